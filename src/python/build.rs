@@ -12,15 +12,15 @@ fn main() {
     fs::write(out.join("python_package.rs"), python_package()).expect("write the list of Python files");
 }
 
-/// Source text of a slice of `(path in the package, text)` of the Python package, sorted by path.
+/// Returns Rust source text: a slice of `(path in the package, text)` of every Python file, sorted by path.
 fn python_package() -> String {
     let mut files = Vec::new();
     collect(Path::new(FOLDER), &mut files);
     files.sort();
     let mut list = String::from("&[\n");
     for file in files.iter().filter(|file| file.extension().is_some_and(|extension| extension == "py")) {
-        let name = file.strip_prefix(FOLDER).expect("found below it");
-        // The path is absolute only when rustc reads it, so that a checkout may move together with its target folder.
+        let name = file.strip_prefix(FOLDER).expect("collected from the package folder");
+        // `env!` makes the path absolute at compile time: a checkout that moves with its target folder keeps working.
         let path = format!("/{}", file.display());
         writeln!(list, "({name:?}, include_str!(concat!(env!(\"CARGO_MANIFEST_DIR\"), {path:?}))),")
             .expect("write to a string");
@@ -29,7 +29,7 @@ fn python_package() -> String {
     list
 }
 
-/// Adds all files in a folder and its subfolders; none if it cannot be read.
+/// Adds all files in a folder and its subfolders. An unreadable folder adds none.
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {

@@ -1,4 +1,4 @@
-//! A child process that runs a user's DAG file: collects its result and output, and ends it with its descendants.
+//! A child process that runs a user's DAG file: collects its result and output, and kills it with its descendants.
 
 use super::leftovers::{self, ChildState};
 use leoflow_base::sys::process::reaper::Exit;
@@ -12,26 +12,26 @@ use tokio::task::JoinHandle;
 
 /// Size limit of the result, bytes; a DAG of 5,000 tasks has 1.5 MB.
 pub const RESULT_BYTES: usize = 64 * 1024 * 1024;
-/// Bytes of the output that are kept; the rest is read and discarded.
+/// Output that is kept, bytes; the rest is read and discarded.
 const OUTPUT_BYTES: usize = 16 * 1024;
 /// Time limit for draining the pipes of a child that has ended.
 const DRAIN: Duration = Duration::from_millis(500);
-/// How long it may take to notice that the last writer of a pipe has gone.
+/// Time limit for noticing that the last writer of a pipe has closed it.
 const CLOSE_WAIT: Duration = Duration::from_millis(5);
 
-/// When the descendants of a child are ended.
+/// When to kill the descendants of a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pace {
+pub enum KillTiming {
     AtOnce,
-    /// A little later, together with those of other children.
+    /// Some 200 ms later, in one scan of /proc together with those of other children.
     Batched,
 }
 
 pub struct Child {
     pid: i32,
-    /// Its mark: an id in the environment of all its processes (`TASK_MARK`), by which they are found.
+    /// Value of `TASK_MARK` in the environment of the child and its descendants; identifies them in /proc.
     mark: String,
-    /// `None` while it runs.
+    /// `None` while the child runs.
     exit: Option<Exit>,
     result: Pipe,
     output: Pipe,
@@ -45,7 +45,7 @@ impl Child {
         Self { pid, mark, exit: None, result, output }
     }
 
-    /// The pid, which is also its session id.
+    /// The child's pid, which is also its session id.
     pub fn pid(&self) -> i32 {
         self.pid
     }
@@ -57,13 +57,14 @@ impl Child {
         exit
     }
 
-    /// Ends its process group, and its descendants in sessions of their own; `pace` applies to the latter.
-    pub async fn end_all(&mut self, pace: Pace) {
+    /// Kills the child's process group now. `timing` applies to its descendants in other sessions.
+    pub async fn end_all(&mut self, timing: KillTiming) {
         self.end_group();
         let mark = std::mem::take(&mut self.mark);
-        // A process that still holds a pipe would delay reading it.
+        // A descendant that still holds a pipe is killed now: `collect` would wait for it.
         let has_exited = self.exit.is_some();
-        if pace == Pace::Batched && has_exited && self.result.has_ended().await && self.output.has_ended().await {
+        if timing == KillTiming::Batched && has_exited && self.result.has_ended().await && self.output.has_ended().await
+        {
             leftovers::end_soon(mark);
         } else {
             leftovers::end_now(mark, if has_exited { ChildState::Ended } else { ChildState::Running }).await;
@@ -71,7 +72,7 @@ impl Child {
     }
 
     fn end_group(&self) {
-        // A child that was just forked may not lead its group yet; its pid is not reused before it is reaped.
+        // A child that was just forked may not lead its group yet. Its pid cannot be reused before it is reaped.
         if self.exit.is_none() {
             process::signal_process(self.pid, Signal::Kill);
         }
@@ -95,7 +96,7 @@ impl Drop for Child {
     }
 }
 
-/// Collects what comes through a pipe.
+/// Reads one pipe in the background.
 struct Pipe {
     bytes: Rc<RefCell<Vec<u8>>>,
     reading: JoinHandle<()>,
@@ -122,7 +123,7 @@ impl Pipe {
         self.reading.is_finished() || tokio::time::timeout(CLOSE_WAIT, &mut self.reading).await.is_ok()
     }
 
-    /// Returns all of it, or what has arrived if another process keeps the pipe open.
+    /// Returns the kept bytes; waits at most `DRAIN` if a process keeps the pipe open.
     async fn take(&mut self) -> Vec<u8> {
         if !self.reading.is_finished() {
             let _ = tokio::time::timeout(DRAIN, &mut self.reading).await;

@@ -1,8 +1,8 @@
 //! Runs child processes for users' DAG files, with limits on time, memory and output, so that one file cannot harm
-//! the others or us.
+//! other files or this process.
 
-use super::child::{Child, Pace};
-use super::import_timeout::{ImportTimeout, Spent};
+use super::child::{Child, KillTiming};
+use super::import_timeout::{ImportTimeout, TimeSpent};
 use super::interpreter::{Interpreter, Job, TASK_MARK, environment};
 use super::leftovers::{self, Forking};
 use super::no_result::NoResult;
@@ -26,13 +26,13 @@ use std::time::Duration;
 use tokio::net::unix::pipe::Receiver;
 use tokio::time::Instant;
 
-/// Time limit for reading a project's settings; on a hanging mount the default timeout applies.
+/// Time limit for reading a project's `.env`; when it expires, as on a hanging mount, the file is ignored.
 const SETTINGS_LIMIT: Duration = Duration::from_secs(5);
-/// Limit of writable memory.
+/// `RLIMIT_DATA` of a child, bytes.
 const MEMORY_BYTES: u64 = 2 * 1024 * 1024 * 1024;
-/// How long a child waits for a zygote (a warm Python, see `zygote.rs`) that loads Airflow's own SDK.
+/// Time limit for waiting until a zygote (a warm Python, see `zygote.rs`) has loaded Airflow's own SDK.
 const ZYGOTE_WAIT: Duration = Duration::from_secs(15);
-/// A zygote is used when this many children start within `BUSY_WINDOW`; for fewer it does not pay off.
+/// Children fork from a zygote when this many start within `BUSY_WINDOW`; for fewer, starting one costs more time.
 const BUSY_STARTS: usize = 3;
 const BUSY_WINDOW: Duration = Duration::from_secs(10);
 
@@ -40,12 +40,12 @@ const BUSY_WINDOW: Duration = Duration::from_secs(10);
 pub struct ChildOutput {
     pub result: Vec<u8>,
     pub exit: Exit,
-    /// What it printed, as a paragraph for people; empty if nothing.
+    /// The child's output as a paragraph to append to a message; empty without output.
     pub printed: String,
 }
 
 impl ChildOutput {
-    /// Parses the result as an answer to `Job::Ask`. The error is for people.
+    /// Parses the result as an answer to `Job::Ask`. The error is a message for the user.
     pub fn answer(&self) -> Result<Value, String> {
         let answer: Value = serde_json::from_slice(&self.result)
             .map_err(|_| format!("the process ended before it answered: {}{}", self.exit, self.printed))?;
@@ -71,9 +71,9 @@ impl Children {
         Rc::new(Self { warm, recent_starts: RefCell::default(), has_idle_watcher: Cell::new(false) })
     }
 
-    /// Runs a child to its end, in the first existing folder of its `work_in`. Updates `used` with the processor time
-    /// it has used so far. Dropping the future ends the child. Must be called on the process's main thread, in a
-    /// `LocalSet`.
+    /// Runs a child until it exits, in the first folder of `options["work_in"]` that exists. Updates `used` with the
+    /// child's processor time so far. Dropping the future kills the child. Must be called on the process's main
+    /// thread, in a `LocalSet`.
     pub async fn run(
         self: &Rc<Self>,
         interpreter: &Interpreter,
@@ -83,7 +83,8 @@ impl Children {
     ) -> Result<ChildOutput, NoResult> {
         let timeout = read_import_timeout(&options).await.map_err(NoResult::Permanent)?;
         let (children, own_interpreter) = (self.clone(), interpreter.clone());
-        // In a task of its own, because a fork cannot be cancelled halfway; a cancelled caller drops the child.
+        // A fork cannot be cancelled halfway, so it runs in a task of its own. If the caller is cancelled, that task
+        // still finishes and drops the child, which kills it.
         let starting =
             tokio::task::spawn_local(async move { children.start(&own_interpreter, job, options, timeout).await });
         let started = starting.await.unwrap_or_else(|error| Err(io::Error::other(error)));
@@ -92,8 +93,8 @@ impl Children {
             if is_transient(&error) { NoResult::Transient(reason) } else { NoResult::Permanent(reason) }
         })?;
         let ended = wait_within_timeout(&mut child, job, timeout, used).await;
-        // Ending its descendants also closes the pipes they hold.
-        child.end_all(if self.is_busy() { Pace::Batched } else { Pace::AtOnce }).await;
+        // Killing the descendants also closes the pipes that they hold.
+        child.end_all(if self.is_busy() { KillTiming::Batched } else { KillTiming::AtOnce }).await;
         let (result, output) = child.collect().await;
         let printed = if output.is_empty() { String::new() } else { format!("\n\nIt printed:\n{}", output.trim_end()) };
         match ended {
@@ -102,17 +103,17 @@ impl Children {
         }
     }
 
-    /// Ends the leftovers of children that ended just now; for a process that is about to exit.
+    /// Kills the descendants that `KillTiming::Batched` postponed. Call it before this process exits.
     pub async fn end(&self) {
         leftovers::end_pending().await;
     }
 
-    /// Notes which libraries a file imported; the zygote preloads them for later children.
+    /// Records which libraries a file imported; the zygote preloads them for later children.
     pub async fn note_libraries(&self, interpreter: &Interpreter, file: &Path, libraries: &[String]) {
         self.warm.lock().await.note_libraries(interpreter, &file.to_string_lossy(), libraries);
     }
 
-    /// Starts a child, from the zygote or cold. `options` are the job's own.
+    /// Starts a child: a fork of the zygote, or a new Python. Adds the resource limits to `options`.
     async fn start(
         self: Rc<Self>,
         interpreter: &Interpreter,
@@ -134,7 +135,7 @@ impl Children {
         {
             return Ok(child);
         }
-        // With new pipes: a fork that answers too late writes to pipes that no one reads.
+        // New pipes: a zygote that answers too late has forked a child that holds the old ones.
         let plan = ChildPlan::new(job, options)?;
         let pid = plan.start(interpreter)?;
         Ok(plan.into_child(pid))
@@ -142,13 +143,13 @@ impl Children {
 
     /// Forks a child from the zygote; `None` when it must start cold.
     async fn fork(self: &Rc<Self>, interpreter: &Interpreter, plan: ChildPlan) -> Option<Child> {
-        // With Airflow's own SDK a cold start takes as long as the zygote. The lock is free for others meanwhile.
+        // With Airflow's own SDK a cold start takes as long as starting the zygote. Waits without the lock.
         let ready = self.warm.lock().await.worth_waiting_for(interpreter);
         if let Some(ready) = ready {
             let _ = tokio::time::timeout(ZYGOTE_WAIT, ready).await;
         }
         let mut warm = self.warm.lock().await;
-        // Held until the child's pid is known.
+        // Keeps the child from being taken for a leftover until its pid is known.
         let _forking = Forking::begin();
         let request = json!({"job": plan.job.word(), "mark": plan.mark, "options": interpreter.options(&plan.options)});
         let descriptors = [plan.output.as_fd(), plan.result.as_fd()];
@@ -158,7 +159,7 @@ impl Children {
         pid.map(|pid| plan.into_child(pid))
     }
 
-    /// Notes a start, for `is_busy`.
+    /// Records a start, for `is_busy`.
     fn note_start(&self) {
         let mut recent_starts = self.recent_starts.borrow_mut();
         recent_starts.push_back(Instant::now());
@@ -173,7 +174,7 @@ impl Children {
         recent_starts.len() == BUSY_STARTS && recent_starts.front().is_some_and(|first| first.elapsed() < BUSY_WINDOW)
     }
 
-    /// Starts a task that ends the zygote when it is idle, unless there is one.
+    /// Starts a task that ends the zygote when it is idle, unless such a task runs already.
     fn end_zygote_when_idle(self: &Rc<Self>) {
         if self.has_idle_watcher.replace(true) {
             return;
@@ -199,7 +200,7 @@ impl Children {
     }
 }
 
-/// Reads the import timeout from the project's `.env` or our environment. The error is for people.
+/// Reads the import timeout from the project's `.env` or our environment. The error is a message for the user.
 async fn read_import_timeout(options: &Value) -> Result<ImportTimeout, String> {
     let folders = options["work_in"].as_array().into_iter().flatten();
     let folders: Vec<PathBuf> = folders.filter_map(Value::as_str).map(PathBuf::from).collect();
@@ -210,13 +211,13 @@ async fn read_import_timeout(options: &Value) -> Result<ImportTimeout, String> {
     }
 }
 
-/// Waits for the child's end. The error is the time spent once it has exceeded its timeout.
+/// Waits until the child exits. The error is the time that it had spent when its timeout expired.
 async fn wait_within_timeout(
     child: &mut Child,
     job: Job,
     timeout: ImportTimeout,
     used: &Cell<Duration>,
-) -> Result<Exit, Spent> {
+) -> Result<Exit, TimeSpent> {
     let (begun, pid) = (Instant::now(), child.pid());
     loop {
         let next_check = tokio::time::sleep(timeout.next_check_in(begun.elapsed()));
@@ -229,7 +230,7 @@ async fn wait_within_timeout(
         if timeout.may_have_expired(begun.elapsed()) {
             let measured = blocking::run(move || (processor::used_by_session(pid), processor::queued(pid)));
             let (processor, queued) = measured.await.unwrap_or_default();
-            let spent = Spent { elapsed: begun.elapsed(), processor, queued };
+            let spent = TimeSpent { elapsed: begun.elapsed(), processor, queued };
             if timeout.has_expired(job, spent) {
                 used.set(processor);
                 return Err(spent);
@@ -238,7 +239,7 @@ async fn wait_within_timeout(
     }
 }
 
-/// A child to be started, with the pipes for its result and its output.
+/// A child that has not started yet, with the pipes for its result and its output.
 struct ChildPlan {
     job: Job,
     options: Value,
@@ -263,7 +264,7 @@ impl ChildPlan {
         Child::new(pid, self.mark, self.result_reader, self.output_reader)
     }
 
-    /// Starts a new Python.
+    /// Starts the child as a new Python; returns its pid.
     fn start(&self, interpreter: &Interpreter) -> io::Result<i32> {
         let mut environment = environment();
         environment.push((TASK_MARK.into(), self.mark.clone().into()));

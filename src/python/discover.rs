@@ -11,13 +11,13 @@ use std::time::Duration;
 /// The oldest Python that Airflow 3 runs on.
 pub const MINIMUM: (u32, u32) = (3, 10);
 
-/// Time limit for printing its version; longer than any Python takes to start.
+/// Time limit for a Python to print its version; longer than any Python takes to start.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// Why there is no Python to run DAGs with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NoPython {
-    /// For people.
+    /// Message for the user.
     pub reason: String,
     /// True for a transient error of the system: no process, descriptor or disk space left.
     pub is_transient: bool,
@@ -64,8 +64,8 @@ pub fn find(configured: Option<&Path>) -> Result<Python, NoPython> {
     Err(NoPython { reason, is_transient })
 }
 
-/// Lists every Python of this machine that is new enough: on the search path, of pyenv, asdf and uv; the newest first.
-/// Runs each one, which takes a moment.
+/// Lists every Python of this machine that is new enough, newest first: those on the search path and those that pyenv,
+/// asdf and uv have installed. Runs each one, which takes a moment.
 pub fn all() -> Vec<Python> {
     let on_path = env_vars::search_path().into_iter().flat_map(|folder| programs_in(&folder));
     let homes = env_vars::user_home().into_iter().flat_map(|home| {
@@ -76,7 +76,7 @@ pub fn all() -> Vec<Python> {
     usable_pythons(on_path.chain(installed))
 }
 
-/// Filters programs for Pythons that are new enough; the newest first.
+/// Returns the Pythons among these programs that run and are new enough, newest first.
 pub fn usable_pythons(programs: impl Iterator<Item = PathBuf>) -> Vec<Python> {
     let mut pythons: Vec<Python> = Vec::new();
     let mut seen = std::collections::HashSet::new();
@@ -137,8 +137,8 @@ fn inspect(path: &Path) -> Result<Python, NoPython> {
     }
 }
 
-/// Resolves a shim to its Python: the scripts of pyenv, asdf and mise search for the real Python on each start, which
-/// takes longer than parsing a small DAG file. Other scripts are kept, because their setup may be needed.
+/// Resolves a shim of pyenv, asdf or mise to its Python: a shim searches for the real Python on each start, which takes
+/// longer than parsing a small DAG file. Other scripts are kept, because they may set up what their Python needs.
 fn resolve_shim(path: &Path, program: &Path) -> PathBuf {
     let is_shim = path.parent().and_then(Path::file_name).is_some_and(|folder| folder == "shims");
     if is_shim && program.is_absolute() && program.is_file() { program.to_owned() } else { path.to_owned() }
@@ -154,7 +154,7 @@ mod tests {
         assert_eq!(resolve_shim(Path::new("/home/ada/.pyenv/shims/python3"), &real), real);
         let script = Path::new("/home/ada/bin/python3");
         assert_eq!(resolve_shim(script, &real), script);
-        // A Python that does not print its path.
+        // The shim's Python does not print its path.
         let shim = Path::new("/home/ada/.asdf/shims/python3");
         assert_eq!(resolve_shim(shim, Path::new("")), shim);
     }

@@ -6,7 +6,7 @@ use leoflow_base::sys::fs::files;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-/// Size limit, bytes, as in `dotenv.py`; a larger file is not read.
+/// Size limit, bytes, as in `entry/dotenv.py`; a larger file is not read.
 const MAX_BYTES: u64 = 256 * 1024;
 
 /// Path of the `.env` in a folder.
@@ -14,25 +14,25 @@ pub fn path(folder: &Path) -> PathBuf {
     folder.join(".env")
 }
 
-/// A variable as children see it: from the nearest folder whose `.env` sets it, else from our own environment. Folders
-/// come nearest first.
+/// A variable as children see it: from the nearest folder whose `.env` sets it, else from our own environment.
+/// `folders` are ordered nearest first.
 pub fn variable(folders: &[PathBuf], name: &str) -> Option<String> {
-    let mut set: HashMap<String, String> = HashMap::new();
+    let mut variables: HashMap<String, String> = HashMap::new();
     for folder in folders.iter().rev() {
-        // The Python side reports errors.
+        // Errors are ignored here; `entry/dotenv.py` reports them.
         if let Some(text) = files::read_text(&path(folder), MAX_BYTES).ok().flatten() {
-            set = Reader { set, lines: text.trim_start_matches('\u{feff}').lines().collect() }.read();
+            variables = Reader { variables, lines: text.trim_start_matches('\u{feff}').lines().collect() }.read();
         }
     }
-    set.remove(name).or_else(|| env_vars::text(name))
+    variables.remove(name).or_else(|| env_vars::text(name))
 }
 
 /// Airflow's spellings of booleans.
 const TRUE: [&str; 3] = ["t", "true", "1"];
 const FALSE: [&str; 3] = ["f", "false", "0"];
 
-/// Reads a boolean [`variable`], spelled as Airflow allows; `None` if it is empty or not set. The error is a message for
-/// the user.
+/// Reads a boolean [`variable`], spelled as Airflow allows; `None` if it is empty or not set. The error is a message
+/// for the user.
 pub fn flag(folders: &[PathBuf], name: &str) -> Result<Option<bool>, String> {
     let text = variable(folders, name).unwrap_or_default().trim().to_lowercase();
     match text.as_str() {
@@ -43,9 +43,10 @@ pub fn flag(folders: &[PathBuf], name: &str) -> Result<Option<bool>, String> {
     }
 }
 
-/// Reads one file; `set` holds what it and farther files have set so far.
+/// Reads one `.env`.
 struct Reader<'a> {
-    set: HashMap<String, String>,
+    /// The variables that this file and those of farther folders have set so far.
+    variables: HashMap<String, String>,
     lines: Vec<&'a str>,
 }
 
@@ -55,7 +56,7 @@ impl Reader<'_> {
         while index < self.lines.len() {
             index = self.read_from(index);
         }
-        self.set
+        self.variables
     }
 
     /// Reads the assignment that begins in this line; returns the index of the next line. Lines of any other form set
@@ -81,19 +82,19 @@ impl Reader<'_> {
                     return index + 1;
                 }
                 if !value.contains('\0') {
-                    self.set.insert(name.to_owned(), value);
+                    self.variables.insert(name.to_owned(), value);
                 }
                 index + lines + 1
             }
             _ => {
                 let value = self.expand(strip_comment(value).trim());
-                self.set.insert(name.to_owned(), value);
+                self.variables.insert(name.to_owned(), value);
                 index + 1
             }
         }
     }
 
-    /// The text up to the closing quote, and what follows it.
+    /// Returns the value up to the closing quote, and the text after the quote; `None` if the quote is not closed.
     fn unquote<'t>(&self, text: &'t str, quote: char) -> Option<(String, &'t str)> {
         let mut value = String::new();
         let mut rest = text;
@@ -138,7 +139,7 @@ impl Reader<'_> {
         value + rest
     }
 
-    /// The value of `${NAME}` or `${NAME:-default}` at the start of a text, and what follows it.
+    /// The value of `${NAME}` or `${NAME:-default}` at the start of a text, and the text after the closing brace.
     fn reference<'t>(&self, text: &'t str) -> Option<(String, &'t str)> {
         let (inside, end) = text.strip_prefix("${")?.split_once('}')?;
         let (name, default) = match inside.split_once(":-") {
@@ -148,13 +149,13 @@ impl Reader<'_> {
         if name.is_empty() || name.contains(|c: char| c == ':' || c.is_whitespace()) {
             return None;
         }
-        let value = self.set.get(name).cloned().or_else(|| env_vars::text(name)).unwrap_or_default();
+        let value = self.variables.get(name).cloned().or_else(|| env_vars::text(name)).unwrap_or_default();
         let value = if value.is_empty() { default.unwrap_or_default().to_owned() } else { value };
         Some((value, end))
     }
 }
 
-/// The character that a backslash before this one stands for; `None` where the backslash stands for itself.
+/// The character that a backslash and `next` stand for; `None` if the backslash is an ordinary character here.
 fn escape(next: char, quote: char) -> Option<char> {
     match next {
         '\'' | '\\' => Some(next),
@@ -166,7 +167,7 @@ fn escape(next: char, quote: char) -> Option<char> {
     }
 }
 
-/// Removes a comment: a `#` after a blank. The value before it may be empty.
+/// Removes a comment, which begins with a `#` after a blank. The value before the comment may be empty.
 fn strip_comment(value: &str) -> &str {
     let follows_blank = |index: &usize| value[..*index].ends_with([' ', '\t']);
     value.match_indices('#').map(|(index, _)| index).find(follows_blank).map_or(value, |index| &value[..index])
@@ -176,7 +177,7 @@ fn strip_comment(value: &str) -> &str {
 mod tests {
     use super::*;
 
-    /// The cases that tests/python checks, too.
+    /// Uses the same cases as tests/python.
     #[test]
     fn values_are_as_python_reads_them() {
         let cases: serde_json::Value = serde_json::from_str(include_str!("../../tests/python/env_files.json")).unwrap();
@@ -184,13 +185,13 @@ mod tests {
         assert!(cases.len() > 10, "{}", cases.len());
         for case in cases {
             let text = case["text"].as_str().unwrap().trim_start_matches('\u{feff}');
-            let set = Reader { set: HashMap::new(), lines: text.lines().collect() }.read();
-            assert_eq!(serde_json::json!(set), case["variables"], "{text}");
+            let variables = Reader { variables: HashMap::new(), lines: text.lines().collect() }.read();
+            assert_eq!(serde_json::json!(variables), case["variables"], "{text}");
         }
     }
 
     #[test]
-    fn the_nearest_folder_counts() {
+    fn the_nearest_folder_takes_precedence() {
         let folder = tempfile::tempdir().unwrap();
         let (near, far) = (folder.path().join("near"), folder.path().to_owned());
         std::fs::create_dir(&near).unwrap();

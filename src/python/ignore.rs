@@ -44,12 +44,12 @@ enum Rule {
     Expressions(Vec<Regex>),
 }
 
-/// The rules that apply in a folder: those of the folders above it, and its own.
+/// The rules that apply in a folder: its own, and those of the folders above it.
 #[derive(Clone)]
 pub struct Rules {
     workspace: Arc<PathBuf>,
     syntax: Syntax,
-    /// Top folder first.
+    /// Ordered from the workspace's folder down.
     rules: Arc<Vec<Arc<Rule>>>,
 }
 
@@ -58,7 +58,7 @@ impl Rules {
         Self { workspace: Arc::new(workspace.to_owned()), syntax, rules: Arc::default() }
     }
 
-    /// Adds the rules of the folder itself. An unreadable file has none.
+    /// Adds the rules in a folder's ignore files. An unreadable file has no rules.
     pub fn with_folder(self, folder: &Path) -> Self {
         let airflow = match self.syntax {
             Syntax::Glob => globs(folder, AIRFLOW_FILE),
@@ -74,7 +74,7 @@ impl Rules {
 
     /// True if the rules exclude a path.
     pub fn excludes(&self, path: &Path, kind: PathKind) -> bool {
-        // The last matching glob counts, and the nearest file comes last.
+        // As in git, the last matching glob of the nearest file decides.
         let globs = self.rules.iter().rev().find_map(|rule| match &**rule {
             Rule::Globs(globs) => {
                 Some(globs.matched(path, kind == PathKind::Folder)).filter(|matched| !matched.is_none())
@@ -90,7 +90,7 @@ impl Rules {
     }
 }
 
-/// The lines of an ignore file without comments and blank lines.
+/// The rules in an ignore file: its lines without comments and blank lines. `None` if the file cannot be read.
 fn lines(folder: &Path, name: &str) -> Option<Vec<String>> {
     let text = files::read_text(&folder.join(name), SIZE_LIMIT).ok().flatten()?;
     let is_rule = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with('#');

@@ -1,5 +1,4 @@
-//! Airflow's `[core] dagbag_import_timeout`, measured in processor time: on a busy machine an import is slow, but not
-//! wrong.
+//! Airflow's `[core] dagbag_import_timeout`, measured in processor time: on a busy machine a correct import is slow.
 //! <https://airflow.apache.org/docs/apache-airflow/stable/configurations-ref.html#dagbag-import-timeout>
 
 use super::dotenv;
@@ -10,7 +9,7 @@ use std::time::Duration;
 pub const VARIABLE: &str = "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT";
 /// Airflow's default.
 const DEFAULT: Duration = Duration::from_secs(30);
-/// Wall time that a parse may take, as a multiple of the timeout: it may wait for a slow disk or a network.
+/// Wall time that an import may take, as a multiple of the timeout: it may wait for a slow disk or a network.
 const WALL_TIME_FACTOR: u32 = 3;
 /// How often a child's processor time is checked.
 const TICK: Duration = Duration::from_secs(1);
@@ -18,15 +17,16 @@ const SHORTEST_TICK: Duration = Duration::from_millis(50);
 
 /// Time that a child has spent since its start.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Spent {
+pub struct TimeSpent {
+    /// Wall time.
     pub elapsed: Duration,
     /// Processor time of all its processes.
     pub processor: Duration,
-    /// Time in which it was runnable but had no processor.
+    /// Time in which the child was runnable but waited for a processor.
     pub queued: Duration,
 }
 
-/// The timeout; `None` (zero or less) is no limit.
+/// The timeout. A setting of zero or less means no limit: `None`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ImportTimeout(Option<Duration>);
 
@@ -49,11 +49,11 @@ impl ImportTimeout {
         }
     }
 
-    /// True if a child has used more processor time than the timeout, or more wall time (without the time queued for a
-    /// processor) than `WALL_TIME_FACTOR` allows.
-    pub fn has_expired(self, job: Job, spent: Spent) -> bool {
+    /// True if a child has used the timeout both in processor time and in wall time, or more wall time (without the
+    /// time queued for a processor) than `WALL_TIME_FACTOR` allows.
+    pub fn has_expired(self, job: Job, spent: TimeSpent) -> bool {
         let Some(limit) = self.0 else { return false };
-        // With several threads, processor time reaches the limit before wall time; both must reach it.
+        // A child with several threads uses processor time faster than wall time; both must reach the limit.
         let is_used_up = spent.elapsed >= limit && spent.processor >= limit;
         is_used_up || spent.elapsed.saturating_sub(spent.queued) >= wall_time_limit(limit, job)
     }
@@ -70,8 +70,8 @@ impl ImportTimeout {
         self.0.is_some_and(|limit| elapsed >= limit)
     }
 
-    /// RLIMIT_CPU of each process, in seconds. Backstop for children that nothing checks any more. It is above the
-    /// timeout, so the regular check comes first.
+    /// `RLIMIT_CPU` of each process, in seconds: a backstop for children whose parent was killed. It is above the
+    /// timeout, so the regular check expires first.
     pub fn cpu_rlimit(self, processors: usize) -> Option<u64> {
         let limit = self.0?;
         let seconds = limit.as_secs().saturating_add(1).saturating_mul(u64::from(WALL_TIME_FACTOR));
@@ -79,8 +79,8 @@ impl ImportTimeout {
         Some(seconds.saturating_mul(processors as u64).saturating_add(5)).filter(|seconds| *seconds < 1 << 32)
     }
 
-    /// The error as a message for the user, with the time that was used.
-    pub fn message(self, job: Job, spent: Spent) -> String {
+    /// The message for the user when the timeout has expired.
+    pub fn message(self, job: Job, spent: TimeSpent) -> String {
         let action = if job == Job::Ask { "Answering" } else { "Importing the file" };
         let limit = self.0.unwrap_or_default().as_secs_f64();
         format!(
@@ -92,7 +92,7 @@ impl ImportTimeout {
     }
 }
 
-/// Limit of the wall time. `Job::Ask` gets no extra time, because an HTTP request waits for the answer.
+/// Limit of wall time. `Job::Ask` gets no extra time, because an HTTP request waits for the answer.
 fn wall_time_limit(limit: Duration, job: Job) -> Duration {
     if job == Job::Ask { limit } else { limit.saturating_mul(WALL_TIME_FACTOR) }
 }
@@ -105,8 +105,8 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    fn spent(elapsed: u64, processor: u64, queued: u64) -> Spent {
-        Spent { elapsed: seconds(elapsed), processor: seconds(processor), queued: seconds(queued) }
+    fn spent(elapsed: u64, processor: u64, queued: u64) -> TimeSpent {
+        TimeSpent { elapsed: seconds(elapsed), processor: seconds(processor), queued: seconds(queued) }
     }
 
     #[test]

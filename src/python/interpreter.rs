@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-/// Environment variable with the mark: an id of the try or child that all its processes inherit, by which leftovers are
-/// found in /proc.
+/// Environment variable with the mark: the id of a try or a child. All its processes inherit the variable, so leftovers
+/// can be found in /proc.
 pub const TASK_MARK: &str = "LEOFLOW_TASK";
 
 /// A job of our Python package.
@@ -26,7 +26,7 @@ pub enum Job {
     Task,
     /// Runs a whole DAG in the foreground.
     Test,
-    /// Answers a question that needs the file's own code.
+    /// Answers a question that needs the DAG file's own code, see `leoflow/entry/ask.py`.
     Ask,
     /// Runs the triggers of deferred tasks.
     Triggers,
@@ -56,7 +56,7 @@ pub struct Interpreter {
     pub program: PathBuf,
     /// Folder of the small package.
     package: PathBuf,
-    /// True for an environment's Python, which keeps its compiled modules itself.
+    /// True for an environment's Python, which writes compiled modules into the environment.
     is_of_environment: bool,
     home: Home,
     /// URL of the web UI, for links in messages that tasks send.
@@ -66,8 +66,8 @@ pub struct Interpreter {
 }
 
 impl Interpreter {
-    /// Finds the configured Python, the first on the path that is new enough, or a managed one; and installs the
-    /// package. The error is for people.
+    /// Finds the configured Python or, without one, the first on the search path that is new enough or a managed one.
+    /// Installs the small package.
     pub fn prepare(home: &Home, configured: Option<&Path>) -> Result<Self, NoPython> {
         let managed = |missing| match environments::managed_plain(home) {
             Some(python) if configured.is_none() => Ok(python),
@@ -97,18 +97,18 @@ impl Interpreter {
         Self { program: environments::program(folder), is_of_environment: true, has_airflow_sdk, ..self.clone() }
     }
 
-    /// The folder of the environment; `None` for a Python that is of no environment.
+    /// The folder of the environment; `None` for a Python outside of an environment.
     pub fn environment_folder(&self) -> Option<&Path> {
         self.program.parent().and_then(Path::parent).filter(|_| self.is_of_environment)
     }
 
-    /// Runs the Python to read its version, which takes a moment. The error is for people.
+    /// Runs the Python to read its version, which takes a moment.
     pub fn python(&self) -> Result<discover::Python, NoPython> {
         discover::find(Some(&self.program))
     }
 
-    /// The arguments for a job. `-E` ignores PYTHON* variables, which are for the user's shell. Compiled modules go
-    /// below the home; nothing is written to the workspace.
+    /// The arguments for a job. `-E` ignores PYTHON* variables, which are for the user's shell. `pycache_prefix` keeps
+    /// compiled modules out of the workspace.
     pub fn arguments(&self, job: Job, options: &Value) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = ["-E", "-X", "utf8"].map(Into::into).into();
         if !self.is_of_environment {
@@ -122,7 +122,7 @@ impl Interpreter {
         arguments
     }
 
-    /// Adds the locations that DAGs and tasks need to the options.
+    /// Adds to the options the paths and the URL that DAGs and tasks need.
     pub fn options(&self, options: &Value) -> Value {
         let mut options = options.clone();
         if let Some(map) = options.as_object_mut() {
@@ -163,10 +163,10 @@ impl Interpreter {
     }
 }
 
-/// Time limit for listing its folders.
+/// Time limit for a Python to list its folders.
 const QUERY_LIMIT: Duration = Duration::from_secs(10);
 
-/// The Python with which a process runs the user's code. Prepared on first use, and again when its files were removed.
+/// The Python with which this process runs the user's code. Prepared on first use, and again if its files were removed.
 pub struct SharedInterpreter {
     home: Home,
     configured: Option<PathBuf>,
@@ -183,7 +183,7 @@ impl SharedInterpreter {
         self.configured.is_some()
     }
 
-    /// Returns the interpreter; prepares it if needed. The error is for people.
+    /// Returns the interpreter; prepares it if needed.
     pub async fn get(&self) -> Result<Interpreter, NoPython> {
         let mut prepared = self.prepared.lock().await;
         if let Some(interpreter) = prepared.as_ref().filter(|interpreter| interpreter.is_intact()) {
@@ -198,7 +198,7 @@ impl SharedInterpreter {
     }
 }
 
-/// Variables that every program of a user needs. Listed in docs/reference/environment-variables.md.
+/// Variables that any program of the user needs. Listed in docs/reference/environment-variables.md.
 const PASSED: &[&str] = &[
     "CURL_CA_BUNDLE",
     "HOME",
@@ -225,8 +225,8 @@ const PASSED: &[&str] = &[
 ];
 const PASSED_PREFIXES: &[&str] = &["AIRFLOW_", "LC_", "XDG_"];
 
-/// The variables of our environment that DAGs and tasks get. The rest depends on the shell that started Lite: a project
-/// sets what it needs in its `.env`, so that it is the same after every start.
+/// The variables of our environment that DAGs and tasks get. All others depend on the shell that started Lite; a
+/// project sets those that it needs in its `.env`, so that they are the same after every start.
 pub fn environment() -> Vec<(OsString, OsString)> {
     let is_passed =
         |name: &str| PASSED.contains(&name) || PASSED_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
@@ -238,7 +238,7 @@ fn base_url(home: &Home) -> Option<Box<str>> {
     if let Some(url) = lock::holder(home).and_then(|holder| holder.url) {
         return Some(url.into());
     }
-    // An unreadable file is reported by the command that needs it.
+    // The command that needs the configuration reports an unreadable file.
     let config = config::load(&home.config()).ok()??.config;
     Some(format!("http://{}:{}", config.own_address(), config.port).into())
 }

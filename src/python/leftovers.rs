@@ -1,4 +1,5 @@
-//! Ends leftovers: processes that the child of a DAG file leaves running when it ends.
+//! Kills leftovers: processes that a child (a process that runs a DAG file) has started and that still run after it has
+//! exited.
 
 use super::interpreter::TASK_MARK;
 use leoflow_base::sys::blocking;
@@ -9,19 +10,19 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::time::Duration;
 
-/// A scan reads all processes of the machine, so one scan serves all children that end within this time.
+/// Time for which `end_soon` collects marks before it scans: a scan reads all processes of the machine.
 const SCAN_DELAY: Duration = Duration::from_millis(200);
 
 thread_local! {
-    /// Children that are waited for. One thread starts and reaps all of them.
+    /// Pids of the children that have not been reaped. One thread starts and reaps all of them.
     static LIVE: RefCell<HashSet<i32>> = RefCell::default();
-    /// Number of forks in progress: their processes are our children before we know their pids.
+    /// Number of forks in progress: a forked process is our child before we know its pid.
     static FORKING: Cell<usize> = const { Cell::new(0) };
-    /// Marks of children that have ended but whose leftovers have not been ended yet.
+    /// Marks of children whose leftovers are to be killed.
     static ENDED: RefCell<Vec<String>> = RefCell::default();
 }
 
-/// Guard of a fork in progress: while it exists, an unknown process may become our child.
+/// Guard for a fork in progress: while it exists, an unknown child process may be the new child, so it is not killed.
 pub struct Forking(());
 
 impl Forking {
@@ -37,7 +38,7 @@ impl Drop for Forking {
     }
 }
 
-/// Registers a child that is waited for.
+/// Registers a child; `wait` must follow.
 pub fn add(pid: i32) {
     LIVE.with_borrow_mut(|live| live.insert(pid));
 }
@@ -45,7 +46,7 @@ pub fn add(pid: i32) {
 /// Waits for a child to end and reaps it.
 pub async fn wait(pid: i32) -> Exit {
     if let Ok(fd) = PidFd::of_pid(pid) {
-        // Fails on an old kernel; then the loop below polls.
+        // On an old kernel this fails; then the loop below polls.
         let _ = fd.ended().await;
     }
     loop {
@@ -57,7 +58,7 @@ pub async fn wait(pid: i32) -> Exit {
     }
 }
 
-/// Ends the leftovers of the ended child with this mark within `SCAN_DELAY`.
+/// Kills the leftovers of the child with this mark, which has exited, after `SCAN_DELAY`.
 pub fn end_soon(mark: String) {
     let is_first = ENDED.with_borrow_mut(|ended| {
         ended.push(mark);
@@ -71,49 +72,51 @@ pub fn end_soon(mark: String) {
     }
 }
 
-/// Whether a child itself has ended, as opposed to its descendants.
+/// Whether a child itself, as opposed to its descendants, has exited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChildState {
     Running,
     Ended,
 }
 
-/// Ends the leftovers of the child with this mark now, and all pending ones.
+/// Kills the processes of the child with this mark, and all pending leftovers, now.
 pub async fn end_now(mark: String, child: ChildState) {
     ENDED.with_borrow_mut(|ended| ended.push(mark));
     scan(child).await;
 }
 
-/// Ends all pending leftovers now.
+/// Kills all pending leftovers now.
 pub async fn end_pending() {
     if ENDED.with_borrow(|ended| !ended.is_empty()) {
         scan(ChildState::Ended).await;
     }
 }
 
-/// Kills the processes with the marks in `ENDED`. `children_state` is `Ended` if all those children have ended.
+/// Kills the processes with the marks in `ENDED`, and adopted children. `children_state` is `Ended` if the children
+/// with these marks have all exited.
 async fn scan(children_state: ChildState) {
     let marks = ENDED.take();
     let live_pids = LIVE.with_borrow(|live| live.clone());
     // Reads every process, which takes a while.
     let scanning = blocking::run(move || {
         let children = process::children_in_other_sessions();
-        // Once a child has ended, the tops of its leftovers are our children, because we are a subreaper.
+        // Once a child has exited, its orphaned descendants are our children, because this process is a subreaper:
+        // without such children there are no leftovers.
         if children_state == ChildState::Ended && children.iter().all(|pid| live_pids.contains(pid)) {
             return Vec::new();
         }
-        process::marked(TASK_MARK, &marks).iter().for_each(|process| process.signal(Signal::Kill));
+        process::with_variable(TASK_MARK, &marks).iter().for_each(|process| process.signal(Signal::Kill));
         process::children_in_other_sessions()
     });
-    // An error (a panic of the scan) is ignored: the next scan tries again.
+    // A panic of the scan is ignored: the next scan tries again.
     if let Ok(children) = scanning.await {
         end_adopted(&children);
     }
 }
 
-/// Kills adopted children in other sessions: leftovers without a mark. While a child of a DAG file runs or is being
-/// forked, they may belong to it, so they are left to a later scan. A pid cannot be reused between its check and its
-/// kill, because this thread is the only one that reaps.
+/// Kills those adopted processes in other sessions that have no mark, and reaps them. While a child runs or is being
+/// forked, such a process may belong to it, so a later scan decides. A pid cannot be reused between its check and its
+/// kill, because only this thread reaps.
 fn end_adopted(children: &[i32]) {
     if FORKING.get() > 0 {
         return;

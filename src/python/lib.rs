@@ -1,4 +1,5 @@
-//! Finds a Python that can run DAGs, installs the small package (our own `airflow.sdk`), and parses DAG files.
+//! Finds a Python that can run DAGs, installs the small package (our own `airflow.sdk`) and the environments of
+//! projects, and parses DAG files in child processes.
 
 mod child;
 mod children;
@@ -28,13 +29,13 @@ pub use ignore::Syntax;
 pub use interpreter::{Interpreter, Job, SharedInterpreter, TASK_MARK, environment};
 pub use no_result::NoResult;
 pub use parse::{
-    FileContext, FileSettings, ParseOutput, Request, declared_with, file_context, listed_beside, parse,
+    FileContext, FileSettings, ParseOutput, Request, declared_with, file_context, find_requirements_source, parse,
     read_file_context,
 };
-pub use roots::{DagPlaces, VersionCode, as_in_workspace, folders, roots};
+pub use roots::{DagPlaces, VersionCode, folders, path_in_workspace, roots};
 pub use scan::{LIMITS, NO_ANSWER, Scan, Stamp, dag_files, is_dag_file, scan};
 pub use support::{
-    PackageSource, checked as checked_packages, download as download_packages, install as install_packages,
-    installed as installed_packages,
+    PackageSource, download as download_packages, install as install_packages, installed as installed_packages,
+    verified_wheels,
 };
 pub use warm::Warm;

@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-/// The reason, for people.
+/// The reason, a message for the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoResult {
-    /// Permanent: the file or its surroundings must change.
+    /// A retry fails too, until the file, its settings or its environment change.
     Permanent(String),
-    /// Transient (time, memory or a system error): it may succeed the next time without a change.
+    /// A limit on time or memory, or a system error: a retry may succeed without a change.
     Transient(String),
 }
 

@@ -1,4 +1,5 @@
-//! `run/python/<pid>-<part>.json`: current problems with the Pythons of a running process, for `doctor`.
+//! Notes about current problems with the Pythons of a running process, which `leoflow doctor` shows. Stored in
+//! `run/python/<pid>-<part>.json`.
 
 use jiff::Timestamp;
 use leoflow_base::home::Home;
@@ -13,15 +14,15 @@ const MAX_BYTES: u64 = 256 * 1024;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
-    /// Which process, such as "warm Python for tasks".
+    /// The process with the problem, such as "the warm Python for tasks".
     pub subject: String,
-    /// Its Python, which identifies the environment.
+    /// Path of its Python, which identifies the environment.
     pub program: PathBuf,
-    /// The consequence.
+    /// The consequence for the user.
     pub effect: String,
     pub reason: String,
     pub since: Timestamp,
-    /// When it is tried again, at the earliest; `None` if it is not.
+    /// Earliest time of a retry; `None` without a retry.
     pub next_try: Option<Timestamp>,
 }
 
@@ -31,11 +32,11 @@ struct Stored {
     notes: Vec<Note>,
 }
 
-/// The notes of one part of this process.
+/// The notes file of one part of this process. Dropping the value removes the file.
 pub struct Notes {
     home: Home,
     path: PathBuf,
-    /// The notes in the file.
+    /// The notes that the file contains now.
     written: Vec<Note>,
 }
 
@@ -61,7 +62,7 @@ impl Notes {
             return files::remove_any(&self.path);
         }
         self.home.create_folder(&self.home.python_notes())?;
-        remove_those_of_dead_processes(&self.home.python_notes());
+        remove_notes_of_dead_processes(&self.home.python_notes());
         let process = ProcessId::current().ok_or_else(|| std::io::Error::other("no /proc"))?;
         let text = serde_json::to_vec(&Stored { process, notes: notes.to_vec() })?;
         files::write_atomic(&self.path, &text, 0o600)
@@ -74,7 +75,7 @@ impl Drop for Notes {
     }
 }
 
-/// Notes of all running processes.
+/// The notes of all running processes.
 pub fn of_running(home: &Home) -> Vec<Note> {
     let alive = stored(&home.python_notes()).into_iter().filter(|(_, stored)| stored.process.is_alive());
     alive.flat_map(|(_, stored)| stored.notes).collect()
@@ -91,7 +92,7 @@ fn stored(folder: &Path) -> Vec<(PathBuf, Stored)> {
     paths.into_iter().filter_map(read).collect()
 }
 
-fn remove_those_of_dead_processes(folder: &Path) {
+fn remove_notes_of_dead_processes(folder: &Path) {
     for (path, _) in stored(folder).into_iter().filter(|(_, stored)| !stored.process.is_alive()) {
         let _ = fs::remove_file(path);
     }

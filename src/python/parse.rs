@@ -1,5 +1,5 @@
-//! Parses DAG files: one child per file, with the limits of `children.rs` on time, memory and output, so that a file
-//! cannot harm the others or us.
+//! Parses DAG files, each in a child process of its own, and reads the settings and declarations around them. For the
+//! limits on time, memory and output see `children.rs`.
 
 use super::child::RESULT_BYTES;
 use super::children::{ChildOutput, Children};
@@ -19,33 +19,35 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Time limit for reading the files beside a DAG file; longer than any working mount takes.
+/// Time limit for reading the settings around a DAG file; longer than any working mount takes.
 const READ_LIMIT: Duration = Duration::from_secs(30);
 
-/// The result of parsing a file. `structures` are the DAGs as the Python package describes them.
+/// The result of parsing a file.
 #[derive(Debug, Clone, Deserialize)]
 pub struct ParseOutput {
+    /// One description per DAG: `dag` in `messages.schema.json`.
     #[serde(rename = "dags")]
     pub structures: Vec<Value>,
+    /// The import error, a message for the user.
     pub error: Option<String>,
-    /// Texts of the file and of every local module it imported, by absolute path.
+    /// Texts of the file and of every local module that it imported, by absolute path.
     pub sources: Map<String, Value>,
-    /// Other files of the workspace it read.
+    /// Other files of the workspace that the import read.
     #[serde(default)]
     pub reads: Vec<PathBuf>,
-    /// Files it tried to read that did not exist.
+    /// Files that the import tried to read but that did not exist.
     #[serde(default)]
     pub absent: Vec<PathBuf>,
-    /// True if it read Variables or Connections.
+    /// True if the import read Variables or Connections.
     #[serde(default)]
     pub asks: bool,
-    /// Large libraries it imported; a zygote may preload them for later parses.
+    /// Large libraries that the file imported; a zygote may preload them for later parses.
     #[serde(default)]
     pub libraries: Vec<String>,
-    /// Lines of its `.env` files that set nothing, each with file and line.
+    /// Warnings about lines of the `.env` files that set nothing, each with file and line.
     #[serde(default)]
     pub warnings: Vec<String>,
-    /// The project's settings, for its tasks.
+    /// The project's settings, passed to its tasks.
     #[serde(skip)]
     pub settings: Option<Value>,
 }
@@ -54,20 +56,21 @@ pub struct ParseOutput {
 #[derive(Debug, Clone)]
 pub struct Request {
     pub path: PathBuf,
-    /// Folders on its module search path, nearest first.
+    /// Folders on the file's module search path, nearest first.
     pub roots: Vec<PathBuf>,
-    /// Folders with its settings, nearest first. The file runs in the first, and so do its tasks.
+    /// Folders with the file's settings, nearest first. The first is the working directory of its import and its tasks.
     pub folders: Vec<PathBuf>,
     /// The project folder; `None` for a file outside of projects.
     pub project: Option<PathBuf>,
     /// The workspace, whose settings apply to projects that have none.
     pub workspace: Option<PathBuf>,
-    /// Serves Variables and Connections that are read at the top level.
+    /// Socket of the server that provides the Variables and Connections that the import reads.
     pub api_socket: PathBuf,
 }
 
 impl Request {
-    /// A file of the workspace belongs to its project; any other file to its own folder.
+    /// Derives the folders from the path: a file of the workspace belongs to its project, any other file to its own
+    /// folder.
     pub fn new(path: PathBuf, workspace: Option<&Path>, api_socket: PathBuf) -> Self {
         match workspace.filter(|workspace| path.starts_with(workspace)) {
             Some(workspace) => {
@@ -87,21 +90,20 @@ impl Request {
 /// The settings around a DAG file that decide how it runs.
 #[derive(Debug)]
 pub struct FileContext {
-    /// The error says what is wrong with them.
     pub settings: Result<FileSettings, NoResult>,
-    /// Files that decided it, existing or not.
+    /// Files that the settings depend on, existing or not.
     pub read: Vec<PathBuf>,
 }
 
 #[derive(Debug, Clone, Default)]
 pub struct FileSettings {
-    /// The project's settings, for its tasks.
+    /// The project's settings, passed to its tasks.
     pub settings: Option<Value>,
-    /// What its environment must contain; `None` for the plain interpreter.
+    /// The declaration of its environment; `None` for the plain interpreter.
     pub declared: Option<Declared>,
 }
 
-/// Like `file_context`, in a thread of its own with a time limit: the files may be on a hanging mount.
+/// Runs `file_context` in a thread of its own with a time limit: the files may be on a hanging mount.
 pub async fn read_file_context(request: &Request) -> FileContext {
     let query = request.clone();
     let reading = blocking::run(move || file_context(&query));
@@ -118,7 +120,7 @@ pub async fn read_file_context(request: &Request) -> FileContext {
 
 /// Reads the settings around a DAG file. Blocks.
 pub fn file_context(request: &Request) -> FileContext {
-    // `.env` files count even if the settings are invalid: a variable may be the cause.
+    // The `.env` files come first, even if the settings are invalid: a variable may be the cause.
     let mut read = request.folders.iter().map(|folder| dotenv::path(folder)).collect();
     let settings = collect_settings(request, &mut read).map_err(NoResult::Permanent);
     FileContext { settings, read }
@@ -139,7 +141,7 @@ fn collect_settings(request: &Request, read: &mut Vec<PathBuf>) -> Result<FileSe
     Ok(FileSettings { settings, declared })
 }
 
-/// Collects the declarations as if the project's settings were this text. The error is for people.
+/// Collects the declarations as if the project's settings were this text. The error is a message for the user.
 pub fn declared_with(request: &Request, text: &str) -> Result<Option<Declared>, String> {
     let folder = request.project.as_deref().unwrap_or(Path::new("/"));
     let mut settings =
@@ -152,15 +154,15 @@ pub fn declared_with(request: &Request, text: &str) -> Result<Option<Declared>, 
     )
 }
 
-/// The file beside the project's settings that lists requirements, if any; a file that the settings include does not
-/// count.
-pub fn listed_beside(request: &Request, settings: &str) -> Result<Option<PathBuf>, String> {
+/// Finds the file, other than the project's settings, that lists the requirements of a DAG file; see
+/// `environments::find_requirements_source`. `settings` is the text of the project's settings.
+pub fn find_requirements_source(request: &Request, settings: &str) -> Result<Option<PathBuf>, String> {
     let folder = request.project.as_deref().unwrap_or(Path::new("/"));
     let mut settings =
         project::parse(settings, folder).map_err(|problems| format_problems(&folder.join(project::FILE), &problems))?;
     let environment = project::take_environment(&mut settings);
     let included = environment.requirements.as_ref().map(|name| folder.join(name));
-    environments::listed_beside(&location_of(request), &environment, included.as_deref())
+    environments::find_requirements_source(&location_of(request), &environment, included.as_deref())
 }
 
 fn location_of(request: &Request) -> DagLocation<'_> {
@@ -172,8 +174,8 @@ fn location_of(request: &Request) -> DagLocation<'_> {
     }
 }
 
-/// Parses a file in a child. Updates `used` with the processor time used so far. Dropping the future ends the child.
-/// Must be called on the process's main thread, inside a `LocalSet`.
+/// Parses a file in a child. Updates `used` with the child's processor time so far. Dropping the future kills the
+/// child. Must be called on the process's main thread, inside a `LocalSet`.
 pub async fn parse(
     children: &Rc<Children>,
     interpreter: &Interpreter,
@@ -207,7 +209,7 @@ pub async fn parse(
         .map_err(|no_result| no_result.followed_by(&printed))
 }
 
-/// Loads the settings of a folder, which its files need; the error says what is wrong with them.
+/// Loads the settings of a folder; `None` without a settings file. The error is a message for the user.
 fn settings_of(folder: &Path) -> Result<Option<Value>, String> {
     let file = folder.join(project::FILE);
     project::load(folder).map_err(|unusable| match unusable {

@@ -4,20 +4,20 @@ use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
-/// A project with this folder has its DAG files only there, as in Airflow.
+/// If a project has this folder, only files in it are DAG files, as in Airflow.
 const DAGS: &str = "dags";
-/// Airflow's folder of plugins, of a project or of the workspace.
+/// Airflow's plugins folder, in a project or in the workspace; it contains no DAG files.
 const PLUGINS: &str = "plugins";
-/// Tests import DAGs and define some for testing; these must not run.
+/// Folder of tests, which may define DAGs that must not run.
 const TESTS: &str = "tests";
 
-/// The file's project: the folder directly below the workspace; `None` for a bare file.
+/// The file's project: the folder directly below the workspace; `None` for a file directly in the workspace.
 pub(crate) fn project_of(workspace: &Path, file: &Path) -> Option<PathBuf> {
     let relative = file.strip_prefix(workspace).ok()?.parent()?;
     relative.iter().next().map(|project| workspace.join(project))
 }
 
-/// The project's folder, then the workspace: where the file's settings are, and where it runs.
+/// The folders with the file's settings: its project's folder, then the workspace. The first is its working directory.
 pub fn folders(workspace: &Path, file: &Path) -> Vec<PathBuf> {
     project_of(workspace, file).into_iter().chain([workspace.to_owned()]).collect()
 }
@@ -31,7 +31,7 @@ pub fn roots(workspace: &Path, file: &Path) -> Vec<PathBuf> {
     dags.map(Path::to_owned).into_iter().chain(folders(workspace, file)).collect()
 }
 
-/// Decides by path alone which files of a workspace may be DAG files. A file that is named explicitly may be anywhere.
+/// Decides by path alone which files of a workspace may be DAG files. It does not apply to a file that a command names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DagPlaces {
     workspace: PathBuf,
@@ -49,8 +49,8 @@ impl DagPlaces {
         Self { workspace: workspace.to_owned(), with_dags }
     }
 
-    /// The rules for the workspace that contains `folder`; for a folder elsewhere, which counts as a project, those of
-    /// its parent.
+    /// The rules for scanning `folder`: those of the workspace if it contains the folder. Any other folder counts as a
+    /// project, in a workspace that is its parent.
     pub fn around(folder: &Path, workspace: Option<&Path>, folders: &[PathBuf]) -> Self {
         let contains_folder = |workspace: &&Path| folder.starts_with(workspace);
         let top = workspace.filter(contains_folder).or_else(|| folder.parent()).unwrap_or(folder);
@@ -61,7 +61,7 @@ impl DagPlaces {
         places
     }
 
-    /// Keeps the earlier result for projects that could not be scanned this time.
+    /// Copies from `before` the projects that could not be scanned this time.
     pub fn keep_unseen(mut self, before: &Self, unscanned: &BTreeMap<PathBuf, String>) -> Self {
         let is_unseen =
             |project: &&PathBuf| unscanned.keys().any(|path| project.starts_with(path) || path.starts_with(project));
@@ -69,8 +69,8 @@ impl DagPlaces {
         self
     }
 
-    /// True if a DAG file may be at this path; always for one outside of the workspace.
-    pub fn hold(&self, file: &Path) -> bool {
+    /// True if a DAG file may be at this path; always true outside of the workspace.
+    pub fn allows(&self, file: &Path) -> bool {
         let Some(relative) = file.strip_prefix(&self.workspace).ok().and_then(Path::parent) else { return true };
         let folders: Vec<&str> = relative.components().filter_map(name_of).collect();
         if folders.contains(&TESTS) || folders.iter().take(2).any(|folder| *folder == PLUGINS) {
@@ -90,13 +90,13 @@ fn name_of(part: Component<'_>) -> Option<&str> {
     }
 }
 
-/// The code of a DAG version at its original path, as passed to the Python package.
+/// The code of a DAG version at its original paths, as passed to the Python package.
 pub struct VersionCode {
     pub file: PathBuf,
     pub roots: Vec<PathBuf>,
-    /// Where its settings are, and where it runs: its project's folder first.
+    /// Folders with the file's settings: its project's folder, which is its working directory, then the workspace.
     pub folders: Vec<PathBuf>,
-    /// Texts by absolute path. They override what is on the disk by now.
+    /// Texts by absolute path. They take precedence over the files on disk, which may have changed since.
     pub sources: Map<String, Value>,
 }
 
@@ -115,9 +115,9 @@ impl VersionCode {
     }
 }
 
-/// Maps a user's path to the path that the server uses: below the workspace if it leads there, also through links. A
-/// path that does not exist stays as is.
-pub fn as_in_workspace(workspace: Option<&Path>, path: &Path) -> PathBuf {
+/// Maps a path that a user gave to the path that the server uses: one below the workspace if the path leads there, also
+/// through symbolic links. A path that does not exist stays as is.
+pub fn path_in_workspace(workspace: Option<&Path>, path: &Path) -> PathBuf {
     let has_dots = path.components().any(|part| part == std::path::Component::ParentDir);
     let resolved = path.canonicalize();
     let Some(workspace) = workspace else { return resolved.unwrap_or_else(|_| path.to_owned()) };
@@ -141,11 +141,11 @@ mod tests {
         std::fs::write(root.join("real/p/dag.py"), "").unwrap();
         std::os::unix::fs::symlink(root.join("real"), root.join("linked")).unwrap();
         let linked = root.join("linked");
-        let found = |path: &str| as_in_workspace(Some(&linked), &root.join(path));
+        let found = |path: &str| path_in_workspace(Some(&linked), &root.join(path));
         assert_eq!(found("linked/p/dag.py"), linked.join("p/dag.py"));
         assert_eq!(found("real/p/dag.py"), linked.join("p/dag.py"));
         assert_eq!(found("linked/p/../p/dag.py"), linked.join("p/dag.py"));
-        assert_eq!(as_in_workspace(None, &root.join("linked/p/dag.py")), root.join("real/p/dag.py"));
+        assert_eq!(path_in_workspace(None, &root.join("linked/p/dag.py")), root.join("real/p/dag.py"));
     }
 
     #[test]
@@ -162,10 +162,10 @@ mod tests {
     }
 
     #[test]
-    fn dag_files_are_where_airflow_has_them() {
+    fn dag_files_are_in_the_folders_that_airflow_uses() {
         let places =
             DagPlaces::new(Path::new("/w"), &["/w", "/w/p", "/w/p/dags", "/w/q", "/w/q/x/dags"].map(PathBuf::from));
-        for (file, may_be) in [
+        for (file, is_allowed) in [
             ("/w/a.py", true),
             ("/w/p/dags/a.py", true),
             ("/w/p/dags/x/plugins/a.py", true),
@@ -182,7 +182,7 @@ mod tests {
             ("/w/tests/a.py", false),
             ("/elsewhere/tests/a.py", true),
         ] {
-            assert_eq!(places.hold(Path::new(file)), may_be, "{file}");
+            assert_eq!(places.allows(Path::new(file)), is_allowed, "{file}");
         }
         let unscanned = BTreeMap::from([(PathBuf::from("/w/p"), String::new())]);
         let later = DagPlaces::new(Path::new("/w"), &[]);

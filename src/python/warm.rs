@@ -1,5 +1,5 @@
-//! Keeps zygotes (warm Pythons, see `zygote.rs`) while tries or parses start, and ends idle ones. After failures a
-//! zygote is started without libraries, or after a pause; see `zygote_retry.rs`.
+//! A pool of zygotes (warm Pythons, see `zygote.rs`): starts them when tries or parses start, and ends idle ones. After
+//! failures it starts a zygote without libraries or after a pause, see `zygote_retry.rs`.
 
 use super::interpreter::Interpreter;
 use super::notes::{Note, Notes};
@@ -19,24 +19,24 @@ use tracing::warn;
 fn idle_limit() -> Duration {
     leoflow_base::sys::limit("LEOFLOW_IDLE_LIMIT", Duration::from_secs(10))
 }
-/// Size limit of a message, bytes; a larger request starts cold.
+/// Size limit of a fork request, bytes; for a larger request a new Python starts.
 const LARGEST_REQUEST: usize = 100 * 1024;
 
-/// Libraries that slow down a fork so much that only the tasks that use them get a zygote with them.
+/// Libraries that slow down a fork so much that only the tasks that use them fork from a zygote that has them.
 const LARGE: &[&str] = &["numpy", "pandas"];
 
-/// Maximum number of zygotes at once, of all environments.
+/// Maximum number of running zygotes for tasks, of all environments together.
 const MAX_ZYGOTES: usize = 3;
 
-/// A pool of zygotes: for each interpreter one for most tasks, and one for those that use large libraries.
+/// The pool. For each interpreter it has one zygote for most tasks and one for the tasks that use large libraries.
 pub struct Warm {
     home: PathBuf,
     slots: Vec<Slot>,
-    /// Tasks or files that have used a large library.
+    /// Usage keys of the tasks or files that have used a large library.
     large_users: HashSet<String>,
-    /// Maximum number of zygotes. If it is 1, that one has the large libraries once any file uses them.
+    /// Maximum number of zygotes. If it is 1, the zygote preloads large libraries once any file has used one.
     max_zygotes: usize,
-    /// What the zygotes start, for messages.
+    /// What the zygotes start, in messages: "tasks" or "DAG files".
     purpose: &'static str,
     notes: Notes,
 }
@@ -48,24 +48,24 @@ struct Slot {
     is_large: bool,
     /// `None` while no zygote runs.
     live: Option<LiveZygote>,
-    /// Libraries that earlier forks imported.
+    /// Libraries that earlier processes imported.
     libraries: BTreeSet<String>,
     retry_state: RetryState,
 }
 
 struct LiveZygote {
     zygote: Zygote,
-    /// Set once it is ready: its module search path, with the modification times.
+    /// The folders of its module search path with their modification times; `None` until the zygote is ready.
     search_path: Option<Vec<(PathBuf, Option<SystemTime>)>>,
     source: Source,
     last_used: Instant,
 }
 
-/// The inputs of a zygote: when they change, a new zygote is needed.
+/// The inputs of a zygote: when they change, a new zygote must replace it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Source {
     interpreter: Interpreter,
-    /// Libraries that it preloads.
+    /// Libraries that the zygote preloads.
     libraries: BTreeSet<String>,
 }
 
@@ -92,8 +92,8 @@ impl Warm {
         }
     }
 
-    /// Starts a zygote before it is needed. This also compiles our package, so that the first run after an installation
-    /// or an upgrade does not wait for that. A failure shows when the zygote is first needed.
+    /// Starts a zygote before the first fork. This also compiles our package, so that the first run after an
+    /// installation or an upgrade does not wait for the compilation. A failure is reported at the first fork.
     pub fn prepare(&mut self, interpreter: &Interpreter) {
         self.prepare_slot(interpreter, false);
     }
@@ -109,18 +109,17 @@ impl Warm {
         self.slots[index].prepare(&self.home);
     }
 
-    /// Forks a process and returns its pid; `None` when it must start cold. A zygote that is not running is started for
-    /// later forks; this one waits for it at most `patience`. `usage_key` identifies the task or
-    /// the file.
+    /// Forks a process and returns its pid; `None` if the caller must start a new Python. Starts a missing zygote, and
+    /// waits at most `wait_limit` until it is ready. `usage_key` identifies the task or the file.
     pub async fn fork(
         &mut self,
         interpreter: &Interpreter,
         usage_key: &str,
         request: &Value,
         descriptors: &[BorrowedFd<'_>],
-        patience: Duration,
+        wait_limit: Duration,
     ) -> Option<i32> {
-        // With Airflow's own SDK a fork copies so much that a large library adds little.
+        // Airflow's own SDK makes a fork so slow that a large library adds little.
         let is_large = !interpreter.has_airflow_sdk
             && (self.uses_large(usage_key) || self.max_zygotes == 1 && !self.large_users.is_empty());
         let mut index = self.slot_index(interpreter, is_large);
@@ -128,13 +127,13 @@ impl Warm {
             index = self.slot_index(interpreter, false);
         }
         self.evict(index);
-        let pid = self.slots[index].fork(&self.home, request, descriptors, patience).await;
+        let pid = self.slots[index].fork(&self.home, request, descriptors, wait_limit).await;
         self.notes.set(self.slots.iter().flat_map(|slot| slot.notes(self.purpose)).collect());
         pid
     }
 
-    /// With Airflow's own SDK, where a cold start takes as long as the start of a zygote: completes when a zygote is
-    /// ready or has failed. `None` when `fork` need not wait.
+    /// Starts the zygote of an environment with Airflow's own SDK, because there a cold start takes as long as starting
+    /// a zygote. The future completes when the zygote is ready or has failed. `None` if there is no reason to wait.
     pub fn worth_waiting_for(&mut self, interpreter: &Interpreter) -> Option<impl Future<Output = ()> + use<>> {
         if !interpreter.has_airflow_sdk {
             return None;
@@ -153,7 +152,7 @@ impl Warm {
         })
     }
 
-    /// Ends the least recently used zygotes until this slot may have one.
+    /// Ends the least recently used zygotes until this slot may start one.
     fn evict(&mut self, index: usize) {
         while self.slots[index].live.is_none()
             && self.slots.iter().filter(|slot| slot.live.is_some()).count() >= self.max_zygotes
@@ -161,24 +160,25 @@ impl Warm {
             let loaded = self.slots.iter_mut().filter(|slot| slot.idle_at().is_some());
             match loaded.min_by_key(|slot| slot.idle_at()) {
                 Some(oldest) => oldest.live = None,
-                // All are still loading and have waiters: none is ended.
+                // All zygotes are still loading and have waiters, so none is ended.
                 None => return,
             }
         }
     }
 
-    /// True if this task or file has used a large library. It stays true: in a fork, preloaded libraries look used.
+    /// True if this task or file has ever used a large library. It stays true, because a fork cannot tell whether it
+    /// uses a preloaded library.
     pub fn uses_large(&self, usage_key: &str) -> bool {
         self.large_users.contains(usage_key)
     }
 
-    /// Notes the libraries that a fork imported; later zygotes preload them. Returns `true` the first time that this
-    /// task or file has used a large one.
+    /// Records the libraries that a process imported; later zygotes preload them. Returns `true` the first time that
+    /// this task or file uses a large library.
     pub fn note_libraries(&mut self, interpreter: &Interpreter, usage_key: &str, libraries: &[String]) -> bool {
         let (large, small): (Vec<&String>, Vec<&String>) =
             libraries.iter().partition(|name| LARGE.contains(&name.as_str()));
         if interpreter.has_airflow_sdk {
-            // The SDK itself imports the small ones.
+            // The SDK itself imports the small libraries.
             let index = self.slot_index(interpreter, false);
             self.slots[index].libraries.extend(large.into_iter().cloned());
             return false;
@@ -195,7 +195,7 @@ impl Warm {
         self.large_users.insert(usage_key.to_owned())
     }
 
-    /// Completes when a zygote is idle; then call `drop_idle`.
+    /// Completes when a zygote has become idle; the caller then calls `drop_idle`.
     pub async fn idle(&self) {
         match self.idle_at() {
             Some(due) => tokio::time::sleep_until(due).await,
@@ -203,12 +203,12 @@ impl Warm {
         }
     }
 
-    /// When the first zygote becomes idle, unless it is used before; `None` without a zygote.
+    /// When the first zygote becomes idle if no process forks from it before; `None` without a loaded zygote.
     pub(crate) fn idle_at(&self) -> Option<Instant> {
         self.slots.iter().filter_map(Slot::idle_at).min()
     }
 
-    /// Ends idle zygotes; processes they forked go on.
+    /// Ends idle zygotes. Processes that they forked go on.
     pub fn drop_idle(&mut self) {
         for slot in &mut self.slots {
             if slot.idle_at().is_some_and(|due| due <= Instant::now()) {
@@ -230,7 +230,8 @@ impl Slot {
         }
     }
 
-    /// Starts the zygote if needed and possible. `None` when there is nothing to wait for.
+    /// Starts the zygote if needed and possible. The future completes when the zygote is ready or has failed; `None` if
+    /// it is ready, or cannot start.
     fn loading(&mut self, home: &Path) -> Option<impl Future<Output = ()> + use<>> {
         if self.is_paused() {
             return None;
@@ -257,17 +258,17 @@ impl Slot {
         self.source().libraries.iter().any(|name| LARGE.contains(&name.as_str()))
     }
 
-    /// Ends a zygote whose inputs have changed.
+    /// Ends the zygote if its inputs or installed packages have changed.
     fn drop_outdated(&mut self) {
         if self.live.as_ref().is_some_and(LiveZygote::is_out_of_date) {
-            // What failed before may work with the changed packages.
+            // Libraries that failed before may work with the changed packages.
             (self.live, self.retry_state) = (None, RetryState::default());
         }
         let source = self.source();
         self.live = self.live.take().filter(|live| live.source == source);
     }
 
-    /// Notes for `doctor`; `purpose` is the pool's.
+    /// Notes for `leoflow doctor`; `purpose` is the pool's.
     fn notes(&self, purpose: &str) -> Vec<Note> {
         let note = |effect: String, failure: &Failure| Note {
             subject: format!("the warm Python for {purpose}"),
@@ -283,7 +284,7 @@ impl Slot {
         no_zygote.into_iter().chain(without_library).collect()
     }
 
-    /// When the zygote becomes idle; `None` without one, and while it loads, because it has waiters.
+    /// When the zygote becomes idle; `None` without a zygote, and while it loads, because it then has waiters.
     fn idle_at(&self) -> Option<Instant> {
         let live = self.live.as_ref()?;
         live.zygote.loaded_at().map(|loaded_at| loaded_at.max(live.last_used) + idle_limit())
@@ -294,13 +295,13 @@ impl Slot {
         home: &Path,
         request: &Value,
         descriptors: &[BorrowedFd<'_>],
-        patience: Duration,
+        wait_limit: Duration,
     ) -> Option<i32> {
         if !cfg!(target_os = "linux") || self.is_paused() || request.to_string().len() > LARGEST_REQUEST {
             return None;
         }
         self.drop_outdated();
-        match self.try_fork(home, request, descriptors, patience).await {
+        match self.try_fork(home, request, descriptors, wait_limit).await {
             Ok(pid) => {
                 if let Some(live) = self.live.as_ref().filter(|_| pid.is_some()) {
                     self.retry_state.succeeded(&live.source.libraries);
@@ -321,7 +322,7 @@ impl Slot {
         home: &Path,
         request: &Value,
         descriptors: &[BorrowedFd<'_>],
-        patience: Duration,
+        wait_limit: Duration,
     ) -> io::Result<Option<i32>> {
         let source = self.source();
         let live = match &mut self.live {
@@ -330,7 +331,7 @@ impl Slot {
         };
         live.last_used = Instant::now();
         if live.search_path.is_none() {
-            let Some(ready) = live.zygote.ready(patience).await? else { return Ok(None) };
+            let Some(ready) = live.zygote.ready(wait_limit).await? else { return Ok(None) };
             for (name, reason) in &ready.left_out {
                 self.retry_state.note_left_out(name, reason, Instant::now());
                 live.source.libraries.remove(name);

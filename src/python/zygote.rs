@@ -1,5 +1,5 @@
-//! A zygote (warm Python): a Python process of one environment that forks for each try or parse, so that the start of
-//! an interpreter is paid once. It is single-threaded and has no user code; see `package/leoflow/entry/zygote.py`.
+//! A zygote (warm Python): a Python process of one environment that forks a process for each try or parse, so that the
+//! interpreter starts only once. It is single-threaded and runs no user code; see `package/leoflow/entry/zygote.py`.
 
 use super::interpreter::{Interpreter, Job, TASK_MARK, environment};
 use leoflow_base::sys::net::seqpacket::SeqPacket;
@@ -24,17 +24,19 @@ use tokio::time::Instant;
 /// Limit of processor time for loading, in clock ticks of 10 ms. Airflow's own SDK takes two seconds, and ten if it is
 /// not compiled yet; on a busy machine that is minutes of wall time.
 const LOADING_TICKS: u64 = 120 * 100;
-/// Time without progress (processor time while loading, or an answer to a fork) after which it counts as hanging.
+/// Time after which a zygote counts as hanging: without using processor time while it loads, or without an answer to a
+/// fork request.
 const HANG: Duration = Duration::from_secs(60);
 /// Interval between checks of the processor time.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
-/// Time limit for one fork, which takes a few milliseconds. A late answer is not a failure: until it arrives, processes
-/// start cold. A late fork does no harm: of it and the keeper of a cold start, only the first to link `process.json`
-/// keeps the try, and the late child of a parse exits because its pipes are closed.
+/// Time limit for one fork, which takes a few milliseconds. A late answer is not a failure: until it arrives, new
+/// Pythons start instead. The late fork is harmless: the keeper of a try (the process that watches it) exits unless it
+/// is the first to link `process.json`, and the child of a parse exits because its pipes are closed.
 const FORK_LIMIT: Duration = Duration::from_secs(2);
 /// Time limit for reading an answer that has already arrived.
-const AT_ONCE: Duration = Duration::from_millis(1);
-/// Placeholder, as long as the mark of any try or child, so that the mark can overwrite it in place.
+const NO_WAIT: Duration = Duration::from_millis(1);
+/// Placeholder in the zygote's environment, as long as any mark: a fork overwrites it in memory with its own mark, so
+/// that /proc shows the mark.
 const MARK_PLACEHOLDER: &str = "________________________";
 
 pub struct Zygote {
@@ -48,18 +50,20 @@ pub struct Zygote {
 
 /// The zygote's first message.
 pub struct Ready {
-    /// Its module search path.
+    /// The module search path of the zygote.
     pub path: Vec<PathBuf>,
-    /// Libraries it could not keep, each with the reason.
+    /// Libraries that the zygote could not preload, each with the reason.
     pub left_out: BTreeMap<String, String>,
 }
 
+/// Receives the zygote's first message, which says that it is ready or has failed.
 #[derive(Default)]
 struct Readiness {
+    /// `None` before the message arrives, and after `Zygote::ready` has returned it.
     first_message: RefCell<Option<io::Result<Ready>>>,
-    /// When it was received.
+    /// When the message was received.
     loaded_at: Cell<Option<Instant>>,
-    /// Notified when it is received.
+    /// Notified when the message is received.
     received: Notify,
 }
 
@@ -68,7 +72,7 @@ impl Readiness {
         let first_message = match first_answer(socket, pid).await {
             Ok(Answer::Ready { path, left_out }) => Ok(Ready { path, left_out }),
             Ok(Answer::Failed { error, .. }) => Err(io::Error::other(error)),
-            Ok(Answer::Forked { .. }) => Err(io::Error::other("its first message is not that it is ready")),
+            Ok(Answer::Forked { .. }) => Err(io::Error::other("its first message does not say that it is ready")),
             Err(error) => Err(error),
         };
         *self.first_message.borrow_mut() = Some(first_message);
@@ -99,16 +103,16 @@ enum Answer {
         pid: i32,
     },
     Failed {
-        /// The request's id; `None` when the zygote cannot start.
+        /// The id of the request; `None` if the zygote cannot start.
         id: Option<u64>,
         error: String,
         errno: Option<i32>,
     },
 }
 
-/// Progress of loading, by the processor time used.
+/// Progress of loading, measured in processor time.
 struct Progress {
-    /// Ticks at the start, and at the last progress.
+    /// Clock ticks at the start, and at the last progress.
     begun: u64,
     last: u64,
     last_progress: Instant,
@@ -119,7 +123,7 @@ impl Progress {
         Self { begun: ticks, last: ticks, last_progress: now }
     }
 
-    /// Returns why the zygote has failed, if it has. `ticks` is its processor time so far.
+    /// Returns the reason if loading has failed. `ticks` is the zygote's processor time so far, in clock ticks.
     fn problem(&mut self, ticks: u64, now: Instant) -> Option<String> {
         if ticks > self.last {
             (self.last, self.last_progress) = (ticks, now);
@@ -133,9 +137,9 @@ impl Progress {
 }
 
 impl Zygote {
-    /// Starts a zygote, which is usable once `ready` returns. Besides our package it imports `libraries`; `folder` is
-    /// its working directory. Its output goes to our standard error. Must be called from the main thread: PDEATHSIG
-    /// ends it with the thread.
+    /// Starts a zygote, which can fork once `ready` returns. Besides our package it imports `libraries`; `folder` is
+    /// its working directory. Its output goes to our standard error. Must be called on the main thread: PDEATHSIG kills
+    /// the zygote when the calling thread ends.
     pub fn start(interpreter: &Interpreter, libraries: &BTreeSet<String>, folder: &Path) -> io::Result<Self> {
         let (socket, theirs) = SeqPacket::pair()?;
         let program = File::open("/proc/self/exe")?;
@@ -157,32 +161,32 @@ impl Zygote {
         Ok(Self { socket, pid, readiness, last_id: Cell::new(0), late_fork: Cell::new(None) })
     }
 
-    /// Waits for the first message; `None` when it has not arrived within `limit`.
+    /// Waits for the first message; `None` if it has not arrived within `limit`, or was returned before.
     pub async fn ready(&self, limit: Duration) -> io::Result<Option<Ready>> {
-        // A timeout shows as a missing message.
+        // After a timeout the message is missing.
         let _ = tokio::time::timeout(limit, self.readiness.wait()).await;
         self.readiness.first_message.take().transpose()
     }
 
-    /// When it became able to fork, or failed.
+    /// When the zygote became ready or failed; `None` while it loads.
     pub fn loaded_at(&self) -> Option<Instant> {
         self.readiness.loaded_at.get()
     }
 
-    /// Completes once it can fork or has failed; `None` if that is already so.
+    /// The future completes when the zygote is ready or has failed; `None` if it no longer loads.
     pub fn loading(&self) -> Option<impl Future<Output = ()> + use<>> {
         let readiness = self.readiness.clone();
         let has_loaded = readiness.loaded_at.get().is_some();
         (!has_loaded).then_some(async move { readiness.wait().await })
     }
 
-    /// Forks for a request, an object to which an `id` is added, and passes the descriptors. Returns the pid of the
-    /// keeper or the child. `None` when the request must start cold although the zygote is sound: an earlier answer is
-    /// late, or the system has no process left.
+    /// Sends a fork request (a JSON object, to which this adds an `id`) with the descriptors. Returns the pid of the
+    /// keeper or the child; `None` if the caller must start a new Python although the zygote has not failed: an answer
+    /// is late, or the system has reached its limit of processes.
     pub async fn fork(&self, request: &Value, descriptors: &[BorrowedFd<'_>]) -> io::Result<Option<i32>> {
         if let Some((id, since)) = self.late_fork.get() {
-            match self.answer_to(id, AT_ONCE).await? {
-                // The late request has started cold in the meantime.
+            match self.answer_to(id, NO_WAIT).await? {
+                // A new Python has started in place of the late fork.
                 Some(_) => self.late_fork.set(None),
                 None if since.elapsed() > HANG => {
                     return Err(io::Error::new(io::ErrorKind::TimedOut, "no answer for a minute"));
@@ -206,7 +210,7 @@ impl Zygote {
         }
     }
 
-    /// Waits for the answer to a request; answers to earlier ones are skipped.
+    /// Waits for the answer to a request; skips answers to earlier requests. `None` after `limit`.
     async fn answer_to(&self, id: u64, limit: Duration) -> io::Result<Option<io::Result<i32>>> {
         let until = Instant::now() + limit;
         loop {
@@ -248,7 +252,7 @@ async fn receive_answer(socket: &SeqPacket, limit: Duration) -> io::Result<Optio
     }
 }
 
-/// Kills the zygote; processes it forked go on.
+/// Kills the zygote. Processes that it forked go on.
 impl Drop for Zygote {
     fn drop(&mut self) {
         let pid = self.pid;
@@ -272,7 +276,7 @@ mod tests {
         let begun = Instant::now();
         let after = |seconds| begun + Duration::from_secs(seconds);
         let mut progress = Progress::new(7, begun);
-        // A busy machine gives it one tick a minute.
+        // A busy machine gives the zygote one tick a minute.
         for minute in 1..60 {
             assert_eq!(progress.problem(7 + minute, after(minute * 60)), None);
         }
@@ -287,12 +291,12 @@ mod tests {
         let theirs = SeqPacket::from_end(theirs).unwrap();
         let local = tokio::task::LocalSet::new();
         let test = async move {
-            // The kernel gives no such pid.
+            // No process has this pid.
             let (socket, pid) = (Rc::new(ours), i32::MAX);
             let late_fork = Cell::new(Some((1, Instant::now())));
             let zygote = Zygote { socket, pid, readiness: Rc::default(), last_id: Cell::new(1), late_fork };
             let request = json!({"folder": "f"});
-            assert_eq!(zygote.fork(&request, &[]).await.unwrap(), None, "a late answer blocks no one");
+            assert_eq!(zygote.fork(&request, &[]).await.unwrap(), None, "a late answer does not block the request");
             theirs.send(br#"{"id": 1, "pid": 11}"#, &[]).await.unwrap();
             theirs.send(br#"{"id": 2, "pid": 22}"#, &[]).await.unwrap();
             tokio::task::yield_now().await;

@@ -1,20 +1,21 @@
-//! Decides after failures with which libraries a zygote (a warm Python) is started, and when. Retries never stop; the
-//! pauses between them grow to a limit.
+//! Decides after failures when the next zygote (a warm Python) starts, and with which libraries. Retries never stop;
+//! the pauses between them grow to `LONGEST_PAUSE`.
 
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Pause after the second failure in a row; each further one doubles it. The first is retried at once.
+/// Pause after the second failure in a row; each further failure doubles it. The first failure is retried at once.
 const FIRST_PAUSE: Duration = Duration::from_secs(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10 * 60);
 
-/// Failures of one zygote, and the libraries it is started without for a while.
+/// Failures of one zygote.
 #[derive(Default)]
 pub struct RetryState {
-    /// Failures without any library.
+    /// Failures that happened without any library.
     without_libraries: Option<Failure>,
+    /// Failures by library. A library is left out until its pause is over.
     libraries: BTreeMap<String, Failure>,
 }
 
@@ -25,14 +26,14 @@ pub struct Failure {
     pub since: Timestamp,
     pub reason: String,
     retry_at: Instant,
-    /// `retry_at` by the wall clock.
+    /// `retry_at` as wall-clock time.
     pub next_try: Timestamp,
 }
 
 impl Failure {
-    /// Adds a failure to `before`. With `is_sure`, one that is certain to recur, the first counts as the second.
-    fn add(before: Option<&Self>, reason: &str, is_sure: bool, now: Instant) -> Self {
-        let failures = before.map_or(u32::from(is_sure), |before| before.failures).saturating_add(1);
+    /// Adds a failure to `before`. If it is certain to recur (`is_certain`), the first failure counts as the second.
+    fn add(before: Option<&Self>, reason: &str, is_certain: bool, now: Instant) -> Self {
+        let failures = before.map_or(u32::from(is_certain), |before| before.failures).saturating_add(1);
         let since = before.map_or_else(Timestamp::now, |before| before.since);
         let pause = pause_after(failures);
         let next_try = Timestamp::now() + SignedDuration::try_from(pause).unwrap_or_default();
@@ -43,7 +44,7 @@ impl Failure {
         self.retry_at > now
     }
 
-    /// True after more than one failure: a single one may have been chance.
+    /// True after more than one failure: a single failure may have been chance.
     fn is_repeated(&self) -> bool {
         self.failures > 1
     }
@@ -63,13 +64,13 @@ impl RetryState {
         libraries.iter().filter(is_usable).cloned().collect()
     }
 
-    /// True while no zygote may be started, with any libraries.
+    /// True while no zygote may be started, not even without libraries.
     pub fn is_paused(&self, now: Instant) -> bool {
         self.without_libraries.as_ref().is_some_and(|failure| failure.is_pending(now))
     }
 
-    /// Notes the failure of a zygote with these libraries. The next one is started without them; a failure without
-    /// libraries is the zygote's own.
+    /// Records the failure of a zygote with these libraries: each of them may be the cause. Without libraries, the
+    /// zygote itself is the cause.
     pub fn failed(&mut self, libraries: &BTreeSet<String>, reason: &str, now: Instant) {
         if libraries.is_empty() {
             self.without_libraries = Some(Failure::add(self.without_libraries.as_ref(), reason, false, now));
@@ -79,28 +80,28 @@ impl RetryState {
         }
     }
 
-    /// Notes that a zygote is ready but could not keep this library.
+    /// Records that a zygote is ready but could not preload this library.
     pub fn note_left_out(&mut self, name: &str, reason: &str, now: Instant) {
         self.note(name, reason, true, now);
     }
 
-    fn note(&mut self, name: &str, reason: &str, is_sure: bool, now: Instant) {
-        let failure = Failure::add(self.libraries.get(name), reason, is_sure, now);
+    fn note(&mut self, name: &str, reason: &str, is_certain: bool, now: Instant) {
+        let failure = Failure::add(self.libraries.get(name), reason, is_certain, now);
         self.libraries.insert(name.to_owned(), failure);
     }
 
-    /// Notes that a zygote with these libraries worked.
+    /// Records that a zygote with these libraries worked.
     pub fn succeeded(&mut self, libraries: &BTreeSet<String>) {
         self.without_libraries = None;
         self.libraries.retain(|name, _| !libraries.contains(name));
     }
 
-    /// Why there is no zygote, if that lasts.
+    /// The repeated failure because of which no zygote starts, if any.
     pub fn failure(&self) -> Option<&Failure> {
         self.without_libraries.as_ref().filter(|failure| failure.is_repeated())
     }
 
-    /// Libraries that are left out, each with the reason.
+    /// Libraries that failed repeatedly and are left out, each with its failures.
     pub fn missing(&self) -> impl Iterator<Item = (&str, &Failure)> {
         let lasting = self.libraries.iter().filter(|(_, failure)| failure.is_repeated());
         lasting.map(|(name, failure)| (name.as_str(), failure))
@@ -131,8 +132,8 @@ mod tests {
         retry_state.failed(&all, "the process ended", now);
         assert_eq!((retry_state.usable(&all, now), retry_state.is_paused(now)), (names(&[]), false));
         retry_state.succeeded(&names(&[]));
-        assert_eq!(retry_state.missing().count(), 2, "it works without them, which says nothing of them");
-        assert_eq!(retry_state.usable(&all, now + FIRST_PAUSE), all, "they are tried again later");
+        assert_eq!(retry_state.missing().count(), 2, "a success without libraries does not clear their failures");
+        assert_eq!(retry_state.usable(&all, now + FIRST_PAUSE), all, "libraries are tried again later");
         retry_state.succeeded(&all);
         assert_eq!((retry_state.missing().count(), retry_state.usable(&all, now)), (0, all));
     }

@@ -2,9 +2,9 @@
 
     python af.py URL USERNAME PASSWORD
 
-A command works when it exits with 0 and prints the expected text. `af` selects the API dialect by `GET
-/api/v2/version`. Commands of `af` that the list below lacks are an error. All commands run in this process, one after
-another. The exit code is 1 when one does not work."""
+A command works if it exits with 0 and prints the expected text. `af` selects the version of the API with `GET
+/api/v2/version`. A command of `af` that is missing in COMMANDS is an error. All commands run in this process, one after
+another. The exit code is 1 if a command does not work."""
 
 import os
 import sys
@@ -13,7 +13,8 @@ import fixtures
 
 RUN = ["shown", "first"]
 TRIGGERED = ["shown", "{run}"]
-# In the order of their calls, each with a text that the output contains; `{…}` is replaced by a value of the server.
+# In the order of the calls: name, arguments, and a text that the output must contain. `{…}` is replaced by a value of
+# the server.
 COMMANDS = [
     # `af` reports a server with an import error as unhealthy.
     ("health", [], '"overall_status": "unhealthy"'),
@@ -83,7 +84,7 @@ def main(url, username, password, *_):
 
 
 def call(name, arguments, expected):
-    """Calls a command; returns a description of the problem, or None."""
+    """Calls a command; returns an error message, or None."""
     from astro_airflow_mcp.cli.main import app
     from typer.testing import CliRunner
 
@@ -94,15 +95,16 @@ def call(name, arguments, expected):
 
 
 def every_command():
+    """Returns the names of all commands of `af`."""
     from astro_airflow_mcp.cli.main import app
     from typer.main import get_command
 
     def leaf_commands(command, name):
         inside = getattr(command, "commands", {})
         own = {name} if not inside or command.invoke_without_command else set()
-        # Aliases of a group are hidden.
-        seen = {word: subcommand for word, subcommand in inside.items() if not subcommand.hidden}
-        return own.union(*(leaf_commands(subcommand, f"{name} {word}".strip()) for word, subcommand in seen.items()))
+        # Hidden commands are aliases.
+        visible = {word: subcommand for word, subcommand in inside.items() if not subcommand.hidden}
+        return own.union(*(leaf_commands(subcommand, f"{name} {word}".strip()) for word, subcommand in visible.items()))
 
     return leaf_commands(get_command(app), "") - {""}
 

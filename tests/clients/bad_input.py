@@ -1,12 +1,12 @@
-"""Sends requests that must be refused to every operation of Apache Airflow's API: without a token, with invalid tokens,
-and with invalid bodies. Invalid ids and query parameters may have any answer except a server error.
+"""Sends invalid requests to every operation of Apache Airflow's API. The server must refuse requests without a token,
+with invalid tokens and with invalid bodies; it may answer invalid ids and query parameters with any status except 5xx.
 
     python bad_input.py URL USERNAME PASSWORD WHEEL
 
-With LEOFLOW_SOAK it sends all requests; otherwise one in FEW, different ones each day.
+With LEOFLOW_SOAK, sends all requests; otherwise one in FEW, different ones each day.
 
-A refusal is correct when its status is 4xx, its body is JSON with a `detail`, and nothing has changed afterwards. The
-exit code is 1 when one is not."""
+A refusal is correct if its status is 4xx, its body is JSON with a `detail`, and the lists in LISTS have not changed.
+The exit code is 1 if an answer is not correct."""
 
 import base64
 import http.client
@@ -24,14 +24,14 @@ IDS = ["a/b", "%", "a b", "x" * 250, "x" * 300, "\0", "ü☃", "..", "-922337203
 NUMBERS = ["x", "", "-1", "9" * 30, "1.5", "\0"]
 BODIES = [b"", b"{", b"[]", b"1", b'"x"', b"null", b'{"nothing_of_that_name": 1}', b"\xff\xfe", b"[" * 2000]
 LARGE = 17 * 1024 * 1024
-# One in FEW requests is sent in an ordinary test run.
+# An ordinary test run sends one in FEW requests.
 FEW = 4
 # Operations that need no token.
 OPEN = {"get_health", "get_version", "login", "logout"}
-# Empty bodies, and the operations that accept them.
+# Empty bodies, and the operations that accept an empty body.
 EMPTY_BODIES = [b"", b"null"]
 BODY_OPTIONAL = {"materialize_asset"}
-# Lists that are compared before and after.
+# Lists that are compared before and after the requests.
 LISTS = ["variables", "connections", "pools", "dags", "dags/~/dagRuns", "dags/~/dagRuns/~/taskInstances", "backfills?dag_id=daily",
          "dags/~/dagRuns/~/taskInstances/~/xcomEntries", "assets", "dags/~/dagRuns/~/hitlDetails"]
 
@@ -52,6 +52,7 @@ def main(url, username, password, wheel):
                 if method == "parameters":
                     continue
                 name = operation["operationId"]
+                # For operations on queued events, `server.ids` would create an event, which changes the lists.
                 ids = server.ids(name) if "queued_event" not in name else server.ids("get_dag") | {"dag_id": "waiting"}
                 for reason, *request in requests(server, method.upper(), path, operation, ids):
                     number += 1
@@ -115,6 +116,7 @@ def fill(path, ids):
 
 
 def foreign_tokens(token):
+    """Yields pairs of description and headers, with invalid tokens made from a valid one."""
     head, claims, signature = token.split(".")
     none = base64.urlsafe_b64encode(b'{"alg":"none","typ":"JWT"}').decode().rstrip("=")
     yield "no", {"Authorization": ""}
@@ -124,7 +126,7 @@ def foreign_tokens(token):
 
 
 def refused(url, method, path, headers, body, statuses):
-    """Sends a request; returns a description of what is wrong with its refusal, or None."""
+    """Sends a request; returns an error message if the answer is not correct, or None."""
     connection = http.client.HTTPConnection(urllib.parse.urlsplit(url).netloc, timeout=fixtures.TIMEOUT)
     try:
         connection.request(method, path, body, headers)

@@ -2,9 +2,9 @@
 
     python commands.py URL USERNAME PASSWORD
 
-A command works when it exits with 0. Commands that fail with Airflow itself, too, are listed with their errors.
-Commands of airflowctl that the list below lacks are an error. All commands run in this process, one after another,
-because a new process takes longer to start than a command to run. The exit code is 1 when one does not work."""
+A command works if it exits with 0. FAILING lists the commands that also fail with Airflow itself, with their errors. A
+command of airflowctl that is missing in COMMANDS is an error. All commands run in this process, one after another,
+because a new process takes longer to start than a command to run. The exit code is 1 if a command does not work."""
 
 import contextlib
 import io
@@ -20,7 +20,7 @@ DATES = ["--from-date", "2026-01-01T00:00:00Z", "--to-date", "2026-01-20T00:00:0
 BACKFILL = ["--dag-id", "weekly", *DATES, "--max-active-runs", "1", "--reprocess-behavior", "none"]
 LATER = "2030-01-01T00:00:00Z"
 XCOM = ["shown", "first", "group.one"]
-# In the order of their calls; `{…}` is replaced by a value of the server.
+# In the order of the calls: name and arguments. `{…}` is replaced by a value of the server.
 COMMANDS = [
     ("version", ["--remote"]),
     ("auth token", ["--api-url", "{url}", "--username", "{username}", "--password", "{password}"]),
@@ -60,19 +60,18 @@ COMMANDS = [
     ("xcom edit", [*XCOM, "new", "2"]), ("xcom delete", [*XCOM, "new"]),
     ("dags delete", ["makes"]),
 ]
-# Commands of this airflowctl that fail with any server, also with Airflow 3.3.2, and their errors. The last one is
-# disabled by default.
+# Commands of this version of airflowctl that fail with any server, also with Airflow 3.3.2, and a part of their errors.
 FAILING = {
     # airflowctl sends POST where the API has PUT.
     "backfill pause": "Method Not Allowed", "backfill unpause": "Method Not Allowed", "backfill cancel": "Method Not Allowed",
     # airflowctl uses paths that the API does not have.
     "assets delete-queued-event": "Method Not Allowed", "assets delete-queued-events": "Method Not Allowed",
     "assets delete-dag-queued-events": "Method Not Allowed",
-    # airflowctl expects another answer than the API describes, or fails to display it.
+    # airflowctl expects another answer than the API describes, or fails to display the answer.
     "backfill create-dry-run": "validation errors for BackfillResponse",
     "auth list-envs": "AttributeError", "assets materialize": "AttributeError",
     "connections create-defaults": "AttributeError", "dags get-tags": "ValueError",
-    # Disabled by default.
+    # The server disables connection tests by default.
     "connections test": "Testing connections is disabled",
 }
 
@@ -105,6 +104,7 @@ def main(url, username, password, *_):
 
 
 def files(folder):
+    """Writes the files for the import commands; returns their paths by name."""
     contents = {
         "connections": {"imported": {"conn_type": "http", "host": "h"}},
         "variables": {"imported": "1"},
@@ -116,7 +116,7 @@ def files(folder):
 
 
 def call(name, arguments):
-    """Calls a command; returns a description of the problem, or None."""
+    """Calls a command; returns an error message, or None."""
     from airflowctl.__main__ import main as airflowctl
 
     sys.argv = ["airflowctl", *name.split(), *arguments]
@@ -133,6 +133,7 @@ def call(name, arguments):
 
 
 def every_command():
+    """Returns the names of all commands of airflowctl."""
     import argparse
 
     from airflowctl.ctl.cli_parser import get_parser

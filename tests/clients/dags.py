@@ -16,7 +16,7 @@ def one():
 
 @task(outlets=[Asset("made")])
 def slowly():
-    """Takes so long that a backfill of it is still running when it is cancelled."""
+    """Takes so long that a backfill of its DAG is still running when the test cancels the backfill."""
     time.sleep(1)
 
 

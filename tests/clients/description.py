@@ -1,10 +1,10 @@
-"""Compares the API's own description with Apache Airflow's: operation by operation, schema by schema.
+"""Compares the server's OpenAPI description with Apache Airflow's: operation by operation, schema by schema.
 
     python description.py URL USERNAME PASSWORD WHEEL
 
-Airflow's is the OpenAPI file in the wheel of apache-airflow-core. Answers may guarantee more fields than Airflow's;
-requests must be the same. Clients that are generated from a description can read it. The exit code is 1 when something
-differs that is not listed here."""
+Airflow's description is the OpenAPI file in the wheel of apache-airflow-core. Answers may guarantee more fields than
+Airflow's; requests must be the same. Also checks that generators of clients can read the description. The exit code is
+1 if there is a difference that is not in DIFFERENCES."""
 
 import json
 import sys
@@ -53,19 +53,22 @@ def main(url, username, password, wheel):
 
 
 def pairs(ours, theirs, wrong):
-    """Pairs the operations by operationId; they must have the same method and path."""
-    found = [dict(operations_of(document)) for document in (ours, theirs)]
-    wrong += [f"{name}: is missing" for name in found[1] if name not in found[0]]
-    wrong += [f"{name}: is not Airflow's" for name in found[0] if name not in found[1]]
-    for name, (path, other) in found[1].items():
-        if name not in found[0]:
+    """Yields the operations of both descriptions with the same operationId. Adds an error for a missing operation, an
+    additional one, and one with another method or path."""
+    our_operations, their_operations = [dict(operations_of(document)) for document in (ours, theirs)]
+    wrong += [f"{name}: is missing" for name in their_operations if name not in our_operations]
+    wrong += [f"{name}: is not Airflow's" for name in our_operations if name not in their_operations]
+    for name, (path, their_operation) in their_operations.items():
+        if name not in our_operations:
             continue
-        if found[0][name][0] != path:
-            wrong.append(f"{name}: is at {found[0][name][0]}, and Airflow's at {path}")
-        yield name, found[0][name][1], other
+        our_path, our_operation = our_operations[name]
+        if our_path != path:
+            wrong.append(f"{name}: is at {our_path}, and Airflow's at {path}")
+        yield name, our_operation, their_operation
 
 
 def operations_of(document):
+    """Yields pairs of operationId and (method and path, operation); each operation gets the parameters of its path."""
     for path, item in document["paths"].items():
         for method in METHODS:
             if method in item:
@@ -80,9 +83,9 @@ def compare(name, our_operation, their_operation, ours, theirs):
         yield f"{name}: tags {our_operation['tags']}, Airflow's {their_operation['tags']}"
     if bool(our_operation.get("security")) != bool(their_operation.get("security")):
         yield f"{name}: authentication"
-    mine, its = set(our_operation["responses"]), set(their_operation["responses"])
-    if mine != its:
-        yield f"{name}: statuses {' '.join(sorted(mine - its))}, Airflow's {' '.join(sorted(its - mine))}"
+    our, their = set(our_operation["responses"]), set(their_operation["responses"])
+    if our != their:
+        yield f"{name}: statuses {' '.join(sorted(our - their))}, Airflow's {' '.join(sorted(their - our))}"
     yield from parameters(name, our_operation, their_operation, ours, theirs)
     request_bodies = our_operation.get("requestBody"), their_operation.get("requestBody")
     yield from bodies(f"{name}: body", *request_bodies, RequestSchemas(ours, theirs))
@@ -93,18 +96,18 @@ def compare(name, our_operation, their_operation, ours, theirs):
 
 def parameters(name, our_operation, their_operation, ours, theirs):
     # In OpenAPI 3.1, the header Accept is not a parameter.
-    mine, its = [
+    our, their = [
         {(parameter["in"], parameter["name"]): parameter for parameter in operation["parameters"] if parameter["name"] != "accept"}
         for operation in (our_operation, their_operation)
     ]
-    for key in sorted(set(mine) ^ set(its)):
-        yield f"{name}: parameter {key[1]} in {key[0]}: {'is missing' if key in its else 'is not Airflow’s'}"
-    for key in sorted(set(mine) & set(its)):
+    for key in sorted(set(our) ^ set(their)):
+        yield f"{name}: parameter {key[1]} in {key[0]}: {'is missing' if key in their else 'is not Airflow’s'}"
+    for key in sorted(set(our) & set(their)):
         where = f"{name}: parameter {key[1]}"
-        if mine[key].get("required", False) != its[key].get("required", False):
+        if our[key].get("required", False) != their[key].get("required", False):
             yield f"{where}: required"
         # A query parameter cannot be null.
-        yield from QuerySchemas(ours, theirs).compare(where, mine[key]["schema"], its[key]["schema"])
+        yield from QuerySchemas(ours, theirs).compare(where, our[key]["schema"], their[key]["schema"])
 
 
 def bodies(where, our_body, their_body, schemas):
@@ -115,15 +118,15 @@ def bodies(where, our_body, their_body, schemas):
         return
     if our_body.get("required", False) != their_body.get("required", False):
         yield f"{where}: required"
-    mine, its = our_body.get("content", {}), their_body.get("content", {})
-    if set(mine) != set(its):
-        yield f"{where}: media types {sorted(mine)}, Airflow's {sorted(its)}"
-    for kind in sorted(set(mine) & set(its)):
-        yield from schemas.compare(where, mine[kind].get("schema", {}), its[kind].get("schema", {}))
+    our, their = our_body.get("content", {}), their_body.get("content", {})
+    if set(our) != set(their):
+        yield f"{where}: media types {sorted(our)}, Airflow's {sorted(their)}"
+    for kind in sorted(set(our) & set(their)):
+        yield from schemas.compare(where, our[kind].get("schema", {}), their[kind].get("schema", {}))
 
 
 class Schemas:
-    """Compares two schemas, each with the definitions of its own document."""
+    """Compares schemas of the two descriptions; resolves references in the schema's own description."""
 
     bounds = BOUNDS
     takes_null = True
@@ -158,8 +161,8 @@ class Schemas:
     def default(self, _):
         return None
 
-    def fits(self, mine, its):
-        return mine == its
+    def fits(self, our, their):
+        return our == their
 
     def alternatives(self, schema, index):
         """Returns the alternatives of a schema, each with a single type; references are resolved."""
@@ -185,7 +188,7 @@ class Schemas:
         return [alternative for alternative in found if self.takes_null or alternative.get("type") != "null"]
 
     def key(self, schema, index):
-        """Returns a text that identifies an alternative."""
+        """Returns a text that identifies the type of an alternative."""
         words = schema.get("enum", [schema["const"]] if "const" in schema else None)
         if words is not None:
             return "one of " + json.dumps(sorted(words))
@@ -207,24 +210,24 @@ class Schemas:
                 yield f"{where}: {bound} {our_schema.get(bound)}, Airflow's {their_schema.get(bound)}"
         if "items" in our_schema and "items" in their_schema:
             yield from self.compare(f"{where}[]", our_schema["items"], their_schema["items"])
-        mine, its = our_schema.get("properties", {}), their_schema.get("properties", {})
+        our, their = our_schema.get("properties", {}), their_schema.get("properties", {})
         yield from self.required(where, set(our_schema.get("required", [])), set(their_schema.get("required", [])))
         extra = [schema.get("additionalProperties", True) for schema in (our_schema, their_schema)]
         if all(isinstance(schema, dict) for schema in extra):
             yield from self.compare(f"{where}{{}}", *extra)
         elif (extra[0] is False) != (extra[1] is False):
             yield f"{where}: other fields {extra[0]}, Airflow's {extra[1]}"
-        for name in sorted(set(mine) & set(its)):
-            yield from self.compare(f"{where}.{name}", mine[name], its[name])
+        for name in sorted(set(our) & set(their)):
+            yield from self.compare(f"{where}.{name}", our[name], their[name])
 
 
 class RequestSchemas(Schemas):
     def default(self, schema):
         return schema.get("default")
 
-    def required(self, where, mine, its):
-        if mine != its:
-            yield f"{where}: required {sorted(mine - its)}, Airflow's {sorted(its - mine)}"
+    def required(self, where, our, their):
+        if our != their:
+            yield f"{where}: required {sorted(our - their)}, Airflow's {sorted(their - our)}"
 
 
 class QuerySchemas(RequestSchemas):
@@ -234,13 +237,13 @@ class QuerySchemas(RequestSchemas):
 class AnswerSchemas(Schemas):
     bounds = ()
 
-    def fits(self, mine, its):
-        """True when our answers are a subset of Airflow's."""
-        return its == ["anything"] or set(mine) <= set(its)
+    def fits(self, our, their):
+        """True if our alternatives are a subset of Airflow's."""
+        return their == ["anything"] or set(our) <= set(their)
 
-    def required(self, where, mine, its):
-        if its - mine:
-            yield f"{where}: is not promised: {sorted(its - mine)}"
+    def required(self, where, our, their):
+        if their - our:
+            yield f"{where}: does not guarantee {sorted(their - our)}"
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""The objects that must exist before a client is tested, and the arguments of each API operation: ids in its path, and
+"""The objects that a test of a client needs, and the arguments of each API operation: the ids in its path, and its
 body.
 
-They are created only through the API, so that the tests run with both Leoflow and Airflow. The server has the DAGs of
-`dags.py` and a DAG file that cannot be imported."""
+The objects are created through the API, so that the tests run with both Leoflow and Airflow. The server must have the
+DAGs of `dags.py` and a DAG file that cannot be imported."""
 
 import json
 import time
@@ -10,9 +10,10 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
-# Both in seconds.
+# Time limit of one request, and of waiting for a condition, seconds.
 TIMEOUT = 30
 WAIT = 90
+# Attempts of a request that the server answers with 503.
 ATTEMPTS = 8
 # Ids in paths.
 IDS = {
@@ -22,7 +23,7 @@ IDS = {
     "task_try_number": "1", "run_id": "first", "group_id": "group", "section": "core", "option": "parallelism",
     "key": "there", "identifier": "group", "airflow_connection_test_token": "none",
 }
-# Statuses of operations that are refused by default, as in Airflow.
+# Statuses of operations that the server refuses by default, as Airflow does.
 REFUSED = {
     "list_teams": [403], "get_pending_partitioned_dag_run": [404], "get_external_log_url": [400],
     "test_connection": [403], "enqueue_connection_test": [403], "get_connection_test": [403, 404, 422],
@@ -103,7 +104,7 @@ class Server:
     def expect_success(self, method, path, body=None):
         for attempt in range(ATTEMPTS):
             status, answer = self.request(method, path, body)
-            # Airflow's SQLite database is locked by another of its processes.
+            # Airflow answers 503 while another of its processes locks the SQLite database.
             if status != 503:
                 break
             time.sleep(attempt)
@@ -112,8 +113,8 @@ class Server:
         return answer
 
     def prepare(self):
-        wanted = {"shown", "makes", "waiting", "daily", "weekly", "asks"}
-        wait_for("the DAGs", lambda: wanted <= {dag["dag_id"] for dag in self.expect_success("GET", "/api/v2/dags")["dags"]})
+        dag_ids = {"shown", "makes", "waiting", "daily", "weekly", "asks"}
+        wait_for("the DAGs", lambda: dag_ids <= {dag["dag_id"] for dag in self.expect_success("GET", "/api/v2/dags")["dags"]})
         wait_for("the import error", lambda: self.expect_success("GET", "/api/v2/importErrors")["import_errors"])
         self.expect_success("PATCH", "/api/v2/dags?dag_id_pattern=~", {"is_paused": False})
         for dag_id, run_id in [("shown", "first"), ("shown", "second"), ("asks", "first")]:
@@ -146,7 +147,7 @@ class Server:
             ids["dag_id"] = "waiting"
             self.expect_success("POST", "/api/v2/assets/events", {"asset_id": ids["asset_id"]})
         if name == "clear_dag_run":
-            # The first run must stay as it is.
+            # Other operations need the first run unchanged.
             ids["dag_run_id"] = "second"
         if name.endswith("_batch"):
             ids |= {"dag_id": "~", "dag_run_id": "~"}
@@ -177,12 +178,14 @@ def wait_for(name, condition):
 
 
 def sort_key(name, depth):
-    """Returns the sort key of an operation: deletions come last, those of nested objects first."""
+    """Returns the sort key of an operation: deletions come last; among them, those of the most nested objects come
+    first."""
     takes_away = name.startswith(("delete_", "clear_asset_state", "clear_task_state", "cancel_"))
     return takes_away, -depth * takes_away
 
 
 def report(kind, wrong, count):
+    """Prints the errors and a summary; returns the exit code."""
     for line in wrong:
         print(line)
     print(f"{count - len(wrong)} of {count} {kind} work")

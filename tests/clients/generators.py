@@ -1,4 +1,5 @@
-"""Clients that are made out of the API's description: airflow-mcp-server when it starts, openapi-python-client as code."""
+"""Generators of clients from the OpenAPI description: airflow-mcp-server generates tools when it starts, and
+openapi-python-client generates code."""
 
 import asyncio
 import copy
@@ -11,14 +12,14 @@ import tempfile
 import aiohttp
 from airflow_mcp_server.toolset import AirflowOpenAPIToolset
 
-# What both make of Airflow's own description.
+# The numbers of tools and files that the two generate from Airflow's own description.
 FEWEST_TOOLS, FEWEST_FILES = 128, 300
 
 
 def problems(description, url, token):
-    """Returns what the clients cannot read."""
+    """Returns the errors of both generators."""
     found = [f"{where}: is written in a way that generators do not read" for where in unusual(description, "")]
-    # It replaces references by what they refer to, in place.
+    # A copy, because airflow-mcp-server resolves the references in place.
     tools = asyncio.run(count_tools(copy.deepcopy(description), url, token))
     if tools < FEWEST_TOOLS:
         found.append(f"airflow-mcp-server makes {tools} tools")
@@ -27,7 +28,7 @@ def problems(description, url, token):
 
 
 def unusual(node, where):
-    """Yields the places with a list of types or with the schema `true`, neither of which Airflow writes."""
+    """Yields the paths of a list of types and of the schema `true`, which Airflow's description does not contain."""
     if isinstance(node, dict):
         if isinstance(node.get("type"), list) or node.get("schema") is True or node.get("items") is True:
             yield where
@@ -41,7 +42,7 @@ def unusual(node, where):
 async def count_tools(description, url, token):
     async with aiohttp.ClientSession(base_url=url, headers={"Authorization": f"Bearer {token}"}) as session:
         tools = AirflowOpenAPIToolset(description, allow_mutations=True, session=session)
-        # One that is called, with a parameter.
+        # Calls one tool, with a parameter.
         await tools.call_tool("get_dags", {"limit": 1})
         return len(tools.list_tools())
 
@@ -51,7 +52,7 @@ def generate(description):
     with tempfile.TemporaryDirectory() as folder:
         path, made = pathlib.Path(folder, "openapi.json"), pathlib.Path(folder, "made")
         path.write_text(json.dumps(description))
-        # Without its hooks, which format the code.
+        # Disables the hooks, which format the code.
         config = pathlib.Path(folder, "config.yaml")
         config.write_text("post_hooks: []\n")
         program = pathlib.Path(sys.executable).with_name("openapi-python-client")

@@ -2,7 +2,8 @@
 
     python methods.py URL USERNAME PASSWORD
 
-A method works when it returns, or fails with a status that Airflow intends. The exit code is 1 when one does not."""
+A method works if it returns, or fails with a status in `fixtures.REFUSED`. The exit code is 1 if a method does not
+work."""
 
 import importlib
 import inspect
@@ -15,7 +16,7 @@ import fixtures
 from airflow_client.client import api
 from pydantic import BaseModel
 
-# Suffixes of variants of each method, which return headers or undecoded answers.
+# Suffixes of the variants of each method that return headers or undecoded answers.
 VARIANTS = ("_with_http_info", "_without_preload_content")
 
 
@@ -40,7 +41,7 @@ def main(url, username, password, *_):
 
 
 def call(server, kind, name, method):
-    """Calls a method; returns a description of the problem, or None."""
+    """Calls a method; returns an error message, or None."""
     with client.ApiClient(client.Configuration(host=server.url, access_token=server.token)) as connected:
         try:
             getattr(kind(connected), name)(**arguments(server, name, method))
@@ -64,8 +65,8 @@ def arguments(server, name, method):
         if is_given or parameter.default is not inspect.Parameter.empty:
             continue
         if parameter.name in ids:
-            wanted = str(ids[parameter.name])
-            found[parameter.name] = int(wanted) if is_whole(hints[parameter.name]) else wanted
+            text = str(ids[parameter.name])
+            found[parameter.name] = int(text) if is_whole(hints[parameter.name]) else text
         else:
             found[parameter.name] = body(hints[parameter.name], fixtures.BODIES[name])
     return {**found, **queries}

@@ -2,8 +2,8 @@
 
     python operations.py URL USERNAME PASSWORD WHEEL
 
-The files are those in the wheel of apache-airflow-core, for the REST API and for the web UI. An operation works when
-the status means success and the body matches the schema. The exit code is 1 when one does not."""
+The OpenAPI files are those of the REST API and of the web UI in the wheel of apache-airflow-core. An operation works if
+its status means success and its body matches the schema. The exit code is 1 if an operation does not work."""
 
 import json
 import re
@@ -39,10 +39,11 @@ def main(url, username, password, wheel):
 
 
 def described(wheel):
+    """Yields the descriptions in Airflow's OpenAPI files, with corrections."""
     with zipfile.ZipFile(wheel) as files:
         texts = [files.read(f"{FOLDER}/{name}").decode() for name in FILES]
     for text in texts:
-        # One `oneOf` has two schemas of which one includes the other, so it could never match exactly one.
+        # One `oneOf` has two schemas of which the first includes the second, so no value matches exactly one of them.
         whole = yaml.load(text.replace("oneOf:", "anyOf:"), yaml.CSafeLoader)
         description = json.loads(json.dumps(whole, default=str))
         # Airflow omits this required field when it is null.
@@ -52,7 +53,7 @@ def described(wheel):
 
 
 def call(server, description, method, path, operation):
-    """Calls an operation; returns a description of the problem, or None."""
+    """Calls an operation; returns an error message, or None."""
     name = operation["operationId"]
     ids = server.ids(name)
     filled = re.sub(r"{(\w+)}", lambda match: urllib.parse.quote(str(ids[match[1]]), safe="~"), path)

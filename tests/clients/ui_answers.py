@@ -1,10 +1,10 @@
 """Compares the answers to Airflow's web UI with those of Apache Airflow 3.3.2, for the same DAGs and runs.
 
     python ui_answers.py URL USERNAME PASSWORD WHEEL            compares with ui_answers.json
-    python ui_answers.py URL USERNAME PASSWORD WHEEL record     writes it; the URL must be Airflow's
+    python ui_answers.py URL USERNAME PASSWORD WHEEL record     writes ui_answers.json; the URL must be Airflow's
 
-Times, ids and durations differ between servers; only their types are compared. The DAGs are those of `ui_dags.py`.
-The exit code is 1 when something differs that is not listed here."""
+Times, ids and durations differ between servers, so only their types are compared. The DAGs are those of `ui_dags.py`.
+The exit code is 1 if there is a difference that is not in DIFFERENCES."""
 
 import json
 import re
@@ -44,7 +44,7 @@ DIFFERENCES = {
 }
 DATE = "2026-01-05T00:00:00Z"
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
-# Lists in which the UI searches by name, so their order does not matter.
+# Lists whose order does not matter, because the UI looks up their items by name.
 UNORDERED = ("task_instances", "nodes", "edges", "gantt")
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
@@ -86,10 +86,10 @@ def answer(server, path):
 
 
 def masked(value, key=""):
-    """Replaces values that differ between servers."""
+    """Replaces values that differ between servers by the name of their type."""
     if isinstance(value, dict):
-        # To the UI, null and an absent field are the same. `bundle_version` is null for Airflow's local bundles; here it is
-        # the number of the version, so that the UI offers to rerun the newest one.
+        # The UI treats null like a missing field. `bundle_version` is null for Airflow's local bundles; in Leoflow it
+        # is the number of the DAG version, so that the UI offers to rerun the newest version.
         kept = {name: item for name, item in value.items() if item is not None and name != "bundle_version"}
         return {name: masked(item, name) for name, item in kept.items()}
     if isinstance(value, list):

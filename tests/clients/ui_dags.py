@@ -1,4 +1,4 @@
-"""DAGs for the recorded answers to the web UI: nested and mapped groups, setups, branches, labels, assets."""
+"""The DAGs for `ui_answers.py`: nested and mapped groups, setups, branches, labels, assets."""
 
 from datetime import datetime
 

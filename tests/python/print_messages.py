@@ -1,7 +1,7 @@
-"""Prints an example of each message from the package to Leoflow, as JSON lines `{"of": definition in the schema,
-"message": …}`.
+"""Prints examples of the messages that the package sends to Leoflow, as JSON lines `{"of": DEFINITION, "message": …}`.
+DEFINITION is the name of a definition in `messages.schema.json`.
 
-`cargo test` deserializes them with Leoflow's own types and validates them against the schema.
+`cargo test` deserializes the messages with Leoflow's own types and validates them against the schema.
 """
 
 import contextlib
@@ -37,17 +37,17 @@ def print_message(definition, message):
 
 
 def structures():
-    """Prints the structures of the DAGs that are compared with Airflow."""
+    """Prints the structures of all DAGs in the folder."""
     for path in sorted(FOLDER.glob("*.py")):
-        # The files themselves print.
+        # Discards the output of the DAG files.
         with contextlib.redirect_stdout(io.StringIO()):
-            found = dags_of(Workspace([str(FOLDER)]), str(path))
-        for dag in found:
+            dags = dags_of(Workspace([str(FOLDER)]), str(path))
+        for dag in dags:
             print_message("dag", structure.dag_structure(dag, True))
 
 
 def results():
-    """Prints the results of tries, one for each way to end."""
+    """Prints the results of tries, one for each way in which a try can end."""
 
     def fails():
         raise ValueError("no")
@@ -101,7 +101,7 @@ def answers():
 
 
 class SilentPlanner:
-    """Prints each question and answers that the run has ended."""
+    """Prints each question, and answers that the run has succeeded."""
 
     def ask(self, question):
         print_message("planner_question", question)
@@ -114,7 +114,7 @@ def questions():
     run = Run(dag, {"logical_date": None}, SilentPlanner())
     run.instances[0]["ended"] = {"state": "failed", "retry": True, "skips": []}
     run.memory.xcoms = {("n", -1, "return_value"): "[1, 2]", ("b", -1, "skipmixin_key"): '{"followed": ["t"]}'}
-    run.go()
+    run.run_to_end()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Arguments of operators that change how a task runs: none is accepted without an effect."""
+"""The effects of operator arguments that change how a task runs."""
 
 import contextlib
 import io
@@ -30,7 +30,7 @@ class Starts(BaseOperator):
     seconds = None
 
     def execute(self, context):
-        raise RuntimeError("the task begins with its trigger")
+        raise RuntimeError("the task must start with its trigger")
 
     def go_on(self, context, n, event=None):
         return [n, event]
@@ -63,23 +63,23 @@ def run(task, server=None, **spec):
 
 
 class Effects(unittest.TestCase):
-    def test_what_a_sensor_waits_for_must_exist(self):
+    def test_check_existence_fails_for_a_missing_task_or_group(self):
         with DAG("d"):
-            wanted = {"here": {"external_task_id": "t"}, "group": {"external_task_group_id": "g"}, "no_task": {"external_task_id": "x"},
+            arguments = {"here": {"external_task_id": "t"}, "group": {"external_task_group_id": "g"}, "no_task": {"external_task_id": "x"},
                       "no_group": {"external_task_group_id": "x"}}
             sensors = {name: ExternalTaskSensor(task_id=name, external_dag_id="o", check_existence=True, **others)
-                       for name, others in wanted.items()}
-        found = {}
+                       for name, others in arguments.items()}
+        results = {}
         for name, sensor in sensors.items():
             server = unittest.mock.Mock()
             server.dag.return_value = {"task_ids": ["t"], "group_ids": ["g"]}
             server.count.return_value = 1
-            found[name] = run(sensor, server=server)
-        self.assertEqual({name: result["state"] for name, result in found.items()},
+            results[name] = run(sensor, server=server)
+        self.assertEqual({name: result["state"] for name, result in results.items()},
                          {"here": "success", "group": "success", "no_task": "failed", "no_group": "failed"})
-        self.assertIn("ExternalTaskGroupNotFoundError", found["no_group"]["reason"])
+        self.assertIn("ExternalTaskGroupNotFoundError", results["no_group"]["reason"])
 
-    def test_a_task_begins_with_its_trigger(self):
+    def test_start_from_trigger_defers_before_execute(self):
         with DAG("d"):
             task = Starts(task_id="t", execution_timeout=timedelta(seconds=5), on_execute_callback=lambda _: self.fail())
         result = run(task)
@@ -91,7 +91,7 @@ class Effects(unittest.TestCase):
         result = run(task, next_method="go_on", next_kwargs={"n": 1, "event": "now"})
         self.assertEqual((result["state"], result["xcoms"]), ("success", {"return_value": '[1, "now"]'}))
 
-    def test_a_run_is_waited_for_with_a_trigger(self):
+    def test_a_deferrable_trigger_dag_run_waits_with_a_trigger(self):
         with DAG("d"):
             task = TriggerDagRunOperator(task_id="t", trigger_dag_id="o", trigger_run_id="r", wait_for_completion=True, deferrable=True)
         deferral = run(task)["deferral"]
@@ -129,11 +129,11 @@ class Effects(unittest.TestCase):
         for wrong in ({"owner_links": {"ada": "example.org"}}, {"owner_links": {"ada": "mailto:"}}):
             with self.assertRaises(ValueError):
                 DAG("d", **wrong)
-        # Airflow 3 has no such argument.
+        # Airflow 3 has no argument `default_view`.
         with self.assertRaises(TypeError):
             DAG("d", default_view="grid")
 
-    def test_a_skip_may_wait_for_the_past(self):
+    def test_waiting_before_skipping_requires_depends_on_past(self):
         with DAG("d") as dag:
             Inner(task_id="a", depends_on_past=True, wait_for_past_depends_before_skipping=True)
             Inner(task_id="b", wait_for_past_depends_before_skipping=True)

@@ -1,4 +1,4 @@
-"""The client of run/api.sock, with a server that misbehaves."""
+"""The client of run/api.sock, with a server that sends errors and incomplete answers."""
 
 import os
 import socket
@@ -12,7 +12,7 @@ from leoflow.common.client import Client, ServerError, quote
 
 
 class Server:
-    """Answers each connection with the next of its answers, and records the requests."""
+    """Sends the next of `answers` to each connection, and records the requests."""
 
     def __init__(self, folder, answers):
         self.path = os.path.join(folder, "s")
@@ -42,7 +42,7 @@ NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n{}"
 
 
 class DefaultConnections(unittest.TestCase):
-    def test_fs_default_exists_until_the_user_makes_one(self):
+    def test_fs_default_exists_until_the_user_creates_it(self):
         with tempfile.TemporaryDirectory() as folder:
             server = Server(folder, [NOT_FOUND, NOT_FOUND, OK])
             self.addCleanup(server.close)
@@ -53,11 +53,11 @@ class DefaultConnections(unittest.TestCase):
 
 
 class Requests(unittest.TestCase):
-    def ask(self, *answers, patience=5.0):
+    def ask(self, *answers, retry_seconds=5.0):
         with tempfile.TemporaryDirectory() as folder:
             server = Server(folder, answers)
             try:
-                return Client(server.path, "secret", patience).request("POST", "/x", {"y": "ü"}), server.requests
+                return Client(server.path, "secret", retry_seconds).request("POST", "/x", {"y": "ü"}), server.requests
             finally:
                 server.close()
 
@@ -79,9 +79,9 @@ class Requests(unittest.TestCase):
         answer, requests = self.ask(busy, cut, b"", OK)
         self.assertEqual((answer, len(requests)), ({"a": 1}, 4))
 
-    def test_gives_up_after_the_patience(self):
+    def test_gives_up_after_retry_seconds(self):
         with tempfile.TemporaryDirectory() as folder, self.assertRaisesRegex(ServerError, "does not answer"):
-            Client(os.path.join(folder, "missing"), patience=0.1).request("GET", "/x")
+            Client(os.path.join(folder, "missing"), retry_seconds=0.1).request("GET", "/x")
 
     def test_a_refusal_has_the_servers_message(self):
         refusal = b"HTTP/1.1 404 Not Found\r\nContent-Length: 19\r\n\r\n{\"detail\":\"no way\"}"
@@ -91,17 +91,17 @@ class Requests(unittest.TestCase):
 
     def test_connects_to_a_long_path(self):
         with tempfile.TemporaryDirectory() as folder:
-            resolve_nested = os.path.join(folder, *["d" * 50] * 3)
-            os.makedirs(resolve_nested)
+            nested = os.path.join(folder, *["d" * 50] * 3)
+            os.makedirs(nested)
             here = os.getcwd()
-            os.chdir(resolve_nested)
+            os.chdir(nested)
             try:
                 listener = socket.socket(socket.AF_UNIX)
                 listener.bind("s")
                 listener.listen()
             finally:
                 os.chdir(here)
-            with listener, Client(os.path.join(resolve_nested, "s")).connect():
+            with listener, Client(os.path.join(nested, "s")).connect():
                 pass
 
     def test_quotes_names_in_paths(self):

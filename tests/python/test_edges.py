@@ -56,7 +56,7 @@ class Edges(unittest.TestCase):
         self.assertEqual(dag.edge_labels, {("a", "b"): "when it is late"})
         self.assertIsInstance(Label("x"), EdgeModifier)
 
-    def test_a_group_is_linked_by_its_end_tasks(self):
+    def test_a_group_is_linked_by_its_root_and_leaf_tasks(self):
         with DAG("d") as dag:
             first, last = tasks("first", "last")
             with TaskGroup("g") as group:
@@ -75,7 +75,7 @@ class Edges(unittest.TestCase):
             first >> Label("begin") >> g >> Label("go on") >> h
             last << h
         self.assertEqual(links(g), ([], ["h"], ["first"], []))
-        # Each end task of the first group is linked to the second.
+        # The second group also records an edge from each leaf task of the first.
         self.assertEqual(links(h), (["g"], [], ["g.a", "g.b"], ["last"]))
         self.assertEqual(dag.edge_labels, {
             ("first", "g.upstream_join_id"): "begin",

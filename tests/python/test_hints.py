@@ -1,4 +1,4 @@
-"""Hints that follow errors of the user's code."""
+"""Hints for errors of the user's code."""
 
 import sys
 import tempfile
@@ -25,18 +25,18 @@ def fails_in(folder, text):
             exec(compile(text, str(path), "exec"), {})
         except Exception as error:
             return error, hint(error)
-    raise AssertionError("it does not fail")
+    raise AssertionError("the code does not fail")
 
 
 class TestOwnModules(unittest.TestCase):
-    """A module of the project is no package to install."""
+    """The hint for a module of the project does not suggest installing a package."""
 
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.folder = Path(folder.name).resolve()
 
-    def test_a_module_in_a_folder_that_is_not_searched(self):
+    def test_a_module_outside_of_the_search_path(self):
         (self.folder / "code" / "acme").mkdir(parents=True)
         (self.folder / "code" / "acme" / "tables.py").touch()
         _, found = fails_in(self.folder, "from acme.tables import load")
@@ -45,14 +45,14 @@ class TestOwnModules(unittest.TestCase):
         self.assertIn(f".env: PYTHONPATH={self.folder}/code", found)
         self.assertNotIn("leoflow add", found)
 
-    def test_a_single_file_and_a_folder_whose_name_is_no_identifier(self):
+    def test_a_file_in_a_folder_whose_name_is_no_identifier(self):
         (self.folder / "my-lib").mkdir()
         (self.folder / "my-lib" / "acme.py").touch()
         _, found = fails_in(self.folder, "import acme")
         self.assertIn("acme was found at my-lib/acme.py", found)
         self.assertIn(f"\nAdd a line to the project's .env: PYTHONPATH={self.folder}/my-lib", found)
 
-    def test_the_project_comes_before_the_workspace(self):
+    def test_the_project_takes_precedence_over_the_workspace(self):
         project = self.folder / "project"
         for folder in (project / "libs" / "acme" / "src" / "acme", self.folder / "other" / "acme"):
             folder.mkdir(parents=True)
@@ -106,7 +106,7 @@ class TestRemovedInAirflow3(unittest.TestCase):
         text = "from airflow.sdk import DAG\nDAG('x', schedule_interval='@daily', concurrency=1)"
         self.assertEqual(fails(text)[1], "Airflow 3 has no argument `schedule_interval`; use `schedule`\n"
                                          "Airflow 3 has no argument `concurrency`; use `max_active_tasks`")
-        # As Airflow's SDK words it.
+        # The wording of Airflow's SDK.
         text = "DAG.__init__() got an unexpected keyword argument 'schedule_interval'"
         self.assertIn("use `schedule`", hint(TypeError(text)))
         text = ("from airflow.providers.standard.operators.python import PythonOperator\n"
@@ -135,7 +135,7 @@ class TestRemovedInAirflow3(unittest.TestCase):
 
 
 class TestMissingPackages(unittest.TestCase):
-    def test_a_package_also_one_with_another_name(self):
+    def test_a_package_and_a_package_with_another_name(self):
         self.assertIn("`leoflow add not-there`", fails("import not_there.inside")[1])
         error = ModuleNotFoundError("No module named 'sklearn'", name="sklearn")
         self.assertIn("`leoflow add scikit-learn`", hint(error))

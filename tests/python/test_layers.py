@@ -1,4 +1,4 @@
-"""The layers of the package: which may import which, and annotations of functions used across modules."""
+"""The layers of the package: which layers a module may import, and annotations of functions used across modules."""
 
 import ast
 import unittest
@@ -9,7 +9,7 @@ from leoflow.entry import zygote
 from leoflow.sdk import preload
 
 PACKAGE = Path(leoflow.__file__).parent
-# From the bottom up; `names` stands beside them and knows only the exceptions.
+# From the bottom up. `names` belongs to no layer and imports only the exceptions.
 LAYERS = ["common", "authoring", "running", "sdk", "entry"]
 LARGEST_FOLDER = 20
 
@@ -24,8 +24,8 @@ MODULES = dict(modules())
 
 
 def imported(tree, known=MODULES):
-    """Yields pairs of a module of the package and an imported name, or None for the module itself. Imports count
-    wherever they are: at the top, inside a function, or only for annotations."""
+    """Yields a pair of module and imported name (None for the module itself) for each import of a module of the
+    package: at the top level, inside a function, or only for annotations."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((alias.name, None) for alias in node.names if alias.name.partition(".")[0] == "leoflow")
@@ -36,7 +36,7 @@ def imported(tree, known=MODULES):
 
 
 def cycle_in(uses):
-    """Returns a path of modules that ends where it begins, or None."""
+    """Returns a path of modules that ends with the module where it begins, or None."""
     done = set()
 
     def follow(module, path):
@@ -79,7 +79,7 @@ class Layers(unittest.TestCase):
         cycle = cycle_in(uses)
         self.assertIsNone(cycle, cycle and " -> ".join(cycle))
 
-    def test_a_cycle_is_found_however_it_is_imported(self):
+    def test_finds_a_cycle_of_any_kind_of_import(self):
         back = {
             "from": "from leoflow.common.a import x", "module": "from leoflow.common import a", "import": "import leoflow.common.a",
             "late": "def f():\n    from leoflow.common.a import x",

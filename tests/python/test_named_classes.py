@@ -1,4 +1,4 @@
-"""Classes that Airflow's settings name: finding them, and the error for one that cannot be imported."""
+"""Classes that Airflow's settings name: finding them, and the error for a class that cannot be imported."""
 
 import os
 import sys

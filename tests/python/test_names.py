@@ -33,7 +33,7 @@ class Names(unittest.TestCase):
         with self.assertRaisesRegex(ImportError, r"the module airflow\.providers\.amazon is not supported"):
             import airflow.providers.amazon  # noqa: F401
 
-    def test_a_name_of_another_module_names_that_module(self):
+    def test_the_error_names_the_module_that_has_the_name(self):
         for text, use in {
             "from airflow.operators import BashOperator": "airflow.providers.standard.operators.bash.BashOperator",
             "from airflow.models import Asset": "airflow.sdk.Asset",
@@ -41,7 +41,7 @@ class Names(unittest.TestCase):
             with self.subTest(text), self.assertRaisesRegex(ImportError, f"use {use}$"):
                 exec(text, {})
 
-    def test_a_misspelt_name_is_no_unsupported_one(self):
+    def test_a_misspelt_name_is_not_reported_as_unsupported(self):
         for text in ("from airflow.sdk import tsk", "import airflow.sdk.tsk"):
             with self.subTest(text), self.assertRaises(ImportError) as caught:
                 exec(text, {})

@@ -1,4 +1,4 @@
-"""Arguments of operators, and their sources."""
+"""Arguments of operators: default_args, checks, and mapped tasks."""
 
 import os
 import unittest
@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from airflow.models import MappedOperator
 from airflow.sdk import DAG, BaseOperator, TaskGroup, task
-from leoflow.authoring.operators.arguments import backoff, callbacks, limit, priority, seconds, whole_retries
+from leoflow.authoring.operators.arguments import as_timedelta, backoff, callbacks, check_retries, limit, priority
 from leoflow.common.exceptions import AirflowException, Unsupported
 from leoflow.running.task_instance import TaskInstance
 
@@ -63,7 +63,7 @@ class DefaultArgs(unittest.TestCase):
         with DAG("d"), self.assertRaisesRegex(TypeError, "missing a required argument: 'colour'"):
             task(function)()
 
-    def test_a_tasks_own_win_in_functions_and_mapped_tasks(self):
+    def test_a_tasks_own_win_for_functions_and_mapped_tasks(self):
         own = {"retries": 7, "colour": "its own"}
 
         def function(colour, n=3):
@@ -108,19 +108,19 @@ class Links(unittest.TestCase):
 
 class Arguments(unittest.TestCase):
     def test_delays(self):
-        self.assertEqual(seconds("retry_delay", 1.5), timedelta(seconds=1.5))
-        self.assertEqual(seconds("retry_delay", timedelta(minutes=1)), timedelta(minutes=1))
+        self.assertEqual(as_timedelta("retry_delay", 1.5), timedelta(seconds=1.5))
+        self.assertEqual(as_timedelta("retry_delay", timedelta(minutes=1)), timedelta(minutes=1))
         for wrong in (True, "5", None):
             with self.assertRaises(TypeError):
-                seconds("retry_delay", wrong)
+                as_timedelta("retry_delay", wrong)
 
     def test_numbers(self):
-        self.assertEqual((whole_retries("t", None), whole_retries("t", "3")), (0, 3))
+        self.assertEqual((check_retries("t", None), check_retries("t", "3")), (0, 3))
         self.assertEqual((backoff(True), backoff(False), backoff(1.5)), (2.0, 0.0, 1.5))
         self.assertEqual((priority("t", 2**40), priority("t", -(2**40))), (2**31 - 1, -(2**31)))
         self.assertEqual((limit("max", None), limit("max", 0)), (None, 0))
         for refused, error in (
-            (lambda: whole_retries("t", -1), AirflowException), (lambda: whole_retries("t", "x"), TypeError),
+            (lambda: check_retries("t", -1), AirflowException), (lambda: check_retries("t", "x"), TypeError),
             (lambda: backoff(-1), TypeError), (lambda: priority("t", True), AirflowException),
             (lambda: limit("max", -1), TypeError), (lambda: limit("max", True), TypeError),
         ):

@@ -103,8 +103,8 @@ class TestOperators(unittest.TestCase):
 
         with DAG("d"):
             pass
-        self.assertEqual(spec(requirements=["b", "a"]).described("k"), spec(requirements=["a", "b"]).described("k"))
-        self.assertNotEqual(spec(requirements=["a"]).described("k"), spec(requirements=["a"]).described("l"))
+        self.assertEqual(spec(requirements=["b", "a"]).cache_key("k"), spec(requirements=["a", "b"]).cache_key("k"))
+        self.assertNotEqual(spec(requirements=["a"]).cache_key("k"), spec(requirements=["a"]).cache_key("l"))
         self.assertEqual(spec(serializer="dill").requirements, [])
         self.assertEqual(spec(serializer="dill", system_site_packages=False).requirements, ["dill"])
         self.assertEqual(virtualenvs.index_variables(["x", "y", "z"]), {"UV_DEFAULT_INDEX": "x", "UV_INDEX": "y z"})

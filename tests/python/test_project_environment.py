@@ -1,4 +1,4 @@
-"""A project's `.env`, loaded before anything is imported, in a new process and in a fork of a warm Python."""
+"""Loading a project's `.env` before any import, in a new process and in a fork of a warm Python."""
 
 import ctypes
 import errno
@@ -53,7 +53,7 @@ def environment():
 
 
 def python(job, options, passed, *flags):
-    """Starts the entry point with these descriptors, numbered from 3."""
+    """Starts the entry point; it inherits these descriptors as 3, 4, …."""
     duplicates = [os.dup(descriptor) for descriptor in passed]
 
     def place_descriptors():
@@ -78,7 +78,7 @@ def become_subreaper():
 
 
 def parse_in_fork(zygote, options):
-    """Parses a file in a fork of the warm Python at the other end."""
+    """Parses a file in a fork of the warm Python behind the socket `zygote`."""
     reader, writer = os.pipe()
     request = json.dumps({"id": 1, "job": "parse", "mark": MARK, "options": {**options, "descriptor": 3}})
     with open(os.devnull, "wb") as output:
@@ -139,7 +139,7 @@ class TestProjectEnvironment(unittest.TestCase):
     def test_the_format_of_env_files(self):
         from leoflow.entry.env_file import EnvFile
 
-        # The Rust reader is tested with the same cases.
+        # `dotenv.rs` has a test with the same cases.
         for case in json.loads(Path(__file__).with_name("env_files.json").read_text()):
             with self.subTest(case["text"]):
                 file = EnvFile(case["text"].removeprefix("\ufeff"), lambda _: None)
@@ -148,12 +148,13 @@ class TestProjectEnvironment(unittest.TestCase):
                 self.assertEqual({"text": case["text"], **found}, case)
 
     def parsed_with(self, raw):
-        """Returns the result of importing a file beside a `.env` of these bytes; `None` is a file that cannot be opened."""
+        """Returns the result of parsing a file beside a `.env` with these bytes, or beside an unreadable `.env` for
+        None."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "dag.py")
             path.write_text("import os\nfrom airflow.sdk import DAG\nDAG('d', description=os.environ.get('KEY')).__enter__()\n")
             if raw is None:
-                # Root, too, cannot open a link to itself.
+                # Not even root can open a symbolic link to itself.
                 Path(folder, ".env").symlink_to(".env")
             else:
                 Path(folder, ".env").write_bytes(raw)
@@ -184,7 +185,7 @@ class TestProjectEnvironment(unittest.TestCase):
         self.assertEqual(found["warnings"], [warning])
 
     def test_a_variable_that_extends_itself_is_extended_once(self):
-        # Also one for which the process starts anew.
+        # LD_LIBRARY_PATH makes the process execute itself again.
         raw = b"PATH=/opt/own:${PATH}\nLD_LIBRARY_PATH=/opt/lib:${LD_LIBRARY_PATH:-}\nKEY=${PATH} ${LD_LIBRARY_PATH}\n"
         description = self.parsed_with(raw)["dags"][0]["description"]
         self.assertEqual(description, f"/opt/own:{os.environ['PATH']} /opt/lib:")

@@ -18,7 +18,7 @@ class Secrets(unittest.TestCase):
         self.addCleanup(masking.set_keeper, None)
 
     def test_masks_values_with_sensitive_names(self):
-        masking.note_secret("config", {"api_key": "s3cretvalue", "host": "example", "list": [{"token": "othersecret"}]})
+        masking.mask_sensitive("config", {"api_key": "s3cretvalue", "host": "example", "list": [{"token": "othersecret"}]})
         self.assertEqual(masking.hide("s3cretvalue at example with othersecret"), "*** at example with ***")
 
     def test_recognizes_sensitive_names(self):
@@ -33,7 +33,7 @@ class Secrets(unittest.TestCase):
         for shown in ('p"ss wörd/', json.dumps('p"ss wörd/'), "p%22ss%20w%C3%B6rd%2F", "p%22ss+w%C3%B6rd%2F"):
             self.assertNotIn("ss", masking.hide(shown).replace("***", ""), shown)
 
-    def test_masks_what_python_shows(self):
+    def test_masks_representations_in_python(self):
         secret = "p\\a'\"ö\t€"
         masking.mask(secret)
         for shown in (repr(secret), repr([secret]), repr({"a": (secret, "\"'")}), ascii(secret), repr(secret.encode()),
@@ -77,7 +77,7 @@ class Uris(unittest.TestCase):
             self.assertEqual(getattr(found, name), getattr(given, name), name)
 
     def test_a_uri_is_written_and_read_as_in_airflow(self):
-        # URI, its fields as Airflow 3.3.2 reads them, and the URI that it writes.
+        # URI, its fields as Airflow 3.3.2 parses them, and the URI that Airflow writes (None: the same).
         for uri, fields, written in (
             ("s3://key%2Fid:se%2Fcr%40@bucket_name", ("s3", "bucket_name", "key/id", "se/cr@", "", None, None), None),
             ("http://https%3A%2F%2Fexample.org:8443/https", ("http", "https://example.org", None, None, "https", 8443, None), "http://https://example.org:8443/https"),

@@ -1,4 +1,4 @@
-"""`leoflow env shell`."""
+"""The database that `leoflow env shell` creates."""
 
 import contextlib
 import io
@@ -22,7 +22,7 @@ sys.exit(int(os.environ.get("EXIT_CODE", 0)))
 
 
 class Database(unittest.TestCase):
-    """The database that `dag.test()` of Airflow needs; `airflow` is a stand-in."""
+    """The database that Airflow's `dag.test()` needs. `airflow` is a fake package."""
 
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
@@ -39,7 +39,7 @@ class Database(unittest.TestCase):
             self.addCleanup(patch.stop)
         for name in [name for name in sys.modules if name.partition(".")[0] == "airflow"]:
             del sys.modules[name]
-        # The small package looks modules of `airflow` up first.
+        # Removes the finder of the small package, which precedes the fake package.
         patch = unittest.mock.patch.object(sys, "meta_path", [finder for finder in sys.meta_path if type(finder).__name__ != "_Modules"])
         patch.start()
         self.addCleanup(patch.stop)
@@ -49,7 +49,7 @@ class Database(unittest.TestCase):
             shell.use_database(str(self.home))
         return said.getvalue()
 
-    def test_is_created_once_below_the_home_of_the_environment(self):
+    def test_is_created_once_below_airflow_home(self):
         self.assertIn("Creating the database", self.use())
         self.assertEqual((self.home / "airflow.db").read_text(), "db migrate")
         self.assertEqual(os.environ[shell.SETTING], f"sqlite:///{self.home}/airflow.db")

@@ -1,4 +1,4 @@
-"""Compares the package's own signatures, which avoid the slow import of `inspect`, with those of `inspect`."""
+"""Compares the results of `signatures.py`, which avoids the slow import of `inspect`, with those of `inspect`."""
 
 import functools
 import inspect

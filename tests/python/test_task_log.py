@@ -27,7 +27,7 @@ except ValueError:
 warnings.warn("old", DeprecationWarning, stacklevel=1)
 sys.stderr.write("without an end")
 subprocess.run(["sh", "-c", "echo of a child; echo its error >&2"])
-task_log.say("error", "task", "odd \udc80")
+task_log.log_event("error", "task", "odd \udc80")
 task_log.finish()
 '''
 

@@ -1,4 +1,4 @@
-"""The trigger process: its access to the project and to the packages that come with Leoflow."""
+"""The trigger process: its access to the project's modules and to the support packages."""
 
 import json
 import os
@@ -15,9 +15,9 @@ import leoflow
 
 ENTRY = Path(leoflow.__file__).parent.parent / "_leoflow_entry.py"
 AGENT = 3
-# Folder of the packages that come with Leoflow.
+# Folder of the support packages.
 SUPPORT = "support/site-packages"
-# A fake pendulum, so that the result does not depend on the machine's.
+# A fake pendulum, so that the result does not depend on an installed pendulum.
 PENDULUM = """
     import datetime
 
@@ -34,7 +34,7 @@ TRIGGERS = """
     import importlib
     import os
 
-    # In Airflow, another module imports it.
+    # Not imported here: in Airflow, another module imports this submodule.
     importlib.util
 
     from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -83,7 +83,7 @@ class TestTriggerProcess(unittest.TestCase):
         options = {"roots": [self.folder], "work_in": [self.folder], "socket": "/nowhere"}
         if support:
             options["support"] = f"{self.folder}/{SUPPORT}"
-        # Without the packages of this machine.
+        # `-s -S` hides the packages of this machine.
         arguments = [sys.executable, "-E", "-s", "-S", "-X", "utf8", str(ENTRY), "triggers", json.dumps(options)]
         place_descriptors = lambda: os.dup2(theirs.fileno(), AGENT)  # noqa: E731
         environment = {"PATH": os.environ["PATH"]}
@@ -105,7 +105,8 @@ class TestTriggerProcess(unittest.TestCase):
         return answer["next_kwargs"]["event"]
 
     def calls(self, *messages):
-        """The methods of a waiting trigger that are called when these messages follow its start, and the host ends."""
+        """Starts a waiting trigger, sends these messages and ends the host; returns the trigger's methods that were
+        called."""
         started, ours = self.start(support=True)
         file = Path(self.folder, "calls")
         with ours, started:
@@ -128,7 +129,7 @@ class TestTriggerProcess(unittest.TestCase):
         write(self.folder, "local_triggers.py", TRIGGERS)
         write(self.folder, ".env", "SAID=here")
 
-    def test_a_pendulum_date_stays_one(self):
+    def test_a_pendulum_date_keeps_its_class(self):
         trigger = "airflow.providers.standard.triggers.temporal.DateTimeTrigger"
         event = self.ask(trigger, {"moment": SOON}, support=True)
         self.assertEqual(event["__classname__"], "pendulum.datetime.DateTime")
@@ -145,7 +146,7 @@ class TestTriggerProcess(unittest.TestCase):
     def test_on_kill_is_called_when_a_user_has_ended_the_task(self):
         self.assertEqual(self.calls({"cancel": 1, "killed": True}), ["run", "on_kill", "cleanup"])
 
-    def test_on_kill_is_not_called_at_a_timeout_or_at_the_end_of_the_host(self):
+    def test_a_timeout_or_the_end_of_the_host_does_not_call_on_kill(self):
         for messages in ([{"cancel": 1}], []):
             with self.subTest(messages=messages):
                 Path(self.folder, "calls").unlink(missing_ok=True)

@@ -6,7 +6,7 @@ import unittest
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 
-from leoflow.common.values import DEEPEST, LARGEST_BYTES, NotStorable, decode, encode
+from leoflow.common.values import LARGEST_BYTES, MAX_DEPTH, NotStorable, decode, encode
 
 
 class Colour(enum.Enum):
@@ -34,11 +34,11 @@ class Values(unittest.TestCase):
         self.assertTrue(self.round_trip(float("nan")) != self.round_trip(float("nan")))
 
     def test_errors_say_why_a_value_cannot_be_stored(self):
-        resolve_nested = []
-        for _ in range(DEEPEST + 1):
-            resolve_nested = [resolve_nested]
+        nested = []
+        for _ in range(MAX_DEPTH + 1):
+            nested = [nested]
         for value, why in (
-            (2**64, "more than 64 bits"), (10**400, "more than 64 bits"), (resolve_nested, "nested more than"),
+            (2**64, "more than 64 bits"), (10**400, "more than 64 bits"), (nested, "nested more than"),
             ({"__classname__": 1}, "reserved key"), (object(), "cannot be stored"), ("\ud800", "not valid Unicode"),
             ("x" * LARGEST_BYTES, "the limit is 10 MiB"),
         ):

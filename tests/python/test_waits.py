@@ -1,4 +1,4 @@
-"""The conditions of sensors that the scheduler checks; all others need the sensor's process."""
+"""The sensors whose condition the scheduler checks; all other sensors need a process."""
 
 import math
 import unittest
@@ -12,7 +12,7 @@ from leoflow.entry import structure
 
 
 class Months:
-    """Like relativedelta and pendulum's durations, not a fixed number of seconds."""
+    """Like relativedelta and pendulum's durations, has no fixed number of seconds."""
 
     def __rsub__(self, date):
         return date
@@ -28,7 +28,7 @@ def waits(kind, **arguments):
 
 
 class External(unittest.TestCase):
-    def test_the_scheduler_checks_a_plain_one(self):
+    def test_the_scheduler_checks_a_sensor_with_plain_arguments(self):
         found = waits(ExternalTaskSensor, external_dag_id="other", external_task_ids=("a", "b"), failed_states=["failed"],
                       execution_delta=timedelta(hours=1), poke_interval=5)
         self.assertEqual(found["until"], {

@@ -1,4 +1,4 @@
-"""A warm Python starts although libraries start threads."""
+"""A warm Python with libraries that start threads, and the exit of forks."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import test_project_environment as processes
 
-# Like pandas with pyarrow, whose jemalloc starts a thread unless a variable forbids it before the load.
+# Like pandas with pyarrow, whose jemalloc starts a thread unless a variable disables the thread before the load.
 LIKE_ARROW = """
     import os
     import threading
@@ -47,13 +47,13 @@ class TestWarmPython(unittest.TestCase):
         self.folder = Path(folder.name)
 
     def zygote(self, **libraries):
-        """Starts a warm Python with libraries, given as name=text; returns its first message, its socket and its
-        pid."""
+        """Starts a warm Python with libraries (keyword arguments NAME=SOURCE); returns its first message, its socket
+        and its pid."""
         for name, text in libraries.items():
             (self.folder / f"{name}.py").write_text(textwrap.dedent(text))
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         options = {"folder": str(self.folder), "preload": sorted(libraries), "support": str(self.folder)}
-        # Without the packages of this machine.
+        # `-s -S` hides the packages of this machine.
         started = processes.python("zygote", options, [theirs.fileno(), theirs.fileno()], "-s", "-S")
         theirs.close()
         self.addCleanup(started.wait)
@@ -75,12 +75,12 @@ class TestWarmPython(unittest.TestCase):
         self.assertIn("it starts threads", message["left_out"]["pandas"])
         self.assertEqual(len(os.listdir(f"/proc/{pid}/task")), 1)
 
-    def test_each_of_several_is_left_out(self):
+    def test_several_libraries_that_start_threads_are_left_out(self):
         message, _, _ = self.zygote(numpy=STARTS_A_THREAD, pandas="import numpy\n" + textwrap.dedent(STARTS_A_THREAD))
         self.assertEqual(sorted(message["left_out"]), ["numpy", "pandas"])
 
     def leave(self, code):
-        """Runs code in a process that then ends as a task's process does."""
+        """Runs code in a process that then ends with `forks.leave`, like the process of a task."""
         code = f"import atexit, threading, time\nfrom leoflow.entry import forks\nforks.EXIT_SECONDS = 1\n{code}\nforks.leave(3)"
         return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
 
@@ -90,7 +90,7 @@ class TestWarmPython(unittest.TestCase):
         done = self.leave("atexit.register(int, 'x')\natexit.register(print, 'flushed', end='')")
         self.assertEqual((done.returncode, done.stdout), (3, "flushed"))
         self.assertIn("ValueError", done.stderr)
-        # As pyarrow's may, in apache/airflow#72035.
+        # An exit function that hangs, as in apache/airflow#72035.
         self.assertEqual(self.leave("atexit.register(time.sleep, 20)").returncode, -signal.SIGALRM)
 
 

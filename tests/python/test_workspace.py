@@ -29,7 +29,7 @@ class TestLinkedProjects(unittest.TestCase):
         self.assertEqual(workspace.paths_after_packages, [repository])
         self.assertTrue(workspace.owns(f"{repository}/common/x.py"))
 
-    def test_nothing_is_beside_an_ordinary_project_or_a_linked_workspace(self):
+    def test_other_folders_do_not_import_modules_beside_them(self):
         self.assertEqual(self.workspace("repository/sales", "repository").paths_after_packages, [])
         self.assertEqual(self.workspace("workspace/sales").paths_after_packages, [])
 

@@ -1,19 +1,20 @@
-//! The versions of Apache Airflow that this release supports. A newer one is on the package index some months before a
-//! release of Leoflow has been tested with it, so it is never chosen.
+//! The versions of Apache Airflow that this release supports. The resolver must not choose a newer one: the package
+//! index may have it some months before a release of Leoflow has been tested with it.
 
-/// The packages with Airflow's version or its SDK's, each with the first minor version that is not supported.
-/// `leoflow/sdk/refusals.py` has the same versions for imports.
+/// Airflow's packages, each with the first minor version that is not supported. `leoflow/sdk/refusals.py` has the same
+/// versions and refuses imports.
 const TOO_NEW: [(&str, (u32, u32)); 3] =
     [("apache-airflow", (3, 4)), ("apache-airflow-core", (3, 4)), ("apache-airflow-task-sdk", (1, 4))];
 const OLDEST: &str = "3.0";
 const NEWEST: &str = "3.3";
 
-/// Constraints in pip's syntax; they have no effect where Airflow is not required.
+/// Upper bounds as constraints in pip's syntax. They have no effect if a project does not require Airflow.
 pub fn bounds() -> Vec<String> {
     TOO_NEW.iter().map(|(name, (major, minor))| format!("{name}<{major}.{minor}")).collect()
 }
 
-/// Checks that this release supports the locked versions. The error is for people.
+/// Checks that this release supports the locked versions of Airflow's packages (name, version). The error is a message
+/// for the user.
 pub fn check(packages: &[(String, String)]) -> Result<(), String> {
     let is_too_new = |(name, versions): &&(String, String)| {
         let first_unsupported = TOO_NEW.iter().find(|(package, _)| package == name).map(|(_, minor)| *minor);
@@ -27,7 +28,7 @@ pub fn check(packages: &[(String, String)]) -> Result<(), String> {
     }
 }
 
-/// Adds advice to an error of uv if the bounds of this release are the reason.
+/// Adds advice to an error message of uv if it names one of `bounds`.
 pub fn add_advice(reason: String) -> String {
     if bounds().iter().any(|bound| reason.contains(bound.as_str())) {
         format!("{reason}\n{}", advice())
@@ -45,7 +46,7 @@ fn advice() -> String {
     )
 }
 
-/// The minor version of `3.4.0rc1`: 3 and 4.
+/// Parses the minor version: `(3, 4)` for `3.4.0rc1`.
 fn minor(version: &str) -> Option<(u32, u32)> {
     let mut parts = version.split('.').map(|part| part.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok());
     Some((parts.next()??, parts.next()??))
@@ -60,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_airflow_than_this_release_runs_is_refused() {
+    fn refuses_an_airflow_newer_than_supported() {
         for (name, version) in [
             ("apache-airflow", "3.4.0"),
             ("apache-airflow-core", "3.4.0rc1"),

@@ -1,4 +1,4 @@
-//! Builds environments: declared requirements become a lock, and a lock an immutable folder.
+//! Builds environments: installs the packages of a lock into an immutable folder.
 
 use super::bytecode;
 use super::installed::{self, program};
@@ -22,26 +22,28 @@ use std::time::{Duration, SystemTime};
 
 /// Time limit for downloads of gigabytes and for compiling.
 const INSTALL_LIMIT: Duration = Duration::from_secs(1800);
-/// Time limit for waiting for a clean-up, which takes moments, and for builds to end before a reinstallation.
+/// Time limit for waiting until a clean-up has ended, which takes moments, or until other builds have ended.
 const CLEANUP_WAIT: Duration = Duration::from_secs(600);
+/// Time limit for `uv cache clean` and `uv cache prune`.
 pub(super) const PRUNE_LIMIT: Duration = Duration::from_secs(120);
 
-/// Written last: a folder without it is incomplete or being removed.
+/// Stamp file of an environment, written last: a folder without it is incomplete or being removed.
 pub(super) const STAMP: &str = ".leoflow-deps";
-/// Prefix of incomplete folders.
+/// Prefix of the names of staging folders.
 const STAGING: &str = ".install-";
 
-/// The stamp file in the folder of an environment.
+/// Content of the stamp file, as JSON.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Stamp {
     #[serde(flatten)]
     pub lock: Lock,
-    /// Identifies what the lock was resolved from, with the values of variables; `None` from an earlier release.
+    /// Hash of the declaration, with the values of its variables, that the lock was resolved from. `None` in the stamp
+    /// of an earlier release.
     #[serde(default)]
     pub inputs: Option<String>,
-    /// `3.12.1`.
+    /// Version of the Python, such as `3.12.1`.
     pub version: String,
-    /// The real path of the Python: after a system upgrade a link may lead to another one.
+    /// Real path of the Python: after a system upgrade a symbolic link may lead to another one.
     pub base: PathBuf,
     /// RFC 3339.
     pub created_at: String,
@@ -55,7 +57,7 @@ pub(super) fn unwritable(home: &Home, error: &io::Error) -> String {
     format!("failed to write {}: {error}", home.environments().display())
 }
 
-/// The folder of a lock's environment, named after the lock and the installed Python.
+/// Path of the environment of a lock, named after the hash of the lock and the installed Python.
 fn environment_folder(home: &Home, hash: &str, python: &Python) -> PathBuf {
     let platform = format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH);
     let identity = serde_json::json!([python.version, python.path, platform]);
@@ -63,7 +65,7 @@ fn environment_folder(home: &Home, hash: &str, python: &Python) -> PathBuf {
     home.environments().join(format!("{}{python_hash}", lock_prefix(hash)))
 }
 
-/// The folder name prefix of all environments with these packages.
+/// Prefix of the names of all environments of the lock with this hash.
 fn lock_prefix(hash: &str) -> &str {
     hash.get(..16).unwrap_or(hash)
 }
@@ -85,9 +87,10 @@ pub fn newest_of_each(home: &Home) -> Vec<(PathBuf, Stamp)> {
     all(home).into_iter().filter(is_newest).collect()
 }
 
-/// Records a use of an environment: `prune` removes those unused for long.
+/// Records a use of an environment as the modification time of its stamp: `prune` removes environments that were not
+/// used for a long time.
 pub fn record_use(folder: &Path) {
-    // A failure is harmless: an environment whose lock is in use is kept anyway.
+    // A failure is harmless: `prune` keeps an environment whose lock is in use.
     let _ =
         File::options().append(true).open(folder.join(STAMP)).and_then(|stamp| stamp.set_modified(SystemTime::now()));
 }
@@ -106,17 +109,16 @@ pub fn stamp(folder: &Path) -> Option<Stamp> {
     has_its_python.then_some(stamp)
 }
 
-/// Whether a build may use what earlier ones left.
+/// Whether a build may keep an existing environment of the same lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reuse {
-    /// The environment itself, files of the cache and compiled modules.
     All,
-    /// Everything is fetched and compiled again.
+    /// Replaces the environment.
     Nothing,
 }
 
-/// Builds the environment of a lock again, in the place of a damaged one: its files are links to those of uv's cache,
-/// which are removed too.
+/// Builds the environment of a lock again, to replace a damaged one. First removes the lock's packages from uv's cache:
+/// an environment's files are hard links to those of the cache, so the damage is in both.
 pub fn reinstall(
     uv: &Uv,
     home: &Home,
@@ -124,13 +126,13 @@ pub fn reinstall(
     python: &Python,
     reporter: &dyn Reporter,
 ) -> Result<PathBuf, String> {
-    forget(uv, home, lock, reporter)?;
+    remove_cached(uv, home, lock, reporter)?;
     make(uv, home, lock, python, Reuse::Nothing, reporter)
 }
 
 /// Removes the lock's packages from uv's cache, and all compiled modules.
-fn forget(uv: &Uv, home: &Home, lock: &Lock, reporter: &dyn Reporter) -> Result<(), String> {
-    // Another build would store its compiled modules meanwhile.
+fn remove_cached(uv: &Uv, home: &Home, lock: &Lock, reporter: &dyn Reporter) -> Result<(), String> {
+    // A concurrent build would store compiled modules.
     let _lock = exclude_builds(home, CLEANUP_WAIT)?;
     if let Some(arguments) = clean_arguments(lock) {
         uv.run(&Call::new(arguments, PRUNE_LIMIT), reporter).map_err(|failure| failure.message)?;
@@ -138,15 +140,15 @@ fn forget(uv: &Uv, home: &Home, lock: &Lock, reporter: &dyn Reporter) -> Result<
     bytecode::remove_all(home).map_err(|error| unwritable(home, &error))
 }
 
-/// The arguments with which uv removes the lock's packages from its cache; `None` without packages, as uv would remove
-/// the whole cache.
+/// Arguments for uv to remove the lock's packages from its cache; `None` for a lock without packages, because without
+/// names uv would remove the whole cache.
 fn clean_arguments(lock: &Lock) -> Option<Vec<OsString>> {
     let names: Vec<OsString> = lock.packages().into_iter().map(|(name, _)| name.into()).collect();
     (!names.is_empty()).then(|| ["cache", "clean"].map(Into::into).into_iter().chain(names).collect())
 }
 
-/// Builds the environment of a lock unless it exists. Several may be built at the same time, also the same one: the
-/// first to finish stays. Returns its folder.
+/// Builds the environment of a lock unless it exists; returns its folder. Several builds may run at the same time, also
+/// of the same environment: the first to finish stays. The error is a message for the user.
 pub fn build(uv: &Uv, home: &Home, lock: &Lock, python: &Python, reporter: &dyn Reporter) -> Result<PathBuf, String> {
     let target = environment_folder(home, &lock.hash(), python);
     if stamp(&target).is_some() {
@@ -193,7 +195,7 @@ fn make(
     Ok(target)
 }
 
-/// Moves a complete environment to its place. Two builds of the same one end one after the other, and the first stays.
+/// Moves a complete environment from staging to its place. Of several builds of the same environment, the first stays.
 fn finish(home: &Home, tree: &Path, target: &Path, new_stamp: &Stamp, reuse: Reuse) -> io::Result<()> {
     let _finishing = FileLock::exclusive_within(lock_file(home, FINISH_LOCK)?, CLEANUP_WAIT)?;
     if reuse == Reuse::All && stamp(target).is_some() {
@@ -207,8 +209,9 @@ fn finish(home: &Home, tree: &Path, target: &Path, new_stamp: &Stamp, reuse: Reu
     Ok(())
 }
 
-/// Renames the new environment to its place. The one there may be incomplete or damaged, or its Python may be gone; but
-/// tasks may run in it, so it is only renamed, to a name beside the new one. It is removed with the staging folder.
+/// Renames the new environment to its place. An existing environment there is incomplete, damaged or without its
+/// Python, but tasks may run in it: renaming it into the staging folder leaves the place empty for the shortest time.
+/// It is removed with the staging folder.
 fn replace(tree: &Path, target: &Path) -> io::Result<()> {
     let old = tree.with_file_name("old");
     match std::fs::rename(target, &old) {
@@ -216,7 +219,8 @@ fn replace(tree: &Path, target: &Path) -> io::Result<()> {
         _ => {}
     }
     files::rename_durably(tree, target).inspect_err(|_| {
-        // The failure is reported; a damaged environment is better than none. If this fails too, the next build makes one.
+        // The caller reports the failure; a damaged environment is better than none. If this rename fails too, the
+        // next build makes a new environment.
         let _ = std::fs::rename(&old, target);
     })
 }
@@ -230,23 +234,27 @@ fn install(uv: &Uv, lock: &Lock, staging: &Path, tree: &Path, reporter: &dyn Rep
     let index = &lock.declared.index;
     let text = text_lines(&index.lines()) + &lock.text;
     files::write_atomic(&locked, text.as_bytes(), 0o600).map_err(|error| format!("{}: {error}", locked.display()))?;
-    // A git address has no files with hashes; the lock names its commit.
+    // A git address has no files with hashes; the lock pins its commit instead.
     let hashes = if pins::pins_by_commit(&lock.text) { "--verify-hashes" } else { "--require-hashes" };
-    // The hashes say which files are meant, whichever index has them.
+    // `unsafe-best-match` is safe with hashes: a file must match its hash, whichever index has it.
     let mut arguments: Vec<OsString> =
         ["pip", "sync", hashes, "--index-strategy", "unsafe-best-match", "--python"].map(Into::into).into();
     arguments.extend([program(tree).into(), locked.into()]);
     arguments.extend(index.arguments());
     let variables = &lock.declared.variables;
-    let environment = index.environment(variables).and_then(|of_index| {
-        let named = variables.required([&text])?;
-        Ok(of_index.into_iter().chain(named).collect::<Vec<_>>())
+    let environment = index.environment(variables).and_then(|index_variables| {
+        let named_variables = variables.required([&text])?;
+        Ok(index_variables.into_iter().chain(named_variables).collect::<Vec<_>>())
     });
-    // The files may be in the cache already, also if a variable is not set any more.
-    let offline = arguments.iter().cloned().chain(["--offline".into()]).collect();
-    let known = environment.clone().unwrap_or_default();
-    let known = Call { arguments: offline, limit: INSTALL_LIMIT, environment: known, variables };
-    if uv.run(&known, reporter).is_ok() {
+    // All files may be in the cache already: then it does not matter that a variable is not set any more.
+    let offline_arguments = arguments.iter().cloned().chain(["--offline".into()]).collect();
+    let offline_call = Call {
+        arguments: offline_arguments,
+        limit: INSTALL_LIMIT,
+        environment: environment.clone().unwrap_or_default(),
+        variables,
+    };
+    if uv.run(&offline_call, reporter).is_ok() {
         return Ok(());
     }
     let call = Call { arguments, limit: INSTALL_LIMIT, environment: environment?, variables };
@@ -273,7 +281,7 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        // The next build removes what is left.
+        // If this fails, the next build removes the folder.
         let _ = files::remove_any(&self.0);
     }
 }
@@ -283,12 +291,12 @@ fn lock_file(home: &Home, name: &str) -> io::Result<File> {
     File::options().create(true).append(true).open(home.run().join(name))
 }
 
-/// The lock that builds share, and that a clean-up holds alone.
+/// File lock: builds hold it shared, a clean-up holds it exclusively.
 const BUILDS_LOCK: &str = "environments.lock";
-/// The lock for moving a new environment to its place.
+/// File lock for moving a new environment to its place.
 const FINISH_LOCK: &str = "environments-finish.lock";
 
-/// Takes the lock for building, and removes the staging folders of killed builds.
+/// Takes `BUILDS_LOCK` shared, and removes the staging folders of killed builds.
 fn begin_build(home: &Home) -> Result<FileLock, String> {
     let write_error = |error: io::Error| unwritable(home, &error);
     let file = lock_file(home, BUILDS_LOCK).map_err(write_error)?;
@@ -299,14 +307,15 @@ fn begin_build(home: &Home) -> Result<FileLock, String> {
         let Some(suffix) = name.strip_prefix(STAGING) else { continue };
         let is_builder_alive = suffix.split('-').next().is_some_and(|pid| Path::new("/proc").join(pid).exists());
         if !is_builder_alive {
-            // A leftover only takes disk space; a task may have changed the permissions of an environment in it.
+            // A failure is ignored, because the folder only takes disk space: a task may have changed the permissions
+            // of an environment in it.
             let _ = files::remove_any(&entry.path());
         }
     }
     Ok(lock)
 }
 
-/// Takes the lock for removing what builds use, which no build may hold. Waits that long for builds to end.
+/// Takes `BUILDS_LOCK` exclusively, for removing files that builds use; waits up to `wait` for running builds to end.
 pub(super) fn exclude_builds(home: &Home, wait: Duration) -> Result<FileLock, String> {
     let file = lock_file(home, BUILDS_LOCK).map_err(|error| unwritable(home, &error))?;
     FileLock::exclusive_within(file, wait)
@@ -328,7 +337,7 @@ mod tests {
         std::fs::create_dir(folder.path().join("bin")).unwrap();
         std::fs::write(program(folder.path()), "").unwrap();
         assert_eq!(stamp(folder.path()).unwrap().version, "3.11.7");
-        // Another Python in its place.
+        // Another Python replaces the program.
         std::fs::remove_file(program(folder.path())).unwrap();
         std::os::unix::fs::symlink("/bin/sh", program(folder.path())).unwrap();
         assert!(stamp(folder.path()).is_none());

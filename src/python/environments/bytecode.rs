@@ -1,6 +1,7 @@
-//! Shares compiled modules between environments. Airflow's take some five seconds to compile: what one environment has
-//! compiled is stored as hard links, and the next one that installs the same files starts with it. Python checks a
-//! compiled module by the time and size of its source in the header; here these two are part of the stored file's name.
+//! Shares compiled modules (`.pyc` files) between environments, because Airflow's take some five seconds to compile:
+//! `save` stores the compiled modules of an environment as hard links, and `link_stored` links them into the next
+//! environment that has the same source files. A compiled module is valid for a source with the modification time and
+//! the size in its header; the name of the stored file contains both.
 
 use super::installed::{History, site_packages};
 use leoflow_base::home::Home;
@@ -14,21 +15,21 @@ use tracing::debug;
 
 const CACHE_FOLDER: &str = "__pycache__";
 
-/// The folder of stored modules.
+/// Path of the store: the folder of stored modules.
 fn store(home: &Home) -> PathBuf {
     home.tools().join("uv/compiled")
 }
 
-/// Path of the file with the number of compiled modules of a working environment. `name` is the environment's folder
-/// name, which identifies its lock and its Python.
+/// Path of the count file, which has the number of compiled modules of a working environment. `name` is the
+/// environment's folder name, which identifies its lock and its Python.
 fn count_file(home: &Home, name: &OsStr) -> PathBuf {
     let mut name = name.to_owned();
     name.push(".complete");
     store(home).join(name)
 }
 
-/// Links the stored modules that match the sources in an environment; Python compiles the others again. Returns
-/// `HasWorked` if the environment then has all modules that a working environment of the same name had.
+/// Links stored modules into an environment where their sources match; Python compiles the other modules. Returns
+/// `HasWorked` if it linked at least as many modules as an earlier working environment of the same name had.
 pub fn link_stored(home: &Home, environment: &Path, name: &OsStr) -> History {
     let store = store(home);
     let mut linked = 0;
@@ -52,7 +53,7 @@ pub fn link_stored(home: &Home, environment: &Path, name: &OsStr) -> History {
     }
 }
 
-/// Stores the compiled modules of a working environment.
+/// Stores the compiled modules of a working environment, and writes its count file.
 pub fn save(home: &Home, environment: &Path, name: &OsStr) {
     let store = store(home);
     let mut count = 0;
@@ -86,13 +87,13 @@ fn store_module(home: &Home, store: &Path, packages_folder: &Path, file: &Path) 
     }
 }
 
-/// Removes the store: its modules may be those of damaged files.
+/// Removes the store: its modules may have been compiled from damaged files.
 pub fn remove_all(home: &Home) -> io::Result<()> {
     files::remove_any(&store(home))
 }
 
-/// Removes files of the store without another hard link: modules that no environment has any more, and the counts of
-/// working environments.
+/// Removes the files of the store that have no other hard link: modules that no environment has any more, and all count
+/// files.
 pub fn remove_unused(home: &Home) {
     each_file(&store(home), &mut |stored| {
         if fs::symlink_metadata(stored).is_ok_and(|meta| meta.nlink() == 1) {
@@ -101,7 +102,7 @@ pub fn remove_unused(home: &Home) {
     });
 }
 
-/// The source's time and size in the header of a compiled module; `None` for a hash-based one.
+/// Reads the source's modification time and size from the header of a compiled module; `None` for a hash-based `.pyc`.
 fn read_source_stamp(file: &Path) -> io::Result<Option<(u32, u32)>> {
     let mut header = [0u8; 16];
     File::open(file)?.read_exact(&mut header)?;
@@ -113,13 +114,13 @@ fn read_source_stamp(file: &Path) -> io::Result<Option<(u32, u32)>> {
     })
 }
 
-/// The source's time and size as Python compares them: the lower 32 bits of each.
+/// The source's modification time (seconds) and size (bytes) as Python compares them: the lower 32 bits of each.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 fn stamp_of_source(source: &Metadata) -> (u32, u32) {
     (source.mtime() as u32, source.len() as u32)
 }
 
-/// For a stored file: its path in an environment, the source there, and the source's time and size.
+/// Maps a stored file to its path in an environment, the path of its source there, and the source's time and size.
 fn locate(store: &Path, stored: &Path, packages_folder: &Path) -> Option<(PathBuf, PathBuf, (u32, u32))> {
     let target = packages_folder.join(stored.strip_prefix(store).ok()?);
     let (name, source_stamp) = target.file_name()?.to_str()?.rsplit_once('.')?;
@@ -151,7 +152,7 @@ mod tests {
     use super::*;
     use std::time::{Duration, SystemTime};
 
-    /// An environment with one module, modified at that time.
+    /// An environment with one module, modified `seconds` after the epoch.
     fn environment(home: &Home, name: &str, seconds: u64) -> PathBuf {
         let package = home.root().join(name).join("lib/python3.12/site-packages/p");
         fs::create_dir_all(&package).unwrap();
@@ -171,7 +172,7 @@ mod tests {
         compiled.extend(1000u32.to_le_bytes());
         compiled.extend(6u32.to_le_bytes());
         fs::write(first.join("__pycache__/m.cpython-312.pyc"), &compiled).unwrap();
-        // A hash-based one, and a truncated one.
+        // A hash-based module and a truncated one are not stored.
         compiled[4] = 1;
         fs::write(first.join("__pycache__/n.cpython-312.pyc"), &compiled).unwrap();
         fs::write(first.join("__pycache__/o.cpython-312.pyc"), "").unwrap();
@@ -199,7 +200,7 @@ mod tests {
             count
         };
         remove_unused(&home);
-        assert_eq!(count_stored(), 1, "the note is removed");
+        assert_eq!(count_stored(), 1, "the count file is removed");
         fs::remove_dir_all(home.root().join("first")).unwrap();
         fs::remove_dir_all(home.root().join("same")).unwrap();
         remove_unused(&home);

@@ -11,16 +11,16 @@ use std::path::PathBuf;
 
 /// No Python on this machine matches.
 #[derive(Debug)]
-pub struct Missing {
-    /// The ranges it must match.
+pub struct MissingPython {
+    /// The version ranges that a Python must all match.
     pub ranges: Vec<String>,
-    /// For people.
+    /// Message for the user.
     pub message: String,
 }
 
-/// Chooses the plain Python (the one for DAGs without an environment) if it matches, else the newest on this machine
-/// that does. Runs each of them, which takes a moment.
-pub fn choose(home: &Home, declared: &Declared, plain: &Python) -> Result<Python, Missing> {
+/// Chooses the plain Python (the one for DAGs without an environment) if it matches, else the newest matching Python on
+/// this machine. Runs each of them, which takes a moment.
+pub fn choose(home: &Home, declared: &Declared, plain: &Python) -> Result<Python, MissingPython> {
     let Err(range) = declared.accepts_python(&plain.version) else { return Ok(plain.clone()) };
     let mut others = discover::all();
     others.extend(managed::all(home));
@@ -35,10 +35,10 @@ pub fn choose(home: &Home, declared: &Declared, plain: &Python) -> Result<Python
         "Python {required} is required, but this machine has none: {} does not match {range:?}",
         versions.join(", ")
     );
-    Err(Missing { ranges: declared.python.clone(), message })
+    Err(MissingPython { ranges: declared.python.clone(), message })
 }
 
-/// Like `choose`, but installs a missing Python, which may take minutes. The error is for people.
+/// Like `choose`, but installs a missing Python, which may take minutes. The error is a message for the user.
 pub fn choose_or_install(
     home: &Home,
     declared: &Declared,
@@ -48,13 +48,13 @@ pub fn choose_or_install(
     choose(home, declared, plain).or_else(|missing| missing.install(home, reporter))
 }
 
-impl Missing {
+impl MissingPython {
     /// Progress text during an installation.
     pub fn progress_text(&self) -> String {
         managed::progress_text(&self.ranges)
     }
 
-    /// Installs a matching Python. The error is for people.
+    /// Installs a matching Python. The error is a message for the user.
     pub fn install(&self, home: &Home, reporter: &dyn Reporter) -> Result<Python, String> {
         managed::install(home, &self.ranges, reporter).map_err(|reason| {
             format!(
@@ -65,9 +65,9 @@ impl Missing {
     }
 }
 
-/// Returns the lock and the folder of the environment for these declarations and this Python; builds it if missing,
-/// which may take minutes. `known` is the lock chosen before, if any; it is ignored if it is not allowed any more. The
-/// error is for people.
+/// Returns the lock and the folder of the environment for this declaration and this Python; builds it if missing, which
+/// may take minutes. `known` is the lock chosen before, if any; it is ignored if `Lock::allowed` now refuses it. The
+/// error is a message for the user.
 pub fn ensure(
     home: &Home,
     declared: &Declared,
@@ -81,19 +81,25 @@ pub fn ensure(
     };
     // Values of variables are not stored with a lock.
     lock.declared.variables = declared.variables.clone();
-    let folder = of_lock(home, &lock, python, reporter)?;
+    let folder = environment_of_lock(home, &lock, python, reporter)?;
     Ok((lock, folder))
 }
 
-/// Returns the environment of exactly this lock; builds it if missing. The error is for people.
-pub fn of_lock(home: &Home, lock: &Lock, python: &Python, reporter: &dyn Reporter) -> Result<PathBuf, String> {
+/// Returns the folder of this lock's environment; builds it if missing. The error is a message for the user.
+pub fn environment_of_lock(
+    home: &Home,
+    lock: &Lock,
+    python: &Python,
+    reporter: &dyn Reporter,
+) -> Result<PathBuf, String> {
     match build::find(home, &lock.hash()) {
         Some(folder) => Ok(folder),
         None => build::build(&uv::ensure(home, reporter)?, home, lock, python, reporter),
     }
 }
 
-/// Fetches and installs the environment of a lock again, in the place of a damaged one. The error is for people.
+/// Downloads and installs the environment of a lock again, to replace a damaged one. The error is a message for the
+/// user.
 pub fn reinstall(home: &Home, lock: &Lock, python: &Python, reporter: &dyn Reporter) -> Result<PathBuf, String> {
     build::reinstall(&uv::ensure(home, reporter)?, home, lock, python, reporter)
 }
@@ -106,7 +112,7 @@ fn lock_with_inputs(home: &Home, inputs: &str) -> Option<Lock> {
     stamps.into_iter().find_map(|stamp| stamp.lock.allowed().ok())
 }
 
-/// Resolves the newest matching versions and installs them. The error is for people.
+/// Resolves the newest matching versions and installs them. The error is a message for the user.
 pub fn renew(
     home: &Home,
     declared: &Declared,
@@ -122,12 +128,13 @@ pub fn renew(
     Ok((lock, folder))
 }
 
-/// Rebuilds the environments of these locks that use a managed Python, if a newer patch of it is available that their
-/// projects accept. Returns how many were rebuilt, and the failures; the old ones stay until nothing needs them.
+/// Rebuilds the environments of these locks (`in_use`, hashes) that use a managed Python, if a newer patch of that
+/// Python is available and their projects accept it. Returns how many were rebuilt, and the failures. `prune` removes
+/// the old environments.
 pub fn renew_managed(home: &Home, in_use: &[String], reporter: &dyn Reporter) -> (usize, Vec<String>) {
     let (mut renewed, mut problems) = (0, Vec::new());
     for python in managed::all(home) {
-        // A lock for an exact patch (`3.12.4`) keeps it, so its stamp does not match a minor version.
+        // A lock for an exact patch (`3.12.4`) must keep that patch: it does not equal the minor version.
         let uses_python = |stamp: &Stamp| {
             stamp.version == python.version
                 && stamp.lock.python == python.minor()

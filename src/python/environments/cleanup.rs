@@ -13,7 +13,7 @@ use std::time::Duration;
 /// Time limit for waiting for builds to end.
 const BUILDS_WAIT: Duration = Duration::from_secs(5);
 
-/// What `prune` does with what it finds.
+/// What `prune` does with unused environments and Pythons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pruning {
     Remove,
@@ -21,8 +21,8 @@ pub enum Pruning {
     ListOnly,
 }
 
-/// A clean-up that has begun. What is in use must be read after that: a build that ends before is counted then, and
-/// none begins while this exists. A dry run excludes no builds.
+/// A clean-up in progress. Callers must read the locks in use after `begin`: then the list includes every build that
+/// has ended, and no build begins while this value exists. A dry run does not exclude builds.
 #[derive(Debug)]
 pub struct Cleanup {
     pruning: Pruning,
@@ -30,7 +30,7 @@ pub struct Cleanup {
 }
 
 impl Cleanup {
-    /// Waits a few seconds for builds to end. The error is for people.
+    /// Waits up to `BUILDS_WAIT` for builds to end. The error is a message for the user.
     pub fn begin(home: &Home, pruning: Pruning) -> Result<Self, String> {
         let lock = match pruning {
             Pruning::Remove => Some(build::exclude_builds(home, BUILDS_WAIT)?),
@@ -39,13 +39,14 @@ impl Cleanup {
         Ok(Self { pruning, _lock: lock })
     }
 
-    /// Removes or lists environments whose lock is not in use and that were unused for `unused_for`, and Pythons that
-    /// nothing needs then.
+    /// Removes or lists the environments whose lock is not in use (`in_use`, hashes) and that were not used for
+    /// `unused_for`, broken environments, and the managed Pythons that no other environment needs. Returns their
+    /// folders.
     pub fn prune(self, home: &Home, in_use: &[String], unused_for: Duration) -> Result<Vec<PathBuf>, String> {
         let is_unused = |(folder, stamp): &(PathBuf, Stamp)| {
             let last_used = std::fs::metadata(folder.join(STAMP)).and_then(|meta| meta.modified()).ok();
             let is_old = last_used.is_none_or(|time| time.elapsed().unwrap_or_default() >= unused_for);
-            // An environment that was rebuilt with a newer Python is kept too: agents and tasks may still use it.
+            // Keeps all environments of a lock in use: agents and tasks may still use the one with an older Python.
             is_old && !in_use.contains(&stamp.lock.hash())
         };
         let (unused, used): (Vec<_>, Vec<_>) = build::all(home).into_iter().partition(is_unused);
@@ -61,23 +62,23 @@ impl Cleanup {
     }
 }
 
-/// Removes these environments and Pythons, and what only they used.
+/// Removes these environments and Pythons, then the compiled modules and cached files that only they used.
 fn remove(home: &Home, environments: &[PathBuf], pythons: &[PathBuf]) -> Result<(), String> {
     for folder in environments {
-        // Without its stamp it does not count as an environment, even if its removal fails halfway.
+        // The stamp first: without it the folder counts as broken, even if its removal fails halfway.
         files::remove_any(&folder.join(STAMP)).map_err(|error| unwritable(home, &error))?;
         files::remove_any(folder).map_err(|error| unwritable(home, &error))?;
     }
     managed::remove(home, pythons)?;
     bytecode::remove_unused(home);
     if let Some(uv) = uv::find(home).filter(|_| !environments.is_empty()) {
-        // Files of environments are hard links into uv's cache: only pruning that frees their space.
+        // Files of environments are hard links to files of uv's cache: only pruning the cache frees their space.
         let _ = uv.run(&Call::new(["cache", "prune"].map(Into::into).into(), PRUNE_LIMIT), &|_: Progress| {});
     }
     Ok(())
 }
 
-/// Broken environments: their Python is gone, or their removal was interrupted.
+/// Lists broken environments: those whose Python is gone or whose removal was interrupted.
 fn broken(home: &Home) -> Vec<PathBuf> {
     let is_environment_name = |name: &str| name.len() == 24 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
     let entries = std::fs::read_dir(home.environments()).into_iter().flatten().flatten();

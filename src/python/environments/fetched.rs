@@ -1,4 +1,4 @@
-//! Fetches the files at addresses that a declaration includes, when it is resolved: `-r https://…`, `-c https://…`.
+//! Fetches the files that a declaration includes by address (`-r https://…`, `-c https://…`), when it is resolved.
 
 use super::declaration::addresses::{included_address, is_constraints_file, without_logins};
 use super::declaration::declared::Declared;
@@ -7,7 +7,7 @@ use super::declaration::requirements::{check, check_constraint};
 use super::declaration::requirements_file::{MAX_FILES, Role, decode, read_fetched};
 use leoflow_base::protocol::web;
 
-/// All requirements and constraints of a declaration, with those of the files that it includes.
+/// All requirements and constraints of a declaration and of the files that it includes.
 #[derive(Debug, Default)]
 pub struct Included {
     pub requirements: Vec<String>,
@@ -15,13 +15,13 @@ pub struct Included {
 }
 
 impl Included {
-    /// All lines that may pin a file or a commit.
-    pub fn pinning(&self) -> impl Iterator<Item = &String> {
+    /// The requirements and constraints, which may pin a file or a commit.
+    pub fn pin_lines(&self) -> impl Iterator<Item = &String> {
         self.requirements.iter().chain(&self.constraints)
     }
 }
 
-/// Reads the included files. The error, for people, names the address without its login.
+/// Fetches the included files. The error, a message for the user, names the address without its login.
 pub fn included(declared: &Declared) -> Result<Included, String> {
     collect(declared, &|address| {
         let url = declared.variables.expand(address)?;

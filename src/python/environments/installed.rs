@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-/// Time limit. Airflow's own SDK takes some five seconds to import uncompiled, and much longer on a slow disk.
+/// Time limit for one check. Importing Airflow's own SDK takes some five seconds before it is compiled, and much longer
+/// on a slow disk.
 const LIMIT: Duration = Duration::from_secs(180);
 /// Imports modules that a broken Python often lacks, and lists the installed packages.
 const IMPORT_BASICS: &str = "import importlib.metadata as m, ssl, json; list(m.distributions())";
-/// Imports what every process of an environment with Airflow's SDK needs, which also compiles it.
+/// Imports the modules that every process of an environment with Airflow's SDK needs, which also compiles them.
 const IMPORT_AIRFLOW: &str = "import airflow.sdk.execution_time.task_runner, airflow.sdk.execution_time.supervisor";
 
 /// The environment's Python.
@@ -44,16 +45,16 @@ pub(crate) fn has_airflow(folder: &Path) -> bool {
     site_packages(folder).any(|place| place.join("airflow/sdk/__init__.py").is_file())
 }
 
-/// Whether the packages of an environment are known to work.
+/// Whether the same packages have worked on this machine before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum History {
     New,
-    /// The same packages were imported here before, and their compiled modules are present.
+    /// They were imported before, and their compiled modules are present.
     HasWorked,
 }
 
-/// Checks that the environment's Python runs and finds its packages. `scratch` is a folder for files that Airflow
-/// writes. The error is for people.
+/// Checks that the environment's Python runs and finds its packages; imports Airflow's SDK unless that `HasWorked`
+/// before. `scratch` is a folder for files that Airflow writes. The error is a message for the user.
 pub fn check(folder: &Path, scratch: &Path, history: History) -> Result<(), String> {
     run_code(folder, scratch, IMPORT_BASICS)?;
     match history {

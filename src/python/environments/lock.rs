@@ -6,29 +6,29 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The exact packages for one minor version of Python. Stored in the datastore.
+/// The exact packages for one Python version. Stored in the datastore.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lock {
     pub declared: Declared,
-    /// `3.12`.
+    /// `3.12`, or `3.12.4` if the project's ranges distinguish patches.
     pub python: String,
-    /// In pip's syntax, with hashes.
+    /// The packages in pip's syntax, with hashes.
     pub text: String,
 }
 
 impl Lock {
-    /// Identifies the packages, on any machine.
+    /// Hash of the packages and the Python version; the same on every machine.
     pub fn hash(&self) -> String {
         let contents = serde_json::json!([self.text, self.python]);
         hex::encode(&Sha256::digest(contents.to_string().as_bytes())[..16])
     }
 
-    /// Identifies what it was resolved from.
+    /// Hash of the declaration that the lock was resolved from.
     pub fn inputs(&self) -> String {
         self.declared.inputs(&self.python)
     }
 
-    /// `(name, version)` of its packages, sorted; versions for different Pythons or platforms are joined by `or`.
+    /// `(name, version)` of the packages, sorted; versions for different Pythons or platforms are joined by `or`.
     pub fn packages(&self) -> Vec<(String, String)> {
         let mut versions_by_name: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for requirement in self.labels() {
@@ -40,7 +40,7 @@ impl Lock {
         versions_by_name.into_iter().map(|(name, versions)| (name, versions.join(" or "))).collect()
     }
 
-    /// The packages with their versions or addresses, as they stand in the lock.
+    /// The packages with their versions or addresses as written in the lock, without markers.
     pub(super) fn labels(&self) -> BTreeSet<&str> {
         self.entries().map(|line| line.trim_end_matches('\\').split(" ;").next().unwrap_or_default().trim()).collect()
     }
@@ -49,15 +49,15 @@ impl Lock {
         self.text.lines().filter(|line| !line.starts_with([' ', '#']) && !line.trim().is_empty())
     }
 
-    /// Restricts the lock to the files that the project pins. The error, for people, names what the project or this
-    /// release forbids.
+    /// Restricts the lock to the files that the project pins. The error, a message for the user, names a package whose
+    /// files do not match a pin, or a version of Airflow that this release does not support.
     pub fn allowed(mut self) -> Result<Self, String> {
-        self.text = pins::restrict(&self.text, self.declared.pinning())?;
+        self.text = pins::restrict(&self.text, self.declared.pin_lines())?;
         airflow_versions::check(&self.packages())?;
         Ok(self)
     }
 
-    /// True if the lock may be installed as is; one of an earlier release may contain forbidden packages.
+    /// True if `allowed` would not change or refuse the lock. It may if an earlier release has made the lock.
     pub fn is_allowed(&self) -> bool {
         self.clone().allowed().is_ok_and(|allowed| allowed == *self)
     }

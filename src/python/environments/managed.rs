@@ -1,4 +1,4 @@
-//! Managed Pythons: builds of python-build-standalone that Leoflow installs with uv, which knows their URLs and sha256.
+//! Managed Pythons: builds of python-build-standalone that Leoflow installs with uv, which knows their URLs and hashes.
 
 use super::declaration::python_range::PythonRange;
 use super::uv;
@@ -12,13 +12,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-/// Minor versions to prefer if several match, best first: those that most packages have wheels for.
+/// Minor versions of Python 3 in order of preference: first those with wheels of most packages.
 const PREFERRED: [u32; 5] = [13, 12, 14, 11, 10];
 /// Upper bound of patch numbers; more than any minor version has had.
 const PATCHES: u32 = 60;
-/// Time limit for some 35 MB over a slow line.
+/// Time limit for downloading some 35 MB over a slow line.
 const DOWNLOAD_LIMIT: Duration = Duration::from_secs(900);
-/// A Python installed within this time is about to be used, and is not pruned.
+/// A Python installed within this time is not pruned: an environment is about to use it.
 const RECENTLY_INSTALLED: Duration = Duration::from_secs(3600);
 /// Stamp file in the folder of a complete Python.
 const STAMP: &str = ".leoflow-python";
@@ -32,7 +32,7 @@ pub fn folder(home: &Home) -> PathBuf {
     home.python().join("managed")
 }
 
-/// The version request for uv that matches all these ranges. The error is for people.
+/// Returns the version request for uv that matches all these ranges. The error is a message for the user.
 fn request(ranges: &[String]) -> Result<String, String> {
     let parsed: Vec<PythonRange> = ranges.iter().map(|range| range.parse()).collect::<Result<_, _>>()?;
     let has_matching_patch =
@@ -49,19 +49,20 @@ pub fn progress_text(ranges: &[String]) -> String {
     format!("Installing Python {}", ranges.join(" and ")).trim_end().to_owned()
 }
 
-/// Installs the newest patch of a Python that matches all these ranges. The error is uv's. It may take minutes.
+/// Installs the newest patch of a Python that matches all these ranges, which may take minutes. The error is a message
+/// for the user, mostly uv's own.
 pub fn install(home: &Home, ranges: &[String], reporter: &dyn Reporter) -> Result<Python, String> {
     let requested = request(ranges)?;
     let uv = uv::ensure(home, reporter)?;
     let folder = folder(home);
     let _lock = lock_folder(home, DOWNLOAD_LIMIT)?;
     let write_error = |error: io::Error| format!("failed to write {}: {error}", folder.display());
-    // Remove what a kill or an error has left.
+    // Removes the leftovers of a killed or failed installation.
     let leftovers = folders(home).filter(|folder| !folder.join(STAMP).is_file()).chain([folder.join(UNPACK_FOLDER)]);
     for incomplete in leftovers {
         files::remove_any(&incomplete).map_err(write_error)?;
     }
-    if let Some(python) = take(home, &shared::other_homes(home), &requested) {
+    if let Some(python) = copy_from_other_home(home, &shared::other_homes(home), &requested) {
         return Ok(python);
     }
     reporter.report(Progress::Started(progress_text(ranges)));
@@ -76,17 +77,17 @@ pub fn install(home: &Home, ranges: &[String], reporter: &dyn Reporter) -> Resul
     python.ok_or_else(|| format!("uv installed {requested}, but it does not run here"))
 }
 
-/// Takes a Python that matches the request from another instance. A failure is none: uv then downloads one.
-fn take(home: &Home, others: &[Home], requested: &str) -> Option<Python> {
+/// Copies a Python that matches the request from another instance. `None` after a failure too: uv then downloads one.
+fn copy_from_other_home(home: &Home, others: &[Home], requested: &str) -> Option<Python> {
     let ranges: Vec<PythonRange> = requested.split(',').map(str::parse).collect::<Result<_, _>>().ok()?;
     others.iter().find_map(|other| {
         let matches = |python: &Python| ranges.iter().all(|range| range.contains(&python.version));
         let python = all(other).into_iter().find(matches)?;
         let from = folders(other).find(|folder| python.path.starts_with(folder))?;
         let to = folder(home).join(from.file_name()?);
-        // Without the stamp, it does not count and is removed.
+        // The stamp comes last: a folder without it is incomplete, and the next installation removes it.
         let copy = || -> io::Result<()> {
-            shared::take_from(&from, &to)?;
+            shared::copy_folder(&from, &to)?;
             files::remove_any(&to.join(STAMP))?;
             shared::relocate(&to, &folder(other), &folder(home))?;
             File::create_new(to.join(STAMP)).map(drop)
@@ -96,15 +97,15 @@ fn take(home: &Home, others: &[Home], requested: &str) -> Option<Python> {
     })
 }
 
-/// Installs a newer patch of a Python that also matches these ranges, if uv knows one. `None` without one, and after a
-/// failure: the installed one will do.
+/// Installs a newer patch of a Python that also matches these ranges, if uv knows one. `None` without a newer patch and
+/// after a failure: the caller keeps the installed one.
 pub fn install_newer(home: &Home, python: &Python, ranges: &[String], reporter: &dyn Reporter) -> Option<Python> {
     let mut all_ranges = vec![format!("=={}.*", python.minor()), format!(">{}", python.version)];
     all_ranges.extend_from_slice(ranges);
     install(home, &all_ranges, reporter).ok()
 }
 
-/// The default managed Python: the newest patch of the most preferred minor version.
+/// The managed Python for DAGs without an environment: the newest patch of the most preferred minor version.
 pub fn plain(home: &Home) -> Option<Python> {
     let mut pythons = all(home);
     let rank = |python: &Python| {
@@ -132,8 +133,8 @@ fn programs(home: &Home) -> impl Iterator<Item = PathBuf> {
     complete.map(|folder| folder.join("bin/python3")).filter(|program| program.is_file())
 }
 
-/// All folders, complete or not. Skips uv's own links from a minor version to its newest patch, which would change an
-/// environment's Python.
+/// The folders of all managed Pythons, complete or not. Skips uv's symbolic links from a minor version to its newest
+/// patch: through such a link, an environment's Python would change.
 fn folders(home: &Home) -> impl Iterator<Item = PathBuf> {
     let entries = std::fs::read_dir(folder(home)).into_iter().flatten().flatten();
     let is_python = |entry: &DirEntry| {
@@ -152,13 +153,14 @@ pub fn unused(home: &Home, bases: &[PathBuf], unused_for: Duration) -> Vec<PathB
     let installed_folders = programs(home).filter_map(|program| Some(program.parent()?.parent()?.to_owned()));
     let is_used =
         |folder: &Path| folder.canonicalize().is_ok_and(|real| bases.iter().any(|base| base.starts_with(&real)));
-    // The default one runs DAGs without an environment on a machine that has no other Python.
+    // Keeps the one that runs DAGs without an environment if the machine has no other Python.
     let plain = plain(home).map(|python| python.path);
     let is_plain = |folder: &Path| plain.as_ref().is_some_and(|program| program.starts_with(folder));
     installed_folders.filter(|folder| is_old(folder) && !is_used(folder) && !is_plain(folder)).collect()
 }
 
-/// Removes Pythons and the links to them; does nothing during an installation.
+/// Removes Pythons and the symbolic links to them; does nothing during an installation. The error is a message for the
+/// user.
 pub fn remove(home: &Home, pythons: &[PathBuf]) -> Result<(), String> {
     if pythons.is_empty() {
         return Ok(());
@@ -166,7 +168,7 @@ pub fn remove(home: &Home, pythons: &[PathBuf]) -> Result<(), String> {
     let Ok(_lock) = lock_folder(home, Duration::ZERO) else { return Ok(()) };
     let remove = || -> io::Result<()> {
         for python in pythons {
-            // Without its stamp it does not count, even if its removal fails halfway.
+            // The stamp first: without it the folder is incomplete, even if its removal fails halfway.
             files::remove_any(&python.join(STAMP))?;
             files::remove_any(python)?;
         }
@@ -199,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_python_of_another_instance_is_taken_and_finds_its_own_place() {
+    fn copies_and_relocates_a_python_of_another_instance() {
         let folder_of = tempfile::tempdir().unwrap();
         let home = |name: &str| {
             let home = leoflow_base::home::resolve(Some(&folder_of.path().join(name))).unwrap();
@@ -214,12 +216,12 @@ mod tests {
         let program = installed.join("bin/python3");
         std::fs::write(&program, "#!/bin/sh\nexec /usr/bin/env python3 \"$@\"\n").unwrap();
         std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        assert!(take(&own, std::slice::from_ref(&other), ">=99.0").is_none());
-        let python = take(&own, std::slice::from_ref(&other), ">=3.0").unwrap();
-        let taken = folder(&own).join("cpython-x");
-        assert!(python.path.starts_with(&taken), "{python:?}");
+        assert!(copy_from_other_home(&own, std::slice::from_ref(&other), ">=99.0").is_none());
+        let python = copy_from_other_home(&own, std::slice::from_ref(&other), ">=3.0").unwrap();
+        let copied = folder(&own).join("cpython-x");
+        assert!(python.path.starts_with(&copied), "{python:?}");
         let read = |file: &Path| std::fs::read_to_string(file).unwrap();
-        assert_eq!(read(&taken.join("prefix.py")), format!("prefix = '{}'\n", taken.display()));
+        assert_eq!(read(&copied.join("prefix.py")), format!("prefix = '{}'\n", copied.display()));
         assert_eq!(read(&installed.join("prefix.py")), format!("prefix = '{}'\n", installed.display()));
     }
 

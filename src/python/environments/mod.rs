@@ -1,4 +1,5 @@
-//! Environments of DAGs: a project's declaration, the lock it resolves to, and the folder in which it is installed.
+//! Environments of DAGs: a project's declaration, the lock that uv resolves it to, and the folder where it is
+//! installed.
 
 mod airflow_versions;
 mod build;
@@ -20,10 +21,12 @@ mod uv_variables;
 mod verify;
 
 pub use build::{count, find, record_use};
-pub use choice::{Missing, choose, choose_or_install, ensure, of_lock, reinstall, renew, renew_managed};
+pub use choice::{
+    MissingPython, choose, choose_or_install, ensure, environment_of_lock, reinstall, renew, renew_managed,
+};
 pub use cleanup::{Cleanup, Pruning};
 pub(crate) use declaration::collect::collect_declared;
-pub use declaration::collect::{DagLocation, listed_beside};
+pub use declaration::collect::{DagLocation, find_requirements_source};
 pub use declaration::declared::Declared;
 pub use declaration::edit::added_to;
 pub use declaration::variables::Variables;

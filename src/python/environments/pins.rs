@@ -1,30 +1,31 @@
-//! Pins beyond versions: hashes of files, and commits of git addresses. uv writes the hashes of all files into a lock,
-//! also of those that the requirements do not pin, so the pins are compared with the lock here.
+//! Pins: hashes of files, and commits of git addresses. uv writes the hashes of all files of a version into a lock,
+//! even if the requirements pin one of them, so this module removes the other hashes from the lock.
 
-/// The hash algorithms that uv checks, with their number of digits. pip refuses md5 and sha1 for pins, too.
+/// The hash algorithms that uv checks, with their number of hexadecimal digits.
 const ALGORITHMS: [(&str, usize); 4] = [("sha256", 64), ("sha384", 96), ("sha512", 128), ("blake2b", 128)];
+/// Algorithms that are refused for pins; pip refuses md5 and sha1, too.
 const WEAK: [&str; 3] = ["md5", "sha1", "sha224"];
-/// Digits of a full commit id, and the fewest to which git abbreviates it.
+/// Hexadecimal digits of a full commit id, and of the shortest abbreviation that counts as a commit id.
 const COMMIT: usize = 40;
 const SHORTEST_COMMIT: usize = 7;
 
-/// The pins of one requirement, if any.
+/// The pins of one requirement; it may have none.
 #[derive(Debug, PartialEq, Eq)]
 struct Pin {
     name: String,
     version: Option<String>,
-    /// `sha256:…`, lower-case.
+    /// As `sha256:…`, lower-case.
     hashes: Vec<String>,
     commit: Option<String>,
 }
 
-/// Checks the pins of one requirement.
+/// Checks the pins of one requirement. The error is a message for the user.
 pub fn check(requirement: &str) -> Result<(), String> {
     pin(requirement).map(drop)
 }
 
-/// Restricts a lock to the files that the requirements and constraints allow; returns the same text if they allow all.
-/// The error names a pin that no file of the lock matches.
+/// Restricts a lock to the files that requirements and constraints pin; returns the same text if nothing changes. The
+/// error names a pin that no file of the lock matches.
 pub fn restrict<'a>(lock: &str, requirements: impl IntoIterator<Item = &'a String>) -> Result<String, String> {
     let pins = requirements.into_iter().map(|line| pin(line)).collect::<Result<Vec<_>, _>>()?;
     let (entries, mut text, mut is_same) = (entries(lock), String::new(), true);
@@ -36,8 +37,8 @@ pub fn restrict<'a>(lock: &str, requirements: impl IntoIterator<Item = &'a Strin
     Ok(if is_same { lock.to_owned() } else { text })
 }
 
-/// Checks that the requirements pin every package of a lock: by the hash of a file, or by the commit of a repository. The
-/// error names the others.
+/// Checks that the requirements pin every package of a lock, by the hash of a file or by the commit of a repository.
+/// The error names the packages that are not pinned.
 pub fn check_all_pinned<'a>(lock: &str, requirements: impl IntoIterator<Item = &'a String>) -> Result<(), String> {
     let pins = requirements.into_iter().map(|line| pin(line)).collect::<Result<Vec<_>, _>>()?;
     let is_pinned = |entry: &Entry| {
@@ -45,21 +46,21 @@ pub fn check_all_pinned<'a>(lock: &str, requirements: impl IntoIterator<Item = &
         pins.iter().any(|pin| pin.name == name && (!pin.hashes.is_empty() || pin.commit.is_some()))
     };
     let entries = entries(lock);
-    let open: Vec<&str> = entries.iter().filter(|entry| !is_pinned(entry)).map(Entry::label).collect();
-    if open.is_empty() {
+    let unpinned: Vec<&str> = entries.iter().filter(|entry| !is_pinned(entry)).map(Entry::label).collect();
+    if unpinned.is_empty() {
         return Ok(());
     }
-    Err(format!("--require-hashes: no hash is given for {}; add --hash=sha256:… to each of them", open.join(", ")))
+    Err(format!("--require-hashes: no hash is given for {}; add --hash=sha256:… to each of them", unpinned.join(", ")))
 }
 
-/// True if the only files without hashes in a lock are git addresses with full commit ids, which pin them too.
+/// True if a lock has packages without hashes, and all of these are git addresses with full commit ids.
 pub fn pins_by_commit(lock: &str) -> bool {
     let entries = entries(lock);
     let is_pinned = |entry: &Entry| !entry.hashes.is_empty() || entry.commit().is_some();
     entries.iter().all(is_pinned) && entries.iter().any(|entry| entry.hashes.is_empty())
 }
 
-/// Parses the pins of a requirement. The error is for people.
+/// Parses the pins of a requirement. The error is a message for the user.
 fn pin(requirement: &str) -> Result<Pin, String> {
     let mut parts = requirement.split_whitespace();
     let (mut specifier, mut hashes) = (Vec::new(), Vec::new());
@@ -72,7 +73,7 @@ fn pin(requirement: &str) -> Result<Pin, String> {
     }
     let specifier = specifier.join(" ");
     let name = name_of(&specifier);
-    // In an address a semicolon starts a marker only after a blank.
+    // A semicolon starts an environment marker; in an address it does so only after a blank.
     let marker = if specifier.contains("://") { " ;" } else { ";" };
     let specifier = specifier.split(marker).next().unwrap_or_default().trim();
     let address =
@@ -101,7 +102,7 @@ fn pin(requirement: &str) -> Result<Pin, String> {
     Ok(Pin { name, version, hashes: hashes.iter().map(|hash| hash.to_lowercase()).collect(), commit })
 }
 
-/// True for a hash, as `sha256:…`, by an algorithm that pins a file.
+/// True for a hash such as `sha256:…` whose algorithm is strong enough to pin a file.
 pub fn is_strong(hash: &str) -> bool {
     let algorithm = hash.split_once(':').map(|(algorithm, _)| algorithm);
     ALGORITHMS.iter().any(|(name, _)| algorithm.is_some_and(|algorithm| algorithm.eq_ignore_ascii_case(name)))
@@ -119,7 +120,8 @@ fn check_hash(hash: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The normalized name, <https://packaging.python.org/en/latest/specifications/name-normalization/>.
+/// The normalized package name of a requirement:
+/// <https://packaging.python.org/en/latest/specifications/name-normalization/>.
 pub fn name_of(requirement: &str) -> String {
     let is_in_name = |c: char| c.is_alphanumeric() || "-_.".contains(c);
     let name: String = requirement.trim().chars().take_while(|c| is_in_name(*c)).collect();
@@ -133,8 +135,8 @@ fn reference(address: &str) -> Option<&str> {
     path.rsplit_once('@').map(|(_, reference)| reference)
 }
 
-/// True for a commit id. An abbreviated one must have letters and digits: a branch may be called `20260131` or
-/// `decade`.
+/// True for a commit id, full or abbreviated. An abbreviated one must have letters and digits: a branch may be called
+/// `20260131` or `decade`.
 fn is_commit(reference: &str) -> bool {
     let has_any = |is_of_kind: fn(&u8) -> bool| reference.as_bytes().iter().any(is_of_kind);
     let is_whole = reference.len() == COMMIT || (has_any(u8::is_ascii_digit) && has_any(u8::is_ascii_alphabetic));
@@ -183,7 +185,7 @@ impl Entry {
         reference(address.split('#').next().unwrap_or_default()).filter(|name| name.len() == COMMIT)
     }
 
-    /// Restricts the hashes to the pinned ones: uv accepts a file with any hash of an entry.
+    /// Restricts the hashes to the pinned ones, because uv accepts a file with any hash of an entry.
     fn restricted(&self, pins: &[Pin]) -> Result<Self, String> {
         let name = name_of(&self.specifier);
         let package_pins: Vec<&Pin> = pins.iter().filter(|pin| pin.name == name).collect();
@@ -192,7 +194,7 @@ impl Entry {
                 return Err(format!("{name}: commit {commit} is pinned, but its address resolves to {}", self.label()));
             }
         }
-        // Two pins for different Pythons each apply to their own version.
+        // If requirements pin several versions, for different Pythons, only the pins of this version apply.
         let is_for_this_version = |pin: &&&Pin| pin.version.is_some() && pin.version.as_deref() == self.version();
         let version_pins: Vec<&Pin> = package_pins.iter().copied().filter(|pin| is_for_this_version(&pin)).collect();
         let pins = if version_pins.is_empty() { package_pins } else { version_pins };
@@ -206,7 +208,7 @@ impl Entry {
         }
         let algorithm = |hash: &str| hash.split(':').next().unwrap_or_default().to_owned();
         let has_comparable_hash = |hash: &&&String| self.hashes.iter().any(|other| algorithm(other) == algorithm(hash));
-        // A hash by an algorithm that the index does not list cannot be compared here: uv computes it at installation.
+        // A pinned hash whose algorithm the index does not list cannot be compared here: uv checks it at installation.
         let (comparable, unknown): (Vec<&String>, Vec<&String>) =
             pinned.iter().copied().partition(|hash| has_comparable_hash(&hash));
         let mut allowed: Vec<String> =
@@ -263,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn require_hashes_means_every_package() {
+    fn require_hashes_applies_to_every_package() {
         let text = lock("one==1.0", &[sha('a')]) + &lock("two==2.0", &[sha('b')]);
         let one = format!("one==1.0 --hash={}", sha('a'));
         assert_eq!(check_all_pinned(&text, &[one.clone(), format!("two==2.0 --hash={}", sha('b'))]), Ok(()));
@@ -295,7 +297,7 @@ mod tests {
         assert_eq!(restricted(&text, &pins).unwrap(), text);
         let swapped = [pins[0].clone(), format!("n==2.5 ; python_version>='3.12' --hash={}", sha('a'))];
         assert!(restricted(&text, &swapped).unwrap_err().starts_with("n==2.5: hash mismatch"));
-        // A local version is not pinned itself, but its files are compared too.
+        // The pin of 2.4 also applies to the local version 2.4+cpu.
         let local = lock("n==2.4+cpu", &[sha('c')]);
         assert!(restricted(&local, &[format!("n==2.4 --hash={}", sha('a'))]).is_err());
     }

@@ -1,11 +1,12 @@
-//! Translates pip's own configuration to settings of uv, which does not read it: a company's mirror is often named there
-//! only. Source: <https://pip.pypa.io/en/stable/topics/configuration/>.
+//! Translates pip's configuration to settings of uv, because uv does not read it and a company's mirror is often
+//! configured for pip only. Source: <https://pip.pypa.io/en/stable/topics/configuration/>.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
-/// The settings of pip with an equivalent of uv. One with several values separates them by blanks or lines.
+/// The settings of pip that have an equivalent: pip's name, uv's name, and the kind of value. Several values are
+/// separated by blanks or line ends.
 const EQUIVALENT: [(&str, &str, Values); 5] = [
     ("index-url", "index-url", Values::One),
     ("extra-index-url", "extra-index-url", Values::Several),
@@ -21,7 +22,7 @@ enum Values {
     Flag,
 }
 
-/// The files that pip reads, the last takes precedence.
+/// The configuration files that pip reads; the last takes precedence.
 pub fn files(variable: &dyn Fn(&str) -> Option<String>, user_home: Option<&Path>) -> Vec<PathBuf> {
     let named = variable("PIP_CONFIG_FILE");
     if named.as_deref() == Some("/dev/null") {
@@ -37,7 +38,8 @@ pub fn files(variable: &dyn Fn(&str) -> Option<String>, user_home: Option<&Path>
     files
 }
 
-/// The settings in these texts of files and in variables, which take precedence, as the text of a `uv.toml`.
+/// Returns the text of a `uv.toml` with pip's settings from these files' texts and from `PIP_*` variables, which take
+/// precedence.
 pub fn as_uv_settings(texts: &[String], variable: &dyn Fn(&str) -> Option<String>) -> String {
     let mut settings: BTreeMap<String, String> = BTreeMap::new();
     texts.iter().for_each(|text| read(text, &mut settings));
@@ -45,7 +47,7 @@ pub fn as_uv_settings(texts: &[String], variable: &dyn Fn(&str) -> Option<String
         let value = variable(&format!("PIP_{}", name.replace('-', "_").to_uppercase()));
         settings.extend(value.map(|value| (name.to_owned(), value)));
     }
-    let translated = EQUIVALENT.iter().filter_map(|(name, of_uv, values)| {
+    let translated = EQUIVALENT.iter().filter_map(|(name, uv_name, values)| {
         let text = settings.get(*name)?;
         let words = || text.split_whitespace().map(|word| Value::String(word.to_owned()));
         let value = match values {
@@ -53,12 +55,12 @@ pub fn as_uv_settings(texts: &[String], variable: &dyn Fn(&str) -> Option<String
             Values::Several => Value::Array(words().collect()),
             Values::Flag => Value::Boolean(["1", "true", "yes", "on"].contains(&text.trim().to_lowercase().as_str())),
         };
-        Some(((*of_uv).to_owned(), value))
+        Some(((*uv_name).to_owned(), value))
     });
     toml::to_string(&translated.collect::<Table>()).unwrap_or_default()
 }
 
-/// Reads the sections of a configuration file that apply to every installation.
+/// Reads the sections of a configuration file that apply to `pip install`.
 fn read(text: &str, settings: &mut BTreeMap<String, String>) {
     let (mut applies, mut last_name) = (false, None::<String>);
     for line in text.lines().filter(|line| !line.trim_start().starts_with(['#', ';']) && !line.trim().is_empty()) {
@@ -97,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn the_files_are_those_of_pip() {
+    fn lists_the_files_that_pip_reads() {
         let none = |_: &str| None;
         let home = Path::new("/h");
         let found = files(&none, Some(home));

@@ -1,5 +1,4 @@
-//! Resolves a declaration to a lock: to the newest versions that can be installed on this machine, and then to those
-//! of every other platform.
+//! Resolves a declaration to a lock: first for this machine, then for all platforms.
 
 use super::build::{Staging, text_lines, unwritable};
 use super::declaration::declared::Declared;
@@ -21,25 +20,26 @@ use std::time::Duration;
 /// Time limit for resolving the requirements once.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(300);
 
-/// The machines that a lock is for.
+/// The platforms that a lock is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Platforms {
-    /// This one, with this Python.
+    /// This machine's, with this Python.
     Here,
-    /// Every one, with this minor version of Python or a newer one.
+    /// Every platform, with this Python version or a newer one.
     All,
 }
 
-/// Which index decides about a package that several have.
+/// Which index uv uses for a package that several indexes have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum IndexOrder {
-    /// The first that has it; uv's default, which keeps a stranger from taking the name of a private package.
+    /// The first index that has the package. uv's default: a stranger who publishes the name of a private package on a
+    /// later index cannot replace the package.
     OnlyFirst,
-    /// The first that has a version that fits.
+    /// The first index that has a matching version.
     FirstThatFits,
 }
 
-/// Resolves the requirements to the newest matching versions.
+/// Resolves a declaration to the newest matching versions. The error is a message for the user.
 pub fn lock(
     uv: &Uv,
     home: &Home,
@@ -54,15 +54,15 @@ pub fn lock(
         Resolution::new(uv, declared, python, &staging, &included).map_err(|error| unwritable(home, &error))?;
     let text = resolution.text(reporter)?;
     checkpoint("environment.locked");
-    let text = pins::restrict(&text, included.pinning())?;
+    let text = pins::restrict(&text, included.pin_lines())?;
     if declared.index.require_hashes {
-        pins::check_all_pinned(&text, included.pinning())?;
+        pins::check_all_pinned(&text, included.pin_lines())?;
     }
     Lock { declared: declared.clone(), python: declared.python_of_lock(python), text }.allowed()
 }
 
-/// Says that an index may decide about a package that an earlier one has, too.
-fn about_other_indexes(declared: &Declared) -> String {
+/// Warning for `IndexOrder::FirstThatFits`: a later index may provide a package that an earlier one has, too.
+fn index_order_warning(declared: &Declared) -> String {
     format!(
         "{}: the first index that has a package has no version of it that fits, so the next indexes are asked, where \
          anybody may use the name of a private package; set UV_INDEX_STRATEGY=first-index in the environment that starts \
@@ -77,8 +77,9 @@ struct Resolution<'a> {
     python: &'a Python,
     requirements_file: PathBuf,
     constraints_file: PathBuf,
+    /// Output file.
     locked: PathBuf,
-    /// All texts in the files.
+    /// The texts of the requirements and the constraints file.
     texts: Vec<String>,
 }
 
@@ -100,15 +101,16 @@ impl<'a> Resolution<'a> {
         Ok(Self { uv, declared, python, requirements_file, constraints_file, locked: file("lock.txt"), texts })
     }
 
-    /// Resolves for this machine first: a lock for all platforms alone may name files that none of its packages has
-    /// here. The versions found here are kept elsewhere where they fit.
+    /// Returns the text of the lock. Resolves for this machine first: a lock for all platforms may contain a version
+    /// without files for this machine. Both calls write the same output file, from which uv keeps versions that match;
+    /// the lock for all platforms is returned only if it contains every version of the first.
     fn text(&self, reporter: &dyn Reporter) -> Result<String, String> {
         let mut order = IndexOrder::OnlyFirst;
         let mut here = self.resolved(Platforms::Here, order, reporter);
         if self.may_try_other_indexes() && here.as_ref().is_err_and(|failure| failure.reason == Reason::NoSolution) {
             order = IndexOrder::FirstThatFits;
-            reporter.report(Progress::Warning(about_other_indexes(self.declared)));
-            // The first failure is the one to show: it names the index that decided.
+            reporter.report(Progress::Warning(index_order_warning(self.declared)));
+            // If the second attempt fails too, the first failure is reported: it names the index that uv used.
             here = self.resolved(Platforms::Here, order, reporter).or(here);
         }
         let here = here.map_err(|failure| airflow_versions::add_advice(failure.message))?;
@@ -119,7 +121,7 @@ impl<'a> Resolution<'a> {
         Ok(if is_the_same_here { everywhere } else { here })
     }
 
-    /// True unless the user has decided about the order of indexes, or there is only one.
+    /// True if several indexes are configured and the user has not set their order.
     fn may_try_other_indexes(&self) -> bool {
         let has_several = !self.declared.index.extra.is_empty()
             || ["UV_INDEX", "UV_EXTRA_INDEX_URL"].iter().any(|name| env_vars::is_set(name));
@@ -129,9 +131,9 @@ impl<'a> Resolution<'a> {
     fn resolved(&self, platforms: Platforms, order: IndexOrder, reporter: &dyn Reporter) -> Result<String, Failure> {
         let failure = |message: String| Failure { reason: Reason::Other, message };
         let variables = &self.declared.variables;
-        let of_index = self.declared.index.environment(variables).map_err(failure)?;
-        let named = variables.required(&self.texts).map_err(failure)?;
-        let environment = of_index.into_iter().chain(named).collect();
+        let index_variables = self.declared.index.environment(variables).map_err(failure)?;
+        let named_variables = variables.required(&self.texts).map_err(failure)?;
+        let environment = index_variables.into_iter().chain(named_variables).collect();
         let arguments = self.arguments(platforms, order);
         self.uv.run(&Call { arguments, limit: RESOLVE_LIMIT, environment, variables }, reporter)?;
         std::fs::read_to_string(&self.locked)

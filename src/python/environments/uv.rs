@@ -21,16 +21,16 @@ use std::time::Duration;
 
 /// The version to download if none is found.
 const VERSION: &str = "0.13.9";
-/// Older versions are ignored: their output and locks differ.
+/// Oldest minor version that is used; older versions write other output and locks.
 const OLDEST: [u32; 2] = [0, 9];
-/// Architecture, platform tag and sha256 of each wheel.
+/// Architecture, platform tag and sha256 of each wheel of `VERSION`.
 const WHEELS: &[(&str, &str, &str)] = &[
     ("x86_64", "manylinux_2_17_x86_64", "d7f459fe4fd247d830351c75686d3996ace3c6f3f728eb0e85a30b7ada0cef19"),
     ("aarch64", "manylinux_2_28_aarch64", "ecb6028d79dc96fbeafffe5c8af62a7099487ebc05a701e76714eebcffd06375"),
 ];
-/// Time limit for 17 MB over a slow line.
+/// Time limit for downloading 17 MB over a slow line.
 const DOWNLOAD_LIMIT: Duration = Duration::from_secs(300);
-/// Time limit for printing its version.
+/// Time limit for uv to print its version.
 const VERSION_LIMIT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,9 +43,9 @@ pub struct Uv {
 pub struct Call<'a> {
     pub arguments: Vec<OsString>,
     pub limit: Duration,
-    /// Variables in addition to the machine's.
+    /// Environment variables in addition to those of every call.
     pub environment: Vec<(String, String)>,
-    /// Values that no message shows.
+    /// Variables whose values are masked in messages.
     pub variables: &'a Variables,
 }
 
@@ -56,10 +56,11 @@ impl Call<'_> {
     }
 }
 
-/// Why a call failed. The message is uv's own.
+/// Why a call failed.
 #[derive(Debug)]
 pub struct Failure {
     pub reason: Reason,
+    /// Message for the user: uv's own, or why uv could not run.
     pub message: String,
 }
 
@@ -67,11 +68,12 @@ pub struct Failure {
 pub enum Reason {
     /// No versions meet all requirements.
     NoSolution,
-    /// An index did not answer, or anything else.
+    /// Any other reason, such as an index that does not answer.
     Other,
 }
 
-/// Finds uv: `LEOFLOW_UV`, the downloaded one, one on PATH, or one beside the program. `None` if it must be downloaded.
+/// Finds uv, in this order: `LEOFLOW_UV`, the downloaded uv, one on PATH, one beside Leoflow's program. `None` if it
+/// must be downloaded.
 pub fn find(home: &Home) -> Option<Uv> {
     let uv = |program: PathBuf| Uv { program, home: home.clone() };
     if let Some(program) = env_vars::path("LEOFLOW_UV") {
@@ -86,12 +88,12 @@ pub fn find(home: &Home) -> Option<Uv> {
     on_path.chain(beside_program).filter(|path| path.is_file()).find(|path| is_new_enough(path)).map(uv)
 }
 
-/// Working directory; not one in which a project's uv settings would apply.
+/// Working directory of uv, outside of any project, so that no project's uv settings apply.
 fn folder(home: &Home) -> PathBuf {
     home.tools().join("uv")
 }
 
-/// The download cache; environments share its files.
+/// uv's cache; the files of environments are hard links to its files.
 fn cache(home: &Home) -> PathBuf {
     folder(home).join("cache")
 }
@@ -100,15 +102,15 @@ fn own_program(home: &Home) -> PathBuf {
     folder(home).join(VERSION).join("uv")
 }
 
-/// The uv for tasks that find none on PATH, existing or not; and its cache.
+/// Path of the uv for tasks that find none on PATH, which may not exist yet, and of uv's cache.
 pub(crate) fn for_tasks(home: &Home) -> (PathBuf, PathBuf) {
     (env_vars::path("LEOFLOW_UV").unwrap_or_else(|| own_program(home)), cache(home))
 }
 
-/// Finds uv, or installs the pinned version from a wheel beside the program or from the index that pip is configured
-/// for. The error is for people; a failure leaves nothing behind.
+/// Finds uv, or installs the pinned version from a wheel beside Leoflow's program or from the index that pip is
+/// configured for. The error is a message for the user; a failure leaves no files behind.
 pub fn ensure(home: &Home, reporter: &dyn Reporter) -> Result<Uv, String> {
-    // Builds that begin at the same time download it once.
+    // One download serves all builds that begin at the same time.
     static DOWNLOADING: Mutex<()> = Mutex::new(());
     let _downloading = DOWNLOADING.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(uv) = find(home) {
@@ -117,7 +119,7 @@ pub fn ensure(home: &Home, reporter: &dyn Reporter) -> Result<Uv, String> {
     let write_error = |error: io::Error| format!("failed to write {}: {error}", home.tools().display());
     let target = folder(home).join(VERSION);
     home.create_folder(&folder(home)).map_err(write_error)?;
-    if shared::take(home, &target)
+    if shared::copy_from_other_instance(home, &target)
         && let Some(uv) = find(home)
     {
         return Ok(uv);
@@ -189,7 +191,7 @@ fn is_new_enough(program: &Path) -> bool {
     version_in(&String::from_utf8_lossy(&printed)).is_some_and(|version| version >= OLDEST)
 }
 
-/// Parses `uv 0.13.9 (…)`.
+/// Parses the major and minor version from `uv 0.13.9 (…)`.
 fn version_in(text: &str) -> Option<[u32; 2]> {
     let mut numbers = text.strip_prefix("uv ")?.split(['.', ' ']).map(|part| part.trim().parse().ok());
     Some([numbers.next()??, numbers.next()??])
@@ -217,7 +219,8 @@ impl Uv {
         result.map_err(|failure| Failure { message: masked(&failure.message), ..failure })
     }
 
-    /// Installs a Python of these versions as a folder in `target`, unless one is there.
+    /// Installs a Python of these versions (a version request) as a folder in `target`, unless one is installed there.
+    /// The error is a message for the user.
     pub fn install_python(
         &self,
         versions: &str,
@@ -238,12 +241,12 @@ impl Uv {
         reporter: &dyn Reporter,
     ) -> Result<(), Failure> {
         let failure = |message: String| Failure { reason: Reason::Other, message };
-        // With the user's own uv the folder may not exist.
+        // If the uv is the user's own, the folder may not exist yet.
         let folder = folder(&self.home);
         self.home.create_folder(&folder).map_err(|error| failure(format!("{}: {error}", folder.display())))?;
         if !cache(&self.home).exists() {
-            // Without it, each instance downloads the same packages again.
-            shared::take(&self.home, &cache(&self.home));
+            // Copies the cache of another instance, so that each instance need not download the same packages.
+            shared::copy_from_other_instance(&self.home, &cache(&self.home));
         }
         let settings = settings(&folder).map_err(failure)?;
         command
@@ -278,7 +281,8 @@ impl Uv {
 /// uv's exit code if the requirements cannot all be met.
 const NO_SOLUTION: i32 = 1;
 
-/// Writes the settings that apply here to a file of ours: uv reads no other settings than a file named explicitly.
+/// Writes the applicable settings of the user's uv and pip to `uv.toml` in `folder`, for `--config-file`; with that
+/// option uv reads no other settings file. The error is a message for the user.
 fn settings(folder: &Path) -> Result<PathBuf, String> {
     let read_own =
         |path: &Path| files::read_text(path, 1024 * 1024).map_err(|error| format!("{}: {error}", path.display()));
@@ -292,8 +296,8 @@ fn settings(folder: &Path) -> Result<PathBuf, String> {
             Err(error) => return Err(format!("{}: {error}", path.display())),
         }
     }
-    if !uv_settings::names_index(&texts) && !uv_variables::name_index() {
-        texts.push((PathBuf::from("/pip.conf"), of_pip()));
+    if !uv_settings::names_index(&texts) && !uv_variables::has_index_variable() {
+        texts.push((PathBuf::from("/pip.conf"), settings_from_pip()));
     }
     let named: Vec<(&Path, String)> = texts.iter().map(|(path, text)| (path.as_path(), text.clone())).collect();
     let (text, file) = (uv_settings::merge_applicable(&named)?, folder.join("uv.toml"));
@@ -307,15 +311,16 @@ fn settings(folder: &Path) -> Result<PathBuf, String> {
     Ok(file)
 }
 
-/// The settings of pip, which apply where uv has no index of its own.
-fn of_pip() -> String {
+/// The settings of pip as the text of a `uv.toml`. They apply if uv has no index of its own.
+fn settings_from_pip() -> String {
     let paths = pip_settings::files(&env_vars::text, env_vars::user_home().as_deref());
     // pip ignores files that it cannot read, too.
     let texts = paths.iter().filter_map(|file| files::read_text(file, 1024 * 1024).ok().flatten());
     pip_settings::as_uv_settings(&texts.collect::<Vec<_>>(), &env_vars::text)
 }
 
-/// The files that uv reads, the first takes precedence: <https://docs.astral.sh/uv/concepts/configuration-files/>.
+/// The settings files that uv reads; the first takes precedence:
+/// <https://docs.astral.sh/uv/concepts/configuration-files/>.
 fn settings_files() -> Vec<PathBuf> {
     if env_vars::is_set("UV_NO_CONFIG") {
         return Vec::new();

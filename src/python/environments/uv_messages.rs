@@ -1,31 +1,33 @@
-//! Turns the output of uv into a message for users, who cannot give uv the options that it names.
+//! Turns the output of uv into a message for users. uv's hints name options of uv, which Leoflow's users cannot pass,
+//! so they are replaced by variables and settings.
 
 use super::uv_variables;
 
-/// Options that uv suggests and that no variable sets, with what has the same effect here. `{}` is the option's value.
-const INSTEAD: [(&str, &str); 3] = [
+/// Options that uv suggests and that no variable sets, each with a replacement. `{}` is the option's value.
+const REPLACEMENTS: [(&str, &str); 3] = [
     ("prerelease", "--pre in requirements.txt"),
     ("allow-insecure-host", "`--trusted-host {}` in requirements.txt"),
     ("refresh", "`leoflow env update --reinstall`"),
 ];
-/// A certificate that no authority of this machine has signed.
+/// Texts in uv's message about a certificate that no authority of this machine has signed.
 const UNKNOWN_ISSUER: [&str; 2] = ["UnknownIssuer", "invalid peer certificate"];
 const ABOUT_ISSUERS: &str = "hint: does a proxy inspect TLS? Add its certificate to the system's, or name it in \
                              SSL_CERT_FILE; see docs/how-to/use-behind-a-proxy.md";
 
-/// uv's error message: from the first line of an error to the end.
+/// uv's error message, from the first line of an error to the end of the output; without such a line, the last three
+/// lines. `None` if that is empty.
 pub fn error_message(output_lines: &[String]) -> Option<String> {
     let starts = ["error", "  ×", "×"];
     let start = output_lines.iter().position(|line| starts.iter().any(|start| line.starts_with(start)));
     let lines = &output_lines[start.unwrap_or(output_lines.len().saturating_sub(3))..];
     let text = lines.join("\n").trim().trim_start_matches("error: ").to_owned();
-    (!text.is_empty()).then(|| followable(&text))
+    (!text.is_empty()).then(|| with_usable_hints(&text))
 }
 
-/// The message with hints that the user can follow.
-fn followable(text: &str) -> String {
+/// Replaces hints by hints that a user of Leoflow can follow.
+fn with_usable_hints(text: &str) -> String {
     let translated = with_options_replaced(text, |option, value| {
-        in_a_project(option, value).or_else(|| variable(option, value, uv_variables::is_passed))
+        replacement(option, value).or_else(|| variable(option, value, uv_variables::is_passed))
     });
     match UNKNOWN_ISSUER.iter().any(|words| text.contains(words)) {
         true => format!("{translated}\n{ABOUT_ISSUERS}"),
@@ -33,20 +35,20 @@ fn followable(text: &str) -> String {
     }
 }
 
-/// What a project or a command of ours has in place of an option of uv.
-fn in_a_project(option: &str, value: Option<&str>) -> Option<String> {
-    let (_, instead) = INSTEAD.iter().find(|(name, _)| *name == option)?;
-    Some(instead.replace("{}", value.unwrap_or("HOST")))
+/// The setting or command of Leoflow that replaces an option of uv.
+fn replacement(option: &str, value: Option<&str>) -> Option<String> {
+    let (_, text) = REPLACEMENTS.iter().find(|(name, _)| *name == option)?;
+    Some(text.replace("{}", value.unwrap_or("HOST")))
 }
 
-/// The variable in place of an option of uv, if uv receives it from Leoflow.
+/// The environment variable that replaces an option of uv, if Leoflow passes it to uv.
 fn variable(option: &str, value: Option<&str>, is_passed: impl Fn(&str) -> bool) -> Option<String> {
     let name = format!("UV_{}", option.replace('-', "_").to_uppercase());
     is_passed(&name).then(|| format!("`{name}={}`", value.unwrap_or("1")))
 }
 
-/// Returns the message with each quoted option of uv replaced by what `instead` returns for its name and value. A hint
-/// with an option that has no replacement is removed.
+/// Replaces each quoted option of uv in a message by the text that `instead` returns for its name and value. Removes a
+/// hint with an option that has no replacement.
 fn with_options_replaced(message: &str, instead: impl Fn(&str, Option<&str>) -> Option<String>) -> String {
     let mut blocks: Vec<Vec<&str>> = vec![Vec::new()];
     for line in message.lines() {
@@ -73,12 +75,12 @@ fn is_hint(block: &[&str]) -> bool {
     block.first().is_some_and(|line| line.trim_start().starts_with("hint:"))
 }
 
-/// Replaces the quoted options; returns whether all have a replacement, too.
+/// Replaces the quoted options; also returns whether all of them have a replacement.
 fn replaced(text: &str, instead: &impl Fn(&str, Option<&str>) -> Option<String>) -> (String, bool) {
     let parts: Vec<&str> = text.split('`').collect();
     let (mut replaced, mut is_complete) = (String::new(), true);
     for (index, part) in parts.iter().enumerate() {
-        // Every second part is quoted, if a quote follows.
+        // Parts with an odd index are quoted; the last one may lack its closing quote.
         if index % 2 == 0 {
             replaced.push_str(part);
             continue;
@@ -118,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn hints_name_what_a_project_has_for_an_option() {
+    fn hints_name_a_setting_in_place_of_an_option() {
         let message = |line: &str| error_message(&[format!("error: it is cold\n  hint: {line}")]).unwrap();
         let text = message("Consider `--allow-insecure-host\n  a.example`, or not");
         assert_eq!(text, "it is cold\n  hint: Consider `--trusted-host a.example` in requirements.txt, or not");

@@ -1,12 +1,12 @@
-//! Filters the user's own uv settings: those about where packages come from and how to get there apply. The others are
-//! for manual installations and would break or redirect Leoflow's: `[pip] target`, `required-version`, constraints, or
-//! a `pyproject.toml` in the user's home, which uv finds above its folder.
+//! Filters the user's own uv settings: keeps those about the sources of packages and the network. The others are for
+//! manual installations and would break or redirect Leoflow's: `[pip] target`, `required-version`, constraints, or a
+//! `pyproject.toml` in the user's home, which uv finds above its working directory.
 //! Source: <https://docs.astral.sh/uv/reference/settings/>.
 
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
-/// The settings that apply, at the top of a file and in its table `pip`.
+/// The settings that are kept, at the top level of a file and in its table `pip`.
 pub(super) const APPLICABLE: &[&str] = &[
     "allow-insecure-host",
     "concurrent-downloads",
@@ -42,7 +42,7 @@ pub fn names_index(files: &[(PathBuf, String)]) -> bool {
 }
 
 /// Merges the applicable settings of these files (path and text) into the text of a file for `--config-file`. The first
-/// file takes precedence. The error is for people.
+/// file takes precedence. The error is a message for the user.
 pub fn merge_applicable(files: &[(&Path, String)]) -> Result<String, String> {
     let mut merged = Table::new();
     for (path, text) in files {
@@ -63,7 +63,8 @@ pub fn merge_applicable(files: &[(&Path, String)]) -> Result<String, String> {
     toml::to_string(&merged).map_err(|error| error.to_string())
 }
 
-/// Adds applicable settings of a file in `folder`. A setting that is already there stays; a list is extended.
+/// Adds the applicable settings of a file in `folder` to `merged`. A setting that `merged` has stays; a list is
+/// extended.
 fn merge_into(merged: &mut Table, settings: Table, folder: &Path) {
     for (name, value) in settings.into_iter().filter(|(name, _)| APPLICABLE.contains(&name.as_str())) {
         let value = if name == "find-links" { absolute(value, folder) } else { value };
@@ -76,7 +77,7 @@ fn merge_into(merged: &mut Table, settings: Table, folder: &Path) {
     }
 }
 
-/// Makes the paths among links absolute: uv resolves them relative to the file that contains them.
+/// Makes the paths in `find-links` absolute: uv resolves them relative to the settings file, which is another one now.
 fn absolute(links: Value, folder: &Path) -> Value {
     match links {
         Value::Array(links) => Value::Array(links.into_iter().map(|link| absolute(link, folder)).collect()),

@@ -1,11 +1,11 @@
-//! The environment of uv: what says where packages come from and how they are built. Listed in
+//! The environment variables that uv gets: the sources of packages, the network, and tools for builds. Listed in
 //! docs/reference/environment-variables.md.
 
 use leoflow_base::sys::env_vars;
 use std::ffi::OsString;
 
-/// Variables of our environment that uv gets in addition to those of DAGs. They say where packages come from and how to
-/// get there; where they go and for which Python is set here.
+/// Variables of our environment that uv gets in addition to those of DAGs: the sources of packages and the network.
+/// Variables for the target folder and the Python are not passed, because Leoflow sets these.
 const PASSED: &[&str] = &[
     "NETRC",
     "UV_CONCURRENT_DOWNLOADS",
@@ -63,9 +63,9 @@ const BUILD: &[&str] = &[
     "SSH_AUTH_SOCK",
 ];
 
-/// Variables that the user's own override: seconds without a byte and number of retries, both small, because other
-/// builds wait while an index does not answer; and the system's certificates, to which a proxy that inspects TLS has
-/// added its own (uv before 0.11 knows the first name only).
+/// Defaults that the user's own variables override. The timeout (seconds without a byte) and the number of retries are
+/// small, because other builds wait while an index does not answer. uv uses the system's certificates, because a proxy
+/// that inspects TLS needs its own among them (uv before 0.11 knows only `UV_NATIVE_TLS`).
 pub const DEFAULTS: [(&str, &str); 4] =
     [("UV_HTTP_TIMEOUT", "20"), ("UV_HTTP_RETRIES", "2"), ("UV_NATIVE_TLS", "true"), ("UV_SYSTEM_CERTS", "true")];
 
@@ -74,8 +74,8 @@ pub fn is_passed(name: &str) -> bool {
     PASSED.contains(&name) || BUILD.contains(&name) || name.starts_with(PASSED_PREFIX)
 }
 
-/// True if our environment names an index for uv.
-pub fn name_index() -> bool {
+/// True if a variable of our environment configures an index for uv.
+pub fn has_index_variable() -> bool {
     let names = ["UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_NO_INDEX"];
     names.iter().any(|name| env_vars::is_set(name))
 }
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn settings_apply_as_variables_and_in_files() {
-        // Their variables have other names, or belong to all programs.
+        // The variables of these settings have other names, or are not specific to uv.
         let others = ["allow-insecure-host", "http-proxy", "https-proxy", "no-proxy"];
         for name in uv_settings::APPLICABLE.iter().filter(|name| !others.contains(name)) {
             let variable = format!("UV_{}", name.replace('-', "_").to_uppercase());

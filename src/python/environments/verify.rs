@@ -1,4 +1,4 @@
-//! Compares the files of an environment with the hashes that were recorded when its packages were installed.
+//! Compares the files of an environment with the hashes in the RECORD files of its packages.
 
 use super::installed::site_packages;
 use base64::Engine;
@@ -15,7 +15,7 @@ pub struct Verified {
     pub damaged: Vec<PathBuf>,
 }
 
-/// Reads all files of the packages in an environment, which takes seconds for large ones.
+/// Reads all files of the packages in an environment, which takes seconds for a large environment.
 pub fn verify(folder: &Path) -> Verified {
     let mut verified = Verified::default();
     for packages in site_packages(folder) {
@@ -39,8 +39,8 @@ pub fn verify(folder: &Path) -> Verified {
     verified
 }
 
-/// The path and the sha256, in hexadecimal, in a line of a RECORD; `None` for files without one, such as compiled modules:
-/// <https://packaging.python.org/en/latest/specifications/recording-installed-packages/>.
+/// Parses a line of a RECORD: the path, and the sha256 in hexadecimal. `None` for a file without a hash, such as a
+/// compiled module: <https://packaging.python.org/en/latest/specifications/recording-installed-packages/>.
 fn recorded(line: &str) -> Option<(String, String)> {
     let (rest, _size) = line.rsplit_once(',')?;
     let (path, hash) = rest.rsplit_once(',')?;

@@ -6,7 +6,7 @@ import sys
 
 if __name__ == "__main__":
     here = os.path.dirname(os.path.abspath(__file__))
-    # First in the path, so that user files cannot shadow `leoflow`, or `airflow` where Airflow is not installed.
+    # First on the module search path, so that user files cannot shadow `leoflow` or the small package's `airflow`.
     sys.path[0] = here
     job, options = sys.argv[1], json.loads(sys.argv[2])
     from leoflow.entry import working_folder
@@ -15,21 +15,21 @@ if __name__ == "__main__":
     if job != "zygote":
         from leoflow.entry import dotenv
 
-        # Must precede the import of Airflow and libraries, which may read variables only at import.
+        # Precedes the import of Airflow and of libraries, which may read variables only at import.
         dotenv.load_first(options.get("work_in") or [])
     if "base_url" in options:
-        # Base of links to the web UI; a project's .env may override it.
+        # Base of links to the web UI. A project's .env takes precedence.
         os.environ.setdefault("AIRFLOW__API__BASE_URL", options["base_url"])
     if "airflow_home" in options:
         from leoflow.common import real_sdk
 
-        real_sdk.use(options["airflow_home"])
+        real_sdk.activate(options["airflow_home"])
     else:
         sys.path.insert(0, os.path.join(here, "small"))
     if "uv" in options:
         from leoflow.common import uv
 
-        uv.offer(options["uv"], options["uv_cache"])
+        uv.add_to_path(options["uv"], options["uv_cache"])
     sys.argv = [options.get("path") or options.get("folder") or job]
     if job == "parse":
         from leoflow.entry.parse import main

@@ -4,11 +4,11 @@ use leoflow_base::sys::fs::files;
 use std::io;
 use std::path::Path;
 
-/// Bytes; a larger file is data, not a DAG file.
+/// Size limit, bytes; a larger file is data, not a DAG file.
 const LARGEST_FILE: u64 = 16 * 1024 * 1024;
 
-/// True if a file is worth importing: it mentions DAGs, or cannot be read, which its import will report. A large file
-/// is data.
+/// True for a Python file that is worth importing: its text mentions DAGs, or it cannot be read, which the import then
+/// reports. False for a file above `LARGEST_FILE`.
 pub fn is_dag_file(path: &Path) -> bool {
     if path.extension().is_none_or(|end| end != "py") {
         return false;
@@ -19,7 +19,7 @@ pub fn is_dag_file(path: &Path) -> bool {
     }
 }
 
-/// Airflow's heuristic, with our package name besides its own: most Python files have no DAGs and are not imported.
+/// Airflow's heuristic `might_contain_dag`, extended by our package name: most Python files need no import.
 fn might_have_dags(text: &[u8]) -> bool {
     let contains_word = |word: &[u8]| text.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word));
     (contains_word(b"dag") || contains_word(b"asset")) && (contains_word(b"airflow") || contains_word(b"leoflow"))

@@ -30,7 +30,7 @@ impl Stamp {
         fs::metadata(path).ok().map(|meta| Self::of(&meta))
     }
 
-    /// True if the file was written since `time`, by its file system's clock.
+    /// True if the file was modified at or after `time`, in spite of `CLOCK_GRAIN`.
     pub fn is_since(&self, time: SystemTime) -> bool {
         let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         self.modified.0.saturating_add(CLOCK_GRAIN) >= since.cast_signed()
@@ -46,14 +46,14 @@ const CLOCK_GRAIN: i64 = 1;
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Scan {
-    /// All Python files, with DAGs or not, and the settings of projects.
+    /// All Python files, with DAGs or not, and the settings files of projects.
     pub files: BTreeMap<PathBuf, Stamp>,
-    /// Which of them may be DAG files.
+    /// Decides which of the files may be DAG files.
     pub dag_places: DagPlaces,
-    /// Folders to watch: those scanned, and those that linked files are in.
+    /// Folders to watch: those scanned, and those that contain the targets of linked files.
     pub folders: Vec<PathBuf>,
-    /// Folders and files that could not be scanned completely, and why, for people. Earlier knowledge of files at or
-    /// below them stays valid.
+    /// Folders and files that could not be scanned completely, each with the reason, a message for the user. Results of
+    /// earlier scans stay valid for files at or below these paths.
     pub unscanned: BTreeMap<PathBuf, String>,
 }
 
@@ -68,9 +68,9 @@ impl Scan {
 /// Limits of a scan.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Folders of one project. Of more, only those nearest to its top are scanned.
+    /// Folders of one project. If it has more, only those nearest to its top are scanned.
     pub folders: usize,
-    /// Time for one project. A project on a hanging mount is abandoned, and the others are scanned.
+    /// Time for one project. When it expires, as on a hanging mount, the scan goes on with the next project.
     pub time: Duration,
 }
 
@@ -84,8 +84,9 @@ struct PendingFolder {
 }
 
 /// Scans the workspace project by project, so that no project blocks another. Skips hidden folders, virtual
-/// environments, installed packages, caches, and what `.airflowignore` and `.leoflowignore` name. Follows links, but
-/// scans each folder once. `avoid` names projects to skip this time, with the reason.
+/// environments, installed packages, caches, and paths that `.airflowignore` and `.leoflowignore` exclude. Follows
+/// symbolic links, but scans each folder once. `avoid` has the paths to skip this time, each with the reason. The error
+/// is that of reading the workspace's own folder.
 pub fn scan(workspace: &Path, syntax: Syntax, limits: Limits, avoid: &BTreeMap<PathBuf, String>) -> io::Result<Scan> {
     let visited = Arc::new(Visited { avoid: avoid.clone(), ..Visited::default() });
     let mut scan = Scan::default();
@@ -124,10 +125,11 @@ pub fn scan(workspace: &Path, syntax: Syntax, limits: Limits, avoid: &BTreeMap<P
 /// The reason given for a project on a hanging mount.
 pub const NO_ANSWER: &str = "It did not answer";
 
-/// Extra time in which a walk that is not blocked notices its own time limit.
+/// Extra time for a walk to notice its own time limit; only a blocked walk takes longer.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Scans projects in its own thread: a thread that blocks on a hanging mount cannot be interrupted, only abandoned.
+/// Scans projects in a thread of its own: a thread that blocks on a hanging mount cannot be interrupted, only
+/// abandoned.
 struct Walker {
     projects: mpsc::Sender<PendingFolder>,
     scans: mpsc::Receiver<Scan>,
@@ -147,20 +149,21 @@ impl Walker {
         Self { projects, scans }
     }
 
-    /// Scans a project; `None` when it takes longer than `limit`.
+    /// Scans a project; `None` if that takes longer than `limit`.
     fn walk(&self, project: PendingFolder, limit: Duration) -> Option<Scan> {
         self.projects.send(project).ok()?;
         self.scans.recv_timeout(limit).ok()
     }
 }
 
-/// Folders already scanned, so that links lead to none twice.
+/// State that the walks of all projects share.
 #[derive(Debug, Default)]
 struct Visited {
+    /// Device and inode of the folders already scanned: symbolic links may lead to a folder several times.
     folders: Mutex<HashSet<(u64, u64)>>,
-    /// Paths to skip this time.
+    /// Paths to skip this time, each with the reason.
     avoid: BTreeMap<PathBuf, String>,
-    /// Folders of link targets: a linked file changes there.
+    /// Folders that contain the targets of linked files: a change of a linked file shows there.
     linked: Mutex<BTreeSet<PathBuf>>,
 }
 
@@ -215,14 +218,14 @@ fn too_slow(limits: Limits) -> String {
     format!("It was not scanned completely within {} s.", limits.time.as_secs())
 }
 
-/// Notes an error, unless the path has been removed in the meantime.
+/// Records an error, unless the path has been removed in the meantime.
 fn note_error(scan: &mut Scan, path: PathBuf, error: &io::Error) {
     if error.kind() != io::ErrorKind::NotFound {
         scan.unscanned.insert(path, format!("Failed to read it: {error}"));
     }
 }
 
-/// Scans the files of a folder and adds its folders to `subfolders`. What was found before an error stays.
+/// Scans the files of a folder and adds its folders to `subfolders`. After an error, the results so far stay.
 fn scan_folder(
     pending: PendingFolder,
     scan: &mut Scan,
@@ -238,7 +241,7 @@ fn scan_folder(
     for entry in entries {
         let entry = match entry {
             Ok(entry) => entry,
-            // The entries after it are unknown.
+            // The entries after an error are unknown.
             Err(error) => {
                 note_error(scan, scanned.clone(), &error);
                 break;
@@ -271,11 +274,11 @@ fn scan_entry(
         }
     };
     if kind.as_ref().is_ok_and(FileType::is_dir) {
-        // No stat here: it may be a hanging mount, which must only block its own walk.
+        // No stat here: the folder may be a hanging mount, which must block only the walk of its own project.
         return descend(path);
     }
     let is_link = kind.as_ref().is_ok_and(FileType::is_symlink);
-    // Most entries are neither a link nor relevant, and need no stat.
+    // Most entries are neither a symbolic link nor relevant, and need no stat.
     if !is_link && kind.is_ok() && !is_of_interest(&name) {
         return;
     }
@@ -305,7 +308,7 @@ fn scan_entry(
     }
 }
 
-/// True for Python files and the settings of projects.
+/// True for Python files and the settings files of projects.
 fn is_of_interest(name: &str) -> bool {
     name.ends_with(".py") && !name.starts_with('.') || name == project::FILE
 }
@@ -314,7 +317,7 @@ fn is_skipped(name: &str) -> bool {
     name.starts_with('.') || ["__pycache__", "node_modules", "site-packages"].contains(&name)
 }
 
-/// Metadata of a link's target, with a time limit.
+/// Metadata of a symbolic link's target; an error of kind `TimedOut` after `LINK_LIMIT`.
 fn link_target(path: &Path) -> io::Result<Metadata> {
     let (sender, answer) = mpsc::channel();
     let target = path.to_owned();
@@ -328,11 +331,11 @@ fn link_target(path: &Path) -> io::Result<Metadata> {
 /// Time limit for reading the target of a link, which may be on a hanging mount.
 const LINK_LIMIT: Duration = Duration::from_secs(2);
 
-/// The DAG files in a folder and below it, as the server finds them in its workspace.
+/// The DAG files in a folder and below it, by the rules that the server applies to its workspace.
 pub fn dag_files(folder: &Path, workspace: Option<&Path>) -> io::Result<Vec<PathBuf>> {
     let scan = scan(folder, Syntax::from_environment(), LIMITS, &BTreeMap::new())?;
     let places = DagPlaces::around(folder, workspace, &scan.folders);
-    Ok(scan.files.into_keys().filter(|path| places.hold(path) && is_dag_file(path)).collect())
+    Ok(scan.files.into_keys().filter(|path| places.allows(path) && is_dag_file(path)).collect())
 }
 
 #[cfg(test)]

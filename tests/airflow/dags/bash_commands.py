@@ -24,12 +24,12 @@ with DAG(dag_id="bash_commands", schedule=None):
         bash("pipe", "false | echo piped"),
         bash("bash_features", 'x=(a b c); [[ "${x[*]}" == a*c ]] && echo "${x[-1]}" $((6 * 7))'),
         bash("processed", "echo '1,2,3'", output_processor=lambda output: [int(one) for one in output.split(",")]),
-        # Only `env`, and the AIRFLOW_CTX variables.
+        # The environment is only `env` and the AIRFLOW_CTX variables.
         bash("env_alone", 'echo "${GIVEN}-${HOME-unset}-${AIRFLOW_CTX_TASK_ID-unset}"', env={"GIVEN": "a b"}),
         bash("env_appended", 'echo "${GIVEN}-${HOME:+set}-${PATH:+set}"', env={"GIVEN": "x"}, append_env=True),
         bash("env_inherited", 'echo "${HOME:+set}-${PATH:+set}-${GIVEN-unset}"'),
         bash("cwd_root", "pwd", cwd="/"),
-        # An empty temporary folder.
+        # The default working directory is an empty temporary folder.
         bash("cwd_default", 'test "$PWD" != "$HOME" && echo "$(ls -A | wc -l) $(touch here; ls)"'),
         bash("reads_script_text", "set -euo pipefail\nfor i in 1 2 3; do\n  echo \"line $i\"\ndone\n"),
     ]
@@ -56,7 +56,7 @@ with DAG(dag_id="bash_commands", schedule=None):
 
     @task
     def look(ti=None):
-        # The folder of the previous task is deleted, and this one is different.
+        # The working directory of the previous task is deleted; this task has another one.
         return [ti.xcom_pull(task_ids="last_line"), os.path.exists("here")]
 
     lines >> others[0]

@@ -69,5 +69,5 @@ with DAG(dag_id="failures", schedule=None, default_args={"retries": 0}):
     takes(returns_no_json())
     no_dict() >> no_text_key()
     no_text_key.override(task_id="no_text_key_either")()
-    # Its only XCom is the return value, which has another key.
+    # The only XCom of `a_dict` has the key `return_value`.
     takes(a_dict()["there"])

@@ -18,7 +18,7 @@ def show_context(ti, task, dag, run_id, dag_run, params):
     }
 
 
-# A run that is triggered manually has no logical date, so the context has none of these.
+# A run that is triggered manually has no logical date, so the context lacks these keys.
 def dates(ds=None, ts=None, logical_date=None, data_interval_start=None, data_interval_end=None, **context):
     names = ("ds", "ds_nodash", "ts", "ts_nodash", "logical_date", "data_interval_start", "data_interval_end")
     whole = get_current_context()
@@ -55,7 +55,7 @@ with DAG(
     def given(value, params=None, ti=None, run_id=None):
         return [value, params["number"], ti.task_id, run_id == ti.run_id]
 
-    # A parameter with a default that is no context key is a plain argument.
+    # `value` is no context key, so it keeps its default; `ds` is one.
     @task
     def keeps_default(value="default", ds=None):
         return [value, ds]

@@ -9,7 +9,7 @@ NAME = "compare_python_calls"
 
 
 def echo(*args, **kwargs):
-    # Also contains the context, which is not returned.
+    # `kwargs` also contains the context, which is not returned.
     return {"args": list(args), "kwargs": {key: kwargs[key] for key in sorted(kwargs) if key.startswith("x_")}}
 
 

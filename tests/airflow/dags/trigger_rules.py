@@ -21,7 +21,7 @@ def bad():
 
 @task
 def skips():
-    # After the failure: the first of the two decides the state under all_success.
+    # Ends after the failure: under all_success, the upstream task that ends first decides the state.
     time.sleep(4)
     raise AirflowSkipException("skipped")
 

@@ -1,6 +1,6 @@
-//! Addresses in requirements: which may be stored and displayed, and how one leads to another.
+//! Addresses (URLs) in requirements: checks them for secrets, removes their logins and resolves relative references.
 
-/// What a user name of a real login rarely has: the prefixes of tokens of GitHub and GitLab.
+/// Prefixes of the access tokens of GitHub and GitLab.
 const TOKEN_PREFIXES: [&str; 6] = ["ghp_", "gho_", "ghs_", "ghu_", "github_pat_", "glpat-"];
 /// Length from which a user name with digits counts as a token.
 const TOKEN_LENGTH: usize = 20;
@@ -12,26 +12,26 @@ pub fn is_web(text: &str) -> bool {
         .any(|scheme| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)))
 }
 
-/// The option before the address of an included file, among requirements.
+/// Option that includes a file, in a list of requirements.
 const INCLUDE: &str = "-r";
 
-/// The line among requirements that includes the file at an address.
+/// The line in a list of requirements that includes the file at an address.
 pub fn include_line(address: &str) -> String {
     format!("{INCLUDE} {address}")
 }
 
-/// The address of an included file that stands among requirements.
+/// The address in a line that includes a file; `None` for a requirement.
 pub fn included_address(requirement: &str) -> Option<&str> {
     requirement.strip_prefix(INCLUDE).map(str::trim).filter(|address| is_constraints_file(address))
 }
 
-/// True for the address of a file of constraints: a constraint itself begins with a name.
+/// True for the address of a constraints file; a single constraint begins with a package name instead.
 pub fn is_constraints_file(constraint: &str) -> bool {
     is_web(constraint) || constraint.starts_with("${")
 }
 
-/// Checks that the login of an address is no secret: it is stored in the datastore and displayed. A user name alone is
-/// none, and `${NAME}` stands for one. The error is for people.
+/// Checks that an address contains no password or token, because addresses are stored in the datastore and displayed. A
+/// user name alone is allowed, and `${NAME}` in place of a password. The error is a message for the user.
 pub fn check_login(address: &str) -> Result<(), String> {
     let Some((scheme, rest)) = address.split_once("://") else { return Ok(()) };
     let Some((login, _)) = authority(rest).rsplit_once('@') else { return Ok(()) };
@@ -48,7 +48,7 @@ pub fn check_login(address: &str) -> Result<(), String> {
     .to_owned())
 }
 
-/// The part of an address up to its path.
+/// The user, host and port of an address; `rest` is the address after `://`.
 fn authority(rest: &str) -> &str {
     rest.split(['/', '#', '?', ' ']).next().unwrap_or_default()
 }
@@ -62,7 +62,7 @@ fn is_token(user: &str) -> bool {
     !is_variable(user) && (is_long || TOKEN_PREFIXES.iter().any(|prefix| user.starts_with(prefix)))
 }
 
-/// A text without the logins of its addresses.
+/// Returns the text without the logins (`user:password@`) in its addresses.
 pub fn without_logins(text: &str) -> String {
     let mut parts = text.split("://");
     let mut result = parts.next().unwrap_or_default().to_owned();
@@ -73,7 +73,7 @@ pub fn without_logins(text: &str) -> String {
     result
 }
 
-/// The address that a file at the address `base` means by `reference`.
+/// Resolves a reference, absolute or relative, that stands in the file at the address `base`.
 pub fn join(base: &str, reference: &str) -> String {
     if is_web(reference) {
         return reference.to_owned();
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_at_an_address_leads_to_its_neighbours() {
+    fn references_resolve_against_the_address_of_their_file() {
         for (base, reference, expected) in [
             ("https://h/a/base.txt?ref=1", "more.txt", "https://h/a/more.txt"),
             ("https://h/a/base.txt", "/b/more.txt", "https://h/b/more.txt"),

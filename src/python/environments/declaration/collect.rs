@@ -1,5 +1,6 @@
-//! What a project declares about the environment of its DAGs: in `leoflow.yaml`, `pyproject.toml`, `requirements.txt`
-//! beside the DAG, or a block in the file itself. Two conflicting declarations are an error that names both.
+//! Collects what a project declares about the environment of its DAGs: in `leoflow.yaml`, in `pyproject.toml` or
+//! `requirements.txt` beside the DAG file, or in a block of the DAG file itself. Two conflicting declarations are an
+//! error that names both.
 
 use super::declared::Declared;
 use super::index::Index;
@@ -22,15 +23,16 @@ pub struct DagLocation<'a> {
 }
 
 impl DagLocation<'_> {
-    /// A variable of the project. pip does not expand an empty one either.
+    /// A variable of the project's `.env`; `None` if it is empty, because pip does not expand an empty variable either.
     fn variable(&self, name: &str) -> Option<String> {
         dotenv::variable(self.folders, name).filter(|value| !value.is_empty())
     }
 }
 
 /// Collects the declarations for a DAG file: those of its project's settings (`environment`), of files beside it and of
-/// the file itself; without any of these, those of the workspace's settings. `None` if the plain interpreter is enough.
-/// `read` collects the paths of the files that decide it, existing or not. The error is for people.
+/// the file itself; without any of these, those of the workspace's settings and files. `None` if the plain interpreter
+/// is enough. Adds to `read` the paths of all files that the result depends on, existing or not. The error is a message
+/// for the user.
 pub(crate) fn collect_declared(
     location: &DagLocation<'_>,
     environment: Option<EnvironmentSettings>,
@@ -44,7 +46,7 @@ pub(crate) fn collect_declared(
         sources.extend(source_from_settings(project, environment, location, read)?);
     }
     sources.extend(files_beside(location, included.as_deref(), read)?);
-    // Not added to `read`: changes of the file itself are watched anyway.
+    // The DAG file is not added to `read`: the server watches it anyway.
     if let Some(text) = project_text::text_of(location.file, &mut Vec::new()).ok().flatten() {
         let declaration = requirements::read_script(location.file, &text)?;
         sources
@@ -61,7 +63,7 @@ pub(crate) fn collect_declared(
         let mut environment = workspace_settings(read)?;
         let included = environment.as_ref().and_then(|settings| settings.requirements.clone());
         if declares_nothing && location.project.is_some() {
-            // A repository that is the workspace has its requirements at the top.
+            // If the workspace is one repository, the requirements of all projects are in its top folder.
             let included = included.map(|name| workspace.join(name));
             sources.extend(files_in(&[workspace], location, included.as_deref(), read)?);
         }
@@ -81,9 +83,10 @@ pub(crate) fn collect_declared(
     }))
 }
 
-/// The file beside the project's settings that lists requirements, if any; the file that the settings include
-/// (`included`) does not count. That of the workspace, if the project has none and `settings` list none either.
-pub fn listed_beside(
+/// Finds the file, other than `leoflow.yaml`, that lists the requirements of a DAG file: one beside the DAG file, the
+/// DAG file itself or, if neither the project nor its `settings` list any, one of the workspace. Ignores the file that
+/// the settings include (`included`).
+pub fn find_requirements_source(
     location: &DagLocation<'_>,
     settings: &EnvironmentSettings,
     included: Option<&Path>,
@@ -133,8 +136,8 @@ fn source_from_settings(
         let listed = listed.ok_or_else(|| format!("{}: no such file: {}", project::FILE, file.display()))?;
         declaration.requirements.get_or_insert_default().extend(listed.requirements.into_iter().flatten());
         declaration.constraints.extend(listed.constraints);
-        if let (Some(of_settings), Some(of_file)) = (&declaration.index.first, &listed.index.first)
-            && of_settings != of_file
+        if let (Some(index_of_settings), Some(index_of_file)) = (&declaration.index.first, &listed.index.first)
+            && index_of_settings != index_of_file
         {
             return conflict(folder.join(project::FILE).display(), file.display(), "the index");
         }
@@ -146,8 +149,8 @@ fn source_from_settings(
     Ok((!is_empty_declaration).then_some(Source { origin, declaration }))
 }
 
-/// Reads the nearest `pyproject.toml` and `requirements.txt`, from the file's folder up to its project's; not the one
-/// that the settings include.
+/// Reads the nearest `pyproject.toml` and the nearest `requirements.txt`, from the DAG file's folder up to its
+/// project's; ignores the file that the settings include (`included`).
 fn files_beside(
     location: &DagLocation<'_>,
     included: Option<&Path>,
@@ -159,7 +162,7 @@ fn files_beside(
     files_in(&folders, location, included, read)
 }
 
-/// Reads the `pyproject.toml` and the `requirements.txt` in the first of these folders that has one.
+/// Reads the first `pyproject.toml` and the first `requirements.txt` in these folders.
 fn files_in(
     folders: &[&Path],
     location: &DagLocation<'_>,
@@ -233,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_file_counts_and_the_workspace_is_the_default() {
+    fn the_nearest_file_wins_and_the_workspace_is_the_default() {
         let folder = Folder::with(&[("p/dags/requirements.txt", "b\na\n"), ("p/requirements.txt", "c\n")]);
         let workspace_settings = json!({"dependencies": ["d"]});
         let found = folder.collect(None, Some(&workspace_settings)).unwrap().unwrap();
@@ -274,7 +277,7 @@ mod tests {
         assert_eq!(found.variables.expand(&found.index.extra[0]).unwrap(), "https://me:secret@near/simple");
         let stored = serde_json::to_string(&found).unwrap() + &format!("{found:?}");
         assert!(!stored.contains("secret") && stored.contains("${H_PASS}"), "{stored}");
-        // Another password is the same environment, another host is not.
+        // A new password keeps the environment, a new host does not.
         assert_eq!(found.inputs("3.11"), collect("other", "near").inputs("3.11"));
         assert_ne!(found.inputs("3.11"), collect("secret", "elsewhere").inputs("3.11"));
     }
@@ -337,12 +340,13 @@ mod tests {
             file: &root.join("p/dags/dag.py"),
             folders: &[],
         };
-        let listed =
-            |included: Option<&Path>| listed_beside(&location, &EnvironmentSettings::default(), included).unwrap();
-        assert_eq!(listed(None), Some(project.join("requirements.txt")));
-        assert_eq!(listed(Some(&project.join("requirements.txt"))), None);
+        let source = |included: Option<&Path>| {
+            find_requirements_source(&location, &EnvironmentSettings::default(), included).unwrap()
+        };
+        assert_eq!(source(None), Some(project.join("requirements.txt")));
+        assert_eq!(source(Some(&project.join("requirements.txt"))), None);
         std::fs::write(root.join("requirements.txt"), "b\n").unwrap();
-        assert_eq!(listed(Some(&project.join("requirements.txt"))), Some(root.join("requirements.txt")));
+        assert_eq!(source(Some(&project.join("requirements.txt"))), Some(root.join("requirements.txt")));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The declared packages and Pythons of an environment.
+//! A declaration: the requirements, constraints, indexes and Python versions of an environment.
 
 use super::addresses::{included_address, is_constraints_file};
 use super::index::Index;
@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::path::Path;
 
-/// The declared packages. Equal declarations share an environment.
+/// The merged declaration for a DAG file. Equal declarations share an environment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Declared {
-    /// In pip's syntax, sorted, each once.
+    /// In pip's syntax, sorted, without duplicates.
     pub requirements: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub constraints: Vec<String>,
@@ -23,18 +23,19 @@ pub struct Declared {
     pub python: Vec<String>,
     #[serde(default)]
     pub index: Index,
-    /// The values of the variables that the texts name; never stored.
+    /// The values of the variables (`${NAME}`) that requirements, constraints and indexes contain; never stored.
     #[serde(skip)]
     pub variables: Variables,
 }
 
 impl Declared {
-    /// Hash of the declaration with the Python version of its lock; equal if a lock may be shared.
+    /// Hash of the declaration and the Python version of a lock (see `python_of_lock`). Declarations with equal hashes
+    /// may share a lock.
     pub fn inputs(&self, python: &str) -> String {
         let mut inputs = serde_json::json!([self.requirements, self.constraints, self.index, python]);
-        let meaning = self.variables.meaning(self.texts());
-        if let (Some(list), false) = (inputs.as_array_mut(), meaning.is_empty()) {
-            list.push(serde_json::json!(meaning));
+        let values = self.variables.identifying_values(self.texts());
+        if let (Some(list), false) = (inputs.as_array_mut(), values.is_empty()) {
+            list.push(serde_json::json!(values));
         }
         hex::encode(&Sha256::digest(inputs.to_string().as_bytes())[..16])
     }
@@ -44,7 +45,8 @@ impl Declared {
         self.inputs(&self.python_of_lock(python))
     }
 
-    /// The declaration with these requirements too, each in place of one for the same package. The error is for people.
+    /// Returns the declaration with these requirements added; each replaces one for the same package. The error is a
+    /// message for the user.
     pub fn with_packages(&self, packages: &[String]) -> Result<Self, String> {
         packages.iter().try_for_each(|package| requirements::check(package))?;
         let is_replaced = |line: &String| packages.iter().any(|package| pins::name_of(package) == pins::name_of(line));
@@ -55,18 +57,18 @@ impl Declared {
         Ok(Self { requirements, ..self.clone() })
     }
 
-    /// All lines that may pin a file or a commit.
-    pub(crate) fn pinning(&self) -> impl Iterator<Item = &String> {
+    /// The requirements and constraints, which may pin a file or a commit; without the lines that include files.
+    pub(crate) fn pin_lines(&self) -> impl Iterator<Item = &String> {
         let requirements = self.requirements.iter().filter(|line| included_address(line).is_none());
         requirements.chain(self.constraints.iter().filter(|line| !is_constraints_file(line)))
     }
 
-    /// All texts that may name variables.
+    /// All texts that may contain variables.
     pub(crate) fn texts(&self) -> impl Iterator<Item = &String> {
         self.requirements.iter().chain(&self.constraints).chain(self.index.addresses())
     }
 
-    /// The same declaration with the values of `other`, if it declares the same.
+    /// Returns the declaration with the variables' values from `other`; `None` if the declarations differ otherwise.
     pub fn with_variables_of(&self, other: &Self) -> Option<Self> {
         let with_values = Self { variables: other.variables.clone(), ..self.clone() };
         (with_values == *other).then_some(with_values)

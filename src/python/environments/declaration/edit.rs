@@ -2,12 +2,12 @@
 
 use crate::environments::pins::name_of;
 
-/// The text with these requirements: each takes the place of the line for the same package, or stands at the end.
+/// Returns the text with these requirements added: each replaces the line for the same package, or is appended.
 pub fn added_to(text: &str, packages: &[String]) -> String {
-    let end = if text.contains("\r\n") { "\r\n" } else { "\n" };
+    let line_end = if text.contains("\r\n") { "\r\n" } else { "\n" };
     let mut lines: Vec<&str> = text.lines().collect();
     for package in packages {
-        // A line that goes on in the next one has hashes, which belong to its version.
+        // Keeps a line with hashes, in it or in its continuation lines: they belong to its version.
         let is_its_line = |line: &&str| {
             let is_requirement = line.starts_with(|c: char| c.is_alphanumeric()) && !line.trim_end().ends_with('\\');
             is_requirement && !line.contains("--hash") && name_of(line) == name_of(package)
@@ -17,7 +17,7 @@ pub fn added_to(text: &str, packages: &[String]) -> String {
             None => lines.push(package),
         }
     }
-    lines.iter().map(|line| format!("{line}{end}")).collect()
+    lines.iter().map(|line| format!("{line}{line_end}")).collect()
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Where packages come from, and which of their files may be taken: the settings of a project and pip's options.
+//! Package indexes, and which files of a package may be installed: from a project's settings and pip's options.
 
 use super::addresses::{check_login, is_web};
 use super::variables::Variables;
@@ -13,13 +13,13 @@ pub struct Index {
     pub first: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub extra: Vec<String>,
-    /// Ignores packages published later: a date, or an RFC 3339 timestamp.
+    /// A date or an RFC 3339 timestamp; packages published later are ignored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exclude_newer: Option<String>,
-    /// Folders and addresses with further files.
+    /// Folders and addresses with further package files.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub find_links: Vec<String>,
-    /// Takes packages from `find_links` only.
+    /// Installs packages from `find_links` only.
     #[serde(default, skip_serializing_if = "is_unset")]
     pub no_index: bool,
     /// Packages that are built from source; `:all:` for every one.
@@ -28,7 +28,7 @@ pub struct Index {
     /// Packages that are never built; `:all:` for every one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub only_binary: Vec<String>,
-    /// Takes prereleases of every package.
+    /// Allows prereleases of every package.
     #[serde(default, skip_serializing_if = "is_unset")]
     pub prereleases: bool,
     /// Hosts whose certificates are not checked.
@@ -39,14 +39,14 @@ pub struct Index {
     pub require_hashes: bool,
 }
 
-// The signature is serde's.
+// serde requires this signature.
 #[allow(clippy::trivially_copy_pass_by_ref)]
 fn is_unset(flag: &bool) -> bool {
     !flag
 }
 
 impl Index {
-    /// Adds everything but the default index, which two sources may not agree on.
+    /// Adds everything except the default index: two sources may conflict about it, so the caller decides.
     pub fn extend(&mut self, other: &Self) {
         self.extra.extend_from_slice(&other.extra);
         self.find_links.extend_from_slice(&other.find_links);
@@ -66,7 +66,7 @@ impl Index {
         self.first.iter().chain(&self.extra).chain(&self.find_links)
     }
 
-    /// Checks the addresses, which are stored in the datastore and displayed. The error is for people.
+    /// Checks the addresses, which are stored in the datastore and displayed. The error is a message for the user.
     pub fn check(&self) -> Result<(), String> {
         for url in self.first.iter().chain(&self.extra) {
             let is_supported = is_web(url) || url.starts_with("file://") || url.starts_with("${");
@@ -78,7 +78,7 @@ impl Index {
         checked.collect()
     }
 
-    /// The indexes as variables of uv, which no other process can see.
+    /// The indexes as environment variables for uv. Other users cannot read them, unlike arguments.
     pub fn environment(&self, variables: &Variables) -> Result<Vec<(String, String)>, String> {
         let mut environment = Vec::new();
         if let Some(url) = &self.first {
@@ -91,12 +91,13 @@ impl Index {
         Ok(environment)
     }
 
-    /// Lines at the start of a file for uv: addresses that may contain a secret.
+    /// The addresses of `find_links` as lines of a requirements file for uv: as arguments, a secret in them would be
+    /// visible.
     pub fn lines(&self) -> Vec<String> {
         self.find_links.iter().filter(|place| place.contains("://")).map(|url| format!("--find-links {url}")).collect()
     }
 
-    /// Arguments of uv, for resolving and for installing.
+    /// Arguments for uv, for resolving and for installing.
     pub fn arguments(&self) -> Vec<OsString> {
         let folders = self.find_links.iter().filter(|place| !place.contains("://"));
         let pairs = folders.map(|folder| ("--find-links", folder));

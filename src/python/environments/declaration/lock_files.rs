@@ -9,7 +9,7 @@ use toml::{Table, Value};
 /// File names; the first that exists counts: <https://peps.python.org/pep-0751/>, then those of uv, Poetry and PDM.
 const NAMES: [&str; 4] = ["pylock.toml", "uv.lock", "poetry.lock", "pdm.lock"];
 
-/// The constraints of the lock file beside this file; none without a lock file.
+/// The constraints of the lock file in the folder of `path`; none without a lock file.
 pub fn constraints_beside(path: &Path, read: &mut Vec<PathBuf>) -> Result<Vec<String>, String> {
     for name in NAMES {
         let file = path.with_file_name(name);
@@ -20,8 +20,8 @@ pub fn constraints_beside(path: &Path, read: &mut Vec<PathBuf>) -> Result<Vec<St
     Ok(Vec::new())
 }
 
-/// Converts a lock to constraints. There are none for the project itself and for packages from git or a folder, which
-/// the requirements name.
+/// Converts a lock file to constraints. Skips the project itself and packages from git or a folder: the requirements
+/// name these.
 fn constraints(text: &str) -> Result<Vec<String>, toml::de::Error> {
     let lock: Table = toml::from_str(text)?;
     let packages = lock.get("packages").or_else(|| lock.get("package")).and_then(Value::as_array);
@@ -38,7 +38,7 @@ fn constraints(text: &str) -> Result<Vec<String>, toml::de::Error> {
             return constraint(name, &packages, None).into_iter().collect();
         }
         let markers: Option<Vec<String>> = packages.iter().map(|package| marker(package)).collect();
-        // Without markers the lock does not say which version is for which Python: the requirements decide.
+        // Without markers the lock does not say which version is for which Python, so it gives no constraint.
         let with_markers = packages.iter().zip(markers.into_iter().flatten());
         with_markers.filter_map(|(package, marker)| constraint(name, &[*package], Some(&marker))).collect()
     };
@@ -49,8 +49,8 @@ fn version(package: &Value) -> Option<&str> {
     package.get("version").and_then(Value::as_str)
 }
 
-/// Converts the entries of one version of a package. Without a strong hash, a package from an index is constrained to
-/// its version only, and for any other package the result is `None`.
+/// Converts the entries of one version of a package to a constraint. Without a strong hash, it constrains a package
+/// from an index to its version only; for any other package it is `None`.
 fn constraint(name: &str, packages: &[&Value], marker: Option<&str>) -> Option<String> {
     let version = packages.iter().find_map(|package| version(package))?;
     let mut hashes = Vec::new();
@@ -78,7 +78,7 @@ fn is_from_index(package: &Value) -> bool {
     !has_other_source(package) && !source.is_some_and(has_other_source) && matches!(kind, None | Some("legacy"))
 }
 
-/// The environment marker of one of several versions: the Pythons and platforms that it is for. `None` without one.
+/// The environment marker of a package: the Pythons and platforms that it is for. `None` without a marker.
 fn marker(package: &Value) -> Option<String> {
     let single = ["marker", "markers"].iter().find_map(|key| package.get(key)?.as_str());
     let several = package.get("resolution-markers").and_then(Value::as_array);

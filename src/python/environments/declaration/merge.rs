@@ -1,4 +1,4 @@
-//! Merges the declarations for a DAG file. Two conflicting ones are an error that names both.
+//! Merges the declarations for a DAG file. Two conflicting declarations are an error that names both files.
 
 use super::declared::Declared;
 use super::python_range::PythonRange;
@@ -16,7 +16,8 @@ pub fn conflict<T>(first: impl Display, second: impl Display, subject: &str) -> 
     Err(format!("{first} and {second} do not agree on {subject}; keep one of the two, or make both the same"))
 }
 
-/// Merges the declarations; `None` if they declare nothing.
+/// Merges the declarations; `None` if they contain no requirement and no Python version. The error is a message for the
+/// user.
 pub fn merge(sources: Vec<Source>) -> Result<Option<Declared>, String> {
     let mut declared = Declared::default();
     let mut first: Option<(&str, Vec<String>)> = None;

@@ -1,4 +1,4 @@
-//! What a project declares about the environment of its DAGs, in files of several formats.
+//! Reads the declaration of a project's environment from files of several formats.
 
 pub mod addresses;
 pub mod collect;

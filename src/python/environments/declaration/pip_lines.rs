@@ -1,23 +1,23 @@
 //! Splits the text of a requirements file into requirements and options, like pip:
 //! <https://pip.pypa.io/en/stable/reference/requirements-file-format/>.
 
-/// One line with a meaning.
+/// A logical line that is neither blank nor a comment.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Line {
-    /// A requirement; its hashes follow it as ` --hash=…`.
+    /// A requirement, followed by its hashes as ` --hash=…`.
     Requirement(String),
-    /// Options in their long form, with their values; an empty one for a flag.
+    /// Options in their long form, with their values; the value of a flag is empty.
     Options(Vec<(&'static str, String)>),
 }
 
-/// Whether a value follows an option.
+/// Whether an option takes a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Takes {
     Value,
     Nothing,
 }
 
-/// pip's options in requirements files: the long form, the letter of the short one, and what they take.
+/// pip's options in requirements files: the long form, the letter of the short form, and whether it takes a value.
 const OPTIONS: &[(&str, Option<char>, Takes)] = &[
     ("--index-url", Some('i'), Takes::Value),
     ("--pypi-url", None, Takes::Value),
@@ -40,7 +40,7 @@ const OPTIONS: &[(&str, Option<char>, Takes)] = &[
 ];
 
 /// Decodes a file: by its byte order mark, by a comment such as `# coding: latin-1` in the first two lines, or as
-/// UTF-8. The error is for people.
+/// UTF-8. The error is a message for the user.
 pub fn decode(bytes: Vec<u8>) -> Result<String, String> {
     let utf16 = |bytes: &[u8], unit: fn([u8; 2]) -> u16| {
         let units = bytes.as_chunks::<2>().0.iter().map(|pair| unit(*pair));
@@ -64,7 +64,7 @@ pub fn decode(bytes: Vec<u8>) -> Result<String, String> {
     Ok(text.trim_start_matches('\u{feff}').to_owned())
 }
 
-/// The encoding that a comment in the first two lines names, <https://peps.python.org/pep-0263/>.
+/// The encoding in a comment of the first two lines, <https://peps.python.org/pep-0263/>.
 fn declared_encoding(bytes: &[u8]) -> Option<String> {
     let comments = bytes.split(|byte| *byte == b'\n').take(2).filter(|line| line.starts_with(b"#"));
     let mut names = comments.filter_map(|line| {
@@ -77,7 +77,7 @@ fn declared_encoding(bytes: &[u8]) -> Option<String> {
     names.next()
 }
 
-/// The lines of a file with a meaning. The error, for people, names no value: it may be a secret.
+/// Parses the text of a file. The error, a message for the user, contains no option values: one may be a secret.
 pub fn lines(text: &str) -> Result<Vec<Line>, String> {
     let joined = logical_lines(text);
     joined.iter().map(|line| strip_comment(line)).filter(|line| !line.is_empty()).map(parse).collect()
@@ -92,7 +92,7 @@ fn logical_lines(text: &str) -> Vec<String> {
         let continued = line.strip_suffix('\\').filter(|_| !is_comment);
         let part = continued.unwrap_or(line);
         match lines.last_mut().filter(|_| is_continued) {
-            // The blank keeps a comment a comment.
+            // Without the blank before it, the `#` would not start a comment.
             Some(last) if is_comment => *last = format!("{last} {part}"),
             Some(last) => last.push_str(part),
             None => lines.push(part.to_owned()),
@@ -102,7 +102,7 @@ fn logical_lines(text: &str) -> Vec<String> {
     lines
 }
 
-/// Removes a comment, which starts the line or follows a blank: an address may contain `#`.
+/// Removes a comment, which begins with a `#` at the start of the line or after a blank: an address may contain `#`.
 fn strip_comment(line: &str) -> &str {
     let line = line.trim();
     if line.starts_with('#') {
@@ -117,11 +117,11 @@ fn parse(line: &str) -> Result<Line, String> {
     let Some(first_option) = line.split([' ', '\t']).find(is_option) else {
         return Ok(Line::Requirement(line.to_owned()));
     };
-    // Both are parts of the same text.
+    // The difference of the addresses is the option's offset: it is a slice of `line`.
     let (requirement, rest) = line.split_at(first_option.as_ptr() as usize - line.as_ptr() as usize);
     let options = options(&words(rest)?)?;
     if requirement.trim().is_empty() {
-        return match options.iter().find(|(name, _)| is_for_one(name)) {
+        return match options.iter().find(|(name, _)| is_per_requirement(name)) {
             Some((name, _)) => Err(format!("{name} stands without a requirement; write it behind one")),
             None => Ok(Line::Options(options)),
         };
@@ -130,7 +130,7 @@ fn parse(line: &str) -> Result<Line, String> {
     for (name, value) in options {
         match name {
             "--hash" => text.push_str(&format!(" --hash={value}")),
-            _ if is_for_one(name) => return Err(no_build_options(name)),
+            _ if is_per_requirement(name) => return Err(no_build_options(name)),
             _ => return Err(format!("{name} stands behind a requirement; write it on a line of its own")),
         }
     }
@@ -142,12 +142,12 @@ fn no_build_options(name: &str) -> String {
     format!("{name} is not supported, because a lock has no options of builds; {instead}")
 }
 
-/// True for the options of a single requirement.
-fn is_for_one(name: &str) -> bool {
+/// True for the options that follow a requirement and apply to it alone.
+fn is_per_requirement(name: &str) -> bool {
     ["--hash", "--config-settings", "--global-option"].contains(&name)
 }
 
-/// Parses options like Python's `optparse`, which accepts `-rFILE` and unique beginnings of long names.
+/// Parses options like Python's `optparse`, which accepts `-rFILE` and unique prefixes of long names.
 fn options(words: &[String]) -> Result<Vec<(&'static str, String)>, String> {
     let mut options = Vec::new();
     let mut words = words.iter();
@@ -168,7 +168,7 @@ fn options(words: &[String]) -> Result<Vec<(&'static str, String)>, String> {
     Ok(options)
 }
 
-/// Finds the option that a word names, and the value that is attached to it.
+/// Parses the word of an option: returns its long form, whether it takes a value, and the value in the same word.
 fn option(word: &str) -> Result<(&'static str, Takes, Option<String>), String> {
     if let Some(long) = word.strip_prefix("--") {
         let (name, value) = long.split_once('=').map_or((long, None), |(name, value)| (name, Some(value.to_owned())));
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_to_write_an_option_is_read() {
+    fn reads_every_spelling_of_an_option() {
         let file = |name: &'static str, value: &str| vec![(name, value.to_owned())];
         for text in [
             "-r base.txt",
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_a_meaning_is_refused_without_its_value() {
+    fn errors_about_options_do_not_contain_their_values() {
         for (text, expected) in [
             ("--target /secret", "--target is not an option of requirements files"),
             ("-t /secret", "-t is not an option of requirements files"),

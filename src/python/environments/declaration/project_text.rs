@@ -3,16 +3,16 @@
 use leoflow_base::sys::fs::files;
 use std::path::{Path, PathBuf};
 
-/// Size limit, bytes; a lock file of a large project has some hundred thousand.
+/// Size limit, bytes. The lock file of a large project has some hundred thousand bytes.
 pub const SIZE_LIMIT: u64 = 4 * 1024 * 1024;
 
-/// Reads a file; `None` if it does not exist. `read` collects the paths, existing or not.
+/// Reads a file; `None` if it does not exist. Adds its path to `read`, existing or not.
 pub fn text_of(path: &Path, read: &mut Vec<PathBuf>) -> Result<Option<String>, String> {
     read.push(path.to_owned());
     files::read_text(path, SIZE_LIMIT).map_err(|error| format!("failed to read {}: {error}", path.display()))
 }
 
-/// Like `text_of`, for a file whose encoding is not known.
+/// Like `text_of`, for a file whose encoding is unknown.
 pub fn bytes_of(path: &Path, read: &mut Vec<PathBuf>) -> Result<Option<Vec<u8>>, String> {
     read.push(path.to_owned());
     files::read_regular(path, SIZE_LIMIT).map_err(|error| format!("failed to read {}: {error}", path.display()))

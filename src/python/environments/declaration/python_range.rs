@@ -1,9 +1,9 @@
-//! The Python versions that a project accepts: `3.12`, or a version specifier.
+//! The Python versions that a project accepts: a version such as `3.12`, or a version specifier such as `>=3.10`.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A version specifier, which matches released versions:
+/// A range of released Python versions, which matches if all its clauses match:
 /// <https://packaging.python.org/en/latest/specifications/version-specifiers/>.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PythonRange {
@@ -15,7 +15,7 @@ pub struct PythonRange {
 struct Clause {
     operator: Operator,
     version: Vec<u32>,
-    /// True if it matches every version with this prefix.
+    /// True if the clause compares only this prefix of a version: `==3.12.*`.
     is_prefix: bool,
 }
 
@@ -62,7 +62,7 @@ fn parse_clause(text: &str) -> Option<Clause> {
     let (operator, version) = with_sign.unwrap_or((Operator::Equal, text));
     let version = version.trim();
     let (version, has_star) = version.strip_suffix(".*").map_or((version, false), |version| (version, true));
-    // A pre-release counts as its release.
+    // A pre-release is read as its release.
     let version = version.split(['a', 'b', 'r']).next().unwrap_or_default();
     let numbers: Option<Vec<u32>> = version.split('.').map(|part| part.parse().ok()).collect();
     let numbers = numbers.filter(|numbers| numbers.len() <= 3)?;
@@ -76,12 +76,12 @@ fn parse_clause(text: &str) -> Option<Clause> {
 }
 
 impl PythonRange {
-    /// True if it distinguishes patches of a minor version.
+    /// True if the range distinguishes patches of a minor version.
     pub fn is_exact(&self) -> bool {
         self.clauses.iter().any(|clause| clause.version.get(2).is_some_and(|patch| *patch > 0))
     }
 
-    /// Formats it as a version specifier: a bare `3.12` becomes `==3.12.*`.
+    /// Formats the range as a version specifier: a bare `3.12` becomes `==3.12.*`.
     pub fn specifiers(&self) -> String {
         let to_specifier = |clause: &Clause| {
             let sign =

@@ -1,4 +1,4 @@
-//! Reads requirements from `pyproject.toml` and the block of a script, and checks those of any source.
+//! Reads requirements from `pyproject.toml` and from the block in a script, and checks requirements from any file.
 
 use super::addresses::{check_login, included_address, is_constraints_file};
 use super::index::Index;
@@ -9,9 +9,10 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// The declaration in one file or block. `requirements` is `None` if it lists none at all, unlike an empty list.
+/// The declaration in one file or block.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Declaration {
+    /// `None` without a list, unlike an empty list.
     pub requirements: Option<Vec<String>>,
     /// The requirement of Airflow from the setting `airflow`, in addition to the requirements of any other source.
     pub airflow: Option<String>,
@@ -20,13 +21,14 @@ pub struct Declaration {
     pub index: Index,
 }
 
-/// Checks a requirement of any source: a lock must be the same on every machine and must not contain a secret.
+/// Checks that a requirement can be locked: a lock must be valid on every machine and must not contain a secret. The
+/// error is a message for the user.
 pub fn check(requirement: &str) -> Result<(), String> {
     let requirement = requirement.trim();
     if let Some(address) = included_address(requirement) {
         return check_login(address).map_err(|reason| format!("an included file: {reason}"));
     }
-    // Of an address without a name only the scheme: what follows may be a secret.
+    // For an address without a name, messages show only its scheme: the rest may be a secret.
     let name = requirement.split([' ', '=', '@', '<', '>', '[', ';']).next().unwrap_or_default();
     let name = name.split("://").next().unwrap_or_default();
     if requirement.starts_with('-') {
@@ -52,7 +54,7 @@ pub fn check(requirement: &str) -> Result<(), String> {
     pins::check(requirement)
 }
 
-/// Checks a constraint: like a requirement, or the address of a file of constraints.
+/// Checks a constraint, which is like a requirement or the address of a constraints file.
 pub fn check_constraint(constraint: &str) -> Result<(), String> {
     match is_constraints_file(constraint) {
         true => check_login(constraint).map_err(|reason| format!("an included file: {reason}")),
@@ -132,12 +134,12 @@ fn parse(text: &str, path: &Path) -> Result<Toml, String> {
     toml::from_str(text.trim_start_matches('\u{feff}')).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// Refuses settings of uv, Poetry or PDM that decide where packages come from, instead of ignoring them: an index
+/// Refuses settings of uv, Poetry or PDM that decide where packages come from. Ignoring them would be unsafe: an index
 /// decides whose code runs.
 fn check_tool(tool: Option<Tool>, path: &Path) -> Result<(), String> {
     let Some(tool) = tool else { return Ok(()) };
-    let of_uv = tool.uv.iter().flatten().find(|(key, _)| !HARMLESS_KEYS.contains(&key.as_str()));
-    let unsupported = of_uv.map(|(key, _)| (key.clone(), "uv"));
+    let uv_setting = tool.uv.iter().flatten().find(|(key, _)| !HARMLESS_KEYS.contains(&key.as_str()));
+    let unsupported = uv_setting.map(|(key, _)| (key.clone(), "uv"));
     let unsupported = unsupported.or_else(|| source_setting("poetry", tool.poetry.as_ref()));
     match unsupported.or_else(|| source_setting("pdm", tool.pdm.as_ref())) {
         Some((key, tool)) => {
@@ -149,8 +151,8 @@ fn check_tool(tool: Option<Tool>, path: &Path) -> Result<(), String> {
     }
 }
 
-/// Returns the first setting of Poetry or PDM that decides where packages come from: an index, or a package's own
-/// source; with the name of the tool.
+/// Returns the first setting of Poetry or PDM that decides where packages come from (an index, or the source of one
+/// package), and the name of the tool.
 fn source_setting(tool: &'static str, settings: Option<&toml::Value>) -> Option<(String, &'static str)> {
     let settings = settings?;
     if settings.get("source").is_some() {
@@ -174,7 +176,8 @@ fn declaration(project: Project) -> Declaration {
 /// First line of the block in a script.
 const SCRIPT: &str = "# /// script";
 
-/// Returns the block without its comment signs; it ends with the last `# ///` of its comment. `None` without a block.
+/// Returns the block without its comment signs. The block ends at the last line `# ///` of the comment. `None` without
+/// a block.
 fn script_block(text: &str) -> Option<String> {
     let mut lines = text.lines().skip_while(|line| line.trim_end() != SCRIPT).skip(1);
     let mut block = String::new();

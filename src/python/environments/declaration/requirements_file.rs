@@ -8,20 +8,21 @@ use super::requirements::Declaration;
 use super::variables;
 use std::path::{Path, PathBuf};
 
-/// Maximum number of files, including those that a file includes.
+/// Maximum number of files that one declaration reads, including those that its files include.
 pub const MAX_FILES: usize = 20;
 
 /// Returns the value of a variable of the project, if it is set.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Whether a file lists requirements, or limits those of others.
+/// Whether the lines of a file are requirements or constraints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     Requirements,
     Constraints,
 }
 
-/// Reads a requirements file. `None` if it does not exist. `read` collects the paths, existing or not.
+/// Reads a requirements file and the local files that it includes; `None` if it does not exist. Adds the paths of all
+/// these files to `read`, existing or not. The error is a message for the user.
 pub fn read_file(path: &Path, lookup: Lookup<'_>, read: &mut Vec<PathBuf>) -> Result<Option<Declaration>, String> {
     let Some(text) = text_of(path, read)? else { return Ok(None) };
     let mut reader =
@@ -41,7 +42,7 @@ struct FileReader<'a> {
     lookup: Lookup<'a>,
     /// Paths of the files that were read or are missing.
     read: &'a mut Vec<PathBuf>,
-    /// Number of files so far.
+    /// Number of files read so far.
     files: usize,
 }
 
@@ -82,7 +83,7 @@ impl FileReader<'_> {
             "--require-hashes" => index.require_hashes = true,
             "--pre" => index.prereleases = true,
             "--trusted-host" => index.trusted_hosts.push(value),
-            // Leoflow uses the system's certificates, which this feature of pip means.
+            // This feature makes pip use the system's certificates; Leoflow always uses them.
             "--use-feature" if value == "truststore" => {}
             "--use-feature" => {
                 return Err(named("--use-feature is about pip itself, which installs nothing here; remove it".into()));
@@ -98,7 +99,7 @@ impl FileReader<'_> {
         Ok(())
     }
 
-    /// Includes a file. One at an address is fetched when the packages are resolved.
+    /// Includes a file. A file at an address is only listed here, and fetched when the packages are resolved.
     fn include(&mut self, includer: &Path, file: &str, role: Role) -> Result<(), String> {
         let named = |reason: String| format!("{}: {reason}", includer.display());
         let expanded = variables::expand(file, self.lookup);
@@ -119,7 +120,7 @@ impl FileReader<'_> {
         self.read_text(&included, &text, role)
     }
 
-    /// The place of further files: an address, or the absolute path of a folder.
+    /// Checks the value of `--find-links`: returns an address as is, and a folder as an absolute path.
     fn find_links(&self, path: &Path, value: String) -> Result<String, String> {
         let expanded = variables::expand(&value, self.lookup)?;
         if expanded.contains("://") && !expanded.starts_with("file:") {
@@ -134,20 +135,21 @@ impl FileReader<'_> {
     }
 }
 
-/// The path that a file means by a relative path or an address of this machine.
+/// Resolves a path or `file:` address that stands in `file`: a relative path is relative to the folder of `file`.
 fn beside(file: &Path, value: &str) -> PathBuf {
     let path = value.strip_prefix("file:").map_or(value, |path| path.strip_prefix("//").unwrap_or(path));
     file.parent().unwrap_or(Path::new("/")).join(path)
 }
 
-/// Adds packages of `--no-binary` or `--only-binary`: names separated by commas, `:all:`, or `:none:` to start again.
+/// Adds packages of `--no-binary` or `--only-binary`: names separated by commas, or `:all:`; `:none:` empties the list.
 fn add_packages(packages: &mut Vec<String>, value: &str) {
     for name in value.split(',').map(str::trim).filter(|name| !name.is_empty()) {
         if name == ":none:" { packages.clear() } else { packages.push(name.to_owned()) }
     }
 }
 
-/// An environment never changes, so a repository is installed like any other package.
+/// Converts the value of `--editable`. An environment never changes, so a git repository is installed like any other
+/// package, and a folder is refused.
 fn from_editable(value: &str) -> Result<String, String> {
     if value.starts_with("git+") {
         return Ok(value.to_owned());
@@ -157,8 +159,8 @@ fn from_editable(value: &str) -> Result<String, String> {
         .to_owned())
 }
 
-/// Reads the text of a file at an address: its requirements or constraints, and the addresses that it includes. The
-/// error is for people.
+/// Parses the text of a file that was fetched from an address: returns its requirements or constraints, and the
+/// addresses of the files that it includes. The error is a message for the user.
 pub fn read_fetched(address: &str, text: &str, role: Role) -> Result<Vec<(Role, String)>, String> {
     let mut found = Vec::new();
     for line in pip_lines::lines(text)? {
@@ -246,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_honoured_is_refused_with_its_reason() {
+    fn refuses_unsupported_options_with_a_reason() {
         for (text, expected) in [
             ("-e .\n", "an environment never changes"),
             ("--prefer-binary\n", "uv takes no preference"),
@@ -263,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fetched_file_only_lists() {
+    fn a_fetched_file_may_only_list_and_include() {
         let found = read_fetched("https://h/a/r.txt", "x==1\n-r more.txt\n-c c.txt\n", Role::Requirements).unwrap();
         let expected = [
             (Role::Requirements, "x==1".to_owned()),

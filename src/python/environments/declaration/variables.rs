@@ -1,4 +1,4 @@
-//! Variables in requirements: `${NAME}`, as pip expands it. The names are stored and displayed, never their values.
+//! Variables in requirements: `${NAME}`, as pip expands it. Names are stored and displayed, values never are.
 
 use super::addresses::without_logins;
 use leoflow_base::sys::env_vars;
@@ -6,10 +6,10 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// A shorter value is not replaced in messages: it would be found everywhere.
+/// Shortest value that `mask` replaces, bytes: a shorter value would match unrelated text.
 const SHORTEST_MASKED: usize = 3;
 
-/// The values of the variables that a declaration names and that were set when it was read.
+/// The values of the variables that a declaration contains and that were set when it was read.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Variables(BTreeMap<String, String>);
 
@@ -19,7 +19,7 @@ impl fmt::Debug for Variables {
     }
 }
 
-/// The names in a text. pip accepts capitals, digits and underscores.
+/// The names of the variables in a text. Like pip, accepts capitals, digits and underscores.
 pub fn names_in(text: &str) -> BTreeSet<String> {
     let is_name = |name: &str| {
         !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
@@ -35,7 +35,7 @@ fn names_in_all<'a>(texts: impl IntoIterator<Item = &'a String>) -> BTreeSet<Str
 impl Variables {
     pub const NONE: Self = Self(BTreeMap::new());
 
-    /// Reads the variables that the texts name.
+    /// Looks up the variables that the texts contain.
     pub fn read<'a>(texts: impl IntoIterator<Item = &'a String>, lookup: &dyn Fn(&str) -> Option<String>) -> Self {
         let read = |name: String| lookup(&name).map(|value| (name, value));
         Self(names_in_all(texts).into_iter().filter_map(read).collect())
@@ -45,7 +45,7 @@ impl Variables {
         self.0.get(name).cloned().or_else(|| env_vars::text(name))
     }
 
-    /// The names in these texts with their values. The error, for people, names one that is not set.
+    /// The variables in these texts, each with its value. The error, a message for the user, names one that is not set.
     pub fn required<'a>(&self, texts: impl IntoIterator<Item = &'a String>) -> Result<Vec<(String, String)>, String> {
         let required = |name: String| match self.get(&name) {
             Some(value) => Ok((name, value)),
@@ -54,25 +54,26 @@ impl Variables {
         names_in_all(texts).into_iter().map(required).collect()
     }
 
-    /// Replaces the names in a text by their values.
+    /// Replaces the variables in a text by their values.
     pub fn expand(&self, text: &str) -> Result<String, String> {
         expand(text, &|name| self.get(name))
     }
 
-    /// Replaces the values in a text by their names.
+    /// Replaces the values in a text by `${NAME}`, for messages.
     pub fn mask(&self, text: &str) -> String {
         let values = self.0.iter().filter(|(_, value)| value.len() >= SHORTEST_MASKED);
         values.fold(text.to_owned(), |text, (name, value)| text.replace(value.as_str(), &format!("${{{name}}}")))
     }
 
-    /// The values that decide what the texts mean: all but those in the login of an address, which may change.
-    pub fn meaning<'a>(&self, texts: impl IntoIterator<Item = &'a String>) -> BTreeMap<String, Value> {
-        let without: Vec<String> = texts.into_iter().map(|text| without_logins(text)).collect();
-        names_in_all(&without).into_iter().map(|name| (name.clone(), self.get(&name).into())).collect()
+    /// The values that are part of a declaration's hash: all except those in the login of an address, because a new
+    /// password does not change the packages.
+    pub fn identifying_values<'a>(&self, texts: impl IntoIterator<Item = &'a String>) -> BTreeMap<String, Value> {
+        let without_logins: Vec<String> = texts.into_iter().map(|text| without_logins(text)).collect();
+        names_in_all(&without_logins).into_iter().map(|name| (name.clone(), self.get(&name).into())).collect()
     }
 }
 
-/// Replaces `${NAME}` by the value of NAME. The error, for people, names one that is not set.
+/// Replaces `${NAME}` by the value of NAME. The error, a message for the user, names a variable that is not set.
 pub fn expand(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
     names_in(text).into_iter().try_fold(text.to_owned(), |text, name| {
         let value = lookup(&name).ok_or_else(|| unset(&name))?;
@@ -106,9 +107,9 @@ mod tests {
     }
 
     #[test]
-    fn a_login_may_change_without_a_new_meaning() {
+    fn a_new_login_keeps_the_identifying_values() {
         let (variables, texts) = variables();
-        assert_eq!(variables.meaning(&texts), [("HOST".to_owned(), Value::from("host-value"))].into());
+        assert_eq!(variables.identifying_values(&texts), [("HOST".to_owned(), Value::from("host-value"))].into());
         assert_eq!(variables.required(&texts).unwrap().len(), 3);
     }
 }

@@ -1,15 +1,15 @@
-"""The names of `airflow.sdk`: those of the small package (this one), or Airflow's own if the project's environment
-contains it."""
+"""The names of `airflow.sdk`: from the small package (this one) or, if the project's environment contains Airflow's
+SDK, from that SDK."""
 
 from leoflow.common import real_sdk
-from leoflow.names import MODULES, look_up
+from leoflow.names import MODULES, make_getattr
 
-_look_up = look_up(__name__, like="airflow.sdk")
+_getattr = make_getattr(__name__, like="airflow.sdk")
 
 
 def __getattr__(name):
-    if real_sdk.is_used():
+    if real_sdk.is_active():
         import airflow.sdk
 
         return getattr(airflow.sdk, name)
-    return sorted(MODULES["airflow.sdk"]) if name == "__all__" else _look_up(name)
+    return sorted(MODULES["airflow.sdk"]) if name == "__all__" else _getattr(name)

@@ -1,4 +1,4 @@
-"""The supported names of each Airflow module, and the modules here that define them.
+"""The supported names of each Airflow module, and the modules of this package that define them.
 
 docs/explanation/airflow-compatibility.md is generated from this table.
 """
@@ -76,13 +76,13 @@ NAMES_BY_MODULE = {
     "running.state_stores": "NEVER_EXPIRE",
     "running.task_instance": "DagRun TaskInstance",
 }
-MODULE_OF_NAME = {name: home for home, names in NAMES_BY_MODULE.items() for name in names.split()}
-# Airflow modules that correspond to a whole module here.
+MODULE_OF_NAME = {name: target for target, names in NAMES_BY_MODULE.items() for name in names.split()}
+# Names in Airflow that are whole modules of this package.
 WHOLE_MODULES = {"macros": "authoring.macros", "timezone": "authoring.timezone"}
 
 
 def named(names: str) -> dict[str, str]:
-    """Returns the module here that defines each name; with a colon at its end, the name is that module itself."""
+    """Returns the module that defines each name. A colon at its end means that the name refers to the module itself."""
     return {name: f"{WHOLE_MODULES[name]}:" if name in WHOLE_MODULES else MODULE_OF_NAME[name] for name in names.split()}
 
 
@@ -95,7 +95,7 @@ SDK = named("""
     cross_downstream dag get_current_context get_parsing_context literal macros setup task task_group teardown
     timezone
 """)
-# The names and modules in Airflow 3.3's `airflow.sdk` that the small package lacks; any other name is misspelt.
+# The names and modules in Airflow 3.3's `airflow.sdk` that the small package lacks; other unknown names are misspelt.
 ONLY_IN_AIRFLOW = frozenset("""
     AllowedKeyMapper AssetAccessControl AsyncCallback BaseAsyncOperator BaseDeadlineReference BaseOperatorLink BaseXCom
     ChainMapper CronPartitionTimetable DayWindow DeadlineAlert DeadlineReference ExceptionRetryPolicy FanOutMapper
@@ -270,26 +270,26 @@ def is_misspelt(name: str) -> bool:
 
 
 def other_module(name: str) -> str | None:
-    """Returns the module from which Airflow 3 imports a name, if there is one here."""
+    """Returns the module in MODULES from which Airflow 3 imports a name, or None."""
     modules = [module for module, names in MODULES.items() if name in names and "compat" not in module]
     return min(modules, key=lambda module: (module != "airflow.sdk", ".standard." not in module, module), default=None)
 
 
-def look_up(module: str, like: str | None = None) -> Callable[[str], Any]:
-    """Returns the `__getattr__` of an Airflow module; it raises Unsupported for names that Leoflow lacks. `like` is the
-    Airflow module with the same names."""
+def make_getattr(module: str, like: str | None = None) -> Callable[[str], Any]:
+    """Returns the function `__getattr__` for an Airflow module, which raises Unsupported for names that Leoflow lacks.
+    `like` is the Airflow module with the same names, for a module that is not in MODULES."""
     names = MODULES[like or module]
 
     def get_attribute(name: str) -> Any:
-        home = names.get(name)
-        if home is None:
+        target = names.get(name)
+        if target is None:
             whole = f"{module}.{name}"
             if name.startswith("_") or is_misspelt(whole) or (like is None and whole in MODULES):
                 raise AttributeError(f"module {module!r} has no attribute {name!r}")
             elsewhere = other_module(name)
             raise Replaced(f"there is no {whole}; use {elsewhere}.{name}") if elsewhere else unsupported_name(whole)
-        defining_module = importlib.import_module(f"leoflow.{home.rstrip(':')}")
-        value = defining_module if home.endswith(":") else getattr(defining_module, name)
+        defining_module = importlib.import_module(f"leoflow.{target.rstrip(':')}")
+        value = defining_module if target.endswith(":") else getattr(defining_module, name)
         setattr(sys.modules[module], name, value)
         return value
 

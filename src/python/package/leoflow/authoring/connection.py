@@ -7,7 +7,7 @@ import os
 
 from leoflow.common.exceptions import AirflowException, AirflowNotFoundException, Unsupported
 from leoflow.common.leoflow_server import read
-from leoflow.common.masking import note_secret
+from leoflow.common.masking import mask_sensitive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,10 +20,10 @@ FIELDS = ("conn_type", "description", "host", "login", "password", "schema", "po
 class Connection:
     """<https://airflow.apache.org/docs/apache-airflow/stable/howto/connection.html>
 
-    It has the methods of Airflow's `airflow.sdk.Connection` and of `airflow.models.Connection`."""
+    Has the methods of both `airflow.sdk.Connection` and `airflow.models.Connection`."""
 
     EXTRA_KEY = "__extra__"
-    # Hooks by connection type, which `hooks.py` adds.
+    # Hook classes by connection type; `hooks.py` adds them.
     hooks: ClassVar[dict[str, Callable[..., Any]]] = {}
 
     def __init__(self, conn_id=None, conn_type=None, description=None, host=None, login=None, password=None, schema=None,
@@ -45,9 +45,9 @@ class Connection:
         self.conn_id = conn_id
         for name in FIELDS:
             setattr(self, name, fields.get(name))
-        note_secret("password", self.password)
+        mask_sensitive("password", self.password)
         try:
-            note_secret("extra", json.loads(self.extra) if self.extra else None)
+            mask_sensitive("extra", json.loads(self.extra) if self.extra else None)
         except ValueError:
             # `extra` may be any text.
             pass
@@ -85,11 +85,11 @@ class Connection:
 
     @classmethod
     def from_json(cls, value: str, conn_id: str | None = None) -> Connection:
-        # Saves the import for tasks without connections.
+        # Imported here, because few tasks use connections.
         from leoflow.authoring.connection_uri import normalized_type
 
         fields = json.loads(value)
-        # The id that the caller gives takes precedence.
+        # The argument `conn_id` takes precedence.
         stored_id = fields.pop("conn_id", None)
         if fields.get("conn_type"):
             fields["conn_type"] = normalized_type(fields["conn_type"])
@@ -101,27 +101,27 @@ class Connection:
                 raise ValueError(f"Expected integer value for `port`, but got {port!r} instead.") from None
         return cls(stored_id if conn_id is None else conn_id, **fields)
 
-    # --- what it holds
+    # --- fields
 
     @property
     def extra_dejson(self) -> dict[str, Any]:
         return self.get_extra_dejson()
 
     def get_extra_dejson(self, nested: bool = False) -> dict[str, Any]:
-        """With `nested`, values that are texts of JSON are read, too."""
+        """Returns the parsed `extra`. With `nested`, also parses its values that are JSON text."""
         try:
             fields = json.loads(self.extra) if self.extra else {}
         except ValueError:
-            # Saves the import of logging.
+            # Imported here, because the import is slow.
             import logging
 
-            # Without the error, which may show the text.
+            # The error is not logged: its message may contain `extra`.
             logging.getLogger("airflow.sdk.definitions.connection").error(
                 "Failed to deserialize extra property `extra`, returning empty dictionary")
             return {}
         if nested and isinstance(fields, dict):
             fields = {name: _json_or_text(value) for name, value in fields.items()}
-        note_secret("extra", fields)
+        mask_sensitive("extra", fields)
         return fields
 
     def get_password(self) -> str | None:
@@ -155,7 +155,7 @@ class Connection:
         fields.pop("conn_id", None)
         return json.dumps(fields)
 
-    # --- using it
+    # --- hooks
 
     def get_hook(self, *, hook_params: dict[str, Any] | None = None) -> Any:
         hook = self.hooks.get(self.conn_type)

@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# The parameter that holds an extra which is no plain mapping of texts.
+# Query parameter for an extra that is not a flat mapping of texts.
 EXTRA_KEY = "__extra__"
 
 
@@ -23,7 +23,7 @@ def normalized_type(conn_type: str) -> str:
 
 
 def fields_of(uri: str) -> dict[str, Any]:
-    """Returns the fields of a connection. As in Airflow, a host may have a protocol of its own:
+    """Parses a URI; returns the fields of a connection. As in Airflow, the host may have a protocol of its own:
     `http://https://example.org`."""
     protocols = uri.count("://")
     conn_type = urllib.parse.urlsplit(uri).scheme
@@ -33,7 +33,7 @@ def fields_of(uri: str) -> dict[str, Any]:
         rest = rest.removeprefix("//")
         before = rest.partition("://")[0]
         if protocols > 2 or "@" in before or ":" in before:
-            # The text itself may hold a password.
+            # The message does not quote the URI, which may contain a password.
             raise AirflowException("Invalid connection string: it has more than one ://, and a host may have one protocol only.")
         protocol = before
     parts = urllib.parse.urlsplit(rest)
@@ -52,12 +52,12 @@ def port_of(parts):
     try:
         return parts.port
     except ValueError:
-        # Python's error shows the text, which is the password of a URI without @ and host.
+        # Python's error is hidden: it quotes the port, which is the password in a URI without @ and host.
         raise AirflowException("Invalid connection string: its port is not a number; a login and a password end with @.") from None
 
 
 def host_of(parts):
-    """Returns the host in lower case, except a path, for example that of a socket."""
+    """Returns the host in lower case; a host that is a path, for example of a socket, keeps its case."""
     host = urllib.parse.unquote(parts.hostname or "")
     if "/" not in host:
         return host
@@ -69,7 +69,7 @@ def quoted(text):
 
 
 def uri_of(connection: Any) -> str:
-    """Returns the URI of a connection, as Airflow writes it."""
+    """Returns the URI of a connection, in the form that Airflow writes."""
     conn_type, host, login, password = connection.conn_type, connection.host, connection.login, connection.password
     port, schema = connection.port, connection.schema
     protocol, separator, rest = (host or "").partition("://")
@@ -88,7 +88,8 @@ def uri_of(connection: Any) -> str:
 
 
 def query_of(extra, fields):
-    """Returns the fields as a query if that can be read back, else the whole text as one parameter."""
+    """Encodes the fields of `extra` as a query if parsing it gives the same fields; else encodes the text of `extra` as
+    the parameter EXTRA_KEY."""
     try:
         query = urllib.parse.urlencode(fields)
     except TypeError:

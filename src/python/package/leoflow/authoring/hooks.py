@@ -1,4 +1,4 @@
-"""Hooks, through which operators use a Connection."""
+"""The base classes of hooks (clients of the service behind a Connection) and notifiers."""
 
 import logging
 
@@ -79,7 +79,7 @@ class BaseNotifier(LoggingMixin):
         raise NotImplementedError
 
     def __call__(self, *args):
-        # Saves the import for hooks, which render nothing.
+        # Imported here, because hooks do not render templates.
         from leoflow.authoring.operators.templates import render_fields
 
         context = args[0] if args else {}

@@ -1,4 +1,4 @@
-"""Loggers with Airflow's names, by which its web UI filters."""
+"""Loggers with Airflow's names, because its web UI filters by them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DECORATED = {
 
 
 def qualified_name(kind: type) -> str:
-    """Returns module and name of a class; for a class of this package, those of its Airflow counterpart."""
+    """Returns `module.name` of a class; for a class of this package, that of its counterpart in Airflow."""
     if kind.__module__.partition(".")[0] != "leoflow":
         return f"{kind.__module__}.{kind.__name__}"
     name = getattr(kind, "airflow_name", kind.__name__)
@@ -30,10 +30,10 @@ def qualified_name(kind: type) -> str:
 
 
 def operator_logger(kind: type, name: str | None) -> logging.Logger:
-    """Returns the logger of an operator class. `name` is the task's `logger_name`, if it was given one."""
+    """Returns the logger of an operator class. `name` is the task's argument `logger_name`, or None."""
     return logging.getLogger(f"airflow.task.operators.{name or qualified_name(kind)}")
 
 
 def hook_logger(kind: type, name: str | None) -> logging.Logger:
-    """Returns the logger of a hook class. `name` is the hook's `logger_name`, if it was given one."""
+    """Returns the logger of a hook class. `name` is the hook's argument `logger_name`, or None."""
     return logging.getLogger(f"airflow.task.hooks.{name or qualified_name(kind)}")

@@ -1,4 +1,4 @@
-"""`airflow.utils.types` and the like."""
+"""Run types and constants of `airflow.utils.types` and `airflow.utils.xcom`."""
 
 import enum
 

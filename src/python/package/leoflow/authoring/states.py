@@ -4,7 +4,7 @@ import enum
 
 
 class Text(str, enum.Enum):
-    """An enumeration of strings that are formatted as their values."""
+    """An enumeration of strings whose members are formatted as their values."""
 
     def __str__(self):
         return self.value
@@ -35,7 +35,7 @@ class DagRunState(Text):
 
 
 class State:
-    """The states of both kinds in one class, as older DAG files use them."""
+    """The states of task instances and runs in one class, as in Airflow 2."""
 
     NONE = None
     REMOVED = TaskInstanceState.REMOVED

@@ -1,4 +1,4 @@
-"""`airflow.utils.timezone`."""
+"""The functions of `airflow.utils.timezone`."""
 
 import datetime as dt
 

@@ -1,5 +1,5 @@
-"""Triggers, on which deferred tasks wait without a process of their own. All triggers of a project run in one event
-loop; after a restart they are created again from `serialize()`.
+"""Triggers, which wait for a condition on behalf of deferred tasks. All triggers of a project run in one event loop;
+after a restart they are created again from the result of `serialize()`.
 
 <https://airflow.apache.org/docs/apache-airflow/stable/authoring-and-scheduling/deferring.html>
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class StartTriggerArgs(NamedTuple):
-    """The trigger with which a task begins that has `start_from_trigger`."""
+    """The trigger with which a task with `start_from_trigger` starts."""
 
     trigger_cls: str
     next_method: str
@@ -34,12 +34,12 @@ class StartTriggerArgs(NamedTuple):
     timeout: datetime.timedelta | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """The stored form of the trigger, which need not be created for it."""
+        """Returns the stored form of the trigger without creating it."""
         return self.trigger_cls, self.trigger_kwargs or {}
 
 
 class TriggerEvent:
-    """The result of a trigger: the task resumes with its payload as `event`."""
+    """The result of a trigger: the task resumes with the payload as `event`."""
 
     task_instance_state = None
 
@@ -89,7 +89,7 @@ class BaseTrigger:
         raise NotImplementedError("Triggers must implement serialize()")
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Yields an event when the condition is met. It may be restarted at any time and must tolerate that."""
+        """Yields an event when the condition is met. Must tolerate a restart at any time."""
         raise NotImplementedError("Triggers must implement run()")
         yield
 
@@ -138,7 +138,7 @@ class DateTimeTrigger(BaseTrigger):
 
     async def run(self):
         self.log.info("waiting until %s", self.moment)
-        # The system clock may be changed meanwhile.
+        # Sleeps at most a minute at once, because the system clock may change meanwhile.
         while (left := (self.moment - datetime.datetime.now(UTC)).total_seconds()) > 0:
             await asyncio.sleep(min(left, 60))
         yield TaskSuccessEvent() if self.end_from_trigger else TriggerEvent(self.moment)

@@ -8,7 +8,7 @@ import os
 from leoflow.common import task_log
 from leoflow.common.exceptions import AirflowRuntimeError
 from leoflow.common.leoflow_server import NotRunning, read, write
-from leoflow.common.masking import note_secret
+from leoflow.common.masking import mask_sensitive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,14 +24,14 @@ class Variable:
     def get(cls, key: str, default: Any = _UNSET, deserialize_json: bool = False, default_var: Any = _UNSET) -> Any:
         value = os.environ.get(f"AIRFLOW_VAR_{key.upper()}")
         if value is None:
-            # The argument's older name.
+            # `default_var` is the older name of `default`.
             default = default_var if default is _UNSET else default
             try:
                 stored = read("variables", key)
             except NotRunning as error:
                 if default is _UNSET:
                     raise
-                task_log.say("warning", task_log.OWN, f"{error}; using the default")
+                task_log.log_event("warning", task_log.OWN, f"{error}; using the default")
                 stored = None
             if stored is None:
                 if default is _UNSET:
@@ -39,7 +39,7 @@ class Variable:
                 return default
             value = stored["value"]
         stored = json.loads(value) if deserialize_json else value
-        note_secret(key, stored)
+        mask_sensitive(key, stored)
         return stored
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The version of Airflow whose authoring code runs here, and that of its SDK."""
+"""The versions of Airflow and of its SDK that the small package implements."""
 
 version = "3.3.2"
 sdk_version = "1.3.2"

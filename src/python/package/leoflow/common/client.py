@@ -1,5 +1,4 @@
-"""HTTP client for run/api.sock. It does not use http.client, because importing that takes longer than all requests of a
-task, and most files are parsed without any request."""
+"""HTTP client for run/api.sock. It does not use http.client, whose import takes longer than all requests of a task."""
 
 from __future__ import annotations
 
@@ -12,28 +11,30 @@ if TYPE_CHECKING:
     import socket
     from typing import Any
 
-# How long requests are repeated while the server is being replaced or the datastore restarts.
-PATIENCE_SECONDS = 600
+# Time for which a failed request is repeated, for example while the server is upgraded or the datastore restarts.
+RETRY_SECONDS = 600
 # Time limit of one read or write.
 TIMEOUT_SECONDS = 45
 
 
 class ServerError(Exception):
+    """The server refused a request with the HTTP status `status`, or did not answer (status 0)."""
+
     def __init__(self, status, detail):
         super().__init__(detail or f"the server answered {status}")
         self.status = status
 
 
 class Client:
-    def __init__(self, path, token=None, patience=None):
+    def __init__(self, path, token=None, retry_seconds=None):
         self.path = path
         self.token = token
-        self.patience = PATIENCE_SECONDS if patience is None else patience
+        self.retry_seconds = RETRY_SECONDS if retry_seconds is None else retry_seconds
 
     def request(self, method: str, target: str, body: Any = None) -> Any:
-        """Returns the decoded JSON answer. Repeats failed requests, which is safe because all of them are
-        idempotent."""
-        deadline = time.monotonic() + self.patience
+        """Returns the decoded JSON answer. Repeats a failed request, which is safe because all requests are idempotent.
+        Raises ServerError."""
+        deadline = time.monotonic() + self.retry_seconds
         pause = 0.05
         while True:
             try:
@@ -64,7 +65,7 @@ class Client:
             try:
                 stream.sendall(head.encode() + b"\r\n" + payload)
             except BrokenPipeError:
-                # The server stopped reading; its answer gives the reason.
+                # The server stopped reading; its answer has the reason.
                 pass
             with stream.makefile("rb") as answer:
                 return read_answer(answer)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _dags = []
 _groups = []
 _context = None
-# The mapped task whose instance is being created.
+# The mapped task whose instance is being created, or None.
 _unmapped = None
 
 
@@ -32,7 +32,7 @@ def leave_dag() -> None:
 
 
 def group(of_dag: Dag | None = None) -> Group | None:
-    """Returns the innermost open group of that DAG, or its root group."""
+    """Returns the group of the innermost `with` block of that DAG, or the DAG's root group."""
     for candidate in reversed(_groups):
         if of_dag is None or candidate.dag is of_dag:
             return candidate
@@ -48,7 +48,7 @@ def leave_group() -> None:
 
 
 def unmap(task: Task | None) -> None:
-    """Sets the mapped task whose instance is being created; None at the end."""
+    """Sets the mapped task whose instance is being created, or None afterwards."""
     global _unmapped
     _unmapped = task
 
@@ -78,7 +78,7 @@ CONTEXT_KEYS = frozenset(
 
 
 def get_current_context() -> Mapping[str, Any]:
-    """Returns the context of the running task. Raises RuntimeError elsewhere."""
+    """Returns the context of the running task. Raises RuntimeError if no task is running."""
     if _context is None:
         raise RuntimeError(
             "Current context was requested but no context was found! Are you running within an Airflow task?"

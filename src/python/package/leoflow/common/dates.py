@@ -1,4 +1,5 @@
-"""Datetimes with a time zone; pendulum's where it is installed, because DAG files expect its methods."""
+"""Datetimes with a time zone. If pendulum is installed, they are its datetimes, because DAG files expect its
+methods."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class PlainDateTime(datetime):
-    """A datetime used without pendulum: calling one of pendulum's methods raises MissingPackage."""
+    """A datetime for code without pendulum: calling one of pendulum's methods raises MissingPackage."""
 
     def __getattr__(self, name):
         if name.startswith("_"):
@@ -39,7 +40,7 @@ def moment(text: str) -> datetime:
 
 
 def parse_time(text: str | None) -> datetime | None:
-    """Parses a stored time; returns it in UTC, in the type that task code expects."""
+    """Parses a stored time; returns a time in UTC, of the type that task code expects."""
     if text is None:
         return None
     return task_datetime(moment(text).astimezone(timezone.utc))
@@ -55,11 +56,11 @@ def task_datetime(value: datetime) -> datetime:
 
 
 def aware(name: str, value: Any) -> datetime | None:
-    """Checks a datetime given by the user; one without a zone is in UTC."""
+    """Checks the user's datetime `name`; a datetime without a time zone is in UTC."""
     if value is None:
         return None
     if isinstance(value, str):
-        # Airflow accepts texts, too.
+        # Airflow also accepts ISO 8601 texts.
         value = datetime.fromisoformat(value.replace("Z", "+00:00"))
     if not isinstance(value, datetime):
         raise TypeError(f"{name} must be a datetime and is {type(value).__name__}")
@@ -67,7 +68,7 @@ def aware(name: str, value: Any) -> datetime | None:
 
 
 def zone_name(tzinfo: tzinfo | None) -> str | int:
-    """Returns `Europe/Berlin`, `UTC`, or an offset in seconds."""
+    """Returns the name of a time zone, such as `Europe/Berlin` or `UTC`, or its offset in seconds."""
     if tzinfo is None or tzinfo is timezone.utc:
         return "UTC"
     for attribute in ("key", "name", "zone"):
@@ -99,10 +100,6 @@ def utcnow() -> datetime:
     return task_datetime(datetime.now(timezone.utc))
 
 
-def seconds_of(delta):
-    return delta.total_seconds()
-
-
 def stamp(value: datetime | None) -> str | None:
-    """Formats a time for JSON, in UTC."""
+    """Formats a time in UTC for JSON."""
     return None if value is None else aware("a date", value).astimezone(timezone.utc).isoformat()

@@ -1,4 +1,4 @@
-"""Airflow's exceptions, and those for unsupported features and missing packages."""
+"""Airflow's exceptions, and exceptions for unsupported features and missing packages."""
 
 from leoflow.common.hints import airflow_2
 from leoflow.common.hints.packages import how_to_add, names_in, provider_package
@@ -30,7 +30,7 @@ class AirflowRescheduleException(AirflowException):
 
 
 class DownstreamTasksSkipped(AirflowException):
-    """Raised by a task that decided which of its downstream tasks to skip."""
+    """Raised by a task to skip downstream tasks."""
 
     def __init__(self, *, tasks):
         super().__init__()
@@ -78,15 +78,15 @@ class ExternalTaskGroupNotFoundError(ExternalTaskNotFoundError):
 
 
 class UnmappableXComTypePushed(AirflowException):
-    """A task over which others are mapped returned neither a list nor a dict."""
+    """A task whose result other tasks are mapped over returned neither a list nor a dict."""
 
 
 class UnmappableXComLengthPushed(AirflowException):
-    """A task over which others are mapped returned more than `max_map_length` elements."""
+    """A task whose result other tasks are mapped over returned more than `max_map_length` elements."""
 
 
 class TaskDeferred(BaseException):
-    """Ends the process of a task until a trigger fires; then `method_name` of its operator is called."""
+    """Raised by a task to end its process until a trigger fires; then `method_name` of its operator is called."""
 
     def __init__(self, *, trigger, method_name, kwargs=None, timeout=None):
         super().__init__()
@@ -162,7 +162,7 @@ class XComNotFound(AirflowException):
 class Unsupported(AirflowException, ImportError):
     """An Airflow feature that Leoflow does not support, reported with file and line.
 
-    It is an ImportError too, so that a DAG file with a fallback for a missing package uses that.
+    It is also an ImportError, so that a DAG file with a fallback for a missing package uses its fallback.
     """
 
     def __init__(self, thing, place=None, suffix=""):
@@ -179,8 +179,8 @@ class Replaced(Unsupported):
 
 
 def unsupported_name(name: str) -> Unsupported:
-    """Returns the error for an Airflow name that the small package lacks: what replaces a name of Airflow 2, or the
-    dependency that installs Airflow's SDK."""
+    """Returns the error for an Airflow name that the small package lacks. Its message has the replacement of a name
+    that Airflow 3 removed, or the dependency that installs Airflow's SDK."""
     import linecache
 
     file, line = user_line()

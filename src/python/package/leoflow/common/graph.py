@@ -1,5 +1,5 @@
-"""The parts of a DAG as the modules below their classes see them. For annotations: only a warm Python
-loads this module, with the rest of `common`."""
+"""Protocols of DAGs, tasks and groups, for annotations in modules that must not import their classes. Only a warm
+Python loads this module, because it loads all of `common`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""This process's client of the server, and access to Variables, Connections and uv through it."""
+"""This process's client of Leoflow's server, for Variables, Connections and uv."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _prefix = "/local"
 _queried = False
 
 
-def use(socket: str, token: str | None = None, patience: float | None = None) -> None:
-    """Sets the server's socket. `token` is the running task's; without one the server identifies the process by its
-    user. `patience` in seconds."""
+def configure(socket: str, token: str | None = None, retry_seconds: float | None = None) -> None:
+    """Sets the server's socket. `token` is that of the running task; without a token, the server identifies the process
+    by its user. `retry_seconds` is the time for which a failed request is repeated, in seconds."""
     global _client, _prefix
-    _client = Client(socket, token, patience)
+    _client = Client(socket, token, retry_seconds)
     _prefix = "/task" if token else "/local"
 
 
@@ -35,17 +35,18 @@ def client() -> Client:
 
 
 def was_queried() -> bool:
-    """True once a Variable or Connection was read: the next parse of the file may then have another result."""
+    """True if a Variable or Connection was read: the next parse of the file may then have another result."""
     return _queried
 
 
 def is_offline() -> bool:
-    """True when no server is running, as `validate` and `dags test` allow."""
+    """True if no server is running, which `leoflow validate` and `leoflow dags test` allow."""
     return _prefix == "/local" and not os.path.exists(client().path)
 
 
 def read(kind: str, key: str) -> dict[str, Any] | None:
-    """Returns a Variable or Connection, or None when there is none. Raises NotRunning and AirflowRuntimeError."""
+    """Returns the fields of a Variable or Connection (`kind` is `variables` or `connections`), or None if it does not
+    exist. Raises NotRunning and AirflowRuntimeError."""
     global _queried
     _queried = True
     if is_offline():
@@ -59,7 +60,7 @@ def read(kind: str, key: str) -> dict[str, Any] | None:
 
 
 def uv() -> str:
-    """Returns the path of the server's uv; the server downloads it if necessary."""
+    """Returns the path of the server's uv, which the server downloads if necessary."""
     if is_offline():
         raise NotRunning("uv, which creates virtual environments, is not installed: install it (https://docs.astral.sh/uv), "
                          "or start Leoflow, which downloads it (`leoflow lite start`)")
@@ -76,7 +77,7 @@ class NotRunning(AirflowRuntimeError):
 
 
 def write(method: str, key: str, body: dict[str, Any] | None) -> None:
-    """Changes or deletes a Variable, in a running task only."""
+    """Changes (`PUT`) or deletes (`DELETE`) a Variable. Raises Unsupported outside of a running task."""
     if _prefix != "/task":
         raise Unsupported("changing a Variable outside of a running task")
     try:

@@ -7,26 +7,28 @@ import sys
 
 
 def roots_of(file: str) -> list[str]:
-    """Returns the import folders that contain the file, nearest first: the project's, the workspace's."""
+    """Returns the folders of `sys.path` that contain the file, nearest first, such as the project's and the
+    workspace's."""
     folders = {folder for folder in sys.path if folder and file.startswith(folder.rstrip(os.sep) + os.sep)}
     return sorted(folders, key=len, reverse=True) or [os.path.dirname(file)]
 
 
 def dags_folder(roots: list[str]) -> list[str]:
-    """Returns the first root if it is a `dags` folder, else nothing. As in Airflow, installed packages take precedence
-    over its modules, because a DAG file is often named after the package that it uses."""
+    """Returns the first root if it is a `dags` folder, else an empty list. As in Airflow, installed packages take
+    precedence over modules in `dags`, because a DAG file is often named after the package that it uses."""
     return roots[:1] if len(roots) > 1 and os.path.basename(roots[0]) == "dags" else []
 
 
 def project_roots(roots: list[str]) -> list[str]:
-    """Returns the folders that may contain settings, `.env` and plugins: the project's and the workspace's, without
-    `dags`."""
+    """Returns the roots that may contain settings, `.env` and plugins: the project's and the workspace's folder,
+    without `dags`."""
     return roots[-2:]
 
 
-def beside_link(roots: list[str]) -> list[str]:
-    """Returns the folder that contains the target of the project's link, if the project is one: its modules import
-    those beside the target. Nothing if Python itself is below that folder, such as for a target in the user's home."""
+def link_target_folders(roots: list[str]) -> list[str]:
+    """If the project's folder is a symbolic link, returns the folder that contains its target, because the project's
+    modules may import modules beside the target. Returns an empty list if Python itself is below that folder, as for a
+    target directly in the user's home."""
     if len(roots) < 2 or not os.path.islink(roots[-2]):
         return []
     folder = os.path.dirname(os.path.realpath(roots[-2]))

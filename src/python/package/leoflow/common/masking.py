@@ -1,4 +1,4 @@
-"""Masks secrets in all output, once they were read."""
+"""Masks secrets in all output, from the time at which they are read."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 # Secrets that were read, in all encodings in which they may be printed.
 _secrets = set()
-# Descriptor of the pipe to the task's keeper (the process that writes its log), which masks them in the output of other
-# programs, too.
+# Descriptor of a pipe to the task's keeper (the process that writes its log), which masks the secrets in the output of
+# other programs; None without a keeper.
 _keeper = None
-# Airflow's parts of sensitive names, one a line. `src/base/auth/masking.rs` reads them from here, too.
+# Parts of names that Airflow considers sensitive, one per line. `src/base/auth/masking.rs` parses this file.
 SENSITIVE = """
 access_key
 access_token
@@ -38,7 +38,7 @@ service_key
 token
 webhook_url
 """.split()
-# Airflow's minimum length of a masked secret.
+# Airflow's minimum length of a masked secret, characters.
 SHORTEST = 5
 
 
@@ -52,14 +52,14 @@ def is_sensitive(name: str) -> bool:
     return any(part in name.lower() for part in SENSITIVE)
 
 
-def note_secret(name: str, value: Any) -> None:
-    """Masks a value whose name is sensitive, and sensitive values nested in it."""
+def mask_sensitive(name: str, value: Any) -> None:
+    """Masks a value if its name is sensitive. In a dict or list, checks each value by its own name."""
     if isinstance(value, dict):
         for key, item in value.items():
-            note_secret(key, item)
+            mask_sensitive(key, item)
     elif isinstance(value, (list, tuple)):
         for item in value:
-            note_secret(name, item)
+            mask_sensitive(name, item)
     elif isinstance(value, str) and is_sensitive(name):
         mask(value)
 
@@ -68,7 +68,7 @@ def mask(value):
     """Masks a value in all later output of this task."""
     if not is_maskable(value) or value in _secrets:
         return
-    # Each line of a text is a secret of its own, because logs are written by line.
+    # Masks each line of a text, too, because logs are written line by line.
     for part in filter(is_maskable, {value, *value.splitlines()}):
         _secrets.add(part)
         if not part.isalnum() or not part.isascii():
@@ -87,12 +87,11 @@ def is_maskable(value):
 
 def forms(secret):
     """Returns the forms in which a secret may be printed, like `forms` in `src/base/auth/masking.rs`: percent-encoded,
-    escaped for JSON, once and as part of a text in JSON, and as Python's `repr()` and `ascii()` show it and its
-    bytes."""
+    escaped once and twice for JSON, and as in the `repr()` and `ascii()` of the text and the `repr()` of its bytes."""
     import urllib.parse
 
     escaped = [repr(secret)[1:-1], ascii(secret)[1:-1], repr(secret.encode(errors="replace"))[2:-1]]
-    # repr() chooses the quotes by what else is in the text, and escapes those that it uses.
+    # repr() chooses its quotes by the rest of the text and escapes only those, so both forms may occur.
     quoted = [form.replace("\\'", "'").replace("'", "\\'") for form in escaped]
     unquoted = [form.replace("\\'", "'") for form in escaped]
     in_json = [json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]]

@@ -1,5 +1,5 @@
-"""Reads and writes small files through plain descriptors: in a forked process, Python's file objects cost several times
-as much."""
+"""Reads and writes small files through file descriptors: in a forked process, Python's file objects take several times
+as long."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TRANSIENT = frozenset((
     errno.EAGAIN, errno.EBUSY, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EROFS,
     errno.ESTALE, errno.ETIMEDOUT,
 ))
-# Seconds between attempts; each pause doubles the one before.
+# Seconds between attempts; each pause is twice as long as the pause before.
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0
 # Bytes reserved for a small result.
 RESERVE_BYTES = 4096
@@ -38,7 +38,8 @@ def read(path: str) -> bytes:
 
 
 def retry_transient(label: str, attempt: Callable[[], Any]) -> Any:
-    """Repeats `attempt` for as long as it fails with a transient error."""
+    """Calls `attempt` until it does not fail with a transient error; returns its result. `label` names it in a
+    message."""
     pause = FIRST_PAUSE
     while True:
         try:
@@ -53,8 +54,8 @@ def retry_transient(label: str, attempt: Callable[[], Any]) -> Any:
 
 
 def reserve(path: str) -> None:
-    """Reserves space for a file that is written later, so that a full disk does not lose it. Does nothing when the disk
-    is already full."""
+    """Reserves disk space for a file that `write_whole` writes later, so that a disk that is full by then does not
+    prevent it. Does nothing if the disk is already full."""
     try:
         write(path, b"\0" * RESERVE_BYTES)
     except OSError:
@@ -62,7 +63,8 @@ def reserve(path: str) -> None:
 
 
 def write_whole(path: str, reserved: str, content: bytes) -> None:
-    """Writes a file atomically. Content that fits overwrites the reserved file; larger content waits for free space."""
+    """Writes a file atomically. Content of up to RESERVE_BYTES overwrites the `reserved` file, which is then renamed to
+    `path`; larger content waits for free disk space."""
     if len(content) <= RESERVE_BYTES:
         try:
             descriptor = os.open(reserved, os.O_WRONLY | os.O_CLOEXEC)
@@ -85,9 +87,9 @@ def write_whole(path: str, reserved: str, content: bytes) -> None:
     retry_transient("the result", attempt)
 
 
-def mark(path: str) -> None:
-    """Creates an empty file that marks a start, from which the keeper measures the task's time. On a full disk there is
-    none, and the keeper measures from its own start."""
+def create_marker(path: str) -> None:
+    """Creates an empty file that marks a start: the keeper measures the task's time from the file's creation. On a full
+    disk the file is missing, and the keeper measures from its own start."""
     try:
         write(path, b"")
     except OSError:

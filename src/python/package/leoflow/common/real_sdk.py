@@ -1,5 +1,5 @@
 """Settings for Apache Airflow's own SDK, which DAG files import instead of the small package if the project's
-environment contains it. They must be set before anything of the SDK is imported."""
+environment contains the SDK. They must be set before any module of the SDK is imported."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ import os
 
 from leoflow.common import local_modules
 
-_used = False
+_active = False
 
 
-def is_used() -> bool:
-    return _used
+def is_active() -> bool:
+    return _active
 
 
-def use(home: str) -> None:
-    """Switches to Airflow's SDK. `home` is its AIRFLOW_HOME; the user's own Airflow home does not affect projects."""
-    global _used
-    _used = True
+def activate(home: str) -> None:
+    """Switches this process to Airflow's SDK. `home` becomes AIRFLOW_HOME, so that the user's own Airflow home does not
+    affect projects."""
+    global _active
+    _active = True
     os.environ["AIRFLOW_HOME"] = home
     os.environ["AIRFLOW_CONFIG"] = os.path.join(home, "airflow.cfg")
-    # There is no Airflow database or server; code that needs one gets Airflow's error.
+    # There is no Airflow database; code that needs one gets Airflow's error.
     os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"sqlite:///{home}/there-is-none.db"
     os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "client"
     for name, value in {
@@ -32,7 +33,7 @@ def use(home: str) -> None:
 
 
 def enter_project(roots: list[str]) -> None:
-    """Sets the folders of DAGs and plugins to the project's, unless it sets them itself."""
+    """Sets Airflow's folders of DAGs and plugins to the project's, unless the project sets them itself."""
     os.environ.setdefault("AIRFLOW__CORE__DAGS_FOLDER", roots[0])
     folders = [os.path.join(root, "plugins") for root in local_modules.project_roots(roots)]
     plugins = next((folder for folder in folders if os.path.isdir(folder)), folders[0])

@@ -1,4 +1,4 @@
-"""Error reports: tracebacks reduced to the user's code, as text that can be stored."""
+"""Error reports: tracebacks without the frames of this package, as text that can be stored."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ def user_frame():
 
 
 def user_line() -> tuple[str, int]:
+    """Returns the file and the line of the innermost frame of user code."""
     frame = user_frame()
     return (frame.f_code.co_filename, frame.f_lineno) if frame else ("unknown", 0)
 
 
 def explain(error: BaseException) -> str:
-    """Formats an error with the traceback of the user's code only."""
+    """Formats an error with its traceback, without the frames of this package, and a hint."""
     import traceback
 
     report = traceback.TracebackException.from_exception(error)
@@ -48,7 +49,7 @@ def explain(error: BaseException) -> str:
         trim(error_report.__context__)
 
     trim(report)
-    # Without a frame of user code, only the message is shown.
+    # Without a frame of user code, formats only the message.
     lines = report.format() if report.stack or report.__cause__ else report.format_exception_only()
     text = "".join(lines).rstrip()
     hint = error_hint(error)
@@ -56,13 +57,13 @@ def explain(error: BaseException) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """Returns the error in one line, with secrets masked."""
+    """Returns the error as one text of at most 1000 characters, without traceback, with secrets masked."""
     if isinstance(error, SystemExit):
         return f"the task's code called sys.exit({error.code!r})"
     return masking.hide(f"{type(error).__name__}: {error}".rstrip(": "))[:1000]
 
 
-# Context keys that a run without a logical date lacks, as in Airflow 3.
+# Context keys that are missing in a run without a logical date, as in Airflow 3.
 DATE_KEYS = ("logical_date", "data_interval_start", "data_interval_end", "ds", "ds_nodash", "ts", "ts_nodash",
                "ts_nodash_with_tz", "prev_data_interval_start_success", "prev_data_interval_end_success")
 
@@ -83,7 +84,7 @@ def missing_date(error: BaseException) -> str | None:
 
 
 def clean(value: Any) -> Any:
-    """Escapes characters that cannot be stored in a value's texts: lone surrogates and NUL."""
+    """Escapes the characters in a value's texts that PostgreSQL cannot store: lone surrogates and NUL."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
     if isinstance(value, list):

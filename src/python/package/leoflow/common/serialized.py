@@ -1,5 +1,5 @@
-"""Serializes values that JSON cannot represent, as Airflow does: the name of the class, a version, and data. Types that
-Airflow does not serialize use the same format.
+"""Serializes values that JSON cannot represent, in Airflow's format: the name of the class, a version, and data. Types
+that Airflow does not serialize use the same format.
 
 <https://airflow.apache.org/docs/apache-airflow/stable/authoring-and-scheduling/serializers.html>
 """
@@ -31,8 +31,8 @@ def name_of(kind):
 
 
 def serialized_form(value: Any) -> tuple[str, int, Any]:
-    """Returns name, version and data of a value; the data may itself contain values that need this form. Raises
-    Unserializable."""
+    """Returns the class name, the version and the data of a value. The data may contain values that must be serialized,
+    too. Raises Unserializable."""
     kind = type(value)
     name = name_of(kind)
     top = kind.__module__.partition(".")[0]
@@ -73,13 +73,13 @@ def serialized_form(value: Any) -> tuple[str, int, Any]:
 
 
 def known(kind, plain, name):
-    """Returns the class that deserializes the value: pendulum's classes stay; other subclasses become the plain
-    class."""
+    """Returns the name of the class that deserializes the value: pendulum's classes keep their `name`; any other
+    subclass is deserialized as the `plain` class."""
     return name if name in ("pendulum.datetime.DateTime", "pendulum.date.Date") else plain
 
 
 def zone_of(value):
-    """Returns Airflow's form of a time zone: a tuple of name or seconds, class, version, and True."""
+    """Returns Airflow's form of a value's time zone: a tuple of name or offset in seconds, class, version, and True."""
     zone = value.tzinfo
     if zone is None:
         return None
@@ -92,8 +92,8 @@ def zone_of(value):
 
 
 def number_of(value):
-    """Returns Airflow's form of a Decimal: an int without a fraction, else a float. A value that a float would round
-    becomes a text."""
+    """Returns Airflow's form of a Decimal: an int if it has no fraction, else a float. A value that neither represents
+    exactly becomes a text."""
     if not value.is_finite():
         return str(value)
     if value.as_tuple().exponent >= 0 and abs(value) < 2**63:
@@ -116,7 +116,7 @@ def numpy_form(value, name):
 
 
 def parquet(frame):
-    """Returns Airflow's form of a DataFrame: Parquet in hexadecimal."""
+    """Returns Airflow's form of a DataFrame: Parquet, encoded in hexadecimal."""
     try:
         import pyarrow
         from pyarrow import parquet as format
@@ -184,7 +184,7 @@ def read_datetime(data):
 
 
 def read_pendulum(data):
-    """Returns a plain datetime when this process has no pendulum."""
+    """Returns a PlainDateTime if pendulum is not installed."""
     return dates.task_datetime(read_datetime(data))
 
 

@@ -1,5 +1,5 @@
 """Reads the signatures of callables, with the same results as `inspect.signature`. Ordinary functions are read without
-`inspect`, because importing it takes longer than parsing most DAG files; only other callables need it."""
+`inspect`, whose import takes longer than parsing most DAG files; `inspect` reads other callables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-# The same values as the kinds in `inspect`.
+# The values of `inspect.Parameter.kind`.
 POSITIONAL_ONLY, POSITIONAL_OR_KEYWORD, VAR_POSITIONAL, KEYWORD_ONLY, VAR_KEYWORD = range(5)
 
 
@@ -31,7 +31,7 @@ class Parameter:
 
 
 def parameters(function: Callable) -> dict[str, Parameter]:
-    """Returns a function's parameters by name, in order. Raises TypeError and ValueError as inspect does."""
+    """Returns a function's parameters by name, in order. Raises TypeError and ValueError like `inspect.signature`."""
     ordinary = unwrapped(function)
     if ordinary is not None:
         return code_parameters(ordinary)
@@ -46,7 +46,7 @@ def parameters(function: Callable) -> dict[str, Parameter]:
 
 
 def check_call(function: Callable, args: tuple, kwargs: dict[str, Any]) -> None:
-    """Raises TypeError when the function cannot be called with these arguments."""
+    """Raises TypeError if the function cannot be called with these arguments."""
     if not fits(parameters(function).values(), args, kwargs):
         import inspect
 

@@ -1,5 +1,5 @@
-"""The structure of a DAG, as the scheduler stores it: the attributes that have the same names in the small package and
-in Airflow's SDK. Default values are omitted."""
+"""The structure of a DAG: the JSON-compatible form that the scheduler stores. This module has the attributes with the
+same names in the small package and in Airflow's SDK. Most default values are omitted."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def unless_default(usual: Any, value: Any) -> Any:
 
 
 def dag_structure(dag: Any, timetable: Any, own: dict[str, Any], rare: dict[str, Any], tasks: list[dict[str, Any]]) -> dict[str, Any]:
-    """Returns the structure of a DAG. `own` and `rare` are the fields that each of the two packages computes in its own way;
-    empty fields of `rare` are omitted."""
+    """Returns the structure of a DAG. `own` and `rare` are fields that the small package and the SDK compute
+    differently; empty fields of `rare` are omitted."""
     return {
         "dag_id": dag.dag_id,
         "description": dag.description,
         "doc_md": dag.doc_md,
-        "schedule": shown_schedule(dag, timetable),
+        "schedule": displayed_schedule(dag, timetable),
         "start_date": iso(dag.start_date),
         "end_date": iso(dag.end_date),
         "catchup": dag.catchup,
@@ -47,7 +47,7 @@ def dag_structure(dag: Any, timetable: Any, own: dict[str, Any], rare: dict[str,
         "max_active_runs": dag.max_active_runs,
         "max_active_tasks": dag.max_active_tasks,
         "is_paused_upon_creation": dag.is_paused_upon_creation,
-        "timetable": timetable.described(),
+        "timetable": timetable.to_structure(),
         "timetable_summary": str(timetable.summary),
         "timetable_description": timetable.description,
         "timezone": zone_name(dag.timezone),
@@ -65,14 +65,14 @@ def dag_structure(dag: Any, timetable: Any, own: dict[str, Any], rare: dict[str,
             "owner_links": dict(dag.owner_links),
             **rare,
         }),
-        # Not among the values above, because False overrides a setting of the instance.
+        # False is not omitted, because it overrides a setting of the instance.
         **unless_none("rerun_with_latest_version", getattr(dag, "rerun_with_latest_version", None)),
         "tasks": tasks,
     }
 
 
-def shown_schedule(dag, timetable):
-    """Returns the schedule as written if it is a text, else the timetable's summary."""
+def displayed_schedule(dag, timetable):
+    """Returns the schedule as written if it is a text, else the timetable's summary; None without a schedule."""
     if type(dag.timetable).__name__ == "NullTimetable":
         return None
     return dag.schedule if isinstance(dag.schedule, str) else str(timetable.summary)
@@ -85,7 +85,7 @@ def earliest(dag):
 
 
 def latest(dag):
-    """Returns the date after which no task may run; None if there is none."""
+    """Returns the date after which no task may run, or None."""
     ends = [task.end_date for task in dag.tasks]
     if ends and all(end is not None for end in ends):
         return max([*ends, *([dag.end_date] if dag.end_date is not None else [])])
@@ -93,16 +93,17 @@ def latest(dag):
 
 
 def parent_of(group: Any) -> str | None:
-    """Returns the id of a parent group, or None for the DAG's root group."""
+    """Returns the id of a group; None for the DAG's root group."""
     return None if group is None or group.is_root else group.group_id
 
 
-# Attributes with the edges of a group.
+# Attributes of a group with the ids at the other ends of its edges.
 LINKS = ("upstream_group_ids", "downstream_group_ids", "upstream_task_ids", "downstream_task_ids")
 
 
 def group_structure(group: Any, length: Any, sources: Any) -> dict[str, Any]:
-    """Returns the structure of a group. `length` and `sources` are set for a mapped group, as for a mapped task."""
+    """Returns the structure of a group. For a mapped group, `length` is the expression for the number of its copies and
+    `sources` are the tasks that the expression depends on."""
     return {"group_id": group.group_id, "parent": parent_of(group.parent_group), **non_empty({
         "tooltip": group.tooltip,
         "display_name": group.group_display_name,
@@ -131,7 +132,7 @@ def task_structure(task: Any, weight: int, rare: dict[str, Any]) -> dict[str, An
             "depends_on_past": task.depends_on_past,
             "wait_for_downstream": task.wait_for_downstream,
             "ignore_first_depends_on_past": task.ignore_first_depends_on_past,
-            # Means nothing without `depends_on_past`.
+            # Has no effect without `depends_on_past`.
             "wait_for_past_before_skipping": task.depends_on_past and task.wait_for_past_depends_before_skipping,
             "pool": unless_default("default_pool", task.pool),
             "pool_slots": unless_default(1, task.pool_slots),
@@ -149,20 +150,20 @@ def task_structure(task: Any, weight: int, rare: dict[str, Any]) -> dict[str, An
     }
 
 
-# Packages whose classes have known modules in Airflow.
+# Packages of the standard operators, whose modules the server knows.
 STANDARD = ("leoflow", "airflow.providers.standard")
 
 
 def operator_module(task: Any) -> str | None:
-    """Returns the module of a task's operator; None for a class of Airflow's standard provider, also in its form of the
-    small package, whose module the server knows."""
+    """Returns the module of a task's operator; None for an operator of Airflow's standard provider or its counterpart
+    in the small package."""
     kind = getattr(task, "operator_class", None)
     module = (kind if isinstance(kind, type) else type(task)).__module__
     return None if any(module == name or module.startswith(f"{name}.") for name in STANDARD) else module
 
 
 def is_nothing(task: Any, inherits_from_empty_operator: bool) -> bool:
-    """True when the task needs no process: as in Airflow, the scheduler marks it successful itself."""
+    """True if the task needs no process: as in Airflow, the scheduler itself marks such a task as successful."""
     return bool(
         inherits_from_empty_operator
         and not task.on_execute_callback

@@ -1,5 +1,5 @@
-"""Writes the events of a task's log, each with level, logger and traceback: to the task's keeper (the process that writes
-its log file) or to a terminal."""
+"""Writes the events of a task's log, each with level, logger and traceback: to the task's keeper (the process that
+writes its log file) or to a terminal."""
 
 from __future__ import annotations
 
@@ -20,60 +20,61 @@ if TYPE_CHECKING:
 
 # Starts a record in the output of a task, as in src/base/protocol/task_log.rs.
 RECORD_START = "\x1e"
-# Airflow's logger names of a task, of its stderr, and of the output of programs that it runs.
+# Airflow's logger names for a task, for its stderr, and for the output of programs that it runs.
 TASK, STDERR = "task", "task.stderr"
 PROGRAM = "airflow.task.hooks.airflow.providers.standard.hooks.subprocess.SubprocessHook"
+# Logger name for messages of Leoflow itself.
 OWN = "leoflow"
-# Loggers whose events are shown as plain text.
+# Loggers whose events are displayed without level, logger and fields.
 PRINTED = ("task.stdout", STDERR, PROGRAM)
-# Lowest number of each level.
+# The lowest number of each level, in Python's logging.
 LEVELS = ((50, "critical"), (40, "error"), (30, "warning"), (20, "info"))
-# Loggers that Airflow limits to warnings.
+# Loggers of which Airflow shows only warnings and errors.
 QUIET = ("httpx", "sqlalchemy.engine")
-# As in Airflow; of longer tracebacks the middle is omitted.
-MOST_FRAMES = 50
-# Bytes; a longer line is split.
+# Maximum number of frames in a traceback, as in Airflow; the middle of a longer traceback is omitted.
+MAX_FRAMES = 50
+# Longest line of stderr, bytes; a longer line is split.
 LONGEST_LINE = 64 * 1024
-# Fields that a text does not show, or shows in its own place.
+# Fields that `format_record` omits or formats in a special way.
 NOT_SHOWN = frozenset(("level", "logger", "event", "error_detail", "filename", "lineno", "loc"))
 
-# Receives records; None before the log is set up.
+# Function that receives records; None before the log is set up.
 _sink = None
 # The writer behind `sys.stderr`, once the log is set up.
 _stderr = None
 
 
-def say(level: str, logger: str, event: str, **fields: Any) -> None:
+def log_event(level: str, logger: str, event: str, **fields: Any) -> None:
     """Logs an event of Leoflow's own code."""
     (_sink or to_terminal)({"level": level, "logger": logger, "event": event, **fields})
 
 
-def show(error: BaseException, event: str = "Task failed with exception") -> None:
-    """Logs an error, with Airflow's messages."""
+def log_error(error: BaseException, event: str = "Task failed with exception") -> None:
+    """Logs an error as Airflow does, and a hint."""
     if isinstance(error, SystemExit):
-        say("error", TASK, "Task exited", exit_code=error.code)
+        log_event("error", TASK, "Task exited", exit_code=error.code)
         return
-    say("error", TASK, event, error_detail=error_details(error))
+    log_event("error", TASK, event, error_detail=error_details(error))
     hint = error_hint(error)
     if hint:
-        say("error", OWN, hint)
+        log_event("error", OWN, hint)
 
 
 def to_terminal(record: dict[str, Any]) -> None:
-    """Writes the output of programs to stdout, like the output of Python code, and other records to stderr."""
+    """Writes records with the output of programs to stdout, and other records to stderr."""
     stream = sys.stdout if record["logger"] == PROGRAM else sys.stderr
     stream.write(masking.hide(format_record(record)) + "\n")
     stream.flush()
 
 
 def to_keeper() -> Callable[[dict[str, Any]], None]:
-    """Returns the function that writes records in a task's process: to its stdout, in order with other output. Text
-    written to `sys.stderr` and warnings become records, too."""
+    """Sets up the log of a task's process; returns the function that writes a record to its stdout, in order with other
+    output. Text written to `sys.stderr` and Python's warnings become records, too."""
     global _sink, _stderr
     # The task may redirect its stdout.
     descriptor = os.dup(1)
-    # A long record takes several writes, which must not mix with other threads'. Reentrant: a signal handler may log
-    # during a write.
+    # A long record takes several writes, which must not mix with those of other threads. The lock is reentrant, because
+    # a signal handler may log during a write.
     locks = [threading.RLock()]
     os.register_at_fork(after_in_child=lambda: locks.__setitem__(0, threading.RLock()))
 
@@ -102,8 +103,8 @@ def finish() -> None:
 
 
 class StderrWriter(io.RawIOBase):
-    """`sys.stderr` of a task: writes a record for each line, in order with other output. Programs started by the task
-    use the descriptor itself."""
+    """`sys.stderr` of a task: writes a record for each line, in order with other output. Programs that the task starts
+    write to descriptor 2 directly."""
 
     def __init__(self, sink):
         self.sink = sink
@@ -118,7 +119,7 @@ class StderrWriter(io.RawIOBase):
 
     def write(self, data):
         data = bytes(data)
-        # A lone carriage return, which redraws a line on a terminal, ends a line here.
+        # A carriage return alone, which rewrites a line on a terminal, ends a line here.
         *lines, self.open = (self.open + data).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
         for text in lines:
             self.put(text)
@@ -209,7 +210,8 @@ def masked(record: Any) -> Any:
 
 
 def error_details(error: BaseException) -> list[dict[str, Any]]:
-    """Returns an error and its causes in the format of Airflow's logs, without the frames of this package."""
+    """Returns an error and its causes in the format of Airflow's logs, the error first, without the frames of this
+    package."""
     details, seen, is_cause = [], set(), False
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -226,8 +228,8 @@ def error_detail(error, is_cause):
         {"filename": frame.filename, "lineno": frame.lineno, "name": frame.name, "line": frame.line}
         for frame in traceback.extract_tb(error.__traceback__) if not is_ours(frame.filename)
     ]
-    if len(frames) > MOST_FRAMES:
-        half = MOST_FRAMES // 2
+    if len(frames) > MAX_FRAMES:
+        half = MAX_FRAMES // 2
         skipped = {"filename": "", "lineno": -1, "name": f"Skipped frames: {len(frames) - 2 * half}", "line": ""}
         frames = [*frames[:half], skipped, *frames[-half:]]
     try:
@@ -247,7 +249,7 @@ def error_detail(error, is_cause):
     }
 
 
-# --- as text, like `Record::text` in src/base/protocol/task_log.rs
+# --- formatting as text, like `Record::text` in src/base/protocol/task_log.rs
 
 
 def format_record(record: dict[str, Any]) -> str:

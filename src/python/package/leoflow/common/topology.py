@@ -8,7 +8,8 @@ if TYPE_CHECKING:
 
 
 def ordered(tasks: dict[str, Any]) -> list[Any]:
-    """Sorts tasks, given by id, topologically; ties keep the order of definition. Tasks in a cycle are left out."""
+    """Returns the tasks (a dict by id) in topological order; ties keep the order of definition. Omits tasks in a cycle
+    and downstream of a cycle."""
     unordered_upstream = {task_id: len(task.upstream_task_ids) for task_id, task in tasks.items()}
     ready = [task_id for task_id, count in unordered_upstream.items() if count == 0]
     for task_id in ready:

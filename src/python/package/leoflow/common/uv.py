@@ -1,13 +1,14 @@
-"""uv, which creates the virtual environments of tasks: the system's, or else the one that Leoflow uses for projects."""
+"""Finds uv, which creates the virtual environments of tasks: the user's own uv on PATH, or the one that Leoflow uses
+for projects."""
 
 from __future__ import annotations
 
 import os
 
 
-def offer(program: str, cache: str) -> None:
-    """Appends uv's folder to PATH, after the system's; the program may not exist yet. `cache` is uv's cache folder,
-    unless UV_CACHE_DIR is set."""
+def add_to_path(program: str, cache: str) -> None:
+    """Appends the folder of `program`, which may not exist yet, to PATH, so that the user's own uv takes precedence.
+    Sets UV_CACHE_DIR to `cache`, unless it is set."""
     folder = os.path.dirname(program)
     folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
     if folder and folder not in folders:
@@ -16,8 +17,8 @@ def offer(program: str, cache: str) -> None:
 
 
 def program() -> str:
-    """Returns the installed uv, or else the one that the server downloads."""
-    # Imported here because few processes need it.
+    """Returns the path of the uv on PATH, or else of the one that the server downloads."""
+    # Imported here, because few processes need them.
     import shutil
 
     from leoflow.common import leoflow_server

@@ -1,4 +1,4 @@
-"""XCom values, encoded as Airflow stores them: JSON, with other types in the form of `serialized`."""
+"""Encodes XCom values in Airflow's format: JSON, in which other types have the form of `serialized.py`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# Limit of the JSON text. Larger results belong in a file or a table, with its name as the result.
+# Size limit of the JSON text. A task should write a larger result to a file or a table and return its name.
 LARGEST_BYTES = 10 * 1024 * 1024
-DEEPEST = 100
+MAX_DEPTH = 100
 CLASS, VERSION, DATA = "__classname__", "__version__", "__data__"
 TUPLE = "builtins.tuple"
 
@@ -23,10 +23,10 @@ class NotStorable(ValueError):
 
 def plain(value: Any, depth: int = 0) -> Any:
     """Converts a value to plain JSON. Raises NotStorable with the reason."""
-    if depth > DEEPEST:
-        raise NotStorable(f"is nested more than {DEEPEST} deep")
+    if depth > MAX_DEPTH:
+        raise NotStorable(f"is nested more than {MAX_DEPTH} deep")
     if isinstance(value, enum.Enum):
-        # As in Airflow, the value of an enumeration member.
+        # As in Airflow, a member of an enumeration is stored as its value.
         return plain(value.value, depth + 1)
     kind = type(value)
     if value is None or kind in (bool, str):
@@ -56,7 +56,7 @@ def plain(value: Any, depth: int = 0) -> Any:
 
 def serialized(value, depth):
     """Serializes a value that JSON cannot represent."""
-    # Saves the import for plain values; as in `restored`.
+    # Imported here, because plain values do not need it.
     from leoflow.common.serialized import Unserializable, serialized_form
 
     try:

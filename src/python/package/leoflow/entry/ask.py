@@ -1,5 +1,5 @@
-"""Answers questions that need code of the project's environment: due times of custom timetables, callbacks of DAGs, the
-installed providers, and connection tests. The answer is written as JSON to a descriptor."""
+"""Answers the server's questions that need code of the project's environment: run times of custom timetables, callbacks
+of DAGs, installed providers, and connection tests. Writes the answer as JSON to a descriptor."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 
 def ask(timetable, data_interval, time_restriction, run_type, question):
-    """Calls a custom timetable; returns its answer as JSON. `data_interval`, `time_restriction` and `run_type` are the
-    types of its SDK."""
+    """Calls a custom timetable; returns the next runs, or the data interval of a manual run. `data_interval`,
+    `time_restriction` and `run_type` are the classes of its SDK and the type of scheduled runs."""
     if question["kind"] == "manual":
         run_after = task_datetime(datetime.fromisoformat(question["run_after"]))
         manual_interval = timetable.infer_manual_data_interval(run_after=run_after)
@@ -43,8 +43,8 @@ def ask(timetable, data_interval, time_restriction, run_type, question):
     return {"infos": infos}
 
 
-def find(options):
-    """Runs the DAG file; returns the DAG that the question is about."""
+def find_dag(options):
+    """Runs the DAG file; returns the DAG with the id `options["dag_id"]`."""
     workspace = Workspace(options["roots"], options["sources"])
     environment = dict(os.environ)
     workspace.enter()
@@ -60,12 +60,13 @@ def answer_to(options, question):
     if question["kind"] in ("providers", "test_connection"):
         from leoflow.sdk import named_classes, providers
 
-        # The question belongs to no project, so classes that settings name cannot be imported.
+        # The question belongs to no project, so the classes in Airflow's settings, which a project may define, cannot
+        # be imported.
         with named_classes.hide_settings():
             if question["kind"] == "providers":
                 return {"providers": providers.installed()}
             return providers.test_connection(question["connection_id"])
-    dag = find(options)
+    dag = find_dag(options)
     if question["kind"] == "callback":
         return {"problems": backends.current().call_back(dag, options["spec"])}
     return ask(*backends.current().timetable_of(dag), question)
@@ -74,7 +75,7 @@ def answer_to(options, question):
 def main(options: dict[str, Any]) -> None:
     prepare(options.get("limits"), options.get("support"))
     if options.get("socket"):
-        leoflow_server.use(options["socket"], options.get("token"), patience=5)
+        leoflow_server.configure(options["socket"], options.get("token"), retry_seconds=5)
     try:
         answer = answer_to(options, options["question"])
     except BaseException as error:

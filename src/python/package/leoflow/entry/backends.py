@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
 
 def current() -> ModuleType:
-    """Returns a module with `dags_of`, `structures`, `begin_try`, `try_in_foreground`, `begin_log`, `timetable_of` and
-    `call_back`."""
-    if real_sdk.is_used():
+    """Returns a module with `dags_of`, `structures`, `begin_try`, `try_in_foreground`, `wait_for_trigger`, `begin_log`,
+    `timetable_of` and `call_back`."""
+    if real_sdk.is_active():
         from leoflow.sdk import backend
     else:
         from leoflow.entry import small_backend as backend

@@ -15,15 +15,15 @@ from leoflow.entry.env_file import EnvFile
 LARGEST = 256 * 1024
 # Prefixes of variables that the dynamic loader and the C library read only at process start.
 READ_AT_START = ("GLIBC_TUNABLES", "LD_", "MALLOC_")
-# Carries `_before` over the exec of `load_first`.
+# Environment variable that passes `_before` through the exec of `load_first`.
 BEFORE = "LEOFLOW_VARIABLES_BEFORE"
-# Values, or None, that the variables of the files had outside of them.
+# For each variable that a file sets, its value before, or None if it was not set.
 _before = json.loads(os.environ.pop(BEFORE, "{}"))
 
 
 def load_first(roots: list[str]) -> None:
-    """Loads the variables before anything that reads them is imported. Re-executes the process when one is read only at
-    process start."""
+    """Loads the variables before any module that reads them is imported. Re-executes the process if one of them is read
+    only at process start."""
     before = dict(os.environ)
     load(roots, warn=False)
     at_start = read_at_start()
@@ -33,12 +33,12 @@ def load_first(roots: list[str]) -> None:
 
 
 def read_at_start() -> dict[str, str]:
-    """Returns the current variables that are read only at process start."""
+    """Returns the variables of this process that are read only at process start."""
     return {name: value for name, value in os.environ.items() if name.startswith(READ_AT_START)}
 
 
 def load(roots: list[str], warn: bool = True) -> None:
-    """Loads the `.env` files; the nearest wins, and all override existing variables."""
+    """Loads the `.env` files, whose variables override existing ones; the nearest file takes precedence."""
     zone = os.environ.get("TZ")
     read(roots, sys.stderr.write if warn else len)
     if os.environ.get("TZ") != zone:
@@ -46,23 +46,22 @@ def load(roots: list[str], warn: bool = True) -> None:
         time.tzset()
 
 
-def read(roots, say):
-    """Reads the files, the farthest first, into the environment. `say` receives warnings."""
+def read(roots, write_warning):
+    """Reads the files into the environment, the farthest first. Calls `write_warning` with each warning."""
     for path, file in files(roots):
         if isinstance(file, UnusableFile):
-            say(f"warning: {file}\n")
+            write_warning(f"warning: {file}\n")
             continue
         for line, problem in file.problems:
-            say(f"warning: {path}:{line} {problem}\n")
+            write_warning(f"warning: {path}:{line} {problem}\n")
         for name, value in file.variables.items():
             _before.setdefault(name, os.environ.get(name))
             os.environ[name] = value
 
 
 def files(roots):
-    """Yields each path with its file or UnusableFile, the farthest first. The files are read more than once in a
-    process, so a variable of them has its value from outside: one that extends itself, such as
-    `PATH=/opt/bin:${PATH}`, does not grow each time."""
+    """Yields each path with its EnvFile or UnusableFile, the farthest first. A process reads the files more than once,
+    so a reference means the value before the first time: `PATH=/opt/bin:${PATH}` does not grow each time."""
     farther = {}
 
     def look_up(name):
@@ -82,18 +81,19 @@ def files(roots):
 
 
 class UnusableFile(Exception):
-    """None of the file's variables can be read."""
+    """A file of which no variable can be read."""
 
 
 class UnreadableFile(UnusableFile):
-    """The system refuses access: the file may be another program's, such as root's for docker compose."""
+    """The operating system refuses to read the file, which may belong to another program, such as docker compose of
+    root."""
 
 
 def text_of(path):
     """Returns the text of a `.env` file; `None` if there is none."""
     try:
-        # Only regular files are read: a pipe may never end. A missing file is opened, too, so that the parser's audit
-        # hook records that the DAGs depend on it.
+        # Reads only regular files: a pipe may never end. Also tries to open a missing file, so that the audit hook of
+        # `parse.py` records that the DAGs depend on it.
         if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):
             return None
         with open(path, "rb") as file:
@@ -113,7 +113,7 @@ def text_of(path):
 
 
 def problems(roots: list[str]) -> tuple[list[str], list[str]]:
-    """Returns what is wrong with the `.env` files: errors, for values that are lost, and warnings. Each names file and
+    """Returns the errors (values are missing or cut off) and the warnings about the `.env` files. Each names file and
     line."""
     errors, warnings = [], []
     for path, file in files(roots):
@@ -130,7 +130,8 @@ def python_path() -> list[str]:
 
 
 def own_python_first() -> None:
-    """Puts the task's Python first in PATH, so that `python3` and the commands of its environment are found there."""
+    """Puts the folder of this process's Python first in PATH, so that `python3` and the commands of its environment
+    take precedence."""
     folders = os.environ.get("PATH", "").split(os.pathsep)
     own_folder = os.path.dirname(sys.executable)
     if sys.prefix != sys.base_prefix:

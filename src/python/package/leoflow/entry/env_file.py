@@ -1,7 +1,7 @@
-"""The format of `.env` files: that of python-dotenv, docker compose and the astro command, as far as they agree.
+"""Parses `.env` files, in the format on which python-dotenv, docker compose and the astro command agree.
 
-A value in quotes goes on to its closing quote, over as many lines as that takes. `${NAME}` and `${NAME:-default}` are
-replaced in double quotes and without quotes.
+A value in quotes may span several lines. `${NAME}` and `${NAME:-default}` are replaced in double quotes and without
+quotes.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
 
     Problem = tuple[int, str]
 
-# A name as a shell allows it, and more: any text without blanks and quotes.
+# `NAME=`, with more names than a shell allows: any text without blanks, quotes, `#` and `=`.
 ASSIGNMENT = re.compile(r"[ \t]*(?:export[ \t]+)?([^\s=#'\"]+)[ \t]*=[ \t]*")
 # Lines that set nothing: blank, a comment, or `export NAME`.
 NOTHING = re.compile(r"[ \t]*(?:#.*|export[ \t]+[^\s=]+[ \t]*(?:#.*)?)?$")
 REFERENCE = re.compile(r"\$\{([^}:\s]+)(?::-([^}]*))?\}")
 COMMENT = re.compile(r"(?<=[ \t])#")
 AFTER_QUOTE = re.compile(r"[ \t]*(?:#.*)?$")
-# Escapes of double quotes; in single quotes, only the quote itself and the backslash may be escaped.
+# Escapes in double quotes; in single quotes, only the quote itself and the backslash can be escaped.
 ESCAPES = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "'": "'", "\\": "\\", "$": "$"}
 
 
 class EnvFile:
-    """The variables of one `.env` file. `problems` are the lines that set nothing, each with its number and reason;
-    `is_cut` is true when a value has no closing quote."""
+    """The variables of one `.env` file. `problems` are warnings about lines, each with its line number; `is_cut` is
+    True if a value has no closing quote."""
 
     def __init__(self, text: str, look_up: Callable[[str], str | None]):
         """`look_up` returns the value of a variable that no earlier line sets."""
@@ -35,7 +35,7 @@ class EnvFile:
         self.problems: list[Problem] = []
         self.is_cut = False
         self._look_up = look_up
-        # As `str.splitlines` would not: a form feed in a value is no end of a line.
+        # `str.splitlines` would also split at a form feed, which may be part of a value.
         self._lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
         index = 0
         while index < len(self._lines):
@@ -52,7 +52,8 @@ class EnvFile:
         name, rest = found[1], line[found.end():]
         if rest[:1] in ("'", '"'):
             return self._read_quoted(index, name, found.end())
-        # The blanks before the value count: `NAME= # comment` is empty, `NAME=#1` is not.
+        # Keeps the blanks before the value, because a comment follows a blank: `NAME= # comment` is empty, `NAME=#1` is
+        # not.
         value = COMMENT.split(line[line.index("=") + 1:], maxsplit=1)[0].strip()
         self.variables[name] = self._expand(index, value)
         return index + 1
@@ -69,13 +70,13 @@ class EnvFile:
         lines = text.count("\n", 0, end)
         if not AFTER_QUOTE.match(after):
             if lines:
-                # The quote that ends it probably opens another value.
+                # The quote that closes the value probably opens another value.
                 self.is_cut = True
                 self._problem(index, f"opens a {text[column]} that is not closed before line {index + lines + 1}; {name} is not set")
                 return index + 1
             self._problem(index, "has text after the closing quote, which is ignored")
         if "\0" in value:
-            # The system has no such values.
+            # The value of an environment variable cannot contain NUL.
             self._problem(index, f"begins a value that holds the character NUL; {name} is not set")
         else:
             self.variables[name] = value

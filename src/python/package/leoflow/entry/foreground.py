@@ -1,5 +1,5 @@
-"""`leoflow dags test` and `tasks test`: runs tasks one after another in the terminal. The scheduler's own planner
-decides over a socket which task is next; nothing is stored."""
+"""`leoflow dags test` and `leoflow tasks test`: run tasks one after another in the terminal. The scheduler's planner,
+in the parent process, decides over a socket which task is next. Nothing is stored."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from leoflow.common.reports import clean, explain, missing_date
 from leoflow.common.task_log import masked
 from leoflow.entry import backends
 from leoflow.entry.workspace import Workspace, prepare
-from leoflow.running.keeper_pipe import note_environment
+from leoflow.running.keeper_pipe import mask_environment
 from leoflow.running.offline import InMemoryXComs
 
 TYPE_CHECKING = False
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 FINISHED = ("success", "failed", "skipped", "upstream_failed", "removed")
 
 
-class Masked:
-    """An output stream in which secrets are masked once they were read, as in the log of a task."""
+class MaskedStream:
+    """An output stream that masks the secrets that were read, like the log of a task."""
 
     def __init__(self, stream):
         self._stream = stream
@@ -67,17 +67,17 @@ class Planner:
         return answer
 
     def length(self, expression, lengths):
-        """Evaluates a length expression for the given numbers of results per task; None when one is missing. Opens a
-        connection per question, because tasks ask from their own processes, which may be killed at any time."""
+        """Evaluates a length expression with the numbers of results per task (`lengths`); None if a number is missing.
+        Opens a connection per call, because tasks call this in their own processes, which may be killed at any time."""
         with self.connect() as stream:
             return self.ask_over(stream, {"kind": "length", "length": expression, "lengths": lengths})["length"]
 
 
-def choose(options):
+def load_dag(options):
     """Parses the file and returns the requested DAG."""
     workspace = Workspace(options["roots"])
     workspace.enter()
-    # Must precede the import of Airflow, whose settings may name a class of the project.
+    # Precedes the import of Airflow, whose settings may name a class of the project.
     workspace.install()
     backends.current().begin_log(task_log.to_terminal)
     dags = backends.current().dags_of(workspace, options["path"], options.get("settings"))
@@ -88,7 +88,7 @@ def choose(options):
     sys.exit(f"error: {options['path']} defines no DAG {options['dag_id']!r}; it defines: {names}")
 
 
-def say(text):
+def print_status(text):
     sys.stderr.write(f"{text}\n")
 
 
@@ -103,14 +103,15 @@ def run_once(task, spec, dag, memory):
     except Exception as error:
         if type(error).__name__ != "ParamValidationError":
             raise
-        say(f"error: the params of this run are not valid: {error}\n  pass them as JSON: --conf '{{\"name\": \"value\"}}'")
+        print_status(f"error: the params of this run are not valid: {error}\n  pass them as JSON: --conf '{{\"name\": \"value\"}}'")
         return {"state": "failed", "retry": False}
     result = attempt.run()
     if result["state"] == "deferred" and getattr(getattr(attempt, "supervisor", None), "question", None):
-        # Before Airflow 3.3, such a task defers to a trigger that polls for the answer; here, the user is asked.
+        # Before Airflow 3.3, a task with a question defers to a trigger that polls for the answer. Here, the terminal
+        # asks the user.
         result["state"] = "awaiting_input"
     if result["state"] == "deferred":
-        say(f"deferred: {result['deferral']['classpath']}")
+        print_status(f"deferred: {result['deferral']['classpath']}")
         continuation = backends.current().wait_for_trigger(result["deferral"], spec, task.task_id)
         if "ended" in continuation:
             return {"state": continuation["ended"], "retry": True}
@@ -119,7 +120,7 @@ def run_once(task, spec, dag, memory):
         try:
             continuation = backends.current().ask_at_terminal(attempt, result["deferral"])
         except Exception as error:
-            say(f"error: {error}")
+            print_status(f"error: {error}")
             return {"state": "failed", "retry": False}
         return run_once(task, {**spec, **continuation}, dag, memory)
     for key, text in result.pop("xcoms", {}).items():
@@ -133,14 +134,14 @@ def run_once(task, spec, dag, memory):
 
 
 def run_apart(task, spec, dag, memory):
-    """Runs one try in a process of its own, so that tasks share nothing but XComs."""
+    """Runs one try in a process of its own, so that tasks share only XComs; returns its result."""
     reader, writer = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
     if pid == 0:
         os.close(reader)
-        # As in other task processes, writing to a closed pipe is an error and no signal.
+        # As in other task processes, writing to a closed pipe raises an error instead of a signal.
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         code = 0
         try:
@@ -160,7 +161,7 @@ def run_apart(task, spec, dag, memory):
     if code == 130:
         raise KeyboardInterrupt
     if not answer:
-        say(f"the process of {task.task_id} exited with status {code} before it reported a result")
+        print_status(f"the process of {task.task_id} exited with status {code} before it reported a result")
         return {"state": "failed", "retry": True}
     report = json.loads(answer)
     for *key, text in report.pop("own"):
@@ -169,8 +170,8 @@ def run_apart(task, spec, dag, memory):
 
 
 def wait_for(pid, reader):
-    """Waits for the process; returns its answer and its status. Does not wait for other processes that hold the
-    pipe."""
+    """Waits for the process; returns its answer and its wait status. Does not wait for other processes that keep the
+    pipe open."""
     answer, status = b"", None
     while status is None:
         try:
@@ -180,7 +181,7 @@ def wait_for(pid, reader):
             ended_pid, exit_status = os.waitpid(pid, os.WNOHANG if not answer.endswith(b"\n") else 0)
             status = exit_status if ended_pid else None
         except KeyboardInterrupt:
-            # The process received the signal, too, and is cleaning up.
+            # The process of the task received the signal, too, and is cleaning up.
             continue
     while not answer.endswith(b"\n") and select.select([reader], [], [], 0)[0]:
         chunk = os.read(reader, 1 << 20)
@@ -191,7 +192,7 @@ def wait_for(pid, reader):
 
 
 class Run:
-    """A foreground run. `instances` are its task instances, as the planner describes them."""
+    """A foreground run. `instances` are its task instances, with the fields that the planner reads."""
 
     def __init__(self, dag, spec, planner):
         self.dag = dag
@@ -203,7 +204,7 @@ class Run:
             for task in topology.ordered(dag.task_dict)
         ]
 
-    def go(self):
+    def run_to_end(self):
         """Runs tasks until the run has ended; returns its state."""
         while True:
             answer = self.planner.ask({
@@ -218,13 +219,13 @@ class Run:
                     self.run(instance)
                     break
             else:
-                # After transitions the planner is asked again, and a retry is due by then. Otherwise only a waiting
-                # sensor can continue the run.
+                # After transitions, asks the planner again; a retry is due by then. Otherwise only a waiting sensor can
+                # continue the run.
                 if not answer["transitions"] and not self.run_next_sensor():
                     return "failed"
 
     def apply(self, answer):
-        """Applies the planner's answer to the instances. Indexes in it are positions in `instances`."""
+        """Applies the planner's answer to the instances. Its indexes are positions in `instances`."""
         for index in answer["expanded"]:
             self.instances[index]["map_index"] = 0
         for task_id, map_index in answer["added"]:
@@ -235,14 +236,14 @@ class Run:
             instance = self.instances[index]
             if instance["state"] != state:
                 if state in FINISHED:
-                    say(f"{instance_name(instance)}  {state}")
+                    print_status(f"{instance_name(instance)}  {state}")
                 if state == "up_for_retry":
-                    # At most a second, because a user waits at the terminal.
+                    # Waits at most a second, because a user waits at the terminal.
                     time.sleep(min(self.dag.get_task(instance["task_id"]).retry_delay.total_seconds(), 1))
             instance.update(state=state, try_number=number, may_retry=may_retry, ended=None)
 
     def run_next_sensor(self):
-        """Waits for the next rescheduled sensor and runs it. Returns False when there is none."""
+        """Waits until the next rescheduled sensor is due and runs it. Returns False if no sensor waits."""
         waiting = [instance for instance in self.instances if instance["state"] == "up_for_reschedule"]
         if not waiting:
             return False
@@ -253,44 +254,44 @@ class Run:
         return True
 
     def run(self, instance):
-        """Runs a try of an instance, or continues a rescheduled one."""
+        """Runs a try of an instance, or continues the try of a rescheduled sensor."""
         task = self.dag.get_task(instance["task_id"])
         try_number = f", try {instance['try_number']} of {instance['max_tries'] + 1}" if instance["max_tries"] else ""
-        say(f"--- {instance_name(instance)}{try_number}")
+        print_status(f"--- {instance_name(instance)}{try_number}")
         continues = bool(instance.get("first_start"))
         self.memory.begin((instance["task_id"], instance["map_index"]), continues)
         instance.setdefault("first_start", datetime.now(timezone.utc).isoformat())
         spec = {**self.spec, "map_index": instance["map_index"], "try_number": instance["try_number"],
                 "max_tries": instance["max_tries"], "may_retry": instance["may_retry"],
                 "first_start_date": instance["first_start"] if continues else None}
-        # A debugger needs the process that has the terminal.
+        # A debugger works only in the process that reads the terminal.
         result = (run_once if spec["pdb"] else run_apart)(task, spec, self.dag, self.memory)
         if result["state"] == "up_for_reschedule":
             instance["due"] = result["due"]
         else:
             instance.pop("first_start", None)
         if result["state"] == "skipped":
-            say(f"skipped: {result.get('reason', '')}")
+            print_status(f"skipped: {result.get('reason', '')}")
         instance.update(state="running", ended={"state": result["state"], "retry": result.get("retry", True),
                                            "skips": result.get("skipped_tasks", [])})
 
 
 def main(options: dict[str, Any]) -> None:
     prepare(support=options.get("support"))
-    # Ctrl-C reaches the task or its debugger. Without a debugger, a closed output ends this process silently.
+    # Ctrl-C interrupts the task or its debugger. Without a debugger, a closed output ends this process silently.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN if options["pdb"] else signal.SIG_DFL)
-    leoflow_server.use(options["socket"], patience=2)
+    leoflow_server.configure(options["socket"], retry_seconds=2)
     if not options["pdb"]:
         # The debugger edits lines of the terminal itself.
-        sys.stdout, sys.stderr = Masked(sys.stdout), Masked(sys.stderr)
+        sys.stdout, sys.stderr = MaskedStream(sys.stdout), MaskedStream(sys.stderr)
     try:
-        dag = choose(options)
-        note_environment()
+        dag = load_dag(options)
+        mask_environment()
     except SystemExit:
         raise
     except BaseException as error:
-        say(explain(error))
+        print_status(explain(error))
         sys.exit(1)
     now = datetime.now(timezone.utc).isoformat()
     date = options["logical_date"]
@@ -305,9 +306,9 @@ def main(options: dict[str, Any]) -> None:
         if options.get("task_id"):
             sys.exit(test_task(dag, spec, options, planner))
         run = Run(dag, spec, planner)
-        state = run.go()
+        state = run.run_to_end()
     except KeyboardInterrupt:
-        say("interrupted")
+        print_status("interrupted")
         sys.exit(130)
     report(options, f"{dag.dag_id}  {state}", {
         "dag_id": dag.dag_id, "run_id": spec["run_id"], "logical_date": date, "state": state,
@@ -356,26 +357,26 @@ def render(dag, task, spec, memory, options):
         attempt.prepare()
     except Exception as error:
         if type(error).__name__ == "ParamValidationError":
-            say(f"error: the params of this run are not valid: {error}")
+            print_status(f"error: the params of this run are not valid: {error}")
             return 1
-        say(explain(error))
+        print_status(explain(error))
         hint = missing_date(error) if spec["logical_date"] is None else None
         if hint:
-            say(hint)
+            print_status(hint)
         return 1
     line = f"# {'-' * 58}"
-    fields = {field: shown(getattr(attempt.task, field), field) for field in attempt.task.template_fields}
+    fields = {field: masked_value(getattr(attempt.task, field), field) for field in attempt.task.template_fields}
     text = "\n".join(f"{line}\n# property: {field}\n{line}\n{value}" for field, value in fields.items())
     report(options, text, {"dag_id": dag.dag_id, "task_id": task.task_id, "map_index": spec["map_index"], "rendered_fields": fields})
     return 0
 
 
-def shown(value, name=""):
-    """Returns a rendered value with secrets masked: those that were read, and values whose name is sensitive."""
+def masked_value(value, name=""):
+    """Returns a rendered value with secrets masked: secrets that were read, and values with a sensitive name."""
     if isinstance(value, dict):
-        return {masking.hide(str(key)): shown(item, str(key)) for key, item in value.items()}
+        return {masking.hide(str(key)): masked_value(item, str(key)) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(shown(item, name) for item in value) if type(value) in (list, tuple) else masking.hide(str(value))
+        return type(value)(masked_value(item, name) for item in value) if type(value) in (list, tuple) else masking.hide(str(value))
     if name and masking.is_sensitive(name) and value not in (None, ""):
         return "***"
     return value if value is None or isinstance(value, (bool, int, float)) else masking.hide(str(value))

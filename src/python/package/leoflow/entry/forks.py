@@ -18,34 +18,34 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
-# Environment variable that marks the processes of a try or a child; a warm Python's value is as long as any mark.
+# Environment variable that marks the processes of a try or a child. In a warm Python, its value is as long as any mark.
 MARK = "LEOFLOW_TASK"
-# linux/prctl.h
+# Options of prctl(2), from linux/prctl.h.
 SET_PARENT_DEATH_SIGNAL, SET_CHILD_SUBREAPER = 1, 36
 
 # A fork copies each page that it writes to, which takes some microseconds, and Python writes to every object that it
-# uses. So forks use objects made before the fork, plain descriptors, and `_signal`: `signal` converts all values to
-# enumerations.
+# uses. So forks use objects that were created before the fork, plain descriptors, and `_signal`, because `signal`
+# creates enumeration members.
 _prctl = ctypes.CDLL(None).prctl
 _prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong]
-# PyDLL keeps the GIL during the call; otherwise the child could find it held by another thread.
+# PyDLL keeps the GIL during the call; otherwise another thread could hold it in the child.
 _fork = ctypes.PyDLL(None, use_errno=True).fork
 set_handler, set_mask = _signal.signal, _signal.pthread_sigmask
 DEFAULT, IGNORED = int(signal.SIG_DFL), int(signal.SIG_IGN)
 BLOCK, SET_MASK = int(signal.SIG_BLOCK), int(signal.SIG_SETMASK)
 SIGTERM, SIGKILL, SIGCHLD, SIGPIPE, SIGALRM = (
     int(number) for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGCHLD, signal.SIGPIPE, signal.SIGALRM))
-# Time for what a task has registered with `atexit`; OpenTelemetry's takes up to 30 s.
+# Time limit for functions that a task has registered with `atexit`; that of OpenTelemetry takes up to 30 s.
 EXIT_SECONDS = 60
 # Thresholds of the garbage collector. Nearly all objects of a DAG file stay alive, so collecting at the usual rate
-# while it is loaded takes as long as creating them.
+# while the file is loaded takes as long as creating them.
 NORMAL_THRESHOLDS, LOADING_THRESHOLDS = gc.get_threshold(), (50_000, 20, 20)
 _is_loading = False
 
 
 def fork_for_exec() -> int:
-    """Calls fork(2) without Python's fork hooks, so locks and random seeds are not renewed. For a single-threaded child
-    that runs no foreign code and soon forks again or calls exec."""
+    """Calls fork(2) without Python's fork hooks, which renew locks and random seeds. For a single-threaded child that
+    runs only code of this package and soon forks again or calls exec."""
     pid = _fork()
     if pid < 0:
         error = ctypes.get_errno()
@@ -59,12 +59,13 @@ def control(option, argument):
 
 
 def stat_fields() -> list[bytes]:
-    """Returns the fields of /proc/self/stat from the third on; see proc(5)."""
+    """Returns the fields of /proc/self/stat from the third on, see proc(5)."""
     return plain_files.read("/proc/self/stat").rpartition(b")")[2].split()
 
 
 class Mark:
-    """The mark's value in the memory behind /proc/PID/environ, which a fork inherits and an exec replaces."""
+    """The value of the mark in the memory that /proc/PID/environ shows. A fork inherits this memory; exec replaces
+    it."""
 
     def __init__(self):
         start, end = (int(field) for field in stat_fields()[47:49])
@@ -88,13 +89,13 @@ class Mark:
 
 def place_descriptors(descriptors):
     """Moves the descriptors to 0, 1, 2, … and closes all others."""
-    # Copies above the target numbers, so that no dup2() overwrites one that is still needed.
+    # Copies the descriptors above the target numbers first, so that no dup2() overwrites one that is still needed.
     copies = [os.dup(descriptor) for descriptor in descriptors]
     while any(descriptor < len(descriptors) for descriptor in copies):
         copies = [os.dup(descriptor) for descriptor in copies]
     for number, descriptor in enumerate(copies):
         os.dup2(descriptor, number)
-    # Closes only open descriptors: os.closerange() makes a call per possible number in some Pythons.
+    # Closes only open descriptors: in some Pythons, os.closerange() makes a system call per possible number.
     for number in [int(name) for name in os.listdir("/proc/self/fd")]:
         if number >= len(descriptors):
             try:
@@ -105,8 +106,8 @@ def place_descriptors(descriptors):
 
 
 def finish_loading() -> None:
-    """Restores the usual garbage collection once the DAG file is loaded; the objects loaded so far are exempt from
-    it."""
+    """Restores the usual garbage collection once the DAG file is loaded; objects that exist by then are not
+    collected."""
     global _is_loading
     if _is_loading:
         _is_loading = False
@@ -115,23 +116,22 @@ def finish_loading() -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """Ends a task's process as Airflow's own ends: functions registered with `atexit` run, threads are not waited
-    for."""
-    # The result is written and counts, however the process ends; a function that hangs must not keep the task running.
+    """Ends a task's process as Airflow does: runs functions registered with `atexit`, but does not wait for threads."""
+    # The result is written already. SIGALRM ends the process if one of the functions hangs.
     set_handler(SIGALRM, DEFAULT)
     signal.alarm(EXIT_SECONDS)
     try:
         atexit._run_exitfuncs()
     except BaseException:
-        # It has printed the error.
+        # `_run_exitfuncs` has printed the error.
         pass
     task_log.finish()
     os._exit(code)
 
 
 def become(parent: int, mark: str, descriptors: list[int], work: Callable[[], object]) -> NoReturn:
-    """In a fork: runs `work` like a newly started process that has the same modules loaded, then exits. The kernel kills
-    the process when its parent exits. `descriptors` become 0, 1, 2, …."""
+    """In a fork: makes the process like a new one with the same modules loaded, runs `work`, and exits. The kernel
+    kills the process when its parent exits. `descriptors` become 0, 1, 2, …."""
     global _is_loading
     code = 1
     try:
@@ -143,7 +143,7 @@ def become(parent: int, mark: str, descriptors: list[int], work: Callable[[], ob
         set_mask(SET_MASK, ())
         place_descriptors(descriptors)
         os.environ[MARK] = mark
-        # Those of the warm Python are not for this process.
+        # The exit functions of the warm Python must not run in this process.
         atexit._clear()
         _is_loading = True
         gc.set_threshold(*LOADING_THRESHOLDS)

@@ -14,24 +14,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
-# Libraries that work after a fork, each with the modules that its first use imports. Except for numpy, none starts a
-# thread; except for numpy and pandas, none reads variables at import.
+# Libraries that work after a fork, each with the modules that its first use imports. Only numpy starts threads; only
+# numpy and pandas read variables at import.
 PARTS = {"jinja2": ("jinja2.nativetypes", "jinja2.sandbox"), "numpy": (), "pandas": (), "pendulum": (), "requests": ()}
-# Variables set during the load so that libraries start no threads. pandas imports pyarrow, whose jemalloc starts one
-# (`JE_ARROW_MALLOC_CONF` is jemalloc's MALLOC_CONF under the prefix of Arrow's build), whichever memory pool is in use.
+# Variables that are set during the load so that libraries start no threads. pandas imports pyarrow, whose jemalloc
+# starts a thread even if another memory pool is in use. `JE_ARROW_MALLOC_CONF` is jemalloc's MALLOC_CONF with the
+# prefix of Arrow's build.
 WITHOUT_THREADS = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
-# Top-level packages that were loaded before the workspace was known, including dependencies.
+# Top-level packages that a warm Python loaded before the workspace was known, including dependencies.
 loaded_ahead: set[str] = set()
 # True in a fork of a warm Python.
 forked_from_warm = False
-# True when Airflow was loaded without importing the classes that its settings name.
+# True if Airflow was loaded without importing the classes that its settings name.
 is_loaded_too_early = False
 # Airflow variables that are read on each use, or that Leoflow applies itself.
 NOT_READ_AHEAD = ("AIRFLOW__API__BASE_URL", "AIRFLOW__CORE__DAGS_FOLDER", "AIRFLOW__CORE__PLUGINS_FOLDER")
 
 
 def load_ahead(names: Iterable[str], load: Callable[[Iterable[str]], None]) -> tuple[str, str] | None:
-    """Loads the libraries. Stops at the first that starts a permanent thread, and returns it with the reason."""
+    """Loads the libraries with `load`. Stops at the first library that starts a permanent thread, and returns its name
+    and the reason; None if there is no such library."""
     before, original = set(sys.modules), {name: os.environ.get(name) for name in WITHOUT_THREADS}
     os.environ.update(WITHOUT_THREADS)
     try:
@@ -73,7 +75,7 @@ def threads() -> list[str]:
 
 
 def end_threads() -> None:
-    """Ends the threads of numpy's arithmetic library by a fork: its fork handler stops them in the parent, too. They
+    """Ends the threads of OpenBLAS, which numpy uses, by forking: its fork handler stops them in the parent, too. They
     restart on demand."""
     if threads():
         pid = os.fork()
@@ -83,14 +85,14 @@ def end_threads() -> None:
 
 
 def restart_if_too_late(environment: dict[str, str], job: str, options: dict[str, Any]) -> None:
-    """In a fork of a warm Python, after the project's variables were set: re-executes the process, in the original
-    `environment`, if one of them was already read by Airflow or a preloaded library."""
+    """In a fork of a warm Python, after the project's variables were set: if Airflow or a preloaded library has already
+    read one of them, re-executes the process with the original `environment`."""
     if not forked_from_warm:
         return
     names = dotenv.READ_AT_START
     if "numpy" in loaded_ahead:
         names += tuple(options.get("read_by_libraries", ()))
-    if real_sdk.is_used():
+    if real_sdk.is_active():
         names += ("AIRFLOW__", "AIRFLOW_CONFIG")
 
     def read_early(variables):
@@ -102,6 +104,6 @@ def restart_if_too_late(environment: dict[str, str], job: str, options: dict[str
 
 
 def in_use(is_workspace_file: Callable[[str], bool]) -> list[str]:
-    """Returns the libraries of PARTS that this process has loaded, without modules of the workspace."""
+    """Returns the libraries of PARTS that this process has loaded, except modules of the workspace with such a name."""
     files = {name: getattr(sys.modules.get(name), "__file__", None) for name in PARTS}
     return [name for name, file in files.items() if file and not is_workspace_file(file)]

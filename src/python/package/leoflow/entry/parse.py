@@ -1,4 +1,4 @@
-"""The parsing child: runs one DAG file and writes the result to a descriptor, as JSON."""
+"""The child process that parses a DAG file: runs the file and writes the result as JSON to a descriptor."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 
 def note_reads(workspace, is_existing):
-    """Records in `is_existing` the workspace files that are opened for reading, each with whether it exists."""
+    """Installs an audit hook that adds to `is_existing` each workspace file that is opened for reading, and whether it
+    exists."""
 
     def hook(event, arguments):
         if event != "open" or not isinstance(arguments[0], (str, bytes)) or len(is_existing) >= 1000:
@@ -36,7 +37,7 @@ def structures_of(workspace, path, settings):
     """Imports the file; returns the structures of its DAGs."""
     backend = backends.current()
     dags = backend.structures(backend.dags_of(workspace, path, settings), workspace)
-    # Values that cannot be stored are errors of the file.
+    # Raises an error, which becomes the file's, for values that JSON cannot represent.
     json.dumps(dags, allow_nan=False)
     for dag in dags:
         dag["place"] = clean(dag["place"])
@@ -51,7 +52,7 @@ def parse(path, roots, settings, enter=Workspace.enter):
     note_reads(workspace, is_existing)
     enter(workspace)
     workspace.install()
-    # With such errors, the DAGs would run with values that are missing or cut off.
+    # With errors in `.env`, the DAGs would run with missing or truncated values, so they are not loaded.
     env_errors, env_warnings = dotenv.problems(local_modules.project_roots(workspace.roots))
     result = {"dags": [], "error": clean("\n".join(env_errors)) or None}
     try:
@@ -64,7 +65,7 @@ def parse(path, roots, settings, enter=Workspace.enter):
     except BaseException as error:
         result = {"dags": [], "error": clean(explain(error))}
     result["sources"] = {name: text for name, text in workspace.executed.items() if workspace.owns(name)}
-    # Other files that were read; the DAGs are parsed again when one changes.
+    # The server parses the DAGs again when one of these files changes.
     others = {name: exists for name, exists in is_existing.items() if name not in result["sources"]}
     result["reads"] = sorted(others)
     result["absent"] = sorted(name for name, exists in others.items() if not exists)
@@ -77,8 +78,8 @@ def parse(path, roots, settings, enter=Workspace.enter):
 def main(options: dict[str, Any]) -> None:
     prepare(options.get("limits"), options.get("support"))
     if options.get("socket"):
-        # The import of a file has a time limit, which must not be spent on waiting for a server that is down.
-        leoflow_server.use(options["socket"], patience=5)
+        # The import of a file has a time limit, so it must not wait long for a server that is down.
+        leoflow_server.configure(options["socket"], retry_seconds=5)
     own_pid = os.getpid()
     environment = dict(os.environ)
 

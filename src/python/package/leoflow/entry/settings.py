@@ -16,7 +16,7 @@ def apply(settings: dict[str, Any], dags: list[DAG]) -> None:
 
 
 def set_value(task, name, value):
-    """Sets a task's attribute; for a mapped task, `execution_timeout` also applies to instances created later."""
+    """Sets an attribute of a task. For a mapped task, `execution_timeout` also applies to its instances."""
     if name == "env":
         task.leoflow_env = {**getattr(task, "leoflow_env", {}), **value}
         return

@@ -23,7 +23,7 @@ def main(options: dict[str, Any]) -> None:
     workspace = Workspace(options["roots"])
     workspace.enter()
     own_path = [path for path in workspace.paths_before_packages if path]
-    if real_sdk.is_used():
+    if real_sdk.is_active():
         use_database(os.environ["AIRFLOW_HOME"])
     else:
         # `airflow` is the small package, which is beside this one.
@@ -40,8 +40,8 @@ def main(options: dict[str, Any]) -> None:
 
 
 def use_database(home: str) -> None:
-    """Gives the command a database below `home`, which `dag.test()` of Airflow needs. Whatever the user has set is not
-    used: it may be the database of a real Airflow."""
+    """Configures a database below `home`, which Airflow's `dag.test()` needs. Overrides the user's own setting, which
+    may be the database of a real Airflow."""
     path = os.path.join(home, DATABASE)
     os.environ.pop("_AIRFLOW_PROCESS_CONTEXT", None)
     if not os.path.exists(path):
@@ -50,15 +50,15 @@ def use_database(home: str) -> None:
 
 
 def create_database(home, path):
-    """Creates the database with Airflow's own command. Without the `airflow` command, as with its SDK alone, there is
-    nothing to create."""
+    """Creates the database with Airflow's own command. Does nothing if only the SDK is installed, which lacks the
+    command."""
     import importlib.util
 
     if importlib.util.find_spec("airflow.migrations") is None:
         return
     sys.stderr.write("Creating the database of this environment that dag.test() uses ...\n")
     os.makedirs(home, mode=0o700, exist_ok=True)
-    # Renamed when it is complete, because another shell may start meanwhile.
+    # The file is renamed when it is complete, because another shell may start meanwhile.
     partial = f"{path}.{os.getpid()}"
     variables = {**os.environ, SETTING: f"sqlite:///{partial}"}
     done = subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], env=variables, stdin=subprocess.DEVNULL,

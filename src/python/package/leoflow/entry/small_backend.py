@@ -1,8 +1,8 @@
 """Parses and runs DAGs with the small package (Leoflow's own implementation of `airflow.sdk`), the default.
 `leoflow.sdk.backend` has the same functions for Airflow's SDK.
 
-A cold process starts faster with the modules of its own job only: functions that run a task import `running`, and the
-one that describes a DAG imports `structure`.
+To start faster, a process imports only the modules of its own job: the functions that run a task import `running`, and
+`structures` imports `structure`.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def structures(dags: list[DAG], workspace: Workspace) -> list[dict[str, Any]]:
     """Returns the structures of DAGs. `place` (file:line) is used in error messages and is not stored."""
     from leoflow.entry import structure
 
-    steady = structure.is_steady(workspace.executed.values())
-    return [{**structure.dag_structure(dag, steady), "place": f"{dag.module_file}:{dag.line}"} for dag in dags]
+    deterministic = structure.is_deterministic(workspace.executed.values())
+    return [{**structure.dag_structure(dag, deterministic), "place": f"{dag.module_file}:{dag.line}"} for dag in dags]
 
 
 def begin_try(spec: dict[str, Any], workspace: Workspace, folder: str) -> Try:
@@ -55,7 +55,7 @@ def begin_try(spec: dict[str, Any], workspace: Workspace, folder: str) -> Try:
     from leoflow.running.task_try import Try
     from leoflow.running.xcoms import TaskXComs
 
-    parsing_context.is_for(spec["dag_id"], spec["task_id"])
+    parsing_context.set_parsing_context(spec["dag_id"], spec["task_id"])
     for dag in dags_of(workspace, spec["fileloc"], spec.get("settings")):
         if dag.dag_id == spec["dag_id"]:
             context = build_context(spec, dag, dag.get_task(spec["task_id"]), TaskXComs(), TaskApi())
@@ -73,7 +73,8 @@ def try_in_foreground(dag: DAG, task: Any, spec: dict[str, Any], memory: InMemor
 
 
 def wait_for_trigger(deferral: dict[str, Any], spec: dict[str, Any], task_id: str) -> dict[str, Any]:
-    """Runs the trigger of a deferred task in this process; returns what the task resumes with."""
+    """Runs the trigger of a deferred task in this process; returns `next_method` and `next_kwargs` of the task, or the
+    state in which the trigger ended it."""
     from leoflow.running import deferral as deferred
 
     return deferred.TRIGGER_BACKEND.run_here(deferral, {**spec, "task_id": task_id})
@@ -85,12 +86,14 @@ def begin_log(sink: Callable[[dict[str, Any]], None]) -> None:
 
 
 def timetable_of(dag: DAG) -> tuple[Any, type, type, Any]:
-    """Returns a DAG's timetable, the classes of its arguments and results, and the type of scheduled runs."""
+    """Returns a DAG's timetable, its classes for data intervals and time restrictions, and the type of scheduled
+    runs."""
     return dag.timetable, DataInterval, TimeRestriction, DagRunType.SCHEDULED
 
 
 def call_back(dag: DAG, spec: dict[str, Any]) -> list[str]:
-    """Runs the DAG's callbacks, with the context of the task that decided the run's state. Returns the errors."""
+    """Runs the DAG's callbacks for the state of a run, with the context of the task that decided that state. Returns
+    the errors as texts."""
     from leoflow.running.context import build_context
     from leoflow.running.task_api import TaskApi
     from leoflow.running.task_instance import DagRun

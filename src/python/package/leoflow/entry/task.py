@@ -8,7 +8,7 @@ import signal
 
 from leoflow.common import leoflow_server, plain_files, task_log
 from leoflow.common.reports import clean, describe
-from leoflow.common.task_log import show
+from leoflow.common.task_log import log_error
 from leoflow.entry import backends, forks, libraries
 from leoflow.entry.workspace import Workspace, prepare
 from leoflow.running.keeper_pipe import send_secrets_to
@@ -36,7 +36,7 @@ def main(options: dict[str, Any]) -> None:
     spec_file, reserved = os.path.join(folder, "spec.json"), os.path.join(folder, "result.reserve")
     spec = json.loads(plain_files.retry_transient("spec.json", lambda: plain_files.read(spec_file)))
     plain_files.reserve(reserved)
-    leoflow_server.use(spec["socket"], spec["token"])
+    leoflow_server.configure(spec["socket"], spec["token"])
     workspace = Workspace(spec["roots"], spec["sources"])
     environment = dict(os.environ)
     workspace.enter()
@@ -47,22 +47,22 @@ def main(options: dict[str, Any]) -> None:
         send_secrets_to(options["secrets"])
     attempt = None
     try:
-        # Must precede the import of Airflow, whose settings may name a class of the project.
+        # Precedes the import of Airflow, whose settings may name a class of the project.
         workspace.install()
         backend = backends.current()
         backend.begin_log(sink)
         attempt = backend.begin_try(spec, workspace, folder)
     except BaseException as error:
-        show(error, "Failed to import the DAG file")
+        log_error(error, "Failed to import the DAG file")
         problem = "its params are not valid" if "ParamValidationError" in type(error).__name__ else "the DAG file cannot be imported"
         result = {"state": "failed", "retry": True, "reason": f"{problem}: {describe(error)}"}
     else:
         forks.finish_loading()
         result = attempt.run()
     if os.getpid() != own_pid:
-        # A fork that returned here instead of exiting; only the task itself may write the result.
+        # This is a fork of the task that did not exit; only the task itself may write the result.
         os._exit(0 if result["state"] != "failed" else 1)
-    # The task has ended; a signal must not change its outcome.
+    # A signal must no longer change the outcome of the task.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     task_log.finish()
     libraries_used = libraries.in_use(workspace.owns)

@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 def main(options: dict[str, Any]) -> None:
-    # Environment and import path are those of a task; both must be set before anything that reads them is imported.
+    # Sets up environment and module search path as for a task, before any module that reads them is imported.
     prepare(support=options.get("support"))
     workspace = Workspace(options["roots"])
     workspace.enter()
     workspace.install()
-    if real_sdk.is_used():
+    if real_sdk.is_active():
         from leoflow.sdk.triggers import main as wait
     else:
         from leoflow.running.deferral import wait

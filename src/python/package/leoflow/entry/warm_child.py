@@ -1,6 +1,6 @@
-"""A child of the server that a warm Python (`zygote.py`) forks; it parses a DAG file or answers a question about one. The
-child is forked by an intermediate fork that exits at once, so that the server becomes its parent and treats it like one
-that it started itself."""
+"""A child that a warm Python (`zygote.py`) forks for the server, to parse a DAG file or to answer a question about one.
+An intermediate fork forks the child and exits at once, so that the server becomes the child's parent, as if it had
+started the child itself."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ if TYPE_CHECKING:
     import socket
     from typing import Any, NoReturn
 
-# How long the child waits for the server to become its parent, which takes microseconds, and the poll interval.
+# Time limit and poll interval for waiting until the server is the child's parent, which takes microseconds.
 ADOPTION_SECONDS = 2
 ADOPTION_POLL_SECONDS = 0.0002
 
 
 def start(request: dict[str, Any], mark: forks.Mark, owner: socket.socket, descriptors: list[int]) -> None:
-    """Starts a child and sends its pid to the owner. `descriptors` receive its output and its result."""
+    """Starts a child and sends its pid to the owner. `descriptors` are those for its output and its result."""
     parent = os.getppid()
     intermediate = forks.fork_for_exec()
     if intermediate:
         return
     try:
-        # In a session of its own, so that a server which adopts this process reaps it as a leftover.
+        # A session of its own, so that a server that becomes the parent of this process reaps it as a leftover.
         os.setsid()
-        # With SIGCHLD ignored, the status of a child that ends first would be lost for the server.
+        # If SIGCHLD were ignored, the kernel would discard the status of a child that exits before this process.
         forks.set_handler(forks.SIGCHLD, forks.DEFAULT)
         child = os.fork()
         if child == 0:
             try:
                 become_child(request, mark, parent, descriptors)
             finally:
-                # Only the intermediate fork may answer.
+                # Only the intermediate fork may continue below and answer.
                 os._exit(1)
         answer = {"id": request["id"], "pid": child}
     except BaseException as error:
@@ -52,10 +52,10 @@ def become_child(request, mark, parent, descriptors) -> NoReturn:
     mark.write(request["mark"])
     deadline = time.monotonic() + ADOPTION_SECONDS
     while os.getppid() != parent and time.monotonic() < deadline:
-        # Sleeps so that the loop does not take the processor from the intermediate fork.
+        # Sleeps, so that the loop leaves the processor to the intermediate fork.
         time.sleep(ADOPTION_POLL_SECONDS)
     output, result = descriptors
-    # A server that timed out has closed its end and started another child.
+    # If the server has closed its end, it has timed out and started another child.
     poll = select.poll()
     poll.register(result, 0)
     if poll.poll(0):

@@ -1,6 +1,6 @@
-"""A try that a warm Python (`zygote.py`) forks: the fork claims the try, forks the task, and then becomes its keeper (the
-process that supervises it and writes its log) by exec. As in a cold start, the task is the keeper's child; it no longer
-depends on the warm Python."""
+"""A try that a warm Python (`zygote.py`) forks: the fork claims the try, forks the task, and then executes the program
+of its keeper (the process that supervises the task and writes its log). As after a cold start, the task is the keeper's
+child and does not depend on the warm Python."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-# Exit codes: another process has the try; the start failed before there was a task.
+# Exit codes: another process has claimed the try; the start has failed.
 ALREADY_CLAIMED, START_FAILED = 75, 70
-# Errors of link(2) where hard links are not supported or not allowed.
+# Errors of link(2) if hard links are not supported or not allowed.
 NO_LINKS = frozenset((errno.EACCES, errno.EMLINK, errno.ENOSYS, errno.ENOTSUP, errno.EPERM))
 
 
 def start(request: dict[str, Any], mark: forks.Mark, boot_id: str, program: int) -> int:
-    """Forks the future keeper; returns its pid. `program` is a descriptor of its executable."""
+    """Forks the process that becomes the keeper; returns its pid. `program` is a descriptor of the keeper's program."""
     pid = forks.fork_for_exec()
     if pid == 0:
         try:
@@ -37,7 +37,7 @@ def start(request: dict[str, Any], mark: forks.Mark, boot_id: str, program: int)
 
 
 def claim(folder, boot_id):
-    """Claims the try as a cold keeper does: exactly one process succeeds."""
+    """Claims the try like `TaskFolder::take` of a keeper. Returns True in exactly one process."""
     pid = os.getpid()
     own_file = os.path.join(folder, f"process.{pid}")
     # Numbers and a UUID need no escaping in JSON.
@@ -52,7 +52,7 @@ def claim(folder, boot_id):
         try:
             os.unlink(own_file)
         except FileNotFoundError:
-            # It was renamed by `link`.
+            # `link` has renamed the file.
             pass
 
 
@@ -72,11 +72,11 @@ def link(own_file, folder):
 def become_keeper(request: dict[str, Any], mark: forks.Mark, boot_id: str, program: int) -> NoReturn:
     """In the fork: claims the try, starts the task, and executes the keeper's program."""
     os.setpgid(0, 0)
-    # SIGTERM stays pending for the keeper, which handles it as an event.
+    # SIGTERM stays pending until the keeper, which reads signals as events, handles it.
     forks.set_mask(forks.BLOCK, (forks.SIGTERM,))
     forks.set_handler(forks.SIGCHLD, forks.DEFAULT)
     forks.set_handler(forks.SIGPIPE, forks.DEFAULT)
-    # Orphans of the task in other sessions are reparented to the keeper. Set before the task starts; exec keeps it.
+    # The kernel reparents orphans of the task to the keeper. Set before the task starts; exec keeps the setting.
     forks.control(forks.SET_CHILD_SUBREAPER, 1)
     folder = request["folder"]
     null = os.open("/dev/null", os.O_RDONLY)
@@ -93,21 +93,22 @@ def become_keeper(request: dict[str, Any], mark: forks.Mark, boot_id: str, progr
         task = os.fork()
         if task == 0:
             become_task(request, keeper, [null, task_output, task_errors, task_secrets])
-        # The task does the same; whichever comes first counts.
+        # The task makes the same call; the second of the two has no effect.
         try:
             os.setpgid(task, task)
         except OSError:
             pass
         execute(folder, task, [null, log, log, output, errors, secrets, os.dup(program)])
     except BaseException as error:
-        # This process has claimed the try, so it must report the failure; the kernel kills a task that was started.
+        # This process has claimed the try, so it must report the failure. The kernel kills a started task when this
+        # process exits.
         is_transient = task is None and isinstance(error, OSError) and error.errno in plain_files.TRANSIENT
         write_problem(folder, f"failed to start the keeper of the task: {error!r}", is_transient)
         raise
 
 
 def execute(folder, task, descriptors):
-    """Executes the keeper's program, which is the last descriptor; it inherits the others."""
+    """Executes the keeper's program, whose file is the last descriptor; the keeper inherits the other descriptors."""
     forks.place_descriptors(descriptors)
     program = len(descriptors) - 1
     os.set_inheritable(program, False)
@@ -116,8 +117,8 @@ def execute(folder, task, descriptors):
 
 
 def write_problem(folder, problem, is_transient):
-    """Writes the outcome of a failed start. `is_transient` is True if no task was started and the cause is transient: the
-    try is then queued again."""
+    """Writes the outcome of a failed start. `is_transient` is True if no task was started and the cause is transient;
+    the agent then queues the try again."""
     now = datetime.datetime.now(datetime.timezone.utc).isoformat().replace("+00:00", "Z")
     partial = os.path.join(folder, f"outcome.json.{os.getpid()}")
     outcome = {"exit": None, "ended_at": now, "cause": None, "problem": problem, "transient": is_transient}
@@ -144,6 +145,6 @@ def become_task(request: dict[str, Any], keeper: int, descriptors: list[int]) ->
     try:
         plain_files.write("/proc/self/oom_score_adj", request["oom_score"].encode())
     except OSError:
-        # The score is optional.
+        # The OOM score is optional.
         pass
     forks.become(keeper, os.path.basename(request["folder"]), descriptors, work)

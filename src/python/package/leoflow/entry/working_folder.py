@@ -1,4 +1,4 @@
-"""The working folder of Python processes."""
+"""Sets the working directory of Python processes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
 
 def enter(options: dict[str, Any]) -> None:
-    """Changes to the first of the folders `work_in` that exists, usually the project's: relative paths in a DAG file mean
-    files of the project."""
+    """Changes to the first folder of `options["work_in"]` that exists, usually the project's, so that relative paths in
+    a DAG file refer to files of the project."""
     for folder in options.get("work_in") or []:
         try:
             os.chdir(folder)

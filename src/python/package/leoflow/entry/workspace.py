@@ -1,4 +1,4 @@
-"""Runs a DAG file and records its source and those of its local modules."""
+"""Runs a DAG file, and records its source and the sources of its local modules."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from leoflow.entry import dotenv, libraries
 
 # Module names that files of the workspace cannot override.
 NOT_LOCAL = frozenset(sys.stdlib_module_names) | {"airflow", "leoflow"}
-# Submodules that DAG files use after importing only the package; Airflow itself imports them.
+# Submodules that DAG files use after importing only the package, because Airflow imports the submodules.
 LOADED_BY_AIRFLOW = {
     "concurrent": ("futures",), "importlib": ("abc", "metadata", "resources", "util"),
     "urllib": ("error", "parse", "request"),
@@ -23,7 +23,7 @@ LOADED_BY_AIRFLOW = {
 
 
 def offer_submodules(package, names):
-    """Makes submodules of a package available as attributes, which are imported on first access."""
+    """Makes submodules of a package available as attributes; each is imported on first access."""
 
     def look_up(name):
         if name in names:
@@ -34,35 +34,35 @@ def offer_submodules(package, names):
 
 
 class Workspace:
-    """The folders whose modules belong to the DAG file, nearest first: the project's `dags` if it exists, the
-    project's, the workspace's."""
+    """The folders whose modules a DAG file may import (`roots`), nearest first: the `dags` folder of its project, if it
+    has one, the project's folder, and the workspace's."""
 
     def __init__(self, roots, stored=None):
         self.roots = [os.path.abspath(root) for root in roots]
-        self.beside_link = local_modules.beside_link(self.roots)
-        # Sources of a DAG version, by path; other files are read from the disk.
+        self.link_target_folders = local_modules.link_target_folders(self.roots)
+        # Stored sources of a DAG version, by path; other files are read from disk.
         self.stored = stored or {}
-        # Sources that were run, by path.
+        # Sources that have been executed, by path.
         self.executed = {}
 
     @property
     def paths_before_packages(self):
-        """Import folders that precede the installed packages: `PYTHONPATH` of its `.env`, then the roots."""
+        """Import folders that precede the installed packages: `PYTHONPATH` of the project's `.env`, then the roots."""
         dags = local_modules.dags_folder(self.roots)
         return list(dict.fromkeys([*dotenv.python_path(), *(root for root in self.roots if root not in dags)]))
 
     @property
     def paths_after_packages(self):
-        """Import folders that follow the installed packages: Airflow's `dags` and `plugins`, and what stands beside the
-        target of a project that is a link."""
+        """Import folders that follow the installed packages: `dags` and `plugins`, and the folder that contains the
+        target of a project that is a symbolic link."""
         plugins = [os.path.join(root, "plugins") for root in local_modules.project_roots(self.roots)]
         existing = [folder for folder in plugins if os.path.isdir(folder) or any(path.startswith(folder + os.sep) for path in self.stored)]
-        folders = (*local_modules.dags_folder(self.roots), *existing, *self.beside_link)
+        folders = (*local_modules.dags_folder(self.roots), *existing, *self.link_target_folders)
         return [folder for folder in folders if folder not in self.paths_before_packages]
 
     def owns(self, path):
         """True for a path below one of the roots."""
-        return any(path == root or path.startswith(root + os.sep) for root in (*self.roots, *self.beside_link))
+        return any(path == root or path.startswith(root + os.sep) for root in (*self.roots, *self.link_target_folders))
 
     def source(self, path):
         """Returns the decoded source of a file, and records it in `executed`."""
@@ -72,7 +72,7 @@ class Workspace:
             text = self.stored[path]
             import linecache
 
-            # Tracebacks show the lines that ran, not those now on disk.
+            # Tracebacks then show the lines that were executed, not those that are now on disk.
             linecache.cache[path] = (len(text), None, text.splitlines(True), path)
         else:
             with open(path, "rb") as file:
@@ -82,8 +82,9 @@ class Workspace:
         return text
 
     def install(self):
-        """Installs the import hooks: local modules come after the standard library and before installed packages, those
-        of `dags` and `plugins` after them, as in Airflow. Call `enter` first, which sets PYTHONPATH."""
+        """Installs the import hooks. Local modules come after the standard library and before installed packages; as in
+        Airflow, modules in `dags` and `plugins` come after installed packages. Call `enter` first, which sets
+        PYTHONPATH."""
         workspace = self
 
         class Loader(importlib.machinery.SourceFileLoader):
@@ -101,8 +102,8 @@ class Workspace:
                 raise ImportError("not in the workspace")
             return finder(path)
 
-        class Stored:
-            """Finder of the stored version's modules, which may no longer exist on disk."""
+        class StoredFinder:
+            """Finder for the stored modules of a DAG version, which may no longer exist on disk."""
 
             def __init__(self, folders):
                 self.folders = folders
@@ -124,19 +125,19 @@ class Workspace:
 
         self.unload_overridden()
         sys.path_hooks.insert(0, hook)
-        # Importers that were cached before the hook existed must not be used.
+        # Removes importers that were cached before the hook existed.
         for path in [path for path in sys.path_importer_cache if self.owns(os.path.abspath(path))]:
             del sys.path_importer_cache[path]
         if self.stored:
-            sys.meta_path.insert(0, Stored(self.paths_before_packages))
-            sys.meta_path.append(Stored(self.paths_after_packages))
+            sys.meta_path.insert(0, StoredFinder(self.paths_before_packages))
+            sys.meta_path.append(StoredFinder(self.paths_after_packages))
         installed = (position for position, folder in enumerate(sys.path) if "site-packages" in folder or "dist-packages" in folder)
         position = next(installed, len(sys.path))
         sys.path[position:position] = self.paths_before_packages
         sys.path.extend(self.paths_after_packages)
 
     def unload_overridden(self):
-        """Unloads preloaded packages that a module of the workspace overrides."""
+        """Unloads preloaded packages that have the name of a module of the workspace."""
         for name in libraries.loaded_ahead - NOT_LOCAL:
             bases = [os.path.join(folder, name) for folder in self.paths_before_packages]
             files = [file for base in bases for file in (f"{base}.py", os.path.join(base, "__init__.py"))]
@@ -148,7 +149,7 @@ class Workspace:
         """Sets the project's environment variables."""
         dotenv.load(local_modules.project_roots(self.roots))
         dotenv.own_python_first()
-        if real_sdk.is_used():
+        if real_sdk.is_active():
             real_sdk.enter_project(self.roots)
 
     def module_name(self, path):
@@ -166,7 +167,7 @@ class Workspace:
 
 
 def encoding_of(raw):
-    """Returns the source encoding, which Python reads from the first two lines."""
+    """Returns the encoding of Python source, which its first two lines may declare."""
     if raw.startswith(codecs.BOM_UTF8) or any(b"coding" in line for line in raw.split(b"\n", 2)[:2]):
         import tokenize
 
@@ -187,7 +188,8 @@ def prepare(limits: dict[str, int] | None = None, support: str | None = None) ->
 
         for name, limit in limits.items():
             _, hard = resource.getrlimit(getattr(resource, name))
-            # At the soft limit SIGXCPU is sent, which names its reason; at the hard limit, a second later, SIGKILL.
+            # At the soft limit the kernel sends SIGXCPU, which tells the reason; at the hard limit, a second later,
+            # SIGKILL.
             new_hard = limit + 1 if name == "RLIMIT_CPU" else limit
             new_hard = new_hard if hard == resource.RLIM_INFINITY else min(new_hard, hard)
             new_soft = max(1, min(limit, new_hard - 1)) if name == "RLIMIT_CPU" else min(limit, new_hard)

@@ -1,8 +1,8 @@
-"""A zygote, or warm Python: a process that has loaded what every task and parse needs. It runs no user code and forks
-for each task or parse.
+"""A zygote, or warm Python: a process that has loaded the modules that every task and parse needs. It runs no user code
+and forks a process for each task or parse.
 
-Its owner sends one JSON datagram per request and receives `{"id", "pid"}` or `{"id", "error"}`. `warm_try.py` and
-`warm_child.py` define what the forks do.
+Its owner sends one JSON datagram per request and receives `{"id", "pid"}` or `{"id", "error"}`. The forks run
+`warm_try.py` or `warm_child.py`.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 # Descriptors that the owner passes.
 OWNER, PROGRAM = 3, 4
-# Bytes of a datagram.
+# Size limit of a request, bytes.
 LARGEST_REQUEST = 1024 * 1024
-# Descriptors passed with a request: those for the output and the result of a child.
-MOST_DESCRIPTORS = 2
+# Maximum number of descriptors in a request: those for the output and the result of a child.
+MAX_DESCRIPTORS = 2
 # Standard modules that most tasks import, and those that this package imports on first use.
 STANDARD = (
     "base64", "concurrent.futures", "copy", "csv", "datetime", "decimal", "functools", "glob", "hashlib", "http.client",
@@ -41,25 +41,26 @@ STANDARD = (
 def serve(owner: socket.socket, options: dict[str, Any]) -> None:
     """Serves requests until the owner closes the socket."""
     mark = forks.Mark()
-    # Fails now if writing to its own memory is not allowed, without which nothing can be started.
+    # Fails at once if this process may not write to its own memory, because no fork could then set its mark.
     mark.write("_" * mark.length)
     with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
         boot_id = file.read().strip()
     os.chdir(options["folder"])
     time.tzset()
     refuse_threads()
-    # The kernel reaps keepers (the processes that supervise tries); their outcomes are in their folders.
+    # With SIGCHLD ignored, the kernel reaps keepers (the processes that supervise tries), which write their outcomes to
+    # files.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     gc.collect()
     gc.disable()
     gc.freeze()
-    # Output of imported modules must not end up in the output of forks.
+    # Otherwise the output of imported modules would become output of the forks.
     sys.stdout.flush()
     sys.stderr.flush()
     path = [folder for folder in sys.path if os.path.isdir(folder)]
     owner.send(json.dumps({"ready": True, "path": path, "left_out": options.get("left_out", {})}).encode())
     while True:
-        text, descriptors, _, _ = socket.recv_fds(owner, LARGEST_REQUEST, MOST_DESCRIPTORS)
+        text, descriptors, _, _ = socket.recv_fds(owner, LARGEST_REQUEST, MAX_DESCRIPTORS)
         if not text:
             return
         request = json.loads(text)
@@ -90,7 +91,7 @@ def main(options: dict[str, Any]) -> None:
 def begin(options):
     """Preloads the modules that forks use."""
     environment = dict(os.environ)
-    # The folder of packages that DAG files expect is needed only here; a task adds it itself.
+    # The folder of the support packages is needed only during the preload; each fork adds it itself.
     support = [options["support"]] if "support" in options else []
     sys.path += support
     load((*STANDARD, *own_modules()))
@@ -102,7 +103,7 @@ def begin(options):
 
 
 def refuse_threads():
-    """Raises RuntimeError when this process has more than one thread."""
+    """Raises RuntimeError if this process has more than one thread."""
     libraries.end_threads()
     names = libraries.threads()
     if names:
@@ -110,7 +111,8 @@ def refuse_threads():
 
 
 def restart_without(name, reason, options, environment):
-    """Re-executes the process without that library, because only exec ends its threads. The pid and the socket stay."""
+    """Re-executes the process without a library, because only exec ends the library's threads. The pid and the socket
+    stay the same."""
     preload = [preloaded for preloaded in options["preload"] if preloaded != name]
     options = {**options, "preload": preload, "left_out": {**options.get("left_out", {}), name: reason}}
     os.set_inheritable(OWNER, True)
@@ -126,9 +128,9 @@ def load(names):
 
 
 def own_modules():
-    """Yields the modules of this package that a DAG file or a task may use. Preloads Airflow's SDK if that is in
-    use."""
-    if real_sdk.is_used():
+    """Yields the names of this package's modules that a DAG file or a task may use. If Airflow's SDK is in use,
+    preloads it instead."""
+    if real_sdk.is_active():
         from leoflow.sdk import preload
 
         libraries.is_loaded_too_early = preload.preload_all()

@@ -23,7 +23,7 @@ class AssetEvent:
 
 
 class ByAsset(Mapping):
-    """Events by asset, alias, or reference."""
+    """Lists of events by asset or alias."""
 
     def __init__(self, events):
         self._events = events
@@ -39,7 +39,7 @@ class ByAsset(Mapping):
 
 
 class InletEvents(Mapping):
-    """`inlet_events[asset]`."""
+    """`inlet_events` of the context: the events of each inlet."""
 
     def __init__(self, server, inlets):
         self.server = server
@@ -60,7 +60,7 @@ class InletEvents(Mapping):
 
 
 def matches(inlet, key):
-    """True when an inlet matches a key: an asset and references to it by name or URI are the same."""
+    """True if an inlet matches a key: an asset matches references to it by name or URI."""
     if inlet == key:
         return True
     if isinstance(inlet, AssetAlias) or isinstance(key, AssetAlias):
@@ -73,31 +73,32 @@ def matches(inlet, key):
 
 
 class Events(Sequence):
-    """Events of one asset, oldest first, loaded on first access. As in Airflow, the methods return filtered events."""
+    """Events of one asset, oldest first, loaded on first access. As in Airflow, the methods return filtered or
+    reordered events."""
 
     def __init__(self, load):
         self._load = load
-        self._found = None
+        self._loaded = None
 
-    def found(self):
-        if self._found is None:
-            self._found = self._load()
-        return self._found
+    def loaded(self):
+        if self._loaded is None:
+            self._loaded = self._load()
+        return self._loaded
 
     def after(self, time):
-        return Events(lambda: [event for event in self.found() if event.timestamp >= time])
+        return Events(lambda: [event for event in self.loaded() if event.timestamp >= time])
 
     def before(self, time):
-        return Events(lambda: [event for event in self.found() if event.timestamp <= time])
+        return Events(lambda: [event for event in self.loaded() if event.timestamp <= time])
 
     def ascending(self, yes=True):
-        return Events(lambda: sorted(self.found(), key=lambda event: event.timestamp, reverse=not yes))
+        return Events(lambda: sorted(self.loaded(), key=lambda event: event.timestamp, reverse=not yes))
 
     def limit(self, count):
-        return Events(lambda: self.found()[:count])
+        return Events(lambda: self.loaded()[:count])
 
     def __getitem__(self, index):
-        return self.found()[index]
+        return self.loaded()[index]
 
     def __len__(self):
-        return len(self.found())
+        return len(self.loaded())

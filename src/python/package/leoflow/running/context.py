@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 
 class Context(dict):
-    """A dict with values that are computed on access, because importing pendulum and requests to the server take longer
-    than most tasks."""
+    """A dict whose `lazy` values are computed on access, because importing pendulum and requests to the server take
+    longer than most tasks."""
 
     def __init__(self, ready, lazy):
         super().__init__(ready)
@@ -72,7 +72,7 @@ class Context(dict):
 
 
 class Variables:
-    """`var.value.x`, `var.json.x`."""
+    """`var.value` or `var.json` in templates: reads the Variable `x` as attribute `x`."""
 
     def __init__(self, as_json):
         self._as_json = as_json
@@ -99,7 +99,7 @@ class Vars:
 
 
 class Connections:
-    """`conn.x`."""
+    """`conn` in templates: reads the Connection `x` as attribute `x`."""
 
     def __getattr__(self, conn_id):
         from leoflow.authoring.hooks import BaseHook
@@ -116,7 +116,8 @@ class Connections:
 
 
 def merged_params(dag, task, conf):
-    """Merges the params of the DAG, the task and the run's conf; later ones win. As in Airflow, conf may add params."""
+    """Merges the params of the DAG, those of the task and the run's conf, in ascending precedence. As in Airflow, conf
+    may add params."""
     params = {name: dag.params.get_param(name) for name in dag.params}
     for name, value in task.own_params.items():
         params[name] = value if isinstance(value, Param) else Param(value)

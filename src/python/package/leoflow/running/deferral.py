@@ -1,4 +1,4 @@
-"""Deferred tasks of the small package: their stored form, how they resume, and the process that runs their triggers."""
+"""Deferred tasks of the small package: stores the deferral, resumes the task, and runs triggers."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
     from leoflow.authoring.operators.abstract_operator import AbstractOperator
 
-# Airflow's `next_method` of a task whose trigger failed.
+# Airflow's `next_method` for a task whose trigger failed or timed out.
 FAIL = "__fail__"
 TIMED_OUT = "Trigger timeout"
 
 
 def to_plain(label, value):
-    """Converts a value to plain JSON. Raises NotStorable, with the label."""
+    """Converts a value to plain JSON. Raises NotStorable; its message begins with the label."""
     try:
         return plain(value)
     except NotStorable as error:
@@ -43,7 +43,7 @@ def read(value):
 
 
 def stored_form(deferred: TaskDeferred) -> dict[str, Any]:
-    """Returns the form that the datastore stores."""
+    """Returns the JSON-compatible form of a deferral, for the datastore."""
     classpath, kwargs = deferred.trigger.serialize()
     return {
         "classpath": classpath, "kwargs": to_plain(f"the trigger {classpath}", kwargs),
@@ -53,8 +53,9 @@ def stored_form(deferred: TaskDeferred) -> dict[str, Any]:
 
 
 def start_trigger(task: AbstractOperator, context: dict[str, Any]) -> TaskDeferred:
-    """Returns the deferral with which a task with `start_from_trigger` begins. As in Airflow, arguments of the trigger
-    that are named like a template field of the task are templates, and its `execution_timeout` limits the wait."""
+    """Returns the deferral with which a task with `start_from_trigger` starts. As in Airflow, an argument of the
+    trigger is a template if the task has a template field of the same name, and the task's `execution_timeout` limits
+    the wait."""
     arguments = task.start_trigger_args
     kwargs = {name: task.render_template(value, context) if name in task.template_fields else value
               for name, value in (arguments.trigger_kwargs or {}).items()}
@@ -64,10 +65,11 @@ def start_trigger(task: AbstractOperator, context: dict[str, Any]) -> TaskDeferr
 
 
 def resume(task: AbstractOperator, next_method: str, next_kwargs: dict[str, Any] | None, context: dict[str, Any]) -> Any:
-    """Resumes a deferred task; returns its result. Errors of a sensor become those that sensors raise."""
+    """Resumes a deferred task; returns its result. As in Airflow, converts errors of a sensor: a timeout to
+    AirflowSensorTimeout, and any error to a skip with `soft_fail` or `never_fail`."""
     try:
         try:
-            return go_on(task, next_method, next_kwargs, context)
+            return call_next_method(task, next_method, next_kwargs, context)
         except TaskDeferralTimeout as error:
             if not hasattr(task, "poke"):
                 raise
@@ -79,8 +81,8 @@ def resume(task: AbstractOperator, next_method: str, next_kwargs: dict[str, Any]
         raise
 
 
-def go_on(task, next_method, next_kwargs, context):
-    """Calls the method with which the task resumes, or raises the error of its trigger."""
+def call_next_method(task, next_method, next_kwargs, context):
+    """Calls the task's method `next_method`, or raises the error of its trigger."""
     if next_method == FAIL:
         kwargs = next_kwargs or {}
         if kwargs.get("traceback"):
@@ -106,8 +108,8 @@ TRIGGER_BACKEND = trigger_host.TriggerBackend(lambda value: to_plain("the event"
 
 
 def wait(options: dict[str, Any]) -> None:
-    """Runs triggers until the agent closes the connection. The project's folder, variables and modules must be set
-    up."""
+    """Runs triggers until the agent closes the connection. The working directory, the project's variables and the
+    import hooks must be set up."""
     os.set_inheritable(trigger_host.AGENT, False)
-    leoflow_server.use(options["socket"])
+    leoflow_server.configure(options["socket"])
     asyncio.run(trigger_host.serve(TRIGGER_BACKEND, task_log.begin_loggers))

@@ -11,7 +11,8 @@ from leoflow.common.exceptions import AirflowException
 
 
 def send_secrets_to(descriptor: int) -> None:
-    """Sends secrets to a keeper's pipe, which children of this process do not inherit."""
+    """Sends the environment's secrets and all later secrets to the keeper's pipe. Child processes do not inherit the
+    descriptor."""
     import stat
 
     try:
@@ -19,19 +20,19 @@ def send_secrets_to(descriptor: int) -> None:
             os.set_inheritable(descriptor, False)
             masking.set_keeper(descriptor)
     except OSError:
-        # An older keeper has no pipe.
+        # The keeper of an older release has no pipe.
         return
-    note_environment()
+    mask_environment()
 
 
-def note_environment() -> None:
-    """Masks the secrets of the environment: programs may print those that no Python code reads, too."""
+def mask_environment() -> None:
+    """Masks the secrets of the environment, because programs may print secrets that no Python code has read."""
     for name, value in os.environ.items():
         if name.startswith("AIRFLOW_CONN_"):
             try:
                 Connection.from_text(name, value)
             except (AirflowException, ValueError, TypeError):
-                # Code that uses the connection gets the error.
+                # Code that reads the Connection gets the error.
                 pass
         elif name.startswith("AIRFLOW_VAR_"):
-            masking.note_secret(name[len("AIRFLOW_VAR_"):], value)
+            masking.mask_sensitive(name[len("AIRFLOW_VAR_"):], value)

@@ -1,4 +1,4 @@
-"""Replaces the server in foreground runs, which store nothing."""
+"""Replaces the server in foreground runs (`leoflow dags test`), which store nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Offline(TaskApi):
-    """The task API without a server, for `leoflow dags test`."""
+    """The task API without a server."""
 
     def __init__(self, memory):
         super().__init__()
@@ -46,8 +46,8 @@ class Offline(TaskApi):
 
 
 class InMemoryXComs:
-    """The XComs of one foreground run. They are encoded as for the datastore, so that values which cannot be stored
-    fail here, too."""
+    """The XComs of one foreground run. They are encoded as for the datastore, so that a value that cannot be stored is
+    an error here, too."""
 
     def __init__(self, planner):
         # Task id and map index of the current try.
@@ -73,7 +73,8 @@ class InMemoryXComs:
         ]
 
     def lengths(self) -> dict[str, int]:
-        """Returns how many elements the results of each task have, over which other tasks may be mapped."""
+        """Returns the number of elements in the result of each task, or of instances with a result for a mapped
+        task."""
         lengths = {}
         for (task_id, index, name), text in self.xcoms.items():
             if name != "return_value":

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from leoflow.running.task_api import TaskApi
 
 NEVER_EXPIRE = timedelta.max
-# Airflow's default.
+# Airflow's default retention.
 RETENTION = timedelta(days=30)
 
 
 class Store:
-    """A store of the task, or of an asset."""
+    """The store of the task, or of an asset."""
 
     def __init__(self, server: TaskApi, asset: dict[str, str] | None = None):
         self._server = server
@@ -53,7 +53,7 @@ class Store:
 
 
 def threaded(name):
-    """Returns an async method that calls the named method in a thread, without blocking the event loop."""
+    """Returns an async method that calls the method `name` in a thread, so that it does not block the event loop."""
 
     async def call(self, *args, **kwargs):
         import asyncio
@@ -67,7 +67,7 @@ class TaskStateStore(Store):
     """`task_state_store` of the context."""
 
     def set(self, key: str, value: Any, *, retention: timedelta | None = None) -> None:
-        """Stores a value, which expires after `retention`."""
+        """Stores a value, which expires after `retention` (default: RETENTION)."""
         if retention == NEVER_EXPIRE:
             self._set(key, value)
         else:
@@ -87,10 +87,10 @@ class AssetStateStore(Awaitable, Store):
 
 
 class AssetStateStores(Awaitable):
-    """`asset_state_store` of the context: indexed by asset, or used directly when the task has exactly one asset."""
+    """`asset_state_store` of the context: indexed by asset, or used directly if the task has exactly one asset."""
 
     def __init__(self, inlets: list, outlets: list, server: TaskApi):
-        # An inlet alias stands for the assets it has resolved to; outlet aliases are resolved only after the task.
+        # An inlet alias represents the assets of its earlier events; an outlet alias has assets only after the task.
         aliases = [inlet.name for inlet in inlets if isinstance(inlet, AssetAlias)]
         named = [Asset(row["name"], row["uri"]) for alias in aliases for row in server.ask("POST", "assets/of-alias", {"alias": alias})]
         named += [asset for asset in [*inlets, *outlets] if isinstance(asset, (Asset, AssetNameRef, AssetUriRef))]

@@ -1,4 +1,4 @@
-"""Requests of a running task to the server, except those for Variables, Connections and XComs."""
+"""Requests of a running task to the server, except requests for Variables, Connections and XComs."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ class TaskApi:
         return self.ask("GET", "latest")["is_latest"]
 
     def name_instance(self, name: str) -> None:
-        """Shows the name of a mapped instance while it runs; the result of the try has it, too."""
+        """Sends the name of a mapped instance to the server, which displays it while the task runs. The result of the
+        try also contains the name."""
         try:
             self.ask("POST", "map-index-name", {"name": clean(name)})
         except ServerError:
@@ -74,7 +75,7 @@ class TaskApi:
             pass
 
     def asset(self, name: str) -> Asset:
-        """Returns the asset with that name, as a DAG declares it."""
+        """Returns the asset with that name from the datastore. Raises AirflowRuntimeError if no DAG declares it."""
         try:
             fields = self.ask("POST", "assets/one", {"name": name})
         except ServerError as error:
@@ -95,4 +96,4 @@ class TaskApi:
         return InletEvents(self, inlets)
 
     def events_of(self, inlet: BaseAsset) -> list[AssetEvent]:
-        return [AssetEvent(row) for row in self.ask("POST", "assets/events", {"of": inlet.described()})]
+        return [AssetEvent(row) for row in self.ask("POST", "assets/events", {"of": inlet.to_structure()})]

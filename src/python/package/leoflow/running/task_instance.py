@@ -46,7 +46,7 @@ class TaskInstance:
         self.map_index = spec["map_index"]
         self.try_number = spec["try_number"]
         self.max_tries = spec["max_tries"]
-        # True when the scheduler will retry the task if this try fails.
+        # True if the scheduler retries the task after a failure of this try.
         self.may_retry = spec.get("may_retry", False)
         self.start_date = datetime.now(timezone.utc)
         self.end_date = None
@@ -55,7 +55,7 @@ class TaskInstance:
         self.hostname = os.uname().nodename
         self.rendered_map_index = None
         self.dag_run = DagRun(spec)
-        # Where a deferred task resumes.
+        # Method, and its arguments, with which a deferred task resumes; None for a new try.
         self.next_method = spec.get("next_method")
         self.next_kwargs = spec.get("next_kwargs")
         self.server = server
@@ -69,7 +69,8 @@ class TaskInstance:
 
     def xcom_pull(self, task_ids=None, dag_id=None, key="return_value", include_prior_dates=False, *,
                   map_indexes=_MISSING, default=None, run_id=None, session=None):
-        """Returns one value for one task_id (default: this task), a list of values for a list of task_ids."""
+        """Returns one value for one task_id (default: this task), and a list of values for several task_ids or map
+        indexes, as in Airflow."""
         if not isinstance(key, str):
             raise TypeError(f"an XCom key must be a string, not {key!r}")
         single_task = task_ids is None or isinstance(task_ids, str)
@@ -96,7 +97,8 @@ class TaskInstance:
         return values[0] if single_task and single_index else values
 
     def pull_relevant(self, operator, key):
-        """Resolves an XComArg: the value of the instance in the same copy of a mapped group, or of all instances."""
+        """Returns the value of an XComArg: that of the upstream instance in the same copy of a mapped group, else the
+        values of all its instances. `_MISSING` if there is no XCom."""
         indexes = [-1]
         in_group = operator.task_group is not None and next(operator.task_group.mapped_ancestors(), None) is not None
         if operator.is_mapped:
@@ -113,8 +115,8 @@ class TaskInstance:
         return values[0] if values else _MISSING
 
     def common_index(self, operator):
-        """Returns the operator's map index in this copy of the innermost mapped group that contains both; None without
-        such a group."""
+        """Returns the index of this instance's copy of the innermost mapped group that also contains the operator; None
+        if there is no such group."""
         own_groups = list(self.task.task_group.mapped_ancestors()) if self.task.task_group else []
         operator_groups = list(operator.task_group.mapped_ancestors()) if operator.task_group else []
         common = next((group for group in own_groups if any(group is other for other in operator_groups)), None)
@@ -146,19 +148,20 @@ class TaskInstance:
     # --- the run
 
     def first_start(self):
-        """Returns the first start of this try; a rescheduled sensor starts several times."""
+        """Returns the time of the first start of this try; a rescheduled sensor starts several times."""
         first = self._spec.get("first_start_date")
         return datetime.fromisoformat(first.replace("Z", "+00:00")) if first else datetime.now(timezone.utc)
 
     def has_waited(self):
-        """True when this try began before its process: as a rescheduled sensor, or while the scheduler waited."""
+        """True if this try began before its process: it is a rescheduled sensor, or the scheduler waited in its
+        place."""
         return self._spec.get("first_start_date") is not None
 
     def is_latest_run(self):
         return self.server.is_latest_run()
 
     def render_templates(self, task=None, context=None):
-        """Renders the template fields again, after the task changed them."""
+        """Renders the template fields again, after the task has changed them."""
         task = task or self.task
         task.render_template_fields(context or get_current_context())
         return task

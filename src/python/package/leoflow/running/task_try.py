@@ -22,7 +22,7 @@ from leoflow.common.exceptions import (
     UnmappableXComTypePushed,
 )
 from leoflow.common.reports import describe, missing_date
-from leoflow.common.task_log import show
+from leoflow.common.task_log import log_error
 from leoflow.common.values import encode
 
 TYPE_CHECKING = False
@@ -46,7 +46,7 @@ class Deadline:
             raise AirflowTaskTerminated("Task received SIGTERM signal")
 
         if self.folder:
-            plain_files.mark(os.path.join(self.folder, "began"))
+            plain_files.create_marker(os.path.join(self.folder, "began"))
         signal.signal(signal.SIGALRM, timed_out)
         signal.signal(signal.SIGTERM, terminated)
         if self.task.execution_timeout is not None:
@@ -63,7 +63,8 @@ class Try:
     """One try, and its result."""
 
     def __init__(self, task, context, folder=None, max_map_length=1024):
-        """`max_map_length` limits a result over which other tasks are mapped: Airflow's setting of that name."""
+        """`max_map_length`, Airflow's setting, is the maximum number of elements in a result that other tasks are
+        mapped over. `folder` is that of the try; None in a foreground run."""
         self.max_map_length = max_map_length
         self.context = context
         self.ti = context["ti"]
@@ -76,7 +77,7 @@ class Try:
         """Creates the task of this map index and renders its templates."""
         if self.origin.is_mapped:
             task = self.origin.unmapped(self.context, self.ti.map_index)
-            # Results of other tasks are values, not templates; they are recognized in the fields by identity.
+            # Results of other tasks are values, not templates; the renderer recognizes them by identity.
             inputs = self.origin.expand_input.kwargs if hasattr(self.origin.expand_input, "kwargs") else {}
             unrendered = [self.origin.element_kwargs[name] for name, value in inputs.items() if hasattr(value, "resolve")]
         else:
@@ -99,7 +100,7 @@ class Try:
             self.result["rendered"] = rendered_fields(self.task)
 
     def note_map_index(self, swallow):
-        """Renders the name of a mapped instance. With `swallow`, errors are ignored."""
+        """Renders `map_index_template`, the name of a mapped instance. With `swallow`, ignores errors."""
         template = self.task.map_index_template
         if not template or self.ti.map_index < 0:
             return
@@ -120,7 +121,7 @@ class Try:
             if task.start_from_trigger is True and task.start_trigger_args is not None and not self.ti.next_method:
                 from leoflow.running.deferral import start_trigger
 
-                # As in Airflow, nothing of the task runs before the event.
+                # As in Airflow, no method and no callback of the task runs before the event.
                 raise start_trigger(task, context)
             if task._pre_execute_hook is not None:
                 task._pre_execute_hook(context)
@@ -131,11 +132,11 @@ class Try:
                 try:
                     value = self.begin(task)
                 except (AirflowTaskTimeout, AirflowTaskTerminated, KeyboardInterrupt):
-                    # Not in the signal handler: here, the interrupted code has released its locks.
+                    # Not called in the signal handler: only here has the interrupted code released its locks.
                     task.on_kill()
                     raise
                 except Exception:
-                    # The template may use what the task has added to the context.
+                    # The template may use a name that the task has added to the context.
                     self.note_map_index(swallow=True)
                     raise
             if task._post_execute_hook is not None:
@@ -154,13 +155,13 @@ class Try:
         next_method = self.ti.next_method
         if not next_method:
             return task.execute(self.context)
-        # Saves the import of asyncio for tasks that do not defer; as in `defer`.
+        # Imported here, because it imports asyncio and few tasks defer.
         from leoflow.running.deferral import resume
 
         return resume(task, next_method, self.ti.next_kwargs, self.context)
 
     def outputs(self, value):
-        """Returns the XComs of a result, as JSON texts by key."""
+        """Returns the XComs for the value that the task returned, as JSON texts by key."""
         task = self.task
         if is_mapped_over(self.origin):
             check_mappable(task, value, self.max_map_length)
@@ -169,7 +170,7 @@ class Try:
         value = concrete(value)
         xcoms = {}
         if task.multiple_outputs:
-            # Few tasks without `@task` need it.
+            # Imported here, because few tasks without `@task` need it.
             from leoflow.authoring.operators.taskflow import check_outputs
 
             check_outputs(value)
@@ -177,7 +178,7 @@ class Try:
         return {**xcoms, "return_value": encode("return_value", value)}
 
     def run(self) -> dict[str, Any]:
-        """Runs the try; returns its result: state, reason, XComs."""
+        """Runs the try; returns its result: `task_result` in `messages.schema.json`."""
         try:
             xcoms = self.execute()
             events = self.context["outlet_events"].to_events() if self.task.outlets else []
@@ -186,20 +187,20 @@ class Try:
             events = self.context["outlet_events"].to_events() if self.task.outlets else []
             self.result.update(state="success", skipped_tasks=list(decided.tasks), **({"asset_events": events} if events else {}))
         except AirflowSkipException as error:
-            task_log.say("info", task_log.TASK, "Skipping task.", reason=str(error))
+            task_log.log_event("info", task_log.TASK, "Skipping task.", reason=str(error))
             self.fail("skipped", error)
         except AirflowRescheduleException as error:
             self.result.update(state="up_for_reschedule", due=error.reschedule_date.isoformat())
         except TaskDeferred as deferred:
             self.defer(deferred)
         except (AirflowFailException, AirflowSensorTimeout, AirflowTaskTerminated) as error:
-            show(error)
+            log_error(error)
             self.fail("failed", error, retry=isinstance(error, AirflowTaskTerminated))
         except BaseException as error:
-            show(error)
+            log_error(error)
             hint = missing_date(error) if self.ti.dag_run.logical_date is None else None
             if hint:
-                task_log.say("error", task_log.OWN, hint)
+                task_log.log_event("error", task_log.OWN, hint)
             self.fail("failed", error, retry=True)
             if hint:
                 self.result["reason"] += f" ({hint})"
@@ -211,7 +212,7 @@ class Try:
         try:
             self.result.update(state="deferred", deferral=stored_form(deferred))
         except Exception as error:
-            show(error)
+            log_error(error)
             self.fail("failed", error)
 
     def fail(self, state, error, retry=True):
@@ -224,7 +225,7 @@ class Try:
             try:
                 function(self.context)
             except Exception as error:
-                show(error, "Failed to run task callback")
+                log_error(error, "Failed to run task callback")
 
     def run_callbacks(self) -> None:
         """Runs the user's callbacks for the outcome of the try."""
@@ -251,7 +252,7 @@ _base_post_execute = AbstractOperator.post_execute
 
 
 def is_mapped_over(task):
-    """True when other tasks or groups are mapped over the task's result."""
+    """True if another task or a group is mapped over the task's result."""
     if task.is_mapped:
         return False
     dag = task.dag

@@ -1,5 +1,5 @@
-"""The process that runs the triggers of deferred tasks, all of a project in one event loop. The agent sends one line of
-JSON per trigger and receives the outcomes as lines of JSON."""
+"""The process that runs the triggers of a project's deferred tasks in one event loop. The agent sends one line of JSON
+per trigger and receives the outcomes as lines of JSON."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ KILL_SECONDS = 20
 # Seconds until a watcher (a trigger that watches an asset) is restarted; doubled with each failure.
 SHORTEST_PAUSE, LONGEST_PAUSE = 1, 60
 
-# The id of the trigger that the current code belongs to.
+# The id of the trigger whose code is running.
 CURRENT = contextvars.ContextVar("the trigger that runs", default=None)
 
 
 class TriggerBackend:
-    """The differences between the small package and Airflow's SDK: how arguments are serialized, and the task instance
-    that a trigger sees."""
+    """The differences between the small package and Airflow's SDK: the serialization of arguments, and the task
+    instance that a trigger gets."""
 
     def __init__(self, encode: Callable[[Any], Any], decode: Callable[[Any], Any], make_instance: Callable[[dict[str, Any]], Any],
                  to_errors: Callable[[str], None]):
         self.encode = encode
         self.decode = decode
         self.make_instance = make_instance
-        # Writes lines that belong to no trigger.
+        # Writes text that belongs to no trigger to stderr.
         self.to_errors = to_errors
 
-    def forget(self, instance: Any) -> None:
+    def on_trigger_end(self, instance: Any) -> None:
         """Called when the trigger of an instance has ended."""
 
     def make_trigger(self, request: dict[str, Any]) -> Any:
@@ -63,7 +63,8 @@ class TriggerBackend:
         return {"next_kwargs": self.encode({**self.decode(next_kwargs), "event": event.payload})}
 
     def run_here(self, deferral: dict[str, Any], spec: dict[str, Any]) -> dict[str, Any]:
-        """Runs one trigger in this process; returns `next_method` and `next_kwargs` of the task."""
+        """Runs one trigger in this process; returns `next_method` and `next_kwargs` of the task, or the state in which
+        the event ended it (`ended`)."""
         names = ("dag_id", "run_id", "task_id", "map_index", "try_number")
         request = {**deferral, "id": 0, "of": {name: spec[name] for name in names}}
         failure = {"next_method": "__fail__"}
@@ -89,11 +90,11 @@ class Host:
         self.backend = backend
         self.reader = reader
         self.writer = writer
-        # Tasks of the event loop by the id of their trigger.
+        # asyncio tasks by the id of their trigger.
         self.running = {}
-        # All of these tasks, including cancelled ones that are cleaning up.
+        # All asyncio tasks, including cancelled ones that are cleaning up.
         self.tasks = set()
-        # Tasks whose trigger must be killed, because a user has acted on the task that waits for it.
+        # Cancelled asyncio tasks whose trigger gets `on_kill()`, because a user cleared, marked or deleted its task.
         self.killed = set()
 
     async def serve(self) -> None:
@@ -122,7 +123,8 @@ class Host:
         self.writer.write(json.dumps(clean(message), allow_nan=False).encode() + b"\n")
 
     def log(self, record: dict[str, Any]) -> None:
-        """Handles an event of a logger; one of a trigger becomes part of its task's log. Called from any thread."""
+        """Handles an event of a logger. An event of a trigger becomes part of its task's log. May be called in any
+        thread."""
         current, record = CURRENT.get(), task_log.masked(record)
         if current is None:
             self.backend.to_errors(task_log.format_record(record) + "\n")
@@ -143,7 +145,8 @@ class Host:
             else:
                 self.send(id=request["id"], failed=[f"The trigger {request['classpath']} ended without an event"])
         except asyncio.CancelledError as error:
-            # `serve` removes a trigger before it cancels it; others were cancelled by their own code.
+            # `serve` removes a trigger before it cancels its asyncio task. A trigger that is still in `running` has
+            # cancelled itself.
             if request["id"] in self.running:
                 self.send(id=request["id"], failed=traceback_lines(error))
             await self.kill(trigger)
@@ -166,21 +169,22 @@ class Host:
                     self.send(id=request["id"], event={"payload": event.payload, "asset_id": request["asset_id"]})
                     await self.writer.drain()
             except BaseException as error:
-                # `serve` removes a watcher before it cancels it; a cancellation by its own code counts as a failure.
+                # `serve` removes a watcher before it cancels its asyncio task. A watcher that has cancelled itself
+                # counts as failed.
                 if self.running.get(request["id"]) is not asyncio.current_task():
                     await self.kill(trigger)
                     raise
                 pause = min(2 * pause, LONGEST_PAUSE)
-                self.complain(f"restarting the watcher {request['classpath']} in {pause} s:", error)
+                self.log_failure(f"restarting the watcher {request['classpath']} in {pause} s:", error)
             finally:
                 await self.clean_up(trigger)
             await asyncio.sleep(pause)
 
-    def complain(self, message, error):
+    def log_failure(self, message, error):
         self.backend.to_errors("\n".join([message, *traceback_lines(error)]) + "\n")
 
     async def kill(self, trigger):
-        """Calls `on_kill()` of a trigger, if a user has acted on its task. The host's own end does not call it."""
+        """Calls `on_kill()` of a trigger if the agent requested that. The end of this process does not call it."""
         if asyncio.current_task() not in self.killed:
             return
         self.killed.discard(asyncio.current_task())
@@ -191,19 +195,19 @@ class Host:
         try:
             await asyncio.wait_for(on_kill(), KILL_SECONDS)
         except asyncio.CancelledError:
-            # The host ends meanwhile. Its task ends by the first cancellation.
+            # The host ends meanwhile and has cancelled this asyncio task again; the first cancellation ends it.
             pass
         except Exception as error:
-            self.complain("on_kill() of a trigger failed:", error)
+            self.log_failure("on_kill() of a trigger failed:", error)
 
     async def clean_up(self, trigger):
         if trigger is not None:
             try:
                 await trigger.cleanup()
             except Exception as error:
-                self.complain("cleanup of a trigger failed:", error)
+                self.log_failure("cleanup of a trigger failed:", error)
             finally:
-                self.backend.forget(trigger.task_instance)
+                self.backend.on_trigger_end(trigger.task_instance)
 
 
 def traceback_lines(error):
@@ -213,7 +217,8 @@ def traceback_lines(error):
 
 
 async def serve(backend: TriggerBackend, begin_logs: Callable[[Callable[[dict[str, Any]], None]], None]) -> None:
-    """Runs the host; never returns. `begin_logs` receives the handler for events of loggers."""
+    """Runs the host and then exits the process; never returns. Calls `begin_logs` with the handler for events of
+    loggers."""
     import socket
 
     reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=AGENT), limit=64 * 1024 * 1024)

@@ -1,4 +1,4 @@
-"""XComs of a running task."""
+"""Reads and writes XComs of a running task."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class TaskXComs:
-    """XComs of a running task, stored by the server."""
+    """XComs of a running task, which the server stores."""
 
     def push(self, key: str, value: Any) -> None:
         if not isinstance(key, str) or not key:
@@ -29,7 +29,8 @@ class TaskXComs:
 
     def pull(self, dag_id: str, run_id: str, task_ids: list[str], key: str,
              map_indexes: list[int] | None, prior: bool) -> list[tuple[str, int, Any]]:
-        """Returns triples of task_id, map index and value, in order. `map_indexes=None` means all."""
+        """Returns tuples of task_id, map index and value, in this order. `map_indexes=None` means all instances;
+        `prior` also includes earlier runs."""
         body = {"dag_id": dag_id, "run_id": run_id, "task_ids": task_ids, "key": key, "map_indexes": map_indexes,
                 "include_prior_dates": prior}
         try:

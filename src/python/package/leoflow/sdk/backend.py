@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def dags_of(workspace: Any, path: str, settings: dict[str, Any] | None = None) -> list[DAG]:
     """Runs a DAG file; returns its DAGs with the project's settings applied."""
-    # Must come first: imports of Airflow may need one of the classes.
+    # Comes first, because imports of Airflow may need one of the classes.
     named_classes.check()
     from airflow.sdk.execution_time import task_runner
 
@@ -29,8 +29,7 @@ def dags_of(workspace: Any, path: str, settings: dict[str, Any] | None = None) -
 
 
 def structures(dags: list[DAG], workspace: Any) -> list[dict[str, Any]]:
-    """Returns the structures of DAGs, each with its `place`, which error messages name and which is not stored with
-    it."""
+    """Returns the structures of DAGs. `place` (file:line) is used in error messages and is not stored."""
     return [{**structure.dag_structure(dag), "place": dag_file.location_of(dag, workspace.source(dag.fileloc))} for dag in dags]
 
 
@@ -44,7 +43,7 @@ def begin_try(spec: dict[str, Any], workspace: Any, folder: str) -> task_try.Try
         raise AirflowException(f"{spec['fileloc']} no longer defines the DAG {spec['dag_id']!r}")
 
     named_classes.check()
-    # Listeners, which plugins bring, are notified of the start.
+    # Sets the plugins folder, because listeners of plugins are notified of the start.
     dag_file.enter_project()
     return task_try.Try(spec, make_dag, TaskSupervisor(spec), folder)
 
@@ -56,14 +55,15 @@ def try_in_foreground(dag: DAG, task: Any, spec: dict[str, Any], memory: Any) ->
 
 
 def wait_for_trigger(deferral: dict[str, Any], spec: dict[str, Any], task_id: str) -> dict[str, Any]:
-    """Runs the trigger of a deferred task in this process; returns what the task resumes with."""
+    """Runs the trigger of a deferred task in this process; returns `next_method` and `next_kwargs` of the task, or the
+    state in which the trigger ended it."""
     from leoflow.sdk import triggers
 
     return triggers.TRIGGER_BACKEND.run_here(deferral, {**spec, "task_id": task_id})
 
 
 def ask_at_terminal(attempt: task_try.Try, deferral: dict[str, Any]) -> dict[str, Any]:
-    """Asks the task's question at the terminal; returns what the task resumes with."""
+    """Asks the task's question at the terminal; returns `next_method` and `next_kwargs` of the task."""
     return hitl_messages.answer_at_terminal(attempt.supervisor.question, deferral)
 
 
@@ -73,7 +73,8 @@ def begin_log(sink: Callable[[dict[str, Any]], None]) -> None:
 
 
 def timetable_of(dag: DAG) -> tuple[Any, type, type, Any]:
-    """Returns a DAG's timetable, the classes of its arguments and results, and the type of scheduled runs."""
+    """Returns a DAG's timetable, its classes for data intervals and time restrictions, and the type of scheduled
+    runs."""
     from airflow.timetables.base import DataInterval, TimeRestriction
     from airflow.utils.types import DagRunType
 
@@ -84,7 +85,8 @@ def timetable_of(dag: DAG) -> tuple[Any, type, type, Any]:
 
 
 def call_back(dag: DAG, spec: dict[str, Any]) -> list[str]:
-    """Runs the DAG's callbacks, with the context of the task that decided the run's state. Returns the errors."""
+    """Runs the DAG's callbacks for the state of a run, with the context of the task that decided that state. Returns
+    the errors as texts."""
     from airflow.sdk.execution_time.context import set_current_context
 
     logs.configure()

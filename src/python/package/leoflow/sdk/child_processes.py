@@ -1,5 +1,5 @@
-"""Serves processes that a task starts in another Python with Airflow. As in Airflow, they request Variables,
-Connections and XComs over a socket, in Airflow's frames; the task's supervisor answers."""
+"""Serves child processes that a task starts in another Python with Airflow. As in Airflow, they request Variables,
+Connections and XComs over a socket, in Airflow's frames; the task's supervisor answers them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# Airflow's variable with the number of the descriptor.
+# Airflow's environment variable with the number of the socket's descriptor.
 DESCRIPTOR = "__AIRFLOW_SUPERVISOR_FD"
 LAST_LINES_SECONDS = 2
 
 
 def starts_child_processes(task: Any) -> bool:
-    """True when the task runs its function in another Python."""
+    """True if the task runs its function in another Python."""
     kind = task.operator_class if getattr(task, "is_mapped", False) else type(task)
     return any(base.__name__ == "_BasePythonVirtualenvOperator" for base in kind.__mro__)
 
@@ -30,7 +30,7 @@ class Server:
 
     def __init__(self, supervisor: Any):
         self.supervisor = supervisor
-        # Threads that copy the processes' logs.
+        # Threads that copy the logs of child processes.
         self.logs = []
         self.ours, theirs = socket.socketpair()
         theirs.set_inheritable(True)
@@ -53,7 +53,7 @@ class Server:
             try:
                 message = messages.validate_python(request.body)
                 if type(message).__name__ == "ResendLoggingFD":
-                    descriptors = [self.log()]
+                    descriptors = [self.open_log()]
                     response = comms.SentFDs(fds=descriptors)
                 else:
                     response = self.supervisor.send(message)
@@ -69,12 +69,12 @@ class Server:
             for descriptor in descriptors:
                 os.close(descriptor)
 
-    def log(self):
-        """Returns a descriptor for the logs of a process, which become part of the task's log."""
+    def open_log(self):
+        """Returns a descriptor for the logs of a child process, which a thread copies to the task's log."""
         reader, writer = os.pipe()
 
         def copy():
-            lines = logs.Lines(logs.pass_on)
+            lines = logs.Lines(logs.send_to_sink)
             while text := os.read(reader, 65536):
                 lines.write(text)
             lines.write(b"\n")
@@ -85,6 +85,6 @@ class Server:
         return writer
 
     def finish(self) -> None:
-        """Waits after the task until the logs of its processes are written; not for processes that live on."""
+        """Waits until the logs of child processes are written, for each process at most LAST_LINES_SECONDS."""
         for thread in self.logs:
             thread.join(LAST_LINES_SECONDS)

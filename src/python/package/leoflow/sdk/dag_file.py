@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 
 def enter_project() -> None:
-    """Sets Airflow's folders of DAGs and plugins, which it read at import, possibly before the project was known."""
+    """Sets Airflow's folders of DAGs and plugins, because Airflow may have been imported before the project was
+    known."""
     from airflow import settings
 
     settings.DAGS_FOLDER = os.path.expanduser(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
@@ -61,7 +62,7 @@ def dags_of(workspace: Any, path: str, settings: dict[str, Any] | None) -> list[
 
 
 def check(dag, source):
-    """Checks a DAG as Airflow does before it accepts it."""
+    """Checks a DAG like Airflow's DAG processor, and applies the user's policies."""
     from airflow import settings
 
     dag.validate()
@@ -77,5 +78,5 @@ def check(dag, source):
 
 
 def location_of(dag: DAG, source: str) -> str:
-    """Returns file and line of a DAG's definition, as far as the source shows it."""
+    """Returns file and line of a DAG's definition; the line is 1 if the source does not contain the dag_id."""
     return f"{dag.fileloc}:{refusals.line_of(dag.dag_id, source)}"

@@ -1,4 +1,4 @@
-"""Converts the events of Airflow's loggers to those of the task's log. The keeper adds the times."""
+"""Converts the events of Airflow's loggers to records of the task's log. The keeper adds the times."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-# Fields that are known for the whole try or not shown.
+# Fields that are the same for the whole try, are converted separately, or are not displayed.
 LEFT_OUT = frozenset(
     "timestamp level event logger dag_id task_id run_id try_number map_index ti_id exception error_detail dag_run_id ti".split()
 )
@@ -30,7 +30,7 @@ def to_errors(text: str) -> None:
 
 
 class Lines:
-    """A binary file for the loggers, which write a line of JSON per event."""
+    """A binary file for the loggers, which write one line of JSON per event."""
 
     mode = "wb"
 
@@ -51,35 +51,35 @@ class Lines:
         pass
 
 
-# The logging variables that were last applied.
+# The logging variables with which logging was last configured.
 _configured_with = None
-# Receives the events. A fork of a warm Python sets its own; loggers created before the fork use it, too.
+# Function that receives the records. A fork of a warm Python sets its own; loggers created before the fork use it, too.
 _sink = None
 
 
 def configure(sink: Callable[[dict[str, Any]], None] | None = None) -> None:
-    """Configures logging for this process and its forks. `sink` receives the events; without it they go to the
-    earlier sink or to the terminal."""
+    """Configures logging for this process and its forks. `sink` receives the records; without `sink`, the earlier sink
+    or the terminal does."""
     global _configured_with, _sink
     _sink = sink or _sink
     variables = {name: value for name, value in os.environ.items() if name.startswith("AIRFLOW__LOGGING__")}
     if variables == _configured_with:
         return
     _configured_with = variables
-    # As in Airflow's worker, the import of `airflow` applies a logging configuration of the project.
+    # The import of `airflow` applies a logging configuration of the project, as in Airflow's worker.
     from airflow.sdk.log import configure_logging
 
     known = inspect.signature(configure_logging).parameters
-    arguments = {"json_output": True, "enable_pretty_log": False, "output": Lines(pass_on), "sending_to_supervisor": True}
+    arguments = {"json_output": True, "enable_pretty_log": False, "output": Lines(send_to_sink), "sending_to_supervisor": True}
     configure_logging(**{name: value for name, value in arguments.items() if name in known})
 
 
-def pass_on(record):
+def send_to_sink(record):
     (_sink or task_log.to_terminal)(record)
 
 
 def record_of(line: bytes) -> dict[str, Any] | None:
-    """Converts a line as Airflow's supervisor does; returns None for a line that is not shown."""
+    """Converts a line like Airflow's supervisor; returns None for a line that is not displayed."""
     if not line.strip():
         return None
     try:
@@ -100,7 +100,7 @@ def record_of(line: bytes) -> dict[str, Any] | None:
 
 
 def detail(error):
-    """Drops the SDK's own frames, unless there are no others, and adds the line of code to each."""
+    """Removes the SDK's own frames, unless the error has no others, and adds the line of code to each frame."""
     frames = error.get("frames") or []
     frames = [frame for frame in frames if "/airflow/sdk/" not in frame["filename"]] or frames
     with_code = [{**frame, "line": linecache.getline(frame["filename"], frame["lineno"]).strip()} for frame in frames]

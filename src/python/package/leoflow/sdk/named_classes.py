@@ -1,6 +1,6 @@
-"""Classes that Airflow's settings name, in the project's `.env`, the environment, or `airflow.cfg`. They may be defined
-in the project, so they are imported only once its folders are on the path; one that cannot be imported is an import
-error."""
+"""Classes that Airflow's settings name, in the project's `.env`, the environment, or `airflow.cfg`. The project may
+define them, so they are imported only once its folders are on the module search path. A class that cannot be imported
+is an import error of the DAG file."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def configured() -> configparser.RawConfigParser:
 
 
 def named() -> dict[tuple[str, str], str]:
-    """Returns the dotted names by setting, without classes of Airflow itself."""
+    """Returns the dotted names of the classes by setting, without classes of Airflow itself."""
     parser, names = configured(), {}
     for section, key in SETTINGS:
-        # The environment overrides the file, also with an empty value.
+        # A variable overrides the file, even if it is empty.
         text = os.environ.get(variable(section, key))
         text = (parser.get(section, key, fallback="") if text is None else text).strip()
         if text and (not text.startswith("airflow.") or text.startswith("airflow.providers.")):
@@ -52,11 +52,11 @@ def named() -> dict[tuple[str, str], str]:
 
 
 def load(section: str, key: str, name: str) -> object:
-    """Imports a class as Airflow does; raises the same errors."""
+    """Imports a class like Airflow; raises the same errors."""
     # Applies the logging configuration, which may itself import modules of Airflow.
     importlib.import_module("airflow")
     if (section, key) == XCOM_BACKEND:
-        # A module that also imports DAGs can be imported only through Airflow's module, because of circular imports.
+        # The backend's module may import DAGs. Because of circular imports, only Airflow's module can import it then.
         return importlib.import_module("airflow.sdk.execution_time.xcom").XCom
     module, _, attribute = name.rpartition(".")
     if not module:
@@ -73,7 +73,7 @@ def check() -> None:
         try:
             load(section, key, name)
         except Exception as error:
-            # Airflow's message lacks the reason, which is in the context.
+            # The message of AirflowConfigException lacks the reason, which is in its context.
             cause = error.__context__ if type(error).__name__ == "AirflowConfigException" else None
             cause = cause or error
             raise AirflowException(
@@ -82,8 +82,8 @@ def check() -> None:
 
 @contextlib.contextmanager
 def hide_settings() -> Iterator[bool]:
-    """Hides the settings, so that none of the classes is imported, because each may belong to a project. Yields True
-    when a class is named."""
+    """Hides the settings, so that no class is imported: the class may belong to a project. Yields True if a setting
+    names a class."""
     settings = named()
     before = dict(os.environ)
     os.environ.update({variable(*setting): "" for setting in settings})

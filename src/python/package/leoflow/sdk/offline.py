@@ -1,4 +1,4 @@
-"""The supervisor of tasks of Airflow's SDK in foreground runs, which have no server and store nothing."""
+"""The supervisor of SDK tasks in foreground runs (`leoflow dags test`), which have no server and store nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class OfflineSupervisor(TaskSupervisor):
         self.memory = memory
         self.handlers = {"xcoms/push": self.push, "xcoms/pull": self.pull, "xcoms/count": self.count_xcoms,
                        "xcoms/delete": self.delete, "instances/count": self.count_known, "assets/triggering": lambda _: [],
-                       "assets/events": lambda _: [], "previous": lambda _: None, "hitl/ask": self.asks,
+                       "assets/events": lambda _: [], "previous": lambda _: None, "hitl/ask": self.record_question,
                        "map-index-name": lambda _: None}
         # The question that the task asks the user.
         self.question = None
@@ -29,7 +29,7 @@ class OfflineSupervisor(TaskSupervisor):
             raise ServerError(0, f"not available in a foreground run, which has no server ({path})")
         return handler(body)
 
-    def asks(self, body):
+    def record_question(self, body):
         self.question = body
 
     def push(self, body):
@@ -53,7 +53,7 @@ class OfflineSupervisor(TaskSupervisor):
         return {"count": len(self.pull(query))}
 
     def count_known(self, body):
-        """Computes the number of a task's instances from its mapped inputs."""
+        """Computes the number of a task's instances from its own mapped input and those of its mapped groups."""
         lengths = self.memory.lengths()
         from leoflow.sdk.structure import expand_input_of, length
 

@@ -1,4 +1,4 @@
-"""Differences of Airflow 3.0 to 3.2 from later versions."""
+"""Differences between Airflow 3.0 to 3.2 and later versions."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ ENCODED = ("__type", "__var")
 
 
 def has_serde() -> bool:
-    """True when arguments of deferred tasks are serialized like XComs; before 3.2 they have another format."""
+    """True if arguments of deferred tasks are serialized like XComs; before Airflow 3.2 they have another format."""
     return importlib.util.find_spec("airflow.sdk.serde") is not None
 
 
 def has_start_from_trigger() -> bool:
-    """True when Airflow's scheduler heeds `start_from_trigger`; before 3.3, workers call `execute()`."""
+    """True if Airflow's scheduler uses `start_from_trigger`; before Airflow 3.3, workers call `execute()`."""
     import airflow
 
     return tuple(int(part) for part in airflow.__version__.split(".")[:2]) >= (3, 3)
 
 
 def run_type(name: str) -> str:
-    """Maps a run type to one that the installed version knows; runs of other types were manual in that version."""
+    """Maps a run type to one that the installed version knows; an unknown type becomes `manual`, as in that version."""
     from airflow.sdk.api.datamodels._generated import DagRunType
 
     return name if name in {known_type.value for known_type in DagRunType} else DagRunType.MANUAL.value
@@ -58,15 +58,15 @@ def encode(value: Any) -> Any:
 
 
 def encode_if_needed(kwargs: dict[str, Any] | None) -> Any:
-    """Serializes arguments, unless they are already or the installed version reads plain values."""
+    """Serializes arguments, unless they are serialized already or the installed version reads plain values."""
     if not kwargs or is_encoded(kwargs) or has_serde():
         return kwargs
     return encode(kwargs)
 
 
 def set_upstream_indexes(context: Any, task: Any, map_index: int, count: Any) -> None:
-    """Sets the relevant instances of each upstream task, which newer versions compute themselves. `count` returns the
-    number of a task's instances in this run."""
+    """Sets `upstream_map_indexes`, the map indexes of each upstream task whose XComs the task pulls; newer versions
+    compute them. `count` returns the number of a task's instances in this run."""
     if "upstream_map_indexes" not in type(context).model_fields:
         return
     indexes = {}

@@ -32,8 +32,8 @@ class CronPartitions(ours.CronTriggerTimetable):
         self.run_offset = run_offset
         self.key_format = key_format
 
-    def described(self):
-        fields = super().described()
+    def to_structure(self):
+        fields = super().to_structure()
         del fields["interval"]
         return {**fields, "run_offset": self.run_offset, "key_format": self.key_format}
 
@@ -46,7 +46,7 @@ class PartitionedAssets(ours.AssetTriggeredTimetable):
         super().__init__(None)
         self.timetable = timetable
 
-    def described(self):
+    def to_structure(self):
         named = {}
         for asset, mapper in self.timetable.partition_mapper_config.items():
             for name in names_of(asset):
@@ -60,12 +60,12 @@ class PartitionedAtRuntime(ours.NullTimetable):
     summary = "PartitionedAtRuntime"
     description = "Never, partition key(s) set at runtime"
 
-    def described(self):
+    def to_structure(self):
         return {"kind": self.kind}
 
 
 def names_of(asset: Any) -> list[str]:
-    """Returns the names of an asset, a reference, or several of them; Airflow matches assets by name."""
+    """Returns the names in an asset, a reference or a condition, because Airflow matches assets by name."""
     parts = getattr(asset, "objects", None)
     if parts is not None:
         return [name for part in parts for name in names_of(part)]
@@ -78,12 +78,12 @@ def is_airflows(value):
 
 def mapper_structure(mapper: Any) -> dict[str, Any]:
     """Returns the scheduler's form of a mapper. Raises UnknownMapper."""
-    structure = described(mapper)
+    structure = structure_of(mapper)
     limit = mapper.max_downstream_keys
     return structure if limit is None else {**structure, "max_downstream_keys": limit}
 
 
-def described(mapper):
+def structure_of(mapper):
     name = type(mapper).__name__
     if not is_airflows(mapper):
         raise UnknownMapper(name)

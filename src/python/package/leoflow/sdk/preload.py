@@ -26,8 +26,8 @@ OURS = ("backend", "child_processes", "dag_file", "logs", "messages.assets", "me
 
 
 def preload_all() -> bool:
-    """Preloads all modules; those that are not installed are skipped, and their users get the error. Returns True when
-    classes that settings name were left out, so that a fork must re-execute itself to load them."""
+    """Preloads all modules; skips modules that are not installed. Returns True if settings name classes, which were not
+    loaded: a fork must then re-execute itself to load them."""
     with named_classes.hide_settings() as names_a_class:
         load_all()
     return names_a_class
@@ -51,7 +51,8 @@ def load_all():
 
 
 def find_plugins():
-    """Fills Airflow's cache of plugin entry points; finding them reads the metadata of every installed package."""
+    """Fills Airflow's cache of plugin entry points, because finding them reads the metadata of every installed
+    package."""
     for name in ("airflow.sdk._shared.module_loading", "airflow.sdk._shared.plugins_manager"):
         module = sys.modules.get(name)
         entry_points = getattr(module, "entry_points_with_dist", None)

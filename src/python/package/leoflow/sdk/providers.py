@@ -1,4 +1,4 @@
-"""The installed providers, and connection tests by their hooks."""
+"""Lists the installed providers, and tests connections with their hooks."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# Group of the entry points by which providers describe themselves.
+# Group of the entry points that return the description of a provider.
 GROUP = "apache_airflow_provider"
 
 
 def installed() -> list[dict[str, Any]]:
-    """Returns the installed providers with name, version and connection types, from their own descriptions."""
+    """Returns the installed providers with name, version and connection types."""
     providers = []
     for distribution in importlib.metadata.distributions():
         for entry in distribution.entry_points:
             if entry.group == GROUP:
-                providers.append(described(entry.load()(), distribution))
+                providers.append(provider_fields(entry.load()(), distribution))
     return sorted(providers, key=lambda provider: provider["package_name"])
 
 
-def described(info, distribution):
+def provider_fields(info, distribution):
     urls = [line.partition(",") for line in distribution.metadata.get_all("Project-URL") or []]
     documentation = next((url.strip() for name, _, url in urls if name.strip().lower() == "documentation"), None)
     return {

@@ -1,5 +1,5 @@
-"""Refuses DAGs that use features of Airflow's SDK which Leoflow's scheduler does not support. They fail at parse time
-instead of running with another meaning."""
+"""Refuses DAGs with features of Airflow's SDK that Leoflow's scheduler does not support. They fail at parse time
+instead of running differently than in Airflow."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ PARTITIONED = ("CronPartitionTimetable", "PartitionedAssetTimetable", "Partition
 
 
 def line_of(name: str, source: str) -> int:
-    """Returns the first line with this name as a string or a function name; 1 if there is none."""
+    """Returns the number of the first line with this name as a string or a function name; 1 if there is no such
+    line."""
     pattern = re.compile(rf"""["']{re.escape(name)}["']|\bdef\s+{re.escape(name)}\b""")
     numbers = (number for number, line in enumerate(source.splitlines(), 1) if pattern.search(line))
     return next(numbers, 1)
 
 
-# Versions that `scripts/compare-airflow` was run with; the same as in `environments/airflow_versions.rs`.
+# Versions with which `scripts/compare-airflow` was run; the same as in `environments/airflow_versions.rs`.
 OLDEST, NEWEST = (3, 0), (3, 3)
 
 
@@ -44,7 +45,7 @@ def check_version() -> None:
 
 
 def check(dag: DAG, source: str) -> None:
-    """Raises Unsupported with file and line."""
+    """Raises Unsupported, with file and line, for the first unsupported feature of a DAG."""
 
     def refuse(feature, name):
         raise Unsupported(feature, (dag.fileloc, line_of(name, source)))
@@ -53,7 +54,7 @@ def check(dag: DAG, source: str) -> None:
     if kind.__module__.partition(".")[0] != "airflow" and any(base.__name__ in PARTITIONED for base in kind.__mro__):
         refuse(f"the schedule {kind.__name__} of DAG {dag.dag_id!r} (a custom partition timetable)", dag.dag_id)
     try:
-        timetables.convert(dag.timetable).described()
+        timetables.convert(dag.timetable).to_structure()
     except partitions.UnknownMapper as error:
         refuse(f"{error} in the schedule of DAG {dag.dag_id!r} (a custom partition mapper or window)",
                dag.dag_id)

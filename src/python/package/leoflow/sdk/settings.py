@@ -16,7 +16,8 @@ def apply(settings: dict[str, Any], dags: list[DAG]) -> None:
 
 
 def set_value(task, name, value):
-    """Sets a task's attribute; for a mapped task, it applies to instances created later."""
+    """Sets an attribute of a task; for a mapped task, sets the argument of its instances. `env` is stored with the
+    DAG."""
     if name == "env":
         variables = task.dag.__dict__.setdefault("leoflow_env", {})
         variables[task.task_id] = {**variables.get(task.task_id, {}), **value}

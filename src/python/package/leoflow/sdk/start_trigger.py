@@ -1,4 +1,4 @@
-"""Tasks with `start_from_trigger`, which begin with their trigger."""
+"""Tasks with `start_from_trigger`, which start deferred, with their trigger."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-class Stored:
-    """A trigger that need not be created here: only its stored form is used."""
+class StoredTrigger:
+    """Stands in for a trigger: only the stored form is needed, so the trigger's class is not imported."""
 
     def __init__(self, classpath, kwargs):
         self.stored = classpath, kwargs
@@ -18,8 +18,8 @@ class Stored:
 
 
 def deferral(task: Any, context: dict[str, Any]) -> Exception:
-    """Returns the TaskDeferred with which a task begins. As in Airflow, arguments of the trigger that are named like a
-    template field of the task are templates, and its `execution_timeout` limits the wait."""
+    """Returns the TaskDeferred with which a task starts. As in Airflow, an argument of the trigger is a template if the
+    task has a template field of the same name, and the task's `execution_timeout` limits the wait."""
     from airflow.sdk.exceptions import TaskDeferred
 
     arguments = task.start_trigger_args
@@ -27,5 +27,5 @@ def deferral(task: Any, context: dict[str, Any]) -> Exception:
               for name, value in (arguments.trigger_kwargs or {}).items()}
     limits = [limit for limit in (arguments.timeout, task.execution_timeout) if limit is not None]
     return TaskDeferred(
-        trigger=Stored(arguments.trigger_cls, kwargs), method_name=arguments.next_method, kwargs=arguments.next_kwargs,
+        trigger=StoredTrigger(arguments.trigger_cls, kwargs), method_name=arguments.next_method, kwargs=arguments.next_kwargs,
         timeout=min(limits, default=None))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 BUNDLE = "leoflow"
-# Namespace of UUIDs: Leoflow's task instances have none, so they are derived from names.
+# Namespace of the UUIDs that Airflow requires: Leoflow's task instances have none, so they are derived from names.
 NAMES = uuid.UUID("8a4b5a9e-9c35-4e0b-9d55-1d3a0d6a1c52")
 
 
@@ -56,13 +56,13 @@ def details(spec: dict[str, Any], events: list[dict[str, Any]]) -> Any:
 
 
 def next_method(ti: Any) -> str | None:
-    """Returns the method with which a deferred task resumes; `None` for a task that begins."""
+    """Returns the method with which a deferred task resumes; None for a new try."""
     context = ti._ti_context_from_server
     return context.next_method if context else None
 
 
 class Bundle:
-    """The folder of the DAG's files, as an Airflow bundle that needs no fetching or locking."""
+    """The folder of the DAG's files as an Airflow bundle, which needs no download and no lock."""
 
     name = BUNDLE
     version = None

@@ -1,4 +1,5 @@
-"""The structure of a DAG of Airflow's SDK. `entry/structure.py` creates the same from objects of the small package."""
+"""Creates the structure of a DAG from objects of Airflow's SDK. `entry/structure.py` does the same for the small
+package."""
 
 from __future__ import annotations
 
@@ -44,7 +45,7 @@ def param_structure(param):
 
 
 def is_unset(value):
-    """Compares by class name, because copies of the NOTSET sentinel are other objects."""
+    """True for Airflow's NOTSET. Compares by class name, because a copy of NOTSET is another object."""
     return type(value).__name__ in ("ArgNotSet", "NotSetType", "_ArgNotSet")
 
 
@@ -60,7 +61,7 @@ def task_structure(task, dag):
         "trigger_rule": unless_default("all_success", plain(task.trigger_rule)),
         "retry_backoff": backoff(task.retry_exponential_backoff),
         "weight_rule": unless_default("downstream", rule),
-        # The SDK copies the DAG's dates to its tasks; they are stored only with the DAG.
+        # The SDK copies the DAG's dates to its tasks. Dates equal to the DAG's are stored only with the DAG.
         "start_date": iso(unless_default(dag.start_date, task.start_date)),
         "end_date": iso(unless_default(dag.end_date, task.end_date)),
         "decides": skips_downstream(task),
@@ -77,16 +78,16 @@ def task_structure(task, dag):
 
 
 def backoff(value):
-    """Returns the factor of exponential backoff; before 3.1 it is a boolean."""
+    """Returns the factor of exponential backoff, or None. Before Airflow 3.1 the argument is a boolean."""
     return None if not value else 2.0 if value is True else float(value)
 
 
 def argument(task, name, default):
-    """Returns an argument or attribute of a task's operator, also for a mapped task."""
+    """Returns an attribute of a task; for a mapped task, the argument or the class attribute of its operator."""
     if getattr(task, "is_mapped", False):
         value = task.partial_kwargs.get(name)
         value = getattr(task.operator_class, name, default) if value is None else value
-        # A property has a value only on an instance.
+        # A property has no value on the class.
         return default if isinstance(value, property) else value
     return getattr(task, name, default)
 
@@ -96,7 +97,7 @@ def skips_downstream(task):
 
 
 def reschedules(task):
-    """True for a sensor that has no process between two pokes."""
+    """True for a sensor in mode `reschedule`."""
     kind = task.operator_class if getattr(task, "is_mapped", False) else type(task)
     if not hasattr(kind, "poke"):
         return False
@@ -167,7 +168,7 @@ def sources(expand_input):
 # --- assets
 
 
-# Classes of Airflow's SDK. Its core has counterparts with the prefix `Serialized`, to which its timetables convert.
+# Classes of Airflow's SDK. Airflow's core has counterparts with the prefix `Serialized`, which its timetables contain.
 ASSETS = ("Asset", "AssetAlias", "AssetNameRef", "AssetUriRef")
 CONDITIONS = {"AssetAll": "all", "AssetAny": "any"}
 

@@ -1,7 +1,7 @@
-"""The supervisor of Airflow's task runner, in the task's own process. It answers messages through Leoflow's server,
-with the task's socket and token, and records the result that the task reports.
+"""The supervisor of Airflow's task runner, in the task's own process. It answers messages with requests to Leoflow's
+server, and records the result that the task reports.
 
-The messages are those of `airflow.sdk.execution_time.comms`; each is answered as Airflow's supervisor does.
+The messages are those of `airflow.sdk.execution_time.comms`; the answers are those of Airflow's supervisor.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CONNECTION_FIELDS = ("conn_type", "description", "host", "login", "password", "s
 class Supervisor:
     """Answers the messages that are allowed without a task, for example while a DAG file is parsed."""
 
-    # Airflow closes it at the end if it is set.
+    # Airflow closes the socket at the end if it is set.
     socket = None
 
     def __init__(self):
@@ -38,7 +38,8 @@ class Supervisor:
         }
 
     def send(self, msg: Any = None, *_: Any, **others: Any) -> Any:
-        """Answers a message; Airflow's interface. Raises AirflowRuntimeError when the server refuses the request."""
+        """Answers a message; Airflow's task runner calls this method. Raises AirflowRuntimeError if the server refuses
+        the request."""
         message = others["msg"] if msg is None else msg
         kind = type(message).__name__
         answer = self.answers.get(kind)
@@ -56,7 +57,7 @@ class Supervisor:
         return await asyncio.to_thread(self.send, msg)
 
     def send_request(self, _log, msg):
-        """Airflow 3.0's interface, which reads the answer with `get_message`."""
+        """Like `send`. Airflow 3.0 calls this method and then `get_message`."""
         self.last = self.send(msg)
 
     def get_message(self):
@@ -64,12 +65,13 @@ class Supervisor:
 
     @staticmethod
     def error(kind, **detail):
-        """Returns an error response of a kind in Airflow's ErrorType."""
+        """Returns an error response; `kind` is a member of Airflow's ErrorType."""
         from airflow.sdk.exceptions import ErrorType
 
         return make("ErrorResponse", error=ErrorType[kind], detail=detail)
 
     def problem(self, text, **detail):
+        """Returns the exception for a request that failed."""
         from airflow.sdk.exceptions import AirflowRuntimeError
 
         return AirflowRuntimeError(self.error("API_SERVER_ERROR", message=text, **detail))
@@ -105,7 +107,7 @@ class TaskSupervisor(Supervisor):
     def __init__(self, spec: dict[str, Any]):
         super().__init__()
         self.spec = spec
-        # The result, as in `result.json`.
+        # The content of `result.json`, see `task_result` in `messages.schema.json`.
         self.result = {}
         xcoms = self.xcoms = xcom_messages.XComs(spec, self)
         assets, states = asset_messages.Assets(self), state_messages.States(self)
@@ -118,10 +120,11 @@ class TaskSupervisor(Supervisor):
             "GetPreviousTI": self.previous_instance, "GetDRCount": self.count_runs, "GetTICount": self.count_instances,
             "GetTaskStates": self.task_states, "GetTaskBreadcrumbs": self.breadcrumbs,
             "GetTaskRescheduleStartDate": self.first_start,
-            "SetRenderedFields": self.rendered, "SetRenderedMapIndex": self.named, "SkipDownstreamTasks": self.skips,
-            "SucceedTask": self.succeeded, "TaskState": self.ended, "RetryTask": self.retries,
-            "RescheduleTask": self.rescheduled_task, "DeferTask": self.deferred,
-            "AwaitInputTask": self.awaits_input, "ResendLoggingFD": lambda _: None,
+            "SetRenderedFields": self.set_rendered_fields, "SetRenderedMapIndex": self.set_rendered_map_index,
+            "SkipDownstreamTasks": self.skip_downstream_tasks,
+            "SucceedTask": self.succeed_task, "TaskState": self.end_task, "RetryTask": self.retry_task,
+            "RescheduleTask": self.reschedule_task, "DeferTask": self.defer_task,
+            "AwaitInputTask": self.await_input_task, "ResendLoggingFD": lambda _: None,
         })
 
     def ask(self, path: str, body: Any = None, method: str | None = None) -> Any:
@@ -184,6 +187,7 @@ class TaskSupervisor(Supervisor):
     # --- task instances
 
     def selection(self, message):
+        """Returns the filter of a message about several task instances."""
         return {"dag_id": message.dag_id, "map_index": message.map_index, "task_ids": message.task_ids,
                 "group_id": message.task_group_id, "run_ids": message.run_ids, "dates": dates(message)}
 
@@ -208,11 +212,11 @@ class TaskSupervisor(Supervisor):
 
     # --- reports of the task
 
-    def rendered(self, message):
+    def set_rendered_fields(self, message):
         self.result["rendered"] = message.model_dump(mode="json")["rendered_fields"]
         return make("OKResponse", ok=True)
 
-    def named(self, message):
+    def set_rendered_map_index(self, message):
         self.result["map_index"] = message.rendered_map_index
         try:
             self.ask("map-index-name", {"name": clean(message.rendered_map_index)})
@@ -221,7 +225,7 @@ class TaskSupervisor(Supervisor):
             pass
         return make("OKResponse", ok=True)
 
-    def skips(self, message):
+    def skip_downstream_tasks(self, message):
         self.result["skipped_tasks"] = [task if isinstance(task, str) else task[0] for task in message.tasks]
 
     def record_map_index_name(self, message):
@@ -229,39 +233,39 @@ class TaskSupervisor(Supervisor):
         if name:
             self.result["map_index"] = name
 
-    def succeeded(self, message):
+    def succeed_task(self, message):
         self.record_map_index_name(message)
-        self.result.update(state="success", xcoms=self.xcoms.taken())
+        self.result.update(state="success", xcoms=self.xcoms.take_return_value())
         events = asset_messages.outlet_events(self.task, message.outlet_events or [])
         if events:
             self.result["asset_events"] = events
 
-    def ended(self, message):
+    def end_task(self, message):
         self.record_map_index_name(message)
         self.xcoms.flush()
         state = plain(message.state)
         self.result.update(state="skipped" if state == "skipped" else "failed", retry=False)
 
-    def retries(self, message):
+    def retry_task(self, message):
         self.xcoms.flush()
         self.result.update(state="failed", retry=True)
         delay = getattr(message, "retry_delay_seconds", None)
         if delay is not None:
             self.result["retry_delay"] = delay
 
-    def rescheduled_task(self, message):
+    def reschedule_task(self, message):
         self.xcoms.flush()
         self.result.update(state="up_for_reschedule", due=stamp(message.reschedule_date))
 
-    def deferred(self, message):
+    def defer_task(self, message):
         kwargs = message.model_dump(mode="json")["trigger_kwargs"] or {}
         self.suspend(message, "deferred", message.classpath, kwargs, message.trigger_timeout)
 
-    def awaits_input(self, message):
+    def await_input_task(self, message):
         self.suspend(message, "awaiting_input", "", {}, message.timeout)
 
     def suspend(self, message, state, classpath, kwargs, timeout):
-        """Records that the process ends and the task resumes later."""
+        """Records the state of a task whose process ends and that resumes later."""
         self.record_map_index_name(message)
         self.xcoms.flush()
         self.result.update(state=state, deferral={
@@ -270,16 +274,16 @@ class TaskSupervisor(Supervisor):
         })
 
     def instance(self, _):
-        """Returns the task's own instance, the only one that it may ask about."""
+        """Returns the ids of the task's own instance, the only one that it may ask about."""
         return {name: self.spec[name] for name in ("dag_id", "run_id", "task_id", "map_index")}
 
-    # The operator, set once it is loaded; its outlets are needed for asset events.
+    # The operator, set once the DAG is loaded.
     task = None
 
 
 def hide(name, value):
-    """Masks a secret in Airflow's logs and in ours."""
-    masking.note_secret(name, value)
+    """Masks a secret in the output of Airflow's loggers and in all other output."""
+    masking.mask_sensitive(name, value)
     try:
         from airflow.sdk.log import _secrets_masker
     except ImportError:
@@ -302,6 +306,6 @@ def plain(value: Any) -> Any:
 
 
 def run_fields(run: dict[str, Any]) -> dict[str, Any]:
-    """Returns the fields of a run, with defaults for those that the models of some versions require."""
+    """Returns the fields of a run, with defaults for fields that the models of some versions require."""
     fields = {"clear_number": 0, "end_date": None, "consumed_asset_events": [], "partition_key": None, **run}
     return {**fields, "run_type": older_versions.run_type(fields["run_type"])}

@@ -1,5 +1,5 @@
-"""Runs one try with Airflow's task runner in this process: `startup`, `run` and `finalize` are Airflow's; the
-supervisor is ours."""
+"""Runs one try with the functions `startup`, `run` and `finalize` of Airflow's task runner in this process, and with
+Leoflow's supervisor."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ASSET_RUNS = ("asset_triggered", "asset_materialization")
 
 
 def block_database() -> None:
-    """Makes access to Airflow's database fail with Airflow's own error."""
+    """Makes access to Airflow's database fail with Airflow's own error message."""
     from airflow.sdk.execution_time import supervisor
 
     block = getattr(supervisor, "block_orm_access", None)
@@ -32,7 +32,7 @@ def block_database() -> None:
 
 
 class Try:
-    """Starts a try. `make_dag` loads the DAG; its errors prevent the try from running."""
+    """One try. Creating it runs `make_dag`, which loads the DAG, and Airflow's `startup`; an error prevents the try."""
 
     def __init__(self, spec: dict[str, Any], make_dag: Callable[[], Any], supervisor: TaskSupervisor, folder: str | None = None):
         from airflow.sdk.execution_time import task_runner
@@ -48,7 +48,7 @@ class Try:
         details = startup.details(spec, events)
         original, task_runner.parse = task_runner.parse, self.parse
         try:
-            # Airflow 3.0 requests the details itself.
+            # Airflow 3.0 requests the startup message from the supervisor; later versions get it as an argument.
             self.supervisor.last = details
             self.supervisor._get_response = lambda: details
             arguments = {"msg": details} if inspect.signature(task_runner.startup).parameters else {}
@@ -57,7 +57,8 @@ class Try:
             task_runner.parse = original
 
     def parse(self, details, *_):
-        """Replaces Airflow's function, so that the DAG is loaded from the stored sources of its version."""
+        """Replaces Airflow's function `parse`: loads the DAG with `make_dag`, from the stored sources of its
+        version."""
         dag = self.make_dag()
         task = self.supervisor.task = dag.get_task(self.spec["task_id"])
         older_versions.set_upstream_indexes(details.ti_context, task, self.spec["map_index"], self.count)
@@ -76,9 +77,9 @@ class Try:
         return self.ti.task
 
     def run(self) -> dict[str, Any]:
-        """Runs the try; returns its result: state, reason, XComs."""
+        """Runs the try; returns its result: `task_result` in `messages.schema.json`."""
         if self.folder:
-            plain_files.mark(os.path.join(self.folder, "began"))
+            plain_files.create_marker(os.path.join(self.folder, "began"))
         children = child_processes.Server(self.supervisor) if child_processes.starts_child_processes(self.ti.task) else None
         with self.beginning_with_trigger():
             state, _, self.error = self.runner.run(self.ti, self.context, self.log)
@@ -88,7 +89,7 @@ class Try:
         self.context["exception"] = self.error
         result = self.supervisor.result
         if "state" not in result:
-            # A state that no message handler has recorded.
+            # No message handler has recorded this state.
             result.update(state="failed", retry=False, reason=f"Leoflow does not support the state {getattr(state, 'value', state)}")
         if result["state"] in ("failed", "skipped") and self.error is not None:
             result["reason"] = describe(self.error)
@@ -100,15 +101,15 @@ class Try:
 
     @contextlib.contextmanager
     def beginning_with_trigger(self):
-        """Makes a task with `start_from_trigger` begin with its trigger, as Airflow's scheduler does from 3.3 on: none of
-        its methods and callbacks runs before the event."""
+        """Makes a task with `start_from_trigger` start with its trigger, like Airflow's scheduler from 3.3 on: no
+        method and no callback of the task runs before the event."""
         if startup.next_method(self.ti) or not older_versions.has_start_from_trigger():
             yield
             return
         original = self.runner._execute_task
 
         def begin(*arguments, **others):
-            # The task of a mapped instance is known only now.
+            # Only here has Airflow created the task of a mapped instance.
             task = self.ti.task
             if task.start_from_trigger is True and task.start_trigger_args is not None:
                 raise start_trigger.deferral(task, self.context)
@@ -121,10 +122,10 @@ class Try:
             self.runner._execute_task = original
 
     def log_hints(self, result):
-        """Logs hints after the error, which Airflow has logged."""
+        """Logs hints after the error, which Airflow has logged already."""
         date = missing_date(self.error) if self.context["dag_run"].logical_date is None else None
         for hint in filter(None, [error_hint(self.error), date]):
-            task_log.say("error", task_log.OWN, hint)
+            task_log.log_event("error", task_log.OWN, hint)
         if date:
             result["reason"] += f" ({date})"
 
@@ -134,7 +135,7 @@ class Try:
 
 
 def instance(details: Any, task: Any, fileloc: str) -> Any:
-    """Creates the task instance that task code sees."""
+    """Creates the task instance that task code gets as `ti`."""
     from airflow.sdk.execution_time import task_runner
 
     context = details.ti_context
@@ -147,7 +148,8 @@ def instance(details: Any, task: Any, fileloc: str) -> Any:
 
 
 def context_of(dag: Any, spec: dict[str, Any]) -> dict[str, Any]:
-    """Returns the context of a run's callbacks: that of the task that decided the run's state, if there is one."""
+    """Returns the context for a run's callbacks: that of the task that decided the run's state, or a smaller one if
+    there is no such task."""
     from airflow.sdk.execution_time import task_runner
 
     if spec.get("run_type") is None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def convert(timetable: Any) -> ours.Timetable:
-    """Converts a timetable. The scheduler asks a custom one for its due times, through `entry/ask.py`."""
+    """Converts a timetable. For a custom timetable, the scheduler gets the run times through `entry/ask.py`."""
     kind = type(timetable)
     if kind.__module__.partition(".")[0] != "airflow":
         return Custom(timetable)
@@ -31,13 +31,14 @@ class Custom(ours.Timetable):
     def summary(self):
         return str(getattr(self.timetable, "summary", None) or type(self.timetable).__name__)
 
-    def described(self):
+    def to_structure(self):
         kind = type(self.timetable)
         return {"kind": "custom", "class": f"{kind.__module__}.{kind.__qualname__}"}
 
 
 def value(timetable, name, otherwise=None):
-    """Returns an attribute, which is public in the SDK's timetables and private in those of Airflow's core."""
+    """Returns an attribute, which is public in the SDK's timetables and private (`_name`) in those of Airflow's
+    core."""
     attribute = getattr(timetable, name, None)
     attribute = getattr(timetable, f"_{name}", None) if attribute is None else attribute
     return otherwise if attribute is None else attribute
@@ -59,7 +60,7 @@ def several_crons(timetable):
 
 
 def asset_or_time(timetable):
-    # Saves the import for other timetables.
+    # Imported here, because other timetables do not need it.
     from leoflow.authoring.timetables.assets import AssetOrTimeSchedule
 
     return AssetOrTimeSchedule(timetable=convert(timetable.timetable), assets=[])

@@ -1,4 +1,4 @@
-"""The process that runs triggers of Airflow's SDK, unmodified."""
+"""The process that runs triggers of Airflow's SDK and its providers."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class TriggerSupervisor(TaskSupervisor):
-    """Answers messages of triggers, which belong to no try and have the user's permissions."""
+    """Answers messages of triggers. They belong to no try, so the server grants them the user's permissions."""
 
     def __init__(self):
         super().__init__({"dag_id": "", "run_id": "", "task_id": "", "map_index": -1})
-        # State stores need a try.
+        # Removes the messages that need a try.
         for kind in [kind for kind in self.answers if "StateStore" in kind]:
             del self.answers[kind]
         del self.answers["CreateHITLDetailPayload"]
@@ -50,7 +50,7 @@ def make_instance(spec):
 
 
 class SdkTriggerBackend(trigger_host.TriggerBackend):
-    def forget(self, instance):
+    def on_trigger_end(self, instance):
         if instance is not None:
             INSTANCES.pop(str(instance.id), None)
 
@@ -59,15 +59,15 @@ TRIGGER_BACKEND = SdkTriggerBackend(older_versions.encode, older_versions.decode
 
 
 def main(options: dict[str, Any]) -> None:
-    """Runs triggers. The project's folder, variables and modules must be set up."""
-    # Must come first: imports of Airflow may need one of the classes.
+    """Runs triggers. The working directory, the project's variables and the import hooks must be set up."""
+    # Comes first, because imports of Airflow may need one of the classes.
     named_classes.check()
     from airflow.sdk.execution_time import task_runner
     from leoflow.sdk import task_try
     from leoflow.sdk.dag_file import enter_project
 
     os.set_inheritable(trigger_host.AGENT, False)
-    leoflow_server.use(options["socket"])
+    leoflow_server.configure(options["socket"])
     enter_project()
     task_runner.SUPERVISOR_COMMS = TriggerSupervisor()
     task_try.block_database()

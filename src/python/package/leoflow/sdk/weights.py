@@ -1,5 +1,5 @@
-"""Computes the weight by which the scheduler orders tasks, from one of Airflow's rules or from a custom strategy, which
-is called when the DAG is parsed."""
+"""Computes the total weight by which the scheduler orders tasks, with one of Airflow's weight rules or with a custom
+strategy. The strategy is called when the DAG is parsed."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ STRATEGIES = {
     "_AbsolutePriorityWeightStrategy": "absolute",
 }
 RULES = ("downstream", "upstream", "absolute")
-LEAST, MOST = -(2**31), 2**31 - 1
+MIN_WEIGHT, MAX_WEIGHT = -(2**31), 2**31 - 1
 
 
 class UnknownWeight(Exception):
-    """A strategy that needs values which do not exist before the run."""
+    """A strategy that cannot be imported, or that reads attributes that do not exist before the run."""
 
 
 def rule_of(task: Any) -> str:
@@ -35,7 +35,7 @@ def rule_of(task: Any) -> str:
 
 
 def weight(task: Any, rule: str, dag: DAG) -> int:
-    """Computes the total weight. Raises UnknownWeight."""
+    """Returns the total weight of a task. Raises UnknownWeight."""
     if rule not in RULES:
         return clamp(strategy_of(task).get_weight(FirstTry(task, dag)))
     own_weight = task.priority_weight
@@ -46,7 +46,7 @@ def weight(task: Any, rule: str, dag: DAG) -> int:
 
 
 def clamp(value):
-    return max(LEAST, min(int(value), MOST))
+    return max(MIN_WEIGHT, min(int(value), MAX_WEIGHT))
 
 
 def strategy_of(task):
@@ -61,7 +61,7 @@ def strategy_of(task):
 
 
 class FirstTry:
-    """A task instance before its run, as Airflow passes it to a strategy when it creates a run."""
+    """A task instance before its first try, like the one that Airflow passes to a strategy when it creates a run."""
 
     try_number = 0
 

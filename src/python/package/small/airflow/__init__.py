@@ -1,5 +1,5 @@
-"""Airflow's import paths, for DAG files where Airflow itself is not installed. `leoflow/names.py` lists the names;
-modules are created on import and names are resolved on access."""
+"""Airflow's modules, for DAG files without an installed Airflow. `leoflow/names.py` lists the names; modules are
+created on import, and names are resolved on access."""
 
 import importlib.machinery
 import sys
@@ -7,10 +7,13 @@ import sys
 from leoflow.common import airflow_version
 from leoflow.common.exceptions import unsupported_name
 from leoflow.common.hints.packages import IN_TWO_PARTS
-from leoflow.names import MODULES, is_misspelt, look_up
+from leoflow.names import MODULES, is_misspelt, make_getattr
 
 
 class _Modules:
+    """Finder and loader for the modules below `airflow`. Raises Unsupported for a module that the small package
+    lacks."""
+
     def find_spec(self, name, path=None, target=None):
         if not name.startswith("airflow."):
             return None
@@ -24,10 +27,10 @@ class _Modules:
         return None
 
     def exec_module(self, module):
-        # Parents of provider packages, such as `airflow.providers.apache`, are empty.
+        # A parent of provider packages, such as `airflow.providers.apache`, stays empty.
         if module.__name__ in MODULES:
             module.__all__ = sorted(MODULES[module.__name__])
-            module.__getattr__ = look_up(module.__name__)
+            module.__getattr__ = make_getattr(module.__name__)
         if module.__name__ == "airflow.sdk":
             module.__version__ = airflow_version.sdk_version
 
@@ -36,4 +39,4 @@ sys.meta_path.insert(0, _Modules())
 
 __version__ = airflow_version.version
 __all__ = sorted(MODULES["airflow"])
-__getattr__ = look_up("airflow")
+__getattr__ = make_getattr("airflow")

@@ -44,12 +44,14 @@ def check(function):
 
 
 def build(function, name, outlets, asset, options):
+    """Creates the DAG. `asset` is passed to the function as `self`."""
     names = ("schedule", "description", "params", "on_success_callback", "on_failure_callback", "dag_display_name",
              "tags", "is_paused_upon_creation")
     arguments = {key: options[key] for key in names if options.get(key) is not None}
-    parameters_taken = parameters(function)
+    accepted = parameters(function)
+    # As in Airflow, each required parameter names an asset.
     inlets = [
-        Asset.ref(name=key) for key, parameter in parameters_taken.items()
+        Asset.ref(name=key) for key, parameter in accepted.items()
         if key not in ("self", "context", "outlet_events") and parameter.default is parameter.empty
     ]
 
@@ -60,7 +62,7 @@ def build(function, name, outlets, asset, options):
             available = {"self": asset, "context": context, "outlet_events": context["outlet_events"]}
             server = context["ti"].server
             available.update({ref.value: server.asset(ref.value) for ref in inlets})
-            return self.call_with({key: available[key] for key in parameters_taken if key in available}, context)
+            return self.call_with({key: available[key] for key in accepted if key in available}, context)
 
     with DAG(options.get("dag_id") or name, catchup=False, **arguments) as dag:
         AssetOperator(task_id=function.__name__, python_callable=function, outlets=outlets, inlets=inlets)

@@ -15,6 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+# Airflow's limit for names and URIs of assets, characters.
 LONGEST = 1500
 
 
@@ -27,8 +28,8 @@ class BaseAsset:
     def __and__(self, other):
         return combine(AssetAll, self, other)
 
-    def described(self):
-        """Returns the JSON form that the scheduler stores."""
+    def to_structure(self):
+        """Returns the JSON-compatible form that the scheduler stores."""
         raise NotImplementedError
 
     def __bool__(self):
@@ -52,8 +53,8 @@ def check_name(kind, value):
 
 
 def normal_uri(uri):
-    """Normalizes a URI as Airflow does: without a password, a fragment and slashes at the end of its path, which is at
-    least `/`; its query is sorted and loses its empty values."""
+    """Normalizes a URI as Airflow does: removes a login with a password, the fragment, and slashes at the end of the
+    path (an empty path becomes `/`); sorts the query and removes its empty values."""
     import urllib.parse
 
     check_name("uri", uri)
@@ -108,10 +109,10 @@ class Asset(BaseAsset):
     def normalized_uri(self):
         return self.uri
 
-    def described(self):
+    def to_structure(self):
         fields = {"name": self.name, "uri": self.uri, "group": self.group, "extra": self.extra}
         if self.watchers:
-            fields["watchers"] = [watcher.described() for watcher in self.watchers]
+            fields["watchers"] = [watcher.to_structure() for watcher in self.watchers]
         return {"asset": fields}
 
     def key(self):
@@ -139,10 +140,12 @@ class Model(Asset):
 
 
 class Reference(BaseAsset):
+    """Refers to an asset, or to an alias, by one value. `kind` is the key of the value in the stored form."""
+
     def __init__(self, value):
         self.value = check_name(self.kind, value)
 
-    def described(self):
+    def to_structure(self):
         return {self.kind: self.value}
 
     def key(self):
@@ -185,7 +188,7 @@ class AssetAlias(Reference):
     def name(self):
         return self.value
 
-    def described(self):
+    def to_structure(self):
         return {"alias": self.value, "group": self.group}
 
 
@@ -195,8 +198,8 @@ class Condition(BaseAsset):
             raise TypeError("expect asset expressions in condition")
         self.objects = list(objects)
 
-    def described(self):
-        return {self.kind: [item.described() for item in self.objects]}
+    def to_structure(self):
+        return {self.kind: [item.to_structure() for item in self.objects]}
 
     def __repr__(self):
         return f"{type(self).__name__}({', '.join(map(repr, self.objects))})"
@@ -220,7 +223,7 @@ class AssetWatcher:
     """A trigger that runs while the DAG is active; each of its events becomes an event of the asset."""
 
     def __init__(self, name, trigger):
-        # Saves the import of asyncio for assets without a watcher.
+        # Imported here, because it imports asyncio and few assets have a watcher.
         from leoflow.authoring.triggers import BaseEventTrigger
 
         if not isinstance(trigger, BaseEventTrigger):
@@ -228,7 +231,7 @@ class AssetWatcher:
         self.name = name
         self.trigger = trigger
 
-    def described(self):
+    def to_structure(self):
         classpath, kwargs = self.trigger.serialize()
         return {"name": self.name, "classpath": classpath, "kwargs": plain(kwargs)}
 

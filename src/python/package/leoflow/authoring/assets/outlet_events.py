@@ -7,7 +7,7 @@ from leoflow.common.values import NotStorable, plain
 
 
 class OutletEvent:
-    """Extra information that a task attaches to one outlet."""
+    """The event of one outlet: `extra` for an asset, the assets added with `add` for an alias."""
 
     def __init__(self, key):
         self.key = key
@@ -20,7 +20,7 @@ class OutletEvent:
 
 
 class OutletEvents(dict):
-    """`outlet_events[asset]`."""
+    """`outlet_events` of the context: creates the OutletEvent of an outlet on first access."""
 
     def __init__(self, outlets):
         super().__init__()
@@ -52,19 +52,19 @@ class OutletEvents(dict):
             self[metadata.alias].add(metadata.asset, metadata.extra)
 
     def to_events(self):
-        """Returns the asset events of all outlets, as the scheduler reads them."""
+        """Returns the asset events of all outlets, in the form that the scheduler reads."""
         events = []
         for outlet in self.outlets:
             if isinstance(outlet, AssetAlias):
                 for asset, extra in self[outlet].aliased:
-                    events.append({**asset.described(), "alias": outlet.value, "extra": storable(asset, extra)})
+                    events.append({**asset.to_structure(), "alias": outlet.value, "extra": storable(asset, extra)})
             elif isinstance(outlet, (Asset, AssetNameRef, AssetUriRef)):
-                events.append({**outlet.described(), "extra": storable(outlet, self[outlet].extra)})
+                events.append({**outlet.to_structure(), "extra": storable(outlet, self[outlet].extra)})
         return events
 
 
 def storable(asset, extra):
-    """Returns `extra` as plain JSON. Raises NotStorable for a value that JSON cannot hold."""
+    """Returns `extra` as plain JSON. Raises NotStorable for a value that JSON cannot represent."""
     try:
         plain(extra)
         return json.loads(json.dumps(extra, allow_nan=False))

@@ -1,4 +1,4 @@
-"""The DAG class, and how the DAGs of a file are collected."""
+"""The DAG class, the `@dag` decorator, and the collection of a file's DAGs."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 # All DAGs of this process, in the order of their creation.
 created_dags = []
-# Arguments that Leoflow does not implement, with the values that are accepted because they change nothing.
-# `None`: any value.
-NEUTRAL = {
+# Arguments that Leoflow does not implement, with the values that are accepted because they have no effect. `None`
+# accepts any value.
+NEUTRAL_VALUES = {
     "access_control": (None,),
     "deadline": (None, []),
     "sla_miss_callback": (None,),
@@ -58,12 +58,12 @@ class DAG:
                  jinja_environment_kwargs=None, render_template_as_native_obj=False, dag_display_name=None, owner_links=None,
                  rerun_with_latest_version=None, **others):
         check_key("dag_id", dag_id)
-        unknown = [name for name in others if name not in NEUTRAL]
+        unknown = [name for name in others if name not in NEUTRAL_VALUES]
         if unknown:
             plural = "an unexpected keyword argument" if len(unknown) == 1 else "unexpected keyword arguments"
             raise TypeError(f"DAG got {plural} {', '.join(map(repr, unknown))}")
         for name, value in others.items():
-            if NEUTRAL[name] is not None and not any(value == neutral for neutral in NEUTRAL[name]):
+            if NEUTRAL_VALUES[name] is not None and not any(value == neutral for neutral in NEUTRAL_VALUES[name]):
                 raise Unsupported(f"{name}={value!r} of a DAG")
         self.dag_id = dag_id
         self.dag_display_name = text_or_none("dag_display_name", dag_display_name) or dag_id
@@ -79,9 +79,9 @@ class DAG:
         self.owner_links = check_owner_links(owner_links)
         self.doc_md = check_doc(doc_md)
         self.catchup = bool(setting_or_value(catchup))
-        self.max_active_runs = positive("max_active_runs", setting_or_value(max_active_runs))
-        self.max_active_tasks = positive("max_active_tasks", setting_or_value(max_active_tasks))
-        self.max_consecutive_failed_dag_runs = positive(
+        self.max_active_runs = check_whole_number("max_active_runs", setting_or_value(max_active_runs))
+        self.max_active_tasks = check_whole_number("max_active_tasks", setting_or_value(max_active_tasks))
+        self.max_consecutive_failed_dag_runs = check_whole_number(
             "max_consecutive_failed_dag_runs", setting_or_value(max_consecutive_failed_dag_runs))
         self.dagrun_timeout = timeout(dagrun_timeout)
         self.is_paused_upon_creation = is_paused_upon_creation
@@ -111,7 +111,7 @@ class DAG:
             raise ValueError(
                 f"Invalid max_active_runs: {type(self.timetable).__name__} requires max_active_runs <= {run_limit}"
             )
-        # True once the DAG was used in a `with` block, which registers it even when no module variable holds it.
+        # True once the DAG was used in a `with` block. Such a DAG is collected even if no module variable refers to it.
         self.entered = False
         created_dags.append(self)
 
@@ -204,7 +204,7 @@ class DAG:
     topological_sort = ordered
 
     def check(self):
-        """Raises an error for contradictions between the DAG's tasks and settings."""
+        """Raises an error if the DAG's tasks, edges, trigger rules or settings are invalid together."""
         self.ordered()
         for task in self.tasks:
             if task.is_teardown and task.trigger_rule != "all_done_setup_success":
@@ -245,14 +245,14 @@ def timeout(value):
     return value
 
 
-def positive(name, value):
+def check_whole_number(name, value):
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
         raise ValueError(f"{name} must be a whole number from 0, not {value!r}")
     return value
 
 
 def check_owner_links(links):
-    """Checks the addresses of owners, as in Airflow: a URL, or `mailto:` with a name."""
+    """Checks the links of owners, as in Airflow: each is a URL, or `mailto:` with an address."""
     import urllib.parse
 
     links = dict(links or {})
@@ -276,7 +276,7 @@ def defining_module():
     to the file that calls the factory."""
     frame = sys._getframe(1)
     while frame is not None:
-        # Code run by `exec` belongs to the file that runs it.
+        # Skips code that `exec` runs: it belongs to the file that calls `exec`.
         if frame.f_code.co_name == "<module>" and not frame.f_code.co_filename.startswith((PACKAGE, "<")):
             return frame.f_code.co_filename, frame.f_lineno
         frame = frame.f_back
@@ -308,8 +308,8 @@ def dag(dag_id_or_function="", **arguments):
 
 
 def collect_dags(path: str, module: ModuleType, is_local: Callable[[str], bool]) -> list[DAG]:
-    """Collects the DAGs of one file, as Airflow does: those in module variables and those used in a `with` block,
-    but not DAGs that another local file defines. Raises AirflowException for a duplicate dag_id."""
+    """Collects and checks the DAGs of one file, as Airflow does: those in module variables and those used in a `with`
+    block, but not DAGs that another local file defines. Raises AirflowException for a duplicate dag_id."""
     assigned = [value for value in vars(module).values() if isinstance(value, DAG)]
     dags_by_id = {}
     for dag in created_dags:

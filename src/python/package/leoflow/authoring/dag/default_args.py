@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 def effective_defaults(dag: Dag | None, group: Group | None, own_defaults: dict[str, Any]) -> dict[str, Any]:
-    """Merges the defaults of a task; later ones win: the DAG's, the group's, the task's own. Without a DAG or a group,
-    those of the enclosing `with` block count."""
+    """Merges the defaults of a task: those of its DAG, its group and its own, in ascending precedence. Without a DAG or
+    group argument, the enclosing `with` block determines them."""
     dag = dag or current.dag()
     group = group or (current.group(dag) if dag else None)
     return {**(dag.default_args if dag else {}), **(group.default_args if group else {}), **own_defaults}
@@ -43,7 +43,7 @@ def applies_defaults(init):
         own_defaults = kwargs.get("default_args") or {}
         defaults = effective_defaults(kwargs.get("dag"), kwargs.get("task_group"), own_defaults)
         for name, value in defaults.items():
-            # `params` of the DAG reach the task through the DAG and not as a default argument.
+            # The task merges `params` of its DAG itself; they are not a default argument.
             if name in own_names and name not in kwargs and name != "params":
                 kwargs[name] = value
         if "params" in own_defaults and "params" in own_names:
@@ -58,7 +58,7 @@ def applies_defaults(init):
             object.__delattr__(self, "_building")
             self.link_arguments()
 
-    wrapped._fills_in = True
+    wrapped._applies_default_args = True
     return wrapped
 
 
@@ -67,7 +67,7 @@ class OperatorMeta(abc.ABCMeta):
 
     def __new__(meta, name, bases, members, **others):
         init = members.get("__init__")
-        if init is not None and not getattr(init, "_fills_in", False):
+        if init is not None and not getattr(init, "_applies_default_args", False):
             members["__init__"] = applies_defaults(init)
         fields = members.get("template_fields")
         if isinstance(fields, str):

@@ -44,7 +44,7 @@ def duplicate(task_id: str) -> DuplicateTaskIdFound:
 
 
 class DependencyMixin:
-    """Implements `>>` and `<<` by `set_downstream` and `set_upstream`."""
+    """Implements `>>` and `<<` with `set_downstream` and `set_upstream`."""
 
     def __rshift__(self, other):
         self.set_downstream(other)
@@ -89,10 +89,10 @@ class EdgeModifier(DependencyMixin):
         ends += flatten(other)
         if not self._upstream or not self._downstream:
             return
-        groups = {group for node in [*self._upstream, *self._downstream] for group in node.groups_of()}
+        groups = {group for node in [*self._upstream, *self._downstream] for group in node.task_group_ids()}
         if len(groups) != 1:
-            self._upstream = [node.or_its_group() for node in self._upstream]
-            self._downstream = [node.or_its_group() for node in self._downstream]
+            self._upstream = [node.self_or_group() for node in self._upstream]
+            self._downstream = [node.self_or_group() for node in self._downstream]
 
 
 def Label(label):
@@ -101,39 +101,40 @@ def Label(label):
 
 
 class Linkable(DependencyMixin):
-    """An end of an edge. Edges to it lead to the tasks `tops()`; edges from it start at the tasks `bottoms()`."""
+    """An end of an edge: an operator, an XComArg or a task group. An incoming edge leads to the tasks `root_tasks()`, an
+    outgoing edge starts at the tasks `leaf_tasks()`."""
 
     is_group = False
 
-    def tops(self):
+    def root_tasks(self):
         raise NotImplementedError
 
-    def bottoms(self):
+    def leaf_tasks(self):
         raise NotImplementedError
 
     @property
     def roots(self):
-        return self.tops()
+        return self.root_tasks()
 
     @property
     def leaves(self):
-        return self.bottoms()
+        return self.leaf_tasks()
 
-    def groups_of(self):
-        """Returns the ids of the groups of its tasks; None is the DAG's root group."""
-        return {task.task_group.group_id for task in self.tops() if task.task_group is not None}
+    def task_group_ids(self):
+        """Returns the group ids of the tasks `root_tasks()`; None is the DAG's root group."""
+        return {task.task_group.group_id for task in self.root_tasks() if task.task_group is not None}
 
-    def or_its_group(self):
-        """Returns the group that replaces it where a label connects groups."""
+    def self_or_group(self):
+        """Returns the group that replaces this end if a label connects groups."""
         return self
 
     def record_edge(self, other, downstream, edge_modifier=None):
-        """Called for each new edge with the other end; groups override it to record their edges."""
+        """Called with the other end of each new edge. Groups override this method to record their edges."""
 
     def set_downstream(self, other, edge_modifier=None):
         for node in flatten(other):
             if isinstance(node, EdgeModifier):
-                for task in self.bottoms():
+                for task in self.leaf_tasks():
                     node.set_upstream(task)
                 continue
             link(self, node, edge_modifier, initiator=self)
@@ -141,14 +142,15 @@ class Linkable(DependencyMixin):
     def set_upstream(self, other, edge_modifier=None):
         for node in flatten(other):
             if isinstance(node, EdgeModifier):
-                for task in self.tops():
+                for task in self.root_tasks():
                     node.set_downstream(task)
                 continue
             link(node, self, edge_modifier, initiator=self)
 
 
 def flatten(other: Any) -> list[Linkable | EdgeModifier]:
-    """Returns one end or several as a list. Raises AirflowException for anything else."""
+    """Returns a list of ends, for one end or for a list, tuple or set of them. Raises AirflowException for other
+    types."""
     nodes = list(other) if isinstance(other, (list, tuple, set)) else [other]
     for node in nodes:
         if not isinstance(node, (Linkable, EdgeModifier)):
@@ -160,12 +162,12 @@ def flatten(other: Any) -> list[Linkable | EdgeModifier]:
 
 def link(upstream, downstream, edge_modifier, initiator):
     """Adds the edges between two ends. `initiator` is the end whose `>>` or `<<` was called."""
-    ups, downs = upstream.bottoms(), downstream.tops()
+    ups, downs = upstream.leaf_tasks(), downstream.root_tasks()
     upstream.record_edge(downstream, True, edge_modifier)
     downstream.record_edge(upstream, False, edge_modifier)
     if initiator.is_group:
-        # As in Airflow, each end task of the group also records an edge with the other side. The label stays on the
-        # edge of the group's join node.
+        # As in Airflow, the other end also records an edge with each root or leaf task of the group. Only the edge of
+        # the group's join node has the label.
         edge_modifier = None
         for end in ups if initiator is upstream else downs:
             if initiator is upstream:

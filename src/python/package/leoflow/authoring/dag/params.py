@@ -1,9 +1,9 @@
-"""Params: values that a run can be given, each with a JSON schema.
+"""Params: typed configuration values of a run, each with a JSON schema.
 
 <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/params.html>
 
-Rust validates values against their schemas, when a file is parsed and when a run is triggered. This module checks only
-that a value is present and is JSON.
+The server validates values against their schemas, when a file is parsed and when a run is triggered. This module checks
+only that a value is present and is JSON.
 """
 
 import json
@@ -44,12 +44,12 @@ class Param:
         return {"value": None if self.value is _MISSING else self.value, "description": self.description,
                 "schema": self.schema, "source": self.source}
 
-    def described(self):
+    def to_structure(self):
         description = {"schema": self.schema, "description": self.description}
         return description if self.value is _MISSING else {**description, "value": self.value}
 
     def __eq__(self, other):
-        return isinstance(other, Param) and self.described() == other.described()
+        return isinstance(other, Param) and self.to_structure() == other.to_structure()
 
     __hash__ = None
 
@@ -106,8 +106,8 @@ class ParamsDict(MutableMapping):
     def dump(self):
         return {name: param.resolve(suppress_exception=True) for name, param in self._params.items()}
 
-    def described(self):
-        return {name: param.described() for name, param in self._params.items()}
+    def to_structure(self):
+        return {name: param.to_structure() for name, param in self._params.items()}
 
     def are_valid(self):
         """True when every param has a value; schemas are not checked."""

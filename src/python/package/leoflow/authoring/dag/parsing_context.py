@@ -13,7 +13,7 @@ def get_parsing_context():
     return _context
 
 
-def is_for(dag_id: str, task_id: str | None) -> None:
-    """Sets the parsing context: the file is loaded to run this task."""
+def set_parsing_context(dag_id: str, task_id: str | None) -> None:
+    """Sets the parsing context, before the file is loaded to run this task."""
     global _context
     _context = AirflowParsingContext(dag_id, task_id)

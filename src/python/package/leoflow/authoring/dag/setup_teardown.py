@@ -23,7 +23,7 @@ class Scope:
         self.tasks = []
 
     def add_task(self, task):
-        for end in task.bottoms():
+        for end in task.leaf_tasks():
             if end not in self.tasks:
                 self.tasks.append(end)
 
@@ -39,7 +39,8 @@ class Scope:
 
 
 def related(tasks, kind, upstream):
-    """Finds the setups upstream, or the teardowns downstream, following only tasks of that kind."""
+    """Returns the setups upstream of the tasks, or the teardowns downstream, through edges between such tasks only.
+    `kind` is `is_setup` or `is_teardown`."""
     relatives, pending = [], list(tasks)
     while pending:
         task = pending.pop(0)
@@ -75,7 +76,7 @@ def enter(tasks: list[Task]) -> Scope:
 
 
 def leave() -> None:
-    """Ends the innermost scope: links the setups to its tasks, and these to the teardowns."""
+    """Ends the innermost scope: links its setups to its tasks, and its tasks to its teardowns."""
     scope = _open.pop()
     tasks = [task for task in scope.tasks if not task.is_setup and not task.is_teardown]
     if not tasks:

@@ -1,4 +1,4 @@
-"""Task groups: tasks that are shown, linked and mapped together.
+"""Task groups: tasks that are displayed, linked and mapped together.
 
 <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/dags.html#taskgroups>
 """
@@ -22,17 +22,18 @@ class TaskGroup(Linkable):
                  add_suffix_on_collision=False):
         self.prefix_group_id = prefix_group_id
         self.children = {}
-        # Edges of the group as the file defines them, for the graph view. Only edges between tasks decide what runs.
+        # Edges of the group as the file defines them, for the graph view. The scheduler uses only edges between tasks.
         self.upstream_group_ids, self.downstream_group_ids = set(), set()
         self.upstream_task_ids, self.downstream_task_ids = set(), set()
-        # Upstream tasks of the group, which an empty group passes on to its downstream tasks.
-        self.before_empty = []
+        # Upstream tasks of the group. If the group is empty, they become upstream tasks of the group's downstream
+        # tasks.
+        self.upstream_tasks = []
         self.tooltip = tooltip
         self.doc_md = doc_md
         self.group_display_name = group_display_name
         self.parent_group = parent_group
         if group_id is None:
-            # The DAG's root group, which contains all others.
+            # The DAG's root group, which contains all other groups.
             self.dag, self._id, self.default_args = dag, None, {}
             return
         check_group_key(group_id)
@@ -48,7 +49,8 @@ class TaskGroup(Linkable):
         parent_group.children[self._id] = self
 
     def free_id(self, group_id, add_suffix):
-        """Returns the group id, with a number if it is taken and `add_suffix` is set."""
+        """Returns the group id; if it is used already, adds a number if `add_suffix` is set, else raises
+        DuplicateTaskIdFound."""
         used_ids = self.dag.group_ids.keys() | self.dag.task_dict.keys()
         if group_id not in used_ids:
             return group_id
@@ -139,15 +141,15 @@ class TaskGroup(Linkable):
             elif not any(not self.dag.get_task(down).is_teardown for down in task.downstream_task_ids & own_ids):
                 yield task
 
-    def tops(self):
+    def root_tasks(self):
         return list(self.get_roots())
 
-    def bottoms(self):
+    def leaf_tasks(self):
         leaves = list(self.get_leaves())
         if leaves or any(True for _ in self.tasks()):
             return leaves
-        # An empty group passes its upstream tasks on.
-        return list(self.before_empty)
+        # An empty group links its upstream tasks directly to its downstream tasks.
+        return list(self.upstream_tasks)
 
     @property
     def upstream_join_id(self):
@@ -157,17 +159,17 @@ class TaskGroup(Linkable):
     def downstream_join_id(self):
         return f"{self._id}.downstream_join_id"
 
-    def groups_of(self):
+    def task_group_ids(self):
         return {self._id}
 
     def record_edge(self, other, downstream, edge_modifier=None):
         if not downstream:
-            self.before_empty += other.bottoms()
+            self.upstream_tasks += other.leaf_tasks()
         if other.is_group:
             (self.downstream_group_ids if downstream else self.upstream_group_ids).add(other.group_id)
             others = [other.upstream_join_id if downstream else other.downstream_join_id]
         else:
-            others = [task.task_id for task in other.bottoms()]
+            others = [task.task_id for task in other.leaf_tasks()]
             (self.downstream_task_ids if downstream else self.upstream_task_ids).update(others)
         for other_id in others:
             ends = (self.downstream_join_id, other_id) if downstream else (other_id, self.upstream_join_id)
@@ -198,7 +200,7 @@ class TaskGroup(Linkable):
 
 
 class MappedTaskGroup(TaskGroup):
-    """A task group with one copy per element."""
+    """A task group with one copy per element of its input."""
 
     def __init__(self, *, expand_input, **others):
         super().__init__(**others)

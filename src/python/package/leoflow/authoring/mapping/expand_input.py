@@ -72,7 +72,7 @@ class DictOfLists:
 
 
 class ListOfDicts:
-    """`expand_kwargs([{…}, {…}])`."""
+    """`expand_kwargs([{…}, {…}])`: the arguments of each element as a dict."""
 
     def __init__(self, dicts):
         self.dicts = dicts

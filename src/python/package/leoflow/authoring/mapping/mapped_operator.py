@@ -60,7 +60,8 @@ class OperatorPartial:
 
 
 def split_arguments(arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Splits arguments into those of every operator, which the mapped task takes too, and the operator's own."""
+    """Splits arguments into those that every operator accepts, which the mapped task itself uses, and those of the
+    operator class."""
     base = {name: value for name, value in arguments.items() if name in BASE_ARGUMENTS or name == "default_args"}
     return base, {name: value for name, value in arguments.items() if name not in base}
 
@@ -88,7 +89,7 @@ class MappedOperator(AbstractOperator):
         self.strict = strict
         self.base_kwargs = base
         super().__init__(**base)
-        # All default_args, because the operator class may take arguments that this class does not.
+        # All default_args, because the operator class may accept arguments that this class does not.
         self.default_args_used = effective_defaults(self.dag or base.get("dag"), self.task_group, base.get("default_args") or {})
         if self.trigger_rule == "always" and expand_input.operators():
             raise ValueError(
@@ -132,7 +133,7 @@ class MappedOperator(AbstractOperator):
         return self.create_outside_dag({**fixed_kwargs, **element_kwargs})
 
     def create_outside_dag(self, kwargs):
-        """Creates the task with references to its DAG and group, without adding it to either."""
+        """Creates the task of one element with references to its DAG and group, but does not add the task to them."""
         current.unmap(self)
         try:
             return self.copy_graph_position(self.build(kwargs))
@@ -164,7 +165,7 @@ class MappedOperator(AbstractOperator):
 
 
 class MappedFunction(MappedOperator):
-    """A mapped task of a decorated function."""
+    """A mapped task of a function with the decorator `@task`."""
 
     def build(self, element_kwargs):
         fixed_kwargs = dict(self.partial_kwargs)

@@ -28,14 +28,14 @@ class Argument(Linkable):
     def operators(self):
         raise NotImplementedError
 
-    def tops(self):
+    def root_tasks(self):
         return self.operators()
 
-    def bottoms(self):
+    def leaf_tasks(self):
         return self.operators()
 
     def resolve(self, context):
-        """Returns the value, for the running task."""
+        """Returns the value for the running task."""
         raise NotImplementedError
 
     def length(self):
@@ -78,7 +78,7 @@ def plain_function(f):
 
 
 class XComArg(Argument):
-    """The XCom of one task under one key."""
+    """The XCom that a task pushes with a key."""
 
     def __init__(self, operator, key=RETURN):
         self.operator = operator
@@ -131,7 +131,7 @@ class XComArg(Argument):
         raise XComNotFound(f'XComArg result from {task_id} at {ti.dag_id} with key="{self.key}" is not found!')
 
     def __str__(self):
-        # Inside an f-string, the argument becomes a template.
+        # In an f-string, the argument becomes a template that pulls the XCom.
         task_id, dag_id = self.operator.task_id, self.operator.dag_id
         return f"{{{{ task_instance.xcom_pull(task_ids={task_id!r}, dag_id={dag_id!r}, key={self.key!r}) }}}}"
 
@@ -146,8 +146,8 @@ def elements(kind, value):
 
 
 class LazySequence(Sequence):
-    """A sequence whose values are computed on access, so that a function that skips or fails affects only the element
-    accessed."""
+    """A sequence whose values are computed on access: a function of `map()` that skips or fails then affects only the
+    element that is accessed."""
 
     def __init__(self, length, get):
         self._length = length
@@ -177,7 +177,7 @@ class LazyXComSequence(LazySequence):
         super().__init__(len(values), values.__getitem__)
 
     def __repr__(self):
-        # Airflow's text for a sequence that was not evaluated yet.
+        # Airflow's text for a sequence that is not evaluated yet.
         return "LazyXComSequence(<unevaluated length>)"
 
 
@@ -252,7 +252,7 @@ class ConcatXComArg(Argument):
 
 
 class MappedArgument(Argument):
-    """A parameter of a mapped task group's function, which stands for one element of the group's input."""
+    """A parameter of a mapped task group's function. Its value is one element of the group's input."""
 
     def __init__(self, expand_input, key):
         self.expand_input = expand_input
@@ -266,7 +266,7 @@ class MappedArgument(Argument):
 
 
 class DagParam(Argument):
-    """A parameter of a `@dag` function, whose value is the param of the same name."""
+    """A parameter of a `@dag` function. Its value is the param of the same name."""
 
     def __init__(self, dag, name, default=_MISSING):
         self.dag = dag

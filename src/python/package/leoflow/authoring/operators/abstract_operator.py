@@ -14,20 +14,20 @@ from leoflow.authoring.operators.arguments import (
     RETRIES,
     RETRY_DELAY,
     WEIGHT_RULE,
+    as_timedelta,
     backoff,
     callbacks,
     check_doc,
     check_email,
+    check_retries,
     limit,
     one_or_many,
     priority,
-    seconds,
     slots,
     text,
     text_or_none,
     timeout,
     warn_of_sla,
-    whole_retries,
 )
 from leoflow.authoring.operators.nesting import guard_execute
 from leoflow.authoring.operators.priority import check_weight_rule
@@ -40,7 +40,7 @@ from leoflow.common.settings import airflow_settings
 from leoflow.common.signatures import parameters
 
 CALLBACKS = ("on_execute_callback", "on_success_callback", "on_failure_callback", "on_retry_callback", "on_skipped_callback")
-# Arguments that Leoflow does not implement, with the values that are accepted because they change nothing.
+# Arguments that Leoflow does not implement, with the values that are accepted because they have no effect.
 NEUTRAL_VALUES = {
     "run_as_user": (None,),
     "executor": (None, "LocalExecutor"),
@@ -51,17 +51,17 @@ NEUTRAL_VALUES = {
 CHECKED_ATTRIBUTES = frozenset({"trigger_rule", "dag", *CALLBACKS, *NEUTRAL_VALUES})
 
 
-def retrying(task_id, retries, delay, exponential_backoff, longest_delay):
+def retry_attributes(task_id, retries, delay, exponential_backoff, longest_delay):
     """Checks the retry arguments; returns them as attributes."""
     return {
-        "retries": whole_retries(task_id, retries), "retry_delay": seconds("retry_delay", delay),
+        "retries": check_retries(task_id, retries), "retry_delay": as_timedelta("retry_delay", delay),
         "retry_exponential_backoff": backoff(exponential_backoff),
-        "max_retry_delay": None if longest_delay is None else seconds("max_retry_delay", longest_delay),
+        "max_retry_delay": None if longest_delay is None else as_timedelta("max_retry_delay", longest_delay),
     }
 
 
 class AbstractOperator(Linkable, metaclass=OperatorMeta):
-    """The interface that operators and mapped operators share: everything that a DAG needs of a task."""
+    """The base class of operators and mapped operators: arguments, edges and the methods that a running task calls."""
 
     template_fields = ()
     template_ext = ()
@@ -74,7 +74,7 @@ class AbstractOperator(Linkable, metaclass=OperatorMeta):
     operator_name = None
     is_mapped = False
     skips_downstream = False
-    # A task with these begins with its trigger instead of `execute`.
+    # With both set, a task starts deferred, with this trigger, and `execute` is not called.
     start_from_trigger = False
     start_trigger_args = None
 
@@ -110,8 +110,8 @@ class AbstractOperator(Linkable, metaclass=OperatorMeta):
         check_key("task_id", task_id)
         rule = check_trigger_rule(trigger_rule, task_id, dag)
         callback_values = (on_execute_callback, on_success_callback, on_failure_callback, on_retry_callback, on_skipped_callback)
-        # All values are checked here. `__setattr__` checks later assignments only: going through it for each value
-        # would double the parse time of a large DAG file.
+        # Checks all values here and bypasses `__setattr__`, which would double the parse time of a large DAG file.
+        # `__setattr__` checks later assignments.
         self._set(
             place=user_line(), task_id=task_id, task_group=None, owner=text("owner", owner),
             start_date=aware("start_date", start_date), end_date=aware("end_date", end_date),
@@ -119,7 +119,7 @@ class AbstractOperator(Linkable, metaclass=OperatorMeta):
             depends_on_past=bool(depends_on_past) or bool(wait_for_downstream),
             ignore_first_depends_on_past=bool(ignore_first_depends_on_past),
             wait_for_past_depends_before_skipping=bool(wait_for_past_depends_before_skipping),
-            **retrying(task_id, retries, retry_delay, retry_exponential_backoff, max_retry_delay),
+            **retry_attributes(task_id, retries, retry_delay, retry_exponential_backoff, max_retry_delay),
             **self._params(params, mapped.dag if mapped is not None else dag),
             priority_weight=priority(task_id, priority_weight), weight_rule=check_weight_rule(weight_rule),
             queue=queue or "default", pool=text_or_none("pool", pool) or "default_pool",
@@ -160,12 +160,12 @@ class AbstractOperator(Linkable, metaclass=OperatorMeta):
 
     @staticmethod
     def _params(params, dag):
-        """Merges the DAG's params with the task's own, which `own_params` holds."""
+        """Returns `params` (the DAG's merged with the task's own) and `own_params` (the task's own only)."""
         own = dict(params or {})
         return {"own_params": own, "params": ParamsDict({**(dag.params.all_params() if dag is not None else {}), **own})}
 
     def _join(self, dag, group, mapped):
-        """Adds the task to its DAG and group. An instance of a mapped task is not added: it only refers to both."""
+        """Adds the task to its DAG and group. An instance of a mapped task only gets references to both."""
         if mapped is not None:
             object.__setattr__(self, "dag", mapped.dag)
             self.task_group = mapped.task_group
@@ -199,13 +199,13 @@ class AbstractOperator(Linkable, metaclass=OperatorMeta):
 
     # --- the graph
 
-    def tops(self):
+    def root_tasks(self):
         return [self]
 
-    def bottoms(self):
+    def leaf_tasks(self):
         return [self]
 
-    def or_its_group(self):
+    def self_or_group(self):
         group = self.task_group
         return self if group is None or group.is_root else group
 
@@ -279,7 +279,7 @@ class AbstractOperator(Linkable, metaclass=OperatorMeta):
         if on_failure_fail_dagrun is not None:
             self.on_failure_fail_dagrun = bool(on_failure_fail_dagrun)
         for end in one_or_many(setups):
-            for setup in end.bottoms():
+            for setup in end.leaf_tasks():
                 setup.as_setup()
                 setup.set_downstream(self)
         return self
@@ -302,7 +302,7 @@ class AbstractOperator(Linkable, metaclass=OperatorMeta):
 
     @property
     def log(self):
-        # Saves the import of logging where no task runs.
+        # Imported here, because it imports logging, which is slow and only running tasks need it.
         from leoflow.authoring.loggers import operator_logger
 
         return operator_logger(type(self), self._logger_name)
@@ -319,7 +319,7 @@ class AbstractOperator(Linkable, metaclass=OperatorMeta):
     def on_kill(self):
         """Called when the task is terminated."""
 
-    # The methods below import the module of templates on use: only running tasks need it.
+    # The three methods below import the module of templates on use, because only running tasks need it.
 
     def render_template_fields(self, context, jinja_env=None):
         from leoflow.authoring.operators.templates import render_fields
@@ -349,7 +349,8 @@ class AbstractOperator(Linkable, metaclass=OperatorMeta):
         self.log.info("Dry run")
 
     def prepare_for_execution(self):
-        """Returns a copy, because running a task changes it: another try in this process starts from the original."""
+        """Returns a copy to run: running changes a task, and another try in this process must start from the
+        original."""
         import copy
 
         return copy.copy(self)

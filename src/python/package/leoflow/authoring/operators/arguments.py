@@ -24,8 +24,8 @@ WEIGHT_RULE = Setting("core", "default_task_weight_rule", "downstream", str)
 EXECUTION_TIMEOUT = Setting("core", "default_task_execution_timeout", None, timedelta)
 
 
-def seconds(name: str, value: Any) -> timedelta:
-    """Converts a delay, which is a timedelta or a number of seconds."""
+def as_timedelta(name: str, value: Any) -> timedelta:
+    """Converts a delay, which is a timedelta or a number of seconds, to a timedelta."""
     if isinstance(value, timedelta):
         return value
     if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -40,12 +40,12 @@ def text_or_none(name: str, value: Any) -> str | None:
 
 
 def check_doc(doc_md: Any) -> str | None:
-    """Checks doc_md. The name of a Markdown file is replaced by the file's text, if it exists."""
+    """Checks doc_md. If it is the path of an existing Markdown file, returns the file's text."""
     text_or_none("doc_md", doc_md)
     if doc_md and doc_md.endswith(".md") and "\n" not in doc_md:
         import os
 
-        # As in Airflow, a path relative to the DAG file.
+        # As in Airflow, the path is relative to the DAG file.
         path = os.path.join(os.path.dirname(user_line()[0]), doc_md)
         try:
             with open(path, encoding="utf-8") as file:
@@ -56,7 +56,7 @@ def check_doc(doc_md: Any) -> str | None:
 
 
 def callbacks(name: str, value: Any) -> list[Callable]:
-    """Returns a callback, several, or None as a list."""
+    """Returns a list of callbacks, for one callback, several, or None."""
     if value is None:
         return []
     if callable(value):
@@ -67,8 +67,9 @@ def callbacks(name: str, value: Any) -> list[Callable]:
 
 
 def check_email(email: Any, on_failure: bool | None, on_retry: bool | None, retries: int, defaults: dict[str, Any]) -> None:
-    """Raises Unsupported where Airflow would send e-mail. Addresses alone are accepted when both events are switched
-    off; a task without retries has no retry event. None means not given, for which Airflow's default is True."""
+    """Raises Unsupported if Airflow would send e-mail for a failure or a retry. `email` alone is accepted if both
+    events are switched off; a task without retries has no retry event. None means not set; Airflow's default is
+    True."""
     if not email:
         return
     source = " in default_args" if "email" in defaults else ""
@@ -80,13 +81,13 @@ def check_email(email: Any, on_failure: bool | None, on_retry: bool | None, retr
 
 
 def warn_of_sla() -> None:
-    """Warns as Airflow does, which accepts the argument and does nothing with it."""
+    """Warns that `sla` has no effect, as Airflow does."""
     import warnings
 
     warnings.warn("The SLA feature is removed in Airflow 3.0; use execution_timeout or dagrun_timeout", stacklevel=4)
 
 
-def whole_retries(task_id: str, retries: Any) -> int:
+def check_retries(task_id: str, retries: Any) -> int:
     if retries is None:
         return 0
     try:
@@ -123,7 +124,7 @@ def limit(name: str, value: Any) -> int | None:
 
 
 def one_or_many(value: Any) -> list:
-    """Returns one value, several, or None as a list."""
+    """Returns a list, for one value, several, or None."""
     if value is None:
         return []
     return list(value) if isinstance(value, (list, tuple, set)) else [value]

@@ -11,7 +11,7 @@ class PartialMeta(OperatorMeta):
     """Defines `partial` on operator classes but not on their instances, as in Airflow."""
 
     def partial(cls, *, task_id, dag=None, task_group=None, params=None, **arguments):
-        # Saves the import for DAG files without mapped tasks.
+        # Imported here, because few DAG files have mapped tasks.
         from leoflow.authoring.mapping.mapped_operator import OperatorPartial
 
         return OperatorPartial(cls, {"task_id": task_id, "dag": dag, "task_group": task_group, "params": params, **arguments})

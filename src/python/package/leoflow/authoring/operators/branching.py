@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from datetime import tzinfo
     from typing import Any
 
-# XCom key of the decision, which also applies to tasks that are cleared or expanded later.
+# XCom key of the decision. The scheduler also applies the decision to tasks that are cleared or expanded later.
 SKIPMIXIN_KEY = "skipmixin_key"
 
 
@@ -29,9 +29,9 @@ class SkipMixin:
 
     @staticmethod
     def _decide(ti, decision, tasks):
-        """Stores the decision and skips the tasks."""
+        """Stores the decision as an XCom and skips the tasks."""
         ti.xcom_push(key=SKIPMIXIN_KEY, value=decision)
-        # A mapped instance decides only for downstream instances with its own index; the scheduler skips those.
+        # A mapped instance decides only about downstream instances with its own map index; the scheduler skips them.
         if ti.map_index == -1 and tasks:
             raise DownstreamTasksSkipped(tasks=tasks)
 
@@ -41,7 +41,7 @@ class SkipMixin:
             self._decide(ti, {"skipped": ids}, ids)
 
     def skip_all_except(self, ti, branch_task_ids):
-        """Skips the direct downstream tasks, except the chosen ones and those downstream of them."""
+        """Skips the direct downstream tasks, except the chosen tasks and those downstream of a chosen task."""
         chosen = check_choice(branch_task_ids)
         task = ti.task
         dag = task.dag
@@ -83,11 +83,11 @@ def check_choice(chosen):
 
 class BranchMixIn(SkipMixin):
     def do_branch(self, context, branches_to_execute):
-        self.skip_all_except(context["ti"], self.expanded(branches_to_execute))
+        self.skip_all_except(context["ti"], self.expand_groups(branches_to_execute))
         return branches_to_execute
 
-    def expanded(self, chosen):
-        """Replaces each task group by its root tasks."""
+    def expand_groups(self, chosen):
+        """Replaces each chosen task group by its root tasks."""
         if chosen is None or isinstance(chosen, str):
             chosen = chosen if chosen is None else [chosen]
         if chosen is None or not isinstance(chosen, Iterable):
@@ -108,7 +108,7 @@ class BaseBranchOperator(BranchMixIn, BaseOperator):
 
 
 class BranchByResultMixIn(BranchMixIn):
-    """Mixed in before an operator class: the operator's result is the choice."""
+    """Mixin that precedes an operator class: the operator's result is the branch to follow."""
 
     def execute(self, context):
         return self.do_branch(context, super().execute(context))
@@ -134,7 +134,7 @@ class ShortCircuitOperator(SkipMixin, PythonOperator):
 
 
 class LatestOnlyOperator(BaseBranchOperator):
-    """Continues only in the latest scheduled run."""
+    """Skips its downstream tasks in scheduled runs other than the latest; manual runs continue."""
 
     ui_color = "#e9ffdb"
 
@@ -146,6 +146,7 @@ class LatestOnlyOperator(BaseBranchOperator):
 
 
 def reference_time(context: Mapping[str, Any], use_logical_date: bool, tzinfo: tzinfo | None) -> datetime:
+    """Returns the run's logical date, or the current time."""
     run = context["dag_run"]
     if use_logical_date:
         return run.logical_date or run.run_after
@@ -177,6 +178,7 @@ class BranchDateTimeOperator(BaseBranchOperator):
         return self.follow_task_ids_if_true if is_inside else self.follow_task_ids_if_false
 
     def on_date(self, target, now):
+        """Converts a limit to a datetime; a time is on the day of `now`."""
         if target is None:
             return None
         if isinstance(target, time):

@@ -1,5 +1,5 @@
-"""`@task.bash`, `@task.branch`, `@task.short_circuit` and `@task.sensor`. In a module of their own, because most DAG
-files do not need them."""
+"""The operators of `@task.bash`, `@task.branch`, `@task.short_circuit` and `@task.sensor`, in a module of their own
+because most DAG files do not need them."""
 
 from leoflow.authoring.operators.branching import BranchPythonOperator, ShortCircuitOperator
 from leoflow.authoring.operators.standard import AvailableArguments, BashOperator, keyword_arguments
@@ -43,6 +43,6 @@ class DecoratedBash(Decorated, BashOperator):
         if not isinstance(command, str) or not command.strip():
             raise TypeError("The returned value from the TaskFlow callable must be a non-empty string.")
         self.bash_command = command
-        # The returned command may itself be a template.
+        # The command that the function returned may be a template.
         context["ti"].render_templates(self, context)
         return self.run_command(self.bash_command, context)

@@ -14,7 +14,8 @@ def decorator(operator_class, function, arguments):
 
 
 def conditional(name, condition, skip_message, skips_when):
-    """`@task.run_if`, `@task.skip_if`: evaluates the condition before the task runs."""
+    """Returns the decorator of `@task.run_if` or `@task.skip_if`, which evaluates the condition before the task
+    runs."""
 
     def before(context):
         result = condition(context)
@@ -38,8 +39,8 @@ def conditional(name, condition, skip_message, skips_when):
 
 
 class Task:
-    """`@task`, `@task(…)`, `@task.bash`, `@task.branch` and so on. The operators of the latter are imported on use,
-    because most DAG files do not need them."""
+    """`@task`, `@task(…)`, `@task.bash`, `@task.branch` and so on. Operators other than that of `@task` are imported on
+    use, because most DAG files do not need them."""
 
     def __call__(self, function=None, **arguments):
         return decorator(DecoratedPython, function, arguments)

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
 
 def guard_execute(task: Any) -> None:
-    """Makes `execute` raise RuntimeError, as in Airflow, when it is called by another operator or outside of a running
-    task. The class is replaced, because a copy of the task runs."""
+    """Makes `execute` raise RuntimeError, as in Airflow, if another operator calls it or no task is running. Replaces
+    the class of the task instead of an attribute, because a copy of the task runs."""
     kind = type(task)
 
     def execute(self, context):

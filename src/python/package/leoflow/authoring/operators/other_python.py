@@ -1,4 +1,4 @@
-"""Runs a function in another Python than its task's. Source, arguments and result are exchanged in files."""
+"""Runs a function in a Python other than its task's. The processes exchange source, arguments and result in files."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from typing import Any
 
-# Modules that serialize the arguments and the result.
+# Modules that can serialize the arguments and the result.
 SERIALIZERS = ("pickle", "dill", "cloudpickle")
-# Names of decorators that are removed from the source because they define the task.
+# Decorators that are removed from the source: they define the task, and the other Python may lack Airflow.
 TASK_DECORATORS = ("task", "setup", "teardown")
 
 SCRIPT = """\
@@ -81,8 +81,8 @@ def source_of(function: Callable) -> str:
     return "\n".join(lines) + "\n"
 
 
-def dumped(serializer: str, arguments: dict[str, Any]) -> bytes:
-    """Serializes the arguments. Raises AirflowException that names those which cannot be serialized."""
+def serialize_arguments(serializer: str, arguments: dict[str, Any]) -> bytes:
+    """Serializes the arguments. Raises AirflowException with the names of arguments that cannot be serialized."""
     import importlib
 
     module = importlib.import_module(serializer)
@@ -101,9 +101,9 @@ def dumped(serializer: str, arguments: dict[str, Any]) -> bytes:
 
 def call(function: Callable, python: str, arguments: dict[str, Any], *, serializer: str, string_args: Collection[Any],
          environment: dict[str, str], skip_on_exit_code: Collection[int]) -> Any:
-    """Calls the function in `python` and returns its result. `arguments` are `args`, `kwargs` and `moments`: the names
-    of the kwargs that are times. Raises AirflowException on failure and AirflowSkipException for a code in
-    `skip_on_exit_code`."""
+    """Calls the function in `python` (a path) and returns its result. `arguments` has the keys `args`, `kwargs` and
+    `moments`, the names of the kwargs that are times. Raises AirflowException on failure, and AirflowSkipException for
+    an exit code in `skip_on_exit_code`."""
     import tempfile
 
     with tempfile.TemporaryDirectory(prefix="leoflow-call") as folder:
@@ -112,7 +112,7 @@ def call(function: Callable, python: str, arguments: dict[str, Any], *, serializ
         with open(script_path, "w", encoding="utf-8") as file:
             file.write(SCRIPT.format(source=source_of(function), function=function.__name__, serializer=serializer))
         with open(arguments_path, "wb") as file:
-            file.write(dumped(serializer, arguments))
+            file.write(serialize_arguments(serializer, arguments))
         with open(strings_path, "w", encoding="utf-8") as file:
             file.write("\n".join(map(str, string_args)))
         sys.stdout.flush()
@@ -126,11 +126,11 @@ def call(function: Callable, python: str, arguments: dict[str, Any], *, serializ
                 with open(failure_path, encoding="utf-8") as file:
                     reason = f": {file.read()}"
             raise AirflowException(f"the function failed with exit status {code} in {python}{reason}")
-        return loaded(serializer, result_path)
+        return load_result(serializer, result_path)
 
 
-def loaded(serializer, path):
-    """Reads the result of the function; None without a file."""
+def load_result(serializer, path):
+    """Reads the result of the function. Without a file, the function returned None."""
     import importlib
 
     if not os.path.exists(path):

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
-# Time between SIGTERM and SIGKILL for a command; shorter than that for the task itself.
+# Time between SIGTERM and SIGKILL for a command; shorter than the time for the task itself.
 KILL_AFTER_SECONDS = 4
-# Longer lines are read in pieces of this size: a line without an end must not fill the memory.
+# Longest piece of a line that is read at once: a line without an end must not fill the memory.
 PIECE_BYTES = 64 * 1024
 
 
 class EmptyOperator(BaseOperator):
-    """Does nothing; structures a DAG."""
+    """Does nothing; groups the dependencies of other tasks."""
 
     ui_color = "#e8f7e4"
     inherits_from_empty_operator = True
@@ -50,7 +50,7 @@ class PythonOperator(BaseOperator):
         if templates_exts:
             self.template_ext = templates_exts
         self.python_callable = python_callable
-        # The whole argument may be the result of another task.
+        # `op_args` or `op_kwargs` itself may be the result of another task.
         self.op_args = op_args if isinstance(op_args, Argument) else list(op_args or ())
         self.op_kwargs = op_kwargs if isinstance(op_kwargs, Argument) else dict(op_kwargs or {})
         self.show_return_value_in_logs = show_return_value_in_logs
@@ -79,8 +79,7 @@ class PythonOperator(BaseOperator):
 
 
 def run_generator(generator, context):
-    """Runs a generator to its end and returns its return value. Yielded Metadata is recorded; other values are
-    ignored."""
+    """Runs a generator to its end and returns its return value. Records yielded Metadata; ignores other values."""
     while True:
         try:
             yielded = next(generator)
@@ -91,7 +90,7 @@ def run_generator(generator, context):
 
 
 class AvailableArguments:
-    """The context overlaid by the user's own arguments; a value is computed only when it is taken."""
+    """The user's own arguments and, for other names, the context, whose values are computed only on access."""
 
     def __init__(self, context, own):
         self.context = context
@@ -108,7 +107,7 @@ class AvailableArguments:
 
 
 def keyword_arguments(function: Callable, positional: Sequence, available: AvailableArguments, own: Mapping[str, Any]) -> dict[str, Any]:
-    """Selects from the context and the user's own arguments those that the function takes by name."""
+    """Selects the available arguments that the function accepts by name."""
     try:
         signature = parameters(function)
     except (TypeError, ValueError):
@@ -157,7 +156,7 @@ class BashOperator(BaseOperator):
         return self.run_command(self.bash_command, context)
 
     def run_command(self, command, context):
-        # Imported here because the import is slow and few tasks need it.
+        # Imported here, because the import is slow and few tasks need it.
         import tempfile
 
         if self.cwd is not None:
@@ -168,7 +167,7 @@ class BashOperator(BaseOperator):
         environment = dict(os.environ) if self.env is None or self.append_env else {}
         environment.update(self.env or {})
         environment.update(context["ti"].airflow_environment())
-        # Marks the command's processes as processes of this task.
+        # The variable marks the command's processes as processes of this task.
         environment.update({name: os.environ[name] for name in ("LEOFLOW_TASK",) if name in os.environ})
         with tempfile.TemporaryDirectory(prefix="airflowtmp") as folder:
             last = self.stream(command, environment, self.cwd or folder)
@@ -180,7 +179,7 @@ class BashOperator(BaseOperator):
         return self.output_processor(last)
 
     def stream(self, command, environment, folder):
-        """Runs the command and copies its output to the log; returns the last line."""
+        """Runs the command and logs its output; returns the last line."""
         import logging
         import shutil
         import subprocess
@@ -194,16 +193,16 @@ class BashOperator(BaseOperator):
             stdin=subprocess.DEVNULL,
             cwd=folder,
             env=environment,
-            # As in Airflow: signals for the task's process group do not reach the command.
+            # As in Airflow, signals for the task's process group do not reach the command.
             start_new_session=True,
         )
-        last = self.pass_on()
+        last = self.log_output()
         self.process.wait()
         self.program_log.info("Command exited with return code %s", self.process.returncode)
         return last
 
-    def pass_on(self):
-        """Logs the output line by line and returns the last line, cut soon after it exceeds the XCom limit."""
+    def log_output(self):
+        """Logs the output line by line. Returns the last line; stops extending it once it exceeds the XCom limit."""
         import codecs
 
         decoder = codecs.getincrementaldecoder(self.output_encoding)("backslashreplace")
@@ -221,7 +220,7 @@ class BashOperator(BaseOperator):
         return last_line.rstrip()
 
     def on_kill(self):
-        """Terminates the command; kills it before the task itself is killed."""
+        """Terminates the command; kills it after KILL_AFTER_SECONDS, before the task itself is killed."""
         import signal
         import subprocess
         import threading
@@ -230,7 +229,7 @@ class BashOperator(BaseOperator):
             return
         # The command leads its own process group.
         os.killpg(self.process.pid, signal.SIGTERM)
-        reader = threading.Thread(target=self.pass_on_rest, daemon=True)
+        reader = threading.Thread(target=self.log_remaining_output, daemon=True)
         reader.start()
         try:
             self.process.wait(KILL_AFTER_SECONDS)
@@ -238,9 +237,9 @@ class BashOperator(BaseOperator):
             os.killpg(self.process.pid, signal.SIGKILL)
         reader.join(0.5)
 
-    def pass_on_rest(self):
-        """Logs the remaining output. Reads the descriptor, because the interrupted reader may hold the lock of the
-        file."""
+    def log_remaining_output(self):
+        """Logs the remaining output. Reads the descriptor directly, because the interrupted reader may hold the file
+        object's lock."""
         pipe = self.process.stdout.fileno()
         while chunk := os.read(pipe, 65536):
             for line in chunk.decode(self.output_encoding, errors="backslashreplace").splitlines():
@@ -248,5 +247,5 @@ class BashOperator(BaseOperator):
 
 
 def determine_kwargs(func, args, kwargs):
-    """Selects the `kwargs` that the function takes (Airflow's `operator_helpers`)."""
+    """Selects the `kwargs` that the function accepts, like Airflow's function in `operator_helpers`."""
     return keyword_arguments(func, args, kwargs, kwargs)

@@ -40,13 +40,13 @@ def returns_mapping(function):
 
 
 class Decorated:
-    """Mixin of all decorated operators."""
+    """Mixin of all operators of `@task`."""
 
     def __init__(self, *, python_callable, op_args=(), op_kwargs=None, multiple_outputs=None, dag=None,
                  default_args=None, **others):
         dag = dag or current.dag()
         defaults = effective_defaults(dag, others.get("task_group"), default_args or {})
-        kwargs = complete(python_callable, op_args, dict(op_kwargs or {}), defaults)
+        kwargs = add_default_args(python_callable, op_args, dict(op_kwargs or {}), defaults)
         check_call(python_callable, op_args, kwargs)
         if multiple_outputs is None:
             multiple_outputs = returns_mapping(python_callable)
@@ -73,8 +73,8 @@ def check_call(function, op_args, op_kwargs):
     signatures.check_call(function, op_args, {**context_arguments, **op_kwargs})
 
 
-def complete(function, op_args, op_kwargs, defaults):
-    """Fills in default_args for the function's own parameters, as in Airflow."""
+def add_default_args(function, op_args, op_kwargs, defaults):
+    """Adds `default_args` for the function's own parameters to `op_kwargs`, as in Airflow."""
     parameters = signatures.parameters(function)
     positional_names = list(parameters)[: len(op_args)]
     for name in parameters:
@@ -89,7 +89,7 @@ class DecoratedPython(Decorated, PythonOperator):
 
 
 def unique_task_id(dag, group, task_id):
-    """Returns a free task id: `f`, then `f__1`, `f__2`; each further call of a function is another task."""
+    """Returns an unused task id, because each call of a function creates a task: `f`, then `f__1`, `f__2`."""
     prefixed_id = group.child_id(task_id) if group is not None else task_id
     if dag is None or prefixed_id not in dag.task_dict:
         return task_id
@@ -189,13 +189,13 @@ class TaskFunction:
         return self.map_over(ListOfDicts(kwargs), strict=strict)
 
     def map_over(self, expand_input, strict):
-        # Saves the import for DAG files without mapped tasks.
+        # Imported here, because few DAG files have mapped tasks.
         from leoflow.authoring.mapping.mapped_operator import MappedFunction, split_arguments
 
         operator_arguments = self.operator_arguments()
         operator_arguments.setdefault("multiple_outputs", returns_mapping(self.function))
         base, own = split_arguments(operator_arguments)
-        # Each instance takes missing parameters from default_args.
+        # Parameters that are missing here come from default_args, when an instance is created.
         own.update(python_callable=self.function, op_kwargs=dict(self.partial_kwargs or {}))
         operator = MappedFunction(operator_class=self.operator_class, expand_input=expand_input, partial_kwargs=own,
                               strict=strict, **base)

@@ -2,7 +2,7 @@
 
 <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/operators.html#jinja-templating>
 
-jinja2 is imported only when there is something to render: importing it takes longer than most tasks.
+jinja2 is imported only when a text contains a template: importing it takes longer than most tasks.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Renderer:
         self.context = context
         self.environment = environment
         self.extensions = tuple(getattr(task, "template_ext", ()) or ())
-        # Results of other tasks are values, not templates.
+        # Results of other tasks are values, not templates; they are recognized by identity.
         self.unrendered = {id(value) for value in unrendered}
 
     def jinja(self):
@@ -185,7 +185,7 @@ def render_fields(
 
 
 def takes_context(function):
-    """True for a function that renders a field itself."""
+    """True for a function that computes the value of a field from the context."""
     try:
         names = parameters(function)
     except (TypeError, ValueError):
@@ -208,7 +208,7 @@ def rendered_fields(task: Task) -> dict[str, Any]:
 
 
 def serialised(value, name=""):
-    """Converts a field's value to JSON types; a long one becomes a truncated text."""
+    """Converts a field's value to JSON types; a value longer than LONGEST becomes a truncated text."""
     plain = plain_of(value, name)
     text = str(plain)
     if len(text) <= LONGEST:
@@ -224,7 +224,7 @@ def plain_of(value, name=""):
     if isinstance(value, str):
         return hide(value)
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        # JSON cannot represent them.
+        # JSON cannot represent NaN and infinity.
         return str(value)
     if value is None or isinstance(value, (bool, int, float)):
         return value

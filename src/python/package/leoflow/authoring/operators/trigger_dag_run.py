@@ -64,7 +64,7 @@ class TriggerDagRunOperator(BaseOperator):
             raise AirflowFailException(str(error)) from None
         ti.xcom_push(key="trigger_run_id", value=run_id)
         if self.wait_for_completion and self.deferrable:
-            # Saves the import of asyncio for tasks that do not defer.
+            # Imported here, because it imports asyncio and few tasks defer.
             from leoflow.authoring.triggers import DagStateTrigger
 
             trigger = DagStateTrigger(dag_id=self.trigger_dag_id, states=[*self.allowed_states, *self.failed_states],
@@ -76,7 +76,7 @@ class TriggerDagRunOperator(BaseOperator):
                 return
 
     def execute_complete(self, context, event):
-        """Ends the task once its trigger has seen the run's state; `event` is that of DagStateTrigger."""
+        """Called when the trigger has fired; `event` is the payload of DagStateTrigger."""
         for run_id in event[1]["run_ids"]:
             self._is_complete(event[1][run_id])
 

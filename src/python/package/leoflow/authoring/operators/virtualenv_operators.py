@@ -1,5 +1,4 @@
-"""Operators whose function runs in another Python: in a virtual environment that is created for it, or in an existing
-one.
+"""Operators whose function runs in another Python: in a new virtual environment, or in an existing Python.
 
 <https://airflow.apache.org/docs/apache-airflow-providers-standard/stable/operators/python.html>
 """
@@ -20,7 +19,7 @@ from leoflow.common.exceptions import AirflowException, Unsupported
 from leoflow.common.local_modules import roots_of
 from leoflow.common.masking import hide
 
-# Context values that are plain types.
+# Context values of plain types.
 PLAIN_KEYS = ("ds", "ds_nodash", "expanded_ti_count", "run_id", "task_instance_key_str", "task_reschedule_count", "test_mode",
          "ts", "ts_nodash", "ts_nodash_with_tz")
 # Context values that are times; passed only where pendulum is available.
@@ -33,7 +32,7 @@ def as_list(value):
 
 
 class OtherPythonOperator(PythonOperator):
-    """The base of both kinds of operators."""
+    """The base class of the operators with a new and with an existing Python."""
 
     def __init__(self, *, python_callable, serializer=None, string_args=None, expect_airflow=True, skip_on_exit_code=None,
                  env_vars=None, inherit_env=True, **others):
@@ -76,15 +75,15 @@ class OtherPythonOperator(PythonOperator):
 
     def environment(self):
         variables = dict(os.environ) if self.inherit_env else {}
-        # Its keeper recognizes the processes of this task by the variable.
+        # The task's keeper recognizes the processes of this task by the variable.
         variables.update({name: os.environ[name] for name in ("LEOFLOW_TASK",) if name in os.environ})
         variables.update(self.env_vars or {})
-        # Modules beside the DAG can be imported there, too.
+        # The function can import modules beside the DAG file, as in its task.
         variables["PYTHONPATH"] = os.pathsep.join(filter(None, [variables.get("PYTHONPATH"), *roots_of(self.dag.fileloc)]))
         return variables
 
     def has_pendulum(self):
-        """True when the other Python has pendulum, which the times of the context need."""
+        """True if the other Python has pendulum. Without it, the times of the context are not passed."""
         raise NotImplementedError
 
     def with_python(self, use):
@@ -135,7 +134,7 @@ class PythonVirtualenvOperator(OtherPythonOperator):
     def with_python(self, use):
         if not self.venv_cache_path:
             return virtualenvs.with_temporary(self.venv_spec(), use)
-        # Only environments that are cached need it.
+        # Imported here, because only cached environments need it.
         from leoflow.authoring.variable import Variable
 
         key = str(Variable.get("python_virtualenv_operator_cache_key", ""))

@@ -1,4 +1,4 @@
-"""Virtual environments of single tasks, created by uv: temporary ones, or ones cached in a folder."""
+"""Virtual environments for single tasks, which uv creates in a temporary folder or in a cache folder."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# File that is written last: an environment without it is incomplete.
+# Marker file of a cached environment, written last: an environment without it is incomplete.
 COMPLETE = "install_complete_marker.json"
 # Airflow's logger for virtual environments.
-UTILITY = "airflow.providers.standard.utils.python_virtualenv"
+VENV_LOGGER = "airflow.providers.standard.utils.python_virtualenv"
 
 
 class VenvSpec:
@@ -33,14 +33,14 @@ class VenvSpec:
         self.options = options
         self.index_urls = index_urls
 
-    def described(self, key: str) -> str:
-        """Returns the cache key: equal specifications share an environment. The user changes `key` to force a new
-        one."""
+    def cache_key(self, key: str) -> str:
+        """Returns the text that identifies a cached environment: equal specifications share one. The user changes `key`
+        to force a new environment."""
         return json.dumps({**vars(self), "key": key, "own": sys.version_info[:2]}, sort_keys=True)
 
     def make(self, folder: str) -> str:
-        """Creates the environment in a new folder; returns its Python. Raises AirflowException; uv's output is in the
-        log."""
+        """Creates the environment in a new folder; returns the path of its Python. Raises AirflowException if uv fails;
+        uv's output is in the task's log."""
         program = uv.program()
         system = ["--system-site-packages"] if self.has_system_packages else []
         run([program, "venv", "--quiet", "--no-project", *system, "--python", self.python_version or sys.executable, folder])
@@ -57,14 +57,14 @@ class VenvSpec:
 
 
 def index_variables(urls):
-    """Passes the index URLs as variables, because other users can read arguments and a URL may contain a password."""
+    """Returns the index URLs as variables for uv: other users can read arguments, and a URL may contain a password."""
     if not urls:
         return {}
     return {"UV_DEFAULT_INDEX": urls[0], **({"UV_INDEX": " ".join(urls[1:])} if urls[1:] else {})}
 
 
 def run(command, variables=None):
-    task_log.say("info", UTILITY, f"Executing cmd: {hide(' '.join(command))}")
+    task_log.log_event("info", VENV_LOGGER, f"Executing cmd: {hide(' '.join(command))}")
     environment = {**os.environ, **(variables or {})}
     # uv writes progress to stderr, which the task's log would show as errors.
     code = subprocess.run(command, stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT, env=environment).returncode
@@ -73,21 +73,21 @@ def run(command, variables=None):
 
 
 def cached(spec: VenvSpec, cache: str, key: str) -> str:
-    """Returns the Python of the environment cached in `cache`, after creating it if it is missing or incomplete. A lock
-    makes other tasks wait meanwhile."""
+    """Returns the Python of the environment cached in the folder `cache`; creates a missing or incomplete environment.
+    A file lock makes other tasks wait meanwhile."""
     import fcntl
     import hashlib
 
-    name = f"venv-{hashlib.sha256(spec.described(key).encode()).hexdigest()[:16]}"
+    name = f"venv-{hashlib.sha256(spec.cache_key(key).encode()).hexdigest()[:16]}"
     folder = os.path.join(cache, name)
     os.makedirs(cache, exist_ok=True)
     with open(f"{folder}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         python = os.path.join(folder, "bin", "python")
         if os.path.exists(os.path.join(folder, COMPLETE)) and os.path.exists(python):
-            task_log.say("info", UTILITY, f"Reusing cached Python virtual environment in {folder}")
+            task_log.log_event("info", VENV_LOGGER, f"Reusing cached Python virtual environment in {folder}")
             return python
-        # Left by a task that was killed, or made for a Python that no longer exists.
+        # The folder is the leftover of a killed task, or its Python no longer exists.
         shutil.rmtree(folder, ignore_errors=True)
         try:
             python = spec.make(folder)

@@ -1,5 +1,5 @@
-"""Sensors that wait in Airflow's triggerer. Leoflow has no triggerer, so they use mode `reschedule`, in which they also
-wait without a process."""
+"""Sensors that wait in Airflow's triggerer. Here they use mode `reschedule`, in which they also wait without a process
+of their own."""
 
 from leoflow.authoring.sensors.temporal import DateTimeSensor, TimeDeltaSensor, TimeSensor
 

@@ -1,4 +1,4 @@
-"""Sensors: tasks that wait for a condition, as a process or, in mode `reschedule`, without one.
+"""Sensors: tasks that wait for a condition, in a process or, in mode `reschedule`, without a process.
 
 <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/sensors.html>
 """
@@ -18,12 +18,12 @@ from leoflow.common.exceptions import (
 )
 
 MODES = ["poke", "reschedule"]
-# Seconds. Airflow's time sensors succeed only after their time, not at it.
+# Time added to a wait: Airflow's time sensors succeed only after their time, not exactly at it.
 TICK_SECONDS = 0.001
 
 
 class PokeReturnValue:
-    """The outcome of a poke, and the value that the task then returns."""
+    """The outcome of a poke, and the value that the task returns once the condition is met."""
 
     def __init__(self, is_done, xcom_value=None):
         self.is_done = is_done
@@ -56,7 +56,7 @@ class BaseSensorOperator(BaseOperator):
         if mode not in MODES:
             raise ValueError(f"The mode must be one of {MODES},'{self.dag_id}.{self.task_id}'; received '{mode}'.")
         self.deferrable = deferrable
-        # Leoflow has no triggerer for these: a deferrable sensor is rescheduled, which needs no process either.
+        # A deferrable sensor uses mode `reschedule`, in which it also waits without a process.
         self.mode = "reschedule" if deferrable else mode
         self.exponential_backoff = exponential_backoff
         self.max_wait = None if max_wait is None else duration("max_wait", max_wait)
@@ -73,18 +73,18 @@ class BaseSensorOperator(BaseOperator):
         raise NotImplementedError
 
     def due(self, context):
-        """Returns the time at which the condition becomes true, or None when the sensor cannot know it."""
+        """Returns the time at which the condition becomes true, or None if the sensor does not know it."""
         return None
 
     def known_wait(self):
-        """Returns the condition in a form that the scheduler can check without a process (a time, another run, or a
-        file), or None."""
+        """Returns the condition in a form that the scheduler can check itself (a time, another run, or a file), or
+        None."""
         return None
 
     def execute(self, context):
         ti = context["ti"]
         poke_number = 1
-        # The time that the scheduler has waited already counts.
+        # The timeout includes the time that the scheduler has waited already.
         started_before = self.reschedule or ti.has_waited()
         started_at = ti.first_start() if started_before else datetime.now(timezone.utc)
         process_start = time.monotonic()
@@ -111,8 +111,8 @@ class BaseSensorOperator(BaseOperator):
             poke_number += 1
 
     def _wait_for_due(self, context, interval, run_duration):
-        """Returns the seconds until the next poke. A sensor that knows its due time pokes at that time at the latest; a
-        deferrable one does not poke earlier."""
+        """Returns the seconds until the next poke. A sensor that knows its due time pokes at that time at the latest,
+        or only then if it is deferrable."""
         due = self.due(context)
         if due is None:
             return interval
@@ -137,7 +137,7 @@ class BaseSensorOperator(BaseOperator):
             raise
 
     def _interval(self, started_at, run_duration, poke_number):
-        """Returns the seconds until the next poke, without regard to a due time."""
+        """Returns the seconds until the next poke, ignoring a due time."""
         if not self.exponential_backoff:
             return self.poke_interval
         import hashlib
@@ -150,8 +150,8 @@ class BaseSensorOperator(BaseOperator):
         return max(wait if self.max_wait is None else min(self.max_wait, wait), 0)
 
     def _pokes_in(self, run_duration, started_at):
-        """Computes how often the sensor has poked in `run_duration` seconds, because each poke of a rescheduled sensor is a
-        process of its own."""
+        """Computes how often the sensor has poked in `run_duration` seconds. A rescheduled sensor has no other way to
+        know, because each poke is a new process."""
         poke_number, waited = 1, 0.0
         while True:
             waited += max(self._interval(started_at, waited, poke_number), 1)

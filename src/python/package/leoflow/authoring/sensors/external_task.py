@@ -1,4 +1,4 @@
-"""The sensor that waits for a task or a run of another DAG, and the marker of a task that is waited for."""
+"""ExternalTaskSensor, which waits for a task, a task group or a run of another DAG, and ExternalTaskMarker."""
 
 from datetime import timedelta, timezone
 
@@ -27,7 +27,7 @@ class ExternalTaskSensor(BaseSensorOperator):
     def __init__(self, *, external_dag_id, external_task_id=None, external_task_ids=None, external_task_group_id=None,
                  allowed_states=None, skipped_states=None, failed_states=None, execution_delta=None,
                  execution_date_fn=None, check_existence=False, poll_interval=None, **others):
-        # Airflow's older name of the argument.
+        # `poll_interval` is Airflow's older name of `poke_interval`.
         super().__init__(**others if poll_interval is None else {**others, "poke_interval": poll_interval})
         states = [[str(state) for state in given_states or []] for given_states in (allowed_states, skipped_states, failed_states)]
         self.allowed_states, self.skipped_states, self.failed_states = states[0] or ["success"], states[1], states[2]
@@ -74,8 +74,8 @@ class ExternalTaskSensor(BaseSensorOperator):
         is_plain = all(name is None or isinstance(name, str) and "{" not in name for name in named)
         if not is_plain or self.execution_date_fn is not None or self.check_existence or self.exponential_backoff:
             return None
-        # The scheduler cannot check these: an empty list or a duplicate is an error that the task process reports, and
-        # a delta with months is not a timedelta.
+        # The scheduler cannot check an empty list or a duplicate, for which the task's process reports an error, or a
+        # delta with months, which is not a timedelta.
         if ids is not None and (not ids or len(set(ids)) < len(ids)) or delta is not None and type(delta) is not timedelta:
             return None
         return {

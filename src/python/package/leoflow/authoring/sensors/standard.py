@@ -72,7 +72,7 @@ class FileSensor(BaseSensorOperator):
         import glob
         import os
 
-        # Only a poke needs it; the scheduler checks most files itself.
+        # Imported here, because only a poke needs it and the scheduler checks most files itself.
         from leoflow.authoring.hooks import FSHook
 
         path = os.path.join(FSHook(self.fs_conn_id).get_path(), self.filepath)

@@ -44,7 +44,7 @@ class DateTimeSensor(BaseSensorOperator):
         try:
             due = self.due(None)
         except ValueError:
-            # A template, or an invalid time, which the task process reports.
+            # The text is a template, or an invalid time, which the task's process reports.
             return None
         # The first and last years of the calendar are out of range in some time zones.
         return {"kind": "moment", "at": due.isoformat()} if 1 < due.year < 9999 else None
@@ -73,7 +73,7 @@ class TimeDeltaSensor(BaseSensorOperator):
 
     def due(self, context):
         run = context["dag_run"]
-        # A rendered template is a text; it is a number of minutes.
+        # A rendered template is a text with a number of minutes.
         delta = self.delta if isinstance(self.delta, timedelta) else timedelta(minutes=int(self.delta))
         return (run.data_interval_end or run.run_after) + delta
 

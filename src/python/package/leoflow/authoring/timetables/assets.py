@@ -1,4 +1,4 @@
-"""Schedules by assets together with times."""
+"""AssetOrTimeSchedule: a timetable whose runs are triggered by assets or by another timetable."""
 
 from leoflow.authoring.assets.definitions import condition_of
 from leoflow.authoring.timetables.standard import AssetTriggeredTimetable, BuiltIn
@@ -25,5 +25,5 @@ class AssetOrTimeSchedule(BuiltIn):
     def validate(self):
         self.timetable.validate()
 
-    def described(self):
-        return {"kind": self.kind, "timetable": self.timetable.described()}
+    def to_structure(self):
+        return {"kind": self.kind, "timetable": self.timetable.to_structure()}

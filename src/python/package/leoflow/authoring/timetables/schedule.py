@@ -29,7 +29,8 @@ INTERVALS = Setting("scheduler", "create_cron_data_intervals", False, bool)
 
 
 def timetable_of_schedule(schedule: Any, timezone: tzinfo | None) -> Timetable:
-    """Returns the timetable of a DAG's `schedule` argument, as Airflow's configuration selects it."""
+    """Returns the timetable of a DAG's `schedule` argument. Airflow's settings select between the timetables with and
+    without data intervals."""
     if isinstance(schedule, Timetable):
         return schedule
     if isinstance(schedule, BaseAsset):

@@ -1,5 +1,5 @@
-"""Schedules, in the form that the scheduler reads. Rust computes the due times of the standard timetables; custom
-classes are called for theirs.
+"""Timetables. The scheduler, in Rust, computes the run times of the standard timetables from their stored form, and
+calls custom timetables through `entry/ask.py`.
 
 <https://airflow.apache.org/docs/apache-airflow/stable/authoring-and-scheduling/timetable.html>
 """
@@ -22,7 +22,7 @@ PRESETS = {
     "@quarterly": "0 0 1 */3 *",
     "@yearly": "0 0 1 1 *",
 }
-# Defined by Airflow's cron library, not by Airflow, which shows them as they are.
+# Presets of croniter, Airflow's cron library. Airflow displays them as written.
 LIBRARY_PRESETS = {"@annually": "0 0 1 1 *", "@midnight": "0 0 * * *"}
 
 
@@ -86,13 +86,13 @@ class Timetable:
     def generate_run_id(self, *, run_type, run_after, data_interval, **extra):
         return f"{getattr(run_type, 'value', run_type)}__{run_after.isoformat()}"
 
-    def described(self):
-        """Returns the JSON form that the scheduler stores."""
+    def to_structure(self):
+        """Returns the JSON-compatible form that the scheduler stores."""
         return {"kind": "custom", "class": f"{type(self).__module__}.{type(self).__qualname__}"}
 
 
 class BuiltIn(Timetable):
-    """A standard timetable, whose due times Rust computes."""
+    """A standard timetable, whose run times the scheduler computes."""
 
     kind = None
 
@@ -101,7 +101,7 @@ class BuiltIn(Timetable):
         if not cls.__module__.startswith("leoflow"):
             raise Unsupported(f"a subclass of {cls.__mro__[1].__name__} (extend airflow.timetables.base.Timetable)")
 
-    def described(self):
+    def to_structure(self):
         return {"kind": self.kind}
 
 
@@ -129,11 +129,11 @@ def zone_of(timezone):
     return zone_name(timezone)
 
 
-def whole_seconds(name, value):
+def delta_structure(name, value):
     if isinstance(value, timedelta):
         return value.total_seconds()
     if is_relativedelta(value):
-        return relative(value)
+        return relativedelta_structure(value)
     raise TypeError(f"{name} must be a timedelta, not {type(value).__name__}")
 
 
@@ -141,7 +141,7 @@ def is_relativedelta(value: object) -> bool:
     return type(value).__name__ == "relativedelta"
 
 
-def relative(value):
+def relativedelta_structure(value):
     """Converts a relativedelta to months, which have no fixed length, and seconds."""
     names = ("years", "months", "days", "hours", "minutes", "seconds", "microseconds")
     absolute = ("year", "month", "day", "hour", "minute", "second", "microsecond", "weekday", "leapdays")
@@ -162,15 +162,15 @@ def check_cron(expression):
 class Cron(BuiltIn):
     def __init__(self, cron, timezone):
         self.expression = check_cron(cron)
-        self.shown = cron.strip() if cron.strip().lower() in LIBRARY_PRESETS else self.expression
+        self.displayed = cron.strip() if cron.strip().lower() in LIBRARY_PRESETS else self.expression
         self.timezone = zone_of(timezone)
         self.place = user_line()
 
     @property
     def summary(self):
-        return self.shown
+        return self.displayed
 
-    def described(self):
+    def to_structure(self):
         return {"kind": self.kind, "expression": self.expression, "timezone": self.timezone}
 
 
@@ -182,12 +182,12 @@ class CronTriggerTimetable(Cron):
         self.interval = interval
         self.run_immediately = run_immediately
 
-    def described(self):
-        return {**super().described(), "interval": whole_seconds("interval", self.interval),
-                "run_immediately": immediately(self.run_immediately)}
+    def to_structure(self):
+        return {**super().to_structure(), "interval": delta_structure("interval", self.interval),
+                "run_immediately": run_immediately_value(self.run_immediately)}
 
 
-def immediately(value):
+def run_immediately_value(value):
     return value.total_seconds() if isinstance(value, timedelta) else bool(value)
 
 
@@ -204,8 +204,8 @@ class MultipleCronTriggerTimetable(BuiltIn):
     def summary(self):
         return ", ".join(part.summary for part in self.parts)
 
-    def described(self):
-        return {"kind": self.kind, "parts": [part.described() for part in self.parts]}
+    def to_structure(self):
+        return {"kind": self.kind, "parts": [part.to_structure() for part in self.parts]}
 
 
 class CronDataIntervalTimetable(Cron):
@@ -230,8 +230,8 @@ class Delta(BuiltIn):
         if (now + self.delta) <= now:
             raise AirflowTimetableInvalid(f"schedule interval must be positive, not {self.delta!r}")
 
-    def described(self):
-        return {"kind": self.kind, "delta": whole_seconds("delta", self.delta)}
+    def to_structure(self):
+        return {"kind": self.kind, "delta": delta_structure("delta", self.delta)}
 
 
 class DeltaTriggerTimetable(Delta):
@@ -241,8 +241,8 @@ class DeltaTriggerTimetable(Delta):
         super().__init__(delta)
         self.interval = interval
 
-    def described(self):
-        return {**super().described(), "interval": whole_seconds("interval", self.interval)}
+    def to_structure(self):
+        return {**super().to_structure(), "interval": delta_structure("interval", self.interval)}
 
 
 class DeltaDataIntervalTimetable(Delta):
@@ -265,7 +265,7 @@ class EventsTimetable(BuiltIn):
     def summary(self):
         return self._summary
 
-    def described(self):
+    def to_structure(self):
         return {"kind": self.kind, "dates": [stamp(date) for date in self.event_dates],
                 "restrict_to_events": bool(self.restrict_to_events)}
 

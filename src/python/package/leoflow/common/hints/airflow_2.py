@@ -1,5 +1,5 @@
-"""Modules, names and arguments of Airflow 2 that Airflow 3 no longer has, each with its replacement. The facts are from
-Airflow's release notes, the deprecated import tables of Airflow 2.11, and the modules of Airflow 3.3.
+"""Modules, names and arguments that Airflow 3 removed, each with its replacement. Sources: Airflow's release notes, the
+tables of deprecated imports in Airflow 2.11, and the modules of Airflow 3.3.
 <https://airflow.apache.org/docs/apache-airflow/stable/installation/upgrading_to_airflow3.html>"""
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ import re
 
 from leoflow.common.hints.packages import how_to_add, provider_package
 
-# One replacement per line, followed by the removed modules below `airflow`. A replacement that starts with a small
-# letter is below `airflow.providers`.
+# One replacement per line, then the removed modules below `airflow`. A replacement that does not start with `airflow.`
+# is below `airflow.providers`.
 MOVED = """
     airflow.sdk (Asset, formerly Dataset): datasets datasets.metadata datasets.manager models.dataset
     airflow.sdk (AssetOrTimeSchedule): timetables.datasets
@@ -84,7 +84,7 @@ MOVED = """
     ssh.operators.ssh: contrib.operators.ssh_operator
     zendesk.hooks.zendesk: hooks.zendesk_hook
 """
-# Removed modules and names without a module that replaces them.
+# Removed modules and names that no single module replaces.
 REPLACED = {
     "airflow.contrib": "its operators, hooks and sensors are in provider packages, apache-airflow-providers-…",
     "airflow.sensors.smart_sensor": "use deferrable operators",
@@ -117,7 +117,7 @@ CONTEXT = {
     "yesterday_ds_nodash": "use `macros.ds_format(macros.ds_add(ds, -1), '%Y-%m-%d', '%Y%m%d')`",
     "triggering_dataset_events": "use `triggering_asset_events`",
 }
-# Words in the names of `airflow.contrib` modules, and the providers that have the successors.
+# Words in the names of `airflow.contrib` modules, each with the provider of the successors.
 CONTRIB = {
     "aws": "amazon", "s3": "amazon", "emr": "amazon", "ecs": "amazon", "redshift": "amazon", "sagemaker": "amazon",
     "sns": "amazon", "sqs": "amazon", "gcp": "google", "gcs": "google", "bigquery": "google", "bq": "google",
@@ -132,7 +132,7 @@ CONTRIB = {
 
 
 def replacements() -> dict[str, str]:
-    """Returns the replacement of each moved module, by its whole former name."""
+    """Returns the replacement of each removed module, by the module's full name."""
     table = {}
     for line in MOVED.strip().splitlines():
         new, _, old = line.strip().partition(": ")
@@ -142,11 +142,11 @@ def replacements() -> dict[str, str]:
 
 
 def removed_name(name: str) -> str | None:
-    """Returns what replaces a module or a name of a module that Airflow 3 no longer has, as a sentence; None for any
-    other name."""
+    """Returns a sentence with the replacement of a removed module, or of a removed name in a module; None for any other
+    name."""
     moved = replacements()
     parts = name.split(".")
-    # A name below a removed module, such as a class of it, is removed with it.
+    # A name below a removed module, such as one of its classes, is removed, too.
     for length in range(len(parts), 1, -1):
         part = ".".join(parts[:length])
         if part in moved:
@@ -157,15 +157,15 @@ def removed_name(name: str) -> str | None:
 
 
 def removed_import(names: list[str]) -> str | None:
-    """Returns what replaces the first removed name of an import, of which the first is the module and the others are
-    names in it."""
+    """Returns the replacements of the removed names in an import, or else of its module. `names` are the module and
+    then the imported names, with the module."""
     module, *others = names
     found = [removed_name(name) for name in others if name in REPLACED]
     return "\n".join(found) or removed_name(module)
 
 
 def how_to_get(module):
-    """Returns how to add the provider of a module, unless it needs none."""
+    """Returns a text that explains how to add the provider of a module; empty for a module without a provider."""
     provider = provider_package(module.partition(" ")[0])
     return f" of {provider}: {how_to_add(provider)}" if provider else ""
 
@@ -180,7 +180,7 @@ def contrib_provider(name):
 
 
 def removed_argument(message: str) -> str | None:
-    """Returns what replaces the arguments that the message of a TypeError about a DAG or an operator calls unknown."""
+    """Returns the replacements of the unknown arguments in the message of a TypeError about a DAG or an operator."""
     if re.match(r"(DAG|\w*Operator|\w*Sensor)\b\S* got (an )?unexpected keyword argument", message):
         names = re.findall(r"'(\w+)'", message)
     elif message.startswith("Invalid arguments were passed to "):
@@ -191,7 +191,7 @@ def removed_argument(message: str) -> str | None:
 
 
 def removed_context_key(error: BaseException) -> str | None:
-    """Returns what replaces a key of the context that Airflow 3 no longer has."""
+    """Returns the replacement of a removed context key that an error is about."""
     message = str(error)
     if isinstance(error, KeyError):
         names = error.args[:1]

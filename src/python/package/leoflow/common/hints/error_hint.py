@@ -1,4 +1,4 @@
-"""The hint that follows an error of the user's code."""
+"""Hints for errors of the user's code."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ CANNOT_IMPORT = re.compile(r"cannot import name '(\w+)' from '([\w.]+)'")
 
 
 def hint(error: BaseException) -> str | None:
-    """Returns how to fix an error, where its kind says so, or None. Follows the causes of the error."""
+    """Returns a text that explains how to fix an error, or None. Also looks at the causes of the error."""
     seen: list[BaseException] = []
     while error is not None and error not in seen:
-        found = of_one(error)
+        found = direct_hint(error)
         if found:
             return found
         seen.append(error)
@@ -22,7 +22,7 @@ def hint(error: BaseException) -> str | None:
     return None
 
 
-def of_one(error):
+def direct_hint(error):
     if isinstance(error, ImportError) and error.name:
         return removed_import(error) or misspelt(error) or missing_package(error)
     if isinstance(error, TypeError):
@@ -41,7 +41,7 @@ def removed_import(error):
 
 
 def misspelt(error):
-    """Suggests the most similar name of a module of Airflow."""
+    """Suggests the most similar name in an Airflow module."""
     import difflib
     import sys
 

@@ -1,4 +1,4 @@
-"""Finds a module of the user's own that an import does not find, so that no hint advises a stranger's package of the same
+"""Finds the user's own module that an import did not find. The hint then names this module, not a package of the same
 name."""
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Names that Airflow projects give to their own code. Packages of these names exist, and are not what a project means.
+# Names that Airflow projects often give to their own modules. Packages with these names exist, but are unrelated.
 OWN_NAMES = frozenset((
     "common", "config", "configs", "constants", "custom_operators", "dags", "helpers", "hooks", "include", "jobs", "lib", "libs",
     "modules", "operators", "plugins", "scripts", "sensors", "settings", "shared", "sql", "src", "tasks", "utilities", "utils",
 ))
-# Limits of the search: levels of folders, and folders in all.
-LEVELS, MOST_FOLDERS = 4, 2000
+# Limits of the search: levels of folders, and number of folders.
+LEVELS, MAX_FOLDERS = 4, 2000
 NOT_SEARCHED = frozenset(("node_modules", "site-packages", "venv", "__pycache__"))
 
 
 def describe(error: ImportError, name: str) -> str | None:
-    """Returns where a module of that name is, and how to import it; None if it is nowhere and may be a package."""
+    """Returns a text that says where a module of that name is and how to import it; None if there is no such module and
+    the name may be a package's."""
     file = importing_file(error)
     roots = local_modules.roots_of(file) if file else []
     searched = "the module search path of this file has " + ", ".join(roots)
@@ -45,7 +46,7 @@ def describe(error: ImportError, name: str) -> str | None:
 
 
 def importing_file(error):
-    """Returns the innermost file of the traceback that is below an import folder."""
+    """Returns the innermost file of the traceback outside of `site-packages`, or None."""
     file, frame = None, error.__traceback__
     while frame is not None:
         name = frame.tb_frame.f_code.co_filename
@@ -56,7 +57,7 @@ def importing_file(error):
 
 
 def places(top: str, name: str) -> Iterator[str]:
-    """Yields files and folders below `top` that a module of that name could be, the least nested first."""
+    """Yields the files and folders below `top` that may be a module of that name, the least nested first."""
     folders, count = [top], 0
     for _ in range(LEVELS):
         deeper = []
@@ -72,13 +73,13 @@ def places(top: str, name: str) -> Iterator[str]:
                 elif entry.name[:1] != "." and entry.name not in NOT_SEARCHED and entry.is_dir(follow_symlinks=False):
                     deeper.append(entry.path)
             count += 1
-            if count >= MOST_FOLDERS:
+            if count >= MAX_FOLDERS:
                 return
         folders = deeper
 
 
 def has_python(folder):
-    """True for a folder that has a Python file, in it or in a folder of it."""
+    """True for a folder with a Python file in it or in one of its direct subfolders."""
     try:
         names = sorted(os.listdir(folder))
         return any(name.endswith(".py") for name in names) or any(

@@ -13,12 +13,13 @@ PACKAGE_OF = {
     "PIL": "pillow", "psycopg2": "psycopg2-binary", "serial": "pyserial", "skimage": "scikit-image",
     "sklearn": "scikit-learn", "yaml": "pyyaml", "zmq": "pyzmq",
 }
-# First parts of provider names with two parts, such as `cncf.kubernetes`.
+# First parts of the provider names that have two parts, such as `cncf.kubernetes`.
 IN_TWO_PARTS = ("apache", "atlassian", "cncf", "common", "dbt", "microsoft")
 
 
 def provider_package(name: str) -> str | None:
-    """Returns the provider package that contains a dotted name; None if it belongs to no provider or to Airflow itself."""
+    """Returns the provider package that contains a dotted name; None for a name outside of providers and for the
+    standard provider, which is part of Airflow."""
     names = name.partition("airflow.providers.")[2].split(".")
     length = 2 if names[0] in IN_TWO_PARTS else 1
     if names[0] in ("", "standard") or len(names) < length:
@@ -27,19 +28,19 @@ def provider_package(name: str) -> str | None:
 
 
 def provider_modules(provider):
-    """Returns the loaded modules of a provider. If there are any, the provider is installed."""
+    """Returns the names of the loaded modules of a provider. A provider with a loaded module is installed."""
     name = "airflow.providers." + provider.removeprefix("apache-airflow-providers-").replace("-", ".")
     return {loaded for loaded in sys.modules if f"{loaded}.".startswith(f"{name}.")}
 
 
 def how_to_add(package: str) -> str:
-    """Returns the commands and lines that add a dependency, for each place in which a project may list them."""
+    """Returns a text with the command that adds a dependency, and the lines for each file that may list it."""
     return (f"`leoflow add {package}` in the project's folder, or in its leoflow.yaml\n    dependencies: [{package}]\n"
             "or a line in the requirements.txt, pyproject.toml or `# /// script` block that lists what it depends on")
 
 
 def missing_package(error: ImportError) -> str | None:
-    """Returns a hint that names the package of a missing module, or None."""
+    """Returns a hint that names the package of the missing module, or None for an error with another cause."""
     if not isinstance(error, ModuleNotFoundError) or not error.name:
         return None
     provider = provider_package(imported_names(error)[0])
@@ -57,8 +58,8 @@ def missing_package(error: ImportError) -> str | None:
 
 
 def imported_names(error: ImportError) -> list[str]:
-    """Returns the whole name of the module that an import names, of which the error names only the first missing part,
-    and then the names that it imports from it, with the module."""
+    """Returns the full name of the module in the import that failed (the error names only its first missing part), then
+    the names that it imports from the module, each as `module.name`."""
     import linecache
 
     frame = error.__traceback__
@@ -71,7 +72,8 @@ def imported_names(error: ImportError) -> list[str]:
 
 
 def names_in(line: str, name: str) -> list[str]:
-    """Returns what a line imports from a module whose name begins with `name`; nothing if it imports no such module."""
+    """Parses an import in a line of code: returns the module that is or is below `name`, then the names imported from
+    it, each as `module.name`; an empty list if the line does not name such a module."""
     import re
 
     match = re.search(rf"(?<![\w.]){re.escape(name)}(?:\.\w+)*(?![\w.])", line)

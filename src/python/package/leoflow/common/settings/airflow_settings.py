@@ -1,4 +1,4 @@
-"""Airflow settings with defaults of DAGs and tasks, read from variables `AIRFLOW__SECTION__KEY`, for example in a
+"""Airflow's settings for defaults of DAGs and tasks, read from variables `AIRFLOW__SECTION__KEY`, for example in a
 project's `.env`. <https://airflow.apache.org/docs/apache-airflow/stable/configurations-ref.html>"""
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ TRUE, FALSE = ("t", "true", "1"), ("f", "false", "0")
 
 
 class Setting:
-    """The default of an argument, read from the setting each time it is used."""
+    """The default value of an argument; `value()` reads the setting on each call."""
 
     def __init__(self, section: str, key: str, default: Any, kind: type):
         self.variable = f"AIRFLOW__{section}__{key}".upper()
@@ -47,5 +47,5 @@ READERS = {int: int, bool: boolean, str: str, timedelta: lambda text: timedelta(
 
 
 def setting_or_value(value: Any) -> Any:
-    """Returns the given value, or the setting's value when none was given."""
+    """Returns the value of an argument: the setting's value if the argument still has its default, a Setting."""
     return value.value() if isinstance(value, Setting) else value

@@ -1,5 +1,5 @@
-"""Applies the settings of `leoflow.yaml` to the DAGs of its project. Rust has read and validated the file, but only
-Python knows the DAGs and tasks. Precedence: task, then defaults, then dag.py."""
+"""Applies the settings of `leoflow.yaml` to the DAGs of its project. Rust has read and validated the file; this module
+checks its names of DAGs and tasks. Precedence: `tasks`, then `defaults`, then the DAG file."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ if TYPE_CHECKING:
 
 
 def nearest(name, known):
-    """Returns a hint with the known name that is most similar, if any."""
+    """Returns a hint with the most similar known name, or an empty text."""
     matches = difflib.get_close_matches(name, known, 1, 0.5)
     return f"; did you mean {matches[0]!r}?" if matches else ""
 
 
 def apply(settings: dict[str, Any], dags: list[Any], set_value: Callable[[Any, str, Any], None]) -> None:
-    """`set_value(task, name, value)` sets an attribute of a task; `env` is merged with the task's variables."""
+    """Applies the settings. `set_value(task, name, value)` sets an attribute of a task; for `env`, it merges the value
+    with the task's variables. Raises AirflowException for an unknown DAG or task."""
     file = settings["file"]
     dag_id = settings.get("dag_id")
     if dag_id is not None:
         ids = [dag.dag_id for dag in dags]
-        # A project may have several DAG files; the settings apply to the DAG that they name.
+        # If the settings have a `dag_id`, they apply to this DAG only.
         dags = [dag for dag in dags if dag.dag_id == dag_id]
         if not dags and ids:
             raise AirflowException(f"{file}: dag_id {dag_id!r} is not the DAG of this file, which is {', '.join(ids)}"

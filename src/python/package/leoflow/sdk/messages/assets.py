@@ -22,7 +22,7 @@ class Assets:
             "GetAssetByUri": lambda message: self.asset({"uri": message.uri}),
             "GetAssetsByAlias": self.assets_of_alias,
             "GetAssetEventByAsset": self.events_of_asset, "GetAssetEventByAssetAlias": self.events_of_alias,
-            # The scheduler decides which assets are active; here, all of them are.
+            # The scheduler decides which assets are active; this process reports all of them as active.
             "ValidateInletsAndOutlets": lambda _: make("InactiveAssetsResult", inactive_assets=[]),
         }
 
@@ -70,7 +70,7 @@ def event(row, number):
 
 
 def triggering(row: dict[str, Any]) -> dict[str, Any]:
-    """Converts an event that triggered the task's run."""
+    """Converts a stored event that triggered the task's run to the SDK's form."""
     return {"asset": {"name": row["name"], "uri": row["uri"], "extra": {}}, "extra": row["extra"] or {},
             "timestamp": row["timestamp"], "partition_key": row.get("partition_key"),
             "source_aliases": [{"name": name} for name in row["aliases"]],
@@ -78,7 +78,7 @@ def triggering(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def outlet_events(task: Any, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns the events of each outlet, for the scheduler."""
+    """Returns the events of all outlets in the scheduler's form. `events` are those that the task reported."""
     by_asset = {}
     converted = []
     for reported in events:
@@ -94,12 +94,12 @@ def outlet_events(task: Any, events: list[dict[str, Any]]) -> list[dict[str, Any
     for outlet in task.outlets:
         if not is_asset(outlet):
             continue
-        described = asset_structure(outlet)
-        if "alias" in described:
+        structure = asset_structure(outlet)
+        if "alias" in structure:
             continue
-        named = described.get("asset", described)
+        named = structure.get("asset", structure)
         own_events = [events_of_asset for (name, uri), events_of_asset in by_asset.items()
                       if name == named.get("name", name) and uri == named.get("uri", uri)]
         # One event per partition that the task has produced.
-        converted += [{**described, **event} for event in (own_events[0] if own_events else [{"extra": {}}])]
+        converted += [{**structure, **event} for event in (own_events[0] if own_events else [{"extra": {}}])]
     return converted

@@ -1,5 +1,5 @@
-"""Human-in-the-loop questions of Airflow's SDK. From 3.3 on, such a task ends its process and resumes with the answer;
-before, a trigger polls for the answer."""
+"""Human-in-the-loop questions of Airflow's SDK. From Airflow 3.3 on, a task with a question ends its process and
+resumes with the answer; before, a trigger polls for the answer."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ INPUT = "leoflow_input"
 
 
 class Questions:
-    """Answers the messages about questions. `instance_of` maps Airflow's id of a task instance to its dag_id, run_id,
-    task_id and map_index."""
+    """Answers the SDK's messages about questions. `instance_of` maps Airflow's id of a task instance to a dict with its
+    dag_id, run_id, task_id and map_index."""
 
     def __init__(self, supervisor: Any, instance_of: Callable[[Any], dict[str, Any]]):
         self.supervisor = supervisor
@@ -53,7 +53,7 @@ class Questions:
 
 
 def answer_at_terminal(question: dict[str, Any], deferral: dict[str, Any]) -> dict[str, Any]:
-    """Asks the user at the terminal, in a foreground run; returns what the task resumes with."""
+    """Asks the user at the terminal, in a foreground run; returns `next_method` and `next_kwargs` of the task."""
     lines = [question["subject"], question.get("body") or "", f"options: {', '.join(question['options'])}"]
     sys.stderr.write("".join(f"  {line}\n" for line in lines if line))
     multiple = question.get("multiple")
@@ -73,7 +73,7 @@ def read(prompt):
     sys.stderr.write(f"  {prompt}")
     sys.stderr.flush()
     line = b""
-    # Reads no more than a line: further input is for the next task, which runs in another process.
+    # Reads byte by byte to the end of the line: further input is for the next task, which runs in another process.
     while not line.endswith(b"\n"):
         byte = os.read(0, 1)
         if not byte and not line:
@@ -93,7 +93,7 @@ def parsed(text):
 
 
 def with_answer(kwargs: dict[str, Any] | None) -> Any:
-    """Returns the arguments with which a task resumes; an answer is included as the event that a trigger would send."""
+    """Returns the `next_kwargs` of a task, with an answer included as the event that a trigger would send."""
     if not isinstance(kwargs, dict) or INPUT not in kwargs:
         return kwargs
     event = dict(kwargs[INPUT])

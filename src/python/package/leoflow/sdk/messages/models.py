@@ -1,4 +1,4 @@
-"""Creates messages with the models of the installed SDK; fields that its version does not know are dropped."""
+"""Creates messages with the models of the installed SDK. Omits fields that its version does not know."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def build_model(kind: type, fields: dict[str, Any]) -> Any:
 
 @functools.cache
 def known_fields(kind):
-    """Returns the fields by the names under which they are given, each with its model class, or None."""
+    """Returns the fields of a model by alias or name, each with the model class of its value, or None."""
     return {field.alias or name: model_in(field.annotation) for name, field in kind.model_fields.items()}
 
 

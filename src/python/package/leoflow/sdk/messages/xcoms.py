@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 RETURN = "return_value"
-# Number of a mapped task's values that are fetched with the requested one, because they are usually read in sequence.
+# Number of values of a mapped task that are fetched at once, because a task usually reads them in sequence.
 PREFETCHED_VALUES = 100
 
 
@@ -22,9 +22,9 @@ class XComs:
     def __init__(self, spec: dict[str, Any], supervisor: Any):
         self.spec = spec
         self.supervisor = supervisor
-        # The return value is sent with the result, in one transaction.
+        # The return value, as JSON text by key. It is sent with the result, so that one transaction stores both.
         self.returned = {}
-        # Values of one mapped task, with the index of the first; by dag_id, run_id, task_id and key.
+        # Prefetched values of one mapped task and the index of the first, by dag_id, run_id, task_id and key.
         self.prefetched = {}
 
     def answers(self) -> dict[str, Callable[[Any], Any]]:
@@ -33,14 +33,14 @@ class XComs:
             "GetXComSequenceItem": self.item, "GetXComSequenceSlice": self.slice,
         }
 
-    def taken(self) -> dict[str, str]:
-        """Removes and returns the return value, for the result."""
+    def take_return_value(self) -> dict[str, str]:
+        """Removes and returns the return value, which then becomes part of the result."""
         returned, self.returned = self.returned, {}
         return returned
 
     def flush(self) -> None:
         """Pushes the return value of a task that does not succeed."""
-        for key, text in self.taken().items():
+        for key, text in self.take_return_value().items():
             self.push(key, text)
 
     def is_own(self, message):
@@ -85,7 +85,7 @@ class XComs:
         return make("OKResponse", ok=True)
 
     def pull(self, message, indexes, **window):
-        """Pulls the values at these map indexes, or all. `window` may be `offset` and `limit`."""
+        """Pulls the values at these map indexes, or at all for None. `window` may have `offset` and `limit`."""
         body = {"dag_id": message.dag_id, "run_id": message.run_id, "task_ids": [message.task_id], "key": message.key,
                 "map_indexes": indexes, "include_prior_dates": getattr(message, "include_prior_dates", False), **window}
         return [json.loads(row["value_json"]) for row in self.supervisor.ask("xcoms/pull", body)]
