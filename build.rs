@@ -26,8 +26,8 @@ fn main() {
     let target = env::var("TARGET").expect("cargo sets TARGET");
     println!("cargo:rustc-env=LEOFLOW_TARGET={target}");
     if target.contains("-linux-") {
-        // A non-PIE binary needs no relocations. Each process, one per task, touches about 200 pages less at its
-        // start and has that many fewer private pages.
+        // A non-PIE binary needs no relocations: each process dirties about 200 fewer private pages at its start, and
+        // every task has a process.
         println!("cargo:rustc-link-arg-bins=-no-pie");
     }
 }
@@ -47,7 +47,7 @@ fn docs_pages() -> String {
     let mut files = Vec::new();
     collect(Path::new("docs"), &mut files);
     for file in files.into_iter().filter(|file| file.extension().is_some_and(|extension| extension == "md")) {
-        let name = file.strip_prefix("docs").expect("found below it").with_extension("");
+        let name = file.strip_prefix("docs").expect("collected from docs").with_extension("");
         pages.push((name.to_string_lossy().into_owned(), file));
     }
     pages.sort();
@@ -60,7 +60,7 @@ fn docs_pages() -> String {
     list
 }
 
-/// Source text of a slice of `Picture`s, those that the pages show.
+/// Source text of a slice of `Picture`s: the PNG and SVG files below `docs/`, sorted by name.
 fn docs_pictures() -> String {
     let mut files = Vec::new();
     collect(Path::new("docs"), &mut files);
@@ -69,7 +69,7 @@ fn docs_pictures() -> String {
         |file: &&PathBuf| file.extension().is_some_and(|extension| extension == "png" || extension == "svg");
     let mut list = String::from("&[\n");
     for file in files.iter().filter(is_picture) {
-        let name = file.strip_prefix("docs").expect("found below it").to_string_lossy();
+        let name = file.strip_prefix("docs").expect("collected from docs").to_string_lossy();
         let path = in_package(file);
         writeln!(list, "Picture {{ name: {name:?}, bytes: include_bytes!({path}) }},").expect("write to a string");
     }
@@ -77,13 +77,14 @@ fn docs_pictures() -> String {
     list
 }
 
-/// Source text of the path of a file in the package. It is absolute only when rustc reads it, so that a checkout may move
-/// together with its target folder.
+/// Source text of an expression for the absolute path of a file in the package. rustc evaluates it, so the generated
+/// file stays valid when the checkout and its target folder move.
 fn in_package(file: &Path) -> String {
     format!("concat!(env!(\"CARGO_MANIFEST_DIR\"), {:?})", format!("/{}", file.display()))
 }
 
-/// Hashes everything the binary is built from, so that development builds that differ get different versions.
+/// Hashes the sources, migrations, documentation and `Cargo.lock`, so that different development builds get different
+/// versions.
 fn tree_hash() -> u64 {
     let mut files = Vec::new();
     collect(Path::new("src"), &mut files);
@@ -100,7 +101,7 @@ fn tree_hash() -> u64 {
     hasher.finish()
 }
 
-/// Adds all files in a folder and its subfolders; none if it cannot be read.
+/// Adds all files in a folder and its subfolders, except `__pycache__`; none if the folder cannot be read.
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {

@@ -19,7 +19,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use tracing::{Level, error};
 
-/// Runs the program under whichever of its three names it was called.
+/// Runs the program as `leoflow`, `leoflow-server` or `leoflow-agent`, by the name it was called with.
 pub fn main() -> ExitCode {
     build_info::set(BUILT);
     set_own_name(&program_name().to_string_lossy());

@@ -1,5 +1,6 @@
-//! Leoflow Lite: Airflow-style DAGs on one laptop. The layers are crates in the folders beside this file; each uses
-//! only those below it. This crate joins them to the program.
+//! Leoflow Lite: Airflow-style DAGs on one laptop. The layers are crates in the folders beside this file, from the
+//! bottom up `base`, `postgres`, `python`, `engine`, `processes`, `server`, `lifecycle` and `cli`; each uses only lower
+//! ones. This crate joins them to the program.
 
 pub use leoflow_base::{auth, build_info, components, config, docs, home, protocol, sys, web_ui};
 pub use leoflow_cli as cli;

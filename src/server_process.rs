@@ -1,5 +1,5 @@
-//! The server process, `leoflow server`. It stands here and not among the commands, so that a change of the server does
-//! not compile every command again.
+//! The server process, `leoflow server`. It is not in the crate `cli`, so that a change of the server does not
+//! recompile all commands.
 
 use leoflow_base::protocol::child::Inheritance;
 use leoflow_base::protocol::log;

@@ -1,5 +1,5 @@
-//! The release of this program. The program sets it when it starts, so that a change of any file, which changes the
-//! version of a development build, does not compile this crate again.
+//! The release of this program, set by `entry::main` at the start. As a constant of this crate it would recompile the
+//! crate after every change, because each change gives a development build another version.
 
 use crate::docs::Documentation;
 use std::sync::OnceLock;
@@ -26,7 +26,7 @@ pub struct BuildInfo {
     pub contract: &'static str,
 }
 
-/// Holds in unit tests, where no program has set anything.
+/// The value in unit tests, where nothing calls `set`.
 const UNSET: BuildInfo = BuildInfo {
     version: env!("CARGO_PKG_VERSION"),
     target: "unknown",

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 pub fn template_value(value: &Value) -> TemplateValue {
     match value {
         Value::Null => TemplateValue::from(()),
-        Value::Bool(is) => TemplateValue::from(*is),
+        Value::Bool(flag) => TemplateValue::from(*flag),
         Value::Number(number) => match (number.as_i64(), number.as_f64()) {
             (Some(whole), _) => TemplateValue::from(whole),
             (None, Some(fraction)) => TemplateValue::from(fraction),

@@ -1,4 +1,4 @@
-//! A client of the running server over `run/api.sock`; the socket's owner is admin.
+//! A client of the running server over `run/api.sock`; the server treats the socket's owner as the admin.
 
 use crate::error::Error;
 use hyper::body::Bytes;
@@ -157,7 +157,7 @@ fn error_from_response(status: StatusCode, detail: Value, path: &str) -> Error {
     }
 }
 
-/// The command that lists what the path of a request that found nothing could have named.
+/// Returns the command that lists the valid ids for the path of a request that failed with 404.
 fn list_command(path: &str) -> Option<String> {
     if path.ends_with("/hitlDetails") {
         return Some("leoflow hitl list".to_owned());
@@ -165,7 +165,7 @@ fn list_command(path: &str) -> Option<String> {
     let segments: Vec<&str> = path.split(['/', '?']).filter(|segment| !segment.is_empty()).collect();
     if let Some(position) = segments.iter().position(|segment| ["dagRuns", "runs"].contains(segment)) {
         let dag_id = segments.get(position.checked_sub(1)?)?;
-        // The list of runs is missing only together with the DAG.
+        // A request for the list of runs fails with 404 only if the DAG does not exist.
         if segments.get(position + 1).is_none_or(|next| next.contains('=')) {
             return Some("leoflow dags list".to_owned());
         }

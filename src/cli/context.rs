@@ -69,7 +69,7 @@ impl<'a> Context<'a> {
         format!("http://{}:{port}", config.map_or(Ipv4Addr::LOCALHOST, Config::own_address))
     }
 
-    /// The option that makes a command act on this home; empty for the default instance.
+    /// The option that makes a command act on this home, with a leading blank; empty for the default instance.
     pub(crate) fn instance_option(&self) -> String {
         match instances::name_of(&self.home).as_deref() {
             Some(instances::DEFAULT) => String::new(),
@@ -102,7 +102,7 @@ impl<'a> Context<'a> {
         Ok(answer.is_none_or(|answer| answer == name))
     }
 
-    /// Returns `None` when the user has confirmed already.
+    /// Asks a question and returns the answer; `None` when the user has confirmed already.
     fn ask(&self, question: &str, confirmation: Confirmation) -> Result<Option<String>, Error> {
         if confirmation == Confirmation::Given {
             return Ok(None);

@@ -1,5 +1,5 @@
-//! The life of an instance: its set-up and removal, its backups, its upgrades and the way back. Modules are listed from
-//! the bottom up; `backup`, `contract` and `setup` do not use each other.
+//! Lifecycle of an instance: setup and uninstall, backups, upgrades and rollbacks. `upgrade` uses the other three
+//! modules; `backup`, `contract` and `setup` do not use each other.
 
 pub mod backup;
 

@@ -53,7 +53,7 @@ impl Access {
     }
 
     /// True when Leoflow manages the whole server, not only a database.
-    pub fn is_ours(&self) -> bool {
+    pub fn owns_server(&self) -> bool {
         self.credentials.has_superuser()
     }
 

@@ -23,7 +23,8 @@ fn migrations() -> String {
     names.sort();
     let mut list = String::from("&[\n");
     for name in names {
-        // Paths are absolute only when rustc reads them, so that a checkout may move together with its target folder.
+        // rustc evaluates the absolute path, so the generated file stays valid when the checkout and its target folder
+        // move.
         let include = |path: &Path| {
             format!("include_str!(concat!(env!(\"CARGO_MANIFEST_DIR\"), {:?}))", format!("/{}", path.display()))
         };

@@ -34,7 +34,7 @@ pub enum PgError {
     #[error("the database does not exist")]
     NoDatabase,
     #[error("the connection to the datastore was lost")]
-    Cut,
+    ConnectionLost,
     #[error("the datastore did not answer within {0:?}")]
     Timeout(Duration),
     #[error("{}", describe(.0))]

@@ -4,10 +4,9 @@ use super::PgError;
 use tokio_postgres::Client;
 use tracing::warn;
 
-/// Settings whose value is a list of names, each quoted on its own as `pg_db_role_setting` stores it; one literal would
-/// be a single name. They are those with `GUC_LIST_QUOTE`, as in `variable_is_guc_list_quote` of PostgreSQL's
-/// `pg_dump`.
-const LISTS: [&str; 6] = [
+/// Settings whose value is a list of names (`GUC_LIST_QUOTE`). Each name must be quoted on its own, because a list in
+/// one literal would be a single name. Source: `variable_is_guc_list_quote` of PostgreSQL's `pg_dump`.
+const LIST_SETTINGS: [&str; 6] = [
     "local_preload_libraries",
     "search_path",
     "session_preload_libraries",
@@ -26,7 +25,7 @@ pub async fn copy_attributes(upkeep: &Client, from: &str, to: &str) -> Result<()
         WHERE d.datname = $1::text::name";
     for row in upkeep.query(settings, &[&from]).await? {
         let (role_clause, name, value): (&str, &str, &str) = (row.get(0), row.get(1), row.get(2));
-        let value = if LISTS.contains(&name) { quote_list(value) } else { literal(value) };
+        let value = if LIST_SETTINGS.contains(&name) { quote_list(value) } else { literal(value) };
         let statement =
             format!("ALTER {role_clause} DATABASE {} SET {} TO {value}", identifier(to), setting_name(name));
         apply(upkeep, &statement).await?;
@@ -112,7 +111,7 @@ fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A name with two parts belongs to an extension.
+/// Quotes the name of a setting. One with two parts belongs to an extension.
 fn setting_name(name: &str) -> String {
     name.split('.').map(identifier).collect::<Vec<_>>().join(".")
 }

@@ -6,7 +6,7 @@ use tokio_postgres::{Error, Row};
 
 type Parameters<'a> = &'a [&'a (dyn ToSql + Sync)];
 
-/// Limit of cached statements per connection. The program has fewer, but some are composed in more ways than a
+/// Limit of cached statements per connection. Some statements are composed at run time, in more variants than a
 /// PostgreSQL backend should cache.
 const MAX_STATEMENTS: usize = 200;
 

@@ -57,7 +57,7 @@ fn shown(answer: Option<&str>) -> String {
     answer.map_or_else(|| "NULL".to_owned(), one_line)
 }
 
-/// At most 300 characters of a text, without control characters: it may come from a backup.
+/// Converts a text to one line of at most 300 characters, without control characters: the text may come from a backup.
 fn one_line(text: &str) -> String {
     let words: Vec<&str> =
         text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|w| !w.is_empty()).collect();
@@ -77,7 +77,7 @@ const SETTINGS: &str = "SET LOCAL search_path = public; SET LOCAL timezone = 'UT
     SET LOCAL intervalstyle = 'postgres'; SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex';
     SET LOCAL lc_monetary = 'C'; SET LOCAL lc_numeric = 'C'; SET LOCAL lc_time = 'C';
     SET LOCAL jit = off; SET LOCAL max_parallel_workers_per_gather = 0";
-/// Begins a query: `END` undoes its changes. A subtransaction cannot become writable again.
+/// Runs before each query: `END` undoes its changes, and a read-only subtransaction cannot become writable again.
 const BEGIN: &str = "SAVEPOINT leoflow_invariant; SET LOCAL transaction_read_only = on";
 const END: &str = "ROLLBACK TO SAVEPOINT leoflow_invariant; RELEASE SAVEPOINT leoflow_invariant";
 
@@ -104,8 +104,8 @@ impl Limits {
     }
 }
 
-/// Asks the invariants within the limits. `client` must be in a transaction, which stays usable. Fails only if the
-/// connection does.
+/// Runs the queries of the invariants within the limits. `client` must be in a transaction, which stays usable. Fails
+/// only if the connection does.
 pub async fn ask(client: &impl GenericClient, invariants: &[Invariant], limits: Limits) -> Result<Answers, PgError> {
     let begun = Instant::now();
     let mut answers = Answers::default();
@@ -224,7 +224,7 @@ pub fn sql_checks(answers: &[Answer]) -> String {
     format!("{SETTINGS};\nDO $totals$\nBEGIN\n{checks}END\n$totals$;\n")
 }
 
-/// The invariants of these answers, to ask them again.
+/// The invariants of these answers, to run their queries again.
 pub fn invariants_of(answers: &[Answer]) -> Vec<Invariant> {
     answers.iter().map(|answer| Invariant { name: answer.name.clone(), query: answer.query.clone() }).collect()
 }

@@ -1,5 +1,5 @@
-//! The datastore: PostgreSQL's files, the cluster, and connections. Only this module may assume that Leoflow manages
-//! the server; the rest uses an endpoint and a role.
+//! The datastore: PostgreSQL's files, the cluster, and connections. Only this crate may assume that Leoflow manages
+//! the server; the others use an endpoint and a role.
 
 mod access;
 pub mod cluster;
@@ -37,11 +37,11 @@ pub(crate) const DOWNLOAD_SHA256: &[(&str, &str)] = &[
 /// The application's role and database.
 pub const APPLICATION_ROLE: &str = "leoflow";
 pub const APPLICATION_DATABASE: &str = "leoflow";
-/// For maintenance; never used on restored content.
+/// The role for maintenance; never used on restored content.
 pub const SUPERUSER: &str = "postgres";
 /// Part of the socket's file name; no TCP port is opened.
 pub const SOCKET_PORT: u16 = 5432;
-/// For servers started by others: in a container that may not use the machine's huge pages, touching one kills the
-/// server with SIGBUS, and `try`, the default, does not detect that. Source:
+/// Setting of the servers that initdb and a container start. In a container that may not use the machine's huge pages,
+/// touching one kills the server with SIGBUS, and `try`, the default, does not detect that. Source:
 /// <https://www.postgresql.org/docs/18/runtime-config-resource.html#GUC-HUGE-PAGES>.
 const NO_HUGE_PAGES: &str = "huge_pages=off";

@@ -101,7 +101,7 @@ pub fn is_configured(home: &Home) -> Result<bool, LocationError> {
     })
 }
 
-/// The home's id, or "none", which no home has.
+/// Reads the home's id without creating it; `none`, which no home has, if there is no id or it cannot be read.
 pub fn recorded_home_id(home: &Home) -> String {
     let unrecorded_id = || files::read_text(&home.run().join(HOME_ID), 64).ok().flatten();
     read(home)
@@ -122,7 +122,7 @@ pub fn home_id(home: &Home) -> Result<String, LocationError> {
     if let Some(location) = read(home)? {
         return Ok(location.home_id);
     }
-    // Created before the record if something needs the id first.
+    // The file exists if the id was needed before there was a record.
     if let Some(text) = files::read_text(&path, 64).map_err(io)?.filter(|text| text.len() == 32) {
         return Ok(text);
     }

@@ -1,6 +1,6 @@
-//! A program that simulates another release: all of Leoflow, with the version, public key, more migrations and faults
-//! from a trailer. A test copies the program and appends the trailer: JSON, its length as four little-endian bytes, and
-//! `MARK`.
+//! A program that simulates another release: all of Leoflow, with the version, public key, additional migrations and
+//! faults of a trailer. A test copies the program and appends the trailer: JSON, the JSON's length as four little-endian
+//! bytes, and `MARK`.
 
 use leoflow::BUILT;
 use leoflow::build_info::{self, BuildInfo, MigrationFile};
@@ -28,11 +28,11 @@ fn main() -> ExitCode {
         more_migrations: Box::leak(migrations.into_boxed_slice()),
         ..BUILT
     });
-    // A rehearsal passes `--database`.
+    // The rehearsal of an upgrade passes `--database` to its processes.
     let is_live = !std::env::args().any(|argument| argument == "--database");
     let role = role();
-    let live = if is_live { trailer_json["faults"][format!("live-{role}")].as_str() } else { None };
-    if let Some(fault) = trailer_json["faults"][role].as_str().or(live) {
+    let live_fault = if is_live { trailer_json["faults"][format!("live-{role}")].as_str() } else { None };
+    if let Some(fault) = trailer_json["faults"][role].as_str().or(live_fault) {
         inject_fault(fault);
     }
     leoflow::entry::main()
@@ -84,9 +84,9 @@ fn inject_fault(fault: &str) {
         "answers-500" => answer_500(),
         "dies-when-open" => in_background(|| {
             let mut arguments = std::env::args().skip_while(|argument| argument != "--private-socket");
-            let private = arguments.nth(1);
+            let private_socket = arguments.nth(1);
             // Exits once the server opens its public listeners and removes the private socket.
-            while private.as_ref().is_some_and(|path| std::path::Path::new(path).exists()) {
+            while private_socket.as_ref().is_some_and(|path| std::path::Path::new(path).exists()) {
                 std::thread::sleep(Duration::from_millis(5));
             }
             std::thread::sleep(Duration::from_millis(100));

@@ -32,7 +32,7 @@ impl Cipher {
     pub fn seal(&self, place: &str, secret: &str) -> Vec<u8> {
         let nonce = random::bytes::<NONCE_LENGTH>();
         let payload = Payload { msg: secret.as_bytes(), aad: place.as_bytes() };
-        let sealed = self.0.encrypt(&XNonce::from(nonce), payload).expect("memory is the only limit to encryption");
+        let sealed = self.0.encrypt(&XNonce::from(nonce), payload).expect("the size is below the limit of the cipher");
         [&[FORMAT][..], &nonce, &sealed].concat()
     }
 

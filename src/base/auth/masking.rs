@@ -10,11 +10,12 @@ use std::sync::LazyLock;
 /// Replaces a secret.
 pub const HIDDEN: &str = "***";
 
-/// Airflow's list: a name that contains one of these is sensitive. The Python package has the only copy.
+/// Airflow's list: a name that contains one of these is sensitive. Read from the Python package, which masks by it,
+/// too.
 static SENSITIVE: LazyLock<Vec<&str>> = LazyLock::new(|| {
     let text = include_str!("../../python/package/leoflow/common/masking.py");
     let list = text.split_once("SENSITIVE = \"\"\"").and_then(|(_, rest)| rest.split_once("\"\"\""));
-    // Without the list every name would be sensitive.
+    // If the list is missing, every name is sensitive: each contains the empty text.
     list.map_or_else(|| vec![""], |(names, _)| names.split_whitespace().collect())
 });
 
@@ -55,8 +56,8 @@ impl Masker {
         }
     }
 
-    /// Adds the texts in a value that are sensitive by their own key, or by the key of a list around them; `name` is
-    /// the key of the value itself.
+    /// Adds the strings in `value` whose key is sensitive; `name` is the key of `value` itself. An item of a list has
+    /// the key of the list.
     pub fn add_named(&mut self, name: &str, value: &Value) {
         match value {
             Value::Object(object) => object.iter().for_each(|(name, value)| self.add_named(name, value)),
@@ -66,7 +67,7 @@ impl Masker {
         }
     }
 
-    /// Adds every text in a value that is secret as a whole.
+    /// Adds every string in `value`, all of which is secret.
     pub fn add_texts(&mut self, value: &Value) {
         match value {
             Value::Object(object) => object.values().for_each(|value| self.add_texts(value)),
@@ -80,7 +81,8 @@ impl Masker {
         self.forms.is_empty()
     }
 
-    /// Length of the longest form, bytes. A text that is split may end with the beginning of a secret of that length.
+    /// Length of the longest form, bytes. A caller that masks a text in pieces must keep this much of each piece for
+    /// the next one, because a secret may continue there.
     pub fn longest(&self) -> usize {
         self.longest
     }
@@ -127,8 +129,8 @@ impl Masker {
     }
 }
 
-/// The secret as is, percent-encoded (also lower-case, and with `+` for blanks), escaped for JSON with and without
-/// Unicode escapes, once and as part of a text in JSON, and as Python's `repr()` and `ascii()` show it and its bytes.
+/// All forms of a secret: as is; percent-encoded, also in lower case and with `+` for blanks; escaped for JSON once and
+/// twice, with and without Unicode escapes; and as Python's `repr()`, `ascii()` and `repr()` of its bytes.
 fn forms(secret: &str) -> BTreeSet<String> {
     let percent_encoded = encode(secret);
     let json = json_form(secret);
@@ -152,7 +154,7 @@ fn forms(secret: &str) -> BTreeSet<String> {
     all.extend(in_json_text);
     for escape in [python_repr, python_ascii, python_bytes] {
         let form: String = secret.chars().map(escape).collect();
-        // repr() chooses the quotes by what else is in the text, and escapes those that it uses.
+        // repr() chooses the kind of quotes from the whole text and escapes that kind, so both forms are possible.
         all.extend([form.replace('\'', "\\'"), form]);
     }
     all.into_iter().filter(|form| !form.is_empty()).collect()

@@ -1,16 +1,18 @@
 //! Slows down password guessing. Each source of attempts has its own throttle, so one attacker delays no one else.
 //! Attempts from this machine are delayed, not refused: the right password succeeds after the pause, even while an
-//! attacker's attempts wait too. Attempts from the network, which `host` must allow, are refused during a long pause.
+//! attacker's attempts wait too. The `host` setting may allow attempts from the network; they are refused while more
+//! than a second of their pause remains.
 
 use std::time::{Duration, Instant};
 
-/// Failures after which attempts are still not delayed.
+/// Number of failures before attempts are delayed.
 const FREE_FAILURES: u32 = 5;
-/// The pause before the first attempt that is delayed; each failure doubles it, up to the longest.
+/// The first pause; each further failure doubles it, up to the limits below.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
-/// Of attempts from this machine; also the longest that an attempt is held back instead of being refused.
+/// Longest pause of attempts from this machine. Also the longest delay of a network attempt; one that would wait longer
+/// is refused.
 const LONGEST_LOCAL_PAUSE: Duration = Duration::from_secs(1);
-/// Of attempts from one address of the network.
+/// Longest pause of attempts from one network address.
 const LONGEST_REMOTE_PAUSE: Duration = Duration::from_secs(5 * 60);
 /// Failures are forgotten after this time without another one.
 const FORGET_AFTER: Duration = Duration::from_secs(15 * 60);
@@ -22,12 +24,12 @@ pub enum Origin {
     Network,
 }
 
-/// What happens to the next attempt.
+/// How the next attempt is treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Slowdown {
-    /// It is checked after this time.
+    /// The password is checked after this time.
     Delay(Duration),
-    /// It is refused; the next one is accepted after this time.
+    /// The attempt is refused without a check; attempts are accepted again after this time.
     Refuse(Duration),
 }
 

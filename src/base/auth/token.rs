@@ -13,7 +13,7 @@ pub const LIFETIME_SECONDS: i64 = 24 * 60 * 60;
 const HEADER: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
 /// Bytes; longer tokens are rejected.
 const MAX_LENGTH: usize = 4096;
-/// How far in the future a token may be issued: the clock may have been set back a little since. Seconds.
+/// Seconds by which `iat` may be in the future: the clock may have been set back since.
 const CLOCK_LEEWAY: i64 = 60;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,7 +37,7 @@ pub struct Claims {
 /// Who may present a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bearer {
-    /// Whoever has it: a token for programs, or the session of a browser on another machine.
+    /// Anyone who has it: a token for programs, or the session of a browser on another machine.
     Any,
     /// Only processes of this user of this machine.
     Uid(u32),

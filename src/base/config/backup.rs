@@ -22,7 +22,7 @@ pub struct BackupSettings {
     pub max_bytes: u64,
     /// Maximum size of task logs in a backup, in bytes, newest first.
     pub task_logs_bytes: u64,
-    /// Public keys that backups are encrypted to; empty turns encryption off.
+    /// Public keys that backups are encrypted to. Without them and a passphrase, backups are not encrypted.
     pub recipients: Vec<Recipient>,
     /// Passphrase for encryption, as an alternative to `recipients`.
     pub passphrase: Option<SecretReference>,

@@ -8,7 +8,7 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cadence {
     Off,
-    /// In the local time zone. A time that passed while the machine slept or was off is caught up once after it wakes.
+    /// In the local time zone. If the machine slept or was off at a due time, the job runs once after it wakes.
     Cron(String),
     /// Time while the machine is awake and Leoflow runs, for laptops that are never awake at a fixed hour.
     Awake(Duration),

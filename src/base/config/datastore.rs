@@ -190,7 +190,7 @@ impl ExternalUrl {
         self.tls == Tls::Off && !self.address.is_local()
     }
 
-    /// Splits a URL into the URL without its TLS parameters and their meaning; `None` when it has none.
+    /// Splits a URL into the URL without its TLS parameters and the TLS setting; `None` when the default applies.
     fn split_tls(text: &str) -> Result<(String, Option<Tls>), &'static str> {
         let Some((before, parameters)) = text.split_once('?') else { return Ok((text.to_owned(), None)) };
         let (mut mode, mut authorities, mut server_parameters) = (None, None, Vec::new());
@@ -215,7 +215,7 @@ impl ExternalUrl {
             Some("verify-full") => Some(Tls::Verified { authorities }),
             None if authorities.is_some() => Some(Tls::Verified { authorities }),
             None => None,
-            // The modes in between encrypt without authenticating the server.
+            // The other modes do not verify both the server's certificate and its name.
             Some(_) => return Err(SSLMODE),
         };
         let url_without_tls = if server_parameters.is_empty() {
@@ -232,7 +232,7 @@ impl ExternalUrl {
     }
 }
 
-/// Shows the URL without its password; parsed again it names the same database.
+/// Shows the URL without its password and TLS parameters; parsed again it names the same database.
 impl fmt::Display for ExternalUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let encoded = |text: &str| utf8_percent_encode(text, RESERVED).to_string();

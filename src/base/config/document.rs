@@ -1,4 +1,4 @@
-//! Parses the file into a mapping and finds the line of a key.
+//! Parses a settings file into a mapping and finds the line of a key.
 
 use serde_yaml::{Mapping, Value};
 
@@ -53,7 +53,7 @@ pub fn line_of(text: &str, key: &str) -> usize {
     text.lines().position(|line| key_on(line) == Some(key)).map_or(0, |index| index + 1)
 }
 
-/// Line of a key inside a top-level mapping; the line of the outer key if both share one.
+/// Line of a key inside a top-level mapping; the line of the outer key if no line below it sets `subkey`.
 pub fn line_of_subkey(text: &str, outer: &str, subkey: &str) -> usize {
     let outer_line = line_of(text, outer);
     let nested_lines = text.lines().enumerate().skip(outer_line).take_while(|(_, line)| key_on(line).is_none());

@@ -1,5 +1,5 @@
-//! Changes keys in the text and keeps comments, order and unknown keys. An editor of YAML trees makes the change;
-//! parsing the result verifies it.
+//! Changes keys in the text of a settings file and keeps comments, order and unknown keys. An editor of YAML trees
+//! makes the change; parsing the result verifies it.
 
 use super::document::{Problem, to_mapping};
 use serde_yaml::Value;
@@ -14,8 +14,8 @@ pub enum EditError {
     CannotChange(String),
 }
 
-/// Sets top-level keys to scalars or mappings of scalars. Verifies that the result differs from `text` in those keys
-/// only.
+/// Sets each top-level key to a scalar, a list of strings or a mapping. Verifies that the result differs from `text` in
+/// those keys only.
 pub fn set_keys(text: &str, changes: &[(&str, Value)]) -> Result<String, EditError> {
     let mut expected = to_mapping(text).map_err(EditError::Invalid)?;
     let mut result = text.to_owned();
@@ -76,7 +76,7 @@ fn checked(text: String, expected: &serde_yaml::Mapping, key: &str) -> Result<St
 fn set_key(text: &str, key: &str, value: &Value, current: Option<&serde_yaml::Mapping>) -> Option<String> {
     let file = YamlFile::from_str(text).ok()?;
     let Some(mapping) = file.document().and_then(|document| document.as_mapping()) else {
-        // A text of only comments has no tree to edit, so the key is set in another one and appended.
+        // A text of only comments has no tree to edit, so the key is set in another document and appended.
         const TREE: &str = "_: 0\n";
         let newline = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
         return Some(format!("{text}{newline}{}", set_key(TREE, key, value, None)?.strip_prefix(TREE)?));
@@ -125,7 +125,7 @@ fn put(mapping: &Mapping, key: &str, value: &Value) -> Option<()> {
             mapping.set(key, YamlFile::from_str(&text).ok()?.document()?.as_mapping()?.get_sequence("_")?);
         }
         Value::Mapping(entries) => {
-            // Removed first: a block mapping in its place cannot be edited into one line.
+            // Removed first: the editor cannot replace a block mapping by a mapping on one line.
             mapping.remove(key);
             mapping.set(key, on_one_line(entries)?.document()?.as_mapping()?.get_mapping("_")?);
         }

@@ -21,7 +21,7 @@ pub struct EnvironmentSettings {
     pub exclude_newer: Option<String>,
 }
 
-/// Removes the environment settings from loaded settings; the rest applies to the tasks.
+/// Removes the environment settings from loaded settings and returns them; the rest applies to the tasks.
 pub fn take_environment(settings: &mut Value) -> EnvironmentSettings {
     let keys = [
         "python_version",

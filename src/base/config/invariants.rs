@@ -27,7 +27,7 @@ impl Invariant {
         (1..=NAME_LIMIT).contains(&name.len()) && name.trim() == name && name.bytes().all(is_allowed)
     }
 
-    /// True for texts of a query's size; only PostgreSQL knows whether it is one.
+    /// True for a text that may be a query: not empty, no NUL, within the limit. Only PostgreSQL can check its syntax.
     pub fn is_query(query: &str) -> bool {
         !query.trim().is_empty() && query.len() <= QUERY_LIMIT && !query.contains('\0')
     }
@@ -44,7 +44,7 @@ impl Invariant {
     }
 }
 
-/// Parses the mapping of a command line or a variable.
+/// Parses a mapping from the command line or an environment variable.
 pub(super) fn mapping_of(text: &str) -> Option<Mapping> {
     serde_yaml::from_str::<Value>(text).ok()?.as_mapping().cloned()
 }

@@ -76,18 +76,18 @@ impl Deprecated {
         numbers(version) >= numbers(self.removed_in)
     }
 
-    /// The warning, or from the removal on the refusal.
+    /// Returns the warning, or as an error the refusal of a version that no longer reads the old name.
     pub fn notice(&self, version: &str) -> Result<String, String> {
         let Self { name, replacement, removed_in } = self;
         if self.is_removed_in(version) {
-            Err(format!("{name} was renamed in {removed_in}: use {replacement}"))
+            Err(format!("{name} was removed in {removed_in}: use {replacement}"))
         } else {
             Ok(format!("{name} is deprecated, use {replacement}; {name} works until version {removed_in}"))
         }
     }
 }
 
-/// Major, minor and patch of a version; what is missing or not a number counts as 0.
+/// Major, minor and patch of a version; a missing or invalid number counts as 0.
 fn numbers(version: &str) -> [u64; 3] {
     let core = version.split(['-', '+']).next().unwrap_or_default();
     let mut numbers = core.split('.').map(|number| number.parse().unwrap_or(0));

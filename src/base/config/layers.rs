@@ -42,7 +42,7 @@ pub fn load(path: &Path) -> Result<Option<Loaded>, ConfigError> {
     read_file(path)?.map(|loaded| apply_overrides(loaded, path, env_vars::text)).transpose()
 }
 
-/// Loads the settings without this process's variables, for a home that they are not meant for.
+/// Loads the settings without this process's variables, which do not apply to an instance that another process runs.
 pub fn load_files(path: &Path) -> Result<Option<Loaded>, ConfigError> {
     read_file(path)?.map(|loaded| apply_overrides(loaded, path, |_| None)).transpose()
 }
@@ -54,8 +54,8 @@ pub fn load_with_secrets(path: &Path) -> Result<Option<Loaded>, ConfigError> {
     Ok(Some(loaded))
 }
 
-/// Checks that a process whose environment variables `variables` returns could read the settings and all their secrets.
-/// With `None` its environment is unknown, and secrets in variables are not checked.
+/// Checks that a process with the environment `variables` could read the settings and all their secrets. With `None`
+/// the environment is unknown, and secrets in variables are not checked.
 pub fn check_for_process(path: &Path, variables: Option<&Environment>) -> Result<(), ConfigError> {
     let variable = |name: &str| variables?.get(name).filter(|value| !value.is_empty()).cloned();
     let Some(loaded) = read_file(path)? else { return Ok(()) };
@@ -86,10 +86,10 @@ pub(super) fn load_text_with_secrets(path: &Path, text: &str) -> Result<Loaded, 
     Ok(loaded)
 }
 
-/// Lists the files that override the one at `path`, in order of precedence.
+/// Lists the files that override the one at `path`, from lowest to highest precedence.
 fn override_files(path: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     let folder = path.parent().unwrap_or(path);
-    config_files::over(path).map_err(|source| ConfigError::Io { path: folder.to_owned(), source })
+    config_files::override_files(path).map_err(|source| ConfigError::Io { path: folder.to_owned(), source })
 }
 
 /// Lists the problems of each file on its own; if there are none, those of the combined settings.
@@ -149,7 +149,8 @@ fn apply_overrides(
     Ok(loaded)
 }
 
-/// The variable of the setting's former name, with a warning. From the removal on it is an error that names the new one.
+/// Returns name and value of the variable with the setting's deprecated name, and adds a warning. An error if this
+/// version no longer reads that name.
 fn deprecated_variable(
     setting: &Setting,
     variable: impl Fn(&str) -> Option<String>,
@@ -194,7 +195,7 @@ fn record_origins(origins: &mut Origins, path: &Path, text: &str, mapping: &Mapp
         let mut add =
             |name: String, line: usize| origins.insert(name, Origin::File { path: path.to_owned(), line: line.max(1) });
         match value.as_mapping() {
-            Some(subkey) => subkey.keys().filter_map(Value::as_str).for_each(|subkey| {
+            Some(nested) => nested.keys().filter_map(Value::as_str).for_each(|subkey| {
                 add(format!("{key}.{subkey}"), line_of_subkey(text, key, subkey));
             }),
             None => drop(add(key.to_owned(), line_of(text, key))),

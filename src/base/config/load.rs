@@ -67,7 +67,7 @@ pub struct Loaded {
     pub(super) mapping: Mapping,
     /// Warnings about each override file.
     pub override_warnings: Vec<(PathBuf, Vec<Problem>)>,
-    /// Origin of each value; empty if only one file was read.
+    /// Origin of each value; empty if the overrides were not applied.
     pub origins: Origins,
 }
 
@@ -194,7 +194,7 @@ const HIDDEN_VALUES: [&str; 7] = [
 ];
 
 impl From<&Mapping> for Config {
-    /// Expects a mapping that has passed `check`; a value that has not counts as missing.
+    /// Expects a mapping that has passed `check`; an invalid value counts as missing.
     fn from(mapping: &Mapping) -> Self {
         let text = |key: &str| mapping.get(key).and_then(Value::as_str).map(str::to_owned);
         let number = |key: &str| mapping.get(key).and_then(Value::as_u64);
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_renamed_key_of_a_mapping_works_with_a_warning_until_it_is_removed() {
+    fn renamed_subkeys_work_with_a_warning_until_removed() {
         let text = "port: 1\nupgrade:\n  keep_versions: 2\n  contract_after: 90m\n";
         let loaded = parse(text, DEPRECATED).unwrap();
         assert_eq!(loaded.config.upgrade.cleanup_after.as_secs(), 5400);
@@ -287,7 +287,7 @@ mod tests {
             (problems.len(), warnings.len(), problems.first().map(|problem| problem.message.clone()))
         };
         assert_eq!(rename("0.2.9+abc"), (0, 1, None));
-        let message = "upgrade.contract_after was renamed in 0.3.0: use upgrade.cleanup_after";
+        let message = "upgrade.contract_after was removed in 0.3.0: use upgrade.cleanup_after";
         for version in ["0.3.0-rc.1", "0.3.0", "0.10.0", "1.0.0"] {
             assert_eq!(rename(version), (1, 0, Some(message.to_owned())), "{version}");
         }

@@ -39,7 +39,7 @@ pub use overdue::Overdue;
 pub use recipient::{Recipient, SecretReference};
 pub use renamed::with_new_names;
 pub use settings::{SECRETS, SETTINGS, Setting, SettingError};
-pub use update::{UpdateError, exchange, refer_secret, replace, rewrite, update};
+pub use update::{UpdateError, exchange, replace, rewrite, set_secret_reference, update};
 pub use upgrade::{Channel, UpgradeSettings};
 
 /// Name of the instance, or the default name.

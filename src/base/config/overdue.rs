@@ -9,7 +9,7 @@ use std::time::Duration;
 /// Limits of the tolerated delay of a job, which is half of its interval.
 const MIN_DELAY: SignedDuration = SignedDuration::from_mins(5);
 const MAX_DELAY: SignedDuration = SignedDuration::from_hours(1);
-/// Maximum run time of a job, from `protocol::own_command::LONG`.
+/// Maximum run time of a job: `protocol::own_command::LONG` (6 hours) and some tolerance.
 const MAX_RUN_TIME: SignedDuration = SignedDuration::from_hours(7);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,11 +35,11 @@ impl fmt::Display for Overdue {
 impl BackupSettings {
     /// Lists the overdue jobs of an instance running since `running_since`. A failed job is not overdue: its error is
     /// reported instead.
-    pub fn overdue(&self, known: Option<&Upkeep>, running_since: Timestamp, now: &Zoned) -> Vec<Overdue> {
+    pub fn overdue(&self, record: Option<&Upkeep>, running_since: Timestamp, now: &Zoned) -> Vec<Overdue> {
         let jobs = [(Kind::Backup, &self.schedule), (Kind::Verification, &self.verify)];
         let overdue = jobs.into_iter().filter_map(|(kind, cadence)| {
-            let overdue_since = match known {
-                Some(known) => overdue_since(cadence, known.job(kind), running_since, now)?,
+            let overdue_since = match record {
+                Some(record) => overdue_since(cadence, record.job(kind), running_since, now)?,
                 // The server writes the record at its start.
                 None => overdue_without_record(cadence, running_since, now)?,
             };
@@ -49,7 +49,7 @@ impl BackupSettings {
     }
 }
 
-/// Start of the instance, if the record should exist by now.
+/// Start of the instance, if the server should have written the record by now.
 fn overdue_without_record(cadence: &Cadence, running_since: Timestamp, now: &Zoned) -> Option<Timestamp> {
     let is_late = now.timestamp().duration_since(running_since) > MIN_DELAY;
     (is_late && *cadence != Cadence::Off).then_some(running_since)

@@ -1,6 +1,6 @@
 //! The keys of `leoflow.yaml`, for the check of the file and for the reference page.
 
-/// A key: its name, what it holds, and what it does.
+/// A key: its name, the type of its value, and its description.
 #[derive(Debug)]
 pub struct ProjectKey {
     pub name: &'static str,

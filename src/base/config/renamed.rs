@@ -5,8 +5,8 @@ use super::edit::{EditError, remove_key, remove_subkey, set_keys};
 use super::keys::{DEPRECATED, Deprecated};
 use serde_yaml::{Mapping, Value};
 
-/// The text with new names in place of deprecated ones, also of those that this version no longer reads: the text of a
-/// backup may be older than the removal.
+/// Replaces deprecated names in `text`, also those that this version no longer reads: the `config.yaml` in a backup may
+/// be older than their removal.
 pub fn with_new_names(text: &str) -> Result<String, EditError> {
     let Ok(mut mapping) = to_mapping(text) else { return Ok(text.to_owned()) };
     let mut renamed = text.to_owned();

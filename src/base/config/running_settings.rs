@@ -1,4 +1,4 @@
-//! `run/in-force.json`: the settings that the running server started with, of those that need a restart to take effect.
+//! `run/in-force.json`: the values at the server's start of the settings that take effect only after a restart.
 
 use super::settings::{SETTINGS, Setting};
 use super::{Loaded, Origin};
@@ -22,7 +22,7 @@ fn settings() -> impl Iterator<Item = &'static Setting> {
 fn values(loaded: &Loaded) -> Values {
     let is_from_file = |setting: &&Setting| !is_from_variable(loaded, setting.name);
     let value = |setting: &Setting| {
-        // A default that is written out counts as unchanged.
+        // An unset value equals its default, so writing the default into the file changes nothing.
         setting.value_in(loaded).or_else(|| setting.is_value.then(|| setting.default.to_owned()))
     };
     settings().filter(is_from_file).map(|setting| (setting.name.to_owned(), value(setting))).collect()
@@ -33,8 +33,8 @@ pub fn record(home: &Home, loaded: &Loaded) -> io::Result<()> {
     files::write_atomic(&home.running_settings(), &serde_json::to_vec(&values(loaded))?, 0o600)
 }
 
-/// Records the address of the supervisor, which a restart of its children does not change; removes the record if a
-/// variable sets it.
+/// Records the address that the supervisor listens on; a restart of its children does not change it. Removes the record
+/// if an environment variable sets the address.
 pub fn record_host(home: &Home, host: Ipv4Addr, loaded: &Loaded) -> io::Result<()> {
     match is_from_variable(loaded, "host") {
         true => files::remove_any(&home.host()),

@@ -139,8 +139,8 @@ pub const SETTINGS: &[Setting] = &[
     ),
 ];
 
-/// Keys whose values are never shown or set one by one, each with the command that changes it. A reference to the place
-/// of the secret can be set.
+/// Keys whose values are never shown, each with the text that says how to change it. They can only be set to a
+/// reference (`file:` or `env:`) to the secret.
 pub const SECRETS: &[(&str, &str)] = &[
     ("admin_password_hash", "leoflow lite reset-password"),
     ("jwt_secret", "`leoflow lite reset-password` and a restore generate a new one, which ends all sessions"),
@@ -189,7 +189,7 @@ impl Setting {
             (outer, Some(subkey)) => mapping.get(outer)?.get(subkey)?.clone(),
         };
         match value {
-            // A password is not shown.
+            // Shows the URL without its password.
             Value::String(text) if self.name == "datastore.url" => {
                 Some(DatastoreSetting::parse(&text).map_or(text, |setting| setting.to_string()))
             }

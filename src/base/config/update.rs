@@ -1,5 +1,5 @@
-//! Changes the file on disk. Holds a lock, because a login that renews a password hash and a password reset may run at
-//! the same time and must not overwrite each other.
+//! Changes `config.yaml` on disk. Holds a lock, because a login that renews a password hash and a password reset may
+//! run at the same time and must not overwrite each other.
 
 use super::layers::{load_text, load_text_with_secrets};
 use super::{
@@ -60,7 +60,7 @@ pub fn rewrite(home: &Home, change: impl FnOnce(&str) -> Result<String, SettingE
 
 /// Replaces a secret in the file by a reference to the place that contains it. The secret must be readable there, and
 /// an encryption key must be the present one, because another cannot decrypt what is stored.
-pub fn refer_secret(home: &Home, name: &str, reference: &SecretReference) -> Result<(), UpdateError> {
+pub fn set_secret_reference(home: &Home, name: &str, reference: &SecretReference) -> Result<(), UpdateError> {
     let path = home.config();
     if !path.exists() {
         return Err(UpdateError::Missing(path));
@@ -76,8 +76,8 @@ pub fn refer_secret(home: &Home, name: &str, reference: &SecretReference) -> Res
     write(home, &changed)
 }
 
-/// Replaces the whole file by another state of this or another instance. Sessions ended by a password reset stay ended:
-/// the epoch does not decrease while the secret stays.
+/// Replaces the whole file in a restore or its undo. Sessions ended by a password reset stay ended: `session_epoch`
+/// does not decrease while `jwt_secret` is the same.
 pub fn exchange(home: &Home, text: &str) -> Result<(), UpdateError> {
     let _lock = lock(home)?;
     // Compares the secret itself, not its reference.
@@ -181,12 +181,12 @@ mod tests {
             SecretReference::File(file)
         };
         let missing = SecretReference::File(folder.path().join("missing"));
-        assert!(refer_secret(&home, "jwt_secret", &missing).is_err());
-        assert!(refer_secret(&home, "jwt_secret", &place("short", "x")).is_err());
-        refer_secret(&home, "jwt_secret", &place("other", &other)).unwrap();
-        let error = refer_secret(&home, "encryption_key", &place("other", &other)).unwrap_err().to_string();
+        assert!(set_secret_reference(&home, "jwt_secret", &missing).is_err());
+        assert!(set_secret_reference(&home, "jwt_secret", &place("short", "x")).is_err());
+        set_secret_reference(&home, "jwt_secret", &place("other", &other)).unwrap();
+        let error = set_secret_reference(&home, "encryption_key", &place("other", &other)).unwrap_err().to_string();
         assert!(error.contains("is not where the present encryption key is"), "{error}");
-        refer_secret(&home, "encryption_key", &place("same", &key)).unwrap();
+        set_secret_reference(&home, "encryption_key", &place("same", &key)).unwrap();
         let loaded = load_with_secrets(&home.config()).unwrap().unwrap();
         assert!(loaded.text.starts_with("# mine\njwt_secret: file:/"), "{}", loaded.text);
         assert_eq!(loaded.config.jwt_secret.as_deref(), Some(other.as_str()));

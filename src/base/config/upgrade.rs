@@ -40,9 +40,9 @@ pub struct UpgradeSettings {
     pub keep_versions: u64,
     /// How long the database copy from before an upgrade is kept.
     pub keep_snapshot: Duration,
-    /// Delay before contract migrations are applied, counted from the first sight of the release.
+    /// Delay before contract migrations are applied, counted from the time that each was first seen.
     pub cleanup_after: Duration,
-    /// Maximum time that requests wait during an upgrade of a running instance before it is undone.
+    /// Maximum time that requests wait during an upgrade of a running instance before the upgrade is undone.
     pub max_pause: Duration,
 }
 

@@ -5,7 +5,7 @@ use super::{CONTENTS, Documentation, Page};
 use pulldown_cmark::{CowStr, Event, HeadingLevel, Options, Parser, Tag, TagEnd, html};
 use std::collections::HashMap;
 
-/// Where the pages are served.
+/// The URL path of the pages.
 pub const ROOT: &str = "/lite/docs/";
 
 /// A heading of the second level, for the list beside the page.
@@ -36,7 +36,7 @@ pub fn render(documentation: &Documentation, page: &Page) -> Rendered {
         }
         Event::Start(Tag::Link { link_type, dest_url, title, id }) => match address(documentation, page, &dest_url) {
             Some(dest_url) => Some(Event::Start(Tag::Link { link_type, dest_url, title, id })),
-            // A file of the source tree: the program does not have it.
+            // A file that is not embedded, such as a source file: only the text of the link remains.
             None => {
                 skipped_links += 1;
                 None
@@ -85,7 +85,7 @@ pub fn heading_ids(markdown: &str) -> Vec<Heading> {
     headings
 }
 
-/// `slug`, or `slug-1`, `slug-2` … where another heading has it.
+/// `slug`, or `slug-1`, `slug-2` … if another heading has that id.
 fn free_id(slug: &str, uses: &mut HashMap<String, usize>) -> String {
     let mut id = slug.to_owned();
     while uses.contains_key(&id) {
@@ -102,8 +102,8 @@ fn slug(text: &str) -> String {
     text.to_lowercase().chars().filter(kept).map(|letter| if letter == ' ' { '-' } else { letter }).collect()
 }
 
-/// Where a link of `page` leads in the program: other sites and places on the page as they are, pages and pictures
-/// below `/lite/docs/`; `None` for a file that the program does not have.
+/// The address of a link of `page`: unchanged for other sites and for anchors of the page, below `/lite/docs/` for
+/// pages and pictures; `None` for a file that is not embedded.
 fn address<'a>(documentation: &Documentation, page: &Page, link: &CowStr<'a>) -> Option<CowStr<'a>> {
     if ["#", "https://", "http://", "mailto:"].iter().any(|start| link.starts_with(start)) {
         return Some(link.clone());
@@ -119,8 +119,8 @@ fn address<'a>(documentation: &Documentation, page: &Page, link: &CowStr<'a>) ->
     Some(format!("{ROOT}{target}{anchor}").into())
 }
 
-/// The path below `docs/` of a relative link. The README and the changelog lie above `docs/`; the program has them as
-/// `about.md` and `changelog.md`.
+/// The path below `docs/` of a relative link. Pages in the folder above `docs/`, such as the README, are embedded as
+/// `about.md`, `changelog.md`, `contributing.md` and `security.md`.
 fn resolve(page: &Page, link: &str) -> Option<String> {
     let folder = match page.name {
         "about" | "changelog" | "contributing" | "security" => "",
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn headings_have_the_ids_of_a_code_host() {
+    fn heading_ids_follow_github() {
         let ids: Vec<String> = heading_ids(PAGE.markdown).into_iter().map(|heading| heading.id).collect();
         assert_eq!(ids, ["a-title", "run-it", "run-it-1"]);
         let ids = heading_ids("# `--home`, and more!\n# a\n# a 1\n# a\n");

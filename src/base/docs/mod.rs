@@ -1,5 +1,5 @@
 //! The documentation, embedded in the program: the Markdown pages of `docs/`, the README, the changelog, and the
-//! pictures that they show. Nothing of it is read at run time but by the command and the page that show it.
+//! pictures that they show. Only `leoflow docs` and the pages below `/lite/docs/` read it.
 
 pub mod html;
 
@@ -19,10 +19,10 @@ pub struct Picture {
     pub bytes: &'static [u8],
 }
 
-/// Everything that a program embeds.
+/// The embedded documentation.
 #[derive(Debug, Clone, Copy)]
 pub struct Documentation {
-    /// In the order of their names.
+    /// Sorted by name.
     pub pages: &'static [Page],
     pub pictures: &'static [Picture],
 }
@@ -59,7 +59,7 @@ impl Documentation {
         matches.next().is_none().then_some(first)
     }
 
-    /// The page of a folder that has just one, such as `tutorial`.
+    /// The page of a folder such as `tutorial`; `None` if the folder has more than one page.
     fn only_page_of(&self, folder: &str) -> Option<&'static Page> {
         let is_in_folder = |page: &&Page| page.name.rsplit_once('/').is_some_and(|(parent, _)| parent == folder);
         let mut pages = self.pages.iter().filter(is_in_folder);

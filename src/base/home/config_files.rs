@@ -11,7 +11,7 @@ pub(crate) fn is_override_name(name: &str) -> bool {
 }
 
 /// Lists the files that override the one at `config`, sorted by name.
-pub fn over(config: &Path) -> io::Result<Vec<PathBuf>> {
+pub fn override_files(config: &Path) -> io::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     let entries = match config.parent().map(std::fs::read_dir).transpose() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(paths),

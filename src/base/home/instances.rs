@@ -29,7 +29,7 @@ pub fn root(name: &str) -> Result<PathBuf, HomeError> {
     Ok(user_home()?.join(folder))
 }
 
-/// The name of a home's instance. `None` for a home in another place.
+/// The name of a home's instance. `None` for a home with another folder name or outside the user's home directory.
 pub fn name_of(home: &Home) -> Option<String> {
     let canonical = |path: PathBuf| path.canonicalize().unwrap_or(path);
     let is_in_user_home = canonical(home.root().parent()?.to_owned()) == canonical(env_vars::user_home()?);

@@ -37,6 +37,7 @@ impl std::fmt::Display for Operation {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     pub operation: Operation,
+    /// RFC 3339.
     pub started_at: String,
     /// The names of all steps, in order.
     pub steps: Vec<String>,
@@ -69,7 +70,7 @@ pub fn unfinished(home: &Home) -> Result<Option<Entry>, JournalError> {
     serde_json::from_str(&text).map(Some).map_err(|error| JournalError::Unknown { path, detail: error.to_string() })
 }
 
-/// A running or interrupted change of release, as other processes see it.
+/// An upgrade or rollback that runs or was interrupted, as other processes see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangeUnderWay {
     /// The target release.
@@ -78,16 +79,16 @@ pub struct ChangeUnderWay {
     pub step: String,
     /// Start time, RFC 3339.
     pub since: String,
-    /// True once it has changed anything.
+    /// True once a step has changed anything.
     pub has_changed: bool,
-    /// The process that performs it; `None` when it was interrupted.
+    /// The process that performs the change; `None` when it was interrupted.
     pub by: Option<ProcessId>,
 }
 
-/// The first step of a change of release that changes anything.
+/// The first step of an upgrade or rollback that changes anything.
 const FIRST_CHANGE: &str = "let-go";
 
-/// The running or interrupted change of release. An unreadable journal counts as none; other callers report it.
+/// The upgrade or rollback that runs or was interrupted. An unreadable journal counts as none; other callers report it.
 pub fn change_under_way(home: &Home) -> Option<ChangeUnderWay> {
     let entry = unfinished(home).ok().flatten().filter(|entry| entry.operation == Operation::Upgrade)?;
     let first_change = entry.steps.iter().position(|step| step == FIRST_CHANGE);
@@ -170,7 +171,8 @@ impl Journal {
         self.write()
     }
 
-    /// Sets the current step before it acts or is undone. If the write fails, the current step stays unchanged.
+    /// Records that the step with this index acts or is undone next. If the write fails, the current step stays
+    /// unchanged.
     pub fn set_at(&mut self, at: usize) -> Result<(), JournalError> {
         let before = std::mem::replace(&mut self.entry.at, at);
         self.write().inspect_err(|_| self.entry.at = before)

@@ -35,7 +35,7 @@ impl Holder {
 #[derive(Debug)]
 pub struct HomeLock {
     file: FileLock,
-    _folder: FileLock,
+    folder_lock: FileLock,
 }
 
 /// Why the lock was not taken. `holder` is `None` if the process that holds the lock has not written its name yet.
@@ -47,7 +47,7 @@ pub enum LockError {
     Io { path: std::path::PathBuf, source: io::Error },
 }
 
-/// A lock whose holder is unknown is retried this often, because its holder may be about to change.
+/// How often `take` tries a lock whose holder is unknown: a new holder writes its name a moment after it locks.
 const SETTLING_TRIES: u32 = 50;
 /// Pause between those attempts.
 const SETTLING_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
@@ -72,19 +72,20 @@ impl HomeLock {
         let folder = File::open(home.root()).and_then(|folder| lock_folder(home, folder)).map_err(io_error)?;
         // The folder is locked first: without its lock the lock file must not be touched, because the holder writes its
         // name there.
-        let _folder = folder.ok_or_else(held)?;
+        let folder_lock = folder.ok_or_else(held)?;
         let file = FileLock::try_exclusive(open(home).map_err(io_error)?).map_err(io_error)?.ok_or_else(held)?;
-        let mut lock = Self { file, _folder };
+        let mut lock = Self { file, folder_lock };
         lock.describe(command, url).map_err(io_error)?;
         Ok(lock)
     }
 
-    /// True while the home's folder is the locked one and was not emptied, and when that cannot be determined.
+    /// False when the home's folder was removed, replaced or emptied since it was locked. True when that cannot be
+    /// determined.
     pub fn is_in_place(&self, home: &Home) -> bool {
         let identity = |meta: std::fs::Metadata| (meta.dev(), meta.ino());
         let is_gone = |path: PathBuf| matches!(path.try_exists(), Ok(false));
         let has_data = || !is_gone(home.postgres_data()) || !is_gone(home.datastore());
-        let locked = self._folder.metadata();
+        let locked = self.folder_lock.metadata();
         let path = match &locked {
             Ok(meta) if !meta.is_dir() => home.folder_lock(),
             _ => home.root().to_owned(),
@@ -98,7 +99,7 @@ impl HomeLock {
 
     /// The descriptors that hold the lock, for a program that replaces this one by exec.
     pub fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
-        [self.file.as_fd(), self._folder.as_fd()]
+        [self.file.as_fd(), self.folder_lock.as_fd()]
     }
 
     /// Takes over the lock from the previous program of this process.
@@ -109,7 +110,7 @@ impl HomeLock {
             let file_lock = file_lock.map_err(|source| LockError::Io { path: path.clone(), source })?;
             file_lock.ok_or_else(|| LockError::Held { holder: holder(home) })
         };
-        Ok(Self { file: relock(file)?, _folder: relock(folder)? })
+        Ok(Self { file: relock(file)?, folder_lock: relock(folder)? })
     }
 
     /// Writes this process as holder into the lock file.
@@ -128,8 +129,8 @@ fn open_or_create(home: &Home, path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
-/// Locks the home's opened folder. NFS locks only what is opened for writing, which a folder cannot be (EBADF, flock(2));
-/// there a second file stands for the folder.
+/// Locks the home's opened folder. NFS locks only files opened for writing, which a folder cannot be (EBADF, flock(2));
+/// there `run/home.lock` is locked in place of the folder.
 fn lock_folder(home: &Home, folder: File) -> io::Result<Option<FileLock>> {
     match FileLock::try_exclusive(folder) {
         Err(error) if error.raw_os_error() == Some(nix::libc::EBADF) => {
@@ -147,7 +148,8 @@ pub struct OperationLock {
 
 impl Drop for OperationLock {
     fn drop(&mut self) {
-        // The process may live on, so its name is removed. If that fails, the file names a process without the lock.
+        // The process may live on, so the file must not name it any more. If this fails, the file names a process that
+        // does not hold the lock.
         let _ = self.file.file().set_len(0);
     }
 }
@@ -245,16 +247,16 @@ mod tests {
         assert!(operation_holder(&home).is_none());
     }
 
-    /// A descriptor with O_PATH cannot be locked either.
+    /// A descriptor with O_PATH cannot be locked, like a folder on NFS.
     #[test]
-    fn a_file_stands_for_a_folder_that_cannot_be_locked() {
+    fn locks_a_file_where_the_folder_cannot_be_locked() {
         let folder = tempfile::tempdir().unwrap();
         let home = home(&folder);
         let path_only = || File::options().read(true).custom_flags(nix::libc::O_PATH).open(home.root()).unwrap();
         let lock = lock_folder(&home, path_only()).unwrap().unwrap();
         assert!(lock_folder(&home, path_only()).unwrap().is_none(), "held");
         let home_lock =
-            HomeLock { file: FileLock::try_exclusive(open(&home).unwrap()).unwrap().unwrap(), _folder: lock };
+            HomeLock { file: FileLock::try_exclusive(open(&home).unwrap()).unwrap().unwrap(), folder_lock: lock };
         assert!(home_lock.is_in_place(&home));
         std::fs::remove_dir_all(home.run()).unwrap();
         assert!(!home_lock.is_in_place(&home));

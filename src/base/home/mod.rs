@@ -22,11 +22,11 @@ use std::path::{Path, PathBuf};
 
 /// Prefix of the folders that a restore creates in a workspace on another file system than the home.
 pub const RESTORE_IN_WORKSPACE: &str = ".leoflow-restore-";
-/// A folder of `task-logs/` with the logs of deleted runs, until they are removed. No DAG has it: the names of their
-/// folders contain no comma.
+/// A folder of `task-logs/` with the logs of deleted runs, until they are removed. It is never the folder of a DAG:
+/// those have no comma in their names.
 pub const DELETED_TASK_LOGS: &str = ",deleted";
 
-/// A home, with everything that one instance owns. The methods are its layout.
+/// A home: the folder with everything that one instance owns. The methods return the paths in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Home {
     root: PathBuf,
@@ -248,7 +248,7 @@ impl Home {
         self.run().join("python")
     }
 
-    /// Locked by the home's agent.
+    /// Locked by the running agent, which starts tasks.
     pub fn agent_lock(&self) -> PathBuf {
         self.run().join("agent.lock")
     }
@@ -274,7 +274,7 @@ impl Home {
         }
     }
 
-    /// Removes the temporary files of interrupted writes. The caller holds the lock.
+    /// Removes the temporary files of interrupted writes. The caller holds the home's lock.
     pub fn tidy(&self) -> io::Result<()> {
         for folder in [
             &self.root,

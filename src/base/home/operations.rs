@@ -59,7 +59,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// Appends a progress line; the oldest ones are dropped.
+    /// Appends a progress line and drops the oldest ones beyond `MAX_LINES`.
     pub fn add_progress(&mut self, line: &str) {
         let progress = &mut self.operation.progress;
         progress.push(line.to_owned());
@@ -147,7 +147,7 @@ pub fn newest(home: &Home) -> Option<Operation> {
     find(home, *ids(home).last()?)
 }
 
-/// The running operation.
+/// The newest operation that runs.
 pub fn running(home: &Home) -> Option<Operation> {
     let operations = ids(home).into_iter().rev().filter_map(|id| find(home, id));
     operations.into_iter().find(|operation| operation.status == Status::Running)

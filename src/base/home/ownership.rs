@@ -1,5 +1,5 @@
-//! Ownership of a home's contents: a folder becomes or stays a home only if it is absent, empty or marked as ours, and
-//! only what Leoflow created in it is ours.
+//! Ownership of a home's contents: a folder can be a home only if Leoflow was set up in it, or if it has no entries but
+//! those that Leoflow creates. Entries of other programs are foreign.
 
 use super::{Home, HomeError, config_files};
 use crate::sys::fs::files;
@@ -8,8 +8,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// The top-level entries of a home. In folders with common names (`bin`, `logs`, …) only entries that Leoflow creates
-/// are ours.
+/// The top-level entries of a home. In folders with common names (`bin`, `logs`, …) only entries with names that
+/// Leoflow uses are ours.
 const ENTRIES: &[(&str, Inside)] = &[
     ("config.yaml", Inside::All),
     ("setup.json", Inside::All),

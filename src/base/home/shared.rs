@@ -1,4 +1,4 @@
-//! Downloaded files that the instances of one user share: a new instance takes them from another one instead of the
+//! Downloaded files that the instances of one user share: a new instance copies them from another one instead of the
 //! network. They never change in place, so they are hard links where the file system allows it, and copies elsewhere.
 //! Removing an instance removes its own links only.
 
@@ -15,16 +15,16 @@ pub fn other_homes(home: &Home) -> Vec<Home> {
     all_instances().into_iter().map(|(_, other)| other).filter(|other| real(other) != own).collect()
 }
 
-/// Takes a folder of the home from another instance that has it. False when none has it, or when it cannot be copied;
-/// the caller then gets it as the first instance did.
-pub fn take(home: &Home, folder: &Path) -> bool {
+/// Copies `folder`, a folder of `home`, from another instance. False when no instance has it or the copy failed; the
+/// caller then downloads it.
+pub fn copy_from_other_instance(home: &Home, folder: &Path) -> bool {
     let Ok(relative) = folder.strip_prefix(home.root()) else { return false };
     let others = other_homes(home).into_iter().map(|other| other.root().join(relative));
-    others.filter(|other| other.is_dir()).any(|other| take_from(&other, folder).is_ok())
+    others.filter(|other| other.is_dir()).any(|other| copy_folder(&other, folder).is_ok())
 }
 
 /// Creates `to` as a copy of the tree `from`, complete or not at all.
-pub fn take_from(from: &Path, to: &Path) -> io::Result<()> {
+pub fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
     if let Some(parent) = to.parent() {
         files::create_private_dir(parent)?;
     }
@@ -38,12 +38,13 @@ pub fn take_from(from: &Path, to: &Path) -> io::Result<()> {
     )
 }
 
-/// True for a program that a release has installed in an instance. It never changes in place, unlike a build's output.
+/// True for a program in an instance's `versions/`. It never changes in place, unlike a build's output.
 pub fn is_installed_program(path: &Path) -> bool {
     all_instances().iter().any(|(_, home)| home.versions().canonicalize().is_ok_and(|real| path.starts_with(real)))
 }
 
-/// Creates `to` as a copy of the tree `from`, with the same modes. Fails for a link out of the tree.
+/// Creates `to` as a copy of the tree `from`, with the same modes and hard links to its files where possible. Fails for
+/// an absolute symbolic link, which may lead out of the tree.
 pub fn link_tree(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir(to)?;
     for entry in fs::read_dir(from)? {
@@ -69,8 +70,8 @@ pub fn link_tree(from: &Path, to: &Path) -> io::Result<()> {
 /// Largest text that [`relocate`] reads, in bytes.
 const TEXT_LIMIT: u64 = 1024 * 1024;
 
-/// Replaces a path in the texts of a linked tree, such as the place for which a Python was installed. A changed file is
-/// a new one, so that the other instance keeps its own.
+/// Replaces a path in the text files of a tree that [`link_tree`] created, such as the prefix of an installed Python.
+/// Writes a new file in place of a hard link, so that the other instance's file does not change.
 pub fn relocate(tree: &Path, from: &Path, to: &Path) -> io::Result<()> {
     let (Some(from), Some(to)) = (from.to_str(), to.to_str()) else { return Ok(()) };
     for entry in fs::read_dir(tree)? {

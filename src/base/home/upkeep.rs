@@ -21,20 +21,21 @@ pub struct Upkeep {
 /// A scheduled job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
-    /// When it was first scheduled.
+    /// When the job was first scheduled.
     pub since: Timestamp,
+    /// When the last try started.
     #[serde(default)]
     pub tried_at: Option<Timestamp>,
-    /// When it last succeeded.
+    /// When the job last succeeded, also [partially](End::Partial).
     #[serde(default)]
     pub done_at: Option<Timestamp>,
-    /// Why the last try failed.
+    /// Why the last try failed, or why the job cannot be tried.
     #[serde(default)]
     pub problem: Option<String>,
     /// Number of consecutive failures.
     #[serde(default)]
     pub failures: u32,
-    /// True when the last run was incomplete, see [`End::Partial`].
+    /// True when the last run was incomplete; see [`End::Partial`].
     #[serde(default)]
     pub partial: bool,
     /// Seconds since the last success in which Leoflow ran and the machine was awake.
@@ -83,7 +84,7 @@ impl Job {
         self.done_at.unwrap_or(self.since).min(now)
     }
 
-    /// The time before which a failed job is not retried; `None` if the last try did not fail.
+    /// The time before which the job is not retried; `None` if it was not tried since its last success.
     pub fn paused_until(&self, now: Timestamp) -> Option<Timestamp> {
         let tried = self.tried_at.filter(|tried| *tried <= now && self.done_at.is_none_or(|done| done < *tried))?;
         let pause = RETRY_PAUSE.as_secs() << self.failures.saturating_sub(1).min(10);
@@ -168,7 +169,7 @@ pub fn note_try(home: &Home, now: Timestamp, kind: Kind) -> io::Result<Upkeep> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
     Done,
-    /// Incomplete: there was nothing to verify, or no key to decrypt it.
+    /// A verification without a full test restore: there is no backup, or no key to decrypt it.
     Partial,
     Failed(String),
 }

@@ -76,7 +76,7 @@ impl Inheritance {
 }
 
 fn lifeline_reader(descriptor: OwnedFd) -> io::Result<pipe::Receiver> {
-    // The supervisor made it non-blocking, which applies to all its children.
+    // The supervisor has made the pipe non-blocking, which applies to all processes that share it.
     pipe::Receiver::from_owned_fd(descriptor)
 }
 
@@ -160,7 +160,7 @@ pub async fn send_heartbeats(notifier: Notifier) {
     for round in 0_u64.. {
         interval.tick().await;
         notifier.alive();
-        // By now the startup is over and the warm Python that it prepared has ended, so their memory can be returned.
+        // By now the startup is over, and so is the warm-up of Python; the memory that they used can be returned.
         if round == 3 {
             memory::release_memory();
         }

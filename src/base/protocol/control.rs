@@ -18,15 +18,16 @@ pub enum Request {
     Stop,
     /// Restarts the children in place; the answer comes when they are healthy or have failed.
     Restart,
-    /// For an upgrade: brings the children to a level, from now on started from `program` if given. The answer comes
-    /// when they are up or have failed. A caller that requests less than `Whole` owns the upgrade journal: once no
-    /// process works on that upgrade any more, the supervisor starts `leoflow upgrade --resume`.
+    /// For an upgrade: starts and stops children until those of `level` run. With `program`, children are started from
+    /// it from now on. The answer comes when the children are up or have failed. A caller that requests less than
+    /// `Whole` must own the upgrade journal: once no process works on that upgrade any more, the supervisor starts
+    /// `leoflow upgrade --resume`.
     Run {
         level: Level,
         #[serde(default)]
         program: Option<PathBuf>,
-        /// For `Level::Trial`: how long the server may take to get ready, milliseconds. It is not restarted if
-        /// it ends, and the answer does not wait for its exit.
+        /// For `Level::Trial`: how long the server may take to get ready, milliseconds. The supervisor does not restart
+        /// this server if it ends, and the answer does not wait for its exit.
         #[serde(default)]
         limit_ms: Option<u64>,
     },
@@ -37,7 +38,7 @@ pub enum Request {
     },
 }
 
-/// How much of an instance is up.
+/// Which processes of an instance run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Level {

@@ -24,8 +24,8 @@ pub fn level(value: &str) -> Option<Level> {
     LEVELS.iter().find(|(name, _)| *name == value).map(|(_, level)| *level)
 }
 
-/// Starts logging of this process and its libraries at `level` or above to standard error. Only the first call in a
-/// process has an effect.
+/// Starts to log messages of this process and its libraries that are at `level` or more severe, to standard error. Only
+/// the first call in a process has an effect.
 pub fn start(process: &'static str, level: Level) {
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(level)
@@ -68,7 +68,7 @@ where
     }
 }
 
-/// Collects the message, then the fields by name.
+/// The text of an event: the message and ` name=value` for each field.
 struct Text(String);
 
 impl Visit for Text {

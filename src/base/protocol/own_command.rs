@@ -60,7 +60,7 @@ impl std::fmt::Display for Failure {
     }
 }
 
-/// Builds a command of `program` that prints JSON, for a home or for every instance.
+/// Builds a command of `program` that prints JSON, for `home`; `None` for a command that applies to every instance.
 pub fn command(program: &Path, home: Option<&Home>) -> Command {
     let mut command = Command::new(program);
     if let Some(home) = home {
@@ -72,14 +72,14 @@ pub fn command(program: &Path, home: Option<&Home>) -> Command {
     command
 }
 
-/// Runs a command to its end. `on_start` receives its pid, `on_line` each line of its progress.
+/// Runs a command to its end, for at most `limit`. `on_start` receives its pid, `on_line` each line of its progress.
 pub fn run(
     own: &mut Command,
     limit: Duration,
     on_start: &mut dyn FnMut(i32),
     on_line: &mut dyn FnMut(&str),
 ) -> Result<CommandOutput, Failure> {
-    // The last line may be its failure, so each line is held back until the next one.
+    // The last line may be the failure as JSON, so a line that starts with `{` is held back until the next one.
     let mut last = String::new();
     let mut hold_back_last = |line: &str| {
         if !last.is_empty() {

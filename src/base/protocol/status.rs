@@ -12,7 +12,7 @@ pub enum InstanceState {
     Starting,
     /// Serving, but a process is being restarted, or cannot do its work.
     Degraded,
-    /// An upgrade has stopped a part of it for a moment; requests wait.
+    /// An upgrade has stopped a part of the instance for a moment; requests wait.
     Upgrading,
     /// Everything runs, but the datastore has corrupted data.
     Damaged,
@@ -50,7 +50,7 @@ pub struct InstanceStatus {
     /// True if it runs in the background (`lite start`).
     #[serde(default)]
     pub detached: bool,
-    /// A change of release that is under way, or was interrupted.
+    /// An upgrade or rollback that runs or was interrupted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub change: Option<ChangeUnderWay>,
     /// The supervisor's own pid.
@@ -59,7 +59,7 @@ pub struct InstanceStatus {
     /// Added by the command that shows the status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backups: Option<BackupsStatus>,
-    /// Changed settings that take effect after a restart; added by the same command.
+    /// Changed settings that take effect after a restart; added by the command that shows the status.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub needs_restart: Vec<String>,
 }
@@ -68,7 +68,7 @@ pub struct InstanceStatus {
 pub struct BackupsStatus {
     /// When a backup in the home was last created, on schedule or by hand.
     pub last_backup_at: Option<String>,
-    /// When one of them last passed a test restore.
+    /// When a backup in the home last passed a test restore.
     pub last_verified_at: Option<String>,
     /// Why the last scheduled backup or test restore failed.
     pub problems: Vec<String>,
@@ -106,9 +106,9 @@ impl ProcessStatus {
         }
     }
 
-    /// The memory of the process with its children, for people, or of the supervisor, the parent of all, its own:
-    /// `12.3 MiB`. Pages that processes share count in part; all of them where that cannot be read. Empty for a process
-    /// that does not run. Blocks.
+    /// The memory of the process and its children as text: `12.3 MiB`. For the supervisor, whose children are listed
+    /// themselves, only its own. Counts proportional pages (PSS), or `rss_bytes` where those cannot be read. Empty for
+    /// a process that does not run. Blocks.
     pub fn memory_text(&self) -> String {
         let share = if self.name == "supervisor" { proportional_bytes } else { proportional_bytes_of_tree };
         let bytes = self.pid.and_then(share).or(self.rss_bytes);

@@ -14,7 +14,7 @@ pub const HEAD_BYTES: u64 = 8 * 1024 * 1024;
 /// Size of each of the two tail pieces, the full one and the current one; bytes.
 pub const TAIL_PIECE_BYTES: u64 = 2 * 1024 * 1024;
 
-/// Starts a record in a task's output, up to the end of the line: RFC 7464.
+/// The byte in a task's output that starts a record, which ends at the end of the line: RFC 7464.
 pub const RECORD_START: u8 = 0x1e;
 
 /// Severity of an event.
@@ -208,7 +208,7 @@ fn one_traceback(error: &Value) -> String {
     lines.join("\n")
 }
 
-/// Names a try of a task instance.
+/// Identifies a try of a task instance.
 #[derive(Debug, Clone, Copy)]
 pub struct TryName<'a> {
     pub dag_id: &'a str,

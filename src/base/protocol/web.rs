@@ -22,7 +22,7 @@ pub fn client() -> reqwest::ClientBuilder {
     proxies(&env_vars::text).into_iter().fold(builder, reqwest::ClientBuilder::proxy)
 }
 
-/// Addresses of this machine. A proxy would look for them on its own machine.
+/// Addresses of this machine. A proxy would connect to its own machine instead.
 const LOOPBACK: &str = "localhost,127.0.0.0/8,::1";
 /// Names of the variable with the addresses that are reached without a proxy; the first that is set counts.
 const NO_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
@@ -32,7 +32,7 @@ const NO_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
 fn proxies(variable: &dyn Fn(&str) -> Option<String>) -> Vec<Proxy> {
     let first = |names: [&str; 2]| names.into_iter().find_map(variable);
     let exceptions = reqwest::NoProxy::from_string(&without_proxy(variable));
-    // For a CGI program, HTTP_PROXY is a header of the request.
+    // In a CGI program, HTTP_PROXY is the `Proxy` header of the request, which a client controls.
     let http = first(["HTTP_PROXY", "http_proxy"]).filter(|_| variable("REQUEST_METHOD").is_none());
     let configured = [
         http.map(Proxy::http),
@@ -59,8 +59,8 @@ pub fn no_proxy_variables() -> [(&'static str, String); 2] {
 /// Time limit for fetching a small file.
 const FETCH_LIMIT: Duration = Duration::from_secs(60);
 
-/// Fetches a file of at most `limit` bytes. Blocks, on a thread of its own: the caller may be one of a runtime. The
-/// error, for people, does not contain the address, which may have a login.
+/// Fetches a file of at most `limit` bytes. Blocks; works on a thread of its own, because the caller's thread may
+/// belong to a runtime. The error is a message for users without the address, which may contain a login.
 pub fn fetch(url: &str, limit: u64) -> Result<Vec<u8>, String> {
     let url = url.to_owned();
     let fetching = move || -> Result<Vec<u8>, String> {

@@ -1,4 +1,4 @@
-//! The wall clock; all reads of the current time are here.
+//! The wall clock: formats the current time, and detects that the clock was set back.
 
 use jiff::{SignedDuration, Timestamp};
 use std::time::Instant;

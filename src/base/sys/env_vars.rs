@@ -1,4 +1,4 @@
-//! Reads the process's environment and arguments. No other module does; they get values.
+//! Reads the process's environment and arguments. No other module reads them.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ pub fn user_home() -> Option<PathBuf> {
     dirs::home_dir().filter(|home| home.is_absolute())
 }
 
-/// The folders of `PATH`; when it is unset, those in which programs usually are, as shells search them.
+/// The folders of `PATH`; when it is unset, the usual folders of programs, which shells search then.
 pub fn search_path() -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
     env::split_paths(&path).collect()

@@ -18,7 +18,7 @@ pub fn read_secret(prompt: &str) -> io::Result<String> {
     outcome
 }
 
-/// Reads stdin and watches for terminating signals, before which the terminal is restored.
+/// The bytes of stdin. A terminating signal ends the reading; the terminal is restored before the signal acts.
 struct WatchedInput {
     stdin: io::Stdin,
     silent: Silent,

@@ -1,5 +1,5 @@
-//! Apache Airflow's own web UI, unmodified and with its licence: a component next to the binary, complete in the home
-//! or absent. Everything except the UI itself works without it.
+//! Apache Airflow's own web UI, unmodified and with its licence: a component that the home has completely or not at
+//! all. Everything except the UI itself works without it.
 
 use crate::components::{archive, wheel};
 use crate::home::{Home, shared};
@@ -70,7 +70,7 @@ impl UiSource {
     }
 }
 
-/// Finds the wheel in a folder `airflow-ui`, or the archive where an installer puts it.
+/// Finds the UI next to the binary: a wheel in the folder `airflow-ui`, or the archive that an installer put there.
 fn find_next_to_binary() -> Option<PathBuf> {
     let exe = env_vars::current_exe().ok()?;
     let wheel = format!("{}-{VERSION}-py3-none-any.whl", PACKAGE.replace('-', "_"));
@@ -98,7 +98,7 @@ pub fn install(home: &Home, source: &UiSource) -> Result<(), String> {
                 .map_err(|index_error| format!("{reason}; and from the package index: {index_error}"))
         });
     }
-    if *source == UiSource::Index && shared::take(home, &folder(home, VERSION)) {
+    if *source == UiSource::Index && shared::copy_from_other_instance(home, &folder(home, VERSION)) {
         return Ok(());
     }
     install_from(home, VERSION, |staging| {

@@ -15,21 +15,22 @@ pub struct AirflowContent {
     pub files: DagFiles,
 }
 
+/// The DAG files to import, and where to read them.
 #[derive(Default)]
 pub enum DagFiles {
     #[default]
     None,
-    /// Folders and files of an Airflow home.
-    Folders { parts: Vec<Part>, files: Vec<PathBuf> },
-    /// A folder that is copied whole, but for the entries that `repository::is_copied` leaves out.
+    /// Some folders of an Airflow home, and single files beside them.
+    Folders { folders: Vec<FolderCopy>, files: Vec<PathBuf> },
+    /// A whole repository; only the entries that `repository::is_copied` accepts are copied.
     Repository(PathBuf),
-    /// Path in the DAG folder to source text.
+    /// The source of each DAG file, by its path in the DAG folder.
     Texts(BTreeMap<PathBuf, String>),
 }
 
 /// A folder to copy.
-pub struct Part {
+pub struct FolderCopy {
     pub from: PathBuf,
-    /// The place in the new project; empty for the project's folder itself.
+    /// Path in the new project; empty for the project folder itself.
     pub to: PathBuf,
 }

@@ -12,7 +12,7 @@ use std::path::Path;
 pub const FILE: &str = "airflow_settings.yaml";
 /// Size limit, bytes.
 const LIMIT: u64 = 4 * 1024 * 1024;
-/// Keys of a connection, each with the key of Airflow's own format.
+/// Keys of a connection in this file, each with its key in Airflow's JSON format.
 const CONNECTION_KEYS: [(&str, &str); 8] = [
     ("conn_type", "conn_type"),
     ("conn_host", "host"),
@@ -24,7 +24,7 @@ const CONNECTION_KEYS: [(&str, &str); 8] = [
     ("conn_extra", "extra"),
 ];
 
-/// Adds what the file in `folder` contains. Without a file, adds nothing.
+/// Adds the connections, pools and variables of the file in `folder`. Without a file, adds nothing.
 pub fn add(folder: &Path, content: &mut AirflowContent) -> Result<(), Error> {
     let path = folder.join(FILE);
     let text = files::read_text(&path, LIMIT).map_err(|error| Error::io("read", &path, &error))?;
@@ -35,8 +35,8 @@ pub fn add(folder: &Path, content: &mut AirflowContent) -> Result<(), Error> {
     };
     let settings: Value = serde_yaml::from_str(&text).map_err(|error| invalid(error.to_string()))?;
     let entries = |kind: &str, name: &str| -> Vec<(String, Value)> {
-        let named = |entry: &Value| Some((non_empty(&entry[name])?, entry.clone()));
-        settings["airflow"][kind].as_array().into_iter().flatten().filter_map(named).collect()
+        let with_name = |entry: &Value| Some((non_empty(&entry[name])?, entry.clone()));
+        settings["airflow"][kind].as_array().into_iter().flatten().filter_map(with_name).collect()
     };
     for (id, entry) in entries("connections", "conn_id") {
         content.connections.push(connections::from_json(&id, &connection_fields(&entry)).map_err(invalid)?);
@@ -54,7 +54,8 @@ pub fn add(folder: &Path, content: &mut AirflowContent) -> Result<(), Error> {
     Ok(())
 }
 
-/// Converts a connection to the fields of Airflow's own format. The template of an Astro project has empty values.
+/// Converts a connection to the fields of Airflow's JSON format. Skips empty values, which the template of a new Astro
+/// project contains.
 fn connection_fields(entry: &Value) -> Value {
     let is_set = |value: &Value| match value {
         Value::Object(fields) => fields.values().any(|value| !value.is_null()),
@@ -74,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_a_project_declares_and_skips_the_template() {
+    fn reads_the_settings_and_skips_empty_template_entries() {
         let folder = tempfile::tempdir().unwrap();
         let mut content = AirflowContent::default();
         add(folder.path(), &mut content).unwrap();

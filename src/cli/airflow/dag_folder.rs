@@ -17,7 +17,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-/// Bytes of a DAG file or ignore file that are read; DAG files usually have a few hundred lines.
+/// Maximum number of bytes read from a DAG file or ignore file.
 const SOURCE_LIMIT: u64 = 4 * 1024 * 1024;
 /// Maximum number of nested folders.
 const DEPTH_LIMIT: usize = 100;
@@ -32,7 +32,7 @@ pub struct DagFolder {
     pub files: usize,
     /// Subfolders that are module search paths in addition to the folder itself.
     pub roots: BTreeSet<String>,
-    /// Projects that have a module, by module name.
+    /// The roots that contain a module, by module name.
     modules: BTreeMap<String, BTreeSet<String>>,
 }
 
@@ -55,7 +55,7 @@ pub enum Direction {
     FromRepository,
 }
 
-/// Copies the folder to `to`, which must not exist yet. With `None`, only checks it.
+/// Copies `workspace` to `to`, which must not exist yet; with `None`, only checks `workspace`.
 pub fn copy(
     workspace: &Path,
     to: Option<&Path>,
@@ -71,7 +71,7 @@ pub fn copy(
     }
     let from = Folder::open(workspace).map_err(|error| Error::io("read", workspace, &error))?;
     let mut copying = Copying { from: &from, workspace, to, result: DagFolder::default(), findings, direction };
-    copying.folder(Path::new(""), 0)?;
+    copying.copy_folder(Path::new(""), 0)?;
     let Copying { result, findings, .. } = copying;
     if direction != Direction::ToAirflow {
         return Ok(result);
@@ -96,10 +96,10 @@ pub fn copy(
 
 impl Copying<'_> {
     /// Copies a folder with everything below it.
-    fn folder(&mut self, folder_path: &Path, depth: usize) -> Result<(), Error> {
+    fn copy_folder(&mut self, folder_path: &Path, depth: usize) -> Result<(), Error> {
         let target = self.to.map(|to| to.join(folder_path));
         if let Some(target) = &target {
-            // Its mode is set after its entries are written.
+            // Its mode is set last, because a read-only folder accepts no entries.
             fs::create_dir(target).map_err(|error| Error::io("create", target, &error))?;
         }
         let listed = self.from.below(folder_path).and_then(|folder| folder.entries().map(|entries| (folder, entries)));
@@ -127,14 +127,14 @@ impl Copying<'_> {
                 continue;
             }
             match entry.kind {
-                Kind::Folder => self.folder(&path, depth + 1)?,
-                Kind::Link => self.link(&folder, &path),
+                Kind::Folder => self.copy_folder(&path, depth + 1)?,
+                Kind::Link => self.copy_link(&folder, &path),
                 Kind::Other => self.skip(&path, "it is a FIFO, a socket or a device"),
                 Kind::File if entry.name == OWN_IGNORE || entry.name == AIRFLOW_IGNORE => match read(&folder, &path) {
                     Ok(text) => ignored.push_str(&(text.trim_end().to_owned() + "\n")),
                     Err(error) => self.skip(&path, &format!("it cannot be read: {error}")),
                 },
-                Kind::File => self.file(&folder, &path)?,
+                Kind::File => self.copy_file(&folder, &path)?,
             }
         }
         if let Some(target) = &target {
@@ -156,7 +156,7 @@ impl Copying<'_> {
     }
 
     /// Copies a file and, for an export, checks a Python file.
-    fn file(&mut self, folder: &Folder, path: &Path) -> Result<(), Error> {
+    fn copy_file(&mut self, folder: &Folder, path: &Path) -> Result<(), Error> {
         let name = path.file_name().unwrap_or_default();
         let mut source = match folder.open_file(name) {
             Ok(source) => source,
@@ -189,7 +189,8 @@ impl Copying<'_> {
         Ok(())
     }
 
-    /// Keeps private files private. An export makes all others readable for the image's user, regardless of the umask.
+    /// Sets the mode of a copy. An export makes folders and files readable for the image's user, except files that only
+    /// their owner may read.
     fn set_mode(&self, path: &Path, mode: u32) -> Result<(), Error> {
         let mode = match self.direction {
             Direction::ToAirflow if path.is_dir() => 0o755,
@@ -200,11 +201,11 @@ impl Copying<'_> {
         permissions::set_path_where_supported(path, mode).map_err(|error| Error::io("write", path, &error))
     }
 
-    /// Records a module of a project: the project's folder precedes the workspace in the module search path.
+    /// Records a top-level module of a project and its root, a folder of the module search path.
     fn record_module(&mut self, path: &Path) {
         let parts: Vec<&str> = path.iter().filter_map(|part| part.to_str()).collect();
         let stem = |file: &str| file.strip_suffix(".py").unwrap_or(file).to_owned();
-        // A project's `dags` folder precedes the project's folder.
+        // A project's `dags` folder is a root, too.
         let (root, module) = match parts[..] {
             [project, file] => (project.to_owned(), stem(file)),
             [project, package, "__init__.py"] => (project.to_owned(), package.to_owned()),
@@ -234,8 +235,8 @@ impl Copying<'_> {
         }
     }
 
-    /// Copies a link whose target is inside the folder; reports any other.
-    fn link(&mut self, folder: &Folder, path: &Path) {
+    /// Copies a symbolic link whose target is inside the workspace; reports any other link.
+    fn copy_link(&mut self, folder: &Folder, path: &Path) {
         let target = match folder.link_target(path.file_name().unwrap_or_default()) {
             Ok(target) => PathBuf::from(target),
             Err(error) => return self.skip(path, &format!("it cannot be read: {error}")),
@@ -271,7 +272,7 @@ impl Copying<'_> {
     }
 }
 
-/// Reads the start of a text file; `path` ends with its name in `folder`.
+/// Reads at most `SOURCE_LIMIT` bytes of a text file in `folder`; only the file name of `path` counts.
 fn read(folder: &Folder, path: &Path) -> io::Result<String> {
     let mut text = String::new();
     folder.open_file(path.file_name().unwrap_or_default())?.take(SOURCE_LIMIT).read_to_string(&mut text)?;
@@ -283,7 +284,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reports_what_only_leoflow_supports_and_skips_other_tools() {
+    fn reports_leoflow_features_and_skips_files_of_other_tools() {
         let workspace = tempfile::tempdir().unwrap();
         let write = |path: &str, text: &str| {
             let path = workspace.path().join(path);
@@ -301,14 +302,14 @@ mod tests {
         symlink("helper.py", workspace.path().join("one/alias.py")).unwrap();
         symlink(workspace.path().join("one/helper.py"), workspace.path().join("two/far.py")).unwrap();
         symlink("/etc/passwd", workspace.path().join("two/out.py")).unwrap();
-        // Lexically it stays inside, but `far` may be a link.
+        // The path stays inside lexically, but `far` may be a link.
         symlink("far/../../x.py", workspace.path().join("two/round.py")).unwrap();
         let (to, mut findings) = (workspace.path().with_extension("export"), Findings::default());
         let result = copy(workspace.path(), Some(&to), Direction::ToAirflow, &mut findings).unwrap();
         assert_eq!(result.files, 5);
         assert_eq!(result.roots.into_iter().collect::<Vec<_>>(), ["one", "two"]);
-        let whats: Vec<&str> = findings.all().iter().map(|finding| finding.what.as_str()).collect();
-        assert_eq!(whats, ["two/dag.py:2", "two/out.py", "two/round.py", "two/leoflow.yaml", "module helper"]);
+        let subjects: Vec<&str> = findings.all().iter().map(|finding| finding.what.as_str()).collect();
+        assert_eq!(subjects, ["two/dag.py:2", "two/out.py", "two/round.py", "two/leoflow.yaml", "module helper"]);
         assert!(findings.all()[3].why.contains("owner") && !findings.all()[3].why.contains("dependencies"));
         assert_eq!(fs::read_to_string(to.join("one/.airflowignore")).unwrap(), "old.py\ndrafts/*\n");
         assert_eq!(fs::read_link(to.join("two/far.py")).unwrap(), Path::new("../one/helper.py"));

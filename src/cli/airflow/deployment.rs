@@ -1,5 +1,5 @@
-//! Writes the deployment files of an export for Airflow's official image: `Dockerfile`, `compose.yaml`, `values.yaml`,
-//! `import.sh`, `README.md`.
+//! Writes the deployment files of an export for Airflow's official image: `.dockerignore`, `Dockerfile`,
+//! `compose.yaml`, `values.yaml`, `import.sh`, `README.md` and `.env`.
 
 use crate::error::Error;
 use base64::Engine as _;
@@ -85,7 +85,7 @@ pub fn write<F: Serialize>(folder: &Path, context: &TemplateContext<'_, F>) -> R
     files::write_atomic(&path, env_file()?.as_bytes(), 0o600).map_err(|error| Error::io("write", &path, &error))
 }
 
-/// Content of `.env`: new random keys.
+/// Returns the content of `.env`: new random passwords and keys.
 fn env_file() -> Result<String, Error> {
     let names = ["POSTGRES_PASSWORD", "ADMIN_PASSWORD", "FERNET_KEY", "JWT_SECRET", "API_SECRET_KEY"];
     let mut text = String::new();
@@ -100,8 +100,8 @@ fn env_file() -> Result<String, Error> {
     Ok(text)
 }
 
-/// Returns the Python version of the official image that is nearest to `version`, which is `3.MINOR.PATCH`; 3.12 if it
-/// is unknown.
+/// Returns the Python version of the official image that is nearest to `version`, which is `3.MINOR.PATCH`; `3.12` for
+/// `None`.
 pub fn python(version: Option<&str>) -> String {
     let minor = version.and_then(|version| version.split('.').nth(1)?.parse::<u32>().ok()).unwrap_or(12);
     let nearest = PYTHONS.into_iter().min_by_key(|known| known.abs_diff(minor)).unwrap_or(12);
@@ -129,14 +129,14 @@ pub fn settings<'a>(roots: impl Iterator<Item = &'a String>, max_map_length: u64
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::airflow::AIRFLOW;
+    use crate::airflow::AIRFLOW_VERSION;
     use serde_yaml::Value;
 
     fn render(suffix: &str) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         let roots = ["etl".to_owned(), "it's \"$odd\"".to_owned()];
         let context = TemplateContext {
-            airflow: AIRFLOW,
+            airflow: AIRFLOW_VERSION,
             leoflow: "0.1.0",
             date: "2026-01-01".to_owned(),
             python: python(Some("3.12.4")),
@@ -172,7 +172,7 @@ mod tests {
         let path = compose["x-airflow"]["environment"]["PYTHONPATH"].as_str().unwrap();
         assert_eq!(path, "/opt/airflow/dags/etl:/opt/airflow/dags/it's \"$$odd\"");
         let values: Value = serde_yaml::from_str(&read("values.yaml")).unwrap();
-        assert_eq!(values["airflowVersion"].as_str(), Some(AIRFLOW));
+        assert_eq!(values["airflowVersion"].as_str(), Some(AIRFLOW_VERSION));
         let path =
             values["env"].as_sequence().unwrap().iter().find(|variable| variable["name"] == "PYTHONPATH").unwrap();
         assert!(path["value"].as_str().unwrap().ends_with("it's \"$odd\""));

@@ -4,7 +4,7 @@ use super::dag_folder::Direction;
 use super::data_files::{connections, pools, variables};
 use super::deployment::{self, Pool, TemplateContext};
 use super::findings::{Finding, Findings};
-use super::{AIRFLOW, dag_folder, history, requirements, secrets};
+use super::{AIRFLOW_VERSION, dag_folder, history, requirements, secrets};
 use crate::api_client::{Api, list_of};
 use crate::context::Context;
 use crate::error::Error;
@@ -39,7 +39,7 @@ pub struct ExportAirflow {
 }
 
 /// Slots of `default_pool` in a new Airflow database.
-const AIRFLOWS_DEFAULT_SLOTS: i64 = 128;
+const AIRFLOW_DEFAULT_POOL_SLOTS: i64 = 128;
 
 pub async fn airflow(context: &Context<'_>, args: &ExportAirflow) -> Result<u8, Error> {
     let config = context.config()?.map(|loaded| loaded.config);
@@ -56,7 +56,7 @@ pub async fn airflow(context: &Context<'_>, args: &ExportAirflow) -> Result<u8, 
     let mut findings = Findings::default();
     content.add_findings(&mut findings);
 
-    // Written to a temporary neighbour and renamed, so that the export is complete or absent.
+    // Write to a temporary neighbour and rename it, so that the export is complete or absent.
     let staging = files::temporary_neighbour(&output);
     let export = Export { context, config: &config, workspace: &workspace, recipients: &recipients, content: &content };
     let outcome = export.write(&staging, args.history, &mut findings).await;
@@ -77,7 +77,7 @@ pub async fn airflow(context: &Context<'_>, args: &ExportAirflow) -> Result<u8, 
 
 /// Prints the exported content, the content that was left out, and the features that Airflow does not support.
 fn print_report(printer: &Printer, output: &Path, content: &InstanceContent, report: &Value, findings: &Findings) {
-    printer.line(format!("Exported for Apache Airflow {AIRFLOW} to {}", output.display()));
+    printer.line(format!("Exported for Apache Airflow {AIRFLOW_VERSION} to {}", output.display()));
     printer.line(format!(
         "  {}, {}, {}, {}",
         counted(content.dags.len(), "DAG"),
@@ -90,7 +90,7 @@ fn print_report(printer: &Printer, output: &Path, content: &InstanceContent, rep
             (counted(&history["runs"], "run"), counted(&history["task_instances"], "task instance"));
         printer.line(format!("  {runs} with {instances}"));
     }
-    // `to_fill` is the published name of the values that the export omits and the user must fill in.
+    // `to_fill` in `export.json` lists the values that the export omits and the user must fill in.
     for name in list_of(&report["to_fill"]).filter_map(Value::as_str) {
         printer.warning(format!("not exported, because it may be secret and there is no --recipient: {name}"));
     }
@@ -100,7 +100,7 @@ fn print_report(printer: &Printer, output: &Path, content: &InstanceContent, rep
     printer.line(format!("Next steps: {}", output.join("README.md").display()));
 }
 
-/// Recipients on the command line, else the configured ones.
+/// Returns the recipients on the command line, else the configured ones; none with `--no-secrets`.
 fn recipients(args: &ExportAirflow, config: &Config) -> Result<Vec<Recipient>, Error> {
     if args.no_secrets {
         return Ok(Vec::new());
@@ -117,7 +117,7 @@ fn recipients(args: &ExportAirflow, config: &Config) -> Result<Vec<Recipient>, E
     args.recipient.iter().map(read).collect()
 }
 
-/// Refuses an output folder that exists or is in the workspace.
+/// Refuses an output folder that exists, is in the workspace, or has no parent folder.
 fn check_output(output: &Path, workspace: &Path) -> Result<(), Error> {
     let canonical = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let parent = output.parent().unwrap_or(output);
@@ -168,10 +168,10 @@ impl InstanceContent {
     fn add_findings(&self, findings: &mut Findings) {
         let default_slots =
             self.pools.iter().find(|pool| pool["name"] == DEFAULT_POOL).and_then(|pool| pool["slots"].as_i64());
-        if let Some(slots) = default_slots.filter(|slots| *slots != AIRFLOWS_DEFAULT_SLOTS) {
+        if let Some(slots) = default_slots.filter(|slots| *slots != AIRFLOW_DEFAULT_POOL_SLOTS) {
             findings.add(
                 format!("pool {DEFAULT_POOL}"),
-                format!("it has {slots} slots here, but {AIRFLOWS_DEFAULT_SLOTS} in a new Airflow"),
+                format!("it has {slots} slots here, but {AIRFLOW_DEFAULT_POOL_SLOTS} in a new Airflow"),
                 format!("airflow pools set {DEFAULT_POOL} {slots} ''"),
             );
         }
@@ -222,7 +222,7 @@ impl Export<'_> {
         let content = self.content;
         let is_active = |dag: &&Value| dag["is_paused"] == false;
         let template_context = TemplateContext {
-            airflow: AIRFLOW,
+            airflow: AIRFLOW_VERSION,
             leoflow: self.context.version,
             date: jiff::Zoned::now().date().to_string(),
             python: deployment::python(content.python()),
@@ -247,9 +247,9 @@ impl Export<'_> {
         };
         deployment::write(folder, &template_context)?;
         let dag_entry = |dag: &Value| json!({"dag_id": dag["dag_id"], "file": dag["relative_fileloc"], "is_paused": dag["is_paused"]});
-        // `does_not_fit` is the published name of the findings.
+        // `export.json` lists the findings under the key `does_not_fit`.
         let report = json!({
-            "airflow": AIRFLOW, "leoflow": self.context.version, "python": template_context.python,
+            "airflow": AIRFLOW_VERSION, "leoflow": self.context.version, "python": template_context.python,
             "dags": content.dags.iter().map(dag_entry).collect::<Vec<_>>(), "files": copied.files, "requirements": pins,
             "module_roots": copied.roots, "encrypted": !suffix.is_empty(), "to_fill": omitted_values,
             "history": history_counts,

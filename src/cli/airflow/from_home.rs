@@ -18,7 +18,7 @@ const EXPORTS: [(&str, &str, &str); 3] = [
     ("pools", "pools.json", "airflow pools export pools.json"),
 ];
 
-/// Reads the content of the home. Adds a finding for each file that is missing.
+/// Reads the content of the home. Adds a finding for each missing file, unless `airflow_settings.yaml` has its entries.
 pub fn read(home: &Path, findings: &mut Findings) -> Result<AirflowContent, Error> {
     if !home.is_dir() {
         return Err(Error::usage(format!("the folder {} does not exist", home.display()))
@@ -29,12 +29,12 @@ pub fn read(home: &Path, findings: &mut Findings) -> Result<AirflowContent, Erro
     for (kind, name, command) in EXPORTS {
         let file = home.join(name);
         if !file.exists() {
-            let is_known = match kind {
+            let has_astro_entries = match kind {
                 "variables" => !content.variables.is_empty(),
                 "connections" => !content.connections.is_empty(),
                 _ => !content.pools.is_empty(),
             };
-            if is_known {
+            if has_astro_entries {
                 continue;
             }
             findings.add(
@@ -106,7 +106,7 @@ mod tests {
         let mut findings = Findings::default();
         let content = read(home.path(), &mut findings).unwrap();
         assert_eq!((content.variables.len(), content.connections.len(), content.pools.len()), (1, 1, 0));
-        assert!(matches!(content.files, DagFiles::Folders { parts, .. } if parts[0].from.ends_with("flows")));
+        assert!(matches!(content.files, DagFiles::Folders { folders, .. } if folders[0].from.ends_with("flows")));
         assert_eq!(findings.all().len(), 1);
         assert!(findings.all()[0].remedy.contains("airflow pools export"));
         fs::write(home.path().join("pools.json"), "[]").unwrap();

@@ -15,8 +15,8 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 /// Size limit of a response, which is one page of a list or one DAG file, in bytes.
-const ANSWER_LIMIT: usize = 64 * 1024 * 1024;
-/// Text in place of a secret.
+const RESPONSE_LIMIT: usize = 64 * 1024 * 1024;
+/// The text that Airflow returns in place of a secret.
 const MASK: &str = "***";
 
 /// How to log in.
@@ -92,8 +92,8 @@ async fn send_request(base: &str, request: RequestBuilder) -> Result<(StatusCode
     let mut response = request.header("accept", "application/json").send().await.map_err(unreachable)?;
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
-        if body.len() + chunk.len() > ANSWER_LIMIT {
-            return Err(Error::failed(format!("a response of {base} is larger than {} MiB", ANSWER_LIMIT >> 20))
+        if body.len() + chunk.len() > RESPONSE_LIMIT {
+            return Err(Error::failed(format!("a response of {base} is larger than {} MiB", RESPONSE_LIMIT >> 20))
                 .hint("nothing was imported"));
         }
         body.extend_from_slice(&chunk);
@@ -127,7 +127,7 @@ impl Airflow {
         }
     }
 
-    /// Reads the file of each DAG, by its path in the DAG folder. The API does not return the modules they import.
+    /// Reads the source of each DAG file, by its path in the DAG folder. The API does not return imported modules.
     async fn sources(&self, findings: &mut Findings) -> Result<BTreeMap<PathBuf, String>, Error> {
         let mut texts: BTreeMap<PathBuf, String> = BTreeMap::new();
         for dag in self.all("/api/v2/dags", "dags").await? {
@@ -253,8 +253,8 @@ mod tests {
         let content = connection(&full, &mut findings).unwrap();
         assert_eq!((content.password, content.schema, content.port), (None, None, Some(80)));
         assert_eq!(content.extra.as_deref(), Some(r#"{"mode":"x"}"#));
-        let whats: Vec<&str> = findings.all().iter().map(|finding| finding.what.as_str()).collect();
-        assert_eq!(whats, ["variable api_key", "variable deep", "connection c"]);
+        let subjects: Vec<&str> = findings.all().iter().map(|finding| finding.what.as_str()).collect();
+        assert_eq!(subjects, ["variable api_key", "variable deep", "connection c"]);
         assert!(findings.all()[2].why.contains("password, extra.token"));
     }
 

@@ -9,21 +9,21 @@ use std::io::Write;
 use std::path::Path;
 use tokio_postgres::Client;
 
-/// How one of Airflow's tables is filled. The exported file copies our rows into the temporary table `of_leoflow`, then
-/// inserts them into Airflow's table.
+/// Describes how the exported file fills one of Airflow's tables: it copies Leoflow's rows into the temporary table
+/// `of_leoflow`, then inserts them into Airflow's table.
 struct Table {
     /// The name of Airflow's table.
     name: &'static str,
-    /// Name and type of each column of Airflow, and the expression over our tables that computes its value.
+    /// Name and type of each of Airflow's columns, and the expression over Leoflow's tables that computes its value.
     columns: &'static [(&'static str, &'static str, &'static str)],
-    /// Our tables, with the filter of the exported rows.
+    /// The FROM and WHERE clauses that select the exported rows from Leoflow's tables.
     from: &'static str,
-    /// Airflow's columns without a counterpart in our tables; `extra_values` are their expressions over `of_leoflow`,
-    /// in this order.
+    /// Airflow's columns without a counterpart in Leoflow's tables; `extra_values` are their expressions over
+    /// `of_leoflow`, in this order.
     extra_columns: &'static str,
     extra_values: &'static str,
-    /// The rows of `of_leoflow` to insert. A run of ours is not inserted if Airflow already has one with the same
-    /// logical date under another run id; then its task instances have no run and are skipped.
+    /// SQL condition for the rows of `of_leoflow` to insert. If Airflow already has a run with the same logical date
+    /// under another run id, `ON CONFLICT DO NOTHING` skips Leoflow's run, and this condition its task instances.
     row_filter: &'static str,
 }
 

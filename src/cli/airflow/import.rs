@@ -1,6 +1,6 @@
 //! `leoflow import airflow`.
 
-use super::airflow_content::{AirflowContent, DagFiles, Part};
+use super::airflow_content::{AirflowContent, DagFiles, FolderCopy};
 use super::dag_folder::{self, Direction};
 use super::data_files::{connections, pools, variables};
 use super::findings::{Finding, Findings};
@@ -57,7 +57,7 @@ pub async fn airflow(context: &Context<'_>, args: &ImportAirflow) -> Result<u8, 
     let workspace = workspace.ok_or_else(|| Error::failed("no workspace is configured").hint("leoflow setup"))?;
     let project_folder = new_project_folder(&workspace, &args.project)?;
     let api = Api::new(&context.home);
-    // Before Airflow is read, so that the command fails at once when Leoflow's server does not run.
+    // Reads from Leoflow before Airflow, so that the command fails at once when Leoflow's server is not running.
     let existing = ExistingNames::read(&api).await?;
     let mut findings = Findings::default();
     let scheme = args.from.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
@@ -78,7 +78,7 @@ pub async fn airflow(context: &Context<'_>, args: &ImportAirflow) -> Result<u8, 
     let staging = staging_path(&workspace, &project_folder);
     let staged = stage_files(&content.files, (!args.dry_run).then_some(&staging), &mut findings);
     let file_count = staged.inspect_err(|_| drop(files::remove_any(&staging)))?;
-    // `does_not_fit` is the published name of the findings.
+    // The JSON output lists the findings under the key `does_not_fit`.
     let report = json!({
         "variables": content.variables.len(), "connections": content.connections.len(), "pools": content.pools.len(),
         "files": file_count, "project": if file_count > 0 { Some(&project_folder) } else { None }, "skipped": skipped,
@@ -151,7 +151,7 @@ fn staging_path(workspace: &Path, project_folder: &Path) -> PathBuf {
     files::temporary_neighbour(if is_same_file_system { workspace } else { project_folder })
 }
 
-/// Login from the arguments; prompts for a missing password.
+/// Returns the login that the arguments specify; prompts for a missing password.
 fn login(args: &ImportAirflow) -> Result<Login, Error> {
     let secret = |path: &PathBuf| -> Result<String, Error> {
         let text = files::read_text(path, SECRET_LIMIT).map_err(|error| Error::io("read", path, &error))?;
@@ -169,7 +169,7 @@ fn login(args: &ImportAirflow) -> Result<Login, Error> {
     })
 }
 
-/// Drops each `extra` that is not JSON. Older Airflows allowed other text; Airflow 3 and Leoflow do not.
+/// Drops each `extra` that is not JSON. Older Airflow versions allowed other text; Airflow 3 and Leoflow do not.
 fn drop_invalid_extras(content: &mut AirflowContent, findings: &mut Findings) {
     for connection in &mut content.connections {
         let is_invalid = connection.extra.as_deref().is_some_and(|extra| serde_json::from_str::<Value>(extra).is_err());
@@ -198,8 +198,8 @@ impl ExistingNames {
         Ok(Self { variables, connections, pools })
     }
 
-    /// Keeps only the new entries in `content`, unless existing ones are to be overwritten. Returns the names of the
-    /// entries that are left out of the import.
+    /// Removes existing entries from `content`, unless they are to be overwritten. Returns the names of the removed
+    /// entries. With `OnExisting::Fail`, an existing entry is an error.
     fn retain_new(&self, content: &mut AirflowContent, on_existing: OnExisting) -> Result<Vec<String>, Error> {
         let mut left_out: Vec<String> = Vec::new();
         let mut is_new = |kind: &str, existing: &BTreeSet<String>, name: &str| {
@@ -232,9 +232,9 @@ fn stage_files(from: &DagFiles, to: Option<&PathBuf>, findings: &mut Findings) -
             dag_folder::copy(folder, to.map(PathBuf::as_path), Direction::FromRepository, findings)
                 .map(|copied| copied.files)
         }
-        DagFiles::Folders { parts, files } => {
+        DagFiles::Folders { folders, files } => {
             let mut count = files.len();
-            for Part { from, to: place } in parts {
+            for FolderCopy { from, to: place } in folders {
                 let target = to.map(|to| to.join(place));
                 if let Some(parent) = target.as_deref().and_then(Path::parent).filter(|_| !place.as_os_str().is_empty())
                 {
@@ -306,7 +306,7 @@ mod tests {
         }
         let copied =
             ["dags/common/b.py", "dags/a.py", "include/q.sql", "plugins/operators/c.py", ".env", "requirements.txt"];
-        // A home with airflow.cfg is copied in part, with the same result.
+        // The second pass has an airflow.cfg, so only parts of the home are copied, with the same result.
         for name in ["whole", "part"] {
             let (to, mut findings) = (folder.path().join(name), Findings::default());
             let content = repository::files(&home, &home.join("dags"), &mut findings);

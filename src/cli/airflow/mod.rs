@@ -15,5 +15,5 @@ mod repository;
 mod requirements;
 mod secrets;
 
-/// The Airflow version that exports are for. They build on its official image.
-pub const AIRFLOW: &str = leoflow_base::web_ui::VERSION;
+/// The Airflow version of exports: their `Dockerfile` builds on the official image of this version.
+pub const AIRFLOW_VERSION: &str = leoflow_base::web_ui::VERSION;

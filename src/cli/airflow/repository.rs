@@ -1,16 +1,16 @@
-//! What belongs to the DAGs of an Airflow home or repository besides its DAG folder.
+//! Selects the files of an Airflow home or repository that DAGs need, in and beside its DAG folder.
 
-use super::airflow_content::{DagFiles, Part};
+use super::airflow_content::{DagFiles, FolderCopy};
 use super::astro_settings;
 use super::findings::Findings;
 use leoflow_base::sys::fs::files;
 use std::path::{Path, PathBuf};
 
-/// Folders that DAGs import from or read, and that a home has beside its DAG folder.
-const BESIDE: [&str; 2] = ["include", "plugins"];
-/// Files beside the DAG folder that a project of Leoflow has, too.
+/// Folders beside the DAG folder that DAGs import modules from or read.
+const SIBLING_FOLDERS: [&str; 2] = ["include", "plugins"];
+/// Files beside the DAG folder that a Leoflow project uses, too.
 const PROJECT_FILES: [&str; 2] = ["requirements.txt", ".env"];
-/// Entries of a repository that DAGs do not use. Those with secrets are imported and not copied.
+/// Entries of a repository that are not copied: DAGs do not use them, or the import reads them by itself.
 const NOT_COPIED: [&str; 9] = [
     "logs",
     "airflow.db",
@@ -22,39 +22,40 @@ const NOT_COPIED: [&str; 9] = [
     "packages.txt",
     "export.json",
 ];
-/// Hidden entries of a repository that a project of Leoflow has, too.
-const HIDDEN: [&str; 3] = [".env", ".airflowignore", ".python-version"];
-/// Size limit of a list of packages, bytes.
-const LIST_LIMIT: u64 = 1024 * 1024;
+/// Hidden entries of a repository that a Leoflow project uses, too.
+const HIDDEN_FILES: [&str; 3] = [".env", ".airflowignore", ".python-version"];
+/// Size limit of `packages.txt`, in bytes.
+const PACKAGES_LIMIT: u64 = 1024 * 1024;
 
-/// Returns the files of a home with the DAG folder `dags`. A repository, which has no `airflow.cfg`, is copied whole.
-/// Otherwise only what belongs to the DAGs is: a home also has logs, databases and settings.
+/// Returns the files to copy from `home` with the DAG folder `dags`. Copies a repository whole: its DAG folder is
+/// `dags`, and it has no `airflow.cfg` or `export.json`. From any other home, which also has logs, databases and
+/// settings, copies only the DAG folder, `SIBLING_FOLDERS` and `PROJECT_FILES`.
 pub fn files(home: &Path, dags: &Path, findings: &mut Findings) -> DagFiles {
     report_image(home, findings);
     let is_export = home.join("export.json").exists();
     if dags == home.join("dags") && !home.join("airflow.cfg").exists() && !is_export {
         return DagFiles::Repository(home.to_owned());
     }
-    let beside: Vec<Part> = BESIDE
+    let siblings: Vec<FolderCopy> = SIBLING_FOLDERS
         .iter()
-        .map(|name| Part { from: home.join(name), to: PathBuf::from(name) })
-        .filter(|part| part.from.is_dir() && part.from != dags && !is_export)
+        .map(|name| FolderCopy { from: home.join(name), to: PathBuf::from(name) })
+        .filter(|folder| folder.from.is_dir() && folder.from != dags && !is_export)
         .collect();
     let is_wanted = |name: &&str| home.join(name).is_file() && (*name != ".env" || !is_export);
     let mut project_files: Vec<PathBuf> =
         PROJECT_FILES.iter().filter(|name| is_wanted(name)).map(|name| home.join(name)).collect();
-    // The DAG folder becomes the project where it is all that there is.
-    let to = PathBuf::from(if beside.is_empty() { "" } else { "dags" });
+    // Without sibling folders, the DAG folder itself becomes the project folder.
+    let to = PathBuf::from(if siblings.is_empty() { "" } else { "dags" });
     if to.as_os_str().is_empty() {
         project_files.retain(|file| !dags.join(file.file_name().unwrap_or_default()).exists());
     }
-    let parts = [Part { from: dags.to_owned(), to }].into_iter().chain(beside).collect();
-    DagFiles::Folders { parts, files: project_files }
+    let folders = [FolderCopy { from: dags.to_owned(), to }].into_iter().chain(siblings).collect();
+    DagFiles::Folders { folders, files: project_files }
 }
 
-/// True for an entry directly in a repository that is copied.
+/// True if the entry `name` of a repository's top folder is copied.
 pub fn is_copied(name: &str) -> bool {
-    !NOT_COPIED.contains(&name) && (!name.starts_with('.') || HIDDEN.contains(&name)) && !is_compose_file(name)
+    !NOT_COPIED.contains(&name) && (!name.starts_with('.') || HIDDEN_FILES.contains(&name)) && !is_compose_file(name)
 }
 
 fn is_compose_file(name: &str) -> bool {
@@ -62,12 +63,12 @@ fn is_compose_file(name: &str) -> bool {
         && (name.ends_with(".yml") || name.ends_with(".yaml"))
 }
 
-/// Reports what an image would have that this machine may lack.
+/// Reports system packages, Compose services and a `Dockerfile`, which the import does not set up on this machine.
 fn report_image(home: &Path, findings: &mut Findings) {
-    let text = files::read_text(&home.join("packages.txt"), LIST_LIMIT).ok().flatten().unwrap_or_default();
+    let text = files::read_text(&home.join("packages.txt"), PACKAGES_LIMIT).ok().flatten().unwrap_or_default();
     let packages: Vec<&str> =
         text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
-    let is_made_by_export = home.join("export.json").exists();
+    let is_export = home.join("export.json").exists();
     if !packages.is_empty() {
         findings.add(
             "packages.txt",
@@ -77,13 +78,13 @@ fn report_image(home: &Path, findings: &mut Findings) {
     }
     let entries = std::fs::read_dir(home).into_iter().flatten().flatten();
     let mut names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-    if let Some(name) = names.find(|name| is_compose_file(name) && !is_made_by_export) {
+    if let Some(name) = names.find(|name| is_compose_file(name) && !is_export) {
         findings.add(name, "its services are not started", "start them yourself if DAGs need them");
     }
-    if home.join("Dockerfile").is_file() && !is_made_by_export {
+    if home.join("Dockerfile").is_file() && !is_export {
         findings.add(
             "Dockerfile",
-            "tasks run on this machine and in no image",
+            "tasks run on this machine, not in an image",
             "move its ENV lines to the project's .env, and install what its RUN lines install",
         );
     }
@@ -111,15 +112,15 @@ mod tests {
         }
         let mut findings = Findings::default();
         assert!(matches!(files(home, &home.join("dags"), &mut findings), DagFiles::Repository(_)));
-        let whats: Vec<&str> = findings.all().iter().map(|finding| finding.what.as_str()).collect();
-        assert_eq!(whats, ["packages.txt", "compose.yaml", "Dockerfile"]);
+        let subjects: Vec<&str> = findings.all().iter().map(|finding| finding.what.as_str()).collect();
+        assert_eq!(subjects, ["packages.txt", "compose.yaml", "Dockerfile"]);
         assert!(findings.all()[0].why.ends_with(": libpq-dev"));
         fs::write(home.join("airflow.cfg"), "").unwrap();
-        let DagFiles::Folders { parts, files: of_project } = files(home, &home.join("dags"), &mut findings) else {
+        let DagFiles::Folders { folders, files: project_files } = files(home, &home.join("dags"), &mut findings) else {
             panic!("a home was taken for a repository");
         };
-        let to: Vec<_> = parts.iter().map(|part| part.to.to_str().unwrap()).collect();
-        assert_eq!((to, of_project), (vec!["dags", "include", "plugins"], vec![home.join(".env")]));
+        let to: Vec<_> = folders.iter().map(|folder| folder.to.to_str().unwrap()).collect();
+        assert_eq!((to, project_files), (vec!["dags", "include", "plugins"], vec![home.join(".env")]));
     }
 
     #[test]

@@ -5,10 +5,11 @@ use crate::api_client::list_of;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Packages that the image contains at its own version.
-const PREINSTALLED: [&str; 4] = ["apache-airflow", "apache-airflow-core", "apache-airflow-task-sdk", "leoflow"];
+/// Packages that `requirements.txt` omits: the image has its own version of Airflow, and Airflow cannot use `leoflow`.
+const OMITTED_PACKAGES: [&str; 4] = ["apache-airflow", "apache-airflow-core", "apache-airflow-task-sdk", "leoflow"];
 
-/// Returns the lines of `requirements.txt`: `name==version` of each declared dependency, with its extras.
+/// Returns the lines of `requirements.txt`: `name[extras]==version` for each declared dependency with an installed
+/// version, and the other requirements without logins in their URLs.
 pub fn lines(environments: &Value, findings: &mut Findings) -> Vec<String> {
     let dependencies = Dependencies::read(environments);
     dependencies.add_findings(findings);
@@ -23,7 +24,7 @@ struct Dependencies {
     versions: BTreeMap<String, BTreeMap<String, BTreeSet<String>>>,
     /// By package: the extras that any project requests.
     extras: BTreeMap<String, BTreeSet<String>>,
-    /// Requirements that are kept unchanged.
+    /// Requirements on a URL or path, or without an installed version.
     unpinned: BTreeSet<String>,
 }
 
@@ -53,7 +54,7 @@ impl Dependencies {
             return;
         }
         let (name, requested_extras) = split_requirement(requirement);
-        if PREINSTALLED.contains(&name.as_str()) {
+        if OMITTED_PACKAGES.contains(&name.as_str()) {
             return;
         }
         match installed.get(&name) {
@@ -62,7 +63,7 @@ impl Dependencies {
                 package_versions.entry((*version).to_owned()).or_default().extend(dags.iter().cloned());
                 self.extras.entry(name).or_default().extend(requested_extras);
             }
-            // Not installed here, for example because of its platform marker: kept unchanged.
+            // Not installed here, for example because of its platform marker.
             None => {
                 self.unpinned.insert(requirement.to_owned());
             }
@@ -93,7 +94,7 @@ impl Dependencies {
         }
     }
 
-    /// The package with its extras and its newest installed version.
+    /// Returns `name[extras]==version` with the newest installed version.
     fn pin(&self, name: &str) -> String {
         let extras: Vec<&str> = self.extras.get(name).into_iter().flatten().map(String::as_str).collect();
         let extras = if extras.is_empty() { String::new() } else { format!("[{}]", extras.join(",")) };
@@ -175,8 +176,8 @@ mod tests {
                 "own @ file:///x"
             ]
         );
-        let whats: Vec<&str> = findings.all().iter().map(|finding| finding.what.as_str()).collect();
-        assert_eq!(whats, ["package pandas", "git+https://host/x@v1", "own @ file:///x"]);
+        let subjects: Vec<&str> = findings.all().iter().map(|finding| finding.what.as_str()).collect();
+        assert_eq!(subjects, ["package pandas", "git+https://host/x@v1", "own @ file:///x"]);
         assert!(findings.all()[0].why.contains("2.10.0 for b; 2.9.1 for a"), "{:?}", findings.all()[0]);
     }
 }

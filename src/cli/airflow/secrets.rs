@@ -53,7 +53,7 @@ fn contains_sensitive(value: &Value) -> bool {
     }
 }
 
-/// A file with mode 0600, encrypted if there are recipients.
+/// A new file with mode 0600, encrypted if there are recipients. Incomplete until `finish`.
 pub struct PrivateFile(Output<BufWriter<File>>);
 
 impl PrivateFile {
@@ -83,7 +83,7 @@ pub fn connections_template(connections: &Value) -> (Value, Vec<String>) {
             fields["password"] = Value::Null;
         }
         if let Some(extra) = fields["extra"].as_str().filter(|extra| !extra.is_empty()) {
-            // Only the provider knows which extras are secret.
+            // Only the provider knows which extras are secret, so all are blanked.
             let (blank_extra, extra_names) = match serde_json::from_str::<Map<String, Value>>(extra) {
                 Ok(object) => {
                     let names = object.keys().map(|key| format!("extra.{key}")).collect();

@@ -1,4 +1,5 @@
-//! Shell completion of ids, read from the running server. The shell waits at each Tab, so a slow answer counts as none.
+//! Shell completion of ids, read from the running server. The shell blocks at each Tab, so a response that takes longer
+//! than `TIMEOUT` yields no candidates.
 
 use crate::api_client::{Api, encode};
 use clap::CommandFactory;

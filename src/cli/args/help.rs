@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 /// A command line whose commands are in groups.
 pub trait Grouped: CommandFactory + FromArgMatches {
-    /// Every visible command, once.
+    /// Headings and command names, in the order of the help. Every visible command is in exactly one group.
     const GROUPS: &'static [(&'static str, &'static [&'static str])];
 }
 
@@ -64,7 +64,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn a_command_of_lite_is_suggested_for_its_name() {
+    fn suggests_lite_backup_for_backup() {
         let refusal = |arguments: &[&str]| match parse::<Cli>(arguments.iter().map(OsString::from).collect()) {
             Ok(_) => panic!("{arguments:?} is accepted"),
             Err(error) => error.to_string(),

@@ -1,5 +1,5 @@
-//! Arguments that several commands share, the help in groups, and completion. The arguments of one command stand beside
-//! that command. Doc comments of arguments are the text of `--help`.
+//! Arguments that several commands share, the help in groups, and completion. A command's own arguments are in the
+//! command's file. Doc comments of arguments are the text of `--help`.
 
 pub mod all;
 pub mod complete;

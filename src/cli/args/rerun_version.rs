@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-/// Which version of its DAG a run that runs again takes.
+/// The version of its DAG that a rerun of a run uses.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct RerunVersion {
     /// Rerun with the DAG's newest version [default: the DAG's or the instance's rerun_with_latest_version]

@@ -196,7 +196,7 @@ impl Command {
         }
     }
 
-    /// True when the command acts on an instance that exists. Without one it would report a misspelt name as a stopped
+    /// True when the command requires an existing instance, so that it does not report a misspelt name as a stopped
     /// instance.
     pub(crate) fn needs_instance(&self) -> bool {
         match self {
@@ -268,7 +268,7 @@ impl Command {
             Self::Smoke(_) => smoke::run(context).await,
             Self::Uninstall(args) => uninstall::run(context, &args),
             Self::Version(_) | Self::Completions(_) => {
-                Err(Error::bug("a command that needs no home reached the dispatch of those that do"))
+                Err(Error::bug("a command that needs no home reached the dispatch of commands that need one"))
             }
             Self::Server(args) => server.run(context, &args).await,
             Self::Agent => agent::agent(context).await,

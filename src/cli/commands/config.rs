@@ -145,9 +145,9 @@ fn display_value(key: &str, value: &str) -> String {
     }
 }
 
-/// Replaces a secret in config.yaml by a reference to its place.
+/// Replaces a secret in config.yaml by a reference to a file or environment variable that holds it.
 fn refer_secret(context: &Context<'_>, key: &str, reference: &SecretReference) -> Result<u8, Error> {
-    config::refer_secret(&context.home, key, reference).map_err(|error| write_error(key, error))?;
+    config::set_secret_reference(&context.home, key, reference).map_err(|error| write_error(key, error))?;
     match context.printer.json {
         true => context.printer.json(&json!({"key": key, "value": reference.to_string()}))?,
         false => context.printer.line(format!("Set {key} to {reference}")),
@@ -188,7 +188,7 @@ async fn change(context: &Context<'_>, key: &str, value: Option<&str>) -> Result
         }
     }
     if key == "port" {
-        // The new setting replaces the port that was given to the last start.
+        // The new setting also replaces the port that the last start requested.
         let port_file = context.home.requested_port();
         files::remove_any(&port_file).map_err(|error| Error::io("remove", &port_file, &error))?;
     }

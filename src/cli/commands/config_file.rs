@@ -1,4 +1,4 @@
-//! What the commands that change `config.yaml` share.
+//! Functions of the commands that change `config.yaml`.
 
 use crate::context::Context;
 use crate::error::Error;

@@ -58,7 +58,7 @@ pub async fn change(context: &Context<'_>, setting: &Setting, name: &str, query:
     Ok(0)
 }
 
-/// Checks every query of a mapping as text. Values that are no mapping of queries are left to the check of the file.
+/// Checks every query of `mapping`, a YAML text. Ignores other values, which the check of config.yaml rejects.
 pub async fn check_mapping(context: &Context<'_>, mapping: &str) -> Result<(), Error> {
     let Ok(value) = serde_yaml::from_str::<serde_yaml::Value>(mapping) else { return Ok(()) };
     let backup = serde_yaml::Value::Mapping([("invariants".into(), value)].into_iter().collect());

@@ -22,7 +22,8 @@ pub use command::{Cli, Command};
 use leoflow_base::home::{HomeError, instances};
 use server::ServerProcess;
 
-/// Runs a command. Returns its exit code: 0, or the result of a command that only reports a state.
+/// Runs a command. Returns its exit code: 0, or another one for a result that is not an error of the command, such as
+/// an unhealthy instance.
 pub fn run(cli: Cli, printer: &Printer, server: &impl ServerProcess) -> Result<u8, Error> {
     match &cli.command {
         Command::Completions(args) => return install::completions::run(args, printer),

@@ -18,7 +18,7 @@ pub struct Server {
     pub private_socket: Option<PathBuf>,
 }
 
-/// Runs the server process: the program has it and this crate does not.
+/// Runs the server process. The binary implements this trait, because this crate does not depend on the server crate.
 pub trait ServerProcess {
     fn run(&self, context: &Context<'_>, args: &Server) -> impl Future<Output = Result<u8, Error>>;
 }

@@ -13,13 +13,14 @@ use std::path::{Path, PathBuf};
 #[command(after_help = "Example:\n  leoflow verify-config")]
 pub struct VerifyConfig {}
 
-/// What was found in each file.
+/// The problems and warnings of the checked files.
 #[derive(Default)]
 struct Report {
+    /// The problems of config.yaml and the files beside it.
     problems: Vec<(PathBuf, Problem)>,
     /// The valid files, with their warnings.
     warnings: Vec<(PathBuf, Vec<Problem>)>,
-    /// The settings of projects, with their problems.
+    /// The settings files of projects, with their problems.
     projects: Vec<(PathBuf, Vec<Problem>)>,
 }
 

@@ -42,11 +42,11 @@ impl From<DumpError> for Error {
             DumpError::Postgres(error) => error.into(),
             DumpError::Schema(error) => error.into(),
             DumpError::Write(ref source) => with_disk_hint(Self::failed(&error), Some(source)),
-            DumpError::Changed(_) => {
+            DumpError::SchemaChanged(_) => {
                 Self::failed(&error).hint("drop the objects named above (`leoflow lite psql`), then back up again")
             }
             DumpError::Empty => Self::failed(&error).hint("leoflow lite start creates the tables"),
-            DumpError::Spawn { .. } | DumpError::Failed { .. } | DumpError::Lost => {
+            DumpError::Spawn { .. } | DumpError::Failed { .. } | DumpError::ThreadEnded => {
                 Self::failed(&error).hint("leoflow lite logs postgres").hint("leoflow doctor")
             }
         }
@@ -192,7 +192,7 @@ impl From<ContentError> for Error {
             ContentError::Dump(error) => error.into(),
             ContentError::Postgres(error) => error.into(),
             ContentError::Io { ref path, ref source } => Self::io("write or read", path, source),
-            ContentError::Refused(_) | ContentError::Lost => {
+            ContentError::Refused(_) | ContentError::ThreadEnded => {
                 Self::failed(&error).hint("the existing data is unchanged; try again")
             }
         }
@@ -214,7 +214,7 @@ impl From<LoadError> for Error {
         }
         match error {
             LoadError::Postgres(error) => error.into(),
-            LoadError::Schema(error) | LoadError::Fresh(error) => error.into(),
+            LoadError::Schema(error) | LoadError::Reference(error) => error.into(),
             LoadError::Program(error) => error.into(),
             LoadError::Full => with_disk_hint(Self::failed(&error), Some(&io::ErrorKind::StorageFull.into())),
             LoadError::NoSharedMemory(_) => Self::failed(&error).hint(SHARED_MEMORY),
@@ -286,13 +286,13 @@ impl From<UninstallRefusal> for Error {
             }
             UninstallRefusal::Link(path) => base
                 .hint(format!("remove the link {} by hand, and its target if that belongs to Leoflow", path.display())),
-            UninstallRefusal::Closed { closed, .. } => {
-                base.hint(format!("check its contents first: chmod u+rwx '{}'", closed.display()))
+            UninstallRefusal::Unreadable { unreadable, .. } => {
+                base.hint(format!("check its contents first: chmod u+rwx '{}'", unreadable.display()))
             }
             UninstallRefusal::TooWide { .. }
             | UninstallRefusal::Mount { .. }
-            | UninstallRefusal::Foreign { .. }
-            | UninstallRefusal::Fixed(_) => base
+            | UninstallRefusal::OtherOwner { .. }
+            | UninstallRefusal::ReadOnlyParent(_) => base
                 .hint("nothing was removed; if it is the workspace, keep it with --keep-workspace")
                 .hint("remove Leoflow's files there by hand"),
             UninstallRefusal::WorkspaceNotMade(_) => base
@@ -318,7 +318,7 @@ impl From<EncryptionError> for Error {
         match error {
             EncryptionError::Passphrase { .. } => base.hint("leoflow config get backup.passphrase"),
             EncryptionError::Key { path, source } => Self::io("read", &path, &source),
-            EncryptionError::NoKey { .. } => {
+            EncryptionError::UnusableKey { .. } => {
                 base.hint("a key file contains a line AGE-SECRET-KEY-1…, or is a private ssh-ed25519 key")
             }
         }

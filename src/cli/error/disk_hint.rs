@@ -1,4 +1,4 @@
-//! Hints for errors of file systems: which one is full of what, and which limit or mount is the cause.
+//! Hints for errors of file systems: which file system lacks which resource, and which limit or mount is the cause.
 
 use super::Error;
 use leoflow_base::sys::fs::disk::{self, Shortage};
@@ -7,7 +7,7 @@ use leoflow_base::sys::process::limits;
 use std::io;
 use std::path::Path;
 
-/// Adds the hint for an error of an unknown file, if `cause` is one of the disk or its permissions.
+/// Adds a hint if `cause` is an error of the disk or of permissions. For an error whose file is unknown.
 pub(super) fn with_disk_hint(error: Error, cause: Option<&io::Error>) -> Error {
     match cause.and_then(|cause| hint(cause, None)) {
         Some(hint) => error.hint(hint),
@@ -36,7 +36,7 @@ fn hint(cause: &io::Error, path: Option<&Path>) -> Option<String> {
             Some(format!("the quota of your user is used up{}: free some space and {AGAIN}", on(place)))
         }
         io::ErrorKind::StorageFull => {
-            // An error with a text is our own: it is about the space that must stay free.
+            // An error with a text is not from the kernel: a check of Leoflow failed because some space must stay free.
             let path = path.filter(|_| cause.get_ref().is_none());
             Some(no_space(path.and_then(|path| disk::shortage(path).ok()), place))
         }
@@ -93,7 +93,7 @@ fn no_space(shortage: Option<Shortage>, place: Option<&str>) -> String {
 fn too_large(limit: Option<u64>, place: Option<&str>) -> String {
     match limit {
         Some(bytes) => {
-            format!("files may have {} here (`ulimit -f`): raise that limit and {AGAIN}", human_size(bytes))
+            format!("files may have at most {} here (`ulimit -f`): raise that limit and {AGAIN}", human_size(bytes))
         }
         None => format!("the file system{} takes no file of this size (FAT: 4 GiB): choose another place", on(place)),
     }

@@ -31,8 +31,9 @@ const BELONG_TOGETHER: &str =
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// The operation failed; the message says what to do.
+    /// The operation failed; the hints say what to do.
     Failed,
+    /// Invalid arguments.
     Usage,
     /// Refused to protect data.
     Refused,
@@ -145,7 +146,7 @@ impl Error {
     }
 }
 
-/// ENOLCK and ENOSYS are the answers of network file systems that are mounted without locks.
+/// A network file system that is mounted without locks returns ENOLCK or ENOSYS.
 fn has_no_locks(error: &io::Error) -> bool {
     const ENOLCK: i32 = 37;
     matches!(error.kind(), io::ErrorKind::Unsupported) || error.raw_os_error() == Some(ENOLCK)

@@ -9,8 +9,8 @@ const AT_BOOT: &str = "where cron is available, this line in `crontab -e` starts
 impl From<Unavailable> for Error {
     fn from(error: Unavailable) -> Self {
         match &error {
-            Unavailable::NotThere(_) => Self::failed(&error).hint(AT_BOOT),
-            Unavailable::NotReached { .. } => Self::failed(&error)
+            Unavailable::NotInstalled(_) => Self::failed(&error).hint(AT_BOOT),
+            Unavailable::Unreachable { .. } => Self::failed(&error)
                 .hint("log in directly as this user, not through su or sudo, and rerun the same command")
                 .hint("or keep its services running: loginctl enable-linger")
                 .hint(AT_BOOT),

@@ -231,8 +231,8 @@ impl From<HostError> for Error {
         let text = error.to_string();
         match error {
             HostError::Private(error) => error.into(),
-            HostError::Gone => Self::failed(text).hint("finish it with: leoflow lite start"),
-            HostError::Silent(_) | HostError::Refused(_) | HostError::Program(_) => {
+            HostError::InstanceStopped => Self::failed(text).hint("finish it with: leoflow lite start"),
+            HostError::NoAnswer(_) | HostError::Refused(_) | HostError::Program(_) => {
                 Self::failed(text).hint("leoflow lite status").hint("leoflow upgrade --resume")
             }
         }

@@ -7,8 +7,8 @@ use leoflow_postgres::location::{self, Kind, Location};
 use leoflow_postgres::{MAJOR, PgError};
 use tokio_postgres::Client;
 
-/// Claims the home's external database if it is unclaimed. Refuses one that another home has claimed, or that runs
-/// another major version of PostgreSQL.
+/// Claims the home's external database if it is unclaimed, and updates the claim of a home that was moved. Refuses a
+/// database that another home has claimed, or that runs another major version of PostgreSQL.
 pub async fn take(home: &Home, client: &Client) -> Result<(), Error> {
     let Some(recorded_location) = external_location(home)? else { return Ok(()) };
     let row = client.query_one("SELECT current_setting('server_version'), current_setting('server_version_num')", &[]);
@@ -66,7 +66,7 @@ fn external_location(home: &Home) -> Result<Option<Location>, Error> {
     Ok(location::recorded(home)?.filter(|recorded_location| recorded_location.kind == Kind::External))
 }
 
-/// Refuses a claim of another home, or one that says that the data has moved away.
+/// Refuses a claim of another home, or a claim that says that the data was moved to another datastore.
 fn check(recorded_location: &Location, holder: &Claim) -> Result<(), Error> {
     let Claim { path, host, since, .. } = holder;
     let is_ours = holder.home_id == recorded_location.home_id;

@@ -101,7 +101,7 @@ impl Datastore {
         })
     }
 
-    /// Replaces an error that follows from the end of the running instance: with it its datastore ends, too.
+    /// Replaces an error that the running instance's stop or restart has caused, because its datastore stops with it.
     pub fn explain(&self, error: Error) -> Error {
         if !self.is_of_running_instance {
             return error;
@@ -129,7 +129,7 @@ impl Datastore {
     }
 }
 
-/// The state of the instance; `None` if none runs. While processes start or stop, it waits a few seconds.
+/// The state of the instance; `None` if none runs. Waits up to 5 s while processes start or stop.
 fn settled_state(home: &Home) -> Option<InstanceState> {
     let state = || control::status_of(home).map(|status| status.state);
     for _ in 0..SETTLING_TRIES {

@@ -74,7 +74,7 @@ impl Recovery<'_> {
     pub(crate) fn discard_purge(&self, entry: Entry) -> Result<(), Error> {
         refuse_begun_purge(&entry)?;
         if let uninstall::Resumed::Undone(Some(workspace)) = uninstall::resume_purge(self.home, entry, self.reporter)? {
-            self.reporter.report(Progress::Warning(uninstall::workspace_left(&workspace)));
+            self.reporter.report(Progress::Warning(uninstall::workspace_not_restored(&workspace)));
         }
         let text = "discarded an interrupted purge: nothing had been removed";
         self.reporter.report(Progress::Note(text.to_owned()));

@@ -24,7 +24,7 @@ impl Recovery<'_> {
     }
 
     /// Removes leftovers from the home and from the cluster: the running one, or a private one. The caller holds the
-    /// operation lock. A failure is reported; leftovers do no harm.
+    /// operation lock. A failed removal is only a warning, because leftovers do no harm.
     pub async fn clean_up(&self, access: Option<&Access>) -> Result<(), Error> {
         // The folder of an unfinished exchange looks like leftovers but holds live data.
         if !restore::has_leftovers(self.home) || journal::unfinished(self.home)?.is_some() {

@@ -1,4 +1,4 @@
-//! Settles interrupted rollbacks by backup.
+//! Settles interrupted rollbacks by backup: finishes them, or discards those that had changed nothing.
 
 use super::datastore::Datastore;
 use super::home::AfterUpgrade;
@@ -37,7 +37,7 @@ pub(crate) fn refuse_during_rollback(home: &Home) -> Result<(), Error> {
 
 impl Recovery<'_> {
     /// Finishes an interrupted rollback by backup, or discards one that had changed nothing; `None` when there was
-    /// none. Fails for one that another process is performing, and in a dry run for every one.
+    /// none. Fails for a rollback that another process is performing, and in a dry run for every rollback.
     pub(crate) async fn settle_rollback(&self, dry_run: DryRun) -> Result<Option<Settled>, Error> {
         if env_vars::is_set(RESTORE_OF_ROLLBACK) {
             return Ok(None);

@@ -24,7 +24,7 @@ pub struct Settled {
 /// The installed release after recovery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InstalledRelease {
-    /// The one of this program.
+    /// The release of this program.
     Own,
     Other,
 }
@@ -97,13 +97,14 @@ fn conclusion_text(state: &State, conclusion: &Conclusion) -> String {
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Recovery<'_> {
-    /// Waits for another process that is performing the upgrade, then finishes what remains.
+    /// Finishes or undoes an interrupted upgrade of a stopped instance, after a process that still performs it has
+    /// ended. The caller holds the home's lock.
     pub(crate) async fn finish_upgrade_of_stopped(&self, abort: Abort) -> Result<InstalledRelease, Error> {
         let _operation_lock = self.wait_for_operation().await?;
         let Some(entry) = interrupted_upgrade(self.home)? else { return Ok(InstalledRelease::Own) };
         self.end_leftovers()?;
         if let Ok((state, FinishAction::RestoreSnapshot | FinishAction::UndoMigrations)) = planned_action(&entry) {
-            // The new PostgreSQL may be the part that fails to start.
+            // The private server must start with the old PostgreSQL: the new one may be the part that fails.
             finish::remove_new_postgres(&state)?;
         }
         let (_, server) = self.private_server().await?;
@@ -112,7 +113,7 @@ impl Recovery<'_> {
         Ok(settled.installed)
     }
 
-    /// Takes the operation lock; `None` when this process already holds it.
+    /// Takes the operation lock, with retries for `OPERATION_TIMEOUT`; `None` when this process already holds it.
     pub(crate) async fn wait_for_operation(&self) -> Result<Option<OperationLock>, Error> {
         let own_pid = std::process::id() as i32;
         let deadline = Instant::now() + OPERATION_TIMEOUT;
@@ -177,7 +178,7 @@ impl Recovery<'_> {
             Direction::Down => format!("to upgrade again: leoflow upgrade {}", plan.from),
         };
         match conclusion {
-            Conclusion::UndoFailed { lost: Some(fault) } | Conclusion::Completed { lost: Some(fault) } => {
+            Conclusion::UndoFailed { exit_error: Some(fault) } | Conclusion::Completed { exit_error: Some(fault) } => {
                 Err(Error::from(fault).hint("leoflow lite start").hint(hint))
             }
             Conclusion::UndoFailed { .. } | Conclusion::Completed { .. } if plan.to.to_string() != self.version => {
@@ -187,8 +188,8 @@ impl Recovery<'_> {
         }
     }
 
-    /// Finishes or undoes an interrupted change of release, for a command that needs a stable release. In a
-    /// dry run, finishes only one that had changed nothing. Fails for one that another process is performing.
+    /// Finishes or undoes an interrupted upgrade or rollback, for a command that needs a stable release. In a dry run,
+    /// only discards an upgrade that had changed nothing. Fails if another process is performing the operation.
     pub(crate) async fn settle_change(&self, dry_run: DryRun) -> Result<(), Error> {
         self.settle_rollback(dry_run).await?;
         let Some(entry) = interrupted_upgrade(self.home)? else { return Ok(()) };
@@ -219,7 +220,7 @@ impl Recovery<'_> {
             self.finish_upgrade_of_stopped(abort).await?;
             return Ok(Some("The interrupted operation is settled".to_owned()));
         };
-        // Another process may still be performing it.
+        // Another process may still be performing the upgrade.
         let _operation_lock = self.wait_for_operation().await?;
         match interrupted_upgrade(self.home)? {
             Some(entry) => {

@@ -1,5 +1,5 @@
-//! Commands in hints, notes and warnings name the instance that the user's own command named: without `--instance` they
-//! would act on the default one.
+//! Adds the user's `--instance` to the commands in hints, notes and warnings, which would act on the default instance
+//! without it.
 
 use clap::Command;
 use std::collections::BTreeSet;
@@ -25,7 +25,7 @@ pub fn with_instance(text: &str, instance: Option<&str>, command: fn() -> Comman
             arguments.split(|character: char| character.is_whitespace() || "`',;:.)".contains(character)).next();
         let one_command = arguments.split(['`', '\n', ';']).next().unwrap_or(arguments);
         let chooses_home = ["--instance", "--home", "--all"].iter().any(|option| one_command.contains(option));
-        // These act on instances by their own arguments, or on none.
+        // The excluded commands name instances in their own arguments, or act on none.
         let is_of_instance = subcommand.is_some_and(|subcommand| {
             names.contains(subcommand) && !["instances", "docs", "version", "completions"].contains(&subcommand)
         });

@@ -193,8 +193,7 @@ impl Printer {
         }
     }
 
-    /// Makes the commands in `text` act on the user's instance.
-    /// Names the instance that `--instance` chose in the commands of a text.
+    /// Adds the user's `--instance` to the commands in `text`.
     pub(crate) fn for_instance(&self, text: &str) -> String {
         with_instance(text, self.instance.as_deref(), self.command)
     }

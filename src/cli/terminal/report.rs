@@ -1,5 +1,5 @@
-//! Reports of a starting instance: printed to its terminal, or sent as JSON lines over a pipe to the
-//! waiting `lite start`.
+//! Reports of a starting instance or a worker: printed to its terminal, or sent as JSON lines over a pipe to the
+//! command that waits for them.
 
 use super::printer::Printer;
 use crate::error::Error;
@@ -13,14 +13,14 @@ pub enum Report {
     Progress(Progress),
     Ready(Ready),
     Failed(Error),
-    /// The result of a worker that ended; `error` when it did not do what was requested.
+    /// The result of a worker that ended; `error` is set when the worker did not do what was requested.
     Done {
         result: serde_json::Value,
         error: Option<Error>,
     },
 }
 
-/// What a user needs to know right after the start.
+/// The facts that a user needs right after the start.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Ready {
     pub url: String,
@@ -28,6 +28,7 @@ pub struct Ready {
     /// The generated password, until it was shown once.
     pub admin_password: Option<String>,
     pub workspace: String,
+    /// Duration of the start.
     pub seconds: f64,
     /// The shell command that puts `leoflow` on the PATH; `None` when it is there.
     pub path_hint: Option<String>,

@@ -1,4 +1,4 @@
-//! The structure of a DAG: the result of parsing, stored in a DAG version.
+//! The structure of a DAG, as parsed from its file and stored with each DAG version.
 
 use super::length::Length;
 use crate::schedule::asset_condition;
@@ -22,7 +22,7 @@ pub struct Structure {
     /// For display: a cron expression, a preset or an interval; `None` when it is only triggered manually.
     #[serde(default)]
     pub schedule: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "by_value")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "via_json_value")]
     pub timetable: Option<Timetable>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timetable_summary: Option<String>,
@@ -35,7 +35,7 @@ pub struct Structure {
     pub start_date: Option<String>,
     #[serde(default)]
     pub end_date: Option<String>,
-    /// Bounds of the scheduled runs' dates, from the dates of the DAG and of its tasks.
+    /// Bounds of the scheduled runs' dates, computed from `start_date` and `end_date` of the DAG and of its tasks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub earliest: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -65,13 +65,13 @@ pub struct Structure {
     pub fail_fast: bool,
     #[serde(default, skip_serializing_if = "is_false")]
     pub render_template_as_native_obj: bool,
-    /// Address by owner.
+    /// URL by owner name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub owner_links: BTreeMap<String, String>,
-    /// Which version a rerun uses if the request does not say so: true is the newest, false the run's own.
+    /// The version that a rerun uses by default: true is the newest one, false that of the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rerun_with_latest_version: Option<bool>,
-    /// Number of consecutive failed runs that pauses the DAG; 0 is never.
+    /// Number of consecutive failed runs after which the DAG is paused; 0 is no limit.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub max_consecutive_failed_dag_runs: u32,
     #[serde(default, skip_serializing_if = "is_false")]
@@ -85,7 +85,7 @@ pub struct Structure {
     /// Labels of edges: upstream id, downstream id, label.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub edge_labels: Vec<(String, String, String)>,
-    /// Settings from `leoflow.yaml` for the process that runs a task.
+    /// Settings from `leoflow.yaml` for the processes of all tasks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<Value>,
     /// In topological order: each task after its upstreams.
@@ -93,13 +93,14 @@ pub struct Structure {
     pub tasks: Vec<Task>,
 }
 
-/// Goes through a JSON value, because numbers of arbitrary precision cannot be deserialized from text into enums.
-fn by_value<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<T, D::Error> {
+/// Deserializes in two steps, first to a JSON value: with serde_json's `arbitrary_precision`, untagged and internally
+/// tagged enums cannot be deserialized from text directly.
+fn via_json_value<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<T, D::Error> {
     serde_json::from_value(Value::deserialize(deserializer)?).map_err(serde::de::Error::custom)
 }
 
-/// Ignores a value of an unknown shape, so that the task's own code handles it.
-fn if_understood<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<T>, D::Error> {
+/// Returns `None` for a value of an unknown shape, so that the sensor runs in its own process.
+fn none_if_unknown<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<T>, D::Error> {
     Ok(serde_json::from_value(Value::deserialize(deserializer)?).ok())
 }
 
@@ -155,7 +156,7 @@ pub struct Group {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub display_name: String,
     /// Number of copies of a mapped group; `None` for a group that is not mapped.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "by_value")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "via_json_value")]
     pub length: Option<Length>,
     /// Tasks whose return values decide `length`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -228,7 +229,7 @@ pub struct Task {
     pub wait_for_downstream: bool,
     #[serde(default, skip_serializing_if = "is_false")]
     pub ignore_first_depends_on_past: bool,
-    /// While `depends_on_past` holds the task back, it is not skipped either.
+    /// Airflow's `wait_for_past_depends_before_skipping`: the task is not skipped while `depends_on_past` blocks it.
     #[serde(default, skip_serializing_if = "is_false")]
     pub wait_for_past_before_skipping: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -265,7 +266,7 @@ pub struct Task {
     pub group: Option<String>,
     #[serde(default, skip_serializing_if = "is_false")]
     pub mapped: bool,
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "by_value")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "via_json_value")]
     pub length: Option<Length>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<String>,
@@ -273,7 +274,7 @@ pub struct Task {
     #[serde(rename = "is_nothing", default, skip_serializing_if = "is_false")]
     pub is_no_op: bool,
     /// Condition that the scheduler evaluates without a process; `None` unless the task is such a sensor.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "if_understood")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "none_if_unknown")]
     pub waits: Option<Wait>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inlets: Vec<Value>,
@@ -301,13 +302,13 @@ impl Task {
     }
 }
 
-/// The condition of a sensor that can be evaluated without its code.
+/// The condition of a sensor, if the scheduler can evaluate it without running the sensor's code.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Wait {
     pub until: Until,
-    /// Seconds after which the sensor gives up.
+    /// The sensor's `timeout` in seconds.
     pub timeout: f64,
-    /// True when the sensor succeeds once the condition is met; otherwise its code runs then.
+    /// True when the sensor succeeds once the condition is met; if false, the sensor's code starts then.
     #[serde(default)]
     pub is_all: bool,
 }
@@ -358,7 +359,7 @@ pub struct External {
     pub task_ids: Option<Vec<String>>,
     pub group_id: Option<String>,
     pub allowed_states: Vec<String>,
-    /// When a run or task that it waits for has one of these states, the sensor's own code decides.
+    /// If an awaited run or task has one of these states, the sensor's own code decides.
     pub failed_or_skipped_states: Vec<String>,
     /// Seconds by which the logical date of the awaited run is earlier than that of this run. `poke_interval` is in
     /// seconds too.

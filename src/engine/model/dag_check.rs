@@ -1,4 +1,4 @@
-//! Checks that the DAGs described by a file are valid; all code that parses DAG files calls it.
+//! Validates the DAGs that a file describes. All code that parses DAG files calls [`read`].
 
 use super::dag::Structure;
 use super::params;

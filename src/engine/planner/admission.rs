@@ -1,9 +1,9 @@
 //! The competition of a run's task instances with those of other runs for the slots of pools. Pure.
 //!
-//! The waiting instances of other runs may be many more than there are slots, so they are read in windows: of each run
-//! and pool, those with the highest weight. [`Competition::choose`] says when a window may hide one that would fit.
+//! Other runs may have many more waiting instances than there are slots. A query therefore reads a window of them: for
+//! each run and pool, those with the highest weight. [`Choice::hidden`] reports whether an unread instance may fit too.
 
-use super::concurrency::{Taken, Usage, Waiting, choose};
+use super::concurrency::{SlotUse, Usage, Waiting, choose};
 use super::snapshot::{Plan, Snapshot, Transition, TransitionKind};
 use crate::model::keys::RunKey;
 use crate::model::state::TaskState;
@@ -19,44 +19,45 @@ pub(crate) struct Competition {
 
 /// Waiting instances of other runs.
 #[derive(Debug, Default)]
-pub(crate) struct Others {
+pub(crate) struct OtherRuns {
     pub waiting: Vec<Waiting>,
     pub cut_off: Vec<CutOff>,
 }
 
-/// A run that may have more waiting instances in a pool than were read.
+/// A run that may have more waiting instances in a pool than the window contains.
 #[derive(Debug)]
 pub(crate) struct CutOff {
     pub run: RunKey,
     pub pool: String,
-    /// Of the run; 0 is no limit.
+    /// Limit of the run; 0 is no limit.
     pub max_active_tasks: u32,
 }
 
-/// A task of a run.
+/// A run and a task id.
 pub(crate) type RunTask = (RunKey, String);
 
-/// The result of a choice.
+/// The instances that [`Competition::choose`] has chosen to queue.
 pub(crate) struct Choice {
-    /// Positions in the run's own instances.
+    /// Positions in `Competition::own`.
     own: Vec<usize>,
-    /// Indices into the waiting instances of other runs.
+    /// Indices into `OtherRuns::waiting`.
     pub others: Vec<usize>,
     pub hidden: Hidden,
 }
 
-/// Whether instances that were not read could be queued too.
+/// Whether instances outside of the window could be queued too.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Hidden {
     None,
-    /// Behind instances of these tasks, whose own limits are reached.
+    /// Maybe: the window contains instances of these tasks, which are at their own limits. Without them, the window has
+    /// space for instances of other tasks.
     Behind(BTreeSet<RunTask>),
-    /// Behind instances that do not fit for another reason.
+    /// Maybe: the window contains no task at its limit, so only a larger window can tell.
     Beyond,
 }
 
 impl Competition {
-    /// `usage` is that of the other runs.
+    /// `usage` counts the other runs; this adds the instances of the run itself.
     pub fn of_run(run: &RunKey, snapshot: &Snapshot<'_>, plan: &Plan, usage: Usage) -> Self {
         let graph = snapshot.graph;
         let mut competition = Self { own_indices: Vec::new(), own: Vec::new(), usage };
@@ -71,7 +72,7 @@ impl Competition {
                 Some(state) => {
                     let task = graph.task(task_index);
                     let (task_id, pool, slots) = (task.task_id.as_str(), task.pool(), task.pool_slots.into());
-                    competition.usage.take(run, Taken { task_id, state, pool, slots, count: 1 });
+                    competition.usage.take(run, SlotUse { task_id, state, pool, slots, count: 1 });
                 }
                 None => {}
             }
@@ -79,23 +80,23 @@ impl Competition {
         competition
     }
 
-    /// The competition of all runs; `usage` is that of all.
+    /// A competition without a run of its own; `usage` counts all runs.
     pub fn of_others(usage: Usage) -> Self {
         Self { own_indices: Vec::new(), own: Vec::new(), usage }
     }
 
-    /// The pools with free slots, and how many.
+    /// The pools with free slots, each with their number.
     pub fn open_pools(&self) -> Vec<(&str, i64)> {
         self.usage.open_pools()
     }
 
     /// Chooses the instances to queue, as far as pools and limits allow.
-    pub fn choose(&self, others: &Others) -> Choice {
+    pub fn choose(&self, others: &OtherRuns) -> Choice {
         let all: Vec<&Waiting> = self.own.iter().chain(&others.waiting).collect();
         let (chosen, usage) = choose(&all, self.usage.clone());
         let (own, chosen_others): (Vec<usize>, Vec<usize>) = chosen.into_iter().partition(|at| *at < self.own.len());
         let chosen_others: Vec<usize> = chosen_others.into_iter().map(|index| index - self.own.len()).collect();
-        let hidden = if others.cut_off.iter().any(|cut| usage.has_room(&cut.run, &cut.pool, cut.max_active_tasks)) {
+        let hidden = if others.cut_off.iter().any(|cut| usage.can_queue(&cut.run, &cut.pool, cut.max_active_tasks)) {
             let full = others.waiting.iter().filter(|waiting| usage.is_task_full(waiting));
             let tasks: BTreeSet<RunTask> = full.map(|waiting| (waiting.run.clone(), waiting.task_id.clone())).collect();
             if tasks.is_empty() { Hidden::Beyond } else { Hidden::Behind(tasks) }
@@ -154,9 +155,9 @@ mod tests {
         Competition::of_others(Usage { pools: HashMap::from([("p".to_owned(), pool)]), ..Usage::default() })
     }
 
-    fn cut_off(waiting: Vec<Waiting>) -> Others {
+    fn cut_off(waiting: Vec<Waiting>) -> OtherRuns {
         let cut_off = CutOff { run: waiting[0].run.clone(), pool: "p".to_owned(), max_active_tasks: 0 };
-        Others { cut_off: vec![cut_off], waiting }
+        OtherRuns { cut_off: vec![cut_off], waiting }
     }
 
     #[test]
@@ -168,7 +169,7 @@ mod tests {
         let mut limited = window();
         limited.cut_off[0].max_active_tasks = 2;
         assert_eq!(competition(3).choose(&limited).hidden, Hidden::None, "the run executes as many as it may");
-        let all_read = Others { cut_off: Vec::new(), ..window() };
+        let all_read = OtherRuns { cut_off: Vec::new(), ..window() };
         assert_eq!(competition(3).choose(&all_read).hidden, Hidden::None);
         assert_eq!(competition(0).open_pools(), []);
     }

@@ -50,9 +50,9 @@ impl Waiting {
     }
 
     /// The usage that the instance adds once it is queued.
-    fn taken(&self) -> Taken<'_> {
+    fn taken(&self) -> SlotUse<'_> {
         let (task_id, pool, slots) = (self.task_id.as_str(), self.pool.as_str(), self.pool_slots.into());
-        Taken { task_id, state: TaskState::Queued, pool, slots, count: 1 }
+        SlotUse { task_id, state: TaskState::Queued, pool, slots, count: 1 }
     }
 }
 
@@ -74,7 +74,7 @@ impl PoolSlots {
 
 /// Task instances of one task in one state, with the slots that they occupy.
 #[derive(Debug, Clone, Copy)]
-pub struct Taken<'a> {
+pub struct SlotUse<'a> {
     pub task_id: &'a str,
     pub state: TaskState,
     pub pool: &'a str,
@@ -96,8 +96,8 @@ pub struct Usage {
 
 impl Usage {
     /// Adds task instances of a run to each limit that counts their state.
-    pub fn take(&mut self, run: &RunKey, taken: Taken<'_>) {
-        let Taken { task_id, state, pool, slots, count } = taken;
+    pub fn take(&mut self, run: &RunKey, taken: SlotUse<'_>) {
+        let SlotUse { task_id, state, pool, slots, count } = taken;
         if let Some(pool) = self.pools.get_mut(pool).filter(|pool| pool.counts(state)) {
             pool.used += slots;
         }
@@ -130,8 +130,8 @@ impl Usage {
             || waiting.max_active_tis_per_dag.is_some_and(|limit| self.dag_count(waiting) >= limit)
     }
 
-    /// True when an instance of the run could be queued in the pool, as far as those limit it.
-    pub(crate) fn has_room(&self, run: &RunKey, pool: &str, max_active_tasks: u32) -> bool {
+    /// True when the pool has a free slot and the run is below its `max_active_tasks`; 0 is no limit.
+    pub(crate) fn can_queue(&self, run: &RunKey, pool: &str, max_active_tasks: u32) -> bool {
         self.open_slots(pool) > 0 && !self.is_run_full(run, max_active_tasks)
     }
 
@@ -144,7 +144,7 @@ impl Usage {
         }
     }
 
-    /// The pools with free slots, and how many.
+    /// The pools with free slots, each with their number.
     pub(crate) fn open_pools(&self) -> Vec<(&str, i64)> {
         let pools = self.pools.keys().map(|name| (name.as_str(), self.open_slots(name)));
         pools.filter(|(_, open)| *open > 0).collect()
@@ -169,8 +169,8 @@ pub(crate) fn choose(waiting: &[&Waiting], mut usage: Usage) -> (Vec<usize>, Usa
             candidate.logical_date.is_none(),
             candidate.logical_date,
             candidate.map_index,
-            // Airflow leaves the rest open. Here it does not depend on which run is advanced: the older run of a DAG, by
-            // its id, comes first.
+            // Airflow does not define the order of ties. Sorting by run makes it independent of which run the scheduler
+            // advances; within a DAG, the run with the lower run id comes first.
             &candidate.run,
         )
     });
@@ -244,7 +244,7 @@ mod tests {
             Waiting { weight: 2, ..waiting("r", "heavy") },
         ];
         assert_eq!(choose(&tasks, pool(-1, 0)), [4, 3, 2, 1, 0]);
-        // Equal ones of two runs: in the order of the runs, not of the reading.
+        // Ties between two runs are sorted by run id, not by the order of the input.
         let tied = ["manual__2", "manual__1"].map(|run_id| waiting(run_id, "t"));
         assert_eq!(choose(&tied, pool(1, 0)), [1]);
     }
@@ -254,7 +254,7 @@ mod tests {
         let tasks = ["a", "b", "c"].map(|task_id| Waiting { max_active_tasks: 2, ..waiting("r", task_id) });
         assert_eq!(choose(&tasks, pool(-1, 0)), [0, 1]);
         let mut usage = pool(-1, 0);
-        let two = Taken { task_id: "z", state: TaskState::Running, pool: "p", slots: 2, count: 2 };
+        let two = SlotUse { task_id: "z", state: TaskState::Running, pool: "p", slots: 2, count: 2 };
         usage.take(&run("d", "r"), two);
         assert_eq!(choose(&tasks, usage), [0_usize; 0]);
     }
@@ -280,7 +280,7 @@ mod tests {
         let counted = |state, include_deferred| {
             let mut usage = pool(9, 0);
             usage.pools.values_mut().for_each(|pool| pool.include_deferred = include_deferred);
-            usage.take(&run("d", "r"), Taken { task_id: "t", state, pool: "p", slots: 1, count: 1 });
+            usage.take(&run("d", "r"), SlotUse { task_id: "t", state, pool: "p", slots: 1, count: 1 });
             (usage.pools["p"].used, usage.runs.values().sum::<u32>(), usage.tasks.values().sum::<u32>())
         };
         for state in TaskState::ALL {

@@ -1,5 +1,5 @@
-//! The dependency graph of a DAG's tasks, and data derived from it. A task is identified by its index in the list of
-//! the structure.
+//! The dependency graph of a DAG's tasks. A task is identified by its index in `Structure::tasks`, a group by its index
+//! in `Structure::groups`.
 
 use crate::model::dag::{Group, Structure, Task, TriggerRule};
 use std::collections::{BTreeSet, HashMap};
@@ -259,8 +259,8 @@ impl Graph {
         direct.chain(&self.nodes[task_index].indirect_setups).copied().collect()
     }
 
-    /// True for trigger rules that a single upstream instance can satisfy: before the mapped group is expanded, a task
-    /// with such a rule waits for all instances of its upstreams.
+    /// True for the `one_…` rules and `none_failed_min_one_success`. Until a mapped task or group with such a rule is
+    /// expanded, the rule counts all instances of its upstreams, as in Airflow.
     pub(crate) fn can_fire_early(&self, task_index: usize) -> bool {
         matches!(
             self.task(task_index).trigger_rule,

@@ -1,5 +1,5 @@
-//! The run as it was at the beginning of a pass, and the next step of each task instance. A pass evaluates the
-//! instances once; its changes are visible from the next pass on. Pure.
+//! The state of a run at the beginning of a pass, from which the next step of each task instance follows. A pass
+//! evaluates the instances once; the next pass sees its changes. Pure.
 
 use super::copies::{self, Relevant};
 use super::graph::Graph;
@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
-/// What to do with a task instance.
+/// The next step of a task instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     Run,
@@ -27,14 +27,14 @@ pub(crate) struct PassView<'a> {
     snapshot: &'a Snapshot<'a>,
     task_indices: Vec<Option<usize>>,
     map_indexes: Vec<i32>,
-    // The vectors without another key are indexed by instance, first those of the snapshot, then the added ones.
+    // Most vectors are indexed by instance, first those of the snapshot, then the added ones.
     /// Current states, including changes in this pass.
     states: Vec<Option<TaskState>>,
     /// States at the beginning of the pass.
     states_at_start: Vec<Option<TaskState>>,
-    /// The instances of each task, as indices ordered by map index.
-    rows: Vec<Vec<usize>>,
-    /// Number of instances by state for each task, at the beginning of the pass.
+    /// The instances of each task, as indices ordered by map index. Indexed by task.
+    instances: Vec<Vec<usize>>,
+    /// Number of instances in each state at the beginning of the pass. Indexed by task.
     tallies: Vec<Tally>,
     /// Indices of tasks that changed since the pass began.
     changed: BTreeSet<usize>,
@@ -44,13 +44,13 @@ pub(crate) struct PassView<'a> {
 
 impl<'a> PassView<'a> {
     pub fn new(snapshot: &'a Snapshot<'a>) -> Self {
-        let mut rows = vec![Vec::new(); snapshot.graph.len()];
+        let mut instances = vec![Vec::new(); snapshot.graph.len()];
         for (index, instance) in snapshot.instances.iter().enumerate() {
             if let Some(task_index) = instance.task_index {
-                rows[task_index].push(index);
+                instances[task_index].push(index);
             }
         }
-        rows.iter_mut().for_each(|rows| rows.sort_by_key(|index| snapshot.instances[*index].map_index));
+        instances.iter_mut().for_each(|instances| instances.sort_by_key(|index| snapshot.instances[*index].map_index));
         let states: Vec<_> = snapshot.instances.iter().map(|instance| instance.state).collect();
         let mut view = Self {
             snapshot,
@@ -58,8 +58,8 @@ impl<'a> PassView<'a> {
             map_indexes: snapshot.instances.iter().map(|instance| instance.map_index).collect(),
             states_at_start: states.clone(),
             states,
-            tallies: vec![Tally::default(); rows.len()],
-            rows,
+            tallies: vec![Tally::default(); instances.len()],
+            instances,
             changed: (0..snapshot.graph.len()).collect(),
             counts: RefCell::default(),
         };
@@ -84,14 +84,15 @@ impl<'a> PassView<'a> {
     }
 
     /// The instances of a task, ordered by map index.
-    pub fn rows(&self, task_index: usize) -> &[usize] {
-        &self.rows[task_index]
+    pub fn instances(&self, task_index: usize) -> &[usize] {
+        &self.instances[task_index]
     }
 
-    /// The instance of a task with that map index.
-    pub fn row(&self, task_index: usize, map_index: i32) -> Option<usize> {
-        let position = self.rows[task_index].binary_search_by_key(&map_index, |index| self.map_indexes[*index]).ok()?;
-        Some(self.rows[task_index][position])
+    /// The instance of a task with this map index.
+    pub fn instance(&self, task_index: usize, map_index: i32) -> Option<usize> {
+        let instances = &self.instances[task_index];
+        let position = instances.binary_search_by_key(&map_index, |index| self.map_indexes[*index]).ok()?;
+        Some(instances[position])
     }
 
     pub fn set(&mut self, index: usize, state: Option<TaskState>) {
@@ -111,8 +112,8 @@ impl<'a> PassView<'a> {
         self.map_indexes.push(map_index);
         self.states.push(None);
         self.states_at_start.push(None);
-        let position = self.rows[task_index].partition_point(|other| self.map_indexes[*other] < map_index);
-        self.rows[task_index].insert(position, index);
+        let position = self.instances[task_index].partition_point(|other| self.map_indexes[*other] < map_index);
+        self.instances[task_index].insert(position, index);
         self.changed.insert(task_index);
         index
     }
@@ -122,7 +123,7 @@ impl<'a> PassView<'a> {
         let graph = self.snapshot.graph;
         for task_index in std::mem::take(&mut self.changed) {
             let mut tally = Tally::default();
-            for index in &self.rows[task_index] {
+            for index in &self.instances[task_index] {
                 self.states_at_start[*index] = self.states[*index];
                 tally.count(self.states[*index], graph.task(task_index));
             }
@@ -131,19 +132,19 @@ impl<'a> PassView<'a> {
         self.counts.get_mut().clear();
     }
 
-    /// A quick check whether a task has exactly `count` instances, none of them removed. `true` is certain, `false` is
-    /// not.
+    /// Quick check whether a task has exactly `count` instances, none of them removed. It may return false although no
+    /// instance has to change, because surplus instances may be removed already.
     pub fn is_complete(&self, task_index: usize, count: usize) -> bool {
-        let rows = &self.rows[task_index];
-        let first = rows.first().map_or(0, |row| self.map_indexes[*row]);
-        rows.len() == count && first == 0 && self.tallies[task_index].removed == 0
+        let instances = &self.instances[task_index];
+        let first = instances.first().map_or(0, |index| self.map_indexes[*index]);
+        instances.len() == count && first == 0 && self.tallies[task_index].removed == 0
     }
 
-    /// The instances of all tasks that depend on these tasks.
+    /// The instances of all tasks that depend on the `changed` tasks.
     pub(crate) fn dependants(&self, changed: &BTreeSet<usize>) -> BTreeSet<usize> {
         let task_indices: BTreeSet<usize> =
             changed.iter().flat_map(|task_index| &self.snapshot.graph.node(*task_index).dependants).copied().collect();
-        task_indices.into_iter().flat_map(|task_index| &self.rows[task_index]).copied().collect()
+        task_indices.into_iter().flat_map(|task_index| &self.instances[task_index]).copied().collect()
     }
 
     /// Number of instances that a task should have; `None` while it is not known.
@@ -166,11 +167,11 @@ impl<'a> PassView<'a> {
             let tally = &self.tallies[task_index];
             return returned.filter(|_| tally.success == tally.all).map(Returned::count);
         }
-        let rows = &self.rows[task_index];
-        let is_present = |row: &&usize| self.states_at_start[**row] != Some(TaskState::Removed);
+        let instances = &self.instances[task_index];
+        let is_present = |index: &&usize| self.states_at_start[**index] != Some(TaskState::Removed);
         self.has_ended(task_index).then(|| match returned {
             Some(Returned::Instances(indexes)) => {
-                rows.iter().filter(is_present).filter(|row| indexes.contains(&self.map_indexes[**row])).count()
+                instances.iter().filter(is_present).filter(|index| indexes.contains(&self.map_indexes[**index])).count()
             }
             Some(Returned::Elements(length)) => *length,
             None => 0,
@@ -190,7 +191,7 @@ impl<'a> PassView<'a> {
         }
     }
 
-    /// True when the task is skipped only once its past allows it to start.
+    /// True when `depends_on_past` holds the task back and, by `wait_for_past_before_skipping`, also delays its skip.
     pub(crate) fn past_holds_skip(&self, task_index: usize) -> bool {
         self.snapshot.graph.task(task_index).wait_for_past_before_skipping
             && self.snapshot.held_by_past.contains(&task_index)
@@ -212,7 +213,7 @@ impl<'a> PassView<'a> {
             && !is_unexpanded
             && !graph.node(task_index).length_sources.iter().all(|up| self.has_ended(*up))
         {
-            // A task that this one is mapped over runs again, so it is unknown whether this instance remains.
+            // A source of the mapped task runs again, so its new list may have no element for this instance.
             return Step::Wait;
         }
         match self.trigger_verdict(task_index, map_index) {
@@ -238,15 +239,15 @@ impl<'a> PassView<'a> {
             let is_finished = |index: &usize| self.states_at_start[*index].is_some_and(TaskState::is_finished);
             let upstream_map_index = if graph.task(*up).mapped { map_index } else { -1 };
             let decision = self.snapshot.decisions.get(&(*up, upstream_map_index));
-            self.rows[*up].iter().any(is_finished) && decision.is_some_and(|decision| decision.skips(task_id))
+            self.instances[*up].iter().any(is_finished) && decision.is_some_and(|decision| decision.skips(task_id))
         })
     }
 
-    /// The verdict on the tasks that a task is mapped over: they must have succeeded, regardless of its trigger rule.
+    /// The verdict on the sources of a mapped task: they must have succeeded, regardless of the task's trigger rule.
     fn source_verdict(&self, task_index: usize) -> Verdict {
         let mut verdict = Verdict::Run;
         for source in &self.snapshot.graph.node(task_index).sources {
-            let Some(index) = self.row(*source, -1) else { continue };
+            let Some(index) = self.instance(*source, -1) else { continue };
             match self.states_at_start[index] {
                 Some(TaskState::Failed | TaskState::UpstreamFailed) => return Verdict::End(TaskState::UpstreamFailed),
                 Some(TaskState::Skipped) => verdict = Verdict::End(TaskState::Skipped),
@@ -289,7 +290,7 @@ impl<'a> PassView<'a> {
     fn upstream_tally(&self, task_index: usize, map_index: i32, upstream: &[usize]) -> Tally {
         let mut total = Tally::default();
         for up in upstream {
-            if self.rows[*up].is_empty() {
+            if self.instances[*up].is_empty() {
                 // The start and end dates of the upstream task exclude it from this run. As in Airflow, its downstream
                 // tasks still wait for it.
                 total.count(None, self.snapshot.graph.task(*up));
@@ -305,14 +306,14 @@ impl<'a> PassView<'a> {
 
     fn count_range(&self, total: &mut Tally, up: usize, range: Range<i64>) {
         let task = self.snapshot.graph.task(up);
-        let rows = &self.rows[up];
-        let index_of = |row: &usize| i64::from(self.map_indexes[*row]);
-        let first = rows.partition_point(|row| index_of(row) < range.start.max(0));
-        for row in rows[first..].iter().take_while(|row| index_of(row) < range.end) {
-            total.count(self.states_at_start[*row], task);
+        let instances = &self.instances[up];
+        let index_of = |index: &usize| i64::from(self.map_indexes[*index]);
+        let first = instances.partition_point(|index| index_of(index) < range.start.max(0));
+        for index in instances[first..].iter().take_while(|index| index_of(index) < range.end) {
+            total.count(self.states_at_start[*index], task);
         }
-        for row in rows.iter().take_while(|row| index_of(row) < 0) {
-            total.count(self.states_at_start[*row], task);
+        for index in instances.iter().take_while(|index| index_of(index) < 0) {
+            total.count(self.states_at_start[*index], task);
         }
     }
 
@@ -326,7 +327,7 @@ impl<'a> PassView<'a> {
         copies::relevant_instances(graph, (task_index, map_index), up, &count, &length)
     }
 
-    /// True when the task is mapped over what the upstream task returns.
+    /// True when the task or a group around it is mapped over the return value of `up`.
     fn decides_length(&self, task_index: usize, up: usize) -> bool {
         let graph: &Graph = self.snapshot.graph;
         let task_id = &graph.task(up).task_id;

@@ -1,4 +1,4 @@
-//! `wait_for_past_depends_before_skipping`: a task that its past holds back is not skipped.
+//! `wait_for_past_depends_before_skipping`: a task that `depends_on_past` holds back is not skipped.
 
 use super::*;
 use crate::model::dag::Structure;
@@ -6,7 +6,7 @@ use crate::planner::graph::Graph;
 use serde_json::json;
 use std::collections::{HashMap, HashSet};
 
-/// `gate >> held >> after`, where `held` waits for its past before it is skipped.
+/// `gate >> held >> after`, where `held` has `wait_for_past_depends_before_skipping`.
 fn graph(gate_is_branch: bool) -> Graph {
     let structure: Structure = serde_json::from_value(json!({"dag_id": "d", "tasks": [
         {"task_id": "gate", "operator": "PythonOperator", "decides": gate_is_branch},
@@ -62,7 +62,7 @@ fn a_skip_by_the_trigger_rule_waits_for_the_past() {
     let skipped = Some(TaskState::Skipped);
     assert_eq!(states(&graph, Outcome::Skipped, &[], true), [None, None]);
     assert_eq!(states(&graph, Outcome::Skipped, &[], false), [skipped, skipped]);
-    // A failure is no skip.
+    // The option applies to skips only, not to `upstream_failed`.
     let failed = Outcome::Failed { may_retry: false, due: None };
     assert_eq!(states(&graph, failed, &[], true)[0], Some(TaskState::UpstreamFailed));
 }

@@ -1,8 +1,8 @@
-//! Decides what happens next in a run. Pure: a snapshot goes in, a plan of changes comes out.
+//! Plans the next state changes of a run. Pure: a snapshot goes in, a plan comes out.
 //!
 //! The rules are Airflow's: <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/dags.html> (trigger
 //! rules), <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/dag-run.html> (the state of a run).
-//! Like its scheduler, the planner works in passes: a change in one pass is visible in the next.
+//! Like Airflow's scheduler, the planner works in passes: a change in one pass is visible in the next.
 
 use super::pass_view::{PassView, Step};
 pub use super::snapshot::{
@@ -148,10 +148,11 @@ impl<'a> Planner<'a> {
     /// Skips the tasks that a branch or a short circuit names, without evaluating their trigger rules.
     fn skip_immediately(&mut self, ids: &[String]) {
         for task_index in ids.iter().filter_map(|id| self.snapshot.graph.task_index(id)) {
-            let Some(index) = self.view.row(task_index, -1) else { continue };
+            let Some(index) = self.view.instance(task_index, -1) else { continue };
             let has_started =
                 matches!(self.view.state(index), Some(TaskState::Running | TaskState::Success | TaskState::Failed));
-            // What is directly downstream of a branch is skipped by its recorded decision, once its past has ended.
+            // A task directly downstream of a branch is skipped later, by the recorded decision of the branch, once
+            // `depends_on_past` no longer holds the task back.
             let graph = self.snapshot.graph;
             let waits_for_past = self.view.past_holds_skip(task_index)
                 && graph.node(task_index).upstream.iter().any(|up| graph.task(*up).is_branch);
@@ -161,7 +162,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Ends all tasks except teardowns, after the task instance `failed`.
+    /// Ends all other tasks except teardowns, because the task instance with the index `failed` has failed.
     fn fail_fast(&mut self, failed: usize) {
         for index in 0..self.snapshot.instances.len() {
             let instance = &self.snapshot.instances[index];
@@ -246,7 +247,7 @@ impl<'a> Planner<'a> {
     fn expand(&mut self, index: usize, length: usize) -> Vec<usize> {
         let Some(task_index) = self.view.task_index(index) else { return Vec::new() };
         self.revised.insert(task_index);
-        if self.view.row(task_index, 0).is_some() {
+        if self.view.instance(task_index, 0).is_some() {
             return Vec::new();
         }
         self.expanded.push(index);
@@ -264,8 +265,8 @@ impl<'a> Planner<'a> {
         self.view.add(task_index, map_index)
     }
 
-    /// Before a mapped task continues, gives it as many instances as its list now has. Repeats until nothing changes,
-    /// because other tasks may be mapped over what it returns.
+    /// Gives each mapped task that is about to continue as many instances as its list now has. Repeats until nothing
+    /// changes, because other tasks may be mapped over the return values of these tasks.
     fn revise_all(&mut self, candidates: &mut BTreeSet<usize>) {
         loop {
             let is_due = |index: &usize| self.may_be_scheduled(*index) && self.view.map_index(*index) >= 0;
@@ -277,7 +278,7 @@ impl<'a> Planner<'a> {
             }
             self.view.end_pass();
             candidates.extend(self.view.dependants(&revised));
-            candidates.extend(revised.iter().flat_map(|task_index| self.view.rows(*task_index)));
+            candidates.extend(revised.iter().flat_map(|task_index| self.view.instances(*task_index)));
         }
     }
 
@@ -286,7 +287,7 @@ impl<'a> Planner<'a> {
         if !self.snapshot.graph.is_expandable(task_index) || self.revised.contains(&task_index) {
             return false;
         }
-        // The number is unknown while the task that this one is mapped over runs, and after it has failed.
+        // The number is unknown while a source of the mapped task runs, and after a source has failed.
         let Some(count) = self.view.count(task_index) else { return false };
         self.revised.insert(task_index);
         if self.view.is_complete(task_index, count) {
@@ -294,9 +295,9 @@ impl<'a> Planner<'a> {
         }
         let mut is_changed = false;
         let mut missing = 0..count;
-        for row in self.view.rows(task_index).to_vec() {
-            let valid_index = usize::try_from(self.view.map_index(row)).ok().filter(|valid_index| *valid_index < count);
-            let is_removed = self.view.state(row) == Some(TaskState::Removed);
+        for index in self.view.instances(task_index).to_vec() {
+            let valid_index = usize::try_from(self.view.map_index(index)).ok().filter(|valid| *valid < count);
+            let is_removed = self.view.state(index) == Some(TaskState::Removed);
             if let Some(map_index) = valid_index {
                 is_changed |= missing.start < map_index;
                 for absent in missing.start..map_index {
@@ -305,9 +306,9 @@ impl<'a> Planner<'a> {
                 missing.start = map_index + 1;
             }
             match valid_index {
-                Some(_) if is_removed => self.restore(row),
+                Some(_) if is_removed => self.restore(index),
                 None if !is_removed => {
-                    self.change(row, TaskState::Removed, self.try_number(row), None, TransitionKind::KeepDates)
+                    self.change(index, TaskState::Removed, self.try_number(index), None, TransitionKind::KeepDates)
                 }
                 _ => continue,
             }

@@ -1,6 +1,6 @@
-//! Compares the planner with a slow but obvious model of Airflow's rules. The graphs are random, with mapping, groups,
-//! setups and teardowns, as are the outcomes of tasks and their order. Tasks are cleared in between, so that lists
-//! shrink and grow. The model evaluates everything in every pass and keeps no counts.
+//! Compares the planner with a slow but obvious model of Airflow's rules. The test draws random graphs with mapping,
+//! groups, setups and teardowns, and random outcomes of the tasks in random order. It clears tasks in between, so that
+//! lists shrink and grow. The model evaluates everything in every pass and keeps no counts.
 
 use super::*;
 use crate::model::dag::Structure;
@@ -45,7 +45,7 @@ fn random_dag(dice: &mut Dice) -> Structure {
     let count = 2 + dice.roll(9);
     // For some DAGs, the tasks from a random index on are in one mapped group.
     let grouped = if dice.one_in(2) { 1 + dice.roll(count - 1)..count } else { 0..0 };
-    // The group is mapped over what the first task returns, or over a literal.
+    // The group is mapped over the return value of the first task, or over a literal.
     let has_source = dice.one_in(2);
     let mut tasks: Vec<Value> = Vec::new();
     for task_index in 0..count {
@@ -199,7 +199,7 @@ impl Model<'_> {
         upstream.iter().flat_map(|up| self.relevant_states(states, key, *up)).collect()
     }
 
-    /// Evaluates the trigger rule: `Err` is the state that ends the instance, `Ok` tells whether it may run.
+    /// Evaluates the trigger rule: `Err` is the state that ends the instance, `Ok(true)` means that it may run.
     fn rule(&self, states: &States, key: Key) -> Result<bool, TaskState> {
         use TaskState::{Failed, Removed, Skipped, Success, UpstreamFailed};
         let task = self.graph.task(key.0);
@@ -255,8 +255,8 @@ impl Model<'_> {
         Ok(met && setups_met)
     }
 
-    /// Evaluates the indirect setups that a task needs: the state that they end it with, if any, and whether all of
-    /// them have succeeded.
+    /// Evaluates the indirect setups of a task. Returns the state in which they end the task, if any, and whether they
+    /// have all succeeded.
     fn setups(&self, states: &States, key: Key) -> (Option<TaskState>, bool) {
         let direct = &self.graph.node(key.0).upstream;
         let all_downstream = self.all_downstream(key.0);
@@ -281,7 +281,7 @@ impl Model<'_> {
     }
 
     /// Evaluates a teardown, which runs after its direct upstreams and all tasks between its setups and itself, if a
-    /// setup has succeeded. `done` tells whether its direct upstreams have finished.
+    /// setup has succeeded. `done` is true if its direct upstreams have finished.
     fn teardown(&self, states: &States, key: Key, done: bool) -> Result<bool, TaskState> {
         let direct = &self.graph.node(key.0).upstream;
         let setups: Vec<usize> = direct.iter().copied().filter(|up| self.graph.task(*up).is_setup).collect();
@@ -342,7 +342,7 @@ impl Model<'_> {
                             states.remove(&key);
                             for index in 0..count as i32 {
                                 states.insert((key.0, index), None);
-                                // A new instance is evaluated in the same pass, on the states at its beginning.
+                                // The pass evaluates a new instance too, from the states at the beginning of the pass.
                                 pending.push((key.0, index));
                             }
                         }
@@ -380,7 +380,7 @@ fn first_instances(graph: &Graph) -> Vec<Instance> {
         .collect()
 }
 
-/// Clears all or some instances of a task, and mostly those of all its downstream tasks.
+/// Clears all or some instances of a task and, in most cases, of all its downstream tasks.
 fn clear(dice: &mut Dice, graph: &Graph, instances: &mut [Instance]) {
     let sources = graph.length_sources();
     let task_index = match sources.len() {

@@ -2,7 +2,7 @@ use super::*;
 use crate::model::dag::Structure;
 use crate::model::keys::RunKey;
 use crate::model::state::RunState;
-use crate::planner::admission::{Competition, Others};
+use crate::planner::admission::{Competition, OtherRuns};
 use crate::planner::concurrency::{PoolSlots, Usage, Waiting};
 use crate::planner::graph::Graph;
 use jiff::SignedDuration;
@@ -114,7 +114,7 @@ impl Play {
         usage.pools.insert("default_pool".into(), PoolSlots { all: 128, used: 0, include_deferred: false });
         let snapshot = self.snapshot(false);
         let competition = Competition::of_run(&run, &snapshot, plan, usage);
-        competition.queue(&competition.choose(&Others::default()), &snapshot, plan);
+        competition.queue(&competition.choose(&OtherRuns::default()), &snapshot, plan);
     }
 
     fn apply(&mut self, plan: &Plan) {
@@ -302,7 +302,7 @@ fn a_sensor_starts_when_only_its_own_code_can_decide() {
     let mut play = Play::new(&["wait_briefly", "wait_then_run"], 16);
     play.settle();
     assert_eq!((play.states()["wait_briefly"], play.states()["wait_then_run"]), ("queued", "up_for_reschedule"));
-    // It poked in its own process, so it does so again, regardless of the scheduler.
+    // The sensor poked in its own process, so the next poke starts the process again, whatever the condition.
     play.end("wait_briefly", Outcome::Rescheduled { due: play.now + SignedDuration::from_secs(8) });
     assert_eq!((play.states()["wait_briefly"], play.instances[0].waits_since.is_some()), ("up_for_reschedule", false));
     play.now += SignedDuration::from_secs(8);
@@ -332,7 +332,7 @@ fn a_deferred_task_resumes_in_the_same_try() {
     // The trigger may fire before the deferral is settled.
     play.end("a", Outcome::Deferred { fired: Some(now) });
     assert_eq!((play.states()["a"], play.instances[0].try_number), ("queued", 1));
-    // The task itself sets when it is retried.
+    // The task itself may set the time of its retry.
     let due = play.now + SignedDuration::from_secs(7);
     play.instances[0].max_tries = 1;
     play.end("a", Outcome::Failed { may_retry: true, due: Some(due) });
@@ -377,7 +377,7 @@ fn admitted(play: &Play, is_paused: bool, slots: i64, others: &[Waiting]) -> (Ve
     usage.pools.insert("default_pool".into(), PoolSlots { all: slots, used: 0, include_deferred: false });
     let run = RunKey { dag_id: "d".into(), run_id: "r".into() };
     let competition = Competition::of_run(&run, &snapshot, &plan, usage);
-    let chosen = competition.choose(&Others { waiting: others.to_vec(), cut_off: Vec::new() });
+    let chosen = competition.choose(&OtherRuns { waiting: others.to_vec(), cut_off: Vec::new() });
     competition.queue(&chosen, &snapshot, &mut plan);
     let chosen = chosen.others;
     let queued = plan.transitions.iter().filter(|transition| transition.to == TaskState::Queued);
@@ -398,7 +398,7 @@ fn a_paused_dag_lets_other_runs_have_the_slots() {
     let mut play = Play::new(&["a", "b"], 16);
     play.instances[0].state = Some(TaskState::Running);
     play.instances[1].state = Some(TaskState::Scheduled);
-    // Of equal ones the run that comes first by its id would be queued.
+    // The others have lower weights, so the run's own instance comes first unless the DAG is paused.
     let others = [waiting_in_another_run(&play, 0), waiting_in_another_run(&play, 0)];
     assert_eq!(admitted(&play, true, 2, &others), (vec![], vec![0]), "a running task keeps its slot");
     assert_eq!(admitted(&play, false, 3, &others).0, ["b"]);
@@ -466,5 +466,5 @@ fn a_run_waits_for_its_logical_date() {
     assert_eq!(starts(&at(Some(play.now), None)), 1);
     assert_eq!(starts(&at(None, None)), 1);
     let expired = at(Some(play.now + second), Some(play.now));
-    assert_eq!(expired.run, Some((RunState::Failed, Reason::TimedOut)), "its time limit counts all the same");
+    assert_eq!(expired.run, Some((RunState::Failed, Reason::TimedOut)), "`dagrun_timeout` still applies");
 }

@@ -7,19 +7,19 @@ use sha1::{Digest, Sha1};
 /// Upper limit of a growing delay: Airflow's `max_task_retry_delay`. Seconds.
 const MAX_DELAY: f64 = 86_400.0;
 
-/// True when a task whose try `try_number` failed is retried. As in Airflow, the number is compared with `max_tries`,
-/// which is raised when the task is cleared.
+/// True when a task instance is retried after its try `try_number` has failed. As in Airflow, the limit is `max_tries`,
+/// which grows when a user clears the instance.
 pub fn has_tries_left(try_number: i32, max_tries: i32) -> bool {
     max_tries > 0 && try_number <= max_tries
 }
 
-/// The new `max_tries` of an instance that is cleared after `try_number` tries, which grants all of its retries again.
-pub(crate) fn max_tries_again(task: &Task, try_number: i32) -> i32 {
+/// The new `max_tries` of an instance that is cleared after `try_number` tries, so that it gets all its retries again.
+pub(crate) fn max_tries_after_clear(task: &Task, try_number: i32) -> i32 {
     i32::try_from(task.retries).unwrap_or(i32::MAX).saturating_add(try_number).min(i32::MAX - 1)
 }
 
-/// When the next try may start, after try `try_number` ended at `ended`. A growing delay is spread by a hash, so that
-/// tasks that failed together do not retry together; the formula is that of Airflow's
+/// When the next try may start, after try `try_number` ended at `ended`. An exponential delay gets jitter from a hash,
+/// so that tasks that failed together do not retry together; the formula is that of Airflow's
 /// `TaskInstance.next_retry_datetime`.
 pub fn due(dag_id: &str, task: &Task, logical_date: Option<Timestamp>, try_number: i32, ended: Timestamp) -> Timestamp {
     let seconds = match task.retry_backoff {
@@ -35,8 +35,8 @@ pub fn due(dag_id: &str, task: &Task, logical_date: Option<Timestamp>, try_numbe
     add_seconds(ended, seconds)
 }
 
-/// Corrects a date that was computed at `computed_at`, by a clock that may have been set back since. If it was, the
-/// delay is kept: the date comes as long after `now` as it was to come after `computed_at`.
+/// Corrects a date that was computed at `computed_at`. If `computed_at` is after `now`, the clock has been set back
+/// since: the result is then `now` plus the original delay, `date - computed_at`.
 pub(crate) fn correct_for_clock_step(date: Timestamp, computed_at: Timestamp, now: Timestamp) -> Timestamp {
     if computed_at <= now || date <= computed_at {
         date
@@ -45,7 +45,7 @@ pub(crate) fn correct_for_clock_step(date: Timestamp, computed_at: Timestamp, no
     }
 }
 
-/// Returns a number below `limit`, the same for the same try.
+/// Returns a number below `limit`, always the same one for a try.
 fn spread(dag_id: &str, task_id: &str, logical_date: Option<Timestamp>, try_number: i32, limit: u64) -> u64 {
     let text = format!("{dag_id}#{task_id}#{}#{try_number}", python_text(logical_date));
     let hash = Sha1::digest(text.as_bytes());

@@ -69,13 +69,12 @@ impl Tally {
     }
 }
 
-/// What a rule decides about a task.
+/// The decision of a trigger rule about a task instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// The task may run.
     Run,
     Wait,
-    /// The task gets this state without running.
+    /// The instance gets this state without running.
     End(TaskState),
 }
 

@@ -15,8 +15,8 @@ pub struct Snapshot<'a> {
     pub instances: Vec<Instance>,
     pub now: Timestamp,
     pub logical_date: Option<Timestamp>,
-    /// The logical date, if it lay ahead when the run was queued. A run that was due then goes on after the clock is set
-    /// back.
+    /// The logical date, if it was in the future when the run was queued; no task starts before it. A run whose logical
+    /// date had passed by then continues even if the clock is set back.
     pub not_before: Option<Timestamp>,
     /// Results of the sensors whose poke was due, by task index.
     pub polled: HashMap<usize, Polled>,
@@ -28,7 +28,7 @@ pub struct Snapshot<'a> {
     pub lengths: HashMap<String, Returned>,
     /// Decisions of branches and short circuits, by task index and map index.
     pub decisions: HashMap<(usize, i32), Decision>,
-    /// Tasks that `depends_on_past` or `wait_for_downstream` holds back.
+    /// Indices of the tasks that `depends_on_past` or `wait_for_downstream` holds back.
     pub held_by_past: HashSet<usize>,
 }
 
@@ -69,7 +69,7 @@ pub struct Dates {
 /// A task instance of the run.
 #[derive(Debug, Clone)]
 pub struct Instance {
-    /// The task's index in the graph; `None` when this version no longer has the task.
+    /// The task's index in the graph; `None` when the DAG version of the run no longer has the task.
     pub task_index: Option<usize>,
     pub map_index: i32,
     pub state: Option<TaskState>,
@@ -99,18 +99,18 @@ pub enum Outcome {
     Skipped,
     Failed {
         may_retry: bool,
-        /// When to retry, if the task itself has set the time.
+        /// When to retry, if the task itself has set the time; otherwise `retry_delay` applies.
         due: Option<Timestamp>,
     },
     /// A sensor that pokes again later.
     Rescheduled {
         due: Timestamp,
     },
-    /// Continues once its trigger has fired; `fired` is set if it already has.
+    /// The task continues once its trigger has fired; `fired` is set if that has happened.
     Deferred {
         fired: Option<Timestamp>,
     },
-    /// Continues once a person has answered; `answered` is set if that has happened.
+    /// The task continues once a person has answered; `answered` is set if that has happened.
     AwaitingInput {
         answered: Option<Timestamp>,
     },
@@ -138,7 +138,7 @@ pub struct Transition {
     pub index: usize,
     pub to: TaskState,
     pub try_number: i32,
-    /// Set only for a retry, or an instance that continues later.
+    /// Set only for a retry, and for a rescheduled, deferred or awaiting instance.
     pub due_at: Option<Timestamp>,
     pub kind: TransitionKind,
 }
@@ -146,11 +146,11 @@ pub struct Transition {
 /// Which dates a transition sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TransitionKind {
-    /// The try has ended; its dates are copied.
+    /// The try has ended; the instance gets its end date.
     TryEnded,
     /// The instance started and ended now, without a process.
     NoOp,
-    /// The instance ended without running.
+    /// The instance ended now, without running or because of `fail_fast`.
     NeverRan,
     /// The instance waits for a slot.
     Waiting,
@@ -170,7 +170,8 @@ pub struct Plan {
     pub added: Vec<(usize, i32)>,
     /// Removed instances that exist again; their state is cleared.
     pub restored: Vec<usize>,
-    /// New states. Instances that may run become `scheduled`; `concurrency::admit` then changes some to `queued`.
+    /// New states. Instances that may run become `scheduled`; `admission::Competition::queue` then changes some to
+    /// `queued`.
     pub transitions: Vec<Transition>,
     /// The run's final state and the reason, when the run has ended.
     pub run: Option<(RunState, Reason)>,
@@ -193,7 +194,7 @@ impl Plan {
         for index in &self.restored {
             let instance = &mut instances[*index];
             let task = instance.task_index.map(|task_index| graph.task(task_index));
-            instance.max_tries = task.map_or(0, |task| retry::max_tries_again(task, instance.try_number));
+            instance.max_tries = task.map_or(0, |task| retry::max_tries_after_clear(task, instance.try_number));
             instance.state = None;
             instance.due_at = None;
         }

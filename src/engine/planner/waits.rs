@@ -9,8 +9,8 @@ use jiff::{SignedDuration, Timestamp, ToSpan};
 /// Minimum time between two pokes, in seconds.
 const MIN_POKE_INTERVAL: f64 = 0.1;
 
-/// Returns when the condition is met; `None` when only the sensor's own code can tell. `base` is the time at which
-/// the sensor started, or a due time computed then: it defines what "today" means.
+/// Returns when the condition is met; `None` when only the sensor's own code can decide. `base` defines "today": it is
+/// the time at which the sensor started, or the due time that was computed then.
 pub fn due(wait: &Wait, dates: &Dates, base: Timestamp) -> Option<Timestamp> {
     match &wait.until {
         Until::Delta { seconds } => {
@@ -37,15 +37,15 @@ pub fn due(wait: &Wait, dates: &Dates, base: Timestamp) -> Option<Timestamp> {
     }
 }
 
-/// Returns when to poke next, at the latest when the timeout is reached; `None` after the timeout, when the sensor's
-/// own code gives up. `interval` and `timeout` are in seconds; `since` is when the sensor started.
+/// Returns when to poke next, at the latest when the timeout is reached; `None` after the timeout, which the sensor's
+/// own code must handle. `interval` and `timeout` are in seconds; `since` is when the sensor started.
 pub fn next_poke(interval: f64, timeout: f64, since: Timestamp, now: Timestamp) -> Option<Timestamp> {
     let remaining = timeout - now.duration_since(since).as_secs_f64();
     let pause = SignedDuration::try_from_secs_f64(interval.max(MIN_POKE_INTERVAL).min(remaining)).ok()?;
     if remaining > 0.0 { now.checked_add(pause).ok() } else { None }
 }
 
-/// True when a sensor that starts now reaches `due` within its timeout; otherwise its own code has to give up.
+/// True when a sensor that starts now reaches `due` within its timeout; otherwise its own code must handle the timeout.
 pub fn is_in_time(wait: &Wait, due: Timestamp, now: Timestamp) -> bool {
     due.duration_since(now).as_secs_f64() <= wait.timeout
 }

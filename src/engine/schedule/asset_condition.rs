@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-/// Evaluates a condition; `updated` tells whether a reference has been updated.
+/// Evaluates a condition; `is_updated` returns true if the referenced asset has been updated.
 fn is_met(condition: &Value, is_updated: &impl Fn(&Reference<'_>) -> bool) -> bool {
     let parts = |name: &str| condition.get(name).and_then(Value::as_array);
     if let Some(all) = parts("all") {
@@ -60,7 +60,7 @@ impl<'a> Reference<'a> {
     }
 }
 
-/// Parses a reference; `None` if the value is none.
+/// Parses a reference; `None` if the value is not a reference.
 pub fn reference(value: &Value) -> Option<Reference<'_>> {
     let text = |name: &str| value.get(name).and_then(Value::as_str);
     if let Some(asset) = value.get("asset") {

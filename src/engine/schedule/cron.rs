@@ -16,10 +16,11 @@ use std::ops::RangeInclusive;
 /// A cron expression in a time zone.
 #[derive(Debug, Clone)]
 pub struct Schedule {
-    /// Patterns of the library croner. The schedule has the ticks of all of them; some expressions need two.
+    /// Patterns of the library croner. The ticks of the schedule are those of all patterns; some expressions need two.
     crons: Vec<Cron>,
     zone: TimeZone,
-    /// True if it has ticks in every hour; then both occurrences of the repeated hour in autumn count.
+    /// True if the schedule has ticks in every hour. If an hour is repeated in autumn, both occurrences then have
+    /// ticks.
     every_hour: bool,
 }
 
@@ -106,13 +107,13 @@ impl Schedule {
             let distance: SignedDuration = tick.duration_since(local);
             return time.checked_add(distance).unwrap_or(Timestamp::MAX);
         }
-        // A local time that is skipped in spring moves one hour later; of a time that is repeated in autumn, the second
-        // occurrence counts.
+        // If the local time is skipped in spring, the tick is one hour later; if it is repeated in autumn, the tick is
+        // the second occurrence.
         self.zone.to_ambiguous_timestamp(tick).later_or_after_gap()
     }
 }
 
-/// Airflow's presets; the Python package replaces them by their expressions.
+/// Airflow's presets, for suggestions. The Python package has already replaced valid presets.
 const PRESETS: [&str; 10] = [
     "@once",
     "@continuous",
@@ -241,7 +242,7 @@ mod tests {
 
     /// Expected values are those of croniter 7.0.0.
     #[test]
-    fn expressions_mean_what_they_mean_in_airflow() {
+    fn ticks_are_those_of_croniter() {
         let monday = "2024-01-15T12:00:00Z";
         for (expression, next) in [
             ("0 0 * * *", "2024-01-16T00:00:00Z"),

@@ -1,4 +1,5 @@
-//! The columns of a cron expression: their values, and what croniter makes of them in the syntax of the library.
+//! The columns of a cron expression: their values, and their translation from croniter's syntax to that of the library
+//! croner.
 
 use std::ops::RangeInclusive;
 
@@ -9,6 +10,7 @@ pub enum CronProblem {
     /// The second text is empty, or names a similar preset.
     #[error("{0:?} is not a preset such as @daily{1}")]
     Preset(String, String),
+    /// The second text is the reason, or empty.
     #[error("[{0}] is not acceptable{1}")]
     Field(String, String),
     /// A random or hashed column.
@@ -16,13 +18,12 @@ pub enum CronProblem {
     Random(String),
     #[error("unknown time zone {0:?}")]
     Zone(String),
-    /// The expression has no tick, for example because it asks for the 31st of February.
+    /// The expression has no tick, for example the 31st of February.
     #[error("failed to find next date")]
     Never,
 }
 
-/// The values that a column of an expression may have. `names` are alternatives to numbers, counted from
-/// `first_name`.
+/// The values that a column of an expression may have. `names` are alternatives to the numbers from `first_name` on.
 pub struct Field {
     pub min: u32,
     max: u32,
@@ -49,7 +50,8 @@ pub const FEBRUARY: u32 = 2;
 const SUNDAY_AGAIN: u32 = 7;
 
 impl Field {
-    /// Translates a part of a column to the library's syntax, with croniter's meaning. `expression` is for errors.
+    /// Translates a part of a column from croniter's syntax to croner's. `column` is its position; `expression` is for
+    /// errors.
     pub fn normalize(&self, column: usize, part: &str, expression: &str) -> Result<String, CronProblem> {
         let reject = |reason: &str| CronProblem::Field(expression.to_owned(), reason.to_owned());
         let part = if part == "?" && [DAY_OF_MONTH, DAY_OF_WEEK].contains(&column) { "*" } else { part };
@@ -101,7 +103,7 @@ impl Field {
         Ok(join_numbers(&values))
     }
 
-    /// Checks the day of a part such as `15W`: the weekday (Monday to Friday) nearest to that day within its month.
+    /// Normalizes a part such as `15W` or `w15`: the weekday (Monday to Friday) nearest to the 15th in the same month.
     fn nearest_weekday(&self, day: &str, expression: &str) -> Result<String, CronProblem> {
         let reject = |reason: String| CronProblem::Field(expression.to_owned(), reason);
         let day: u32 = day.parse().map_err(|_| reject(String::new()))?;
@@ -154,7 +156,7 @@ impl Field {
     }
 }
 
-/// The values of a normalized column; `all_values` if it is no list of numbers.
+/// The values of a normalized column; `all_values` if the column is not a list of numbers.
 pub fn parse_numbers(column: &str, all_values: RangeInclusive<u32>) -> Vec<u32> {
     let parsed: Result<Vec<u32>, _> = column.split(',').map(str::parse).collect();
     parsed.unwrap_or_else(|_| all_values.collect())

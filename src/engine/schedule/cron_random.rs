@@ -1,5 +1,5 @@
-//! croniter's random columns: `R`, `R/10`, `R(0-29)` and `R(0-29)/10`. A value is drawn each time that the expression is
-//! parsed. <https://github.com/pallets-eco/croniter#random-expressions>
+//! croniter's random columns: `R`, `R/10`, `R(0-29)` and `R(0-29)/10`. Each parse of an expression draws new values.
+//! <https://github.com/pallets-eco/croniter#random-expressions>
 
 use super::cron_field::{CronProblem, FIELDS};
 use leoflow_base::sys::random;
@@ -9,14 +9,14 @@ use std::ops::RangeInclusive;
 const YEARS: RangeInclusive<u32> = 1970..=2099;
 const YEAR: usize = 6;
 
-/// A column after its letter: the range to draw from, and the step of the values that follow.
+/// A random column without its letter: the range from which the first value is drawn, and the step to the next values.
 struct RandomColumn {
     bounds: Option<(u32, u32)>,
     step: Option<u32>,
 }
 
-/// Replaces a random column, in lower case, by the values that are drawn for it; any other column stays as it is.
-/// `column` is its position.
+/// Replaces a random column by the values that are drawn for it; returns any other column unchanged. `column` is the
+/// position, `text` is in lower case.
 pub fn draw(column: usize, text: &str) -> Result<String, CronProblem> {
     let Some((letter, random)) = RandomColumn::parse(text) else { return Ok(text.to_owned()) };
     if letter == 'h' {

@@ -5,7 +5,7 @@ use jiff::civil::DateTime;
 use jiff::fmt::strtime::BrokenDownTime;
 use jiff::tz::TimeZone;
 
-/// Length of Airflow's column for partition keys.
+/// Length of Airflow's database column for partition keys, in characters.
 pub(crate) const LONGEST_KEY: usize = 250;
 
 /// Parses a key to a local date and time in the given zone. The error is Python's text.
@@ -51,8 +51,8 @@ fn normalize_offset(key: &str) -> String {
     }
 }
 
-/// Converts a local time to a timestamp. A time that is skipped in spring moves one hour later; of a time that is
-/// repeated in autumn, the second occurrence counts.
+/// Converts a local time to a timestamp. If the local time is skipped in spring, the result is one hour later; if it is
+/// repeated in autumn, the result is the second occurrence.
 pub(crate) fn to_timestamp(civil: DateTime, zone: &TimeZone) -> Result<Timestamp, String> {
     zone.to_ambiguous_zoned(civil).later().map(|zoned| zoned.timestamp()).map_err(|error| error.to_string())
 }
@@ -71,9 +71,9 @@ pub fn write(civil: DateTime, format: &str, zone: &TimeZone) -> Result<String, S
     BrokenDownTime::from(&zoned).to_string(&format).map_err(reject)
 }
 
-/// Extracts the fields of a key that was written with a format: the directive letter, or the name in braces, and the
-/// digits. It is for formats that `strptime` cannot parse, such as `%Y-%m-%d (W%V)` or `%Y-Q{quarter}`. Returns `None`
-/// if the key does not match the format.
+/// Extracts the fields of a key whose format `strptime` cannot parse, such as `%Y-%m-%d (W%V)` or `%Y-Q{quarter}`. A
+/// field is the directive letter, or the name in braces, with its digits. Returns `None` if the key does not match the
+/// format.
 pub fn fields<'a>(key: &'a str, format: &str) -> Option<Vec<(String, &'a str)>> {
     let mut fields = Vec::new();
     let (mut key, mut format) = (key, format);

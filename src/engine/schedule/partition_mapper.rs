@@ -83,8 +83,7 @@ impl Mappers {
         self.named.get(asset_name).unwrap_or(&self.default)
     }
 
-    /// The dates that the key of a run stands for, according to the mappers of these assets. More than one date is a
-    /// conflict.
+    /// The dates of a run's partition key, according to the mappers of these assets. More than one date is a conflict.
     pub fn dates(&self, asset_names: &[&str], key: &str) -> Result<BTreeSet<Timestamp>, String> {
         let dates: Result<Vec<_>, _> = asset_names.iter().map(|name| self.of(name).date_of(key)).collect();
         Ok(dates?.into_iter().flatten().collect())
@@ -103,8 +102,8 @@ pub struct StartOf {
     output_format: String,
 }
 
-/// The meaning of a key for a window: a local date and time, or plain text.
-enum Meaning {
+/// A decoded partition key: a local date and time, or plain text.
+enum Decoded {
     Date(DateTime),
     Text(String),
 }
@@ -166,36 +165,36 @@ impl Mapper {
     }
 
     /// Parses a downstream key of this mapper.
-    fn decode(&self, downstream: &str) -> Result<Meaning, String> {
+    fn decode(&self, downstream: &str) -> Result<Decoded, String> {
         match self {
-            Self::StartOf(start) => start.decode(downstream).map(Meaning::Date),
-            _ => Ok(Meaning::Text(downstream.to_owned())),
+            Self::StartOf(start) => start.decode(downstream).map(Decoded::Date),
+            _ => Ok(Decoded::Text(downstream.to_owned())),
         }
     }
 
     /// Formats a member of a window as a run key.
-    fn format(&self, member: Meaning) -> Result<String, String> {
+    fn format(&self, member: Decoded) -> Result<String, String> {
         match (self, member) {
-            (Self::StartOf(start), Meaning::Date(date_time)) => start.format(date_time),
-            (_, Meaning::Date(date_time)) => Ok(date_time.to_string()),
-            (_, Meaning::Text(text)) => Ok(text),
+            (Self::StartOf(start), Decoded::Date(date_time)) => start.format(date_time),
+            (_, Decoded::Date(date_time)) => Ok(date_time.to_string()),
+            (_, Decoded::Text(text)) => Ok(text),
         }
     }
 
-    /// The upstream keys of a run's window, and how many of them it waits for; `None` for a run that waits for one key
+    /// The upstream keys of a run's window, and how many of them the run waits for; `None` if the run waits for one key
     /// only.
     pub fn expected(&self, downstream: &str) -> Result<Option<(BTreeSet<String>, Wait)>, String> {
         let Self::Rollup { upstream, window, wait } = self else { return Ok(None) };
         let encode = |member| match (&upstream.mapper, member) {
-            (Self::StartOf(start), Meaning::Date(date_time)) => start.encode_upstream(date_time),
-            (_, Meaning::Date(date_time)) => Ok(date_time.to_string()),
-            (_, Meaning::Text(text)) => Ok(text),
+            (Self::StartOf(start), Decoded::Date(date_time)) => start.encode_upstream(date_time),
+            (_, Decoded::Date(date_time)) => Ok(date_time.to_string()),
+            (_, Decoded::Text(text)) => Ok(text),
         };
         let members = window.members(upstream.mapper.decode(downstream)?)?;
         Ok(Some((members.into_iter().map(encode).collect::<Result<_, _>>()?, *wait)))
     }
 
-    /// The start of the time that the key of a run stands for; `None` if it stands for no time.
+    /// The start of the period that the key of a run denotes; `None` if the key contains no date.
     pub(crate) fn date_of(&self, downstream: &str) -> Result<Option<Timestamp>, String> {
         Ok(match self {
             Self::StartOf(start) => Some(start.date_of(downstream)?),
@@ -213,7 +212,7 @@ impl Mapper {
                 let pairs = mappers.iter().zip(segments);
                 let dates: Result<Vec<_>, _> = pairs.map(|(part, segment)| part.mapper.date_of(segment)).collect();
                 let mut dates = dates?.into_iter().flatten();
-                // Two dates are ambiguous, so the key has none.
+                // A key with two dates is ambiguous, so it has no date.
                 dates.next().filter(|_| dates.next().is_none())
             }
             Self::Identity | Self::FixedKey { .. } | Self::AllowedKey { .. } => None,
@@ -228,13 +227,13 @@ impl Mapper {
 
 impl Window {
     /// The finer partitions that make up a coarser one.
-    fn members(&self, coarse: Meaning) -> Result<Vec<Meaning>, String> {
+    fn members(&self, coarse: Decoded) -> Result<Vec<Decoded>, String> {
         match (self, coarse) {
-            (Self::Segments { segments }, _) => Ok(segments.iter().cloned().map(Meaning::Text).collect()),
-            (Self::Time { period, direction }, Meaning::Date(start)) => {
-                Ok(parts(*period, *direction, start)?.into_iter().map(Meaning::Date).collect())
+            (Self::Segments { segments }, _) => Ok(segments.iter().cloned().map(Decoded::Text).collect()),
+            (Self::Time { period, direction }, Decoded::Date(start)) => {
+                Ok(parts(*period, *direction, start)?.into_iter().map(Decoded::Date).collect())
             }
-            (Self::Time { .. }, Meaning::Text(key)) => Err(format!("the window needs a date, but the key is {key:?}")),
+            (Self::Time { .. }, Decoded::Text(key)) => Err(format!("the window needs a date, but the key is {key:?}")),
         }
     }
 }

@@ -20,7 +20,7 @@ pub struct PartitionTicks {
     key_format: String,
 }
 
-/// Limit on `run_offset`: ticks are counted one by one whenever a run is due.
+/// Limit on `run_offset`, because each due run counts the ticks one by one.
 const MAX_TICKS: u32 = 10_000;
 
 impl PartitionTicks {

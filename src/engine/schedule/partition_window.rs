@@ -53,7 +53,7 @@ pub enum Window {
     },
 }
 
-/// Where a window lies; the DAG's description has it as the boolean `backward`.
+/// Position of a window relative to the coarser partition's start; serialized as the boolean `backward`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(from = "bool", into = "bool")]
 pub enum Direction {

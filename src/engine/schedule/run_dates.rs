@@ -30,13 +30,13 @@ pub struct Restriction {
 }
 
 impl Restriction {
-    /// True if no bound excludes a run with this date as too late.
+    /// True if `latest` allows a run with this date.
     pub(super) fn is_before_end(&self, date: Timestamp) -> bool {
         self.latest.is_none_or(|latest| date <= latest)
     }
 }
 
-/// A run that a timetable has computed.
+/// A run that a timetable has computed: Airflow's `DagRunInfo`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Info {
     pub run_after: Timestamp,
@@ -50,7 +50,7 @@ pub struct Info {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Partition {
     pub key: String,
-    /// Start of the time that the key stands for, if any.
+    /// Start of the period that the key denotes, if any.
     pub date: Option<Timestamp>,
 }
 
@@ -67,7 +67,7 @@ pub enum TimetableProblem {
 }
 
 impl Info {
-    /// A run whose data interval has no length.
+    /// A run whose data interval starts and ends at `date`.
     pub(super) fn exact(date: Timestamp) -> Self {
         Self::interval(date, date)
     }
@@ -117,8 +117,8 @@ impl Delta {
         shifted.checked_add(delay).unwrap_or(if sign > 0 { Timestamp::MAX } else { Timestamp::MIN })
     }
 
-    /// The newest point of the delta's grid that is not after `time`. A delta in seconds counts from 1970, one with
-    /// months from `anchor`.
+    /// Rounds `time` down to a multiple of the delta. A delta in seconds is counted from 1970, one with months from
+    /// `anchor`.
     pub fn floor(self, time: Timestamp, anchor: Timestamp) -> Timestamp {
         match self {
             Self::Seconds(seconds) | Self::Calendar { months: 0, seconds } => {

@@ -1,4 +1,4 @@
-//! The ticks of a timetable, and which of them is next. Pure.
+//! The ticks of a timetable, and the next run that follows from them. Pure.
 
 use super::cron::Schedule;
 use super::run_dates::{Delta, Info, Interval, Restriction, TimetableProblem};
@@ -27,8 +27,8 @@ pub struct CronSeries<'a> {
     pub run_immediately: &'a Value,
 }
 
-/// By default, a new DAG runs for the previous tick if it is at most this old, or at most a tenth of the time between
-/// ticks.
+/// By default, a new DAG without a start date runs for the previous tick if that is at most this old, or at most a
+/// tenth of the time between ticks.
 const GRACE: SignedDuration = SignedDuration::from_mins(5);
 
 impl Series for CronSeries<'_> {
@@ -66,7 +66,7 @@ impl Series for CronSeries<'_> {
     }
 }
 
-/// Ticks at a constant distance; any time can be one of them.
+/// Ticks that are one delta apart. The series may start at any time, so every time counts as aligned.
 pub struct DeltaSeries(pub Delta);
 
 impl Series for DeltaSeries {

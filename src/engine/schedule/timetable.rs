@@ -145,7 +145,8 @@ impl Timetable {
         }
     }
 
-    /// The run after the newest scheduled run, whose data interval is `last`; `None` if there is no further run.
+    /// The run after the newest scheduled run, whose data interval is `last`; `None` if there is no further run. The
+    /// error for a custom timetable is `TimetableProblem::Custom`.
     pub fn next(
         &self,
         last: Option<Interval>,
@@ -227,8 +228,8 @@ fn next_continuous(last: Option<Interval>, first: Timestamp, now: Timestamp) -> 
     match last {
         None => (first, first.max(now)),
         Some(last) if last.end > now && first > now => (first, first + last.end.duration_since(last.start)),
-        // The last run was created by a clock that has been set back since. This run starts a microsecond before it
-        // ends, because the next one starts where it ends and needs another logical date.
+        // The last run was created by a clock that has been set back since. This interval is a microsecond long,
+        // because the next interval starts at its end and needs another logical date.
         Some(last) if last.end > now => (now.checked_sub(SignedDuration::from_micros(1)).unwrap_or(now), now),
         Some(last) => (last.end, now),
     }

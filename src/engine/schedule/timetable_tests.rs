@@ -36,7 +36,7 @@ fn catchup_runs_every_tick_otherwise_only_the_newest() {
     let now = "2024-01-04T08:00:00Z";
     let all = runs(&daily(), restriction(true), now, 5);
     assert_eq!(all[..2], ["2024-01-01T00:00:00Z", "2024-01-02T00:00:00Z"]);
-    assert_eq!(all[4], "2024-01-05T00:00:00Z", "also one that is not due yet");
+    assert_eq!(all[4], "2024-01-05T00:00:00Z", "includes a run that is not due yet");
     let newest = runs(&daily(), restriction(false), now, 2);
     assert_eq!(newest, ["2024-01-04T00:00:00Z", "2024-01-05T00:00:00Z"]);
 }
@@ -56,7 +56,7 @@ fn after_a_long_sleep_one_run_or_all_of_them() {
     };
     assert_eq!(next(true, "2024-01-02T06:30:00Z"), "2024-01-01T23:00:00Z");
     assert_eq!(next(false, "2024-01-02T06:30:00Z"), "2024-01-02T06:00:00Z");
-    // A clock that was set back does not repeat runs.
+    // After the clock is set back, no run is repeated.
     assert_eq!(next(false, "2024-01-01T20:30:00Z"), "2024-01-01T23:00:00Z");
 }
 

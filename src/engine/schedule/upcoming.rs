@@ -38,14 +38,14 @@ pub enum RangeProblem {
     Timetable(TimetableProblem),
 }
 
-/// The runs of a schedule between two past dates, oldest first. If there are more than `limit`, they are counted for up
-/// to `patience`, and the number is returned as an error.
+/// The runs of a schedule between two past dates, oldest first. If there are more than `limit`, the rest is counted for
+/// up to `time_limit`, and the error is `RangeProblem::TooMany`.
 pub fn in_range(
     timetable: &Timetable,
     (from, to): (Timestamp, Timestamp),
     now: Timestamp,
     limit: usize,
-    patience: Duration,
+    time_limit: Duration,
 ) -> Result<Vec<Info>, RangeProblem> {
     let restriction = Restriction { earliest: Some(from), latest: Some(to), catchup: true };
     let mut runs = Vec::new();
@@ -59,7 +59,7 @@ pub fn in_range(
                 count += 1;
                 if runs.len() < limit {
                     runs.push(info);
-                } else if start.elapsed() > patience {
+                } else if start.elapsed() > time_limit {
                     return Err(RangeProblem::TooMany { count, is_exact: false });
                 }
             }
@@ -86,9 +86,9 @@ mod tests {
         ("2026-01-01T00:00:00Z".parse().unwrap(), format!("2026-01-01T{hours}:00:00Z").parse().unwrap())
     }
 
-    fn range(hours: &str, limit: usize, patience: Duration) -> Result<usize, RangeProblem> {
+    fn range(hours: &str, limit: usize, time_limit: Duration) -> Result<usize, RangeProblem> {
         let now = "2026-02-01T00:00:00Z".parse().unwrap();
-        in_range(&hourly(), day(hours), now, limit, patience).map(|runs| runs.len())
+        in_range(&hourly(), day(hours), now, limit, time_limit).map(|runs| runs.len())
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The scheduler's steps, each in one transaction: advances a run as far as it can go.
+//! Advances a run as far as it can go, in one transaction.
 
 use super::apply::{self, Capacity, Rows};
 use super::file_sensors::{self, FileSensors};
@@ -21,7 +21,7 @@ use crate::store::transition;
 use deadpool_postgres::{ClientWrapper, Transaction};
 use futures_util::future::try_join;
 
-/// State cached between steps.
+/// State that the scheduler keeps in memory between transactions.
 #[derive(Default)]
 pub struct Cache {
     pub graphs: Graphs,
@@ -46,11 +46,12 @@ impl Cache {
     }
 }
 
-/// Maximum number of attempts at a step. An attempt fails when the agent changes an instance meanwhile; the next one
-/// reads the run again.
+/// Maximum number of attempts to advance a run. An attempt fails when the agent changes an instance meanwhile; the next
+/// attempt reads the run again.
 const ATTEMPTS: usize = 20;
 
-/// Advances a run as far as it can go now, in one transaction. Returns whether anything changed.
+/// Advances a run as far as it can go now, in one transaction. Returns whether anything changed. The error is
+/// `StoreError::Invalid` if all attempts fail.
 pub async fn advance(client: &mut ClientWrapper, cache: &mut Cache, key: &RunKey) -> Result<bool, StoreError> {
     for _ in 0..ATTEMPTS {
         match step(client, cache, key).await {
@@ -117,7 +118,7 @@ async fn release_slots(transaction: Transaction<'_>, cache: &mut Cache, key: &Ru
     Ok(Step::Taken { changed: false })
 }
 
-/// Returns the run, from the cache if that is current, and the capacity; `None` if the rows do not match the cache.
+/// Returns the run, from the cache if possible, and the capacity; `None` if the rows do not match the cached run.
 async fn load(
     transaction: &Transaction<'_>,
     cache: &mut Cache,
@@ -209,7 +210,7 @@ fn needs_notification(snapshot: &Snapshot<'_>, plan: &Plan) -> bool {
     plan.run.is_some() || !plan.restored.is_empty() || !plan.transitions.iter().all(keeps_waiting)
 }
 
-/// Notifies the listeners of each kind of change.
+/// Sends a notification for each kind of change, and saves the asset events of tasks that have succeeded.
 async fn notify(
     transaction: &Transaction<'_>,
     key: &RunKey,

@@ -1,16 +1,16 @@
-//! Writes the planner's changes in a few statements.
+//! Writes the planner's changes in a few statements, and queues instances as far as there is capacity.
 
 use super::graphs::Graphs;
 use crate::model::dag::Task;
 use crate::model::keys::RunKey;
 use crate::model::state::TaskState;
-use crate::planner::admission::{Choice, Competition, CutOff, Hidden, Others, RunTask};
+use crate::planner::admission::{Choice, Competition, CutOff, Hidden, OtherRuns, RunTask};
 use crate::planner::concurrency::{Usage, Waiting};
 use crate::planner::plan::{Instance, Plan, Snapshot, Transition, TransitionKind};
 use crate::store::StoreError;
 use crate::store::events::{self, Event};
 use crate::store::instance::expansion;
-use crate::store::instance::planner_input::Name;
+use crate::store::instance::planner_input::InstanceName;
 use crate::store::instance::scheduled::{self, Size, Window};
 use crate::store::pools;
 use crate::store::transition::instance::{self, Change, DateChange};
@@ -22,15 +22,15 @@ use tracing::debug;
 
 /// The task instances of a run: first those in the database, then those that the plan adds.
 pub struct Rows {
-    /// The name of each instance.
-    pub names: Vec<Name>,
+    /// Task id and map index of each instance.
+    pub names: Vec<InstanceName>,
     /// Number of instances that were in the database when the plan was made.
     stored_count: usize,
     restored: HashSet<usize>,
 }
 
 impl Rows {
-    pub fn new(names: Vec<Name>) -> Self {
+    pub fn new(names: Vec<InstanceName>) -> Self {
         Self { stored_count: names.len(), names, restored: HashSet::new() }
     }
 
@@ -128,7 +128,7 @@ fn log(key: &RunKey, change: &Change<'_>) {
     );
 }
 
-/// Usage of slots and limits by other runs, and whether instances of them wait for capacity.
+/// Usage of slots and limits by other runs, and whether other runs have instances that wait for capacity.
 pub type Capacity = (Usage, bool);
 
 pub async fn capacity(transaction: &Transaction<'_>, key: &RunKey) -> Result<Capacity, StoreError> {
@@ -148,18 +148,20 @@ pub(crate) async fn admit(
     let competition = Competition::of_run(key, snapshot, plan, usage);
     let (choice, others) = match others_wait {
         true => choose(transaction, graphs, Some(key), &competition).await?,
-        false => (competition.choose(&Others::default()), Vec::new()),
+        false => (competition.choose(&OtherRuns::default()), Vec::new()),
     };
     competition.queue(&choice, snapshot, plan);
     queue_others(transaction, others).await
 }
 
-/// Instances read at first of each run and pool. More are read only when they would fit.
+/// Maximum number of waiting instances of each run and pool in the first window. Larger windows are read only if more
+/// instances may fit.
 const FIRST_WINDOW: i64 = 64;
+/// Factor by which windows grow, once they are not limited to the free slots.
 const WINDOW_GROWTH: i64 = 16;
 
-/// Chooses the instances to queue among those of a run, if any, and the waiting ones of all others. Also returns the
-/// chosen ones of other runs.
+/// Chooses the instances to queue among those of the competition's run, if any, and the waiting ones of all other runs.
+/// Also returns the chosen instances of other runs.
 async fn choose(
     client: &impl GenericClient,
     graphs: &mut Graphs,
@@ -177,7 +179,7 @@ async fn choose(
                 let chosen = choice.others.iter().map(|index| others.waiting[*index].clone()).collect();
                 return Ok((choice, chosen));
             }
-            // The first instances of a task that reaches its limit compete on; the others can be left out.
+            // The instances of these tasks that were read stay in the competition; the next window leaves out the rest.
             Hidden::Behind(ref tasks) if !tasks.is_subset(&left_out) => left_out.extend(tasks.iter().cloned()),
             _ => size = larger(size),
         }
@@ -193,15 +195,15 @@ fn larger(size: Size) -> Size {
     }
 }
 
-/// Reads instances that may run and wait for capacity, in all running runs except `excluded_run`. Instances whose task
-/// is gone from the version of their run are left out.
+/// Reads instances that wait for capacity, in all running runs except `excluded_run`. Leaves out instances whose task
+/// the DAG version of their run no longer has.
 async fn waiting_instances(
     client: &impl GenericClient,
     graphs: &mut Graphs,
     excluded_run: Option<&RunKey>,
     window: &Window<'_>,
-) -> Result<Others, StoreError> {
-    let mut others = Others::default();
+) -> Result<OtherRuns, StoreError> {
+    let mut others = OtherRuns::default();
     if window.pools.is_empty() {
         return Ok(others);
     }

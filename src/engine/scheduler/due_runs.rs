@@ -22,7 +22,7 @@ pub trait TimetableEvaluator: Clone + 'static {
     fn next(&self, timetable_query: TimetableQuery) -> impl Future<Output = Result<Option<Info>, String>>;
 }
 
-/// The arguments of a custom timetable.
+/// The arguments of a custom timetable's `next_dagrun_info`.
 #[derive(Debug, Clone)]
 pub struct TimetableQuery {
     pub dag_id: String,
@@ -31,8 +31,8 @@ pub struct TimetableQuery {
     pub restriction: Restriction,
 }
 
-/// Queries to custom timetables, and the answers that have not been used. The scheduler does not wait for answers, so a
-/// timetable that never answers blocks only its own DAG.
+/// Running evaluations of custom timetables, and results that are not yet stored. The scheduler does not wait for an
+/// evaluation, so a timetable that hangs blocks only its own DAG.
 #[derive(Default)]
 pub(crate) struct PendingQueries {
     queries: JoinSet<Answer>,
@@ -89,13 +89,13 @@ pub(crate) async fn update_next_runs(
         };
         match next {
             Err(TimetableProblem::Custom) => {
-                // An answer to a query about an older version or state is dropped, and the timetable is asked again.
+                // Ignores an answer about an older version or state of the DAG, and evaluates the timetable again.
                 let is_about = |answer: &mut Answer| answer.0.dag_id == stale.dag_id && answer.0.key == stale.key;
                 let Some((_, answer)) = answers.extract_if(.., is_about).next() else {
                     pending_queries.ask(evaluator, stale);
                     continue;
                 };
-                // A timetable that failed is asked again after a delay, or when something has changed.
+                // A failed timetable is evaluated again after a delay, or when the DAG has changed.
                 let retry_time = || retry::add_seconds(stale.now, next_runs::RETRY_SECONDS);
                 let retry_at = answer.is_err().then(retry_time);
                 store_next_run(client, &stale, answer, retry_at).await?;
@@ -117,7 +117,7 @@ async fn store_next_run(
         warn!("cannot compute the next run of {}: {error}", stale.dag_id);
         None
     });
-    // The timetable has again returned the run that already exists, and would do so forever.
+    // A timetable that returns an existing run again would do so forever.
     let duplicate = info.as_ref().filter(|info| stale.existing_run_date == Some(info.run_after));
     if let Some(info) = duplicate {
         warn!(
@@ -145,8 +145,8 @@ fn run_id(run_after: Timestamp, partition: Option<&Partition>) -> String {
     }
 }
 
-/// Creates one run of each DAG that is due and below its `max_active_runs`, within a time limit. Returns the number of
-/// DAGs handled.
+/// Creates one run of each DAG that is due and below its `max_active_runs`, until `TIME_LIMIT`. Returns the number of
+/// DAGs handled, including those whose run exists already.
 pub(crate) async fn make_due_runs(client: &mut ClientWrapper) -> Result<usize, StoreError> {
     let start = Instant::now();
     let mut handled = 0;
@@ -159,7 +159,7 @@ pub(crate) async fn make_due_runs(client: &mut ClientWrapper) -> Result<usize, S
     }
 }
 
-/// Maximum duration of creating runs, after which new runs can start and other runs advance.
+/// Time after which the creation of runs is interrupted, so that new runs can start and other runs advance.
 const TIME_LIMIT: Duration = Duration::from_secs(1);
 
 /// Creates a batch of runs and returns the number of DAGs handled.
@@ -173,7 +173,7 @@ async fn make_batch(client: &mut ClientWrapper) -> Result<usize, StoreError> {
             created_dags.push(due.dag_id);
         }
     }
-    // Their next runs must be computed.
+    // Makes `update_next_runs` compute the next run of each of these DAGs.
     next_runs::clear(&transaction, &created_dags).await?;
     transaction.commit().await?;
     Ok(handled)

@@ -24,8 +24,8 @@ const MAX_HANGING: usize = 32;
 #[derive(Default, Clone)]
 pub struct FileSensors(Arc<Mutex<HashSet<PathBuf>>>);
 
-/// Polls the sensors whose poke is due, once for all instances of a sensor. `date` is the logical date of the run, or
-/// its `run_after`. Returns the results by task index.
+/// Polls the sensors whose poke is due, once for all instances of a sensor. `date` is the run's logical date or, if it
+/// has none, `run_after`. Returns the results by task index.
 pub async fn poll(
     client: &impl GenericClient,
     files: &FileSensors,
@@ -76,7 +76,7 @@ async fn poll_external(
         }
         match other_runs::count(client, &external.dag_id, &target, &[date], states).await {
             Ok(count) => Ok(Some(count)),
-            // The DAG that the group belongs to does not exist.
+            // The DAG of the task group does not exist.
             Err(StoreError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),
         }

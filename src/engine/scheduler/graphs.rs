@@ -1,4 +1,4 @@
-//! Cache of the graphs of versions in use; a version never changes.
+//! Cache of the graphs of DAG versions; a version never changes.
 
 use crate::planner::graph::Graph;
 use crate::store::StoreError;

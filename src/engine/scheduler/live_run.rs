@@ -1,28 +1,28 @@
-//! The scheduler's cache of running runs. It makes the cost of a step depend on what has changed, not on the size of
-//! the run. Before each step the cache reads the rows that the agent may have changed; the whole run is read again when
-//! its revision, its version or anything else does not match.
+//! The scheduler's cache of running runs. It makes the cost of a step depend on the number of changes, not on the size
+//! of the run. Before each step the cache reads the rows that the agent may have changed; the whole run is read again
+//! when its revision, its version or anything else does not match.
 
 use crate::model::keys::RunKey;
 use crate::model::state::TaskState;
 use crate::planner::graph::Graph;
 use crate::planner::plan::{Instance, Plan};
 use crate::store::StoreError;
-use crate::store::instance::planner_input::{self, Name};
+use crate::store::instance::planner_input::{self, InstanceName};
 use leoflow_postgres::GenericClient;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-/// A cached run: its instances, with their task ids and map indexes.
+/// A cached run.
 pub struct LiveRun {
     version: i64,
     /// Revision of the run when it was read; see `runs::bump_revision`.
     revision: Option<String>,
     pub graph: Rc<Graph>,
-    /// The name of each instance.
-    pub names: Vec<Name>,
+    /// Task id and map index of each instance.
+    pub names: Vec<InstanceName>,
     pub instances: Vec<Instance>,
-    /// Index of each instance by its name.
-    positions: HashMap<Name, usize>,
+    /// Index of each instance by task id and map index.
+    positions: HashMap<InstanceName, usize>,
 }
 
 /// Maximum number of cached instances, some 150 bytes each.
@@ -96,7 +96,7 @@ impl LiveRun {
     }
 
     /// Applies the plan to the cache; `names` includes the instances that the plan adds.
-    pub fn apply(&mut self, plan: &Plan, names: Vec<Name>) {
+    pub fn apply(&mut self, plan: &Plan, names: Vec<InstanceName>) {
         let old_count = self.instances.len();
         plan.apply(&self.graph, &mut self.instances);
         for index in &plan.expanded {

@@ -1,4 +1,4 @@
-//! Which tasks `depends_on_past` and `wait_for_downstream` hold back.
+//! Determines the tasks that `depends_on_past` and `wait_for_downstream` hold back.
 
 use crate::model::keys::RunKey;
 use crate::planner::graph::Graph;
@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use std::collections::HashSet;
 
-/// Returns the tasks that may not start because of the outcome of the previous run. With catchup, that is the last run
-/// that was not triggered manually, otherwise the last run of any type.
+/// Returns the indices of the tasks that may not start because of the outcome of the previous run. With catchup, the
+/// previous run is the last one that was not triggered manually, otherwise the last one of any type.
 pub async fn held_by_past(
     client: &impl GenericClient,
     key: &RunKey,

@@ -1,6 +1,6 @@
 //! The scheduler's main loop. Notifications and due dates wake it; it polls once a minute only to catch missed
-//! notifications. Of several schedulers only one leads: the one that holds an advisory lock, which Postgres releases
-//! when its connection ends.
+//! notifications. If several schedulers run, only the leader works: the one that holds an advisory lock, which Postgres
+//! releases when the connection ends.
 
 use super::advance::{self, Cache};
 use super::due_runs::{self, PendingQueries, TimetableEvaluator};
@@ -22,21 +22,21 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tracing::warn;
 
-/// Interval at which a scheduler that does not lead tries to lead; matters only while a server is being replaced.
+/// Interval at which a waiting scheduler tries to become the leader; matters only while a server is being replaced.
 const LEADER_RETRY: Duration = Duration::from_millis(500);
-/// Delay between attempts to reach a datastore that restarts.
+/// Delay before reconnecting to Postgres after an error.
 const RECONNECT: Duration = Duration::from_millis(200);
 /// Maximum wait, because the clock may jump and a laptop may sleep.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 /// Poll interval for all running runs; catches missed notifications.
 const POLL_INTERVAL: Duration = Duration::from_secs(60);
-/// After this many rounds of work, the connection is replaced once nothing has happened for `QUIET_PERIOD`.
+/// After this many rounds of work, the connection is replaced once no event has arrived for `QUIET_PERIOD`.
 const MAX_ROUNDS: u32 = 10;
 const QUIET_PERIOD: Duration = Duration::from_secs(10);
 /// Maximum duration of a round of work, after which events are received.
 const MAX_WORK: Duration = Duration::from_millis(50);
-/// Time to wait for more changed DAG files, since a start or a checkout changes many. Their due runs are then computed
-/// only once.
+/// Time to wait for more changed DAG files, because a server start or a git checkout changes many. Their due runs are
+/// then computed only once.
 const DAG_CHANGE_DELAY: Duration = Duration::from_millis(100);
 
 /// Runs the scheduler until the future is dropped. `on_event` receives every event, for displays of runs and DAGs,
@@ -137,16 +137,16 @@ async fn check_clock(
     Ok(())
 }
 
-/// Adds all work that missed notifications may have announced.
+/// Adds all work whose notifications may have been missed.
 async fn poll(client: &ClientWrapper, cache: &mut Cache, work: &mut PendingWork) -> Result<(), StoreError> {
     for RunKey { dag_id, run_id } in std::mem::take(&mut work.missed) {
         warn!("polling advanced run {run_id} of {dag_id}; its notification was missed");
     }
-    // The cache is dropped instead of compared with the datastore.
+    // Dropping the cache is simpler than comparing it with the database.
     cache.runs.forget_all();
     work.polled = active::running(client).await?.into_iter().collect();
     // Runs that are due now need no notification, so they do not count as missed.
-    work.runs.extend(active::clock(client, new_run::now()).await?.due);
+    work.runs.extend(active::due_work(client, new_run::now()).await?.due);
     correct_dates(client, cache, Sensors::Wait).await?;
     (work.capacity, work.assets, work.schedules) = (true, true, true);
     Ok(())
@@ -162,20 +162,20 @@ async fn correct_dates(client: &ClientWrapper, cache: &mut Cache, sensors: Senso
 
 /// The error for a closed connection.
 fn connection_lost() -> StoreError {
-    StoreError::Postgres(PgError::Cut)
+    StoreError::Postgres(PgError::ConnectionLost)
 }
 
 fn time_until(due: Timestamp) -> Duration {
     Duration::try_from(due.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO)
 }
 
-/// Work that is pending because of events; several events of one run need only one evaluation.
+/// Pending work. Several events of one run cause only one evaluation.
 #[derive(Default)]
 struct PendingWork {
     runs: BTreeSet<RunKey>,
-    /// Runs to evaluate in case that a notification was missed.
+    /// Runs to evaluate in case a notification was missed.
     polled: BTreeSet<RunKey>,
-    /// Polled runs that did advance. Their notification may still be on its way.
+    /// Polled runs that did advance. If no notification arrives before the next poll, it was missed.
     missed: BTreeSet<RunKey>,
     /// True when a scheduled run may be due.
     schedules: bool,
@@ -187,17 +187,17 @@ struct PendingWork {
     dags: bool,
 }
 
-/// Work that one round has evaluated, although it may still be due.
+/// Work that this round has evaluated. It may stay due, so without this record the round would repeat it.
 #[derive(Default)]
 struct Evaluated {
-    /// A due run that cannot advance is evaluated once; one that has advanced may be due again.
+    /// Runs that were due and could not advance.
     runs: BTreeSet<RunKey>,
-    /// Scheduled runs are evaluated once more when they are due: a DAG at its limit of runs stays due.
+    /// True once due DAGs have been evaluated again: a DAG at its `max_active_runs` stays due.
     schedules: bool,
 }
 
 impl PendingWork {
-    /// All work, for a scheduler that begins to lead.
+    /// All work, for a scheduler that has become the leader.
     fn at_start(running: Vec<RunKey>) -> Self {
         Self { runs: running.into_iter().collect(), schedules: true, assets: true, capacity: true, ..Self::default() }
     }
@@ -208,14 +208,14 @@ impl PendingWork {
                 self.missed.remove(&run);
                 self.runs.insert(run);
             }
-            // For the pages, the agent and the server.
+            // The web pages, the agent and the server handle these.
             Some(
                 Event::Changed(_) | Event::Callback | Event::Migrations | Event::Queued | Event::Stop | Event::Triggers,
             ) => {}
             Some(Event::Capacity) => self.capacity = true,
             Some(Event::Assets) => self.assets = true,
             Some(Event::Dags) => self.dags = true,
-            // One that this version does not know may ask for anything.
+            // `None` is an event that this version does not know; it may announce any work.
             Some(Event::Sweep) | None => (self.schedules, self.assets) = (true, true),
         }
     }
@@ -225,9 +225,9 @@ impl PendingWork {
         self.dags && self.runs.is_empty() && !self.schedules && !self.assets && !self.capacity
     }
 
-    /// Does all pending work, including work that is due, within a time limit: with `@continuous` a run may be due
-    /// again as soon as it ends, and events must be received in between. Returns when something is next due, which is
-    /// now if work is left, or `None` if nothing is.
+    /// Does all pending and due work, for about `MAX_WORK`: with `@continuous`, a run may be due again as soon as it
+    /// ends, and events must be received in between. Returns when the next work is due: now if the time limit has
+    /// interrupted the work, `None` if nothing is due.
     async fn run_pending(
         &mut self,
         client: &mut ClientWrapper,
@@ -246,17 +246,17 @@ impl PendingWork {
                 advance::admit_all(client, cache).await?;
             }
             self.make_runs(client, evaluator, pending_queries).await?;
-            let clock = active::clock(client, new_run::now()).await?;
+            let due_work = active::due_work(client, new_run::now()).await?;
             // DAGs may have become due in the meantime.
-            if clock.is_due && !std::mem::replace(&mut evaluated.schedules, true) {
+            if due_work.is_due && !std::mem::replace(&mut evaluated.schedules, true) {
                 self.schedules = true;
             }
-            // Runs are started after `clock` was read: a run that was due before starts here, a later one is in
-            // `clock.next`.
+            // `due_work` is read before the runs start, so a run that becomes due in between starts here, and a later
+            // one is in `due_work.next`.
             self.runs.extend(transition::run::start_queued(client, new_run::now()).await?);
-            self.runs.extend(clock.due.into_iter().filter(|run| evaluated.runs.insert(run.clone())));
+            self.runs.extend(due_work.due.into_iter().filter(|run| evaluated.runs.insert(run.clone())));
             if self.runs.is_empty() && !self.schedules && !self.assets {
-                return Ok(clock.next);
+                return Ok(due_work.next);
             }
             if start.elapsed() > MAX_WORK {
                 return Ok(Some(Timestamp::now()));
@@ -264,7 +264,7 @@ impl PendingWork {
         }
     }
 
-    /// Advances the pending runs, first those that events have named.
+    /// Advances the pending runs, first those that events have named, then the polled ones.
     async fn advance_runs(
         &mut self,
         client: &mut ClientWrapper,
@@ -323,7 +323,7 @@ async fn wait_for_work(
     on_event: &impl Fn(Option<&Event>),
     work: &mut PendingWork,
 ) -> Result<bool, StoreError> {
-    // A timeout means that something is due.
+    // After a timeout, scheduled runs may be due.
     let Ok(first) = tokio::time::timeout(limit, events.recv()).await else {
         work.schedules = true;
         return Ok(false);

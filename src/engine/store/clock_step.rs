@@ -7,31 +7,33 @@ use super::events::{self, Event};
 use super::run::new_run;
 use leoflow_postgres::GenericClient;
 
-/// A try that ended in the future: the delay until its retry or next poke is kept, but counted from now.
-const TRIES_AGAIN: &str = "
+/// If a try ended in the future, the delay until the retry or next poke counts from now.
+const RETRIES: &str = "
     UPDATE task_instance SET due_at = $1::timestamptz + (due_at - end_date), end_date = $1
     WHERE due_at > end_date AND end_date > $1 AND state IN ('up_for_retry', 'up_for_reschedule')";
 
-/// A run that started in the future gets its whole `dagrun_timeout`, counted from now.
+/// If a run started in the future, its whole `dagrun_timeout` counts from now.
 const RUNS: &str = "
     UPDATE dag_run SET deadline_at = $1::timestamptz + (deadline_at - start_date), start_date = $1
     WHERE state = 'running' AND start_date > $1";
 
-/// An instance that was queued in the future: otherwise all instances queued from now on would be claimed before it.
+/// An instance that was queued in the future counts as queued now; otherwise all instances queued from now on would be
+/// claimed before it.
 const QUEUED: &str = "
     UPDATE task_instance SET queued_at = clock_timestamp() WHERE state = 'queued' AND queued_at > clock_timestamp()";
 
-/// A trigger that was created in the future keeps its timeout, counted from now.
+/// If a trigger was created in the future, its whole timeout counts from now.
 const TRIGGERS: &str = "
     UPDATE task_trigger SET timeout_at = $1::timestamptz + (timeout_at - created_at), created_at = $1
     WHERE fired_at IS NULL AND timeout_at > created_at AND created_at > $1";
 
-/// A sensor that waits without a process pokes immediately, because it is not known when its due date was computed.
+/// A sensor that waits without a process pokes immediately, because its row does not tell when the due date was
+/// computed.
 const SENSORS: &str = "
     UPDATE task_instance SET due_at = $1, start_date = least(start_date, $1)
     WHERE state = 'up_for_reschedule' AND end_date IS NULL AND due_at > $1";
 
-/// Tells whether sensors that wait without a process poke immediately.
+/// Whether sensors that wait without a process poke immediately.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sensors {
     PokeNow,
@@ -41,7 +43,7 @@ pub enum Sensors {
 /// Corrects the dates written by a clock that was ahead. Returns whether task instances have changed.
 pub(crate) async fn correct_dates(client: &impl GenericClient, sensors: Sensors) -> Result<bool, StoreError> {
     let now = new_run::now();
-    let mut changed = client.execute(TRIES_AGAIN, &[&now]).await?;
+    let mut changed = client.execute(RETRIES, &[&now]).await?;
     if sensors == Sensors::PokeNow {
         changed += client.execute(SENSORS, &[&now]).await?;
     }

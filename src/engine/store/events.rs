@@ -1,6 +1,5 @@
-//! Wakes other processes through Postgres's LISTEN and NOTIFY. A notification is only a hint: its receiver reads the
-//! tables to find out what to do. A new connection begins with such a read, so notifications lost with a connection do
-//! no harm.
+//! Wakes other processes through Postgres's LISTEN and NOTIFY. A notification is only a hint: the receiver then reads
+//! the tables to find its work. It also does so after each connect, so notifications lost with a connection do no harm.
 
 use crate::model::keys::RunKey;
 use leoflow_postgres::GenericClient;

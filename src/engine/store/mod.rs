@@ -62,7 +62,7 @@ impl From<tokio_postgres::Error> for StoreError {
     }
 }
 
-/// Tells whether the row that is read will be written in the same transaction.
+/// Whether the caller will update the row in the same transaction, so that the SELECT must lock it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadFor {
     Reading,
@@ -79,7 +79,7 @@ impl ReadFor {
     }
 }
 
-/// What an import does with an entry that exists: Airflow's `--action-on-existing-key`.
+/// How an import handles an entry that exists: Airflow's `--action-on-existing-key`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnExisting {

@@ -11,7 +11,7 @@ use super::rows;
 use crate::model::dag::DEFAULT_POOL;
 use crate::model::keys::RunKey;
 use crate::model::state::TaskState;
-use crate::planner::concurrency::{PoolSlots, Taken, Usage};
+use crate::planner::concurrency::{PoolSlots, SlotUse, Usage};
 use leoflow_postgres::GenericClient;
 use tokio_postgres::Row;
 
@@ -147,8 +147,8 @@ const IN_FLIGHT: &str = "
         UNION ALL
         SELECT dag_id, run_id, task_id, map_index, try_number, state, pool, pool_slots FROM task_instance
         WHERE state IN ('deferred', 'awaiting_input') AND ($1::text IS NULL OR (dag_id, run_id) <> ($1, $2))),
-    -- An instance that ends in a run that is not running is settled once the run runs again; until then the state of
-    -- its try counts. The few running instances are looked up by key: a join would read all runs.
+    -- The scheduler settles an ended try only while its run is running. In other runs, the state of the try counts
+    -- instead. The few running instances are looked up by key: a join would read all runs.
     counted AS (
         SELECT dag_id, run_id, task_id, pool, pool_slots,
                CASE WHEN i.state = 'running' AND (SELECT r.state FROM dag_run r WHERE (r.dag_id, r.run_id)
@@ -171,11 +171,11 @@ pub async fn usage(client: &impl GenericClient, excluded_run: Option<&RunKey>) -
     }
     let (dag_id, run_id) = excluded_run.map(|key| (key.dag_id.as_str(), key.run_id.as_str())).unzip();
     for row in client.query(IN_FLIGHT, &[&dag_id, &run_id]).await? {
-        // NULL where an instance of a run that is not running has no try.
+        // NULL if the instance has no try and its run is not running.
         let Some(state) = rows::named_or_null(&row, "state", TaskState::parse)? else { continue };
         let count = u32::try_from(row.get::<_, i64>("count")).unwrap_or(u32::MAX);
-        let taken = Taken { task_id: row.get("task_id"), state, pool: row.get("pool"), slots: row.get("slots"), count };
-        usage.take(&rows::run_key(&row), taken);
+        let (task_id, pool, slots) = (row.get("task_id"), row.get("pool"), row.get("slots"));
+        usage.take(&rows::run_key(&row), SlotUse { task_id, state, pool, slots, count });
     }
     Ok(usage)
 }

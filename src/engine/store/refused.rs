@@ -1,9 +1,9 @@
-//! Words for values that PostgreSQL refuses to store.
+//! Error texts for values that PostgreSQL refuses to store.
 
 use leoflow_postgres::PgError;
 use tokio_postgres::error::SqlState;
 
-/// Explains a refusal by its SQLSTATE; PostgreSQL's own text names tables and constraints, which mean nothing to a user.
+/// Returns the text for a SQLSTATE; PostgreSQL's own text names tables and constraints, which mean nothing to a user.
 pub fn explain(error: tokio_postgres::Error) -> String {
     let details = error.as_db_error();
     match error.code() {

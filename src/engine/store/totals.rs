@@ -1,10 +1,10 @@
 //! The built-in invariants: totals over the history and the secrets that no backup, restore or migration may change.
-//! Their texts name columns, never `*`, because a later migration may add some.
+//! The queries name columns instead of `*`, because a later migration may add columns.
 
 use leoflow_base::config::Invariant;
 
-/// Name and query of each. Sums of hashes do not depend on the order of rows, and hashes of PostgreSQL do not depend on
-/// its version: hash partitions rely on them.
+/// Name and query of each invariant. A sum of hashes does not depend on the order of rows, and PostgreSQL's hashes do
+/// not change between its versions, because hash partitions rely on them.
 const QUERIES: &[(&str, &str)] = &[
     (
         "DAG runs by state",
@@ -31,13 +31,13 @@ fn built_in() -> Vec<Invariant> {
     QUERIES.iter().map(|(name, query)| Invariant { name: (*name).to_owned(), query: (*query).to_owned() }).collect()
 }
 
-/// True for a built-in invariant of this release. Only a release that renames a column can make one unanswerable, so
-/// that is no fault of the data.
+/// True for a built-in invariant of this release. If its query fails because of a missing column, another release has
+/// renamed the column; the data is not damaged.
 pub fn is_built_in(invariant: &Invariant) -> bool {
     QUERIES.contains(&(invariant.name.as_str(), invariant.query.as_str()))
 }
 
-/// The built-in invariants and the user's own. An own one replaces a built-in one of the same name.
+/// The built-in invariants and the user's own, which replace built-in ones of the same name.
 pub fn with_own(own: &[Invariant]) -> Vec<Invariant> {
     let is_replaced = |built_in: &Invariant| own.iter().any(|own| own.name == built_in.name);
     built_in().into_iter().filter(|built_in| !is_replaced(built_in)).chain(own.iter().cloned()).collect()
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_own_invariant_replaces_a_built_in_one_of_its_name() {
+    fn an_own_invariant_replaces_a_built_in_one() {
         let own = |name: &str| Invariant { name: name.to_owned(), query: "SELECT 1".to_owned() };
         let all = with_own(&[own("XComs"), own("orders")]);
         assert_eq!(all.len(), QUERIES.len() + 1);

@@ -1,6 +1,7 @@
-//! Exports the content of a database to one file and imports it into another, with only the rights of the tables'
-//! owner: for external servers, where databases cannot be renamed. An import is one transaction that verifies the row
-//! count of every table and the built-in totals, so it happens completely or not at all.
+//! Exports the content of a database to a file and imports such a file into a database, with only the rights of the
+//! tables' owner. Leoflow needs this on external servers, where it may not rename databases. An import is one
+//! transaction that verifies the row count of every table and the built-in invariants, so it happens completely or not
+//! at all.
 
 use super::create::dump::{DumpError, count, error_output, start};
 use super::create::survey::{Tables, pattern, quoted, survey};
@@ -33,7 +34,7 @@ pub struct Facts {
     /// Rows of each table.
     pub rows: BTreeMap<String, i64>,
     pub schema_version: i64,
-    /// The answers of the built-in invariants. A file of an older release has none.
+    /// Answers of the built-in invariants; empty in a file of an older release.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub invariants: Vec<Answer>,
 }
@@ -49,7 +50,7 @@ pub enum ContentError {
     #[error("the database rejected it: {0}")]
     Refused(String),
     #[error("the copying thread ended unexpectedly")]
-    Lost,
+    ThreadEnded,
 }
 
 impl From<tokio_postgres::Error> for ContentError {
@@ -58,10 +59,10 @@ impl From<tokio_postgres::Error> for ContentError {
     }
 }
 
-/// zstd level: fast, and the result has a third of the size.
+/// zstd level: fast, and the file has about a third of the dump's size.
 const LEVEL: i32 = 1;
-/// Drops all tables of the schema in one statement, because of references between them. Fails if a foreign object
-/// depends on them.
+/// Drops all tables of the schema `public` in one statement, because they reference each other, then its sequences.
+/// Keeps those of extensions. Fails if the schema contains a partitioned table or another object depends on a table.
 const DROP_ALL: &str = "
 DO $drop$
 DECLARE names text;
@@ -100,16 +101,16 @@ pub(crate) enum ExpectedOwner<'a> {
     Home(&'a str),
 }
 
-/// Fails unless the owner matches. `{HOME}` is replaced by the id, empty if the database must be empty. EXECUTE is used
-/// because a query cannot name a missing table.
+/// Fails unless the owner matches. `{HOME}` is replaced by the home's id, or by an empty string if the database must be
+/// empty. Uses EXECUTE, because a static query cannot name a table that may be missing.
 const GUARD: &str = "
 DO $guard$
-DECLARE whose text;
+DECLARE owner_id text;
 BEGIN
   IF '{HOME}' <> '' AND pg_catalog.to_regclass('public.instance_fact') IS NOT NULL THEN
     EXECUTE $query$SELECT pg_catalog.convert_from(value, 'UTF8')::jsonb->>'home_id'
-                   FROM public.instance_fact WHERE name = 'home'$query$ INTO whose;
-    IF whose IS DISTINCT FROM '{HOME}' THEN
+                   FROM public.instance_fact WHERE name = 'home'$query$ INTO owner_id;
+    IF owner_id IS DISTINCT FROM '{HOME}' THEN
       RAISE EXCEPTION 'another home uses this database';
     END IF;
   ELSIF EXISTS (SELECT FROM pg_catalog.pg_class c
@@ -124,7 +125,7 @@ $guard$;
 ";
 
 impl ExpectedOwner<'_> {
-    /// SQL that fails if the database belongs to another home.
+    /// SQL that takes the advisory lock and fails if the owner does not match.
     fn guard(self) -> String {
         let home_id = match self {
             Self::Unclaimed => "",
@@ -134,14 +135,14 @@ impl ExpectedOwner<'_> {
     }
 }
 
-/// Checks that the tables could be dropped; an error names foreign objects that depend on them. Changes nothing.
+/// Checks that an import could drop the tables; the error names the objects that prevent it. Changes nothing.
 pub(crate) async fn check_replaceable(access: &Access, login: &Login) -> Result<(), PgError> {
     let client = access.connect(login).await?;
     Ok(client.batch_execute(&format!("BEGIN; {LOCK_TIMEOUT} {DROP_ALL} ROLLBACK")).await?)
 }
 
 impl Content {
-    /// Opens an existing file; `None` also if it was not completely written.
+    /// Opens an existing file; `None` if it is missing or was not written completely.
     pub fn at(path: &Path) -> io::Result<Option<Self>> {
         let text = files::read_text(&facts_path(path), 1024 * 1024)?;
         match text.map(|text| serde_json::from_str(&text)).transpose()? {
@@ -150,7 +151,7 @@ impl Content {
         }
     }
 
-    /// Exports the present content of the database. Replaces an existing file.
+    /// Exports the content of the database to `path`. Replaces an existing file.
     pub async fn write(access: &Access, login: &Login, path: &Path) -> Result<Self, ContentError> {
         let io_error = |source| ContentError::Io { path: path.to_owned(), source };
         remove(path).map_err(io_error)?;
@@ -171,23 +172,24 @@ impl Content {
         let counting = async {
             let state = schema::inspect(&client).await.map_err(DumpError::from)?;
             let rows = count(&client, inventory.tables()).await?;
-            // Some tables may not exist yet, and a large one may take too long: those are only counted.
+            // An invariant has no answer if its table does not exist yet or its query exceeds the time limit. The
+            // import then verifies only the row counts.
             let invariants =
                 invariants::ask(&client, &totals::with_own(&[]), invariants::Limits::each(time_limit())).await?.answers;
             let schema_version = schema::classify::database_version(&state);
             Ok::<_, ContentError>(Facts { rows, schema_version, invariants })
         };
         let counted = counting.await;
-        exporting.await.map_err(|_| ContentError::Lost)??;
+        exporting.await.map_err(|_| ContentError::ThreadEnded)??;
         let facts = counted?;
         checkpoint("content.written");
-        // Written last: without it the file counts as incomplete.
+        // Write the metadata last: without it the file counts as incomplete.
         let text = serde_json::to_vec(&facts).map_err(|error| io_error(error.into()))?;
         files::write_atomic(&facts_path(path), &text, 0o600).map_err(io_error)?;
         Ok(Self { path: path.to_owned(), facts })
     }
 
-    /// Imports the content, replacing that of the database. `final_statements` run in the same transaction.
+    /// Replaces the content of the database with the exported one. `final_statements` run in the same transaction.
     pub(crate) async fn import_into(
         &self,
         access: &Access,
@@ -206,7 +208,7 @@ impl Content {
         let totals = invariants::sql_checks(&self.facts.invariants);
         let end = format!("{}{}{totals}COMMIT;\n", self.row_count_checks(), terminated(final_statements));
         let imported = blocking::run(move || import_content(child, &path, &begin, &end)).await;
-        imported.map_err(|_| ContentError::Lost)??;
+        imported.map_err(|_| ContentError::ThreadEnded)??;
         checkpoint("content.in-place");
         Ok(())
     }
@@ -237,13 +239,13 @@ fn facts_path(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// Removes a file, its metadata first.
+/// Removes an exported file, its metadata first.
 pub fn remove(path: &Path) -> io::Result<()> {
     files::remove_any(&facts_path(path))?;
     files::remove_any(path)
 }
 
-/// Moves a file, its metadata last.
+/// Renames an exported file, its metadata last.
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     for (from, to) in [(from.to_owned(), to.to_owned()), (facts_path(from), facts_path(to))] {
         if files::is_there(&from)? {
@@ -259,7 +261,7 @@ fn export(mut child: Child, path: &Path) -> Result<(), ContentError> {
     let errors = child.stderr.take().map(|pipe| blocking::thread(move || error_output(pipe)));
     let copied = copy_out(&mut child, path);
     if copied.is_err() {
-        // pg_dump could not continue writing either.
+        // Nothing reads the output of pg_dump any more.
         let _ = child.kill();
     }
     let status = child.wait().map_err(|source| DumpError::Spawn { program: "pg_dump", source })?;
@@ -283,8 +285,8 @@ fn copy_out(child: &mut Child, path: &Path) -> io::Result<()> {
     encoder.finish()?.sync_all()
 }
 
-/// Feeds `psql` the statements `begin`, the file `path`, and the statements `end`. If this side fails, psql ends before
-/// it has read COMMIT, and the transaction is rolled back.
+/// Writes the statements `begin`, the file `path` and the statements `end` to `psql`. If reading the file fails, it
+/// kills psql before COMMIT, so that the server rolls the transaction back.
 fn import_content(mut child: Child, path: &Path, begin: &str, end: &str) -> Result<(), ContentError> {
     let io_error = |source| ContentError::Io { path: path.to_owned(), source };
     let errors = child.stderr.take().map(|pipe| blocking::thread(move || error_output(pipe)));
@@ -307,7 +309,7 @@ fn import_content(mut child: Child, path: &Path, begin: &str, end: &str) -> Resu
 
 /// The side of `feed` that failed.
 enum FeedError {
-    /// psql stopped reading; its stderr says why.
+    /// psql stopped reading; its stderr contains the reason.
     Pipe,
     Source(io::Error),
 }

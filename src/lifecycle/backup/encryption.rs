@@ -17,7 +17,7 @@ use std::sync::{Arc, OnceLock};
 const MAGIC: &[u8] = b"age-encryption.org/";
 /// Size limit of a file with a key or a passphrase, in bytes.
 const KEY_FILE_LIMIT: u64 = 64 * 1024;
-const BUFFER: usize = 256 * 1024;
+const BUFFER_SIZE: usize = 256 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub enum EncryptionError {
@@ -26,7 +26,7 @@ pub enum EncryptionError {
     #[error("cannot read {path}: {source}")]
     Key { path: PathBuf, source: io::Error },
     #[error("{path} is not a usable private key: {why}")]
-    NoKey { path: PathBuf, why: String },
+    UnusableKey { path: PathBuf, why: String },
 }
 
 /// How to encrypt a backup.
@@ -86,6 +86,7 @@ pub enum Output<W: Write> {
 }
 
 impl<W: Write> Output<W> {
+    /// Writes the last encrypted chunk; without it, decryption fails.
     pub fn finish(self) -> io::Result<W> {
         match self {
             Self::Plain(writer) => Ok(writer),
@@ -135,7 +136,7 @@ pub enum NotOpened {
     /// The given key is not one of the recipients.
     WrongKey,
     WrongPassphrase,
-    /// It was encrypted on a much faster machine.
+    /// The passphrase's scrypt work factor, set on a much faster machine, is too high for this one.
     TooMuchWork,
     /// The key in config.yaml is unusable for this reason.
     Unusable(String),
@@ -188,7 +189,7 @@ impl Keys {
 
     /// Opens a file, encrypted or not. The outer error is about reading; the inner one about the key.
     pub fn open<'a>(&self, file: impl Read + 'a) -> io::Result<Result<Box<dyn Read + 'a>, NotOpened>> {
-        let mut file = BufReader::with_capacity(BUFFER, file);
+        let mut file = BufReader::with_capacity(BUFFER_SIZE, file);
         if !file.fill_buf()?.starts_with(MAGIC) {
             return Ok(Ok(Box::new(file)));
         }
@@ -240,7 +241,7 @@ fn read_identities(
     ask: AskPassphrase,
 ) -> Result<Vec<Box<dyn age::Identity + Send + Sync>>, EncryptionError> {
     let read_error = |source| EncryptionError::Key { path: path.to_owned(), source };
-    let invalid = |why: String| EncryptionError::NoKey { path: path.to_owned(), why };
+    let invalid = |why: String| EncryptionError::UnusableKey { path: path.to_owned(), why };
     let bytes = files::read_regular(path, KEY_FILE_LIMIT).map_err(read_error)?;
     let bytes = bytes.ok_or_else(|| read_error(io::ErrorKind::NotFound.into()))?;
     if bytes.starts_with(MAGIC) || bytes.starts_with(b"-----BEGIN AGE ENCRYPTED FILE") {
@@ -250,7 +251,7 @@ fn read_identities(
         let name = Some(path.display().to_string());
         let identity = age::ssh::Identity::from_buffer(&bytes[..], name).map_err(|error| invalid(error.to_string()))?;
         if !matches!(age::ssh::Recipient::try_from(identity.clone()), Ok(age::ssh::Recipient::SshEd25519(..))) {
-            // Decryption with RSA takes a time that depends on the key: RUSTSEC-2023-0071.
+            // The duration of an RSA decryption reveals the key: RUSTSEC-2023-0071.
             return Err(invalid("of ssh keys, only ssh-ed25519 is supported".to_owned()));
         }
         let identity = match identity {
@@ -352,7 +353,8 @@ mod tests {
         for (name, text) in [("none", "# nothing\n"), ("no", "swordfish\n"), ("pem", "-----BEGIN X-----\n")] {
             let path = folder.path().join(name);
             std::fs::write(&path, text).unwrap();
-            assert!(matches!(Keys::read(&[path], None, None, |_| None), Err(EncryptionError::NoKey { .. })), "{name}");
+            let keys = Keys::read(&[path], None, None, |_| None);
+            assert!(matches!(keys, Err(EncryptionError::UnusableKey { .. })), "{name}");
         }
         let gone = Keys::read(&[folder.path().join("gone")], None, None, |_| None);
         assert!(matches!(gone, Err(EncryptionError::Key { .. })));

@@ -1,6 +1,6 @@
-//! Moves a home's data from one datastore to another. The new datastore is filled and counted while the old one stays
-//! unchanged; then the home's files switch to it; then the old one is marked as moved. A move interrupted before the
-//! switch is undone, one interrupted later is finished.
+//! Moves a home's data from one datastore to another: copies the data to the new datastore and verifies it, switches
+//! the home's files to the new datastore, and marks the old one as moved. A move interrupted before the switch is
+//! undone; one interrupted later is finished.
 
 use super::content::{Content, ContentError, ExpectedOwner};
 use super::restore::obstacles::{self, Obstacle};
@@ -62,22 +62,22 @@ pub enum RelocationError {
 pub struct Relocation {
     /// Value of `datastore` in `config.yaml` before the move.
     from: Value,
-    /// The same after the move.
+    /// Value of `datastore` in `config.yaml` after the move.
     to: Value,
     /// `None` is the managed datastore.
     #[serde(rename = "from_place")]
     from_location: Option<Location>,
     #[serde(rename = "to_place")]
     to_location: Option<Location>,
-    /// New path of the old data, if they are of the managed datastore.
+    /// Path that the old data directory is renamed to, if the old datastore is the managed one.
     old_data: PathBuf,
-    /// True for the same database with another address or role: no data is copied.
+    /// True if only the address or role of the database changes: no data is copied.
     #[serde(default)]
     is_same: bool,
 }
 
 const STEPS: [&str; 4] = ["prepare", "copy", "switch", "release"];
-/// The first step that can only be finished.
+/// The first irreversible step.
 const SWITCH: usize = 2;
 
 /// Outcome of a resumed move.
@@ -88,7 +88,7 @@ pub enum Resumed {
 }
 
 impl Relocation {
-    /// Plans a move to a checked datastore. Changes nothing except the home's own id.
+    /// Plans a move to a datastore that the caller has checked. Moves nothing, but may create the home's id.
     pub fn plan(home: &Home, to: &DatastoreSetting) -> Result<Self, RelocationError> {
         let io = |source| RelocationError::Io { path: home.postgres(), source };
         if location::recorded(home)?.is_none()
@@ -105,9 +105,9 @@ impl Relocation {
         Self::planned(home, to)
     }
 
-    /// The plan without the checks of the old datastore.
+    /// Builds the plan, without the checks of the old datastore.
     fn planned(home: &Home, to: &DatastoreSetting) -> Result<Self, RelocationError> {
-        // The file must be replaceable after the irreversible step.
+        // `config.yaml` is replaced after the irreversible step, so check now that this is possible.
         let io = |source| RelocationError::Io { path: home.config(), source };
         if let Some(obstacle) = obstacles::find_in_file(&home.config()).map_err(io)? {
             return Err(obstacle.into());
@@ -141,16 +141,17 @@ impl Relocation {
         self.is_same
     }
 
-    /// Plans a new address of the database that the home already uses.
+    /// Plans a change of the address or role of the database that the home already uses.
     pub fn plan_address(home: &Home, to: &DatastoreSetting) -> Result<Self, RelocationError> {
         Ok(Self { is_same: true, ..Self::planned(home, to)? })
     }
 
-    /// Description for users.
+    /// Description of the old datastore, for users.
     pub fn from_description(&self) -> String {
         description(self.from_location.as_ref())
     }
 
+    /// Description of the new datastore, for users.
     pub fn to_description(&self) -> String {
         description(self.to_location.as_ref())
     }
@@ -167,7 +168,7 @@ fn description(location: Option<&Location>) -> String {
     location.map_or_else(|| "the datastore under the home".to_owned(), |location| location.display_text.clone())
 }
 
-/// A temporary home inside the home, whose datastore becomes this home's.
+/// A temporary home inside the home, where the new datastore is created.
 struct TemporaryHome(Home);
 
 impl TemporaryHome {
@@ -194,8 +195,9 @@ impl TemporaryHome {
     }
 }
 
-/// Moves the data. No other process uses the home or is connected to its datastore, which `source` accesses and
-/// `server` runs. Returns the total number of rows, equal in both.
+/// Moves the data. `source` is the access to the old datastore, `server` its server if it is the managed one. The
+/// caller ensures that no other process uses the home or is connected to the old datastore. Returns the number of
+/// copied rows.
 pub async fn relocate(
     home: &Home,
     (source, server): (&Access, Option<PrivateServer>),
@@ -212,7 +214,7 @@ pub async fn relocate(
             Ok(rows)
         }
         Err(error) => {
-            // The reason of the failure is the error to report; the next start undoes what this could not.
+            // Report the first error; the next start repeats an undo that failed.
             if let Err(undo_error) = undo(home, relocation, reporter).and_then(|()| Ok(journal.remove()?)) {
                 let text = format!("the failed move was not undone, the next start does it: {undo_error}");
                 reporter.report(Progress::Warning(text));
@@ -222,7 +224,7 @@ pub async fn relocate(
     }
 }
 
-/// Records another address of the same database.
+/// Switches the home's files to another address or role of the same database.
 pub async fn readdress(home: &Home, relocation: &Relocation, reporter: &dyn Reporter) -> Result<(), RelocationError> {
     let mut journal = begin(home, relocation)?;
     journal.set_at(SWITCH)?;
@@ -309,8 +311,9 @@ fn prepare(
     Ok(())
 }
 
-/// Removes the new datastore, except a database on an external server, which can be filled again. An unreachable
-/// container runtime must not block the home: the container keeps the home's id and is reported at the next move.
+/// Removes the new datastore, except a database on an external server, whose content the next move replaces. If the
+/// container runtime does not respond, only warns, so that the home stays usable: the container has the home's id, and
+/// the next move reports it.
 fn undo(home: &Home, relocation: &Relocation, reporter: &dyn Reporter) -> Result<(), RelocationError> {
     if let Some(location) = &relocation.to_location
         && let Some(container) = &location.container
@@ -344,7 +347,7 @@ async fn finish(
     Ok(journal.finish()?)
 }
 
-/// Switches the home's files. Each part detects whether it is done.
+/// Switches the home's files to the new datastore. Each part first checks whether it is already done.
 fn switch(home: &Home, relocation: &Relocation) -> Result<(), RelocationError> {
     let temporary = TemporaryHome::of(home)?;
     let io = |source| RelocationError::Io { path: home.postgres(), source };
@@ -369,7 +372,7 @@ fn switch(home: &Home, relocation: &Relocation) -> Result<(), RelocationError> {
     Ok(config::update(home, |_| vec![("datastore", to)])?)
 }
 
-/// Records in a database on an external server that its data moved.
+/// Marks the old datastore as moved, if it is on an external server.
 async fn release(relocation: &Relocation) -> Result<(), PgError> {
     let Some(location) = relocation.from_location.as_ref().filter(|location| location.kind == Kind::External) else {
         return Ok(());
@@ -385,8 +388,8 @@ async fn mark_as_moved(url: &ExternalUrl, location: &Location, to: &str) -> Resu
     let claim = claim::read(&client).await?.filter(|claim| claim.home_id == location.home_id);
     match claim {
         Some(claim) => {
-            let left = Claim { moved_to: Some(to.to_owned()), ..claim };
-            Ok(client.batch_execute(&left.statement()).await?)
+            let moved_claim = Claim { moved_to: Some(to.to_owned()), ..claim };
+            Ok(client.batch_execute(&moved_claim.statement()).await?)
         }
         None => Ok(()),
     }

@@ -14,7 +14,7 @@ pub struct Change {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Difference {
     Added {
-        /// True for an option, argument or parameter without which a call that worked fails.
+        /// True for a required option, argument or parameter: existing calls without it fail.
         is_required: bool,
     },
     /// Announced as deprecated; it still works.
@@ -31,7 +31,7 @@ pub enum Difference {
     },
 }
 
-/// The differences, in the order of sections and names.
+/// Returns the differences, sorted by section and name.
 pub fn compare(old: &Contract, new: &Contract) -> Vec<Change> {
     let empty = BTreeMap::new();
     let mut sections: Vec<Section> = old.sections.keys().chain(new.sections.keys()).copied().collect();

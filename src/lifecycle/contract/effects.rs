@@ -1,22 +1,22 @@
-//! What the changes between two contracts mean for one home: only those that touch what it uses. Pure.
+//! Selects the contract changes that affect one home, from the parts of the contract that the home uses. Pure.
 
 use super::{Change, Difference, Section};
 use std::collections::BTreeSet;
 
-/// What a home uses of the contract.
+/// The parts of the contract that a home uses.
 #[derive(Debug, Clone, Default)]
 pub struct Uses {
-    /// Keys that `config.yaml` and the files over it set.
+    /// Keys that `config.yaml` or an override file sets.
     pub settings: BTreeSet<String>,
-    /// Variables that are set where Leoflow runs.
+    /// Names of the environment variables of the process that plans the upgrade.
     pub variables: BTreeSet<String>,
     /// The text of service files and of scripts that call Leoflow.
     pub scripts: Vec<String>,
-    /// API operations that clients called: `GET /api/v2/dags`.
+    /// API requests of clients, such as `GET /api/v2/dags`.
     pub requests: BTreeSet<String>,
 }
 
-/// One line for each change that touches what the home uses, with what to do.
+/// Returns one line for each change that affects the home, with the replacement if the contract names one.
 pub fn effects(changes: &[Change], uses: &Uses) -> Vec<String> {
     changes.iter().filter_map(|change| effect(change, uses)).collect()
 }
@@ -31,10 +31,10 @@ fn effect(change: &Change, uses: &Uses) -> Option<String> {
         Section::Settings if is_new_default && !uses.settings.contains(name) => "this home uses the default",
         Section::Settings if uses.settings.contains(name) => "it is set in config.yaml",
         Section::EnvironmentVariables if uses.variables.contains(name) => "it is set in the environment",
-        Section::Commands | Section::Options if uses.scripts.iter().any(|text| calls(text, name)) => {
+        Section::Commands | Section::Options if uses.scripts.iter().any(|text| calls_command(text, name)) => {
             "a service file or a script uses it"
         }
-        Section::ApiOperations if uses.requests.iter().any(|request| is_operation(request, name)) => {
+        Section::ApiOperations if uses.requests.iter().any(|request| matches_operation(request, name)) => {
             "a client called it"
         }
         _ => return None,
@@ -42,21 +42,21 @@ fn effect(change: &Change, uses: &Uses) -> Option<String> {
     Some(format!("{change}; {place}"))
 }
 
-/// True if a line of a script has the words of a command or option in this order: `leoflow lite start --port`.
-fn calls(script: &str, name: &str) -> bool {
+/// True if one line of a script contains the words of a command or option in order: `leoflow lite start --port`.
+fn calls_command(script: &str, name: &str) -> bool {
     script.lines().any(|line| {
         let mut words = line.split(|c: char| c.is_whitespace() || "=\"';".contains(c)).map(file_name);
         name.split(' ').all(|wanted| words.any(|word| word == wanted))
     })
 }
 
-/// The last part of a path, so that `/home/u/.leoflow/bin/leoflow` is `leoflow`.
+/// Last component of a path: `leoflow` for `/home/u/.leoflow/bin/leoflow`. Options stay unchanged.
 fn file_name(word: &str) -> &str {
     if word.starts_with('-') { word } else { word.rsplit('/').next().unwrap_or(word) }
 }
 
-/// True if a request is of an operation: a part in braces stands for any text.
-fn is_operation(request: &str, operation: &str) -> bool {
+/// True if a request calls an operation; a part in braces, such as `{dag_id}`, matches any text.
+fn matches_operation(request: &str, operation: &str) -> bool {
     let (request, operation): (Vec<&str>, Vec<&str>) = (request.split('/').collect(), operation.split('/').collect());
     let is_same = |(part, wanted): (&&str, &&str)| part == wanted || (wanted.starts_with('{') && !part.is_empty());
     request.len() == operation.len() && request.iter().zip(&operation).all(is_same)
@@ -67,7 +67,7 @@ mod tests {
     use super::super::{Contract, Deprecation, compare};
     use super::*;
 
-    /// Two contracts, between which one thing of each kind is deprecated or removed and a default changes.
+    /// Changes: a new default, a deprecated setting, and a removed variable, option and operation.
     fn changes() -> Vec<Change> {
         let mut old = Contract::new("0.2.0".parse().unwrap());
         old.add(Section::Settings, "port", [("default", "8088".to_owned())]);
@@ -88,13 +88,13 @@ mod tests {
     }
 
     #[test]
-    fn a_home_that_uses_nothing_hears_of_new_defaults_only() {
+    fn a_home_without_uses_gets_only_changed_defaults() {
         let lines = effects(&changes(), &Uses::default());
         assert_eq!(lines, ["setting port has another default: 80 instead of 8088; this home uses the default"]);
     }
 
     #[test]
-    fn what_a_home_uses_is_named_with_what_to_do() {
+    fn each_used_entry_is_reported_with_its_replacement() {
         let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
         let uses = Uses {
             settings: set(&["port", "host"]),
@@ -115,13 +115,13 @@ mod tests {
     }
 
     #[test]
-    fn options_and_operations_are_told_apart() {
-        assert!(calls("leoflow --home /x lite start --port=1", "leoflow lite start --port"));
-        assert!(!calls("leoflow lite start\nleoflow lite stop --port 1", "leoflow lite start --port"));
-        assert!(!calls("leoflow lite start --ports 1", "leoflow lite start --port"));
-        assert!(is_operation("GET /api/v2/dags/a", "GET /api/v2/dags/{dag_id}"));
-        assert!(!is_operation("POST /api/v2/dags/a", "GET /api/v2/dags/{dag_id}"));
-        assert!(!is_operation("GET /api/v2/dags/", "GET /api/v2/dags/{dag_id}"));
-        assert!(!is_operation("GET /api/v2/dags/a/b", "GET /api/v2/dags/{dag_id}"));
+    fn similar_options_and_operations_do_not_match() {
+        assert!(calls_command("leoflow --home /x lite start --port=1", "leoflow lite start --port"));
+        assert!(!calls_command("leoflow lite start\nleoflow lite stop --port 1", "leoflow lite start --port"));
+        assert!(!calls_command("leoflow lite start --ports 1", "leoflow lite start --port"));
+        assert!(matches_operation("GET /api/v2/dags/a", "GET /api/v2/dags/{dag_id}"));
+        assert!(!matches_operation("POST /api/v2/dags/a", "GET /api/v2/dags/{dag_id}"));
+        assert!(!matches_operation("GET /api/v2/dags/", "GET /api/v2/dags/{dag_id}"));
+        assert!(!matches_operation("GET /api/v2/dags/a/b", "GET /api/v2/dags/{dag_id}"));
     }
 }

@@ -1,4 +1,5 @@
-//! Reads what a home uses of the contract: its settings, variables, service file, scripts and the requests in its log.
+//! Finds the parts of the contract that a home uses: in its settings, environment variables, service file, scripts and
+//! server log.
 
 use super::effects::Uses;
 use leoflow_base::config::Loaded;
@@ -15,7 +16,7 @@ const SCRIPT_LIMIT: u64 = 256 * 1024;
 const LOG_LIMIT: u64 = 10 * 1024 * 1024;
 const METHODS: [&str; 5] = ["GET", "POST", "PATCH", "PUT", "DELETE"];
 
-/// Gathers the uses. What cannot be read counts as not used.
+/// Gathers the uses. An unreadable file counts as empty.
 pub fn gather(home: &Home, settings: &Loaded, service_file: Option<&Path>) -> Uses {
     let mut scripts: Vec<PathBuf> = service_file.map(Path::to_owned).into_iter().collect();
     scripts.extend(shell_scripts(home.root()));
@@ -38,12 +39,12 @@ fn shell_scripts(folder: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|name| name == "sh")).collect()
 }
 
-/// The names of the variables of this process, which are those of its terminal or service.
+/// Names of this process's environment variables.
 fn variables() -> BTreeSet<String> {
     env_vars::all().into_iter().filter_map(|(name, _)| name.into_string().ok()).collect()
 }
 
-/// The API requests in a server's log, which has them at the level `debug`: `GET /api/v2/dags: 200 in 3 ms`.
+/// API requests in a server log. The server logs them at level `debug`: `GET /api/v2/dags: 200 in 3 ms`.
 fn requests(log: &str) -> BTreeSet<String> {
     let mut requests = BTreeSet::new();
     for line in log.lines() {

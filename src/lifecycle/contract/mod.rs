@@ -20,11 +20,11 @@ pub struct Contract {
     pub format: u32,
     /// The release that makes these promises.
     pub version: Version,
-    /// By the name of the thing: a key, a command, a path.
+    /// Promises by name: a key, a command or a path.
     pub sections: BTreeMap<Section, BTreeMap<String, Promise>>,
 }
 
-/// A kind of thing that somebody outside the program uses by its name.
+/// A kind of public interface that users, scripts and clients refer to by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Section {
@@ -48,12 +48,12 @@ pub enum Section {
     /// Files and sockets in the home, by their paths below it.
     HomeFiles,
     BackupFiles,
-    /// Processes and what starts them.
+    /// Processes, with their purpose and what starts them.
     Processes,
 }
 
 impl Section {
-    /// The word for one of its things.
+    /// Noun for one entry of the section, for messages.
     pub fn noun(self) -> &'static str {
         match self {
             Self::Settings => "setting",
@@ -73,7 +73,7 @@ impl Section {
     }
 }
 
-/// What holds for one thing.
+/// The promised facts about one entry, such as a setting or a command.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Promise {
     /// Facts by name, such as `type`, `default` and `takes_effect`.
@@ -83,10 +83,10 @@ pub struct Promise {
     pub deprecated: Option<Deprecation>,
 }
 
-/// The announcement that a thing will be removed.
+/// Announces that an entry will be removed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deprecation {
-    /// The first release without it.
+    /// First release without the entry.
     pub removed_in: Version,
     /// What to use instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -106,7 +106,7 @@ impl Contract {
         Self { format: FORMAT, version, sections: BTreeMap::new() }
     }
 
-    /// Reads a contract. Sections of a newer release that this one does not know are left out.
+    /// Parses a contract. Skips sections of a newer release that this release does not know.
     pub fn parse(text: &[u8]) -> Result<Self, ContractError> {
         #[derive(Deserialize)]
         struct Raw {
@@ -138,7 +138,7 @@ impl Contract {
     }
 }
 
-/// Reads the promises of a section. A fact that is no text, which only a newer release writes, is left out.
+/// Reads the promises of a section. Skips facts that are not strings: only newer releases write them.
 fn read_promises(promises: serde_json::Value) -> Result<BTreeMap<String, Promise>, serde_json::Error> {
     let all: BTreeMap<String, BTreeMap<String, serde_json::Value>> = serde_json::from_value(promises)?;
     let read = |(name, mut facts): (String, BTreeMap<String, serde_json::Value>)| {

@@ -1,11 +1,11 @@
-//! What a version number allows: a patch changes nothing in the contract, a minor adds and announces, a removal or a
-//! changed fact needs an announcement in an earlier minor. Below 1.0 a minor may do what it announced; from 1.0 on only a
-//! major. Pure.
+//! Checks contract changes against semantic versioning. A patch release changes nothing. A minor release adds entries
+//! and deprecates others. A removal or a changed fact needs a deprecation in an earlier release and, from 1.0 on, a new
+//! major version; below 1.0 a new minor version is enough. Pure.
 
 use super::{Change, Contract, Deprecation, Difference, compare};
 use semver::Version;
 
-/// How far a version is from the release before it.
+/// Which part of the version number differs from the previous release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Step {
     Patch,
@@ -22,7 +22,7 @@ fn step(from: &Version, to: &Version) -> Step {
     }
 }
 
-/// The rule that a change breaks.
+/// A change that breaks a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
     pub change: Change,
@@ -56,7 +56,7 @@ impl std::fmt::Display for Violation {
     }
 }
 
-/// Returns what `new` breaks of the promises in `old`, the contract of the last stable release below it.
+/// Returns the changes in `new` that break a rule. `old` is the contract of the last stable release before it.
 pub fn violations(old: &Contract, new: &Contract) -> Vec<Violation> {
     let step = step(&old.version, &new.version);
     let broken = |change: Change| {
@@ -85,7 +85,8 @@ fn broken_rule(change: &Change, step: Step, old: &Contract, new: &Contract) -> O
     }
 }
 
-/// True for an addition to a command, operation or schema that the older contract has: its names begin with that name.
+/// True if the name of an added entry begins with the name of an entry in the older contract, as the name of an option
+/// begins with its command.
 fn belongs_to_existing(change: &Change, old: &Contract) -> bool {
     let is_owner =
         |name: &String| change.name.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with([' ', '.', ':']));
@@ -126,7 +127,7 @@ mod tests {
     use super::super::{Promise, Section};
     use super::*;
 
-    /// A contract with one promise for each removable kind of thing.
+    /// A contract with one entry in each of several sections.
     fn contract(version: &str) -> Contract {
         let mut contract = Contract::new(version.parse().unwrap());
         contract.add(Section::Settings, "port", [("type", "number".to_owned()), ("default", "8088".to_owned())]);

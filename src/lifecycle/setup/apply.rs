@@ -60,7 +60,7 @@ pub enum ApplyError {
     NoIdentity,
 }
 
-/// Results that are not stored.
+/// Results for the caller that setup does not store.
 #[derive(Debug, Default)]
 pub struct Applied {
     /// New admin password, shown once.
@@ -114,7 +114,7 @@ pub async fn apply(
     Ok(applied)
 }
 
-/// Fetches the parts of the plan that can be added while an instance runs.
+/// Installs the parts of the plan that can be added while an instance runs.
 pub async fn get_extras(home: &Home, plan: &Plan, sources: &Sources, reporter: &dyn Reporter) {
     let packages = plan.steps.contains(&Step::AcquirePackages).then(|| Extra::packages(home));
     let ui = plan.steps.contains(&Step::AcquireUi).then(|| Extra::ui(home));
@@ -213,7 +213,7 @@ fn write_config(home: &Home, plan: &Plan, request: &Request) -> Result<String, A
     Ok(password)
 }
 
-/// Adds missing keys to the config; returns the new admin password if it had none.
+/// Adds missing keys to the config; returns the new admin password if the config had none.
 fn complete_config(home: &Home, plan: &Plan, keys: &[&'static str]) -> Result<Option<String>, ApplyError> {
     let password = password::generate();
     let mut changes = Vec::new();
@@ -222,8 +222,8 @@ fn complete_config(home: &Home, plan: &Plan, keys: &[&'static str]) -> Result<Op
     }
     let is_new = keys.contains(&"admin_password_hash");
     if is_new && let Some(receipt) = Receipt::load(home)? {
-        // The receipt first: after a kill here, a password is still generated and shown; in the other order it would
-        // not be.
+        // Write the receipt first: in the other order, a kill between the two writes leaves a password that counts as
+        // shown although nobody saw it.
         Receipt { password_shown: false, ..receipt }.write(home)?;
     }
     config::update(home, |_| changes)?;
@@ -247,7 +247,7 @@ fn create_cluster(home: &Home, reporter: &dyn Reporter) -> Result<(), ApplyError
     Ok(())
 }
 
-/// Starts to use an external server or a new container. The caller has checked the datastore.
+/// Records the use of an external server, or creates a container. The caller has checked the datastore.
 fn use_datastore(home: &Home, setting: &DatastoreSetting, reporter: &dyn Reporter) -> Result<(), ApplyError> {
     if let Some(url) = setting.external().map_err(LocationError::Url)? {
         return Ok(Location::external(home, &url)?.write(home)?);

@@ -24,10 +24,10 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-/// Free disk space below which doctor warns, in bytes; an instance in use needs more than a first start.
-const SPACE_WANTED: u64 = 1024 * 1024 * 1024;
+/// Free disk space below which doctor warns, in bytes.
+const SPACE_RECOMMENDED: u64 = 1024 * 1024 * 1024;
 /// Free disk space below which doctor reports a problem, in bytes; a first start needs about 150 MB.
-const SPACE_NEEDED: u64 = 300 * 1024 * 1024;
+const SPACE_REQUIRED: u64 = 300 * 1024 * 1024;
 const MIB: u64 = 1024 * 1024;
 
 /// State of the database's schema.
@@ -48,13 +48,13 @@ pub struct SchemaUnavailable {
     pub remedy: String,
 }
 
-/// Runs all checks, in the order of the report. `schema` is `None` when there is no database yet; `servers` is the
-/// state of Python in a running server.
+/// Runs all checks, in the order of the report. `schema` is `None` when there is no database yet. `server_python` is
+/// empty when no server runs.
 pub fn examine(
     home: &Home,
     sources: &Sources,
     schema: Option<Result<SchemaReport, SchemaUnavailable>>,
-    servers: &ServerPython,
+    server_python: &ServerPython,
 ) -> Vec<Check> {
     let running = lock::is_held(home).unwrap_or(false);
     let loaded = config::load(&home.config());
@@ -77,10 +77,10 @@ pub fn examine(
     checks.extend(doctor_backups::backups(home, config.as_ref()));
     checks.extend(service(home));
     let configured = config.as_ref().and_then(|config| config.python.as_deref());
-    checks.push(doctor_python::python_found(servers.python.as_deref().or(configured)));
-    checks.push(doctor_python::environments(home, &servers.failed));
+    checks.push(doctor_python::python_found(server_python.python.as_deref().or(configured)));
+    checks.push(doctor_python::environments(home, &server_python.failed));
     checks.push(doctor_python::processes(home));
-    checks.extend(doctor_python::pools(&servers.unknown_pools));
+    checks.extend(doctor_python::pools(&server_python.unknown_pools));
     checks.extend(config.as_ref().and_then(|config| workspace(config.workspace.as_deref()?)));
     checks.push(leftovers(home, running));
     checks
@@ -159,7 +159,7 @@ fn home_folder(home: &Home) -> Check {
     }
 }
 
-/// Finds files of another user, for example of a command run as root: the user's own commands cannot change them.
+/// Checks for files that belong to another user, for example after a command ran as root: Leoflow cannot change them.
 fn owner(home: &Home) -> Check {
     let own_uid = user::effective_uid();
     let name = |uid| user::login_name(uid).unwrap_or_else(|| format!("user {uid}"));
@@ -179,12 +179,12 @@ fn owner(home: &Home) -> Check {
 
 fn space(home: &Home) -> Check {
     match disk::free_bytes(home.root()) {
-        Ok(free) if free < SPACE_NEEDED => Check::problem(
+        Ok(free) if free < SPACE_REQUIRED => Check::problem(
             "space",
             format!("{} MiB free", free / MIB),
-            format!("free at least {} MiB", SPACE_NEEDED / MIB),
+            format!("free at least {} MiB", SPACE_REQUIRED / MIB),
         ),
-        Ok(free) if free < SPACE_WANTED => {
+        Ok(free) if free < SPACE_RECOMMENDED => {
             Check::warning("space", format!("{} MiB free", free / MIB), "free some disk space")
         }
         Ok(free) => Check::ok("space", format!("{} MiB free", free / MIB)),
@@ -218,7 +218,7 @@ fn permissions(home: &Home) -> Vec<Check> {
     if open_files.is_empty() { vec![Check::ok("permissions", "private files are private")] } else { open_files }
 }
 
-/// Checks that the settings are valid, and that no config is missing whose key the datastore needs.
+/// Checks that the settings are valid, and that `config.yaml` exists if a datastore needs its encryption key.
 fn configuration(home: &Home, loaded: &Result<Option<config::Loaded>, config::ConfigError>) -> Check {
     match loaded {
         Ok(None) if cluster::state(home) == ClusterState::Ready => Check::problem(
@@ -343,7 +343,7 @@ fn newest_version(home: &Home) -> Option<String> {
     versions.pop().map(|(_, name)| name)
 }
 
-/// Looks for leftover processes of a killed run.
+/// Checks for leftover processes of a killed run.
 fn leftovers(home: &Home, running: bool) -> Check {
     if running {
         return Check::ok("leftovers", "not checked while Leoflow runs");

@@ -7,7 +7,7 @@ use leoflow_base::home::Home;
 use leoflow_base::home::upkeep::{self, Job, Kind};
 use leoflow_base::protocol::control;
 
-/// Checks scheduled backups and test restores; `None` before the first is due.
+/// Checks scheduled backups and test restores; `None` before the first one is due.
 pub fn backups(home: &Home, config: Option<&Config>) -> Option<Check> {
     let upkeep = upkeep::read(home);
     let overdue = config.map(|config| overdue(home, config)).unwrap_or_default();

@@ -13,7 +13,7 @@ use leoflow_postgres::{Installation, NEWEST};
 
 /// Checks the programs in the home. `server` is the version of the running server.
 pub fn programs(home: &Home, sources: &Sources, server: Option<&str>) -> Check {
-    // An external server is checked with the datastore.
+    // `datastore` checks the version of an external server.
     let running = server.filter(|_| location::kind(home) == Kind::Managed);
     match install::installed(home) {
         Some(installation) => check_installed(&installation, running),

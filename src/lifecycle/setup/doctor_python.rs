@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 pub struct ServerPython {
     /// Interpreter for DAGs.
     pub python: Option<PathBuf>,
-    /// Environments that could not be built.
-    pub failed: Vec<Failed>,
+    /// Environments that the server could not build.
+    pub failed: Vec<FailedEnvironment>,
     pub unknown_pools: Vec<UnknownPool>,
 }
 
@@ -26,13 +26,15 @@ pub struct UnknownPool {
     pool: String,
 }
 
+/// An environment that the server could not build.
 #[derive(Debug, Deserialize)]
-pub struct Failed {
+pub struct FailedEnvironment {
+    /// DAG files that need the environment.
     files: Vec<String>,
     detail: String,
 }
 
-/// Checks the Python for DAGs; `known` is the configured or running one.
+/// Checks the Python for DAGs; `known` is the running server's interpreter or the configured one.
 pub fn python_found(known: Option<&Path>) -> Check {
     match python::find(known) {
         Ok(python) => Check::ok("python", format!("{} ({})", python.path.display(), python.version)),
@@ -75,7 +77,7 @@ fn describe(note: &Note) -> String {
 }
 
 /// Checks the Python environments of projects; `failed` are those that the running server could not build.
-pub fn environments(home: &Home, failed: &[Failed]) -> Check {
+pub fn environments(home: &Home, failed: &[FailedEnvironment]) -> Check {
     const NAME: &str = "environments";
     if let Some(environment) = failed.first() {
         let first_line = environment.detail.lines().next().unwrap_or_default();

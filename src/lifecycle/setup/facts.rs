@@ -37,7 +37,7 @@ pub struct Facts {
     pub location_is_configured: bool,
     pub credentials_present: bool,
     pub installation: Option<Installation>,
-    /// True when PostgreSQL would come over the network, the slowest step.
+    /// True when setup would download PostgreSQL, the slowest step.
     pub postgres_needs_network: bool,
     /// True when the Python packages for DAGs are present, or turned off.
     pub packages_present: bool,
@@ -68,18 +68,18 @@ pub enum FactsError {
     Location(#[from] LocationError),
 }
 
-/// What to do with an installed binary.
+/// Whether `gather` compares the installed binary with the running one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InstalledBinary {
-    /// Compares it with the running one, which reads both.
+    /// Compares the content of both files.
     Compare,
-    /// Assumes that it differs.
+    /// Assumes that they differ, without reading them.
     Ignore,
 }
 
 /// Gathers the facts. `workspace` applies if the config names none.
 pub fn gather(home: &Home, own_version: &str, workspace: &Path, binary: InstalledBinary) -> Result<Facts, FactsError> {
-    // Setup must not write values of the override files into the main file.
+    // Without the override files: setup must not write their values into `config.yaml`.
     let config = config::read_file(&home.config())?.map(|loaded| loaded.config);
     let workspace = config.as_ref().and_then(|config| config.workspace.clone()).unwrap_or_else(|| workspace.to_owned());
     let location = location::recorded(home)?;

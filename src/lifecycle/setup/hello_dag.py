@@ -1,6 +1,6 @@
-"""A first DAG: three tasks that hand values on to one another.
+"""A first DAG: three tasks that pass values to each other.
 
-It is ordinary Airflow code and runs on Apache Airflow too. Save a change, and it is there.
+This is ordinary Airflow code and runs on Apache Airflow too. Leoflow reads a saved change at once.
 """
 
 from airflow.sdk import dag, task

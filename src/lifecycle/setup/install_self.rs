@@ -83,14 +83,13 @@ fn copy(target: &Path) -> io::Result<()> {
         files::rename_durably(&temporary, target)
     });
     if copied.is_err() {
-        // Incomplete and ours; the error is already known.
+        // The caller reports the first error, so one from the cleanup is ignored.
         let _ = files::remove_any(&temporary);
     }
     copied
 }
 
-/// Switches to `version`, which must be in `versions/`: points the links in `bin/` at it, which makes it the installed
-/// release.
+/// Makes `version` the installed release: points the links in `bin/` at `versions/<version>`, which must exist.
 pub fn link(home: &Home, version: &str) -> io::Result<()> {
     files::create_private_dir(&home.bin())?;
     let target = Path::new("../versions").join(version).join(NAMES[0]);

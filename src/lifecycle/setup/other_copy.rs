@@ -11,13 +11,13 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OtherCopy {
     pub path: PathBuf,
-    /// `None` if it does not report its version.
+    /// `None` if the program does not report a version.
     pub version: Option<String>,
 }
 
-/// Time limit for reporting a version.
+/// Time limit of `leoflow version`.
 const LIMIT: Duration = Duration::from_secs(5);
-/// Size limit of that output, in bytes.
+/// Size limit of its output, in bytes.
 const OUTPUT_LIMIT: u64 = 64 * 1024;
 
 /// Returns the first `leoflow` on the PATH if its version differs from the installed one.

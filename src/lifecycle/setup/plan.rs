@@ -30,7 +30,7 @@ pub struct Plan {
     pub instance_name: Option<String>,
     /// True when the plan finishes an interrupted run.
     pub resumes: bool,
-    /// True when setup creates the workspace's folder, now or in the interrupted run.
+    /// True when setup creates the workspace's folder, or created it in an earlier run.
     pub made_workspace: bool,
     /// True when the admin password was shown. A lost receipt (as opposed to one not yet written) keeps the password.
     pub password_known: bool,
@@ -53,7 +53,7 @@ impl Plan {
     }
 }
 
-/// Reason to do nothing: continuing would lose something.
+/// Why setup changes nothing: it would make existing data unusable, or the request contradicts the home.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     #[error("{0}/managed-postgres/data belongs to PostgreSQL {1}; this release runs {MAJOR}")]
@@ -70,7 +70,7 @@ pub enum Refusal {
     OtherWorkspace { configured: PathBuf, requested: PathBuf },
 }
 
-/// Returns all missing steps in order, or the reason why none may be taken.
+/// Returns all missing steps in order, or the reason for a refusal.
 pub fn plan(facts: &Facts, request: &Request) -> Result<Plan, Refusal> {
     let has_data = match &facts.cluster {
         ClusterState::OtherMajor(major) => return Err(Refusal::OtherMajor(facts.home.clone(), major.clone())),
@@ -104,7 +104,7 @@ pub fn plan(facts: &Facts, request: &Request) -> Result<Plan, Refusal> {
     })
 }
 
-/// Refuses a setup after which the present data could not be opened, or whose request differs from the present state.
+/// Refuses a setup after which existing data could not be opened, or that requests another datastore or workspace.
 fn refusal(facts: &Facts, request: &Request, has_data: bool) -> Option<Refusal> {
     if has_data && !facts.credentials_present {
         return Some(Refusal::CredentialsLost(facts.home.clone()));
@@ -121,7 +121,7 @@ fn refusal(facts: &Facts, request: &Request, has_data: bool) -> Option<Refusal> 
     Some(Refusal::OtherWorkspace { configured: configured.clone(), requested: requested.clone() })
 }
 
-/// Refuses another datastore than the present one: changing the setting does not move the data.
+/// Refuses a change of the datastore: changing the setting does not move the data.
 fn other_datastore(facts: &Facts, request: &Request, has_data: bool) -> Option<Refusal> {
     let requested = request.datastore.as_ref().unwrap_or(&facts.datastore);
     let is_other = match &facts.location {
@@ -159,8 +159,8 @@ fn steps(facts: &Facts, request: &Request, has_data: bool, workspace: &Path) -> 
         steps.push(Step::AdoptWorkspace { path: workspace.to_owned() });
     }
     let needs_receipt = facts.receipt.is_none() || !steps.is_empty();
-    // Extras last, so that they download in parallel to all other steps. A start that fetches nothing else does not
-    // wait for them: the server gets them later.
+    // Optional packages last, because they download in parallel to all other steps. A start that downloads nothing else
+    // does not wait for them: the server downloads them later.
     let waits_for_network = facts.installation.is_none() && facts.postgres_needs_network;
     if !facts.packages_present && (waits_for_network || request.install_always) {
         steps.push(Step::AcquirePackages);
@@ -168,7 +168,7 @@ fn steps(facts: &Facts, request: &Request, has_data: bool, workspace: &Path) -> 
     if !facts.ui_present && (waits_for_network || request.install_always) {
         steps.push(Step::AcquireUi);
     }
-    // A start does not wait for an optional download.
+    // Only `setup` updates PostgreSQL: a start does not wait for an optional download.
     let outdated = facts.installation.as_ref().filter(|installation| version::is_behind(&installation.version));
     if let Some(installation) = outdated.filter(|_| request.install_always) {
         steps.push(Step::UpdatePostgres { from: installation.version.clone() });

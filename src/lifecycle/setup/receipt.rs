@@ -10,6 +10,7 @@ use std::path::PathBuf;
 pub struct Receipt {
     pub receipt_version: u32,
     pub leoflow_version: String,
+    /// Time of the first setup, RFC 3339.
     pub set_up_at: String,
     pub home: PathBuf,
     pub workspace: PathBuf,

@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 const HELLO: &str = include_str!("hello_dag.py");
 /// DAG id, and name of its folder in a new workspace.
 const NAME: &str = "hello";
-/// Size limit, in bytes; the file is much smaller.
+/// Size limit of a starter `dag.py`, in bytes; the file is much smaller.
 const STARTER_LIMIT: u64 = 64 * 1024;
 
 /// Creates a workspace with the starter project. The workspace must be new or empty.
 pub fn make(workspace: &Path) -> io::Result<()> {
     std::fs::create_dir_all(workspace)?;
     match make_project(&workspace.join(NAME), NAME) {
-        // Left by a run that was interrupted right afterwards.
+        // An interrupted setup has already created it.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         other => other.map(drop),
     }

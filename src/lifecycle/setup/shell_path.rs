@@ -1,5 +1,5 @@
-//! Adds `bin/` to the PATH in the user's shell files, with permission. Each line ends with the comment `MARK` and the
-//! receipt lists each file, so that uninstall removes exactly these lines.
+//! Adds `bin/` to the PATH in the user's shell files, if the user agrees. Each added line ends with the comment `MARK`
+//! and the receipt lists each file, so that uninstall removes exactly these lines.
 
 use super::receipt::{Receipt, ReceiptError};
 use super::uninstall::{MARK, SIZE_LIMIT};
@@ -27,7 +27,7 @@ pub struct Added {
     pub files: Vec<PathBuf>,
     pub failed: Vec<(PathBuf, io::Error)>,
     /// The user's own shell if Leoflow does not know which file it reads.
-    pub unserved_shell: Option<String>,
+    pub unsupported_shell: Option<String>,
 }
 
 /// The shells whose files Leoflow knows. `Sh` stands for every shell that reads only `.profile`.
@@ -66,7 +66,7 @@ struct UserShell {
 }
 
 impl UserShell {
-    /// Reads the environment. A `ZDOTDIR` that only `~/.zshenv` sets is known to zsh alone, so zsh is asked.
+    /// Reads the environment. Runs zsh to find a `ZDOTDIR` that only `~/.zshenv` sets.
     fn detect(user_home: &Path) -> Self {
         let program = env_vars::path("SHELL").unwrap_or_default();
         let zsh_folder = env_vars::path("ZDOTDIR").or_else(|| zdotdir_of(&program));
@@ -79,12 +79,13 @@ impl UserShell {
         }
     }
 
-    /// The files that get the line, each with the shell that reads it. Every existing file gets it, since a user may
-    /// have several shells; a missing one is created only for the user's own shell.
+    /// The files that get the line, each with the shell that reads it: all existing files, because a user may have
+    /// several shells, and missing files of the user's own shell.
     fn files(&self) -> Vec<(Shell, PathBuf)> {
         let own = Shell::of(&self.program);
         let mut files = Vec::new();
-        // A login bash reads only the first of these that exists; `.profile` is also that of other shells and desktops.
+        // A login bash reads the first existing file of `.bash_profile`, `.bash_login` and `.profile`; an interactive
+        // one reads `.bashrc`. Other shells and desktops read `.profile` too.
         for (shell, name) in [(Shell::Bash, ".bash_profile"), (Shell::Bash, ".bash_login"), (Shell::Bash, ".bashrc")] {
             let path = self.user_home.join(name);
             if path.exists() || own == Shell::Bash && name == ".bashrc" {
@@ -110,20 +111,23 @@ impl UserShell {
     }
 }
 
-/// Asks zsh for `ZDOTDIR`; `None` for another shell, or without an answer within two seconds.
+/// Runs zsh to read `ZDOTDIR`; `None` for another shell, or if zsh does not finish within two seconds.
 fn zdotdir_of(program: &Path) -> Option<PathBuf> {
     if Shell::of(program) != Shell::Zsh {
         return None;
     }
     let mut zsh = Command::new(program);
-    // The user's own `.zshenv` may print something before.
+    // `.zshenv` may print text first, so the value is printed as the last line.
     zsh.args(["-c", "printf '\\n%s' \"$ZDOTDIR\""]);
     let output = command::output_within(&mut zsh, Duration::from_secs(2)).ok()?;
     let answer = String::from_utf8(output.stdout).ok()?;
     answer.rsplit('\n').next().filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
-/// Adds the line where it is missing. An unwritable file does not prevent the others.
+/// Adds the line to each file that lacks it. A file that cannot be written is reported in `Added::failed`.
+///
+/// # Errors
+/// Changes nothing if the path cannot be quoted or the receipt cannot be updated.
 pub fn add_to_path(home: &Home, user_home: &Path) -> Result<Added, ShellError> {
     add_for(home, &UserShell::detect(user_home))
 }
@@ -134,15 +138,16 @@ fn add_for(home: &Home, user_shell: &UserShell) -> Result<Added, ShellError> {
     let files = user_shell.files();
     let own = Shell::of(&user_shell.program);
     let has_own = files.iter().any(|(shell, _)| *shell == own);
-    // The receipt first: after a kill it may list a file without our line, which uninstall leaves unchanged.
+    // Write the receipt first: after a kill it may list a file without our line, and uninstall does not change such a
+    // file.
     if let Some(receipt) = Receipt::load(home)? {
         let mut shell_files = receipt.shell_files.clone();
         shell_files
             .extend(files.iter().map(|(_, path)| path.clone()).filter(|path| !receipt.shell_files.contains(path)));
         Receipt { shell_files, ..receipt }.write(home)?;
     }
-    let unserved_shell = (!has_own).then(|| user_shell.program.display().to_string());
-    let mut added = Added { unserved_shell, ..Added::default() };
+    let unsupported_shell = (!has_own).then(|| user_shell.program.display().to_string());
+    let mut added = Added { unsupported_shell, ..Added::default() };
     for (shell, path) in files {
         let line = match shell {
             Shell::Fish => format!("fish_add_path {quoted}  {MARK}"),
@@ -156,8 +161,8 @@ fn add_for(home: &Home, user_shell: &UserShell) -> Result<Added, ShellError> {
     Ok(added)
 }
 
-/// Appends a line to a file that does not have it. The file is written in place, which needs the right to write it: it
-/// keeps its owner, its mode and its other names. A symbolic link stays; its target is changed.
+/// Appends a line to a file that lacks it. Writes in place, so that the file keeps its owner, mode and hard links.
+/// Follows a symbolic link.
 fn add_line(path: &Path, line: &str) -> io::Result<()> {
     let bytes = files::read_regular(&path.canonicalize().unwrap_or_else(|_| path.to_owned()), SIZE_LIMIT)?;
     let bytes = bytes.unwrap_or_default();
@@ -229,13 +234,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let home = home::resolve(Some(&folder.path().join("home"))).unwrap();
         let added = add_for(&home, &user(folder.path(), "/usr/bin/nu", &[])).unwrap();
-        assert_eq!(added.unserved_shell.as_deref(), Some("/usr/bin/nu"));
+        assert_eq!(added.unsupported_shell.as_deref(), Some("/usr/bin/nu"));
         assert_eq!(added.files, [folder.path().join(".profile")]);
         // A file that cannot be written is reported, and the others are served.
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join(".zshrc")).unwrap();
         let added = add_for(&home, &user(folder.path(), "/usr/bin/zsh", &[".profile"])).unwrap();
-        assert_eq!((added.files.len(), added.failed.len(), added.unserved_shell), (1, 1, None));
+        assert_eq!((added.files.len(), added.failed.len(), added.unsupported_shell), (1, 1, None));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 pub enum Step {
     /// Writes `config.yaml` with secrets, the admin's password, the workspace and the port.
     WriteConfig,
-    /// Adds missing keys; comments and everything else stay.
+    /// Adds missing keys to `config.yaml`; comments and other keys stay.
     CompleteConfig {
         keys: Vec<&'static str>,
     },
@@ -26,7 +26,7 @@ pub enum Step {
     /// Airflow's web UI; everything else works without it.
     AcquireUi,
     CreateCluster,
-    /// Writes the datastore to the config of a home without one.
+    /// Writes the `datastore` setting of a home that has no datastore yet.
     SetDatastore {
         setting: DatastoreSetting,
     },

@@ -19,7 +19,7 @@ use leoflow_processes::agent::TaskFolder;
 use semver::Version;
 use tokio_postgres::Client;
 
-/// Where the facts come from.
+/// The inputs of `gather`.
 pub struct FactSources<'a> {
     pub home: &'a Home,
     /// `None` without a `config.yaml`.
@@ -52,7 +52,7 @@ pub async fn gather(sources: FactSources<'_>) -> Result<UpgradeFacts, UpgradeErr
     })
 }
 
-/// The state of the running instance; `Stopped` when none answers.
+/// The state of the running instance; `Stopped` when none responds.
 pub fn running_instance(home: &Home) -> Instance {
     match control::status_of(home) {
         None => Instance::Stopped,
@@ -69,7 +69,8 @@ pub async fn database(client: &Client) -> Result<Database, UpgradeError> {
     })
 }
 
-/// The running version, else the one `bin/` links to, else the one setup installed, else this program's.
+/// Returns the version of the running instance. If none runs: the version that `bin/` links to, else the version in the
+/// receipt, else this program's.
 pub fn installed_version(home: &Home, own_version: &str) -> Result<Version, UpgradeError> {
     let running = control::status_of(home).map(|status| status.version);
     let text = match running.or_else(|| setup::linked_version(home)) {
@@ -86,7 +87,7 @@ fn parse_version(text: &str) -> Result<Version, UpgradeError> {
     Version::parse(text).map_err(|source| UpgradeError::NotAVersion { text: text.to_owned(), source })
 }
 
-/// Sizes of a backup's content, and of the newest unencrypted automatic backup.
+/// Sizes of the content of a new backup, and of the newest unencrypted automatic backup.
 fn sizes(home: &Home, config: Option<&Config>, database: u64) -> Sizes {
     let workspace = config.and_then(|config| config.workspace.as_deref());
     let task_logs_bytes = config.map_or(u64::MAX, |config| config.backup.task_logs_bytes);

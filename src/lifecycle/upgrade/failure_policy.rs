@@ -16,15 +16,15 @@ pub enum FinishAction {
     Complete,
 }
 
-/// Whether a release that already has the listeners can be rolled back.
+/// Whether an upgrade can be rolled back after the new release got the listeners.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Undo {
-    /// Its migrations can be undone and `--no-rollback` was not given.
+    /// The migrations can be undone and `--no-rollback` was not given.
     Possible,
     Impossible,
 }
 
-/// Whether the undo of the migrations had begun.
+/// Whether the undo of the migrations had begun when the process was killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Undoing {
     Begun,

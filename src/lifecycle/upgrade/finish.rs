@@ -23,14 +23,15 @@ pub enum Conclusion {
     Discarded,
     SnapshotRestored,
     MigrationsUndone,
-    /// The migrations could not be undone (reported as a warning), so the new release stays. `lost` as in `Completed`.
+    /// The migrations could not be undone (reported as a warning), so the new release stays. `exit_error` as in
+    /// `Completed`.
     UndoFailed {
-        lost: Option<UpgradeError>,
+        exit_error: Option<UpgradeError>,
     },
-    /// The new release is installed. `lost` is set if the supervisor exited while it was being replaced, so that the
-    /// instance no longer runs.
+    /// The new release is installed. `exit_error` is set if the supervisor exited while it was being replaced, so that
+    /// the instance no longer runs.
     Completed {
-        lost: Option<UpgradeError>,
+        exit_error: Option<UpgradeError>,
     },
 }
 
@@ -44,7 +45,7 @@ pub async fn end(
     match action {
         FinishAction::Discard => {
             remove_new_program(context, state);
-            // Before the journal is removed, because without it no later run would look for these leftovers.
+            // Remove the rehearsal before the journal, which names the database of a partial snapshot.
             remove_rehearsal(context, state).await;
             journal.remove()?;
             Ok(Conclusion::Discarded)
@@ -61,17 +62,17 @@ pub async fn end(
             }
             Err(fault) if fault.is_schema_fault() => {
                 keep_new_release(context, &mut journal, state, &fault).await?;
-                let lost = complete(context, &mut journal, state).await?;
+                let exit_error = complete(context, &mut journal, state).await?;
                 journal.finish()?;
-                Ok(Conclusion::UndoFailed { lost })
+                Ok(Conclusion::UndoFailed { exit_error })
             }
             // The journal stays, so that the next command or start retries.
             Err(fault) => Err(fault),
         },
         FinishAction::Complete => {
-            let lost = complete(context, &mut journal, state).await?;
+            let exit_error = complete(context, &mut journal, state).await?;
             journal.finish()?;
-            Ok(Conclusion::Completed { lost })
+            Ok(Conclusion::Completed { exit_error })
         }
     }
 }
@@ -83,11 +84,11 @@ async fn restore_previous(
     state: &State,
     snapshot_is_complete: bool,
 ) -> Result<(), UpgradeError> {
-    stop_to_datastore(context, state).await?;
+    stop_all_but_datastore(context, state).await?;
     if snapshot_is_complete {
         let was_restored = snapshot::restore(context.home, &context.access, &state.snapshot).await?;
-        // A rerun finds no snapshot; then the schema is already the old one.
-        if !was_restored && schema_now(context).await? != state.plan.schema_from {
+        // If an earlier attempt has restored the snapshot, the snapshot is gone and the schema is the old one.
+        if !was_restored && current_schema_version(context).await? != state.plan.schema_from {
             return Err(UpgradeError::NoSnapshot(state.snapshot.clone()));
         }
         context.warn_of_changed_totals(&context.notes.totals).await;
@@ -111,8 +112,8 @@ pub(crate) async fn can_undo_migrations(context: &UpgradeContext<'_>, state: &St
 
 /// Undoes the new release's migrations and starts the previous release; newer data stays.
 async fn undo_and_start_previous(context: &mut UpgradeContext<'_>, state: &State) -> Result<(), UpgradeError> {
-    stop_to_datastore(context, state).await?;
-    // Without answers nothing is compared, which must not prevent the rollback.
+    stop_all_but_datastore(context, state).await?;
+    // If the totals cannot be read, they are not compared: that must not prevent the rollback.
     let before = context.totals(None).await.unwrap_or_default();
     undo_migrations(context, state.plan.schema_from).await?;
     context.warn_of_changed_totals(&before).await;
@@ -131,7 +132,7 @@ async fn undo_and_start_previous(context: &mut UpgradeContext<'_>, state: &State
     Ok(())
 }
 
-/// Keeps the new release because not all of its migrations can be undone. Applies those again that were already undone.
+/// Keeps the new release because not all of its migrations can be undone. Applies the already undone ones again.
 async fn keep_new_release(
     context: &mut UpgradeContext<'_>,
     journal: &mut Journal,
@@ -142,29 +143,29 @@ async fn keep_new_release(
     state.undo_reason = None;
     journal.set_plan(state.to_json())?;
     program::migrate(&state.new_program, context.home, None)?;
-    // If it fails to start, `lite status` shows that.
+    // If the release fails to start, `lite status` shows the reason.
     let _ = context.host.open(&state.new_program);
     Ok(())
 }
 
-async fn schema_now(context: &UpgradeContext<'_>) -> Result<i64, UpgradeError> {
+async fn current_schema_version(context: &UpgradeContext<'_>) -> Result<i64, UpgradeError> {
     let client = context.access.connect(&context.access.application()).await?;
     Ok(schema::classify::database_version(&schema::inspect(&client).await?))
 }
 
 /// Stops everything but the datastore. If the upgrade installed a new PostgreSQL, removes it and restarts the datastore
 /// on the previous one.
-async fn stop_to_datastore(context: &mut UpgradeContext<'_>, state: &State) -> Result<(), UpgradeError> {
+async fn stop_all_but_datastore(context: &mut UpgradeContext<'_>, state: &State) -> Result<(), UpgradeError> {
     if state.new_postgres.as_ref().is_some_and(|folder| folder.exists()) {
-        // The new PostgreSQL may be the part that fails to start.
+        // The new PostgreSQL may be the cause of the failure.
         context.host.stop_all()?;
         remove_new_postgres(state)?;
         context.host.restart_datastore(context.home, &mut context.access).await?;
     }
-    Ok(context.host.stop_to_datastore()?)
+    Ok(context.host.stop_all_but_datastore()?)
 }
 
-/// Removes the PostgreSQL that was installed for the upgrade. Nothing may run from it.
+/// Removes the PostgreSQL that was installed for the upgrade. No process may run from it.
 pub fn remove_new_postgres(state: &State) -> Result<(), UpgradeError> {
     let Some(folder) = state.new_postgres.as_ref().filter(|folder| folder.exists()) else { return Ok(()) };
     // The folder is renamed first, so that a half-removed folder never counts as complete.
@@ -187,15 +188,15 @@ pub(crate) async fn undo_migrations(context: &UpgradeContext<'_>, schema: i64) -
 }
 
 /// Switches to the new release, which already has the listeners: runs `Step::Commit` and the steps after it. The
-/// journal may be at any step from `Step::Open` on; steps that were already done are repeated. If the supervisor exits
-/// while it is being replaced, returns the error, and the instance no longer runs.
+/// journal may be at any step from `Step::Open` on; finished steps are repeated. Returns an error inside `Ok` if the
+/// supervisor exited while it was being replaced, so that the instance no longer runs.
 async fn complete(
     context: &mut UpgradeContext<'_>,
     journal: &mut Journal,
     state: &State,
 ) -> Result<Option<UpgradeError>, UpgradeError> {
     let to = state.plan.to.clone();
-    let mut lost = None;
+    let mut exit_error = None;
     journal.set_at(steps::position(journal.entry(), Step::Commit).unwrap_or(Step::Commit as usize))?;
     context.step(journal, Step::Commit, async |context| commit(context, state)).await?;
     let is_live = context.host.is_live();
@@ -207,10 +208,10 @@ async fn complete(
                     return Ok(());
                 };
                 if control::status_of(context.home).is_none() {
-                    lost = Some(error.into());
+                    exit_error = Some(error.into());
                     return Ok(());
                 }
-                // The old supervisor keeps the new children; the next start replaces it.
+                // The old supervisor keeps running with the new children; the next start replaces it.
                 let text = format!("{error}; run `leoflow lite restart` to replace the supervisor");
                 context.reporter.report(Progress::Warning(text));
                 Ok(())
@@ -226,7 +227,7 @@ async fn complete(
             Ok(())
         })
         .await?;
-    Ok(lost)
+    Ok(exit_error)
 }
 
 /// Makes the new release the installed one: points the links in `bin/` at it, then records its version and the change
@@ -267,7 +268,7 @@ async fn tidy(context: &UpgradeContext<'_>, state: &State) {
     super::release::versions::remove_over_limit(context.home, &needed, context.config.upgrade.keep_versions);
 }
 
-/// Drops the database that the failed upgrade leaves behind.
+/// Drops the database of the failed upgrade, which `snapshot::restore` has renamed.
 async fn tidy_failed(context: &UpgradeContext<'_>) {
     if let Err(error) = snapshot::clean_up(&context.access).await {
         let text = format!("cannot drop the database of the failed upgrade: {error}");
@@ -281,7 +282,7 @@ async fn remove_rehearsal(context: &UpgradeContext<'_>, state: &State) {
     let warn = |error: String| {
         context.reporter.report(Progress::Warning(format!("cannot remove the leftovers of the rehearsal: {error}")));
     };
-    // The snapshot is discarded first: while it is still being copied, the copied database cannot be dropped.
+    // Discard the snapshot first: while it is being copied, its template, the rehearsal's database, cannot be dropped.
     if let Err(error) = snapshot::discard(context.home, &context.access, &state.snapshot).await {
         warn(error.to_string());
     }

@@ -1,5 +1,5 @@
-//! The instance under upgrade: a running one, whose supervisor stops and starts its parts on request, or a stopped one,
-//! with a temporary private Postgres.
+//! Controls the instance during an upgrade: a running instance through its supervisor, which stops and starts its parts
+//! on request, or a stopped instance with a private Postgres.
 
 use super::release::program::{CandidateServer, ProgramError, trial_limit};
 use super::smoke::{KnownFaults, ServerEndpoint, Smoke};
@@ -12,18 +12,18 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// The previous release's program: the supervisor still runs it, and a child that the supervisor forks resolves this
-/// path to it.
+/// Path of the previous release's program, which the supervisor still runs. The kernel resolves the path in a child
+/// that the supervisor has forked.
 const SUPERVISORS_PROGRAM: &str = "/proc/self/exe";
-/// Time to reach a level; covers all stop deadlines in sequence, or a crash recovery.
+/// Time limit for reaching a level; covers all stop deadlines in sequence, or a crash recovery.
 const LEVEL_LIMIT: Duration = Duration::from_secs(330);
-/// Time for another program to replace the supervisor.
+/// Time limit for replacing the supervisor's program.
 const BECOME_LIMIT: Duration = Duration::from_secs(20);
 /// A supervisor that accepts no connection for this long has exited.
 const EXITED_LIMIT: Duration = Duration::from_secs(3);
 
 pub enum Host {
-    /// A running instance, through its control socket.
+    /// A running instance, reached through its control socket.
     Live { control: ControlClient },
     /// No instance runs. Fields are dropped in order, so the server stops before the home's lock is released.
     Stopped { server: Option<PrivateServer>, candidate: Option<CandidateServer>, _lock: Option<HomeLock> },
@@ -32,12 +32,12 @@ pub enum Host {
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
     #[error("the supervisor does not answer: {0}")]
-    Silent(io::Error),
+    NoAnswer(io::Error),
     /// The supervisor's message, or the message of the child that failed.
     #[error("{0}")]
     Refused(String),
     #[error("the instance was stopped in the meantime")]
-    Gone,
+    InstanceStopped,
     #[error(transparent)]
     Private(#[from] PrivateError),
     #[error(transparent)]
@@ -52,7 +52,7 @@ fn failure_message(reason: &str) -> String {
 }
 
 impl Host {
-    /// Connects to the running instance; `None` when none runs.
+    /// Connects to the running instance; `None` if none runs.
     pub fn live(home: &Home) -> io::Result<Option<Self>> {
         Ok(ControlClient::connect(home)?.map(|control| Self::Live { control }))
     }
@@ -118,7 +118,7 @@ impl Host {
                     config_file: None,
                     ..*smoke
                 };
-                started.wait_ready(async || probe.answers().await).await?;
+                started.wait_ready(async || probe.is_healthy().await).await?;
                 let socket = started.socket.clone();
                 *candidate = Some(started);
                 Ok(socket)
@@ -143,8 +143,8 @@ impl Host {
         self.ask_level(Level::Nothing, Some(PathBuf::from(SUPERVISORS_PROGRAM)))
     }
 
-    /// Returns to the previous program, with only the datastore running.
-    pub(crate) fn stop_to_datastore(&mut self) -> Result<(), HostError> {
+    /// Stops everything but the datastore, and returns to the previous program.
+    pub(crate) fn stop_all_but_datastore(&mut self) -> Result<(), HostError> {
         if let Self::Stopped { candidate, .. } = self {
             *candidate = None;
         }
@@ -165,8 +165,8 @@ impl Host {
         }
         let deadline = Instant::now() + BECOME_LIMIT;
         let mut last_connected = Instant::now();
-        // If the supervisor exits, no other one starts meanwhile: `leoflow lite start` would wait for the operation
-        // lock, which this process holds.
+        // If the supervisor exits, no other one can start: `leoflow lite start` waits for the operation lock, which
+        // this process holds.
         while Instant::now() < deadline && last_connected.elapsed() < EXITED_LIMIT {
             if ControlClient::connect(home).is_ok_and(|client| client.is_some()) {
                 last_connected = Instant::now();
@@ -192,8 +192,8 @@ impl Host {
         match control.ask(request, limit) {
             Ok(Answer::Error(reason)) => Err(HostError::Refused(failure_message(&reason))),
             Ok(_) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(HostError::Gone),
-            Err(error) => Err(HostError::Silent(error)),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(HostError::InstanceStopped),
+            Err(error) => Err(HostError::NoAnswer(error)),
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Decides whether an import error counts against a release. Files change during an upgrade, services that they call go
-//! away, and imports time out on a busy machine: only a file that the previous release still imports and the new one
-//! does not, at the same time, is evidence.
+//! Decides whether an import error counts against a release. During an upgrade a file may change, a service that it
+//! calls may fail, and an import may time out on a busy machine. So an error counts only if the previous release still
+//! imports the file and the new one does not.
 
 use leoflow_base::home::Home;
 use leoflow_base::protocol::child;
@@ -27,7 +27,7 @@ enum ImportResult {
     Unknown,
 }
 
-/// Time limit for all files; a fault of a release shows in more than one file.
+/// Time limit for all files. A fault of a release usually affects several files, so a few checks are enough.
 const TOTAL_LIMIT: Duration = Duration::from_secs(120);
 /// Time limit for one file.
 const FILE_LIMIT: Duration = Duration::from_secs(60);
@@ -41,8 +41,7 @@ impl Releases {
             let (releases, path) = (self.clone(), PathBuf::from(file));
             let is_evidence = blocking::run(move || {
                 let imports = |program| releases.check(program, &path) == ImportResult::Imports;
-                // The previous release is checked again at the end, because the file or its services may have changed
-                // in between.
+                // Check the previous release twice: the file or its services may change during the checks.
                 imports(&releases.before)
                     && releases.check(&releases.new, &path) == ImportResult::Refuses
                     && imports(&releases.before)

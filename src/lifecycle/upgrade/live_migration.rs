@@ -9,7 +9,7 @@ use leoflow_base::home::progress::Progress;
 use leoflow_base::sys::blocking;
 use std::time::Duration;
 
-/// Minimum time limit of a migration.
+/// Minimum time that a migration gets, even if `upgrade.max_pause` has passed.
 const MIN_LIMIT: Duration = Duration::from_secs(1);
 /// Interval between progress messages during a long pause.
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
@@ -23,7 +23,7 @@ impl UpgradeContext<'_> {
         let max_pause = self.config.upgrade.max_pause;
         let remaining = max_pause.saturating_sub(paused.elapsed()).max(MIN_LIMIT);
         let (program, home) = (state.new_program.clone(), self.home.clone());
-        // The migration dies with the thread that started it, and that thread waits for its end.
+        // The kernel kills the migration when the thread that started it ends, so that thread waits for it.
         let mut migration = blocking::begin(move || program::migrate_within(&program, &home, None, remaining));
         let migrated = loop {
             tokio::select! {

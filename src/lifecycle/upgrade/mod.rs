@@ -37,7 +37,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The reasons for which an upgrade or a rollback fails.
+/// Why an upgrade or a rollback failed.
 #[derive(Debug, thiserror::Error)]
 pub enum UpgradeError {
     #[error("the database snapshot {0} no longer exists; restore the backup taken before the upgrade")]

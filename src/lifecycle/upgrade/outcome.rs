@@ -38,7 +38,7 @@ pub struct Outcome {
     /// Seconds for which requests waited.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pause: Option<f64>,
-    /// The text of `error`, which is why the change failed or what problem the installed release has.
+    /// The text of `error`: why the change failed, or the problem of the installed release.
     #[serde(rename = "problem", skip_serializing_if = "Option::is_none")]
     pub problem_text: Option<String>,
     #[serde(skip)]

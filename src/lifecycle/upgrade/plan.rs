@@ -38,7 +38,7 @@ impl Target {
 #[derive(Debug, Clone)]
 pub struct UpgradeFacts {
     pub installed: Version,
-    /// The version of the running program, which plans.
+    /// The version of the running program, which makes the plan.
     pub own_version: Version,
     /// The machine's platform, a Rust target triple.
     pub target: &'static str,
@@ -77,7 +77,7 @@ pub enum Database {
 pub enum Instance {
     Stopped,
     Healthy,
-    /// Running with a problem, in the instance's own words.
+    /// Running with a problem; contains the reason that the instance reports.
     Unhealthy(String),
 }
 
@@ -120,7 +120,7 @@ pub struct ComponentPlan {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
-    /// The same bytes are installed.
+    /// The installed component has the same hash, so it stays.
     Carried,
     /// The installed component stays: it has the same version from another origin, or a newer one.
     Kept,
@@ -169,7 +169,7 @@ pub fn plan(facts: &UpgradeFacts, manifest: &Manifest, target: &Target) -> Resul
         schema_to: migrations.iter().map(|migration| migration.version).fold(schema_from, i64::max),
         warnings: warnings(
             from,
-            out_of_reach(facts, manifest, release),
+            newer_unsupported(facts, manifest, release),
             manifest,
             release,
             migrations.iter().chain(&later),
@@ -185,9 +185,9 @@ pub fn plan(facts: &UpgradeFacts, manifest: &Manifest, target: &Target) -> Resul
     })
 }
 
-/// Plans an upgrade to a newer kept release (one that is still in `versions/`): its program lists its migrations, and
-/// no release host is needed.
-pub(crate) fn plan_kept(facts: &UpgradeFacts, migrations: &[Migration], to: &Version) -> Result<Plan, Refusal> {
+/// Plans an upgrade to a newer release that is still in `versions/`. Its program lists its migrations, so no release
+/// host is needed.
+pub(crate) fn plan_retained(facts: &UpgradeFacts, migrations: &[Migration], to: &Version) -> Result<Plan, Refusal> {
     let (schema_from, pending, later) = split_migrations(&facts.database, migrations, to)?;
     check_health(facts, schema_from)?;
     let needs_bytes = data_bytes(facts).saturating_add(RESERVE_BYTES);
@@ -247,8 +247,8 @@ fn check_space(facts: &UpgradeFacts, needed: u64) -> Result<(), Refusal> {
     }
 }
 
-/// Refuses an unhealthy instance, unless the installed release does not know the schema: then the upgrade may be the
-/// fix.
+/// Refuses an unhealthy instance, unless the running program does not know the database's schema: then the upgrade may
+/// be the fix.
 fn check_health(facts: &UpgradeFacts, schema: i64) -> Result<(), Refusal> {
     match &facts.instance {
         Instance::Unhealthy(reason) if schema <= facts.own_schema => Err(Refusal::Unhealthy(reason.clone())),
@@ -262,9 +262,10 @@ fn choose_release<'a>(facts: &UpgradeFacts, manifest: &'a Manifest, target: &Tar
         Target::Version(version) => manifest.release(version).ok_or_else(|| Refusal::Unknown(version.clone()))?,
         Target::Newest(channel) => {
             let newest = manifest.newest(*channel, |_| true).ok_or(Refusal::EmptyChannel(channel.name()))?;
-            // The newest upgrade that this machine can run; without one, the newest release gives the reason.
+            // Choose the newest upgrade that this machine supports. If there is none, the checks of the newest release
+            // give the reason for the refusal.
             let is_upgrade = |release: &Release| version_order::compare(&release.version, &facts.installed).is_gt();
-            let fits = |release: &Release| is_upgrade(release) && is_within_reach(facts, release);
+            let fits = |release: &Release| is_upgrade(release) && is_supported(facts, release);
             manifest.newest(*channel, fits).unwrap_or(newest)
         }
     };
@@ -284,15 +285,15 @@ fn choose_release<'a>(facts: &UpgradeFacts, manifest: &'a Manifest, target: &Tar
     }
 }
 
-/// The newest release of the channel, if it is newer than `release` and this machine cannot run it.
-fn out_of_reach<'a>(facts: &UpgradeFacts, manifest: &'a Manifest, release: &Release) -> Option<&'a Version> {
+/// The newest release of the channel, if it is newer than `release` and this machine does not support it.
+fn newer_unsupported<'a>(facts: &UpgradeFacts, manifest: &'a Manifest, release: &Release) -> Option<&'a Version> {
     let newest = manifest.newest(release.channel, |_| true)?;
     let is_newer = version_order::compare(&newest.version, &release.version).is_gt();
-    (is_newer && !is_within_reach(facts, newest)).then_some(&newest.version)
+    (is_newer && !is_supported(facts, newest)).then_some(&newest.version)
 }
 
-/// True when this machine can run the release.
-fn is_within_reach(facts: &UpgradeFacts, release: &Release) -> bool {
+/// True when the release has a program for this machine and the datastore's PostgreSQL version, or plans itself.
+fn is_supported(facts: &UpgradeFacts, release: &Release) -> bool {
     release.asset(facts.target).is_some() && (release.hands_over || other_major(facts, release).is_none())
 }
 
@@ -304,8 +305,8 @@ fn required_stop(from: &Version, release: &Release) -> Option<Version> {
     release.required_stops.iter().filter(is_ahead).min_by(|left, right| version_order::compare(left, right)).cloned()
 }
 
-/// The database's schema version, the migrations that the upgrade applies, and those that run after it. `known` are the
-/// migrations that the release `to` knows.
+/// Returns the database's schema version, the migrations that the upgrade applies, and the ones that run after it.
+/// `known` are the migrations that the release `to` knows.
 fn split_migrations(
     database: &Database,
     known: &[Migration],
@@ -332,7 +333,7 @@ fn split_migrations(
         Some(Migration { version, name, phase, .. }) => {
             Err(Refusal::Phase { version: *version, name: name.clone(), phase: phase.clone() })
         }
-        // In a new database no migration has to wait.
+        // In a new database the deferred migrations run at once too.
         None if applied.is_empty() => Ok((newest, pending, Vec::new())),
         None => {
             let (later, immediate) = pending
@@ -359,7 +360,7 @@ fn plan_component(facts: &UpgradeFacts, new: &Component) -> ComponentPlan {
         Some(sha256) => (*sha256 == new.sha256).then_some(Action::Carried),
         None => (component.version == new.version).then_some(Action::Kept),
     });
-    // The newest installed PostgreSQL runs, so an older one need not be fetched.
+    // The datastore runs on the newest installed PostgreSQL, so an older one is not fetched.
     let is_older = |component: &Installed| version::numbers(&new.version) < version::numbers(&component.version);
     let stays = stays.or_else(|| {
         let mut installed = facts.components.iter().filter(|installed| installed.name == new.name);
@@ -372,12 +373,12 @@ fn plan_component(facts: &UpgradeFacts, new: &Component) -> ComponentPlan {
     ComponentPlan { name: new.name.clone(), version: new.version.clone(), sha256: new.sha256.clone(), action }
 }
 
-/// Three copies of the database (rehearsal, timed copy, snapshot) and the backup.
+/// Bytes for three copies of the database (rehearsal, timed copy, snapshot) and the backup.
 fn data_bytes(facts: &UpgradeFacts) -> u64 {
     facts.database_bytes.saturating_mul(3).saturating_add(facts.backup_bytes)
 }
 
-/// The space for the data and for everything fetched, packed and unpacked.
+/// Bytes for the data, for all downloads and their unpacked content, and the reserve.
 fn needed_bytes<'a>(
     facts: &UpgradeFacts,
     asset: &Asset,
@@ -389,7 +390,7 @@ fn needed_bytes<'a>(
     };
     let fetched: u64 =
         release_components.filter(is_fetched).map(|new| new.size.saturating_add(new.unpacked_size)).sum();
-    // A program compresses to a third of its size, so four times the archive holds both.
+    // A program compresses to a third of its size, so the archive and the program need four times the archive's size.
     let program = asset.size.saturating_mul(4);
     data_bytes(facts).saturating_add(fetched).saturating_add(program).saturating_add(RESERVE_BYTES)
 }

@@ -197,7 +197,7 @@ fn an_unknown_optional_component_is_left_out() {
 }
 
 #[test]
-fn a_release_that_plans_itself_is_judged_by_its_own_program_only() {
+fn only_a_releases_own_program_judges_a_hand_over() {
     let beyond_this_version = |facts: &mut UpgradeFacts, release: &mut Release| {
         facts.components[0].version = "17.9".to_owned();
         release.components.push(Component { name: "warp-drive".to_owned(), ..postgres("1") });

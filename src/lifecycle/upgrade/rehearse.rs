@@ -15,9 +15,8 @@ use leoflow_postgres::{Access, PgError};
 use std::time::Instant;
 
 impl UpgradeContext<'_> {
-    /// Restores the backup into a scratch database and smoke-tests the new release on it. Returns the seconds that the
-    /// switch will take and the candidate server's share of them; `None` on a server where the role cannot create
-    /// databases.
+    /// Restores the backup into a scratch database and smoke-tests the new release on it. Returns the expected pause
+    /// and the candidate server's share of it, in seconds; `None` on a server where the role may not create databases.
     pub async fn rehearse(
         &mut self,
         state: &State,
@@ -52,7 +51,7 @@ impl UpgradeContext<'_> {
         let copy_time = snapshot::time_copy(&self.access, database, &state.snapshot).await?;
         let migration_start = Instant::now();
         let before = self.totals(Some(database)).await?;
-        // The migration runs in a thread of its own, so that the upgrade can be cancelled meanwhile.
+        // Run the migration in another thread, so that the upgrade can be cancelled meanwhile.
         let (program, home, name) = (state.new_program.clone(), self.home.clone(), database.to_owned());
         let migrated = blocking::run(move || program::migrate(&program, &home, Some(&name))).await;
         migrated.map_err(|error| program::ProgramError::Migration(error.to_string()))??;
@@ -60,7 +59,7 @@ impl UpgradeContext<'_> {
         let candidate_start = Instant::now();
         let mut server = CandidateServer::start(&state.new_program, self.home, self.config.port, Some(database))?;
         let smoke = self.smoke(state, ServerEndpoint::Private(server.socket.clone()));
-        server.wait_ready(async || smoke.answers().await).await?;
+        server.wait_ready(async || smoke.is_healthy().await).await?;
         let checks = smoke.candidate_checks().await;
         if let Some(reason) = self.judge(&checks) {
             return Err(UpgradeError::Smoke { reason, log: server.log_tail() });
@@ -77,12 +76,12 @@ impl UpgradeContext<'_> {
 
 /// Checks whether the role may create databases; always true on the managed server.
 async fn may_create_databases(access: &Access) -> Result<bool, UpgradeError> {
-    if access.is_ours() {
+    if access.owns_server() {
         return Ok(true);
     }
     let client = access.connect(&access.application()).await?;
     let query = "SELECT rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = current_user";
     let may: bool = client.query_one(query, &[]).await.map_err(PgError::from)?.get(0);
-    // Hosted servers may refuse connections to the maintenance database that this needs.
+    // CREATE DATABASE needs a connection to the maintenance database, which hosted servers may refuse.
     Ok(may && access.upkeep().await.is_ok())
 }

@@ -1,5 +1,5 @@
-//! Runs an upgrade: applies the plan step by step until the new release serves. After a failure, chooses how `finish`
-//! ends the upgrade.
+//! Runs an upgrade or a rollback: applies the plan step by step until the new release serves. After a failure, chooses
+//! how `finish` ends the upgrade.
 
 use super::UpgradeError;
 use super::failure_policy::{self, FinishAction, Undo};
@@ -24,16 +24,16 @@ use std::time::Instant;
 pub enum ReleaseSource<'a> {
     Fetched(&'a Source),
     /// A newer release that is still in `versions/`.
-    Kept,
+    RetainedNewer,
     /// An older release that is still in `versions/`, for a rollback.
-    Installed,
+    RetainedOlder,
 }
 
 impl ReleaseSource<'_> {
     fn direction(self) -> Direction {
         match self {
-            Self::Fetched(_) | Self::Kept => Direction::Up,
-            Self::Installed => Direction::Down,
+            Self::Fetched(_) | Self::RetainedNewer => Direction::Up,
+            Self::RetainedOlder => Direction::Down,
         }
     }
 }
@@ -62,7 +62,7 @@ pub async fn upgrade(
         context.remember_failure(&state, fault.as_ref());
     }
     if matches!(&conclusion, Conclusion::Completed { .. }) && fault.is_none() {
-        // A stale record only causes a warning.
+        // Errors are ignored: a stale record only causes a warning.
         let _ = failed_release::clear(context.home, &state.plan.to);
     }
     Ok(context.outcome(&state, conclusion, fault))
@@ -101,7 +101,7 @@ impl UpgradeContext<'_> {
             () = cancelled => return Err(UpgradeError::Cancelled),
         };
         snapshot::prepare(&self.access).await?;
-        // The folder is recorded before the installation, so that a partial one is removed too.
+        // Record the folder before the installation, so that a failed upgrade removes a partial installation too.
         state.new_postgres = postgres.as_ref().map(|staged| staged.target.clone());
         journal.set_plan(state.to_json())?;
         self.step(journal, Step::Pause, async |context| context.pause(postgres).await).await?;
@@ -132,7 +132,7 @@ impl UpgradeContext<'_> {
             ReleaseSource::Fetched(source) => {
                 self.step(journal, Step::Fetch, async |context| context.fetch(&plan, source).await).await?
             }
-            ReleaseSource::Kept | ReleaseSource::Installed => {
+            ReleaseSource::RetainedNewer | ReleaseSource::RetainedOlder => {
                 let about = stage::check(&state.new_program, &plan.to)?;
                 // `Step::Fetch` has nothing to fetch: the release is in `versions/`.
                 journal.advance()?;
@@ -146,19 +146,19 @@ impl UpgradeContext<'_> {
         state.backup = Some(backup.clone());
         journal.set_plan(state.to_json())?;
         match release_source {
-            ReleaseSource::Fetched(_) | ReleaseSource::Kept => {
+            ReleaseSource::Fetched(_) | ReleaseSource::RetainedNewer => {
                 let rehearsed =
                     self.step(journal, Step::Rehearse, async |context| context.rehearse(state, &backup).await);
                 (state.expected_pause, state.rehearsed_trial) = rehearsed.await?.unzip();
             }
             // `Step::Rehearse` is skipped: if a rollback fails, the snapshot of the database is restored.
-            ReleaseSource::Installed => journal.advance()?,
+            ReleaseSource::RetainedOlder => journal.advance()?,
         }
         Ok(postgres)
     }
 
-    /// Records that the upgrade to this release failed, so that the next upgrade to it shows a warning. A record that
-    /// cannot be written only loses the warning.
+    /// Records that the upgrade to this release failed, so that the next upgrade to it shows a warning. Errors are
+    /// ignored: only that warning is lost.
     fn remember_failure(&self, state: &State, fault: Option<&UpgradeError>) {
         let reason = fault.map(ToString::to_string).unwrap_or_default();
         let _ = match state.direction {
@@ -191,9 +191,9 @@ impl UpgradeContext<'_> {
             self.reporter.report(Progress::Warning(format!("{fault}; {consequence}")));
         }
         if action == FinishAction::RestoreSnapshot {
-            // A journal write that returned an error may have reached the disk nevertheless. The step is written again,
-            // so that a process that resumes the upgrade chooses the same action. On a full disk this write fails too;
-            // the rollback proceeds anyway.
+            // If the failure was a journal write, the next step may be on disk nevertheless. Write the current step
+            // again, so that a process that resumes the upgrade chooses the same action. The rollback proceeds even if
+            // this write fails, as on a full disk.
             let _ = journal.set_at(journal.entry().at);
         }
         if action == FinishAction::UndoMigrations {
@@ -233,8 +233,8 @@ impl UpgradeContext<'_> {
             (Conclusion::SnapshotRestored, Direction::Up) | (Conclusion::MigrationsUndone, _) => {
                 (Status::RolledBack, fault)
             }
-            (Conclusion::UndoFailed { lost, .. } | Conclusion::Completed { lost }, direction) => {
-                match (fault.or(lost), direction) {
+            (Conclusion::UndoFailed { exit_error, .. } | Conclusion::Completed { exit_error }, direction) => {
+                match (fault.or(exit_error), direction) {
                     (Some(fault), Direction::Up) => (Status::UpgradedWithProblem, Some(fault)),
                     (Some(fault), Direction::Down) => (Status::RolledBackWithProblem, Some(fault)),
                     (None, Direction::Up) => (Status::Upgraded, None),

@@ -20,8 +20,8 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 impl UpgradeContext<'_> {
-    /// Downloads the release's program and components, and installs them next to those in use. A new PostgreSQL is only
-    /// downloaded and returned; `pause` installs it.
+    /// Downloads the release's program and components, and installs them next to the ones in use. Only stages a new
+    /// PostgreSQL and returns it; `pause` installs it.
     pub(super) async fn fetch(&mut self, plan: &Plan, source: &Source) -> Result<Option<Staged>, UpgradeError> {
         let downloads = self.home.upgrade().join("download");
         let write_error = |path: &PathBuf| {
@@ -38,7 +38,7 @@ impl UpgradeContext<'_> {
             let archive = source.fetch(release_file, &downloads, self.reporter).await?;
             let failed = |reason| UpgradeError::Component { name: component.name.clone(), reason };
             if component.name == web_ui::COMPONENT {
-                // Each version has a folder of its own, so the one in use stays.
+                // Each version has a folder of its own, so the UI in use is not replaced.
                 web_ui::install_component(self.home, &component.version, &archive).map_err(failed)?;
             } else {
                 postgres = Some(acquire::stage(self.home, &archive, &release_file.sha256).map_err(failed)?);
@@ -77,12 +77,12 @@ impl UpgradeContext<'_> {
 
     /// Applies the migrations, or undoes them for a rollback, and compares the totals. Returns their file names.
     pub(super) async fn change_schema(&mut self, state: &State) -> Result<Vec<String>, UpgradeError> {
-        // Without migrations nothing changes the data, and requests wait for nothing.
+        // Without migrations the data does not change, so skip the totals while requests wait.
         let before = match state.direction {
             Direction::Up if state.plan.migrations.is_empty() => Vec::new(),
             _ => self.totals(None).await?,
         };
-        // A failed migration is followed by a restore of the snapshot, which is compared too.
+        // If the migration fails, the totals of the restored snapshot are compared with these.
         self.notes.totals.clone_from(&before);
         let changed = match state.direction {
             Direction::Up => self.migrate(state).await,
@@ -90,7 +90,8 @@ impl UpgradeContext<'_> {
         }?;
         match state.direction {
             Direction::Up => self.require_totals(&before, None, Direction::Up).await?,
-            // The undo scripts of older schemas give waiting instances another state, so a difference is no fault.
+            // The rollback SQL of older schemas changes the state of waiting task instances, so a difference is no
+            // fault.
             Direction::Down => self.warn_of_changed_totals(&before).await,
         }
         Ok(changed)
@@ -98,8 +99,9 @@ impl UpgradeContext<'_> {
 
     /// Starts the candidate server and tests it over its private socket, because it has no listeners yet.
     pub(super) async fn try_candidate(&mut self, state: &State) -> Result<(), UpgradeError> {
-        // Import errors were checked in the rehearsal and are checked again after the handover, when no request waits.
-        let smoke = self.smoke(state, ServerEndpoint::Open);
+        // Skip the comparison of import errors while requests wait. The rehearsal has made it, and the smoke test
+        // repeats it after the handover.
+        let smoke = self.smoke(state, ServerEndpoint::Public);
         let known = KnownFaults { import_errors: None, ..smoke.known.clone() };
         let smoke = Smoke { config: self.config, known, ..smoke };
         let limit = state.trial_limit(program::trial_limit());
@@ -112,9 +114,9 @@ impl UpgradeContext<'_> {
         self.require_passed(&checks)
     }
 
-    /// Runs the whole smoke test through the listeners of the new server.
+    /// Runs the whole smoke test through the public listeners, which the new server has now.
     pub(super) async fn test_through_listeners(&mut self, state: &State) -> Result<(), UpgradeError> {
-        let checks = self.smoke(state, ServerEndpoint::Open).all_checks().await;
+        let checks = self.smoke(state, ServerEndpoint::Public).all_checks().await;
         self.require_passed(&checks)
     }
 

@@ -55,7 +55,7 @@ impl Step {
             Self::Fetch => "fetch",
             Self::Backup => "backup",
             Self::Rehearse => "rehearse",
-            // Older releases, which may read this journal too, call the step so.
+            // The name that older releases use; they may read this journal too.
             Self::Pause => "let-go",
             Self::Snapshot => "snapshot",
             Self::Migrate => "migrate",
@@ -109,7 +109,7 @@ pub struct State {
     #[serde(rename = "had_program")]
     pub program_existed: bool,
     pub backup: Option<PathBuf>,
-    /// The PostgreSQL that was installed for the upgrade.
+    /// Folder of the PostgreSQL that was installed for the upgrade.
     pub new_postgres: Option<PathBuf>,
     pub migrations_run: Vec<String>,
     /// Expected wait of requests in seconds, from the rehearsal.
@@ -124,15 +124,15 @@ pub struct State {
     pub undo_reason: Option<String>,
 }
 
-/// Minimum time limit of a candidate server.
+/// Minimum time limit for a candidate server to start and pass its checks.
 const MIN_TRIAL: Duration = Duration::from_secs(5);
-/// Time limit of a candidate server that was not rehearsed, as in a rollback.
+/// Time limit for a candidate server without a rehearsal, as in a rollback.
 const UNREHEARSED_TRIAL: Duration = Duration::from_secs(10);
 
 impl State {
     /// The state as stored in the journal.
     pub fn to_json(&self) -> serde_json::Value {
-        // This cannot fail, because a home with a path that is not UTF-8 is refused when it is resolved.
+        // This cannot fail: `home::resolve` refuses a home whose path is not UTF-8.
         serde_json::to_value(self).unwrap_or_default()
     }
 
@@ -143,8 +143,8 @@ impl State {
     }
 }
 
-/// Returns the state of an interrupted upgrade and the step that it reached. `Err` for a journal that this version does
-/// not understand. A step that only another version knows counts as the step before it.
+/// Returns the state of an interrupted upgrade and the last started step. A step that only another version knows counts
+/// as the step before it. Fails for a journal that this version does not understand.
 pub fn read(entry: &Entry) -> Result<(State, Step), String> {
     let state = serde_json::from_value(entry.plan.clone()).map_err(|error| error.to_string())?;
     for step in [Step::Pause, Step::Open, Step::Commit] {
@@ -153,7 +153,7 @@ pub fn read(entry: &Entry) -> Result<(State, Step), String> {
     Ok((state, reached(entry)))
 }
 
-/// The index of a step in the journal. `None` if another version without this step wrote the journal.
+/// The index of a step in the journal; `None` if the version that wrote the journal does not have the step.
 pub fn position(entry: &Entry, step: Step) -> Option<usize> {
     entry.steps.iter().position(|name| name == step.name())
 }

@@ -1,9 +1,9 @@
-//! The release that an upgrade installs: found by what the user requested, on this machine or on a release host. The
-//! command and its worker both find and plan it here.
+//! Finds the release that the user requested, on this machine or on a release host, and plans the upgrade to it. The
+//! command and its worker both use this module.
 
 use super::UpgradeError;
 use super::facts;
-use super::plan::{Plan, Refusal, Target, UpgradeFacts, plan, plan_kept};
+use super::plan::{Plan, Refusal, Target, UpgradeFacts, plan, plan_retained};
 use super::release::manifest::{Manifest, Migration};
 use super::release::program::About;
 use super::release::source::{FetchError, Source};
@@ -22,7 +22,7 @@ use leoflow_base::sys::fs::files;
 use semver::Version;
 use std::path::PathBuf;
 
-/// The largest contract that is read, in bytes.
+/// Size limit of a contract, in bytes.
 const CONTRACT_LIMIT: u64 = 16 * 1024 * 1024;
 
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +42,7 @@ pub enum TargetError {
 pub struct Request<'a> {
     /// A channel or a version; by default the newest of the configured channel.
     pub version: Option<&'a str>,
-    /// A folder or an address of releases.
+    /// A folder or URL with releases.
     pub from: Option<&'a str>,
 }
 
@@ -54,7 +54,7 @@ pub struct TargetRelease {
 
 enum Origin {
     /// A newer release that is still in `versions/`; its program lists its migrations.
-    Kept {
+    Retained {
         version: Version,
         migrations: Vec<Migration>,
     },
@@ -64,7 +64,7 @@ enum Origin {
     },
 }
 
-/// Whether the manifest of the host is recorded as seen.
+/// Whether `doubts` records the host's manifest as seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Remember {
     Yes,
@@ -72,7 +72,7 @@ pub enum Remember {
 }
 
 impl TargetRelease {
-    /// Finds the release. Reads the manifest of the release host unless the release is kept on this machine.
+    /// Finds the release. Reads the manifest of the release host unless the release is still in `versions/`.
     pub async fn find(
         home: &Home,
         config: Option<&Config>,
@@ -80,32 +80,32 @@ impl TargetRelease {
         request: Request<'_>,
     ) -> Result<Self, TargetError> {
         let target = target(request.version, config)?;
-        if let Some(about) = kept(home, &target, request.from, &facts::installed_version(home, own_version)?) {
+        if let Some(about) = find_retained(home, &target, request.from, &facts::installed_version(home, own_version)?) {
             let version = version_of(&about)?;
-            return Ok(Self { target, origin: Origin::Kept { version, migrations: about.migrations } });
+            return Ok(Self { target, origin: Origin::Retained { version, migrations: about.migrations } });
         }
         let source = source(request.from, config)?;
         let manifest = Box::new(source.manifest(&signature::trusted(home, build_info().public_key)).await?);
         Ok(Self { target, origin: Origin::Host { source, manifest } })
     }
 
-    /// Plans the upgrade to it.
+    /// Plans the upgrade to the release.
     pub fn plan(&self, facts: &UpgradeFacts) -> Result<Plan, Refusal> {
         match &self.origin {
-            Origin::Kept { version, migrations } => plan_kept(facts, migrations, version),
+            Origin::Retained { version, migrations } => plan_retained(facts, migrations, version),
             Origin::Host { manifest, .. } => plan(facts, manifest, &self.target),
         }
     }
 
-    /// The release host; `None` for a release that is kept on this machine.
+    /// The release host; `None` for a release that is still in `versions/`.
     pub fn host(&self) -> Option<&Source> {
         match &self.origin {
-            Origin::Kept { .. } => None,
+            Origin::Retained { .. } => None,
             Origin::Host { source, .. } => Some(source),
         }
     }
 
-    /// The contract of the release that is planned; `None` if it has none, or one that cannot be read.
+    /// The contract of the release `version`; `None` if it has none or cannot be read.
     pub async fn contract(&self, version: &Version) -> Option<Contract> {
         let Origin::Host { source, manifest } = &self.origin else { return None };
         let file = manifest.release(version)?.contract.as_ref().filter(|file| file.size <= CONTRACT_LIMIT)?;
@@ -124,29 +124,29 @@ impl TargetRelease {
         let downloads = home.upgrade().join("download");
         let write_error = |source| UpgradeError::Write { path: downloads.clone(), source };
         files::create_private_dir(&downloads).map_err(write_error)?;
-        // The archive stays: the upgrade itself needs it too.
+        // Keep the archive: the upgrade itself needs it too.
         let archive = source.fetch(&plan.program, &downloads, reporter).await?;
         Ok(stage::upgrader(home, &archive, &plan.to).map_err(UpgradeError::from)?)
     }
 
     pub fn source(&self) -> ReleaseSource<'_> {
-        self.host().map_or(ReleaseSource::Kept, ReleaseSource::Fetched)
+        self.host().map_or(ReleaseSource::RetainedNewer, ReleaseSource::Fetched)
     }
 
     /// True when the host's manifest has expired or is older than one that this home has seen.
     pub fn is_outdated(&self, home: &Home) -> bool {
         match &self.origin {
-            Origin::Kept { .. } => false,
+            Origin::Retained { .. } => false,
             Origin::Host { manifest, .. } => {
                 freshness::is_outdated(manifest, freshness::seen(home).as_ref(), Timestamp::now())
             }
         }
     }
 
-    /// Returns reasons to doubt that the host's manifest is current.
+    /// Returns reasons to doubt that the host's manifest is current, see [`doubts`].
     pub fn doubts(&self, home: &Home, remember: Remember, reporter: &dyn Reporter) -> Vec<String> {
         match &self.origin {
-            Origin::Kept { .. } => Vec::new(),
+            Origin::Retained { .. } => Vec::new(),
             Origin::Host { source, manifest } => doubts(home, manifest, source, remember, reporter),
         }
     }
@@ -168,15 +168,15 @@ pub fn source(from: Option<&str>, config: Option<&Config>) -> Result<Source, Tar
     text.map(Source::parse).ok_or(TargetError::NoHost)
 }
 
-/// Returns a newer release that is requested by version and kept on this machine, so that no release host is needed.
-fn kept(home: &Home, target: &Target, from: Option<&str>, installed: &Version) -> Option<About> {
+/// Finds a newer release that is requested by version and still in `versions/`, so that no release host is needed.
+fn find_retained(home: &Home, target: &Target, from: Option<&str>, installed: &Version) -> Option<About> {
     let Target::Version(version) = target else { return None };
     let is_source_named = from.is_some() || env_vars::text(RELEASE_SOURCE).is_some();
     let program = stage::program_of(home, version);
     if is_source_named || !version_order::compare(version, installed).is_gt() || !program.is_file() {
         return None;
     }
-    // A damaged program is downloaded again.
+    // A damaged program counts as missing, so that it is downloaded again.
     stage::check(&program, version).ok()
 }
 
@@ -185,7 +185,7 @@ fn version_of(about: &About) -> Result<Version, UpgradeError> {
     Version::parse(&text).map_err(|source| UpgradeError::NotAVersion { text, source })
 }
 
-/// Warnings about a release that failed here or was rolled back.
+/// Warnings about a release that failed in this home or was rolled back.
 pub fn earlier_failures(home: &Home, to: &Version) -> Vec<String> {
     let changes = history::history(home);
     let rolled_back = history::rolled_back_at(&changes, to)
@@ -195,7 +195,8 @@ pub fn earlier_failures(home: &Home, to: &Version) -> Vec<String> {
     rolled_back.into_iter().chain(failed).collect()
 }
 
-/// Returns reasons to doubt that the host's manifest is current.
+/// Returns reasons to doubt that the host's manifest is current. With `Remember::Yes`, records the manifest's date and
+/// the next key that it announces; a failed write is a warning.
 pub fn doubts(
     home: &Home,
     manifest: &Manifest,
@@ -209,7 +210,7 @@ pub fn doubts(
     let doubts = freshness::staleness_warnings(manifest, &source_name, seen.as_ref(), now);
     let record = || {
         freshness::remember(home, manifest, &source_name, now)?;
-        // An old copy must not announce a key; an expired manifest or a wrong clock must not prevent the next key.
+        // Do not trust a key from an old copy. An expired manifest or a wrong clock does not prevent the next key.
         match freshness::is_old_copy(manifest, seen.as_ref(), now) {
             true => Ok(()),
             false => signature::remember(home, manifest, build_info().public_key),

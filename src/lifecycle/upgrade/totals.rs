@@ -1,4 +1,5 @@
-//! Compares the answers of the invariants before and after a change of the schema. Nothing else may write meanwhile.
+//! Compares the answers of the invariants before and after a change of the schema. No other session may write
+//! meanwhile.
 
 use super::UpgradeError;
 use super::steps::Direction;
@@ -10,20 +11,24 @@ use leoflow_postgres::Login;
 use leoflow_postgres::invariants::{self, Answer, Answers, Limits, Unanswered, time_limit};
 use std::time::Duration;
 
-/// Time limit of all invariants in the pause of an upgrade.
+/// Time limit of all invariants together while requests wait.
 const TOTAL_LIMIT: Duration = Duration::from_secs(5);
 
 impl UpgradeContext<'_> {
-    /// Answers the invariants in the application's database, or in another one of its role. One without an answer is a
-    /// warning, and is not compared.
+    /// Evaluates the invariants in the application's database, or in `database`. Warns about an invariant without an
+    /// answer, which is then not compared.
     pub(super) async fn totals(&self, database: Option<&str>) -> Result<Vec<Answer>, UpgradeError> {
         let Answers { answers, unanswered } =
             self.ask(database, &totals::with_own(&self.config.backup.invariants)).await?;
-        unanswered.iter().filter(|none| !is_of_other_release(none)).for_each(|none| self.warn_not_compared(none));
+        unanswered
+            .iter()
+            .filter(|invariant| !is_of_other_release(invariant))
+            .for_each(|invariant| self.warn_not_compared(invariant));
         Ok(answers)
     }
 
-    /// Fails if an answer differs from that in `before`, or if a migration made an own invariant unanswerable.
+    /// Fails if an answer differs from the one in `before`, or if a migration removed an object that one of the user's
+    /// invariants reads.
     pub(super) async fn require_totals(
         &self,
         before: &[Answer],
@@ -35,7 +40,7 @@ impl UpgradeContext<'_> {
             return Err(UpgradeError::Totals(difference));
         }
         for unanswered in after.unanswered {
-            // Undoing migrations removes tables, as the plan of the rollback says.
+            // Undoing migrations removes tables, which the plan of the rollback lists.
             let is_broken = direction == Direction::Up && unanswered.names_missing_object;
             if is_broken && !totals::is_built_in(&unanswered.invariant) {
                 return Err(UpgradeError::Unanswered(unanswered));
@@ -45,7 +50,7 @@ impl UpgradeContext<'_> {
         Ok(())
     }
 
-    /// Warns if an answer differs from that in `before`; for states that are kept in any case.
+    /// Warns if an answer differs from the one in `before`, after a rollback, which is kept in any case.
     pub(super) async fn warn_of_changed_totals(&self, before: &[Answer]) {
         match self.require_totals(before, None, Direction::Down).await {
             Ok(()) => {}
@@ -56,15 +61,15 @@ impl UpgradeContext<'_> {
     async fn ask(
         &self,
         database: Option<&str>,
-        asked: &[leoflow_base::config::Invariant],
+        invariants: &[leoflow_base::config::Invariant],
     ) -> Result<Answers, UpgradeError> {
         let application = self.access.application();
         let login = Login { database: database.map_or(application.database, str::to_owned), ..application };
         let client = self.access.connect(&login).await?;
-        // Requests wait while the application's own database is asked; the rehearsal asks a copy.
+        // Requests wait while the application's database is queried, but not while the rehearsal queries a copy.
         let limits = Limits::each(time_limit());
         let limits = if database.is_some() { limits } else { limits.within(TOTAL_LIMIT) };
-        Ok(invariants::ask_in_snapshot(&client, None, asked, limits).await?)
+        Ok(invariants::ask_in_snapshot(&client, None, invariants, limits).await?)
     }
 
     fn warn_not_compared(&self, unanswered: &Unanswered) {

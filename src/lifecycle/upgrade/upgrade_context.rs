@@ -1,4 +1,4 @@
-//! The context that every step of an upgrade shares, and the notes that it collects.
+//! The context that all steps of an upgrade share, and the notes that they collect.
 
 use super::host::Host;
 use leoflow_base::config::Config;

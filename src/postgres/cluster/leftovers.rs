@@ -1,5 +1,5 @@
 //! PostgreSQL processes left by a killed supervisor: a postmaster, or backends without one. A busy backend keeps the
-//! shared memory and so blocks the next start. They are identified by their working directory, our data directory.
+//! shared memory and so blocks the next start. Their working directory, our data directory, identifies them.
 
 use crate::{Endpoint, SOCKET_PORT};
 use leoflow_base::home::Home;
@@ -52,8 +52,8 @@ pub fn end(home: &Home) -> io::Result<usize> {
     Err(io::Error::other(format!("processes of the last server do not exit: {}", pids.join(", "))))
 }
 
-/// Their pids may belong to a zombie or an unrelated process, which PostgreSQL would mistake for a server. The process
-/// search has proven that there is none.
+/// Removes the lock files of the last server: their pid may belong to a zombie or an unrelated process, which
+/// PostgreSQL would mistake for a server. The caller has verified that no server runs.
 fn remove_lock_files(home: &Home) -> io::Result<()> {
     if home.postgres_data().is_dir() {
         files::remove_any(&home.postgres_data().join("postmaster.pid"))?;

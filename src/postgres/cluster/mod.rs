@@ -133,8 +133,8 @@ const NO_SHARED_MEMORY: &str = "cannot use shared memory: the usual causes are h
 /// Time limit of initdb, which writes 40 MB; the slowest disk needs less.
 const INITDB_LIMIT: Duration = Duration::from_secs(300);
 
-/// Where PostgreSQL keeps the memory that processes share after its start: in /dev/shm, or where that cannot be used, in
-/// files of the data directory.
+/// The value of `dynamic_shared_memory_type`: `posix` keeps the memory in /dev/shm; where that cannot be used, `mmap`
+/// keeps it in files of the data directory.
 fn shared_memory_type() -> &'static str {
     if disk::has_shared_memory() { "posix" } else { "mmap" }
 }
@@ -161,7 +161,7 @@ fn initdb_arguments(staging: &Path, password_file: &Path) -> Vec<OsString> {
         "--no-instructions",
         "-c",
         super::NO_HUGE_PAGES,
-        // Cleanup happens below, after checking whether the disk is full.
+        // The caller removes the folder, after the check whether the disk is full.
         "--no-clean",
         "-c",
     ];
@@ -186,7 +186,7 @@ fn initdb(
     staging: &Path,
 ) -> Result<(), ClusterError> {
     check_path(installation)?;
-    // initdb works in its staging folder, where the next attempt finds processes that survived a kill.
+    // The staging folder is initdb's working directory, by which the next attempt finds processes that survived a kill.
     let io = |source| ClusterError::Io { path: staging.to_owned(), source };
     files::create_private_dir(staging).map_err(io)?;
     let password_file = files::temporary_neighbour(staging);
@@ -208,7 +208,7 @@ fn initdb(
         return Ok(());
     }
     let stderr = String::from_utf8_lossy(&output.stderr);
-    // initdb reports that it keeps the folder, which is removed here.
+    // Leaves out the line that the folder is kept (`--no-clean`), because the caller removes it.
     let lines = stderr.trim().lines().filter(|line| !line.contains("not removed at user's request"));
     let message = command::failure(&lines.collect::<Vec<_>>().join("\n"), output.status);
     let message = match output.status.signal() {

@@ -29,7 +29,7 @@ pub enum PrivateError {
     NotReady(PgError),
 }
 
-/// Time limit for the server to become ready. It restarts while the server reports recovery.
+/// Time limit for the server to become ready, counted from its last report that it is recovering.
 const READY_LIMIT: Duration = Duration::from_secs(120);
 
 pub struct PrivateServer {
@@ -92,7 +92,7 @@ impl PrivateServer {
             };
             let is_final = !may_be_starting && !is_temporary;
             if matches!(error, PgError::Recovering) {
-                // Recovery takes its time; stopping it would only start it over.
+                // Recovery may take any time, and a stopped recovery starts from its beginning.
                 deadline = tokio::time::Instant::now() + READY_LIMIT;
             }
             if is_final || tokio::time::Instant::now() >= deadline {

@@ -36,7 +36,7 @@ impl Claim {
 
     /// SQL that records the claim, safe in a script.
     pub fn statement(&self) -> String {
-        // JSON with an escaped dollar sign, which would end the dollar quotes around it.
+        // Escapes dollar signs in the JSON, because they could end the dollar-quoted string around it.
         instance_fact::statement(NAME, &serde_json::to_string(self).unwrap_or_default().replace('$', "\\u0024"))
     }
 }
@@ -48,7 +48,8 @@ pub async fn read(client: &Client) -> Result<Option<Claim>, PgError> {
     Ok(value.map(|value| serde_json::from_slice(&value).unwrap_or_else(|_| unknown())))
 }
 
-/// Reads the claim where the table may belong to another role: then the database counts as claimed.
+/// Reads the claim. If this role may not read the table, which then belongs to another role, the database counts as
+/// claimed.
 pub(crate) async fn read_if_allowed(client: &Client) -> Result<Option<Claim>, PgError> {
     let query = "SELECT has_table_privilege('public.instance_fact', 'SELECT')";
     match client.query_one(query, &[]).await?.get(0) {

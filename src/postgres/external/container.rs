@@ -54,11 +54,11 @@ const LABEL: &str = "leoflow.home";
 const DATA: &str = "/var/lib/postgresql";
 /// Time limit of a command of the runtime.
 const LIMIT: Duration = Duration::from_secs(60);
-/// The same for creating the container, which may have to download the image.
+/// Time limit for creating the container, which may have to download the image.
 const CREATE_LIMIT: Duration = Duration::from_secs(900);
 /// Time for the shutdown checkpoint, in seconds; then the container is killed.
 pub(crate) const STOP_SECONDS: u32 = 15;
-/// Settings of the managed server that are not specific to it.
+/// The settings of the managed server that apply to a container, too.
 const SETTINGS: &[&str] = &[
     "max_connections=60",
     "shared_buffers=64MB",
@@ -240,7 +240,7 @@ impl Container {
     }
 }
 
-/// Picks a port below the ephemeral range, whose ports could be taken when the container starts.
+/// Picks a free port below the ephemeral range: a port of that range may be in use when the container starts again.
 fn free_port() -> io::Result<u16> {
     let mut last_error = io::Error::from(io::ErrorKind::AddrInUse);
     for _ in 0..50 {

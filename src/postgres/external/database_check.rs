@@ -25,9 +25,9 @@ pub struct DatabaseInfo {
     pub may_create_databases: bool,
     /// The lower of the connection limits of role and database; -1 is none.
     pub connection_limit: i32,
-    /// Relations in the schema that Leoflow uses.
+    /// Names of the relations in the schema `public`, without those of extensions.
     pub relations: Vec<String>,
-    /// True if it contains tables of Leoflow.
+    /// True if the database contains tables of Leoflow.
     pub is_leoflows: bool,
     pub claim: Option<Claim>,
 }
@@ -35,8 +35,8 @@ pub struct DatabaseInfo {
 /// A requirement that the database does not meet.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnmetRequirement {
-    #[error("it is PostgreSQL {info}, this release requires {MAJOR}")]
-    OtherMajor { info: String },
+    #[error("it is PostgreSQL {version}, this release requires {MAJOR}")]
+    OtherMajor { version: String },
     #[error("it is read-only")]
     ReadOnly,
     #[error("its encoding is {0}, not UTF8")]
@@ -59,8 +59,8 @@ pub enum UnmetRequirement {
 
 /// Maximum number of connections of the server's pool, scheduler, agent, a backup and psql.
 const CONNECTIONS: i32 = 20;
-/// Maximum number of existing tables named in the message.
-const NAMED: usize = 3;
+/// Maximum number of existing relations named in the message.
+const MAX_NAMED: usize = 3;
 
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseCheckError {
@@ -68,8 +68,8 @@ pub enum DatabaseCheckError {
     Unreachable(String),
     #[error(transparent)]
     Postgres(#[from] PgError),
-    #[error("cannot use the datastore {url}: {}", lacks.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
-    Unsuitable { url: String, lacks: Vec<UnmetRequirement>, remedies: Vec<String> },
+    #[error("cannot use the datastore {url}: {}", unmet.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Unsuitable { url: String, unmet: Vec<UnmetRequirement>, remedies: Vec<String> },
 }
 
 /// Connects and reads the properties. Changes nothing.
@@ -143,11 +143,11 @@ pub async fn are_the_same(first: &ExternalUrl, other: &ExternalUrl) -> Result<bo
 }
 
 /// Lists the requirements that the database does not meet for the home `home_id`, or for a new home if that is `None`.
-pub fn lacks(info: &DatabaseInfo, url: &ExternalUrl, home_id: Option<&str>) -> Vec<UnmetRequirement> {
-    let mut lacks = Vec::new();
-    let mut add = |unmet| lacks.push(unmet);
+pub fn unmet_requirements(info: &DatabaseInfo, url: &ExternalUrl, home_id: Option<&str>) -> Vec<UnmetRequirement> {
+    let mut all_unmet = Vec::new();
+    let mut add = |unmet| all_unmet.push(unmet);
     if info.major != MAJOR {
-        add(UnmetRequirement::OtherMajor { info: info.version.clone() });
+        add(UnmetRequirement::OtherMajor { version: info.version.clone() });
     }
     if info.is_read_only {
         add(UnmetRequirement::ReadOnly);
@@ -174,31 +174,31 @@ pub fn lacks(info: &DatabaseInfo, url: &ExternalUrl, home_id: Option<&str>) -> V
         }
         None if info.is_leoflows => add(UnmetRequirement::Orphaned),
         None if !info.relations.is_empty() => {
-            let mut names = info.relations.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
-            if info.relations.len() > NAMED {
-                names.push_str(&format!(" and {} more", info.relations.len() - NAMED));
+            let mut names = info.relations.iter().take(MAX_NAMED).cloned().collect::<Vec<_>>().join(", ");
+            if info.relations.len() > MAX_NAMED {
+                names.push_str(&format!(" and {} more", info.relations.len() - MAX_NAMED));
             }
             add(UnmetRequirement::NotEmpty(names));
         }
         None => {}
     }
-    lacks
+    all_unmet
 }
 
 /// Reads the properties and fails if a requirement is not met.
 pub async fn require(url: &ExternalUrl, home_id: Option<&str>) -> Result<DatabaseInfo, DatabaseCheckError> {
     let info = read_info(url).await?;
-    let lacks = lacks(&info, url, home_id);
-    if lacks.is_empty() {
+    let all_unmet = unmet_requirements(&info, url, home_id);
+    if all_unmet.is_empty() {
         return Ok(info);
     }
     let mut remedies: Vec<String> = Vec::new();
-    for remedy in lacks.iter().map(|unmet| remedy(unmet, url)) {
+    for remedy in all_unmet.iter().map(|unmet| remedy(unmet, url)) {
         if !remedies.contains(&remedy) {
             remedies.push(remedy);
         }
     }
-    Err(DatabaseCheckError::Unsuitable { url: url.to_string(), lacks, remedies })
+    Err(DatabaseCheckError::Unsuitable { url: url.to_string(), unmet: all_unmet, remedies })
 }
 
 /// How to meet a requirement, as SQL where possible.
@@ -229,11 +229,11 @@ fn remedy(unmet: &UnmetRequirement, url: &ExternalUrl) -> String {
 }
 
 /// Options of CREATE DATABASE that Leoflow requires.
-pub const LIKE_OURS: &str =
+pub const DATABASE_OPTIONS: &str =
     "TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' LOCALE 'C'";
 
 fn create_database(database: &str, role: &str) -> String {
-    format!("CREATE DATABASE {} OWNER {} {LIKE_OURS};", quoted(database), quoted(role))
+    format!("CREATE DATABASE {} OWNER {} {DATABASE_OPTIONS};", quoted(database), quoted(role))
 }
 
 fn new_database(url: &ExternalUrl) -> String {
@@ -268,13 +268,13 @@ mod tests {
         }
     }
 
-    fn lacks_of(info: &DatabaseInfo, home_id: Option<&str>) -> Vec<UnmetRequirement> {
-        lacks(info, &ExternalUrl::parse("postgres://ada@h/Data").unwrap(), home_id)
+    fn unmet_for(info: &DatabaseInfo, home_id: Option<&str>) -> Vec<UnmetRequirement> {
+        unmet_requirements(info, &ExternalUrl::parse("postgres://ada@h/Data").unwrap(), home_id)
     }
 
     #[test]
     fn unmet_requirements_come_with_sql() {
-        assert_eq!(lacks_of(&good(), None), []);
+        assert_eq!(unmet_for(&good(), None), []);
         let bad = DatabaseInfo {
             major: 15,
             version: "15.4".into(),
@@ -286,13 +286,13 @@ mod tests {
             relations: ["a", "b", "c", "d"].map(String::from).to_vec(),
             ..good()
         };
-        let lacks = lacks_of(&bad, None);
-        assert_eq!(lacks.len(), 7, "{lacks:?}");
-        assert_eq!(lacks[6].to_string(), "it is not empty, it contains a, b, c and 1 more");
+        let unmet = unmet_for(&bad, None);
+        assert_eq!(unmet.len(), 7, "{unmet:?}");
+        assert_eq!(unmet[6].to_string(), "it is not empty, it contains a, b, c and 1 more");
         let url = ExternalUrl::parse("postgres://ada@h/Data").unwrap();
-        assert_eq!(remedy(&lacks[4], &url), "in that database: GRANT CREATE, USAGE ON SCHEMA public TO ada;");
-        assert!(remedy(&lacks[5], &url).contains("ALTER DATABASE \"Data\" CONNECTION LIMIT -1"));
-        assert!(remedy(&lacks[6], &url).contains("CREATE DATABASE leoflow OWNER ada"));
+        assert_eq!(remedy(&unmet[4], &url), "in that database: GRANT CREATE, USAGE ON SCHEMA public TO ada;");
+        assert!(remedy(&unmet[5], &url).contains("ALTER DATABASE \"Data\" CONNECTION LIMIT -1"));
+        assert!(remedy(&unmet[6], &url).contains("CREATE DATABASE leoflow OWNER ada"));
     }
 
     #[test]
@@ -301,13 +301,13 @@ mod tests {
             Claim { home_id: "1".into(), host: "h".into(), path: "/p".into(), since: "then".into(), moved_to: None };
         let taken =
             DatabaseInfo { is_leoflows: true, relations: vec!["dag".into()], claim: Some(claim.clone()), ..good() };
-        assert_eq!(lacks_of(&taken, Some("1")), []);
-        assert!(matches!(lacks_of(&taken, Some("2"))[..], [UnmetRequirement::InUse { .. }]));
-        assert!(matches!(lacks_of(&taken, None)[..], [UnmetRequirement::InUse { .. }]));
+        assert_eq!(unmet_for(&taken, Some("1")), []);
+        assert!(matches!(unmet_for(&taken, Some("2"))[..], [UnmetRequirement::InUse { .. }]));
+        assert!(matches!(unmet_for(&taken, None)[..], [UnmetRequirement::InUse { .. }]));
         let moved = DatabaseInfo { claim: Some(Claim { moved_to: Some("x".into()), ..claim }), ..taken.clone() };
-        assert!(matches!(lacks_of(&moved, None)[..], [UnmetRequirement::MovedAway { .. }]));
+        assert!(matches!(unmet_for(&moved, None)[..], [UnmetRequirement::MovedAway { .. }]));
         assert!(matches!(
-            lacks_of(&DatabaseInfo { claim: None, ..taken }, Some("1"))[..],
+            unmet_for(&DatabaseInfo { claim: None, ..taken }, Some("1"))[..],
             [UnmetRequirement::Orphaned]
         ));
     }

@@ -44,7 +44,7 @@ const CANCEL_REQUEST: u32 = 80_877_102;
 /// Size limit of a startup message, the same as PostgreSQL's, in bytes.
 const MAX_STARTUP_MESSAGE: usize = 10_000;
 
-/// Relays until a stop signal arrives; connections end with it.
+/// Relays until a stop signal arrives, which ends all connections.
 pub async fn run(home: &Home) -> Result<(), RelayError> {
     let container = location::recorded(home)?.and_then(|recorded| recorded.container);
     let url = match &container {
@@ -96,7 +96,7 @@ impl<'a> Attached<'a> {
     /// Starts the container. Its output goes to this process's output.
     fn start(container: &'a Container) -> io::Result<Self> {
         let mut command = container.start_attached();
-        // Ctrl-C is for us: the container is stopped in `drop`.
+        // Ctrl-C must not reach this program: `drop` stops the container.
         command::in_own_session(command.stdin(Stdio::null()));
         Ok(Self { container, program: command.spawn()? })
     }
@@ -112,7 +112,7 @@ impl Drop for Attached<'_> {
         if let Err(error) = self.container.stop() {
             warn!("cannot stop the container: {error}");
         }
-        // It ends with the container; if not, it is of no use.
+        // The program exits with the container; it is killed in case the container could not be stopped.
         let _ = self.program.kill();
         let _ = self.program.wait();
     }
@@ -174,7 +174,7 @@ impl Upstream {
                     client.write_all(&answer).await?;
                     copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER, BUFFER).await
                 };
-                // Either end may disconnect at any time; closing both tells the other.
+                // Either end may disconnect at any time; then both streams are dropped, which closes the other end.
                 drop(relayed.await);
             }
             // The client may have disconnected.
@@ -189,7 +189,7 @@ impl Upstream {
             .map_err(|reason| format!("cannot reach the datastore at {}: {reason}", self.url.address))
     }
 
-    /// Connects; without TLS only to a server that proves knowledge of the password.
+    /// Connects; if the URL requires SCRAM, only to a server that proves knowledge of the password.
     async fn connect(&self) -> Result<Box<dyn Stream>, String> {
         let stream = self.open().await?;
         Ok(if self.url.requires_scram() { Box::new(ScramOnly::new(stream)) } else { stream })

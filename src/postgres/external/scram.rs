@@ -44,7 +44,7 @@ impl Exchange {
     }
 
     /// Checks bytes that the server sent.
-    fn take(&mut self, mut bytes: &[u8]) -> Result<(), NotScram> {
+    fn check(&mut self, mut bytes: &[u8]) -> Result<(), NotScram> {
         while !self.is_done() && !bytes.is_empty() {
             if self.remaining > 0 {
                 let passed = self.remaining.min(bytes.len());
@@ -109,7 +109,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for ScramOnly<S> {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
         if !self.exchange.is_done()
-            && let Err(refused) = self.exchange.take(&buffer.filled()[before..])
+            && let Err(refused) = self.exchange.check(&buffer.filled()[before..])
         {
             buffer.set_filled(before);
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::PermissionDenied, refused)));
@@ -167,9 +167,9 @@ mod tests {
             (b"HTTP/1.1 400 Bad Request\r\n".to_vec(), false),
             (vec![b'R', 0, 0, 0, 0, 0, 0, 0, 10], false),
         ] {
-            assert_eq!(Exchange::default().take(&bytes).is_ok(), passes, "{bytes:?}");
+            assert_eq!(Exchange::default().check(&bytes).is_ok(), passes, "{bytes:?}");
             let mut exchange = Exchange::default();
-            let one_by_one = bytes.iter().try_for_each(|byte| exchange.take(&[*byte]));
+            let one_by_one = bytes.iter().try_for_each(|byte| exchange.check(&[*byte]));
             assert_eq!(one_by_one.is_ok(), passes, "byte by byte: {bytes:?}");
         }
     }

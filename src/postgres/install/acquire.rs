@@ -1,5 +1,5 @@
-//! Finds PostgreSQL's files. Sources are tried in order; the reason of each failure is kept, so that one message can
-//! list them all.
+//! Gets PostgreSQL's files and installs them. Sources are tried in order; the reason of each failure is kept, so that
+//! one message can list them all.
 
 use super::{Installation, Requirement, Staging};
 use super::{download, system, version};
@@ -50,7 +50,7 @@ pub struct Sources {
     pub sha256: Option<String>,
     /// The folder of the running binary.
     pub binary_folder: Option<PathBuf>,
-    /// What other instances have installed.
+    /// Installations of the user's other instances.
     pub instances: Vec<Installation>,
     pub search_path: Vec<PathBuf>,
 }
@@ -70,7 +70,7 @@ fn list(attempts: &[(Source, String)]) -> String {
 }
 
 impl Sources {
-    /// Reads the sources from the environment variables; a home finds more in other instances.
+    /// Reads the sources from the environment variables, and finds the installations of the user's other instances.
     pub fn for_home(home: &Home) -> Self {
         Self {
             instances: shared::other_homes(home).iter().filter_map(shareable).collect(),
@@ -116,13 +116,13 @@ impl Sources {
     }
 }
 
-/// The installation of another home, if it is a tree of its own and not the system's.
+/// The installation of another home, if it is in that home and not the system's.
 fn shareable(other: &Home) -> Option<Installation> {
     install::installed(other).filter(|installation| installation.bin.starts_with(other.postgres_installs()))
 }
 
 /// Copies the installation of another instance to `tree`.
-fn take(installation: &Installation, tree: &Path) -> Result<(), String> {
+fn copy_installation(installation: &Installation, tree: &Path) -> Result<(), String> {
     let is_root = |folder: &&Path| folder.join(install::STAMP).is_file();
     let root = installation.bin.ancestors().find(is_root).ok_or("it was removed meanwhile")?;
     shared::link_tree(root, tree).map_err(|error| error.to_string())
@@ -215,7 +215,7 @@ async fn install_from(
         }
         Source::Instance(other) => {
             sha256.clone_from(&other.sha256);
-            take(other, &tree)?;
+            copy_installation(other, &tree)?;
         }
         Source::Download(base) => {
             let expected = download::expected_sha256(sources.sha256.as_deref())?;
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn other_instances_come_before_the_network_unless_they_are_behind() {
+    fn current_instances_come_before_the_network() {
         let installed = |version: &str| Installation {
             version: version.to_owned(),
             bin: "/other/bin".into(),

@@ -17,7 +17,7 @@ use std::time::Duration;
 pub const DEFAULT_BASE: &str = "https://github.com/theseus-rs/postgresql-binaries/releases/download";
 /// Size limit of the archive, in bytes; a compressed server has 10 to 40 MB.
 const MAX_BYTES: u64 = 512 * 1024 * 1024;
-/// Time limit of a download that never stalls completely.
+/// Time limit of the whole download; one that stalls completely fails earlier.
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(20 * 60);
 
 /// Bytes so far and in total, shared between the download and its progress display.
@@ -82,7 +82,7 @@ pub async fn fetch(base: &str, sha256: &str, staging: &Path, reporter: &dyn Repo
     }
 }
 
-/// The library's defaults. They come with two new folders in the temporary folder, which are removed.
+/// Returns the library's defaults. Removes the two folders that the library then creates in the temporary folder.
 fn default_settings() -> postgresql_embedded::Settings {
     let settings = postgresql_embedded::Settings::new();
     for folder in [Some(settings.data_dir.as_path()), settings.password_file.parent()].into_iter().flatten() {
@@ -155,7 +155,7 @@ impl Mirror {
     }
 }
 
-/// theseus names glibc and musl builds as Rust does, independent of our own target.
+/// The target in the file names of theseus-rs: a target triple as in Rust.
 fn theseus_target() -> String {
     let libc = if cfg!(target_env = "musl") { "musl" } else { "gnu" };
     match std::env::consts::OS {

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use tools::{complete, postgres_version, try_clients};
+use tools::{check_complete, postgres_version, try_clients};
 
 /// PostgreSQL's programs, ready to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +60,7 @@ pub fn installed(home: &Home) -> Option<Installation> {
     let mut installations: Vec<(Installation, String)> = std::fs::read_dir(home.postgres_installs())
         .ok()?
         .flatten()
-        // Names with a leading dot are being installed or removed.
+        // Names with a leading dot are staging folders and the lock file.
         .filter(|entry| !entry.file_name().to_string_lossy().starts_with('.'))
         .filter_map(|entry| read_stamp(&entry.path()))
         .collect();
@@ -75,7 +75,7 @@ pub fn why_incomplete(home: &Home) -> Option<String> {
         let stamp: Stamp = serde_json::from_str(&text).ok()?;
         let bin = entry.path().join(&stamp.bin);
         match bin.join("postgres").is_file() {
-            true => complete(&bin).err(),
+            true => check_complete(&bin).err(),
             false => Some(format!("{} is missing", bin.join("postgres").display())),
         }
     })
@@ -87,8 +87,8 @@ fn read_stamp(folder: &Path) -> Option<(Installation, String)> {
     let stamp: Stamp = serde_json::from_str(&text).ok()?;
     // `join` with an absolute path is that path.
     let bin = folder.join(&stamp.bin);
-    let is_ours = version::numbers(&stamp.version).first() == Some(&MAJOR);
-    let is_usable = is_ours && bin.join("postgres").is_file() && complete(&bin).is_ok();
+    let is_supported = version::numbers(&stamp.version).first() == Some(&MAJOR);
+    let is_usable = is_supported && bin.join("postgres").is_file() && check_complete(&bin).is_ok();
     let Stamp { version, source, sha256, installed_at, .. } = stamp;
     is_usable.then_some((Installation { version, bin, source, sha256 }, installed_at))
 }
@@ -130,7 +130,7 @@ impl Requirement {
 /// A folder next to the final one, to unpack into. Dropping it removes it.
 pub struct Staging {
     folder: PathBuf,
-    /// Two commands may install at the same time: one next to a running instance does not hold the home's lock.
+    /// Excludes another command that installs: next to a running instance, a command does not hold the home's lock.
     _lock: FileLock,
 }
 
@@ -231,7 +231,7 @@ pub(super) fn examine(bin: &Path, requirement: &Requirement) -> Result<String, S
         return Err(format!("it is PostgreSQL {version}; this release runs {MAJOR}"));
     }
     requirement.check(&version)?;
-    complete(bin)?;
+    check_complete(bin)?;
     Ok(version)
 }
 

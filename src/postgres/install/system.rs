@@ -1,6 +1,6 @@
 //! Finds a PostgreSQL installed on the machine.
 
-use super::tools::{complete, postgres_version};
+use super::tools::{check_complete, postgres_version};
 use crate::MAJOR;
 use std::path::{Path, PathBuf};
 
@@ -45,5 +45,5 @@ fn check(bin: &Path) -> Result<String, String> {
     if major != MAJOR {
         return Err(format!("{} is version {version}, not {MAJOR}", bin.display()));
     }
-    complete(bin).map(|()| version)
+    check_complete(bin).map(|()| version)
 }

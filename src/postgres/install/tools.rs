@@ -46,14 +46,14 @@ pub(crate) fn unprivileged_command(program: &Path, identity: &Identity) -> Comma
 pub const NEEDED: &[&str] = &["initdb", "psql", "pg_dump", "pg_restore"];
 
 /// Checks that all programs are present; `Err` names the first missing one.
-pub fn complete(bin: &Path) -> Result<(), String> {
+pub fn check_complete(bin: &Path) -> Result<(), String> {
     match NEEDED.iter().find(|program| !bin.join(program).is_file()) {
         Some(missing) => Err(format!("{} contains no {missing}", bin.display())),
         None => Ok(()),
     }
 }
 
-/// Runs the programs that a first start does not run; `Err` is the first failure.
+/// Runs the programs that a first start does not run with `--version`; `Err` describes the first failure.
 pub(crate) fn try_clients(bin: &Path) -> Result<(), String> {
     NEEDED.iter().filter(|name| **name != "initdb").try_for_each(|name| version_output(&bin.join(name)).map(drop))
 }

@@ -237,7 +237,7 @@ async fn run_batch(
     leoflow_base::sys::checkpoint("data-migration.batch");
     transaction.commit().await?;
     leoflow_base::sys::checkpoint("data-migration.committed");
-    // The pause after the batch is as long as all that loaded the datastore.
+    // The caller pauses as long as the batch loaded the datastore, which includes the comparison of the invariants.
     let took = began_with_comparison.elapsed();
     Ok(if status == Status::Done { Batch::Done } else { Batch::Moved { rows, took } })
 }

@@ -20,7 +20,7 @@ pub struct Gates {
     pub kept: Vec<(String, Option<i64>)>,
     /// How long a contract migration waits after it was first seen.
     pub cleanup_after: Duration,
-    /// Why no deferred migration may run now, for example an uncommitted change of release.
+    /// Why no deferred migration may run now, for example because an operation is in progress.
     pub under_way: Option<String>,
 }
 
@@ -115,8 +115,8 @@ async fn closed_gates(
     gates: &Gates,
 ) -> Result<Vec<String>, SchemaError> {
     let mut closed = Vec::new();
-    if let Some(upgrade) = &gates.under_way {
-        closed.push(upgrade.clone());
+    if let Some(reason) = &gates.under_way {
+        closed.push(reason.clone());
     }
     if migration.phase != Phase::Contract {
         return Ok(closed);

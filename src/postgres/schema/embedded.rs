@@ -17,8 +17,7 @@ pub enum Phase {
     Data,
     /// Not needed by the new release at its start; runs after the upgrade is committed.
     Postdeploy,
-    /// Removes what no release in `versions/` uses any more, once its conditions (gates) are met; see
-    /// `commands/release/later_migrations.rs`.
+    /// Removes what no release in `versions/` uses any more, once its conditions (gates) are met; see `deferred.rs`.
     Contract,
 }
 

@@ -30,7 +30,7 @@ use crate::invariants::Difference;
 /// Why the schema was not changed.
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
-    /// This text is fixed by the design: users search for it.
+    /// This text must not change, because users search for it.
     #[error(
         "database is at schema version {database} but this binary only knows up to {binary};\n\
          an older `leoflow` is being run against a newer database.\n\

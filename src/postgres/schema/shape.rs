@@ -1,6 +1,6 @@
 //! The shape (the expected definition) of our tables, line by line, for each schema version. A backup compares the
-//! database with it, so that it never writes what a restore would refuse. A test compares the files with what the
-//! migrations create.
+//! database with it, so that no backup contains tables that a restore would refuse. A test compares the files with what
+//! the migrations create.
 
 use super::{SchemaError, known, ledger, waiting};
 use std::collections::BTreeSet;

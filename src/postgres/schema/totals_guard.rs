@@ -8,9 +8,9 @@ use leoflow_base::config::Invariant;
 use std::time::{Duration, Instant};
 use tokio_postgres::Transaction;
 
-/// A comparison up to this long is made around every batch.
+/// A comparison that takes at most this long is made around every batch.
 const CHEAP: Duration = Duration::from_millis(200);
-/// A longer one is made around the first batch, and again once this many times its duration has passed.
+/// A longer comparison is made around the first batch, and again once this many times its duration has passed.
 const INTERVAL: u32 = 10;
 /// Time limit of all invariants together, because a batch locks its rows meanwhile.
 const TIME_LIMIT: Duration = Duration::from_secs(1);

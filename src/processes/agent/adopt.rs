@@ -9,7 +9,7 @@ use std::io;
 pub struct Evidence {
     /// From `process.json`: whether a keeper took the try, and whether that keeper is alive.
     pub keeper: KeeperState,
-    /// True with `outcome.json`, or with `result.json` of a task whose keeper is gone.
+    /// True if `outcome.json` or `result.json` exists.
     pub has_ended: bool,
     pub boot: Boot,
 }
@@ -23,6 +23,7 @@ pub enum Boot {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeeperState {
+    /// No keeper took the try.
     Never,
     Alive,
     Gone,
@@ -30,20 +31,20 @@ pub enum KeeperState {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Adoption {
-    /// It runs: watch it as if this agent had started it.
+    /// The try runs: watch its keeper as if this agent had started it.
     Watch,
-    /// It ended unwatched: record its outcome.
+    /// The try ended while no agent watched: record its outcome.
     Record,
-    /// It was claimed and no keeper took it: no user code has run. If a keeper is still starting, one of the two takes
-    /// the try and the other exits.
+    /// The try was claimed and no keeper took it, so no user code has run: start a keeper. If another keeper is still
+    /// starting, one of the two takes the try and the other exits.
     Start,
-    /// It began and is gone without a result: the try has failed.
+    /// The try began and is gone without a result: it has failed.
     Lost,
 }
 
 pub fn decide(evidence: Evidence) -> Adoption {
     match evidence {
-        // Even with an outcome: its keeper is about to exit.
+        // Also if there is an outcome, since the keeper is then about to exit.
         Evidence { keeper: KeeperState::Alive, .. } => Adoption::Watch,
         Evidence { has_ended: true, .. } => Adoption::Record,
         Evidence { keeper: KeeperState::Never, boot: Boot::Current, .. } => Adoption::Start,
@@ -52,7 +53,7 @@ pub fn decide(evidence: Evidence) -> Adoption {
     }
 }
 
-/// Reads the evidence about a try, and its keeper. An error says nothing about the try: the caller retries later.
+/// Reads the evidence about a try, and its keeper. An error proves nothing about the try, so the caller retries later.
 pub fn inspect(folder: &TaskFolder, boot: Boot) -> io::Result<(Evidence, Option<ProcessId>)> {
     let process = folder.keeper()?;
     let keeper = match &process {

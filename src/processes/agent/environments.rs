@@ -1,4 +1,4 @@
-//! Environments that tries run in. The server builds them; a try whose environment is missing waits until it is built.
+//! Environments that tries run in. The server builds them; a try waits until its environment is built.
 
 use hyper::Method;
 use leoflow_base::home::Home;
@@ -30,7 +30,7 @@ pub struct Environments {
 /// The server's answer to a request for an environment.
 #[derive(Deserialize)]
 struct Answer {
-    /// Why it cannot be built, for people.
+    /// Why the environment cannot be built, as a text for users.
     problem: Option<String>,
 }
 
@@ -52,7 +52,7 @@ impl Environments {
         Some(interpreter)
     }
 
-    /// Has the server build the environment; `next` returns the try afterwards.
+    /// Requests the environment from the server; `next` returns the try once it is built or cannot be built.
     pub fn wait_for(&mut self, claimed: &Claimed, hash: String) {
         let home = self.home.clone();
         self.enqueue(claimed, async move {
@@ -65,10 +65,10 @@ impl Environments {
         });
     }
 
-    /// Makes the try wait for a warm Python where a start takes seconds, as with Airflow's own SDK; `next` returns the
-    /// try afterwards. Returns `false` when the try can begin now.
+    /// Makes the try wait for a warm Python if a cold start takes seconds, as with Airflow's own SDK; `next` then
+    /// returns the try. Returns `false` when the try can begin now.
     pub fn wait_for_warm(&mut self, claimed: &Claimed, warm: &mut Warm, interpreter: &Interpreter) -> bool {
-        // At most once: if the warm Python is gone again by then, the try starts cold.
+        // A try waits only once: if the warm Python has exited by then, the try starts cold.
         if claimed.has_waited {
             return false;
         }
@@ -81,8 +81,8 @@ impl Environments {
         true
     }
 
-    /// Returns the environment with this hash, or the plain one without a hash. A missing one is requested from the
-    /// server: the caller asks again later.
+    /// Returns the Python of the environment with this hash, or the plain one without a hash. If the environment is
+    /// missing, requests it from the server and returns `None`: the caller calls again later.
     pub fn find_or_request(&mut self, plain: &Rc<Interpreter>, hash: Option<&str>) -> Option<Rc<Interpreter>> {
         let Some(hash) = hash else { return Some(plain.clone()) };
         let interpreter = self.find(plain, hash);
@@ -114,8 +114,8 @@ impl Environments {
         self.waiting.contains_key(key)
     }
 
-    /// Counts the slots that waiting tries take: one that waits for a warm Python begins in a moment; those that wait
-    /// for an environment take none, unless there are more of them than slots.
+    /// Number of slots that waiting tries take. A try that waits for a warm Python takes one, because it starts soon.
+    /// Tries that wait for an environment take none, except those beyond `tries::SLOTS`.
     pub fn slots_taken(&self) -> usize {
         let starting_soon = self.waiting.values().filter(|claimed| claimed.has_waited).count();
         starting_soon + (self.waiting.len() - starting_soon).saturating_sub(tries::SLOTS)

@@ -1,5 +1,5 @@
 //! Finishes tries whose keepers are gone: reads their folders, records the outcomes in the datastore and removes the
-//! folders. A failed read says nothing about the task: it is repeated until it succeeds.
+//! folders. A failed read proves nothing about the task, so the agent repeats it until it succeeds.
 
 use super::adopt::Boot;
 use super::folder::TaskFolder;
@@ -23,7 +23,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-/// Pause before a folder that could not be read is read again.
+/// Pause before the agent reads a folder again that it could not read.
 const REREAD_PAUSE: Duration = Duration::from_secs(1);
 
 /// A try whose keeper has ended.
@@ -33,14 +33,14 @@ pub(super) struct EndedTry {
     interpreter: Option<Rc<Interpreter>>,
     /// `None` if no keeper took the try.
     keeper: Option<ProcessId>,
-    /// The boot that its files are from. After a crash of the machine, older files may miss the last writes.
+    /// The boot in which the try's files were written. After a crash of the machine, their last writes may be missing.
     boot: Boot,
 }
 
-/// How a try ended, by its folder.
-enum Fate {
+/// How a try ended, according to its folder.
+enum TryEnd {
     Ended(Box<Ended>),
-    /// No keeper took it, or a transient error kept its task from starting. No user code has run.
+    /// No keeper took the try, or a transient error prevented its task from starting. No user code has run.
     NotBegun(String),
 }
 
@@ -51,8 +51,9 @@ impl EndedTry {
 }
 
 impl Agent {
-    /// Handles the end of a try's keeper. The try has ended too, unless another keeper has it.
-    pub(super) fn on_keeper_end(&mut self, key: TryKey, running: Running) -> Option<EndedTry> {
+    /// Handles the end of a try's keeper. Returns the try if it has ended too; `None` if another keeper has the try, or
+    /// if the folder must be read again.
+    pub(super) fn after_keeper_exit(&mut self, key: TryKey, running: Running) -> Option<EndedTry> {
         let Running { folder, keeper, interpreter, .. } = running;
         // Reaps the keeper if it is our child; otherwise its own parent does.
         reaper::ended_child(keeper.pid);
@@ -72,21 +73,22 @@ impl Agent {
         }
     }
 
-    /// Records how tries ended whose keepers are gone, and removes their folders. Returns whether one is deferred.
+    /// Records how tries ended whose keepers are gone, and removes their folders. Returns true if one has deferred
+    /// itself.
     pub(super) async fn record(&mut self, client: &ClientWrapper, finished: Vec<EndedTry>) -> Result<bool, StoreError> {
         let mut ended = Vec::with_capacity(finished.len());
         for ended_try in finished {
-            match self.fate(&ended_try).await {
-                Ok(Fate::Ended(outcome)) => ended.push((*outcome, ended_try.folder)),
-                Ok(Fate::NotBegun(reason)) => self.requeue_try(client, &ended_try.key, reason).await?,
+            match self.read_try_end(&ended_try).await {
+                Ok(TryEnd::Ended(outcome)) => ended.push((*outcome, ended_try.folder)),
+                Ok(TryEnd::NotBegun(reason)) => self.requeue_try(client, &ended_try.key, reason).await?,
                 Err(error) => self.retry_read(ended_try, &error),
             }
         }
-        // One statement each, concurrently: a single transaction would take its row locks in another order than a
-        // clear.
+        // Concurrent single statements: one transaction for all outcomes would lock the rows in another order than a
+        // clear, and could deadlock.
         let written = join_all(ended.iter().map(|(outcome, _)| tries::record(client, outcome))).await;
         for ((outcome, _), written) in ended.iter().zip(written) {
-            // A value that the database refuses is its task's fault; every other error is retried.
+            // If the database refuses a value, the task has failed; every other error is retried.
             match written {
                 Err(StoreError::Invalid(reason)) => {
                     let reason = format!("the task's result cannot be stored: {reason}");
@@ -99,18 +101,18 @@ impl Agent {
         Ok(ended.iter().any(|(outcome, _)| outcome.deferral.is_some()))
     }
 
-    /// Reads from its folder how a try ended; ends the processes that a killed keeper left.
-    async fn fate(&mut self, ended_try: &EndedTry) -> io::Result<Fate> {
+    /// Reads from the try's folder how the try ended; ends the processes that a killed keeper left.
+    async fn read_try_end(&mut self, ended_try: &EndedTry) -> io::Result<TryEnd> {
         let EndedTry { key, folder, interpreter, boot, .. } = ended_try;
         let outcome = folder.outcome()?;
         let result = folder.result()?;
         if let Some(outcome) = outcome.as_ref().filter(|outcome| outcome.transient && result.is_none()) {
-            return Ok(Fate::NotBegun(outcome.problem.clone().unwrap_or_default()));
+            return Ok(TryEnd::NotBegun(outcome.problem.clone().unwrap_or_default()));
         }
         let keeper_log = if outcome.is_none() { folder.keeper_log() } else { String::new() };
         if outcome.is_none() {
             if *boot == Boot::Current && result.is_none() && folder.keeper()?.is_none() && folder.spec()?.is_some() {
-                return Ok(Fate::NotBegun(format!("failed to start the task: {keeper_log}")));
+                return Ok(TryEnd::NotBegun(format!("failed to start the task: {keeper_log}")));
             }
             let task_folder = folder.clone();
             if let Err(error) = blocking::run(move || end_orphans(&task_folder)).await {
@@ -124,7 +126,7 @@ impl Agent {
         }
         let ended = try_outcome::evaluate(key.clone(), outcome.as_ref(), result, &keeper_log, Timestamp::now());
         debug!("{}: {}", ended.key, ended.state.as_str());
-        Ok(Fate::Ended(Box::new(ended)))
+        Ok(TryEnd::Ended(Box::new(ended)))
     }
 
     /// Requeues a try that has not begun.
@@ -135,7 +137,7 @@ impl Agent {
         reason: String,
     ) -> Result<(), StoreError> {
         if !tries::requeue(client, key).await? {
-            // It was cleared or ended in the meantime.
+            // The try was cleared or ended in the meantime.
             return self.fail(client, key, reason).await;
         }
         TaskFolder::of(&self.context.home, key).discard();
@@ -150,7 +152,7 @@ impl Agent {
         self.start_backoff.note_unread(reason, Instant::now());
         match keeper {
             Some(keeper) => self.watch_after(REREAD_PAUSE, key, folder, keeper, interpreter),
-            // The next take-over finds it in the datastore.
+            // The next take-over finds the try in the datastore.
             None => self.needs_take_over = true,
         }
     }

@@ -1,11 +1,12 @@
-//! The folder of one try, `run/tasks/<id>/`: through it the agent, the keeper and the task exchange what must outlive
-//! each of them.
+//! The folder of one try, `run/tasks/<id>/`. The agent, the keeper and the task exchange files in it, which outlive
+//! each of the three processes.
 //!
-//! `spec.json` (agent): what to run. `began` (task): its own code has begun. `process.json` (keeper): who keeps the
-//! try. Only the first keeper can link it, so a try runs once no matter how many keepers start. `child.json` (keeper):
-//! the task's own process. `result.json` (task): its result, complete or missing. `outcome.json` (keeper): how the
-//! task's process ended. Keeper and task each write a reserve of `RESERVE` bytes when they begin and overwrite it with
-//! their report, so that a disk that is full when the task ends loses neither.
+//! `spec.json`: the agent's description of what to run. `began`: the task's own code has begun. `process.json`: the
+//! keeper of the try. Only the first keeper can link this file, so a try runs once no matter how many keepers start.
+//! `child.json`: the task's process, written by the keeper. `result.json`: the task's result, complete or missing.
+//! `outcome.json`: how the task's process ended, written by the keeper. Keeper and task each write a reserve of
+//! `RESERVE` bytes when they begin and overwrite it with their report, so that no report is lost if the disk is full by
+//! then.
 
 use super::task_files::{Outcome, Spec, TaskResult};
 use leoflow_base::home::Home;
@@ -30,7 +31,7 @@ const OUTCOME_RESERVE: &str = "outcome.reserve";
 /// Bytes at the end of a keeper's own log that are read for an error message.
 const KEEPER_LOG_BYTES: usize = 2048;
 
-/// Read limit for any of the files, bytes; the writers of results enforce lower ones.
+/// Read limit for each file, in bytes; the writers of results enforce lower limits.
 const LARGEST_FILE: u64 = 256 * 1024 * 1024;
 
 impl TaskFolder {
@@ -66,8 +67,8 @@ impl TaskFolder {
         &self.0
     }
 
-    /// The mark of this try: an id that all its processes carry in their environment (`TASK_MARK`), by which they are
-    /// found in /proc even after they have left the task's process group.
+    /// The mark of this try: an id in the environment of all its processes (`TASK_MARK`). By this mark, the processes
+    /// are found in /proc even after they have left the task's process group.
     pub fn mark(&self) -> String {
         self.0.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
@@ -171,7 +172,7 @@ impl TaskFolder {
         files::remove_any(&self.0)
     }
 
-    /// Removes the folder and only logs a failure: the next take-over removes what is left.
+    /// Removes the folder. A failure is only logged: the next take-over removes the folder.
     pub fn discard(&self) {
         if let Err(error) = self.remove() {
             warn!("cannot remove {}: {error}", self.path().display());
@@ -186,8 +187,8 @@ impl TaskFolder {
         fs::rename(&partial, self.file(name))
     }
 
-    /// `Ok(None)` for a file that is missing, or that a power loss truncated. Every other error says nothing about the
-    /// file: the caller retries.
+    /// `Ok(None)` for a file that is missing, or that a power loss truncated. Every other error proves nothing about
+    /// the file, so the caller retries.
     fn read<T: DeserializeOwned>(&self, name: &str) -> io::Result<Option<T>> {
         let text = match files::read_text(&self.file(name), LARGEST_FILE) {
             Ok(text) => text,

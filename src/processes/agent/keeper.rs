@@ -1,6 +1,6 @@
-//! The keeper: a small process of our own per try. It starts the task, writes its log, ends it at its timeout or on
-//! request, and records how it ended. It has no async runtime and no connection to another process of Leoflow, so that
-//! a task goes on while those are replaced or fail.
+//! The keeper: a small process of Leoflow for each try. It starts the task, writes the task's log, ends the task at its
+//! timeout or on request, and records how the task ended. It has no async runtime and no connection to another process
+//! of Leoflow, so that the task continues while the other processes are replaced or fail.
 
 use super::folder::TaskFolder;
 use super::limits::{folder_check_interval, term_grace, timeout_grace};
@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 
 /// How long a task with a time limit may take to import its file and get its arguments, before its own code begins.
-/// Longer than it waits for a server that is down.
+/// Longer than a task waits for a server that is down.
 const IMPORT_LIMIT: Duration = Duration::from_secs(900);
 /// Time between TERM and KILL for processes that a task left running.
 const LEFTOVER_GRACE: Duration = Duration::from_secs(1);
@@ -38,13 +38,13 @@ const END_POLL_INTERVAL: Duration = Duration::from_millis(20);
 const DRAIN: Duration = Duration::from_millis(200);
 /// `oom_score_adj` of tasks, proc(5): when memory is short, the kernel kills a task rather than Postgres.
 pub const OOM_SCORE: &str = "500";
-/// Exit code of a keeper that was not needed: another one has the try.
+/// Exit code of a keeper that was not needed, because another keeper has the try.
 pub const NOT_NEEDED: u8 = 75;
 
 /// Keeps the try in `folder` until its end. Returns the exit code. `started_pid` is the task's pid if it already runs
 /// as our child; its output and secrets come through the passed descriptors.
 pub fn run(folder: &TaskFolder, started_pid: Option<i32>) -> io::Result<u8> {
-    // First of all: from here on TERM is an event and does not end this process.
+    // Comes first: from here on, TERM is an event and does not end this process.
     let terminate = TerminateSignal::take()?;
     let own_id = ProcessId::current().ok_or_else(|| io::Error::other("this process is not in /proc"))?;
     let is_ours = match started_pid {
@@ -113,7 +113,7 @@ struct TaskKeeper {
     /// Becomes readable when the task ends. `None` on kernels before 5.3 and where pidfd_open(2) is not permitted.
     ended: Option<PidFd>,
     output: Option<File>,
-    /// What programs and libraries in the task write to their standard error.
+    /// The standard error of the task's process and its children.
     errors: Option<File>,
     secrets: SecretsPipe,
     deadline: Option<Instant>,
@@ -167,7 +167,7 @@ impl TaskKeeper {
         Ok(Self::new(folder, spec, (log, pid), pipes.map(File::from)))
     }
 
-    /// The task already runs: no failure here ends it.
+    /// Never fails, because the task already runs.
     fn new(folder: &TaskFolder, spec: &Spec, (log, pid): (TaskLog, i32), pipes: [File; 3]) -> Self {
         let [output, errors, secrets] = pipes;
         if let Some(process) = ProcessId::of(pid)
@@ -196,11 +196,11 @@ impl TaskKeeper {
         }
     }
 
-    /// Supervises the task until it has ended, then ends what it left running and closes its log.
+    /// Supervises the task until it has ended, then ends the processes that it left running and closes its log.
     fn keep(mut self, terminate: &TerminateSignal) -> Outcome {
         let exit = loop {
             if let Err(error) = self.wait(terminate) {
-                // poll(2) is out of memory: the task goes on meanwhile.
+                // poll(2) has failed, for example for lack of memory: the task continues meanwhile.
                 warn!("waiting for the task: {error}");
                 std::thread::sleep(END_POLL_INTERVAL);
             }
@@ -236,7 +236,7 @@ impl TaskKeeper {
         if secrets {
             self.secrets.read_into(&mut self.log);
         }
-        if terminate.came() && self.kill_at.is_none() {
+        if terminate.has_arrived() && self.kill_at.is_none() {
             self.log.write_message(Level::Warning, "stopping the task on request");
             self.end(Cause::Stopped);
         }
@@ -274,7 +274,8 @@ impl TaskKeeper {
         self.began.parent().is_some_and(|folder| folder.try_exists().unwrap_or(true))
     }
 
-    /// Time left until the deadline, counted from the moment the task's own code began (the `began` file's time).
+    /// Time left until the deadline. The time limit counts from the moment the task's own code began, which is the time
+    /// of the file `began`. A task that has not begun after `IMPORT_LIMIT` counts from the start of its process.
     fn time_left(&self) -> Duration {
         let since = match std::fs::metadata(&self.began).and_then(|meta| meta.modified()) {
             Ok(began) => began.elapsed().unwrap_or_default(),
@@ -284,7 +285,7 @@ impl TaskKeeper {
         self.limit.saturating_add(timeout_grace()).saturating_sub(since)
     }
 
-    /// Reads what is in the pipes, and waits at most `limit` for more.
+    /// Reads the available output, and waits at most `limit` for it.
     fn drain(&mut self, limit: Duration) {
         if let Ok(ready) = wait_readable(self.pipes(), Some(limit)) {
             self.read_from(ready);
@@ -313,7 +314,7 @@ impl TaskKeeper {
         self.kill_at = Some(Instant::now() + term_grace());
     }
 
-    /// Reads what is available and closes a pipe at its end. A task reports a secret before it can print it, so the
+    /// Reads the available output and closes a pipe at its end. A task reports a secret before it can print it, so the
     /// secrets pipe, which is read after the output, contains every secret in that output.
     fn read(&mut self, stream: Stream) {
         let mut buffer = [0; 64 * 1024];

@@ -13,7 +13,7 @@ use tracing::warn;
 /// Deadline for a keeper to end its task after a request; then it is killed.
 const STOP_DEADLINE: Duration = Duration::from_secs(12);
 
-/// In how many checks in a row a keeper may be stopped before it is killed.
+/// A keeper that is found stopped in this many checks in a row is killed instead of continued.
 const MAX_CONTINUES: u32 = 3;
 
 /// Stopped keepers (process state T), each with the number of checks in a row that found it stopped.
@@ -21,8 +21,8 @@ const MAX_CONTINUES: u32 = 3;
 pub struct StoppedKeepers(HashMap<TryKey, u32>);
 
 impl StoppedKeepers {
-    /// Continues stopped keepers: while stopped, a keeper neither reads output nor enforces deadlines. One that is
-    /// stopped again and again is killed, and its try fails.
+    /// Continues stopped keepers (SIGCONT): while stopped, a keeper neither reads output nor enforces deadlines. Kills
+    /// a keeper that is stopped again and again; its try fails.
     pub fn continue_all<'a>(&mut self, running: impl Iterator<Item = (&'a TryKey, &'a Path, &'a ProcessId)>) {
         let mut still_stopped = HashSet::new();
         for (key, folder, keeper) in running {
@@ -68,7 +68,7 @@ pub async fn wait_for(keeper: &ProcessId) {
                 return;
             }
         }
-        // An old kernel, or no descriptor left: poll instead.
+        // The kernel lacks pidfd_open(2), or no descriptor is left: poll instead.
         Err(_) => {}
     }
     while keeper.is_alive() {

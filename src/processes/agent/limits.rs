@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// How long after its execution_timeout a task may clean up before its keeper ends it.
+/// Time that a task has to clean up after its execution_timeout, before its keeper ends it.
 pub fn timeout_grace() -> Duration {
     leoflow_base::sys::limit("LEOFLOW_TIMEOUT_GRACE", Duration::from_secs(5))
 }

@@ -65,7 +65,7 @@ pub async fn run(home: &Home, mut inheritance: Inheritance) -> Result<(), AgentE
     let (workspace, python) = config.map(|config| (config.workspace, config.python)).unwrap_or_default();
     let application = credentials.application(&endpoint);
     files::create_private_dir(&home.running_tasks())?;
-    // Runs while the datastore is being connected.
+    // The probe runs while the agent connects to the datastore.
     let probe_home = home.clone();
     let probe = tokio::task::spawn_local(async move { probe::run(&probe_home).await });
     let check = async {

@@ -16,10 +16,10 @@ use tracing::warn;
 
 /// Time limit; a keeper and its program take some milliseconds.
 const LIMIT: Duration = Duration::from_secs(20);
-/// Exit code of the program, `keep-task` without a folder: wrong usage.
+/// Exit code of the probe's program, `leoflow keep-task` without a folder: a usage error.
 const EXPECTED: Exit = Exit::Code(2);
 
-/// Runs the probe. The error says what does not work. A transient error does not prevent the start: tasks wait.
+/// Runs the probe. The error is a text for users. A transient error is only logged: the agent starts, and tasks wait.
 pub async fn run(home: &Home) -> Result<(), String> {
     let folder = TaskFolder::at(home.running_tasks().join(format!("probe-{}", std::process::id())));
     let verdict = match attempt(&folder).await {
@@ -34,7 +34,8 @@ pub async fn run(home: &Home) -> Result<(), String> {
     verdict
 }
 
-/// Keeps the program once. The outer error is of the attempt itself, the inner one is a finding.
+/// Runs the program once under a keeper. The outer error means that the probe could not run; the inner one is its
+/// result.
 async fn attempt(folder: &TaskFolder) -> io::Result<Result<(), String>> {
     may_fail("agent.probe")?;
     let program = env_vars::current_exe()?;

@@ -29,7 +29,7 @@ use tracing::warn;
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// Pause between attempts to reach a datastore that restarts.
 const RECONNECT: Duration = Duration::from_millis(200);
-/// A connection that lasted this long counts as good.
+/// After a connection that lasted this long, the count of failures starts again.
 const STABLE_AFTER: Duration = Duration::from_secs(5);
 /// This many failures in a row are reported as a problem, not as a restart of the datastore.
 const REPORT_AFTER_FAILURES: u32 = 10;
@@ -38,7 +38,7 @@ const LOCK_RETRY: Duration = Duration::from_millis(1);
 const LOCK_RETRY_MAX: Duration = Duration::from_millis(100);
 /// Poll interval for queued tasks; catches missed notifications.
 const POLL_INTERVAL: Duration = Duration::from_secs(15);
-/// Delay before a warm Python is prepared, which keeps it out of the startup.
+/// Delay before the first warm Python is prepared, so that it does not slow down the startup.
 const PREPARE_DELAY: Duration = Duration::from_secs(2);
 
 pub struct Agent {
@@ -66,7 +66,7 @@ pub(super) struct Running {
     pub(super) folder: TaskFolder,
     /// The process that keeps the try.
     pub(super) keeper: ProcessId,
-    /// The Python it was started with; unknown for an adopted try.
+    /// The Python that runs the try; unknown for an adopted try.
     pub(super) interpreter: Option<Rc<Interpreter>>,
     stop_requested: bool,
 }
@@ -78,7 +78,7 @@ struct ClaimResult {
     locked: bool,
 }
 
-/// What started a round of the loop.
+/// The cause of a round of the loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wake {
     /// The poll interval, and not a notification.
@@ -106,7 +106,7 @@ impl Agent {
         }
     }
 
-    /// Runs until dropped; started tasks go on.
+    /// Runs until dropped; running tasks then continue.
     pub async fn run(mut self, endpoint: &Endpoint, config: &tokio_postgres::Config) {
         let mut failures = 0;
         loop {
@@ -132,7 +132,7 @@ impl Agent {
         let prepare = tokio::time::sleep(PREPARE_DELAY);
         tokio::pin!(prepare);
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
-        // Heartbeats missed in suspend are not made up for.
+        // Heartbeats that were missed during a suspend are not sent later.
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut pause = LOCK_RETRY;
         let mut wake = Wake::Other;
@@ -174,7 +174,7 @@ impl Agent {
     /// Handles a notification of the datastore; `payload` is `None` once the connection is lost.
     async fn on_notification(&mut self, client: &mut ClientWrapper, payload: Option<&str>) -> Result<(), StoreError> {
         match payload.map(Event::parse) {
-            None => Err(StoreError::Postgres(PgError::Cut)),
+            None => Err(StoreError::Postgres(PgError::ConnectionLost)),
             Some(Some(Event::Stop)) => {
                 self.stop_cancelled(client).await?;
                 self.refresh_triggers(client).await
@@ -194,11 +194,11 @@ impl Agent {
         while let Some(ended) = self.watchers.try_join_next() {
             all_ended.push(ended);
         }
-        // All are removed before the first is recorded: if the connection is lost now, the next one finds them by their
-        // folders.
+        // Removes all tries before the first is recorded: if the connection is lost now, the next session finds them by
+        // their folders.
         let removed: Vec<_> =
             all_ended.into_iter().flatten().filter_map(|key| self.running.remove_entry(&key)).collect();
-        let ended = removed.into_iter().filter_map(|(key, running)| self.on_keeper_end(key, running)).collect();
+        let ended = removed.into_iter().filter_map(|(key, running)| self.after_keeper_exit(key, running)).collect();
         if self.record(client, ended).await? {
             self.refresh_triggers(client).await?;
         }
@@ -300,7 +300,7 @@ impl Agent {
         });
     }
 
-    /// Stops cancelled and cleared tries; each keeper is asked once.
+    /// Stops cancelled and cleared tries, with one request to each keeper.
     async fn stop_cancelled(&mut self, client: &ClientWrapper) -> Result<(), StoreError> {
         for key in tries::to_stop(client).await? {
             if self.environments.cancel_waiting(&key) {

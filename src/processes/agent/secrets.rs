@@ -1,12 +1,12 @@
-//! The pipe through which a task reports secret values to its keeper before it uses them, one JSON text a line. The
-//! keeper masks them in the output of the task and of its children.
+//! The pipe through which a task reports secret values to its keeper before it uses them, one JSON string per line. The
+//! keeper masks these values in the output of the task and of its children.
 
 use super::log::TaskLog;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// Bytes, more than any credential has; a longer line is dropped.
+/// Maximum size of a line, more than any credential needs; longer lines are dropped.
 const MAX_LINE_BYTES: usize = 4 * 1024 * 1024;
 
 pub struct SecretsPipe {

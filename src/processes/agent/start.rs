@@ -44,7 +44,7 @@ impl Versions {
     }
 }
 
-/// What all tasks of the agent share.
+/// Settings that all tasks of the agent share.
 pub struct TaskContext {
     pub home: Home,
     pub workspace: PathBuf,
@@ -133,7 +133,7 @@ fn log_path(home: &Home, key: &TryKey) -> PathBuf {
     task_log::path(home, name)
 }
 
-/// Writes to the log of a try that has no keeper, which would write it otherwise.
+/// Writes to the log of a try that has no keeper; otherwise only the keeper writes it.
 pub(super) fn write_to_log(home: &Home, key: &TryKey, write: impl FnOnce(&mut TaskLog)) {
     match TaskLog::open(&log_path(home, key)) {
         Ok(mut log) => {
@@ -144,7 +144,8 @@ pub(super) fn write_to_log(home: &Home, key: &TryKey, write: impl FnOnce(&mut Ta
     }
 }
 
-/// Starts a keeper for a prepared folder; returns its pid. It leads its own process group and outlives the agent.
+/// Starts a keeper for a prepared folder; returns its pid. The keeper leads its own process group and outlives the
+/// agent.
 pub fn spawn_keeper(folder: &TaskFolder) -> io::Result<i32> {
     let output = File::create(folder.path().join("keeper.log"))?;
     // The program that this process runs, even after its file was replaced.

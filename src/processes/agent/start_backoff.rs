@@ -1,4 +1,4 @@
-//! Backs off while the system lacks a resource to start tasks: disk space, processes or descriptors, a working device.
+//! Backs off while the system lacks a resource to start tasks: disk space, processes, descriptors or a working disk.
 //! `lite status` shows the reason; meanwhile tasks wait in the queue.
 
 use leoflow_base::protocol::child::Notifier;
@@ -16,7 +16,7 @@ pub struct StartBackoff {
     notifier: Notifier,
     /// The current backoff; `None` while tasks start normally.
     current: Option<Backoff>,
-    /// Why a task folder cannot be read, and until when that is reported unless it fails again.
+    /// Why a task folder cannot be read, and when this report ends unless a read fails again.
     unread: Option<(String, Instant)>,
 }
 
@@ -55,7 +55,7 @@ impl StartBackoff {
     pub fn note_unread(&mut self, reason: String, now: Instant) {
         let until = now + PROBATION;
         match &mut self.unread {
-            // The first reason stays: several folders would alternate.
+            // Keeps the first reason: with several unreadable folders, the report would alternate.
             Some((_, reported_until)) => *reported_until = until,
             None => {
                 warn!("{reason}; retrying the read");

@@ -8,19 +8,20 @@ use leoflow_python::TASK_MARK;
 use std::io;
 use std::time::{Duration, Instant};
 
-/// Time for tasks to end when the home is stopped: their keepers' grace of five seconds, and a margin.
+/// Time for tasks to end when the home is stopped: the keepers' grace of five seconds, and a margin.
 const STOP_LIMIT: Duration = Duration::from_secs(8);
 
 /// Time for a process to vanish after it was killed; the kernel kills a task's own process together with its keeper.
 const ORPHAN_EXIT_LIMIT: Duration = Duration::from_secs(5);
 
-/// Counts the running tasks of a home, as far as their folders can be read; and the first error.
+/// Returns the number of running tasks of a home, without tasks whose folders cannot be read, and the first read error.
 pub fn running(home: &Home) -> (usize, Option<io::Error>) {
     let (live, first_error) = live_keepers(home);
     (live.len(), first_error)
 }
 
-/// Lists the tries of a home whose keepers are alive, as far as their folders can be read; and the first error.
+/// Lists the tries of a home whose keepers are alive, without tries whose folders cannot be read, and the first read
+/// error.
 fn live_keepers(home: &Home) -> (Vec<(TaskFolder, ProcessId)>, Option<io::Error>) {
     let (mut live, mut first_error) = (Vec::new(), None);
     let folders = TaskFolder::all(home).unwrap_or_else(|error| {
@@ -36,8 +37,8 @@ fn live_keepers(home: &Home) -> (Vec<(TaskFolder, ProcessId)>, Option<io::Error>
     (live, first_error)
 }
 
-/// Ends all tasks of a stopped home, as far as their folders can be read. Returns how many there were, and the first
-/// error.
+/// Ends all tasks of a stopped home, except those whose folders cannot be read. Returns the number of tasks, and the
+/// first read error.
 pub fn end_all(home: &Home) -> (usize, Option<io::Error>) {
     let (mut remaining, first_error) = live_keepers(home);
     let count = remaining.len();
@@ -54,8 +55,8 @@ pub fn end_all(home: &Home) -> (usize, Option<io::Error>) {
     (count, first_error)
 }
 
-/// Ends the processes that a killed keeper left: the kernel kills the task's own process with it (PDEATHSIG), but not
-/// those that the task had started. They are found by the try's mark.
+/// Ends the processes that a killed keeper left. The kernel kills the task's own process with its keeper (PDEATHSIG),
+/// but not the processes that the task has started; these are found by the try's mark.
 pub fn end_orphans(folder: &TaskFolder) {
     if let Ok(Some(child)) = folder.child() {
         child.wait_gone(ORPHAN_EXIT_LIMIT);
@@ -67,13 +68,13 @@ pub fn end_orphans(folder: &TaskFolder) {
 }
 
 fn end_marked(folder: &TaskFolder) {
-    for process in process::marked(TASK_MARK, &[folder.mark()]) {
+    for process in process::with_variable(TASK_MARK, &[folder.mark()]) {
         process.signal(Signal::Kill);
         process.wait_gone(ORPHAN_EXIT_LIMIT);
     }
 }
 
-/// Kills all processes of an obsolete try.
+/// Kills the keeper and all other processes of a try.
 pub fn end_now(folder: &TaskFolder) {
     if let Ok(Some(keeper)) = folder.keeper() {
         keeper.signal(Signal::Kill);

@@ -10,7 +10,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 
-/// `spec.json`: the keeper's part, and the rest for the task.
+/// `spec.json`: a part for the keeper, and the rest for the task.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Spec {
     #[serde(flatten)]
@@ -28,7 +28,7 @@ pub struct KeeperSpec {
     /// Working directory.
     pub folder: PathBuf,
     pub log: PathBuf,
-    /// Seconds after which the keeper ends the task, should it not end itself.
+    /// The task's execution_timeout in seconds, after which the keeper ends the task.
     pub time_limit: Option<f64>,
 }
 
@@ -55,7 +55,7 @@ impl From<Argument> for OsString {
     }
 }
 
-/// How the task's process ended, as the keeper saw it.
+/// `outcome.json`: how the task's process ended, written by the keeper.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     pub exit: Option<Exit>,
@@ -63,12 +63,12 @@ pub struct Outcome {
     pub cause: Option<Cause>,
     /// Why the task never began.
     pub problem: Option<String>,
-    /// True if a transient error kept the task from beginning: the try is queued again.
+    /// True if a transient error prevented the task from beginning: the try is queued again.
     #[serde(default)]
     pub transient: bool,
 }
 
-/// What kept a task from beginning.
+/// The kind of error that prevented a task from beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Obstacle {
     /// Another start may succeed, and no user code has run.
@@ -114,17 +114,18 @@ pub struct TaskResult {
     /// Seconds until a failed task is retried; replaces the `retry_delay` of its DAG file.
     #[serde(default)]
     pub retry_delay: Option<f64>,
-    /// Tasks that a branch skips at once.
+    /// Tasks that the try has decided to skip immediately.
     #[serde(default)]
     pub skipped_tasks: Vec<String>,
     #[serde(default)]
     pub asset_events: Option<serde_json::Value>,
-    /// The rendered template fields; `map_index` is the rendered name of a mapped instance.
+    /// The rendered template fields.
     #[serde(default)]
     pub rendered: Option<serde_json::Value>,
+    /// The rendered name of a mapped instance.
     #[serde(default)]
     pub map_index: Option<String>,
-    /// Large libraries that it has imported; a warm Python may preload them for later tasks.
+    /// Large libraries that the task has imported; a warm Python may preload them for later tasks.
     #[serde(default)]
     pub libraries: Vec<String>,
 }

@@ -7,7 +7,7 @@ use leoflow_engine::model::keys::TryKey;
 use leoflow_engine::model::state::TryState;
 use leoflow_engine::store::instance::tries::{Ended, Retry};
 
-/// The outcome of a try that failed before it began: failed, with retries.
+/// The outcome of a try that failed before it began; it may be retried.
 pub fn never_began(key: TryKey, reason: String) -> Ended {
     Ended::failed(key, Retry::Allowed, reason, Timestamp::now())
 }

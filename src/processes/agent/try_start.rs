@@ -1,4 +1,4 @@
-//! Starts a claimed try: with the Python of its environment, from a warm one if possible.
+//! Starts a claimed try with the Python of its environment, from a warm Python if possible.
 
 use super::folder::TaskFolder;
 use super::keepers;
@@ -21,11 +21,11 @@ use tracing::debug;
 /// Result of starting a try.
 enum StartResult {
     Started,
-    /// It waits: its environment is being built, or its warm Python is loading.
+    /// The try waits: its environment is being built, or its warm Python is loading.
     Waits,
-    /// It fails without having run, with this reason.
+    /// The try cannot run, for this reason: it fails.
     Impossible(String),
-    /// A transient error, with this reason: it goes back to the queue.
+    /// The try cannot run now because of a transient error, with this reason: it goes back to the queue.
     NotNow(String),
 }
 
@@ -85,7 +85,7 @@ impl Agent {
             Err(error) => return Ok(StartResult::failed(&error)),
         };
         if self.warm.uses_large(&request.usage_key) && warm::may_set_variables(&version.sources) {
-            // Without a key it gets a zygote without large libraries, and imports them itself after it has set the
+            // Without a usage key, the try gets a zygote without large libraries, and imports them after it has set the
             // variables.
             request.usage_key.clear();
         }

@@ -1,4 +1,4 @@
-//! Starts tries by forking a zygote: a warm Python that has loaded what every task needs.
+//! Starts tries by forking a zygote: a warm Python that has loaded the modules that every task needs.
 
 use super::folder::TaskFolder;
 use super::keeper::OOM_SCORE;
@@ -8,7 +8,8 @@ use leoflow_python::{Interpreter, Warm};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
-/// How long tries that start together wait for a zygote that is loading. Loading our package takes a tenth of it.
+/// How long tries that start together wait for a zygote that is loading. Loading our package takes a tenth of this
+/// time.
 const BATCH_WAIT: Duration = Duration::from_secs(1);
 /// Variables that Python reads at startup: a try that sets one starts cold.
 const STARTUP_VARIABLES: &[&str] = &["LANG", "LC_", "LD_", "MALLOC_", "PYTHON"];
@@ -44,10 +45,10 @@ pub async fn start(warm: &mut Warm, interpreter: &Interpreter, request: &Request
         Batch::Single => Duration::ZERO,
         Batch::Several => BATCH_WAIT,
     };
-    // The keeper sets it too, but the task may read it earlier.
+    // The keeper sets `oom_score_adj` too, but the task may read the value earlier.
     let fork_request = json!({"folder": request.folder.path(), "options": request.options, "oom_score": OOM_SCORE});
     let pid = warm.fork(interpreter, &request.usage_key, &fork_request, &[], patience).await?;
-    // A keeper that has already ended has recorded its id.
+    // A keeper that has already exited is still named in `process.json`.
     ProcessId::of(pid).or_else(|| request.folder.keeper().ok().flatten())
 }
 
@@ -56,7 +57,8 @@ pub fn usage_key(key: &TryKey) -> String {
     format!("{} {}", key.run.dag_id, key.task_id)
 }
 
-/// True if a source mentions one of `LIBRARY_VARIABLES`: it may set one before it imports a library.
+/// True if a source file mentions one of `LIBRARY_VARIABLES`: its code may set the variable before it imports a
+/// library.
 pub fn may_set_variables(sources: &Map<String, Value>) -> bool {
     let mentions_variable = |text: &str| LIBRARY_VARIABLES.iter().any(|prefix| text.contains(prefix));
     sources.values().filter_map(Value::as_str).any(mentions_variable)

@@ -1,4 +1,4 @@
-//! Serves `run/control.sock`.
+//! Serves `run/control.sock`, through which the other commands and an upgrade send requests to the supervisor.
 
 use leoflow_base::home::Home;
 use leoflow_base::protocol::control::{Answer, LINE_LIMIT, Request};
@@ -56,7 +56,7 @@ async fn serve(listener: UnixListener, messages: mpsc::Sender<ControlMessage>) {
             Ok((stream, _)) => {
                 tokio::task::spawn_local(serve_client(stream, messages.clone()));
             }
-            // The process has run out of descriptors; accepting is retried after a pause.
+            // This process has run out of descriptors, so it accepts again after a pause.
             Err(_) => tokio::time::sleep(std::time::Duration::from_millis(100)).await,
         }
     }
@@ -71,7 +71,7 @@ async fn serve_client(stream: UnixStream, messages: mpsc::Sender<ControlMessage>
     let peer = unix_socket::peer_pid(&stream).unwrap_or_default();
     let (reader, mut writer) = stream.into_split();
     answer_all(BufReader::new(reader), &mut writer, &messages, peer).await;
-    // Sending fails only while the supervisor exits; the message is then not needed.
+    // The send fails only while the supervisor exits, which then does not need the message.
     let _ = messages.send(ControlMessage::Disconnected).await;
 }
 

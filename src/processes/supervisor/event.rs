@@ -23,12 +23,12 @@ pub enum Event {
     Alive {
         pid: i32,
     },
-    /// A sign of life of the relay to an external server; `away` is why that server does not answer, `None` if it does.
+    /// The relay to an external server is alive; `away` is why the external server does not answer, `None` if it does.
     RemoteStatus {
         pid: i32,
         away: Option<String>,
     },
-    /// The child runs but cannot work for now; `reason` is empty once it can again.
+    /// The child runs but cannot work for now; `reason` is empty once it works again.
     Impaired {
         pid: i32,
         reason: String,
@@ -67,9 +67,9 @@ pub enum Event {
         pid: i32,
         exit: Exit,
     },
-    /// The obstacle to a start may be gone; retry now.
+    /// A transient cause such as a full disk may be gone: children that wait for it start now.
     TryNow,
-    /// Gives a child only one try, which must be ready within `limit`.
+    /// The next start of the child is its only try, and must become ready within `limit`.
     OnTrial {
         index: usize,
         limit: Duration,

@@ -46,7 +46,7 @@ impl Instance {
         vec![self.postgres(), self.migrate(), self.server(), self.agent()]
     }
 
-    /// The datastore. Stops with a fast shutdown, which writes a checkpoint; after its deadline with an immediate one,
+    /// The datastore. A stop is a fast shutdown, which writes a checkpoint; after its deadline, an immediate shutdown,
     /// from which the next start recovers.
     fn postgres(&self) -> Spec {
         let instance = self.clone();
@@ -55,7 +55,7 @@ impl Instance {
             plan: Plan {
                 name: "postgres",
                 one_shot: false,
-                // Counts anew from each report that the server is recovering.
+                // Each report that the server is recovering restarts this limit.
                 start_limit: 300 * SECOND,
                 // On a busy machine the datastore may answer a query later than our processes send their heartbeat.
                 silence_limit: child::silence_limit() * 9 / 4,
@@ -68,7 +68,7 @@ impl Instance {
             }),
             launch: Box::new(move || instance.launch_postgres()),
             clean_up: Some(Box::new(move || {
-                // The next start retries what fails here.
+                // If this fails, the next start retries it.
                 let _ = leftovers::end(&home);
             })),
             find_exit_reason: postgres_exit_reason,
@@ -118,7 +118,7 @@ impl Instance {
                         ProbeResult::NotYet
                     }
                     Err(PgError::Query(error)) if error.as_db_error().is_none() => ProbeResult::NotYet,
-                    // The server is out of memory or connections, or shuts down: it may still be ours.
+                    // The server is out of memory or connections, or shuts down: it may still belong to this instance.
                     Err(error) if error.is_transient() => ProbeResult::NotYet,
                     Err(error) => ProbeResult::Unfit(error.to_string()),
                 }
@@ -148,7 +148,7 @@ impl Instance {
                 match error {
                     // The relay itself is not reachable.
                     PgError::Unreachable(_) => ProbeResult::NotYet,
-                    // The relay reports a dead server before this timeout, so the relay or the server hangs.
+                    // The relay reports a dead server earlier than this timeout, so the relay or the server hangs.
                     PgError::Timeout(_) if answered.get() || since.elapsed() < FIRST_ANSWER_LIMIT => {
                         ProbeResult::NotYet
                     }
@@ -236,7 +236,7 @@ const MAKE_ROOM: &str = "Free some space; Leoflow then continues automatically";
 const MAKE_SHARED_MEMORY: &str = "Shared memory is full, not the disk: free some of /dev/shm (for a container: \
     --shm-size); Leoflow then continues automatically";
 
-/// Recognizes only a full disk: our own processes report all others themselves.
+/// Recognizes only a full disk: our own processes report all other reasons themselves.
 fn own_exit_reason(lines: &[String]) -> Option<ExitReason> {
     let line = lines.iter().rev().find(|line| fatal_message::cause_of(line) == Cause::DiskFull)?;
     Some(ExitReason { text: format!("{}. {MAKE_ROOM}", line.trim()), outlook: Outlook::Passes })

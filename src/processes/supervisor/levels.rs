@@ -1,5 +1,5 @@
-//! Levels, which an upgrade requests: the first children in start order are up, the others are stopped. Level `Trial`
-//! runs a candidate server, which accepts on the listeners once it reads a byte from a pipe.
+//! Levels, which an upgrade requests. At a level, the first children in start order are up and the others are stopped.
+//! Level `Trial` runs a candidate server, which accepts on the listeners once it reads a byte from a pipe.
 
 use super::policy::{Event, Overall};
 use super::run::Supervisor;
@@ -36,7 +36,7 @@ fn child_count(level: Level, total: usize) -> usize {
 const FROZEN_LIMIT: Duration = Duration::from_secs(15);
 
 impl Supervisor {
-    /// Changes to `level` and answers once it is reached or has failed. `program` replaces the program of our
+    /// Changes to `level` and answers once the level is reached or has failed. `program` replaces the program of our
     /// processes; `limit` is the time limit of a candidate server to become ready; `peer` is the pid of the client.
     pub(super) fn set_level(
         &mut self,
@@ -121,7 +121,7 @@ impl Supervisor {
         }
     }
 
-    /// Starts `leoflow upgrade --resume`, unless one runs or the pause since the last one is not over.
+    /// Starts `leoflow upgrade --resume`, unless one is running or the pause after the last one is not over.
     fn resume_change(&mut self) {
         let now = Instant::now();
         let watch = self.change.get_or_insert_default();

@@ -1,6 +1,6 @@
-//! Decides which children start and stop, in which order, and which deadlines are missed. `state` decides whether and
-//! when one child restarts after a crash. Pure: events and the time go in, actions come out, so that hours of crashes
-//! and stops are tested in milliseconds.
+//! Decides which children start and stop, in which order, and which children have missed a deadline. `state` decides
+//! whether and when one child restarts after a crash. Pure: events and the time go in, actions come out, so that tests
+//! play hours of crashes and stops in milliseconds.
 
 pub use super::event::Event;
 use super::spec::Plan;
@@ -37,7 +37,7 @@ pub struct Model {
     goal: Goal,
     /// Number of children that should be up.
     level: usize,
-    /// True once everything was up: from then on a failure is reported and the other children continue.
+    /// True once all children were up. From then on, a failed child does not stop the other children.
     was_healthy: bool,
     /// True from a requested restart until everything is up again.
     restarting: bool,
@@ -88,7 +88,7 @@ impl Model {
     }
 
     /// Extends all deadlines by `gap`, a time in which this process did not run (SIGSTOP, a hung machine).
-    pub(crate) fn forgive(&mut self, gap: Duration) {
+    pub(crate) fn extend_deadlines(&mut self, gap: Duration) {
         for child in &mut self.children {
             match &mut child.phase {
                 Phase::Starting { since: clock, .. }
@@ -131,7 +131,7 @@ impl Model {
         model
     }
 
-    /// The first child that waits for a transient obstacle, such as a full disk, to go away.
+    /// The first child that waits until a transient cause, such as a full disk, is gone.
     pub fn blocked(&self) -> Option<&Child> {
         let waits = |child: &&Child| matches!(child.phase, Phase::Backoff { .. }) && child.waits_out_transient_cause();
         self.children.iter().find(waits)

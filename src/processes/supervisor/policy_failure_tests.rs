@@ -28,7 +28,7 @@ fn children_that_crash_together_are_restarted_in_order() {
         fake.feed(Event::Busy { pid, text: "recovering".into() });
     }
     assert!(matches!(fake.phase("db"), Phase::Starting { .. }), "{:?}", fake.phase("db"));
-    assert!(matches!(fake.phase("server"), Phase::Backoff { .. }), "it could only fail meanwhile");
+    assert!(matches!(fake.phase("server"), Phase::Backoff { .. }), "waits for its dependency");
     fake.ready("db");
     fake.ready("server");
     assert_eq!(fake.model.overall(), Overall::Healthy);
@@ -111,7 +111,7 @@ fn exits_while_the_datastore_is_down_do_not_count() {
         fake.run_for(seconds, "");
         assert_eq!(fake.started.last(), Some(&"db"), "nothing starts before its dependency");
         fake.ready("db");
-        // Restarted at once, regardless of their pauses.
+        // The dependents restart at once, regardless of their pauses.
         fake.ready("server");
         fake.ready("agent");
         assert_eq!(fake.model.overall(), Overall::Healthy);
@@ -219,7 +219,7 @@ fn a_pause_of_the_supervisor_is_not_silence_of_children() {
     let mut fake = Fake::all_up();
     let hour = Duration::from_secs(3600);
     fake.now += hour;
-    fake.model.forgive(hour);
+    fake.model.extend_deadlines(hour);
     fake.feed(Event::Tick);
     assert!(fake.signals.is_empty());
     assert_eq!(fake.model.overall(), Overall::Healthy);

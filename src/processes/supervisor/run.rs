@@ -137,7 +137,7 @@ impl Supervisor {
             let deadline = self.model.next_deadline();
             let next_poll = Instant::now() + poll_interval();
             let event = self.next_event(&mut sources, deadline).await;
-            self.forgive_own_pause(deadline.unwrap_or(next_poll).min(next_poll));
+            self.extend_deadlines_after_pause(deadline.unwrap_or(next_poll).min(next_poll));
             if let Some(event) = event {
                 self.report_busy(&event, on_notice);
                 self.feed(event);
@@ -185,7 +185,7 @@ impl Supervisor {
         }
     }
 
-    /// Pending notifications are processed before deadlines are checked.
+    /// Processes all pending notifications. The loop calls this before it checks deadlines.
     pub(super) fn handle_pending_notifications(&mut self) {
         while let Some(notification) = self.notify.try_receive() {
             self.handle_notification(notification);
@@ -264,11 +264,11 @@ impl Supervisor {
     }
 
     /// Extends all deadlines if this process woke up long after `expected`, because it was paused.
-    fn forgive_own_pause(&mut self, expected: Instant) {
+    fn extend_deadlines_after_pause(&mut self, expected: Instant) {
         let late = Instant::now().saturating_duration_since(expected);
         if late > OWN_PAUSE {
             self.own_log.warn(format_args!("this process was paused for {} s", late.as_secs()));
-            self.model.forgive(late + watchdog_interval());
+            self.model.extend_deadlines(late + watchdog_interval());
         }
     }
 
@@ -323,7 +323,7 @@ impl Supervisor {
     }
 }
 
-/// What the loop waits for, besides the notifications of the children.
+/// The event sources of the loop, besides the notifications of the children.
 struct Sources {
     child_ended: Signal,
     signals: StopSignals,
@@ -355,7 +355,7 @@ impl Sources {
         })
     }
 
-    /// Counts a poll. At the second one the start is over, so the memory that it used can be freed.
+    /// Counts a poll. At the second poll the start is over, so the memory that the start has used is freed.
     fn release_start_memory(&mut self) {
         self.polls += 1;
         if self.polls == 2 {

@@ -8,15 +8,15 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// A child as the policy sees it: plain data.
+/// The facts about a child that the policy needs.
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub name: &'static str,
-    /// True if it runs once and must succeed before later children start.
+    /// True if the child runs once and must succeed before later children start.
     pub one_shot: bool,
     /// Time limit to become ready.
     pub start_limit: Duration,
-    /// Longest silence allowed once it is ready.
+    /// Time without a heartbeat or an answer after which a ready child is killed.
     pub silence_limit: Duration,
     /// The stop sequence: signals with the time each has to work. The last one is `Kill`.
     pub stop: Vec<(Signal, Duration)>,
@@ -26,29 +26,29 @@ pub struct Plan {
 
 /// How a child's readiness is determined.
 pub enum Readiness {
-    /// It sends `READY=1`, then `WATCHDOG=1` regularly.
+    /// The child sends `READY=1`, then `WATCHDOG=1` regularly.
     Notify,
-    /// It is probed from its start until it answers, then regularly.
+    /// The supervisor probes the child until it answers, then regularly.
     Probe(Probe),
 }
 
-/// Asks a child whether it works.
+/// Tests whether a child works.
 pub type Probe = Rc<dyn Fn() -> Pin<Box<dyn Future<Output = ProbeResult>>>>;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProbeResult {
     Ready,
-    /// It does not answer yet.
+    /// The child does not answer yet.
     NotYet,
-    /// It answers, but its data is damaged.
+    /// The child answers, but its data is damaged.
     Damaged(String),
     /// The relay runs, but the external server behind it does not answer for now.
     Away(String),
-    /// It is not ready yet and reports why.
+    /// The child is not ready yet and reports why.
     Busy(String),
     /// The external server behind the relay has not answered since the start.
     Unanswered(String),
-    /// It does not belong to this instance.
+    /// The child does not belong to this instance.
     Unfit(String),
 }
 
@@ -60,12 +60,12 @@ pub struct Launch {
     pub environment: Vec<(OsString, OsString)>,
     /// The user namespace to run in, if the program refuses to run as root.
     pub single_user: Option<SingleUser>,
-    /// The signal that the kernel sends when the supervisor dies, for a child that cannot watch the lifeline, the pipe
-    /// that closes then.
+    /// The signal that the kernel sends to the child when the supervisor dies. Set for a child that does not watch the
+    /// lifeline, the pipe that closes when the supervisor dies.
     pub parent_death: Option<Signal>,
-    /// True when it supports the process protocol: lifeline and notifications.
+    /// True when the program supports the process protocol: lifeline and notifications.
     pub speaks_protocol: bool,
-    /// True when it gets the listeners.
+    /// True when the child gets the listeners.
     pub listens: bool,
 }
 
@@ -95,6 +95,6 @@ pub struct Spec {
     pub launch: Box<dyn Fn() -> Result<Launch, String>>,
     /// Runs after an unclean exit to remove the child's leftovers.
     pub clean_up: Option<Box<dyn Fn()>>,
-    /// Finds the reason for its exit in the last lines of its log.
+    /// Finds the reason for the child's exit in the last lines of its log.
     pub find_exit_reason: fn(&[String]) -> Option<ExitReason>,
 }

@@ -33,12 +33,12 @@ fn quick_backoff() -> Duration {
 }
 pub(super) const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 
-/// What to do about a child in a crash loop.
+/// How to handle a child in a crash loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Persistence {
-    /// Retry forever with growing pauses: it has worked before.
+    /// Retry forever with growing pauses, because the instance has worked before.
     KeepTrying,
-    /// Fail: a first start, or a step of an upgrade, whose caller waits for the result.
+    /// Fail, because a caller waits for the result: of the first start, or of a step of an upgrade.
     GiveUp,
 }
 
@@ -46,7 +46,7 @@ pub(super) enum Persistence {
 pub enum Phase {
     /// Starts when all earlier children are ready.
     Waiting,
-    /// Spawned at `begun`. The time limit counts from `since`: the spawn, or the last report of what delays the start.
+    /// Spawned at `begun`. The time limit counts from `since`: the spawn, or the last `Busy` report.
     Starting {
         pid: i32,
         begun: Instant,
@@ -62,7 +62,7 @@ pub enum Phase {
         until: Instant,
     },
     /// Being stopped; `step` of the plan's stop sequence lasts until `deadline`. `broken` is the fault for which the
-    /// child is stopped; `None` if the policy wants it down. `ready_since` is `None` if it never became ready.
+    /// child is stopped; `None` for a requested stop. `ready_since` is `None` if the child never became ready.
     Stopping {
         pid: i32,
         step: usize,
@@ -93,20 +93,21 @@ pub struct Child {
     pub unfit: bool,
 }
 
-/// What is known about the process that was started last.
+/// Reports of, and about, the last process of a child.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
-    /// Its last status report.
+    /// The last status text of the process.
     pub detail: Option<String>,
-    /// The error it reported before its exit, as JSON.
+    /// The error that the process reported before its exit, as JSON.
     pub failure: Option<String>,
-    /// Describes the damage to its data, if any.
+    /// Describes the damage to the child's data, if any.
     pub damage: Option<String>,
-    /// Why the process runs but cannot work, or why the external server behind it does not answer.
+    /// Why the process runs but cannot work, or why the external server behind the relay does not answer.
     pub away: Option<String>,
-    /// The reason for its exit, from its log.
+    /// The reason for the exit, from the child's log.
     pub exit_reason: Option<ExitReason>,
-    /// True when a transient `exit_reason` is waited out; false in the first start of an instance, which fails at once.
+    /// True when a transient `exit_reason` is retried until it is gone; false in the first start of an instance, which
+    /// fails after `START_TRIES`.
     may_wait: bool,
 }
 
@@ -206,7 +207,7 @@ impl Child {
         }
     }
 
-    /// Records what delays the start, and restarts its time limit.
+    /// Records why the start takes long, and restarts its time limit.
     pub(super) fn busy(&mut self, text: String, now: Instant) {
         if let Phase::Starting { since, .. } = &mut self.phase {
             *since = now;
@@ -328,7 +329,7 @@ impl Child {
         self.phase = Phase::Backoff { until: now };
     }
 
-    /// True for the failure of a one-shot, unless it was killed and `persistence` is `KeepTrying`.
+    /// True for the failure of a one-shot, unless `persistence` is `KeepTrying` and it was killed or not spawned.
     fn is_final_exit(&self, persistence: Persistence) -> bool {
         let was_killed = matches!(self.last_exit, Some(Exit::Signal(_)) | None);
         self.plan.one_shot && !(persistence == Persistence::KeepTrying && was_killed)

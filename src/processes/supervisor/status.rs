@@ -9,11 +9,11 @@ use leoflow_base::sys::process;
 use leoflow_postgres::cluster::fatal_message;
 use std::time::{Duration, Instant};
 
-/// A start that is busy for longer than this is reported.
+/// A start is reported as busy once it has taken longer than this.
 const MIN_BUSY_TIME: Duration = Duration::from_millis(500);
 
 impl Supervisor {
-    /// Reports what delays a child's start, once for each new text.
+    /// Reports why a child's start takes long, once for each new text.
     pub(super) fn report_busy(&self, event: &Event, on_notice: &mut dyn FnMut(Notice)) {
         if let Event::Busy { pid, text } = event
             && let Some(index) = self.index_of(*pid)
@@ -49,8 +49,8 @@ impl Supervisor {
         }
     }
 
-    /// Answers the clients that wait for a restart or a level, once it is reached or has failed, even if it was reached
-    /// before they asked.
+    /// Answers the clients that wait for a restart or a level, once that is reached or has failed, even if it was
+    /// reached before the request.
     pub(super) fn answer_waiters(&mut self) {
         if self.waiters.is_empty() {
             return;
@@ -59,7 +59,7 @@ impl Supervisor {
             Overall::Healthy | Overall::Held => Answer::Accepted,
             Overall::Failed => Answer::Error(self.failure_of_restart()),
             Overall::Stopping | Overall::Stopped => Answer::Error("the instance is stopping".to_owned()),
-            // Such a child may take arbitrarily long to start.
+            // A blocked or crash-looping child may take arbitrarily long to start.
             _ if self.model.blocked().is_some() || self.model.looping().is_some() => {
                 Answer::Error(self.failure_of_restart())
             }
@@ -132,7 +132,7 @@ impl Supervisor {
         std::iter::once(supervisor).chain(child_status).collect()
     }
 
-    /// The failed child's own error as JSON, or our description.
+    /// The failed child's own error as JSON, or else a description as plain text.
     pub(super) fn failure_of_restart(&self) -> String {
         let failed = self.model.children.iter().find(|child| matches!(child.phase, Phase::Failed { .. }));
         let failed_or_looping = failed.or_else(|| self.model.looping());

@@ -1,4 +1,4 @@
-//! Airflow's REST API: every operation by Airflow's id, with the error statuses that it may return.
+//! Airflow's REST API: every operation with Airflow's operation id and the error statuses that it may return.
 
 pub mod asset;
 pub mod dag;
@@ -74,7 +74,7 @@ fn run_routes() -> Routes {
         .get(RUN, "get_dag_run", &[404], run::dag_runs::get)
         .patch(RUN, "patch_dag_run", &[400, 404], run::dag_runs::patch)
         .delete(RUN, "delete_dag_run", &[400, 404, 409], run::dag_runs::delete)
-        // A run may be named `list`; the handler tells the two apart.
+        // Not routed as `/list`, which would answer 405 to a GET of a run named `list`; the handler checks the path.
         .route(MethodFilter::POST, RUN, run::dag_run_lists::list_by_body)
         .document(
             Method::POST,
@@ -112,7 +112,7 @@ fn task_instance_routes() -> Routes {
         .get(&task_path(""), "get_task_instance", &[404], instance::task_instances::get)
         .patch(&task_path(""), "patch_task_instance", &[400, 404, 409], instance::mark::patch)
         .delete(&task_path(""), "delete_task_instance", &[404], instance::mark::delete)
-        // An instance's task may be named `list`, as for runs.
+        // Not routed as `/list` because of tasks named `list`, as for runs.
         .route(MethodFilter::POST, &task_path(""), instance::task_instances::list_by_body)
         .document(
             Method::POST,
@@ -271,7 +271,7 @@ pub fn variable_and_connection_routes() -> Routes {
         .get(CONNECTION, "get_connection", &[404], store::connections::get)
         .patch(CONNECTION, "patch_connection", &[400, 404], store::connections::patch)
         .delete(CONNECTION, "delete_connection", &[404], store::connections::delete)
-        // A connection may be named `test`; the handler tells the two apart.
+        // Not routed as `/test`, which would answer 405 to a GET of a connection named `test`; the handler dispatches.
         .route(MethodFilter::POST, CONNECTION, store::connections::post_by_word)
         .document(Method::POST, "/connections/test", "test_connection", &[], store::connections::test)
         .document(
@@ -285,7 +285,7 @@ pub fn variable_and_connection_routes() -> Routes {
         .document(Method::GET, TEST, "get_connection_test", &[404], store::connections::get_test)
 }
 
-/// Routes about anything other than DAGs.
+/// Routes for pools, jobs, settings, the audit log and plugins.
 pub fn other_routes() -> Routes {
     const OPTION: &str = "/config/section/{section}/option/{option}";
     const POOL: &str = "/pools/{*pool_name}";

@@ -4,7 +4,7 @@
 use leoflow_base::auth::masking::{HIDDEN, is_sensitive};
 use serde_json::Value;
 
-/// Masks a named text: whole when its own name is sensitive, otherwise the sensitive parts of its JSON.
+/// Masks the whole `value` if `name` is sensitive, otherwise the sensitive fields if `value` is JSON.
 pub fn text(name: &str, value: &str) -> String {
     if value.is_empty() {
         return String::new();
@@ -31,7 +31,7 @@ pub fn fields(value: &Value) -> Value {
     masked
 }
 
-/// Undoes masking: where `new` holds the mask, returns the value of `old`, the stored text.
+/// Undoes masking: replaces each mask in `new` by the value in `old`, the stored text.
 pub fn restore(new: &str, old: &str) -> String {
     if new == HIDDEN {
         return old.to_owned();

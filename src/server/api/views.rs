@@ -18,7 +18,7 @@ use std::borrow::Cow;
 /// Name of the only bundle.
 pub const BUNDLE: &str = "workspace";
 
-/// A time as pydantic writes it: microseconds with six digits, or none.
+/// A time as pydantic writes it: in UTC with six fractional digits, or with none if the microseconds are zero.
 #[derive(Debug, Clone, Copy)]
 pub struct Stamp(pub Timestamp);
 
@@ -132,7 +132,7 @@ pub fn version(version: &VersionName) -> DagVersionResponse {
         version_number: *number,
         dag_id: dag_id.clone(),
         bundle_name: Some(BUNDLE),
-        // Each version keeps the text of its file and modules, as a bundle with versions does.
+        // Each DAG version stores its source, as a version of an Airflow bundle does.
         bundle_version: Some(number.to_string()),
         created_at: Stamp(*created_at),
         dag_display_name: dag_id.clone(),
@@ -140,15 +140,15 @@ pub fn version(version: &VersionName) -> DagVersionResponse {
     }
 }
 
-/// Returns a short token that stands for a file's path.
+/// Returns the token that identifies a file in API paths.
 pub fn file_token(fileloc: &str) -> String {
     uuid(&["file", fileloc])
 }
 
-/// Airflow's sources of a run.
+/// How a run was triggered, in Airflow's words.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-#[expect(dead_code, reason = "runs hold it as text")]
+#[expect(dead_code, reason = "only for the JSON schema; runs store the value as text")]
 pub enum DagRunTriggeredByType {
     Cli,
     Operator,

@@ -1,4 +1,5 @@
-//! Runs child processes with users' code. A child runs while it has a slot; `slot_policy` decides which ones get one.
+//! Runs child processes with users' code. A child starts when it gets a slot; `slot_policy` decides which child gets
+//! one.
 
 use super::slot_policy::{Id, Pace, SlotPolicy, Step};
 use leoflow_base::sys::process::{free_memory, processor};
@@ -14,9 +15,9 @@ const TICK: Duration = Duration::from_millis(500);
 
 pub struct ChildSlots {
     policy: RefCell<SlotPolicy>,
-    /// One per child: notified when it may start or has to yield its slot.
+    /// One per child: notified when the child may start or must be aborted.
     notifies: RefCell<HashMap<Id, Rc<Notify>>>,
-    /// Times given to the policy count from here.
+    /// The times passed to the policy are durations since this instant.
     start: Instant,
 }
 
@@ -33,8 +34,9 @@ impl ChildSlots {
         Rc::new(Self { policy, notifies: RefCell::default(), start: Instant::now() })
     }
 
-    /// Calls `new_work` and runs the future once it has a slot. A parse that has to yield its slot is dropped, and
-    /// restarted when it gets one again. The future stores the processor time it has used in the cell.
+    /// Waits for a slot, then calls `new_work` and runs its future. If the policy aborts the child, the future is
+    /// dropped and `new_work` is called again with the next slot. The future stores the processor time that it used in
+    /// the cell.
     pub async fn run<T, F: Future<Output = T>>(
         &self,
         mut pace: Pace,
@@ -44,9 +46,9 @@ impl ChildSlots {
             let registration = Registration::new(self, pace);
             registration.notify.notified().await;
             let used = Rc::new(Cell::new(Duration::ZERO));
-            // Dropped before the registration, which frees the slot.
+            // Declared after `registration`, so that the child is stopped before its slot is freed.
             let mut work = std::pin::pin!(new_work(used.clone()));
-            while !self.policy.borrow().is_ending(registration.id) {
+            while !self.policy.borrow().is_aborting(registration.id) {
                 tokio::select! {
                     result = work.as_mut() => {
                         return RunResult { result, pace: registration.measure(used.get()) };
@@ -70,7 +72,7 @@ impl ChildSlots {
     fn apply_policy(&self) {
         loop {
             let step = self.policy.borrow_mut().next(self.now(), free_memory::bytes);
-            let Some(Step::Begin(id) | Step::End(id)) = step else { return };
+            let Some(Step::Start(id) | Step::Abort(id)) = step else { return };
             if let Some(notify) = self.notifies.borrow().get(&id) {
                 notify.notify_one();
             }
@@ -87,14 +89,14 @@ struct Registration<'a> {
 
 impl<'a> Registration<'a> {
     fn new(slots: &'a ChildSlots, pace: Pace) -> Self {
-        let id = slots.policy.borrow_mut().arrive(pace, slots.now());
+        let id = slots.policy.borrow_mut().add(pace, slots.now());
         let notify = Rc::new(Notify::new());
         slots.notifies.borrow_mut().insert(id, notify.clone());
         slots.apply_policy();
         Self { slots, id, notify }
     }
 
-    /// Records the processor time used; returns the pace so far.
+    /// Records the processor time used; returns the child's pace so far.
     fn measure(&self, used: Duration) -> Pace {
         let (mut policy, now) = (self.slots.policy.borrow_mut(), self.slots.now());
         policy.measure(self.id, now, used);
@@ -105,7 +107,7 @@ impl<'a> Registration<'a> {
 impl Drop for Registration<'_> {
     fn drop(&mut self) {
         self.slots.notifies.borrow_mut().remove(&self.id);
-        self.slots.policy.borrow_mut().leave(self.id);
+        self.slots.policy.borrow_mut().remove(self.id);
         self.slots.apply_policy();
     }
 }

@@ -1,4 +1,4 @@
-//! Runs a DAG file's own code in child processes: custom timetables compute dates, and callbacks are called.
+//! Runs code of DAG files in child processes: custom timetables, which compute dates, and callbacks.
 
 pub(crate) mod child_slots;
 pub(crate) mod questions;
@@ -28,7 +28,7 @@ pub struct DagCode {
     questions: Questions,
 }
 
-/// DAGs whose callbacks run concurrently; a hanging callback does not block those of other DAGs.
+/// Maximum number of callbacks at the same time, one per DAG; a hanging callback does not block those of other DAGs.
 const MAX_CALLBACKS: usize = 4;
 
 /// Poll interval for callbacks; catches missed notifications.
@@ -50,7 +50,7 @@ struct InfoAnswer {
 impl From<InfoAnswer> for Info {
     fn from(answered: InfoAnswer) -> Self {
         let InfoAnswer { run_after, interval, run_id } = answered;
-        // Ids in the default form are derived where they are needed.
+        // The default run id is not kept, because the scheduler derives it from `run_after`.
         let run_id = run_id.filter(|run_id| *run_id != format!("scheduled__{}", isoformat(run_after)));
         Self { run_after, interval: interval.map(|(start, end)| Interval { start, end }), run_id, partition: None }
     }
@@ -66,8 +66,8 @@ impl DagCode {
         Some(Self::new(state.clone(), state.dag_files.questions.get()?.clone()))
     }
 
-    /// Asks the code of a DAG version, and returns its answer as JSON. `question` holds its kind and parameters; `spec`
-    /// is the callback to run, or null. The error is a text for users.
+    /// Runs the code of a DAG version to answer `question`, which holds its kind and parameters, and returns the answer
+    /// as JSON. `spec` is the callback to run, or null. The error is a text for users.
     pub async fn ask(&self, version_id: i64, dag_id: &str, question: Value, spec: Value) -> Result<Value, String> {
         let version = {
             let client = self.state.database.get().await.map_err(|error| error.message())?;
@@ -141,7 +141,7 @@ impl DagCode {
                         running.retain(|(running_id, _)| *running_id != id);
                         break;
                     }
-                    // Lagged: a missed event may have announced a callback.
+                    // An error means that events were missed, one of which may have announced a callback.
                     event = events.recv() => if !matches!(event, Ok(event) if !matches!(event, Event::Callback | Event::Dags)) {
                         break;
                     },
@@ -152,7 +152,8 @@ impl DagCode {
         }
     }
 
-    /// Takes the oldest callback of a DAG without a running one. It is removed when taken, so it runs at most once.
+    /// Takes the oldest callback of a DAG without a running one. Taking removes it from the queue, so it runs at most
+    /// once.
     async fn take_callback(&self, running: &[(Id, String)]) -> Option<Callback> {
         let busy: Vec<&str> = running.iter().map(|(_, dag_id)| dag_id.as_str()).collect();
         let client = self.state.database.get().await.ok()?;

@@ -16,7 +16,7 @@ pub struct Questions {
     sender: UnboundedSender<PendingQuestion>,
 }
 
-/// A question with the channel for its answer. It is sent to the main thread, which alone starts children.
+/// A question with the channel for its answer. It is sent to the main thread, the only one that starts children.
 struct PendingQuestion {
     interpreter: Interpreter,
     options: Value,
@@ -24,7 +24,7 @@ struct PendingQuestion {
 }
 
 impl Questions {
-    /// Starts answering with these children, as long as a handle exists.
+    /// Starts a task that answers questions with `children` until the last handle is dropped.
     pub fn new(workspace: PathBuf, children: Rc<Children>, slots: Rc<ChildSlots>) -> Self {
         let (sender, questions) = unbounded_channel();
         tokio::task::spawn_local(answer(children, slots, questions));

@@ -2,11 +2,11 @@
 //! are passed as values.
 //!
 //! There is one slot per processor, so that heavy imports do not slow each other down until all of them time out. Quick
-//! parses must not wait for slow ones, so slow ones get all slots but one while quick ones arrive. With two processors
-//! that is half of the machine; so once no quick one has arrived for a while, slow ones take every slot, and the
-//! youngest of them yields when a quick one arrives: it is aborted and restarted later. A new file is not known to be
-//! slow until it runs; it may have to yield too. Those that do not yield continue, so all of them complete eventually.
-//! A child that sleeps uses no processor and gives up its slot after a while.
+//! parses must not wait for slow ones: while quick children arrive, slow ones leave one slot free. With two processors
+//! that is half of the machine, so once no quick child has arrived for a while, slow children take every slot. When a
+//! quick child arrives then, the youngest parse is aborted and restarted later. A new file counts as quick until its
+//! parse turns out to be slow, and may be aborted too. Older parses are not aborted, so every parse completes
+//! eventually. A child that sleeps uses no processor and gives up its slot after a while.
 
 use std::time::Duration;
 
@@ -18,14 +18,14 @@ const QUICK_CPU_TIME: Duration = Duration::from_secs(1);
 const QUICK_RUN_TIME: Duration = Duration::from_secs(3);
 /// How long a slot is kept free after a quick child.
 const QUICK_GRACE: Duration = Duration::from_secs(10);
-/// How long slow children wait for quick ones when no slow one runs.
+/// How long a slow child waits at most for quick ones when no slow one runs.
 const MAX_SLOW_WAIT: Duration = Duration::from_secs(10);
 /// A child that used less than `BUSY_CPU_TIME` for this long counts as asleep.
 const IDLE_TIME: Duration = Duration::from_secs(15);
 const BUSY_CPU_TIME: Duration = Duration::from_millis(50);
-/// Most sleeping children without a slot.
+/// Maximum number of sleeping children without a slot.
 const MAX_ASLEEP: usize = 4;
-/// Slots of a machine with a single processor, which one slow child must not block.
+/// Minimum number of slots: one slow child must not block a machine with a single processor.
 const MIN_SLOTS: usize = 2;
 /// Free memory per child required before another starts. A parse with Airflow's own SDK uses 150 to 250 MiB.
 const CHILD_BYTES: u64 = 256 * 1024 * 1024;
@@ -33,7 +33,7 @@ const CHILD_BYTES: u64 = 256 * 1024 * 1024;
 /// The pace of a child, as known before it starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
-    /// A client waits for its answer and it runs only once, so it is never aborted for another.
+    /// A client waits for the answer and the child runs only once, so it is never aborted.
     Question,
     /// A parse that was quick last time, or the first of its file.
     Quick,
@@ -43,9 +43,9 @@ pub enum Pace {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
     /// Start the child.
-    Begin(Id),
+    Start(Id),
     /// Abort the child, which yields to a quick one.
-    End(Id),
+    Abort(Id),
 }
 
 pub struct SlotPolicy {
@@ -69,13 +69,13 @@ enum State {
     Running {
         since: Duration,
         used: Duration,
-        /// When it was last seen using the processor, and its processor time then.
+        /// When a measurement last showed that the child used the processor, and its processor time then.
         busy: (Duration, Duration),
     },
     /// Runs without a slot, because it uses no processor.
     Asleep,
     /// Is being aborted and will wait again.
-    Ending,
+    Aborting,
 }
 
 impl Child {
@@ -84,13 +84,13 @@ impl Child {
             State::Running { since, used, .. } => {
                 self.pace == Pace::Slow || used >= QUICK_CPU_TIME || now.saturating_sub(since) >= QUICK_RUN_TIME
             }
-            State::Asleep | State::Ending => true,
+            State::Asleep | State::Aborting => true,
             State::Waiting { .. } => self.pace == Pace::Slow,
         }
     }
 
     fn has_slot(&self) -> bool {
-        matches!(self.state, State::Running { .. } | State::Ending)
+        matches!(self.state, State::Running { .. } | State::Aborting)
     }
 
     fn running_since(&self) -> Option<Duration> {
@@ -119,7 +119,7 @@ impl SlotPolicy {
     }
 
     /// Adds a child that waits for a slot.
-    pub fn arrive(&mut self, pace: Pace, now: Duration) -> Id {
+    pub fn add(&mut self, pace: Pace, now: Duration) -> Id {
         self.last_id += 1;
         self.children.push(Child { id: self.last_id, pace, state: State::Waiting { since: now } });
         self.last_id
@@ -140,17 +140,17 @@ impl SlotPolicy {
         self.children.iter().any(|child| child.id == id && child.is_slow(now))
     }
 
-    pub fn is_ending(&self, id: Id) -> bool {
-        self.children.iter().any(|child| child.id == id && matches!(child.state, State::Ending))
+    pub fn is_aborting(&self, id: Id) -> bool {
+        self.children.iter().any(|child| child.id == id && matches!(child.state, State::Aborting))
     }
 
-    /// Removes a child that has ended or is no longer needed.
-    pub fn leave(&mut self, id: Id) {
+    /// Removes a child that has exited or was dropped.
+    pub fn remove(&mut self, id: Id) {
         self.children.retain(|child| child.id != id);
     }
 
-    /// Returns the next step; to be called until it returns `None`. `free_bytes` returns the available memory, if the
-    /// system reports it.
+    /// Returns the next step; the caller repeats the call until it returns `None`. `free_bytes` returns the available
+    /// memory, if the system reports it.
     pub fn next(&mut self, now: Duration, free_bytes: impl Fn() -> Option<u64>) -> Option<Step> {
         if !self.children.iter().any(|child| child.waiting_since().is_some()) {
             return None;
@@ -173,10 +173,10 @@ impl SlotPolicy {
         }
         let child = self.children.iter_mut().find(|child| child.id == id)?;
         child.state = State::Running { since: now, used: Duration::ZERO, busy: (now, Duration::ZERO) };
-        Some(Step::Begin(id))
+        Some(Step::Start(id))
     }
 
-    /// Takes slots from sleeping children, while others wait.
+    /// Takes the slots of sleeping children; called while other children wait.
     fn mark_sleeping(&mut self, now: Duration) {
         let asleep = self.children.iter().filter(|child| matches!(child.state, State::Asleep)).count();
         let idle = self.children.iter_mut().filter(|child| child.is_idle(now));
@@ -205,7 +205,7 @@ impl SlotPolicy {
         }
     }
 
-    /// Aborts the youngest parse when slow ones hold every slot.
+    /// Aborts the youngest parse if slow children hold every slot.
     fn preempt(&mut self, now: Duration) -> Option<Step> {
         if self.slow_running(now) < self.slots {
             return None;
@@ -213,8 +213,8 @@ impl SlotPolicy {
         let parses =
             self.children.iter_mut().filter(|child| child.running_since().is_some() && child.pace != Pace::Question);
         let youngest = parses.max_by_key(|child| child.running_since())?;
-        youngest.state = State::Ending;
-        Some(Step::End(youngest.id))
+        youngest.state = State::Aborting;
+        Some(Step::Abort(youngest.id))
     }
 }
 

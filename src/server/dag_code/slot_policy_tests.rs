@@ -1,4 +1,4 @@
-//! Simulates who gets a slot, on machines of any size, without real time.
+//! Tests which children get a slot, on machines of any size and with simulated time.
 
 use super::*;
 
@@ -21,9 +21,9 @@ impl Machine {
     }
 
     /// Adds children; returns the resulting steps.
-    fn arrive(&mut self, pace: Pace, count: usize) -> Vec<Step> {
+    fn add(&mut self, pace: Pace, count: usize) -> Vec<Step> {
         for _ in 0..count {
-            self.policy.arrive(pace, self.now);
+            self.policy.add(pace, self.now);
         }
         self.steps()
     }
@@ -44,8 +44,8 @@ impl Machine {
         self.steps()
     }
 
-    fn leave(&mut self, id: Id) -> Vec<Step> {
-        self.policy.leave(id);
+    fn remove(&mut self, id: Id) -> Vec<Step> {
+        self.policy.remove(id);
         self.steps()
     }
 }
@@ -55,11 +55,11 @@ fn runs_at_most_one_child_per_processor() {
     for pace in [Pace::Question, Pace::Quick, Pace::Slow] {
         for processors in [2, 4, 16] {
             let mut machine = Machine::new(processors);
-            assert_eq!(machine.arrive(pace, 25).len(), processors);
-            assert_eq!(machine.leave(1), [Step::Begin(processors as Id + 1)]);
+            assert_eq!(machine.add(pace, 25).len(), processors);
+            assert_eq!(machine.remove(1), [Step::Start(processors as Id + 1)]);
         }
         // One slow child must not block a machine with one processor.
-        assert_eq!(Machine::new(1).arrive(pace, 25).len(), 2);
+        assert_eq!(Machine::new(1).add(pace, 25).len(), 2);
     }
 }
 
@@ -67,69 +67,69 @@ fn runs_at_most_one_child_per_processor() {
 fn low_memory_limits_children_but_one_always_runs() {
     let mut machine = Machine::new(8);
     machine.free_bytes = GIB;
-    assert_eq!(machine.arrive(Pace::Slow, 25).len(), 4);
+    assert_eq!(machine.add(Pace::Slow, 25).len(), 4);
     machine.free_bytes = 0;
-    assert_eq!(machine.leave(1), []);
-    (2..=3).for_each(|id| drop(machine.leave(id)));
-    assert_eq!(machine.leave(4), [Step::Begin(5)]);
+    assert_eq!(machine.remove(1), []);
+    (2..=3).for_each(|id| drop(machine.remove(id)));
+    assert_eq!(machine.remove(4), [Step::Start(5)]);
 }
 
 #[test]
 fn quick_children_go_before_slow_ones() {
     let mut machine = Machine::new(2);
-    machine.arrive(Pace::Slow, 25);
-    // Both run; one of them yields, and restarts once no quick one has arrived for a while.
+    machine.add(Pace::Slow, 25);
+    // Two run. One of them is aborted, and a slow one starts once no quick one has arrived for a while.
     machine.pass(seconds(5), &[1, 2]);
-    assert_eq!(machine.arrive(Pace::Quick, 1), [Step::End(2)]);
-    assert!(machine.policy.is_ending(2));
-    assert_eq!(machine.leave(2), [Step::Begin(26)]);
-    assert_eq!(machine.leave(26), []);
-    assert_eq!(machine.arrive(Pace::Quick, 1), [Step::Begin(27)], "its slot was kept free");
-    assert_eq!(machine.leave(27), []);
-    assert_eq!(machine.pass(QUICK_GRACE, &[1]), [Step::Begin(3)]);
-    assert_eq!(machine.leave(1), [Step::Begin(4)]);
+    assert_eq!(machine.add(Pace::Quick, 1), [Step::Abort(2)]);
+    assert!(machine.policy.is_aborting(2));
+    assert_eq!(machine.remove(2), [Step::Start(26)]);
+    assert_eq!(machine.remove(26), []);
+    assert_eq!(machine.add(Pace::Quick, 1), [Step::Start(27)], "its slot was kept free");
+    assert_eq!(machine.remove(27), []);
+    assert_eq!(machine.pass(QUICK_GRACE, &[1]), [Step::Start(3)]);
+    assert_eq!(machine.remove(1), [Step::Start(4)]);
 }
 
 #[test]
 fn a_new_slow_file_yields() {
     let mut machine = Machine::new(2);
-    assert_eq!(machine.arrive(Pace::Quick, 4), [Step::Begin(1), Step::Begin(2)]);
+    assert_eq!(machine.add(Pace::Quick, 4), [Step::Start(1), Step::Start(2)]);
     assert_eq!(machine.pass(Duration::from_millis(900), &[1, 2]), []);
-    assert_eq!(machine.pass(Duration::from_millis(100), &[1, 2]), [Step::End(2)]);
-    assert_eq!(machine.leave(2), [Step::Begin(3)]);
+    assert_eq!(machine.pass(Duration::from_millis(100), &[1, 2]), [Step::Abort(2)]);
+    assert_eq!(machine.remove(2), [Step::Start(3)]);
     // A sleeping child becomes slow later.
     assert_eq!(machine.pass(seconds(2), &[]), []);
-    assert_eq!(machine.pass(seconds(1), &[]), [Step::End(3)]);
-    assert_eq!(machine.leave(3), [Step::Begin(4)]);
+    assert_eq!(machine.pass(seconds(1), &[]), [Step::Abort(3)]);
+    assert_eq!(machine.remove(3), [Step::Start(4)]);
 }
 
 #[test]
 fn questions_are_never_aborted() {
     let mut machine = Machine::new(2);
-    machine.arrive(Pace::Question, 2);
+    machine.add(Pace::Question, 2);
     machine.pass(seconds(5), &[1, 2]);
-    assert_eq!(machine.arrive(Pace::Quick, 1), []);
-    machine.leave(2);
-    machine.leave(3);
+    assert_eq!(machine.add(Pace::Quick, 1), []);
+    machine.remove(2);
+    machine.remove(3);
     machine.pass(QUICK_GRACE, &[1]);
-    assert_eq!(machine.arrive(Pace::Slow, 1), [Step::Begin(4)]);
+    assert_eq!(machine.add(Pace::Slow, 1), [Step::Start(4)]);
     machine.pass(seconds(1), &[1]);
-    assert_eq!(machine.arrive(Pace::Question, 1), [Step::End(4)]);
+    assert_eq!(machine.add(Pace::Question, 1), [Step::Abort(4)]);
 }
 
 #[test]
 fn slow_children_are_not_starved() {
     let mut machine = Machine::new(2);
-    machine.arrive(Pace::Quick, 2);
-    assert_eq!(machine.arrive(Pace::Slow, 1), []);
-    machine.arrive(Pace::Quick, 50);
+    machine.add(Pace::Quick, 2);
+    assert_eq!(machine.add(Pace::Slow, 1), []);
+    machine.add(Pace::Quick, 50);
     let has_begun = |machine: &Machine, id| {
         machine.policy.children.iter().any(|child| child.id == id && child.running_since().is_some())
     };
     // Each quick one takes a second, and another always waits.
     for quick in [1, 2].into_iter().chain(4..24) {
         machine.now += Duration::from_millis(500);
-        machine.leave(quick);
+        machine.remove(quick);
     }
     assert!(has_begun(&machine, 3));
     assert!(!has_begun(&machine, 50));
@@ -138,12 +138,12 @@ fn slow_children_are_not_starved() {
 #[test]
 fn sleeping_children_free_their_slots() {
     let mut machine = Machine::new(2);
-    assert_eq!(machine.arrive(Pace::Slow, 20).len(), 2);
+    assert_eq!(machine.add(Pace::Slow, 20).len(), 2);
     assert_eq!(machine.pass(IDLE_TIME - seconds(1), &[2]), []);
-    assert_eq!(machine.pass(seconds(1), &[2]), [Step::Begin(3)], "1 sleeps");
-    assert_eq!(machine.pass(IDLE_TIME, &[2]), [Step::Begin(4)]);
-    assert_eq!(machine.pass(IDLE_TIME, &[2]), [Step::Begin(5)]);
-    assert_eq!(machine.pass(IDLE_TIME, &[2]), [Step::Begin(6)]);
+    assert_eq!(machine.pass(seconds(1), &[2]), [Step::Start(3)], "1 sleeps");
+    assert_eq!(machine.pass(IDLE_TIME, &[2]), [Step::Start(4)]);
+    assert_eq!(machine.pass(IDLE_TIME, &[2]), [Step::Start(5)]);
+    assert_eq!(machine.pass(IDLE_TIME, &[2]), [Step::Start(6)]);
     assert_eq!(machine.pass(IDLE_TIME, &[2]), [], "and no more than four");
-    assert_eq!(machine.leave(1), [Step::Begin(7)]);
+    assert_eq!(machine.remove(1), [Step::Start(7)]);
 }

@@ -8,12 +8,12 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::task::JoinHandle;
 
-/// Most restarts of a parse because its inputs changed.
+/// Maximum restarts of a parse because its inputs changed.
 const MAX_RESTARTS: u32 = 3;
 /// A file that is parsed again within this time after its last parse counts as parsed repeatedly.
 const REPEAT_WINDOW: Duration = Duration::from_secs(5);
 
-/// Returns how long to wait before a parse that is the n-th repetition: first not at all, then up to eight seconds.
+/// Returns the delay before the n-th repetition of a parse: none for the first three, then 2, 4 and at most 8 seconds.
 fn pause_before_repeat(repeat_count: u32) -> Duration {
     match repeat_count {
         0..=3 => Duration::ZERO,
@@ -46,7 +46,7 @@ pub fn stamps(paths: Vec<PathBuf>) -> Stamps {
     stamps
 }
 
-/// Files whose stamp is not read by then are left out.
+/// Time limit for reading stamps; `stamps` leaves out the files that take longer.
 const STAMPS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The Python files of the workspace, and the DAG files among them.
@@ -66,14 +66,14 @@ pub struct FileIndex {
     unscanned: BTreeMap<PathBuf, String>,
 }
 
-/// What is known about a DAG file and its parses.
+/// A DAG file, the inputs of its last parse, and its parses.
 #[derive(Default)]
 struct DagFile {
     /// Imported local modules and other files read by the last parse, with their stamps.
     imports: Vec<(PathBuf, Option<Stamp>)>,
     /// True when Variables or Connections affect its DAGs.
     uses_store: bool,
-    /// When the last parse started, if it failed. It may succeed after a change of any other file.
+    /// When the last parse started, if it failed. The next one may succeed after a change of any other file.
     failed: Option<SystemTime>,
     dag_owner: DagOwner,
     /// The current or last parse.
@@ -121,7 +121,7 @@ pub struct ParseInputs {
     pub uses_store: bool,
 }
 
-/// What a scan changed.
+/// The changes that a scan found.
 pub struct Change {
     pub to_parse: Vec<PathBuf>,
     /// True when a file was removed, no longer defines DAGs, or became unreadable or readable.
@@ -129,7 +129,7 @@ pub struct Change {
 }
 
 impl FileIndex {
-    /// Returns where DAG files may be. For folders that the scan could not read, the earlier places stay.
+    /// Returns where DAG files may be. In folders that the scan could not read, the places of earlier scans remain.
     pub fn dag_places(&self, scan: &Scan) -> DagPlaces {
         scan.dag_places.clone().keep_unseen(&self.places, &scan.unscanned)
     }
@@ -138,7 +138,7 @@ impl FileIndex {
     pub fn changed(&self, scan: &Scan) -> Vec<PathBuf> {
         let places = self.dag_places(scan);
         let is_new = |(path, stamp): &(&PathBuf, &Stamp)| {
-            self.files.get(*path) != Some(*stamp) || places.hold(path) != self.places.hold(path)
+            self.files.get(*path) != Some(*stamp) || places.allows(path) != self.places.allows(path)
         };
         scan.files.iter().filter(is_new).map(|(path, _)| path.clone()).collect()
     }
@@ -160,8 +160,8 @@ impl FileIndex {
     }
 
     /// Applies a scan. `dag_files` are the changed files that may define DAGs, `outside` the stamps of unlisted files.
-    /// A file in neither did not answer and counts as unchanged.
-    pub fn compare(&mut self, scan: Scan, dag_files: &HashSet<PathBuf>, outside: &Stamps) -> Change {
+    /// An unlisted file without a stamp counts as unchanged, because reading its stamp timed out.
+    pub fn apply(&mut self, scan: Scan, dag_files: &HashSet<PathBuf>, outside: &Stamps) -> Change {
         let places = self.dag_places(&scan);
         let before_places = std::mem::replace(&mut self.places, places);
         let old_files = std::mem::replace(&mut self.files, scan.files);
@@ -169,7 +169,7 @@ impl FileIndex {
         let unscanned_changed = self.unscanned != scan.unscanned;
         self.unscanned = scan.unscanned;
         let is_changed = |(path, stamp): &(&PathBuf, &Stamp)| {
-            old_files.get(*path) != Some(*stamp) || before_places.hold(path) != self.places.hold(path)
+            old_files.get(*path) != Some(*stamp) || before_places.allows(path) != self.places.allows(path)
         };
         let changed: Vec<&PathBuf> = self.files.iter().filter(is_changed).map(|(path, _)| path).collect();
         self.scan_number += 1;
@@ -229,8 +229,8 @@ impl FileIndex {
     }
 
     /// Returns how long to wait before parsing a file. There is no wait unless the file is parsed repeatedly without a
-    /// change of its own, such as a file that writes what it imports. `None` means that the current parse must complete
-    /// first, after which it is repeated: if every change of an input restarted it, it might never end.
+    /// change of its own, such as a file that writes a module that it imports. `None` means that the current parse must
+    /// complete first and is then repeated: if every change of an input restarted it, it might never complete.
     pub fn pause_for(&mut self, path: &Path) -> Option<Duration> {
         let stamp = self.files.get(path).copied();
         let Some(file) = self.dag_files.get_mut(path) else { return Some(Duration::ZERO) };

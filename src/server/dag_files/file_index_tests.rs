@@ -32,17 +32,17 @@ impl TestWorkspace {
     }
 
     /// Returns the names of files to parse, and whether something was removed. DAG files are those named `dag*`.
-    fn compare_scan(&mut self, scan: Scan) -> (Vec<String>, bool) {
+    fn apply_scan(&mut self, scan: Scan) -> (Vec<String>, bool) {
         let is_dag_file = |path: &&PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with("dag");
         let dag_files = scan.files.keys().filter(is_dag_file).cloned().collect();
         let outside = stamps(self.index.outside(&scan));
-        let Change { to_parse, removed } = self.index.compare(scan, &dag_files, &outside);
+        let Change { to_parse, removed } = self.index.apply(scan, &dag_files, &outside);
         let name = |path: PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
         (to_parse.into_iter().map(name).collect(), removed)
     }
 
-    fn scan_and_compare(&mut self) -> (Vec<String>, bool) {
-        self.compare_scan(self.scan())
+    fn scan_and_apply(&mut self) -> (Vec<String>, bool) {
+        self.apply_scan(self.scan())
     }
 
     /// Starts a parse.
@@ -77,32 +77,32 @@ fn names(names: &[&str]) -> Vec<String> {
 #[test]
 fn parses_only_new_and_changed_files() {
     let mut workspace = TestWorkspace::new(&["dag_a.py", "dag_b.py", "helper.py"]);
-    assert_eq!(workspace.scan_and_compare(), (names(&["dag_a.py", "dag_b.py"]), false));
-    assert_eq!(workspace.scan_and_compare(), (names(&[]), false));
+    assert_eq!(workspace.scan_and_apply(), (names(&["dag_a.py", "dag_b.py"]), false));
+    assert_eq!(workspace.scan_and_apply(), (names(&[]), false));
     workspace.save("dag_b.py", "22");
-    assert_eq!(workspace.scan_and_compare(), (names(&["dag_b.py"]), false));
+    assert_eq!(workspace.scan_and_apply(), (names(&["dag_b.py"]), false));
     fs::remove_file(workspace.path("dag_a.py")).unwrap();
-    assert_eq!(workspace.scan_and_compare(), (names(&[]), true));
+    assert_eq!(workspace.scan_and_apply(), (names(&[]), true));
     assert!(!workspace.index.knows(&workspace.path("dag_a.py")) && workspace.index.knows(&workspace.path("dag_b.py")));
     workspace.index.forget();
-    assert_eq!(workspace.scan_and_compare().0, ["dag_b.py"]);
+    assert_eq!(workspace.scan_and_apply().0, ["dag_b.py"]);
 }
 
 #[test]
 fn parses_again_when_an_input_changes_appears_or_goes() {
     let mut workspace = TestWorkspace::new(&["dag_a.py", "dag_b.py", "helper.py"]);
-    workspace.scan_and_compare();
+    workspace.scan_and_apply();
     assert!(workspace.parse("dag_a.py", &["dag_a.py", "helper.py", "later.py"], false));
     assert!(workspace.parse("dag_b.py", &["dag_b.py"], false));
-    assert_eq!(workspace.scan_and_compare().0, [""; 0]);
+    assert_eq!(workspace.scan_and_apply().0, [""; 0]);
     workspace.save("helper.py", "22");
-    assert_eq!(workspace.scan_and_compare().0, ["dag_a.py"]);
+    assert_eq!(workspace.scan_and_apply().0, ["dag_a.py"]);
     workspace.parse("dag_a.py", &["dag_a.py", "helper.py", "later.py"], false);
     workspace.save("later.py", "1");
-    assert_eq!(workspace.scan_and_compare().0, ["dag_a.py"]);
+    assert_eq!(workspace.scan_and_apply().0, ["dag_a.py"]);
     workspace.parse("dag_a.py", &["dag_a.py", "helper.py", "later.py"], false);
     fs::remove_file(workspace.path("helper.py")).unwrap();
-    assert_eq!(workspace.scan_and_compare().0, ["dag_a.py"]);
+    assert_eq!(workspace.scan_and_apply().0, ["dag_a.py"]);
 }
 
 #[test]
@@ -111,25 +111,25 @@ fn checks_inputs_outside_the_workspace() {
     let elsewhere = tempfile::tempdir().unwrap();
     let data = elsewhere.path().join("data.csv");
     fs::write(&data, "1").unwrap();
-    workspace.scan_and_compare();
+    workspace.scan_and_apply();
     workspace.parse("dag_a.py", &["dag_a.py", data.to_str().unwrap()], false);
     assert_eq!(workspace.index.outside(&workspace.scan()), [data.as_path()]);
-    assert_eq!(workspace.scan_and_compare().0, [""; 0]);
+    assert_eq!(workspace.scan_and_apply().0, [""; 0]);
     fs::write(&data, "22").unwrap();
-    assert_eq!(workspace.scan_and_compare().0, ["dag_a.py"]);
+    assert_eq!(workspace.scan_and_apply().0, ["dag_a.py"]);
 }
 
 #[test]
 fn retries_failed_files_after_any_change() {
     let mut workspace = TestWorkspace::new(&["dag_a.py", "dag_b.py"]);
-    workspace.scan_and_compare();
+    workspace.scan_and_apply();
     workspace.parse("dag_a.py", &["dag_a.py"], true);
     workspace.parse("dag_b.py", &["dag_b.py"], false);
     assert!(workspace.index.failed_since().is_some());
     assert_eq!(workspace.index.failed(), [workspace.path("dag_a.py")]);
-    assert_eq!(workspace.scan_and_compare().0, [""; 0], "nothing has changed");
+    assert_eq!(workspace.scan_and_apply().0, [""; 0], "nothing has changed");
     workspace.save("new_module.py", "1");
-    assert_eq!(workspace.scan_and_compare().0, ["dag_a.py"]);
+    assert_eq!(workspace.scan_and_apply().0, ["dag_a.py"]);
     workspace.parse("dag_a.py", &["dag_a.py"], false);
     assert!(workspace.index.failed().is_empty());
 }
@@ -137,42 +137,42 @@ fn retries_failed_files_after_any_change() {
 #[test]
 fn unreadable_files_are_not_removed() {
     let mut workspace = TestWorkspace::new(&["dag_a.py", "dag_b.py"]);
-    workspace.scan_and_compare();
+    workspace.scan_and_apply();
     let mut blind = Scan::default();
     blind.unscanned.insert(workspace.folder.path().to_owned(), "it does not answer".to_owned());
-    let (to_parse, unseen_changed) = workspace.compare_scan(blind);
+    let (to_parse, unseen_changed) = workspace.apply_scan(blind);
     assert!(to_parse.is_empty() && unseen_changed);
     assert!(workspace.index.knows(&workspace.path("dag_a.py")));
-    assert_eq!(workspace.scan_and_compare(), (names(&[]), true), "it is readable again and unchanged");
+    assert_eq!(workspace.scan_and_apply(), (names(&[]), true), "it is readable again and unchanged");
 }
 
 #[test]
 fn retries_a_conflicting_file_when_the_owner_is_gone() {
     let mut workspace = TestWorkspace::new(&["dag_a.py", "dag_b.py"]);
-    workspace.scan_and_compare();
+    workspace.scan_and_apply();
     workspace.parse("dag_a.py", &["dag_a.py"], false);
     workspace.parse("dag_b.py", &["dag_b.py"], false);
     workspace.index.set_dag_owner(&workspace.path("dag_b.py"), DagOwner::OtherFile);
     assert_eq!(workspace.index.conflicting(&workspace.path("dag_a.py")), [workspace.path("dag_b.py")]);
     assert!(workspace.index.conflicting(&workspace.path("dag_b.py")).is_empty());
     fs::remove_file(workspace.path("dag_a.py")).unwrap();
-    assert_eq!(workspace.scan_and_compare(), (names(&["dag_b.py"]), true));
+    assert_eq!(workspace.scan_and_apply(), (names(&["dag_b.py"]), true));
 }
 
 #[test]
 fn repeats_a_parse_whose_input_changed_meanwhile() {
     let mut workspace = TestWorkspace::new(&["dag_a.py", "helper.py"]);
-    workspace.scan_and_compare();
+    workspace.scan_and_apply();
     workspace.begin_parse("dag_a.py");
     workspace.save("helper.py", "22");
-    workspace.scan_and_compare();
+    workspace.scan_and_apply();
     assert!(!workspace.end_parse("dag_a.py", &["dag_a.py", "helper.py"], false));
 }
 
 #[tokio::test(flavor = "current_thread")]
 async fn repeated_requests_let_a_parse_end_and_are_delayed() {
     let mut workspace = TestWorkspace::new(&["dag_a.py"]);
-    workspace.scan_and_compare();
+    workspace.scan_and_apply();
     let path = workspace.path("dag_a.py");
     assert_eq!(workspace.index.pause_for(&path), Some(Duration::ZERO));
     for _ in 0..MAX_RESTARTS {
@@ -200,17 +200,17 @@ fn a_new_dags_folder_excludes_files_beside_it() {
     let (workspace, mut index) = (folder.path(), FileIndex::default());
     let (file, stamp) = (workspace.join("p/dag.py"), Stamp::of_path(workspace).unwrap());
     // Calls the index as the loop of `dag_files` does.
-    let mut scan_and_compare = |folders: &[PathBuf]| {
+    let mut scan_and_apply = |folders: &[PathBuf]| {
         let files = BTreeMap::from([(file.clone(), stamp)]);
         let scan = Scan { files, dag_places: DagPlaces::new(workspace, folders), ..Scan::default() };
         let places = index.dag_places(&scan);
-        let dag_files = index.changed(&scan).into_iter().filter(|path| places.hold(path)).collect();
-        let Change { to_parse, removed } = index.compare(scan, &dag_files, &Stamps::new());
+        let dag_files = index.changed(&scan).into_iter().filter(|path| places.allows(path)).collect();
+        let Change { to_parse, removed } = index.apply(scan, &dag_files, &Stamps::new());
         (to_parse, removed)
     };
     let dags = [workspace.join("p/dags")];
-    assert_eq!(scan_and_compare(&[]), (vec![file.clone()], false));
-    assert_eq!(scan_and_compare(&dags), (vec![], true));
-    assert_eq!(scan_and_compare(&dags), (vec![], false));
-    assert_eq!(scan_and_compare(&[]), (vec![file.clone()], false));
+    assert_eq!(scan_and_apply(&[]), (vec![file.clone()], false));
+    assert_eq!(scan_and_apply(&dags), (vec![], true));
+    assert_eq!(scan_and_apply(&dags), (vec![], false));
+    assert_eq!(scan_and_apply(&[]), (vec![file.clone()], false));
 }

@@ -29,7 +29,7 @@ struct FileHistory {
 struct Retry {
     /// Stamp of the DAG file at the failure. With another stamp, the next failure counts as the first one.
     stamp: Option<Stamp>,
-    /// Number of failures that the delay counts.
+    /// Number of consecutive failures, from which the delay is computed.
     failures: u32,
     due: Instant,
     /// True until the next parse of the file starts.
@@ -41,7 +41,7 @@ fn retry_delay(failures: u32) -> Duration {
 }
 
 impl ParseHistory {
-    /// The pace of the file's last parse.
+    /// Returns the pace of the file's last parse; `Quick` for a file that was not parsed yet.
     pub fn pace(&self, path: &Path) -> Pace {
         self.files.get(path).map_or(Pace::Quick, |history| history.pace)
     }
@@ -80,12 +80,12 @@ impl ParseHistory {
         self.waiting().filter(|(_, retry)| retry.due <= now).map(|(path, _)| path.clone()).collect()
     }
 
-    /// Forgets the files that are not known.
+    /// Forgets the files for which `is_known` returns false.
     pub fn keep_only(&mut self, is_known: impl Fn(&Path) -> bool) {
         self.files.retain(|path, _| is_known(path));
     }
 
-    /// The files whose retry waits for its due time.
+    /// Returns the files with a retry that has not started.
     fn waiting(&self) -> impl Iterator<Item = (&PathBuf, &Retry)> {
         let retries = self.files.iter().filter_map(|(path, history)| Some((path, history.retry.as_ref()?)));
         retries.filter(|(_, retry)| retry.is_waiting)
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_up_to_an_hour() {
+    fn retry_delays_grow_up_to_an_hour() {
         let (mut history, path, mut now) = (ParseHistory::default(), PathBuf::from("/w/dag.py"), Instant::now());
         let mut delays = Vec::new();
         for _ in 0..12 {

@@ -64,7 +64,7 @@ struct DagFileLoop {
     results: UnboundedReceiver<Parsed>,
     index: FileIndex,
     history: ParseHistory,
-    /// Projects that did not answer in the last scan.
+    /// Folders of projects that did not answer in the last scan, with reasons; the next scan skips them.
     hanging: BTreeMap<PathBuf, String>,
     /// Results that could not be written to the datastore yet.
     unsaved: Vec<Parsed>,
@@ -72,7 +72,7 @@ struct DagFileLoop {
     is_list_stored: bool,
     /// Files found at the start that are not parsed yet.
     initial: HashSet<PathBuf>,
-    /// Files whose environment is being built.
+    /// Files to parse again when an environment changes: theirs is being built, or their parse failed without one.
     waiting: HashSet<PathBuf>,
     /// Commands that wait for a scan and its parses.
     refreshes: Vec<Refresh>,
@@ -150,13 +150,13 @@ impl DagFileLoop {
     }
 
     /// Scans the workspace and starts parsing changed files. Returns the folders, and whether another scan is needed at
-    /// once because it entered a folder that was not watched yet.
+    /// once: the scan entered a folder that was not watched yet, or found a hanging project that the next one skips.
     async fn rescan(&mut self, mut folders: Folders) -> (Folders, bool) {
         let workspace = self.context.workspace.clone();
         let avoid = self.hanging.clone();
         let scanned = blocking::run(move || {
             let scan = scan(&workspace, Syntax::from_environment(), LIMITS, &avoid);
-            // Watched before the files are read, so that later changes are noticed.
+            // Watches the folders before the files are read, so that later changes are noticed.
             let has_new = folders.set(scan.as_ref().map_or(&[], |scan| &scan.folders));
             (folders, scan, has_new)
         });
@@ -171,7 +171,7 @@ impl DagFileLoop {
                 if !self.index.workspace_is_missing {
                     warn!("cannot read the workspace {}: {error}", self.context.workspace.display());
                 }
-                // Stored DAGs stay until it can be read again.
+                // Stored DAGs stay until the workspace can be read again.
                 self.index.workspace_is_missing = true;
                 (folders, false)
             }
@@ -196,12 +196,12 @@ impl DagFileLoop {
         let (changed, outside) = (self.index.changed(&scan), self.index.outside(&scan));
         let places = self.index.dag_places(&scan);
         let read = move || {
-            let may_define_dags = |path: &PathBuf| places.hold(path) && is_dag_file(path);
+            let may_define_dags = |path: &PathBuf| places.allows(path) && is_dag_file(path);
             let dag_files: HashSet<PathBuf> = changed.into_iter().filter(may_define_dags).collect();
             (dag_files, stamps(outside))
         };
         let Ok((dag_files, outside)) = blocking::run(read).await else { return };
-        let change = self.index.compare(scan, &dag_files, &outside);
+        let change = self.index.apply(scan, &dag_files, &outside);
         self.is_list_stored &= !change.removed;
         if change.removed {
             self.state.dag_files.environments.keep_only(|file| self.index.knows(file));
@@ -285,7 +285,7 @@ impl DagFileLoop {
         if !self.record_inputs(&parsed, has_failed).await {
             return self.parse(parsed.path);
         }
-        // A file that failed for lack of an environment is parsed again with another.
+        // The parse may have failed because packages were missing, so a new environment may fix it.
         if parsed.awaits_environment || has_failed && parsed.environment.is_none() {
             self.waiting.insert(parsed.path.clone());
         }
@@ -308,7 +308,7 @@ impl DagFileLoop {
         }
     }
 
-    /// Records what the parse read. Returns false if the parse is outdated.
+    /// Records the files that the parse read. Returns false if the parse is outdated.
     async fn record_inputs(&mut self, parsed: &Parsed, has_failed: bool) -> bool {
         let mut sources: Vec<PathBuf> =
             parsed.output.iter().flat_map(|output| output.sources.keys().map(PathBuf::from)).collect();
@@ -324,7 +324,8 @@ impl DagFileLoop {
         self.index.record_parse(&parsed.path, ParseInputs { sources, absent, uses_store }, failed, &outside)
     }
 
-    /// Records that the result is in the datastore; parses files again whose DAGs it released.
+    /// Records that the result is in the datastore. If the file no longer defines one of its DAGs, parses the files
+    /// again that conflicted with another file, since they may define the DAG.
     fn saved(&mut self, parsed: &Parsed, saved: &Saved) {
         debug!(
             "parsed {} in {} ms: {}",
@@ -352,7 +353,7 @@ impl DagFileLoop {
         reason.push_str(&next_attempt);
     }
 
-    /// Stops waiting for this file at the start.
+    /// Removes a file from the initial parses. After the last one, requests no longer wait.
     fn finish_initial(&mut self, path: &Path) {
         if self.initial.remove(path) && self.initial.is_empty() {
             self.state.dag_files.initial_parse.send_replace(true);

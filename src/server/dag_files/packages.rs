@@ -32,7 +32,8 @@ type UserPackages = Option<Vec<(PathBuf, Option<Stamp>)>>;
 pub struct Packages {
     state: Arc<AppState>,
     next_check: Instant,
-    /// A download and a check under way. Kept here, so that they continue when the call of `changed` is cancelled.
+    /// The download of our packages and the check of the user's packages, while they run. Kept here, so that they
+    /// continue when the call of `changed` is cancelled.
     fetching: Option<Pin<Box<dyn Future<Output = ()>>>>,
     reading: Option<Pin<Box<dyn Future<Output = UserPackages>>>>,
     user_packages: UserPackages,

@@ -32,11 +32,11 @@ pub struct Parsed {
     pub began: SystemTime,
     pub duration: Duration,
     pub output: Result<ParseOutput, NoResult>,
-    /// Hash of the environment it ran with; `None` for the plain interpreter.
+    /// Hash of the environment that the parse ran with; `None` for the plain interpreter.
     pub environment: Option<String>,
-    /// Stamps of the settings files beside it, including missing ones.
+    /// Stamps of the settings files beside the DAG file, including missing ones.
     pub adjacent_files: Stamps,
-    /// True when its environment is still being built.
+    /// True when the file's environment is still being built.
     pub awaits_environment: bool,
     /// Slow or quick, as measured: slow files queue behind quick ones the next time.
     pub pace: Pace,
@@ -114,12 +114,12 @@ async fn prepare(context: &ParseContext, path: &Path, file_settings: Result<File
     }
 }
 
-/// The path of a file below the workspace.
+/// Returns a file's path relative to the workspace.
 pub fn relative_to(workspace: &Path, path: &Path) -> String {
     path.strip_prefix(workspace).unwrap_or(path).to_string_lossy().into_owned()
 }
 
-/// The DAGs of a successful parse, as they are stored.
+/// Converts the output of a successful parse to the DAGs to store. The error is an import error for users.
 pub fn parsed_dags(output: &ParseOutput, workspace: &Path, parsed: &Parsed) -> Result<ParsedDags, String> {
     let mut dags = dag_check::read(&output.structures)?;
     dags.iter_mut().for_each(|dag| dag.settings = output.settings.clone());

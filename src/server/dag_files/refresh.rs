@@ -4,9 +4,9 @@ use super::file_index::FileIndex;
 use std::path::{Path, PathBuf};
 use tokio::sync::oneshot;
 
-/// A command that waits.
+/// The request of a command that waits.
 pub struct Refresh {
-    /// The DAG file that it needs; `None` for all.
+    /// The DAG file that the command needs; `None` for all.
     pub file: Option<PathBuf>,
     pub done: oneshot::Sender<()>,
 }
@@ -21,8 +21,8 @@ impl Refresh {
     }
 }
 
-/// Answers those whose files have been imported. `is_unsaved` tells whether the last result of a file could not be
-/// written to the datastore yet. Call it after a scan that began after they asked.
+/// Answers the commands whose files have been imported. `is_unsaved` returns true if the last result of a file could
+/// not be written to the datastore yet. Call it after a scan that began after the commands sent their requests.
 pub fn answer(waiting: &mut Vec<Refresh>, index: &FileIndex, is_unsaved: impl Fn(&Path) -> bool) {
     let (done, pending): (Vec<Refresh>, _) =
         std::mem::take(waiting).into_iter().partition(|refresh| refresh.is_done(index, &is_unsaved));

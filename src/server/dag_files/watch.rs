@@ -34,7 +34,7 @@ pub struct Folders {
     complete: bool,
 }
 
-/// Device, inode and creation time, which tell when a folder was replaced by another of the same name.
+/// Device, inode and creation time, which differ after a folder was replaced by another of the same name.
 type Identity = (u64, u64, Option<SystemTime>);
 
 fn identity(folder: &Path) -> Option<Identity> {
@@ -58,7 +58,7 @@ pub fn watch() -> (Folders, Changes) {
     (folders, Changes { events, changed: false, _sender })
 }
 
-/// Which changes are notified.
+/// Whether every change in the workspace is notified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coverage {
     Complete,

@@ -1,4 +1,4 @@
-//! What the environment of a project is for those who ask: ready, being built, or failed.
+//! The state of a project's environment: ready, being built, or failed.
 
 use leoflow_python::Interpreter;
 use leoflow_python::environments::Declared;
@@ -16,7 +16,8 @@ pub struct Environment {
 #[derive(Debug)]
 pub enum Availability {
     Ready(Environment),
-    /// It is being built; `changed` notifies when to ask again. The text describes the progress.
+    /// The environment is being built; `Environments::changed` notifies when to request it again. The text describes
+    /// the progress.
     Waits(String),
     /// Holds the reason, for the user.
     Failed(String),

@@ -1,5 +1,6 @@
-//! Python environments of projects. Each is identified by its inputs, a hash of what the project declares and of the
-//! Python. Environments on disk are reused; missing ones are built one at a time in the background.
+//! Python environments of projects. The `inputs` of an environment, a hash of the project's declaration and of the
+//! Python, identify it. Environments on disk are reused; missing ones are built in the background, at most `MAX_BUILDS`
+//! at a time.
 
 mod availability;
 pub mod provider_cache;
@@ -55,7 +56,7 @@ enum BuildState {
     },
 }
 
-/// Returns the retry delay after that many consecutive failures.
+/// Returns the retry delay after `failures` consecutive failures.
 fn retry_delay(failures: u32) -> Duration {
     (RETRY_DELAY * 4u32.saturating_pow(failures.saturating_sub(1))).min(MAX_RETRY_DELAY)
 }
@@ -69,13 +70,15 @@ pub struct Environments {
     /// The required environments by inputs.
     states: Mutex<HashMap<String, (Declared, Python, BuildState)>>,
     inputs_by_file: Mutex<HashMap<PathBuf, String>>,
-    /// The values of variables with which each environment was tried since its last retry, by inputs.
+    /// The values of environment variables with which builds of each environment were tried since its last retry, by
+    /// inputs.
     tried_values: Mutex<HashMap<String, Vec<Variables>>>,
     uv_download: uv::UvDownload,
     python_downloads: python::PythonDownloads,
-    /// One permit for each build that may run: a build that waits for its index must not hold up the others.
+    /// Limits the builds at the same time. Several may run, because a build that waits for a package index must not
+    /// block the others.
     builds: tokio::sync::Semaphore,
-    /// Notified when a build has ended, either way.
+    /// Notified when waiting files must be parsed again: a build or download has ended, or a retry is due.
     pub changed: Notify,
     /// True while a delayed notification of `changed` is pending.
     is_notification_pending: AtomicBool,
@@ -126,7 +129,7 @@ impl Environments {
         self.set_requirement(file, None);
     }
 
-    /// Forgets removed DAG files, and environments without a file.
+    /// Forgets removed DAG files, and environments that no file requires, except those being built.
     pub fn keep_only(&self, is_dag_file: impl Fn(&Path) -> bool) {
         let mut inputs_by_file = self.inputs_by_file.lock().unwrap_or_else(PoisonError::into_inner);
         inputs_by_file.retain(|file, _| is_dag_file(file));
@@ -141,7 +144,7 @@ impl Environments {
             Ok(plain) => plain,
             Err(missing) => return Availability::Failed(missing.reason),
         };
-        // The inputs while there is no Python that fits.
+        // The environment's key until a Python satisfies the declaration.
         let unresolved_key = declared.inputs(&format!("none of {}", declared.python.join(" ")));
         let python = match self.python_for(declared, &plain).await {
             Ok(python) => {
@@ -171,7 +174,7 @@ impl Environments {
             Ok(failures) => failures,
             Err(availability) => return availability,
         };
-        // From here on other files wait for this build, but the caller may be cancelled: it runs in its own task.
+        // In a task of its own: other files wait for this build from here on, but the caller may be cancelled.
         let (this, requirement, file) = (self.clone(), (declared.clone(), python), file.to_owned());
         let task = tokio::spawn(async move { this.find_or_build(inputs, requirement, plain, failures, file).await });
         task.await.unwrap_or_else(|error| Availability::Failed(error.to_string()))
@@ -213,8 +216,8 @@ impl Environments {
         inputs_by_file.iter().any(|(other, required)| required == inputs && other != file)
     }
 
-    /// Marks the environment as building and returns its count of consecutive failures, unless its state is known
-    /// already.
+    /// Marks the environment as building and returns its count of consecutive failures. The error is the availability
+    /// of an environment that must not be built now.
     fn try_start(&self, inputs: &str, declared: &Declared, python: &Python) -> Result<u32, Availability> {
         let mut states = self.states();
         if let Some((known, _, _)) = states.get_mut(inputs) {
@@ -222,7 +225,7 @@ impl Environments {
         }
         let mut tried_values = self.tried_values.lock().unwrap_or_else(PoisonError::into_inner);
         let tried_values = tried_values.entry(inputs.to_owned()).or_default();
-        // Another password, say, is worth a try at once.
+        // New values, such as a corrected password, are tried at once.
         let has_new_values = !tried_values.contains(&declared.variables);
         let failures = match states.get(inputs).map(|(_, _, state)| state.clone()) {
             Some(BuildState::Failed { .. } | BuildState::RetryDue { .. }) if has_new_values => 0,
@@ -262,7 +265,7 @@ impl Environments {
         Ok((lock, environment))
     }
 
-    /// Notifies `changed` after the pause, once for all callers.
+    /// Notifies `changed` after the pause; calls during the pause have no effect.
     fn notify_after(self: &Arc<Self>, pause: Duration) {
         if self.is_notification_pending.swap(true, Ordering::SeqCst) {
             return;
@@ -288,8 +291,8 @@ impl Environments {
         self.states().insert(inputs.to_owned(), (declared.clone(), python.clone(), state));
     }
 
-    /// Builds the environment and notifies. After `failures` earlier failures and another one, waits for the retry
-    /// delay; then the next request may start a build again.
+    /// Builds the environment and notifies `changed`. If the build fails, waits for the retry delay, after which the
+    /// next request may start another build. `failures` counts earlier consecutive failures.
     async fn build(
         self: Arc<Self>,
         inputs: String,
@@ -357,8 +360,8 @@ impl Environments {
         let inputs_by_file = self.inputs_by_file.lock().unwrap_or_else(PoisonError::into_inner);
         let inputs = inputs_by_file.get(file).cloned();
         drop(inputs_by_file);
-        let is_built = |inputs: String| matches!(self.states().get(&inputs), Some((_, _, BuildState::Building(_))));
-        self.is_notification_pending.load(Ordering::SeqCst) || inputs.is_some_and(is_built)
+        let is_building = |inputs: String| matches!(self.states().get(&inputs), Some((_, _, BuildState::Building(_))));
+        self.is_notification_pending.load(Ordering::SeqCst) || inputs.is_some_and(is_building)
     }
 
     /// Returns files that must be parsed again with another environment.

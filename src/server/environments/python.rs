@@ -3,7 +3,7 @@
 use super::{BuildState, Environments, retry_delay};
 use leoflow_base::home::progress::Progress;
 use leoflow_base::sys::blocking;
-use leoflow_python::environments::{self, Declared, Missing};
+use leoflow_python::environments::{self, Declared, MissingPython};
 use leoflow_python::{Interpreter, Python};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -63,7 +63,7 @@ impl Environments {
     }
 
     /// Starts a download, unless it is under way or failed recently.
-    fn start_download(self: &Arc<Self>, missing: Missing) -> NoPython {
+    fn start_download(self: &Arc<Self>, missing: MissingPython) -> NoPython {
         let mut states = self.python_downloads.states();
         let failures = match states.get(&missing.ranges) {
             Some(State::UnderWay(progress)) => return NoPython::Downloading(progress.clone()),
@@ -89,12 +89,12 @@ impl Environments {
                 return;
             }
             let message = missing.reason.lines().next().unwrap_or_default().to_owned();
-            self.start_download(Missing { ranges: Vec::new(), message });
+            self.start_download(MissingPython { ranges: Vec::new(), message });
             tokio::time::sleep(CHECK_INTERVAL).await;
         }
     }
 
-    async fn download_python(self: Arc<Self>, missing: Missing, failures: u32) {
+    async fn download_python(self: Arc<Self>, missing: MissingPython, failures: u32) {
         let (this, ranges, waited_for) = (self.clone(), missing.ranges.clone(), missing.ranges.clone());
         let get = move || {
             let report = |progress: Progress| {
@@ -115,7 +115,8 @@ impl Environments {
                 self.python_downloads.states().insert(ranges, failed);
             }
         }
-        // Files that wait for this Python ask again, including those whose request is not recorded yet.
+        // Removes the environments that wait for this Python, so that their files request it again. A file whose parse
+        // is saved later is parsed again too, because `will_notify` is false without the state.
         self.states().retain(|_, (declared, python, _)| *python != Python::default() || declared.python != waited_for);
         self.changed.notify_one();
     }

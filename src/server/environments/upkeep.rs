@@ -18,16 +18,16 @@ const MAX_UNUSED: Duration = Duration::from_secs(7 * 24 * 3600);
 const FIRST_CLEANUP: Duration = Duration::from_secs(600);
 const CLEANUP_INTERVAL: Duration = Duration::from_secs(12 * 3600);
 
-/// What an update does with the versions of an environment.
+/// Which package versions an update installs in an environment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Renewal {
-    /// Resolves the newest that are allowed.
+    /// The newest that the declaration allows.
     Resolve,
-    /// Fetches and installs the same ones again.
+    /// The same ones, fetched and installed again.
     Reinstall,
 }
 
-/// Returns the step that a build has reached, which the UI shows; logs a warning.
+/// Returns the step that a build has reached, for the UI; logs a warning instead of returning it.
 pub(super) fn step_or_log(progress: Progress) -> Option<String> {
     match progress {
         Progress::Started(step) | Progress::Detail(step) => return Some(step),
@@ -56,17 +56,18 @@ impl Environments {
         let _building = self.build_permit().await?;
         let (home, plain_interpreter, lock) = (self.home.clone(), plain.clone(), self.with_variables(lock));
         let work = move || -> Result<PathBuf, String> {
-            // The Python of the lock, not any of the declared range.
+            // Requires the Python of the lock, not any of the declared range.
             let declared = Declared { python: vec![lock.python.clone()], ..lock.declared.clone() };
             let python =
                 environments::choose_or_install(&home, &declared, &plain_interpreter.python()?, &log_warnings)?;
-            environments::of_lock(&home, &lock, &python, &log_warnings)
+            environments::environment_of_lock(&home, &lock, &python, &log_warnings)
         };
         let folder = blocking::run(work).await.map_err(|error| error.to_string())??;
         Ok(Environment { hash: Some(hash.to_owned()), interpreter: plain.in_environment(&folder) })
     }
 
-    /// Adds the values of variables, which are not stored, from a file that declares the same.
+    /// Adds the values of environment variables, which are not stored with locks, from a project with the same
+    /// declaration.
     fn with_variables(&self, mut lock: Lock) -> Lock {
         let states = self.states();
         let same = states.values().find_map(|(declared, _, _)| lock.declared.with_variables_of(declared));
@@ -75,7 +76,7 @@ impl Environments {
     }
 
     /// Resolves and installs the environments of the selected files again, and parses the files with them; retries
-    /// earlier failures. Returns the changed locks (before, after) and the failures.
+    /// earlier failures. Returns the locks before and after, and the failures.
     pub async fn update(
         &self,
         is_selected: impl Fn(&Path) -> bool,
@@ -143,12 +144,14 @@ impl Environments {
         Ok(lock)
     }
 
-    /// Removes or lists environments that are not required and unused for that long. Returns their folders.
+    /// Removes, or with another `pruning` lists, the environments that no file requires and that were unused for
+    /// `unused_for`. Returns their folders.
     pub async fn prune(&self, unused_for: Duration, pruning: Pruning) -> Result<Vec<PathBuf>, String> {
         let home = self.home.clone();
         let begin = move || Cleanup::begin(&home, pruning);
         let cleanup = blocking::run(begin).await.map_err(|error| error.to_string())??;
-        // Only now: a build that has just ended has changed what is in use.
+        // Read after `Cleanup::begin`, because a build that ended before it may have changed which environments are in
+        // use.
         let in_use = self.hashes_in_use().await?;
         let home = self.home.clone();
         let work = move || cleanup.prune(&home, &in_use, unused_for);

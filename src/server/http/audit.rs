@@ -120,7 +120,7 @@ pub async fn log(State(state): State<Arc<AppState>>, request: Request, next: Nex
     next.run(Request::from_parts(parts, body)).await
 }
 
-/// The error for a body that was not read to its end.
+/// Returns the error for a body that could not be read completely: too large, or the client stopped.
 fn body_error(headers: &HeaderMap) -> ApiError {
     let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     match length {
@@ -131,10 +131,10 @@ fn body_error(headers: &HeaderMap) -> ApiError {
     }
 }
 
-/// What the audit log needs from a request body.
+/// The parts of a request body that the audit log needs.
 #[derive(Default)]
 struct LoggedBody {
-    /// True when an object does not set `dry_run` to false; false for other bodies.
+    /// True for an object whose `dry_run` is true or absent.
     is_dry_run: bool,
     /// The fields of the body, or its size when it is large; `None` when it is no object.
     body: Option<Map<String, Value>>,
@@ -143,7 +143,7 @@ struct LoggedBody {
 impl LoggedBody {
     fn parse(bytes: &[u8]) -> Self {
         let body: Option<Map<String, Value>> = serde_json::from_slice(bytes).ok();
-        // Another value than true, such as null, is refused or changes something.
+        // With any other value, such as null, the request is refused or changes something.
         let is_true = |body: &Map<String, Value>| body.get("dry_run").is_none_or(|value| *value == Value::Bool(true));
         let is_dry_run = body.as_ref().is_some_and(is_true);
         let body = match body {
@@ -185,7 +185,7 @@ fn named_parts<'a>(route: &'a str, path: &str) -> Vec<(&'a str, String)> {
     parts
 }
 
-/// Builds the log entry from the path, the query and the body; the body's fields fill what the path leaves open.
+/// Builds the log entry from the path, the query and the body. Ids in the path win over ids in the body.
 fn build_event(state: &AppState, event: &str, route: &str, uri: &Uri, logged: LoggedBody) -> NewEvent {
     let mut record = NewEvent { event: event.to_owned(), owner: Some(state.auth.admin_email()), ..NewEvent::default() };
     let mut extra = Map::new();
@@ -221,7 +221,7 @@ fn build_event(state: &AppState, event: &str, route: &str, uri: &Uri, logged: Lo
     record
 }
 
-/// Masks fields with a sensitive name. Of entities that may hold secrets under any name, masks every value.
+/// Masks fields with a sensitive name. For entities whose value may be secret under any name, masks every value.
 fn without_secrets(event: &str, fields: Map<String, Value>) -> Map<String, Value> {
     let may_hold_secrets = ["variable", "xcom", "state_store"].iter().any(|kind| event.contains(kind));
     let masked_names: &[&str] = match event {

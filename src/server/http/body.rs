@@ -195,7 +195,7 @@ macro_rules! as_whole {
     };
 }
 
-/// Takes `152.0` and `"152"` for 152, as pydantic's lax mode does.
+/// Converts `152.0` and `"152"` to 152, as pydantic's lax mode does.
 fn whole(value: Value) -> Value {
     /// Whole numbers up to here are exact in a float.
     const LARGEST: f64 = 9_007_199_254_740_992.0;

@@ -59,7 +59,7 @@ pub trait Entities: Sync {
     /// True when creating an existing entity with `overwrite` resets the fields not given, as in Airflow.
     const OVERWRITE_RESETS: bool;
 
-    /// Returns those of the names that exist.
+    /// Returns the names in `names` that exist.
     fn existing(
         &self,
         transaction: &Transaction<'_>,
@@ -215,8 +215,8 @@ struct SelectedEntities {
     names: Vec<String>,
 }
 
-/// Selects the entities to write: an action may skip those that exist or are absent, or fail because of them. `name_of`
-/// reads an entity's name; `existing` lists the names that exist.
+/// Selects the entities to write. The action decides whether existing or absent entities are skipped, overwritten or an
+/// error. `name_of` reads an entity's name; `existing` lists the names that exist.
 fn select_entities(
     action: Action,
     plural: &str,

@@ -58,7 +58,7 @@ pub trait KeyedEntities: Sync {
         key: &Self::Key,
     ) -> impl Future<Output = Result<(), ApiError>> + Send;
 
-    /// The logs of what `remove` deletes.
+    /// Returns the folder with the logs of the run or instance that `remove` deletes.
     fn log_folder(home: &Home, key: &Self::Key) -> PathBuf;
 
     /// Formats a key for the list of successes.
@@ -187,8 +187,8 @@ async fn find<K: KeyedEntities>(
     Ok((matches, unmatched))
 }
 
-/// Changes the entity with this key if the action is an update with a body, otherwise removes it; then its logs are to
-/// be removed after the commit.
+/// Changes the entity with this key if the action is an update with a body, otherwise deletes it and returns its logs,
+/// which the caller removes after the commit.
 async fn apply_to_one<K: KeyedEntities>(
     state: &AppState,
     handler: &K,
@@ -205,7 +205,7 @@ async fn apply_to_one<K: KeyedEntities>(
         }
         _ => {
             handler.remove(transaction, key).await?;
-            Ok(Some(DeletedLogs::set_aside(&state.home, K::log_folder(&state.home, key)).await))
+            Ok(Some(DeletedLogs::quarantine(&state.home, K::log_folder(&state.home, key)).await))
         }
     }
 }

@@ -47,8 +47,8 @@ impl<T: JsonSchema> JsonSchema for Bulk<T> {
     }
 }
 
-/// Implements the schema of each kind of action: its type, its name in the schema's name, its value of `action`, its
-/// entity, and its additional fields.
+/// Implements the schema of each kind of action. The arguments are its type, its word in the schema's name, its value
+/// of `action`, the schema of its entities, and its additional fields.
 macro_rules! actions {
     ($($kind:ident $name:literal $action:literal $entity:expr, $extra_fields:expr;)*) => {
         $(impl<T: JsonSchema> JsonSchema for $kind<T> {

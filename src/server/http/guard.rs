@@ -24,10 +24,10 @@ use tracing::debug;
 /// Longest duration of a request, including its body.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Longest duration of an import or export by a local command, which may be of any size.
+/// Longest duration of an import or export by a local command, which may be large.
 const IMPORT_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// How long the datastore may take to answer a request; a frozen one never answers.
+/// How long a request may wait for the datastore, which never answers when it is frozen.
 pub const DATASTORE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Timeout for all requests but imports and exports.
@@ -125,12 +125,12 @@ fn requested_host(request: &Request) -> Result<&str, ApiError> {
     }
 }
 
-/// Accepts the names of the loopback interface; any other name may point here by DNS rebinding. On another local
-/// address, when `host` allows it, also accepts that address and the machine's name.
+/// Accepts the names of the loopback interface; any other name may point here by DNS rebinding. If the request came to
+/// another local address, which the setting `host` may allow, also accepts that address and the machine's name.
 fn check_host(host: &str, port: u16, server_address: IpAddr) -> Result<(), ApiError> {
     let name = host.strip_suffix(&format!(":{port}")).unwrap_or(host);
     let name_is = |known: &str| name.eq_ignore_ascii_case(known);
-    // No other site can use these names, wherever they lead: into a container or through a tunnel.
+    // No other site can use these names. They are valid at any address, which a container or a tunnel may forward to.
     let is_loopback_name = ["127.0.0.1", "localhost", "[::1]"].into_iter().any(name_is);
     let is_known = match server_address {
         _ if is_loopback_name => true,
@@ -160,11 +160,11 @@ fn check_origin(request: &Request, host: &str) -> Result<(), ApiError> {
     }
 }
 
-/// Who sent a request, with the tokens in it.
+/// The sender of a request, and the tokens that it presents.
 pub struct PresentedTokens {
     caller: Caller,
     peer: Option<Peer>,
-    /// Valid or not: the one in `Authorization`, then the one in the session cookie.
+    /// The token in `Authorization`, then the one in the session cookie, valid or not.
     pub tokens: Vec<String>,
 }
 

@@ -17,10 +17,10 @@ use tokio::time::{Instant, timeout_at};
 const LARGE_BODY: u64 = 256 * 1024;
 /// Parts of paths whose answers contain stored values or logs, which may be large.
 const LARGE_ANSWERS: [&str; 4] = ["/xcomEntries", "/variables", "/connections", "/logs/"];
-/// Large requests that are handled at the same time; others wait.
+/// Limits the large requests that are handled at the same time; others wait.
 static THREADS: Semaphore = Semaphore::const_new(4);
 
-/// Answers 503 when the datastore does not respond in time, which includes the wait for a thread.
+/// Handles large requests on a thread. Answers 503 when waiting for the thread and the datastore takes too long.
 pub async fn off_the_event_loop(request: Request, next: Next) -> Response {
     if is_large(&request) { on_a_thread(request, next, DATASTORE_TIMEOUT).await } else { next.run(request).await }
 }
@@ -34,7 +34,7 @@ async fn on_a_thread(request: Request, next: Next, limit: Duration) -> Response 
     };
     let handle = Handle::current();
     let work = move || {
-        // Held until the work ends, which goes on when the client disconnects.
+        // The thread holds the permit, because its work continues when the client disconnects.
         let _permit = permit;
         let response = handle.block_on(async { timeout_at(deadline, next.run(request)).await });
         response.unwrap_or_else(|elapsed| ApiError::unavailable(&elapsed).into_response())
@@ -43,7 +43,7 @@ async fn on_a_thread(request: Request, next: Next, limit: Duration) -> Response 
     response.unwrap_or_else(|error| ApiError::internal(&error).into_response())
 }
 
-/// True when the body is large or of unknown size, or the answer may be large. What a task reads counts as small: many
+/// True when the body is large or of unknown size, or the answer may be large. Reads by tasks count as small: many
 /// tasks that read a Variable at once must not wait for each other, nor for users of the UI.
 fn is_large(request: &Request) -> bool {
     if [Method::GET, Method::HEAD].contains(request.method()) {
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_tasks_read_counts_as_small() {
+    fn reads_by_tasks_count_as_small() {
         assert!(is_large(&request("GET", "/api/v2/variables/a", 0)));
         assert!(!is_large(&request("GET", "/task/variables/a", 0)));
         assert!(is_large(&request("PUT", "/task/variables/a", 9_000_000)));

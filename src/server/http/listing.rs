@@ -6,7 +6,7 @@ use super::request::{BODY, Params};
 use axum::http::StatusCode;
 use jiff::Timestamp;
 use leoflow_engine::store::list::field::{FieldType, ListField};
-use leoflow_engine::store::list::filter::{Range, Test, Unset};
+use leoflow_engine::store::list::filter::{FieldTest, Range, Unset};
 use leoflow_engine::store::list::listing::{CursorError, Listing, Order, Page};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -60,7 +60,7 @@ const PAGE_FIELDS_IN_BODY: [(&str, &str); 2] = [("page_limit", "limit"), ("page_
 #[schemars(inline)]
 pub struct PageOffset(#[serde(deserialize_with = "lax")] u32);
 
-/// Most rows of a page, in a body; may exceed the limit for queries.
+/// Maximum rows of a page, in a body; may exceed `MAX_LIMIT`, which applies to queries.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[schemars(inline)]
 pub struct PageLimit(#[serde(deserialize_with = "lax")] u32);
@@ -126,7 +126,7 @@ impl Params {
         }
         let in_body = if self.location() == BODY { fields.in_body } else { &[] };
         for (name, field) in fields.exact.iter().chain(fields.one_of).chain(in_body) {
-            listing.test(*field, Test::OneOf(self.exact(name, field.field_type())?));
+            listing.test(*field, FieldTest::OneOf(self.exact(name, field.field_type())?));
         }
         listing.page = self.page()?;
         Ok(listing)
@@ -153,16 +153,16 @@ impl Params {
     }
 
     /// Returns the tests of `NAME_pattern` and `NAME_prefix_pattern`; `~` matches every value.
-    fn patterns(&self, name: &str) -> Vec<Test> {
+    fn patterns(&self, name: &str) -> Vec<FieldTest> {
         let mut tests = Vec::new();
         if let Some(text) = self.text(&format!("{name}_pattern")).filter(|text| *text != "~") {
-            tests.push(Test::Contains(alternatives(text).into_iter().map(str::to_owned).collect()));
+            tests.push(FieldTest::Contains(alternatives(text).into_iter().map(str::to_owned).collect()));
         }
         if let Some(text) = self.text(&format!("{name}_prefix_pattern")) {
             // As in Airflow, trailing characters other than letters and digits are ignored.
             let prefix = |text: &str| text.trim_end_matches(|c: char| !c.is_alphanumeric()).to_owned();
             let prefixes = if text == "~" { Vec::new() } else { alternatives(text).into_iter().map(prefix).collect() };
-            tests.push(Test::StartsWith(prefixes));
+            tests.push(FieldTest::StartsWith(prefixes));
         }
         tests
     }
@@ -173,13 +173,13 @@ impl Params {
     }
 
     /// Returns the test of the four bounds of a field.
-    fn range(&self, name: &str, field_type: FieldType) -> Result<Test, ApiError> {
-        // In a query, as in Airflow, what has not started or ended counts as starting or ending now.
+    fn range(&self, name: &str, field_type: FieldType) -> Result<FieldTest, ApiError> {
+        // In a query, as in Airflow, a run or instance that has not started or ended counts as doing so now.
         let is_open = ["start_date", "end_date"].contains(&name) && self.location() != BODY;
         let unset = if is_open { Unset::Now } else { Unset::Outside };
         Ok(match field_type {
-            FieldType::Time => Test::Times(self.times(name)?, unset),
-            _ => Test::Numbers(Range::read(|bound| self.fraction(&format!("{name}_{bound}")))?, unset),
+            FieldType::Time => FieldTest::Times(self.times(name)?, unset),
+            _ => FieldTest::Numbers(Range::read(|bound| self.fraction(&format!("{name}_{bound}")))?, unset),
         })
     }
 

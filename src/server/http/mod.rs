@@ -1,4 +1,4 @@
-//! HTTP: requests, answers and errors as Airflow has them, checks of access, the audit log, the OpenAPI document.
+//! HTTP: requests, responses and errors in Airflow's form, access checks, the audit log, the OpenAPI document.
 
 pub(crate) mod api_error;
 pub(crate) mod audit;

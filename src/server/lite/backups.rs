@@ -25,10 +25,10 @@ type Shared = State<Arc<AppState>>;
 
 /// `GET /api/lite/backups`: the backups in the home, newest first.
 pub async fn list(State(state): Shared) -> Result<Json<Value>, ApiError> {
-    listed(&state).await.map(Json)
+    backup_list(&state).await.map(Json)
 }
 
-async fn listed(state: &AppState) -> Result<Value, ApiError> {
+async fn backup_list(state: &AppState) -> Result<Value, ApiError> {
     answer(&state.home, &["lite", "backups", "list"]).await
 }
 
@@ -52,8 +52,8 @@ pub async fn verify(State(state): Shared, Segments(name): Segments<String>) -> R
 
 /// Returns the path of a listed backup, so that a name cannot lead to another file.
 async fn path_of(state: &AppState, name: &str) -> Result<String, ApiError> {
-    let found = listed(state).await?;
-    let mut paths = found["backups"].as_array().into_iter().flatten().filter_map(|one| one["path"].as_str());
+    let found = backup_list(state).await?;
+    let mut paths = found["backups"].as_array().into_iter().flatten().filter_map(|backup| backup["path"].as_str());
     let path = paths.find(|path| name_of(path) == name).map(str::to_owned);
     path.ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, format!("There is no backup {name}")))
 }
@@ -74,9 +74,9 @@ pub struct Restore {
 /// `POST /api/lite/restore`: starts a restore of a listed backup, which replaces this server.
 pub async fn restore(
     State(state): Shared,
-    given: Result<Json<Restore>, JsonRejection>,
+    body: Result<Json<Restore>, JsonRejection>,
 ) -> Result<Accepted<Operation>, ApiError> {
-    let Json(Restore { backup, instance }) = given.map_err(bad_body)?;
+    let Json(Restore { backup, instance }) = body.map_err(bad_body)?;
     begin_restore(&state, &backup, &instance).await.map(Accepted)
 }
 
@@ -96,7 +96,7 @@ async fn begin_restore(state: &AppState, backup: &str, instance: &str) -> Result
         .await
 }
 
-/// Quotes a word for a POSIX shell where it needs to be.
+/// Quotes a word for a POSIX shell, if it needs quoting.
 pub fn shell_quoted(word: &str) -> String {
     let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-+".contains(letter);
     if word.chars().all(is_plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
@@ -118,7 +118,7 @@ pub async fn backups_page(State(state): Shared) -> Result<Html<String>, ApiError
     show(&state, None).await
 }
 
-/// The page; `refused` is why the request before was refused.
+/// Renders the page; `refused` is the reason why the previous request was refused.
 async fn show(state: &AppState, refused: Option<&str>) -> Result<Html<String>, ApiError> {
     let (backups, reason) = match ask(&state.home, &["lite", "backups", "list"]).await {
         Ok(found) => (found["backups"].as_array().cloned().unwrap_or_default(), None),
@@ -140,35 +140,35 @@ async fn show(state: &AppState, refused: Option<&str>) -> Result<Html<String>, A
     )
 }
 
-fn row(one: &Value) -> Value {
-    let (path, proof) = (one["path"].as_str().unwrap_or_default(), &one["last_verified"]);
-    let verified = match (one["problem"].as_str().or(proof["problem"].as_str()), proof.is_null()) {
+fn row(backup: &Value) -> Value {
+    let (path, proof) = (backup["path"].as_str().unwrap_or_default(), &backup["last_verified"]);
+    let verified = match (backup["problem"].as_str().or(proof["problem"].as_str()), proof.is_null()) {
         (Some(problem), _) => problem,
         (None, true) => "never",
         (None, false) if proof["unopened"] == true => "hashes only, not decrypted",
         (None, false) if proof["quick"] == true => "hashes only",
         (None, false) => "verified by a test restore",
     };
-    let is_bad = one["problem"].is_string() || proof["problem"].is_string();
+    let is_bad = backup["problem"].is_string() || proof["problem"].is_string();
     let name = utf8_percent_encode(name_of(path), NON_ALPHANUMERIC);
     json!({
         "verify": format!("/lite/backups/{name}/verify"), "restore": format!("/lite/backups/{name}/restore"),
-        "path": shell_quoted(path), "created_at": one["created_at"], "automatic": one["automatic"] == true,
-        "encrypted": one["encrypted"] == true,
-        "size": size_text(one["size_bytes"].as_u64()), "version": one["leoflow_version"],
-        "schema_version": one["schema_version"], "rows": one["rows"], "verified": verified,
+        "path": shell_quoted(path), "created_at": backup["created_at"], "automatic": backup["automatic"] == true,
+        "encrypted": backup["encrypted"] == true,
+        "size": size_text(backup["size_bytes"].as_u64()), "version": backup["leoflow_version"],
+        "schema_version": backup["schema_version"], "rows": backup["rows"], "verified": verified,
         "verified_at": proof["verified_at"], "is_bad": is_bad, "is_verified": proof["ok"] == true && !is_bad,
     })
 }
 
 /// `POST /lite/backups`: the button "Back up now".
 pub async fn make_for_page(State(state): Shared) -> Result<Response, ApiError> {
-    done_or_refused(&state, begin(&state).await).await
+    redirect_or_show_error(&state, begin(&state).await).await
 }
 
 /// `POST /lite/backups/{name}/verify`.
 pub async fn verify_for_page(State(state): Shared, Segments(name): Segments<String>) -> Result<Response, ApiError> {
-    done_or_refused(&state, begin_verification(&state, &name).await).await
+    redirect_or_show_error(&state, begin_verification(&state, &name).await).await
 }
 
 /// The fields of the page's form.
@@ -183,11 +183,11 @@ pub async fn restore_for_page(
     Segments(name): Segments<String>,
     Form(RestoreForm { instance }): Form<RestoreForm>,
 ) -> Result<Response, ApiError> {
-    done_or_refused(&state, begin_restore(&state, &name, instance.trim()).await).await
+    redirect_or_show_error(&state, begin_restore(&state, &name, instance.trim()).await).await
 }
 
 /// Redirects to the page, which shows the operation; or shows the page with the error.
-async fn done_or_refused(state: &AppState, begun: Result<Operation, ApiError>) -> Result<Response, ApiError> {
+async fn redirect_or_show_error(state: &AppState, begun: Result<Operation, ApiError>) -> Result<Response, ApiError> {
     match begun {
         Ok(_) => Ok(Redirect::to("/lite/backups").into_response()),
         Err(refused) => Ok((refused.status(), show(state, Some(&refused.message())).await?).into_response()),

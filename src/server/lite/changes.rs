@@ -17,11 +17,11 @@ const WAIT_LIMIT: Duration = Duration::from_secs(20);
 pub async fn wait(State(state): State<Arc<AppState>>, params: Params) -> Result<Json<Value>, ApiError> {
     let after = params.whole("after")?;
     let mut count = state.changes.count.subscribe();
-    let mut leaving = state.changes.leaving.subscribe();
+    let mut shutting_down = state.changes.shutting_down.subscribe();
     if let Some(after) = after {
         tokio::select! {
             _ = count.wait_for(|count| i64::try_from(*count) != Ok(after)) => {}
-            _ = leaving.wait_for(|leaving| *leaving) => {}
+            _ = shutting_down.wait_for(|is_set| *is_set) => {}
             () = tokio::time::sleep(WAIT_LIMIT) => {}
         }
     }

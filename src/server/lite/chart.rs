@@ -5,9 +5,9 @@ use jiff::{SignedDuration, Timestamp};
 use leoflow_engine::store::instance::finished_tasks::FinishedTasks;
 use serde::Serialize;
 
-/// What one bar covers. The query, the number of bars and all labels follow from it.
+/// The time that one bar covers. The query, the number of bars and all labels depend on it.
 pub const BAR_DURATION: SignedDuration = SignedDuration::from_mins(30);
-/// What the whole chart covers; a multiple of [`BAR_DURATION`].
+/// The time that the whole chart covers; a multiple of [`BAR_DURATION`].
 pub const CHART_DURATION: SignedDuration = SignedDuration::from_hours(24);
 
 /// Units of the SVG's coordinates. The drawing is stretched to the page's width.
@@ -50,7 +50,7 @@ pub struct Chart {
     pub bars: Vec<Bar>,
 }
 
-/// One bar: the failed tasks stand on the succeeded ones.
+/// One bar: the part for failed tasks is above the part for succeeded ones.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Bar {
     /// `14:30 to 15:00`
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_outside_the_window_is_left_out() {
+    fn ignores_counts_outside_the_window() {
         let drawn = drawn(&[finished(-1, 9, 9), finished(48, 9, 9), finished(5, 0, 0)]);
         assert_eq!((drawn.bars.len(), drawn.most, drawn.succeeded), (0, 0, 0));
     }

@@ -1,5 +1,5 @@
-//! Lets a command wait until a DAG is imported as its file is on the disk, so that a run that is triggered right after a
-//! save does not use the older version unnoticed.
+//! Lets a command wait until the server has imported the current content of a DAG's file. Without this, a run that is
+//! triggered right after a save could use the previous version unnoticed.
 
 use crate::http::api_error::ApiError;
 use crate::http::request::Params;
@@ -24,7 +24,7 @@ pub async fn refresh(State(state): State<Arc<AppState>>, params: Params) -> Resu
     let dag_id = params.text("dag_id").unwrap_or_default().to_owned();
     let file = file_of(&state, &dag_id).await?;
     let is_done = tokio::time::timeout(WAIT_LIMIT, state.dag_files.parse_requests.refresh(file.clone())).await.is_ok();
-    let building = files_being_built(&state);
+    let building = files_awaiting_environment(&state);
     let Some(file) = file_of(&state, &dag_id).await? else {
         let errors = dags::import_errors(&*state.database.get().await?, Listing::default()).await?.rows;
         return Ok(Json(json!({"state": "unknown", "building": building, "failed": errors.len()})));
@@ -41,7 +41,7 @@ pub async fn refresh(State(state): State<Arc<AppState>>, params: Params) -> Resu
     Ok(Json(json!({"state": name, "file": file})))
 }
 
-/// The file of an active DAG.
+/// Returns the file of an active DAG; `None` if there is no such DAG.
 async fn file_of(state: &AppState, dag_id: &str) -> Result<Option<PathBuf>, ApiError> {
     match dags::get(&*state.database.get().await?, dag_id).await {
         Ok(dag) => Ok(Some(PathBuf::from(&dag.fileloc)).filter(|_| dag.is_active)),
@@ -55,8 +55,8 @@ async fn has_import_error(state: &AppState, file: &Path) -> Result<bool, ApiErro
     Ok(errors.iter().any(|error| Path::new(&error.filename) == file))
 }
 
-/// The DAG files that wait until their environment is built.
-fn files_being_built(state: &AppState) -> Vec<PathBuf> {
+/// Returns the DAG files that wait until their environment is built.
+fn files_awaiting_environment(state: &AppState) -> Vec<PathBuf> {
     let required = state.dag_files.environments.required().into_iter();
     required.filter(|required| required.state == "building").flat_map(|required| required.files).collect()
 }

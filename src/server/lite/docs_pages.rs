@@ -30,7 +30,7 @@ pub async fn page(State(state): Shared, Path(name): Path<String>) -> Result<Resp
     if documentation().page(&name).is_some() {
         return show(&state, &name).await;
     }
-    // Also by the last part of its name, and by its file name.
+    // `find` also accepts a page's file name and the last part of its name.
     match documentation().find(&name) {
         Some(docs::Page { name: docs::CONTENTS, .. }) => Ok(Redirect::to(html::ROOT).into_response()),
         Some(page) => Ok(Redirect::to(&format!("{}{}", html::ROOT, page.name)).into_response()),

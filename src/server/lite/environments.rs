@@ -21,7 +21,7 @@ use std::time::Duration;
 
 type Shared = State<Arc<AppState>>;
 
-/// Lists the environments on record, and those that DAG files require and that are not built.
+/// Lists the environments in the datastore, and those that DAG files require with their states.
 pub async fn list(State(state): Shared) -> Result<Json<Value>, ApiError> {
     let all = {
         let client = state.database.get().await?;
@@ -50,12 +50,13 @@ pub async fn list(State(state): Shared) -> Result<Json<Value>, ApiError> {
     Ok(Json(json!({"environments": views, "wanted": state.dag_files.environments.required()})))
 }
 
-/// Builds an environment unless it exists, and waits for it. Fails when the server exits: the caller asks the next one.
+/// Builds an environment unless it exists, and waits for it. 503 when the server exits; the caller asks the next
+/// server.
 pub async fn build(State(state): Shared, Id(hash): Id) -> Result<Json<Value>, ApiError> {
-    let mut leaving = state.changes.leaving.subscribe();
+    let mut shutting_down = state.changes.shutting_down.subscribe();
     tokio::select! {
         built = state.dag_files.environments.with_hash(&hash) => Ok(Json(json!({"problem": built.err()}))),
-        _ = leaving.wait_for(|leaving| *leaving) => Err(ApiError::unavailable(&"the server is shutting down")),
+        _ = shutting_down.wait_for(|is_set| *is_set) => Err(ApiError::unavailable(&"the server is shutting down")),
     }
 }
 
@@ -74,7 +75,7 @@ pub struct Update {
     reinstall: bool,
 }
 
-/// Resolves and installs the newest allowed packages, or the same ones again, and retries what failed before.
+/// Resolves and installs the newest allowed packages, or the same ones again, and retries earlier failures.
 pub async fn update(State(state): Shared, body: Result<Json<Update>, JsonRejection>) -> Result<Json<Value>, ApiError> {
     let Json(Update { project, reinstall }) = body.map_err(bad_body)?;
     let is_selected = |file: &Path| project.as_deref().is_none_or(|project| file.iter().any(|part| part == project));

@@ -46,7 +46,8 @@ pub struct Session {
     token: String,
 }
 
-/// Returns the Python that runs DAGs, independent of the caller's search path, and environments that failed to build.
+/// Returns the Python that runs DAGs, independent of the caller's `PATH`, the environments that failed to build, and
+/// the pools that DAGs name but that do not exist.
 pub async fn python(State(state): Shared) -> Json<serde_json::Value> {
     let interpreter = state.dag_files.interpreter.get().await;
     let required = state.dag_files.environments.required();

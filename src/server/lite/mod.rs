@@ -65,7 +65,7 @@ pub fn static_routes() -> Routes {
         .route("/lite/static/icon.svg", get(pages::icon))
 }
 
-/// DAGs and runs as commands show them, each in one request.
+/// DAGs and runs for commands; each route returns everything that one command shows.
 pub fn dag_routes() -> Routes {
     Router::new()
         .route("/api/lite/backfills/{id}/outcome", get(backfills::outcome))
@@ -90,7 +90,7 @@ pub fn own_routes(state: &Arc<AppState>) -> Routes {
         .route("/api/lite/instances/upgrade", post(upgrades::upgrade_instances))
         .route("/api/lite/releases", get(releases::list))
         .route("/api/lite/releases/plan", get(releases::plan))
-        .route("/api/lite/doctor", get(releases::examination))
+        .route("/api/lite/doctor", get(releases::doctor))
         .layer(from_fn_with_state(state.clone(), audit::log))
 }
 
@@ -119,7 +119,7 @@ pub fn local_routes(state: &Arc<AppState>) -> Routes {
         .layer(from_fn(guard::require_local))
 }
 
-/// The same for exports and imports of any size.
+/// Like [`local_routes`], for exports and imports, with a longer timeout.
 pub fn import_routes(state: &Arc<AppState>) -> Routes {
     Router::new()
         .route("/local/variables", get(local::export_variables).put(local::import_variables))
@@ -131,8 +131,8 @@ pub fn import_routes(state: &Arc<AppState>) -> Routes {
         .layer(from_fn(guard::import_timeout))
 }
 
-/// The same for commands and the agent, without a timeout for builds, and without a new parse of the files that use
-/// Variables.
+/// Like [`local_routes`], for commands and the agent. The timeout is longer, because builds are slow, and DAG files
+/// that use Variables are not parsed again.
 pub fn environment_routes() -> Routes {
     Router::new()
         .route("/local/dag-refresh", post(dag_refresh::refresh))

@@ -35,8 +35,8 @@ type Shared = State<Arc<AppState>>;
 
 /// Runs per DAG in the list.
 const LAST_RUNS: i64 = 10;
-/// Maximum delay until the end of a task, as its keeper recorded it, is visible.
-const SHOWN_LATE: SignedDuration = SignedDuration::from_secs(2);
+/// Maximum delay between the end of a task, whose time its keeper process records, and the write to the datastore.
+const MAX_END_DELAY: SignedDuration = SignedDuration::from_secs(2);
 /// Backfills per DAG.
 const LAST_BACKFILLS: i64 = 5;
 
@@ -176,7 +176,7 @@ pub async fn run(
 ) -> Result<Json<Value>, ApiError> {
     let fold = params.whole("fold")?.map(|most| usize::try_from(most).unwrap_or(0));
     let changed_after = params.time("changed_after")?;
-    let as_of = Timestamp::now() - SHOWN_LATE;
+    let as_of = Timestamp::now() - MAX_END_DELAY;
     let key = RunKey { dag_id, run_id };
     let client = state.database.get().await?;
     let run = runs::get(&*client, &key, ReadFor::Reading).await?;
@@ -193,7 +193,7 @@ pub async fn run(
         instances.sort_by_cached_key(position);
         is_paused
     };
-    // Part of a whole read only, because a command that follows a run reads changes several times a second.
+    // Only when all instances are read, because a command that follows a run reads changes several times a second.
     let is_finished = matches!(run.state, RunState::Success | RunState::Failed);
     let waiting = if changed_after.is_some() || is_finished { Vec::new() } else { waiting_of(&*client, &key).await? };
     let stamp = |at: Option<jiff::Timestamp>| at.map(views::stamp);
@@ -217,7 +217,7 @@ pub async fn run(
     })))
 }
 
-/// What a run and its tasks wait for.
+/// Returns the reasons why a run or its tasks wait.
 async fn waiting_of(client: &impl GenericClient, key: &RunKey) -> Result<Vec<Waiting>, ApiError> {
     let backlog = backlog::of_run(client, key, Timestamp::now()).await?;
     let pools = match backlog.scheduled.is_empty() {
@@ -227,13 +227,13 @@ async fn waiting_of(client: &impl GenericClient, key: &RunKey) -> Result<Vec<Wai
     Ok(queue::of_backlog(&backlog, &pools))
 }
 
-/// The pools of a DAG's tasks that do not exist.
+/// Returns the pools that a DAG's tasks name but that do not exist.
 async fn unknown_pools(client: &impl GenericClient, dag_id: &str) -> Result<Vec<String>, ApiError> {
     let unknown = dag_facts::unknown_pools(client, Some(dag_id)).await?;
     Ok(unknown.into_iter().map(|unknown| unknown.pool).collect())
 }
 
-/// The instances of a mapped task with more than `fold` become counts per state.
+/// Returns the instances as JSON. A mapped task with more than `fold` instances becomes counts per state.
 fn instance_views(instances: &[Instance], fold: Option<usize>) -> Vec<Value> {
     let mut views = Vec::with_capacity(instances.len());
     for task_instances in instances.chunk_by(|instance, next| instance.task_id == next.task_id) {

@@ -1,4 +1,5 @@
-//! What our own pages share, the login page, and the page in place of a missing web UI.
+//! Static files and functions that Leoflow's own pages share, the login page, and the page in place of a missing web
+//! UI.
 
 use super::render::{file, page};
 use crate::http::api_error::ApiError;
@@ -69,7 +70,7 @@ pub fn instance_name(state: &AppState) -> String {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Visitor {
     Local,
-    /// On another machine; the login name is not for strangers.
+    /// On another machine; the login form must not reveal the administrator's e-mail address.
     Remote,
 }
 
@@ -79,16 +80,17 @@ pub fn login(state: &AppState, visitor: Visitor, error: Option<&str>) -> Result<
         Visitor::Local => state.auth.admin_email(),
         Visitor::Remote => String::new(),
     };
-    // The name, by default the machine's, is not for those who have not logged in.
+    // No instance name: by default it is the machine's name, which only logged-in users may see.
     page("login.html", "", json!({"email": email, "error": error}))
 }
 
-/// Shown while Airflow's web UI is not installed: why, or that it is being downloaded.
+/// The page shown while Airflow's web UI is not installed; it gives the reason, or says that the UI is being
+/// downloaded.
 pub fn without_ui(state: &AppState) -> Result<Html<String>, ApiError> {
     page("without_ui.html", &instance_name(state), json!({"reason": state.release.ui.reason()}))
 }
 
-/// Problems of the scheduled jobs.
+/// Returns the problems of scheduled backups and verifications.
 pub fn problems(state: &AppState) -> Vec<String> {
     let known = upkeep::read(&state.home);
     let mut problems = known.as_ref().map(upkeep::Upkeep::problems).unwrap_or_default();

@@ -1,7 +1,7 @@
 //! Why tasks and runs wait, for the status page. Pure.
 //!
-//! The reasons are those of `store::transition::run::start_queued` and `planner::concurrency`, as far as counts show
-//! them.
+//! The reasons follow the rules of `store::transition::run::start_queued` and `planner::concurrency`, as far as counts
+//! show them.
 
 use super::backups::shell_quoted;
 use jiff::Timestamp;
@@ -18,9 +18,9 @@ pub struct Waiting {
     /// `None` for work of any DAG.
     pub dag_id: Option<String>,
     pub reason: String,
-    /// What lets it run, where a command does.
+    /// A command that lets the work run, if there is one.
     pub command: Option<String>,
-    /// Since when it waits, or for what it is due.
+    /// Since when the work waits, or when it is due.
     pub time: Option<WaitTime>,
 }
 
@@ -49,7 +49,7 @@ pub fn waiting(backlog: &Backlog, pools: &[Pool], running: usize) -> Vec<Waiting
     all
 }
 
-/// Lists the work that waits for its own reason, tasks first.
+/// Lists the scheduled tasks and the queued runs, each with its own reason; tasks first.
 pub fn of_backlog(backlog: &Backlog, pools: &[Pool]) -> Vec<Waiting> {
     let tasks = backlog.scheduled.iter().map(|tasks| of_tasks(tasks, pools));
     tasks.chain(backlog.runs.iter().map(of_runs)).collect()

@@ -26,18 +26,18 @@ pub async fn plan(State(state): Shared) -> Result<Json<Value>, ApiError> {
 }
 
 /// `GET /api/lite/doctor`.
-pub async fn examination(State(state): Shared) -> Result<Json<Value>, ApiError> {
+pub async fn doctor(State(state): Shared) -> Result<Json<Value>, ApiError> {
     answer(&state.home, &["doctor"]).await.map(Json)
 }
 
-pub struct OfReleases;
+pub struct ReleasesQuery;
 
-impl Query for OfReleases {
+impl Query for ReleasesQuery {
     const OTHERS: &'static [Parameter] = &[Parameter::new("plan", Kind::Flag).or("false")];
 }
 
 /// `/lite/releases`; with `?plan=true` it looks for a newer release, which may use the network.
-pub async fn releases_page(State(state): Shared, params: QueryParams<OfReleases>) -> Result<Html<String>, ApiError> {
+pub async fn releases_page(State(state): Shared, params: QueryParams<ReleasesQuery>) -> Result<Html<String>, ApiError> {
     let has_plan = params.flag("plan")?.unwrap_or(false);
     let plan = async {
         match has_plan {
@@ -46,16 +46,16 @@ pub async fn releases_page(State(state): Shared, params: QueryParams<OfReleases>
         }
     };
     let (versions, plan) = tokio::join!(ask(&state.home, &["versions"]), plan);
-    rendered(&instance_name(&state), versions, plan, newest(&state.home).await.as_ref())
+    render_releases(&instance_name(&state), versions, plan, newest(&state.home).await.as_ref())
 }
 
-/// The same page with the reason why a request was refused.
-pub async fn page_with(state: &AppState, refused: &str) -> Result<Html<String>, ApiError> {
+/// Renders the page of releases with the reason why a request was refused.
+pub async fn error_page(state: &AppState, refused: &str) -> Result<Html<String>, ApiError> {
     let versions = ask(&state.home, &["versions"]).await;
-    rendered(&instance_name(state), versions, Err(refused.to_owned()), newest(&state.home).await.as_ref())
+    render_releases(&instance_name(state), versions, Err(refused.to_owned()), newest(&state.home).await.as_ref())
 }
 
-fn rendered(
+fn render_releases(
     instance: &str,
     versions: Result<Value, String>,
     plan: Result<Option<Value>, String>,
@@ -73,7 +73,7 @@ fn rendered(
     let versions: Vec<Value> = found["versions"].as_array().into_iter().flatten().map(row).collect();
     let mut history: Vec<Value> = found["history"].as_array().cloned().unwrap_or_default();
     history.reverse();
-    let plan = plan.ok().flatten().map(|plan| shown(&plan));
+    let plan = plan.ok().flatten().map(|plan| plan_view(&plan));
     page(
         "releases.html",
         instance,
@@ -82,7 +82,7 @@ fn rendered(
 }
 
 /// An upgrade plan for the template; `newest` is set when there is nothing to do.
-fn shown(plan: &Value) -> Value {
+fn plan_view(plan: &Value) -> Value {
     if plan["status"] == "up_to_date" {
         return json!({"newest": plan["version"]});
     }
@@ -122,10 +122,10 @@ fn shown(plan: &Value) -> Value {
 
 /// `/lite/doctor`.
 pub async fn doctor_page(State(state): Shared) -> Result<Html<String>, ApiError> {
-    examined(&instance_name(&state), ask(&state.home, &["doctor"]).await)
+    render_doctor(&instance_name(&state), ask(&state.home, &["doctor"]).await)
 }
 
-fn examined(instance: &str, found: Result<Value, String>) -> Result<Html<String>, ApiError> {
+fn render_doctor(instance: &str, found: Result<Value, String>) -> Result<Html<String>, ApiError> {
     // A warning is not a failure, as in the terminal.
     let (verdict, summary) = match &found {
         Ok(found) if found["ok"] == true => ("healthy", "all checks passed"),
@@ -148,18 +148,18 @@ mod tests {
         let versions = json!({"versions": [{"version": "0.1.0", "current": true, "size_bytes": 5}], "history": []});
         let versions = || Ok(versions.clone());
         let up_to_date = Ok(Some(json!({"status": "up_to_date", "version": "0.1.0"})));
-        let Html(page) = rendered("one", versions(), up_to_date, None).unwrap();
+        let Html(page) = render_releases("one", versions(), up_to_date, None).unwrap();
         assert!(page.contains("0.1.0 is the newest") && !page.contains("leoflow upgrade"), "{page}");
         let plan = json!({
             "from": "0.1.0", "to": "0.2.0", "schema_from": 1, "schema_to": 2, "needs_bytes": 3_000_000, "warnings": ["w"],
             "migrations": [{"version": 2, "name": "more", "reversible": true}], "notes": "N", "program": {"size": 7_000_000},
             "components": [{"name": "postgres", "version": "18", "action": {"fetch": {"size": 9_000_000}}}],
         });
-        let Html(page) = rendered("one", versions(), Ok(Some(plan)), None).unwrap();
+        let Html(page) = render_releases("one", versions(), Ok(Some(plan)), None).unwrap();
         for part in ["leoflow upgrade 0.2.0", "7.0 MB", "postgres 18: download, 9.0 MB", "V0002__more (reversible)"] {
             assert!(page.contains(part), "{part}: {page}");
         }
-        let Html(page) = rendered("one", Err("no answer".to_owned()), Ok(None), None).unwrap();
+        let Html(page) = render_releases("one", Err("no answer".to_owned()), Ok(None), None).unwrap();
         assert!(page.contains("no answer") && page.contains("Check for a newer release"), "{page}");
     }
 
@@ -171,7 +171,7 @@ mod tests {
             (Ok(json!({"ok": false, "checks": [check]})), "problems found"),
             (Err("it cannot".to_owned()), "unknown"),
         ] {
-            let Html(page) = examined("one", found).unwrap();
+            let Html(page) = render_doctor("one", found).unwrap();
             assert!(page.contains(summary), "{summary}: {page}");
         }
     }

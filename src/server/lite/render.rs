@@ -53,7 +53,7 @@ fn text(name: &str) -> Option<Cow<'static, str>> {
     Some(asset.text.into())
 }
 
-/// Answers with a file of this folder, unchanged.
+/// Responds with a file of this folder, unchanged.
 pub fn file(name: &str, media_type: &'static str) -> impl IntoResponse + use<> {
     let found = text(name).ok_or_else(|| ApiError::internal(&format!("there is no {name}")));
     found.map(|text| ([(header::CONTENT_TYPE, media_type)], text))

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 /// How long the page waits for the datastore.
 const DATASTORE_TIMEOUT: Duration = Duration::from_secs(5);
-/// DAG files with import errors that are named.
+/// Maximum number of DAG files with import errors that a warning names.
 const NAMED_FILES: i64 = 5;
 
 pub async fn status_page(State(state): State<Arc<AppState>>) -> Result<Html<String>, ApiError> {
@@ -42,7 +42,7 @@ pub async fn status_page(State(state): State<Arc<AppState>>) -> Result<Html<Stri
     };
     let config = own_config(&state);
     let instance = config::instance_name(config.as_ref());
-    // Of an earlier lookup; the page itself starts none.
+    // The result of an earlier lookup; the page itself starts none.
     let newest = state.release.newest_release.last(config.as_ref());
     let warnings = warnings(&status, tasks.as_ref(), &storage, problems(&state));
     let schedule = config.as_ref().map(|config| config.backup.schedule.to_string());
@@ -62,7 +62,7 @@ pub async fn status_page(State(state): State<Arc<AppState>>) -> Result<Html<Stri
     )
 }
 
-/// What the datastore has of tasks.
+/// The page's facts about tasks, which come from the datastore.
 struct Tasks {
     finished: Vec<FinishedTasks>,
     backlog: Backlog,
@@ -73,11 +73,11 @@ struct Tasks {
     files: Vec<String>,
 }
 
-/// The error is a message for the user.
+/// Reads the facts about tasks. The error is a message for the user.
 async fn tasks(state: &AppState, window: Window) -> Result<Tasks, String> {
     let query = async {
         let mut client = state.database.get().await?;
-        // Read only, and ended by the datastore too when it takes too long.
+        // Never committed. The statement timeout makes PostgreSQL cancel slow queries too.
         let transaction = client.transaction().await?;
         backlog::limit_statement_time(&transaction, DATASTORE_TIMEOUT).await?;
         let errors = Listing::default().with_page(Page::first(NAMED_FILES));
@@ -98,7 +98,7 @@ async fn tasks(state: &AppState, window: Window) -> Result<Tasks, String> {
     }
 }
 
-/// What the page reads from this machine.
+/// The page's facts about this machine.
 struct Local {
     storage: Storage,
     backups: Backups,
@@ -130,7 +130,7 @@ fn pool_row(pool: &Pool) -> Value {
     })
 }
 
-/// Something to do, with the command or the button that does it.
+/// A problem, with the command, the link or the button that fixes it.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 struct Warning {
     text: String,

@@ -1,4 +1,4 @@
-//! What the instance takes of this machine, for the status page: disk space by kind, and the memory of processes.
+//! The disk space that the instance uses, by kind, and its newest backup, for the status page.
 
 use super::pages::size_text;
 use jiff::Timestamp;
@@ -12,9 +12,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// What measuring one folder may cost; beyond that its size is shown as a lower bound.
+/// Limits for measuring one folder; if they are reached, its size is shown as a lower bound.
 const FOLDER_LIMITS: Limits = Limits { entries: 20_000, time: Duration::from_millis(500) };
-/// What measuring all folders may cost.
+/// Time limit for measuring all folders.
 const TOTAL_TIME: Duration = Duration::from_secs(1);
 /// Free space below which the page warns, as `leoflow doctor` does. Bytes.
 const LOW_SPACE: u64 = 1024 * 1024 * 1024;
@@ -35,11 +35,11 @@ pub struct DiskKind {
     pub size: String,
     /// True when there is more than was measured.
     pub is_partial: bool,
-    /// Shows what could be removed.
+    /// A command that shows what could be removed.
     pub command: Option<&'static str>,
 }
 
-/// Reads everything from the disk. Blocks.
+/// Measures the disk space. Blocks.
 pub fn read(home: &Home) -> Storage {
     let mut total = DiskUsage::default();
     let deadline = Instant::now() + TOTAL_TIME;
@@ -64,7 +64,7 @@ pub fn read(home: &Home) -> Storage {
     }
 }
 
-/// What the page says about backups.
+/// The newest backup and the newest test restore.
 #[derive(Debug, Serialize)]
 pub struct Backups {
     pub last: Option<LastBackup>,
@@ -79,7 +79,7 @@ pub struct LastBackup {
     pub size: String,
 }
 
-/// Finds the newest backup by the time of its file: reading its manifest would take a decryption. Blocks.
+/// Finds the newest backup by the time of its file: to read the manifest it would have to decrypt the file. Blocks.
 pub fn read_backups(home: &Home) -> Backups {
     let is_backup = |path: &Path| {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -101,7 +101,7 @@ type Folders = (&'static str, Vec<PathBuf>, Option<&'static str>);
 
 fn folders(home: &Home) -> Vec<Folders> {
     let mut all: Vec<Folders> = Vec::new();
-    // Another datastore's disk is not ours to measure.
+    // The data folder of an external PostgreSQL is not measured.
     if location::kind(home) == Kind::Managed {
         all.push(("Datastore", vec![home.postgres_data()], None));
     }

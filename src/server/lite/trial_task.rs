@@ -1,5 +1,5 @@
-//! Runs a trial task for `leoflow smoke`: an empty task that takes the way of any other, through the scheduler, the
-//! agent and Python. Everything about it is deleted afterwards.
+//! Runs a trial task for `leoflow smoke`: an empty task that runs like any other, through the scheduler, the agent and
+//! Python. Its DAG, run and logs are deleted afterwards.
 
 use crate::http::api_error::ApiError;
 use crate::process::state::AppState;
@@ -25,12 +25,12 @@ const DAG_ID: &str = "leoflow_trial_task";
 const FILE: &str = ".leoflow_trial_task.py";
 const SOURCE: &str = "from airflow.sdk import DAG, task\n\nwith DAG(\"leoflow_trial_task\"):\n\n    @task\n    def trial():\n        return 1\n\n    trial()\n";
 /// How long the run may take; shorter than the timeout of the request.
-const PATIENCE: Duration = Duration::from_secs(20);
-const REMOVAL: Duration = Duration::from_secs(5);
-const PAUSE: Duration = Duration::from_millis(20);
+const RUN_TIMEOUT: Duration = Duration::from_secs(20);
+const REMOVAL_TIMEOUT: Duration = Duration::from_secs(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 pub async fn run(State(state): State<Arc<AppState>>) -> Result<Json<Value>, ApiError> {
-    // Without a Python no task can run in any release.
+    // A missing Python is no fault of this release.
     if let Err(missing) = state.dag_files.interpreter.get().await {
         return Ok(Json(json!({"state": "skipped", "reason": missing.reason})));
     }
@@ -53,7 +53,7 @@ async fn run_alone(state: &AppState) -> Result<Json<Value>, ApiError> {
     if matches!(run.state, RunState::Queued | RunState::Running)
         && let Some(reason) = no_free_slot(state).await?
     {
-        // It was queued behind other tasks.
+        // The trial task was queued behind other tasks.
         return Ok(Json(json!({"state": "skipped", "reason": reason})));
     }
     match run.state {
@@ -65,7 +65,7 @@ async fn run_alone(state: &AppState) -> Result<Json<Value>, ApiError> {
     }
 }
 
-/// Why no task can start now in any release.
+/// Returns why no task can start now, if the reason has nothing to do with this release.
 async fn no_free_slot(state: &AppState) -> Result<Option<&'static str>, ApiError> {
     let client = state.database.get().await?;
     if tries::count_running(&*client).await? >= tries::SLOTS {
@@ -81,20 +81,20 @@ async fn run_once(state: &AppState) -> Result<Run, ApiError> {
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
     dags::save_file(&transaction, &file()).await?;
-    let run = runs::trigger(&transaction, DAG_ID, &by_hand(state)).await?;
+    let run = runs::trigger(&transaction, DAG_ID, &manual_trigger(state)).await?;
     transaction.commit().await?;
     let key = RunKey { dag_id: DAG_ID.to_owned(), run_id: run.key.run_id };
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + RUN_TIMEOUT;
     loop {
         let run = runs::get(&*client, &key, ReadFor::Reading).await?;
         if matches!(run.state, RunState::Success | RunState::Failed) || Instant::now() >= deadline {
             return Ok(run);
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
-fn by_hand(state: &AppState) -> Trigger {
+fn manual_trigger(state: &AppState) -> Trigger {
     Trigger {
         run_id: None,
         logical_date: None,
@@ -130,7 +130,7 @@ fn file() -> ParsedFile {
 
 /// Deletes the trial task, also one left by a killed server. Waits for a task that still runs.
 async fn remove(state: &AppState) -> Result<(), ApiError> {
-    let deadline = Instant::now() + REMOVAL;
+    let deadline = Instant::now() + REMOVAL_TIMEOUT;
     loop {
         let mut client = state.database.get().await?;
         let transaction = client.transaction().await?;
@@ -140,7 +140,7 @@ async fn remove(state: &AppState) -> Result<(), ApiError> {
                 break;
             }
             Err(StoreError::NotFound { .. }) => break,
-            Err(StoreError::Busy(_)) if Instant::now() < deadline => tokio::time::sleep(PAUSE).await,
+            Err(StoreError::Busy(_)) if Instant::now() < deadline => tokio::time::sleep(POLL_INTERVAL).await,
             Err(error) => return Err(error.into()),
         }
     }

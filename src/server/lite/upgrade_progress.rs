@@ -1,4 +1,5 @@
-//! Progress of upgrades over HTTP. It is read from the home, so that the server after the upgrade reports it too.
+//! Progress of upgrades over HTTP. The home holds the progress, so that the server that an upgrade starts reports it
+//! too.
 
 use crate::http::api_error::ApiError;
 use crate::http::request::Segments;
@@ -59,14 +60,14 @@ struct EventStream {
     id: u64,
     /// The last event sent.
     last: Option<Value>,
-    /// Polls since then.
+    /// Polls since the last event.
     polls: u32,
 }
 
 impl EventStream {
     /// Waits for the next event; true when it is the last.
     async fn next(&mut self) -> (String, bool) {
-        let mut leaving = self.state.changes.leaving.subscribe();
+        let mut shutting_down = self.state.changes.shutting_down.subscribe();
         loop {
             let Ok(operation) = find(&self.state, self.id).await else { return (String::new(), true) };
             let (now, is_last) = (view(&operation), operation.status != Status::Running);
@@ -82,7 +83,7 @@ impl EventStream {
             tokio::select! {
                 () = tokio::time::sleep(POLL_INTERVAL) => {}
                 // This server exits; the client reconnects to the next one.
-                _ = leaving.wait_for(|leaving| *leaving) => return (String::new(), true),
+                _ = shutting_down.wait_for(|is_set| *is_set) => return (String::new(), true),
             }
         }
     }

@@ -1,5 +1,5 @@
-//! Upgrades of this instance and of others over HTTP: requests become arguments of the command, whose worker does the
-//! work.
+//! Upgrades of this instance and of others over HTTP. Each request becomes the arguments of a `leoflow` command, which
+//! runs as an operation.
 
 use crate::http::api_error::ApiError;
 use crate::http::body::OptionalBody;
@@ -111,7 +111,7 @@ pub async fn upgrade(State(state): Shared, request: RequestBody) -> Result<Accep
 pub async fn upgrade_for_page(State(state): Shared, Form(request): Form<Upgrade>) -> Result<Response, ApiError> {
     match begin(&state, UPGRADE, request.arguments()?).await {
         Ok(_) => Ok(Redirect::to("/lite/releases").into_response()),
-        Err(refused) => Ok((refused.status(), releases::page_with(&state, &refused.message()).await?).into_response()),
+        Err(refused) => Ok((refused.status(), releases::error_page(&state, &refused.message()).await?).into_response()),
     }
 }
 

@@ -35,7 +35,7 @@ pub struct Credentials {
 /// Identifies the client, for login throttling.
 type LoginClient = (Extension<Caller>, Option<Extension<Peer>>);
 
-/// What a login is for.
+/// The purpose of a login.
 #[derive(Clone, Copy)]
 enum LoginKind {
     /// A token that its user may hand on to any program.
@@ -65,7 +65,8 @@ async fn authenticate(
     result.map_err(|error| ApiError::internal(&error))?
 }
 
-/// Issues the token for the epoch in which the password matched: a reset in the meantime invalidates it.
+/// Checks the credentials and issues a token for the session epoch that was current before: a password reset in the
+/// meantime starts a new epoch, in which the token is invalid.
 async fn verify_credentials(
     state: &AppState,
     turn: &Turn,
@@ -129,7 +130,7 @@ pub async fn login_page(State(state): State<Arc<AppState>>, (_, peer): LoginClie
     pages::login(&state, visitor(peer.as_deref()), None)
 }
 
-/// Who sees the login page.
+/// Returns whether the browser runs on this machine.
 fn visitor(peer: Option<&Peer>) -> pages::Visitor {
     match peer {
         Some(peer) if !peer.is_on_this_machine() => pages::Visitor::Remote,

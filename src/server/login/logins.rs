@@ -29,7 +29,8 @@ impl Peer {
         self.client.ip().is_loopback() || self.client.ip() == self.server.ip()
     }
 
-    /// The user of this machine who owns the client's end; `None` for a client elsewhere. Found once per connection.
+    /// Returns the uid that owns the client's end of the connection; `None` for a client on another machine. Looked up
+    /// once per connection.
     pub async fn uid(&self) -> Option<u32> {
         let (client, server) = (self.client, self.server);
         if !self.is_on_this_machine() {
@@ -46,9 +47,9 @@ pub enum Source {
     /// Over `run/api.sock`.
     Own,
     Uid(u32),
-    /// Another machine, when `host` allows it.
+    /// Another machine, if the setting `host` allows it.
     Address(IpAddr),
-    /// Any other address, while as many are remembered as may be.
+    /// All further addresses when `MAX_QUEUES` sources are remembered.
     OtherAddresses,
     Unknown,
 }
@@ -76,12 +77,12 @@ impl Source {
 /// Queued attempts per source; further attempts are refused after `REFUSAL_DELAY`, and may be repeated.
 const QUEUE_CAPACITY: usize = 16;
 const REFUSAL_DELAY: Duration = Duration::from_secs(1);
-/// Delay that a client with too many queued attempts is asked to wait.
+/// Delay after which a client whose attempt was refused may try again.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// Longest wait in the queue.
 const TURN_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Most queues kept in memory; further addresses share one.
+/// Maximum number of queues kept in memory; further addresses share one.
 const MAX_QUEUES: usize = 4096;
 
 /// The attempts of one source.
@@ -137,7 +138,7 @@ impl Logins {
         }
         let queue = self.queue_of(source);
         let Ok(capacity) = queue.capacity.clone().try_acquire_owned() else {
-            // If refused at once, a client in a tight loop would always be first again.
+            // After an immediate refusal, a client in a tight loop would always be first again.
             tokio::time::sleep(REFUSAL_DELAY).await;
             return Err(RETRY_AFTER);
         };

@@ -11,8 +11,8 @@ pub struct Changes {
     pub events: broadcast::Sender<Event>,
     /// Number of published events.
     pub count: watch::Sender<u64>,
-    /// Notifies long-running responses that the server is shutting down.
-    pub leaving: watch::Sender<bool>,
+    /// True when the server is shutting down; ends long-running responses.
+    pub shutting_down: watch::Sender<bool>,
 }
 
 impl Changes {
@@ -20,7 +20,7 @@ impl Changes {
         Self {
             events: broadcast::Sender::new(BUFFER_CAPACITY),
             count: watch::Sender::new(0),
-            leaving: watch::Sender::new(false),
+            shutting_down: watch::Sender::new(false),
         }
     }
 
@@ -37,7 +37,7 @@ impl Changes {
     }
 
     /// Announces that the server is shutting down.
-    pub fn leave(&self) {
-        self.leaving.send_replace(true);
+    pub fn announce_shutdown(&self) {
+        self.shutting_down.send_replace(true);
     }
 }

@@ -24,7 +24,7 @@ pub struct Slot {
     close: Notify,
 }
 
-/// How far a request is.
+/// The progress of a connection's current request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
     /// No whole request has arrived since the last response.
@@ -48,7 +48,7 @@ impl Slot {
         self.working.store(progress == Progress::Working, Ordering::Relaxed);
     }
 
-    /// True when neither processing nor sending.
+    /// True when the server neither processes a request nor sends a response.
     pub fn is_idle(&self) -> bool {
         !self.working.load(Ordering::Relaxed) && self.unsent().is_none()
     }
@@ -181,7 +181,7 @@ impl Slots {
     }
 }
 
-/// A connection's stream; records whether the client reads what is sent.
+/// A connection's stream; records in the slot since when a write is pending.
 pub struct TrackedStream<S> {
     pub stream: S,
     pub slot: Arc<Slot>,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, Notify};
 use tokio_postgres::NoTls;
 
-/// Few, since the datastore is local and requests are short.
+/// Connections in the pool. A few are enough, since the datastore is local and requests are short.
 const CONNECTIONS: usize = 8;
 /// Timeout for waiting for a pooled connection, and for opening or reusing one.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -17,8 +17,8 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const POOL_TIMEOUT: Duration = Duration::from_millis(100);
 /// Idle time after which connections beyond the first are closed: each is a Postgres process.
 const IDLE_LIMIT: Duration = Duration::from_secs(5);
-/// Closed when idle even if it is the only connection: a Postgres process that served this many requests has grown in
-/// memory.
+/// A connection that was used more often than this is closed when idle even if it is the only one: its Postgres process
+/// has grown in memory.
 const MAX_USES: usize = 20;
 
 pub struct Database {

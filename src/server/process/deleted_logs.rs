@@ -1,7 +1,8 @@
-//! Removes the task logs of what is deleted: otherwise a new run with the same id continues an old log.
+//! Removes the task logs of deleted DAGs, runs and task instances: otherwise a new run with the same id continues an
+//! old log.
 //!
-//! Logs are moved to `,deleted/<random>/<their path below the task logs>`. Once the deletion is committed, the folder
-//! `<random>` gets another name, and what has that name is only waiting to be removed.
+//! Before the deletion is committed, the logs move into quarantine: the folder `,deleted/<random>/<their path below the
+//! task logs>`. After the commit, the folder `<random>` gets a suffix, and folders with the suffix can be removed.
 
 use super::state::AppState;
 use crate::http::api_error::ApiError;
@@ -19,32 +20,33 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use tracing::warn;
 
-/// Starts the names of the folders that this server process makes; those of others are left over.
-static OWN: LazyLock<String> = LazyLock::new(random::hex_256);
-/// Ends the name of a folder whose deletion is committed.
+/// Prefix of the quarantine folders of this server process; folders with another prefix are leftovers.
+static OWN_PREFIX: LazyLock<String> = LazyLock::new(random::hex_256);
+/// Suffix of a quarantine folder whose deletion is committed.
 const COMMITTED: &str = ",committed";
-/// Delay before the datastore is asked again which runs exist.
+/// Retry delay of the query for the existing runs.
 const RETRY: Duration = Duration::from_secs(60);
 
-/// A folder of logs that was moved away. It is moved back when this is dropped, so that a deletion that fails or is
-/// cancelled loses no log.
+/// A folder of logs in quarantine. Dropping this moves the folder back, so that a deletion that fails or is cancelled
+/// loses no log.
 #[must_use]
 pub struct DeletedLogs {
-    /// `None` when there were none.
+    /// `None` if there were no logs.
     moved: Option<Moved>,
 }
 
 struct Moved {
     /// The original path.
     folder: PathBuf,
-    /// Where the logs are now, below `aside`.
+    /// Where the logs are now, below `quarantine`.
     place: PathBuf,
-    aside: PathBuf,
+    quarantine: PathBuf,
 }
 
 impl DeletedLogs {
-    /// Moves `folder` away. Called before the deletion is committed: after it, a new run may write there at once.
-    pub async fn set_aside(home: &Home, folder: PathBuf) -> Self {
+    /// Moves `folder` into quarantine. Call this before the deletion is committed: after the commit, a new run may
+    /// write to `folder` at once.
+    pub async fn quarantine(home: &Home, folder: PathBuf) -> Self {
         let logs = home.task_logs();
         let moved = blocking::run(move || move_away(&logs, folder)).await;
         match moved {
@@ -60,18 +62,18 @@ impl DeletedLogs {
     /// Removes the logs in the background, once the deletion is committed.
     pub fn remove(mut self) {
         checkpoint("logs.set_aside");
-        if let Some(Moved { aside, .. }) = self.moved.take() {
-            let aside = mark_committed(aside);
-            drop(tokio::spawn(blocking::run(move || remove(&aside))));
+        if let Some(Moved { quarantine, .. }) = self.moved.take() {
+            let quarantine = mark_committed(quarantine);
+            drop(tokio::spawn(blocking::run(move || remove(&quarantine))));
         }
     }
 }
 
 impl Drop for DeletedLogs {
     fn drop(&mut self) {
-        let Some(Moved { folder, place, aside }) = self.moved.take() else { return };
+        let Some(Moved { folder, place, quarantine }) = self.moved.take() else { return };
         match put_back(&place, &folder) {
-            Ok(()) => remove(&aside),
+            Ok(()) => remove(&quarantine),
             Err(error) => warn!("the task logs in {} stay in {}: {error}", folder.display(), place.display()),
         }
     }
@@ -81,32 +83,32 @@ fn move_away(logs: &Path, folder: PathBuf) -> io::Result<Option<Moved>> {
     if !files::is_there(&folder)? {
         return Ok(None);
     }
-    let aside = logs.join(DELETED_TASK_LOGS).join(format!("{}.{}", *OWN, random::hex_256()));
-    let place = aside.join(folder.strip_prefix(logs).map_err(io::Error::other)?);
-    files::create_private_dir(place.parent().unwrap_or(&aside))?;
+    let quarantine = logs.join(DELETED_TASK_LOGS).join(format!("{}.{}", *OWN_PREFIX, random::hex_256()));
+    let place = quarantine.join(folder.strip_prefix(logs).map_err(io::Error::other)?);
+    files::create_private_dir(place.parent().unwrap_or(&quarantine))?;
     match fs::rename(&folder, &place) {
-        Ok(()) => Ok(Some(Moved { folder, place, aside })),
+        Ok(()) => Ok(Some(Moved { folder, place, quarantine })),
         Err(error) => {
-            remove(&aside);
+            remove(&quarantine);
             if error.kind() == io::ErrorKind::NotFound { Ok(None) } else { Err(error) }
         }
     }
 }
 
-/// Renames the folder, so that no later server moves its logs back. Returns its path.
-fn mark_committed(aside: PathBuf) -> PathBuf {
-    let mut marked = aside.clone().into_os_string();
+/// Renames the folder, so that no later server moves its logs back. Returns the new path.
+fn mark_committed(quarantine: PathBuf) -> PathBuf {
+    let mut marked = quarantine.clone().into_os_string();
     marked.push(COMMITTED);
-    match fs::rename(&aside, &marked) {
+    match fs::rename(&quarantine, &marked) {
         Ok(()) => marked.into(),
         Err(error) => {
-            warn!("failed to rename {}: {error}", aside.display());
-            aside
+            warn!("failed to rename {}: {error}", quarantine.display());
+            quarantine
         }
     }
 }
 
-/// Moves a file or folder back. Whatever is newer at its place stays.
+/// Moves a file or folder back. Files that exist at the destination are newer and stay.
 fn put_back(from: &Path, to: &Path) -> io::Result<()> {
     if let Some(parent) = to.parent() {
         files::create_private_dir(parent)?;
@@ -124,16 +126,16 @@ fn put_back(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// What an earlier server did not complete.
+/// A quarantine folder of an earlier server.
 struct Leftover {
-    aside: PathBuf,
-    /// Folders of runs in it whose deletion may have been rolled back, each with its original path.
+    quarantine: PathBuf,
+    /// Log folders of runs whose deletion may have been rolled back, each with its original path.
     runs: Vec<(PathBuf, PathBuf)>,
 }
 
-/// Completes the deletions that an earlier server did not: moves the logs of runs that still exist back, and removes the
-/// rest. Whether the run exists also decides for a DAG, whose deletion deletes its runs, and for a single task instance,
-/// whose log does no harm if it is gone.
+/// Completes the deletions that an earlier server did not: moves the logs of runs that still exist back, and removes
+/// the rest. Whether the run exists also decides about the logs of a deleted DAG, which are those of its runs, and
+/// about the log of a deleted task instance, which does no harm if it comes back.
 pub async fn settle_leftovers(state: Arc<AppState>) {
     let logs = state.home.task_logs();
     let leftovers = match blocking::run(move || leftovers(&logs)).await {
@@ -148,25 +150,25 @@ pub async fn settle_leftovers(state: Arc<AppState>) {
         }
         tokio::time::sleep(RETRY).await;
     };
-    // A failure is logged.
+    // `settle` logs failures.
     drop(blocking::run(move || settle(&leftovers, &existing)).await);
 }
 
 fn leftovers(logs: &Path) -> io::Result<Vec<Leftover>> {
     let mut leftovers = Vec::new();
-    for aside in children(&logs.join(DELETED_TASK_LOGS))? {
-        let name = aside.file_name().unwrap_or_default().to_string_lossy();
-        if name.starts_with(OWN.as_str()) {
+    for folder in children(&logs.join(DELETED_TASK_LOGS))? {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with(OWN_PREFIX.as_str()) {
             continue;
         }
         let mut runs = Vec::new();
         if !name.ends_with(COMMITTED) {
-            for run in children(&aside)?.iter().map(|dag| children(dag)).collect::<io::Result<Vec<_>>>()?.concat() {
-                let original = logs.join(run.strip_prefix(&aside).map_err(io::Error::other)?);
+            for run in children(&folder)?.iter().map(|dag| children(dag)).collect::<io::Result<Vec<_>>>()?.concat() {
+                let original = logs.join(run.strip_prefix(&folder).map_err(io::Error::other)?);
                 runs.push((run, original));
             }
         }
-        leftovers.push(Leftover { aside, runs });
+        leftovers.push(Leftover { quarantine: folder, runs });
     }
     Ok(leftovers)
 }
@@ -198,12 +200,12 @@ async fn existing_runs(state: &AppState, leftovers: &[Leftover]) -> Result<HashS
 }
 
 fn settle(leftovers: &[Leftover], existing: &HashSet<PathBuf>) {
-    for Leftover { aside, runs } in leftovers {
+    for Leftover { quarantine, runs } in leftovers {
         let mut to_restore = runs.iter().filter(|(_, original)| existing.contains(original));
         let restored = to_restore.try_for_each(|(run, original)| put_back(run, original));
         match restored {
-            Ok(()) => remove(aside),
-            Err(error) => warn!("some task logs stay in {}: {error}", aside.display()),
+            Ok(()) => remove(quarantine),
+            Err(error) => warn!("some task logs stay in {}: {error}", quarantine.display()),
         }
     }
 }
@@ -230,15 +232,15 @@ mod tests {
         let home = new_home(folder.path());
         let run = home.task_logs().join("dag/run");
         fs::create_dir_all(run.join("task/-1")).unwrap();
-        drop(DeletedLogs::set_aside(&home, run.clone()).await);
+        drop(DeletedLogs::quarantine(&home, run.clone()).await);
         assert!(run.join("task/-1").is_dir());
         assert_eq!(children(&home.task_logs().join(DELETED_TASK_LOGS)).unwrap(), Vec::<PathBuf>::new());
-        let pending = DeletedLogs::set_aside(&home, run.join("task/-1")).await;
+        let pending = DeletedLogs::quarantine(&home, run.join("task/-1")).await;
         assert!(leftovers(&home.task_logs()).unwrap().is_empty(), "this server still works on it");
         drop(pending);
-        DeletedLogs::set_aside(&home, run.clone()).await.remove();
+        DeletedLogs::quarantine(&home, run.clone()).await.remove();
         assert!(!run.exists());
-        DeletedLogs::set_aside(&home, run).await.remove();
+        DeletedLogs::quarantine(&home, run).await.remove();
     }
 
     #[test]

@@ -1,6 +1,5 @@
-//! Runs what an upgrade leaves to the server: data migrations, in batches with pauses, and later schema migrations. An
-//! upgrade never waits for either. A later migration has gates: conditions such as an age or a release that must be
-//! gone.
+//! Runs the migrations for which an upgrade does not wait: data migrations, in batches with pauses, and later schema
+//! migrations. A later migration has gates: conditions such as its age, or that a release is no longer installed.
 
 use super::own_program;
 use super::state::AppState;
@@ -20,11 +19,11 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-/// Delay after a start, which has more urgent work.
+/// Delay after the server's start, which has more urgent work.
 fn start_delay() -> Duration {
     leoflow_base::sys::limit("LEOFLOW_LATER_MIGRATIONS_AFTER", Duration::from_secs(5))
 }
-/// Poll interval while an upgrade is not committed yet; that takes seconds after its server starts.
+/// Poll interval while an upgrade is not committed yet; the commit follows seconds after the new server starts.
 const COMMIT_POLL: Duration = Duration::from_secs(2);
 /// Retry delay while another operation runs, or while rows are locked.
 const RETRY_DELAY: Duration = Duration::from_secs(20);
@@ -58,7 +57,7 @@ pub async fn run(state: Arc<AppState>) {
             Ok(Outcome::Verified) => {
                 // The next data migration reads the settings again.
                 guard = None;
-                // It may have been the last gate.
+                // The data migration may have been the last gate of a later migration.
                 next_gate_check = Instant::now();
                 continue;
             }

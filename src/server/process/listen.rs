@@ -1,5 +1,5 @@
-//! Accepts connections: on TCP for browsers and programs, on `run/api.sock` for this user's commands. Enforces limits
-//! before a request exists.
+//! Accepts connections: on TCP for browsers and programs, on `run/api.sock` for this user's commands. Limits
+//! connections, headers and the time that clients take.
 
 use super::app::Routers;
 use super::connection_slots::{Progress, Slot, Slots, TrackedRequestBody, TrackedResponseBody, TrackedStream};
@@ -154,7 +154,7 @@ where
                     }
                 };
             }
-            // Out of file descriptors, or the client left at once: keep accepting.
+            // Out of file descriptors, or the client disconnected at once: keep accepting.
             _ => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     }
@@ -163,7 +163,7 @@ where
 /// Adds `Connection: close` to responses while the server shuts down or another connection waits for a slot.
 fn close_after_responses(router: Router, stopped: watch::Receiver<bool>, contention: Arc<AtomicBool>) -> Router {
     router.layer(map_response(move |response| {
-        close_when_leaving(*stopped.borrow() || contention.load(Ordering::Relaxed), response)
+        set_connection_header(*stopped.borrow() || contention.load(Ordering::Relaxed), response)
     }))
 }
 
@@ -223,7 +223,7 @@ async fn serve_connection<S>(
                     return;
                 }
                 if !slot.is_idle() {
-                    // A whole request has arrived meanwhile and is being carried out: the client needs its response.
+                    // A whole request has arrived in the meantime and is running: the client needs its response.
                     continue;
                 }
                 // A started request gets an answer; an idle keep-alive connection is just closed.
@@ -236,7 +236,7 @@ async fn serve_connection<S>(
         }
     }
     // hyper would close a connection without a request at once, even with a request in transit. A request that arrives
-    // within this time is answered with `Connection: close`.
+    // within `LINGER` is answered with `Connection: close`.
     if tokio::time::timeout(LINGER, &mut connection).await.is_err() {
         if !slot.has_request() {
             // A request that arrives now is answered too.
@@ -268,9 +268,9 @@ async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, has_begun: boo
     let _ = tokio::time::timeout(limit, refusal).await;
 }
 
-/// Adds `Connection: close` while the server shuts down.
-async fn close_when_leaving(leaving: bool, mut response: Response) -> Response {
-    if leaving {
+/// Adds `Connection: close` to the response if `must_close`.
+async fn set_connection_header(must_close: bool, mut response: Response) -> Response {
+    if must_close {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response

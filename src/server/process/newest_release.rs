@@ -21,7 +21,7 @@ const FAILURE_MAX_AGE: Duration = Duration::from_secs(60);
 pub struct Lookup {
     /// `None` while unknown.
     pub version: Option<String>,
-    /// The commit of its sources, if its manifest names it.
+    /// The commit that the release was built from, if its manifest names one.
     pub commit: Option<String>,
     pub is_newer: bool,
     #[serde(rename = "looked_at")]
@@ -48,8 +48,8 @@ impl NewestRelease {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the result for these settings, or an empty one if it is missing or stale; then starts a lookup in the
-    /// background.
+    /// Returns the result for these settings. If it is missing or stale, returns an empty one and starts a lookup in
+    /// the background.
     pub fn known(self: &Arc<Self>, home: &Home, config: Option<&Config>) -> Lookup {
         let settings = settings_of(config);
         let mut state = self.state();

@@ -1,5 +1,5 @@
-//! Runs this program's own commands: they do backups, upgrades and diagnostics, which the server does not. Read-only
-//! commands are awaited; long ones, called operations, run independently of the server and are recorded in the home.
+//! Runs this program's own commands in other processes, for backups, upgrades and diagnostics. The server waits for
+//! read-only commands. Long ones, called operations, run independently of the server and are recorded in the home.
 
 use crate::http::api_error::ApiError;
 use axum::http::StatusCode;
@@ -98,7 +98,7 @@ impl OwnProgram {
     }
 }
 
-/// Waits for the process. Records its end when it could not do so itself.
+/// Waits for the process. Records the operation's end if the process could not.
 fn wait_and_record(home: &Home, id: u64, child: &mut Child) {
     let ended = match child.wait() {
         Ok(status) if status.success() => return,
@@ -137,7 +137,7 @@ pub async fn is_busy(home: &Home) -> bool {
 fn start_process(home: &Home, id: u64) -> io::Result<Child> {
     let mut process = own_command::command(&env_vars::current_exe()?, Some(home));
     process.arg("operation").arg(id.to_string()).process_group(0);
-    // Catches what the process cannot record itself.
+    // Keeps error output, such as a panic, which the process cannot record itself.
     let log = OpenOptions::new()
         .create(true)
         .write(true)

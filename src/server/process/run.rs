@@ -111,8 +111,8 @@ struct Server {
 }
 
 impl Server {
-    /// Serves until the shutdown, and starts the background work. Once the public listeners are open, `home` records
-    /// the settings as effective.
+    /// Serves until the shutdown, and starts the background work. Once the public listeners are open, records in `home`
+    /// that the settings are in effect.
     async fn serve(
         self,
         home: Option<&Home>,
@@ -128,7 +128,7 @@ impl Server {
         notifier.ready("serving");
         let heartbeats = tokio::task::spawn_local(send_heartbeats(notifier.clone()));
         let mut background = Background::start_parsing(&state, settings.config.workspace.clone());
-        if !*state.phase.doors.borrow() {
+        if !*state.phase.is_public.borrow() {
             tokio::select! {
                 () = &mut shutdown => return Ok(()),
                 ended = end_trial(&state, &mut listeners, &mut serving, &routers) => ended?,
@@ -149,7 +149,7 @@ impl Server {
         }
         notifier.stopping();
         background.stop();
-        state.changes.leave();
+        state.changes.announce_shutdown();
         serving.drain().await;
         heartbeats.abort();
         Ok(())
@@ -172,7 +172,7 @@ async fn end_trial(
     // Picks up logouts recorded by the previous server in the meantime.
     load_revoked(state).await?;
     listeners.open(serving, routers)?;
-    state.phase.doors.send_replace(true);
+    state.phase.is_public.send_replace(true);
     Ok(())
 }
 
@@ -213,7 +213,7 @@ impl Startup {
     }
 }
 
-/// The listeners from the supervisor, or from the command that rehearses.
+/// The listeners from the supervisor, or from the command that rehearses an upgrade.
 struct Listeners {
     http: Option<OwnedFd>,
     api: Option<OwnedFd>,
@@ -231,7 +231,7 @@ impl Listeners {
         Ok(Self { http, api, private, doors })
     }
 
-    /// The path of the private listener, which a server on trial must know.
+    /// Returns the path of the private listener; fails if a server on trial was started without it.
     fn private_socket(&self, path: Option<PathBuf>) -> Result<Option<PathBuf>, ServerError> {
         match self.private {
             Some(_) => path.map(Some).ok_or(ServerError::NotSupervised),

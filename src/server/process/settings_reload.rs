@@ -1,5 +1,5 @@
-//! SIGHUP: reloads the settings at once and logs which changes need a restart. Without it, settings are reloaded when
-//! they are needed and their file has changed.
+//! SIGHUP: reloads the settings at once and logs which changes need a restart. Without SIGHUP, settings are reloaded
+//! when they are needed and their file has changed.
 
 use super::state::AppState;
 use leoflow_base::config::{self, running_settings};

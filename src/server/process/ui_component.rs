@@ -11,7 +11,7 @@ use tracing::{info, warn};
 const FIRST_PAUSE: Duration = Duration::from_secs(60);
 const MAX_PAUSE: Duration = Duration::from_secs(6 * 60 * 60);
 
-/// Why the UI is not installed.
+/// The state of the UI's installation.
 #[derive(Default)]
 pub struct UiComponent {
     reason: Mutex<Option<String>>,

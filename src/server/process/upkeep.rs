@@ -15,19 +15,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
-/// Delay of missed jobs after a start, which has more urgent work.
+/// Delay of missed jobs after the server's start, which has more urgent work.
 const AFTER_START: SignedDuration = SignedDuration::from_mins(2);
 /// Poll interval: a sleep of this process does not include the machine's sleep, and settings may change.
 fn poll_interval() -> Duration {
     leoflow_base::sys::limit("LEOFLOW_UPKEEP_LOOK", Duration::from_secs(10))
 }
-/// How a job's recorded problem begins when it is an invalid config.yaml.
+/// Prefix of a job's recorded problem if config.yaml is invalid.
 const UNREADABLE_PREFIX: &str = "the settings cannot be read: ";
 /// Poll interval while another operation runs.
 const BUSY_DELAY: Duration = Duration::from_secs(5);
 /// A job that is overdue for longer than this is reported as late.
 const LATE_AFTER: SignedDuration = SignedDuration::from_hours(1);
-/// How a job's recorded problem begins when another operation delays it.
+/// Prefix of a job's recorded problem if another operation delays the job.
 const WAIT_PREFIX: &str = "it waits for ";
 /// Interval for recording how long the machine was awake, which some schedules count.
 const AWAKE_INTERVAL: Duration = Duration::from_secs(600);
@@ -52,7 +52,8 @@ pub async fn run(state: Arc<AppState>) {
     }
 }
 
-/// Reports that the job record cannot be written, which prevents all jobs. Sent to the supervisor, which needs no disk.
+/// Reports that the job record cannot be written, which prevents all jobs. The report goes to the supervisor, because
+/// that needs no disk.
 struct RecordProblem {
     notifier: Notifier,
     reason: Option<String>,
@@ -113,7 +114,8 @@ fn note_awake(state: &AppState, now: Timestamp, awake_since: &mut Instant) -> io
     Ok(jobs)
 }
 
-/// Reads the settings; `None` without a config.yaml, or if it is invalid, which is recorded as the job's problem.
+/// Reads the settings; `None` if config.yaml is missing or invalid. Records an invalid file as the backup job's
+/// problem, and clears recorded problems that no longer apply.
 fn settings(state: &AppState, jobs: &Upkeep, now: Timestamp) -> io::Result<Option<BackupSettings>> {
     let note = |kind, problem| upkeep::note_problem(&state.home, now, kind, problem).map(drop);
     match config::load(&state.home.config()) {
@@ -161,7 +163,7 @@ fn next_due(
         let awake = awake + Duration::from_secs(job.awake_seconds);
         let last = job.last(now.timestamp()).to_zoned(now.time_zone().clone());
         let due = cadence.due(&last, awake, now.timestamp())?;
-        // True if it was missed while this server did not run, or is due by the recorded time awake.
+        // True if the job was missed while this server did not run, or is due by the recorded time awake.
         let is_late = due <= started || (matches!(cadence, Cadence::Awake(_)) && due <= now.timestamp());
         let due = if is_late { due.max(started.checked_add(AFTER_START).unwrap_or(due)) } else { due };
         Some((kind, job.paused_until(now.timestamp()).map_or(due, |paused_until| due.max(paused_until))))
@@ -172,7 +174,7 @@ fn next_due(
 
 /// The outcome of trying to run a job.
 enum Attempt {
-    /// It ended; the record says how.
+    /// The job ended; its record has the outcome.
     Ended,
     /// Another operation, described by the text, is running.
     MustWait(String),
@@ -207,8 +209,8 @@ async fn perform(state: &Arc<AppState>, kind: Kind) -> io::Result<Attempt> {
         }
         None => {
             info!("the scheduled {name} finished");
-            // The command records that itself, since it outlives this server. If it could not, the job would be due
-            // again at once.
+            // The command records its success itself, since it may outlive this server. If it could not, the job would
+            // be due again at once.
             if upkeep::begin(home, now)?.job(kind).done_at.is_none_or(|done| done < started) {
                 upkeep::note_end(home, now, kind, End::Done)?;
             }

@@ -28,7 +28,7 @@ pub async fn ask(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Names a task instance, since a trigger belongs to no try. May contain an answer.
+/// Names a task instance and not a try, since a trigger belongs to no try. May contain an answer.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct InstanceQuery {
@@ -36,7 +36,7 @@ struct InstanceQuery {
     run_id: String,
     task_id: String,
     map_index: i32,
-    /// The answer to its question, where one is sent.
+    /// The answer to the instance's question; empty for a request that sends none.
     #[serde(default)]
     chosen_options: Vec<String>,
     #[serde(default)]

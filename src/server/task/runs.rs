@@ -55,7 +55,7 @@ struct TriggerBody {
     note: Option<String>,
     #[serde(default)]
     partition_key: Option<String>,
-    /// True to clear an existing run with that id.
+    /// True to clear an existing run with the id `run_id`.
     reset: bool,
 }
 
@@ -88,8 +88,8 @@ pub async fn trigger(
             let key = RunKey { dag_id: body.dag_id, run_id: body.run_id };
             let dag = dags::get(&transaction, &key.dag_id).await?;
             // Like Airflow with a local bundle, which runs the current code.
-            let choice = rerun_version::of_dag(&state, &dag, None, VersionChoice::Newest).await?;
-            clear::clear(&transaction, &key, &Selection::default(), choice).await?;
+            let version_choice = rerun_version::of_dag(&state, &dag, None, VersionChoice::Newest).await?;
+            clear::clear(&transaction, &key, &Selection::default(), version_choice).await?;
             transaction.commit().await?;
             return Ok(StatusCode::NO_CONTENT);
         }
@@ -117,7 +117,7 @@ struct Count {
     states: Vec<String>,
 }
 
-/// Counts runs of those dates, or task instances in them, in one of the states.
+/// Counts the runs with one of the logical dates, or task instances in them, that are in one of the states.
 pub async fn count(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
     let Count { dag_id, task_ids, group_id, dates, states } = body_as(body)?;
     let target = match (task_ids, group_id) {

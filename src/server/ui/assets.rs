@@ -1,4 +1,4 @@
-//! What a DAG scheduled on assets or partitions still waits for.
+//! The assets and partition keys that a DAG scheduled on assets or partitions still waits for.
 
 use super::structure::not_found;
 use crate::api::asset::asset_expressions;
@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
 
-/// The partition keys of one asset that a pending partition of a DAG has received, and those that it requires.
+/// The partition keys of one asset that a pending partition of a DAG has received, and the keys that it requires.
 struct Progress {
     received: BTreeSet<String>,
     required: BTreeSet<String>,
@@ -87,8 +87,8 @@ fn with_fields(mut fields: Value, others: Value) -> Value {
     fields
 }
 
-/// `/ui/next_run_assets/{dag_id}`: what the next run waits for. For a partitioned DAG that is its oldest pending
-/// partition.
+/// `/ui/next_run_assets/{dag_id}`: the assets that the next run waits for. The next run of a partitioned DAG is that of
+/// its oldest pending partition.
 pub async fn next_run(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
     let dag = dags::get(&*client, &dag_id).await.map_err(|_| not_found(&dag_id))?;

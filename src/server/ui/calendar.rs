@@ -1,4 +1,4 @@
-//! `/ui/calendar/{dag_id}`: run counts per day or hour, and planned runs of the current year.
+//! `/ui/calendar/{dag_id}`: run counts per day or hour, and planned runs in the year of the last run.
 
 use super::structure::not_found;
 use crate::api::views::stamp;
@@ -13,12 +13,12 @@ use leoflow_engine::schedule::timetable::Interval;
 use leoflow_engine::schedule::upcoming::upcoming;
 use leoflow_engine::store::dag::dags::{self, Dag};
 use leoflow_engine::store::list::filter::Range;
-use leoflow_engine::store::list::overview::{self, DateRange, Day, Granularity};
+use leoflow_engine::store::list::overview::{self, CalendarCount, DateRange, Granularity};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Most planned dates.
+/// Maximum number of planned dates.
 const MAX_PLANNED: usize = 2000;
 
 /// Truncates a time to its hour or day.
@@ -63,10 +63,10 @@ pub async fn get(
     Ok(Json(json!({"total_entries": entries.len(), "dag_runs": entries})))
 }
 
-/// Counts the planned dates per day or hour: those after the last run, in its year and within the bounds.
+/// Counts the planned dates per day or hour: the dates after the last run, in its year and within the bounds.
 fn planned_counts(
     dag: &Dag,
-    last: Option<&Day>,
+    last: Option<&CalendarCount>,
     range: &Range<Timestamp>,
     granularity: Granularity,
 ) -> BTreeMap<Timestamp, i64> {

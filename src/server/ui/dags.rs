@@ -19,7 +19,7 @@ use leoflow_engine::store::ReadFor;
 use leoflow_engine::store::dag::dag_fields::DagField;
 use leoflow_engine::store::dag::dags;
 use leoflow_engine::store::instance::hitl;
-use leoflow_engine::store::list::filter::Test;
+use leoflow_engine::store::list::filter::FieldTest;
 use leoflow_engine::store::list::overview::{self, Counts};
 use leoflow_engine::store::run::runs;
 use leoflow_engine::store::run::runs::Run;
@@ -68,7 +68,7 @@ struct DagWithRuns<'a> {
 /// `/ui/dags`.
 pub async fn list(State(state): Shared, params: Params) -> Result<Response, ApiError> {
     let mut listing = dag_listing(&params)?;
-    listing.test(DagField::DagId, Test::OneOf(params.texts("dag_ids")));
+    listing.test(DagField::DagId, FieldTest::OneOf(params.texts("dag_ids")));
     let with_pending = params.flag("has_pending_actions")?;
     listing.filter.has_pending_response = with_pending;
     let runs_per_dag = params.number("dag_runs_limit", 10)?;

@@ -102,7 +102,7 @@ pub async fn get(State(state): State<Arc<AppState>>, params: Params) -> Result<J
     Ok(Json(graph.to_json()))
 }
 
-/// Lists the assets in a DAG's condition.
+/// Lists the references to assets in a DAG's condition.
 fn awaited_references(structure: &Structure) -> Vec<&Value> {
     let mut references = Vec::new();
     if let Some(condition) = &structure.asset_condition {
@@ -111,7 +111,8 @@ fn awaited_references(structure: &Structure) -> Vec<&Value> {
     references
 }
 
-/// Builds the graph of what DAGs wait for: assets, and other DAGs through sensors.
+/// Builds the graph of DAGs with the assets that they wait for or produce, and with the sensors that wait for other
+/// DAGs.
 fn scheduling_graph(assets: &AssetNodes, structures: &[Arc<Structure>]) -> Dependencies {
     let mut graph = Dependencies::default();
     for structure in structures {

@@ -92,7 +92,7 @@ pub async fn page(State(state): Shared, request: Request) -> Result<Response, Ap
     Ok((status, headers, text.replace(BASE, "/")).into_response())
 }
 
-/// Whether the client names HTML, as browsers do when a page is opened.
+/// Returns true if the client names HTML, as browsers do when they open a page.
 fn accepts_html(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     accepted.flat_map(|value| value.split(',')).any(|kind| kind.trim().starts_with("text/html"))
@@ -126,7 +126,7 @@ pub async fn file(
         Err(error) if NO_FILE.contains(&error.kind()) => return Err(not_found()),
         Err(error) => return Err(ApiError::internal(&error)),
     };
-    // File names in this folder change with their content; translations are requested with our version.
+    // File names in `assets/` change with their content; the UI requests translations with a version in the query.
     let is_versioned = query.is_some_and(|query| query.starts_with("v="));
     let cache_control =
         if path.starts_with("assets/") || is_versioned { "public, max-age=31536000, immutable" } else { "no-cache" };

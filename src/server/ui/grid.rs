@@ -74,7 +74,7 @@ pub async fn structure(
     other_versions.sort_unstable_by_key(|version| Reverse(version.number));
     let keys: Vec<VersionKey> = other_versions.iter().map(|version| version.key).collect();
     let mut structures = state.dag_files.structures.get(&*client, &keys).await?;
-    // Each structure once, even if many runs share it.
+    // Merges each structure once, even if many runs share it.
     for structure in keys.iter().filter_map(|key| structures.remove(key)) {
         merge(&mut nodes, nodes_json(&tree(&selected_part.reduce(Arc::unwrap_or_clone(structure))), false));
     }
@@ -179,7 +179,7 @@ const PRIORITY: [Option<TaskState>; 14] = [
     Some(TaskState::Removed),
 ];
 
-/// Runs whose queries are sent at once.
+/// Maximum number of runs whose queries are sent at once.
 const MAX_PIPELINED: usize = 8;
 /// Typical size of a cell, in bytes, including separators.
 const CELL_BYTES: usize = 256;

@@ -80,7 +80,7 @@ fn add_task_edges(ends: &Ends<'_>, groups: &Groups<'_>, edges: &mut BTreeSet<Edg
     };
     for task in &group.downstream_task_ids {
         edges.extend(ends.leaves.iter().map(|leaf| edge(leaf, &downstream)));
-        // A downstream group starts with this task: the edge between the joins replaces this one.
+        // If a downstream group starts with this task, the edge between the joins replaces this one.
         if !any_group_ends_at(&group.downstream_group_ids, task, |other, task| other.roots.contains(task)) {
             edges.insert(edge(&downstream, task));
         }

@@ -1,4 +1,4 @@
-//! What the UI requests first: the user, the permitted menu items, and some settings.
+//! The endpoints that the UI requests first: the user, the permitted menu items, and some settings.
 
 use crate::api::run::rerun_version;
 use crate::http::api_error::ApiError;
@@ -39,7 +39,8 @@ pub async fn config(State(state): Shared) -> Result<Json<Value>, ApiError> {
     })))
 }
 
-/// The setting of the instance; `None`, with a warning in the log, when it is invalid: the UI needs the other settings.
+/// Returns the instance's setting. An invalid one is logged and becomes `None`, because the UI needs the other
+/// settings.
 async fn rerun_with_latest_version(state: &AppState) -> Option<bool> {
     rerun_version::setting(state, None).await.unwrap_or_else(|error| {
         warn!("the UI gets no default version for reruns: {}", error.message());

@@ -1,5 +1,5 @@
 //! Structure-aware fuzzing of manifests and archives: accepted input must match its manifest, and nothing may panic.
-//! A test runs a few thousand rounds; `scripts/fuzz` runs for a given time.
+//! A test runs thousands of rounds; `scripts/fuzz` runs for a given time.
 
 use crate::support::archive::hash;
 use leoflow::backup::format::archive::{ArchiveWriter, Compression};
@@ -30,8 +30,8 @@ impl Random {
     }
 }
 
-/// Yields the seeds of `default` rounds, or of the seconds that LEOFLOW_FUZZ_SECONDS gives.
-fn rounds(default: u64) -> impl Iterator<Item = u64> {
+/// Yields one seed per round: 1 to `default`, or new ones until LEOFLOW_FUZZ_SECONDS have passed.
+fn seeds(default: u64) -> impl Iterator<Item = u64> {
     let seconds = std::env::var("LEOFLOW_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok());
     let end = seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let first = end
@@ -138,7 +138,7 @@ fn damage_value(value: &mut Value, random: &mut Random) {
     }
 }
 
-/// True if a path stays below its folder; checked in a different way than the tested code.
+/// True if a path stays below its folder. Independent of the tested code's check.
 fn is_harmless(path: &str) -> bool {
     use std::path::{Component, Path};
     !path.is_empty()
@@ -149,6 +149,7 @@ fn is_harmless(path: &str) -> bool {
             .any(|top| Path::new(path).starts_with(top))
 }
 
+/// Asserts that no path occurs twice and that no path or link target leaves its folder.
 fn assert_sound(manifest: &Manifest, seed: u64) {
     let mut before: Vec<&str> = Vec::new();
     for entry in &manifest.entries {
@@ -173,7 +174,7 @@ fn assert_sound(manifest: &Manifest, seed: u64) {
 #[test]
 fn a_damaged_manifest_is_refused_or_sound() {
     let mut accepted = 0;
-    for seed in rounds(20_000) {
+    for seed in seeds(20_000) {
         let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         let mut value = seed_manifest();
         for _ in 0..=random.below(3) {
@@ -193,7 +194,7 @@ fn a_damaged_manifest_is_refused_or_sound() {
     assert!(accepted > 0, "everything was refused, so nothing was tested");
 }
 
-/// Collects the entries with their content, for the test to compare.
+/// Collects the entries with their content.
 #[derive(Default)]
 struct Collecting(Vec<(Entry, Vec<u8>)>);
 
@@ -218,7 +219,7 @@ fn seed_tar(compression: Compression) -> Vec<u8> {
     writer.finish().unwrap()
 }
 
-/// Damages blocks, bytes, or a header field, with a corrected checksum.
+/// Damages blocks, a bit, or a field of a header, whose checksum is then corrected.
 fn damage_tar(tar: &mut Vec<u8>, random: &mut Random) {
     if tar.len() < 512 {
         return;
@@ -260,7 +261,7 @@ fn a_damaged_archive_is_refused_or_matches_its_manifest() {
     let (zstd, gzip) = (seed_tar(Compression::Zstd), seed_tar(Compression::Gzip));
     let plain = zstd::decode_all(&zstd[..]).unwrap();
     let mut accepted = 0;
-    for seed in rounds(6_000) {
+    for seed in seeds(6_000) {
         let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         let bytes = match random.below(4) {
             0 => {

@@ -153,7 +153,7 @@ fn a_backup_skips_or_refuses_foreign_database_objects() {
     assert_eq!(skipped, ["database/other", "database/seen", "database/function f()", "database/type mood"]);
     assert_eq!(report["tables"]["mine"], 1);
     test.run(&["lite", "backups", "verify", output.to_str().unwrap()]).expect(0);
-    // Changes of Leoflow's own tables cannot be skipped, so the backup is refused.
+    // A backup cannot skip changes of Leoflow's own tables, so it is refused.
     test.sql("CREATE FUNCTION t() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; CREATE TRIGGER mine BEFORE INSERT ON variable FOR EACH ROW EXECUTE FUNCTION t()");
     let before = fs::read(&output).unwrap();
     let refused = || test.run(&["lite", "backup", "--output", output.to_str().unwrap()]).expect(1).stderr;
@@ -205,15 +205,15 @@ fn a_killed_backup_keeps_the_old_file_whole() {
 fn verify_detects_any_changed_byte_and_records_its_result() {
     let test = TestHome::started();
     fs::create_dir_all(test.home.join("backups")).unwrap();
-    let kept = test.home.join("backups/mine.tar.zst");
-    test.run(&["lite", "backup", "--output", kept.to_str().unwrap()]).expect(0);
+    let file = test.home.join("backups/mine.tar.zst");
+    test.run(&["lite", "backup", "--output", file.to_str().unwrap()]).expect(0);
     let listed =
         |field: &str| test.run(&["lite", "backups", "list", "--json"]).expect(0).json()["backups"][0][field].clone();
     assert!(listed("last_verified").is_null());
     assert_eq!(listed("automatic"), false);
     test.run(&["lite", "backups", "verify"]).expect(0);
     assert_eq!((&listed("last_verified")["ok"], &listed("last_verified")["quick"]), (&true.into(), &false.into()));
-    let good = fs::read(&kept).unwrap();
+    let good = fs::read(&file).unwrap();
     let plain = zstd::decode_all(&good[..]).unwrap();
     let bad = test.folder().join("bad.tar.zst");
     for index in (0..good.len()).step_by(good.len() / 60) {
@@ -236,7 +236,7 @@ fn verify_detects_any_changed_byte_and_records_its_result() {
         test.run(&["lite", "backups", "verify", "--quick", bad.to_str().unwrap()]).expect(1);
     }
     // A changed file loses its verification.
-    fs::write(&kept, &good[..good.len() - 1]).unwrap();
+    fs::write(&file, &good[..good.len() - 1]).unwrap();
     assert!(listed("last_verified").is_null());
     let all = test.run(&["lite", "backups", "verify", "--all", "--json"]).expect(1).json();
     assert_eq!(all["backups"][0]["last_verified"]["ok"], false);
@@ -251,8 +251,8 @@ fn a_migration_of_a_non_empty_database_makes_a_backup() {
     let count = || test.run(&["lite", "backups", "--json"]).expect(0).json()["backups"].as_array().unwrap().len();
     assert_eq!(count(), 0);
     let newest = crate::support::newest();
-    let undone = test.run(&["migrate-db", "rollback", &newest.to_string(), "--yes"]).expect(0);
-    assert!(undone.stderr.contains("Created a backup before the rollback"), "{}", undone.stderr);
+    let rolled_back = test.run(&["migrate-db", "rollback", &newest.to_string(), "--yes"]).expect(0);
+    assert!(rolled_back.stderr.contains("Created a backup before the rollback"), "{}", rolled_back.stderr);
     assert_eq!(count(), 1);
     // The supervisor's migrator makes a backup too.
     test.start();
@@ -262,7 +262,7 @@ fn a_migration_of_a_non_empty_database_makes_a_backup() {
         assert_eq!((&backup["automatic"], &backup["schema_version"]), (&true.into(), &schema.into()));
     }
     test.run(&["lite", "backups", "verify", "--all"]).expect(0);
-    // A database without rows needs no backup.
+    // An instance without user data starts again without its workspace.
     let empty = TestHome::started();
     empty.run(&["lite", "stop"]).expect(0);
     fs::remove_dir_all(empty.workspace()).unwrap();

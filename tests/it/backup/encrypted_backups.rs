@@ -12,7 +12,7 @@ use std::time::Duration;
 fn key(test: &TestHome, name: &str) -> (PathBuf, String) {
     let key = age::x25519::Identity::generate();
     let path = test.folder().join(name);
-    fs::write(&path, format!("# of a test\n{}\n", key.to_string().expose_secret())).unwrap();
+    fs::write(&path, format!("# comment\n{}\n", key.to_string().expose_secret())).unwrap();
     (path, key.to_public().to_string())
 }
 
@@ -49,7 +49,7 @@ fn an_encrypted_backup_needs_its_private_key() {
     let mut tar = tar::Archive::new(zstd::Decoder::new(&decrypted[..]).unwrap());
     assert_eq!(tar.entries().unwrap().next().unwrap().unwrap().path().unwrap().to_str(), Some("MANIFEST.json"));
 
-    // This home knows the backup's properties without the key.
+    // The home that made the backup has recorded its properties, so it needs no key to list and check it.
     let listed = test.run(&["lite", "backups", "--json"]).expect(0).json()["backups"][0].clone();
     assert!(listed["encrypted"] == true && listed["created_at"].is_string() && listed["rows"].is_i64(), "{listed}");
     let unopened = verify(&test, &file, &[]).expect(0);
@@ -61,27 +61,27 @@ fn an_encrypted_backup_needs_its_private_key() {
     let verified = verify(&test, &file, &["--identity", mine.to_str().unwrap()]).expect(0);
     assert!(verified.stdout.contains("test-restored"), "{verified:?}");
 
-    // Another home knows nothing of the backup.
+    // Another home has no record of the backup, so it needs the key.
     let other_home = TestHome::new();
     let copy = other_home.folder().join("a-backup.tar.zst.age");
     fs::copy(&file, &copy).unwrap();
-    for (identity, words) in
+    for (identity, reason) in
         [(None, "no private key was given"), (Some(&other), "the private key given is not a recipient")]
     {
         let more: Vec<&str> =
             identity.iter().flat_map(|path: &&PathBuf| ["--identity", path.to_str().unwrap()]).collect();
         let refused = other_home.restore(&copy, &more).expect(1);
-        assert!(refused.stderr.contains(words) && refused.stderr.contains("--identity FILE"), "{refused:?}");
-        assert!(!other_home.home.exists(), "{words}");
+        assert!(refused.stderr.contains(reason) && refused.stderr.contains("--identity FILE"), "{refused:?}");
+        assert!(!other_home.home.exists(), "{reason}");
     }
     let restored = other_home.restore(&copy, &["--identity", mine.to_str().unwrap()]).expect(0);
     assert!(restored.stderr.contains("not taken over from the backup: backup.recipients"), "{}", restored.stderr);
     let recipients = other_home.run(&["config", "get", "backup.recipients"]);
-    assert!(!recipients.stdout.contains(&public), "a stranger's backup must not decide who reads later backups");
+    assert!(!recipients.stdout.contains(&public), "a restore must not change who can read later backups");
     other_home.start();
     assert_eq!(other_home.run(&["variables", "get", "kept"]).expect(0).stdout.trim(), "here");
 
-    // A flipped bit is detected with and without the key.
+    // Verification detects a flipped bit with and without the key.
     let mut damaged = bytes;
     let middle = damaged.len() / 2;
     damaged[middle] ^= 1;
@@ -117,8 +117,8 @@ fn a_configured_identity_verifies_encrypted_backups() {
     let listed = test.run(&["lite", "backups", "--json"]).expect(0).json();
     let before_rollback =
         listed["backups"].as_array().unwrap().iter().find(|row| row["path"].as_str().unwrap().contains("-before-"));
-    assert_eq!(before_rollback.expect("a backup from before the rollback")["encrypted"], false);
-    // An unusable identity is an error, not ignored.
+    assert_eq!(before_rollback.expect("a backup made before the rollback")["encrypted"], false);
+    // A configured identity that cannot be read is an error.
     fs::write(&mine, "no key\n").unwrap();
     let unusable = test.run(&["lite", "backups", "verify", all[0]["path"].as_str().unwrap()]).expect(1);
     assert!(unusable.stderr.contains("backup.identity is unusable"), "{unusable:?}");

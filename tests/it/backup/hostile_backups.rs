@@ -1,4 +1,4 @@
-//! Hostile backups: they may waste time, but change nothing.
+//! Hostile and damaged backups: each is refused, and the instance stays unchanged.
 
 use crate::support::archive::{Part, Unpacked, hash, replace_in_dump, save};
 use crate::support::rounds::sample_rounds;
@@ -10,14 +10,14 @@ use std::time::Duration;
 use tar::EntryType;
 
 /// Starts an instance and makes an unmodified backup of it.
-fn instance() -> (TestHome, Unpacked) {
+fn instance_and_backup() -> (TestHome, Unpacked) {
     let test = TestHome::started();
     test.run(&["variables", "set", "mark", "untouched"]).expect(0);
     let backup = Unpacked::open(&test.backup("honest.tar.zst"));
     (test, backup)
 }
 
-/// Asserts that a refused backup changed nothing.
+/// Asserts that the live instance is healthy and unchanged, and that no restore left anything behind.
 #[track_caller]
 fn assert_untouched(test: &TestHome, case: &str) {
     assert_eq!(test.run(&["variables", "get", "mark"]).expect(0).stdout.trim(), "untouched", "{case}");
@@ -36,26 +36,26 @@ fn assert_refused(test: &TestHome, file: &Path, case: &str) -> String {
 }
 
 #[test]
-fn archives_that_differ_from_their_manifest_are_refused() {
-    let (test, honest) = instance();
+fn forbidden_or_mismatched_archives_are_refused() {
+    let (test, honest) = instance_and_backup();
     let file = test.folder().join("hostile.tar.zst");
     let before = fs::read_dir(test.folder()).unwrap().count();
     let outside = test.folder().join("escaped");
     let absolute = outside.to_str().unwrap().to_owned();
-    // Entries that the manifest lists correctly, but that are forbidden.
+    // Forbidden entries that the manifest lists correctly.
     let declared: Vec<(&str, Vec<Part>)> = vec![
         ("a path with ..", vec![Part::file("workspace/../../escaped", b"x")]),
         ("a path that begins with ..", vec![Part::file("../escaped", b"x")]),
         ("an absolute path", vec![Part::file(&absolute, b"x")]),
-        ("a path of ours", vec![Part::file("run/journal.json", b"x")]),
+        ("a path of the home that no backup contains", vec![Part::file("run/journal.json", b"x")]),
         ("a folder of a restore", vec![Part::with_kind("workspace/.leoflow-restore-x", EntryType::Directory, "")]),
-        ("a link to elsewhere", vec![Part::with_kind("workspace/l", EntryType::Symlink, "/etc")]),
-        ("a link that climbs", vec![Part::with_kind("workspace/l", EntryType::Symlink, "../../escaped")]),
+        ("a link to an absolute path", vec![Part::with_kind("workspace/l", EntryType::Symlink, "/etc")]),
+        ("a link that escapes with ..", vec![Part::with_kind("workspace/l", EntryType::Symlink, "../../escaped")]),
         (
             "a link and a write through it",
             vec![Part::with_kind("workspace/l", EntryType::Symlink, "hello"), Part::file("workspace/l/x", b"x")],
         ),
-        ("a name of two lines", vec![Part::file("workspace/a\nb", b"x")]),
+        ("a name with a newline", vec![Part::file("workspace/a\nb", b"x")]),
         ("the same name twice", vec![Part::file("workspace/a", b"x"), Part::file("workspace/a", b"y")]),
         ("a child without its parent", vec![Part::file("workspace/none/a", b"x")]),
     ];
@@ -66,7 +66,7 @@ fn archives_that_differ_from_their_manifest_are_refused() {
         backup.save(&file);
         assert_refused(&test, &file, case);
     }
-    // Entries that the manifest omits or lists with another type.
+    // Entries that the manifest omits, and entries of another type than the manifest lists.
     let undeclared: Vec<(&str, Part)> = vec![
         ("an extra file", Part::file("workspace/extra", b"x")),
         ("a hard link", Part::with_kind("workspace/h", EntryType::Link, "config.yaml")),
@@ -99,13 +99,13 @@ fn archives_that_differ_from_their_manifest_are_refused() {
         ("other content", |b| b.part("workspace/hello/dag.py").bytes[0] ^= 1),
         ("more content", |b| b.part("config.yaml").bytes.push(b' ')),
         ("less content", |b| b.part("config.yaml").bytes.truncate(20)),
-        ("a size that lies", |b| b.manifest["entries"][0]["size"] = 1.into()),
-        ("a size without an end", |b| b.manifest["entries"][0]["size"] = u64::MAX.into()),
+        ("a wrong size", |b| b.manifest["entries"][0]["size"] = 1.into()),
+        ("the largest size", |b| b.manifest["entries"][0]["size"] = u64::MAX.into()),
         ("a negative count", |b| b.manifest["tables"]["dag"] = (-1).into()),
-        ("a count that lies", |b| b.manifest["tables"]["variable"] = 7.into()),
-        ("a table that is not there", |b| b.manifest["tables"]["treasure"] = 1.into()),
-        ("a dump that is larger than it says", |b| b.manifest["database"]["dump_bytes"] = 100.into()),
-        ("a dump that is smaller than it says", |b| b.manifest["database"]["dump_bytes"] = 1_000_000.into()),
+        ("a wrong row count", |b| b.manifest["tables"]["variable"] = 7.into()),
+        ("a table that does not exist", |b| b.manifest["tables"]["treasure"] = 1.into()),
+        ("a dump larger than declared", |b| b.manifest["database"]["dump_bytes"] = 100.into()),
+        ("a dump smaller than declared", |b| b.manifest["database"]["dump_bytes"] = 1_000_000.into()),
         ("no dump", |b| {
             b.parts.retain(|part| part.path != "datastore.dump.zst");
             b.update_manifest();
@@ -114,15 +114,15 @@ fn archives_that_differ_from_their_manifest_are_refused() {
             b.parts.retain(|part| part.path != "config.yaml");
             b.update_manifest();
         }),
-        ("a config that is none", |b| {
+        ("a config that is not YAML", |b| {
             b.part("config.yaml").bytes = b"port: [".to_vec();
             b.update_manifest();
         }),
-        ("a config without its key", |b| {
+        ("a config without the encryption key", |b| {
             b.part("config.yaml").bytes = b"port: 1\n".to_vec();
             b.update_manifest();
         }),
-        ("a config with another key", |b| {
+        ("a config with another encryption key", |b| {
             let text = String::from_utf8(b.part("config.yaml").bytes.clone()).unwrap();
             let other = format!("encryption_key: \"{}\"", "ab".repeat(32));
             let old = text.lines().find(|line| line.starts_with("encryption_key")).unwrap().to_owned();
@@ -130,8 +130,8 @@ fn archives_that_differ_from_their_manifest_are_refused() {
             b.update_manifest();
         }),
         ("a dump that is garbage", |b| b.set_dump(b"PGDMP\x01\x10\x00 and then garbage")),
-        ("a name that acts on the terminal", |b| b.manifest["instance"] = "\u{1b}]0;owned\u{7}".into()),
-        ("a manifest that is no JSON", |b| b.manifest = json!("no")),
+        ("a name with terminal escapes", |b| b.manifest["instance"] = "\u{1b}]0;owned\u{7}".into()),
+        ("a manifest that is not an object", |b| b.manifest = json!("no")),
     ];
     for (case, change) in changes {
         let mut backup = honest.clone();
@@ -143,8 +143,8 @@ fn archives_that_differ_from_their_manifest_are_refused() {
     for (case, bytes) in [
         ("nothing", &b""[..]),
         ("text", b"hello"),
-        ("a zstd magic", b"\x28\xb5\x2f\xfd"),
-        ("a gzip magic", b"\x1f\x8b\x08"),
+        ("only a zstd magic number", b"\x28\xb5\x2f\xfd"),
+        ("only a gzip magic number", b"\x1f\x8b\x08"),
     ] {
         fs::write(&file, bytes).unwrap();
         assert_refused(&test, &file, case);
@@ -152,7 +152,7 @@ fn archives_that_differ_from_their_manifest_are_refused() {
     let mut tail = honest.tar();
     tail.extend(b"after the end");
     save(&file, &tail);
-    assert_refused(&test, &file, "something after the end");
+    assert_refused(&test, &file, "bytes after the end of the tar");
     fs::remove_file(&file).unwrap();
     assert!(!outside.exists());
     assert_eq!(fs::read_dir(test.folder()).unwrap().count(), before, "something was left outside");
@@ -160,9 +160,9 @@ fn archives_that_differ_from_their_manifest_are_refused() {
 
 #[test]
 fn archive_bombs_are_stopped_at_their_declared_size() {
-    let (test, honest) = instance();
+    let (test, honest) = instance_and_backup();
     let file = test.folder().join("bomb.tar.zst");
-    // A long name of half a gigabyte of zeros, a few kilobytes when compressed.
+    // A long-name entry of 512 MiB of zeros, a few KiB when compressed.
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(EntryType::GNULongName);
     header.set_path("././@LongLink").unwrap();
@@ -172,30 +172,30 @@ fn archive_bombs_are_stopped_at_their_declared_size() {
     std::io::Write::write_all(&mut encoder, header.as_bytes()).unwrap();
     std::io::copy(&mut std::io::Read::take(std::io::repeat(0), 512 << 20), &mut encoder).unwrap();
     encoder.finish().unwrap();
-    assert_refused(&test, &file, "a name without an end");
+    assert_refused(&test, &file, "a name of 512 MiB");
     // Zeros after the end of an unmodified archive.
     let mut encoder = zstd::Encoder::new(fs::File::create(&file).unwrap(), 3).unwrap();
     std::io::Write::write_all(&mut encoder, &honest.tar()).unwrap();
     std::io::copy(&mut std::io::Read::take(std::io::repeat(0), 256 << 20), &mut encoder).unwrap();
     encoder.finish().unwrap();
-    assert_refused(&test, &file, "zeros behind the end");
+    assert_refused(&test, &file, "zeros after the end");
     // A frame that needs a window of 1 GiB.
     let mut encoder = zstd::Encoder::new(fs::File::create(&file).unwrap(), 1).unwrap();
     encoder.window_log(30).unwrap();
     std::io::Write::write_all(&mut encoder, &honest.tar()).unwrap();
     encoder.finish().unwrap();
-    assert_refused(&test, &file, "a window without an end");
+    assert_refused(&test, &file, "a window of 1 GiB");
     // More entries than the limit.
     let mut many_entries = honest.clone();
     let entry = json!({"path": "workspace/a", "type": "directory"});
     many_entries.manifest["entries"] = vec![entry; 400_000].into();
     many_entries.save(&file);
     assert_refused(&test, &file, "too many entries");
-    // A list of 1.5 million skipped files.
-    let mut list = honest.clone();
-    list.manifest["left_out"] = vec![json!(""); 1_500_000].into();
-    list.save(&file);
-    assert_refused(&test, &file, "a list without an end");
+    // A list of 1.5 million excluded paths.
+    let mut many_paths = honest.clone();
+    many_paths.manifest["left_out"] = vec![json!(""); 1_500_000].into();
+    many_paths.save(&file);
+    assert_refused(&test, &file, "a list that is too long");
     // A dump that unpacks to more than its declared size, with a correct hash.
     let mut bomb = honest.clone();
     let declared = bomb.manifest["database"]["dump_bytes"].clone();
@@ -204,12 +204,12 @@ fn archive_bombs_are_stopped_at_their_declared_size() {
     bomb.set_dump(&dump);
     bomb.manifest["database"]["dump_bytes"] = declared;
     bomb.save(&file);
-    assert_refused(&test, &file, "a dump that grows");
+    assert_refused(&test, &file, "a dump larger than declared");
 }
 
 #[test]
 fn dumps_with_foreign_statements_are_refused() {
-    let (test, honest) = instance();
+    let (test, honest) = instance_and_backup();
     let file = test.folder().join("hostile.tar.zst");
     let trace = test.folder().join("executed");
     let trace_path = trace.to_str().unwrap();
@@ -217,21 +217,21 @@ fn dumps_with_foreign_statements_are_refused() {
     let program = format!("COPY public.import_error FROM PROGRAM 'touch {trace_path}'; ");
     let statements: Vec<(&str, &str)> = vec![
         ("drop the live database", "DROP DATABASE leoflow WITH (FORCE); "),
-        ("drop it after a commit", "COMMIT; DROP DATABASE leoflow WITH (FORCE); "),
-        ("rename it", "ALTER DATABASE leoflow RENAME TO stolen; "),
+        ("drop the live database after a commit", "COMMIT; DROP DATABASE leoflow WITH (FORCE); "),
+        ("rename the live database", "ALTER DATABASE leoflow RENAME TO stolen; "),
         ("become a superuser", "ALTER ROLE CURRENT_USER SUPERUSER; "),
-        ("make the application one", "ALTER ROLE leoflow SUPERUSER PASSWORD 'x'; "),
+        ("make the application a superuser", "ALTER ROLE leoflow SUPERUSER PASSWORD 'x'; "),
         ("a new password for the superuser", "ALTER ROLE postgres PASSWORD 'x'; "),
         ("a role", "CREATE ROLE evil SUPERUSER LOGIN; "),
         ("another role", "SET ROLE leoflow; "),
         ("another session user", "SET SESSION AUTHORIZATION postgres; "),
-        ("a program", &program),
-        ("a file", "COPY public.import_error FROM '/etc/passwd'; "),
-        ("a file out", "COPY (SELECT 1) TO '/tmp/leoflow-must-not-be-there'; "),
+        ("COPY from a program", &program),
+        ("COPY from a file", "COPY public.import_error FROM '/etc/passwd'; "),
+        ("COPY to a file", "COPY (SELECT 1) TO '/tmp/leoflow-must-not-be-there'; "),
         ("a server setting", "ALTER SYSTEM SET fsync = off; "),
-        ("a server file", "SELECT pg_read_file('/etc/passwd'); "),
-        ("an export", "SELECT lo_export(lo_from_bytea(0, 'x'), '/tmp/leoflow-must-not-be-there'); "),
-        ("end of the others", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename <> current_user; "),
+        ("read a server file", "SELECT pg_read_file('/etc/passwd'); "),
+        ("export a large object", "SELECT lo_export(lo_from_bytea(0, 'x'), '/tmp/leoflow-must-not-be-there'); "),
+        ("end all sessions", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename <> current_user; "),
         (
             "an event trigger",
             "CREATE FUNCTION public.f() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'; CREATE EVENT TRIGGER e ON ddl_command_end EXECUTE FUNCTION public.f(); ",
@@ -244,11 +244,11 @@ fn dumps_with_foreign_statements_are_refused() {
         ("a view", "CREATE VIEW public.v AS SELECT 1; "),
         ("a schema", "CREATE SCHEMA evil; "),
         ("a large object", "SELECT lo_from_bytea(0, 'x'); "),
-        ("a default that acts", "ALTER TABLE public.variable ALTER COLUMN description SET DEFAULT pg_sleep(1)::text; "),
+        ("a function default", "ALTER TABLE public.variable ALTER COLUMN description SET DEFAULT pg_sleep(1)::text; "),
         ("a rule", "CREATE RULE r AS ON INSERT TO public.variable DO INSTEAD NOTHING; "),
         ("a column", "ALTER TABLE public.variable ADD COLUMN more text; "),
-        ("a privilege for all", "GRANT ALL ON public.variable TO PUBLIC; "),
-        ("privileges to come", "ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC; "),
+        ("a privilege for PUBLIC", "GRANT ALL ON public.variable TO PUBLIC; "),
+        ("default privileges", "ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC; "),
         ("an operator", "CREATE OPERATOR public.=== (FUNCTION = int4eq, LEFTARG = int4, RIGHTARG = int4); "),
         ("a type", "CREATE TYPE public.t AS (a int); "),
         ("an enum", "CREATE TYPE public.t AS ENUM ('a'); "),
@@ -259,28 +259,28 @@ fn dumps_with_foreign_statements_are_refused() {
             "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I IS_TEMPLATE true', current_database()); END $$; SELECT 1/0; ",
         ),
         (
-            "the same, committed",
+            "a committed template that cannot be dropped",
             "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I IS_TEMPLATE true', current_database()); END $$; COMMIT; SELECT 1/0; ",
         ),
         (
-            "no connections",
+            "a connection limit of 0",
             "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I CONNECTION LIMIT 0', current_database()); END $$; COMMIT; SELECT 1/0; ",
         ),
         (
-            "an operator on names that loops",
+            "an endless operator on names",
             "CREATE FUNCTION public.f(name, name) RETURNS boolean LANGUAGE plpgsql AS 'BEGIN LOOP END LOOP; END'; CREATE OPERATOR public.<> (FUNCTION = public.f, LEFTARG = name, RIGHTARG = name); ",
         ),
     ];
-    // The server or the schema comparison refuses it, or it has no effect: the live instance stays unchanged.
+    // The server or the comparison of the restored schema refuses each statement.
     for (case, statement) in sample_rounds(statements, 6) {
         let mut hostile = honest.clone();
         let mut dump = hostile.dump();
-        // The last statement of the dump, so that everything else exists.
+        // Runs before the last statement of the dump, when everything else exists.
         replace_in_dump(&mut dump, "ALTER TABLE ONLY public.xcom\n", |sql| format!("{statement}{sql}"));
         hostile.set_dump(&dump);
         hostile.save(&file);
         assert_refused(&test, &file, case);
-        if ["a template that cannot be dropped", "the same, committed"].contains(&case) {
+        if ["a template that cannot be dropped", "a committed template that cannot be dropped"].contains(&case) {
             test.run(&["lite", "backups", "verify", file.to_str().unwrap()]).expect(1);
             assert_untouched(&test, case);
         }
@@ -292,7 +292,7 @@ fn dumps_with_foreign_statements_are_refused() {
     assert_eq!(test.sql("SHOW fsync"), "on");
     // A database with an interrupted DROP DATABASE does not block a restore.
     test.sql_as_superuser("CREATE DATABASE leoflow_side_01234567; UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'leoflow_side_01234567'");
-    // The restore resets settings of the database and stored rollback SQL.
+    // These statements are accepted, but the restore resets the settings of the database and the stored rollback SQL.
     let mut odd = honest.clone();
     let mut dump = odd.dump();
     let settings = "DO $$ BEGIN UPDATE public.leoflow_ledger SET rollback_sql = 'DROP TABLE variable'; EXECUTE format('ALTER DATABASE %I CONNECTION LIMIT 20', current_database()); EXECUTE format('ALTER DATABASE %I IS_TEMPLATE true', current_database()); EXECUTE format('GRANT ALL ON DATABASE %I TO PUBLIC', current_database()); EXECUTE format('ALTER DATABASE %I SET search_path = evil', current_database()); EXECUTE format('ALTER ROLE %I SET work_mem = 64', current_user); END $$; ";
@@ -312,7 +312,7 @@ fn dumps_with_foreign_statements_are_refused() {
 
 #[test]
 fn a_dump_that_fills_the_disk_is_stopped() {
-    let (test, honest) = instance();
+    let (test, honest) = instance_and_backup();
     let file = test.folder().join("hostile.tar.zst");
     let mut hostile = honest.clone();
     let mut dump = hostile.dump();
@@ -325,10 +325,10 @@ fn a_dump_that_fills_the_disk_is_stopped() {
     wait_until("the restore's backends have ended", Duration::from_secs(10), || {
         test.sql("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%filler%' AND pid <> pg_backend_pid()") == "0"
     });
-    // A test restore is stopped too and leaves nothing behind.
+    // Verification stops the test restore of the same backup too, and removes its database.
     test.run(&["lite", "backups", "verify", file.to_str().unwrap()]).expect(1);
-    assert_untouched(&test, "a filler, verified");
-    // So is a statement that never ends.
+    assert_untouched(&test, "the verification of a filler");
+    // A statement that never ends is stopped after LEOFLOW_LOAD_LIMIT seconds.
     let mut dump = hostile.dump();
     replace_in_dump(&mut dump, fill, |sql| sql.replacen(fill, "SELECT pg_sleep(86400); ", 1));
     hostile.set_dump(&dump);

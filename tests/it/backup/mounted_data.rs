@@ -4,8 +4,8 @@ use crate::support::mounts::{can_mount, run_in_mount_namespace};
 use crate::support::{CommandOutput, TestHome};
 use std::fs;
 
-/// Runs a script in which `$w` is the workspace, `$d` the test's folder and `"$@"` the command line
-/// up to the subcommand. Its mounts end with it.
+/// Runs a shell script in a mount namespace of its own. `$w` is the workspace, `$d` the test's folder and `"$@"` the
+/// `leoflow` command without its subcommand.
 fn script(test: &TestHome, text: &str) -> CommandOutput {
     let head = format!(
         "shift; w='{}'; d='{}'; fail() {{ echo \"failed: $*\" >&2; exit 97; }}; ",
@@ -85,7 +85,7 @@ fn a_mount_in_the_workspace_refuses_or_reverts_a_restore() {
         ),
     );
     assert!(done.code == Some(0) && done.stderr.contains("is a mount point in the workspace"), "{done:?}");
-    // Mounted after the check: recovery finds the mount when it continues the killed restore.
+    // Mounted after the restore's check: recovery finds the mount and reverts the killed restore.
     let done = script(
         &test,
         &format!(
@@ -117,7 +117,7 @@ fn a_mounted_config_refuses_or_reverts_a_restore() {
     let mount = format!("cp -p '{0}' $d/c; mount --bind $d/c '{0}' || exit 99;", config.display());
     let refused = script(&test, &format!("{mount} \"$@\" lite restore --input {input} --force --yes"));
     assert!(refused.code == Some(3) && refused.stderr.contains("config.yaml is a mount point"), "{refused:?}");
-    // Mounted while a restore was interrupted: the restore is reverted, and the next command works.
+    // Mounted after the restore was killed: recovery reverts the restore, and the next command works.
     let reverted = script(
         &test,
         &format!(

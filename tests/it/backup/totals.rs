@@ -1,4 +1,5 @@
-//! Totals: the answers of invariants in a backup, and how a bad invariant is refused.
+//! Invariants: SQL queries whose answers a backup records and a restore compares.
+//! Also the queries that `config set` refuses as invariants.
 
 use crate::support::TestHome;
 use crate::support::archive::{Unpacked, replace_in_dump};
@@ -9,7 +10,7 @@ use leoflow::postgres::{Access, Credentials, Endpoint, install};
 use serde_json::json;
 use std::fs;
 
-/// Rows that the built-in invariants count.
+/// Rows for the built-in invariants.
 const ROWS: &str = "
     INSERT INTO dag (dag_id, fileloc) VALUES ('d', 'd.py');
     INSERT INTO dag_run (dag_id, run_id, run_type, state, run_after) VALUES ('d', 'r', 'manual', 'success', now());
@@ -18,12 +19,12 @@ const ROWS: &str = "
         VALUES ('d', 'r', 't', -1, 1, 'success', '2026-01-01 00:00Z', '2026-01-01 00:01Z');
     INSERT INTO xcom (dag_id, run_id, task_id, map_index, key, value) VALUES ('d', 'r', 't', -1, 'k', '1');";
 
-/// Saves a copy of the backup whose dump also runs `statement`, and returns the output of its verification.
-fn verified_with(test: &TestHome, honest: &Unpacked, statement: &str, code: i32) -> String {
+/// Verifies a copy of the backup whose dump also runs `statement`. Expects the exit code `code`; returns the output.
+fn verify_with(test: &TestHome, honest: &Unpacked, statement: &str, code: i32) -> String {
     let file = test.folder().join("altered.tar.zst");
     let mut altered = honest.clone();
     let mut dump = altered.dump();
-    // The last statement of the dump, so that all rows are there.
+    // Runs before the last statement of the dump, when all rows exist.
     replace_in_dump(&mut dump, "ALTER TABLE ONLY public.xcom\n", |sql| format!("{statement}; {sql}"));
     altered.set_dump(&dump);
     altered.save(&file);
@@ -32,7 +33,7 @@ fn verified_with(test: &TestHome, honest: &Unpacked, statement: &str, code: i32)
 }
 
 #[test]
-fn a_row_altered_after_the_dump_is_found_by_a_total() {
+fn an_invariant_detects_a_row_altered_in_the_dump() {
     let test = TestHome::started();
     test.sql(ROWS);
     test.run(&["variables", "set", "v", "1"]).expect(0);
@@ -66,30 +67,30 @@ fn a_row_altered_after_the_dump_is_found_by_a_total() {
             "answered 0 and now answers 1 (SELECT count(note) FROM dag_run)",
         ),
     ] {
-        let output = verified_with(&test, &honest, statement, 1);
+        let output = verify_with(&test, &honest, statement, 1);
         assert!(output.contains(&format!("the invariant {name:?} answered")) && output.contains(answers), "{output}");
     }
     let altered = test.folder().join("altered.tar.zst");
     let refused = test.restore(&altered, &["--force", "--yes"]).expect(3);
     assert!(refused.stderr.contains("notes") && refused.stderr.contains("unchanged"), "{}", refused.stderr);
     assert_eq!((test.sql("SELECT count(note) FROM dag_run").as_str(), test.state().as_str()), ("0", "healthy"));
-    // A backup of an older release has no totals: its rows are counted.
+    // A backup of an older release has no invariants, so that verification only counts rows.
     let mut older = honest.clone();
     older.manifest.as_object_mut().unwrap().remove("invariants");
-    verified_with(&test, &older, "UPDATE public.xcom SET value = '2'", 0);
-    // Queries of a hostile manifest change nothing and have no answer.
+    verify_with(&test, &older, "UPDATE public.xcom SET value = '2'", 0);
+    // Queries of a hostile manifest change nothing and are reported as not compared.
     let mut hostile = honest.clone();
     let queries =
         ["DELETE FROM xcom", "SELECT 1; DROP TABLE xcom", "SELECT $1", "SELECT 1) AS a(answer); DROP TABLE xcom --"];
     hostile.manifest["invariants"] =
         queries.iter().map(|query| json!({"name": "x", "query": query, "answer": "1"})).collect();
-    let output = verified_with(&test, &hostile, "SELECT 1", 0);
+    let output = verify_with(&test, &hostile, "SELECT 1", 0);
     assert_eq!(output.matches("it was not compared").count(), queries.len(), "{output}");
     assert!(test.restore_leftovers().is_empty());
 }
 
-/// Queries that are no invariants, each with a part of the reason.
-const BAD: &[(&str, &str)] = &[
+/// Queries that are refused as invariants, each with a part of the reason.
+const REFUSED: &[(&str, &str)] = &[
     ("DELETE FROM xcom", "not a single SELECT"),
     ("WITH gone AS (DELETE FROM xcom RETURNING 1) SELECT count(*) FROM gone", "may only read"),
     ("SELECT nextval('public.backfill_id_seq')", "nextval"),
@@ -116,8 +117,8 @@ const BAD: &[(&str, &str)] = &[
     ("hello", "syntax error"),
 ];
 
-/// Queries that are invariants.
-const GOOD: &[&str] = &[
+/// Queries that are accepted as invariants.
+const ACCEPTED: &[&str] = &[
     "SELECT count(*) FROM dag_run;",
     "SELECT string_agg(run_id, ',' ORDER BY run_id) FROM dag_run -- all",
     "WITH r AS (SELECT state FROM dag_run) SELECT count(DISTINCT state) FROM r",
@@ -144,16 +145,17 @@ fn a_bad_invariant_is_refused_when_it_is_set() {
             let invariant = Invariant { name: "x".to_owned(), query: query.to_owned() };
             invariants::check(&access, &access.application(), &invariant).await.unwrap()
         };
-        for (query, reason) in BAD.iter().filter(|(query, _)| !query.contains("generate_series")) {
+        for (query, reason) in REFUSED.iter().filter(|(query, _)| !query.contains("generate_series")) {
             let refused = check(query).await.expect_err(query);
             assert!(refused.contains(reason), "{query}: {refused}");
         }
-        for query in GOOD {
+        for query in ACCEPTED {
             check(query).await.unwrap_or_else(|reason| panic!("{query}: {reason}"));
         }
     });
     let config = fs::read_to_string(test.home.join("config.yaml")).unwrap();
-    let (endless, reason) = BAD[5];
+    // Slow, so it is tried with a short time limit below instead of above.
+    let (endless, reason) = REFUSED[5];
     let set = |key: &str, query: &str| {
         test.command(&["config", "set", key, query]).env("LEOFLOW_INVARIANT_LIMIT", "1").output().unwrap()
     };
@@ -167,7 +169,7 @@ fn a_bad_invariant_is_refused_when_it_is_set() {
     assert_eq!(fs::read_to_string(test.home.join("config.yaml")).unwrap(), config);
     let done = test.run(&["config", "set", "backup.invariants.paid orders", "SELECT sum(paid) FROM orders"]).expect(0);
     assert!(done.stdout.contains("its answer is now 2.50"), "{}", done.stdout);
-    // One that has become bad since makes no backup fail.
+    // An invariant that became invalid later does not fail the backup.
     test.sql("DROP TABLE orders");
     let output = test.folder().join("b.tar.zst");
     let backup = test.run(&["lite", "backup", "--output", output.to_str().unwrap()]).expect(0);

@@ -36,15 +36,15 @@ fn backups_are_made_verified_and_pruned_on_schedule() {
     wait_until("a verification", Duration::from_secs(60), || test.status()["backups"]["last_verified_at"].is_string());
     wait_until("the first backup is pruned", Duration::from_secs(60), || !first.exists());
     let all = scheduled_backups(&test);
-    // The newest verified backup may stay beside the two, and one may be in progress.
+    // The newest verified backup may be kept beside these two, and another may be in progress.
     assert!((2..=4).contains(&all.len()), "{all:?}");
     let status = test.status();
     assert!(status["backups"]["last_backup_at"].is_string() && status["backups"]["problems"] == serde_json::json!([]));
     assert_eq!(status["state"], "healthy");
-    // The settings are reread each time.
+    // A running instance rereads the settings.
     test.run(&["config", "set", "backup.schedule", "off"]).expect(0);
     test.run(&["config", "set", "backup.verify", "off"]).expect(0);
-    wait_until("quiet", Duration::from_secs(60), || {
+    wait_until("backups stop", Duration::from_secs(60), || {
         let before = backups(&test);
         std::thread::sleep(Duration::from_secs(3));
         backups(&test) == before
@@ -63,20 +63,20 @@ fn a_backup_failing_verification_is_reported_everywhere() {
     test.set_up();
     add_backup_settings(&test, "{schedule: 'off', verify: '* * * * * *'}");
     test.start();
-    let made = test.run(&["lite", "backup", "--json"]).expect(0).json()["path"].as_str().unwrap().to_owned();
-    let mut bytes = fs::read(&made).unwrap();
+    let path = test.run(&["lite", "backup", "--json"]).expect(0).json()["path"].as_str().unwrap().to_owned();
+    let mut bytes = fs::read(&path).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
-    fs::write(&made, bytes).unwrap();
+    fs::write(&path, bytes).unwrap();
     let problems = || test.status()["backups"]["problems"].as_array().unwrap().clone();
     wait_until("a failed verification", Duration::from_secs(60), || !problems().is_empty());
-    assert!(problems()[0].as_str().unwrap().contains(&made), "{:?}", problems());
+    assert!(problems()[0].as_str().unwrap().contains(&path), "{:?}", problems());
     let doctor = test.run(&["doctor", "--json"]).expect(1).json();
     let check = doctor["checks"].as_array().unwrap().iter().find(|check| check["name"] == "backups").unwrap().clone();
     assert_eq!((&check["verdict"], &check["remedy"]), (&"problem".into(), &"leoflow lite backups verify".into()));
     let shown = test.run(&["lite", "status"]).expect(0);
     assert!(shown.stderr.contains("the scheduled verification failed"), "{shown:?}");
-    // The message's hint resolves the problem: another backup, verified.
+    // The remedy reports the damage; a new verified backup resolves the problem.
     test.run(&["lite", "backups", "verify"]).expect(1);
     test.run(&["lite", "backup"]).expect(0);
     test.run(&["lite", "backups", "verify"]).expect(0);
@@ -91,13 +91,13 @@ fn invalid_settings_are_reported_and_a_killed_backup_is_removed() {
     test.start();
     let mut killed = test.command(&["lite", "backup", "--scheduled"]);
     assert!(!killed.env("LEOFLOW_KILL_AT", "backup.written").output().unwrap().status.success());
-    let parts = || {
+    let partial_files = || {
         let names = fs::read_dir(test.home.join("backups")).unwrap().flatten().map(|entry| entry.file_name());
         names.filter(|name| name.to_string_lossy().contains(".tmp-")).count()
     };
-    assert_eq!(parts(), 1);
+    assert_eq!(partial_files(), 1);
     test.run(&["lite", "backup", "--scheduled"]).expect(0);
-    assert_eq!((parts(), backups(&test).len()), (0, 1));
+    assert_eq!((partial_files(), backups(&test).len()), (0, 1));
     let file = test.home.join("config.yaml");
     let text = fs::read_to_string(&file).unwrap();
     fs::write(&file, text.replace("verify: 'off'", "verify: sometimes")).unwrap();
@@ -123,17 +123,18 @@ fn prune_lists_what_it_removes_and_keeps_the_rest() {
     let before = test.snapshot("backups");
     let dry = test.run(&["lite", "backups", "prune", "--dry-run", "--json"]).expect(0).json();
     assert_eq!(test.snapshot("backups"), before);
-    let names = |pruned: &Value| -> Vec<String> {
+    // The dates in the names of the removed files.
+    let dates = |pruned: &Value| -> Vec<String> {
         let removed = pruned["removed"].as_array().unwrap().iter();
         removed
             .map(|backup| backup["path"].as_str().unwrap()[folder.to_str().unwrap().len() + 11..][..8].to_owned())
             .collect()
     };
-    assert_eq!(names(&dry), ["20260102", "20260103"], "the verified and the newest backups stay");
+    assert_eq!(dates(&dry), ["20260102", "20260103"], "the verified and the newest backups stay");
     assert_eq!(dry["removed"][0]["why"], "count");
     test.run(&["lite", "backups", "prune"]).expect(3);
     let done = test.run(&["lite", "backups", "prune", "--yes", "--json"]).expect(0).json();
-    assert_eq!(names(&done), names(&dry));
+    assert_eq!(dates(&done), dates(&dry));
     let remaining = backups(&test);
     assert_eq!(remaining.len(), 3);
     assert!(remaining.iter().any(|backup| backup["path"] == manual.as_str()));
@@ -148,7 +149,7 @@ fn backups_that_cannot_be_written_are_reported_everywhere() {
     add_backup_settings(&test, "{schedule: '* * * * * *', verify: 'off'}");
     let folder = test.home.join("backups");
     let _ = fs::remove_dir_all(&folder);
-    // A file in place of the folder, into which even root cannot write.
+    // A file in place of the folder: not even root can write a backup into it.
     fs::write(&folder, "").unwrap();
     test.start();
     let problems = || test.status()["backups"]["problems"].as_array().unwrap().clone();

@@ -1,4 +1,4 @@
-//! `config.yaml` and other settings: validation, damage, sources and restarts.
+//! Settings in `config.yaml`, other files and environment variables: validation, damage, precedence and restarts.
 
 use crate::support::http::Session;
 use crate::support::{TestHome, free_port, wait_until};
@@ -35,10 +35,11 @@ fn damage_to_leoflows_files_is_an_error_and_loses_nothing() {
     let start = ["lite", "start", "--port", &port];
     let damages: [(&str, &[u8]); 4] =
         [("empty", b""), ("cut", b"port: 80\njwt_sec"), ("binary", b"\xff\xfe\x00\x01"), ("html", b"<html>")];
-    for (file, code) in [("config.yaml", [3, 1, 1, 1]), ("setup.json", [1; 4]), ("run/journal.json", [3; 4])] {
+    // The exit code of `start` for each damage.
+    for (file, codes) in [("config.yaml", [3, 1, 1, 1]), ("setup.json", [1; 4]), ("run/journal.json", [3; 4])] {
         let path = test.home.join(file);
         let good = std::fs::read(&path).ok();
-        for ((name, bytes), code) in damages.iter().zip(code) {
+        for ((name, bytes), code) in damages.iter().zip(codes) {
             std::fs::write(&path, bytes).unwrap();
             let done = test.run(&start).expect(code);
             assert!(done.stderr.contains(file.rsplit('/').next().unwrap()), "{file} {name}: {}", done.stderr);
@@ -69,7 +70,7 @@ fn damage_to_postgres_marker_files_is_refused_or_repaired() {
         let before = test.snapshot("managed-postgres/data/global");
         test.run(&["lite", "start"]).expect(3);
         test.run(&["migrate-db"]).expect(3);
-        assert_eq!(test.snapshot("managed-postgres/data/global"), before, "untouched");
+        assert_eq!(test.snapshot("managed-postgres/data/global"), before, "unchanged");
     }
     std::fs::write(&version, "18\n").unwrap();
     for bytes in [&b""[..], b"\xff\x00", b"1\n/somewhere\n"] {
@@ -184,19 +185,19 @@ fn config_reads_validates_and_changes_settings() {
     }
     test.run(&["lite", "restart", "--port", &other]).expect(0);
     assert_eq!(test.status()["url"], format!("http://127.0.0.1:{other}"));
-    // A port given once stays until another is set.
+    // A port from the command line stays in effect until another port is set.
     test.run(&["lite", "restart"]).expect(0);
     assert_eq!(test.status()["url"], format!("http://127.0.0.1:{other}"));
     let chosen = crate::support::free_port().to_string();
     run(&["set", "port", &chosen]).expect(0);
-    let taken = std::net::TcpListener::bind(("127.0.0.1", chosen.parse().unwrap())).unwrap();
+    let listener = std::net::TcpListener::bind(("127.0.0.1", chosen.parse().unwrap())).unwrap();
     let refused = test.run(&["lite", "restart"]).expect(1);
     assert!(refused.stderr.contains(&format!("port {chosen} is in use")), "{}", refused.stderr);
     assert_eq!(
         (test.state().as_str(), &test.status()["url"]),
         ("healthy", &json!(format!("http://127.0.0.1:{other}")))
     );
-    drop(taken);
+    drop(listener);
     test.run(&["smoke"]).expect(0);
     test.run(&["lite", "restart"]).expect(0);
     assert_eq!(test.status()["url"], format!("http://127.0.0.1:{chosen}"));
@@ -211,7 +212,7 @@ fn config_reads_validates_and_changes_settings() {
 fn a_host_setting_is_checked_and_used_after_a_restart() {
     let test = TestHome::new();
     let password = test.start()["admin_password"].as_str().unwrap().to_owned();
-    // Another loopback address is not reachable from the network.
+    // No warning: the network cannot reach another loopback address.
     let done = test.run(&["config", "set", "host", "127.0.0.9"]).expect(0);
     assert!(!done.stderr.contains("warning"), "{}", done.stderr);
     test.run(&["lite", "restart"]).expect(0);
@@ -283,7 +284,7 @@ fn config_sources_override_and_restart_needs_are_reported() {
     assert_eq!(line("backup.max_age"), ["backup.max_age", "9d", "LEOFLOW_BACKUP_MAX_AGE"]);
     assert_eq!(line("log_level"), ["log_level", "debug", "config-team.yaml:2"]);
     assert!(line("port")[2].starts_with("config.yaml:") && line("max_map_length")[2] == "default", "{listed}");
-    // Warnings name their file; an unknown key of a later release is only a warning.
+    // An unknown key is only a warning, because a later release may know it. The warning names the file and the line.
     let verified = test.run(&["verify-config"]).expect(0);
     assert!(verified.stderr.contains("config-team.yaml:4: unknown key \"odd\""), "{}", verified.stderr);
     assert!(verified.stderr.contains("config-zz.yaml:3: unknown key \"backup.odd\""), "{}", verified.stderr);
@@ -291,13 +292,13 @@ fn config_sources_override_and_restart_needs_are_reported() {
     assert!(set.stderr.contains("config-zz.yaml:2 also sets backup.keep"), "{}", set.stderr);
     assert!(std::fs::read_to_string(&path).unwrap().contains("keep: 9"));
 
-    // The log level has changed since the start; the other settings are read when they are needed.
+    // Of the changed settings only the log level needs a restart; the others are read when they are used.
     assert_eq!(test.status()["needs_restart"], json!(["log_level"]));
     let server = test.pid("server");
     let signalled = nix::sys::signal::kill(nix::unistd::Pid::from_raw(server), nix::sys::signal::Signal::SIGHUP);
     signalled.unwrap();
     let log = || std::fs::read_to_string(test.home.join("logs/server.log")).unwrap();
-    wait_until("the server has reloaded the log level", Duration::from_secs(10), || {
+    wait_until("the server logs that the log level needs a restart", Duration::from_secs(10), || {
         log().contains("restart --if-needed`: log_level")
     });
     assert_eq!(test.pid("server"), server);
@@ -310,7 +311,7 @@ fn config_sources_override_and_restart_needs_are_reported() {
     assert!(unchanged.stdout.contains("No changed setting needs a restart"), "{}", unchanged.stdout);
     assert_eq!(test.pid("server"), server);
 
-    // An invalid file and an invalid variable are reported with their place, and nothing changes.
+    // Errors name the file and the line, or the variable, and the command changes nothing.
     std::fs::write(test.home.join("config-zz.yaml"), "\nport: none\n").unwrap();
     let wrong = test.run(&["verify-config"]).expect(1).stdout;
     assert!(wrong.contains("config-zz.yaml:2: port: \"none\" is not a port number"), "{wrong}");
@@ -341,7 +342,7 @@ fn a_secret_kept_in_a_file_is_included_in_backups() {
     let backup = test.backup("b.tar.zst");
     assert!(!std::fs::read_to_string(&path).unwrap().contains(&key));
     std::fs::remove_file(&file).unwrap();
-    // A restart that could not start again does not stop what runs.
+    // A restart that cannot read a secret stops nothing.
     let pid = test.status()["pid"].clone();
     let refused = test.run(&["lite", "restart"]).expect(1).stderr;
     assert!(refused.contains("no such file") && refused.contains("nothing was stopped"), "{refused}");
@@ -359,7 +360,7 @@ fn a_secret_kept_in_a_file_is_included_in_backups() {
 }
 
 #[test]
-fn environment_variables_of_the_first_start_stay_in_force() {
+fn environment_variables_of_the_first_start_stay_in_effect() {
     let test = TestHome::new();
     let other = free_port();
     let started = test
@@ -373,10 +374,10 @@ fn environment_variables_of_the_first_start_stay_in_force() {
     assert!(test.status().get("needs_restart").is_none(), "{}", test.status());
     let unchanged = test.run(&["lite", "restart", "--if-needed"]).expect(0);
     assert!(unchanged.stdout.contains("No changed setting needs"), "{}", unchanged.stdout);
-    // A restart keeps the port of the start.
+    // A restart keeps the port of the first start.
     test.run(&["lite", "restart"]).expect(0);
     assert_eq!(crate::support::http::get(other, "/api/healthz").status, 200);
-    // The supervisor must rebind the host; 0.0.0.0 differs from the address in the URL.
+    // The supervisor must bind the new host. Instances on 0.0.0.0 show 127.0.0.1 in their URL, but the hosts differ.
     test.run(&["config", "set", "host", "0.0.0.0"]).expect(0);
     assert_eq!(test.status()["needs_restart"], json!(["host"]));
     test.run(&["lite", "restart", "--if-needed"]).expect(0);

@@ -57,7 +57,7 @@ fn lite_starts_with_few_descriptors_and_without_a_path() {
 #[test]
 fn a_user_without_home_and_passwd_row_can_pass_home() {
     let test = TestHome::new();
-    // A user id without a passwd row, which owns its files.
+    // A user id without a passwd row.
     let unknown_uid = 54_321;
     let folder = test.folder().join("theirs");
     std::fs::create_dir(&folder).unwrap();
@@ -70,8 +70,8 @@ fn a_user_without_home_and_passwd_row_can_pass_home() {
     let tree = postgres_bin().ancestors().nth(3).unwrap();
     assert!(Command::new("cp").arg("-r").arg(tree).arg(programs.join("postgres")).status().unwrap().success());
     let bin = programs.join("postgres").join(postgres_bin().strip_prefix(tree).unwrap());
-    for open in [test.folder().to_owned(), programs.join("postgres")] {
-        std::fs::set_permissions(open, std::fs::Permissions::from_mode(0o755)).unwrap();
+    for readable in [test.folder().to_owned(), programs.join("postgres")] {
+        std::fs::set_permissions(readable, std::fs::Permissions::from_mode(0o755)).unwrap();
     }
     let run = |arguments: &[&str]| -> CommandOutput {
         let mut command = Command::new(&leoflow);
@@ -104,7 +104,7 @@ fn without_user_namespaces_root_gets_a_clear_error() {
         return;
     }
     let test = TestHome::new();
-    // A namespace that allows no further namespaces, like a container without them.
+    // A user namespace in which no other can be created, as in many containers.
     let leoflow = test.command(&["setup"]);
     let mut command = Command::new("unshare");
     let script = "echo 0 > /proc/sys/user/max_user_namespaces || exit 99; exec \"$@\"";

@@ -10,7 +10,7 @@ fn homes_with_unusual_or_long_paths_work() {
     for relative in [Path::new("with blank/ho'me"), Path::new("$HOME/a\\b,c"), Path::new("überraschung/дом/家"), &long]
     {
         let test = TestHome::with_home_at(relative);
-        // The real first start: a copy of a prepared home would hide what a path does to it.
+        // Not `TestHome::start`, which copies a prepared home and would not run initdb with this path.
         let ready = test.first_start();
         assert!(ready["url"].is_string(), "{relative:?}");
         assert_eq!(test.sql("SELECT 1"), "1", "{relative:?}");

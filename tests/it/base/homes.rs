@@ -59,7 +59,7 @@ fn a_workspace_cannot_be_a_system_folder_or_contain_the_home() {
     }
 }
 
-/// Root with a user's home, as with `sudo -E`, would leave files that the user cannot change.
+/// Root that runs Leoflow with a user's home, as with `sudo -E`, would create files that the user cannot change.
 #[test]
 fn root_writes_nothing_into_a_users_home() {
     if !nix::unistd::geteuid().is_root() {

@@ -1,4 +1,4 @@
-//! Export to and import from Apache Airflow. scripts/try-export imports an export into a real Airflow.
+//! Export to and import from Apache Airflow. `scripts/try-export` imports an export into a real Airflow.
 
 use crate::support::{TestHome, wait_until};
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ with DAG('greeting') as dag:
 const SECRETS: [&str; 4] = ["p4ssw0rd-of-db", "t0ken-of-db", "s3cret-extra", "k3y-of-the-api"];
 
 /// Starts a home with a project, a finished run, and secrets.
-fn prepared() -> TestHome {
+fn home_with_data() -> TestHome {
     let test = TestHome::started();
     test.save("greetings/words.py", "GREETING = 'hello'\n");
     test.save("greetings/leoflow.yaml", "schema_version: '1.0'\nowner: me\n");
@@ -62,7 +62,7 @@ fn texts(folder: &Path) -> String {
 
 #[test]
 fn an_export_omits_secrets_and_lists_unsupported_settings() {
-    let test = prepared();
+    let test = home_with_data();
     let (folder, report) = export(&test, "to-airflow", &["--history"]);
     let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
     assert_eq!(read("dags/greetings/dag.py"), DAG);
@@ -81,7 +81,7 @@ fn an_export_omits_secrets_and_lists_unsupported_settings() {
     assert_eq!(report["to_fill"], json!(["db: password, extra.token", "odd: extra.key", "variable api_key"]));
     assert!(read("README.md").contains("- db: password, extra.token"));
 
-    // Airflow's tables with the columns that the file uses.
+    // Airflow's tables, with the columns that `history.sql` uses.
     let history = folder.join("history.sql");
     let load = |test: &TestHome| {
         let set = "SET search_path = airflow";
@@ -113,6 +113,7 @@ fn an_export_omits_secrets_and_lists_unsupported_settings() {
              scheduled_dttm timestamptz, rendered_map_index text, updated_at timestamptz, queue text, hostname text,
              UNIQUE (dag_id, run_id, task_id, map_index))",
     );
+    // A second load adds no rows.
     load(&test);
     load(&test);
     let loaded = "SELECT (SELECT string_agg(dag_id || state, ',') FROM airflow.dag_run),
@@ -152,9 +153,9 @@ fn a_refused_export_leaves_no_files() {
 
 #[test]
 fn an_import_is_not_repeated_into_the_same_project() {
-    let from = prepared();
+    let from = home_with_data();
     let (folder, _) = export(&from, "to-airflow", &[]);
-    // Airflow imports modules only from its DAG folder.
+    // Airflow has its DAG folder on the path, but not the folders of projects.
     fs::write(folder.join("dags/greetings/dag.py"), DAG.replace("from words", "from greetings.words")).unwrap();
     let test = TestHome::started();
     test.run(&["variables", "set", "bucket", "mine"]).expect(0);
@@ -190,7 +191,7 @@ fn an_import_is_not_repeated_into_the_same_project() {
 
 #[test]
 fn an_import_over_http_lists_masked_secrets() {
-    let from = prepared();
+    let from = home_with_data();
     let url = from.status()["url"].as_str().unwrap().to_owned();
     let password =
         from.run(&["lite", "reset-password", "--generate", "--json"]).expect(0).json()["admin_password"].clone();

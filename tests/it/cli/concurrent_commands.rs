@@ -21,10 +21,10 @@ fn ten_concurrent_first_starts_give_one_instance() {
     let started: Vec<&CommandOutput> = done.iter().filter(|done| done.stdout.contains("password")).collect();
     assert_eq!(started.len(), 1, "{done:?}");
     for other in done.iter().filter(|done| !done.stdout.contains("password")) {
-        let late = other.code == Some(0) && other.stdout.contains("already running");
+        let already_runs = other.code == Some(0) && other.stdout.contains("already running");
         let refused =
             other.code == Some(1) && (other.stderr.contains("already running") || other.stderr.contains("in use by"));
-        assert!(late || refused, "{other:?}");
+        assert!(already_runs || refused, "{other:?}");
     }
     assert_eq!(test.state(), "healthy");
     assert_eq!(test.sql("SELECT count(*) FROM leoflow_ledger"), newest().to_string());
@@ -39,8 +39,8 @@ fn concurrent_migrators_apply_each_migration_once() {
         .collect();
     for child in children {
         let done: CommandOutput = child.wait_with_output().unwrap().into();
-        let waited_out = done.code == Some(1) && done.stderr.contains("in use by `leoflow migrate-db`");
-        assert!(done.code == Some(0) || waited_out, "{done:?}");
+        let refused = done.code == Some(1) && done.stderr.contains("in use by `leoflow migrate-db`");
+        assert!(done.code == Some(0) || refused, "{done:?}");
     }
     assert_eq!(test.run(&["migrate-db", "status", "--json"]).expect(0).json()["state"], "current");
 }
@@ -66,7 +66,7 @@ fn a_locked_home_names_the_command_that_holds_it() {
     test.set_up();
     let mut psql =
         test.command(&["lite", "psql", "--", "-X", "-c", "SELECT pg_sleep(60)"]).stdout(Stdio::null()).spawn().unwrap();
-    crate::support::wait_until("psql has the home", std::time::Duration::from_secs(20), || {
+    crate::support::wait_until("psql holds the home's lock", std::time::Duration::from_secs(20), || {
         test.status()["reason"].as_str().is_some_and(|reason| reason.contains("`leoflow lite psql`"))
     });
     for arguments in [&["lite"][..], &["lite", "stop"]] {
@@ -76,11 +76,12 @@ fn a_locked_home_names_the_command_that_holds_it() {
     crate::support::processes::signal(psql.id() as i32, "KILL");
     psql.wait().unwrap();
     test.start();
-    a_backup_beside_a_stop_says_why_it_failed(&test);
+    assert_stopped_backup_reports_the_stop(&test);
 }
 
-fn a_backup_beside_a_stop_says_why_it_failed(test: &TestHome) {
+fn assert_stopped_backup_reports_the_stop(test: &TestHome) {
     let lock = "BEGIN; LOCK TABLE variable IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(60)";
+    // Counts locks held and awaited.
     let wait_for_locks = |count: u32| {
         let locks = format!("SELECT count(*) >= {count} FROM pg_locks WHERE relation = 'variable'::regclass");
         crate::support::wait_until("the locks", std::time::Duration::from_secs(20), || test.sql(&locks) == "t");
@@ -120,9 +121,9 @@ fn the_second_of_two_operations_is_refused_and_names_the_first() {
         );
         assert!(done.iter().any(|done| done.code == Some(0)), "{done:?}");
         for done in done.iter().filter(|done| done.code != Some(0)) {
-            let named =
+            let is_refused =
                 done.stderr.contains("in use by `leoflow lite") || done.stderr.contains("was started in the meantime");
-            assert!(done.code == Some(1) && named, "{done:?}");
+            assert!(done.code == Some(1) && is_refused, "{done:?}");
         }
         assert_eq!(test.state(), "healthy");
         assert_eq!(test.run(&["variables", "get", "a"]).expect(0).stdout.trim(), "b");
@@ -134,7 +135,7 @@ fn concurrent_start_and_purge_leave_all_or_nothing() {
     for _ in sample_rounds(0..4, 2) {
         let test = TestHome::new();
         test.set_up();
-        // If the purge was faster, `lite start` sets up again without a configured port.
+        // If the purge finishes first, `lite start` sets up a new home, whose port only `--port` can choose.
         let port = test.port.to_string();
         let done = run_concurrently(&test, &[&["uninstall", "--purge", "--yes"], &["lite", "start", "--port", &port]]);
         assert!(done.iter().any(|done| done.code == Some(0)), "{done:?}");

@@ -1,5 +1,5 @@
-//! The fields that `--json` prints are those in the operator's contract. `LEOFLOW_UPDATE_DOCS=1 cargo test --test it --
-//! json_shapes` writes them to `docs/reference/contract.json`.
+//! Compares the fields that `--json` prints with the promised ones in `docs/reference/contract.json`.
+//! `LEOFLOW_UPDATE_DOCS=1 cargo test --test it -- json_shapes` updates the file.
 
 use crate::support::TestHome;
 use leoflow::contract::{Contract, Promise, Section};
@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-/// Commands on a new instance whose DAG `hello` had the run `first`, in the order in which they are called.
+/// Commands that run in this order on a new instance, whose DAG `hello` has a finished run `first`.
 const COMMANDS: [&str; 42] = [
     "version",
     "lite status",
@@ -56,11 +56,11 @@ const COMMANDS: [&str; 42] = [
 
 type Fields = BTreeMap<String, Promise>;
 
-/// Adds the fields of a value: `dags[].dag_id`, each with its type.
+/// Adds each field below a value, such as `dags[].dag_id`, with its type.
 fn collect(value: &Value, path: &str, command: &str, fields: &mut Fields) {
     let type_name = match value {
         Value::Object(entries) => {
-            // The keys of `tables` are names of tables.
+            // The keys of `tables` are table names, not promised fields.
             for (key, value) in entries.iter().filter(|_| !path.ends_with("tables")) {
                 let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
                 collect(value, &path, command, fields);
@@ -80,14 +80,14 @@ fn collect(value: &Value, path: &str, command: &str, fields: &mut Fields) {
         return;
     }
     let promise = fields.entry(format!("leoflow {command}: {path}")).or_default();
-    // A field that is null here has another type elsewhere.
+    // Another output may show the type of a field that is null in this one.
     if type_name != "null" {
         promise.facts.insert("type".to_owned(), type_name.to_owned());
     }
 }
 
-/// The fields of all commands on one instance.
-fn printed() -> Fields {
+/// Runs all commands on one instance; returns the fields that they print.
+fn collect_printed_fields() -> Fields {
     let test = TestHome::new();
     test.start();
     test.wait_dag("hello", 1);
@@ -97,15 +97,15 @@ fn printed() -> Fields {
     for command in COMMANDS {
         let mut arguments: Vec<&str> = command.split(' ').collect();
         let options = arguments.iter().position(|word| word.starts_with("--")).unwrap_or(arguments.len());
-        // The name of the field has the command without what it is given.
+        // The name of a field begins with the command, without its arguments and options.
         let words = arguments[..options].iter().take_while(|word| !["hello", "first", "port"].contains(word));
         let name: Vec<&str> = words.copied().take(2).collect();
-        let known = ["version", "smoke", "doctor", "validate", "verify-config", "versions"];
-        let name = if known.contains(&name[0]) { name[0].to_owned() } else { name.join(" ") };
+        let single_words = ["version", "smoke", "doctor", "validate", "verify-config", "versions"];
+        let name = if single_words.contains(&name[0]) { name[0].to_owned() } else { name.join(" ") };
         arguments.push("--json");
         let output = test.run(&arguments);
         assert!(output.code == Some(0) || command == "doctor", "{command}: {output:?}");
-        // Several values follow each other where a command reports progress.
+        // A command that reports progress prints several values.
         for value in serde_json::Deserializer::from_str(&output.stdout).into_iter::<Value>() {
             let value = value.unwrap_or_else(|error| panic!("{command}: {error}: {}", output.stdout));
             collect(&value, "", &name, &mut fields);
@@ -115,10 +115,10 @@ fn printed() -> Fields {
 }
 
 #[test]
-fn json_has_the_fields_of_the_contract() {
+fn json_output_has_the_fields_of_the_contract() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference/contract.json");
-    let printed = printed();
-    // Read now, because the test that writes the rest may run at the same time.
+    let printed = collect_printed_fields();
+    // Read after the commands have run, because another test may write the other sections meanwhile.
     let mut contract = Contract::parse(&fs::read(&path).unwrap()).unwrap();
     if std::env::var_os("LEOFLOW_UPDATE_DOCS").is_some() {
         contract.sections.insert(Section::JsonFields, printed.clone());

@@ -1,11 +1,11 @@
-//! What the common commands and errors print, word for word. `INSTA_UPDATE=always cargo test --test it -- transcripts`
-//! writes the snapshots; read the difference as a user would.
+//! Snapshots of the exact output of common commands and errors.
+//! `INSTA_UPDATE=always cargo test --test it -- transcripts` updates them; review the difference as a user would.
 
 use crate::support::{CommandOutput, TestHome};
 use regex::Regex;
 use std::fs;
 
-/// A home whose commands are written down.
+/// A home, and the text of the commands that ran in it with their output.
 struct Transcript {
     test: TestHome,
     text: String,
@@ -22,7 +22,7 @@ impl Transcript {
         self.write(line, &done);
     }
 
-    fn all(&mut self, lines: &[&str]) {
+    fn run_all(&mut self, lines: &[&str]) {
         lines.iter().for_each(|line| self.run(line));
     }
 
@@ -37,21 +37,21 @@ impl Transcript {
         self.text.push('\n');
     }
 
-    /// Without what differs from run to run, and from machine to machine.
+    /// Replaces everything that differs between runs or machines.
     fn redacted(&self, text: &str) -> String {
         let mut text = text.to_owned();
         let workspace = self.test.workspace().display().to_string();
         let home = self.test.home.display().to_string();
         let folder = self.test.folder().display().to_string();
         let port = self.test.port.to_string();
-        for (found, shown) in [
+        for (text_part, shown) in [
             (workspace.as_str(), "~/leoflow"),
             (home.as_str(), "~/.leoflow"),
             (folder.as_str(), "/folder"),
             (env!("CARGO_MANIFEST_DIR"), "/here"),
             (leoflow::BUILT.version, "VERSION"),
         ] {
-            text = text.replace(found, shown);
+            text = text.replace(text_part, shown);
         }
         let port = format!(r"\b{port}\b");
         for (pattern, shown) in [
@@ -88,7 +88,7 @@ with DAG('failing'):
 #[test]
 fn help_texts() {
     let mut transcript = Transcript::new();
-    transcript.all(&[
+    transcript.run_all(&[
         "--help",
         "lite --help",
         "lite start --help",
@@ -103,14 +103,14 @@ fn help_texts() {
 fn common_commands() {
     let mut transcript = Transcript::new();
     let port = transcript.test.port.to_string();
-    transcript.all(&["lite status", "lite stop", "version"]);
+    transcript.run_all(&["lite status", "lite stop", "version"]);
     let started = transcript.test.run(&["lite", "start", "--port", &port]);
     transcript.write("lite start", &started);
     transcript.test.wait_dag("hello", 1);
-    transcript.all(&["lite start", "dags list", "dags show hello", "dags trigger hello --run-id first"]);
-    // What `--wait` prints depends on the moments at which it looks.
+    transcript.run_all(&["lite start", "dags list", "dags show hello", "dags trigger hello --run-id first"]);
+    // Not `dags trigger --wait`, whose progress lines depend on timing.
     transcript.test.wait_run("hello", "first");
-    transcript.all(&[
+    transcript.run_all(&[
         "runs list hello",
         "runs show hello first",
         "tasks list hello",
@@ -156,7 +156,7 @@ fn common_commands() {
 #[test]
 fn common_errors() {
     let mut transcript = Transcript::new();
-    transcript.all(&["dags list", "lite backup", "upgrade", "rollback"]);
+    transcript.run_all(&["dags list", "lite backup", "upgrade", "rollback"]);
     transcript.test.start();
     transcript.test.wait_dag("hello", 1);
     transcript.test.save("failing/dag.py", FAILING);
@@ -165,7 +165,7 @@ fn common_errors() {
     transcript.test.wait_run("failing", "first");
     fs::write(transcript.test.folder().join("empty.tar.zst"), "").unwrap();
     let file = format!("{}/empty.tar.zst", transcript.test.folder().display());
-    transcript.all(&[
+    transcript.run_all(&[
         "frobnicate",
         "dags show nothing",
         "dags trigger nothing",

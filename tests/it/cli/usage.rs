@@ -3,19 +3,19 @@
 use crate::support::{LEOFLOW, TestHome, newest};
 use std::process::{Command, Stdio};
 
-/// Collects every command and subcommand that the help shows.
-fn commands(command: &clap::Command, path: &[String], paths: &mut Vec<Vec<String>>) {
+/// Appends the path of each command and subcommand that the help shows, such as `["lite", "start"]`, to `paths`.
+fn collect_commands(command: &clap::Command, path: &[String], paths: &mut Vec<Vec<String>>) {
     for command in command.get_subcommands().filter(|command| !command.is_hide_set()) {
-        let deeper: Vec<String> = path.iter().cloned().chain([command.get_name().to_owned()]).collect();
-        commands(command, &deeper, paths);
-        paths.push(deeper);
+        let subpath: Vec<String> = path.iter().cloned().chain([command.get_name().to_owned()]).collect();
+        collect_commands(command, &subpath, paths);
+        paths.push(subpath);
     }
 }
 
 #[test]
 fn every_command_has_help_with_an_example() {
     let mut all = Vec::new();
-    commands(&leoflow::cli::args::help::command::<leoflow::cli::commands::Cli>(), &[], &mut all);
+    collect_commands(&leoflow::cli::args::help::command::<leoflow::cli::commands::Cli>(), &[], &mut all);
     assert!(all.len() > 20, "{all:?}");
     for path in all {
         let output = Command::new(LEOFLOW).args(&path).arg("--help").output().unwrap();

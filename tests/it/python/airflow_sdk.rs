@@ -1,4 +1,4 @@
-//! DAGs of an environment with Apache Airflow's own SDK, which parses and runs them, with any provider's operators.
+//! DAGs in an environment with Apache Airflow's own SDK: the SDK parses and runs them, with any provider's operators.
 
 use crate::support::http::socket_request;
 use crate::support::processes::{has_argument, signal, with_argument};
@@ -34,7 +34,7 @@ assert SameDAG is DAG
 
 class Fails(BaseOperator):
     def execute(self, context):
-        raise ValueError("as it is told to")
+        raise ValueError("always")
 
 with DAG("kinds", schedule=Mondays(), start_date=datetime.datetime(2030, 1, 1)):
     @task
@@ -49,7 +49,7 @@ with DAG("kinds", schedule=Mondays(), start_date=datetime.datetime(2030, 1, 1)):
         return [found["pair"][1], found["when"].year, Variable.get("answer")]
 
     @task
-    def wants_the_database():
+    def uses_the_database():
         from airflow.utils.session import create_session
         with create_session() as session:
             session.execute("SELECT 1")
@@ -71,7 +71,7 @@ with DAG("kinds", schedule=Mondays(), start_date=datetime.datetime(2030, 1, 1)):
         return f"{n} {Variable.get('greeting')}"
 
     @task
-    def wants_a_provider():
+    def uses_a_missing_provider():
         from airflow.providers.snowflake.hooks.snowflake import SnowflakeHook
 
     @task(outlets=[Asset("made")])
@@ -86,8 +86,8 @@ with DAG("kinds", schedule=Mondays(), start_date=datetime.datetime(2030, 1, 1)):
     query = SQLExecuteQueryOperator(task_id="query", conn_id="lite", sql="SELECT 6 * 7", handler=lambda cursor: cursor.fetchone()[0])
     makes() >> looks()
     gets(reads())
-    wants_the_database()
-    wants_a_provider()
+    uses_the_database()
+    uses_a_missing_provider()
     outside(1)
     each.expand(n=["one"])
     no_more = [RetryRule(exception=ValueError, action=RetryAction.FAIL)]
@@ -116,7 +116,7 @@ class Mondays(Timetable):
 class Listener:
     @hookimpl
     def on_task_instance_success(self, previous_state, task_instance):
-        print("the listener has heard of", task_instance.task_id)
+        print("the listener received the success of", task_instance.task_id)
 
 class Mine(AirflowPlugin):
     name = "mine"
@@ -158,12 +158,13 @@ fn real_sdk_features_work_as_on_airflow() {
     assert!(log.contains("[WARNING] outside: there is no hello"), "{log}");
     assert!(log.contains("[WARNING] outside: main is a schema"), "{log}");
     assert_eq!(xcom("each"), "\"one hello\"");
-    // Airflow's own messages, with masked secrets.
-    assert!(test.task_log("kinds", "wants_the_database").contains("Direct database access via the ORM is not allowed"));
-    assert!(test.task_log("kinds", "wants_a_provider").contains("`leoflow add apache-airflow-providers-snowflake`"));
+    // Logs contain Airflow's own messages, with masked secrets.
+    assert!(test.task_log("kinds", "uses_the_database").contains("Direct database access via the ORM is not allowed"));
+    let log = test.task_log("kinds", "uses_a_missing_provider");
+    assert!(log.contains("`leoflow add apache-airflow-providers-snowflake`"), "{log}");
     let log = test.task_log("kinds", "reads");
     assert!(log.contains("the password is *** of 3.3.2") && !log.contains("very-secret-word"), "{log}");
-    assert!(log.contains("the listener has heard of reads"), "{log}");
+    assert!(log.contains("the listener received the success of reads"), "{log}");
     // A retry policy decides the number of tries.
     assert_eq!(
         (state(&run, "gives_up"), task(&run, "gives_up")["try_number"].clone()),
@@ -188,20 +189,20 @@ fn unsupported_arguments_are_refused_with_their_line() {
             "from airflow.sdk import DAG\nfrom airflow.providers.standard.operators.empty import EmptyOperator\n\
              from airflow.task.priority_strategy import PriorityWeightStrategy\n\
              class Own(PriorityWeightStrategy):\n    def get_weight(self, ti):\n        return 7 + ti.task.retries - ti.try_number\n\
-             class Asks(PriorityWeightStrategy):\n    def get_weight(self, ti):\n        return len(ti.run_id)\n\
+             class ReadsRunId(PriorityWeightStrategy):\n    def get_weight(self, ti):\n        return len(ti.run_id)\n\
              with DAG('d'):\n    EmptyOperator(task_id='t', {more})\n"
         )
     };
     for (more, words) in [
         ("run_as_user='root'", "dag.py:11: run_as_user='root' of task 't' in DAG 'd' is not supported"),
         ("executor='CeleryExecutor'", "dag.py:11: executor='CeleryExecutor'"),
-        ("weight_rule=Asks()", "(it reads ti.run_id, which does not exist before the run) of task 't'"),
+        ("weight_rule=ReadsRunId()", "(it reads ti.run_id, which does not exist before the run) of task 't'"),
     ] {
         test.save("dag.py", &dag(more));
         wait_until(words, LIMIT, || test.sql("SELECT stack_trace FROM import_error").contains(words));
     }
-    let before = test.workspace().join("dag.py");
-    std::fs::write(&before, dag("retries=3, weight_rule=Own()")).unwrap();
+    let file = test.workspace().join("dag.py");
+    std::fs::write(&file, dag("retries=3, weight_rule=Own()")).unwrap();
     test.wait_dag("d", 1);
     test.run_dag("d");
     assert_eq!(test.sql("SELECT priority_weight FROM task_instance WHERE task_id = 't'"), "10");
@@ -237,11 +238,11 @@ class Starts(BaseOperator):
 "#;
 
 /// Returns the pids of the processes that run triggers.
-fn hosts(test: &TestHome) -> Vec<i32> {
+fn trigger_hosts(test: &TestHome) -> Vec<i32> {
     with_argument(test.folder(), "triggers")
 }
 
-/// Returns the pids of the warm Pythons, without the tries that they forked, which have the same arguments.
+/// Returns the pids of the warm Pythons, without the task processes that they forked, which have the same arguments.
 fn zygotes(test: &TestHome) -> Vec<i32> {
     let parent = |pid: i32| {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -263,16 +264,17 @@ fn deferred_tasks_survive_the_kill_of_any_process() {
     test.add_dag("many", &format!("{DEFERRED}{tasks}"));
     let run_id = test.trigger("many");
     let deferred = || test.sql("SELECT count(*) FROM task_instance WHERE state = 'deferred'");
-    // The first half of the rounds kills while tasks become deferred, the second half once all are.
+    // The first half of the rounds kills a process while tasks are being deferred, the second half after all are
+    // deferred.
     for round in 0..rounds {
         if round >= rounds / 2 {
             wait_until("all are deferred", 2 * LIMIT, || deferred() == count.to_string());
         }
         if round >= rounds / 2 {
-            wait_until("one process runs all triggers", LIMIT, || hosts(&test).len() == 1);
+            wait_until("one process runs all triggers", LIMIT, || trigger_hosts(&test).len() == 1);
         }
         match (round + seed()) % 4 {
-            0 => hosts(&test).into_iter().for_each(|pid| signal(pid, "KILL")),
+            0 => trigger_hosts(&test).into_iter().for_each(|pid| signal(pid, "KILL")),
             1 => test.kill_and_wait("server"),
             2 => test.kill_and_wait("agent"),
             _ => zygotes(&test).into_iter().for_each(|pid| signal(pid, "KILL")),
@@ -285,11 +287,13 @@ fn deferred_tasks_survive_the_kill_of_any_process() {
         assert_eq!(test.sql("SELECT outcome FROM task_try WHERE state = 'failed'"), "", "round {round}");
     }
     wait_until("all are deferred", 2 * LIMIT, || deferred() == count.to_string());
-    // At last, kills the process that runs all of the triggers.
-    wait_until("one process runs all triggers", LIMIT, || hosts(&test).len() == 1);
-    let host = hosts(&test);
+    // Finally, kills the process that runs all triggers.
+    wait_until("one process runs all triggers", LIMIT, || trigger_hosts(&test).len() == 1);
+    let host = trigger_hosts(&test);
     signal(host[0], "KILL");
-    wait_until("a new process runs the triggers", LIMIT, || hosts(&test).len() == 1 && hosts(&test) != host);
+    wait_until("a new process runs the triggers", LIMIT, || {
+        trigger_hosts(&test).len() == 1 && trigger_hosts(&test) != host
+    });
     std::fs::write(&sign, "").unwrap();
     let run = test.wait_run("many", &run_id);
     assert_eq!(run["state"], "success");
@@ -299,7 +303,7 @@ fn deferred_tasks_survive_the_kill_of_any_process() {
     // A trigger logs to its task's log.
     let log = test.task_log("many", "t7");
     assert!(log.contains("FileTrigger: Found File"), "{log}");
-    wait_until("no trigger process runs", LIMIT, || hosts(&test).is_empty());
+    wait_until("no trigger process runs", LIMIT, || trigger_hosts(&test).is_empty());
 }
 
 #[test]
@@ -320,7 +324,7 @@ fn a_failed_or_timed_out_trigger_fails_its_try() {
         HttpSensor(task_id='web', http_conn_id='web', endpoint='x', deferrable=True, poke_interval=1)\n    \
         Waits(task_id='gone', path='/nowhere/at/all')\n    Starts(task_id='starts')\n";
     test.add_dag("ends", &format!("{DEFERRED}{tasks}"));
-    let run_id = test.trigger("ends");
+    test.trigger("ends");
     // The provider's own hook tests a connection.
     let works = test.run(&["connections", "test", "web"]).expect(0).stdout;
     assert!(works.starts_with("web works, according to apache-airflow-providers-http 6.3.0: "), "{works}");
@@ -347,8 +351,7 @@ fn a_failed_or_timed_out_trigger_fails_its_try() {
     assert_eq!(outcome("web"), "success:");
     assert_eq!(outcome("starts"), "success:");
     // Deleting the DAG cancels the trigger too.
-    wait_until("one trigger process runs", LIMIT, || hosts(&test).len() == 1);
+    wait_until("one trigger process runs", LIMIT, || trigger_hosts(&test).len() == 1);
     test.run(&["dags", "delete", "ends", "--yes"]).expect(0);
-    assert!(!run_id.is_empty());
-    wait_until("no trigger process runs", LIMIT, || hosts(&test).is_empty());
+    wait_until("no trigger process runs", LIMIT, || trigger_hosts(&test).is_empty());
 }

@@ -43,7 +43,8 @@ fn settings(index: &Index, rest: &str) -> String {
     format!("index: {}\n{rest}\n", index.address)
 }
 
-fn described(test: &TestHome, dag_id: &str) -> String {
+/// Returns the description of the active DAG, which contains its package's name; empty if the DAG does not exist.
+fn description(test: &TestHome, dag_id: &str) -> String {
     test.sql(&format!(
         "SELECT v.structure->>'description' FROM dag d JOIN dag_version v ON v.id = d.current_version_id
          WHERE d.dag_id = '{dag_id}' AND d.is_active"
@@ -63,6 +64,7 @@ fn run(test: &TestHome, dag_id: &str) -> (String, String) {
     (value[0].as_str().unwrap().to_owned(), value[1].as_str().unwrap().to_owned())
 }
 
+/// Lists the folder of environments, including the hidden ones of unfinished builds.
 fn environments(test: &TestHome) -> Vec<String> {
     let entries = std::fs::read_dir(test.home.join("venvs")).into_iter().flatten().flatten();
     let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
@@ -84,7 +86,7 @@ fn projects_with_equal_dependencies_share_an_environment() {
     project(&test, "third", &[("pyproject.toml", script), ("leoflow.yaml", settings(&index, ""))]);
     test.start();
     for (dag_id, word) in [("first", "paint in red"), ("second", "paint in red"), ("third", "paint in blue")] {
-        wait_until(dag_id, LIMIT, || described(&test, dag_id) == word);
+        wait_until(dag_id, LIMIT, || description(&test, dag_id) == word);
     }
     let (first, second, third) = (run(&test, "first"), run(&test, "second"), run(&test, "third"));
     assert_eq!((first.0.as_str(), third.0.as_str()), ("paint in red", "paint in blue"));
@@ -105,7 +107,7 @@ fn unresolvable_requirements_keep_the_last_version() {
     let requirements = |text: &str| [("requirements.txt", format!("--index-url {}\n{text}\n", index.address))];
     let folder = project(&test, "p", &requirements("paint\ncolours==1.0"));
     test.start();
-    wait_until("the first version", LIMIT, || described(&test, "p") == "paint in red");
+    wait_until("the first version", LIMIT, || description(&test, "p") == "paint in red");
     std::fs::write(folder.join("requirements.txt"), &requirements("paint\ncolours==3.0")[0].1).unwrap();
     wait_until("uv's message", LIMIT, || import_error(&test).contains("no version of colours==3.0"));
     assert_eq!(run(&test, "p").0, "paint in red");
@@ -120,7 +122,7 @@ fn unresolvable_requirements_keep_the_last_version() {
         error.contains("leoflow.yaml and ") && error.contains("requirements.txt do not agree")
     });
     std::fs::remove_file(folder.join("requirements.txt")).unwrap();
-    wait_until("the last version", LIMIT, || described(&test, "p") == "paint in blue");
+    wait_until("the last version", LIMIT, || description(&test, "p") == "paint in blue");
     assert_eq!(import_error(&test), "");
     assert_eq!(run(&test, "p").0, "paint in blue");
 }
@@ -135,10 +137,10 @@ fn exclude_newer_ignores_later_packages() {
     let dag = "import colours\nfrom airflow.sdk import DAG\nwith DAG('p', description=colours.NAME):\n    pass\n";
     std::fs::write(folder.join("dag.py"), dag).unwrap();
     test.start();
-    wait_until("the newest package", LIMIT, || described(&test, "p") == "blue");
+    wait_until("the newest package", LIMIT, || description(&test, "p") == "blue");
     let dated = |date: &str| settings(&index, &format!("dependencies: [colours]\nexclude_newer: {date}"));
     std::fs::write(folder.join("leoflow.yaml"), dated("2026-02-01")).unwrap();
-    wait_until("the older package", LIMIT, || described(&test, "p") == "red");
+    wait_until("the older package", LIMIT, || description(&test, "p") == "red");
     std::fs::write(folder.join("leoflow.yaml"), dated("soon")).unwrap();
     wait_until("the invalid line is reported", LIMIT, || {
         import_error(&test).contains("exclude_newer: \"soon\" is not a date such as 2026-01-31")
@@ -151,7 +153,7 @@ fn a_removed_environment_is_rebuilt_without_the_index() {
     test.set_up();
     project(&test, "p", &[("leoflow.yaml", settings(&index, "dependencies: [paint, 'colours<2']"))]);
     test.start();
-    wait_until("the environment is built", LIMIT, || described(&test, "p") == "paint in red");
+    wait_until("the environment is built", LIMIT, || description(&test, "p") == "paint in red");
     let before = run(&test, "p");
     index.go_offline();
     let request_count = index.request_count();
@@ -211,11 +213,11 @@ fn a_silent_index_does_not_block_other_projects() {
     let start = ["lite", "start", "--port", &test.port.to_string()];
     let started = test.command(&start).envs([("UV_HTTP_TIMEOUT", "300"), ("UV_HTTP_RETRIES", "0")]).output().unwrap();
     assert!(started.status.success(), "{started:?}");
-    wait_until("the environment is built", LIMIT, || described(&test, "p") == "paint in red");
+    wait_until("the environment is built", LIMIT, || description(&test, "p") == "paint in red");
     let silent = format!("index: {}\ndependencies: [paint]\n", silent_index());
     std::fs::write(folder.join("leoflow.yaml"), silent).unwrap();
     project(&test, "q", &[("leoflow.yaml", settings(&index, "dependencies: [paint]"))]);
-    wait_until("the other project", LIMIT, || described(&test, "q") == "paint in blue");
+    wait_until("the other project", LIMIT, || description(&test, "q") == "paint in blue");
     let wanted = test.run(&["env", "list", "--json"]).expect(0).json()["wanted"].clone();
     let is_waiting = |environment: &&Value| environment["state"] == "building";
     assert_eq!(wanted.as_array().unwrap().iter().filter(is_waiting).count(), 1, "{wanted}");
@@ -234,7 +236,7 @@ fn a_full_disk_leaves_no_partial_environment() {
         let test = TestHome::new();
         std::fs::create_dir(&test.home).unwrap();
         let folder = project(&test, "p", &[("leoflow.yaml", settings(&index, "dependencies: [paint, large]"))]);
-        // $1 is the home, the rest is the command, which must succeed after the disk has grown.
+        // $1 is the home, the other arguments are the command, which must succeed after the disk has grown.
         let script = format!(
             "mount -t tmpfs -o size={size} tmpfs \"$1\" || exit 99; home=$1; shift; export LEOFLOW_UV='{}'; \"$@\"; code=$?
             ls \"$home/venvs\" 2>/dev/null
@@ -269,7 +271,7 @@ fn uv_is_installed_from_the_package_index() {
     index.add("paint", "1.0", "NAME = 'paint'\n", &[]);
     let folder = project(&test, "p", &[("leoflow.yaml", settings(&index, "dependencies: [paint]"))]);
     let mut command: Command = test.command(&["validate"]);
-    // Adds the test runner's PATH, which has pip.
+    // The test runner's PATH has a Python with pip.
     let own_path = command.get_envs().find_map(|(name, value)| (name == "PATH").then_some(value?)).unwrap().to_owned();
     let path = format!("{}:{}", own_path.to_string_lossy(), std::env::var("PATH").unwrap());
     let done = command.arg(&folder).env("PATH", path).output().unwrap();
@@ -286,18 +288,18 @@ fn a_backup_keeps_the_lock_and_env_update_changes_it() {
     old.set_up();
     project(&old, "p", &[("leoflow.yaml", settings(&index, "dependencies: [paint]"))]);
     old.start();
-    wait_until("the old home's environment", LIMIT, || described(&old, "p") == "paint in blue");
+    wait_until("the old home's environment", LIMIT, || description(&old, "p") == "paint in blue");
     let backup = old.backup("b.tar.zst");
     old.run(&["lite", "stop"]).expect(0);
     index.add("colours", "3.0", "NAME = 'green'\n", &[]);
     let (new, _) = test_home();
     new.restore(&backup, &[]).expect(0);
     new.start();
-    wait_until("the new home's environment", LIMIT, || described(&new, "p") == "paint in blue");
+    wait_until("the new home's environment", LIMIT, || description(&new, "p") == "paint in blue");
     assert_eq!(run(&new, "p").0, "paint in blue");
     let done = new.run(&["env", "update", "p"]).expect(0);
     assert_eq!(done.stdout.trim(), "colours 2.0 -> 3.0");
-    wait_until("the new version", LIMIT, || described(&new, "p") == "paint in green");
+    wait_until("the new version", LIMIT, || description(&new, "p") == "paint in green");
     assert_eq!(run(&new, "p").0, "paint in green");
     // Nothing needs the previous environment any more.
     let pruned = new.run(&["env", "prune", "--json"]).expect(0).json();
@@ -308,7 +310,7 @@ fn a_backup_keeps_the_lock_and_env_update_changes_it() {
     let written = std::fs::read_to_string(new.workspace().join("p/requirements.lock")).unwrap();
     assert_eq!(written.trim_end(), lock.trim_end());
     assert!(lock.contains("colours==3.0") && lock.contains("--hash=sha256:"), "{lock}");
-    // A shell has what a task has: the packages, the project's modules, and its variables.
+    // `env shell` provides what a task has: the packages, the project's modules and its variables.
     std::fs::write(new.workspace().join("p/.env"), "TONE=light\n").unwrap();
     std::fs::write(new.workspace().join("p/own.py"), "import paint\nNAME = paint.NAME\n").unwrap();
     let code = "import airflow.sdk, os, own; print(os.environ['TONE'], own.NAME, airflow.sdk.DAG.__module__)";
@@ -317,7 +319,7 @@ fn a_backup_keeps_the_lock_and_env_update_changes_it() {
     let refused = new.run(&["env", "shell", "nowhere"]).expect(1).stderr;
     assert!(refused.contains("no project \"nowhere\""), "{refused}");
     assert_eq!(new.run(&["env", "shell", "p", "--", "no-such-command"]).expect(1).stdout, "");
-    // A file that has changed since its installation is found, and fetched again.
+    // `env verify` reports a file that has changed since its installation, and `--reinstall` replaces it.
     let file = installed_file(&run(&new, "p").1, "paint.py");
     std::fs::write(&file, "damaged").unwrap();
     let found = new.run(&["env", "verify"]).expect(1).stdout;
@@ -333,10 +335,10 @@ fn installed_file(environment: &str, name: &str) -> PathBuf {
 }
 
 #[test]
-fn a_requirements_file_means_what_pip_means() {
+fn a_requirements_file_is_read_as_pip_reads_it() {
     let (test, index) = test_home();
     test.set_up();
-    // The newest version is for other machines, and a package of the other index needs one that only this one has.
+    // colours 3.0 is only for Windows. `shade`, from the other index, requires a colours that only this index has.
     index.add_for("py3-none-win_amd64", "colours", "3.0");
     let other = Index::new();
     other.add("colours", "0.1", "NAME = 'grey'\n", &[]);
@@ -391,7 +393,7 @@ fn add_installs_first_and_changes_nothing_on_failure() {
     let text = std::fs::read_to_string(&file).unwrap();
     assert_eq!(text, before.replace("[colours]", "[colours, paint]"));
     test.run(&["validate", path]).expect(0);
-    // The file that lists the packages gets the new one.
+    // `add` adds the package to the file that lists the project's packages.
     let requirements = format!("--index-url {}\ncolours<2\n", index.address);
     let listed = project(&test, "listed", &[("requirements.txt", requirements.clone())]);
     test.run(&["add", "paint", "colours", "--project", "listed"]).expect(0);
@@ -427,7 +429,7 @@ fn settings_saved_during_a_parse_take_effect() {
     test.start();
     wait_until("the parse begins", LIMIT, || folder.join("begun").exists());
     std::fs::write(folder.join("leoflow.yaml"), settings(&index, "dependencies: [paint]")).unwrap();
-    wait_until("the environment is built", LIMIT, || described(&test, "p") == "paint in blue");
+    wait_until("the environment is built", LIMIT, || description(&test, "p") == "paint in blue");
     std::fs::write(folder.join("leoflow.yaml"), settings(&index, "dependencies: [paint, nowhere]")).unwrap();
     let wanted = || test.run(&["env", "list", "--json"]).expect(0).json()["wanted"].as_array().unwrap().clone();
     wait_until("the build fails", LIMIT, || wanted().iter().any(|row| row["state"] == "failed"));

@@ -1,4 +1,5 @@
-//! A Python version that the machine lacks is downloaded for the project that requires it, from the index uv is given.
+//! Leoflow downloads a Python version that a project requires and the machine lacks, from the list of downloads that uv
+//! is configured with.
 
 use crate::support::index::Index;
 use crate::support::mirror;
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The Python downloads that uv is offered, with their archives.
+/// The Python downloads that the test's web server offers to uv.
 #[derive(Clone, Default)]
 struct Downloads(Arc<Mutex<Archives>>);
 
@@ -23,7 +24,7 @@ struct Downloads(Arc<Mutex<Archives>>);
 type Archives = Vec<(String, Vec<u8>)>;
 
 impl Downloads {
-    /// Offers a Python of this version: a script around the real one.
+    /// Offers a Python of this version: a script that runs the machine's own Python.
     fn add(&self, version: &str) {
         let minor = version.rsplit_once('.').unwrap().0;
         let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
@@ -50,15 +51,17 @@ impl Downloads {
     /// Serves the list and the archives; returns the URL of the list.
     fn serve(&self) -> String {
         let (downloads, address) = (self.clone(), Arc::new(Mutex::new(String::new())));
-        let known = address.clone();
+        let own_address = address.clone();
         let answer = move |path: &str| {
             let all = downloads.0.lock().unwrap();
             if let Some((_, bytes)) = all.iter().find(|(version, _)| path == format!("/{version}.tar.gz")) {
                 return (200, bytes.clone());
             }
-            let download_entry: serde_json::Map<String, Value> =
-                all.iter().map(|(version, bytes)| download_entry(&known.lock().unwrap(), version, bytes)).collect();
-            (200, Value::from(download_entry).to_string().into_bytes())
+            let list: serde_json::Map<String, Value> = all
+                .iter()
+                .map(|(version, bytes)| download_entry(&own_address.lock().unwrap(), version, bytes))
+                .collect();
+            (200, Value::from(list).to_string().into_bytes())
         };
         let served = mirror::serve(Arc::new(answer), false);
         address.lock().unwrap().clone_from(&served);
@@ -69,12 +72,12 @@ impl Downloads {
 fn download_entry(address: &str, version: &str, bytes: &[u8]) -> (String, Value) {
     let numbers: Vec<u32> = version.split('.').map(|part| part.parse().unwrap()).collect();
     let architecture = std::env::consts::ARCH;
-    let described = json!({
+    let entry = json!({
         "name": "cpython", "arch": {"family": architecture, "variant": null}, "os": "linux", "libc": "gnu",
         "major": numbers[0], "minor": numbers[1], "patch": numbers[2], "prerelease": "", "variant": null,
         "build": "20261101", "url": format!("{address}/{version}.tar.gz"), "sha256": hex::encode(Sha256::digest(bytes)),
     });
-    (format!("cpython-{version}-linux-{architecture}-gnu"), described)
+    (format!("cpython-{version}-linux-{architecture}-gnu"), entry)
 }
 
 /// A Python script that reports `version` to Leoflow's probe and otherwise runs the machine's own Python.
@@ -87,8 +90,8 @@ fn python_script(version: &str) -> String {
     )
 }
 
-/// Makes a folder with all programs of the system except Python.
-fn path_without_python(test: &TestHome) {
+/// Creates a folder with links to all programs of the system except Python.
+fn link_programs_except_python(test: &TestHome) {
     let folder = test.folder().join("programs");
     std::fs::create_dir(&folder).unwrap();
     for entry in ["/usr/bin", "/bin"].iter().filter_map(|path| std::fs::read_dir(path).ok()).flatten().flatten() {
@@ -105,11 +108,11 @@ fn home_with_uv() -> TestHome {
     let folder = test.home.join("tools/uv/0.13.9");
     std::fs::create_dir_all(&folder).unwrap();
     symlink(uv(), folder.join("uv")).unwrap();
-    path_without_python(&test);
+    link_programs_except_python(&test);
     test
 }
 
-/// A home whose only Python reports version 3.97.0.
+/// Creates a home whose only Python reports version 3.97.0.
 fn test_home() -> TestHome {
     let test = home_with_uv();
     let plain = test.folder().join("plain-python");
@@ -150,7 +153,7 @@ fn managed_pythons(home: &Path) -> Vec<String> {
     names
 }
 
-/// The Python version of each environment.
+/// Returns the Python version of each environment, sorted.
 fn environment_versions(test: &TestHome) -> Vec<String> {
     let folders = std::fs::read_dir(test.home.join("venvs")).into_iter().flatten().flatten();
     let stamp = |folder: std::fs::DirEntry| std::fs::read(folder.path().join(".leoflow-deps")).ok();
@@ -177,7 +180,7 @@ fn a_missing_python_is_downloaded_used_and_updated() {
         error()
     );
     downloads.add("3.98.1");
-    // The user's command after fixing the cause.
+    // The command that retries the failed download.
     test.run(&["env", "update"]).expect(0);
     test.wait_dag("p", 1);
     assert_eq!(test.run_dag("p")["state"], "success");

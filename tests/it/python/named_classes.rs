@@ -7,7 +7,7 @@ use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Pids of the trigger hosts.
+/// Returns the pids of the processes that run triggers.
 fn trigger_hosts(test: &TestHome) -> Vec<i32> {
     with_argument(test.folder(), "triggers")
 }
@@ -28,22 +28,22 @@ class Marks(BaseXCom):
     def deserialize_value(result):
         return BaseXCom.deserialize_value(result)[1]
 
-def in_force():
+def in_effect():
     import logging
     from airflow.sdk.execution_time.xcom import XCom
     return [XCom.__name__, logging.getLogger("noisy").level]
 
-class Says(BaseTrigger):
+class FileExists(BaseTrigger):
     def __init__(self, path=""):
         super().__init__()
         self.path = path
     def serialize(self):
-        return "own.Says", {"path": self.path}
+        return "own.FileExists", {"path": self.path}
     async def run(self):
         import asyncio, os
         while self.path and not os.path.exists(self.path):
             await asyncio.sleep(0.2)
-        yield TriggerEvent(in_force())
+        yield TriggerEvent(in_effect())
 "#;
 const USES_OWN: &str = r#"
 import json, os
@@ -55,18 +55,18 @@ class Waits(BaseOperator):
         super().__init__(**more)
         self.path = path
     def execute(self, context):
-        self.defer(trigger=own.Says(self.path), method_name="after")
+        self.defer(trigger=own.FileExists(self.path), method_name="after")
     def after(self, context, event=None):
         return event
 
-def tell(context):
+def write_callback_json(context):
     with open(os.path.join(os.path.dirname(__file__), "callback.json"), "w") as file:
-        json.dump([*own.in_force(), context["dag_run"].dag_id], file)
+        json.dump([*own.in_effect(), context["dag_run"].dag_id], file)
 
-with DAG("uses", on_success_callback=tell):
+with DAG("uses", on_success_callback=write_callback_json):
     @task
     def gives():
-        return own.in_force()
+        return own.in_effect()
     @task
     def reads(given):
         return given[0]
@@ -87,15 +87,15 @@ fn classes_named_in_settings_are_used_or_reported() {
     test.save("named/.env", &settings("Marks"));
     test.save("named/dag.py", USES_OWN);
     let dag_exists = "SELECT count(*) FROM dag WHERE dag_id = 'uses'";
-    wait_until("the DAG is there", LIMIT, || test.dags()["import_errors"] != json!([]) || test.sql(dag_exists) == "1");
+    wait_until("the DAG exists", LIMIT, || test.dags()["import_errors"] != json!([]) || test.sql(dag_exists) == "1");
     assert_eq!(test.dags()["import_errors"], json!([]));
     assert_eq!(test.run_dag("uses")["state"], "success", "{}", test.sql("SELECT task_id, outcome FROM task_try"));
     let xcom = |task_id: &str| -> Value {
         let query = format!("SELECT value FROM xcom WHERE task_id = '{task_id}' AND key = 'return_value'");
         serde_json::from_str(&test.sql(&query)).unwrap()
     };
-    let in_force = json!(["Marks", 40]);
-    assert_eq!([xcom("gives"), xcom("waits")], [json!(["marked", in_force]), json!(["marked", in_force])]);
+    let in_effect = json!(["Marks", 40]);
+    assert_eq!([xcom("gives"), xcom("waits")], [json!(["marked", in_effect]), json!(["marked", in_effect])]);
     assert_eq!(xcom("reads"), json!(["marked", "Marks"]));
     let callback_output = test.workspace().join("named/callback.json");
     wait_until("the callback has run", LIMIT, || {
@@ -114,7 +114,7 @@ fn classes_named_in_settings_are_used_or_reported() {
     for pid in trigger_hosts(&test) {
         signal(pid, "KILL");
     }
-    wait_until("doctor reports why the process ends", LIMIT, || {
+    wait_until("doctor reports why the trigger process exits", LIMIT, || {
         let checks = test.run(&["doctor", "--json"]).json();
         let mut process_checks =
             checks["checks"].as_array().unwrap().iter().filter(|check| check["name"] == "processes");

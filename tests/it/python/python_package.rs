@@ -34,7 +34,7 @@ fn python_unit_tests_pass() {
     assert!(count > Some(50), "{stderr}");
 }
 
-/// The only test that needs the package registry, once, to download ruff.
+/// Downloads ruff from the package index on first use.
 #[test]
 fn ruff_finds_no_problems() {
     let output = Command::new(ruff())
@@ -44,7 +44,7 @@ fn ruff_finds_no_problems() {
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-    // What `leoflow init` writes passes the rules for Airflow, also those of the preview.
+    // The starter DAG passes ruff's rules for Airflow, including preview rules.
     let output = Command::new(ruff())
         .args(["check", "--no-cache", "--isolated", "--preview", "--select", "AIR,E4,E7,E9,F,I"])
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/src/lifecycle/setup/hello_dag.py"))
@@ -88,8 +88,8 @@ fn structures_match_those_of_airflows_own_sdk() {
     }
 }
 
-/// Structures by DAG id, without the fields that only one package gives: the DAG's source line, and which sensors the
-/// scheduler waits for itself.
+/// Returns structures by DAG id, without the fields in which the two packages differ: `place`, the DAG's source line,
+/// and `waits`, which only the small package sets, for sensors that the scheduler itself waits for.
 fn structures(command: &mut Command) -> BTreeMap<String, Value> {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -106,21 +106,21 @@ fn structures(command: &mut Command) -> BTreeMap<String, Value> {
     .collect()
 }
 
-/// Converts timestamps to UTC, as one timestamp has several text forms.
+/// Converts timestamps to UTC, because one timestamp has several text forms.
 fn in_utc(value: &mut Value) {
     match value {
         Value::Object(map) => map.values_mut().for_each(in_utc),
         Value::Array(items) => items.iter_mut().for_each(in_utc),
         Value::String(text) => {
-            if let Ok(moment) = text.parse::<jiff::Timestamp>() {
-                *text = moment.to_string();
+            if let Ok(timestamp) = text.parse::<jiff::Timestamp>() {
+                *text = timestamp.to_string();
             }
         }
         _ => {}
     }
 }
 
-/// Neither side would notice a field that the other omits or adds.
+/// A field that one side omits or adds causes no error at run time; only this test reports it.
 #[test]
 fn messages_from_python_match_the_schema_and_are_fully_read() {
     let dags = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/airflow/dags");
@@ -179,7 +179,8 @@ fn is_default(key: &str, value: &Value) -> bool {
     key == "weight" && value == 1 || [json!(null), json!([]), json!({}), json!(""), json!(false)].contains(value)
 }
 
-/// A home whose Python saves the messages on its command line. No warm Python starts, so that all messages come there.
+/// Starts a home whose Python saves the messages of its command line. The script refuses to start a warm Python, which
+/// would get messages over a socket instead.
 fn home_recording_messages(messages_dir: &Path) -> TestHome {
     std::fs::create_dir_all(messages_dir).unwrap();
     let test = TestHome::new().with_packages();
@@ -202,21 +203,21 @@ fn messages_to_python_match_the_schema() {
     let folder = tempfile::tempdir().unwrap();
     let messages_dir = folder.path().join("messages");
     let test = home_recording_messages(&messages_dir);
-    test.save("p/leoflow.yaml", "dag_id: told\nowner: ada\ntasks:\n  t: {env: {A: b, PYTHON_OF: its own}}\n");
+    test.save("p/leoflow.yaml", "dag_id: recorded\nowner: ada\ntasks:\n  t: {env: {A: b, PYTHON_OF: its own}}\n");
     test.save(
         "p/dag.py",
         "from airflow.sdk import DAG, task, Variable\nfrom airflow.timetables.base import Timetable, DagRunInfo\nfrom datetime import timedelta\n\
          class Daily(Timetable):\n    def infer_manual_data_interval(self, *, run_after):\n        return DagRunInfo.interval(run_after - timedelta(days=1), run_after).data_interval\n    \
          def next_dagrun_info(self, *, last_automated_data_interval, restriction):\n        return None\n\
          def done(context):\n    pass\n\
-         with DAG('told', schedule=Daily(), on_success_callback=done, is_paused_upon_creation=False):\n    @task(retries=2)\n    def t():\n        return 1\n    t()\n",
+         with DAG('recorded', schedule=Daily(), on_success_callback=done, is_paused_upon_creation=False):\n    @task(retries=2)\n    def t():\n        return 1\n    t()\n",
     );
-    test.wait_dag("told", 1);
-    let run_id = test.trigger("told");
-    assert_eq!(test.wait_run("told", &run_id)["state"], json!("success"));
-    test.run(&["dags", "trigger", "told", "--logical-date", "2026-01-02T00:00:00Z"]).expect(0);
-    test.run(&["dags", "test", "told"]).expect(0);
-    test.run(&["tasks", "test", "told", "t"]).expect(0);
+    test.wait_dag("recorded", 1);
+    let run_id = test.trigger("recorded");
+    assert_eq!(test.wait_run("recorded", &run_id)["state"], json!("success"));
+    test.run(&["dags", "trigger", "recorded", "--logical-date", "2026-01-02T00:00:00Z"]).expect(0);
+    test.run(&["dags", "test", "recorded"]).expect(0);
+    test.run(&["tasks", "test", "recorded", "t"]).expect(0);
     let messages = || -> Vec<(String, Value)> {
         let files = std::fs::read_dir(&messages_dir).unwrap().flatten();
         files
@@ -232,7 +233,7 @@ fn messages_to_python_match_the_schema() {
             .filter_map(|(_, structure)| Some(structure["question"]["kind"].as_str()?.to_owned()))
             .collect()
     };
-    // The warm Python is started some time after Lite.
+    // Leoflow starts the warm Python some time after Lite.
     let kinds = ["parse_options", "task_options", "task_spec", "ask_options", "test_options", "zygote_options"];
     wait_until("all kinds of messages", Duration::from_secs(30), || {
         let messages = messages();

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// A DAG whose tasks report what a process sees of itself and can do. `warm` and `warm_again` find a warm Python;
-/// `cold` gets a Python of its own because it sets an environment variable.
+/// A DAG whose tasks return the state of their process (`seen`) and what the process could do (`done`). `warm` and
+/// `warm_again` are forked from a warm Python; `cold` gets a Python of its own because it sets an environment variable.
 const PROBE: &str = r#"
 import json, os, resource, signal, subprocess, sys, threading
 from airflow.sdk import DAG, task
@@ -18,8 +18,8 @@ def dispositions():
     return {str(one): name.split(" at 0x")[0] for one, name in names.items()}
 
 def keeper():
-    # The warm Python forks the task before it becomes the keeper by execve, so its command line changes meanwhile, and is
-    # empty for a moment.
+    # The parent forks this task and then executes the keeper's program, so the parent's command line changes while this
+    # task runs, and is empty for a moment.
     for _ in range(1000):
         arguments = open(f"/proc/{os.getppid()}/cmdline").read().split("\0")[1:]
         if arguments[:1] == ["keep-task"]:
@@ -84,7 +84,7 @@ def probe():
     return found
 
 with DAG("probe"):
-    # Meanwhile a warm Python starts, for which a single task does not wait.
+    # A warm Python starts during the first task, which does not wait for it.
     first = task(task_id="first")(lambda: __import__("time").sleep(3))()
     first >> task(task_id="warm")(probe)() >> task(task_id="warm_again")(probe)() >> task(task_id="cold")(probe)()
 "#;
@@ -102,7 +102,7 @@ fn a_task_behaves_the_same_warm_and_cold() {
         serde_json::from_str(&test.sql(&query)).unwrap()
     };
     let (mut warm, mut again, mut cold) = (returned("warm"), returned("warm_again"), returned("cold"));
-    // On a slow machine the first task can be too early for the warm Python.
+    // `warm` may be cold: on a slow machine it can start before the warm Python is ready.
     assert_eq!([&again["warm"], &cold["warm"]], [&json!(true), &json!(false)]);
     let mut random_values: Vec<Value> = Vec::new();
     for result in [&mut warm, &mut again, &mut cold] {
@@ -129,7 +129,7 @@ fn a_task_behaves_the_same_warm_and_cold() {
     assert_eq!((&cold["done"]["pool"], &cold["done"]["fork"]), (&json!([2, 4]), &json!(3)));
 }
 
-/// Pid of the warm Python of `leoflow-agent` or `leoflow-server`.
+/// Returns the pid of the warm Python of `leoflow-agent` or `leoflow-server`.
 fn zygote(test: &TestHome, owner: &str) -> Option<i32> {
     let is_zygote = |pid: &i32| {
         let read = |pid: i32, name: &str| std::fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
@@ -147,13 +147,13 @@ fn zygote(test: &TestHome, owner: &str) -> Option<i32> {
 const AGENT: &str = "leoflow-agent";
 const SERVER: &str = "leoflow-server";
 
-/// A DAG file whose owner tells how it was parsed: `warm` or `cold`.
+/// The beginning of a DAG file: `how` is `warm` or `cold`, by the Python that parses the file.
 const PARSED: &str = "from airflow.sdk import DAG, task\nhow = 'warm' if 'zygote' in open('/proc/self/cmdline').read().split(chr(0)) else 'cold'\n";
 
 #[test]
 fn forked_parses_do_not_affect_one_another() {
     let test = TestHome::started();
-    // None of these files gives a DAG, and some leave a process running.
+    // None of these files defines a DAG, and some leave a process running.
     let hostile = [
         ("leaves", "import os\nos._exit(0)\n"),
         ("kills_itself", "import os\nos.killpg(0, 9)\n"),
@@ -184,7 +184,7 @@ fn forked_parses_do_not_affect_one_another() {
             test.sql(bad) == (hostile.len() * rounds).to_string()
         });
     }
-    // The first files were parsed before the warm Python had started.
+    // The first files may be parsed before the warm Python has started.
     let warm = "SELECT count(*) FROM dag_version WHERE structure->'owners' ? 'warm'";
     assert!(test.sql(warm).parse::<u32>().unwrap() >= 4, "most parses are forks");
     let has_workspace_cwd =
@@ -261,7 +261,8 @@ fn preloaded_numpy_behaves_the_same() {
         preloaded_runs += usize::from(is_preloaded);
         preloaded_runs == 2
     });
-    // The first task imports numpy itself; later forks have it preloaded and start over without it, or never had it.
+    // Both set OMP_NUM_THREADS, which numpy reads on import, so their Python starts over without the preloaded numpy or
+    // never had it.
     for _ in 0..3 {
         assert_eq!(checked_run("project"), (false, json!("1")));
         assert_eq!(checked_run("file"), (false, json!("2")));

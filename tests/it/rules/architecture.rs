@@ -1,4 +1,5 @@
-//! Architecture rules: a crate and a part of a crate use only lower ones, and some calls are restricted to some modules.
+//! Architecture rules: a crate and a part of a crate use only lower ones, and some calls are allowed only in some
+//! modules.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// The crates below `src/`, from the bottom up. Cargo lets a crate use only those in its manifest.
 pub const CRATES: &[&str] = &["base", "postgres", "python", "engine", "processes", "server", "lifecycle", "cli"];
 
-/// The parts of crates with an order, from the bottom up.
+/// The crates whose parts are ordered, with their parts from the bottom up.
 const PARTS: &[(&str, &[&str])] = &[
     (
         "base",
@@ -31,7 +32,7 @@ const PARTS: &[(&str, &[&str])] = &[
     ("cli", &["error", "recovery", "api_client", "args", "terminal", "context", "airflow", "commands", "lib"]),
 ];
 
-/// Crates that process every byte; optimized for size they would be several times slower.
+/// External crates that process every byte; if optimized for size, they would be several times slower.
 const HOT: &[&str] = &[
     "blake2",
     "bytes",
@@ -93,10 +94,10 @@ pub fn place_of(path: &Path) -> (String, String) {
     }
 }
 
-/// Returns the parts of its own crate that a source names as `crate::x`, also inside braces, or as `super::x` in a file
+/// Returns the parts of its own crate that a source uses as `crate::x`, also inside braces, or as `super::x` in a file
 /// directly in the crate's folder.
-fn used(text: &str, is_at_its_top: bool) -> Vec<String> {
-    let prefixes: &[&str] = if is_at_its_top { &["crate::", "super::"] } else { &["crate::"] };
+fn used_parts(text: &str, is_in_crate_folder: bool) -> Vec<String> {
+    let prefixes: &[&str] = if is_in_crate_folder { &["crate::", "super::"] } else { &["crate::"] };
     let mut parts = Vec::new();
     for prefix in prefixes {
         for (start, _) in text.match_indices(prefix) {
@@ -142,10 +143,10 @@ fn parts_of_a_crate_use_only_lower_ones() {
         let Some((_, parts)) = PARTS.iter().find(|(name, _)| *name == crate_name) else { continue };
         let rank = |part: &str| parts.iter().position(|name| *name == part);
         let own_rank = rank(&own).unwrap_or_else(|| panic!("{} has no place in the order", path.display()));
-        let is_at_its_top = path.parent().unwrap().ends_with(format!("src/{crate_name}"));
+        let is_in_crate_folder = path.parent().unwrap().ends_with(format!("src/{crate_name}"));
         let text = fs::read_to_string(&path).unwrap();
         let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
-        for other in used(code, is_at_its_top && own != "lib") {
+        for other in used_parts(code, is_in_crate_folder && own != "lib") {
             let sibling =
                 SIBLINGS.iter().any(|row| other != own && row.contains(&own.as_str()) && row.contains(&other.as_str()));
             if sibling || rank(&other).is_some_and(|rank| rank > own_rank) {
@@ -160,13 +161,13 @@ fn parts_of_a_crate_use_only_lower_ones() {
 fn the_check_recognizes_every_form_of_use() {
     let text =
         "use crate::sys::files;\nuse crate::{home::{self, Home}, config::Config};\nlet x = crate::server::run();";
-    assert_eq!(used(text, false), ["sys", "home", "config", "server"]);
+    assert_eq!(used_parts(text, false), ["sys", "home", "config", "server"]);
     let text = "use crate::store::runs;\nuse super::dag::Task;";
-    assert_eq!(used(text, true), ["store", "dag"]);
-    assert_eq!(used(text, false), ["store"]);
+    assert_eq!(used_parts(text, true), ["store", "dag"]);
+    assert_eq!(used_parts(text, false), ["store"]);
 }
 
-/// A crate must be named here and in the program's manifest, and may use only crates below it.
+/// Every folder of `src/` must be in [`CRATES`], and a crate may depend only on crates before it.
 #[test]
 fn crates_use_only_lower_ones() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
@@ -196,8 +197,8 @@ fn restricted_calls_stay_in_their_modules() {
         let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
         let (crate_name, part) = place_of(&path);
         let is_sys = (crate_name.as_str(), part.as_str()) == ("base", "sys");
-        let mut forbid = |word: &str, allowed: bool| {
-            if code.contains(word) && !allowed {
+        let mut forbid = |word: &str, is_allowed: bool| {
+            if code.contains(word) && !is_allowed {
                 wrong.push(format!("{}: {word}", path.display()));
             }
         };
@@ -206,7 +207,7 @@ fn restricted_calls_stay_in_their_modules() {
         forbid("unsafe fn", is_sys);
         forbid("std::env::var", is_sys);
         forbid("env::vars", path.ends_with("sys/env_vars.rs"));
-        // Both panic if the system refuses a thread.
+        // Both functions panic if the system cannot start a thread.
         forbid("thread::spawn(", path.ends_with("sys/blocking.rs"));
         forbid("spawn_blocking(", path.ends_with("sys/blocking.rs"));
         forbid("println!(", is_log || (crate_name.as_str(), part.as_str()) == ("cli", "terminal"));
@@ -228,7 +229,7 @@ fn restricted_calls_stay_in_their_modules() {
 }
 
 #[test]
-fn source_files_stay_below_400_lines() {
+fn source_files_have_at_most_400_lines_without_tests() {
     let long: Vec<String> = sources()
         .iter()
         .filter_map(|path| {

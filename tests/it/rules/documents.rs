@@ -1,5 +1,5 @@
-//! The documentation is true where a test can tell: links and anchors lead somewhere, commands parse, and pages that
-//! messages name exist.
+//! Checks of the documentation: the targets of links and anchors exist, commands parse, and the pages and source paths
+//! that texts name exist.
 
 use leoflow::BUILT;
 use leoflow::cli::args::help;
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Every page of the repository: its path and its text.
+/// Returns the path and text of every page of the repository.
 fn pages() -> Vec<(PathBuf, String)> {
     let mut files: Vec<PathBuf> = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"]
         .iter()
@@ -31,7 +31,7 @@ fn collect(folder: &Path, extension: &str, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// The targets of the links and pictures of a page, outside of code.
+/// Returns the targets of the links and pictures of a page, outside of code.
 fn links(markdown: &str) -> Vec<String> {
     use pulldown_cmark::{Event, Parser, Tag};
     Parser::new_ext(markdown, pulldown_cmark::Options::ENABLE_TABLES)
@@ -43,7 +43,7 @@ fn links(markdown: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_link_and_anchor_leads_somewhere() {
+fn targets_of_links_and_anchors_exist() {
     let mut broken = Vec::new();
     for (path, text) in pages() {
         for link in links(&text) {
@@ -65,7 +65,7 @@ fn every_link_and_anchor_leads_somewhere() {
     assert!(broken.is_empty(), "{broken:#?}");
 }
 
-/// The lines of code blocks, those continued with a backslash as one.
+/// Returns the lines of shell code blocks, joining lines that end with a backslash.
 fn code_lines(markdown: &str) -> Vec<String> {
     let (mut lines, mut block, mut continued) = (Vec::new(), None, String::new());
     for line in markdown.lines() {
@@ -86,7 +86,7 @@ fn code_lines(markdown: &str) -> Vec<String> {
     lines
 }
 
-/// The words of a command line, as a shell splits them, up to a comment, a pipe or the next command.
+/// Splits a command line into words as a shell does, up to a comment, a pipe, a redirection or the next command.
 fn words(line: &str) -> Vec<String> {
     let (mut words, mut word, mut is_word, mut quote) = (Vec::new(), String::new(), false, None);
     for letter in line.chars() {
@@ -115,7 +115,7 @@ fn words(line: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_command_of_the_pages_parses() {
+fn every_command_of_the_documentation_parses() {
     let (mut wrong, mut count) = (Vec::new(), 0);
     for (path, text) in pages() {
         for line in code_lines(&text) {
@@ -152,7 +152,7 @@ fn pages_that_messages_name_exist() {
     collect(&Path::new(ROOT).join("src"), "html", &mut files);
     for file in files {
         let text = fs::read_to_string(&file).unwrap();
-        // Names inside longer words, as a path of a test, are none; one in a message stands after a blank or a backtick.
+        // A message names a page as `leoflow docs NAME`, a comment as `docs/NAME.md`.
         let in_program = text.split("leoflow docs ").skip(1).map(|rest| (rest, false));
         let in_source = text.split("docs/").skip(1).map(|rest| (rest, true));
         for (rest, is_path) in in_program.chain(in_source) {
@@ -167,7 +167,7 @@ fn pages_that_messages_name_exist() {
             } else {
                 BUILT.documentation.find(name).is_some()
             };
-            // The module's own tests name pages that do not exist.
+            // The tests in the module `docs` name pages that do not exist.
             if is_page && !found && !file.ends_with("docs/html.rs") && !file.ends_with("docs/mod.rs") {
                 missing.push(format!("{}: {name}", file.strip_prefix(ROOT).unwrap().display()));
             }
@@ -176,7 +176,7 @@ fn pages_that_messages_name_exist() {
     assert!(missing.is_empty(), "{missing:#?}");
 }
 
-/// A path such as `src/engine/store` in a page or a comment must exist, so that it still does after files move.
+/// A path such as `src/engine/store` in a page or a comment must exist, also after files have moved.
 #[test]
 fn source_paths_that_texts_name_exist() {
     let mut files: Vec<PathBuf> = pages().into_iter().map(|(path, _)| path).collect();
@@ -192,7 +192,7 @@ fn source_paths_that_texts_name_exist() {
             let is_comment = ["//", "#"].iter().any(|mark| line.trim_start().starts_with(mark));
             for name in paths_in(line).into_iter().filter(|_| is_page || is_comment) {
                 count += 1;
-                // `V0015__name.sql` stands for a name that the reader chooses.
+                // `V0015__name.sql` is a placeholder.
                 if !Path::new(ROOT).join(&name).exists() && !name.contains("__name") {
                     missing.push(format!("{}: {name}", file.strip_prefix(ROOT).unwrap().display()));
                 }
@@ -203,7 +203,7 @@ fn source_paths_that_texts_name_exist() {
     assert!(count > 40, "only {count} paths were found");
 }
 
-/// The paths of a line that begin with a folder of the source tree.
+/// Returns the paths of a line that begin with a folder of the repository's sources.
 fn paths_in(line: &str) -> Vec<String> {
     let is_part = |letter: char| letter.is_ascii_alphanumeric() || "/_.-".contains(letter);
     line.split(|letter| !is_part(letter))

@@ -1,5 +1,5 @@
-//! Source files must not import each other in a cycle. Items that a `mod.rs` or `lib.rs` re-exports from its folder belong
-//! to that file, and the files of its own folder do not count as its imports. Between crates Cargo allows no cycle.
+//! Source files must not import each other in a cycle. A `mod.rs` or `lib.rs` counts as the file that defines the items
+//! it re-exports, and its imports from its own folder are ignored. Cargo forbids cycles between crates.
 
 use super::architecture::{CRATES, sources};
 use std::collections::{BTreeMap, BTreeSet};
@@ -96,7 +96,7 @@ fn expand<'a>(mut text: &'a str, before: &[String], paths: &mut Vec<Module>) -> 
     &text[end..]
 }
 
-/// Returns the file that defines a path that `module` names.
+/// Returns the file that contains the item at a path used in `module`: the longest prefix of the path that is a file.
 fn resolve(path: &[String], module: &[String], texts: &BTreeMap<Module, String>) -> Option<Module> {
     let (parent, crate_name) = match module {
         [first, ..] if CRATES.contains(&first.as_str()) => (&module[..module.len() - 1], &module[..1]),
@@ -116,7 +116,7 @@ fn resolve(path: &[String], module: &[String], texts: &BTreeMap<Module, String>)
     None
 }
 
-/// Removes files without imports or importers until nothing changes; the rest are cycles, and files between them.
+/// Removes files without imports or importers until nothing changes; the remaining files are in cycles or between them.
 fn find_cycles(mut uses: BTreeMap<Module, BTreeSet<Module>>) -> BTreeMap<Module, BTreeSet<Module>> {
     loop {
         let before = uses.len();

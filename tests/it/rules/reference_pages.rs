@@ -1,5 +1,5 @@
-//! The generated pages of `docs/reference/` are what the code says today. `LEOFLOW_UPDATE_DOCS=1 cargo test --test it --
-//! reference_pages` writes them.
+//! The generated pages of `docs/reference/` match the code. `LEOFLOW_UPDATE_DOCS=1 cargo test --test it --
+//! reference_pages` updates them.
 
 use clap::{Arg, Command};
 use leoflow::cli::args::help;
@@ -31,12 +31,12 @@ pub fn check(name: &str, text: &str) {
     );
 }
 
-/// Text for a cell of a table.
+/// Escapes a text for a cell of a Markdown table.
 fn cell(text: &str) -> String {
     text.replace('\n', " ").replace('|', "\\|").replace('<', "&lt;")
 }
 
-/// A sentence: a capital first letter and a full stop.
+/// Makes a text a sentence, with a capital first letter and a full stop.
 fn sentence(text: &str) -> String {
     let mut letters = text.chars();
     let first = letters.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
@@ -45,7 +45,7 @@ fn sentence(text: &str) -> String {
 }
 
 #[test]
-fn commands() {
+fn commands_page_is_current() {
     let mut command = help::command::<Cli>();
     command.build();
     let mut text = format!(
@@ -86,8 +86,8 @@ fn describe(command: &Command, parent: &str, text: &mut String) {
     }
 }
 
-/// The text before the examples and after the blank line behind them as paragraphs, the examples as a block. A list of
-/// keys is left out, because another page has it.
+/// Writes the text around the examples as paragraphs and the examples as a code block. Replaces a list of keys with a
+/// link to the page that has it.
 fn after_help(command: &Command, text: &mut String) {
     let Some(help) = command.get_after_help().map(ToString::to_string) else { return };
     let mut examples: Vec<&str> = Vec::new();
@@ -106,15 +106,15 @@ fn after_help(command: &Command, text: &mut String) {
     writeln!(text, "```sh\n{}\n```", commented(&examples).join("\n")).unwrap();
 }
 
-/// Examples with what they do behind `#`, as a shell takes them.
+/// Formats examples for a shell: their descriptions become `#` comments.
 fn commented(lines: &[&str]) -> Vec<String> {
     let split =
-        |line: &&str| line.split_once("   ").map(|(command, what)| (command.to_owned(), what.trim().to_owned()));
+        |line: &&str| line.split_once("   ").map(|(command, text)| (command.to_owned(), text.trim().to_owned()));
     let width = lines.iter().filter_map(split).map(|(command, _)| command.chars().count()).max().unwrap_or(0);
     lines
         .iter()
         .map(|line| match split(line) {
-            Some((command, what)) => format!("{command:<width$}  # {what}"),
+            Some((command, text)) => format!("{command:<width$}  # {text}"),
             None => (*line).to_owned(),
         })
         .collect()
@@ -158,7 +158,7 @@ fn options(args: &[&Arg], text: &mut String) {
 }
 
 #[test]
-fn configuration() {
+fn configuration_page_is_current() {
     let mut text = format!(
         "# Configuration\n\n{GENERATED}\nThis page lists every key of `config.yaml`, the settings of one instance. \
          `leoflow config list` shows what is in effect and `leoflow config set KEY VALUE` changes one; \
@@ -204,7 +204,7 @@ fn row(setting: &Setting) -> String {
 }
 
 #[test]
-fn project_settings() {
+fn project_settings_page_is_current() {
     let mut text = format!(
         "# Project settings\n\n{GENERATED}\nThis page lists every key of `leoflow.yaml`, the optional settings file beside a \
          project's `dag.py`. `leoflow verify-config` checks it; an unknown key is an import error that names the nearest \
@@ -227,7 +227,7 @@ fn project_settings() {
 }
 
 #[test]
-fn rest_api() {
+fn rest_api_page_is_current() {
     let description = api_description();
     let mut groups: BTreeMap<String, Vec<[String; 3]>> = BTreeMap::new();
     for (path, methods) in description["paths"].as_object().unwrap() {

@@ -1,4 +1,4 @@
-//! SQL has owners: the store knows columns, and `store/transition` alone changes states.
+//! Rules for SQL: the server contains none, and only `store/transition` changes states.
 
 use super::architecture::{place_of, sources};
 use std::fs;
@@ -21,7 +21,7 @@ fn the_server_contains_no_sql() {
         "ORDER BY",
         "coalesce(",
     ];
-    // Checks whether Postgres answers, for which no table is read.
+    // Allowed: the check whether Postgres answers, which reads no table.
     let probe = ("server/process/database.rs", "SELECT ");
     let mut wrong = Vec::new();
     for path in sources() {

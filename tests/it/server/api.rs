@@ -5,7 +5,7 @@ use crate::support::http::{Session, socket_request};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
-fn running() -> (TestHome, Session) {
+fn started_session() -> (TestHome, Session) {
     let test = TestHome::new();
     let password = test.start()["admin_password"].as_str().unwrap().to_owned();
     let session = Session::login(test.port, &password);
@@ -20,7 +20,7 @@ fn send(session: &Session, method: &str, path: &str, body: Value) -> (u16, Value
 
 #[test]
 fn variables_follow_airflows_api() {
-    let (test, session) = running();
+    let (test, session) = started_session();
     let path = "/api/v2/variables";
     let (status, created) = send(&session, "POST", path, json!({"key": "a/b c", "value": "1", "description": "d"}));
     assert_eq!(
@@ -62,7 +62,7 @@ fn variables_follow_airflows_api() {
 
 #[test]
 fn lists_are_paged_ordered_and_searched() {
-    let (test, session) = running();
+    let (test, session) = started_session();
     let file = test.folder().join("v.json");
     let all: serde_json::Map<String, Value> = (0..120).map(|n| (format!("key{n:03}"), json!(n))).collect();
     std::fs::write(&file, Value::Object(all).to_string()).unwrap();
@@ -147,7 +147,7 @@ fn a_duplicate_key_in_an_import_follows_on_existing() {
 
 #[test]
 fn connections_follow_airflows_api_and_hide_passwords() {
-    let (test, session) = running();
+    let (test, session) = started_session();
     let path = "/api/v2/connections";
     let new = json!({"connection_id": "db", "conn_type": "postgres", "host": "h", "login": "l", "password": "geheim",
                      "port": 5432, "schema": "s", "extra": "{\"api_key\": \"geheim\", \"a\": 1}", "description": null});
@@ -180,7 +180,7 @@ fn connections_follow_airflows_api_and_hide_passwords() {
 
 #[test]
 fn a_patch_changes_only_the_named_fields() {
-    let (test, session) = running();
+    let (test, session) = started_session();
     let new = json!({"connection_id": "db", "conn_type": "postgres", "host": "h", "login": "l", "password": "geheim",
                      "port": 5432, "schema": "s", "extra": "{\"api_key\": \"geheim\", \"a\": 1}", "description": "d"});
     assert_eq!(send(&session, "POST", "/api/v2/connections", new).0, 201);
@@ -222,7 +222,7 @@ fn a_patch_changes_only_the_named_fields() {
 
 #[test]
 fn the_api_hides_sensitive_variables_and_the_cli_shows_them() {
-    let (test, session) = running();
+    let (test, session) = started_session();
     test.run_with_input(&["variables", "set", "my_password", "-"], "s3cret\n").expect(0);
     assert_eq!(send(&session, "GET", "/api/v2/variables/my_password", Value::Null).1["value"], "***");
     assert_eq!(test.run(&["variables", "get", "my_password"]).expect(0).stdout, "s3cret\n");
@@ -230,7 +230,7 @@ fn the_api_hides_sensitive_variables_and_the_cli_shows_them() {
 
 #[test]
 fn the_command_line_reads_and_writes_airflows_files() {
-    let (test, _) = running();
+    let (test, _) = started_session();
     let file = test.folder().join("export.json");
     let path = file.to_str().unwrap();
     test.run(&["variables", "set", "a", "{\"x\":[1]}", "--description", "why"]).expect(0);

@@ -24,8 +24,8 @@ with DAG('other', tags=['red'], dag_display_name='The Other'):
     one()
 ";
 
-/// Starts a home with five queued runs of paused DAGs; three of them have a start date.
-fn running() -> (TestHome, Session) {
+/// Starts a home with five queued runs of paused DAGs; three of the runs have a start date.
+fn home_with_queued_runs() -> (TestHome, Session) {
     let test = TestHome::new();
     let password = test.start()["admin_password"].as_str().unwrap().to_owned();
     test.save("dags.py", DAGS);
@@ -50,6 +50,7 @@ fn running() -> (TestHome, Session) {
     (test, session)
 }
 
+/// Returns the field `key` of each entry of the list `name`, and the whole answer.
 fn list(session: &Session, path: &str, query: &str, name: &str, key: &str) -> (Vec<String>, Value) {
     let response = session.request("GET", &format!("/api/v2/{path}{query}"), "");
     assert_eq!(response.status, 200, "{path}{query}: {}", response.body);
@@ -58,7 +59,7 @@ fn list(session: &Session, path: &str, query: &str, name: &str, key: &str) -> (V
     (answer[name].as_array().unwrap().iter().map(text).collect(), answer)
 }
 
-/// Asserts the entries that each query returns.
+/// Asserts the field `key` of the entries that each query returns.
 fn assert_lists(session: &Session, path: &str, name: &str, key: &str, expected: &[(&str, &[&str])]) {
     for (query, entries) in expected {
         let (names, answer) = list(session, path, query, name, key);
@@ -69,7 +70,7 @@ fn assert_lists(session: &Session, path: &str, name: &str, key: &str, expected: 
 
 #[test]
 fn every_list_parameter_takes_effect() {
-    let (_test, session) = running();
+    let (_test, session) = home_with_queued_runs();
     let all = ["a_1", "b_2", "c_3", "d_4", "e_5"];
     assert_lists(
         &session,
@@ -192,10 +193,10 @@ fn every_list_parameter_takes_effect() {
 
 #[test]
 fn a_body_may_name_several_dags_and_runs() {
-    let (_test, session) = running();
-    let ask = |path: &str, body: Value| session.request("POST", &format!("/api/v2/{path}"), &body.to_string());
+    let (_test, session) = home_with_queued_runs();
+    let post = |path: &str, body: Value| session.request("POST", &format!("/api/v2/{path}"), &body.to_string());
     let runs = |body: Value| -> Vec<String> {
-        let answer = ask("dags/~/dagRuns/list", body).json();
+        let answer = post("dags/~/dagRuns/list", body).json();
         let ids =
             answer["dag_runs"].as_array().unwrap().iter().map(|run| run["dag_run_id"].as_str().unwrap().to_owned());
         ids.collect()
@@ -204,22 +205,22 @@ fn a_body_may_name_several_dags_and_runs() {
     assert_eq!(runs(json!({"states": ["queued"], "page_limit": 2, "page_offset": 1})), ["b_2", "c_3"]);
     assert_eq!(runs(json!({"start_date_gte": "2026-01-02T00:00:00Z", "order_by": "-run_id"})), ["b_2"]);
     let answer =
-        ask("dags/~/dagRuns/~/taskInstances/list", json!({"dag_run_ids": ["a_1"], "task_ids": ["two"]})).json();
+        post("dags/~/dagRuns/~/taskInstances/list", json!({"dag_run_ids": ["a_1"], "task_ids": ["two"]})).json();
     assert_eq!(answer["total_entries"], 2, "{answer}");
-    assert_eq!(ask("dags/listed/dagRuns/list", json!({})).status, 422);
-    assert_eq!(ask("dags/~/dagRuns/other", json!({})).status, 405);
+    assert_eq!(post("dags/listed/dagRuns/list", json!({})).status, 422);
+    assert_eq!(post("dags/~/dagRuns/other", json!({})).status, 405);
     for unknown in [json!({"state": ["queued"]}), json!({"statse": ["queued"]}), json!({"limit": 1})] {
-        assert_eq!(ask("dags/~/dagRuns/list", unknown.clone()).status, 422, "{unknown}");
+        assert_eq!(post("dags/~/dagRuns/list", unknown.clone()).status, 422, "{unknown}");
     }
-    let answer = ask("dags/~/dagRuns/~/taskInstances/list", json!({"state": [null], "page_limit": 1000})).json();
+    let answer = post("dags/~/dagRuns/~/taskInstances/list", json!({"state": [null], "page_limit": 1000})).json();
     assert_eq!(answer["total_entries"], 13, "{answer}");
-    let wrong = ask("dags/~/dagRuns/list", json!({"page_limit": "many"}));
+    let wrong = post("dags/~/dagRuns/list", json!({"page_limit": "many"}));
     assert_eq!((wrong.status, &wrong.json()["detail"][0]["loc"][0]), (422, &json!("body")));
 }
 
 #[test]
 fn cursors_page_forwards_and_backwards_in_every_order() {
-    let (_test, session) = running();
+    let (_test, session) = home_with_queued_runs();
     for order in ["-start_date", "start_date", "run_after", "-duration", "state", "dag_id"] {
         let all = list(&session, "dags/~/dagRuns", &format!("?order_by={order}"), "dag_runs", "dag_run_id").0;
         let page = |cursor: &str| {

@@ -1,4 +1,4 @@
-//! Routes of Airflow's API other than lists: their effects, and the requests that they refuse.
+//! Routes of Airflow's API other than filtered lists: their effects, and the requests that they refuse.
 
 use crate::support::http::{Api, Session, socket_request, try_request};
 use crate::support::{TestHome, wait_until};
@@ -25,7 +25,7 @@ with DAG('waiting', schedule=[Asset('made'), Asset('other')], is_paused_upon_cre
 ";
 
 /// Starts a home where a run of `shown` has finished after two tries of its task.
-fn running() -> (TestHome, Api) {
+fn home_with_finished_run() -> (TestHome, Api) {
     let test = TestHome::new();
     let password = test.start()["admin_password"].as_str().unwrap().to_owned();
     test.save("dags.py", DAGS);
@@ -39,8 +39,8 @@ fn running() -> (TestHome, Api) {
 const TASK: &str = "dags/shown/dagRuns/first/taskInstances/one";
 
 #[test]
-fn versions_tags_stats_aliases_tries_and_queued_events() {
-    let (test, api) = running();
+fn versions_tags_tries_and_queued_events_are_served() {
+    let (test, api) = home_with_finished_run();
     let version = api.get("dags/shown/dagVersions/1");
     assert_eq!(api.get("dags/shown/dagVersions")["dag_versions"], json!([version]));
     assert_eq!(api.get("dags/~/dagVersions?order_by=-version_number")["total_entries"], 3);
@@ -84,7 +84,7 @@ fn versions_tags_stats_aliases_tries_and_queued_events() {
     api.expect("DELETE", &event, Value::Null, 204);
     api.expect("GET", &event, Value::Null, 404);
     assert_eq!(api.get(&format!("assets/{asset}/queuedEvents"))["total_entries"], 0);
-    // One asset has a name, and one a URI; another is not listed, and its DAG gets a warning.
+    // A name belongs to one asset, and so does a URI. An asset that repeats either is inactive; its DAG gets a warning.
     test.save(
         "twins.py",
         "from airflow.sdk import DAG, Asset\ndag = DAG('twins', schedule=Asset('other', 's://x') | Asset('new', 'made'))\n",
@@ -110,7 +110,7 @@ fn versions_tags_stats_aliases_tries_and_queued_events() {
 
 #[test]
 fn xcoms_and_state_stores_follow_airflows_api() {
-    let (test, api) = running();
+    let (test, api) = home_with_finished_run();
     let entries = format!("{TASK}/xcomEntries");
     let created = api.expect("POST", &entries, json!({"key": "a/b", "value": {"x": 1.0}}), 201);
     assert_eq!((&created["value"], &created["map_index"]), (&json!({"x": 1.0}), &json!(-1)));
@@ -149,7 +149,7 @@ fn xcoms_and_state_stores_follow_airflows_api() {
 
 #[test]
 fn each_action_of_a_bulk_change_is_atomic() {
-    let (test, api) = running();
+    let (test, api) = home_with_finished_run();
     for (path, name, first, second, changed) in [
         (
             "variables",
@@ -172,7 +172,7 @@ fn each_action_of_a_bulk_change_is_atomic() {
         let done = bulk(json!([create(json!([first])), create(json!([first, second]))]));
         assert_eq!(done["create"]["success"], json!(["a"]), "{done}");
         assert_eq!(done["create"]["errors"][0]["status_code"], 409, "{done}");
-        // The failed second action left nothing behind.
+        // The failed second action was rolled back.
         let names = || -> Vec<Value> {
             let listed = api.get(path);
             let all = listed[path].as_array().unwrap().iter().map(|row| row[name].clone());
@@ -213,7 +213,7 @@ fn each_action_of_a_bulk_change_is_atomic() {
 
 #[test]
 fn pause_by_pattern_reparse_and_wait_for_runs() {
-    let (test, api) = running();
+    let (test, api) = home_with_finished_run();
     let pause = |query: &str, is_paused: bool| {
         let answer = api.expect("PATCH", &format!("dags{query}"), json!({"is_paused": is_paused}), 200);
         answer["total_entries"].as_i64().unwrap()
@@ -223,9 +223,9 @@ fn pause_by_pattern_reparse_and_wait_for_runs() {
     assert_eq!(test.sql("SELECT count(*) FROM dag WHERE is_paused"), "3");
     assert_eq!(pause("?dag_id_prefix_pattern=sho&limit=0", false), 1);
     api.expect("PATCH", "dags?update_mask=tags&dag_id_pattern=~", json!({"is_paused": true}), 400);
-    // A filter that would not be applied is an error, not ignored.
-    let wider = api.expect("PATCH", "dags?dag_id_pattern=~&last_dag_run_state=failed", json!({"is_paused": true}), 422);
-    assert_eq!(wider["detail"][0]["loc"], json!(["query", "last_dag_run_state"]));
+    // A filter that this route does not support is an error, not ignored.
+    let error = api.expect("PATCH", "dags?dag_id_pattern=~&last_dag_run_state=failed", json!({"is_paused": true}), 422);
+    assert_eq!(error["detail"][0]["loc"], json!(["query", "last_dag_run_state"]));
     assert_eq!(test.sql("SELECT count(*) FROM dag WHERE is_paused"), "2");
     // Lists by POST accept numbers as strings, and errors name the wrong field.
     let list = |body: Value, status| api.expect("POST", "dags/~/dagRuns/list", body, status);
@@ -234,7 +234,7 @@ fn pause_by_pattern_reparse_and_wait_for_runs() {
     {
         assert_eq!(list(body, 422)["detail"][0]["loc"], json!(["body", field]));
     }
-    // Declared limits are enforced, a whole number may end in `.0`, and a refusal of PostgreSQL has plain words.
+    // Declared limits are enforced, a whole number may end in `.0`, and errors of PostgreSQL get a plain message.
     let pool = |body: &str| api.0.request("POST", "/api/v2/pools", body);
     assert_eq!(pool(r#"{"name": "whole", "slots": 152.0}"#).json()["slots"], 152);
     api.expect("DELETE", "pools/whole", Value::Null, 204);
@@ -328,7 +328,7 @@ fn the_api_shows_what_a_dag_file_declares() {
     assert_eq!(details["render_template_as_native_obj"], true);
     let task = &get("dags/declared/tasks", "").json()["tasks"][0];
     assert_eq!(task["start_date"], details["start_date"], "{task}");
-    // The params of the DAG are the task's too, unless it has its own.
+    // A task has the params of its DAG, unless it declares its own.
     assert_eq!((&task["params"]["of_dag"]["value"], &task["params"]["both"]["value"]), (&json!(1), &json!("task")));
 
     assert_eq!(get("dags/declared/dagRuns/none/upstreamAssetEvents", "").status, 404);
@@ -338,7 +338,7 @@ fn the_api_shows_what_a_dag_file_declares() {
 }
 
 #[test]
-fn the_last_of_the_events_that_a_run_consumes_triggers_it() {
+fn only_the_last_consumed_asset_event_is_triggering() {
     let test = TestHome::started();
     test.add_dag(
         "consumes",

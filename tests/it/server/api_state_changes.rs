@@ -38,7 +38,7 @@ with DAG('daily', schedule='@daily', start_date=datetime(2026, 1, 1)):
     fine.override(task_id='day')()
 ";
 
-fn running() -> (TestHome, Api) {
+fn started_api() -> (TestHome, Api) {
     let test = TestHome::new();
     let password = test.start()["admin_password"].as_str().unwrap().to_owned();
     test.save("dags.py", DAGS);
@@ -49,7 +49,7 @@ fn running() -> (TestHome, Api) {
 
 /// Starts a home where a run of `line` has failed.
 fn with_failed_run() -> (TestHome, Api) {
-    let (test, api) = running();
+    let (test, api) = started_api();
     test.run(&["dags", "trigger", "line", "--run-id", "first", "--wait"]).expect(1);
     (test, api)
 }
@@ -85,13 +85,13 @@ fn marking_a_task_success_reruns_upstream_failed_tasks() {
     ];
     assert_eq!(states(&api, RUN), before);
     let two = format!("{RUN}/taskInstances/two");
-    let tried = api.expect(
+    let dry_run = api.expect(
         "PATCH",
         &format!("{two}/dry_run"),
         json!({"new_state": "success", "include_downstream": true}),
         200,
     );
-    assert_eq!(names(&tried), ["three", "two"]);
+    assert_eq!(names(&dry_run), ["three", "two"]);
     assert_eq!(states(&api, RUN), before, "a dry run changes nothing");
     let marked = api.expect("PATCH", &two, json!({"new_state": "success", "note": "by hand"}), 200);
     assert_eq!(
@@ -115,8 +115,8 @@ fn marking_a_task_success_reruns_upstream_failed_tasks() {
     api.expect("PATCH", &format!("{RUN}/taskInstances/group.each/1"), json!({"new_state": "failed"}), 200);
     assert_eq!(states(&api, RUN)[..2], ["group.each[0] success", "group.each[1] failed"]);
     let group = format!("{RUN}/taskGroupInstances/group");
-    let tried = api.expect("PATCH", &format!("{group}/dry_run"), json!({"new_state": "success"}), 200);
-    assert_eq!(tried["total_entries"], 1, "{tried}");
+    let dry_run = api.expect("PATCH", &format!("{group}/dry_run"), json!({"new_state": "success"}), 200);
+    assert_eq!(dry_run["total_entries"], 1, "{dry_run}");
     api.expect("PATCH", &group, json!({"new_state": "success"}), 200);
     api.expect("PATCH", &group, json!({"new_state": "success"}), 409);
     api.expect("PATCH", &format!("{RUN}/taskGroupInstances/none"), json!({"new_state": "success"}), 404);
@@ -127,7 +127,7 @@ fn marking_a_task_success_reruns_upstream_failed_tasks() {
 
 #[test]
 fn marking_a_running_task_ends_its_process() {
-    let (test, api) = running();
+    let (test, api) = started_api();
     test.run(&["dags", "trigger", "long", "--run-id", "first"]).expect(0);
     let task = "dags/long/dagRuns/first/taskInstances/sleeps";
     wait_until("the task runs", Duration::from_secs(30), || api.get(task)["pid"].is_number());
@@ -148,7 +148,7 @@ fn marking_a_running_task_ends_its_process() {
 
 #[test]
 fn clears_reach_other_runs_and_have_a_dry_run() {
-    let (test, api) = running();
+    let (test, api) = started_api();
     for day in ["2026-01-01", "2026-01-02", "2026-01-03"] {
         let body = json!({"dag_run_id": day, "logical_date": format!("{day}T00:00:00Z"), "note": "mine"});
         api.expect("POST", "dags/daily/dagRuns", body, 200);
@@ -185,10 +185,10 @@ fn clears_reach_other_runs_and_have_a_dry_run() {
         clear(wrong, 422);
     }
     clear(json!({"dag_run_id": "never"}), 404);
-    // Clears only the instance: it has no state, and the run stays finished.
+    // Clears the instance but not its run: the instance has no state, and the run stays finished.
     let day = "dags/daily/dagRuns/2026-01-01";
-    let alone = json!({"dag_run_id": "2026-01-01", "dry_run": false, "only_failed": false, "reset_dag_runs": false, "note": "again"});
-    let cleared = clear(alone, 200);
+    let instance_only = json!({"dag_run_id": "2026-01-01", "dry_run": false, "only_failed": false, "reset_dag_runs": false, "note": "again"});
+    let cleared = clear(instance_only, 200);
     assert_eq!(cleared["task_instances"][0]["note"], "again");
     assert_eq!(
         (&api.get(day)["state"], &api.get(&format!("{day}/taskInstances/day"))["state"]),
@@ -196,8 +196,8 @@ fn clears_reach_other_runs_and_have_a_dry_run() {
     );
     // Clears several runs at once.
     let runs = json!([{"dag_run_id": "2026-01-02"}, {"dag_run_id": "2026-01-03"}]);
-    let tried = api.expect("POST", "dags/daily/clearDagRuns", json!({"dag_runs": runs}), 200);
-    assert_eq!(tried["total_entries"], 2);
+    let dry_run = api.expect("POST", "dags/daily/clearDagRuns", json!({"dag_runs": runs}), 200);
+    assert_eq!(dry_run["total_entries"], 2);
     let done =
         api.expect("POST", "dags/daily/clearDagRuns", json!({"dag_runs": runs, "dry_run": false, "note": "all"}), 200);
     assert_eq!((&done["dag_runs"][0]["state"], &done["dag_runs"][1]["note"]), (&json!("queued"), &json!("all")));
@@ -286,7 +286,7 @@ fn bulk_changes_report_each_entity() {
 
 #[test]
 fn changes_are_logged_without_secrets() {
-    let (test, api) = running();
+    let (test, api) = started_api();
     api.expect("POST", "variables", json!({"key": "plain", "value": "s3cret"}), 201);
     api.expect("POST", "variables", json!({"key": "plain", "value": "s3cret"}), 409);
     api.expect(

@@ -35,7 +35,7 @@ fn no_request_of_the_web_ui_fails() {
     for dag_id in ["walked", "walked_daily"] {
         test.run(&["dags", "unpause", dag_id]).expect(0);
     }
-    // npm installs the browser driver into its user's home, which is shared by all test runs.
+    // npm installs the browser driver into HOME; all test runs share this folder.
     let mut walk = Command::new("node");
     walk.args([WALK, &format!("http://127.0.0.1:{port}"), started["admin_password"].as_str().unwrap()]);
     let output =

@@ -7,7 +7,7 @@ const DAGS: &str = include_str!("../../clients/dags.py");
 const UI_DAGS: &str = include_str!("../../clients/ui_dags.py");
 const BROKEN: &str = "# Looks like an airflow DAG.\nimport nothing_of_that_name\n";
 
-/// Runs a file of `tests/clients` against a server with its DAGs; its output must contain `summary`.
+/// Runs a file of `tests/clients` against a server with the DAGs it needs; its output must contain `summary`.
 fn assert_passes(file: &str, summary: &str) {
     let Some(clients) = Clients::get() else {
         println!("skipped: the package index does not provide Airflow's clients");
@@ -56,7 +56,7 @@ fn every_command_of_airflowctl_works() {
 }
 
 #[test]
-fn every_operation_refuses_what_it_must() {
+fn every_operation_refuses_invalid_requests() {
     assert_passes("bad_input.py", " bad requests work");
 }
 

@@ -39,7 +39,7 @@ fn a_file_can_be_saved_changed_and_removed() {
     test.save("life.py", &one_task("life", "return 2"));
     test.run(&["dags", "trigger", "life", "--wait"]).expect(0);
     assert_eq!(test.run(&["xcom", "get", "life", "latest", "t"]).expect(0).stdout, "2\n");
-    // The earlier text is the earlier version.
+    // Saving the earlier text again makes the earlier version current.
     test.save("life.py", &one_task("life", "return 1"));
     test.wait_dag("life", 1);
     assert!(test.run(&["dags", "source", "life", "--version", "2"]).expect(0).stdout.contains("return 2"));
@@ -149,7 +149,7 @@ fn a_dag_id_belongs_to_one_file() {
 #[test]
 fn unsupported_features_are_import_errors_with_their_line() {
     let test = TestHome::started();
-    for (name, text, thing) in [
+    for (name, text, feature) in [
         ("sdk", "from airflow.sdk import DAG\nfrom airflow.sdk import DeadlineAlert\n", "2: airflow.sdk.DeadlineAlert"),
         (
             "provider",
@@ -184,7 +184,7 @@ fn unsupported_features_are_import_errors_with_their_line() {
     ] {
         test.save(&format!("{name}.py"), text);
         let error = wait_import_error(&test, &format!("/{name}.py"), SOON);
-        assert!(error.contains(thing) && error.contains("is not supported by Leoflow"), "{name}: {error}");
+        assert!(error.contains(feature) && error.contains("is not supported by Leoflow"), "{name}: {error}");
         assert!(error.contains(&format!("/{name}.py")), "{error}");
     }
 }
@@ -237,7 +237,7 @@ fn hostile_files_do_not_affect_other_dags() {
         ),
     ];
     std::fs::write(test.workspace().join(".env"), "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT=6\n").unwrap();
-    // Those that must use up their limit have a short one.
+    // Files that never finish importing get a short time limit.
     std::fs::create_dir(test.workspace().join("slow")).unwrap();
     std::fs::write(test.workspace().join("slow/.env"), "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT=3\n").unwrap();
     let path_of = |name: &str| match name {
@@ -246,11 +246,11 @@ fn hostile_files_do_not_affect_other_dags() {
     };
     for (name, text, _) in files {
         let text = format!("from airflow.sdk import DAG\n{text}");
-        // One of the files is not UTF-8.
+        // Writes Latin-1, so that one of the files is not UTF-8.
         let bytes: Vec<u8> = text.chars().map(|c| c as u8).collect();
         std::fs::write(test.workspace().join(path_of(name)), bytes).unwrap();
     }
-    // A good DAG beside the hostile files.
+    // A good DAG runs beside the hostile files.
     test.add_dag("good", &one_task("good", "return 1"));
     assert_eq!(test.run_dag("good")["state"], "success");
     for (name, _, expected) in files {
@@ -277,7 +277,7 @@ fn a_dag_with_five_thousand_tasks_runs() {
     assert_eq!(states(&run).iter().filter(|(_, state)| state == "success").count(), 5000);
 }
 
-/// Returns a DAG file with a task for each word of the text that the expression `words` gives.
+/// Returns a DAG file with a task for each word of the Python string expression `words`.
 fn tasks_of(dag_id: &str, words: &str) -> String {
     format!(
         "import os\nfrom airflow.sdk import DAG, Variable\nfrom airflow.operators.empty import EmptyOperator\n\
@@ -294,14 +294,14 @@ fn a_changed_input_file_or_variable_reparses_its_dag() {
     let test = TestHome::started();
     test.save("data/words.txt", "a b");
     test.save("data/dag.py", &tasks_of("data", "open(os.path.join(os.path.dirname(__file__), 'words.txt')).read()"));
-    test.save("asks.py", &tasks_of("asks", "Variable.get('words', default='one')"));
-    wait_until("both DAGs exist", SOON, || task_ids(&test, "data") == "a b" && task_ids(&test, "asks") == "one");
+    test.save("reader.py", &tasks_of("reader", "Variable.get('words', default='one')"));
+    wait_until("both DAGs exist", SOON, || task_ids(&test, "data") == "a b" && task_ids(&test, "reader") == "one");
     test.save("data/words.txt", "a c");
     wait_until("the file is read again", SOON, || task_ids(&test, "data") == "a c");
     assert_eq!(test.run_dag("data")["state"], "success");
     test.run(&["variables", "set", "words", "two three"]).expect(0);
-    wait_until("the Variable is read again", SOON, || task_ids(&test, "asks") == "two three");
-    // A change of a link's target is noticed.
+    wait_until("the Variable is read again", SOON, || task_ids(&test, "reader") == "two three");
+    // A change of a symlink's target reparses the DAG.
     let target = test.folder().join("elsewhere.py");
     std::fs::write(&target, tasks_of("linked", "'x'")).unwrap();
     std::os::unix::fs::symlink(&target, test.workspace().join("linked.py")).unwrap();
@@ -313,7 +313,7 @@ fn a_changed_input_file_or_variable_reparses_its_dag() {
 #[test]
 fn file_names_do_not_shadow_modules() {
     let test = TestHome::started();
-    // Names of a module of Python, of Leoflow's modules, and of an ordinary package.
+    // Names of a module of the standard library, of Leoflow's packages, and of no module.
     for name in ["email", "airflow", "leoflow", "run"] {
         test.save(&format!("{name}.py"), &one_task(&format!("called_{name}"), "import urllib.request, airflow.sdk"));
     }
@@ -369,7 +369,7 @@ fn installing_a_missing_package_fixes_its_import_errors() {
     let test = TestHome::new();
     test.set_up();
     let (real, site) = test.virtual_environment();
-    // A Python that is slow to report its site-packages: a package installed before the report is noticed too.
+    // A Python that is slow to report its site-packages: a package installed before the report must be noticed too.
     let python = test.folder().join("slow-python");
     let script =
         format!("#!/bin/sh\ncase \"$*\" in *'import site'*) sleep 2;; esac\nexec '{}' \"$@\"\n", real.display());
@@ -386,7 +386,7 @@ fn installing_a_missing_package_fixes_its_import_errors() {
     let listed = || test.run(&["dags", "list"]);
     wait_until("an import error", Duration::from_secs(20), || listed().stderr.contains("No module named 'newcomer'"));
     assert!(listed().stderr.contains("dependencies: [newcomer]"), "{}", listed().stderr);
-    // Like an installer: the package first, then its metadata.
+    // Writes the package first, then its metadata, as an installer does.
     std::fs::create_dir_all(site.join("newcomer")).unwrap();
     std::fs::write(site.join("newcomer/parts.py"), "").unwrap();
     std::fs::create_dir(site.join("newcomer-1.0.dist-info")).unwrap();
@@ -394,7 +394,7 @@ fn installing_a_missing_package_fixes_its_import_errors() {
     assert!(test.run(&["validate", file.to_str().unwrap()]).expect(0).stdout.contains("needs"));
 }
 
-/// The imports wait while the file `slow` exists, and the files change meanwhile.
+/// The imports wait while the file `slow` exists, and the files change during that time.
 #[test]
 fn a_file_saved_during_its_import_is_imported_again() {
     let test = TestHome::started();
@@ -423,7 +423,7 @@ fn a_file_saved_during_its_import_is_imported_again() {
     wait_until("no import runs", Duration::from_secs(10), || imports() == 0);
 }
 
-/// True for a process that imports a file, started cold or forked from a zygote.
+/// True for a process that imports a file, started cold or forked from a zygote (a warm Python).
 fn is_parse_process(pid: i32) -> bool {
     let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
@@ -434,7 +434,7 @@ fn is_parse_process(pid: i32) -> bool {
 #[test]
 fn a_timed_out_import_is_retried_without_a_change() {
     let test = TestHome::started_with(&[("LEOFLOW_IMPORT_RETRY", "3")]);
-    // Outside of the workspace and never opened, so no file event reports it.
+    // The marker is outside of the workspace and never opened, so no file event reports it.
     let marker = test.folder().join("there-is-time");
     test.save("heavy/.env", "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT=1.5\n");
     test.save("heavy/dag.py", &one_task("heavy", "return 1"));

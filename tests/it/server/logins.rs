@@ -42,7 +42,8 @@ fn login_page_status_page_and_logout_work() {
     let status = try_request(port, "GET", "/api/lite/status", &[("Cookie", session)], "").unwrap();
     assert_eq!(status.json()["state"], "healthy");
     if nix::unistd::geteuid().is_root() {
-        // A browser sends the cookie to every port of localhost, so another user can read it, but not use it.
+        // A browser sends the cookie to every port of localhost, so a server of another user may receive the cookie. That
+        // user must not be able to use it.
         let token = session.split_once('=').unwrap().1;
         let api_token = Session::login(port, &password).token;
         for (uid, header, expected) in [
@@ -60,7 +61,7 @@ fn login_page_status_page_and_logout_work() {
     assert_eq!(again.status, 401, "the session itself is revoked, not only its cookie");
 }
 
-/// Requests a page as another user of this machine.
+/// Requests the status as the user `uid` of this machine; returns the status code.
 fn status_as(uid: u32, port: u16, header: &str) -> u16 {
     let script = "import encodings.idna, http.client, os, sys\nuid, port, (name, value) = sys.argv[1], sys.argv[2], \
                   sys.argv[3].split(': ')\nos.setuid(int(uid))\n\
@@ -174,14 +175,14 @@ fn unfinished_requests_do_not_block_others() {
         if number % 60 == 59 {
             let started_at = Instant::now();
             assert_eq!(get(port, "/api/healthz").status, 200);
-            // The server drops unfinished requests after ten seconds; this login did not wait for that.
+            // The server drops unfinished requests after ten seconds; this request did not wait for that.
             assert!(started_at.elapsed() < Duration::from_secs(8), "after {number}: {:?}", started_at.elapsed());
         }
     }
 }
 
 #[test]
-fn a_new_password_or_epoch_in_the_config_works_at_once() {
+fn a_new_session_epoch_ends_old_sessions_at_once() {
     let (test, password) = started_home();
     let session = Session::login(test.port, &password);
     let path = test.home.join("config.yaml");

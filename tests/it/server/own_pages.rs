@@ -30,6 +30,7 @@ fn started_user() -> (TestHome, User) {
     (test, user)
 }
 
+/// Waits for the end of an operation; returns its last state.
 fn wait_ended(user: &User, begun: &Value) -> Value {
     let path = format!("/api/lite/operations/{}", begun["id"]);
     let mut operation = Value::Null;
@@ -45,9 +46,9 @@ fn backups_are_made_and_verified_over_http() {
     let (test, user) = started_user();
     assert_eq!(user.get("/api/lite/backups")["backups"], json!([]));
     let begun = user.expect("POST", "/api/lite/backups", 202);
-    let made = wait_ended(&user, &begun);
-    assert_eq!((&made["status"], &made["kind"]), (&json!("done"), &json!("backup")), "{made}");
-    let path = made["result"]["path"].as_str().unwrap();
+    let done = wait_ended(&user, &begun);
+    assert_eq!((&done["status"], &done["kind"]), (&json!("done"), &json!("backup")), "{done}");
+    let path = done["result"]["path"].as_str().unwrap();
     let name = path.rsplit('/').next().unwrap();
     assert!(fs::metadata(path).unwrap().len() > 0);
     let listed = user.get("/api/lite/backups");
@@ -68,7 +69,7 @@ fn backups_are_made_and_verified_over_http() {
     let page = user.0.request("GET", "/lite/backups", "");
     assert!(page.status == 200 && page.body.contains(name) && page.body.contains("failed"), "{}", page.body);
 
-    // Paths are refused as names, and nothing starts for unauthorized requests.
+    // A path is refused as a backup's name, and an unauthorized request starts no operation.
     fs::copy(path, test.folder().join("outside.tar.zst")).unwrap();
     for name in ["..%2F..%2Foutside.tar.zst", "none.tar.zst", "%00"] {
         user.expect("POST", &format!("/api/lite/backups/{name}/verify"), 404);
@@ -83,8 +84,8 @@ fn backups_are_made_and_verified_over_http() {
         let refused = try_request(test.port, "POST", "/api/lite/backups", headers, "").unwrap();
         assert_eq!(refused.status, status, "{headers:?}");
     }
-    let after_login = try_request(test.port, "POST", "/lite/backups", &[], "").unwrap();
-    assert_eq!(after_login.header("location"), Some("/auth/login?next=%2F"));
+    let anonymous = try_request(test.port, "POST", "/lite/backups", &[], "").unwrap();
+    assert_eq!(anonymous.header("location"), Some("/auth/login?next=%2F"));
     user.expect("GET", "/api/lite/operations/99", 404);
     user.expect("GET", "/api/lite/operations/-1", 422);
     assert_eq!(user.get("/api/lite/backups"), before);
@@ -119,8 +120,11 @@ fn our_pages_are_shown_after_a_login() {
         assert!(!page.body.contains("style=") && !page.body.contains("<style"), "{path}: {}", page.body);
         let policy = page.header("content-security-policy").unwrap();
         assert!(policy.contains("default-src 'self'") && !policy.contains("unsafe"), "{path}: {policy}");
-        let away = try_request(test.port, "GET", path, &[], "").unwrap();
-        assert!(away.status == 303 && away.header("location").unwrap().starts_with("/auth/login"), "{path}");
+        let anonymous = try_request(test.port, "GET", path, &[], "").unwrap();
+        assert!(
+            anonymous.status == 303 && anonymous.header("location").unwrap().starts_with("/auth/login"),
+            "{path}"
+        );
         pages.push(page.body);
     }
     // All static files of the pages exist.

@@ -14,20 +14,20 @@ fn a_new_password_ends_all_earlier_sessions_at_once() {
     let jwt_secret = || config_line(&test, "jwt_secret");
     let old_secret = jwt_secret();
     let done = test.run_with_input(&["lite", "reset-password", "--password-stdin"], "correct horse\n").expect(0);
-    assert_ne!(jwt_secret(), old_secret, "a copy of the old one signs no tokens");
+    assert_ne!(jwt_secret(), old_secret, "tokens signed with the old secret are invalid");
     assert!(done.stderr.contains("All earlier sessions and tokens are invalid"), "{}", done.stderr);
     assert_eq!(session.request("GET", "/api/v2/dags", "").status, 401);
     assert_eq!(http::token(test.port, "admin@leoflow.local", &old).status, 401);
     let session = Session::login(test.port, "correct horse");
     assert_eq!(session.request("GET", "/api/v2/dags", "").status, 200);
-    // A generated password, while the instance is stopped.
+    // Generates a password while the instance is stopped.
     test.run(&["lite", "stop"]).expect(0);
     let generated = test.run(&["lite", "reset-password", "--generate"]).expect(0);
     let started = test.start();
     assert!(started["admin_password"].is_null());
     assert_eq!(session.request("GET", "/api/v2/dags", "").status, 401);
     Session::login(test.port, generated.stdout.trim());
-    // A secret that is kept elsewhere is the user's to change.
+    // A secret in a file that config.yaml refers to is not changed.
     let file = test.folder().join("jwt");
     fs::write(&file, "ab".repeat(32)).unwrap();
     let config = test.home.join("config.yaml");

@@ -25,7 +25,7 @@ fn a_page_is_printed_without_a_browser() {
     assert!(code == 0 && list.contains("how-to/run-offline"), "{list}");
     let (code, _, error) = docs(&["offline"], &[]);
     assert!(code == 2 && error.contains("how-to/run-offline"), "{error}");
-    // Nothing runs on this home, so there is no page to open.
+    // No instance runs in this home, so there is no URL to open.
     let (code, text, _) = docs(&["run-offline"], &[("BROWSER", "true")]);
     assert!(code == 0 && text.starts_with("# "), "{text}");
 }
@@ -35,15 +35,15 @@ fn pages_of_the_running_instance_link_to_one_another() {
     let test = TestHome::new();
     let password = test.start()["admin_password"].as_str().unwrap().to_owned();
     let user = Session::login(test.port, &password);
-    let (mut open, mut seen) = (vec!["/lite/docs/".to_owned()], BTreeSet::new());
-    while let Some(path) = open.pop() {
+    let (mut pending, mut seen) = (vec!["/lite/docs/".to_owned()], BTreeSet::new());
+    while let Some(path) = pending.pop() {
         if !seen.insert(path.clone()) {
             continue;
         }
         let page = user.request("GET", &path, "");
         assert_eq!(page.status, 200, "{path}");
         let targets = page.body.split(['"']).filter(|part| part.starts_with("/lite/docs/"));
-        open.extend(targets.map(|target| target.split('#').next().unwrap_or_default().to_owned()));
+        pending.extend(targets.map(|target| target.split('#').next().unwrap_or_default().to_owned()));
     }
     // Every page is reached from the table of contents, and the pictures that pages show are served.
     let names =
@@ -54,10 +54,10 @@ fn pages_of_the_running_instance_link_to_one_another() {
     assert!(unknown.status == 404 && unknown.body.contains("no-such-page"), "{}", unknown.body);
     let short = user.request("GET", "/lite/docs/run-offline", "");
     assert_eq!((short.status, short.header("location")), (303, Some("/lite/docs/how-to/run-offline")));
-    let away = try_request(test.port, "GET", "/lite/docs/", &[], "").unwrap();
-    assert!(away.status == 303 && away.header("location").unwrap().starts_with("/auth/login"));
+    let anonymous = try_request(test.port, "GET", "/lite/docs/", &[], "").unwrap();
+    assert!(anonymous.status == 303 && anonymous.header("location").unwrap().starts_with("/auth/login"));
 
-    // A browser is started with the address of the page.
+    // `leoflow docs` starts a browser with the URL of the page.
     let browser = test.folder().join("browser");
     let opened = test.folder().join("opened");
     fs::write(&browser, format!("#!/bin/sh\nprintf '%s' \"$1\" > '{}'\n", opened.display())).unwrap();
@@ -68,7 +68,7 @@ fn pages_of_the_running_instance_link_to_one_another() {
     let url = format!("http://127.0.0.1:{}/lite/docs/how-to/run-offline", test.port);
     wait_until("the browser was started", Duration::from_secs(20), || opened.exists());
     assert_eq!(fs::read_to_string(&opened).unwrap(), url);
-    // One that fails opens nothing, so the page is printed.
+    // A browser that fails shows nothing, so the page is printed.
     let (code, text, _) = docs(&["run-offline", "--home", home], &[("BROWSER", "false")]);
     assert!(code == 0 && text.starts_with("# "), "{text}");
 }

@@ -5,7 +5,7 @@ use crate::support::http::{Session, try_request};
 use serde_json::json;
 use std::fs;
 
-/// A small version of the UI's own index page.
+/// A small substitute for the UI's index page.
 const PAGE: &str =
     "<base href=\"{{ backend_server_base_url }}\" /><script src=\"./static/assets/index-1.js\"></script>";
 
@@ -36,14 +36,14 @@ fn index_page_serves_all_paths_and_files_are_cached() {
         let policy = shown.header("content-security-policy").unwrap();
         assert!(policy.contains("script-src 'self';") && policy.contains("frame-ancestors 'self'"), "{policy}");
     }
-    let away = get("/dags?x=1", &[]);
-    assert_eq!((away.status, away.header("location")), (303, Some("/auth/login?next=%2Fdags%3Fx%3D1")));
+    let anonymous = get("/dags?x=1", &[]);
+    assert_eq!((anonymous.status, anonymous.header("location")), (303, Some("/auth/login?next=%2Fdags%3Fx%3D1")));
     for path in
         ["/api/none", "/api/v2/none", "/ui/none", "/auth/none", "/lite/none", "/static/none.js", "/static/LICENSE"]
     {
         assert_eq!(page(path).status, 404, "{path}");
     }
-    // A program that asks for an unknown path, such as Prometheus, gets no page; a browser gets the UI's own.
+    // An unknown path returns JSON to a program, such as Prometheus, and the UI's own error page to a browser.
     let unknown = get("/metrics", &[("Authorization", &bearer)]);
     assert_eq!((unknown.status, unknown.header("content-type")), (404, Some("application/json")));
     let opened = get("/nothing", &[("Authorization", &bearer), ("Accept", "text/html,*/*;q=0.8")]);
@@ -66,7 +66,7 @@ fn index_page_serves_all_paths_and_files_are_cached() {
         assert_eq!(get(path, &[]).status, 404, "{path}");
     }
     assert_eq!(try_request(test.port, "POST", "/dags", &[("Authorization", &bearer)], "").unwrap().status, 405);
-    // The UI's files are public, and those with a hash in their names are immutable.
+    // The UI's files are public, and those with a hash in their names or a version in the query are immutable.
     let whole = get("/static/assets/index-1.js", &[]);
     assert_eq!((whole.status, whole.body.as_str()), (200, "whole()"));
     assert_eq!(whole.header("cache-control"), Some("public, max-age=31536000, immutable"));
@@ -80,7 +80,7 @@ fn index_page_serves_all_paths_and_files_are_cached() {
     let tag = small.header("etag").unwrap().to_owned();
     let not_modified = get("/static/assets/index-1.js", &[("Accept-Encoding", "gzip"), ("If-None-Match", &tag)]);
     assert_eq!((not_modified.status, not_modified.body.as_str()), (304, ""));
-    // Our own pages are in the UI's menu.
+    // The UI's menu has a link to our own pages.
     let plugins = session.request("GET", "/api/v2/plugins", "").json();
     assert_eq!(plugins["plugins"][0]["external_views"][0]["href"], "/lite/");
     let ours = page("/lite/");

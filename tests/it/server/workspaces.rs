@@ -52,7 +52,7 @@ fn no_workspace_file_blocks_the_server() {
             Some(text) => std::fs::write(&path, text).unwrap(),
             None => nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap(),
         }
-        // Saved again, so that it is parsed with these settings.
+        // Saves the DAG file again, so that it is parsed with these settings.
         test.save(&format!("{name}/dag.py"), &dag(name));
     }
     let import_errors = || test.dags()["import_errors"].to_string();

@@ -50,33 +50,33 @@ fn doctor_reports_each_problem_with_its_fix() {
     let test = TestHome::new();
     test.set_up();
     test.run(&["migrate-db"]).expect(0);
-    let problem = |name: &str, part: &str| {
+    let assert_problem = |name: &str, part: &str| {
         let check = check(&test, name);
         assert_ne!(check["verdict"], "ok", "{check}");
         assert!(check["detail"].as_str().unwrap().contains(part), "{check}");
         assert!(check["remedy"].is_string(), "{check}");
     };
     let _foreign_listener = std::net::TcpListener::bind(("127.0.0.1", test.port)).unwrap();
-    problem("port", &std::process::id().to_string());
+    assert_problem("port", &std::process::id().to_string());
     test.sql("INSERT INTO leoflow_ledger (version, name, phase, sha256, binary_version, duration) VALUES (9999, 'x', 'data', 'x', '9', '1s')");
-    problem("schema", "9999");
+    assert_problem("schema", "9999");
     test.run(&["doctor"]).expect(1);
     test.sql(
         "DELETE FROM leoflow_ledger WHERE version = 9999; UPDATE leoflow_ledger SET sha256 = 'x' WHERE version = 1",
     );
-    problem("schema", "was changed");
+    assert_problem("schema", "was changed");
     test.sql("UPDATE leoflow_ledger SET sha256 = 'x'");
     let config = test.home.join("config.yaml");
     let good = std::fs::read(&config).unwrap();
     std::fs::write(&config, "port: x\n").unwrap();
-    problem("config", "config.yaml:1");
+    assert_problem("config", "config.yaml:1");
     std::fs::write(&config, "").unwrap();
-    problem("config", "empty");
+    assert_problem("config", "empty");
     test.run(&["verify-config"]).expect(1);
     std::fs::write(&config, good).unwrap();
     let version = test.home.join("managed-postgres/data/PG_VERSION");
     std::fs::write(&version, "17\n").unwrap();
-    problem("datastore", "17");
+    assert_problem("datastore", "17");
 }
 
 #[test]

@@ -34,7 +34,7 @@ fn a_first_start_makes_a_healthy_instance_with_a_login() {
         assert!(process["pid"].as_i64().unwrap() > 1 && process["rss_bytes"].as_i64().unwrap() > 0);
         assert_eq!(process["restarts"], 0);
     }
-    // The installed program works and has all of its names.
+    // The installed program works, and is installed under all of its names.
     let version = std::process::Command::new(test.home.join("bin/leoflow")).arg("version").output().unwrap();
     assert!(version.status.success());
     for name in ["leoflow-server", "leoflow-agent"] {
@@ -139,7 +139,7 @@ fn a_first_start_killed_at_any_moment_recovers() {
         let mut child = test.foreground();
         std::thread::sleep(Duration::from_millis(round * 33));
         if round % 2 == 0 {
-            // Kills only the supervisor; its children must exit, or the next start ends them.
+            // Kills only the supervisor; its children must exit, or the next start must end them.
             signal(child.id() as i32, "KILL");
         } else {
             processes::kill_all(test.folder());
@@ -149,7 +149,7 @@ fn a_first_start_killed_at_any_moment_recovers() {
         child.wait().unwrap();
         let ready = test.start();
         assert_eq!(test.state(), "healthy");
-        // Either the killed start has shown the password, or this start shows a new one.
+        // Either the killed start printed the password, or this start prints a new one.
         let shown = output
             .lines()
             .find_map(|line| line.trim().strip_prefix("password"))
@@ -177,7 +177,7 @@ fn a_password_that_was_not_printed_is_replaced() {
 }
 
 #[test]
-fn a_removed_hash_makes_a_new_password_a_lost_receipt_does_not() {
+fn a_removed_hash_makes_a_new_password_a_removed_receipt_not() {
     let test = TestHome::new().with_real_initdb();
     let password = test.start()["admin_password"].as_str().unwrap().to_owned();
     test.run(&["lite", "stop"]).expect(0);
@@ -205,7 +205,7 @@ fn ctrl_c_during_the_first_start_leaves_nothing_running() {
         signal(child.id() as i32, "INT");
         let status = child.wait().unwrap();
         use std::os::unix::process::ExitStatusExt;
-        // Setup dies of the signal; later Lite exits with 1 before it is ready, and with 0 afterwards.
+        // During setup the signal ends the process. Later Lite exits with 1 before it is ready, and with 0 afterwards.
         assert!(status.signal() == Some(2) || [Some(0), Some(1)].contains(&status.code()), "{status:?}");
         wait_until("all processes have exited", Duration::from_secs(10), || {
             processes::mentioning(test.folder()).is_empty()

@@ -58,7 +58,7 @@ impl Machine {
         for tool in TOOLS {
             let path =
                 ["/bin", "/usr/bin"].iter().map(|folder| Path::new(folder).join(tool)).find(|path| path.exists());
-            // `wget` may be missing, and is not needed with `curl`.
+            // `wget` may be missing; the installer does not need it if there is `curl`.
             if let Some(path) = path {
                 symlink(path, bin.join(tool)).unwrap();
             }
@@ -96,7 +96,7 @@ impl Machine {
         let mut command = self.command(Path::new("/bin/sh"));
         command.args(["-s", "--"]).args(arguments).envs(environment.iter().copied());
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        // The shell may exit before it has read everything.
+        // The shell may exit before it has read the whole script.
         let _ = child.stdin.take().unwrap().write_all(script);
         child.wait_with_output().unwrap().into()
     }
@@ -137,7 +137,7 @@ fn the_installer_installs_upgrades_and_repairs() {
         fs::remove_file(machine.user().join(".leoflow/bin/leoflow-agent")).unwrap();
         let repaired = machine.install(&all, &["--yes", "--no-modify-path"]).expect(0);
         assert!(machine.user().join(".leoflow/bin/leoflow-agent").exists());
-        // It says that the instance runs, and where.
+        // The output shows that the instance runs, and its port.
         let port = format!(":{}   (running)", machine.test.port);
         assert!(repaired.stdout.contains(&port) && repaired.stdout.contains("lite status"), "{repaired:?}");
         machine.leoflow(&["lite", "stop"]).expect(0);
@@ -157,7 +157,7 @@ fn a_release_contains_the_packages_for_dag_files() {
     CommandOutput::from(make_release(&all, FIRST.version, &dist, &component)).expect(0);
     let install = |dist: &Path| {
         let mut command = machine.command(Path::new("/bin/sh"));
-        // An index that refuses connections.
+        // Sets a package index that refuses connections.
         command.env_remove("LEOFLOW_PYTHON_PACKAGES").env("PIP_INDEX_URL", "http://127.0.0.1:9/simple");
         CommandOutput::from(command.arg(dist.join("install.sh")).args(["--yes", "--no-modify-path"]).output().unwrap())
     };
@@ -192,7 +192,7 @@ fn a_release_contains_airflows_web_ui() {
     CommandOutput::from(make_release(&all, FIRST.version, &dist, &component)).expect(0);
     let install = |dist: &Path| {
         let mut command = machine.command(Path::new("/bin/sh"));
-        // An index that refuses connections.
+        // Sets a package index that refuses connections.
         command.env("PIP_INDEX_URL", "http://127.0.0.1:9/simple");
         CommandOutput::from(command.arg(dist.join("install.sh")).args(["--yes", "--no-modify-path"]).output().unwrap())
     };
@@ -239,10 +239,10 @@ fn a_truncated_install_script_does_nothing() {
     let machine = Machine::new("sh");
     let ends: Vec<usize> =
         script.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(index, _)| index).collect();
-    // At the ends and middles of lines, except the last line, which completes the script's only command.
+    // Cuts at the ends and middles of lines, except the last line, which completes the script's only command.
     let (_, before) = ends.split_last().unwrap();
     let middles = ends.windows(2).map(|pair| usize::midpoint(pair[0], pair[1]));
-    // At every byte of the script's end.
+    // Cuts at every byte of the script's end.
     let tail = script.len() - 40..script.len() - 2;
     let cuts = before.iter().copied().chain(middles).step_by(4).chain(tail);
     for cut in cuts {
@@ -304,7 +304,7 @@ fn the_installer_works_with_busybox_wget() {
     for tool in ["curl", "wget"] {
         let _ = fs::remove_file(bin.join(tool));
     }
-    // Like the wget of BusyBox 1.35, which crashes with -T and has no long options.
+    // Behaves like the wget of BusyBox 1.35, which crashes with -T and has no long options.
     let wget = "#!/bin/sh\nwhile [ $# -gt 0 ]; do\ncase $1 in\n-q) ;;\n-O) into=$2; shift ;;\n-*) exit 139 ;;\n*) url=$1 ;;\nesac\n\
         shift\ndone\n[ \"$into\" != - ] || into=/dev/stdout\ncat \"DIST/${url##*/}\" >\"$into\"\n";
     fs::write(bin.join("wget"), wget.replace("DIST", all.dist().to_str().unwrap())).unwrap();
@@ -315,7 +315,8 @@ fn the_installer_works_with_busybox_wget() {
     assert!(machine.user().join(".leoflow/bin/leoflow").exists());
 }
 
-/// Ubuntu's curl from a snap writes only what the shell opened for it. One that fails leaves the work to wget.
+/// Ubuntu's curl snap cannot write to the file of `-o`, only to a file that the shell opened. If curl fails, the
+/// installer uses wget.
 #[test]
 fn the_installer_works_with_a_confined_or_broken_curl() {
     let all = releases(&[FIRST]);

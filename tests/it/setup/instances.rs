@@ -13,7 +13,7 @@ use std::time::Duration;
 /// A user's home directory, in which commands select an instance by its name.
 pub struct User {
     test: TestHome,
-    /// Lock on the ports: every user's first instance takes the first free port from 8089 on.
+    /// A lock held while this user exists, because every user's first instance takes the first free port from 8089 on.
     _ports: nix::fcntl::Flock<fs::File>,
 }
 
@@ -44,7 +44,7 @@ impl User {
         self.command(arguments).output().unwrap().into()
     }
 
-    /// Runs a command without some of the usual variables, and with others.
+    /// Runs a command without the environment variables `without`, and with those of `with`.
     #[track_caller]
     fn run_with(&self, arguments: &[&str], without: &[&str], with: &[(&str, &str)]) -> CommandOutput {
         let mut command = self.command(arguments);
@@ -82,7 +82,7 @@ fn each_instance_has_its_own_home_workspace_and_port() {
         let refused = user.run(&["instances", "create", wrong]).expect(1);
         assert!(refused.stderr.contains("is not a valid instance name"), "{refused:?}");
     }
-    // The first one gets PostgreSQL from an archive.
+    // The first instance gets PostgreSQL from an archive.
     let archive = quick_archive();
     let created = user.run_with(
         &["instances", "create", "staging", "--json"],
@@ -93,8 +93,8 @@ fn each_instance_has_its_own_home_workspace_and_port() {
     assert_eq!(created["workspace"], user.path("leoflow-staging").to_str().unwrap());
     assert!(created["admin_password"].is_string());
     user.run(&["instances", "create", "staging"]).expect(3);
-    creations_that_fail_or_are_killed_leave_nothing_in_the_way(&user);
-    // The second one takes its parts from the first: there is no network.
+    assert_failed_creations_can_be_repeated(&user);
+    // The second instance takes PostgreSQL and the UI from the first, because the network is unreachable.
     let ui = user.path(".leoflow-staging/ui").join(leoflow::web_ui::VERSION);
     fs::create_dir_all(&ui).unwrap();
     fs::write(ui.join("index.html"), "").unwrap();
@@ -102,7 +102,7 @@ fn each_instance_has_its_own_home_workspace_and_port() {
     let without = ["LEOFLOW_POSTGRES_SOURCE", "LEOFLOW_UI"];
     let output = user.run_with(&["--instance", "trial", "setup"], &without, &offline).expect(0).stdout;
     assert!(output.contains("leoflow --instance trial lite start\n"), "{output}");
-    shares_its_files(&user, "staging", "trial");
+    assert_files_are_shared(&user, "staging", "trial");
     let (staging, trial) = (user.instance("staging"), user.instance("trial"));
     assert_eq!(staging["home"], user.path(".leoflow-staging").to_str().unwrap());
     assert!(port(&staging) > 8088 && port(&trial) > port(&staging), "{staging} {trial}");
@@ -140,7 +140,7 @@ fn each_instance_has_its_own_home_workspace_and_port() {
     user.run(&["instances", "remove", "staging", "--yes"]).expect(0);
 }
 
-fn creations_that_fail_or_are_killed_leave_nothing_in_the_way(user: &User) {
+fn assert_failed_creations_can_be_repeated(user: &User) {
     let failed = user.run_with(&["instances", "create", "trial"], &[], &[("LEOFLOW_POSTGRES_SOURCE", "archive")]);
     let failed = failed.expect(1);
     assert!(failed.stderr.contains("nothing was created"), "{failed:?}");
@@ -151,7 +151,7 @@ fn creations_that_fail_or_are_killed_leave_nothing_in_the_way(user: &User) {
     assert_eq!(user.instance("trial")["state"], "incomplete");
     let listed = user.run(&["instances"]).expect(0);
     assert!(listed.stderr.contains("leoflow instances remove trial"), "{listed:?}");
-    // The next attempt begins again, and this one fails too.
+    // The next attempt starts over; here it fails too.
     let again = user.run_with(&["instances", "create", "trial"], &[], &[("LEOFLOW_POSTGRES_SOURCE", "archive")]);
     assert!(again.expect(1).stderr.contains(".leoflow-trial, whose creation was interrupted"));
     user.run_with(&["instances", "create", "trial"], &["LEOFLOW_POSTGRES_SOURCE"], &killed);
@@ -159,9 +159,9 @@ fn creations_that_fail_or_are_killed_leave_nothing_in_the_way(user: &User) {
     assert!(!user.path(".leoflow-trial").exists());
 }
 
-/// Compares the inodes of the immutable files of two instances.
+/// Asserts that PostgreSQL and the UI of two instances are hard links to the same files.
 #[track_caller]
-fn shares_its_files(user: &User, first: &str, second: &str) {
+fn assert_files_are_shared(user: &User, first: &str, second: &str) {
     let postgres = |name: &str| {
         let installs = fs::read_dir(user.path(&format!(".leoflow-{name}/managed-postgres/install"))).unwrap();
         let trees = installs.flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
@@ -254,7 +254,7 @@ fn all_stops_at_the_first_failure_and_a_rerun_continues() {
     assert!(lines[0].starts_with("INSTANCE  RESULT") && lines[1].starts_with("one       already done"), "{lines:?}");
     assert!(lines[2].starts_with("three     /") && lines[3].starts_with("two       already done"), "{lines:?}");
     assert_eq!(["one", "two", "three"].map(backups), [1, 1, 1]);
-    // The interrupted command is complete, so the next one starts anew.
+    // The interrupted command is complete, so the next one backs up all selected instances again.
     let done = user.run(&["lite", "backup", "--all", "--only", "two", "--json"]).expect(0);
     assert_eq!((results(&done).as_str(), backups("two")), ("two done", 2));
     user.run(&["lite", "backup", "--all", "--only", "four"]).expect(1);

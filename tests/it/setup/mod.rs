@@ -1,4 +1,4 @@
-//! Set-up, instances, services, removal.
+//! Setup, installers, instances, services, `doctor`, uninstalls.
 
 mod doctor;
 mod first_start;

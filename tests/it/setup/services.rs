@@ -26,21 +26,21 @@ fn a_manual_start_becomes_a_service_and_commands_keep_working() {
     let refused = run(&["service", "install"]).expect(1);
     assert!(refused.stderr.contains("leoflow setup"), "{refused:?}");
     test.start();
-    let by_hand = supervisor_pid(&test);
+    let manual_pid = supervisor_pid(&test);
     assert_eq!(run(&["service", "status", "--json"]).expect(1).json()["installed"], false);
 
     let dry = run(&["service", "install", "--now", "--dry-run", "--json"]).expect(0).json();
     assert_eq!(dry["steps"].as_array().unwrap().len(), 5, "{dry}");
-    assert!(!services.units.exists() && supervisor_pid(&test) == by_hand);
+    assert!(!services.units.exists() && supervisor_pid(&test) == manual_pid);
 
     run(&["service", "install"]).expect(0);
-    assert_eq!(supervisor_pid(&test), by_hand, "the service starts at the next login");
+    assert_eq!(supervisor_pid(&test), manual_pid, "the service starts at the next login");
     let (file, name) = unit_file(&services);
     assert!(fs::read_to_string(&file).unwrap().contains(&format!("\nX-Leoflow-Home={}\n", test.home.display())));
     run(&["service", "install", "--now"]).expect(0);
     let main = services.main_pid(&test, &name);
     assert_eq!(supervisor_pid(&test), main);
-    assert!(main != by_hand && !processes::is_alive(by_hand));
+    assert!(main != manual_pid && !processes::is_alive(manual_pid));
     let again = run(&["service", "install", "--now", "--json"]).expect(0).json();
     assert_eq!(again["steps"].as_array().unwrap().len(), 0, "{again}");
     let status = run(&["service", "status", "--json"]).expect(0).json();
@@ -64,7 +64,7 @@ fn a_manual_start_becomes_a_service_and_commands_keep_working() {
     assert!(ready.json()["url"].as_str().unwrap().ends_with(&port), "{ready:?}");
     assert_eq!(supervisor_pid(&test), services.main_pid(&test, &name));
 
-    // The reason for a failed start is shown as without a service.
+    // A failed start of the service shows its reason, as a start without a service does.
     run(&["lite", "stop", "--yes"]).expect(0);
     let taken = std::net::TcpListener::bind(("127.0.0.1", port.parse().unwrap())).unwrap();
     let refused = run(&["lite", "start"]).expect(1);
@@ -117,7 +117,7 @@ fn foreign_unit_files_and_a_missing_systemd_change_nothing() {
     }
     fs::remove_file(&file).unwrap();
     services.run(&test, &["service", "install"]).expect(0);
-    // Without systemd Lite starts all the same, and uninstall removes the unit file.
+    // If systemd is unreachable, Lite starts without it, and `service uninstall` removes the unit file.
     test.run(&["lite", "stop"]).expect(0);
     services.set_offline(&test, true);
     let started = services.run(&test, &["lite", "start"]).expect(0);
@@ -132,10 +132,10 @@ fn foreign_unit_files_and_a_missing_systemd_change_nothing() {
 }
 
 #[test]
-fn a_killed_service_install_or_uninstall_is_finished_next() {
+fn a_killed_service_change_is_finished_by_the_next_command() {
     let test = TestHome::started();
     let services = Services::fake(&test);
-    let passed = |arguments: &[&str]| {
+    let checkpoints = |arguments: &[&str]| {
         let log = test.folder().join("checkpoints");
         let _ = fs::remove_file(&log);
         services.command(&test, arguments).env("LEOFLOW_CHECKPOINT_LOG", &log).output().unwrap();
@@ -143,18 +143,18 @@ fn a_killed_service_install_or_uninstall_is_finished_next() {
         let names = text.lines().filter(|name| name.starts_with("service.")).map(str::to_owned);
         names.collect::<Vec<_>>()
     };
-    let killed = |arguments: &[&str], checkpoint: &str| {
+    let kill_at = |arguments: &[&str], checkpoint: &str| {
         let done = services.command(&test, arguments).env("LEOFLOW_KILL_AT", checkpoint).output().unwrap();
         assert_eq!(done.status.code(), None, "{checkpoint}");
     };
     let (install, uninstall) = (["service", "install"], ["service", "uninstall"]);
-    let names = passed(&install);
+    let names = checkpoints(&install);
     assert_eq!(names, ["service.receipt", "service.file", "service.enabled"]);
     let (file, _) = unit_file(&services);
-    let removal = passed(&uninstall);
+    let removal = checkpoints(&uninstall);
     assert_eq!(removal, ["service.disabled", "service.removed"]);
     for checkpoint in &names {
-        killed(&install, checkpoint);
+        kill_at(&install, checkpoint);
         services.run(&test, &install).expect(0);
         assert_eq!(
             services.run(&test, &["service", "status", "--json"]).expect(0).json()["enabled"],
@@ -162,13 +162,13 @@ fn a_killed_service_install_or_uninstall_is_finished_next() {
             "{checkpoint}"
         );
         services.run(&test, &uninstall).expect(0);
-        killed(&install, checkpoint);
+        kill_at(&install, checkpoint);
         services.run(&test, &uninstall).expect(0);
         assert!(!file.exists(), "{checkpoint}");
     }
     for checkpoint in &removal {
         services.run(&test, &install).expect(0);
-        killed(&uninstall, checkpoint);
+        kill_at(&uninstall, checkpoint);
         services.run(&test, &uninstall).expect(0);
         assert!(!file.exists(), "{checkpoint}");
         assert!(fs::read_dir(services.units.join("default.target.wants")).unwrap().next().is_none(), "{checkpoint}");
@@ -205,14 +205,14 @@ fn real_systemd_restarts_a_killed_lite_and_upgrades_in_place() {
     assert_eq!((services.main_pid(&test, &name), active()), (main, "active".to_owned()));
     // `systemctl stop` does not end tasks: the next start adopts them.
     test.add_dag("patient", WAITING_DAG);
-    let patient = test.trigger("patient");
+    let run_id = test.trigger("patient");
     let ran = test.workspace().join("ran");
     wait_until("the task", Duration::from_secs(30), || ran.exists());
     services.systemctl(&test, &["stop", &name]).expect(0);
     assert_eq!(test.state(), "stopped");
     services.systemctl(&test, &["start", &name]).expect(0);
     fs::write(test.workspace().join("go"), "").unwrap();
-    assert_eq!(test.wait_run("patient", &patient)["state"], "success");
+    assert_eq!(test.wait_run("patient", &run_id)["state"], "success");
     assert_eq!(fs::read_to_string(&ran).unwrap(), "x");
     assert_eq!((test.state(), active()), ("healthy".to_owned(), "active".to_owned()));
     run(&["lite", "stop", "--yes"]).expect(0);

@@ -79,12 +79,12 @@ fn a_purge_leaves_nothing_and_touches_nothing_else() {
     test.start();
 }
 
-/// Writes another workspace into the receipt, as if setup had used it.
-fn set_receipt_workspace(test: &TestHome, workspace: &Path, made: bool) {
+/// Writes another workspace into the receipt, as if setup had used it. `is_created`: as if setup had also created it.
+fn set_receipt_workspace(test: &TestHome, workspace: &Path, is_created: bool) {
     let receipt = test.home.join("setup.json");
     let mut receipt_json: serde_json::Value = serde_json::from_str(&fs::read_to_string(&receipt).unwrap()).unwrap();
     receipt_json["workspace"] = workspace.to_str().unwrap().into();
-    receipt_json["made_workspace"] = made.into();
+    receipt_json["made_workspace"] = is_created.into();
     fs::write(&receipt, receipt_json.to_string()).unwrap();
 }
 
@@ -114,7 +114,7 @@ fn workspaces_that_contain_other_things_are_never_purged() {
         assert!(refused.stderr.contains("hint: "), "{}", refused.stderr);
         assert!(test.home.join("config.yaml").exists() && user.join("thesis.txt").exists());
     }
-    // The home itself, reached through a symlink, or with another home's receipt.
+    // The home itself: through a symlink, and without its receipt.
     let link = test.folder().join("home-link");
     symlink(&test.home, &link).unwrap();
     set_receipt_workspace(&test, &test.workspace(), true);
@@ -158,7 +158,7 @@ fn purging_repositories_and_existing_folders_needs_flags() {
     git(&remote, &["init", "--bare"]);
     git(&repository, &["init"]);
     git(&repository, &["remote", "add", "origin", remote.to_str().unwrap()]);
-    let included = |reason: &str| {
+    let assert_refused = |reason: &str| {
         let refused = purge(&["--include-workspace"]).expect(3);
         assert!(
             refused.stderr.contains(reason) && refused.stderr.contains("--include-repositories"),
@@ -167,24 +167,24 @@ fn purging_repositories_and_existing_folders_needs_flags() {
         );
     };
     fs::write(repository.join("new.py"), "x").unwrap();
-    included("1 file(s) not committed");
+    assert_refused("1 file(s) not committed");
     git(&repository, &["add", "."]);
     git(&repository, &["commit", "-m", "one"]);
-    included("1 commit(s) not pushed");
+    assert_refused("1 commit(s) not pushed");
     git(&repository, &["push", "origin", "HEAD"]);
     fs::write(repository.join("new.py"), "y").unwrap();
     git(&repository, &["stash"]);
-    included("commit(s) not pushed");
+    assert_refused("commit(s) not pushed");
     git(&repository, &["stash", "drop"]);
     git(&repository, &["config", "status.showUntrackedFiles", "no"]);
     fs::write(repository.join("untracked.py"), "x").unwrap();
-    included("1 file(s) not committed");
+    assert_refused("1 file(s) not committed");
     fs::remove_file(repository.join("untracked.py")).unwrap();
     let inside = test.home.join("mine");
     fs::create_dir_all(&inside).unwrap();
     git(&inside, &["init"]);
     fs::write(inside.join("x"), "x").unwrap();
-    included("home/mine");
+    assert_refused("home/mine");
     fs::remove_dir_all(&inside).unwrap();
     assert!(test.workspace().exists() && test.home.exists());
     purge(&["--include-workspace"]).expect(0);
@@ -202,7 +202,7 @@ fn purge_can_keep_the_workspace() {
 
 #[test]
 fn a_killed_purge_is_undone_or_finished_by_the_next() {
-    let log_names = {
+    let checkpoints = {
         let test = TestHome::on_one_disk();
         test.set_up();
         let log = test.folder().join("checkpoints");
@@ -211,17 +211,17 @@ fn a_killed_purge_is_undone_or_finished_by_the_next() {
         fs::read_to_string(log).unwrap().lines().map(str::to_owned).collect::<BTreeSet<_>>()
     };
     for expected in ["purge.begun", "purge.decided", "purge.set-aside", "purge.workspace", "purge.home", "purge.last"] {
-        assert!(log_names.contains(expected), "{expected} is not in {log_names:?}");
+        assert!(checkpoints.contains(expected), "{expected} is not in {checkpoints:?}");
     }
-    for name in sample_rounds(&log_names, 2) {
-        for by_start in [false, true] {
+    for name in sample_rounds(&checkpoints, 2) {
+        for resume_by_start in [false, true] {
             let test = TestHome::on_one_disk();
             test.set_up();
-            let killed = kill_purge_at(&test, name);
-            // Up to these checkpoints a purge only renames.
+            let has_journal = kill_purge_at(&test, name);
+            // Up to these checkpoints a purge only renames, so a start can undo it.
             let is_undone = ["purge.begun", "purge.decided", "purge.set-aside"].contains(&name.as_str());
             // Only another purge finishes a purge; no other command may remove data.
-            if killed && !is_undone {
+            if has_journal && !is_undone {
                 let port = test.port.to_string();
                 let backup = test.run(&["lite", "backup"]);
                 assert!(matches!(backup.code, Some(1 | 3)), "{name}: {backup:?}");
@@ -230,7 +230,7 @@ fn a_killed_purge_is_undone_or_finished_by_the_next() {
                     assert!(refused.stderr.contains("leoflow uninstall --purge"), "{name}: {refused:?}");
                 }
             }
-            if !by_start || killed && !is_undone {
+            if !resume_by_start || has_journal && !is_undone {
                 test.run(&["uninstall", "--purge", "--yes"]).expect(0);
                 assert!(!test.home.exists() && !test.workspace().exists(), "{name}");
                 continue;
@@ -310,7 +310,7 @@ fn a_shell_file_that_cannot_be_written_is_a_warning() {
     let test = TestHome::on_one_disk();
     let user = test.folder().join("user");
     let port = test.port.to_string();
-    // A folder, which even root cannot write as a file.
+    // Creates a folder, because root can write every file.
     fs::create_dir(user.join(".bashrc")).unwrap();
     let others = [".profile", ".zshrc"].map(|name| user.join(name));
     others.iter().for_each(|path| fs::write(path, "mine\n").unwrap());
@@ -340,7 +340,7 @@ fn a_purge_failing_before_any_removal_is_undone() {
 }
 
 #[test]
-fn dry_run_and_an_empty_folder_change_nothing() {
+fn commands_on_an_empty_home_change_nothing() {
     let test = TestHome::on_one_disk();
     fs::create_dir(&test.home).unwrap();
     for arguments in [

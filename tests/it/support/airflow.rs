@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The project settings that require the environment. Changed settings rebuild it.
+/// The project settings (`leoflow.yaml`) of the environment. A change rebuilds the environment.
 const SETTINGS: &str = "airflow: 3.3.2\ndependencies: [apache-airflow-providers-http==6.3.0, \
                         apache-airflow-providers-sqlite==4.3.4, apache-airflow-providers-ftp]\n";
 

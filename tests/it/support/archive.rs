@@ -7,10 +7,12 @@ use std::io::{Read, Write};
 use std::path::Path;
 use tar::{EntryType, Header};
 
+/// An entry of the archive other than the manifest.
 #[derive(Clone)]
 pub struct Part {
     pub path: String,
     pub kind: EntryType,
+    /// The target of a link; empty for other entries.
     pub target: String,
     pub bytes: Vec<u8>,
 }
@@ -31,6 +33,7 @@ pub struct Unpacked {
     pub parts: Vec<Part>,
 }
 
+/// Returns the SHA-256 in hexadecimal.
 pub fn hash(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -38,14 +41,14 @@ pub fn hash(bytes: &[u8]) -> String {
 impl Unpacked {
     pub fn open(path: &Path) -> Self {
         let raw = fs::read(path).unwrap();
-        let text = if path.extension().unwrap() == "gz" {
-            let mut text = Vec::new();
-            flate2::read::GzDecoder::new(&raw[..]).read_to_end(&mut text).unwrap();
-            text
+        let tar_bytes = if path.extension().unwrap() == "gz" {
+            let mut tar_bytes = Vec::new();
+            flate2::read::GzDecoder::new(&raw[..]).read_to_end(&mut tar_bytes).unwrap();
+            tar_bytes
         } else {
             zstd::decode_all(&raw[..]).unwrap()
         };
-        let mut tar = tar::Archive::new(&text[..]);
+        let mut tar = tar::Archive::new(&tar_bytes[..]);
         let mut parts: Vec<Part> = tar
             .entries()
             .unwrap()
@@ -118,7 +121,7 @@ pub fn save(path: &Path, tar: &[u8]) {
     encoder.finish().unwrap();
 }
 
-/// Writes names into the header unchecked, because the library refuses some.
+/// Appends an entry whose path and link target are not checked, because the tar crate refuses some that tests need.
 fn append(tar: &mut tar::Builder<Vec<u8>>, part: &Part) {
     let mut header = Header::new_gnu();
     header.set_entry_type(part.kind);
@@ -132,9 +135,8 @@ fn append(tar: &mut tar::Builder<Vec<u8>>, part: &Part) {
     tar.append(&header, &part.bytes[..]).unwrap();
 }
 
-/// Replaces a string of the dump's table of contents, found by its beginning. Strings there are a sign
-/// byte, four bytes of length, and the text; a dump that was written to a pipe has no offsets, so the
-/// length of a string may change.
+/// Replaces a string of the dump's table of contents, found by its beginning. A string is stored as a sign byte, four
+/// bytes of length, and the text. A dump written to a pipe contains no offsets, so the length of a string may change.
 pub fn replace_in_dump(dump: &mut Vec<u8>, beginning: &str, replace: impl FnOnce(&str) -> String) {
     let needle = beginning.as_bytes();
     let length_before = |index: usize| -> Option<usize> {

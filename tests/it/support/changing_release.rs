@@ -10,14 +10,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-pub fn started(all: &Releases) -> TestHome {
-    let test = TestHome::with_program(all.program("0.1.0"));
+pub fn started(releases: &Releases) -> TestHome {
+    let test = TestHome::with_program(releases.program("0.1.0"));
     test.start();
     test
 }
 
-pub fn upgrade(test: &TestHome, all: &Releases, more: &[&str]) -> super::CommandOutput {
-    let from = all.dist();
+pub fn upgrade(test: &TestHome, releases: &Releases, more: &[&str]) -> super::CommandOutput {
+    let from = releases.dist();
     test.run(&[&["upgrade", "--from", from.to_str().unwrap(), "--yes", "--json"], more].concat())
 }
 
@@ -100,6 +100,7 @@ impl Load {
 }
 
 impl LoadResult {
+    /// Asserts that no request failed and that exactly the acknowledged variables exist.
     #[track_caller]
     pub fn assert_nothing_lost(&self, test: &TestHome) {
         assert!(self.failed.is_empty(), "{} failed: {:?}", self.failed.len(), &self.failed[..self.failed.len().min(5)]);
@@ -108,7 +109,7 @@ impl LoadResult {
         assert!(!self.written.is_empty());
     }
 
-    /// Asserts that every acknowledged variable exists; one that was written without an answer may exist too.
+    /// Asserts that every acknowledged variable exists. A variable whose request failed may exist too.
     #[track_caller]
     pub fn assert_kept(&self, test: &TestHome) {
         let rows = test.sql("SELECT key FROM variable WHERE key LIKE 'load%'");
@@ -118,9 +119,9 @@ impl LoadResult {
     }
 }
 
-/// Starts an instance with some data, a running task and a session.
-pub fn populated(all: &Releases) -> (TestHome, Session, String) {
-    let test = TestHome::with_program(all.program("0.1.0"));
+/// Starts an instance with some data and a running task; returns it with a session and the id of the task's run.
+pub fn populated(releases: &Releases) -> (TestHome, Session, String) {
+    let test = TestHome::with_program(releases.program("0.1.0"));
     let password = test.start()["admin_password"].as_str().unwrap().to_owned();
     test.run(&["variables", "set", "kept", "value"]).expect(0);
     test.run(&["connections", "add", "kept", "--conn-type", "http", "--conn-host", "h"]).expect(0);

@@ -13,15 +13,16 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Installs them on first use; `None` if the package index is unreachable.
+    /// Installs the clients on first use; `None` if the installation fails, such as without a package index.
     pub fn get() -> Option<Self> {
         let _lock = cache_lock("lock-clients");
         let folder = cache().join("clients");
         let requirements = std::fs::read_to_string(REQUIREMENTS).unwrap();
         let core = format!("apache_airflow_core-{}-py3-none-any.whl", leoflow::web_ui::VERSION);
         let clients = Self { python: folder.join("bin/python"), wheel: folder.join(&core) };
-        let finished = folder.join("requirements.txt");
-        if std::fs::read_to_string(&finished).is_ok_and(|text| text == requirements) && clients.wheel.exists() {
+        let completion_marker = folder.join("requirements.txt");
+        if std::fs::read_to_string(&completion_marker).is_ok_and(|text| text == requirements) && clients.wheel.exists()
+        {
             return Some(clients);
         }
         let _ = std::fs::remove_dir_all(&folder);
@@ -38,7 +39,7 @@ impl Clients {
         if !is_installed {
             return None;
         }
-        std::fs::write(finished, requirements).unwrap();
+        std::fs::write(completion_marker, requirements).unwrap();
         Some(clients)
     }
 

@@ -1,5 +1,5 @@
-//! Runs SQL without starting `psql`: a connection to the datastore's socket, closed after each use.
-//! An open one would block copies and renames, which need an idle database.
+//! Runs SQL without starting `psql`, over a connection to the datastore's socket. The connection is closed after each
+//! use: an open one would block copies and renames of the database.
 
 use leoflow::postgres::{Credentials, Endpoint};
 use std::path::Path;
@@ -21,7 +21,7 @@ pub fn query(home: &Path, text: &str) -> Option<Result<String, tokio_postgres::E
         let client = endpoint.connect(&config).await.ok()?;
         match client.simple_query(text).await {
             Ok(messages) => Some(Ok(rows(&messages))),
-            // The server cut the connection because it is stopping.
+            // The server closed the connection because it is stopping.
             Err(error) if error.as_db_error().is_none() => None,
             Err(error) => Some(Err(error)),
         }

@@ -17,7 +17,7 @@ use zip::write::SimpleFileOptions;
 pub struct Index {
     pub address: String,
     files: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
-    /// Upload times of the files that have one.
+    /// Upload times by file name, of the files that have one.
     published: Arc<Mutex<BTreeMap<String, String>>>,
     request_count: Arc<AtomicUsize>,
     is_offline: Arc<AtomicBool>,
@@ -48,11 +48,12 @@ impl Index {
         self.add_with(name, version, &[(&format!("{name}.py"), module)], requires);
     }
 
+    /// Adds a wheel that depends on `requires` and has these modules: path and text.
     pub fn add_with(&self, name: &str, version: &str, modules: &[(&str, &str)], requires: &[&str]) {
         self.add_wheel(name, version, "py3-none-any", modules, requires);
     }
 
-    /// Adds a version that only the machines of a wheel's tag can install, such as `py3-none-win_amd64`.
+    /// Adds a version that only machines of the wheel tag, such as `py3-none-win_amd64`, can install.
     pub fn add_for(&self, tag: &str, name: &str, version: &str) {
         self.add_wheel(name, version, tag, &[], &[]);
     }

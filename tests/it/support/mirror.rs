@@ -1,4 +1,4 @@
-//! Web servers on loopback that answer with errors, cut bodies, redirects or ranges, as the test asks.
+//! Web servers on loopback that answer with errors, truncated bodies, redirects or ranges, as the test specifies.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -7,7 +7,8 @@ use std::sync::Arc;
 /// Maps a path to a status and a body.
 pub type Answer = Arc<dyn Fn(&str) -> (u16, Vec<u8>) + Send + Sync>;
 
-/// Serves until the test process ends; returns its address. `cut` closes the connection half way through each body.
+/// Serves until the test process ends; returns its address. `cut` closes the connection halfway through each body of
+/// more than 1,000 bytes.
 pub fn serve(answer: Answer, cut: bool) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());

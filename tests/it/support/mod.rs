@@ -96,21 +96,21 @@ impl From<Output> for CommandOutput {
     }
 }
 
-/// A folder that stands for a user's machine: a home directory, Leoflow's home, a workspace, a port.
-/// Dropping it kills every process that runs in it and removes the files.
+/// A temporary folder that simulates a user's machine: a home directory, Leoflow's home, a workspace, a port.
+/// Dropping a `TestHome` kills every process of its folder and removes the files.
 pub struct TestHome {
     folder: TempDir,
-    /// Folder in `/dev/shm` that contains the home, if enough memory is free.
+    /// Folder in `/dev/shm` that contains the home; `None` if the home is in `folder`.
     memory: Option<PathBuf>,
     pub home: PathBuf,
     pub port: u16,
     /// The program that runs as `leoflow`.
     pub program: PathBuf,
-    /// The `bin` folder of the PostgreSQL it uses.
+    /// The `bin` folder of the PostgreSQL that the home uses.
     postgres: &'static Path,
     /// Overridden time limits of the product: environment variables and their values in seconds.
     limits: Vec<(&'static str, &'static str)>,
-    /// The administrator's password of a copied home, until the first start has reported it.
+    /// The administrator's password of a home copied from the template, until `start` has returned it.
     unreported_password: Mutex<Option<String>>,
 }
 
@@ -153,7 +153,7 @@ impl TestHome {
         }
     }
 
-    /// Uses the real initdb, for tests of what may happen while it runs.
+    /// Uses the real initdb instead of the quick one, for tests that depend on how initdb runs.
     pub fn with_real_initdb(mut self) -> Self {
         self.postgres = postgres_bin();
         self
@@ -292,8 +292,8 @@ impl TestHome {
         status["state"].as_str().unwrap().to_owned()
     }
 
-    /// Asks the supervisor for its status without starting the CLI. `None` if no supervisor answers, and during a
-    /// change of releases or data, which only the command reads from the journal.
+    /// Requests the supervisor's status without starting the CLI. `None` if no supervisor answers, or during an upgrade
+    /// or rollback, which only the command reports, from the journal.
     fn running_status(&self) -> Option<Value> {
         let home = leoflow::home::resolve(Some(&self.home)).ok()?;
         let status = control::status_of(&home)?;
@@ -314,8 +314,8 @@ impl TestHome {
         process["pid"].as_i64().filter(|_| process["state"] == "running").map(|pid| pid as i32)
     }
 
-    /// Kills a process and waits until its replacement runs and the state is healthy. It waits for a new pid because
-    /// the status may still be older than the supervisor's notice of the exit.
+    /// Kills a process and waits until its replacement runs and the state is healthy. Waits for a new pid because the
+    /// status shows the killed process until the supervisor notices its exit.
     #[track_caller]
     pub fn kill_and_wait(&self, name: &str) {
         let old = self.pid(name);
@@ -369,7 +369,7 @@ impl TestHome {
         leftovers
     }
 
-    /// Runs SQL as the superuser, to do what no user can; each statement in its own transaction.
+    /// Runs SQL statements, separated by `; `, as the superuser, each in its own transaction.
     #[track_caller]
     pub fn sql_as_superuser(&self, text: &str) {
         let credentials = std::fs::read_to_string(self.home.join("managed-postgres/credentials.json")).unwrap();
@@ -408,7 +408,7 @@ impl TestHome {
         self.run(&["dags", "list", "--json"]).expect(0).json()
     }
 
-    /// Waits until the DAG exists in this version; a changed file makes a new version.
+    /// Waits until the DAG's current version has this number; a changed file makes a new version.
     #[track_caller]
     pub fn wait_dag(&self, dag_id: &str, version: i64) {
         let (mut pauses, mut last) = (Pauses::until(Duration::from_secs(30)), None);
@@ -421,8 +421,8 @@ impl TestHome {
         panic!("no {dag_id} in version {version}: {last:?}\n{:?}", self.run(&["dags", "list"]));
     }
 
-    /// Returns what `dags show` prints, without starting the CLI if the socket's path is short enough; `None` for an
-    /// unknown DAG.
+    /// Returns the JSON of `dags show`, without starting the CLI if the socket's path is short enough; `None` if the DAG
+    /// is unknown or no server answers.
     fn shown_dag(&self, dag_id: &str) -> Option<Value> {
         if self.home.as_os_str().len() < LONGEST_SOCKET_HOME {
             let shown = http::try_socket_request(&self.home, "GET", &format!("/api/lite/dags/{dag_id}"), "", "")?;
@@ -439,7 +439,7 @@ impl TestHome {
         self.wait_dag(dag_id, 1);
     }
 
-    /// Starts a run and waits for its end; returns it as `runs show` does.
+    /// Starts a run and waits for its end; returns the JSON of `runs show`.
     #[track_caller]
     pub fn run_dag(&self, dag_id: &str) -> Value {
         wait_until(&format!("{dag_id} exists"), Duration::from_secs(30), || self.shown_dag(dag_id).is_some());
@@ -454,6 +454,7 @@ impl TestHome {
         run["dag_run_id"].as_str().unwrap().to_owned()
     }
 
+    /// Waits for the end of a run; returns the JSON of `runs show`.
     #[track_caller]
     pub fn wait_run(&self, dag_id: &str, run_id: &str) -> Value {
         let watched = self.run(&["runs", "watch", dag_id, run_id, "--json"]);
@@ -487,8 +488,8 @@ impl TestHome {
 
     #[track_caller]
     pub fn assert_nothing_runs(&self) {
-        let left = || processes::mentioning(self.folder());
-        wait_until("no process of the test runs", Duration::from_secs(10), || left().is_empty());
+        let remaining = || processes::mentioning(self.folder());
+        wait_until("no process of the test runs", Duration::from_secs(10), || remaining().is_empty());
     }
 }
 
@@ -526,21 +527,20 @@ fn new_folder(parent: &Path) -> TempDir {
 
 const SHARED_MEMORY: &str = "/dev/shm";
 
-/// Returns the folder for files that tests write much to: in memory, or on the disk if [`has_memory`] is false.
+/// Returns the parent folder of files that tests write often: in memory, or on the disk if [`has_memory`] is false.
 pub fn fast_folder() -> PathBuf {
     if has_memory() { SHARED_MEMORY.into() } else { std::env::temp_dir() }
 }
 
-/// Creates a folder in memory. It has the name of the test's own folder, by which its processes are found. `None` as in
-/// [`has_memory`].
+/// Creates a folder in memory with the name of the test's own folder, by which [`processes`] finds the test's processes.
+/// `None` if [`has_memory`] is false.
 fn memory_folder(folder: &TempDir) -> Option<PathBuf> {
     let memory = Path::new(SHARED_MEMORY).join(folder.path().file_name()?);
     (has_memory() && std::fs::create_dir(&memory).is_ok()).then_some(memory)
 }
 
-/// Whether homes are in memory, because a test would spend most of its time waiting for the disk; the tests prove that
-/// nothing is lost when a process dies, not when the machine does. `false` if little memory is free, or with
-/// LEOFLOW_TEST_ON_DISK.
+/// True if homes are in memory. On a disk a test would spend most of its time waiting for the disk, and memory suffices
+/// because tests kill processes, not the machine. False if less than 6 GiB are free, or with LEOFLOW_TEST_ON_DISK.
 fn has_memory() -> bool {
     const REQUIRED_BYTES: u64 = 6 * 1024 * 1024 * 1024;
     let available = || {
@@ -570,14 +570,14 @@ pub fn newest() -> i64 {
     migrations().last().unwrap().0
 }
 
-/// Returns (task id, state) of each task instance of a run as `runs show` prints it.
+/// Returns (task id, state) of each task instance in `run`, the JSON of `runs show`.
 pub fn states(run: &Value) -> Vec<(String, String)> {
     let text = |value: &Value| value.as_str().unwrap_or("none").to_owned();
     let instances = run["task_instances"].as_array().unwrap().iter();
     instances.map(|instance| (text(&instance["task_id"]), text(&instance["state"]))).collect()
 }
 
-/// Returns the instance of a task in a run as `runs show` prints it.
+/// Returns the instance of a task in `run`, the JSON of `runs show`.
 #[track_caller]
 pub fn task<'a>(run: &'a Value, task_id: &str) -> &'a Value {
     let mut instances = run["task_instances"].as_array().unwrap().iter();
@@ -592,7 +592,7 @@ pub fn wait_until(condition: &str, limit: Duration, mut is_met: impl FnMut() -> 
     }
 }
 
-/// Pauses between polls, which cost a process each: short at first, then longer.
+/// Pauses between polls: short at first, then longer, because each poll may start a process.
 struct Pauses {
     deadline: Instant,
     next: Duration,
@@ -603,7 +603,7 @@ impl Pauses {
         Self { deadline: Instant::now() + limit, next: Duration::ZERO }
     }
 
-    /// Pauses; `false` if the deadline had passed before the pause, so that a last poll follows it.
+    /// Sleeps. Returns false only if the deadline passed before the sleep, so that one poll follows the deadline.
     fn next(&mut self) -> bool {
         let is_over = Instant::now() >= self.deadline;
         std::thread::sleep(self.next);
@@ -612,7 +612,8 @@ impl Pauses {
     }
 }
 
-/// Maximum bytes of a home's path whose sockets still fit into an address (108 with the final NUL, unix(7)).
+/// A home's path must be shorter than this, in bytes, for its sockets' paths to fit into an address (108 bytes with the
+/// final NUL, unix(7)).
 const LONGEST_SOCKET_HOME: usize = 90;
 
 /// Number of lines of each log that a failed test prints.
@@ -635,7 +636,7 @@ fn wait_for_output(child: Child, arguments: &str) -> CommandOutput {
     }
 }
 
-/// Returns a port below the ephemeral range, different for every caller.
+/// Returns a free port below the ephemeral range; a process gets a different port from each call.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let base = 12_000 + (std::process::id() % 150) as u16 * 100;

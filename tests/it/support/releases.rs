@@ -22,7 +22,8 @@ pub struct Release {
     pub version: &'static str,
     /// The migration that the release adds.
     pub migration: Migration,
-    /// `role: fault`, see `tests/releases/program.rs`.
+    /// Role and fault, see `tests/releases/program.rs`. A role `live-…` has no fault in the rehearsal; with the role
+    /// `postgres` the release contains a PostgreSQL that does not start.
     pub fault: Option<(&'static str, &'static str)>,
 }
 
@@ -67,13 +68,13 @@ impl Releases {
     }
 }
 
-/// Returns the releases of `list`, built once in a run for all tests that need the same list.
+/// Returns the releases of `list`, built once per test run for all tests that need the same list.
 pub fn releases(list: &[Release]) -> Arc<Releases> {
     let _lock = super::cache_lock("lock-releases");
     get_or_make(list)
 }
 
-/// Builds the last release on top of the releases of the list before it, because lists share prefixes.
+/// Builds the last release of the list on top of the shorter list without it, which other lists may share.
 fn get_or_make(list: &[Release]) -> Arc<Releases> {
     let (last, before) = list.split_last().unwrap();
     let before = (!before.is_empty()).then(|| (get_or_make(before), before));
@@ -83,7 +84,7 @@ fn get_or_make(list: &[Release]) -> Arc<Releases> {
     let completion_marker = folder.join("complete");
     let releases = Releases { folder };
     if !completion_marker.exists() {
-        // An attempt that failed may have left a part.
+        // A failed attempt may have left files.
         let _ = fs::remove_dir_all(&releases.folder);
         fs::create_dir(&releases.folder).unwrap();
         make(last, before, &releases);
@@ -101,7 +102,7 @@ fn make(release: &Release, before: Option<(Arc<Releases>, &[Release])>, releases
         }
     }
     write_program(&releases.program(release.version), release);
-    if release.fault.is_some_and(|(part, _)| part == "postgres") {
+    if release.fault.is_some_and(|(role, _)| role == "postgres") {
         let broken = releases.folder.join("postgres");
         write_broken_postgres(&broken);
         more.extend(["--postgres".into(), broken.into()]);
@@ -145,7 +146,7 @@ pub fn make_release(releases: &Releases, version: &str, output: &Path, more: &[&
         .unwrap()
 }
 
-/// Writes the contract of this checkout with other settings.
+/// Writes the contract of this checkout after `change` has edited its settings.
 pub fn write_contract(path: &Path, change: impl FnOnce(&mut Value)) {
     let current = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference/contract.json");
     let mut contract: Value = serde_json::from_slice(&fs::read(current).unwrap()).unwrap();
@@ -238,8 +239,8 @@ fn append_trailer(path: &Path, trailer: &Value) {
     let length = u32::try_from(text.len()).unwrap();
     let trailer_file = path.with_extension("trail");
     fs::write(&trailer_file, [text.as_bytes(), &length.to_le_bytes(), b"LEOTRAIL"].concat()).unwrap();
-    // Another process writes the program: a child that another test forks meanwhile would inherit a descriptor open for
-    // writing, and executing the program would fail with ETXTBSY.
+    // A shell writes the program: if this process did, a child that another test forks could inherit the descriptor, and
+    // executing the program would fail with ETXTBSY.
     let script = "cat \"$1\" \"$2\" > \"$3\" && chmod 755 \"$3\" && rm \"$2\"";
     let mut shell = Command::new("/bin/sh");
     shell.args(["-c", script, "sh"]).arg(stripped_program()).arg(&trailer_file).arg(path);
@@ -262,12 +263,12 @@ fn stripped_program() -> &'static Path {
 /// The folder of the releases of all runs.
 const ALL_RUNS: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/releases");
 
-/// Returns the folder of this run's releases. It is removed when the run ends.
+/// Returns the folder of this run's releases, which is removed when the run ends.
 fn run_dir() -> &'static Path {
     static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
         super::run::remove_stale(Path::new(ALL_RUNS), "");
         let run = Path::new(ALL_RUNS).join(super::run::id().to_string());
-        // Made from this build, which a run may have replaced.
+        // Each build has its own folder, because the program may be rebuilt during a run.
         let own = run.join(super::run::fingerprint(&example_program("release-under-test")));
         fs::create_dir_all(&own).unwrap();
         super::run::remove_at_end(&run);
@@ -281,7 +282,7 @@ pub fn is_release(program: &Path) -> bool {
     program.starts_with(ALL_RUNS)
 }
 
-/// Returns the file of the secret key, and the public key.
+/// Returns the path of the secret key and the text of the public key.
 fn key() -> &'static (PathBuf, String) {
     static KEY: LazyLock<(PathBuf, String)> = LazyLock::new(|| {
         let path = run_dir().join("key");

@@ -1,19 +1,19 @@
 //! One run of tests: the test process of `cargo test`, or the runner that starts a process for each test, as
-//! `cargo nextest` does. What a run makes once is removed when it ends.
+//! `cargo nextest` does. The files that a run's tests share are removed when the run ends.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Returns the pid of the process that stands for this run: LEOFLOW_TEST_RUN, nextest, or this process.
+/// Returns the pid that identifies this run: the value of LEOFLOW_TEST_RUN, the pid of nextest, or this process's own.
 pub fn id() -> i32 {
-    let given = std::env::var("LEOFLOW_TEST_RUN").ok().and_then(|pid| pid.parse().ok());
+    let configured = std::env::var("LEOFLOW_TEST_RUN").ok().and_then(|pid| pid.parse().ok());
     let is_process_per_test = std::env::var_os("NEXTEST").is_some();
     let own = || if is_process_per_test { nix::unistd::getppid().as_raw() } else { std::process::id() as i32 };
-    given.unwrap_or_else(own)
+    configured.unwrap_or_else(own)
 }
 
-/// Removes the folders in `parent` whose names end with the pid of a run that has ended: their own cleaner was killed.
+/// Removes the folders of `parent` named `prefix` and the pid of an ended run, whose cleaner process was killed.
 pub fn remove_stale(parent: &Path, prefix: &str) {
     for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -24,7 +24,7 @@ pub fn remove_stale(parent: &Path, prefix: &str) {
     }
 }
 
-/// Identifies a built program: another build has another name or another time.
+/// Identifies a built program by its inode, size and modification time; hard links of a program are equal.
 pub fn fingerprint(program: &Path) -> String {
     let meta = std::fs::metadata(program).unwrap_or_else(|error| panic!("{}: {error}", program.display()));
     format!("{}-{}-{}", meta.ino(), meta.size(), meta.mtime_nsec() + 1_000_000_000 * meta.mtime())

@@ -33,7 +33,7 @@ impl Services {
         Self { variables, units: test.folder().join("user/.config/systemd/user"), real: None }
     }
 
-    /// Starts a real systemd; `None` if there is none, or it cannot run here.
+    /// Starts a real systemd; `None` if the machine has none or cannot run it for a test.
     pub fn real(test: &TestHome) -> Option<Self> {
         let exists = |path: &str| Path::new(path).exists();
         if !exists(SYSTEMD) || !exists("/usr/bin/systemctl") || !nix::unistd::geteuid().is_root() {
@@ -42,7 +42,7 @@ impl Services {
         let runtime = test.folder().join("runtime");
         fs::create_dir_all(&runtime).unwrap();
         let runtime = runtime.display().to_string();
-        // systemd creates its services' cgroups below its own; a cgroup for the test is removed with all of them.
+        // systemd creates the cgroups of its services below its own cgroup, so the test's cgroup contains all of them.
         let name = test.folder().file_name().unwrap().to_str().unwrap();
         let hierarchies = ["systemd", "unified", ""].map(|hierarchy| Path::new("/sys/fs/cgroup").join(hierarchy));
         let is_hierarchy = |path: &PathBuf| path.join("cgroup.procs").exists();
@@ -114,9 +114,9 @@ impl Services {
         output.trim().strip_prefix("MainPID=").unwrap().parse().unwrap()
     }
 
-    /// Makes the manager unreachable, as after `su`, or reachable again.
+    /// Makes the fake manager unreachable, as after `su`, or reachable again.
     pub fn set_offline(&self, test: &TestHome, is_offline: bool) {
-        let flag = test.folder().join("manager/away");
+        let flag = test.folder().join("manager/offline");
         if is_offline { fs::write(flag, "").unwrap() } else { fs::remove_file(flag).unwrap() }
     }
 }

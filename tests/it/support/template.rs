@@ -1,5 +1,5 @@
-//! A home that is set up and migrated, created once in a run for each program by the first test that needs one; other
-//! homes start as copies of it. The program, which never changes, is shared by hard links.
+//! A template home that is set up and migrated, created once per test run and program by the first test that needs it;
+//! other homes start as copies of it. Large programs are hard links, because they never change.
 
 use super::releases::is_release;
 use super::{LEOFLOW, SHARED_MEMORY, TestHome, quick_bin};
@@ -18,7 +18,7 @@ struct Template {
 /// Prefix of the template's folder in `/dev/shm`, one for each run of tests.
 const TEMPLATE_PREFIX: &str = "leoflow-template-";
 
-/// The templates by the fingerprint of their program: release lists share programs by hard links.
+/// Templates by the fingerprint of their program, because release lists share programs as hard links with other paths.
 static TEMPLATES: Mutex<BTreeMap<String, Option<&'static Template>>> = Mutex::new(BTreeMap::new());
 
 /// Returns the template of homes that `program` sets up; `None` if it cannot be created.
@@ -42,7 +42,7 @@ fn create(program: &Path, name: &str) -> Option<Template> {
         fs::create_dir(&run).ok()?;
         super::run::remove_at_end(&run);
     }
-    // An attempt that failed may have left a part.
+    // A failed attempt may have left files.
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir(&folder).ok()?;
     let test = TestHome::with_program(program.to_owned());
@@ -59,22 +59,23 @@ fn create(program: &Path, name: &str) -> Option<Template> {
     compile_modules(&test)?;
     copy(&test.home.join("python/compiled"), &home.join("python/compiled"));
     move_compiled(&test.home, &home);
-    // The password comes last and at once: with it the template is complete.
+    // The password is written last and atomically, because its file marks the template as complete.
     let partial = password.with_extension("partial");
     fs::write(&partial, &admin).ok()?;
     fs::rename(partial, password).ok()?;
     Some(Template { home, workspace, password: admin })
 }
 
-/// Runs the starter DAG, so that Python compiles the modules that every home uses. Compiling them takes half the time of
-/// a short test.
+/// Runs the starter DAG, so that Python compiles the modules that every home uses. Compiling them takes half the time
+/// of a short test.
 fn compile_modules(test: &TestHome) -> Option<()> {
     test.run(&["lite", "start", "--port", &test.port.to_string()]).code.filter(|code| *code == 0)?;
     test.run_dag("hello");
     test.run(&["lite", "stop"]).code.filter(|code| *code == 0).map(drop)
 }
 
-/// Renames the folder of modules compiled from sources in a home after that home was copied: it has the sources' path.
+/// Renames the cache folder of modules compiled from sources in `from`, after `from` was copied to `to`: the folder has
+/// the path of the sources.
 fn move_compiled(from: &Path, to: &Path) {
     let below = |home: &Path| to.join("python/compiled").join(home.strip_prefix("/").unwrap());
     fs::create_dir_all(below(to).parent().unwrap()).unwrap();
@@ -82,7 +83,7 @@ fn move_compiled(from: &Path, to: &Path) {
 }
 
 /// Copies the template's home and workspace to `test`. Returns the administrator's password; `None` if there is no
-/// template, or if the home exists, is not in memory, or uses another program or PostgreSQL.
+/// template, if the home or workspace exists, or if the home is not in memory or uses another program or PostgreSQL.
 pub fn copy_template(test: &TestHome) -> Option<String> {
     if test.workspace().exists() {
         return None;
@@ -138,7 +139,7 @@ fn copy(from: &Path, to: &Path) {
             let is_program = meta.permissions().mode() & 0o111 != 0 && meta.size() > 1024 * 1024;
             if !is_program || fs::hard_link(&path, &target).is_err() {
                 fs::copy(&path, &target).unwrap();
-                // Python compares the time of a source with that in its compiled module.
+                // Python compares a source's modification time with the one recorded in the compiled module.
                 let times = fs::FileTimes::new().set_modified(meta.modified().unwrap());
                 if let Ok(file) = fs::File::options().append(true).open(&target) {
                     file.set_times(times).unwrap();

@@ -10,13 +10,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 /// A proxy that runs until it is dropped.
-pub struct TlsFront {
+pub struct TlsProxy {
     pub port: u16,
     _end: tokio::sync::oneshot::Sender<()>,
 }
 
-/// Starts a proxy to a port with a new authority's certificate for `name`. Returns the proxy and the authority's file.
-pub fn front(folder: &Path, name: &str, server_port: u16) -> (TlsFront, PathBuf) {
+/// Starts a proxy to `server_port` with a certificate for `name` from a new authority. Returns the proxy and the file
+/// of the authority's certificate.
+pub fn front(folder: &Path, name: &str, server_port: u16) -> (TlsProxy, PathBuf) {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -43,20 +44,20 @@ pub fn front(folder: &Path, name: &str, server_port: u16) -> (TlsFront, PathBuf)
                     _ = &mut ended => return,
                     accepted = listener.accept() => {
                         let (client, _) = accepted.unwrap();
-                        // Ignores errors, because some tests break connections off.
+                        // Ignores errors, because some tests close connections early.
                         drop(tokio::spawn(serve(client, acceptor.clone(), server_port)));
                     }
                 }
             }
         });
     });
-    (TlsFront { port, _end: end }, file)
+    (TlsProxy { port, _end: end }, file)
 }
 
 async fn serve(mut client: TcpStream, acceptor: TlsAcceptor, server_port: u16) -> std::io::Result<()> {
     let mut request = [0; 8];
     client.read_exact(&mut request).await?;
-    assert_eq!(request, [0, 0, 0, 8, 4, 210, 22, 47], "the client asks for TLS first");
+    assert_eq!(request, [0, 0, 0, 8, 4, 210, 22, 47], "the client sends SSLRequest first");
     client.write_all(b"S").await?;
     let mut client = acceptor.accept(client).await?;
     let mut server = TcpStream::connect(("127.0.0.1", server_port)).await?;

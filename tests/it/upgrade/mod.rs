@@ -1,4 +1,4 @@
-//! Upgrades and the way back.
+//! Upgrades and rollbacks.
 
 mod phases;
 mod rollback_kills;

@@ -1,4 +1,4 @@
-//! Work that an upgrade defers: data migrations in batches, `postdeploy`, and `contract` behind its gates.
+//! Migrations that run after an upgrade: data migrations in batches, `postdeploy`, and `contract` once its gates open.
 
 use crate::support::releases::{FIRST, Migration, Release, releases};
 use crate::support::{TestHome, newest, wait_until};
@@ -13,7 +13,7 @@ const PHASES: Release = Release { version: "1.0.0", migration: Migration::Phases
 /// The data migration that moves tasks' rendered template fields.
 const DATA_MIGRATION: &str = "13";
 
-/// A stopped instance with `rows` rows that the data migration has yet to move.
+/// Creates a stopped instance with `rows` rows that the data migration has not moved yet.
 fn home_with_rows(rows: usize) -> TestHome {
     let test = TestHome::new();
     test.set_up();
@@ -28,7 +28,7 @@ fn home_with_rows(rows: usize) -> TestHome {
     test
 }
 
-/// The only data migration, as `data-migrate list` shows it.
+/// Returns the only data migration, as `data-migrate list` prints it.
 fn data_migration(test: &TestHome) -> Value {
     let all = test.run(&["data-migrate", "list", "--json"]).expect(0).json();
     let all = all["data_migrations"].as_array().unwrap().clone();
@@ -36,7 +36,7 @@ fn data_migration(test: &TestHome) -> Value {
     all[0].clone()
 }
 
-/// Each value was moved exactly once, and the newer row was left alone.
+/// Asserts that each value was moved exactly once and that a newer row was not overwritten.
 fn assert_moved(test: &TestHome, rows: usize) {
     let moved = test.sql(
         "SELECT count(*), count(*) FILTER (WHERE f.rendered_fields->>'n' = substr(task_id, 2)), count(ti.rendered),
@@ -78,7 +78,7 @@ fn data_migrations_are_paused_resumed_and_verified_by_command() {
     let remaining = test.run(&["data-migrate", "verify", "V0013"]).expect(1).stdout;
     assert!(remaining.contains("20 rows left"), "{remaining}");
     test.run(&["data-migrate", "resume"]).expect(0);
-    // A batch that changes a total is rolled back.
+    // A batch that changes the answer of an invariant query is rolled back.
     let query = "SELECT count(rendered) FROM task_instance";
     test.run(&["config", "set", "backup.invariants.rendered fields", query]).expect(0);
     let failed = test.run(&["data-migrate", "run"]).expect(1).stderr;
@@ -88,7 +88,7 @@ fn data_migrations_are_paused_resumed_and_verified_by_command() {
     test.run(&["data-migrate", "resume"]).expect(0);
     test.run(&["data-migrate", "run", DATA_MIGRATION, "--no-rest"]).expect(0);
     assert_moved(&test, 20);
-    // Rows written since are found and migrated again.
+    // `verify` finds a row written since and reopens the migration.
     test.sql("UPDATE task_instance SET rendered = '{}' WHERE task_id = 't3'");
     test.run(&["data-migrate", "verify"]).expect(1);
     let reopened = data_migration(&test);
@@ -109,16 +109,16 @@ fn locked_rows_are_skipped_and_a_failing_row_is_reported() {
     assert_moved(&test, 5);
     // Two rows have a value again, and one of them is locked for a while.
     test.sql("UPDATE task_instance SET rendered = '{}' WHERE task_id IN ('t4', 't5'); DELETE FROM rendered_task_instance_fields");
-    let hold = "BEGIN; SELECT FROM task_instance WHERE task_id = 't4' FOR UPDATE; SELECT pg_sleep(3)";
-    let mut holding =
-        test.command(&["lite", "psql", "--", "-X", "-q", "-c", hold]).stdout(Stdio::null()).spawn().unwrap();
-    let is_held = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(3)' AND wait_event = 'PgSleep'";
-    wait_until("the row is locked", LIMIT, || test.sql(is_held) == "1");
+    let lock_row = "BEGIN; SELECT FROM task_instance WHERE task_id = 't4' FOR UPDATE; SELECT pg_sleep(3)";
+    let mut locking =
+        test.command(&["lite", "psql", "--", "-X", "-q", "-c", lock_row]).stdout(Stdio::null()).spawn().unwrap();
+    let is_locked = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(3)' AND wait_event = 'PgSleep'";
+    wait_until("the row is locked", LIMIT, || test.sql(is_locked) == "1");
     test.run(&["data-migrate", "verify"]).expect(1);
     let remaining = "SELECT string_agg(task_id, ',') FROM task_instance WHERE rendered IS NOT NULL";
     wait_until("the other row has moved", LIMIT, || test.sql(remaining) == "t4");
-    assert!(holding.try_wait().unwrap().is_none(), "the migration did not wait for the lock");
-    assert!(holding.wait().unwrap().success());
+    assert!(locking.try_wait().unwrap().is_none(), "the migration did not wait for the lock");
+    assert!(locking.wait().unwrap().success());
     test.run(&["data-migrate", "run"]).expect(0);
     assert_eq!((test.sql(remaining).as_str(), &data_migration(&test)["status"]), ("", &json!("verified")));
     // A user's trigger that rejects every row.
@@ -140,7 +140,7 @@ fn locked_rows_are_skipped_and_a_failing_row_is_reported() {
     assert_eq!(test.sql("SELECT count(*) FROM task_instance WHERE rendered IS NOT NULL"), "0");
 }
 
-/// Waiting migrations: `(version minus this build's newest, closed gates)`.
+/// Returns the waiting migrations: (version minus this build's newest version, closed gates).
 fn waiting_migrations(test: &TestHome) -> Vec<(i64, String)> {
     let status = test.run(&["migrate-db", "status", "--json"]).expect(0).json();
     let all = status["waiting"].as_array().unwrap();
@@ -171,7 +171,7 @@ fn phases_run_in_order_and_contract_waits_for_all_gates() {
     );
     let done = test.run(&["upgrade", "--from", from, "--yes", "--json"]).expect(0).json();
     assert_eq!(done["migrations_run"].as_array().map(Vec::len), Some(2), "{done}");
-    // From here on the installed program is used.
+    // From here on the test runs the installed program.
     test.program = test.home.join("bin/leoflow");
     wait_until("data migrations finish while the server runs", LIMIT, || {
         let all = test.run(&["data-migrate", "list", "--json"]).expect(0).json();
@@ -182,8 +182,8 @@ fn phases_run_in_order_and_contract_waits_for_all_gates() {
     });
     assert_eq!(test.sql("SELECT count(*) FROM variable WHERE summary = description"), "30");
     assert_eq!(test.sql("SELECT count(*) FROM pg_indexes WHERE indexname = 'variable_summary'"), "1");
-    let (ahead, gates) = waiting_migrations(&test).remove(0);
-    assert_eq!(ahead, 4);
+    let (offset, gates) = waiting_migrations(&test).remove(0);
+    assert_eq!(offset, 4);
     assert!(
         gates.contains("0.1.0 is kept") && gates.contains("cleanup_after") && !gates.contains("verified"),
         "{gates}"
@@ -203,11 +203,12 @@ fn phases_run_in_order_and_contract_waits_for_all_gates() {
     test.sql("UPDATE variable SET description = 'another' WHERE key = 'v3'");
     assert_eq!(waiting_migrations(&test)[0].1.matches("1 row(s) left").count(), 1, "{:?}", waiting_migrations(&test));
     test.run(&["migrate-db"]).expect(0);
-    assert_eq!(test.sql("SELECT to_regclass('outdated') IS NOT NULL"), "t", "it was not applied");
+    assert_eq!(test.sql("SELECT to_regclass('outdated') IS NOT NULL"), "t", "the contract migration was not applied");
     test.sql("UPDATE variable SET summary = description");
     assert_eq!(waiting_migrations(&test), [(4, json!([]).to_string())]);
     test.run(&["lite", "restart"]).expect(0);
-    wait_until("the server applies it", LIMIT, || test.sql("SELECT to_regclass('outdated') IS NULL") == "t");
+    let is_applied = || test.sql("SELECT to_regclass('outdated') IS NULL") == "t";
+    wait_until("the server applies the contract migration", LIMIT, is_applied);
     assert!(waiting_migrations(&test).is_empty());
     let taken = fs::read_dir(test.home.join("backups")).unwrap().flatten();
     assert!(taken.map(|entry| entry.file_name().into_string().unwrap()).any(|name| name.contains("migration")));

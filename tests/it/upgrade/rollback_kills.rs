@@ -1,5 +1,5 @@
-//! A rollback by backup, killed at each checkpoint of its own or of its restore, leaves one release or the other with
-//! its data, and the same command finishes it.
+//! A rollback by backup that is killed at any of its checkpoints, or those of its restore, leaves either release with
+//! its own data, and the same command finishes the rollback.
 
 use crate::support::releases::{FIRST, Migration, Release, releases};
 use crate::support::rounds::sample_rounds;
@@ -10,7 +10,7 @@ use std::fs;
 const SECOND: Release = Release { version: "1.0.0", migration: Migration::Data, fault: None };
 
 fn checkpoints(test: &TestHome) -> Vec<String> {
-    let log = test.folder().join("moments");
+    let log = test.folder().join("checkpoints");
     let done = test.command(&["rollback", "--yes"]).env("LEOFLOW_CHECKPOINT_LOG", &log).output().unwrap();
     assert!(done.status.success(), "{done:?}");
     let text = fs::read_to_string(&log).unwrap();
@@ -25,7 +25,7 @@ fn linked_version(test: &TestHome) -> String {
     link.iter().nth(2).unwrap().to_str().unwrap().to_owned()
 }
 
-/// `from>to` of each change.
+/// Returns `from>to` of each release change.
 fn history(test: &TestHome) -> Vec<String> {
     let text = fs::read_to_string(test.home.join("upgrade/history.json")).unwrap();
     let changes: Value = serde_json::from_str(&text).unwrap();
@@ -59,23 +59,23 @@ fn a_killed_rollback_by_backup_leaves_old_or_new() {
     test.program = test.home.join("bin/leoflow");
     test.run(&["variables", "set", "kept", "value"]).expect(0);
     let dist = all.dist();
-    let go_up = |test: &TestHome| {
+    let upgrade = |test: &TestHome| {
         test.run(&["upgrade", "1.0.0", "--from", dist.to_str().unwrap(), "--yes"]).expect(0);
         test.run(&["variables", "set", "new", "value"]).expect(0);
     };
-    go_up(&test);
+    upgrade(&test);
     let names = checkpoints(&test);
     for expected in ["rollback.begun", "rollback.restored", "rollback.linked", "rollback.recorded", "restore.database"]
     {
         assert!(names.iter().any(|name| name == expected), "{expected} in {names:?}");
     }
     for name in sample_rounds(&names, 3) {
-        if assert_whole(&test, "what was before") == "0.1.0" {
-            go_up(&test);
+        if assert_whole(&test, "the previous round") == "0.1.0" {
+            upgrade(&test);
         }
         let before = history(&test);
         test.command(&["rollback", "--yes"]).env("LEOFLOW_KILL_AT", name).output().unwrap();
-        // The same command finishes the rollback, unless nothing was left to do.
+        // The same command finishes the rollback, unless the killed one was complete.
         let is_interrupted = test.home.join("upgrade/rollback.json").exists();
         if is_interrupted || linked_version(&test) == "1.0.0" {
             test.run(&["rollback", "--yes"]).expect(0);
@@ -86,10 +86,10 @@ fn a_killed_rollback_by_backup_leaves_old_or_new() {
         expected.push("1.0.0>0.1.0".to_owned());
         assert_eq!(history(&test), expected, "after {name}");
     }
-    // All processes are killed, as when a machine stops; the next start decides.
+    // Kills all processes, as when a machine stops; the next start finishes or undoes the rollback.
     for name in sample_rounds(&["rollback.begun", "rollback.restoring", "rollback.restored", "rollback.linked"], 1) {
-        if assert_whole(&test, "what was before") == "0.1.0" {
-            go_up(&test);
+        if assert_whole(&test, "the previous round") == "0.1.0" {
+            upgrade(&test);
         }
         test.command(&["rollback", "--yes"]).env("LEOFLOW_KILL_AT", name).output().unwrap();
         processes::kill_all(test.folder());

@@ -72,10 +72,10 @@ fn rollback_of_an_irreversible_release_restores_the_backup() {
     assert_eq!(fs::read_link(test.home.join("bin/leoflow")).unwrap(), before);
 }
 
-/// 1.0.0 cannot be rolled back by its migrations' own SQL.
+/// A release that cannot be rolled back by its migrations' own SQL.
 const THIRD: Release = Release { version: "1.0.0", migration: Migration::TableThenData, fault: None };
 
-/// An instance whose commands run the installed program, as in a shell.
+/// Starts an instance whose commands run the installed program, as a user's shell does.
 fn installed(all: &Releases) -> TestHome {
     let mut test = started(all);
     test.program = test.home.join("bin/leoflow");
@@ -175,7 +175,7 @@ fn rollback_by_backup_works_when_the_release_does_not_run() {
         fs::rename(&bad, &program).unwrap();
         crate::support::processes::signal(test.pid("server"), "KILL");
         wait_until("the release is unhealthy", Duration::from_secs(20), || test.state() != "healthy");
-        // Run by another kept version, as the current one may be unable to run any command.
+        // Another kept version runs the rollback, because the current one may be unable to run any command.
         let kept_version = test.home.join("versions/0.1.0/leoflow");
         let rollback = test.command(&["rollback", "--to", "0.1.0", "--yes"]);
         let mut command = std::process::Command::new(kept_version);
@@ -196,18 +196,18 @@ fn only_one_of_two_concurrent_rollbacks_happens() {
     test.run(&["variables", "set", "kept", "value"]).expect(0);
     upgrade_to(&test, &all, "0.2.0");
     upgrade_to(&test, &all, "1.0.0");
-    let begin = || {
+    let start_rollback = || {
         let mut command = test.command(&["rollback", "--to", "0.2.0", "--yes"]);
         command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap()
     };
-    let (first, second) = (begin(), begin());
+    let (first, second) = (start_rollback(), start_rollback());
     let done = [first, second].map(|child| child.wait_with_output().unwrap());
     assert!(done.iter().any(|done| done.status.success()), "{done:?}");
     test.wait_healthy();
     assert_eq!((version(&test).as_str(), variable(&test, "kept").as_deref()), ("0.2.0", Some("value")));
     let history: Value = serde_json::from_slice(&fs::read(test.home.join("upgrade/history.json")).unwrap()).unwrap();
-    let downs = history.as_array().unwrap().iter().filter(|change| change["kind"] == "restore").count();
-    assert_eq!(downs, 1, "{history}");
+    let restores = history.as_array().unwrap().iter().filter(|change| change["kind"] == "restore").count();
+    assert_eq!(restores, 1, "{history}");
     assert_eq!(history[2]["pause"].as_f64().map(|pause| pause > 0.0), Some(true), "{history}");
 }
 

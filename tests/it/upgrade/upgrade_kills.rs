@@ -1,4 +1,5 @@
-//! An upgrade killed after each step, alone or with all other processes, leaves the old or the new release whole.
+//! An upgrade or rollback killed after any step, alone or with all other processes, leaves the old or the new release
+//! complete.
 
 use crate::support::releases::{FIRST, SECOND, releases};
 use crate::support::rounds::sample_rounds_and_ends;
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 /// Runs an upgrade or a rollback and returns the checkpoints it passes.
 fn checkpoints(test: &TestHome, arguments: &[&str]) -> Vec<String> {
-    let log = test.folder().join("moments");
+    let log = test.folder().join("checkpoints");
     let _ = fs::remove_file(&log);
     let done = test.command(arguments).env("LEOFLOW_CHECKPOINT_LOG", &log).output().unwrap();
     assert!(done.status.success(), "{done:?}");
@@ -22,6 +23,8 @@ fn is_upgrade_checkpoint(name: &str) -> bool {
     ["upgrade.", "migrated.", "rolled-back."].iter().any(|prefix| name.starts_with(prefix))
 }
 
+/// Asserts that the running release has its own schema and data, and that nothing of the other remains; returns its
+/// version.
 #[track_caller]
 fn assert_whole(test: &TestHome, after: &str) -> String {
     test.wait_healthy();
@@ -43,9 +46,9 @@ fn assert_whole(test: &TestHome, after: &str) -> String {
     version
 }
 
-/// Kills the worker at each checkpoint; the running instance recovers.
+/// Kills the upgrade's or rollback's process at each checkpoint; the running instance recovers.
 #[test]
-fn a_worker_killed_at_any_step_leaves_old_or_new() {
+fn a_killed_upgrade_or_rollback_leaves_old_or_new() {
     let all = releases(&[FIRST, SECOND]);
     let test = TestHome::with_program(all.program("0.1.0"));
     test.start();
@@ -61,7 +64,7 @@ fn a_worker_killed_at_any_step_leaves_old_or_new() {
     let backwards = sample_rounds_and_ends(&rollback_names, 2).into_iter().map(|name| (&rollback[..], name));
     for (arguments, name) in forwards.chain(backwards) {
         let expected = if arguments == upgrade { "0.1.0" } else { "0.2.0" };
-        if assert_whole(&test, "what was before") != expected {
+        if assert_whole(&test, "the previous round") != expected {
             let opposite = if expected == "0.1.0" { &rollback[..] } else { &upgrade[..] };
             test.run(opposite).expect(0);
         }
@@ -92,7 +95,7 @@ fn a_machine_stopped_at_any_step_starts_with_old_or_new() {
     test.run(&["rollback", "--yes"]).expect(0);
     let mut seen = [0, 0];
     for name in sample_rounds_and_ends(&names, 3) {
-        if assert_whole(&test, "what was before") != "0.1.0" {
+        if assert_whole(&test, "the previous round") != "0.1.0" {
             test.run(&["rollback", "--yes"]).expect(0);
         }
         let supervisor = test.pid("supervisor");

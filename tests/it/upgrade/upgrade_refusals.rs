@@ -1,4 +1,5 @@
-//! Releases that must not be installed and networks that fail: refused with nothing changed.
+//! Upgrades to releases that must not be installed, and over networks that fail, are refused and change nothing. Also
+//! rules of the release tool.
 
 use crate::support::mirror;
 use crate::support::releases::{
@@ -86,8 +87,8 @@ fn releases_not_signed_by_a_trusted_key_are_refused() {
     fs::write(garbage.join("manifest.json.minisig"), "no signature").unwrap();
     assert_refused(&test, &from(&garbage), 3, "invalid signature file");
 
-    let exchanged = copy_dist(&all, &test, "exchanged");
-    let tarball = fs::read_dir(&exchanged)
+    let corrupted = copy_dist(&all, &test, "corrupted");
+    let tarball = fs::read_dir(&corrupted)
         .unwrap()
         .flatten()
         .find(|entry| entry.file_name().to_string_lossy().starts_with("leoflow-0.2.0"));
@@ -96,16 +97,16 @@ fn releases_not_signed_by_a_trusted_key_are_refused() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&tarball, &bytes).unwrap();
-    assert_refused(&test, &from(&exchanged), 3, "does not match the manifest");
+    assert_refused(&test, &from(&corrupted), 3, "does not match the manifest");
     fs::write(&tarball, &bytes[..middle]).unwrap();
-    assert_refused(&test, &from(&exchanged), 1, "it ends after");
+    assert_refused(&test, &from(&corrupted), 1, "it ends after");
     fs::write(&tarball, "<html>not here</html>").unwrap();
-    assert_refused(&test, &from(&exchanged), 3, "the host returned a web page");
+    assert_refused(&test, &from(&corrupted), 3, "the host returned a web page");
 
     // A build without an embedded key trusts no release.
-    let developers = TestHome::new();
-    developers.set_up();
-    let done = run_upgrade(&developers, all.dist().to_str().unwrap(), &[]);
+    let development = TestHome::new();
+    development.set_up();
+    let done = run_upgrade(&development, all.dist().to_str().unwrap(), &[]);
     assert_eq!(done.code, Some(3), "{done:?}");
     assert!(done.stderr.contains("development build"), "{}", done.stderr);
 }
@@ -168,12 +169,12 @@ fn an_installed_or_older_release_is_not_installed_again() {
     let older = run_upgrade(&test, dist, &["0.1.0"]);
     assert_eq!(older.code, Some(3), "{older:?}");
     assert!(older.stderr.contains("leoflow rollback --to 0.1.0"), "{}", older.stderr);
-    // Replay of an older manifest.
+    // A replayed older manifest offers nothing newer.
     let old = releases(&[FIRST]);
     let replayed = run_upgrade(&test, old.dist().to_str().unwrap(), &[]);
     assert_eq!(replayed.code, Some(0), "{replayed:?}");
     assert!(replayed.stdout.contains("newer than the newest release of its channel, 0.1.0"), "{}", replayed.stdout);
-    // The older program, while the newer one is running.
+    // The older program refuses to upgrade while the newer one runs.
     test.program = test.home.join("bin/leoflow");
     test.start();
     test.program = all.program("0.1.0");
@@ -285,7 +286,7 @@ fn the_release_tool_enforces_version_number_rules() {
         let stderr = String::from_utf8_lossy(&done.stderr).into_owned();
         assert!(!done.status.success() && stderr.contains(why), "{version}: {stderr}");
     }
-    // What the last release promised may not go without an announcement.
+    // A setting in the last release's contract must be deprecated before it is removed.
     let version = "0.2.0";
     write_program(&first.program(version), &Release { version, migration: Migration::AddsTable, fault: None });
     let contract = test.folder().join("contract.json");
@@ -329,7 +330,7 @@ fn release_builds_are_reproducible_and_reuse_components() {
 }
 
 #[test]
-fn an_outdated_or_stale_release_host_is_noticed() {
+fn an_outdated_or_expired_manifest_is_reported() {
     let all = releases(&[FIRST, SECOND]);
     let test = set_up(&all);
     let (new, old) = (copy_dist(&all, &test, "new"), copy_dist(&all, &test, "old"));
@@ -339,10 +340,10 @@ fn an_outdated_or_stale_release_host_is_noticed() {
     publish(&all, &new, &later);
     let check = |folder: &Path, command: &[&str]| test.run(&[command, &["--from", folder.to_str().unwrap()]].concat());
     // `upgrade plan` records nothing; an upgrade records the manifest even when there is nothing to do.
-    for (command, is_there) in [(&["upgrade", "plan"][..], false), (&["upgrade", "--yes"], true)] {
+    for (command, is_recorded) in [(&["upgrade", "plan"][..], false), (&["upgrade", "--yes"], true)] {
         let done = check(&new, command).expect(0);
         assert!(!done.stderr.contains("warning"), "{}", done.stderr);
-        assert_eq!(test.home.join("upgrade/seen.json").exists(), is_there);
+        assert_eq!(test.home.join("upgrade/seen.json").exists(), is_recorded);
     }
     let mut earlier = later.clone();
     earlier["issued_at"] = "2026-11-19T12:00:00Z".into();
@@ -353,7 +354,7 @@ fn an_outdated_or_stale_release_host_is_noticed() {
     assert!(done.stderr.contains("expired on 2026-11-20T00:00:00Z"), "{}", done.stderr);
     let plan_json = check(&old, &["upgrade", "--json"]).expect(0).json();
     assert_eq!(plan_json["warnings"].as_array().unwrap().len(), 2, "{plan_json}");
-    // Without a user who reads the warnings, no release is installed from it.
+    // With `--yes` no user reads the warnings, so an upgrade from the old manifest is refused.
     earlier["releases"] = manifest(&all.dist())["releases"].clone();
     publish(&all, &old, &earlier);
     let refused = check(&old, &["upgrade", "--yes"]).expect(3);

@@ -33,7 +33,7 @@ fn an_upgrade_under_load_fails_no_request_and_loses_nothing() {
     // Earlier sessions stay valid.
     assert_eq!(session.request("GET", "/api/v2/variables/kept", "").status, 200);
     assert_undisturbed(&test, &run);
-    // The new supervisor supervises the processes it has taken over.
+    // The new supervisor restarts a killed process that it has taken over.
     let server = test.pid("server");
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(server), nix::sys::signal::Signal::SIGKILL).unwrap();
     wait_until("a new server", Duration::from_secs(20), || test.running_pid("server").is_some_and(|pid| pid != server));
@@ -76,8 +76,9 @@ fn a_bad_release_fails_in_the_rehearsal_and_changes_nothing() {
 #[test]
 fn a_release_failing_in_the_switch_is_undone_without_loss() {
     for fault in ["exits", "hangs"] {
-        let fault_of = Some(("live-server", fault));
-        let all = releases(&[FIRST, Release { version: "0.3.0", migration: Migration::AddsTable, fault: fault_of }]);
+        let release_fault = Some(("live-server", fault));
+        let release = Release { version: "0.3.0", migration: Migration::AddsTable, fault: release_fault };
+        let all = releases(&[FIRST, release]);
         let (test, session, run) = populated(&all);
         let load = Load::start(test.port, &session.token);
         let done = upgrade(&test, &all, &[]).expect(1);
@@ -149,7 +150,7 @@ fn a_stopped_instance_is_upgraded_and_stays_stopped() {
     let mut test = started(&all);
     test.run(&["variables", "set", "kept", "value"]).expect(0);
     test.run(&["lite", "stop"]).expect(0);
-    // The release plans the upgrade itself: the installed program only starts it.
+    // With `--hands-over` the new release plans the upgrade itself; the installed program only starts it.
     let host = test.folder().join("host");
     let earlier = releases(&[FIRST]).dist();
     let contract = test.folder().join("contract.json");
@@ -163,14 +164,14 @@ fn a_stopped_instance_is_upgraded_and_stays_stopped() {
     let upgrade = |more: &[&str]| test.run(&[&["upgrade", "--from", host.to_str().unwrap(), "--json"], more].concat());
     let plan = upgrade(&["--dry-run"]).expect(0).json();
     assert!(plan["warnings"][0].as_str().unwrap().contains("0.2.0 plans this upgrade itself"), "{plan}");
-    // Of what the release deprecates, only what this home uses is named: `host` is not set.
+    // The plan names only the deprecated settings that this home uses: `host` is not set.
     let about_contract = "setting port is deprecated: use address; it works until 0.3.0; it is set in config.yaml";
     assert_eq!(plan["warnings"].as_array().unwrap()[1..], [json!(about_contract)], "{plan}");
     let done = upgrade(&["--yes"]).expect(0);
     assert!(done.stderr.contains("0.2.0 plans this upgrade itself; downloading it"), "{}", done.stderr);
     assert_eq!(done.json()["status"], "upgraded");
     test.assert_nothing_runs();
-    // Everything that the release's archive has is kept beside the program.
+    // All files of the release's archive are kept beside the program.
     let has = |companion: &str| test.home.join("versions/0.2.0").join(companion).is_file();
     assert!(has("LICENSE") && has("completions/leoflow.bash"));
     test.program = test.home.join("bin/leoflow");
@@ -184,19 +185,19 @@ fn a_stopped_instance_is_upgraded_and_stays_stopped() {
     assert!(refused.stderr.contains("versions/0.2.0"), "{}", refused.stderr);
 }
 
-/// The program file of the running PostgreSQL.
+/// Returns the program file of the running PostgreSQL.
 fn postgres_program(test: &TestHome) -> std::path::PathBuf {
     fs::read_link(format!("/proc/{}/exe", test.pid("postgres"))).unwrap()
 }
 
-/// Number of PostgreSQL installs, without the hidden lock file.
+/// Returns the number of PostgreSQL installs, without the hidden lock file.
 fn postgres_installs(test: &TestHome) -> usize {
     let entries = fs::read_dir(test.home.join("managed-postgres/install")).unwrap();
     entries.flatten().filter(|entry| !entry.file_name().to_string_lossy().starts_with('.')).count()
 }
 
 #[test]
-fn a_new_postgresql_follows_its_release_both_ways() {
+fn postgresql_is_upgraded_and_rolled_back_with_its_release() {
     for (release, status) in [
         (SECOND, "upgraded"),
         (
@@ -260,7 +261,7 @@ fn a_release_with_a_broken_supervisor_can_be_rolled_back() {
 }
 
 #[test]
-fn a_release_with_a_failing_rollback_is_left_by_its_backup() {
+fn a_faulty_release_whose_rollback_fails_stays_installed() {
     let fault = Some(("live-agent", "exits"));
     let all = releases(&[FIRST, Release { version: "0.3.0", migration: Migration::RollbackFails, fault }]);
     let test = started(&all);
@@ -273,9 +274,9 @@ fn a_release_with_a_failing_rollback_is_left_by_its_backup() {
 }
 
 #[test]
-fn a_migration_that_changes_a_total_is_rolled_back() {
+fn a_migration_that_changes_an_invariant_is_rolled_back() {
     let query = "SELECT count(*) FROM variable WHERE description IS NULL";
-    // The rehearsal finds the first, and nothing is paused; the switch finds the second.
+    // The rehearsal detects the first migration, before requests are paused; the switch detects the second.
     for (migration, number, status) in
         [(Migration::Data, "1.0.0", "failed"), (Migration::AltersLiveDatabase, "0.3.0", "rolled_back")]
     {
@@ -300,15 +301,16 @@ fn an_outdated_snapshot_is_never_restored() {
     upgrade(&test, &all, &[]).expect(0);
     test.run(&["rollback", "--yes"]).expect(0);
     test.run(&["variables", "set", "since", "then"]).expect(0);
-    for moment in ["upgrade.rehearse", "upgrade.let-go"] {
+    for checkpoint in ["upgrade.rehearse", "upgrade.let-go"] {
         let dist = all.dist();
         let arguments = ["upgrade", "--from", dist.to_str().unwrap(), "--yes"];
-        test.command(&arguments).env("LEOFLOW_KILL_AT", moment).output().unwrap();
+        test.command(&arguments).env("LEOFLOW_KILL_AT", checkpoint).output().unwrap();
         wait_until("the upgrade to end", Duration::from_secs(60), || {
             test.run(&["upgrade", "--resume"]).code == Some(0) && test.state() == "healthy"
         });
-        assert_eq!((version(&test).as_str(), variable(&test, "since").as_deref()), ("0.1.0", Some("then")), "{moment}");
-        // Kept versions stay.
+        let since = variable(&test, "since");
+        assert_eq!((version(&test).as_str(), since.as_deref()), ("0.1.0", Some("then")), "{checkpoint}");
+        // The kept version is not removed.
         assert!(test.home.join("versions/1.0.0/leoflow").exists());
     }
 }
@@ -330,7 +332,7 @@ fn concurrent_upgrades_and_a_stop_midway_are_safe() {
     assert_eq!(version(&test), "0.2.0");
     assert_undisturbed(&test, &run);
     test.run(&["rollback", "--yes"]).expect(0);
-    // Stop at different moments of the upgrade.
+    // Stops Lite at different times, in milliseconds after the beginning of the upgrade.
     for pause in sample_rounds([0, 300, 600, 900, 1200, 1500], 3) {
         let mut running = test
             .command(&arguments)

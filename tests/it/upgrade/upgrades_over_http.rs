@@ -1,4 +1,4 @@
-//! Upgrades requested over HTTP, by scripts and consoles: of one instance, of several, rollbacks and restores.
+//! Upgrades of one and of several instances, rollbacks and restores, requested over HTTP.
 
 use crate::setup::instances::User;
 use crate::support::http::{Session, try_request};
@@ -27,7 +27,7 @@ impl Client {
         answer.json()
     }
 
-    /// Waits for the end of an upgrade, across the change of servers; returns its last record.
+    /// Waits for the end of an upgrade, also while its server is replaced; returns the upgrade's last record.
     #[track_caller]
     fn wait_ended(&self, begun: &Value) -> Value {
         let path = format!("/api/lite/upgrade/{}", begun["id"]);
@@ -47,7 +47,7 @@ fn started_client(all: &Releases) -> (TestHome, Client) {
     (test, client)
 }
 
-/// A started instance, a client that has logged in, and the administrator's password.
+/// Starts an instance; returns it with a client that has logged in and the administrator's password.
 fn started_with_password(all: &Releases) -> (TestHome, Client, String) {
     let test = TestHome::with_program(all.program("0.1.0"));
     let password = test.start()["admin_password"].as_str().unwrap().to_owned();
@@ -56,7 +56,7 @@ fn started_with_password(all: &Releases) -> (TestHome, Client, String) {
     (test, Client(session), password)
 }
 
-/// Returns the server-sent events of one connection.
+/// Reads the server-sent events of an upgrade until the server closes the connection.
 fn read_events(client: &Client, id: &Value) -> Vec<Value> {
     let bearer = format!("Bearer {}", client.0.token);
     let headers = [("Authorization", bearer.as_str()), ("Accept", "text/event-stream")];
@@ -72,7 +72,7 @@ fn an_upgrade_survives_its_server_and_is_rolled_back_over_http() {
     let (test, client) = started_client(&all);
     assert_eq!(client.get("version")["deployed_version"], "0.1.0");
     let mut version = Value::Null;
-    wait_until("the newest release is looked up", LIMIT, || {
+    wait_until("the server has found the newest release", LIMIT, || {
         version = client.get("version");
         !version["latest_version"].is_null()
     });
@@ -98,7 +98,7 @@ fn an_upgrade_survives_its_server_and_is_rolled_back_over_http() {
             try_request(test.port, "POST", "/api/lite/upgrade", &[("Authorization", &bearer)], wrong).unwrap();
         assert_eq!(refused.status, 422, "{wrong}: {}", refused.body);
     }
-    // A second request while the first upgrade is running.
+    // A second upgrade is refused while the first runs.
     let twice = client.post("upgrade", json!({}), 409);
     assert!(twice["detail"].as_str().unwrap().contains("is running"), "{twice}");
     let events = read_events(&client, &begun["id"]);
@@ -186,11 +186,11 @@ fn only_an_existing_named_backup_is_restored_over_http() {
             assert_eq!(refused.status, status, "{path} {headers:?}");
         }
     }
-    // The forms of our pages: only same-origin, and only after a login.
+    // The forms of our pages work only from the same origin and after a login.
     for path in ["/lite/releases/upgrade".to_owned(), format!("/lite/backups/{name}/restore")] {
         let form = ("Content-Type", "application/x-www-form-urlencoded");
-        let away = try_request(test.port, "POST", &path, &[form], "instance=vm").unwrap();
-        assert_eq!(away.status, 303, "{path}: {}", away.body);
+        let anonymous = try_request(test.port, "POST", &path, &[form], "instance=vm").unwrap();
+        assert_eq!(anonymous.status, 303, "{path}: {}", anonymous.body);
         let origin = ("Origin", "http://evil.example");
         let refused = try_request(test.port, "POST", &path, &[form, ("Authorization", &bearer), origin], "instance=vm");
         assert_eq!(refused.unwrap().status, 403, "{path}");

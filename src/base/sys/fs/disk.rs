@@ -42,13 +42,14 @@ pub enum Shortage {
     Bytes,
     /// It has no free inodes, so no file of any size can be created.
     Files,
-    /// It has this many free bytes: a quota or another limit applies.
+    /// The file system has free bytes, so a quota or another limit applies.
     OtherLimit {
         free: u64,
     },
 }
 
-/// With less free space than this, in bytes, a file system counts as full: PostgreSQL extends its files by as much.
+/// With less free space than this, in bytes, a file system counts as full: PostgreSQL creates WAL segments of this
+/// size.
 const FULL: u64 = 16 * 1024 * 1024;
 
 /// Finds out what the file system of `path` lacks.

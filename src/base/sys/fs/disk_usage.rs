@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Limits of one measurement, which then is partial.
+/// Limits of one measurement; the result is partial when one is reached.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Maximum number of files and folders.
@@ -18,7 +18,7 @@ pub struct Limits {
 pub struct DiskUsage {
     /// Allocated bytes. A file with several names counts once.
     pub bytes: u64,
-    /// True when a limit was reached: it takes at least this many bytes.
+    /// True when a limit was reached: the folder takes at least this many bytes.
     pub is_partial: bool,
 }
 

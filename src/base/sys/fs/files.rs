@@ -46,12 +46,12 @@ pub fn temporary_neighbour(path: &Path) -> PathBuf {
 
 fn neighbour_named(path: &Path, suffix: &str) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    // With the rest of the name at most 255 bytes, the limit of Linux.
+    // Keeps the whole name within 255 bytes, the limit of Linux.
     let length = name.floor_char_boundary(LONGEST_NAME);
     path.with_file_name(format!(".{}.tmp-{suffix}", &name[..length]))
 }
 
-/// Longest part of a file's name in its neighbour's, in bytes.
+/// Maximum number of bytes of a file's name that its neighbour's name contains.
 const LONGEST_NAME: usize = 220;
 
 /// True for a name of a temporary neighbour.
@@ -59,7 +59,7 @@ pub fn is_temporary_neighbour(name: &str) -> bool {
     neighbour_parts(name).is_some()
 }
 
-/// The name of the file and the process id in a temporary neighbour's name; a long name of a file is cut off.
+/// Parses a temporary neighbour's name into the file's name, of which a long one is cut off, and the process id.
 pub fn neighbour_parts(name: &str) -> Option<(&str, i32)> {
     let (target, suffix) = name.strip_prefix('.')?.rsplit_once(".tmp-")?;
     let (pid, number) = suffix.split_once('.').unwrap_or((suffix, "0"));
@@ -105,8 +105,8 @@ pub fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// Fsyncs the folder that contains `path`, which makes a new name there durable. Some network file systems (CIFS, 9p)
-/// and FUSE programs cannot fsync a folder, and some folders may be written but not read; there the name becomes durable
-/// by itself a little later.
+/// and FUSE programs cannot fsync a folder, and some folders may be written but not read; there the name becomes
+/// durable by itself a little later.
 pub fn sync_parent(path: &Path) -> io::Result<()> {
     let parent = path.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent });
     let Some(parent) = parent else { return Ok(()) };

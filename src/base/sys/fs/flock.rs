@@ -1,5 +1,5 @@
-//! Advisory whole-file locks. The kernel releases them when the holder dies for any reason, so a lock is never stale
-//! and a lock file is never removed.
+//! Advisory whole-file locks. The kernel releases them when the holder dies for any reason, so a lock is never stale:
+//! an existing lock file does not mean that it is locked.
 
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::File;
@@ -26,7 +26,7 @@ impl FileLock {
         Self::within(file, FlockArg::LockExclusiveNonblock, timeout)
     }
 
-    /// Like `exclusive_within`, beside any number of other shared locks.
+    /// Takes a shared lock, waiting like `exclusive_within`; any number of processes can hold one.
     pub fn shared_within(file: File, timeout: Duration) -> io::Result<Self> {
         Self::within(file, FlockArg::LockSharedNonblock, timeout)
     }

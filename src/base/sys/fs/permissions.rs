@@ -35,8 +35,8 @@ pub fn create_dir_where_supported(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Clears the owner's bits of this process's umask: with them, it could not use the files that it creates. The others
-/// stay, for the files of the user's tasks. Called before other threads start.
+/// Clears the owner's bits of this process's umask, with which it could not use the files that it creates. The other
+/// bits stay, for the files of the user's tasks. Called before other threads start.
 pub fn keep_owner_access() {
     use nix::sys::stat::{Mode, umask};
     let previous = umask(Mode::S_IRWXG | Mode::S_IRWXO);
@@ -50,13 +50,13 @@ fn ignore_refusal(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// EPERM is the answer for files of other users; the others are those of file systems without modes.
+/// True for EPERM, the error for files of other users, and for the errors of file systems without modes.
 fn is_refusal(error: &io::Error) -> bool {
     use nix::libc::{EINVAL, ENOSYS, ENOTSUP, EPERM};
     error.raw_os_error().is_some_and(|code| [EPERM, ENOTSUP, ENOSYS, EINVAL].contains(&code))
 }
 
-/// True if the mode lets other users read the file. A file that cannot be inspected counts as private.
+/// True if the mode gives the group or other users any permission. A file that cannot be inspected counts as private.
 pub fn is_readable_by_others(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & OTHERS != 0)
 }

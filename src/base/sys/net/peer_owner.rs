@@ -89,7 +89,8 @@ fn word_at(bytes: &[u8], offset: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.try_into().ok()?))
 }
 
-/// Columns as in proc_net_tcp(5): addresses in the second and third, uid in the eighth, inode in the tenth.
+/// Finds the user in `/proc/net/tcp`. Columns as in proc_net_tcp(5): addresses in the second and third, uid in the
+/// eighth, inode in the tenth.
 fn from_table(client: SocketAddr, server: SocketAddr) -> Option<u32> {
     let table = if client.is_ipv4() { "/proc/net/tcp" } else { "/proc/net/tcp6" };
     let (local, remote) = (table_format(client), table_format(server));

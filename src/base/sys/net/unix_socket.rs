@@ -28,7 +28,7 @@ pub fn connect(path: &Path) -> io::Result<UnixStream> {
     through_folder(path, |short| UnixStream::connect(short))
 }
 
-/// Calls `act` with a path that is short enough for the kernel.
+/// Calls `operation` with a path that is short enough for the kernel.
 pub(crate) fn through_folder<T>(path: &Path, operation: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
     if path.as_os_str().as_bytes().len() <= PATH_LIMIT {
         return operation(path);

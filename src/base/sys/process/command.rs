@@ -82,7 +82,7 @@ pub(crate) fn output_and_errors_line_by_line(
     Ok((status, output.bytes()))
 }
 
-/// Reads lines in a thread until the receiver is gone, which is so once the program has exited or timed out.
+/// Reads lines in a thread until the pipe ends or the receiver is dropped, after the program has exited or timed out.
 fn lines_in_thread(pipe: Option<impl Read + Send + 'static>) -> Receiver<String> {
     let (sender, lines) = std::sync::mpsc::channel();
     crate::sys::blocking::thread(move || {
@@ -195,8 +195,8 @@ impl ThreadedReader {
     }
 }
 
-/// Makes the kernel kill `command` when the thread that starts it exits. Must be the last step between fork and exec: a
-/// change of credentials clears it.
+/// Makes the kernel kill `command` when the thread that starts it exits. Call it after all that adds steps between fork
+/// and exec, because a change of credentials clears the request, prctl(2).
 pub fn dies_with_this_thread(command: &mut std::process::Command) {
     use std::os::unix::process::CommandExt;
     // SAFETY: one system call between fork and exec.
@@ -205,7 +205,8 @@ pub fn dies_with_this_thread(command: &mut std::process::Command) {
     }
 }
 
-/// Starts `command` in a session of its own, without this terminal, its signals and other open descriptors.
+/// Makes `command` start in a session of its own, without this terminal and its signals, and without descriptors other
+/// than stdin, stdout and stderr.
 pub fn in_own_session(command: &mut std::process::Command) {
     use std::os::unix::process::CommandExt;
     // SAFETY: two system calls between fork and exec.

@@ -166,8 +166,8 @@ pub fn children() -> Vec<i32> {
     all_pids().filter(|pid| Stat::read(*pid).is_some_and(|stat| stat.parent == own_pid && stat.state != 'Z')).collect()
 }
 
-/// Children in other sessions than ours, including zombies. Our own programs stay in our session, and no process can
-/// return to it.
+/// Children in other sessions than ours, including zombies. Leoflow's own programs stay in its session, and a
+/// process that has left the session cannot return.
 pub fn children_in_other_sessions() -> Vec<i32> {
     all_pids().filter(|pid| is_child_in_other_session(*pid)).collect()
 }
@@ -183,7 +183,7 @@ pub fn is_zombie(pid: i32) -> bool {
 }
 
 /// Processes of this user whose environment has `name` set to one of the values, as far as we may inspect them.
-pub fn marked(name: &str, values: &[String]) -> Vec<ProcessId> {
+pub fn with_variable(name: &str, values: &[String]) -> Vec<ProcessId> {
     let has_value = |pid: &i32| {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         let mut entries = environment.split(|byte| *byte == 0);

@@ -8,7 +8,7 @@ pub(crate) fn proportional_bytes(pid: i32) -> Option<u64> {
     parse(&fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?)
 }
 
-/// The same of a process with all of its descendants. `None` when the process itself cannot be read.
+/// The sum of the PSS of a process and all its descendants, in bytes. `None` when the process itself cannot be read.
 pub(crate) fn proportional_bytes_of_tree(root: i32) -> Option<u64> {
     let mut total = proportional_bytes(root)?;
     let mut parents = vec![root];

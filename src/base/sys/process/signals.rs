@@ -20,7 +20,7 @@ impl TerminateSignal {
     }
 
     /// True when the signal arrived since the last call.
-    pub fn came(&self) -> bool {
+    pub fn has_arrived(&self) -> bool {
         matches!(self.0.read_signal(), Ok(Some(_)))
     }
 }
@@ -31,7 +31,7 @@ impl AsFd for TerminateSignal {
     }
 }
 
-/// Waits until descriptors are readable or at their end and returns which; none after the time limit.
+/// Waits until a descriptor is readable or at its end, or until the time limit. Returns which of them are.
 pub fn wait_readable<const N: usize>(
     descriptors: [Option<BorrowedFd<'_>>; N],
     limit: Option<Duration>,

@@ -1,4 +1,4 @@
-//! What a child needs for exec, prepared before the fork, because nothing can be allocated after it.
+//! The arguments of execve(2) for a child, prepared before the fork, because nothing can be allocated after it.
 
 use nix::errno::Errno;
 use nix::unistd::Pid;

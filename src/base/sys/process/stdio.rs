@@ -10,7 +10,7 @@ pub enum Writes {
     Fail,
 }
 
-/// Sets what writes to stdout do. Applies to the open file, shared by all processes that have it.
+/// Sets what writes to stdout do when its pipe is full. Applies to all processes that share this open file.
 pub fn set_stdout_writes(writes: Writes) {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
     let stdout = std::io::stdout();
@@ -18,14 +18,14 @@ pub fn set_stdout_writes(writes: Writes) {
         Writes::Block => OFlag::empty(),
         Writes::Fail => OFlag::O_NONBLOCK,
     };
-    // If this fails, writes wait for a stopped reader.
+    // If this fails, writes keep their behaviour: at worst they wait for a reader that is stopped.
     let _ = fcntl(&stdout, FcntlArg::F_SETFL(flags));
 }
 
-/// Redirects stdout to /dev/null, so that the reader of the other end sees it closed.
+/// Redirects stdout to /dev/null, so that the reader of its pipe sees the end of the output.
 pub fn detach() {
     if let Ok(null) = OpenOptions::new().write(true).open("/dev/null") {
-        // If this fails, the terminal only waits longer.
+        // If this fails, the reader only waits longer, until this process exits.
         let _ = nix::unistd::dup2_stdout(&null);
     }
 }

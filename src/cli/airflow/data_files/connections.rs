@@ -39,7 +39,7 @@ pub fn to_airflow(connections: &[Connection]) -> Value {
 }
 
 /// Reads one connection's object. `extra` may be text or an object. An unknown field is an error, so that a
-/// misspelt one is not lost.
+/// misspelt field is not silently dropped.
 pub fn from_json(id: &str, entry: &Value) -> Result<Connection, String> {
     let object = entry.as_object().ok_or_else(|| format!("connection {id:?} is not a JSON object"))?;
     if let Some(uri) = object.get("uri").and_then(Value::as_str) {
@@ -113,7 +113,7 @@ pub fn from_uri(id: &str, uri: &str) -> Result<Connection, String> {
         Some((login, password)) => (Some(login), Some(password)),
         None => (Some(user), None),
     });
-    // Airflow's names of types whose URI scheme differs.
+    // Connection types whose name differs from their URI scheme, as in Airflow.
     let conn_type = match scheme {
         "postgresql" => "postgres".to_owned(),
         other => other.replace('-', "_"),
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_field_is_named() {
+    fn rejects_unknown_and_conflicting_fields() {
         let error = from_airflow(json!({"db": {"conn_type": "http", "pasword": "x"}})).unwrap_err();
         assert!(error.contains("pasword"), "{error}");
         assert!(from_airflow(json!({"db": {"conn_type": "http", "conn_id": "other"}})).is_err());

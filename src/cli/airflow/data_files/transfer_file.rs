@@ -37,7 +37,7 @@ pub fn write_json(context: &Context<'_>, path: &Path, value: &Value) -> Result<(
     Ok(())
 }
 
-/// Returns the value; `-` reads it from stdin, without its last newline.
+/// Returns `value`, or for `-` the text of stdin without its last newline.
 pub fn value_or_stdin(value: &str) -> Result<String, Error> {
     if value != "-" {
         return Ok(value.to_owned());

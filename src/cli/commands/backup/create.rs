@@ -75,7 +75,7 @@ fn require_config(context: &Context<'_>) -> Result<Config, Error> {
     })
 }
 
-/// Finishes interrupted operations of three kinds, takes the operation lock and opens the datastore.
+/// Finishes or undoes interrupted operations, takes the operation lock and opens the datastore.
 async fn open_locked_datastore(context: &Context<'_>) -> Result<(Datastore, OperationLock), Error> {
     // Finishes or undoes an interrupted upgrade or rollback.
     context.recovery().settle_change(DryRun::No).await?;
@@ -175,7 +175,7 @@ fn output_path(context: &Context<'_>, args: &Backup, encrypt_to: &EncryptTo) -> 
     Ok(output)
 }
 
-/// Adds `.age` to the name of a backup that is encrypted, which readers know by it.
+/// Adds `.age` to the name of an encrypted backup, because `restore` and `verify` recognize encryption by the name.
 fn encrypted_name(context: &Context<'_>, output: PathBuf, encrypt_to: &EncryptTo) -> PathBuf {
     if encrypt_to.is_off() || is_encrypted_name(&output) {
         return output;

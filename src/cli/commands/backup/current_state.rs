@@ -19,7 +19,7 @@ use std::path::PathBuf;
 
 pub const COMMAND: &str = "leoflow lite restore";
 
-/// The current state.
+/// The state of this home before the restore.
 pub struct CurrentState {
     /// The opened datastore; `None` if it is missing or unreadable.
     pub opened: Option<Datastore>,
@@ -83,11 +83,11 @@ pub struct MovedConfig {
 }
 
 impl MovedConfig {
-    /// Moves config.yaml away and puts an empty file in its place.
+    /// Copies config.yaml, if it exists, to the quarantine path and replaces it by an empty file.
     pub fn begin(home: &Home) -> Result<Self, Error> {
         // Write to a symlink's target, not over the link.
         let config = home.config().canonicalize().unwrap_or_else(|_| home.config());
-        let kept_copy = quarantine::damaged(home, "config.yaml");
+        let kept_copy = quarantine::quarantine_path(home, "config.yaml");
         let failed = |error| Error::io("move", &config, &error);
         let existed = config.exists();
         if existed {
@@ -97,7 +97,7 @@ impl MovedConfig {
         Ok(Self { config, kept_copy, existed, is_kept: false })
     }
 
-    /// Leaves the file where it was moved to, and returns that path.
+    /// Keeps the copy of the unreadable file and returns its path.
     pub fn keep(mut self) -> PathBuf {
         self.is_kept = true;
         self.kept_copy.clone()
@@ -109,7 +109,7 @@ impl Drop for MovedConfig {
         if self.is_kept {
             return;
         }
-        // If this fails, the copy stays, and the error about the empty file has hints.
+        // If this fails, the copy remains, and later commands report the empty config.yaml with hints.
         let _ = if self.existed {
             std::fs::rename(&self.kept_copy, &self.config)
         } else {
@@ -118,7 +118,7 @@ impl Drop for MovedConfig {
     }
 }
 
-/// Opens the datastore for exclusive use. A running instance is stopped first, and returned for its restart.
+/// Opens the datastore for exclusive use. Stops a running instance first, and returns it for its restart.
 pub async fn open_exclusively(
     context: &Context<'_>,
     datastore: Datastore,
@@ -143,7 +143,8 @@ pub async fn open_exclusively(
     }
 }
 
-/// Refuses to stop an instance in the foreground, which only the user of its terminal may do.
+/// Refuses an instance in the foreground, which only the user of its terminal may stop. Also fails if another process
+/// holds the home's lock.
 pub fn refuse_in_terminal(context: &Context<'_>) -> Result<(), Error> {
     match control::status_of(&context.home) {
         Some(status) if !status.detached => {

@@ -78,7 +78,7 @@ pub async fn run(context: &Context<'_>, args: &MoveDatastore) -> Result<u8, Erro
     restarted.unwrap_or(Ok(())).map(|()| 0)
 }
 
-/// Plans the move, or the change of the address.
+/// Plans the move, or only a change of the address if both addresses lead to the same database.
 async fn plan(context: &Context<'_>, to: &DatastoreSetting) -> Result<Relocation, Error> {
     let home = &context.home;
     refuse_same(context, to)?;
@@ -149,8 +149,8 @@ fn refuse_same(context: &Context<'_>, to: &DatastoreSetting) -> Result<(), Error
     })
 }
 
-/// True when both URLs lead to the same database. If the current one cannot be reached, a claim of this home in the
-/// other one decides, unless the data was moved away from there.
+/// True when the recorded and the requested URL lead to the same database. If the recorded one cannot be reached, the
+/// requested database counts as the same if it contains this home's claim and the data was not moved away from it.
 async fn is_same_database(context: &Context<'_>, to: &DatastoreSetting) -> Result<bool, Error> {
     let Some(recorded_location) = location::recorded(&context.home)?
         .filter(|recorded_location| recorded_location.kind == location::Kind::External)
@@ -170,7 +170,7 @@ async fn is_same_database(context: &Context<'_>, to: &DatastoreSetting) -> Resul
     Ok(claim.is_some_and(|claim| claim.home_id == recorded_location.home_id && claim.moved_to.is_none()))
 }
 
-/// Checks the disk space of the home: the content passes through this machine's disk, and may stay on it.
+/// Checks the disk space of the home: the dump is written to this machine's disk, where the new cluster may be, too.
 async fn check_disk_space(context: &Context<'_>) -> Result<(), Error> {
     let opened = Datastore::open(&context.recovery(), COMMAND).await?;
     let client = opened.connect().await?;

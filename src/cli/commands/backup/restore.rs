@@ -47,13 +47,13 @@ pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
     if args.dry_run {
         return dry_run(context, &input, &target).await;
     }
-    let (replaced, restarted) = restore_backup(context, args, &input).await?;
-    print_result(context, &replaced, matches!(restarted, Some(Ok(()))))?;
+    let (restored, restarted) = restore_backup(context, args, &input).await?;
+    print_result(context, &restored, matches!(restarted, Some(Ok(()))))?;
     restarted.unwrap_or(Ok(())).map(|()| 0)
 }
 
-/// Waits for the rollback that started this process: a byte on stdin means that it has recorded this process, EOF
-/// that it has ended.
+/// Waits for the rollback that started this process: a byte on stdin means that the rollback has recorded this
+/// process, EOF that the rollback has ended.
 fn wait_for_rollback() -> Result<(), Error> {
     let mut byte = [0];
     std::io::stdin()
@@ -61,7 +61,7 @@ fn wait_for_rollback() -> Result<(), Error> {
         .map_err(|_| Error::failed("the rollback that started this restore has ended"))
 }
 
-/// The backup to restore and the keys to decrypt it.
+/// Returns the backup to restore and the keys that decrypt it.
 fn read_input(context: &Context<'_>, args: &Restore, input: &Path) -> Result<Input, Error> {
     let path = env_vars::current_dir().map_err(Error::failed)?.join(input);
     Ok(Input { path, keys: keys(context, &args.decryption)? })
@@ -86,7 +86,7 @@ pub fn keys(context: &Context<'_>, decryption: &Decryption) -> Result<Keys, Erro
 
 async fn dry_run(context: &Context<'_>, input: &Input, target: &Target) -> Result<u8, Error> {
     context.recovery().refuse_interrupted()?;
-    let manifest = verify::hashes(input, context.printer)?;
+    let manifest = verify::verify_hashes(input, context.printer)?;
     let before = match (&target.unreadable, &target.lost_config) {
         (None, None) if target.is_set_up && target.has_datastore => {
             Some(state_summary::summarize(context, &Datastore::open(&context.recovery(), COMMAND).await?).await?)
@@ -139,7 +139,7 @@ async fn restore_backup(context: &Context<'_>, args: &Restore, input: &Input) ->
     let mut stopped = None;
     let outcome = replace(context, args, input, home_lock, &mut stopped).await;
     if outcome.is_err() && quarantine::pending(home).is_ok_and(|moved_away| moved_away.is_some()) {
-        // Every process that used the new cluster has ended, so the old one can be moved back.
+        // Every process that used the new cluster has ended, so `take_home` can move the old cluster back.
         match context.recovery().take_home(COMMAND, None, AfterUpgrade::GoOn).await {
             Ok(home_lock) => drop(home_lock),
             Err(error) => {
@@ -148,21 +148,21 @@ async fn restore_backup(context: &Context<'_>, args: &Restore, input: &Input) ->
         }
     }
     if outcome.is_err() {
-        // The instance was running before, if only partly, so it is started again.
+        // `stopped` is the instance whose unreadable cluster was moved away.
         drop(stopped.map(|was_running| was_running.restart(context)));
     }
     drop(operation_lock);
     if outcome.is_err() && created_home {
         home.remove_if_unused();
     }
-    let replaced = outcome?;
+    let restored = outcome?;
     crate::commands::install::creation::complete(home)?;
-    let restarted = args.restart(context, replaced.was_running);
-    Ok((replaced, restarted))
+    let restarted = args.restart(context, restored.was_running);
+    Ok((restored, restarted))
 }
 
 /// Replaces the current state by the backup. The caller holds the operation lock, and passes the home's lock if it
-/// has it. `stopped` is set when a running instance was stopped.
+/// has it. Sets `stopped` if it stops an instance in order to move the unreadable cluster away.
 async fn replace(
     context: &Context<'_>,
     args: &Restore,
@@ -171,7 +171,7 @@ async fn replace(
     stopped: &mut Option<WasRunning>,
 ) -> Result<RestoreResult, Error> {
     let (home, printer, force) = (&context.home, context.printer, Force::from(args.force));
-    // Everything is checked again under the lock.
+    // Check everything again under the lock.
     let (mut target, backup) = (Target::find(context, args)?, restore::peek(input)?);
     target.check(context, &backup, force)?;
     let mut home_lock = home_lock;
@@ -186,7 +186,8 @@ async fn replace(
     } else {
         print_trust(context);
     }
-    // Dropped before the locks above: on an error it puts the unusable config.yaml back while they are held.
+    // Dropped before `home_lock` and the caller's operation lock: on an error, the drop puts the unusable config.yaml
+    // back while the locks are held.
     let moved_config = match &target.lost_config {
         Some(_) => Some(MovedConfig::begin(home)?),
         None => None,
@@ -196,7 +197,7 @@ async fn replace(
         current.read(context, home_lock.take(), Force::Yes).await?;
     }
     let staged = Staged::unpack(home, input, &target.workspace, printer)?;
-    // The target is checked once more, with the manifest that every entry was compared with.
+    // Check once more with the verified manifest: `unpack` has compared every entry with it.
     target.check(context, &staged.manifest, force)?;
     let restored = exchange(context, &target, staged, &mut current, &mut home_lock, stopped).await?;
     recovery::report_conflicts(home, printer);
@@ -233,8 +234,8 @@ async fn exchange(
         Some(datastore) => datastore,
         None => prepare_home(context, target, home_lock.take()).await?,
     };
-    let proven = restore::prove(home, &datastore.access, staged, context.version, printer).await;
-    let ready = proven.map_err(|error| datastore.explain(error.into()))?;
+    let loaded = restore::load_and_verify(home, &datastore.access, staged, context.version, printer).await;
+    let ready = loaded.map_err(|error| datastore.explain(error.into()))?;
     let records = Records {
         config,
         receipt: target.receipt(context)?,
@@ -262,14 +263,14 @@ fn confirm(context: &Context<'_>, target: &Target, args: &Restore) -> Result<(),
     }
 }
 
-/// Restarts the instance after a restore that failed: the prepared database is a leftover now.
+/// Removes the prepared database of a failed restore and restarts the instance.
 async fn continue_with_old_state(context: &Context<'_>, datastore: Datastore, was_running: Option<WasRunning>) {
     drop(context.recovery().clean_up(Some(&datastore.access)).await);
     drop(datastore);
     drop(was_running.map(|was_running| was_running.restart(context)));
 }
 
-/// Refuses to move an unreadable cluster of which a part cannot be moved.
+/// Refuses to move an unreadable cluster if an obstacle in it, such as a mount point, prevents the rename.
 fn refuse_obstacles(home: &Home) -> Result<(), Error> {
     let obstacle = obstacles::find_in_cluster(home).map_err(|error| Error::io("read", &home.postgres(), &error))?;
     match obstacle {
@@ -319,8 +320,8 @@ async fn prepare_home(context: &Context<'_>, target: &Target, home_lock: Option<
     Ok(datastore)
 }
 
-fn print_result(context: &Context<'_>, replaced: &RestoreResult, is_running: bool) -> Result<(), Error> {
-    let (printer, manifest) = (context.printer, &replaced.manifest);
+fn print_result(context: &Context<'_>, restored: &RestoreResult, is_running: bool) -> Result<(), Error> {
+    let (printer, manifest) = (context.printer, &restored.manifest);
     let config = config::load(&context.home.config())?.map(|loaded| loaded.config);
     if printer.json {
         return printer.json(&json!({
@@ -330,7 +331,7 @@ fn print_result(context: &Context<'_>, replaced: &RestoreResult, is_running: boo
             "schema_version": embedded::newest(known()),
             "tables": manifest.tables,
             "running": is_running,
-            "can_undo": replaced.can_undo,
+            "can_undo": restored.can_undo,
         }));
     }
     let rows = counted(manifest.rows(), "row");
@@ -349,12 +350,12 @@ fn print_result(context: &Context<'_>, replaced: &RestoreResult, is_running: boo
         ));
     }
     let email = config.map(|config| config.admin_email).unwrap_or_default();
-    printer.line(format!("  log in as {email} with the password of that time"));
+    printer.line(format!("  log in as {email} with the password from the backup"));
     printer.line(match is_running {
         true => "  Leoflow is running again".to_owned(),
         false => printer.for_instance("  Start it:  leoflow lite start"),
     });
-    if replaced.can_undo {
+    if restored.can_undo {
         printer.line(printer.for_instance("  undo it:  leoflow lite restore --undo"));
     }
     Ok(())

@@ -45,8 +45,8 @@ pub struct Restore {
     pub yes: bool,
 }
 
-/// What becomes of the settings in a backup that decide who can read later backups, and where releases come from, in a
-/// new home.
+/// Whether a restore into a new home takes over the backup's settings that decide who can read later backups, and where
+/// releases come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ArchiveSettings {
     LeftOut,

@@ -1,4 +1,4 @@
-//! What a restore prints.
+//! The messages of a restore.
 
 use super::current_state::MovedConfig;
 use super::restore_target::Target;
@@ -57,7 +57,7 @@ pub fn print_plan(
     print_trust(context);
 }
 
-/// Says what a backup can do once Leoflow starts. Its dump and its paths are checked, its DAG files are code.
+/// Warns that a backup's DAG files run as the user once Leoflow starts. The restore checks only the dump and the paths.
 pub fn print_trust(context: &Context<'_>) {
     context.printer.note(
         "Its DAG files run as you when Leoflow starts; its admin password and encryption key become yours. Restore \
@@ -92,7 +92,7 @@ pub fn print_kept_config(context: &Context<'_>, moved_config: MovedConfig) {
     context.printer.note(format!("The unreadable config.yaml is kept: {}", moved_config.keep().display()));
 }
 
-/// Prints where the unreadable datastore and the files that it belongs to are kept.
+/// Prints where the unreadable datastore, the previous workspace and the task logs are kept.
 pub fn print_kept_datastore(context: &Context<'_>) {
     context.printer.note(format!(
         "The unreadable datastore is kept in {}, the previous workspace and task logs in {}.",

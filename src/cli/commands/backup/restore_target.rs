@@ -32,22 +32,23 @@ impl From<bool> for Force {
     }
 }
 
-/// The home and the workspace that a restore writes to, before it does.
+/// The home and the workspace that a restore writes to, as they are before the restore.
 pub struct Target {
     pub config: Option<Config>,
     /// Why config.yaml is unusable although a datastore exists. A restore with `--force` replaces it.
     pub lost_config: Option<Error>,
-    /// Why the existing datastore cannot be opened, judged by its files. A restore with `--force` sets it aside.
+    /// Why the existing datastore cannot be opened, judged by its files. A restore with `--force` moves it away.
     pub unreadable: Option<Error>,
     pub workspace: PathBuf,
     /// True when the home holds an instance in use.
     pub is_set_up: bool,
     pub has_datastore: bool,
     workspace_existed: bool,
+    /// True when the workspace has more than the untouched example project.
     workspace_in_use: bool,
-    /// True when it is the workspace of this home.
+    /// True when the workspace is the configured one of this home.
     workspace_is_ours: bool,
-    /// The port after the restore; `None` for the backup's.
+    /// The port after the restore; `None` keeps the backup's port.
     port: Option<u16>,
     upgrade_from: Option<String>,
     archive_settings: ArchiveSettings,
@@ -60,7 +61,7 @@ impl Target {
         let cluster = cluster::state(home);
         let cluster_exists = !matches!(cluster, ClusterState::Absent | ClusterState::OtherMajor(_));
         let lost_config = lost_config(home).filter(|_| args.force && cluster_exists);
-        // A damaged record of the location ends the command here, before anything is changed.
+        // A damaged location record is an error here, before anything is changed.
         if let (Some(recorded_location), Some(error)) = (location::recorded(home)?, &lost_config) {
             return Err(data_is_elsewhere(&recorded_location, error));
         }
@@ -90,7 +91,7 @@ impl Target {
             unreadable: unreadable(home, &cluster).filter(|_| args.force),
             port: match &config {
                 Some(config) => Some(config.port),
-                // The backup is most likely of this instance.
+                // The backup is most likely of this instance, so its port is right.
                 None if lost_config.is_some() => None,
                 None => Some(setup::own_port(home)),
             },
@@ -130,11 +131,12 @@ impl Target {
         restore_plan::check(&facts, root).map_err(|refusal| RestoreError::from(refusal).into())
     }
 
-    /// Returns what prevents the renames. The workspace itself may be a mount point: only its entries move.
+    /// Returns an obstacle to the restore's renames. The workspace itself may be a mount point, because only its
+    /// entries are renamed.
     fn obstacle(&self, home: &Home) -> Result<Option<Obstacle>, Error> {
         let obstacle = obstacles::find_in_exchange(home, Some(&self.workspace)).and_then(|obstacle| {
             match (obstacle, &self.unreadable) {
-                // The unreadable cluster is set aside by a rename, too.
+                // The unreadable cluster is moved away by a rename, too.
                 (None, Some(_)) => obstacles::find_in_cluster(home),
                 (obstacle, _) => Ok(obstacle),
             }
@@ -181,7 +183,7 @@ impl Target {
     }
 }
 
-/// The refusal of a lost config.yaml if the data is not under the home, because then nothing else says how to reach it.
+/// The refusal to replace a lost config.yaml if the data is outside the home: only that file says how to reach it.
 fn data_is_elsewhere(recorded_location: &Location, lost_config: &Error) -> Error {
     Error::refused(format!("{}; the data is in {}", lost_config.message, recorded_location.display_text))
         .hint("restore config.yaml from a copy of the home")
@@ -199,7 +201,7 @@ fn workspace(home: &Home, args: &Restore, configured: Option<&PathBuf>) -> Resul
     Ok(workspace)
 }
 
-/// Returns why config.yaml is unusable. A file whose encryption_key is readable is to be corrected, not replaced.
+/// Returns why config.yaml is unusable; `None` for a file with an encryption_key, which the user can correct.
 fn lost_config(home: &Home) -> Option<Error> {
     let path = home.config();
     let has_key =

@@ -40,13 +40,13 @@ pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
     }
     let summary = state_summary::summarize(context, &datastore).await?;
     let rows = count_kept(&datastore, &restore_dir).await?;
-    let lost = state_summary::changes(&retained.rows, &summary.rows);
-    print_plan(context, &retained, &lost);
+    let diff = state_summary::changes(&retained.rows, &summary.rows);
+    print_plan(context, &retained, &diff);
     if args.dry_run {
         printer.note("Nothing was changed.");
         if printer.json {
             printer.json(
-                &json!({"dry_run": true, "in_force": retained.restored, "comes_back": retained.replaced, "changes": lost}),
+                &json!({"dry_run": true, "in_force": retained.restored, "comes_back": retained.replaced, "changes": diff}),
             )?;
         }
         return Ok(0);
@@ -65,7 +65,7 @@ pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
     restarted.unwrap_or(Ok(())).map(|()| 0)
 }
 
-/// The state to bring back. Fails if there is none, it is unreadable, or something is in the way.
+/// Finds the state to bring back. Fails if none is kept, if it is unreadable, or if an obstacle prevents the renames.
 fn find_retained(home: &Home) -> Result<(RestoreDir, RetainedState), Error> {
     let (restore_dir, retained) = restore_dir::retained(home).ok_or(RestoreError::NoRetainedState)?;
     if let Some(folder) = &retained.unreadable {
@@ -101,7 +101,7 @@ fn unreadable_error(datastore: &Path, other_files: &Path) -> Error {
 
 /// Counts the rows of the kept state, whose schema this program must know.
 async fn count_kept(datastore: &Datastore, restore_dir: &RestoreDir) -> Result<BTreeMap<String, i64>, Error> {
-    if !datastore.access.is_ours() {
+    if !datastore.access.owns_server() {
         let path = restore_dir.content(When::After);
         let content = Content::at(&path).map_err(|error| Error::io("read", &path, &error))?;
         let facts = content.ok_or(RestoreError::RetainedStateMissing(path))?.facts;
@@ -128,14 +128,14 @@ fn newer_schema_error(database: i64, binary: i64) -> Error {
     .hint("then run leoflow lite restore --undo")
 }
 
-fn print_plan(context: &Context<'_>, retained: &RetainedState, lost: &[String]) {
+fn print_plan(context: &Context<'_>, retained: &RetainedState, diff: &[String]) {
     let printer = context.printer;
     printer.note(format!("Current state, since {}:  {}", retained.exchanged_at, retained.restored));
     printer.note(format!("Restored by the undo:  {}", retained.replaced));
-    if lost.is_empty() {
+    if diff.is_empty() {
         printer.note("No row counts have changed since then.");
     } else {
-        printer.note(format!("Changes since then are undone: {}.", lost.join(", ")));
+        printer.note(format!("Changes since then are undone: {}.", diff.join(", ")));
     }
     printer.note("Changed files in the workspace are replaced too. Everything is kept: undo again to bring it back.");
 }

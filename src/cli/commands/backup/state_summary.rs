@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::recovery::datastore::Datastore;
 use crate::terminal::printer::counted;
 use leoflow_lifecycle::backup::create::dump;
-use leoflow_lifecycle::backup::{Manifest, left_behind};
+use leoflow_lifecycle::backup::{Manifest, not_restored};
 use leoflow_postgres::schema::{self, classify};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -71,8 +71,8 @@ pub async fn summarize(context: &Context<'_>, datastore: &Datastore) -> Result<S
         schema_version: classify::database_version(&schema_facts),
         newest_run,
         rows,
-        // A failure to list them must not prevent a restore.
-        left_behind: left_behind(&client, &datastore.access).await.unwrap_or_default(),
+        // A failure to list these objects must not prevent a restore.
+        left_behind: not_restored(&client, &datastore.access).await.unwrap_or_default(),
     })
 }
 

@@ -33,7 +33,7 @@ pub struct VerifyBackups {
     pub decryption: Decryption,
 }
 
-/// Verifies the backups; `None` if there is none for a scheduled verification.
+/// Verifies the backups and returns the exit code; `None` if a scheduled verification finds no backup.
 pub async fn run(context: &Context<'_>, args: &VerifyBackups) -> Result<Option<u8>, Error> {
     if args.scheduled && catalog::list(&context.home).is_empty() {
         // Nothing to verify until the next scheduled time.
@@ -59,7 +59,7 @@ fn record_end(context: &Context<'_>, end: End) {
     }
 }
 
-/// What a verification needs for each file.
+/// The settings, keys and datastore that the verification of each file uses.
 struct Verification<'a> {
     context: &'a Context<'a>,
     args: &'a VerifyBackups,
@@ -71,7 +71,7 @@ struct Verification<'a> {
 }
 
 impl<'a> Verification<'a> {
-    /// Opens what the verification needs.
+    /// Reads the keys, and opens the datastore for a test restore.
     async fn begin(context: &'a Context<'_>, args: &'a VerifyBackups) -> Result<Self, Error> {
         let keys = keys(context, &args.decryption)?;
         let (method, datastore_and_lock) = match args.quick {
@@ -102,20 +102,22 @@ impl<'a> Verification<'a> {
         Ok(proof)
     }
 
-    /// Returns the number of rows of a good backup, and the proof. An error of this machine is not a result for the
-    /// file.
+    /// Returns the number of rows of a good backup, and the proof. A problem of the backup is part of the proof; a
+    /// problem of this machine is an error.
     async fn prove(&self, file: &Path) -> Result<(Option<i64>, Proof), Error> {
         let (home, printer) = (&self.context.home, self.context.printer);
         let input = Input { path: file.to_owned(), keys: self.keys.clone() };
         let outcome = match &self.datastore_and_lock {
-            None => verify::hashes(&input, printer),
-            Some((datastore, _)) => verify::trial(home, &datastore.access, &input, self.context.version, printer).await,
+            None => verify::verify_hashes(&input, printer),
+            Some((datastore, _)) => {
+                verify::test_restore(home, &datastore.access, &input, self.context.version, printer).await
+            }
         };
         match outcome {
             Ok(manifest) => Ok((Some(manifest.rows()), Proof::now(self.method, None))),
             Err(error) if error.is_refusal() => Ok((None, Proof::now(self.method, Some(error.to_string())))),
-            Err(error) if error.is_closed() && (self.args.all || !self.has_given_key()) => {
-                let compared = catalog::unopened(home, file).map_err(|error| Error::io("read", file, &error))?;
+            Err(error) if error.cannot_decrypt() && (self.args.all || !self.has_given_key()) => {
+                let compared = catalog::compare_bytes(home, file).map_err(|error| Error::io("read", file, &error))?;
                 match compared {
                     Some(proof) => Ok((None, proof)),
                     // With --all, one failure does not end the check of the others.
@@ -130,8 +132,8 @@ impl<'a> Verification<'a> {
         }
     }
 
-    /// True when the user gave a key. It must decrypt the backup; without one, an encrypted backup is only checked by
-    /// hash.
+    /// True when the user gave a key, which must decrypt the backup. Without a key, an encrypted backup is only checked
+    /// by hash.
     fn has_given_key(&self) -> bool {
         let decryption = &self.args.decryption;
         !decryption.identity.is_empty() || decryption.passphrase_file.is_some()
@@ -147,7 +149,8 @@ async fn open_locked_datastore(context: &Context<'_>) -> Result<(Datastore, Oper
     Ok((datastore, operation_lock))
 }
 
-/// Records the verification in the schedule. Without a key, a scheduled one cannot do more than compare hashes.
+/// Records the verification in the schedule: `Done` if every backup was test-restored, `Partial` if some encrypted
+/// backups could only be compared by hash.
 fn record_results(context: &Context<'_>, results: &[(PathBuf, Proof)]) {
     let all_proofs = |predicate: fn(&Proof) -> bool| results.iter().all(|(_, proof)| predicate(proof));
     if all_proofs(Proof::is_test_restored) {
@@ -193,7 +196,7 @@ fn print_verification(context: &Context<'_>, file: &Path, rows: Option<i64>, pro
 fn selected_files(context: &Context<'_>, args: &VerifyBackups) -> Result<Vec<PathBuf>, Error> {
     if let Some(file) = &args.file {
         let path = env_vars::current_dir().map_err(Error::failed)?.join(file);
-        // Also by its name alone, as `backups list` shows it.
+        // A bare file name may also name a backup in the home's `backups` folder.
         let listed = context.home.backups().join(file);
         return Ok(vec![if !path.exists() && listed.exists() { listed } else { path }]);
     }

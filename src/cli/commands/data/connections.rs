@@ -111,6 +111,7 @@ pub struct AddConnection {
     pub conn_uri: Option<String>,
 }
 
+/// Path in Airflow's public API, which masks secrets.
 const PUBLIC: &str = "/api/v2/connections";
 
 pub async fn run(context: &Context<'_>, command: &ConnectionsCommand) -> Result<u8, Error> {

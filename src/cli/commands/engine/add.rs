@@ -1,7 +1,7 @@
 //! `leoflow add PACKAGE…`: adds dependencies to a project.
 
 use super::environment;
-use super::validate::prepare;
+use super::validate::prepare_interpreter;
 use crate::context::Context;
 use crate::error::Error;
 use clap::Args;
@@ -9,7 +9,9 @@ use leoflow_base::config::project;
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
 use leoflow_python::environments::{Declared, added_to};
-use leoflow_python::{FileSettings, Request, as_in_workspace, dag_files, declared_with, file_context, listed_beside};
+use leoflow_python::{
+    FileSettings, Request, dag_files, declared_with, file_context, find_requirements_source, path_in_workspace,
+};
 use std::path::{Path, PathBuf};
 
 #[derive(Args, Debug)]
@@ -25,16 +27,18 @@ pub struct Add {
     pub project: Option<PathBuf>,
 }
 
-/// Where a project lists its dependencies, and what it lists with the added packages.
+/// The change of the file that lists a project's dependencies.
 struct Change {
     file: PathBuf,
-    /// The text of the file, if it exists, and the new one.
+    /// The current text; `None` if the file does not exist.
     before: Option<String>,
+    /// The text with the added packages.
     after: String,
+    /// The dependencies that the project declares after the change.
     declared: Option<Declared>,
 }
 
-/// Installs the packages first: a project that declares packages that cannot be installed would be broken.
+/// Installs the packages before it changes the file, so that no project declares packages that cannot be installed.
 pub async fn run(context: &Context<'_>, args: &Add) -> Result<u8, Error> {
     let config = context.config()?.map(|loaded| loaded.config);
     let workspace = config.as_ref().and_then(|config| config.workspace.clone());
@@ -48,7 +52,7 @@ pub async fn run(context: &Context<'_>, args: &Add) -> Result<u8, Error> {
     }
     let change = change(&request, &folder.join(project::FILE), &args.packages)?;
     let file_settings = FileSettings { settings: None, declared: change.declared.clone() };
-    let base_interpreter = prepare(context, config.and_then(|config| config.python).as_deref()).await?;
+    let base_interpreter = prepare_interpreter(context, config.and_then(|config| config.python).as_deref()).await?;
     environment::for_project(context, &base_interpreter, &file_settings).await.map_err(|reason| {
         Error::failed(format!("cannot install {}", args.packages.join(", "))).cause(reason).hint("nothing was changed")
     })?;
@@ -74,7 +78,7 @@ fn project_folder(workspace: Option<&Path>, current_folder: &Path, project: Opti
     let in_workspace = workspace.zip(project).map(|(workspace, project)| workspace.join(project));
     match in_workspace.filter(|folder| folder.is_dir() && !path.is_dir()) {
         Some(folder) => folder,
-        None => as_in_workspace(workspace, &path),
+        None => path_in_workspace(workspace, &path),
     }
 }
 
@@ -93,7 +97,7 @@ fn change(request: &Request, settings_file: &Path, packages: &[String]) -> Resul
     let settings_file = settings_file.canonicalize().unwrap_or_else(|_| settings_file.to_owned());
     let settings = read(&settings_file)?;
     let text = settings.clone().unwrap_or_default();
-    let Some(file) = listed_beside(request, &text).map_err(refused)? else {
+    let Some(file) = find_requirements_source(request, &text).map_err(refused)? else {
         let after = project::add_dependencies(&text, packages)
             .map_err(|error| refused(format!("{}: {error}", settings_file.display())))?;
         let declared = declared_with(request, &after).map_err(refused)?;
@@ -134,7 +138,7 @@ mod tests {
         let workspace = root.join("w");
         std::fs::create_dir_all(workspace.join("sales")).unwrap();
         let sales = workspace.join("sales");
-        let found = |current_folder: &Path, project: Option<&str>| {
+        let folder_of = |current_folder: &Path, project: Option<&str>| {
             project_folder(Some(&workspace), current_folder, project.map(Path::new))
         };
         for (current_folder, project) in [
@@ -144,8 +148,8 @@ mod tests {
             (&sales, None),
             (&sales, Some(".")),
         ] {
-            assert_eq!(found(current_folder, project), sales, "{project:?}");
+            assert_eq!(folder_of(current_folder, project), sales, "{project:?}");
         }
-        assert_eq!(found(&root, Some("unknown")), root.join("unknown"));
+        assert_eq!(folder_of(&root, Some("unknown")), root.join("unknown"));
     }
 }

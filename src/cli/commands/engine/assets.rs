@@ -87,7 +87,7 @@ async fn events(context: &Context<'_>, api: &Api<'_>, name: Option<&str>) -> Res
         Some(name) => format!("&asset_id={}", find(api, name).await?["id"]),
         None => String::new(),
     };
-    // The newest events, which the output has last.
+    // Requests the newest events first because of the limit; the output lists the newest event last.
     let path = format!("/api/v2/assets/events?limit=100&order_by=-timestamp{filter}");
     let mut response: Value = api.get(&path).await?;
     if let Some(events) = response["asset_events"].as_array_mut() {

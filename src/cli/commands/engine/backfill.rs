@@ -96,7 +96,7 @@ impl CreateBackfill {
     }
 }
 
-/// Names as in the API.
+/// The existing runs that a backfill runs again. Serialized with the API's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reprocess {

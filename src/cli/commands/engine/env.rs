@@ -7,7 +7,7 @@ use crate::error::Error;
 use clap::{Args, Subcommand};
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
-use leoflow_python::{as_in_workspace, environments};
+use leoflow_python::{environments, path_in_workspace};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -170,9 +170,10 @@ fn project_name(context: &Context<'_>, project: &str) -> Result<String, Error> {
     Ok(name_in_workspace(workspace.as_deref(), &current_folder, project))
 }
 
-/// The first folder of the path below the workspace; any other text is a name already.
+/// Returns the folder directly below the workspace that contains the path `project`. Any other text is a name already;
+/// returns it without a trailing slash.
 fn name_in_workspace(workspace: Option<&Path>, current_folder: &Path, project: &str) -> String {
-    let path = as_in_workspace(workspace, &current_folder.join(project));
+    let path = path_in_workspace(workspace, &current_folder.join(project));
     let relative = workspace.and_then(|workspace| path.strip_prefix(workspace).ok()).filter(|_| path.is_dir());
     let name = relative.and_then(|relative| relative.iter().next()).map(|name| name.to_string_lossy().into_owned());
     name.unwrap_or_else(|| project.trim_end_matches('/').to_owned())
@@ -260,9 +261,10 @@ fn joined(list: &Value) -> String {
     list_of(list).filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
 }
 
-/// Number of names that a list shows; `--json` has all.
+/// Number of names in a shortened list; `--json` prints all.
 const SHOWN: usize = 5;
 
+/// Joins the names; replaces more than one name beyond `SHOWN` by their number.
 fn shortened(list: &Value) -> String {
     let names: Vec<&str> = list_of(list).filter_map(Value::as_str).collect();
     match names.len().checked_sub(SHOWN) {

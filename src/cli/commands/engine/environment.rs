@@ -11,8 +11,8 @@ use std::time::Duration;
 /// Timeout of the request for the server's lock.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Parses a file with its project's Python, and returns that Python too. `base` is the Python without packages of a
-/// project. The error is a message for users.
+/// Parses a file with its project's Python, and returns that Python, too. `base` is the Python without a project's
+/// packages. The error is a message for users.
 pub async fn parse_in_project_environment(
     context: &Context<'_>,
     base: &Interpreter,
@@ -42,7 +42,7 @@ pub async fn for_project(
     Ok(base.in_environment(&folder))
 }
 
-/// Returns the lock of a running server for the same inputs, so that a file runs with the same packages here.
+/// Returns the lock that a running server has for the same inputs, so that a file runs with the same packages here.
 async fn server_lock(context: &Context<'_>, inputs: &str) -> Option<Lock> {
     if !context.home.api_socket().exists() {
         return None;

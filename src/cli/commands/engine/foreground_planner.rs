@@ -25,7 +25,7 @@ enum Question {
     Length { length: Value, lengths: HashMap<String, usize> },
 }
 
-/// The present state of the run, from which the next transitions follow.
+/// The current state of the run, from which the planner computes the next transitions.
 #[derive(Deserialize)]
 struct Next {
     instances: Vec<InstanceInput>,
@@ -61,7 +61,8 @@ struct DecisionInput {
     skipped: Option<HashSet<String>>,
 }
 
-/// Serves every connection: that of the process that runs the tasks, and those of the tasks. Ends with this process.
+/// Answers questions on every connection, from the process that runs the tasks and from the tasks. Never returns; the
+/// thread ends with this process.
 pub fn serve(listener: &UnixListener, structure: Structure) {
     let graph = Arc::new(Graph::new(structure));
     for stream in listener.incoming().flatten() {
@@ -123,7 +124,7 @@ fn next_transitions(graph: &Graph, question: Next) -> Value {
         .iter()
         .map(|(task_index, map_index)| (graph.task(*task_index).task_id.as_str(), *map_index))
         .collect();
-    // New instances are numbered after the existing ones.
+    // A transition's index counts the existing instances first, then the added ones.
     let max_tries = |index: usize| match snapshot.instances.get(index) {
         Some(instance) => instance.max_tries,
         None => graph.task(plan.added[index - snapshot.instances.len()].0).retries.cast_signed(),
@@ -147,7 +148,7 @@ fn instance(graph: &Graph, input: InstanceInput, now: Timestamp) -> Instance {
     let outcome = |ended: &TryResult| match ended.state.as_str() {
         "success" => Outcome::Success,
         "skipped" => Outcome::Skipped,
-        // The foreground process waits for the reschedule itself.
+        // Never due for the planner, because the process that runs the tasks waits for the reschedule itself.
         "up_for_reschedule" => Outcome::Rescheduled { due: Timestamp::MAX },
         _ => Outcome::Failed { may_retry: ended.retry, due: None },
     };

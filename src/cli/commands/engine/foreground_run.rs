@@ -5,7 +5,7 @@ use super::environment::parse_in_project_environment;
 use super::foreground_planner;
 use super::run_inputs::{read_conf, read_date};
 use super::task_names;
-use super::validate::prepare;
+use super::validate::prepare_interpreter;
 use crate::args::complete;
 use crate::context::Context;
 use crate::error::Error;
@@ -19,7 +19,7 @@ use leoflow_base::sys::process::reaper::Exit;
 use leoflow_base::sys::{env_vars, process, random};
 use leoflow_engine::model::dag::Structure;
 use leoflow_python::{
-    Children, Interpreter, Job, ParseOutput, Request, as_in_workspace, dag_files, environment, file_context,
+    Children, Interpreter, Job, ParseOutput, Request, dag_files, environment, file_context, path_in_workspace,
 };
 use serde_json::{Value, json};
 use std::os::fd::AsFd;
@@ -151,6 +151,7 @@ struct RunRequest<'a> {
 struct Prepared {
     interpreter: Interpreter,
     file: PathBuf,
+    /// The working directory of the process.
     folder: Option<PathBuf>,
     parsed: ParseOutput,
     options: Value,
@@ -167,11 +168,11 @@ impl RunRequest<'_> {
         let config = context.config()?.map(|loaded| loaded.config);
         let workspace = config.as_ref().and_then(|config| config.workspace.clone());
         let max_map_length = config.as_ref().map_or(DEFAULT_MAX_MAP_LENGTH, |config| config.max_map_length);
-        let interpreter = prepare(context, config.and_then(|config| config.python).as_deref()).await?;
+        let interpreter = prepare_interpreter(context, config.and_then(|config| config.python).as_deref()).await?;
         let current_folder = env_vars::current_dir().map_err(Error::failed)?;
         let file = match self.file {
             Some(file) => {
-                let file = as_in_workspace(workspace.as_deref(), &current_folder.join(file));
+                let file = path_in_workspace(workspace.as_deref(), &current_folder.join(file));
                 if !file.is_file() {
                     return Err(Error::failed(format!("{} does not exist", file.display())));
                 }
@@ -231,10 +232,10 @@ impl Prepared {
                 context.printer.json(&result)?;
                 Ok(exit_code)
             }
-            // 128 and more: it was interrupted.
+            // An exit code from 128 means that a signal ended the run.
             (exit_code @ 128.., Some(_)) => Ok(exit_code),
             (_, Some(_)) => Err(Error::failed(format!("the run of {dag_id} ended without a result"))
-                .hint("the reason is in what it printed to standard error")),
+                .hint("see its output on standard error for the reason")),
         }
     }
 
@@ -249,7 +250,7 @@ impl Prepared {
             let stderr = std::io::stderr().as_fd().try_clone_to_owned();
             command.stdout(stderr.map_err(|error| Error::failed("failed to duplicate standard error").cause(error))?);
         }
-        // Ctrl-C is for the debugger or the task.
+        // This process ignores Ctrl-C, which the debugger or the task handles.
         let status = process::ignoring_interrupts(|| command.status())
             .map_err(|error| Error::io("run", &self.interpreter.program, &error))?;
         match (status.code(), status.signal()) {

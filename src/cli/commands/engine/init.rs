@@ -30,7 +30,7 @@ pub async fn run(context: &Context<'_>, args: &Init) -> Result<u8, Error> {
     let current_folder = env_vars::current_dir().map_err(Error::failed)?;
     let folder = current_folder.join(&args.folder);
     let settings = folder.join(project::FILE);
-    // Written before the DAG file, which is imported with these settings as soon as it appears.
+    // The settings are written before the DAG file, because the server imports the DAG file as soon as it appears.
     let settings_text = match project::add_dependencies("", &args.with) {
         Ok(text) if !text.is_empty() && !settings.exists() => Some(text),
         Ok(text) if text.is_empty() => None,
@@ -57,7 +57,7 @@ pub async fn run(context: &Context<'_>, args: &Init) -> Result<u8, Error> {
         _ => Error::io("write", &folder, &error),
     })?;
     let workspace = context.config()?.and_then(|loaded| loaded.config.workspace);
-    // The environment of a project with dependencies is built first, which takes longer.
+    // With dependencies, the server first builds the environment, which may take longer than this wait.
     if args.with.is_empty() && workspace.as_ref().is_some_and(|workspace| file.starts_with(workspace)) {
         wait_until_imported(context, &dag_id).await;
     }
@@ -68,9 +68,10 @@ pub async fn run(context: &Context<'_>, args: &Init) -> Result<u8, Error> {
     context.printer.line(format!("Created {} with the DAG {dag_id}", file.display()));
     match workspace {
         Some(workspace) if !file.starts_with(&workspace) => {
-            context
-                .printer
-                .warning(format!("it is outside the workspace {}, so Leoflow does not run it", workspace.display()));
+            context.printer.warning(format!(
+                "the project is outside the workspace {}, so Leoflow does not run it",
+                workspace.display()
+            ));
         }
         _ => context.printer.note(format!("Run it with: leoflow dags trigger {dag_id} --wait")),
     }
@@ -81,7 +82,8 @@ pub async fn run(context: &Context<'_>, args: &Init) -> Result<u8, Error> {
 const IMPORT_TIMEOUT: Duration = Duration::from_secs(15);
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Returns at once without a running server. A DAG that cannot be imported is reported by other commands.
+/// Waits until the running server has imported the DAG, at most `IMPORT_TIMEOUT`. Returns at once without a server.
+/// Other commands report a DAG that cannot be imported.
 async fn wait_until_imported(context: &Context<'_>, dag_id: &str) {
     if !context.home.api_socket().exists() {
         return;
@@ -95,7 +97,7 @@ async fn wait_until_imported(context: &Context<'_>, dag_id: &str) {
             tokio::time::sleep(POLL_INTERVAL).await;
         }
     };
-    // It may take longer; nothing depends on it.
+    // The import may take longer; nothing depends on its end.
     let _ = tokio::time::timeout(IMPORT_TIMEOUT, imported).await;
 }
 

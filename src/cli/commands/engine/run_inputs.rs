@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 /// Reads a time, in UTC unless it has an offset, or a date, which means its midnight. `option` names the argument in
 /// errors.
 pub fn read_date(option: &str, text: &str) -> Result<jiff::Timestamp, Error> {
-    // Also parses a date. A zone in brackets would be ignored here and the time taken as UTC, so it is rejected.
+    // `DateTime` also parses a date. It ignores a time zone in brackets, so such a text is rejected, not read as UTC.
     let civil_in_utc = || {
         let civil = text.parse::<jiff::civil::DateTime>().ok().filter(|_| !text.contains('['))?;
         civil.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|time| time.timestamp())

@@ -22,7 +22,7 @@ pub struct RunView {
     #[serde(default)]
     pub as_of: Option<String>,
     pub task_instances: Vec<InstanceView>,
-    /// What the run or its tasks wait for; only in a read of the whole run.
+    /// What the run or its tasks wait for; only in a response without `changed_after`.
     #[serde(default)]
     pub waiting: Vec<WaitingView>,
 }
@@ -30,10 +30,10 @@ pub struct RunView {
 /// Tasks or a run that wait, and why.
 #[derive(Debug, Clone, Deserialize)]
 pub struct WaitingView {
-    /// `2 tasks`
+    /// The subject of the message, such as `2 tasks`.
     pub what: String,
     pub reason: String,
-    /// What lets them run, where a command does.
+    /// The command that ends the wait, if there is one.
     pub command: Option<String>,
 }
 
@@ -78,7 +78,8 @@ impl RunView {
         api.get(&format!("/api/lite/dags/{}/runs/{}", encode(dag_id), encode(run_id))).await
     }
 
-    /// Reads a run with only the task instances that changed after `after`; with all once it is finished.
+    /// Reads a run with the task instances that changed after `after`; with all if `after` is `None` or the run is
+    /// finished.
     async fn get_changed(api: &Api<'_>, dag_id: &str, run_id: &str, after: Option<&str>) -> Result<Self, Error> {
         if let Some(after) = after {
             let path = format!("/api/lite/dags/{}/runs/{}", encode(dag_id), encode(run_id));
@@ -238,7 +239,7 @@ pub async fn follow(context: &Context<'_>, dag_id: &str, run_id: &str) -> Result
             Ok::<_, Error>((count, RunView::get_changed(&api, dag_id, run_id, as_of.as_deref()).await?))
         };
         let (count, run) = match poll.await {
-            Ok(found) => found,
+            Ok(count_and_run) => count_and_run,
             Err(error) if last_response.elapsed() > SERVER_TIMEOUT || !error.is_transient => return Err(error),
             Err(_) => {
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -254,7 +255,7 @@ pub async fn follow(context: &Context<'_>, dag_id: &str, run_id: &str) -> Result
         }
         if !context.printer.json {
             print_changes(context, &run, &mut last_states);
-            // At the first read, tasks wait for a moment only.
+            // Not at the first read, because tasks of a new run often wait only for a moment.
             let reasons = run.waiting.iter().filter(|_| !is_first_read && !run.is_paused).map(WaitingView::line);
             for line in reasons {
                 if !reasons_reported.contains(&line) {
@@ -273,7 +274,7 @@ pub async fn follow(context: &Context<'_>, dag_id: &str, run_id: &str) -> Result
         if run.is_finished() {
             return Ok(run);
         }
-        // A run of thousands of tasks changes all the time; the pause leaves the machine to the run.
+        // A run of thousands of tasks changes all the time; the pause leaves the CPU to the run.
         tokio::time::sleep((poll_started.elapsed() * 2).min(LONGEST_PAUSE)).await;
         // Errors are ignored here; the next poll retries.
         let _ = api.get::<Count>(&format!("/local/changes?after={count}")).await;
@@ -317,7 +318,7 @@ pub async fn resolve_run(api: &Api<'_>, dag_id: &str, run_id: &str) -> Result<St
     })
 }
 
-/// Finds a task instance by name; the error names an existing one.
+/// Finds a task instance by name. If a mapped task has no such instance, the error's hint names an existing instance.
 pub fn instance<'a>(run: &'a RunView, name: &str, map_index: Option<i32>) -> Result<&'a InstanceView, Error> {
     let (task_id, map_index) = task_names::instance_name(name, map_index)?;
     let task_instance = run

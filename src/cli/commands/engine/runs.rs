@@ -201,7 +201,7 @@ async fn clear(
     Ok(code)
 }
 
-/// Says so if the run runs again with an older version of its DAG.
+/// Prints a note if the rerun uses an older version of its DAG.
 pub async fn note_older_version(context: &Context<'_>, api: &Api<'_>, dag_id: &str, run_id: &str) -> Result<(), Error> {
     let run: Value = api.get(&run_path(dag_id, run_id)).await?;
     let dag: Value = api.get(&format!("/api/v2/dags/{}/details", encode(dag_id))).await?;

@@ -9,7 +9,7 @@ use clap::Args;
 use leoflow_base::sys::env_vars;
 use leoflow_engine::model::dag_check;
 use leoflow_lifecycle::setup::ServerPython;
-use leoflow_python::{Children, Interpreter, ParseOutput, Request, as_in_workspace, dag_files};
+use leoflow_python::{Children, Interpreter, ParseOutput, Request, dag_files, path_in_workspace};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -43,7 +43,7 @@ pub async fn run(context: &Context<'_>, args: &Validate) -> Result<u8, Error> {
     // Check a file only once, even if several arguments include it.
     files.sort();
     files.dedup();
-    let interpreter = prepare(context, python.as_deref()).await?;
+    let interpreter = prepare_interpreter(context, python.as_deref()).await?;
     let children = Children::new(&context.home);
     let mut checked = Vec::new();
     for path in files {
@@ -67,13 +67,14 @@ pub async fn servers_python(context: &Context<'_>) -> Option<ServerPython> {
         return None;
     }
     let api = Api::new(&context.home);
-    // A server that does not respond is reported by another check.
+    // `leoflow doctor` and `leoflow lite status` report a server that does not respond.
     let response = tokio::time::timeout(SERVER_TIMEOUT, api.get("/local/python")).await;
     response.ok()?.ok()
 }
 
-/// Prepares a Python with our package: the server's if one runs. Works in a home that is not set up, too.
-pub async fn prepare(context: &Context<'_>, configured: Option<&Path>) -> Result<Interpreter, Error> {
+/// Prepares an interpreter with the `leoflow` package: the server's Python if a server responds, else the configured
+/// one or one that it finds. Also works in a home that is not set up.
+pub async fn prepare_interpreter(context: &Context<'_>, configured: Option<&Path>) -> Result<Interpreter, Error> {
     let server_python = servers_python(context).await.and_then(|server_python| server_python.python);
     let python = server_python.as_deref().or(configured);
     context.home.create().map_err(|error| Error::io("create", context.home.root(), &error))?;
@@ -89,7 +90,7 @@ fn paths_of(args: &Validate, workspace: Option<&Path>) -> Result<Vec<PathBuf>, E
     let current_folder = env_vars::current_dir().map_err(Error::failed)?;
     match workspace {
         _ if !args.paths.is_empty() => {
-            Ok(args.paths.iter().map(|path| as_in_workspace(workspace, &current_folder.join(path))).collect())
+            Ok(args.paths.iter().map(|path| path_in_workspace(workspace, &current_folder.join(path))).collect())
         }
         Some(workspace) => Ok(vec![workspace.to_owned()]),
         None => Err(Error::failed("Leoflow is not set up in this home, so it has no workspace")
@@ -124,7 +125,7 @@ impl CheckedFile {
     }
 }
 
-/// Reports a DAG id that an earlier file defines too.
+/// Sets an error on each file that defines a DAG id of an earlier file.
 fn mark_duplicates(checked: &mut [CheckedFile]) {
     for index in 0..checked.len() {
         let (earlier_files, remaining_files) = checked.split_at_mut(index);
@@ -161,7 +162,7 @@ fn print(context: &Context<'_>, checked: &[CheckedFile]) -> Result<u8, Error> {
             }
         }
     }
-    // The files of a project share its `.env`.
+    // A set, because the files of a project share its `.env` and so its warnings.
     let warnings: BTreeSet<&String> = checked.iter().flat_map(|checked_file| &checked_file.warnings).collect();
     warnings.into_iter().for_each(|warning| context.printer.warning(warning));
     if checked.is_empty() {

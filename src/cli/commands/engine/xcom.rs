@@ -96,7 +96,7 @@ pub async fn run(context: &Context<'_>, command: &XcomCommand) -> Result<u8, Err
             let entry: Value = match api.get(&path).await {
                 Ok(entry) => entry,
                 Err(error) => {
-                    // The run or the task may be misspelt, which has an error of its own.
+                    // A misspelt run or task has a clearer error of its own.
                     let run = RunView::get(&api, dag_id, &run_id).await?;
                     run_view::instance(&run, task_id, (map_index >= 0).then_some(map_index))?;
                     return Err(error
@@ -104,7 +104,7 @@ pub async fn run(context: &Context<'_>, command: &XcomCommand) -> Result<u8, Err
                         .hint("a task that returns None pushes no XCom"));
                 }
             };
-            // The bare value, with and without --json.
+            // Prints the bare value, with and without --json.
             context.printer.json(&entry["value"])?;
             Ok(0)
         }

@@ -1,4 +1,4 @@
-//! `run/` keeps the progress of `lite backup --all`, so that a repeated command continues.
+//! The progress of `lite backup --all`, recorded in `run/` so that a repeated command continues.
 
 use crate::error::Error;
 use jiff::{SignedDuration, Timestamp};
@@ -6,7 +6,7 @@ use leoflow_base::home::Home;
 use leoflow_base::sys::fs::files;
 use serde::{Deserialize, Serialize};
 
-/// The progress of a backup of all instances, kept until all are done, because each backup is a separate file.
+/// The names of the instances that are backed up, kept until all instances are.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct BackupProgress {
     began_at: Timestamp,
@@ -17,7 +17,7 @@ pub struct BackupProgress {
 
 impl BackupProgress {
     /// An older record belongs to an earlier backup and is ignored. The limit is shorter than a day, so that a daily
-    /// backup is never taken for a resumed one.
+    /// backup never continues that of the day before.
     const MAX_AGE: SignedDuration = SignedDuration::from_hours(6);
     const SIZE_LIMIT: u64 = 64 * 1024;
 
@@ -30,6 +30,7 @@ impl BackupProgress {
         Self { home: Some(home.clone()), ..backup_progress }
     }
 
+    /// Records that the instance `name` is backed up.
     pub fn add(&mut self, name: &str) -> std::io::Result<()> {
         self.done.push(name.to_owned());
         let Some(home) = &self.home else { return Ok(()) };
@@ -37,6 +38,7 @@ impl BackupProgress {
         files::write_atomic(&home.backup_of_all(), &serde_json::to_vec(self)?, 0o600)
     }
 
+    /// Removes the record, after all instances are backed up.
     pub fn end(&self) -> Result<(), Error> {
         let Some(home) = &self.home else { return Ok(()) };
         let path = home.backup_of_all();

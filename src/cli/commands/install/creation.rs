@@ -8,8 +8,9 @@ use leoflow_lifecycle::setup;
 use leoflow_processes::supervisor;
 use std::path::Path;
 
-/// Runs `work`, which fills a home that does not exist yet. After a failure the home is removed, and the workspace if it
-/// is new and untouched. A kill leaves the marker, by which the next attempt and the list recognize the home.
+/// Creates a home and runs `work`, which sets it up. After a failure, removes the home, and the workspace if it is new
+/// and untouched. If this process is killed, a marker file stays, by which the next attempt and `instances list`
+/// recognize the incomplete home.
 pub async fn run<T>(home: &Home, workspace: &Path, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let workspace_existed = workspace.exists();
     let marker = home.creating();
@@ -32,7 +33,7 @@ pub async fn run<T>(home: &Home, workspace: &Path, work: impl Future<Output = Re
     Err(error.hint("nothing was created"))
 }
 
-/// Removes the marker of an interrupted creation: the home has an instance now.
+/// Removes the marker of an incomplete creation, because the home has a complete instance.
 pub fn complete(home: &Home) -> Result<(), Error> {
     let marker = home.creating();
     files::remove_any(&marker).map_err(|error| Error::io("remove", &marker, &error))

@@ -1,5 +1,5 @@
 //! `--all`: runs a command for every instance of this user, one after another, each with its own program. Prints a row
-//! per instance. Stops at the first failure unless `--keep-going` is set; running it again does what is left.
+//! per instance. Stops at the first failure unless `--keep-going` is set; a repeated command does the other instances.
 
 use super::backup_progress::BackupProgress;
 use super::instance_command::{Instance, InstanceCommand};
@@ -41,8 +41,8 @@ pub async fn stop(context: &Context<'_>, args: &LiteStop) -> Result<u8, Error> {
     let instances = instances(&args.all.only)?;
     let mut running = 0;
     for (_, home) in &instances {
-        let (count, unread) = agent::running(home);
-        if let Some(error) = unread {
+        let (count, read_error) = agent::running(home);
+        if let Some(error) = read_error {
             context.printer.warning(format!(
                 "the list of running tasks is incomplete: {}",
                 unreadable_tasks_error(home, &error).message

@@ -55,7 +55,7 @@ impl InstanceResult {
         json!({"name": name, "status": status, "result": result, "error": error})
     }
 
-    /// Formats the result for the table; `describe` formats the command's own.
+    /// Formats the result for the table; `describe` formats the JSON result of a command that succeeded.
     fn text(&self, describe: fn(&Value) -> String) -> String {
         match self {
             Self::Done { result, seconds } => format!("{} ({seconds:.1} s)", describe(result)),
@@ -96,7 +96,7 @@ pub struct InstanceCommand<'a> {
     pub keep_going: bool,
     /// Formats the command's JSON result for the table.
     pub describe: fn(&Value) -> String,
-    /// The instances that an earlier run has already done.
+    /// The instances that an earlier, incomplete backup has done; `None` for other commands.
     pub backup_progress: Option<&'a mut BackupProgress>,
 }
 
@@ -207,7 +207,7 @@ impl InstanceCommand<'_> {
     fn child_command(&self, program: &Path, home: &Home) -> Command {
         let mut child_command = own_command::command(program, Some(home));
         child_command.args(&self.arguments);
-        // Setting variables apply to the current instance, not to all.
+        // Environment variables of settings, such as LEOFLOW_PORT, apply to the current instance, not to all.
         for name in SETTINGS.iter().filter_map(config::variable_of) {
             child_command.env_remove(name);
         }
@@ -216,7 +216,7 @@ impl InstanceCommand<'_> {
     }
 }
 
-/// The program installed for an instance, or else this one.
+/// The program installed for an instance, else this program.
 fn program_for(home: &Home) -> std::io::Result<PathBuf> {
     let installed = home.bin().join("leoflow");
     if installed.exists() { Ok(installed) } else { env_vars::current_exe() }

@@ -172,7 +172,7 @@ fn instance_home(name: &str) -> Result<Home, Error> {
     Ok(resolve(Some(&instances::root(name)?))?)
 }
 
-/// The home for a new instance, which must not exist. What an interrupted creation has left is removed.
+/// Returns the home for a new instance, which must not exist. Removes a home left by an interrupted creation.
 fn new_home(context: &Context<'_>, name: &str) -> Result<Home, Error> {
     let home = instance_home(name)?;
     if home.exists() && instances::is_incomplete(&home) {
@@ -215,7 +215,7 @@ async fn clone(context: &Context<'_>, name: &str, from: Option<&str>) -> Result<
         return Err(Error::failed(format!("no instance in {}", old_context.home.root().display()))
             .hint("leoflow instances list"));
     }
-    // The copy is in `run/`, so that after a kill the next start of the source removes this unencrypted copy.
+    // The backup is in the source's `run/`, so that after a kill the source's next start removes this unencrypted file.
     let folder = files::temporary_neighbour(&old_context.home.run().join("clone"));
     files::create_private_dir(&folder).map_err(|error| Error::io("create", &folder, &error))?;
     let copied = copy(&old_context, &new_context, &folder.join("copy.tar.zst")).await;
@@ -229,7 +229,7 @@ async fn clone(context: &Context<'_>, name: &str, from: Option<&str>) -> Result<
     context.printer.line(format!("Cloned {} to {name}", old_context.home.root().display()));
     context.printer.line(format!("  URL        {}   (once it runs; with the same password)", new_row.url));
     context.printer.line(format!("  start it:  leoflow --instance {name} lite start"));
-    if config_files::over(&old_context.home.config()).is_ok_and(|over| !over.is_empty()) {
+    if config_files::override_files(&old_context.home.config()).is_ok_and(|over| !over.is_empty()) {
         context.printer.warning(format!(
             "config-*.yaml of {} were not copied, because their settings, such as a port, may not suit both",
             old_context.home.root().display()

@@ -23,8 +23,8 @@ pub fn run(context: &Context<'_>, id: u64) -> Result<u8, Error> {
     record.process = ProcessId::current();
     operations::write(home, &record).map_err(write_error)?;
     let is_for_all = record.arguments.iter().any(|argument| argument == "--all");
-    // The worker of an upgrade stays a descendant of this process even when the command that started it ends; the
-    // server ends processes it does not know.
+    // As a subreaper, this process stays an ancestor of an upgrade's worker even when the command that started the
+    // worker ends. Otherwise the server would adopt the worker and end it as a process that it does not know.
     process::become_subreaper().map_err(Error::failed)?;
     let program = env_vars::current_exe().map_err(Error::failed)?;
     // All instances together have no time limit.

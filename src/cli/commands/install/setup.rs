@@ -79,7 +79,7 @@ pub async fn run(context: &Context<'_>, args: &Setup) -> Result<u8, Error> {
     Ok(0)
 }
 
-/// Sets the home up. After a refusal, a new home has nothing in it and is removed.
+/// Sets up the home. After an error, removes a home that is new and still empty.
 async fn set_up_home(context: &Context<'_>, request: &Request) -> Result<Option<String>, Error> {
     let home = &context.home;
     let created_home = !home.exists();
@@ -88,7 +88,7 @@ async fn set_up_home(context: &Context<'_>, request: &Request) -> Result<Option<
     let outcome = set_up(context, request, context.printer).await;
     drop(lock);
     match &outcome {
-        // A creation of this instance that was interrupted is complete now.
+        // An earlier, interrupted creation of this instance is complete now.
         Ok(_) => super::creation::complete(home)?,
         Err(_) if created_home => home.remove_if_unused(),
         Err(_) => {}
@@ -96,7 +96,7 @@ async fn set_up_home(context: &Context<'_>, request: &Request) -> Result<Option<
     outcome
 }
 
-/// Refuses to install an older program whose schema is behind that of the installed one, which may have migrated the
+/// Refuses to install this program if the installed one knows a newer schema, to which it may have migrated the
 /// datastore.
 fn refuse_newer(context: &Context<'_>) -> Result<(), Error> {
     let home = &context.home;
@@ -133,11 +133,11 @@ fn modify_path(context: &Context<'_>) {
             }
             if !added.files.is_empty() {
                 let names: Vec<String> = added.files.iter().map(|path| path.display().to_string()).collect();
-                let is_complete = added.unserved_shell.is_none() && added.failed.is_empty();
+                let is_complete = added.unsupported_shell.is_none() && added.failed.is_empty();
                 let next = if is_complete { "; open a new terminal to use it" } else { "" };
                 context.printer.note(format!("Added leoflow to the PATH in {}{next}", names.join(", ")));
             }
-            if let Some(shell) = added.unserved_shell {
+            if let Some(shell) = added.unsupported_shell {
                 context.printer.warning(format!(
                     "your shell ({shell}) reads other files; add this folder to its PATH: {}",
                     context.home.bin().display()
@@ -199,10 +199,10 @@ fn show_result(context: &Context<'_>, plan: &Plan, password: Option<&str>) -> Re
     } else {
         "leoflow".to_owned()
     };
-    let has_python = python::find(configured_python.as_deref());
-    if configured_python.is_none() && has_python.is_err() && environments::find_uv(home).is_some() {
+    let found_python = python::find(configured_python.as_deref());
+    if configured_python.is_none() && found_python.is_err() && environments::find_uv(home).is_some() {
         printer.line("This machine has no Python for your DAGs; Leoflow installs one when it starts");
-    } else if let Err(reason) = has_python {
+    } else if let Err(reason) = found_python {
         let (major, minor) = python::MINIMUM;
         printer.warning(format!(
             "no Python for your DAGs was found ({reason}): install Python {major}.{minor} or newer, or set one with \

@@ -51,7 +51,7 @@ pub fn run(context: &Context<'_>, args: &Uninstall) -> Result<u8, Error> {
             return finish_purge(context, args, entry);
         }
         if !args.dry_run {
-            // It may have moved the workspace, which is moved back before the plan is made.
+            // The interrupted purge may have moved the workspace. `discard_purge` moves it back before the new plan.
             let _home_lock = HomeLock::take(home, "leoflow uninstall", None)?;
             context.recovery().discard_purge(entry)?;
         }
@@ -88,7 +88,7 @@ fn apply(context: &Context<'_>, request: &Request, plan: &Plan) -> Result<u8, Er
         Error::failed("failed to end the processes of an earlier run").cause(error).hint("leoflow doctor")
     })?;
     refuse_unfinished_operation(context, plan)?;
-    // The prompt may have been open for long, so the plan is made again and must be the same.
+    // The prompt may have been open for long, so plan again; the result must be the same.
     let current_plan = uninstall::plan(&uninstall::gather(home, request)?, request)?;
     if !current_plan.removes_the_same(plan) {
         return Err(Error::refused("the plan has changed since it was shown; nothing was removed")
@@ -110,7 +110,8 @@ fn apply(context: &Context<'_>, request: &Request, plan: &Plan) -> Result<u8, Er
     Ok(0)
 }
 
-/// Refuses while another operation is unfinished. A purge makes most of them irrelevant.
+/// Refuses while another operation is unfinished. A purge ignores an unfinished restore or upgrade, because it removes
+/// all data.
 fn refuse_unfinished_operation(context: &Context<'_>, plan: &Plan) -> Result<(), Error> {
     let other = journal::unfinished(&context.home)?.filter(|entry| {
         let is_change = matches!(entry.operation, Operation::Restore | Operation::RestoreUndo | Operation::Upgrade);
@@ -124,7 +125,7 @@ fn refuse_unfinished_operation(context: &Context<'_>, plan: &Plan) -> Result<(),
     }
 }
 
-/// Finishes an interrupted purge. Its plan was confirmed when it started, so it needs only the same command.
+/// Finishes an interrupted purge. The user confirmed its plan when it started, so there is no prompt.
 fn finish_purge(context: &Context<'_>, args: &Uninstall, entry: Entry) -> Result<u8, Error> {
     let text = "a purge of this home was interrupted, and part of it is already removed";
     if !args.purge {
@@ -177,7 +178,8 @@ fn print_empty_json(context: &Context<'_>, args: &Uninstall) -> Result<(), Error
     Ok(())
 }
 
-/// Asks for a confirmation; a purge asks for the instance's name, and for the path of a workspace that is not ours.
+/// Asks for a confirmation; a purge asks for the instance's name, and for the path of a workspace that existed before
+/// Leoflow.
 fn confirm_plan(context: &Context<'_>, plan: &Plan, args: &Uninstall) -> Result<bool, Error> {
     if !plan.purge {
         return context.confirm("Uninstall Leoflow?", args.yes.into());

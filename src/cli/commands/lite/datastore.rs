@@ -27,7 +27,7 @@ pub async fn require(home: &Home, setting: &DatastoreSetting, reporter: &dyn Rep
     let home_id = location::recorded_home_id(home);
     let Some(url) = setting.external().map_err(LocationError::Url)? else {
         if *setting == DatastoreSetting::Docker {
-            // Only checks that the container can be created; it is planned again when it is created.
+            // Checks only that the container can be created; the setup or move plans it again.
             Container::plan(home, &home_id)?;
         }
         return Ok(());

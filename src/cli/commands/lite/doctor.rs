@@ -53,8 +53,8 @@ pub async fn run(context: &Context<'_>, args: &Doctor) -> Result<u8, Error> {
     Ok(if healthy { 0 } else { 1 })
 }
 
-/// Reads the schema from the running datastore, or from one that is started for this. `None` when there is none to
-/// read.
+/// Reads the schema from the running datastore, or from a private server. `None` without a datastore, or while another
+/// command uses the home.
 async fn schema_state(context: &Context<'_>) -> Option<Result<SchemaReport, SchemaUnavailable>> {
     if cluster::state(&context.home) != ClusterState::Ready {
         return None;
@@ -77,7 +77,8 @@ async fn schema_state(context: &Context<'_>) -> Option<Result<SchemaReport, Sche
     }))
 }
 
-/// What an earlier command has left that a start of the datastore would change; a check must not.
+/// Returns the reason not to start the datastore: an interrupted operation or leftover processes. A start would finish
+/// or end them, but a check must not change anything.
 fn obstacle_to_start(home: &Home) -> Option<SchemaUnavailable> {
     let interrupted = journal::unfinished(home).ok().flatten().filter(|e| e.operation != Operation::Setup);
     if interrupted.as_ref().is_some_and(|e| e.operation == Operation::Purge && uninstall::may_have_removed_something(e))
@@ -90,7 +91,6 @@ fn obstacle_to_start(home: &Home) -> Option<SchemaUnavailable> {
         return Some(SchemaUnavailable { reason, remedy: "leoflow lite start".to_owned() });
     }
     if supervisor::find_leftovers(home).is_ok_and(|leftovers| !leftovers.is_empty()) {
-        // A check must not end these processes.
         let reason = "cannot check while processes of a killed run exist".to_owned();
         return Some(SchemaUnavailable { reason, remedy: "leoflow lite start, which ends them".to_owned() });
     }
@@ -150,7 +150,7 @@ fn fix(context: &Context<'_>, fixes: &[&Fix], confirmation: Confirmation) -> Res
         context.printer.note(Context::DECLINED);
         return Ok(1);
     }
-    // Leftover processes are ended under the lock. A running instance has none, and its files can be fixed.
+    // Ends leftover processes only under the home's lock. The other fixes also work while the instance runs.
     let _lock = match fixes.iter().any(|fix| matches!(fix, Fix::EndLeftovers)) {
         true => Some(HomeLock::take(&context.home, "leoflow doctor --fix", None)?),
         false => None,

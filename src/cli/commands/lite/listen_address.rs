@@ -12,9 +12,9 @@ use std::time::Duration;
 pub struct ListenAddress {
     pub host: Ipv4Addr,
     pub port: u16,
-    /// The port for setup to write to config.yaml: the one of `--port`, or a new instance's own.
+    /// The port for setup to write to config.yaml: the port of `--port`, or a new instance's own.
     pub port_to_write: Option<u16>,
-    /// The port of this run only: one of `--port` or a variable that differs from config.yaml's.
+    /// The port of this run only: the port of `--port` or an environment variable, if config.yaml has another one.
     pub temporary_port: Option<u16>,
 }
 
@@ -29,7 +29,7 @@ impl ListenAddress {
             Some(loaded) => (false, loaded),
             None => (true, config::load_first(&home.config())?),
         };
-        // A port from a variable counts like one from --port.
+        // A port from an environment variable counts like one from --port.
         let port_from_variable = running_settings::is_from_variable(&loaded, "port").then_some(loaded.config.port);
         let configured_port = (!is_first || loaded.origins.contains_key("port")).then_some(loaded.config.port);
         let requested_port = argument.or(port_from_variable);
@@ -47,7 +47,8 @@ impl ListenAddress {
         Ok((loaded, address))
     }
 
-    /// Binds the port, with retries: a concurrent first start that fails to get the home may hold it for a moment.
+    /// Binds the port, with retries for 1 s: a concurrent first start that fails to lock the home may hold the port for
+    /// a moment.
     pub fn bind_with_retries(&self, context: &Context<'_>) -> Result<TcpListener, Error> {
         for _ in 0..50 {
             match listener::bind_at(self.host, self.port) {

@@ -38,7 +38,7 @@ pub async fn run(context: &Context<'_>, args: &ResetPassword) -> Result<u8, Erro
         Error::failed(reason).hint("choose another, or generate one: leoflow lite reset-password --generate")
     })?;
     let hash = password::hash(&new_password).map_err(Error::failed)?;
-    // An interrupted operation may replace config.yaml, so it is finished first.
+    // Finish an interrupted operation first, because it may replace config.yaml.
     context.recovery().finish_first(COMMAND).await?;
     let mut jwt_reference = None;
     config::update(home, |loaded| {
@@ -46,7 +46,7 @@ pub async fn run(context: &Context<'_>, args: &ResetPassword) -> Result<u8, Erro
         let mut changes = vec![("admin_password_hash", hash.into()), ("session_epoch", epoch.into())];
         jwt_reference = loaded.secret_references().into_iter().find(|(name, _)| *name == "jwt_secret");
         if jwt_reference.is_none() {
-            // Who has read the old one, for example in a backup, could sign tokens of the new epoch.
+            // Anyone who has read the old key, for example in a backup, could sign tokens of the new epoch.
             changes.push(("jwt_secret", random::hex_256().into()));
         }
         changes

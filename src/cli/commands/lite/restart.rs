@@ -44,7 +44,7 @@ pub fn restart(context: &Context<'_>, args: &LiteRestart) -> Result<u8, Error> {
         }
         context.printer.note(format!("Changed since the start: {}", changed.join(", ")));
     }
-    if let Some(service) = status.as_ref().and_then(|status| service::running_as(&context.home, status.pid)) {
+    if let Some(service) = status.as_ref().and_then(|status| service::running_with_pid(&context.home, status.pid)) {
         let pid = status.map_or(0, |status| status.pid);
         return restart_service(context, args, (&service, pid));
     }
@@ -138,7 +138,7 @@ fn restart_in_place(context: &Context<'_>, supervisor: i32) -> Result<u8, Error>
 /// An instance that is stopped for an operation and started again after it.
 #[derive(Debug, Clone, Copy)]
 pub struct WasRunning {
-    /// The port of its start, if it differs from the configured one.
+    /// The port that its start requested, if it differs from the configured one.
     requested_port: Option<u16>,
 }
 

@@ -102,7 +102,7 @@ async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Res
     finish(context, sink, &instance, ended)
 }
 
-/// Takes the home for this process, and binds its port.
+/// Locks the home for this process and binds the port.
 async fn take_home(
     context: &Context<'_>,
     sink: &dyn Sink,
@@ -160,7 +160,8 @@ enum TakeOverError {
     Ended(Error),
 }
 
-/// Executes a normal start that inherits nothing, so that the old processes exit. Returns only on failure.
+/// Replaces this process by a normal start that inherits nothing, so that the old processes exit. Returns only on
+/// failure.
 fn start_fresh(context: &Context<'_>, sink: &dyn Sink, error: Error) -> Error {
     sink.report(Progress::Warning(format!("{}; starting again", error.message)));
     let arguments: Vec<_> =
@@ -255,8 +256,8 @@ fn finish(
     Ok(())
 }
 
-/// Reports that the instance is ready. Marks a password as shown once it was printed on a terminal; one sent over the
-/// pipe is marked by `lite start`.
+/// Reports that the instance is ready. Marks a password as shown once it was printed on a terminal; `lite start` marks
+/// a password that it received over the pipe.
 fn announce(context: &Context<'_>, sink: &dyn Sink, ready: &Ready) {
     let was_printed = sink.ready(ready);
     if sink.is_terminal() {
@@ -268,7 +269,7 @@ fn announce(context: &Context<'_>, sink: &dyn Sink, ready: &Ready) {
             sink.report(Progress::Warning(error.to_string()));
         }
     } else {
-        // `lite start` has its result; from here on there is only the log.
+        // `lite start` has read its result; from here on, output goes only to the log.
         stdio::detach();
     }
 }
@@ -287,7 +288,7 @@ fn end_leftovers(context: &Context<'_>, sink: &dyn Sink) -> Result<(), Error> {
 /// Plans what setup has to do.
 pub fn plan_setup(context: &Context<'_>, request: &Request) -> Result<Plan, Error> {
     let configured = config::load(&context.home.config())?.and_then(|loaded| loaded.config.workspace);
-    // Without a home directory there is no default workspace.
+    // Needed only here, because without a home directory there is no default workspace.
     let workspace = match request.workspace.clone().or(configured) {
         Some(path) => path,
         None => instances::default_workspace(&context.home)?,

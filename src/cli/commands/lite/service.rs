@@ -130,7 +130,7 @@ fn apply_step(context: &Context<'_>, service: &Service, step: &Step) -> Result<(
     Ok(())
 }
 
-/// Says that a file was replaced which may have been edited.
+/// Warns that a service file was replaced that the user may have edited.
 fn print_replaced(context: &Context<'_>, service: &Service, copy: &Path) {
     let file = service.file.display();
     let place = match service.definition.kind {

@@ -203,7 +203,7 @@ fn start_service(context: &Context<'_>, args: &LiteRun) -> Result<Option<Ready>,
 /// A `leoflow lite` in its own session.
 struct Detached {
     child: Child,
-    /// The file of its stderr, and the offset at which its output begins.
+    /// The file of the child's stderr, and the byte offset at which its output begins.
     errors: Option<(File, u64)>,
 }
 
@@ -221,7 +221,8 @@ impl Detached {
         if let Some(workspace) = &args.workspace {
             command.arg("--workspace").arg(workspace);
         }
-        // A panic message goes to the log. Before the first setup there is no log, so it is kept in memory.
+        // The child's stderr, such as a panic message, goes to the log. Before the first setup there is no log folder,
+        // so stderr goes to a file in memory.
         let log = context.home.logs().join("supervisor.log");
         let log = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(log);
         let errors = log.or_else(|_| files::in_memory("leoflow-start")).ok();
@@ -264,7 +265,7 @@ impl Detached {
         }
     }
 
-    /// The last lines of its own stderr, not those of an earlier run.
+    /// The last lines of the child's stderr, without those of an earlier run.
     fn stderr_tail(&mut self, context: &Context<'_>) -> String {
         let mut bytes = Vec::new();
         let offset = self.errors.as_ref().map_or(0, |(_, offset)| *offset);
@@ -275,7 +276,7 @@ impl Detached {
         let text = String::from_utf8_lossy(&bytes);
         let lines: Vec<&str> = text.lines().collect();
         match lines.as_slice() {
-            // The child created the log itself, after its stderr was opened.
+            // Before the first setup, the child creates the log itself.
             [] if offset == 0 => supervisor::last_lines(&context.home, "supervisor", MAX_LINES).join("\n"),
             lines => lines[lines.len().saturating_sub(MAX_LINES)..].join("\n"),
         }

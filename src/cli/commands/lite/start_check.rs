@@ -1,5 +1,5 @@
-//! Checks that a start would find everything that it needs. A command that stops a running instance to start it again
-//! does this first, so that a mistake in the settings does not cost the instance that works.
+//! Checks the settings, secrets and files that a start needs. A command that restarts a running instance checks before
+//! it stops the instance, so that a mistake in the settings does not end an instance that works.
 
 use super::run::plan_setup;
 use crate::context::Context;
@@ -10,13 +10,13 @@ use leoflow_base::sys::process::{Environment, environment_of};
 use leoflow_lifecycle::setup::Request;
 use leoflow_postgres::Credentials;
 
-/// The process that starts the new processes, and whose environment they get.
+/// The process that starts the new processes; they inherit its environment.
 #[derive(Debug, Clone, Copy)]
 pub enum Starter {
     ThisCommand,
     /// The running supervisor with this pid, which restarts its children.
     Supervisor(i32),
-    /// Its environment is not known.
+    /// The service manager, whose environment is not known.
     ServiceManager,
 }
 
@@ -45,7 +45,7 @@ fn check(context: &Context<'_>, starter: Starter) -> Result<(), Error> {
     config::check_for_process(&home.config(), starter.environment().as_ref())?;
     let config = context.config()?.map(|loaded| loaded.config);
     if let Starter::ThisCommand = starter {
-        // What is missing, a start adds; what it must not add, the plan refuses.
+        // A start adds missing parts; the plan refuses if a part is missing that a start must not add.
         plan_setup(context, &Request::default())?;
     } else if let (Starter::Supervisor(_), Some(key)) = (&starter, missing_key(config.as_ref())) {
         return Err(Error::failed(format!("config.yaml has no {key}")).hint("leoflow verify-config"));

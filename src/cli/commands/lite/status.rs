@@ -82,7 +82,8 @@ fn current_status(context: &Context<'_>) -> InstanceStatus {
     status
 }
 
-/// The status of a home, without what depends on this process's environment variables, which may not apply to it.
+/// The status of a home, without `needs_restart`: it depends on this process's environment variables, which may not
+/// apply to that home.
 fn status_of_home(context: &Context<'_>) -> InstanceStatus {
     let mut status = control::status_of(&context.home).unwrap_or_else(|| offline_status(context));
     status.change = journal::change_under_way(&context.home);

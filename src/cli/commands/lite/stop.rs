@@ -135,6 +135,7 @@ pub fn stop_running(context: &Context<'_>) -> Result<bool, Error> {
     match holder {
         Some(holder) => {
             holder.process.signal(Signal::Terminate);
+            // A process that is stopped (SIGSTOP) handles SIGTERM only after SIGCONT.
             holder.process.signal(Signal::Continue);
             wait_released(context, Some(holder)).map(|()| true)
         }
@@ -168,13 +169,13 @@ pub fn running_port(context: &Context<'_>) -> Option<u16> {
     running_address(context).map(|(_, port)| port)
 }
 
-/// The port that was given to the running instance's start, if it differs from the configured one; kept by a restart.
+/// The port that the running instance's start requested, if it differs from the configured one. A restart keeps it.
 pub fn requested_port(context: &Context<'_>) -> Option<u16> {
     running_port(context)?;
     files::read_text(&context.home.requested_port(), 16).ok()??.trim().parse().ok()
 }
 
-/// Records the port given to a start; `None` if it is the configured one.
+/// Records the port that a start requested; `None` if it is the configured one.
 pub fn note_requested_port(home: &Home, requested: Option<u16>) -> Result<(), Error> {
     let path = home.requested_port();
     let outcome = match requested {

@@ -276,8 +276,8 @@ async fn print_progress(context: &Context<'_>, client: &Client, known: &Embedded
     Ok(())
 }
 
-/// Verifies a migration without further batches. Breaks once it is verified, or is no longer there. `rounds` counts the
-/// passes over rows that were locked.
+/// Verifies a migration that has no further batches. Breaks once it is verified or no longer recorded. `rounds` counts
+/// the passes over rows that were locked.
 async fn verify_moved(client: &Client, known: &EmbeddedMigration, rounds: &mut u32) -> Result<ControlFlow<()>, Error> {
     let Some(current) = data_migration::progress(client, known).await? else { return Ok(ControlFlow::Break(())) };
     match current.status {

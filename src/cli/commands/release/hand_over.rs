@@ -1,4 +1,4 @@
-//! Hands an upgrade over to the program of a release that plans it itself, because this one cannot.
+//! Hands an upgrade over to the target release's program, because this program cannot plan it.
 
 use crate::context::Context;
 use crate::error::Error;
@@ -10,7 +10,7 @@ use leoflow_lifecycle::upgrade::plan::Plan;
 use leoflow_lifecycle::upgrade::target_release::TargetRelease;
 use std::process::Command;
 
-/// Downloads the release's program and becomes it, with the same arguments. Returns only on failure.
+/// Downloads the release's program and execs it with the same arguments. Returns only on failure.
 pub async fn run(context: &Context<'_>, plan: &Plan, release: &TargetRelease) -> Result<(), Error> {
     if let Some(earlier) = env_vars::text(HANDED_OVER) {
         let text = format!("leoflow {earlier} has handed the upgrade to {} over to {}", plan.to, context.version);

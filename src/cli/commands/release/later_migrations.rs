@@ -51,7 +51,7 @@ pub async fn apply(
     let gates = || gates(context);
     let (mut applied, still_waiting) =
         deferred::apply(&lock, &mut client, known(), context.version, &postdeploy, gates, report).await?;
-    // Applies only these contracts: one whose gates open meanwhile is not in the backup.
+    // Apply only these contract migrations: one whose gates open in the meantime has no backup yet.
     let contracts = ready_versions(&still_waiting, Phase::Contract);
     let Some(first) = contracts.first() else { return Ok((applied, still_waiting)) };
     if !deferred::is_backed_up(&client, *first).await? {

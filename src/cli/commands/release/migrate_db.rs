@@ -41,7 +41,7 @@ pub struct MigrateDb {
     /// With --supervised: the database to migrate, for a rehearsal [default: the instance's own]
     #[arg(long, hide = true)]
     pub database: Option<String>,
-    /// Started by the server: apply the post-deploy migrations that may run now
+    /// Started by the server: apply the postdeploy and contract migrations that may run now
     #[arg(long, hide = true)]
     pub later: bool,
     #[command(subcommand)]
@@ -80,7 +80,7 @@ pub struct Rollback {
 
 pub async fn run(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error> {
     match &args.command {
-        None if args.later => later(context).await,
+        None if args.later => apply_deferred(context).await,
         None if args.supervised => supervised(context, args).await,
         None if args.dry_run => status(context, true).await,
         None => migrate(context, args).await,
@@ -143,7 +143,7 @@ impl Reporter for LogReporter {
 
 /// Runs the deferred (postdeploy and contract) migrations. The running server starts this in a separate process. Fails
 /// instead of waiting for locks; the server tries again.
-async fn later(context: &Context<'_>) -> Result<u8, Error> {
+async fn apply_deferred(context: &Context<'_>) -> Result<u8, Error> {
     let _operation_lock = OperationLock::take(&context.home, "leoflow migrate-db").map_err(Error::from)?;
     let datastore = Datastore::open(&context.recovery(), "leoflow migrate-db").await?;
     let mut report = |file: &str| info!("applied: {file}");
@@ -169,6 +169,7 @@ async fn supervised(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error
             claims::take(&context.home, &client).await?;
             return Ok(version);
         }
+        // A fresh database has no table for the claim yet.
         if !matches!(state, State::Fresh) {
             claims::take(&context.home, &client).await?;
         }
@@ -179,7 +180,8 @@ async fn supervised(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error
             back_up(context, &access, "migration", &LogReporter).await?;
         }
         let lock_client = connect().await?;
-        // An upgrade has created its own backup, and parses these lines: docs/reference/process-protocol.md.
+        // An upgrade passes --no-backup, because it has created its own, and parses these lines:
+        // docs/reference/process-protocol.md.
         let is_parsed = args.no_backup;
         let mut report = |file: &str| if is_parsed { eprintln!("applied: {file}") } else { info!("applied: {file}") };
         let version = schema::migrate(&lock_client, &mut client, known(), context.version, &mut report).await?.version;
@@ -199,7 +201,7 @@ async fn supervised(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error
     }
 }
 
-/// Connects to the application's database, which is created if missing, or to another, existing one.
+/// Connects to `database`, which must exist; for `None`, to the application's database, which is created if missing.
 async fn connect_supervised(
     endpoint: &Endpoint,
     credentials: &Credentials,
@@ -216,7 +218,8 @@ async fn is_pending(client: &Client) -> Result<bool, Error> {
     Ok(matches!(schema::classify(known(), &schema_facts), State::Pending { .. }))
 }
 
-/// Creates a backup before anything is changed. If it fails, nothing is changed; `--no-backup` skips it.
+/// Creates a backup before a migration or rollback. The error says that nothing was changed, so the caller must return
+/// it before it changes anything.
 async fn back_up(
     context: &Context<'_>,
     access: &Access,
@@ -234,7 +237,7 @@ async fn back_up(
     let pinned = history::rollback_backups(home).map_err(|error| Error::io("read", &home.upgrade(), &error))?;
     let automatic_backup =
         Automatic { home, access, config: &config, version: context.version, pinned: &pinned, reporter };
-    match automatic::before(operation, &automatic_backup).await {
+    match automatic::before_change(operation, &automatic_backup).await {
         Ok(Some(created)) => {
             let note = format!("Created a backup before the {operation}: {}", created.path.display());
             reporter.report(Progress::Note(note));

@@ -112,7 +112,8 @@ fn print_finished(context: &Context<'_>, from: &Version, to: &Version, backup: O
     Ok(0)
 }
 
-/// Rolls back with the migrations' rollback SQL and the steps of an upgrade, or by restoring the backup from before it.
+/// Rolls back with the migrations' rollback SQL and the steps of an upgrade, or by restoring the backup from before the
+/// last upgrade.
 async fn perform(context: &Context<'_>, args: &RollbackRelease) -> Result<Outcome, Error> {
     let home = &context.home;
     let cancelled = upgrade_worker::cancelled()?;
@@ -129,6 +130,6 @@ async fn perform(context: &Context<'_>, args: &RollbackRelease) -> Result<Outcom
     }
     let PlannedRollback { facts, datastore, plan, .. } = planned;
     let config = context.recovery().running_config()?;
-    let change = PlannedChange { plan, source: ReleaseSource::Installed, no_rollback: true };
+    let change = PlannedChange { plan, source: ReleaseSource::RetainedOlder, no_rollback: true };
     upgrade_worker::apply_plan(context, &config, FactsAndDatastore { facts, datastore }, change, cancelled).await
 }

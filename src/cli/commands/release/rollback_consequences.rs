@@ -15,7 +15,7 @@ use leoflow_postgres::schema::{self, Extent};
 use serde_json::{Value, json};
 
 pub struct Consequences {
-    /// A line for each object that is dropped, or reset to its earlier state.
+    /// A line for each loss: an object that is dropped, or data that returns to its earlier state.
     lost: Vec<String>,
     /// Settings of `config.yaml` that change.
     settings: Vec<String>,

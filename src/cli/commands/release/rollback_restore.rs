@@ -69,17 +69,18 @@ pub async fn restore_backup(
 /// The title of the step that restores.
 const RESTORING: &str = "Restoring the backup";
 
-/// A rollback that restores a backup, from its first record on.
+/// A rollback that restores a backup; its record is written.
 struct Rollback<'a> {
     context: &'a Context<'a>,
     recovery: Recovery<'a>,
     config: Config,
     record: RollbackRecord,
-    /// The backup from before the upgrade, and the copy that is restored.
+    /// The backup from before the upgrade.
     backup: PathBuf,
+    /// The copy of `backup` that is restored.
     backup_copy: PathBuf,
     was_running: bool,
-    /// The port given to the running instance's start, if it differs from the configured one.
+    /// The port that the running instance's start requested, if it differs from the configured one.
     port: Option<u16>,
     steps: Steps,
 }
@@ -93,7 +94,7 @@ impl<'a> Rollback<'a> {
         let port = requested_port(context);
         let config = recovery.running_config()?;
         let Plan { from, to, schema_from, .. } = plan;
-        // A copy is kept, because the retention that follows the new backup may remove the old one.
+        // Restore a copy, because the retention after the new backup may remove the original.
         let backup_copy = home.upgrade().join(backup.file_name().unwrap_or_default());
         copy_backup(&backup, &backup_copy).map_err(|error| Error::io("write", &backup_copy, &error))?;
         let record = RollbackRecord {
@@ -121,10 +122,10 @@ impl<'a> Rollback<'a> {
             new_backup = back_up(self.context, access, &self.config) => new_backup,
             () = cancelled => Err(UpgradeError::Cancelled.into()),
         };
-        let new_backup = new_backup.inspect_err(|_| forget(home, &self.record))?;
+        let new_backup = new_backup.inspect_err(|_| discard_record(home, &self.record))?;
         self.steps.end("Backing up", step_start);
         self.record.backup_of_current_state = Some(relative_to_home(home, &new_backup.path));
-        write_record(home, &self.record).inspect_err(|_| forget(home, &self.record))?;
+        write_record(home, &self.record).inspect_err(|_| discard_record(home, &self.record))?;
         checkpoint("rollback.backed-up");
         Ok(new_backup)
     }
@@ -148,7 +149,7 @@ impl<'a> Rollback<'a> {
     /// Starts the instance again after a restore that changed nothing.
     fn give_up(&self, restore_status: io::Result<ExitStatus>, new_backup: &CreatedBackup) -> Error {
         let (home, RollbackRecord { from, to, .. }) = (&self.context.home, &self.record);
-        forget(home, &self.record);
+        discard_record(home, &self.record);
         let cause = restore_status.map_or_else(|error| error.to_string(), |status| status.to_string());
         let consequence = match self.was_running.then(|| start(home, self.port)) {
             None | Some(Ok(())) => format!("{from} continues as before"),
@@ -223,8 +224,8 @@ fn write_record(home: &Home, record: &RollbackRecord) -> Result<(), Error> {
     record.write(home).map_err(|error| Error::io("write", &home.upgrade(), &error))
 }
 
-/// Removes the record; on an error the next command does it.
-fn forget(home: &Home, record: &RollbackRecord) {
+/// Removes the record. If that fails, the next command does it.
+fn discard_record(home: &Home, record: &RollbackRecord) {
     let _ = record.discard(home);
 }
 
@@ -253,12 +254,12 @@ async fn back_up(context: &Context<'_>, access: &Access, config: &Config) -> Res
     Ok(automatic::create_even_if_empty("rollback", &automatic_backup).await.map_err(UpgradeError::from)?)
 }
 
-/// Restores with the older release's program; its stderr goes to our log. It waits for a byte on stdin until its pid is
-/// in the record, so that recovery after an interruption waits for its end.
+/// Restores with the older release's program, whose stderr goes to this process's log. The program waits for a byte on
+/// stdin, which this function writes once the program's pid is in the record: recovery then waits for its end.
 fn restore_with(program: &Path, home: &Home, backup: &Path, record: &mut RollbackRecord) -> io::Result<ExitStatus> {
     let mut command = Command::new(program);
     command.arg("--home").arg(home.root()).args(["lite", "restore", "--force", "--yes", "--input"]).arg(backup);
-    // Its stdout ends with an undo hint that does not work across releases; ours is printed instead.
+    // The program's stdout ends with an undo hint that does not work across releases; this command prints its own.
     command.env(RESTORE_OF_ROLLBACK, "1").stdin(Stdio::piped()).stdout(Stdio::null());
     let mut child = command.spawn()?;
     record.restorer = ProcessId::of(child.id() as i32);

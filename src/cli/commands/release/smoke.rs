@@ -17,7 +17,7 @@ pub async fn run(context: &Context<'_>) -> Result<u8, Error> {
     let config = context.recovery().running_config()?;
     let smoke = Smoke {
         config: &config,
-        endpoint: ServerEndpoint::Open,
+        endpoint: ServerEndpoint::Public,
         version: status.version,
         known: KnownFaults::default(),
         releases: None,

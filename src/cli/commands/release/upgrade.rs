@@ -56,7 +56,8 @@ async fn upgrade(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     watch_worker::watch(context, &worker_arguments(&plan, args), &variables).await
 }
 
-/// Refuses an expired or older manifest with `--yes`, which HTTP requests use too: then no user reads the warnings of the plan.
+/// Refuses an expired manifest, or one older than a manifest seen before, if `--yes` is set: then no user reads the
+/// warnings of the plan. HTTP requests set it, too.
 fn refuse_outdated_manifest(context: &Context<'_>, args: &Upgrade, release: &TargetRelease) -> Result<(), Error> {
     if !args.yes || args.accept_old_manifest || !release.is_outdated(&context.home) {
         return Ok(());
@@ -92,8 +93,8 @@ async fn resume(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     Ok(0)
 }
 
-/// Plans the upgrade; `applied` has the arguments, if the plan is more than shown. When there is nothing to do, prints a
-/// message and returns `None`.
+/// Plans the upgrade. `applied` has the arguments of an upgrade that applies the plan; `None` for a dry run. When there
+/// is nothing to do, prints a message and returns `None`.
 async fn plan_upgrade(
     context: &Context<'_>,
     version: Option<&str>,
@@ -113,7 +114,7 @@ async fn plan_upgrade(
         Err(Refusal::HandOver(plan)) => match applied {
             None => Ok(Some((with_warnings(context, *plan, doubts, &release).await?, release))),
             Some(args) => {
-                // The release's program is run next, so the doubts come first.
+                // The next step runs the release's program, so the doubts are printed before it.
                 doubts.iter().for_each(|doubt| context.printer.warning(doubt));
                 refuse_outdated_manifest(context, args, &release)?;
                 hand_over::run(context, &plan, &release).await.map(|()| None)
@@ -126,7 +127,8 @@ async fn plan_upgrade(
     }
 }
 
-/// Adds the doubts about the release host, what failed before, and what this home uses that the release changes.
+/// Adds warnings to the plan: the doubts about the release host, earlier failed upgrades to this release, and changes
+/// of features that this home uses.
 async fn with_warnings(
     context: &Context<'_>,
     mut plan: Plan,

@@ -17,8 +17,8 @@ use leoflow_lifecycle::upgrade::release::stage;
 use leoflow_lifecycle::upgrade::target_release::{Remember, doubts, source, target};
 use leoflow_postgres::cluster::{self, ClusterState};
 
-/// Downloads the release, installs its program with the PostgreSQL archive beside it for the following setup, and
-/// links it.
+/// Downloads the release, installs its program, and links it in `bin/`. Puts the PostgreSQL archive beside the program
+/// for the setup that follows.
 pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     let home = &context.home;
     if setup::installed_version(home).is_some() && cluster::state(home) != ClusterState::Absent {
@@ -49,7 +49,7 @@ pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
         let file = ReleaseFile { url: component.url.clone(), sha256: component.sha256.clone(), size: component.size };
         source.fetch(&file, &folder, context.printer).await?;
     }
-    // Records of seen manifests stay.
+    // Removes only the downloads: the folder above them also has the records of manifests seen before.
     files::remove_any(&downloads).map_err(|error| Error::io("remove", &downloads, &error))?;
     doubts(home, &manifest, &source, Remember::Yes, context.printer)
         .iter()

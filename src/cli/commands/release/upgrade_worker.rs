@@ -124,20 +124,20 @@ pub fn refuse_interrupted(home: &Home) -> Result<(), Error> {
 /// longer.
 const KNOWN_FAULTS_LIMIT: Duration = Duration::from_secs(120);
 
-/// Collects the faults of the running release.
+/// Collects the faults of the running release, which do not count against the new one.
 async fn known_faults(facts: &UpgradeFacts, config: &Config, to: ReleaseSource<'_>) -> Result<KnownFaults, Error> {
     if facts.instance != Instance::Healthy {
         return Ok(KnownFaults::default());
     }
     let smoke = Smoke {
         config,
-        endpoint: ServerEndpoint::Open,
+        endpoint: ServerEndpoint::Public,
         version: facts.installed.to_string(),
         known: KnownFaults::default(),
         releases: None,
         config_file: None,
     };
-    if matches!(to, ReleaseSource::Installed) {
+    if matches!(to, ReleaseSource::RetainedOlder) {
         // A rollback only requests the import errors, because a faulty server may be the reason for the rollback.
         let import_errors = tokio::time::timeout(IMPORT_ERRORS_LIMIT, smoke.import_errors()).await;
         return Ok(KnownFaults { import_errors: import_errors.ok().and_then(Result::ok), ..KnownFaults::default() });

@@ -65,7 +65,7 @@ async fn follow(
         let line = tokio::select! {
             line = lines.next_line() => line.ok()??,
             _ = interrupts.recv() => {
-                context.printer.note("Cancelling, unless changes were already made; otherwise it continues");
+                context.printer.note("Cancelling, unless changes were already made; then the operation continues");
                 signal_process(pid, Signal::Terminate);
                 *was_interrupted = true;
                 continue;

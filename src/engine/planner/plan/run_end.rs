@@ -21,8 +21,8 @@ impl Planner<'_> {
         self.finish(Some((RunState::Failed, Reason::TimedOut)))
     }
 
-    /// The final state of the run, or `None` if it continues. A run ends when every task has finished or none can ever
-    /// start; it fails when a leaf has failed.
+    /// The final state of the run, or `None` if it continues. A run ends when every task has finished, failed if a leaf
+    /// has failed; it also fails when no unfinished task can ever start.
     pub(super) fn run_state(&self) -> Option<(RunState, Reason)> {
         let graph = self.snapshot.graph;
         if self.is_unfinished() {
@@ -35,6 +35,7 @@ impl Planner<'_> {
         Some(if failed { (RunState::Failed, Reason::TaskFailure) } else { (RunState::Success, Reason::Success) })
     }
 
+    /// True when no unfinished task can ever start.
     pub(super) fn is_deadlocked(&self) -> bool {
         if self.snapshot.is_paused {
             return false;

@@ -16,17 +16,17 @@ list_fields! {
 /// Filters of assets.
 #[derive(Debug, Default)]
 pub struct AssetFilter {
-    /// DAGs of which one, or one of its tasks, references the asset; an empty list selects every asset.
+    /// Selects the assets that one of these DAGs, or one of their tasks, references; an empty list selects every asset.
     pub dag_ids: Vec<String>,
     pub used_by: UsedBy,
 }
 
-/// Which DAGs must reference an asset, themselves or in one of their tasks.
+/// Whether an active DAG must reference an asset.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum UsedBy {
     #[default]
     Any,
-    /// An active DAG; and the asset conflicts with no older one.
+    /// An active DAG, or one of its tasks, references the asset, and no older asset conflicts with it.
     ActiveDag,
 }
 
@@ -35,8 +35,8 @@ const REFERENCES: &str =
     "(d.kind = 'asset' AND d.name = a.name AND d.uri = a.uri OR d.kind = 'name' AND d.name = a.name
     OR d.kind = 'uri' AND d.uri = a.uri)";
 
-/// SQL conditions: an older asset `o` of active DAGs has the name of the asset `a`, or its URI. As in Airflow, one asset
-/// has a name, and one has a URI.
+/// SQL conditions: an older asset `o` that an active DAG references has the same name as the asset `a` (first
+/// condition) or the same URI (second condition). As in Airflow, only the oldest asset with a name or URI is active.
 pub(crate) const CONFLICTS: [&str; 2] = [
     "o.id < a.id AND o.name = a.name AND EXISTS (
          SELECT FROM dag_asset od JOIN dag og ON og.dag_id = od.dag_id

@@ -75,11 +75,11 @@ const ASSET: &str = "
            (SELECT coalesce(json_agg(json_build_object('id', n.id, 'name', n.name, 'group', n.group_name)), '[]')
             FROM asset_alias_asset l JOIN asset_alias n ON n.id = l.alias_id WHERE l.asset_id = a.id) AS aliases";
 
-/// Columns of an event for a task, which may read thousands: the triggered runs are left out.
+/// Columns of an event for a task, without the triggered runs, because a task may read thousands of events.
 const EVENT: &str = "e.*, a.name, a.uri, a.group_name, '[]'::json AS created";
 const EVENTS: &str = "asset_event e JOIN asset a ON a.id = e.asset_id";
 
-/// Columns of an event for display. Of the events that a run consumes, the latest is the one that triggers it.
+/// Columns of an event for display. The latest of the events of a run is the one that triggers the run.
 const EVENT_WITH_RUNS: &str = "
     e.*, a.name, a.uri, a.group_name,
            (SELECT coalesce(json_agg(json_build_object(
@@ -197,7 +197,7 @@ pub async fn producers(client: &impl GenericClient, id: i64) -> Result<Vec<Strin
 
 /// An asset update that is queued for a DAG until the DAG's other assets are updated too.
 #[derive(Debug)]
-pub struct Queued {
+pub struct QueuedUpdate {
     pub dag_id: String,
     pub asset_id: i64,
     pub created_at: Timestamp,
@@ -213,10 +213,10 @@ pub async fn queued(
     dag_id: Option<&str>,
     asset_id: Option<i64>,
     before: Option<Timestamp>,
-) -> Result<Vec<Queued>, StoreError> {
+) -> Result<Vec<QueuedUpdate>, StoreError> {
     let query = format!("SELECT dag_id, asset_id, created_at FROM asset_queue {QUEUED} ORDER BY created_at");
     let rows = client.query(&query, &[&dag_id, &asset_id, &before]).await?;
-    let read = |row: &Row| Queued {
+    let read = |row: &Row| QueuedUpdate {
         dag_id: row.get("dag_id"),
         asset_id: row.get("asset_id"),
         created_at: row.get("created_at"),
@@ -224,7 +224,7 @@ pub async fn queued(
     Ok(rows.iter().map(read).collect())
 }
 
-/// Deletes the same updates as `queued` would return, and returns their number. Their DAGs wait for the next update.
+/// Deletes the updates that `queued` would return, and returns their number. The DAGs then wait for another update.
 pub async fn forget_queued(
     client: &impl GenericClient,
     dag_id: Option<&str>,

@@ -47,15 +47,15 @@ pub(crate) async fn save_references(transaction: &Transaction<'_>, structure: &S
     ];
     let [tasks, roles, kinds, names, uris] = &columns;
     let query = "
-        WITH wanted AS (
+        WITH declared AS (
                 SELECT * FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[])
-                     AS wanted (task_id, role, kind, name, uri)),
-             gone AS (
+                     AS declared (task_id, role, kind, name, uri)),
+             deleted AS (
                 DELETE FROM dag_asset d WHERE dag_id = $1 AND NOT EXISTS (
-                    SELECT FROM wanted w
-                    WHERE (d.task_id, d.role, d.kind, d.name, d.uri) = (w.task_id, w.role, w.kind, w.name, w.uri)))
+                    SELECT FROM declared c
+                    WHERE (d.task_id, d.role, d.kind, d.name, d.uri) = (c.task_id, c.role, c.kind, c.name, c.uri)))
         INSERT INTO dag_asset (dag_id, task_id, role, kind, name, uri)
-        SELECT $1, task_id, role, kind, name, uri FROM wanted ON CONFLICT DO NOTHING";
+        SELECT $1, task_id, role, kind, name, uri FROM declared ON CONFLICT DO NOTHING";
     transaction.execute(query, &[&structure.dag_id, tasks, roles, kinds, names, uris]).await?;
     Ok(())
 }
@@ -134,7 +134,7 @@ pub(crate) async fn save_events(
     Ok(())
 }
 
-/// The origin of an event; without a run it did not come from a task.
+/// The origin of an event; `run` is `None` for an event that no task has reported.
 #[derive(Debug, Clone, Copy)]
 pub struct Source<'a> {
     pub run: Option<&'a RunKey>,
@@ -225,7 +225,8 @@ pub(crate) async fn make_runs(client: &mut ClientWrapper) -> Result<(), StoreErr
     Ok(())
 }
 
-/// Creates the run of a DAG with the asset events that triggered it. `newest` is the time of its newest queued update.
+/// Creates the run of a DAG with the asset events that triggered it. `newest` is the time of the DAG's newest queued
+/// update.
 async fn make_run(
     transaction: &Transaction<'_>,
     structure: &Structure,
@@ -234,8 +235,8 @@ async fn make_run(
 ) -> Result<(), StoreError> {
     let dag_id = &structure.dag_id;
     let run = NewRun::of_assets(dag_id, version_id, newest, None);
-    // The events since the last asset-triggered run. For the first run: those since the DAG began to wait for its
-    // assets, or all with catchup.
+    // Selects the events since the last asset-triggered run. For the first run, selects those since the DAG began to
+    // wait for its assets or, with catchup, all.
     let events = "
         INSERT INTO dag_run_asset_event (dag_id, run_id, event_id)
         SELECT DISTINCT $1, $2, e.id FROM dag_asset s

@@ -1,5 +1,5 @@
-//! Asset partitions in Postgres. A pending run is a run of one partition that still waits for asset events; the events
-//! that it has received are stored.
+//! Asset partitions in Postgres. A pending run is a future run for one partition that still waits for asset events; the
+//! table `asset_partition` stores it, `asset_partition_event` the events that have arrived.
 
 use crate::model::dag::Structure;
 use crate::model::keys::RunKey;
@@ -21,8 +21,9 @@ use tracing::{info, warn};
 /// SQL condition on the version `v` of a DAG: true if it waits for partitions.
 pub(crate) const WAITS_FOR_PARTITIONS: &str = "v.structure->'timetable'->>'kind' = 'partitioned_asset'";
 
-/// The part of a DAG's definition that its pending runs depend on: when it changes, they are dropped. It has the
-/// timetable and the referenced assets, but not their other attributes or whether all of them are required.
+/// The part of a DAG's definition that its pending runs depend on: the timetable and the referenced assets, but not
+/// other attributes of the assets, and not whether the condition requires all of them. When this part changes, the
+/// pending runs are dropped.
 fn definition(timetable: &Value, condition: &Value) -> Value {
     let mut references = Vec::new();
     asset_condition::references(condition, &mut references);
@@ -51,7 +52,7 @@ pub enum RunSelector {
 #[derive(Debug)]
 pub struct PartitionedRun {
     pub key: RunKey,
-    /// True while the run has a partition.
+    /// False after [`forget`] has removed the run's partition.
     pub has_partition: bool,
 }
 
@@ -178,7 +179,7 @@ struct ReceivedKeys {
 /// Maximum number of pending runs evaluated in one transaction.
 const BATCH_SIZE: usize = 100;
 
-/// Creates the pending runs that have received all that they wait for. Returns true if there may be more to evaluate.
+/// Creates the runs whose partition keys have all arrived. Returns true if there may be more pending runs to evaluate.
 pub(crate) async fn make_runs(client: &mut ClientWrapper) -> Result<bool, StoreError> {
     let transaction = client.transaction().await?;
     let query = format!(
@@ -234,7 +235,7 @@ async fn version(client: &impl GenericClient, id: i64) -> Result<(Structure, Val
     Ok((structure, definition(&timetable, &condition)))
 }
 
-/// Reads what a pending run has received, by name and URI of the asset.
+/// Reads the partition keys that have arrived for a pending run, by name and URI of the asset.
 async fn received_keys(
     client: &impl GenericClient,
     id: i64,
@@ -252,7 +253,7 @@ async fn received_keys(
     Ok(assets)
 }
 
-/// True if a pending run has received all that it waits for.
+/// True if all partition keys that a pending run waits for have arrived.
 fn is_complete(structure: &Structure, mappers: &Mappers, pending_run: &PendingRun) -> bool {
     let has_all = |name: &str, keys: &BTreeSet<String>| {
         let (dag_id, key) = (&structure.dag_id, &pending_run.partition.key);

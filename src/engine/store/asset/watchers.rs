@@ -87,7 +87,7 @@ pub async fn is_any(client: &impl GenericClient) -> Result<bool, StoreError> {
     Ok(client.query_one(&query, &[]).await?.get(0))
 }
 
-/// The watchers to run. Of identical watchers of several DAGs, only one is returned.
+/// The watchers to run. If several DAGs have identical watchers, only one of these is returned.
 pub async fn all(client: &impl GenericClient) -> Result<Vec<Watcher>, StoreError> {
     let query = format!(
         "SELECT DISTINCT ON (asset_id, classpath, kwargs::text) * FROM asset_watcher w WHERE {IS_ACTIVE}

@@ -12,7 +12,8 @@ use leoflow_postgres::GenericClient;
 use serde_json::{Value, json};
 use tokio_postgres::types::Json;
 
-/// Queues the callback for a run that has ended in `state`, together with a task that decided that state.
+/// Queues the callback for a run that has ended in `state`. The callback's task instance is the one that ended last in
+/// this state or, after a timeout or a deadlock, in any state.
 pub async fn add(
     transaction: &Transaction<'_>,
     run: &RunKey,
@@ -40,7 +41,7 @@ pub struct Callback {
     pub spec: Value,
 }
 
-/// Removes the oldest callback from the queue, except those of the DAGs in `busy`. The caller must run it.
+/// Removes and returns the oldest callback whose DAG is not in `busy`. The caller must run it.
 pub async fn take(client: &impl GenericClient, busy: &[&str]) -> Result<Option<Callback>, StoreError> {
     let query = "
         WITH taken AS (DELETE FROM dag_callback WHERE id = (
@@ -54,7 +55,7 @@ pub async fn take(client: &impl GenericClient, busy: &[&str]) -> Result<Option<C
     let time = |name: &str| row.get::<_, Option<Timestamp>>(name);
     let Json(conf): Json<Value> = row.get("conf");
     let run = rows::run_key(&row);
-    // As stored: the callback is deleted by now, so that an error would lose it.
+    // Not parsed: the row is already deleted, so an error would lose the callback.
     let (state, run_type): (String, String) = (row.get("state"), row.get("run_type"));
     let spec = json!({
         "dag_id": run.dag_id, "run_id": run.run_id, "state": state,

@@ -67,7 +67,7 @@ pub async fn count_runs(client: &impl GenericClient, dag_ids: &[String]) -> Resu
     Ok(rows.iter().map(read).collect())
 }
 
-/// A pool that a task of an active DAG names and that does not exist.
+/// A pool that a task of an active DAG uses, although it does not exist.
 #[derive(Debug, Serialize)]
 pub struct UnknownPool {
     pub dag_id: String,
@@ -98,8 +98,8 @@ pub struct Warning {
     pub at: Timestamp,
 }
 
-/// Warnings, with Airflow's texts: tasks whose pool does not exist, and assets that another one of the same name or URI
-/// keeps from being listed.
+/// Warnings, with Airflow's texts: tasks whose pool does not exist, and assets that conflict with another asset of the
+/// same name or URI.
 pub async fn warnings(
     client: &impl GenericClient,
     listing: Listing<WarningField>,

@@ -49,12 +49,12 @@ pub struct DagFilter {
     pub is_paused: Option<bool>,
     pub is_favorite: Option<bool>,
     pub tags: Option<Tags>,
-    /// Parts of owners' names, of which one is enough.
+    /// Substrings of owner names; one match is enough.
     pub owners: Vec<String>,
     pub has_import_errors: Option<bool>,
     pub last_run_state: Option<String>,
     pub has_asset_schedule: Option<bool>,
-    /// Part of the name or URI of an asset that the DAG is scheduled on.
+    /// Substring of the name or URI of an asset that the DAG is scheduled on.
     pub asset: Option<String>,
     pub latest_run: LatestRun,
     /// True if a task waits for a response of a human.
@@ -69,7 +69,7 @@ pub enum Activity {
     Active,
 }
 
-/// Tags of which a DAG has one, or all.
+/// Tags of which a DAG must have any or all.
 #[derive(Debug, Clone)]
 pub enum Tags {
     Any(Vec<String>),

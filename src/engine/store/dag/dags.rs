@@ -174,7 +174,7 @@ pub async fn delete(transaction: &Transaction<'_>, dag_id: &str) -> Result<(), S
         return Err(StoreError::NotFound { what: "dag", id: dag_id.to_owned() });
     }
     events::notify(transaction, &Event::Dags).await?;
-    // Deferred tasks of its runs no longer wait.
+    // Makes the agent stop the triggers of deferred tasks.
     events::notify(transaction, &Event::Stop).await?;
     Ok(())
 }
@@ -182,7 +182,7 @@ pub async fn delete(transaction: &Transaction<'_>, dag_id: &str) -> Result<(), S
 /// The result of saving a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Saved {
-    /// True if another file defines one of its DAGs; the DAG of that other file is kept.
+    /// True if another file already defines one of the DAGs. The DAG of the other file is kept.
     pub conflicts: bool,
     /// True if the file no longer defines a DAG that it defined before.
     pub released: bool,
@@ -220,10 +220,11 @@ pub async fn save_file(transaction: &Transaction<'_>, file: &ParsedFile) -> Resu
     }
     // A file that fails to import keeps its DAGs.
     let settle = "
-        WITH gone AS (UPDATE dag SET is_active = false WHERE fileloc = $1 AND is_active AND dag_id <> ALL ($2) AND $3
-                      RETURNING dag_id),
-             healed AS (DELETE FROM import_error WHERE filename = $1 AND NOT $4)
-        SELECT EXISTS (SELECT FROM gone)";
+        WITH deactivated AS (
+                UPDATE dag SET is_active = false WHERE fileloc = $1 AND is_active AND dag_id <> ALL ($2) AND $3
+                RETURNING dag_id),
+             deleted_error AS (DELETE FROM import_error WHERE filename = $1 AND NOT $4)
+        SELECT EXISTS (SELECT FROM deactivated)";
     let row =
         transaction.query_one(settle, &[&file.fileloc, &saved_dag_ids, &file.result.is_ok(), &error.is_some()]).await?;
     saved.released = row.get(0);
@@ -235,7 +236,7 @@ pub async fn save_file(transaction: &Transaction<'_>, file: &ParsedFile) -> Resu
 }
 
 /// Returns the file that currently defines each of the DAGs. Also takes an advisory lock: a concurrent save of the same
-/// file waits for this transaction, and its later statements see what this transaction has written.
+/// file waits for this transaction and then reads the rows that it has written.
 async fn owners(
     transaction: &Transaction<'_>,
     file: &ParsedFile,
@@ -258,16 +259,16 @@ async fn save_dag(
     // As in Airflow, a new DAG with a schedule starts paused.
     let is_manual = structure.schedule.is_none() || structure.timetable == Some(Timetable::PartitionedAtRuntime);
     let is_paused = structure.is_paused_upon_creation.unwrap_or(!is_manual);
-    // An unchanged file makes its existing version the current one again.
+    // If the file is the same as at an existing version, that version becomes the current one again.
     let save = "
-        WITH made AS (
+        WITH new_version AS (
             INSERT INTO dag_version (dag_id, version_number, source_hash, structure, source, relative_fileloc, sources,
                                      environment)
             SELECT $1, 1 + coalesce(max(version_number), 0), $6, $7, $8, $4, $9, $10 FROM dag_version WHERE dag_id = $1
             ON CONFLICT (dag_id, source_hash) DO NOTHING RETURNING id)
         INSERT INTO dag (dag_id, is_paused, fileloc, relative_fileloc, last_parsed_at, last_parse_duration, current_version_id)
         VALUES ($1, $2, $3, $4, now(), $5, coalesce(
-            (SELECT id FROM made), (SELECT id FROM dag_version WHERE dag_id = $1 AND source_hash = $6)))
+            (SELECT id FROM new_version), (SELECT id FROM dag_version WHERE dag_id = $1 AND source_hash = $6)))
         ON CONFLICT (dag_id) DO UPDATE
         SET is_active = true, fileloc = EXCLUDED.fileloc, relative_fileloc = EXCLUDED.relative_fileloc,
             last_parsed_at = now(), last_parse_duration = EXCLUDED.last_parse_duration,
@@ -291,15 +292,15 @@ async fn save_dag(
     watchers::save(transaction, structure).await
 }
 
-/// Hash of the file, its local modules and the resulting structure. The structure is included because a file that reads
-/// other files can produce another structure without having changed itself.
+/// Hash of the file, its local modules and the resulting structure. The structure is included because a DAG file may
+/// read other files: then its structure can change although its text does not.
 fn version_hash(file: &ParsedFile, parsed: &ParsedDags, structure: &Structure) -> String {
     let mut hasher = Sha256::new();
     let mut sources: Vec<(&String, &Value)> = parsed.sources.iter().collect();
     sources.sort_by_key(|(path, _)| *path);
     let content = serde_json::json!([file.relative_fileloc, sources, structure]);
     hasher.update(content.to_string().as_bytes());
-    // Empty without an environment, so that hashes from before environments existed do not change.
+    // Empty without an environment, so that the hashes of versions from before environments existed stay the same.
     hasher.update(parsed.environment.as_deref().unwrap_or_default());
     hex::encode(hasher.finalize())
 }
@@ -386,7 +387,7 @@ pub async fn import_error(client: &impl GenericClient, id: i64) -> Result<Import
     row.as_ref().map(read_error).ok_or_else(|| StoreError::NotFound { what: "import error", id: id.to_string() })
 }
 
-/// Returns the number of a version of a DAG and the text of its file; the current version if `None` is given.
+/// Returns the number of a DAG version and the text of its file; `None` for `version_number` is the current version.
 pub async fn source(
     client: &impl GenericClient,
     dag_id: &str,

@@ -12,7 +12,8 @@ fn read(row: &Row) -> Lock {
     Lock { declared, python: row.get("python"), text: row.get("lock") }
 }
 
-/// Returns the lock that was last chosen for these inputs, `None` if there is none.
+/// Returns the lock that was last chosen for a project, `None` if there is none. `inputs` is a hash of the project's
+/// declared packages and of its Python.
 pub async fn chosen(client: &impl GenericClient, inputs: &str) -> Result<Option<Lock>, StoreError> {
     let query = "SELECT e.* FROM environment_choice c JOIN environment e USING (hash) WHERE c.inputs = $1";
     Ok(client.query_opt(query, &[&inputs]).await?.as_ref().map(read))
@@ -26,8 +27,8 @@ pub async fn get(client: &impl GenericClient, hash: &str) -> Result<Lock, StoreE
 /// Stores a lock and makes it the current choice for these inputs.
 pub async fn choose(client: &impl GenericClient, inputs: &str, lock: &Lock) -> Result<(), StoreError> {
     let query = "
-        WITH kept AS (INSERT INTO environment (hash, declared, python, lock) VALUES ($1, $2, $3, $4)
-                      ON CONFLICT (hash) DO NOTHING)
+        WITH stored AS (INSERT INTO environment (hash, declared, python, lock) VALUES ($1, $2, $3, $4)
+                        ON CONFLICT (hash) DO NOTHING)
         INSERT INTO environment_choice (inputs, hash) VALUES ($5, $1)
         ON CONFLICT (inputs) DO UPDATE SET hash = EXCLUDED.hash, chosen_at = now()";
     let hash = lock.hash();
@@ -41,8 +42,9 @@ pub struct StoredEnvironment {
     pub hash: String,
     pub lock: Lock,
     pub created_at: Timestamp,
-    /// Active DAGs whose current version uses the environment, and their files, relative to the workspace.
+    /// Active DAGs whose current version uses the environment.
     pub dags: Vec<String>,
+    /// Files of these DAGs, relative to the workspace.
     pub files: Vec<String>,
 }
 

@@ -4,7 +4,7 @@ use crate::store::StoreError;
 use leoflow_postgres::GenericClient;
 
 /// Pauses the DAG if its last `max_failures` finished runs have all failed: Airflow's
-/// `max_consecutive_failed_dag_runs`. Returns true if they have.
+/// `max_consecutive_failed_dag_runs`. Returns true if the DAG was paused.
 pub async fn pause_after(client: &impl GenericClient, dag_id: &str, max_failures: i64) -> Result<bool, StoreError> {
     let query = "
             UPDATE dag SET is_paused = true WHERE dag_id = $1 AND (

@@ -26,7 +26,7 @@ pub struct StaleDag {
     pub now: Timestamp,
 }
 
-/// Delay in seconds until a custom timetable that failed is asked again.
+/// Delay in seconds until a custom timetable that failed is evaluated again.
 pub const RETRY_SECONDS: f64 = 300.0;
 
 /// SQL expression of the state that a next run depends on: the version, the pause state (an unpaused DAG catches up
@@ -36,15 +36,15 @@ const KEY: &str = "
 /// Prefix of a `schedule_key` of the form `at TIME STATE`, with the time of the computation. A time in the future was
 /// written by a clock that has been set back since, so the next run is computed again.
 const COMPUTED_PREFIX: &str = "at ";
-/// Prefix of `again TIME STATE`: a custom timetable failed and is asked again at that time.
+/// Prefix of `again TIME STATE`: a custom timetable failed and is evaluated again at that time.
 const RETRY_PREFIX: &str = "again ";
 /// Prefix of `stuck DATE`: the run of that date could not be created, because it already existed.
 const EXISTING_PREFIX: &str = "stuck ";
 
-/// SQL join of the last scheduled run, as `l`; `$1` is now. A run of a cron partition has no date but `run_after`. A
-/// run whose dates are in the future was created by a clock that has been set back since. It is ignored, so that the
-/// runs before it are created; when its time comes, it already exists. It counts for `@once`, which never has a second
-/// run.
+/// SQL join of the last scheduled run, as `l`; `$1` is now. The only date of a cron partition's run is `run_after`. A
+/// run whose dates are in the future was created by a clock that has been set back since. Such a run is ignored, so
+/// that the runs before it are created; at its own date, it already exists. For `@once` it counts, because there is no
+/// second run.
 const LAST: &str = "
     LEFT JOIN LATERAL (
         (SELECT run_id, coalesce(data_interval_start, logical_date) AS data_interval_start,
@@ -83,7 +83,7 @@ pub async fn stale_dags(client: &impl GenericClient, now: Timestamp) -> Result<V
 
 fn stale_dag(row: &Row, now: Timestamp) -> StaleDag {
     let Json(structure) = row.get("structure");
-    // With any other key, the next run is computed as if no run had existed.
+    // A key with another prefix means that no existing run prevented a new one.
     let existing_run_date =
         row.get::<_, Option<&str>>("schedule_key").and_then(|key| key.strip_prefix(EXISTING_PREFIX));
     StaleDag {
@@ -102,7 +102,7 @@ fn interval(row: &Row, start: &str, end: &str) -> Option<Interval> {
     start.zip(end).map(|(start, end)| Interval { start, end })
 }
 
-/// Writes the next run, or none, with a `schedule_key` that tells when to compute it again.
+/// Writes the next run, or none, with a `schedule_key` from which `stale_dags` decides when to compute it again.
 pub async fn write_next_run(
     client: &impl GenericClient,
     stale: &StaleDag,

@@ -9,8 +9,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio_postgres::types::Json;
 
-/// Maximum size of the cache in bytes of JSON; in memory the structures take a few times as much. It is enough for some
-/// hundreds of ordinary DAGs, or for the large DAGs of one list.
+/// Maximum size of the cache in bytes of JSON; in memory, the structures take a few times as much. The cache holds some
+/// hundreds of ordinary DAGs, or the large DAGs of one list.
 const MAX_BYTES: usize = 4 * 1024 * 1024;
 
 /// Id and creation time of a version. The id alone is not enough: after a restore, it may belong to another version.
@@ -64,7 +64,7 @@ impl Structures {
 }
 
 impl Cache {
-    /// The versions that are in the cache; updates when they were last used.
+    /// Returns the versions that are in the cache, and marks them as used now.
     fn cached(&mut self, versions: &[VersionKey]) -> HashMap<VersionKey, Arc<Structure>> {
         self.clock += 1;
         let clock = self.clock;

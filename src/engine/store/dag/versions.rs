@@ -1,4 +1,4 @@
-//! DAG versions. A version is the DAG that a file defined at some time.
+//! DAG versions. A version is the definition of a DAG at one state of its file.
 
 use crate::model::dag::Structure;
 use crate::store::StoreError;
@@ -100,7 +100,7 @@ pub(crate) async fn structure_by_id(client: &impl GenericClient, id: i64) -> Res
     Ok(row.get::<_, Json<Structure>>("structure").0)
 }
 
-/// The structure of a DAG in that version.
+/// The structure of a DAG in the version with this number.
 pub async fn structure(
     client: &impl GenericClient,
     dag_id: &str,

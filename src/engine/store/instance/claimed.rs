@@ -1,4 +1,4 @@
-//! Claimed tries, with what the agent needs to run them.
+//! Claimed tries, with the data that the agent needs to run them.
 
 use super::triggers::{self, Resumption};
 use crate::model::keys::TryKey;
@@ -11,13 +11,13 @@ use serde_json::{Map, Value};
 use tokio_postgres::Row;
 use tokio_postgres::types::Json;
 
-/// A claimed try, with what the agent needs to run it.
+/// A claimed try, with the data that the agent needs to run it.
 #[derive(Debug, Clone)]
 pub struct Claimed {
     pub key: TryKey,
     pub max_tries: i32,
     pub version_id: Option<i64>,
-    /// As stored: the claim has taken effect when its rows are read, so that an error would lose the try.
+    /// Not parsed: the claim has already taken effect when its rows are read, so an error would lose the try.
     pub run_type: String,
     pub logical_date: Option<Timestamp>,
     pub data_interval_start: Option<Timestamp>,
@@ -28,14 +28,15 @@ pub struct Claimed {
     pub conf: Map<String, Value>,
     pub note: Option<String>,
     pub triggered_by: Option<String>,
-    /// True if the try was started before and resumes after a wait. `first_start_date` is when it first started,
-    /// `reschedules` how often it was rescheduled.
+    /// True if the try was started before and resumes after a wait.
     pub resumes: bool,
+    /// When the try first started.
     pub first_start_date: Option<Timestamp>,
+    /// How often the try was rescheduled.
     pub reschedules: i32,
-    /// How to resume a deferred task; `None` for any other.
+    /// How to resume a deferred task; `None` for other tasks.
     pub resumption: Option<Resumption>,
-    /// True if it has waited for a Python process.
+    /// True if the try has waited for a Python process.
     pub has_waited: bool,
     /// Token with which the task's process authenticates; the database stores only its hash.
     pub token: String,

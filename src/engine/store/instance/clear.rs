@@ -22,10 +22,11 @@ use std::collections::HashMap;
 pub struct Selection {
     /// Task ids, with a map index to select a single instance; empty selects all.
     pub tasks: Vec<(String, Option<i32>)>,
-    /// Also selects all upstream instances, or all downstream instances.
+    /// Also selects all upstream instances.
     pub upstream: bool,
+    /// Also selects all downstream instances.
     pub downstream: bool,
-    /// Selects only failed instances or, together with `only_running`, failed and running ones.
+    /// Selects only failed instances; together with `only_running`, failed and running ones.
     pub only_failed: bool,
     pub only_running: bool,
     /// Tasks that are never cleared.
@@ -43,14 +44,14 @@ impl Selection {
     }
 }
 
-/// A selection with the DAG that it applies to, shared by all runs.
+/// A selection with the versions of a DAG, for all runs to clear.
 pub struct Clearing<'a> {
     selection: &'a Selection,
     pub(crate) versions: RunVersions,
 }
 
 impl<'a> Clearing<'a> {
-    /// Loads the DAG's current version. `choice` is the version with which the cleared runs continue.
+    /// Loads the DAG's current version. `choice` decides with which version the cleared runs continue.
     pub async fn load(
         client: &impl GenericClient,
         dag_id: &str,
@@ -60,8 +61,8 @@ impl<'a> Clearing<'a> {
         Ok(Self { selection, versions: RunVersions::load(client, dag_id, choice).await? })
     }
 
-    /// Returns the instances of a run to clear. Removed instances are included: the list that they belong to may have
-    /// grown when they run, and the planner removes surplus instances again.
+    /// Returns the instances of a run to clear. Includes removed instances: the list of their mapped task may be longer
+    /// at the next try, and the planner removes surplus instances again.
     pub async fn select(&mut self, client: &impl GenericClient, key: &RunKey) -> Result<Vec<InstanceKey>, StoreError> {
         let run = runs::get(client, key, ReadFor::Reading).await?;
         let version = self.versions.of_run(client, run.version_id).await?;
@@ -100,7 +101,7 @@ impl<'a> Clearing<'a> {
         let is_chosen = match graph.task_index(task_id) {
             _ if selection.tasks.is_empty() => true,
             Some(task_index) => chosen.contains(task_index, map_index),
-            // The version does not have the task, so it is selected only by name.
+            // The version does not have the task, so the task is selected only by its id.
             None => {
                 selection.tasks.iter().any(|(id, index)| id == task_id && index.is_none_or(|index| index == map_index))
             }
@@ -201,7 +202,8 @@ pub async fn add_new_tasks(transaction: &Transaction<'_>, key: &RunKey) -> Resul
     notify_cleared(transaction, key).await
 }
 
-/// Moves the run to a version: its new tasks get instances, tasks that it lacks are marked removed.
+/// Moves the run to a version: adds instances of new tasks, and marks instances of tasks that the version lacks
+/// removed.
 async fn take_version(transaction: &Transaction<'_>, run: &runs::Run, version: &RunVersion) -> Result<(), StoreError> {
     let key = &run.key;
     let ids: Vec<&str> = version.structure.tasks.iter().map(|task| task.task_id.as_str()).collect();

@@ -4,8 +4,8 @@ use crate::store::StoreError;
 use jiff::{SignedDuration, Timestamp};
 use leoflow_postgres::GenericClient;
 
-/// How long before the range an instance may have started. An instance that started earlier is not counted, because the
-/// query uses an index on `(state, start_date)` and there is none on `end_date`.
+/// Maximum time between the start of a counted instance and the start of the range. The query needs this bound for the
+/// index on `(state, start_date)`: there is none on `end_date`.
 const LONGEST_RUN: SignedDuration = SignedDuration::from_hours(24);
 
 /// Task instances that finished within one interval. Only the last try of each counts.
@@ -17,8 +17,8 @@ pub struct FinishedTasks {
     pub failed: i64,
 }
 
-/// Counts the task instances that finished from `start` on and before `end`, per interval of the given length.
-/// Intervals without any are left out.
+/// Counts the task instances that finished from `start` on and before `end`, per interval of the given length. Leaves
+/// out intervals without instances.
 pub async fn per_interval(
     client: &impl GenericClient,
     (start, end): (Timestamp, Timestamp),

@@ -116,8 +116,8 @@ pub struct Bar {
     pub end_date: Option<Timestamp>,
 }
 
-/// All tries of a run, ordered by task and number. The current try comes from the instance, unless that is in
-/// `up_for_retry`: then its last try has ended and is in the history.
+/// All tries of the unmapped tasks of a run, ordered by task and number. The current try is read from the instance,
+/// unless that is in `up_for_retry`: its last try has then ended and is read from `task_try`.
 pub async fn bars(client: &impl GenericClient, run: &RunKey) -> Result<Vec<Bar>, StoreError> {
     let query = "
         SELECT task_id, greatest(try_number, 0) AS try_number, state, scheduled_at, queued_at, start_date, end_date

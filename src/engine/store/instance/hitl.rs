@@ -190,7 +190,7 @@ pub struct DetailFilter {
     pub dag_id: Option<String>,
     pub run_id: Option<String>,
     pub has_response: Option<bool>,
-    /// Parts of the subject and of the body; `%` and `_` are wildcards.
+    /// Substrings of the subject and of the body; `%` and `_` are wildcards.
     pub subject_contains: Option<String>,
     pub body_contains: Option<String>,
 }
@@ -254,8 +254,8 @@ pub async fn record_answer(
     answer: &Answer,
     responder: Option<&str>,
 ) -> Result<Detail, Refusal> {
-    // Locks the run before the instance, as everywhere. The transaction that records the end of the try waits for this
-    // one.
+    // Locks the run before the instance, like every transaction. The transaction that records the end of the try waits
+    // for this one.
     runs::bump_revision(transaction, run).await?;
     let lock =
         "SELECT FROM task_instance WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 FOR UPDATE";
@@ -266,7 +266,8 @@ pub async fn record_answer(
     }
     check(&detail.question, answer).map_err(Refusal::Invalid)?;
     let detail = write_answer(transaction, &detail, answer, responder).await?;
-    // If the try is just ending, it is not yet recorded as waiting, so the agent must check for the response again.
+    // If the try's process has not exited yet, the try is not recorded as waiting, so the agent must check again for
+    // the response.
     events::notify(transaction, &Event::Triggers).await?;
     Ok(detail)
 }

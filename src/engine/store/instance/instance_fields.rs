@@ -33,9 +33,9 @@ list_fields! {
     QueuedAt = time("ti.queued_at"),
     ScheduledAt = time("ti.scheduled_at"),
     Pool = text("ti.pool"),
-    /// There is one queue.
+    /// Always `default`: there is only one queue.
     Queue = text("'default'::text"),
-    /// Always NULL: no task names its executor.
+    /// Always NULL: there is only one executor, which tasks do not name.
     Executor = text("NULL::text"),
     VersionNumber = whole("v.version_number"),
 }
@@ -47,7 +47,7 @@ pub struct InstanceFilter {
     pub run_id: Option<String>,
     /// An empty list selects no instance.
     pub task_ids: Option<Vec<String>>,
-    /// Selects the instances of this mapped task that are expanded.
+    /// Selects the expanded instances of this mapped task.
     pub mapped_task_id: Option<String>,
     /// Selects the instances whose state changed after this time.
     pub changed_after: Option<Timestamp>,

@@ -1,5 +1,4 @@
-//! Task instances: reading and locking them. Claims and outcomes of tries are in `tries.rs`, changes of their states in
-//! `transition`.
+//! Reads and locks task instances. Claims and outcomes of tries are in `tries.rs`, changes of states in `transition`.
 
 use super::instance_fields::{InstanceField, InstanceFilter};
 use crate::model::keys::{InstanceKey, RunKey};

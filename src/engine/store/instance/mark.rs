@@ -19,7 +19,7 @@ use deadpool_postgres::Transaction;
 use leoflow_postgres::GenericClient;
 use tokio_postgres::types::ToSql;
 
-/// Selects task instances of a run, and related ones, that are to get a state.
+/// Selects the task instances of a run, and related ones, that get a state.
 #[derive(Debug, Clone)]
 pub struct Marking {
     pub tasks: Vec<String>,
@@ -28,8 +28,9 @@ pub struct Marking {
     pub state: TaskState,
     pub upstream: bool,
     pub downstream: bool,
-    /// Marks the tasks in later runs too; `past` in earlier runs.
+    /// Also marks the tasks in later runs.
     pub future: bool,
+    /// Also marks the tasks in earlier runs.
     pub past: bool,
 }
 
@@ -48,7 +49,7 @@ async fn runs_to_mark(
         return Ok(vec![key.clone()]);
     }
     let (from, to) = ((!marking.past).then_some(date), (!marking.future).then_some(date));
-    // A periodic schedule restricts this to scheduled and backfill runs, and the run itself.
+    // With a periodic schedule, selects only scheduled and backfill runs, and the run itself.
     let query = "
         SELECT run_id FROM dag_run
         WHERE dag_id = $1 AND logical_date IS NOT NULL AND ($2::timestamptz IS NULL OR logical_date >= $2)
@@ -73,8 +74,8 @@ pub async fn select(
     Ok(selected)
 }
 
-/// Selects the instances of one run. Removed instances, which belong to no element of the list, are selected only by
-/// their map index.
+/// Selects the instances of one run. Selects removed instances, which belong to no element of the list, only by their
+/// map index.
 async fn of_run(
     client: &impl GenericClient,
     run: RunKey,

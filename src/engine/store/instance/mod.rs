@@ -1,4 +1,4 @@
-//! Task instances, their tries, and what tasks store.
+//! Task instances, their tries, and the values that tasks store.
 
 pub mod backlog;
 pub mod claimed;

@@ -14,25 +14,25 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Json;
 
 /// Task id and map index of an instance.
-pub type Name = (String, i32);
+pub type InstanceName = (String, i32);
 
-/// SQL query for the instances of a run with their current tries. `$1` is the DAG id, `$2` the run id; the macro takes
-/// a further condition.
+/// SQL query for the instances of a run with their current tries. `$1` is the DAG id, `$2` the run id; `$condition` is
+/// a further SQL condition.
 macro_rules! instances_where {
-    ($states:literal) => {
+    ($condition:literal) => {
         concat!(
             "SELECT ti.task_id, ti.map_index, ti.state, ti.try_number, ti.max_tries, ti.due_at,
                     CASE WHEN ti.state = 'up_for_reschedule' AND ti.end_date IS NULL THEN ti.start_date END AS waits_since,
                     t.state AS try_state, t.may_retry, t.end_date AS try_end, t.due_at AS try_due, t.skipped_tasks
              FROM task_instance ti
-             -- One index lookup per instance, independent of the statistics.
+             -- LATERAL with LIMIT makes Postgres use one index lookup per instance, whatever its statistics say.
              LEFT JOIN LATERAL (
                  SELECT state, may_retry, end_date, due_at, skipped_tasks FROM task_try t
                  WHERE ti.state IN ('running', 'restarting')
                    AND (t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number)
                        = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.try_number) LIMIT 1) t ON true
              WHERE ti.dag_id = $1 AND ti.run_id = $2 AND ",
-            $states
+            $condition
         )
     };
 }
@@ -42,7 +42,7 @@ pub async fn instances(
     client: &impl GenericClient,
     key: &RunKey,
     graph: &Graph,
-) -> Result<(Vec<Name>, Vec<Instance>), StoreError> {
+) -> Result<(Vec<InstanceName>, Vec<Instance>), StoreError> {
     let rows = client.query(instances_where!("true"), &[&key.dag_id, &key.run_id]).await?;
     rows.iter().map(|row| instance(row, graph)).collect()
 }
@@ -53,14 +53,14 @@ pub async fn claimed_instances(
     client: &impl GenericClient,
     key: &RunKey,
     graph: &Graph,
-) -> Result<Vec<(Name, Instance)>, StoreError> {
+) -> Result<Vec<(InstanceName, Instance)>, StoreError> {
     let query = instances_where!("ti.state IN ('running', 'restarting')");
     let rows = client.query(query, &[&key.dag_id, &key.run_id]).await?;
     rows.iter().map(|row| instance(row, graph)).collect()
 }
 
-fn instance(row: &Row, graph: &Graph) -> Result<(Name, Instance), StoreError> {
-    let (task_id, map_index): Name = (row.get("task_id"), row.get("map_index"));
+fn instance(row: &Row, graph: &Graph) -> Result<(InstanceName, Instance), StoreError> {
+    let (task_id, map_index): InstanceName = (row.get("task_id"), row.get("map_index"));
     let instance = Instance {
         task_index: graph.task_index(&task_id),
         map_index,

@@ -25,8 +25,8 @@ pub struct Relatives<'a> {
 }
 
 impl InstanceSet {
-    /// The set of the named instances; without a map index, all instances of the task. Tasks that are not in the graph
-    /// are left out.
+    /// The set of the named instances; a task id without a map index names all instances. Leaves out tasks that are not
+    /// in the graph.
     pub fn named<'a>(graph: &Graph, tasks: impl Iterator<Item = (&'a str, Option<i32>)>) -> Self {
         let mut chosen = Self::default();
         for (task_id, map_index) in tasks {
@@ -108,7 +108,7 @@ impl Relatives<'_> {
         match copies::relevant_instances(self.graph, (task_index, map_index), other, &count, &length) {
             Relevant::Range(range) if map_index >= 0 => {
                 let indexes = range.filter_map(|index| i32::try_from(index).ok());
-                // An instance with map index -1 stands for all copies until they exist.
+                // Until the copies exist, one instance with map index -1 represents all of them.
                 set.single_instances.extend(indexes.chain([-1]).map(|index| (other, index)));
                 Whole::No
             }
@@ -120,7 +120,7 @@ impl Relatives<'_> {
     }
 }
 
-/// Tells whether all instances of a task were added.
+/// Whether all instances of a task were added.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Whole {
     Yes,

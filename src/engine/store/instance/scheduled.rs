@@ -8,7 +8,7 @@ use leoflow_postgres::GenericClient;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-/// An instance that may run and waits for capacity, with what the planner must know of its run.
+/// An instance that waits for capacity, with the facts about its run that the planner needs.
 #[derive(Debug)]
 pub struct Scheduled {
     pub run: RunKey,
@@ -17,26 +17,26 @@ pub struct Scheduled {
     pub logical_date: Option<Timestamp>,
     pub version_id: i64,
     pub pool: String,
-    /// How many instances of its run and pool were read at most.
+    /// Maximum number of instances that the query returns for this run and pool.
     pub limit: i64,
 }
 
-/// Which of the waiting instances are read: of each run and each pool with free slots, those with the highest weight.
+/// Selects the waiting instances to read: for each run and each pool with free slots, those with the highest weight.
 #[derive(Debug)]
 pub struct Window<'a> {
-    /// Names of the pools, and their free slots.
+    /// Names of the pools, each with its number of free slots.
     pub pools: Vec<(&'a str, i64)>,
     pub size: Size,
-    /// Tasks of runs that are left out.
+    /// Tasks, by run, whose instances are left out.
     pub left_out: Vec<&'a (RunKey, String)>,
 }
 
-/// How many instances of a run and pool are read at most.
+/// Maximum number of instances to read for each run and pool.
 #[derive(Debug, Clone, Copy)]
 pub enum Size {
-    /// This many, and no more than the pool has free slots, since each instance needs one.
+    /// This many, but at most the number of free slots of the pool: each instance needs a slot.
     FreeSlots(i64),
-    /// This many; some of those in a smaller window cannot be queued.
+    /// This many, even if the pool has fewer free slots: some instances of the smaller window cannot be queued.
     Any(i64),
 }
 
@@ -51,10 +51,10 @@ impl Size {
 
 /// True if an instance of a run other than `excluded_run` waits for capacity.
 pub async fn any_waits(client: &impl GenericClient, excluded_run: Option<&RunKey>) -> Result<bool, StoreError> {
-    // No run is before or at the empty key.
+    // All runs are after the empty key, so it excludes none.
     let (dag_id, run_id) = excluded_run.map_or(("", ""), |key| (key.dag_id.as_str(), key.run_id.as_str()));
-    // Two ranges of the index instead of `<>`: the instances of the run itself may be many. The order makes Postgres
-    // use the index, where EXISTS may read the table.
+    // `<>` would read the instances of the excluded run, which may be many; two ranges of the index skip them. ORDER BY
+    // makes Postgres use the index; with EXISTS it may read the whole table.
     let query = "
         SELECT coalesce(
             (SELECT true FROM task_instance WHERE state = 'scheduled' AND (dag_id, run_id) < ($1, $2)
@@ -64,8 +64,7 @@ pub async fn any_waits(client: &impl GenericClient, excluded_run: Option<&RunKey
     Ok(client.query_one(query, &[&dag_id, &run_id]).await?.get(0))
 }
 
-/// Returns the instances in the window that wait for capacity, of all running runs of DAGs that are not paused, except
-/// `excluded_run`, and how many each run and pool was limited to.
+/// Returns the instances in the window, of all running runs of DAGs that are not paused, except `excluded_run`.
 pub async fn waiting(
     client: &impl GenericClient,
     excluded_run: Option<&RunKey>,
@@ -78,7 +77,8 @@ pub async fn waiting(
         |part: fn(&(RunKey, String)) -> &str| -> Vec<&str> { window.left_out.iter().map(|task| part(task)).collect() };
     let (left_out_dags, left_out_runs, left_out_tasks) =
         (left_out(|(run, _)| &run.dag_id), left_out(|(run, _)| &run.run_id), left_out(|(_, task_id)| task_id));
-    // The recursion jumps through the index from run to run, so its cost is that of the runs, not of the instances.
+    // The recursion jumps through the index from run to run, so the cost grows with the number of runs, not of
+    // instances.
     let query = "
         WITH RECURSIVE waiting_run AS (
             (SELECT dag_id, run_id FROM task_instance WHERE state = 'scheduled' ORDER BY dag_id, run_id LIMIT 1)

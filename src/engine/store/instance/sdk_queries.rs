@@ -1,4 +1,5 @@
-//! Queries of running tasks for runs and task instances by dates, ids and states, for the functions of Airflow's SDK.
+//! Queries for runs and task instances by dates, ids and states. Running tasks send them through functions of Airflow's
+//! SDK.
 
 use crate::model::keys::RunKey;
 use crate::store::StoreError;
@@ -38,7 +39,7 @@ pub struct InstanceFilter {
     pub group_id: Option<String>,
     #[serde(default)]
     pub map_index: Option<i32>,
-    /// The text `null` stands for no state.
+    /// The text `null` means no state.
     #[serde(default)]
     pub states: Option<Vec<String>>,
 }
@@ -111,7 +112,7 @@ pub async fn count_instances(client: &impl GenericClient, filter: &InstanceFilte
 pub async fn states(client: &impl GenericClient, filter: &InstanceFilter) -> Result<Value, StoreError> {
     let mut tasks = filter.task_ids.clone().filter(|ids| !ids.is_empty());
     if let Some(group) = &filter.group_id {
-        // Here the tasks of the group are added to the named ones.
+        // Unlike in `count_instances`, the tasks of the group are added to the named ones.
         tasks.get_or_insert_default().extend(group_tasks(client, &filter.dag_id, group).await?);
     }
     let query = format!(

@@ -45,7 +45,7 @@ impl StateFilter {
     }
 }
 
-/// What the values are stored for.
+/// The owner of stored values.
 #[derive(Debug)]
 enum Owner {
     Task(TryKey),
@@ -104,7 +104,7 @@ pub async fn list_of_asset(
     listing.fetch(client, &Source::new("s.*", "asset_state s"), read).await
 }
 
-/// Which instances of a task count.
+/// Selects instances of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MapIndexes {
     /// The instance with the given map index.

@@ -1,5 +1,5 @@
-//! The agent's side of task instances: it claims queued instances and records how each try ended. It writes `running`
-//! and the outcome of a try; the scheduler writes every other state.
+//! The agent's statements about task instances. The agent claims queued instances and records how each try ended. It
+//! writes the state `running` and the outcome of a try; the scheduler writes every other state.
 
 use super::claimed::{self, Claimed};
 use super::triggers::{self, Deferral};
@@ -196,7 +196,8 @@ const RECORD: &str = "
                                            THEN coalesce(first_start_date, start_date) ELSE first_start_date END
             WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND try_number = $5
               AND state = 'running'
-            -- When a sensor first poked, or a deferred task began: once it has ended, its duration counts from there.
+            -- Start of a sensor's first poke or of a deferred task: once the task has ended, its duration counts from
+            -- there.
             RETURNING try_number, CASE WHEN $6 NOT IN ('up_for_reschedule', 'deferred', 'awaiting_input')
                                        THEN first_start_date END AS began_at),
         shown AS (

@@ -91,7 +91,8 @@ pub async fn is_any_waiting(client: &impl GenericClient) -> Result<bool, StoreEr
     Ok(client.query_one(&query, &[]).await?.get(0))
 }
 
-/// All triggers and requests that the agent must handle, oldest first.
+/// All triggers and requests that the agent must handle, oldest first. The timeout of a request that has a response is
+/// 1970, so that the agent handles it immediately.
 pub async fn waiting(client: &impl GenericClient) -> Result<Vec<Waiting>, StoreError> {
     let query = format!(
         "SELECT w.*, r.dag_version_id, CASE WHEN w.classpath = '' AND h.responded_at IS NOT NULL THEN 'epoch'
@@ -160,7 +161,7 @@ const FAIL: &str = "__fail__";
 /// it was already resumed or was cleared.
 pub async fn fire(transaction: &Transaction<'_>, waiting: &Waiting, fired: &Fired) -> Result<bool, StoreError> {
     let TryKey { run, task_id, map_index, try_number } = &waiting.key;
-    // Locks the run, so that it is not planned meanwhile.
+    // Also locks the run, so that the scheduler does not plan it meanwhile.
     runs::bump_revision(transaction, run).await?;
     let (next_method, next_kwargs) = match fired {
         Fired::Event { next_kwargs } => (None, Some(next_kwargs.clone())),

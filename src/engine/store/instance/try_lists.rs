@@ -25,7 +25,7 @@ pub async fn of_instance(
     task_id: &str,
     map_index: i32,
 ) -> Result<Vec<Try>, StoreError> {
-    // A try that waited between its processes began with the first one, once it has ended.
+    // While a try runs or waits, its start is that of its newest process; once it has ended, that of its first process.
     let query = "SELECT try_number, state, pid, end_date,
                         CASE WHEN state IN ('running', 'up_for_reschedule', 'deferred', 'awaiting_input') THEN start_date
                              ELSE coalesce(first_start_date, start_date) END AS start_date

@@ -1,5 +1,5 @@
-//! Cursors for keyset pagination. A cursor holds the values by which the last row of a page is ordered; the next page
-//! starts after that row.
+//! Cursors for keyset pagination. A cursor holds the sort values of the last row of a page; the next page starts after
+//! that row.
 
 use super::column::Column;
 use super::conditions::Value;

@@ -7,7 +7,7 @@ use super::conditions::Conditions;
 
 /// The fields of one entity. Implemented by [`list_fields`].
 pub trait ListField: Copy + 'static {
-    /// Filters of this entity that are more than a test of one field; `()` if there are none.
+    /// Filters of this entity that cannot be expressed as a test of one field; `()` if there are none.
     type Filter: Filter;
     /// Fields that identify a row: together unique, and never NULL, so that pages do not overlap.
     const KEY: &'static [Self];

@@ -5,14 +5,14 @@ use super::conditions::Conditions;
 use jiff::Timestamp;
 use tokio_postgres::types::ToSql;
 
-/// A test that the listed rows pass.
+/// A test of a field; a list returns only rows that pass.
 #[derive(Debug, Clone)]
-pub enum Test {
+pub enum FieldTest {
     /// The value is one of these, written as text. An empty list selects every row.
     OneOf(Vec<String>),
     /// The text contains one of these, whatever the case. `%` and `_` are wildcards.
     Contains(Vec<String>),
-    /// The text starts with one of these. If all are empty, it only must not be NULL.
+    /// The text starts with one of these. If all of these are empty, the value must only not be NULL.
     StartsWith(Vec<String>),
     Times(Range<Timestamp>, Unset),
     Numbers(Range<f64>, Unset),
@@ -22,8 +22,8 @@ pub enum Test {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unset {
     Outside,
-    /// Later than every lower bound; the current time for an upper bound. As in Airflow, for the dates of what has not
-    /// started or ended.
+    /// NULL passes every lower bound and counts as the current time for upper bounds: Airflow's rule for the dates of
+    /// runs and tasks that have not started or ended.
     Now,
 }
 
@@ -83,7 +83,7 @@ impl<T: ToSql + Sync + Send + 'static> Range<T> {
     }
 }
 
-impl Test {
+impl FieldTest {
     pub(super) fn add_to(self, conditions: &mut Conditions, column: Column) {
         let sql = column.sql;
         match self {
@@ -112,7 +112,7 @@ pub(crate) fn containing(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn sql(test: Test) -> String {
+    fn sql(test: FieldTest) -> String {
         let mut conditions = Conditions::default();
         test.add_to(&mut conditions, Column::time("t.at"));
         conditions.sql()
@@ -122,13 +122,13 @@ mod tests {
     fn every_test_has_its_condition() {
         let at = Timestamp::UNIX_EPOCH;
         let range = Range { gte: Some(at), lt: Some(at), ..Range::default() };
-        assert_eq!(sql(Test::OneOf(Vec::new())), "TRUE");
-        assert_eq!(sql(Test::OneOf(vec!["a".into()])), "((t.at) = ANY (($1::text[])::timestamptz[]))");
-        assert_eq!(sql(Test::Contains(vec!["a".into()])), "((t.at) ILIKE ANY ($1::text[]))");
-        assert_eq!(sql(Test::StartsWith(vec![String::new()])), "((t.at) IS NOT NULL)");
-        assert_eq!(sql(Test::Times(range, Unset::Outside)), "((t.at) >= $1) AND ((t.at) < $2)");
+        assert_eq!(sql(FieldTest::OneOf(Vec::new())), "TRUE");
+        assert_eq!(sql(FieldTest::OneOf(vec!["a".into()])), "((t.at) = ANY (($1::text[])::timestamptz[]))");
+        assert_eq!(sql(FieldTest::Contains(vec!["a".into()])), "((t.at) ILIKE ANY ($1::text[]))");
+        assert_eq!(sql(FieldTest::StartsWith(vec![String::new()])), "((t.at) IS NOT NULL)");
+        assert_eq!(sql(FieldTest::Times(range, Unset::Outside)), "((t.at) >= $1) AND ((t.at) < $2)");
         assert_eq!(
-            sql(Test::Times(range, Unset::Now)),
+            sql(FieldTest::Times(range, Unset::Now)),
             "(((t.at) >= $1 OR (t.at) IS NULL)) AND ((coalesce((t.at), now()) < $2))"
         );
     }

@@ -5,7 +5,7 @@ use super::column::Column;
 use super::conditions::Conditions;
 use super::cursor::Cursor;
 use super::field::{Filter, ListField};
-use super::filter::Test;
+use super::filter::FieldTest;
 pub use super::page::{ListPage, Order, Page};
 use super::page_query::{PageQuery, Source};
 use crate::store::StoreError;
@@ -18,7 +18,7 @@ pub struct Listing<F: ListField> {
     pub filter: F::Filter,
     pub order: Vec<Order<F>>,
     pub page: Page,
-    tests: Vec<(F, Test)>,
+    tests: Vec<(F, FieldTest)>,
     selects_none: bool,
     cursor: Option<Cursor>,
 }
@@ -49,7 +49,7 @@ impl<F: ListField> Listing<F> {
     }
 
     /// Adds a test of a field.
-    pub fn test(&mut self, field: F, test: Test) {
+    pub fn test(&mut self, field: F, test: FieldTest) {
         self.tests.push((field, test));
     }
 
@@ -155,8 +155,8 @@ mod tests {
     #[test]
     fn tests_are_joined_by_and() {
         let mut listing = Listing::default();
-        listing.test(TaskField::State, Test::OneOf(vec!["failed".into()]));
-        listing.test(TaskField::Id, Test::OneOf(Vec::new()));
+        listing.test(TaskField::State, FieldTest::OneOf(vec!["failed".into()]));
+        listing.test(TaskField::Id, FieldTest::OneOf(Vec::new()));
         listing.select_none();
         assert_eq!(listing.conditions().sql(), "((state) = ANY (($1::text[])::text[])) AND (FALSE)");
     }

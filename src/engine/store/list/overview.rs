@@ -1,13 +1,13 @@
 //! Counts of DAGs, runs and task instances for the dashboard.
 
 use super::filter::Range;
-use super::page_query::COUNTED;
+use super::page_query::MAX_COUNTED;
 use crate::store::StoreError;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use std::collections::BTreeMap;
 
-/// Number of rows in each state. At most about [`COUNTED`] rows are counted; if there are more, the numbers are lower
+/// Number of rows in each state. At most `MAX_COUNTED + 1` rows are counted; if there are more, the numbers are lower
 /// bounds.
 #[derive(Debug)]
 pub struct Counts {
@@ -24,9 +24,9 @@ async fn counts(
         "SELECT coalesce(state, 'no_status'), count(*)
          FROM (SELECT {from} WHERE r.run_after >= $1 AND r.run_after <= $2 LIMIT $3) AS counted GROUP BY 1"
     );
-    let rows = client.query(&query, &[&start, &end, &(COUNTED + 1)]).await?;
+    let rows = client.query(&query, &[&start, &end, &(MAX_COUNTED + 1)]).await?;
     let states: BTreeMap<String, i64> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
-    let are_lower_bounds = states.values().sum::<i64>() > COUNTED;
+    let are_lower_bounds = states.values().sum::<i64>() > MAX_COUNTED;
     Ok(Counts { states, are_lower_bounds })
 }
 
@@ -40,7 +40,7 @@ pub async fn instances(client: &impl GenericClient, range: (Timestamp, Timestamp
     counts(client, "ti.state FROM dag_run r JOIN task_instance ti USING (dag_id, run_id)", range).await
 }
 
-/// Number of DAGs that are not paused (`active`), whose last run failed, with a running run, and with a queued run.
+/// Numbers of DAGs: not paused (`active`), with a failed last run, with a running run, with a queued run.
 #[derive(Debug)]
 pub struct DagCounts {
     pub active: i64,
@@ -62,7 +62,7 @@ pub async fn dags(client: &impl GenericClient) -> Result<DagCounts, StoreError> 
     Ok(DagCounts { active: row.get(0), failed: row.get(1), running: row.get(2), queued: row.get(3) })
 }
 
-/// Durations in seconds of the `newest` last finished runs of a DAG, shortest first.
+/// Durations in seconds of the newest finished runs of a DAG, shortest first. `newest` is the maximum number of runs.
 pub async fn durations(client: &impl GenericClient, dag_id: &str, newest: i64) -> Result<Vec<f64>, StoreError> {
     let query = "
         SELECT seconds FROM (
@@ -72,18 +72,18 @@ pub async fn durations(client: &impl GenericClient, dag_id: &str, newest: i64) -
     Ok(client.query(query, &[&dag_id, &newest]).await?.iter().map(|row| row.get(0)).collect())
 }
 
-/// Number of runs of a DAG in one state, for the day or hour that begins at `at`.
+/// Number of runs of a DAG in one state in the day or hour that begins at `at`.
 #[derive(Debug)]
-pub struct Day {
+pub struct CalendarCount {
     pub at: Timestamp,
     pub state: String,
     pub count: i64,
-    /// Latest start and latest end of their data intervals.
+    /// Latest start and latest end of the runs' data intervals.
     pub interval_start: Option<Timestamp>,
     pub interval_end: Option<Timestamp>,
 }
 
-/// Length of the intervals that runs are counted by.
+/// Whether runs are counted per hour or per day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Granularity {
     Hourly,
@@ -103,7 +103,7 @@ pub async fn calendar(
     dag_id: &str,
     granularity: Granularity,
     range: DateRange,
-) -> Result<Vec<Day>, StoreError> {
+) -> Result<Vec<CalendarCount>, StoreError> {
     let unit = match granularity {
         Granularity::Hourly => "hour",
         Granularity::Daily => "day",
@@ -126,7 +126,7 @@ pub async fn calendar(
          GROUP BY 1, 2 ORDER BY 1"
     );
     let rows = client.query(&query, &parameters).await?;
-    let day = |row: &tokio_postgres::Row| Day {
+    let day = |row: &tokio_postgres::Row| CalendarCount {
         at: row.get("at"),
         state: row.get("state"),
         count: row.get("count"),

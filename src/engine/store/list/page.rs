@@ -19,7 +19,7 @@ impl<F> Order<F> {
         Self { field, descending: true }
     }
 
-    /// Compares two rows that do not come from the datastore; `compare` compares them by a field.
+    /// Compares two rows that do not come from the database; `compare` compares them by a field.
     pub fn compare(&self, compare: impl Fn(F) -> Ordering) -> Ordering
     where
         F: Copy,
@@ -42,7 +42,7 @@ impl Page {
         Self { limit: Some(limit), offset: 0 }
     }
 
-    /// Selects the page from rows that do not come from the datastore, in their given order.
+    /// Selects the page from rows that do not come from the database, in their given order.
     pub fn of<T>(&self, rows: Vec<T>) -> ListPage<T> {
         let number = |count: i64| usize::try_from(count).unwrap_or(usize::MAX);
         let total = i64::try_from(rows.len()).unwrap_or(i64::MAX);
@@ -51,12 +51,13 @@ impl Page {
     }
 }
 
-/// One page, with the total number of rows, which has a maximum with a cursor.
+/// One page of a list.
 #[derive(Debug)]
 pub struct ListPage<T> {
     pub rows: Vec<T>,
+    /// Number of rows on all pages, at most `total_limit`.
     pub total: i64,
-    /// The maximum of `total`, if there is one.
+    /// Set only in cursor mode.
     pub total_limit: Option<i64>,
     /// Cursors of the next and the previous page; `None` without a cursor, or if there is no such page.
     pub next: Option<String>,

@@ -1,4 +1,4 @@
-//! The SQL of a page of a list: its keys first, then the rows with all joins.
+//! The SQL of a page of a list: a subquery selects the keys of the page, then the rows are read with all joins.
 
 use super::column::Column;
 use super::conditions::Conditions;
@@ -10,7 +10,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 /// Maximum number of rows that are counted in cursor mode, to avoid counting all. The number is Airflow's.
-pub(crate) const COUNTED: i64 = 50_000;
+pub(crate) const MAX_COUNTED: i64 = 50_000;
 
 /// Tables and columns of a list. Lookups for each row should be subselects among the columns, which run only for the
 /// rows of the page. Conditions and orders refer to joined tables by alias.
@@ -110,7 +110,7 @@ impl PageQuery<'_> {
     ) -> Result<ListPage<T>, StoreError> {
         let Self { source, key, mut conditions, order, page } = self;
         let counted = counted(source, &conditions.sql());
-        let count = format!("SELECT count(*) FROM (SELECT {counted} LIMIT {COUNTED}) AS counted");
+        let count = format!("SELECT count(*) FROM (SELECT {counted} LIMIT {MAX_COUNTED}) AS counted");
         let total = client.query_one(&count, &conditions.values()).await?.get(0);
         let is_backward = matches!(cursor, Cursor::Before(_));
         let direction = if is_backward { Direction::Backward } else { Direction::Forward };
@@ -118,7 +118,7 @@ impl PageQuery<'_> {
             let (sql, values) = after_cursor(&order, cursor.values(), direction);
             conditions.add(&sql, values);
         }
-        let limit = page.limit.unwrap_or(COUNTED);
+        let limit = page.limit.unwrap_or(MAX_COUNTED);
         let keys: Vec<String> = order.iter().map(|order| format!("({})::text", order.field.sql)).collect();
         let columns = format!("{}, ARRAY[{}] AS cursor_values", source.columns, keys.join(", "));
         let one_more = format!("LIMIT {}", limit.saturating_add(1));
@@ -135,11 +135,11 @@ impl PageQuery<'_> {
         let next = rows.last().filter(|_| has_next).map(|row| Cursor::write(&cursor_values(row), Direction::Forward));
         let previous =
             rows.first().filter(|_| has_previous).map(|row| Cursor::write(&cursor_values(row), Direction::Backward));
-        Ok(ListPage { rows: rows.iter().map(read).collect(), total, total_limit: Some(COUNTED), next, previous })
+        Ok(ListPage { rows: rows.iter().map(read).collect(), total, total_limit: Some(MAX_COUNTED), next, previous })
     }
 }
 
-/// The FROM and WHERE clauses that the total is counted from.
+/// The FROM and WHERE clauses of the count.
 fn counted(source: &Source<'_>, conditions: &str) -> String {
     format!("FROM {} WHERE {conditions}", source.needed_from(conditions))
 }

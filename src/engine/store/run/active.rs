@@ -1,4 +1,4 @@
-//! What the scheduler polls: running runs, and work that is due.
+//! Queries of the scheduler: running runs, and work that is due.
 
 use crate::model::keys::RunKey;
 use crate::store::StoreError;
@@ -21,7 +21,7 @@ pub async fn other_running(client: &impl GenericClient, key: &RunKey) -> Result<
     Ok(rows.iter().map(rows::run_key).collect())
 }
 
-/// The row of a running run, as far as the planner needs it.
+/// The columns of a running run that the planner needs.
 #[derive(Debug)]
 pub struct RunningRun {
     /// `None` if the run has no version, so that it cannot be planned.
@@ -29,7 +29,7 @@ pub struct RunningRun {
     /// See `runs::bump_revision`.
     pub revision: Option<String>,
     pub logical_date: Option<Timestamp>,
-    /// The logical date, if it lay ahead when the run was queued.
+    /// The logical date, if it was in the future when the run was queued.
     pub not_before: Option<Timestamp>,
     pub interval_end: Option<Timestamp>,
     pub run_after: Timestamp,
@@ -61,31 +61,32 @@ pub async fn lock_running(transaction: &Transaction<'_>, key: &RunKey) -> Result
 
 /// Work that is due at the current time.
 #[derive(Debug)]
-pub struct Clock {
+pub struct DueWork {
     /// True when a DAG has a scheduled run that is due.
     pub is_due: bool,
-    /// Runs with a retry or a sensor that is due, or whose `dagrun_timeout` has expired, or that started before their
-    /// logical date, which has come.
+    /// Runs with a due retry or sensor, runs whose `dagrun_timeout` has expired, and runs that were queued before their
+    /// logical date, which has now passed.
     pub due: Vec<RunKey>,
     /// When the next work will be due; `None` if there is none.
     pub next: Option<Timestamp>,
 }
 
-/// Reads what is due now and when something is due next, in one statement, so that all answers come from one snapshot.
-pub async fn clock(client: &impl GenericClient, now: Timestamp) -> Result<Clock, StoreError> {
-    // `once` first reads the instances with a due date, by their index; a join that starts from the runs would read all
-    // of their instances. For `IS TRUE`, see `scheduled::waiting`.
+/// Reads the work that is due now and the time of the next work, in one statement, so that all answers come from one
+/// snapshot.
+pub async fn due_work(client: &impl GenericClient, now: Timestamp) -> Result<DueWork, StoreError> {
+    // `dated` first reads the instances with a due date, by their index; `IS TRUE` prevents Postgres from starting at
+    // the index of running runs, which would read all their instances.
     let query = "
-        WITH once AS MATERIALIZED (SELECT dag_id, run_id, due_at FROM task_instance WHERE due_at IS NOT NULL),
+        WITH dated AS MATERIALIZED (SELECT dag_id, run_id, due_at FROM task_instance WHERE due_at IS NOT NULL),
         waiting AS MATERIALIZED (
-            SELECT dag_id, run_id, due_at FROM once JOIN dag_run r USING (dag_id, run_id) JOIN dag d USING (dag_id)
+            SELECT dag_id, run_id, due_at FROM dated JOIN dag_run r USING (dag_id, run_id) JOIN dag d USING (dag_id)
             WHERE (r.state = 'running') IS TRUE AND NOT d.is_paused),
         due AS (
             SELECT DISTINCT dag_id, run_id FROM waiting WHERE due_at <= $1
             UNION SELECT dag_id, run_id FROM dag_run WHERE state = 'running' AND deadline_at <= $1
             UNION SELECT dag_id, run_id FROM dag_run
                   WHERE state = 'running' AND logical_date > queued_at AND logical_date <= $1
-                    -- Once a task has a state, the run is planned by its events.
+                    -- Once a task has a state, events cause the run to be planned.
                     AND NOT EXISTS (SELECT FROM task_instance ti WHERE ti.dag_id = dag_run.dag_id
                                     AND ti.run_id = dag_run.run_id AND ti.state IS NOT NULL))
         SELECT (SELECT array_agg(dag_id) FROM due) AS due_dags, (SELECT array_agg(run_id) FROM due) AS due_runs,
@@ -97,7 +98,7 @@ pub async fn clock(client: &impl GenericClient, now: Timestamp) -> Result<Clock,
                      (SELECT min(next_run_after) FROM dag
                       WHERE is_active AND NOT is_paused AND next_run_after > $1),
                      (SELECT min(r.run_after) FROM dag_run r JOIN dag d USING (dag_id)
-                      -- The first range condition repeats the second in the words of the partial index.
+                      -- `run_after > queued_at` is also the condition of the partial index.
                       WHERE r.state = 'queued' AND r.run_after > r.queued_at AND r.run_after > $1
                         AND d.is_active AND NOT d.is_paused)) AS next";
     let row = client.query_one(query, &[&now]).await?;
@@ -105,5 +106,5 @@ pub async fn clock(client: &impl GenericClient, now: Timestamp) -> Result<Clock,
     let dags: Vec<String> = row.get::<_, Option<_>>("due_dags").unwrap_or_default();
     let runs: Vec<String> = row.get::<_, Option<_>>("due_runs").unwrap_or_default();
     let due = dags.into_iter().zip(runs).map(|(dag_id, run_id)| RunKey { dag_id, run_id }).collect();
-    Ok(Clock { is_due: row.get("is_due"), due, next: row.get("next") })
+    Ok(DueWork { is_due: row.get("is_due"), due, next: row.get("next") })
 }

@@ -61,7 +61,7 @@ pub struct BackfillRequest {
     pub run_backwards: bool,
     pub conf: Map<String, Value>,
     pub reprocess: Reprocess,
-    /// The version that reruns of existing runs take.
+    /// The version for reruns of existing runs.
     pub version: VersionChoice,
     pub max_active_runs: i32,
 }
@@ -227,7 +227,7 @@ async fn existing_runs(
     existing.iter().map(read).collect()
 }
 
-/// Records the run of each date, or why it has none.
+/// Records the run of each date, or the reason why the date has none.
 async fn record_runs(
     transaction: &Transaction<'_>,
     backfill_id: i64,

@@ -51,7 +51,7 @@ pub struct NewRun<'a> {
 static EMPTY_CONF: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
 
 impl<'a> NewRun<'a> {
-    /// A run that is triggered by updates of assets, or of one partition of them.
+    /// A run that is triggered by updates of assets or of an asset partition.
     pub(crate) fn of_assets(
         dag_id: &str,
         version_id: i64,
@@ -94,7 +94,7 @@ pub fn isoformat(date: Timestamp) -> String {
     }
 }
 
-/// Which tasks of a new or changed run get instances.
+/// Selects the tasks of a new or changed run that get instances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TaskDates {
     /// The tasks whose own start and end dates include this logical date; all of them without a logical date.
@@ -145,7 +145,7 @@ async fn insert_row(transaction: &Transaction<'_>, run: &NewRun<'_>) -> Result<b
                              run_after, conf, note, dag_version_id, triggered_by, triggering_user_name, backfill_id,
                              backfill_ordinal, partition_key, partition_date, queued_at)
         VALUES ($1, $2, $3, 'queued', $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
-                -- A scheduled or asset-triggered run is due, even if another clock is the reference.
+                -- A run with queued_at >= run_after counts as due, even if the clock is set back later.
                 CASE WHEN $3 IN ('scheduled', 'asset_triggered') THEN greatest($17::timestamptz, $7::timestamptz)
                      ELSE $17 END)
         ON CONFLICT DO NOTHING";
@@ -176,8 +176,8 @@ async fn insert_row(transaction: &Transaction<'_>, run: &NewRun<'_>) -> Result<b
     Ok(transaction.execute(query, &parameters).await? > 0)
 }
 
-/// Creates the new runs of a backfill with one statement, since there may be thousands. Returns the ids of the created
-/// runs, without those of runs that already existed.
+/// Creates the new runs of a backfill with one statement, since there may be thousands. Skips runs that already exist,
+/// and returns the ids of the created runs.
 pub(crate) async fn insert_all(
     transaction: &Transaction<'_>,
     runs: &[NewRun<'_>],
@@ -221,7 +221,7 @@ pub(crate) async fn insert_all(
     let created_ids: Vec<&str> = created.iter().map(String::as_str).collect();
     let new_instances = initial_instances(structure, &HashSet::new(), TaskDates::Ignored);
     instance::insert(transaction, &first.key.dag_id, &created_ids, &new_instances).await?;
-    // One event for all of them, since displays reload the whole list.
+    // One event for all runs, since displays reload the whole list.
     events::notify(transaction, &Event::Dags).await?;
     Ok(created)
 }

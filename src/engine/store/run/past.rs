@@ -13,7 +13,7 @@ pub struct PreviousRun {
     pub logical_date: Timestamp,
 }
 
-/// Which earlier runs count.
+/// The earlier runs that `previous_run` considers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PastRuns {
     All,

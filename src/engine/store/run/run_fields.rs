@@ -32,15 +32,15 @@ list_fields! {
 #[derive(Debug, Default)]
 pub struct RunFilter {
     pub dag_id: Option<String>,
-    /// Part of the conf as JSON; `%` and `_` are wildcards.
+    /// Substring of the conf as JSON; `%` and `_` are wildcards.
     pub conf_contains: Option<String>,
-    /// Part of the name or URI of an asset whose event triggered the run.
+    /// Substring of the name or URI of an asset whose event triggered the run.
     pub consumed_asset: Option<String>,
-    /// First partition date.
+    /// Lower bound of the partition date, included.
     pub partition_from: Option<Timestamp>,
-    /// Time that all partition dates are before.
+    /// Upper bound of the partition date, excluded.
     pub partition_before: Option<Timestamp>,
-    /// Part of the name of the user who triggered the run; `%` and `_` are wildcards.
+    /// Substring of the name of the user who triggered the run; `%` and `_` are wildcards.
     pub triggering_user_contains: Option<String>,
     pub triggering_user_prefix: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! Which version of a DAG a rerun uses.
+//! Chooses the DAG version of a rerun.
 
 use crate::model::dag::Structure;
 use crate::planner::graph::Graph;
@@ -9,7 +9,7 @@ use leoflow_postgres::GenericClient;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Which version of its DAG a rerun of a run uses.
+/// The DAG version that a rerun uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VersionChoice {
     /// The version that the run has.
@@ -26,14 +26,14 @@ impl From<bool> for VersionChoice {
 }
 
 impl VersionChoice {
-    /// The first that is given of the request's value, the DAG's and the instance's, as Airflow's
-    /// `resolve_run_on_latest_version` decides; else `default`.
+    /// Returns the request's value; if it has none, the DAG's value, then the instance's `setting`, then `default`.
+    /// Source: Airflow's `resolve_run_on_latest_version`.
     pub fn resolve(requested: Option<bool>, dag: &Structure, setting: Option<bool>, default: Self) -> Self {
         requested.or(dag.rerun_with_latest_version).or(setting).map_or(default, Self::from)
     }
 }
 
-/// A version of a DAG that a run takes.
+/// A DAG version with its structure and graph.
 pub(crate) struct RunVersion {
     pub id: i64,
     pub structure: Arc<Structure>,
@@ -46,7 +46,7 @@ impl RunVersion {
     }
 }
 
-/// The versions that the runs of a DAG take, each loaded once.
+/// The DAG versions with which the runs of a DAG are rerun, each loaded once.
 pub(crate) struct RunVersions {
     choice: VersionChoice,
     pub dag: Dag,
@@ -61,7 +61,7 @@ impl RunVersions {
         Ok(Self { choice, dag, newest, others: HashMap::new() })
     }
 
-    /// Returns the version that a run with this version takes. A run without a version takes the newest.
+    /// Returns the version for the rerun of a run that has this version. A run without a version gets the newest.
     pub async fn of_run(
         &mut self,
         client: &impl GenericClient,

@@ -1,4 +1,4 @@
-//! The states of task instances that the agent's claims change.
+//! Changes the states of task instances when the agent claims them or puts them back into the queue.
 
 use crate::model::keys::TryKey;
 use crate::store::StoreError;
@@ -72,14 +72,14 @@ const CLAIM: &str = "
                first_start_date, reschedules, next_method, next_kwargs, (SELECT count FROM notified) AS notified
         FROM described LEFT JOIN resumed USING (dag_id, run_id, task_id, map_index) ORDER BY number";
 
-/// Who claims, and how much.
+/// The parameters of a claim.
 #[derive(Debug)]
 pub struct Claim<'a> {
     /// Maximum number of instances.
     pub limit: usize,
     /// Identifies the boot of the machine.
     pub boot_id: &'a str,
-    /// The hashes of the tokens of the tries, in the order of their numbers; at least `limit`.
+    /// Hashes of the tries' tokens, at least `limit`; the claimed try with the number n gets the n-th.
     pub token_hashes: &'a [Vec<u8>],
 }
 

@@ -45,15 +45,15 @@ const APPLY: &str = "
             SELECT $1::text AS dag_id, $2::text AS run_id, one.*
             FROM unnest($3::text[], $4::integer[], $5::text[], $6::text[], $7::integer[], $8::timestamptz[],
                         $9::boolean[], $10::boolean[], $11::boolean[], $12::timestamptz[])
-                 AS one (task_id, map_index, before, state, try_number, due_at, nothing, never_ran, waits, ended))
+                 AS one (task_id, map_index, before, state, try_number, due_at, no_op, never_ran, waits, ended))
         UPDATE task_instance ti SET state = new.state, try_number = new.try_number, due_at = new.due_at,
                scheduled_at = CASE WHEN new.state IN ('scheduled', 'queued') AND ti.state IS DISTINCT FROM 'scheduled'
                                    THEN clock_timestamp() ELSE ti.scheduled_at END,
                queued_at = CASE WHEN new.state = 'queued' THEN clock_timestamp() ELSE ti.queued_at END,
-               start_date = CASE WHEN new.nothing OR new.waits AND ti.state IS DISTINCT FROM 'up_for_reschedule' THEN $13
+               start_date = CASE WHEN new.no_op OR new.waits AND ti.state IS DISTINCT FROM 'up_for_reschedule' THEN $13
                                  WHEN new.never_ran THEN coalesce(ti.start_date, $13) ELSE ti.start_date END,
                -- A sensor that waits without a process has started and not ended.
-               end_date = CASE WHEN new.nothing OR new.never_ran THEN $13 WHEN new.waits THEN NULL
+               end_date = CASE WHEN new.no_op OR new.never_ran THEN $13 WHEN new.waits THEN NULL
                                ELSE coalesce(new.ended, ti.end_date) END
         FROM new
         WHERE (ti.dag_id, ti.run_id, ti.task_id, ti.map_index) = (new.dag_id, new.run_id, new.task_id, new.map_index)
@@ -190,9 +190,9 @@ pub async fn end_unfinished(
     Ok(())
 }
 
-/// Any state to no state: clears instances of one run, with the retries and pools of `tasks`, the tasks of the current
-/// version by id. `running` and `restarting` instances become `restarting`, and those whose task is not in `tasks`
-/// become `removed`. The caller must have locked the run.
+/// Any state to no state: clears instances of one run. `tasks` are the tasks of the run's DAG version by id; the
+/// instances get their retries, pools and weights. `running` and `restarting` instances become `restarting`, and those
+/// whose task is not in `tasks` become `removed`. The caller must have locked the run.
 pub async fn clear(
     client: &impl GenericClient,
     run: &RunKey,
@@ -208,7 +208,7 @@ pub async fn clear(
     let weights: Vec<i32> = ids.iter().map(|id| task(id).map_or(1, |task| task.weight)).collect();
     let query = "
             UPDATE task_instance ti SET due_at = NULL,
-                   -- An instance that waited without a process has not started.
+                   -- If the instance waits without a process, its start date is only the begin of that wait.
                    start_date = CASE WHEN state = 'up_for_reschedule' AND end_date IS NULL THEN NULL ELSE start_date END,
                    max_tries = least(try_number::bigint + greatest(retries, 0), 2147483646),
                    pool = coalesce(new_pool, pool), pool_slots = new_slots, priority_weight = new_weight,
@@ -241,7 +241,7 @@ pub async fn restore(client: &impl GenericClient, run: &RunKey, task_ids: &[&str
     Ok(())
 }
 
-/// What a fired trigger does to its instance.
+/// The effect of a fired trigger on its instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TriggerEffect {
     /// The task continues once it is queued again.
@@ -250,9 +250,8 @@ pub enum TriggerEffect {
     End,
 }
 
-/// `deferred` and `awaiting_input` to themselves or, if the trigger ends the try, to `running`; the scheduler then
-/// settles the instance like any ended try. The instance becomes due now in both cases. The caller must have locked the
-/// run.
+/// `deferred` and `awaiting_input` stay or, if the trigger ends the try, become `running`; the scheduler then settles
+/// the instance like any ended try. The instance becomes due now in both cases. The caller must have locked the run.
 pub async fn fire(client: &impl GenericClient, key: &TryKey, effect: TriggerEffect) -> Result<(), StoreError> {
     let TryKey { run, task_id, map_index, try_number } = key;
     let query = "UPDATE task_instance SET due_at = now(), state = CASE WHEN $6 THEN 'running' ELSE state END

@@ -7,41 +7,41 @@ use crate::store::rows;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 
-/// Of each DAG that is active and not paused, selects the oldest queued runs that are due, up to `max_active_runs`, and
-/// starts them. Runs of a backfill count against the backfill's own limit. `$1` is now.
+/// For each DAG that is active and not paused, selects the oldest queued runs that are due, up to `max_active_runs`,
+/// and starts them. Runs of a backfill count against the backfill's own limit. `$1` is now.
 const START_QUEUED: &str = "
-        WITH RECURSIVE each AS (
-            -- Loose index scan: one row per DAG and backfill with a queued run, however many runs there are. 0
+        WITH RECURSIVE queue AS (
+            -- Loose index scan: reads one row per DAG and backfill with a queued run, however many runs there are. 0
             -- is no backfill.
             (SELECT dag_id, coalesce(backfill_id, 0) AS backfill FROM dag_run WHERE state = 'queued' ORDER BY 1, 2 LIMIT 1)
             UNION ALL
-            SELECT n.dag_id, n.backfill FROM each e CROSS JOIN LATERAL (
+            SELECT n.dag_id, n.backfill FROM queue e CROSS JOIN LATERAL (
                 SELECT dag_id, coalesce(backfill_id, 0) AS backfill FROM dag_run
                 WHERE state = 'queued' AND (dag_id, coalesce(backfill_id, 0)) > (e.dag_id, e.backfill)
                 ORDER BY 1, 2 LIMIT 1) n),
-        line AS (
-            SELECT e.dag_id, e.backfill, coalesce(b.max_active_runs::bigint, l.most, 16) AS most, l.timeout,
+        active_queue AS (
+            SELECT e.dag_id, e.backfill, coalesce(b.max_active_runs::bigint, l.max_runs, 16) AS max_runs, l.timeout,
                    (SELECT count(*) FROM dag_run a WHERE a.dag_id = e.dag_id AND a.state = 'running'
                     AND coalesce(a.backfill_id, 0) = e.backfill) AS running
-            FROM each e JOIN dag d USING (dag_id) JOIN dag_version v ON v.id = d.current_version_id
-            CROSS JOIN LATERAL (SELECT (v.structure->>'max_active_runs')::bigint AS most,
+            FROM queue e JOIN dag d USING (dag_id) JOIN dag_version v ON v.id = d.current_version_id
+            CROSS JOIN LATERAL (SELECT (v.structure->>'max_active_runs')::bigint AS max_runs,
                                        (v.structure->>'dagrun_timeout')::float8 AS timeout) l
             LEFT JOIN backfill b ON b.id = e.backfill
             WHERE d.is_active AND NOT d.is_paused AND NOT coalesce(b.is_paused AND b.completed_at IS NULL, false)),
         waiting AS MATERIALIZED (
-            SELECT n.dag_id, n.run_id, line.timeout FROM line CROSS JOIN LATERAL (
+            SELECT n.dag_id, n.run_id, q.timeout FROM active_queue q CROSS JOIN LATERAL (
                 SELECT dag_id, run_id FROM dag_run r
-                WHERE r.dag_id = line.dag_id AND coalesce(r.backfill_id, 0) = line.backfill
+                WHERE r.dag_id = q.dag_id AND coalesce(r.backfill_id, 0) = q.backfill
                   AND r.state = 'queued'
-                  -- Also a run that was due when it was queued, by a clock that has been set back since.
+                  -- The second condition is for runs that were due before the clock was set back.
                   AND (r.run_after <= $1 OR r.run_after <= r.queued_at)
                 ORDER BY r.backfill_ordinal, r.run_after, r.queued_at, r.run_id
-                LIMIT CASE WHEN line.most > 0 THEN greatest(line.most - line.running, 0) END) n)
+                LIMIT CASE WHEN q.max_runs > 0 THEN greatest(q.max_runs - q.running, 0) END) n)
         -- Joins by the key alone: with another condition Postgres underestimates the rows and uses a nested loop over
         -- all. A run that was ended concurrently is not changed.
         UPDATE dag_run r SET state = CASE r.state WHEN 'queued' THEN 'running' ELSE r.state END,
                start_date = CASE r.state WHEN 'queued' THEN $1 ELSE r.start_date END,
-               -- Clamped to the calendar's range.
+               -- The timeout is clamped so that the deadline stays in the range of timestamptz.
                deadline_at = CASE r.state WHEN 'queued' THEN $1 + make_interval(secs => least(w.timeout, 1e9))
                                           ELSE r.deadline_at END
         FROM waiting w WHERE r.dag_id = w.dag_id AND r.run_id = w.run_id

@@ -1,4 +1,4 @@
-//! Backups that Lite takes automatically: by schedule, and before it changes the schema of a database with data.
+//! Backups that Lite takes automatically: by schedule, and before it changes the schema of a database with user data.
 
 use super::created_backup::CreatedBackup;
 use super::dump::{DumpError, NewerSchema, has_rows};
@@ -17,7 +17,8 @@ use std::path::{Path, PathBuf};
 
 /// Free disk space that a scheduled backup leaves for the datastore, in bytes.
 const KEEP_FREE: u64 = 256 * 1024 * 1024;
-/// The same for a backup before an upgrade or another change, in bytes; less, since the change may free space.
+/// Free disk space that a backup before an upgrade or another change leaves, in bytes. Smaller, because the change may
+/// free space.
 const KEEP_FREE_BEFORE: u64 = 16 * 1024 * 1024;
 
 /// Parameters of an automatic backup.
@@ -25,52 +26,52 @@ pub struct Automatic<'a> {
     pub home: &'a Home,
     pub access: &'a Access,
     pub config: &'a Config,
-    /// Version of the program that takes it.
+    /// Version of the running program.
     pub version: &'a str,
-    /// Backups needed to roll back an upgrade; no limit removes them.
+    /// Backups needed to roll back an upgrade; never removed here.
     pub pinned: &'a [PathBuf],
     pub reporter: &'a dyn Reporter,
 }
 
-/// Takes a backup into `backups/` before a change and removes old ones over the limits; `None` if the database contains
-/// no user data.
-pub async fn before(reason: &str, with: &Automatic<'_>) -> Result<Option<CreatedBackup>, CreateError> {
-    if !has_rows(with.access).await? {
+/// Takes a backup into `backups/` before a change and removes old backups over the limits; `None` if the database
+/// contains no user data.
+pub async fn before_change(reason: &str, context: &Automatic<'_>) -> Result<Option<CreatedBackup>, CreateError> {
+    if !has_rows(context.access).await? {
         return Ok(None);
     }
-    create_even_if_empty(reason, with).await.map(Some)
+    create_even_if_empty(reason, context).await.map(Some)
 }
 
-/// Takes a backup even if the database is empty.
-pub async fn create_even_if_empty(reason: &str, with: &Automatic<'_>) -> Result<CreatedBackup, CreateError> {
-    // A backup for rollbacks must open on this machine without a key.
-    make(&format!("before-{reason}"), with, &EncryptTo::Off, KEEP_FREE_BEFORE).await
+/// Like [`before_change`], but takes the backup even if the database contains no user data.
+pub async fn create_even_if_empty(reason: &str, context: &Automatic<'_>) -> Result<CreatedBackup, CreateError> {
+    // Not encrypted: a rollback must be able to read the backup without a key.
+    make(&format!("before-{reason}"), context, &EncryptTo::Off, KEEP_FREE_BEFORE).await
 }
 
-/// Takes a scheduled backup. Removes the oldest first if there is not enough space.
-pub async fn scheduled(with: &Automatic<'_>) -> Result<CreatedBackup, CreateError> {
-    let all = catalog::list(with.home);
+/// Takes a scheduled backup. If there is not enough disk space, it first removes the oldest automatic backups.
+pub async fn scheduled(context: &Automatic<'_>) -> Result<CreatedBackup, CreateError> {
+    let all = catalog::list(context.home);
     let last_size = all.iter().find(|backup| backup.automatic).map_or(0, |backup| backup.size_bytes);
-    let free = disk::free_bytes(&with.home.backups()).unwrap_or(u64::MAX);
+    let free = disk::free_bytes(&context.home.backups()).unwrap_or(u64::MAX);
     let missing_bytes = space_for(last_size).saturating_sub(free);
     if missing_bytes > 0 {
-        remove(&all, Path::new(""), with, missing_bytes);
+        remove(&all, Path::new(""), context, missing_bytes);
     }
-    make("scheduled", with, &EncryptTo::of(&with.config.backup)?, KEEP_FREE).await
+    make("scheduled", context, &EncryptTo::of(&context.config.backup)?, KEEP_FREE).await
 }
 
-/// Space for the next backup, its spool and its file, if the backup is as large as the last, in bytes.
+/// Disk space required by a backup that is as large as the last one, in bytes: its spool, its file and the reserve.
 fn space_for(last_size: u64) -> u64 {
     KEEP_FREE + last_size * 5 / 2
 }
 
 async fn make(
     why: &str,
-    with: &Automatic<'_>,
+    context: &Automatic<'_>,
     encrypt_to: &EncryptTo,
     keep_free: u64,
 ) -> Result<CreatedBackup, CreateError> {
-    let Automatic { home, access, config, version, reporter, .. } = *with;
+    let Automatic { home, access, config, version, reporter, .. } = *context;
     let output = catalog::automatic_path(home, why, encrypt_to);
     let write = |source| CreateError::Write { path: output.clone(), source };
     files::create_private_dir(&home.backups()).map_err(write)?;
@@ -91,21 +92,20 @@ async fn make(
     if let Err(error) = notes::record_created(home, &backup) {
         reporter.report(Progress::Warning(format!("cannot record the details of the encrypted backup: {error}")));
     }
-    remove(&catalog::list(home), &backup.path, with, 0);
+    remove(&catalog::list(home), &backup.path, context, 0);
     Ok(backup)
 }
 
-/// Removes backups over the limits, never `backup` itself. Errors are ignored: a backup that stays only takes space
-/// until the next attempt.
-fn remove(all: &[Listed], backup: &Path, with: &Automatic<'_>, missing_bytes: u64) {
-    let limits = Limits { missing_bytes, ..Limits::of(&with.config.backup, Timestamp::now()) };
-    for backup in retention::excess(all, backup, with.pinned, &limits) {
+/// Removes automatic backups over the limits, never `backup` itself. Errors are ignored: the next backup tries again.
+fn remove(all: &[Listed], backup: &Path, context: &Automatic<'_>, missing_bytes: u64) {
+    let limits = Limits { missing_bytes, ..Limits::of(&context.config.backup, Timestamp::now()) };
+    for backup in retention::excess(all, backup, context.pinned, &limits) {
         let _ = files::remove_any(&backup.path);
     }
 }
 
 impl CreateError {
-    /// Kind of the error if writing the backup failed.
+    /// Kind of the I/O error if writing the backup failed.
     pub fn write_failure(&self) -> Option<std::io::ErrorKind> {
         match self {
             Self::Write { source, .. } | Self::Dump(DumpError::Write(source)) => Some(source.kind()),

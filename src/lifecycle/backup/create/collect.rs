@@ -1,8 +1,8 @@
-//! Copies the workspace and the newest task logs into the spool. Anything that cannot be copied is reported by name and
+//! Copies the workspace and the newest task logs into the spool. Lists each path that cannot be copied, with the
 //! reason.
 
 use super::own_backups::OwnBackups;
-use super::selection::{self, OWN, Selection};
+use super::selection::{self, BELONGS_TO_LEOFLOW, Selection};
 use super::spool::{Piece, Spool, SpoolError};
 use crate::backup::format::manifest::{Content, ENTRY_LIMIT, Entry, Skipped, TASK_LOGS, WORKSPACE};
 use leoflow_base::sys::fs::beneath::{self, Folder};
@@ -16,15 +16,16 @@ pub struct Collected {
     pub spool: Spool,
     pub items: Vec<Item>,
     pub skipped: Vec<Skipped>,
-    /// Paths excluded on purpose.
+    /// Paths excluded on purpose, see `excluded`.
     pub left_out: Vec<String>,
 }
 
 /// An entry of the archive with its content in the spool.
 pub struct Item {
     pub entry: Entry,
+    /// The content of a file; `None` for folders and links.
     pub piece: Option<Piece>,
-    /// Seconds since 1970.
+    /// Modification time in seconds since 1970.
     pub modified: u64,
 }
 
@@ -40,7 +41,7 @@ pub enum CollectError {
 
 /// Maximum number of skipped paths that are listed.
 const SKIPPED_LIMIT: usize = 10_000;
-/// Number of attempts to read a file that changes meanwhile.
+/// Number of attempts to copy a file that changes during the copy.
 const TRIES: u32 = 3;
 
 impl Collected {
@@ -102,7 +103,7 @@ impl Collected {
         self.add_folder(&root_folder, PathBuf::new(), &excluded_in_root, own)
     }
 
-    /// Adds everything in the folder `relative` of `root`.
+    /// Adds the content of the folder `relative` below `root`.
     fn add_folder(
         &mut self,
         root: &Folder,
@@ -122,7 +123,7 @@ impl Collected {
             let path = relative.join(&entry.name);
             let archive_path = workspace_path(&path);
             if excluded_folders.contains(&path.as_path()) {
-                self.skip(&archive_path, OWN);
+                self.skip(&archive_path, BELONGS_TO_LEOFLOW);
                 continue;
             }
             match selection::in_workspace(&folder, &entry, &path, own) {
@@ -139,7 +140,7 @@ impl Collected {
         Ok(())
     }
 
-    /// Adds a file; reports it as skipped if it changes during each attempt to copy it.
+    /// Adds a file; lists it as skipped if it changes during each attempt to copy it.
     fn add_file(&mut self, folder: &Folder, entry: &beneath::Entry, path: String) -> Result<(), CollectError> {
         for _ in 0..TRIES {
             let Some((before, file, piece)) = self.copy_file(folder.open_file(&entry.name), &path)? else {
@@ -149,7 +150,7 @@ impl Collected {
                 let mode = before.permissions().mode();
                 let (executable, private) = (mode & 0o100 != 0, mode & 0o077 == 0);
                 let content = Content::File { size: piece.size, sha256: piece.sha256, executable, private };
-                return self.push(path, content, Some(piece), seconds(&before));
+                return self.push(path, content, Some(piece), modified_seconds(&before));
             }
             self.spool.truncate_to(piece);
         }
@@ -192,7 +193,7 @@ impl Collected {
         Ok(())
     }
 
-    /// Lists the regular files below the task logs; Leoflow creates no others.
+    /// Lists the regular files below the task logs. Leoflow creates no links or special files there.
     fn find_logs(&mut self, root: &Folder, folder: PathBuf, logs: &mut Vec<Log>) {
         let (entries, open) = match root.below(&folder).and_then(|open| Ok((open.entries()?, open))) {
             Ok(both) => both,
@@ -226,7 +227,7 @@ impl Collected {
         Ok(())
     }
 
-    /// Adds a log; one still being written is copied up to its present size.
+    /// Adds a log, up to its size at the time it is opened: its task may still be writing.
     fn add_log(&mut self, root: &Folder, log: &Log) -> Result<(), CollectError> {
         let path = join_path(TASK_LOGS, &log.path);
         let (folder, name) = (log.path.parent().unwrap_or(Path::new("")), log.path.file_name().unwrap_or_default());
@@ -236,10 +237,11 @@ impl Collected {
             self.skip(&path, format!("it is still being written; its first {} bytes are included", piece.size));
         }
         let content = Content::File { size: piece.size, sha256: piece.sha256, executable: false, private: false };
-        self.push(path, content, Some(piece), seconds(&before))
+        self.push(path, content, Some(piece), modified_seconds(&before))
     }
 
-    /// Copies a file into the spool, up to its size when it was opened. Reports an unreadable file and returns `None`.
+    /// Copies a file into the spool, up to its size at the time it was opened. Lists an unreadable file as skipped and
+    /// returns `None`.
     fn copy_file(
         &mut self,
         opened: io::Result<File>,
@@ -261,9 +263,13 @@ impl Collected {
     }
 }
 
+/// A task log.
 struct Log {
+    /// Relative to the folder of the task logs.
     path: PathBuf,
+    /// Bytes.
     size: u64,
+    /// Modification time in seconds since 1970.
     modified: i64,
 }
 
@@ -279,7 +285,7 @@ fn is_unchanged(before: &Metadata, after: &Metadata) -> bool {
 }
 
 /// Modification time in seconds since 1970.
-fn seconds(meta: &Metadata) -> u64 {
+fn modified_seconds(meta: &Metadata) -> u64 {
     u64::try_from(meta.mtime()).unwrap_or(0)
 }
 

@@ -11,9 +11,11 @@ pub struct CreatedBackup {
     pub size_bytes: u64,
     pub sha256: Sha256Hex,
     pub encrypted: bool,
+    /// RFC 3339.
     pub created_at: String,
     pub leoflow_version: String,
     pub schema_version: i64,
+    /// Rows of each table.
     pub tables: BTreeMap<String, i64>,
     pub skipped: Vec<Skipped>,
     /// Number of paths excluded on purpose.

@@ -1,5 +1,5 @@
-//! The database part of a backup: one snapshot, in which rows are counted while `pg_dump` copies them. Other sessions
-//! may write meanwhile.
+//! The database part of a backup: `pg_dump` and the row counts use the same snapshot, so other sessions may write
+//! meanwhile.
 
 use super::spool::{Piece, Spool, SpoolError};
 use super::survey::{self, Survey, Tables, pattern, quoted};
@@ -30,11 +30,11 @@ pub enum DumpError {
     #[error("cannot write the backup: {0}")]
     Write(io::Error),
     #[error("a restore would refuse this database: {}", .0.join(", "))]
-    Changed(Vec<String>),
+    SchemaChanged(Vec<String>),
     #[error("the database is empty")]
     Empty,
     #[error("the copying thread ended unexpectedly")]
-    Lost,
+    ThreadEnded,
 }
 
 impl From<tokio_postgres::Error> for DumpError {
@@ -43,11 +43,11 @@ impl From<tokio_postgres::Error> for DumpError {
     }
 }
 
-/// What to do with a database of a newer release, whose tables this one does not know.
+/// Whether to back up a database whose schema is newer than this release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NewerSchema {
     Refuse,
-    /// Backs it up, for that release to restore.
+    /// Backs it up; only a release that knows the schema can restore the backup.
     Accept,
 }
 
@@ -60,7 +60,7 @@ pub struct Snapshot {
     pub postgres_version: String,
     /// Size of the database on disk, in bytes.
     pub bytes: u64,
-    /// Size of its tables without indexes, an estimate of the dump's size. Bytes.
+    /// Size of the tables without indexes in bytes, an estimate of the dump's size.
     pub heap_bytes: u64,
 }
 
@@ -81,14 +81,15 @@ impl Snapshot {
         }
         let survey = survey::survey(&client, if is_newer { Tables::All } else { Tables::Known }).await?;
         let mut changes = survey.changes.clone();
-        // The shape of a newer release's schema is unknown here.
+        // This release does not know which columns and indexes a newer schema has.
         if !is_newer {
             let differences = shape::differences(&client, schema_version, &survey.ours).await?;
             changes.extend(differences.into_iter().filter(|line| !is_accepted_index(line)));
         }
         if !changes.is_empty() {
-            return Err(DumpError::Changed(changes));
+            return Err(DumpError::SchemaChanged(changes));
         }
+        // Tables of PostgreSQL itself have ids below 16384.
         let facts_query =
             "SELECT pg_export_snapshot(), current_setting('server_version'), pg_database_size(current_database()),
                      (SELECT coalesce(sum(pg_table_size(oid)), 0)::bigint FROM pg_class WHERE relkind = 'r' AND oid >= 16384)";
@@ -96,7 +97,7 @@ impl Snapshot {
         let version: String = row.get(1);
         Ok(Self {
             id: row.get(0),
-            // `18.4 (Debian …)` is 18.4.
+            // Without the suffix of a distribution: `18.4 (Debian …)`.
             postgres_version: version.split_whitespace().next().unwrap_or_default().to_owned(),
             bytes: u64::try_from(row.get::<_, i64>(2)).unwrap_or(0),
             heap_bytes: u64::try_from(row.get::<_, i64>(3)).unwrap_or(0),
@@ -111,14 +112,14 @@ impl Snapshot {
         Ok(count(&self.client, self.survey.tables()).await?)
     }
 
-    /// Answers the invariants in this snapshot, on another connection.
+    /// Evaluates all invariants in this snapshot, on another connection; `own` are the user's.
     pub async fn totals(&self, access: &Access, own: &[Invariant], reporter: &dyn Reporter) -> Vec<Answer> {
         let tables: Vec<&str> = self.survey.tables().collect();
         invariants::answers_for_backup(access, &self.id, own, &tables, reporter).await
     }
 
-    /// Starts copying the database into the spool, in the format of `pg_dump -Fc -Z0`, compressed on the way. The child
-    /// ends with this thread. `on_progress` receives the number of bytes so far.
+    /// Starts to copy the output of `pg_dump -Fc -Z0` into the spool, compressed. The kernel kills pg_dump when the
+    /// calling thread ends. `on_progress` receives the number of uncompressed bytes so far.
     pub fn dump(
         &self,
         access: &Access,
@@ -133,12 +134,12 @@ impl Snapshot {
         }
         let mut child = start("pg_dump", &mut command)?;
         Ok(blocking::begin(move || {
-            let mut output = child.stdout.take().ok_or(DumpError::Lost)?;
+            let mut output = child.stdout.take().ok_or(DumpError::ThreadEnded)?;
             let errors = child.stderr.take().map(|pipe| blocking::thread(move || error_output(pipe)));
             let copied = spool.add_compressed(&mut output, &mut on_progress);
             drop(output);
             if copied.is_err() {
-                // pg_dump could not continue writing either.
+                // Nothing reads the output of pg_dump any more.
                 let _ = child.kill();
             }
             let status = child.wait().map_err(|source| DumpError::Spawn { program: "pg_dump", source })?;
@@ -155,6 +156,7 @@ impl Snapshot {
     }
 }
 
+/// A finished dump.
 pub struct Dumped {
     pub spool: Spool,
     pub piece: Piece,
@@ -174,7 +176,7 @@ pub async fn count(client: &Client, tables: impl Iterator<Item = &str>) -> Resul
 
 /// True if a reported schema difference is a user's index that a restore accepts.
 fn is_accepted_index(line: &str) -> bool {
-    // A line starting with `no` names a missing index of ours.
+    // A line that starts with `no` reports that one of our indexes is missing.
     !line.starts_with("no ")
         && line.split_once(" index ").is_some_and(|(_, index)| schema_check::is_plain_index(&format!("{index};")))
 }
@@ -185,14 +187,14 @@ pub async fn count_all(client: &Client) -> Result<BTreeMap<String, i64>, PgError
     count(client, survey.tables()).await
 }
 
-/// Starts a client program with pipes for its output; it ends with this thread.
+/// Starts a client program with pipes for its output. The kernel kills it when the calling thread ends.
 pub fn start(program: &'static str, command: &mut Command) -> Result<Child, DumpError> {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command::dies_with_this_thread(command);
     command.spawn().map_err(|source| DumpError::Spawn { program, source })
 }
 
-/// Bytes of a program's error output to keep.
+/// Maximum length of a program's error output, in bytes; the rest is dropped.
 const ERROR_OUTPUT_LIMIT: u64 = 4 * 1024;
 
 /// Reads the start of stderr and drains the rest, so that the program never blocks.
@@ -204,7 +206,7 @@ pub(crate) fn error_output(mut pipe: impl Read) -> String {
     String::from_utf8_lossy(&bytes).trim().to_owned()
 }
 
-/// Dumps the schema except `excluded_tables`, for comparing two databases. Omits owners and privileges.
+/// Dumps the schema without `excluded_tables`, to compare two databases. Omits owners.
 pub(crate) fn schema_text(access: &Access, login: &Login, excluded_tables: &[String]) -> Result<String, DumpError> {
     let mut command = access.program("pg_dump", login);
     command.args(["--schema-only", "--no-owner", "--no-password"]);
@@ -212,7 +214,7 @@ pub(crate) fn schema_text(access: &Access, login: &Login, excluded_tables: &[Str
         command.arg("--exclude-table").arg(pattern(name));
     }
     command::dies_with_this_thread(&mut command);
-    let output = command::output_limited(&mut command, SCHEMA_LIMIT, SCHEMA_BYTES)
+    let output = command::output_limited(&mut command, SCHEMA_TIMEOUT, SCHEMA_SIZE_LIMIT)
         .map_err(|source| DumpError::Spawn { program: "pg_dump", source })?;
     if !output.status.success() {
         return Err(DumpError::Failed {
@@ -223,12 +225,12 @@ pub(crate) fn schema_text(access: &Access, login: &Login, excluded_tables: &[Str
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// A hundred times the size of our schema, in bytes; more output is cut off.
-const SCHEMA_BYTES: u64 = 8 * 1024 * 1024;
+/// Size limit of a schema dump, in bytes: a hundred times the size of our schema.
+const SCHEMA_SIZE_LIMIT: u64 = 8 * 1024 * 1024;
 /// Time limit of a schema dump; some twenty tables take far less.
-const SCHEMA_LIMIT: std::time::Duration = std::time::Duration::from_secs(120);
+const SCHEMA_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(120);
 
-/// True when the database contains rows besides those that the first start creates.
+/// True when the database contains rows that the first start did not create.
 pub(crate) async fn has_rows(access: &Access) -> Result<bool, DumpError> {
     let client = access.connect(&access.application()).await?;
     let survey = survey::survey(&client, Tables::All).await?;

@@ -6,8 +6,8 @@ use leoflow_base::home::Home;
 use leoflow_base::sys::fs::beneath::{Entry, Folder};
 use std::path::{Path, PathBuf};
 
-/// Size of the workspace and of the task logs, the latter up to `task_logs_bytes` (`backup.task_logs_bytes`). Bytes. An
-/// unreadable folder counts as empty, since a backup skips it.
+/// Size of the workspace and of at most `task_logs_bytes` of task logs, in bytes. An unreadable folder counts as empty,
+/// because a backup skips it.
 pub(crate) fn files_size(home: &Home, workspace: Option<&Path>, task_logs_bytes: u64) -> u64 {
     let own = OwnBackups::of(home);
     let roots = [Some(home.root().to_owned()), home.root().canonicalize().ok()];

@@ -1,5 +1,5 @@
-//! Creates a backup: copies everything into the spool, writes the file next to its destination, then renames it. A kill
-//! at any point leaves an existing backup intact.
+//! Creates a backup: copies everything into the spool (a temporary file), writes the backup to a temporary file next to
+//! its destination, then renames it. A kill at any point leaves an existing backup intact.
 
 pub mod automatic;
 pub(crate) mod collect;
@@ -65,9 +65,9 @@ pub struct Request<'a> {
     pub instance: &'a str,
     pub workspace: Option<&'a Path>,
     pub output: &'a Path,
-    /// Limit of task logs, newest first, in bytes.
+    /// Maximum size of the task logs in the backup, in bytes; the newest are included.
     pub task_logs_bytes: u64,
-    /// Free disk space to leave, in bytes; the backup fails otherwise. 0 is no limit.
+    /// Free disk space to leave, in bytes; the backup fails if it would need that space. 0 is no limit.
     pub keep_free: u64,
     pub newer_schema: NewerSchema,
     pub encrypt_to: &'a EncryptTo,
@@ -82,8 +82,7 @@ const TICK: Duration = Duration::from_millis(100);
 pub async fn create(request: &Request<'_>, reporter: &dyn Reporter) -> Result<CreatedBackup, CreateError> {
     let output = OutputFile::check(request.output, request.encrypt_to)?;
     output.remove_killed_attempts();
-    // The spool is passed on by value: `copy_database` returns it in `dumped` and `copy_files` in `collected`, from
-    // which `output.write` reads it.
+    // The spool moves: `copy_database` returns it in `dumped`, and `copy_files` in `collected`.
     let spool = output.open_spool(request.keep_free)?;
     let snapshot = take_snapshot(request).await?;
     checkpoint("backup.begun");
@@ -118,15 +117,14 @@ async fn take_snapshot(request: &Request<'_>) -> Result<Snapshot, DumpError> {
     Snapshot::take(request.access, &request.access.application(), request.newer_schema).await
 }
 
-/// What is counted in the dump's snapshot.
+/// Row counts and invariants in the dump's snapshot.
 struct Counted {
     /// Rows of each table.
     tables: BTreeMap<String, i64>,
     invariants: Vec<Answer>,
 }
 
-/// Dumps the database into the spool and counts the database's rows meanwhile. Returns the counts, and the dump with the
-/// spool.
+/// Dumps the database into the spool and counts its rows meanwhile. Returns the counts, and the dump with the spool.
 async fn copy_database(
     request: &Request<'_>,
     snapshot: &Snapshot,
@@ -145,7 +143,7 @@ async fn copy_database(
     count_during_dump(counting, snapshot.heap_bytes, &copied, dumping, reporter).await
 }
 
-/// The manifest as JSON. Fails for a manifest that a reader would not accept.
+/// Serializes the manifest. Fails if a restore would reject it.
 fn manifest_text(manifest: &Manifest, output: &OutputFile<'_>) -> Result<Vec<u8>, CreateError> {
     let text = serde_json::to_vec(manifest).map_err(|error| output.write_error(error.into()))?;
     Manifest::parse(&text).map_err(|error| CreateError::Unreadable(error.to_string()))?;
@@ -155,8 +153,8 @@ fn manifest_text(manifest: &Manifest, output: &OutputFile<'_>) -> Result<Vec<u8>
     }
 }
 
-/// Copies the files into the spool, after the dump. Returns all contents of the archive in order, with the spool. `now`
-/// is in seconds since 1970.
+/// Copies the configuration, task logs and workspace into the spool. Returns all entries of the archive in order, with
+/// the spool. `now` is in seconds since 1970.
 fn copy_files(
     request: &Request<'_>,
     snapshot: &Snapshot,
@@ -211,8 +209,8 @@ fn build_manifest(
     }
 }
 
-/// Completes `counting` while the dump runs, and reports the dump's progress. `copied` is the number of bytes dumped so
-/// far, `expected` an estimate of all.
+/// Waits for the dump and for `counting`, and reports the dump's progress. `copied` is the number of bytes dumped so
+/// far, `expected` an estimate of the total.
 async fn count_during_dump(
     counting: impl Future<Output = Result<Counted, DumpError>>,
     expected: u64,
@@ -225,7 +223,7 @@ async fn count_during_dump(
     let mut tick = tokio::time::interval(TICK);
     let dumped = loop {
         tokio::select! {
-            dumped = &mut dumping => break dumped.map_err(|_| DumpError::Lost)??,
+            dumped = &mut dumping => break dumped.map_err(|_| DumpError::ThreadEnded)??,
             counted = &mut counting, if counts.is_none() => counts = Some(counted?),
             _ = tick.tick() => reporter.report(Progress::Bytes {
                 what: "Copying the database".to_owned(),
@@ -241,7 +239,7 @@ async fn count_during_dump(
     Ok((counts, dumped))
 }
 
-/// Adds `config.yaml`, and `setup.json`, which is only information for people who read the backup.
+/// Adds `config.yaml` and `setup.json`. Restores do not use `setup.json`; it informs people who read the backup.
 fn add_records(home: &Home, collected: &mut Collected, now: u64) -> Result<(), CreateError> {
     let path = home.config();
     match config::self_contained(&path) {
@@ -257,8 +255,7 @@ fn add_records(home: &Home, collected: &mut Collected, now: u64) -> Result<(), C
     }
 }
 
-/// Paths of the home, as given and with links resolved. The workspace may contain the home, which is then not copied
-/// with it.
+/// The path of the home, as given and canonical. A workspace that contains the home is copied without it.
 fn home_folders(home: &Home) -> Vec<PathBuf> {
     let root = home.root().to_owned();
     let real = root.canonicalize().unwrap_or_else(|_| root.clone());

@@ -1,4 +1,5 @@
-//! The file of a backup: its name is checked before any work is done, and it is written next to its destination.
+//! Writes the backup file: checks its name before the backup begins, writes a temporary file next to the destination
+//! and renames it.
 
 use super::CreateError;
 use super::collect::Collected;
@@ -23,18 +24,18 @@ pub struct OutputFile<'a> {
     encrypt_to: &'a EncryptTo,
 }
 
-/// What is written.
+/// The content of a backup file.
 pub struct Content<'a> {
     pub manifest: &'a Manifest,
     /// The manifest as JSON.
     pub text: Vec<u8>,
     pub collected: &'a Collected,
-    /// Time of the entries without one of their own, in seconds since 1970.
+    /// Modification time of folders, links and the manifest, in seconds since 1970.
     pub now: u64,
 }
 
 impl<'a> OutputFile<'a> {
-    /// Refuses a name that does not say how the file is compressed and encrypted, and a directory.
+    /// Refuses a directory, and a name whose extension does not match the compression and encryption.
     pub fn check(path: &'a Path, encrypt_to: &'a EncryptTo) -> Result<Self, CreateError> {
         let compression = Compression::of(path).ok_or_else(|| CreateError::Name(path.to_owned()))?;
         match (is_encrypted_name(path), encrypt_to.is_off()) {
@@ -54,7 +55,7 @@ impl<'a> OutputFile<'a> {
         CreateError::Write { path: self.path.to_owned(), source }
     }
 
-    /// Removes temporary files of killed backups from the folder. Those of live processes stay.
+    /// Removes temporary files of killed backups from the folder; keeps those of live processes.
     pub fn remove_killed_attempts(&self) {
         let output_name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         for entry in fs::read_dir(self.folder).into_iter().flatten().flatten() {
@@ -63,7 +64,7 @@ impl<'a> OutputFile<'a> {
             let is_ours = ["leoflow-backup-", "automatic-"].iter().any(|prefix| target.starts_with(prefix));
             let is_attempt = target == output_name || (is_ours && Compression::of(Path::new(target)).is_some());
             if is_attempt && !is_pid_alive(pid) {
-                // A file that stays only takes space; the next backup tries again.
+                // Errors are ignored: the next backup tries again.
                 let _ = fs::remove_file(entry.path());
             }
         }
@@ -91,7 +92,7 @@ impl<'a> OutputFile<'a> {
         files::remove_any(&temporary).map_err(|source| self.write_error(source))?;
         let written = self.write_to(&temporary, content, reporter);
         if written.is_err() {
-            // Incomplete and ours; the error is already known.
+            // The caller reports the first error, so one from the cleanup is ignored.
             let _ = files::remove_any(&temporary);
         }
         written.map_err(|source| self.write_error(source))

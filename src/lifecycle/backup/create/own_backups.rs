@@ -1,5 +1,4 @@
-//! Detects backups inside a folder that is backed up, by their content. Otherwise each backup would contain the
-//! previous one.
+//! Detects Leoflow's backups in a workspace, by their name or content, so that a backup does not contain earlier ones.
 
 use crate::backup::format::archive::{Hashed, zstd_decoder};
 use crate::backup::format::manifest::MANIFEST;
@@ -11,23 +10,23 @@ use std::io::{self, BufReader, Read, Seek};
 
 #[derive(Debug, Default)]
 pub struct OwnBackups {
-    /// Size and sha256 of the encrypted backups made on this machine.
+    /// Size in bytes and SHA-256 of the encrypted backups made on this machine.
     encrypted: Vec<(u64, String)>,
 }
 
 /// Size of a tar header and the first block of content, in bytes.
-const HEAD: usize = 1024;
+const HEAD_SIZE: usize = 1024;
 /// Occurs at the start of each manifest.
-const MARK: &[u8] = b"\"leoflow_version\"";
+const MANIFEST_MARKER: &[u8] = b"\"leoflow_version\"";
 
 impl OwnBackups {
     pub fn of(home: &Home) -> Self {
-        Self { encrypted: notes::encrypted_here(home) }
+        Self { encrypted: notes::encrypted_sizes_and_hashes(home) }
     }
 
     /// True if the entry is a backup.
     pub fn has(&self, folder: &Folder, entry: &Entry) -> bool {
-        // An unreadable file counts as none; copying it reports the error.
+        // An unreadable file does not count as a backup; `collect` then reports the error.
         entry.kind == Kind::File
             && (has_our_name(&entry.name.to_string_lossy()) || self.is_backup(folder, entry).unwrap_or(false))
     }
@@ -60,10 +59,10 @@ impl OwnBackups {
 }
 
 fn starts_with_manifest(mut content: impl Read) -> io::Result<bool> {
-    let mut head = [0; HEAD];
+    let mut head = [0; HEAD_SIZE];
     content.read_exact(&mut head)?;
     let is_named = head.starts_with(MANIFEST.as_bytes()) && head[MANIFEST.len()] == 0;
-    Ok(is_named && head[HEAD / 2..].windows(MARK.len()).any(|window| window == MARK))
+    Ok(is_named && head[HEAD_SIZE / 2..].windows(MANIFEST_MARKER.len()).any(|window| window == MANIFEST_MARKER))
 }
 
 fn has_our_name(name: &str) -> bool {

@@ -1,5 +1,5 @@
-//! Decides what a backup does with each path in a workspace and in the task logs. Restores use the same decision: what
-//! a backup omits, a restore leaves in place.
+//! Decides which paths of the workspace and of the task logs a backup contains. Restores use the same decision: a
+//! restore keeps the existing files that a backup would omit.
 
 use super::excluded::{OWN_FOLDER, is_excluded};
 use super::own_backups::OwnBackups;
@@ -17,7 +17,7 @@ pub enum Selection {
     Link {
         target: String,
     },
-    /// Other tools store it elsewhere or can recreate it.
+    /// Omitted on purpose, see `excluded`.
     Excluded,
     /// Cannot be backed up, for this reason.
     Skipped(String),
@@ -26,7 +26,7 @@ pub enum Selection {
 /// Maximum number of nested folders; deeper trees are a mistake or an attack.
 const DEPTH_LIMIT: usize = 100;
 /// Reason for skipping folders and backups of Leoflow.
-pub const OWN: &str = "it belongs to Leoflow";
+pub const BELONGS_TO_LEOFLOW: &str = "it belongs to Leoflow";
 
 /// Classifies a path relative to the workspace; `entry` is its last component, in `folder`.
 pub fn in_workspace(folder: &Folder, entry: &Entry, path: &Path, own: &OwnBackups) -> Selection {
@@ -34,7 +34,7 @@ pub fn in_workspace(folder: &Folder, entry: &Entry, path: &Path, own: &OwnBackup
         return Selection::Skipped(reason.to_owned());
     }
     if is_own_folder(entry, path) || own.has(folder, entry) {
-        return Selection::Skipped(OWN.to_owned());
+        return Selection::Skipped(BELONGS_TO_LEOFLOW.to_owned());
     }
     if is_excluded(folder, entry) {
         return Selection::Excluded;
@@ -53,7 +53,7 @@ pub fn in_task_logs(folder: &Folder, entry: &Entry, path: &Path) -> Selection {
         return Selection::Skipped(reason.to_owned());
     }
     if is_own_folder(entry, path) {
-        return Selection::Skipped(OWN.to_owned());
+        return Selection::Skipped(BELONGS_TO_LEOFLOW.to_owned());
     }
     if path == Path::new(DELETED_TASK_LOGS) {
         return Selection::Excluded;
@@ -113,7 +113,7 @@ type Select<'a> = &'a dyn Fn(&Folder, &Entry, &Path) -> Selection;
 
 fn find_omitted(root: &Folder, select: Select<'_>) -> io::Result<Vec<PathBuf>> {
     let mut omitted = Vec::new();
-    // An unreadable root is an error: treated as empty, everything in it would be lost.
+    // An unreadable root is an error: if it counted as empty, a restore would keep none of its files.
     find_omitted_below(root, Path::new(""), root.entries()?, select, &mut omitted);
     Ok(omitted)
 }

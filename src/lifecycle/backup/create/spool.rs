@@ -1,7 +1,7 @@
-//! The content of a backup before it is written: copied once into an unnamed file, so that size and hash are known
-//! before the manifest and the hashed bytes are the written ones. A kill leaves nothing behind. The file is on the
-//! backup's destination, which others may read later, so for an encrypted backup it is sealed with a key kept only in
-//! this process's memory.
+//! Collects the content of a backup in an unnamed temporary file, the spool. The manifest, which is written first,
+//! needs the size and hash of each file, and a source may change between two reads. A kill leaves no file behind. The
+//! spool is on the destination's disk, which others may read later, so the spool of an encrypted backup is sealed:
+//! encrypted with a key that exists only in this process's memory.
 
 use crate::backup::format::archive::{Hashed, zstd_encoder};
 use crate::backup::format::manifest::Sha256Hex;
@@ -14,17 +14,17 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// The part of the spool that one `add` wrote: its position, its size in bytes, and its hash.
+/// The part of the spool that one `add` wrote: its position in the file, its unsealed size in bytes, and its hash.
 #[derive(Debug, Clone, Copy)]
 pub struct Piece {
     offset: u64,
-    /// Number of its first chunk, if the spool is sealed (encrypted).
+    /// Number of its first chunk, if the spool is sealed.
     chunk: u64,
     pub size: u64,
     pub sha256: Sha256Hex,
 }
 
-/// Storage of the spool on disk.
+/// Form of the spool on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AtRest {
     Plain,
@@ -57,19 +57,19 @@ struct Seal {
     cipher: XChaCha20Poly1305,
     /// Number of the next chunk, used as its nonce. Never reused, even after a truncation.
     next: u64,
-    /// Unencrypted bytes of that chunk, collected so far.
+    /// The bytes of that chunk so far, not encrypted.
     pending: Vec<u8>,
 }
 
 /// Size of a chunk before sealing, in bytes.
-const CHUNK: usize = 64 * 1024;
+const CHUNK_SIZE: usize = 64 * 1024;
 /// Bytes that sealing adds to a chunk.
-const TAG: usize = 16;
+const TAG_SIZE: usize = 16;
 
 impl Seal {
     fn new() -> Self {
         let cipher = XChaCha20Poly1305::new(&Key::from(random::bytes::<32>()));
-        Self { cipher, next: 0, pending: Vec::with_capacity(CHUNK) }
+        Self { cipher, next: 0, pending: Vec::with_capacity(CHUNK_SIZE) }
     }
 
     fn nonce(number: u64) -> XNonce {
@@ -125,14 +125,14 @@ impl Spool {
         PieceReader {
             spool: self,
             offset: piece.offset,
-            left: piece.size,
+            remaining: piece.size,
             chunk: piece.chunk,
-            opened: Vec::new(),
-            used: 0,
+            plaintext: Vec::new(),
+            consumed: 0,
         }
     }
 
-    /// Offset and chunk number of the next piece. Drops the unsealed remains of a failed copy.
+    /// Offset and chunk number of the next piece. Drops the pending bytes of a failed copy.
     fn begin(&mut self) -> (u64, u64) {
         let chunk = self.seal.as_mut().map_or(0, |seal| {
             seal.pending.clear();
@@ -169,9 +169,9 @@ impl Write for Spool {
             self.put(bytes)?;
             return Ok(bytes.len());
         };
-        let count = bytes.len().min(CHUNK - seal.pending.len());
+        let count = bytes.len().min(CHUNK_SIZE - seal.pending.len());
         seal.pending.extend_from_slice(&bytes[..count]);
-        if seal.pending.len() == CHUNK {
+        if seal.pending.len() == CHUNK_SIZE {
             self.seal_pending()?;
         }
         Ok(count)
@@ -186,25 +186,26 @@ struct PieceReader<'a> {
     spool: &'a Spool,
     offset: u64,
     /// Bytes of the piece not yet read from the file.
-    left: u64,
+    remaining: u64,
     chunk: u64,
-    /// The current chunk, and the number of bytes consumed.
-    opened: Vec<u8>,
-    used: usize,
+    /// The current chunk, decrypted.
+    plaintext: Vec<u8>,
+    /// Number of bytes of `plaintext` already returned.
+    consumed: usize,
 }
 
 impl PieceReader<'_> {
     fn open_next(&mut self, seal: &Seal) -> io::Result<()> {
-        let size = usize::try_from(self.left).unwrap_or(usize::MAX).min(CHUNK);
-        let mut sealed = vec![0; size + TAG];
+        let size = usize::try_from(self.remaining).unwrap_or(usize::MAX).min(CHUNK_SIZE);
+        let mut sealed = vec![0; size + TAG_SIZE];
         self.spool.file.read_exact_at(&mut sealed, self.offset)?;
-        let opened = seal.cipher.decrypt(&Seal::nonce(self.chunk), &sealed[..]);
-        self.opened =
-            opened.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "the copy was changed on the disk"))?;
+        let plaintext = seal.cipher.decrypt(&Seal::nonce(self.chunk), &sealed[..]);
+        self.plaintext =
+            plaintext.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "the copy was changed on the disk"))?;
         self.offset += sealed.len() as u64;
-        self.left -= size as u64;
+        self.remaining -= size as u64;
         self.chunk += 1;
-        self.used = 0;
+        self.consumed = 0;
         Ok(())
     }
 }
@@ -213,18 +214,18 @@ impl Read for PieceReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let spool = self.spool;
         let Some(seal) = &spool.seal else {
-            let length = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+            let length = usize::try_from(self.remaining).unwrap_or(usize::MAX).min(buffer.len());
             let count = spool.file.read_at(&mut buffer[..length], self.offset)?;
             self.offset += count as u64;
-            self.left -= count as u64;
+            self.remaining -= count as u64;
             return Ok(count);
         };
-        if self.used == self.opened.len() && self.left > 0 {
+        if self.consumed == self.plaintext.len() && self.remaining > 0 {
             self.open_next(seal)?;
         }
-        let count = buffer.len().min(self.opened.len() - self.used);
-        buffer[..count].copy_from_slice(&self.opened[self.used..self.used + count]);
-        self.used += count;
+        let count = buffer.len().min(self.plaintext.len() - self.consumed);
+        buffer[..count].copy_from_slice(&self.plaintext[self.consumed..self.consumed + count]);
+        self.consumed += count;
         Ok(count)
     }
 }
@@ -232,10 +233,10 @@ impl Read for PieceReader<'_> {
 /// Bytes written between checks of the free space.
 const CHECK_EVERY: u64 = 4 * 1024 * 1024;
 
-const BUFFER: usize = 256 * 1024;
+const BUFFER_SIZE: usize = 256 * 1024;
 
 fn copy(source: &mut dyn Read, target: &mut dyn Write, on_progress: &mut dyn FnMut(u64)) -> Result<u64, SpoolError> {
-    let mut buffer = vec![0; BUFFER];
+    let mut buffer = vec![0; BUFFER_SIZE];
     let mut total = 0;
     loop {
         match source.read(&mut buffer) {
@@ -260,7 +261,7 @@ mod tests {
         for at_rest in [AtRest::Plain, AtRest::Sealed] {
             let folder = tempfile::tempdir().unwrap();
             let mut spool = Spool::new(folder.path(), 0, at_rest).unwrap();
-            let long: Vec<u8> = (0..3 * CHUNK + 7).map(|index| (index % 251) as u8).collect();
+            let long: Vec<u8> = (0..3 * CHUNK_SIZE + 7).map(|index| (index % 251) as u8).collect();
             let first_piece = spool.add(&mut "one".as_bytes()).unwrap();
             let two = spool.add(&mut &long[..]).unwrap();
             spool.truncate_to(two);

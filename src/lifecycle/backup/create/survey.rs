@@ -6,7 +6,7 @@ use leoflow_postgres::{Access, PgError};
 use std::collections::{BTreeMap, BTreeSet};
 use tokio_postgres::{GenericClient, Row};
 
-/// The inventory, by name.
+/// The inventory of a database.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Survey {
     pub ours: Vec<String>,
@@ -14,7 +14,7 @@ pub struct Survey {
     pub user_relations: Vec<Relation>,
     /// Other objects, with the reason why they cannot be backed up.
     pub others: Vec<(String, String)>,
-    /// Changes to our tables that affect how they work.
+    /// The user's changes to our tables, such as triggers and rules.
     pub changes: Vec<String>,
 }
 
@@ -49,9 +49,9 @@ pub fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// Relations outside the system schemas and extensions. `refers_to` lists the tables of foreign keys, and the owner of
-/// a sequence; `uses` is true if the relation needs a function, type or similar object made by a user (PostgreSQL's own
-/// have object ids below 16384).
+/// Relations outside the system schemas and extensions. `refers_to` lists the tables that foreign keys reference, and
+/// for a sequence the table that owns it. `uses_user_objects` is true if the relation needs a function, type or similar
+/// object that a user created; PostgreSQL's own objects have ids below 16384.
 const RELATIONS: &str = "
     SELECT n.nspname::text, c.relname::text, c.relkind::text,
            c.relpersistence = 'p' AND NOT c.relrowsecurity AND NOT c.relhasrules AND NOT c.relispartition
@@ -80,7 +80,7 @@ const RELATIONS: &str = "
                        OR (d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass
                            AND d.objid IN (SELECT a.oid FROM pg_catalog.pg_attrdef a WHERE a.adrelid = c.oid))
                        OR (d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass
-                           AND d.objid IN (SELECT k.oid FROM pg_catalog.pg_constraint k WHERE k.conrelid = c.oid)))) AS uses
+                           AND d.objid IN (SELECT k.oid FROM pg_catalog.pg_constraint k WHERE k.conrelid = c.oid)))) AS uses_user_objects
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
       AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_%'
@@ -88,8 +88,8 @@ const RELATIONS: &str = "
                       AND d.objid = c.oid AND d.deptype = 'e')
     ORDER BY c.relkind = 'S', c.relname";
 
-/// All other objects that a user can create in a database. PostgreSQL's own have object ids below 16384; parts of a
-/// table, such as its row type, are not counted.
+/// All other objects that a user can create in a database. PostgreSQL's own objects have ids below 16384. Parts of a
+/// table, such as its row type, are not listed.
 const OTHER_OBJECTS: &str = "
     SELECT 'function ' || oid::pg_catalog.regprocedure::text FROM pg_catalog.pg_proc WHERE oid >= 16384
     UNION ALL SELECT 'large object ' || oid::text FROM pg_catalog.pg_largeobject_metadata
@@ -117,7 +117,7 @@ const OTHER_OBJECTS: &str = "
     UNION ALL SELECT 'access method ' || amname::text FROM pg_catalog.pg_am WHERE oid >= 16384
     LIMIT 1000";
 
-/// Owner of the tables in `public`.
+/// Which tables in `public` belong to Leoflow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tables {
     /// Tables of the known migrations are ours, the others the user's.
@@ -141,7 +141,7 @@ pub(crate) async fn survey(client: &impl GenericClient, scope: Tables) -> Result
             survey.changes.extend(candidate.changes());
             survey.ours.push(candidate.name);
         } else if candidate.kind == "S" && candidate.refers_to.iter().any(|table| ours.contains(table)) {
-            // Belongs to its table.
+            // pg_dump dumps the sequence with the table that owns it.
         } else if let Some(reason) = candidate.obstacle(&ours) {
             survey.others.push((candidate.full_name(), reason));
         } else {
@@ -165,11 +165,11 @@ pub(crate) async fn survey(client: &impl GenericClient, scope: Tables) -> Result
     Ok(survey)
 }
 
-/// Describes the objects and rights that a restore does not bring back, for a plan. On an external server foreign
-/// objects stay.
-pub async fn left_behind(client: &impl GenericClient, access: &Access) -> Result<Vec<String>, PgError> {
+/// Describes the present objects and privileges that a restore would lose, for its plan. A restore on an external
+/// server keeps the user's objects.
+pub async fn not_restored(client: &impl GenericClient, access: &Access) -> Result<Vec<String>, PgError> {
     let survey = survey(client, Tables::Known).await?;
-    let others = survey.others.into_iter().filter(|_| access.is_ours());
+    let others = survey.others.into_iter().filter(|_| access.owns_server());
     let mut names: Vec<String> = others.map(|(name, reason)| format!("{name} ({reason})")).collect();
     names.extend(survey.changes);
     for row in client.query(GRANTS, &[]).await? {
@@ -178,7 +178,7 @@ pub async fn left_behind(client: &impl GenericClient, access: &Access) -> Result
     Ok(names)
 }
 
-/// Rights of roles other than the owner on relations in `public`.
+/// Privileges of roles other than the owner on relations in `public`.
 const GRANTS: &str = "
     SELECT 'rights of ' || CASE g.grantee WHEN 0 THEN 'everybody' ELSE g.grantee::pg_catalog.regrole::text END
            || ' on ' || pg_catalog.string_agg(DISTINCT c.relname::text, ', ')
@@ -187,17 +187,17 @@ const GRANTS: &str = "
     WHERE n.nspname = 'public' AND c.relkind IN ('r', 'v', 'm', 'S') AND g.grantee <> c.relowner
     GROUP BY g.grantee ORDER BY 1";
 
-/// A row of `RELATIONS`: a relation that may be ours or a plain one of the user.
+/// A row of `RELATIONS`.
 struct Candidate {
     schema: String,
     name: String,
     /// `pg_class.relkind`.
     kind: String,
-    /// True without row security, rules, policies or inheritance.
+    /// True for a permanent relation without row security, rules, policies, partitions or inheritance.
     plain: bool,
     triggers: Vec<String>,
     refers_to: Vec<String>,
-    uses: bool,
+    uses_user_objects: bool,
 }
 
 impl From<&Row> for Candidate {
@@ -209,7 +209,7 @@ impl From<&Row> for Candidate {
             plain: row.get(3),
             triggers: row.get(4),
             refers_to: row.get(5),
-            uses: row.get(6),
+            uses_user_objects: row.get(6),
         }
     }
 }
@@ -229,7 +229,7 @@ impl Candidate {
         changes
     }
 
-    /// Reason why it cannot be backed up; `None` if it can.
+    /// Reason why the relation cannot be backed up; `None` if it can.
     fn obstacle(&self, ours: &BTreeSet<String>) -> Option<String> {
         let reason = match self.kind.as_str() {
             _ if self.schema != "public" => "it is in another schema",
@@ -237,7 +237,7 @@ impl Candidate {
             "p" => "it is partitioned",
             "f" => "it is a foreign table",
             "r" if !self.plain || !self.triggers.is_empty() => "it has triggers, rules, policies or inheritance",
-            _ if self.uses => "it needs a function or a type of your own",
+            _ if self.uses_user_objects => "it needs a function or a type of your own",
             _ if self.refers_to.iter().any(|table| ours.contains(table)) => "it refers to one of Leoflow's tables",
             _ => return None,
         };

@@ -6,10 +6,10 @@ use super::manifest::{Content, Entry, MANIFEST, Manifest, ManifestError};
 use std::io::{self, BufRead, BufReader, Read};
 use tar::EntryType;
 
-const BUFFER: usize = 256 * 1024;
-/// A name too long for a tar header has an entry of its own; limit of its size, in bytes.
+const BUFFER_SIZE: usize = 256 * 1024;
+/// Size limit of a long-name entry, in bytes: tar stores a name that is too long for a header in an entry of its own.
 const LONG_NAME_LIMIT: u64 = 8 * 1024;
-/// Limit of a file read by `manifest_and_file`, in bytes.
+/// Number of bytes after which `manifest_and_file` cuts off a file.
 const PLAN_FILE_LIMIT: u64 = 1024 * 1024;
 /// Limit of the zero padding after the tar, in bytes; common tools write up to 10 KiB.
 const PADDING_LIMIT: u64 = 64 * 1024;
@@ -58,15 +58,15 @@ pub struct ArchiveReader<'a> {
 
 impl<'a> ArchiveReader<'a> {
     pub fn new(source: impl Read + 'a) -> Result<Self, ArchiveError> {
-        let mut source = BufReader::with_capacity(BUFFER, source);
-        let start = source.fill_buf().map_err(opening)?;
+        let mut source = BufReader::with_capacity(BUFFER_SIZE, source);
+        let start = source.fill_buf().map_err(open_error)?;
         let decoder: Box<dyn Read + 'a> = match start {
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd_decoder(source).map_err(damaged)?),
             [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(source)),
             [] => return Err(ArchiveError::NotABackup("it is empty")),
             _ => return Err(ArchiveError::NotABackup("it is neither zstd nor gzip")),
         };
-        Ok(Self { tar: tar::Archive::new(Box::new(BufReader::with_capacity(BUFFER, decoder))) })
+        Ok(Self { tar: tar::Archive::new(Box::new(BufReader::with_capacity(BUFFER_SIZE, decoder))) })
     }
 
     /// Reads the manifest only; the rest is unverified.
@@ -74,12 +74,12 @@ impl<'a> ArchiveReader<'a> {
         manifest(&mut self.tar.entries().map_err(damaged)?.raw(true))
     }
 
-    /// Reads the manifest and the file `path`, if present. Neither is verified, so they are for plans only; see
-    /// [`Self::read`].
+    /// Reads the manifest and the file `path`, if present. Does not verify them as [`Self::read`] does, so they are for
+    /// plans only.
     pub(crate) fn manifest_and_file(&mut self, path: &str) -> Result<(Manifest, Option<Vec<u8>>), ArchiveError> {
         let mut entries = self.tar.entries().map_err(damaged)?.raw(true);
         let manifest = manifest(&mut entries)?;
-        while let Some(tar_entry) = next(&mut entries)? {
+        while let Some(tar_entry) = next_entry(&mut entries)? {
             if tar_entry.path == path && tar_entry.kind == EntryType::Regular {
                 let mut content = Vec::new();
                 tar_entry.entry.take(PLAN_FILE_LIMIT).read_to_end(&mut content).map_err(damaged)?;
@@ -89,8 +89,10 @@ impl<'a> ArchiveReader<'a> {
         Ok((manifest, None))
     }
 
-    /// Reads everything, compares each entry and passes it to `sink`. Returns the manifest only if all of it matched,
-    /// to the last byte.
+    /// Reads the archive to its last byte, compares each entry with the manifest and passes it to `sink`.
+    ///
+    /// # Errors
+    /// Fails at the first difference; `sink` has then received the entries before it.
     pub fn read(mut self, sink: &mut dyn Sink) -> Result<Manifest, ArchiveError> {
         let manifest = self.entries(sink)?;
         let mut remaining_bytes = self.tar.into_inner();
@@ -102,10 +104,10 @@ impl<'a> ArchiveReader<'a> {
         let mut entries = self.tar.entries().map_err(damaged)?.raw(true);
         let manifest = manifest(&mut entries)?;
         for expected in &manifest.entries {
-            let tar_entry = next(&mut entries)?.ok_or_else(|| unexpected(expected, "nothing more"))?;
+            let tar_entry = next_entry(&mut entries)?.ok_or_else(|| unexpected(expected, "nothing more"))?;
             check_entry(expected, tar_entry, sink)?;
         }
-        match next(&mut entries)? {
+        match next_entry(&mut entries)? {
             None => Ok(manifest),
             Some(extra) => Err(ArchiveError::Unexpected {
                 expected: "nothing more".to_owned(),
@@ -117,7 +119,7 @@ impl<'a> ArchiveReader<'a> {
 
 /// Reads the manifest, which must be the first entry.
 fn manifest<R: Read>(entries: &mut tar::Entries<'_, R>) -> Result<Manifest, ArchiveError> {
-    let first = next(entries)?.ok_or(ArchiveError::NotABackup("it has no manifest"))?;
+    let first = next_entry(entries)?.ok_or(ArchiveError::NotABackup("it has no manifest"))?;
     if first.path != MANIFEST || first.kind != EntryType::Regular {
         return Err(ArchiveError::NotABackup("it does not start with a manifest"));
     }
@@ -125,8 +127,8 @@ fn manifest<R: Read>(entries: &mut tar::Entries<'_, R>) -> Result<Manifest, Arch
     Ok(Manifest::read(first.entry, size)?)
 }
 
-/// Classifies an error on opening: a decryption reports changed bytes as invalid data.
-pub fn opening(error: io::Error) -> ArchiveError {
+/// Converts an error of opening a backup; a decryption reports changed bytes as `InvalidData`.
+pub fn open_error(error: io::Error) -> ArchiveError {
     match error.kind() {
         io::ErrorKind::InvalidData => damaged(error),
         _ => ArchiveError::Open(error),
@@ -151,7 +153,7 @@ struct TarEntry<'a, R: Read> {
 
 /// Returns the next entry, with long names resolved. Raw entries are used because the tar library would read a long
 /// name of any declared length into memory.
-fn next<'a, R: Read>(entries: &mut tar::Entries<'a, R>) -> Result<Option<TarEntry<'a, R>>, ArchiveError> {
+fn next_entry<'a, R: Read>(entries: &mut tar::Entries<'a, R>) -> Result<Option<TarEntry<'a, R>>, ArchiveError> {
     let (mut long_path, mut long_target) = (None, None);
     loop {
         let Some(entry) = entries.next() else {
@@ -222,7 +224,7 @@ fn check_entry(expected: &Entry, tar_entry: TarEntry<'_, impl Read>, sink: &mut 
         return Err(ArchiveError::Damaged(error));
     }
     stored.map_err(ArchiveError::Sink)?;
-    // Content that the sink did not read is verified all the same.
+    // Verify also content that the sink did not read.
     io::copy(&mut content.read, &mut io::sink()).map_err(damaged)?;
     if content.read.bytes != expected.size() {
         return Err(wrong("its size differs"));
@@ -233,7 +235,7 @@ fn check_entry(expected: &Entry, tar_entry: TarEntry<'_, impl Read>, sink: &mut 
     }
 }
 
-/// Remembers read errors, to distinguish them from the sink's.
+/// Records read errors, to distinguish them from errors of the sink.
 struct Source<R> {
     read: Hashed<R>,
     failed: Option<String>,
@@ -249,7 +251,7 @@ impl<R: Read> Read for Source<R> {
     }
 }
 
-/// Refuses anything but zeros. Reads to the end, because the compressed stream's checksum is verified only there.
+/// Accepts only zero bytes after the archive. Reads the compressed stream to its end, where its checksum is verified.
 fn check_padding(remaining_bytes: &mut impl Read) -> Result<(), ArchiveError> {
     let mut buffer = [0; 4096];
     let mut padding_bytes = 0;

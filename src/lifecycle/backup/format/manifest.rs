@@ -1,5 +1,5 @@
-//! `MANIFEST.json`, the first thing in a backup: the exact description of the rest. The format is documented in
-//! `docs/reference/backup-format.md`. A manifest is checked completely here, before it is used.
+//! `MANIFEST.json`, the first file of a backup, which lists all others with their sizes and hashes. The format is
+//! documented in `docs/reference/backup-format.md`. `Manifest::parse` checks a manifest completely.
 
 use crate::backup::create::excluded::OWN_FOLDER;
 use leoflow_base::config::Invariant;
@@ -21,13 +21,13 @@ pub(crate) const DUMP: &str = "datastore.dump.zst";
 pub(crate) const TASK_LOGS: &str = "task-logs";
 pub const WORKSPACE: &str = "workspace";
 
-/// Limit of entries written and read, because they are held in memory.
+/// Maximum number of entries in a backup, because they are held in memory.
 pub(crate) const ENTRY_LIMIT: usize = 250_000;
 /// Maximum size of a manifest, in bytes.
 pub const SIZE_LIMIT: u64 = 64 * 1024 * 1024;
-/// Limit of invariants, the built-in ones included.
+/// Maximum number of invariants, including the built-in ones.
 const INVARIANT_LIMIT: usize = 100;
-/// Limits of Linux for paths and names, in bytes.
+/// Length limits of paths and names, in bytes; Linux allows 4095 and 255.
 const PATH_LIMIT: usize = 4000;
 const NAME_LIMIT: usize = 255;
 
@@ -47,7 +47,7 @@ pub struct Manifest {
     /// Invariants with their answers in the dump's snapshot. Older backups have none.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "bounded_list")]
     pub invariants: Vec<Answer>,
-    /// Paths that could not be copied, with the reason.
+    /// Paths and database objects (`database/NAME`) that could not be copied, with the reason.
     #[serde(default, deserialize_with = "bounded_list")]
     pub skipped: Vec<Skipped>,
     /// Excluded paths: version control, virtual environments, caches.
@@ -65,7 +65,7 @@ pub struct DatabaseFacts {
     pub dump_bytes: u64,
 }
 
-/// A path that a backup could not copy.
+/// A path or database object that a backup could not copy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skipped {
     pub path: String,
@@ -116,7 +116,7 @@ impl TryFrom<String> for Sha256Hex {
     fn try_from(text: String) -> Result<Self, String> {
         let mut bytes = [0; 32];
         match hex::decode_to_slice(&text, &mut bytes) {
-            // Upper case is refused, so that each hash has one text form.
+            // Refuse upper case, so that each hash has one text form.
             Ok(()) if !text.contains(char::is_uppercase) => Ok(Self(bytes)),
             _ => Err("a sha256 is 64 hexadecimal digits".to_owned()),
         }
@@ -340,15 +340,15 @@ fn check_location(entry: &Entry) -> Result<(), &'static str> {
     }
 }
 
-/// True when a link at `path` (relative to a root) stays below that root, judged by its text: relative and never above
-/// the root. Names along the way may be links themselves; each is checked the same way.
+/// True when a link at `path`, relative to a root, points below that root. Checks only the text of the target: other
+/// links on its way are entries of their own, each checked in the same way.
 pub fn link_stays_inside(path: &str, target: &str) -> bool {
     let is_valid = !target.is_empty() && target.len() <= PATH_LIMIT && !target.starts_with('/');
     if !is_valid || target.chars().any(char::is_control) {
         return false;
     }
     let mut depth = path.split('/').count() - 1;
-    // `a/..` depends on `a` if that is a link, so `..` is allowed only at the start.
+    // If `a` is a link, `a/..` may be any folder, so `..` is allowed only at the start.
     let mut has_descended = false;
     for part in target.split('/') {
         match part {

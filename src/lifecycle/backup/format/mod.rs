@@ -1,4 +1,4 @@
-//! The file format.
+//! The file format of backups.
 
 pub mod archive;
 pub mod archive_read;

@@ -1,4 +1,5 @@
-//! The totals of a backup: the answers of the built-in invariants and of those in `backup.invariants`.
+//! The totals of a backup: the answers of the built-in invariants and of those in `backup.invariants`. An invariant is
+//! a query whose answer a restore must not change.
 
 mod unfit;
 
@@ -10,8 +11,8 @@ use leoflow_postgres::invariants::{self, Answer, Answers, Unanswered, time_limit
 use leoflow_postgres::{Access, Login, PgError};
 use tokio_postgres::Client;
 
-/// Checks a new invariant: what it reads, and that it answers within the time limit. `Err` inside is the reason against
-/// it. Changes nothing.
+/// Checks a new invariant: which objects it reads, and that it answers within the time limit. The inner `Err` is the
+/// reason why the query cannot be an invariant. Changes nothing.
 pub async fn check(access: &Access, login: &Login, invariant: &Invariant) -> Result<Result<Answer, String>, PgError> {
     let client = access.connect(login).await?;
     let inventory = survey(&client, Tables::Known).await?;
@@ -29,8 +30,8 @@ pub async fn check(access: &Access, login: &Login, invariant: &Invariant) -> Res
     Ok(answers.answers.pop().ok_or_else(|| answers.unanswered.pop().map(|none| none.reason).unwrap_or_default()))
 }
 
-/// Answers the invariants of a backup in its snapshot, on a connection of its own. `tables` are those of the backup. A
-/// missing answer is a warning: a backup without it is better than none.
+/// Evaluates the invariants in a backup's snapshot, on a connection of its own. `own` are the user's invariants,
+/// `tables` the tables in the backup. A missing answer is only a warning: a backup without it is better than none.
 pub(crate) async fn answers_for_backup(
     access: &Access,
     snapshot: &str,
@@ -39,7 +40,7 @@ pub(crate) async fn answers_for_backup(
     reporter: &dyn Reporter,
 ) -> Vec<Answer> {
     let warn = |text: String| reporter.report(Progress::Warning(text));
-    let asked = async {
+    let evaluation = async {
         let client = access.connect(&access.application()).await?;
         let fit = fit_for_backup(&client, own, tables, &warn).await?;
         invariants::ask_in_snapshot(
@@ -50,10 +51,10 @@ pub(crate) async fn answers_for_backup(
         )
         .await
     };
-    match asked.await {
+    match evaluation.await {
         Ok(Answers { answers, unanswered }) => {
-            unanswered.iter().filter(|none| !is_of_other_release(none)).for_each(|none| {
-                warn(format!("{none}; the backup is made without it"));
+            unanswered.iter().filter(|invariant| !is_of_other_release(invariant)).for_each(|invariant| {
+                warn(format!("{invariant}; the backup is made without it"));
             });
             answers
         }
@@ -64,7 +65,7 @@ pub(crate) async fn answers_for_backup(
     }
 }
 
-/// The own invariants that a restore of the backup can answer.
+/// Returns the user's invariants that a restored backup can answer; warns about the others.
 async fn fit_for_backup(
     client: &Client,
     own: &[Invariant],
@@ -84,7 +85,7 @@ async fn fit_for_backup(
     Ok(fit)
 }
 
-/// True for a built-in invariant about tables that the database's release does not have.
+/// True for a built-in invariant whose tables the database's release does not have.
 pub(crate) fn is_of_other_release(unanswered: &Unanswered) -> bool {
     unanswered.names_missing_object && totals::is_built_in(&unanswered.invariant)
 }

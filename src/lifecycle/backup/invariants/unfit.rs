@@ -1,5 +1,6 @@
-//! Finds out why the answer of an invariant could change without the data. A temporary view, created and rolled back,
-//! gives the query as PostgreSQL understands it: views cannot write, and the view's rule names all that the query uses.
+//! Finds reasons why a query cannot be an invariant: its answer could change although the data does not. Creates a
+//! temporary view of the query and rolls it back: a view cannot write, and the parse tree in the view's rule names
+//! every object that the query uses.
 
 use leoflow_base::config::Invariant;
 use leoflow_postgres::PgError;
@@ -7,8 +8,8 @@ use leoflow_postgres::invariants::time_limit;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-/// Functions that are not volatile for PostgreSQL, because they do not change within a statement, but that depend on the
-/// time, the session or the server.
+/// Functions that PostgreSQL does not declare volatile, although their result depends on the time, the session or the
+/// server.
 const SESSION_FUNCTIONS: &[&str] = &[
     "now",
     "transaction_timestamp",
@@ -39,8 +40,8 @@ const ORDERED_AGGREGATES: &[&str] = &[
     "xmlagg",
 ];
 
-/// The first reason against the query of the view, in the text of its parse tree. Parameters: the tables of a backup,
-/// `SESSION_FUNCTIONS`, `ORDERED_AGGREGATES`. Objects of PostgreSQL itself have object ids below 16384.
+/// Returns the first reason against the view's query, found in its parse tree. Parameters: the tables in a backup,
+/// `SESSION_FUNCTIONS`, `ORDERED_AGGREGATES`. PostgreSQL's own objects have ids below 16384.
 const REASON: &str = r"
     WITH rule AS MATERIALIZED (
         SELECT oid, ev_class, ev_action::text AS tree FROM pg_rewrite
@@ -77,8 +78,7 @@ const REASON: &str = r"
     WHERE d.refobjid >= 16384 AND d.refclassid NOT IN ('pg_class'::regclass, 'pg_proc'::regclass)
     LIMIT 1";
 
-/// Returns the reason why the query is no invariant; `None` if it may be one. `tables` are those of a backup. Changes
-/// nothing.
+/// Returns why the query cannot be an invariant; `None` if it can. `tables` are those in a backup. Changes nothing.
 pub(super) async fn reason(client: &Client, invariant: &Invariant, tables: &[&str]) -> Result<Option<String>, PgError> {
     let limit = time_limit().as_millis();
     client.batch_execute(&format!("BEGIN; SET LOCAL statement_timeout = {limit}")).await?;
@@ -96,7 +96,7 @@ async fn reason_in_transaction(
     tables: &[&str],
 ) -> Result<Option<String>, PgError> {
     let query = invariant.query.trim_end().trim_end_matches(';');
-    // The extended protocol refuses a text of several statements.
+    // The extended protocol refuses a text with several statements.
     client.execute(&format!("CREATE TEMPORARY VIEW leoflow_invariant AS\n{query}"), &[]).await?;
     let row = client.query_opt(REASON, &[&tables, &SESSION_FUNCTIONS, &ORDERED_AGGREGATES]).await?;
     Ok(row.map(|row| row.get(0)))

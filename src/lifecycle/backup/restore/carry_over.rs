@@ -1,4 +1,5 @@
-//! The entries that no backup contains: an exchange carries them over into the new content of a folder.
+//! Carries over entries that no backup contains: an exchange moves them from the replaced content of a folder into its
+//! new content.
 
 use super::exchange_error::{ExchangeError, io_error};
 use super::exchange_tree::{LIST_LIMIT, Tree, TreeExchange, is_folder, is_there, names};
@@ -24,15 +25,15 @@ struct CarryPlan {
 /// One move of `carry_over`.
 #[derive(Debug, Serialize, Deserialize)]
 struct Carry {
-    /// Relative to `out`.
+    /// Relative to `out`, which contains the replaced content.
     from: OsString,
-    /// Relative to the current folder; differs from `from` if that path is taken.
+    /// Relative to the folder itself; differs from `from` if the new content occupies that path.
     to: OsString,
 }
 
 impl TreeExchange<'_> {
-    /// Moves entries that no backup contains back to their place: `.git`, virtual environments, files that could not be
-    /// copied. If the place is taken, they go to the conflicts folder.
+    /// Moves entries that no backup contains from `out` back to their paths: `.git`, virtual environments, files that
+    /// could not be copied. An entry whose path is occupied moves to the conflicts folder.
     pub fn carry_over(&self) -> Result<(), ExchangeError> {
         let Some(root) = self.root else { return Ok(()) };
         let plan = self.carry_plan(root)?;
@@ -45,7 +46,7 @@ impl TreeExchange<'_> {
                 continue;
             }
             if is_folder(&from) && is_folder(&to) {
-                // An empty folder is replaced; removal fails if it has content by now.
+                // Replace an empty folder. The removal fails if the folder has content by now.
                 match fs::remove_dir(&to) {
                     Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
                     other => other.map_err(|source| io_error("remove", &to, source))?,
@@ -107,7 +108,7 @@ impl TreeExchange<'_> {
         }
         let (mut plan, mut folders, mut parent) = (CarryPlan::default(), BTreeSet::new(), None::<PathBuf>);
         for path in paths {
-            // Entries below another one move with it.
+            // An entry below the previous one moves with it.
             if parent.as_ref().is_some_and(|parent| path.starts_with(parent)) {
                 continue;
             }
@@ -129,11 +130,11 @@ impl TreeExchange<'_> {
         carried: &mut BTreeSet<PathBuf>,
     ) -> Result<(), ExchangeError> {
         if carried.contains(path) {
-            // Carried over as a whole.
+            // The whole entry is carried over.
             return Ok(());
         }
         let (from, to) = (self.out().join(path), root.join(path));
-        // Links are not followed.
+        // `below` fails for a path through a link.
         if outgoing.below(path.parent().unwrap_or(Path::new(""))).is_err() || !is_there(&from)? {
             return Ok(());
         }
@@ -155,8 +156,8 @@ impl TreeExchange<'_> {
         Ok(())
     }
 
-    /// Chooses where to carry the entry `path`: to the same path, or to a free one in the conflicts folder. Also
-    /// returns the parent folders to create.
+    /// Chooses the target of the entry `path`: the same path, or a free one in the conflicts folder. Also returns the
+    /// parent folders to create.
     fn target_for(
         &self,
         root: &Path,
@@ -187,7 +188,7 @@ impl TreeExchange<'_> {
     }
 }
 
-/// Missing parent folders of `path` in `root`, parents first; `None` if something else occupies one.
+/// Missing parent folders of `path` in `root`, parents first; `None` if a file or link occupies one of their paths.
 fn missing_folders(root: &Path, path: &Path) -> Result<Option<Vec<PathBuf>>, ExchangeError> {
     let mut parents: Vec<&Path> = path.ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty()).collect();
     parents.reverse();

@@ -1,4 +1,4 @@
-//! Settings that a restore changes: it restores `config.yaml` except for settings of the machine. Pure.
+//! Lists the settings that a restore changes: it replaces `config.yaml` except for settings of this machine. Pure.
 
 use super::restore_plan::PROTECTED;
 use leoflow_base::config::{self, DEPRECATED, Loaded, SETTINGS};

@@ -1,4 +1,5 @@
-//! Names of the databases on Leoflow's own server: the current one and the standby swap theirs.
+//! Swaps the names of the application database and the standby on Leoflow's own server. The standby is the database of
+//! the state that is not current; it is no replica.
 
 use super::exchange_error::ExchangeError;
 use leoflow_postgres::{APPLICATION_DATABASE, PgError};
@@ -26,7 +27,7 @@ pub async fn swap_in_transaction(
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Connections {
     Allowed,
-    /// Refused even for superusers.
+    /// Even superusers cannot connect.
     Refused,
 }
 
@@ -43,7 +44,7 @@ pub async fn allow_connections(
     Ok(())
 }
 
-/// The object id of a database; `None` where there is none of this name.
+/// The object id of a database; `None` if it does not exist.
 pub async fn database_oid(client: &tokio_postgres::Client, name: &str) -> Result<Option<u32>, PgError> {
     let row = client.query_opt("SELECT oid FROM pg_database WHERE datname = $1::text::name", &[&name]).await?;
     Ok(row.map(|row| row.get(0)))

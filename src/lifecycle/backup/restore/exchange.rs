@@ -1,6 +1,7 @@
-//! Exchanges the current state for another one: workspace, task logs, database, configuration. Each step is a few
-//! renames, journaled before and after, and detects its own progress from the disk, so that it can be resumed. A failed
-//! step undoes the exchange; after a kill the next start resumes it.
+//! Exchanges the current state (workspace, task logs, database, configuration) for the one in a restore directory,
+//! which then contains the replaced state. Each step is a few renames, journaled before and after, and checks the disk
+//! for what it has already done, so that it can be repeated. If a step fails, the exchange is undone; after a kill the
+//! next start resumes it.
 
 use super::database_names::{Connections, allow_connections, database_oid, swap_in_transaction};
 use super::exchange_content::ContentExchange;
@@ -26,23 +27,23 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExchangePlan {
     pub id: String,
-    /// Canonical path of the current workspace; `None` leaves the workspace alone.
+    /// Canonical path of the current workspace; `None` if the exchange does not change the workspace.
     pub workspace: Option<PathBuf>,
-    /// Folder of the workspace content that is not current, with subfolders `in` and `out`.
+    /// Folder for the workspace's new content (subfolder `in`) and replaced content (`out`).
     #[serde(rename = "workspace_side")]
     pub workspace_staging: PathBuf,
     pub task_logs: PathBuf,
-    /// Folder of the task logs that are not current, with subfolders `in` and `out`.
+    /// Folder for the new task logs (subfolder `in`) and the replaced ones (`out`).
     #[serde(rename = "task_logs_side")]
     pub task_logs_staging: PathBuf,
     /// Object id of the database before the exchange; 0 on an external server.
     pub database: u32,
-    /// Value that records this exchange in the database, on an external server.
+    /// Random value that identifies this exchange; an external database records it.
     #[serde(default)]
     pub mark: String,
     #[serde(rename = "kept")]
     pub retained: RetainedState,
-    /// The exchange is being undone after a failed step.
+    /// True while the exchange is undone after a failed step.
     #[serde(default, rename = "backward")]
     pub undo: bool,
 }
@@ -54,11 +55,11 @@ enum Step {
     CarryOver,
     LogsOut,
     LogsIn,
-    TaskLogs,
+    LogsCarryOver,
     Database,
     Config,
-    Settle,
-    Forget,
+    RetainReplaced,
+    DiscardOlder,
 }
 
 const STEPS: [Step; 10] = [
@@ -67,11 +68,11 @@ const STEPS: [Step; 10] = [
     Step::CarryOver,
     Step::LogsOut,
     Step::LogsIn,
-    Step::TaskLogs,
+    Step::LogsCarryOver,
     Step::Database,
     Step::Config,
-    Step::Settle,
-    Step::Forget,
+    Step::RetainReplaced,
+    Step::DiscardOlder,
 ];
 
 impl Step {
@@ -82,21 +83,24 @@ impl Step {
             Self::CarryOver => "carry-over",
             Self::LogsOut => "task-logs-out",
             Self::LogsIn => "task-logs-in",
-            Self::TaskLogs => "task-logs",
+            Self::LogsCarryOver => "task-logs",
             Self::Database => "database",
             Self::Config => "config",
-            Self::Settle => "settle",
-            Self::Forget => "forget",
+            Self::RetainReplaced => "settle",
+            Self::DiscardOlder => "forget",
         }
     }
 
     fn is_committed(self) -> bool {
-        matches!(self, Self::Settle | Self::Forget)
+        matches!(self, Self::RetainReplaced | Self::DiscardOlder)
     }
 }
 
-/// Makes the exchange. The caller has put the new state on disk and verified it, and ensures that no other process uses
-/// the home or is connected to its databases.
+/// Exchanges the states. The caller has written the new state to disk and verified it, and ensures that no other
+/// process uses the home or is connected to its databases.
+///
+/// # Errors
+/// `Reverted` if a step failed and the old state is current again, `Stuck` if the undo failed too.
 pub async fn exchange(
     home: &Home,
     access: &Access,
@@ -119,6 +123,7 @@ pub enum Resumed {
     Undone(Option<Box<ExchangeError>>),
 }
 
+/// Resumes an interrupted exchange or its undo.
 pub async fn resume(home: &Home, access: &Access, entry: Entry) -> Result<Resumed, ExchangeError> {
     if entry.steps.iter().map(String::as_str).ne(STEPS.iter().map(|step| step.name())) {
         return Err(ExchangeError::OtherSteps);
@@ -164,6 +169,7 @@ impl<'a> Exchange<'a> {
         serde_json::to_value(&self.plan).map_err(|error| ExchangeError::Plan(error.to_string()))
     }
 
+    /// Applies the steps from index `from` on; undoes the exchange if one fails before the last two.
     async fn forward(&mut self, journal: &mut Journal, from: usize) -> Result<(), ExchangeError> {
         for (index, step) in STEPS.into_iter().enumerate().skip(from) {
             if let Err(error) = self.apply_step(step).await {
@@ -185,6 +191,7 @@ impl<'a> Exchange<'a> {
         Ok(())
     }
 
+    /// Undoes the steps from index `step_index` down to the first.
     async fn undo(&mut self, journal: &mut Journal, step_index: usize) -> Result<(), ExchangeError> {
         for (index, step) in STEPS.into_iter().enumerate().take(step_index + 1).rev() {
             journal.set_at(index)?;
@@ -200,11 +207,11 @@ impl<'a> Exchange<'a> {
             Step::CarryOver => self.workspace().carry_over()?,
             Step::LogsOut => self.task_logs().move_out()?,
             Step::LogsIn => self.task_logs().move_in()?,
-            Step::TaskLogs => self.task_logs().carry_over()?,
+            Step::LogsCarryOver => self.task_logs().carry_over()?,
             Step::Database => self.exchange_databases(When::After).await?,
-            Step::Config => self.put_files(When::After)?,
-            Step::Settle => self.settle()?,
-            Step::Forget => self.discard_older().await,
+            Step::Config => self.write_config_and_receipt(When::After)?,
+            Step::RetainReplaced => self.retain_replaced()?,
+            Step::DiscardOlder => self.discard_older().await,
         }
         self.flush()?;
         let name = format!("exchange.{}", step.name());
@@ -213,19 +220,20 @@ impl<'a> Exchange<'a> {
 
     async fn undo_step(&self, step: Step) -> Result<(), ExchangeError> {
         match step {
-            Step::MoveOut => self.workspace().move_back_out()?,
-            Step::MoveIn => self.workspace().move_back_in()?,
+            Step::MoveOut => self.workspace().undo_move_out()?,
+            Step::MoveIn => self.workspace().undo_move_in()?,
             Step::CarryOver => self.workspace().carry_back()?,
-            Step::LogsOut => self.task_logs().move_back_out()?,
-            Step::LogsIn => self.task_logs().move_back_in()?,
-            Step::TaskLogs => self.task_logs().carry_back()?,
+            Step::LogsOut => self.task_logs().undo_move_out()?,
+            Step::LogsIn => self.task_logs().undo_move_in()?,
+            Step::LogsCarryOver => self.task_logs().carry_back()?,
             Step::Database => self.exchange_databases(When::Before).await?,
-            Step::Config => self.put_files(When::Before)?,
-            Step::Settle | Step::Forget => {}
+            Step::Config => self.write_config_and_receipt(When::Before)?,
+            Step::RetainReplaced | Step::DiscardOlder => {}
         }
         self.flush()
     }
 
+    /// Flushes the file systems that the exchange changes.
     fn flush(&self) -> Result<(), ExchangeError> {
         let folders = [Some(self.home.root()), self.plan.workspace.as_deref(), Some(self.plan.task_logs.as_path())];
         for folder in folders.into_iter().flatten().filter(|folder| folder.exists()) {
@@ -273,7 +281,7 @@ impl<'a> Exchange<'a> {
 
     /// Makes the database of this state current.
     async fn exchange_databases(&self, state: When) -> Result<(), ExchangeError> {
-        match self.access.is_ours() {
+        match self.access.owns_server() {
             true => self.rename_databases(state).await,
             false => {
                 let content = ContentExchange { home: self.home, access: self.access, restore_dir: &self.restore_dir };
@@ -282,8 +290,8 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Swaps the application database with the standby, the database of the state that is not current, by renames in
-    /// one transaction. The object id tells which of them is current.
+    /// Swaps the names of the application database and the standby, the database of the state that is not current, in
+    /// one transaction. The object id shows which of the two is current.
     async fn rename_databases(&self, state: When) -> Result<(), ExchangeError> {
         let mut client = self.access.superuser("postgres").await?;
         let is_old = database_oid(&client, APPLICATION_DATABASE).await? == Some(self.plan.database);
@@ -303,7 +311,7 @@ impl<'a> Exchange<'a> {
         renamed
     }
 
-    fn put_files(&self, when: When) -> Result<(), ExchangeError> {
+    fn write_config_and_receipt(&self, when: When) -> Result<(), ExchangeError> {
         let read = |path: &Path| {
             let text = files::read_text(path, 1024 * 1024).map_err(|source| io_error("read", path, source))?;
             text.ok_or_else(|| io_error("read", path, io::ErrorKind::NotFound.into()))
@@ -317,7 +325,8 @@ impl<'a> Exchange<'a> {
         files::write_atomic(&target, text.as_bytes(), 0o600).map_err(|source| io_error("write", &receipt, source))
     }
 
-    fn settle(&self) -> Result<(), ExchangeError> {
+    /// Turns the restore directory into the record of the replaced state, so that an undo can exchange it back.
+    fn retain_replaced(&self) -> Result<(), ExchangeError> {
         let restore_dir = &self.restore_dir;
         for (from, to) in [
             (restore_dir.config(When::Before), restore_dir.config(When::After)),
@@ -327,18 +336,19 @@ impl<'a> Exchange<'a> {
         }
         let (before, after) = (restore_dir.content(When::Before), restore_dir.content(When::After));
         content::rename(&before, &after).map_err(|source| io_error("move", &before, source))?;
-        self.workspace().settle()?;
-        self.task_logs().settle()?;
-        // Before the journal is finished: later the new cluster could be mistaken for a leftover.
-        quarantine::settle(self.home)
+        self.workspace().retain_replaced()?;
+        self.task_logs().retain_replaced()?;
+        // End the quarantine before the journal: otherwise a kill between the two lets `put_back` remove the new
+        // cluster.
+        quarantine::finish(self.home)
             .map_err(|source| io_error("remove the note about", &self.home.postgres(), source))?;
         restore_dir
             .write_retained(&self.plan.retained, &self.plan.task_logs)
             .map_err(|source| io_error("write", restore_dir.folder(), source))
     }
 
-    /// Discards older retained states; only the last replaced one is retained. What cannot be removed now becomes a
-    /// leftover, which is no reason to fail the exchange.
+    /// Discards older retained states, except the only copy of a workspace. Errors are ignored: a state that cannot be
+    /// removed now becomes a leftover.
     async fn discard_older(&self) {
         let retained_by_earlier = || {
             restore_dir::all(self.home)
@@ -348,7 +358,7 @@ impl<'a> Exchange<'a> {
         for older in retained_by_earlier() {
             let _ = older.discard_retained();
         }
-        if self.access.is_ours()
+        if self.access.owns_server()
             && drop_leftovers(self.access, std::slice::from_ref(&self.restore_dir.id)).await.is_err()
         {
             return;
@@ -359,6 +369,7 @@ impl<'a> Exchange<'a> {
     }
 }
 
+/// Lists the conflicts folders of earlier exchanges, in the workspace and in the task logs.
 pub fn conflicts(home: &Home) -> Vec<PathBuf> {
     let workspace = config::load(&home.config()).ok().flatten().and_then(|loaded| loaded.config.workspace);
     let roots = workspace.into_iter().chain([home.task_logs()]);

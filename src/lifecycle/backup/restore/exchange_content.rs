@@ -1,5 +1,5 @@
-//! The database part of an exchange on an external server, where databases cannot be renamed: replaces the content of
-//! the database with an exported one.
+//! The database part of an exchange on an external server, where Leoflow may not rename databases: replaces the content
+//! of the database with an exported one.
 
 use super::exchange_error::{ExchangeError, io_error};
 use super::restore_dir::{RestoreDir, When};
@@ -17,7 +17,7 @@ pub struct ContentExchange<'a> {
 
 impl ContentExchange<'_> {
     /// Makes the content of this state current in one transaction, which also records `mark`, the identifier of this
-    /// exchange. Does nothing if the database already has that content.
+    /// exchange. Does nothing if the recorded mark shows that the state is already current.
     pub async fn exchange(&self, mark: &str, state: When) -> Result<(), ExchangeError> {
         let login = self.access.application();
         let client = self.access.connect(&login).await?;
@@ -39,5 +39,5 @@ impl ContentExchange<'_> {
     }
 }
 
-/// Name of the fact that records the last exchange of content.
+/// Name of the row in `instance_fact` that records the mark of the last exchange.
 const MARK: &str = "exchange";

@@ -1,5 +1,5 @@
-//! The part of an exchange for one folder, the workspace or the task logs: its entries move but the folder stays, and
-//! with it mounts, links to it, and working directories of processes.
+//! Exchanges the entries of one folder, the workspace or the task logs. The folder itself stays, so that a mount on it,
+//! links to it and working directories of processes remain valid.
 
 use super::exchange_error::{ExchangeError, io_error};
 use crate::backup::create::excluded::OWN_FOLDER;
@@ -22,17 +22,17 @@ pub enum Tree<'a> {
 /// The exchange of one folder. Each step detects its own progress from the disk, so that it can be repeated.
 pub struct TreeExchange<'a> {
     pub tree: Tree<'a>,
-    /// Canonical path of the folder; `None` leaves it alone.
+    /// Canonical path of the folder; `None` if the exchange does not change it.
     pub root: Option<&'a Path>,
-    /// Folder of the content that is not current: `in` holds what becomes current, `out` what is replaced.
+    /// Folder with the subfolders `in`, for the new content, and `out`, for the replaced content.
     pub staging_dir: &'a Path,
     /// File with the names of the entries that `move_in` moves into the folder.
     pub names: PathBuf,
     /// File with the plan of `carry_over`.
     pub carried: PathBuf,
-    /// Folder for entries that are in the way.
+    /// Folder for entries whose path is occupied.
     pub conflicts: PathBuf,
-    /// Paths that the backup reports as missing.
+    /// Paths that the backup does not contain, see `PreservedPaths`.
     pub preserved: &'a BTreeSet<String>,
 }
 
@@ -48,10 +48,10 @@ fn read_names(list: &Path) -> Result<Vec<OsString>, ExchangeError> {
         .map_err(|error| ExchangeError::Plan(error.to_string()))
 }
 
-/// Size limit of a list with as many names as a backup may have, in bytes.
+/// Size limit of a list of names, in bytes; enough for the largest backup.
 pub(super) const LIST_LIMIT: u64 = 256 * 1024 * 1024;
 
-/// Prefix of folders for entries that were in the way of an exchange. They belong to the user.
+/// Prefix of folders for entries whose path an exchange found occupied. They belong to the user.
 pub const CONFLICTS: &str = ".leoflow-conflicts-";
 
 /// True for folders that restores create; an exchange does not move them.
@@ -72,7 +72,7 @@ pub(super) fn names(folder: &Path) -> Result<Vec<OsString>, ExchangeError> {
     }
 }
 
-/// True for anything at the path, even a dangling link.
+/// True if anything exists at the path, even a dangling link.
 pub(super) fn is_there(path: &Path) -> Result<bool, ExchangeError> {
     files::is_there(path).map_err(|source| io_error("read", path, source))
 }
@@ -98,6 +98,7 @@ impl TreeExchange<'_> {
         result.map_err(|source| io_error("create", folder, source))
     }
 
+    /// Moves the current entries to `out`.
     pub fn move_out(&self) -> Result<(), ExchangeError> {
         let Some(root) = self.root else { return Ok(()) };
         self.create_folder(root)?;
@@ -108,6 +109,7 @@ impl TreeExchange<'_> {
         Ok(())
     }
 
+    /// Moves the new entries from `in` into the folder.
     pub fn move_in(&self) -> Result<(), ExchangeError> {
         let Some(root) = self.root else { return Ok(()) };
         for name in names(&self.incoming())? {
@@ -116,8 +118,8 @@ impl TreeExchange<'_> {
         Ok(())
     }
 
-    /// Undoes `move_in`. Moves back only recorded names: anything that appeared meanwhile is the user's.
-    pub fn move_back_in(&self) -> Result<(), ExchangeError> {
+    /// Undoes `move_in`. Moves only recorded names: an entry that appeared meanwhile belongs to the user.
+    pub fn undo_move_in(&self) -> Result<(), ExchangeError> {
         let Some(root) = self.root else { return Ok(()) };
         let incoming = self.incoming();
         self.create_folder(&incoming)?;
@@ -131,7 +133,7 @@ impl TreeExchange<'_> {
     }
 
     /// Undoes `move_out`.
-    pub fn move_back_out(&self) -> Result<(), ExchangeError> {
+    pub fn undo_move_out(&self) -> Result<(), ExchangeError> {
         let Some(root) = self.root else { return Ok(()) };
         for name in names(&self.out())? {
             self.move_entry(&self.out().join(&name), &root.join(&name))?;
@@ -166,14 +168,15 @@ impl TreeExchange<'_> {
         if newcomer == to { files::rename_to_new(from, to).map_err(failed) } else { Ok(()) }
     }
 
-    /// Renames `out` to `in`, so that the next exchange would restore the replaced content.
-    pub fn settle(&self) -> Result<(), ExchangeError> {
+    /// Renames `out` to `in`, so that the next exchange restores the replaced content, and removes the plan of
+    /// `carry_over`.
+    pub fn retain_replaced(&self) -> Result<(), ExchangeError> {
         let (incoming, out) = (self.incoming(), self.out());
         if is_there(&out)? {
             if let Err(error) = fs::remove_dir(&incoming)
                 && error.kind() != io::ErrorKind::NotFound
             {
-                // Nothing should be left in it; if something is, it is moved out of the way.
+                // `in` should be empty now. Keep unexpected entries in `rest`.
                 let unexpected = self.staging_dir.join("rest");
                 files::remove_any(&unexpected)
                     .and_then(|()| fs::rename(&incoming, &unexpected))
@@ -217,7 +220,7 @@ mod tests {
             fs::write(&path, path.as_os_str().as_bytes()).unwrap();
         }
 
-        /// Every file and link in the workspace.
+        /// Lists all files and links in the workspace.
         fn workspace(&self) -> Vec<PathBuf> {
             let (root, mut found, mut folders) = (self.path("workspace"), Vec::new(), vec![self.path("workspace")]);
             while let Some(folder) = folders.pop() {
@@ -273,14 +276,14 @@ mod tests {
         expected.push(non_utf8.to_owned());
         expected.sort();
         assert_eq!(folders.workspace(), expected);
-        // A failed step undoes all of it.
+        // Undoes each step, as after a failure.
         folders
-            .exchange(|tree| tree.carry_back().and_then(|()| tree.move_back_in()).and_then(|()| tree.move_back_out()));
+            .exchange(|tree| tree.carry_back().and_then(|()| tree.undo_move_in()).and_then(|()| tree.undo_move_out()));
         assert_eq!(folders.workspace(), before);
         assert!(!folders.path("workspace/.leoflow-conflicts-1").exists());
-        // Completed, then undone by the same exchange.
+        // Completes an exchange; a second one restores the replaced content.
         folders.forward();
-        folders.exchange(|tree| tree.settle());
+        folders.exchange(|tree| tree.retain_replaced());
         assert_eq!(folders.workspace(), expected);
         folders.forward();
         assert_eq!(folders.workspace(), before);
@@ -298,7 +301,7 @@ mod tests {
             [".leoflow-conflicts-1/cache/CACHEDIR.TAG", ".leoflow-conflicts-1/data/.git/HEAD", "cache/file", "data"];
         assert_eq!(folders.workspace(), paths(&expected));
         folders
-            .exchange(|tree| tree.carry_back().and_then(|()| tree.move_back_in()).and_then(|()| tree.move_back_out()));
+            .exchange(|tree| tree.carry_back().and_then(|()| tree.undo_move_in()).and_then(|()| tree.undo_move_out()));
         assert_eq!(folders.workspace(), paths(&["cache/CACHEDIR.TAG", "data/.git/HEAD"]));
     }
 
@@ -308,7 +311,7 @@ mod tests {
         folders.write("workspace/a/.git/HEAD");
         folders.write("workspace/b/.git/HEAD");
         folders.forward();
-        // Killed after the first of two moves.
+        // The state after a kill between the two moves.
         fs::create_dir_all(folders.path("beside/out/b")).unwrap();
         fs::rename(folders.path("workspace/b/.git"), folders.path("beside/out/b/.git")).unwrap();
         folders.exchange(|tree| tree.carry_over());

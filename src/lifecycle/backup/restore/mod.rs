@@ -1,5 +1,6 @@
-//! Prepares a backup for a restore: unpacked next to the present data, loaded into its own database, verified. Nothing
-//! changes before the exchange; dropping a prepared backup removes its files.
+//! Restores a backup: unpacks it next to the current data, loads it into a database of its own, verifies it, and
+//! exchanges it with the current state. Nothing changes before the exchange; dropping a prepared backup removes its
+//! files.
 
 mod carry_over;
 pub(crate) mod changed_settings;
@@ -69,7 +70,7 @@ fn targets(restore_dir: &RestoreDir, workspace_staging: &Path, logs_staging: &Pa
     Targets { own, task_logs: logs_staging.join("in"), workspace: workspace_staging.join("in") }
 }
 
-/// A backup unpacked into a restore directory, with every entry compared.
+/// A backup unpacked into a restore directory, with the hash of every entry verified.
 pub struct Staged {
     pub restore_dir: RestoreDir,
     pub manifest: Manifest,
@@ -79,14 +80,14 @@ pub struct Staged {
     input: PathBuf,
     task_logs: PathBuf,
     logs_staging: PathBuf,
-    /// True while only the directory contains parts of the restore: then drop removes it.
-    is_ours: bool,
+    /// True while the database server contains no part of the restore.
+    remove_on_drop: bool,
 }
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        if self.is_ours {
-            // The rest is removed later as a leftover.
+        if self.remove_on_drop {
+            // Errors are ignored: `remove_restore_leftovers` tries again.
             let _ = self.restore_dir.remove();
         }
     }
@@ -106,7 +107,7 @@ impl Staged {
         restore_dir.create(&external_paths).map_err(write)?;
         let staging_of = |here: PathBuf, tree: &Path| {
             restore_dir.choose_staging(here, tree).map_err(|source| {
-                // It is still empty.
+                // The directory is still empty.
                 let _ = restore_dir.remove();
                 RestoreError::Write { path: tree.to_owned(), source }
             })
@@ -133,11 +134,11 @@ impl Staged {
                     workspace_staging,
                     task_logs,
                     logs_staging,
-                    is_ours: true,
+                    remove_on_drop: true,
                 })
             }
             Err(error) => {
-                // The rest is removed later as a leftover.
+                // Errors are ignored: `remove_restore_leftovers` tries again.
                 let _ = restore_dir.remove();
                 Err(error)
             }
@@ -151,7 +152,7 @@ pub struct Ready {
 }
 
 /// Loads and verifies the staged dump. Leaves nothing behind on an error.
-pub async fn prove(
+pub async fn load_and_verify(
     home: &Home,
     access: &Access,
     staged: Staged,
@@ -160,22 +161,23 @@ pub async fn prove(
 ) -> Result<Ready, RestoreError> {
     let mut staged = staged;
     let cipher = cipher_of(&staged.config)?;
-    // From here on the cluster contains parts of it too; the directory stays until they are removed.
-    staged.is_ours = false;
+    // From here on the server may contain databases of this restore. The directory identifies them, so it is removed
+    // after them.
+    staged.remove_on_drop = false;
     let outcome =
         load_in_staging(home, access, (&staged.restore_dir, &staged.manifest), &cipher, version, reporter).await;
     checkpoint("restore.proven");
     match outcome {
         Ok(()) => Ok(Ready { staged }),
         Err(error) => {
-            staged.is_ours = leftovers::remove_from(home, access).await.is_ok();
+            staged.remove_on_drop = leftovers::remove_from(home, access).await.is_ok();
             Err(error)
         }
     }
 }
 
-/// Loads and verifies a staged dump where untrusted content may be loaded. The application's role owns it afterwards:
-/// in a database next to the current one, or in an exported file for an external server.
+/// Loads a staged dump into a staging server, verifies it, and makes the application's role its owner. For an external
+/// datastore, also exports the loaded database to a file.
 async fn load_in_staging(
     home: &Home,
     access: &Access,
@@ -187,8 +189,8 @@ async fn load_in_staging(
     let staging_server = StagingServer::open(home, access).await?;
     let scratch = Scratch::create(&staging_server.access, restore_dir.id.clone()).await?;
     load::load(&scratch, &restore_dir.dump(), manifest, cipher, version, reporter).await?;
-    scratch.adopt().await?;
-    if !access.is_ours() {
+    scratch.transfer_to_application().await?;
+    if !access.owns_server() {
         let login = Login { database: restore_dir.id.standby_database(), ..staging_server.access.application() };
         Content::write(&staging_server.access, &login, &restore_dir.content(When::After)).await?;
     }
@@ -201,11 +203,13 @@ pub(crate) fn cipher_of(config: &str) -> Result<Cipher, ConfigRefusal> {
     Cipher::new(&key).map_err(|_| ConfigRefusal::Missing("usable encryption_key"))
 }
 
-/// Records that change together with workspace, logs and database.
+/// Files and descriptions of a restore that the caller prepares.
 pub struct Records {
     pub config: String,
     pub receipt: Vec<u8>,
+    /// Description of the restored state, for users.
     pub restored: String,
+    /// Description of the replaced state, for users.
     pub replaced: String,
 }
 
@@ -220,7 +224,7 @@ impl Ready {
         let workspace = has_workspace.then(|| resolve_links(&staged.workspace));
         write_after(restore_dir, records)?;
         copy_before(home, restore_dir)?;
-        let (database, mark) = before_exchange(access, restore_dir).await?;
+        let (database, mark) = prepare_database_exchange(access, restore_dir).await?;
         let preserved = PreservedPaths::of(&staged.manifest, &staged.input, workspace.as_deref(), &staged.task_logs);
         preserved
             .and_then(|preserved| preserved.write(&restore_dir.preserved()))
@@ -252,8 +256,8 @@ impl Ready {
     }
 }
 
-/// Exchanges the current state for the retained one, and retains the current one. `rows` are those of the state that
-/// becomes current.
+/// Exchanges the current state for the retained one, and retains the current one. `rows` are the row counts of the
+/// state that becomes current.
 pub async fn undo(
     home: &Home,
     access: &Access,
@@ -275,7 +279,7 @@ pub async fn undo(
     }
     copy_before(home, &restore_dir)?;
     keep_datastore(home, &restore_dir)?;
-    let (database, mark) = before_exchange(access, &restore_dir).await?;
+    let (database, mark) = prepare_database_exchange(access, &restore_dir).await?;
     write_names(&incoming, &restore_dir.names())?;
     write_names(&logs, &restore_dir.log_names())?;
     let (restored, replaced) = (previous.replaced.clone(), previous.restored.clone());
@@ -295,7 +299,7 @@ pub async fn undo(
     Ok(retained)
 }
 
-/// Moves task logs that an earlier release retained under another name.
+/// Moves task logs that an earlier release retained under another name to where this release expects them.
 fn take_over_older_logs(restore_dir: &RestoreDir) -> Result<(), RestoreError> {
     let (older, staging) = (restore_dir.folder().join("task-logs.after"), restore_dir.logs_here());
     let moved = match files::is_there(&older) {
@@ -307,11 +311,11 @@ fn take_over_older_logs(restore_dir: &RestoreDir) -> Result<(), RestoreError> {
     moved.map_err(|source| RestoreError::Write { path: older, source })
 }
 
-/// Prepares the database part of an exchange. Returns the object id of the current database, and a mark that identifies
-/// the exchange. On an external server the content is exported, and the object id is 0.
-async fn before_exchange(access: &Access, restore_dir: &RestoreDir) -> Result<(u32, String), RestoreError> {
+/// Prepares the database part of an exchange. Returns the object id of the current database, and a random mark that
+/// identifies the exchange. On an external server, exports the current content and returns 0 as the object id.
+async fn prepare_database_exchange(access: &Access, restore_dir: &RestoreDir) -> Result<(u32, String), RestoreError> {
     let mark = hex::encode(random::bytes::<8>());
-    if !access.is_ours() {
+    if !access.owns_server() {
         content::check_replaceable(access, &access.application()).await?;
         Content::write(access, &access.application(), &restore_dir.content(When::Before)).await?;
         return Ok((0, mark));
@@ -320,6 +324,7 @@ async fn before_exchange(access: &Access, restore_dir: &RestoreDir) -> Result<(u
     Ok((database_oid(&client, APPLICATION_DATABASE).await?.ok_or(PgError::NoDatabase)?, mark))
 }
 
+/// Writes the config and the receipt that become current, and removes the unpacked config.
 fn write_after(restore_dir: &RestoreDir, records: &Records) -> Result<(), RestoreError> {
     for (path, text) in [
         (restore_dir.config(When::After), records.config.as_bytes()),
@@ -331,6 +336,7 @@ fn write_after(restore_dir: &RestoreDir, records: &Records) -> Result<(), Restor
     files::remove_any(&unpacked).map_err(|source| RestoreError::Write { path: unpacked, source })
 }
 
+/// Copies the current config and receipt into the restore directory.
 fn copy_before(home: &Home, restore_dir: &RestoreDir) -> Result<(), RestoreError> {
     for (from, to) in
         [(home.config(), restore_dir.config(When::Before)), (home.receipt(), restore_dir.receipt(When::Before))]
@@ -343,7 +349,7 @@ fn copy_before(home: &Home, restore_dir: &RestoreDir) -> Result<(), RestoreError
     Ok(())
 }
 
-/// Keeps the present datastore, since the retained config may name an earlier one or an old password.
+/// Sets the current datastore in the retained config, which may name an earlier one or an old password.
 fn keep_datastore(home: &Home, restore_dir: &RestoreDir) -> Result<(), RestoreError> {
     let path = restore_dir.config(When::After);
     let write = |source| RestoreError::Write { path: path.clone(), source };
@@ -358,13 +364,13 @@ fn resolve_links(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
-/// True when killed restores or verifications left files behind.
+/// True when a killed restore or verification has left files in the home.
 pub fn has_leftovers(home: &Home) -> bool {
     restore_dir::all(home).iter().any(RestoreDir::is_leftover)
 }
 
-/// Removes leftovers, from the cluster first because the directories identify them. The caller holds the home or the
-/// operation lock, and no exchange is in progress.
+/// Removes leftovers of killed restores and verifications: first from the server, because the directories identify the
+/// databases. The caller holds the home's lock or the operation lock, and no exchange is in progress.
 pub async fn remove_restore_leftovers(home: &Home, access: Option<&Access>) -> Result<(), RestoreError> {
     if let Some(access) = access {
         leftovers::remove_from(home, access).await?;

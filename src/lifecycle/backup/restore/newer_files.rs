@@ -1,4 +1,4 @@
-//! Finds files in a workspace that a restore would replace although the backup does not contain their present state.
+//! Finds files in a workspace that a restore would replace although the backup does not contain their current content.
 
 use super::preserved::PreservedPaths;
 use crate::backup::create::own_backups::OwnBackups;
@@ -10,8 +10,8 @@ use leoflow_base::sys::fs::beneath::Folder;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-/// Lists paths relative to the workspace, sorted. Unreadable folders are left out, since a restore leaves them in
-/// place. `input` is the backup.
+/// Lists such files by their paths relative to the workspace. Skips unreadable folders, because a restore keeps them.
+/// `input` is the path of the backup.
 pub fn newer_files(home: &Home, manifest: &Manifest, input: &Path, workspace: &Path) -> Vec<String> {
     let Ok(workspace) = workspace.canonicalize() else { return Vec::new() };
     let Ok(preserved) = PreservedPaths::of(manifest, input, Some(&workspace), &home.task_logs()) else {

@@ -26,8 +26,8 @@ pub enum Obstacle {
     DifferentFileSystems { from: PathBuf, to: PathBuf },
 }
 
-/// Finds an obstacle of an exchange, which replaces files of the home by renames and folders entry by entry. `None` if
-/// there is none; the same holds for the other functions.
+/// Finds an obstacle to an exchange, which renames files of the home and the entries of the workspace and task logs.
+/// Like the other functions, returns `None` if there is no obstacle.
 pub fn find_in_exchange(home: &Home, workspace: Option<&Path>) -> io::Result<Option<Obstacle>> {
     for file in [home.config(), home.receipt()] {
         if let Some(obstacle) = find_in_file(&file)? {
@@ -50,8 +50,8 @@ pub fn find_in_exchange(home: &Home, workspace: Option<&Path>) -> io::Result<Opt
     }
 }
 
-/// Finds an obstacle of moving files that backups omit. They are moved back individually, so they and their folder must
-/// be writable.
+/// Finds an obstacle to carrying over the paths that backups omit. Each is moved on its own, so its parent folder must
+/// be writable and, if it is a folder, the folder itself.
 fn find_in_omitted(
     folder: &Path,
     omitted: impl Fn(&Folder) -> io::Result<Vec<PathBuf>>,
@@ -76,7 +76,7 @@ fn find_in_omitted(
     Ok(None)
 }
 
-/// Finds an obstacle of moving a whole cluster.
+/// Finds an obstacle to moving the data directory.
 pub fn find_in_cluster(home: &Home) -> io::Result<Option<Obstacle>> {
     let data = home.postgres_data();
     match fs::symlink_metadata(&data) {
@@ -88,7 +88,7 @@ pub fn find_in_cluster(home: &Home) -> io::Result<Option<Obstacle>> {
     }
 }
 
-/// Finds an obstacle of replacing a file by a rename; if it is a link, of replacing its target.
+/// Finds an obstacle to replacing a file, or the target of a link, by a rename.
 pub(crate) fn find_in_file(path: &Path) -> io::Result<Option<Obstacle>> {
     if !files::is_there(path)? {
         return Ok(None);
@@ -100,7 +100,7 @@ pub(crate) fn find_in_file(path: &Path) -> io::Result<Option<Obstacle>> {
     real.parent().map_or(Ok(None), not_writable_folder)
 }
 
-/// Checks that a folder can be renamed from one parent to another.
+/// Finds an obstacle to renaming a folder from one parent to another, by doing so with an empty folder.
 pub(crate) fn find_between(from: &Path, to: &Path) -> io::Result<Option<Obstacle>> {
     let name = format!(".leoflow-probe-{}", std::process::id());
     let (source_probe, target_probe) = (from.join(&name), to.join(&name));
@@ -116,7 +116,7 @@ pub(crate) fn find_between(from: &Path, to: &Path) -> io::Result<Option<Obstacle
     }
 }
 
-/// Finds an obstacle of moving the entries of a folder, which may itself be a mount point or a link.
+/// Finds an obstacle to moving the entries of a folder, which may itself be a mount point or a link.
 fn find_in_content(folder: &Path, mount: impl Fn(PathBuf) -> Obstacle) -> io::Result<Option<Obstacle>> {
     if !files::is_there(folder)? {
         return Ok(None);
@@ -145,12 +145,12 @@ fn is_mount(real: &Path) -> io::Result<bool> {
     Ok(mounts::at_or_below(real)?.iter().any(|point| point == real))
 }
 
-/// An obstacle if the user may not write to the path.
+/// Returns an obstacle if the user may not write to the path.
 fn not_writable(path: &Path) -> io::Result<Option<Obstacle>> {
     denied(path, AccessFlags::W_OK)
 }
 
-/// An obstacle if the user may not add or remove entries of the folder.
+/// Returns an obstacle if the user may not add or remove entries of the folder.
 fn not_writable_folder(path: &Path) -> io::Result<Option<Obstacle>> {
     denied(path, AccessFlags::W_OK | AccessFlags::X_OK)
 }
@@ -159,7 +159,7 @@ fn denied(path: &Path, required: AccessFlags) -> io::Result<Option<Obstacle>> {
     Ok((!allows(path, required)?).then(|| Obstacle::NotWritable(path.to_owned())))
 }
 
-/// True when the user has the permissions.
+/// True when the user has these permissions.
 fn allows(path: &Path, required: AccessFlags) -> io::Result<bool> {
     match access(path, required) {
         Ok(()) => Ok(true),

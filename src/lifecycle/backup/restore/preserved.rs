@@ -1,5 +1,5 @@
-//! Paths that stay in place during an exchange because the backup reports them as missing. Stored with the restore,
-//! since an undo has no manifest.
+//! Paths that an exchange keeps because the backup's manifest lists them as missing. They are stored in the restore
+//! directory, because an undo has no manifest.
 
 use crate::backup::create::selection::{self, Selection};
 use crate::backup::format::manifest::{Manifest, TASK_LOGS, WORKSPACE};
@@ -11,19 +11,20 @@ use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::path::{Component, Path};
 
-/// Paths relative to the folder; an empty path is the folder itself with everything that the backup lacks.
+/// The preserved paths, relative to the workspace and the task logs. An empty path stands for all entries of the folder
+/// that the backup lacks.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PreservedPaths {
     pub workspace: BTreeSet<String>,
     pub task_logs: BTreeSet<String>,
 }
 
-/// Size limit for as many paths as a manifest lists, in bytes.
+/// Size limit of the file, in bytes; enough for the largest manifest.
 const LIMIT: u64 = 256 * 1024 * 1024;
 
 impl PreservedPaths {
     /// Derives the paths from the manifest. `workspace` and `task_logs` are canonical paths of the current folders;
-    /// `input` is the path of the backup, which stays too. Fails if the task logs cannot be read.
+    /// `input` is the path of the backup itself, which is preserved too. Fails if the task logs cannot be read.
     pub fn of(manifest: &Manifest, input: &Path, workspace: Option<&Path>, task_logs: &Path) -> io::Result<Self> {
         let missing_paths = manifest.skipped.iter().map(|skipped| &skipped.path).chain(&manifest.left_out);
         let paths_in = |top: &str| -> BTreeSet<String> {
@@ -50,7 +51,7 @@ impl PreservedPaths {
         files::write_atomic(path, &serde_json::to_vec(self)?, 0o600)
     }
 
-    /// Reads what `write` wrote; empty if the file does not exist, since earlier releases did not write it.
+    /// Reads the file; empty if it does not exist, because earlier releases did not write it.
     pub fn read(path: &Path) -> io::Result<Self> {
         Ok(files::read_text(path, LIMIT)?.map(|text| serde_json::from_str(&text)).transpose()?.unwrap_or_default())
     }
@@ -80,7 +81,7 @@ fn older_logs(manifest: &Manifest, root: &Path) -> io::Result<Vec<String>> {
     };
     let mut folders = vec![Path::new("").to_owned()];
     while let Some(relative) = folders.pop() {
-        // An unreadable folder stays as a whole.
+        // An unreadable folder is carried over as a whole.
         let Ok((entries, subfolder)) =
             folder.below(&relative).and_then(|subfolder| Ok((subfolder.entries()?, subfolder)))
         else {

@@ -1,6 +1,6 @@
-//! Quarantine of an unreadable cluster, to make room for a restore: it is renamed and never deleted. A note records its
-//! path until the restore succeeds, so that the next command puts the cluster back after a failed or killed restore.
-//! Files created meanwhile stay.
+//! Quarantines an unreadable cluster before a restore: renames its data directory, which is never deleted. A note
+//! records the new path until the restore succeeds, so that the next command puts the cluster back after a failed or
+//! killed restore.
 
 use leoflow_base::home::Home;
 use leoflow_base::sys::fs::files;
@@ -13,22 +13,23 @@ use std::path::{Path, PathBuf};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QuarantinedCluster {
-    /// Present path of the cluster, next to its original path.
+    /// Path of the renamed data directory, next to its original path.
     pub folder: PathBuf,
     /// Reason why it was unreadable.
     pub reason: String,
-    /// Credentials created because there were none or they were unreadable.
+    /// Credentials created because the old ones were missing or unreadable.
     #[serde(default)]
     pub credentials: Option<NewCredentials>,
-    /// Former content of `setup.json`.
+    /// Content of `setup.json` before the restore.
     #[serde(default)]
     pub receipt: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewCredentials {
+    /// SHA-256 of the new file, in hexadecimal.
     sha256: String,
-    /// New path of unreadable credentials.
+    /// Path of the renamed unreadable credentials.
     damaged: Option<PathBuf>,
 }
 
@@ -40,8 +41,8 @@ pub enum QuarantineError {
     Io { path: PathBuf, source: io::Error },
 }
 
-/// Unused path, next to the cluster's, to which the unreadable file or folder `name` can be moved.
-pub fn damaged(home: &Home, name: &str) -> PathBuf {
+/// Returns an unused path in the cluster's folder, for the unreadable file or folder `name`.
+pub fn quarantine_path(home: &Home, name: &str) -> PathBuf {
     let time = clock::now_rfc3339().replace(['-', ':'], "");
     let path = home.postgres().join(format!("{name}.damaged-{time}"));
     match path.exists() {
@@ -50,18 +51,18 @@ pub fn damaged(home: &Home, name: &str) -> PathBuf {
     }
 }
 
-/// Reads the quarantine of an unfinished restore. An unreadable note is an error: otherwise the cluster would never be
-/// put back.
+/// Reads the note of an unfinished restore; `None` if there is none. An unreadable note is an error: if it were
+/// ignored, the cluster would never be put back.
 pub fn pending(home: &Home) -> io::Result<Option<QuarantinedCluster>> {
     let text = files::read_text(&home.quarantine_note(), 2 * 1024 * 1024)?;
     text.map(|text| serde_json::from_str(&text)).transpose().map_err(io::Error::from)
 }
 
-/// Quarantines the cluster. The caller holds the home's lock; nothing may run from the cluster.
+/// Quarantines the cluster. The caller holds the home's lock; the cluster's server must not run.
 pub fn begin(home: &Home, reason: &str) -> Result<QuarantinedCluster, QuarantineError> {
     let io = |source| QuarantineError::Io { path: home.postgres(), source };
     let quarantined = QuarantinedCluster {
-        folder: damaged(home, "data"),
+        folder: quarantine_path(home, "data"),
         reason: reason.to_owned(),
         credentials: new_credentials(home)?,
         receipt: files::read_text(&home.receipt(), 1024 * 1024).ok().flatten(),
@@ -82,7 +83,7 @@ fn new_credentials(home: &Home) -> Result<Option<NewCredentials>, QuarantineErro
         Ok(Some(_)) => return Ok(None),
         Ok(None) => None,
         Err(_) => {
-            let damaged_path = damaged(home, "credentials.json");
+            let damaged_path = quarantine_path(home, "credentials.json");
             files::rename_durably(&path, &damaged_path).map_err(io)?;
             Some(damaged_path)
         }
@@ -103,7 +104,7 @@ pub fn put_back(home: &Home) -> io::Result<()> {
     let Some(quarantined) = pending(home)? else { return Ok(()) };
     if let Some(created) = &quarantined.credentials {
         let path = home.postgres_credentials();
-        // Different credentials were put back by the user.
+        // If the file has other content, the user has put it back, and it stays.
         if sha256_of(&path).ok().flatten().as_ref() == Some(&created.sha256) {
             match &created.damaged {
                 Some(damaged) => rename_if_there(damaged, &path)?,
@@ -118,15 +119,15 @@ pub fn put_back(home: &Home) -> io::Result<()> {
         files::remove_any(&home.postgres_data())?;
         files::rename_durably(&quarantined.folder, &home.postgres_data())?;
     }
-    settle(home)
+    finish(home)
 }
 
 fn rename_if_there(from: &Path, to: &Path) -> io::Result<()> {
     if files::is_there(from)? { files::rename_durably(from, to) } else { Ok(()) }
 }
 
-/// Ends the quarantine after a successful restore; the old cluster stays where it is.
-pub fn settle(home: &Home) -> io::Result<()> {
+/// Removes the note after a successful restore. The old cluster stays at its new path.
+pub fn finish(home: &Home) -> io::Result<()> {
     files::remove_any(&home.quarantine_note())
 }
 
@@ -156,7 +157,7 @@ mod tests {
         assert!(data.join("old").exists() && pending(&home).unwrap().is_none());
         assert_eq!(fs::read_to_string(home.receipt()).unwrap(), "old receipt");
         let quarantined = begin(&home, "damaged").unwrap();
-        settle(&home).unwrap();
+        finish(&home).unwrap();
         put_back(&home).unwrap();
         assert!(quarantined.folder.join("old").exists() && !data.exists());
     }

@@ -2,7 +2,7 @@
 
 use super::restore_error::RestoreError;
 use crate::backup::encryption::Input;
-use crate::backup::format::archive_read::{ArchiveError, ArchiveReader, Sink, opening};
+use crate::backup::format::archive_read::{ArchiveError, ArchiveReader, Sink, open_error};
 use crate::backup::format::manifest::{CONFIG, Manifest};
 use crate::backup::verify::progress_reader::ProgressReader;
 use leoflow_base::home::progress::Reporter;
@@ -23,7 +23,7 @@ fn archive_error(input: &Path) -> impl Fn(ArchiveError) -> RestoreError + '_ {
     |source| RestoreError::Archive { path: input.to_owned(), source }
 }
 
-/// Reads the manifest.
+/// Reads the manifest, without verifying the other files.
 pub fn peek(input: &Input) -> Result<Manifest, RestoreError> {
     let mut reader = open_archive(input, open(&input.path)?)?;
     reader.manifest().map_err(archive_error(&input.path))
@@ -38,12 +38,12 @@ pub fn peek_config(input: &Input) -> Result<(Manifest, String), RestoreError> {
 
 fn open_archive<'a>(input: &Input, file: impl Read + 'a) -> Result<ArchiveReader<'a>, RestoreError> {
     let archive_error = archive_error(&input.path);
-    let opened = input.keys.open(file).map_err(|error| archive_error(opening(error)))?;
+    let opened = input.keys.open(file).map_err(|error| archive_error(open_error(error)))?;
     let content = opened.map_err(|why| RestoreError::NotOpened { path: input.path.clone(), why })?;
     ArchiveReader::new(content).map_err(archive_error)
 }
 
-/// Reads the whole file and compares it with its manifest; the entries go to `sink`.
+/// Reads the whole backup, verifies it against its manifest, and passes the entries to `sink`.
 pub fn read(input: &Input, sink: &mut dyn Sink, reporter: &dyn Reporter) -> Result<Manifest, RestoreError> {
     let file = open(&input.path)?;
     let total = file.metadata().map_or(0, |meta| meta.len());

@@ -34,16 +34,17 @@ impl RestoreDir {
         files::write_atomic(&self.folder.join(EXTERNAL_PATHS_FILE), &serde_json::to_vec(external_paths)?, 0o600)
     }
 
-    /// Config file of the state before or after the exchange.
+    /// The `config.yaml` of the state before or after the exchange.
     pub fn config(&self, when: When) -> PathBuf {
         self.folder.join(format!("config.{}", when.name()))
     }
 
+    /// The `setup.json` of the state before or after the exchange.
     pub fn receipt(&self, when: When) -> PathBuf {
         self.folder.join(format!("setup.{}", when.name()))
     }
 
-    /// Folder in the home for the task logs that are not current.
+    /// Folder in this directory for the task logs that are not current.
     pub(crate) fn logs_here(&self) -> PathBuf {
         self.folder.join("task-logs")
     }
@@ -53,18 +54,18 @@ impl RestoreDir {
         self.folder.join("log-names.json")
     }
 
-    /// The same for the task logs.
+    /// File with the plan of the entries that an exchange carries over in the task logs.
     pub(crate) fn carried_logs(&self) -> PathBuf {
         self.folder.join("carried-logs.json")
     }
 
-    /// File with the paths that the backup reports as missing, which stay in place.
+    /// File with the `PreservedPaths`.
     pub(crate) fn preserved(&self) -> PathBuf {
         self.folder.join("stays.json")
     }
 
     /// Creates and returns a folder from which files can be renamed into `root`: `in_home`, or a hidden folder in
-    /// `root` if that is on another file system or mount.
+    /// `root` if the two are on different file systems or mounts.
     pub(crate) fn choose_staging(&self, in_home: PathBuf, root: &Path) -> io::Result<PathBuf> {
         files::create_private_dir(&in_home)?;
         let nearest = root.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
@@ -85,13 +86,13 @@ impl RestoreDir {
         }
     }
 
-    /// Returns the folder that `choose_staging` chose.
+    /// Returns the folder that `choose_staging` created.
     pub(crate) fn find_staging(&self, in_home: PathBuf, root: &Path) -> PathBuf {
         let in_root = self.hidden_in(root);
         if in_root.is_dir() { in_root } else { in_home }
     }
 
-    /// File with the database content, where no second database is possible.
+    /// File with the exported database of the state before or after the exchange, on an external server.
     pub fn content(&self, when: When) -> PathBuf {
         self.folder.join(format!("database.{}", when.name()))
     }
@@ -105,7 +106,7 @@ impl RestoreDir {
         self.folder.join("names.json")
     }
 
-    /// File with the plan of what an exchange carries over in the workspace.
+    /// File with the plan of the entries that an exchange carries over in the workspace.
     pub fn carried(&self) -> PathBuf {
         self.folder.join("carried.json")
     }
@@ -114,7 +115,7 @@ impl RestoreDir {
         self.folder.join("kept.json")
     }
 
-    /// Folder in the home for the workspace content that is not current.
+    /// Folder in this directory for the workspace content that is not current.
     pub(crate) fn workspace_here(&self) -> PathBuf {
         self.folder.join("workspace")
     }
@@ -124,14 +125,14 @@ impl RestoreDir {
         root.join(format!("{OWN_FOLDER}{}", self.id.as_str()))
     }
 
-    /// Reads the record of the retained state; `None` also if it is unreadable.
+    /// Reads the record of the retained state; `None` if it is missing or unreadable.
     pub(crate) fn read_retained(&self) -> Option<RetainedState> {
         let text = files::read_text(&self.retained(), 1024 * 1024).ok()??;
         serde_json::from_str(&text).ok()
     }
 
-    /// True when no state was retained here: an attempt that did not complete. An unreadable record counts as retained,
-    /// so that nothing is removed by mistake.
+    /// True when the directory has no record of a retained state, because its restore did not complete. An unreadable
+    /// record counts as one, so that no state is removed by mistake.
     pub fn is_leftover(&self) -> bool {
         let meta = std::fs::symlink_metadata(self.retained());
         meta.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
@@ -142,7 +143,8 @@ impl RestoreDir {
         files::remove_any(&self.retained())
     }
 
-    /// Marks the directory as the user's old state; a folder created for it is no longer removed with it.
+    /// Records that the directory contains a retained state. From then on `remove` keeps a workspace that the restore
+    /// created.
     pub(crate) fn write_retained(&self, retained: &RetainedState, task_logs: &Path) -> io::Result<()> {
         let (workspace, task_logs) = (retained.workspace.clone(), Some(task_logs.to_owned()));
         let external_paths = ExternalPaths { workspace, made_workspace: false, task_logs };
@@ -153,7 +155,7 @@ impl RestoreDir {
     /// Removes the directory and its folders in the workspace and the task logs.
     pub fn remove(&self) -> io::Result<()> {
         let text = files::read_text(&self.folder.join(EXTERNAL_PATHS_FILE), 64 * 1024)?;
-        // A torn record was never used: it is written before anything else.
+        // An unparsable record was torn by a kill before the restore created anything outside the directory.
         let external_paths =
             text.and_then(|text| serde_json::from_str::<ExternalPaths>(&text).ok()).unwrap_or_default();
         if let Some(logs) = &external_paths.task_logs {
@@ -162,7 +164,7 @@ impl RestoreDir {
         if let Some(workspace) = &external_paths.workspace {
             files::remove_any(&self.hidden_in(workspace))?;
             if external_paths.made_workspace {
-                // Fails if it is not empty.
+                // Fails if the workspace is not empty.
                 let _ = std::fs::remove_dir(workspace);
             }
         }
@@ -183,12 +185,12 @@ pub struct ExternalPaths {
     pub task_logs: Option<PathBuf>,
 }
 
-/// The state that a file in the directory belongs to.
+/// The state that a file in the restore directory belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
-    /// Becomes current with the exchange.
+    /// The state that is current after the exchange.
     After,
-    /// Current before the exchange.
+    /// The state that was current before the exchange.
     Before,
 }
 
@@ -201,17 +203,18 @@ impl When {
     }
 }
 
-/// Record of an exchange.
+/// Record of an exchange and of the state that it replaced.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RetainedState {
+    /// RFC 3339.
     pub exchanged_at: String,
     /// Description of the state that became current.
     #[serde(rename = "in_force")]
     pub restored: String,
-    /// Description of the state that is retained here.
+    /// Description of the replaced state, which is retained here.
     #[serde(rename = "set_aside")]
     pub replaced: String,
-    /// Rows of the state that became current, at that moment.
+    /// Rows of each table in the state that became current, at the time of the exchange.
     pub rows: BTreeMap<String, i64>,
     pub workspace: Option<PathBuf>,
     /// Path of the cluster that was unreadable at the exchange; the retained state then has no database.
@@ -226,7 +229,8 @@ impl RetainedState {
 }
 
 impl RestoreDir {
-    /// True when it contains the only copy of a workspace replaced by an irreversible restore.
+    /// True when the directory contains the only copy of a workspace: the replaced state has no database, so no undo
+    /// can restore it.
     pub(crate) fn is_only_copy(&self) -> bool {
         self.read_retained().is_some_and(|retained| retained.unreadable.is_some())
     }

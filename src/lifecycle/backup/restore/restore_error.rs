@@ -42,12 +42,12 @@ pub enum RestoreError {
 }
 
 impl RestoreError {
-    /// True when the backup is encrypted and the given keys do not open it.
-    pub fn is_closed(&self) -> bool {
+    /// True when the backup is encrypted and no given key or passphrase decrypts it.
+    pub fn cannot_decrypt(&self) -> bool {
         matches!(self, Self::NotOpened { why, .. } if !matches!(why, NotOpened::Unusable(_)))
     }
 
-    /// True when the file itself is at fault, not this machine.
+    /// True when the cause is the backup file, not this machine.
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Archive { source: ArchiveError::Sink(_) | ArchiveError::Open(_), .. } => false,

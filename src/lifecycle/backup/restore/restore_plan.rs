@@ -21,7 +21,7 @@ pub struct Facts<'a> {
     /// True when that folder is the current workspace of this home.
     pub workspace_is_ours: bool,
     pub force: bool,
-    /// True when the home is inside the workspace, which then cannot be moved.
+    /// True when the home is inside the workspace, whose entries can then not be moved.
     pub home_inside: bool,
     /// A path that cannot be replaced or moved.
     pub obstacle: Option<Obstacle>,
@@ -31,7 +31,7 @@ pub struct Facts<'a> {
     pub free: u64,
     /// Free space of the workspace's file system if it differs, in bytes.
     pub workspace_free: Option<u64>,
-    /// Space on the home's file system to leave free, for the write-ahead log and other processes. Bytes.
+    /// Space to leave free on the home's file system, for the write-ahead log and other processes, in bytes.
     pub reserve: u64,
 }
 
@@ -51,10 +51,10 @@ pub enum Refusal {
     Space { path: PathBuf, needed: u64, free: u64 },
 }
 
-/// [`Facts::reserve`] of a restore requested by a user.
+/// [`Facts::reserve`] of a restore that a user requests, in bytes.
 pub const RESERVE: u64 = 128 * 1024 * 1024;
 
-/// Decides whether the restore may proceed; `home` is only named in the error.
+/// Decides whether the restore may proceed; `home` appears only in the error.
 pub fn check(facts: &Facts<'_>, home: &Path) -> Result<(), Refusal> {
     let manifest = facts.manifest;
     if manifest.schema_version > facts.binary_schema {
@@ -63,7 +63,7 @@ pub fn check(facts: &Facts<'_>, home: &Path) -> Result<(), Refusal> {
     if facts.is_set_up && !facts.force {
         return Err(Refusal::AlreadySetUp);
     }
-    // No option replaces a folder that is not Leoflow's.
+    // No option allows a restore to replace a folder that is not this home's workspace.
     if facts.workspace_in_use && !(facts.workspace_is_ours && facts.force) {
         return Err(Refusal::WorkspaceInUse(facts.workspace.to_owned()));
     }
@@ -105,25 +105,25 @@ pub struct Machine<'a> {
     /// `None` keeps the port of the backup.
     pub port: Option<u16>,
     pub python: Option<&'a Path>,
-    /// Kept, since a backup must not decide who can reach this machine.
+    /// Not taken from the backup, which must not decide who can reach this machine.
     pub host: Option<Ipv4Addr>,
-    /// Kept, since a backup must not decide where the data of this machine is.
+    /// Not taken from the backup, which must not decide where this machine's data is.
     pub datastore: &'a DatastoreSetting,
     pub protected: Protected<'a>,
-    /// Replaces the backup's `jwt_secret`: who has a copy of the backup must not be able to sign tokens for what is
-    /// restored from it. 64 hex digits.
+    /// Replaces the backup's `jwt_secret`, so that a copy of the backup is not enough to sign tokens for the restored
+    /// instance. 64 hexadecimal digits.
     pub new_jwt_secret: String,
 }
 
-/// Where a restored instance gets the settings by which a backup could read later backups or install programs:
-/// `backup.recipients`, `backup.passphrase`, `backup.identity` and `upgrade.from`.
+/// Source of the settings `backup.recipients`, `backup.passphrase`, `backup.identity` and `upgrade.from`. If a restore
+/// took them from the backup, the backup's author could read later backups or install programs.
 #[derive(Debug, Clone, Copy)]
 pub enum Protected<'a> {
-    /// They stay as they are on this machine.
+    /// Keeps the settings of this machine.
     Kept { backup: &'a BackupSettings, upgrade_from: Option<&'a str> },
-    /// A new home gets the defaults.
+    /// Uses the defaults, in a new home.
     Unset,
-    /// A new home gets those of the backup, as the user asked.
+    /// Uses the settings of the backup, in a new home, because the user requested it.
     TakenOver,
 }
 
@@ -146,7 +146,7 @@ pub fn adapted_config(text: &str, machine: &Machine<'_>) -> Result<String, Confi
         ("jwt_secret", &config.jwt_secret),
         ("admin_password_hash", &config.admin_password_hash),
     ] {
-        // A reference to a secret is valid only on the machine that wrote it.
+        // A reference such as `file:PATH` is valid only on the machine that wrote it.
         if value.as_deref().and_then(SecretReference::parse).is_some() || value.is_none() {
             return Err(ConfigRefusal::Missing(key));
         }
@@ -178,7 +178,7 @@ pub fn adapted_config(text: &str, machine: &Machine<'_>) -> Result<String, Confi
     with_values(text, "upgrade", [("from", upgrade_from.map(Value::from))])
 }
 
-/// Names of the settings in a backup's configuration that [`Protected::Unset`] leaves out.
+/// Names of the settings in a backup's configuration that [`Protected::Unset`] removes.
 pub fn protected_settings(text: &str) -> Vec<&'static str> {
     let Ok(loaded) = config::parse(text, config::DEPRECATED) else { return Vec::new() };
     let names = PROTECTED.into_iter().filter_map(config::Setting::find);
@@ -187,7 +187,7 @@ pub fn protected_settings(text: &str) -> Vec<&'static str> {
 
 pub(crate) const PROTECTED: [&str; 4] = ["backup.recipients", "backup.passphrase", "backup.identity", "upgrade.from"];
 
-/// Sets the datastore; the managed one is the default and is not written.
+/// Sets the datastore, or removes the key for the managed one, which is the default.
 pub(crate) fn with_datastore(text: &str, datastore: &DatastoreSetting) -> Result<String, ConfigRefusal> {
     Ok(match datastore {
         DatastoreSetting::Managed => config::remove_key(text, "datastore")?,

@@ -1,6 +1,6 @@
 //! The backups in the home, and the results of their verification.
 
-use super::notes::{EncryptedRecord, Facts, add_note, encrypted_records, read_notes};
+use super::notes::{EncryptedRecord, Summary, add_note, encrypted_records, read_notes};
 use crate::backup::encryption::{EncryptTo, Input};
 use crate::backup::format::archive::Hashed;
 use crate::backup::restore::peek;
@@ -18,20 +18,21 @@ use std::path::{Path, PathBuf};
 /// How a backup is verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
-    /// Compares the hashes of its entries.
+    /// Compares the hash of each entry with the manifest.
     Hashes,
-    /// Restores it into a scratch database.
+    /// Restores the backup into a scratch database.
     TestRestore,
 }
 
-/// Result of a verification.
+/// Result of a verification, good or bad.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proof {
+    /// RFC 3339.
     pub verified_at: String,
     pub ok: bool,
-    /// Only hashes were compared; nothing was restored.
+    /// True if only hashes were compared; nothing was restored.
     pub quick: bool,
-    /// The backup is encrypted and was only compared with the bytes written by this home.
+    /// True for an encrypted backup that was only compared with the bytes that this home wrote.
     #[serde(default)]
     pub unopened: bool,
     /// The error found.
@@ -40,7 +41,7 @@ pub struct Proof {
 }
 
 impl Proof {
-    /// The result of a verification that ends now.
+    /// Result of a verification that ends now; `problem` is `None` for a good backup.
     pub fn now(method: Method, problem: Option<String>) -> Self {
         let quick = method == Method::Hashes;
         Self { verified_at: clock::now_rfc3339(), ok: problem.is_none(), quick, unopened: false, problem }
@@ -56,7 +57,7 @@ impl Proof {
     }
 }
 
-/// A proof is valid for a file with the same path, size and modification time.
+/// A proof in the file, valid while the backup has the same path, size and modification time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct StoredProof {
     /// Canonical path. Stored relative to the home if inside, so that it stays valid when the home moves.
@@ -92,7 +93,7 @@ fn read_proofs(home: &Home) -> io::Result<Vec<StoredProof>> {
     let mut all: Vec<StoredProof> = read_notes(home, PROOFS_FILE)?;
     let root = home.root().canonicalize().unwrap_or_else(|_| home.root().to_owned());
     for stored in &mut all {
-        // An absolute path, from an older release, may refer to a former place of the home.
+        // An older release wrote absolute paths, which are wrong after the home has moved.
         let moved = stored.path.file_name().map(|name| root.join("backups").join(name));
         stored.path = match moved {
             Some(moved) if stored.path.is_absolute() && !stored.path.exists() && moved.exists() => moved,
@@ -102,7 +103,7 @@ fn read_proofs(home: &Home) -> io::Result<Vec<StoredProof>> {
     Ok(all)
 }
 
-/// The stored proof of the file in its present state; `None` if there is none.
+/// The stored proof of a backup; `None` if there is none or the file has changed since.
 pub fn known_proof(home: &Home, path: &Path) -> Option<Proof> {
     let (path, meta) = (path.canonicalize().ok()?, fs::metadata(path).ok()?);
     stored_proofs(home).into_iter().find(|stored| stored.matches_file(&path, &meta)).map(|stored| stored.proof)
@@ -124,7 +125,7 @@ pub fn store_proof(home: &Home, path: &Path, proof: &Proof) -> io::Result<()> {
         && !proof.is_test_restored()
         && all.iter().any(|stored| stored.matches_file(&path, &meta) && stored.proof.is_test_restored())
     {
-        // The stored test restore proves more than this result.
+        // Keep the stored test restore: a comparison of hashes proves less.
         return Ok(());
     }
     all.retain(|stored| stored.path != path && stored.path.exists());
@@ -138,9 +139,9 @@ pub fn store_proof(home: &Home, path: &Path, proof: &Proof) -> io::Result<()> {
     add_note(home, PROOFS_FILE, all, new)
 }
 
-/// Checks an encrypted backup without its key: compares it with the bytes written on this machine. `None` if nothing is
-/// recorded about it.
-pub fn unopened(home: &Home, path: &Path) -> io::Result<Option<Proof>> {
+/// Verifies an encrypted backup without its key, by comparing its bytes with those that this machine wrote. `None` if
+/// this machine has no record of the backup.
+pub fn compare_bytes(home: &Home, path: &Path) -> io::Result<Option<Proof>> {
     let mut hashed = Hashed::new(fs::File::open(path)?);
     io::copy(&mut hashed, &mut io::sink())?;
     let (sha256, records) = (hashed.sha256().to_string(), encrypted_records(home));
@@ -172,7 +173,7 @@ pub struct Listed {
 }
 
 impl Listed {
-    /// Time of creation, if known.
+    /// Time when the backup was created, if known.
     pub fn created(&self) -> Option<Timestamp> {
         self.created_at.as_deref()?.parse().ok()
     }
@@ -201,12 +202,11 @@ fn is_hidden(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
 }
 
-/// Describes a backup from its manifest; an encrypted one from what was recorded when it was created.
+/// Describes a backup from its manifest, or an encrypted backup from the record made at its creation.
 fn listed(path: &Path, meta: &Metadata, proofs: &[StoredProof], records: &[EncryptedRecord]) -> Listed {
     let canonical = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let (facts, problem, encrypted) = match peek(&Input::plain(path)) {
-        Ok(manifest) => (Some(Facts::of(&manifest)), None, false),
-        // An encrypted backup: use what was recorded when it was made.
+        Ok(manifest) => (Some(Summary::of(&manifest)), None, false),
         Err(RestoreError::NotOpened { .. }) => {
             let record =
                 records.iter().find(|record| Some(record.name.as_ref()) == path.file_name().and_then(OsStr::to_str));
@@ -216,7 +216,7 @@ fn listed(path: &Path, meta: &Metadata, proofs: &[StoredProof], records: &[Encry
     };
     let mut facts = facts.unwrap_or_default();
     if encrypted && facts.created_at.is_none() {
-        // Nothing was recorded on this machine, so the backup is a copy: its file's time is used.
+        // This machine has no record of the backup, so use the file's modification time.
         facts.created_at = Timestamp::from_second(meta.mtime()).ok().map(|time| time.to_string());
     }
     Listed {

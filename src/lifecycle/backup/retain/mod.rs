@@ -1,4 +1,4 @@
-//! The backups in the home: which ones there are, and which ones are removed.
+//! Lists the backups in the home, and selects old ones for removal.
 
 pub mod catalog;
 pub mod notes;

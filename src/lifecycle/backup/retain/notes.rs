@@ -1,4 +1,4 @@
-//! Files in `backups/` with information about backups: results of verifications, and contents of encrypted backups.
+//! Files in `backups/` with information about backups: results of verifications, and records of encrypted backups.
 
 use crate::backup::create::created_backup::CreatedBackup;
 use crate::backup::format::manifest::Manifest;
@@ -17,7 +17,7 @@ pub(crate) fn read_notes<T: DeserializeOwned>(home: &Home, name: &str) -> io::Re
     files::read_json_or_default(&home.backups().join(name), 1024 * 1024)
 }
 
-/// Adds a note to those in the file, `all`; the oldest above the limit are dropped.
+/// Writes the existing notes `all` and a new one; drops the oldest above the limit.
 pub(crate) fn add_note<T: Serialize>(home: &Home, name: &str, mut all: Vec<T>, note: T) -> io::Result<()> {
     let excess = (all.len() + 1).saturating_sub(LIMIT);
     all.drain(..excess);
@@ -28,14 +28,14 @@ pub(crate) fn add_note<T: Serialize>(home: &Home, name: &str, mut all: Vec<T>, n
 
 /// Summary of a backup, from its manifest.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Facts {
+pub(crate) struct Summary {
     pub created_at: Option<String>,
     pub leoflow_version: Option<String>,
     pub schema_version: Option<i64>,
     pub rows: Option<i64>,
 }
 
-impl Facts {
+impl Summary {
     pub fn of(manifest: &Manifest) -> Self {
         Self {
             created_at: Some(manifest.created_at.clone()),
@@ -46,13 +46,13 @@ impl Facts {
     }
 }
 
-/// Recorded when an encrypted backup is made, because its contents are unreadable without the key.
+/// Record of an encrypted backup, written at its creation because the manifest is unreadable without the key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct EncryptedRecord {
     pub name: String,
     pub size: u64,
     pub sha256: String,
-    pub facts: Facts,
+    pub facts: Summary,
 }
 
 const ENCRYPTED_RECORDS_FILE: &str = "made.json";
@@ -61,12 +61,12 @@ pub(crate) fn encrypted_records(home: &Home) -> Vec<EncryptedRecord> {
     read_notes(home, ENCRYPTED_RECORDS_FILE).unwrap_or_default()
 }
 
-/// Size and sha256 of the encrypted backups made on this machine.
-pub(crate) fn encrypted_here(home: &Home) -> Vec<(u64, String)> {
+/// Size in bytes and SHA-256 of the encrypted backups made on this machine.
+pub(crate) fn encrypted_sizes_and_hashes(home: &Home) -> Vec<(u64, String)> {
     encrypted_records(home).into_iter().map(|backup| (backup.size, backup.sha256)).collect()
 }
 
-/// Records the information about an encrypted backup.
+/// Records an encrypted backup; does nothing for others.
 pub fn record_created(home: &Home, backup: &CreatedBackup) -> io::Result<()> {
     let name = backup.path.file_name().and_then(OsStr::to_str);
     let Some(name) = name.filter(|_| backup.encrypted) else { return Ok(()) };
@@ -74,7 +74,7 @@ pub fn record_created(home: &Home, backup: &CreatedBackup) -> io::Result<()> {
         name: name.to_owned(),
         size: backup.size_bytes,
         sha256: backup.sha256.to_string(),
-        facts: Facts {
+        facts: Summary {
             created_at: Some(backup.created_at.clone()),
             leoflow_version: Some(backup.leoflow_version.clone()),
             schema_version: Some(backup.schema_version),

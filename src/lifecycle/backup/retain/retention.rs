@@ -10,9 +10,11 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     pub now: Timestamp,
+    /// `backup.keep`: maximum number of backups.
     pub keep: u64,
+    /// `backup.max_bytes`: maximum total size.
     pub max_bytes: u64,
-    /// Backups created before are removed; `None` is no limit.
+    /// Backups created before this time are removed; `None` is no limit.
     pub not_before: Option<Timestamp>,
     /// Bytes to free on the disk for the next backup.
     pub missing_bytes: u64,
@@ -63,9 +65,9 @@ pub struct Excess {
     pub why: RemovalReason,
 }
 
-/// Lists the automatic backups to remove, oldest first. Keeps `new_backup`, the newest one and the newest test-restored
-/// one, and never touches files of the user. `pinned` backups are needed to roll back an upgrade: they stay and do not
-/// count.
+/// Lists the automatic backups to remove, oldest first. Keeps `new_backup`, the newest automatic backup, the newest
+/// test-restored one, and backups that the user made. `pinned` backups are needed to roll back an upgrade: they are
+/// kept and do not count towards the limits.
 pub fn excess(all: &[Listed], new_backup: &Path, pinned: &[PathBuf], limits: &Limits) -> Vec<Excess> {
     let is_pinned = |backup: &&Listed| pinned.contains(&backup.path);
     let mut newest_first: Vec<&Listed> = all.iter().filter(|backup| backup.automatic && !is_pinned(backup)).collect();
@@ -79,12 +81,12 @@ pub fn excess(all: &[Listed], new_backup: &Path, pinned: &[PathBuf], limits: &Li
         .map(|backup| backup.path.as_path())
         .chain([new_backup])
         .collect();
-    // A backup from the future means that the clock was wrong, so age is ignored.
+    // A backup from the future shows that the clock is or was wrong, so no backup is removed for its age.
     let is_of_the_future = |backup: &&Listed| backup.created().is_some_and(|created| created > limits.now);
     let not_before = limits.not_before.filter(|_| !newest_first.iter().any(is_of_the_future));
     let mut total: u64 = newest_first.iter().map(|backup| backup.size_bytes).sum();
     let mut count = newest_first.len() as u64;
-    // If removing everything allowed would not suffice, nothing is removed for space.
+    // If removing all removable backups would not free enough space, none is removed for space.
     let removable_bytes: u64 = newest_first
         .iter()
         .filter(|backup| !protected.contains(&backup.path.as_path()))
@@ -135,44 +137,44 @@ mod tests {
         }
     }
 
-    fn gone_by(all: &[Listed], limits: &Limits) -> Vec<String> {
+    fn removed_with(all: &[Listed], limits: &Limits) -> Vec<String> {
         let name = |excess: Excess| excess.path.to_string_lossy().trim_start_matches("/b/automatic-").to_owned();
         excess(all, Path::new(""), &[], limits).into_iter().map(name).collect()
     }
 
-    fn gone(all: &[Listed], keep: u64, max_bytes: u64) -> Vec<String> {
-        gone_by(all, &Limits { keep, max_bytes, ..NONE })
+    fn removed(all: &[Listed], keep: u64, max_bytes: u64) -> Vec<String> {
+        removed_with(all, &Limits { keep, max_bytes, ..NONE })
     }
 
     #[test]
     fn removes_the_oldest_first() {
         let all: Vec<Listed> = (1..=4).map(|number| backup(number, 10, false)).collect();
-        assert_eq!(gone(&all, 2, 1000), ["1", "2"]);
-        assert_eq!(gone(&all, 9, 25), ["1", "2"]);
-        assert!(gone(&all, 4, 40).is_empty());
+        assert_eq!(removed(&all, 2, 1000), ["1", "2"]);
+        assert_eq!(removed(&all, 9, 25), ["1", "2"]);
+        assert!(removed(&all, 4, 40).is_empty());
     }
 
     #[test]
     fn keeps_the_newest_and_the_newest_test_restored() {
         let all = [backup(1, 10, true), backup(2, 10, true), backup(3, 10, false), backup(4, 99, false)];
-        assert_eq!(gone(&all, 1, 1), ["1", "3"]);
+        assert_eq!(removed(&all, 1, 1), ["1", "3"]);
         let not_before = Some("2027-01-01T00:00:00Z".parse().unwrap());
-        assert_eq!(gone_by(&all, &Limits { not_before, ..NONE }), ["1", "3"]);
-        assert_eq!(gone_by(&all, &Limits { missing_bytes: 20, ..NONE }), ["1", "3"]);
+        assert_eq!(removed_with(&all, &Limits { not_before, ..NONE }), ["1", "3"]);
+        assert_eq!(removed_with(&all, &Limits { missing_bytes: 20, ..NONE }), ["1", "3"]);
         assert!(
-            gone_by(&all, &Limits { missing_bytes: 21, ..NONE }).is_empty(),
+            removed_with(&all, &Limits { missing_bytes: 21, ..NONE }).is_empty(),
             "removing all unprotected backups is not enough"
         );
         let quick = Listed { last_verified: Some(Proof::now(Method::Hashes, None)), ..backup(1, 10, false) };
-        assert_eq!(gone(&[quick, backup(2, 10, false)], 1, 1000), ["1"], "hashes alone prove nothing");
+        assert_eq!(removed(&[quick, backup(2, 10, false)], 1, 1000), ["1"], "hashes alone prove nothing");
     }
 
     #[test]
     fn removes_old_backups_and_frees_only_needed_space() {
         let all: Vec<Listed> = (1..=4).map(|number| backup(number, 10, false)).collect();
         let not_before = Some("2026-01-03T00:00:00Z".parse().unwrap());
-        assert_eq!(gone_by(&all, &Limits { not_before, ..NONE }), ["1", "2"]);
-        assert_eq!(gone_by(&all, &Limits { missing_bytes: 15, ..NONE }), ["1", "2"]);
+        assert_eq!(removed_with(&all, &Limits { not_before, ..NONE }), ["1", "2"]);
+        assert_eq!(removed_with(&all, &Limits { missing_bytes: 15, ..NONE }), ["1", "2"]);
         let removals = excess(
             &all,
             Path::new(""),
@@ -197,32 +199,32 @@ mod tests {
             not_before: Some("2026-01-03T00:00:00Z".parse().unwrap()),
             ..NONE
         };
-        assert_eq!(gone_by(&all, &limits("2026-02-01T00:00:00Z")), ["1", "2"]);
-        assert!(gone_by(&all, &limits("2026-01-03T12:00:00Z")).is_empty());
+        assert_eq!(removed_with(&all, &limits("2026-02-01T00:00:00Z")), ["1", "2"]);
+        assert!(removed_with(&all, &limits("2026-01-03T12:00:00Z")).is_empty());
     }
 
     #[test]
     fn keeps_files_of_the_user() {
         let user_backup = Listed { automatic: false, ..backup(1, 10, false) };
-        assert!(gone(&[user_backup, backup(2, 10, false)], 1, 1).is_empty());
+        assert!(removed(&[user_backup, backup(2, 10, false)], 1, 1).is_empty());
     }
 
     #[test]
     fn keeps_the_backup_just_made() {
         let all = [backup(1, 10, false), backup(2, 10, false), backup(3, 10, false)];
-        let gone = excess(&all, Path::new("/b/automatic-1"), &[], &Limits { keep: 1, ..NONE });
-        assert_eq!(gone.iter().map(|excess| excess.path.as_path()).collect::<Vec<_>>(), [Path::new("/b/automatic-2")]);
+        let list = excess(&all, Path::new("/b/automatic-1"), &[], &Limits { keep: 1, ..NONE });
+        assert_eq!(list.iter().map(|excess| excess.path.as_path()).collect::<Vec<_>>(), [Path::new("/b/automatic-2")]);
     }
 
     #[test]
     fn pinned_backups_stay_and_do_not_count() {
         let all: Vec<Listed> = (1..=4).map(|number| backup(number, 10, false)).collect();
         let pinned = [PathBuf::from("/b/automatic-1")];
-        let gone = |keep, max_bytes| {
+        let removed = |keep, max_bytes| {
             let excess = excess(&all, Path::new(""), &pinned, &Limits { keep, max_bytes, ..NONE });
             excess.into_iter().map(|excess| excess.path).collect::<Vec<_>>()
         };
-        assert_eq!(gone(1, 1000), ["/b/automatic-2", "/b/automatic-3"].map(PathBuf::from));
-        assert_eq!(gone(3, 30), Vec::<PathBuf>::new());
+        assert_eq!(removed(1, 1000), ["/b/automatic-2", "/b/automatic-3"].map(PathBuf::from));
+        assert_eq!(removed(3, 30), Vec::<PathBuf>::new());
     }
 }

@@ -1,4 +1,4 @@
-//! Compares a loaded database with the numbers in its backup's manifest.
+//! Compares a loaded database with the row counts and invariants in its backup's manifest.
 
 use crate::backup::create::dump::count;
 use crate::backup::create::survey::Survey;
@@ -9,10 +9,10 @@ use leoflow_postgres::invariants::{self, Difference};
 use std::time::Duration;
 use tokio_postgres::Client;
 
-/// Time limit of one invariant; longer than in a backup, because this machine may be slower.
+/// Time limit of one invariant; longer than in a backup, because this machine may be slower than the one that made it.
 const TIME_LIMIT: Duration = Duration::from_secs(120);
 
-/// Why a loaded database is not that of the manifest.
+/// Why a loaded database does not match the manifest.
 #[derive(Debug, thiserror::Error)]
 pub enum CompareError {
     #[error("{table:?} has {found} rows, the manifest says {expected}")]
@@ -44,20 +44,19 @@ pub(super) async fn compare_counts(
     Ok(())
 }
 
-/// Compares the answers of the manifest's invariants. An invariant without an answer is a warning: it is no sign of lost
-/// data, and must not make the backup useless. The queries come from the backup; they run as the role that loads it,
-/// which owns nothing else.
+/// Evaluates the manifest's invariants and compares the answers. A missing answer is only a warning, because it is no
+/// sign of lost data. The queries come from the backup, so they run as the scratch role, which owns nothing else.
 pub(super) async fn compare_invariants(
     client: &Client,
     manifest: &Manifest,
     reporter: &dyn Reporter,
 ) -> Result<(), CompareError> {
-    let asked = invariants::invariants_of(&manifest.invariants);
-    let found = invariants::ask_in_snapshot(client, None, &asked, invariants::Limits::each(TIME_LIMIT)).await?;
-    for unanswered in &found.unanswered {
+    let invariants = invariants::invariants_of(&manifest.invariants);
+    let actual = invariants::ask_in_snapshot(client, None, &invariants, invariants::Limits::each(TIME_LIMIT)).await?;
+    for unanswered in &actual.unanswered {
         reporter.report(Progress::Warning(format!("{unanswered}; it was not compared")));
     }
-    match invariants::differences(&manifest.invariants, &found.answers).into_iter().next() {
+    match invariants::differences(&manifest.invariants, &actual.answers).into_iter().next() {
         Some(difference) => Err(CompareError::Invariant(difference)),
         None => Ok(()),
     }

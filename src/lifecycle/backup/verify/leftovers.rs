@@ -1,15 +1,16 @@
-//! Removes what killed restores and verifications left in the database server.
+//! Removes databases and roles of killed restores and verifications from the database server.
 
 use super::scratch::{self, RestoreId, drop_leftovers};
 use crate::backup::restore::restore_dir::{self, RestoreDir};
 use leoflow_base::home::Home;
 use leoflow_postgres::{Access, PgError};
 
-/// Drops leftover databases and roles. On an external server only databases with a restore directory are ours.
+/// Drops leftover databases and roles. On an external server, drops only databases that have a restore directory:
+/// others may belong to another home.
 pub async fn remove_from(home: &Home, access: &Access) -> Result<(), PgError> {
     let (leftovers, retained): (Vec<RestoreDir>, Vec<RestoreDir>) =
         restore_dir::all(home).into_iter().partition(RestoreDir::is_leftover);
-    if access.is_ours() {
+    if access.owns_server() {
         let retained: Vec<RestoreId> = retained.into_iter().map(|restore_dir| restore_dir.id).collect();
         return drop_leftovers(access, &retained).await;
     }

@@ -1,5 +1,5 @@
-//! Loads an untrusted dump and verifies the result: the rows named in the manifest, in tables as our migrations create
-//! them, decryptable with the backup's key.
+//! Loads an untrusted dump and verifies the result: it must have the rows that the manifest lists, in tables as our
+//! migrations create them, and the backup's key must decrypt it.
 
 use super::compare::{CompareError, compare_counts, compare_invariants};
 use super::schema_check;
@@ -33,13 +33,13 @@ pub enum LoadError {
     #[error(transparent)]
     Schema(#[from] SchemaError),
     #[error("cannot create a database for comparison: {0}")]
-    Fresh(SchemaError),
+    Reference(SchemaError),
     #[error(transparent)]
     Program(#[from] DumpError),
     #[error("cannot read the dump: {0}")]
     Read(io::Error),
     #[error("{0}")]
-    Unfit(SchemaError),
+    SchemaRefused(SchemaError),
     #[error("the dump is {found} than the {declared} bytes in the manifest")]
     DumpSize { declared: u64, found: &'static str },
     #[error("the database grows beyond the size in the manifest, {declared} bytes")]
@@ -64,9 +64,9 @@ pub enum LoadError {
     #[error("PostgreSQL has no shared memory left, though the disk may have space: {0}")]
     NoSharedMemory(String),
     #[error("PostgreSQL stopped while the database was loaded: {0}")]
-    Gone(String),
+    ServerStopped(String),
     #[error("the copying thread ended unexpectedly")]
-    Lost,
+    ThreadEnded,
 }
 
 impl From<CompareError> for LoadError {
@@ -78,28 +78,29 @@ impl From<CompareError> for LoadError {
     }
 }
 
-/// Settings for speed. Safe because the database is flushed before it is renamed into use, or dropped.
+/// Session settings for speed. `synchronous_commit=off` is safe, because the database is dropped, or flushed before it
+/// is renamed into use.
 const OPTIONS: &str = "-c synchronous_commit=off -c maintenance_work_mem=128MB";
 /// Interval between progress reports and checks of the database's size.
 const TICK: Duration = Duration::from_millis(100);
-/// The loaded database may exceed twice its declared size by this many bytes.
-const SPARE: u64 = 256 * 1024 * 1024;
+/// Bytes by which the loaded database may exceed twice its declared size.
+const SIZE_TOLERANCE: u64 = 256 * 1024 * 1024;
 
-/// How long the load may take: a dump may contain a statement that never ends.
+/// Time limit of a small load, because a dump may contain a statement that never ends.
 const LOAD_LIMIT: Duration = Duration::from_secs(15 * 60);
-/// Bytes of the database that even a slow disk loads in a second; a large one gets more time than `LOAD_LIMIT`.
-const SLOWEST_LOAD: u64 = 1024 * 1024;
-/// The manifest of a hostile backup may declare any size.
-const LONGEST_EXTRA: Duration = Duration::from_secs(6 * 60 * 60);
+/// Bytes that even a slow disk loads in a second. A load gets `LOAD_LIMIT` and the time for its size at this rate.
+const MIN_LOAD_RATE: u64 = 1024 * 1024;
+/// Maximum of that extra time, because a hostile manifest may declare any size.
+const MAX_EXTRA_TIME: Duration = Duration::from_secs(6 * 60 * 60);
 
 /// Time limit for a database of this size.
 fn time_limit(database_bytes: u64) -> Duration {
-    let extra = Duration::from_secs(database_bytes / SLOWEST_LOAD).min(LONGEST_EXTRA);
+    let extra = Duration::from_secs(database_bytes / MIN_LOAD_RATE).min(MAX_EXTRA_TIME);
     limit("LEOFLOW_LOAD_LIMIT", LOAD_LIMIT) + extra
 }
 
-/// Loads `dump`, a file written by `pg_dump -Fc -Z0 | zstd`, into the scratch database and migrates it to this binary's
-/// schema. All of it runs as the scratch role, and stops when the database exceeds its size limit or its time.
+/// Loads `dump`, a file written by `pg_dump -Fc -Z0 | zstd`, into the scratch database, migrates it to this binary's
+/// schema, and verifies it. All sessions use the scratch role. Ends them when the size limit or time limit is exceeded.
 pub async fn load(
     scratch: &Scratch,
     dump: &Path,
@@ -110,7 +111,7 @@ pub async fn load(
 ) -> Result<(), LoadError> {
     let fed = Arc::new(AtomicU64::new(0));
     let declared = manifest.database.bytes;
-    let size_limit = declared.saturating_mul(2).saturating_add(SPARE);
+    let size_limit = declared.saturating_mul(2).saturating_add(SIZE_TOLERANCE);
     let too_large = async {
         let mut tick = tokio::time::interval(TICK);
         loop {
@@ -119,7 +120,7 @@ pub async fn load(
             if done < total {
                 reporter.report(Progress::Bytes { what: "Loading the database".to_owned(), done, total });
             }
-            // A missing answer is ignored: the load itself reports an error.
+            // An error is ignored here: the load reports it.
             if scratch.size().await.is_ok_and(|size| size > size_limit) {
                 return;
             }
@@ -139,7 +140,7 @@ pub async fn load(
     }
 }
 
-/// The body of `load`, without the limits. `fed` is the number of bytes passed to `pg_restore` so far.
+/// Does the work of `load`, without the limits. `fed` is the number of bytes passed to `pg_restore` so far.
 async fn load_and_compare(
     scratch: &Scratch,
     dump: &Path,
@@ -150,7 +151,7 @@ async fn load_and_compare(
     fed: &Arc<AtomicU64>,
 ) -> Result<(), LoadError> {
     let has_deferred = schema::known().iter().any(|known| known.phase.is_deferred());
-    // Which later migrations are applied is known only after loading.
+    // With deferred migrations the reference depends on those that the loaded database has applied.
     let expected = async {
         match has_deferred {
             true => Ok(None),
@@ -162,7 +163,7 @@ async fn load_and_compare(
     restored?;
     checkpoint("load.loaded");
     reporter.report(Progress::Started("Verifying the loaded data".to_owned()));
-    let standby = scratch.standby();
+    let standby = scratch.standby_login();
     let untrusted = scratch.access.connect_untrusted(&standby).await?;
     let inventory = survey::survey(&untrusted, survey::Tables::Known).await?;
     let foreign = inventory.changes.iter().chain(inventory.others.iter().map(|(name, _)| name)).next();
@@ -170,7 +171,7 @@ async fn load_and_compare(
         return Err(LoadError::Foreign(name.clone()));
     }
     compare_counts(&untrusted, &inventory, manifest).await?;
-    // It contains nothing that could run code, so names may be looked up from here on.
+    // The database has no object that could run code, so sessions may use the ordinary search path from here on.
     let client = scratch.access.connect(&standby).await?;
     compare_invariants(&client, manifest, reporter).await?;
     if migrate_loaded(&client, scratch, manifest, version).await? == Migrated::Yes {
@@ -190,13 +191,14 @@ async fn load_and_compare(
     }
 }
 
-/// The migrations that are not applied yet.
+/// Versions of the deferred migrations that are not applied yet.
 async fn waiting_versions(client: &tokio_postgres::Client) -> Result<Vec<i64>, LoadError> {
     let ledger = schema::inspect(client).await?;
     Ok(schema::waiting(schema::known(), &ledger).iter().map(|known| known.version).collect())
 }
 
-/// Checks the schema version, replaces the recorded rollbacks by our own, and applies the remaining migrations.
+/// Checks the schema version, replaces the rollback scripts in the database with this binary's, and applies the missing
+/// migrations.
 async fn migrate_loaded(
     client: &tokio_postgres::Client,
     scratch: &Scratch,
@@ -205,14 +207,14 @@ async fn migrate_loaded(
 ) -> Result<Migrated, LoadError> {
     let state = schema::inspect(client).await?;
     if let Some(error) = schema::refusal(&schema::classify(schema::known(), &state)) {
-        return Err(LoadError::Unfit(error));
+        return Err(LoadError::SchemaRefused(error));
     }
     let actual = schema::classify::database_version(&state);
     if actual != manifest.schema_version {
         return Err(LoadError::Version { declared: manifest.schema_version, found: actual });
     }
     schema::own_rollbacks(client).await?;
-    let mut migration_client = scratch.access.connect(&scratch.standby()).await?;
+    let mut migration_client = scratch.access.connect(&scratch.standby_login()).await?;
     let applied = schema::migrate(client, &mut migration_client, schema::known(), version, &mut |_| {}).await?;
     Ok(if applied.files.is_empty() { Migrated::No } else { Migrated::Yes })
 }
@@ -225,18 +227,18 @@ enum Migrated {
 }
 
 async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, LoadError> {
-    blocking::run(work).await.map_err(|_| LoadError::Lost)
+    blocking::run(work).await.map_err(|_| LoadError::ThreadEnded)
 }
 
-/// Dumps the schema that our migrations create without the versions in `excluded`.
+/// Dumps the schema that our migrations create, except the versions in `excluded`.
 async fn reference_schema(scratch: &Scratch, version: &str, excluded: &[i64]) -> Result<String, LoadError> {
-    let login = scratch.fresh();
+    let login = scratch.reference_login();
     let (lock_client, mut migration_client) =
         (scratch.access.connect(&login).await?, scratch.access.connect(&login).await?);
     let known: Vec<EmbeddedMigration> =
         schema::known().iter().filter(|known| !excluded.contains(&known.version)).cloned().collect();
     let migrated = schema::migrate(&lock_client, &mut migration_client, &known, version, &mut |_| {}).await;
-    migrated.map_err(LoadError::Fresh)?;
+    migrated.map_err(LoadError::Reference)?;
     let access = scratch.access.clone();
     Ok(run_blocking(move || schema_text(&access, &login, &[])).await??)
 }
@@ -248,7 +250,7 @@ async fn run_pg_restore(
     manifest: &Manifest,
     fed: &Arc<AtomicU64>,
 ) -> Result<(), LoadError> {
-    let login = scratch.standby();
+    let login = scratch.standby_login();
     let mut command = scratch.access.program("pg_restore", &login);
     command
         .args(["--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges", "--no-password"])
@@ -261,7 +263,7 @@ async fn run_pg_restore(
     let child = start("pg_restore", &mut command)?;
     let (declared, counter) = (manifest.database.dump_bytes, fed.clone());
     let fed = blocking::run(move || feed(child, file, declared, &counter)).await;
-    match fed.map_err(|_| LoadError::Lost)? {
+    match fed.map_err(|_| LoadError::ThreadEnded)? {
         Err(LoadError::Program(DumpError::Failed { stderr, .. })) => {
             Err(classify_failure(stderr, disk::free_bytes(dump).unwrap_or(u64::MAX)))
         }
@@ -269,10 +271,10 @@ async fn run_pg_restore(
     }
 }
 
-/// With less free space than this, in bytes, a failure is blamed on the full disk and not on the dump.
-const FULL: u64 = 32 * 1024 * 1024;
-/// Parts of messages when PostgreSQL exited, was stopped, or its disk failed: not caused by a statement of the dump.
-const GONE: &[&str] = &[
+/// Free disk space in bytes below which any failure counts as caused by a full disk.
+const FULL_DISK_THRESHOLD: u64 = 32 * 1024 * 1024;
+/// Parts of messages of a server that exited or was stopped, or whose disk failed. The dump is not the cause.
+const SERVER_STOPPED_MESSAGES: &[&str] = &[
     "server closed the connection unexpectedly",
     "terminating connection",
     "could not connect to server",
@@ -286,13 +288,13 @@ fn classify_failure(stderr: String, free: u64) -> LoadError {
     match fatal_message::cause_of(&stderr) {
         Cause::DiskFull => LoadError::Full,
         Cause::SharedMemoryFull => LoadError::NoSharedMemory(stderr),
-        _ if free < FULL => LoadError::Full,
-        _ if GONE.iter().any(|part| stderr.contains(part)) => LoadError::Gone(stderr),
+        _ if free < FULL_DISK_THRESHOLD => LoadError::Full,
+        _ if SERVER_STOPPED_MESSAGES.iter().any(|part| stderr.contains(part)) => LoadError::ServerStopped(stderr),
         _ => DumpError::Failed { program: "pg_restore", stderr }.into(),
     }
 }
 
-/// Decompresses the dump into `pg_restore`, at most the declared bytes, and waits for the program.
+/// Decompresses the dump, at most the declared number of bytes, into `pg_restore` and waits for the program.
 fn feed(mut child: Child, file: File, declared: u64, fed: &AtomicU64) -> Result<(), LoadError> {
     let errors = child.stderr.take().map(|pipe| blocking::thread(move || error_output(pipe)));
     let output = child.stdout.take().map(|pipe| blocking::thread(move || error_output(pipe)));
@@ -321,12 +323,12 @@ fn feed(mut child: Child, file: File, declared: u64, fed: &AtomicU64) -> Result<
 
 /// The side of `copy` that failed.
 enum FeedError {
-    /// pg_restore stopped reading; its stderr says why.
+    /// pg_restore stopped reading; its stderr contains the reason.
     Pipe,
     Failed(LoadError),
 }
 
-/// Decompresses exactly the declared bytes into `stdin`.
+/// Decompresses exactly the declared number of bytes into `stdin`.
 fn copy(file: File, stdin: &mut impl Write, declared: u64, fed: &AtomicU64) -> Result<(), FeedError> {
     let failed = |error| FeedError::Failed(LoadError::Read(error));
     let mut decoder = zstd_decoder(BufReader::new(file)).map_err(failed)?;
@@ -351,26 +353,26 @@ fn copy(file: File, stdin: &mut impl Write, declared: u64, fed: &AtomicU64) -> R
 }
 
 impl LoadError {
-    /// True when the loaded data is at fault, not this machine.
+    /// True when the cause is the loaded data, not this machine.
     pub fn is_data_error(&self) -> bool {
         match self {
             Self::Postgres(error) | Self::Schema(SchemaError::Postgres(error)) => is_data_error(error),
             Self::Program(error) => matches!(error, DumpError::Failed { .. }),
-            Self::Fresh(_)
+            Self::Reference(_)
             | Self::Read(_)
             | Self::Full
             | Self::NoSharedMemory(_)
-            | Self::Gone(_)
+            | Self::ServerStopped(_)
             | Self::TooSlow { .. }
-            | Self::Lost
+            | Self::ThreadEnded
             | Self::Schema(SchemaError::Busy) => false,
             _ => true,
         }
     }
 }
 
-/// Errors of a server that lacks resources, is stopping, or whose disk fails have their own classes:
-/// <https://www.postgresql.org/docs/18/errcodes-appendix.html>.
+/// False for the SQLSTATE classes of a lost connection (08), and of a server that lacks resources (53), is stopping
+/// (57) or has a failing disk (58): <https://www.postgresql.org/docs/18/errcodes-appendix.html>.
 fn is_data_error(error: &PgError) -> bool {
     let PgError::Query(error) = error else { return false };
     error.code().is_some_and(|code| !["53", "57", "58", "08"].contains(&&code.code()[..2]))
@@ -393,7 +395,7 @@ mod tests {
         // The disk of the write-ahead log is full: PostgreSQL itself exits.
         let stderr = "pg_restore: error: server closed the connection unexpectedly";
         assert!(matches!(classify(stderr, 1024), LoadError::Full));
-        assert!(matches!(classify(stderr, u64::MAX), LoadError::Gone(_)));
+        assert!(matches!(classify(stderr, u64::MAX), LoadError::ServerStopped(_)));
         for error in [classify(stderr, u64::MAX), classify(stderr, 1024)] {
             assert!(!error.is_data_error(), "{error}");
         }

@@ -1,4 +1,4 @@
-//! Verifies a backup: every hash, then a test restore into its own database, which is dropped afterwards.
+//! Verifies a backup: compares every hash, then restores it into a database of its own and drops that database.
 
 mod compare;
 pub(crate) mod leftovers;
@@ -26,12 +26,13 @@ use scratch::{RestoreId, Scratch};
 use staging::StagingServer;
 
 /// Compares the hash of every entry with the manifest. Returns the manifest.
-pub fn hashes(input: &Input, reporter: &dyn Reporter) -> Result<Manifest, RestoreError> {
+pub fn verify_hashes(input: &Input, reporter: &dyn Reporter) -> Result<Manifest, RestoreError> {
     read(input, &mut NoSink, reporter)
 }
 
-/// Verifies the hashes and does a test restore. Leaves nothing behind. `version` is that of this program.
-pub async fn trial(
+/// Verifies the hashes and restores the backup into a temporary database. Removes its files and databases afterwards.
+/// `version` is the version of this program.
+pub async fn test_restore(
     home: &Home,
     access: &Access,
     input: &Input,
@@ -52,8 +53,7 @@ pub async fn trial(
     outcome
 }
 
-/// Removes the database and the directory of a test restore. The directory identifies the database as a leftover, so it
-/// is removed last.
+/// Removes the database, then the directory of a test restore: the directory identifies the database as a leftover.
 async fn clean_up(home: &Home, access: &Access, restore_dir: RestoreDir, reporter: &dyn Reporter) {
     match leftovers::remove_from(home, access).await {
         Ok(()) => drop(restore_dir.remove()),
@@ -63,13 +63,13 @@ async fn clean_up(home: &Home, access: &Access, restore_dir: RestoreDir, reporte
     }
 }
 
-/// A backup restored into its own database, for the rehearsal of an upgrade.
+/// A backup restored into a database of its own, for the rehearsal of an upgrade.
 pub struct Rehearsal {
     restore_dir: RestoreDir,
 }
 
 impl Rehearsal {
-    /// Restores the backup; the application's role owns the content.
+    /// Restores the backup and makes the application's role the owner of the database.
     pub async fn restore(
         home: &Home,
         access: &Access,
@@ -83,8 +83,8 @@ impl Rehearsal {
         let restored = async {
             let staging_server = StagingServer::open(home, access).await?;
             let (_, scratch) = load_backup(&staging_server.access, &restore_dir, input, version, reporter).await?;
-            scratch.adopt().await?;
-            if !access.is_ours() {
+            scratch.transfer_to_application().await?;
+            if !access.owns_server() {
                 let login_for =
                     |access: &Access| Login { database: restore_dir.id.standby_database(), ..access.application() };
                 let content = Content::write(
@@ -109,7 +109,7 @@ impl Rehearsal {
 
     /// Prepares a rehearsal without a database, after comparing every hash in the backup.
     pub fn empty(home: &Home, input: &Input, reporter: &dyn Reporter) -> Result<Self, RestoreError> {
-        hashes(input, reporter)?;
+        verify_hashes(input, reporter)?;
         let restore_dir = RestoreDir::of(home, RestoreId::new());
         let write_error = |source| RestoreError::Write { path: restore_dir.folder().to_owned(), source };
         restore_dir.create(&ExternalPaths::default()).map_err(write_error)?;
@@ -133,7 +133,7 @@ fn check_requirements(home: &Home, manifest: &Manifest) -> Result<(), Refusal> {
     if manifest.schema_version > binary {
         return Err(Refusal::NewerSchema { backup: manifest.schema_version, binary });
     }
-    // Only the configuration and the dump are unpacked from its files.
+    // A test restore unpacks only the configuration and the dump.
     let needed = manifest.database.bytes.saturating_add(manifest.total_size() - manifest.files_size());
     match disk::free_bytes(home.root()) {
         Ok(free) if free < needed => Err(Refusal::Space { path: home.root().to_owned(), needed, free }),
@@ -141,7 +141,7 @@ fn check_requirements(home: &Home, manifest: &Manifest) -> Result<(), Refusal> {
     }
 }
 
-/// Loads the database of a backup into a scratch database, with every hash compared.
+/// Verifies every hash of a backup and loads its dump into a scratch database.
 async fn load_backup(
     access: &Access,
     restore_dir: &RestoreDir,

@@ -1,5 +1,5 @@
-//! Compares the schemas of two databases by the statements that `pg_dump` writes. A restored database must equal what
-//! our migrations create: any trigger, function or view would run later with the rights of the session that touches it.
+//! Compares the schemas of two databases by the statements that `pg_dump` writes. A restored schema must equal the one
+//! that our migrations create: an added trigger, function or view could later run with the rights of our sessions.
 
 /// Returns the first difference between two schema dumps, `None` if there is none. Ignores comments, blank lines, and
 /// additional plain indexes in `actual`.

@@ -3,7 +3,7 @@
 
 use crate::backup::create::survey::quoted;
 use leoflow_base::sys::random;
-use leoflow_postgres::external::database_check::LIKE_OURS;
+use leoflow_postgres::external::database_check::DATABASE_OPTIONS;
 use leoflow_postgres::{APPLICATION_ROLE, Access, Login, PgError};
 use std::time::{Duration, Instant};
 use tokio_postgres::Client;
@@ -28,14 +28,14 @@ impl RestoreId {
         &self.0
     }
 
-    /// Name of the database that is not current: first the one being restored, later the replaced one.
+    /// Name of the database that is not current: before an exchange the restored one, afterwards the replaced one.
     pub fn standby_database(&self) -> String {
         format!("{STANDBY}{}", self.0)
     }
 
-    /// Name of a database created by our migrations only, for comparison.
-    fn fresh_database(&self) -> String {
-        format!("{FRESH}{}", self.0)
+    /// Name of the reference database, which only our migrations fill, for comparison.
+    fn reference_database(&self) -> String {
+        format!("{REFERENCE}{}", self.0)
     }
 
     /// Name of the role that loads the content.
@@ -46,9 +46,9 @@ impl RestoreId {
 
 // Prefixes of names; the id of the restore follows.
 const STANDBY: &str = "leoflow_side_";
-const FRESH: &str = "leoflow_fresh_";
+const REFERENCE: &str = "leoflow_fresh_";
 const ROLE: &str = "leoflow_restore_";
-/// Limit of temporary files per query; the role cannot change it.
+/// Maximum size of the temporary files of a session; only superusers can change it.
 const TEMPORARY_LIMIT: &str = "2GB";
 
 /// The databases and the role of a restore.
@@ -72,7 +72,7 @@ impl Scratch {
         let statement = format!("CREATE ROLE {role} LOGIN CONNECTION LIMIT 12 PASSWORD '{}'", scratch.password);
         scratch.upkeep.batch_execute(&statement).await?;
         scratch.upkeep.batch_execute(&format!("ALTER ROLE {role} SET temp_file_limit = '{TEMPORARY_LIMIT}'")).await?;
-        for database in [scratch.id.standby_database(), scratch.id.fresh_database()] {
+        for database in [scratch.id.standby_database(), scratch.id.reference_database()] {
             scratch
                 .upkeep
                 .batch_execute(&format!("CREATE DATABASE {database} OWNER {role} TEMPLATE template0"))
@@ -81,14 +81,14 @@ impl Scratch {
         Ok(scratch)
     }
 
-    /// Login of the database that the dump is loaded into.
-    pub fn standby(&self) -> Login {
+    /// Login for the database that the dump is loaded into.
+    pub fn standby_login(&self) -> Login {
         self.login(self.id.standby_database())
     }
 
-    /// Login of the database that only our migrations fill, for comparison.
-    pub fn fresh(&self) -> Login {
-        self.login(self.id.fresh_database())
+    /// Login for the reference database.
+    pub fn reference_login(&self) -> Login {
+        self.login(self.id.reference_database())
     }
 
     fn login(&self, database: String) -> Login {
@@ -109,10 +109,10 @@ impl Scratch {
         Ok(())
     }
 
-    /// Transfers the verified database to the application's role. This is the first superuser session in it; the
-    /// statements are fixed and call nothing. Resets database-wide settings of its owner, which the schema comparison
-    /// does not cover.
-    pub async fn adopt(self) -> Result<RestoreId, PgError> {
+    /// Transfers the verified database to the application's role. No superuser has connected to the database before;
+    /// the statements here are fixed and call no function of the dump. Resets database-wide settings, which the schema
+    /// comparison does not cover.
+    pub async fn transfer_to_application(self) -> Result<RestoreId, PgError> {
         let (role, standby) = (self.id.role(), self.id.standby_database());
         self.interrupt().await?;
         let reset_statements = format!(
@@ -120,7 +120,7 @@ impl Scratch {
             default_attributes(&standby)
         );
         execute_each(&self.upkeep, &reset_statements).await?;
-        drop_databases(&self.access, &[self.id.fresh_database()]).await?;
+        drop_databases(&self.access, &[self.id.reference_database()]).await?;
         let standby_client = self.access.superuser(&standby).await?;
         execute_each(&standby_client, &format!("REASSIGN OWNED BY {role} TO {APPLICATION_ROLE}; DROP OWNED BY {role}"))
             .await?;
@@ -143,14 +143,13 @@ async fn execute_each(client: &Client, statements: &str) -> Result<(), PgError> 
     Ok(())
 }
 
-/// SQL that makes a database droppable and accessible: a template cannot be dropped, and a database that refuses
-/// connections cannot be inspected.
+/// SQL that resets the attributes by which a database's owner could prevent a drop (`IS_TEMPLATE`) or connections.
 fn default_attributes(name: &str) -> String {
     let name = quoted(name);
     format!("ALTER DATABASE {name} IS_TEMPLATE false ALLOW_CONNECTIONS true CONNECTION LIMIT -1")
 }
 
-/// Drops all databases and returns the first error. Uses a connection for each, since some errors end it.
+/// Drops these databases and returns the first error. Uses a connection for each, because some errors close it.
 async fn drop_databases(access: &Access, names: &[String]) -> Result<(), PgError> {
     let mut outcome = Ok(());
     for name in names {
@@ -163,7 +162,7 @@ async fn drop_database(access: &Access, name: &String) -> Result<(), PgError> {
     let upkeep = access.superuser("postgres").await?;
     let query = "SELECT datconnlimit FROM pg_database WHERE datname = $1::text::name";
     let Some(row) = upkeep.query_opt(query, &[name]).await? else { return Ok(()) };
-    // -2 marks a database whose drop was interrupted: it can only be dropped.
+    // -2 marks a database whose DROP was interrupted; ALTER DATABASE would fail.
     if row.get::<_, i32>(0) != -2 {
         upkeep.batch_execute(&default_attributes(name)).await?;
     }
@@ -173,7 +172,7 @@ async fn drop_database(access: &Access, name: &String) -> Result<(), PgError> {
 /// Creates the standby database on an external server. Fails if the role may not create databases.
 pub async fn create_standby(access: &Access, id: &RestoreId) -> Result<(), PgError> {
     let (upkeep, name) = (access.upkeep().await?, id.standby_database());
-    Ok(upkeep.batch_execute(&format!("CREATE DATABASE {name} {LIKE_OURS}")).await?)
+    Ok(upkeep.batch_execute(&format!("CREATE DATABASE {name} {DATABASE_OPTIONS}")).await?)
 }
 
 /// Drops the standby database if it exists.
@@ -186,7 +185,7 @@ pub async fn drop_standby(access: &Access, id: &RestoreId) -> Result<(), PgError
     Ok(())
 }
 
-/// Drops databases and roles left by killed restores and verifications, except the standby databases of `keep`.
+/// Drops databases and roles of killed restores and verifications, except the standby databases of `keep`.
 pub async fn drop_leftovers(access: &Access, keep: &[RestoreId]) -> Result<(), PgError> {
     let deadline = Instant::now() + LEFTOVERS_TIMEOUT;
     loop {
@@ -198,17 +197,19 @@ pub async fn drop_leftovers(access: &Access, keep: &[RestoreId]) -> Result<(), P
     }
 }
 
-/// Time limit for retries while leftovers are in use, and the pause between them.
+/// Time limit for retries while leftovers are in use.
 const LEFTOVERS_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause between retries.
 const LEFTOVERS_PAUSE: Duration = Duration::from_millis(20);
 
-/// True when a cancelled operation still runs in a backend: a role may own a database that is just being created.
+/// True for an error that a retry can cure: a backend still runs a cancelled statement, such as a CREATE DATABASE that
+/// makes the role own a database.
 fn is_in_use(error: &PgError) -> bool {
     let PgError::Query(error) = error else { return false };
     [Some(&SqlState::DEPENDENT_OBJECTS_STILL_EXIST), Some(&SqlState::OBJECT_IN_USE)].contains(&error.code())
 }
 
-/// Terminates sessions that work on leftovers: a statement continues after its client has disconnected.
+/// Terminates sessions that work on leftovers, because a statement continues after its client has disconnected.
 async fn end_sessions(access: &Access, keep: &[RestoreId]) -> Result<(), PgError> {
     let upkeep = access.superuser("postgres").await?;
     let query = "SELECT pid, coalesce(usename::text, ''), CASE WHEN state <> 'idle' THEN query ELSE '' END
@@ -220,7 +221,7 @@ async fn end_sessions(access: &Access, keep: &[RestoreId]) -> Result<(), PgError
             || is_ddl
                 && names
                     .into_iter()
-                    .any(|name| [STANDBY, FRESH, ROLE].iter().any(|prefix| is_leftover(name, prefix, keep)))
+                    .any(|name| [STANDBY, REFERENCE, ROLE].iter().any(|prefix| is_leftover(name, prefix, keep)))
     };
     let rows = upkeep.query(query, &[]).await?;
     for row in rows.iter().filter(|row| is_active(row.get(1), row.get(2))) {
@@ -229,9 +230,9 @@ async fn end_sessions(access: &Access, keep: &[RestoreId]) -> Result<(), PgError
     Ok(())
 }
 
-/// True if `name` is `prefix` and the id of a restore not in `keep`. Databases for comparison are never kept.
+/// True if `name` is `prefix` followed by the id of a restore not in `keep`. Reference databases are never kept.
 fn is_leftover(name: &str, prefix: &str, keep: &[RestoreId]) -> bool {
-    name.strip_prefix(prefix).and_then(RestoreId::parse).is_some_and(|id| prefix == FRESH || !keep.contains(&id))
+    name.strip_prefix(prefix).and_then(RestoreId::parse).is_some_and(|id| prefix == REFERENCE || !keep.contains(&id))
 }
 
 /// One attempt of `drop_leftovers`.
@@ -241,12 +242,12 @@ async fn try_drop_leftovers(access: &Access, keep: &[RestoreId]) -> Result<(), P
     let databases: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
     let leftovers: Vec<String> = databases
         .into_iter()
-        .filter(|name| is_leftover(name, STANDBY, keep) || is_leftover(name, FRESH, keep))
+        .filter(|name| is_leftover(name, STANDBY, keep) || is_leftover(name, REFERENCE, keep))
         .collect();
     let dropped = drop_databases(access, &leftovers).await;
     for row in upkeep.query("SELECT rolname::text FROM pg_roles", &[]).await? {
         let role: String = row.get(0);
-        // After the transfer of its database a role owns nothing; after a failed drop it still does.
+        // A role can be dropped only when it owns no database any more.
         if role.strip_prefix(ROLE).is_some_and(|id| RestoreId::parse(id).is_some()) && dropped.is_ok() {
             upkeep.batch_execute(&format!("DROP ROLE IF EXISTS {}", quoted(&role))).await?;
         }

@@ -1,5 +1,5 @@
-//! Unpacks a backup into our own folders. The manifest has checked every path; links are created last, so that nothing
-//! is written through one.
+//! Unpacks a backup into Leoflow's folders. `Manifest::parse` has checked every path. Links are created last, so that
+//! no file is written through a link.
 
 use crate::backup::format::archive_read::Sink;
 use crate::backup::format::manifest::{Content, DUMP, Entry, RECEIPT, TASK_LOGS, WORKSPACE};
@@ -24,7 +24,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// The destinations of the task logs and the workspace must not exist, but their parents must.
+    /// The target folders of the task logs and the workspace must not exist, but their parents must.
     pub fn new(targets: Targets) -> Self {
         Self { targets, links: Vec::new() }
     }
@@ -55,7 +55,8 @@ impl Sink for Stage {
     fn entry(&mut self, entry: &Entry, modified: u64, content: &mut dyn Read) -> io::Result<()> {
         let target_path = self.target_path(&entry.path);
         match &entry.content {
-            // Files and folders of a workspace follow the user's umask unless they were private; others are private.
+            // Only the umask limits the modes in a workspace, except for private entries. All other entries are
+            // private.
             Content::Directory { private: false } if entry.path.starts_with(WORKSPACE) => fs::create_dir(&target_path),
             Content::Directory { .. } => DirBuilder::new().mode(0o700).create(&target_path),
             Content::Symlink { target } => {
@@ -76,7 +77,7 @@ impl Sink for Stage {
                 copy(content, &mut file)?;
                 let modified_after_epoch = Duration::from_secs(modified);
                 match SystemTime::UNIX_EPOCH.checked_add(modified_after_epoch) {
-                    // A file system that cannot store the time keeps the present one.
+                    // An error is ignored: some file systems cannot store the time.
                     Some(time) if entry.path != DUMP => file.set_modified(time).or(Ok(())),
                     _ => Ok(()),
                 }

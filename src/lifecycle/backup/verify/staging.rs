@@ -1,4 +1,4 @@
-//! A server for loading untrusted dumps: the managed server, or for an external datastore a temporary server on this
+//! A server for loading untrusted dumps: the managed server or, for an external datastore, a temporary server on this
 //! machine, so that untrusted content never runs on a shared server.
 
 use leoflow_base::home::{Home, HomeError};
@@ -31,30 +31,30 @@ pub struct StagingServer {
     pub access: Access,
     // Field order: the server is stopped before its files are removed.
     _server: Option<PrivateServer>,
-    _folder: Option<Folder>,
+    _home: Option<TemporaryHome>,
 }
 
-/// The home of a temporary server; drop removes its folder.
-struct Folder(Home);
+/// The home of a temporary server; drop removes it.
+struct TemporaryHome(Home);
 
-impl Drop for Folder {
+impl Drop for TemporaryHome {
     fn drop(&mut self) {
-        // The next temporary server removes what remains.
+        // Errors are ignored: the next temporary server removes the files.
         let _ = files::remove_any(self.0.root());
     }
 }
 
 impl StagingServer {
-    /// Opens the managed server or starts a temporary one. The caller holds the operation lock and runs on the main
-    /// thread.
+    /// Connects to the managed server or starts a temporary one. The caller holds the operation lock and runs on the
+    /// main thread.
     pub async fn open(home: &Home, access: &Access) -> Result<Self, StagingError> {
-        if access.is_ours() {
-            return Ok(Self { access: access.clone(), _server: None, _folder: None });
+        if access.owns_server() {
+            return Ok(Self { access: access.clone(), _server: None, _home: None });
         }
-        let folder = Folder(leoflow_base::home::resolve(Some(&home.run().join("workshop")))?);
-        let temporary_home = &folder.0;
+        let temporary = TemporaryHome(leoflow_base::home::resolve(Some(&home.run().join("workshop")))?);
+        let temporary_home = &temporary.0;
         if temporary_home.root().exists() {
-            // Left by a killed process.
+            // A killed process left it.
             leftovers::end(temporary_home)?;
             files::remove_any(temporary_home.root())?;
         }
@@ -67,6 +67,6 @@ impl StagingServer {
         let server = PrivateServer::start(temporary_home, &access.installation, &endpoint, &credentials).await?;
         drop(provision::connect(&endpoint, &credentials).await?);
         let access = Access { endpoint, credentials, installation: access.installation.clone() };
-        Ok(Self { access, _server: Some(server), _folder: Some(folder) })
+        Ok(Self { access, _server: Some(server), _home: Some(temporary) })
     }
 }

@@ -22,8 +22,8 @@ pub enum ServiceError {
     Manager(#[from] Unavailable),
 }
 
-/// Writes the service's file, after the receipt: after a kill the receipt may list a missing file, which uninstall
-/// ignores. A file with other content, which may have been edited, is copied first; returns the copy.
+/// Records the service's file in the receipt, then writes it: if a kill falls between, uninstall ignores the missing
+/// file. Copies an existing file with other settings first, because the user may have edited it; returns the copy.
 pub fn write(home: &Home, service: &Service) -> Result<Option<PathBuf>, ServiceError> {
     record_file(home, Some(service.file.clone()))?;
     checkpoint("service.receipt");
@@ -35,7 +35,7 @@ pub fn write(home: &Home, service: &Service) -> Result<Option<PathBuf>, ServiceE
     Ok(copy)
 }
 
-/// Copies the present file if its settings differ from those that are written over it.
+/// Copies the existing file if its settings differ from the new ones.
 fn copy_replaced(service: &Service) -> Result<Option<PathBuf>, ServiceError> {
     let text = match files::read_text(&service.file, LIMIT) {
         Ok(Some(text)) if !service.definition.is_same(&text) => text,
@@ -46,19 +46,19 @@ fn copy_replaced(service: &Service) -> Result<Option<PathBuf>, ServiceError> {
     {
         return Ok(Some(same.clone()));
     }
-    let name = |number: usize| append(&service.file, &format!("{COPY}{number}"));
+    let name = |number: usize| append(&service.file, &format!("{COPY_SUFFIX}{number}"));
     let copy = (1..).map(name).find(|path| !copies.contains(path)).unwrap_or_else(|| name(0));
     let failed = |source| ServiceError::Write { path: copy.clone(), source };
     files::write_atomic(&copy, text.as_bytes(), 0o600).map_err(failed)?;
     Ok(Some(copy))
 }
 
-/// End of the names of copies, before their numbers. Service managers ignore files with other endings than theirs.
-const COPY: &str = ".replaced-";
+/// Suffix of copies, followed by a number. Service managers ignore files with unknown extensions.
+const COPY_SUFFIX: &str = ".replaced-";
 
 /// The copies of a service's file, sorted.
 fn copies(file: &Path) -> Vec<PathBuf> {
-    let start = append(file, COPY);
+    let start = append(file, COPY_SUFFIX);
     let folder = fs::read_dir(file.parent().unwrap_or(Path::new("/"))).into_iter().flatten().flatten();
     let is_copy = |path: &PathBuf| path.as_os_str().as_bytes().starts_with(start.as_os_str().as_bytes());
     let mut copies: Vec<PathBuf> = folder.map(|entry| entry.path()).filter(is_copy).collect();
@@ -89,8 +89,8 @@ pub fn start(service: &Service) -> Result<(), ServiceError> {
     Ok(service.manager.start()?)
 }
 
-/// Removes the file listed in the receipt and disables the service. The caller has stopped it. Returns false if there
-/// was none.
+/// Disables the service and removes its file, at the path in the receipt. The caller has stopped the service. Returns
+/// false if none was installed.
 pub fn remove(home: &Home) -> Result<bool, ServiceError> {
     let installed = installed(home)?;
     if let Some(service) = &installed {

@@ -30,17 +30,17 @@ pub struct Definition {
     pub program: PathBuf,
     /// Log file for launchd, which has no journal.
     pub log: PathBuf,
-    /// The user's search path, because tasks inherit it; a manager's own is shorter.
+    /// `PATH` of the user's shell, which tasks inherit; the service manager's own is shorter.
     pub search_path: Option<String>,
 }
 
 /// Keys that name the home in a unit file and in a plist.
 const HOME_KEY: &str = "X-Leoflow-Home";
 const PLIST_HOME: &str = "<key>LeoflowHome</key>";
-/// Starts of the line with the search path, which is ignored when files are compared.
+/// Prefixes of the line with the search path; comparisons skip the line.
 const UNIT_PATH: &str = "Environment=\"PATH=";
 const PLIST_PATH: &str = "    <key>PATH</key>";
-/// First line of the file, a comment.
+/// Comment at the top of the file.
 const HEAD: &str = "Made by `leoflow service install`; `leoflow service uninstall` removes it.";
 
 /// Returns the service's name: stable for a home, and unique.
@@ -88,7 +88,7 @@ impl Definition {
         }
     }
 
-    /// True when a file has the same settings. Comments are ignored: another release words them differently. So is the
+    /// True when a file has the same settings. Ignores comments, which another release may word differently, and the
     /// search path, which depends on the shell that installed the file.
     pub fn is_same(&self, text: &str) -> bool {
         let mut without_path = self.clone();
@@ -127,7 +127,7 @@ impl Definition {
              [Service]\n\
              Type=notify\n\
              NotifyAccess=main\n\
-             # Through another program, because systemd does not accept every path as a program.\n\
+             # env or sh runs the program, because systemd does not accept every path as a program.\n\
              ExecStart={launcher} {program} --home {home} lite\n\
              Environment={SERVICE}=1\n\
              {environment}\
@@ -196,7 +196,7 @@ impl Definition {
     }
 }
 
-/// The command before the program. `env` takes a program whose path contains `=` for a variable.
+/// Command that runs the program. `env` would read a path that contains `=` as a variable assignment.
 fn launcher(program: &Path) -> &'static str {
     match program.to_string_lossy().contains('=') {
         true => "/bin/sh -c 'exec \"$$0\" \"$$@\"'",

@@ -17,10 +17,10 @@ const START_LIMIT: Duration = Duration::from_secs(600);
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Unavailable {
     #[error("{0} is not available on this machine")]
-    NotThere(&'static str),
+    NotInstalled(&'static str),
     /// The manager exists but this user's instance of it is unreachable.
     #[error("{program} cannot reach the service manager of this user: {output}")]
-    NotReached { program: &'static str, output: String },
+    Unreachable { program: &'static str, output: String },
     #[error("`{command}` failed: {output}")]
     Failed { command: String, output: String },
 }
@@ -56,7 +56,7 @@ impl Manager {
         let mut command = Command::new(program);
         if self.kind == Kind::Systemd {
             command.arg("--user");
-            // A shell started by `su` or `ssh` may lack it although the user's systemd runs.
+            // A shell started by `su` or `ssh` may lack the variable although the user's systemd runs.
             let runtime = PathBuf::from(format!("/run/user/{}", self.uid));
             if !env_vars::is_set("XDG_RUNTIME_DIR") && runtime.is_dir() {
                 command.env("XDG_RUNTIME_DIR", runtime);
@@ -64,7 +64,7 @@ impl Manager {
         }
         command.args(arguments).env("LC_ALL", "C");
         command::output_within(&mut command, limit).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => Unavailable::NotThere(match self.kind {
+            std::io::ErrorKind::NotFound => Unavailable::NotInstalled(match self.kind {
                 Kind::Systemd => "systemd",
                 Kind::Launchd => "launchd",
             }),
@@ -90,7 +90,7 @@ impl Manager {
         if output.status.success() {
             return Ok(());
         }
-        Err(Unavailable::NotReached { program: self.program(), output: error_output(&output) })
+        Err(Unavailable::Unreachable { program: self.program(), output: error_output(&output) })
     }
 
     /// Makes the manager read changed files.
@@ -105,7 +105,7 @@ impl Manager {
     pub fn is_enabled(&self) -> Result<bool, Unavailable> {
         match self.kind {
             Kind::Systemd => Ok(self.run(&["is-enabled", &self.unit], QUICK_LIMIT)?.status.success()),
-            // Files in its folder are loaded at login.
+            // launchd loads every file in its folder at login.
             Kind::Launchd => Ok(self.file.exists()),
         }
     }
@@ -120,7 +120,7 @@ impl Manager {
     pub fn disable(&self) -> Result<(), Unavailable> {
         match self.kind {
             Kind::Systemd => self.run_checked(&["disable", &self.unit], QUICK_LIMIT),
-            // Unloading now would stop the service. Without its file it is gone at the next login.
+            // Unloading would stop the service. After its file is removed, launchd does not load it at the next login.
             Kind::Launchd => Ok(()),
         }
     }
@@ -159,7 +159,7 @@ impl Manager {
     }
 }
 
-/// Parses `MainPID=12` of systemd or `pid = 12` of launchd; 0 is none.
+/// Parses `MainPID=12` of systemd or `pid = 12` of launchd; `None` for 0.
 fn pid_in(text: &str) -> Option<i32> {
     let value = |line: &str| {
         let line = line.trim();

@@ -32,7 +32,7 @@ pub struct Service {
 const LIMIT: u64 = 64 * 1024;
 
 impl Service {
-    /// The service that this release would install. `None` for a user without a home directory, who has no services.
+    /// The service that this release would install. `None` for a user without a home directory.
     pub fn of(home: &Home) -> Option<Self> {
         let kind = Kind::of_this_system();
         let user_home = env_vars::user_home()?;
@@ -81,7 +81,7 @@ impl Service {
         self.file_state() == FileState::Ours { is_current: true }
     }
 
-    /// True when systemd starts it at boot; launchd does not report that.
+    /// True when systemd starts the service at boot. False for launchd, which starts user agents at login.
     pub fn starts_at_boot(&self) -> bool {
         self.definition.kind == Kind::Systemd && lingers()
     }
@@ -91,7 +91,7 @@ impl Service {
         matches!(self.file_state(), FileState::Ours { .. })
     }
 
-    /// True when the manager starts it at login.
+    /// True when the manager starts the service at login.
     pub fn is_enabled(&self) -> Result<bool, Unavailable> {
         self.manager.is_enabled()
     }
@@ -139,8 +139,8 @@ pub fn start_description(service: &Service) -> &'static str {
     }
 }
 
-/// Returns the installed service of a home if it runs as this process.
-pub fn running_as(home: &Home, pid: i32) -> Option<Service> {
+/// Returns the installed service of a home if `pid` is its main process.
+pub fn running_with_pid(home: &Home, pid: i32) -> Option<Service> {
     let service = installed(home).ok().flatten()?;
     (service.main_pid().ok()? == Some(pid)).then_some(service)
 }

@@ -26,7 +26,7 @@ pub struct Facts {
     pub now: bool,
 }
 
-/// An instance not started by a service manager.
+/// How an instance runs that no service manager started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Instance {
     NotRunning,
@@ -56,7 +56,7 @@ pub enum Refusal {
     InTerminal,
 }
 
-/// Returns the missing steps, or the reason why none may be taken.
+/// Returns the missing steps, or the reason for a refusal.
 pub fn plan(facts: &Facts) -> Result<Plan, Refusal> {
     let mut steps = Plan::new();
     match &facts.file_state {

@@ -21,11 +21,11 @@ use std::path::{Path, PathBuf};
 /// State that another process needs to resume a purge.
 #[derive(Serialize, Deserialize)]
 struct Purge {
-    /// The home of the journal; a copy of the home in another place has another identity.
+    /// Identity of the home when the purge began; a copy of the home has another one.
     home: Identity,
     workspace: Option<WorkspaceRemoval>,
     shell_files: Vec<PathBuf>,
-    /// An operation that was interrupted before, resumed if the purge is undone.
+    /// The interrupted operation whose journal the purge replaced; undoing the purge restores that journal.
     #[serde(default)]
     before: Option<Entry>,
 }
@@ -33,7 +33,7 @@ struct Purge {
 #[derive(Serialize, Deserialize)]
 struct WorkspaceRemoval {
     path: PathBuf,
-    /// Renamed to this path first: a new folder at the old path belongs to the user.
+    /// The purge first renames the workspace to this path. A folder that appears at `path` later belongs to the user.
     #[serde(rename = "aside")]
     quarantine: PathBuf,
     identity: Identity,
@@ -46,9 +46,10 @@ const QUARANTINE: usize = 1;
 const COMMIT: usize = 2;
 const HOME: usize = 3;
 
-/// Removes what can be downloaded again. The caller holds the home's lock.
+/// Removes programs, downloads, process logs, the service and our lines in shell files; keeps the user's data. The
+/// caller holds the home's lock.
 pub fn remove_programs(home: &Home, plan: &Plan, reporter: &dyn Reporter) -> Result<(), RemoveError> {
-    let shell_files = remove_conveniences(home, &plan.shell_files, reporter);
+    let shell_files = remove_service_and_shell_lines(home, &plan.shell_files, reporter);
     if let Some(receipt) = Receipt::load(home)? {
         // A file that keeps its line stays in the receipt for the next uninstall.
         Receipt { shell_files, ..receipt }.write(home)?;
@@ -62,7 +63,7 @@ pub fn remove_programs(home: &Home, plan: &Plan, reporter: &dyn Reporter) -> Res
 
 /// Removes the service and our lines in shell files. Nothing depends on them, so a failure is a warning. Returns the
 /// shell files that keep their line.
-fn remove_conveniences(home: &Home, paths: &[PathBuf], reporter: &dyn Reporter) -> Vec<PathBuf> {
+fn remove_service_and_shell_lines(home: &Home, paths: &[PathBuf], reporter: &dyn Reporter) -> Vec<PathBuf> {
     let warn = |text: String| reporter.report(Progress::Warning(text));
     if let Err(error) = service::remove(home) {
         warn(format!("cannot remove the service: {error}; remove its file by hand"));
@@ -99,9 +100,9 @@ pub fn purge(home: &Home, plan: &Plan, reporter: &dyn Reporter) -> Result<(), Re
         }
         match undo(home, &purge) {
             Ok(None) => {}
-            Ok(Some(workspace)) => reporter.report(Progress::Warning(workspace_left(&workspace))),
+            Ok(Some(workspace)) => reporter.report(Progress::Warning(workspace_not_restored(&workspace))),
             Err(undo) => {
-                // The next command undoes it.
+                // Lets the next command undo the purge.
                 journal.set_at(QUARANTINE)?;
                 return Err(undo);
             }
@@ -111,8 +112,8 @@ pub fn purge(home: &Home, plan: &Plan, reporter: &dyn Reporter) -> Result<(), Re
     finish(home, &purge, &mut journal, reporter)
 }
 
-/// Runs the reversible steps and the first irreversible one, the removal of our container with its volume. If the
-/// runtime does not answer, nothing is lost.
+/// Runs the reversible steps and the first irreversible one: the removal of our container with its volume. Fails before
+/// that step if the container runtime does not respond.
 fn reach_commit(home: &Home, purge: &Purge, journal: &mut Journal) -> Result<(), RemoveError> {
     check_unchanged(home.root())?;
     journal.set_at(QUARANTINE)?;
@@ -146,7 +147,7 @@ fn remove_container(home: &Home) -> Result<(), RemoveError> {
 fn undo(home: &Home, purge: &Purge) -> Result<Option<PathBuf>, RemoveError> {
     let workspace = match &purge.workspace {
         Some(workspace) if identity(home.root()) == Some(purge.home) => restore_workspace(workspace)?,
-        // In a copy of the home: the workspace belongs to the original.
+        // This home is a copy, and the workspace belongs to the original.
         Some(workspace) if fs::symlink_metadata(&workspace.quarantine).is_ok() => Some(workspace.quarantine.clone()),
         _ => None,
     };
@@ -172,8 +173,8 @@ fn restore_workspace(removal: &WorkspaceRemoval) -> Result<Option<PathBuf>, Remo
     }
 }
 
-/// Message for users about a workspace that an undone purge could not put back.
-pub fn workspace_left(workspace: &Path) -> String {
+/// Message about a workspace that an undone purge could not rename back.
+pub fn workspace_not_restored(workspace: &Path) -> String {
     format!("the workspace is at {}, because its original path is occupied", workspace.display())
 }
 
@@ -182,7 +183,7 @@ fn read(entry: &Entry) -> Result<Purge, RemoveError> {
     serde_json::from_value(entry.plan.clone()).map_err(|error| RemoveError::Plan(error.to_string()))
 }
 
-/// The journal of an interrupted exchange, which the purge replaces.
+/// The journal of an interrupted restore, which the purge replaces.
 fn interrupted_before(home: &Home) -> Result<Option<Entry>, RemoveError> {
     Ok(match journal::unfinished(home)? {
         Some(entry) if matches!(entry.operation, Operation::Restore | Operation::RestoreUndo) => Some(entry),
@@ -195,7 +196,7 @@ fn interrupted_before(home: &Home) -> Result<Option<Entry>, RemoveError> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resumed {
     Finished,
-    /// Nothing was removed; the path is that of a workspace that could not be put back.
+    /// Nothing was removed. The path is the workspace's if it could not be renamed back.
     Undone(Option<PathBuf>),
 }
 
@@ -218,10 +219,10 @@ pub fn resume_purge(home: &Home, entry: Entry, reporter: &dyn Reporter) -> Resul
     Ok(Resumed::Finished)
 }
 
-/// Takes the remaining irreversible steps.
+/// Runs the remaining irreversible steps.
 fn finish(home: &Home, purge: &Purge, journal: &mut Journal, reporter: &dyn Reporter) -> Result<(), RemoveError> {
     if journal.entry().at < HOME {
-        remove_conveniences(home, &purge.shell_files, reporter);
+        remove_service_and_shell_lines(home, &purge.shell_files, reporter);
         checkpoint("purge.shell-files");
         if let Some(workspace) = &purge.workspace {
             remove(&workspace.quarantine)?;
@@ -257,7 +258,7 @@ fn quarantine_path(path: &Path) -> PathBuf {
     path.with_file_name(format!(".{name}.leoflow-purge-{}", hex::encode(random::bytes::<4>())))
 }
 
-/// Renames the folder that the plan inspected; a different folder at its path is left alone.
+/// Renames the folder that the plan inspected; does nothing if another folder has replaced it.
 fn quarantine(removal: &WorkspaceRemoval) -> Result<(), RemoveError> {
     // Inodes are reused after a folder is removed, so the identity is checked only before the rename.
     if fs::symlink_metadata(&removal.quarantine).is_ok() || identity(&removal.path) != Some(removal.identity) {

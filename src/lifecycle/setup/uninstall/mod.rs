@@ -1,6 +1,5 @@
-//! Removes Leoflow's programs, or with `--purge` everything, limited to what this machine's receipt lists. The next
-//! command undoes a purge that was killed before its first irreversible step; after that only another purge finishes
-//! it.
+//! Removes Leoflow's programs, or with `--purge` also its data and the workspace in the receipt. If a purge is killed
+//! before its first irreversible step, the next command undoes it; otherwise only another purge can finish it.
 
 mod apply;
 mod plan;
@@ -10,7 +9,7 @@ mod scan;
 mod shell_files;
 pub use shell_files::{MARK, SIZE_LIMIT};
 
-pub use apply::{Resumed, may_have_removed_something, purge, remove_programs, resume_purge, workspace_left};
+pub use apply::{Resumed, may_have_removed_something, purge, remove_programs, resume_purge, workspace_not_restored};
 pub use plan::{Facts, Part, Plan, Refusal, Request, plan};
 pub use removal::RemoveError;
 pub use repositories::Repository;

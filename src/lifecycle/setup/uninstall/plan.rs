@@ -11,7 +11,7 @@ pub struct Request {
     pub keep_workspace: bool,
     /// Also remove a workspace that existed before Leoflow.
     pub include_workspace: bool,
-    /// Also remove version control with work that exists nowhere else.
+    /// Also remove repositories with uncommitted or unpushed work.
     pub include_repositories: bool,
     /// Skip the prompt.
     pub yes: bool,
@@ -24,21 +24,21 @@ pub struct Tree {
     /// Allocated bytes.
     pub bytes: u64,
     pub is_link: bool,
-    /// Mount points at or below it.
+    /// Mount points at or below the folder.
     pub mounts: Vec<PathBuf>,
     /// The first few files of other users.
-    pub foreign: Vec<PathBuf>,
+    pub owned_by_others: Vec<PathBuf>,
     /// The first few unreadable folders.
-    pub closed: Vec<PathBuf>,
-    /// True when the parent folder does not allow its removal.
-    pub is_fixed: bool,
-    /// Distinguishes it from another folder that replaces it.
+    pub unreadable: Vec<PathBuf>,
+    /// True when the user may not write to the parent folder, so the folder cannot be removed.
+    pub parent_is_read_only: bool,
+    /// Shows whether another folder has replaced this one since the plan was made.
     pub identity: Identity,
-    /// Repositories with work that exists nowhere else, or whose state is unknown.
+    /// Repositories with uncommitted or unpushed work, or in an unknown state.
     pub repositories: Vec<Repository>,
 }
 
-/// The inode at a path; the device number may change after a reboot.
+/// Inode number of a folder. Without the device number, which may change after a reboot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     pub inode: u64,
@@ -87,9 +87,9 @@ pub struct Plan {
     pub workspace: Option<Tree>,
     /// Paths that stay because setup did not create them: files in the home, and a workspace named only in config.yaml.
     pub not_ours: Vec<PathBuf>,
-    /// Repositories to remove although their work exists nowhere else.
+    /// Repositories to remove although they have uncommitted or unpushed work.
     pub repositories: Vec<Repository>,
-    /// True when the user must type its path to confirm.
+    /// True when the user must confirm by typing the workspace's path.
     pub must_type_workspace_path: bool,
     pub shell_files: Vec<PathBuf>,
     pub service: Option<PathBuf>,
@@ -107,12 +107,12 @@ pub enum Refusal {
     TooWide { path: PathBuf, what: &'static str },
     #[error("{path} is or contains a mount point: {mount}")]
     Mount { path: PathBuf, mount: PathBuf },
-    #[error("{path} contains a file of another user: {foreign}")]
-    Foreign { path: PathBuf, foreign: PathBuf },
-    #[error("{path} contains an unreadable folder: {closed}")]
-    Closed { path: PathBuf, closed: PathBuf },
+    #[error("{path} contains a file of another user: {file}")]
+    OtherOwner { path: PathBuf, file: PathBuf },
+    #[error("{path} contains an unreadable folder: {unreadable}")]
+    Unreadable { path: PathBuf, unreadable: PathBuf },
     #[error("cannot remove {0}: its parent folder is not writable")]
-    Fixed(PathBuf),
+    ReadOnlyParent(PathBuf),
     #[error("the workspace {0} existed before Leoflow")]
     WorkspaceNotMade(PathBuf),
     #[error("{} repositories contain work that exists nowhere else", .0.len())]
@@ -161,7 +161,7 @@ pub fn plan(facts: &Facts, request: &Request) -> Result<Plan, Refusal> {
     })
 }
 
-/// Refuses a home without a receipt, or with that of another home.
+/// Refuses a home without a receipt, or with the receipt of another home.
 fn require_own_home(facts: &Facts) -> Result<(), Refusal> {
     let home = &facts.home.path;
     match &facts.receipt_home {
@@ -199,7 +199,7 @@ fn check_workspace(workspace: &Tree, facts: &Facts, request: &Request) -> Result
     }
 }
 
-/// The repositories with work that exists nowhere else. Without a prompt they must be included by an option.
+/// Returns the repositories with uncommitted or unpushed work. Refuses to remove them without a prompt or an option.
 fn unsaved_repositories(
     facts: &Facts,
     workspace: Option<&Tree>,
@@ -223,7 +223,7 @@ fn refuse_kept_workspace_inside(facts: &Facts, request: &Request) -> Result<(), 
     })
 }
 
-/// Checks a tree for reasons to refuse that no option overrides.
+/// Refuses a tree for reasons that no option overrides.
 fn check(tree: &Tree, facts: &Facts) -> Result<(), Refusal> {
     let path = tree.path.clone();
     if tree.is_link {
@@ -242,13 +242,13 @@ fn check(tree: &Tree, facts: &Facts) -> Result<(), Refusal> {
     if let Some(mount) = tree.mounts.first() {
         return Err(Refusal::Mount { path, mount: mount.clone() });
     }
-    if let Some(foreign) = tree.foreign.first() {
-        return Err(Refusal::Foreign { path, foreign: foreign.clone() });
+    if let Some(file) = tree.owned_by_others.first() {
+        return Err(Refusal::OtherOwner { path, file: file.clone() });
     }
-    if let Some(closed) = tree.closed.first() {
-        return Err(Refusal::Closed { path, closed: closed.clone() });
+    if let Some(unreadable) = tree.unreadable.first() {
+        return Err(Refusal::Unreadable { path, unreadable: unreadable.clone() });
     }
-    if tree.is_fixed { Err(Refusal::Fixed(path)) } else { Ok(()) }
+    if tree.parent_is_read_only { Err(Refusal::ReadOnlyParent(path)) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn never_purges_a_tree_with_foreign_content() {
+    fn never_purges_an_unsafe_tree() {
         for path in ["/", "/u", "/u/.leoflow/.."] {
             let real = if path.ends_with("..") { "/u" } else { path };
             let too_wide = Facts { workspace: Some(tree(real)), ..facts() };
@@ -310,9 +310,9 @@ mod tests {
         for obstructed in [
             Tree { is_link: true, ..tree("/w") },
             Tree { mounts: vec!["/w/m".into()], ..tree("/w") },
-            Tree { foreign: vec!["/w/root".into()], ..tree("/w") },
-            Tree { closed: vec!["/w/closed".into()], ..tree("/w") },
-            Tree { is_fixed: true, ..tree("/w") },
+            Tree { owned_by_others: vec!["/w/root".into()], ..tree("/w") },
+            Tree { unreadable: vec!["/w/unreadable".into()], ..tree("/w") },
+            Tree { parent_is_read_only: true, ..tree("/w") },
         ] {
             assert!(plan(&Facts { workspace: Some(obstructed.clone()), ..facts() }, &PURGE).is_err(), "{obstructed:?}");
             let home = Tree { path: "/u/.leoflow".into(), ..obstructed };

@@ -1,4 +1,4 @@
-//! Removes files of an uninstall: never through a link or across a mount point.
+//! Removes files for an uninstall, never through a link or across a mount point.
 
 use crate::setup::receipt::ReceiptError;
 use leoflow_base::home::journal::JournalError;

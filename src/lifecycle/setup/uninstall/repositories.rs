@@ -1,4 +1,4 @@
-//! Finds version control with work that exists nowhere else: uncommitted, or committed but not pushed.
+//! Finds repositories with unsaved work: uncommitted files, or commits that no remote has.
 
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::process::command::{self, output_within};
@@ -9,7 +9,7 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repository {
     pub path: PathBuf,
-    /// The unsaved work, or why it is unknown.
+    /// Description of the unsaved work, or why its state is unknown.
     pub why: String,
 }
 
@@ -70,8 +70,8 @@ const EMPTY_TREE: &str = "4b825dc642cb6eb9a060e54bf8d69288fbee4904";
 /// Runs git and returns its output.
 fn git(folder: &Path, arguments: &[&str]) -> Result<String, String> {
     let mut command = Command::new("git");
-    // Runs no program named in a repository's settings: no monitor, no hook, and (with git 2.41 or newer, which then
-    // reads attributes from the empty tree) no filter. None of the caller's GIT_* variables apply.
+    // git must run no program from the repository's configuration: no fsmonitor, no hook and no filter (git 2.41 or
+    // newer reads attributes from the empty tree, which names no filter). The caller's GIT_* variables must not apply.
     command.env_clear().env("LC_ALL", "C").env("GIT_OPTIONAL_LOCKS", "0").env("GIT_TERMINAL_PROMPT", "0");
     command.env("GIT_ATTR_SOURCE", EMPTY_TREE).env("GIT_NO_LAZY_FETCH", "1");
     for name in ["PATH", "HOME"] {

@@ -1,4 +1,4 @@
-//! Finds what an uninstall would remove, and obstacles. Follows no links and changes nothing.
+//! Gathers the facts for an uninstall: files to remove, and reasons to refuse. Follows no links and changes nothing.
 
 use super::plan::{Facts, Identity, Part, Request, Tree};
 use super::repositories::{Kind as RepositoryKind, Repository, uncommitted_inside, unsaved};
@@ -31,7 +31,7 @@ const MAX_REPORTED: usize = 5;
 const OTHER_REPOSITORIES: [(&str, &str); 5] =
     [(".hg", "Mercurial"), (".svn", "Subversion"), (".bzr", "Bazaar"), (".jj", "Jujutsu"), ("_darcs", "Darcs")];
 
-/// Gathers the facts, for a purge also what only a purge needs: ownership and version control.
+/// Gathers the facts. For a purge, also walks the home and the workspace for other users' files and unsaved work.
 pub fn gather(home: &Home, request: &Request) -> Result<Facts, FactsError> {
     let receipt = Receipt::load(home)?;
     let io = |path: &Path| {
@@ -42,8 +42,7 @@ pub fn gather(home: &Home, request: &Request) -> Result<Facts, FactsError> {
     let canonical = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let mut home_tree =
         if request.purge { scan(root).map_err(io(root))? } else { Tree { path: canonical(root), ..Tree::default() } };
-    // Downloads of uv and of packages can be repeated: uv's cache looks like a repository, and a package may contain
-    // one.
+    // uv's cache looks like a repository and a package may contain one, but both can be downloaded again.
     let downloads = [canonical(&home.tools().join("uv")), canonical(&home.environments())];
     home_tree.repositories.retain(|repository| !downloads.iter().any(|folder| repository.path.starts_with(folder)));
     let workspace = match receipt.as_ref().map(|receipt| receipt.workspace.clone()) {
@@ -54,8 +53,10 @@ pub fn gather(home: &Home, request: &Request) -> Result<Facts, FactsError> {
         home: home_tree,
         receipt_home: match &receipt {
             Some(receipt) => Some(canonical(&receipt.home)),
-            // An interrupted first setup has no receipt yet; its journal proves the same.
-            None => journal::unfinished(home)?.filter(|e| e.operation == Operation::Setup).map(|_| canonical(root)),
+            // An interrupted first setup has no receipt yet; its journal shows that the home is Leoflow's.
+            None => {
+                journal::unfinished(home)?.filter(|entry| entry.operation == Operation::Setup).map(|_| canonical(root))
+            }
         },
         user_homes: user_homes(),
         workspace,
@@ -68,7 +69,7 @@ pub fn gather(home: &Home, request: &Request) -> Result<Facts, FactsError> {
     })
 }
 
-/// The workspace in config.yaml, if a user wrote it there: it is not setup's to remove.
+/// The workspace in config.yaml if it differs from the receipt's: the user chose it, so an uninstall keeps it.
 fn other_workspace(home: &Home, receipt: Option<&Receipt>) -> Option<PathBuf> {
     let configured = config::load(&home.config()).ok().flatten()?.config.workspace?;
     receipt.is_none_or(|receipt| receipt.workspace != configured).then_some(configured)
@@ -80,7 +81,7 @@ fn user_homes() -> Vec<PathBuf> {
     candidates.into_iter().flatten().map(|path| path.canonicalize().unwrap_or(path)).collect()
 }
 
-/// Known parts of a home, with whether they contain user data. Everything else is the user's.
+/// The existing parts of a home that Leoflow created. All other files belong to the user.
 fn parts(home: &Home) -> Vec<Part> {
     let root = home.root();
     let known: [(&'static str, PathBuf, bool); 16] = [
@@ -102,7 +103,7 @@ fn parts(home: &Home) -> Vec<Part> {
         ("data replaced by the last restore", home.restore(), true),
     ];
     let exists = |path: &PathBuf| fs::symlink_metadata(path).is_ok();
-    let override_files = config_files::over(&home.config()).unwrap_or_default();
+    let override_files = config_files::override_files(&home.config()).unwrap_or_default();
     let overrides = override_files.into_iter().map(|path| ("configuration overrides", path, true));
     known
         .into_iter()
@@ -118,7 +119,7 @@ fn bytes(path: &Path) -> u64 {
         Ok(meta) if meta.is_dir() => {
             let mut walk = Walk { uid: user::effective_uid(), tree: Tree::default(), repositories: Vec::new() };
             if let Ok(root) = Folder::open(path) {
-                walk.folder(&root, PathBuf::new());
+                walk.visit_folder(&root, PathBuf::new());
             }
             walk.tree.bytes
         }
@@ -129,36 +130,36 @@ fn bytes(path: &Path) -> u64 {
 
 /// Inspects a tree. Fails if the tree itself cannot be read.
 fn scan(path: &Path) -> io::Result<Tree> {
-    // Without a trailing slash, which would make the system follow a link.
+    // Removes a trailing slash, which would make `symlink_metadata` follow a link.
     let path: &Path = &path.components().collect::<PathBuf>();
     let meta = fs::symlink_metadata(path)?;
     if meta.is_symlink() {
         return Ok(Tree { path: path.to_owned(), is_link: true, ..Tree::default() });
     }
     let canonical = path.canonicalize()?;
-    let is_fixed = canonical.parent().is_some_and(|parent| !user::may_write(parent));
+    let parent_is_read_only = canonical.parent().is_some_and(|parent| !user::may_write(parent));
     let identity = Identity { inode: meta.ino() };
     let own_uid = user::effective_uid();
     let mut walk =
         Walk { uid: own_uid, tree: Tree { path: canonical.clone(), ..Tree::default() }, repositories: Vec::new() };
     if meta.uid() != own_uid {
-        walk.tree.foreign.push(canonical.clone());
+        walk.tree.owned_by_others.push(canonical.clone());
     }
     walk.tree.mounts = mounts::at_or_below(&canonical)?;
-    // A tree refused for its extent or its mounts is not walked: it may be the whole disk.
+    // The plan refuses this tree anyway, and a walk might read the whole disk.
     let is_too_wide = canonical.parent().is_none() || user_homes().iter().any(|home| home.starts_with(&canonical));
     if is_too_wide || !walk.tree.mounts.is_empty() {
         return Ok(walk.tree);
     }
     if meta.is_dir() {
-        walk.folder(&Folder::open(&canonical)?, PathBuf::new());
+        walk.visit_folder(&Folder::open(&canonical)?, PathBuf::new());
     }
     let unsaved = walk.repositories.iter().filter_map(|(relative, kind)| unsaved(&canonical.join(relative), *kind));
     let mut repositories: Vec<Repository> = unsaved.collect();
     if !walk.repositories.iter().any(|(relative, _)| relative.as_os_str().is_empty()) {
         repositories.extend(uncommitted_inside(&canonical));
     }
-    Ok(Tree { repositories, is_fixed, identity, ..walk.tree })
+    Ok(Tree { repositories, parent_is_read_only, identity, ..walk.tree })
 }
 
 /// A walk through a tree, with the results so far.
@@ -170,10 +171,10 @@ struct Walk {
 
 impl Walk {
     /// Inspects the folder `relative` of `root` and everything below it.
-    fn folder(&mut self, root: &Folder, relative: PathBuf) {
+    fn visit_folder(&mut self, root: &Folder, relative: PathBuf) {
         let Ok(entries) = root.below(&relative).and_then(|folder| folder.entries()) else {
-            if self.tree.closed.len() < MAX_REPORTED {
-                self.tree.closed.push(self.tree.path.join(&relative));
+            if self.tree.unreadable.len() < MAX_REPORTED {
+                self.tree.unreadable.push(self.tree.path.join(&relative));
             }
             return;
         };
@@ -189,11 +190,11 @@ impl Walk {
         for entry in entries {
             self.tree.bytes += entry.allocated;
             let path = relative.join(&entry.name);
-            if entry.uid != self.uid && self.tree.foreign.len() < MAX_REPORTED {
-                self.tree.foreign.push(self.tree.path.join(&path));
+            if entry.uid != self.uid && self.tree.owned_by_others.len() < MAX_REPORTED {
+                self.tree.owned_by_others.push(self.tree.path.join(&path));
             }
             if entry.kind == Kind::Folder {
-                self.folder(root, path);
+                self.visit_folder(root, path);
             }
         }
     }

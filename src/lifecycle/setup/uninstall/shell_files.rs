@@ -1,16 +1,16 @@
-//! Removes the lines that an install added to shell files. Each ends with the comment `MARK`; other lines stay.
+//! Removes the lines that Leoflow added to shell files. Each ends with the comment `MARK`; other lines stay.
 
 use leoflow_base::sys::fs::files;
 use std::io;
 use std::path::Path;
 
-/// Ending of every line that an install adds.
+/// Comment at the end of every line that Leoflow adds.
 pub const MARK: &str = "# added by leoflow";
 
 /// Size limit of a shell file, in bytes.
 pub const SIZE_LIMIT: u64 = 16 * 1024 * 1024;
 
-/// Removes our lines from a file, if it exists. Keeps a symbolic link and changes its target.
+/// Removes our lines from a file, if it exists. Follows a symbolic link.
 pub fn remove_lines(path: &Path) -> io::Result<()> {
     let target = match path.canonicalize() {
         Ok(target) => target,

@@ -1,11 +1,12 @@
-//! A release that plans the upgrade to it itself, because older programs cannot.
+//! Hands the upgrade over to the release's own program, if only that program can plan it.
 
 use super::{Instance, Plan, Refusal, UpgradeFacts};
 use crate::upgrade::release::manifest::{Asset, Release};
 use crate::upgrade::release::source::ReleaseFile;
 use semver::{BuildMetadata, Version};
 
-/// Hands over when only the release's own program can plan the upgrade, and this is neither it nor a build of it.
+/// Fails with `Refusal::HandOver` if only the release's own program can plan the upgrade and this program has another
+/// version. A development build of the release's version counts as its own program.
 pub(super) fn check(facts: &UpgradeFacts, release: &Release, asset: &Asset) -> Result<(), Refusal> {
     let own = Version { build: BuildMetadata::EMPTY, ..facts.own_version.clone() };
     match release.hands_over && own != release.version {
@@ -14,7 +15,8 @@ pub(super) fn check(facts: &UpgradeFacts, release: &Release, asset: &Asset) -> R
     }
 }
 
-/// What is known of an upgrade that the release plans itself: none of its migrations and components may be judged here.
+/// The plan as far as this program knows it: migrations and components stay empty, because only the release's own
+/// program can judge them.
 fn plan(facts: &UpgradeFacts, release: &Release, asset: &Asset) -> Result<Plan, Refusal> {
     Ok(Plan {
         from: facts.installed.clone(),

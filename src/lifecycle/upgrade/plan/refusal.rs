@@ -1,4 +1,4 @@
-//! The reasons for which an upgrade is refused.
+//! Refusals of an upgrade.
 
 use crate::upgrade::plan::Plan;
 use crate::upgrade::release::manifest::ManifestError;
@@ -37,7 +37,7 @@ pub enum Refusal {
     Phase { version: i64, name: String, phase: String },
     #[error("the upgrade needs {needed} bytes of free disk, but only {free} are available")]
     Space { needed: u64, free: u64 },
-    /// The release's own program makes the plan; this one has what is known without it.
+    /// The release's own program must make the plan; this `Plan` has only what is known without that program.
     #[error("leoflow {} plans the upgrade to it itself", .0.to)]
     HandOver(Box<Plan>),
     #[error("cannot determine the free disk space")]

@@ -24,7 +24,7 @@ impl Address {
         Self { base: format!("{}/", base.trim_end_matches('/')), query }
     }
 
-    /// The URL to request. An asset may have an address of its own on another host, which gets none of the secrets.
+    /// The URL of the file `name`, with secrets. `name` may be a full URL on another host, which gets no secrets.
     pub fn request(&self, name: &str) -> String {
         if is_address(name) {
             return name.to_owned();
@@ -33,7 +33,7 @@ impl Address {
         format!("{}{name}{query}", self.base)
     }
 
-    /// The same URL without secrets, for messages.
+    /// The URL of the file `name` without secrets, for messages.
     pub fn redacted(&self, name: &str) -> String {
         if is_address(name) { without_secrets(name) } else { format!("{}{name}", without_secrets(&self.base)) }
     }
@@ -44,6 +44,7 @@ impl Address {
     }
 }
 
+/// True for a text that starts with `http://` or `https://`.
 pub fn is_address(text: &str) -> bool {
     let has_scheme = |scheme: &str| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
     has_scheme("http://") || has_scheme("https://")

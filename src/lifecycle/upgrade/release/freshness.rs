@@ -12,11 +12,11 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
     pub issued_at: Timestamp,
-    /// The release host or folder that served it.
+    /// The release host or folder of the manifest.
     pub place: String,
 }
 
-/// Maximum size in bytes that is read; the file has about a hundred.
+/// Size limit of the file, in bytes; it has about a hundred.
 const SIZE_LIMIT: u64 = 64 * 1024;
 /// Tolerated difference between the clocks of publisher and machine.
 const CLOCK_DIFFERENCE: SignedDuration = SignedDuration::from_hours(24);
@@ -25,19 +25,19 @@ fn path(home: &Home) -> PathBuf {
     home.upgrade().join("seen.json")
 }
 
-/// `None` when the file is missing or unreadable.
+/// Reads the record of the newest manifest; `None` if the file is missing or unreadable.
 pub fn seen(home: &Home) -> Option<Seen> {
     let text = files::read_text(&path(home), SIZE_LIMIT).ok().flatten()?;
     serde_json::from_str(&text).ok()
 }
 
-/// True for a manifest that has expired or is older than one seen before: its releases are installed only when the user
-/// has read the warning.
+/// True for a manifest that has expired or is older than one seen before. An upgrade from such a manifest needs the
+/// user's confirmation.
 pub(crate) fn is_outdated(manifest: &Manifest, seen: Option<&Seen>, now: Timestamp) -> bool {
     manifest.expires_at.is_some_and(|expires| expires < now) || is_old_copy(manifest, seen, now)
 }
 
-/// Reasons why the host's manifest may not be the newest, one line each. `place` is the release host or folder.
+/// Returns the reasons why a manifest may not be the newest, one line each. `place` is the release host or folder.
 pub(crate) fn staleness_warnings(manifest: &Manifest, place: &str, seen: Option<&Seen>, now: Timestamp) -> Vec<String> {
     let mut warnings = Vec::new();
     if let Some(expired) = manifest.expires_at.filter(|expires| *expires < now) {
@@ -68,7 +68,8 @@ pub(crate) fn is_old_copy(manifest: &Manifest, seen: Option<&Seen>, now: Timesta
     seen.is_some_and(|seen| manifest.issued_at.is_none_or(|issued| issued < seen.issued_at))
 }
 
-/// True for a date that would make every later manifest count as an old copy.
+/// True for a date more than `CLOCK_DIFFERENCE` after `now`. If it were recorded, all correct manifests would count as
+/// old.
 fn is_in_the_future(issued: Timestamp, now: Timestamp) -> bool {
     issued.duration_since(now) > CLOCK_DIFFERENCE
 }
@@ -76,7 +77,8 @@ fn is_in_the_future(issued: Timestamp, now: Timestamp) -> bool {
 /// Records the manifest if it is newer than the recorded one; a date in the future is not recorded.
 pub fn remember(home: &Home, manifest: &Manifest, place: &str, now: Timestamp) -> io::Result<()> {
     let Some(issued_at) = manifest.issued_at.filter(|issued| !is_in_the_future(*issued, now)) else { return Ok(()) };
-    // A recorded future date also stays, because this machine's clock may be wrong. It has no effect until then.
+    // A recorded date in the future is kept, because this machine's clock may be wrong. `is_old_copy` ignores it until
+    // then.
     if seen(home).is_some_and(|seen| seen.issued_at >= issued_at) {
         return Ok(());
     }

@@ -1,4 +1,4 @@
-//! `manifest.json`: the available releases, and everything needed to plan an upgrade before fetching one.
+//! `manifest.json`: the available releases, with everything that planning an upgrade needs before the download.
 //! `docs/reference/release-format.md` describes it; the fields that `self_update` reads follow its schema.
 
 use super::version_order;
@@ -7,7 +7,7 @@ use leoflow_base::config::Channel;
 use semver::Version;
 use serde::{Deserialize, Serialize};
 
-/// The largest manifest that is read, in bytes: some thousands of releases.
+/// Size limit of a manifest, in bytes; enough for some thousands of releases.
 pub const SIZE_LIMIT: u64 = 4 * 1024 * 1024;
 pub const MANIFEST: &str = "manifest.json";
 /// The suffix of a signature file.
@@ -15,20 +15,20 @@ pub const SIGNATURE_SUFFIX: &str = ".minisig";
 
 /// The version of `self_update`'s schema.
 const SCHEMA: u64 = 1;
-/// The version of our additions to it. A higher number changes the meaning of existing fields.
+/// The version of our additions to that schema. A higher number changes the meaning of existing fields.
 const FORMAT: u32 = 1;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     pub schema: u64,
     pub format: u32,
-    /// When it was signed.
+    /// Time when the manifest was signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issued_at: Option<Timestamp>,
     /// Expiry; a maintained host serves a newer manifest by then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
-    /// The key that will sign later releases; trusted as this manifest is.
+    /// The public key that will sign later releases. A home that verifies this manifest trusts the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_public_key: Option<String>,
     /// Newest first.
@@ -41,22 +41,23 @@ pub struct Release {
     pub channel: Channel,
     /// RFC 3339.
     pub date: String,
-    /// The commit of its sources.
+    /// The commit of the release's sources.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<String>,
     /// Markdown, from the changelog.
     pub notes: String,
     /// The oldest version that can be upgraded to this one.
     pub upgrades_from: Version,
-    /// Versions that have to be passed through on the way to this one.
+    /// Versions that must be installed first, on the way from an older release to this one.
     #[serde(default)]
     pub required_stops: Vec<Version>,
-    /// True when only the release's own program can plan the upgrade to it. An older one downloads and starts it.
+    /// True when only the release's own program can plan the upgrade to it. An older program downloads and starts that
+    /// program.
     #[serde(default, skip_serializing_if = "is_false")]
     pub hands_over: bool,
     /// Every migration that this release knows, oldest first.
     pub migrations: Vec<Migration>,
-    /// What operators may rely on; releases before 0.2.0 have none.
+    /// The operator's contract, see [`crate::contract`]; releases before 0.2.0 have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contract: Option<ContractFile>,
     /// One archive per platform.
@@ -70,9 +71,9 @@ pub struct Migration {
     pub name: String,
     /// `expand`, `data`, `postdeploy` or `contract`.
     pub phase: String,
-    /// The hash of its file.
+    /// The hash of the migration's file.
     pub sha256: String,
-    /// True when it has rollback SQL.
+    /// True when the migration has rollback SQL.
     pub reversible: bool,
 }
 
@@ -89,7 +90,7 @@ pub struct Asset {
     pub target: String,
 }
 
-/// The release's contract, a file beside the manifest: the same for all platforms.
+/// The release's contract: a file next to the manifest, the same for all platforms.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContractFile {
     pub url: String,
@@ -103,17 +104,18 @@ pub struct ContractFile {
 pub struct Component {
     /// For example `postgres`.
     pub name: String,
-    /// Its own version, such as `18.4`.
+    /// The component's own version, such as `18.4`.
     pub version: String,
     pub target: String,
     pub url: String,
     pub sha256: String,
-    /// Sizes in bytes, of the archive and of its content.
+    /// Size of the archive in bytes.
     pub size: u64,
+    /// Size of the archive's content in bytes.
     pub unpacked_size: u64,
-    /// The release that built these bytes.
+    /// The release that built this archive.
     pub produced_by: Version,
-    /// True when a version that does not know this component may install the release without it.
+    /// True when a program that does not know this component may install the release without it.
     #[serde(default, skip_serializing_if = "is_false")]
     pub optional: bool,
 }
@@ -244,8 +246,8 @@ impl Asset {
     }
 }
 
-/// Reads a manifest without the releases of channels that this version does not know: they are offered to none that it
-/// knows, and must not hide the others.
+/// Parses a manifest and removes the releases of channels that this version does not know, which would otherwise make
+/// the whole manifest invalid.
 fn known_channels(text: &[u8]) -> Result<serde_json::Value, serde_json::Error> {
     let mut manifest: serde_json::Value = serde_json::from_slice(text)?;
     if let Some(releases) = manifest.get_mut("releases").and_then(serde_json::Value::as_array_mut) {
@@ -254,7 +256,7 @@ fn known_channels(text: &[u8]) -> Result<serde_json::Value, serde_json::Error> {
     Ok(manifest)
 }
 
-/// Checks for a plain file name beside the manifest, or a URL that ends in one.
+/// Accepts a plain file name next to the manifest, or a URL that ends in one.
 fn check_name(url: &str) -> Result<(), ManifestError> {
     let is_address = url.starts_with("https://") || url.starts_with("http://");
     let name = if is_address { url.rsplit('/').next().unwrap_or_default() } else { url };

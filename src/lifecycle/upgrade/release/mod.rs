@@ -1,4 +1,4 @@
-//! Releases: their hosts, manifests and signatures, and the programs that are kept.
+//! Releases: hosts, manifests and signatures, and the programs in `versions/`.
 
 pub(crate) mod address;
 pub mod freshness;

@@ -1,4 +1,4 @@
-//! Runs a release's program for one purpose: to report its version, to migrate, or as a candidate server.
+//! Runs a release's program to report its version, to migrate a database, or as a candidate server.
 
 use super::manifest::Migration;
 use leoflow_base::home::Home;
@@ -54,11 +54,11 @@ pub struct About {
 }
 
 const ABOUT_LIMIT: Duration = Duration::from_secs(10);
-/// A migration may rewrite tables; its own lock timeout normally ends a blocked one.
+/// Time limit of a migration, which may rewrite tables. A blocked one normally ends earlier, by its lock timeout.
 const MIGRATION_LIMIT: Duration = Duration::from_secs(3600);
 const OUTPUT_LIMIT: u64 = 1024 * 1024;
 
-/// Time limit for a candidate server to answer.
+/// Time limit for a candidate server to become ready.
 pub fn trial_limit() -> Duration {
     leoflow_base::sys::limit("LEOFLOW_TRIAL_LIMIT", Duration::from_secs(180))
 }
@@ -75,8 +75,8 @@ pub fn about(program: &Path) -> Result<About, ProgramError> {
     serde_json::from_slice(&output.stdout).map_err(|error| failed(error.to_string()))
 }
 
-/// Migrates a database, by default the application's, to the program's schema. Returns the applied files. The migration
-/// dies with this process.
+/// Migrates a database, by default the application's, to the program's schema. Returns the applied files. The kernel
+/// kills the migration when the calling thread ends.
 pub fn migrate(program: &Path, home: &Home, database: Option<&str>) -> Result<Vec<String>, ProgramError> {
     migrate_within(program, home, database, MIGRATION_LIMIT)
 }
@@ -104,7 +104,7 @@ pub(crate) fn migrate_within(
     Ok(stderr.lines().filter_map(|line| line.strip_prefix("applied: ")).map(str::to_owned).collect())
 }
 
-/// The error text of `migrate-db` without its `applied:` lines and its hints, which do not fit an upgrade.
+/// The error text of `migrate-db` without `applied:` lines and without hints, which do not apply to an upgrade.
 fn without_advice(stderr: &str) -> String {
     let is_error_line = |line: &&str| !line.starts_with("hint:") && !line.starts_with("applied: ");
     stderr.lines().filter(is_error_line).collect::<Vec<_>>().join("\n")
@@ -121,7 +121,8 @@ pub struct CandidateServer {
 }
 
 impl CandidateServer {
-    /// Starts the server, which may not answer yet; `database` replaces the application's database.
+    /// Starts the server without waiting until it is ready. It uses `database` instead of the application's database,
+    /// if given.
     pub fn start(program: &Path, home: &Home, port: u16, database: Option<&str>) -> Result<Self, ProgramError> {
         let socket = home.run().join("rehearsal.sock");
         let log = home.upgrade().join("trial.log");
@@ -153,7 +154,7 @@ impl CandidateServer {
         Ok(Self { pid: spawn.start()?, ended: false, socket, log, _lifeline: lifeline_writer })
     }
 
-    /// Waits until `answers` returns true. An error if the server exits or the time limit passes.
+    /// Waits until `answers` returns true. Fails if the server exits or the time limit passes.
     pub async fn wait_ready(&mut self, answers: impl AsyncFn() -> bool) -> Result<(), ProgramError> {
         let deadline = Instant::now() + trial_limit();
         let mut pause = Duration::from_millis(2);

@@ -1,24 +1,23 @@
-//! Interprets a host's answer to a range request when a download resumes.
+//! Interprets a host's response to a range request when a download resumes.
 
 use reqwest::StatusCode;
 use reqwest::header::HeaderValue;
 
-/// A host's answer to a request for the rest of a file.
+/// A host's response to a request for the rest of a file.
 #[derive(Debug, PartialEq, Eq)]
 pub enum RangeAnswer {
     /// The requested rest of the file.
     Rest,
     /// The whole file.
     Whole,
-    /// Another part, or none: the whole file must be requested.
+    /// Another part of the file, or none: the whole file must be requested.
     Useless,
     /// An error that a request for the whole file would return too.
     Failed,
 }
 
-/// Classifies an answer. `from` is the first byte that was requested, `size` the size of the whole file.
-/// `Content-Range: bytes FIRST-LAST/TOTAL`,
-/// <https://www.rfc-editor.org/rfc/rfc9110#section-14.4>.
+/// Classifies a response. `from` is the offset of the first requested byte, `size` the size of the whole file. The
+/// header is `Content-Range: bytes FIRST-LAST/TOTAL` (<https://www.rfc-editor.org/rfc/rfc9110#section-14.4>).
 pub fn answer_to_range(status: StatusCode, content_range: Option<&HeaderValue>, from: u64, size: u64) -> RangeAnswer {
     let range = content_range.and_then(|value| value.to_str().ok()).and_then(|text| text.trim().strip_prefix("bytes "));
     let (first, total) = match range.and_then(|range| range.split_once('/')) {

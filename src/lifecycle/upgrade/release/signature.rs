@@ -1,5 +1,5 @@
-//! Verifies a manifest's minisign signature, with the key that this program was built with or one announced by a
-//! manifest that a trusted key had signed.
+//! Verifies a manifest's minisign signature. Trusted are the key that this program was built with, and keys that a
+//! verified manifest has announced.
 
 use super::manifest::Manifest;
 use leoflow_base::home::Home;
@@ -20,21 +20,21 @@ pub enum SignatureError {
     Wrong,
 }
 
-/// Lines of one signature; a file may hold several.
+/// Number of lines of one signature; a file may contain several signatures.
 const LINES_PER_SIGNATURE: usize = 4;
-/// Maximum number of announced keys, the newest last.
+/// Maximum number of stored keys; the oldest are dropped.
 const MAX_ANNOUNCED: usize = 10;
 const SIZE_LIMIT: u64 = 64 * 1024;
 
 /// The keys that this home trusts: `built_in` (`None` in a development build) and the announced ones. Each is the
 /// second line of a minisign `.pub` file.
 pub fn trusted(home: &Home, built_in: Option<&str>) -> Vec<String> {
-    // The file holds only keys announced by a trusted one, so it counts only together with a built-in key.
+    // Trust in the stored keys derives from the built-in key. A program without one trusts no stored key.
     let announced: Vec<String> = files::read_json_or_default(&path(home), SIZE_LIMIT).unwrap_or_default();
     built_in.into_iter().map(str::to_owned).chain(announced.into_iter().filter(|_| built_in.is_some())).collect()
 }
 
-/// Stores the key that a verified manifest announces: later releases may be signed by it alone.
+/// Stores the key that a verified manifest announces, because later manifests may be signed by that key alone.
 pub fn remember(home: &Home, manifest: &Manifest, built_in: Option<&str>) -> io::Result<()> {
     let Some(next_key) =
         manifest.next_public_key.as_ref().filter(|next_key| PublicKey::from_base64(next_key.trim()).is_ok())

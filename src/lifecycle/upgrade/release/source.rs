@@ -1,4 +1,4 @@
-//! Release hosts: a folder, or a static file server. Downloads are verified, and an interrupted one resumes.
+//! Release hosts: a folder, or a static file server. Downloads are verified; an interrupted download resumes.
 
 use super::address::{Address, is_address, without_secrets};
 use super::manifest::{Asset, MANIFEST, Manifest, ManifestError, SIGNATURE_SUFFIX, SIZE_LIMIT};
@@ -60,7 +60,7 @@ impl ReleaseFile {
         Ok(Self { url: asset.url.clone(), sha256: asset.sha256()?.to_owned(), size: asset.size })
     }
 
-    /// Its name in the download folder.
+    /// The file's name in the download folder.
     pub fn name(&self) -> &str {
         self.url.rsplit('/').next().unwrap_or(&self.url)
     }
@@ -69,7 +69,7 @@ impl ReleaseFile {
 /// Time limit of a whole download.
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 const MAX_REDIRECTS: usize = 5;
-/// The largest signature file that is read, in bytes.
+/// Size limit of a signature file, in bytes.
 const SIGNATURE_LIMIT: u64 = 64 * 1024;
 /// Maximum number of reconnects of one download.
 const MAX_RECONNECTS: u32 = 20;
@@ -94,7 +94,7 @@ impl Source {
         Self::Folder(folder.canonicalize().unwrap_or_else(|_| folder.to_owned()))
     }
 
-    /// The text that [`Self::parse`] reads, with an address's secrets, for a process of the same user.
+    /// The source as text for [`Self::parse`], with secrets, to pass to a process of the same user.
     pub fn with_secrets(&self) -> String {
         match self {
             Self::Folder(folder) => folder.display().to_string(),
@@ -102,7 +102,7 @@ impl Source {
         }
     }
 
-    /// True when its address contains a secret.
+    /// True when the address contains a user name, password or token.
     pub fn has_secret(&self) -> bool {
         matches!(self, Self::Url(address) if address.with_secrets() != address.redacted(""))
     }
@@ -150,7 +150,7 @@ impl Source {
         Manifest::parse_at(&text, &location).map_err(|source| FetchError::Manifest { location, source })
     }
 
-    /// Reads a small file that the manifest describes, and verifies it.
+    /// Reads a small file that the manifest lists, at most `size` bytes, and verifies its hash.
     pub(in crate::upgrade) async fn read_verified(
         &self,
         url: &str,
@@ -166,7 +166,7 @@ impl Source {
         Err(FetchError::Different { location: self.location(url), difference, is_short: false })
     }
 
-    /// Reads a small file.
+    /// Reads a small file. Fails with `TooLarge` above `limit` bytes.
     async fn read(&self, name: &str, limit: u64) -> Result<Vec<u8>, FetchError> {
         let location = self.location(name);
         let unreachable = |reason: String| FetchError::Unreachable { location: location.clone(), reason };
@@ -218,7 +218,7 @@ impl Source {
         let is_different =
             matches!(outcome, Err(FetchError::Different { is_short: false, .. } | FetchError::TooLarge { .. }));
         if is_different && resumed_bytes > 0 {
-            // The partial file came from another file; start again.
+            // The partial file belongs to another file of the same name; start again.
             remove(&part)?;
             outcome = self
                 .fetch_into(release_file, &part, reporter)
@@ -226,7 +226,7 @@ impl Source {
                 .and_then(|()| check(&part, release_file, &location));
         }
         if let Err(error) = outcome {
-            // A file that is only short is resumed the next time.
+            // Keep a short file: the next attempt resumes it.
             if matches!(error, FetchError::Different { is_short: false, .. } | FetchError::TooLarge { .. }) {
                 remove(&part)?;
             }
@@ -238,7 +238,7 @@ impl Source {
         Ok(path)
     }
 
-    /// Reconnects after an interruption as long as each attempt makes progress.
+    /// Downloads with reconnects: after an interruption, tries again as long as each attempt makes progress.
     async fn fetch_with_retries(
         &self,
         release_file: &ReleaseFile,

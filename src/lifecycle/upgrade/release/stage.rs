@@ -1,4 +1,4 @@
-//! Stages a downloaded release beside the one in use: the program in `versions/`, components in a staging folder.
+//! Unpacks the archive of a downloaded release: the program and its companion files into `versions/`.
 
 use super::program::{self, About, ProgramError};
 use flate2::bufread::GzDecoder;
@@ -21,10 +21,10 @@ pub enum StageError {
     Program(#[from] ProgramError),
 }
 
-/// Size limit of a program in bytes, which has tens of megabytes.
+/// Size limit of a program, in bytes; a program has tens of megabytes.
 const PROGRAM_LIMIT: u64 = 512 * 1024 * 1024;
 
-/// Size limit of each file beside the program in bytes; the largest, a wheel, has less than a megabyte.
+/// Size limit of each companion file, in bytes; the largest, a wheel, has less than a megabyte.
 const COMPANION_LIMIT: u64 = 64 * 1024 * 1024;
 
 /// The path of a version's program.
@@ -50,7 +50,7 @@ pub fn program(home: &Home, archive: &Path, version: &Version) -> Result<About, 
     let about = match staged {
         Ok(about) => about,
         Err(error) => {
-            // Removes our incomplete files. If that fails too, the first error is the one to report.
+            // Remove the incomplete files. The caller reports the first error, so one from the cleanup is ignored.
             let _ = files::remove_any(&temporary);
             if is_new {
                 let _ = files::remove_any(&folder);
@@ -101,7 +101,8 @@ fn unpack(archive: &Path, destination: &Path) -> Result<(), StageError> {
     Err(StageError::Archive { archive: archive.to_owned(), reason: "it contains no program".to_owned() })
 }
 
-/// Unpacks the program of a release that plans the upgrade to it itself, and returns its path. Nothing links to it.
+/// Unpacks the program of a release that plans the upgrade to itself, and returns its path. No link in `bin/` points to
+/// it.
 pub(crate) fn upgrader(home: &Home, archive: &Path, version: &Version) -> Result<PathBuf, StageError> {
     let folder = upgraders(home).join(version.to_string());
     let program = folder.join("leoflow");
@@ -109,7 +110,7 @@ pub(crate) fn upgrader(home: &Home, archive: &Path, version: &Version) -> Result
         return Ok(program);
     }
     let write_error = |source| StageError::Write { path: folder.clone(), source };
-    // Those of earlier upgrades are not needed any more.
+    // Programs of earlier upgrades are no longer needed.
     files::remove_any(&upgraders(home)).and_then(|()| files::create_private_dir(&folder)).map_err(write_error)?;
     unpack(archive, &program)?;
     check(&program, version)?;
@@ -121,8 +122,8 @@ pub(crate) fn upgraders(home: &Home) -> PathBuf {
     home.upgrade().join("upgrader")
 }
 
-/// Unpacks what the tarball has beside the program: the licences, the completions, and the wheels that setup looks for.
-/// A part that exists stays, as does the whole of a tarball without any.
+/// Unpacks the companion files, which are in the archive next to the program: licences, shell completions, and the
+/// wheels that setup looks for. Does not replace an existing file or folder.
 fn unpack_companions(archive: &Path, folder: &Path) -> Result<(), StageError> {
     let archive_error =
         |error: io::Error| StageError::Archive { archive: archive.to_owned(), reason: error.to_string() };
@@ -153,13 +154,13 @@ fn unpack_companions(archive: &Path, folder: &Path) -> Result<(), StageError> {
         }
         Ok(())
     })();
-    // Empty, or incomplete and ours.
+    // Remove the temporary folder, which is empty or incomplete.
     let _ = files::remove_any(&temporary);
     outcome
 }
 
-/// The path below the version's folder of a companion: a file of the tarball's folder, or of one folder in it. `None`
-/// for the program and for other paths.
+/// The path of a companion file below the version's folder: the archive's path `FOLDER/FILE` or `FOLDER/SUBFOLDER/FILE`
+/// without `FOLDER`. `None` for the program and for other paths.
 fn companion(path: &Path) -> Option<PathBuf> {
     let names: Vec<Component<'_>> = path.components().filter(|part| *part != Component::CurDir).collect();
     let is_plain = names.iter().all(|name| matches!(name, Component::Normal(_)));

@@ -4,8 +4,7 @@ use semver::{Prerelease, Version};
 use std::cmp::Ordering;
 
 /// Compares by semantic versioning, except that digits inside a pre-release identifier count as a number: `rc10` is
-/// newer than `rc9`, as publishers intend. <https://semver.org/#spec-item-11> compares these as text. Ignores build
-/// metadata.
+/// newer than `rc9`, while <https://semver.org/#spec-item-11> compares them as text. Ignores build metadata.
 pub fn compare(left: &Version, right: &Version) -> Ordering {
     let numbers = |version: &Version| (version.major, version.minor, version.patch);
     numbers(left).cmp(&numbers(right)).then_with(|| compare_pre(&left.pre, &right.pre))
@@ -16,7 +15,7 @@ fn compare_pre(left: &Prerelease, right: &Prerelease) -> Ordering {
         (true, true) => Ordering::Equal,
         (true, false) => Ordering::Greater,
         (false, true) => Ordering::Less,
-        // Names that differ only in leading zeros are different releases.
+        // Pre-releases that differ only in leading zeros are different releases.
         (false, false) => parts(left).cmp(&parts(right)).then_with(|| left.cmp(right)),
     }
 }

@@ -1,4 +1,4 @@
-//! `versions/`: the retained programs.
+//! `versions/`: the retained programs, one per version.
 
 use super::{program, version_order};
 use crate::setup;
@@ -12,10 +12,10 @@ use std::fs;
 #[derive(Debug, Clone, Serialize)]
 pub struct RetainedVersion {
     pub version: Version,
-    /// True when `bin/` links to it.
+    /// True when `bin/` links to this version.
     pub current: bool,
     pub size_bytes: u64,
-    /// The newest schema version that it knows; `None` when its program does not run.
+    /// The newest schema version that the program knows; `None` when it does not run.
     pub schema_version: Option<i64>,
 }
 
@@ -40,7 +40,8 @@ pub fn list(home: &Home) -> Vec<RetainedVersion> {
     retained
 }
 
-/// All retained versions with the newest schema that each knows; `None` when its program does not run.
+/// All retained versions with the newest schema version that each program knows; `None` for a program that does not
+/// run.
 pub fn schemas(home: &Home) -> Vec<(String, Option<i64>)> {
     let with_schema = |version: Version| {
         let program = home.versions().join(version.to_string()).join("leoflow");
@@ -49,14 +50,14 @@ pub fn schemas(home: &Home) -> Vec<(String, Option<i64>)> {
     versions(home).into_iter().map(with_schema).collect()
 }
 
-/// The names of the folders in `versions/`.
+/// The versions that have a folder in `versions/`.
 fn versions(home: &Home) -> Vec<Version> {
     let entries = fs::read_dir(home.versions()).into_iter().flatten().flatten();
     entries.filter_map(|entry| Version::parse(entry.file_name().to_str()?).ok()).collect()
 }
 
-/// Removes the oldest versions beyond the limit `keep`. `needed` stay: the installed version, the previous one and the
-/// rollback's target.
+/// Removes the oldest versions above the limit `keep`, but none of `needed`: the installed version, the previous one
+/// and the target of a rollback.
 pub(crate) fn remove_over_limit(home: &Home, needed: &[Version], keep: u64) {
     for version in over_limit(versions(home), needed, keep) {
         // A leftover only takes disk space, and the next upgrade retries.

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-/// Current sizes and those of the newest backup.
+/// Sizes of the current data and of the newest backup.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sizes {
     pub database: u64,
@@ -20,14 +20,14 @@ pub struct LastBackup {
     pub files: u64,
 }
 
-/// The sizes of the backup to restore: its files and the resulting database.
+/// Sizes of the backup to restore: its files, and its database once restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Restored {
     pub files: u64,
     pub database: u64,
 }
 
-/// One purpose for which disk space is needed.
+/// Disk space for one purpose.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Need {
     #[serde(rename = "for")]
@@ -35,11 +35,11 @@ pub struct Need {
     pub bytes: u64,
 }
 
-/// Space that stays free for the datastore. A restore that is part of a rollback reserves the same.
+/// Space to leave free for the datastore. A restore that is part of a rollback reserves the same.
 pub const RESERVE: u64 = 16 * 1024 * 1024;
 
-/// The disk space that a rollback needs: `backup` comes from [`for_backup`]; `restored` is the backup to restore,
-/// `None` where migrations are undone.
+/// The disk space that a rollback needs. `backup` comes from [`for_backup`]; `restored` is the backup to restore, or
+/// `None` if the rollback undoes migrations.
 pub(crate) fn for_rollback(backup: u64, database: u64, restored: Option<Restored>) -> Vec<Need> {
     let backup = Need { purpose: "a backup of the current data", bytes: backup };
     let reserve = Need { purpose: "reserve", bytes: RESERVE };
@@ -58,10 +58,10 @@ pub fn total(needs: &[Need]) -> u64 {
     needs.iter().map(|need| need.bytes).sum()
 }
 
-/// The space that a backup needs while it is created: the archive and its parts, together two and a half times the
+/// The space that a backup needs while it is created: the archive and the spool, together two and a half times the
 /// archive.
 pub(crate) fn for_backup(sizes: &Sizes) -> u64 {
-    // A dump is a quarter to a half of its database; added files may not compress at all.
+    // A dump has a quarter to a half of the database's size; added files may not compress at all.
     let archive_bytes = match sizes.last {
         Some(LastBackup { archive, database, files }) => archive
             .saturating_add(sizes.database.saturating_sub(database) / 2)

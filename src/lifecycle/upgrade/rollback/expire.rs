@@ -10,12 +10,12 @@ use leoflow_postgres::Access;
 use std::time::Duration;
 use tracing::warn;
 
-/// The expiry is polled, because one long timer is not reliable on a laptop that sleeps.
+/// Interval between checks of the expiry. One long timer would not be reliable on a laptop that sleeps.
 const POLL_INTERVAL: Duration = Duration::from_secs(10 * 60);
-/// With fewer free bytes than this, the snapshot is dropped early.
+/// Free disk space in bytes below which the snapshot is dropped early.
 const LOW_SPACE_BYTES: u64 = 1024 * 1024 * 1024;
 
-/// Runs until no snapshot is left.
+/// Runs until no snapshot is retained.
 pub async fn run(home: Home, access: Access) {
     while let Some(retained) = history::snapshot(&home) {
         let is_due = retained.until <= clock::unix_seconds();
@@ -30,7 +30,7 @@ pub async fn run(home: Home, access: Access) {
 async fn drop_snapshot(home: &Home, access: &Access, database: &str) {
     // A running upgrade may need the snapshot.
     let Ok(_lock) = OperationLock::take(home, "dropping an old copy of the database") else { return };
-    // An interrupted upgrade may need it too.
+    // An interrupted upgrade may need the snapshot too.
     if !matches!(journal::unfinished(home), Ok(None)) {
         return;
     }

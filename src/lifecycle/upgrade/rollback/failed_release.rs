@@ -24,7 +24,7 @@ fn path(home: &Home) -> PathBuf {
     home.upgrade().join("failed.json")
 }
 
-/// `None` when the file is missing or unreadable: it only serves a warning.
+/// Reads the record; `None` if the file is missing or unreadable, because the record only serves a warning.
 pub fn read(home: &Home) -> Option<FailedRelease> {
     let text = files::read_text(&path(home), SIZE_LIMIT).ok().flatten()?;
     serde_json::from_str(&text).ok()
@@ -33,13 +33,13 @@ pub fn read(home: &Home) -> Option<FailedRelease> {
 /// Records that upgrading to `version` failed for `reason`.
 pub fn remember(home: &Home, version: &Version, reason: &str) -> io::Result<()> {
     files::create_private_dir(&home.upgrade())?;
-    // The first line has the reason; the end of a program's log may follow.
+    // Only the first line is the reason; the end of a program's log may follow.
     let reason: String = reason.lines().next().unwrap_or_default().chars().take(REASON_LIMIT).collect();
     let failed = FailedRelease { version: version.clone(), at: clock::now_rfc3339(), reason };
     files::write_atomic(&path(home), &serde_json::to_vec_pretty(&failed)?, 0o600)
 }
 
-/// Clears the record once the release works.
+/// Removes the record if it is about `version`, which now works.
 pub fn clear(home: &Home, version: &Version) -> io::Result<()> {
     if read(home).is_some_and(|failed| failed.version == *version) { files::remove_any(&path(home)) } else { Ok(()) }
 }

@@ -1,4 +1,4 @@
-//! `upgrade/history.json`: the changes of release on this home, each with the backup and snapshot that can undo it.
+//! `upgrade/history.json`: the upgrades and rollbacks of this home, each with the backup and snapshot that can undo it.
 
 use crate::upgrade::release::{stage, version_order};
 use leoflow_base::home::Home;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// One change of release.
+/// One upgrade or rollback.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Change {
     /// Time of the change, RFC 3339.
@@ -21,11 +21,11 @@ pub struct Change {
     kind: Option<Kind>,
     pub schema_from: i64,
     pub schema_to: i64,
-    /// The backup taken before the change. Stored relative to the home, so that it is found after the home has moved.
+    /// The backup taken before the change. The file has the path relative to the home, which may move.
     pub backup: Option<PathBuf>,
     /// The snapshot of the database before the change, while it is retained.
     pub snapshot: Option<Snapshot>,
-    /// Seconds for which requests waited, or for which Leoflow was stopped for a restore; `None` when nothing ran or
+    /// Seconds for which requests waited, or for which Leoflow was stopped for a restore. `None` if no instance ran or
     /// the change was interrupted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pause: Option<f64>,
@@ -57,7 +57,7 @@ pub struct Snapshot {
 const LIMIT: usize = 50;
 const SIZE_LIMIT: u64 = 1024 * 1024;
 
-/// All changes, oldest first; empty when the file cannot be read. Only for display: writing and removing uses [`read`].
+/// All changes, oldest first; empty if the file cannot be read. Only for display: code that writes uses [`read`].
 pub fn history(home: &Home) -> Vec<Change> {
     read(home).unwrap_or_default()
 }
@@ -72,7 +72,7 @@ fn read(home: &Home) -> io::Result<Vec<Change>> {
     Ok(entries)
 }
 
-/// Resolves a stored path. An absolute one, written by an older release, may point to the home's former location.
+/// Resolves a stored path. An absolute path, from an older release, may point to the home's former location.
 fn resolve_stored_path(home: &Home, stored: &Path) -> PathBuf {
     if stored.is_relative() {
         return home.root().join(stored);
@@ -84,8 +84,7 @@ fn resolve_stored_path(home: &Home, stored: &Path) -> PathBuf {
     }
 }
 
-/// The upgrades that lead from the oldest release to the current one, oldest first: a rollback undoes those above its
-/// target.
+/// The upgrades that led to the current release, oldest first, without the ones that a rollback has undone.
 pub(crate) fn upgrade_path(changes: &[Change]) -> Vec<&Change> {
     let mut upgrades: Vec<&Change> = Vec::new();
     for change in changes {
@@ -106,7 +105,7 @@ pub fn rollback_target(changes: &[Change], version: &Version) -> Option<Version>
     upgrade_path(changes).into_iter().rev().find(|change| change.to == *version).map(|change| change.from.clone())
 }
 
-/// The last measured pause in seconds: of a restore when `kind` is `Restore`, otherwise of a change that kept the data.
+/// The last measured pause in seconds: of a restore if `kind` is `Restore`, otherwise of another change.
 pub fn last_pause(changes: &[Change], kind: Option<Kind>) -> Option<f64> {
     let is_restore = kind == Some(Kind::Restore);
     changes.iter().rev().filter(|change| (change.kind() == Kind::Restore) == is_restore).find_map(|change| change.pause)
@@ -133,8 +132,8 @@ pub(crate) fn rolled_back_at<'a>(changes: &'a [Change], version: &Version) -> Op
     (last.from == *version && last.kind() != Kind::Upgrade).then_some(last.at.as_str())
 }
 
-/// The backups that a rollback between kept releases (those still in `versions/`) needs. Pruning must not remove them,
-/// so a failed read is an error.
+/// The backups that a rollback to a release in `versions/` needs. Pruning must not remove them, so a failed read is an
+/// error.
 pub fn rollback_backups(home: &Home) -> io::Result<Vec<PathBuf>> {
     let is_kept = |version: &Version| stage::program_of(home, version).exists();
     let changes = read(home)?;
@@ -143,14 +142,14 @@ pub fn rollback_backups(home: &Home) -> io::Result<Vec<PathBuf>> {
         .filter(|change| is_kept(&change.from) && is_kept(&change.to))
         .filter_map(|change| change.backup.clone())
         .collect();
-    // The backup taken before the last rollback, while the release that can read it is kept.
+    // The backup taken before the last rollback, if the release that can read it is still in `versions/`.
     let last = changes.last().filter(|change| change.kind() != Kind::Upgrade && is_kept(&change.from));
     backups.extend(last.and_then(|change| change.backup.clone()));
     backups.dedup();
     Ok(backups)
 }
 
-/// The last change, if it is a rollback that another command finished and no rollback has reported yet.
+/// The last change, if it is a rollback that another command finished and no rollback command has reported yet.
 pub fn finished_by_another(changes: &[Change]) -> Option<&Change> {
     changes.last().filter(|change| change.finished_by_another)
 }
@@ -158,7 +157,7 @@ pub fn finished_by_another(changes: &[Change]) -> Option<&Change> {
 /// Whether a rollback command has reported the finished rollback to the user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reported {
-    /// Another command finished it.
+    /// Another command finished the rollback.
     No,
     Yes,
 }
@@ -185,7 +184,7 @@ pub fn add(home: &Home, change: Change) -> io::Result<()> {
     write(home, &entries)
 }
 
-/// Removes every snapshot but `keep` from the history, after the databases were dropped.
+/// Removes all snapshots except `keep` from the history, after their databases were dropped.
 pub(crate) fn forget_snapshots(home: &Home, keep: Option<&str>) -> io::Result<()> {
     let mut entries = read(home)?;
     for change in &mut entries {
@@ -217,7 +216,7 @@ fn path(home: &Home) -> PathBuf {
 }
 
 impl Change {
-    /// A change that happens now. `schema` has the schema versions before and after it.
+    /// A change that happens now. `schema` has the schema versions before and after the change.
     pub fn now(kind: Kind, (from, to): (&Version, &Version), schema: (i64, i64), backup: Option<PathBuf>) -> Self {
         Self {
             at: clock::now_rfc3339(),

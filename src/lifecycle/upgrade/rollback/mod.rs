@@ -1,4 +1,4 @@
-//! The way back to an earlier release.
+//! Rollbacks to an earlier release.
 
 pub mod capacity;
 pub mod expire;

@@ -24,10 +24,11 @@ pub struct RollbackFacts<'a> {
     pub backup_exists: bool,
 }
 
+/// How a rollback returns to the older schema.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "way", rename_all = "snake_case")]
 pub enum RollbackPlan {
-    /// Undoes the migrations, newest first; everything else stays.
+    /// Undoes the migrations, newest first; other data stays. `schema` is the schema version afterwards.
     Undo { migrations: Vec<String>, schema: i64 },
     /// Restores the backup from before the upgrade; newer data remains only in the backup that is taken first.
     Restore { backup: PathBuf },
@@ -43,18 +44,18 @@ pub enum Refusal {
     Newer(Version),
     #[error("{0} is not kept on this machine")]
     NotKept(Version),
-    /// Sizes in bytes; `backups` is the size of the automatic backups.
+    /// Sizes in bytes; `backups` is the total size of the automatic backups.
     #[error(
         "the rollback needs {} MB of free disk, but only {} MB are available: {}",
-        capacity::total(.needs).div_ceil(1_000_000), .free / 1_000_000, in_words(.needs)
+        capacity::total(.needs).div_ceil(1_000_000), .free / 1_000_000, format_needs(.needs)
     )]
     Space { needs: Vec<Need>, free: u64, backups: u64 },
     #[error("{why}, and the backup from before the upgrade no longer exists")]
     NoWay { why: String },
 }
 
-/// The needs as text for a message.
-fn in_words(needs: &[Need]) -> String {
+/// Formats the needs for a message.
+fn format_needs(needs: &[Need]) -> String {
     let need_text = |need: &Need| format!("{} MB {}", need.bytes.div_ceil(1_000_000), need.purpose);
     needs.iter().map(need_text).collect::<Vec<_>>().join(", ")
 }
@@ -69,7 +70,7 @@ pub fn plan(rollback_facts: &RollbackFacts<'_>) -> Result<RollbackPlan, Refusal>
         Err(why) => {
             let backup =
                 rollback_facts.change.filter(|_| rollback_facts.backup_exists).and_then(|change| change.backup.clone());
-            // The program must know the backup's schema.
+            // The older program must know the backup's schema.
             let fits =
                 rollback_facts.change.is_some_and(|change| change.schema_from <= rollback_facts.about.schema_version);
             match backup.filter(|_| fits) {
@@ -80,8 +81,8 @@ pub fn plan(rollback_facts: &RollbackFacts<'_>) -> Result<RollbackPlan, Refusal>
     }
 }
 
-/// The rollback as a plan for the steps of an upgrade.
-pub(crate) fn as_change(facts: &UpgradeFacts, rollback_facts: &RollbackFacts<'_>, to: &Version, schema: i64) -> Plan {
+/// The rollback as a plan for the steps of an upgrade. `schema` is the schema version afterwards.
+pub(crate) fn to_plan(facts: &UpgradeFacts, rollback_facts: &RollbackFacts<'_>, to: &Version, schema: i64) -> Plan {
     Plan {
         from: facts.installed.clone(),
         to: to.clone(),

@@ -1,6 +1,6 @@
-//! `upgrade/rollback.json`: a running or interrupted rollback by backup. The older release performs the restore with a
-//! journal of its own; this record holds the steps around it. It does not store which release is installed: the
-//! database's schema decides, and the restore changes that in one atomic step.
+//! `upgrade/rollback.json`: a running or interrupted rollback that restores a backup. The older release's program does
+//! the restore, with a journal of its own; this record lets another process finish or discard the rest. The schema of
+//! the database shows whether the restore took place, because the restore changes it in one atomic step.
 
 use super::history::{self, Change, Kind};
 use crate::setup;
@@ -22,7 +22,8 @@ pub struct RollbackRecord {
     pub to: Version,
     /// The schema version before the rollback.
     pub schema_from: i64,
-    /// The newest schema version that the older release knows. A database at or below it has been restored.
+    /// The newest schema version that the older release knows. A database with this or an older version is the restored
+    /// one.
     pub schema_to: i64,
     /// A copy of the backup to restore; relative to the home.
     #[serde(rename = "restored")]
@@ -30,17 +31,18 @@ pub struct RollbackRecord {
     /// The backup of the state before the rollback, relative to the home; `None` until it is complete.
     #[serde(rename = "made")]
     pub backup_of_current_state: Option<PathBuf>,
-    /// The process that performs the rollback, and the restore process that it started.
+    /// The process that performs the rollback.
     pub worker: Option<ProcessId>,
+    /// The process that restores the backup, started by the worker.
     pub restorer: Option<ProcessId>,
 }
 
-/// How an interrupted rollback was settled.
+/// How `settle` ended an interrupted rollback.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Settled {
-    /// The backup was restored before the interruption; the remaining steps are done now.
+    /// The backup had been restored, so the remaining steps were done.
     Finished(RollbackRecord),
-    /// The backup was not restored; nothing has changed.
+    /// The backup had not been restored; nothing has changed.
     Discarded(RollbackRecord),
 }
 
@@ -50,8 +52,7 @@ fn path(home: &Home) -> PathBuf {
     home.upgrade().join("rollback.json")
 }
 
-/// `None` when there is no record. A damaged one is an error, because it decides which release is
-/// installed.
+/// Reads the record; `None` if there is none. A damaged record is an error, because it may have to be finished.
 pub fn read(home: &Home) -> io::Result<Option<RollbackRecord>> {
     let text = files::read_text(&path(home), SIZE_LIMIT)?;
     text.map(|text| serde_json::from_str(&text).map_err(io::Error::from)).transpose()
@@ -63,12 +64,13 @@ impl RollbackRecord {
         files::write_atomic(&path(home), &serde_json::to_vec_pretty(self)?, 0o600)
     }
 
-    /// True while one of its processes is alive.
+    /// True while the worker or the restore process is alive.
     pub fn is_under_way(&self) -> bool {
         [&self.worker, &self.restorer].into_iter().flatten().any(ProcessId::is_alive)
     }
 
-    /// Finishes or discards the rollback according to the database's schema. None of its processes may be alive.
+    /// Finishes or discards the rollback, depending on the database's schema version. The worker and the restore
+    /// process must have ended.
     pub fn settle(self, home: &Home, schema: i64) -> Result<Settled, UpgradeError> {
         if schema > self.schema_to {
             self.discard(home)?;
@@ -100,7 +102,7 @@ impl RollbackRecord {
         self.discard(home)
     }
 
-    /// Removes the record and the copy of the backup; another rollback's record stays.
+    /// Removes the record and the copy of the backup, unless the record belongs to another rollback.
     pub fn discard(&self, home: &Home) -> Result<(), UpgradeError> {
         let is_ours = |current: &RollbackRecord| current.worker == self.worker;
         if !read(home).ok().flatten().as_ref().is_some_and(is_ours) {

@@ -1,6 +1,6 @@
-//! Snapshots of the database before an upgrade: a template copy made while no session is connected, restored by two
-//! renames in one transaction. `external` has the variant for an external server. `upkeep` is a
-//! connection to the maintenance database, from which databases are created and dropped.
+//! Snapshots of the database before an upgrade: copies made with `CREATE DATABASE ... TEMPLATE` while no session is
+//! connected, restored by two renames in one transaction. `external` has the variant for an external server. `upkeep`
+//! is a connection to the maintenance database, from which databases are created and dropped.
 
 mod external;
 
@@ -20,21 +20,22 @@ const PREFIX: &str = "leoflow_before_";
 const FAILED: &str = "leoflow_failed_upgrade";
 /// Poll interval while backends terminate.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
-/// Time for backends to terminate.
+/// Time limit for backends to terminate.
 const TERMINATE_LIMIT: Duration = Duration::from_secs(10);
 
-/// A unique name, so that the snapshot of an earlier upgrade is never restored by mistake.
+/// Returns a unique name, so that the snapshot of an earlier upgrade is never restored by mistake.
 pub fn name(version: &semver::Version) -> String {
     let unique = hex::encode(random::bytes::<4>());
     let sanitized = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' };
     let name: String = version.to_string().chars().map(sanitized).collect();
-    // PostgreSQL truncates longer names.
+    // PostgreSQL truncates names of more than 63 bytes.
     format!("{PREFIX}{unique}_{name}").chars().take(63).collect()
 }
 
-/// Runs a checkpoint, so that the copy waits less.
+/// Drops the database of an earlier failed upgrade, and runs a checkpoint, so that the copy waits less. Does nothing on
+/// an external server.
 pub async fn prepare(access: &Access) -> Result<(), PgError> {
-    if !access.is_ours() {
+    if !access.owns_server() {
         return Ok(());
     }
     let upkeep = access.superuser("postgres").await?;
@@ -42,9 +43,10 @@ pub async fn prepare(access: &Access) -> Result<(), PgError> {
     Ok(upkeep.batch_execute("CHECKPOINT").await?)
 }
 
-/// Copies the application's database. Server and agent are stopped; remaining sessions are terminated.
+/// Takes the snapshot `name` of the application's database. The caller has stopped server and agent. On the managed
+/// server, terminates the remaining sessions.
 pub async fn take(home: &Home, access: &Access, name: &str) -> Result<(), ContentError> {
-    match access.is_ours() {
+    match access.owns_server() {
         true => Ok(take_managed(access, name).await?),
         false => external::take(home, access, name).await,
     }
@@ -57,13 +59,13 @@ async fn take_managed(access: &Access, name: &str) -> Result<(), PgError> {
         Ok(()) => copy_managed(&upkeep, name).await,
         Err(error) => Err(error),
     };
-    let opened = allow_connections(&upkeep, APPLICATION_DATABASE).await;
-    copy_outcome.and(opened)
+    let unblock_outcome = allow_connections(&upkeep, APPLICATION_DATABASE).await;
+    copy_outcome.and(unblock_outcome)
 }
 
 /// Copies the database without blocking or terminating sessions; fails if one is connected.
 pub(crate) async fn copy_idle(access: &Access, name: &str) -> Result<(), PgError> {
-    match access.is_ours() {
+    match access.owns_server() {
         true => copy_managed(&access.superuser("postgres").await?, name).await,
         false => copy(&access.upkeep().await?, &access.application().database, name, None).await,
     }
@@ -74,10 +76,10 @@ async fn copy_managed(upkeep: &Client, name: &str) -> Result<(), PgError> {
     database_attributes::copy_attributes(upkeep, APPLICATION_DATABASE, name).await
 }
 
-/// Drops a snapshot that may be incomplete, after terminating the backend that still creates it, and allows connections
-/// to the database again.
+/// Drops a snapshot that may be incomplete: terminates a backend that still creates it, and allows connections to the
+/// application's database again.
 pub async fn discard(home: &Home, access: &Access, name: &str) -> Result<(), ContentError> {
-    match access.is_ours() {
+    match access.owns_server() {
         true => Ok(discard_managed(access, name).await?),
         false => external::discard(home, access, name).await,
     }
@@ -102,14 +104,15 @@ async fn cancel_and_drop(upkeep: &Client, name: &str) -> Result<(), PgError> {
 
 /// Drops a snapshot.
 pub async fn remove(home: &Home, access: &Access, name: &str) -> Result<(), ContentError> {
-    match access.is_ours() {
+    match access.owns_server() {
         true => Ok(drop_database(&access.superuser("postgres").await?, name).await?),
         false => external::remove(home, access, name).await,
     }
 }
 
-/// Databases up to this size in bytes are copied through the write-ahead log. A file copy waits for two checkpoints,
-/// which compete with all other disk writes: seconds for 8 MB on two busy cores, against a tenth of a second.
+/// Databases up to this size in bytes are copied with the strategy `WAL_LOG`. `FILE_COPY` waits for two checkpoints,
+/// which compete with all other disk writes: on two busy cores it takes seconds for 8 MB, `WAL_LOG` a tenth of a
+/// second.
 const WAL_COPY_LIMIT: i64 = 64 * 1024 * 1024;
 
 /// Copies a template that has no connected sessions. `owner` owns the copy, by default the connected role.
@@ -121,7 +124,8 @@ async fn copy(upkeep: &Client, template: &str, name: &str, owner: Option<&str>) 
     if size <= WAL_COPY_LIMIT {
         return Ok(upkeep.batch_execute(&create("WAL_LOG")).await?);
     }
-    // With `clone` the copy shares blocks if the file system supports it; otherwise the kernel copies them.
+    // With `clone` the copy shares blocks if the file system supports that; otherwise the kernel copies them. If it
+    // fails, the server copies them.
     let cloned = upkeep.batch_execute("SET file_copy_method = clone").await;
     match upkeep.batch_execute(&create("FILE_COPY")).await {
         Err(_) if cloned.is_ok() => {
@@ -133,11 +137,11 @@ async fn copy(upkeep: &Client, template: &str, name: &str, owner: Option<&str>) 
     Ok(())
 }
 
-/// Measures how long a copy of an idle database takes, and drops the copy.
+/// Copies an idle database, drops the copy, and returns the duration of the copy.
 pub(crate) async fn time_copy(access: &Access, template: &str, name: &str) -> Result<Duration, PgError> {
     let upkeep = access.upkeep().await?;
     drop_database(&upkeep, name).await?;
-    let owner = access.is_ours().then_some(APPLICATION_ROLE);
+    let owner = access.owns_server().then_some(APPLICATION_ROLE);
     if owner.is_some() {
         upkeep.batch_execute("CHECKPOINT").await?;
     }
@@ -148,10 +152,10 @@ pub(crate) async fn time_copy(access: &Access, template: &str, name: &str) -> Re
     Ok(duration)
 }
 
-/// Restores the snapshot, if it exists; the current database is renamed and later dropped by `clean_up`. Returns
-/// whether the snapshot existed. Idempotent.
+/// Restores the snapshot and returns true, or returns false if it does not exist. Renames the current database, which
+/// `clean_up` drops later. Idempotent.
 pub async fn restore(home: &Home, access: &Access, name: &str) -> Result<bool, ContentError> {
-    match access.is_ours() {
+    match access.owns_server() {
         true => Ok(restore_managed(access, name).await?),
         false => external::restore(home, access, name).await,
     }
@@ -178,24 +182,24 @@ async fn restore_managed(access: &Access, name: &str) -> Result<bool, PgError> {
     Ok(true)
 }
 
-/// Drops the database of a failed upgrade.
+/// Drops the database of a failed upgrade, which `restore` has renamed.
 pub async fn clean_up(access: &Access) -> Result<(), PgError> {
-    if !access.is_ours() {
+    if !access.owns_server() {
         return Ok(());
     }
     drop_database(&access.superuser("postgres").await?, FAILED).await
 }
 
-/// Clears the snapshots of a home whose data has moved to another server: deletes those that are files and forgets the
-/// databases, which stay on the old server.
+/// Forgets the snapshots of a home whose data has moved to another server: deletes snapshot files and clears the
+/// history. Snapshot databases stay on the old server.
 pub fn forget_all(home: &Home) -> io::Result<()> {
     external::forget_files(home)?;
     history::forget_snapshots(home, None)
 }
 
-/// Drops every snapshot but `keep`. On an external server only those of this home.
+/// Drops all snapshots except `keep`; on an external server only this home's snapshots.
 pub(crate) async fn drop_others(home: &Home, access: &Access, keep: Option<&str>) -> Result<(), ContentError> {
-    match access.is_ours() {
+    match access.owns_server() {
         true => Ok(drop_others_managed(access, keep).await?),
         false => external::drop_others(home, access, keep).await,
     }
@@ -228,7 +232,7 @@ async fn block_connections(upkeep: &Client, database: &str) -> Result<(), PgErro
     upkeep.batch_execute(&format!("ALTER DATABASE {} ALLOW_CONNECTIONS false", quoted(database))).await?;
     let deadline = tokio::time::Instant::now() + TERMINATE_LIMIT;
     loop {
-        // Terminating backends still count.
+        // The count includes backends that are still terminating.
         let terminate = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = $1::text::name";
         let remaining: i64 = upkeep.query_one(terminate, &[&database]).await?.get(0);
         if remaining == 0 || tokio::time::Instant::now() >= deadline {

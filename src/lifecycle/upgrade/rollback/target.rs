@@ -1,9 +1,9 @@
-//! The target of a rollback and the way to it, decided by the history, the kept releases and the database's schema.
-//! Changes nothing.
+//! Finds the target of a rollback and plans the rollback, from the history, the releases in `versions/` and the
+//! database's schema. Changes nothing.
 
 use super::capacity::{self, Need, Restored};
 use super::history::{self, Kind};
-use super::rollback_plan::{self, Refusal, RollbackFacts, RollbackPlan, as_change};
+use super::rollback_plan::{self, Refusal, RollbackFacts, RollbackPlan, to_plan};
 use crate::backup::restore::restore_plan::workspace_size;
 use crate::backup::retain::catalog;
 use crate::backup::{Input, RestoreError, restore};
@@ -34,17 +34,17 @@ pub enum RollbackTargetError {
     Schema(#[from] SchemaError),
 }
 
-/// The target of a rollback and the plan to get there.
+/// The target of a rollback, and the plan.
 pub struct RollbackTarget {
     pub to: Version,
     pub plan: Plan,
     pub rollback_plan: RollbackPlan,
-    /// The newest schema that the target release knows.
+    /// The newest schema version that the target release knows.
     pub own_schema: i64,
 }
 
 impl RollbackTarget {
-    /// Finds the requested target, or the release before the last upgrade, and plans the way to it.
+    /// Finds the requested release, or by default the one before the last upgrade, and plans the rollback to it.
     pub async fn find(
         home: &Home,
         facts: &UpgradeFacts,
@@ -68,7 +68,7 @@ impl RollbackTarget {
             RollbackPlan::Undo { schema, .. } => *schema,
             RollbackPlan::Restore { .. } => change.map_or(0, |change| change.schema_from),
         };
-        let plan = as_change(facts, &deciding_facts, &to, target_schema);
+        let plan = to_plan(facts, &deciding_facts, &to, target_schema);
         Ok(Self { to, plan, rollback_plan, own_schema: about.schema_version })
     }
 }
@@ -78,7 +78,7 @@ fn parse(text: &str) -> Result<Version, RollbackTargetError> {
         .map_err(|source| RollbackTargetError::NotAVersion { text: text.to_owned(), source })
 }
 
-/// Asks the program of an older release that is still in `versions/` about itself.
+/// Runs the program of an older release in `versions/` to read its version and migrations.
 fn kept_program(home: &Home, to: &Version, installed: &Version) -> Result<About, RollbackTargetError> {
     if to == installed {
         return Err(Refusal::Same(to.clone()).into());
@@ -108,14 +108,14 @@ async fn read_schema(
     Ok((schema, to_undo))
 }
 
-/// Returns the version that `bin/` links to if the last change of release agrees: the supervisor may still be of the
-/// previous release when the handover to the new one failed.
+/// Returns the version that `bin/` links to, if the last upgrade or rollback installed it. The running supervisor may
+/// still have the previous version, if it could not be replaced.
 pub fn version_of_last_change(home: &Home) -> Option<Version> {
     let linked = Version::parse(&setup::linked_version(home)?).ok()?;
     history::history(home).pop().map(|change| change.to).filter(|to| *to == linked)
 }
 
-/// Seconds that requests waited during the last such change of release; `None` if not measured.
+/// The last measured pause of a rollback of this kind, in seconds; `None` if there is none.
 pub fn last_pause(home: &Home, rollback_plan: &RollbackPlan) -> Option<f64> {
     let kind = matches!(rollback_plan, RollbackPlan::Restore { .. }).then_some(Kind::Restore);
     history::last_pause(&history::history(home), kind)
@@ -135,7 +135,7 @@ pub fn needs(
             let workspace = config.and_then(|config| config.workspace.as_deref());
             let is_same_file_system =
                 workspace.is_none_or(|workspace| disk::same_file_system(home.root(), workspace).unwrap_or(true));
-            // The restore checks the space of the other file system itself.
+            // The restore itself checks the space on the other file system.
             let other_file_system_bytes = if is_same_file_system { 0 } else { workspace_size(&manifest) };
             Some(Restored { files: manifest.total_size() - other_file_system_bytes, database: manifest.database.bytes })
         }

@@ -15,13 +15,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// How the server is reached.
+/// How the smoke test reaches the server.
 #[derive(Debug, Clone)]
 pub enum ServerEndpoint {
     /// The candidate server's socket, on which the caller is admin.
     Private(PathBuf),
     /// The public address, as a browser uses it.
-    Open,
+    Public,
 }
 
 /// The result of one check.
@@ -29,7 +29,7 @@ pub enum ServerEndpoint {
 pub struct Check {
     pub name: &'static str,
     pub ok: bool,
-    /// What the check saw, or the error.
+    /// The observed state, or the error.
     pub detail: String,
     /// A problem that is not the release's fault.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -45,9 +45,9 @@ pub struct Smoke<'a> {
     pub version: String,
     /// Faults that existed before the change.
     pub known: KnownFaults,
-    /// Both releases' programs, to decide whether a new import error is the release's fault.
+    /// Programs of both releases, to decide whether the new release causes an import error.
     pub releases: Option<Releases>,
-    /// The file to read current secrets from for each request; `None` uses those of `config`.
+    /// The config file from which each request reads the current secrets; `None` uses the secrets of `config`.
     pub config_file: Option<PathBuf>,
 }
 
@@ -63,18 +63,18 @@ pub struct KnownFaults {
     pub trial_task: bool,
 }
 
-/// Time allowed for parts that start a moment after the handover of the listeners.
+/// Time limit for parts that start shortly after the handover of the listeners, such as the scheduler.
 pub(super) fn settling_time() -> Duration {
     sys::limit("LEOFLOW_SMOKE_SETTLING", Duration::from_secs(30))
 }
 /// Pages that every server has.
 const PAGES: [&str; 2] = ["/", "/auth/login"];
 /// Number of DAGs whose grids are checked.
-const DAG_PAGES: usize = 5;
+const CHECKED_GRIDS: usize = 5;
 
 impl Smoke<'_> {
     /// True when the health endpoint answers with 200.
-    pub async fn answers(&self) -> bool {
+    pub async fn is_healthy(&self) -> bool {
         matches!(self.send_once(Method::GET, "/api/healthz", None).await, Ok((StatusCode::OK, _)))
     }
 
@@ -98,7 +98,7 @@ impl Smoke<'_> {
         checks.0
     }
 
-    /// Collects the faults of the running release. An error if its import errors cannot be listed.
+    /// Collects the faults of the running release. Fails if the import errors cannot be listed.
     pub async fn known_faults(&self) -> Result<KnownFaults, String> {
         let import_errors = Some(self.import_errors().await?);
         let grids = self.grids().await.map(|grids| grids.failed.into_keys().collect()).unwrap_or_default();
@@ -123,7 +123,7 @@ impl Smoke<'_> {
         if version == self.version { Ok(version.to_owned()) } else { Err(format!("version {version} answers")) }
     }
 
-    /// Checks that an existing session is still accepted, because the keys are the same.
+    /// Checks that the new release still accepts a session of the previous one.
     async fn login(&self) -> Result<String, String> {
         match &self.endpoint {
             ServerEndpoint::Private(_) => {
@@ -132,7 +132,7 @@ impl Smoke<'_> {
                 let valid = status.is_success() && parse(&answer)?["valid"] == true;
                 if valid { Ok("session accepted".to_owned()) } else { Err("session rejected".to_owned()) }
             }
-            ServerEndpoint::Open => match self.get("/").await? {
+            ServerEndpoint::Public => match self.get("/").await? {
                 (StatusCode::OK, _) => Ok("session accepted".to_owned()),
                 (status, _) => Err(format!("/ returned {status} with a valid session")),
             },
@@ -159,7 +159,7 @@ impl Smoke<'_> {
         let path = format!("/api/v2/variables/{key}");
         let body = json!({"key": key, "value": "smoke"});
         let (created, answer) = self.send(Method::POST, "/api/v2/variables", Some(&body)).await?;
-        // The name is random, so after a conflict it was created by an earlier attempt of ours, answered with 503.
+        // The key is random, so a conflict means that an earlier attempt of `send`, answered with 503, created it.
         if !created.is_success() && created != StatusCode::CONFLICT {
             return Err(format!("failed to create a variable: {created} {}", String::from_utf8_lossy(&answer)));
         }
@@ -207,10 +207,10 @@ impl Smoke<'_> {
         Ok(list.iter().filter_map(|error| error["filename"].as_str()).map(str::to_owned).collect())
     }
 
-    /// Loads the pages and the data of the web UI's first pages.
+    /// Loads the HTML pages, the web UI's configuration, and the grids of the first DAGs.
     async fn pages(&self) -> Result<Passed, String> {
         let mut pages: Vec<String> = PAGES.map(str::to_owned).into();
-        if let ServerEndpoint::Open = self.endpoint {
+        if let ServerEndpoint::Public = self.endpoint {
             // This page shows the supervisor's status, and a candidate server may have no supervisor.
             pages.push("/lite/".to_owned());
         }
@@ -236,7 +236,7 @@ impl Smoke<'_> {
 
     /// Loads the grids of the DAGs on the first page.
     async fn grids(&self) -> Result<Grids, String> {
-        let dags = self.json(&format!("/ui/dags?limit={DAG_PAGES}")).await?;
+        let dags = self.json(&format!("/ui/dags?limit={CHECKED_GRIDS}")).await?;
         let ids = dags["dags"].as_array().ok_or("/ui/dags has no list")?;
         let mut grids = Grids::default();
         for id in ids.iter().filter_map(|dag| dag["dag_id"].as_str()) {
@@ -273,7 +273,7 @@ impl Smoke<'_> {
         }
     }
 
-    /// Runs a task; its failure does not count if it also failed before the change.
+    /// Runs the trial task. A failure counts only as a warning if the task also failed before the change.
     async fn trial_task(&self) -> Result<Passed, String> {
         match self.run_trial_task().await {
             Err(reason) if self.known.trial_task => {
@@ -321,7 +321,7 @@ impl From<String> for Passed {
 struct Checks(Vec<Check>);
 
 impl Checks {
-    /// Runs a check and records its result. An error if it failed.
+    /// Runs a check and records its result. Returns an error if the check failed.
     async fn run<P: Into<Passed>>(
         &mut self,
         name: &'static str,
@@ -336,7 +336,7 @@ impl Checks {
     }
 }
 
-/// The problems that are not the release's fault.
+/// The warnings: problems that are not the release's fault.
 pub fn warnings(checks: &[Check]) -> impl Iterator<Item = String> {
     checks.iter().filter_map(|check| check.warning.as_ref().map(|text| format!("{}: {text}", check.name)))
 }

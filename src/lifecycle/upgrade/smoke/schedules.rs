@@ -6,11 +6,11 @@ use leoflow_base::protocol::http::encode;
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
-/// A scheduled run that is late by less is on its way.
+/// Delay after which a scheduled run that does not exist counts as overdue.
 const OVERDUE: Duration = Duration::from_secs(60);
 
 impl Smoke<'_> {
-    /// Names the last scheduled run, and warns of DAGs whose next run is overdue.
+    /// Reports the last scheduled run, and warns about DAGs whose next run is overdue.
     pub(super) async fn schedules(&self) -> Result<Passed, String> {
         let last = self.json("/api/v2/dags/~/dagRuns?run_type=scheduled&order_by=-run_after&limit=1").await?;
         let text = |value: &Value| value.as_str().unwrap_or("?").to_owned();
@@ -38,7 +38,8 @@ impl Smoke<'_> {
         }
     }
 
-    /// Lists the active DAGs whose next run should exist for a minute. One at its limit of runs only waits for them.
+    /// Lists the active DAGs whose next run is overdue. Skips a DAG at `max_active_runs`, which waits for its active
+    /// runs.
     async fn overdue(&self) -> Result<Vec<String>, String> {
         let dags = self.json("/api/v2/dags?paused=false&order_by=next_dagrun_create_after&limit=100").await?;
         let limit = Timestamp::now() - OVERDUE;

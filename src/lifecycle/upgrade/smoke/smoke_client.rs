@@ -1,4 +1,4 @@
-//! Sends the requests of a smoke test: over a candidate server's private socket, or as a browser does.
+//! Sends the requests of a smoke test: over a candidate server's private socket, or to the public address.
 
 use super::{ServerEndpoint, Smoke, parse, settling_time};
 use hyper::{Method, StatusCode, header};
@@ -11,13 +11,13 @@ use serde_json::Value;
 use std::time::{Duration, Instant};
 use tokio::net::{TcpStream, UnixStream};
 
-/// Time limit of a request. The first one may wait for the DAG files to be parsed.
+/// Time limit of a request; the first one may wait until the DAG files are parsed.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Delay between attempts.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
 
 impl Smoke<'_> {
-    /// Gets a path and parses its JSON; an error unless the status is 200.
+    /// Gets a path and parses its JSON. Fails unless the status is 200.
     pub(crate) async fn json(&self, path: &str) -> Result<Value, String> {
         let (status, body) = self.get(path).await?;
         if status == StatusCode::OK { parse(&body) } else { Err(format!("{path} returned {status}")) }
@@ -69,7 +69,7 @@ impl Smoke<'_> {
                     let stream = UnixStream::from_std(stream).map_err(|error| error.to_string())?;
                     http::send(stream, request).await.map_err(|error| error.to_string())
                 }
-                ServerEndpoint::Open => {
+                ServerEndpoint::Public => {
                     let stream =
                         TcpStream::connect((address, self.config.port)).await.map_err(|error| error.to_string())?;
                     http::send(stream, request).await.map_err(|error| error.to_string())
@@ -80,9 +80,9 @@ impl Smoke<'_> {
         response.unwrap_or_else(|_| Err(format!("{path} did not respond within {} s", REQUEST_TIMEOUT.as_secs())))
     }
 
-    /// Issues an admin session, as a login does.
+    /// Issues an admin token, as a login does.
     pub(crate) fn token(&self) -> String {
-        // The secrets are read again, because a password or email changed meanwhile invalidates earlier sessions.
+        // Read the secrets again: a password or email that was changed meanwhile invalidates earlier tokens.
         let current = self.config_file.as_ref().and_then(|path| config::load_with_secrets(path).ok().flatten());
         let config = current.as_ref().map_or(self.config, |loaded| &loaded.config);
         let secret = config.jwt_secret.as_deref().unwrap_or_default();

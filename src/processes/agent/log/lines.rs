@@ -4,9 +4,10 @@ use jiff::Timestamp;
 use leoflow_base::protocol::task_log::{Record, Stream};
 use serde_json::Map;
 
-/// Bytes; a longer line is split into several, and so is the text of a longer event.
+/// Maximum bytes of a line; a longer line is split into several, and so is the text of a longer event.
 pub const LONGEST_LINE: usize = 64 * 1024;
-/// Bytes; a longer event with its traceback becomes plain lines. Less than the server reads at once.
+/// Maximum bytes of an event; a longer event with its traceback becomes plain lines. Less than the server reads at
+/// once.
 pub const LONGEST_RECORD: usize = 256 * 1024;
 
 /// The start of a line: the time and the stream.

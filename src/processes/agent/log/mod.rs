@@ -14,7 +14,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use tracing::warn;
 
-/// Bytes read for one record at most; anything longer is plain output.
+/// Maximum bytes of a record; a longer one is treated as plain output.
 const MAX_RECORD_BYTES: usize = 8 * 1024 * 1024;
 
 pub struct TaskLog {
@@ -28,7 +28,7 @@ pub struct TaskLog {
     dropped: u64,
     /// Incomplete last lines: of the output, and of the errors.
     partial_lines: [Vec<u8>; 2],
-    /// An incomplete record, without its start byte.
+    /// An incomplete record, without the byte `RECORD_START`.
     record: Option<Vec<u8>>,
     /// Values to mask.
     secrets: Masker,
@@ -136,7 +136,7 @@ impl TaskLog {
             text.clear();
         }
         text.extend_from_slice(unread);
-        // Masked before it is split: otherwise a piece could end with the first half of a secret.
+        // Masks the text before splitting it: otherwise a piece could end with the first half of a secret.
         if text.len() > LONGEST_LINE + self.secrets.longest() {
             text = self.secrets.mask(&text).unwrap_or(text);
         }
@@ -159,7 +159,8 @@ impl TaskLog {
         }
     }
 
-    /// Writes a record as an event. Text that does not parse was a program's output after a stray start byte.
+    /// Writes a record as an event. If the text does not parse, a program has printed a stray start byte: the text is
+    /// then plain output.
     fn push_record(&mut self, lines: &mut Vec<u8>, text: &[u8]) {
         let Some(record) = Record::parse(text) else {
             return self.push_text(lines, Stream::Output, &[&[RECORD_START], text, b"\n"].concat());
@@ -216,7 +217,7 @@ impl TaskLog {
                 self.written += lines.len() as u64;
                 self.broken = false;
             }
-            // The task goes on without its log; a full disk is reported elsewhere too.
+            // The task continues without its log; a full disk is reported elsewhere too.
             Err(error) => self.note_broken(&error),
         }
     }
@@ -240,7 +241,7 @@ impl TaskLog {
         let [current, full] = tail_pieces(&self.path);
         if self.segment == Segment::Tail {
             self.dropped += fs::metadata(&full).map_or(0, |meta| meta.len());
-            // If the rename fails, the piece is overwritten and was counted as dropped.
+            // If the rename fails, `current` is overwritten instead of `full`; `dropped` is then only approximate.
             let _ = fs::rename(&current, &full);
         }
         if let Ok(file) = File::create(&current) {

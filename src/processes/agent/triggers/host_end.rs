@@ -1,4 +1,4 @@
-//! Handles the end of a trigger host: its triggers start again in another one, or fail if their hosts keep ending.
+//! Handles the end of a trigger host: its triggers start again in another host, or fail if their hosts keep ending.
 
 use super::trigger_host::{HostExit, HostKey};
 use super::{End, Triggers, WAIT_EFFECT};
@@ -10,14 +10,15 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 use tracing::warn;
 
-/// A host's triggers fail after this many exits with an exit code in a row, without an event in between.
+/// A host's triggers fail after this many consecutive exits with an exit code, without an event in between.
 const MAX_EXITS: u32 = 5;
-/// The same for ends of any kind: a kill is rarely the host's own fault.
+/// A host's triggers fail after this many consecutive ends of any kind. The limit is higher, because a kill is rarely
+/// the host's own fault.
 const MAX_DEATHS: u32 = 50;
 /// Pause before a host of watchers that keeps ending is restarted.
 const WATCHER_RETRY: Duration = Duration::from_secs(60);
 
-/// Failures of a host in a row, without an event.
+/// Consecutive failures of a host, without an event in between.
 #[derive(Default)]
 pub(super) struct Failures {
     /// Exits with an exit code, as opposed to kills.

@@ -1,5 +1,6 @@
-//! Runs the triggers of deferred tasks and the watchers of assets: one host process for each environment and project,
-//! only while something waits. Their definitions are in the datastore, so they survive each of the processes.
+//! Runs the triggers of deferred tasks and the watchers of assets, in one host process for each environment and
+//! project. A host runs only while it has triggers or watchers. Their definitions are in the datastore, so they survive
+//! the hosts and the agent.
 
 mod host_end;
 pub(crate) mod trigger_host;
@@ -27,7 +28,7 @@ use tracing::{debug, warn};
 use trigger_host::{Host, HostEvent, HostExit, HostKey, HostMessage, Outcome};
 use trigger_problems::HostProblems;
 
-/// Poll interval while something waits; catches missed notifications.
+/// Poll interval while there are triggers or watchers; catches missed notifications.
 const POLL_INTERVAL: Duration = Duration::from_secs(30);
 /// How long an idle host is kept for later triggers: starting one takes two seconds.
 fn idle_limit() -> Duration {
@@ -35,7 +36,7 @@ fn idle_limit() -> Duration {
 }
 /// Messages buffered for the agent; hosts wait when it is full.
 const EVENT_BUFFER: usize = 256;
-/// A host that has run for this long works, even without an event: triggers may take hours.
+/// A host that has run for this long counts as working, even without an event: triggers may take hours.
 const STABLE_AFTER: Duration = Duration::from_secs(60);
 /// The effect of a host's end on tasks while it is restarted.
 const WAIT_EFFECT: &str = "its deferred tasks wait";
@@ -78,7 +79,7 @@ impl Triggers {
         }
     }
 
-    /// True while anything waits, or a host is running.
+    /// True while there is a trigger, a watcher or a running host.
     pub fn is_active(&self) -> bool {
         !self.waiting.is_empty() || !self.watchers.is_empty() || !self.hosts.is_empty()
     }
@@ -101,7 +102,7 @@ impl Triggers {
         self.forget_removed(&waiting, &watchers);
         for (id, version_id) in self.add(waiting, watchers) {
             let version = versions.get(client, version_id).await?;
-            // Its environment is being built; the trigger's timeout runs meanwhile.
+            // The environment is still being built. The trigger's timeout counts meanwhile.
             let Some(python) = interpreter(version.environment.as_deref()) else { continue };
             let code = VersionCode::of(&self.workspace, &version.relative_fileloc, &version.sources);
             self.start_unless_failing(id, &python, &code);
@@ -123,7 +124,7 @@ impl Triggers {
         let mut new = Vec::new();
         for trigger in waiting {
             if is_running(&self.host_keys, &self.hosts, trigger.id) {
-                // The server changes the timeout when the system clock is set back.
+                // The scheduler changes the timeout after the system clock was set back.
                 if let Some(waiting) = self.waiting.get_mut(&trigger.id) {
                     waiting.timeout_at = trigger.timeout_at;
                 }
@@ -142,7 +143,7 @@ impl Triggers {
         new
     }
 
-    /// Starts a trigger in its host, unless that one has failed and its pause is not over.
+    /// Starts a trigger in its host, unless the host has failed and its pause is not over.
     fn start_unless_failing(&mut self, id: i64, python: &Interpreter, code: &VersionCode) {
         let host_key = HostKey {
             program: python.program.clone(),
@@ -192,7 +193,7 @@ impl Triggers {
         Ok(())
     }
 
-    /// Forgets a trigger that nothing waits for any more, and ends it in its host.
+    /// Forgets a trigger or watcher that has ended, and cancels it in its host unless it has fired.
     fn forget(&mut self, id: i64, end: End) {
         self.waiting.remove(&id);
         self.watchers.remove(&id);
@@ -213,7 +214,7 @@ impl Triggers {
         self.hosts.retain(|_, host| !host.trigger_ids.is_empty() || host.last_used.elapsed() < idle_limit());
     }
 
-    /// Completes with the next event for `handle`. Never completes when nothing waits.
+    /// Completes with the next event for `handle`. Never completes without triggers, watchers and hosts.
     pub async fn next(&mut self) -> TriggerEvent {
         if !self.is_active() {
             return std::future::pending().await;
@@ -303,7 +304,8 @@ impl Triggers {
     async fn fire(&mut self, client: &mut ClientWrapper, id: i64, fired: Fired, end: End) -> Result<(), StoreError> {
         let Some(waiting) = self.waiting.get(&id) else { return Ok(()) };
         let transaction = client.transaction().await?;
-        // `fired` is the timeout: a question ends with a response that came in time, its defaults, or an error.
+        // For a request for input, `fired` is always the timeout. `time_out` decides whether the task gets a response
+        // that came in time, the defaults, or an error.
         let fired = if waiting.is_for_input() { hitl::time_out(&transaction, waiting).await? } else { Some(fired) };
         let is_delivered = match fired {
             Some(fired) => triggers::fire(&transaction, waiting, &fired).await?,
@@ -323,14 +325,14 @@ impl Triggers {
 /// Why a trigger ends.
 #[derive(Debug, Clone, Copy)]
 enum End {
-    /// By its event; its host does not run it any more.
+    /// The trigger has fired, so its host no longer runs it.
     Fired,
     TimedOut,
     /// A user has cleared, marked or deleted its task, so Airflow's `on_kill()` of the trigger is due.
     Removed,
 }
 
-/// True if a trigger or a watcher may be waiting.
+/// True if there may be triggers or watchers to run.
 pub async fn is_any(client: &ClientWrapper) -> Result<bool, StoreError> {
     Ok(triggers::is_any_waiting(client).await? || watchers::is_any(client).await?)
 }

@@ -33,14 +33,15 @@ const DRAIN: Duration = Duration::from_millis(500);
 /// Bytes at the end of a host's output that are kept for error messages.
 const KEPT_OUTPUT_BYTES: usize = 4 * 1024;
 
-/// What decides in which host a trigger runs: triggers with equal keys share one.
+/// Identifies a host: triggers with equal keys run in the same host.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct HostKey {
     /// The Python of the environment.
     pub program: PathBuf,
     /// The project's folder.
     pub folder: PathBuf,
-    /// Leoflow's support packages once they are installed: a host that started before lacks them.
+    /// Path of Leoflow's support packages, once installed. Part of the key, because a host that started earlier lacks
+    /// them.
     pub packages: Option<PathBuf>,
 }
 
@@ -127,7 +128,7 @@ impl Host {
     }
 }
 
-/// Our end of a running host: passes its messages on, and ends it.
+/// The agent's connection to a running host: forwards the host's messages to the agent, and ends the host.
 struct Connection {
     pid: i32,
     host_key: HostKey,
@@ -135,8 +136,8 @@ struct Connection {
 }
 
 impl Connection {
-    /// Passes messages on until the host closes its end. Once `sending` is over because no sender is left, the host has
-    /// `EXIT_TIMEOUT` to exit.
+    /// Forwards messages until the host closes its end. Once `sending` has ended because no sender is left, the host
+    /// has `EXIT_TIMEOUT` to exit.
     async fn serve(&self, reader: OwnedReadHalf, sending: JoinHandle<()>) {
         let exit_deadline = async {
             let _ = sending.await;
@@ -162,7 +163,7 @@ impl Connection {
         }
     }
 
-    /// Waits for the exit of a host that has closed its end, and kills one that does not exit.
+    /// Waits for the exit of a host that has closed its end; kills the host after `EXIT_TIMEOUT`.
     async fn wait_for_exit(&self) {
         let Ok(ended) = PidFd::of_pid(self.pid) else { return };
         let ended = ended.ended();
@@ -173,7 +174,7 @@ impl Connection {
         }
     }
 
-    /// A full channel makes the host wait.
+    /// Sends an event to the agent. While the channel is full, no further message is read, so the host waits.
     async fn send(&self, event: HostEvent) {
         drop(self.event_sender.send((self.host_key.clone(), self.pid, event)).await);
     }
@@ -188,11 +189,11 @@ async fn send(mut writer: OwnedWriteHalf, mut messages: UnboundedReceiver<Value>
     }
 }
 
-/// Copies the output of a host to our standard error, and keeps the end of it.
+/// Copies the output of a host to the agent's standard error, and keeps the end of the output in `last`.
 async fn copy_output(mut output: pipe::Receiver, last: Rc<RefCell<Vec<u8>>>) {
     let mut buffer = [0; 4096];
     while let Ok(length @ 1..) = output.read(&mut buffer).await {
-        // Writing may fail on a full disk; the host must not be blocked by that.
+        // A failed write, for example on a full disk, must not block the host.
         let _ = io::stderr().write_all(&buffer[..length]);
         let mut last = last.borrow_mut();
         last.extend_from_slice(&buffer[..length]);
@@ -201,7 +202,7 @@ async fn copy_output(mut output: pipe::Receiver, last: Rc<RefCell<Vec<u8>>>) {
     }
 }
 
-/// The lines from the last traceback on, or else the last line.
+/// The lines from the last traceback on; without a traceback, the last line.
 fn last_lines(output: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(output);
     let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();

@@ -1,4 +1,5 @@
-//! Notes for `doctor` why trigger hosts ended. A note is removed once a host with the same key reports an outcome.
+//! Notes for `doctor` why trigger hosts ended. A note is removed once a host with the same key reports an outcome, or
+//! has run for a minute.
 
 use super::trigger_host::HostKey;
 use jiff::{SignedDuration, Timestamp};
@@ -34,7 +35,7 @@ impl HostProblems {
         self.write();
     }
 
-    /// Removes the note about a host that works.
+    /// Removes the note about a host that works again.
     pub fn remove(&mut self, host_key: &HostKey) {
         if self.current.remove(host_key).is_some() {
             self.write();

@@ -21,19 +21,19 @@ pub struct Child {
     pub process: ChildProcess,
 }
 
-/// The process of a child, or of its last start.
+/// The current or last process of a child.
 pub enum ChildProcess {
     NeverStarted,
     Running {
-        /// The read end of its output pipe, kept for a supervisor that takes over.
+        /// The read end of the process's output pipe, kept for a supervisor that takes over.
         output: OwnedFd,
         /// The task that copies the output to the log. Ends when the last process that holds the write end exits.
         copy_task: JoinHandle<()>,
-        /// The task that probes whether it is ready. `None` if the child itself reports that it is ready
+        /// The task that probes whether the child is ready. `None` if the child itself reports that it is ready
         /// (`NOTIFY_SOCKET`), and for an adopted child.
         probe: Option<AbortHandle>,
     },
-    /// A descendant that it left running may still write output.
+    /// The process has exited; a descendant of it may still write output.
     Exited {
         copy_task: JoinHandle<()>,
     },
@@ -74,7 +74,7 @@ impl Child {
         Ok(())
     }
 
-    /// Starts the probe of a running child.
+    /// Stores the handle of the task that probes a running child.
     pub fn set_probe(&mut self, task: AbortHandle) {
         if let ChildProcess::Running { probe, .. } = &mut self.process {
             *probe = Some(task);
@@ -142,7 +142,7 @@ pub fn start(
         set_variable("LISTEN_PID", "{PID}".into());
         set_variable("NOTIFY_SOCKET", resources.notify_address.clone());
     }
-    // Lines of the previous start are not shown with this one.
+    // An error report must not contain lines of the previous start.
     log.borrow_mut().clear_remembered_lines();
     let pid = Spawn {
         argv0: launch.argv0,

@@ -62,7 +62,7 @@ impl Supervisor {
         }
     }
 
-    /// Records all running children; the one at `index` has just started as `pid`.
+    /// Records all running children; the child at `index` has just started with the pid `pid`.
     fn record(&self, index: usize, pid: i32) {
         let entry = |(child_index, child): (usize, &Child)| {
             let pid = if child_index == index { Some(pid) } else { self.model.pid_of(child_index) };

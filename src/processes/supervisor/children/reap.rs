@@ -1,4 +1,4 @@
-//! Reaps exited children: the log is read for the reason before the policy gets the exit.
+//! Reaps exited children. The policy first gets the reason from the child's log, then the exit.
 
 use crate::supervisor::policy::Event;
 use crate::supervisor::run::Supervisor;

@@ -1,6 +1,6 @@
-//! `run/processes.json`: the children of a running or killed supervisor. When the
-//! supervisor is killed, they exit because the lifeline (a pipe from it) closes. The next start stops those that remain
-//! and that it can identify.
+//! `run/processes.json`: the children of a running or killed supervisor. When the supervisor is killed, its children
+//! exit because the lifeline (a pipe from the supervisor) closes. The next start stops the children that remain, as far
+//! as it can identify them.
 
 use leoflow_base::home::Home;
 use leoflow_base::sys::fs::files;

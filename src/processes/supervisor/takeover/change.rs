@@ -11,7 +11,8 @@ use std::time::Instant;
 pub struct Trial {
     /// Listener on `run/trial.sock`, through which only the upgrade reaches the server.
     pub private: UnixListener,
-    /// Read end of a pipe: the server accepts on the public listeners once a byte arrives.
+    /// Read end of the pipe `doors` of the process protocol: once a byte arrives, the server accepts on the public
+    /// listeners.
     pub doors: OwnedFd,
     /// Write end of the same pipe.
     pub doors_writer: OwnedFd,

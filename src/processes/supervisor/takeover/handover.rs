@@ -1,10 +1,11 @@
 //! Replaces the supervisor by `exec` in the same process: the state in `run/handover.json` and the inherited
-//! descriptors. The format is part of the process protocol, because an older release writes what a newer one reads.
+//! descriptors. The format is part of the process protocol, because an older release writes the file and a newer one
+//! reads it.
 
 use super::resources::Resources;
 use crate::supervisor::children::api_socket::ApiSocket;
 use crate::supervisor::run::Supervisor;
-use crate::supervisor::state::{Child as State, Phase};
+use crate::supervisor::state::{Child as ChildState, Phase};
 use leoflow_base::home::Home;
 use leoflow_base::home::lock::{HomeLock, LockError};
 use leoflow_base::protocol::control::Answer;
@@ -59,7 +60,7 @@ struct Child {
     /// `None` for a finished one-shot.
     pid: Option<i32>,
     restarts: u32,
-    /// The read end of its output.
+    /// The read end of the child's output pipe.
     output: Option<i32>,
 }
 
@@ -78,8 +79,8 @@ pub struct AdoptedChild {
 }
 
 impl Inherited {
-    /// Takes over what `run/handover.json` describes and removes the file. May be called only once, because the
-    /// descriptors have one owner.
+    /// Takes over the descriptors and children that `run/handover.json` describes, and removes the file. May be called
+    /// only once, because the descriptors have one owner.
     pub fn take(home: &Home) -> Result<Self, HandoverError> {
         let text = files::read_text(&home.handover(), 1024 * 1024)?.unwrap_or_default();
         let handover: Handover = serde_json::from_str(&text).map_err(io::Error::other)?;
@@ -90,7 +91,7 @@ impl Inherited {
             return Err(HandoverError::Format(handover.format));
         }
         files::remove_any(&home.handover())?;
-        let [lifeline, lifeline_held] = handover.lifeline.map(replace::take_inherited);
+        let [lifeline, lifeline_writer] = handover.lifeline.map(replace::take_inherited);
         let [file, folder] = handover.lock.map(replace::take_inherited);
         let adopted = |child: &Child| {
             let output = child.output.map(replace::take_inherited).transpose()?;
@@ -100,7 +101,7 @@ impl Inherited {
             tcp: TcpListener::from(replace::take_inherited(handover.http)?),
             api: ApiSocket::inherit(home, UnixListener::from(replace::take_inherited(handover.api)?))?,
             lifeline: lifeline?,
-            lifeline_held: lifeline_held?,
+            lifeline_writer: lifeline_writer?,
             lock: Rc::new(HomeLock::inherit(home, [file?, folder?])?),
         };
         Ok(Self { resources, children: handover.children.iter().map(adopted).collect::<io::Result<_>>()?, handover })
@@ -120,7 +121,7 @@ impl Supervisor {
     /// Returns the error, because a successful exec does not return.
     fn try_to_become(&mut self, program: &Path) -> io::Error {
         // The next supervisor retries failed children; the handover cannot describe one that is starting or stopping.
-        let is_settled = |child: &State| !matches!(child.phase, Phase::Starting { .. } | Phase::Stopping { .. });
+        let is_settled = |child: &ChildState| !matches!(child.phase, Phase::Starting { .. } | Phase::Stopping { .. });
         if !self.model.children.iter().all(is_settled) {
             return io::Error::other("a process is starting or stopping");
         }
@@ -156,13 +157,13 @@ impl Supervisor {
     }
 
     fn handover(&self) -> Handover {
-        let child_entry = |(index, child): (usize, &State)| Child {
+        let child_entry = |(index, child): (usize, &ChildState)| Child {
             name: child.plan.name.to_owned(),
             pid: child.phase.pid(),
             restarts: child.restarts,
             output: self.output(index).map(|output| output.as_raw_fd()),
         };
-        let Resources { tcp, api, lifeline, lifeline_held, lock } = &self.resources;
+        let Resources { tcp, api, lifeline, lifeline_writer, lock } = &self.resources;
         Handover {
             format: FORMAT,
             pid: std::process::id(),
@@ -172,7 +173,7 @@ impl Supervisor {
             schema_version: self.schema_version,
             http: tcp.as_raw_fd(),
             api: api.listener.as_raw_fd(),
-            lifeline: [lifeline.as_raw_fd(), lifeline_held.as_raw_fd()],
+            lifeline: [lifeline.as_raw_fd(), lifeline_writer.as_raw_fd()],
             lock: lock.descriptors().map(|descriptor| descriptor.as_raw_fd()),
             children: self.model.children.iter().enumerate().map(child_entry).collect(),
         }

@@ -1,4 +1,4 @@
-//! A supervisor that takes over from the one before, as in an upgrade.
+//! A supervisor that takes over from the previous one, as in an upgrade.
 
 pub(crate) mod change;
 pub(crate) mod handover;

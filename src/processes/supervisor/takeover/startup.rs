@@ -30,11 +30,11 @@ impl Supervisor {
         on_notice: &mut dyn FnMut(Notice),
     ) -> Result<(), SupervisorError> {
         let api = ApiSocket::open(&instance.home)?;
-        let (lifeline, lifeline_held) = listener::pipe()?;
+        let (lifeline, lifeline_writer) = listener::pipe()?;
         listener::set_nonblocking(&lifeline)?;
         let specs = instance.specs();
         let model = Model::new(specs.iter().map(|spec| spec.plan.clone()).collect());
-        let resources = Resources { tcp, api, lifeline, lifeline_held, lock };
+        let resources = Resources { tcp, api, lifeline, lifeline_writer, lock };
         let (supervisor, events) = Self::new(instance, identity, specs, model, resources)?;
         supervisor.run_to_end(events, on_notice).await
     }

@@ -1,4 +1,4 @@
-//! Asset conditions as Airflow shows them: each asset carries its id, which the UI uses as a link.
+//! Asset conditions as Airflow's API shows them: with each asset's id, from which the UI builds a link.
 
 use crate::http::api_error::ApiError;
 use leoflow_engine::schedule::asset_condition::{self, Reference};
@@ -7,7 +7,7 @@ use leoflow_postgres::GenericClient;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
-/// Resolves the conditions of several DAGs, in order; `None` for a DAG without a condition.
+/// Adds the asset ids to the conditions of several DAGs, in order; `None` for a DAG without a condition.
 pub async fn resolve_all(
     client: &impl GenericClient,
     conditions: &[Option<&Value>],
@@ -25,7 +25,7 @@ pub async fn resolve_all(
     Ok(conditions.iter().map(|condition| condition.map(|condition| with_ids(condition, &ids))).collect())
 }
 
-/// Resolves the condition of one DAG.
+/// Adds the asset ids to the condition of one DAG.
 pub async fn resolve(client: &impl GenericClient, condition: Option<&Value>) -> Result<Option<Value>, ApiError> {
     Ok(resolve_all(client, &[condition]).await?.pop().flatten())
 }

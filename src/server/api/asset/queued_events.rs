@@ -11,7 +11,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use jiff::Timestamp;
-use leoflow_engine::store::asset::asset_lists::{self, Queued};
+use leoflow_engine::store::asset::asset_lists::{self, QueuedUpdate};
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::sync::Arc;
@@ -29,15 +29,15 @@ impl QueueSelector {
     fn not_found(&self) -> ApiError {
         let dag = self.dag_id.as_ref().map(|id| format!("dag_id: `{id}`"));
         let asset = self.asset_id.map(|id| format!("asset_id: `{id}`"));
-        let named: Vec<String> = dag.into_iter().chain(asset).collect();
-        ApiError::new(StatusCode::NOT_FOUND, format!("Queued event with {} was not found", named.join(" and ")))
+        let selectors: Vec<String> = dag.into_iter().chain(asset).collect();
+        ApiError::new(StatusCode::NOT_FOUND, format!("Queued event with {} was not found", selectors.join(" and ")))
     }
 
     fn parse_before(params: &Params) -> Result<Option<Timestamp>, ApiError> {
         params.time("before")
     }
 
-    async fn load(&self, state: &AppState, params: &Params) -> Result<Vec<Queued>, ApiError> {
+    async fn load(&self, state: &AppState, params: &Params) -> Result<Vec<QueuedUpdate>, ApiError> {
         let client = state.database.get().await?;
         let before = Self::parse_before(params)?;
         Ok(asset_lists::queued(&*client, self.dag_id.as_deref(), self.asset_id, before).await?)
@@ -73,7 +73,7 @@ pub struct QueuedEventResponse {
 
 collection! { QueuedEventCollectionResponse { queued_events: QueuedEventResponse } }
 
-fn view(event: Queued) -> QueuedEventResponse {
+fn view(event: QueuedUpdate) -> QueuedEventResponse {
     QueuedEventResponse {
         dag_display_name: event.dag_id.clone(),
         dag_id: event.dag_id,

@@ -9,7 +9,7 @@ use axum::Json;
 use axum::extract::State;
 use leoflow_engine::model::state::RunState;
 use leoflow_engine::store::dag::dag_facts::{self, RunCounts, TagField, Warning, WarningField};
-use leoflow_engine::store::list::filter::Test;
+use leoflow_engine::store::list::filter::FieldTest;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
@@ -99,7 +99,7 @@ impl Query for WarningsQuery {
 }
 
 #[derive(Serialize, JsonSchema)]
-#[expect(dead_code, reason = "warnings hold it as text")]
+#[expect(dead_code, reason = "only for the JSON schema; warnings store their type as text")]
 enum DagWarningType {
     #[serde(rename = "asset conflict")]
     AssetConflict,
@@ -126,7 +126,7 @@ pub async fn warnings(
     params: QueryParams<WarningsQuery>,
 ) -> Result<Json<DAGWarningCollectionResponse>, ApiError> {
     let mut listing = params.listing(&WARNING_FIELDS)?;
-    listing.test(WarningField::Kind, Test::OneOf(params.texts("warning_type")));
+    listing.test(WarningField::Kind, FieldTest::OneOf(params.texts("warning_type")));
     let page = dag_facts::warnings(&*state.database.get().await?, listing).await?;
     let view = |Warning { dag_id, kind, message, at }| DAGWarningResponse {
         message,

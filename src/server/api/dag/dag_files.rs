@@ -75,7 +75,7 @@ const ERROR_FIELDS: Fields<ImportErrorField> = Fields {
         ("import_error_id", ImportErrorField::Id),
         ("timestamp", ImportErrorField::CreatedAt),
         ("filename", ImportErrorField::Filename),
-        // There is only one bundle.
+        // All files are in the one bundle, so its name does not order them.
         ("bundle_name", ImportErrorField::Id),
         ("stacktrace", ImportErrorField::StackTrace),
     ],

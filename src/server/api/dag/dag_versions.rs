@@ -12,14 +12,14 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use leoflow_engine::store::dag::dags;
 use leoflow_engine::store::dag::versions::{self, VersionField};
-use leoflow_engine::store::list::filter::Test;
+use leoflow_engine::store::list::filter::FieldTest;
 use std::sync::Arc;
 
 const FIELDS: Fields<VersionField> = Fields {
     order: &[
         ("id", VersionField::Id),
         ("version_number", VersionField::Number),
-        // There is one bundle.
+        // All versions are in the one bundle, so its name does not order them.
         ("bundle_name", VersionField::Id),
         ("bundle_version", VersionField::BundleVersion),
         ("created_at", VersionField::CreatedAt),
@@ -49,7 +49,7 @@ pub async fn list(
         dags::get(&*client, dag_id).await?;
         listing.filter.dag_id = Some(dag_id.to_owned());
     }
-    listing.test(VersionField::BundleVersion, Test::OneOf(params.texts("bundle_version")));
+    listing.test(VersionField::BundleVersion, FieldTest::OneOf(params.texts("bundle_version")));
     if params.text("bundle_name").is_some_and(|name| name != BUNDLE) {
         listing.select_none();
     }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-/// A DAG as a list shows it.
+/// A DAG without the fields that only `/details` returns.
 #[derive(Serialize, JsonSchema)]
 pub struct DAGResponse<'a> {
     dag_id: &'a str,
@@ -163,7 +163,7 @@ impl<'a> DAGDetailsResponse<'a> {
     }
 }
 
-/// Returns a timezone's name. A zone without a name is given as its offset from UTC in seconds.
+/// Returns a timezone's name, or `+hh:mm` for a zone that is stored as its offset from UTC in seconds.
 fn zone_name(zone: &Value) -> String {
     match zone {
         Value::String(name) => name.clone(),
@@ -180,7 +180,7 @@ fn seconds(value: f64) -> String {
     format!("PT{value}S")
 }
 
-/// Removes the indentation that a text has in its Python file, as Airflow does: `inspect.cleandoc`.
+/// Removes a docstring's common indentation, as Airflow does with Python's `inspect.cleandoc`.
 fn clean_doc(text: &str) -> String {
     let expanded = text.replace('\t', "        ");
     let mut lines: Vec<&str> = expanded.lines().collect();
@@ -211,7 +211,7 @@ mod tests {
 
     /// The expected texts are those of Python's `inspect.cleandoc`.
     #[test]
-    fn a_doc_text_loses_the_indentation_of_its_file() {
+    fn clean_doc_matches_inspect_cleandoc() {
         for (text, expected) in [
             ("one line", "one line"),
             ("\n    # Title\n\n      text\n    ", "# Title\n\n  text"),

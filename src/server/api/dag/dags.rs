@@ -17,7 +17,7 @@ use leoflow_base::protocol::task_log;
 use leoflow_engine::store::StoreError;
 use leoflow_engine::store::dag::dag_fields::{Activity, DagField, LatestRun, Tags};
 use leoflow_engine::store::dag::dags::{self, Favorite};
-use leoflow_engine::store::list::filter::Test;
+use leoflow_engine::store::list::filter::FieldTest;
 use leoflow_engine::store::list::listing::{Listing, Page};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -73,7 +73,7 @@ impl Query for DagsQuery {
     ];
 }
 
-/// Builds the listing for the filters that reading and patching share.
+/// Builds the listing with the filters that GET and PATCH share.
 fn shared_listing(params: &Params, fields: &Fields<DagField>) -> Result<Listing<DagField>, ApiError> {
     let mut listing = params.listing(fields)?;
     let filter = &mut listing.filter;
@@ -99,11 +99,11 @@ fn tags(params: &Params) -> Result<Option<Tags>, ApiError> {
     }
 }
 
-/// Builds the listing for reading, with all filters.
+/// Builds the listing for GET, with all filters.
 pub fn dag_listing(params: &Params) -> Result<Listing<DagField>, ApiError> {
     let mut listing = shared_listing(params, &FIELDS)?;
-    listing.test(DagField::TimetableType, Test::OneOf(params.texts("timetable_type")));
-    listing.test(DagField::BundleVersion, Test::OneOf(params.texts("bundle_version")));
+    listing.test(DagField::TimetableType, FieldTest::OneOf(params.texts("timetable_type")));
+    listing.test(DagField::BundleVersion, FieldTest::OneOf(params.texts("bundle_version")));
     if params.text("bundle_name").is_some_and(|name| name != BUNDLE) {
         listing.select_none();
     }
@@ -113,7 +113,7 @@ pub fn dag_listing(params: &Params) -> Result<Listing<DagField>, ApiError> {
     filter.last_run_state = params.text("last_dag_run_state").map(str::to_owned);
     filter.has_asset_schedule = params.flag("has_asset_schedule")?;
     filter.asset = params.text("asset_dependency").map(str::to_owned);
-    // Filters by the latest run, as Airflow does.
+    // Matches only the latest run of each DAG, as Airflow does.
     filter.latest_run = LatestRun {
         states: params.texts("dag_run_state"),
         start_date: params.times("dag_run_start_date")?,
@@ -123,7 +123,7 @@ pub fn dag_listing(params: &Params) -> Result<Listing<DagField>, ApiError> {
 }
 
 type DagPage = Written<DAGCollectionResponse<'static>>;
-type DagBody = Written<DAGResponse<'static>>;
+type WrittenDag = Written<DAGResponse<'static>>;
 
 pub async fn list(State(state): Shared, params: QueryParams<DagsQuery>) -> Result<DagPage, ApiError> {
     let listing = dag_listing(&params)?;
@@ -133,7 +133,7 @@ pub async fn list(State(state): Shared, params: QueryParams<DagsQuery>) -> Resul
     Ok(Written::new(DAGCollectionResponse::new(dags, page.total)))
 }
 
-pub async fn get(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<DagBody, ApiError> {
+pub async fn get(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<WrittenDag, ApiError> {
     let client = state.database.get().await?;
     Ok(Written::new(DAGResponse::new(&dags::get(&*client, &dag_id).await?)))
 }
@@ -169,7 +169,7 @@ pub async fn patch(
     Segments(dag_id): Segments<String>,
     params: QueryParams<UpdateMaskQuery>,
     Body(DAGPatchBody { is_paused }): Body<DAGPatchBody>,
-) -> Result<DagBody, ApiError> {
+) -> Result<WrittenDag, ApiError> {
     check_mask(&params)?;
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
@@ -237,10 +237,10 @@ pub async fn delete(State(state): Shared, Segments(dag_id): Segments<String>) ->
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
     dags::delete(&transaction, &dag_id).await.map_err(|error| not_found(error, &dag_id))?;
-    let logs = DeletedLogs::set_aside(&state.home, task_log::folder_of_dag(&state.home, &dag_id)).await;
+    let logs = DeletedLogs::quarantine(&state.home, task_log::folder_of_dag(&state.home, &dag_id)).await;
     transaction.commit().await?;
     logs.remove();
-    // If its file still defines the DAG, the file is parsed again.
+    // Every DAG file is parsed again, because one may still define the DAG.
     state.dag_files.dag_deleted.notify_one();
     Ok(NoContent)
 }

@@ -2,8 +2,8 @@
 
 use leoflow_engine::model::dag::Task;
 
-/// The modules of Airflow's standard operators, with their classes. A DAG's structure has no module for them, because the
-/// small package has them in modules of its own.
+/// The modules of Airflow's standard operators, with their classes. A DAG's structure names no module for these
+/// classes, because Leoflow's own `airflow` package defines them in other modules.
 const STANDARD: &[(&str, &[&str])] = &[
     ("decorators.bash", &["_BashDecoratedOperator"]),
     ("decorators.branch_external_python", &["_BranchExternalPythonDecoratedOperator"]),
@@ -46,8 +46,8 @@ const STANDARD: &[(&str, &[&str])] = &[
     ("sensors.weekday", &["DayOfWeekSensor"]),
 ];
 
-/// Returns the module of a task's operator; `None` for a class that is neither standard nor named by the structure, as in
-/// a version that an older Leoflow stored.
+/// Returns the module of a task's operator; `None` if the structure names no module, as in a version that an older
+/// release stored, and the class is not a standard operator.
 pub fn of(task: &Task) -> Option<String> {
     let standard = || {
         let (module, _) = STANDARD.iter().find(|(_, classes)| classes.contains(&task.operator.as_str()))?;

@@ -145,7 +145,7 @@ pub async fn list(
     Ok(Json(tasks.into_iter().collect()))
 }
 
-/// Sortable fields.
+/// Fields that `order_by` accepts.
 const SORTABLE_FIELDS: [&str; 20] = [
     "task_id",
     "task_display_name",
@@ -179,13 +179,13 @@ fn sort(tasks: &mut Vec<TaskResponse>, order: &str) -> Result<(), ApiError> {
     let key = |task: &TaskResponse| SortKey::new(&serde_json::to_value(task).unwrap_or_default()[name]);
     let mut keyed: Vec<(SortKey, TaskResponse)> = tasks.drain(..).map(|task| (key(&task), task)).collect();
     let is_backwards = order.starts_with('-');
-    // The sort is stable in both directions.
+    // Swaps the operands instead of reversing the list, which would also reverse equal tasks.
     keyed.sort_by(|(first, _), (second, _)| if is_backwards { second.compare(first) } else { first.compare(second) });
     tasks.extend(keyed.into_iter().map(|(_, task)| task));
     Ok(())
 }
 
-/// Sort key of a field.
+/// A field's value, in a form that can be compared.
 enum SortKey {
     Number(f64),
     Text(String),
@@ -199,7 +199,7 @@ impl SortKey {
             Value::Bool(flag) => Self::Number(f64::from(u8::from(*flag))),
             Value::Number(number) => number.as_f64().map_or(Self::None, Self::Number),
             Value::String(text) => Self::Text(text.clone()),
-            // A duration.
+            // A `TimeDelta`.
             other => {
                 let part = |name: &str| other[name].as_f64().unwrap_or(0.0);
                 Self::Number(part("days") * 86_400.0 + part("seconds") + part("microseconds") / 1e6)

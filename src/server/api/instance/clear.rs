@@ -35,12 +35,12 @@ pub fn check_note(note: Option<&str>) -> Result<(), ApiError> {
     Err(ApiError::unprocessable(&["body", "note"], "string_too_long", message))
 }
 
-/// 422 in the form of an error that a validator of Airflow's model raises.
+/// 422 in the form of an error that a pydantic validator in Airflow raises.
 pub fn invalid(message: &str) -> ApiError {
     ApiError::unprocessable(&["body"], "value_error", format!("Value error, {message}"))
 }
 
-/// Default of fields in bodies.
+/// Serde default for flags that are true if the body does not set them.
 pub fn yes() -> bool {
     true
 }
@@ -49,7 +49,7 @@ pub fn yes() -> bool {
 #[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
 #[schemars(inline)]
-#[expect(dead_code, reason = "numbers of any kind are parsed by hand")]
+#[expect(dead_code, reason = "only for the JSON schema; `parse_task` parses the values")]
 enum NamedTask {
     Task(String),
     Mapped((String, i32)),
@@ -190,8 +190,8 @@ pub async fn task_instances(
     let selection = body.selection()?;
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
-    let choice = rerun_version::of_clear(&state, &transaction, &dag_id, body.run_on_latest_version).await?;
-    let mut clearing = Clearing::load(&transaction, &dag_id, &selection, choice).await?;
+    let version_choice = rerun_version::of_clear(&state, &transaction, &dag_id, body.run_on_latest_version).await?;
+    let mut clearing = Clearing::load(&transaction, &dag_id, &selection, version_choice).await?;
     let runs = body.runs(&transaction, &dag_id).await?;
     if !body.dry_run {
         runs::lock(&transaction, &runs).await?;
@@ -218,7 +218,7 @@ pub async fn task_instances(
 }
 
 async fn refuse_running(transaction: &Transaction<'_>, keys: &[InstanceKey]) -> Result<(), ApiError> {
-    // Locked, so that none of them starts meanwhile.
+    // Locks the instances, so that none starts before the transaction ends.
     let states = instances::lock(transaction, keys).await?;
     if !states.iter().any(|state| matches!(state, Some(TaskState::Running | TaskState::Restarting))) {
         return Ok(());

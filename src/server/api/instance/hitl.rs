@@ -18,7 +18,7 @@ use leoflow_engine::model::keys::{RunKey, TryKey};
 use leoflow_engine::model::state::TaskState;
 use leoflow_engine::store::instance::hitl::{self, Answer, Detail, DetailField, DetailFilter, Refusal};
 use leoflow_engine::store::instance::instances;
-use leoflow_engine::store::list::filter::Test;
+use leoflow_engine::store::list::filter::FieldTest;
 use leoflow_postgres::GenericClient;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -88,7 +88,7 @@ pub async fn detail_response(client: &impl GenericClient, detail: Detail) -> Res
     Ok(HITLDetail(with_instance(detail, instance(current))))
 }
 
-/// Builds the response. Parameters stored as plain values are completed with a description and a schema.
+/// Builds the response. A parameter stored as a plain value gets a null description and an empty schema.
 fn with_instance<T>(detail: Detail, task_instance: T) -> HitlResponse<T> {
     let Detail { question, answer, .. } = detail;
     let is_complete = |param: &Value| ["description", "schema", "value"].iter().all(|name| param.get(name).is_some());
@@ -164,7 +164,7 @@ pub async fn list(
     let mut listing = params.listing(&FIELDS)?;
     let states = params.texts("state");
     check_states(&states, &TaskState::ALL.iter().map(|state| state.as_str()).collect::<Vec<_>>())?;
-    listing.test(DetailField::TaskState, Test::OneOf(states));
+    listing.test(DetailField::TaskState, FieldTest::OneOf(states));
     listing.filter = DetailFilter {
         dag_id: specific_id(&dag_id).map(str::to_owned),
         run_id: specific_id(&run_id).map(str::to_owned),

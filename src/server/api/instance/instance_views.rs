@@ -166,7 +166,7 @@ pub fn instance(instance: Instance) -> TaskInstanceResponse {
 
 collection! { TaskInstanceHistoryCollectionResponse { task_instances: TaskInstanceHistoryResponse } }
 
-/// Returns the instance as of that try; `None` means its current state, before its next try starts.
+/// Returns the instance as of `task_try`; `None` means a try that has not started, with the instance's current state.
 pub fn response_for_try(current: Instance, task_try: Option<&Try>) -> TaskInstanceHistoryResponse {
     let newest = current.try_number;
     let mut response = TaskInstanceHistoryResponse::from(instance(current));
@@ -176,7 +176,7 @@ pub fn response_for_try(current: Instance, task_try: Option<&Try>) -> TaskInstan
         response.end_date = task_try.end_date.map(Stamp);
         response.duration = duration(Some(task_try.start_date), task_try.end_date);
         response.pid = task_try.pid;
-        // The newest try may be waiting for a retry, or be running again.
+        // The newest try shows the instance's state, for instance `up_for_retry`.
         if task_try.number != newest {
             response.state = Some(task_try.state.to_string());
         }

@@ -49,7 +49,7 @@ pub struct PatchTaskInstanceBody {
     include_past: bool,
 }
 
-/// The change that a request asks for: the body's fields, limited by the mask.
+/// The requested change: the body's fields, limited by `update_mask`.
 pub struct Change {
     /// `Some(None)` removes the note.
     note: Option<Option<String>>,
@@ -65,7 +65,7 @@ impl PatchTaskInstanceBody {
         let note = match &self.note {
             _ if !is_in_mask("note") => None,
             None => None,
-            // A null note counts only when the mask names it.
+            // A null note removes the note only if the mask names `note`.
             Some(None) => (!mask.is_empty()).then_some(None),
             Some(Some(text)) => Some(Some(text.clone()).filter(|text| !text.is_empty())),
         };
@@ -95,7 +95,7 @@ impl Change {
         })
     }
 
-    /// Returns the instances whose state changed; `None` when no state was requested.
+    /// Applies the change. Returns the instances whose state changed; `None` when no state was requested.
     pub async fn apply(
         &self,
         transaction: &Transaction<'_>,
@@ -103,7 +103,7 @@ impl Change {
         keys: &[InstanceKey],
         marking: Option<&Marking>,
     ) -> Result<Option<Vec<InstanceKey>>, ApiError> {
-        // Runs are locked first, in the order every other writer uses.
+        // Locks the run before its instances, the order of every other writer.
         runs::lock(transaction, slice::from_ref(run)).await?;
         if let Some(note) = &self.note {
             instances::set_note(transaction, keys, note.as_deref()).await?;
@@ -115,7 +115,8 @@ impl Change {
     }
 }
 
-/// 409: nothing changes because the instances have that state already. `subject` names them, with a verb.
+/// 409: nothing changes because the instances have the state already. `subject` is a noun with its verb, such as
+/// `Task id t is`.
 pub fn same_state(subject: &str, state: Option<TaskState>) -> ApiError {
     let state = state.map_or("", TaskState::as_str);
     ApiError::new(StatusCode::CONFLICT, format!("{subject} already in {state} state"))

@@ -31,7 +31,7 @@ struct TaskInstances {
 /// A task instance and the change to apply.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "the key and the change are parsed separately")]
+#[expect(dead_code, reason = "only for the JSON schema; `selector` and `parse_patch` parse the fields")]
 pub struct BulkTaskInstanceBody {
     task_id: String,
     #[serde(default)]
@@ -62,7 +62,7 @@ struct InstanceSelector {
     map_index: Option<i32>,
 }
 
-/// Fields of a body that identify instances; the others are the change.
+/// Fields of a body that identify instances; the other fields are the change.
 const KEY_FIELDS: [&str; 4] = ["task_id", "map_index", "dag_id", "dag_run_id"];
 
 fn parse_patch(mut entity: Map<String, Value>) -> Result<PatchTaskInstanceBody, ApiError> {

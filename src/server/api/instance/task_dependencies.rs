@@ -47,7 +47,7 @@ fn dependency(name: &'static str, reason: String) -> TaskDependencyResponse {
     TaskDependencyResponse { name, reason }
 }
 
-/// Returns unmet dependencies by Airflow's names, in this order.
+/// Returns the unmet dependencies, with Airflow's names for them.
 async fn unmet_dependencies(
     client: &impl GenericClient,
     run: &Run,
@@ -83,7 +83,7 @@ async fn unmet_dependencies(
     Ok(unmet)
 }
 
-/// Why an instance whose dependencies are met does not start.
+/// Returns why a scheduled instance does not start: its pool is full or a concurrency limit is reached.
 async fn unmet_capacity(
     client: &impl GenericClient,
     run: &Run,
@@ -111,7 +111,7 @@ async fn unmet_capacity(
     Ok(Some(dependency("Task Concurrency", reason)))
 }
 
-/// Which upstream tasks the task's trigger rule waits for.
+/// Returns the upstream tasks that the task's trigger rule waits for.
 async fn unmet_trigger_rule(
     client: &impl GenericClient,
     run: &Run,

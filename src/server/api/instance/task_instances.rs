@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
 
-/// The parameters that match any of several values; `state` is the field for states.
+/// Parameters that match any of several values. `state` is the field that the parameter `state` filters.
 const fn one_of(state: InstanceField) -> [(&'static str, InstanceField); 8] {
     [
         ("state", state),
@@ -41,7 +41,7 @@ const fn one_of(state: InstanceField) -> [(&'static str, InstanceField); 8] {
 
 const FIELDS: Fields<InstanceField> = Fields {
     order: &[
-        // Airflow's ids are assigned in order of creation: instances that have not started count as newest.
+        // Airflow assigns ids in order of creation; Lite orders by start, and instances without one come last.
         ("id", InstanceField::StartDate),
         ("state", InstanceField::State),
         ("duration", InstanceField::Duration),
@@ -110,7 +110,8 @@ const MAPPED_FIELDS: Fields<InstanceField> = Fields {
     ..FIELDS
 };
 
-/// The same lists for requests that name `none`, the state of instances without one. They use no index for states.
+/// For requests that filter by the state `none`, which selects instances without a state. These queries cannot use the
+/// index on the state.
 const FIELDS_WITH_NONE: Fields<InstanceField> = Fields { one_of: &one_of(InstanceField::StateOrNone), ..FIELDS };
 const MAPPED_FIELDS_WITH_NONE: Fields<InstanceField> =
     Fields { one_of: &one_of(InstanceField::StateOrNone), ..MAPPED_FIELDS };

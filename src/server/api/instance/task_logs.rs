@@ -25,7 +25,7 @@ use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Most bytes in one response; the client requests the rest with the continuation token.
+/// Maximum bytes of the log in one response; the client requests the rest with the continuation token.
 const MAX_CHUNK_BYTES: u64 = 512 * 1024;
 
 pub struct LogQuery;
@@ -105,7 +105,7 @@ pub async fn get(
     Ok(respond(as_lines, messages, token))
 }
 
-/// True if the client asks for lines of JSON instead of one document.
+/// Returns true if the client prefers NDJSON over one JSON document; 406 if it accepts neither.
 fn accepts_lines(headers: &HeaderMap) -> Result<bool, ApiError> {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("*/*");
     let as_lines = accept.starts_with("application/x-ndjson");
@@ -125,7 +125,7 @@ fn offset(params: &Params) -> Result<u64, ApiError> {
     })
 }
 
-/// The log of an instance that has not started, in its state.
+/// Returns the line to show instead of a log for an instance in `state` that has not started.
 fn why_there_is_no_log(state: Option<TaskState>) -> StructuredLogMessage {
     let text = match state {
         Some(TaskState::Skipped) => "Task was skipped — no logs available.",

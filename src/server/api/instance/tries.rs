@@ -36,7 +36,7 @@ async fn load_tries(state: &AppState, run: &RunKey, task_id: &str, map_index: i3
 
 type AllTries = Result<Json<TaskInstanceHistoryCollectionResponse>, ApiError>;
 
-/// Lists all tries; the current one also before it starts.
+/// Lists all tries, including the current one before it starts.
 async fn all_tries(state: &AppState, run: &RunKey, task_id: &str, map_index: i32) -> AllTries {
     let InstanceTries { instance, tries } = load_tries(state, run, task_id, map_index).await?;
     let mut responses: Vec<_> =
@@ -49,7 +49,7 @@ async fn all_tries(state: &AppState, run: &RunKey, task_id: &str, map_index: i32
     Ok(Json(responses.into_iter().collect()))
 }
 
-/// Returns the instance as of that try.
+/// Returns the instance as of the try; 404 if there is no such try.
 pub async fn load_try(state: &AppState, try_key: &TryKey) -> Result<TaskInstanceHistoryResponse, ApiError> {
     let TryKey { run, task_id, map_index, try_number } = try_key;
     let InstanceTries { instance, tries } = load_tries(state, run, task_id, *map_index).await?;

@@ -173,7 +173,7 @@ async fn load_entry(
     Ok(XComResponseNative { entry: view(xcom), value })
 }
 
-/// Returns the key of an instance; `map_index` defaults to Airflow's -1, not mapped.
+/// Returns the key of an instance; `map_index` defaults to Airflow's -1, not mapped. XComs do not depend on the try.
 fn try_key_of(dag_id: String, run_id: String, task_id: String, map_index: Option<i32>) -> TryKey {
     let map_index = map_index.unwrap_or(instances::NOT_MAPPED);
     TryKey { run: RunKey { dag_id, run_id }, task_id, map_index, try_number: 0 }

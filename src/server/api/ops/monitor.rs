@@ -133,7 +133,7 @@ pub async fn jobs(
             ..JobResponse::new(index + 1, kind, component, began)
         })
         .collect();
-    // The first key decides, so it is sorted last.
+    // The sort is stable, so sorting by the first field last makes it decide.
     for order in order.iter().rev() {
         jobs.sort_by(|first, second| order.compare(|field| compare(field, first, second)));
     }

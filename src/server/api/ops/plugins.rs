@@ -18,7 +18,7 @@ impl Query for PluginsQuery {
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
-#[expect(dead_code, reason = "our pages use one destination")]
+#[expect(dead_code, reason = "only for the JSON schema; Leoflow's pages use `Nav` alone")]
 enum Destination {
     Nav,
     Dag,
@@ -28,11 +28,11 @@ enum Destination {
     Base,
 }
 
-/// Where the UI shows a React app; also possible on the dashboard.
+/// Where the UI shows a plugin's React app: as a page, or on the dashboard.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
-#[expect(dead_code, reason = "we have no React apps")]
+#[expect(dead_code, reason = "only for the JSON schema; Leoflow has no React apps")]
 enum ReactDestination {
     Nav,
     Dag,
@@ -127,7 +127,7 @@ pub struct PluginResponse {
 
 collection! { PluginCollectionResponse { plugins: PluginResponse } }
 
-/// Our own pages: name, menu of the UI (`docs` is its Docs menu), UI route, address.
+/// Leoflow's pages: name, menu of the UI (`docs` is its Docs menu), UI route, address.
 const PAGES: [(&str, &str, &str, &str); 5] = [
     ("Status", "Leoflow", "leoflow", "/lite/"),
     ("Backups", "Leoflow", "leoflow-backups", "/lite/backups"),
@@ -138,7 +138,8 @@ const PAGES: [(&str, &str, &str, &str); 5] = [
 
 const ICON: &str = "/lite/static/icon.svg";
 
-/// The one plugin, which adds our pages to the menu of Airflow's UI; plugins of projects live in their own processes.
+/// The one plugin, which adds Leoflow's pages to the menu of Airflow's UI. Plugins of projects are loaded only by the
+/// projects' Python processes.
 fn leoflow() -> PluginResponse {
     let page = |(name, menu, route, href)| ExternalViewResponse {
         name,

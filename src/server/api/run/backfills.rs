@@ -29,11 +29,11 @@ use std::time::Duration;
 
 type Shared = State<Arc<AppState>>;
 
-/// Most runs in one backfill; a larger range is refused with its count, so that the user can split it.
+/// Maximum runs in one backfill; a larger range is refused with its count, so that the user can split it.
 const MAX_RUNS: usize = 100_000;
-/// Most task instances in one backfill; all are created within one request.
+/// Maximum task instances in one backfill; all are created within one request.
 const MAX_INSTANCES: usize = 300_000;
-/// Most runs for a custom timetable, whose code is called once per run.
+/// Maximum runs for a custom timetable, whose code is called once per run.
 const MAX_CUSTOM_RUNS: usize = 1_000;
 /// Limit for counting the runs of a schedule, well within the request timeout.
 const COUNT_TIMEOUT: Duration = Duration::from_secs(4);
@@ -141,7 +141,7 @@ async fn planned_runs(code: Option<DagCode>, dag: &Dag, request: &BackfillReques
         }
     } else {
         let (timetable, range) = (timetable.clone(), (request.from_date, request.to_date));
-        // Not in an async task, since thousands of dates take time.
+        // On a blocking thread, because computing thousands of dates takes time.
         let result = blocking::run(move || upcoming::in_range(&timetable, range, now, MAX_RUNS, COUNT_TIMEOUT)).await;
         runs = result.map_err(|error| ApiError::internal(&error))?.map_err(|why| problem(range_problem_text(&why)))?;
     }
@@ -151,7 +151,7 @@ async fn planned_runs(code: Option<DagCode>, dag: &Dag, request: &BackfillReques
     Ok(runs)
 }
 
-/// Explains why the range has no list of runs.
+/// Explains why the runs of the range cannot be listed.
 fn range_problem_text(problem: &RangeProblem) -> String {
     match problem {
         RangeProblem::TooMany { count, is_exact: true } => too_many(&count.to_string(), MAX_RUNS),

@@ -1,4 +1,5 @@
-//! `clear`, `clearDagRuns` and `clearPartitions`: clear whole runs, so that they run again.
+//! `clear` and `clearDagRuns` clear whole runs, so that they run again; `clearPartitions` detaches runs from their
+//! partitions.
 
 use super::dag_run_lists::specific_id;
 use super::dag_runs::run_not_found;
@@ -118,7 +119,7 @@ impl Options {
         Ok(())
     }
 
-    /// Clears all of these runs in one transaction.
+    /// Clears the runs in one transaction; a dry run only returns what clearing would affect.
     async fn run(&self, state: &AppState, keys: &[RunKey]) -> Result<Outcome, ApiError> {
         let mut client = state.database.get().await?;
         let transaction = client.transaction().await?;
@@ -134,8 +135,8 @@ impl Options {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(new) => {
                     let requested = self.run_on_latest_version;
-                    let choice = rerun_version::of_clear(state, &transaction, &key.dag_id, requested).await?;
-                    new.insert(Clearing::load(&transaction, &key.dag_id, &selection, choice).await?)
+                    let version_choice = rerun_version::of_clear(state, &transaction, &key.dag_id, requested).await?;
+                    new.insert(Clearing::load(&transaction, &key.dag_id, &selection, version_choice).await?)
                 }
             };
             if self.dry_run {
@@ -302,7 +303,7 @@ pub struct ClearPartitionsResponse {
     dry_run: bool,
 }
 
-/// `POST …/clearPartitions`: detaches the runs from their partitions.
+/// `POST …/clearPartitions`: detaches the runs from their partitions, and clears their instances on request.
 pub async fn partitions(
     State(state): Shared,
     Segments(dag_id): Segments<String>,
@@ -323,8 +324,8 @@ pub async fn partitions(
     };
     let mut counts = ClearPartitionsResponse { dag_runs_cleared: 0, task_instances_cleared: 0, dry_run: body.dry_run };
     let selection = Selection::default();
-    let choice = rerun_version::of_dag(&state, &dag, None, VersionChoice::Own).await?;
-    let mut clearing = Clearing::load(&transaction, &dag_id, &selection, choice).await?;
+    let version_choice = rerun_version::of_dag(&state, &dag, None, VersionChoice::Own).await?;
+    let mut clearing = Clearing::load(&transaction, &dag_id, &selection, version_choice).await?;
     let runs = partitions::runs(&transaction, &dag_id, &selector).await?;
     if !body.dry_run {
         let keys: Vec<RunKey> = runs.iter().map(|run| run.key.clone()).collect();

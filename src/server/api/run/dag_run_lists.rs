@@ -15,7 +15,7 @@ use axum::http::request::Parts;
 use jiff::civil::Date;
 use leoflow_engine::model::state::RunState;
 use leoflow_engine::store::dag::dags::{self, Dag};
-use leoflow_engine::store::list::filter::Test;
+use leoflow_engine::store::list::filter::FieldTest;
 use leoflow_engine::store::list::listing::Listing;
 use leoflow_engine::store::run::run_fields::{RunField, RunFilter};
 use leoflow_engine::store::run::runs;
@@ -77,7 +77,7 @@ impl Query for RunsQuery {
 fn run_listing(params: &Params) -> Result<Listing<RunField>, ApiError> {
     check_states(&params.texts("state"), &RunState::ALL.iter().map(|state| state.as_str()).collect::<Vec<_>>())?;
     let mut listing = params.listing_with_cursor(&FIELDS, RunField::QueuedAt)?;
-    listing.test(RunField::BundleVersion, Test::OneOf(params.texts("bundle_version")));
+    listing.test(RunField::BundleVersion, FieldTest::OneOf(params.texts("bundle_version")));
     listing.filter.conf_contains = params.text("conf_contains").map(str::to_owned);
     listing.filter.consumed_asset = params.text("consuming_asset_pattern").map(str::to_owned);
     Ok(listing)

@@ -61,7 +61,7 @@ pub struct TriggerDAGRunPostBody {
     data_interval_start: Option<Timestamp>,
     #[serde(default)]
     data_interval_end: Option<Timestamp>,
-    /// Required but nullable: Airflow wants an explicit value.
+    /// Required but nullable, as in Airflow.
     #[serde(deserialize_with = "explicit")]
     logical_date: Option<Timestamp>,
     #[serde(default)]
@@ -181,12 +181,12 @@ impl DAGRunPatchBody {
 
     /// Applies the change; an empty mask means all fields.
     pub async fn apply(self, transaction: &Transaction<'_>, key: &RunKey, mask: &[String]) -> Result<(), ApiError> {
-        let is_masked_in = |field: &str| mask.is_empty() || mask.iter().any(|name| name == field);
-        if let Some(note) = self.note.filter(|_| is_masked_in("note")) {
+        let is_in_mask = |field: &str| mask.is_empty() || mask.iter().any(|name| name == field);
+        if let Some(note) = self.note.filter(|_| is_in_mask("note")) {
             let note = note.filter(|note| !note.is_empty());
             runs::set_note(transaction, key, note.as_deref()).await.map_err(|error| run_not_found(error, key))?;
         }
-        if let Some(new) = self.state.filter(|_| is_masked_in("state")) {
+        if let Some(new) = self.state.filter(|_| is_in_mask("state")) {
             mark::run(transaction, key, new).await.map_err(|error| run_not_found(error, key))?;
         }
         Ok(())
@@ -218,7 +218,7 @@ pub async fn delete(
     let transaction = client.transaction().await?;
     runs::delete(&transaction, &key).await.map_err(|error| run_not_found(error, &key))?;
     let folder = task_log::folder_of_run(&state.home, &key.dag_id, &key.run_id);
-    let logs = DeletedLogs::set_aside(&state.home, folder).await;
+    let logs = DeletedLogs::quarantine(&state.home, folder).await;
     transaction.commit().await?;
     logs.remove();
     Ok(NoContent)

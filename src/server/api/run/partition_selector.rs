@@ -1,4 +1,4 @@
-//! The partitions of a request that clears runs.
+//! Parses which partitions a request to clear runs selects.
 
 use crate::api::instance::clear::invalid;
 use crate::http::api_error::ApiError;
@@ -33,7 +33,7 @@ impl Partitions {
         Ok(Self { key, from, to })
     }
 
-    /// Requires exactly one kind of selector: these, or another one of the request, called `other_name`.
+    /// Requires exactly one selector: the key, the window, or the request's other selector, whose name is `other_name`.
     pub(super) fn check(&self, has_other_selector: bool, other_name: &str) -> Result<(), ApiError> {
         let selectors = [has_other_selector, self.key.is_some(), self.from.or(self.to).is_some()];
         if selectors.into_iter().filter(|is_given| *is_given).count() == 1 {

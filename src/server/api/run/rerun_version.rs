@@ -1,5 +1,6 @@
-//! Which version of its DAG a cleared run, a rerun of a backfill or a triggered run that is reset takes: the request
-//! decides, else the DAG, else the setting `[core] rerun_with_latest_version`, else a default of the operation.
+//! Chooses the DAG version of a rerun: of a cleared run, a run that a backfill reruns, or a triggered run that is
+//! reset. The request decides, else the DAG, else the setting `[core] rerun_with_latest_version`, else the operation's
+//! default.
 
 use crate::http::api_error::ApiError;
 use crate::process::state::AppState;
@@ -13,7 +14,8 @@ use std::path::PathBuf;
 /// Airflow's `[core] rerun_with_latest_version`, in the environment of the server or in a `.env`.
 const SETTING: &str = "AIRFLOW__CORE__RERUN_WITH_LATEST_VERSION";
 
-/// Reads the setting for the DAG file at this path in the workspace, or without a path for the instance.
+/// Reads the setting that applies to the DAG file at `relative_fileloc` in the workspace, or without a path to the
+/// instance. 500 if the value is not a boolean.
 pub async fn setting(state: &AppState, relative_fileloc: Option<&str>) -> Result<Option<bool>, ApiError> {
     let workspace = state.dag_files.questions.get().map(|questions| questions.workspace().to_owned());
     let folders: Vec<PathBuf> = match (workspace, relative_fileloc) {
@@ -28,7 +30,7 @@ pub async fn setting(state: &AppState, relative_fileloc: Option<&str>) -> Result
         .map_err(invalid)
 }
 
-/// Returns the version that a rerun of a run of this DAG takes. `requested` is the request's value.
+/// Chooses the version for a rerun of a run of `dag`. `requested` is the request's value.
 pub async fn of_dag(
     state: &AppState,
     dag: &Dag,

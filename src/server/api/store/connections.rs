@@ -27,7 +27,7 @@ use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
 
-/// Sortable fields. Airflow's `id` is the order of creation.
+/// Fields to order and filter by. Airflow's `id` is the order of creation.
 const FIELDS: Fields<ConnectionField> = Fields {
     order: &[
         ("connection_id", ConnectionField::ConnectionId),
@@ -238,7 +238,7 @@ pub struct ConnectionTestResponse {
     message: String,
 }
 
-/// Refused by default, as in Airflow: a connection test makes this machine connect to any host the caller names.
+/// Always 403, Airflow's default: a connection test makes this machine connect to any host the caller names.
 pub async fn test(_: Body<ConnectionBody>) -> Result<Json<ConnectionTestResponse>, ApiError> {
     Err(test_is_disabled())
 }
@@ -265,7 +265,7 @@ pub struct ConnectionTestQueuedResponse {
     state: String,
 }
 
-/// Queues a test of a connection whose result is polled later.
+/// Always 403, like [`test`]. In Airflow it queues a test, whose result the client polls.
 pub async fn enqueue_test(
     _: Body<ConnectionTestRequestBody>,
 ) -> Result<Accepted<ConnectionTestQueuedResponse>, ApiError> {
@@ -289,7 +289,7 @@ pub struct AsyncConnectionTestResponse {
     created_at: Stamp,
 }
 
-/// Returns the result of a queued test.
+/// Always an error: no test is ever queued, so every token is unknown.
 pub async fn get_test(
     _: QueryParams<ConnectionTestQuery>,
     headers: HeaderMap,
@@ -297,7 +297,7 @@ pub async fn get_test(
     Err(unknown_test(&headers))
 }
 
-/// The refusal of a request for the result of a queued test: none is ever queued, so each token is unknown.
+/// 404 in Airflow's words for an unknown token; 422 if the request has no token.
 fn unknown_test(headers: &HeaderMap) -> ApiError {
     let Some(token) = headers.get(TEST_TOKEN_HEADER) else {
         return ApiError::unprocessable(&["header", TEST_TOKEN_HEADER], "missing", "Field required");
@@ -306,7 +306,7 @@ fn unknown_test(headers: &HeaderMap) -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, detail)
 }
 
-/// Airflow's default connections name services that do not exist here, so none are created.
+/// Creates nothing, because Airflow's default connections name services that do not exist here.
 pub async fn create_defaults() -> NoContent {
     NoContent
 }

@@ -14,7 +14,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use deadpool_postgres::Transaction;
 use leoflow_engine::store::StoreError;
-use leoflow_engine::store::list::filter::Test;
+use leoflow_engine::store::list::filter::FieldTest;
 use leoflow_engine::store::list::listing::Listing;
 use leoflow_engine::store::pools::{self, Pool, PoolField, PoolSettings};
 use leoflow_postgres::GenericClient;
@@ -205,7 +205,7 @@ impl Entities for Pools {
 
     async fn existing(&self, transaction: &Transaction<'_>, names: &[String]) -> Result<Vec<String>, ApiError> {
         let mut listing = Listing::default();
-        listing.test(PoolField::Name, Test::OneOf(names.to_vec()));
+        listing.test(PoolField::Name, FieldTest::OneOf(names.to_vec()));
         let page = pools::list(transaction, listing).await?;
         Ok(page.rows.into_iter().map(|pool| pool.name).collect())
     }

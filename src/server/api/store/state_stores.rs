@@ -41,7 +41,7 @@ fn key_not_found(store_kind: &str, key: &str) -> ApiError {
 #[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
 #[schemars(inline)]
-#[expect(dead_code, reason = "other values are rejected with Airflow's message")]
+#[expect(dead_code, reason = "only for the JSON schema; `expiry` parses the value")]
 enum Expiry {
     At(Timestamp),
     DefaultExpiry(DefaultExpiry),
@@ -92,7 +92,7 @@ fn to_stored_value(value: &Value) -> Result<String, ApiError> {
     Ok(text)
 }
 
-/// Parses when a value expires; `None` for never.
+/// Parses the time at which a value expires; `None` for never.
 fn expiry(value: &Value) -> Result<Option<Timestamp>, ApiError> {
     match value {
         Value::Null => Ok(None),
@@ -128,7 +128,7 @@ fn task_response(entry: StateEntry) -> TaskStateStoreResponse {
 #[serde(rename_all = "lowercase")]
 enum AssetStateStoreWriterKind {
     Task,
-    #[expect(dead_code, reason = "watchers have no store yet")]
+    #[expect(dead_code, reason = "only for the JSON schema; asset watchers are not supported yet")]
     Watcher,
     Api,
 }
@@ -206,7 +206,7 @@ fn try_key_of(ids: (String, String, String), params: &Params) -> Result<TryKey, 
     Ok(TryKey { run: RunKey { dag_id, run_id }, task_id, map_index, try_number: 0 })
 }
 
-/// 404 unless the instance exists, or any instance of the task with all map indexes.
+/// 404 unless the instance exists, or with `MapIndexes::All` any instance of the task.
 async fn require_instance(state: &AppState, try_key: &TryKey, map_indexes: MapIndexes) -> Result<(), ApiError> {
     let client = state.database.get().await?;
     if !states::has_instance(&*client, try_key, map_indexes).await? {

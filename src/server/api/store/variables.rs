@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
 
-/// Sortable fields. Airflow's `id` is the order of creation.
+/// Fields to order and filter by. Airflow's `id` is the order of creation.
 const FIELDS: Fields<VariableField> = Fields {
     order: &[
         ("key", VariableField::Key),

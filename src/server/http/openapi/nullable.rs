@@ -1,9 +1,9 @@
-//! Writes schemas as FastAPI does, for which most clients are made: `anyOf` in place of a list of types, and `{}` in
-//! place of `true`. Both forms mean the same.
+//! Writes schemas as FastAPI does, because most clients are written for FastAPI's form: `anyOf` in place of a list of
+//! types, and `{}` in place of `true`. The meaning is the same.
 
 use serde_json::{Map, Value, json};
 
-/// Keywords that describe a value and do not limit it; they stay beside `anyOf`.
+/// Keywords that describe a value and do not limit it; they remain beside `anyOf`.
 const ANNOTATIONS: &[&str] = &["title", "description", "default", "deprecated", "readOnly", "writeOnly", "examples"];
 /// Keywords that limit values of one type only, with that type.
 const LIMITS: &[(&str, &str)] = &[
@@ -63,12 +63,12 @@ fn clone_entry((name, value): (&String, &Value)) -> (String, Value) {
     (name.clone(), value.clone())
 }
 
-/// The schema of one type, with those limits that concern it.
+/// Returns the schema of one type, with the limits that apply to it.
 fn alternative(kind: Value, limits: &Map<String, Value>) -> Value {
     let mut schema = Map::new();
     let is_for = |name: &str| match LIMITS.iter().find(|(limit, _)| *limit == name) {
         Some((_, only)) => kind == *only,
-        // Formats and the other limits are those of numbers and texts.
+        // Formats and all other limits apply to numbers and texts.
         None => kind != "null",
     };
     for (name, value) in limits.iter().filter(|(name, _)| is_for(name)) {
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_types_is_any_of_them() {
+    fn a_list_of_types_becomes_any_of() {
         let schema = json!({"type": ["string", "null"], "description": "a text", "maxLength": 5, "format": "date-time", "default": null});
         assert_eq!(
             rewritten(schema),
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn no_schema_is_true() {
+    fn a_true_schema_becomes_an_empty_one() {
         let document = json!({
             "required": true, "schema": true, "properties": {"a": true, "schema": {"type": "boolean", "default": true}},
             "anyOf": [true, {"type": "null"}], "additionalProperties": true,

@@ -45,11 +45,11 @@ impl Schemas {
 
 /// An operation being described.
 pub struct Operation {
-    /// Names of path parameters whose type is not described yet.
-    pub unnamed_parts: VecDeque<String>,
+    /// Names of path parameters that have no type yet.
+    pub untyped_parts: VecDeque<String>,
     pub parameters: Vec<Value>,
     pub body: Option<Value>,
-    /// The status of success, and its content by media type.
+    /// The status of the successful response, and its content by media type.
     pub success: (u16, Map<String, Value>),
 }
 
@@ -64,13 +64,13 @@ impl Operation {
     /// Starts the description of an operation; `path` is as in the document, such as `/pools/{pool_name}`.
     pub fn for_path(path: &str) -> Self {
         let named = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
-        let unnamed_parts = named.map(str::to_owned).collect();
-        Self { unnamed_parts, parameters: Vec::new(), body: None, success: (200, Map::new()) }
+        let untyped_parts = named.map(str::to_owned).collect();
+        Self { untyped_parts, parameters: Vec::new(), body: None, success: (200, Map::new()) }
     }
 
     /// Assigns a type to the next path parameter.
     pub fn add_path_parameter(&mut self, schema: impl Into<Value>) {
-        if let Some(name) = self.unnamed_parts.pop_front() {
+        if let Some(name) = self.untyped_parts.pop_front() {
             self.parameters.push(json!({"name": name, "in": "path", "required": true, "schema": schema.into()}));
         }
     }
@@ -81,14 +81,14 @@ impl Operation {
         self.body = Some(json!({"required": presence == Presence::Required, "content": {JSON: {"schema": schema}}}));
     }
 
-    /// Describes the response of success.
+    /// Describes the successful response.
     pub fn set_answer<T: JsonSchema>(&mut self, schemas: &mut Schemas, status: u16) {
         let schema = schemas.responses.subschema_for::<T>();
         self.success.0 = status;
         self.success.1.insert(JSON.to_owned(), json!({"schema": schema}));
     }
 
-    /// Adds a media type other than JSON to the response of success.
+    /// Adds a media type other than JSON to the successful response.
     pub fn add_text_answer(&mut self, media_type: &str) {
         self.success.1.insert(media_type.to_owned(), json!({"schema": {"type": "string"}}));
     }

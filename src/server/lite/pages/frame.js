@@ -1,5 +1,6 @@
 // Inside a frame of Airflow's UI, which has its own brand and "Log out", the style sheet hides ours. The frame may
-// neither navigate the window around it nor open another one, so a link of its document is clicked there instead.
+// neither navigate the outer window nor open another one, so this script clicks a copy of the link in the outer
+// document.
 "use strict";
 
 if (window.self !== window.top) {

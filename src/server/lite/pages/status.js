@@ -21,7 +21,7 @@ function show(status) {
     state.textContent = process.detail && process.detail !== process.state ? `${process.state} (${process.detail})` : process.state;
     const pid = row.querySelector(".pid");
     if (pid.textContent !== String(process.pid ?? "")) {
-      // Measured for another process.
+      // The memory was measured for the previous process.
       row.querySelector(".memory").textContent = "";
     }
     pid.textContent = process.pid ?? "";

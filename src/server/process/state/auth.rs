@@ -1,4 +1,4 @@
-//! Logins: the administrator's credentials, tokens, and what throttles and revokes them.
+//! Logins: the administrator's credentials, tokens, the throttling of logins, and revoked tokens.
 
 use crate::login::logins::Logins;
 use crate::login::revoked::Revoked;
@@ -65,10 +65,11 @@ impl Auth {
 /// effect at once.
 pub struct Secrets {
     path: PathBuf,
-    /// Files they were read from, with their stamps.
+    /// The files that the secrets were read from, with their stamps.
     read_files: Vec<(PathBuf, Stamp)>,
     pub admin_email: String,
     pub admin_password_hash: String,
+    /// Number of the session epoch, which a password reset increases. Tokens of earlier epochs are invalid.
     pub epoch: u64,
     signer: Signer,
 }
@@ -80,7 +81,7 @@ impl Secrets {
         let secret = config.jwt_secret.as_deref().ok_or("jwt_secret")?;
         let hash = config.admin_password_hash.clone().ok_or("admin_password_hash")?;
         Ok(Self {
-            // No stamp yet, so the first request reloads the file.
+            // Without a stamp, the first `refresh` reads the file again.
             read_files: vec![(path.clone(), None)],
             path,
             admin_email: config.admin_email.clone(),
@@ -95,11 +96,11 @@ impl Secrets {
         if self.read_files.iter().all(|(path, read_stamp)| read_stamp.is_some() && stamp(path) == *read_stamp) {
             return;
         }
-        // Stamped before they are read, so that a change in between is noticed next time. A new or removed file changes
-        // the folder.
+        // Takes the stamps before the files are read, so that the next call notices a change in between. A new or
+        // removed file changes the stamp of the folder.
         let mut paths: Vec<PathBuf> = self.path.parent().map(Path::to_owned).into_iter().collect();
         paths.push(self.path.clone());
-        paths.extend(config_files::over(&self.path).unwrap_or_default());
+        paths.extend(config_files::override_files(&self.path).unwrap_or_default());
         let references =
             config::read_file(&self.path).ok().flatten().map(|loaded| loaded.secret_references()).unwrap_or_default();
         paths.extend(references.into_iter().filter_map(|(_, reference)| match reference {

@@ -1,4 +1,4 @@
-//! What parses and asks the code of DAG files.
+//! State for parsing DAG files and for running their code.
 
 use crate::dag_code::questions::Questions;
 use crate::dag_files::parse_requests::ParseRequests;
@@ -18,12 +18,12 @@ pub struct DagFiles {
     pub store_changed: Notify,
     /// True once the DAG files found at the start are parsed, or after a timeout.
     pub initial_parse: watch::Sender<bool>,
-    /// Asks the code of DAG files; set when there is a workspace and the scheduler has started.
+    /// Runs code of DAG files; set when the scheduler starts, if there is a workspace.
     pub questions: OnceLock<Questions>,
     pub interpreter: Arc<SharedInterpreter>,
     pub environments: Arc<Environments>,
     pub providers: ProviderCache,
-    /// Structures of DAGs that lists have returned.
+    /// Caches the structures of DAGs, for lists.
     pub structures: Structures,
 }
 

@@ -1,4 +1,4 @@
-//! What this process serves, since when, and whether its scheduler is alive.
+//! Whether this process is on trial or serves the public, since when it runs, and whether its scheduler is alive.
 
 use jiff::Timestamp;
 use leoflow_base::home::Home;
@@ -10,9 +10,9 @@ use tokio::sync::{Mutex, watch};
 pub struct Phase {
     pub started_at: Timestamp,
     pub port: u16,
-    /// True once the public listeners are served. A server on trial, as during an upgrade, serves only a private
-    /// socket.
-    pub doors: watch::Sender<bool>,
+    /// True once this server serves the public listeners. A server on trial, as during an upgrade, serves only a
+    /// private socket.
+    pub is_public: watch::Sender<bool>,
     /// The socket of a server on trial.
     pub private_socket: Option<PathBuf>,
     /// When the scheduler was last active, or saw that another server leads.
@@ -26,7 +26,7 @@ impl Phase {
         Self {
             started_at: Timestamp::now(),
             port,
-            doors: watch::Sender::new(private_socket.is_none()),
+            is_public: watch::Sender::new(private_socket.is_none()),
             private_socket,
             scheduler_beat: SchedulerBeat::default(),
             trial_task: Mutex::default(),
@@ -36,18 +36,18 @@ impl Phase {
     /// Returns the socket at which processes started by this server can reach it now.
     pub fn own_socket(&self, home: &Home) -> PathBuf {
         match &self.private_socket {
-            Some(private) if !*self.doors.borrow() => private.clone(),
+            Some(private) if !*self.is_public.borrow() => private.clone(),
             _ => home.api_socket(),
         }
     }
 }
 
-/// When the scheduler last gave a sign of life: seconds since the Unix epoch; 0 before the first one.
+/// Time of the scheduler's last heartbeat, in seconds since the Unix epoch; 0 before the first one.
 #[derive(Default)]
 pub struct SchedulerBeat(AtomicI64);
 
 impl SchedulerBeat {
-    /// An idle scheduler wakes at least once a minute.
+    /// Seconds without a heartbeat after which the scheduler counts as dead. An idle one wakes at least once a minute.
     const SILENCE_LIMIT: i64 = 90;
 
     pub fn beat(&self) {

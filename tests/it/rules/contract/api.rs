@@ -1,4 +1,4 @@
-//! Operations, parameters and fields of the REST API, from its OpenAPI description.
+//! The contract's operations, parameters and fields of the REST API, from its OpenAPI description.
 
 use leoflow::contract::{Contract, Section};
 use leoflow::server::api_description;
@@ -27,7 +27,8 @@ pub fn add(contract: &mut Contract) {
     }
 }
 
-/// The types of a schema as text: `string or null`, `array of DAGResponse`. Constraints and formats are left out.
+/// Returns the type of a schema as text, such as `string or null` or `array of DAGResponse`, without constraints and
+/// formats.
 fn type_name(schema: &Value) -> String {
     let name_of = |reference: &str| reference.rsplit('/').next().unwrap_or_default().to_owned();
     if let Some(reference) = schema["$ref"].as_str() {
@@ -50,7 +51,7 @@ fn type_name(schema: &Value) -> String {
 }
 
 fn alternatives(mut names: Vec<String>) -> String {
-    // `null` comes last, so that the order in the description does not count.
+    // `null` comes last, wherever the description has it.
     names.sort_by_key(|name| name == "null");
     names.dedup();
     names.join(" or ")

@@ -1,4 +1,4 @@
-//! Commands, options and exit codes, from the command line's own description.
+//! The contract's commands, options and exit codes, from clap's description of the command line.
 
 use clap::{Arg, Command};
 use leoflow::cli::args::help;
@@ -46,7 +46,7 @@ fn add_command(contract: &mut Contract, parent: &str, command: &Command) {
 fn add_option(contract: &mut Contract, command: &str, arg: &Arg) {
     let long = arg.get_long().map(|long| format!("--{long}"));
     let id = arg.get_id().as_str().to_uppercase();
-    // Positional arguments count by their place, so that their shown names may change.
+    // A positional argument is listed by its id, so that its value name in the help may change.
     let name = long.or_else(|| arg.get_short().map(|short| format!("-{short}"))).unwrap_or(id);
     let takes_value = arg.get_action().takes_values();
     let mut facts = vec![
@@ -60,7 +60,7 @@ fn add_option(contract: &mut Contract, command: &str, arg: &Arg) {
         facts.extend((!defaults.is_empty()).then(|| ("default", defaults.join(", "))));
     }
     contract.add(Section::Options, &format!("{command} {name}"), facts);
-    // Each value is an entry of its own, so that another may be added.
+    // Each value is an entry of its own, so that adding a value is not a change of the option.
     for value in arg.get_possible_values().iter().filter(|_| takes_value && !arg.is_hide_possible_values_set()) {
         contract.add(Section::Options, &format!("{command} {name} {}", value.get_name()), []);
     }

@@ -1,5 +1,5 @@
-//! The operator's contract: `docs/reference/contract.json` and its page are what the code says today, and nothing that
-//! the last release promised is gone. `LEOFLOW_UPDATE_DOCS=1 cargo test --test it -- contract` writes them.
+//! The operator's contract: `docs/reference/contract.json` and its page match the code, and the contract of the last
+//! release is kept. `LEOFLOW_UPDATE_DOCS=1 cargo test --test it -- contract` updates the two files.
 
 mod api;
 mod command_line;
@@ -17,7 +17,7 @@ use std::fs;
 use std::path::Path;
 
 const FILE: &str = "contract.json";
-/// The contract of the last release; `scripts/release` says when to replace it.
+/// The contract of the last release: its `docs/reference/contract.json`.
 const LAST_RELEASE: &str = "tests/contract/last-release.json";
 
 fn in_repository(path: &str) -> std::path::PathBuf {
@@ -29,8 +29,8 @@ fn read(path: &str) -> Contract {
     Contract::parse(&text).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The contract of this checkout. JSON fields, which only a running instance shows, are taken from the file; the test
-/// `json_shapes` compares them with what the commands print.
+/// Returns the contract of this checkout. The JSON fields come from `contract.json`, because only a running instance
+/// prints them; the tests in `json_shapes` compare them with the commands' output.
 fn generated() -> Contract {
     let mut contract = Contract::new(Version::parse(env!("CARGO_PKG_VERSION")).unwrap());
     settings(&mut contract);
@@ -45,7 +45,8 @@ fn generated() -> Contract {
     contract
 }
 
-/// Keys of `config.yaml` and `leoflow.yaml`, and the variables that override the former.
+/// Adds the keys of `config.yaml` and `leoflow.yaml`, and the environment variables that override those of
+/// `config.yaml`.
 fn settings(contract: &mut Contract) {
     for setting in SETTINGS {
         let takes_effect = if setting.needs_restart { "after a restart" } else { "at once" };
@@ -64,13 +65,14 @@ fn settings(contract: &mut Contract) {
             removed_in: Version::parse(key.removed_in).unwrap(),
             replacement: Some(key.replacement.to_owned()),
         };
-        // It has the facts of the key that replaces it.
+        // A deprecated key has the facts of its replacement.
         let facts = contract.promise(Section::Settings, key.replacement).unwrap().facts.clone();
-        let of_variable = Deprecation { replacement: Some(variable_named(key.replacement)), ..deprecated.clone() };
+        let variable_deprecation =
+            Deprecation { replacement: Some(variable_named(key.replacement)), ..deprecated.clone() };
         let overrides = [("overrides".to_owned(), key.name.to_owned())].into();
         for (section, name, facts, deprecated) in [
             (Section::Settings, key.name.to_owned(), facts, deprecated),
-            (Section::EnvironmentVariables, variable_named(key.name), overrides, of_variable),
+            (Section::EnvironmentVariables, variable_named(key.name), overrides, variable_deprecation),
         ] {
             let promise = Promise { facts, deprecated: Some(deprecated) };
             contract.sections.entry(section).or_default().insert(name, promise);
@@ -95,10 +97,10 @@ fn the_contract_and_its_page_are_current() {
 }
 
 #[test]
-fn nothing_that_the_last_release_promised_is_gone() {
+fn the_contract_of_the_last_release_is_kept() {
     let last = read(LAST_RELEASE);
     let mut now = generated();
-    // Until the version is raised, the next release is taken to be a minor.
+    // Until the version in Cargo.toml is raised, the next release counts as a minor.
     now.version = now.version.max(Version::new(last.version.major, last.version.minor + 1, 0));
     let broken: Vec<String> = violations(&last, &now).iter().map(ToString::to_string).collect();
     assert!(
@@ -109,7 +111,7 @@ fn nothing_that_the_last_release_promised_is_gone() {
     );
 }
 
-/// A removal of one thing of each kind from the contract as it is today is found.
+/// Removes an entry from each section of the current contract; each removal must be a violation.
 #[test]
 fn a_removed_key_flag_exit_code_field_or_path_fails() {
     let last = generated();
@@ -136,7 +138,8 @@ fn a_removed_key_flag_exit_code_field_or_path_fails() {
     }
 }
 
-/// The readable page: the rules, how many things of each kind there are, and the lists that no other page has.
+/// Returns the text of `contract.md`: the rules, the number of entries per section, and the lists that no other page
+/// has.
 fn page(contract: &Contract) -> String {
     let mut text = format!("# The operator's contract\n\n{GENERATED}\n{INTRODUCTION}");
     text.push_str("\n## What it covers\n\n| kind | number | described in |\n|---|---|---|\n");

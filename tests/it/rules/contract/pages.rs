@@ -1,4 +1,5 @@
-//! What the reference pages list: environment variables, files of the home and of a backup, processes.
+//! The parts of the contract that come from reference pages (environment variables, files of the home and of a backup),
+//! and the processes.
 
 use super::in_repository;
 use leoflow::contract::{Contract, Section};
@@ -32,7 +33,8 @@ fn page(name: &str) -> String {
     fs::read_to_string(in_repository(&format!("docs/reference/{name}"))).unwrap()
 }
 
-/// The variables that users may set: all on the page but those that are internal or that Leoflow sets.
+/// Adds the variables that users may set: those of the page, except in sections about variables that Leoflow sets, that
+/// only a release build reads, or that are internal.
 fn environment_variables(contract: &mut Contract) {
     let page = page("environment-variables.md");
     let variable =
@@ -50,7 +52,7 @@ fn environment_variables(contract: &mut Contract) {
     }
 }
 
-/// The first paths of each item of the page; those under `## run/` are below `run/`.
+/// Adds the paths at the beginning of each list item of the page. Paths of the section `run/` are relative to `run/`.
 fn home_files(contract: &mut Contract) {
     let page = page("home.md");
     let path = Regex::new(r"`([a-z<][^`]*)`[:,.]").unwrap();
@@ -65,7 +67,7 @@ fn home_files(contract: &mut Contract) {
     }
 }
 
-/// The entries of a backup and the keys of its manifest, from the tables of the page.
+/// Adds the entries of a backup and the keys of its manifest, from the tables of the page.
 fn backup_files(contract: &mut Contract) {
     let page = page("backup-format.md");
     let entry = Regex::new(r"(?m)^\| \d \| `([^`]+)` \|").unwrap();

@@ -98,7 +98,7 @@ fn row(dag: &DagView, workspace: &Path) -> Vec<String> {
     ]
 }
 
-/// Number of errors that the list prints whole; the others would hide the DAGs.
+/// Number of import errors printed in full; more would push the DAGs off the screen.
 const SHOWN_ERRORS: usize = 3;
 
 fn print_import_errors(context: &Context<'_>, errors: &[ImportErrorView]) {
@@ -114,7 +114,7 @@ fn print_import_errors(context: &Context<'_>, errors: &[ImportErrorView]) {
     }
 }
 
-/// Prints the projects whose environment is being built.
+/// Prints the DAG files that wait for an environment to be built.
 fn print_being_built(context: &Context<'_>, being_built: &[BeingBuilt]) {
     for entry in being_built {
         let packages = entry.requirements.join(", ");

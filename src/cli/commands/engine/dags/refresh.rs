@@ -1,19 +1,19 @@
-//! Waits until the server has imported a DAG as its file is on the disk.
+//! Waits until the server has imported the current content of a DAG's file.
 
 use crate::api_client::{Api, encode, list_of};
 use crate::context::Context;
 use crate::error::Error;
 use serde_json::{Value, json};
 
-/// Waits for the import, for some seconds at most. Warns when the DAG is still the one from before the last change of
-/// its file. Fails when there is no such DAG, and says what may bring it.
+/// Waits for the import; the server limits the wait to 10 s. Warns when the server still has the DAG from before the
+/// last change of its file. Fails when no imported file defines the DAG; the hints name files that may.
 pub async fn refresh(context: &Context<'_>, api: &Api<'_>, dag_id: &str) -> Result<(), Error> {
-    // A server of an older release has no such endpoint; what follows reports every other error.
+    // A server of an older release has no such endpoint; the caller's next request reports every other error.
     let path = format!("/local/dag-refresh?dag_id={}", encode(dag_id));
     let Ok(answer) = api.post::<Value>(&path, &json!({})).await else { return Ok(()) };
     let file = answer["file"].as_str().unwrap_or_default();
     let why = match answer["state"].as_str() {
-        Some("unknown") => return Err(unknown(dag_id, &answer)),
+        Some("unknown") => return Err(unknown_dag_error(dag_id, &answer)),
         Some("importing") => "is still being imported".to_owned(),
         Some("building") => "waits for its environment, which is being built (leoflow env list)".to_owned(),
         Some("failed") => "fails to import (leoflow dags list-import-errors)".to_owned(),
@@ -24,7 +24,7 @@ pub async fn refresh(context: &Context<'_>, api: &Api<'_>, dag_id: &str) -> Resu
 }
 
 /// The error for a DAG that no file defines.
-fn unknown(dag_id: &str, answer: &Value) -> Error {
+fn unknown_dag_error(dag_id: &str, answer: &Value) -> Error {
     let mut error = Error::failed(format!("DAG {dag_id:?} was not found"));
     let building: Vec<&str> = list_of(&answer["building"]).filter_map(Value::as_str).collect();
     if !building.is_empty() {

@@ -2,11 +2,11 @@
 
 use crate::commands::engine::add::dag_file;
 use crate::commands::engine::environment;
-use crate::commands::engine::validate::prepare;
+use crate::commands::engine::validate::prepare_interpreter;
 use crate::context::Context;
 use crate::error::Error;
 use leoflow_base::sys::env_vars;
-use leoflow_python::{Job, Request, as_in_workspace, file_context};
+use leoflow_python::{Job, Request, file_context, path_in_workspace};
 use serde_json::json;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ pub async fn run(context: &Context<'_>, project: &str, command: &[String]) -> Re
     let file_settings = file_context(&request).settings.map_err(|problem| {
         Error::failed("the project's settings are invalid").cause(problem).hint("leoflow verify-config")
     })?;
-    let base = prepare(context, config.and_then(|config| config.python).as_deref()).await?;
+    let base = prepare_interpreter(context, config.and_then(|config| config.python).as_deref()).await?;
     let interpreter = environment::for_project(context, &base, &file_settings).await.map_err(|reason| {
         Error::failed(format!("cannot build the environment of {project}")).cause(reason).hint("leoflow env list")
     })?;
@@ -33,7 +33,8 @@ pub async fn run(context: &Context<'_>, project: &str, command: &[String]) -> Re
         "command": command, "cwd": current_folder, "roots": request.roots, "work_in": request.folders,
     });
     if let Some(folder) = interpreter.environment_folder().filter(|_| interpreter.has_airflow_sdk) {
-        // The home of Airflow is removed with its environment, because its database has that version's tables.
+        // Airflow's home is in the environment's folder and removed with it, because its database has the tables of
+        // that Airflow version.
         options["airflow_home"] = folder.join("airflow").to_string_lossy().into();
     }
     let error = Command::new(&interpreter.program)
@@ -43,14 +44,14 @@ pub async fn run(context: &Context<'_>, project: &str, command: &[String]) -> Re
     Err(Error::io("run", &interpreter.program, &error))
 }
 
-/// Returns the folder of a project, which is named or given as a path.
+/// Returns the folder of a project given by name or path.
 fn project_folder(workspace: Option<&Path>, current_folder: &Path, project: &str) -> Result<PathBuf, Error> {
-    let named = workspace.map(|workspace| workspace.join(project.trim_end_matches('/')));
-    let candidates = named.into_iter().chain([current_folder.join(project)]);
+    let in_workspace = workspace.map(|workspace| workspace.join(project.trim_end_matches('/')));
+    let candidates = in_workspace.into_iter().chain([current_folder.join(project)]);
     let folder = candidates.into_iter().find(|folder| folder.is_dir()).ok_or_else(|| {
         Error::failed(format!("there is no project {project:?}"))
             .hint("name a folder of the workspace, or the path of a project")
             .hint("leoflow env list")
     })?;
-    Ok(as_in_workspace(workspace, &folder))
+    Ok(path_in_workspace(workspace, &folder))
 }

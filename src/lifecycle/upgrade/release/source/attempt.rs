@@ -1,4 +1,4 @@
-//! One attempt to complete a partial file: a copy from a folder, or a download that continues where the last one ended.
+//! One attempt to complete a partial file: a copy from a folder, or a download that resumes at the end of the file.
 
 use super::partial_file::PartialFile;
 use super::{FetchError, ReleaseFile, Source, client, open_error, with_timeout};
@@ -62,8 +62,8 @@ impl Source {
         write_failure.map_or(Ok(()), Err)
     }
 
-    /// Requests what the partial file lacks; it is emptied if the host sends the whole file. The inner error is of the
-    /// partial file.
+    /// Requests the rest of the file. Empties the partial file if the host sends the whole file instead. The inner
+    /// error is about writing the partial file.
     async fn request_rest(
         &self,
         release_file: &ReleaseFile,

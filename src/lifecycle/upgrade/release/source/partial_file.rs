@@ -1,4 +1,4 @@
-//! A download under way.
+//! A partially downloaded file.
 
 use super::{FetchError, ReleaseFile};
 use std::fs::{File, OpenOptions};
@@ -6,11 +6,11 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// A partial download, limited to the size in the manifest.
+/// A partially downloaded file, limited to the size in the manifest.
 pub(crate) struct PartialFile<'a> {
     path: &'a Path,
     file: File,
-    /// Bytes that are there.
+    /// Number of bytes in the file.
     pub(crate) length: u64,
     limit: u64,
     location: &'a str,

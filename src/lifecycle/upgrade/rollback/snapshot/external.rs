@@ -1,6 +1,6 @@
-//! Snapshots on an external server, which hosts other databases too: nothing is renamed, no session is terminated and
-//! no connection refused. The snapshot is a database if the role may create one and no other session is connected,
-//! otherwise a file in the home. A restore replaces the current content with the snapshot's in one transaction.
+//! Snapshots on an external server, where Leoflow renames no database, terminates no session and refuses no connection.
+//! The snapshot is a database if the role may create one and no other session is connected, otherwise a file in the
+//! home. A restore replaces the current content with the snapshot's in one transaction.
 
 use super::{PREFIX, cancel_and_drop, copy, drop_database, exists};
 use crate::backup::content::{self, Content, ContentError, ExpectedOwner};
@@ -16,7 +16,8 @@ fn content_file(home: &Home, name: &str) -> PathBuf {
     home.upgrade().join(format!("{name}{CONTENT_SUFFIX}"))
 }
 
-/// The path of the empty file that marks a snapshot that is a database. It is written before the database is created.
+/// The path of the marker, an empty file, of a snapshot that is a database. The marker is written before the database
+/// is created.
 fn marker_file(home: &Home, name: &str) -> PathBuf {
     home.upgrade().join(format!("{name}{DATABASE_SUFFIX}"))
 }
@@ -33,7 +34,7 @@ fn io_error(home: &Home) -> impl Fn(std::io::Error) -> ContentError + '_ {
 
 pub async fn take(home: &Home, access: &Access, name: &str) -> Result<(), ContentError> {
     let login = access.application();
-    // Fails before any change if a later restore would not be possible.
+    // Fail before any change if a later restore would be impossible.
     content::check_replaceable(access, &login).await?;
     files::create_private_dir(&home.upgrade()).map_err(io_error(home))?;
     files::write_atomic(&marker_file(home, name), b"", 0o600).map_err(io_error(home))?;
@@ -70,13 +71,13 @@ pub async fn remove(home: &Home, access: &Access, name: &str) -> Result<(), Cont
 async fn connect_upkeep(home: &Home, access: &Access, name: &str) -> Result<Option<Client>, PgError> {
     match access.upkeep().await {
         Ok(upkeep) => Ok(Some(upkeep)),
-        Err(error) if marker_file(home, name).exists() && !is_shut_out(&error) => Err(error),
+        Err(error) if marker_file(home, name).exists() && !is_access_denied(&error) => Err(error),
         Err(_) => Ok(None),
     }
 }
 
-/// True when the server is reachable but refuses this role.
-fn is_shut_out(error: &PgError) -> bool {
+/// True when the server is reachable but denies this role access.
+fn is_access_denied(error: &PgError) -> bool {
     let is_denied = error.sql_state().is_some_and(|state| state.code().starts_with("42"));
     is_denied || matches!(error, PgError::WrongPassword | PgError::NoDatabase)
 }
@@ -86,7 +87,7 @@ fn remove_files(home: &Home, name: &str) -> Result<(), ContentError> {
     files::remove_any(&marker_file(home, name)).map_err(io_error(home))
 }
 
-/// Name of the fact in the database that records which snapshot was restored, so that a rerun does not overwrite newer
+/// Name of the row in `instance_fact` that records the restored snapshot, so that a rerun does not overwrite newer
 /// data.
 const RESTORED: &str = "put-back";
 
@@ -102,12 +103,12 @@ pub async fn restore(home: &Home, access: &Access, name: &str) -> Result<bool, C
             [instance_fact::statement(RESTORED, name), Claim::of(home, &recorded_location).statement()];
         content.import_into(access, &login, ExpectedOwner::Home(&recorded_location.home_id), &last_statements).await?;
     }
-    // Removes the database before the file, which could be created again from it.
+    // `remove` drops the database before the file: otherwise a rerun after a kill would export the database again.
     remove(home, access, name).await?;
     Ok(true)
 }
 
-/// The content of a snapshot; a database is first written to a file. `None` if there is no such snapshot.
+/// The content of a snapshot, which for a database is first exported to a file. `None` if the snapshot does not exist.
 async fn snapshot_content(home: &Home, access: &Access, name: &str) -> Result<Option<Content>, ContentError> {
     let path = content_file(home, name);
     if let Some(content) = Content::at(&path).map_err(io_error(home))? {
@@ -120,7 +121,7 @@ async fn snapshot_content(home: &Home, access: &Access, name: &str) -> Result<Op
     Content::write(access, &login, &path).await.map(Some)
 }
 
-/// Drops the snapshots of this home, found by their files and markers, except `keep`.
+/// Drops this home's snapshots except `keep`. Finds them by their files and markers.
 pub async fn drop_others(home: &Home, access: &Access, keep: Option<&str>) -> Result<(), ContentError> {
     for name in recorded_names(home) {
         if Some(name.as_str()) != keep {
