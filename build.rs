@@ -6,9 +6,18 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 fn main() {
-    for path in
-        ["migrations", "src", "docs", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "Cargo.lock"]
-    {
+    for path in [
+        "migrations",
+        "src",
+        "docs",
+        "README.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "Cargo.lock",
+        "Cargo.toml",
+        "build.rs",
+    ] {
         println!("cargo:rerun-if-changed={path}");
     }
     println!("cargo:rerun-if-env-changed=LEOFLOW_RELEASE");
@@ -83,7 +92,7 @@ fn in_package(file: &Path) -> String {
     format!("concat!(env!(\"CARGO_MANIFEST_DIR\"), {:?})", format!("/{}", file.display()))
 }
 
-/// Hashes the sources, migrations, documentation and `Cargo.lock`, so that different development builds get different
+/// Hashes the sources, migrations, documentation, manifest and lock file, so that different development builds get different
 /// versions.
 fn tree_hash() -> u64 {
     let mut files = Vec::new();
@@ -91,7 +100,7 @@ fn tree_hash() -> u64 {
     collect(Path::new("migrations"), &mut files);
     collect(Path::new("docs"), &mut files);
     files.extend(TOP_PAGES.iter().map(|(_, path)| PathBuf::from(path)));
-    files.push(PathBuf::from("Cargo.lock"));
+    files.extend(["Cargo.lock", "Cargo.toml", "build.rs"].map(PathBuf::from));
     files.sort();
     let mut hasher = DefaultHasher::new();
     for file in files {

@@ -211,6 +211,22 @@ fn an_unknown_list_removes_nothing() {
 }
 
 #[test]
+fn a_deleted_instance_is_added_when_the_list_shrinks() {
+    let mut play = Play::new("all_success");
+    play.settle();
+    play.go_through(3);
+    let load = play.graph.task_index("load");
+    play.instances.retain(|instance| (instance.task_index, instance.map_index) != (load, 1));
+    play.clear();
+    play.list(2);
+    let mut states: Vec<_> = play.instances.iter().filter(|instance| instance.task_index == load).collect();
+    states.sort_by_key(|instance| instance.map_index);
+    let states: Vec<_> = states.iter().map(|instance| (instance.map_index, instance.state)).collect();
+    let scheduled = Some(TaskState::Scheduled);
+    assert_eq!(states, [(0, scheduled), (1, scheduled), (2, Some(TaskState::Removed))]);
+}
+
+#[test]
 fn downstream_runs_after_an_empty_list() {
     let mut play = Play::new("all_success");
     play.settle();

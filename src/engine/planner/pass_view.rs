@@ -136,8 +136,11 @@ impl<'a> PassView<'a> {
     /// instance has to change, because surplus instances may be removed already.
     pub fn is_complete(&self, task_index: usize, count: usize) -> bool {
         let instances = &self.instances[task_index];
-        let first = instances.first().map_or(0, |index| self.map_indexes[*index]);
-        instances.len() == count && first == 0 && self.tallies[task_index].removed == 0
+        // The instances are sorted by map index and the indexes are unique: the last one rules out a gap.
+        let map_index = |index: Option<&usize>| index.and_then(|index| usize::try_from(self.map_indexes[*index]).ok());
+        let ends = (map_index(instances.first()), map_index(instances.last()));
+        let is_gapless = count == 0 || ends == (Some(0), Some(count - 1));
+        instances.len() == count && is_gapless && self.tallies[task_index].removed == 0
     }
 
     /// The instances of all tasks that depend on the `changed` tasks.

@@ -121,10 +121,7 @@ fn our_pages_are_shown_after_a_login() {
         let policy = page.header("content-security-policy").unwrap();
         assert!(policy.contains("default-src 'self'") && !policy.contains("unsafe"), "{path}: {policy}");
         let anonymous = try_request(test.port, "GET", path, &[], "").unwrap();
-        assert!(
-            anonymous.status == 303 && anonymous.header("location").unwrap().starts_with("/auth/login"),
-            "{path}"
-        );
+        assert!(anonymous.status == 303 && anonymous.header("location").unwrap().starts_with("/auth/login"), "{path}");
         pages.push(page.body);
     }
     // All static files of the pages exist.

@@ -31,7 +31,7 @@ pub struct Item {
 
 #[derive(Debug, thiserror::Error)]
 pub enum CollectError {
-    #[error("there are more than {ENTRY_LIMIT} files in the workspace")]
+    #[error("a backup contains at most {ENTRY_LIMIT} files, folders and links of the workspace and task logs")]
     TooMany,
     #[error("cannot write the backup: {0}")]
     Spool(io::Error),
