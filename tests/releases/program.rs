@@ -1,6 +1,6 @@
 //! A program that simulates another release: all of Leoflow, with the version, public key, additional migrations and
-//! faults of a trailer. A test copies the program and appends the trailer: JSON, the JSON's length as four little-endian
-//! bytes, and `MARK`.
+//! faults of a trailer. A test copies the program and appends the trailer: JSON, the JSON's length as four
+//! little-endian bytes, and `MARK`.
 
 use leoflow::BUILT;
 use leoflow::build_info::{self, BuildInfo, MigrationFile};

@@ -123,7 +123,7 @@ fn prune_lists_what_it_removes_and_keeps_the_rest() {
     let before = test.snapshot("backups");
     let dry = test.run(&["lite", "backups", "prune", "--dry-run", "--json"]).expect(0).json();
     assert_eq!(test.snapshot("backups"), before);
-    // The dates in the names of the removed files.
+    // The dates in the names of the removed files, after `/automatic-`.
     let dates = |pruned: &Value| -> Vec<String> {
         let removed = pruned["removed"].as_array().unwrap().iter();
         removed

@@ -57,10 +57,11 @@ fn outcomes(test: &TestHome) -> Value {
         let (mut rendered, mut named, mut xcoms) = (Map::new(), Map::new(), Map::new());
         for instance in run["instances"].as_array().into_iter().flatten() {
             let name = name_of(&instance[0], &instance[1]);
-            let is_shown =
+            // The facts have the rendered fields of these DAGs only.
+            let is_recorded =
                 ["templates", "mapping", "operators_of_ones_own"].iter().any(|start| dag_id.starts_with(start));
             instances.insert(name.clone(), json!({"state": instance[2], "try_number": instance[3]}));
-            if is_shown && instance[4].as_object().is_some_and(|fields| !fields.is_empty()) {
+            if is_recorded && instance[4].as_object().is_some_and(|fields| !fields.is_empty()) {
                 rendered.insert(name.clone(), instance[4].clone());
             }
             match instance[1].as_i64() {
@@ -76,7 +77,7 @@ fn outcomes(test: &TestHome) -> Value {
             let task_xcoms = xcoms.entry(name_of(&xcom[0], &xcom[1])).or_insert_with(|| json!({}));
             let mut value = plain(&xcom[3]);
             if xcom[2] == "skipmixin_key" {
-                // Its order is undefined.
+                // The order of the skipped task ids is undefined.
                 for ids in value.as_object_mut().unwrap().values_mut() {
                     ids.as_array_mut().unwrap().sort_by_key(|id| id.to_string());
                 }
@@ -139,7 +140,9 @@ fn assert_runs_end_as_on_airflow(test: &TestHome) {
         }
     }
     test.start();
-    let older = airflow::older_version().map(|version| read("older_sdks.json")[version].take());
+    // The known differences of the older SDK that LEOFLOW_TEST_AIRFLOW selects.
+    let older_sdk = airflow::older_version().map(|version| read("older_sdks.json")[version].take());
+    // The plan says how each DAG is started.
     let (facts, plan) = (read("facts.json"), read("plan.json"));
     let mut facts = facts["dags"].as_object().unwrap().clone();
     for (name, slots) in plan["pools"].as_object().unwrap() {
@@ -148,10 +151,10 @@ fn assert_runs_end_as_on_airflow(test: &TestHome) {
     wait_until("all DAGs exist", Duration::from_secs(120), || {
         let list = test.run(&["dags", "list", "--json"]).expect(0).json();
         let errors = list["import_errors"].as_array().unwrap().len();
-        (errors == 0 || older.is_some()) && list["dags"].as_array().unwrap().len() + errors == facts.len()
+        (errors == 0 || older_sdk.is_some()) && list["dags"].as_array().unwrap().len() + errors == facts.len()
     });
-    if let Some(known) = &older {
-        // Some files need the newest version, with which the facts were recorded.
+    if let Some(known) = &older_sdk {
+        // Some files need a feature of the newest version, with which the facts were recorded.
         let not_imported = not_imported(test);
         facts.retain(|dag_id, _| !not_imported.contains(dag_id));
         assert_eq!(json!(not_imported), known["not_imported"], "files that cannot be imported");
@@ -174,51 +177,53 @@ fn assert_runs_end_as_on_airflow(test: &TestHome) {
         trigger(dag_id);
         wait_until("the only run has finished", Duration::from_secs(120), || finished() > index);
     }
-    // DAGs that wait for others start after them.
+    // These DAGs start their runs themselves: they have a schedule.
     for dag_id in facts.keys().filter(|dag_id| !dag_plan(dag_id)["runs"].is_null()) {
         test.run(&["dags", "unpause", dag_id]).expect(0);
     }
-    let mut started: Vec<&String> =
+    let mut triggered: Vec<&String> =
         facts.keys().filter(|dag_id| dag_plan(dag_id)["runs"].is_null() && !alone.contains(dag_id)).collect();
-    started.sort_by_key(|dag_id| !dag_plan(dag_id)["after"].is_null());
-    started.into_iter().for_each(|dag_id| trigger(dag_id));
+    // DAGs that need the run of another DAG are triggered last.
+    triggered.sort_by_key(|dag_id| !dag_plan(dag_id)["after"].is_null());
+    triggered.into_iter().for_each(|dag_id| trigger(dag_id));
     let expected: usize = facts.values().map(|runs| runs.as_array().unwrap().len()).sum();
-    // A run that has not finished by then shows up as a difference.
+    // A run that has not finished within the limit shows up as a difference.
     let started_at = Instant::now();
     while finished() < expected && started_at.elapsed() < LIMIT {
         std::thread::sleep(Duration::from_millis(200));
     }
     let ours = outcomes(test);
-    let mut wrong = Vec::new();
+    let mut differences = Vec::new();
     for (dag_id, runs) in &facts {
-        compare(dag_id, runs, &ours[dag_id], &mut wrong);
+        compare(dag_id, runs, &ours[dag_id], &mut differences);
     }
-    let known = older.map_or_else(known_differences, |known| known["differences"].clone());
+    let known = older_sdk.map_or_else(known_differences, |known| known["differences"].clone());
     let known = known.as_object().unwrap();
     let is_known = |line: &String| known.keys().any(|path| line.starts_with(path.as_str()));
-    let unknown: Vec<&String> = wrong.iter().filter(|line| !is_known(line)).collect();
+    let unknown: Vec<&String> = differences.iter().filter(|line| !is_known(line)).collect();
     assert!(unknown.is_empty(), "{} differences, Airflow's first:\n{unknown:#?}", unknown.len());
-    let occurs = |path: &String| wrong.iter().any(|line| line.starts_with(path.as_str()));
+    let occurs = |path: &String| differences.iter().any(|line| line.starts_with(path.as_str()));
     let gone: Vec<&String> = known.keys().filter(|path| !occurs(path)).collect();
     assert!(gone.is_empty(), "these known differences no longer occur: {gone:?}");
 }
 
-fn compare(path: &str, theirs: &Value, ours: &Value, wrong: &mut Vec<String>) {
+/// Appends each difference between the facts (`theirs`) and the outcome (`ours`) as `PATH: THEIRS / OURS`.
+fn compare(path: &str, theirs: &Value, ours: &Value, differences: &mut Vec<String>) {
     match (theirs, ours) {
         (Value::Object(a), Value::Object(b)) => {
             let names: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
             for name in names {
                 let field = |map: &Map<String, Value>| map.get(name).cloned().unwrap_or_else(|| json!("(nothing)"));
-                compare(&format!("{path}.{name}"), &field(a), &field(b), wrong);
+                compare(&format!("{path}.{name}"), &field(a), &field(b), differences);
             }
         }
         (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
             for (index, (a, b)) in a.iter().zip(b).enumerate() {
-                compare(&format!("{path}[{index}]"), a, b, wrong);
+                compare(&format!("{path}[{index}]"), a, b, differences);
             }
         }
         _ if theirs == ours || same_number(theirs, ours) => {}
-        _ => wrong.push(format!("{path}: {theirs} / {ours}")),
+        _ => differences.push(format!("{path}: {theirs} / {ours}")),
     }
 }
 

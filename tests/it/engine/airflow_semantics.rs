@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(30);
 
-fn state_of(test: &TestHome, dag_id: &str) -> String {
+/// Returns the states of a DAG's runs, oldest first.
+fn run_states(test: &TestHome, dag_id: &str) -> String {
     test.sql(&format!(
         "SELECT coalesce(string_agg(state, ',' ORDER BY run_after), '') FROM dag_run WHERE dag_id = '{dag_id}'"
     ))
@@ -16,6 +17,7 @@ fn state_of(test: &TestHome, dag_id: &str) -> String {
     .to_owned()
 }
 
+/// Returns `TASK:MAP_INDEX:STATE:TRIES` of a DAG's task instances.
 fn instances(test: &TestHome, dag_id: &str) -> String {
     let query = format!(
         "SELECT string_agg(task_id || ':' || map_index || ':' || coalesce(state, 'none') || ':' || try_number, ' '
@@ -29,7 +31,7 @@ fn freed_pool_slots_start_tasks_and_retries_keep_map_index() {
     let test = TestHome::started();
     test.run(&["pools", "set", "narrow", "1", "one at a time"]).expect(0);
     test.save(
-        "room.py",
+        "pools.py",
         "import os, time\nfrom airflow.sdk import DAG, task\nwith DAG('holds'):\n    @task(pool='narrow')\n    def t():\n        time.sleep(60)\n    t()\n\
          with DAG('waits'):\n    @task(pool='narrow')\n    def t():\n        return 1\n    t()\n",
     );
@@ -48,8 +50,8 @@ fn freed_pool_slots_start_tasks_and_retries_keep_map_index() {
     let pool = test.run(&["pools", "get", "narrow", "--json"]).expect(0).json();
     assert_eq!((&pool["pools"][0]["occupied_slots"], &pool["pools"][0]["scheduled_slots"]), (&json!(1), &json!(1)));
     test.run(&["runs", "cancel", "holds", "latest"]).expect(0);
-    wait_until("the waiting task has run", SOON, || state_of(&test, "waits") == "success");
-    wait_until("the retry has succeeded", SOON, || state_of(&test, "again") == "success");
+    wait_until("the waiting task has run", SOON, || run_states(&test, "waits") == "success");
+    wait_until("the retry has succeeded", SOON, || run_states(&test, "again") == "success");
     assert_eq!(instances(&test, "again"), "n:-1:success:1 t:0:success:1 t:1:success:2 t:2:success:1");
     test.run(&["pools", "delete", "default_pool"]).expect(1);
     let exported = test.run(&["pools", "export", "-"]).expect(0).json();
@@ -68,20 +70,20 @@ fn custom_timetables_backfills_and_callbacks_run() {
          if start >= datetime(2024, 1, 7, tzinfo=timezone.utc):\n            return None\n        return DagRunInfo.interval(start, start + timedelta(days=2))\n\
          with DAG('own', schedule=Every(), start_date=datetime(2024, 1, 1, tzinfo=timezone.utc), catchup=True):\n    @task\n    def t(data_interval_start):\n        return data_interval_start.isoformat()\n    t()\n",
     );
-    let callback_file = test.folder().join("told");
+    let callback_file = test.folder().join("called");
     test.save(
     "monthly.py",
         &format!(
             "from datetime import datetime, timezone\nfrom airflow.sdk import DAG, Param, task\n\
-             def tell(context):\n    open({callback_file:?}, 'a').write(context['reason'] + ' ' + context['run_id'] + '\\n')\n\
-             with DAG('monthly', schedule='@monthly', start_date=datetime(2030, 1, 1, tzinfo=timezone.utc), on_success_callback=tell, params={{'n': Param(1, type='integer')}}):\n    @task\n    def t(params):\n        return params['n']\n    t()\n"
+             def note(context):\n    open({callback_file:?}, 'a').write(context['reason'] + ' ' + context['run_id'] + '\\n')\n\
+             with DAG('monthly', schedule='@monthly', start_date=datetime(2030, 1, 1, tzinfo=timezone.utc), on_success_callback=note, params={{'n': Param(1, type='integer')}}):\n    @task\n    def t(params):\n        return params['n']\n    t()\n"
         ),
     );
     for dag_id in ["own", "monthly"] {
         test.wait_dag(dag_id, 1);
     }
     test.run(&["dags", "unpause", "own"]).expect(0);
-    wait_until("all of its runs", SOON, || state_of(&test, "own") == "success,success,success");
+    wait_until("all runs have succeeded", SOON, || run_states(&test, "own") == "success,success,success");
     let dates = test.sql("SELECT string_agg(to_char(data_interval_start AT TIME ZONE 'UTC', 'DD'), ',' ORDER BY run_after) FROM dag_run WHERE dag_id = 'own'");
     assert_eq!(dates.trim(), "01,03,05");
     test.run(&["dags", "trigger", "own", "--logical-date", "2024-03-05", "--wait"]).expect(0);
@@ -90,7 +92,7 @@ fn custom_timetables_backfills_and_callbacks_run() {
     );
     assert_eq!(manual.trim(), "2 days");
 
-    // The next run that was computed before the pause is out of date days later.
+    // A next run that was computed before a pause is outdated when the DAG is unpaused days later.
     test.save(
         "later.py",
         "from datetime import datetime, timezone\nfrom airflow.sdk import DAG, task\n\
@@ -104,11 +106,11 @@ fn custom_timetables_backfills_and_callbacks_run() {
         test.sql("SELECT next_run_after > now() FROM dag WHERE dag_id = 'later' AND schedule_key IS NOT NULL").trim()
             == "t"
     };
-    wait_until("its next run is known", SOON, is_next_run_known);
+    wait_until("the next run is known", SOON, is_next_run_known);
     test.sql("UPDATE dag SET next_run_after = '2024-05-05', next_logical_date = '2024-05-05' WHERE dag_id = 'later'");
     test.run(&["dags", "unpause", "later"]).expect(0);
-    wait_until("its next run is known again", SOON, is_next_run_known);
-    assert_eq!(state_of(&test, "later"), "");
+    wait_until("the next run is computed again", SOON, is_next_run_known);
+    assert_eq!(run_states(&test, "later"), "");
 
     let create = ["backfill", "create", "--dag-id", "monthly", "--from-date", "2024-01-01", "--to-date", "2024-03-01"];
     let dry = test.run(&[&create[..], &["--dry-run"]].concat()).expect(0);
@@ -121,7 +123,7 @@ fn custom_timetables_backfills_and_callbacks_run() {
     wait_until("the backfill is over", SOON, || {
         test.run(&["backfill", "list", "--json"]).expect(0).json()["backfills"][0]["completed_at"].is_string()
     });
-    assert_eq!(state_of(&test, "monthly"), "success,success,success");
+    assert_eq!(run_states(&test, "monthly"), "success,success,success");
     let values = test.sql("SELECT string_agg(value::text, ',') FROM xcom WHERE dag_id = 'monthly'");
     assert_eq!(values.trim(), "5,5,5");
     wait_until("the callbacks were called", SOON, || {
@@ -129,7 +131,7 @@ fn custom_timetables_backfills_and_callbacks_run() {
     });
     let refused = test.run(&["dags", "trigger", "monthly", "--conf", "{\"n\": 1.5}"]).expect(1);
     assert!(refused.stderr.contains("Invalid input for param n"), "{}", refused.stderr);
-    // A paused DAG's runs stay queued, so that there is something to cancel.
+    // The runs of a paused DAG stay queued, so that the backfill can be cancelled.
     test.run(&["dags", "pause", "monthly"]).expect(0);
     let again = test.run(&[&create[..], &["--reprocess-behavior", "completed", "--json"]].concat()).expect(0).json();
     test.run(&["backfill", "cancel", &again["id"].to_string()]).expect(0);
@@ -142,7 +144,7 @@ fn hanging_or_exiting_user_code_does_not_block_other_dags() {
     let began = Instant::now();
     let go = test.folder().join("go");
     let hangs = format!("while not os.path.exists({go:?}): pass\n        os._exit(3)");
-    // Separate files, named so that the bad DAGs come first.
+    // Separate files, whose names put the bad DAGs first.
     for (dag_id, answer) in [("a_hangs", &*hangs), ("b_exits", "os._exit(3)"), ("z_answers", "return None")] {
         test.save(
             &format!("{dag_id}.py"),
@@ -159,12 +161,12 @@ fn hanging_or_exiting_user_code_does_not_block_other_dags() {
         );
         test.wait_dag(dag_id, 1);
     }
-    wait_until("the good DAG has run", SOON, || state_of(&test, "z_answers") == "success");
+    wait_until("the good DAG has run", SOON, || run_states(&test, "z_answers") == "success");
     let key = |dag_id: &str| {
         test.sql(&format!("SELECT coalesce(schedule_key, 'none') FROM dag WHERE dag_id = '{dag_id}'")).trim().to_owned()
     };
-    // The scheduler would end it after half a minute of processor time.
-    assert!(key("a_hangs") == "none" || began.elapsed() > Duration::from_secs(30), "its timetable still runs");
+    // `dagbag_import_timeout`, 30 seconds of processor time, also ends the process that evaluates a timetable.
+    assert!(key("a_hangs") == "none" || began.elapsed() > Duration::from_secs(30), "the timetable still runs");
     std::fs::write(go, "").unwrap();
     for dag_id in ["a_hangs", "b_exits"] {
         wait_until("the timetable's process has ended and is retried later", SOON, || {
@@ -172,7 +174,7 @@ fn hanging_or_exiting_user_code_does_not_block_other_dags() {
         });
     }
 
-    let callback_file = test.folder().join("told");
+    let callback_file = test.folder().join("called");
     test.save(
     "calls.py",
         &format!(
@@ -206,15 +208,15 @@ fn more_due_runs_than_one_batch_are_all_created() {
     let paused = "SELECT count(*) FROM dag WHERE dag_id LIKE 'once%' AND is_paused";
     wait_until("the DAGs exist", SOON, || test.sql(paused) == "230");
     test.sql("UPDATE dag SET is_paused = false WHERE dag_id LIKE 'once%'");
-    // Unpauses one through the API, which notifies the scheduler.
+    // Only the API notifies the scheduler, so one DAG is unpaused through the API.
     test.run(&["dags", "pause", "once_0"]).expect(0);
     test.run(&["dags", "unpause", "once_0"]).expect(0);
     wait_until("each DAG has run", SOON, || test.sql(ended) == "230");
 }
 
-/// Stops and continues all processes, like closing and opening a laptop.
+/// Stops and continues all processes, as a laptop does when it sleeps.
 #[test]
-fn catchup_decides_what_runs_after_the_machine_slept() {
+fn catchup_decides_whether_runs_missed_in_sleep_are_created() {
     let test = TestHome::started();
     let start = test.sql("SELECT to_char(date_trunc('second', now() AT TIME ZONE 'UTC'), 'YYYY-MM-DD HH24:MI:SS')");
     for (dag_id, catchup) in [("catches", "True"), ("skips", "False")] {
@@ -339,7 +341,7 @@ fn a_template_without_jinja2_fails_and_names_the_package() {
     test.save(
         "bare.py",
         "import importlib, urllib\nfrom airflow.sdk import DAG, task\nfrom airflow.providers.standard.operators.bash import BashOperator\n\
-         # Under Airflow something has imported them.\nassert importlib.util.find_spec('os') and urllib.parse.quote('a b') == 'a%20b'\n\
+         # DAG files may rely on submodules that Airflow has imported.\nassert importlib.util.find_spec('os') and urllib.parse.quote('a b') == 'a%20b'\n\
          with DAG('bare'):\n    BashOperator(task_id='plain', bash_command='echo 1')\n    BashOperator(task_id='template', bash_command='echo {{ ds }}')\n",
     );
     // Hides an installed jinja2 of the system's Python.
@@ -351,7 +353,8 @@ fn a_template_without_jinja2_fails_and_names_the_package() {
     assert!(outcome.contains("jinja2") && outcome.contains("leoflow setup"), "{outcome}");
 }
 
-/// The script generates the page's tables from the package and the facts.
+/// `scripts/compatibility-table` generates the tables of `docs/explanation/airflow-compatibility.md` from the small
+/// package and `tests/airflow/facts.json`.
 #[test]
 fn the_compatibility_page_matches_its_script() {
     let done = std::process::Command::new("python3")
@@ -401,7 +404,7 @@ fn a_backfill_appears_in_dag_runs_xcoms_and_events() {
     let xcoms = get(&format!("{each}/xcomEntries?map_index=3")).json();
     assert_eq!((&xcoms["total_entries"], &xcoms["xcom_entries"][0]["map_index"]), (&json!(1), &json!(3)));
     assert_eq!(get(&format!("{each}/xcomEntries/return_value?map_index=3")).json()["value"], 3);
-    // Today's scheduled run creates events too, now or later.
+    // Today's scheduled run may have created events too.
     let events = get("/api/v2/assets/events?order_by=-timestamp").json();
     let times: Vec<_> =
         events["asset_events"].as_array().unwrap().iter().map(|row| row["timestamp"].as_str().unwrap()).collect();

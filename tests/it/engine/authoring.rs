@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 #[test]
-fn a_parameter_named_like_an_asset_receives_it() {
+fn a_parameter_named_like_an_asset_receives_the_asset() {
     let test = TestHome::started();
     test.save(
         "made.py",
@@ -22,7 +22,7 @@ fn a_parameter_named_like_an_asset_receives_it() {
 }
 
 #[test]
-fn a_mapped_instance_is_named_while_it_runs() {
+fn a_mapped_instance_has_its_rendered_name_while_it_runs() {
     let test = TestHome::new().with_packages();
     test.start();
     let go = test.folder().join("go");
@@ -87,38 +87,38 @@ fn secrets_are_masked_in_logs_xcoms_and_errors() {
     assert_eq!(session.request("POST", "/api/v2/connections", &body.to_string()).status, 201);
     test.run(&["variables", "set", "my_token", "token-of-variable"]).expect(0);
     test.add_dag(
-        "telling",
+        "leaks",
         "import logging, os, subprocess, sys\nfrom airflow.sdk import DAG, Connection, Variable, task\n\
-         from airflow.providers.standard.operators.bash import BashOperator\nwith DAG('telling'):\n    @task\n    def t():\n        \
+         from airflow.providers.standard.operators.bash import BashOperator\nwith DAG('leaks'):\n    @task\n    def t():\n        \
          conn = Connection.get('db')\n        token = Variable.get('my_token')\n        print('password', conn.password)\n        \
          print('uri', conn.get_uri())\n        print('in a word x' + conn.password + 'x')\n        logging.error('extra %s', conn.extra_dejson)\n        \
          subprocess.run(['sh', '-c', 'echo from a child $0', token])\n        os.write(2, ('raw ' + token + '\\n').encode())\n        \
-         return {'told': conn.password, 'path': conn.extra_dejson['path'], token: 1}\n    @task\n    def fails():\n        \
+         return {'plain': conn.password, 'path': conn.extra_dejson['path'], token: 1}\n    @task\n    def fails():\n        \
          raise ValueError('with ' + Variable.get('my_token'))\n    t()\n    fails()\n    \
          BashOperator(task_id='shell', bash_command='echo {{ var.value.my_token }}', env={'PW': '{{ conn.db.password }}'})\n",
     );
-    assert_eq!(test.run_dag("telling")["state"], "failed");
-    let secret = |text: &str| {
+    assert_eq!(test.run_dag("leaks")["state"], "failed");
+    let has_secret = |text: &str| {
         ["pa ss", "pa%20ss", "pa+ss", "key-of-extra", "token-of-variable"].iter().any(|secret| text.contains(secret))
     };
-    let log = test.task_log("telling", "t");
-    assert!(!secret(&log), "{log}");
+    let log = test.task_log("leaks", "t");
+    assert!(!has_secret(&log), "{log}");
     for shown in
         ["password ***", "uri postgres://u:***@", "in a word x***x", "'visible'", "from a child ***", "raw ***"]
     {
         assert!(log.contains(shown), "{shown}: {log}");
     }
-    let value = test.run(&["xcom", "get", "telling", "latest", "t"]).expect(0).json();
-    assert_eq!(value, json!({"told": "***", "path": "visible", "***": 1}));
+    let value = test.run(&["xcom", "get", "leaks", "latest", "t"]).expect(0).json();
+    assert_eq!(value, json!({"plain": "***", "path": "visible", "***": 1}));
     assert_eq!(test.sql("SELECT outcome FROM task_try WHERE task_id = 'fails'"), "ValueError: with ***");
-    assert!(!secret(&test.task_log("telling", "fails")));
-    let rendered = test.run(&["tasks", "render", "telling", "shell", "--json"]).expect(0).json();
+    assert!(!has_secret(&test.task_log("leaks", "fails")));
+    let rendered = test.run(&["tasks", "render", "leaks", "shell", "--json"]).expect(0).json();
     assert_eq!(rendered["rendered_fields"]["bash_command"], "echo ***");
-    let rendered = test.run(&["tasks", "render", "telling", "shell"]).expect(0).stdout;
-    assert!(rendered.contains("echo ***") && !secret(&rendered), "{rendered}");
-    let tested = test.run(&["tasks", "test", "telling", "t"]).expect(0).stdout;
+    let rendered = test.run(&["tasks", "render", "leaks", "shell"]).expect(0).stdout;
+    assert!(rendered.contains("echo ***") && !has_secret(&rendered), "{rendered}");
+    let tested = test.run(&["tasks", "test", "leaks", "t"]).expect(0).stdout;
     assert!(tested.contains("password ***\nuri postgres://u:***@"), "{tested}");
-    // Tasks get the unmasked value.
+    // The stored XCom is unmasked, because tasks need the value.
     assert!(test.sql("SELECT value::text FROM xcom WHERE task_id = 't'").contains("token-of-variable"));
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(30);
 
-fn scheduled(dag_id: &str, schedule: &str) -> String {
+fn dag_with_schedule(dag_id: &str, schedule: &str) -> String {
     format!(
         "from datetime import datetime, timezone\nfrom airflow.sdk import DAG, task\n\
          with DAG('{dag_id}', schedule='{schedule}', start_date=datetime(2020, 1, 1, tzinfo=timezone.utc), catchup=False, is_paused_upon_creation=False):\n    \
@@ -20,7 +20,7 @@ fn create(test: &TestHome, dag_id: &str, from: &str, to: &str) -> crate::support
 #[test]
 fn too_large_a_backfill_is_refused_and_creates_nothing() {
     let test = TestHome::started();
-    test.add_dag("minutes", &scheduled("minutes", "* * * * *"));
+    test.add_dag("minutes", &dag_with_schedule("minutes", "* * * * *"));
     let refused = create(&test, "minutes", "2024-01-01", "2024-12-31T23:59").expect(1);
     assert!(refused.stderr.contains("The range has ") && refused.stderr.contains("100000"), "{refused:?}");
     assert_eq!(
@@ -32,18 +32,18 @@ fn too_large_a_backfill_is_refused_and_creates_nothing() {
 #[test]
 fn a_backfill_counts_its_runs_and_a_large_one_is_cancellable() {
     let test = TestHome::started();
-    test.add_dag("hours", &scheduled("hours", "0 6 * * *"));
+    test.add_dag("mornings", &dag_with_schedule("mornings", "0 6 * * *"));
     // As in Airflow, a date means its midnight, so the run at six o'clock of the last day is not included.
-    let created = create(&test, "hours", "2024-01-01", "2024-01-05").expect(0);
+    let created = create(&test, "mornings", "2024-01-01", "2024-01-05").expect(0);
     assert!(created.stderr.contains("4 runs created"), "{created:?}");
     wait_until("all runs have succeeded", SOON, || {
         test.sql("SELECT count(*) FROM dag_run WHERE run_type = 'backfill' AND state = 'success'") == "4"
     });
-    let again = create(&test, "hours", "2024-01-01", "2024-01-05").expect(0);
+    let again = create(&test, "mornings", "2024-01-01", "2024-01-05").expect(0);
     assert!(again.stderr.contains("no runs were created; 4 dates already have a run"), "{again:?}");
-    let none = create(&test, "hours", "2024-01-01", "2024-01-01T05:00").expect(1);
+    let none = create(&test, "mornings", "2024-01-01", "2024-01-01T05:00").expect(1);
     assert!(none.stderr.contains("No runs to create"), "{none:?}");
-    test.add_dag("minutes", &scheduled("minutes", "* * * * *"));
+    test.add_dag("minutes", &dag_with_schedule("minutes", "* * * * *"));
     let large = create(&test, "minutes", "2024-01-01", "2024-01-15").expect(0);
     let id = test.sql("SELECT max(id) FROM backfill");
     assert!(large.stderr.contains("20161 runs created"), "{large:?}");

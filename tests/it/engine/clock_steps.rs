@@ -1,4 +1,4 @@
-//! Schedules, retries and deferrals after the clock was ahead by hours and was set back.
+//! Schedules, retries and deferrals after a clock that was hours ahead is set back.
 
 use crate::support::{TestHome, wait_until};
 use std::time::{Duration, Instant};

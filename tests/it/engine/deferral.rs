@@ -27,7 +27,7 @@ class Fails(Counts):
     def serialize(self):
         return "project_triggers.Fails", {"to": self.to}
     async def run(self):
-        raise ValueError("as it is told to")
+        raise ValueError("as expected")
         yield
 
 class Ends(Counts):
@@ -46,7 +46,7 @@ from airflow.sdk import DAG, BaseOperator, BaseSensorOperator
 from airflow.triggers.base import StartTriggerArgs
 from project_triggers import Counts, Ends, Fails
 
-class Looks(BaseSensorOperator):
+class Pokes(BaseSensorOperator):
     def execute(self, context):
         self.defer(trigger=FileTrigger("/nowhere/at/all"), method_name="poke", timeout=0.2)
     def poke(self, context, event=None):
@@ -76,8 +76,8 @@ with DAG("defers"):
     Waits(task_id="ends", make=lambda: Ends(5))
     Waits(task_id="soon", make=lambda: TimeDeltaTrigger(datetime.timedelta(seconds=0.2)))
     Waits(task_id="late", make=lambda: FileTrigger("/nowhere/at/all"), timeout=datetime.timedelta(seconds=0.5))
-    Looks(task_id="soft", soft_fail=True)
-    Looks(task_id="hard", retries=3, retry_delay=0.1)
+    Pokes(task_id="soft", soft_fail=True)
+    Pokes(task_id="hard", retries=3, retry_delay=0.1)
     Waits(task_id="file", make=lambda: FileTrigger("SIGN", poke_interval=0.1))
 "#;
 
@@ -122,7 +122,7 @@ fn tasks_of_the_small_package_defer() {
     assert!(test.task_log("defers", "counts").contains("Counts: counting to 3 for counts"));
     let failed = test.task_log("defers", "fails");
     assert!(
-        failed.contains("ValueError: as it is told to") && failed.contains("TaskDeferralError: Trigger failure"),
+        failed.contains("ValueError: as expected") && failed.contains("TaskDeferralError: Trigger failure"),
         "{failed}"
     );
     // `tasks test` defers too.
@@ -158,7 +158,7 @@ with DAG("holds"):
     wait_until("a task is deferred", LIMIT, || {
         test.sql("SELECT count(*) FROM task_instance WHERE state = 'deferred'") != "0"
     });
-    // The second task could only be admitted in the transaction that defers the first, so this check does not race.
+    // Only the transaction that defers the first task could queue the second, so this check does not race.
     assert_eq!(test.sql("SELECT string_agg(state, ' ' ORDER BY state) FROM task_instance"), "deferred scheduled");
     let slots = || {
         let shown = test.run(&["pools", "get", "single", "--json"]).expect(0).json();
@@ -167,7 +167,7 @@ with DAG("holds"):
     assert_eq!(slots(), [1, 1, 0]);
     // Without the option a deferred task frees its slot.
     test.run(&["pools", "set", "single", "1", "one at a time"]).expect(0);
-    wait_until("both are deferred", LIMIT, || {
+    wait_until("both tasks are deferred", LIMIT, || {
         test.sql("SELECT count(*) FROM task_instance WHERE state = 'deferred'") == "2"
     });
     assert_eq!(slots(), [0, 2, 1]);

@@ -48,7 +48,7 @@ fn hitl_tasks_wait_for_answers_and_continue() {
     let run_id = test.trigger("asks");
     let waiting = || test.sql("SELECT count(*) FROM task_instance WHERE state = 'awaiting_input'");
     wait_until("three tasks wait", LIMIT, || waiting() == "3" && state(&test, "late") == "failed");
-    // After the response timeout the default is chosen.
+    // After the response timeout the task continues with its default option.
     wait_until("the response timeout has passed", LIMIT, || state(&test, "usual") == "success");
     assert_eq!(test.sql("SELECT count(*) FROM task_try WHERE state = 'running'"), "0", "no process waits");
     let usual = returned(&test, "usual");
@@ -66,7 +66,7 @@ fn hitl_tasks_wait_for_answers_and_continue() {
     answer(&["left", "a"]).expect(1);
     answer(&["ask[0]", "a", "b"]).expect(0);
     assert!(answer(&["ask[0]", "a"]).expect(1).stderr.contains("already been updated"));
-    // An answer is kept while no agent runs.
+    // The server stores an answer while no agent runs.
     crate::support::processes::signal(test.pid("agent"), "KILL");
     answer(&["ask[1]", "a"]).expect(0);
     test.wait_healthy();

@@ -1,4 +1,4 @@
-//! Reruns of mapped tasks: with another list, and of a single mapped task group instance.
+//! Reruns of mapped tasks: with another list, of a single mapped task group instance, and before later runs.
 
 use crate::support::TestHome;
 use crate::support::http::{Api, Session};
@@ -47,7 +47,7 @@ def lists():
 
     @task
     def total(names, longer):
-        # As in Airflow, a group's single value arrives unwrapped, and None when there is none.
+        # As in Airflow, a mapped group's output is the value itself if there is one, and None without values.
         longer = [longer] if isinstance(longer, str) else longer or []
         return [sorted(names), sorted(longer)]
 
@@ -58,14 +58,14 @@ lists()
 ";
 
 #[test]
-fn rerunning_with_another_list_length_returns_its_own_values() {
+fn a_mapped_rerun_with_another_list_returns_its_values() {
     let (test, api) = started_home(LISTS, "lists");
     let run = "dags/lists/dagRuns/first";
     let mut max_length = 0;
-    for (turn, list) in ["abc", "x", "pqrs", "", "mn"].into_iter().enumerate() {
+    for (round, list) in ["abc", "x", "pqrs", "", "mn"].into_iter().enumerate() {
         let names: Vec<String> = list.chars().map(String::from).collect();
         test.run(&["variables", "set", "files", &json!(names).to_string()]).expect(0);
-        if turn == 0 {
+        if round == 0 {
             test.run(&["dags", "trigger", "lists", "--run-id", "first", "--wait"]).expect(0);
         } else {
             let body = json!({"dag_run_id": "first", "dry_run": false, "only_failed": false, "task_ids": ["files"],
@@ -135,7 +135,7 @@ fn clearing_one_mapped_group_instance_reruns_only_that_one() {
     let rerun = ["after[-1]", "lane.first[1]", "lane.second[1]"];
     assert_eq!(clear(json!(["lane.first", 1]), false, true, true), rerun);
     assert_eq!(clear(json!(["lane.second", 2]), true, false, true), ["lane.first[2]", "lane.second[2]", "letters[-1]"]);
-    // As in Airflow: the downstream tasks of all upstream ones, which is every task.
+    // As in Airflow, this includes the downstream tasks of all upstream ones: every task.
     assert_eq!(clear(json!(["lane.second", 2]), true, true, true).len(), 8);
     let mark = json!({"new_state": "failed", "include_downstream": true});
     let marked = api.expect("PATCH", &format!("{run}/taskInstances/lane.first/1/dry_run"), mark, 200);
@@ -178,14 +178,14 @@ with DAG('past', default_args={'depends_on_past': True, 'wait_for_downstream': T
 fn removed_mapped_instances_do_not_block_later_runs() {
     let (test, api) = started_home(PAST, "past");
     let set = |files: &[&str]| test.run(&["variables", "set", "files", &json!(files).to_string()]).expect(0);
-    let ends = |date: &str, files: &[&str]| {
+    let run_to_success = |date: &str, files: &[&str]| {
         set(files);
         test.run(&["dags", "trigger", "past", "--logical-date", date, "--run-id", date, "--wait"]).expect(0);
     };
-    ends("2024-01-01", &["a", "b"]);
+    run_to_success("2024-01-01", &["a", "b"]);
     set(&["a"]);
     test.run(&["runs", "clear", "past", "2024-01-01", "--yes"]).expect(0);
     test.wait_run("past", "2024-01-01");
     assert_eq!(instances(&api, "dags/past/dagRuns/2024-01-01")["load[1]"].0, "removed");
-    ends("2024-01-02", &["a", "b"]);
+    run_to_success("2024-01-02", &["a", "b"]);
 }

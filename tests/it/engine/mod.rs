@@ -1,4 +1,4 @@
-//! DAGs and runs.
+//! DAGs, runs and the scheduler.
 
 mod airflow_facts;
 mod airflow_semantics;

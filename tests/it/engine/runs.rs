@@ -121,7 +121,7 @@ fn a_cleared_task_reruns_with_the_chosen_version() {
     let (run, _) = clear(&["second", "--downstream"]);
     let tries: Vec<i64> = ["first", "second", "third"].map(|id| task(&run, id)["try_number"].as_i64().unwrap()).into();
     assert_eq!((run["state"].as_str(), tries), (Some("success"), vec![1, 4, 2]));
-    // The DAG decides if the request does not, else the setting.
+    // Without an option of the command, the DAG's `rerun_with_latest_version` decides, then Airflow's setting.
     let reruns_newest = FRAGILE.replace("'fragile'", "'fragile', rerun_with_latest_version=True");
     test.save("fragile.py", &reruns_newest.replace("BODY", "return x + 2"));
     test.wait_dag("fragile", 3);
@@ -194,7 +194,7 @@ fn cancelling_a_run_ends_its_processes() {
     assert_ne!(second_pid, pid);
     test.run(&["dags", "delete", "long", "--yes"]).expect(1);
     test.run(&["runs", "cancel", "long", &run_id]).expect(0);
-    wait_until("ended again", SOON, || !is_alive(second_pid));
+    wait_until("the second task is gone", SOON, || !is_alive(second_pid));
 }
 
 #[test]
@@ -223,7 +223,7 @@ fn tasks_survive_a_restart_but_not_a_stop() {
     assert_eq!((run["state"].as_str(), task(&run, "sleep")["state"].as_str()), (Some("failed"), Some("failed")));
 }
 
-fn ask_as_task(test: &TestHome, token: &str, path: &str, body: &str) -> u16 {
+fn post_as_task(test: &TestHome, token: &str, path: &str, body: &str) -> u16 {
     socket_request(&test.home, "POST", path, &format!("Authorization: Bearer {token}\r\n"), body).status
 }
 
@@ -239,10 +239,10 @@ fn a_tasks_token_ends_with_its_try() {
     wait_until("a token", SOON, || std::fs::read_to_string(&path).is_ok_and(|text| !text.is_empty()));
     let token = std::fs::read_to_string(&path).unwrap();
     let push = r#"{"key": "other", "value_json": "1"}"#;
-    assert_eq!(ask_as_task(&test, &token, "/task/xcoms/push", push), 204);
-    assert_eq!(ask_as_task(&test, "wrong", "/task/xcoms/push", push), 401);
+    assert_eq!(post_as_task(&test, &token, "/task/xcoms/push", push), 204);
+    assert_eq!(post_as_task(&test, "wrong", "/task/xcoms/push", push), 401);
     assert_eq!(test.wait_run("tokens", &run_id)["state"], "success");
-    assert_eq!(ask_as_task(&test, &token, "/task/xcoms/push", push), 401);
+    assert_eq!(post_as_task(&test, &token, "/task/xcoms/push", push), 401);
     assert_eq!(test.sql("SELECT string_agg(key, ',' ORDER BY key) FROM xcom"), "k,other");
     assert_eq!(test.run(&["variables", "get", "v"]).expect(0).stdout, "of the task\n");
     assert_eq!(test.sql("SELECT count(*) FROM task_try WHERE token_hash IS NOT NULL"), "0");
@@ -324,7 +324,7 @@ fn a_run_waits_for_its_run_after_time_and_logical_date() {
     assert_eq!(run["state"], "success");
     let time = |value: &Value| value.as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
     assert!(time(&run["start_date"]) >= after);
-    // Its logical date does not delay the run, but its tasks.
+    // A logical date in the future delays the tasks of a run, not the run.
     let date = jiff::Timestamp::now() + jiff::SignedDuration::from_millis(1500);
     let body = json!({"logical_date": date.to_string(), "dag_run_id": "ahead"}).to_string();
     assert_eq!(session.request("POST", "/api/v2/dags/hello/dagRuns", &body).status, 200);
@@ -355,14 +355,14 @@ fn a_run_with_running_tasks_is_not_deleted() {
     let test = TestHome::new();
     let password = test.start()["admin_password"].as_str().unwrap().to_owned();
     let session = Session::login(test.port, &password);
-    let deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)";
-    test.add_dag("long", &long_dag("600").replace("time.sleep(600)", deaf));
+    let ignores_sigterm = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)";
+    test.add_dag("long", &long_dag("600").replace("time.sleep(600)", ignores_sigterm));
     let run_id = test.trigger("long");
     task_pid(&test);
     let path = format!("/api/v2/dags/long/dagRuns/{}", run_id.replace('+', "%2B"));
     assert_eq!(session.request("DELETE", &path, "").status, 409);
     test.run(&["runs", "cancel", "long", &run_id]).expect(0);
-    assert_eq!(session.request("DELETE", &path, "").status, 409, "its task is still being ended");
+    assert_eq!(session.request("DELETE", &path, "").status, 409, "its task is still ending");
     wait_until("the task has ended", SOON, || session.request("DELETE", &path, "").status == 204);
 }
 
@@ -451,9 +451,9 @@ fn the_cli_accepts_airflows_commands() {
     assert!(logs.is_dir(), "{}", logs.display());
     run(&["runs", "delete", "words", &run_id, "--yes"]).expect(0);
     run(&["runs", "show", "words", &run_id]).expect(1);
-    // A new run with its id would continue them.
+    // Otherwise a new run with the same id would append to these logs.
     assert!(!logs.exists() && logs.parent().unwrap().is_dir());
-    // A connection.
+    // Connection commands.
     let port = test.port.to_string();
     run(&["connections", "add", "here", "--conn-type", "http", "--conn-host", "127.0.0.1", "--conn-port", &port])
         .expect(0);
@@ -461,7 +461,7 @@ fn the_cli_accepts_airflows_commands() {
     run(&["connections", "add", "gone", "--conn-type", "postgres", "--conn-host", "127.0.0.1", "--conn-port", "9"])
         .expect(0);
     assert!(run(&["connections", "test", "gone"]).expect(1).stdout.contains("not reachable"));
-    // Short forms that users try.
+    // Short forms of commands.
     assert_eq!(run(&["status", "--json"]).expect(0).json()["state"], "healthy");
     assert!(!run(&["logs"]).expect(0).stdout.is_empty());
     run(&["backfill", "create", "timed", "--from-date", "2026-03-01", "--to-date", "2026-03-02", "--dry-run"])
@@ -479,7 +479,7 @@ fn shell_completion_offers_existing_ids() {
         command.env("LEOFLOW_HOME", &test.home).env("LEOFLOW_COMPLETE", "bash");
         let index = (words.len() - 1).to_string();
         command.env("_CLAP_COMPLETE_INDEX", index).env("_CLAP_COMPLETE_COMP_TYPE", "9").env("_CLAP_IFS", "\n");
-        // As the completion script calls it: with only what the user has typed.
+        // The shell's completion script passes the words that the user has typed and nothing else, not even `--home`.
         let program = command.get_program().to_owned();
         let mut completer = std::process::Command::new(program);
         for (name, value) in command.get_envs() {

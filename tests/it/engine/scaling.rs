@@ -8,7 +8,7 @@ const DAGS: i64 = 300;
 const LIMIT: Duration = Duration::from_secs(60);
 
 #[test]
-fn starting_many_runs_reads_each_run_a_bounded_number_of_times() {
+fn starting_many_runs_reads_a_bounded_number_of_rows_per_run() {
     let test = TestHome::started();
     let file = format!(
         "from airflow.sdk import DAG\nfrom airflow.providers.standard.operators.empty import EmptyOperator\n\
@@ -17,7 +17,7 @@ fn starting_many_runs_reads_each_run_a_bounded_number_of_times() {
     std::fs::write(test.workspace().join("many.py"), file).unwrap();
     let active = "SELECT count(*) FROM dag WHERE dag_id LIKE 'many%' AND is_active";
     wait_until("all DAGs exist", LIMIT, || test.sql(active) == DAGS.to_string());
-    // Analyzes the table without queued runs: a plan chosen for few rows must scale to many.
+    // Analyzes the table while no run is queued: PostgreSQL's plan for few queued runs must scale to many.
     let ended = "INSERT INTO dag_run (dag_id, run_id, run_type, state, run_after, dag_version_id, end_date)
                  SELECT dag_id, 'old', 'manual', 'success', now(), current_version_id, now() FROM dag
                  WHERE dag_id LIKE 'many%'";
@@ -40,10 +40,11 @@ fn starting_many_runs_reads_each_run_a_bounded_number_of_times() {
     assert!(rows_read() - before < DAGS * 100, "{} rows of dag_run were read for {DAGS} runs", rows_read() - before);
 }
 
+/// Number of mapped task instances in each run of the DAG `crowd`.
 const WAITING: i64 = 300;
 
 #[test]
-fn a_step_reads_few_waiting_instances_of_other_runs() {
+fn a_scheduler_step_reads_few_waiting_instances() {
     let test = TestHome::started();
     let go = test.folder().join("go");
     let text = format!(
@@ -63,14 +64,14 @@ fn a_step_reads_few_waiting_instances_of_other_runs() {
     let count = |condition: &str| -> i64 {
         test.sql(&format!("SELECT count(*) FROM task_instance WHERE {condition}")).parse().unwrap()
     };
-    // An instance that could be queued is found behind many that could not.
+    // The scheduler finds an instance that it can queue behind many that it cannot.
     test.run(&["dags", "trigger", "holds"]).expect(0);
     wait_until("the pool is full", LIMIT, || count("dag_id = 'holds' AND state = 'running'") == 2);
     test.run(&["dags", "trigger", "limited"]).expect(0);
-    wait_until("its instances wait", LIMIT, || count("dag_id = 'limited' AND state = 'scheduled'") == 101);
+    wait_until("the limited DAG waits", LIMIT, || count("dag_id = 'limited' AND state = 'scheduled'") == 101);
     std::fs::write(&go, "").unwrap();
-    wait_until("the task beside them runs", LIMIT, || count("task_id = 'beside' AND state = 'success'") == 1);
-    // Three runs wait for one slot. A step reads the first instance of each run, not all.
+    wait_until("the task beside them has run", LIMIT, || count("task_id = 'beside' AND state = 'success'") == 1);
+    // Three runs wait for one slot. A scheduler step reads the first waiting instance of each run, not all.
     for _ in 0..3 {
         test.run(&["dags", "trigger", "crowd"]).expect(0);
     }
@@ -82,7 +83,7 @@ fn a_step_reads_few_waiting_instances_of_other_runs() {
         test.sql(query).parse().unwrap()
     };
     let (entries_before, finished_before) = (entries_read(), finished());
-    wait_until("some have finished", LIMIT, || finished() >= finished_before + 20);
+    wait_until("twenty more have finished", LIMIT, || finished() >= finished_before + 20);
     let (entries, steps) = (entries_read() - entries_before, finished() - finished_before);
     assert!(entries < steps * WAITING, "{entries} entries of the index were read for {steps} finished tasks");
 }

@@ -60,11 +60,11 @@ fn reloading_a_run_at_any_moment_does_not_change_its_outcome() {
     let undisturbed = test.run_dag("d");
     assert_eq!(undisturbed["state"], json!("success"), "{:?}", states(&undisturbed));
     let run_id = test.trigger("d");
-    let over = || test.sql(&format!("SELECT state FROM dag_run WHERE run_id = '{run_id}'")) != "running";
+    let has_ended = || test.sql(&format!("SELECT state FROM dag_run WHERE run_id = '{run_id}'")) != "running";
     let mut rounds = 0;
-    while !over() || rounds == 0 {
+    while !has_ended() || rounds == 0 {
         rounds += 1;
-        // A new revision makes the scheduler reload the run; every fifth round, closed connections make it reload all.
+        // A new revision makes the scheduler reload the run; closed connections make it reload all runs.
         test.sql("UPDATE dag_run SET revision = gen_random_uuid()");
         if rounds % 5 == 0 {
             test.sql(
@@ -94,7 +94,7 @@ fn a_task_cleared_while_others_run_restarts_at_once() {
     let soon = Duration::from_secs(20);
     wait_until("one task has failed and one runs", soon, || state("fails") == "failed" && state("waits") == "running");
     test.run(&["tasks", "clear", "d", &run_id, "fails", "--yes"]).expect(0);
-    // Sooner than the scheduler's full scan of all runs, once a minute.
+    // Sooner than the next poll of the scheduler, which polls once a minute.
     wait_until("the task has run again", soon, || state("fails") == "success");
     std::fs::write(test.workspace().join("go on"), "").unwrap();
     assert_eq!(test.wait_run("d", &run_id)["state"], json!("success"));

@@ -42,7 +42,7 @@ fn sensors_with_own_code_run_it_in_a_process() {
     let dag = "class Own(TimeDeltaSensor):\n    def poke(self, context):\n        return 'own' in self.task_id\n\
         with DAG('more'):\n    delta = timedelta(seconds=2)\n    \
         TimeDeltaSensor(task_id='outlet', delta=delta, outlets=[Asset('made')])\n    \
-        TimeDeltaSensor(task_id='callback', delta=delta, on_success_callback=lambda context: print('told', context['ti'].task_id))\n    \
+        TimeDeltaSensor(task_id='callback', delta=delta, on_success_callback=lambda context: print('called for', context['ti'].task_id))\n    \
         Own(task_id='own', delta=timedelta(days=1))\n    \
         TimeDeltaSensor(task_id='gives_up', delta=timedelta(days=1), timeout=1, poke_interval=1, mode='reschedule', soft_fail=True)\n    \
         TimeDeltaSensor(task_id='started', delta=delta, on_execute_callback=lambda context: print('begins')) >> \\\n        \
@@ -58,20 +58,20 @@ fn sensors_with_own_code_run_it_in_a_process() {
     });
     assert_eq!(states, expected);
     assert_eq!(test.sql("SELECT count(*) FROM asset_event"), "1");
-    assert!(test.task_log("more", "callback").contains("told callback"));
+    assert!(test.task_log("more", "callback").contains("called for callback"));
 }
 
 #[test]
-fn a_time_computed_at_runtime_is_waited_for_in_a_process() {
+fn a_sensor_with_a_computed_target_time_runs_in_a_process() {
     let test = TestHome::started();
-    let dag = "with DAG('worked_out'):\n    \
+    let dag = "with DAG('computed'):\n    \
         DateTimeSensor(task_id='t', target_time=datetime.now(timezone.utc) + timedelta(seconds=3), poke_interval=1)\n";
-    test.add_dag("worked_out", &format!("{IMPORTS}{dag}"));
-    // The import time must not count.
+    test.add_dag("computed", &format!("{IMPORTS}{dag}"));
+    // The target time of the first import passes; the sensor's process imports the file again.
     std::thread::sleep(Duration::from_secs(4));
-    assert_eq!(test.run_dag("worked_out")["state"], "success");
+    assert_eq!(test.run_dag("computed")["state"], "success");
     let waited = "SELECT count(*) FROM task_try WHERE end_date - start_date >= interval '2 seconds'";
-    assert_eq!(test.sql(waited), "1", "the sensor waits from its own start");
+    assert_eq!(test.sql(waited), "1", "the sensor waits for the target time that its process computed");
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn external_task_sensors_wait_without_a_process() {
     let tries = "SELECT string_agg(task_id, ' ' ORDER BY task_id) FROM task_try WHERE dag_id = 'waits'";
     assert_eq!(test.sql(tries), "absent bad earlier");
     assert!(test.task_log("waits", "bad").contains("Some of the external tasks of other failed."));
-    // The timeout counts from the start of the wait, and the process does not wait again.
+    // The timeout counts from the start of the wait, so the process of a timed-out sensor ends at once.
     let whole = "SELECT bool_and(end_date - start_date < interval '3 seconds') FROM task_try WHERE dag_id = 'waits'";
     assert_eq!(test.sql(whole), "t");
 }

@@ -1,4 +1,4 @@
-//! Missed notifications delay nothing.
+//! Queued tasks start promptly: no notification is missed, and the agent retries rows that were locked.
 
 use crate::support::rounds::sample_rounds;
 use crate::support::{TestHome, processes, wait_until};
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
-/// A home whose tasks end at once: a script replaces Python for tasks, and no warm Python starts.
+/// Starts a home whose tasks end at once: a script replaces Python for tasks and fails to start a zygote (warm Python).
 fn home_with_instant_tasks() -> TestHome {
     let test = TestHome::new();
     let path: PathBuf = test.folder().join("python-for-tests");
@@ -32,7 +32,7 @@ fn dag_of_parallel_tasks(dag_id: &str, tasks: usize) -> String {
 }
 
 #[test]
-fn a_hundred_instant_tasks_end_every_time() {
+fn a_hundred_instant_tasks_miss_no_notification() {
     let test = home_with_instant_tasks();
     test.add_dag("wide", &dag_of_parallel_tasks("wide", 100));
     for _ in sample_rounds(0..50, 5) {
@@ -54,9 +54,10 @@ fn rows_locked_during_a_claim_are_claimed_later() {
     let run_id = test.trigger("wide");
     let queued = || test.sql("SELECT count(*) FROM task_instance WHERE state = 'queued'") == "3";
     wait_until("the tasks are queued", Duration::from_secs(10), queued);
-    let hold = "BEGIN; SELECT count(*) FROM (SELECT FROM task_instance FOR UPDATE) held; SELECT pg_sleep(2); ROLLBACK;";
+    let lock_sql =
+        "BEGIN; SELECT count(*) FROM (SELECT FROM task_instance FOR UPDATE) held; SELECT pg_sleep(2); ROLLBACK;";
     let mut holder = test
-        .command(&["lite", "psql", "--", "-X", "-A", "-t", "-q", "-c", hold])
+        .command(&["lite", "psql", "--", "-X", "-A", "-t", "-q", "-c", lock_sql])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();

@@ -1,4 +1,4 @@
-//! Asset watchers: each event of a trigger becomes an asset event, with both packages.
+//! Asset watchers: each event of a trigger becomes an asset event, with Leoflow's small package and with Airflow's SDK.
 
 use crate::support::processes::{signal, with_argument};
 use crate::support::{TestHome, wait_until};
@@ -43,8 +43,8 @@ fn assert_watched_events_become_asset_events(test: &TestHome) {
         test.wait_healthy();
         std::fs::write(&letter, "").unwrap();
         wait_until("one event for both DAGs", LIMIT, || events() == (round + 1).to_string());
-        let ended = || test.sql("SELECT count(*) FROM dag_run WHERE state = 'success'");
-        wait_until("one run of each DAG", LIMIT, || ended() == (2 * (round + 1)).to_string());
+        let succeeded = || test.sql("SELECT count(*) FROM dag_run WHERE state = 'success'");
+        wait_until("one run of each DAG", LIMIT, || succeeded() == (2 * (round + 1)).to_string());
     }
     let extra = test.sql("SELECT value FROM xcom WHERE dag_id = 'second' LIMIT 1");
     assert_eq!(serde_json::from_str::<Value>(&extra).unwrap(), json!([{"from_trigger": true, "payload": true}]));
@@ -52,7 +52,7 @@ fn assert_watched_events_become_asset_events(test: &TestHome) {
     test.run(&["dags", "pause", "first"]).expect(0);
     std::fs::write(&letter, "").unwrap();
     wait_until("an event for the other DAG", LIMIT, || events() == "5");
-    assert_eq!(trigger_hosts(test), before, "the trigger host keeps running");
+    assert_eq!(trigger_hosts(test), before, "the same trigger host keeps running");
     test.run(&["dags", "pause", "second"]).expect(0);
     wait_until("no trigger host runs", LIMIT, || trigger_hosts(test).is_empty());
     std::fs::write(&letter, "").unwrap();
@@ -66,7 +66,7 @@ fn assert_watched_events_become_asset_events(test: &TestHome) {
 }
 
 #[test]
-fn watched_assets_get_events_with_our_package() {
+fn watched_assets_get_events_with_the_small_package() {
     assert_watched_events_become_asset_events(&TestHome::new().with_limit("LEOFLOW_IDLE_LIMIT", "2"));
 }
 

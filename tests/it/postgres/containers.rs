@@ -1,5 +1,5 @@
-//! A datastore in a container: with a stand-in for docker and podman that records its calls, and with a real runtime
-//! if there is one.
+//! A datastore in a container: with a fake `docker` and `podman` that record their calls, and with a real runtime if
+//! one is installed.
 
 use crate::support::{TestHome, fast_folder, quick_bin, wait_until};
 use std::fs;
@@ -11,34 +11,36 @@ use tempfile::TempDir;
 
 const DOCKER: &str = include_str!("../support/fake_docker.sh");
 
-/// A home whose `docker` and `podman` are stand-ins or a real runtime.
+/// A home with a container runtime: fake or real.
 struct Docker {
     test: TestHome,
+    /// Folder with the fake runtime's programs, containers, volumes and recorded calls.
     state: TempDir,
     is_real: bool,
 }
 
 impl Docker {
+    /// Creates a home whose `docker` and `podman` are both fake.
     fn new() -> Self {
         let state = tempfile::Builder::new().prefix("leoflow-test-docker-").tempdir_in(fast_folder()).unwrap();
         let mut docker = Self { test: TestHome::new(), state, is_real: false };
         let folder = docker.state.path().join("bin");
         fs::create_dir(&folder).unwrap();
         for name in ["docker", "podman"] {
-            docker.script(&format!("bin/{name}"), DOCKER);
+            docker.write_script(&format!("bin/{name}"), DOCKER);
         }
         docker.put_first_in_path(&folder);
         docker
     }
 
-    /// Creates a home with one real runtime; the other one does not answer.
+    /// Creates a home with one real runtime, `docker` or `podman`; the other one does not answer.
     fn real(runtime: &str) -> Self {
         let state = tempfile::Builder::new().prefix("leoflow-test-docker-").tempdir_in(fast_folder()).unwrap();
         let mut docker = Self { test: TestHome::new(), state, is_real: true };
         let folder = docker.state.path().join("bin");
         fs::create_dir(&folder).unwrap();
         for other in ["docker", "podman"].into_iter().filter(|name| *name != runtime) {
-            docker.script(&format!("bin/{other}"), "#!/bin/sh\necho it does not answer >&2\nexit 1\n");
+            docker.write_script(&format!("bin/{other}"), "#!/bin/sh\necho it does not answer >&2\nexit 1\n");
         }
         docker.put_first_in_path(&folder);
         docker
@@ -52,10 +54,10 @@ impl Docker {
             format!("export PATH='{}':\"$PATH\":/usr/sbin:/sbin", folder.display()),
             format!("exec '{}' \"$@\"", self.test.program.display()),
         ];
-        self.test.program = self.script("leoflow", &format!("#!/bin/sh\n{}\n", lines.join("\n")));
+        self.test.program = self.write_script("leoflow", &format!("#!/bin/sh\n{}\n", lines.join("\n")));
     }
 
-    fn script(&self, name: &str, text: &str) -> PathBuf {
+    fn write_script(&self, name: &str, text: &str) -> PathBuf {
         let path = self.state.path().join(name);
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
@@ -66,7 +68,7 @@ impl Docker {
         fs::read_to_string(self.state.path().join("calls")).unwrap_or_default()
     }
 
-    /// Returns the sorted folders of the stand-in's containers and volumes.
+    /// Returns the sorted folder names of the fake runtime's containers and volumes.
     fn resources(&self) -> Vec<String> {
         let entries = fs::read_dir(self.state.path()).unwrap().flatten();
         let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
@@ -85,7 +87,7 @@ impl Docker {
         !self.state.path().join(container).join(".s.PGSQL.lock").exists() && self.processes().is_empty()
     }
 
-    /// Returns the pids of processes that work in one of the volumes.
+    /// Returns the pids of the processes whose working directory is in one of the volumes.
     fn processes(&self) -> Vec<i32> {
         let volumes = self.resources().into_iter().filter(|name| name.starts_with("volume-"));
         let folders = volumes.map(|name| self.state.path().join(name).join("data"));
@@ -96,7 +98,7 @@ impl Docker {
 impl Drop for Docker {
     fn drop(&mut self) {
         if self.is_real {
-            // Removes the container of a failed test with the home's own purge.
+            // A purge removes the container that a failed test has left.
             let _ = self.test.command(&["uninstall", "--purge", "--yes"]).output();
         }
         for pid in self.processes() {
@@ -141,28 +143,28 @@ fn a_container_datastore_runs_from_setup_to_purge() {
     assert!(docker.is_stopped(), "{:?}", docker.processes());
     assert_eq!(docker.test.sql("SELECT count(*) FROM variable"), "1", "a command starts the container for itself");
     assert!(docker.is_stopped(), "{:?}", docker.processes());
-    // The container stops after the supervisor was killed.
+    // The container stops when the supervisor is killed.
     docker.test.start();
     let pid = docker.test.pid("supervisor");
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
     wait_until("the container stops", Duration::from_secs(30), || docker.is_stopped());
     docker.test.start();
     assert_eq!(docker.test.sql("SELECT count(*) FROM variable"), "1");
-    // Without its record a home with a container is not treated as new.
+    // A home with a container is not set up as new when `datastore.json` is missing.
     docker.test.run(&["lite", "stop", "--yes"]).expect(0);
     let record = docker.test.home.join("datastore.json");
-    let kept = fs::read(&record).unwrap();
+    let saved = fs::read(&record).unwrap();
     fs::remove_file(&record).unwrap();
     let error = docker.test.run(&["lite", "start"]).expect(3).stderr;
     assert!(error.contains("still exists"), "{error}");
-    fs::write(&record, kept).unwrap();
+    fs::write(&record, saved).unwrap();
     assert_eq!(docker.test.sql("SELECT count(*) FROM variable"), "1");
     // A purge that cannot reach the runtime removes nothing.
     fs::write(docker.state.path().join("down"), "").unwrap();
     docker.test.run(&["uninstall", "--purge", "--yes"]).expect(1);
     assert!(docker.test.home.join("config.yaml").exists() && docker.resources().len() == 2);
     fs::remove_file(docker.state.path().join("down")).unwrap();
-    // Neither does one whose volume another container uses.
+    // A purge removes nothing if another container uses the volume.
     let other = docker.state.path().join("container-other");
     fs::create_dir(&other).unwrap();
     fs::write(other.join("volume"), docker.resources().iter().find_map(|name| name.strip_prefix("volume-")).unwrap())
@@ -171,16 +173,16 @@ fn a_container_datastore_runs_from_setup_to_purge() {
     assert!(error.contains("in use by the container other") && error.contains("docker rm other"), "{error}");
     fs::remove_dir_all(&other).unwrap();
     assert_eq!(docker.test.sql("SELECT count(*) FROM variable"), "1");
-    let shown = docker.test.run(&["uninstall", "--purge", "--dry-run"]).expect(0).stderr;
-    assert!(shown.contains("leoflow-data-"), "{shown}");
-    // After the container is removed, only the purge can be continued.
-    let keeps = docker.state.path().join("keeps-volumes");
-    fs::write(&keeps, "").unwrap();
+    let plan = docker.test.run(&["uninstall", "--purge", "--dry-run"]).expect(0).stderr;
+    assert!(plan.contains("leoflow-data-"), "{plan}");
+    // When the purge has removed the container but not the volume, only the purge can continue.
+    let keeps_volumes = docker.state.path().join("keeps-volumes");
+    fs::write(&keeps_volumes, "").unwrap();
     let error = docker.test.run(&["uninstall", "--purge", "--yes"]).expect(1).stderr;
     assert!(error.contains("it is in use") && !error.contains("nothing was removed"), "{error}");
     let error = docker.test.run(&["lite", "start"]).expect(3).stderr;
     assert!(error.contains("leoflow uninstall --purge"), "{error}");
-    fs::remove_file(&keeps).unwrap();
+    fs::remove_file(&keeps_volumes).unwrap();
     docker.test.run(&["uninstall", "--purge", "--yes"]).expect(0);
     assert_eq!(docker.resources(), Vec::<String>::new());
 }
@@ -226,7 +228,7 @@ fn data_moves_into_a_container_and_back() {
         "{error}"
     );
     assert_eq!(docker.resources().len(), 2);
-    // A killed move removes the new container.
+    // Recovery of a killed move removes the new container.
     for name in docker.resources() {
         fs::remove_dir_all(docker.state.path().join(name)).unwrap();
     }
@@ -251,7 +253,7 @@ fn podman_is_used_if_docker_does_not_answer() {
     assert_eq!(docker.test.sql("SELECT 1"), "1");
 }
 
-/// True if the runtime answers and has the image; tests do not download it.
+/// True if the runtime answers and has the image of PostgreSQL; tests do not download it.
 fn is_ready(runtime: &str) -> bool {
     let image = leoflow::postgres::external::container::Container::image();
     let inspected = Command::new(runtime).args(["image", "inspect", &image]).output();
@@ -262,7 +264,7 @@ fn is_ready(runtime: &str) -> bool {
 fn a_real_container_runtime_works_if_installed() {
     let ready: Vec<&str> = ["docker", "podman"].into_iter().filter(|name| is_ready(name)).collect();
     if ready.is_empty() {
-        eprintln!("skipped: neither docker nor podman has the image, so only the stand-in was tested");
+        eprintln!("skipped: neither docker nor podman has the image, so only the fake runtime was tested");
     }
     for runtime in ready {
         let docker = Docker::real(runtime);
@@ -270,8 +272,8 @@ fn a_real_container_runtime_works_if_installed() {
         test.start();
         test.run(&["variables", "set", "colour", "blue"]).expect(0);
         let moved = test.run(&["lite", "move-datastore", "--to", "docker", "--yes", "--json"]).expect(0).json();
-        let named = format!("({runtime})");
-        assert!(moved["to"].as_str().unwrap().ends_with(&named), "{moved}");
+        let suffix = format!("({runtime})");
+        assert!(moved["to"].as_str().unwrap().ends_with(&suffix), "{moved}");
         let name = moved["to"].as_str().unwrap().split_whitespace().nth(2).unwrap();
         let inspect = |kind: &str, name: &str| Command::new(runtime).args([kind, "inspect", name]).output().unwrap();
         let running = || {

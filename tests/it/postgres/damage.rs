@@ -7,8 +7,8 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Starts a home with some data and makes a backup of it.
-fn backed_up() -> (TestHome, PathBuf) {
+/// Starts a home with a variable and makes a backup of it.
+fn backed_up_home() -> (TestHome, PathBuf) {
     let test = TestHome::started_on_one_disk();
     test.run(&["variables", "set", "kept", "value"]).expect(0);
     let backup = test.backup("good.tar.zst");
@@ -24,11 +24,13 @@ fn flip_a_byte(path: &Path, offset: u64) {
     file.write_all(&[byte[0] ^ 0xff]).unwrap();
 }
 
+/// Counts the damaged data folders that restores have kept.
 fn damaged_folders(test: &TestHome) -> usize {
     let entries = fs::read_dir(test.home.join("managed-postgres")).unwrap().flatten();
     entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("data.damaged-")).count()
 }
 
+/// Asserts that a restore over the damage works and keeps the damaged data folder.
 #[track_caller]
 fn assert_restores(test: &TestHome, backup: &Path) {
     let done = test.restore(backup, &["--force", "--yes"]).expect(0);
@@ -44,7 +46,7 @@ fn assert_restores(test: &TestHome, backup: &Path) {
 
 #[test]
 fn a_flipped_bit_is_reported_as_damage_and_a_restore_works() {
-    let (test, backup) = backed_up();
+    let (test, backup) = backed_up_home();
     let test = test.with_limit("LEOFLOW_ROUND", "1");
     let file = test.sql("SELECT pg_relation_filepath('variable')");
     test.run(&["lite", "stop"]).expect(0);
@@ -62,7 +64,7 @@ fn a_flipped_bit_is_reported_as_damage_and_a_restore_works() {
 #[test]
 fn a_backup_restores_over_a_broken_cluster() {
     for damage in ["pg_wal", "pg_control", "a catalogue"] {
-        let (test, backup) = backed_up();
+        let (test, backup) = backed_up_home();
         test.run(&["lite", "stop"]).expect(0);
         let data = test.home.join("managed-postgres/data");
         match damage {
@@ -92,7 +94,7 @@ fn a_backup_restores_over_a_broken_cluster() {
 
 #[test]
 fn a_killed_restore_over_a_damaged_datastore_is_undone() {
-    let (test, backup) = backed_up();
+    let (test, backup) = backed_up_home();
     test.run(&["lite", "stop"]).expect(0);
     fs::write(test.home.join("managed-postgres/data/global/pg_control"), vec![0; 8192]).unwrap();
     let checkpoints =
@@ -101,7 +103,7 @@ fn a_killed_restore_over_a_damaged_datastore_is_undone() {
         let arguments = ["lite", "restore", "--input", backup.to_str().unwrap(), "--force", "--yes"];
         let killed = test.command(&arguments).env("LEOFLOW_KILL_AT", checkpoint).output().unwrap();
         assert!(!killed.status.success(), "{checkpoint}: {killed:?}");
-        // The next command undoes the restore; none makes an empty instance.
+        // The next command undoes the restore; it does not create an empty instance.
         test.run(&["lite", "start", "--port", &test.port.to_string()]).expect(1);
         assert_eq!(damaged_folders(&test), 0, "{checkpoint}");
         assert!(test.home.join("managed-postgres/data/global/pg_control").exists(), "{checkpoint}");
@@ -119,17 +121,17 @@ fn files_of(test: &TestHome) -> Vec<Option<Vec<u8>>> {
 fn a_restore_works_without_its_configuration_or_credentials() {
     let credentials = "managed-postgres/credentials.json";
     for (damage, file, code) in [
-        ("no text", "config.yaml", 1),
-        ("gone", "config.yaml", 3),
-        ("no text", credentials, 3),
-        ("gone", credentials, 3),
+        ("binary", "config.yaml", 1),
+        ("missing", "config.yaml", 3),
+        ("binary", credentials, 3),
+        ("missing", credentials, 3),
     ] {
-        let (test, backup) = backed_up_own_workspace();
+        let (test, backup) = backed_up_home_with_own_workspace();
         test.run(&["lite", "stop"]).expect(0);
         let path = test.home.join(file);
         let good = fs::read(&path).unwrap();
         match damage {
-            "gone" => fs::remove_file(&path).unwrap(),
+            "missing" => fs::remove_file(&path).unwrap(),
             _ => fs::write(&path, [0xff; 64]).unwrap(),
         }
         let before = files_of(&test);
@@ -139,8 +141,8 @@ fn a_restore_works_without_its_configuration_or_credentials() {
         assert!(doctor.stdout.contains("restore --input"), "{file} {damage}: {doctor:?}");
         let input = backup.to_str().unwrap();
         assert_ne!(test.run(&["lite", "restore", "--input", input, "--yes"]).code, Some(0));
-        let tried = test.run(&["lite", "restore", "--input", input, "--force", "--dry-run"]).expect(0);
-        assert!(tried.stderr.contains("cannot be read"), "{file} {damage}: {tried:?}");
+        let dry_run = test.run(&["lite", "restore", "--input", input, "--force", "--dry-run"]).expect(0);
+        assert!(dry_run.stderr.contains("cannot be read"), "{file} {damage}: {dry_run:?}");
         assert_eq!(files_of(&test), before, "{file} {damage}: a dry run changes nothing");
         if file == credentials {
             let arguments = ["lite", "restore", "--input", input, "--force", "--yes"];
@@ -151,7 +153,7 @@ fn a_restore_works_without_its_configuration_or_credentials() {
                 test.run(&["lite", "start", "--port", &test.port.to_string()]).expect(code);
                 assert_eq!(files_of(&test), before, "{damage}, {checkpoint}");
             }
-            // Credentials that the user puts back during an unfinished restore are kept.
+            // Recovery keeps credentials that the user puts back after a restore was killed.
             let killed = test.command(&arguments).env("LEOFLOW_KILL_AT", "restore.proven").output().unwrap();
             assert!(!killed.status.success(), "{killed:?}");
             fs::write(&path, &good).unwrap();
@@ -159,7 +161,7 @@ fn a_restore_works_without_its_configuration_or_credentials() {
             assert_eq!(test.run(&["variables", "get", "kept"]).expect(0).stdout.trim(), "value");
             test.run(&["lite", "stop"]).expect(0);
             match damage {
-                "gone" => fs::remove_file(&path).unwrap(),
+                "missing" => fs::remove_file(&path).unwrap(),
                 _ => fs::write(&path, [0xff; 64]).unwrap(),
             }
         }
@@ -173,13 +175,13 @@ fn a_restore_works_without_its_configuration_or_credentials() {
             let file_name = entry.file_name().into_string().unwrap();
             file_name.starts_with(&format!("{name}.damaged-")).then(|| fs::read(entry.path()).unwrap())
         });
-        assert_eq!(kept.is_some(), damage == "no text", "{file} {damage}");
+        assert_eq!(kept.is_some(), damage == "binary", "{file} {damage}");
         assert!(kept.is_none_or(|kept| kept == [0xff; 64]), "{file} {damage}");
     }
 }
 
 /// Starts a home with a DAG in a workspace of the user's choice and makes a backup of it.
-fn backed_up_own_workspace() -> (TestHome, PathBuf) {
+fn backed_up_home_with_own_workspace() -> (TestHome, PathBuf) {
     let test = TestHome::on_one_disk();
     let workspace = test.folder().join("elsewhere");
     let port = test.port.to_string();
@@ -194,8 +196,8 @@ fn backed_up_own_workspace() -> (TestHome, PathBuf) {
 }
 
 #[test]
-fn a_typo_in_the_configuration_stops_a_restore() {
-    let (test, backup) = backed_up_own_workspace();
+fn an_invalid_config_line_stops_a_restore() {
+    let (test, backup) = backed_up_home_with_own_workspace();
     test.run(&["lite", "stop"]).expect(0);
     let config = test.home.join("config.yaml");
     let text = fs::read_to_string(&config).unwrap();

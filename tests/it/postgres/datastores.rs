@@ -7,8 +7,8 @@ use crate::support::tls::front;
 use crate::support::{TestHome, WAITING_DAG, wait_until};
 use std::time::Duration;
 
-/// Sets up a home whose data is in the database `pipelines`.
-fn on(external: &External) -> TestHome {
+/// Sets up a home whose data is in the database `pipelines` of the server.
+fn home_on(external: &External) -> TestHome {
     let test = TestHome::new();
     set_up(&test, &external.url("pipelines"));
     test
@@ -19,18 +19,19 @@ fn set_up(test: &TestHome, url: &str) {
     test.run(&["setup", "--json", "--port", &test.port.to_string(), "--datastore", url]).expect(0);
 }
 
+/// Asserts that a setup with this datastore is refused; returns the error.
 #[track_caller]
-fn refused(test: &TestHome, url: &str) -> String {
+fn setup_error(test: &TestHome, url: &str) -> String {
     let done = test.run(&["setup", "--port", &test.port.to_string(), "--datastore", url]);
     assert_ne!(done.code, Some(0), "{done:?}");
-    assert!(!test.home.exists(), "nothing is left");
+    assert!(!test.home.exists(), "a refused setup leaves nothing");
     done.stderr
 }
 
 #[test]
 fn a_home_works_with_an_external_server() {
     let external = External::started();
-    let test = on(&external);
+    let test = home_on(&external);
     test.start();
     assert!(!test.home.join("managed-postgres/data").exists());
     assert_eq!(test.sql("SELECT current_user || ' ' || current_database()"), "ada pipelines");
@@ -42,7 +43,7 @@ fn a_home_works_with_an_external_server() {
     let doctor = test.run(&["doctor"]).stdout;
     assert!(doctor.contains("postgres://ada@127.0.0.1"), "{doctor}");
     test.run(&["lite", "stop", "--yes"]).expect(0);
-    // A stop leaves the server and its data alone.
+    // A stop changes neither the server nor the data.
     assert_eq!(external.sql("pipelines", "SELECT count(*) FROM variable"), "1");
     let connected = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'ada'";
     wait_until("the home has no connections", Duration::from_secs(10), || external.sql("postgres", connected) == "0");
@@ -57,36 +58,36 @@ fn an_unsuitable_server_is_refused_with_a_fix() {
     let external = External::started();
     let test = TestHome::new();
     external.sql("postgres", "CREATE DATABASE latin OWNER ada TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'");
-    let error = refused(&test, &external.url("latin"));
+    let error = setup_error(&test, &external.url("latin"));
     assert!(error.contains("its encoding is LATIN1") && error.contains("CREATE DATABASE leoflow OWNER ada"), "{error}");
     external.sql("postgres", &format!("CREATE DATABASE shared {DATABASE_OPTIONS}"));
     external.sql("shared", "CREATE TABLE invoices (id int)");
-    let error = refused(&test, &external.url("shared"));
+    let error = setup_error(&test, &external.url("shared"));
     assert!(
         error.contains("it contains invoices") && error.contains("GRANT CREATE, USAGE ON SCHEMA public TO ada"),
         "{error}"
     );
-    let error = refused(&test, &external.url("absent"));
+    let error = setup_error(&test, &external.url("absent"));
     assert!(error.contains("no database \"absent\"") && error.contains("CREATE DATABASE absent OWNER ada"), "{error}");
-    let error = refused(&test, &external.url("pipelines").replace("lovelace", "wrong"));
+    let error = setup_error(&test, &external.url("pipelines").replace("lovelace", "wrong"));
     assert!(error.contains("rejects the role \"ada\"") && !error.contains("wrong"), "{error}");
-    let error = refused(&test, "postgres://ada:x@127.0.0.1:1/pipelines");
+    let error = setup_error(&test, "postgres://ada:x@127.0.0.1:1/pipelines");
     assert!(error.contains("cannot reach the datastore at 127.0.0.1:1"), "{error}");
-    let error = refused(&test, "mysql://ada:secret@localhost/pipelines");
+    let error = setup_error(&test, "mysql://ada:secret@localhost/pipelines");
     assert!(error.contains("postgres://ROLE:PASSWORD@HOST") && !error.contains("secret"), "{error}");
     external.sql("postgres", "ALTER ROLE ada SET default_transaction_read_only = on");
-    let error = refused(&test, &external.url("pipelines"));
+    let error = setup_error(&test, &external.url("pipelines"));
     assert!(error.contains("it is read-only"), "{error}");
     external.sql("postgres", "ALTER ROLE ada RESET default_transaction_read_only; ALTER ROLE ada CONNECTION LIMIT 5");
-    let error = refused(&test, &external.url("pipelines"));
+    let error = setup_error(&test, &external.url("pipelines"));
     assert!(error.contains("it allows 5 connections") && error.contains("ALTER ROLE ada CONNECTION LIMIT"), "{error}");
     external.sql("postgres", "ALTER ROLE ada CONNECTION LIMIT -1");
     // The database belongs to another home.
-    let first = on(&external);
+    let first = home_on(&external);
     first.start();
-    let error = refused(&test, &external.url("pipelines"));
+    let error = setup_error(&test, &external.url("pipelines"));
     assert!(error.contains("has used it since") && error.contains(first.home.to_str().unwrap()), "{error}");
-    // A home that was set up before another home took the database is refused at its start.
+    // A home refuses to start when another home has claimed its database since the setup.
     let late = TestHome::new();
     external.sql("postgres", &format!("CREATE DATABASE late OWNER ada {DATABASE_OPTIONS}"));
     set_up(&late, &external.url("late"));
@@ -107,7 +108,7 @@ fn an_unsuitable_server_is_refused_with_a_fix() {
 #[test]
 fn a_changed_datastore_setting_does_not_start_empty() {
     let external = External::started();
-    let test = on(&external);
+    let test = home_on(&external);
     let path = test.home.join("config.yaml");
     let config = std::fs::read_to_string(&path).unwrap();
     for other in [config.replace("/pipelines", "/others"), config.replace("datastore:", "x-datastore:")] {
@@ -129,14 +130,14 @@ fn a_changed_datastore_setting_does_not_start_empty() {
 #[test]
 fn an_external_server_outage_is_reported_and_survived() {
     let mut external = External::started();
-    let test = on(&external).with_limit("LEOFLOW_ROUND", "1");
+    let test = home_on(&external).with_limit("LEOFLOW_ROUND", "1");
     test.start();
     test.save("patient.py", WAITING_DAG);
     test.wait_dag("patient", 1);
     test.run(&["dags", "trigger", "patient"]).expect(0);
     wait_until("the task runs", Duration::from_secs(30), || test.workspace().join("ran").exists());
     external.stop();
-    // The task finishes while its result cannot be written.
+    // The task finishes while the agent cannot write its result.
     test.save("go", "");
     wait_until("the outage is reported", Duration::from_secs(60), || {
         let status = test.status();
@@ -158,7 +159,7 @@ fn an_external_server_outage_is_reported_and_survived() {
 #[test]
 fn backups_and_restores_need_only_the_owners_privileges() {
     let external = External::started();
-    let test = on(&external);
+    let test = home_on(&external);
     test.start();
     test.run(&["variables", "set", "colour", "blue"]).expect(0);
     let backup = test.backup("one.tar.zst");
@@ -209,12 +210,12 @@ fn data_moves_between_datastores_and_the_old_one_is_kept() {
     test.run(&["variables", "set", "shape", "round"]).expect(0);
     move_to("managed").expect(0);
     assert_eq!(variables(&test), "3 colour size shape");
-    assert_eq!(test.run(&["variables", "get", "colour"]).expect(0).stdout.trim(), "blue", "the key is the same");
+    assert_eq!(test.run(&["variables", "get", "colour"]).expect(0).stdout.trim(), "blue", "the key is unchanged");
     assert_eq!(external.sql("pipelines", "SELECT count(*) FROM variable"), "2");
     let claim = "SELECT convert_from(value, 'UTF8')::json->>'moved_to' FROM instance_fact WHERE name = 'home'";
     assert!(external.sql("pipelines", claim).ends_with("/second"));
     // The old database is refused for another home, but this home may move back into it.
-    let error = refused(&TestHome::new(), &external.url("pipelines"));
+    let error = setup_error(&TestHome::new(), &external.url("pipelines"));
     assert!(error.contains("had its data there") && error.contains("DROP DATABASE pipelines"), "{error}");
     move_to(&external.url("pipelines")).expect(0);
     assert_eq!(external.sql("pipelines", "SELECT count(*) FROM variable"), "3");
@@ -268,9 +269,9 @@ fn has_external_datastore(test: &TestHome) -> bool {
 }
 
 #[test]
-fn a_killed_or_failed_restore_gives_the_old_or_new_state() {
+fn a_killed_or_failed_restore_gives_the_old_or_new_data() {
     let external = External::started();
-    let test = on(&external);
+    let test = home_on(&external);
     test.start();
     test.run(&["variables", "set", "colour", "blue"]).expect(0);
     let backup = test.backup("one.tar.zst");
@@ -278,6 +279,7 @@ fn a_killed_or_failed_restore_gives_the_old_or_new_state() {
     test.run(&["lite", "stop", "--yes"]).expect(0);
     let restore = ["lite", "restore", "--input", backup.to_str().unwrap(), "--force", "--yes"];
     let undo = ["lite", "restore", "--undo", "--yes"];
+    // Counts of undone and of completed restores.
     let mut outcomes = [0, 0];
     let checkpoints = [
         "content.written",
@@ -293,16 +295,16 @@ fn a_killed_or_failed_restore_gives_the_old_or_new_state() {
         }
         let killed = test.command(&restore).env("LEOFLOW_KILL_AT", checkpoint).output().unwrap();
         assert!(!killed.status.success(), "{checkpoint}");
-        let now = variables(&test);
-        assert!(["1 colour", "2 colour size"].contains(&now.as_str()), "after {checkpoint}: {now}");
-        outcomes[usize::from(now == "1 colour")] += 1;
+        let current = variables(&test);
+        assert!(["1 colour", "2 colour size"].contains(&current.as_str()), "after {checkpoint}: {current}");
+        outcomes[usize::from(current == "1 colour")] += 1;
     }
     assert!(outcomes[0] > 0 && outcomes[1] > 0, "{outcomes:?}");
     if variables(&test) == "1 colour" {
         test.run(&undo).expect(0);
     }
     test.command(&restore).env("LEOFLOW_FAIL_AT", "exchange.config").output().unwrap();
-    assert_eq!(variables(&test), "2 colour size", "turned back");
+    assert_eq!(variables(&test), "2 colour size", "the failed restore is undone");
     assert_eq!(external.sql("postgres", "SELECT count(*) FROM pg_database WHERE datname LIKE 'leoflow%'"), "0");
 }
 
@@ -332,7 +334,7 @@ fn an_upgrade_rolls_back_with_and_without_createdb() {
         assert_eq!(test.status()["version"], "0.2.0");
         let copies = "SELECT count(*) FROM pg_database WHERE datname LIKE 'leoflow\\_before%'";
         assert_eq!(external.sql("postgres", copies), if may_create { "1" } else { "0" });
-        // A kill after the migration gives the old release with the old data, or the new release.
+        // Recovery of an upgrade that is killed after the migration ends in one of the releases, with all data.
         test.run(&["rollback", "--yes"]).expect(0);
         test.wait_healthy();
         assert_eq!(test.status()["version"], "0.1.0");
@@ -350,25 +352,25 @@ fn an_upgrade_rolls_back_with_and_without_createdb() {
 fn tls_verifies_the_servers_name_and_authority() {
     let external = External::started();
     let test = TestHome::new();
-    let (right, authority) = front(test.folder(), "localhost", external.port);
-    let (misnamed, other) = front(test.folder(), "db.example.org", external.port);
+    let (proxy, authority) = front(test.folder(), "localhost", external.port);
+    let (misnamed_proxy, other_authority) = front(test.folder(), "db.example.org", external.port);
     let url = |port: u16, parameters: &str| {
         format!("postgres://ada:lovelace@localhost:{port}/pipelines?sslmode=verify-full{parameters}")
     };
     let with_root = |file: &std::path::Path| format!("&sslrootcert={}", file.display());
     // An unknown authority, another server's authority, a wrong name, no TLS, and a missing file.
     for (port, parameters) in [
-        (right.port, String::new()),
-        (right.port, with_root(&other)),
-        (misnamed.port, with_root(&other)),
+        (proxy.port, String::new()),
+        (proxy.port, with_root(&other_authority)),
+        (misnamed_proxy.port, with_root(&other_authority)),
         (external.port, with_root(&authority)),
-        (right.port, with_root(std::path::Path::new("/nowhere.pem"))),
+        (proxy.port, with_root(std::path::Path::new("/nowhere.pem"))),
     ] {
-        let error = refused(&test, &url(port, &parameters));
+        let error = setup_error(&test, &url(port, &parameters));
         let expected = ["TLS: ", "does not support TLS", "cannot read the certificates"];
-        assert!(expected.iter().any(|words| error.contains(words)), "{error}");
+        assert!(expected.iter().any(|text| error.contains(text)), "{error}");
     }
-    set_up(&test, &url(right.port, &with_root(&authority)));
+    set_up(&test, &url(proxy.port, &with_root(&authority)));
     test.start();
     test.run(&["variables", "set", "colour", "blue"]).expect(0);
     // PostgreSQL's own programs use the same TLS settings.
@@ -397,7 +399,7 @@ fn foreign_dependent_objects_stop_a_restore_and_an_upgrade() {
     assert!(error.contains("view reporting.runs depends on table dag_run"), "{error}");
     test.wait_healthy();
     assert_eq!(test.status()["version"], "0.1.0");
-    // Foreign objects that depend on no table of Leoflow stay.
+    // A restore keeps foreign objects that depend on no table of Leoflow.
     external.sql("pipelines", "DROP SCHEMA reporting CASCADE; CREATE VIEW public.answer AS SELECT 42 AS answer");
     test.restore(&backup, &["--force", "--yes"]).expect(0);
     assert_eq!(external.sql("pipelines", "SELECT answer FROM answer"), "42");
@@ -408,9 +410,9 @@ fn foreign_dependent_objects_stop_a_restore_and_an_upgrade() {
 }
 
 #[test]
-fn a_new_address_or_password_of_a_database_moves_no_data() {
+fn moving_to_another_address_or_password_copies_no_data() {
     let external = External::started();
-    let test = on(&external);
+    let test = home_on(&external);
     test.start();
     test.run(&["variables", "set", "colour", "blue"]).expect(0);
     external.sql("postgres", "ALTER ROLE ada PASSWORD 'byron'");
@@ -432,7 +434,7 @@ fn a_new_address_or_password_of_a_database_moves_no_data() {
 fn undoing_a_restore_keeps_the_current_datastore() {
     let external = External::started();
     external.sql("postgres", &format!("CREATE DATABASE second OWNER ada {DATABASE_OPTIONS}"));
-    let test = on(&external);
+    let test = home_on(&external);
     test.start();
     let backup = test.backup("one.tar.zst");
     test.run(&["variables", "set", "size", "large"]).expect(0);
@@ -447,7 +449,7 @@ fn undoing_a_restore_keeps_the_current_datastore() {
 #[test]
 fn a_copy_of_a_home_is_refused_while_the_original_runs() {
     let external = External::started();
-    let test = on(&external);
+    let test = home_on(&external);
     test.start();
     let copy = TestHome::new();
     std::fs::create_dir_all(&copy.home).unwrap();
@@ -457,7 +459,7 @@ fn a_copy_of_a_home_is_refused_while_the_original_runs() {
     let port = copy.port.to_string();
     let error = copy.run(&["lite", "start", "--port", &port]).expect(3).stderr;
     assert!(error.contains("this is a copy of the home"), "{error}");
-    // A moved home keeps its database.
+    // With the original stopped, the copy counts as the moved home and keeps its database.
     test.run(&["lite", "stop", "--yes"]).expect(0);
     copy.run(&["lite", "start", "--port", &port]).expect(0);
     assert!(
@@ -467,15 +469,16 @@ fn a_copy_of_a_home_is_refused_while_the_original_runs() {
     );
 }
 
+/// With an external server the process `postgres` is the relay, which forwards connections.
 #[test]
 fn a_frozen_relay_is_replaced() {
     let external = External::started();
-    let test = on(&external).with_limit("LEOFLOW_SILENCE_LIMIT", "4");
+    let test = home_on(&external).with_limit("LEOFLOW_SILENCE_LIMIT", "4");
     test.start();
     let pid = nix::unistd::Pid::from_raw(test.pid("postgres"));
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
     wait_until("a new relay runs", Duration::from_secs(120), || {
-        test.running_pid("postgres").is_some_and(|now| now != pid.as_raw())
+        test.running_pid("postgres").is_some_and(|new| new != pid.as_raw())
     });
     test.wait_healthy();
 }
@@ -486,18 +489,18 @@ fn a_backup_restores_into_a_new_home_on_a_server() {
     let other = TestHome::started();
     other.run(&["variables", "set", "colour", "blue"]).expect(0);
     let backup = other.backup("one.tar.zst");
-    let test = on(&external);
+    let test = home_on(&external);
     let restore = ["lite", "restore", "--input", backup.to_str().unwrap(), "--force", "--yes"];
     test.command(&restore).env("LEOFLOW_FAIL_AT", "exchange.config").output().unwrap();
     let tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'";
-    assert_eq!(external.sql("pipelines", tables), "0", "turned back");
+    assert_eq!(external.sql("pipelines", tables), "0", "the failed restore is undone");
     test.run(&restore).expect(0);
     test.start();
     assert_eq!(variables(&test), "1 colour");
 }
 
 #[test]
-fn a_move_starts_where_the_data_is_despite_the_config() {
+fn a_move_starts_from_the_recorded_datastore_not_the_config() {
     let test = TestHome::new();
     test.set_up();
     let path = test.home.join("config.yaml");
@@ -505,7 +508,7 @@ fn a_move_starts_where_the_data_is_despite_the_config() {
     std::fs::write(&path, format!("{config}datastore: docker\n")).unwrap();
     let error = test.run(&["lite", "move-datastore", "--to", "managed", "--yes"]).expect(3).stderr;
     assert!(error.contains("already") && error.contains("datastore: managed") && !error.contains("remove"), "{error}");
-    // The URL in a file has changed.
+    // The file with the URL has changed, but the URL leads to the same database.
     let external = External::started();
     let url = test.folder().join("url");
     std::fs::write(&url, external.url("pipelines")).unwrap();

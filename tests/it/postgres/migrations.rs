@@ -1,12 +1,12 @@
-//! Each migration is applied to data of the version before and rolled back. A migration without an entry in `TWINS`
-//! fails `every_migration_has_a_twin_here`.
+//! Applies each migration to data of the previous versions and rolls it back. A migration without an entry in
+//! `VERSION_DATA` fails `every_migration_has_test_data`.
 
 use crate::support::own_datastore::{Datastore, run};
 use crate::support::{TestHome, migrations, newest};
 use leoflow::schema::{known, shape};
 
-/// Data of each schema version and the query that proves it is complete: `(version, SQL, check, expected)`.
-const TWINS: &[(i64, &str, &str, &str)] = &[
+/// Data of each schema version and a query that shows that it is complete: `(version, SQL, check, expected)`.
+const VERSION_DATA: &[(i64, &str, &str, &str)] = &[
     (
         1,
         "INSERT INTO instance_fact VALUES ('f', 'x');
@@ -143,7 +143,7 @@ const TWINS: &[(i64, &str, &str, &str)] = &[
     ),
 ];
 
-/// Brings the schema to `version`, without data.
+/// Migrates the schema to `version`, without data.
 async fn at_version(datastore: &Datastore, version: i64) {
     datastore.roll_back(0).await;
     datastore.migrate(known()).await.unwrap();
@@ -155,9 +155,9 @@ fn each_migration_and_its_rollback_keep_earlier_data() {
     let test = TestHome::new();
     run(async || {
         let datastore = Datastore::start(&test).await;
-        for (position, (version, data, own_check, own_expected)) in TWINS.iter().enumerate() {
+        for (position, (version, data, own_check, own_expected)) in VERSION_DATA.iter().enumerate() {
             at_version(&datastore, version - 1).await;
-            let before = &TWINS[..position];
+            let before = &VERSION_DATA[..position];
             for (_, data, _, _) in before {
                 datastore.sql(data).await;
             }
@@ -180,8 +180,8 @@ fn each_migration_and_its_rollback_keep_earlier_data() {
 }
 
 #[test]
-fn every_migration_has_a_twin_here() {
-    assert_eq!(migrations().len(), TWINS.len());
+fn every_migration_has_test_data() {
+    assert_eq!(migrations().len(), VERSION_DATA.len());
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn migrate_db_output_is_stable() {
     test.set_up();
     let files: Vec<String> = migrations().into_iter().map(|(_, file)| file).collect();
     let (newest, last) = (newest(), files.last().unwrap());
-    let lines = |word: &str| files.iter().map(|file| format!("{word}: {file}\n")).collect::<String>();
+    let lines = |action: &str| files.iter().map(|file| format!("{action}: {file}\n")).collect::<String>();
     let pending = test.run(&["migrate-db", "--dry-run"]).expect(0).stdout;
     assert_eq!(pending, lines("pending"));
     let status = test.run(&["migrate-db", "status", "--json"]).expect(0).json();

@@ -1,19 +1,21 @@
-//! Migrations that fail, wait for a lock, or run concurrently, on a server of the test's own.
+//! Migrations that fail, wait for a lock, or run concurrently, on a server that the test process starts.
 
 use crate::support::TestHome;
 use crate::support::own_datastore::{Datastore, run};
 use leoflow::schema::{EmbeddedMigration, SchemaError};
 use tokio_postgres::Client;
 
-const LEDGER: &str = "-- phase: data
+/// The first migration: Leoflow's ledger of applied migrations, and a table.
+const FIRST_MIGRATION: &str = "-- phase: data
 CREATE TABLE leoflow_ledger (version integer PRIMARY KEY, name text, phase text, sha256 text, binary_version text,
                              applied_at timestamptz DEFAULT now(), duration interval, rollback_sql text);
 CREATE TABLE one (a int);";
 
-fn known(second: &str) -> Vec<EmbeddedMigration> {
+/// Returns two migrations, the second with the given SQL.
+fn migrations(second: &str) -> Vec<EmbeddedMigration> {
     let second = format!("-- phase: data\n{second}");
     vec![
-        EmbeddedMigration::parse("V0001__one.sql", LEDGER, None).unwrap(),
+        EmbeddedMigration::parse("V0001__one.sql", FIRST_MIGRATION, None).unwrap(),
         EmbeddedMigration::parse("V0002__two.sql", &second, None).unwrap(),
     ]
 }
@@ -28,15 +30,15 @@ fn a_failing_migration_is_rolled_back_whole() {
     run(async || {
         let datastore = Datastore::start(&test).await;
         let failed =
-            datastore.migrate(&known("CREATE TABLE two (a int); INSERT INTO one VALUES (1); SELECT 1/0;")).await;
+            datastore.migrate(&migrations("CREATE TABLE two (a int); INSERT INTO one VALUES (1); SELECT 1/0;")).await;
         let Err(SchemaError::Failed { migration, reason }) = failed else { panic!("{failed:?}") };
         assert_eq!((migration.as_str(), reason.contains("division by zero")), ("V0002__two.sql", true), "{reason}");
         let client = datastore.connect().await;
         assert_eq!((count(&client, "one").await, count(&client, "leoflow_ledger").await), (0, 1));
-        let two: bool = client.query_one("SELECT to_regclass('two') IS NULL", &[]).await.unwrap().get(0);
-        assert!(two, "rolled back with the rest");
-        let applied = datastore.migrate(&known("CREATE TABLE two (a int);")).await.unwrap();
-        assert_eq!(applied.files, ["V0002__two.sql"], "the corrected migration continues from there");
+        let is_missing: bool = client.query_one("SELECT to_regclass('two') IS NULL", &[]).await.unwrap().get(0);
+        assert!(is_missing, "the whole migration is rolled back");
+        let applied = datastore.migrate(&migrations("CREATE TABLE two (a int);")).await.unwrap();
+        assert_eq!(applied.files, ["V0002__two.sql"], "only the corrected migration is applied");
     });
 }
 
@@ -45,15 +47,15 @@ fn a_migration_blocked_by_a_lock_times_out() {
     let test = TestHome::new();
     run(async || {
         let datastore = Datastore::start(&test).await;
-        datastore.migrate(&known("SELECT 1;")[..1]).await.unwrap();
+        datastore.migrate(&migrations("SELECT 1;")[..1]).await.unwrap();
         let mut other = datastore.connect().await;
         let holding = other.transaction().await.unwrap();
         holding.batch_execute("LOCK TABLE one").await.unwrap();
-        let failed = datastore.migrate(&known("ALTER TABLE one ADD b int;")).await;
+        let failed = datastore.migrate(&migrations("ALTER TABLE one ADD b int;")).await;
         let Err(SchemaError::Failed { reason, .. }) = failed else { panic!("{failed:?}") };
         assert!(reason.contains("lock timeout"), "{reason}");
         holding.rollback().await.unwrap();
-        datastore.migrate(&known("ALTER TABLE one ADD b int;")).await.unwrap();
+        datastore.migrate(&migrations("ALTER TABLE one ADD b int;")).await.unwrap();
     });
 }
 
@@ -62,8 +64,8 @@ fn three_concurrent_migrators_apply_each_migration_once() {
     let test = TestHome::new();
     run(async || {
         let datastore = Datastore::start(&test).await;
-        let known = known("CREATE TABLE two (a int);");
-        let (a, b, c) = tokio::join!(datastore.migrate(&known), datastore.migrate(&known), datastore.migrate(&known));
+        let both = migrations("CREATE TABLE two (a int);");
+        let (a, b, c) = tokio::join!(datastore.migrate(&both), datastore.migrate(&both), datastore.migrate(&both));
         let applied: usize = [a, b, c].into_iter().map(|applied| applied.unwrap().files.len()).sum();
         assert_eq!(applied, 2);
         assert_eq!(count(&datastore.connect().await, "leoflow_ledger").await, 2);

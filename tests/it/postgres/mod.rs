@@ -1,4 +1,4 @@
-//! The datastore: where it comes from, where it runs, its schema, its damage.
+//! The datastore: sources of PostgreSQL, external servers and containers, migrations, damage.
 
 mod containers;
 mod damage;

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::sync::Arc;
 
-fn name() -> String {
+fn archive_name() -> String {
     format!("postgresql-{DOWNLOAD_VERSION}-{}-unknown-linux-gnu.tar.gz", std::env::consts::ARCH)
 }
 
@@ -31,10 +31,12 @@ fn assert_not_installed(test: &TestHome) {
 fn an_archive_from_a_mirror_is_verified_and_used() {
     let bytes = std::fs::read(postgres_archive()).unwrap();
     let hash = hash_of(&bytes);
-    let beside = format!("{hash}  {}\n", name());
+    let hash_file = format!("{hash}  {}\n", archive_name());
     let answer: Answer = Arc::new(move |path| match path {
-        path if path == format!("/{DOWNLOAD_VERSION}/{}", name()) => (200, bytes.clone()),
-        path if path == format!("/{DOWNLOAD_VERSION}/{}.sha256", name()) => (200, beside.clone().into_bytes()),
+        path if path == format!("/{DOWNLOAD_VERSION}/{}", archive_name()) => (200, bytes.clone()),
+        path if path == format!("/{DOWNLOAD_VERSION}/{}.sha256", archive_name()) => {
+            (200, hash_file.clone().into_bytes())
+        }
         _ => (404, Vec::new()),
     });
     let url = serve(answer, false);
@@ -46,7 +48,7 @@ fn an_archive_from_a_mirror_is_verified_and_used() {
     assert_not_installed(&test);
     let done = setup_from(&test, &[&variables[..], &[("LEOFLOW_POSTGRES_SHA256", hash.as_str())]].concat()).expect(0);
     assert!(done.stderr.contains(&format!("PostgreSQL {NEWEST}")), "{}", done.stderr);
-    // Offline from now on, with all components present.
+    // With all components installed, the start needs no network.
     let port = test.port.to_string();
     let started: CommandOutput = test
         .command(&["lite", "start", "--port", &port])
@@ -74,9 +76,9 @@ fn truncated_altered_or_html_downloads_are_refused() {
         ("forbidden", Vec::new(), false, 403),
         ("missing", Vec::new(), false, 404),
     ];
-    for (name, archive, cut, status) in cases {
+    for (name, archive, is_cut, status) in cases {
         let answer: Answer = Arc::new(move |_| (status, archive.clone()));
-        let url = serve(answer, cut);
+        let url = serve(answer, is_cut);
         let test = TestHome::new();
         let variables = [
             ("LEOFLOW_POSTGRES_URL", url.as_str()),
@@ -114,11 +116,11 @@ fn an_archive_must_match_its_hash_and_the_postgres_version() {
     let test = TestHome::new();
     let archive = test.folder().join("postgres.tar.gz");
     std::fs::copy(postgres_archive(), &archive).unwrap();
-    let beside = test.folder().join("postgres.tar.gz.sha256");
-    std::fs::write(&beside, "0".repeat(64)).unwrap();
+    let hash_file = test.folder().join("postgres.tar.gz.sha256");
+    std::fs::write(&hash_file, "0".repeat(64)).unwrap();
     let variables = [("LEOFLOW_POSTGRES_ARCHIVE", archive.to_str().unwrap())];
     assert!(setup_from(&test, &variables).expect(1).stderr.contains("sha256"));
-    std::fs::write(&beside, format!("{}  postgres.tar.gz\n", hash_of(&std::fs::read(&archive).unwrap()))).unwrap();
+    std::fs::write(&hash_file, format!("{}  postgres.tar.gz\n", hash_of(&std::fs::read(&archive).unwrap()))).unwrap();
     setup_from(&test, &variables).expect(0);
 
     for (name, version) in [("old", "postgres (PostgreSQL) 17.5"), ("strange", "hello")] {
@@ -151,15 +153,16 @@ fn an_incomplete_or_damaged_archive_is_refused() {
     let done = setup_from(&test, &[("LEOFLOW_POSTGRES_ARCHIVE", archive.to_str().unwrap())]).expect(1);
     assert!(done.stderr.contains("contains no initdb"), "{}", done.stderr);
     let mut bytes = std::fs::read(postgres_archive()).unwrap();
-    let checksum = bytes.len() - 8;
-    bytes[checksum] ^= 1;
+    // The last eight bytes of a gzip file are its CRC-32 and size.
+    let crc = bytes.len() - 8;
+    bytes[crc] ^= 1;
     std::fs::write(&archive, bytes).unwrap();
     let done = setup_from(&test, &[("LEOFLOW_POSTGRES_ARCHIVE", archive.to_str().unwrap())]).expect(1);
     assert!(done.stderr.contains("damaged"), "{}", done.stderr);
     assert_not_installed(&test);
 }
 
-/// An archive whose `postgres` is a script that prints a version.
+/// Creates an archive whose only program, `postgres`, is a script that prints a version.
 fn fake_postgres(folder: &Path, version: &str) -> std::path::PathBuf {
     let path = folder.join("fake.tar.gz");
     let encoder = flate2::write::GzEncoder::new(std::fs::File::create(&path).unwrap(), flate2::Compression::fast());

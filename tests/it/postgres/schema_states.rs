@@ -1,4 +1,4 @@
-//! Databases whose schema differs from what this binary left.
+//! Databases whose schema or migration history is not that of this binary: newer, edited, incomplete or damaged.
 
 use crate::support::{TestHome, newest};
 
@@ -7,20 +7,21 @@ const NEWER: &str = "database is at schema version 9999 but this binary only kno
                      Upgrade the binary, or run `leoflow uninstall --purge` to start over\n\
                      (this WIPES your data)";
 
-fn migrated() -> TestHome {
+fn migrated_home() -> TestHome {
     let test = TestHome::new();
     test.set_up();
     test.run(&["migrate-db"]).expect(0);
     test
 }
 
-/// Asserts that each command that would write refuses, changes nothing and leaves nothing running.
+/// Asserts that each command that would start or migrate the datastore refuses, changes nothing and leaves nothing
+/// running.
 fn assert_refused(test: &TestHome, state: &str, expected: &str) {
-    let dump = |test: &TestHome| {
+    let history = |test: &TestHome| {
         let rows = "SELECT * FROM refinery_schema_history ORDER BY version; SELECT version, name, sha256 FROM leoflow_ledger ORDER BY version";
         test.run(&["lite", "psql", "--", "-X", "-A", "-t", "-c", rows]).stdout
     };
-    let before = dump(test);
+    let before = history(test);
     for arguments in [&["lite", "start"][..], &["lite"], &["migrate-db"], &["migrate-db", "--dry-run"]] {
         let done = test.run(arguments);
         assert_eq!(done.code, Some(3), "{state} {arguments:?}: {}{}", done.stdout, done.stderr);
@@ -28,13 +29,13 @@ fn assert_refused(test: &TestHome, state: &str, expected: &str) {
     }
     let status = test.run(&["migrate-db", "status", "--json"]).expect(0).json();
     assert_eq!(status["state"], state);
-    assert_eq!(dump(test), before);
+    assert_eq!(history(test), before);
     test.assert_nothing_runs();
 }
 
 #[test]
-fn a_newer_database_is_refused_word_for_word() {
-    let test = migrated();
+fn a_newer_database_is_refused_with_the_exact_message() {
+    let test = migrated_home();
     test.sql("INSERT INTO leoflow_ledger (version, name, phase, sha256, binary_version, duration) VALUES (9999, 'x', 'data', 'x', '9', '1s')");
     assert_refused(&test, "newer", &NEWER.replace("{newest}", &newest().to_string()));
     test.sql("DELETE FROM leoflow_ledger WHERE version = 9999; INSERT INTO refinery_schema_history VALUES (9999, 'x', 'garbage', 'garbage')");
@@ -42,7 +43,7 @@ fn a_newer_database_is_refused_word_for_word() {
 }
 
 #[test]
-fn edited_gap_and_damaged_schemas_are_told_apart() {
+fn edited_gap_and_damaged_schemas_are_distinguished() {
     for (state, sql, expected) in [
         (
             "edited",
@@ -70,7 +71,7 @@ fn edited_gap_and_damaged_schemas_are_told_apart() {
         ),
         ("damaged", "DROP TABLE refinery_schema_history, leoflow_ledger", "no record"),
     ] {
-        let test = migrated();
+        let test = migrated_home();
         test.sql(sql);
         if sql.contains("DROP TABLE") {
             for arguments in [&["lite", "start"][..], &["migrate-db"]] {
@@ -87,7 +88,7 @@ fn edited_gap_and_damaged_schemas_are_told_apart() {
 
 #[test]
 fn an_older_binary_rolls_back_unknown_migrations() {
-    let test = migrated();
+    let test = migrated_home();
     let next = newest() + 1;
     test.sql(&format!(
         "CREATE TABLE future (a int);
@@ -106,11 +107,11 @@ fn an_older_binary_rolls_back_unknown_migrations() {
 
 #[test]
 fn an_impossible_or_failing_rollback_changes_nothing() {
-    let test = migrated();
+    let test = migrated_home();
     test.sql("UPDATE leoflow_ledger SET rollback_sql = NULL WHERE version = 1");
     let done = test.run(&["migrate-db", "rollback", "--to", "0", "--yes"]).expect(3);
     assert!(done.stderr.contains("V0001__variables_connections"), "{}", done.stderr);
-    assert_eq!(test.sql("SELECT to_regclass('dag_run') IS NOT NULL"), "t", "checked before anything is undone");
+    assert_eq!(test.sql("SELECT to_regclass('dag_run') IS NOT NULL"), "t", "the rollback is checked before it begins");
     let newest = newest().to_string();
     test.sql(&format!(
         "UPDATE leoflow_ledger SET rollback_sql = 'DROP TABLE xcom; SELECT 1/0' WHERE version = {newest}"
@@ -122,18 +123,18 @@ fn an_impossible_or_failing_rollback_changes_nothing() {
 }
 
 #[test]
-fn an_unknown_ledger_record_is_not_rolled_back() {
+fn an_incomplete_migration_history_is_not_rolled_back() {
     let newest = newest().to_string();
-    let lost = format!("DELETE FROM leoflow_ledger WHERE version = {newest}");
+    let delete_newest = format!("DELETE FROM leoflow_ledger WHERE version = {newest}");
     for (sql, version) in [
         ("INSERT INTO refinery_schema_history VALUES (9999, 'x', '2030-01-01T00:00:00Z', '1')", "9999"),
-        (&lost, &newest),
+        (&delete_newest, &newest),
         (
             "DELETE FROM leoflow_ledger WHERE version = 1; DELETE FROM refinery_schema_history WHERE version = 1",
             &newest,
         ),
     ] {
-        let test = migrated();
+        let test = migrated_home();
         test.sql(sql);
         test.run(&["migrate-db", "rollback", version, "--yes"]).expect(3);
         assert_eq!(test.sql("SELECT to_regclass('xcom') IS NOT NULL"), "t", "{sql}");

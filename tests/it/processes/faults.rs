@@ -58,7 +58,7 @@ fn children_exit_when_only_the_supervisor_is_killed() {
     test.start();
 }
 
-/// Starts an endless query; returns psql and the backend's pid.
+/// Starts a query that runs for hours; returns psql and the backend's pid.
 fn busy_backend(test: &TestHome) -> (std::process::Child, i32) {
     let sql = "SELECT count(*) FROM generate_series(1, 1000000000000)";
     let psql = test
@@ -67,10 +67,10 @@ fn busy_backend(test: &TestHome) -> (std::process::Child, i32) {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let find = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'SELECT count(*) FROM generate_series%'";
+    let find_backend = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'SELECT count(*) FROM generate_series%'";
     let mut pid = String::new();
     wait_until("the query runs", Duration::from_secs(10), || {
-        pid = test.sql(find);
+        pid = test.sql(find_backend);
         !pid.is_empty()
     });
     (psql, pid.parse().unwrap())
@@ -79,10 +79,10 @@ fn busy_backend(test: &TestHome) -> (std::process::Child, i32) {
 #[test]
 fn a_busy_orphaned_backend_does_not_block_the_next_start() {
     let test = TestHome::started();
-    for frozen in [false, true] {
+    for is_frozen in [false, true] {
         let (mut psql, backend) = busy_backend(&test);
         let (postmaster, supervisor) = (test.pid("postgres"), test.pid("supervisor"));
-        if frozen {
+        if is_frozen {
             signal(backend, "STOP");
         }
         signal(supervisor, "KILL");
@@ -112,7 +112,7 @@ fn each_killed_process_is_replaced_alone() {
         for (other, pid) in others {
             assert_eq!(test.pid(other), pid, "{other} while {name} was killed");
         }
-        wait_until("serving", Duration::from_secs(10), || http::get(test.port, "/api/healthz").status == 200);
+        wait_until("answering", Duration::from_secs(10), || http::get(test.port, "/api/healthz").status == 200);
     }
     let restarts: Vec<i64> =
         test.status()["processes"].as_array().unwrap().iter().map(|p| p["restarts"].as_i64().unwrap()).collect();
@@ -167,7 +167,7 @@ fn a_continued_supervisor_does_not_replace_its_children() {
     let test = TestHome::started_with(&[("LEOFLOW_SILENCE_LIMIT", "5")]);
     let (supervisor, server) = (test.pid("supervisor"), test.pid("server"));
     signal(supervisor, "STOP");
-    // Longer than the silence limit of a child.
+    // Longer than LEOFLOW_SILENCE_LIMIT, after which a supervisor replaces a silent child.
     std::thread::sleep(Duration::from_secs(8));
     // On a busy machine the datastore may answer later than the health check's deadline.
     wait_until("requests are still served", Duration::from_secs(20), || {
@@ -226,6 +226,7 @@ fn a_stale_server_on_the_port_is_ended_by_the_next_start() {
     let test = TestHome::new();
     test.set_up();
     let mut stale_server = processes::leave_stale_server(&test.home, test.port);
+    // Without a waiting parent the ended server would stay a zombie.
     let reaper = std::thread::spawn(move || stale_server.wait());
     test.start();
     assert!(!reaper.join().unwrap().unwrap().success());
@@ -250,7 +251,7 @@ fn setup_reports_a_full_disk_and_succeeds_once_there_is_space() {
         return;
     }
     let binary_mib = std::fs::metadata(crate::support::LEOFLOW).unwrap().len() / 1_048_576;
-    // The cluster takes 39 MiB; with less space than that plus the binary, setup fails at different steps.
+    // The cluster takes 39 MiB. With less space than that and the binary need, setup fails at various steps.
     let sizes =
         ["64k".to_owned(), "2m".to_owned(), "20m".to_owned(), "36m".to_owned(), format!("{}m", binary_mib + 35)];
     for size in &sizes {
@@ -265,9 +266,9 @@ fn setup_reports_a_full_disk_and_succeeds_once_there_is_space() {
     }
 }
 
-/// Fills the disk for a while: the status reports it, and Lite recovers once there is space.
+/// Fills the disk and kills PostgreSQL: the status reports the full disk, and Lite recovers once there is space.
 #[test]
-fn lite_recovers_from_a_full_disk_without_help() {
+fn lite_recovers_by_itself_once_a_full_disk_has_space() {
     if !can_mount() {
         return;
     }
@@ -293,7 +294,7 @@ fn lite_recovers_from_a_full_disk_without_help() {
 fn repeated_agent_crashes_back_off_and_start_skips_the_wait() {
     let test = TestHome::started_with(&[("LEOFLOW_QUICK_BACKOFF", "0.5")]);
     for _ in 0..7 {
-        // The restart backoff grows up to twenty-fold.
+        // The restart backoff grows from 20 ms to 2 s with these exits.
         test.kill_and_wait("agent");
     }
     let old = test.pid("agent");

@@ -24,7 +24,7 @@ fn foreground_start_prints_the_login_and_ctrl_c_stops_cleanly() {
     signal(child.id() as i32, "INT");
     assert_eq!(child.wait().unwrap().code(), Some(0));
     let log = std::fs::read_to_string(test.home.join("logs/postgres.log")).unwrap();
-    assert!(log.contains("database system is shut down"), "a clean shutdown: {log}");
+    assert!(log.contains("database system is shut down"), "no clean shutdown: {log}");
     test.assert_nothing_runs();
     assert_eq!(test.state(), "stopped");
 }
@@ -64,7 +64,7 @@ fn a_second_ctrl_c_stops_at_once_and_the_next_start_recovers() {
     let test = TestHome::new();
     let mut child = test.foreground();
     test.wait_healthy();
-    // A request that never ends keeps the first stop waiting.
+    // The first stop waits for this request, which never ends.
     let mut slow = std::net::TcpStream::connect(("127.0.0.1", test.port)).unwrap();
     std::io::Write::write_all(
         &mut slow,
@@ -77,7 +77,7 @@ fn a_second_ctrl_c_stops_at_once_and_the_next_start_recovers() {
     let signalled_at = Instant::now();
     signal(child.id() as i32, "INT");
     assert_eq!(child.wait().unwrap().code(), Some(130));
-    assert!(signalled_at.elapsed() < Duration::from_secs(4), "before the server's own drain deadline");
+    assert!(signalled_at.elapsed() < Duration::from_secs(4), "the second Ctrl-C does not wait 5 s for open requests");
     test.assert_nothing_runs();
     test.start();
 }
@@ -111,7 +111,7 @@ fn restart_keeps_sessions_and_data_detached_or_not() {
     test.run(&["lite", "restart"]).expect(0);
     assert_eq!(test.pid("supervisor"), supervisor, "a foreground supervisor keeps its pid");
     assert_ne!(test.pid("server"), server);
-    // They were started by /proc/self/exe, and ps still shows their names.
+    // The supervisor starts both processes as /proc/self/exe, but `ps` shows their names.
     for (process, name) in [("server", "leoflow-server"), ("agent", "leoflow-agent")] {
         let shown = std::fs::read_to_string(format!("/proc/{}/comm", test.pid(process))).unwrap();
         assert_eq!(shown.trim(), name);
@@ -125,7 +125,7 @@ fn restart_keeps_sessions_and_data_detached_or_not() {
 fn requests_wait_while_the_server_is_replaced() {
     let test = TestHome::started();
     let port = test.port;
-    let answers = std::thread::spawn(move || {
+    let requests = std::thread::spawn(move || {
         let deadline = Instant::now() + Duration::from_secs(3);
         let mut statuses = Vec::new();
         while Instant::now() < deadline {
@@ -137,13 +137,13 @@ fn requests_wait_while_the_server_is_replaced() {
         std::thread::sleep(Duration::from_millis(500));
         let old = test.pid("server");
         signal(old, "TERM");
-        wait_until("the next server", Duration::from_secs(10), || {
+        wait_until("the next server runs", Duration::from_secs(10), || {
             test.running_pid("server").is_some_and(|pid| pid != old)
         });
     }
-    let statuses = answers.join().unwrap();
-    let refused = statuses.iter().filter(|status| **status != Some(200)).count();
-    assert!(statuses.len() > 20 && refused == 0, "{refused} of {} not answered", statuses.len());
+    let statuses = requests.join().unwrap();
+    let failed = statuses.iter().filter(|status| **status != Some(200)).count();
+    assert!(statuses.len() > 20 && failed == 0, "{failed} of {} requests failed", statuses.len());
 }
 
 #[test]
@@ -152,8 +152,8 @@ fn logs_are_shown_and_followed() {
     test.first_start();
     let all = test.run(&["lite", "logs", "-n", "1000"]).expect(0).stdout;
     assert!(all.contains("postgres   | ") && all.contains("applied: V0001"), "{all}");
-    let only = test.run(&["lite", "logs", "migrate"]).expect(0).stdout;
-    assert!(only.lines().all(|line| line.contains(" INFO  migrate: applied: ")), "{only}");
+    let of_migrate = test.run(&["lite", "logs", "migrate"]).expect(0).stdout;
+    assert!(of_migrate.lines().all(|line| line.contains(" INFO  migrate: applied: ")), "{of_migrate}");
     let mut follow =
         test.command(&["lite", "logs", "-f", "-n", "0", "supervisor"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines();

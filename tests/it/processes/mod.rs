@@ -1,4 +1,4 @@
-//! Processes: their start and end, and their faults.
+//! Leoflow's processes and tasks: start, stop, kills, freezes and system errors.
 
 mod faults;
 mod lifecycle;

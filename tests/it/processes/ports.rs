@@ -1,4 +1,4 @@
-//! The port is in use by another process.
+//! Starts while another process uses the port.
 
 use crate::support::TestHome;
 use std::net::TcpListener;
@@ -6,7 +6,7 @@ use std::net::TcpListener;
 #[test]
 fn a_port_in_use_names_the_process_and_changes_nothing() {
     let test = TestHome::new();
-    let _stranger = TcpListener::bind(("127.0.0.1", test.port)).unwrap();
+    let _listener = TcpListener::bind(("127.0.0.1", test.port)).unwrap();
     let port = test.port.to_string();
     let done = test.run(&["lite", "start", "--port", &port]).expect(1);
     assert!(done.stderr.contains(&format!("pid {}", std::process::id())), "{}", done.stderr);
@@ -19,8 +19,8 @@ fn a_port_in_use_names_the_process_and_changes_nothing() {
 fn a_port_used_by_another_instance_is_reported() {
     let first = TestHome::started();
     let second = TestHome::new();
-    let taken = first.port.to_string();
-    let done = second.run(&["lite", "start", "--port", &taken]).expect(1);
+    let used_port = first.port.to_string();
+    let done = second.run(&["lite", "start", "--port", &used_port]).expect(1);
     assert!(done.stderr.contains("leoflow"), "{}", done.stderr);
     second.start();
     assert_eq!(first.state(), "healthy");

@@ -1,4 +1,5 @@
-//! System errors while tasks start, run and end: nothing is lost, nothing runs twice, temporary errors are waited out.
+//! System errors while commands and tasks start, run and end. No result is lost, no task runs twice, and temporary
+//! errors are retried.
 
 use crate::support::processes::signal;
 use crate::support::{CommandOutput, TestHome, WAITING_DAG, task, wait_until};
@@ -12,7 +13,7 @@ fn reason(test: &TestHome) -> String {
     test.status()["reason"].as_str().unwrap_or_default().to_owned()
 }
 
-/// The folder of the only running try.
+/// Returns the folder of the only running try.
 fn task_folder(test: &TestHome) -> PathBuf {
     let mut folders: Vec<PathBuf> =
         std::fs::read_dir(test.home.join("run/tasks")).unwrap().flatten().map(|entry| entry.path()).collect();
@@ -27,7 +28,7 @@ fn an_unreadable_outcome_is_retried_and_the_task_runs_once() {
     let run = test.trigger("patient");
     let ran = || std::fs::read_to_string(test.workspace().join("ran")).unwrap_or_default();
     wait_until("the task runs", SOON, || ran() == "x");
-    // A folder instead of the file cannot be read by any user, like a file on a disk that returns EIO.
+    // Reading a folder as a file fails even for root, like a file on a disk that returns EIO.
     let result = task_folder(&test).join("result.json");
     std::fs::create_dir(&result).unwrap();
     signal(test.pid("agent"), "STOP");
@@ -40,11 +41,12 @@ fn an_unreadable_outcome_is_retried_and_the_task_runs_once() {
     std::fs::write(&result, r#"{"state": "success", "xcoms": {"return_value": "\"done\""}}"#).unwrap();
     assert_eq!(test.wait_run("patient", &run)["state"], "success");
     assert_eq!((ran().as_str(), test.sql("SELECT count(*) FROM task_try").as_str()), ("x", "1"));
-    wait_until("all is well again", SOON, || test.state() == "healthy");
+    wait_until("healthy again", SOON, || test.state() == "healthy");
 }
 
-fn limit_files(pid: i32, most: &str) {
-    let done = Command::new("prlimit").args([&format!("--pid={pid}"), &format!("--nofile={most}")]).status();
+/// Sets the limits of a process's open files, `SOFT:HARD`.
+fn set_open_files_limit(pid: i32, limits: &str) {
+    let done = Command::new("prlimit").args([&format!("--pid={pid}"), &format!("--nofile={limits}")]).status();
     assert!(done.unwrap().success());
 }
 
@@ -56,25 +58,25 @@ fn a_task_that_cannot_start_yet_stays_queued() {
         "from airflow.sdk import DAG, task\nwith DAG('late'):\n    @task\n    def t(): return 1\n    t()\n",
     );
     let agent = test.pid("agent");
-    limit_files(agent, "3:4096");
+    set_open_files_limit(agent, "3:4096");
     let run = test.trigger("late");
     wait_until("status says why nothing starts", SOON, || reason(&test).contains("Too many open files"));
     assert_eq!(test.state(), "degraded");
     assert_eq!(test.sql("SELECT state || ' ' || try_number FROM task_instance"), "queued 1");
     assert_eq!(test.sql("SELECT count(*) FROM task_try"), "0");
-    limit_files(agent, "1024:4096");
+    set_open_files_limit(agent, "1024:4096");
     let run = test.wait_run("late", &run);
     assert_eq!((task(&run, "t")["state"].as_str(), task(&run, "t")["try_number"].as_i64()), (Some("success"), Some(1)));
-    wait_until("all is well again", SOON, || test.state() == "healthy");
+    wait_until("healthy again", SOON, || test.state() == "healthy");
 }
 
-/// Runs `lite start` with these system calls failing.
+/// Runs `lite start` in an environment where the system calls with these numbers fail with `error`.
 fn start_with_failing_calls(test: &TestHome, error: &str, numbers: &str) -> std::process::Output {
-    let plain = test.command(&["lite", "start", "--port", &test.port.to_string()]);
+    let leoflow = test.command(&["lite", "start", "--port", &test.port.to_string()]);
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/deny_system_calls.py");
     let mut command = Command::new("python3");
-    command.args([script, error, numbers]).arg(plain.get_program()).args(plain.get_args()).env_clear();
-    command.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.args([script, error, numbers]).arg(leoflow.get_program()).args(leoflow.get_args()).env_clear();
+    command.envs(leoflow.get_envs().filter_map(|(name, value)| Some((name, value?))));
     command.output().unwrap()
 }
 
@@ -82,6 +84,7 @@ fn start_with_failing_calls(test: &TestHome, error: &str, numbers: &str) -> std:
 fn tasks_run_where_pidfd_open_and_newer_calls_are_refused() {
     for error in ["EPERM", "ENOSYS"] {
         let test = TestHome::new();
+        // pidfd_open, close_range, openat2 and faccessat2, which older kernels and container runtimes do not allow.
         let started = start_with_failing_calls(&test, error, "434,436,437,439");
         assert!(started.status.success(), "{error}: {}", String::from_utf8_lossy(&started.stderr));
         let run = test.run_dag("hello");
@@ -158,7 +161,7 @@ fn a_failed_start_reports_how_its_process_ended() {
 }
 
 #[test]
-fn a_cpu_time_limit_leaves_a_second_for_the_message() {
+fn the_soft_cpu_time_limit_leaves_a_second_for_the_message() {
     let test = TestHome::new();
     run_with_ulimits(&test, "-t 1000", &["lite", "start", "--port", &test.port.to_string()]).expect(0);
     for name in ["supervisor", "server"] {

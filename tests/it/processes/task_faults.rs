@@ -1,4 +1,5 @@
-//! Tasks that misbehave, and processes that die or freeze around a healthy task.
+//! Tasks that misbehave, and processes that die or freeze around a healthy task. The agent starts a keeper for each
+//! task, `leoflow … keep-task`, which starts the task and records how it ended.
 
 use crate::support::processes::{self, is_alive, signal};
 use crate::support::{TestHome, states, task, wait_until};
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// A DAG with one Python task of this body, with these arguments for `@task`.
+/// Returns a DAG whose one task `t` has this Python body and these arguments of `@task`.
 fn dag(dag_id: &str, arguments: &str, body: &str) -> String {
     let body = body.lines().map(|line| format!("        {line}\n")).collect::<String>();
     format!(
@@ -15,6 +16,7 @@ fn dag(dag_id: &str, arguments: &str, body: &str) -> String {
     )
 }
 
+/// Returns the outcomes of all tries, oldest first.
 fn outcome(test: &TestHome) -> String {
     test.sql("SELECT coalesce(string_agg(outcome, '; ' ORDER BY try_number), '') FROM task_try")
 }
@@ -51,20 +53,21 @@ fn a_task_ignoring_timeout_and_sigterm_is_killed_with_children() {
         signal.signal(signal.SIGTERM, signal.SIG_IGN)\n\
         signal.signal(signal.SIGALRM, signal.SIG_IGN)\n\
         subprocess.Popen(['sleep', '600'], start_new_session=True)\n\
-        print('deaf', flush=True)\n\
+        print('ignores signals', flush=True)\n\
         while True: time.sleep(60)";
-    test.add_dag("deaf", &dag("deaf", "execution_timeout=timedelta(seconds=1)", body));
-    let run = test.run_dag("deaf");
+    test.add_dag("stubborn", &dag("stubborn", "execution_timeout=timedelta(seconds=1)", body));
+    let run = test.run_dag("stubborn");
     assert_eq!(task(&run, "t")["state"], "failed");
     assert!(outcome(&test).contains("execution_timeout"), "{}", outcome(&test));
-    let log = test.task_log("deaf", "t");
-    assert!(log.contains("deaf\n") && log.contains("left running"), "{log}");
+    let log = test.task_log("stubborn", "t");
+    assert!(log.contains("ignores signals\n") && log.contains("left running"), "{log}");
     wait_until("no process of the task is left", SOON, || {
-        processes::mentioning(test.folder()).iter().all(|pid| !command(*pid).starts_with("sleep"))
+        processes::mentioning(test.folder()).iter().all(|pid| !command_line(*pid).starts_with("sleep"))
     });
 }
 
-fn command(pid: i32) -> String {
+/// Returns the command line of a process.
+fn command_line(pid: i32) -> String {
     String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()).replace('\0', " ")
 }
 
@@ -109,6 +112,7 @@ fn counted(retries: u32, seconds: &str, count: u32) -> String {
     COUNTED.replace("RETRIES", &retries.to_string()).replace("SECONDS", seconds).replace("COUNT", &count.to_string())
 }
 
+/// Returns the lines of the tasks' log that begin with `begin` or `done`.
 fn lines(test: &TestHome, word: &str) -> Vec<String> {
     let text = std::fs::read_to_string(test.workspace().join("log")).unwrap_or_default();
     text.lines().filter(|line| line.starts_with(word)).map(str::to_owned).collect()
@@ -118,6 +122,7 @@ fn wait_begun(test: &TestHome, count: usize) {
     wait_until(&format!("{count} tasks have started"), SOON, || lines(test, "begin").len() >= count);
 }
 
+/// Asserts that the run succeeded and that each of `count` tasks ran once.
 fn expect_undisturbed(test: &TestHome, run: &Value, count: usize) {
     assert_eq!(run["state"], "success");
     assert!(states(run).iter().all(|(_, state)| state == "success"));
@@ -170,7 +175,7 @@ fn a_killed_keeper_ends_its_task_and_fails_the_try() {
     wait_begun(&test, 1);
     let pid: i32 = lines(&test, "begin")[0].rsplit(' ').next().unwrap().parse().unwrap();
     let keeper =
-        processes::mentioning(test.folder()).into_iter().find(|pid| command(*pid).contains("keep-task")).unwrap();
+        processes::mentioning(test.folder()).into_iter().find(|pid| command_line(*pid).contains("keep-task")).unwrap();
     signal(keeper, "KILL");
     wait_until("the task is gone", SOON, || !is_alive(pid));
     let run = test.wait_run("counted", &run_id);
@@ -206,7 +211,7 @@ fn tasks_survive_a_killed_supervisor_and_are_adopted() {
     let run_id = test.trigger("counted");
     wait_begun(&test, 1);
     signal(test.pid("supervisor"), "KILL");
-    wait_until("the children have left", SOON, || test.state() == "stopped");
+    wait_until("the supervisor's children have exited", SOON, || test.state() == "stopped");
     test.start();
     expect_undisturbed(&test, &test.wait_run("counted", &run_id), 2);
 }
@@ -231,7 +236,7 @@ fn frozen_processes_are_replaced_and_the_run_continues() {
 #[test]
 fn tasks_ending_without_agent_and_datastore_are_recorded() {
     let test = TestHome::started();
-    // All tasks run in parallel.
+    // Without dependencies, so that all tasks run in parallel.
     test.add_dag("counted", &counted(0, "1", 8).replace("(last, n)", "(None, n)"));
     let run_id = test.trigger("counted");
     wait_begun(&test, 8);
@@ -254,14 +259,14 @@ fn a_command_with_its_own_environment_ends_with_its_keeper() {
     wait_until("the command runs", SOON, || std::fs::read_to_string(&path).is_ok_and(|text| text.ends_with('\n')));
     let pid: i32 = std::fs::read_to_string(&path).unwrap().trim().parse().unwrap();
     let keeper =
-        processes::mentioning(test.folder()).into_iter().find(|pid| command(*pid).contains("keep-task")).unwrap();
+        processes::mentioning(test.folder()).into_iter().find(|pid| command_line(*pid).contains("keep-task")).unwrap();
     signal(keeper, "KILL");
     assert_eq!(test.wait_run("bare", &run_id)["state"], "failed");
     assert!(!is_alive(pid));
 }
 
 #[test]
-fn a_cancelled_command_may_clean_up() {
+fn a_cancelled_command_can_clean_up() {
     let test = TestHome::started();
     let text = "from airflow.sdk import DAG\nfrom airflow.operators.bash import BashOperator\nwith DAG('trap'):\n    \
         BashOperator(task_id='t', cwd='.', bash_command=\"trap 'sleep 0.2; echo stopping; echo x > cleaned; exit 3' TERM; touch runs; while true; do sleep 0.1; done\")\n";
@@ -274,14 +279,14 @@ fn a_cancelled_command_may_clean_up() {
 }
 
 #[test]
-fn a_stopped_keeper_is_continued() {
+fn the_agent_continues_a_stopped_keeper() {
     let test = TestHome::started();
     // Long enough to find and stop the keeper on a busy machine.
     test.add_dag("counted", &counted(0, "5", 1));
     let run_id = test.trigger("counted");
     wait_begun(&test, 1);
     let keeper =
-        processes::mentioning(test.folder()).into_iter().find(|pid| command(*pid).contains("keep-task")).unwrap();
+        processes::mentioning(test.folder()).into_iter().find(|pid| command_line(*pid).contains("keep-task")).unwrap();
     signal(keeper, "STOP");
     expect_undisturbed(&test, &test.wait_run("counted", &run_id), 1);
     let log = std::fs::read_to_string(test.home.join("logs/agent.log")).unwrap();
@@ -299,18 +304,18 @@ fn removing_the_home_ends_all_its_processes() {
         !test.home.exists()
     });
     wait_until("nothing runs", Duration::from_secs(60), || processes::mentioning(test.folder()).is_empty());
-    // A task that receives SIGTERM may still compile modules that it needs to end.
+    // A task that receives SIGTERM may still compile Python modules, for its shutdown, into the removed home.
     let compiled = test.home.join("python/compiled");
-    let left: Vec<_> =
+    let recreated: Vec<_> =
         test.snapshot("").into_iter().map(|(path, _)| path).filter(|path| !path.starts_with(&compiled)).collect();
-    assert!(!test.home.exists() || left.is_empty(), "recreated: {left:?}");
+    assert!(!test.home.exists() || recreated.is_empty(), "{recreated:?}");
 }
 
 #[test]
 fn removed_python_files_are_restored() {
     let test = TestHome::started();
     test.wait_dag("hello", 1);
-    // A starting Python writes compiled modules there, so that one removal can fail.
+    // A starting Python writes compiled modules into the folder, so the removal can fail and is repeated.
     let remove = || {
         wait_until("the files are removed", SOON, || std::fs::remove_dir_all(test.home.join("python")).is_ok());
     };

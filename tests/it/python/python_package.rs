@@ -175,12 +175,13 @@ fn assert_contains(read: &Value, message: &Value) {
     }
 }
 
+/// True for a value that Rust omits when it serializes the message again. The default `weight` of a task is 1.
 fn is_default(key: &str, value: &Value) -> bool {
     key == "weight" && value == 1 || [json!(null), json!([]), json!({}), json!(""), json!(false)].contains(value)
 }
 
 /// Starts a home whose Python saves the messages of its command line. The script refuses to start a warm Python, which
-/// would get messages over a socket instead.
+/// would get messages over a socket instead. Argument 7 of Python is the kind of the message, argument 8 its JSON.
 fn home_recording_messages(messages_dir: &Path) -> TestHome {
     std::fs::create_dir_all(messages_dir).unwrap();
     let test = TestHome::new().with_packages();
@@ -233,7 +234,7 @@ fn messages_to_python_match_the_schema() {
             .filter_map(|(_, structure)| Some(structure["question"]["kind"].as_str()?.to_owned()))
             .collect()
     };
-    // Leoflow starts the warm Python some time after Lite.
+    // The first request for a warm Python comes some time after the start of the instance.
     let kinds = ["parse_options", "task_options", "task_spec", "ask_options", "test_options", "zygote_options"];
     wait_until("all kinds of messages", Duration::from_secs(30), || {
         let messages = messages();

@@ -125,8 +125,8 @@ fn xcoms_and_state_stores_follow_airflows_api() {
 
     let store = format!("{TASK}/state-store");
     api.expect("PUT", &format!("{store}/where/at"), json!({"value": {"at": 1}, "expires_at": null}), 204);
-    let kept = api.get(&format!("{store}/where/at"));
-    assert_eq!((&kept["value"], &kept["expires_at"]), (&json!({"at": 1}), &Value::Null));
+    let stored = api.get(&format!("{store}/where/at"));
+    assert_eq!((&stored["value"], &stored["expires_at"]), (&json!({"at": 1}), &Value::Null));
     api.expect("PATCH", &format!("{store}/where/at"), json!({"value": 2}), 200);
     assert_eq!(api.get(&store)["task_state_store"][0]["value"], 2);
     api.expect("PUT", &format!("{store}/k"), json!({"value": null}), 422);
@@ -139,9 +139,9 @@ fn xcoms_and_state_stores_follow_airflows_api() {
     let asset = test.sql("SELECT id FROM asset WHERE name = 'made'");
     let store = format!("assets/{asset}/state-store");
     api.expect("PUT", &format!("{store}/k"), json!({"value": "v"}), 204);
-    let kept = api.get(&format!("{store}/k"));
+    let stored = api.get(&format!("{store}/k"));
     let by = json!({"kind": "api", "dag_id": null, "run_id": null, "task_id": null, "map_index": null});
-    assert_eq!((&kept["value"], &kept["last_updated_by"]), (&json!("v"), &by));
+    assert_eq!((&stored["value"], &stored["last_updated_by"]), (&json!("v"), &by));
     api.expect("DELETE", &format!("{store}/k"), Value::Null, 204);
     api.expect("GET", &format!("{store}/k"), Value::Null, 404);
     api.expect("GET", "assets/999/state-store", Value::Null, 404);
@@ -212,7 +212,7 @@ fn each_action_of_a_bulk_change_is_atomic() {
 }
 
 #[test]
-fn pause_by_pattern_reparse_and_wait_for_runs() {
+fn pauses_pools_reparses_and_waits_follow_airflows_api() {
     let (test, api) = home_with_finished_run();
     let pause = |query: &str, is_paused: bool| {
         let answer = api.expect("PATCH", &format!("dags{query}"), json!({"is_paused": is_paused}), 200);

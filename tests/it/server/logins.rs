@@ -42,8 +42,8 @@ fn login_page_status_page_and_logout_work() {
     let status = try_request(port, "GET", "/api/lite/status", &[("Cookie", session)], "").unwrap();
     assert_eq!(status.json()["state"], "healthy");
     if nix::unistd::geteuid().is_root() {
-        // A browser sends the cookie to every port of localhost, so a server of another user may receive the cookie. That
-        // user must not be able to use it.
+        // A browser sends the cookie to every port of localhost, so a server of another user may receive the cookie.
+        // That user must not be able to use it.
         let token = session.split_once('=').unwrap().1;
         let api_token = Session::login(port, &password).token;
         for (uid, header, expected) in [

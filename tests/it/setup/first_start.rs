@@ -177,7 +177,7 @@ fn a_password_that_was_not_printed_is_replaced() {
 }
 
 #[test]
-fn a_removed_hash_makes_a_new_password_a_removed_receipt_not() {
+fn only_a_removed_hash_makes_a_new_password() {
     let test = TestHome::new().with_real_initdb();
     let password = test.start()["admin_password"].as_str().unwrap().to_owned();
     test.run(&["lite", "stop"]).expect(0);

@@ -40,7 +40,7 @@ pub struct Load {
 /// Keys of acknowledged variables, and the requests that failed.
 #[derive(Default)]
 pub struct LoadResult {
-    pub written: Vec<String>,
+    pub acknowledged: Vec<String>,
     pub failed: Vec<String>,
 }
 
@@ -68,7 +68,7 @@ impl Load {
                     match http::try_request(port, method, path, &headers, &body) {
                         Some(answer) if answer.status < 400 => {
                             if method == "POST" {
-                                result.written.push(key);
+                                result.acknowledged.push(key);
                             }
                         }
                         other => result.failed.push(format!("{method} {path}: {other:?}")),
@@ -83,6 +83,7 @@ impl Load {
         Self { stop, sent, clients }
     }
 
+    /// Returns the number of requests so far.
     pub fn sent(&self) -> usize {
         self.sent.load(Ordering::Relaxed)
     }
@@ -92,7 +93,7 @@ impl Load {
         let mut total = LoadResult::default();
         for client in self.clients {
             let result = client.join().unwrap();
-            total.written.extend(result.written);
+            total.acknowledged.extend(result.acknowledged);
             total.failed.extend(result.failed);
         }
         total
@@ -105,8 +106,8 @@ impl LoadResult {
     pub fn assert_nothing_lost(&self, test: &TestHome) {
         assert!(self.failed.is_empty(), "{} failed: {:?}", self.failed.len(), &self.failed[..self.failed.len().min(5)]);
         let kept = test.sql("SELECT count(*) FROM variable WHERE key LIKE 'load%'");
-        assert_eq!(kept, self.written.len().to_string(), "acknowledged variables");
-        assert!(!self.written.is_empty());
+        assert_eq!(kept, self.acknowledged.len().to_string(), "acknowledged variables");
+        assert!(!self.acknowledged.is_empty());
     }
 
     /// Asserts that every acknowledged variable exists. A variable whose request failed may exist too.
@@ -114,7 +115,7 @@ impl LoadResult {
     pub fn assert_kept(&self, test: &TestHome) {
         let rows = test.sql("SELECT key FROM variable WHERE key LIKE 'load%'");
         let existing: std::collections::HashSet<&str> = rows.lines().collect();
-        let lost: Vec<&String> = self.written.iter().filter(|key| !existing.contains(key.as_str())).collect();
+        let lost: Vec<&String> = self.acknowledged.iter().filter(|key| !existing.contains(key.as_str())).collect();
         assert!(lost.is_empty(), "{lost:?}");
     }
 }

@@ -127,7 +127,8 @@ impl Session {
 pub struct Api(pub Session);
 
 impl Api {
-    pub fn ask(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
+    /// Returns the status and the body: JSON, or a string if it is not JSON.
+    pub fn send(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         let response = self.0.request(method, &format!("/api/v2/{path}"), &body);
         let text = response.body.clone();
@@ -136,14 +137,14 @@ impl Api {
 
     #[track_caller]
     pub fn get(&self, path: &str) -> Value {
-        let (status, answer) = self.ask("GET", path, Value::Null);
+        let (status, answer) = self.send("GET", path, Value::Null);
         assert_eq!(status, 200, "{path}: {answer}");
         answer
     }
 
     #[track_caller]
     pub fn expect(&self, method: &str, path: &str, body: Value, status: u16) -> Value {
-        let (actual, answer) = self.ask(method, path, body);
+        let (actual, answer) = self.send(method, path, body);
         assert_eq!(actual, status, "{method} {path}: {answer}");
         answer
     }

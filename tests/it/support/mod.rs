@@ -421,8 +421,8 @@ impl TestHome {
         panic!("no {dag_id} in version {version}: {last:?}\n{:?}", self.run(&["dags", "list"]));
     }
 
-    /// Returns the JSON of `dags show`, without starting the CLI if the socket's path is short enough; `None` if the DAG
-    /// is unknown or no server answers.
+    /// Returns the JSON of `dags show`, without starting the CLI if the path of the socket is short enough. `None` if
+    /// the DAG is unknown or no server answers.
     fn shown_dag(&self, dag_id: &str) -> Option<Value> {
         if self.home.as_os_str().len() < LONGEST_SOCKET_HOME {
             let shown = http::try_socket_request(&self.home, "GET", &format!("/api/lite/dags/{dag_id}"), "", "")?;
@@ -532,7 +532,7 @@ pub fn fast_folder() -> PathBuf {
     if has_memory() { SHARED_MEMORY.into() } else { std::env::temp_dir() }
 }
 
-/// Creates a folder in memory with the name of the test's own folder, by which [`processes`] finds the test's processes.
+/// Creates a folder in memory with the name of the test's own folder, by which [`processes`] finds its processes.
 /// `None` if [`has_memory`] is false.
 fn memory_folder(folder: &TempDir) -> Option<PathBuf> {
     let memory = Path::new(SHARED_MEMORY).join(folder.path().file_name()?);

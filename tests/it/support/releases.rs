@@ -239,7 +239,7 @@ fn append_trailer(path: &Path, trailer: &Value) {
     let length = u32::try_from(text.len()).unwrap();
     let trailer_file = path.with_extension("trail");
     fs::write(&trailer_file, [text.as_bytes(), &length.to_le_bytes(), b"LEOTRAIL"].concat()).unwrap();
-    // A shell writes the program: if this process did, a child that another test forks could inherit the descriptor, and
+    // A shell writes the program: if this process did, a child forked by another test could inherit the descriptor, and
     // executing the program would fail with ETXTBSY.
     let script = "cat \"$1\" \"$2\" > \"$3\" && chmod 755 \"$3\" && rm \"$2\"";
     let mut shell = Command::new("/bin/sh");

@@ -15,7 +15,7 @@ struct Template {
     password: String,
 }
 
-/// Prefix of the template's folder in `/dev/shm`, one for each run of tests.
+/// Prefix of the folder in `/dev/shm` that contains the templates of a test run.
 const TEMPLATE_PREFIX: &str = "leoflow-template-";
 
 /// Templates by the fingerprint of their program, because release lists share programs as hard links with other paths.
@@ -47,7 +47,7 @@ fn create(program: &Path, name: &str) -> Option<Template> {
     fs::create_dir(&folder).ok()?;
     let test = TestHome::with_program(program.to_owned());
     let setup = test.run(&["setup", "--json", "--port", &test.port.to_string()]);
-    let admin = (setup.code == Some(0)).then(|| setup.json())?["admin_password"].as_str()?.to_owned();
+    let admin_password = (setup.code == Some(0)).then(|| setup.json())?["admin_password"].as_str()?.to_owned();
     if test.run(&["migrate-db"]).code != Some(0) {
         return None;
     }
@@ -56,14 +56,15 @@ fn create(program: &Path, name: &str) -> Option<Template> {
     rewrite(&home, &[(text(&test.home), text(&home)), (text(&test.workspace()), text(&workspace))]);
     // These logs belong to no test.
     let _ = fs::remove_dir_all(home.join("logs"));
+    // Modules are compiled after the copy, because the run changes the home's database.
     compile_modules(&test)?;
     copy(&test.home.join("python/compiled"), &home.join("python/compiled"));
     move_compiled(&test.home, &home);
     // The password is written last and atomically, because its file marks the template as complete.
     let partial = password.with_extension("partial");
-    fs::write(&partial, &admin).ok()?;
+    fs::write(&partial, &admin_password).ok()?;
     fs::rename(partial, password).ok()?;
-    Some(Template { home, workspace, password: admin })
+    Some(Template { home, workspace, password: admin_password })
 }
 
 /// Runs the starter DAG, so that Python compiles the modules that every home uses. Compiling them takes half the time

@@ -210,8 +210,8 @@ fn phases_run_in_order_and_contract_waits_for_all_gates() {
     let is_applied = || test.sql("SELECT to_regclass('outdated') IS NULL") == "t";
     wait_until("the server applies the contract migration", LIMIT, is_applied);
     assert!(waiting_migrations(&test).is_empty());
-    let taken = fs::read_dir(test.home.join("backups")).unwrap().flatten();
-    assert!(taken.map(|entry| entry.file_name().into_string().unwrap()).any(|name| name.contains("migration")));
+    let backups = fs::read_dir(test.home.join("backups")).unwrap().flatten();
+    assert!(backups.map(|entry| entry.file_name().into_string().unwrap()).any(|name| name.contains("migration")));
     test.wait_healthy();
     let backup = test.backup("whole.tar.zst");
     test.run(&["lite", "backups", "verify", backup.to_str().unwrap()]).expect(0);

@@ -28,7 +28,7 @@ fn rollback_by_sql_keeps_newer_data() {
     assert_eq!(test.status()["schema_version"], newest());
     assert_eq!(variable(&test, "since").as_deref(), Some("then"));
     assert_undisturbed(&test, &run);
-    // Upgrade again.
+    // The release can be installed again.
     upgrade(&test, &all, &[]).expect(0);
     assert_eq!(version(&test), "0.2.0");
 }
@@ -154,24 +154,24 @@ fn a_view_blocking_a_rollback_is_named_and_nothing_changes() {
     assert_eq!(version(&test), "0.1.0");
 }
 
-/// A release whose schema cannot be rolled back.
-fn third_release() -> Release {
+/// [`THIRD`] without the migration that adds a table.
+fn release_with_data_migration() -> Release {
     Release { migration: Migration::Data, ..THIRD }
 }
 
-/// Faults of a release that appear after the switch.
+/// Faults of the server that a test adds to the installed release.
 const FAULTS: [&str; 3] = ["exits", "hangs", "dies-when-open"];
 
 #[test]
 fn rollback_by_backup_works_when_the_release_does_not_run() {
-    let all = releases(&[FIRST, third_release()]);
+    let all = releases(&[FIRST, release_with_data_migration()]);
     let test = installed(&all);
     test.run(&["variables", "set", "kept", "value"]).expect(0);
     for fault in FAULTS {
         upgrade_to(&test, &all, "1.0.0");
         let program = test.home.join("versions/1.0.0/leoflow");
         let bad = program.with_extension("bad");
-        write_program(&bad, &Release { fault: Some(("server", fault)), ..third_release() });
+        write_program(&bad, &Release { fault: Some(("server", fault)), ..release_with_data_migration() });
         fs::rename(&bad, &program).unwrap();
         crate::support::processes::signal(test.pid("server"), "KILL");
         wait_until("the release is unhealthy", Duration::from_secs(20), || test.state() != "healthy");
@@ -213,7 +213,7 @@ fn only_one_of_two_concurrent_rollbacks_happens() {
 
 #[test]
 fn rollback_by_backup_lists_what_it_changes() {
-    let all = releases(&[FIRST, third_release()]);
+    let all = releases(&[FIRST, release_with_data_migration()]);
     let test = installed(&all);
     upgrade_to(&test, &all, "1.0.0");
     test.run(&["config", "set", "upgrade.keep_versions", "7"]).expect(0);

@@ -59,6 +59,7 @@ fn a_killed_upgrade_or_rollback_leaves_old_or_new() {
     let names = checkpoints(&test, &upgrade);
     assert!(names.len() >= 13, "{names:?}");
     let rollback_names = checkpoints(&test, &rollback);
+    // Number of rounds that left the old and the new release.
     let mut seen = [0, 0];
     let forwards = sample_rounds_and_ends(&names, 3).into_iter().map(|name| (&upgrade[..], name));
     let backwards = sample_rounds_and_ends(&rollback_names, 2).into_iter().map(|name| (&rollback[..], name));
@@ -69,8 +70,9 @@ fn a_killed_upgrade_or_rollback_leaves_old_or_new() {
             test.run(opposite).expect(0);
         }
         let killed = test.command(arguments).env("LEOFLOW_KILL_AT", name).output().unwrap();
-        let killed_a_child = name.starts_with("migrated.");
-        assert!(killed_a_child || !killed.status.success(), "{name}: {killed:?}");
+        // The checkpoints `migrated.*` are in the migrator, a child of the command.
+        let is_child_killed = name.starts_with("migrated.");
+        assert!(is_child_killed || !killed.status.success(), "{name}: {killed:?}");
         // The supervisor recovers without user action, from any step.
         wait_until(&format!("the recovery after {name}"), Duration::from_secs(20), || {
             !test.home.join("run/journal.json").exists() && test.state() == "healthy"
@@ -93,6 +95,7 @@ fn a_machine_stopped_at_any_step_starts_with_old_or_new() {
     let upgrade = ["upgrade", "--from", dist.to_str().unwrap(), "--yes"];
     let names = checkpoints(&test, &upgrade);
     test.run(&["rollback", "--yes"]).expect(0);
+    // Number of rounds that left the old and the new release.
     let mut seen = [0, 0];
     for name in sample_rounds_and_ends(&names, 3) {
         if assert_whole(&test, "the previous round") != "0.1.0" {

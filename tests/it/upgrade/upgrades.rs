@@ -18,8 +18,7 @@ fn an_upgrade_under_load_fails_no_request_and_loses_nothing() {
     let done = upgrade(&test, &all, &[]).expect(0).json();
     let sent = load.sent();
     wait_until("more requests", Duration::from_secs(10), || load.sent() > sent + 20);
-    let loaded = load.end();
-    loaded.assert_nothing_lost(&test);
+    load.end().assert_nothing_lost(&test);
     assert_eq!(done["status"], "upgraded");
     assert_eq!((&done["previous_version"], &done["new_version"]), (&json!("0.1.0"), &json!("0.2.0")));
     assert_eq!(done["migrations_run"].as_array().unwrap().len(), 1);
@@ -49,9 +48,9 @@ fn an_upgrade_under_load_fails_no_request_and_loses_nothing() {
 #[test]
 fn a_bad_release_fails_in_the_rehearsal_and_changes_nothing() {
     let faults = [("server", "exits"), ("server", "answers-500"), ("server", "hangs")];
-    let bad = faults.map(|fault| Release { version: "0.3.0", fault: Some(fault), ..Release::default() });
+    let faulty = faults.map(|fault| Release { version: "0.3.0", fault: Some(fault), ..Release::default() });
     let broken = Release { version: "0.3.0", migration: Migration::Fails, fault: None };
-    for bad in sample_rounds(bad.into_iter().chain([broken]), 2) {
+    for bad in sample_rounds(faulty.into_iter().chain([broken]), 2) {
         let all = releases(&[FIRST, bad.clone()]);
         let (test, _, run) = populated(&all);
         let before = (test.pid("server"), test.pid("agent"), test.pid("postgres"));
@@ -112,17 +111,17 @@ fn a_release_failing_after_the_switch_is_undone_keeping_writes() {
         let done = upgrade(&test, &all, &[]).expect(1);
         let sent = load.sent();
         wait_until("more requests", Duration::from_secs(10), || load.sent() > sent + 20);
-        let mut loaded = load.end();
+        let mut load_result = load.end();
         if fault.1 == "dies-when-open" {
             // Requests in flight when a server dies may fail.
-            loaded.failed.clear();
+            load_result.failed.clear();
         }
         assert_eq!(done.json()["status"], "rolled_back", "{fault:?}: {done:?}");
         let status = test.status();
         assert_eq!((&status["version"], &status["state"]), (&json!("0.1.0"), &json!("healthy")), "{fault:?}");
         assert_eq!(status["schema_version"], newest());
-        assert!(loaded.failed.is_empty(), "{fault:?}: {:?}", loaded.failed.first());
-        loaded.assert_kept(&test);
+        assert!(load_result.failed.is_empty(), "{fault:?}: {:?}", load_result.failed.first());
+        load_result.assert_kept(&test);
         assert_undisturbed(&test, &run);
     }
 }
@@ -294,6 +293,7 @@ fn a_migration_that_changes_an_invariant_is_rolled_back() {
     }
 }
 
+/// Undoing a killed upgrade must not restore the snapshot of an earlier upgrade, which lacks newer data.
 #[test]
 fn an_outdated_snapshot_is_never_restored() {
     let all = releases(&[FIRST, Release { version: "1.0.0", migration: Migration::Data, fault: None }]);
@@ -414,7 +414,7 @@ fn a_migration_over_its_time_limit_is_undone() {
     let test = started(&all);
     test.run(&["variables", "set", "kept", "value"]).expect(0);
     test.run(&["config", "set", "upgrade.max_pause", "7s"]).expect(0);
-    // List-valued settings, whose elements are quoted separately.
+    // Sets list-valued settings of the database, whose elements are quoted separately. An undo and a restore keep them.
     test.sql("ALTER DATABASE leoflow SET search_path = public, mine; ALTER DATABASE leoflow SET temp_tablespaces = ''");
     let settings = "SELECT setconfig FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
                     WHERE d.datname = 'leoflow'";

@@ -128,6 +128,7 @@ fn an_upgrade_survives_its_server_and_is_rolled_back_over_http() {
     test.assert_nothing_runs();
 }
 
+/// The recorder is the process that starts the upgrade command and writes the operation's record.
 #[test]
 fn an_upgrade_whose_recorder_is_killed_is_reported_as_failed() {
     let all = releases(&[FIRST, SECOND]);
@@ -195,8 +196,8 @@ fn only_an_existing_named_backup_is_restored_over_http() {
         let refused = try_request(test.port, "POST", &path, &[form, ("Authorization", &bearer), origin], "instance=vm");
         assert_eq!(refused.unwrap().status, 403, "{path}");
     }
-    let begun_files = fs::read_dir(test.home.join("run/operations")).unwrap().count();
-    assert_eq!(begun_files, 1, "no other operation was started");
+    let operation_count = fs::read_dir(test.home.join("run/operations")).unwrap().count();
+    assert_eq!(operation_count, 1, "no other operation was started");
     assert_eq!(client.0.request("GET", &format!("/api/lite/upgrade/{}", begun["id"]), "").status, 404);
 
     let begun = client.post("restore", json!({"backup": name, "instance": own}), 202);
