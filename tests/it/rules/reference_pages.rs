@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-pub const GENERATED: &str = "<!-- generated: LEOFLOW_UPDATE_DOCS=1 cargo test --test it -- reference_pages -->\n";
+pub const GENERATED: &str = "<!-- generated: LEOFLOW_UPDATE_DOCS=1 cargo test --test it -- rules -->\n";
 
 /// Compares a page, or writes it with `LEOFLOW_UPDATE_DOCS=1`.
 #[track_caller]
