@@ -14,8 +14,8 @@ pub fn path(folder: &Path) -> PathBuf {
     folder.join(".env")
 }
 
-/// A variable as children see it: from the nearest folder whose `.env` sets it, else from our own environment.
-/// `folders` are ordered nearest first.
+/// A variable from the nearest folder whose `.env` sets it, else from our own environment, including variables that
+/// children do not get. `folders` are ordered nearest first.
 pub fn variable(folders: &[PathBuf], name: &str) -> Option<String> {
     let mut variables: HashMap<String, String> = HashMap::new();
     for folder in folders.iter().rev() {
@@ -76,15 +76,15 @@ impl Reader<'_> {
                 let text = [&text[1..]].into_iter().chain(self.lines[index + 1..].iter().copied());
                 let text = text.collect::<Vec<_>>().join("\n");
                 let Some((value, rest)) = self.unquote(&text, quote) else { return index + 1 };
-                let lines = text[..text.len() - rest.len()].matches('\n').count();
+                let line_breaks = text[..text.len() - rest.len()].matches('\n').count();
                 let after = rest.lines().next().unwrap_or_default().trim_start();
-                if lines > 0 && !after.is_empty() && !after.starts_with('#') {
+                if line_breaks > 0 && !after.is_empty() && !after.starts_with('#') {
                     return index + 1;
                 }
                 if !value.contains('\0') {
                     self.variables.insert(name.to_owned(), value);
                 }
-                index + lines + 1
+                index + line_breaks + 1
             }
             _ => {
                 let value = self.expand(strip_comment(value).trim());

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-/// Environment variable with the mark: the id of a try or a child. All its processes inherit the variable, so leftovers
-/// can be found in /proc.
+/// Environment variable that marks the processes of one task try, or of one child that parses or answers a question, with
+/// its id. Descendants inherit it, so leftovers can be found in /proc.
 pub const TASK_MARK: &str = "LEOFLOW_TASK";
 
 /// A job of our Python package.
@@ -66,8 +66,8 @@ pub struct Interpreter {
 }
 
 impl Interpreter {
-    /// Finds the configured Python or, without one, the first on the search path that is new enough or a managed one.
-    /// Installs the small package.
+    /// Uses the configured Python. If none is configured, uses the first on the search path that is new enough, else one
+    /// that Leoflow installed. Installs the small package.
     pub fn prepare(home: &Home, configured: Option<&Path>) -> Result<Self, NoPython> {
         let managed = |missing| match environments::managed_plain(home) {
             Some(python) if configured.is_none() => Ok(python),
@@ -75,11 +75,19 @@ impl Interpreter {
         };
         let python = discover::find(configured).or_else(managed).map_err(|missing| {
             let (major, minor) = discover::MINIMUM;
-            let reason = format!(
-                "Leoflow needs Python {major}.{minor} or newer to run DAGs, but found none: {missing}\n\
-                 Install one with the system's package manager, or set `python` in {}.",
-                home.config().display()
-            );
+            let config = home.config();
+            let reason = match configured {
+                Some(_) => format!(
+                    "Leoflow needs Python {major}.{minor} or newer to run DAGs, and the configured one is not usable: \
+                     {missing}\nChange or remove `python` in {}.",
+                    config.display()
+                ),
+                None => format!(
+                    "Leoflow needs Python {major}.{minor} or newer to run DAGs, but found none: {missing}\n\
+                     Install one with the system's package manager, or set `python` in {}.",
+                    config.display()
+                ),
+            };
             NoPython { reason, ..missing }
         })?;
         let package = package::install(home).map_err(|error| NoPython {
@@ -107,8 +115,8 @@ impl Interpreter {
         discover::find(Some(&self.program))
     }
 
-    /// The arguments for a job. `-E` ignores PYTHON* variables, which are for the user's shell. `pycache_prefix` keeps
-    /// compiled modules out of the workspace.
+    /// The arguments for a job. `-E` ignores PYTHON* variables, which are for the user's shell. Outside of an
+    /// environment, `pycache_prefix` puts compiled modules into a folder of the home.
     pub fn arguments(&self, job: Job, options: &Value) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = ["-E", "-X", "utf8"].map(Into::into).into();
         if !self.is_of_environment {
@@ -249,7 +257,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn every_process_gets_the_base_url() {
+    fn options_contain_the_configured_base_url() {
         let folder = tempfile::tempdir().unwrap();
         let home = leoflow_base::home::resolve(Some(&folder.path().join("h"))).unwrap();
         home.create().unwrap();

@@ -24,8 +24,8 @@ pub fn level(value: &str) -> Option<Level> {
     LEVELS.iter().find(|(name, _)| *name == value).map(|(_, level)| *level)
 }
 
-/// Starts to log messages of this process and its libraries that are at `level` or more severe, to standard error. Only
-/// the first call in a process has an effect.
+/// Starts to log to standard error: messages of this process at `level` or more severe, and warnings and errors of its
+/// libraries; at `trace`, all messages. Only the first call in a process has an effect.
 pub fn start(process: &'static str, level: Level) {
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(level)

@@ -1,5 +1,6 @@
-//! Writes variables, connections and pools for `airflow variables|connections|pools import`. With a recipient, the
-//! files are encrypted; without one, possible secrets are omitted and the user fills them in.
+//! Writes the files of an export that `airflow variables|connections|pools import` read. With a recipient, variables,
+//! connections and the history are encrypted; without one, possible secrets of variables and connections are omitted
+//! and the user fills them in. Pools are never encrypted.
 
 use crate::error::Error;
 use leoflow_base::auth::masking::is_sensitive;

@@ -14,8 +14,8 @@ use leoflow_postgres::location::LocationError;
 use std::io;
 
 /// Hint for a full /dev/shm.
-pub(super) const SHARED_MEMORY: &str = "/dev/shm is full, not the disk: `df -h /dev/shm` shows it; restart Leoflow to do \
-    without it (leoflow lite restart)";
+pub(super) const SHARED_MEMORY: &str = "/dev/shm of the database server is full, not the disk (`df -h /dev/shm`); after \
+    `leoflow lite restart`, the PostgreSQL in the home keeps its shared memory in files instead";
 
 impl Error {
     /// The error for damaged data files, with hints to restore a backup.
@@ -41,7 +41,7 @@ impl From<PgError> for Error {
             }
             damage if damage.is_damage() => Self::damaged_datastore(damage),
             PgError::Query(_) => {
-                let base = Self::failed(format!("the datastore rejected a statement: {error}"));
+                let base = Self::failed(format!("a query of the datastore failed: {error}"));
                 match cause_of(&error.to_string()) {
                     Cause::DiskFull => with_disk_hint(base, Some(&io::ErrorKind::StorageFull.into())),
                     Cause::SharedMemoryFull => base.hint(SHARED_MEMORY),
@@ -60,7 +60,7 @@ impl From<PgError> for Error {
 impl From<LocationError> for Error {
     fn from(error: LocationError) -> Self {
         match error {
-            LocationError::Io { path, source } => Self::io("read", &path, &source),
+            LocationError::Io { path, source } => Self::io("read or write", &path, &source),
             LocationError::Config(error) => error.into(),
             LocationError::Damaged { .. } => {
                 Self::refused(&error).hint("restore datastore.json from a copy of the home")
@@ -134,7 +134,7 @@ impl From<AcquireError> for Error {
 impl From<CredentialsError> for Error {
     fn from(error: CredentialsError) -> Self {
         match error {
-            CredentialsError::Io { path, source } => Self::io("write", &path, &source),
+            CredentialsError::Io { path, source } => Self::io("read or write", &path, &source),
             CredentialsError::Location(error) => error.into(),
             CredentialsError::Damaged { .. } | CredentialsError::Missing(_) => Self::refused(&error)
                 .hint("restore managed-postgres/credentials.json from a copy of the home")

@@ -80,7 +80,9 @@ impl From<Direction> for bool {
 /// that begins at `start`.
 pub fn parts(period: Period, direction: Direction, start: DateTime) -> Result<Vec<DateTime>, String> {
     if matches!(period, Period::Month | Period::Quarter | Period::Year) && start.day() != 1 {
-        return Err(format!("a {period:?} window must start on the first day of a month, not on {start}"));
+        return Err(format!(
+            "a window of a month, quarter or year needs a partition that begins on the first day of a month, not on {start}"
+        ));
     }
     let step: fn(i64) -> Span = match period {
         Period::Hour => |count| count.minutes(),
@@ -133,7 +135,8 @@ impl Wait {
             Self::All => Some(present == all),
             Self::Minimum(minimum) if minimum > all => None,
             Self::Minimum(minimum) if minimum > 0 => Some(present >= minimum),
-            Self::Minimum(missing) => Some(present >= (all + missing).max(0)),
+            // At most `-minimum` parts may be missing.
+            Self::Minimum(minimum) => Some(present >= (all + minimum).max(0)),
         }
     }
 }

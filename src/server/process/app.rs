@@ -22,16 +22,16 @@ type Routes = Router<Arc<AppState>>;
 /// Largest request body of routes that need no login.
 const ANONYMOUS_BODY_BYTES: usize = 16 * 1024;
 
-/// The routes that both listeners serve: TCP and the Unix socket.
-pub struct Routers(Router);
+/// All routes. Each listener, TCP or the Unix socket, serves a copy that knows its caller.
+pub struct ServedRoutes(Router);
 
-impl Routers {
+impl ServedRoutes {
     pub fn with_caller(&self, caller: Caller) -> Router {
         self.0.clone().layer(Extension(caller))
     }
 }
 
-pub fn routers(state: Arc<AppState>) -> Routers {
+pub fn routers(state: Arc<AppState>) -> ServedRoutes {
     let all = open_routes()
         .merge(authorized_routes(&state))
         .merge(lite::page_routes(&state))
@@ -49,7 +49,7 @@ pub fn routers(state: Arc<AppState>) -> Routers {
         .method_not_allowed_fallback(async || ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed"))
         .layer(from_fn_with_state(state.clone(), guard::check_request))
         .with_state(state);
-    Routers(all)
+    ServedRoutes(all)
 }
 
 /// Routes that need no login.

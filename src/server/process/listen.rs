@@ -1,7 +1,7 @@
 //! Accepts connections: on TCP for browsers and programs, on `run/api.sock` for this user's commands. Limits
 //! connections, headers and the time that clients take.
 
-use super::app::Routers;
+use super::app::ServedRoutes;
 use super::connection_slots::{Progress, Slot, Slots, TrackedRequestBody, TrackedResponseBody, TrackedStream};
 use crate::http::caller::Caller;
 use crate::login::logins::Peer;
@@ -71,7 +71,7 @@ impl Default for Serving {
 
 impl Serving {
     /// Starts accepting from browsers and programs.
-    pub fn over_tcp(&mut self, listener: OwnedFd, routers: &Routers) -> io::Result<()> {
+    pub fn over_tcp(&mut self, listener: OwnedFd, routers: &ServedRoutes) -> io::Result<()> {
         let tcp = TcpListener::from_std(std::net::TcpListener::from(listener))?;
         let accepting = accept(self.stopped.clone(), routers.with_caller(Caller::Network), async move || {
             let (stream, client) = tcp.accept().await?;
@@ -84,7 +84,7 @@ impl Serving {
     }
 
     /// Starts accepting from this user's commands.
-    pub fn over_unix(&mut self, listener: OwnedFd, routers: &Routers) -> io::Result<()> {
+    pub fn over_unix(&mut self, listener: OwnedFd, routers: &ServedRoutes) -> io::Result<()> {
         let unix = UnixListener::from_std(std::os::unix::net::UnixListener::from(listener))?;
         let own_uid = user::effective_uid();
         let accepting = accept(self.stopped.clone(), routers.with_caller(Caller::LocalAdmin), async move || {

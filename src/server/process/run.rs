@@ -1,6 +1,6 @@
 //! The server process from start to end.
 
-use super::app::{self, Routers};
+use super::app::{self, ServedRoutes};
 use super::background::Background;
 use super::database::Database;
 use super::listen::Serving;
@@ -166,7 +166,7 @@ async fn end_trial(
     state: &AppState,
     listeners: &mut Listeners,
     serving: &mut Serving,
-    routers: &Routers,
+    routers: &ServedRoutes,
 ) -> Result<(), ServerError> {
     wait_for_doors(listeners.doors.take()).await?;
     // Picks up logouts recorded by the previous server in the meantime.
@@ -240,7 +240,7 @@ impl Listeners {
     }
 
     /// Serves the public listeners.
-    fn open(&mut self, serving: &mut Serving, routers: &Routers) -> io::Result<()> {
+    fn open(&mut self, serving: &mut Serving, routers: &ServedRoutes) -> io::Result<()> {
         self.http.take().map_or(Ok(()), |http| serving.over_tcp(http, routers))?;
         self.api.take().map_or(Ok(()), |api| serving.over_unix(api, routers))
     }

@@ -50,7 +50,7 @@ list_fields! {
     LogicalDate = time("r.logical_date"),
 }
 
-/// Filters of XComs: the task instances that pushed them.
+/// Selects XComs by their task instance; `None` matches all.
 #[derive(Debug, Default)]
 pub struct XComFilter {
     pub dag_id: Option<String>,
@@ -99,20 +99,25 @@ pub(crate) fn is_key(key: &str) -> bool {
 
 pub(crate) fn check_key(key: &str) -> Result<(), StoreError> {
     if !is_key(key) {
-        return Err(StoreError::Invalid(format!("XCom key must be a text of 1 to 512 characters. Received: {key:?}")));
+        return Err(StoreError::Invalid(format!(
+            "XCom key must be a text of 1 to 512 characters without NUL. Received: {key:?}"
+        )));
     }
     Ok(())
 }
 
-/// Writes an XCom of a running try; replaces an older value of the key.
-pub async fn push(client: &impl GenericClient, writer: &TryKey, key: &str, value: &str) -> Result<(), StoreError> {
+/// Writes an XCom of a task instance, whose `try_number` is not used; replaces an older value of the key.
+pub async fn push(client: &impl GenericClient, instance: &TryKey, key: &str, value: &str) -> Result<(), StoreError> {
     check_key(key)?;
     let query = "INSERT INTO xcom (dag_id, run_id, task_id, map_index, key, value)
                  VALUES ($1, $2, $3, $4, $5, $6::text::json)
                  ON CONFLICT (dag_id, run_id, task_id, map_index, key)
                  DO UPDATE SET value = EXCLUDED.value, created_at = now()";
     client
-        .execute(query, &[&writer.run.dag_id, &writer.run.run_id, &writer.task_id, &writer.map_index, &key, &value])
+        .execute(
+            query,
+            &[&instance.run.dag_id, &instance.run.run_id, &instance.task_id, &instance.map_index, &key, &value],
+        )
         .await?;
     Ok(())
 }
@@ -132,29 +137,32 @@ pub struct Pull<'a> {
     pub limit: Option<i64>,
 }
 
-/// SQL condition: the instance that wrote the value `x` is not removed. As in Airflow, an instance that is removed
-/// because its list has shrunk keeps its XComs, but a pull of all instances does not return them.
-const INSTANCE_EXISTS: &str = "(x.map_index < 0 OR NOT EXISTS (
+/// SQL condition: the mapped instance of the value `x` is not in the state `removed`; values of unmapped instances always
+/// pass. As in Airflow, an instance that is removed because its list has shrunk keeps its XComs, but a pull of all
+/// instances does not return them.
+const NOT_REMOVED: &str = "(x.map_index < 0 OR NOT EXISTS (
     SELECT FROM task_instance ti
     WHERE (ti.dag_id, ti.run_id, ti.task_id, ti.map_index) = (x.dag_id, x.run_id, x.task_id, x.map_index)
       AND ti.state = 'removed'))";
 
-/// Returns the values of some tasks under a key: task id, map index and JSON text, ordered by task, date and map index.
+/// Returns the values of some tasks under a key: task id, map index and JSON text. They are ordered by task, date and map
+/// index or, for given map indexes, by task and map index.
 pub async fn pull(client: &impl GenericClient, pull: &Pull<'_>) -> Result<Vec<(String, i32, String)>, StoreError> {
     // As in Airflow, a pull of all instances returns the values of every run, oldest first; a pull of named map indexes
     // returns only the newest value of each.
-    let newest = if pull.map_indexes.is_some() { "DISTINCT ON (x.task_id, x.map_index)" } else { "" };
-    let order = if pull.map_indexes.is_some() { "DESC NULLS LAST" } else { "ASC NULLS FIRST" };
-    let by_date =
-        if pull.map_indexes.is_some() { "x.task_id, x.map_index, r.logical_date" } else { "x.task_id, r.logical_date" };
+    let (distinct_on, order_by) = if pull.map_indexes.is_some() {
+        ("DISTINCT ON (x.task_id, x.map_index)", "x.task_id, x.map_index, r.logical_date DESC NULLS LAST")
+    } else {
+        ("", "x.task_id, r.logical_date ASC NULLS FIRST, x.map_index")
+    };
     let query = format!(
-        "SELECT {newest} x.task_id, x.map_index, x.value::text AS value
+        "SELECT {distinct_on} x.task_id, x.map_index, x.value::text AS value
          FROM xcom x JOIN dag_run r USING (dag_id, run_id)
          WHERE x.dag_id = $1 AND x.task_id = ANY ($3) AND x.key = $4
-           AND ($5::integer[] IS NULL AND {INSTANCE_EXISTS} OR x.map_index = ANY ($5))
+           AND ($5::integer[] IS NULL AND {NOT_REMOVED} OR x.map_index = ANY ($5))
            AND (x.run_id = $2
                 OR $6 AND r.logical_date <= (SELECT logical_date FROM dag_run WHERE dag_id = $1 AND run_id = $2))
-         ORDER BY {by_date} {order}, x.map_index OFFSET $7 LIMIT $8"
+         ORDER BY {order_by} OFFSET $7 LIMIT $8"
     );
     let Pull { run, task_ids, key, map_indexes, include_prior_dates, offset, limit } = pull;
     let parameters: [&(dyn ToSql + Sync); 8] =
@@ -167,14 +175,16 @@ pub async fn pull(client: &impl GenericClient, pull: &Pull<'_>) -> Result<Vec<(S
 pub async fn count(client: &impl GenericClient, run: &RunKey, task_id: &str, key: &str) -> Result<i64, StoreError> {
     let query = format!(
         "SELECT count(*) FROM xcom x
-         WHERE x.dag_id = $1 AND x.run_id = $2 AND x.task_id = $3 AND x.key = $4 AND {INSTANCE_EXISTS}"
+         WHERE x.dag_id = $1 AND x.run_id = $2 AND x.task_id = $3 AND x.key = $4 AND {NOT_REMOVED}"
     );
     Ok(client.query_one(&query, &[&run.dag_id, &run.run_id, &task_id, &key]).await?.get(0))
 }
 
-/// Deletes an XCom of a running try; a missing key is no error.
-pub async fn delete(client: &impl GenericClient, writer: &TryKey, key: &str) -> Result<(), StoreError> {
+/// Deletes an XCom of a task instance, whose `try_number` is not used; a missing key is no error.
+pub async fn delete(client: &impl GenericClient, instance: &TryKey, key: &str) -> Result<(), StoreError> {
     let query = "DELETE FROM xcom WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND key = $5";
-    client.execute(query, &[&writer.run.dag_id, &writer.run.run_id, &writer.task_id, &writer.map_index, &key]).await?;
+    client
+        .execute(query, &[&instance.run.dag_id, &instance.run.run_id, &instance.task_id, &instance.map_index, &key])
+        .await?;
     Ok(())
 }

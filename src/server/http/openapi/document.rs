@@ -93,7 +93,7 @@ fn title(id: &str) -> String {
     id.split('_').map(capitalized).collect::<Vec<_>>().join(" ")
 }
 
-/// Schemas of errors, which `ApiError` produces without types of its own.
+/// Schemas of the error bodies. `ApiError` builds them as plain JSON: no Rust type has a schema of them.
 fn error_schemas() -> Map<String, Value> {
     let schemas = json!({
         "HTTPExceptionResponse": {
