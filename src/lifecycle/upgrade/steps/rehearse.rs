@@ -1,13 +1,13 @@
 //! Rehearses an upgrade on a copy of the data while the previous release serves.
 
-use super::UpgradeError;
-use super::release::program::{self, CandidateServer};
-use super::rollback::snapshot;
-use super::smoke::ServerEndpoint;
-use super::steps::State;
-use super::upgrade_context::UpgradeContext;
+use super::State;
 use crate::backup::Input;
 use crate::backup::verify::Rehearsal;
+use crate::upgrade::UpgradeError;
+use crate::upgrade::release::program::{self, CandidateServer};
+use crate::upgrade::rollback::snapshot;
+use crate::upgrade::smoke::ServerEndpoint;
+use crate::upgrade::upgrade_context::UpgradeContext;
 use leoflow_base::home::progress::Progress;
 use leoflow_base::sys::blocking;
 use leoflow_postgres::schema::{embedded, known};

@@ -1,10 +1,10 @@
 //! Migrates the live database while requests wait.
 
-use super::UpgradeError;
-use super::release::program;
-use super::release::program::ProgramError;
-use super::steps::State;
-use super::upgrade_context::UpgradeContext;
+use super::State;
+use crate::upgrade::UpgradeError;
+use crate::upgrade::release::program;
+use crate::upgrade::release::program::ProgramError;
+use crate::upgrade::upgrade_context::UpgradeContext;
 use leoflow_base::home::progress::Progress;
 use leoflow_base::sys::blocking;
 use std::time::Duration;
@@ -17,7 +17,7 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 impl UpgradeContext<'_> {
     /// Migrates and returns the applied files. Reports how long requests have waited, and cancels a migration that
     /// exceeds `upgrade.max_pause`.
-    pub(super) async fn migrate(&mut self, state: &State) -> Result<Vec<String>, UpgradeError> {
+    pub(in crate::upgrade) async fn migrate(&mut self, state: &State) -> Result<Vec<String>, UpgradeError> {
         let paused = self.notes.paused.filter(|_| self.host.is_live());
         let Some(paused) = paused else { return Ok(program::migrate(&state.new_program, self.home, None)?) };
         let max_pause = self.config.upgrade.max_pause;

@@ -1,5 +1,9 @@
 //! The steps of an upgrade in order, and the state that the journal stores. Pure.
 
+mod migrate;
+mod rehearse;
+mod trial;
+
 use super::plan::Plan;
 use super::smoke::KnownFaults;
 use leoflow_base::home::journal::Entry;

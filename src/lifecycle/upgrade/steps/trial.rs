@@ -1,17 +1,17 @@
 //! The actions of an upgrade's steps.
 
-use super::UpgradeError;
-use super::finish;
-use super::import_evidence::Releases;
-use super::plan::Plan;
-use super::release::program;
-use super::release::source::Source;
-use super::release::stage;
-use super::rollback::{history, snapshot};
-use super::smoke::{self, KnownFaults, ServerEndpoint, Smoke};
-use super::steps::{Direction, State};
-use super::upgrade_context::UpgradeContext;
+use super::{Direction, State};
 use crate::backup::create::automatic::{self, Automatic};
+use crate::upgrade::UpgradeError;
+use crate::upgrade::finish;
+use crate::upgrade::import_evidence::Releases;
+use crate::upgrade::plan::Plan;
+use crate::upgrade::release::program;
+use crate::upgrade::release::source::Source;
+use crate::upgrade::release::stage;
+use crate::upgrade::rollback::{history, snapshot};
+use crate::upgrade::smoke::{self, KnownFaults, ServerEndpoint, Smoke};
+use crate::upgrade::upgrade_context::UpgradeContext;
 use leoflow_base::home::progress::Progress;
 use leoflow_base::sys::fs::files;
 use leoflow_base::web_ui;
@@ -22,7 +22,11 @@ use std::time::Instant;
 impl UpgradeContext<'_> {
     /// Downloads the release's program and components, and installs them next to the ones in use. Only stages a new
     /// PostgreSQL and returns it; `pause` installs it.
-    pub(super) async fn fetch(&mut self, plan: &Plan, source: &Source) -> Result<Option<Staged>, UpgradeError> {
+    pub(in crate::upgrade) async fn fetch(
+        &mut self,
+        plan: &Plan,
+        source: &Source,
+    ) -> Result<Option<Staged>, UpgradeError> {
         let downloads = self.home.upgrade().join("download");
         let write_error = |path: &PathBuf| {
             let path = path.clone();
@@ -47,7 +51,7 @@ impl UpgradeContext<'_> {
         Ok(postgres)
     }
 
-    pub(super) async fn create_backup(&mut self, backup_reason: &str) -> Result<PathBuf, UpgradeError> {
+    pub(in crate::upgrade) async fn create_backup(&mut self, backup_reason: &str) -> Result<PathBuf, UpgradeError> {
         let pinned = history::rollback_backups(self.home)
             .map_err(|source| UpgradeError::Read { path: self.home.upgrade(), source })?;
         let automatic_backup = Automatic {
@@ -62,7 +66,7 @@ impl UpgradeContext<'_> {
     }
 
     /// Stops server and agent. If the release has a new PostgreSQL, installs it and restarts the datastore with it.
-    pub(super) async fn pause(&mut self, postgres: Option<Staged>) -> Result<(), UpgradeError> {
+    pub(in crate::upgrade) async fn pause(&mut self, postgres: Option<Staged>) -> Result<(), UpgradeError> {
         self.notes.paused = Some(Instant::now());
         self.host.pause()?;
         let Some(staged) = postgres else { return Ok(()) };
@@ -71,12 +75,12 @@ impl UpgradeContext<'_> {
         Ok(self.host.restart_datastore(self.home, &mut self.access).await?)
     }
 
-    pub(super) async fn take_snapshot(&mut self, state: &State) -> Result<(), UpgradeError> {
+    pub(in crate::upgrade) async fn take_snapshot(&mut self, state: &State) -> Result<(), UpgradeError> {
         Ok(snapshot::take(self.home, &self.access, &state.snapshot).await?)
     }
 
     /// Applies the migrations, or undoes them for a rollback, and compares the totals. Returns their file names.
-    pub(super) async fn change_schema(&mut self, state: &State) -> Result<Vec<String>, UpgradeError> {
+    pub(in crate::upgrade) async fn change_schema(&mut self, state: &State) -> Result<Vec<String>, UpgradeError> {
         // Without migrations the data does not change, so skip the totals while requests wait.
         let before = match state.direction {
             Direction::Up if state.plan.migrations.is_empty() => Vec::new(),
@@ -98,7 +102,7 @@ impl UpgradeContext<'_> {
     }
 
     /// Starts the candidate server and tests it over its private socket, because it has no listeners yet.
-    pub(super) async fn try_candidate(&mut self, state: &State) -> Result<(), UpgradeError> {
+    pub(in crate::upgrade) async fn try_candidate(&mut self, state: &State) -> Result<(), UpgradeError> {
         // Skip the comparison of import errors while requests wait. The rehearsal has made it, and the smoke test
         // repeats it after the handover.
         let smoke = self.smoke(state, ServerEndpoint::Public);
@@ -115,7 +119,7 @@ impl UpgradeContext<'_> {
     }
 
     /// Runs the whole smoke test through the public listeners, which the new server has now.
-    pub(super) async fn test_through_listeners(&mut self, state: &State) -> Result<(), UpgradeError> {
+    pub(in crate::upgrade) async fn test_through_listeners(&mut self, state: &State) -> Result<(), UpgradeError> {
         let checks = self.smoke(state, ServerEndpoint::Public).all_checks().await;
         self.require_passed(&checks)
     }
@@ -128,7 +132,7 @@ impl UpgradeContext<'_> {
     }
 
     /// Records and reports how long requests waited.
-    pub(super) fn report_pause(&mut self, state: &State) {
+    pub(in crate::upgrade) fn report_pause(&mut self, state: &State) {
         let pause = self.notes.paused.map(|paused| paused.elapsed()).unwrap_or_default();
         self.notes.pause = Some(pause);
         let expected = state.expected_pause.map(|seconds| format!(" (expected: {seconds:.1} s)"));
