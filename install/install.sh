@@ -4,17 +4,11 @@
 {
 set -eu
 
+SCRIPT=install.sh
 VERSION='@VERSION@'
 BASE_URL='@BASE_URL@'
 # kind target file sha256 size
 FILES='@FILES@'
-
-# fail_usage MESSAGE: reports invalid arguments
-fail_usage() {
-    say "error: $1"
-    say "hint: sh install.sh --help"
-    exit 2
-}
 
 usage() {
     cat <<EOT
@@ -31,21 +25,61 @@ Installs Leoflow Lite $VERSION, or upgrades an existing install after a backup.
   --home DIR          the home [default: ~/.leoflow] (LEOFLOW_HOME)
   --base-url URL      where to find releases: https://, file:// or a folder (LEOFLOW_BASE_URL)
   --no-modify-path    do not change shell startup files
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 refused to protect data; otherwise the one of the leoflow command that
+the script runs.
 EOT
 }
+
+# --- The functions up to the next such line are the same in install.sh and uninstall.sh; a test compares them. ---
 
 say() {
     printf '%s\n' "$*" >&2
 }
 
-fail() {
+# report MESSAGE HINT...
+report() {
     say "error: $1"
     shift
     for hint in "$@"; do
         say "hint: $hint"
     done
+}
+
+# fail MESSAGE HINT...
+fail() {
+    report "$@"
     exit 1
 }
+
+# fail_usage MESSAGE: reports invalid arguments
+fail_usage() {
+    report "$1" "sh $SCRIPT --help"
+    exit 2
+}
+
+# refuse MESSAGE HINT...: fails to protect data, before anything was changed
+refuse() {
+    report "$@"
+    exit 3
+}
+
+can_ask() {
+    (: </dev/tty) 2>/dev/null
+}
+
+ask() {
+    [ "$yes" = no ] || return 0
+    can_ask || return 1
+    printf '%s [y/N] ' "$1" >&2
+    read -r answer </dev/tty || return 1
+    case $answer in
+        y | Y | yes) return 0 ;;
+    esac
+    return 1
+}
+
+# --- End of the functions that are the same in install.sh and uninstall.sh. ---
 
 has() {
     command -v "$1" >/dev/null 2>&1
@@ -248,7 +282,7 @@ check_home() {
     [ -e "$home" ] || return 0
     [ -d "$home" ] || fail "$home is not a folder" "choose another one: --home DIR"
     [ -n "$(find -H "$home" -prune -user "$(id -u)" 2>/dev/null)" ] ||
-        fail "$home belongs to another user" "run this as its owner, or choose another folder: --home DIR"
+        refuse "$home belongs to another user" "run this as its owner, or choose another folder: --home DIR"
     for mark in run/lite.lock run/journal.json managed-postgres/credentials.json managed-postgres/data/PG_VERSION; do
         [ ! -e "$home/$mark" ] || return 0
     done
@@ -263,7 +297,7 @@ check_home() {
             config.yaml | lost+found | .install-* | backups | task-logs) continue ;;
         esac
         if [ -e "$entry" ] || [ -L "$entry" ]; then
-            fail "$home is in use for something else ($entry)" "nothing was changed; choose a new or empty folder: --home DIR"
+            refuse "$home is in use for something else ($entry)" "nothing was changed; choose a new or empty folder: --home DIR"
         fi
     done
 }
@@ -299,22 +333,11 @@ is_installed() {
 
 # run PROGRAM ARGUMENTS: runs it with the terminal as stdin, if there is one, for its prompts
 run() {
-    if [ -t 0 ] || [ "$yes" = yes ] || ! (: </dev/tty) 2>/dev/null; then
+    if [ -t 0 ] || [ "$yes" = yes ] || ! can_ask; then
         "$@"
     else
         "$@" </dev/tty
     fi
-}
-
-ask() {
-    [ "$yes" = no ] || return 0
-    (: </dev/tty) 2>/dev/null || return 1
-    printf '%s [y/N] ' "$1" >&2
-    read -r answer </dev/tty || return 1
-    case $answer in
-        y | Y | yes) return 0 ;;
-    esac
-    return 1
 }
 
 # Moves the staged release to versions/: a new version by one rename, a repaired one file by file.

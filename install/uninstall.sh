@@ -3,6 +3,8 @@
 # Your data stays: datastore, config, task logs, backups, workspace.
 set -eu
 
+SCRIPT=uninstall.sh
+
 usage() {
     cat <<EOT
 Removes Leoflow Lite from a home whose program is missing or does not run. Your data stays.
@@ -12,21 +14,60 @@ Removes Leoflow Lite from a home whose program is missing or does not run. Your 
   --home DIR   the home [default: ~/.leoflow] (LEOFLOW_HOME)
   --purge      also remove the data: everything in the home; the workspace stays
   --yes        skip the confirmation prompt
+
+Exit codes: 0 done, 1 failed or declined, 2 wrong usage, 3 refused to protect data.
 EOT
 }
+
+# --- The functions up to the next such line are the same in install.sh and uninstall.sh; a test compares them. ---
 
 say() {
     printf '%s\n' "$*" >&2
 }
 
-fail() {
+# report MESSAGE HINT...
+report() {
     say "error: $1"
     shift
     for hint in "$@"; do
         say "hint: $hint"
     done
+}
+
+# fail MESSAGE HINT...
+fail() {
+    report "$@"
+    exit 1
+}
+
+# fail_usage MESSAGE: reports invalid arguments
+fail_usage() {
+    report "$1" "sh $SCRIPT --help"
+    exit 2
+}
+
+# refuse MESSAGE HINT...: fails to protect data, before anything was changed
+refuse() {
+    report "$@"
     exit 3
 }
+
+can_ask() {
+    (: </dev/tty) 2>/dev/null
+}
+
+ask() {
+    [ "$yes" = no ] || return 0
+    can_ask || return 1
+    printf '%s [y/N] ' "$1" >&2
+    read -r answer </dev/tty || return 1
+    case $answer in
+        y | Y | yes) return 0 ;;
+    esac
+    return 1
+}
+
+# --- End of the functions that are the same in install.sh and uninstall.sh. ---
 
 parse() {
     purge=no
@@ -41,19 +82,18 @@ parse() {
             --purge) purge=yes ;;
             --yes | -y) yes=yes ;;
             --home)
-                [ $# -ge 2 ] || fail "--home needs a value"
+                [ $# -ge 2 ] || fail_usage "--home needs a value"
                 home=$2
                 shift
                 ;;
-            *)
-                say "error: unknown option $1"
-                say "hint: sh uninstall.sh --help"
-                exit 2
-                ;;
+            *) fail_usage "unknown option $1" ;;
         esac
         shift
     done
-    [ -n "$home" ] || home=${HOME:?HOME is not set: specify the folder with --home}/.leoflow
+    if [ -z "$home" ]; then
+        [ -n "${HOME:-}" ] || fail "HOME is not set" "specify a folder: --home DIR"
+        home=$HOME/.leoflow
+    fi
 }
 
 # True for a home of Leoflow, so that a folder given by mistake is refused.
@@ -77,7 +117,7 @@ command_of() {
 # An interrupted operation may have left the data between two states; only the journal describes how to finish it.
 refuse_interrupted() {
     if [ -e "$home/run/journal.json" ] && [ "$purge" = no ]; then
-        fail "an operation was interrupted and is not finished: $home/run/journal.json" "install Leoflow again; its next start finishes the operation" "or remove everything: --purge"
+        refuse "an operation was interrupted and is not finished: $home/run/journal.json" "install Leoflow again; its next start finishes the operation" "or remove everything: --purge"
     fi
 }
 
@@ -86,24 +126,22 @@ refuse_running() {
     if [ -n "$pid" ] && kill -0 "$pid" 2>/dev/null; then
         # The pid may belong to another process by now.
         if command_of "$pid" | grep -q leoflow; then
-            fail "Leoflow is running (pid $pid)" "stop it: kill $pid"
+            refuse "Leoflow is running (pid $pid)" "stop it: kill $pid"
         fi
     fi
     postmaster=$(head -n 1 "$home/managed-postgres/data/postmaster.pid" 2>/dev/null || :)
     if [ -n "$postmaster" ] && command_of "$postmaster" | grep -q postgres; then
-        fail "its PostgreSQL is running (pid $postmaster)" "stop it: kill -INT $postmaster"
+        refuse "its PostgreSQL is running (pid $postmaster)" "stop it: kill -INT $postmaster"
     fi
 }
 
-ask() {
-    [ "$yes" = no ] || return 0
-    (: </dev/tty) 2>/dev/null || fail "this needs confirmation, and there is no terminal to ask on" "add --yes"
-    printf '%s [y/N] ' "$1" >&2
-    read -r answer </dev/tty || return 1
-    case $answer in
-        y | Y | yes) return 0 ;;
-    esac
-    return 1
+# confirm QUESTION: ends the script unless the user confirms
+confirm() {
+    [ "$yes" = yes ] || can_ask || refuse "this needs confirmation, and there is no terminal to ask on" "add --yes"
+    ask "$1" || {
+        say "Nothing was changed."
+        exit 1
+    }
 }
 
 # Removes the lines that the installation added to shell startup files; they end in "# added by leoflow".
@@ -124,28 +162,23 @@ clean_shell_files() {
     done
 }
 
-decline() {
-    say "Nothing was changed."
-    exit 1
-}
-
 main() {
     parse "$@"
     [ -d "$home" ] || fail "$home does not exist" "specify the folder: --home DIR"
     home=$(CDPATH='' cd -- "$home" && pwd -P)
     case $home in
-        / | "${HOME:-/}") fail "$home is not a home of Leoflow" ;;
+        / | "${HOME:-/}") refuse "$home is not a home of Leoflow" ;;
     esac
-    is_leoflow_home || fail "$home is not a home of Leoflow: it has neither setup.json nor credentials"
+    is_leoflow_home || refuse "$home is not a home of Leoflow: it has neither setup.json nor credentials"
     refuse_running
     refuse_interrupted
     if [ "$purge" = yes ]; then
-        ask "Remove $home with all its data?" || decline
+        confirm "Remove $home with all its data?"
         clean_shell_files
         rm -rf -- "$home"
         say "Removed $home; your workspace stays"
     else
-        ask "Your data stays. Remove the program from $home?" || decline
+        confirm "Your data stays. Remove the program from $home?"
         clean_shell_files
         for part in bin versions python venv venvs managed-postgres/install logs run upgrade; do
             rm -rf -- "${home:?}/$part"

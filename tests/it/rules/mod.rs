@@ -5,4 +5,5 @@ mod contract;
 mod documents;
 mod import_cycles;
 mod reference_pages;
+mod scripts;
 mod sql_owners;

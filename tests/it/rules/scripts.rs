@@ -1,0 +1,63 @@
+//! Rules for the shell scripts: those that cannot share a file share their text, and a usage text is complete.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+/// The comments around the functions that both install scripts contain.
+const SHARED: (&str, &str) = ("# --- The functions up to", "# --- End of the functions");
+
+fn text(script: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(script)).unwrap()
+}
+
+/// Each install script is downloaded alone, so they cannot include a common file.
+#[test]
+fn the_install_scripts_have_the_same_functions() {
+    let shared = |script: &str| {
+        let text = text(script);
+        let (start, end) = (text.find(SHARED.0).unwrap(), text.find(SHARED.1).unwrap());
+        assert!(text[start..end].matches("() {").count() > 4, "{script}");
+        text[start..end].to_owned()
+    };
+    assert_eq!(shared("install/install.sh"), shared("install/uninstall.sh"));
+}
+
+fn run(script: &str, arguments: &[&str], home: &Path) -> Output {
+    let mut command = Command::new("sh");
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).arg(script).args(arguments);
+    command.env("HOME", home).env_remove("LEOFLOW_HOME").stdin(Stdio::null()).output().unwrap()
+}
+
+#[test]
+fn the_install_scripts_use_the_documented_exit_codes() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path().to_str().unwrap();
+    let missing = home.path().join("missing");
+    for (script, arguments, code) in [
+        ("install/install.sh", &["--help"] as &[&str], 0),
+        ("install/uninstall.sh", &["--help"], 0),
+        ("install/install.sh", &["--home"], 2),
+        ("install/uninstall.sh", &["--home"], 2),
+        ("install/install.sh", &["--nonsense"], 2),
+        ("install/uninstall.sh", &["--nonsense"], 2),
+        ("install/uninstall.sh", &["--home", missing.to_str().unwrap()], 1),
+        ("install/uninstall.sh", &["--home", folder, "--yes"], 3),
+    ] {
+        let output = run(script, arguments, home.path());
+        assert_eq!(output.status.code(), Some(code), "{script} {arguments:?}: {output:?}");
+    }
+}
+
+#[test]
+fn the_usage_of_a_script_is_its_whole_first_comment() {
+    for (script, arguments) in
+        [("scripts/soak", &["nonsense"] as &[&str]), ("scripts/flaky", &[]), ("scripts/release", &["--help"])]
+    {
+        let text = text(script);
+        let comment = text.lines().skip(1).take_while(|line| line.starts_with('#'));
+        let expected: Vec<&str> = comment.map(|line| line[1..].strip_prefix(' ').unwrap_or(&line[1..])).collect();
+        let output = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join(script)).args(arguments).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout).lines().collect::<Vec<_>>(), expected, "{script}");
+    }
+}
