@@ -192,8 +192,8 @@ impl Journal {
     }
 
     /// Removes the journal of a complete operation.
-    pub fn finish(self) -> Result<(), JournalError> {
-        remove(self.path)?;
+    pub fn finish(&self) -> Result<(), JournalError> {
+        remove(self.path.clone())?;
         checkpoint(&format!("{}.finished", self.entry.operation));
         Ok(())
     }

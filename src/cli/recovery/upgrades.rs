@@ -4,7 +4,7 @@ use super::{DryRun, Recovery, access};
 use crate::error::Error;
 use leoflow_base::config::{self, Config};
 use leoflow_base::home::Home;
-use leoflow_base::home::journal::{self, Entry, Journal, Operation};
+use leoflow_base::home::journal::{self, Entry, Operation};
 use leoflow_base::home::lock::{self, HomeLock, LockError, OperationLock};
 use leoflow_base::home::progress::Progress;
 use leoflow_base::sys::process::Signal;
@@ -12,7 +12,7 @@ use leoflow_lifecycle::upgrade::failure_policy::{self, FinishAction, Undoing};
 use leoflow_lifecycle::upgrade::finish::{self, Conclusion};
 use leoflow_lifecycle::upgrade::host::Host;
 use leoflow_lifecycle::upgrade::steps::{self, Direction, State};
-use leoflow_lifecycle::upgrade::{Notes, UpgradeContext, UpgradeError};
+use leoflow_lifecycle::upgrade::{Notes, StepRunner, UpgradeContext, UpgradeError};
 use std::time::{Duration, Instant};
 
 /// How an interrupted upgrade was settled.
@@ -135,7 +135,7 @@ impl Recovery<'_> {
 
     /// Finishes or undoes an upgrade. The caller holds the operation lock.
     pub(crate) async fn finish_upgrade(&self, host: Host, entry: Entry, abort: Abort) -> Result<Settled, Error> {
-        let (mut state, action) = read_state(&entry)?;
+        let (state, action) = read_state(&entry)?;
         if abort == Abort::Yes && action == FinishAction::Complete {
             return Err(too_late_to_abort(&state));
         }
@@ -144,8 +144,9 @@ impl Recovery<'_> {
         if action == FinishAction::Complete {
             upgrade_context.host.open(&state.new_program).map_err(UpgradeError::from)?;
         }
-        let journal = Journal::resume(self.home, entry);
-        let conclusion = finish::end(&mut upgrade_context, journal, &mut state, action).await?;
+        let mut run = StepRunner::resume(upgrade_context, entry, state);
+        let conclusion = finish::end(&mut run, action).await?;
+        let StepRunner { context: upgrade_context, state, .. } = run;
         if matches!((&conclusion, state.direction), (Conclusion::Completed { .. }, Direction::Down)) {
             super::rollbacks::note_finished(self.home);
         }

@@ -1,21 +1,20 @@
-//! Finishes an upgrade: discards it, restores the previous state, undoes the migrations, or switches to the new release
-//! (`complete`). If this process dies meanwhile, another one can resume.
+//! Ends an upgrade after a failure or an interruption: discards it, restores the previous state, undoes the migrations,
+//! or repeats the last steps. If this process dies meanwhile, another one can resume.
 
 use super::UpgradeError;
-use super::failure_policy::FinishAction;
+use super::failure_policy::{self, FinishAction, Undo};
 use super::release::{program, stage};
-use super::rollback::history::{self, Change, Kind, Snapshot};
-use super::rollback::snapshot;
+use super::rollback::{snapshot, undo_migrations};
+use super::step_runner::StepRunner;
 use super::steps::{self, Direction, State, Step};
+use super::totals;
 use super::upgrade_context::UpgradeContext;
 use crate::backup::restore;
 use crate::setup;
-use leoflow_base::home::journal::Journal;
 use leoflow_base::home::progress::Progress;
-use leoflow_base::protocol::control;
+use leoflow_base::sys::checkpoint;
 use leoflow_base::sys::fs::files;
-use leoflow_base::sys::{checkpoint, clock};
-use leoflow_postgres::schema::{self, Extent, SchemaError};
+use leoflow_postgres::schema;
 
 /// How an upgrade was finished.
 #[derive(Debug)]
@@ -35,46 +34,79 @@ pub enum Conclusion {
     },
 }
 
+/// Chooses and reports how the upgrade is ended after a failure.
+pub(super) async fn action_after(run: &mut StepRunner<'_>, fault: &UpgradeError) -> Result<FinishAction, UpgradeError> {
+    let (step, context, state) = (run.reached(), &run.context, &run.state);
+    let may_undo = step >= Step::Open
+        && state.direction == Direction::Up
+        && state.plan.is_reversible()
+        && !context.no_rollback
+        && undo_migrations::is_possible(&context.access, state.plan.schema_from).await;
+    let undo = if may_undo { Undo::Possible } else { Undo::Impossible };
+    let action = failure_policy::after_failure(step, undo);
+    let consequence = match action {
+        FinishAction::Discard => None,
+        FinishAction::RestoreSnapshot | FinishAction::UndoMigrations => Some("rolling back"),
+        FinishAction::Complete => Some("the new release stays"),
+    };
+    if let Some(consequence) = consequence {
+        context.reporter.report(Progress::Warning(format!("{fault}; {consequence}")));
+    }
+    if action == FinishAction::RestoreSnapshot {
+        // If the failure was a journal write, the next step may be on disk nevertheless. Write the current step again,
+        // so that a process that resumes the upgrade chooses the same action. The rollback proceeds even if this write
+        // fails, as on a full disk.
+        let _ = run.journal.set_at(run.journal.entry().at);
+    }
+    if action == FinishAction::UndoMigrations {
+        run.state.undo_reason = Some(fault.to_string());
+        run.save_state()?;
+        checkpoint("upgrade.leaving");
+    }
+    Ok(action)
+}
+
 /// Ends the upgrade by `action`, then removes the journal. Until then, any process that finds the journal can resume.
-pub async fn end(
-    context: &mut UpgradeContext<'_>,
-    mut journal: Journal,
-    state: &mut State,
-    action: FinishAction,
-) -> Result<Conclusion, UpgradeError> {
+pub async fn end(run: &mut StepRunner<'_>, action: FinishAction) -> Result<Conclusion, UpgradeError> {
     match action {
         FinishAction::Discard => {
-            remove_new_program(context, state);
+            remove_new_program(&run.context, &run.state);
             // Remove the rehearsal before the journal, which names the database of a partial snapshot.
-            remove_rehearsal(context, state).await;
-            journal.remove()?;
+            remove_rehearsal(&run.context, &run.state).await;
+            run.journal.remove()?;
             Ok(Conclusion::Discarded)
         }
         FinishAction::RestoreSnapshot => {
-            restore_previous(context, state, steps::is_past(journal.entry(), Step::Snapshot)).await?;
-            journal.remove()?;
+            let snapshot_is_complete = steps::is_past(run.journal.entry(), Step::Snapshot);
+            restore_previous(&mut run.context, &run.state, snapshot_is_complete).await?;
+            run.journal.remove()?;
             Ok(Conclusion::SnapshotRestored)
         }
-        FinishAction::UndoMigrations => match undo_and_start_previous(context, state).await {
+        FinishAction::UndoMigrations => match undo_and_start_previous(&mut run.context, &run.state).await {
             Ok(()) => {
-                journal.remove()?;
+                run.journal.remove()?;
                 Ok(Conclusion::MigrationsUndone)
             }
             Err(fault) if fault.is_schema_fault() => {
-                keep_new_release(context, &mut journal, state, &fault).await?;
-                let exit_error = complete(context, &mut journal, state).await?;
-                journal.finish()?;
-                Ok(Conclusion::UndoFailed { exit_error })
+                keep_new_release(run, &fault).await?;
+                Ok(Conclusion::UndoFailed { exit_error: complete(run).await? })
             }
             // The journal stays, so that the next command or start retries.
             Err(fault) => Err(fault),
         },
-        FinishAction::Complete => {
-            let exit_error = complete(context, &mut journal, state).await?;
-            journal.finish()?;
-            Ok(Conclusion::Completed { exit_error })
-        }
+        FinishAction::Complete => Ok(Conclusion::Completed { exit_error: complete(run).await? }),
     }
+}
+
+/// Switches to the new release, which already has the listeners: runs the steps from `Step::Commit` on as `run.rs` does.
+/// The journal may be at any step from `Step::Open` on; finished steps are repeated.
+async fn complete(run: &mut StepRunner<'_>) -> Result<Option<UpgradeError>, UpgradeError> {
+    run.go_to(Step::Commit)?;
+    steps::commit(run).await?;
+    let exit_error = steps::take_over(run).await?;
+    steps::tidy(run).await?;
+    run.journal.finish()?;
+    Ok(exit_error)
 }
 
 /// Restores the snapshot and starts the previous release. Without a complete snapshot the database is still unchanged,
@@ -91,7 +123,7 @@ async fn restore_previous(
         if !was_restored && current_schema_version(context).await? != state.plan.schema_from {
             return Err(UpgradeError::NoSnapshot(state.snapshot.clone()));
         }
-        context.warn_of_changed_totals(&context.notes.totals).await;
+        totals::warn_if_changed(context, &context.notes.totals).await;
     } else {
         snapshot::discard(context.home, &context.access, &state.snapshot).await?;
     }
@@ -101,22 +133,13 @@ async fn restore_previous(
     Ok(())
 }
 
-/// True when the migrations can be undone. A rollback checks this before it stops anything.
-pub(crate) async fn can_undo_migrations(context: &UpgradeContext<'_>, state: &State) -> bool {
-    let check = async {
-        let client = context.access.connect(&context.access.application()).await?;
-        schema::to_undo(&client, Extent::DownTo(state.plan.schema_from)).await
-    };
-    matches!(check.await, Ok(_) | Err(SchemaError::NothingToUndo))
-}
-
 /// Undoes the new release's migrations and starts the previous release; newer data stays.
 async fn undo_and_start_previous(context: &mut UpgradeContext<'_>, state: &State) -> Result<(), UpgradeError> {
     stop_all_but_datastore(context, state).await?;
     // If the totals cannot be read, they are not compared: that must not prevent the rollback.
-    let before = context.totals(None).await.unwrap_or_default();
-    undo_migrations(context, state.plan.schema_from).await?;
-    context.warn_of_changed_totals(&before).await;
+    let before = totals::read(context, None).await.unwrap_or_default();
+    undo_migrations::undo(&context.access, state.plan.schema_from).await?;
+    totals::warn_if_changed(context, &before).await;
     checkpoint("upgrade.undone");
     // A development build may run outside `versions/`.
     let from = &state.plan.from;
@@ -133,18 +156,13 @@ async fn undo_and_start_previous(context: &mut UpgradeContext<'_>, state: &State
 }
 
 /// Keeps the new release because not all of its migrations can be undone. Applies the already undone ones again.
-async fn keep_new_release(
-    context: &mut UpgradeContext<'_>,
-    journal: &mut Journal,
-    state: &mut State,
-    fault: &UpgradeError,
-) -> Result<(), UpgradeError> {
-    context.reporter.report(Progress::Warning(format!("cannot roll back the upgrade: {fault}")));
-    state.undo_reason = None;
-    journal.set_plan(state.to_json())?;
-    program::migrate(&state.new_program, context.home, None)?;
+async fn keep_new_release(run: &mut StepRunner<'_>, fault: &UpgradeError) -> Result<(), UpgradeError> {
+    run.context.reporter.report(Progress::Warning(format!("cannot roll back the upgrade: {fault}")));
+    run.state.undo_reason = None;
+    run.save_state()?;
+    program::migrate(&run.state.new_program, run.context.home, None)?;
     // If the release fails to start, `lite status` shows the reason.
-    let _ = context.host.open(&state.new_program);
+    let _ = run.context.host.open(&run.state.new_program);
     Ok(())
 }
 
@@ -174,98 +192,6 @@ pub fn remove_new_postgres(state: &State) -> Result<(), UpgradeError> {
     // A leftover only takes disk space.
     let _ = files::remove_any(&renamed);
     Ok(())
-}
-
-/// Undoes every migration above `schema` with the SQL in the ledger.
-pub(crate) async fn undo_migrations(context: &UpgradeContext<'_>, schema: i64) -> Result<Vec<String>, UpgradeError> {
-    let login = context.access.application();
-    let (lock, mut client) = (context.access.connect(&login).await?, context.access.connect(&login).await?);
-    match schema::rollback(&lock, &mut client, Extent::DownTo(schema), &mut |_| {}).await {
-        Ok(undone) => Ok(undone.undone),
-        Err(SchemaError::NothingToUndo) => Ok(Vec::new()),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Switches to the new release, which already has the listeners: runs `Step::Commit` and the steps after it. The
-/// journal may be at any step from `Step::Open` on; finished steps are repeated. Returns an error inside `Ok` if the
-/// supervisor exited while it was being replaced, so that the instance no longer runs.
-async fn complete(
-    context: &mut UpgradeContext<'_>,
-    journal: &mut Journal,
-    state: &State,
-) -> Result<Option<UpgradeError>, UpgradeError> {
-    let to = state.plan.to.clone();
-    let mut exit_error = None;
-    journal.set_at(steps::position(journal.entry(), Step::Commit).unwrap_or(Step::Commit as usize))?;
-    context.step(journal, Step::Commit, async |context| commit(context, state)).await?;
-    let is_live = context.host.is_live();
-    if is_live {
-        context
-            .step(journal, Step::TakeOver, async |context| {
-                let Err(error) = context.host.replace_supervisor(context.home, &state.new_program, &to.to_string())
-                else {
-                    return Ok(());
-                };
-                if control::status_of(context.home).is_none() {
-                    exit_error = Some(error.into());
-                    return Ok(());
-                }
-                // The old supervisor keeps running with the new children; the next start replaces it.
-                let text = format!("{error}; run `leoflow lite restart` to replace the supervisor");
-                context.reporter.report(Progress::Warning(text));
-                Ok(())
-            })
-            .await?;
-    } else {
-        // A stopped instance has no supervisor to replace.
-        journal.advance()?;
-    }
-    context
-        .step(journal, Step::Tidy, async |context| {
-            tidy(context, state).await;
-            Ok(())
-        })
-        .await?;
-    Ok(exit_error)
-}
-
-/// Makes the new release the installed one: points the links in `bin/` at it, then records its version and the change
-/// in the history.
-fn commit(context: &UpgradeContext<'_>, state: &State) -> Result<(), UpgradeError> {
-    let plan = &state.plan;
-    let write_error = |source| UpgradeError::Write { path: context.home.bin(), source };
-    setup::link(context.home, &plan.to.to_string()).map_err(write_error)?;
-    checkpoint("upgrade.linked");
-    setup::record_version(context.home, &plan.to.to_string())?;
-    let is_recorded =
-        history::last_change_to(context.home, &plan.to).is_some_and(|change| change.backup == state.backup);
-    if !is_recorded {
-        let kind = match state.direction {
-            Direction::Up => Kind::Upgrade,
-            Direction::Down => Kind::Rollback,
-        };
-        let schema = (plan.schema_from, plan.schema_to);
-        let mut change = Change::now(kind, (&plan.from, &plan.to), schema, state.backup.clone());
-        let keep = i64::try_from(context.config.upgrade.keep_snapshot.as_secs()).unwrap_or(i64::MAX);
-        let until = clock::unix_seconds().saturating_add(keep);
-        change.pause = context.notes.pause.map(|pause| pause.as_secs_f64());
-        change.snapshot = Some(Snapshot { database: state.snapshot.clone(), until });
-        history::add(context.home, change)
-            .map_err(|source| UpgradeError::Write { path: context.home.upgrade(), source })?;
-    }
-    Ok(())
-}
-
-/// Frees disk space. The next upgrade retries any removal that fails here.
-async fn tidy(context: &UpgradeContext<'_>, state: &State) {
-    let _ = files::remove_any(&context.home.upgrade().join("download"));
-    if snapshot::drop_others(context.home, &context.access, Some(&state.snapshot)).await.is_ok() {
-        let _ = history::forget_snapshots(context.home, Some(&state.snapshot));
-    }
-    let mut needed = vec![state.plan.to.clone(), state.plan.from.clone()];
-    needed.extend(history::rollback_target(&history::history(context.home), &state.plan.to));
-    super::release::versions::remove_over_limit(context.home, &needed, context.config.upgrade.keep_versions);
 }
 
 /// Drops the database of the failed upgrade, which `snapshot::restore` has renamed.

@@ -13,6 +13,7 @@ pub mod release;
 pub mod rollback;
 mod run;
 pub mod smoke;
+mod step_runner;
 pub mod steps;
 pub mod target_release;
 mod totals;
@@ -20,6 +21,7 @@ mod upgrade_context;
 
 pub use outcome::{Outcome, Status};
 pub use run::{ReleaseSource, upgrade};
+pub use step_runner::StepRunner;
 pub use upgrade_context::{Notes, UpgradeContext};
 
 use crate::backup::RestoreError;

@@ -89,7 +89,7 @@ pub async fn apply_plan(
         known = known_faults(&facts, config, source) => known?,
         () = &mut cancelled => return Err(UpgradeError::Cancelled.into()),
     };
-    let mut upgrade_context = UpgradeContext {
+    let upgrade_context = UpgradeContext {
         home,
         access,
         config,
@@ -99,7 +99,7 @@ pub async fn apply_plan(
         no_rollback,
         notes: Notes::default(),
     };
-    Ok(upgrade::upgrade(&mut upgrade_context, plan, source, known, cancelled).await?)
+    Ok(upgrade::upgrade(upgrade_context, plan, source, known, cancelled).await?)
 }
 
 /// Returns a future that completes when the watching command cancels the upgrade with SIGTERM. From this call on,

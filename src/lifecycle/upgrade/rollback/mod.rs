@@ -8,3 +8,4 @@ pub mod rollback_plan;
 pub mod rollback_record;
 pub mod snapshot;
 pub mod target;
+pub(super) mod undo_migrations;

@@ -1,8 +1,31 @@
-//! The steps of an upgrade in order, and the state that the journal stores. Pure.
+//! The steps of an upgrade in order, each in a file of its own, and the state that the journal stores. `run.rs` runs
+//! them.
 
+mod backup;
+mod commit;
+mod fetch;
 mod migrate;
+mod open;
+mod pause;
 mod rehearse;
+mod smoke;
+mod snapshot;
+mod take_over;
+mod tidy;
 mod trial;
+
+pub(super) use backup::back_up;
+pub(super) use commit::commit;
+pub(super) use fetch::fetch;
+pub(super) use migrate::migrate;
+pub(super) use open::open;
+pub(super) use pause::pause;
+pub(super) use rehearse::rehearse;
+pub(super) use smoke::smoke;
+pub(super) use snapshot::take_snapshot;
+pub(super) use take_over::take_over;
+pub(super) use tidy::tidy;
+pub(super) use trial::try_candidate;
 
 use super::plan::Plan;
 use super::smoke::KnownFaults;
@@ -138,6 +161,11 @@ impl State {
     pub fn to_json(&self) -> serde_json::Value {
         // This cannot fail: `home::resolve` refuses a home whose path is not UTF-8.
         serde_json::to_value(self).unwrap_or_default()
+    }
+
+    /// The pause that the rehearsal predicted, for a message; empty without a rehearsal.
+    pub(super) fn expected_pause_text(&self) -> String {
+        self.expected_pause.map(|seconds| format!(" (expected: {seconds:.1} s)")).unwrap_or_default()
     }
 
     /// Time limit for the candidate server on the live database: twice its time in the rehearsal, at most `max`.

@@ -1,0 +1,52 @@
+//! Downloads the release. Skipped for a release that is still in `versions/`.
+
+use super::{State, Step};
+use crate::upgrade::UpgradeError;
+use crate::upgrade::release::source::Source;
+use crate::upgrade::release::stage;
+use crate::upgrade::step_runner::StepRunner;
+use crate::upgrade::upgrade_context::UpgradeContext;
+use leoflow_base::sys::fs::files;
+use leoflow_base::web_ui;
+use leoflow_postgres::install::acquire::{self, Staged};
+
+/// Fetches the release from `host`; without a host, checks the program in `versions/`. Returns the new PostgreSQL, if
+/// the release has one; `pause` installs it.
+pub async fn fetch(run: &mut StepRunner<'_>, host: Option<&Source>) -> Result<Option<Staged>, UpgradeError> {
+    match host {
+        Some(host) => run.step(Step::Fetch, async |context, state| download(context, state, host).await).await,
+        None => {
+            run.context.notes.commit = stage::check(&run.state.new_program, &run.state.plan.to)?.commit;
+            run.skip(Step::Fetch)?;
+            Ok(None)
+        }
+    }
+}
+
+/// Downloads the release's program and components, and installs them next to the ones in use. Only stages a new
+/// PostgreSQL.
+async fn download(
+    context: &mut UpgradeContext<'_>,
+    state: &State,
+    source: &Source,
+) -> Result<Option<Staged>, UpgradeError> {
+    let (home, plan) = (context.home, &state.plan);
+    let downloads = home.upgrade().join("download");
+    for folder in [home.upgrade(), downloads.clone(), home.versions()] {
+        files::create_private_dir(&folder).map_err(|source| UpgradeError::Write { path: folder, source })?;
+    }
+    let archive = source.fetch(&plan.program, &downloads, context.reporter).await?;
+    context.notes.commit = stage::program(home, &archive, &plan.to)?.commit;
+    let mut postgres = None;
+    for (component, release_file) in plan.fetched() {
+        let archive = source.fetch(release_file, &downloads, context.reporter).await?;
+        let failed = |reason| UpgradeError::Component { name: component.name.clone(), reason };
+        if component.name == web_ui::COMPONENT {
+            // Each version has a folder of its own, so the UI in use is not replaced.
+            web_ui::install_component(home, &component.version, &archive).map_err(failed)?;
+        } else {
+            postgres = Some(acquire::stage(home, &archive, &release_file.sha256).map_err(failed)?);
+        }
+    }
+    Ok(postgres)
+}
