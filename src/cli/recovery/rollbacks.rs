@@ -124,5 +124,5 @@ pub(crate) fn note_finished(home: &Home) {
 /// The database's schema version.
 async fn database_schema(access: &Access) -> Result<i64, Error> {
     let client = access.connect(&access.application()).await?;
-    Ok(schema::classify::database_version(&schema::inspect(&client).await?))
+    Ok(schema::database_version(&schema::inspect(&client).await?))
 }

@@ -176,7 +176,7 @@ impl Content {
             // import then verifies only the row counts.
             let invariants =
                 invariants::ask(&client, &totals::with_own(&[]), invariants::Limits::each(time_limit())).await?.answers;
-            let schema_version = schema::classify::database_version(&state);
+            let schema_version = schema::database_version(&state);
             Ok::<_, ContentError>(Facts { rows, schema_version, invariants })
         };
         let counted = counting.await;

@@ -1,10 +1,10 @@
 //! Deferred migrations, which run after an upgrade: `postdeploy` once it is committed, `contract` once its gates are
 //! open.
 
-use super::classify::{State, classify, database_version, waiting};
 use super::data_migration::{self, Status};
 use super::embedded::{EmbeddedMigration, Phase};
 use super::migrate::{self, Applied, release_lock, take_lock};
+use super::schema_state::{State, classify, database_version, waiting};
 use super::{SchemaError, ledger};
 use jiff::{SignedDuration, Timestamp};
 use std::time::Duration;

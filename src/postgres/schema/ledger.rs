@@ -1,8 +1,8 @@
 //! Reads the database's migration records. Everything is read as text, because the content may be arbitrary.
 
 use super::SchemaError;
-use super::classify::{HistoryRow, LedgerRow, SchemaRecords, damage};
 use super::embedded::known;
+use super::schema_state::{HistoryRow, LedgerRow, SchemaRecords, damage};
 use crate::PgError;
 use tokio_postgres::{GenericClient, Row};
 

@@ -1,7 +1,7 @@
 //! Applies pending migrations: one migrator at a time, each migration and its ledger row in one transaction.
 
-use super::classify::{self, State, classify};
 use super::embedded::{EmbeddedMigration, newest};
+use super::schema_state::{State, classify, database_version};
 use super::{SchemaError, ledger};
 use crate::PgError;
 use std::error::Error as _;
@@ -58,7 +58,7 @@ async fn migrate_locked(
     };
     // Skips refinery, which creates and reads its table even without migrations.
     if pending.is_empty() {
-        return Ok(Applied { files: Vec::new(), version: classify::database_version(&records) });
+        return Ok(Applied { files: Vec::new(), version: database_version(&records) });
     }
     apply(migration_client, known, &pending, version, TABLE_LOCK_TIMEOUT, report).await
 }
@@ -93,7 +93,7 @@ pub(super) async fn apply(
         files.push(known.file.clone());
     }
     // A deferred migration may be older than the newest applied one.
-    let version = classify::database_version(&ledger::inspect(migration_client).await?);
+    let version = database_version(&ledger::inspect(migration_client).await?);
     Ok(Applied { files, version })
 }
 
@@ -122,9 +122,7 @@ pub async fn require_current(client: &impl GenericClient, known: &[EmbeddedMigra
         Some(error) => Err(error),
         None => match state {
             State::Current { version } => Ok(version),
-            _ => {
-                Err(SchemaError::NotMigrated { database: classify::database_version(&records), binary: newest(known) })
-            }
+            _ => Err(SchemaError::NotMigrated { database: database_version(&records), binary: newest(known) }),
         },
     }
 }

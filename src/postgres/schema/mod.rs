@@ -1,7 +1,6 @@
 //! The database schema: embedded migrations, the database's records, and migrating between them without losing data.
 
 mod batches;
-pub mod classify;
 pub mod data_migration;
 pub mod deferred;
 mod dependents;
@@ -10,11 +9,11 @@ mod ledger;
 mod migrate;
 mod rollback;
 mod rollback_losses;
+mod schema_state;
 pub mod shape;
 pub mod tables;
 mod totals_guard;
 
-pub use classify::{State, classify, waiting};
 pub use dependents::blocking_dependents;
 pub use embedded::{EmbeddedMigration, known};
 pub use ledger::{applied, inspect, own_rollbacks};
@@ -22,6 +21,7 @@ pub use migrate::refusal;
 pub use migrate::{Applied, migrate, require_current};
 pub use rollback::{Extent, RolledBack, rollback, to_undo};
 pub use rollback_losses::rollback_losses;
+pub use schema_state::{State, classify, database_version, waiting};
 pub use totals_guard::TotalsGuard;
 
 use crate::PgError;

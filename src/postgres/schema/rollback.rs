@@ -2,7 +2,8 @@
 
 use super::ledger::{self, Undoable};
 use super::migrate::{release_lock, take_lock};
-use super::{SchemaError, State, classify, deferred, known};
+use super::schema_state::{self, State, classify, database_version};
+use super::{SchemaError, deferred, known};
 use tokio_postgres::Client;
 
 /// The result of a rollback.
@@ -44,13 +45,13 @@ pub async fn to_undo(client: &Client, extent: Extent) -> Result<Vec<String>, Sch
 pub(super) async fn undo_steps(client: &Client, extent: Extent) -> Result<Vec<Undoable>, SchemaError> {
     let records = ledger::inspect(client).await?;
     // The ledger allows undoing a newer schema, but not a damaged one.
-    if let Some(reason) = classify::damage(&records) {
+    if let Some(reason) = schema_state::damage(&records) {
         return Err(SchemaError::Damaged(reason));
     }
-    if let State::Gap { missing } = classify::classify(known(), &records) {
+    if let State::Gap { missing } = classify(known(), &records) {
         return Err(SchemaError::Gap(missing));
     }
-    let newest = classify::database_version(&records);
+    let newest = database_version(&records);
     let above = match extent {
         Extent::OnlyNewest(requested) if requested != newest => {
             return Err(SchemaError::NotNewest { requested, newest });
@@ -80,7 +81,7 @@ async fn rollback_locked(
         report(&label(step));
         undone.push(label(step));
     }
-    let version = classify::database_version(&ledger::inspect(migration_client).await?);
+    let version = database_version(&ledger::inspect(migration_client).await?);
     deferred::delete_records(migration_client, version).await?;
     Ok(RolledBack { undone, version })
 }

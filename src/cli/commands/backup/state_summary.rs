@@ -6,7 +6,7 @@ use crate::recovery::datastore::Datastore;
 use crate::terminal::printer::counted;
 use leoflow_lifecycle::backup::create::dump;
 use leoflow_lifecycle::backup::{Manifest, not_restored};
-use leoflow_postgres::schema::{self, classify};
+use leoflow_postgres::schema;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -68,7 +68,7 @@ pub async fn summarize(context: &Context<'_>, datastore: &Datastore) -> Result<S
         instance: config.and_then(|config| config.instance_name),
         taken_at: None,
         leoflow_version: Some(context.version.to_owned()),
-        schema_version: classify::database_version(&schema_facts),
+        schema_version: schema::database_version(&schema_facts),
         newest_run,
         rows,
         // A failure to list these objects must not prevent a restore.

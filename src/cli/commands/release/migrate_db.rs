@@ -16,7 +16,7 @@ use leoflow_base::protocol::log;
 use leoflow_lifecycle::backup::create::automatic::{self, Automatic};
 use leoflow_lifecycle::upgrade::rollback::history;
 use leoflow_postgres::cluster::provision;
-use leoflow_postgres::schema::{self, EmbeddedMigration, Extent, State, classify, embedded, known};
+use leoflow_postgres::schema::{self, EmbeddedMigration, Extent, State, embedded, known};
 use leoflow_postgres::{Access, Credentials, Endpoint, install};
 use serde_json::json;
 use tokio_postgres::Client;
@@ -266,7 +266,7 @@ async fn status(context: &Context<'_>, dry_run: bool) -> Result<u8, Error> {
     if dry_run && let Some(error) = schema::refusal(&state) {
         return Err(error.into());
     }
-    let (database, binary) = (classify::database_version(&schema_facts), embedded::newest(known()));
+    let (database, binary) = (schema::database_version(&schema_facts), embedded::newest(known()));
     let pending: Vec<&str> = match &state {
         State::Pending { versions, .. } => {
             let is_listed = |migration: &&EmbeddedMigration| versions.contains(&migration.version);

@@ -278,7 +278,7 @@ fn restore_with(program: &Path, home: &Home, backup: &Path, record: &mut Rollbac
 async fn schema_now(recovery: &Recovery<'_>) -> Result<i64, Error> {
     let datastore = Datastore::open(recovery, "leoflow rollback").await?;
     let client = datastore.connect().await?;
-    Ok(schema::classify::database_version(&schema::inspect(&client).await?))
+    Ok(schema::database_version(&schema::inspect(&client).await?))
 }
 
 /// The path relative to the home.

@@ -10,7 +10,7 @@ use leoflow_base::home::progress::Reporter;
 use leoflow_base::sys::blocking;
 use leoflow_base::sys::process::command;
 use leoflow_postgres::invariants::Answer;
-use leoflow_postgres::schema::{self, SchemaError, State, classify, shape, tables};
+use leoflow_postgres::schema::{self, SchemaError, State, shape, tables};
 use leoflow_postgres::{Access, Login, PgError};
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -75,7 +75,7 @@ impl Snapshot {
         if let Some(error) = schema::refusal(&state).filter(|_| !(is_newer && newer_schema == NewerSchema::Accept)) {
             return Err(error.into());
         }
-        let schema_version = classify::database_version(&ledger);
+        let schema_version = schema::database_version(&ledger);
         if schema_version == 0 {
             return Err(DumpError::Empty);
         }

@@ -209,7 +209,7 @@ async fn migrate_loaded(
     if let Some(error) = schema::refusal(&schema::classify(schema::known(), &state)) {
         return Err(LoadError::SchemaRefused(error));
     }
-    let actual = schema::classify::database_version(&state);
+    let actual = schema::database_version(&state);
     if actual != manifest.schema_version {
         return Err(LoadError::Version { declared: manifest.schema_version, found: actual });
     }
