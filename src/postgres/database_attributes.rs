@@ -1,6 +1,7 @@
 //! Attributes of a database that neither a template copy nor a dump carries: settings, grants, connection limit.
 
 use super::PgError;
+use super::identifier::quoted;
 use tokio_postgres::Client;
 use tracing::warn;
 
@@ -26,8 +27,7 @@ pub async fn copy_attributes(upkeep: &Client, from: &str, to: &str) -> Result<()
     for row in upkeep.query(settings, &[&from]).await? {
         let (role_clause, name, value): (&str, &str, &str) = (row.get(0), row.get(1), row.get(2));
         let value = if LIST_SETTINGS.contains(&name) { quote_list(value) } else { literal(value) };
-        let statement =
-            format!("ALTER {role_clause} DATABASE {} SET {} TO {value}", identifier(to), setting_name(name));
+        let statement = format!("ALTER {role_clause} DATABASE {} SET {} TO {value}", quoted(to), setting_name(name));
         apply(upkeep, &statement).await?;
     }
     let other_attributes = "
@@ -74,7 +74,7 @@ fn split_names(value: &str) -> Vec<String> {
     let (mut names, mut remaining) = (Vec::new(), value.trim());
     while !remaining.is_empty() {
         let (name, after) = match remaining.strip_prefix('"') {
-            Some(quoted) => unquote(quoted),
+            Some(rest) => unquote(rest),
             None => {
                 let end = remaining.find(',').unwrap_or(remaining.len());
                 (remaining[..end].trim_end().to_owned(), &remaining[end..])
@@ -103,17 +103,13 @@ fn unquote(text: &str) -> (String, &str) {
 }
 
 fn literal(text: &str) -> String {
-    let quoted = text.replace('\'', "''");
-    if text.contains('\\') { format!(" E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
-}
-
-fn identifier(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
+    let escaped = text.replace('\'', "''");
+    if text.contains('\\') { format!(" E'{}'", escaped.replace('\\', "\\\\")) } else { format!("'{escaped}'") }
 }
 
 /// Quotes the name of a setting. One with two parts belongs to an extension.
 fn setting_name(name: &str) -> String {
-    name.split('.').map(identifier).collect::<Vec<_>>().join(".")
+    name.split('.').map(quoted).collect::<Vec<_>>().join(".")
 }
 
 #[cfg(test)]

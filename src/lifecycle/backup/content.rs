@@ -4,12 +4,13 @@
 //! at all.
 
 use super::create::dump::{DumpError, count, error_output, start};
-use super::create::survey::{Tables, pattern, quoted, survey};
+use super::create::survey::{Tables, pattern, survey};
 use super::format::archive::zstd_decoder;
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::process::command;
 use leoflow_base::sys::{blocking, checkpoint};
 use leoflow_engine::store::totals;
+use leoflow_postgres::identifier::quoted;
 use leoflow_postgres::invariants::{self, Answer, time_limit};
 use leoflow_postgres::schema;
 use leoflow_postgres::{Access, Login, PgError};

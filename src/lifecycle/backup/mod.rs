@@ -13,7 +13,7 @@ pub mod verify;
 pub use create::collect::CollectError;
 pub use create::created_backup::CreatedBackup;
 pub(crate) use create::files_size::files_size;
-pub use create::survey::{not_restored, quoted};
+pub use create::survey::not_restored;
 pub use create::{CreateError, Request, create};
 pub use encryption::{Input, Keys};
 pub use format::manifest::Manifest;

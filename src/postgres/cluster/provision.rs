@@ -1,7 +1,7 @@
 //! Creates the application's role and database on the first start. Each step checks before it acts, so a kill between
 //! two steps is harmless.
 
-use crate::{APPLICATION_DATABASE, APPLICATION_ROLE, Credentials, Endpoint, PgError};
+use crate::{APPLICATION_DATABASE, APPLICATION_ROLE, Credentials, Endpoint, PgError, databases};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
@@ -30,8 +30,7 @@ async fn create(endpoint: &Endpoint, credentials: &Credentials) -> Result<(), Pg
             client.batch_execute(&format!("CREATE ROLE {APPLICATION_ROLE} LOGIN PASSWORD '{password}'")).await,
         )?;
     }
-    let exists = "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)";
-    if !client.query_one(exists, &[&APPLICATION_DATABASE]).await?.get::<_, bool>(0) {
+    if !databases::exists(&client, APPLICATION_DATABASE).await? {
         let create = format!("CREATE DATABASE {APPLICATION_DATABASE} OWNER {APPLICATION_ROLE}");
         ignore_existing(client.batch_execute(&create).await)?;
     }

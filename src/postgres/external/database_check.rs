@@ -3,6 +3,7 @@
 
 use super::claim::{self, Claim};
 use super::relay;
+use crate::identifier::readable;
 use crate::{Credentials, MAJOR, PgError};
 use leoflow_base::config::ExternalUrl;
 use leoflow_base::sys::random;
@@ -203,7 +204,7 @@ pub async fn require(url: &ExternalUrl, home_id: Option<&str>) -> Result<Databas
 
 /// How to meet a requirement, as SQL where possible.
 fn remedy(unmet: &UnmetRequirement, url: &ExternalUrl) -> String {
-    let (role, database) = (quoted(&url.role), quoted(&url.database));
+    let (role, database) = (readable(&url.role), readable(&url.database));
     match unmet {
         UnmetRequirement::OtherMajor { .. } => format!("use a server of PostgreSQL {MAJOR}"),
         UnmetRequirement::ReadOnly => {
@@ -233,18 +234,12 @@ pub const DATABASE_OPTIONS: &str =
     "TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' LOCALE 'C'";
 
 fn create_database(database: &str, role: &str) -> String {
-    format!("CREATE DATABASE {} OWNER {} {DATABASE_OPTIONS};", quoted(database), quoted(role))
+    format!("CREATE DATABASE {} OWNER {} {DATABASE_OPTIONS};", readable(database), readable(role))
 }
 
 fn new_database(url: &ExternalUrl) -> String {
-    let role = quoted(&url.role);
+    let role = readable(&url.role);
     format!("  CREATE ROLE {role} LOGIN PASSWORD '…';\n  {}", create_database(&url.database, &url.role))
-}
-
-/// Quotes an SQL identifier if it needs quotes.
-fn quoted(name: &str) -> String {
-    let is_plain = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
-    if is_plain && !name.is_empty() { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use super::rollback::{Extent, undo_steps};
 use super::{SchemaError, ledger::Undoable};
 use crate::PgError;
+use crate::identifier::quoted;
 use regex::Regex;
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -101,11 +102,6 @@ async fn count(client: &Client, table: &str, expression: &str) -> Result<Option<
         Err(error) if error.as_db_error().is_some() => Ok(None),
         Err(error) => Err(PgError::from(error).into()),
     }
-}
-
-/// Quotes an identifier.
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// The data that a rollback script loses.

@@ -2,13 +2,14 @@
 //! meanwhile.
 
 use super::spool::{Piece, Spool, SpoolError};
-use super::survey::{self, Survey, Tables, pattern, quoted};
+use super::survey::{self, Survey, Tables, pattern};
 use crate::backup::invariants;
 use crate::backup::verify::schema_check;
 use leoflow_base::config::Invariant;
 use leoflow_base::home::progress::Reporter;
 use leoflow_base::sys::blocking;
 use leoflow_base::sys::process::command;
+use leoflow_postgres::identifier::quoted;
 use leoflow_postgres::invariants::Answer;
 use leoflow_postgres::schema::{self, SchemaError, State, shape, tables};
 use leoflow_postgres::{Access, Login, PgError};

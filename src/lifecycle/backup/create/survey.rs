@@ -1,6 +1,7 @@
 //! Inventory of a database: our tables, plain tables of the user, and other objects. Backups include the first two;
 //! restores accept nothing else.
 
+use leoflow_postgres::identifier::quoted;
 use leoflow_postgres::schema::tables;
 use leoflow_postgres::{Access, PgError};
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,11 +43,6 @@ impl Survey {
 /// Pattern for `pg_dump` that matches one table only.
 pub fn pattern(name: &str) -> String {
     format!("public.{}", quoted(name))
-}
-
-/// Quotes an SQL identifier.
-pub fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// Relations outside the system schemas and extensions. `refers_to` lists the tables that foreign keys reference, and

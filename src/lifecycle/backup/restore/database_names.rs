@@ -2,6 +2,7 @@
 //! the state that is not current; it is no replica.
 
 use super::exchange_error::ExchangeError;
+use leoflow_postgres::databases::{self, Connections};
 use leoflow_postgres::{APPLICATION_DATABASE, PgError};
 
 /// Swaps the names of the application database and the standby.
@@ -24,22 +25,14 @@ pub async fn swap_in_transaction(
     Ok(())
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Connections {
-    Allowed,
-    /// Even superusers cannot connect.
-    Refused,
-}
-
 /// Allows or refuses connections to these databases.
 pub async fn allow_connections(
     client: &tokio_postgres::Client,
     names: [&str; 2],
     connections: Connections,
 ) -> Result<(), PgError> {
-    let allow = connections == Connections::Allowed;
     for name in names {
-        client.batch_execute(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS {allow}")).await?;
+        databases::set_connections(client, name, connections).await?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 //! for what it has already done, so that it can be repeated. If a step fails, the exchange is undone; after a kill the
 //! next start resumes it.
 
-use super::database_names::{Connections, allow_connections, database_oid, swap_in_transaction};
+use super::database_names::{allow_connections, database_oid, swap_in_transaction};
 use super::exchange_content::ContentExchange;
 use super::exchange_error::{ExchangeError, io_error};
 use super::exchange_tree::{CONFLICTS, Tree, TreeExchange};
@@ -18,6 +18,7 @@ use leoflow_base::home::Home;
 use leoflow_base::home::journal::{Entry, Journal, Operation};
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::may_fail;
+use leoflow_postgres::databases::Connections;
 use leoflow_postgres::{APPLICATION_DATABASE, Access, database_attributes};
 use serde::{Deserialize, Serialize};
 use std::fs;

@@ -1,10 +1,10 @@
 //! A database for untrusted content, and the role that loads it. The role owns only this database, cannot create
 //! others, and is dropped afterwards, so a dump can act only there and only as that role.
 
-use crate::backup::create::survey::quoted;
 use leoflow_base::sys::random;
 use leoflow_postgres::external::database_check::DATABASE_OPTIONS;
-use leoflow_postgres::{APPLICATION_ROLE, Access, Login, PgError};
+use leoflow_postgres::identifier::quoted;
+use leoflow_postgres::{APPLICATION_ROLE, Access, Login, PgError, databases};
 use std::time::{Duration, Instant};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
@@ -166,7 +166,7 @@ async fn drop_database(access: &Access, name: &String) -> Result<(), PgError> {
     if row.get::<_, i32>(0) != -2 {
         upkeep.batch_execute(&default_attributes(name)).await?;
     }
-    Ok(upkeep.batch_execute(&format!("DROP DATABASE {} WITH (FORCE)", quoted(name))).await?)
+    databases::drop_if_exists(&upkeep, name).await
 }
 
 /// Creates the standby database on an external server. Fails if the role may not create databases.
@@ -178,11 +178,10 @@ pub async fn create_standby(access: &Access, id: &RestoreId) -> Result<(), PgErr
 /// Drops the standby database if it exists.
 pub async fn drop_standby(access: &Access, id: &RestoreId) -> Result<(), PgError> {
     let (upkeep, name) = (access.upkeep().await?, id.standby_database());
-    let exists = "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1::text::name)";
-    if upkeep.query_one(exists, &[&name]).await?.get(0) {
-        upkeep.batch_execute(&format!("DROP DATABASE {name} WITH (FORCE)")).await?;
+    match databases::exists(&upkeep, &name).await? {
+        true => databases::drop_if_exists(&upkeep, &name).await,
+        false => Ok(()),
     }
-    Ok(())
 }
 
 /// Drops databases and roles of killed restores and verifications, except the standby databases of `keep`.

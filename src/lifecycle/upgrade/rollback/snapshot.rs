@@ -6,13 +6,14 @@ mod external;
 
 use super::history;
 use crate::backup::content::ContentError;
-use crate::backup::quoted;
 use leoflow_base::home::Home;
 use leoflow_base::sys::random;
+use leoflow_postgres::databases::{self, Connections, drop_if_exists};
+use leoflow_postgres::identifier::quoted;
 use leoflow_postgres::{APPLICATION_DATABASE, APPLICATION_ROLE, Access, PgError, database_attributes};
 use std::io;
 use std::time::{Duration, Instant};
-use tokio_postgres::{Client, GenericClient};
+use tokio_postgres::Client;
 
 /// Name prefix of all snapshots.
 const PREFIX: &str = "leoflow_before_";
@@ -39,7 +40,7 @@ pub async fn prepare(access: &Access) -> Result<(), PgError> {
         return Ok(());
     }
     let upkeep = access.superuser("postgres").await?;
-    drop_database(&upkeep, FAILED).await?;
+    drop_if_exists(&upkeep, FAILED).await?;
     Ok(upkeep.batch_execute("CHECKPOINT").await?)
 }
 
@@ -54,7 +55,7 @@ pub async fn take(home: &Home, access: &Access, name: &str) -> Result<(), Conten
 
 async fn take_managed(access: &Access, name: &str) -> Result<(), PgError> {
     let upkeep = access.superuser("postgres").await?;
-    drop_database(&upkeep, name).await?;
+    drop_if_exists(&upkeep, name).await?;
     let copy_outcome = match block_connections(&upkeep, APPLICATION_DATABASE).await {
         Ok(()) => copy_managed(&upkeep, name).await,
         Err(error) => Err(error),
@@ -99,13 +100,13 @@ async fn cancel_and_drop(upkeep: &Client, name: &str) -> Result<(), PgError> {
     while !upkeep.query(terminate, &[&name]).await?.is_empty() && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(POLL_INTERVAL).await;
     }
-    drop_database(upkeep, name).await
+    drop_if_exists(upkeep, name).await
 }
 
 /// Drops a snapshot.
 pub async fn remove(home: &Home, access: &Access, name: &str) -> Result<(), ContentError> {
     match access.owns_server() {
-        true => Ok(drop_database(&access.superuser("postgres").await?, name).await?),
+        true => Ok(drop_if_exists(&access.superuser("postgres").await?, name).await?),
         false => external::remove(home, access, name).await,
     }
 }
@@ -140,7 +141,7 @@ async fn copy(upkeep: &Client, template: &str, name: &str, owner: Option<&str>) 
 /// Copies an idle database, drops the copy, and returns the duration of the copy.
 pub(crate) async fn time_copy(access: &Access, template: &str, name: &str) -> Result<Duration, PgError> {
     let upkeep = access.upkeep().await?;
-    drop_database(&upkeep, name).await?;
+    drop_if_exists(&upkeep, name).await?;
     let owner = access.owns_server().then_some(APPLICATION_ROLE);
     if owner.is_some() {
         upkeep.batch_execute("CHECKPOINT").await?;
@@ -148,7 +149,7 @@ pub(crate) async fn time_copy(access: &Access, template: &str, name: &str) -> Re
     let begun = Instant::now();
     copy(&upkeep, template, name, owner).await?;
     let duration = begun.elapsed();
-    drop_database(&upkeep, name).await?;
+    drop_if_exists(&upkeep, name).await?;
     Ok(duration)
 }
 
@@ -163,12 +164,12 @@ pub async fn restore(home: &Home, access: &Access, name: &str) -> Result<bool, C
 
 async fn restore_managed(access: &Access, name: &str) -> Result<bool, PgError> {
     let mut upkeep = access.superuser("postgres").await?;
-    if !exists(&upkeep, name).await? {
+    if !databases::exists(&upkeep, name).await? {
         allow_connections(&upkeep, APPLICATION_DATABASE).await?;
         return Ok(false);
     }
-    drop_database(&upkeep, FAILED).await?;
-    let has_current = exists(&upkeep, APPLICATION_DATABASE).await?;
+    drop_if_exists(&upkeep, FAILED).await?;
+    let has_current = databases::exists(&upkeep, APPLICATION_DATABASE).await?;
     if has_current {
         block_connections(&upkeep, APPLICATION_DATABASE).await?;
     }
@@ -187,7 +188,7 @@ pub async fn clean_up(access: &Access) -> Result<(), PgError> {
     if !access.owns_server() {
         return Ok(());
     }
-    drop_database(&access.superuser("postgres").await?, FAILED).await
+    drop_if_exists(&access.superuser("postgres").await?, FAILED).await
 }
 
 /// Forgets the snapshots of a home whose data has moved to another server: deletes snapshot files and clears the
@@ -211,25 +212,15 @@ async fn drop_others_managed(access: &Access, keep: Option<&str>) -> Result<(), 
     for row in upkeep.query(query, &[&PREFIX]).await? {
         let name: String = row.get(0);
         if Some(name.as_str()) != keep {
-            drop_database(&upkeep, &name).await?;
+            drop_if_exists(&upkeep, &name).await?;
         }
     }
     Ok(())
 }
 
-async fn exists(client: &impl GenericClient, name: &str) -> Result<bool, PgError> {
-    let query = "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1::text::name)";
-    Ok(client.query_one(query, &[&name]).await?.get(0))
-}
-
-/// Drops a database if it exists and terminates its sessions.
-async fn drop_database(upkeep: &Client, name: &str) -> Result<(), PgError> {
-    Ok(upkeep.batch_execute(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quoted(name))).await?)
-}
-
 /// Disallows connections to the database and terminates its sessions.
 async fn block_connections(upkeep: &Client, database: &str) -> Result<(), PgError> {
-    upkeep.batch_execute(&format!("ALTER DATABASE {} ALLOW_CONNECTIONS false", quoted(database))).await?;
+    databases::set_connections(upkeep, database, Connections::Refused).await?;
     let deadline = tokio::time::Instant::now() + TERMINATE_LIMIT;
     loop {
         // The count includes backends that are still terminating.
@@ -245,10 +236,10 @@ async fn block_connections(upkeep: &Client, database: &str) -> Result<(), PgErro
 
 /// Allows connections to the database again.
 async fn allow_connections(upkeep: &Client, database: &str) -> Result<(), PgError> {
-    if exists(upkeep, database).await? {
-        upkeep.batch_execute(&format!("ALTER DATABASE {} ALLOW_CONNECTIONS true", quoted(database))).await?;
+    match databases::exists(upkeep, database).await? {
+        true => databases::set_connections(upkeep, database, Connections::Allowed).await,
+        false => Ok(()),
     }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -2,10 +2,11 @@
 //! The snapshot is a database if the role may create one and no other session is connected, otherwise a file in the
 //! home. A restore replaces the current content with the snapshot's in one transaction.
 
-use super::{PREFIX, cancel_and_drop, copy, drop_database, exists};
+use super::{PREFIX, cancel_and_drop, copy};
 use crate::backup::content::{self, Content, ContentError, ExpectedOwner};
 use leoflow_base::home::Home;
 use leoflow_base::sys::fs::files;
+use leoflow_postgres::databases::{self, drop_if_exists};
 use leoflow_postgres::external::claim::Claim;
 use leoflow_postgres::{Access, Login, PgError, instance_fact, location};
 use std::path::PathBuf;
@@ -47,7 +48,7 @@ pub async fn take(home: &Home, access: &Access, name: &str) -> Result<(), Conten
 
 async fn copy_to_database(access: &Access, name: &str) -> Result<(), PgError> {
     let upkeep = access.upkeep().await?;
-    drop_database(&upkeep, name).await?;
+    drop_if_exists(&upkeep, name).await?;
     copy(&upkeep, &access.application().database, name, None).await
 }
 
@@ -61,7 +62,7 @@ pub async fn discard(home: &Home, access: &Access, name: &str) -> Result<(), Con
 
 pub async fn remove(home: &Home, access: &Access, name: &str) -> Result<(), ContentError> {
     if let Some(upkeep) = connect_upkeep(home, access, name).await? {
-        drop_database(&upkeep, name).await?;
+        drop_if_exists(&upkeep, name).await?;
     }
     remove_files(home, name)
 }
@@ -114,7 +115,7 @@ async fn snapshot_content(home: &Home, access: &Access, name: &str) -> Result<Op
     if let Some(content) = Content::at(&path).map_err(io_error(home))? {
         return Ok(Some(content));
     }
-    if !marker_file(home, name).exists() || !exists(&access.upkeep().await?, name).await? {
+    if !marker_file(home, name).exists() || !databases::exists(&access.upkeep().await?, name).await? {
         return Ok(None);
     }
     let login = Login { database: name.to_owned(), ..access.application() };
