@@ -78,7 +78,7 @@ impl Recovery<'_> {
             return Ok(None);
         };
         let datastore = Datastore::open(self, "leoflow rollback").await?;
-        let schema = database_schema(&datastore.access).await?;
+        let schema = schema_version(&datastore.access).await?;
         self.settle_and_report(record, schema).map(Some)
     }
 
@@ -96,7 +96,7 @@ impl Recovery<'_> {
         }
         self.end_leftovers()?;
         let (access, _server) = self.private_server().await?;
-        let schema = database_schema(&access).await?;
+        let schema = schema_version(&access).await?;
         self.settle_and_report(record, schema).map(Some)
     }
 
@@ -122,7 +122,7 @@ pub(crate) fn note_finished(home: &Home) {
 }
 
 /// The database's schema version.
-async fn database_schema(access: &Access) -> Result<i64, Error> {
+async fn schema_version(access: &Access) -> Result<i64, Error> {
     let client = access.connect(&access.application()).await?;
-    Ok(schema::database_version(&schema::inspect(&client).await?))
+    Ok(schema::current_version(&client).await?)
 }

@@ -168,7 +168,7 @@ async fn keep_new_release(run: &mut StepRunner<'_>, fault: &UpgradeError) -> Res
 
 async fn current_schema_version(context: &UpgradeContext<'_>) -> Result<i64, UpgradeError> {
     let client = context.access.connect(&context.access.application()).await?;
-    Ok(schema::database_version(&schema::inspect(&client).await?))
+    Ok(schema::current_version(&client).await?)
 }
 
 /// Stops everything but the datastore. If the upgrade installed a new PostgreSQL, removes it and restarts the datastore

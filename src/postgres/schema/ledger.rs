@@ -2,7 +2,7 @@
 
 use super::SchemaError;
 use super::embedded::known;
-use super::schema_state::{HistoryRow, LedgerRow, SchemaRecords, damage};
+use super::schema_state::{HistoryRow, LedgerRow, SchemaRecords, damage, database_version};
 use crate::PgError;
 use tokio_postgres::{GenericClient, Row};
 
@@ -20,6 +20,11 @@ pub async fn inspect(client: &impl GenericClient) -> Result<SchemaRecords, Schem
         records = read_records(client).await?;
     }
     Ok(records)
+}
+
+/// The database's schema version.
+pub async fn current_version(client: &impl GenericClient) -> Result<i64, SchemaError> {
+    Ok(database_version(&inspect(client).await?))
 }
 
 fn has_same_versions(records: &SchemaRecords) -> bool {

@@ -140,7 +140,11 @@ impl<'a> Rollback<'a> {
     }
 
     async fn schema_now(&self) -> Result<i64, Error> {
-        schema_now(&self.recovery).await.map_err(|error| {
+        let read = async {
+            let datastore = Datastore::open(&self.recovery, "leoflow rollback").await?;
+            Ok(schema::current_version(&datastore.connect().await?).await?)
+        };
+        read.await.map_err(|error: Error| {
             let message = format!("the rollback to {} was interrupted: {}", self.record.to, error.message);
             Error { message, ..error }.hint("finish it with leoflow rollback")
         })
@@ -272,13 +276,6 @@ fn restore_with(program: &Path, home: &Home, backup: &Path, record: &mut Rollbac
     drop(child.stdin.take());
     let status = child.wait()?;
     started.map(|()| status)
-}
-
-/// The database's schema version.
-async fn schema_now(recovery: &Recovery<'_>) -> Result<i64, Error> {
-    let datastore = Datastore::open(recovery, "leoflow rollback").await?;
-    let client = datastore.connect().await?;
-    Ok(schema::database_version(&schema::inspect(&client).await?))
 }
 
 /// The path relative to the home.

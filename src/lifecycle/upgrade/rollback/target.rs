@@ -98,7 +98,7 @@ async fn read_schema(
     client: &Client,
     about: &About,
 ) -> Result<(i64, Result<Vec<String>, String>), RollbackTargetError> {
-    let schema = schema::database_version(&schema::inspect(client).await?);
+    let schema = schema::current_version(client).await?;
     let to_undo = match schema::to_undo(client, Extent::DownTo(about.schema_version)).await {
         Ok(names) => Ok(names),
         Err(SchemaError::NothingToUndo) => Ok(Vec::new()),
