@@ -1,6 +1,7 @@
 //! Upgrades and rollbacks: a pure plan, and a worker that runs it step by step, each recorded in the journal before it
 //! acts.
 
+mod automatic_backup;
 pub mod facts;
 pub mod failure_policy;
 pub mod finish;
@@ -19,6 +20,7 @@ pub mod target_release;
 mod totals;
 mod upgrade_context;
 
+pub use automatic_backup::automatic_backup;
 pub use outcome::{Outcome, Status};
 pub use run::{ReleaseSource, upgrade};
 pub use step_runner::StepRunner;

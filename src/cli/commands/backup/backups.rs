@@ -1,15 +1,16 @@
 //! `leoflow lite backups`: list, verify, prune.
 
 use super::verify_backups::{self, VerifyBackups};
-use crate::context::Context;
+use crate::context::{Confirmation, Context};
 use crate::error::Error;
+use crate::recovery::DryRun;
 use crate::terminal::printer::{Printer, counted, human_size};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use leoflow_base::home::lock::OperationLock;
 use leoflow_base::home::upkeep;
-use leoflow_base::sys::fs::files;
 use leoflow_lifecycle::backup::retain::catalog::{self, Listed, Proof};
+use leoflow_lifecycle::backup::retain::prune;
 use leoflow_lifecycle::backup::retain::retention::{self, Limits};
 use leoflow_lifecycle::upgrade::rollback::history;
 use serde_json::json;
@@ -58,7 +59,7 @@ pub async fn run(context: &Context<'_>, args: &Backups) -> Result<u8, Error> {
             Some(exit_code) => Ok(exit_code),
             None => list(context),
         },
-        Some(BackupsCommand::Prune { dry_run, yes }) => prune(context, *dry_run, *yes),
+        Some(BackupsCommand::Prune { dry_run, yes }) => remove_excess(context, (*dry_run).into(), (*yes).into()),
     }
 }
 
@@ -81,11 +82,13 @@ fn list(context: &Context<'_>) -> Result<u8, Error> {
     Ok(0)
 }
 
-fn prune(context: &Context<'_>, dry_run: bool, yes: bool) -> Result<u8, Error> {
+/// Removes the automatic backups over the limits.
+fn remove_excess(context: &Context<'_>, dry_run: DryRun, confirmation: Confirmation) -> Result<u8, Error> {
     let (home, printer) = (&context.home, context.printer);
     let settings = context.config()?.map(|loaded| loaded.config.backup).unwrap_or_default();
     // The lock keeps other commands from creating or restoring backups in the meantime.
-    let _operation_lock = (!dry_run).then(|| OperationLock::take(home, "leoflow lite backups prune")).transpose()?;
+    let is_dry_run = dry_run == DryRun::Yes;
+    let _operation_lock = (!is_dry_run).then(|| OperationLock::take(home, "leoflow lite backups prune")).transpose()?;
     let limits = Limits::of(&settings, Timestamp::now());
     let pinned = history::rollback_backups(home).map_err(|error| Error::io("read", &home.upgrade(), &error))?;
     let excess = retention::excess(&catalog::list(home), Path::new(""), &pinned, &limits);
@@ -100,19 +103,17 @@ fn prune(context: &Context<'_>, dry_run: bool, yes: bool) -> Result<u8, Error> {
             ));
         }
     }
-    if !dry_run && !excess.is_empty() {
-        if !context.confirm("Remove these backups?", yes.into())? {
+    if !is_dry_run && !excess.is_empty() {
+        if !context.confirm("Remove these backups?", confirmation)? {
             return Err(Error::failed(Context::DECLINED));
         }
-        for entry in &excess {
-            files::remove_any(&entry.path).map_err(|error| Error::io("remove", &entry.path, &error))?;
-        }
+        prune::prune(&excess).map_err(|error| Error::io("remove", &error.path, &error.source))?;
     }
     if printer.json {
-        printer.json(&json!({"removed": excess, "freed_bytes": freed, "dry_run": dry_run}))?;
+        printer.json(&json!({"removed": excess, "freed_bytes": freed, "dry_run": is_dry_run}))?;
         return Ok(0);
     }
-    printer.line(match (excess.len(), dry_run) {
+    printer.line(match (excess.len(), is_dry_run) {
         (0, _) => "No automatic backup exceeds the limits of config.yaml".to_owned(),
         (count, true) => format!("Would remove {}, {}", counted(count, "backup"), human_size(freed)),
         (count, false) => format!("Removed {}, {}", counted(count, "backup"), human_size(freed)),

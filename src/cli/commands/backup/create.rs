@@ -13,13 +13,13 @@ use leoflow_base::home::lock::OperationLock;
 use leoflow_base::home::upkeep::{self, End};
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::{clock, env_vars};
-use leoflow_lifecycle::backup::create::automatic::{self, Automatic};
+use leoflow_lifecycle::backup::create::automatic;
 use leoflow_lifecycle::backup::create::dump::NewerSchema;
 use leoflow_lifecycle::backup::encryption::EncryptTo;
 use leoflow_lifecycle::backup::format::archive::is_encrypted_name;
 use leoflow_lifecycle::backup::retain::notes;
 use leoflow_lifecycle::backup::{self, CreatedBackup, Request};
-use leoflow_lifecycle::upgrade::rollback::history;
+use leoflow_lifecycle::upgrade;
 use serde_json::json;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -76,7 +76,7 @@ fn require_config(context: &Context<'_>) -> Result<Config, Error> {
 }
 
 /// Finishes or undoes interrupted operations, takes the operation lock and opens the datastore.
-async fn open_locked_datastore(context: &Context<'_>) -> Result<(Datastore, OperationLock), Error> {
+async fn settle_and_lock(context: &Context<'_>) -> Result<(Datastore, OperationLock), Error> {
     // Finishes or undoes an interrupted upgrade or rollback.
     context.recovery().settle_change(DryRun::No).await?;
     let operation_lock = OperationLock::take(&context.home, COMMAND)?;
@@ -97,7 +97,7 @@ async fn create(
     output: &Path,
     encrypt_to: &EncryptTo,
 ) -> Result<CreatedBackup, Error> {
-    let (datastore, _operation_lock) = open_locked_datastore(context).await?;
+    let (datastore, _operation_lock) = settle_and_lock(context).await?;
     let request = Request {
         home: &context.home,
         access: &datastore.access,
@@ -116,18 +116,10 @@ async fn create(
 
 /// Creates an automatic backup and removes the automatic backups over the limits.
 async fn create_scheduled(context: &Context<'_>, config: &Config) -> Result<CreatedBackup, Error> {
-    let (datastore, _operation_lock) = open_locked_datastore(context).await?;
-    let pinned =
-        history::rollback_backups(&context.home).map_err(|error| Error::io("read", &context.home.upgrade(), &error))?;
-    let automatic_backup = Automatic {
-        home: &context.home,
-        access: &datastore.access,
-        config,
-        version: context.version,
-        pinned: &pinned,
-        reporter: context.printer,
-    };
-    automatic::scheduled(&automatic_backup).await.map_err(|error| datastore.explain(error.into()))
+    let (datastore, _operation_lock) = settle_and_lock(context).await?;
+    let parameters =
+        upgrade::automatic_backup(&context.home, &datastore.access, config, context.version, context.printer)?;
+    automatic::scheduled(&parameters).await.map_err(|error| datastore.explain(error.into()))
 }
 
 /// Records the backup in the notes and in the schedule.

@@ -4,6 +4,7 @@ use super::start_check::{self, Starter};
 use super::stop;
 use crate::context::Context;
 use crate::error::Error;
+use crate::recovery::DryRun;
 use clap::{Args, Subcommand};
 use leoflow_base::home::lock::OperationLock;
 use leoflow_base::protocol::control;
@@ -53,10 +54,24 @@ pub enum ServiceCommand {
     Status,
 }
 
+/// Whether the instance is started or stopped at once, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Now {
+    Yes,
+    No,
+}
+
+/// From the value of `--now`.
+impl From<bool> for Now {
+    fn from(now: bool) -> Self {
+        if now { Self::Yes } else { Self::No }
+    }
+}
+
 pub fn run(context: &Context<'_>, command: &ServiceCommand) -> Result<u8, Error> {
     match command {
-        ServiceCommand::Install { now, dry_run } => install(context, *now, *dry_run),
-        ServiceCommand::Uninstall { now, dry_run } => uninstall(context, *now, *dry_run),
+        ServiceCommand::Install { now, dry_run } => install(context, (*now).into(), (*dry_run).into()),
+        ServiceCommand::Uninstall { now, dry_run } => uninstall(context, (*now).into(), (*dry_run).into()),
         ServiceCommand::Status => status(context),
     }
 }
@@ -66,7 +81,7 @@ fn service_of_home(context: &Context<'_>) -> Result<Service, Error> {
         .ok_or_else(|| Error::failed("this user has no home directory, which services need").hint("set HOME"))
 }
 
-fn install(context: &Context<'_>, now: bool, dry_run: bool) -> Result<u8, Error> {
+fn install(context: &Context<'_>, now: Now, dry_run: DryRun) -> Result<u8, Error> {
     let home = &context.home;
     let receipt = Receipt::load(home)?.ok_or_else(|| {
         Error::failed(format!("Leoflow is not set up in {}", home.root().display())).hint("leoflow setup")
@@ -87,10 +102,10 @@ fn install(context: &Context<'_>, now: bool, dry_run: bool) -> Result<u8, Error>
         is_enabled: service.is_enabled()?,
         is_active,
         instance: running_instance(status.as_ref()),
-        now,
+        now: now == Now::Yes,
     };
     let plan = service::plan(&facts)?;
-    if dry_run {
+    if dry_run == DryRun::Yes {
         return show_dry_run(context, &service, &plan);
     }
     let _operation_lock = OperationLock::take(home, "leoflow service install")?;
@@ -186,7 +201,7 @@ fn start_event(service: &Service) -> &'static str {
     if service.starts_at_boot() { "boot" } else { "login" }
 }
 
-fn uninstall(context: &Context<'_>, now: bool, dry_run: bool) -> Result<u8, Error> {
+fn uninstall(context: &Context<'_>, now: Now, dry_run: DryRun) -> Result<u8, Error> {
     let Some(service) = service::installed(&context.home)? else {
         if context.printer.json {
             context.printer.json(&json!({"removed": null, "stopped": false}))?;
@@ -196,16 +211,16 @@ fn uninstall(context: &Context<'_>, now: bool, dry_run: bool) -> Result<u8, Erro
         return Ok(0);
     };
     let runs_as_service = service.main_pid().ok().flatten().is_some();
-    if dry_run {
+    if dry_run == DryRun::Yes {
         context.printer.note(format!("Would remove {}", service.file.display()));
-        if now && runs_as_service {
+        if now == Now::Yes && runs_as_service {
             context.printer.note("Would stop Leoflow, which runs as the service");
         }
         context.printer.note("Nothing was changed.");
         return Ok(0);
     }
     let _operation_lock = OperationLock::take(&context.home, "leoflow service uninstall")?;
-    let stopped = now && runs_as_service && stop::stop_running(context)?;
+    let stopped = now == Now::Yes && runs_as_service && stop::stop_running(context)?;
     service::remove(&context.home)?;
     if context.printer.json {
         context.printer.json(&json!({"removed": service.file, "stopped": stopped}))?;

@@ -13,8 +13,8 @@ use leoflow_base::home::lock::OperationLock;
 use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_base::protocol::child::Inheritance;
 use leoflow_base::protocol::log;
-use leoflow_lifecycle::backup::create::automatic::{self, Automatic};
-use leoflow_lifecycle::upgrade::rollback::history;
+use leoflow_lifecycle::backup::create::automatic;
+use leoflow_lifecycle::upgrade;
 use leoflow_postgres::cluster::provision;
 use leoflow_postgres::schema::{self, EmbeddedMigration, Extent, State, embedded, known};
 use leoflow_postgres::{Access, Credentials, Endpoint, install};
@@ -234,10 +234,8 @@ async fn back_up(
         "rollback" => "leoflow migrate-db rollback VERSION --no-backup",
         _ => "leoflow migrate-db --no-backup",
     };
-    let pinned = history::rollback_backups(home).map_err(|error| Error::io("read", &home.upgrade(), &error))?;
-    let automatic_backup =
-        Automatic { home, access, config: &config, version: context.version, pinned: &pinned, reporter };
-    match automatic::before_change(operation, &automatic_backup).await {
+    let parameters = upgrade::automatic_backup(home, access, &config, context.version, reporter)?;
+    match automatic::before_change(operation, &parameters).await {
         Ok(Some(created)) => {
             let note = format!("Created a backup before the {operation}: {}", created.path.display());
             reporter.report(Progress::Note(note));

@@ -18,12 +18,12 @@ use leoflow_base::sys::fs::files;
 use leoflow_base::sys::process::ProcessId;
 use leoflow_base::sys::process::command;
 use leoflow_lifecycle::backup::CreatedBackup;
-use leoflow_lifecycle::backup::create::automatic::{self, Automatic};
-use leoflow_lifecycle::upgrade::plan::Plan;
+use leoflow_lifecycle::backup::create::automatic;
+use leoflow_lifecycle::upgrade::plan::UpgradePlan;
 use leoflow_lifecycle::upgrade::release::stage;
 use leoflow_lifecycle::upgrade::rollback::history;
 use leoflow_lifecycle::upgrade::rollback::rollback_record::RollbackRecord;
-use leoflow_lifecycle::upgrade::{Outcome, Status, UpgradeError};
+use leoflow_lifecycle::upgrade::{self, Outcome, Status, UpgradeError};
 use leoflow_postgres::Access;
 use leoflow_postgres::schema;
 use std::io::{self, Write};
@@ -251,11 +251,8 @@ const START_LIMIT: Duration = Duration::from_secs(300);
 const OUTPUT_LIMIT: u64 = 1024 * 1024;
 
 async fn back_up(context: &Context<'_>, access: &Access, config: &Config) -> Result<CreatedBackup, Error> {
-    let home = &context.home;
-    let pinned = history::rollback_backups(home).map_err(|error| Error::io("read", &home.upgrade(), &error))?;
-    let automatic_backup =
-        Automatic { home, access, config, version: context.version, pinned: &pinned, reporter: &LoggedSink };
-    Ok(automatic::create_even_if_empty("rollback", &automatic_backup).await.map_err(UpgradeError::from)?)
+    let parameters = upgrade::automatic_backup(&context.home, access, config, context.version, &LoggedSink)?;
+    Ok(automatic::create_even_if_empty("rollback", &parameters).await.map_err(UpgradeError::from)?)
 }
 
 /// Restores with the older release's program, whose stderr goes to this process's log. The program waits for a byte on

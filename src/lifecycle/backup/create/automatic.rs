@@ -6,6 +6,7 @@ use super::{CreateError, Request, create};
 use crate::backup::encryption::EncryptTo;
 use crate::backup::retain::catalog::{self, Listed};
 use crate::backup::retain::notes;
+use crate::backup::retain::prune;
 use crate::backup::retain::retention::{self, Limits};
 use jiff::Timestamp;
 use leoflow_base::config::{self, Config};
@@ -29,7 +30,7 @@ pub struct Automatic<'a> {
     /// Version of the running program.
     pub version: &'a str,
     /// Backups needed to roll back an upgrade; never removed here.
-    pub pinned: &'a [PathBuf],
+    pub pinned: Vec<PathBuf>,
     pub reporter: &'a dyn Reporter,
 }
 
@@ -71,7 +72,7 @@ async fn make(
     encrypt_to: &EncryptTo,
     keep_free: u64,
 ) -> Result<CreatedBackup, CreateError> {
-    let Automatic { home, access, config, version, reporter, .. } = *context;
+    let &Automatic { home, access, config, version, reporter, .. } = context;
     let output = catalog::automatic_path(home, why, encrypt_to);
     let write = |source| CreateError::Write { path: output.clone(), source };
     files::create_private_dir(&home.backups()).map_err(write)?;
@@ -99,9 +100,7 @@ async fn make(
 /// Removes automatic backups over the limits, never `backup` itself. Errors are ignored: the next backup tries again.
 fn remove(all: &[Listed], backup: &Path, context: &Automatic<'_>, missing_bytes: u64) {
     let limits = Limits { missing_bytes, ..Limits::of(&context.config.backup, Timestamp::now()) };
-    for backup in retention::excess(all, backup, context.pinned, &limits) {
-        let _ = files::remove_any(&backup.path);
-    }
+    let _ = prune::prune(&retention::excess(all, backup, &context.pinned, &limits));
 }
 
 impl CreateError {

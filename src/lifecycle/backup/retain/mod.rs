@@ -1,5 +1,6 @@
-//! Lists the backups in the home, and selects old ones for removal.
+//! Lists the backups in the home, and removes old ones.
 
 pub mod catalog;
 pub mod notes;
+pub mod prune;
 pub mod retention;
