@@ -10,6 +10,7 @@ pub mod fs;
 pub mod net;
 pub mod process;
 pub mod random;
+pub mod shell;
 pub mod terminal;
 pub mod transient;
 pub mod user;

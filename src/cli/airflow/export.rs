@@ -13,10 +13,12 @@ use crate::terminal::printer::{Printer, counted};
 use clap::Args;
 use leoflow_base::config::{Config, Recipient};
 use leoflow_base::sys::fs::{files, permissions};
+use leoflow_base::sys::shell;
 use leoflow_engine::model::dag::DEFAULT_POOL;
 use leoflow_engine::store::secret::connections::Connection;
 use leoflow_engine::store::secret::variables::Variable;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -219,38 +221,21 @@ impl Export<'_> {
             true => Some(self.write_history(folder, suffix, findings).await?),
             false => None,
         };
-        let content = self.content;
-        let is_active = |dag: &&Value| dag["is_paused"] == false;
         let template_context = TemplateContext {
-            airflow: AIRFLOW_VERSION,
-            leoflow: self.context.version,
-            date: jiff::Zoned::now().date().to_string(),
-            python: deployment::python(content.python()),
             settings: deployment::settings(copied.roots.iter(), self.config.max_map_length),
-            active: content
-                .dags
-                .iter()
-                .filter(is_active)
-                .filter_map(|dag| dag["dag_id"].as_str())
-                .map(shell_word)
-                .collect(),
-            email: shell_word(&self.config.admin_email),
-            dags: content.dags.len(),
             files: copied.files,
-            variables: content.variables.len(),
-            connections: content.connections.len(),
-            pools: content.pools.iter().filter_map(pool_arguments).collect(),
             suffix,
             history: history_counts.is_some(),
             findings: findings.all(),
             to_fill: &omitted_values,
+            ..self.template_context()
         };
         deployment::write(folder, &template_context)?;
         let dag_entry = |dag: &Value| json!({"dag_id": dag["dag_id"], "file": dag["relative_fileloc"], "is_paused": dag["is_paused"]});
         // `export.json` lists the findings under the key `does_not_fit`.
         let report = json!({
             "airflow": AIRFLOW_VERSION, "leoflow": self.context.version, "python": template_context.python,
-            "dags": content.dags.iter().map(dag_entry).collect::<Vec<_>>(), "files": copied.files, "requirements": pins,
+            "dags": self.content.dags.iter().map(dag_entry).collect::<Vec<_>>(), "files": copied.files, "requirements": pins,
             "module_roots": copied.roots, "encrypted": !suffix.is_empty(), "to_fill": omitted_values,
             "history": history_counts,
             "does_not_fit": findings.all(),
@@ -258,6 +243,30 @@ impl Export<'_> {
         secrets::write_private_json(&folder.join("export.json"), &report)?;
         files::sync_file_system(folder).map_err(|error| Error::io("write", folder, &error))?;
         Ok(report)
+    }
+
+    /// The template context of the instance's content; the caller sets what depends on the files.
+    fn template_context(&self) -> TemplateContext<'_, Finding> {
+        let content = self.content;
+        let active = content.dags.iter().filter(|dag| dag["is_paused"] == false);
+        TemplateContext {
+            airflow: AIRFLOW_VERSION,
+            leoflow: self.context.version,
+            date: jiff::Zoned::now().date().to_string(),
+            python: deployment::python(content.python()),
+            settings: BTreeMap::new(),
+            active: active.filter_map(|dag| dag["dag_id"].as_str()).map(shell::quoted).collect(),
+            email: shell::quoted(&self.config.admin_email),
+            dags: content.dags.len(),
+            files: 0,
+            variables: content.variables.len(),
+            connections: content.connections.len(),
+            pools: content.pools.iter().filter_map(pool_arguments).collect(),
+            suffix: "",
+            history: false,
+            findings: &[],
+            to_fill: &[],
+        }
     }
 
     /// Writes the pools, variables and connections. Returns the suffix of encrypted files, and the names of the values
@@ -300,14 +309,9 @@ impl Export<'_> {
 fn pool_arguments(pool: &Value) -> Option<Pool> {
     let name = pool["name"].as_str().filter(|name| *name != DEFAULT_POOL)?;
     Some(Pool {
-        name: shell_word(name),
+        name: shell::quoted(name),
         slots: pool["slots"].as_i64()?,
-        description: shell_word(pool["description"].as_str().unwrap_or_default()),
+        description: shell::quoted(pool["description"].as_str().unwrap_or_default()),
         include_deferred: pool["include_deferred"] == true,
     })
-}
-
-/// Quotes text for the shell.
-fn shell_word(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "'\\''"))
 }

@@ -15,6 +15,7 @@ use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::{Form, Json};
 use leoflow_base::config;
 use leoflow_base::home::operations::Operation;
+use leoflow_base::sys::shell;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -96,12 +97,6 @@ async fn begin_restore(state: &AppState, backup: &str, instance: &str) -> Result
         .await
 }
 
-/// Quotes a word for a POSIX shell, if it needs quoting.
-pub fn shell_quoted(word: &str) -> String {
-    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-+".contains(letter);
-    if word.chars().all(is_plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
-}
-
 fn name_of(path: &str) -> &str {
     Path::new(path).file_name().and_then(|name| name.to_str()).unwrap_or_default()
 }
@@ -153,7 +148,7 @@ fn row(backup: &Value) -> Value {
     let name = utf8_percent_encode(name_of(path), NON_ALPHANUMERIC);
     json!({
         "verify": format!("/lite/backups/{name}/verify"), "restore": format!("/lite/backups/{name}/restore"),
-        "path": shell_quoted(path), "created_at": backup["created_at"], "automatic": backup["automatic"] == true,
+        "path": shell::word(path), "created_at": backup["created_at"], "automatic": backup["automatic"] == true,
         "encrypted": backup["encrypted"] == true,
         "size": size_text(backup["size_bytes"].as_u64()), "version": backup["leoflow_version"],
         "schema_version": backup["schema_version"], "rows": backup["rows"], "verified": verified,

@@ -3,8 +3,8 @@
 //! The reasons follow the rules of `store::transition::run::start_queued` and `planner::concurrency`, as far as counts
 //! show them.
 
-use super::backups::shell_quoted;
 use jiff::Timestamp;
+use leoflow_base::sys::shell;
 use leoflow_engine::store::instance::backlog::{Backlog, QueuedRuns, ScheduledTasks};
 use leoflow_engine::store::instance::tries::SLOTS;
 use leoflow_engine::store::pools::Pool;
@@ -68,11 +68,11 @@ fn of_tasks(tasks: &ScheduledTasks, pools: &[Pool]) -> Waiting {
     } else if !tasks.is_run_running {
         ("Their run is not running".to_owned(), None)
     } else if pool.is_none() {
-        let command = format!("leoflow pools set {} 8", shell_quoted(name));
+        let command = format!("leoflow pools set {} 8", shell::word(name));
         (format!("There is no pool {name}"), Some(command))
     } else if pool.is_some_and(|pool| pool.slots >= 0 && pool.slots < tasks.pool_slots) {
         let (slots, needed) = (pool.map_or(0, |pool| pool.slots), tasks.pool_slots);
-        let command = format!("leoflow pools set {} {needed}", shell_quoted(name));
+        let command = format!("leoflow pools set {} {needed}", shell::word(name));
         (format!("The pool {name} has {slots} slots, and a task needs {needed}"), Some(command))
     } else if !has_slots {
         let slots = pool.map_or(0, |pool| pool.slots);
@@ -80,7 +80,7 @@ fn of_tasks(tasks: &ScheduledTasks, pools: &[Pool]) -> Waiting {
             1 => String::new(),
             slots => format!(", and a task needs {slots}"),
         };
-        let command = format!("leoflow pools set {} {}", shell_quoted(name), (i64::from(slots) * 2).max(1));
+        let command = format!("leoflow pools set {} {}", shell::word(name), (i64::from(slots) * 2).max(1));
         (format!("The pool {name} is full: {open} of {slots} slots are free{needs}"), Some(command))
     } else {
         ("The limit of concurrent tasks of the DAG, its run or the task is reached".to_owned(), None)
@@ -111,7 +111,7 @@ fn wait_time(relation: &'static str, time: Option<Timestamp>) -> Option<WaitTime
 }
 
 fn unpause(dag_id: &str) -> String {
-    format!("leoflow dags unpause {}", shell_quoted(dag_id))
+    format!("leoflow dags unpause {}", shell::word(dag_id))
 }
 
 /// `1 task`, `2 tasks`

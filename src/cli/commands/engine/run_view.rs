@@ -4,6 +4,7 @@ use super::task_names;
 use crate::api_client::{Api, encode};
 use crate::context::Context;
 use crate::error::Error;
+use leoflow_base::sys::shell;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -134,6 +135,7 @@ impl RunView {
     pub fn failure(&self) -> Error {
         let failed: Vec<&InstanceView> = self
             .task_instances
+        let (dag_id, run_id) = (shell::word(&self.dag_id), shell::word(&self.dag_run_id));
             .iter()
             .filter(|task_instance| task_instance.state.as_deref() == Some("failed"))
             .collect();
@@ -147,18 +149,12 @@ impl RunView {
             .collect();
         let base = if lines.is_empty() { base } else { base.cause(lines.join("\n")) };
         match failed.first() {
-            Some(task_instance) => base
-                .hint(format!(
-                    "leoflow tasks logs {} {} {}",
-                    self.dag_id,
-                    self.dag_run_id,
-                    shell_word(&task_instance.name())
-                ))
-                .hint(format!(
-                    "fix it, then: leoflow runs clear {} {} --only-failed --run-on-latest-version",
-                    self.dag_id, self.dag_run_id
-                )),
-            None => base.hint(format!("leoflow runs show {} {}", self.dag_id, self.dag_run_id)),
+            Some(task_instance) => {
+                base.hint(format!("leoflow tasks logs {dag_id} {run_id} {}", shell::word(&task_instance.name()))).hint(
+                    format!("fix it, then: leoflow runs clear {dag_id} {run_id} --only-failed --run-on-latest-version"),
+                )
+            }
+            None => base.hint(format!("leoflow runs show {dag_id} {run_id}")),
         }
     }
 }
@@ -198,11 +194,6 @@ impl InstanceView {
             duration.map(|text| format!("  {text}")).unwrap_or_default()
         )
     }
-}
-
-/// Quotes a name with brackets, which the shell would expand.
-fn shell_word(name: &str) -> String {
-    if name.contains('[') { format!("'{name}'") } else { name.to_owned() }
 }
 
 /// The colour of a state, as an ANSI code.
