@@ -1,6 +1,7 @@
 //! `leoflow add PACKAGE…`: adds dependencies to a project.
 
 use super::environment;
+use super::project_folder::project_folder;
 use super::validate::prepare_interpreter;
 use crate::context::Context;
 use crate::error::Error;
@@ -9,9 +10,7 @@ use leoflow_base::config::project;
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
 use leoflow_python::environments::{Declared, added_to};
-use leoflow_python::{
-    FileSettings, Request, dag_files, declared_with, file_context, find_requirements_source, path_in_workspace,
-};
+use leoflow_python::{FileSettings, Request, dag_files, declared_with, file_context, find_requirements_source};
 use std::path::{Path, PathBuf};
 
 #[derive(Args, Debug)]
@@ -43,7 +42,9 @@ pub async fn run(context: &Context<'_>, args: &Add) -> Result<u8, Error> {
     let config = context.config()?.map(|loaded| loaded.config);
     let workspace = config.as_ref().and_then(|config| config.workspace.clone());
     let current_folder = env_vars::current_dir().map_err(Error::failed)?;
-    let folder = project_folder(workspace.as_deref(), &current_folder, args.project.as_deref());
+    let project = args.project.as_deref().unwrap_or(Path::new(""));
+    let folder = project_folder(workspace.as_deref(), &current_folder, project);
+    let folder = folder.unwrap_or_else(|| current_folder.join(project));
     let file = dag_file(&folder, workspace.as_deref())?;
     let request = Request::new(file, workspace.as_deref(), context.home.api_socket());
     if request.project.as_ref() != Some(&folder) {
@@ -70,16 +71,6 @@ pub async fn run(context: &Context<'_>, args: &Add) -> Result<u8, Error> {
     }
     context.printer.line(format!("Installed {} and added it to {}", args.packages.join(", "), change.file.display()));
     Ok(0)
-}
-
-/// The folder that `--project` names: a path, or a folder of the workspace.
-fn project_folder(workspace: Option<&Path>, current_folder: &Path, project: Option<&Path>) -> PathBuf {
-    let path = project.map_or_else(|| current_folder.to_owned(), |project| current_folder.join(project));
-    let in_workspace = workspace.zip(project).map(|(workspace, project)| workspace.join(project));
-    match in_workspace.filter(|folder| folder.is_dir() && !path.is_dir()) {
-        Some(folder) => folder,
-        None => path_in_workspace(workspace, &path),
-    }
 }
 
 fn read(file: &Path) -> Result<Option<String>, Error> {
@@ -125,31 +116,4 @@ pub(super) fn dag_file(folder: &Path, workspace: Option<&Path>) -> Result<PathBu
             .hint("change to a project's folder, or specify one with --project")
             .hint("create a project with leoflow init DIR")
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_project_is_given_by_name_or_path() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().canonicalize().unwrap();
-        let workspace = root.join("w");
-        std::fs::create_dir_all(workspace.join("sales")).unwrap();
-        let sales = workspace.join("sales");
-        let folder_of = |current_folder: &Path, project: Option<&str>| {
-            project_folder(Some(&workspace), current_folder, project.map(Path::new))
-        };
-        for (current_folder, project) in [
-            (&root, Some("sales")),
-            (&root, Some("w/sales")),
-            (&workspace, Some("sales")),
-            (&sales, None),
-            (&sales, Some(".")),
-        ] {
-            assert_eq!(folder_of(current_folder, project), sales, "{project:?}");
-        }
-        assert_eq!(folder_of(&root, Some("unknown")), root.join("unknown"));
-    }
 }

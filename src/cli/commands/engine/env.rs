@@ -2,12 +2,13 @@
 
 use crate::api_client::{Api, list_of};
 use crate::args::output::Output;
+use crate::commands::engine::project_folder::project_folder;
 use crate::context::Context;
 use crate::error::Error;
 use clap::{Args, Subcommand};
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
-use leoflow_python::{environments, path_in_workspace};
+use leoflow_python::environments;
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -173,8 +174,8 @@ fn project_name(context: &Context<'_>, project: &str) -> Result<String, Error> {
 /// Returns the folder directly below the workspace that contains the path `project`. Any other text is a name already;
 /// returns it without a trailing slash.
 fn name_in_workspace(workspace: Option<&Path>, current_folder: &Path, project: &str) -> String {
-    let path = path_in_workspace(workspace, &current_folder.join(project));
-    let relative = workspace.and_then(|workspace| path.strip_prefix(workspace).ok()).filter(|_| path.is_dir());
+    let folder = project_folder(workspace, current_folder, Path::new(project));
+    let relative = folder.as_deref().zip(workspace).and_then(|(folder, workspace)| folder.strip_prefix(workspace).ok());
     let name = relative.and_then(|relative| relative.iter().next()).map(|name| name.to_string_lossy().into_owned());
     name.unwrap_or_else(|| project.trim_end_matches('/').to_owned())
 }

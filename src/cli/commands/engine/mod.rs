@@ -11,6 +11,7 @@ pub mod foreground_run;
 pub mod hitl;
 pub mod init;
 pub mod run_inputs;
+mod project_folder;
 pub mod run_view;
 pub mod runs;
 pub mod task_logs;

@@ -2,11 +2,12 @@
 
 use crate::commands::engine::add::dag_file;
 use crate::commands::engine::environment;
+use crate::commands::engine::project_folder::project_folder;
 use crate::commands::engine::validate::prepare_interpreter;
 use crate::context::Context;
 use crate::error::Error;
 use leoflow_base::sys::env_vars;
-use leoflow_python::{Job, Request, file_context, path_in_workspace};
+use leoflow_python::{Job, Request, file_context};
 use serde_json::json;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,11 @@ pub async fn run(context: &Context<'_>, project: &str, command: &[String]) -> Re
     let config = context.config()?.map(|loaded| loaded.config);
     let workspace = config.as_ref().and_then(|config| config.workspace.clone());
     let current_folder = env_vars::current_dir().map_err(Error::failed)?;
-    let folder = project_folder(workspace.as_deref(), &current_folder, project)?;
+    let folder = project_folder(workspace.as_deref(), &current_folder, Path::new(project)).ok_or_else(|| {
+        Error::failed(format!("there is no project {project:?}"))
+            .hint("name a folder of the workspace, or the path of a project")
+            .hint("leoflow env list")
+    })?;
     let request =
         Request::new(dag_file(&folder, workspace.as_deref())?, workspace.as_deref(), context.home.api_socket());
     let file_settings = file_context(&request).settings.map_err(|problem| {
@@ -42,16 +47,4 @@ pub async fn run(context: &Context<'_>, project: &str, command: &[String]) -> Re
         .env_remove("PYTHONHOME")
         .exec();
     Err(Error::io("run", &interpreter.program, &error))
-}
-
-/// Returns the folder of a project given by name or path.
-fn project_folder(workspace: Option<&Path>, current_folder: &Path, project: &str) -> Result<PathBuf, Error> {
-    let in_workspace = workspace.map(|workspace| workspace.join(project.trim_end_matches('/')));
-    let candidates = in_workspace.into_iter().chain([current_folder.join(project)]);
-    let folder = candidates.into_iter().find(|folder| folder.is_dir()).ok_or_else(|| {
-        Error::failed(format!("there is no project {project:?}"))
-            .hint("name a folder of the workspace, or the path of a project")
-            .hint("leoflow env list")
-    })?;
-    Ok(path_in_workspace(workspace, &folder))
 }
