@@ -69,11 +69,11 @@ impl Supervisor {
             return Err("the instance is starting or stopping".to_owned());
         }
         if let Some(program) = program {
-            *self.program.borrow_mut() = program;
+            *self.change.program.borrow_mut() = program;
         }
         match level {
-            Level::Trial if self.trial.is_none() => {
-                self.trial = Some(Trial::new(&self.home).map_err(|error| format!("run/trial.sock: {error}"))?);
+            Level::Trial if self.change.trial.is_none() => {
+                self.change.trial = Some(Trial::new(&self.home).map_err(|error| format!("run/trial.sock: {error}"))?);
             }
             Level::Whole => self.open_doors(),
             _ => {}
@@ -83,7 +83,7 @@ impl Supervisor {
 
     /// Makes the candidate server accept on the listeners; a server started later does so at once.
     fn open_doors(&mut self) {
-        if let Some(trial) = self.trial.take() {
+        if let Some(trial) = self.change.trial.take() {
             // Fails only if no candidate server has the read end.
             let _ = std::fs::File::from(trial.doors_writer).write_all(&[1]);
             let _ = files::remove_any(&self.home.trial_socket());
@@ -94,10 +94,10 @@ impl Supervisor {
     /// while requests wait for it.
     pub(super) fn check_change(&mut self) {
         let Some(change) = journal::change_under_way(&self.home) else {
-            self.change = None;
+            self.change.watch = None;
             return;
         };
-        let watch = self.change.get_or_insert_default();
+        let watch = self.change.watch.get_or_insert_default();
         let own_pid = std::process::id() as i32;
         match change.by.filter(|process| process.pid != own_pid) {
             Some(process) if change.has_changed => self.watch_worker(&process),
@@ -108,7 +108,7 @@ impl Supervisor {
 
     /// Kills the process that runs the upgrade if it has been stopped (SIGSTOP) for too long.
     fn watch_worker(&mut self, worker: &ProcessId) {
-        let watch = self.change.get_or_insert_default();
+        let watch = self.change.watch.get_or_insert_default();
         if !process::is_stopped(worker.pid) {
             watch.frozen_since = None;
             return;
@@ -124,10 +124,10 @@ impl Supervisor {
     /// Starts `leoflow upgrade --resume`, unless one is running or the pause after the last one is not over.
     fn resume_change(&mut self) {
         let now = Instant::now();
-        let watch = self.change.get_or_insert_default();
+        let watch = self.change.watch.get_or_insert_default();
         let is_too_early = watch.not_before.is_some_and(|time| now < time);
         let is_stopping = matches!(self.model.overall(), Overall::Stopping | Overall::Stopped);
-        if self.resume.is_some() || is_too_early || is_stopping {
+        if self.change.resume.is_some() || is_too_early || is_stopping {
             return;
         }
         let pause = Duration::from_secs(1 << watch.resume_count.min(8)).min(LONGEST_RESUME_PAUSE);
@@ -135,15 +135,15 @@ impl Supervisor {
         watch.resume_count = watch.resume_count.saturating_add(1);
         self.own_log.warn("a change of release was interrupted; resuming it");
         match self.spawn_resume() {
-            Ok(pid) => self.resume = Some(pid),
+            Ok(pid) => self.change.resume = Some(pid),
             Err(error) => self.own_log.warn(format_args!("failed to resume the change of release: {error}")),
         }
     }
 
     /// Handles the exit of a child that the policy does not supervise.
     pub(super) fn other_child_exited(&mut self, pid: i32) {
-        if self.resume == Some(pid) {
-            self.resume = None;
+        if self.change.resume == Some(pid) {
+            self.change.resume = None;
             self.check_change();
         }
     }

@@ -1,4 +1,4 @@
-//! The supervisor: one task that owns the state of every child. `policy` decides (pure) and `run` acts; neither knows
+//! The supervisor: one task that owns the state of every child. `policy` and `restart` decide (pure) and `run` acts; neither knows
 //! Postgres or HTTP, which `instance` describes.
 
 mod children;
@@ -8,6 +8,7 @@ pub mod instance;
 mod levels;
 mod limits;
 pub mod policy;
+mod restart;
 mod run;
 pub mod spec;
 pub mod state;

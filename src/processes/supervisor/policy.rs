@@ -1,10 +1,11 @@
-//! Decides which children start and stop, in which order, and which children have missed a deadline. `state` decides
+//! Decides which children start and stop, in which order, and which children have missed a deadline. `restart` decides
 //! whether and when one child restarts after a crash. Pure: events and the time go in, actions come out, so that tests
 //! play hours of crashes and stops in milliseconds.
 
 pub use super::event::Event;
+use super::restart::{Persistence, Transient};
 use super::spec::Plan;
-use super::state::{Action, Child, Persistence, Phase};
+use super::state::{Action, ChildState, Phase};
 use std::time::{Duration, Instant};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +34,7 @@ pub(crate) enum Overall {
 /// The state of all children, in start order.
 #[derive(Debug)]
 pub struct Model {
-    pub children: Vec<Child>,
+    pub children: Vec<ChildState>,
     goal: Goal,
     /// Number of children that should be up.
     level: usize,
@@ -49,7 +50,7 @@ impl Model {
     pub fn new(plans: Vec<Plan>) -> Self {
         Self {
             level: plans.len(),
-            children: plans.into_iter().map(Child::new).collect(),
+            children: plans.into_iter().map(ChildState::new).collect(),
             goal: Goal::Run,
             was_healthy: false,
             restarting: false,
@@ -77,7 +78,7 @@ impl Model {
     /// time is always in the future: a child that waits for an earlier child has no deadline.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let next_to_start = self.children.iter().take(self.level).position(|child| !child.phase.is_up());
-        let deadline = |(index, child): (usize, &Child)| match &child.phase {
+        let deadline = |(index, child): (usize, &ChildState)| match &child.phase {
             Phase::Starting { since, .. } => Some(*since + child.start_limit()),
             Phase::Running { last_seen, .. } => Some(*last_seen + child.plan.silence_limit),
             Phase::Backoff { until } if self.goal == Goal::Run && Some(index) == next_to_start => Some(*until),
@@ -132,8 +133,9 @@ impl Model {
     }
 
     /// The first child that waits until a transient cause, such as a full disk, is gone.
-    pub fn blocked(&self) -> Option<&Child> {
-        let waits = |child: &&Child| matches!(child.phase, Phase::Backoff { .. }) && child.waits_out_transient_cause();
+    pub fn blocked(&self) -> Option<&ChildState> {
+        let waits =
+            |child: &&ChildState| matches!(child.phase, Phase::Backoff { .. }) && child.waits_out_transient_cause();
         self.children.iter().find(waits)
     }
 
@@ -159,12 +161,13 @@ impl Model {
     }
 
     /// The first child in a crash loop, unless the instance is being stopped.
-    pub(crate) fn looping(&self) -> Option<&Child> {
+    pub(crate) fn looping(&self) -> Option<&ChildState> {
         self.children.iter().find(|child| self.goal == Goal::Run && child.is_crash_looping())
     }
 
     fn process_child_event(&mut self, index: usize, event: Event, now: Instant, actions: &mut Vec<Action>) {
-        let (may_wait, persistence) = (self.was_healthy, self.persistence());
+        let persistence = self.persistence();
+        let transient = if self.was_healthy { Transient::WaitedOut } else { Transient::Counted };
         let dependencies_are_up = self.children[..index].iter().all(|dependency| dependency.phase.is_up());
         let child = &mut self.children[index];
         let was_up = child.phase.is_up();
@@ -177,7 +180,7 @@ impl Model {
             {
                 child.exited_with_dependency(exit, now);
             }
-            event => child.handle_event(event, may_wait, persistence, now, actions),
+            event => child.handle_event(event, transient, persistence, now, actions),
         }
         if !was_up && child.phase.is_up() && persistence == Persistence::KeepTrying {
             self.children[index + 1..].iter_mut().for_each(|dependent| dependent.retry_after_dependency(now));
@@ -334,7 +337,7 @@ impl Model {
             }
         }
         if self.goal == Goal::Restart {
-            self.children.iter_mut().for_each(Child::reset);
+            self.children.iter_mut().for_each(ChildState::reset);
             self.goal = Goal::Run;
             self.drive_up(now, actions);
         }

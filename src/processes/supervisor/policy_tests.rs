@@ -7,8 +7,8 @@ mod levels;
 #[path = "policy_start_tests.rs"]
 mod start_and_stop;
 
+use super::super::restart::{LONGEST_BACKOFF, LOOP_LIMIT, START_TRIES};
 use super::super::spec::{ExitReason, Outlook};
-use super::super::state::{LONGEST_BACKOFF, LOOP_LIMIT, START_TRIES};
 use super::*;
 use leoflow_base::sys::process::Signal;
 use leoflow_base::sys::process::reaper::Exit;

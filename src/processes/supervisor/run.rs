@@ -1,14 +1,13 @@
 //! The supervisor's loop: waits for an event, passes it to the policy and performs the resulting actions.
 
-use super::children::child::{Child, ChildProcess};
+use super::children::child::{ChildProcess, SupervisedChild};
 use super::children::logs::OwnLog;
 use super::control::{ControlMessage, ControlSocket};
-use super::instance::SharedProgram;
 use super::limits::poll_interval;
 use super::policy::{Event, Model, Overall};
 use super::state::Action;
 use super::stop_signals::{Interrupts, StopSignals};
-use super::takeover::change::{ChangeWatch, Trial};
+use super::takeover::change::ReleaseChange;
 use super::takeover::resources::Resources;
 use leoflow_base::home::Home;
 use leoflow_base::protocol::child::{FAILURE_KEY, HINDERED_KEY, Notifier, SCHEMA_KEY, watchdog_interval};
@@ -60,7 +59,7 @@ pub enum Notice {
 
 pub struct Supervisor {
     pub(super) home: Home,
-    pub(super) children: Vec<Child>,
+    pub(super) children: Vec<SupervisedChild>,
     pub(super) model: Model,
     pub(super) own_log: OwnLog,
     pub(super) resources: Resources,
@@ -73,15 +72,8 @@ pub struct Supervisor {
     pub(super) systemd: Notifier,
     /// Clients that wait for a restart or a level.
     pub(super) waiters: Vec<oneshot::Sender<Answer>>,
-    /// The program of migrator, server and agent.
-    pub(super) program: SharedProgram,
-    /// The descriptors of a candidate server, from level `Trial` until it gets the listeners.
-    pub(super) trial: Option<Trial>,
-    /// The change of release under way, if any; the journal is then polled more often.
-    pub(super) change: Option<ChangeWatch>,
+    pub(super) change: ReleaseChange,
     pub(super) has_disk_space: bool,
-    /// The pid of a running `leoflow upgrade --resume`.
-    pub(super) resume: Option<i32>,
 }
 
 /// Constant properties, shown in the status.
@@ -177,7 +169,7 @@ impl Supervisor {
                 self.poll(&mut sources.control)
             }
             () = tokio::time::sleep(DISK_POLL_INTERVAL), if self.model.blocked().is_some() => self.check_disk_space(),
-            () = tokio::time::sleep(CHANGE_POLL_INTERVAL), if self.change.is_some() => {
+            () = tokio::time::sleep(CHANGE_POLL_INTERVAL), if self.change.watch.is_some() => {
                 self.check_change();
                 None
             }

@@ -1,6 +1,8 @@
-//! Decides whether and when one child restarts after a crash (backoff). `policy` starts and stops all children.
+//! The state of one child, and how an event changes it. `restart` decides whether and when it restarts after a crash;
+//! `policy` starts and stops all children.
 
 use super::event::Event;
+use super::restart::{Failures, Persistence, Transient};
 use super::spec::{ExitReason, Outlook, Plan};
 use leoflow_base::sys::process::Signal;
 use leoflow_base::sys::process::reaper::Exit;
@@ -15,31 +17,6 @@ pub enum Action {
         pid: i32,
         signal: Signal,
     },
-}
-
-/// Once a child has been ready for this long, earlier exits no longer count.
-const STABLE: Duration = Duration::from_secs(60);
-/// More consecutive exits than this are a crash loop.
-pub(super) const LOOP_LIMIT: u32 = 5;
-/// This many consecutive starts that never become ready are a crash loop too.
-pub(super) const START_TRIES: u32 = 3;
-/// First pause between attempts while a transient cause lasts.
-const FIRST_TRANSIENT_PAUSE: Duration = Duration::from_secs(1);
-/// The pause after the first exit.
-const FIRST_BACKOFF: Duration = Duration::from_millis(20);
-/// Up to this value each pause is four times the previous one; beyond it, twice.
-fn quick_backoff() -> Duration {
-    leoflow_base::sys::limit("LEOFLOW_QUICK_BACKOFF", Duration::from_secs(5))
-}
-pub(super) const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
-
-/// How to handle a child in a crash loop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Persistence {
-    /// Retry forever with growing pauses, because the instance has worked before.
-    KeepTrying,
-    /// Fail, because a caller waits for the result: of the first start, or of a step of an upgrade.
-    GiveUp,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,13 +57,15 @@ pub enum Phase {
 
 /// A child's state.
 #[derive(Debug, Clone)]
-pub struct Child {
+pub struct ChildState {
     pub plan: Plan,
     pub phase: Phase,
     pub restarts: u32,
     pub report: Report,
     pub last_exit: Option<Exit>,
     failures: Failures,
+    /// The reason of the last unexpected exit.
+    last_reason: Option<String>,
     /// If set, the child has only one try, with this time limit.
     pub(super) trial_limit: Option<Duration>,
     /// True when a retry cannot help, for example because the process does not belong to this instance.
@@ -106,20 +85,8 @@ pub struct Report {
     pub away: Option<String>,
     /// The reason for the exit, from the child's log.
     pub exit_reason: Option<ExitReason>,
-    /// True when a transient `exit_reason` is retried until it is gone; false in the first start of an instance, which
-    /// fails after `START_TRIES`.
-    may_wait: bool,
-}
-
-/// Counts of exits in a row, without a time of `STABLE` between them.
-#[derive(Debug, Clone, Default)]
-struct Failures {
-    exits: u32,
-    /// Starts that never became ready.
-    failed_starts: u32,
-    /// Exits for a transient cause.
-    transient_exits: u32,
-    last_reason: Option<String>,
+    /// How a transient `exit_reason` is handled.
+    transient: Transient,
 }
 
 impl Phase {
@@ -145,7 +112,7 @@ impl Phase {
     }
 }
 
-impl Child {
+impl ChildState {
     pub(super) fn new(plan: Plan) -> Self {
         Self {
             plan,
@@ -154,6 +121,7 @@ impl Child {
             report: Report::default(),
             last_exit: None,
             failures: Failures::default(),
+            last_reason: None,
             trial_limit: None,
             unfit: false,
         }
@@ -167,7 +135,7 @@ impl Child {
     pub(super) fn handle_event(
         &mut self,
         event: Event,
-        may_wait: bool,
+        transient: Transient,
         persistence: Persistence,
         now: Instant,
         actions: &mut Vec<Action>,
@@ -192,7 +160,7 @@ impl Child {
                 }
             }
             Event::ExitReason { exit_reason, .. } => {
-                (self.report.exit_reason, self.report.may_wait) = (Some(exit_reason), may_wait);
+                (self.report.exit_reason, self.report.transient) = (Some(exit_reason), transient);
             }
             Event::Exited { exit, .. } => self.exited(exit, persistence, now),
             Event::Damaged { text, .. } => self.report.damage = Some(text),
@@ -225,7 +193,7 @@ impl Child {
             self.phase = Phase::Running { pid, last_seen: now, ready_since: now };
             self.report.detail = None;
             self.report.exit_reason = None;
-            self.failures.transient_exits = 0;
+            self.failures.clear_transient();
         }
     }
 
@@ -251,6 +219,7 @@ impl Child {
     /// Clears the counters, so that the next retry begins with the shortest pause.
     pub(super) fn reset_counters(&mut self) {
         self.failures = Failures::default();
+        self.last_reason = None;
     }
 
     /// Sends the signal of a step of the stop sequence. `broken` is the reason when the child is stopped for its own
@@ -293,26 +262,19 @@ impl Child {
     pub(super) fn handle_failure(&mut self, reason: String, persistence: Persistence, now: Instant) {
         self.report.detail = None;
         let reason = self.report.exit_reason.as_ref().map_or(reason, |exit_reason| exit_reason.text.clone());
-        self.failures.last_reason = Some(reason.clone());
+        self.last_reason = Some(reason.clone());
         if self.waits_out_transient_cause() && !self.unfit {
-            let pause =
-                FIRST_TRANSIENT_PAUSE.saturating_mul(1 << self.failures.transient_exits.min(6)).min(LONGEST_BACKOFF);
-            self.failures.transient_exits += 1;
-            self.phase = Phase::Backoff { until: now + pause };
+            self.phase = Phase::Backoff { until: now + self.failures.add_transient() };
             return;
         }
-        let ready_since = self.phase.ready_since();
-        let was_stable = ready_since.is_some_and(|since| now.saturating_duration_since(since) >= STABLE);
-        let Failures { exits, failed_starts, .. } = &mut self.failures;
-        *exits = if was_stable { 1 } else { *exits + 1 };
-        *failed_starts = if ready_since.is_some() { 0 } else { *failed_starts + 1 };
+        self.failures.add_exit(self.phase.ready_since(), now);
         let gives_up = persistence == Persistence::GiveUp || self.outlook() == Outlook::Lasts;
         self.phase = if self.unfit || self.trial_limit.is_some() || self.is_final_exit(persistence) {
             Phase::Failed { reason }
-        } else if gives_up && self.is_loop() {
-            Phase::Failed { reason: format!("{reason}, {}", self.failure_count()) }
+        } else if gives_up && self.failures.is_loop() {
+            Phase::Failed { reason: format!("{reason}, {}", self.failures.count_text()) }
         } else {
-            Phase::Backoff { until: now + backoff(self.failures.exits) }
+            Phase::Backoff { until: now + self.failures.pause() }
         };
     }
 
@@ -341,36 +303,24 @@ impl Child {
 
     /// True for a child in a crash loop.
     pub(crate) fn is_crash_looping(&self) -> bool {
-        !self.phase.is_up() && self.is_loop()
-    }
-
-    fn is_loop(&self) -> bool {
-        self.failures.failed_starts >= START_TRIES || self.failures.exits > LOOP_LIMIT
-    }
-
-    /// Describes how often the child failed in a row.
-    fn failure_count(&self) -> String {
-        match self.failures.failed_starts >= START_TRIES {
-            true => format!("{} times without becoming ready", self.failures.failed_starts),
-            false => format!("{} times in a row", self.failures.exits),
-        }
+        !self.phase.is_up() && self.failures.is_loop()
     }
 
     /// Describes a crash loop and when the next start is; `None` without one.
     pub fn trouble(&self, now: Instant) -> Option<String> {
-        let reason = self.failures.last_reason.as_ref().filter(|_| self.is_crash_looping())?;
+        let reason = self.last_reason.as_ref().filter(|_| self.is_crash_looping())?;
         Some(match &self.phase {
             Phase::Backoff { until } => {
                 let seconds = until.saturating_duration_since(now).as_secs() + 1;
-                format!("{reason}, {}; restart in {seconds} s", self.failure_count())
+                format!("{reason}, {}; restart in {seconds} s", self.failures.count_text())
             }
-            _ => format!("{reason}, {}; restarting", self.failure_count()),
+            _ => format!("{reason}, {}; restarting", self.failures.count_text()),
         })
     }
 
     /// True when the child exited for a transient cause and is retried until the cause is gone.
     pub(crate) fn waits_out_transient_cause(&self) -> bool {
-        self.report.may_wait && self.outlook() == Outlook::Passes
+        self.report.transient == Transient::WaitedOut && self.outlook() == Outlook::Passes
     }
 
     /// Retries at once, because the transient cause may be gone.
@@ -390,11 +340,4 @@ impl Child {
             self.reset_counters();
         }
     }
-}
-
-/// The pause after `exits` consecutive exits: 20 ms, 80 ms, 320 ms, 1.3 s, 5 s, 10 s, 20 s, 40 s, 60 s.
-fn backoff(exits: u32) -> Duration {
-    let quick = FIRST_BACKOFF.saturating_mul(4u32.saturating_pow(exits.saturating_sub(1))).min(quick_backoff());
-    let slow = quick_backoff().saturating_mul(2u32.saturating_pow(exits.saturating_sub(LOOP_LIMIT)));
-    if exits <= LOOP_LIMIT { quick } else { slow.min(LONGEST_BACKOFF) }
 }

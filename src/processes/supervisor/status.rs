@@ -2,7 +2,7 @@
 
 use super::policy::{Event, Model, Overall};
 use super::run::{Notice, Supervisor, SupervisorError};
-use super::state::{Child, Phase};
+use super::state::{ChildState, Phase};
 use leoflow_base::protocol::control::Answer;
 use leoflow_base::protocol::status::{InstanceState, InstanceStatus, ProcessStatus};
 use leoflow_base::sys::process;
@@ -209,7 +209,7 @@ fn phase_name(phase: &Phase) -> &'static str {
 }
 
 /// The message in the error that a child reported before its exit.
-fn failure_message(child: &Child) -> Option<String> {
+fn failure_message(child: &ChildState) -> Option<String> {
     let failure: serde_json::Value = serde_json::from_str(child.report.failure.as_ref()?).ok()?;
     Some(failure.get("message")?.as_str()?.to_owned())
 }

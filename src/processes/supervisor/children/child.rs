@@ -15,7 +15,7 @@ use tokio::net::unix::pipe;
 use tokio::task::{AbortHandle, JoinHandle};
 
 /// A supervised process, running or not. `policy` decides when it starts and stops.
-pub struct Child {
+pub struct SupervisedChild {
     pub spec: Spec,
     pub log: Rc<RefCell<LogFile>>,
     pub process: ChildProcess,
@@ -61,7 +61,7 @@ impl ChildProcess {
     }
 }
 
-impl Child {
+impl SupervisedChild {
     pub fn new(home: &Home, spec: Spec) -> Self {
         let log = Rc::new(RefCell::new(LogFile::new(home, spec.plan.name)));
         Self { spec, log, process: ChildProcess::NeverStarted }

@@ -1,6 +1,6 @@
 //! Starts a child for the policy, with the supervisor's resources.
 
-use super::child::{self, Child, ChildResources};
+use super::child::{self, ChildResources, SupervisedChild};
 use super::record::Record;
 use crate::supervisor::policy::Event;
 use crate::supervisor::run::Supervisor;
@@ -51,12 +51,12 @@ impl Supervisor {
 
     fn listeners(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
         let listeners = [("http", self.resources.tcp.as_fd()), ("api", self.resources.api.listener.as_fd())];
-        listeners.into_iter().chain(self.trial.iter().flat_map(Trial::descriptors)).collect()
+        listeners.into_iter().chain(self.change.trial.iter().flat_map(Trial::descriptors)).collect()
     }
 
     /// The additional arguments of a candidate server.
     fn trial_arguments(&self) -> Vec<OsString> {
-        match self.trial {
+        match self.change.trial {
             Some(_) => vec!["--private-socket".into(), self.home.trial_socket().into()],
             None => Vec::new(),
         }
@@ -64,7 +64,7 @@ impl Supervisor {
 
     /// Records all running children; the child at `index` has just started with the pid `pid`.
     fn record(&self, index: usize, pid: i32) {
-        let entry = |(child_index, child): (usize, &Child)| {
+        let entry = |(child_index, child): (usize, &SupervisedChild)| {
             let pid = if child_index == index { Some(pid) } else { self.model.pid_of(child_index) };
             Some((child.spec.plan.name.to_owned(), ProcessId::of(pid?)?))
         };

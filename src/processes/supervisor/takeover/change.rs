@@ -1,10 +1,30 @@
 //! The supervisor's state during a change of release.
 
+use crate::supervisor::instance::SharedProgram;
 use leoflow_base::sys::net::{listener, unix_socket};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::time::Instant;
+
+/// What a change of release sets and watches.
+pub struct ReleaseChange {
+    /// The program of migrator, server and agent.
+    pub program: SharedProgram,
+    /// The descriptors of a candidate server, from level `Trial` until it gets the listeners.
+    pub trial: Option<Trial>,
+    /// The change of release under way, if any; the journal is then polled more often.
+    pub watch: Option<ChangeWatch>,
+    /// The pid of a running `leoflow upgrade --resume`.
+    pub resume: Option<i32>,
+}
+
+impl ReleaseChange {
+    /// No change is under way.
+    pub fn new(program: SharedProgram) -> Self {
+        Self { program, trial: None, watch: None, resume: None }
+    }
+}
 
 /// The trial of a candidate server: the server of the new release, which runs but does not accept on the public
 /// listeners yet. The fields are the descriptors that it gets besides the listeners.

@@ -5,7 +5,7 @@
 use super::resources::Resources;
 use crate::supervisor::children::api_socket::ApiSocket;
 use crate::supervisor::run::Supervisor;
-use crate::supervisor::state::{Child as ChildState, Phase};
+use crate::supervisor::state::{ChildState, Phase};
 use leoflow_base::home::Home;
 use leoflow_base::home::lock::{HomeLock, LockError};
 use leoflow_base::protocol::control::Answer;
@@ -51,11 +51,11 @@ pub struct Handover {
     lifeline: [i32; 2],
     /// Locks on `run/lite.lock` and on the home's folder.
     lock: [i32; 2],
-    children: Vec<Child>,
+    children: Vec<HandedOverChild>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Child {
+struct HandedOverChild {
     name: String,
     /// `None` for a finished one-shot.
     pid: Option<i32>,
@@ -93,7 +93,7 @@ impl Inherited {
         files::remove_any(&home.handover())?;
         let [lifeline, lifeline_writer] = handover.lifeline.map(replace::take_inherited);
         let [file, folder] = handover.lock.map(replace::take_inherited);
-        let adopted = |child: &Child| {
+        let adopted = |child: &HandedOverChild| {
             let output = child.output.map(replace::take_inherited).transpose()?;
             Ok(AdoptedChild { name: child.name.clone(), pid: child.pid, restarts: child.restarts, output })
         };
@@ -157,7 +157,7 @@ impl Supervisor {
     }
 
     fn handover(&self) -> Handover {
-        let child_entry = |(index, child): (usize, &ChildState)| Child {
+        let child_entry = |(index, child): (usize, &ChildState)| HandedOverChild {
             name: child.plan.name.to_owned(),
             pid: child.phase.pid(),
             restarts: child.restarts,

@@ -1,9 +1,10 @@
 //! Starts a supervisor: a new one, or one that takes over from the previous supervisor.
 
+use super::change::ReleaseChange;
 use super::handover::Inherited;
 use super::resources::Resources;
 use crate::supervisor::children::api_socket::ApiSocket;
-use crate::supervisor::children::child::Child;
+use crate::supervisor::children::child::SupervisedChild;
 use crate::supervisor::children::logs::OwnLog;
 use crate::supervisor::instance::Instance;
 use crate::supervisor::policy::{Event, Model};
@@ -90,7 +91,7 @@ impl Supervisor {
         let home = &instance.home;
         let (events, event_receiver) = mpsc::unbounded_channel();
         let supervisor = Self {
-            children: specs.into_iter().map(|spec| Child::new(home, spec)).collect(),
+            children: specs.into_iter().map(|spec| SupervisedChild::new(home, spec)).collect(),
             own_log: OwnLog::new(home, identity.log_level),
             announced: false,
             home: home.clone(),
@@ -103,11 +104,8 @@ impl Supervisor {
             started: Instant::now(),
             systemd: Notifier::from_environment(),
             waiters: Vec::new(),
-            program: instance.program.clone(),
-            trial: None,
-            change: None,
+            change: ReleaseChange::new(instance.program.clone()),
             has_disk_space: true,
-            resume: None,
         };
         Ok((supervisor, event_receiver))
     }
