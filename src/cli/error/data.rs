@@ -13,10 +13,10 @@ use leoflow_lifecycle::backup::encryption::{EncryptionError, NotOpened};
 use leoflow_lifecycle::backup::format::archive_read::ArchiveError;
 use leoflow_lifecycle::backup::relocation::RelocationError;
 use leoflow_lifecycle::backup::restore::obstacles::Obstacle;
-use leoflow_lifecycle::backup::restore::restore_plan::{ConfigRefusal, Refusal};
+use leoflow_lifecycle::backup::restore::restore_plan::{ConfigRefusal, RestoreRefusal};
 use leoflow_lifecycle::backup::verify::load::LoadError;
 use leoflow_lifecycle::backup::{ExchangeError, RestoreError};
-use leoflow_lifecycle::setup::uninstall::{FactsError, Refusal as UninstallRefusal, RemoveError};
+use leoflow_lifecycle::setup::uninstall::{FactsError, RemoveError, UninstallRefusal};
 use leoflow_postgres::PgError;
 use std::io;
 use std::path::Path;
@@ -79,33 +79,35 @@ impl From<CreateError> for Error {
     }
 }
 
-impl From<Refusal> for Error {
-    fn from(refusal: Refusal) -> Self {
+impl From<RestoreRefusal> for Error {
+    fn from(refusal: RestoreRefusal) -> Self {
         let base = Self::refused(&refusal);
         match refusal {
-            Refusal::NewerSchema { backup, .. } => Self { newer_schema: Some(backup), ..base }
+            RestoreRefusal::NewerSchema { backup, .. } => Self { newer_schema: Some(backup), ..base }
                 .hint("a newer leoflow made this backup: restore it with that release; nothing was changed"),
-            Refusal::AlreadySetUp => base
+            RestoreRefusal::AlreadySetUp => base
                 .hint("preview what would be replaced: add --dry-run --force")
                 .hint("replace it, keeping the old state for --undo: add --force"),
-            Refusal::WorkspaceInUse(_) => {
+            RestoreRefusal::WorkspaceInUse(_) => {
                 base.hint("choose an empty folder with --workspace DIR, or move its contents elsewhere")
             }
-            Refusal::HomeInside(_) => base.hint("restore into another folder: --workspace DIR"),
-            Refusal::Obstacle(Obstacle::MountInWorkspace(_)) => {
+            RestoreRefusal::HomeInside(_) => base.hint("restore into another folder: --workspace DIR"),
+            RestoreRefusal::Obstacle(Obstacle::MountInWorkspace(_)) => {
                 base.hint("unmount it, or restore into another folder: --workspace DIR")
             }
-            Refusal::Obstacle(Obstacle::Mount(_)) => base
+            RestoreRefusal::Obstacle(Obstacle::Mount(_)) => base
                 .hint("unmount it, or mount its parent folder instead; then rerun the same command")
                 .hint("nothing was changed"),
-            Refusal::Obstacle(Obstacle::Link(ref path) | Obstacle::DanglingLink(ref path)) => {
+            RestoreRefusal::Obstacle(Obstacle::Link(ref path) | Obstacle::DanglingLink(ref path)) => {
                 base.hint(format!("see where it points: ls -l '{}'", path.display())).hint("nothing was changed")
             }
-            Refusal::Obstacle(Obstacle::NotWritable(ref path)) => base
+            RestoreRefusal::Obstacle(Obstacle::NotWritable(ref path)) => base
                 .hint(format!("make it writable: chmod u+rwx '{}' (`ls -ld` shows the owner)", path.display()))
                 .hint("nothing was changed"),
-            Refusal::Obstacle(Obstacle::DifferentFileSystems { .. }) => base.hint("nothing was changed"),
-            Refusal::Space { .. } => base.hint("free some space, then rerun the same command; nothing was changed"),
+            RestoreRefusal::Obstacle(Obstacle::DifferentFileSystems { .. }) => base.hint("nothing was changed"),
+            RestoreRefusal::Space { .. } => {
+                base.hint("free some space, then rerun the same command; nothing was changed")
+            }
         }
     }
 }
@@ -170,7 +172,7 @@ impl From<RelocationError> for Error {
             RelocationError::InTheWay(_) => {
                 Self::refused(&error).hint("move it elsewhere, or remove it if it is not needed")
             }
-            RelocationError::Obstacle(obstacle) => Refusal::from(obstacle).into(),
+            RelocationError::Obstacle(obstacle) => RestoreRefusal::from(obstacle).into(),
             RelocationError::Plan(_) => Self::refused(&error).hint("run the leoflow release that started it"),
             RelocationError::Journal(error) => error.into(),
             RelocationError::Home(error) => error.into(),

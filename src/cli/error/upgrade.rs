@@ -6,13 +6,13 @@ use leoflow_base::sys::clock;
 use leoflow_lifecycle::setup::ShellError;
 use leoflow_lifecycle::upgrade::UpgradeError;
 use leoflow_lifecycle::upgrade::host::HostError;
-use leoflow_lifecycle::upgrade::plan::Refusal;
+use leoflow_lifecycle::upgrade::plan::UpgradeRefusal;
 use leoflow_lifecycle::upgrade::release::manifest::ManifestError;
 use leoflow_lifecycle::upgrade::release::program::ProgramError;
 use leoflow_lifecycle::upgrade::release::signature::SignatureError;
 use leoflow_lifecycle::upgrade::release::source::FetchError;
 use leoflow_lifecycle::upgrade::release::stage::StageError;
-use leoflow_lifecycle::upgrade::rollback::rollback_plan;
+use leoflow_lifecycle::upgrade::rollback::rollback_plan::RollbackRefusal;
 use leoflow_lifecycle::upgrade::rollback::target::RollbackTargetError;
 use leoflow_lifecycle::upgrade::target_release::TargetError;
 use leoflow_postgres::schema::SchemaError;
@@ -71,73 +71,71 @@ impl From<FetchError> for Error {
     }
 }
 
-impl From<Refusal> for Error {
-    fn from(refusal: Refusal) -> Self {
+impl From<UpgradeRefusal> for Error {
+    fn from(refusal: UpgradeRefusal) -> Self {
         let text = refusal.to_string();
         match refusal {
-            Refusal::UpToDate(_) | Refusal::Installed(_) => Self::failed(text).hint("nothing to do"),
-            Refusal::Ahead { ref newest, .. } => Self::failed(&text)
+            UpgradeRefusal::UpToDate(_) | UpgradeRefusal::Installed(_) => Self::failed(text).hint("nothing to do"),
+            UpgradeRefusal::Ahead { ref newest, .. } => Self::failed(&text)
                 .hint("nothing to do")
                 .hint(format!("if it was withdrawn: leoflow rollback, or leoflow rollback --to {newest}")),
-            Refusal::StopGone { stop, .. } => Self::refused(text).hint(format!(
+            UpgradeRefusal::StopGone { stop, .. } => Self::refused(text).hint(format!(
                 "get it from a host or folder that has it: leoflow upgrade {stop} --from FOLDER_OR_URL"
             )),
-            Refusal::HandOver(plan) => Self::refused(text).hint(format!("leoflow upgrade {}", plan.to)),
-            Refusal::UnknownSpace => Self::refused(text).hint("check with: df -h, in the home"),
-            Refusal::UnknownComponent(_) => {
+            UpgradeRefusal::HandOver(plan) => Self::refused(text).hint(format!("leoflow upgrade {}", plan.to)),
+            UpgradeRefusal::UnknownSpace => Self::refused(text).hint("check with: df -h, in the home"),
+            UpgradeRefusal::UnknownComponent(_) => {
                 Self::refused(text).hint("run the install.sh of that release: it upgrades this installation after a backup")
             }
-            Refusal::Older { to, .. } => {
+            UpgradeRefusal::Older { to, .. } => {
                 Self::refused(text).hint(format!("to roll back with your data: leoflow rollback --to {to}"))
             }
-            Refusal::Unknown(_) => Self::failed(text).hint("show the newest release of your channel: leoflow upgrade plan"),
-            Refusal::EmptyChannel(_) => Self::failed(text).hint("leoflow set-channel rc"),
-            Refusal::Platform(..) => Self::failed(text).hint("build it from source: cargo run --release -- lite"),
-            Refusal::Stop { stop, to } => {
+            UpgradeRefusal::Unknown(_) => Self::failed(text).hint("show the newest release of your channel: leoflow upgrade plan"),
+            UpgradeRefusal::EmptyChannel(_) => Self::failed(text).hint("leoflow set-channel rc"),
+            UpgradeRefusal::Platform(..) => Self::failed(text).hint("build it from source: cargo run --release -- lite"),
+            UpgradeRefusal::Stop { stop, to } => {
                 Self::refused(text).hint(format!("leoflow upgrade {stop}")).hint(format!("then: leoflow upgrade {to}"))
             }
-            Refusal::BelowFloor { floor, .. } => {
+            UpgradeRefusal::BelowFloor { floor, .. } => {
                 Self::refused(text).hint(format!("upgrade to {floor} first: leoflow upgrade {floor}"))
             }
-            Refusal::NewerSchema { .. } => {
+            UpgradeRefusal::NewerSchema { .. } => {
                 Self::refused(text).hint("upgrade to the release that wrote it, or a later one")
             }
-            Refusal::OtherHistory { .. } | Refusal::Damaged(_) => Self::refused(text).hint("leoflow migrate-db status"),
-            Refusal::Phase { .. } => {
+            UpgradeRefusal::OtherHistory { .. } | UpgradeRefusal::Damaged(_) => Self::refused(text).hint("leoflow migrate-db status"),
+            UpgradeRefusal::Phase { .. } => {
                 Self::refused(text).hint("nothing was changed; try an intermediate release")
             }
-            Refusal::Space { .. } => {
+            UpgradeRefusal::Space { .. } => {
                 Self::failed(text).hint("free some space, then rerun the same command; nothing was changed")
             }
-            Refusal::Unhealthy(_) => Self::refused(text)
+            UpgradeRefusal::Unhealthy(_) => Self::refused(text)
                 .hint("leoflow lite status")
                 .hint("or stop it first, then upgrade: leoflow lite stop"),
-            Refusal::OtherMajor { .. } => Self::refused(text)
+            UpgradeRefusal::OtherMajor { .. } => Self::refused(text)
                 .hint("nothing was changed; upgrade to a release with this datastore's PostgreSQL version: leoflow upgrade VERSION")
                 .hint("or back up (leoflow lite backup) and restore into a new home of that release"),
-            Refusal::Manifest(_) => Self::failed(text).hint("nothing was changed; report this to the publisher of the releases"),
+            UpgradeRefusal::Manifest(_) => Self::failed(text).hint("nothing was changed; report this to the publisher of the releases"),
         }
     }
 }
 
-impl From<rollback_plan::Refusal> for Error {
-    fn from(refusal: rollback_plan::Refusal) -> Self {
+impl From<RollbackRefusal> for Error {
+    fn from(refusal: RollbackRefusal) -> Self {
         let text = refusal.to_string();
         match refusal {
-            rollback_plan::Refusal::Same(_) | rollback_plan::Refusal::NotKept(_) => {
-                Self::failed(text).hint("leoflow versions")
-            }
-            rollback_plan::Refusal::Newer(version) => Self::failed(text).hint(format!("leoflow upgrade {version}")),
-            rollback_plan::Refusal::NoHistory(_) => {
+            RollbackRefusal::Same(_) | RollbackRefusal::NotKept(_) => Self::failed(text).hint("leoflow versions"),
+            RollbackRefusal::Newer(version) => Self::failed(text).hint(format!("leoflow upgrade {version}")),
+            RollbackRefusal::NoHistory(_) => {
                 Self::failed(text).hint("leoflow versions").hint("leoflow rollback --to VERSION")
             }
-            rollback_plan::Refusal::Space { backups, .. } => Self::failed(text)
+            RollbackRefusal::Space { backups, .. } => Self::failed(text)
                 .hint(format!(
                     "free some space; automatic backups take {} MB: leoflow lite backups list",
                     backups / 1_000_000
                 ))
                 .hint("nothing was changed"),
-            rollback_plan::Refusal::NoWay { .. } => Self::refused(text)
+            RollbackRefusal::NoWay { .. } => Self::refused(text)
                 .hint("leoflow lite backups")
                 .hint("leoflow lite restore --input FILE, with the version that made it"),
         }

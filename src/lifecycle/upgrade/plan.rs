@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 mod hand_over;
 mod refusal;
 
-pub use refusal::Refusal;
+pub use refusal::UpgradeRefusal;
 
 /// The release that the user requested.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,7 +83,7 @@ pub enum Instance {
 
 /// A planned change of release. Stored in the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Plan {
+pub struct UpgradePlan {
     pub from: Version,
     pub to: Version,
     /// True when an instance runs.
@@ -127,7 +127,7 @@ pub enum Action {
     Fetch(ReleaseFile),
 }
 
-impl Plan {
+impl UpgradePlan {
     /// True when every new migration has rollback SQL.
     pub(crate) fn is_reversible(&self) -> bool {
         self.migrations.iter().all(|migration| migration.reversible)
@@ -150,10 +150,10 @@ const KNOWN_COMPONENTS: [&str; 2] = [POSTGRES, web_ui::COMPONENT];
 const RESERVE_BYTES: u64 = 256 * 1024 * 1024;
 
 /// Plans an upgrade to `target`, a release in `manifest`.
-pub fn plan(facts: &UpgradeFacts, manifest: &Manifest, target: &Target) -> Result<Plan, Refusal> {
+pub fn plan(facts: &UpgradeFacts, manifest: &Manifest, target: &Target) -> Result<UpgradePlan, UpgradeRefusal> {
     let release = choose_release(facts, manifest, target)?;
     let (from, to) = (&facts.installed, &release.version);
-    let asset = release.asset(facts.target).ok_or_else(|| Refusal::Platform(to.clone(), facts.target))?;
+    let asset = release.asset(facts.target).ok_or_else(|| UpgradeRefusal::Platform(to.clone(), facts.target))?;
     hand_over::check(facts, release, asset)?;
     check_path(from, manifest, release)?;
     let (schema_from, migrations, later) = split_migrations(&facts.database, &release.migrations, to)?;
@@ -161,7 +161,7 @@ pub fn plan(facts: &UpgradeFacts, manifest: &Manifest, target: &Target) -> Resul
     let components = plan_components(facts, release)?;
     let needs_bytes = needed_bytes(facts, asset, release.components(facts.target), &components);
     check_space(facts, needs_bytes)?;
-    Ok(Plan {
+    Ok(UpgradePlan {
         from: from.clone(),
         to: to.clone(),
         live: facts.instance != Instance::Stopped,
@@ -187,12 +187,16 @@ pub fn plan(facts: &UpgradeFacts, manifest: &Manifest, target: &Target) -> Resul
 
 /// Plans an upgrade to a newer release that is still in `versions/`. Its program lists its migrations, so no release
 /// host is needed.
-pub(crate) fn plan_retained(facts: &UpgradeFacts, migrations: &[Migration], to: &Version) -> Result<Plan, Refusal> {
+pub(crate) fn plan_retained(
+    facts: &UpgradeFacts,
+    migrations: &[Migration],
+    to: &Version,
+) -> Result<UpgradePlan, UpgradeRefusal> {
     let (schema_from, pending, later) = split_migrations(&facts.database, migrations, to)?;
     check_health(facts, schema_from)?;
     let needs_bytes = data_bytes(facts).saturating_add(RESERVE_BYTES);
     check_space(facts, needs_bytes)?;
-    Ok(Plan {
+    Ok(UpgradePlan {
         from: facts.installed.clone(),
         to: to.clone(),
         live: facts.instance != Instance::Stopped,
@@ -211,57 +215,63 @@ pub(crate) fn plan_retained(facts: &UpgradeFacts, migrations: &[Migration], to: 
 }
 
 /// Refuses a release that cannot be reached in one upgrade.
-fn check_path(from: &Version, manifest: &Manifest, release: &Release) -> Result<(), Refusal> {
+fn check_path(from: &Version, manifest: &Manifest, release: &Release) -> Result<(), UpgradeRefusal> {
     let to = release.version.clone();
     if let Some(stop) = required_stop(from, release) {
         return Err(match manifest.release(&stop) {
-            Some(_) => Refusal::Stop { stop, to },
-            None => Refusal::StopGone { stop, to },
+            Some(_) => UpgradeRefusal::Stop { stop, to },
+            None => UpgradeRefusal::StopGone { stop, to },
         });
     }
     match version_order::compare(from, &release.upgrades_from).is_lt() {
-        true => Err(Refusal::BelowFloor { from: from.clone(), to, floor: release.upgrades_from.clone() }),
+        true => Err(UpgradeRefusal::BelowFloor { from: from.clone(), to, floor: release.upgrades_from.clone() }),
         false => Ok(()),
     }
 }
 
 /// Decides which files to download. Refuses components that this version cannot install.
-fn plan_components(facts: &UpgradeFacts, release: &Release) -> Result<Vec<ComponentPlan>, Refusal> {
+fn plan_components(facts: &UpgradeFacts, release: &Release) -> Result<Vec<ComponentPlan>, UpgradeRefusal> {
     let is_known = |component: &&Component| KNOWN_COMPONENTS.contains(&component.name.as_str());
     let mut unknown = release.components(facts.target).filter(|component| !is_known(component));
     if let Some(unknown) = unknown.find(|component| !component.optional) {
-        return Err(Refusal::UnknownComponent(unknown.name.clone()));
+        return Err(UpgradeRefusal::UnknownComponent(unknown.name.clone()));
     }
     if let Some((new, old)) = other_major(facts, release) {
-        return Err(Refusal::OtherMajor { to: release.version.clone(), new, old });
+        return Err(UpgradeRefusal::OtherMajor { to: release.version.clone(), new, old });
     }
     Ok(release.components(facts.target).filter(is_known).map(|new| plan_component(facts, new)).collect())
 }
 
 /// Refuses an upgrade without enough free disk space.
-fn check_space(facts: &UpgradeFacts, needed: u64) -> Result<(), Refusal> {
-    let free = facts.free_bytes.ok_or(Refusal::UnknownSpace)?;
+fn check_space(facts: &UpgradeFacts, needed: u64) -> Result<(), UpgradeRefusal> {
+    let free = facts.free_bytes.ok_or(UpgradeRefusal::UnknownSpace)?;
     match free < needed {
-        true => Err(Refusal::Space { needed, free }),
+        true => Err(UpgradeRefusal::Space { needed, free }),
         false => Ok(()),
     }
 }
 
 /// Refuses an unhealthy instance, unless the running program does not know the database's schema: then the upgrade may
 /// be the fix.
-fn check_health(facts: &UpgradeFacts, schema: i64) -> Result<(), Refusal> {
+fn check_health(facts: &UpgradeFacts, schema: i64) -> Result<(), UpgradeRefusal> {
     match &facts.instance {
-        Instance::Unhealthy(reason) if schema <= facts.own_schema => Err(Refusal::Unhealthy(reason.clone())),
+        Instance::Unhealthy(reason) if schema <= facts.own_schema => Err(UpgradeRefusal::Unhealthy(reason.clone())),
         _ => Ok(()),
     }
 }
 
 /// The requested release, if it is newer than the installed one.
-fn choose_release<'a>(facts: &UpgradeFacts, manifest: &'a Manifest, target: &Target) -> Result<&'a Release, Refusal> {
+fn choose_release<'a>(
+    facts: &UpgradeFacts,
+    manifest: &'a Manifest,
+    target: &Target,
+) -> Result<&'a Release, UpgradeRefusal> {
     let release = match target {
-        Target::Version(version) => manifest.release(version).ok_or_else(|| Refusal::Unknown(version.clone()))?,
+        Target::Version(version) => {
+            manifest.release(version).ok_or_else(|| UpgradeRefusal::Unknown(version.clone()))?
+        }
         Target::Newest(channel) => {
-            let newest = manifest.newest(*channel, |_| true).ok_or(Refusal::EmptyChannel(channel.name()))?;
+            let newest = manifest.newest(*channel, |_| true).ok_or(UpgradeRefusal::EmptyChannel(channel.name()))?;
             // Choose the newest upgrade that this machine supports. If there is none, the checks of the newest release
             // give the reason for the refusal.
             let is_upgrade = |release: &Release| version_order::compare(&release.version, &facts.installed).is_gt();
@@ -273,14 +283,16 @@ fn choose_release<'a>(facts: &UpgradeFacts, manifest: &'a Manifest, target: &Tar
     let is_release = facts.installed.build == BuildMetadata::EMPTY;
     match version_order::compare(&release.version, &facts.installed) {
         std::cmp::Ordering::Equal if is_release => match target {
-            Target::Newest(_) => Err(Refusal::UpToDate(facts.installed.clone())),
-            Target::Version(_) => Err(Refusal::Installed(facts.installed.clone())),
+            Target::Newest(_) => Err(UpgradeRefusal::UpToDate(facts.installed.clone())),
+            Target::Version(_) => Err(UpgradeRefusal::Installed(facts.installed.clone())),
         },
         std::cmp::Ordering::Less if matches!(target, Target::Newest(_)) => {
             let newest = release.version.clone();
-            Err(Refusal::Ahead { installed: facts.installed.clone(), newest })
+            Err(UpgradeRefusal::Ahead { installed: facts.installed.clone(), newest })
         }
-        std::cmp::Ordering::Less => Err(Refusal::Older { from: facts.installed.clone(), to: release.version.clone() }),
+        std::cmp::Ordering::Less => {
+            Err(UpgradeRefusal::Older { from: facts.installed.clone(), to: release.version.clone() })
+        }
         _ => Ok(release),
     }
 }
@@ -311,27 +323,27 @@ fn split_migrations(
     database: &Database,
     known: &[Migration],
     to: &Version,
-) -> Result<(i64, Vec<Migration>, Vec<Migration>), Refusal> {
+) -> Result<(i64, Vec<Migration>, Vec<Migration>), UpgradeRefusal> {
     let applied = match database {
         Database::Applied(applied) => applied,
-        Database::Damaged(reason) => return Err(Refusal::Damaged(reason.clone())),
+        Database::Damaged(reason) => return Err(UpgradeRefusal::Damaged(reason.clone())),
     };
     let newest_known = known.iter().map(|migration| migration.version).max().unwrap_or(0);
     let newest = applied.iter().map(|(version, _)| *version).max().unwrap_or(0);
     if newest > newest_known {
-        return Err(Refusal::NewerSchema { database: newest, to: to.clone(), known: newest_known });
+        return Err(UpgradeRefusal::NewerSchema { database: newest, to: to.clone(), known: newest_known });
     }
     for (version, sha256) in applied {
         let is_known = known.iter().any(|known| known.version == *version && known.sha256 == *sha256);
         if !is_known {
-            return Err(Refusal::OtherHistory { version: *version, to: to.clone() });
+            return Err(UpgradeRefusal::OtherHistory { version: *version, to: to.clone() });
         }
     }
     let is_applied = |migration: &Migration| applied.iter().any(|(version, _)| *version == migration.version);
     let pending: Vec<Migration> = known.iter().filter(|migration| !is_applied(migration)).cloned().collect();
     match pending.iter().find(|migration| Phase::parse(&migration.phase).is_none()) {
         Some(Migration { version, name, phase, .. }) => {
-            Err(Refusal::Phase { version: *version, name: name.clone(), phase: phase.clone() })
+            Err(UpgradeRefusal::Phase { version: *version, name: name.clone(), phase: phase.clone() })
         }
         // In a new database the deferred migrations run at once too.
         None if applied.is_empty() => Ok((newest, pending, Vec::new())),

@@ -75,7 +75,7 @@ const STABLE: Target = Target::Newest(Channel::Stable);
 
 /// Plans an upgrade to `0.2.0` after applying `change` to the facts and the release. The manifest also has the
 /// release's required stops.
-fn planned(change: impl FnOnce(&mut UpgradeFacts, &mut Release)) -> Result<Plan, Refusal> {
+fn planned(change: impl FnOnce(&mut UpgradeFacts, &mut Release)) -> Result<UpgradePlan, UpgradeRefusal> {
     let (mut facts, mut newest) = (facts(), release("0.2.0", Channel::Stable));
     change(&mut facts, &mut newest);
     let stops = newest.required_stops.iter().filter(|stop| **stop != newest.version);
@@ -122,20 +122,20 @@ fn installed_components_are_not_fetched() {
 
 #[test]
 fn nothing_newer_is_no_upgrade() {
-    refused!(planned(|facts, _| facts.installed = version("0.2.0")), Refusal::UpToDate(_));
-    refused!(planned(|facts, _| facts.installed = version("0.3.0")), Refusal::Ahead { .. });
+    refused!(planned(|facts, _| facts.installed = version("0.2.0")), UpgradeRefusal::UpToDate(_));
+    refused!(planned(|facts, _| facts.installed = version("0.3.0")), UpgradeRefusal::Ahead { .. });
     // A development build of the same version is not the release.
     assert!(planned(|facts, _| facts.installed = version("0.2.0+12345678")).is_ok());
     let manifest = Manifest::new(vec![release("0.2.0", Channel::Stable)]);
     let plan_to = |installed: &str, target: &str| {
         plan(&UpgradeFacts { installed: version(installed), ..facts() }, &manifest, &Target::parse(target).unwrap())
     };
-    refused!(plan_to("0.2.0", "0.2.0"), Refusal::Installed(_));
-    refused!(plan_to("0.3.0", "v0.2.0"), Refusal::Older { .. });
-    refused!(plan_to("0.1.0", "0.9.0"), Refusal::Unknown(unknown) if unknown == version("0.9.0"));
+    refused!(plan_to("0.2.0", "0.2.0"), UpgradeRefusal::Installed(_));
+    refused!(plan_to("0.3.0", "v0.2.0"), UpgradeRefusal::Older { .. });
+    refused!(plan_to("0.1.0", "0.9.0"), UpgradeRefusal::Unknown(unknown) if unknown == version("0.9.0"));
     refused!(
         plan(&facts(), &Manifest::new(vec![release("0.2.0-rc1", Channel::Rc)]), &STABLE),
-        Refusal::EmptyChannel("stable")
+        UpgradeRefusal::EmptyChannel("stable")
     );
 }
 
@@ -152,16 +152,16 @@ fn release_candidates_need_the_rc_channel() {
 
 #[test]
 fn enforces_required_stops_and_the_oldest_version() {
-    refused!(planned(|_, release| release.upgrades_from = version("0.1.5")), Refusal::BelowFloor { floor, .. } if floor == version("0.1.5"));
+    refused!(planned(|_, release| release.upgrades_from = version("0.1.5")), UpgradeRefusal::BelowFloor { floor, .. } if floor == version("0.1.5"));
     let stops = |_: &mut UpgradeFacts, release: &mut Release| {
         release.required_stops = vec![version("0.1.8"), version("0.1.4"), version("0.0.9"), version("0.2.0")];
     };
-    refused!(planned(stops), Refusal::Stop { stop, .. } if stop == version("0.1.4"));
+    refused!(planned(stops), UpgradeRefusal::Stop { stop, .. } if stop == version("0.1.4"));
     let stops_below_the_floor = |facts: &mut UpgradeFacts, release: &mut Release| {
         stops(facts, release);
         release.upgrades_from = version("0.1.5");
     };
-    refused!(planned(stops_below_the_floor), Refusal::Stop { stop, .. } if stop == version("0.1.4"));
+    refused!(planned(stops_below_the_floor), UpgradeRefusal::Stop { stop, .. } if stop == version("0.1.4"));
     let passed = |facts: &mut UpgradeFacts, release: &mut Release| {
         stops(facts, release);
         facts.installed = version("0.1.8");
@@ -173,12 +173,12 @@ fn enforces_required_stops_and_the_oldest_version() {
 fn refuses_a_datastore_that_the_release_does_not_know() {
     let applied = |applied: Vec<(i64, String)>| planned(|facts, _| facts.database = Database::Applied(applied));
     let newer = vec![(1, hash(1)), (2, hash(2)), (3, hash(3)), (4, hash(4))];
-    refused!(applied(newer), Refusal::NewerSchema { database: 4, known: 3, .. });
-    refused!(applied(vec![(1, hash(1)), (2, hash(9))]), Refusal::OtherHistory { version: 2, .. });
-    refused!(planned(|facts, _| facts.database = Database::Damaged("a hole".to_owned())), Refusal::Damaged(_));
+    refused!(applied(newer), UpgradeRefusal::NewerSchema { database: 4, known: 3, .. });
+    refused!(applied(vec![(1, hash(1)), (2, hash(9))]), UpgradeRefusal::OtherHistory { version: 2, .. });
+    refused!(planned(|facts, _| facts.database = Database::Damaged("a hole".to_owned())), UpgradeRefusal::Damaged(_));
     refused!(
         planned(|_, release| release.migrations[2].phase = "sideways".to_owned()),
-        Refusal::Phase { version: 3, .. }
+        UpgradeRefusal::Phase { version: 3, .. }
     );
     let later = planned(|_, release| release.migrations[2].phase = "contract".to_owned()).unwrap();
     assert_eq!((later.migrations.len(), later.later.len(), later.schema_to), (0, 1, later.schema_from));
@@ -186,7 +186,7 @@ fn refuses_a_datastore_that_the_release_does_not_know() {
     assert!(planned(|_, release| release.migrations[1].phase = "contract".to_owned()).is_ok());
     assert_eq!(applied(vec![]).unwrap().migrations.len(), 3);
     let other = |facts: &mut UpgradeFacts, _: &mut Release| facts.components[0].version = "17.9".to_owned();
-    refused!(planned(other), Refusal::OtherMajor { new, old, .. } if (new.as_str(), old.as_str()) == ("18.4", "17.9"));
+    refused!(planned(other), UpgradeRefusal::OtherMajor { new, old, .. } if (new.as_str(), old.as_str()) == ("18.4", "17.9"));
 }
 
 #[test]
@@ -204,7 +204,7 @@ fn only_a_releases_own_program_judges_a_hand_over() {
         release.migrations[2].phase = "sideways".to_owned();
         release.hands_over = true;
     };
-    refused!(planned(beyond_this_version), Refusal::HandOver(plan) if plan.to == version("0.2.0"));
+    refused!(planned(beyond_this_version), UpgradeRefusal::HandOver(plan) if plan.to == version("0.2.0"));
     // Its own program knows all that, and plans as for any release.
     let own = |facts: &mut UpgradeFacts, release: &mut Release| {
         facts.own_version = version("0.2.0+1234");
@@ -217,23 +217,26 @@ fn only_a_releases_own_program_judges_a_hand_over() {
 fn refuses_unusable_releases_before_fetching() {
     refused!(
         planned(|facts, _| facts.target = "riscv64gc-unknown-linux-gnu"),
-        Refusal::Platform(_, "riscv64gc-unknown-linux-gnu")
+        UpgradeRefusal::Platform(_, "riscv64gc-unknown-linux-gnu")
     );
-    refused!(planned(|_, release| release.components[0].name = "warp-drive".to_owned()), Refusal::UnknownComponent(_));
-    refused!(planned(|_, release| release.assets[0].digest = "md5:1".to_owned()), Refusal::Manifest(_));
-    refused!(planned(|facts, _| facts.free_bytes = None), Refusal::UnknownSpace);
+    refused!(
+        planned(|_, release| release.components[0].name = "warp-drive".to_owned()),
+        UpgradeRefusal::UnknownComponent(_)
+    );
+    refused!(planned(|_, release| release.assets[0].digest = "md5:1".to_owned()), UpgradeRefusal::Manifest(_));
+    refused!(planned(|facts, _| facts.free_bytes = None), UpgradeRefusal::UnknownSpace);
     let needed = (4 * 100 + 50 + 4 * 5 + 256) * MIB;
-    refused!(planned(|facts, _| facts.free_bytes = Some(needed - 1)), Refusal::Space { .. });
+    refused!(planned(|facts, _| facts.free_bytes = Some(needed - 1)), UpgradeRefusal::Space { .. });
     assert!(planned(|facts, _| facts.free_bytes = Some(needed)).is_ok());
     // Sizes come from the manifest: huge ones must not overflow.
-    refused!(planned(|_, release| release.assets[0].size = u64::MAX), Refusal::Space { .. });
+    refused!(planned(|_, release| release.assets[0].size = u64::MAX), UpgradeRefusal::Space { .. });
 }
 
 #[test]
 fn upgrades_an_unhealthy_instance_only_if_that_may_fix_it() {
     let unhealthy =
         |facts: &mut UpgradeFacts, _: &mut Release| facts.instance = Instance::Unhealthy("postgres failed".to_owned());
-    refused!(planned(unhealthy), Refusal::Unhealthy(reason) if reason == "postgres failed");
+    refused!(planned(unhealthy), UpgradeRefusal::Unhealthy(reason) if reason == "postgres failed");
     let with_newer_schema = |facts: &mut UpgradeFacts, release: &mut Release| {
         unhealthy(facts, release);
         facts.own_schema = 1;
@@ -265,9 +268,12 @@ fn picks_the_newest_release_that_this_machine_can_run() {
     assert!(chosen.warnings.iter().any(|text| text.contains("0.4.0 is newer, but does not support this machine")));
     // Requested by version, or as the only release, it is refused with the reason.
     let named = Target::Version(version("0.4.0"));
-    assert!(matches!(plan(&facts(), &manifest, &named), Err(Refusal::Platform(..))));
+    assert!(matches!(plan(&facts(), &manifest, &named), Err(UpgradeRefusal::Platform(..))));
     let only_foreign = Manifest::new(vec![foreign]);
-    assert!(matches!(plan(&facts(), &only_foreign, &Target::Newest(Channel::Stable)), Err(Refusal::Platform(..))));
+    assert!(matches!(
+        plan(&facts(), &only_foreign, &Target::Newest(Channel::Stable)),
+        Err(UpgradeRefusal::Platform(..))
+    ));
 }
 
 #[test]
@@ -276,8 +282,8 @@ fn a_required_stop_missing_on_the_host_is_not_suggested() {
     newest.required_stops = vec![version("0.3.0")];
     let to = Target::Version(version("0.4.0"));
     let plan_with = |others: Vec<Release>| plan(&facts(), &Manifest::new([vec![newest.clone()], others].concat()), &to);
-    assert!(matches!(plan_with(vec![release("0.3.0", Channel::Stable)]), Err(Refusal::Stop { .. })));
-    assert!(matches!(plan_with(Vec::new()), Err(Refusal::StopGone { .. })));
+    assert!(matches!(plan_with(vec![release("0.3.0", Channel::Stable)]), Err(UpgradeRefusal::Stop { .. })));
+    assert!(matches!(plan_with(Vec::new()), Err(UpgradeRefusal::StopGone { .. })));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use super::UpgradeError;
 use super::finish::{self, Conclusion};
 use super::outcome::Outcome;
-use super::plan::Plan;
+use super::plan::UpgradePlan;
 use super::release::source::Source;
 use super::release::stage;
 use super::rollback::{failed_release, snapshot};
@@ -46,7 +46,7 @@ impl<'a> ReleaseSource<'a> {
 /// steps before the pause, the upgrade is discarded; later, `cancelled` has no effect.
 pub async fn upgrade(
     context: UpgradeContext<'_>,
-    plan: Plan,
+    plan: UpgradePlan,
     release_source: ReleaseSource<'_>,
     known: KnownFaults,
     cancelled: impl Future<Output = ()>,
@@ -99,7 +99,7 @@ async fn run_steps(
 }
 
 /// The state before the first step.
-fn initial_state(home: &Home, plan: Plan, direction: Direction, known_faults: KnownFaults) -> State {
+fn initial_state(home: &Home, plan: UpgradePlan, direction: Direction, known_faults: KnownFaults) -> State {
     State {
         snapshot: snapshot::name(&plan.to),
         program_existed: stage::program_of(home, &plan.to).exists(),

@@ -3,7 +3,7 @@
 
 use super::UpgradeError;
 use super::facts;
-use super::plan::{Plan, Refusal, Target, UpgradeFacts, plan, plan_retained};
+use super::plan::{Target, UpgradeFacts, UpgradePlan, UpgradeRefusal, plan, plan_retained};
 use super::release::manifest::{Manifest, Migration};
 use super::release::program::About;
 use super::release::source::{FetchError, Source};
@@ -90,7 +90,7 @@ impl TargetRelease {
     }
 
     /// Plans the upgrade to the release.
-    pub fn plan(&self, facts: &UpgradeFacts) -> Result<Plan, Refusal> {
+    pub fn plan(&self, facts: &UpgradeFacts) -> Result<UpgradePlan, UpgradeRefusal> {
         match &self.origin {
             Origin::Retained { version, migrations } => plan_retained(facts, migrations, version),
             Origin::Host { manifest, .. } => plan(facts, manifest, &self.target),
@@ -117,7 +117,7 @@ impl TargetRelease {
     pub async fn fetch_upgrader(
         &self,
         home: &Home,
-        plan: &Plan,
+        plan: &UpgradePlan,
         reporter: &dyn Reporter,
     ) -> Result<PathBuf, TargetError> {
         let source = self.host().ok_or(TargetError::NoHost)?;

@@ -23,7 +23,7 @@ use leoflow_base::protocol::control;
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::{checkpoint, env_vars, terminal};
 use leoflow_lifecycle::backup::newer_files;
-use leoflow_lifecycle::backup::restore::restore_plan::{Protected, Refusal, adapted_config, protected_settings};
+use leoflow_lifecycle::backup::restore::restore_plan::{Protected, RestoreRefusal, adapted_config, protected_settings};
 use leoflow_lifecycle::backup::restore::{self, Records, Staged};
 use leoflow_lifecycle::backup::restore::{obstacles, quarantine};
 use leoflow_lifecycle::backup::{Input, Keys, Manifest, RestoreError, verify};
@@ -274,7 +274,7 @@ async fn continue_with_old_state(context: &Context<'_>, datastore: Datastore, wa
 fn refuse_obstacles(home: &Home) -> Result<(), Error> {
     let obstacle = obstacles::find_in_cluster(home).map_err(|error| Error::io("read", &home.postgres(), &error))?;
     match obstacle {
-        Some(obstacle) => Err(RestoreError::from(Refusal::from(obstacle)).into()),
+        Some(obstacle) => Err(RestoreError::from(RestoreRefusal::from(obstacle)).into()),
         None => Ok(()),
     }
 }

@@ -9,7 +9,7 @@ use leoflow_base::protocol::child::RESTORE_OF_ROLLBACK;
 use leoflow_base::sys::fs::{disk, files};
 use leoflow_base::sys::{env_vars, random};
 use leoflow_lifecycle::backup::restore::obstacles::{self, Obstacle};
-use leoflow_lifecycle::backup::restore::restore_plan::{self, Facts, Machine, Protected};
+use leoflow_lifecycle::backup::restore::restore_plan::{self, Machine, Protected, RestoreFacts};
 use leoflow_lifecycle::backup::{Manifest, RestoreError};
 use leoflow_lifecycle::setup::{self, Receipt};
 use leoflow_lifecycle::upgrade::rollback::capacity;
@@ -111,7 +111,7 @@ impl Target {
         let root = context.home.root();
         let free = |path: &Path| disk::free_bytes(path).map_err(|error| Error::io("read", path, &error));
         let is_same_file_system = disk::same_file_system(root, &self.workspace).unwrap_or(false);
-        let facts = Facts {
+        let facts = RestoreFacts {
             manifest,
             binary_schema: embedded::newest(known()),
             is_set_up: self.is_set_up,

@@ -13,7 +13,7 @@ use leoflow_lifecycle::backup::RestoreError;
 use leoflow_lifecycle::backup::content::Content;
 use leoflow_lifecycle::backup::create::dump;
 use leoflow_lifecycle::backup::restore::restore_dir::{self, RestoreDir, RetainedState, When};
-use leoflow_lifecycle::backup::restore::restore_plan::Refusal;
+use leoflow_lifecycle::backup::restore::restore_plan::RestoreRefusal;
 use leoflow_lifecycle::backup::restore::{self, obstacles};
 use leoflow_postgres::Login;
 use leoflow_postgres::schema::embedded::newest;
@@ -73,7 +73,7 @@ fn find_retained(home: &Home) -> Result<(RestoreDir, RetainedState), Error> {
     }
     let obstacle = obstacles::find_in_exchange(home, retained.workspace.as_deref());
     match obstacle.map_err(|error| Error::io("read", home.root(), &error))? {
-        Some(obstacle) => Err(RestoreError::from(Refusal::from(obstacle)).into()),
+        Some(obstacle) => Err(RestoreError::from(RestoreRefusal::from(obstacle)).into()),
         None => Ok((restore_dir, retained)),
     }
 }

@@ -9,7 +9,7 @@ use leoflow_base::config;
 use leoflow_base::home::Home;
 use leoflow_base::home::journal::{self, Entry, Operation};
 use leoflow_base::home::lock::{HomeLock, OperationLock};
-use leoflow_lifecycle::setup::uninstall::{self, Part, Plan, Request};
+use leoflow_lifecycle::setup::uninstall::{self, Part, Request, UninstallPlan};
 use leoflow_postgres::{Endpoint, location};
 use leoflow_processes::supervisor;
 use serde_json::{Value, json};
@@ -81,7 +81,7 @@ fn interrupted_purge(home: &Home) -> Result<Option<Entry>, Error> {
 }
 
 /// Removes what the confirmed plan says. The caller holds the operation lock, and has stopped the instance.
-fn apply(context: &Context<'_>, request: &Request, plan: &Plan) -> Result<u8, Error> {
+fn apply(context: &Context<'_>, request: &Request, plan: &UninstallPlan) -> Result<u8, Error> {
     let home = &context.home;
     let lock = HomeLock::take(home, "leoflow uninstall", None)?;
     supervisor::end_leftovers(home).map_err(|error| {
@@ -112,7 +112,7 @@ fn apply(context: &Context<'_>, request: &Request, plan: &Plan) -> Result<u8, Er
 
 /// Refuses while another operation is unfinished. A purge ignores an unfinished restore or upgrade, because it removes
 /// all data.
-fn refuse_unfinished_operation(context: &Context<'_>, plan: &Plan) -> Result<(), Error> {
+fn refuse_unfinished_operation(context: &Context<'_>, plan: &UninstallPlan) -> Result<(), Error> {
     let other = journal::unfinished(&context.home)?.filter(|entry| {
         let is_change = matches!(entry.operation, Operation::Restore | Operation::RestoreUndo | Operation::Upgrade);
         // An interrupted move may have created a container, which a purge would leave behind.
@@ -180,7 +180,7 @@ fn print_empty_json(context: &Context<'_>, args: &Uninstall) -> Result<(), Error
 
 /// Asks for a confirmation; a purge asks for the instance's name, and for the path of a workspace that existed before
 /// Leoflow.
-fn confirm_plan(context: &Context<'_>, plan: &Plan, args: &Uninstall) -> Result<bool, Error> {
+fn confirm_plan(context: &Context<'_>, plan: &UninstallPlan, args: &Uninstall) -> Result<bool, Error> {
     if !plan.purge {
         return context.confirm("Uninstall Leoflow?", args.yes.into());
     }
@@ -197,7 +197,7 @@ fn confirm_plan(context: &Context<'_>, plan: &Plan, args: &Uninstall) -> Result<
     }
 }
 
-fn show_dry_run(context: &Context<'_>, plan: &Plan) -> Result<u8, Error> {
+fn show_dry_run(context: &Context<'_>, plan: &UninstallPlan) -> Result<u8, Error> {
     if context.printer.json {
         context.printer.json(&as_json(plan))?;
     } else {
@@ -207,7 +207,7 @@ fn show_dry_run(context: &Context<'_>, plan: &Plan) -> Result<u8, Error> {
     Ok(0)
 }
 
-fn as_json(plan: &Plan) -> Value {
+fn as_json(plan: &UninstallPlan) -> Value {
     let part = |part: &Part| json!({"what": part.what, "path": part.path, "size_bytes": part.bytes});
     json!({
         "purge": plan.purge,
@@ -221,7 +221,7 @@ fn as_json(plan: &Plan) -> Value {
     })
 }
 
-fn show(context: &Context<'_>, plan: &Plan) {
+fn show(context: &Context<'_>, plan: &UninstallPlan) {
     let printer = context.printer;
     let line = |verb: &str, part: &Part| {
         printer.note(format!("{verb}  {:>10}  {}  ({})", human_size(part.bytes), part.path.display(), part.what));
@@ -260,7 +260,7 @@ fn show(context: &Context<'_>, plan: &Plan) {
     }
 }
 
-fn print_result(context: &Context<'_>, plan: &Plan) -> Result<u8, Error> {
+fn print_result(context: &Context<'_>, plan: &UninstallPlan) -> Result<u8, Error> {
     if context.printer.json {
         context.printer.json(&as_json(plan))?;
         return Ok(0);

@@ -6,12 +6,12 @@ use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_base::protocol::child::{HANDED_OVER, RELEASE_SOURCE};
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::process::replace;
-use leoflow_lifecycle::upgrade::plan::Plan;
+use leoflow_lifecycle::upgrade::plan::UpgradePlan;
 use leoflow_lifecycle::upgrade::target_release::TargetRelease;
 use std::process::Command;
 
 /// Downloads the release's program and execs it with the same arguments. Returns only on failure.
-pub async fn run(context: &Context<'_>, plan: &Plan, release: &TargetRelease) -> Result<(), Error> {
+pub async fn run(context: &Context<'_>, plan: &UpgradePlan, release: &TargetRelease) -> Result<(), Error> {
     if let Some(earlier) = env_vars::text(HANDED_OVER) {
         let text = format!("leoflow {earlier} has handed the upgrade to {} over to {}", plan.to, context.version);
         return Err(Error::failed(format!("{text}, which cannot plan it either"))

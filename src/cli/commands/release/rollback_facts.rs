@@ -5,7 +5,7 @@ use super::upgrade_facts::{self, FactsAndDatastore};
 use crate::context::Context;
 use crate::error::Error;
 use crate::recovery::datastore::Datastore;
-use leoflow_lifecycle::upgrade::plan::{Plan, UpgradeFacts};
+use leoflow_lifecycle::upgrade::plan::{UpgradeFacts, UpgradePlan};
 use leoflow_lifecycle::upgrade::rollback::capacity::Need;
 use leoflow_lifecycle::upgrade::rollback::rollback_plan::RollbackPlan;
 use leoflow_lifecycle::upgrade::rollback::target::{self, RollbackTarget};
@@ -16,7 +16,7 @@ pub struct PlannedRollback {
     pub to: Version,
     pub facts: UpgradeFacts,
     pub datastore: Datastore,
-    pub plan: Plan,
+    pub plan: UpgradePlan,
     pub rollback_plan: RollbackPlan,
     /// The newest schema that the target release knows.
     pub own_schema_of_target: i64,

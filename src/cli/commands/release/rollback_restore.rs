@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 /// The input of a rollback by restore.
 pub struct RestoreInput {
     pub datastore: Datastore,
-    pub plan: Plan,
+    pub plan: UpgradePlan,
     /// The newest schema that the target release knows.
     pub schema_to: i64,
     pub backup: PathBuf,
@@ -93,7 +93,7 @@ impl<'a> Rollback<'a> {
         let recovery = Recovery { reporter: &LoggedSink, ..context.recovery() };
         let port = requested_port(context);
         let config = recovery.running_config()?;
-        let Plan { from, to, schema_from, .. } = plan;
+        let UpgradePlan { from, to, schema_from, .. } = plan;
         // Restore a copy, because the retention after the new backup may remove the original.
         let backup_copy = home.upgrade().join(backup.file_name().unwrap_or_default());
         copy_backup(&backup, &backup_copy).map_err(|error| Error::io("write", &backup_copy, &error))?;

@@ -16,7 +16,7 @@ use leoflow_base::protocol::child::RELEASE_SOURCE;
 use leoflow_lifecycle::contract::effects::effects;
 use leoflow_lifecycle::contract::{self, Contract, home_uses};
 use leoflow_lifecycle::setup;
-use leoflow_lifecycle::upgrade::plan::{Action, Database, Instance, Plan, Refusal, UpgradeFacts};
+use leoflow_lifecycle::upgrade::plan::{Action, Database, Instance, UpgradeFacts, UpgradePlan, UpgradeRefusal};
 use leoflow_lifecycle::upgrade::release::{program, stage};
 use leoflow_lifecycle::upgrade::rollback::history;
 use leoflow_lifecycle::upgrade::target_release::{Remember, Request, TargetRelease, earlier_failures};
@@ -67,7 +67,7 @@ fn refuse_outdated_manifest(context: &Context<'_>, args: &Upgrade, release: &Tar
         .hint("if the host is as it should be: leoflow upgrade --yes --accept-old-manifest"))
 }
 
-fn worker_arguments(plan: &Plan, args: &Upgrade) -> Vec<OsString> {
+fn worker_arguments(plan: &UpgradePlan, args: &Upgrade) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = vec!["upgrade".into(), plan.to.to_string().into(), "--yes".into()];
     arguments.push("--worker".into());
     if args.no_rollback {
@@ -100,7 +100,7 @@ async fn plan_upgrade(
     version: Option<&str>,
     from: &From,
     applied: Option<&Upgrade>,
-) -> Result<Option<(Plan, TargetRelease)>, Error> {
+) -> Result<Option<(UpgradePlan, TargetRelease)>, Error> {
     let home = &context.home;
     let config = config::load(&home.config())?.map(|loaded| loaded.config);
     let request = Request { version, from: from.from.as_deref() };
@@ -111,7 +111,7 @@ async fn plan_upgrade(
     refuse_older_program(context, &facts)?;
     match release.plan(&facts) {
         Ok(plan) => Ok(Some((with_warnings(context, plan, doubts, &release).await?, release))),
-        Err(Refusal::HandOver(plan)) => match applied {
+        Err(UpgradeRefusal::HandOver(plan)) => match applied {
             None => Ok(Some((with_warnings(context, *plan, doubts, &release).await?, release))),
             Some(args) => {
                 // The next step runs the release's program, so the doubts are printed before it.
@@ -120,9 +120,9 @@ async fn plan_upgrade(
                 hand_over::run(context, &plan, &release).await.map(|()| None)
             }
         },
-        Err(not_needed @ (Refusal::UpToDate(_) | Refusal::Ahead { .. } | Refusal::Installed(_))) => {
-            print_not_needed(context, &facts, &not_needed, &doubts).map(|()| None)
-        }
+        Err(
+            not_needed @ (UpgradeRefusal::UpToDate(_) | UpgradeRefusal::Ahead { .. } | UpgradeRefusal::Installed(_)),
+        ) => print_not_needed(context, &facts, &not_needed, &doubts).map(|()| None),
         Err(refusal) => Err(refusal.into()),
     }
 }
@@ -131,10 +131,10 @@ async fn plan_upgrade(
 /// of features that this home uses.
 async fn with_warnings(
     context: &Context<'_>,
-    mut plan: Plan,
+    mut plan: UpgradePlan,
     doubts: Vec<String>,
     release: &TargetRelease,
-) -> Result<Plan, Error> {
+) -> Result<UpgradePlan, Error> {
     plan.warnings.extend(doubts);
     plan.warnings.extend(earlier_failures(&context.home, &plan.to));
     let own = Contract::parse(build_info().contract.as_bytes());
@@ -150,7 +150,7 @@ async fn with_warnings(
 fn print_not_needed(
     context: &Context<'_>,
     facts: &UpgradeFacts,
-    not_needed: &Refusal,
+    not_needed: &UpgradeRefusal,
     doubts: &[String],
 ) -> Result<(), Error> {
     if context.printer.json {
@@ -159,7 +159,7 @@ fn print_not_needed(
     }
     doubts.iter().for_each(|doubt| context.printer.warning(doubt));
     context.printer.line(format!("{not_needed}; nothing to do"));
-    if let Refusal::Ahead { .. } = not_needed {
+    if let UpgradeRefusal::Ahead { .. } = not_needed {
         context.printer.note("If this release was withdrawn:  leoflow rollback");
     }
     Ok(())
@@ -183,7 +183,7 @@ fn refuse_older_program(context: &Context<'_>, facts: &UpgradeFacts) -> Result<(
 }
 
 /// Prints the plan.
-fn show(context: &Context<'_>, plan: &Plan) -> Result<(), Error> {
+fn show(context: &Context<'_>, plan: &UpgradePlan) -> Result<(), Error> {
     let printer = context.printer;
     let last_pause = history::last_pause(&history::history(&context.home), None);
     if printer.json {
@@ -223,7 +223,7 @@ fn show(context: &Context<'_>, plan: &Plan) -> Result<(), Error> {
     Ok(())
 }
 
-fn show_migrations(context: &Context<'_>, plan: &Plan) {
+fn show_migrations(context: &Context<'_>, plan: &UpgradePlan) {
     let printer = context.printer;
     for migration in &plan.migrations {
         let undo = if migration.reversible { "reversible" } else { "reversible only by a restore" };

@@ -9,7 +9,7 @@ use leoflow_base::home::lock::OperationLock;
 use leoflow_base::sys::fs::files;
 use leoflow_lifecycle::setup;
 use leoflow_lifecycle::upgrade::UpgradeError;
-use leoflow_lifecycle::upgrade::plan::{Refusal, Target};
+use leoflow_lifecycle::upgrade::plan::{Target, UpgradeRefusal};
 use leoflow_lifecycle::upgrade::release::manifest::Release;
 use leoflow_lifecycle::upgrade::release::signature;
 use leoflow_lifecycle::upgrade::release::source::ReleaseFile;
@@ -29,13 +29,15 @@ pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     let source = source(args.from.from.as_deref(), None)?;
     let manifest = source.manifest(&signature::trusted(home, build_info().public_key)).await?;
     let release: &Release = match target(args.version.as_deref(), None)? {
-        Target::Version(version) => manifest.release(&version).ok_or(Refusal::Unknown(version))?,
-        Target::Newest(channel) => manifest.newest(channel, |_| true).ok_or(Refusal::EmptyChannel(channel.name()))?,
+        Target::Version(version) => manifest.release(&version).ok_or(UpgradeRefusal::Unknown(version))?,
+        Target::Newest(channel) => {
+            manifest.newest(channel, |_| true).ok_or(UpgradeRefusal::EmptyChannel(channel.name()))?
+        }
     };
     let asset = release
         .asset(build_info().target)
-        .ok_or_else(|| Refusal::Platform(release.version.clone(), build_info().target))?;
-    let file = ReleaseFile::from_asset(asset).map_err(Refusal::from)?;
+        .ok_or_else(|| UpgradeRefusal::Platform(release.version.clone(), build_info().target))?;
+    let file = ReleaseFile::from_asset(asset).map_err(UpgradeRefusal::from)?;
     home.create().map_err(|error| Error::io("create", home.root(), &error))?;
     let _operation_lock = OperationLock::take(home, "install.sh")?;
     let folder = home.versions().join(release.version.to_string());

@@ -1,7 +1,7 @@
 //! Errors of reading or restoring a backup.
 
 use super::exchange_error::ExchangeError;
-use super::restore_plan::{ConfigRefusal, Refusal};
+use super::restore_plan::{ConfigRefusal, RestoreRefusal};
 use crate::backup::content::ContentError;
 use crate::backup::encryption::NotOpened;
 use crate::backup::format::archive_read::ArchiveError;
@@ -20,7 +20,7 @@ pub enum RestoreError {
     #[error("cannot restore {path}: {source}")]
     Archive { path: PathBuf, source: ArchiveError },
     #[error(transparent)]
-    Refused(#[from] Refusal),
+    Refused(#[from] RestoreRefusal),
     #[error(transparent)]
     Config(#[from] ConfigRefusal),
     #[error(transparent)]
@@ -51,7 +51,7 @@ impl RestoreError {
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Archive { source: ArchiveError::Sink(_) | ArchiveError::Open(_), .. } => false,
-            Self::Archive { .. } | Self::Config(_) | Self::Refused(Refusal::NewerSchema { .. }) => true,
+            Self::Archive { .. } | Self::Config(_) | Self::Refused(RestoreRefusal::NewerSchema { .. }) => true,
             Self::Load(error) => error.is_data_error(),
             _ => false,
         }

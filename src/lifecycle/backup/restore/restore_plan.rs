@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// Facts that the decision depends on.
 #[derive(Debug, Clone)]
-pub struct Facts<'a> {
+pub struct RestoreFacts<'a> {
     pub manifest: &'a Manifest,
     pub binary_schema: i64,
     /// True when the home contains an instance.
@@ -36,7 +36,7 @@ pub struct Facts<'a> {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum Refusal {
+pub enum RestoreRefusal {
     #[error("the backup has schema version {backup}, but this leoflow only knows up to {binary}")]
     NewerSchema { backup: i64, binary: i64 },
     #[error("this home already contains a Leoflow instance, which a restore replaces")]
@@ -55,23 +55,23 @@ pub enum Refusal {
 pub const RESERVE: u64 = 128 * 1024 * 1024;
 
 /// Decides whether the restore may proceed; `home` appears only in the error.
-pub fn check(facts: &Facts<'_>, home: &Path) -> Result<(), Refusal> {
+pub fn check(facts: &RestoreFacts<'_>, home: &Path) -> Result<(), RestoreRefusal> {
     let manifest = facts.manifest;
     if manifest.schema_version > facts.binary_schema {
-        return Err(Refusal::NewerSchema { backup: manifest.schema_version, binary: facts.binary_schema });
+        return Err(RestoreRefusal::NewerSchema { backup: manifest.schema_version, binary: facts.binary_schema });
     }
     if facts.is_set_up && !facts.force {
-        return Err(Refusal::AlreadySetUp);
+        return Err(RestoreRefusal::AlreadySetUp);
     }
     // No option allows a restore to replace a folder that is not this home's workspace.
     if facts.workspace_in_use && !(facts.workspace_is_ours && facts.force) {
-        return Err(Refusal::WorkspaceInUse(facts.workspace.to_owned()));
+        return Err(RestoreRefusal::WorkspaceInUse(facts.workspace.to_owned()));
     }
     if facts.home_inside {
-        return Err(Refusal::HomeInside(facts.workspace.to_owned()));
+        return Err(RestoreRefusal::HomeInside(facts.workspace.to_owned()));
     }
     if let Some(obstacle) = &facts.obstacle {
-        return Err(Refusal::Obstacle(obstacle.clone()));
+        return Err(RestoreRefusal::Obstacle(obstacle.clone()));
     }
     let workspace_bytes = workspace_size(manifest);
     let (home_bytes, workspace_need) = match facts.workspace_free {
@@ -81,10 +81,12 @@ pub fn check(facts: &Facts<'_>, home: &Path) -> Result<(), Refusal> {
     let database = manifest.database.bytes.saturating_mul(facts.database_copies);
     let needed = home_bytes.saturating_add(database).saturating_add(facts.reserve);
     if needed > facts.free {
-        return Err(Refusal::Space { path: home.to_owned(), needed, free: facts.free });
+        return Err(RestoreRefusal::Space { path: home.to_owned(), needed, free: facts.free });
     }
     match workspace_need {
-        Some((needed, free)) if needed > free => Err(Refusal::Space { path: facts.workspace.to_owned(), needed, free }),
+        Some((needed, free)) if needed > free => {
+            Err(RestoreRefusal::Space { path: facts.workspace.to_owned(), needed, free })
+        }
         _ => Ok(()),
     }
 }
@@ -232,8 +234,8 @@ mod tests {
 
     const MANAGED: DatastoreSetting = DatastoreSetting::Managed;
 
-    fn facts(manifest: &Manifest) -> Facts<'_> {
-        Facts {
+    fn facts(manifest: &Manifest) -> RestoreFacts<'_> {
+        RestoreFacts {
             manifest,
             binary_schema: 3,
             is_set_up: true,
@@ -250,7 +252,7 @@ mod tests {
         }
     }
 
-    fn refused(facts: &Facts<'_>) -> Option<Refusal> {
+    fn refused(facts: &RestoreFacts<'_>) -> Option<RestoreRefusal> {
         check(facts, Path::new("/h")).err()
     }
 
@@ -259,25 +261,26 @@ mod tests {
         let manifest = manifest(vec![]);
         let base = facts(&manifest);
         assert!(refused(&base).is_none());
-        assert!(matches!(refused(&Facts { force: false, ..base.clone() }), Some(Refusal::AlreadySetUp)));
-        let stranger = Facts { workspace_is_ours: false, ..base.clone() };
-        assert!(matches!(refused(&stranger), Some(Refusal::WorkspaceInUse(_))));
-        let empty = Facts { is_set_up: false, workspace_in_use: false, workspace_is_ours: false, force: false, ..base };
+        assert!(matches!(refused(&RestoreFacts { force: false, ..base.clone() }), Some(RestoreRefusal::AlreadySetUp)));
+        let stranger = RestoreFacts { workspace_is_ours: false, ..base.clone() };
+        assert!(matches!(refused(&stranger), Some(RestoreRefusal::WorkspaceInUse(_))));
+        let empty =
+            RestoreFacts { is_set_up: false, workspace_in_use: false, workspace_is_ours: false, force: false, ..base };
         assert!(refused(&empty).is_none());
     }
 
     #[test]
     fn obstacles_are_refused() {
         let manifest = manifest(vec![]);
-        let mounted = Facts { obstacle: Some(Obstacle::MountInWorkspace("/w/data".into())), ..facts(&manifest) };
-        assert!(matches!(refused(&mounted), Some(Refusal::Obstacle(_))));
+        let mounted = RestoreFacts { obstacle: Some(Obstacle::MountInWorkspace("/w/data".into())), ..facts(&manifest) };
+        assert!(matches!(refused(&mounted), Some(RestoreRefusal::Obstacle(_))));
     }
 
     #[test]
     fn a_newer_schema_is_refused_even_with_force() {
         let manifest = manifest(vec![]);
-        let older = Facts { binary_schema: 2, ..facts(&manifest) };
-        assert!(matches!(refused(&older), Some(Refusal::NewerSchema { .. })));
+        let older = RestoreFacts { binary_schema: 2, ..facts(&manifest) };
+        assert!(matches!(refused(&older), Some(RestoreRefusal::NewerSchema { .. })));
     }
 
     #[test]
@@ -289,7 +292,7 @@ mod tests {
         };
         let manifest = manifest(vec![directory, big]);
         let enough = 110 + 1000 + RESERVE;
-        let fits = |free, workspace_free| refused(&Facts { free, workspace_free, ..facts(&manifest) }).is_none();
+        let fits = |free, workspace_free| refused(&RestoreFacts { free, workspace_free, ..facts(&manifest) }).is_none();
         assert!(fits(enough, Some(10_000)));
         assert!(!fits(enough, Some(9_999)));
         assert!(!fits(enough - 1, Some(10_000)));

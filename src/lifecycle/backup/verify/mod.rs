@@ -15,7 +15,7 @@ use super::format::archive_read::NoSink;
 use super::format::manifest::Manifest;
 use super::restore::restore_dir::{ExternalPaths, RestoreDir, When};
 use super::restore::restore_error::RestoreError;
-use super::restore::restore_plan::Refusal;
+use super::restore::restore_plan::RestoreRefusal;
 use super::restore::{DatabaseOnly, cipher_of, read};
 use leoflow_base::home::Home;
 use leoflow_base::home::progress::{Progress, Reporter};
@@ -128,15 +128,15 @@ impl Rehearsal {
 }
 
 /// Checks that this program knows the schema and that the disk has enough space for a test restore.
-fn check_requirements(home: &Home, manifest: &Manifest) -> Result<(), Refusal> {
+fn check_requirements(home: &Home, manifest: &Manifest) -> Result<(), RestoreRefusal> {
     let binary = embedded::newest(known());
     if manifest.schema_version > binary {
-        return Err(Refusal::NewerSchema { backup: manifest.schema_version, binary });
+        return Err(RestoreRefusal::NewerSchema { backup: manifest.schema_version, binary });
     }
     // A test restore unpacks only the configuration and the dump.
     let needed = manifest.database.bytes.saturating_add(manifest.total_size() - manifest.files_size());
     match disk::free_bytes(home.root()) {
-        Ok(free) if free < needed => Err(Refusal::Space { path: home.root().to_owned(), needed, free }),
+        Ok(free) if free < needed => Err(RestoreRefusal::Space { path: home.root().to_owned(), needed, free }),
         _ => Ok(()),
     }
 }

@@ -1,6 +1,6 @@
 //! Applies an uninstall plan. Each step is idempotent, and the information needed to resume is removed last.
 
-use super::plan::{Identity, Plan};
+use super::plan::{Identity, UninstallPlan};
 use super::removal::{RemoveError, check_unchanged, entries, remove, remove_all_but, remove_ours};
 use super::shell_files::{self, MARK};
 use crate::setup::receipt::Receipt;
@@ -48,7 +48,7 @@ const HOME: usize = 3;
 
 /// Removes programs, downloads, process logs, the service and our lines in shell files; keeps the user's data. The
 /// caller holds the home's lock.
-pub fn remove_programs(home: &Home, plan: &Plan, reporter: &dyn Reporter) -> Result<(), RemoveError> {
+pub fn remove_programs(home: &Home, plan: &UninstallPlan, reporter: &dyn Reporter) -> Result<(), RemoveError> {
     let shell_files = remove_service_and_shell_lines(home, &plan.shell_files, reporter);
     if let Some(receipt) = Receipt::load(home)? {
         // A file that keeps its line stays in the receipt for the next uninstall.
@@ -80,7 +80,7 @@ fn remove_service_and_shell_lines(home: &Home, paths: &[PathBuf], reporter: &dyn
 
 /// Removes everything. The caller holds the home's lock, which is removed too. A failure before the first irreversible
 /// step undoes the purge.
-pub fn purge(home: &Home, plan: &Plan, reporter: &dyn Reporter) -> Result<(), RemoveError> {
+pub fn purge(home: &Home, plan: &UninstallPlan, reporter: &dyn Reporter) -> Result<(), RemoveError> {
     let purge = Purge {
         home: plan.identity,
         workspace: plan.workspace.as_ref().map(|tree| WorkspaceRemoval {
@@ -300,10 +300,10 @@ mod tests {
             self.folder.path().join("workspace")
         }
 
-        fn plan(&self, shell_files: Vec<PathBuf>) -> Plan {
+        fn plan(&self, shell_files: Vec<PathBuf>) -> UninstallPlan {
             let tree =
                 |path: &Path| Tree { path: path.to_owned(), identity: identity(path).unwrap(), ..Tree::default() };
-            Plan {
+            UninstallPlan {
                 purge: true,
                 remove: Vec::new(),
                 keep: Vec::new(),

@@ -10,7 +10,7 @@ mod shell_files;
 pub use shell_files::{MARK, SIZE_LIMIT};
 
 pub use apply::{Resumed, may_have_removed_something, purge, remove_programs, resume_purge, workspace_not_restored};
-pub use plan::{Facts, Part, Plan, Refusal, Request, plan};
+pub use plan::{Part, Request, UninstallFacts, UninstallPlan, UninstallRefusal, plan};
 pub use removal::RemoveError;
 pub use repositories::Repository;
 pub use scan::{FactsError, gather};

@@ -46,7 +46,7 @@ pub struct Identity {
 
 /// State of the home.
 #[derive(Debug, Clone)]
-pub struct Facts {
+pub struct UninstallFacts {
     pub home: Tree,
     /// Home path in the receipt.
     pub receipt_home: Option<PathBuf>,
@@ -76,7 +76,7 @@ pub struct Part {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
+pub struct UninstallPlan {
     pub purge: bool,
     pub remove: Vec<Part>,
     pub keep: Vec<Part>,
@@ -96,7 +96,7 @@ pub struct Plan {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum UninstallRefusal {
     #[error("no sign that Leoflow was set up in {0} (setup.json is missing)")]
     NoReceipt(PathBuf),
     #[error("setup.json in {home} belongs to another home, {other}")]
@@ -119,7 +119,7 @@ pub enum Refusal {
     Repositories(Vec<Repository>),
 }
 
-impl Plan {
+impl UninstallPlan {
     /// True when another plan removes the same; sizes may differ.
     pub fn removes_the_same(&self, other: &Self) -> bool {
         let paths = |parts: &[Part]| parts.iter().map(|part| part.path.clone()).collect::<Vec<_>>();
@@ -132,7 +132,7 @@ impl Plan {
 }
 
 /// Plans the uninstall, or returns the reason for a refusal.
-pub fn plan(facts: &Facts, request: &Request) -> Result<Plan, Refusal> {
+pub fn plan(facts: &UninstallFacts, request: &Request) -> Result<UninstallPlan, UninstallRefusal> {
     require_own_home(facts)?;
     if !request.purge {
         return Ok(removal_of_programs(facts));
@@ -146,7 +146,7 @@ pub fn plan(facts: &Facts, request: &Request) -> Result<Plan, Refusal> {
     };
     let repositories = unsaved_repositories(facts, workspace, request)?;
     refuse_kept_workspace_inside(facts, request)?;
-    Ok(Plan {
+    Ok(UninstallPlan {
         purge: true,
         remove: facts.parts.clone(),
         keep: Vec::new(),
@@ -162,19 +162,19 @@ pub fn plan(facts: &Facts, request: &Request) -> Result<Plan, Refusal> {
 }
 
 /// Refuses a home without a receipt, or with the receipt of another home.
-fn require_own_home(facts: &Facts) -> Result<(), Refusal> {
+fn require_own_home(facts: &UninstallFacts) -> Result<(), UninstallRefusal> {
     let home = &facts.home.path;
     match &facts.receipt_home {
-        None => Err(Refusal::NoReceipt(home.clone())),
-        Some(other) if other != home => Err(Refusal::OtherHome { home: home.clone(), other: other.clone() }),
+        None => Err(UninstallRefusal::NoReceipt(home.clone())),
+        Some(other) if other != home => Err(UninstallRefusal::OtherHome { home: home.clone(), other: other.clone() }),
         Some(_) => Ok(()),
     }
 }
 
 /// The plan without `--purge`: all data stays.
-fn removal_of_programs(facts: &Facts) -> Plan {
+fn removal_of_programs(facts: &UninstallFacts) -> UninstallPlan {
     let (keep, remove) = facts.parts.iter().cloned().partition(|part| part.is_data);
-    Plan {
+    UninstallPlan {
         purge: false,
         remove,
         keep,
@@ -190,65 +190,65 @@ fn removal_of_programs(facts: &Facts) -> Plan {
 }
 
 /// Checks the workspace to remove. Returns true when the user must type its path, because it existed before Leoflow.
-fn check_workspace(workspace: &Tree, facts: &Facts, request: &Request) -> Result<bool, Refusal> {
+fn check_workspace(workspace: &Tree, facts: &UninstallFacts, request: &Request) -> Result<bool, UninstallRefusal> {
     check(workspace, facts)?;
     let needs_confirmation = !facts.made_workspace && !request.include_workspace;
     match needs_confirmation && request.yes {
-        true => Err(Refusal::WorkspaceNotMade(workspace.path.clone())),
+        true => Err(UninstallRefusal::WorkspaceNotMade(workspace.path.clone())),
         false => Ok(needs_confirmation),
     }
 }
 
 /// Returns the repositories with uncommitted or unpushed work. Refuses to remove them without a prompt or an option.
 fn unsaved_repositories(
-    facts: &Facts,
+    facts: &UninstallFacts,
     workspace: Option<&Tree>,
     request: &Request,
-) -> Result<Vec<Repository>, Refusal> {
+) -> Result<Vec<Repository>, UninstallRefusal> {
     let in_workspace = workspace.into_iter().flat_map(|tree| &tree.repositories);
     let repositories: Vec<Repository> = facts.home.repositories.iter().chain(in_workspace).cloned().collect();
     match !repositories.is_empty() && request.yes && !request.include_repositories {
-        true => Err(Refusal::Repositories(repositories)),
+        true => Err(UninstallRefusal::Repositories(repositories)),
         false => Ok(repositories),
     }
 }
 
 /// Refuses to keep a workspace that is inside the home.
-fn refuse_kept_workspace_inside(facts: &Facts, request: &Request) -> Result<(), Refusal> {
+fn refuse_kept_workspace_inside(facts: &UninstallFacts, request: &Request) -> Result<(), UninstallRefusal> {
     let home = &facts.home.path;
     let kept = facts.workspace.as_ref().filter(|tree| request.keep_workspace && tree.path.starts_with(home));
     kept.map_or(Ok(()), |kept| {
         let what = if kept.path == *home { "the workspace" } else { "the workspace, which must stay" };
-        Err(Refusal::TooWide { path: home.clone(), what })
+        Err(UninstallRefusal::TooWide { path: home.clone(), what })
     })
 }
 
 /// Refuses a tree for reasons that no option overrides.
-fn check(tree: &Tree, facts: &Facts) -> Result<(), Refusal> {
+fn check(tree: &Tree, facts: &UninstallFacts) -> Result<(), UninstallRefusal> {
     let path = tree.path.clone();
     if tree.is_link {
-        return Err(Refusal::Link(path));
+        return Err(UninstallRefusal::Link(path));
     }
     let contains = |other: &Path| other.starts_with(&tree.path);
     if tree.path.parent().is_none() {
-        return Err(Refusal::TooWide { path, what: "the whole system" });
+        return Err(UninstallRefusal::TooWide { path, what: "the whole system" });
     }
     if facts.user_homes.iter().any(|home| contains(home)) {
-        return Err(Refusal::TooWide { path, what: "your home directory" });
+        return Err(UninstallRefusal::TooWide { path, what: "your home directory" });
     }
     if tree.path != facts.home.path && contains(&facts.home.path) {
-        return Err(Refusal::TooWide { path, what: "Leoflow's home" });
+        return Err(UninstallRefusal::TooWide { path, what: "Leoflow's home" });
     }
     if let Some(mount) = tree.mounts.first() {
-        return Err(Refusal::Mount { path, mount: mount.clone() });
+        return Err(UninstallRefusal::Mount { path, mount: mount.clone() });
     }
     if let Some(file) = tree.owned_by_others.first() {
-        return Err(Refusal::OtherOwner { path, file: file.clone() });
+        return Err(UninstallRefusal::OtherOwner { path, file: file.clone() });
     }
     if let Some(unreadable) = tree.unreadable.first() {
-        return Err(Refusal::Unreadable { path, unreadable: unreadable.clone() });
+        return Err(UninstallRefusal::Unreadable { path, unreadable: unreadable.clone() });
     }
-    if tree.parent_is_read_only { Err(Refusal::ReadOnlyParent(path)) } else { Ok(()) }
+    if tree.parent_is_read_only { Err(UninstallRefusal::ReadOnlyParent(path)) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -263,8 +263,8 @@ mod tests {
         Part { what, path: format!("/u/.leoflow/{what}").into(), bytes: 1, is_data }
     }
 
-    fn facts() -> Facts {
-        Facts {
+    fn facts() -> UninstallFacts {
+        UninstallFacts {
             home: tree("/u/.leoflow"),
             receipt_home: Some("/u/.leoflow".into()),
             user_homes: vec!["/u".into()],
@@ -301,12 +301,12 @@ mod tests {
     fn never_purges_an_unsafe_tree() {
         for path in ["/", "/u", "/u/.leoflow/.."] {
             let real = if path.ends_with("..") { "/u" } else { path };
-            let too_wide = Facts { workspace: Some(tree(real)), ..facts() };
+            let too_wide = UninstallFacts { workspace: Some(tree(real)), ..facts() };
             let request = Request { include_workspace: true, include_repositories: true, ..PURGE };
-            assert!(matches!(plan(&too_wide, &request), Err(Refusal::TooWide { .. })), "{path}");
+            assert!(matches!(plan(&too_wide, &request), Err(UninstallRefusal::TooWide { .. })), "{path}");
         }
-        let home = Facts { home: tree("/u"), receipt_home: Some("/u".into()), workspace: None, ..facts() };
-        assert!(matches!(plan(&home, &PURGE), Err(Refusal::TooWide { .. })));
+        let home = UninstallFacts { home: tree("/u"), receipt_home: Some("/u".into()), workspace: None, ..facts() };
+        assert!(matches!(plan(&home, &PURGE), Err(UninstallRefusal::TooWide { .. })));
         for obstructed in [
             Tree { is_link: true, ..tree("/w") },
             Tree { mounts: vec!["/w/m".into()], ..tree("/w") },
@@ -314,23 +314,29 @@ mod tests {
             Tree { unreadable: vec!["/w/unreadable".into()], ..tree("/w") },
             Tree { parent_is_read_only: true, ..tree("/w") },
         ] {
-            assert!(plan(&Facts { workspace: Some(obstructed.clone()), ..facts() }, &PURGE).is_err(), "{obstructed:?}");
+            assert!(
+                plan(&UninstallFacts { workspace: Some(obstructed.clone()), ..facts() }, &PURGE).is_err(),
+                "{obstructed:?}"
+            );
             let home = Tree { path: "/u/.leoflow".into(), ..obstructed };
-            assert!(plan(&Facts { home: home.clone(), ..facts() }, &PURGE).is_err(), "{home:?}");
+            assert!(plan(&UninstallFacts { home: home.clone(), ..facts() }, &PURGE).is_err(), "{home:?}");
         }
     }
 
     #[test]
     fn requires_the_homes_own_receipt() {
-        assert!(matches!(plan(&Facts { receipt_home: None, ..facts() }, &PURGE), Err(Refusal::NoReceipt(_))));
-        let other = Facts { receipt_home: Some("/other".into()), ..facts() };
-        assert!(matches!(plan(&other, &Request::default()), Err(Refusal::OtherHome { .. })));
+        assert!(matches!(
+            plan(&UninstallFacts { receipt_home: None, ..facts() }, &PURGE),
+            Err(UninstallRefusal::NoReceipt(_))
+        ));
+        let other = UninstallFacts { receipt_home: Some("/other".into()), ..facts() };
+        assert!(matches!(plan(&other, &Request::default()), Err(UninstallRefusal::OtherHome { .. })));
     }
 
     #[test]
     fn a_preexisting_workspace_needs_confirmation_by_path() {
-        let preexisting = Facts { made_workspace: false, ..facts() };
-        assert!(matches!(plan(&preexisting, &PURGE), Err(Refusal::WorkspaceNotMade(_))));
+        let preexisting = UninstallFacts { made_workspace: false, ..facts() };
+        assert!(matches!(plan(&preexisting, &PURGE), Err(UninstallRefusal::WorkspaceNotMade(_))));
         assert!(plan(&preexisting, &Request { yes: false, ..PURGE }).unwrap().must_type_workspace_path);
         assert!(!plan(&preexisting, &Request { include_workspace: true, ..PURGE }).unwrap().must_type_workspace_path);
     }
@@ -339,8 +345,8 @@ mod tests {
     fn unsaved_work_needs_an_explicit_option() {
         let repository = Repository { path: "/u/leoflow/p".into(), why: "3 files".into() };
         let workspace = Tree { repositories: vec![repository], ..tree("/u/leoflow") };
-        let facts = Facts { workspace: Some(workspace), ..facts() };
-        assert!(matches!(plan(&facts, &PURGE), Err(Refusal::Repositories(_))));
+        let facts = UninstallFacts { workspace: Some(workspace), ..facts() };
+        assert!(matches!(plan(&facts, &PURGE), Err(UninstallRefusal::Repositories(_))));
         assert!(plan(&facts, &Request { yes: false, ..PURGE }).is_ok(), "shown, and confirmed by prompt");
         assert!(plan(&facts, &Request { include_repositories: true, ..PURGE }).is_ok());
         assert!(plan(&facts, &Request { keep_workspace: true, ..PURGE }).is_ok());

@@ -1,6 +1,6 @@
 //! Gathers the facts for an uninstall: files to remove, and reasons to refuse. Follows no links and changes nothing.
 
-use super::plan::{Facts, Identity, Part, Request, Tree};
+use super::plan::{Identity, Part, Request, Tree, UninstallFacts};
 use super::repositories::{Kind as RepositoryKind, Repository, uncommitted_inside, unsaved};
 use crate::setup::receipt::{Receipt, ReceiptError};
 use crate::setup::service;
@@ -32,7 +32,7 @@ const OTHER_REPOSITORIES: [(&str, &str); 5] =
     [(".hg", "Mercurial"), (".svn", "Subversion"), (".bzr", "Bazaar"), (".jj", "Jujutsu"), ("_darcs", "Darcs")];
 
 /// Gathers the facts. For a purge, also walks the home and the workspace for other users' files and unsaved work.
-pub fn gather(home: &Home, request: &Request) -> Result<Facts, FactsError> {
+pub fn gather(home: &Home, request: &Request) -> Result<UninstallFacts, FactsError> {
     let receipt = Receipt::load(home)?;
     let io = |path: &Path| {
         let path = path.to_owned();
@@ -49,7 +49,7 @@ pub fn gather(home: &Home, request: &Request) -> Result<Facts, FactsError> {
         Some(path) if request.purge && fs::symlink_metadata(&path).is_ok() => Some(scan(&path).map_err(io(&path))?),
         _ => None,
     };
-    Ok(Facts {
+    Ok(UninstallFacts {
         home: home_tree,
         receipt_home: match &receipt {
             Some(receipt) => Some(canonical(&receipt.home)),

@@ -1,24 +1,24 @@
 //! Hands the upgrade over to the release's own program, if only that program can plan it.
 
-use super::{Instance, Plan, Refusal, UpgradeFacts};
+use super::{Instance, UpgradeFacts, UpgradePlan, UpgradeRefusal};
 use crate::upgrade::release::manifest::{Asset, Release};
 use crate::upgrade::release::source::ReleaseFile;
 use semver::{BuildMetadata, Version};
 
 /// Fails with `Refusal::HandOver` if only the release's own program can plan the upgrade and this program has another
 /// version. A development build of the release's version counts as its own program.
-pub(super) fn check(facts: &UpgradeFacts, release: &Release, asset: &Asset) -> Result<(), Refusal> {
+pub(super) fn check(facts: &UpgradeFacts, release: &Release, asset: &Asset) -> Result<(), UpgradeRefusal> {
     let own = Version { build: BuildMetadata::EMPTY, ..facts.own_version.clone() };
     match release.hands_over && own != release.version {
-        true => Err(Refusal::HandOver(Box::new(plan(facts, release, asset)?))),
+        true => Err(UpgradeRefusal::HandOver(Box::new(plan(facts, release, asset)?))),
         false => Ok(()),
     }
 }
 
 /// The plan as far as this program knows it: migrations and components stay empty, because only the release's own
 /// program can judge them.
-fn plan(facts: &UpgradeFacts, release: &Release, asset: &Asset) -> Result<Plan, Refusal> {
-    Ok(Plan {
+fn plan(facts: &UpgradeFacts, release: &Release, asset: &Asset) -> Result<UpgradePlan, UpgradeRefusal> {
+    Ok(UpgradePlan {
         from: facts.installed.clone(),
         to: release.version.clone(),
         live: facts.instance != Instance::Stopped,

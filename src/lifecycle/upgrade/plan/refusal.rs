@@ -1,12 +1,12 @@
 //! Refusals of an upgrade.
 
-use crate::upgrade::plan::Plan;
+use crate::upgrade::plan::UpgradePlan;
 use crate::upgrade::release::manifest::ManifestError;
 use semver::Version;
 
 /// Why an upgrade is refused.
 #[derive(Debug, thiserror::Error)]
-pub enum Refusal {
+pub enum UpgradeRefusal {
     #[error("leoflow {0} is the newest release of its channel")]
     UpToDate(Version),
     #[error("leoflow {installed} is newer than the newest release of its channel, {newest}")]
@@ -39,7 +39,7 @@ pub enum Refusal {
     Space { needed: u64, free: u64 },
     /// The release's own program must make the plan; this `Plan` has only what is known without that program.
     #[error("leoflow {} plans the upgrade to it itself", .0.to)]
-    HandOver(Box<Plan>),
+    HandOver(Box<UpgradePlan>),
     #[error("cannot determine the free disk space")]
     UnknownSpace,
     #[error("the release has a component that this version does not know: {0}")]

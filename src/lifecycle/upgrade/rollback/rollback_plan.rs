@@ -2,7 +2,7 @@
 
 use super::capacity::{self, Need};
 use super::history::Change;
-use crate::upgrade::plan::{Instance, Plan, UpgradeFacts};
+use crate::upgrade::plan::{Instance, UpgradeFacts, UpgradePlan};
 use crate::upgrade::release::program::About;
 use crate::upgrade::release::source::ReleaseFile;
 use semver::Version;
@@ -35,7 +35,7 @@ pub enum RollbackPlan {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum Refusal {
+pub enum RollbackRefusal {
     #[error("{0} is already installed")]
     Same(Version),
     #[error("no upgrade led to {0}: name a version with --to")]
@@ -61,7 +61,7 @@ fn format_needs(needs: &[Need]) -> String {
 }
 
 /// Undoes the migrations if all of them can be undone, otherwise restores the backup.
-pub fn plan(rollback_facts: &RollbackFacts<'_>) -> Result<RollbackPlan, Refusal> {
+pub fn plan(rollback_facts: &RollbackFacts<'_>) -> Result<RollbackPlan, RollbackRefusal> {
     match &rollback_facts.to_undo {
         Ok(migrations) => {
             let schema = rollback_facts.about.schema_version.min(rollback_facts.schema);
@@ -75,15 +75,20 @@ pub fn plan(rollback_facts: &RollbackFacts<'_>) -> Result<RollbackPlan, Refusal>
                 rollback_facts.change.is_some_and(|change| change.schema_from <= rollback_facts.about.schema_version);
             match backup.filter(|_| fits) {
                 Some(backup) => Ok(RollbackPlan::Restore { backup }),
-                None => Err(Refusal::NoWay { why: why.clone() }),
+                None => Err(RollbackRefusal::NoWay { why: why.clone() }),
             }
         }
     }
 }
 
 /// The rollback as a plan for the steps of an upgrade. `schema` is the schema version afterwards.
-pub(crate) fn to_plan(facts: &UpgradeFacts, rollback_facts: &RollbackFacts<'_>, to: &Version, schema: i64) -> Plan {
-    Plan {
+pub(crate) fn to_plan(
+    facts: &UpgradeFacts,
+    rollback_facts: &RollbackFacts<'_>,
+    to: &Version,
+    schema: i64,
+) -> UpgradePlan {
+    UpgradePlan {
         from: facts.installed.clone(),
         to: to.clone(),
         live: facts.instance != Instance::Stopped,
@@ -139,8 +144,11 @@ mod tests {
             backup_exists,
         };
         assert_eq!(plan(&rollback_facts(true)).unwrap(), RollbackPlan::Restore { backup: "/b.tar.zst".into() });
-        assert!(matches!(plan(&rollback_facts(false)), Err(Refusal::NoWay { .. })));
+        assert!(matches!(plan(&rollback_facts(false)), Err(RollbackRefusal::NoWay { .. })));
         let older = super::tests::about(2);
-        assert!(matches!(plan(&RollbackFacts { about: &older, ..rollback_facts(true) }), Err(Refusal::NoWay { .. })));
+        assert!(matches!(
+            plan(&RollbackFacts { about: &older, ..rollback_facts(true) }),
+            Err(RollbackRefusal::NoWay { .. })
+        ));
     }
 }

@@ -3,13 +3,13 @@
 
 use super::capacity::{self, Need, Restored};
 use super::history::{self, Kind};
-use super::rollback_plan::{self, Refusal, RollbackFacts, RollbackPlan, to_plan};
+use super::rollback_plan::{self, RollbackFacts, RollbackPlan, RollbackRefusal, to_plan};
 use crate::backup::restore::restore_plan::workspace_size;
 use crate::backup::retain::catalog;
 use crate::backup::{Input, RestoreError, restore};
 use crate::setup;
 use crate::upgrade::UpgradeError;
-use crate::upgrade::plan::{Plan, UpgradeFacts};
+use crate::upgrade::plan::{UpgradeFacts, UpgradePlan};
 use crate::upgrade::release::program::{self, About};
 use crate::upgrade::release::{stage, version_order};
 use leoflow_base::config::Config;
@@ -25,7 +25,7 @@ pub enum RollbackTargetError {
     #[error("{text:?} is not a version: {source}")]
     NotAVersion { text: String, source: semver::Error },
     #[error(transparent)]
-    Refused(#[from] Refusal),
+    Refused(#[from] RollbackRefusal),
     #[error(transparent)]
     Upgrade(#[from] UpgradeError),
     #[error(transparent)]
@@ -37,7 +37,7 @@ pub enum RollbackTargetError {
 /// The target of a rollback, and the plan.
 pub struct RollbackTarget {
     pub to: Version,
-    pub plan: Plan,
+    pub plan: UpgradePlan,
     pub rollback_plan: RollbackPlan,
     /// The newest schema version that the target release knows.
     pub own_schema: i64,
@@ -55,7 +55,7 @@ impl RollbackTarget {
         let to = match requested {
             Some(text) => parse(text)?,
             None => history::rollback_target(&changes, &facts.installed)
-                .ok_or(Refusal::NoHistory(facts.installed.clone()))?,
+                .ok_or(RollbackRefusal::NoHistory(facts.installed.clone()))?,
         };
         let about = kept_program(home, &to, &facts.installed)?;
         let change = history::upgrade_path(&changes).into_iter().rev().find(|change| change.from == to);
@@ -81,14 +81,14 @@ fn parse(text: &str) -> Result<Version, RollbackTargetError> {
 /// Runs the program of an older release in `versions/` to read its version and migrations.
 fn kept_program(home: &Home, to: &Version, installed: &Version) -> Result<About, RollbackTargetError> {
     if to == installed {
-        return Err(Refusal::Same(to.clone()).into());
+        return Err(RollbackRefusal::Same(to.clone()).into());
     }
     if version_order::compare(to, installed).is_gt() {
-        return Err(Refusal::Newer(to.clone()).into());
+        return Err(RollbackRefusal::Newer(to.clone()).into());
     }
     let program_path = stage::program_of(home, to);
     if !program_path.is_file() {
-        return Err(Refusal::NotKept(to.clone()).into());
+        return Err(RollbackRefusal::NotKept(to.clone()).into());
     }
     Ok(program::about(&program_path).map_err(UpgradeError::from)?)
 }
@@ -144,10 +144,10 @@ pub fn needs(
 }
 
 /// Refuses a rollback without enough free disk space.
-pub fn check_space(home: &Home, facts: &UpgradeFacts, needs: &[Need]) -> Result<(), Refusal> {
+pub fn check_space(home: &Home, facts: &UpgradeFacts, needs: &[Need]) -> Result<(), RollbackRefusal> {
     let needed = capacity::total(needs);
     match facts.free_bytes.filter(|free| *free < needed) {
-        Some(free) => Err(Refusal::Space { needs: needs.to_vec(), free, backups: backups_bytes(home) }),
+        Some(free) => Err(RollbackRefusal::Space { needs: needs.to_vec(), free, backups: backups_bytes(home) }),
         None => Ok(()),
     }
 }

@@ -27,7 +27,7 @@ pub(super) use take_over::take_over;
 pub(super) use tidy::tidy;
 pub(super) use trial::try_candidate;
 
-use super::plan::Plan;
+use super::plan::UpgradePlan;
 use super::smoke::KnownFaults;
 use leoflow_base::home::journal::Entry;
 use serde::{Deserialize, Serialize};
@@ -128,7 +128,7 @@ pub enum Direction {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct State {
     pub direction: Direction,
-    pub plan: Plan,
+    pub plan: UpgradePlan,
     /// The name of the database snapshot.
     pub snapshot: String,
     pub new_program: PathBuf,
@@ -210,7 +210,7 @@ mod tests {
     use serde_json::json;
 
     fn state() -> State {
-        let plan = Plan {
+        let plan = UpgradePlan {
             from: Version::new(0, 1, 0),
             to: Version::new(0, 2, 0),
             live: true,
