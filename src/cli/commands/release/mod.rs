@@ -1,5 +1,6 @@
 //! The commands on releases: upgrade, rollback, migrations.
 
+mod apply_plan;
 pub mod data_migrate;
 mod hand_over;
 pub mod later_migrations;

@@ -1,12 +1,12 @@
 //! `leoflow rollback`: returns to an earlier release, with the data. Works from any version in `versions/`, even when
 //! the current one is broken or missing.
 
+use super::apply_plan::{self, PlannedChange};
 use super::rollback_args::RollbackRelease;
 use super::rollback_consequences::Consequences;
 use super::rollback_facts::{PlannedRollback, plan_rollback};
 use super::rollback_restore::{self, RestoreInput};
 use super::upgrade_facts::FactsAndDatastore;
-use super::upgrade_worker::{self, PlannedChange};
 use super::watch_worker;
 use super::worker_report;
 use crate::context::Context;
@@ -116,10 +116,10 @@ fn print_finished(context: &Context<'_>, from: &Version, to: &Version, backup: O
 /// last upgrade.
 async fn perform(context: &Context<'_>, args: &RollbackRelease) -> Result<Outcome, Error> {
     let home = &context.home;
-    let cancelled = upgrade_worker::cancelled()?;
+    let cancelled = apply_plan::cancelled()?;
     stdio::set_stdout_writes(stdio::Writes::Fail);
     let operation_lock = OperationLock::take(home, "leoflow rollback")?;
-    upgrade_worker::refuse_interrupted(home)?;
+    apply_plan::refuse_interrupted(home)?;
     let planned = plan_rollback(context, args).await?;
     if let RollbackPlan::Restore { backup } = &planned.rollback_plan {
         let backup = backup.clone();
@@ -131,5 +131,5 @@ async fn perform(context: &Context<'_>, args: &RollbackRelease) -> Result<Outcom
     let PlannedRollback { facts, datastore, plan, .. } = planned;
     let config = context.recovery().running_config()?;
     let change = PlannedChange { plan, source: ReleaseSource::RetainedOlder, no_rollback: true };
-    upgrade_worker::apply_plan(context, &config, FactsAndDatastore { facts, datastore }, change, cancelled).await
+    apply_plan::apply_plan(context, &config, FactsAndDatastore { facts, datastore }, change, cancelled).await
 }

@@ -1,4 +1,10 @@
 //! `leoflow upgrade`: plans, asks for confirmation, starts the worker and shows its progress.
+//!
+//! Two processes share an upgrade. This command plans, and watches the worker (`watch_worker.rs`). The worker
+//! (`upgrade_worker.rs`) runs in a session of its own, so that closing the terminal does not end it. It holds the
+//! operation lock and plans again with the same functions, because other commands may have changed the facts before it
+//! took the lock; then it applies the plan (`apply_plan.rs`), whose steps are in `lifecycle/upgrade/run.rs`. If the
+//! worker is killed, the next command or start continues from the journal (`recovery/upgrades.rs`).
 
 use super::hand_over;
 use super::upgrade_args::{From, Upgrade, UpgradeCommand};
@@ -34,10 +40,7 @@ pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     }
 }
 
-/// Plans the upgrade, asks for confirmation, and starts and watches the worker (`upgrade_worker.rs`), which performs
-/// the upgrade. The worker runs in a session of its own, so that closing the terminal does not end it. It holds the
-/// operation lock and plans again with the same functions, because other commands may have changed the facts before it
-/// took the lock.
+/// Plans the upgrade, asks for confirmation, and starts and watches the worker, which performs the upgrade.
 async fn upgrade(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     context.recovery().settle_change(DryRun::No).await?;
     let planned = plan_upgrade(context, args.version.as_deref(), &args.from, Some(args)).await?;

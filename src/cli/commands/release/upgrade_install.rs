@@ -1,7 +1,7 @@
 //! `leoflow upgrade --install`, used by install.sh: installs a release into a home without an instance.
 
+use super::apply_plan;
 use super::upgrade_args::Upgrade;
-use super::upgrade_worker;
 use crate::context::Context;
 use crate::error::Error;
 use leoflow_base::build_info::build_info;
@@ -24,7 +24,7 @@ pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     if setup::installed_version(home).is_some() && cluster::state(home) != ClusterState::Absent {
         return Err(Error::refused("Leoflow is already installed in this home").hint("leoflow upgrade"));
     }
-    upgrade_worker::refuse_interrupted(home)?;
+    apply_plan::refuse_interrupted(home)?;
     // The release is resolved before anything is written, so that an unknown release leaves nothing behind.
     let source = source(args.from.from.as_deref(), None)?;
     let manifest = source.manifest(&signature::trusted(home, build_info().public_key)).await?;
