@@ -8,6 +8,7 @@ pub mod help;
 pub mod on_existing;
 pub mod output;
 pub mod rerun_version;
+pub mod run_args;
 
 pub use global::Global;
 pub use on_existing::OnExisting;

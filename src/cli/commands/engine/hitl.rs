@@ -5,6 +5,7 @@ use super::task_names;
 use crate::api_client::{Api, encode, list_of};
 use crate::args::complete;
 use crate::args::output::Output;
+use crate::args::run_args::RunArgs;
 use crate::context::Context;
 use crate::error::Error;
 use clap::{Args, Subcommand};
@@ -40,12 +41,8 @@ pub enum HitlCommand {
 
 #[derive(Args, Debug)]
 pub struct HitlRespond {
-    /// The DAG's id
-    #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
-    pub dag_id: String,
-    /// The run's id, or `latest`
-    #[arg(add = ArgValueCompleter::new(complete::run_ids))]
-    pub run_id: String,
+    #[command(flatten)]
+    pub run: RunArgs,
     /// The task's id; `work[7]` is instance 7 of a mapped task
     #[arg(add = ArgValueCompleter::new(complete::task_ids))]
     pub task_id: String,
@@ -110,7 +107,7 @@ async fn list(context: &Context<'_>, api: &Api<'_>, dag_id: Option<&str>, all: b
 }
 
 async fn respond(context: &Context<'_>, api: &Api<'_>, args: &HitlRespond) -> Result<(), Error> {
-    let run_id = resolve_run(api, &args.dag_id, &args.run_id).await?;
+    let run_id = resolve_run(api, &args.run.dag_id, &args.run.run_id).await?;
     let (task_id, map_index) = task_names::instance_name(&args.task_id, None)?;
     let mut params = Map::new();
     for assignment in &args.params {
@@ -123,7 +120,7 @@ async fn respond(context: &Context<'_>, api: &Api<'_>, args: &HitlRespond) -> Re
     }
     let path = format!(
         "/api/v2/dags/{}/dagRuns/{}/taskInstances/{}/{map_index}/hitlDetails",
-        encode(&args.dag_id),
+        encode(&args.run.dag_id),
         encode(&run_id),
         encode(task_id)
     );

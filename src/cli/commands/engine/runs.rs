@@ -8,6 +8,7 @@ use crate::args::complete;
 use crate::args::output::Output;
 use crate::args::rerun_version::RerunVersion;
 use crate::context::{Confirmation, Context};
+use crate::args::run_args::RunArgs;
 use crate::error::Error;
 use crate::terminal::printer::counted;
 use clap::{Args, Subcommand};
@@ -41,34 +42,22 @@ pub enum RunsCommand {
     /// Show one run with its tasks
     #[command(after_help = "Examples:\n  leoflow runs show hello latest\n  leoflow runs show hello RUN_ID --json")]
     Show {
-        /// The DAG's id
-        #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
-        dag_id: String,
-        /// The run's id, or `latest`
-        #[arg(add = ArgValueCompleter::new(complete::run_ids))]
-        run_id: String,
+        #[command(flatten)]
+        run: RunArgs,
     },
     /// Follow a run until it ends; exits 1 when it fails
     #[command(after_help = "Example:\n  leoflow runs watch hello latest")]
     Watch {
-        /// The DAG's id
-        #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
-        dag_id: String,
-        /// The run's id, or `latest`
-        #[arg(add = ArgValueCompleter::new(complete::run_ids))]
-        run_id: String,
+        #[command(flatten)]
+        run: RunArgs,
     },
     /// Rerun a run's tasks
     #[command(
         after_help = "Examples:\n  leoflow runs clear hello latest --only-failed\n  leoflow runs clear hello RUN_ID --run-on-latest-version --yes"
     )]
     Clear {
-        /// The DAG's id
-        #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
-        dag_id: String,
-        /// The run's id, or `latest`
-        #[arg(add = ArgValueCompleter::new(complete::run_ids))]
-        run_id: String,
+        #[command(flatten)]
+        run: RunArgs,
         /// Only tasks that failed or did not run because an upstream task failed
         #[arg(long, short = 'f')]
         only_failed: bool,
@@ -81,12 +70,8 @@ pub enum RunsCommand {
     /// Delete a finished run with its tasks and XComs
     #[command(after_help = "Example:\n  leoflow runs delete hello RUN_ID")]
     Delete {
-        /// The DAG's id
-        #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
-        dag_id: String,
-        /// The run's id, or `latest`
-        #[arg(add = ArgValueCompleter::new(complete::run_ids))]
-        run_id: String,
+        #[command(flatten)]
+        run: RunArgs,
         /// Skip the confirmation prompt
         #[arg(long, short)]
         yes: bool,
@@ -94,12 +79,8 @@ pub enum RunsCommand {
     /// Cancel a run: stop its running tasks, skip the others and mark the run failed
     #[command(after_help = "Example:\n  leoflow runs cancel hello latest")]
     Cancel {
-        /// The DAG's id
-        #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
-        dag_id: String,
-        /// The run's id, or `latest`
-        #[arg(add = ArgValueCompleter::new(complete::run_ids))]
-        run_id: String,
+        #[command(flatten)]
+        run: RunArgs,
     },
 }
 
@@ -107,7 +88,7 @@ pub async fn run(context: &Context<'_>, command: &RunsCommand) -> Result<u8, Err
     let api = Api::new(&context.home);
     match command {
         RunsCommand::List { dag_id, state, limit } => list(context, dag_id, state.as_deref(), *limit).await,
-        RunsCommand::Show { dag_id, run_id } => {
+        RunsCommand::Show { run: RunArgs { dag_id, run_id } } => {
             let run_id = resolve_run(&api, dag_id, run_id).await?;
             let run = RunView::get(&api, dag_id, &run_id).await?;
             if context.printer.json {
@@ -117,21 +98,21 @@ pub async fn run(context: &Context<'_>, command: &RunsCommand) -> Result<u8, Err
             }
             Ok(0)
         }
-        RunsCommand::Watch { dag_id, run_id } => {
+        RunsCommand::Watch { run: RunArgs { dag_id, run_id } } => {
             let run_id = resolve_run(&api, dag_id, run_id).await?;
-            let run = run_view::follow(context, dag_id, &run_id).await?;
+            let run = follow_run::follow(context, dag_id, &run_id).await?;
             finish(context, &run)
         }
-        RunsCommand::Clear { dag_id, run_id, only_failed, version, yes } => {
+        RunsCommand::Clear { run: RunArgs { dag_id, run_id }, only_failed, version, yes } => {
             let run_id = resolve_run(&api, dag_id, run_id).await?;
             let body = json!({"only_failed": only_failed, "run_on_latest_version": version.requested()});
             clear(context, dag_id, &run_id, body, (*yes).into()).await
         }
-        RunsCommand::Delete { dag_id, run_id, yes } => {
+        RunsCommand::Delete { run: RunArgs { dag_id, run_id }, yes } => {
             let run_id = resolve_run(&api, dag_id, run_id).await?;
             delete(context, dag_id, &run_id, (*yes).into()).await
         }
-        RunsCommand::Cancel { dag_id, run_id } => {
+        RunsCommand::Cancel { run: RunArgs { dag_id, run_id } } => {
             let run_id = resolve_run(&api, dag_id, run_id).await?;
             cancel(context, dag_id, &run_id).await
         }

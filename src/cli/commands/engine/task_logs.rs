@@ -4,6 +4,7 @@ use super::run_view::instance;
 use super::run_view::{RunView, resolve_run};
 use crate::api_client::Api;
 use crate::args::complete;
+use crate::args::run_args::RunArgs;
 use crate::context::Context;
 use crate::error::Error;
 use clap::Args;
@@ -18,12 +19,8 @@ use std::time::Duration;
 
 #[derive(Args, Debug)]
 pub struct TaskLogs {
-    /// The DAG's id
-    #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
-    pub dag_id: String,
-    /// The run's id, or `latest`
-    #[arg(add = ArgValueCompleter::new(complete::run_ids))]
-    pub run_id: String,
+    #[command(flatten)]
+    pub run: RunArgs,
     /// The task's id
     #[arg(add = ArgValueCompleter::new(complete::task_ids))]
     pub task_id: String,
@@ -48,9 +45,9 @@ const STATE_INTERVAL: Duration = Duration::from_millis(500);
 
 pub async fn run(context: &Context<'_>, args: &TaskLogs) -> Result<u8, Error> {
     let api = Api::new(&context.home);
-    let run_id = resolve_run(&api, &args.dag_id, &args.run_id).await?;
+    let run_id = resolve_run(&api, &args.run.dag_id, &args.run.run_id).await?;
     let read_instance = async || {
-        let run = RunView::get(&api, &args.dag_id, &run_id).await?;
+        let run = RunView::get(&api, &args.run.dag_id, &run_id).await?;
         Ok::<_, Error>((instance(&run, &args.task_id, args.map_index)?.clone(), run.is_finished()))
     };
     let mut position = None;
@@ -70,7 +67,7 @@ pub async fn run(context: &Context<'_>, args: &TaskLogs) -> Result<u8, Error> {
         let path = task_log::path(
             &context.home,
             TryName {
-                dag_id: &args.dag_id,
+                dag_id: &args.run.dag_id,
                 run_id: &run_id,
                 task_id: &instance.task_id,
                 map_index: instance.map_index,

@@ -10,6 +10,7 @@ use crate::api_client::{Api, encode, list_of};
 use crate::args::complete;
 use crate::args::output::Output;
 use crate::args::rerun_version::RerunVersion;
+use crate::args::run_args::RunArgs;
 use crate::context::Context;
 use crate::error::Error;
 use crate::terminal::printer::counted;
@@ -41,12 +42,8 @@ pub enum TasksCommand {
         after_help = "Examples:\n  leoflow tasks state hello latest greet\n  leoflow tasks state hello latest 'work[7]'"
     )]
     State {
-        /// The DAG's id
-        #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
-        dag_id: String,
-        /// The run's id, or `latest`
-        #[arg(add = ArgValueCompleter::new(complete::run_ids))]
-        run_id: String,
+        #[command(flatten)]
+        run: RunArgs,
         /// The task's id; `work[7]` is instance 7 of a mapped task
         #[arg(add = ArgValueCompleter::new(complete::task_ids))]
         task_id: String,
@@ -118,7 +115,9 @@ pub struct ClearTasks {
 pub async fn run(context: &Context<'_>, command: &TasksCommand) -> Result<u8, Error> {
     match command {
         TasksCommand::List { dag_id } => list(context, dag_id).await,
-        TasksCommand::State { dag_id, run_id, task_id } => state(context, dag_id, run_id, task_id).await,
+        TasksCommand::State { run: RunArgs { dag_id, run_id }, task_id } => {
+            state(context, dag_id, run_id, task_id).await
+        }
         TasksCommand::Logs(args) => task_logs::run(context, args).await,
         TasksCommand::Clear(args) => clear(context, args).await,
         TasksCommand::Test(args) => foreground_run::task(context, args, TaskAction::Run).await,

@@ -5,6 +5,7 @@ use super::task_names;
 use crate::api_client::{Api, encode, list_of};
 use crate::args::complete;
 use crate::args::output::Output;
+use crate::args::run_args::RunArgs;
 use crate::context::Context;
 use crate::error::Error;
 use clap::{Args, Subcommand};
@@ -25,12 +26,8 @@ pub enum XcomCommand {
     /// List the XComs of a run
     #[command(after_help = "Example:\n  leoflow xcom list hello latest")]
     List {
-        /// The DAG's id
-        #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
-        dag_id: String,
-        /// The run's id, or `latest`
-        #[arg(add = ArgValueCompleter::new(complete::run_ids))]
-        run_id: String,
+        #[command(flatten)]
+        run: RunArgs,
         /// Only XComs of this task [default: all tasks]
         #[arg(add = ArgValueCompleter::new(complete::task_ids))]
         task_id: Option<String>,
@@ -40,12 +37,8 @@ pub enum XcomCommand {
         after_help = "Examples:\n  leoflow xcom get hello latest greet\n  leoflow xcom get hello RUN_ID load --key rows"
     )]
     Get {
-        /// The DAG's id
-        #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
-        dag_id: String,
-        /// The run's id, or `latest`
-        #[arg(add = ArgValueCompleter::new(complete::run_ids))]
-        run_id: String,
+        #[command(flatten)]
+        run: RunArgs,
         /// The task's id
         #[arg(add = ArgValueCompleter::new(complete::task_ids))]
         task_id: String,
@@ -59,56 +52,66 @@ pub enum XcomCommand {
 }
 
 pub async fn run(context: &Context<'_>, command: &XcomCommand) -> Result<u8, Error> {
-    let api = Api::new(&context.home);
     match command {
-        XcomCommand::List { dag_id, run_id, task_id } => {
-            let run_id = resolve_run(&api, dag_id, run_id).await?;
-            let (task, index_filter) = task_id.as_deref().map_or(("~", None), task_names::split);
-            let (task, index_filter) = (
-                encode(task),
-                index_filter.map(|index_filter| format!("&map_index={index_filter}")).unwrap_or_default(),
-            );
-            let path = format!("/api/v2/dags/{}/dagRuns/{}", encode(dag_id), encode(&run_id));
-            let mut entries: Vec<Value> = Vec::new();
-            loop {
-                let offset = entries.len();
-                let page: Value = api
-                    .get(&format!("{path}/taskInstances/{task}/xcomEntries?limit=100&offset={offset}{index_filter}"))
-                    .await?;
-                entries.extend(list_of(&page["xcom_entries"]).cloned());
-                let total = page["total_entries"].as_u64().unwrap_or(0);
-                if entries.len() as u64 >= total || entries.len() == offset {
-                    break;
-                }
-            }
-            print_list(context, dag_id, &run_id, &entries)
-        }
-        XcomCommand::Get { dag_id, run_id, task_id, key, map_index } => {
-            let run_id = resolve_run(&api, dag_id, run_id).await?;
-            let (task_id, map_index) = task_names::instance_name(task_id, *map_index)?;
-            let path = format!(
-                "/api/v2/dags/{}/dagRuns/{}/taskInstances/{}/xcomEntries/{}?map_index={map_index}",
-                encode(dag_id),
-                encode(&run_id),
-                encode(task_id),
-                encode(key)
-            );
-            let entry: Value = match api.get(&path).await {
-                Ok(entry) => entry,
-                Err(error) => {
-                    // A misspelt run or task has a clearer error of its own.
-                    let run = RunView::get(&api, dag_id, &run_id).await?;
-                    run_view::instance(&run, task_id, (map_index >= 0).then_some(map_index))?;
-                    return Err(error
-                        .hint(format!("leoflow xcom list {dag_id} {run_id}"))
-                        .hint("a task that returns None pushes no XCom"));
-                }
-            };
-            // Prints the bare value, with and without --json.
-            context.printer.json(&entry["value"])?;
-            Ok(0)
+        XcomCommand::List { run, task_id } => list(context, run, task_id.as_deref()).await,
+        XcomCommand::Get { run, task_id, key, map_index } => get(context, run, (task_id, *map_index), key).await,
+    }
+}
+
+async fn list(context: &Context<'_>, run: &RunArgs, task_id: Option<&str>) -> Result<u8, Error> {
+    let (api, dag_id) = (Api::new(&context.home), &run.dag_id);
+    let run_id = resolve_run(&api, dag_id, &run.run_id).await?;
+    let (task, map_index) = task_id.map_or(("~", None), task_names::split);
+    let index_filter = map_index.map(|map_index| format!("&map_index={map_index}")).unwrap_or_default();
+    let path = format!(
+        "/api/v2/dags/{}/dagRuns/{}/taskInstances/{}/xcomEntries",
+        encode(dag_id),
+        encode(&run_id),
+        encode(task)
+    );
+    let mut entries: Vec<Value> = Vec::new();
+    loop {
+        let offset = entries.len();
+        let page: Value = api.get(&format!("{path}?limit=100&offset={offset}{index_filter}")).await?;
+        entries.extend(list_of(&page["xcom_entries"]).cloned());
+        let total = page["total_entries"].as_u64().unwrap_or(0);
+        if entries.len() as u64 >= total || entries.len() == offset {
+            break;
         }
     }
+    print_list(context, dag_id, &run_id, &entries)
+}
+
+/// Prints the bare value, with and without --json.
+async fn get(
+    context: &Context<'_>,
+    run: &RunArgs,
+    (task_name, map_index): (&str, Option<i32>),
+    key: &str,
+) -> Result<u8, Error> {
+    let (api, dag_id) = (Api::new(&context.home), &run.dag_id);
+    let run_id = resolve_run(&api, dag_id, &run.run_id).await?;
+    let (task_id, map_index) = task_names::instance_name(task_name, map_index)?;
+    let path = format!(
+        "/api/v2/dags/{}/dagRuns/{}/taskInstances/{}/xcomEntries/{}?map_index={map_index}",
+        encode(dag_id),
+        encode(&run_id),
+        encode(task_id),
+        encode(key)
+    );
+    let entry: Value = match api.get(&path).await {
+        Ok(entry) => entry,
+        Err(error) => {
+            // A misspelt run or task has a clearer error of its own.
+            let run = RunView::get(&api, dag_id, &run_id).await?;
+            run_view::instance(&run, task_id, (map_index >= 0).then_some(map_index))?;
+            return Err(error
+                .hint(format!("leoflow xcom list {dag_id} {run_id}"))
+                .hint("a task that returns None pushes no XCom"));
+        }
+    };
+    context.printer.json(&entry["value"])?;
+    Ok(0)
 }
 
 fn print_list(context: &Context<'_>, dag_id: &str, run_id: &str, entries: &[Value]) -> Result<u8, Error> {

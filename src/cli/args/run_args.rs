@@ -1,0 +1,15 @@
+//! The arguments that name a run of a DAG.
+
+use super::complete;
+use clap::Args;
+use clap_complete::ArgValueCompleter;
+
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    /// The DAG's id
+    #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
+    pub dag_id: String,
+    /// The run's id, or `latest`
+    #[arg(add = ArgValueCompleter::new(complete::run_ids))]
+    pub run_id: String,
+}
