@@ -116,17 +116,13 @@ impl Copying<'_> {
         };
         let mut ignored = String::new();
         for entry in &entries {
-            let path = folder_path.join(&entry.name);
-            if is_excluded(&folder, entry)
-                || entry.name.to_string_lossy().starts_with(OWN_FOLDER)
-                || is_temporary_neighbour(&entry.name.to_string_lossy())
-                || (self.direction == Direction::FromRepository
-                    && depth == 0
-                    && !is_copied(&entry.name.to_string_lossy()))
-            {
-                continue;
-            }
+            let (path, name) = (folder_path.join(&entry.name), entry.name.to_string_lossy());
+            let is_left_out = is_excluded(&folder, entry)
+                || name.starts_with(OWN_FOLDER)
+                || is_temporary_neighbour(&name)
+                || self.direction == Direction::FromRepository && depth == 0 && !is_copied(&name);
             match entry.kind {
+                _ if is_left_out => {}
                 Kind::Folder => self.copy_folder(&path, depth + 1)?,
                 Kind::Link => self.copy_link(&folder, &path),
                 Kind::Other => self.skip(&path, "it is a FIFO, a socket or a device"),
@@ -138,16 +134,20 @@ impl Copying<'_> {
             }
         }
         if let Some(target) = &target {
-            if !ignored.is_empty() {
-                let path = target.join(AIRFLOW_IGNORE);
-                fs::write(&path, ignored).map_err(|error| Error::io("write", &path, &error))?;
-                self.set_mode(&path, 0o644)?;
-            }
-            let mode = folder.mode().unwrap_or(0o700);
-            self.set_mode(target, mode | 0o700)?;
+            self.finish_folder(target, &ignored, folder.mode().unwrap_or(0o700))?;
         }
         self.check_settings(folder_path, depth);
         Ok(())
+    }
+
+    /// Writes the ignore file of a copied folder and sets the folder's mode.
+    fn finish_folder(&self, target: &Path, ignored: &str, mode: u32) -> Result<(), Error> {
+        if !ignored.is_empty() {
+            let path = target.join(AIRFLOW_IGNORE);
+            fs::write(&path, ignored).map_err(|error| Error::io("write", &path, &error))?;
+            self.set_mode(&path, 0o644)?;
+        }
+        self.set_mode(target, mode | 0o700)
     }
 
     /// Reports a path that is not copied.

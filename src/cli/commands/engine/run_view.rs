@@ -7,8 +7,6 @@ use crate::error::Error;
 use leoflow_base::sys::shell;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::collections::HashMap;
-use std::time::{Duration, Instant};
 
 /// A run as the server describes it.
 #[derive(Debug, Clone, Deserialize)]
@@ -39,7 +37,7 @@ pub struct WaitingView {
 }
 
 impl WaitingView {
-    fn line(&self) -> String {
+    pub(super) fn line(&self) -> String {
         let command = self.command.as_ref().map(|command| format!(": {command}")).unwrap_or_default();
         let verb = if self.what.starts_with("1 ") { "waits" } else { "wait" };
         format!("{} {verb}. {}{command}", self.what, self.reason)
@@ -59,21 +57,6 @@ pub struct InstanceView {
     pub outcome: Option<String>,
 }
 
-/// The server's counter of changes.
-#[derive(Deserialize)]
-struct Count {
-    count: u64,
-}
-
-/// Maximum pause between two polls of a run that changes all the time.
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
-
-/// Interval between reads of all task instances of a run; in between only changed ones are read.
-const FULL_READ_INTERVAL: Duration = Duration::from_secs(5);
-
-/// Time limit for the server to respond again while it is being replaced.
-const SERVER_TIMEOUT: Duration = Duration::from_secs(60);
-
 impl RunView {
     pub async fn get(api: &Api<'_>, dag_id: &str, run_id: &str) -> Result<Self, Error> {
         api.get(&format!("/api/lite/dags/{}/runs/{}", encode(dag_id), encode(run_id))).await
@@ -81,7 +64,12 @@ impl RunView {
 
     /// Reads a run with the task instances that changed after `after`; with all if `after` is `None` or the run is
     /// finished.
-    async fn get_changed(api: &Api<'_>, dag_id: &str, run_id: &str, after: Option<&str>) -> Result<Self, Error> {
+    pub(super) async fn get_changed(
+        api: &Api<'_>,
+        dag_id: &str,
+        run_id: &str,
+        after: Option<&str>,
+    ) -> Result<Self, Error> {
         if let Some(after) = after {
             let path = format!("/api/lite/dags/{}/runs/{}", encode(dag_id), encode(run_id));
             let run: Self = api.get(&format!("{path}?changed_after={}", encode(after))).await?;
@@ -135,7 +123,6 @@ impl RunView {
     pub fn failure(&self) -> Error {
         let failed: Vec<&InstanceView> = self
             .task_instances
-        let (dag_id, run_id) = (shell::word(&self.dag_id), shell::word(&self.dag_run_id));
             .iter()
             .filter(|task_instance| task_instance.state.as_deref() == Some("failed"))
             .collect();
@@ -148,6 +135,7 @@ impl RunView {
             })
             .collect();
         let base = if lines.is_empty() { base } else { base.cause(lines.join("\n")) };
+        let (dag_id, run_id) = (shell::word(&self.dag_id), shell::word(&self.dag_run_id));
         match failed.first() {
             Some(task_instance) => {
                 base.hint(format!("leoflow tasks logs {dag_id} {run_id} {}", shell::word(&task_instance.name()))).hint(
@@ -175,7 +163,7 @@ impl InstanceView {
     }
 
     /// Describes the present state in one line.
-    fn change_line(&self) -> String {
+    pub(super) fn change_line(&self) -> String {
         let state = self.state.as_deref().unwrap_or("none");
         let tries = if self.max_tries > 0 {
             format!("  try {} of {}", self.try_number, self.max_tries + 1)
@@ -211,82 +199,6 @@ fn seconds_between(start: Option<&str>, end: Option<&str>) -> Option<String> {
     let parse = |text: &str| text.parse::<jiff::Timestamp>().ok();
     let span = parse(end?)?.duration_since(parse(start?)?);
     Some(format!("{:.2} s", span.as_secs_f64()))
-}
-
-/// Follows a run until it ends and prints each task's state changes to stderr.
-pub async fn follow(context: &Context<'_>, dag_id: &str, run_id: &str) -> Result<RunView, Error> {
-    let api = Api::new(&context.home);
-    let mut last_states: HashMap<(String, i32), (Option<String>, i32)> = HashMap::new();
-    let mut paused_reported = false;
-    let mut reasons_reported: Vec<String> = Vec::new();
-    let mut is_first_read = true;
-    let mut last_response = Instant::now();
-    let (mut as_of, mut full_read_at) = (None, Instant::now());
-    loop {
-        let poll_started = Instant::now();
-        // The change counter is read before the run, so that a change in between is seen by the next poll.
-        let poll = async {
-            let Count { count } = api.get("/local/changes").await?;
-            Ok::<_, Error>((count, RunView::get_changed(&api, dag_id, run_id, as_of.as_deref()).await?))
-        };
-        let (count, run) = match poll.await {
-            Ok(count_and_run) => count_and_run,
-            Err(error) if last_response.elapsed() > SERVER_TIMEOUT || !error.is_transient => return Err(error),
-            Err(_) => {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        last_response = Instant::now();
-        // `changed_after` returns only instances that progressed; a periodic full read finds every other change.
-        if full_read_at.elapsed() > FULL_READ_INTERVAL {
-            (full_read_at, as_of) = (Instant::now(), None);
-        } else {
-            as_of.clone_from(&run.as_of);
-        }
-        if !context.printer.json {
-            print_changes(context, &run, &mut last_states);
-            // Not at the first read, because tasks of a new run often wait only for a moment.
-            let reasons = run.waiting.iter().filter(|_| !is_first_read && !run.is_paused).map(WaitingView::line);
-            for line in reasons {
-                if !reasons_reported.contains(&line) {
-                    context.printer.note(&line);
-                    reasons_reported.push(line);
-                }
-            }
-            is_first_read = false;
-            if run.is_paused && !run.is_finished() && !paused_reported {
-                paused_reported = true;
-                context
-                    .printer
-                    .note(format!("{dag_id} is paused; the run continues after `leoflow dags unpause {dag_id}`"));
-            }
-        }
-        if run.is_finished() {
-            return Ok(run);
-        }
-        // A run of thousands of tasks changes all the time; the pause leaves the CPU to the run.
-        tokio::time::sleep((poll_started.elapsed() * 2).min(LONGEST_PAUSE)).await;
-        // Errors are ignored here; the next poll retries.
-        let _ = api.get::<Count>(&format!("/local/changes?after={count}")).await;
-    }
-}
-
-/// Prints the task instances whose state or try differs from `last_states`, and updates it.
-fn print_changes(
-    context: &Context<'_>,
-    run: &RunView,
-    last_states: &mut HashMap<(String, i32), (Option<String>, i32)>,
-) {
-    for task_instance in &run.task_instances {
-        let now = (task_instance.state.clone(), task_instance.try_number);
-        let key = (task_instance.task_id.clone(), task_instance.map_index);
-        let before = last_states.insert(key, now.clone());
-        let has_changed = before.map_or(now.0.is_some(), |before| before != now);
-        if has_changed && !matches!(now.0.as_deref(), None | Some("scheduled" | "queued")) {
-            context.printer.note(task_instance.change_line());
-        }
-    }
 }
 
 /// Resolves `latest` to the id of the newest run.

@@ -1,14 +1,15 @@
 //! `leoflow runs …`.
 
 use super::dags::trigger::finish;
-use super::run_view::{self, RunView, resolve_run};
+use super::follow_run;
+use super::run_view::{RunView, resolve_run};
 use super::task_names;
 use crate::api_client::{Api, encode, list_of};
 use crate::args::complete;
 use crate::args::output::Output;
 use crate::args::rerun_version::RerunVersion;
-use crate::context::{Confirmation, Context};
 use crate::args::run_args::RunArgs;
+use crate::context::{Confirmation, Context};
 use crate::error::Error;
 use crate::terminal::printer::counted;
 use clap::{Args, Subcommand};

@@ -18,7 +18,7 @@ use leoflow_postgres::schema::{embedded, known};
 use leoflow_python::{self as python, environments};
 use semver::Version;
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Args, Debug)]
 #[command(
@@ -199,16 +199,7 @@ fn show_result(context: &Context<'_>, plan: &Plan, password: Option<&str>) -> Re
     } else {
         "leoflow".to_owned()
     };
-    let found_python = python::find(configured_python.as_deref());
-    if configured_python.is_none() && found_python.is_err() && environments::find_uv(home).is_some() {
-        printer.line("This machine has no Python for your DAGs; Leoflow installs one when it starts");
-    } else if let Err(reason) = found_python {
-        let (major, minor) = python::MINIMUM;
-        printer.warning(format!(
-            "no Python for your DAGs was found ({reason}): install Python {major}.{minor} or newer, or set one with \
-             `leoflow config set python PATH`"
-        ));
-    }
+    show_python(context, configured_python.as_deref());
     let instance = context.instance_option();
     match &running {
         Some(_) => printer.line(format!("It is running; its state:  {program}{instance} lite status")),
@@ -218,4 +209,17 @@ fn show_result(context: &Context<'_>, plan: &Plan, password: Option<&str>) -> Re
         printer.line(format!("To put `leoflow` on your PATH:  {hint}"));
     }
     Ok(())
+}
+
+/// Says what happens if no Python was found.
+fn show_python(context: &Context<'_>, configured: Option<&Path>) {
+    let Err(reason) = python::find(configured) else { return };
+    if configured.is_none() && environments::find_uv(&context.home).is_some() {
+        return context.printer.line("This machine has no Python for your DAGs; Leoflow installs one when it starts");
+    }
+    let (major, minor) = python::MINIMUM;
+    context.printer.warning(format!(
+        "no Python for your DAGs was found ({reason}): install Python {major}.{minor} or newer, or set one with \
+         `leoflow config set python PATH`"
+    ));
 }

@@ -3,8 +3,9 @@
 use super::refresh::refresh;
 use crate::api_client::{Api, encode};
 use crate::args::complete;
+use crate::commands::engine::follow_run;
 use crate::commands::engine::run_inputs::{read_conf, read_date};
-use crate::commands::engine::run_view::{self, RunView, colour};
+use crate::commands::engine::run_view::{RunView, colour};
 use crate::context::Context;
 use crate::error::Error;
 use clap::Args;
@@ -79,7 +80,7 @@ pub async fn run(context: &Context<'_>, args: &Trigger) -> Result<u8, Error> {
     if !context.printer.json {
         context.printer.note(format!("{dag_id}  {run_id}"));
     }
-    let run = run_view::follow(context, dag_id, run_id).await?;
+    let run = follow_run::follow(context, dag_id, run_id).await?;
     finish(context, &run)
 }
 

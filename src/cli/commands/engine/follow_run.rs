@@ -1,0 +1,108 @@
+//! Follows a run until it ends, and prints what changes.
+
+use super::run_view::{RunView, WaitingView};
+use crate::api_client::Api;
+use crate::context::Context;
+use crate::error::Error;
+use serde::Deserialize;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+/// The server's counter of changes.
+#[derive(Deserialize)]
+struct Count {
+    count: u64,
+}
+
+/// Maximum pause between two polls of a run that changes all the time.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// Interval between reads of all task instances of a run; in between only changed ones are read.
+const FULL_READ_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Time limit for the server to respond again while it is being replaced.
+const SERVER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Follows a run until it ends and prints each task's state changes to stderr.
+pub async fn follow(context: &Context<'_>, dag_id: &str, run_id: &str) -> Result<RunView, Error> {
+    let api = Api::new(&context.home);
+    let mut changes = Changes::default();
+    let mut last_response = Instant::now();
+    let (mut as_of, mut full_read_at) = (None, Instant::now());
+    loop {
+        let poll_started = Instant::now();
+        // The change counter is read before the run, so that a change in between is seen by the next poll.
+        let poll = async {
+            let Count { count } = api.get("/local/changes").await?;
+            Ok::<_, Error>((count, RunView::get_changed(&api, dag_id, run_id, as_of.as_deref()).await?))
+        };
+        let (count, run) = match poll.await {
+            Ok(count_and_run) => count_and_run,
+            Err(error) if last_response.elapsed() > SERVER_TIMEOUT || !error.is_transient => return Err(error),
+            Err(_) => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        last_response = Instant::now();
+        // `changed_after` returns only instances that progressed; a periodic full read finds every other change.
+        if full_read_at.elapsed() > FULL_READ_INTERVAL {
+            (full_read_at, as_of) = (Instant::now(), None);
+        } else {
+            as_of.clone_from(&run.as_of);
+        }
+        if !context.printer.json {
+            changes.print(context, &run);
+        }
+        if run.is_finished() {
+            return Ok(run);
+        }
+        // A run of thousands of tasks changes all the time; the pause leaves the CPU to the run.
+        tokio::time::sleep((poll_started.elapsed() * 2).min(LONGEST_PAUSE)).await;
+        // Errors are ignored here; the next poll retries.
+        let _ = api.get::<Count>(&format!("/local/changes?after={count}")).await;
+    }
+}
+
+/// What was printed of a run.
+#[derive(Default)]
+struct Changes {
+    /// State and try of each instance, by task and map index.
+    states: HashMap<(String, i32), (Option<String>, i32)>,
+    waiting: Vec<String>,
+    has_printed_pause: bool,
+    has_printed: bool,
+}
+
+impl Changes {
+    /// Prints what changed since the last call.
+    fn print(&mut self, context: &Context<'_>, run: &RunView) {
+        self.print_states(context, run);
+        // Not at the first read, because tasks of a new run often wait only for a moment.
+        let is_first = !std::mem::replace(&mut self.has_printed, true);
+        for line in run.waiting.iter().filter(|_| !is_first && !run.is_paused).map(WaitingView::line) {
+            if !self.waiting.contains(&line) {
+                context.printer.note(&line);
+                self.waiting.push(line);
+            }
+        }
+        if run.is_paused && !run.is_finished() && !std::mem::replace(&mut self.has_printed_pause, true) {
+            let dag_id = &run.dag_id;
+            let text = format!("{dag_id} is paused; the run continues after `leoflow dags unpause {dag_id}`");
+            context.printer.note(text);
+        }
+    }
+
+    /// Prints the task instances whose state or try changed.
+    fn print_states(&mut self, context: &Context<'_>, run: &RunView) {
+        for task_instance in &run.task_instances {
+            let now = (task_instance.state.clone(), task_instance.try_number);
+            let key = (task_instance.task_id.clone(), task_instance.map_index);
+            let before = self.states.insert(key, now.clone());
+            let has_changed = before.map_or(now.0.is_some(), |before| before != now);
+            if has_changed && !matches!(now.0.as_deref(), None | Some("scheduled" | "queued")) {
+                context.printer.note(task_instance.change_line());
+            }
+        }
+    }
+}
