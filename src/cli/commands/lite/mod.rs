@@ -3,8 +3,8 @@
 pub mod agent;
 pub mod datastore;
 pub mod doctor;
-pub mod listen_address;
 pub mod logs;
+pub mod port;
 pub mod psql;
 pub mod reset_password;
 pub mod restart;

@@ -1,6 +1,6 @@
 //! `leoflow lite restart`, and the restart after an operation that stopped the instance.
 
-use super::listen_address::bind_error;
+use super::port::bind_error;
 use super::run::LiteRun;
 use super::start;
 use super::start_check::{self, Starter};

@@ -1,7 +1,7 @@
 //! `leoflow lite`: sets up what is missing, then supervises until it is stopped.
 
 use super::datastore;
-use super::listen_address::ListenAddress;
+use super::port::ListenAddress;
 use super::stop::{self, ended_tasks};
 use crate::context::Context;
 use crate::error::Error;
