@@ -144,7 +144,11 @@ pub async fn are_the_same(first: &ExternalUrl, other: &ExternalUrl) -> Result<bo
 }
 
 /// Lists the requirements that the database does not meet for the home `home_id`, or for a new home if that is `None`.
-pub fn unmet_requirements(info: &DatabaseInfo, url: &ExternalUrl, home_id: Option<&str>) -> Vec<UnmetRequirement> {
+pub(crate) fn unmet_requirements(
+    info: &DatabaseInfo,
+    url: &ExternalUrl,
+    home_id: Option<&str>,
+) -> Vec<UnmetRequirement> {
     let mut all_unmet = Vec::new();
     let mut add = |unmet| all_unmet.push(unmet);
     if info.major != MAJOR {

@@ -128,7 +128,7 @@ fn manifest<R: Read>(entries: &mut tar::Entries<'_, R>) -> Result<Manifest, Arch
 }
 
 /// Converts an error of opening a backup; a decryption reports changed bytes as `InvalidData`.
-pub fn open_error(error: io::Error) -> ArchiveError {
+pub(crate) fn open_error(error: io::Error) -> ArchiveError {
     match error.kind() {
         io::ErrorKind::InvalidData => damaged(error),
         _ => ArchiveError::Open(error),

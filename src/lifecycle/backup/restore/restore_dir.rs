@@ -50,7 +50,7 @@ impl RestoreDir {
     }
 
     /// File with the names of the entries that an exchange moves into the task logs.
-    pub fn log_names(&self) -> PathBuf {
+    pub(crate) fn log_names(&self) -> PathBuf {
         self.folder.join("log-names.json")
     }
 

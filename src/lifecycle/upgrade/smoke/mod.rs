@@ -74,7 +74,7 @@ const CHECKED_GRIDS: usize = 5;
 
 impl Smoke<'_> {
     /// True when the health endpoint answers with 200.
-    pub async fn is_healthy(&self) -> bool {
+    pub(crate) async fn is_healthy(&self) -> bool {
         matches!(self.send_once(Method::GET, "/api/healthz", None).await, Ok((StatusCode::OK, _)))
     }
 
