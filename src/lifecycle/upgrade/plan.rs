@@ -5,13 +5,13 @@ use super::plan_warnings::{irreversible, warnings};
 use super::release::manifest::{Asset, Component, Manifest, Migration, Release};
 use super::release::source::ReleaseFile;
 use super::release::version_order;
+use components::{other_major, plan_components};
 use leoflow_base::config::Channel;
-use leoflow_base::web_ui;
-use leoflow_postgres::install::version;
 use leoflow_postgres::schema::embedded::Phase;
 use semver::{BuildMetadata, Version};
 use serde::{Deserialize, Serialize};
 
+mod components;
 mod hand_over;
 mod refusal;
 
@@ -144,8 +144,6 @@ impl UpgradePlan {
 
 /// The name of the component with the datastore's server.
 pub const POSTGRES: &str = "postgres";
-/// The components that this version can install.
-const KNOWN_COMPONENTS: [&str; 2] = [POSTGRES, web_ui::COMPONENT];
 /// Bytes that stay free: the running datastore needs space.
 const RESERVE_BYTES: u64 = 256 * 1024 * 1024;
 
@@ -227,19 +225,6 @@ fn check_path(from: &Version, manifest: &Manifest, release: &Release) -> Result<
         true => Err(UpgradeRefusal::BelowFloor { from: from.clone(), to, floor: release.upgrades_from.clone() }),
         false => Ok(()),
     }
-}
-
-/// Decides which files to download. Refuses components that this version cannot install.
-fn plan_components(facts: &UpgradeFacts, release: &Release) -> Result<Vec<ComponentPlan>, UpgradeRefusal> {
-    let is_known = |component: &&Component| KNOWN_COMPONENTS.contains(&component.name.as_str());
-    let mut unknown = release.components(facts.target).filter(|component| !is_known(component));
-    if let Some(unknown) = unknown.find(|component| !component.optional) {
-        return Err(UpgradeRefusal::UnknownComponent(unknown.name.clone()));
-    }
-    if let Some((new, old)) = other_major(facts, release) {
-        return Err(UpgradeRefusal::OtherMajor { to: release.version.clone(), new, old });
-    }
-    Ok(release.components(facts.target).filter(is_known).map(|new| plan_component(facts, new)).collect())
 }
 
 /// Refuses an upgrade without enough free disk space.
@@ -354,35 +339,6 @@ fn split_migrations(
             Ok((newest, immediate, later))
         }
     }
-}
-
-/// The release's and the datastore's PostgreSQL versions, if their major versions differ.
-fn other_major(facts: &UpgradeFacts, release: &Release) -> Option<(String, String)> {
-    let major = |version: &str| version.split('.').next().unwrap_or_default().to_owned();
-    let release_postgres = release.components(facts.target).find(|component| component.name == POSTGRES)?;
-    let installed_postgres = facts.components.iter().find(|installed| installed.name == POSTGRES)?;
-    let (new, old) = (&release_postgres.version, &installed_postgres.version);
-    (major(new) != major(old)).then(|| (new.clone(), old.clone()))
-}
-
-/// Decides whether a component of the release is fetched.
-fn plan_component(facts: &UpgradeFacts, new: &Component) -> ComponentPlan {
-    let mut installed = facts.components.iter().filter(|installed| installed.name == new.name);
-    let stays = installed.find_map(|component| match &component.sha256 {
-        Some(sha256) => (*sha256 == new.sha256).then_some(Action::Carried),
-        None => (component.version == new.version).then_some(Action::Kept),
-    });
-    // The datastore runs on the newest installed PostgreSQL, so an older one is not fetched.
-    let is_older = |component: &Installed| version::numbers(&new.version) < version::numbers(&component.version);
-    let stays = stays.or_else(|| {
-        let mut installed = facts.components.iter().filter(|installed| installed.name == new.name);
-        installed.any(|component| component.name == POSTGRES && is_older(component)).then_some(Action::Kept)
-    });
-    let action = match stays {
-        Some(action) => action,
-        None => Action::Fetch(ReleaseFile { url: new.url.clone(), sha256: new.sha256.clone(), size: new.size }),
-    };
-    ComponentPlan { name: new.name.clone(), version: new.version.clone(), sha256: new.sha256.clone(), action }
 }
 
 /// Bytes for three copies of the database (rehearsal, timed copy, snapshot) and the backup.

@@ -51,7 +51,7 @@ pub enum RestoreRefusal {
     Space { path: PathBuf, needed: u64, free: u64 },
 }
 
-/// [`Facts::reserve`] of a restore that a user requests, in bytes.
+/// [`RestoreFacts::reserve`] of a restore that a user requests, in bytes.
 pub const RESERVE: u64 = 128 * 1024 * 1024;
 
 /// Decides whether the restore may proceed; `home` appears only in the error.

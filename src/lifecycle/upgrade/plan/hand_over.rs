@@ -5,7 +5,7 @@ use crate::upgrade::release::manifest::{Asset, Release};
 use crate::upgrade::release::source::ReleaseFile;
 use semver::{BuildMetadata, Version};
 
-/// Fails with `Refusal::HandOver` if only the release's own program can plan the upgrade and this program has another
+/// Fails with `UpgradeRefusal::HandOver` if only the release's own program can plan the upgrade and this program has another
 /// version. A development build of the release's version counts as its own program.
 pub(super) fn check(facts: &UpgradeFacts, release: &Release, asset: &Asset) -> Result<(), UpgradeRefusal> {
     let own = Version { build: BuildMetadata::EMPTY, ..facts.own_version.clone() };

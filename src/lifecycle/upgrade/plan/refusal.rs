@@ -37,7 +37,7 @@ pub enum UpgradeRefusal {
     Phase { version: i64, name: String, phase: String },
     #[error("the upgrade needs {needed} bytes of free disk, but only {free} are available")]
     Space { needed: u64, free: u64 },
-    /// The release's own program must make the plan; this `Plan` has only what is known without that program.
+    /// The release's own program must make the plan; this `UpgradePlan` has only what is known without that program.
     #[error("leoflow {} plans the upgrade to it itself", .0.to)]
     HandOver(Box<UpgradePlan>),
     #[error("cannot determine the free disk space")]
