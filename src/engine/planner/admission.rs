@@ -5,7 +5,7 @@
 
 use super::concurrency::{SlotUse, Usage, Waiting, choose};
 use super::snapshot::{Plan, Snapshot, Transition, TransitionKind};
-use crate::model::keys::RunKey;
+use crate::model::keys::{InstanceKey, RunKey};
 use crate::model::state::TaskState;
 use std::collections::BTreeSet;
 
@@ -66,8 +66,8 @@ impl Competition {
             match state {
                 Some(TaskState::Scheduled) if !snapshot.is_paused => {
                     competition.own_indices.push(index);
-                    let waiting = Waiting::new(run, graph, task_index, map_index, snapshot.logical_date);
-                    competition.own.push(waiting);
+                    let instance = InstanceKey::new(run.clone(), &graph.task(task_index).task_id, map_index);
+                    competition.own.push(Waiting::new(instance, graph, task_index, snapshot.logical_date));
                 }
                 Some(state) => {
                     let task = graph.task(task_index);
@@ -98,7 +98,8 @@ impl Competition {
         let chosen_others: Vec<usize> = chosen_others.into_iter().map(|index| index - self.own.len()).collect();
         let hidden = if others.cut_off.iter().any(|cut| usage.can_queue(&cut.run, &cut.pool, cut.max_active_tasks)) {
             let full = others.waiting.iter().filter(|waiting| usage.is_task_full(waiting));
-            let tasks: BTreeSet<RunTask> = full.map(|waiting| (waiting.run.clone(), waiting.task_id.clone())).collect();
+            let tasks: BTreeSet<RunTask> =
+                full.map(|waiting| (waiting.instance.run.clone(), waiting.instance.task_id.clone())).collect();
             if tasks.is_empty() { Hidden::Beyond } else { Hidden::Behind(tasks) }
         } else {
             Hidden::None
@@ -136,10 +137,9 @@ mod tests {
     use std::collections::HashMap;
 
     fn waiting(run_id: &str, task_id: &str, map_index: i32) -> Waiting {
+        let run = RunKey { dag_id: "d".to_owned(), run_id: run_id.to_owned() };
         Waiting {
-            run: RunKey { dag_id: "d".to_owned(), run_id: run_id.to_owned() },
-            task_id: task_id.to_owned(),
-            map_index,
+            instance: InstanceKey::new(run, task_id, map_index),
             pool: "p".to_owned(),
             pool_slots: 1,
             weight: 1,
@@ -156,7 +156,7 @@ mod tests {
     }
 
     fn cut_off(waiting: Vec<Waiting>) -> OtherRuns {
-        let cut_off = CutOff { run: waiting[0].run.clone(), pool: "p".to_owned(), max_active_tasks: 0 };
+        let cut_off = CutOff { run: waiting[0].instance.run.clone(), pool: "p".to_owned(), max_active_tasks: 0 };
         OtherRuns { cut_off: vec![cut_off], waiting }
     }
 
@@ -178,7 +178,7 @@ mod tests {
     fn a_task_at_its_limit_hides_others() {
         let limited = |map_index| Waiting { max_active_tis_per_dagrun: Some(1), ..waiting("r", "t", map_index) };
         let choice = competition(3).choose(&cut_off(vec![limited(0), limited(1)]));
-        let task = (limited(0).run, "t".to_owned());
+        let task = (limited(0).instance.run, "t".to_owned());
         assert_eq!((choice.others, choice.hidden), (vec![0], Hidden::Behind(BTreeSet::from([task]))));
     }
 }

@@ -4,7 +4,7 @@
 //! <https://airflow.apache.org/docs/apache-airflow/stable/administration-and-deployment/pools.html>
 
 use super::graph::Graph;
-use crate::model::keys::RunKey;
+use crate::model::keys::{InstanceKey, RunKey};
 use crate::model::state::TaskState;
 use jiff::Timestamp;
 use std::collections::HashMap;
@@ -12,9 +12,7 @@ use std::collections::HashMap;
 /// A task instance that may run and waits for a slot.
 #[derive(Debug, Clone)]
 pub struct Waiting {
-    pub run: RunKey,
-    pub task_id: String,
-    pub map_index: i32,
+    pub instance: InstanceKey,
     pub pool: String,
     pub pool_slots: i32,
     pub weight: i32,
@@ -27,18 +25,10 @@ pub struct Waiting {
 
 impl Waiting {
     /// `task_index` is the task's index in the graph.
-    pub fn new(
-        run: &RunKey,
-        graph: &Graph,
-        task_index: usize,
-        map_index: i32,
-        logical_date: Option<Timestamp>,
-    ) -> Self {
+    pub fn new(instance: InstanceKey, graph: &Graph, task_index: usize, logical_date: Option<Timestamp>) -> Self {
         let task = graph.task(task_index);
         Self {
-            run: run.clone(),
-            task_id: task.task_id.clone(),
-            map_index,
+            instance,
             pool: task.pool().to_owned(),
             pool_slots: task.pool_slots,
             weight: task.weight,
@@ -51,7 +41,7 @@ impl Waiting {
 
     /// The usage that the instance adds once it is queued.
     fn taken(&self) -> SlotUse<'_> {
-        let (task_id, pool, slots) = (self.task_id.as_str(), self.pool.as_str(), self.pool_slots.into());
+        let (task_id, pool, slots) = (self.instance.task_id.as_str(), self.pool.as_str(), self.pool_slots.into());
         SlotUse { task_id, state: TaskState::Queued, pool, slots, count: 1 }
     }
 }
@@ -115,7 +105,7 @@ impl Usage {
         if pool.all >= 0 && i64::from(waiting.pool_slots) > pool.all - pool.used {
             return false;
         }
-        !self.is_run_full(&waiting.run, waiting.max_active_tasks) && !self.is_task_full(waiting)
+        !self.is_run_full(&waiting.instance.run, waiting.max_active_tasks) && !self.is_task_full(waiting)
     }
 
     /// True when the run executes as many tasks as it may; 0 is no limit.
@@ -125,7 +115,8 @@ impl Usage {
 
     /// True when a limit of the task allows no further instance.
     pub(crate) fn is_task_full(&self, waiting: &Waiting) -> bool {
-        let task_count = || self.tasks.get(&(waiting.run.clone(), waiting.task_id.clone())).copied().unwrap_or(0);
+        let task_count =
+            || self.tasks.get(&(waiting.instance.run.clone(), waiting.instance.task_id.clone())).copied().unwrap_or(0);
         waiting.max_active_tis_per_dagrun.is_some_and(|limit| task_count() >= limit)
             || waiting.max_active_tis_per_dag.is_some_and(|limit| self.dag_count(waiting) >= limit)
     }
@@ -152,8 +143,9 @@ impl Usage {
 
     /// Number of instances in flight of the task in all runs of its DAG.
     fn dag_count(&self, waiting: &Waiting) -> u32 {
-        let is_same_task =
-            |(run, task): &&(RunKey, String)| run.dag_id == waiting.run.dag_id && *task == waiting.task_id;
+        let is_same_task = |(run, task): &&(RunKey, String)| {
+            run.dag_id == waiting.instance.run.dag_id && *task == waiting.instance.task_id
+        };
         self.tasks.iter().filter(|(key, _)| is_same_task(key)).map(|(_, count)| count).sum()
     }
 }
@@ -168,17 +160,17 @@ pub(crate) fn choose(waiting: &[&Waiting], mut usage: Usage) -> (Vec<usize>, Usa
             std::cmp::Reverse(candidate.weight),
             candidate.logical_date.is_none(),
             candidate.logical_date,
-            candidate.map_index,
+            candidate.instance.map_index,
             // Airflow does not define the order of ties. Sorting by run makes it independent of which run the scheduler
             // advances; within a DAG, the run with the lower run id comes first.
-            &candidate.run,
+            &candidate.instance.run,
         )
     });
     let mut chosen = Vec::new();
     for index in order {
         let candidate = waiting[index];
         if usage.has_capacity(candidate) {
-            usage.take(&candidate.run, candidate.taken());
+            usage.take(&candidate.instance.run, candidate.taken());
             chosen.push(index);
         }
     }
@@ -196,9 +188,7 @@ mod tests {
     /// A waiting instance in the pool `p`, without limits of its own.
     fn waiting(run_id: &str, task_id: &str) -> Waiting {
         Waiting {
-            run: run("d", run_id),
-            task_id: task_id.to_owned(),
-            map_index: -1,
+            instance: InstanceKey::unmapped(run("d", run_id), task_id),
             pool: "p".to_owned(),
             pool_slots: 1,
             weight: 1,
@@ -236,11 +226,16 @@ mod tests {
     #[test]
     fn order_is_weight_then_date_then_map_index() {
         let date = |text: &str| Some(text.parse().unwrap());
+        let mapped = |task_id: &str, map_index: i32| Waiting {
+            instance: InstanceKey::new(run("d", "r"), task_id, map_index),
+            logical_date: date("2026-01-01T00:00:00Z"),
+            ..waiting("r", task_id)
+        };
         let tasks = [
             waiting("r", "without a date"),
             Waiting { logical_date: date("2026-01-02T00:00:00Z"), ..waiting("r", "later") },
-            Waiting { logical_date: date("2026-01-01T00:00:00Z"), map_index: 1, ..waiting("r", "second") },
-            Waiting { logical_date: date("2026-01-01T00:00:00Z"), map_index: 0, ..waiting("r", "first") },
+            mapped("second", 1),
+            mapped("first", 0),
             Waiting { weight: 2, ..waiting("r", "heavy") },
         ];
         assert_eq!(choose(&tasks, pool(-1, 0)), [4, 3, 2, 1, 0]);
@@ -267,7 +262,11 @@ mod tests {
         let dag_count =
             ["r", "s", "s"].map(|run_id| Waiting { max_active_tis_per_dag: Some(2), ..waiting(run_id, "t") });
         assert_eq!(choose(&dag_count, pool(-1, 0)), [0, 1]);
-        let other_dag = Waiting { run: run("other", "r"), max_active_tis_per_dag: Some(2), ..waiting("r", "t") };
+        let other_dag = Waiting {
+            instance: InstanceKey::unmapped(run("other", "r"), "t"),
+            max_active_tis_per_dag: Some(2),
+            ..waiting("r", "t")
+        };
         let both = [dag_count[0].clone(), dag_count[1].clone(), other_dag];
         assert_eq!(choose(&both, pool(-1, 0)), [0, 1, 2], "a task with the same id in another DAG");
     }

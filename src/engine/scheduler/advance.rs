@@ -5,7 +5,7 @@ use super::file_sensors::{self, FileSensors};
 use super::graphs::Graphs;
 use super::live_run::{LiveRun, LiveRuns};
 use super::past;
-use crate::model::keys::RunKey;
+use crate::model::keys::{InstanceKey, RunKey, TryKey};
 use crate::model::state::{RunState, TaskState};
 use crate::planner::concurrency::Waiting;
 use crate::planner::graph::Graph;
@@ -41,7 +41,7 @@ pub(crate) async fn admit_all(client: &mut ClientWrapper, cache: &mut Cache) -> 
 impl Cache {
     fn mark_queued(&mut self, queued: &[Waiting]) {
         for waiting in queued {
-            self.runs.set_state(&waiting.run, &waiting.task_id, waiting.map_index, TaskState::Queued);
+            self.runs.set_state(&waiting.instance, TaskState::Queued);
         }
     }
 }
@@ -233,7 +233,9 @@ async fn notify(
         let has_outlets =
             graph.task_index(task_id).is_some_and(|task_index| !graph.task(task_index).outlets.is_empty());
         if has_outlets {
-            assets::save_events(transaction, key, task_id, *map_index, transition.try_number).await?;
+            let instance = InstanceKey::new(key.clone(), task_id, *map_index);
+            let try_number = transition.try_number;
+            assets::save_events(transaction, &TryKey { instance, try_number }).await?;
         }
     }
     if graph.has_past && any_becomes(&TaskState::is_finished) {

@@ -183,7 +183,8 @@ async fn choose(
             Hidden::Behind(ref tasks) if !tasks.is_subset(&left_out) => left_out.extend(tasks.iter().cloned()),
             _ => size = larger(size),
         }
-        let is_left_out = |waiting: &Waiting| left_out.contains(&(waiting.run.clone(), waiting.task_id.clone()));
+        let is_left_out =
+            |waiting: &Waiting| left_out.contains(&(waiting.instance.run.clone(), waiting.instance.task_id.clone()));
         kept = others.waiting.into_iter().filter(is_left_out).collect();
     }
 }
@@ -210,10 +211,10 @@ async fn waiting_instances(
     let mut counts: HashMap<(RunKey, String), i64> = HashMap::new();
     for row in scheduled::waiting(client, excluded_run, window).await? {
         let graph = graphs.get(client, row.version_id).await?;
-        if let Some(task_index) = graph.task_index(&row.task_id) {
-            others.waiting.push(Waiting::new(&row.run, &graph, task_index, row.map_index, row.logical_date));
+        if let Some(task_index) = graph.task_index(&row.instance.task_id) {
+            others.waiting.push(Waiting::new(row.instance.clone(), &graph, task_index, row.logical_date));
         }
-        let group = (row.run, row.pool);
+        let group = (row.instance.run, row.pool);
         let count = counts.entry(group.clone()).or_default();
         *count += 1;
         if *count == row.limit {
@@ -231,7 +232,7 @@ async fn queue_others(client: &impl GenericClient, chosen: Vec<Waiting>) -> Resu
     }
     instance::queue(client, &chosen).await?;
     events::notify(client, &Event::Queued).await?;
-    for run in chosen.iter().map(|waiting| &waiting.run).collect::<BTreeSet<_>>() {
+    for run in chosen.iter().map(|waiting| &waiting.instance.run).collect::<BTreeSet<_>>() {
         events::notify(client, &Event::Changed(run.clone())).await?;
     }
     Ok(chosen)

@@ -2,7 +2,7 @@
 //! of the run. Before each step the cache reads the rows that the agent may have changed; the whole run is read again
 //! when its revision, its version or anything else does not match.
 
-use crate::model::keys::RunKey;
+use crate::model::keys::{InstanceKey, RunKey};
 use crate::model::state::TaskState;
 use crate::planner::graph::Graph;
 use crate::planner::plan::{Instance, Plan};
@@ -58,11 +58,11 @@ impl LiveRuns {
     }
 
     /// Sets the state of an instance that a step of another run has changed.
-    pub fn set_state(&mut self, key: &RunKey, task_id: &str, map_index: i32, state: TaskState) {
-        let Some(run) = self.0.get_mut(key) else { return };
-        match run.positions.get(&(task_id.to_owned(), map_index)) {
+    pub fn set_state(&mut self, key: &InstanceKey, state: TaskState) {
+        let Some(run) = self.0.get_mut(&key.run) else { return };
+        match run.positions.get(&(key.task_id.clone(), key.map_index)) {
             Some(index) => run.instances[*index].state = Some(state),
-            None => self.forget(key),
+            None => self.forget(&key.run),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Reads columns whose values must be among those that this version knows.
 
 use super::StoreError;
-use crate::model::keys::RunKey;
+use crate::model::keys::{InstanceKey, RunKey, TryKey};
 use tokio_postgres::Row;
 
 /// Reads a column with a name from a fixed set, such as a state. `parse` returns `None` for an unknown name.
@@ -27,4 +27,14 @@ fn unknown(column: &'static str, value: &str) -> StoreError {
 /// Reads the columns `dag_id` and `run_id`.
 pub fn run_key(row: &Row) -> RunKey {
     RunKey { dag_id: row.get("dag_id"), run_id: row.get("run_id") }
+}
+
+/// Reads the columns of `run_key`, `task_id` and `map_index`.
+pub fn instance_key(row: &Row) -> InstanceKey {
+    InstanceKey { run: run_key(row), task_id: row.get("task_id"), map_index: row.get("map_index") }
+}
+
+/// Reads the columns of `instance_key` and `try_number`.
+pub fn try_key(row: &Row) -> TryKey {
+    TryKey { instance: instance_key(row), try_number: row.get("try_number") }
 }

@@ -12,7 +12,7 @@ use super::task_files::{Outcome, Spec, TaskResult};
 use leoflow_base::home::Home;
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::process::ProcessId;
-use leoflow_engine::model::keys::TryKey;
+use leoflow_engine::model::keys::{InstanceKey, TryKey};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
@@ -37,13 +37,8 @@ const LARGEST_FILE: u64 = 256 * 1024 * 1024;
 impl TaskFolder {
     /// The folder of a try, named by a hash of its key.
     pub fn of(home: &Home, key: &TryKey) -> Self {
-        let parts = [
-            key.run.dag_id.as_str(),
-            &key.run.run_id,
-            &key.task_id,
-            &key.map_index.to_string(),
-            &key.try_number.to_string(),
-        ];
+        let TryKey { instance: InstanceKey { run, task_id, map_index }, try_number } = key;
+        let parts = [run.dag_id.as_str(), &run.run_id, task_id, &map_index.to_string(), &try_number.to_string()];
         let hash = Sha256::digest(parts.join("\0").as_bytes());
         Self(home.running_tasks().join(hex::encode(&hash[..12])))
     }

@@ -9,7 +9,7 @@ use leoflow_base::sys::process::Signal;
 use leoflow_base::sys::process::reaper::{self, Exit};
 use leoflow_base::sys::transient::is_transient;
 use leoflow_base::sys::{env_vars, may_fail};
-use leoflow_engine::model::keys::{RunKey, TryKey};
+use leoflow_engine::model::keys::{InstanceKey, RunKey, TryKey};
 use std::io;
 use std::time::Duration;
 use tracing::warn;
@@ -41,9 +41,7 @@ async fn attempt(folder: &TaskFolder) -> io::Result<Result<(), String>> {
     let program = env_vars::current_exe()?;
     folder.write_spec(&Spec {
         key: TryKey {
-            run: RunKey { dag_id: String::new(), run_id: String::new() },
-            task_id: String::new(),
-            map_index: -1,
+            instance: InstanceKey::unmapped(RunKey { dag_id: String::new(), run_id: String::new() }, ""),
             try_number: 1,
         },
         keeper: KeeperSpec {

@@ -6,7 +6,7 @@ use super::task_files::{KeeperSpec, Spec};
 use super::warm::{self, Request};
 use jiff::Timestamp;
 use leoflow_base::home::Home;
-use leoflow_base::protocol::task_log::{self, Level, TryName};
+use leoflow_base::protocol::task_log::Level;
 use leoflow_base::sys::process::spawn::{FIRST_PASSED, Spawn};
 use leoflow_engine::model::keys::TryKey;
 use leoflow_engine::planner::retry;
@@ -57,7 +57,7 @@ impl TaskContext {
         let key = &claimed.key;
         let folder = TaskFolder::of(&self.home, key);
         let code = VersionCode::of(&self.workspace, &version.relative_fileloc, &version.sources);
-        let task = version.structure.tasks.iter().find(|task| task.task_id == key.task_id);
+        let task = version.structure.tasks.iter().find(|task| task.task_id == key.instance.task_id);
         let options = interpreter.options(&json!({
             "folder": folder.path(), "secrets": FIRST_PASSED, "work_in": code.folders,
             "read_by_libraries": warm::LIBRARY_VARIABLES,
@@ -71,7 +71,7 @@ impl TaskContext {
                 // A directory that always exists. The task itself changes to its project, which may be on a hanging
                 // mount.
                 folder: self.home.root().to_owned(),
-                log: log_path(&self.home, key),
+                log: key.log_path(&self.home),
                 time_limit: task.and_then(|task| task.execution_timeout),
             },
             task: self.task_spec(claimed, version, code),
@@ -107,7 +107,7 @@ impl TaskContext {
             "next_method": claimed.resumption.as_ref().map(|next| &next.next_method),
             "next_kwargs": claimed.resumption.as_ref().map(|next| &next.next_kwargs),
             "settings": version.structure.settings,
-            "env": version.structure.tasks.iter().find(|task| task.task_id == claimed.key.task_id).map(|task| &task.env),
+            "env": version.structure.tasks.iter().find(|task| task.task_id == claimed.key.instance.task_id).map(|task| &task.env),
             "roots": code.roots,
             "fileloc": code.file,
             "sources": code.sources,
@@ -122,20 +122,9 @@ impl TaskContext {
     }
 }
 
-fn log_path(home: &Home, key: &TryKey) -> PathBuf {
-    let name = TryName {
-        dag_id: &key.run.dag_id,
-        run_id: &key.run.run_id,
-        task_id: &key.task_id,
-        map_index: key.map_index,
-        try_number: key.try_number,
-    };
-    task_log::path(home, name)
-}
-
 /// Writes to the log of a try that has no keeper; otherwise only the keeper writes it.
 pub(super) fn write_to_log(home: &Home, key: &TryKey, write: impl FnOnce(&mut TaskLog)) {
-    match TaskLog::open(&log_path(home, key)) {
+    match TaskLog::open(&key.log_path(home)) {
         Ok(mut log) => {
             write(&mut log);
             log.close();

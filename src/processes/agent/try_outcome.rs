@@ -101,7 +101,7 @@ fn describe(cause: Cause) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use leoflow_engine::model::keys::RunKey;
+    use leoflow_engine::model::keys::{InstanceKey, RunKey};
 
     fn try_end(
         exit: Option<Exit>,
@@ -109,9 +109,7 @@ mod tests {
         result: Option<(ResultState, bool)>,
     ) -> (TryState, bool, String) {
         let key = TryKey {
-            run: RunKey { dag_id: "d".into(), run_id: "r".into() },
-            task_id: "t".into(),
-            map_index: -1,
+            instance: InstanceKey::unmapped(RunKey { dag_id: "d".into(), run_id: "r".into() }, "t"),
             try_number: 1,
         };
         let now = Timestamp::UNIX_EPOCH;

@@ -54,7 +54,7 @@ pub async fn start(warm: &mut Warm, interpreter: &Interpreter, request: &Request
 
 /// The key of a task under which `Warm` remembers the libraries it uses.
 pub fn usage_key(key: &TryKey) -> String {
-    format!("{} {}", key.run.dag_id, key.task_id)
+    format!("{} {}", key.instance.run.dag_id, key.instance.task_id)
 }
 
 /// True if a source file mentions one of `LIBRARY_VARIABLES`: its code may set the variable before it imports a

@@ -3,6 +3,7 @@
 pub mod asset;
 pub mod dag;
 pub mod instance;
+pub mod instance_path;
 pub mod ops;
 pub mod redact;
 pub mod run;

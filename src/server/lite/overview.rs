@@ -9,7 +9,7 @@ use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use jiff::{SignedDuration, Timestamp};
-use leoflow_engine::model::keys::RunKey;
+use leoflow_engine::model::keys::{NOT_MAPPED, RunKey};
 use leoflow_engine::model::state::{RunState, TaskState};
 use leoflow_engine::planner::graph::Graph;
 use leoflow_engine::schedule::timetable::Interval;
@@ -20,7 +20,7 @@ use leoflow_engine::store::dag::dag_fields::{Activity, DagFilter};
 use leoflow_engine::store::dag::dags::{self, Dag, ImportError};
 use leoflow_engine::store::instance::backlog;
 use leoflow_engine::store::instance::instance_fields::InstanceFilter;
-use leoflow_engine::store::instance::instances::{self, Instance, NOT_MAPPED};
+use leoflow_engine::store::instance::instances::{self, Instance};
 use leoflow_engine::store::list::listing::{ListPage, Listing, Order, Page};
 use leoflow_engine::store::pools;
 use leoflow_engine::store::run::backfills;
@@ -188,8 +188,9 @@ pub async fn run(
         let dag = dags::get(&*client, &key.dag_id).await?;
         let is_paused = dag.is_paused;
         let graph = Graph::new(dag.into_structure());
-        let position =
-            |instance: &Instance| (graph.task_index(&instance.task_id).unwrap_or(usize::MAX), instance.map_index);
+        let position = |instance: &Instance| {
+            (graph.task_index(&instance.key.task_id).unwrap_or(usize::MAX), instance.key.map_index)
+        };
         instances.sort_by_cached_key(position);
         is_paused
     };
@@ -236,8 +237,8 @@ async fn unknown_pools(client: &impl GenericClient, dag_id: &str) -> Result<Vec<
 /// Returns the instances as JSON. A mapped task with more than `fold` instances becomes counts per state.
 fn instance_views(instances: &[Instance], fold: Option<usize>) -> Vec<Value> {
     let mut views = Vec::with_capacity(instances.len());
-    for task_instances in instances.chunk_by(|instance, next| instance.task_id == next.task_id) {
-        let is_mapped = task_instances[0].map_index != NOT_MAPPED;
+    for task_instances in instances.chunk_by(|instance, next| instance.key.task_id == next.key.task_id) {
+        let is_mapped = task_instances[0].key.map_index != NOT_MAPPED;
         match fold {
             Some(most) if is_mapped && task_instances.len() > most => views.push(folded(task_instances)),
             _ => views.extend(task_instances.iter().map(instance_view)),
@@ -248,8 +249,8 @@ fn instance_views(instances: &[Instance], fold: Option<usize>) -> Vec<Value> {
 
 fn instance_view(instance: &Instance) -> Value {
     json!({
-        "task_id": instance.task_id,
-        "map_index": instance.map_index,
+        "task_id": instance.key.task_id,
+        "map_index": instance.key.map_index,
         "rendered_map_index": instance.rendered_map_index,
         "state": instance.state,
         "try_number": instance.try_number,
@@ -268,7 +269,7 @@ fn folded(instances: &[Instance]) -> Value {
         *states.entry(instance.state.map_or("none", TaskState::as_str)).or_default() += 1;
     }
     json!({
-        "task_id": instances[0].task_id,
+        "task_id": instances[0].key.task_id,
         "map_index": NOT_MAPPED,
         "operator": instances[0].operator,
         "mapped": {"total": instances.len(), "states": states},

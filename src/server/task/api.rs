@@ -103,7 +103,7 @@ pub async fn push_xcom(
 ) -> Result<StatusCode, ApiError> {
     let Push { key, value_json } = body_as(body)?;
     let client = state.database.get().await?;
-    xcoms::push(&*client, &try_key, &key, &value_json).await?;
+    xcoms::push(&*client, &try_key.instance, &key, &value_json).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -173,7 +173,7 @@ pub async fn delete_xcom(
 ) -> Result<StatusCode, ApiError> {
     let DeleteXCom { key } = body_as(body)?;
     let client = state.database.get().await?;
-    xcoms::delete(&*client, &try_key, &key).await?;
+    xcoms::delete(&*client, &try_key.instance, &key).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -32,7 +32,7 @@ pub async fn list_triggering_events(
     Extension(try_key): Extension<TryKey>,
 ) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
-    let events = asset_lists::events_of_run(&*client, &try_key.run, CreatedRuns::LeaveOut).await?;
+    let events = asset_lists::events_of_run(&*client, &try_key.instance.run, CreatedRuns::LeaveOut).await?;
     Ok(Json(events.iter().map(event_json).collect()))
 }
 

@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use leoflow_engine::model::keys::{RunKey, TryKey};
+use leoflow_engine::model::keys::{InstanceKey, RunKey, TryKey};
 use leoflow_engine::store::instance::hitl::{self, Answer, Detail, Question};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -43,6 +43,13 @@ struct InstanceQuery {
     params_input: Map<String, Value>,
 }
 
+impl InstanceQuery {
+    fn key(&self) -> InstanceKey {
+        let run = RunKey { dag_id: self.dag_id.clone(), run_id: self.run_id.clone() };
+        InstanceKey::new(run, &self.task_id, self.map_index)
+    }
+}
+
 fn view(detail: &Detail) -> Value {
     let answer = detail.answer.as_ref();
     json!({
@@ -58,8 +65,7 @@ fn view(detail: &Detail) -> Value {
 pub async fn get(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
     let query: InstanceQuery = body_as(body)?;
     let client = state.database.get().await?;
-    let run = RunKey { dag_id: query.dag_id, run_id: query.run_id };
-    let detail = hitl::get(&*client, &run, &query.task_id, query.map_index).await?;
+    let detail = hitl::get(&*client, &query.key()).await?;
     detail.as_ref().map(|detail| Json(view(detail))).ok_or_else(|| refusal_response(hitl::Refusal::NotAsked))
 }
 
@@ -68,9 +74,9 @@ pub async fn answer(State(state): Shared, body: Body) -> Result<Json<Value>, Api
     let query: InstanceQuery = body_as(body)?;
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
-    let run = RunKey { dag_id: query.dag_id, run_id: query.run_id };
+    let key = query.key();
     let answer = Answer { chosen_options: query.chosen_options, params_input: query.params_input };
-    let detail = hitl::record_answer(&transaction, &run, &query.task_id, query.map_index, &answer, None).await;
+    let detail = hitl::record_answer(&transaction, &key, &answer, None).await;
     let detail = detail.map_err(refusal_response)?;
     transaction.commit().await?;
     Ok(Json(view(&detail)))

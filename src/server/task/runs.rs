@@ -74,7 +74,7 @@ pub async fn trigger(
         conf: body.conf,
         note: body.note,
         triggered_by: "operator",
-        user: try_key.run.dag_id.clone(),
+        user: try_key.instance.run.dag_id.clone(),
         run_type: Some(RunType::OperatorTriggered),
         partition_key: body.partition_key,
     };
@@ -144,18 +144,18 @@ pub async fn length(
 ) -> Result<Json<Value>, ApiError> {
     let LengthBody { length } = body_as(body)?;
     let client = state.database.get().await?;
-    let run = runs::get(&*client, &try_key.run, ReadFor::Reading).await?;
+    let run = runs::get(&*client, &try_key.instance.run, ReadFor::Reading).await?;
     let Some(version) = run.version_id else { return Ok(Json(json!({"length": null}))) };
     let version = versions::version(&*client, version).await?;
     let graph = Graph::new(version.structure);
-    let lengths = lengths::of_run(&*client, &try_key.run, &graph).await?;
+    let lengths = lengths::of_run(&*client, &try_key.instance.run, &graph).await?;
     Ok(Json(json!({"length": length.resolve(&|task| lengths.get(task).map(Returned::count))})))
 }
 
 /// Returns the dates of the last successful run before the task's own.
 pub async fn previous(State(state): Shared, Extension(try_key): Extension<TryKey>) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
-    let dates = other_runs::previous_success(&*client, &try_key.run).await?;
+    let dates = other_runs::previous_success(&*client, &try_key.instance.run).await?;
     Ok(Json(dates.map_or(Value::Null, |dates| {
         json!({
             "data_interval_start": dates.data_interval_start, "data_interval_end": dates.data_interval_end,
@@ -167,8 +167,8 @@ pub async fn previous(State(state): Shared, Extension(try_key): Extension<TryKey
 /// Returns whether the task's own run is the latest of its schedule so far.
 pub async fn latest(State(state): Shared, Extension(try_key): Extension<TryKey>) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
-    let run = runs::get(&*client, &try_key.run, ReadFor::Reading).await?;
-    let dag = dags::get(&*client, &try_key.run.dag_id).await?;
+    let run = runs::get(&*client, &try_key.instance.run, ReadFor::Reading).await?;
+    let dag = dags::get(&*client, &try_key.instance.run.dag_id).await?;
     let interval = run.data_interval_start.zip(run.data_interval_end);
     let (Some((start, end)), Some(timetable)) = (interval, &dag.structure.timetable) else {
         return Ok(Json(json!({"is_latest": true})));

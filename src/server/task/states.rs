@@ -65,7 +65,7 @@ pub async fn get(
             Some(id) => states::of_asset(&*client, id, &key).await?,
             None => None,
         },
-        None => states::of_task(&*client, &try_key, &key).await?,
+        None => states::of_task(&*client, &try_key.instance, &key).await?,
     };
     Ok(Json(json!({"value_json": value})))
 }
@@ -91,8 +91,11 @@ pub async fn set(
     let Set { key, value_json, expires_at, asset } = body_as(body)?;
     let client = state.database.get().await?;
     match asset {
-        Some(asset) => states::set_of_asset(&*client, asset.id(&*client).await?, &key, &value_json, &try_key).await?,
-        None => states::set_of_task(&*client, &try_key, &key, &value_json, expires_at).await?,
+        Some(asset) => {
+            let id = asset.id(&*client).await?;
+            states::set_of_asset(&*client, id, &key, &value_json, &try_key.instance).await?;
+        }
+        None => states::set_of_task(&*client, &try_key.instance, &key, &value_json, expires_at).await?,
     }
     Ok(StatusCode::NO_CONTENT)
 }
@@ -116,7 +119,7 @@ pub async fn delete(
     let client = state.database.get().await?;
     match asset {
         Some(asset) => states::delete_of_asset(&*client, asset.id(&*client).await?, key.as_deref()).await?,
-        None => states::delete_of_task(&*client, &try_key, key.as_deref()).await?,
+        None => states::delete_of_task(&*client, &try_key.instance, key.as_deref()).await?,
     }
     Ok(StatusCode::NO_CONTENT)
 }

@@ -2,7 +2,7 @@
 
 use super::partitions::{self, WAITS_FOR_PARTITIONS};
 use crate::model::dag::Structure;
-use crate::model::keys::RunKey;
+use crate::model::keys::{InstanceKey, NOT_MAPPED, TryKey};
 use crate::schedule::asset_condition::{self, Reference, Updated};
 use crate::schedule::timetable::Partition;
 use crate::store::StoreError;
@@ -90,17 +90,12 @@ async fn find_asset(client: &impl GenericClient, reference: &Reference<'_>) -> R
 }
 
 /// Adds the asset events that a successful try has reported.
-pub(crate) async fn save_events(
-    transaction: &Transaction<'_>,
-    key: &RunKey,
-    task_id: &str,
-    map_index: i32,
-    try_number: i32,
-) -> Result<(), StoreError> {
+pub(crate) async fn save_events(transaction: &Transaction<'_>, key: &TryKey) -> Result<(), StoreError> {
     let query = "SELECT t.asset_events, r.partition_key, r.partition_date
                  FROM task_try t JOIN dag_run r USING (dag_id, run_id)
                  WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND try_number = $5";
-    let row = transaction.query_opt(query, &[&key.dag_id, &key.run_id, &task_id, &map_index, &try_number]).await?;
+    let TryKey { instance: InstanceKey { run, task_id, map_index }, try_number } = key;
+    let row = transaction.query_opt(query, &[&run.dag_id, &run.run_id, task_id, map_index, try_number]).await?;
     let Some(row) = row else { return Ok(()) };
     let Some(Json(Value::Array(reported))) = row.get("asset_events") else { return Ok(()) };
     let run_partition = partitions::read(&row);
@@ -121,7 +116,6 @@ pub(crate) async fn save_events(
             transaction.execute(link, &[&alias, &asset]).await?;
         }
         let extra = event.get("extra").cloned().unwrap_or_else(|| Value::Object(Map::new()));
-        let source = Source { run: Some(key), task_id: Some(task_id), map_index };
         // A task may report another partition than that of its run.
         let task_partition = event.get("partition_key").and_then(Value::as_str);
         let partition = match (task_partition, &run_partition) {
@@ -129,36 +123,32 @@ pub(crate) async fn save_events(
             (Some(key), _) => Some(Partition { key: key.to_owned(), date: None }),
             (None, run_partition) => run_partition.clone(),
         };
-        add_event(transaction, asset, &extra, &source, &aliases, partition.as_ref()).await?;
+        add_event(transaction, asset, &extra, Some(&key.instance), &aliases, partition.as_ref()).await?;
     }
     Ok(())
 }
 
-/// The origin of an event; `run` is `None` for an event that no task has reported.
-#[derive(Debug, Clone, Copy)]
-pub struct Source<'a> {
-    pub run: Option<&'a RunKey>,
-    pub task_id: Option<&'a str>,
-    pub map_index: i32,
-}
-
-/// Adds an event of the asset with the id `asset`, and queues it for the DAGs that wait for it. Returns the event's id.
+/// Adds an event of the asset with the id `asset`, and queues it for the DAGs that wait for it. `source` is the task
+/// instance that reported it, if any. Returns the event's id.
 pub async fn add_event(
     transaction: &Transaction<'_>,
     asset: i64,
     extra: &Value,
-    source: &Source<'_>,
+    source: Option<&InstanceKey>,
     aliases: &[&str],
     partition: Option<&Partition>,
 ) -> Result<i64, StoreError> {
-    let (dag_id, run_id) = source.run.map(|run| (run.dag_id.as_str(), run.run_id.as_str())).unzip();
+    let run = source.map(|source| &source.run);
+    let (dag_id, run_id) = run.map(|run| (run.dag_id.as_str(), run.run_id.as_str())).unzip();
+    let (task_id, map_index) =
+        source.map_or((None, NOT_MAPPED), |source| (Some(source.task_id.as_str()), source.map_index));
     let query = "
         INSERT INTO asset_event (asset_id, extra, source_dag_id, source_run_id, source_task_id, source_map_index, aliases,
                                  partition_key)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id";
     let key = partition.map(|partition| &partition.key);
     let row = transaction
-        .query_one(query, &[&asset, &Json(extra), &dag_id, &run_id, &source.task_id, &source.map_index, &aliases, &key])
+        .query_one(query, &[&asset, &Json(extra), &dag_id, &run_id, &task_id, &map_index, &aliases, &key])
         .await?;
     let event = row.get(0);
     // As in Airflow, paused DAGs do not receive events; an event with a partition goes only to DAGs that wait for

@@ -1,6 +1,6 @@
 //! Asset watchers: triggers that run while their DAG is active. Each event of a watcher updates its asset.
 
-use super::assets::{self, Source};
+use super::assets;
 use crate::model::dag::Structure;
 use crate::schedule::asset_condition;
 use crate::store::StoreError;
@@ -117,7 +117,6 @@ pub async fn fire(transaction: &Transaction<'_>, event: &WatcherEvent) -> Result
         return Ok(());
     }
     let extra = json!({"from_trigger": true, "payload": event.payload});
-    let source = Source { run: None, task_id: None, map_index: -1 };
-    assets::add_event(transaction, event.asset_id, &extra, &source, &[], None).await?;
+    assets::add_event(transaction, event.asset_id, &extra, None, &[], None).await?;
     Ok(())
 }

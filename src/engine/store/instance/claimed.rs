@@ -42,21 +42,11 @@ pub struct Claimed {
     pub token: String,
 }
 
-/// Reads the key of a try.
-pub(crate) fn read_key(row: &Row) -> TryKey {
-    TryKey {
-        run: rows::run_key(row),
-        task_id: row.get("task_id"),
-        map_index: row.get("map_index"),
-        try_number: row.get("try_number"),
-    }
-}
-
 /// Reads a try without its token.
 pub(crate) fn read(row: &Row) -> Result<Claimed, StoreError> {
     let Json(conf): Json<Map<String, Value>> = row.get("conf");
     Ok(Claimed {
-        key: read_key(row),
+        key: rows::try_key(row),
         max_tries: row.get("max_tries"),
         version_id: row.get("dag_version_id"),
         run_type: row.get("run_type"),

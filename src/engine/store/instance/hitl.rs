@@ -3,13 +3,14 @@
 //! <https://airflow.apache.org/docs/apache-airflow-providers-standard/stable/operators/hitl.html>
 
 use super::triggers::{self, Fired, Waiting};
-use crate::model::keys::{RunKey, TryKey};
+use crate::model::keys::{InstanceKey, TryKey};
 use crate::store::StoreError;
 use crate::store::events::{self, Event};
 use crate::store::list::conditions::Conditions;
 use crate::store::list::field::{Filter, list_fields};
 use crate::store::list::listing::{ListPage, Listing};
 use crate::store::list::page_query::Source;
+use crate::store::rows;
 use crate::store::run::runs;
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
@@ -54,9 +55,7 @@ pub struct Answer {
 /// A request of a task instance, with its response.
 #[derive(Debug, Clone)]
 pub struct Detail {
-    pub run: RunKey,
-    pub task_id: String,
-    pub map_index: i32,
+    pub instance: InstanceKey,
     pub question: Question,
     pub created_at: Timestamp,
     pub responded_at: Option<Timestamp>,
@@ -69,9 +68,7 @@ fn read(row: &Row) -> Detail {
     let chosen: Option<Json<Vec<String>>> = row.get("chosen_options");
     let input: Option<Json<Map<String, Value>>> = row.get("params_input");
     Detail {
-        run: RunKey { dag_id: row.get("dag_id"), run_id: row.get("run_id") },
-        task_id: row.get("task_id"),
-        map_index: row.get("map_index"),
+        instance: rows::instance_key(row),
         question: Question {
             subject: row.get("subject"),
             body: row.get("body"),
@@ -96,9 +93,8 @@ pub async fn ask(client: &impl GenericClient, key: &TryKey, question: &Question)
     let move_to_history = "
         INSERT INTO hitl_detail_history SELECT * FROM hitl_detail
         WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND try_number < $5 ON CONFLICT DO NOTHING";
-    client
-        .execute(move_to_history, &[&key.run.dag_id, &key.run.run_id, &key.task_id, &key.map_index, &key.try_number])
-        .await?;
+    let TryKey { instance: InstanceKey { run, task_id, map_index }, try_number } = key;
+    client.execute(move_to_history, &[&run.dag_id, &run.run_id, task_id, map_index, try_number]).await?;
     let query = "
         INSERT INTO hitl_detail (dag_id, run_id, task_id, map_index, subject, body, options, defaults, multiple, params,
                                  assigned_users, try_number)
@@ -109,7 +105,6 @@ pub async fn ask(client: &impl GenericClient, key: &TryKey, question: &Question)
             try_number = EXCLUDED.try_number,
             created_at = now(), responded_at = NULL, responded_by = NULL, chosen_options = NULL, params_input = NULL";
     let Question { subject, body, options, defaults, multiple, params, assigned_users } = question;
-    let TryKey { run, task_id, map_index, try_number } = key;
     let defaults = defaults.as_ref().map(Json);
     client
         .execute(
@@ -133,14 +128,10 @@ pub async fn ask(client: &impl GenericClient, key: &TryKey, question: &Question)
     Ok(())
 }
 
-pub async fn get(
-    client: &impl GenericClient,
-    run: &RunKey,
-    task_id: &str,
-    map_index: i32,
-) -> Result<Option<Detail>, StoreError> {
+pub async fn get(client: &impl GenericClient, key: &InstanceKey) -> Result<Option<Detail>, StoreError> {
+    let InstanceKey { run, task_id, map_index } = key;
     let query = "SELECT * FROM hitl_detail WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4";
-    Ok(client.query_opt(query, &[&run.dag_id, &run.run_id, &task_id, &map_index]).await?.as_ref().map(read))
+    Ok(client.query_opt(query, &[&run.dag_id, &run.run_id, task_id, map_index]).await?.as_ref().map(read))
 }
 
 /// The open requests of a DAG's tasks, oldest first.
@@ -157,7 +148,7 @@ pub async fn of_try(client: &impl GenericClient, key: &TryKey) -> Result<Option<
     let query = "
         SELECT * FROM (SELECT * FROM hitl_detail UNION ALL SELECT * FROM hitl_detail_history) h
         WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND try_number = $5";
-    let TryKey { run, task_id, map_index, try_number } = key;
+    let TryKey { instance: InstanceKey { run, task_id, map_index }, try_number } = key;
     let row = client.query_opt(query, &[&run.dag_id, &run.run_id, task_id, map_index, try_number]).await?;
     Ok(row.as_ref().map(read))
 }
@@ -232,14 +223,12 @@ impl<E: Into<StoreError>> From<E> for Refusal {
 /// responds.
 pub async fn answer(
     transaction: &Transaction<'_>,
-    run: &RunKey,
-    task_id: &str,
-    map_index: i32,
+    key: &InstanceKey,
     answer: &Answer,
     responder: Option<&str>,
 ) -> Result<Detail, Refusal> {
-    let detail = record_answer(transaction, run, task_id, map_index, answer, responder).await?;
-    if let Some(waiting) = triggers::of_instance(transaction, run, task_id, map_index).await? {
+    let detail = record_answer(transaction, key, answer, responder).await?;
+    if let Some(waiting) = triggers::of_instance(transaction, key).await? {
         triggers::fire(transaction, &waiting, &event(&waiting, &detail, false)).await?;
     }
     Ok(detail)
@@ -248,19 +237,18 @@ pub async fn answer(
 /// Records a response, without resuming the task.
 pub async fn record_answer(
     transaction: &Transaction<'_>,
-    run: &RunKey,
-    task_id: &str,
-    map_index: i32,
+    key: &InstanceKey,
     answer: &Answer,
     responder: Option<&str>,
 ) -> Result<Detail, Refusal> {
+    let InstanceKey { run, task_id, map_index } = key;
     // Locks the run before the instance, like every transaction. The transaction that records the end of the try waits
     // for this one.
     runs::bump_revision(transaction, run).await?;
     let lock =
         "SELECT FROM task_instance WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 FOR UPDATE";
-    transaction.execute(lock, &[&run.dag_id, &run.run_id, &task_id, &map_index]).await?;
-    let detail = get(transaction, run, task_id, map_index).await?.ok_or(Refusal::NotAsked)?;
+    transaction.execute(lock, &[&run.dag_id, &run.run_id, task_id, map_index]).await?;
+    let detail = get(transaction, key).await?.ok_or(Refusal::NotAsked)?;
     if detail.responded_at.is_some() {
         return Err(Refusal::AnsweredAlready);
     }
@@ -297,7 +285,7 @@ async fn write_answer(
     let query = "
         UPDATE hitl_detail SET responded_at = now(), responded_by = $5, chosen_options = $6, params_input = $7
         WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND responded_at IS NULL RETURNING *";
-    let Detail { run, task_id, map_index, .. } = detail;
+    let InstanceKey { run, task_id, map_index } = &detail.instance;
     let Answer { chosen_options, params_input } = answer;
     let row = client
         .query_one(
@@ -311,13 +299,13 @@ async fn write_answer(
 /// Returns the event for a task whose timeout has passed: a response that came in time, the defaults, or a timeout
 /// error. `None` if the task no longer waits. A concurrent response waits for this transaction.
 pub async fn time_out(client: &Transaction<'_>, waiting: &Waiting) -> Result<Option<Fired>, StoreError> {
-    let TryKey { run, task_id, map_index, .. } = &waiting.key;
-    runs::bump_revision(client, run).await?;
+    let instance = &waiting.key.instance;
+    runs::bump_revision(client, &instance.run).await?;
     let lock_trigger = "SELECT FROM task_trigger WHERE id = $1 AND fired_at IS NULL FOR UPDATE";
     if client.query_opt(lock_trigger, &[&waiting.id]).await?.is_none() {
         return Ok(None);
     }
-    let detail = get(client, run, task_id, *map_index).await?;
+    let detail = get(client, instance).await?;
     if let Some(detail) = detail.as_ref().filter(|detail| detail.responded_at.is_some()) {
         return Ok(Some(event(waiting, detail, false)));
     }

@@ -1,7 +1,8 @@
 //! Reads and locks task instances. Claims and outcomes of tries are in `tries.rs`, changes of states in `transition`.
 
 use super::instance_fields::{InstanceField, InstanceFilter};
-use crate::model::keys::{InstanceKey, RunKey};
+use super::key_columns::KeyColumns;
+use crate::model::keys::{InstanceKey, RunKey, TryKey};
 use crate::model::state::TaskState;
 use crate::store::StoreError;
 use crate::store::dag::versions::VersionName;
@@ -12,16 +13,10 @@ use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use tokio_postgres::Row;
-use tokio_postgres::types::ToSql;
-
-/// The map index of a task that is not mapped, as in Airflow.
-pub const NOT_MAPPED: i32 = -1;
 
 #[derive(Debug, Clone)]
 pub struct Instance {
-    pub run: RunKey,
-    pub task_id: String,
-    pub map_index: i32,
+    pub key: InstanceKey,
     pub state: Option<TaskState>,
     pub try_number: i32,
     pub max_tries: i32,
@@ -70,9 +65,7 @@ const SOURCE: Source<'static> = Source {
 
 fn read(row: &Row) -> Result<Instance, StoreError> {
     Ok(Instance {
-        run: rows::run_key(row),
-        task_id: row.get("task_id"),
-        map_index: row.get("map_index"),
+        key: rows::instance_key(row),
         state: rows::named_or_null(row, "state", TaskState::parse)?,
         try_number: row.get("try_number"),
         max_tries: row.get("max_tries"),
@@ -110,7 +103,7 @@ pub async fn list(
 
 /// The instances with these keys, ordered by DAG, due date of the run, run, task and map index.
 pub async fn by_keys(client: &impl GenericClient, keys: &[InstanceKey]) -> Result<Vec<Instance>, StoreError> {
-    let columns = Columns::new(keys);
+    let columns = KeyColumns::new(keys);
     let from = SOURCE.full_from();
     let query = format!(
         "SELECT {COLUMNS} FROM {from}
@@ -122,33 +115,10 @@ pub async fn by_keys(client: &impl GenericClient, keys: &[InstanceKey]) -> Resul
     client.query(&query, &columns.parameters()).await?.iter().map(read).collect()
 }
 
-/// Instance keys as one array per column, for `unnest`.
-struct Columns<'a> {
-    dags: Vec<&'a str>,
-    runs: Vec<&'a str>,
-    tasks: Vec<&'a str>,
-    map_indices: Vec<i32>,
-}
-
-impl<'a> Columns<'a> {
-    fn new(keys: &'a [InstanceKey]) -> Self {
-        Self {
-            dags: keys.iter().map(|key| key.run.dag_id.as_str()).collect(),
-            runs: keys.iter().map(|key| key.run.run_id.as_str()).collect(),
-            tasks: keys.iter().map(|key| key.task_id.as_str()).collect(),
-            map_indices: keys.iter().map(|key| key.map_index).collect(),
-        }
-    }
-
-    fn parameters(&self) -> [&(dyn ToSql + Sync); 4] {
-        [&self.dags, &self.runs, &self.tasks, &self.map_indices]
-    }
-}
-
 /// Locks the instances until the transaction ends, so that the agent does not claim them. The caller must have locked
 /// their runs first. Returns the states.
 pub async fn lock(transaction: &Transaction<'_>, keys: &[InstanceKey]) -> Result<Vec<Option<TaskState>>, StoreError> {
-    let columns = Columns::new(keys);
+    let columns = KeyColumns::new(keys);
     let query = "
         SELECT state FROM task_instance
         WHERE (dag_id, run_id, task_id, map_index)
@@ -160,7 +130,7 @@ pub async fn lock(transaction: &Transaction<'_>, keys: &[InstanceKey]) -> Result
 
 /// Sets the note of the instances; `None` removes it.
 pub async fn set_note(client: &impl GenericClient, keys: &[InstanceKey], note: Option<&str>) -> Result<(), StoreError> {
-    let columns = Columns::new(keys);
+    let columns = KeyColumns::new(keys);
     let query = "
         UPDATE task_instance ti SET note = $5
         FROM unnest($1::text[], $2::text[], $3::text[], $4::integer[]) AS chosen (dag_id, run_id, task_id, map_index)
@@ -179,32 +149,23 @@ pub async fn of_task(client: &impl GenericClient, run: &RunKey, task_id: &str) -
     Ok(rows.iter().map(|row| key(row.get(0))).collect())
 }
 
-pub async fn get(
-    client: &impl GenericClient,
-    run: &RunKey,
-    task_id: &str,
-    map_index: i32,
-) -> Result<Instance, StoreError> {
+pub async fn get(client: &impl GenericClient, key: &InstanceKey) -> Result<Instance, StoreError> {
+    let InstanceKey { run, task_id, map_index } = key;
     let from = SOURCE.full_from();
     let query = format!(
         "SELECT {COLUMNS} FROM {from} WHERE ti.dag_id = $1 AND ti.run_id = $2 AND ti.task_id = $3 AND ti.map_index = $4"
     );
-    let row = client.query_opt(&query, &[&run.dag_id, &run.run_id, &task_id, &map_index]).await?;
+    let row = client.query_opt(&query, &[&run.dag_id, &run.run_id, task_id, map_index]).await?;
     let not_found =
         || StoreError::NotFound { what: "task instance", id: format!("{}/{}/{task_id}", run.dag_id, run.run_id) };
     row.as_ref().map_or_else(|| Err(not_found()), read)
 }
 
-/// True if a try with that number exists.
-pub async fn has_try(
-    client: &impl GenericClient,
-    run: &RunKey,
-    task_id: &str,
-    map_index: i32,
-    try_number: i32,
-) -> Result<bool, StoreError> {
+/// True if the try exists.
+pub async fn has_try(client: &impl GenericClient, key: &TryKey) -> Result<bool, StoreError> {
+    let TryKey { instance: InstanceKey { run, task_id, map_index }, try_number } = key;
     let query = "SELECT FROM task_try WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4
                  AND try_number = $5";
-    let row = client.query_opt(query, &[&run.dag_id, &run.run_id, &task_id, &map_index, &try_number]).await?;
+    let row = client.query_opt(query, &[&run.dag_id, &run.run_id, task_id, map_index, try_number]).await?;
     Ok(row.is_some())
 }

@@ -1,6 +1,6 @@
 //! Instances that wait for capacity.
 
-use crate::model::keys::RunKey;
+use crate::model::keys::{InstanceKey, RunKey};
 use crate::store::StoreError;
 use crate::store::rows;
 use jiff::Timestamp;
@@ -11,9 +11,7 @@ use tokio_postgres::types::ToSql;
 /// An instance that waits for capacity, with the facts about its run that the planner needs.
 #[derive(Debug)]
 pub struct Scheduled {
-    pub run: RunKey,
-    pub task_id: String,
-    pub map_index: i32,
+    pub instance: InstanceKey,
     pub logical_date: Option<Timestamp>,
     pub version_id: i64,
     pub pool: String,
@@ -100,9 +98,7 @@ pub async fn waiting(
         WHERE r.state = 'running' AND NOT d.is_paused AND r.dag_version_id IS NOT NULL
           AND ($1::text IS NULL OR (w.dag_id, w.run_id) <> ($1, $2))";
     let read = |row: &Row| Scheduled {
-        run: rows::run_key(row),
-        task_id: row.get("task_id"),
-        map_index: row.get("map_index"),
+        instance: rows::instance_key(row),
         logical_date: row.get("logical_date"),
         version_id: row.get("dag_version_id"),
         pool: row.get("pool"),

@@ -2,12 +2,13 @@
 //! for an asset.
 
 use super::xcoms;
-use crate::model::keys::{RunKey, TryKey};
+use crate::model::keys::InstanceKey;
 use crate::store::StoreError;
 use crate::store::list::conditions::Conditions;
 use crate::store::list::field::{Filter, list_fields};
 use crate::store::list::listing::{ListPage, Listing};
 use crate::store::list::page_query::Source;
+use crate::store::rows;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use serde_json::Value;
@@ -22,8 +23,8 @@ pub struct StateEntry {
     pub updated_at: Timestamp,
     /// When the value expires; always `None` for the value of an asset.
     pub expires_at: Option<Timestamp>,
-    /// The task instance that wrote the value of an asset, with try number 0; `None` for the value of a task.
-    pub by: Option<TryKey>,
+    /// The task instance that wrote the value of an asset; `None` for the value of a task.
+    pub by: Option<InstanceKey>,
 }
 
 list_fields! {
@@ -48,7 +49,7 @@ impl StateFilter {
 /// The owner of stored values.
 #[derive(Debug)]
 enum Owner {
-    Task(TryKey),
+    Task(InstanceKey),
     Asset(i64),
 }
 
@@ -56,7 +57,7 @@ impl Filter for StateFilter {
     fn add_to(self, conditions: &mut Conditions) {
         conditions.maybe("s.key = {}", self.key);
         match self.owner {
-            Some(Owner::Task(TryKey { run, task_id, map_index, .. })) => {
+            Some(Owner::Task(InstanceKey { run, task_id, map_index })) => {
                 conditions.with("s.dag_id = {}", run.dag_id);
                 conditions.with("s.run_id = {}", run.run_id);
                 conditions.with("s.task_id = {}", task_id);
@@ -72,7 +73,7 @@ impl Filter for StateFilter {
 /// The values of one task instance that have not expired.
 pub async fn list_of_task(
     client: &impl GenericClient,
-    key: &TryKey,
+    key: &InstanceKey,
     mut listing: Listing<StateField>,
 ) -> Result<ListPage<StateEntry>, StoreError> {
     listing.filter.owner = Some(Owner::Task(key.clone()));
@@ -97,8 +98,7 @@ pub async fn list_of_asset(
     listing.filter.owner = Some(Owner::Asset(asset));
     let read = |row: &Row| {
         let Json(value) = row.get("value");
-        let run = RunKey { dag_id: row.get("dag_id"), run_id: row.get("run_id") };
-        let by = TryKey { run, task_id: row.get("task_id"), map_index: row.get("map_index"), try_number: 0 };
+        let by = rows::instance_key(row);
         StateEntry { key: row.get("key"), value, updated_at: row.get("updated_at"), expires_at: None, by: Some(by) }
     };
     listing.fetch(client, &Source::new("s.*", "asset_state s"), read).await
@@ -115,32 +115,35 @@ pub enum MapIndexes {
 /// True if the task instance exists or, with all map indexes, any instance of its task.
 pub async fn has_instance(
     client: &impl GenericClient,
-    key: &TryKey,
+    key: &InstanceKey,
     map_indexes: MapIndexes,
 ) -> Result<bool, StoreError> {
     let query =
         "SELECT FROM task_instance WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND (map_index = $4 OR $5)
                  LIMIT 1";
-    let TryKey { run, task_id, map_index, .. } = key;
+    let InstanceKey { run, task_id, map_index } = key;
     let any_index = map_indexes == MapIndexes::All;
     Ok(client.query_opt(query, &[&run.dag_id, &run.run_id, task_id, map_index, &any_index]).await?.is_some())
 }
 
 /// Deletes all values of all instances of a task.
-pub async fn delete_of_all_indexes(client: &impl GenericClient, key: &TryKey) -> Result<(), StoreError> {
+pub async fn delete_of_all_indexes(client: &impl GenericClient, key: &InstanceKey) -> Result<(), StoreError> {
     let query = "DELETE FROM task_state WHERE dag_id = $1 AND run_id = $2 AND task_id = $3";
     client.execute(query, &[&key.run.dag_id, &key.run.run_id, &key.task_id]).await?;
     Ok(())
 }
 
 /// Returns the value as JSON text; `None` if it does not exist or has expired.
-pub async fn of_task(client: &impl GenericClient, instance: &TryKey, key: &str) -> Result<Option<String>, StoreError> {
+pub async fn of_task(
+    client: &impl GenericClient,
+    instance: &InstanceKey,
+    key: &str,
+) -> Result<Option<String>, StoreError> {
     let query = "SELECT value::text FROM task_state
                  WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND key = $5
                    AND (expires_at IS NULL OR expires_at > now())";
-    let row = client
-        .query_opt(query, &[&instance.run.dag_id, &instance.run.run_id, &instance.task_id, &instance.map_index, &key])
-        .await?;
+    let InstanceKey { run, task_id, map_index } = instance;
+    let row = client.query_opt(query, &[&run.dag_id, &run.run_id, task_id, map_index, &key]).await?;
     Ok(row.map(|row| row.get(0)))
 }
 
@@ -154,7 +157,7 @@ fn check_key(key: &str) -> Result<(), StoreError> {
 /// Sets a value, given as JSON text, and deletes the expired values of all tasks.
 pub async fn set_of_task(
     client: &impl GenericClient,
-    instance: &TryKey,
+    instance: &InstanceKey,
     key: &str,
     value: &str,
     expires_at: Option<Timestamp>,
@@ -165,7 +168,7 @@ pub async fn set_of_task(
                  VALUES ($1, $2, $3, $4, $5, $6::text::json, $7)
                  ON CONFLICT (dag_id, run_id, task_id, map_index, key)
                  DO UPDATE SET value = EXCLUDED.value, expires_at = EXCLUDED.expires_at, updated_at = now()";
-    let TryKey { run, task_id, map_index, .. } = instance;
+    let InstanceKey { run, task_id, map_index } = instance;
     client.execute(query, &[&run.dag_id, &run.run_id, task_id, map_index, &key, &value, &expires_at]).await?;
     Ok(())
 }
@@ -173,14 +176,13 @@ pub async fn set_of_task(
 /// Deletes a value of a task instance; all of its values if `key` is `None`.
 pub async fn delete_of_task(
     client: &impl GenericClient,
-    instance: &TryKey,
+    instance: &InstanceKey,
     key: Option<&str>,
 ) -> Result<(), StoreError> {
     let query = "DELETE FROM task_state WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4
                  AND ($5::text IS NULL OR key = $5)";
-    client
-        .execute(query, &[&instance.run.dag_id, &instance.run.run_id, &instance.task_id, &instance.map_index, &key])
-        .await?;
+    let InstanceKey { run, task_id, map_index } = instance;
+    client.execute(query, &[&run.dag_id, &run.run_id, task_id, map_index, &key]).await?;
     Ok(())
 }
 
@@ -190,13 +192,13 @@ pub async fn of_asset(client: &impl GenericClient, asset: i64, key: &str) -> Res
     Ok(client.query_opt(query, &[&asset, &key]).await?.map(|row| row.get(0)))
 }
 
-/// Sets a value, given as JSON text; `writer` is the try that writes it.
+/// Sets a value, given as JSON text; `writer` is the task instance that writes it.
 pub async fn set_of_asset(
     client: &impl GenericClient,
     asset: i64,
     key: &str,
     value: &str,
-    writer: &TryKey,
+    writer: &InstanceKey,
 ) -> Result<(), StoreError> {
     check_key(key)?;
     let query = "INSERT INTO asset_state (asset_id, key, value, dag_id, run_id, task_id, map_index)
@@ -204,7 +206,7 @@ pub async fn set_of_asset(
                  ON CONFLICT (asset_id, key)
                  DO UPDATE SET value = EXCLUDED.value, dag_id = EXCLUDED.dag_id, run_id = EXCLUDED.run_id,
                                task_id = EXCLUDED.task_id, map_index = EXCLUDED.map_index, updated_at = now()";
-    let TryKey { run, task_id, map_index, .. } = writer;
+    let InstanceKey { run, task_id, map_index } = writer;
     client.execute(query, &[&asset, &key, &value, &run.dag_id, &run.run_id, task_id, map_index]).await?;
     Ok(())
 }

@@ -4,10 +4,11 @@
 use super::claimed::{self, Claimed};
 use super::triggers::{self, Deferral};
 use super::xcoms;
-use crate::model::keys::TryKey;
+use crate::model::keys::{InstanceKey, TryKey};
 use crate::model::state::TryState;
 use crate::store::StoreError;
 use crate::store::events::{self, Event};
+use crate::store::rows;
 use crate::store::run::new_run;
 pub use crate::store::transition::claim::requeue;
 use crate::store::transition::claim::{self, Claim};
@@ -68,11 +69,12 @@ impl<'a> Columns<'a> {
     fn new(keys: impl Iterator<Item = &'a TryKey>) -> Self {
         let mut columns = Self { dags: vec![], runs: vec![], tasks: vec![], map_indexes: vec![], try_numbers: vec![] };
         for key in keys {
-            columns.dags.push(&key.run.dag_id);
-            columns.runs.push(&key.run.run_id);
-            columns.tasks.push(&key.task_id);
-            columns.map_indexes.push(key.map_index);
-            columns.try_numbers.push(key.try_number);
+            let TryKey { instance: InstanceKey { run, task_id, map_index }, try_number } = key;
+            columns.dags.push(&run.dag_id);
+            columns.runs.push(&run.run_id);
+            columns.tasks.push(task_id);
+            columns.map_indexes.push(*map_index);
+            columns.try_numbers.push(*try_number);
         }
         columns
     }
@@ -108,9 +110,8 @@ pub async fn renew_token(client: &impl GenericClient, key: &TryKey, token: &str)
     let query = "UPDATE task_try SET token_hash = $6 WHERE dag_id = $1 AND run_id = $2 AND task_id = $3
                  AND map_index = $4 AND try_number = $5";
     let hash = token_hash(token);
-    client
-        .execute(query, &[&key.run.dag_id, &key.run.run_id, &key.task_id, &key.map_index, &key.try_number, &hash])
-        .await?;
+    let TryKey { instance: InstanceKey { run, task_id, map_index }, try_number } = key;
+    client.execute(query, &[&run.dag_id, &run.run_id, task_id, map_index, try_number, &hash]).await?;
     Ok(())
 }
 
@@ -135,7 +136,7 @@ pub async fn to_stop(client: &impl GenericClient) -> Result<Vec<TryKey>, StoreEr
     let query = "SELECT t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number
                  FROM task_try t JOIN task_instance ti USING (dag_id, run_id, task_id, map_index)
                  WHERE t.state = 'running' AND ti.state IS DISTINCT FROM 'running'";
-    Ok(client.query(query, &[]).await?.iter().map(claimed::read_key).collect())
+    Ok(client.query(query, &[]).await?.iter().map(rows::try_key).collect())
 }
 
 /// The outcome of a try.
@@ -222,7 +223,7 @@ const NOTIFY_RECORDED: &str = "
 /// Records how a try ended, with its XComs, in one statement. Returns `false` if the try is no longer running in the
 /// database, for example because its end was recorded before.
 pub async fn record(client: &impl GenericClient, ended: &Ended) -> Result<bool, StoreError> {
-    let TryKey { run, task_id, map_index, try_number } = &ended.key;
+    let TryKey { instance: InstanceKey { run, task_id, map_index }, try_number } = &ended.key;
     // The part for a deferral is left out of most statements, because Postgres plans a shorter statement faster.
     let deferred = if ended.deferral.is_some() { triggers::DEFERRED } else { "" };
     let query = format!("{RECORD}{deferred}{NOTIFY_RECORDED}");
@@ -283,7 +284,7 @@ fn storable(value: &Value) -> Value {
 pub async fn set_rendered_map_index(client: &impl GenericClient, key: &TryKey, name: &str) -> Result<(), StoreError> {
     let query = "UPDATE task_instance SET rendered_map_index = $5 WHERE dag_id = $1 AND run_id = $2 AND task_id = $3
                  AND map_index = $4 AND try_number = $6 AND rendered_map_index IS DISTINCT FROM $5";
-    let TryKey { run, task_id, map_index, try_number } = key;
+    let TryKey { instance: InstanceKey { run, task_id, map_index }, try_number } = key;
     let name = name.replace('\0', "\u{fffd}");
     client.execute(query, &[&run.dag_id, &run.run_id, task_id, map_index, &name, try_number]).await?;
     Ok(())
@@ -293,7 +294,7 @@ pub async fn set_rendered_map_index(client: &impl GenericClient, key: &TryKey, n
 pub async fn find_by_token(client: &impl GenericClient, token: &str) -> Result<Option<TryKey>, StoreError> {
     let query = "SELECT dag_id, run_id, task_id, map_index, try_number FROM task_try
                  WHERE token_hash = $1 AND state = 'running'";
-    Ok(client.query_opt(query, &[&token_hash(token)]).await?.as_ref().map(claimed::read_key))
+    Ok(client.query_opt(query, &[&token_hash(token)]).await?.as_ref().map(rows::try_key))
 }
 
 pub async fn count_running(client: &impl GenericClient) -> Result<usize, StoreError> {

@@ -1,10 +1,11 @@
 //! Triggers of deferred tasks: the agent runs them and reports when they fire.
 
 use super::xcoms;
-use crate::model::keys::{RunKey, TryKey};
+use crate::model::keys::{InstanceKey, TryKey};
 use crate::model::state::TryState;
 use crate::store::StoreError;
 use crate::store::events::{self, Event};
+use crate::store::rows;
 use crate::store::run::runs;
 use crate::store::transition::instance::{self, TriggerEffect};
 use deadpool_postgres::Transaction;
@@ -108,30 +109,21 @@ pub async fn waiting(client: &impl GenericClient) -> Result<Vec<Waiting>, StoreE
 }
 
 /// The trigger or request that an instance waits for, including a request without a timeout.
-pub async fn of_instance(
-    client: &impl GenericClient,
-    run: &RunKey,
-    task_id: &str,
-    map_index: i32,
-) -> Result<Option<Waiting>, StoreError> {
+pub async fn of_instance(client: &impl GenericClient, key: &InstanceKey) -> Result<Option<Waiting>, StoreError> {
+    let InstanceKey { run, task_id, map_index } = key;
     let query = "
         SELECT w.*, coalesce(r.dag_version_id, 0) AS dag_version_id, w.timeout_at AS until
         FROM task_trigger w JOIN task_try t USING (dag_id, run_id, task_id, map_index, try_number)
         JOIN dag_run r USING (dag_id, run_id)
         WHERE w.dag_id = $1 AND w.run_id = $2 AND w.task_id = $3 AND w.map_index = $4 AND w.fired_at IS NULL
           AND t.state IN ('deferred', 'awaiting_input')";
-    Ok(client.query_opt(query, &[&run.dag_id, &run.run_id, &task_id, &map_index]).await?.as_ref().map(read))
+    Ok(client.query_opt(query, &[&run.dag_id, &run.run_id, task_id, map_index]).await?.as_ref().map(read))
 }
 
 fn read(row: &Row) -> Waiting {
     Waiting {
         id: row.get("id"),
-        key: TryKey {
-            run: RunKey { dag_id: row.get("dag_id"), run_id: row.get("run_id") },
-            task_id: row.get("task_id"),
-            map_index: row.get("map_index"),
-            try_number: row.get("try_number"),
-        },
+        key: rows::try_key(row),
         version_id: row.get("dag_version_id"),
         classpath: row.get("classpath"),
         kwargs: row.get::<_, Json<Value>>("kwargs").0,
@@ -160,7 +152,7 @@ const FAIL: &str = "__fail__";
 /// Records that a trigger has fired, and resumes or ends its task. Returns `false` if the task no longer waits, because
 /// it was already resumed or was cleared.
 pub async fn fire(transaction: &Transaction<'_>, waiting: &Waiting, fired: &Fired) -> Result<bool, StoreError> {
-    let TryKey { run, task_id, map_index, try_number } = &waiting.key;
+    let TryKey { instance: InstanceKey { run, task_id, map_index }, try_number } = &waiting.key;
     // Also locks the run, so that the scheduler does not plan it meanwhile.
     runs::bump_revision(transaction, run).await?;
     let (next_method, next_kwargs) = match fired {
@@ -192,7 +184,7 @@ pub async fn fire(transaction: &Transaction<'_>, waiting: &Waiting, fired: &Fire
     instance::fire(transaction, &waiting.key, effect).await?;
     if let Fired::Ended { xcoms, state: TryState::Success } = fired {
         for (key, value) in xcoms {
-            xcoms::push(transaction, &waiting.key, key, &value.to_string()).await?;
+            xcoms::push(transaction, &waiting.key.instance, key, &value.to_string()).await?;
         }
     }
     events::notify(transaction, &Event::Plan(run.clone())).await?;

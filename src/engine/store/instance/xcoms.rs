@@ -1,11 +1,12 @@
 //! XComs. A value is stored and returned as the exact text that the task wrote.
 
-use crate::model::keys::{RunKey, TryKey};
+use crate::model::keys::{InstanceKey, RunKey};
 use crate::store::StoreError;
 use crate::store::list::conditions::Conditions;
 use crate::store::list::field::{Filter, list_fields};
 use crate::store::list::listing::{ListPage, Listing};
 use crate::store::list::page_query::Source;
+use crate::store::rows;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use tokio_postgres::Row;
@@ -13,9 +14,7 @@ use tokio_postgres::types::ToSql;
 
 #[derive(Debug, Clone)]
 pub struct XCom {
-    pub run: RunKey,
-    pub task_id: String,
-    pub map_index: i32,
+    pub instance: InstanceKey,
     pub key: String,
     pub created_at: Timestamp,
     pub logical_date: Option<Timestamp>,
@@ -26,9 +25,7 @@ pub struct XCom {
 
 fn read(row: &Row) -> XCom {
     XCom {
-        run: RunKey { dag_id: row.get("dag_id"), run_id: row.get("run_id") },
-        task_id: row.get("task_id"),
-        map_index: row.get("map_index"),
+        instance: rows::instance_key(row),
         key: row.get("key"),
         created_at: row.get("created_at"),
         logical_date: row.get("logical_date"),
@@ -77,18 +74,13 @@ pub async fn list(client: &impl GenericClient, listing: Listing<XComField>) -> R
     listing.fetch(client, &source, read).await
 }
 
-pub async fn get(
-    client: &impl GenericClient,
-    run: &RunKey,
-    task_id: &str,
-    map_index: i32,
-    key: &str,
-) -> Result<XCom, StoreError> {
+pub async fn get(client: &impl GenericClient, instance: &InstanceKey, key: &str) -> Result<XCom, StoreError> {
+    let InstanceKey { run, task_id, map_index } = instance;
     let query = "SELECT x.dag_id, x.run_id, x.task_id, x.map_index, x.key, x.created_at, x.value::text AS value,
                         r.logical_date, r.run_after
                  FROM xcom x JOIN dag_run r USING (dag_id, run_id)
                  WHERE x.dag_id = $1 AND x.run_id = $2 AND x.task_id = $3 AND x.map_index = $4 AND x.key = $5";
-    let row = client.query_opt(query, &[&run.dag_id, &run.run_id, &task_id, &map_index, &key]).await?;
+    let row = client.query_opt(query, &[&run.dag_id, &run.run_id, task_id, map_index, &key]).await?;
     row.as_ref().map(read).ok_or_else(|| StoreError::NotFound { what: "xcom", id: key.to_owned() })
 }
 
@@ -106,19 +98,20 @@ pub(crate) fn check_key(key: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Writes an XCom of a task instance, whose `try_number` is not used; replaces an older value of the key.
-pub async fn push(client: &impl GenericClient, instance: &TryKey, key: &str, value: &str) -> Result<(), StoreError> {
+/// Writes an XCom of a task instance; replaces an older value of the key.
+pub async fn push(
+    client: &impl GenericClient,
+    instance: &InstanceKey,
+    key: &str,
+    value: &str,
+) -> Result<(), StoreError> {
     check_key(key)?;
     let query = "INSERT INTO xcom (dag_id, run_id, task_id, map_index, key, value)
                  VALUES ($1, $2, $3, $4, $5, $6::text::json)
                  ON CONFLICT (dag_id, run_id, task_id, map_index, key)
                  DO UPDATE SET value = EXCLUDED.value, created_at = now()";
-    client
-        .execute(
-            query,
-            &[&instance.run.dag_id, &instance.run.run_id, &instance.task_id, &instance.map_index, &key, &value],
-        )
-        .await?;
+    let InstanceKey { run, task_id, map_index } = instance;
+    client.execute(query, &[&run.dag_id, &run.run_id, task_id, map_index, &key, &value]).await?;
     Ok(())
 }
 
@@ -180,11 +173,10 @@ pub async fn count(client: &impl GenericClient, run: &RunKey, task_id: &str, key
     Ok(client.query_one(&query, &[&run.dag_id, &run.run_id, &task_id, &key]).await?.get(0))
 }
 
-/// Deletes an XCom of a task instance, whose `try_number` is not used; a missing key is no error.
-pub async fn delete(client: &impl GenericClient, instance: &TryKey, key: &str) -> Result<(), StoreError> {
+/// Deletes an XCom of a task instance; a missing key is no error.
+pub async fn delete(client: &impl GenericClient, instance: &InstanceKey, key: &str) -> Result<(), StoreError> {
     let query = "DELETE FROM xcom WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND key = $5";
-    client
-        .execute(query, &[&instance.run.dag_id, &instance.run.run_id, &instance.task_id, &instance.map_index, &key])
-        .await?;
+    let InstanceKey { run, task_id, map_index } = instance;
+    client.execute(query, &[&run.dag_id, &run.run_id, task_id, map_index, &key]).await?;
     Ok(())
 }

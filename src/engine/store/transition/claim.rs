@@ -1,6 +1,6 @@
 //! Changes the states of task instances when the agent claims them or puts them back into the queue.
 
-use crate::model::keys::TryKey;
+use crate::model::keys::{InstanceKey, TryKey};
 use crate::store::StoreError;
 use crate::store::events;
 use crate::store::instance::claimed::{self, Claimed};
@@ -123,7 +123,7 @@ pub async fn requeue(client: &impl GenericClient, key: &TryKey) -> Result<bool, 
               AND back.first_start_date IS NOT NULL)
         SELECT pg_notify($6, json_build_object('kind', 'changed', 'dag_id', $1::text, 'run_id', $2::text)::text)
         FROM back";
-    let TryKey { run, task_id, map_index, try_number } = key;
+    let TryKey { instance: InstanceKey { run, task_id, map_index }, try_number } = key;
     let rows =
         client.query(query, &[&run.dag_id, &run.run_id, task_id, map_index, try_number, &events::ENGINE]).await?;
     Ok(!rows.is_empty())

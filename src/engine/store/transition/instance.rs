@@ -6,6 +6,7 @@ use crate::model::keys::{InstanceKey, RunKey, TryKey};
 use crate::model::state::{RunState, TaskState};
 use crate::planner::concurrency::Waiting;
 use crate::store::StoreError;
+use crate::store::instance::key_columns::KeyColumns;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use std::collections::HashMap;
@@ -100,16 +101,13 @@ pub async fn apply(
 /// `scheduled` to `queued`: the instances that `planner/concurrency.rs` has chosen, of any runs. The caller needs no
 /// locks; an instance that is no longer `scheduled` is left unchanged.
 pub async fn queue(client: &impl GenericClient, chosen: &[Waiting]) -> Result<(), StoreError> {
-    let dags: Vec<&str> = chosen.iter().map(|waiting| waiting.run.dag_id.as_str()).collect();
-    let runs: Vec<&str> = chosen.iter().map(|waiting| waiting.run.run_id.as_str()).collect();
-    let tasks: Vec<&str> = chosen.iter().map(|waiting| waiting.task_id.as_str()).collect();
-    let map_indexes: Vec<i32> = chosen.iter().map(|waiting| waiting.map_index).collect();
+    let keys = KeyColumns::new(chosen.iter().map(|waiting| &waiting.instance));
     let query = "
         UPDATE task_instance ti SET state = 'queued', queued_at = clock_timestamp()
         FROM unnest($1::text[], $2::text[], $3::text[], $4::integer[]) AS new (dag_id, run_id, task_id, map_index)
         WHERE (ti.dag_id, ti.run_id, ti.task_id, ti.map_index) = (new.dag_id, new.run_id, new.task_id, new.map_index)
           AND ti.state = 'scheduled'";
-    client.execute(query, &[&dags, &runs, &tasks, &map_indexes]).await?;
+    client.execute(query, &keys.parameters()).await?;
     Ok(())
 }
 
@@ -253,7 +251,7 @@ pub enum TriggerEffect {
 /// `deferred` and `awaiting_input` stay or, if the trigger ends the try, become `running`; the scheduler then settles
 /// the instance like any ended try. The instance becomes due now in both cases. The caller must have locked the run.
 pub async fn fire(client: &impl GenericClient, key: &TryKey, effect: TriggerEffect) -> Result<(), StoreError> {
-    let TryKey { run, task_id, map_index, try_number } = key;
+    let TryKey { instance: InstanceKey { run, task_id, map_index }, try_number } = key;
     let query = "UPDATE task_instance SET due_at = now(), state = CASE WHEN $6 THEN 'running' ELSE state END
                        WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND try_number = $5
                          AND state IN ('deferred', 'awaiting_input')";

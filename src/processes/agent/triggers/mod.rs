@@ -11,7 +11,6 @@ use deadpool_postgres::ClientWrapper;
 use host_end::Failures;
 use jiff::Timestamp;
 use leoflow_base::home::Home;
-use leoflow_engine::model::keys::TryKey;
 use leoflow_engine::store::StoreError;
 use leoflow_engine::store::asset::watchers::{self, Watcher, WatcherEvent};
 use leoflow_engine::store::instance::hitl;
@@ -183,12 +182,11 @@ impl Triggers {
         }
         let Some(waiting) = self.waiting.get(&id) else { return Ok(()) };
         host.trigger_ids.insert(id);
-        let TryKey { run, task_id, map_index, try_number } = &waiting.key;
+        let key = &waiting.key;
         // A failed send means that the host has ended; its end is an event of its own.
         let _ = host.sender.send(json!({
             "id": id, "classpath": waiting.classpath, "kwargs": waiting.kwargs, "next_kwargs": waiting.next_kwargs,
-            "of": {"dag_id": run.dag_id, "run_id": run.run_id, "task_id": task_id, "map_index": map_index,
-                   "try_number": try_number},
+            "of": key,
         }));
         Ok(())
     }

@@ -18,7 +18,7 @@ use leoflow_engine::schedule::timetable::Partition;
 use leoflow_engine::store::ReadFor;
 use leoflow_engine::store::asset::asset_fields::AssetEventField;
 use leoflow_engine::store::asset::asset_lists::{self, AssetEvent, CreatedRuns};
-use leoflow_engine::store::asset::assets::{self, Source};
+use leoflow_engine::store::asset::assets;
 use leoflow_engine::store::list::listing::Order;
 use leoflow_engine::store::run::runs;
 use schemars::JsonSchema;
@@ -174,8 +174,7 @@ pub async fn create(
         let detail = format!("Asset with ID: `{asset_id}` was not found");
         return Err(ApiError::new(StatusCode::NOT_FOUND, detail));
     }
-    let source = Source { run: None, task_id: None, map_index: -1 };
-    let id = assets::add_event(&transaction, asset_id, &extra.into(), &source, &[], partition.as_ref()).await?;
+    let id = assets::add_event(&transaction, asset_id, &extra.into(), None, &[], partition.as_ref()).await?;
     let event = asset_lists::event(&transaction, id).await?;
     transaction.commit().await?;
     Ok(Json(view(event)))

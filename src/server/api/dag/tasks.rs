@@ -4,6 +4,7 @@ use super::dag_views::view_param;
 use super::operator_module;
 use crate::api::instance::instance_views::{TaskInstanceCollectionResponse, TaskInstanceResponse, instance};
 use crate::api::instance::task_instances::{self, MappedQuery};
+use crate::api::instance_path::{MappedPath, TaskPath, instance_key, instance_key_from_query};
 use crate::api::views::Stamp;
 use crate::http::api_error::ApiError;
 use crate::http::listing::collection;
@@ -14,7 +15,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use leoflow_engine::model::dag::{Structure, Task, TriggerRule};
-use leoflow_engine::model::keys::RunKey;
+use leoflow_engine::model::keys::{InstanceKey, RunKey};
 use leoflow_engine::store::StoreError;
 use leoflow_engine::store::dag::dags;
 use leoflow_engine::store::instance::instance_fields::InstanceFilter;
@@ -264,13 +265,13 @@ pub async fn list_mapped(
 
 pub async fn get_mapped_instance(
     State(state): Shared,
-    Segments((dag_id, run_id, task_id, map_index)): Segments<(String, String, String, i32)>,
+    Segments(path): Segments<MappedPath>,
 ) -> Result<Json<TaskInstanceResponse>, ApiError> {
-    let key = RunKey { dag_id, run_id };
+    let key = instance_key(path);
     let client = state.database.get().await?;
-    let mapped_instance = instances::get(&*client, &key, &task_id, map_index).await.map_err(|error| match error {
+    let mapped_instance = instances::get(&*client, &key).await.map_err(|error| match error {
         StoreError::NotFound { .. } => {
-            let RunKey { dag_id, run_id } = &key;
+            let InstanceKey { run: RunKey { dag_id, run_id }, task_id, map_index } = &key;
             let detail = format!(
                 "The Mapped Task Instance with dag_id: `{dag_id}`, run_id: `{run_id}`, task_id: `{task_id}`, \
                  and map_index: `{map_index}` was not found"
@@ -298,11 +299,10 @@ pub struct ExtraLinkCollectionResponse {
 /// Extra links of operators; not stored yet, so always empty.
 pub async fn links(
     State(state): Shared,
-    Segments((dag_id, run_id, task_id)): Segments<(String, String, String)>,
+    Segments(path): Segments<TaskPath>,
     params: QueryParams<LinksQuery>,
 ) -> Result<Json<ExtraLinkCollectionResponse>, ApiError> {
-    let map_index = params.map_index()?.unwrap_or(instances::NOT_MAPPED);
-    let client = state.database.get().await?;
-    instances::get(&*client, &RunKey { dag_id, run_id }, &task_id, map_index).await?;
+    let key = instance_key_from_query(path, &params)?;
+    instances::get(&*state.database.get().await?, &key).await?;
     Ok(Json(ExtraLinkCollectionResponse { extra_links: BTreeMap::new(), total_entries: 0 }))
 }

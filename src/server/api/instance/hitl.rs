@@ -2,6 +2,7 @@
 
 use super::instance_views::{TaskInstanceHistoryResponse, TaskInstanceResponse, instance};
 use super::tries;
+use crate::api::instance_path::{MappedPath, MappedTryPath, instance_key, try_key};
 use crate::api::run::dag_run_lists::{check_states, specific_id};
 use crate::api::views::Stamp;
 use crate::http::api_error::ApiError;
@@ -14,7 +15,6 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use jiff::Timestamp;
-use leoflow_engine::model::keys::{RunKey, TryKey};
 use leoflow_engine::model::state::TaskState;
 use leoflow_engine::store::instance::hitl::{self, Answer, Detail, DetailField, DetailFilter, Refusal};
 use leoflow_engine::store::instance::instances;
@@ -26,7 +26,6 @@ use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
-type Instance = Segments<(String, String, String, i32)>;
 
 /// Converts the refusal of an answer to Airflow's response.
 pub fn refusal_response(refusal: Refusal) -> ApiError {
@@ -84,7 +83,7 @@ collection! { HITLDetailCollection { hitl_details: HITLDetail } }
 
 /// Returns a question with its current task instance.
 pub async fn detail_response(client: &impl GenericClient, detail: Detail) -> Result<HITLDetail, ApiError> {
-    let current = instances::get(client, &detail.run, &detail.task_id, detail.map_index).await?;
+    let current = instances::get(client, &detail.instance).await?;
     Ok(HITLDetail(with_instance(detail, instance(current))))
 }
 
@@ -181,21 +180,18 @@ pub async fn list(
     Ok(Json(HITLDetailCollection::new(details, page.total)))
 }
 
-pub async fn get(
-    State(state): Shared,
-    Segments((dag_id, run_id, task_id, map_index)): Instance,
-) -> Result<Json<HITLDetail>, ApiError> {
+pub async fn get(State(state): Shared, Segments(path): Segments<MappedPath>) -> Result<Json<HITLDetail>, ApiError> {
     let client = state.database.get().await?;
-    let detail = hitl::get(&*client, &RunKey { dag_id, run_id }, &task_id, map_index).await?;
+    let detail = hitl::get(&*client, &instance_key(path)).await?;
     Ok(Json(detail_response(&*client, detail.ok_or_else(|| refusal_response(Refusal::NotAsked))?).await?))
 }
 
 /// Returns the question and the answer of an earlier try.
 pub async fn get_for_try(
     State(state): Shared,
-    Segments((dag_id, run_id, task_id, map_index, try_number)): Segments<(String, String, String, i32, i32)>,
+    Segments(path): Segments<MappedTryPath>,
 ) -> Result<Json<HITLDetailHistory>, ApiError> {
-    let try_key = TryKey { run: RunKey { dag_id, run_id }, task_id, map_index, try_number };
+    let try_key = try_key(path);
     let detail = hitl::of_try(&*state.database.get().await?, &try_key)
         .await?
         .ok_or_else(|| refusal_response(Refusal::NotAsked))?;
@@ -212,7 +208,7 @@ pub struct HITLDetailResponse {
 
 pub async fn answer(
     State(state): Shared,
-    Segments((dag_id, run_id, task_id, map_index)): Instance,
+    Segments(path): Segments<MappedPath>,
     Body(answer): Body<Answer>,
 ) -> Result<Json<HITLDetailResponse>, ApiError> {
     if answer.chosen_options.is_empty() {
@@ -222,10 +218,8 @@ pub async fn answer(
     let user_name = state.auth.admin_email();
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
-    let run = RunKey { dag_id, run_id };
-    let detail = hitl::answer(&transaction, &run, &task_id, map_index, &answer, Some(&user_name))
-        .await
-        .map_err(refusal_response)?;
+    let detail =
+        hitl::answer(&transaction, &instance_key(path), &answer, Some(&user_name)).await.map_err(refusal_response)?;
     transaction.commit().await?;
     Ok(Json(HITLDetailResponse {
         responded_by: user(&user_name),

@@ -4,6 +4,7 @@ use crate::api::ops::monitor::JobResponse;
 use crate::api::redact;
 use crate::api::views::{DagVersionResponse, Stamp, Uuid, duration, uuid, version};
 use crate::http::listing::collection;
+use leoflow_engine::model::keys::{InstanceKey, RunKey};
 use leoflow_engine::model::state::TaskState;
 use leoflow_engine::store::instance::instances::Instance;
 use leoflow_engine::store::instance::try_lists::Try;
@@ -116,8 +117,9 @@ fn operator_name(class: Option<&str>) -> Option<&str> {
 }
 
 pub fn instance(instance: Instance) -> TaskInstanceResponse {
-    let numbers = [instance.map_index, instance.try_number].map(|number| number.to_string());
-    let id = uuid(&[&instance.run.dag_id, &instance.run.run_id, &instance.task_id, &numbers[0], &numbers[1]]);
+    let InstanceKey { run: RunKey { dag_id, run_id }, task_id, map_index } = instance.key;
+    let numbers = [map_index, instance.try_number].map(|number| number.to_string());
+    let id = uuid(&[&dag_id, &run_id, &task_id, &numbers[0], &numbers[1]]);
     let rendered = instance.rendered.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok());
     let rendered_fields = match rendered.map(|rendered| redact::fields(&rendered)) {
         Some(Value::Object(fields)) => fields,
@@ -125,12 +127,12 @@ pub fn instance(instance: Instance) -> TaskInstanceResponse {
     };
     TaskInstanceResponse {
         id,
-        task_display_name: instance.task_id.clone(),
-        task_id: instance.task_id,
-        dag_display_name: instance.run.dag_id.clone(),
-        dag_id: instance.run.dag_id,
-        dag_run_id: instance.run.run_id,
-        map_index: instance.map_index,
+        task_display_name: task_id.clone(),
+        task_id,
+        dag_display_name: dag_id.clone(),
+        dag_id,
+        dag_run_id: run_id,
+        map_index,
         logical_date: instance.logical_date.map(Stamp),
         run_after: Stamp(instance.run_after),
         start_date: instance.start_date.map(Stamp),
@@ -154,9 +156,7 @@ pub fn instance(instance: Instance) -> TaskInstanceResponse {
         executor_config: "{}",
         note: instance.note,
         // Falls back to the map index.
-        rendered_map_index: instance
-            .rendered_map_index
-            .or_else(|| (instance.map_index >= 0).then(|| instance.map_index.to_string())),
+        rendered_map_index: instance.rendered_map_index.or_else(|| (map_index >= 0).then(|| map_index.to_string())),
         rendered_fields,
         trigger: None,
         triggerer_job: None,

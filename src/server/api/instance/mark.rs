@@ -2,7 +2,8 @@
 
 use super::clear::{check_note, response};
 use super::instance_views::TaskInstanceCollectionResponse;
-use super::task_instances::{MapIndexQuery, instance_not_found, tasks_of_group};
+use super::task_instances::{MapIndexQuery, instance_not_found, instances_not_found, tasks_of_group};
+use crate::api::instance_path::{TaskPath, instance_key_from_query};
 use crate::http::api_error::ApiError;
 use crate::http::body::{Body, nullable};
 use crate::http::openapi::operation::Schemas;
@@ -16,7 +17,7 @@ use deadpool_postgres::Transaction;
 use leoflow_engine::model::keys::{InstanceKey, RunKey};
 use leoflow_engine::model::state::TaskState;
 use leoflow_engine::store::dag::dags;
-use leoflow_engine::store::instance::instances::{self, NOT_MAPPED};
+use leoflow_engine::store::instance::instances;
 use leoflow_engine::store::instance::mark::{self, Marking};
 use leoflow_engine::store::run::runs;
 use schemars::{JsonSchema, Schema};
@@ -137,7 +138,7 @@ async fn task_keys(
     let mut keys = instances::of_task(transaction, run, task_id).await?;
     keys.retain(|key| map_index.is_none_or(|index| index == key.map_index));
     if keys.is_empty() {
-        return Err(instance_not_found(run, task_id, map_index));
+        return Err(instances_not_found(run, task_id, map_index));
     }
     Ok(keys)
 }
@@ -256,11 +257,9 @@ pub async fn dry_run_mapped(
     dry_run(state, path, params.cast(), body).await
 }
 
-type TaskPath = Segments<(String, String, String)>;
-
 pub async fn patch_group(
     State(state): Shared,
-    Segments((dag_id, run_id, group_id)): TaskPath,
+    Segments((dag_id, run_id, group_id)): Segments<(String, String, String)>,
     params: QueryParams<UpdateMaskQuery>,
     Body(body): Body<PatchTaskInstanceBody>,
 ) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
@@ -281,7 +280,7 @@ pub async fn patch_group(
 
 pub async fn dry_run_group(
     State(state): Shared,
-    Segments((dag_id, run_id, group_id)): TaskPath,
+    Segments((dag_id, run_id, group_id)): Segments<(String, String, String)>,
     Body(body): Body<PatchTaskInstanceBody>,
 ) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
     let change = body.into_change(&[])?;
@@ -297,17 +296,16 @@ pub async fn dry_run_group(
 
 pub async fn delete(
     State(state): Shared,
-    Segments((dag_id, run_id, task_id)): TaskPath,
+    Segments(path): Segments<TaskPath>,
     params: QueryParams<MapIndexQuery>,
 ) -> Result<Json<Value>, ApiError> {
-    let run = RunKey { dag_id, run_id };
-    let map_index = params.map_index()?.unwrap_or(NOT_MAPPED);
+    let key = instance_key_from_query(path, &params)?;
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
-    if !instances::of_task(&transaction, &run, &task_id).await?.iter().any(|key| key.map_index == map_index) {
-        return Err(instance_not_found(&run, &task_id, Some(map_index)));
+    if !instances::of_task(&transaction, &key.run, &key.task_id).await?.contains(&key) {
+        return Err(instance_not_found(&key));
     }
-    mark::delete_instance(&transaction, &InstanceKey { run, task_id, map_index }).await?;
+    mark::delete_instance(&transaction, &key).await?;
     transaction.commit().await?;
     Ok(Json(Value::Null))
 }

@@ -12,7 +12,6 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use deadpool_postgres::Transaction;
 use leoflow_base::home::Home;
-use leoflow_base::protocol::task_log;
 use leoflow_engine::model::keys::{InstanceKey, RunKey};
 use leoflow_engine::model::state::TaskState;
 use leoflow_engine::store::instance::{instances, mark};
@@ -160,7 +159,7 @@ impl KeyedEntities for TaskInstances {
     }
 
     fn log_folder(home: &Home, key: &InstanceKey) -> PathBuf {
-        task_log::folder_of_instance(home, &key.run.dag_id, &key.run.run_id, &key.task_id, key.map_index)
+        key.log_folder(home)
     }
 
     fn format_key(key: &InstanceKey) -> String {

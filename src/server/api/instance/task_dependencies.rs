@@ -1,6 +1,7 @@
 //! `…/dependencies`: the unmet dependencies of a task instance that has not started.
 
 use super::task_instances::{MapIndexQuery, instance_not_found};
+use crate::api::instance_path::{MappedPath, TaskPath, instance_key, instance_key_from_query};
 use crate::http::api_error::ApiError;
 use crate::http::query::QueryParams;
 use crate::http::request::Segments;
@@ -9,12 +10,12 @@ use axum::Json;
 use axum::extract::State;
 use jiff::Timestamp;
 use leoflow_engine::model::dag::Task;
-use leoflow_engine::model::keys::RunKey;
+use leoflow_engine::model::keys::InstanceKey;
 use leoflow_engine::model::state::{RunState, TaskState};
 use leoflow_engine::store::dag::dags::{self, Dag};
 use leoflow_engine::store::dag::versions;
 use leoflow_engine::store::instance::instance_fields::InstanceFilter;
-use leoflow_engine::store::instance::instances::{self, Instance, NOT_MAPPED};
+use leoflow_engine::store::instance::instances::{self, Instance};
 use leoflow_engine::store::instance::tries::SLOTS;
 use leoflow_engine::store::list::listing::Listing;
 use leoflow_engine::store::run::new_run::isoformat;
@@ -76,7 +77,7 @@ async fn unmet_dependencies(
             Some(id) => versions::version(client, id).await?.structure,
             None => dag.into_structure(),
         };
-        if let Some(task) = structure.tasks.iter().find(|task| task.task_id == instance.task_id) {
+        if let Some(task) = structure.tasks.iter().find(|task| task.task_id == instance.key.task_id) {
             unmet.extend(unmet_trigger_rule(client, run, task).await?);
         }
     }
@@ -121,7 +122,7 @@ async fn unmet_trigger_rule(
     let mut unfinished: BTreeMap<String, &str> = BTreeMap::new();
     for upstream in instances::list(client, Listing::of(upstream)).await?.rows {
         if !upstream.state.is_some_and(TaskState::is_finished) {
-            unfinished.insert(upstream.task_id, upstream.state.map_or("none", TaskState::as_str));
+            unfinished.insert(upstream.key.task_id, upstream.state.map_or("none", TaskState::as_str));
         }
     }
     if unfinished.is_empty() {
@@ -136,16 +137,16 @@ async fn unmet_trigger_rule(
     Ok(Some(dependency("Trigger Rule", reason)))
 }
 
-async fn respond(state: &AppState, key: RunKey, task_id: &str, map_index: i32) -> DependencyResult {
+async fn respond(state: &AppState, key: InstanceKey) -> DependencyResult {
     let client = state.database.get().await?;
     let not_found = |error| match error {
-        StoreError::NotFound { .. } => instance_not_found(&key, task_id, Some(map_index)),
+        StoreError::NotFound { .. } => instance_not_found(&key),
         other => other.into(),
     };
-    let instance = instances::get(&*client, &key, task_id, map_index).await.map_err(not_found)?;
+    let instance = instances::get(&*client, &key).await.map_err(not_found)?;
     let dependencies = match instance.state {
         None | Some(TaskState::Scheduled) => {
-            let run = runs::get(&*client, &key, ReadFor::Reading).await.map_err(not_found)?;
+            let run = runs::get(&*client, &key.run, ReadFor::Reading).await.map_err(not_found)?;
             unmet_dependencies(&*client, &run, &instance).await?
         }
         Some(_) => Vec::new(),
@@ -155,16 +156,12 @@ async fn respond(state: &AppState, key: RunKey, task_id: &str, map_index: i32) -
 
 pub async fn get(
     State(state): Shared,
-    Segments((dag_id, run_id, task_id)): Segments<(String, String, String)>,
+    Segments(path): Segments<TaskPath>,
     params: QueryParams<MapIndexQuery>,
 ) -> DependencyResult {
-    let map_index = params.map_index()?.unwrap_or(NOT_MAPPED);
-    respond(&state, RunKey { dag_id, run_id }, &task_id, map_index).await
+    respond(&state, instance_key_from_query(path, &params)?).await
 }
 
-pub async fn get_mapped(
-    State(state): Shared,
-    Segments((dag_id, run_id, task_id, map_index)): Segments<(String, String, String, i32)>,
-) -> DependencyResult {
-    respond(&state, RunKey { dag_id, run_id }, &task_id, map_index).await
+pub async fn get_mapped(State(state): Shared, Segments(path): Segments<MappedPath>) -> DependencyResult {
+    respond(&state, instance_key(path)).await
 }

@@ -12,11 +12,11 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use leoflow_engine::model::dag::{Structure, Task};
-use leoflow_engine::model::keys::RunKey;
+use leoflow_engine::model::keys::{InstanceKey, RunKey};
 use leoflow_engine::model::state::TaskState;
 use leoflow_engine::store::dag::dags;
 use leoflow_engine::store::instance::instance_fields::InstanceField;
-use leoflow_engine::store::instance::instances::{self, NOT_MAPPED};
+use leoflow_engine::store::instance::instances;
 use leoflow_engine::store::list::field::ListField;
 use leoflow_engine::store::list::listing::Listing;
 use leoflow_engine::store::run::runs;
@@ -160,8 +160,13 @@ pub fn instance_listing(params: &Params, scope: Scope) -> Result<Listing<Instanc
     params.with_value_replaced("state", "no_status", "none").listing_with_cursor(fields, default_order)
 }
 
-/// 404 in Airflow's words; `map_index` is `None` when the request has none.
-pub fn instance_not_found(run: &RunKey, task_id: &str, map_index: Option<i32>) -> ApiError {
+/// 404 in Airflow's words.
+pub fn instance_not_found(key: &InstanceKey) -> ApiError {
+    instances_not_found(&key.run, &key.task_id, Some(key.map_index))
+}
+
+/// 404 for a request about the instances of a task; `map_index` is `None` when the request selects all of them.
+pub fn instances_not_found(run: &RunKey, task_id: &str, map_index: Option<i32>) -> ApiError {
     let RunKey { dag_id, run_id } = run;
     let map_index = map_index.map_or_else(|| "None".to_owned(), |index| index.to_string());
     let detail = format!(
@@ -265,11 +270,11 @@ pub async fn get(
     State(state): Shared,
     Segments((dag_id, run_id, task_id)): Segments<(String, String, String)>,
 ) -> Result<Json<TaskInstanceResponse>, ApiError> {
-    let key = RunKey { dag_id, run_id };
+    let key = InstanceKey::unmapped(RunKey { dag_id, run_id }, &task_id);
     let client = state.database.get().await?;
-    let task_instance = instances::get(&*client, &key, &task_id, NOT_MAPPED).await.map_err(|error| match error {
+    let task_instance = instances::get(&*client, &key).await.map_err(|error| match error {
         StoreError::NotFound { .. } => {
-            let RunKey { dag_id, run_id } = &key;
+            let RunKey { dag_id, run_id } = &key.run;
             let detail = format!(
                 "The Task Instance with dag_id: `{dag_id}`, run_id: `{run_id}` and task_id: `{task_id}` was not found"
             );

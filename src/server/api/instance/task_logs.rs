@@ -1,6 +1,7 @@
 //! `…/logs/{try_number}`, with Airflow's shape.
 
 use super::task_instances::MapIndexQuery;
+use crate::api::instance_path::instance_key;
 use crate::api::views::Stamp;
 use crate::http::api_error::ApiError;
 use crate::http::openapi::answers::{Either, Lines, Media};
@@ -10,9 +11,9 @@ use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
-use leoflow_base::protocol::task_log::{self, Line, Record, TryName};
+use leoflow_base::protocol::task_log::{Line, Record};
 use leoflow_base::sys::blocking;
-use leoflow_engine::model::keys::RunKey;
+use leoflow_engine::model::keys::TryKey;
 use leoflow_engine::model::state::TaskState;
 use leoflow_engine::store::StoreError;
 use leoflow_engine::store::instance::instances;
@@ -77,22 +78,21 @@ pub async fn get(
     let map_index = params.whole("map_index")?.unwrap_or(-1);
     let map_index = i32::try_from(map_index).unwrap_or(i32::MAX);
     let offset = offset(&params)?;
-    let key = RunKey { dag_id, run_id };
+    let key = TryKey { instance: instance_key((dag_id, run_id, task_id, map_index)), try_number };
     let client = state.database.get().await?;
-    let instance = instances::get(&*client, &key, &task_id, map_index).await.map_err(|error| match error {
+    let instance = instances::get(&*client, &key.instance).await.map_err(|error| match error {
         StoreError::NotFound { .. } => ApiError::new(StatusCode::NOT_FOUND, "TaskInstance not found"),
         other => other.into(),
     })?;
     let is_newest = instance.try_number == try_number;
-    if !is_newest && !instances::has_try(&*client, &key, &task_id, map_index, try_number).await? {
+    if !is_newest && !instances::has_try(&*client, &key).await? {
         return Err(ApiError::new(StatusCode::NOT_FOUND, "TaskInstance not found"));
     }
     drop(client);
     if try_number == 0 {
         return Ok(respond(as_lines, vec![why_there_is_no_log(instance.state)], None));
     }
-    let name = TryName { dag_id: &key.dag_id, run_id: &key.run_id, task_id: &task_id, map_index, try_number };
-    let path = task_log::path(&state.home, name);
+    let path = key.log_path(&state.home);
     let is_whole = as_lines || params.flag("full_content")?.unwrap_or(false);
     let limit = if is_whole { u64::MAX } else { MAX_CHUNK_BYTES };
     let is_running = is_newest && matches!(instance.state, Some(TaskState::Running | TaskState::Restarting));

@@ -2,6 +2,7 @@
 
 use super::instance_views::{TaskInstanceHistoryCollectionResponse, TaskInstanceHistoryResponse, response_for_try};
 use super::task_instances::{MapIndexQuery, instance_not_found};
+use crate::api::instance_path::{MappedPath, MappedTryPath, TaskPath, instance_key, instance_key_from_query, try_key};
 use crate::http::api_error::ApiError;
 use crate::http::query::QueryParams;
 use crate::http::request::Segments;
@@ -9,10 +10,10 @@ use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use leoflow_engine::model::keys::{RunKey, TryKey};
+use leoflow_engine::model::keys::{InstanceKey, RunKey, TryKey};
 use leoflow_engine::model::state::TaskState;
 use leoflow_engine::store::StoreError;
-use leoflow_engine::store::instance::instances::{self, Instance, NOT_MAPPED};
+use leoflow_engine::store::instance::instances::{self, Instance};
 use leoflow_engine::store::instance::try_lists::{self, Try};
 use std::sync::Arc;
 
@@ -24,21 +25,21 @@ struct InstanceTries {
     tries: Vec<Try>,
 }
 
-async fn load_tries(state: &AppState, run: &RunKey, task_id: &str, map_index: i32) -> Result<InstanceTries, ApiError> {
+async fn load_tries(state: &AppState, key: &InstanceKey) -> Result<InstanceTries, ApiError> {
     let client = state.database.get().await?;
-    let instance = instances::get(&*client, run, task_id, map_index).await.map_err(|error| match error {
-        StoreError::NotFound { .. } => instance_not_found(run, task_id, Some(map_index)),
+    let instance = instances::get(&*client, key).await.map_err(|error| match error {
+        StoreError::NotFound { .. } => instance_not_found(key),
         other => other.into(),
     })?;
-    let tries = try_lists::of_instance(&*client, run, task_id, map_index).await?;
+    let tries = try_lists::of_instance(&*client, key).await?;
     Ok(InstanceTries { instance, tries })
 }
 
 type AllTries = Result<Json<TaskInstanceHistoryCollectionResponse>, ApiError>;
 
 /// Lists all tries, including the current one before it starts.
-async fn all_tries(state: &AppState, run: &RunKey, task_id: &str, map_index: i32) -> AllTries {
-    let InstanceTries { instance, tries } = load_tries(state, run, task_id, map_index).await?;
+async fn all_tries(state: &AppState, key: &InstanceKey) -> AllTries {
+    let InstanceTries { instance, tries } = load_tries(state, key).await?;
     let mut responses: Vec<_> =
         tries.iter().map(|task_try| response_for_try(instance.clone(), Some(task_try))).collect();
     // An instance that waits for its retry has not started another try.
@@ -51,15 +52,15 @@ async fn all_tries(state: &AppState, run: &RunKey, task_id: &str, map_index: i32
 
 /// Returns the instance as of the try; 404 if there is no such try.
 pub async fn load_try(state: &AppState, try_key: &TryKey) -> Result<TaskInstanceHistoryResponse, ApiError> {
-    let TryKey { run, task_id, map_index, try_number } = try_key;
-    let InstanceTries { instance, tries } = load_tries(state, run, task_id, *map_index).await?;
+    let TryKey { instance: key, try_number } = try_key;
+    let InstanceTries { instance, tries } = load_tries(state, key).await?;
     if let Some(task_try) = tries.iter().find(|task_try| task_try.number == *try_number) {
         return Ok(response_for_try(instance, Some(task_try)));
     }
     if instance.try_number == *try_number {
         return Ok(response_for_try(instance, None));
     }
-    let RunKey { dag_id, run_id } = run;
+    let InstanceKey { run: RunKey { dag_id, run_id }, task_id, map_index } = key;
     let detail = format!(
         "The Task Instance with dag_id: `{dag_id}`, run_id: `{run_id}`, task_id: `{task_id}`, try_number: `{try_number}` \
          and map_index: `{map_index}` was not found"
@@ -69,17 +70,14 @@ pub async fn load_try(state: &AppState, try_key: &TryKey) -> Result<TaskInstance
 
 pub async fn list(
     State(state): Shared,
-    Segments((dag_id, run_id, task_id)): Segments<(String, String, String)>,
+    Segments(path): Segments<TaskPath>,
     params: QueryParams<MapIndexQuery>,
 ) -> AllTries {
-    all_tries(&state, &RunKey { dag_id, run_id }, &task_id, params.map_index()?.unwrap_or(NOT_MAPPED)).await
+    all_tries(&state, &instance_key_from_query(path, &params)?).await
 }
 
-pub async fn list_mapped(
-    State(state): Shared,
-    Segments((dag_id, run_id, task_id, map_index)): Segments<(String, String, String, i32)>,
-) -> AllTries {
-    all_tries(&state, &RunKey { dag_id, run_id }, &task_id, map_index).await
+pub async fn list_mapped(State(state): Shared, Segments(path): Segments<MappedPath>) -> AllTries {
+    all_tries(&state, &instance_key(path)).await
 }
 
 pub async fn get(
@@ -87,14 +85,13 @@ pub async fn get(
     Segments((dag_id, run_id, task_id, try_number)): Segments<(String, String, String, i32)>,
     params: QueryParams<MapIndexQuery>,
 ) -> Result<Json<TaskInstanceHistoryResponse>, ApiError> {
-    let map_index = params.map_index()?.unwrap_or(NOT_MAPPED);
-    let try_key = TryKey { run: RunKey { dag_id, run_id }, task_id, map_index, try_number };
-    load_try(&state, &try_key).await.map(Json)
+    let instance = instance_key_from_query((dag_id, run_id, task_id), &params)?;
+    load_try(&state, &TryKey { instance, try_number }).await.map(Json)
 }
 
 pub async fn get_mapped(
     State(state): Shared,
-    Segments((dag_id, run_id, task_id, map_index, try_number)): Segments<(String, String, String, i32, i32)>,
+    Segments(path): Segments<MappedTryPath>,
 ) -> Result<Json<TaskInstanceHistoryResponse>, ApiError> {
-    load_try(&state, &TryKey { run: RunKey { dag_id, run_id }, task_id, map_index, try_number }).await.map(Json)
+    load_try(&state, &try_key(path)).await.map(Json)
 }

@@ -1,5 +1,6 @@
 //! XComs, with Airflow's names and shapes.
 
+use crate::api::instance_path::{TaskPath, instance_key, instance_key_from_query};
 use crate::api::run::dag_run_lists::specific_id;
 use crate::api::views::Stamp;
 use crate::http::api_error::ApiError;
@@ -13,7 +14,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use deadpool_postgres::ClientWrapper;
-use leoflow_engine::model::keys::{RunKey, TryKey};
+use leoflow_engine::model::keys::{InstanceKey, NOT_MAPPED, RunKey};
 use leoflow_engine::store::StoreError;
 use leoflow_engine::store::instance::instances;
 use leoflow_engine::store::instance::xcoms::{self, XCom, XComField, XComFilter};
@@ -96,23 +97,24 @@ pub enum GetXComResponse {
 }
 
 fn view(xcom: XCom) -> XComResponse {
+    let InstanceKey { run: RunKey { dag_id, run_id }, task_id, map_index } = xcom.instance;
     XComResponse {
         key: xcom.key,
         timestamp: Stamp(xcom.created_at),
         logical_date: xcom.logical_date.map(Stamp),
-        map_index: xcom.map_index,
-        task_display_name: xcom.task_id.clone(),
-        task_id: xcom.task_id,
-        dag_display_name: xcom.run.dag_id.clone(),
-        dag_id: xcom.run.dag_id,
-        run_id: xcom.run.run_id,
+        map_index,
+        task_display_name: task_id.clone(),
+        task_id,
+        dag_display_name: dag_id.clone(),
+        dag_id,
+        run_id,
         run_after: Stamp(xcom.run_after),
     }
 }
 
 pub async fn list(
     State(state): Shared,
-    Segments((dag_id, run_id, task_id)): Segments<(String, String, String)>,
+    Segments((dag_id, run_id, task_id)): Segments<TaskPath>,
     params: QueryParams<EntriesQuery>,
 ) -> Result<Json<XComCollectionResponse>, ApiError> {
     let mut listing = params.listing(&FIELDS)?;
@@ -145,10 +147,10 @@ pub async fn get(
     Segments((dag_id, run_id, task_id, key)): Segments<(String, String, String, String)>,
     params: QueryParams<EntryQuery>,
 ) -> Result<Json<GetXComResponse>, ApiError> {
-    let try_key = try_key_of(dag_id, run_id, task_id, params.map_index()?);
+    let instance = instance_key_from_query((dag_id, run_id, task_id), &params)?;
     let is_text = params.flag("stringify")?.unwrap_or(false);
     let client = state.database.get().await?;
-    let native = load_entry(&state, &client, &try_key, &key).await?;
+    let native = load_entry(&state, &client, &instance, &key).await?;
     if !is_text {
         return Ok(Json(GetXComResponse::Native(native)));
     }
@@ -163,20 +165,14 @@ pub async fn get(
 async fn load_entry(
     state: &AppState,
     client: &ClientWrapper,
-    try_key: &TryKey,
+    instance: &InstanceKey,
     key: &str,
 ) -> Result<XComResponseNative, ApiError> {
-    let xcom = xcoms::get(client, &try_key.run, &try_key.task_id, try_key.map_index, key).await?;
+    let xcom = xcoms::get(client, instance, key).await?;
     let value = xcom.value.as_deref().unwrap_or("null");
     let mut value: Value = serde_json::from_str(value).map_err(|error| ApiError::internal(&error))?;
     secrets::stored(client, &state.cipher).await?.mask_json(&mut value);
     Ok(XComResponseNative { entry: view(xcom), value })
-}
-
-/// Returns the key of an instance; `map_index` defaults to Airflow's -1, not mapped. XComs do not depend on the try.
-fn try_key_of(dag_id: String, run_id: String, task_id: String, map_index: Option<i32>) -> TryKey {
-    let map_index = map_index.unwrap_or(instances::NOT_MAPPED);
-    TryKey { run: RunKey { dag_id, run_id }, task_id, map_index, try_number: 0 }
 }
 
 fn not_found(key: &str) -> ApiError {
@@ -185,8 +181,8 @@ fn not_found(key: &str) -> ApiError {
 }
 
 /// Returns true if the XCom exists.
-async fn exists(client: &ClientWrapper, try_key: &TryKey, key: &str) -> Result<bool, ApiError> {
-    match xcoms::get(client, &try_key.run, &try_key.task_id, try_key.map_index, key).await {
+async fn exists(client: &ClientWrapper, instance: &InstanceKey, key: &str) -> Result<bool, ApiError> {
+    match xcoms::get(client, instance, key).await {
         Ok(_) => Ok(true),
         Err(StoreError::NotFound { .. }) => Ok(false),
         Err(error) => Err(error.into()),
@@ -203,31 +199,31 @@ pub struct XComCreateBody {
 }
 
 fn not_mapped() -> i32 {
-    instances::NOT_MAPPED
+    NOT_MAPPED
 }
 
 pub async fn create(
     State(state): Shared,
-    Segments((dag_id, run_id, task_id)): Segments<(String, String, String)>,
+    Segments((dag_id, run_id, task_id)): Segments<TaskPath>,
     Body(body): Body<XComCreateBody>,
 ) -> Result<Created<XComResponseNative>, ApiError> {
     let XComCreateBody { key, value, map_index } = body;
-    let try_key = try_key_of(dag_id, run_id, task_id, Some(map_index));
+    let instance = instance_key((dag_id, run_id, task_id, map_index));
     let client = state.database.get().await?;
-    instances::get(&*client, &try_key.run, &try_key.task_id, try_key.map_index).await.map_err(|error| match error {
+    instances::get(&*client, &instance).await.map_err(|error| match error {
         StoreError::NotFound { .. } => {
-            let (task_id, RunKey { dag_id, run_id }) = (&try_key.task_id, &try_key.run);
+            let (task_id, RunKey { dag_id, run_id }) = (&instance.task_id, &instance.run);
             let detail = format!("Task with ID: `{task_id}` not found in run `{run_id}` of dag: `{dag_id}`");
             ApiError::new(StatusCode::NOT_FOUND, detail)
         }
         other => other.into(),
     })?;
-    if exists(&client, &try_key, &key).await? {
+    if exists(&client, &instance, &key).await? {
         let detail = format!("The XCom with key: `{key}` with mentioned task instance already exists.");
         return Err(ApiError::new(StatusCode::CONFLICT, detail));
     }
-    xcoms::push(&*client, &try_key, &key, &value.to_string()).await?;
-    Ok(Created(load_entry(&state, &client, &try_key, &key).await?))
+    xcoms::push(&*client, &instance, &key, &value.to_string()).await?;
+    Ok(Created(load_entry(&state, &client, &instance, &key).await?))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -244,13 +240,13 @@ pub async fn update(
     Body(body): Body<XComUpdateBody>,
 ) -> Result<Json<XComResponseNative>, ApiError> {
     let XComUpdateBody { value, map_index } = body;
-    let try_key = try_key_of(dag_id, run_id, task_id, Some(map_index));
+    let instance = instance_key((dag_id, run_id, task_id, map_index));
     let client = state.database.get().await?;
-    if !exists(&client, &try_key, &key).await? {
+    if !exists(&client, &instance, &key).await? {
         return Err(not_found(&key));
     }
-    xcoms::push(&*client, &try_key, &key, &value.to_string()).await?;
-    Ok(Json(load_entry(&state, &client, &try_key, &key).await?))
+    xcoms::push(&*client, &instance, &key, &value.to_string()).await?;
+    Ok(Json(load_entry(&state, &client, &instance, &key).await?))
 }
 
 pub struct DeleteQuery;
@@ -264,11 +260,11 @@ pub async fn delete(
     Segments((dag_id, run_id, task_id, key)): Segments<(String, String, String, String)>,
     params: QueryParams<DeleteQuery>,
 ) -> Result<NoContent, ApiError> {
-    let try_key = try_key_of(dag_id, run_id, task_id, params.map_index()?);
+    let instance = instance_key_from_query((dag_id, run_id, task_id), &params)?;
     let client = state.database.get().await?;
-    if !exists(&client, &try_key, &key).await? {
+    if !exists(&client, &instance, &key).await? {
         return Err(not_found(&key));
     }
-    xcoms::delete(&*client, &try_key, &key).await?;
+    xcoms::delete(&*client, &instance, &key).await?;
     Ok(NoContent)
 }

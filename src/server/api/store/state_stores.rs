@@ -1,20 +1,20 @@
 //! State stores of tasks and assets, with Airflow's names and shapes.
 
+use crate::api::instance_path::{TaskPath, instance_key_from_query};
 use crate::api::views::Stamp;
 use crate::http::api_error::ApiError;
 use crate::http::body::Body;
 use crate::http::listing::collection;
 use crate::http::openapi::answers::NoContent;
 use crate::http::query::{Kind, ListParameters, Paging, Parameter, Query, QueryParams};
-use crate::http::request::{Params, Segments};
+use crate::http::request::Segments;
 use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
-use leoflow_engine::model::keys::{RunKey, TryKey};
+use leoflow_engine::model::keys::{InstanceKey, RunKey};
 use leoflow_engine::store::asset::asset_lists;
-use leoflow_engine::store::instance::instances;
 use leoflow_engine::store::instance::states::{self, MapIndexes, StateEntry, StateFilter};
 use leoflow_engine::store::list::listing::Listing;
 use schemars::JsonSchema;
@@ -23,7 +23,7 @@ use serde_json::Value;
 use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
-type Instance = Segments<(String, String, String)>;
+type Instance = Segments<TaskPath>;
 type InstanceAndKey = Segments<(String, String, String, String)>;
 
 /// Airflow's `[state_store] default_retention_days`.
@@ -153,7 +153,7 @@ pub struct AssetStateStoreResponse {
 collection! { AssetStateStoreCollectionResponse { asset_state_store: AssetStateStoreResponse } }
 
 fn asset_response(entry: StateEntry) -> AssetStateStoreResponse {
-    let writer_response = |writer: TryKey| {
+    let writer_response = |writer: InstanceKey| {
         let is_api = writer.run.dag_id == API_WRITER;
         let unless_api = |id: String| (!is_api).then_some(id);
         AssetStateStoreLastUpdatedBy {
@@ -199,18 +199,11 @@ impl Query for AssetStoreQuery {
     const LIST: Option<&'static dyn ListParameters> = Some(&Paging);
 }
 
-/// Returns the key of the instance that the path and `map_index` name.
-fn try_key_of(ids: (String, String, String), params: &Params) -> Result<TryKey, ApiError> {
-    let (dag_id, run_id, task_id) = ids;
-    let map_index = params.map_index()?.unwrap_or(instances::NOT_MAPPED);
-    Ok(TryKey { run: RunKey { dag_id, run_id }, task_id, map_index, try_number: 0 })
-}
-
 /// 404 unless the instance exists, or with `MapIndexes::All` any instance of the task.
-async fn require_instance(state: &AppState, try_key: &TryKey, map_indexes: MapIndexes) -> Result<(), ApiError> {
+async fn require_instance(state: &AppState, instance: &InstanceKey, map_indexes: MapIndexes) -> Result<(), ApiError> {
     let client = state.database.get().await?;
-    if !states::has_instance(&*client, try_key, map_indexes).await? {
-        let TryKey { run: RunKey { dag_id, run_id }, task_id, map_index, .. } = try_key;
+    if !states::has_instance(&*client, instance, map_indexes).await? {
+        let InstanceKey { run: RunKey { dag_id, run_id }, task_id, map_index } = instance;
         let index_text = match map_indexes {
             MapIndexes::All => "all_map_indices=True".to_owned(),
             MapIndexes::Given => format!("map_index={map_index}"),
@@ -228,14 +221,14 @@ pub async fn task_list(
     Segments(ids): Instance,
     params: QueryParams<TaskStoreQuery>,
 ) -> Result<Json<TaskStateStoreCollectionResponse>, ApiError> {
-    let (try_key, listing) = (try_key_of(ids, &params)?, Listing::default().with_page(params.page()?));
-    let page = states::list_of_task(&*state.database.get().await?, &try_key, listing).await?;
+    let (instance, listing) = (instance_key_from_query(ids, &params)?, Listing::default().with_page(params.page()?));
+    let page = states::list_of_task(&*state.database.get().await?, &instance, listing).await?;
     Ok(Json(page.map(task_response).into()))
 }
 
-async fn task_entry(state: &AppState, try_key: &TryKey, key: &str) -> Result<StateEntry, ApiError> {
+async fn task_entry(state: &AppState, instance: &InstanceKey, key: &str) -> Result<StateEntry, ApiError> {
     let listing = Listing::of(StateFilter::of_key(key));
-    let page = states::list_of_task(&*state.database.get().await?, try_key, listing).await?;
+    let page = states::list_of_task(&*state.database.get().await?, instance, listing).await?;
     page.rows.into_iter().next().ok_or_else(|| key_not_found("Task", key))
 }
 
@@ -244,8 +237,8 @@ pub async fn task_get(
     Segments((dag_id, run_id, task_id, key)): InstanceAndKey,
     params: QueryParams<InstanceQuery>,
 ) -> Result<Json<TaskStateStoreResponse>, ApiError> {
-    let try_key = try_key_of((dag_id, run_id, task_id), &params)?;
-    Ok(Json(task_response(task_entry(&state, &try_key, &key).await?)))
+    let instance = instance_key_from_query((dag_id, run_id, task_id), &params)?;
+    Ok(Json(task_response(task_entry(&state, &instance, &key).await?)))
 }
 
 pub async fn task_set(
@@ -254,11 +247,11 @@ pub async fn task_set(
     params: QueryParams<InstanceQuery>,
     Body(body): Body<TaskStateStoreBody>,
 ) -> Result<NoContent, ApiError> {
-    let try_key = try_key_of((dag_id, run_id, task_id), &params)?;
+    let instance = instance_key_from_query((dag_id, run_id, task_id), &params)?;
     let TaskStateStoreBody { value, expires_at } = body;
     let (value, expires_at) = (to_stored_value(&value)?, expiry(&expires_at)?);
-    require_instance(&state, &try_key, MapIndexes::Given).await?;
-    states::set_of_task(&*state.database.get().await?, &try_key, &key, &value, expires_at).await?;
+    require_instance(&state, &instance, MapIndexes::Given).await?;
+    states::set_of_task(&*state.database.get().await?, &instance, &key, &value, expires_at).await?;
     Ok(NoContent)
 }
 
@@ -268,11 +261,11 @@ pub async fn task_patch(
     params: QueryParams<InstanceQuery>,
     Body(TaskStateStorePatchBody { value }): Body<TaskStateStorePatchBody>,
 ) -> Result<Json<Value>, ApiError> {
-    let try_key = try_key_of((dag_id, run_id, task_id), &params)?;
+    let instance = instance_key_from_query((dag_id, run_id, task_id), &params)?;
     let value = to_stored_value(&value)?;
-    require_instance(&state, &try_key, MapIndexes::Given).await?;
-    let stored = task_entry(&state, &try_key, &key).await?;
-    states::set_of_task(&*state.database.get().await?, &try_key, &key, &value, stored.expires_at).await?;
+    require_instance(&state, &instance, MapIndexes::Given).await?;
+    let stored = task_entry(&state, &instance, &key).await?;
+    states::set_of_task(&*state.database.get().await?, &instance, &key, &value, stored.expires_at).await?;
     Ok(Json(Value::Null))
 }
 
@@ -281,9 +274,9 @@ pub async fn task_delete(
     Segments((dag_id, run_id, task_id, key)): InstanceAndKey,
     params: QueryParams<InstanceQuery>,
 ) -> Result<NoContent, ApiError> {
-    let try_key = try_key_of((dag_id, run_id, task_id), &params)?;
-    require_instance(&state, &try_key, MapIndexes::Given).await?;
-    states::delete_of_task(&*state.database.get().await?, &try_key, Some(&key)).await?;
+    let instance = instance_key_from_query((dag_id, run_id, task_id), &params)?;
+    require_instance(&state, &instance, MapIndexes::Given).await?;
+    states::delete_of_task(&*state.database.get().await?, &instance, Some(&key)).await?;
     Ok(NoContent)
 }
 
@@ -292,14 +285,14 @@ pub async fn task_clear(
     Segments(ids): Instance,
     params: QueryParams<ClearQuery>,
 ) -> Result<NoContent, ApiError> {
-    let try_key = try_key_of(ids, &params)?;
+    let instance = instance_key_from_query(ids, &params)?;
     let is_every_index = params.flag("all_map_indices")?.unwrap_or(false);
-    require_instance(&state, &try_key, if is_every_index { MapIndexes::All } else { MapIndexes::Given }).await?;
+    require_instance(&state, &instance, if is_every_index { MapIndexes::All } else { MapIndexes::Given }).await?;
     let client = state.database.get().await?;
     if is_every_index {
-        states::delete_of_all_indexes(&*client, &try_key).await?;
+        states::delete_of_all_indexes(&*client, &instance).await?;
     } else {
-        states::delete_of_task(&*client, &try_key, None).await?;
+        states::delete_of_task(&*client, &instance, None).await?;
     }
     Ok(NoContent)
 }
@@ -339,7 +332,7 @@ pub async fn asset_set(
     let value = to_stored_value(&value)?;
     require_asset(&state, id).await?;
     let run = RunKey { dag_id: API_WRITER.to_owned(), run_id: API_WRITER.to_owned() };
-    let writer = TryKey { run, task_id: API_WRITER.to_owned(), map_index: instances::NOT_MAPPED, try_number: 0 };
+    let writer = InstanceKey::unmapped(run, API_WRITER);
     states::set_of_asset(&*state.database.get().await?, id, &key, &value, &writer).await?;
     Ok(NoContent)
 }
