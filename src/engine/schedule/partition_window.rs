@@ -49,14 +49,14 @@ pub enum Window {
     Time {
         period: Period,
         #[serde(default, rename = "backward")]
-        direction: Direction,
+        direction: WindowDirection,
     },
 }
 
 /// Position of a window relative to the coarser partition's start; serialized as the boolean `backward`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(from = "bool", into = "bool")]
-pub enum Direction {
+pub enum WindowDirection {
     /// The window begins with the coarser partition's start.
     #[default]
     Forward,
@@ -64,21 +64,21 @@ pub enum Direction {
     Backward,
 }
 
-impl From<bool> for Direction {
+impl From<bool> for WindowDirection {
     fn from(is_backward: bool) -> Self {
         if is_backward { Self::Backward } else { Self::Forward }
     }
 }
 
-impl From<Direction> for bool {
-    fn from(direction: Direction) -> Self {
-        direction == Direction::Backward
+impl From<WindowDirection> for bool {
+    fn from(direction: WindowDirection) -> Self {
+        direction == WindowDirection::Backward
     }
 }
 
 /// Returns the start times of the parts of a window that begins at `start` or, if it is backward, ends with the part
 /// that begins at `start`.
-pub fn parts(period: Period, direction: Direction, start: DateTime) -> Result<Vec<DateTime>, String> {
+pub fn parts(period: Period, direction: WindowDirection, start: DateTime) -> Result<Vec<DateTime>, String> {
     if matches!(period, Period::Month | Period::Quarter | Period::Year) && start.day() != 1 {
         return Err(format!(
             "a window of a month, quarter or year needs a partition that begins on the first day of a month, not on {start}"
@@ -93,7 +93,7 @@ pub fn parts(period: Period, direction: Direction, start: DateTime) -> Result<Ve
     let add = |base: DateTime, span: Span| base.checked_add(span).map_err(|error| error.to_string());
     let days = |from: DateTime, to: DateTime| i64::from(from.date().until(to.date()).map_or(0, |span| span.get_days()));
     let (base, count) = match period {
-        Period::Month if direction == Direction::Backward => {
+        Period::Month if direction == WindowDirection::Backward => {
             let previous = add(start, (-1).months())?;
             (add(previous, 1.days())?, days(previous, start))
         }
@@ -107,8 +107,8 @@ pub fn parts(period: Period, direction: Direction, start: DateTime) -> Result<Ve
                 _ => 12,
             };
             let base = match direction {
-                Direction::Forward => start,
-                Direction::Backward => add(start, step(1 - count))?,
+                WindowDirection::Forward => start,
+                WindowDirection::Backward => add(start, step(1 - count))?,
             };
             (base, count)
         }

@@ -9,7 +9,7 @@ use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use jiff::Timestamp;
 use leoflow_engine::model::keys::RunKey;
-use leoflow_engine::store::instance::sdk_queries::{self, InstanceFilter, PreviousInstance, RunFilter};
+use leoflow_engine::store::instance::sdk_queries::{self, PreviousInstance, SdkInstanceFilter, SdkRunFilter};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -41,19 +41,19 @@ pub async fn previous_run(State(state): Shared, body: Body) -> Result<Json<Value
 }
 
 pub async fn count_runs(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
-    let query: RunFilter = body_as(body)?;
+    let query: SdkRunFilter = body_as(body)?;
     let client = state.database.get().await?;
     Ok(Json(json!({"count": sdk_queries::count_runs(&*client, &query).await?})))
 }
 
 pub async fn count_instances(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
-    let query: InstanceFilter = body_as(body)?;
+    let query: SdkInstanceFilter = body_as(body)?;
     let client = state.database.get().await?;
     Ok(Json(json!({"count": sdk_queries::count_instances(&*client, &query).await?})))
 }
 
 pub async fn states(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
-    let query: InstanceFilter = body_as(body)?;
+    let query: SdkInstanceFilter = body_as(body)?;
     let client = state.database.get().await?;
     Ok(Json(sdk_queries::states(&*client, &query).await?))
 }

@@ -1,6 +1,6 @@
 //! Clears task instances, so that they run again.
 
-use super::relatives::{Direction, InstanceSet, Relatives};
+use super::relatives::{InstanceSet, Relation, Relatives};
 use crate::model::dag::Task;
 use crate::model::keys::{InstanceKey, RunKey};
 use crate::model::state::TaskState;
@@ -145,10 +145,10 @@ fn with_relatives(selection: &Selection, relatives: &Relatives<'_>) -> InstanceS
     let mut chosen =
         InstanceSet::named(relatives.graph, selection.tasks.iter().map(|(id, map_index)| (id.as_str(), *map_index)));
     if selection.upstream {
-        chosen.extend(relatives.related_to(&chosen, Direction::Up));
+        chosen.extend(relatives.related_to(&chosen, Relation::Upstream));
     }
     if selection.downstream {
-        chosen.extend(relatives.related_to(&chosen, Direction::Down));
+        chosen.extend(relatives.related_to(&chosen, Relation::Downstream));
     }
     chosen.extend(relatives.setups(&chosen));
     chosen

@@ -2,7 +2,7 @@
 
 use super::clear::{Clearing, Selection};
 use super::instances;
-use super::relatives::{Direction, InstanceSet, Relatives};
+use super::relatives::{InstanceSet, Relation, Relatives};
 use crate::model::keys::{InstanceKey, RunKey};
 use crate::model::state::{RunState, TaskState};
 use crate::planner::graph::Graph;
@@ -118,12 +118,12 @@ async fn relatives(
     let named = InstanceSet::named(graph, marking.tasks.iter().map(|id| (id.as_str(), marking.map_index)));
     let mut related = InstanceSet::default();
     if marking.downstream {
-        related = relatives.related_to(&named, Direction::Down);
+        related = relatives.related_to(&named, Relation::Downstream);
         related.whole_tasks.retain(|task_index| !graph.task(*task_index).is_teardown);
         related.single_instances.retain(|(task_index, _)| !graph.task(*task_index).is_teardown);
     }
     if marking.upstream {
-        related.extend(relatives.related_to(&named, Direction::Up));
+        related.extend(relatives.related_to(&named, Relation::Upstream));
     }
     Ok(related)
 }

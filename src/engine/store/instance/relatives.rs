@@ -6,9 +6,9 @@ use crate::planner::snapshot::Returned;
 use std::collections::{BTreeSet, HashMap};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direction {
-    Up,
-    Down,
+pub enum Relation {
+    Upstream,
+    Downstream,
 }
 
 /// A set of a run's instances: all instances of some tasks, and single instances by map index.
@@ -51,10 +51,10 @@ impl InstanceSet {
 
 impl Relatives<'_> {
     /// All instances upstream or downstream of the given ones, like Airflow's `find_relevant_relatives`.
-    pub fn related_to(&self, chosen: &InstanceSet, direction: Direction) -> InstanceSet {
-        let all_related = |task_index: usize| match direction {
-            Direction::Up => self.graph.all_upstream(task_index),
-            Direction::Down => self.graph.all_downstream(task_index),
+    pub fn related_to(&self, chosen: &InstanceSet, relation: Relation) -> InstanceSet {
+        let all_related = |task_index: usize| match relation {
+            Relation::Upstream => self.graph.all_upstream(task_index),
+            Relation::Downstream => self.graph.all_downstream(task_index),
         };
         let mut related = InstanceSet::default();
         chosen.whole_tasks.iter().for_each(|task_index| related.whole_tasks.extend(all_related(*task_index)));
@@ -172,14 +172,14 @@ mod tests {
         // The result is the same whether the number of copies is known or not.
         for lengths in [HashMap::new(), HashMap::from([("letters".to_owned(), Returned::Elements(3))])] {
             let relatives = Relatives { graph: &graph, lengths: &lengths };
-            let related = |task: &str, map_index: i32, direction: Direction| {
+            let related = |task: &str, map_index: i32, relation: Relation| {
                 let named = InstanceSet::named(&graph, [(task, Some(map_index))].into_iter());
-                describe(&graph, &relatives.related_to(&named, direction))
+                describe(&graph, &relatives.related_to(&named, relation))
             };
-            assert_eq!(related("first", 1, Direction::Down), ["after", "close[1]", "second[1]"]);
-            assert_eq!(related("second", 2, Direction::Up), ["first[2]", "letters", "open[2]"]);
+            assert_eq!(related("first", 1, Relation::Downstream), ["after", "close[1]", "second[1]"]);
+            assert_eq!(related("second", 2, Relation::Upstream), ["first[2]", "letters", "open[2]"]);
             let all = ["after", "close", "first", "open", "second"];
-            assert_eq!(related("letters", -1, Direction::Down), all, "all copies of a task outside the group");
+            assert_eq!(related("letters", -1, Relation::Downstream), all, "all copies of a task outside the group");
         }
     }
 

@@ -14,7 +14,7 @@ use tokio_postgres::types::{Json, ToSql};
 /// Selects runs; a field that is `None` does not filter.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RunFilter {
+pub struct SdkRunFilter {
     pub dag_id: String,
     #[serde(default)]
     pub run_ids: Option<Vec<String>>,
@@ -27,7 +27,7 @@ pub struct RunFilter {
 /// Selects task instances; a field that is `None` does not filter.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct InstanceFilter {
+pub struct SdkInstanceFilter {
     pub dag_id: String,
     #[serde(default)]
     pub run_ids: Option<Vec<String>>,
@@ -76,7 +76,7 @@ pub async fn previous_run(
     Ok(client.query_opt(&query, &[&dag_id, &before, &state]).await?.map(|row| row.get::<_, Json<Value>>(0).0))
 }
 
-pub async fn count_runs(client: &impl GenericClient, runs: &RunFilter) -> Result<i64, StoreError> {
+pub async fn count_runs(client: &impl GenericClient, runs: &SdkRunFilter) -> Result<i64, StoreError> {
     let query = "
         SELECT count(*) FROM dag_run WHERE dag_id = $1 AND ($2::text[] IS NULL OR run_id = ANY ($2))
            AND ($3::timestamptz[] IS NULL OR logical_date = ANY ($3)) AND ($4::text[] IS NULL OR state = ANY ($4))";
@@ -84,7 +84,7 @@ pub async fn count_runs(client: &impl GenericClient, runs: &RunFilter) -> Result
     Ok(client.query_one(query, &[&runs.dag_id, &run_ids, &dates, &states]).await?.get(0))
 }
 
-/// SQL tables and conditions for an `InstanceFilter`, except its states.
+/// SQL tables and conditions for an `SdkInstanceFilter`, except its states.
 const MATCHING: &str = "
     FROM task_instance ti JOIN dag_run r USING (dag_id, run_id)
     WHERE ti.dag_id = $1 AND ($2::text[] IS NULL OR ti.run_id = ANY ($2))
@@ -92,7 +92,7 @@ const MATCHING: &str = "
       AND ($5::integer IS NULL OR ti.map_index = $5)";
 
 /// Counts task instances. With `task_ids` and `group_id`, only the named tasks in the group count.
-pub async fn count_instances(client: &impl GenericClient, filter: &InstanceFilter) -> Result<i64, StoreError> {
+pub async fn count_instances(client: &impl GenericClient, filter: &SdkInstanceFilter) -> Result<i64, StoreError> {
     let mut tasks = filter.task_ids.clone().filter(|ids| !ids.is_empty());
     if let Some(group) = &filter.group_id {
         let in_group = group_tasks(client, &filter.dag_id, group).await?;
@@ -109,7 +109,7 @@ pub async fn count_instances(client: &impl GenericClient, filter: &InstanceFilte
 
 /// Returns a JSON object of states by run id and task id; for a mapped instance, `_` and its map index follow the task
 /// id.
-pub async fn states(client: &impl GenericClient, filter: &InstanceFilter) -> Result<Value, StoreError> {
+pub async fn states(client: &impl GenericClient, filter: &SdkInstanceFilter) -> Result<Value, StoreError> {
     let mut tasks = filter.task_ids.clone().filter(|ids| !ids.is_empty());
     if let Some(group) = &filter.group_id {
         // Unlike in `count_instances`, the tasks of the group are added to the named ones.

@@ -12,7 +12,7 @@ const BACKWARD: char = '~';
 
 /// The direction in which a list is read from a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direction {
+pub enum ReadDirection {
     Forward,
     Backward,
 }
@@ -38,11 +38,11 @@ impl Cursor {
     }
 
     /// Formats a cursor from the values of a row.
-    pub fn write(values: &[Option<String>], direction: Direction) -> String {
+    pub fn write(values: &[Option<String>], direction: ReadDirection) -> String {
         let text = URL_SAFE_NO_PAD.encode(serde_json::json!(values).to_string());
         match direction {
-            Direction::Forward => text,
-            Direction::Backward => format!("{BACKWARD}{text}"),
+            ReadDirection::Forward => text,
+            ReadDirection::Backward => format!("{BACKWARD}{text}"),
         }
     }
 
@@ -56,8 +56,12 @@ impl Cursor {
 
 /// SQL condition, with its parameters, for the rows after the row with these values or, backward, before it. As in
 /// Postgres, NULLs come last in ascending order and first in descending order.
-pub fn after_cursor(order: &[Order<Column>], values: &[Option<String>], direction: Direction) -> (String, Vec<Value>) {
-    let is_backward = direction == Direction::Backward;
+pub fn after_cursor(
+    order: &[Order<Column>],
+    values: &[Option<String>],
+    direction: ReadDirection,
+) -> (String, Vec<Value>) {
+    let is_backward = direction == ReadDirection::Backward;
     let (mut sql, mut parameters): (String, Vec<Value>) = (String::new(), Vec::new());
     for (index, (Order { field: Column { sql: column, field_type }, descending }, value)) in
         order.iter().zip(values).enumerate()
@@ -93,11 +97,11 @@ mod tests {
     #[test]
     fn compares_the_columns_one_after_the_other() {
         let order = [Order::descending(STATE), Order::descending(ID)];
-        let (sql, values) = after_cursor(&order, &[Some("failed".into()), Some("7".into())], Direction::Forward);
+        let (sql, values) = after_cursor(&order, &[Some("failed".into()), Some("7".into())], ReadDirection::Forward);
         let expected =
             "((state) <= ({}::text)::text) AND (((state) < ({}::text)::text) OR (((id) < ({}::text)::bigint)))";
         assert_eq!((sql.as_str(), values.len()), (expected, 3));
-        let (sql, values) = after_cursor(&order, &[None, Some("7".into())], Direction::Backward);
+        let (sql, values) = after_cursor(&order, &[None, Some("7".into())], ReadDirection::Backward);
         let expected = "(state) IS NULL AND (FALSE OR (((id) > ({}::text)::bigint OR (id) IS NULL)))";
         assert_eq!((sql.as_str(), values.len()), (expected, 1));
     }
@@ -105,8 +109,8 @@ mod tests {
     #[test]
     fn a_written_cursor_parses_to_the_same_values() {
         let values = vec![Some("a|b".to_owned()), None];
-        assert_eq!(Cursor::parse(&Cursor::write(&values, Direction::Forward)), Some(Cursor::After(values.clone())));
-        assert_eq!(Cursor::parse(&Cursor::write(&values, Direction::Backward)), Some(Cursor::Before(values)));
+        assert_eq!(Cursor::parse(&Cursor::write(&values, ReadDirection::Forward)), Some(Cursor::After(values.clone())));
+        assert_eq!(Cursor::parse(&Cursor::write(&values, ReadDirection::Backward)), Some(Cursor::Before(values)));
         assert_eq!(Cursor::parse(""), Some(Cursor::First));
         for invalid in ["x", "~", "!!", "bm90IGpzb24"] {
             assert_eq!(Cursor::parse(invalid), None, "{invalid}");

@@ -123,7 +123,7 @@ fn key<F: ListField>() -> Vec<Column> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cursor::Direction;
+    use super::super::cursor::ReadDirection;
     use super::*;
     use crate::store::list::field::list_fields;
     use crate::store::list::page_query::order_by;
@@ -137,14 +137,14 @@ mod tests {
     #[test]
     fn the_key_breaks_ties_in_the_order() {
         let listing = Listing { order: vec![Order::descending(TaskField::State)], ..Listing::default() };
-        assert_eq!(order_by(&listing.full_order(), false), "state DESC, id DESC");
-        assert_eq!(order_by(&listing.full_order(), true), "state ASC, id ASC");
-        assert_eq!(order_by(&Listing::<TaskField>::default().full_order(), false), "id ASC");
+        assert_eq!(order_by(&listing.full_order(), ReadDirection::Forward), "state DESC, id DESC");
+        assert_eq!(order_by(&listing.full_order(), ReadDirection::Backward), "state ASC, id ASC");
+        assert_eq!(order_by(&Listing::<TaskField>::default().full_order(), ReadDirection::Forward), "id ASC");
     }
 
     #[test]
     fn a_cursor_must_fit_the_order() {
-        let cursor = Cursor::write(&[None], Direction::Forward);
+        let cursor = Cursor::write(&[None], ReadDirection::Forward);
         let mut by_state = Listing { order: vec![Order::ascending(TaskField::State)], ..Listing::default() };
         assert_eq!(by_state.start_at(&cursor), Err(CursorError::OtherList));
         assert_eq!(by_state.start_at("!!"), Err(CursorError::Malformed));

@@ -2,7 +2,7 @@
 
 use super::column::Column;
 use super::conditions::Conditions;
-use super::cursor::{Cursor, Direction, after_cursor};
+use super::cursor::{Cursor, ReadDirection, after_cursor};
 use super::page::{ListPage, Order, Page};
 use crate::store::StoreError;
 use leoflow_postgres::GenericClient;
@@ -96,7 +96,7 @@ impl PageQuery<'_> {
             limit = format!("LIMIT ${} OFFSET ${}", count + 1, count + 2);
             values.extend([&page.limit as &(dyn ToSql + Sync), &page.offset]);
         }
-        let query = source.page_sql(key, source.columns, &condition, &order_by(&order, false), &limit);
+        let query = source.page_sql(key, source.columns, &condition, &order_by(&order, ReadDirection::Forward), &limit);
         let rows = client.query(&query, &values).await?.iter().map(read).collect();
         Ok(ListPage { rows, total, total_limit: None, next: None, previous: None })
     }
@@ -113,7 +113,7 @@ impl PageQuery<'_> {
         let count = format!("SELECT count(*) FROM (SELECT {counted} LIMIT {MAX_COUNTED}) AS counted");
         let total = client.query_one(&count, &conditions.values()).await?.get(0);
         let is_backward = matches!(cursor, Cursor::Before(_));
-        let direction = if is_backward { Direction::Backward } else { Direction::Forward };
+        let direction = if is_backward { ReadDirection::Backward } else { ReadDirection::Forward };
         if *cursor != Cursor::First {
             let (sql, values) = after_cursor(&order, cursor.values(), direction);
             conditions.add(&sql, values);
@@ -122,7 +122,7 @@ impl PageQuery<'_> {
         let keys: Vec<String> = order.iter().map(|order| format!("({})::text", order.field.sql)).collect();
         let columns = format!("{}, ARRAY[{}] AS cursor_values", source.columns, keys.join(", "));
         let one_more = format!("LIMIT {}", limit.saturating_add(1));
-        let query = source.page_sql(key, &columns, &conditions.sql(), &order_by(&order, is_backward), &one_more);
+        let query = source.page_sql(key, &columns, &conditions.sql(), &order_by(&order, direction), &one_more);
         let mut rows = client.query(&query, &conditions.values()).await?;
         let has_more = i64::try_from(rows.len()).is_ok_and(|count| count > limit);
         rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
@@ -132,9 +132,12 @@ impl PageQuery<'_> {
         let (has_previous, has_next) =
             if is_backward { (has_more, true) } else { (*cursor != Cursor::First, has_more) };
         let cursor_values = |row: &Row| row.get::<_, Vec<Option<String>>>("cursor_values");
-        let next = rows.last().filter(|_| has_next).map(|row| Cursor::write(&cursor_values(row), Direction::Forward));
-        let previous =
-            rows.first().filter(|_| has_previous).map(|row| Cursor::write(&cursor_values(row), Direction::Backward));
+        let next =
+            rows.last().filter(|_| has_next).map(|row| Cursor::write(&cursor_values(row), ReadDirection::Forward));
+        let previous = rows
+            .first()
+            .filter(|_| has_previous)
+            .map(|row| Cursor::write(&cursor_values(row), ReadDirection::Backward));
         Ok(ListPage { rows: rows.iter().map(read).collect(), total, total_limit: Some(MAX_COUNTED), next, previous })
     }
 }
@@ -144,7 +147,9 @@ fn counted(source: &Source<'_>, conditions: &str) -> String {
     format!("FROM {} WHERE {conditions}", source.needed_from(conditions))
 }
 
-pub(super) fn order_by(order: &[Order<Column>], is_backward: bool) -> String {
+/// The terms of the ORDER BY clause; they are reversed when the rows are read backward.
+pub(super) fn order_by(order: &[Order<Column>], direction: ReadDirection) -> String {
+    let is_backward = direction == ReadDirection::Backward;
     let term = |order: &Order<Column>| {
         format!("{} {}", order.field.sql, if order.descending == is_backward { "ASC" } else { "DESC" })
     };
