@@ -138,6 +138,20 @@ impl Structure {
             .collect()
     }
 
+    /// The ids of the tasks of a group and of its nested groups.
+    pub fn tasks_of_group(&self, group_id: &str) -> Vec<String> {
+        let mut groups = vec![group_id];
+        let mut next = 0;
+        while next < groups.len() {
+            let nested = self.groups.iter().filter(|group| group.parent.as_deref() == Some(groups[next]));
+            let nested: Vec<&str> = nested.map(|group| group.group_id.as_str()).collect();
+            groups.extend(nested);
+            next += 1;
+        }
+        let is_inside = |task: &&Task| task.group.as_deref().is_some_and(|group| groups.contains(&group));
+        self.tasks.iter().filter(is_inside).map(|task| task.task_id.clone()).collect()
+    }
+
     /// Dates between which runs are scheduled, and whether past dates are caught up.
     pub fn restriction(&self) -> Restriction {
         let parse_date = |text: &Option<String>| text.as_deref().and_then(|text| text.parse().ok());

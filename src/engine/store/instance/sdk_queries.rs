@@ -4,7 +4,6 @@
 use crate::model::keys::RunKey;
 use crate::store::StoreError;
 use crate::store::dag::dags;
-use crate::store::run::other_runs::tasks_of_group;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use serde::Deserialize;
@@ -132,7 +131,7 @@ async fn group_tasks(client: &impl GenericClient, dag_id: &str, group: &str) -> 
     if !structure.groups.iter().any(|other| other.group_id == group) {
         return Err(StoreError::NotFound { what: "task group", id: group.to_owned() });
     }
-    Ok(tasks_of_group(&structure, group))
+    Ok(structure.tasks_of_group(group))
 }
 
 /// The finished task instances of a run as JSON, with Airflow's field names.

@@ -1,6 +1,5 @@
 //! Queries of running tasks about other runs than their own.
 
-use crate::model::dag::Structure;
 use crate::model::keys::RunKey;
 use crate::store::StoreError;
 use crate::store::dag::dags;
@@ -43,7 +42,7 @@ pub async fn count(
                 // Without this error, the sensor would wait forever.
                 return Err(StoreError::NotFound { what: "task group", id: format!("{group} in DAG {dag_id}") });
             }
-            let group_tasks = tasks_of_group(&structure, group);
+            let group_tasks = structure.tasks_of_group(group);
             let query = "
                 SELECT count(*) FROM (
                     SELECT r.run_id FROM task_instance ti JOIN dag_run r USING (dag_id, run_id)
@@ -53,20 +52,6 @@ pub async fn count(
         }
     };
     Ok(row.get(0))
-}
-
-/// The tasks of a group and of its nested groups.
-pub fn tasks_of_group(structure: &Structure, group: &str) -> Vec<String> {
-    let mut groups = vec![group.to_owned()];
-    let mut next = 0;
-    while next < groups.len() {
-        let nested = structure.groups.iter().filter(|other| other.parent.as_deref() == Some(groups[next].as_str()));
-        let nested: Vec<String> = nested.map(|other| other.group_id.clone()).collect();
-        groups.extend(nested);
-        next += 1;
-    }
-    let is_inside = |group: &Option<String>| group.as_ref().is_some_and(|group| groups.contains(group));
-    structure.tasks.iter().filter(|task| is_inside(&task.group)).map(|task| task.task_id.clone()).collect()
 }
 
 /// The dates of a successful run.

@@ -2,7 +2,7 @@
 
 use super::clear::{check_note, response};
 use super::instance_views::TaskInstanceCollectionResponse;
-use super::task_instances::{MapIndexQuery, instance_not_found, instances_not_found, tasks_of_group};
+use super::task_instances::{MapIndexQuery, instance_not_found, instances_not_found};
 use crate::api::instance_path::{TaskPath, instance_key_from_query};
 use crate::http::api_error::ApiError;
 use crate::http::body::{Body, nullable};
@@ -154,7 +154,7 @@ async fn group_tasks_and_keys(
     if structure.groups.iter().all(|group| group.group_id != group_id) {
         return not_found(format!("Task group '{group_id}' not found in DAG '{}'", run.dag_id));
     }
-    let tasks = tasks_of_group(&structure, group_id);
+    let tasks = structure.tasks_of_group(group_id);
     let mut keys = Vec::new();
     for task in &tasks {
         keys.extend(instances::of_task(transaction, run, task).await?);

@@ -11,7 +11,6 @@ use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use leoflow_engine::model::dag::{Structure, Task};
 use leoflow_engine::model::keys::{InstanceKey, RunKey};
 use leoflow_engine::model::state::TaskState;
 use leoflow_engine::store::dag::dags;
@@ -176,25 +175,6 @@ pub fn instances_not_found(run: &RunKey, task_id: &str, map_index: Option<i32>) 
     ApiError::new(StatusCode::NOT_FOUND, detail)
 }
 
-/// Returns the tasks of a group, including nested groups.
-pub fn tasks_of_group(structure: &Structure, group_id: &str) -> Vec<String> {
-    let is_in_group = |task: &&Task| {
-        let mut current = task.group.as_deref();
-        while let Some(id) = current {
-            if id == group_id {
-                return true;
-            }
-            current = structure
-                .groups
-                .iter()
-                .find(|candidate| candidate.group_id == id)
-                .and_then(|candidate| candidate.parent.as_deref());
-        }
-        false
-    };
-    structure.tasks.iter().filter(is_in_group).map(|task| task.task_id.clone()).collect()
-}
-
 batch_body! {
     TaskInstancesBatchBody {
         dag_ids: Option<Vec<String>>,
@@ -260,7 +240,7 @@ pub async fn list(
             let detail = format!("Task group {group_id} was not found in Dag {dag_id}");
             return Err(ApiError::new(StatusCode::NOT_FOUND, detail));
         }
-        listing.filter.task_ids = Some(tasks_of_group(&structure, group_id));
+        listing.filter.task_ids = Some(structure.tasks_of_group(group_id));
     }
     let page = instances::list(&*client, listing).await?;
     Ok(Json(page.map(instance).into()))
