@@ -130,7 +130,21 @@ pub async fn is_paused(client: &impl GenericClient, dag_id: &str) -> Result<bool
     row.map(|row| row.get(0)).ok_or_else(|| StoreError::NotFound { what: "dag", id: dag_id.to_owned() })
 }
 
-pub async fn set_paused(client: &impl GenericClient, dag_id: &str, is_paused: bool) -> Result<(), StoreError> {
+/// Whether new runs of a DAG are scheduled and its runs advance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pause {
+    Paused,
+    Unpaused,
+}
+
+impl From<bool> for Pause {
+    fn from(is_paused: bool) -> Self {
+        if is_paused { Self::Paused } else { Self::Unpaused }
+    }
+}
+
+pub async fn set_paused(client: &impl GenericClient, dag_id: &str, pause: Pause) -> Result<(), StoreError> {
+    let is_paused = pause == Pause::Paused;
     let changed = client.execute("UPDATE dag SET is_paused = $2 WHERE dag_id = $1", &[&dag_id, &is_paused]).await?;
     if changed == 0 {
         return Err(StoreError::NotFound { what: "dag", id: dag_id.to_owned() });

@@ -173,7 +173,7 @@ pub async fn patch(
     check_mask(&params)?;
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
-    dags::set_paused(&transaction, &dag_id, is_paused).await.map_err(|error| not_found(error, &dag_id))?;
+    dags::set_paused(&transaction, &dag_id, is_paused.into()).await.map_err(|error| not_found(error, &dag_id))?;
     let changed = dags::get(&transaction, &dag_id).await?;
     transaction.commit().await?;
     Ok(Written::new(DAGResponse::new(&changed)))
@@ -214,7 +214,7 @@ pub async fn patch_several(
     let transaction = client.transaction().await?;
     let mut page = dags::list(&transaction, &state.dag_files.structures, listing).await?;
     for dag in &mut page.rows {
-        dags::set_paused(&transaction, &dag.dag_id, is_paused).await?;
+        dags::set_paused(&transaction, &dag.dag_id, is_paused.into()).await?;
         dag.is_paused = is_paused;
     }
     transaction.commit().await?;

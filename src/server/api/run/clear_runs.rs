@@ -4,7 +4,7 @@
 use super::dag_run_lists::specific_id;
 use super::dag_runs::run_not_found;
 use super::dag_runs_bulk::BulkDAGRunBody;
-use super::partition_selector::Partitions;
+use super::partition_selector::{OtherSelector, Partitions};
 use super::rerun_version;
 use crate::api::instance::clear::{check_note, invalid, yes};
 use crate::api::instance::instance_views::{TaskInstanceResponse, instance};
@@ -231,7 +231,7 @@ pub async fn clear_dag_runs(
         body.partition_date_start.as_deref(),
         body.partition_date_end.as_deref(),
     )?;
-    partitions.check(!body.dag_runs.is_empty(), "dag_runs (non-empty)")?;
+    partitions.check(&OtherSelector { name: "dag_runs (non-empty)", is_given: !body.dag_runs.is_empty() })?;
     let keys = if body.dag_runs.is_empty() {
         let Some(dag_id) = specific_id(&dag_id) else {
             let detail = "Partition selectors require a concrete dag_id; '~' is not supported.";
@@ -314,7 +314,7 @@ pub async fn partitions(
         body.partition_date_start.as_deref(),
         body.partition_date_end.as_deref(),
     )?;
-    partitions.check(body.run_id.is_some(), "run_id")?;
+    partitions.check(&OtherSelector { name: "run_id", is_given: body.run_id.is_some() })?;
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
     let dag = dags::get(&transaction, &dag_id).await?;

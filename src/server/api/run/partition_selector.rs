@@ -8,6 +8,13 @@ use jiff::tz::TimeZone;
 use leoflow_engine::schedule::timetable::Timetable;
 use leoflow_engine::store::asset::partitions::RunSelector;
 
+/// The request's selector besides partition key and window.
+pub(super) struct OtherSelector {
+    /// Its name in an error.
+    pub name: &'static str,
+    pub is_given: bool,
+}
+
 /// Selects runs by partition key, or by a window of partition dates, which includes both ends and is in the timezone of
 /// the DAG's timetable.
 pub(super) struct Partitions {
@@ -33,14 +40,15 @@ impl Partitions {
         Ok(Self { key, from, to })
     }
 
-    /// Requires exactly one selector: the key, the window, or the request's other selector, whose name is `other_name`.
-    pub(super) fn check(&self, has_other_selector: bool, other_name: &str) -> Result<(), ApiError> {
-        let selectors = [has_other_selector, self.key.is_some(), self.from.or(self.to).is_some()];
+    /// Requires exactly one selector: the key, the window, or the request's other selector.
+    pub(super) fn check(&self, other: &OtherSelector) -> Result<(), ApiError> {
+        let selectors = [other.is_given, self.key.is_some(), self.from.or(self.to).is_some()];
         if selectors.into_iter().filter(|is_given| *is_given).count() == 1 {
             return Ok(());
         }
+        let name = other.name;
         Err(invalid(&format!(
-            "Exactly one of {other_name}, partition_key, or a partition date window (partition_date_start / \
+            "Exactly one of {name}, partition_key, or a partition date window (partition_date_start / \
              partition_date_end) must be provided."
         )))
     }
