@@ -9,7 +9,7 @@ use super::interpreter::{Interpreter, Job};
 use super::no_result::NoResult;
 use super::roots::{folders, project_of, roots};
 use leoflow_base::config::Problem;
-use leoflow_base::config::project::{self, Unusable};
+use leoflow_base::config::leoflow_yaml::{self, Unusable};
 use leoflow_base::sys::blocking;
 use leoflow_base::sys::process::reaper::Exit;
 use serde::Deserialize;
@@ -129,13 +129,13 @@ pub fn file_context(request: &Request) -> FileContext {
 fn collect_settings(request: &Request, read: &mut Vec<PathBuf>) -> Result<FileSettings, String> {
     let load_from = |folder: Option<&Path>, read: &mut Vec<PathBuf>| {
         let Some(folder) = folder else { return Ok(None) };
-        read.push(folder.join(project::FILE));
+        read.push(folder.join(leoflow_yaml::FILE));
         settings_of(folder)
     };
     let mut settings = load_from(request.project.as_deref(), read)?;
-    let environment = settings.as_mut().map(project::take_environment);
+    let environment = settings.as_mut().map(leoflow_yaml::take_environment);
     let workspace_settings = |read: &mut Vec<PathBuf>| {
-        Ok(load_from(request.workspace.as_deref(), read)?.as_mut().map(project::take_environment))
+        Ok(load_from(request.workspace.as_deref(), read)?.as_mut().map(leoflow_yaml::take_environment))
     };
     let declared = environments::collect_declared(&location_of(request), environment, workspace_settings, read)?;
     Ok(FileSettings { settings, declared })
@@ -144,11 +144,11 @@ fn collect_settings(request: &Request, read: &mut Vec<PathBuf>) -> Result<FileSe
 /// Collects the declarations as if the project's settings were this text. The error is a message for the user.
 pub fn declared_with(request: &Request, text: &str) -> Result<Option<Declared>, String> {
     let folder = request.project.as_deref().unwrap_or(Path::new("/"));
-    let mut settings =
-        project::parse(text, folder).map_err(|problems| format_problems(&folder.join(project::FILE), &problems))?;
+    let mut settings = leoflow_yaml::parse(text, folder)
+        .map_err(|problems| format_problems(&folder.join(leoflow_yaml::FILE), &problems))?;
     environments::collect_declared(
         &location_of(request),
-        Some(project::take_environment(&mut settings)),
+        Some(leoflow_yaml::take_environment(&mut settings)),
         |_| Ok(None),
         &mut Vec::new(),
     )
@@ -158,9 +158,9 @@ pub fn declared_with(request: &Request, text: &str) -> Result<Option<Declared>, 
 /// `environments::find_requirements_source`. `settings` is the text of the project's settings.
 pub fn find_requirements_source(request: &Request, settings: &str) -> Result<Option<PathBuf>, String> {
     let folder = request.project.as_deref().unwrap_or(Path::new("/"));
-    let mut settings =
-        project::parse(settings, folder).map_err(|problems| format_problems(&folder.join(project::FILE), &problems))?;
-    let environment = project::take_environment(&mut settings);
+    let mut settings = leoflow_yaml::parse(settings, folder)
+        .map_err(|problems| format_problems(&folder.join(leoflow_yaml::FILE), &problems))?;
+    let environment = leoflow_yaml::take_environment(&mut settings);
     let included = environment.requirements.as_ref().map(|name| folder.join(name));
     environments::find_requirements_source(&location_of(request), &environment, included.as_deref())
 }
@@ -211,8 +211,8 @@ pub async fn parse(
 
 /// Loads the settings of a folder; `None` without a settings file. The error is a message for the user.
 fn settings_of(folder: &Path) -> Result<Option<Value>, String> {
-    let file = folder.join(project::FILE);
-    project::load(folder).map_err(|unusable| match unusable {
+    let file = folder.join(leoflow_yaml::FILE);
+    leoflow_yaml::load(folder).map_err(|unusable| match unusable {
         Unusable::Unreadable(error) => format!("failed to read {}: {error}", file.display()),
         Unusable::Invalid(problems) => format_problems(&file, &problems),
     })

@@ -4,7 +4,7 @@
 use super::findings::Findings;
 use super::repository::is_copied;
 use crate::error::Error;
-use leoflow_base::config::project;
+use leoflow_base::config::leoflow_yaml;
 use leoflow_base::sys::fs::beneath::{Folder, Kind};
 use leoflow_base::sys::fs::files::is_temporary_neighbour;
 use leoflow_base::sys::fs::permissions;
@@ -260,11 +260,11 @@ impl Copying<'_> {
         if depth != 1 || self.direction != Direction::ToAirflow {
             return;
         }
-        let Ok(Some(Value::Object(settings))) = project::load(&self.workspace.join(folder_path)) else { return };
+        let Ok(Some(Value::Object(settings))) = leoflow_yaml::load(&self.workspace.join(folder_path)) else { return };
         let keys: Vec<&str> = DAG_SETTINGS.into_iter().filter(|key| settings.contains_key(*key)).collect();
         if !keys.is_empty() {
             self.findings.add(
-                folder_path.join(project::FILE).to_string_lossy(),
+                folder_path.join(leoflow_yaml::FILE).to_string_lossy(),
                 format!("Airflow does not read its DAG settings: {}", keys.join(", ")),
                 "move them to the DAG file",
             );

@@ -252,7 +252,7 @@ fn find(key: &str) -> Result<&'static Setting, Error> {
     Setting::find(key).ok_or_else(|| {
         let names: Vec<&str> = config::SETTINGS.iter().map(|setting| setting.name).collect();
         let error = Error::usage(format!("unknown setting {key:?}"));
-        match config::project::nearest(key, &names) {
+        match config::leoflow_yaml::nearest(key, &names) {
             Some(name) => error.hint(format!("did you mean {name}?")),
             None => error,
         }

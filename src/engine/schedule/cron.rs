@@ -9,7 +9,7 @@ use croner::parser::{CronParser, Seconds, Year};
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
-use leoflow_base::config::project::nearest;
+use leoflow_base::config::leoflow_yaml::nearest;
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 

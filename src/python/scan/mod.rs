@@ -6,7 +6,7 @@ pub use dag_file::is_dag_file;
 
 use super::ignore::{IGNORE_FILE, PathKind, Rules, Syntax};
 use super::roots::DagPlaces;
-use leoflow_base::config::project;
+use leoflow_base::config::leoflow_yaml;
 use leoflow_base::sys::blocking;
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::fs::{self, DirEntry, FileType, Metadata};
@@ -310,7 +310,7 @@ fn scan_entry(
 
 /// True for Python files and the settings files of projects.
 fn is_of_interest(name: &str) -> bool {
-    name.ends_with(".py") && !name.starts_with('.') || name == project::FILE
+    name.ends_with(".py") && !name.starts_with('.') || name == leoflow_yaml::FILE
 }
 
 fn is_skipped(name: &str) -> bool {

@@ -4,7 +4,7 @@
 use clap::{Arg, Command};
 use leoflow::cli::args::help;
 use leoflow::cli::commands::Cli;
-use leoflow::config::project_keys::{PROJECT, ProjectKey, TASK};
+use leoflow::config::leoflow_yaml::keys::{PROJECT, ProjectKey, TASK};
 use leoflow::config::{SECRETS, SETTINGS, Setting, variable_of};
 use leoflow::server::api_description;
 use serde_json::Value;

@@ -6,7 +6,7 @@ use super::validate::prepare_interpreter;
 use crate::context::Context;
 use crate::error::Error;
 use clap::Args;
-use leoflow_base::config::project;
+use leoflow_base::config::leoflow_yaml;
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
 use leoflow_python::environments::{Declared, added_to};
@@ -51,7 +51,7 @@ pub async fn run(context: &Context<'_>, args: &Add) -> Result<u8, Error> {
         return Err(Error::failed(format!("{} is not a project", folder.display()))
             .hint("change to a project's folder, or specify one with --project"));
     }
-    let change = change(&request, &folder.join(project::FILE), &args.packages)?;
+    let change = change(&request, &folder.join(leoflow_yaml::FILE), &args.packages)?;
     let file_settings = FileSettings { settings: None, declared: change.declared.clone() };
     let base_interpreter = prepare_interpreter(context, config.and_then(|config| config.python).as_deref()).await?;
     environment::for_project(context, &base_interpreter, &file_settings).await.map_err(|reason| {
@@ -74,7 +74,7 @@ pub async fn run(context: &Context<'_>, args: &Add) -> Result<u8, Error> {
 }
 
 fn read(file: &Path) -> Result<Option<String>, Error> {
-    files::read_text(file, project::SIZE_LIMIT).map_err(|error| Error::io("read", file, &error))
+    files::read_text(file, leoflow_yaml::SIZE_LIMIT).map_err(|error| Error::io("read", file, &error))
 }
 
 fn refused(reason: String) -> Error {
@@ -89,7 +89,7 @@ fn change(request: &Request, settings_file: &Path, packages: &[String]) -> Resul
     let settings = read(&settings_file)?;
     let text = settings.clone().unwrap_or_default();
     let Some(file) = find_requirements_source(request, &text).map_err(refused)? else {
-        let after = project::add_dependencies(&text, packages)
+        let after = leoflow_yaml::add_dependencies(&text, packages)
             .map_err(|error| refused(format!("{}: {error}", settings_file.display())))?;
         let declared = declared_with(request, &after).map_err(refused)?;
         return Ok(Change { file: settings_file, before: settings, after, declared });

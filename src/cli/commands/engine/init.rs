@@ -4,7 +4,7 @@ use crate::api_client::{Api, encode};
 use crate::context::Context;
 use crate::error::Error;
 use clap::Args;
-use leoflow_base::config::project;
+use leoflow_base::config::leoflow_yaml;
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
 use leoflow_lifecycle::setup;
@@ -29,9 +29,9 @@ pub struct Init {
 pub async fn run(context: &Context<'_>, args: &Init) -> Result<u8, Error> {
     let current_folder = env_vars::current_dir().map_err(Error::failed)?;
     let folder = current_folder.join(&args.folder);
-    let settings = folder.join(project::FILE);
+    let settings = folder.join(leoflow_yaml::FILE);
     // The settings are written before the DAG file, because the server imports the DAG file as soon as it appears.
-    let settings_text = match project::add_dependencies("", &args.with) {
+    let settings_text = match leoflow_yaml::add_dependencies("", &args.with) {
         Ok(text) if !text.is_empty() && !settings.exists() => Some(text),
         Ok(text) if text.is_empty() => None,
         Ok(_) => {

@@ -10,7 +10,7 @@ use super::requirements::{self, Declaration};
 use super::requirements_file::{self, Lookup};
 use super::variables::Variables;
 use crate::dotenv;
-use leoflow_base::config::project::{self, EnvironmentSettings};
+use leoflow_base::config::leoflow_yaml::{self, EnvironmentSettings};
 use std::path::{Path, PathBuf};
 
 /// Where a DAG file is.
@@ -133,19 +133,19 @@ fn source_from_settings(
     if let Some(name) = environment.requirements {
         let file = folder.join(name);
         let listed = requirements_file::read_file(&file, &|name| location.variable(name), read)?;
-        let listed = listed.ok_or_else(|| format!("{}: no such file: {}", project::FILE, file.display()))?;
+        let listed = listed.ok_or_else(|| format!("{}: no such file: {}", leoflow_yaml::FILE, file.display()))?;
         declaration.requirements.get_or_insert_default().extend(listed.requirements.into_iter().flatten());
         declaration.constraints.extend(listed.constraints);
         if let (Some(index_of_settings), Some(index_of_file)) = (&declaration.index.first, &listed.index.first)
             && index_of_settings != index_of_file
         {
-            return conflict(folder.join(project::FILE).display(), file.display(), "the index");
+            return conflict(folder.join(leoflow_yaml::FILE).display(), file.display(), "the index");
         }
         declaration.index.extend(&listed.index);
         declaration.index.first = declaration.index.first.or(listed.index.first);
     }
     let is_empty_declaration = declaration == Declaration::default();
-    let origin = folder.join(project::FILE).display().to_string();
+    let origin = folder.join(leoflow_yaml::FILE).display().to_string();
     Ok((!is_empty_declaration).then_some(Source { origin, declaration }))
 }
 
@@ -212,7 +212,7 @@ mod tests {
             settings: Option<&Value>,
             workspace_settings: Option<&Value>,
         ) -> Result<Option<Declared>, String> {
-            let environment = |settings: &Value| project::take_environment(&mut settings.clone());
+            let environment = |settings: &Value| leoflow_yaml::take_environment(&mut settings.clone());
             let root = self.0.path();
             let location = DagLocation {
                 workspace: Some(root),
@@ -323,8 +323,12 @@ mod tests {
         std::fs::write(&file, "# /// script\n# dependencies = ['a']\n# ///\n").unwrap();
         let location = DagLocation { workspace: Some(folder.path()), project: None, file: &file, folders: &[] };
         let mut settings = json!({"dependencies": ["b"], "constraints": ["a<2"], "index": "https://i.example/simple"});
-        let found =
-            collect_declared(&location, None, |_| Ok(Some(project::take_environment(&mut settings))), &mut Vec::new());
+        let found = collect_declared(
+            &location,
+            None,
+            |_| Ok(Some(leoflow_yaml::take_environment(&mut settings))),
+            &mut Vec::new(),
+        );
         let found = found.unwrap().unwrap();
         assert_eq!((found.requirements, found.constraints), (vec!["a".to_owned()], vec!["a<2".to_owned()]));
         assert_eq!(found.index.first.as_deref(), Some("https://i.example/simple"));

@@ -6,7 +6,7 @@ mod command_line;
 mod pages;
 
 use super::reference_pages::{GENERATED, check};
-use leoflow::config::project_keys::{PROJECT, TASK};
+use leoflow::config::leoflow_yaml::keys::{PROJECT, TASK};
 use leoflow::config::{DEPRECATED, SETTINGS, variable_named, variable_of};
 use leoflow::contract::rules::violations;
 use leoflow::contract::{Contract, Deprecation, Promise, Section};

@@ -1,7 +1,7 @@
 //! Adds dependencies to the text of a `leoflow.yaml` and keeps its other lines.
 
-use super::document::{key_on, to_mapping};
-use super::edit::EditError;
+use super::super::document::{key_on, to_mapping};
+use super::super::edit::EditError;
 use serde_yaml::Value;
 
 const KEY: &str = "dependencies";

@@ -1,10 +1,15 @@
 //! `leoflow.yaml`, a project's own settings: allowed keys and checks. Task settings are applied where the DAG file is
 //! executed, because only there the tasks are known.
 
+mod edit;
+mod environment;
+pub mod keys;
+
+pub use edit::add_dependencies;
+pub use environment::{EnvironmentSettings, take_environment};
+
+use self::keys::{PROJECT, TASK, default_names, names};
 use super::document::{Problem, line_of, show, to_mapping};
-pub use super::environment::{EnvironmentSettings, take_environment};
-pub use super::project_edit::add_dependencies;
-use super::project_keys::{PROJECT, TASK, default_names, names};
 use crate::sys::fs::files;
 use serde_json::{Map, json};
 use serde_yaml::{Mapping, Value};
