@@ -2,7 +2,7 @@
 //! closes when the supervisor is gone.
 
 use crate::sys::env_vars;
-use crate::sys::net::notify::NotifySender;
+use crate::sys::net::sd_notify::NotifySender;
 use crate::sys::process::{memory, spawn};
 use std::ffi::OsString;
 use std::io;

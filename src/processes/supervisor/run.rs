@@ -12,7 +12,7 @@ use super::takeover::resources::Resources;
 use leoflow_base::home::Home;
 use leoflow_base::protocol::child::{FAILURE_KEY, HINDERED_KEY, Notifier, SCHEMA_KEY, watchdog_interval};
 use leoflow_base::protocol::control::{Answer, Request};
-use leoflow_base::sys::net::notify::{Notification, NotifySocket};
+use leoflow_base::sys::net::sd_notify::{Notification, NotifySocket};
 use leoflow_base::sys::process;
 use leoflow_base::sys::process::memory;
 use leoflow_base::sys::process::replace;

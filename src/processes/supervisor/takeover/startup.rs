@@ -13,7 +13,7 @@ use crate::supervisor::spec::Spec;
 use leoflow_base::home::lock::HomeLock;
 use leoflow_base::protocol::child::Notifier;
 use leoflow_base::sys::net::listener;
-use leoflow_base::sys::net::notify::NotifySocket;
+use leoflow_base::sys::net::sd_notify::NotifySocket;
 use leoflow_base::sys::process::{self, Signal};
 use std::net::TcpListener;
 use std::rc::Rc;
