@@ -3,7 +3,7 @@
 //! Other runs may have many more waiting instances than there are slots. A query therefore reads a window of them: for
 //! each run and pool, those with the highest weight. [`Choice::hidden`] reports whether an unread instance may fit too.
 
-use super::concurrency::{SlotUse, Usage, Waiting, choose};
+use super::pool_limits::{SlotUse, Usage, Waiting, choose};
 use super::snapshot::{Plan, Snapshot, Transition, TransitionKind};
 use crate::model::keys::{InstanceKey, RunKey};
 use crate::model::state::TaskState;
@@ -132,7 +132,7 @@ fn queue(plan: &mut Plan, snapshot: &Snapshot<'_>, index: usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::concurrency::PoolSlots;
+    use super::super::pool_limits::PoolSlots;
     use super::*;
     use std::collections::HashMap;
 

@@ -170,7 +170,7 @@ pub struct Plan {
     pub added: Vec<(usize, i32)>,
     /// Removed instances that exist again; their state is cleared.
     pub restored: Vec<usize>,
-    /// New states. Instances that may run become `scheduled`; `admission::Competition::queue` then changes some to
+    /// New states. Instances that may run become `scheduled`; `competition::Competition::queue` then changes some to
     /// `queued`.
     pub transitions: Vec<Transition>,
     /// The run's final state and the reason, when the run has ended.

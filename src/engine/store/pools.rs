@@ -11,7 +11,7 @@ use super::rows;
 use crate::model::dag::DEFAULT_POOL;
 use crate::model::keys::RunKey;
 use crate::model::state::TaskState;
-use crate::planner::concurrency::{PoolSlots, SlotUse, Usage};
+use crate::planner::pool_limits::{PoolSlots, SlotUse, Usage};
 use leoflow_postgres::GenericClient;
 use tokio_postgres::Row;
 

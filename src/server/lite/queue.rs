@@ -1,6 +1,6 @@
 //! Why tasks and runs wait, for the status page. Pure.
 //!
-//! The reasons follow the rules of `store::transition::run::start_queued` and `planner::concurrency`, as far as counts
+//! The reasons follow the rules of `store::transition::run::start_queued` and `planner::pool_limits`, as far as counts
 //! show them.
 
 use jiff::Timestamp;

@@ -1,10 +1,10 @@
 //! Writes the states of task instances, except the changes that the agent makes when it claims them, which are in
-//! `claim`. `planner/concurrency.rs` chooses the instances that `queue` queues.
+//! `claim`. `planner/pool_limits.rs` chooses the instances that `queue` queues.
 
 use crate::model::dag::Task;
 use crate::model::keys::{InstanceKey, RunKey, TryKey};
 use crate::model::state::{RunState, TaskState};
-use crate::planner::concurrency::Waiting;
+use crate::planner::pool_limits::Waiting;
 use crate::store::StoreError;
 use crate::store::instance::key_columns::KeyColumns;
 use jiff::Timestamp;
@@ -98,7 +98,7 @@ pub async fn apply(
     Ok(client.execute(APPLY, &parameters).await?)
 }
 
-/// `scheduled` to `queued`: the instances that `planner/concurrency.rs` has chosen, of any runs. The caller needs no
+/// `scheduled` to `queued`: the instances that `planner/pool_limits.rs` has chosen, of any runs. The caller needs no
 /// locks; an instance that is no longer `scheduled` is left unchanged.
 pub async fn queue(client: &impl GenericClient, chosen: &[Waiting]) -> Result<(), StoreError> {
     let keys = KeyColumns::new(chosen.iter().map(|waiting| &waiting.instance));
