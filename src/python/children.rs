@@ -30,7 +30,7 @@ use tokio::time::Instant;
 const SETTINGS_LIMIT: Duration = Duration::from_secs(5);
 /// `RLIMIT_DATA` of a child, bytes.
 const MEMORY_BYTES: u64 = 2 * 1024 * 1024 * 1024;
-/// Time limit for waiting until a zygote (a warm Python, see `zygote.rs`) has loaded Airflow's own SDK.
+/// Time limit for waiting until a zygote (a warm Python, see `zygote/`) has loaded Airflow's own SDK.
 const ZYGOTE_WAIT: Duration = Duration::from_secs(15);
 /// Children fork from a zygote when this many start within `BUSY_WINDOW`; for fewer, starting one costs more time.
 const BUSY_STARTS: usize = 3;

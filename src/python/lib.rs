@@ -6,7 +6,6 @@ mod children;
 mod discover;
 mod dotenv;
 pub mod environments;
-mod ignore;
 mod import_timeout;
 mod interpreter;
 mod leftovers;
@@ -19,13 +18,11 @@ mod scan;
 mod support;
 mod warm;
 mod zygote;
-mod zygote_retry;
 
 pub use children::{ChildOutput, Children};
 pub use discover::NoPython;
 pub use discover::{MINIMUM, Python, find};
 pub use dotenv::flag;
-pub use ignore::Syntax;
 pub use interpreter::{Interpreter, Job, SharedInterpreter, TASK_MARK, environment};
 pub use no_result::NoResult;
 pub use parse::{
@@ -33,7 +30,7 @@ pub use parse::{
     read_file_context,
 };
 pub use roots::{DagPlaces, VersionCode, folders, path_in_workspace, roots};
-pub use scan::{LIMITS, NO_ANSWER, Scan, Stamp, dag_files, is_dag_file, scan};
+pub use scan::{LIMITS, NO_ANSWER, Scan, Stamp, Syntax, dag_files, is_dag_file, scan};
 pub use support::{
     PackageSource, download as download_packages, install as install_packages, installed as installed_packages,
     verified_wheels,

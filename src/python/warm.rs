@@ -1,10 +1,10 @@
-//! A pool of zygotes (warm Pythons, see `zygote.rs`): starts them when tries or parses start, and ends idle ones. After
-//! failures it starts a zygote without libraries or after a pause, see `zygote_retry.rs`.
+//! A pool of zygotes (warm Pythons, see `zygote/`): starts them when tries or parses start, and ends idle ones. After
+//! failures it starts a zygote without libraries or after a pause, see `zygote/retry.rs`.
 
 use super::interpreter::Interpreter;
 use super::notes::{Note, Notes};
 use super::zygote::Zygote;
-use super::zygote_retry::{Failure, RetryState};
+use super::zygote::retry::{Failure, RetryState};
 use leoflow_base::home::Home;
 use serde_json::Value;
 use std::collections::{BTreeSet, HashSet};

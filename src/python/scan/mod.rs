@@ -1,10 +1,12 @@
 //! Scans a workspace for Python files and folders to watch.
 
 mod dag_file;
+mod ignore;
 
+pub use self::ignore::Syntax;
 pub use dag_file::is_dag_file;
 
-use super::ignore::{IGNORE_FILE, PathKind, Rules, Syntax};
+use self::ignore::{IGNORE_FILE, PathKind, Rules};
 use super::roots::DagPlaces;
 use leoflow_base::config::leoflow_yaml;
 use leoflow_base::sys::blocking;

@@ -2,7 +2,7 @@
 //! which always contains globs.
 //! <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/dags.html#airflowignore>
 
-use ignore::gitignore::{Gitignore, GitignoreBuilder};
+use ::ignore::gitignore::{Gitignore, GitignoreBuilder};
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
 use regex::Regex;

@@ -1,6 +1,8 @@
 //! A zygote (warm Python): a Python process of one environment that forks a process for each try or parse, so that the
 //! interpreter starts only once. It is single-threaded and runs no user code; see `package/leoflow/entry/zygote.py`.
 
+pub(super) mod retry;
+
 use super::interpreter::{Interpreter, Job, TASK_MARK, environment};
 use leoflow_base::sys::net::seqpacket::SeqPacket;
 use leoflow_base::sys::process::pidfd::PidFd;
