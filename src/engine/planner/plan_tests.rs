@@ -1,6 +1,6 @@
 use super::*;
 use crate::model::dag::Structure;
-use crate::model::keys::RunKey;
+use crate::model::keys::{InstanceKey, RunKey};
 use crate::model::state::RunState;
 use crate::planner::competition::{Competition, OtherRuns};
 use crate::planner::graph::Graph;
@@ -366,7 +366,8 @@ fn a_paused_dag_starts_nothing_and_settles_ended_tries() {
 /// A waiting instance of another run of the DAG, in the same pool.
 fn waiting_in_another_run(play: &Play, weight: i32) -> Waiting {
     let run = RunKey { dag_id: "d".into(), run_id: "another".into() };
-    Waiting { weight, ..Waiting::new(&run, &play.graph, 0, -1, None) }
+    let instance = InstanceKey::unmapped(run, &play.graph.task(0).task_id);
+    Waiting { weight, ..Waiting::new(instance, &play.graph, 0, None) }
 }
 
 /// The instances queued for a pool with this many slots: the run's own by task id, the others by index.
