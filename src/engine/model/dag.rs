@@ -1,13 +1,14 @@
 //! The structure of a DAG, as parsed from its file and stored with each DAG version.
 
+use super::json_fields::{is_false, via_json_value};
 use super::length::Length;
+pub use super::sensor_wait::{External, Until, Wait};
+pub use super::task::{DEFAULT_POOL, Task, TriggerRule};
 use crate::schedule::asset_condition;
 use crate::schedule::timetable::{Restriction, Timetable};
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 
 /// A DAG. Versions stored by an older Leoflow may lack newer fields.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -93,35 +94,12 @@ pub struct Structure {
     pub tasks: Vec<Task>,
 }
 
-/// Deserializes in two steps, first to a JSON value: with serde_json's `arbitrary_precision`, untagged and internally
-/// tagged enums cannot be deserialized from text directly.
-fn via_json_value<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<T, D::Error> {
-    serde_json::from_value(Value::deserialize(deserializer)?).map_err(serde::de::Error::custom)
-}
-
-/// Returns `None` for a value of an unknown shape, so that the sensor runs in its own process.
-fn none_if_unknown<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<T>, D::Error> {
-    Ok(serde_json::from_value(Value::deserialize(deserializer)?).ok())
-}
-
 fn sixteen() -> u32 {
     16
 }
 
-fn one() -> i32 {
-    1
-}
-
-fn is_one(value: &i32) -> bool {
-    *value == 1
-}
-
 fn is_zero(value: &u32) -> bool {
     *value == 0
-}
-
-fn is_false(value: &bool) -> bool {
-    !value
 }
 
 impl Structure {
@@ -202,210 +180,6 @@ impl Group {
 
     pub fn has_downstream(&self) -> bool {
         !self.downstream_group_ids.is_empty() || !self.downstream_task_ids.is_empty()
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Task {
-    pub task_id: String,
-    /// The operator's class; `operator_name` is its name for display.
-    pub operator: String,
-    #[serde(default)]
-    pub operator_name: String,
-    /// The module of the operator's class; `None` for a class of Airflow's standard provider.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub module: Option<String>,
-    #[serde(default)]
-    pub upstream: Vec<String>,
-    #[serde(default)]
-    pub retries: u32,
-    /// Seconds.
-    #[serde(default)]
-    pub retry_delay: f64,
-    /// Factor by which the delay grows with each try; `None` keeps it constant.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retry_backoff: Option<f64>,
-    /// Seconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_retry_delay: Option<f64>,
-    /// Seconds.
-    #[serde(default)]
-    pub execution_timeout: Option<f64>,
-    #[serde(default)]
-    pub owner: String,
-    #[serde(default)]
-    pub doc_md: Option<String>,
-    #[serde(default, skip_serializing_if = "TriggerRule::is_default")]
-    pub trigger_rule: TriggerRule,
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub depends_on_past: bool,
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub wait_for_downstream: bool,
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub ignore_first_depends_on_past: bool,
-    /// Airflow's `wait_for_past_depends_before_skipping`: the task is not skipped while `depends_on_past` blocks it.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub wait_for_past_before_skipping: bool,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pool: Option<String>,
-    #[serde(default = "one", skip_serializing_if = "is_one")]
-    pub pool_slots: i32,
-    /// The `priority_weight` in the DAG file; `weight` is the effective weight.
-    #[serde(default = "one", skip_serializing_if = "is_one")]
-    pub own_weight: i32,
-    #[serde(default = "one", skip_serializing_if = "is_one")]
-    pub weight: i32,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub weight_rule: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_active_tis_per_dag: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_active_tis_per_dagrun: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub start_date: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub end_date: Option<String>,
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub is_setup: bool,
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub is_teardown: bool,
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub on_failure_fail_dagrun: bool,
-    /// True for a branch or short circuit: its result decides which downstream tasks run.
-    #[serde(rename = "decides", default, skip_serializing_if = "is_false")]
-    pub is_branch: bool,
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub reschedules: bool,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub group: Option<String>,
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub mapped: bool,
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "via_json_value")]
-    pub length: Option<Length>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub sources: Vec<String>,
-    /// True when the task succeeds without a process, like an EmptyOperator.
-    #[serde(rename = "is_nothing", default, skip_serializing_if = "is_false")]
-    pub is_no_op: bool,
-    /// Condition that the scheduler evaluates without a process; `None` unless the task is such a sensor.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "none_if_unknown")]
-    pub waits: Option<Wait>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub inlets: Vec<Value>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub outlets: Vec<Value>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub template_fields: Vec<String>,
-    #[serde(default, skip_serializing_if = "Map::is_empty", with = "super::param_order")]
-    pub params: Map<String, Value>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub display_name: Option<String>,
-    /// Environment variables from `leoflow.yaml`.
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
-    pub env: Map<String, Value>,
-}
-
-impl Task {
-    /// True when the scheduler itself marks the task as success, as Airflow does for an EmptyOperator.
-    pub(crate) fn is_no_op(&self) -> bool {
-        self.is_no_op
-    }
-
-    pub fn pool(&self) -> &str {
-        self.pool.as_deref().unwrap_or(DEFAULT_POOL)
-    }
-}
-
-/// The condition of a sensor, if the scheduler can evaluate it without running the sensor's code.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Wait {
-    pub until: Until,
-    /// The sensor's `timeout` in seconds.
-    pub timeout: f64,
-    /// True when the sensor succeeds once the condition is met; if false, the sensor's code starts then.
-    #[serde(default)]
-    pub is_all: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Until {
-    /// Until this long after the end of the run's data interval.
-    Delta {
-        seconds: f64,
-    },
-    Moment {
-        at: jiff::Timestamp,
-    },
-    /// Until this time of day, on the day on which the sensor starts in that zone.
-    Time {
-        time: jiff::civil::Time,
-        zone: Value,
-    },
-    /// Until the day of the week in UTC is one of these; 1 is Monday.
-    Weekday {
-        days: Vec<i8>,
-    },
-    /// Until a run of another DAG, or tasks of it, have one of the allowed states.
-    External(External),
-    /// Until the file exists; `poke_interval` is in seconds.
-    File {
-        path: PathBuf,
-        poke_interval: f64,
-    },
-}
-
-impl Until {
-    /// Seconds between two pokes; `None` for a condition that needs no polling.
-    pub fn poke_interval(&self) -> Option<f64> {
-        match self {
-            Self::External(External { poke_interval, .. }) | Self::File { poke_interval, .. } => Some(*poke_interval),
-            Self::Delta { .. } | Self::Moment { .. } | Self::Time { .. } | Self::Weekday { .. } => None,
-        }
-    }
-}
-
-/// The condition of an ExternalTaskSensor.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct External {
-    pub dag_id: String,
-    /// Tasks to wait for. Without `task_ids` and `group_id`, the sensor waits for the run itself.
-    pub task_ids: Option<Vec<String>>,
-    pub group_id: Option<String>,
-    pub allowed_states: Vec<String>,
-    /// If an awaited run or task has one of these states, the sensor's own code decides.
-    pub failed_or_skipped_states: Vec<String>,
-    /// Seconds by which the logical date of the awaited run is earlier than that of this run. `poke_interval` is in
-    /// seconds too.
-    pub execution_delta: f64,
-    pub poke_interval: f64,
-}
-
-pub const DEFAULT_POOL: &str = "default_pool";
-
-/// Decides from the states of a task's upstreams when it may start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TriggerRule {
-    #[default]
-    AllSuccess,
-    AllFailed,
-    AllDone,
-    AllDoneMinOneSuccess,
-    AllDoneSetupSuccess,
-    OneSuccess,
-    OneFailed,
-    OneDone,
-    NoneFailed,
-    NoneFailedMinOneSuccess,
-    NoneSkipped,
-    AllSkipped,
-    Always,
-}
-
-impl TriggerRule {
-    pub fn is_default(&self) -> bool {
-        *self == Self::AllSuccess
     }
 }
 
