@@ -3,7 +3,7 @@
 
 use super::claimed::{self, Claimed};
 use super::triggers::{self, Deferral};
-use super::xcoms;
+use super::xcoms::{self, RETURNED};
 use crate::model::keys::{InstanceKey, TryKey};
 use crate::model::state::TryState;
 use crate::store::StoreError;
@@ -188,7 +188,8 @@ impl Ended {
     }
 }
 
-/// Records the end of a running try with its rendered fields and XComs; the part for a deferral may follow.
+/// Records the end of a running try with its rendered fields. `xcoms::RETURNED` follows, and then the part for a
+/// deferral if there is one.
 const RECORD: &str = "
         WITH ended AS (
             UPDATE task_try SET state = $6, may_retry = $7, outcome = $8, end_date = greatest($9, start_date),
@@ -209,13 +210,7 @@ const RECORD: &str = "
             UPDATE task_instance ti SET rendered_map_index = CASE WHEN $15 THEN $14 ELSE ti.rendered_map_index END,
                    start_date = coalesce(ended.began_at, ti.start_date)
             FROM ended WHERE ti.dag_id = $1 AND ti.run_id = $2 AND ti.task_id = $3 AND ti.map_index = $4
-              AND ($15 AND ti.rendered_map_index IS DISTINCT FROM $14 OR ended.began_at IS NOT NULL)),
-        returned AS (
-            INSERT INTO xcom (dag_id, run_id, task_id, map_index, key, value)
-            SELECT $1, $2, $3, $4, key, value::json FROM unnest($16::text[], $17::text[]) AS new (key, value)
-            WHERE EXISTS (SELECT FROM ended)
-            ON CONFLICT (dag_id, run_id, task_id, map_index, key)
-            DO UPDATE SET value = EXCLUDED.value, created_at = now())";
+              AND ($15 AND ti.rendered_map_index IS DISTINCT FROM $14 OR ended.began_at IS NOT NULL))";
 /// The last part of `RECORD`.
 const NOTIFY_RECORDED: &str = "
         SELECT pg_notify($18, $19) FROM ended";
@@ -226,7 +221,7 @@ pub async fn record(client: &impl GenericClient, ended: &Ended) -> Result<bool, 
     let TryKey { instance: InstanceKey { run, task_id, map_index }, try_number } = &ended.key;
     // The part for a deferral is left out of most statements, because Postgres plans a shorter statement faster.
     let deferred = if ended.deferral.is_some() { triggers::DEFERRED } else { "" };
-    let query = format!("{RECORD}{deferred}{NOTIFY_RECORDED}");
+    let query = format!("{RECORD}{RETURNED}{deferred}{NOTIFY_RECORDED}");
     let outcome = ended.outcome.as_ref().map(|text| text.replace('\0', "\u{fffd}"));
     let rendered = ended.rendered.as_ref().map(|value| Json(storable(value)));
     let has_rendered = rendered.is_some() || ended.rendered_map_index.is_some();

@@ -115,6 +115,16 @@ pub async fn push(
     Ok(())
 }
 
+/// The part of the SQL statement in `tries::record` that writes the XComs of an ended try: `$16` are the keys, `$17` the
+/// values.
+pub(crate) const RETURNED: &str = ",
+        returned AS (
+            INSERT INTO xcom (dag_id, run_id, task_id, map_index, key, value)
+            SELECT $1, $2, $3, $4, key, value::json FROM unnest($16::text[], $17::text[]) AS new (key, value)
+            WHERE EXISTS (SELECT FROM ended)
+            ON CONFLICT (dag_id, run_id, task_id, map_index, key)
+            DO UPDATE SET value = EXCLUDED.value, created_at = now())";
+
 /// Parameters of an XCom pull.
 #[derive(Debug)]
 pub struct Pull<'a> {
