@@ -88,13 +88,36 @@ pub async fn get(
     }
 }
 
-/// Creates a variable; fails if the key exists.
-pub async fn create(client: &impl GenericClient, cipher: &Cipher, new: &Variable) -> Result<(), StoreError> {
+/// The action of `ON CONFLICT` for an existing key.
+fn on_conflict(on_existing: OnExisting) -> &'static str {
+    match on_existing {
+        OnExisting::Overwrite => {
+            "UPDATE SET value_encrypted = EXCLUDED.value_encrypted, description = EXCLUDED.description,
+             updated_at = now()"
+        }
+        OnExisting::Skip | OnExisting::Fail => "NOTHING",
+    }
+}
+
+/// Writes a variable and returns the number of written rows: 0 if the key exists and `on_existing` does not overwrite it.
+async fn insert(
+    client: &impl GenericClient,
+    cipher: &Cipher,
+    new: &Variable,
+    on_existing: OnExisting,
+) -> Result<u64, StoreError> {
     check(new)?;
     let sealed = cipher.seal(&associated_data(&new.key), &new.value);
-    let query = "INSERT INTO variable (key, value_encrypted, description) VALUES ($1, $2, $3)
-                 ON CONFLICT (key) DO NOTHING";
-    match client.execute(query, &[&new.key, &sealed, &new.description]).await? {
+    let query = format!(
+        "INSERT INTO variable (key, value_encrypted, description) VALUES ($1, $2, $3) ON CONFLICT (key) DO {}",
+        on_conflict(on_existing)
+    );
+    Ok(client.execute(&query, &[&new.key, &sealed, &new.description]).await?)
+}
+
+/// Creates a variable; fails if the key exists.
+pub async fn create(client: &impl GenericClient, cipher: &Cipher, new: &Variable) -> Result<(), StoreError> {
+    match insert(client, cipher, new, OnExisting::Fail).await? {
         0 => Err(StoreError::AlreadyExists { what: WHAT, id: new.key.clone() }),
         _ => Ok(()),
     }
@@ -102,13 +125,7 @@ pub async fn create(client: &impl GenericClient, cipher: &Cipher, new: &Variable
 
 /// Creates or replaces a variable.
 pub async fn set(client: &impl GenericClient, cipher: &Cipher, new: &Variable) -> Result<(), StoreError> {
-    check(new)?;
-    let sealed = cipher.seal(&associated_data(&new.key), &new.value);
-    let query = "INSERT INTO variable (key, value_encrypted, description) VALUES ($1, $2, $3)
-                 ON CONFLICT (key) DO UPDATE
-                 SET value_encrypted = EXCLUDED.value_encrypted, description = EXCLUDED.description, updated_at = now()";
-    client.execute(query, &[&new.key, &sealed, &new.description]).await?;
-    Ok(())
+    insert(client, cipher, new, OnExisting::Overwrite).await.map(drop)
 }
 
 /// Writes the entries of an import and returns how many were written. `on_existing` decides about existing keys. The
@@ -119,13 +136,7 @@ pub async fn import(
     entries: Vec<Variable>,
     on_existing: OnExisting,
 ) -> Result<usize, StoreError> {
-    let on_conflict = match on_existing {
-        OnExisting::Overwrite => {
-            "UPDATE SET value_encrypted = EXCLUDED.value_encrypted, description = EXCLUDED.description,
-             updated_at = now()"
-        }
-        OnExisting::Skip | OnExisting::Fail => "NOTHING",
-    };
+    let on_conflict = on_conflict(on_existing);
     let query = format!(
         "INSERT INTO variable (key, value_encrypted, description) SELECT * FROM unnest($1::text[], $2::bytea[], $3::text[])
          ON CONFLICT (key) DO {on_conflict} RETURNING key"
