@@ -116,6 +116,19 @@ impl Change {
     }
 }
 
+/// The answer of a dry run: the instances whose state `marking` would change, or `keys` when no state is requested.
+async fn preview(
+    transaction: &Transaction<'_>,
+    run: &RunKey,
+    keys: &[InstanceKey],
+    marking: Option<Marking>,
+) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
+    match marking {
+        Some(marking) => response(transaction, &mark::select(transaction, run, &marking).await?).await,
+        None => response(transaction, keys).await,
+    }
+}
+
 /// 409: nothing changes because the instances have the state already. `subject` is a noun with its verb, such as
 /// `Task id t is`.
 pub fn same_state(subject: &str, state: Option<TaskState>) -> ApiError {
@@ -241,10 +254,7 @@ pub async fn dry_run(
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
     let keys = task_keys(&transaction, &run, &task_id, map_index).await?;
-    match change.marking(vec![task_id], map_index) {
-        Some(marking) => response(&transaction, &mark::select(&transaction, &run, &marking).await?).await,
-        None => response(&transaction, &keys).await,
-    }
+    preview(&transaction, &run, &keys, change.marking(vec![task_id], map_index)).await
 }
 
 /// `dry_run` for an instance that the path selects.
@@ -288,10 +298,7 @@ pub async fn dry_run_group(
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
     let (tasks, keys) = group_tasks_and_keys(&transaction, &run, &group_id).await?;
-    match change.marking(tasks, None) {
-        Some(marking) => response(&transaction, &mark::select(&transaction, &run, &marking).await?).await,
-        None => response(&transaction, &keys).await,
-    }
+    preview(&transaction, &run, &keys, change.marking(tasks, None)).await
 }
 
 pub async fn delete(
