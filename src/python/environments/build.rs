@@ -1,9 +1,9 @@
-//! Builds environments: installs the packages of a lock into an immutable folder.
+//! Builds environments, immutable folders with the packages of a lock.
 
 use super::bytecode;
+use super::install_packages::{INSTALL_LIMIT, install};
 use super::installed::{self, program};
 use super::lock::Lock;
-use super::pins;
 use super::uv::{Call, Uv};
 use crate::{Python, discover};
 use leoflow_base::home::Home;
@@ -20,8 +20,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-/// Time limit for downloads of gigabytes and for compiling.
-const INSTALL_LIMIT: Duration = Duration::from_secs(1800);
 /// Time limit for waiting until a clean-up has ended, which takes moments, or until other builds have ended.
 const CLEANUP_WAIT: Duration = Duration::from_secs(600);
 /// Time limit for `uv cache clean` and `uv cache prune`.
@@ -47,10 +45,6 @@ pub struct Stamp {
     pub base: PathBuf,
     /// RFC 3339.
     pub created_at: String,
-}
-
-pub(super) fn text_lines(texts: &[String]) -> String {
-    texts.iter().map(|line| format!("{line}\n")).collect()
 }
 
 pub(super) fn unwritable(home: &Home, error: &io::Error) -> String {
@@ -223,42 +217,6 @@ fn replace(tree: &Path, target: &Path) -> io::Result<()> {
         // next build makes a new environment.
         let _ = std::fs::rename(&old, target);
     })
-}
-
-/// Installs the packages: first offline from the cache, then from the index.
-fn install(uv: &Uv, lock: &Lock, staging: &Path, tree: &Path, reporter: &dyn Reporter) -> Result<(), String> {
-    if lock.packages().is_empty() {
-        return Ok(());
-    }
-    let locked = staging.join("lock.txt");
-    let index = &lock.declared.index;
-    let text = text_lines(&index.lines()) + &lock.text;
-    files::write_atomic(&locked, text.as_bytes(), 0o600).map_err(|error| format!("{}: {error}", locked.display()))?;
-    // A git address has no files with hashes; the lock pins its commit instead.
-    let hashes = if pins::pins_by_commit(&lock.text) { "--verify-hashes" } else { "--require-hashes" };
-    // `unsafe-best-match` is safe with hashes: a file must match its hash, whichever index has it.
-    let mut arguments: Vec<OsString> =
-        ["pip", "sync", hashes, "--index-strategy", "unsafe-best-match", "--python"].map(Into::into).into();
-    arguments.extend([program(tree).into(), locked.into()]);
-    arguments.extend(index.arguments());
-    let variables = &lock.declared.variables;
-    let environment = index.environment(variables).and_then(|index_variables| {
-        let named_variables = variables.required([&text])?;
-        Ok(index_variables.into_iter().chain(named_variables).collect::<Vec<_>>())
-    });
-    // All files may be in the cache already: then it does not matter that a variable is not set any more.
-    let offline_arguments = arguments.iter().cloned().chain(["--offline".into()]).collect();
-    let offline_call = Call {
-        arguments: offline_arguments,
-        limit: INSTALL_LIMIT,
-        environment: environment.clone().unwrap_or_default(),
-        variables,
-    };
-    if uv.run(&offline_call, reporter).is_ok() {
-        return Ok(());
-    }
-    let call = Call { arguments, limit: INSTALL_LIMIT, environment: environment?, variables };
-    uv.run(&call, reporter).map_err(|failure| failure.message)
 }
 
 /// Number of complete environments.

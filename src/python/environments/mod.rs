@@ -8,6 +8,7 @@ mod choice;
 mod cleanup;
 mod declaration;
 mod fetched;
+mod install_packages;
 mod installed;
 mod lock;
 mod managed;

@@ -1,8 +1,9 @@
 //! Resolves a declaration to a lock: first for this machine, then for all platforms.
 
-use super::build::{Staging, text_lines, unwritable};
+use super::build::{Staging, unwritable};
 use super::declaration::declared::Declared;
 use super::fetched::{self, Included};
+use super::install_packages::text_lines;
 use super::lock::Lock;
 use super::uv::{Call, Failure, Reason, Uv};
 use super::{airflow_versions, pins};
