@@ -3,6 +3,7 @@
 //! at a time.
 
 mod availability;
+mod build;
 pub mod provider_cache;
 pub mod providers;
 mod python;
@@ -14,7 +15,6 @@ use super::process::change_feed::Changes;
 use super::process::database::Database;
 pub use availability::{Availability, Environment, RequiredEnvironment};
 use leoflow_base::home::Home;
-use leoflow_base::home::progress::Progress;
 use leoflow_base::sys::blocking;
 use leoflow_engine::store::dag::environments as store;
 use leoflow_engine::store::events::Event;
@@ -25,8 +25,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, SemaphorePermit};
-use tracing::{info, warn};
+use tokio::sync::Notify;
+use tracing::info;
 
 /// First retry delay after a failed build; grows fourfold up to `MAX_RETRY_DELAY`.
 const RETRY_DELAY: Duration = Duration::from_secs(60);
@@ -289,70 +289,6 @@ impl Environments {
     /// Records the state of an environment.
     fn set(&self, inputs: &str, declared: &Declared, python: &Python, state: BuildState) {
         self.states().insert(inputs.to_owned(), (declared.clone(), python.clone(), state));
-    }
-
-    /// Builds the environment and notifies `changed`. If the build fails, waits for the retry delay, after which the
-    /// next request may start another build. `failures` counts earlier consecutive failures.
-    async fn build(
-        self: Arc<Self>,
-        inputs: String,
-        (declared, python, lock): (Declared, Python, Option<Lock>),
-        plain: Interpreter,
-        failures: u32,
-    ) {
-        let reason = match self.try_build(&inputs, &declared, &python, lock, &plain).await {
-            Ok(environment) => {
-                info!("the environment of {} is ready", declared.requirements.join(", "));
-                self.set(&inputs, &declared, &python, BuildState::Ready(environment));
-                return self.changed.notify_one();
-            }
-            Err(reason) => reason,
-        };
-        warn!("failed to build the environment of {}: {reason}", declared.requirements.join(", "));
-        self.changes.publish(Some(&Event::Dags));
-        let failures = failures + 1;
-        self.set(&inputs, &declared, &python, BuildState::Failed { reason, failures });
-        self.changed.notify_one();
-        tokio::time::sleep(retry_delay(failures)).await;
-        let is_latest =
-            |state: &BuildState| matches!(state, BuildState::Failed { failures: now, .. } if *now == failures);
-        if self.states().get(&inputs).is_some_and(|(_, _, state)| is_latest(state)) {
-            self.set(&inputs, &declared, &python, BuildState::RetryDue { failures });
-            self.changed.notify_one();
-        }
-    }
-
-    async fn try_build(
-        self: &Arc<Self>,
-        inputs: &str,
-        declared: &Declared,
-        python: &Python,
-        lock: Option<Lock>,
-        plain: &Interpreter,
-    ) -> Result<Environment, String> {
-        let _building = self.build_permit().await?;
-        let (this, inputs_copy) = (self.clone(), inputs.to_owned());
-        let (declared, python) = (declared.clone(), python.clone());
-        let work = move || {
-            let report = |progress: Progress| {
-                let is_step = matches!(progress, Progress::Started(_));
-                let Some(step) = upkeep::step_or_log(progress) else { return };
-                this.set(&inputs_copy, &declared, &python, BuildState::Building(step));
-                if is_step {
-                    this.changes.publish(Some(&Event::Dags));
-                }
-            };
-            environments::ensure(&this.home, &declared, &python, lock, &report)
-        };
-        let (lock, folder) = blocking::run(work).await.map_err(|error| error.to_string())??;
-        let client = self.database.get().await.map_err(|error| error.message())?;
-        store::choose(&*client, inputs, &lock).await.map_err(|error| error.to_string())?;
-        Ok(Environment { hash: Some(lock.hash()), interpreter: plain.in_environment(&folder) })
-    }
-
-    /// Waits until another build may begin.
-    async fn build_permit(&self) -> Result<SemaphorePermit<'_>, String> {
-        self.builds.acquire().await.map_err(|error| error.to_string())
     }
 
     /// True if `changed` will be notified for this file's environment.
