@@ -6,7 +6,7 @@ use jiff::tz::Offset;
 use jiff::{Timestamp, Unit};
 use leoflow_engine::model::run_type::RunType;
 use leoflow_engine::model::state::RunState;
-use leoflow_engine::store::dag::dags::ImportError;
+use leoflow_engine::store::dag::import_errors::ImportError;
 use leoflow_engine::store::dag::versions::VersionName;
 use leoflow_engine::store::run::runs::Run;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};

@@ -14,7 +14,7 @@ use file_index::{DagOwner, FileIndex, ParseInputs, stamps};
 use history::ParseHistory;
 use leoflow_base::sys::{blocking, clock};
 use leoflow_engine::store::StoreError;
-use leoflow_engine::store::dag::dags::{self, ParsedFile, Saved};
+use leoflow_engine::store::dag::parsed_files::{self, ParsedFile, Saved};
 use leoflow_python::{Children, LIMITS, NO_ANSWER, NoResult, ParseOutput, Scan, Syntax, is_dag_file, scan};
 use packages::{Change, Packages};
 use parse_file::{ParseContext, Parsed, parse_file, parsed_dags, relative_to};
@@ -230,7 +230,7 @@ impl DagFileLoop {
         let stored = async {
             let mut client = self.state.database.get().await.map_err(|error| error.message())?;
             let transaction = client.transaction().await.map_err(|error| error.to_string())?;
-            dags::keep_only(&transaction, &files, &unscanned).await.map_err(|error| error.to_string())?;
+            parsed_files::keep_only(&transaction, &files, &unscanned).await.map_err(|error| error.to_string())?;
             transaction.commit().await.map_err(|error| error.to_string())
         };
         match stored.await {
@@ -366,7 +366,7 @@ impl DagFileLoop {
         let mut client = self.state.database.get().await.map_err(|error| error.message())?;
         loop {
             let transaction = client.transaction().await.map_err(|error| error.to_string())?;
-            match dags::save_file(&transaction, &file).await {
+            match parsed_files::save(&transaction, &file).await {
                 Ok(saved) => {
                     transaction.commit().await.map_err(|error| error.to_string())?;
                     return Ok(saved);

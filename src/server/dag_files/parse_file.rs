@@ -7,7 +7,7 @@ use crate::dag_code::slot_policy::Pace;
 use crate::process::state::AppState;
 use leoflow_base::sys::blocking;
 use leoflow_engine::model::dag_check;
-use leoflow_engine::store::dag::dags::ParsedDags;
+use leoflow_engine::store::dag::parsed_files::ParsedDags;
 use leoflow_python::{Children, FileContext, FileSettings, NoResult, ParseOutput, Request, parse, read_file_context};
 use serde_json::{Map, Value};
 use std::cell::Cell;

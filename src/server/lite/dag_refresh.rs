@@ -7,7 +7,7 @@ use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use leoflow_engine::store::StoreError;
-use leoflow_engine::store::dag::dags;
+use leoflow_engine::store::dag::{dags, import_errors};
 use leoflow_engine::store::list::listing::Listing;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ pub async fn refresh(State(state): State<Arc<AppState>>, params: Params) -> Resu
     let is_done = tokio::time::timeout(WAIT_LIMIT, state.dag_files.parse_requests.refresh(file.clone())).await.is_ok();
     let building = files_awaiting_environment(&state);
     let Some(file) = file_of(&state, &dag_id).await? else {
-        let errors = dags::import_errors(&*state.database.get().await?, Listing::default()).await?.rows;
+        let errors = import_errors::list(&*state.database.get().await?, Listing::default()).await?.rows;
         return Ok(Json(json!({"state": "unknown", "building": building, "failed": errors.len()})));
     };
     let name = if !is_done {
@@ -51,7 +51,7 @@ async fn file_of(state: &AppState, dag_id: &str) -> Result<Option<PathBuf>, ApiE
 }
 
 async fn has_import_error(state: &AppState, file: &Path) -> Result<bool, ApiError> {
-    let errors = dags::import_errors(&*state.database.get().await?, Listing::default()).await?.rows;
+    let errors = import_errors::list(&*state.database.get().await?, Listing::default()).await?.rows;
     Ok(errors.iter().any(|error| Path::new(&error.filename) == file))
 }
 

@@ -17,7 +17,8 @@ use leoflow_engine::schedule::upcoming::upcoming;
 use leoflow_engine::store::ReadFor;
 use leoflow_engine::store::dag::dag_facts;
 use leoflow_engine::store::dag::dag_fields::{Activity, DagFilter};
-use leoflow_engine::store::dag::dags::{self, Dag, ImportError};
+use leoflow_engine::store::dag::dags::{self, Dag};
+use leoflow_engine::store::dag::import_errors::{self, ImportError};
 use leoflow_engine::store::instance::backlog;
 use leoflow_engine::store::instance::instance_fields::InstanceFilter;
 use leoflow_engine::store::instance::instances::{self, Instance};
@@ -45,7 +46,7 @@ pub async fn dags(State(state): Shared, params: Params) -> Result<Json<Value>, A
     let activity = if params.flag("all")?.unwrap_or(false) { Activity::Any } else { Activity::Active };
     let filter = DagFilter { activity, ..DagFilter::default() };
     let listed = dags::list(&*client, &state.dag_files.structures, Listing::of(filter)).await?.rows;
-    let errors = dags::import_errors(&*client, Listing::default()).await?.rows;
+    let errors = import_errors::list(&*client, Listing::default()).await?.rows;
     let newest = runs::newest(&*client, None, LAST_RUNS).await?;
     let mut by_dag: HashMap<&str, Vec<&Run>> = HashMap::new();
     for run in &newest {
@@ -112,7 +113,7 @@ pub async fn dag(State(state): Shared, Segments(dag_id): Segments<String>) -> Re
     let mut newest = Listing::of(RunFilter::of_dag(&dag_id)).with_page(Page::first(50));
     newest.order.push(Order::descending(RunField::RunAfter));
     let ListPage { rows: runs, total, .. } = runs::list(&*client, newest).await?;
-    let errors = dags::import_errors(&*client, Listing::default()).await?.rows;
+    let errors = import_errors::list(&*client, Listing::default()).await?.rows;
     let error = errors.iter().find(|error| error.filename == dag.fileloc).map(|error| &error.stack_trace);
     let mut last_backfills = Vec::new();
     for (backfill, states) in backfills::newest(&*client, &dag_id, LAST_BACKFILLS).await? {

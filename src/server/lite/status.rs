@@ -15,7 +15,7 @@ use jiff::tz::TimeZone;
 use leoflow_base::config;
 use leoflow_base::protocol::status::{InstanceState, InstanceStatus, ProcessStatus};
 use leoflow_base::sys::blocking;
-use leoflow_engine::store::dag::dags;
+use leoflow_engine::store::dag::import_errors;
 use leoflow_engine::store::instance::backlog::{self, Backlog};
 use leoflow_engine::store::instance::finished_tasks::{self, FinishedTasks};
 use leoflow_engine::store::instance::tries;
@@ -81,7 +81,7 @@ async fn tasks(state: &AppState, window: Window) -> Result<Tasks, String> {
         let transaction = client.transaction().await?;
         backlog::limit_statement_time(&transaction, DATASTORE_TIMEOUT).await?;
         let errors = Listing::default().with_page(Page::first(NAMED_FILES));
-        let errors = dags::import_errors(&transaction, errors).await?;
+        let errors = import_errors::list(&transaction, errors).await?;
         Ok::<_, ApiError>(Tasks {
             finished: finished_tasks::per_interval(&transaction, (window.start, window.end), chart::BAR_DURATION)
                 .await?,

@@ -10,7 +10,8 @@ use leoflow_base::sys::fs::files;
 use leoflow_engine::model::dag::{DEFAULT_POOL, Structure};
 use leoflow_engine::model::keys::RunKey;
 use leoflow_engine::model::state::RunState;
-use leoflow_engine::store::dag::dags::{self, ParsedDags, ParsedFile};
+use leoflow_engine::store::dag::dags;
+use leoflow_engine::store::dag::parsed_files::{self, ParsedDags, ParsedFile};
 use leoflow_engine::store::instance::tries;
 use leoflow_engine::store::pools;
 use leoflow_engine::store::run::runs::{self, Run, Trigger};
@@ -80,7 +81,7 @@ async fn no_free_slot(state: &AppState) -> Result<Option<&'static str>, ApiError
 async fn run_once(state: &AppState) -> Result<Run, ApiError> {
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
-    dags::save_file(&transaction, &file()).await?;
+    parsed_files::save(&transaction, &file()).await?;
     let run = runs::trigger(&transaction, DAG_ID, &manual_trigger(state)).await?;
     transaction.commit().await?;
     let key = RunKey { dag_id: DAG_ID.to_owned(), run_id: run.key.run_id };

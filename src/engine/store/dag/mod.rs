@@ -6,6 +6,8 @@ pub mod dag_fields;
 pub mod dags;
 pub mod environments;
 pub(crate) mod failures;
+pub mod import_errors;
 pub(crate) mod next_runs;
+pub mod parsed_files;
 pub mod structures;
 pub mod versions;

@@ -12,6 +12,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use leoflow_engine::store::dag::dag_fields::ImportErrorField;
 use leoflow_engine::store::dag::dags;
+use leoflow_engine::store::dag::import_errors;
 use leoflow_engine::store::list::listing::Listing;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -100,7 +101,7 @@ pub async fn import_errors(
         listing.select_none();
     }
     let client = state.database.get().await?;
-    let page = dags::import_errors(&*client, listing).await?;
+    let page = import_errors::list(&*client, listing).await?;
     Ok(Json(page.map(views::import_error).into()))
 }
 
@@ -109,5 +110,5 @@ pub async fn import_error(
     Segments(id): Segments<i64>,
 ) -> Result<Json<ImportErrorResponse>, ApiError> {
     let client = state.database.get().await?;
-    Ok(Json(views::import_error(dags::import_error(&*client, id).await?)))
+    Ok(Json(views::import_error(import_errors::get(&*client, id).await?)))
 }
