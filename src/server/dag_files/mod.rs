@@ -6,18 +6,18 @@ mod packages;
 mod parse_file;
 pub mod parse_requests;
 mod refresh;
+mod save;
 mod watch;
 
 use super::dag_code::child_slots::ChildSlots;
 use super::process::state::AppState;
-use file_index::{DagOwner, FileIndex, ParseInputs, stamps};
+use file_index::{FileIndex, stamps};
 use history::ParseHistory;
-use leoflow_base::sys::{blocking, clock};
-use leoflow_engine::store::StoreError;
-use leoflow_engine::store::dag::parsed_files::{self, ParsedFile, Saved};
-use leoflow_python::{Children, LIMITS, NO_ANSWER, NoResult, ParseOutput, Scan, Syntax, is_dag_file, scan};
+use leoflow_base::sys::blocking;
+use leoflow_engine::store::dag::parsed_files;
+use leoflow_python::{Children, LIMITS, NO_ANSWER, Scan, Syntax, is_dag_file, scan};
 use packages::{Change, Packages};
-use parse_file::{ParseContext, Parsed, parse_file, parsed_dags, relative_to};
+use parse_file::{ParseContext, Parsed, parse_file, relative_to};
 use refresh::Refresh;
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -26,8 +26,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::Instant;
-use tracing::{debug, warn};
-use watch::{Folders, watch};
+use tracing::warn;
+use watch::{Changes, Coverage, Folders, watch};
 
 /// Longest time that requests wait for the initial parses.
 const INITIAL_PARSE_TIMEOUT: Duration = Duration::from_millis(1500);
@@ -52,6 +52,7 @@ pub async fn run(state: Arc<AppState>, workspace: PathBuf, children: Rc<Children
         initial: HashSet::new(),
         waiting: HashSet::new(),
         refreshes: Vec::new(),
+        rescan_at: Instant::now() + RESCAN_DELAY,
     }
     .run()
     .await;
@@ -76,6 +77,31 @@ struct DagFileLoop {
     waiting: HashSet<PathBuf>,
     /// Commands that wait for a scan and its parses.
     refreshes: Vec<Refresh>,
+    /// When unreadable folders are scanned again.
+    rescan_at: Instant,
+}
+
+/// What the loop waits for.
+enum LoopEvent {
+    FoldersChanged,
+    /// The datastore has values that DAG files read.
+    StoreChanged,
+    EnvironmentsChanged,
+    ParseRequested(Vec<PathBuf>),
+    RefreshRequested(Vec<Refresh>),
+    DagDeleted,
+    PackagesChanged(Change),
+    Parsed(Parsed),
+    SaveRetryDue,
+    ParseRetryDue,
+    RescanDue,
+}
+
+/// Whether the workspace must be scanned before the next event.
+#[derive(PartialEq, Eq)]
+enum Rescan {
+    Yes,
+    No,
 }
 
 impl DagFileLoop {
@@ -83,56 +109,75 @@ impl DagFileLoop {
         self.limit_initial_parse();
         let mut packages = Packages::new(self.state.clone());
         let (mut folders, mut changes) = watch();
-        let mut rescan = true;
-        let mut rescan_at = Instant::now() + RESCAN_DELAY;
+        let mut rescan = Rescan::Yes;
         loop {
-            if rescan {
+            if rescan == Rescan::Yes {
                 let (watched, scan_again) = self.rescan(folders).await;
                 folders = watched;
                 if scan_again {
                     changes.set_changed();
                 }
             }
-            rescan = false;
             self.answer_refreshes();
-            let must_save_again = !self.unsaved.is_empty() || !self.is_list_stored;
-            let is_partly_unseen = !self.index.unscanned().is_empty();
-            let next_retry = self.history.next_due();
-            tokio::select! {
-                () = changes.next(folders.coverage()) => rescan = true,
-                () = self.state.dag_files.store_changed.notified() => self.parse_all(self.index.files_using_store()),
-                () = self.state.dag_files.environments.changed.notified() => self.parse_waiting(),
-                files = self.state.dag_files.parse_requests.take() => self.parse_all(files),
-                refreshes = self.state.dag_files.parse_requests.take_refreshes() => {
-                    self.refreshes.extend(refreshes);
-                    rescan = true;
-                }
-                () = self.state.dag_files.dag_deleted.notified() => {
-                    self.index.forget();
-                    rescan = true;
-                }
-                // New packages may fix failed imports.
-                change = packages.changed(self.index.failed_since()) => match change {
-                    Change::Bundled => {
-                        self.index.forget();
-                        rescan = true;
-                    }
-                    Change::UserPackages => self.parse_all(self.index.failed()),
-                },
-                Some(parsed) = self.results.recv() => self.save(parsed).await,
-                () = tokio::time::sleep(SAVE_RETRY), if must_save_again => self.save_again().await,
-                () = tokio::time::sleep_until(next_retry.unwrap_or_else(Instant::now)), if next_retry.is_some() => {
-                    let files = self.history.due(Instant::now());
-                    self.parse_all(files);
-                }
-                // No event announces that a mount answers again.
-                () = tokio::time::sleep_until(rescan_at), if is_partly_unseen => {
-                    rescan_at = Instant::now() + RESCAN_DELAY;
-                    self.hanging.clear();
-                    rescan = true;
-                }
+            let event = self.next_event(&mut changes, folders.coverage(), &mut packages).await;
+            rescan = self.handle(event).await;
+        }
+    }
+
+    /// Waits for the next event.
+    async fn next_event(&mut self, changes: &mut Changes, coverage: Coverage, packages: &mut Packages) -> LoopEvent {
+        let must_save_again = !self.unsaved.is_empty() || !self.is_list_stored;
+        let is_partly_unseen = !self.index.unscanned().is_empty();
+        let next_retry = self.history.next_due();
+        let dag_files = &self.state.dag_files;
+        tokio::select! {
+            () = changes.next(coverage) => LoopEvent::FoldersChanged,
+            () = dag_files.store_changed.notified() => LoopEvent::StoreChanged,
+            () = dag_files.environments.changed.notified() => LoopEvent::EnvironmentsChanged,
+            files = dag_files.parse_requests.take() => LoopEvent::ParseRequested(files),
+            refreshes = dag_files.parse_requests.take_refreshes() => LoopEvent::RefreshRequested(refreshes),
+            () = dag_files.dag_deleted.notified() => LoopEvent::DagDeleted,
+            change = packages.changed(self.index.failed_since()) => LoopEvent::PackagesChanged(change),
+            Some(parsed) = self.results.recv() => LoopEvent::Parsed(parsed),
+            () = tokio::time::sleep(SAVE_RETRY), if must_save_again => LoopEvent::SaveRetryDue,
+            () = tokio::time::sleep_until(next_retry.unwrap_or_else(Instant::now)), if next_retry.is_some() => {
+                LoopEvent::ParseRetryDue
+            }
+            // No event announces that a mount answers again.
+            () = tokio::time::sleep_until(self.rescan_at), if is_partly_unseen => LoopEvent::RescanDue,
+        }
+    }
+
+    /// Reacts to an event. Returns whether the workspace must be scanned.
+    async fn handle(&mut self, event: LoopEvent) -> Rescan {
+        match event {
+            LoopEvent::FoldersChanged => return Rescan::Yes,
+            LoopEvent::StoreChanged => self.parse_all(self.index.files_using_store()),
+            LoopEvent::EnvironmentsChanged => self.parse_waiting(),
+            LoopEvent::ParseRequested(files) => self.parse_all(files),
+            LoopEvent::RefreshRequested(refreshes) => {
+                self.refreshes.extend(refreshes);
+                return Rescan::Yes;
+            }
+            // New packages may fix failed imports.
+            LoopEvent::DagDeleted | LoopEvent::PackagesChanged(Change::Bundled) => {
+                self.index.forget();
+                return Rescan::Yes;
+            }
+            LoopEvent::PackagesChanged(Change::UserPackages) => self.parse_all(self.index.failed()),
+            LoopEvent::Parsed(parsed) => self.save(parsed).await,
+            LoopEvent::SaveRetryDue => self.save_again().await,
+            LoopEvent::ParseRetryDue => {
+                let files = self.history.due(Instant::now());
+                self.parse_all(files);
+            }
+            LoopEvent::RescanDue => {
+                self.rescan_at = Instant::now() + RESCAN_DELAY;
+                self.hanging.clear();
+                return Rescan::Yes;
             }
         }
+        Rescan::No
     }
 
     fn answer_refreshes(&mut self) {
@@ -271,126 +316,5 @@ impl DagFileLoop {
             parse_file(context, file, pace, socket).await;
         });
         self.index.set_parsing(path, task);
-    }
-
-    /// Records the result of a parse and writes it to the datastore; starts another parse when it is outdated.
-    async fn save(&mut self, mut parsed: Parsed) {
-        // An older result that could not be written is superseded.
-        self.unsaved.retain(|other| other.path != parsed.path);
-        if !self.index.knows(&parsed.path) {
-            // Removed, or no longer a DAG file, since the parse started.
-            return self.state.dag_files.environments.clear_requirement(&parsed.path);
-        }
-        let has_failed = parsed.output.as_ref().map_or(true, |output| output.error.is_some());
-        if !self.record_inputs(&parsed, has_failed).await {
-            return self.parse(parsed.path);
-        }
-        // The parse may have failed because packages were missing, so a new environment may fix it.
-        if parsed.awaits_environment || has_failed && parsed.environment.is_none() {
-            self.waiting.insert(parsed.path.clone());
-        }
-        if parsed.awaits_environment {
-            // The DAGs of the last successful parse stay.
-            self.finish_initial(&parsed.path);
-            if !self.state.dag_files.environments.will_notify(&parsed.path) {
-                // The build ended in the meantime and will not notify again.
-                self.parse(parsed.path);
-            }
-            return;
-        }
-        self.record_outcome(&mut parsed);
-        match self.try_save(&parsed).await {
-            Ok(saved) => self.saved(&parsed, &saved),
-            Err(error) => {
-                warn!("failed to store the DAGs of {}: {error}; retrying", parsed.path.display());
-                self.unsaved.push(parsed);
-            }
-        }
-    }
-
-    /// Records the files that the parse read. Returns false if the parse is outdated.
-    async fn record_inputs(&mut self, parsed: &Parsed, has_failed: bool) -> bool {
-        let mut sources: Vec<PathBuf> =
-            parsed.output.iter().flat_map(|output| output.sources.keys().map(PathBuf::from)).collect();
-        sources.extend(parsed.output.iter().flat_map(|output| output.reads.iter().cloned()));
-        // Including missing files, which may be created.
-        sources.extend(parsed.adjacent_files.keys().cloned());
-        let uses_store = parsed.output.as_ref().is_ok_and(|output| output.asks);
-        let absent = parsed.output.iter().flat_map(|output| output.absent.iter().cloned()).collect();
-        let failed = has_failed.then_some(parsed.began);
-        let unlisted = self.index.unlisted(&sources);
-        let mut outside = blocking::run(move || stamps(unlisted)).await.unwrap_or_default();
-        outside.extend(parsed.adjacent_files.iter().map(|(path, stamp)| (path.clone(), *stamp)));
-        self.index.record_parse(&parsed.path, ParseInputs { sources, absent, uses_store }, failed, &outside)
-    }
-
-    /// Records that the result is in the datastore. If the file no longer defines one of its DAGs, parses the files
-    /// again that conflicted with another file, since they may define the DAG.
-    fn saved(&mut self, parsed: &Parsed, saved: &Saved) {
-        debug!(
-            "parsed {} in {} ms: {}",
-            parsed.path.display(),
-            parsed.duration.as_millis(),
-            match &parsed.output {
-                Ok(ParseOutput { error: None, structures, .. }) => format!("{} DAG(s)", structures.len()),
-                Ok(_) | Err(_) => "import failed".to_owned(),
-            }
-        );
-        self.finish_initial(&parsed.path);
-        let owner = if saved.conflicts { DagOwner::OtherFile } else { DagOwner::ThisFile };
-        self.index.set_dag_owner(&parsed.path, owner);
-        if saved.released {
-            self.parse_all(self.index.conflicting(&parsed.path));
-        }
-    }
-
-    /// Records the outcome in the history; adds the time of the retry to the text of a transient failure.
-    fn record_outcome(&mut self, parsed: &mut Parsed) {
-        let Parsed { path, pace, output, .. } = parsed;
-        let Err(NoResult::Transient(reason)) = output else { return self.history.finished(path, *pace) };
-        let pause = self.history.failed(path, *pace, self.index.stamp(path), Instant::now());
-        let next_attempt = format!("\n\nThe next attempt is at {}, or when a file changes.", clock::rfc3339_in(pause));
-        reason.push_str(&next_attempt);
-    }
-
-    /// Removes a file from the initial parses. After the last one, requests no longer wait.
-    fn finish_initial(&mut self, path: &Path) {
-        if self.initial.remove(path) && self.initial.is_empty() {
-            self.state.dag_files.initial_parse.send_replace(true);
-        }
-    }
-
-    /// Writes the result of a parse to the datastore.
-    async fn try_save(&self, parsed: &Parsed) -> Result<Saved, String> {
-        let mut file = self.to_parsed_file(parsed);
-        let mut client = self.state.database.get().await.map_err(|error| error.message())?;
-        loop {
-            let transaction = client.transaction().await.map_err(|error| error.to_string())?;
-            match parsed_files::save(&transaction, &file).await {
-                Ok(saved) => {
-                    transaction.commit().await.map_err(|error| error.to_string())?;
-                    return Ok(saved);
-                }
-                // The file's content is invalid; a retry would fail too.
-                Err(StoreError::Invalid(reason)) if file.result.is_ok() => {
-                    file.result = Err(format!("The DAG definition cannot be stored: {reason}"));
-                }
-                Err(error) => return Err(error.to_string()),
-            }
-        }
-    }
-
-    fn to_parsed_file(&self, parsed: &Parsed) -> ParsedFile {
-        let relative = relative_to(&self.context.workspace, &parsed.path);
-        ParsedFile {
-            fileloc: parsed.path.to_string_lossy().into_owned(),
-            duration: parsed.duration.as_secs_f64(),
-            result: match &parsed.output {
-                Err(no_result) => Err(no_result.to_string()),
-                Ok(ParseOutput { error: Some(text), .. }) => Err(text.clone()),
-                Ok(output) => parsed_dags(output, &self.context.workspace, parsed),
-            },
-            relative_fileloc: relative,
-        }
     }
 }
