@@ -5,7 +5,7 @@ use super::file_sensors::{self, FileSensors};
 use super::graphs::Graphs;
 use super::live_run::{LiveRun, LiveRuns};
 use super::past;
-use crate::model::keys::{InstanceKey, RunKey, TryKey};
+use crate::model::keys::{RunKey, TryKey};
 use crate::model::state::{RunState, TaskState};
 use crate::planner::graph::Graph;
 use crate::planner::plan::{self, Dates, Instance, Plan, Reason, Snapshot, Transition, TransitionKind};
@@ -229,13 +229,12 @@ async fn notify(
     }
     let succeeded = plan.transitions.iter().filter(|transition| transition.to == TaskState::Success);
     for transition in succeeded {
-        let (task_id, map_index) = &rows.names[transition.index];
+        let name = &rows.names[transition.index];
         let has_outlets =
-            graph.task_index(task_id).is_some_and(|task_index| !graph.task(task_index).outlets.is_empty());
+            graph.task_index(&name.task_id).is_some_and(|task_index| !graph.task(task_index).outlets.is_empty());
         if has_outlets {
-            let instance = InstanceKey::new(key.clone(), task_id, *map_index);
-            let try_number = transition.try_number;
-            assets::save_events(transaction, &TryKey { instance, try_number }).await?;
+            let try_key = TryKey { instance: name.in_run(key), try_number: transition.try_number };
+            assets::save_events(transaction, &try_key).await?;
         }
     }
     if graph.has_past && any_becomes(&TaskState::is_finished) {

@@ -2,7 +2,7 @@
 
 use super::graphs::Graphs;
 use crate::model::dag::Task;
-use crate::model::keys::RunKey;
+use crate::model::keys::{InstanceName, RunKey};
 use crate::model::state::TaskState;
 use crate::planner::competition::{Choice, Competition, CutOff, Hidden, OtherRuns, RunTask};
 use crate::planner::plan::{Instance, Plan, Snapshot, Transition, TransitionKind};
@@ -10,7 +10,6 @@ use crate::planner::pool_limits::{Usage, Waiting};
 use crate::store::StoreError;
 use crate::store::events::{self, Event};
 use crate::store::instance::expansion;
-use crate::store::instance::planner_input::InstanceName;
 use crate::store::instance::scheduled::{self, Size, Window};
 use crate::store::pools;
 use crate::store::transition::instance::{self, Change, DateChange};
@@ -22,7 +21,7 @@ use tracing::debug;
 
 /// The task instances of a run: first those in the database, then those that the plan adds.
 pub struct Rows {
-    /// Task id and map index of each instance.
+    /// The name of each instance.
     pub names: Vec<InstanceName>,
     /// Number of instances that were in the database when the plan was made.
     stored_count: usize,
@@ -44,20 +43,24 @@ impl Rows {
     ) -> Result<(), StoreError> {
         let graph = snapshot.graph;
         if !plan.expanded.is_empty() {
-            let tasks: Vec<&str> = plan.expanded.iter().map(|index| self.names[*index].0.as_str()).collect();
+            let tasks: Vec<&str> = plan.expanded.iter().map(|index| self.names[*index].task_id.as_str()).collect();
             expansion::expand(transaction, key, &tasks).await?;
-            plan.expanded.iter().for_each(|index| self.names[*index].1 = 0);
+            plan.expanded.iter().for_each(|index| self.names[*index].map_index = 0);
         }
         let added: Vec<(&Task, i32)> =
             plan.added.iter().map(|(task_index, map_index)| (graph.task(*task_index), *map_index)).collect();
         let task_of = |index: &usize| {
-            snapshot.instances[*index].task_index.map(|task_index| (graph.task(task_index), self.names[*index].1))
+            snapshot.instances[*index]
+                .task_index
+                .map(|task_index| (graph.task(task_index), self.names[*index].map_index))
         };
         let restored = plan.restored.iter().filter_map(task_of);
         let rows: Vec<(&Task, i32)> = added.iter().copied().chain(restored).collect();
         instance::insert(transaction, &key.dag_id, &[&key.run_id], &rows).await?;
         self.restored.extend(&plan.restored);
-        self.names.extend(added.iter().map(|(task, map_index)| (task.task_id.clone(), *map_index)));
+        let name =
+            |(task, map_index): &(&Task, i32)| InstanceName { task_id: task.task_id.clone(), map_index: *map_index };
+        self.names.extend(added.iter().map(name));
         Ok(())
     }
 
@@ -68,10 +71,8 @@ impl Rows {
     }
 
     fn change(&self, snapshot: &Snapshot<'_>, transition: &Transition) -> Change<'_> {
-        let (task_id, map_index) = &self.names[transition.index];
         Change {
-            task_id,
-            map_index: *map_index,
+            instance: &self.names[transition.index],
             from: self.stored_state(&snapshot.instances, transition.index),
             to: transition.to,
             try_number: transition.try_number,
@@ -120,8 +121,8 @@ fn log(key: &RunKey, change: &Change<'_>) {
     debug!(
         "{}.{}[{}] of {}: {} -> {}",
         key.dag_id,
-        change.task_id,
-        change.map_index,
+        change.instance.task_id,
+        change.instance.map_index,
         key.run_id,
         change.from.map_or("none", TaskState::as_str),
         change.to.as_str()

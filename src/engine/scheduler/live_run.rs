@@ -2,12 +2,12 @@
 //! of the run. Before each step the cache reads the rows that the agent may have changed; the whole run is read again
 //! when its revision, its version or anything else does not match.
 
-use crate::model::keys::{InstanceKey, RunKey};
+use crate::model::keys::{InstanceKey, InstanceName, NOT_MAPPED, RunKey};
 use crate::model::state::TaskState;
 use crate::planner::graph::Graph;
 use crate::planner::plan::{Instance, Plan};
 use crate::store::StoreError;
-use crate::store::instance::planner_input::{self, InstanceName};
+use crate::store::instance::planner_input;
 use leoflow_postgres::GenericClient;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -18,10 +18,10 @@ pub struct LiveRun {
     /// Revision of the run when it was read; see `runs::bump_revision`.
     revision: Option<String>,
     pub graph: Rc<Graph>,
-    /// Task id and map index of each instance.
+    /// The name of each instance.
     pub names: Vec<InstanceName>,
     pub instances: Vec<Instance>,
-    /// Index of each instance by task id and map index.
+    /// Index of each instance by name.
     positions: HashMap<InstanceName, usize>,
 }
 
@@ -60,7 +60,7 @@ impl LiveRuns {
     /// Sets the state of an instance that a step of another run has changed.
     pub fn set_state(&mut self, key: &InstanceKey, state: TaskState) {
         let Some(run) = self.0.get_mut(&key.run) else { return };
-        match run.positions.get(&(key.task_id.clone(), key.map_index)) {
+        match run.positions.get(&InstanceName::of(key)) {
             Some(index) => run.instances[*index].state = Some(state),
             None => self.forget(&key.run),
         }
@@ -100,9 +100,9 @@ impl LiveRun {
         let old_count = self.instances.len();
         plan.apply(&self.graph, &mut self.instances);
         for index in &plan.expanded {
-            let (task_id, map_index) = &names[*index];
-            self.positions.remove(&(task_id.clone(), -1));
-            self.positions.insert((task_id.clone(), *map_index), *index);
+            let name = &names[*index];
+            self.positions.remove(&InstanceName { map_index: NOT_MAPPED, ..name.clone() });
+            self.positions.insert(name.clone(), *index);
         }
         self.positions.extend(names[old_count..].iter().cloned().zip(old_count..));
         self.names = names;

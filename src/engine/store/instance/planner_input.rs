@@ -1,6 +1,6 @@
 //! Task instances as the planner reads them, in the same transaction that applies the plan.
 
-use crate::model::keys::RunKey;
+use crate::model::keys::{InstanceName, RunKey};
 use crate::model::state::{TaskState, TryState};
 use crate::planner::graph::Graph;
 use crate::planner::snapshot::{Decision, EndedTry, Instance, Outcome};
@@ -12,9 +12,6 @@ use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 use tokio_postgres::Row;
 use tokio_postgres::types::Json;
-
-/// Task id and map index of an instance.
-pub type InstanceName = (String, i32);
 
 /// SQL query for the instances of a run with their current tries. `$1` is the DAG id, `$2` the run id; `$condition` is
 /// a further SQL condition.
@@ -60,10 +57,10 @@ pub async fn claimed_instances(
 }
 
 fn instance(row: &Row, graph: &Graph) -> Result<(InstanceName, Instance), StoreError> {
-    let (task_id, map_index): InstanceName = (row.get("task_id"), row.get("map_index"));
+    let name = InstanceName { task_id: row.get("task_id"), map_index: row.get("map_index") };
     let instance = Instance {
-        task_index: graph.task_index(&task_id),
-        map_index,
+        task_index: graph.task_index(&name.task_id),
+        map_index: name.map_index,
         state: rows::named_or_null(row, "state", TaskState::parse)?,
         try_number: row.get("try_number"),
         max_tries: row.get("max_tries"),
@@ -71,7 +68,7 @@ fn instance(row: &Row, graph: &Graph) -> Result<(InstanceName, Instance), StoreE
         waits_since: row.get("waits_since"),
         ended: ended_try(row)?,
     };
-    Ok(((task_id, map_index), instance))
+    Ok((name, instance))
 }
 
 /// The end of the current try; `None` while it runs.

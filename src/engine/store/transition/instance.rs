@@ -2,7 +2,7 @@
 //! `claim`. `planner/pool_limits.rs` chooses the instances that `queue` queues.
 
 use crate::model::dag::Task;
-use crate::model::keys::{InstanceKey, RunKey, TryKey};
+use crate::model::keys::{InstanceKey, InstanceName, RunKey, TryKey};
 use crate::model::state::{RunState, TaskState};
 use crate::planner::pool_limits::Waiting;
 use crate::store::StoreError;
@@ -15,8 +15,7 @@ use tokio_postgres::types::ToSql;
 /// A planned change of one instance of a run.
 #[derive(Debug)]
 pub struct Change<'a> {
-    pub task_id: &'a str,
-    pub map_index: i32,
+    pub instance: &'a InstanceName,
     /// The state that the instance must still have.
     pub from: Option<TaskState>,
     pub to: TaskState,
@@ -69,8 +68,8 @@ pub async fn apply(
     changes: &[Change<'_>],
     now: Timestamp,
 ) -> Result<u64, StoreError> {
-    let tasks: Vec<&str> = changes.iter().map(|change| change.task_id).collect();
-    let map_indexes: Vec<i32> = changes.iter().map(|change| change.map_index).collect();
+    let tasks: Vec<&str> = changes.iter().map(|change| change.instance.task_id.as_str()).collect();
+    let map_indexes: Vec<i32> = changes.iter().map(|change| change.instance.map_index).collect();
     let states_before: Vec<Option<&str>> = changes.iter().map(|change| change.from.map(TaskState::as_str)).collect();
     let states: Vec<&str> = changes.iter().map(|change| change.to.as_str()).collect();
     let try_numbers: Vec<i32> = changes.iter().map(|change| change.try_number).collect();
