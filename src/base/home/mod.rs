@@ -1,5 +1,6 @@
 //! `~/.leoflow`: its layout, locks, ownership and the journal of unfinished operations.
 
+pub mod backup_names;
 pub mod config_files;
 mod home_error;
 pub mod instances;

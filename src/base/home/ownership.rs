@@ -1,6 +1,7 @@
 //! Ownership of a home's contents: a folder can be a home only if Leoflow was set up in it, or if it has no entries but
 //! those that Leoflow creates. Entries of other programs are foreign.
 
+use super::backup_names::is_archive_name;
 use super::{Home, HomeError, config_files};
 use crate::sys::fs::files;
 use crate::sys::{env_vars, user};
@@ -63,10 +64,8 @@ fn is_hash(name: &str) -> bool {
 }
 
 fn is_backup(name: &str) -> bool {
-    let archive = name.strip_suffix(".age").unwrap_or(name);
-    let is_archive = archive.ends_with(".tar.zst") || archive.ends_with(".tar.gz");
     ["verified.json", "upkeep.json", "made.json"].contains(&name)
-        || is_archive && (name.starts_with("automatic-") || name.starts_with("leoflow-backup-"))
+        || is_archive_name(name) && (name.starts_with("automatic-") || name.starts_with("leoflow-backup-"))
 }
 
 fn is_log(name: &str) -> bool {

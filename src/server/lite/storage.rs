@@ -2,14 +2,15 @@
 
 use super::pages::size_text;
 use jiff::Timestamp;
+use leoflow_base::home::backup_names::is_archive_name;
 use leoflow_base::home::{Home, upkeep};
 use leoflow_base::sys::fs::disk;
 use leoflow_base::sys::fs::disk_usage::{DiskUsage, Limits, measure};
 use leoflow_postgres::location::{self, Kind};
 use serde::Serialize;
-use std::fs::Metadata;
+use std::fs::{DirEntry, Metadata};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Limits for measuring one folder; if they are reached, its size is shown as a lower bound.
@@ -81,12 +82,9 @@ pub struct LastBackup {
 
 /// Finds the newest backup by the time of its file: to read the manifest it would have to decrypt the file. Blocks.
 pub fn read_backups(home: &Home) -> Backups {
-    let is_backup = |path: &Path| {
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        !name.starts_with('.') && (name.contains(".tar.zst") || name.contains(".tar.gz"))
-    };
+    let is_backup = |entry: &DirEntry| entry.file_name().to_str().is_some_and(is_archive_name);
     let files = std::fs::read_dir(home.backups()).into_iter().flatten().flatten();
-    let found = files.filter(|entry| is_backup(&entry.path())).filter_map(|entry| entry.metadata().ok());
+    let found = files.filter(is_backup).filter_map(|entry| entry.metadata().ok());
     let last = found.filter(Metadata::is_file).max_by_key(|meta| (meta.mtime(), meta.mtime_nsec()));
     Backups {
         last: last.map(|meta| LastBackup {

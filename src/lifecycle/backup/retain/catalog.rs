@@ -7,6 +7,7 @@ use crate::backup::restore::peek;
 use crate::backup::restore::restore_error::RestoreError;
 use jiff::Timestamp;
 use leoflow_base::home::Home;
+use leoflow_base::home::backup_names::is_archive_name;
 use leoflow_base::sys::clock;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
@@ -189,17 +190,11 @@ pub fn list(home: &Home) -> Vec<Listed> {
     let (proofs, records) = (stored_proofs(home), encrypted_records(home));
     let entries = fs::read_dir(home.backups()).into_iter().flatten().flatten();
     let mut backups: Vec<Listed> = entries
-        .filter(|entry| {
-            crate::backup::format::archive::Compression::of(&entry.path()).is_some() && !is_hidden(&entry.path())
-        })
+        .filter(|entry| entry.file_name().to_str().is_some_and(is_archive_name))
         .filter_map(|entry| Some(listed(&entry.path(), &fs::metadata(entry.path()).ok()?, &proofs, &records)))
         .collect();
     backups.sort_by(|a, b| b.age().cmp(&a.age()));
     backups
-}
-
-fn is_hidden(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
 }
 
 /// Describes a backup from its manifest, or an encrypted backup from the record made at its creation.
