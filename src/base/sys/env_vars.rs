@@ -1,7 +1,8 @@
 //! Reads the process's environment and arguments. No other module reads them.
 
-use std::ffi::OsString;
-use std::path::PathBuf;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::{env, io};
 
 /// A variable as text; `None` when unset, empty or not UTF-8.
@@ -40,9 +41,21 @@ pub fn temporary_folder() -> PathBuf {
     std::env::temp_dir()
 }
 
-/// The running executable, with links resolved.
+/// The running executable, with links resolved. `/proc/self/exe` once a package manager has replaced or removed its file:
+/// a child that this process starts by that name still runs the same program, not the new one.
 pub fn current_exe() -> io::Result<PathBuf> {
-    env::current_exe()
+    env::current_exe().map(|path| if removed_path(&path).is_some() { PathBuf::from("/proc/self/exe") } else { path })
+}
+
+/// Where the running executable was when it started, with links resolved.
+pub fn started_from() -> io::Result<PathBuf> {
+    env::current_exe().map(|path| removed_path(&path).unwrap_or(path))
+}
+
+/// The path of a removed file, from the text of its link in `/proc`: proc_pid_exe(5).
+fn removed_path(link: &Path) -> Option<PathBuf> {
+    let path = link.as_os_str().as_bytes().strip_suffix(b" (deleted)")?;
+    (!link.exists()).then(|| PathBuf::from(OsStr::from_bytes(path)))
 }
 
 pub fn current_dir() -> io::Result<PathBuf> {

@@ -58,13 +58,18 @@ fn same_content(first: &Path, other: &Path) -> io::Result<bool> {
 
 /// Copies the running program into the home and links it.
 pub fn install(home: &Home, version: &str) -> Result<(), InstallError> {
-    let target = home.versions().join(version).join(NAMES[0]);
-    let failed = |source| InstallError { path: target.clone(), source };
-    if !is_installed(home, version) {
-        copy(&target).map_err(failed)?;
-    }
+    add_version(home, version)?;
     checkpoint("binary.copied");
     link(home, version).map_err(|source| InstallError { path: home.bin(), source })
+}
+
+/// Copies the running program to `versions/<version>/`, unless it is there.
+pub(crate) fn add_version(home: &Home, version: &str) -> Result<(), InstallError> {
+    if is_installed(home, version) {
+        return Ok(());
+    }
+    let target = home.versions().join(version).join(NAMES[0]);
+    copy(&target).map_err(|source| InstallError { path: target, source })
 }
 
 /// Copies the running program to `target`.

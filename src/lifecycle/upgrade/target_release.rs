@@ -5,12 +5,13 @@ use super::UpgradeError;
 use super::facts;
 use super::plan::{Target, UpgradeFacts, UpgradePlan, UpgradeRefusal, plan, plan_retained};
 use super::release::manifest::{Manifest, Migration};
-use super::release::program::About;
+use super::release::program::{self, About};
 use super::release::source::{FetchError, Source};
 use super::release::{freshness, signature, stage, version_order};
 use super::rollback::{failed_release, history};
 use super::run::ReleaseSource;
 use crate::contract::Contract;
+use crate::setup::{self, InstallError};
 use jiff::Timestamp;
 use leoflow_base::build_info::build_info;
 use leoflow_base::config::{self, Config};
@@ -58,6 +59,11 @@ enum Origin {
         version: Version,
         migrations: Vec<Migration>,
     },
+    /// The release of this program, which a package manager brought.
+    Own {
+        version: Version,
+        migrations: Vec<Migration>,
+    },
     Host {
         source: Source,
         manifest: Box<Manifest>,
@@ -89,10 +95,30 @@ impl TargetRelease {
         Ok(Self { target, origin: Origin::Host { source, manifest } })
     }
 
+    /// The release of this program, for a home with an older one.
+    pub fn own() -> Result<Self, TargetError> {
+        let program =
+            env_vars::current_exe().map_err(|source| UpgradeError::Write { path: "/proc/self/exe".into(), source })?;
+        let about = program::about(&program).map_err(UpgradeError::from)?;
+        let version = version_of(&about)?;
+        let target = Target::Version(version.clone());
+        Ok(Self { target, origin: Origin::Own { version, migrations: about.migrations } })
+    }
+
+    /// Puts the program where the upgrade expects it, if this is the release of this program.
+    pub fn add_own_program(&self, home: &Home) -> Result<(), InstallError> {
+        match &self.origin {
+            Origin::Own { version, .. } => setup::add_version(home, &version.to_string()),
+            Origin::Retained { .. } | Origin::Host { .. } => Ok(()),
+        }
+    }
+
     /// Plans the upgrade to the release.
     pub fn plan(&self, facts: &UpgradeFacts) -> Result<UpgradePlan, UpgradeRefusal> {
         match &self.origin {
-            Origin::Retained { version, migrations } => plan_retained(facts, migrations, version),
+            Origin::Retained { version, migrations } | Origin::Own { version, migrations } => {
+                plan_retained(facts, migrations, version)
+            }
             Origin::Host { manifest, .. } => plan(facts, manifest, &self.target),
         }
     }
@@ -100,7 +126,7 @@ impl TargetRelease {
     /// The release host; `None` for a release that is still in `versions/`.
     pub fn host(&self) -> Option<&Source> {
         match &self.origin {
-            Origin::Retained { .. } => None,
+            Origin::Retained { .. } | Origin::Own { .. } => None,
             Origin::Host { source, .. } => Some(source),
         }
     }
@@ -136,7 +162,7 @@ impl TargetRelease {
     /// True when the host's manifest has expired or is older than one that this home has seen.
     pub fn is_outdated(&self, home: &Home) -> bool {
         match &self.origin {
-            Origin::Retained { .. } => false,
+            Origin::Retained { .. } | Origin::Own { .. } => false,
             Origin::Host { manifest, .. } => {
                 freshness::is_outdated(manifest, freshness::seen(home).as_ref(), Timestamp::now())
             }
@@ -146,7 +172,7 @@ impl TargetRelease {
     /// Returns reasons to doubt that the host's manifest is current, see [`doubts`].
     pub fn doubts(&self, home: &Home, remember: Remember, reporter: &dyn Reporter) -> Vec<String> {
         match &self.origin {
-            Origin::Retained { .. } => Vec::new(),
+            Origin::Retained { .. } | Origin::Own { .. } => Vec::new(),
             Origin::Host { source, manifest } => doubts(home, manifest, source, remember, reporter),
         }
     }

@@ -122,7 +122,11 @@ impl LoadResult {
 
 /// Starts an instance with some data and a running task; returns it with a session and the id of the task's run.
 pub fn populated(releases: &Releases) -> (TestHome, Session, String) {
-    let test = TestHome::with_program(releases.program("0.1.0"));
+    populate(TestHome::with_program(releases.program("0.1.0")))
+}
+
+/// The same for a home that was not started yet.
+pub fn populate(test: TestHome) -> (TestHome, Session, String) {
     let password = test.start()["admin_password"].as_str().unwrap().to_owned();
     test.run(&["variables", "set", "kept", "value"]).expect(0);
     test.run(&["connections", "add", "kept", "--conn-type", "http", "--conn-host", "h"]).expect(0);

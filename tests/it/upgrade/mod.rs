@@ -1,5 +1,6 @@
 //! Upgrades and rollbacks.
 
+mod package_managers;
 mod phases;
 mod rollback_kills;
 mod rollbacks;

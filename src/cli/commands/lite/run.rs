@@ -3,6 +3,7 @@
 use super::datastore;
 use super::port::ListenAddress;
 use super::stop::{self, ended_tasks};
+use crate::commands::release::packaged;
 use crate::context::Context;
 use crate::error::Error;
 use crate::recovery::{AfterUpgrade, Recovery};
@@ -74,6 +75,7 @@ async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Res
         check_workspace(&context.home, workspace)?;
     }
     let url = context.url(Some(&loaded.config), address.port);
+    packaged::before_start(context, sink).await?;
     let (lock, tcp) = take_home(context, sink, &loaded, &address).await?;
     let request = Request { port: address.port_to_write, workspace, datastore: None, install_always: false };
     let password = set_up(context, &request, sink).await?;

@@ -5,6 +5,7 @@ pub mod data_migrate;
 mod hand_over;
 pub mod later_migrations;
 pub mod migrate_db;
+pub mod packaged;
 pub mod rollback;
 pub mod rollback_args;
 pub mod rollback_consequences;

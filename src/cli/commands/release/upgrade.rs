@@ -7,6 +7,7 @@
 //! worker is killed, the next command or start continues from the journal (`recovery/upgrades.rs`).
 
 use super::hand_over;
+use super::packaged;
 use super::upgrade_args::{From, Upgrade, UpgradeCommand};
 use super::upgrade_facts::{self, FactsAndDatastore};
 use super::upgrade_install;
@@ -27,7 +28,6 @@ use leoflow_lifecycle::upgrade::release::{program, stage};
 use leoflow_lifecycle::upgrade::rollback::history;
 use leoflow_lifecycle::upgrade::target_release::{Remember, Request, TargetRelease, earlier_failures};
 use serde_json::json;
-use std::ffi::OsString;
 
 pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     match &args.command {
@@ -54,9 +54,10 @@ async fn upgrade(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
         context.printer.note(Context::DECLINED);
         return Ok(1);
     }
+    release.add_own_program(&context.home)?;
     // The source may contain a password, so it is not an argument.
     let variables: Vec<_> = release.host().iter().map(|host| (RELEASE_SOURCE, host.with_secrets().into())).collect();
-    watch_worker::watch(context, &worker_arguments(&plan, args), &variables).await
+    watch_worker::watch(context, &args.for_worker(&plan.to), &variables).await
 }
 
 /// Refuses an expired manifest, or one older than a manifest seen before, if `--yes` is set: then no user reads the
@@ -68,15 +69,6 @@ fn refuse_outdated_manifest(context: &Context<'_>, args: &Upgrade, release: &Tar
     Err(Error::refused("the manifest of the release host has expired or is an old copy; nothing was changed")
         .hint("read the warnings: leoflow upgrade plan")
         .hint("if the host is as it should be: leoflow upgrade --yes --accept-old-manifest"))
-}
-
-fn worker_arguments(plan: &UpgradePlan, args: &Upgrade) -> Vec<OsString> {
-    let mut arguments: Vec<OsString> = vec!["upgrade".into(), plan.to.to_string().into(), "--yes".into()];
-    arguments.push("--worker".into());
-    if args.no_rollback {
-        arguments.push("--no-rollback".into());
-    }
-    arguments
 }
 
 /// `--dry-run`, and `leoflow upgrade plan`.
@@ -107,7 +99,12 @@ async fn plan_upgrade(
     let home = &context.home;
     let config = config::load(&home.config())?.map(|loaded| loaded.config);
     let request = Request { version, from: from.from.as_deref() };
-    let release = TargetRelease::find(home, config.as_ref(), context.version, request).await?;
+    let release = match packaged::packaged(context)? {
+        None => TargetRelease::find(home, config.as_ref(), context.version, request).await?,
+        Some(program) if program.can_be_requested(&request) => TargetRelease::own()?,
+        Some(program) if applied.is_some() => return Err(program.refusal()),
+        Some(program) => return packaged::print_owner(context, &program).map(|()| None),
+    };
     let remember = if applied.is_some() { Remember::Yes } else { Remember::No };
     let doubts = release.doubts(home, remember, context.printer);
     let FactsAndDatastore { facts, .. } = upgrade_facts::gather(context).await?;

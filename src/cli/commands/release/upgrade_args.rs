@@ -2,6 +2,8 @@
 
 use crate::args::all::All;
 use clap::{Args, Subcommand};
+use semver::Version;
+use std::ffi::OsString;
 
 #[derive(Args, Debug, Clone, Default)]
 pub struct From {
@@ -52,6 +54,18 @@ pub struct Upgrade {
     pub install: bool,
     #[command(subcommand)]
     pub command: Option<UpgradeCommand>,
+}
+
+impl Upgrade {
+    /// The arguments of the worker that upgrades to this release.
+    pub fn for_worker(&self, to: &Version) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = vec!["upgrade".into(), to.to_string().into(), "--yes".into()];
+        arguments.push("--worker".into());
+        if self.no_rollback {
+            arguments.push("--no-rollback".into());
+        }
+        arguments
+    }
 }
 
 #[derive(Subcommand, Debug)]

@@ -33,9 +33,7 @@ async fn perform(context: &Context<'_>, args: &Upgrade) -> Result<Outcome, Error
     let release = TargetRelease::find(home, Some(&config), context.version, request).await?;
     let mut gathered = upgrade_facts::gather(context).await?;
     let mut plan = release.plan(&gathered.facts)?;
-    // A release that is kept on this machine came with an earlier upgrade, whose backup needed the tables. So the
-    // tables can be missing only before an upgrade to a release from a host.
-    if release.host().is_some() && gathered.facts.database == Database::Applied(Vec::new()) {
+    if gathered.facts.database == Database::Applied(Vec::new()) {
         create_tables(context, &mut gathered).await?;
         plan = release.plan(&gathered.facts)?;
     }

@@ -5,7 +5,7 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::terminal::report::Report;
 use leoflow_base::home::journal;
-use leoflow_base::home::progress::Reporter;
+use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::process::command;
@@ -22,8 +22,22 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Starts `leoflow` with these arguments and variables, shows its reports, and returns its result.
+/// Starts `leoflow` with these arguments and variables, shows its reports, and prints its result.
 pub async fn watch(context: &Context<'_>, arguments: &[OsString], variables: &[(&str, OsString)]) -> Result<u8, Error> {
+    let (result, error) = run(context, arguments, variables, context.printer).await?;
+    print_result(context, &result, error)
+}
+
+/// A worker's result, and its error if it failed after it had changed something.
+type Outcome = (Value, Option<Error>);
+
+/// Starts `leoflow` with these arguments and variables; `reporter` gets its reports.
+pub async fn run(
+    context: &Context<'_>,
+    arguments: &[OsString],
+    variables: &[(&str, OsString)],
+    reporter: &dyn Reporter,
+) -> Result<Outcome, Error> {
     let program = env_vars::current_exe().map_err(Error::failed)?;
     let log = context.home.logs().join("upgrade.log");
     files::create_private_dir(&context.home.logs())
@@ -39,7 +53,7 @@ pub async fn watch(context: &Context<'_>, arguments: &[OsString], variables: &[(
     let stdout = child.stdout.take().ok_or_else(|| Error::bug("a child with a piped stdout has none"))?;
     let reports = pipe::Receiver::from_owned_fd(OwnedFd::from(stdout)).map_err(Error::failed)?;
     let mut was_interrupted = false;
-    let outcome = follow(context, reports, pid, &mut was_interrupted).await;
+    let outcome = follow(reporter, reports, pid, &mut was_interrupted).await;
     // The pipe is closed, so the worker is about to end.
     let ended = child.wait().map_or_else(|error| error.to_string(), |status| Exit::from(status).to_string());
     let no_report_error = || Error::failed(format!("the worker ended without a report: {ended}"));
@@ -54,30 +68,31 @@ pub async fn watch(context: &Context<'_>, arguments: &[OsString], variables: &[(
 
 /// Shows the worker's reports until its result; `None` if the pipe closes without one.
 async fn follow(
-    context: &Context<'_>,
+    reporter: &dyn Reporter,
     reports: pipe::Receiver,
     pid: i32,
     was_interrupted: &mut bool,
-) -> Option<Result<u8, Error>> {
+) -> Option<Result<Outcome, Error>> {
     let mut lines = BufReader::new(reports).lines();
     let mut interrupts = signal(SignalKind::interrupt()).ok()?;
     loop {
         let line = tokio::select! {
             line = lines.next_line() => line.ok()??,
             _ = interrupts.recv() => {
-                context.printer.note("Cancelling, unless changes were already made; then the operation continues");
+                let text = "Cancelling, unless changes were already made; then the operation continues";
+                reporter.report(Progress::Note(text.to_owned()));
                 signal_process(pid, Signal::Terminate);
                 *was_interrupted = true;
                 continue;
             }
         };
         match serde_json::from_str(&line) {
-            Ok(Report::Progress(progress)) => context.printer.report(progress),
+            Ok(Report::Progress(progress)) => reporter.report(progress),
             Ok(Report::Failed(error)) => return Some(Err(error)),
-            Ok(Report::Done { result, error }) => return Some(print_result(context, &result, error)),
+            Ok(Report::Done { result, error }) => return Some(Ok((result, error))),
             Ok(Report::Ready(_)) => {}
             // Other output of the worker is shown to the user too.
-            Err(_) => context.printer.note(line),
+            Err(_) => reporter.report(Progress::Note(line)),
         }
     }
 }
