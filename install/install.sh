@@ -7,6 +7,8 @@ set -eu
 SCRIPT=install.sh
 VERSION='@VERSION@'
 BASE_URL='@BASE_URL@'
+# The oldest glibc that the program runs with; `scripts/release` builds for it.
+GLIBC=2.28
 # kind target file sha256 size
 FILES='@FILES@'
 
@@ -168,6 +170,23 @@ detect() {
     esac
     if ! file_of program >/dev/null; then
         fail "there is no release $VERSION for $target" "build it from source: cargo run --release -- lite"
+    fi
+    check_glibc
+}
+
+# Without getconf, running the program is the check.
+check_glibc() {
+    installed=$(getconf GNU_LIBC_VERSION 2>/dev/null) || return 0
+    installed=${installed#glibc }
+    major=${installed%%.*}
+    minor=${installed#*.}
+    minor=${minor%%.*}
+    case $major$minor in
+        '' | *[!0-9]*) return 0 ;;
+    esac
+    if [ "$major" -lt "${GLIBC%.*}" ] || { [ "$major" -eq "${GLIBC%.*}" ] && [ "$minor" -lt "${GLIBC#*.}" ]; }; then
+        fail "this system has glibc $installed, and Leoflow needs $GLIBC or newer" \
+            "use a newer system: RHEL 8, Debian 10, Ubuntu 20.04 and their successors have it"
     fi
 }
 

@@ -1,7 +1,6 @@
 //! Collects the licences of all linked crates from Cargo's metadata and the crates' own files.
 
 use super::Outcome;
-use super::TARGET;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write;
@@ -9,11 +8,11 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// Writes a list of the crates, then each licence text once with the names of its crates.
-pub fn write(output: &Path) -> Outcome<()> {
+/// Writes a list of the crates of `target`, then each licence text once with the names of its crates.
+pub fn write(target: &str, output: &Path) -> Outcome<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let cargo_output = Command::new(cargo)
-        .args(["metadata", "--format-version", "1", "--locked", "--filter-platform", TARGET])
+        .args(["metadata", "--format-version", "1", "--locked", "--filter-platform", target])
         .output()
         .map_err(|error| format!("cargo: {error}"))?;
     if !cargo_output.status.success() {

@@ -1,12 +1,18 @@
 //! Makes a release from a built program and a PostgreSQL. `scripts/release` builds the program and runs this tool.
 //! Releases are reproducible: the same input gives the same bytes, except for signatures.
 
+mod deb;
+mod elf;
+mod formula;
 mod licenses;
 mod merge;
 mod operator_contract;
 mod pack;
+mod packages;
+mod release_notes;
 mod sign;
 mod version_rules;
+mod wheel;
 
 use clap::Parser;
 use jiff::{SignedDuration, Timestamp};
@@ -23,9 +29,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// The Rust target triple of the releases.
-pub const TARGET: &str = leoflow::BUILT.target;
-
 type Outcome<T> = Result<T, String>;
 
 #[derive(Parser)]
@@ -41,8 +44,17 @@ enum Cli {
     PythonPackages { folder: PathBuf },
     /// Download the wheel with Airflow's web UI into a new folder, and print its path
     AirflowUi { folder: PathBuf },
-    /// Write the licences of all linked crates
-    Licenses { output: PathBuf },
+    /// Write the licences of all crates that are linked into a program for TARGET
+    Licenses { target: String, output: PathBuf },
+    /// Fail if a program, or one in a folder, needs a newer glibc than LIMIT
+    CheckGlibc { limit: String, path: PathBuf },
+    /// Print Homebrew's formula of the newest stable release in a dist
+    Formula {
+        dist: PathBuf,
+        /// URL of the release host
+        #[arg(long)]
+        url: String,
+    },
     /// Make the release
     Make(Box<Make>),
     /// Join the dists of several platforms, or renew the signature of one before it expires
@@ -86,9 +98,15 @@ struct Make {
     /// The program, built for this release
     #[arg(long)]
     program: PathBuf,
+    /// The same program for this machine, which describes a program that this machine cannot run
+    #[arg(long)]
+    host_program: Option<PathBuf>,
     /// A folder or an archive with PostgreSQL
     #[arg(long)]
     postgres: PathBuf,
+    /// The version of a PostgreSQL that this machine cannot run
+    #[arg(long)]
+    postgres_version: Option<String>,
     /// A folder with the wheels of jinja2 and pendulum; without it setup downloads them from the package index
     #[arg(long)]
     python_packages: Option<PathBuf>,
@@ -114,6 +132,9 @@ struct Make {
     /// Older releases cannot plan the upgrade to this and later releases; they download and start its own program
     #[arg(long)]
     hands_over: bool,
+    /// Also make a wheel and a .deb
+    #[arg(long)]
+    packages: bool,
     /// Compress little or not at all, for tests
     #[arg(long)]
     quick: bool,
@@ -126,7 +147,9 @@ fn main() -> ExitCode {
         Cli::Sign { key, file } => sign::Key::load(&key).and_then(|key| key.sign(&file)),
         Cli::PythonPackages { folder } => python::download_packages(&folder),
         Cli::AirflowUi { folder } => web_ui::download(&folder).map(|wheel| println!("{}", wheel.display())),
-        Cli::Licenses { output } => licenses::write(&output),
+        Cli::Licenses { target, output } => licenses::write(&target, &output),
+        Cli::CheckGlibc { limit, path } => elf::check_glibc(&path, &limit),
+        Cli::Formula { dist, url } => print_formula(&dist, &url),
         Cli::Make(make) => make.run(),
         Cli::Merge(merge) => merge.run(),
     };
@@ -142,7 +165,7 @@ fn main() -> ExitCode {
 impl Make {
     fn run(&self) -> Outcome<()> {
         let key = self.publishing.key()?;
-        let about = program::about(&self.program).map_err(|error| error.to_string())?;
+        let about = self.about()?;
         if about.version != self.version.to_string() {
             return Err(format!("{} is version {}, not {}", self.program.display(), about.version, self.version));
         }
@@ -152,26 +175,68 @@ impl Make {
         version_rules::check(&self.version, self.channel == "rc", &about.migrations, &releases)?;
         let base = version_rules::base(&self.version, &releases);
         let contract = operator_contract::read(&self.contract, &self.version)?;
-        operator_contract::check(&contract, base, self.from.as_deref())?;
+        let base_contract = operator_contract::of_base(base, self.from.as_deref())?;
+        if let Some(old) = &base_contract {
+            operator_contract::check(&contract, old)?;
+        }
         fresh_folder(&self.publishing.output)?;
-        let asset = self.tarball(&contract)?;
+        let completions = self.completions()?;
+        let asset = self.tarball(&contract, &about.target, &completions)?;
+        if self.packages {
+            self.packages(&completions)?;
+        }
         let last_release = below(&self.version, &releases);
-        let mut components = vec![self.postgres(last_release)?];
+        let mut components = vec![self.postgres(&about.target, last_release)?];
         if let Some(wheel) = &self.airflow_ui {
-            components.push(self.airflow_ui(wheel, last_release)?);
+            components.push(self.airflow_ui(wheel, &about.target, last_release)?);
         }
         let mut release = self.describe(&about, asset, components, &releases)?;
         release.contract = Some(operator_contract::write(&contract, &self.publishing.output)?);
+        let base = base.map(|release| release_notes::Base { release, contract: base_contract });
+        let notes = release_notes::text(&release, &contract, base.as_ref());
+        write(&self.publishing.output.join(format!("release-notes-{}.md", self.version)), notes.as_bytes())?;
         if let Some(from) = &self.from {
             carry(from, &self.publishing.output, &releases)?;
         }
         self.publishing.write_installer(&release, &key)?;
+        self.publishing.write_formula(&release)?;
         self.publishing.publish(std::iter::once(release).chain(releases).collect(), issued, &key)
     }
 
+    /// What the program says about itself. A program for another machine has the facts of the same build for this one.
+    fn about(&self) -> Outcome<About> {
+        let about = program::about(self.runnable()).map_err(|error| error.to_string())?;
+        let Some(host_program) = &self.host_program else { return Ok(about) };
+        let (own, described) = (elf::needs(host_program)?.machine, elf::needs(&self.program)?.machine);
+        Ok(About { target: about.target.replacen(own.name(), described.name(), 1), ..about })
+    }
+
+    fn runnable(&self) -> &Path {
+        self.host_program.as_deref().unwrap_or(&self.program)
+    }
+
+    /// The shells and their completion scripts.
+    fn completions(&self) -> Outcome<Vec<(&'static str, Vec<u8>)>> {
+        let text = |shell| Ok((shell, pack::output(self.runnable(), &["completions", shell])?));
+        ["bash", "zsh", "fish"].into_iter().map(text).collect()
+    }
+
+    fn packages(&self, completions: &[(&'static str, Vec<u8>)]) -> Outcome<()> {
+        let contents = packages::Contents {
+            version: &self.version,
+            date: self.publishing.date,
+            program: &self.program,
+            license: &self.license,
+            third_party: self.third_party.as_deref(),
+            completions,
+            quick: self.quick,
+        };
+        packages::write(&contents, &self.publishing.output).map(drop)
+    }
+
     /// Packs the program, licences, completions and packages for DAGs.
-    fn tarball(&self, contract: &Contract) -> Outcome<Asset> {
-        let name = format!("leoflow-{}-{TARGET}.tar.gz", self.version);
+    fn tarball(&self, contract: &Contract, target: &str, completions: &[(&'static str, Vec<u8>)]) -> Outcome<Asset> {
+        let name = format!("leoflow-{}-{target}.tar.gz", self.version);
         let folder = format!("leoflow-{}", self.version);
         let mut files = vec![
             pack::Entry::file(format!("{folder}/leoflow"), &self.program, true)?,
@@ -181,9 +246,8 @@ impl Make {
         if let Some(path) = &self.third_party {
             files.push(pack::Entry::file(format!("{folder}/THIRD-PARTY-LICENSES.txt"), path, false)?);
         }
-        for shell in ["bash", "zsh", "fish"] {
-            let text = pack::output(&self.program, &["completions", shell])?;
-            files.push(pack::Entry::bytes(format!("{folder}/completions/leoflow.{shell}"), text));
+        for (shell, text) in completions {
+            files.push(pack::Entry::bytes(format!("{folder}/completions/leoflow.{shell}"), text.clone()));
         }
         let wheels = self.python_packages.as_deref().map_or(Ok(Vec::new()), python::verified_wheels)?;
         for wheel in wheels {
@@ -193,29 +257,29 @@ impl Make {
         let path = self.publishing.output.join(&name);
         pack::tar_gz(&path, files, self.quick)?;
         let (sha256, size) = pack::sha256(&path)?;
-        Ok(Asset { url: name.clone(), name, digest: format!("sha256:{sha256}"), size, target: TARGET.to_owned() })
+        Ok(Asset { url: name.clone(), name, digest: format!("sha256:{sha256}"), size, target: target.to_owned() })
     }
 
-    fn postgres(&self, last: Option<&Release>) -> Outcome<Component> {
+    fn postgres(&self, target: &str, last: Option<&Release>) -> Outcome<Component> {
         let unpacked = tempfile::tempdir().map_err(|error| error.to_string())?;
-        let packed = pack::postgres(&self.postgres, unpacked.path())?;
-        let url = format!("{POSTGRES}-{}-{TARGET}-{}.tar.zst", packed.0, self.version);
-        self.component(POSTGRES, url, packed, last)
+        let packed = pack::postgres(&self.postgres, unpacked.path(), self.postgres_version.as_deref())?;
+        let url = format!("{POSTGRES}-{}-{target}-{}.tar.zst", packed.0, self.version);
+        self.component((POSTGRES, target), url, packed, last)
     }
 
     /// Packs the web UI: one file, the same for all platforms.
-    fn airflow_ui(&self, wheel: &Path, last: Option<&Release>) -> Outcome<Component> {
+    fn airflow_ui(&self, wheel: &Path, target: &str, last: Option<&Release>) -> Outcome<Component> {
         let unpacked = tempfile::tempdir().map_err(|error| error.to_string())?;
         let tree = web_ui::tree_of_wheel(wheel, unpacked.path())?;
         let (files, size) = pack::folder(&tree)?;
         let url = format!("{}-{}-{}.tar.zst", web_ui::COMPONENT, web_ui::VERSION, self.version);
-        self.component(web_ui::COMPONENT, url, (web_ui::VERSION.to_owned(), files, size), last)
+        self.component((web_ui::COMPONENT, target), url, (web_ui::VERSION.to_owned(), files, size), last)
     }
 
     /// Packs a component. If its bytes equal those of the last release, the last release's component is reused.
     fn component(
         &self,
-        name: &str,
+        (name, target): (&str, &str),
         url: String,
         (version, files, unpacked_size): pack::Packed,
         last: Option<&Release>,
@@ -223,12 +287,12 @@ impl Make {
         let path = self.publishing.output.join(&url);
         pack::tar_zst(&path, files, self.quick)?;
         let (sha256, size) = pack::sha256(&path)?;
-        let carried = last.and_then(|last| last.components(TARGET).find(|component| component.sha256 == sha256));
+        let carried = last.and_then(|last| last.components(target).find(|component| component.sha256 == sha256));
         if let Some(carried) = carried {
             fs::remove_file(&path).map_err(|error| error.to_string())?;
             return Ok(carried.clone());
         }
-        let (name, target, produced_by) = (name.to_owned(), TARGET.to_owned(), self.version.clone());
+        let (name, target, produced_by) = (name.to_owned(), target.to_owned(), self.version.clone());
         Ok(Component { name, version, target, url, sha256, size, unpacked_size, produced_by, optional: false })
     }
 
@@ -302,6 +366,14 @@ impl Publishing {
         Ok(())
     }
 
+    /// Writes Homebrew's formula, unless the release host has no address yet.
+    fn write_formula(&self, release: &Release) -> Outcome<()> {
+        if self.url.is_empty() {
+            return Ok(());
+        }
+        write(&self.output.join("leoflow.rb"), formula::text(release, &self.url)?.as_bytes())
+    }
+
     /// Writes install.sh with the release's files and their hashes.
     fn write_installer(&self, release: &Release, key: &sign::Key) -> Outcome<()> {
         let template = fs::read_to_string(&self.installer).map_err(|e| format!("{}: {e}", self.installer.display()))?;
@@ -325,6 +397,15 @@ impl Publishing {
     }
 }
 
+fn print_formula(dist: &Path, url: &str) -> Outcome<()> {
+    let path = dist.join(MANIFEST);
+    let text = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let manifest = Manifest::parse(&text).map_err(|error| format!("{}: {error}", path.display()))?;
+    let newest = manifest.releases.iter().find(|release| release.channel == Channel::Stable);
+    print!("{}", formula::text(newest.ok_or("there is no stable release")?, url)?);
+    Ok(())
+}
+
 /// The newest release below a version, including candidates.
 fn below<'a>(version: &Version, releases: &'a [Release]) -> Option<&'a Release> {
     let is_below = |release: &&Release| version_order::compare(&release.version, version).is_lt();
@@ -333,13 +414,20 @@ fn below<'a>(version: &Version, releases: &'a [Release]) -> Option<&'a Release> 
 
 /// Reads the manifest of the last release and verifies that it is signed with our own key.
 fn last_manifest(folder: &Path, key: &sign::Key) -> Outcome<Manifest> {
-    let path = folder.join(MANIFEST);
-    let text = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let signature = fs::read_to_string(folder.join(format!("{MANIFEST}{SIGNATURE_SUFFIX}")));
-    let signature = signature.map_err(|error| format!("{}: {error}", path.display()))?;
-    leoflow::upgrade::release::signature::verify(std::slice::from_ref(&key.public), &text, &signature)
-        .map_err(|error| format!("{}: {error}", path.display()))?;
-    Manifest::parse(&text).map_err(|error| format!("{}: {error}", path.display()))
+    let text = signed_text(folder, MANIFEST, key)?;
+    Manifest::parse(text.as_bytes()).map_err(|error| format!("{}: {error}", folder.join(MANIFEST).display()))
+}
+
+/// Reads a file that is signed with our own key.
+fn signed_text(folder: &Path, name: &str, key: &sign::Key) -> Outcome<String> {
+    let path = folder.join(name);
+    let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let text = fs::read_to_string(&path).map_err(|error| failed(&error))?;
+    let signature = fs::read_to_string(folder.join(format!("{name}{SIGNATURE_SUFFIX}")));
+    let signature = signature.map_err(|error| failed(&error))?;
+    leoflow::upgrade::release::signature::verify(std::slice::from_ref(&key.public), text.as_bytes(), &signature)
+        .map_err(|error| failed(&error))?;
+    Ok(text)
 }
 
 /// Copies the files of earlier releases, because the output is a complete release host. Verifies them against the

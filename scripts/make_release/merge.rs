@@ -1,11 +1,13 @@
 //! Merges the `dist/` folders of several platforms into one, or renews the signature of a single one.
 
-use super::{Outcome, Publishing, carry, fresh_folder, last_manifest};
+use super::packages::is_package;
+use super::{Outcome, Publishing, carry, fresh_folder, last_manifest, pack, sign, signed_text};
 use leoflow::config::Channel;
 use leoflow::upgrade::release::manifest::{Asset, Component, Manifest, Release};
 use semver::Version;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
 pub struct Merge {
@@ -36,13 +38,28 @@ impl Merge {
         fresh_folder(&self.publishing.output)?;
         for (folder, releases) in &each {
             carry(folder, &self.publishing.output, releases)?;
+            carry_packages(folder, &self.publishing.output, &key)?;
         }
         // install.sh installs the newest stable release, or the newest candidate if there is none.
         let newest = all.values().rev().find(|release| release.channel == Channel::Stable);
         let newest = newest.or(all.values().next_back()).ok_or("the dists contain no release")?;
         self.publishing.write_installer(newest, &key)?;
+        self.publishing.write_formula(newest)?;
         self.publishing.publish(all.into_values().collect(), issued, &key)
     }
+}
+
+/// Copies the wheels and .debs, which the manifest does not list. They are verified against the signed SHA256SUMS.
+fn carry_packages(from: &Path, to: &Path, key: &sign::Key) -> Outcome<()> {
+    let sums = signed_text(from, "SHA256SUMS", key)?;
+    for (sha256, name) in sums.lines().filter_map(|line| line.split_once("  ")).filter(|(_, name)| is_package(name)) {
+        let target = to.join(name);
+        fs::copy(from.join(name), &target).map_err(|error| format!("{}: {error}", from.join(name).display()))?;
+        if pack::sha256(&target)?.0 != sha256 {
+            return Err(format!("{} does not match its hash in SHA256SUMS", from.join(name).display()));
+        }
+    }
+    Ok(())
 }
 
 /// Adds the files of another platform to a release; all other fields must be equal.

@@ -15,14 +15,17 @@ pub fn read(path: &Path, version: &Version) -> Outcome<Contract> {
     Ok(Contract { version: version.clone(), ..contract })
 }
 
-/// Refuses a release that breaks the contract of `base`, the last stable release before it. `from` is the folder with
-/// the files of `base`. A base without a contract has promised nothing.
-pub fn check(contract: &Contract, base: Option<&Release>, from: Option<&Path>) -> Outcome<()> {
-    let Some((file, from)) = base.and_then(|base| base.contract.as_ref()).zip(from) else { return Ok(()) };
+/// The contract of the last stable release, from the folder of that release; a release without one promised nothing.
+pub fn of_base(base: Option<&Release>, from: Option<&Path>) -> Outcome<Option<Contract>> {
+    let Some((file, from)) = base.and_then(|base| base.contract.as_ref()).zip(from) else { return Ok(None) };
     let path = from.join(&file.url);
     let text = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let old = Contract::parse(&text).map_err(|error| format!("{}: {error}", path.display()))?;
-    let broken: Vec<String> = violations(&old, contract).iter().map(ToString::to_string).collect();
+    Contract::parse(&text).map(Some).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// Refuses a release that breaks what the last stable release below it promised.
+pub fn check(contract: &Contract, old: &Contract) -> Outcome<()> {
+    let broken: Vec<String> = violations(old, contract).iter().map(ToString::to_string).collect();
     if broken.is_empty() {
         return Ok(());
     }

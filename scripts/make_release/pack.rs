@@ -103,9 +103,9 @@ pub fn folder(root: &Path) -> Outcome<(Vec<Entry>, u64)> {
     Ok((entries, size))
 }
 
-/// Lists the files of a PostgreSQL that a server needs. `from` is a folder, or an archive, which is unpacked into
-/// `folder`.
-pub fn postgres(from: &Path, folder: &Path) -> Outcome<Packed> {
+/// The needed files of a PostgreSQL from a folder or an archive. The archive is unpacked into `folder`. `version` is given
+/// for programs that this machine cannot run.
+pub fn postgres(from: &Path, folder: &Path, version: Option<&str>) -> Outcome<Packed> {
     let root = if from.is_dir() {
         from.to_owned()
     } else {
@@ -114,7 +114,10 @@ pub fn postgres(from: &Path, folder: &Path) -> Outcome<Packed> {
     };
     let root = without_wrapping(root);
     let bin = archive::find_bin(&root).ok_or_else(|| format!("there is no bin/postgres in {}", from.display()))?;
-    let (_, version) = tools::postgres_version(&bin)?;
+    let version = match version {
+        Some(version) => version.to_owned(),
+        None => tools::postgres_version(&bin)?.1,
+    };
     tools::check_complete(&bin)?;
     let mut entries = Vec::new();
     let mut size = 0;

@@ -297,6 +297,29 @@ fn a_failed_install_leaves_no_files() {
 }
 
 #[test]
+fn a_system_with_an_older_glibc_is_refused_untouched() {
+    let (machine, first) = (Machine::new("sh"), releases(&[FIRST]));
+    let getconf = |output: &str| {
+        let path = machine.test.folder().join("bin/getconf");
+        fs::write(&path, format!("#!/bin/sh\necho '{output}'\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    for older in ["2.27", "2.5", "1.99"] {
+        getconf(&format!("glibc {older}"));
+        let refused = machine.install(&first, &["--yes", "--no-modify-path"]).expect(1);
+        assert!(
+            refused.stderr.contains(&format!("this system has glibc {older}, and Leoflow needs 2.28")),
+            "{refused:?}"
+        );
+        assert!(machine.is_untouched(), "{older}");
+    }
+    for newer in ["glibc 2.28", "glibc 2.100.9", "glibc 3.1", "something else"] {
+        getconf(newer);
+        machine.install(&first, &["--yes", "--no-modify-path", "--no-setup"]).expect(0);
+    }
+}
+
+#[test]
 fn the_installer_works_with_busybox_wget() {
     let all = releases(&[FIRST]);
     let machine = Machine::new("sh");

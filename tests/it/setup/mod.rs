@@ -4,5 +4,6 @@ mod doctor;
 mod first_start;
 mod installer;
 pub mod instances;
+mod packages;
 mod services;
 mod uninstalls;

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::io::{Cursor, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use zip::write::SimpleFileOptions;
@@ -56,6 +57,12 @@ impl Index {
     /// Adds a version that only machines of the wheel tag, such as `py3-none-win_amd64`, can install.
     pub fn add_for(&self, tag: &str, name: &str, version: &str) {
         self.add_wheel(name, version, tag, &[], &[]);
+    }
+
+    /// Adds a wheel that exists as a file.
+    pub fn add_file(&self, wheel: &Path) {
+        let name = wheel.file_name().unwrap().to_str().unwrap().to_owned();
+        self.files.lock().unwrap().insert(name, std::fs::read(wheel).unwrap());
     }
 
     /// Serves a text at `/files/NAME`; returns its address.

@@ -1,0 +1,62 @@
+//! Homebrew's formula of a release, made from the manifest: <https://docs.brew.sh/Formula-Cookbook>.
+
+use super::elf::Machine;
+use super::{Outcome, packages};
+use leoflow::upgrade::release::manifest::Release;
+use std::fmt::Write;
+
+/// The formula; `url` is the address of the release host.
+pub fn text(release: &Release, url: &str) -> Outcome<String> {
+    let url = url.trim_end_matches('/');
+    if !url.contains("://") {
+        return Err("a formula needs the address of the release host: pass --url".to_owned());
+    }
+    let mut files = Vec::new();
+    for asset in &release.assets {
+        let machine = Machine::of_target(&asset.target)
+            .ok_or_else(|| format!("a formula has no block for the platform {}", asset.target))?;
+        let address = if asset.url.contains("://") { asset.url.clone() } else { format!("{url}/{}", asset.url) };
+        files.push((machine, address, asset.sha256().map_err(|error| error.to_string())?));
+    }
+    let mut text = format!(
+        "class Leoflow < Formula\n  desc \"{}\"\n  homepage \"{url}\"\n  version \"{}\"\n  license \"Apache-2.0\"\n\n",
+        packages::SUMMARY,
+        release.version
+    );
+    for (machine, address, sha256) in &files {
+        let block = if *machine == Machine::X86_64 { "on_intel" } else { "on_arm" };
+        // Writing to a String cannot fail.
+        let _ = write!(text, "  {block} do\n    url \"{address}\"\n    sha256 \"{sha256}\"\n  end\n\n");
+    }
+    if let [(machine, ..)] = files.as_slice() {
+        // brew names the missing platform instead of a missing address.
+        let arch = if *machine == Machine::X86_64 { "x86_64" } else { "arm64" };
+        let _ = writeln!(text, "  depends_on arch: :{arch}");
+    }
+    text.push_str(INSTALL);
+    Ok(text)
+}
+
+/// The program is in `libexec`, beside the packages for DAG files that its setup looks for there.
+const INSTALL: &str = r##"  depends_on :linux
+
+  def install
+    libexec.install "leoflow", "python-packages"
+    bin.install_symlink libexec/"leoflow"
+    bash_completion.install "completions/leoflow.bash" => "leoflow"
+    zsh_completion.install "completions/leoflow.zsh" => "_leoflow"
+    fish_completion.install "completions/leoflow.fish"
+  end
+
+  def caveats
+    <<~EOS
+      After `brew upgrade leoflow`, bring your instance to the new release:
+        leoflow upgrade
+    EOS
+  end
+
+  test do
+    assert_match version.to_s, shell_output("#{bin}/leoflow version")
+  end
+end
+"##;
