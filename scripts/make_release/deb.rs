@@ -174,7 +174,7 @@ fn ar(path: &Path, members: &[(&str, Vec<u8>)], date: Timestamp) -> io::Result<(
     let mut file = BufWriter::new(File::create(path)?);
     file.write_all(b"!<arch>\n")?;
     for (name, bytes) in members {
-        write!(file, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", date.as_second(), 0, 0, "100644", bytes.len())?;
+        writeln!(file, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`", date.as_second(), 0, 0, "100644", bytes.len())?;
         file.write_all(bytes)?;
         file.write_all(&b"\n"[..bytes.len() % 2])?;
     }
