@@ -65,48 +65,51 @@ async fn authenticate(
     result.map_err(|error| ApiError::internal(&error))?
 }
 
-/// Checks the credentials and issues a token for the session epoch that was current before: a password reset in the
-/// meantime starts a new epoch, in which the token is invalid.
+/// Checks the credentials and issues a token that is bound to the password hash that matched: a reset in the meantime
+/// invalidates it.
 async fn verify_credentials(
     state: &AppState,
     turn: &Turn,
     credentials: Credentials,
     bearer: Bearer,
 ) -> Result<String, ApiError> {
-    let (email, hash, epoch) = {
+    let (email, hash, binding) = {
         let secrets = state.auth.secrets();
-        (secrets.admin_email.clone(), secrets.admin_password_hash.clone(), secrets.epoch)
+        (secrets.admin_email.clone(), secrets.admin_password_hash.clone(), secrets.binding.clone())
     };
     let is_right_name = credentials.username.eq_ignore_ascii_case(&email);
     let is_short_enough = credentials.password.len() <= password::LONGEST;
     let home = state.home.clone();
     let verified = blocking::run(move || {
         let is_right = is_short_enough && password::verify(&credentials.password, &hash);
-        if is_right && is_right_name && password::is_outdated(&hash) {
-            rehash_password(&home, &credentials.password, hash);
-        }
-        is_right
+        let must_renew = is_right && is_right_name && password::is_outdated(&hash);
+        let renewed_hash = if must_renew { rehash_password(&home, &credentials.password, hash) } else { None };
+        (is_right, renewed_hash)
     });
-    let is_right_password = verified.await.map_err(|error| ApiError::internal(&error))?;
+    let (is_right_password, renewed_hash) = verified.await.map_err(|error| ApiError::internal(&error))?;
     if is_right_name && is_right_password {
         turn.succeeded();
-        return Ok(state.auth.issue_token(bearer, epoch));
+        let renewed = renewed_hash.map(|hash| state.auth.secrets().binding_with(&hash));
+        return Ok(state.auth.issue_token(bearer, &renewed.unwrap_or(binding)));
     }
     turn.failed();
     Err(ApiError::new(StatusCode::UNAUTHORIZED, "Invalid credentials"))
 }
 
-/// Rehashes the password with this release's hashing cost, which only a login can do: it has the plain text. A failure
-/// is retried at the next login.
-fn rehash_password(home: &Home, password: &str, old_hash: String) {
-    let Ok(new_hash) = password::hash(password) else { return };
+/// Rehashes the password with this release's hashing cost, which only a login can do: it has the plain text. Returns the
+/// new hash if it was stored. A failure is retried at the next login.
+fn rehash_password(home: &Home, password: &str, old_hash: String) -> Option<String> {
+    let new_hash = password::hash(password).ok()?;
+    let mut is_unchanged = false;
     let updated = config::update(home, |loaded| {
-        let is_unchanged = loaded.config.admin_password_hash.as_ref() == Some(&old_hash);
-        if is_unchanged { vec![("admin_password_hash", new_hash.into())] } else { Vec::new() }
+        is_unchanged = loaded.config.admin_password_hash.as_ref() == Some(&old_hash);
+        if is_unchanged { vec![("admin_password_hash", new_hash.clone().into())] } else { Vec::new() }
     });
     if let Err(error) = updated {
         warn!("failed to update the password hash: {error}");
+        return None;
     }
+    is_unchanged.then_some(new_hash)
 }
 
 /// `POST /auth/token` and `/auth/token/cli`, as in Airflow's simple auth manager: JSON or a form.

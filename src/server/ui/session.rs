@@ -90,9 +90,9 @@ pub async fn token(State(state): Shared, body: Result<Json<Value>, JsonRejection
     if !["api", "cli"].contains(&kind.as_str()) {
         return Err(ApiError::unprocessable(&["body", "token_type"], "enum", "Input should be 'api' or 'cli'"));
     }
-    let epoch = state.auth.secrets().epoch;
+    let binding = state.auth.secrets().binding.clone();
     Ok(Json(json!({
-        "access_token": state.auth.issue_token(Bearer::Any, epoch), "token_type": kind,
+        "access_token": state.auth.issue_token(Bearer::Any, &binding), "token_type": kind,
         "expires_in_seconds": token::LIFETIME_SECONDS,
     })))
 }

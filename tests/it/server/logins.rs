@@ -182,16 +182,26 @@ fn unfinished_requests_do_not_block_others() {
 }
 
 #[test]
-fn a_new_session_epoch_ends_old_sessions_at_once() {
+fn a_new_hash_or_epoch_in_the_config_ends_sessions_at_once() {
     let (test, password) = started_home();
     let session = Session::login(test.port, &password);
     let path = test.home.join("config.yaml");
     let text = std::fs::read_to_string(&path).unwrap();
-    std::fs::write(&path, text.replace("session_epoch: 1", "session_epoch: 2")).unwrap();
-    wait_until("old sessions end", Duration::from_secs(5), || {
-        session.request("GET", "/api/v2/variables", "").status == 401
-    });
-    Session::login(test.port, &password);
+    let text = text.replace("session_epoch: 1", "session_epoch: 2");
+    std::fs::write(&path, &text).unwrap();
+    let status_of = |session: &Session| session.request("GET", "/api/v2/variables", "").status;
+    wait_until("old sessions end", Duration::from_secs(5), || status_of(&session) == 401);
+    let session = Session::login(test.port, &password);
+    let issued = session.request("POST", "/ui/auth/token", "{}").json();
+    let derived = Session { port: test.port, token: issued["access_token"].as_str().unwrap().to_owned() };
+    assert_eq!((status_of(&session), status_of(&derived)), (200, 200));
+    let old = text.lines().find(|line| line.starts_with("admin_password_hash")).unwrap();
+    let new = leoflow::auth::password::hash("another password").unwrap();
+    std::fs::write(&path, text.replace(old, &format!("admin_password_hash: '{new}'"))).unwrap();
+    wait_until("sessions of the old password end", Duration::from_secs(5), || status_of(&session) == 401);
+    assert_eq!(status_of(&derived), 401, "a token that a session issued ends too");
+    assert_eq!(token(test.port, "admin@leoflow.local", &password).status, 401);
+    assert_eq!(status_of(&Session::login(test.port, "another password")), 200);
 }
 
 #[test]

@@ -86,6 +86,8 @@ impl Smoke<'_> {
         let current = self.config_file.as_ref().and_then(|path| config::load_with_secrets(path).ok().flatten());
         let config = current.as_ref().map_or(self.config, |loaded| &loaded.config);
         let secret = config.jwt_secret.as_deref().unwrap_or_default();
-        Signer::new(secret).issue(&config.admin_email, Bearer::Any, config.session_epoch, clock::unix_seconds())
+        let signer = Signer::new(secret);
+        let binding = signer.binding(config.session_epoch, config.admin_password_hash.as_deref().unwrap_or_default());
+        signer.issue(&config.admin_email, Bearer::Any, &binding, clock::unix_seconds())
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::login::logins::Logins;
 use crate::login::revoked::Revoked;
-use leoflow_base::auth::token::{Bearer, Claims, Signer};
+use leoflow_base::auth::token::{Bearer, Binding, Claims, Signer};
 use leoflow_base::config::{self, Loaded, SecretReference};
 use leoflow_base::home::config_files;
 use leoflow_base::sys::clock;
@@ -42,15 +42,15 @@ impl Auth {
         Ok(())
     }
 
-    pub fn issue_token(&self, bearer: Bearer, epoch: u64) -> String {
+    pub fn issue_token(&self, bearer: Bearer, binding: &Binding) -> String {
         let secrets = self.secrets();
-        secrets.signer.issue(&secrets.admin_email, bearer, epoch, clock::unix_seconds())
+        secrets.signer.issue(&secrets.admin_email, bearer, binding, clock::unix_seconds())
     }
 
     /// Returns the claims of a valid token that is not revoked.
     pub fn check_token(&self, token: &str) -> Option<Claims> {
         let secrets = self.secrets();
-        let claims = secrets.signer.check(token, secrets.epoch, clock::unix_seconds());
+        let claims = secrets.signer.check(token, &secrets.binding, clock::unix_seconds());
         claims.filter(|_| !self.revoked.has(token))
     }
 
@@ -69,8 +69,9 @@ pub struct Secrets {
     read_files: Vec<(PathBuf, Stamp)>,
     pub admin_email: String,
     pub admin_password_hash: String,
-    /// Number of the session epoch, which a password reset increases. Tokens of earlier epochs are invalid.
-    pub epoch: u64,
+    epoch: u64,
+    /// What valid tokens are bound to.
+    pub binding: Binding,
     signer: Signer,
 }
 
@@ -80,15 +81,22 @@ impl Secrets {
         let config = &loaded.config;
         let secret = config.jwt_secret.as_deref().ok_or("jwt_secret")?;
         let hash = config.admin_password_hash.clone().ok_or("admin_password_hash")?;
+        let (epoch, signer) = (config.session_epoch, Signer::new(secret));
         Ok(Self {
             // Without a stamp, the first `refresh` reads the file again.
             read_files: vec![(path.clone(), None)],
             path,
             admin_email: config.admin_email.clone(),
+            binding: signer.binding(epoch, &hash),
             admin_password_hash: hash,
-            epoch: config.session_epoch,
-            signer: Signer::new(secret),
+            epoch,
+            signer,
         })
+    }
+
+    /// Returns what tokens will be bound to once `hash`, another hash of the same password, is in effect.
+    pub fn binding_with(&self, hash: &str) -> Binding {
+        self.signer.binding(self.epoch, hash)
     }
 
     /// Reads the secrets again if a file that they come from has changed.
