@@ -3,7 +3,7 @@
 
 use super::child::{Child, KillTiming};
 use super::import_timeout::{ImportTimeout, TimeSpent};
-use super::interpreter::{Interpreter, Job, TASK_MARK, environment};
+use super::interpreter::{Interpreter, Job, PARSE_MARK, TASK_MARK, environment};
 use super::leftovers::{self, Forking};
 use super::no_result::NoResult;
 use super::warm::Warm;
@@ -256,7 +256,7 @@ impl ChildPlan {
     fn new(job: Job, options: Value) -> io::Result<Self> {
         let (result_reader, result) = listener::pipe_with_async_reader()?;
         let (output_reader, output) = listener::pipe_with_async_reader()?;
-        let mark = format!("parse-{}", hex::encode(random::bytes::<9>()));
+        let mark = format!("{PARSE_MARK}{}", hex::encode(random::bytes::<9>()));
         Ok(Self { job, options, mark, output, result, output_reader, result_reader })
     }
 

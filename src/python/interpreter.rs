@@ -16,6 +16,13 @@ use std::time::Duration;
 /// Environment variable that marks the processes of one task try, or of one child that parses or answers a question, with
 /// its id. Descendants inherit it, so leftovers can be found in /proc.
 pub const TASK_MARK: &str = "LEOFLOW_TASK";
+/// Start of the marks of children that import DAG files; those of tries are paths.
+pub(crate) const PARSE_MARK: &str = "parse-";
+
+/// True for the mark of a child that imports a DAG file.
+pub fn is_parse_mark(mark: &str) -> bool {
+    mark.starts_with(PARSE_MARK)
+}
 
 /// A job of our Python package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,10 +8,14 @@ use leoflow_base::sys::process::reaper::{self, Exit};
 use leoflow_base::sys::process::{self, Signal};
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Time for which `end_soon` collects marks before it scans: a scan reads all processes of the machine.
 const SCAN_DELAY: Duration = Duration::from_millis(200);
+/// How long leftovers are killed that start new ones.
+const KILL_LIMIT: Duration = Duration::from_secs(2);
+/// Pause between two rounds; shorter than the life of a process in a chain of them.
+const KILL_PAUSE: Duration = Duration::from_millis(1);
 
 thread_local! {
     /// Pids of the children that have not been reaped. One thread starts and reaps all of them.
@@ -103,32 +107,56 @@ async fn scan(children_state: ChildState) {
         // Once a child has exited, its orphaned descendants are our children, because this process is a subreaper:
         // without such children there are no leftovers.
         if children_state == ChildState::Ended && children.iter().all(|pid| live_pids.contains(pid)) {
-            return Vec::new();
+            return marks;
         }
-        process::with_variable(TASK_MARK, &marks).iter().for_each(|process| process.signal(Signal::Kill));
-        process::children_in_other_sessions()
+        process::kill_marked(TASK_MARK, &marks, KILL_LIMIT);
+        marks
     });
-    // A panic of the scan is ignored: the next scan tries again.
-    if let Ok(children) = scanning.await {
-        end_adopted(&children);
+    // An error (a panic of the scan) is ignored: the next scan tries again.
+    if let Ok(marks) = scanning.await {
+        end_adopted(&marks).await;
     }
 }
 
-/// Kills those adopted processes in other sessions that have no mark, and reaps them. While a child runs or is being
-/// forked, such a process may belong to it, so a later scan decides. A pid cannot be reused between its check and its
-/// kill, because only this thread reaps.
-fn end_adopted(children: &[i32]) {
-    if FORKING.get() > 0 {
-        return;
+/// Kills adopted children in other sessions with one of the marks, or without any mark, until none is left: a killed one
+/// may have started another. While a child of a DAG file runs or is being forked, those without a mark may belong to it,
+/// so they are left to a later scan.
+async fn end_adopted(marks: &[String]) {
+    let deadline = Instant::now() + KILL_LIMIT;
+    loop {
+        let killed = kill_adopted(marks);
+        if killed.is_empty() {
+            return;
+        }
+        if Instant::now() >= deadline {
+            // The kernel has not ended them yet.
+            for pid in killed.into_iter().filter(|pid| LIVE.with_borrow_mut(|live| live.insert(*pid))) {
+                tokio::task::spawn_local(wait(pid));
+            }
+            return;
+        }
+        tokio::time::sleep(KILL_PAUSE).await;
     }
+}
+
+/// One round of [`end_adopted`]; returns the processes that were killed. A pid cannot be reused between its check and
+/// its kill, because this thread is the only one that reaps.
+fn kill_adopted(marks: &[String]) -> Vec<i32> {
+    if FORKING.get() > 0 {
+        return Vec::new();
+    }
+    let children = process::children_in_other_sessions();
     let is_ours = |pid: i32| LIVE.with_borrow(|live| live.contains(&pid));
     let no_child_runs = children.iter().all(|pid| !is_ours(*pid) || process::is_zombie(*pid));
-    for pid in children.iter().copied().filter(|pid| !is_ours(*pid) && process::is_child_in_other_session(*pid)) {
+    let has_ended_mark = |pid: i32| process::variable_of(pid, TASK_MARK).is_some_and(|mark| marks.contains(&mark));
+    let mut killed = Vec::new();
+    for pid in children.into_iter().filter(|pid| !is_ours(*pid)) {
         if process::is_zombie(pid) {
             let _ = reaper::ended_child(pid);
-        } else if no_child_runs && LIVE.with_borrow_mut(|live| live.insert(pid)) {
+        } else if no_child_runs || has_ended_mark(pid) {
             process::signal_process(pid, Signal::Kill);
-            tokio::task::spawn_local(wait(pid));
+            killed.push(pid);
         }
     }
+    killed
 }

@@ -23,7 +23,7 @@ pub use children::{ChildOutput, Children};
 pub use discover::NoPython;
 pub use discover::{MINIMUM, Python, find};
 pub use dotenv::flag;
-pub use interpreter::{Interpreter, Job, SharedInterpreter, TASK_MARK, environment};
+pub use interpreter::{Interpreter, Job, SharedInterpreter, TASK_MARK, environment, is_parse_mark};
 pub use no_result::NoResult;
 pub use parse::{
     FileContext, FileSettings, ParseOutput, Request, declared_with, file_context, find_requirements_source, parse,

@@ -29,6 +29,10 @@ use tracing::warn;
 const IMPORT_LIMIT: Duration = Duration::from_secs(900);
 /// Time between TERM and KILL for processes that a task left running.
 const LEFTOVER_GRACE: Duration = Duration::from_secs(1);
+/// How often it is checked in that time whether they have ended.
+const GRACE_POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// Pause between two KILLs; shorter than the life of a process in a chain of them.
+const KILL_PAUSE: Duration = Duration::from_millis(1);
 /// Pauses between attempts while a transient error lasts; each pause doubles the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -345,6 +349,11 @@ impl TaskKeeper {
             }
             let leftovers = process::children();
             let is_in_grace = Instant::now() < until;
+            if leftovers.is_empty() {
+                // Zombies, which the next round reaps.
+                std::thread::sleep(KILL_PAUSE);
+                continue;
+            }
             if !is_logged {
                 let text = format!("ending {} process(es) that the task left running", leftovers.len());
                 self.log.write_message(Level::Warning, &text);
@@ -355,7 +364,7 @@ impl TaskKeeper {
             }
             is_logged = true;
             self.drain(Duration::ZERO);
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(if is_in_grace { GRACE_POLL_INTERVAL } else { KILL_PAUSE });
         }
     }
 
@@ -382,7 +391,7 @@ fn kill_task_tree(pid: i32) {
     let until = Instant::now() + LEFTOVER_GRACE;
     while reaper::has_children() && Instant::now() < until {
         process::children().into_iter().for_each(|child| process::signal_process(child, Signal::Kill));
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(KILL_PAUSE);
         reaper::ended_children();
     }
 }

@@ -68,10 +68,7 @@ pub fn end_orphans(folder: &TaskFolder) {
 }
 
 fn end_marked(folder: &TaskFolder) {
-    for process in process::with_variable(TASK_MARK, &[folder.mark()]) {
-        process.signal(Signal::Kill);
-        process.wait_gone(ORPHAN_EXIT_LIMIT);
-    }
+    process::kill_marked(TASK_MARK, &[folder.mark()], ORPHAN_EXIT_LIMIT);
 }
 
 /// Kills the keeper and all other processes of a try.

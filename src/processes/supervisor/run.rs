@@ -2,6 +2,7 @@
 
 use super::children::child::{ChildProcess, SupervisedChild};
 use super::children::logs::OwnLog;
+use super::children::reap::end_dag_file_processes;
 use super::control::{ControlMessage, ControlSocket};
 use super::limits::poll_interval;
 use super::policy::{Event, Model, Overall};
@@ -104,6 +105,7 @@ impl Supervisor {
         let pid = std::process::id();
         self.own_log.info(format_args!("supervisor {} started, pid {pid}", self.identity.version));
         let outcome = self.run_loop(events, on_notice).await;
+        end_dag_file_processes();
         self.clean_up(&outcome);
         outcome
     }

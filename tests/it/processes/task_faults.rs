@@ -86,6 +86,25 @@ fn double_forked_processes_end_with_their_task() {
 }
 
 #[test]
+fn a_chain_of_processes_ends_with_its_task() {
+    let test = TestHome::started();
+    // Each process starts the next and exits after 20 ms.
+    let body = "import os, signal, time\n\
+        if os.fork() == 0:\n    os.setsid()\n    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n    \
+        for beat in range(3000):\n        time.sleep(0.02)\n        if os.fork(): os._exit(0)\n        \
+        open('beat', 'w').write(str(beat))\n    os._exit(0)\n\
+        while not os.path.exists('beat'): time.sleep(0.01)\n\
+        return 'done'";
+    test.add_dag("chain", &dag("chain", "", body));
+    assert_eq!(test.run_dag("chain")["state"], "success");
+    let beat = || std::fs::read(test.workspace().join("beat")).unwrap();
+    let before = beat();
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(beat(), before, "the chain outlived its task");
+    assert!(test.task_log("chain", "t").contains("process(es) that the task left running"));
+}
+
+#[test]
 fn a_flood_of_output_keeps_its_first_and_last_lines() {
     let test = TestHome::started();
     let body = "import os\n\

@@ -364,6 +364,37 @@ fn a_process_detached_by_an_import_is_ended() {
     wait_until("the detached process is ended", Duration::from_secs(20), || !crate::support::processes::is_alive(pid));
 }
 
+/// Code that leaves a chain of processes, each of which starts the next and exits after 20 ms. It ends after a minute.
+fn chain(beat_file: &std::path::Path) -> String {
+    format!(
+        "import os, signal, time\nif os.fork() == 0:\n    os.setsid()\n    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n    \
+         os.closerange(0, 100)\n    for beat in range(3000):\n        time.sleep(0.02)\n        if os.fork(): os._exit(0)\n        \
+         open({beat_file:?}, 'w').write(str(beat))\n    os._exit(0)\n\
+         while not os.path.exists({beat_file:?}): time.sleep(0.01)\n"
+    )
+}
+
+/// True once the chain has not beaten for a while.
+fn chain_has_ended(beat_file: &std::path::Path) -> bool {
+    let before = std::fs::read(beat_file).unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    std::fs::read(beat_file).unwrap() == before
+}
+
+#[test]
+fn a_chain_of_processes_left_by_an_import_is_ended() {
+    let test = TestHome::started();
+    let beat_file = test.folder().join("beat");
+    test.add_dag("chain", &format!("{}from airflow.sdk import DAG\ndag = DAG('chain')\n", chain(&beat_file)));
+    wait_until("the chain is ended", Duration::from_secs(20), || chain_has_ended(&beat_file));
+    // One more, whose import still runs when the instance stops.
+    std::fs::remove_file(&beat_file).unwrap();
+    test.save("slow.py", &format!("{}time.sleep(60)\nfrom airflow.sdk import DAG\n", chain(&beat_file)));
+    wait_until("the chain began", SOON, || beat_file.exists());
+    test.run(&["lite", "stop"]).expect(0);
+    assert!(chain_has_ended(&beat_file), "it outlived the stop");
+}
+
 #[test]
 fn installing_a_missing_package_fixes_its_import_errors() {
     let test = TestHome::new();

@@ -162,14 +162,32 @@ pub fn working_in(folder: &Path) -> Vec<ProcessId> {
 
 /// The children of this process, without zombies.
 pub fn children() -> Vec<i32> {
-    let own_pid = std::process::id() as i32;
-    all_pids().filter(|pid| Stat::read(*pid).is_some_and(|stat| stat.parent == own_pid && stat.state != 'Z')).collect()
+    all_children().into_iter().filter(|pid| !is_zombie(*pid)).collect()
+}
+
+/// The children of all threads of a process, including zombies; `None` where the kernel does not list them
+/// (`CONFIG_PROC_CHILDREN`), and when there is no such process.
+pub(super) fn listed_children(pid: i32) -> Option<Vec<i32>> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let mut lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok()).peekable();
+    lists.peek()?;
+    let parse = |list: String| list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>();
+    Some(lists.flat_map(parse).collect())
 }
 
 /// Children in other sessions than ours, including zombies. Leoflow's own programs stay in its session, and a
 /// process that has left the session cannot return.
 pub fn children_in_other_sessions() -> Vec<i32> {
-    all_pids().filter(|pid| is_child_in_other_session(*pid)).collect()
+    all_children().into_iter().filter(|pid| is_child_in_other_session(*pid)).collect()
+}
+
+/// The children of this process, including adopted ones and zombies. Reads the kernel's own list where it has one: a
+/// scan of all processes takes so long that a child which forks and exits again and again is never found alive.
+fn all_children() -> Vec<i32> {
+    let own_pid = std::process::id() as i32;
+    listed_children(own_pid).unwrap_or_else(|| {
+        all_pids().filter(|pid| Stat::read(*pid).is_some_and(|stat| stat.parent == own_pid)).collect()
+    })
 }
 
 pub fn is_child_in_other_session(pid: i32) -> bool {
@@ -182,15 +200,36 @@ pub fn is_zombie(pid: i32) -> bool {
     Stat::read(pid).is_some_and(|stat| stat.state == 'Z')
 }
 
-/// Processes of this user whose environment has `name` set to one of the values, as far as we may inspect them.
-pub fn with_variable(name: &str, values: &[String]) -> Vec<ProcessId> {
-    let has_value = |pid: &i32| {
-        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        let mut entries = environment.split(|byte| *byte == 0);
-        let value = entries.find_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"="));
-        value.is_some_and(|value| values.iter().any(|allowed| allowed.as_bytes() == value))
-    };
-    all_pids().filter(has_value).filter_map(ProcessId::of).filter(ProcessId::is_alive).collect()
+/// The value of a variable in the environment that a process was started with, as far as we may inspect it.
+pub fn variable_of(pid: i32, name: &str) -> Option<String> {
+    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let mut entries = environment.split(|byte| *byte == 0);
+    let value = entries.find_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"="))?;
+    String::from_utf8(value.to_vec()).ok()
+}
+
+/// How many scans in a row must find no process before none is left: a scan can miss one that forks and exits.
+const EMPTY_SCANS: usize = 3;
+
+/// Kills all processes of this user in whose environment `name` has one of the values, as far as we may inspect them,
+/// until none is left or the limit is reached.
+pub fn kill_marked(name: &str, values: &[String], limit: Duration) {
+    let deadline = Instant::now() + limit;
+    let mut empty_scans = EMPTY_SCANS - 1;
+    while empty_scans < EMPTY_SCANS && Instant::now() < deadline {
+        let mut is_empty = true;
+        for pid in all_pids() {
+            // Each at once: a process that forks and exits is gone at the end of the scan.
+            if variable_of(pid, name).is_some_and(|value| values.contains(&value)) && is_pid_alive(pid) {
+                signal_process(pid, Signal::Kill);
+                is_empty = false;
+            }
+        }
+        empty_scans = if is_empty { empty_scans + 1 } else { 0 };
+        if !is_empty {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
 }
 
 /// Sets the name of this process that `ps` and `top` show. The kernel names a process after the file that was executed,

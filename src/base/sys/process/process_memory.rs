@@ -1,5 +1,6 @@
 //! The memory of a process as `/proc/PID/smaps_rollup` shows it, proc_pid_smaps(5).
 
+use super::listed_children;
 use std::fs;
 
 /// Proportional set size (PSS) of a process in bytes: its own pages, and its share of those that it shares with others.
@@ -13,21 +14,12 @@ pub(crate) fn proportional_bytes_of_tree(root: i32) -> Option<u64> {
     let mut total = proportional_bytes(root)?;
     let mut parents = vec![root];
     while let Some(parent) = parents.pop() {
-        for child in children(parent) {
+        for child in listed_children(parent).unwrap_or_default() {
             total += proportional_bytes(child).unwrap_or(0);
             parents.push(child);
         }
     }
     Some(total)
-}
-
-/// The children of all threads of a process; none where the kernel does not list them (`CONFIG_PROC_CHILDREN`).
-fn children(pid: i32) -> Vec<i32> {
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
-    lists
-        .flat_map(|list| list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>())
-        .collect()
 }
 
 fn parse(rollup: &str) -> Option<u64> {
