@@ -78,7 +78,7 @@ pub fn examine(
     checks.extend(service(home));
     let configured = config.as_ref().and_then(|config| config.python.as_deref());
     checks.push(doctor_python::python_found(server_python.python.as_deref().or(configured)));
-    checks.push(doctor_python::environments(home, &server_python.failed));
+    checks.push(doctor_python::environments(home, server_python));
     checks.push(doctor_python::processes(home));
     checks.extend(doctor_python::pools(&server_python.unknown_pools));
     checks.extend(config.as_ref().and_then(|config| workspace(config.workspace.as_deref()?)));

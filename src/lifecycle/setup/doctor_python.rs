@@ -7,6 +7,7 @@ use leoflow_python::notes::{self, Note};
 use leoflow_python::{self as python, environments};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// The state of Python and of the DAGs in a running server.
 #[derive(Debug, Default, Deserialize)]
@@ -17,6 +18,16 @@ pub struct ServerPython {
     /// Environments that the server could not build.
     pub failed: Vec<FailedEnvironment>,
     pub unknown_pools: Vec<UnknownPool>,
+    /// Built environments whose DAG files have import errors.
+    pub suspect: Vec<SuspectEnvironment>,
+}
+
+/// A built environment whose DAG files have import errors.
+#[derive(Debug, Deserialize)]
+pub struct SuspectEnvironment {
+    folder: PathBuf,
+    /// Those DAG files, relative to the workspace.
+    files: Vec<PathBuf>,
 }
 
 /// A DAG with tasks in a pool that does not exist.
@@ -76,10 +87,16 @@ fn describe(note: &Note) -> String {
     )
 }
 
-/// Checks the Python environments of projects; `failed` are those that the running server could not build.
-pub fn environments(home: &Home, failed: &[FailedEnvironment]) -> Check {
-    const NAME: &str = "environments";
-    if let Some(environment) = failed.first() {
+const ENVIRONMENTS: &str = "environments";
+
+/// How long the files of environments are compared with their hashes; a large one takes seconds.
+const VERIFY_LIMIT: Duration = Duration::from_secs(10);
+
+/// Checks the Python environments of projects, as far as the running server knows them. Those whose DAG files cannot be
+/// imported are compared with the hashes of their packages.
+pub fn environments(home: &Home, server: &ServerPython) -> Check {
+    const NAME: &str = ENVIRONMENTS;
+    if let Some(environment) = server.failed.first() {
         let first_line = environment.detail.lines().next().unwrap_or_default();
         let more = environment.files.len().saturating_sub(1);
         let others = if more == 0 { String::new() } else { format!(" and {more} more") };
@@ -90,6 +107,9 @@ pub fn environments(home: &Home, failed: &[FailedEnvironment]) -> Check {
             detail,
             "leoflow env list shows the whole error; change the project's requirements",
         );
+    }
+    if let Some(check) = damaged_environment(&server.suspect) {
+        return check;
     }
     let built = environments::count(home);
     let uv_state = environments::find_uv(home).map_or("uv is downloaded when needed".to_owned(), |uv| uv.to_string());
@@ -106,6 +126,37 @@ pub fn pools(unknown: &[UnknownPool]) -> Option<Check> {
     let UnknownPool { dag_id, pool } = first;
     let detail = format!("tasks of {dag_id} wait, because there is no pool {pool}{others}");
     Some(Check::warning("pools", detail, format!("leoflow pools set {pool} 8")))
+}
+
+/// The first environment with damaged files, or one that could not be checked completely.
+fn damaged_environment(suspect: &[SuspectEnvironment]) -> Option<Check> {
+    let deadline = Instant::now() + VERIFY_LIMIT;
+    let mut unchecked = None;
+    for environment in suspect {
+        let file = environment.files.first()?;
+        let project = file.iter().next().unwrap_or(file.as_os_str()).to_string_lossy();
+        let verified = environments::verify_until(&environment.folder, Some(deadline));
+        if let Some(damaged) = verified.damaged.first() {
+            let detail = format!(
+                "{} cannot be imported, and {} of its environment's files are damaged or missing, such as {}",
+                file.display(),
+                verified.damaged.len(),
+                damaged.display()
+            );
+            let remedy = format!("leoflow env update {project} --reinstall");
+            return Some(Check::problem(ENVIRONMENTS, detail, remedy));
+        }
+        if verified.is_partial {
+            unchecked = unchecked.or(Some((file, project)));
+        }
+    }
+    let (file, project) = unchecked?;
+    let detail = format!(
+        "{} cannot be imported; in {} s, not all files of its environment could be compared with their hashes",
+        file.display(),
+        VERIFY_LIMIT.as_secs()
+    );
+    Some(Check::warning(ENVIRONMENTS, detail, format!("leoflow env verify {project}")))
 }
 
 #[cfg(test)]

@@ -4,7 +4,9 @@ use super::installed::site_packages;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use leoflow_base::components::wheel;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// The result for one environment.
 #[derive(Debug, Default)]
@@ -13,30 +15,50 @@ pub struct Verified {
     pub files: usize,
     /// Files that are missing, or have other contents.
     pub damaged: Vec<PathBuf>,
+    /// True if the time limit was reached before all files were compared.
+    pub is_partial: bool,
 }
 
 /// Reads all files of the packages in an environment, which takes seconds for a large environment.
 pub fn verify(folder: &Path) -> Verified {
+    verify_until(folder, None)
+}
+
+/// Like [`verify`], but stops at `deadline`.
+pub fn verify_until(folder: &Path, deadline: Option<Instant>) -> Verified {
     let mut verified = Verified::default();
+    for (file, hashes) in recorded_files(folder, &mut verified.damaged) {
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            verified.is_partial = true;
+            break;
+        }
+        verified.files += 1;
+        if wheel::sha256_of(&file).map_or(true, |actual| !hashes.contains(&actual)) {
+            verified.damaged.push(file);
+        }
+    }
+    verified.damaged.sort();
+    verified
+}
+
+/// The files of all packages with their hashes. Several packages may have installed the same file, of which the last
+/// stays: then each hash is right. Unreadable records are added to `damaged`.
+fn recorded_files(folder: &Path, damaged: &mut Vec<PathBuf>) -> BTreeMap<PathBuf, Vec<String>> {
+    let mut files: BTreeMap<PathBuf, Vec<String>> = BTreeMap::new();
     for packages in site_packages(folder) {
         let entries = std::fs::read_dir(&packages).into_iter().flatten().flatten().map(|entry| entry.path());
         for info in entries.filter(|path| path.extension().is_some_and(|extension| extension == "dist-info")) {
             let record = info.join("RECORD");
             let Ok(text) = std::fs::read_to_string(&record) else {
-                verified.damaged.push(record);
+                damaged.push(record);
                 continue;
             };
             for (path, hash) in text.lines().filter_map(recorded) {
-                verified.files += 1;
-                let file = packages.join(path);
-                if wheel::sha256_of(&file).map_or(true, |actual| actual != hash) {
-                    verified.damaged.push(file);
-                }
+                files.entry(packages.join(path)).or_default().push(hash);
             }
         }
     }
-    verified.damaged.sort();
-    verified
+    files
 }
 
 /// Parses a line of a RECORD: the path, and the sha256 in hexadecimal. `None` for a file without a hash, such as a
@@ -74,7 +96,14 @@ mod tests {
         assert_eq!((verified.files, verified.damaged.clone()), (3, vec![packages.join("gone.py")]));
         write("x.py", "2");
         assert_eq!(verify(folder.path()).damaged, [packages.join("gone.py"), packages.join("x.py")]);
+        let partial = verify_until(folder.path(), Some(Instant::now()));
+        assert_eq!((partial.files, partial.is_partial), (0, true));
+        // Another package has overwritten the file.
+        let other = packages.join("y-1.dist-info");
+        std::fs::create_dir_all(&other).unwrap();
+        std::fs::write(other.join("RECORD"), format!("x.py,sha256={},1\n", hash("2"))).unwrap();
+        assert_eq!(verify(folder.path()).damaged, [packages.join("gone.py")]);
         std::fs::remove_file(info.join("RECORD")).unwrap();
-        assert_eq!(verify(folder.path()).damaged, [info.join("RECORD")]);
+        assert_eq!(verify(folder.path()).damaged, [info.join("RECORD")], "an unreadable record");
     }
 }

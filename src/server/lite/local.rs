@@ -14,11 +14,15 @@ use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use leoflow_base::sys::blocking;
 use leoflow_engine::store::dag::dag_facts::{self, UnknownPool};
+use leoflow_engine::store::dag::dags;
 use leoflow_engine::store::list::listing::Listing;
 use leoflow_engine::store::secret::connections::{self, Connection};
 use leoflow_engine::store::secret::variables::{self, Variable};
 use leoflow_engine::store::{OnExisting, ReadFor};
+use leoflow_python::environments as python_environments;
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
@@ -46,8 +50,8 @@ pub struct Session {
     token: String,
 }
 
-/// Returns the Python that runs DAGs, independent of the caller's `PATH`, the environments that failed to build, and
-/// the pools that DAGs name but that do not exist.
+/// Returns the Python that runs DAGs, independent of the caller's `PATH`, the environments that failed to build, those
+/// whose DAG files cannot be imported, and the pools that DAGs name but that do not exist.
 pub async fn python(State(state): Shared) -> Json<serde_json::Value> {
     let interpreter = state.dag_files.interpreter.get().await;
     let required = state.dag_files.environments.required();
@@ -56,7 +60,36 @@ pub async fn python(State(state): Shared) -> Json<serde_json::Value> {
     let program = interpreter.ok().map(|interpreter| interpreter.program);
     // An unavailable datastore is reported by other checks.
     let unknown_pools = unknown_pools(&state).await.unwrap_or_default();
-    Json(serde_json::json!({"python": program, "failed": failed, "unknown_pools": unknown_pools}))
+    let suspect = suspect_environments(&state, &required).await.unwrap_or_default();
+    Json(serde_json::json!({
+        "python": program, "failed": failed, "unknown_pools": unknown_pools, "suspect": suspect,
+    }))
+}
+
+/// A built environment whose DAG files have import errors, which a damaged file of a package may cause.
+#[derive(Serialize)]
+struct SuspectEnvironment {
+    folder: PathBuf,
+    /// DAG files with import errors, relative to the workspace.
+    files: Vec<PathBuf>,
+}
+
+async fn suspect_environments(
+    state: &AppState,
+    required: &[environments::RequiredEnvironment],
+) -> Result<Vec<SuspectEnvironment>, ApiError> {
+    let errors = dags::import_errors(&*state.database.get().await?, Listing::default()).await?;
+    let failing: HashSet<PathBuf> = errors.rows.into_iter().map(|error| PathBuf::from(error.filename)).collect();
+    let workspace = state.dag_files.questions.get().map(|questions| questions.workspace());
+    let relative =
+        |file: &PathBuf| workspace.and_then(|workspace| file.strip_prefix(workspace).ok()).unwrap_or(file).to_owned();
+    let suspect = required.iter().filter_map(|environment| {
+        let files: Vec<PathBuf> =
+            environment.files.iter().filter(|file| failing.contains(*file)).map(relative).collect();
+        let folder = python_environments::find(&state.home, environment.hash.as_deref()?)?;
+        (!files.is_empty()).then_some(SuspectEnvironment { folder, files })
+    });
+    Ok(suspect.collect())
 }
 
 async fn unknown_pools(state: &AppState) -> Result<Vec<UnknownPool>, ApiError> {

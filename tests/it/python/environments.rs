@@ -324,6 +324,13 @@ fn a_backup_keeps_the_lock_and_env_update_changes_it() {
     std::fs::write(&file, "damaged").unwrap();
     let found = new.run(&["env", "verify"]).expect(1).stdout;
     assert!(found.contains("1 damaged") && found.contains("paint.py"), "{found}");
+    // Doctor finds it when a DAG file cannot be imported any more, and names the command that repairs it.
+    let dag_file = new.workspace().join("p/dag.py");
+    std::fs::write(&dag_file, std::fs::read_to_string(&dag_file).unwrap() + "\n").unwrap();
+    wait_until("an import error", LIMIT, || !import_error(&new).is_empty());
+    let doctor = new.run(&["doctor"]).expect(1).stdout;
+    assert!(doctor.contains("p/dag.py cannot be imported, and 1 of its environment's files"), "{doctor}");
+    assert!(doctor.contains("paint.py") && doctor.contains("-> leoflow env update p --reinstall"), "{doctor}");
     new.run(&["env", "update", "p", "--reinstall"]).expect(0);
     new.run(&["env", "verify", new.workspace().join("p").to_str().unwrap()]).expect(0);
     assert_eq!(run(&new, "p").0, "paint in green");
