@@ -49,6 +49,7 @@ impl DeletedLogs {
     pub async fn quarantine(home: &Home, folder: PathBuf) -> Self {
         let logs = home.task_logs();
         let moved = blocking::run(move || move_away(&logs, folder)).await;
+        checkpoint("logs.moved");
         match moved {
             Ok(Ok(moved)) => Self { moved },
             Ok(Err(error)) => {
@@ -61,7 +62,7 @@ impl DeletedLogs {
 
     /// Removes the logs in the background, once the deletion is committed.
     pub fn remove(mut self) {
-        checkpoint("logs.set_aside");
+        checkpoint("logs.deletion-committed");
         if let Some(Moved { quarantine, .. }) = self.moved.take() {
             let quarantine = mark_committed(quarantine);
             drop(tokio::spawn(blocking::run(move || remove(&quarantine))));

@@ -495,3 +495,67 @@ fn shell_completion_offers_existing_ids() {
     test.run(&["lite", "stop", "--yes"]).expect(0);
     assert_eq!(complete(&["leoflow", "dags", "trigger", "he"]), "");
 }
+
+#[test]
+fn a_kill_during_a_deletion_keeps_a_dag_or_deletes_it() {
+    for (checkpoint, is_kept) in [("logs.moved", true), ("logs.deletion-committed", false)] {
+        let test = TestHome::started_with(&[("LEOFLOW_KILL_AT", checkpoint)]);
+        let text =
+            "from airflow.sdk import DAG, task\nwith DAG('deleted'):\n    @task\n    def t(): print('ran')\n    t()\n";
+        test.add_dag("deleted", text);
+        test.run(&["dags", "trigger", "deleted", "--run-id", "one", "--wait"]).expect(0);
+        let server = test.pid("server");
+        let interrupted = test.run(&["dags", "delete", "deleted", "--yes"]);
+        assert_ne!(interrupted.code, Some(0), "{checkpoint}: {interrupted:?}");
+        wait_until("a new server", SOON, || test.running_pid("server").is_some_and(|pid| pid != server));
+        test.wait_healthy();
+        let runs = || test.sql("SELECT count(*) FROM dag_run WHERE dag_id = 'deleted'");
+        assert_eq!(runs(), if is_kept { "1" } else { "0" }, "{checkpoint}");
+        let moved_away = test.home.join("task-logs/,deleted");
+        wait_until("the moved logs are settled", SOON, || {
+            std::fs::read_dir(&moved_away).is_ok_and(|mut entries| entries.next().is_none())
+        });
+        if !is_kept {
+            // Its file still defines the DAG, whose new run has the id of the deleted one.
+            test.wait_dag("deleted", 1);
+            test.run(&["dags", "trigger", "deleted", "--run-id", "one", "--wait"]).expect(0);
+        }
+        let log = test.task_log("deleted", "t");
+        assert_eq!(log.matches("ran").count(), 1, "{checkpoint}: {log}");
+        assert_eq!(runs(), "1");
+    }
+}
+
+#[test]
+fn a_triggered_run_that_is_reset_takes_the_newest_version() {
+    let test = TestHome::started();
+    let target = |arguments: &str, word: &str| {
+        format!(
+            "from airflow.sdk import DAG, task\nwith DAG('target'{arguments}):\n    @task\n    def t(): return {word:?}\n    t()\n"
+        )
+    };
+    let caller = "from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator\n\
+                  from airflow.sdk import DAG\nwith DAG('caller'):\n    \
+                  TriggerDagRunOperator(task_id='call', trigger_dag_id='target', trigger_run_id='fixed',\n        \
+                  reset_dag_run=True, wait_for_completion=True, poke_interval=0.2)\n";
+    test.add_dag("target", &target("", "first"));
+    test.add_dag("caller", caller);
+    let said = || test.sql("SELECT value FROM xcom WHERE dag_id = 'target' AND run_id = 'fixed'");
+    let version = || {
+        test.sql("SELECT v.version_number FROM dag_run r JOIN dag_version v ON v.id = r.dag_version_id WHERE r.run_id = 'fixed'")
+    };
+    let call = || assert_eq!(test.run_dag("caller")["state"], "success");
+    call();
+    assert_eq!((said().as_str(), version().as_str()), ("\"first\"", "1"));
+    // Like Airflow with a local bundle.
+    test.save("target.py", &target("", "second"));
+    test.wait_dag("target", 2);
+    call();
+    assert_eq!((said().as_str(), version().as_str()), ("\"second\"", "2"));
+    // The DAG's own setting decides.
+    test.save("target.py", &target(", rerun_with_latest_version=False", "third"));
+    test.wait_dag("target", 3);
+    call();
+    assert_eq!((said().as_str(), version().as_str()), ("\"second\"", "2"));
+    assert_eq!(test.sql("SELECT count(*) FROM dag_run WHERE dag_id = 'target'"), "1");
+}

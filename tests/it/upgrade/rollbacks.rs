@@ -257,3 +257,58 @@ fn a_rollback_finished_by_a_start_is_not_repeated() {
     test.run(&["rollback", "--yes"]).expect(0);
     assert_eq!(version(&test), "0.1.0");
 }
+
+/// Two task instances that wait for a file without a process.
+const WAITING_DAG: &str = "
+import os
+from airflow.providers.standard.triggers.file import FileTrigger
+from airflow.sdk import DAG, BaseOperator, task
+
+SIGN = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'sign')
+
+class Waits(BaseOperator):
+    def execute(self, context):
+        self.defer(trigger=FileTrigger(SIGN, poke_interval=0.1), method_name='after')
+
+    def after(self, context, event=None):
+        return 'done'
+
+with DAG('waits'):
+    Waits(task_id='deferred')
+
+    @task.sensor(mode='reschedule', poke_interval=0.5)
+    def rescheduled():
+        return os.path.exists(SIGN)
+
+    rescheduled()
+";
+
+#[test]
+fn instances_that_wait_survive_rollbacks_of_both_ways() {
+    let irreversible = Release { version: "1.0.0", migration: Migration::Data, fault: None };
+    for (release, way) in [(SECOND, "undo"), (irreversible, "restore")] {
+        let all = releases(&[FIRST, release.clone()]);
+        let test = started(&all);
+        test.add_dag("waits", WAITING_DAG);
+        let run = test.trigger("waits");
+        // Between two pokes, the sensor runs.
+        let is_waiting = || {
+            test.sql("SELECT string_agg(state, ' ' ORDER BY task_id) FROM task_instance")
+                == "deferred up_for_reschedule"
+        };
+        wait_until("both instances wait", Duration::from_secs(60), is_waiting);
+        upgrade(&test, &all, &[]).expect(0);
+        let planned = test.run(&["rollback", "--dry-run", "--json"]).expect(0).json();
+        assert_eq!(planned["back"]["way"], way, "{planned}");
+        test.run(&["rollback", "--yes"]).expect(0);
+        test.wait_healthy();
+        assert_eq!(version(&test), "0.1.0");
+        wait_until("both instances wait again", Duration::from_secs(60), is_waiting);
+        fs::write(test.workspace().join("sign"), "").unwrap();
+        let ended = test.wait_run("waits", &run);
+        assert_eq!(ended["state"], "success", "{way}: {ended}");
+        for task_id in ["deferred", "rescheduled"] {
+            assert_eq!(crate::support::task(&ended, task_id)["try_number"], 1, "{way}: {task_id}");
+        }
+    }
+}
