@@ -91,6 +91,29 @@ fn an_encrypted_backup_needs_its_private_key() {
 }
 
 #[test]
+fn a_restore_without_config_says_that_backups_get_plain() {
+    let test = TestHome::on_one_disk();
+    test.start();
+    let (mine, public) = key(&test, "mine.txt");
+    test.run(&["config", "set", "backup.recipients", &public]).expect(0);
+    let (file, _) = backup(&test);
+    test.run(&["lite", "stop"]).expect(0);
+    fs::remove_file(test.home.join("config.yaml")).unwrap();
+    let warning = "not taken over from the backup: backup.recipients;";
+    let forced = ["--force", "--yes", "--identity", mine.to_str().unwrap()];
+    let plan = test.restore(&file, &[&forced[..], &["--dry-run"]].concat()).expect(0);
+    assert!(plan.stderr.contains(warning) && plan.stderr.contains("backups are not encrypted"), "{plan:?}");
+    let done = test.restore(&file, &forced).expect(0);
+    assert_eq!(done.stderr.matches(warning).count(), 2, "in the plan and in the result: {done:?}");
+    assert_eq!(backup(&test).1["encrypted"], false);
+    // A second restore over a lost file, which takes them over.
+    fs::remove_file(test.home.join("config.yaml")).unwrap();
+    let done = test.restore(&file, &[&forced[..], &["--take-over-settings", "--json"]].concat()).expect(0);
+    assert_eq!(done.json()["left_out"], serde_json::json!([]));
+    assert_eq!(backup(&test).1["encrypted"], true);
+}
+
+#[test]
 fn a_configured_identity_verifies_encrypted_backups() {
     let test = TestHome::new();
     test.set_up();

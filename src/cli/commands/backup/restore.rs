@@ -23,7 +23,7 @@ use leoflow_base::protocol::control;
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::{checkpoint, env_vars, terminal};
 use leoflow_lifecycle::backup::newer_files;
-use leoflow_lifecycle::backup::restore::restore_plan::{Protected, RestoreRefusal, adapted_config, protected_settings};
+use leoflow_lifecycle::backup::restore::restore_plan::{RestoreRefusal, adapted_config};
 use leoflow_lifecycle::backup::restore::{self, Records, Staged};
 use leoflow_lifecycle::backup::restore::{obstacles, quarantine};
 use leoflow_lifecycle::backup::{Input, Keys, Manifest, RestoreError, verify};
@@ -97,6 +97,8 @@ async fn dry_run(context: &Context<'_>, input: &Input, target: &Target) -> Resul
     print_plan(context, target, &Summary::of(&manifest), target.unreadable.as_ref(), before.as_ref());
     let newer = newer_files(&context.home, &manifest, &input.path, &target.workspace);
     print_newer_files(context, target, &newer);
+    let left_out = target.left_out(&restore::peek_config(input)?.1);
+    print_left_out(context, &left_out);
     context.printer.note("Nothing was changed.");
     if context.printer.json {
         context.printer.json(&json!({
@@ -106,6 +108,7 @@ async fn dry_run(context: &Context<'_>, input: &Input, target: &Target) -> Resul
             "backup": Summary::of(&manifest),
             "replaces": before,
             "newer_files": newer,
+            "left_out": left_out,
         }))?;
     }
     Ok(0)
@@ -116,6 +119,8 @@ struct RestoreResult {
     manifest: Manifest,
     /// True when the replaced state was in use, is readable, and is kept for `--undo`.
     can_undo: bool,
+    /// Names of the backup's settings that were not taken over.
+    left_out: Vec<&'static str>,
     /// The instance that was stopped for the restore.
     was_running: Option<WasRunning>,
 }
@@ -172,7 +177,7 @@ async fn replace(
 ) -> Result<RestoreResult, Error> {
     let (home, printer, force) = (&context.home, context.printer, Force::from(args.force));
     // Check everything again under the lock.
-    let (mut target, backup) = (Target::find(context, args)?, restore::peek(input)?);
+    let (mut target, (backup, backup_config)) = (Target::find(context, args)?, restore::peek_config(input)?);
     target.check(context, &backup, force)?;
     let mut home_lock = home_lock;
     let mut current = CurrentState { opened: None, before: Summary::nothing(), unreadable: target.unreadable.take() };
@@ -182,6 +187,7 @@ async fn replace(
     if target.is_set_up {
         print_plan(context, &target, &Summary::of(&backup), current.unreadable.as_ref(), Some(&current.before));
         print_newer_files(context, &target, &newer_files(home, &backup, &input.path, &target.workspace));
+        print_left_out(context, &target.left_out(&backup_config));
         confirm(context, &target, args)?;
     } else {
         print_trust(context);
@@ -222,9 +228,7 @@ async fn exchange(
     let (home, printer) = (&context.home, context.printer);
     let machine = target.machine();
     let (manifest, config) = (staged.manifest.clone(), adapted_config(&staged.config, &machine)?);
-    if matches!(machine.protected, Protected::Unset) {
-        print_left_out(context, &protected_settings(&staged.config));
-    }
+    let left_out = target.left_out(&staged.config);
     let unreadable = current.unreadable.take();
     if let Some(error) = &unreadable {
         refuse_obstacles(home)?;
@@ -252,7 +256,7 @@ async fn exchange(
         continue_with_old_state(context, datastore, was_running).await;
         return Err(error.into());
     }
-    Ok(RestoreResult { manifest, can_undo, was_running })
+    Ok(RestoreResult { manifest, can_undo, left_out, was_running })
 }
 
 fn confirm(context: &Context<'_>, target: &Target, args: &Restore) -> Result<(), Error> {
@@ -332,6 +336,7 @@ fn print_result(context: &Context<'_>, restored: &RestoreResult, is_running: boo
             "tables": manifest.tables,
             "running": is_running,
             "can_undo": restored.can_undo,
+            "left_out": restored.left_out,
         }));
     }
     let rows = counted(manifest.rows(), "row");
@@ -349,6 +354,7 @@ fn print_result(context: &Context<'_>, restored: &RestoreResult, is_running: boo
             skipped.reason.escape_debug()
         ));
     }
+    print_left_out(context, &restored.left_out);
     let email = config.map(|config| config.admin_email).unwrap_or_default();
     printer.line(format!("  log in as {email} with the password from the backup"));
     printer.line(match is_running {

@@ -36,8 +36,8 @@ pub struct Restore {
     /// Leave Leoflow stopped after the restore, to read the restored DAG files before they run
     #[arg(long)]
     pub no_start: bool,
-    /// In a new home, also take over backup.recipients, backup.passphrase, backup.identity and upgrade.from of the
-    /// backup; only for a backup that you made yourself
+    /// In a home without a config.yaml, also take over backup.recipients, backup.passphrase, backup.identity and
+    /// upgrade.from of the backup; only for a backup that you made yourself
     #[arg(long, conflicts_with = "undo")]
     pub take_over_settings: bool,
     /// Skip the confirmation prompt

@@ -65,14 +65,16 @@ pub fn print_trust(context: &Context<'_>) {
     );
 }
 
-/// Names the settings of the backup that a new home does not take over.
+/// Names the settings of the backup that a home without settings does not take over.
 pub fn print_left_out(context: &Context<'_>, names: &[&str]) {
     if names.is_empty() {
         return;
     }
+    let is_encryption = |name: &&str| ["backup.recipients", "backup.passphrase"].contains(name);
+    let consequence = if names.iter().any(is_encryption) { "; until then, backups are not encrypted" } else { "" };
     context.printer.warning(format!(
         "not taken over from the backup: {}; set what you want with `leoflow config set`, or restore with \
-         --take-over-settings",
+         --take-over-settings{consequence}",
         names.join(", ")
     ));
 }

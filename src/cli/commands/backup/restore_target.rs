@@ -154,20 +154,31 @@ impl Target {
         self.config.as_ref().and_then(|config| config.workspace.as_ref()).is_none().then(|| self.workspace.clone())
     }
 
-    /// The settings of this machine, which a restore keeps.
-    pub fn machine(&self) -> Machine<'_> {
-        let protected = match (&self.config, self.archive_settings) {
+    fn protected(&self) -> Protected<'_> {
+        match (&self.config, self.archive_settings) {
             (Some(config), _) => Protected::Kept { backup: &config.backup, upgrade_from: self.upgrade_from.as_deref() },
             (None, ArchiveSettings::TakenOver) => Protected::TakenOver,
             (None, ArchiveSettings::LeftOut) => Protected::Unset,
-        };
+        }
+    }
+
+    /// Names of the settings in the backup's configuration that are neither taken over nor set on this machine.
+    pub fn left_out(&self, backup_config: &str) -> Vec<&'static str> {
+        match self.protected() {
+            Protected::Unset => restore_plan::protected_settings(backup_config),
+            Protected::Kept { .. } | Protected::TakenOver => Vec::new(),
+        }
+    }
+
+    /// The settings of this machine, which a restore keeps.
+    pub fn machine(&self) -> Machine<'_> {
         Machine {
             workspace: &self.workspace,
             port: self.port,
             python: self.config.as_ref().and_then(|config| config.python.as_deref()),
             host: self.config.as_ref().map(|config| config.host).filter(|host| !host.is_loopback()),
             datastore: self.config.as_ref().map_or(&DatastoreSetting::Managed, |config| &config.datastore),
-            protected,
+            protected: self.protected(),
             new_jwt_secret: random::hex_256(),
         }
     }
