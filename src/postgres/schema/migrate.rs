@@ -4,6 +4,7 @@ use super::embedded::{EmbeddedMigration, newest};
 use super::schema_state::{State, classify, database_version};
 use super::{SchemaError, ledger};
 use crate::PgError;
+use leoflow_base::sys::process::free_memory;
 use std::error::Error as _;
 use std::time::Duration;
 use tokio_postgres::error::SqlState;
@@ -14,7 +15,7 @@ pub const LOCK_KEY: i64 = 0x006c_656f_666c_6f77;
 /// How long a migrator waits for another one.
 const LOCK_WAIT: Duration = Duration::from_secs(120);
 /// How long a migration waits for a locked table.
-const TABLE_LOCK_TIMEOUT: &str = "30s";
+pub(super) const TABLE_LOCK_TIMEOUT: &str = "30s";
 
 /// The result of a migration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +74,7 @@ pub(super) async fn apply(
     report: &mut dyn FnMut(&str),
 ) -> Result<Applied, SchemaError> {
     migration_client.execute("SELECT set_config('leoflow.version', $1, false)", &[&version]).await?;
-    migration_client.batch_execute(&format!("SET lock_timeout = '{lock_timeout}'")).await?;
+    prepare(migration_client, lock_timeout).await?;
     let records = ledger::inspect(migration_client).await?;
     let is_applied =
         |known: &&EmbeddedMigration| records.ledger.iter().flatten().any(|row| row.version == known.version);
@@ -95,6 +96,20 @@ pub(super) async fn apply(
     // A deferred migration may be older than the newest applied one.
     let version = database_version(&ledger::inspect(migration_client).await?);
     Ok(Applied { files, version })
+}
+
+/// Sets up a connection that changes the schema. An index of a large table is built in memory where there is enough,
+/// because requests wait for it during an upgrade. Parallel workers stay off: they share their memory in /dev/shm, of
+/// which containers have 64 MB.
+pub(super) async fn prepare(migration_client: &Client, lock_timeout: &str) -> Result<(), tokio_postgres::Error> {
+    let megabytes = work_memory(free_memory::bytes());
+    let settings = format!("SET lock_timeout = '{lock_timeout}'; SET maintenance_work_mem = '{megabytes}MB'");
+    migration_client.batch_execute(&settings).await
+}
+
+/// The memory for building an index, in MB: an eighth of what is free, at least PostgreSQL's default.
+fn work_memory(free_bytes: Option<u64>) -> u64 {
+    (free_bytes.unwrap_or(0) / 8 / (1024 * 1024)).clamp(64, 256)
 }
 
 /// The server's error message, which refinery keeps as a source of its error.
@@ -153,4 +168,16 @@ pub(super) async fn take_lock(client: &Client) -> Result<(), SchemaError> {
 /// Releases the lock. Closing the connection releases it too.
 pub(super) async fn release_lock(client: &Client) {
     let _ = client.execute("SELECT pg_advisory_unlock($1)", &[&LOCK_KEY]).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_for_indexes_is_bounded_by_the_free_memory() {
+        let free = |megabytes: u64| work_memory(Some(megabytes * 1024 * 1024));
+        assert_eq!((free(100), free(1024), free(64 * 1024)), (64, 128, 256));
+        assert_eq!(work_memory(None), 64);
+    }
 }

@@ -1,7 +1,7 @@
 //! Undoes migrations with the rollback SQL in the ledger, including those that this binary does not know.
 
 use super::ledger::{self, Undoable};
-use super::migrate::{release_lock, take_lock};
+use super::migrate::{self, release_lock, take_lock};
 use super::schema_state::{self, State, classify, database_version};
 use super::{SchemaError, deferred, known};
 use tokio_postgres::Client;
@@ -92,7 +92,7 @@ async fn undo(migration_client: &mut Client, step: &Undoable) -> Result<(), Sche
         migration: format!("the rollback of {}", label(step)),
         reason: crate::PgError::from(error).to_string(),
     };
-    migration_client.batch_execute("SET lock_timeout = '30s'").await.map_err(failed)?;
+    migrate::prepare(migration_client, migrate::TABLE_LOCK_TIMEOUT).await.map_err(failed)?;
     let transaction = migration_client.transaction().await.map_err(failed)?;
     transaction.batch_execute(step.rollback_sql.as_deref().unwrap_or_default()).await.map_err(failed)?;
     let version = i32::try_from(step.version).unwrap_or(i32::MAX);

@@ -60,6 +60,23 @@ fn a_migration_blocked_by_a_lock_times_out() {
 }
 
 #[test]
+fn a_migration_has_memory_for_indexes_and_no_workers() {
+    let test = TestHome::new();
+    run(async || {
+        let datastore = Datastore::start(&test).await;
+        datastore.migrate(&known("SELECT 1;")[..1]).await.unwrap();
+        let client = datastore.connect().await;
+        client.batch_execute("ALTER ROLE CURRENT_USER SET maintenance_work_mem = '1MB'").await.unwrap();
+        let seen = "CREATE TABLE two AS SELECT pg_size_bytes(current_setting('maintenance_work_mem')) AS memory,
+                                               current_setting('max_parallel_maintenance_workers') AS workers;";
+        datastore.migrate(&known(seen)).await.unwrap();
+        let row = client.query_one("SELECT memory, workers FROM two", &[]).await.unwrap();
+        assert!(row.get::<_, i64>("memory") >= 64 * 1024 * 1024);
+        assert_eq!(row.get::<_, &str>("workers"), "0", "their memory would be in /dev/shm");
+    });
+}
+
+#[test]
 fn three_concurrent_migrators_apply_each_migration_once() {
     let test = TestHome::new();
     run(async || {
