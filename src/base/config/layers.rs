@@ -47,6 +47,12 @@ pub fn load_files(path: &Path) -> Result<Option<Loaded>, ConfigError> {
     read_file(path)?.map(|loaded| apply_overrides(loaded, path, |_| None)).transpose()
 }
 
+/// Loads the settings of a process whose environment variables are `variables`. `None` counts as no variables.
+pub fn load_for_process(path: &Path, variables: Option<&Environment>) -> Result<Option<Loaded>, ConfigError> {
+    let variable = |name: &str| variables?.get(name).filter(|value| !value.is_empty()).cloned();
+    read_file(path)?.map(|loaded| apply_overrides(loaded, path, variable)).transpose()
+}
+
 /// Loads the settings with the secrets resolved.
 pub fn load_with_secrets(path: &Path) -> Result<Option<Loaded>, ConfigError> {
     let Some(mut loaded) = load(path)? else { return Ok(None) };

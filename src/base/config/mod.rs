@@ -27,8 +27,8 @@ pub use edit::{EditError, remove_key, remove_subkey, set_keys};
 pub use invariants::Invariant;
 pub use keys::{DEPRECATED, Deprecated};
 pub use layers::{
-    check_for_process, load, load_files, load_first, load_with_secrets, problems_of_each, self_contained,
-    variable_named, variable_of,
+    check_for_process, load, load_files, load_first, load_for_process, load_with_secrets, problems_of_each,
+    self_contained, variable_named, variable_of,
 };
 pub use load::{Config, ConfigError, Loaded, parse, read_file};
 pub use origin::Origin;

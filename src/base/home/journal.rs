@@ -75,7 +75,7 @@ pub fn unfinished(home: &Home) -> Result<Option<Entry>, JournalError> {
 pub struct ChangeUnderWay {
     /// The target release.
     pub to: String,
-    /// Name of the current step.
+    /// Name of the current step; `end` after the last one.
     pub step: String,
     /// Start time, RFC 3339.
     pub since: String,
@@ -84,6 +84,9 @@ pub struct ChangeUnderWay {
     /// The process that performs the change; `None` when it was interrupted.
     pub by: Option<ProcessId>,
 }
+
+/// [`ChangeUnderWay::step`] after the last step.
+const END: &str = "end";
 
 /// The first step of an upgrade or rollback that changes anything.
 const FIRST_CHANGE: &str = "let-go";
@@ -96,7 +99,7 @@ pub fn change_under_way(home: &Home) -> Option<ChangeUnderWay> {
     let is_change = |command: &str| command.starts_with("leoflow upgrade") || command.starts_with("leoflow rollback");
     Some(ChangeUnderWay {
         to: entry.plan["plan"]["to"].as_str().unwrap_or("another release").to_owned(),
-        step: entry.steps.get(entry.at).cloned().unwrap_or_else(|| "its end".to_owned()),
+        step: entry.steps.get(entry.at).cloned().unwrap_or_else(|| END.to_owned()),
         has_changed: first_change.is_some_and(|first_change| entry.at >= first_change),
         since: entry.started_at,
         by: holder.filter(|holder| is_change(&holder.command)).map(|holder| holder.process),
@@ -106,14 +109,15 @@ pub fn change_under_way(home: &Home) -> Option<ChangeUnderWay> {
 impl std::fmt::Display for ChangeUnderWay {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { to, step, since, by, .. } = self;
+        let place = if step == END { "after its last step".to_owned() } else { format!("at step {step}") };
         match by {
             Some(process) => {
-                write!(f, "a change to {to} has been running since {since}: step {step}, pid {}", process.pid)
+                write!(f, "a change to {to} has been running since {since}: {place}, pid {}", process.pid)
             }
             None => {
                 write!(
                     f,
-                    "a change to {to} was interrupted at step {step}; the supervisor or the next start finishes or undoes it"
+                    "a change to {to} was interrupted {place}; the supervisor or the next start finishes or undoes it"
                 )
             }
         }

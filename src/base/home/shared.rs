@@ -6,7 +6,7 @@ use super::{Home, all_instances};
 use crate::sys::fs::files;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Component, Path};
 
 /// The homes of the user's other instances.
 pub fn other_homes(home: &Home) -> Vec<Home> {
@@ -46,16 +46,21 @@ pub fn is_installed_program(path: &Path) -> bool {
 /// Creates `to` as a copy of the tree `from`, with the same modes and hard links to its files where possible. Fails for
 /// an absolute symbolic link, which may lead out of the tree.
 pub fn link_tree(from: &Path, to: &Path) -> io::Result<()> {
+    link_tree_at(from, to, 0)
+}
+
+/// Like [`link_tree`], for a folder that many levels below the tree's root.
+fn link_tree_at(from: &Path, to: &Path, depth: usize) -> io::Result<()> {
     fs::create_dir(to)?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         let (source, target) = (entry.path(), to.join(entry.file_name()));
         let kind = entry.file_type()?;
         if kind.is_dir() {
-            link_tree(&source, &target)?;
+            link_tree_at(&source, &target, depth + 1)?;
         } else if kind.is_symlink() {
             let pointed = fs::read_link(&source)?;
-            if pointed.is_absolute() {
+            if !stays_inside(&pointed, depth) {
                 return Err(io::Error::other(format!("{} is a link to {}", source.display(), pointed.display())));
             }
             std::os::unix::fs::symlink(pointed, &target)?;
@@ -65,6 +70,14 @@ pub fn link_tree(from: &Path, to: &Path) -> io::Result<()> {
     }
     // Last, because a folder may be read-only.
     fs::set_permissions(to, fs::metadata(from)?.permissions())
+}
+
+/// True if a link in a folder `depth` levels below the root of a tree points into the tree. `a/..` depends on `a`, which
+/// may be a link, so `..` is allowed only at the start.
+fn stays_inside(pointed: &Path, depth: usize) -> bool {
+    let parts = pointed.components().filter(|part| *part != Component::CurDir);
+    let ups = parts.clone().take_while(|part| *part == Component::ParentDir).count();
+    ups <= depth && parts.skip(ups).all(|part| matches!(part, Component::Normal(_)))
 }
 
 /// Largest text that [`relocate`] reads, in bytes.
@@ -89,9 +102,13 @@ pub fn relocate(tree: &Path, from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Links or copies a file. A hard link can fail for many reasons: another file system, too many links, a foreign owner.
+/// Links or copies a file to a new path. A hard link can fail for many reasons: another file system, too many links, a
+/// foreign owner. An existing file stays: it may be a link to `from`, and a copy onto it would empty both.
 pub fn link_file(from: &Path, to: &Path) -> io::Result<()> {
-    fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(drop))
+    match fs::hard_link(from, to) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => fs::copy(from, to).map(drop),
+        linked => linked,
+    }
 }
 
 #[cfg(test)]
@@ -117,10 +134,29 @@ mod tests {
     }
 
     #[test]
-    fn refuses_a_link_to_another_home() {
+    fn refuses_a_link_out_of_the_tree() {
+        for (pointed, is_inside) in [
+            ("/home/x/.leoflow/file", false),
+            ("../../outside", false),
+            ("../sub/../../outside", false),
+            ("..", true),
+            (".././sub/file", true),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            fs::create_dir_all(folder.path().join("from/sub")).unwrap();
+            std::os::unix::fs::symlink(pointed, folder.path().join("from/sub/link")).unwrap();
+            let linked = link_tree(&folder.path().join("from"), &folder.path().join("to"));
+            assert_eq!(linked.is_ok(), is_inside, "{pointed}");
+        }
+    }
+
+    #[test]
+    fn an_existing_file_is_neither_linked_nor_emptied() {
         let folder = tempfile::tempdir().unwrap();
-        fs::create_dir(folder.path().join("from")).unwrap();
-        std::os::unix::fs::symlink("/home/x/.leoflow/file", folder.path().join("from/link")).unwrap();
-        assert!(link_tree(&folder.path().join("from"), &folder.path().join("to")).is_err());
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        fs::write(&from, "content").unwrap();
+        link_file(&from, &to).unwrap();
+        assert_eq!(link_file(&from, &to).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read_to_string(&from).unwrap(), "content");
     }
 }

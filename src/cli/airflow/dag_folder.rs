@@ -32,8 +32,8 @@ pub struct DagFolder {
     pub files: usize,
     /// Subfolders that are module search paths in addition to the folder itself.
     pub roots: BTreeSet<String>,
-    /// The roots that contain a module, by module name.
-    modules: BTreeMap<String, BTreeSet<String>>,
+    /// Folders of each project that have a module, by the module's name.
+    modules: BTreeMap<String, BTreeMap<String, BTreeSet<String>>>,
 }
 
 /// A copy in progress.
@@ -84,7 +84,7 @@ pub fn copy(
         );
     }
     for (module, projects) in result.modules.iter().filter(|(_, projects)| projects.len() > 1) {
-        let projects = projects.iter().cloned().collect::<Vec<_>>().join(", ");
+        let projects = projects.values().flatten().cloned().collect::<Vec<_>>().join(", ");
         findings.add(
             format!("module {module}"),
             format!("several projects have a module of that name ({projects}), but Airflow has one path for all"),
@@ -216,7 +216,8 @@ impl Copying<'_> {
         // `dag.py` is run as a DAG file and not imported.
         if module != "dag" && module != "__init__" {
             self.result.roots.insert(root.clone());
-            self.result.modules.entry(module).or_default().insert(root);
+            let project = parts[0].to_owned();
+            self.result.modules.entry(module).or_default().entry(project).or_default().insert(root);
         }
     }
 
@@ -299,6 +300,9 @@ mod tests {
         write("two/helper/__init__.py", "");
         write("two/leoflow.yaml", "schema_version: '1.0'\nowner: me\ndependencies: [six]\n");
         write("two/.git/config", "secret");
+        // Within a project, `dags` precedes the project's folder, there and in Airflow's path.
+        write("two/own.py", "");
+        write("two/dags/own.py", "");
         symlink("helper.py", workspace.path().join("one/alias.py")).unwrap();
         symlink(workspace.path().join("one/helper.py"), workspace.path().join("two/far.py")).unwrap();
         symlink("/etc/passwd", workspace.path().join("two/out.py")).unwrap();
@@ -306,8 +310,8 @@ mod tests {
         symlink("far/../../x.py", workspace.path().join("two/round.py")).unwrap();
         let (to, mut findings) = (workspace.path().with_extension("export"), Findings::default());
         let result = copy(workspace.path(), Some(&to), Direction::ToAirflow, &mut findings).unwrap();
-        assert_eq!(result.files, 5);
-        assert_eq!(result.roots.into_iter().collect::<Vec<_>>(), ["one", "two"]);
+        assert_eq!(result.files, 7);
+        assert_eq!(result.roots.into_iter().collect::<Vec<_>>(), ["one", "two", "two/dags"]);
         let subjects: Vec<&str> = findings.all().iter().map(|finding| finding.what.as_str()).collect();
         assert_eq!(subjects, ["two/dag.py:2", "two/out.py", "two/round.py", "two/leoflow.yaml", "module helper"]);
         assert!(findings.all()[3].why.contains("owner") && !findings.all()[3].why.contains("dependencies"));

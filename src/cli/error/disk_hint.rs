@@ -1,7 +1,7 @@
 //! Hints for errors of file systems: which file system lacks which resource, and which limit or mount is the cause.
 
 use super::Error;
-use leoflow_base::sys::fs::disk::{self, Shortage};
+use leoflow_base::sys::fs::disk::{self, Shortage, human_size};
 use leoflow_base::sys::fs::{files, mounts};
 use leoflow_base::sys::process::limits;
 use std::io;
@@ -38,7 +38,8 @@ fn hint(cause: &io::Error, path: Option<&Path>) -> Option<String> {
         io::ErrorKind::StorageFull => {
             // An error with a text is not from the kernel: a check of Leoflow failed because some space must stay free.
             let path = path.filter(|_| cause.get_ref().is_none());
-            Some(no_space(path.and_then(|path| disk::shortage(path).ok()), place))
+            let shortage = path.and_then(|path| disk::shortage(path).ok()).unwrap_or(Shortage::Bytes);
+            Some(format!("{} and {AGAIN}", shortage.remedy(place)))
         }
         io::ErrorKind::PermissionDenied => Some(no_permission(cause, path, place)),
         io::ErrorKind::ReadOnlyFilesystem => Some(match place {
@@ -74,38 +75,12 @@ fn on(place: Option<&str>) -> String {
     place.map_or_else(String::new, |place| format!(" on {place}"))
 }
 
-fn no_space(shortage: Option<Shortage>, place: Option<&str>) -> String {
-    match shortage {
-        Some(Shortage::Files) => format!(
-            "no more files can be created{} (`df -i` shows its inodes): remove files that you do not need and {AGAIN}",
-            on(place)
-        ),
-        Some(Shortage::OtherLimit { free }) => format!(
-            "{} are free{} now, which was not enough, or a quota applies: free some space and {AGAIN}",
-            human_size(free),
-            on(place)
-        ),
-        Some(Shortage::Bytes) => format!("the disk is full{}: free some space and {AGAIN}", on(place)),
-        None => format!("the disk is full{}: free some space and {AGAIN}", on(place)),
-    }
-}
-
 fn too_large(limit: Option<u64>, place: Option<&str>) -> String {
     match limit {
         Some(bytes) => {
             format!("files may have at most {} here (`ulimit -f`): raise that limit and {AGAIN}", human_size(bytes))
         }
         None => format!("the file system{} takes no file of this size (FAT: 4 GiB): choose another place", on(place)),
-    }
-}
-
-/// Formats a size for people: `12 MB`, in decimal units.
-pub(crate) fn human_size(bytes: u64) -> String {
-    match bytes {
-        0..10_000 => format!("{bytes} B"),
-        10_000..10_000_000 => format!("{} kB", bytes / 1000),
-        10_000_000..10_000_000_000 => format!("{} MB", bytes / 1_000_000),
-        _ => format!("{} GB", bytes / 1_000_000_000),
     }
 }
 
@@ -116,15 +91,8 @@ mod tests {
     #[test]
     fn hints_name_the_cause() {
         let place = Some("/mnt/usb");
-        assert_eq!(
-            no_space(Some(Shortage::Bytes), place),
-            "the disk is full on /mnt/usb: free some space and rerun the same command; nothing was lost"
-        );
-        assert!(
-            no_space(Some(Shortage::Files), place).starts_with("no more files can be created on /mnt/usb (`df -i`")
-        );
-        let quota = no_space(Some(Shortage::OtherLimit { free: 5_000_000_000 }), place);
-        assert!(quota.starts_with("5000 MB are free on /mnt/usb now, which was not enough, or a quota"), "{quota}");
+        let full = hint(&io::ErrorKind::StorageFull.into(), None).unwrap();
+        assert_eq!(full, "the disk is full: free some space and rerun the same command; nothing was lost");
         assert!(too_large(Some(8_000_000), place).contains("(`ulimit -f`)"));
         assert!(
             too_large(None, place).starts_with("the file system on /mnt/usb takes no file of this size (FAT: 4 GiB)")

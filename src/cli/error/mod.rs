@@ -8,11 +8,11 @@ mod postgres;
 mod service;
 pub mod upgrade;
 
-pub(crate) use disk_hint::human_size;
 use disk_hint::{with_disk_hint, with_disk_hint_at};
 use leoflow_base::config::{ConfigError, EditError};
 use leoflow_base::home::journal::JournalError;
 use leoflow_base::home::lock::LockError;
+use leoflow_base::sys::fs::flock;
 use leoflow_lifecycle::setup::{ApplyError, FactsError, InstallError, ReceiptError, Refusal};
 use leoflow_postgres::cluster::fatal_message::{Cause, cause_of};
 use leoflow_postgres::schema::SchemaError;
@@ -146,12 +146,6 @@ impl Error {
     }
 }
 
-/// A network file system that is mounted without locks returns ENOLCK or ENOSYS.
-fn has_no_locks(error: &io::Error) -> bool {
-    const ENOLCK: i32 = 37;
-    matches!(error.kind(), io::ErrorKind::Unsupported) || error.raw_os_error() == Some(ENOLCK)
-}
-
 impl From<LockError> for Error {
     fn from(error: LockError) -> Self {
         match error {
@@ -172,7 +166,7 @@ impl From<LockError> for Error {
             }
             LockError::Io { ref path, ref source } => {
                 let base = Self::io("lock", path, source);
-                match has_no_locks(source) {
+                match flock::is_unsupported(source) {
                     true => base.hint("the file system has no locks (flock): choose another home with --home DIR"),
                     false => base,
                 }

@@ -4,13 +4,13 @@
 use super::instance_hints::with_instance;
 use crate::args::{Global, OutputFormat};
 use crate::error::Error;
-pub(crate) use crate::error::human_size;
 use clap::Command;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_base::sys::env_vars;
+pub(crate) use leoflow_base::sys::fs::disk::human_size;
 use leoflow_base::sys::fs::permissions;
 use serde::Serialize;
 use serde_json::json;

@@ -77,6 +77,8 @@ fn copy(target: &Path) -> io::Result<()> {
     let folder = target.parent().ok_or(io::ErrorKind::InvalidInput)?;
     files::create_private_dir(folder)?;
     let temporary = files::temporary_neighbour(target);
+    // A killed setup with this process id may have left one.
+    files::remove_any(&temporary)?;
     let own = env_vars::current_exe()?;
     let copied = match shared::is_installed_program(&own) {
         true => shared::link_file(&own, &temporary),

@@ -11,6 +11,7 @@ use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_base::home::{Home, shared};
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::disk::{self, Shortage};
+use leoflow_base::sys::fs::mounts;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -278,19 +279,11 @@ fn unpack(path: &Path, tree: &Path) -> Result<(), String> {
     std::fs::create_dir(tree).map_err(|error| error.to_string())?;
     archive::unpack(path, tree).map_err(|error| match &error {
         ArchiveError::Io(source) if source.kind() == std::io::ErrorKind::StorageFull => {
-            format!("{error}: {}", space_reason(tree))
+            let shortage = disk::shortage(tree).unwrap_or(Shortage::Bytes);
+            format!("{error}: {}", shortage.remedy(mounts::containing(tree).ok().as_deref().and_then(Path::to_str)))
         }
         _ => error.to_string(),
     })
-}
-
-/// What to do about a write that failed for lack of space.
-fn space_reason(tree: &Path) -> &'static str {
-    match disk::shortage(tree) {
-        Ok(Shortage::Files) => "the file system of the home can have no more files (`df -i`): remove some",
-        Ok(Shortage::Bytes) => "the disk of the home is full: free some space",
-        _ => "a quota may apply to the home",
-    }
 }
 
 /// Checks an archive against the `.sha256` next to it, or a known wheel against the pinned hash. Returns its hash.

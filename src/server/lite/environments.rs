@@ -78,7 +78,11 @@ pub struct Update {
 /// Resolves and installs the newest allowed packages, or the same ones again, and retries earlier failures.
 pub async fn update(State(state): Shared, body: Result<Json<Update>, JsonRejection>) -> Result<Json<Value>, ApiError> {
     let Json(Update { project, reinstall }) = body.map_err(bad_body)?;
-    let is_selected = |file: &Path| project.as_deref().is_none_or(|project| file.iter().any(|part| part == project));
+    let workspace = state.dag_files.questions.get().map(|questions| questions.workspace());
+    let is_selected = |file: &Path| {
+        let relative = workspace.and_then(|workspace| file.strip_prefix(workspace).ok()).unwrap_or(file);
+        project.as_ref().is_none_or(|project| relative.starts_with(project))
+    };
     let renewal = if reinstall { Renewal::Reinstall } else { Renewal::Resolve };
     let updated = state.dag_files.environments.update(is_selected, renewal).await;
     let (changes, problems) = updated.map_err(|reason| ApiError::new(StatusCode::CONFLICT, reason))?;

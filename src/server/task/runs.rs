@@ -1,6 +1,7 @@
 //! A running task's requests about its own and other runs: `/task/…` over `run/api.sock`.
 
 use crate::api::run::rerun_version;
+use crate::api::views::BUNDLE;
 use crate::http::api_error::ApiError;
 use crate::http::body::body_as;
 use crate::http::request::Id;
@@ -38,7 +39,7 @@ pub async fn dag(State(state): Shared, Id(dag_id): Id) -> Result<Json<Value>, Ap
     let task_ids: Vec<&str> = dag.structure.tasks.iter().map(|task| task.task_id.as_str()).collect();
     let group_ids: Vec<&str> = dag.structure.groups.iter().map(|group| group.group_id.as_str()).collect();
     Ok(Json(json!({
-        "dag_id": dag.dag_id, "is_paused": dag.is_paused, "bundle_name": "leoflow", "bundle_version": null,
+        "dag_id": dag.dag_id, "is_paused": dag.is_paused, "bundle_name": BUNDLE, "bundle_version": null,
         "relative_fileloc": dag.relative_fileloc, "owners": owners, "tags": dag.structure.tags,
         "next_dagrun": dag.next_interval.map(|(start, _)| start), "task_ids": task_ids, "group_ids": group_ids,
     })))

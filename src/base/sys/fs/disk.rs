@@ -48,6 +48,33 @@ pub enum Shortage {
     },
 }
 
+impl Shortage {
+    /// What is short, and what the user can do about it. `place` is the mount point, if it is known.
+    pub fn remedy(self, place: Option<&str>) -> String {
+        let on = place.map_or_else(String::new, |place| format!(" on {place}"));
+        match self {
+            Self::Files => format!(
+                "no more files can be created{on} (`df -i` shows its inodes): remove files that you do not need"
+            ),
+            Self::OtherLimit { free } => format!(
+                "{} are free{on} now, which was not enough, or a quota applies: free some space",
+                human_size(free)
+            ),
+            Self::Bytes => format!("the disk is full{on}: free some space"),
+        }
+    }
+}
+
+/// Formats a size for people: `12 MB`, in decimal units.
+pub fn human_size(bytes: u64) -> String {
+    match bytes {
+        0..10_000 => format!("{bytes} B"),
+        10_000..10_000_000 => format!("{} kB", bytes / 1000),
+        10_000_000..10_000_000_000 => format!("{} MB", bytes / 1_000_000),
+        _ => format!("{} GB", bytes / 1_000_000_000),
+    }
+}
+
 /// With less free space than this, in bytes, a file system counts as full: PostgreSQL creates WAL segments of this
 /// size.
 const FULL: u64 = 16 * 1024 * 1024;
@@ -101,6 +128,15 @@ mod tests {
         // Files of /proc take no space, and none can be added.
         assert_eq!(shortage(Path::new("/proc/self")).unwrap(), Shortage::Bytes);
         assert!(free_bytes(Path::new("missing")).unwrap() > 0);
+    }
+
+    #[test]
+    fn a_shortage_says_what_to_free() {
+        let place = Some("/mnt/usb");
+        assert_eq!(Shortage::Bytes.remedy(place), "the disk is full on /mnt/usb: free some space");
+        assert!(Shortage::Files.remedy(place).starts_with("no more files can be created on /mnt/usb (`df -i`"));
+        let quota = Shortage::OtherLimit { free: 5_000_000_000 }.remedy(place);
+        assert!(quota.starts_with("5000 MB are free on /mnt/usb now, which was not enough, or a quota"), "{quota}");
     }
 
     #[test]

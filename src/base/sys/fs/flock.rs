@@ -60,3 +60,7 @@ impl FileLock {
         &mut self.0
     }
 }
+/// ENOLCK and ENOSYS are the answers of network file systems that are mounted without locks.
+pub fn is_unsupported(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::Unsupported || error.raw_os_error() == Some(nix::libc::ENOLCK)
+}

@@ -5,8 +5,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 
-/// Bits that let the group and all other users read, write or execute.
-const OTHERS: u32 = 0o077;
+/// Bits that let the group and all other users read.
+const OTHERS_READ: u32 = 0o044;
 
 /// Sets the mode of a file that this process created. A file system without modes, or one whose files belong to another
 /// user (CIFS shares, USB sticks mounted for everyone), refuses that: its files have the mode that the mount defines.
@@ -58,7 +58,7 @@ fn is_refusal(error: &io::Error) -> bool {
 
 /// True if the mode gives the group or other users any permission. A file that cannot be inspected counts as private.
 pub fn is_readable_by_others(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & OTHERS != 0)
+    fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & OTHERS_READ != 0)
 }
 
 #[cfg(test)]
@@ -77,5 +77,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         create_dir_where_supported(&folder.path().join("a/new")).unwrap();
         assert!(!is_readable_by_others(&folder.path().join("a/new")));
+    }
+
+    #[test]
+    fn only_the_read_bits_let_others_read() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (mode, is_readable) in [(0o600, false), (0o711, false), (0o622, false), (0o640, true), (0o604, true)] {
+            fs::set_permissions(file.path(), Permissions::from_mode(mode)).unwrap();
+            assert_eq!(is_readable_by_others(file.path()), is_readable, "{mode:o}");
+        }
     }
 }

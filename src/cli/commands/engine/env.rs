@@ -196,13 +196,12 @@ fn write_lock(context: &Context<'_>, project: &str, lock: &str) -> Result<u8, Er
 /// Returns the environment of a project, which is a folder of the workspace.
 async fn project_environment(context: &Context<'_>, api: &Api<'_>, project: &str) -> Result<Value, Error> {
     let project = &project_name(context, project)?;
+    let workspace = context.config()?.and_then(|loaded| loaded.config.workspace);
     let overview: Value = api.get(ENVIRONMENTS).await?;
-    let is_in = |file: &Value| file.as_str().is_some_and(|file| Path::new(file).starts_with(project));
+    let is_in = |file: &Value| file.as_str().is_some_and(|file| is_of_project(file, workspace.as_deref(), project));
     let ready = list_of(&overview["environments"]).find(|environment| list_of(&environment["files"]).any(is_in));
-    let is_below =
-        |file: &Value| file.as_str().is_some_and(|file| Path::new(file).iter().any(|part| part == project.as_str()));
     let unready = list_of(&overview["wanted"])
-        .find(|environment| environment["state"] != "ready" && list_of(&environment["files"]).any(is_below));
+        .find(|environment| environment["state"] != "ready" && list_of(&environment["files"]).any(is_in));
     ready.cloned().ok_or_else(|| match unready {
         Some(environment) => Error::failed(format!(
             "the environment of {project} is not ready: {}",
@@ -214,6 +213,13 @@ async fn project_environment(context: &Context<'_>, api: &Api<'_>, project: &str
             .hint("leoflow env list")
             .hint(format!("declare dependencies in {project}/leoflow.yaml, for example `dependencies: [pandas]`")),
     })
+}
+
+/// True for a file of the project. Files of environments on record are relative to the workspace, others absolute.
+fn is_of_project(file: &str, workspace: Option<&Path>, project: &str) -> bool {
+    let file = Path::new(file);
+    let relative = workspace.and_then(|workspace| file.strip_prefix(workspace).ok()).unwrap_or(file);
+    relative.starts_with(project)
 }
 
 fn list(context: &Context<'_>, overview: &Value) -> Result<u8, Error> {
@@ -342,6 +348,15 @@ mod tests {
             assert_eq!(name(current_folder, project), "sales", "{project} in {current_folder}");
         }
         assert_eq!(name("w", "unknown"), "unknown");
+    }
+
+    #[test]
+    fn a_file_belongs_to_the_first_folder_of_its_path() {
+        let is_of = |file: &str, project: &str| is_of_project(file, Some(Path::new("/home/a/w")), project);
+        assert!(is_of("/home/a/w/sales/dag.py", "sales") && is_of("sales/dag.py", "sales"));
+        assert!(!is_of("/home/a/w/b/sales/dag.py", "sales") && !is_of("b/sales/dag.py", "sales"));
+        assert!(!is_of("/home/a/w/sales/dag.py", "a"), "a folder above the workspace is no project");
+        assert!(!is_of("sales2/dag.py", "sales"));
     }
 
     #[test]

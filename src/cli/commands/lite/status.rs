@@ -11,6 +11,7 @@ use leoflow_base::home::upkeep::{self, Kind, Upkeep};
 use leoflow_base::home::{all_instances, journal, lock};
 use leoflow_base::protocol::control;
 use leoflow_base::protocol::status::{BackupsStatus, InstanceState, InstanceStatus, ProcessStatus};
+use leoflow_base::sys::process::environment_of;
 use leoflow_lifecycle::backup::retain::catalog;
 use leoflow_lifecycle::setup::{self, installed_version};
 use leoflow_postgres::location;
@@ -112,8 +113,13 @@ fn backups(context: &Context<'_>, status: &InstanceStatus) -> BackupsStatus {
 
 /// Backups and verifications that are overdue; none for a stopped instance, which makes no backups.
 fn find_overdue(context: &Context<'_>, upkeep: Option<&Upkeep>, status: &InstanceStatus) -> Vec<Overdue> {
-    let settings = config::load_files(&context.home.config()).ok().flatten().map(|loaded| loaded.config.backup);
-    let Some(settings) = settings.filter(|_| !status.processes.is_empty()) else { return Vec::new() };
+    if status.processes.is_empty() {
+        return Vec::new();
+    }
+    // The server has the variables of the supervisor, which started it.
+    let variables = environment_of(status.pid);
+    let loaded = config::load_for_process(&context.home.config(), variables.as_ref()).ok().flatten();
+    let Some(settings) = loaded.map(|loaded| loaded.config.backup) else { return Vec::new() };
     let now = Zoned::now();
     let uptime = SignedDuration::from_secs(i64::try_from(status.uptime_seconds).unwrap_or(i64::MAX));
     let since = now.timestamp().checked_sub(uptime).unwrap_or(Timestamp::MIN);

@@ -28,7 +28,7 @@ pub struct PlannedRollback {
 /// Plans a rollback to `--to`, or to the release before the last upgrade.
 pub async fn plan_rollback(context: &Context<'_>, args: &RollbackRelease) -> Result<PlannedRollback, Error> {
     let home = &context.home;
-    let FactsAndDatastore { mut facts, datastore } = upgrade_facts::gather(context).await?;
+    let FactsAndDatastore { mut facts, datastore } = upgrade_facts::gather(context, "leoflow rollback").await?;
     if let Some(version) = target::version_of_last_change(home) {
         facts.installed = version;
     }

@@ -107,7 +107,7 @@ async fn plan_upgrade(
     };
     let remember = if applied.is_some() { Remember::Yes } else { Remember::No };
     let doubts = release.doubts(home, remember, context.printer);
-    let FactsAndDatastore { facts, .. } = upgrade_facts::gather(context).await?;
+    let FactsAndDatastore { facts, .. } = upgrade_facts::gather(context, "leoflow upgrade").await?;
     refuse_older_program(context, &facts)?;
     match release.plan(&facts) {
         Ok(plan) => Ok(Some((with_warnings(context, plan, doubts, &release).await?, release))),

@@ -13,10 +13,10 @@ pub struct FactsAndDatastore {
     pub datastore: Datastore,
 }
 
-/// Opens the datastore and gathers the facts.
-pub async fn gather(context: &Context<'_>) -> Result<FactsAndDatastore, Error> {
+/// Opens the datastore and gathers the facts. Other commands see `command` while this one holds the home.
+pub async fn gather(context: &Context<'_>, command: &str) -> Result<FactsAndDatastore, Error> {
     let home = &context.home;
-    let datastore = Datastore::open(&context.recovery(), "leoflow upgrade").await?;
+    let datastore = Datastore::open(&context.recovery(), command).await?;
     let instance = match datastore.is_of_running_instance {
         true => facts::running_instance(home),
         false => Instance::Stopped,

@@ -15,6 +15,8 @@ use leoflow_lifecycle::upgrade::release::{program, stage};
 use leoflow_lifecycle::upgrade::target_release::{Request, TargetRelease};
 use leoflow_lifecycle::upgrade::{Outcome, UpgradeError, facts};
 
+const COMMAND: &str = "leoflow upgrade";
+
 pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     log::start("upgrade", context.log_level());
     send_result(perform(context, args).await)
@@ -26,12 +28,12 @@ async fn perform(context: &Context<'_>, args: &Upgrade) -> Result<Outcome, Error
     let cancelled = apply_plan::cancelled()?;
     // The command that reads the reports may hang; a write to it must fail and not block the upgrade.
     stdio::set_stdout_writes(stdio::Writes::Fail);
-    let _operation_lock = OperationLock::take(home, "leoflow upgrade")?;
+    let _operation_lock = OperationLock::take(home, COMMAND)?;
     apply_plan::refuse_interrupted(home)?;
     let config = context.recovery().running_config()?;
     let request = Request { version: args.version.as_deref(), from: args.from.from.as_deref() };
     let release = TargetRelease::find(home, Some(&config), context.version, request).await?;
-    let mut gathered = upgrade_facts::gather(context).await?;
+    let mut gathered = upgrade_facts::gather(context, COMMAND).await?;
     let mut plan = release.plan(&gathered.facts)?;
     if gathered.facts.database == Database::Applied(Vec::new()) {
         create_tables(context, &mut gathered).await?;

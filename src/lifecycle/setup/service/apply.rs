@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
+    #[error("cannot read {path}, so it is not replaced: {source}")]
+    Read { path: PathBuf, source: io::Error },
     #[error("cannot write {path}: {source}")]
     Write { path: PathBuf, source: io::Error },
     #[error("cannot remove {path}: {source}")]
@@ -35,21 +37,23 @@ pub fn write(home: &Home, service: &Service) -> Result<Option<PathBuf>, ServiceE
     Ok(copy)
 }
 
-/// Copies the existing file if its settings differ from the new ones.
+/// Copies the present file if its settings differ from those that are written over it. A file that cannot be copied is
+/// not replaced.
 fn copy_replaced(service: &Service) -> Result<Option<PathBuf>, ServiceError> {
-    let text = match files::read_text(&service.file, LIMIT) {
-        Ok(Some(text)) if !service.definition.is_same(&text) => text,
-        _ => return Ok(None),
-    };
+    let read_error = |source| ServiceError::Read { path: service.file.clone(), source };
+    let Some(bytes) = files::read_regular(&service.file, LIMIT).map_err(read_error)? else { return Ok(None) };
+    if str::from_utf8(&bytes).is_ok_and(|text| service.definition.is_same(text)) {
+        return Ok(None);
+    }
     let copies = copies(&service.file);
-    if let Some(same) = copies.iter().find(|path| matches!(files::read_text(path, LIMIT), Ok(Some(old)) if old == text))
-    {
+    let is_same = |path: &&PathBuf| matches!(files::read_regular(path, LIMIT), Ok(Some(old)) if old == bytes);
+    if let Some(same) = copies.iter().find(is_same) {
         return Ok(Some(same.clone()));
     }
     let name = |number: usize| append(&service.file, &format!("{COPY_SUFFIX}{number}"));
     let copy = (1..).map(name).find(|path| !copies.contains(path)).unwrap_or_else(|| name(0));
     let failed = |source| ServiceError::Write { path: copy.clone(), source };
-    files::write_atomic(&copy, text.as_bytes(), 0o600).map_err(failed)?;
+    files::write_atomic(&copy, &bytes, 0o600).map_err(failed)?;
     Ok(Some(copy))
 }
 
@@ -157,5 +161,13 @@ mod tests {
             );
         }
         assert_eq!(copies(&file).len(), 2);
+        // Neither its size nor its encoding loses an edit.
+        let long = [ours.as_bytes(), "# comment\n".repeat(10_000).as_bytes(), b"# \xff\n"].concat();
+        fs::write(&file, &long).unwrap();
+        let copy = write(&home, &service).unwrap().unwrap();
+        assert_eq!((fs::read(&copy).unwrap(), fs::read_to_string(&file).unwrap()), (long, ours));
+        fs::remove_file(&file).unwrap();
+        fs::create_dir(&file).unwrap();
+        assert!(matches!(write(&home, &service), Err(ServiceError::Read { .. })));
     }
 }

@@ -29,7 +29,7 @@ pub struct Service {
 }
 
 /// Size limit of the file, in bytes.
-const LIMIT: u64 = 64 * 1024;
+const LIMIT: u64 = 1024 * 1024;
 
 impl Service {
     /// The service that this release would install. `None` for a user without a home directory.
