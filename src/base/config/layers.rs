@@ -44,7 +44,7 @@ pub fn load(path: &Path) -> Result<Option<Loaded>, ConfigError> {
 
 /// Loads the settings without this process's variables, which do not apply to an instance that another process runs.
 pub fn load_files(path: &Path) -> Result<Option<Loaded>, ConfigError> {
-    read_file(path)?.map(|loaded| apply_overrides(loaded, path, |_| None)).transpose()
+    load_for_process(path, None)
 }
 
 /// Loads the settings of a process whose environment variables are `variables`. `None` counts as no variables.
@@ -452,5 +452,15 @@ mod tests {
         let missing = check_for_process(&path, Some(&environment(""))).unwrap_err().to_string();
         assert!(missing.contains("env:JWT: that variable is not set"), "{missing}");
         assert!(check_for_process(&path, None).is_ok(), "not checked");
+    }
+
+    #[test]
+    fn another_process_has_the_settings_of_its_own_variables() {
+        let config_folder = ConfigFolder::new(&[("config.yaml", "backup: {schedule: '@daily'}\n")]);
+        let load = |variables: Option<&Environment>| load_for_process(&config_folder.path("config.yaml"), variables);
+        let schedule = |variables| load(variables).unwrap().unwrap().config.backup.schedule;
+        let off = Environment::from([("LEOFLOW_BACKUP_SCHEDULE".to_owned(), "off".to_owned())]);
+        assert_eq!(schedule(Some(&off)), crate::config::Cadence::Off);
+        assert_ne!(schedule(None), crate::config::Cadence::Off);
     }
 }

@@ -218,6 +218,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_interrupted_change_says_where() {
+        let change = |step: &str| ChangeUnderWay {
+            to: "0.2.0".to_owned(),
+            step: step.to_owned(),
+            since: "now".to_owned(),
+            has_changed: true,
+            by: None,
+        };
+        let text = |step: &str| change(step).to_string();
+        assert!(text("let-go").starts_with("a change to 0.2.0 was interrupted at step let-go;"));
+        assert!(text(END).starts_with("a change to 0.2.0 was interrupted after its last step;"));
+    }
+
+    #[test]
     fn a_failed_write_keeps_the_current_step() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal.json");

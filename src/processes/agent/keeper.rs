@@ -29,9 +29,7 @@ use tracing::warn;
 const IMPORT_LIMIT: Duration = Duration::from_secs(900);
 /// Time between TERM and KILL for processes that a task left running.
 const LEFTOVER_GRACE: Duration = Duration::from_secs(1);
-/// How often it is checked in that time whether they have ended.
-const GRACE_POLL_INTERVAL: Duration = Duration::from_millis(5);
-/// Pause between two KILLs; shorter than the life of a process in a chain of them.
+/// Pause between two rounds; shorter than the life of a process in a chain that forks and exits.
 const KILL_PAUSE: Duration = Duration::from_millis(1);
 /// Pauses between attempts while a transient error lasts; each pause doubles the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -347,14 +345,9 @@ impl TaskKeeper {
             if !reaper::has_children() {
                 return;
             }
-            let leftovers = process::children();
-            let is_in_grace = Instant::now() < until;
-            if leftovers.is_empty() {
-                // Zombies, which the next round reaps.
-                std::thread::sleep(KILL_PAUSE);
-                continue;
-            }
-            if !is_logged {
+            // Empty if all are zombies, which the next round reaps.
+            let (leftovers, is_in_grace) = (process::children(), Instant::now() < until);
+            if !is_logged && !leftovers.is_empty() {
                 let text = format!("ending {} process(es) that the task left running", leftovers.len());
                 self.log.write_message(Level::Warning, &text);
             }
@@ -362,9 +355,9 @@ impl TaskKeeper {
                 let signal = if is_in_grace { Signal::Terminate } else { Signal::Kill };
                 leftovers.iter().for_each(|pid| process::signal_process(*pid, signal));
             }
-            is_logged = true;
+            is_logged |= !leftovers.is_empty();
             self.drain(Duration::ZERO);
-            std::thread::sleep(if is_in_grace { GRACE_POLL_INTERVAL } else { KILL_PAUSE });
+            std::thread::sleep(KILL_PAUSE);
         }
     }
 

@@ -1,8 +1,8 @@
 //! The supervisor's loop: waits for an event, passes it to the policy and performs the resulting actions.
 
 use super::children::child::{ChildProcess, SupervisedChild};
+use super::children::dag_file_processes;
 use super::children::logs::OwnLog;
-use super::children::reap::end_dag_file_processes;
 use super::control::{ControlMessage, ControlSocket};
 use super::limits::poll_interval;
 use super::policy::{Event, Model, Overall};
@@ -105,7 +105,7 @@ impl Supervisor {
         let pid = std::process::id();
         self.own_log.info(format_args!("supervisor {} started, pid {pid}", self.identity.version));
         let outcome = self.run_loop(events, on_notice).await;
-        end_dag_file_processes();
+        dag_file_processes::end_all();
         self.clean_up(&outcome);
         outcome
     }

@@ -190,7 +190,7 @@ fn all_children() -> Vec<i32> {
     })
 }
 
-pub fn is_child_in_other_session(pid: i32) -> bool {
+fn is_child_in_other_session(pid: i32) -> bool {
     let session = nix::unistd::getsid(None).map_or(0, Pid::as_raw);
     Stat::read(pid).is_some_and(|stat| stat.parent == std::process::id() as i32 && stat.session != session)
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod api_socket;
 pub(crate) mod child;
+pub(crate) mod dag_file_processes;
 pub(crate) mod disk_space;
 pub(crate) mod launch;
 pub(crate) mod logs;

@@ -2,9 +2,7 @@
 
 use crate::supervisor::policy::Event;
 use crate::supervisor::run::Supervisor;
-use leoflow_base::sys::process::{self, Signal, reaper};
-use leoflow_python::{TASK_MARK, is_parse_mark};
-use std::time::{Duration, Instant};
+use leoflow_base::sys::process::reaper;
 
 impl Supervisor {
     /// Processes all exited children.
@@ -31,26 +29,5 @@ impl Supervisor {
             }
             self.feed(Event::Exited { pid, exit });
         }
-    }
-}
-
-/// How long processes are killed that start new ones.
-const KILL_LIMIT: Duration = Duration::from_secs(2);
-/// Pause between two rounds; shorter than the life of a process in a chain of them.
-const KILL_PAUSE: Duration = Duration::from_millis(1);
-
-/// Kills what DAG files left running at their import when the server ended before it could: such processes are adopted
-/// by this one. Tasks, which outlive the supervisor, have other marks.
-pub(crate) fn end_dag_file_processes() {
-    let deadline = Instant::now() + KILL_LIMIT;
-    while Instant::now() < deadline {
-        let is_of_dag_file = |pid: &i32| process::variable_of(*pid, TASK_MARK).is_some_and(|mark| is_parse_mark(&mark));
-        let remaining: Vec<i32> = process::children().into_iter().filter(is_of_dag_file).collect();
-        if remaining.is_empty() {
-            return;
-        }
-        remaining.into_iter().for_each(|pid| process::signal_process(pid, Signal::Kill));
-        std::thread::sleep(KILL_PAUSE);
-        reaper::ended_children();
     }
 }

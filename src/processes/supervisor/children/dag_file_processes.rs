@@ -1,0 +1,26 @@
+//! Ends processes of DAG files that a server left.
+
+use leoflow_base::sys::process::{self, Signal, reaper};
+use leoflow_python::{TASK_MARK, is_parse_mark};
+use std::time::{Duration, Instant};
+
+/// How long processes are killed that start new ones.
+const KILL_LIMIT: Duration = Duration::from_secs(2);
+/// Pause between two rounds; shorter than the life of a process in a chain of them.
+const KILL_PAUSE: Duration = Duration::from_millis(1);
+
+/// Kills what DAG files left running at their import when the server ended before it could: such processes are adopted
+/// by this one. Tasks, which outlive the supervisor, have other marks.
+pub(crate) fn end_all() {
+    let deadline = Instant::now() + KILL_LIMIT;
+    while Instant::now() < deadline {
+        let is_of_dag_file = |pid: &i32| process::variable_of(*pid, TASK_MARK).is_some_and(|mark| is_parse_mark(&mark));
+        let remaining: Vec<i32> = process::children().into_iter().filter(is_of_dag_file).collect();
+        if remaining.is_empty() {
+            return;
+        }
+        remaining.into_iter().for_each(|pid| process::signal_process(pid, Signal::Kill));
+        std::thread::sleep(KILL_PAUSE);
+        reaper::ended_children();
+    }
+}
