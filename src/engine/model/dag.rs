@@ -3,7 +3,7 @@
 use super::json_fields::{is_false, via_json_value};
 use super::length::Length;
 pub use super::sensor_wait::{External, Until, Wait};
-pub use super::task::{DEFAULT_POOL, LONGEST_POOL, Task, TriggerRule};
+pub use super::task::{DEFAULT_POOL, Task, TriggerRule};
 use crate::schedule::asset_condition;
 use crate::schedule::timetable::{Restriction, Timetable};
 use serde::{Deserialize, Serialize};

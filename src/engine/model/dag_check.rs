@@ -1,7 +1,8 @@
 //! Validates the DAGs that a file describes. All code that parses DAG files calls [`read`].
 
-use super::dag::{LONGEST_POOL, Structure};
+use super::dag::Structure;
 use super::params;
+use super::task::LONGEST_POOL;
 use serde_json::Value;
 
 /// Deserializes the DAGs that a file describes, and checks them. The error is a text for users: which DAG is invalid,

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 pub const DEFAULT_POOL: &str = "default_pool";
 /// Maximum characters of the name of a pool, which is part of index keys: the limit of Airflow's `slot_pool.pool`.
-pub const LONGEST_POOL: usize = 256;
+pub(super) const LONGEST_POOL: usize = 256;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Task {
