@@ -14,7 +14,7 @@ use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use leoflow_base::sys::blocking;
 use leoflow_engine::store::dag::dag_facts::{self, UnknownPool};
-use leoflow_engine::store::dag::dags;
+use leoflow_engine::store::dag::import_errors;
 use leoflow_engine::store::list::listing::Listing;
 use leoflow_engine::store::secret::connections::{self, Connection};
 use leoflow_engine::store::secret::variables::{self, Variable};
@@ -78,7 +78,7 @@ async fn suspect_environments(
     state: &AppState,
     required: &[environments::RequiredEnvironment],
 ) -> Result<Vec<SuspectEnvironment>, ApiError> {
-    let errors = dags::import_errors(&*state.database.get().await?, Listing::default()).await?;
+    let errors = import_errors::list(&*state.database.get().await?, Listing::default()).await?;
     let failing: HashSet<PathBuf> = errors.rows.into_iter().map(|error| PathBuf::from(error.filename)).collect();
     let workspace = state.dag_files.questions.get().map(|questions| questions.workspace());
     let relative =
