@@ -32,7 +32,7 @@ fn for_user(error: ServerError) -> Error {
         ServerError::Config(error) => error.into(),
         ServerError::Credentials(error) => error.into(),
         ServerError::Schema(error) => error.into(),
-        ServerError::MissingSecret { .. } => Error::failed(&error).hint("leoflow setup"),
+        ServerError::MissingSecret { .. } | ServerError::NoSettings(_) => Error::failed(&error).hint("leoflow setup"),
         ServerError::WrongKey(_) => {
             Error::refused(&error).hint("put back the config.yaml that belongs to this datastore; nothing was changed")
         }

@@ -15,7 +15,7 @@ pub struct BuildInfo {
     pub target: &'static str,
     /// The git commit of the sources.
     pub commit: Option<&'static str>,
-    /// The minisign public key that signs the releases this one upgrades to; a development build has none.
+    /// The minisign public key that verifies the releases this one upgrades to; a development build has none.
     pub public_key: Option<&'static str>,
     /// The default URL of releases.
     pub releases_url: Option<&'static str>,

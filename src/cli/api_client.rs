@@ -20,7 +20,7 @@ pub struct Api<'a> {
 
 /// Request timeout; longer than the server's own limit for a request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(40);
-/// Timeout of imports and exports; longer than the server's own limit for them.
+/// Timeout of requests that take long, such as imports and exports; longer than the server's own limit for them.
 const BULK_TIMEOUT: Duration = Duration::from_secs(610);
 
 impl<'a> Api<'a> {
@@ -28,7 +28,7 @@ impl<'a> Api<'a> {
         Self { home, timeout: REQUEST_TIMEOUT }
     }
 
-    /// A client with the timeout of imports and exports, whose duration grows with the data.
+    /// A client with the timeout of requests that take long, such as imports and exports.
     pub fn with_bulk_timeout(&self) -> Self {
         Self { home: self.home, timeout: BULK_TIMEOUT }
     }
@@ -144,7 +144,7 @@ fn error_from_response(status: StatusCode, detail: Value, path: &str) -> Error {
             Error::failed(text).hint("nothing was changed; clear the task to have it ask again: leoflow tasks clear")
         }
         StatusCode::CONFLICT => {
-            Error::failed(text).hint("nothing was changed; delete the existing one first, or choose another name")
+            Error::failed(text).hint("nothing was changed; if the name is in use, choose another or delete the old one")
         }
         StatusCode::NOT_FOUND => {
             let error = Error::failed(text);

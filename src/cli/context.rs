@@ -78,7 +78,7 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// The shell command that adds `bin/` to the PATH; `None` when it is there.
+    /// The shell command that adds `bin/` to the PATH; `None` when it is on the PATH or does not exist.
     pub(crate) fn path_hint(&self) -> Option<String> {
         let bin = self.home.bin();
         let is_on_path = env_vars::search_path().contains(&bin);

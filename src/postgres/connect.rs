@@ -22,7 +22,7 @@ use tokio_postgres::{AsyncMessage, Client, Config, NoTls};
 pub enum PgError {
     #[error("the datastore does not answer at {0}")]
     Unreachable(PathBuf),
-    /// An external server cannot be used; the relay's message.
+    /// A server behind the relay, or its login, cannot be used; the message is the relay's or names the login.
     #[error("{0}")]
     ExternalServer(String),
     #[error("this requires a server that Leoflow manages")]

@@ -52,7 +52,7 @@ pub async fn copy_attributes(upkeep: &Client, from: &str, to: &str) -> Result<()
 async fn apply(upkeep: &Client, statement: &str) -> Result<(), PgError> {
     match upkeep.batch_execute(statement).await {
         Err(error) if error.as_db_error().is_some() => {
-            warn!("skipped a setting of the database: {statement}: {error}");
+            warn!("skipped an attribute of the database: {statement}: {error}");
             Ok(())
         }
         outcome => Ok(outcome?),

@@ -1,5 +1,5 @@
-//! Location of this home's data. `datastore.json` records it if that is not the PostgreSQL under the home, so that a
-//! changed `datastore` in `config.yaml` cannot silently start an empty instance in another place.
+//! Location of this home's data. `datastore.json` records it, so that a changed `datastore` in `config.yaml` cannot
+//! silently start an empty instance in another place. Without that file the data is the PostgreSQL under the home.
 
 use super::external::container::Container;
 use leoflow_base::config::{self, ConfigError, DatastoreSetting, ExternalUrl};

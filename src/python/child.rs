@@ -1,4 +1,5 @@
-//! A child process that runs a user's DAG file: collects its result and output, and kills it with its descendants.
+//! A child process that parses a DAG file or answers a question about it: collects its result and output, and kills
+//! it with its descendants.
 
 use super::leftovers::{self, ChildState};
 use leoflow_base::sys::process::reaper::Exit;

@@ -1,4 +1,4 @@
-//! Why a child that was started for a DAG file has no result.
+//! Why a child that was started for a DAG file, or reading the settings of the file, has no result.
 
 use std::fmt;
 

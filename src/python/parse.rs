@@ -141,7 +141,8 @@ fn collect_settings(request: &Request, read: &mut Vec<PathBuf>) -> Result<FileSe
     Ok(FileSettings { settings, declared })
 }
 
-/// Collects the declarations as if the project's settings were this text. The error is a message for the user.
+/// Collects the declarations as if the project's settings were this text, without the workspace's settings. The error
+/// is a message for the user.
 pub fn declared_with(request: &Request, text: &str) -> Result<Option<Declared>, String> {
     let folder = request.project.as_deref().unwrap_or(Path::new("/"));
     let mut settings = leoflow_yaml::parse(text, folder)
@@ -226,7 +227,7 @@ fn format_problems(file: &Path, problems: &[Problem]) -> String {
 fn read_result(bytes: &[u8], exit: Exit) -> Result<ParseOutput, NoResult> {
     if bytes.len() >= RESULT_BYTES {
         return Err(NoResult::Permanent(format!(
-            "The DAGs of this file are larger than {} MiB.",
+            "The DAGs and sources of this file are larger than {} MiB.",
             RESULT_BYTES / 1024 / 1024
         )));
     }

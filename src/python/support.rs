@@ -60,8 +60,8 @@ impl PackageSource {
     }
 }
 
-/// Downloads, verifies and installs the packages. The error is a message for the user; a failure leaves no files
-/// behind.
+/// Installs the verified packages from `source`, or copies those of another instance. The error is a message for the
+/// user; a failure leaves no files behind.
 pub fn install(home: &Home, source: &PackageSource) -> Result<(), String> {
     let target = folder(home);
     if target.is_dir() {

@@ -1,12 +1,13 @@
-//! Unpacks an archive of PostgreSQL (`.tar.gz`, `.tar.zst` or a wheel) into a staging folder. Checks each entry: one
-//! that would land outside staging, or that is no file, folder or link within staging, is an error.
+//! Unpacks a component's archive (`.tar.gz`, `.tar.zst` or a wheel) into a staging folder: PostgreSQL, the web UI, a
+//! Python package. Checks each entry: one that would land outside staging, or that is no file, folder or link within
+//! staging, is an error.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek};
 use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
-/// Limits of the unpacked tree; PostgreSQL has 40 to 150 MB in some thousand files.
+/// Limits of the unpacked tree; PostgreSQL, the largest one, has 40 to 150 MB in some thousand files.
 const MAX_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 const MAX_ENTRIES: usize = 50_000;
 
@@ -18,9 +19,9 @@ pub enum ArchiveError {
     UnknownFormat,
     #[error("it is cut short or damaged: {0}")]
     Damaged(String),
-    #[error("it contains {0:?}, which is not allowed in an archive of PostgreSQL")]
+    #[error("it contains {0:?}, which is not allowed in an archive")]
     Hostile(PathBuf),
-    #[error("it is too large to be PostgreSQL")]
+    #[error("it is larger than any component of Leoflow")]
     TooLarge,
 }
 

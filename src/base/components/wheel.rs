@@ -124,7 +124,7 @@ const OVERRIDDEN: &[(&str, &str)] = &[
     ("PIP_REQUIRE_VIRTUALENV", "0"),
     ("PIP_VERBOSE", "0"),
 ];
-/// Variables that would make Python import other modules.
+/// Variables that change how Python finds and runs modules.
 const PYTHON_VARIABLES: &[&str] = &["PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONOPTIMIZE"];
 
 /// Removes from a pip command the variables in `environment` that affect installs, and overrides settings in pip's
@@ -195,7 +195,10 @@ pub fn check(file: &Path, expected: &str) -> Result<(), String> {
     if actual == expected {
         return Ok(());
     }
-    Err(format!("the sha256 of {} is {actual}, expected {expected}: the file was altered", file.display()))
+    Err(format!(
+        "the sha256 of {} is {actual}, expected {expected}: the file was altered or is another version",
+        file.display()
+    ))
 }
 
 /// Pinned hash of a known wheel, for any architecture.

@@ -22,13 +22,13 @@ pub struct BackupSettings {
     pub max_bytes: u64,
     /// Maximum size of task logs in a backup, in bytes, newest first.
     pub task_logs_bytes: u64,
-    /// Public keys that backups are encrypted to. Without them and a passphrase, backups are not encrypted.
+    /// Public keys that backups are encrypted to. With neither these nor a passphrase, backups are not encrypted.
     pub recipients: Vec<Recipient>,
     /// Passphrase for encryption, as an alternative to `recipients`.
     pub passphrase: Option<SecretReference>,
-    /// File of a private key on this machine, needed to test-restore encrypted backups here.
+    /// File of a private key on this machine, needed to test-restore backups here that are encrypted to `recipients`.
     pub identity: Option<PathBuf>,
-    /// Queries whose answers a restore compares, in addition to the built-in ones.
+    /// Queries whose answers must not change in a restore, upgrade or rollback, in addition to the built-in ones.
     pub invariants: Vec<Invariant>,
 }
 

@@ -61,9 +61,12 @@ pub enum Tls {
 
 // Descriptions of allowed values, shown after "is not".
 const ALLOWED: &str = "managed, docker, or url: postgres://ROLE:PASSWORD@HOST/DATABASE";
-const URL: &str = "postgres://ROLE:PASSWORD@HOST:PORT/DATABASE, or file:/PATH or env:NAME that contains it";
+const URL: &str = "postgres://ROLE:PASSWORD@HOST:PORT/DATABASE";
+const URL_OR_REFERENCE: &str =
+    "postgres://ROLE:PASSWORD@HOST:PORT/DATABASE, or file:/PATH or env:NAME that contains it";
 const SSLMODE: &str = "supported: sslmode must be verify-full (the default) or disable";
 const SSLROOTCERT: &str = "supported: sslrootcert must be `system` or the absolute path of a certificate file";
+const PARAMETERS: &str = "supported: only sslmode, sslrootcert, host, port, user, password and dbname may follow the ?";
 const VARIABLE: &str = "supported: the variable's name must not begin with PG or LISTEN_";
 const DEFAULT_PORT: u16 = 5432;
 
@@ -73,7 +76,8 @@ impl DatastoreSetting {
     /// Parses the value of the key; `Err` describes the allowed values.
     pub fn read(value: &Value) -> Result<Self, ValueError> {
         if let Some(mapping) = value.as_mapping() {
-            let url = mapping.get("url").and_then(Value::as_str).ok_or(ValueError::in_subkey("url", URL))?;
+            let url =
+                mapping.get("url").and_then(Value::as_str).ok_or(ValueError::in_subkey("url", URL_OR_REFERENCE))?;
             return Self::parse_url(url).map_err(|allowed| ValueError::in_subkey("url", allowed));
         }
         match value.as_str() {
@@ -83,7 +87,7 @@ impl DatastoreSetting {
         }
     }
 
-    /// Parses a command-line value: `managed`, `docker`, a URL, or a reference to one.
+    /// Parses a command-line value or the URL in `config.yaml`: `managed`, `docker`, a URL, or a reference to one.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         match text {
             "managed" => Ok(Self::Managed),
@@ -99,7 +103,10 @@ impl DatastoreSetting {
                 Err(VARIABLE)
             }
             Some(reference) => Ok(Self::UrlReference(reference)),
-            None => ExternalUrl::parse(text).map(Self::External),
+            None => {
+                let or_reference = |allowed| if allowed == URL { URL_OR_REFERENCE } else { allowed };
+                ExternalUrl::parse(text).map(Self::External).map_err(or_reference)
+            }
         }
     }
 
@@ -202,7 +209,7 @@ impl ExternalUrl {
                 "sslrootcert" => authorities = Some(value),
                 // Only parameters that identify the server; Leoflow sets all others itself.
                 "host" | "port" | "user" | "password" | "dbname" => server_parameters.push(parameter),
-                _ => return Err("supported: only sslmode, sslrootcert and host may follow the ?"),
+                _ => return Err(PARAMETERS),
             }
         }
         let authorities = match authorities.as_deref() {
@@ -250,7 +257,7 @@ impl fmt::Display for ExternalUrl {
     }
 }
 
-/// Characters with a meaning in URLs, except the slash of paths.
+/// Characters that are percent-encoded: all but letters, digits, `-_.~` and the slash of paths.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
 
 impl fmt::Debug for ExternalUrl {

@@ -62,7 +62,7 @@ pub fn line_of_subkey(text: &str, outer: &str, subkey: &str) -> usize {
     lines.next().unwrap_or(outer_line)
 }
 
-/// The top-level key that a line sets, if any.
+/// The key that a line sets at its beginning, if any; a top-level key unless the line was trimmed.
 pub fn key_on(line: &str) -> Option<&str> {
     let (key, after_colon) = line.split_once(':')?;
     let trimmed = key.trim_end();

@@ -1,4 +1,4 @@
-//! `backup.invariants`: named queries whose answers a backup records and a restore compares.
+//! `backup.invariants`: named queries whose answers must not change in a restore, upgrade or rollback.
 
 use serde_yaml::{Mapping, Value};
 

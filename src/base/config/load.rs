@@ -17,7 +17,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use tracing::Level;
 
-/// Size limit of a config file, in bytes.
+/// Size limit of a config file, or of the file that a secret's reference names, in bytes.
 pub(super) const SIZE_LIMIT: u64 = 1024 * 1024;
 
 /// The settings with defaults filled in. Secrets have no default: setup decides whether a missing one is created or

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp, Zoned};
 use std::fmt;
 use std::time::Duration;
 
-/// Limits of the tolerated delay of a job, which is half of its interval.
+/// Limits of the tolerated delay. A job may be late by half of its interval, within these limits.
 const MIN_DELAY: SignedDuration = SignedDuration::from_mins(5);
 const MAX_DELAY: SignedDuration = SignedDuration::from_hours(1);
 /// Maximum run time of a job: `protocol::own_command::LONG` (6 hours) and some tolerance.

@@ -32,7 +32,7 @@ impl fmt::Display for Recipient {
     }
 }
 
-/// Reference to a secret that config.yaml does not contain.
+/// Reference to a secret, or to the datastore's URL, that config.yaml does not contain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SecretReference {
     File(PathBuf),

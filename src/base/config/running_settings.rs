@@ -1,4 +1,5 @@
-//! `run/in-force.json`: the values at the server's start of the settings that take effect only after a restart.
+//! `run/in-force.json`: the values at the server's start of the settings that take effect only after a restart; and
+//! `run/host`: the address on which the supervisor listens.
 
 use super::settings::{SETTINGS, Setting};
 use super::{Loaded, Origin};

@@ -46,7 +46,7 @@ const fn mapping(name: &'static str, default: &'static str, help: &'static str) 
     Setting { name, kind: Kind::Mapping, default, is_value: false, help, needs_restart: false }
 }
 
-/// A setting whose default is computed; `default` describes it.
+/// A setting whose default is computed or absent; `default` describes it.
 const fn described_default(name: &'static str, default: &'static str, help: &'static str) -> Setting {
     Setting { is_value: false, ..text(name, default, help) }
 }
@@ -139,8 +139,8 @@ pub const SETTINGS: &[Setting] = &[
     ),
 ];
 
-/// Keys whose values are never shown, each with the text that says how to change it. They can only be set to a
-/// reference (`file:` or `env:`) to the secret.
+/// Keys whose values are never shown, each with the text that says how to change it. A user can set them only to a
+/// reference (`file:` or `env:`) to the secret; `session_epoch`, a number, cannot be set.
 pub const SECRETS: &[(&str, &str)] = &[
     ("admin_password_hash", "leoflow lite reset-password"),
     ("jwt_secret", "`leoflow lite reset-password` and a restore generate a new one, which ends all sessions"),

@@ -1,5 +1,5 @@
-//! Renders a page of the documentation as HTML for `/lite/docs/`. Raw HTML in a page is shown as text, so a page cannot
-//! bring scripts; links between pages lead to `/lite/docs/`.
+//! Renders a page of the documentation as HTML for `/lite/docs/`. Raw HTML in a page is shown as text, and comments are
+//! left out, so a page cannot bring scripts; links between pages lead to `/lite/docs/`.
 
 use super::{CONTENTS, Documentation, Page};
 use pulldown_cmark::{CowStr, Event, HeadingLevel, Options, Parser, Tag, TagEnd, html};
@@ -8,7 +8,7 @@ use std::collections::HashMap;
 /// The URL path of the pages.
 pub const ROOT: &str = "/lite/docs/";
 
-/// A heading of the second level, for the list beside the page.
+/// A heading of a page; [`Rendered`] has those of the second level, for the list beside the page.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Heading {
     pub id: String,
@@ -102,8 +102,8 @@ fn slug(text: &str) -> String {
     text.to_lowercase().chars().filter(kept).map(|letter| if letter == ' ' { '-' } else { letter }).collect()
 }
 
-/// The address of a link of `page`: unchanged for other sites and for anchors of the page, below `/lite/docs/` for
-/// pages and pictures; `None` for a file that is not embedded.
+/// The address of a link or picture of `page`: unchanged for other sites and for anchors of the page, below
+/// `/lite/docs/` for pages and pictures; `None` for a file that is not embedded.
 fn address<'a>(documentation: &Documentation, page: &Page, link: &CowStr<'a>) -> Option<CowStr<'a>> {
     if ["#", "https://", "http://", "mailto:"].iter().any(|start| link.starts_with(start)) {
         return Some(link.clone());

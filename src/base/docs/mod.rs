@@ -1,12 +1,14 @@
-//! The documentation, embedded in the program: the Markdown pages of `docs/`, the README, the changelog, and the
-//! pictures that they show. Only `leoflow docs` and the pages below `/lite/docs/` read it.
+//! The documentation, embedded in the program: the Markdown pages of `docs/` and of the folder above it (README,
+//! changelog, contributing, security), and the pictures of `docs/`. Only `leoflow docs` and the
+//! pages below `/lite/docs/` read it.
 
 pub mod html;
 
 /// A page of the documentation.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Page {
-    /// The path below `docs/` without `.md`, as `how-to/run-offline`; `README` is the table of contents.
+    /// The path below `docs/` without `.md`, as `how-to/run-offline`; `README` is the table of contents. Pages above
+    /// `docs/` have names of their own, such as `about` and `changelog`.
     pub name: &'static str,
     pub markdown: &'static str,
 }
@@ -43,8 +45,8 @@ impl Documentation {
         self.pages.iter().find(|page| page.name == name)
     }
 
-    /// The page that a user means: by its name, or by the last part of it (`run-offline`), in any case and with or
-    /// without `.md`. `None` when no page or more than one page fits.
+    /// The page that a user means: by its name, by the last part of it (`run-offline`), or by its folder if that has no
+    /// other page; in any case and with or without `.md`. `None` when no page or more than one page fits.
     pub fn find(&self, name: &str) -> Option<&'static Page> {
         let name = name.trim_matches('/').trim_start_matches("docs/").trim_end_matches(".md").to_lowercase();
         let is_named = |page: &&Page| page.name.to_lowercase() == name;

@@ -22,7 +22,10 @@ pub enum HomeError {
     InUse { home: PathBuf, example: PathBuf },
     #[error("the workspace cannot be {path}: that is {why}")]
     NoWorkspace { path: PathBuf, why: &'static str },
-    #[error("{0:?} is not a valid instance name: use up to 40 lower-case letters, digits, - and _")]
+    #[error(
+        "{0:?} is not a valid instance name: use up to 40 lower-case letters, digits, - and _, and begin \
+         with a letter or digit"
+    )]
     InstanceName(String),
     #[error("there is no instance {0:?}")]
     NoInstance(String),

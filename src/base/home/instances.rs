@@ -10,7 +10,8 @@ use std::path::PathBuf;
 pub const DEFAULT: &str = "default";
 /// Maximum length of an instance's name, in characters.
 const MAX_NAME_LENGTH: usize = 40;
-/// The folder of the default instance's home, in the user's home directory.
+/// The folder of the default instance's home, in the user's home directory; with a name appended, that of another
+/// instance.
 pub(super) const HOME: &str = ".leoflow";
 /// The folder of the default workspace, in the user's home directory.
 const WORKSPACE: &str = "leoflow";
@@ -41,7 +42,8 @@ pub fn name_of(home: &Home) -> Option<String> {
     (is_in_user_home && root(name).is_ok()).then(|| name.to_owned())
 }
 
-/// True when the creation of an instance was interrupted: no server has run in it, so it has no data of its own.
+/// True when the creation of an instance was interrupted or still runs: no server has run in it, so it has no data of
+/// its own.
 pub fn is_incomplete(home: &Home) -> bool {
     let is_setup = |entry: journal::Entry| entry.operation == Operation::Setup;
     let is_begun = home.creating().exists()

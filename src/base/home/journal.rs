@@ -50,9 +50,9 @@ pub struct Entry {
 
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
-    #[error("cannot write {path}: {source}")]
+    #[error("cannot write or remove {path}: {source}")]
     Io { path: PathBuf, source: io::Error },
-    #[error("{path} does not describe an operation that this version knows: {detail}")]
+    #[error("{path} cannot be read as an operation that this version knows: {detail}")]
     Unknown { path: PathBuf, detail: String },
 }
 

@@ -1,5 +1,5 @@
-//! The home's lock, which allows one supervisor per home: `flock` on `run/lite.lock` and on the home's folder. The
-//! folder's lock also keeps a second supervisor out after the lock file was removed.
+//! The home's lock, which one supervisor or one command that needs a stopped instance holds: `flock` on `run/lite.lock`
+//! and on the home's folder. The folder's lock also keeps a second process out after the lock file was removed.
 
 use super::Home;
 use crate::sys::fs::files;
@@ -38,7 +38,8 @@ pub struct HomeLock {
     folder_lock: FileLock,
 }
 
-/// Why the lock was not taken. `holder` is `None` if the process that holds the lock has not written its name yet.
+/// Why the lock was not taken. `holder` is `None` if the process that holds the lock has not written its name yet, or
+/// if the lock file with its name was removed.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     #[error("the home is in use")]
@@ -140,7 +141,7 @@ fn lock_folder(home: &Home, folder: File) -> io::Result<Option<FileLock>> {
     }
 }
 
-/// The lock of a home's long operations (backup, restore, uninstall), of which only one runs at a time.
+/// The lock of a home's long operations (such as a backup or an upgrade), of which only one runs at a time.
 #[derive(Debug)]
 pub struct OperationLock {
     file: FileLock,

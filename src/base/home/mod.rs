@@ -74,7 +74,7 @@ impl Home {
         self.run().join("service-failure.json")
     }
 
-    /// The location of the data when it is not under the home.
+    /// The record of the location of the data; without this file the data is under the home.
     pub fn datastore(&self) -> PathBuf {
         self.root().join("datastore.json")
     }
@@ -174,7 +174,7 @@ impl Home {
         self.run().join("config.lock")
     }
 
-    /// Locked by the running long operation: backup, restore, uninstall.
+    /// Locked by the running long operation, such as a backup or an upgrade.
     pub fn operation_lock(&self) -> PathBuf {
         self.run().join("operation.lock")
     }
@@ -199,7 +199,8 @@ impl Home {
         self.run().join("backup-all.json")
     }
 
-    /// Automatic backups and the results of their verifications.
+    /// Backups, automatic ones and by default those made by hand, with the results of their verifications and the
+    /// record of the scheduled jobs.
     pub fn backups(&self) -> PathBuf {
         self.root.join("backups")
     }

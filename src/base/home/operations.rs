@@ -81,7 +81,7 @@ impl Record {
     }
 }
 
-/// Creates a record with a new unique id.
+/// Creates a record with a new unique id, and removes the oldest records beyond `RETAINED_COUNT`.
 pub fn begin(home: &Home, kind: &str, arguments: Vec<String>) -> io::Result<Record> {
     let newest_id = ids(home).last().copied().unwrap_or(0);
     let now = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0);

@@ -104,7 +104,7 @@ impl Upkeep {
         }
     }
 
-    /// Messages about the last failures.
+    /// Messages about the last failures, and about jobs that cannot be tried.
     pub fn problems(&self) -> Vec<String> {
         let backup = self.backup.problem.iter().map(|reason| format!("the scheduled backup failed: {reason}"));
         let verification =
@@ -191,7 +191,7 @@ pub fn note_end(home: &Home, now: Timestamp, kind: Kind, end: End) -> io::Result
     })
 }
 
-/// Sets or clears the problem that prevents the job from being tried.
+/// Sets or clears the job's problem: why the last try failed, or why the job cannot be tried.
 pub fn note_problem(home: &Home, now: Timestamp, kind: Kind, problem: Option<String>) -> io::Result<Upkeep> {
     change(home, now, |upkeep| upkeep.job_mut(kind).problem = problem)
 }

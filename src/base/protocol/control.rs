@@ -44,9 +44,9 @@ pub enum Request {
 pub enum Level {
     /// No child; only the supervisor runs.
     Nothing,
-    /// Postgres.
+    /// The datastore: Postgres, or the relay to it.
     Datastore,
-    /// Postgres and a server that only serves `run/trial.sock`; connections to the other listeners wait.
+    /// The datastore and a server that only serves `run/trial.sock`; connections to the other listeners wait.
     Trial,
     /// All processes; a server on trial gets the listeners.
     Whole,

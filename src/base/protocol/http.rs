@@ -56,7 +56,7 @@ where
 /// <https://www.rfc-editor.org/rfc/rfc3986#section-2.3>.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// Percent-encodes a path segment: everything but letters, digits and `-_.~`.
-pub fn encode(segment: &str) -> String {
-    utf8_percent_encode(segment, ENCODED).to_string()
+/// Percent-encodes a text, such as a path segment: everything but letters, digits and `-_.~`.
+pub fn encode(text: &str) -> String {
+    utf8_percent_encode(text, ENCODED).to_string()
 }

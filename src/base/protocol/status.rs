@@ -70,7 +70,7 @@ pub struct BackupsStatus {
     pub last_backup_at: Option<String>,
     /// When a backup in the home last passed a test restore.
     pub last_verified_at: Option<String>,
-    /// Why the last scheduled backup or test restore failed.
+    /// Why the last scheduled backup or test restore failed, or why the next one cannot be tried.
     pub problems: Vec<String>,
     /// True if a scheduled backup failed or is overdue.
     #[serde(default)]
@@ -92,7 +92,7 @@ pub struct ProcessStatus {
     pub pid: Option<i32>,
     pub restarts: u32,
     pub rss_bytes: Option<u64>,
-    /// The last status text of the process (`STATUS=`).
+    /// The last status text of the process (`STATUS=`), or why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
 }

@@ -8,7 +8,8 @@ const START_LIMIT: Duration = Duration::from_secs(2);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The command that opens an address: the first one in `BROWSER` (separated by colons), else the
-/// desktop's own. `None` over SSH and without a desktop, where a browser would appear on no screen or on another one.
+/// desktop's own. `None` for an empty `BROWSER`; without `BROWSER`, `None` over SSH and without a desktop, where a
+/// browser would appear on no screen or on another one.
 pub fn command(variable: impl Fn(&str) -> Option<String>) -> Option<Vec<String>> {
     if let Some(browser) = variable("BROWSER") {
         let words: Vec<String> = browser.split(':').next()?.split_whitespace().map(str::to_owned).collect();

@@ -62,7 +62,7 @@ pub fn current_dir() -> io::Result<PathBuf> {
     env::current_dir()
 }
 
-/// The whole environment, for a child that runs user code.
+/// The whole environment of this process.
 pub fn all() -> Vec<(OsString, OsString)> {
     env::vars_os().collect()
 }

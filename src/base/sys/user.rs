@@ -36,7 +36,7 @@ pub(crate) fn some_named_ordinary_uid() -> Option<u32> {
         .find(|uid| *uid != 0 && login_name(*uid).is_some())
 }
 
-/// The machine's name, used as the default name of an instance.
+/// The machine's name; `localhost` if it cannot be read.
 pub fn host_name() -> String {
     nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_else(|| "localhost".to_owned())
 }

@@ -17,7 +17,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-/// Maximum number of bytes read from a DAG file or ignore file.
+/// Maximum number of bytes read from a Python file or ignore file.
 const SOURCE_LIMIT: u64 = 4 * 1024 * 1024;
 /// Maximum number of nested folders.
 const DEPTH_LIMIT: usize = 100;
@@ -87,7 +87,7 @@ pub fn copy(
         let projects = projects.values().flatten().cloned().collect::<Vec<_>>().join(", ");
         findings.add(
             format!("module {module}"),
-            format!("several projects have a module of that name ({projects}), but Airflow has one path for all"),
+            format!("several folders have a module of that name ({projects}), but Airflow has one path for all"),
             "rename all but one, and their imports",
         );
     }
@@ -236,7 +236,7 @@ impl Copying<'_> {
         }
     }
 
-    /// Copies a symbolic link whose target is inside the workspace; reports any other link.
+    /// Copies a symbolic link whose target is inside the copied folder; reports any other link.
     fn copy_link(&mut self, folder: &Folder, path: &Path) {
         let target = match folder.link_target(path.file_name().unwrap_or_default()) {
             Ok(target) => PathBuf::from(target),
@@ -249,7 +249,7 @@ impl Copying<'_> {
             Err(_) => target,
         };
         if !link_stays_inside(&path.to_string_lossy(), &relative.to_string_lossy()) {
-            return self.skip(path, "it is a link to a path outside the workspace");
+            return self.skip(path, "it is a link to a path outside the copied folder");
         }
         if let Some(Err(error)) = self.to.map(|to| symlink(&relative, to.join(path))) {
             self.skip(path, &format!("it cannot be created: {error}"));

@@ -44,7 +44,7 @@ pub struct TemplateContext<'a, F: Serialize> {
     pub dags: usize,
     /// Number of files in the DAG folder.
     pub files: usize,
-    /// Number of Airflow variables, which `variables.json` contains.
+    /// Number of Airflow variables, with those whose values are left out.
     pub variables: usize,
     /// Number of connections.
     pub connections: usize,

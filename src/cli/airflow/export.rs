@@ -28,7 +28,7 @@ pub struct ExportAirflow {
     /// The folder to create; it must not exist yet
     #[arg(long, value_name = "DIR")]
     pub output: PathBuf,
-    /// Encrypt variables and connections to this age or SSH public key; may be repeated
+    /// Encrypt variables, connections and history to this age or SSH public key; may be repeated
     /// [default: backup.recipients]
     #[arg(long, value_name = "KEY")]
     pub recipient: Vec<String>,
@@ -179,7 +179,7 @@ impl InstanceContent {
         }
         for error in &self.import_errors {
             let file = error["filename"].as_str().unwrap_or_default();
-            findings.add(file, "it fails to import here", "fix it first: leoflow validate");
+            findings.add(file, "it has an import error here", "fix it first: leoflow validate");
         }
         for environment in list_of(&self.environments["wanted"]).filter(|environment| environment["state"] != "ready") {
             let files: Vec<&str> = list_of(&environment["files"]).filter_map(Value::as_str).collect();

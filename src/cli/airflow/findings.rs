@@ -5,7 +5,7 @@ use serde::Serialize;
 /// One problem that needs the user's attention, and its remedy. The fields are keys of `export.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// The subject: a path relative to the workspace, a variable, a package, …
+    /// The subject: a path relative to the copied folder, a variable, a package, …
     pub what: String,
     pub why: String,
     pub remedy: String,

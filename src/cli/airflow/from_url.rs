@@ -76,7 +76,7 @@ async fn request_token(base: &str, request: RequestBuilder) -> Result<String, Er
         Some(token) if status.is_success() => Ok(token.to_owned()),
         // 405 is the response of an Airflow without passwordless login.
         _ if [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::METHOD_NOT_ALLOWED].contains(&status) => {
-            Err(Error::failed(format!("{base} rejected the login"))
+            Err(Error::failed(format!("{base} requires a login, or rejected the given one"))
                 .hint("use --username NAME --password-file FILE, or --token-file FILE"))
         }
         _ => Err(Error::failed(format!("{base} returned no token ({status}); it may not be an Airflow 3"))

@@ -12,7 +12,7 @@ pub enum OutputFormat {
     Plain,
 }
 
-/// `--output`, for the commands that Airflow's CLI has too.
+/// `--output`, as in Airflow's CLI.
 #[derive(Args, Debug, Clone, Default)]
 pub struct Output {
     /// The output format [default: table]

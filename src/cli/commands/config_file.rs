@@ -1,4 +1,4 @@
-//! Functions of the commands that change `config.yaml`.
+//! Functions of the commands that read or change `config.yaml`.
 
 use crate::context::Context;
 use crate::error::Error;

@@ -73,7 +73,7 @@ fn find(name: &str) -> Result<&'static Page, Error> {
     })
 }
 
-/// Opens the page of the running instance in a browser. Returns false if no instance is running or there is no browser.
+/// Opens the page of the running instance in a browser. Returns false if no instance is running or no browser opens.
 fn open(context: &Context<'_>, page: &Page) -> bool {
     let Some(browser) = browser::command(env_vars::text) else { return false };
     let Some(status) = control::status_of(&context.home) else { return false };

@@ -1,4 +1,5 @@
-//! Maps the errors of backup, restore, configuration updates and uninstall to messages with hints.
+//! Maps the errors of operations on data (backup, restore, encryption, relocation, configuration updates, uninstall) to
+//! messages with hints.
 
 use super::Error;
 use super::disk_hint::with_disk_hint;
@@ -143,7 +144,7 @@ impl From<RestoreError> for Error {
             RestoreError::Exchange(error) => error.into(),
             RestoreError::StagingServer(error) => error.into(),
             RestoreError::Content(error) => error.into(),
-            RestoreError::Write { ref path, ref source } => Self::io("write", path, source),
+            RestoreError::Write { ref path, ref source } => Self::io("read or write", path, source),
             RestoreError::RetainedStateMissing(_) => Self::refused(&error).hint("nothing was changed"),
             RestoreError::NoRetainedState => {
                 Self::failed(&error).hint("only the last restore that replaced an installation can be undone")
@@ -318,7 +319,9 @@ impl From<EncryptionError> for Error {
     fn from(error: EncryptionError) -> Self {
         let base = Self::failed(&error);
         match error {
-            EncryptionError::Passphrase { .. } => base.hint("leoflow config get backup.passphrase"),
+            EncryptionError::Passphrase { .. } => {
+                base.hint("check --passphrase-file, or: leoflow config get backup.passphrase")
+            }
             EncryptionError::Key { path, source } => Self::io("read", &path, &source),
             EncryptionError::UnusableKey { .. } => {
                 base.hint("a key file contains a line AGE-SECRET-KEY-1…, or is a private ssh-ed25519 key")

@@ -139,7 +139,7 @@ impl Error {
         serde_json::from_str(json).ok()
     }
 
-    /// JSON on one line, for `X_LEOFLOW_FAILURE`.
+    /// JSON on one line, for a parent process (`X_LEOFLOW_FAILURE`) or a failure file.
     pub fn to_json(&self) -> String {
         // Cannot fail, since the fields are text and numbers.
         serde_json::to_string(self).unwrap_or_default()
@@ -217,7 +217,7 @@ impl From<JournalError> for Error {
 impl From<ReceiptError> for Error {
     fn from(error: ReceiptError) -> Self {
         match &error {
-            ReceiptError::Io { path, source } => Self::io("write", path, source),
+            ReceiptError::Io { path, source } => Self::io("read or write", path, source),
             ReceiptError::Damaged { path, .. } => {
                 Self::failed(&error).hint(format!("move {} elsewhere; the next start writes a new one", path.display()))
             }

@@ -1,4 +1,4 @@
-//! Removes the leftovers of a restore or verification that was killed before it changed anything.
+//! Removes the leftovers of a restore, a verification or a rehearsal that was killed before it changed anything.
 
 use super::Recovery;
 use crate::error::Error;
@@ -10,7 +10,7 @@ use leoflow_postgres::Access;
 use leoflow_postgres::cluster::{self, ClusterState};
 
 impl Recovery<'_> {
-    /// Removes leftovers unless a restore or verification is running, which holds the operation lock.
+    /// Removes leftovers unless the operation that uses them runs: it holds the operation lock.
     pub(crate) async fn remove_leftovers(&self) -> Result<(), Error> {
         if !restore::has_leftovers(self.home) {
             return Ok(());
@@ -42,9 +42,11 @@ impl Recovery<'_> {
             },
         };
         self.reporter.report(match removed {
-            Ok(()) => Progress::Note("removed the leftovers of an interrupted restore or verification".to_owned()),
+            Ok(()) => {
+                Progress::Note("removed the leftovers of an interrupted restore, verification or rehearsal".to_owned())
+            }
             Err(error) => Progress::Warning(format!(
-                "cannot remove the leftovers of an interrupted restore or verification: {error}"
+                "cannot remove the leftovers of an interrupted restore, verification or rehearsal: {error}"
             )),
         });
         Ok(())

@@ -77,11 +77,7 @@ pub(crate) fn report_conflicts(home: &Home, reporter: &dyn Reporter) {
         let unnamed_count = names.len().saturating_sub(MAX_NAMED);
         names.truncate(MAX_NAMED);
         let suffix = if unnamed_count > 0 { format!(" and {unnamed_count} more") } else { String::new() };
-        let text = format!(
-            "files in the way in the workspace were moved to {}: {}{suffix}",
-            folder.display(),
-            names.join(", ")
-        );
+        let text = format!("files in the way were moved to {}: {}{suffix}", folder.display(), names.join(", "));
         reporter.report(Progress::Warning(text));
     }
 }

@@ -41,7 +41,7 @@ pub(crate) fn interrupted_upgrade(home: &Home) -> Result<Option<Entry>, Error> {
     Ok(journal::unfinished(home)?.filter(|entry| entry.operation == Operation::Upgrade))
 }
 
-/// Terminates a running upgrade that has changed nothing yet.
+/// Terminates a running upgrade or rollback that has changed nothing yet.
 fn cancel_unchanged(home: &Home) {
     let entry = interrupted_upgrade(home).ok().flatten();
     if let Some(Ok((_, FinishAction::Discard))) = entry.as_ref().map(planned_action)
@@ -62,18 +62,18 @@ fn planned_action(entry: &Entry) -> Result<(State, FinishAction), String> {
 
 fn read_state(entry: &Entry) -> Result<(State, FinishAction), Error> {
     planned_action(entry).map_err(|detail| {
-        Error::failed("run/journal.json describes an upgrade that this version does not understand")
+        Error::failed("run/journal.json describes a change of release that this version does not understand")
             .cause(detail)
             .hint("run the leoflow version that started it; `leoflow versions` lists the kept ones")
     })
 }
 
 fn too_late_to_abort(state: &State) -> Error {
-    let text = format!("{} already serves requests: the upgrade can no longer be aborted", state.plan.to);
+    let text = format!("{} already serves requests: the change can no longer be aborted", state.plan.to);
     Error::refused(text).hint("leoflow upgrade --resume").hint("then roll back, keeping your data: leoflow rollback")
 }
 
-/// Describes how the upgrade was finished.
+/// Describes how the upgrade or rollback was finished.
 fn conclusion_text(state: &State, conclusion: &Conclusion) -> String {
     let (from, to) = (&state.plan.from, &state.plan.to);
     let change = match state.direction {
@@ -84,7 +84,7 @@ fn conclusion_text(state: &State, conclusion: &Conclusion) -> String {
         Conclusion::Discarded => format!("discarded the interrupted {change} to {to}: nothing had changed"),
         Conclusion::SnapshotRestored => format!("reverted the interrupted {change} to {to}; nothing has changed"),
         Conclusion::MigrationsUndone => {
-            format!("rolled back the failed upgrade to {to}; {from} runs again with all data")
+            format!("rolled back the failed upgrade to {to}; {from} is installed again with all data")
         }
         Conclusion::UndoFailed { .. } => {
             format!("the upgrade to {to} failed, but {to} stays: its migrations cannot be undone")
@@ -97,8 +97,8 @@ fn conclusion_text(state: &State, conclusion: &Conclusion) -> String {
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Recovery<'_> {
-    /// Finishes or undoes an interrupted upgrade of a stopped instance, after a process that still performs it has
-    /// ended. The caller holds the home's lock.
+    /// Finishes or undoes an interrupted upgrade or rollback of a stopped instance, after a process that still performs
+    /// it has ended. The caller holds the home's lock.
     pub(crate) async fn finish_upgrade_of_stopped(&self, abort: Abort) -> Result<InstalledRelease, Error> {
         let _operation_lock = self.wait_for_operation().await?;
         let Some(entry) = interrupted_upgrade(self.home)? else { return Ok(InstalledRelease::Own) };
@@ -124,7 +124,7 @@ impl Recovery<'_> {
                 Err(LockError::Held { .. }) if Instant::now() < deadline => {
                     if !std::mem::replace(&mut is_reported, true) {
                         cancel_unchanged(self.home);
-                        self.reporter.report(Progress::Started("Waiting for an upgrade in progress".to_owned()));
+                        self.reporter.report(Progress::Started("Waiting for another operation".to_owned()));
                     }
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }

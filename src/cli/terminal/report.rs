@@ -30,7 +30,7 @@ pub struct Ready {
     pub workspace: String,
     /// Duration of the start.
     pub seconds: f64,
-    /// The shell command that puts `leoflow` on the PATH; `None` when it is there.
+    /// The shell command that puts `leoflow` on the PATH; `None` when none is needed.
     pub path_hint: Option<String>,
 }
 
@@ -76,7 +76,7 @@ impl PipeSink {
 
 impl Reporter for PipeSink {
     fn report(&self, progress: Progress) {
-        // The start continues even when the reader is gone.
+        // The start or the worker continues even when the reader is gone.
         self.send(&Report::Progress(progress));
     }
 }

@@ -18,7 +18,7 @@ pub struct Wait {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Until {
-    /// Until this long after the end of the run's data interval.
+    /// Until this long after the end of the run's data interval, or after `run_after` if it has none.
     Delta {
         seconds: f64,
     },

@@ -47,7 +47,7 @@ states! {
 }
 
 states! {
-    /// State of a task instance; an instance that was never scheduled has none.
+    /// State of a task instance; an instance that was not scheduled yet, or was cleared, has none.
     #[derive(JsonSchema)]
     #[schemars(rename = "TaskInstanceState")]
     TaskState {

@@ -42,7 +42,7 @@ struct Planner<'a> {
     expanded: Vec<usize>,
     added: Vec<(usize, i32)>,
     restored: Vec<usize>,
-    /// Tasks whose number of instances this plan has already corrected.
+    /// Tasks whose number of instances this plan has already checked or set.
     revised: HashSet<usize>,
 }
 
@@ -80,7 +80,7 @@ impl<'a> Planner<'a> {
         changed.unwrap_or_else(|| self.snapshot.instances.get(index).map_or(0, |instance| instance.try_number))
     }
 
-    /// Settles the tries that the agent has ended: retry, success or failure.
+    /// Settles the tries that the agent has ended, by their outcomes: for example to success, retry or deferral.
     fn settle_ended_tries(&mut self) {
         let mut failed = Vec::new();
         for index in 0..self.snapshot.instances.len() {

@@ -13,7 +13,8 @@ pub fn has_tries_left(try_number: i32, max_tries: i32) -> bool {
     max_tries > 0 && try_number <= max_tries
 }
 
-/// The new `max_tries` of an instance that is cleared after `try_number` tries, so that it gets all its retries again.
+/// The new `max_tries` of an instance that is cleared or restored after `try_number` tries, so that it gets all its
+/// retries again.
 pub(crate) fn max_tries_after_clear(task: &Task, try_number: i32) -> i32 {
     i32::try_from(task.retries).unwrap_or(i32::MAX).saturating_add(try_number).min(i32::MAX - 1)
 }

@@ -5,7 +5,7 @@
 use crate::model::dag::{Task, TriggerRule};
 use crate::model::state::TaskState;
 
-/// Number of upstream task instances by state.
+/// Number of task instances by state: of the upstream tasks, or of one task.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
     /// All instances, finished or not.

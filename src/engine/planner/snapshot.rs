@@ -75,7 +75,8 @@ pub struct Instance {
     pub state: Option<TaskState>,
     pub try_number: i32,
     pub max_tries: i32,
-    /// When a retry may start or a sensor pokes again; for a deferred task, when its trigger has fired.
+    /// When a retry may start or a sensor pokes again; for a deferred task or one that awaits input, when it
+    /// may resume.
     pub due_at: Option<Timestamp>,
     /// For a sensor that waits without a process: when it started to wait.
     pub waits_since: Option<Timestamp>,
@@ -116,7 +117,7 @@ pub enum Outcome {
     },
 }
 
-/// The decision of a branch: the direct downstream tasks that run, or those that are skipped.
+/// The decision of a branch or short circuit: the direct downstream tasks that run, or those that are skipped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
     Followed(HashSet<String>),

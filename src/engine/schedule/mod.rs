@@ -1,4 +1,4 @@
-//! Computes when runs of a DAG are due. Pure.
+//! Computes when runs of a DAG are due. Pure, except for random numbers.
 
 pub mod asset_condition;
 pub mod cron;

@@ -94,12 +94,12 @@ impl Timetable {
         }
     }
 
-    /// True if a manually triggered run may have a partition key.
+    /// True if a triggered run may have a partition key.
     pub(crate) fn takes_partition(&self) -> bool {
         self.is_partitioned() || matches!(self, Self::PartitionedAtRuntime)
     }
 
-    /// The partition of a manually triggered run with this key; `assets` are the names of the assets that the DAG
+    /// The partition of a triggered run with this key; `assets` are the names of the assets that the DAG
     /// waits for. Errors are Airflow's texts.
     pub fn partition(&self, key: &str, assets: &[&str]) -> Result<Partition, String> {
         partition_key::check(key)?;
@@ -190,7 +190,7 @@ impl Timetable {
         })
     }
 
-    /// The data interval of a manually triggered run.
+    /// The data interval of a triggered run.
     pub fn manual(&self, run_after: Timestamp) -> Result<Interval, TimetableProblem> {
         let exact = Interval { start: run_after, end: run_after };
         Ok(match self {

@@ -38,8 +38,8 @@ pub enum RangeProblem {
     Timetable(TimetableProblem),
 }
 
-/// The runs of a schedule between two past dates, oldest first. If there are more than `limit`, the rest is counted for
-/// up to `time_limit`, and the error is `RangeProblem::TooMany`.
+/// The runs of a schedule between two dates whose data interval has ended, oldest first. If there are more than
+/// `limit`, the rest is counted for up to `time_limit`, and the error is `RangeProblem::TooMany`.
 pub fn in_range(
     timetable: &Timetable,
     (from, to): (Timestamp, Timestamp),

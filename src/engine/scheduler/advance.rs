@@ -109,7 +109,8 @@ async fn step(client: &mut ClientWrapper, cache: &mut Cache, key: &RunKey) -> Re
     Ok(Step::Taken { changed })
 }
 
-/// Queues waiting instances of other runs after a user has ended or deleted the run, because its slots are free.
+/// Queues waiting instances of other runs if the run is not running, for example after a user has ended or deleted it,
+/// because its slots are free.
 async fn release_slots(transaction: Transaction<'_>, cache: &mut Cache, key: &RunKey) -> Result<Step, StoreError> {
     cache.runs.forget(key);
     let queued = apply::admit_all(&transaction, &mut cache.graphs).await?;

@@ -82,8 +82,8 @@ impl Rows {
     }
 }
 
-/// Writes the transitions. Returns `false` when an instance no longer has the state that was read, because it was
-/// claimed meanwhile.
+/// Writes the transitions. Returns `false` when an instance no longer has the state that was read, because the agent
+/// has changed it meanwhile.
 pub async fn transitions(
     transaction: &Transaction<'_>,
     key: &RunKey,

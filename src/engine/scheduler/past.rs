@@ -9,7 +9,7 @@ use leoflow_postgres::GenericClient;
 use std::collections::HashSet;
 
 /// Returns the indices of the tasks that may not start because of the outcome of the previous run. With catchup, the
-/// previous run is the last one that was not triggered manually, otherwise the last one of any type.
+/// previous run is the last one whose type is not `manual`, otherwise the last one of any type.
 pub async fn held_by_past(
     client: &impl GenericClient,
     key: &RunKey,

@@ -152,7 +152,7 @@ async fn poll(client: &ClientWrapper, cache: &mut Cache, work: &mut PendingWork)
     Ok(())
 }
 
-/// Corrects dates after a clock step, and drops the cache if any date changed.
+/// Corrects dates that a clock ahead may have written, and drops the cache if a due date of an instance changed.
 async fn correct_dates(client: &ClientWrapper, cache: &mut Cache, sensors: Sensors) -> Result<(), StoreError> {
     if clock_step::correct_dates(client, sensors).await? {
         cache.runs.forget_all();

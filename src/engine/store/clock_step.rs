@@ -40,7 +40,7 @@ pub enum Sensors {
     Wait,
 }
 
-/// Corrects the dates written by a clock that was ahead. Returns whether task instances have changed.
+/// Corrects the dates written by a clock that was ahead. Returns whether due dates of task instances have changed.
 pub(crate) async fn correct_dates(client: &impl GenericClient, sensors: Sensors) -> Result<bool, StoreError> {
     let now = new_run::now();
     let mut changed = client.execute(RETRIES, &[&now]).await?;

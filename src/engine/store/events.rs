@@ -11,11 +11,11 @@ use serde::{Deserialize, Serialize};
 pub enum Event {
     /// The run must be planned: a task may be able to start.
     Plan(RunKey),
-    /// A queued run may be able to start.
+    /// A queued run may be able to start, or a due run may be created.
     Sweep,
     /// The run has changed, so displays must be updated.
     Changed(RunKey),
-    /// DAGs or import errors have changed, so runs may be able to start.
+    /// DAGs, import errors or many runs have changed, so runs may be able to start.
     Dags,
     /// Tasks were queued.
     Queued,
@@ -34,7 +34,7 @@ pub enum Event {
     Migrations,
 }
 
-/// Channel of the scheduler and the web pages.
+/// Channel of the scheduler and of the server, for its pages, callbacks and migrations.
 pub const ENGINE: &str = "leoflow_engine";
 /// Channel of the agent.
 pub const AGENT: &str = "leoflow_agent";

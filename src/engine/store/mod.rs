@@ -21,7 +21,7 @@ use leoflow_postgres::PgError;
 use serde::{Deserialize, Serialize};
 use tokio_postgres::error::SqlState;
 
-/// Why a statement failed; `what` is the kind of object, `id` identifies it.
+/// Why an operation on the store failed; `what` is the kind of object, `id` identifies it.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("{what} {id:?} already exists")]

@@ -15,7 +15,7 @@ use crate::planner::pool_limits::{PoolSlots, SlotUse, Usage};
 use leoflow_postgres::GenericClient;
 use tokio_postgres::Row;
 
-/// Number of slots of the default pool, which exists even without a row in the table.
+/// Number of slots of the default pool while it has no row in the table; the pool exists even so.
 pub(crate) const DEFAULT_SLOTS: i32 = 128;
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -195,7 +195,7 @@ impl TemporaryHome {
     }
 }
 
-/// Moves the data. `source` is the access to the old datastore, `server` its server if it is the managed one. The
+/// Moves the data. `source` is the access to the old datastore, `server` the private server or relay behind it. The
 /// caller ensures that no other process uses the home or is connected to the old datastore. Returns the number of
 /// copied rows.
 pub async fn relocate(

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 /// The parts of the contract that a home uses.
 #[derive(Debug, Clone, Default)]
 pub struct Uses {
-    /// Keys that `config.yaml` or an override file sets.
+    /// Keys that `config.yaml`, an override file or an environment variable sets.
     pub settings: BTreeSet<String>,
     /// Names of the environment variables of the process that plans the upgrade.
     pub variables: BTreeSet<String>,
@@ -29,7 +29,7 @@ fn effect(change: &Change, uses: &Uses) -> Option<String> {
     let is_new_default = matches!(difference, Difference::Changed { fact, .. } if fact == "default");
     let place = match section {
         Section::Settings if is_new_default && !uses.settings.contains(name) => "this home uses the default",
-        Section::Settings if uses.settings.contains(name) => "it is set in config.yaml",
+        Section::Settings if uses.settings.contains(name) => "this home sets it",
         Section::EnvironmentVariables if uses.variables.contains(name) => "it is set in the environment",
         Section::Commands | Section::Options if uses.scripts.iter().any(|text| calls_command(text, name)) => {
             "a service file or a script uses it"
@@ -103,9 +103,11 @@ mod tests {
             requests: set(&["GET /api/v2/dags/hello/dagRuns"]),
         };
         let lines = effects(&changes(), &uses);
-        assert!(lines.contains(
-            &"setting host is deprecated: use address; it works until 0.4.0; it is set in config.yaml".to_owned()
-        ));
+        assert!(
+            lines.contains(
+                &"setting host is deprecated: use address; it works until 0.4.0; this home sets it".to_owned()
+            )
+        );
         for part in
             ["LEOFLOW_HOST was removed", "leoflow lite start --port was removed", "dagRuns was removed; a client"]
         {

@@ -86,7 +86,7 @@ pub fn examine(
     checks
 }
 
-/// Checks the service that starts Leoflow at login, if installed.
+/// Checks the service that starts Leoflow at login or boot, if installed.
 fn service(home: &Home) -> Option<Check> {
     let service = service::installed(home).ok().flatten()?;
     let reinstall = "leoflow service install";
@@ -280,7 +280,7 @@ fn instance(home: &Home) -> Option<Check> {
 /// Checks the database's schema and data migrations.
 fn schema_check(schema: Option<Result<SchemaReport, SchemaUnavailable>>) -> Check {
     match schema {
-        None => Check::ok("schema", "no datastore yet"),
+        None => Check::ok("schema", "not checked: no datastore, or another command uses it"),
         Some(Ok(SchemaReport { failed: Some(failed), .. })) => Check::warning(
             "schema",
             format!("data migration {} failed: {}", failed.migration, failed.error.unwrap_or_default()),
@@ -365,7 +365,7 @@ fn leftovers(home: &Home, running: bool) -> Check {
     .with_fix(Fix::EndLeftovers)
 }
 
-/// Applies one fix. The caller holds the home's lock.
+/// Applies one fix. For `EndLeftovers` the caller holds the home's lock.
 pub fn fix(home: &Home, fix: &Fix) -> std::io::Result<()> {
     match fix {
         Fix::RestrictPermissions(path, mode) => fs::set_permissions(path, Permissions::from_mode(*mode)),

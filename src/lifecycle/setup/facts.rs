@@ -33,7 +33,7 @@ pub struct Facts {
     pub datastore: DatastoreSetting,
     /// Location of the data if it is not under the home.
     pub location: Option<Location>,
-    /// True when `config.yaml` names that location.
+    /// True when `config.yaml` names that location, and without a location.
     pub location_is_configured: bool,
     pub credentials_present: bool,
     pub installation: Option<Installation>,

@@ -18,7 +18,7 @@ pub struct Request {
     /// Datastore of a new home.
     pub datastore: Option<DatastoreSetting>,
     /// Always install the running binary and write the port to the config, as `setup` does. `lite` installs only if
-    /// nothing is installed, and uses the port for this run only.
+    /// nothing is installed, and writes the port only to a new config.
     pub install_always: bool,
 }
 

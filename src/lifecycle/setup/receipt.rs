@@ -21,7 +21,7 @@ pub struct Receipt {
     /// Shell files with our line, removed by uninstall.
     #[serde(default)]
     pub shell_files: Vec<PathBuf>,
-    /// Unit file of the login service.
+    /// File of the service: a systemd unit or a launchd property list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<PathBuf>,
 }

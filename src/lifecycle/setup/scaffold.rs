@@ -1,4 +1,4 @@
-//! Creates a first project. Never changes existing ones.
+//! Creates projects: the first one of a workspace, and those of `leoflow init`. Never changes existing ones.
 
 use leoflow_base::home::RESTORE_IN_WORKSPACE;
 use leoflow_base::sys::fs::files;

@@ -14,7 +14,7 @@ pub enum Status {
     Upgraded,
     /// Nothing was changed.
     Failed,
-    /// The previous release runs again, with all data.
+    /// The previous release is installed again, with all data.
     RolledBack,
     /// The new release is installed and has a problem.
     UpgradedWithProblem,

@@ -1,6 +1,6 @@
 //! Finds the last fatal message in PostgreSQL's log, and its cause.
 
-/// Cause of a fatal message.
+/// Cause of a fatal message, or of the error of a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
     /// May resolve itself once disk space is freed.

@@ -37,8 +37,8 @@ pub enum ClusterError {
     Io { path: PathBuf, source: io::Error },
     #[error("initdb failed: {0}")]
     Initdb(String),
-    /// initdb failed and the disk is full.
-    #[error("initdb failed, and the disk is full: {text}")]
+    /// initdb failed, and the disk is full or can have no more files.
+    #[error("initdb failed for lack of disk space or files: {text}")]
     DiskFull { path: PathBuf, text: String },
     /// initdb starts programs of its folder by a shell, in double quotes.
     #[error("the path {0} contains `$` or a backquote, which the shell that PostgreSQL's initdb starts would expand")]

@@ -1,5 +1,5 @@
-//! A server for the duration of one command while Lite is stopped: same data directory, same socket, stopped when the
-//! command ends.
+//! A server for the duration of one command while Lite is stopped: same data, same socket, stopped when the command
+//! ends. For a container or an external server it is the relay to it.
 
 use super::fatal_message::{self, FatalMessage};
 use super::{leftovers, server};
@@ -19,13 +19,16 @@ use tokio_postgres::Config;
 
 #[derive(Debug, thiserror::Error)]
 pub enum PrivateError {
-    #[error("cannot start PostgreSQL: {0}")]
+    #[error("cannot start the datastore: {0}")]
     Spawn(#[from] SpawnError),
-    #[error("PostgreSQL exited during startup ({exit}){}; see logs/postgres.log", message.as_ref().map(|message| format!(": {}", message.text)).unwrap_or_default())]
+    #[error(
+        "the datastore exited during startup ({exit}){}; see logs/postgres.log",
+        message.as_ref().map(|message| format!(": {}", message.text)).unwrap_or_default()
+    )]
     Ended { exit: Exit, message: Option<FatalMessage> },
     #[error("{0}")]
     Io(#[from] std::io::Error),
-    #[error("PostgreSQL did not become ready: {0}")]
+    #[error("the datastore did not become ready: {0}")]
     NotReady(PgError),
 }
 

@@ -5,7 +5,7 @@ use crate::{APPLICATION_DATABASE, APPLICATION_ROLE, Credentials, Endpoint, PgErr
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-/// Connects as the application; creates role and database if they are missing.
+/// Connects as the application; on a server that Leoflow manages, creates role and database if they are missing.
 pub async fn connect(endpoint: &Endpoint, credentials: &Credentials) -> Result<Client, PgError> {
     let application = credentials.application(endpoint);
     match endpoint.connect(&application).await {

@@ -60,8 +60,14 @@ pub(crate) async fn read_if_allowed(client: &Client) -> Result<Option<Claim>, Pg
 
 /// Claim of a home that cannot be identified.
 fn unknown() -> Claim {
-    let text = || "an unknown place".to_owned();
-    Claim { home_id: String::new(), host: text(), path: text(), since: text(), moved_to: None }
+    let unknown = |what: &str| format!("(unknown {what})");
+    Claim {
+        home_id: String::new(),
+        host: unknown("machine"),
+        path: unknown("path"),
+        since: unknown("time"),
+        moved_to: None,
+    }
 }
 
 /// Claims an unclaimed database. Returns the claim in effect, which may be another home's.

@@ -1,6 +1,6 @@
-//! Relays connections from the socket under the home, where all clients expect the datastore, to an external server,
-//! over TLS that is verified here. Some builds of PostgreSQL's programs have no TLS, so this is the only TLS client. A
-//! failed connection is reported to the client as a protocol error. Source:
+//! Relays connections from the socket under the home, where all clients expect the datastore, to an external server or
+//! a container. Where the URL requires TLS, it is verified here: some builds of PostgreSQL's programs have no TLS, so
+//! this is the only TLS client. A failed connection is reported to the client as a protocol error. Source:
 //! <https://www.postgresql.org/docs/18/protocol-flow.html>.
 
 use super::container::Container;
@@ -44,7 +44,8 @@ const CANCEL_REQUEST: u32 = 80_877_102;
 /// Size limit of a startup message, the same as PostgreSQL's, in bytes.
 const MAX_STARTUP_MESSAGE: usize = 10_000;
 
-/// Relays until a stop signal arrives, which ends all connections.
+/// Starts the container, if the datastore is one, and relays until a stop signal arrives or the container exits; both
+/// end all connections.
 pub async fn run(home: &Home) -> Result<(), RelayError> {
     let container = location::recorded(home)?.and_then(|recorded| recorded.container);
     let url = match &container {

@@ -155,8 +155,8 @@ pub async fn acquire(home: &Home, sources: &Sources, reporter: &dyn Reporter) ->
 }
 
 /// Installs a newer minor version next to the current one, which stays. The next start uses it, since the data
-/// directory is compatible: <https://www.postgresql.org/docs/18/upgrading.html>. Before it is installed it must create
-/// a test cluster on this machine.
+/// directory is compatible: <https://www.postgresql.org/docs/18/upgrading.html>. Before it is installed, a build must
+/// create a test cluster on this machine; the system's installation is linked without that test.
 pub async fn update(
     home: &Home,
     sources: &Sources,

@@ -127,7 +127,7 @@ impl Requirement {
     }
 }
 
-/// A folder next to the final one, to unpack into. Dropping it removes it.
+/// A folder next to the final one, to unpack into. Dropping this value removes the folder.
 pub struct Staging {
     folder: PathBuf,
     /// Excludes another command that installs: next to a running instance, a command does not hold the home's lock.
@@ -180,7 +180,7 @@ impl Staging {
         Ok(folder_for(home, &version, Some(sha256)))
     }
 
-    /// Like `commit`, for programs that stay where they are.
+    /// Like `commit`, for programs that stay where they are; does not test the clients.
     pub(crate) fn commit_link(
         self,
         home: &Home,

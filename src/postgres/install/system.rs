@@ -18,7 +18,7 @@ pub fn find(search_path: &[PathBuf]) -> Result<(PathBuf, String), String> {
         }
     }
     if reasons.is_empty() {
-        Err(format!("no postgres on the PATH or in /usr/lib/postgresql/{MAJOR}/bin"))
+        Err(format!("no postgres on the PATH, in /usr/lib/postgresql/{MAJOR}/bin or in /usr/pgsql-{MAJOR}/bin"))
     } else {
         Err(reasons.join("; "))
     }

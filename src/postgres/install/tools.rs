@@ -33,7 +33,7 @@ pub(crate) fn clean_environment() -> Vec<(&'static str, String)> {
     environment
 }
 
-/// Like `clean_command`, for `postgres` and `initdb`, which refuse to run as root.
+/// Like `clean_command`, for a program that refuses to run as this user, such as `initdb` as root.
 pub(crate) fn unprivileged_command(program: &Path, identity: &Identity) -> Command {
     let mut command = clean_command(program);
     if let Some(single) = identity.single_user() {
@@ -53,7 +53,7 @@ pub fn check_complete(bin: &Path) -> Result<(), String> {
     }
 }
 
-/// Runs the programs that a first start does not run with `--version`; `Err` describes the first failure.
+/// Runs `--version` of each program that the first start of a server does not run; `Err` describes the first failure.
 pub(crate) fn try_clients(bin: &Path) -> Result<(), String> {
     NEEDED.iter().filter(|name| **name != "initdb").try_for_each(|name| version_output(&bin.join(name)).map(drop))
 }

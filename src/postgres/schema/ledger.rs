@@ -117,8 +117,8 @@ pub struct Undoable {
     pub rollback_sql: Option<String>,
 }
 
-/// Replaces the stored rollback SQL of every known migration with this binary's own: a restored database may hold
-/// arbitrary SQL there, which a later rollback would run as the database's owner.
+/// Replaces the stored name, phase and rollback SQL of every known migration with this binary's own: a restored
+/// database may hold arbitrary SQL there, which a later rollback would run as the database's owner.
 pub async fn own_rollbacks(client: &impl GenericClient) -> Result<(), SchemaError> {
     let update = "UPDATE public.leoflow_ledger SET name = $2::text, phase = $3::text, rollback_sql = $4::text
                   WHERE version::text = $1::text";

@@ -84,11 +84,9 @@ pub(super) async fn apply(
     for known in known.iter().filter(|known| versions.contains(&known.version)) {
         // Adds only this migration, because older deferred ones may still be waiting.
         included.push(known.migration.clone());
-        refinery::Runner::new(&included)
-            .set_grouped(false)
-            .run_async(migration_client)
-            .await
-            .map_err(|error| SchemaError::Failed { migration: known.file.clone(), reason: reason(&error) })?;
+        refinery::Runner::new(&included).set_grouped(false).run_async(migration_client).await.map_err(|error| {
+            SchemaError::Failed { action: format!("migration {}", known.file), reason: reason(&error) }
+        })?;
         leoflow_base::sys::checkpoint(&format!("migrated.{}", known.version));
         report(&known.file);
         files.push(known.file.clone());
@@ -129,7 +127,8 @@ fn reason(error: &refinery::Error) -> String {
     error.to_string()
 }
 
-/// Fails unless the database is exactly at the schema of `known`; checked at the start of a server.
+/// Fails unless every migration of `known` that is not deferred, and no unknown one, is applied; checked when a process
+/// starts to use the database.
 pub async fn require_current(client: &impl GenericClient, known: &[EmbeddedMigration]) -> Result<i64, SchemaError> {
     let records = ledger::inspect(client).await?;
     let state = classify(known, &records);

@@ -27,7 +27,7 @@ pub use totals_guard::TotalsGuard;
 use crate::PgError;
 use crate::invariants::Difference;
 
-/// Why the schema was not changed.
+/// Why an operation on the schema failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
     /// This text must not change, because users search for it.
@@ -46,8 +46,8 @@ pub enum SchemaError {
     Damaged(String),
     #[error("the database is at schema version {database}, but this binary needs {binary}")]
     NotMigrated { database: i64, binary: i64 },
-    #[error("migration {migration} failed and was undone: {reason}")]
-    Failed { migration: String, reason: String },
+    #[error("{action} failed and was undone: {reason}")]
+    Failed { action: String, reason: String },
     #[error("the batch was rolled back because it alters your data: {0}")]
     Totals(Difference),
     #[error("timed out waiting for another migration")]

@@ -89,7 +89,7 @@ async fn rollback_locked(
 /// Undoes one migration in a transaction.
 async fn undo(migration_client: &mut Client, step: &Undoable) -> Result<(), SchemaError> {
     let failed = |error: tokio_postgres::Error| SchemaError::Failed {
-        migration: format!("the rollback of {}", label(step)),
+        action: format!("the rollback of {}", label(step)),
         reason: crate::PgError::from(error).to_string(),
     };
     migrate::prepare(migration_client, migrate::TABLE_LOCK_TIMEOUT).await.map_err(failed)?;

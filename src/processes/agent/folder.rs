@@ -1,5 +1,5 @@
-//! The folder of one try, `run/tasks/<id>/`. The agent, the keeper and the task exchange files in it, which outlive
-//! each of the three processes.
+//! The folder of one try, `run/tasks/<id>/`. The agent, the keeper and the task exchange files in it; the files
+//! outlive each of the three processes.
 //!
 //! `spec.json`: the agent's description of what to run. `began`: the task's own code has begun. `process.json`: the
 //! keeper of the try. Only the first keeper can link this file, so a try runs once no matter how many keepers start.

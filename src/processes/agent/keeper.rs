@@ -270,7 +270,7 @@ impl TaskKeeper {
         Ok(())
     }
 
-    /// False once the home was removed, and the folder with it.
+    /// False once the folder was removed, for example with the home.
     fn has_folder(&self) -> bool {
         // A failed check does not count: the disk may not answer for a moment.
         self.began.parent().is_some_and(|folder| folder.try_exists().unwrap_or(true))
@@ -366,7 +366,7 @@ impl TaskKeeper {
             (_, Some(Cause::Timeout)) => {
                 (Level::Error, "the task was ended because it exceeded its execution_timeout".to_owned())
             }
-            (_, Some(Cause::Stopped)) => (Level::Error, "the task was stopped on request".to_owned()),
+            (_, Some(Cause::Stopped)) => (Level::Error, "the task was stopped".to_owned()),
             (_, Some(Cause::Memory)) => {
                 (Level::Critical, "the task was killed by the kernel: out of memory".to_owned())
             }

@@ -1,4 +1,4 @@
-//! Starts the keeper of a try.
+//! Prepares a try (DAG version, settings, `spec.json`) and starts its keeper.
 
 use super::folder::TaskFolder;
 use super::log::TaskLog;

@@ -1,4 +1,4 @@
-//! Backs off while the system lacks a resource to start tasks: disk space, processes, descriptors or a working disk.
+//! Backs off while tasks cannot start: without disk space, processes, descriptors, a working disk or the datastore.
 //! `lite status` shows the reason; meanwhile tasks wait in the queue.
 
 use leoflow_base::protocol::child::Notifier;

@@ -61,7 +61,7 @@ impl Agent {
         Ok(())
     }
 
-    /// Removes the folders of tries that are recorded already, or whose run was deleted.
+    /// Ends the processes of tries that are recorded already or whose run was deleted, and removes their folders.
     fn remove_obsolete(&self, unfinished: &[TaskFolder]) {
         let running: Vec<&TaskFolder> = self.running.values().map(|running| &running.folder).collect();
         // Folders that cannot be listed now are removed by a later take-over.

@@ -61,7 +61,7 @@ pub struct Outcome {
     pub exit: Option<Exit>,
     pub ended_at: Timestamp,
     pub cause: Option<Cause>,
-    /// Why the task never began.
+    /// Why the task never began, or was ended because its keeper could not adopt it.
     pub problem: Option<String>,
     /// True if a transient error prevented the task from beginning: the try is queued again.
     #[serde(default)]
@@ -77,7 +77,7 @@ pub enum Obstacle {
 }
 
 impl Outcome {
-    /// The outcome of a task that never began.
+    /// The outcome of a task that never began, or that its keeper could not adopt.
     pub fn not_started(error: &io::Error, obstacle: Obstacle) -> Self {
         let problem = Some(format!("failed to start the task: {error}"));
         let transient = obstacle == Obstacle::Transient;
@@ -108,7 +108,7 @@ pub struct TaskResult {
     /// When a rescheduled sensor pokes again.
     #[serde(default)]
     pub due: Option<Timestamp>,
-    /// The trigger that resumes a deferred task.
+    /// The trigger that resumes a deferred task, or a task that waits for human input.
     #[serde(default)]
     pub deferral: Option<Deferral>,
     /// Seconds until a failed task is retried; replaces the `retry_delay` of its DAG file.

@@ -46,8 +46,8 @@ impl Instance {
         vec![self.postgres(), self.migrate(), self.server(), self.agent()]
     }
 
-    /// The datastore. A stop is a fast shutdown, which writes a checkpoint; after its deadline, an immediate shutdown,
-    /// from which the next start recovers.
+    /// The datastore: the managed server, or the relay to another one. A stop of the server is a fast shutdown, which
+    /// writes a checkpoint; after its deadline, an immediate shutdown, from which the next start recovers.
     fn postgres(&self) -> Spec {
         let instance = self.clone();
         let home = self.home.clone();

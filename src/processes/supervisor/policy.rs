@@ -88,7 +88,8 @@ impl Model {
         self.children.iter().enumerate().filter_map(deadline).min()
     }
 
-    /// Extends all deadlines by `gap`, a time in which this process did not run (SIGSTOP, a hung machine).
+    /// Extends the deadlines of running children by `gap`, a time in which this process did not run (SIGSTOP, a hung
+    /// machine).
     pub(crate) fn extend_deadlines(&mut self, gap: Duration) {
         for child in &mut self.children {
             match &mut child.phase {

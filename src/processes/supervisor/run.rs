@@ -34,7 +34,8 @@ pub enum SupervisorError {
     Start {
         process: &'static str,
         reason: String,
-        /// True when the process runs, but does not belong to this instance.
+        /// True when another start cannot help: the process does not belong to this instance, or the external server
+        /// behind the relay does not answer.
         unfit: bool,
         /// The process's own error as JSON.
         failure: Option<String>,

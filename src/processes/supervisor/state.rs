@@ -140,7 +140,7 @@ impl ChildState {
         now: Instant,
         actions: &mut Vec<Action>,
     ) {
-        let is_unfit = matches!(event, Event::Unfit { .. }) || persistence == Persistence::GiveUp;
+        let gives_up = matches!(event, Event::Unfit { .. }) || persistence == Persistence::GiveUp;
         match event {
             Event::Busy { text, .. } => self.busy(text, now),
             Event::Ready { pid } => self.ready(pid, now),
@@ -153,7 +153,7 @@ impl ChildState {
             Event::Detail { text, .. } => self.report.detail = Some(text),
             Event::Failure { json, .. } => self.report.failure = Some(json),
             Event::Unfit { pid, reason } | Event::Unanswered { pid, reason } => {
-                self.unfit = is_unfit;
+                self.unfit = gives_up;
                 // Keeps a stop in progress, which may be at a later step.
                 if !matches!(self.phase, Phase::Stopping { .. }) {
                     self.stop_step(pid, 0, Some(reason), now, actions);
@@ -258,7 +258,7 @@ impl ChildState {
         }
     }
 
-    /// Handles an unexpected exit: the child is restarted after a pause, or has failed.
+    /// Handles an unexpected exit or a failed spawn: the child is restarted after a pause, or has failed.
     pub(super) fn handle_failure(&mut self, reason: String, persistence: Persistence, now: Instant) {
         self.report.detail = None;
         let reason = self.report.exit_reason.as_ref().map_or(reason, |exit_reason| exit_reason.text.clone());

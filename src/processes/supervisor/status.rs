@@ -57,11 +57,11 @@ impl Supervisor {
         }
         let answer = match self.model.overall() {
             Overall::Healthy | Overall::Held => Answer::Accepted,
-            Overall::Failed => Answer::Error(self.failure_of_restart()),
+            Overall::Failed => Answer::Error(self.failure_of_request()),
             Overall::Stopping | Overall::Stopped => Answer::Error("the instance is stopping".to_owned()),
             // A blocked or crash-looping child may take arbitrarily long to start.
             _ if self.model.blocked().is_some() || self.model.looping().is_some() => {
-                Answer::Error(self.failure_of_restart())
+                Answer::Error(self.failure_of_request())
             }
             Overall::Starting | Overall::Degraded | Overall::Switching => return,
         };
@@ -133,7 +133,7 @@ impl Supervisor {
     }
 
     /// The failed child's own error as JSON, or else a description as plain text.
-    pub(super) fn failure_of_restart(&self) -> String {
+    pub(super) fn failure_of_request(&self) -> String {
         let failed = self.model.children.iter().find(|child| matches!(child.phase, Phase::Failed { .. }));
         let failed_or_looping = failed.or_else(|| self.model.looping());
         failed_or_looping

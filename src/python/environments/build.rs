@@ -239,7 +239,7 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        // If this fails, the next build removes the folder.
+        // If this fails, a build removes the folder once this process has ended.
         let _ = files::remove_any(&self.0);
     }
 }

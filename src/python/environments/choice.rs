@@ -112,7 +112,8 @@ fn lock_with_inputs(home: &Home, inputs: &str) -> Option<Lock> {
     stamps.into_iter().find_map(|stamp| stamp.lock.allowed().ok())
 }
 
-/// Resolves the newest matching versions and installs them. The error is a message for the user.
+/// Resolves the newest matching versions and installs them; first installs a newer patch of a managed Python, if any.
+/// The error is a message for the user.
 pub fn renew(
     home: &Home,
     declared: &Declared,

@@ -1,4 +1,4 @@
-//! Removes environments that nothing uses any more.
+//! Removes environments and managed Pythons that nothing uses any more.
 
 use super::build::{self, PRUNE_LIMIT, STAMP, Stamp, stamp, unwritable};
 use super::uv::{self, Call};

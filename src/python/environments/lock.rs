@@ -28,7 +28,8 @@ impl Lock {
         self.declared.inputs(&self.python)
     }
 
-    /// `(name, version)` of the packages, sorted; versions for different Pythons or platforms are joined by `or`.
+    /// `(name, version or address)` of the packages, sorted; several for different Pythons or platforms are joined by
+    /// `or`.
     pub fn packages(&self) -> Vec<(String, String)> {
         let mut versions_by_name: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for requirement in self.labels() {

@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 const PREFERRED: [u32; 5] = [13, 12, 14, 11, 10];
 /// Upper bound of patch numbers; more than any minor version has had.
 const PATCHES: u32 = 60;
-/// Time limit for downloading some 35 MB over a slow line.
+/// Time limit for downloading some 35 MB over a slow line, and for waiting until another process has done so.
 const DOWNLOAD_LIMIT: Duration = Duration::from_secs(900);
 /// A Python installed within this time is not pruned: an environment is about to use it.
 const RECENTLY_INSTALLED: Duration = Duration::from_secs(3600);
@@ -24,7 +24,7 @@ const RECENTLY_INSTALLED: Duration = Duration::from_secs(3600);
 const STAMP: &str = ".leoflow-python";
 /// Folder in which uv unpacks.
 const UNPACK_FOLDER: &str = ".temp";
-/// Lock file, held during an installation.
+/// Lock file, held while Pythons are installed or removed.
 const LOCK: &str = ".leoflow.lock";
 
 /// The folder of managed Pythons, in subfolders that uv names after version and platform.
@@ -189,7 +189,8 @@ fn lock_folder(home: &Home, wait_limit: Duration) -> Result<FileLock, String> {
     let write_error = |error: io::Error| format!("failed to write {}: {error}", folder.display());
     home.create_folder(&folder).map_err(write_error)?;
     let lock = File::options().create(true).append(true).open(folder.join(LOCK)).map_err(write_error)?;
-    FileLock::exclusive_within(lock, wait_limit).map_err(|error| format!("another Python is being installed: {error}"))
+    FileLock::exclusive_within(lock, wait_limit)
+        .map_err(|error| format!("another Python is being installed or removed: {error}"))
 }
 
 #[cfg(test)]

@@ -220,7 +220,7 @@ impl Entry {
             let list = |hashes: &[String]| hashes.join(", ");
             let pinned: Vec<String> = pinned.into_iter().cloned().collect();
             return Err(format!(
-                "{}: hash mismatch: the files in the index do not have the pinned hashes\n  pinned: {}\n  index:  {}",
+                "{}: hash mismatch: its files do not have the pinned hashes\n  pinned: {}\n  found:  {}",
                 self.label(),
                 list(&pinned),
                 list(&self.hashes)

@@ -1,5 +1,5 @@
-//! Translates pip's configuration to settings of uv, because uv does not read it and a company's mirror is often
-//! configured for pip only. Source: <https://pip.pypa.io/en/stable/topics/configuration/>.
+//! Translates pip's configuration to settings of uv, because uv does not read pip's files and a company's mirror is
+//! often configured for pip only. Source: <https://pip.pypa.io/en/stable/topics/configuration/>.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -65,9 +65,9 @@ pub fn lock(
 /// Warning for `IndexOrder::FirstThatFits`: a later index may provide a package that an earlier one has, too.
 fn index_order_warning(declared: &Declared) -> String {
     format!(
-        "{}: the first index that has a package has no version of it that fits, so the next indexes are asked, where \
-         anybody may use the name of a private package; set UV_INDEX_STRATEGY=first-index in the environment that starts \
-         Leoflow to refuse this",
+        "{}: no versions fit if each package comes from the first index that has it, so the next indexes are asked, \
+         where anybody may use the name of a private package; set UV_INDEX_STRATEGY=first-index in the environment \
+         that starts Leoflow to refuse this",
         declared.requirements.join(", ")
     )
 }

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 /// The version to download if none is found.
 const VERSION: &str = "0.13.9";
-/// Oldest minor version that is used; older versions write other output and locks.
+/// Oldest minor version that is used, except as `LEOFLOW_UV`; older versions write other output and locks.
 const OLDEST: [u32; 2] = [0, 9];
 /// Architecture, platform tag and sha256 of each wheel of `VERSION`.
 const WHEELS: &[(&str, &str, &str)] = &[
@@ -107,8 +107,8 @@ pub(crate) fn for_tasks(home: &Home) -> (PathBuf, PathBuf) {
     (env_vars::path("LEOFLOW_UV").unwrap_or_else(|| own_program(home)), cache(home))
 }
 
-/// Finds uv, or installs the pinned version from a wheel beside Leoflow's program or from the index that pip is
-/// configured for. The error is a message for the user; a failure leaves no files behind.
+/// Finds uv, or copies it from another instance, or installs the pinned version from a wheel beside Leoflow's program
+/// or from the index that pip is configured for. The error is a message for the user; a failure leaves no files behind.
 pub fn ensure(home: &Home, reporter: &dyn Reporter) -> Result<Uv, String> {
     // One download serves all builds that begin at the same time.
     static DOWNLOADING: Mutex<()> = Mutex::new(());
@@ -124,7 +124,7 @@ pub fn ensure(home: &Home, reporter: &dyn Reporter) -> Result<Uv, String> {
     {
         return Ok(uv);
     }
-    reporter.report(Progress::Started(format!("Downloading uv {VERSION}, which installs packages")));
+    reporter.report(Progress::Started(format!("Installing uv {VERSION}, which installs packages")));
     let result = files::create_folder_atomic(&target, write_error, install_wheel);
     result.map_err(|reason| {
         format!(
@@ -167,7 +167,7 @@ fn install_wheel(staging: &Path) -> Result<PathBuf, String> {
         std::fs::rename(&program, tree.join("uv"))
     };
     install().map_err(|error| format!("{}: {error}", file.display()))?;
-    if is_new_enough(&tree.join("uv")) { Ok(tree) } else { Err("the downloaded uv does not run here".to_owned()) }
+    if is_new_enough(&tree.join("uv")) { Ok(tree) } else { Err("the uv in the wheel does not run here".to_owned()) }
 }
 
 /// The wheel that a release contains beside the program.

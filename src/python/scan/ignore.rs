@@ -1,5 +1,5 @@
-//! Ignore files of a workspace: `.airflowignore`, in the syntax that Airflow is configured for, and `.leoflowignore`,
-//! which always contains globs.
+//! Ignore files of a workspace or another DAG folder: `.airflowignore`, in the syntax that Airflow is configured for,
+//! and `.leoflowignore`, which always contains globs.
 //! <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/dags.html#airflowignore>
 
 use ::ignore::gitignore::{Gitignore, GitignoreBuilder};
@@ -40,7 +40,7 @@ pub enum PathKind {
 enum Rule {
     /// Globs of one file, in the syntax of `.gitignore`.
     Globs(Gitignore),
-    /// Regular expressions, searched for in the path below the workspace.
+    /// Regular expressions, searched for in the path below the top folder (`Rules::workspace`).
     Expressions(Vec<Regex>),
 }
 
@@ -49,7 +49,7 @@ enum Rule {
 pub struct Rules {
     workspace: Arc<PathBuf>,
     syntax: Syntax,
-    /// Ordered from the workspace's folder down.
+    /// Ordered from the top folder down.
     rules: Arc<Vec<Arc<Rule>>>,
 }
 

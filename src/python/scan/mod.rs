@@ -1,4 +1,4 @@
-//! Scans a workspace for Python files and folders to watch.
+//! Scans a workspace, or another folder with DAGs, for Python files and folders to watch.
 
 mod dag_file;
 mod ignore;
@@ -85,10 +85,10 @@ struct PendingFolder {
     rules: Rules,
 }
 
-/// Scans the workspace project by project, so that no project blocks another. Skips hidden folders, virtual
-/// environments, installed packages, caches, and paths that `.airflowignore` and `.leoflowignore` exclude. Follows
-/// symbolic links, but scans each folder once. `avoid` has the paths to skip this time, each with the reason. The error
-/// is that of reading the workspace's own folder.
+/// Scans a workspace project by project, so that no project blocks another. Scans any other folder in the same way: its
+/// subfolders count as projects. Skips hidden folders, virtual environments, installed packages, caches, and paths that
+/// `.airflowignore` and `.leoflowignore` exclude. Follows symbolic links, but scans each folder once. `avoid` has the
+/// paths to skip this time, each with the reason. The error is that of reading the top folder.
 pub fn scan(workspace: &Path, syntax: Syntax, limits: Limits, avoid: &BTreeMap<PathBuf, String>) -> io::Result<Scan> {
     let visited = Arc::new(Visited { avoid: avoid.clone(), ..Visited::default() });
     let mut scan = Scan::default();
@@ -124,7 +124,7 @@ pub fn scan(workspace: &Path, syntax: Syntax, limits: Limits, avoid: &BTreeMap<P
     Ok(scan)
 }
 
-/// The reason given for a project on a hanging mount.
+/// Start of the reason given for a project or a link on a hanging mount.
 pub const NO_ANSWER: &str = "It did not answer";
 
 /// Extra time for a walk to notice its own time limit; only a blocked walk takes longer.

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 const FIRST_PAUSE: Duration = Duration::from_secs(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10 * 60);
 
-/// Failures of one zygote.
+/// Failures of the zygotes of one slot of the pool.
 #[derive(Default)]
 pub struct RetryState {
     /// Failures that happened without any library.

@@ -27,7 +27,7 @@ pub fn open_routes() -> Routes {
         .get("/auth/logout", "logout", &[307], auth::logout_redirect)
 }
 
-/// Routes about DAGs; they wait for the first scan of the DAG files.
+/// Routes about DAGs, their runs, assets and backfills; they wait for the first scan of the DAG files.
 pub fn dag_routes() -> Routes {
     Routes::new(&["DAG"])
         .get("/dags", "get_dags", &[], dag::dags::list)

@@ -30,10 +30,10 @@ const MIN_SLOTS: usize = 2;
 /// Free memory per child required before another starts. A parse with Airflow's own SDK uses 150 to 250 MiB.
 const CHILD_BYTES: u64 = 256 * 1024 * 1024;
 
-/// The pace of a child, as known before it starts.
+/// The pace of a child: expected before it starts, or measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
-    /// A client waits for the answer and the child runs only once, so it is never aborted.
+    /// A caller waits for the answer, or a callback must run only once, so the child is never aborted.
     Question,
     /// A parse that was quick last time, or the first of its file.
     Quick,

@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::task::JoinHandle;
 
-/// Maximum restarts of a parse because its inputs changed.
+/// Maximum restarts of a running parse, because its inputs changed or another one was requested.
 const MAX_RESTARTS: u32 = 3;
 /// A file that is parsed again within this time after its last parse counts as parsed repeatedly.
 const REPEAT_WINDOW: Duration = Duration::from_secs(5);
@@ -78,7 +78,7 @@ struct DagFile {
     dag_owner: DagOwner,
     /// The current or last parse.
     parsing: Option<JoinHandle<()>>,
-    /// True while a parse has started whose result is not recorded.
+    /// True from the start of a parse until a current result is recorded.
     is_pending: bool,
     /// Number of the last scan before the current parse started.
     started_in: u64,
@@ -264,7 +264,7 @@ impl FileIndex {
         self.dag_files.keys()
     }
 
-    /// Registers a parse and aborts an older one of the same file, whose input is outdated.
+    /// Registers a parse and aborts an older one of the same file.
     pub fn set_parsing(&mut self, path: PathBuf, task: JoinHandle<()>) {
         if let Some(file) = self.dag_files.get_mut(&path) {
             file.started_in = self.scan_number;

@@ -69,7 +69,7 @@ struct DagFileLoop {
     hanging: BTreeMap<PathBuf, String>,
     /// Results that could not be written to the datastore yet.
     unsaved: Vec<Parsed>,
-    /// True once the list of existing files is stored.
+    /// True while the stored list of existing files is current.
     is_list_stored: bool,
     /// Files found at the start that are not parsed yet.
     initial: HashSet<PathBuf>,
@@ -294,7 +294,7 @@ impl DagFileLoop {
         }
     }
 
-    /// Parses the files whose environments changed.
+    /// Parses the files that wait for any environment, and those whose environment changed.
     fn parse_waiting(&mut self) {
         self.waiting.extend(self.state.dag_files.environments.take_outdated());
         let files = std::mem::take(&mut self.waiting);

@@ -22,7 +22,7 @@ const MAX_FETCH_RETRY: Duration = Duration::from_secs(24 * 3600);
 pub enum Change {
     /// Our packages were installed.
     Bundled,
-    /// Packages were installed into the user's Python, or removed from it.
+    /// Packages were installed into the user's Python or removed from it, or a Python was found.
     UserPackages,
 }
 

@@ -36,7 +36,7 @@ pub struct Parsed {
     pub environment: Option<String>,
     /// Stamps of the settings files beside the DAG file, including missing ones.
     pub adjacent_files: Stamps,
-    /// True when the file's environment is still being built.
+    /// True when the file's environment is not available yet.
     pub awaits_environment: bool,
     /// Slow or quick, as measured: slow files queue behind quick ones the next time.
     pub pace: Pace,
@@ -63,7 +63,7 @@ async fn parse_with_slot(context: &ParseContext, request: &Request, used: &Cell<
         Prepared::Ready(Environment { hash, interpreter }, settings) => {
             (parse(&context.children, &interpreter, request, settings, used).await, hash, false)
         }
-        Prepared::Waits(progress) => (Err(NoResult::Permanent(progress)), None, true),
+        Prepared::Waits(reason) => (Err(NoResult::Permanent(reason)), None, true),
         Prepared::Impossible(no_result) => (Err(no_result), None, false),
     };
     Parsed {
@@ -82,7 +82,7 @@ async fn parse_with_slot(context: &ParseContext, request: &Request, used: &Cell<
 enum Prepared {
     /// The environment, and the settings of the project.
     Ready(Environment, Option<Value>),
-    /// The environment is being built; the text is its progress.
+    /// The environment is not available yet; the text says why.
     Waits(String),
     Impossible(NoResult),
 }
@@ -106,7 +106,7 @@ async fn prepare(context: &ParseContext, path: &Path, file_settings: Result<File
     };
     match environments.request(&declared, path).await {
         Availability::Ready(environment) => Prepared::Ready(environment, settings),
-        Availability::Waits(progress) => Prepared::Waits(progress),
+        Availability::Waits(reason) => Prepared::Waits(reason),
         Availability::Failed(reason) => {
             let reason = format!("Failed to build the environment of this project.\n{reason}");
             Prepared::Impossible(NoResult::Permanent(reason))

@@ -16,8 +16,8 @@ pub struct Environment {
 #[derive(Debug)]
 pub enum Availability {
     Ready(Environment),
-    /// The environment is being built; `Environments::changed` notifies when to request it again. The text describes
-    /// the progress.
+    /// The environment is being built, its Python is being downloaded, or the datastore does not answer.
+    /// `Environments::changed` notifies when to request it again. The text says what it waits for.
     Waits(String),
     /// Holds the reason, for the user.
     Failed(String),

@@ -78,7 +78,8 @@ pub struct Environments {
     /// Limits the builds at the same time. Several may run, because a build that waits for a package index must not
     /// block the others.
     builds: tokio::sync::Semaphore,
-    /// Notified when waiting files must be parsed again: a build or download has ended, or a retry is due.
+    /// Notified when waiting or outdated files must be parsed again: a build, download or update has ended, or a retry
+    /// is due.
     pub changed: Notify,
     /// True while a delayed notification of `changed` is pending.
     is_notification_pending: AtomicBool,

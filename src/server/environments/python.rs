@@ -82,7 +82,7 @@ impl Environments {
         NoPython::Downloading(progress)
     }
 
-    /// Downloads a Python if this machine has none and none is configured. Returns when one exists.
+    /// Downloads a Python if this machine has none and none is configured. Returns when one exists or is configured.
     pub async fn ensure_plain_python(self: Arc<Self>) {
         while let Err(missing) = self.interpreter.get().await {
             if self.interpreter.is_configured() {

@@ -75,8 +75,8 @@ impl Environments {
         lock
     }
 
-    /// Resolves and installs the environments of the selected files again, and parses the files with them; retries
-    /// earlier failures. Returns the locks before and after, and the failures.
+    /// Installs the environments of the selected files again, with the versions that `renewal` chooses, and parses the
+    /// files with them; retries earlier failures. Returns the locks before and after, and the failures.
     pub async fn update(
         &self,
         is_selected: impl Fn(&Path) -> bool,
@@ -144,8 +144,8 @@ impl Environments {
         Ok(lock)
     }
 
-    /// Removes, or with another `pruning` lists, the environments that no file requires and that were unused for
-    /// `unused_for`. Returns their folders.
+    /// Removes, or with `Pruning::ListOnly` lists, the environments that no file requires, no unfinished run needs, and
+    /// that were unused for `unused_for`. Returns their folders.
     pub async fn prune(&self, unused_for: Duration, pruning: Pruning) -> Result<Vec<PathBuf>, String> {
         let home = self.home.clone();
         let begin = move || Cleanup::begin(&home, pruning);

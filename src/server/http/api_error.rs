@@ -38,20 +38,20 @@ impl ApiError {
         Self { retry_after_seconds: Some(seconds), ..Self::new(StatusCode::TOO_MANY_REQUESTS, detail) }
     }
 
+    /// The datastore does not answer. The cause is logged and not sent to the client.
     pub fn unavailable(cause: &dyn Display) -> Self {
         error!("datastore not available: {cause}");
-        Self {
-            retry_after_seconds: Some(1),
-            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "The datastore is not available")
-        }
+        Self::retry_later("The datastore is not available")
     }
 
-    /// All pooled connections to the datastore are in use.
+    /// All pooled connections to the datastore, or all threads for large requests, are in use.
     pub fn busy() -> Self {
-        Self {
-            retry_after_seconds: Some(1),
-            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, "Too many requests at once; try again")
-        }
+        Self::retry_later("Too many requests at once; try again")
+    }
+
+    /// 503 with `Retry-After`.
+    pub fn retry_later(detail: &str) -> Self {
+        Self { retry_after_seconds: Some(1), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail) }
     }
 
     pub fn internal(cause: &dyn Display) -> Self {
@@ -108,9 +108,9 @@ impl From<StoreError> for ApiError {
             }
             // Postgres resolved a deadlock by aborting this transaction; nothing was changed.
             StoreError::Postgres(PgError::Query(cause)) if cause.code() == Some(&SqlState::T_R_DEADLOCK_DETECTED) => {
-                Self::new(StatusCode::CONFLICT, "Another request changed the same runs at the same time; try again")
+                Self::new(StatusCode::CONFLICT, "Another transaction changed the same data at the same time; try again")
             }
-            // The statement itself is wrong, so a retry would fail too.
+            // The statement or its data is wrong, so a retry would fail too.
             StoreError::Postgres(PgError::Query(cause)) if is_statement_error(cause) => Self::internal(&error),
             StoreError::Postgres(cause) if cause.is_damage() => {
                 error!("the datastore is damaged: {cause}");

@@ -1,4 +1,4 @@
-//! Audit log: records each change over HTTP with its user and its arguments.
+//! Audit log: records the operations listed below, when they are requested over HTTP, with their user and arguments.
 
 use super::api_error::ApiError;
 use super::body::MAX_BODY_BYTES;
@@ -71,8 +71,8 @@ const EVENTS: &[(Method, &str, &str)] = &[
     (Method::PATCH, "/variables/{}", "patch_variable"),
     (Method::DELETE, "/variables/{}", "delete_variable"),
 ];
-/// Operations requested by Leoflow's own commands, with paths below `/api/lite`.
-const COMMAND_OPERATIONS: &[(Method, &str, &str)] = &[
+/// Operations of Leoflow's own API, with paths below `/api/lite`.
+const LITE_OPERATIONS: &[(Method, &str, &str)] = &[
     (Method::POST, "/backups", "make_backup"),
     (Method::POST, "/backups/{}/verify", "verify_backup"),
     (Method::POST, "/restore", "restore_backup"),
@@ -96,7 +96,8 @@ const DRY_RUN_BY_DEFAULT: [&str; 4] =
 /// A larger body is logged by its size only, in bytes.
 const MAX_LOGGED_BYTES: usize = 10_000;
 
-/// Logs each request before it is carried out, as Airflow does, so that refused ones are logged too.
+/// Logs each listed operation before it is carried out, as Airflow does, so that refused ones are logged too. Dry runs
+/// are not logged.
 pub async fn log(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
     let Some((event, path)) = operation_of(&request) else { return next.run(request).await };
     let (parts, body) = request.into_parts();
@@ -120,7 +121,8 @@ pub async fn log(State(state): State<Arc<AppState>>, request: Request, next: Nex
     next.run(Request::from_parts(parts, body)).await
 }
 
-/// Returns the error for a body that could not be read completely: too large, or the client stopped.
+/// Returns the error for a body that could not be read completely: too large, or the client stopped. Without
+/// `Content-Length` the body counts as too large.
 fn body_error(headers: &HeaderMap) -> ApiError {
     let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     match length {
@@ -136,7 +138,7 @@ fn body_error(headers: &HeaderMap) -> ApiError {
 struct LoggedBody {
     /// True for an object whose `dry_run` is true or absent.
     is_dry_run: bool,
-    /// The fields of the body, or its size when it is large; `None` when it is no object.
+    /// The fields of the body, or its size when it is large; `None` for a small body that is no object.
     body: Option<Map<String, Value>>,
 }
 
@@ -157,7 +159,7 @@ impl LoggedBody {
 /// Returns the id of the requested operation and the path of its route; `None` when it is not logged.
 fn operation_of(request: &Request) -> Option<(&'static str, String)> {
     let path = request.extensions().get::<MatchedPath>()?.as_str();
-    let groups = [("/api/v2", EVENTS), ("/api/lite", COMMAND_OPERATIONS), ("/lite", PAGE_OPERATIONS)];
+    let groups = [("/api/v2", EVENTS), ("/api/lite", LITE_OPERATIONS), ("/lite", PAGE_OPERATIONS)];
     let group = groups
         .iter()
         .find_map(|(prefix, operations)| path.strip_prefix(prefix).map(|relative| (*operations, relative)));
@@ -277,7 +279,7 @@ mod tests {
         }
         let lite_source = include_str!("../lite/mod.rs");
         let routes: Vec<String> = lite_source.split('"').filter(|part| part.starts_with('/')).map(template).collect();
-        for (prefix, operations) in [("/api/lite", COMMAND_OPERATIONS), ("/lite", PAGE_OPERATIONS)] {
+        for (prefix, operations) in [("/api/lite", LITE_OPERATIONS), ("/lite", PAGE_OPERATIONS)] {
             for (_, path, event) in operations {
                 assert!(routes.contains(&format!("{prefix}{path}")), "{event}: there is no {prefix}{path}");
             }

@@ -122,7 +122,7 @@ pub fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     Option::deserialize(deserializer).map(Some)
 }
 
-/// Converts errors about bodies that are not JSON or too large.
+/// Converts the rejection of a body: not JSON, another content type, or not readable, such as too large.
 pub fn bad_body(error: JsonRejection) -> ApiError {
     match error {
         JsonRejection::BytesRejection(error) => ApiError::new(error.status(), error.body_text()),
@@ -177,7 +177,8 @@ impl IntoDeserializer<'_, Problem> for Field {
     }
 }
 
-/// Delegates every method to the JSON value, because the requested type decides how `null` and variant names are read.
+/// Delegates the listed methods to the JSON value, because the requested type decides how `null` and variant names are
+/// read.
 macro_rules! as_json {
     ($($method:ident)*) => {
         $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {

@@ -136,7 +136,7 @@ fn check<E: Entities>(action: &Action) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Applies one action in one transaction. Returns the names of the changed entities.
+/// Applies one action in one transaction. Returns the names of the entities that it created, updated or deleted.
 async fn apply<E: Entities>(state: &AppState, entities: &E, action: Action) -> Result<Vec<String>, ApiError> {
     let (kind, mask) = (action.action, action.update_mask.clone().unwrap_or_default());
     let mut client = state.database.get().await?;
@@ -187,7 +187,7 @@ struct BulkActionResponse {
 }
 
 impl BulkResponse {
-    /// Adds the outcome of an action: the names of the changed entities, or its error.
+    /// Adds an outcome of an action: the names of created, updated or deleted entities, or an error.
     pub fn add(&mut self, kind: Kind, result: Result<Vec<String>, ApiError>) {
         let response = match kind {
             Kind::Create => &mut self.create,
@@ -208,15 +208,15 @@ impl BulkResponse {
     }
 }
 
-/// The entities to write, with their names.
+/// The entities that an action creates, updates or deletes, with their names.
 struct SelectedEntities {
     /// Parallel to `names`.
     selected: Vec<Value>,
     names: Vec<String>,
 }
 
-/// Selects the entities to write. The action decides whether existing or absent entities are skipped, overwritten or an
-/// error. `name_of` reads an entity's name; `existing` lists the names that exist.
+/// Selects the entities that the action applies to. The action decides whether existing or absent entities are skipped,
+/// overwritten or an error. `name_of` reads an entity's name; `existing` lists the names that exist.
 fn select_entities(
     action: Action,
     plural: &str,

@@ -12,7 +12,7 @@ use leoflow_base::home::Home;
 use serde_json::{Map, Value};
 use std::path::PathBuf;
 
-/// An entity in a request body: a name alone, or a key with changes.
+/// An entity in a request body: a name alone, or an object with a key and, for an update, the changes.
 pub enum Entity {
     Name(String),
     Body(Map<String, Value>),

@@ -5,6 +5,7 @@
 pub enum Caller {
     /// Over TCP.
     Network,
-    /// Over `run/api.sock`, from a process of this user; the kernel reports the peer's uid.
+    /// Over `run/api.sock` or a private socket, from a process of this user or of root; the kernel reports the peer's
+    /// uid.
     LocalAdmin,
 }

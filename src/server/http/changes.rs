@@ -12,8 +12,8 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-/// The body of a PATCH with the fields to apply: those present, limited to `update_mask` when the query has it. The
-/// mask may be a comma-separated list or be repeated.
+/// The body of a PATCH, or an entity of a bulk update, with the fields to apply: those present, limited to the mask if
+/// there is one. The parameter `update_mask` of a PATCH may be a comma-separated list or be repeated.
 pub struct Changes<T> {
     pub values: T,
     fields: Vec<String>,

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::OnceCell;
 
-/// The document as JSON, with its entity tag. It depends on the program only, so it is built once, by the first request.
+/// The document as JSON, with its entity tag. Both depend on the program only, so the first request keeps them.
 static DOCUMENT: OnceCell<(Bytes, HeaderValue)> = OnceCell::const_new();
 
 /// `GET /openapi.json`. A client that has the document gets 304.

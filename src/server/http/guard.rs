@@ -1,5 +1,5 @@
-//! Access checks before any handler: first `Host` and `Origin`, since a web page elsewhere can make a browser call
-//! 127.0.0.1, then the token.
+//! Timeouts, and access checks before the handlers: first `Host` and `Origin` of requests over TCP, since a web page
+//! elsewhere can make a browser call 127.0.0.1, then the token where the route requires one.
 
 use super::api_error::ApiError;
 use super::caller::Caller;
@@ -21,21 +21,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::debug;
 
-/// Longest duration of a request, including its body.
+/// Longest time until a response starts, including the time to read the request's body.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Longest duration of an import or export by a local command, which may be large.
+/// Like `REQUEST_TIMEOUT`, for large imports and exports by local commands, and for requests that wait for the build of
+/// an environment.
 const IMPORT_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// How long a request may wait for the datastore, which never answers when it is frozen.
 pub const DATASTORE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Timeout for all requests but imports and exports.
+/// Timeout of all routes but those with `import_timeout`.
 pub async fn request_timeout(request: Request, next: Next) -> Response {
     with_timeout(REQUEST_TIMEOUT, request, next).await
 }
 
-/// Timeout for imports and exports.
+/// Timeout of imports, exports, and the routes of environments.
 pub async fn import_timeout(request: Request, next: Next) -> Response {
     with_timeout(IMPORT_TIMEOUT, request, next).await
 }
@@ -47,7 +48,8 @@ async fn with_timeout(limit: Duration, request: Request, next: Next) -> Response
     }
 }
 
-/// Answers 503 when the datastore does not respond in time.
+/// Answers 503 when a handler takes too long, usually because the datastore does not respond. The time to read the
+/// body counts too.
 pub async fn datastore_timeout(request: Request, next: Next) -> Response {
     match tokio::time::timeout(DATASTORE_TIMEOUT, next.run(request)).await {
         Ok(response) => response,
@@ -55,15 +57,15 @@ pub async fn datastore_timeout(request: Request, next: Next) -> Response {
     }
 }
 
-/// Waits for the first scan of the DAG files: right after a start they are still being parsed, and the response should
-/// include them.
+/// Waits, for a limited time, until the DAG files found at the start are parsed, since the response should include
+/// them.
 pub async fn after_initial_parse(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
     // Cannot fail: the state holds the sender.
     let _ = state.dag_files.initial_parse.subscribe().wait_for(|done| *done).await;
     next.run(request).await
 }
 
-/// After a change of Variables or Connections, has the DAG files that use them parsed again.
+/// After a successful request that is no read, has the DAG files that use Variables or Connections parsed again.
 pub async fn notify_dag_files(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
     let is_read = [Method::GET, Method::HEAD].contains(request.method());
     let response = next.run(request).await;
@@ -73,7 +75,7 @@ pub async fn notify_dag_files(State(state): State<Arc<AppState>>, request: Reque
     response
 }
 
-/// Checks the origin of every request and sets security headers on the response.
+/// Refuses a request over TCP with a foreign host or origin. Sets security headers on all other responses.
 pub async fn check_request(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
     if caller(&request) == Caller::Network
         && let Err(refusal) = requested_host(&request).and_then(|host| {
@@ -130,7 +132,8 @@ fn requested_host(request: &Request) -> Result<&str, ApiError> {
 fn check_host(host: &str, port: u16, server_address: IpAddr) -> Result<(), ApiError> {
     let name = host.strip_suffix(&format!(":{port}")).unwrap_or(host);
     let name_is = |known: &str| name.eq_ignore_ascii_case(known);
-    // No other site can use these names. They are valid at any address, which a container or a tunnel may forward to.
+    // No other site can use these names. They are accepted at every local address, because a container or a tunnel may
+    // forward to any of them.
     let is_loopback_name = ["127.0.0.1", "localhost", "[::1]"].into_iter().any(name_is);
     let is_known = match server_address {
         _ if is_loopback_name => true,
@@ -180,7 +183,7 @@ impl PresentedTokens {
         Self::read(state, request.headers(), request.extensions())
     }
 
-    /// True for this user's own commands, and for a valid token. Only the first token counts.
+    /// True for requests over the Unix socket, and for a valid token. Only the first token counts.
     pub async fn are_valid(&self, state: &AppState) -> bool {
         match self.tokens.first() {
             _ if self.caller == Caller::LocalAdmin => true,
@@ -267,7 +270,7 @@ pub async fn allow_own_frames(request: Request, next: Next) -> Response {
 
 const FRAMED_POLICY: &str = "default-src 'self'; frame-ancestors 'self'; form-action 'self'; base-uri 'none'";
 
-/// Restricts routes to this user's own commands: 404 over the network.
+/// Restricts routes to the Unix socket, which this user's commands, tasks and agent use: 404 over TCP.
 pub async fn require_local(request: Request, next: Next) -> Response {
     match caller(&request) {
         Caller::LocalAdmin => next.run(request).await,

@@ -20,7 +20,8 @@ const LARGE_ANSWERS: [&str; 4] = ["/xcomEntries", "/variables", "/connections", 
 /// Limits the large requests that are handled at the same time; others wait.
 static THREADS: Semaphore = Semaphore::const_new(4);
 
-/// Handles large requests on a thread. Answers 503 when waiting for the thread and the datastore takes too long.
+/// Handles large requests on a thread. Answers 503 when no thread becomes free in time, or when the request takes too
+/// long.
 pub async fn off_the_event_loop(request: Request, next: Next) -> Response {
     if is_large(&request) { on_a_thread(request, next, DATASTORE_TIMEOUT).await } else { next.run(request).await }
 }
@@ -30,7 +31,7 @@ async fn on_a_thread(request: Request, next: Next, limit: Duration) -> Response 
     let permit = match timeout_at(deadline, THREADS.acquire()).await {
         // Cannot fail: the semaphore is never closed.
         Ok(permit) => permit,
-        Err(elapsed) => return ApiError::unavailable(&elapsed).into_response(),
+        Err(_) => return ApiError::busy().into_response(),
     };
     let handle = Handle::current();
     let work = move || {
@@ -43,8 +44,8 @@ async fn on_a_thread(request: Request, next: Next, limit: Duration) -> Response 
     response.unwrap_or_else(|error| ApiError::internal(&error).into_response())
 }
 
-/// True when the body is large or of unknown size, or the answer may be large. Reads by tasks count as small: many
-/// tasks that read a Variable at once must not wait for each other, nor for users of the UI.
+/// True when the body is large or of unknown size, or the answer of a read may be large. Reads by tasks count as small:
+/// many tasks that read a Variable at once must not wait for each other, nor for users of the UI.
 fn is_large(request: &Request) -> bool {
     if [Method::GET, Method::HEAD].contains(request.method()) {
         let path = request.uri().path();

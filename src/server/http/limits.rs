@@ -14,7 +14,7 @@ pub fn check<T: JsonSchema>(fields: &Map<String, Value>) -> Result<(), ApiError>
         // A nullable field may list its type beside null.
         let options = property.get("anyOf").and_then(Value::as_array).into_iter().flatten();
         for declared in options.chain([property]) {
-            if let Some((kind, message)) = exceeded(declared, value) {
+            if let Some((kind, message)) = violated(declared, value) {
                 return Err(ApiError::unprocessable(&["body", name], kind, message));
             }
         }
@@ -22,8 +22,8 @@ pub fn check<T: JsonSchema>(fields: &Map<String, Value>) -> Result<(), ApiError>
     Ok(())
 }
 
-/// The limit that a value exceeds, as pydantic's type and message of the error.
-fn exceeded(declared: &Value, value: &Value) -> Option<(&'static str, String)> {
+/// Returns the limit that a value violates, as pydantic's type and message of the error.
+fn violated(declared: &Value, value: &Value) -> Option<(&'static str, String)> {
     let limit = |name: &str| declared.get(name).and_then(Value::as_f64);
     match value {
         Value::String(text) => {

@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Airflow's `maximum_page_limit`; larger limits are reduced to it.
+/// Airflow's `maximum_page_limit`; larger limits in a query are reduced to it.
 const MAX_LIMIT: i64 = 100;
 const DEFAULT_LIMIT: i64 = 50;
 /// Airflow's `MAX_SORT_PARAMS`.
@@ -22,7 +22,7 @@ const MAX_SORT_FIELDS: usize = 10;
 pub struct Fields<F: 'static> {
     /// Names for `order_by`.
     pub order: &'static [(&'static str, F)],
-    /// Names in `order_by` by default.
+    /// Default of `order_by` in the OpenAPI document. The handler sets the order itself.
     pub default_order: &'static [&'static str],
     /// True when the list also supports cursors as an alternative to offsets.
     pub has_cursor: bool,
@@ -81,7 +81,7 @@ impl Params {
             let name = renamed.map_or_else(|| name.clone(), |(_, query_name)| (*query_name).to_owned());
             let values = value.as_array().map_or_else(|| std::slice::from_ref(value), Vec::as_slice);
             pairs.extend(values.iter().filter_map(|item| match item {
-                // A null among states selects instances without a state.
+                // Only a list of states can contain null, which selects instances without a state.
                 Value::Null if value.is_array() => Some((name.clone(), "none".to_owned())),
                 Value::Null => None,
                 Value::String(text) => Some((name.clone(), text.clone())),
@@ -132,7 +132,7 @@ impl Params {
         Ok(listing)
     }
 
-    /// Builds a listing that accepts cursors.
+    /// Like [`Self::listing`], with a default order, and from a cursor if the list supports cursors.
     pub fn listing_with_cursor<F: ListField>(
         &self,
         fields: &Fields<F>,
@@ -183,7 +183,7 @@ impl Params {
         })
     }
 
-    /// Returns all values of a parameter, as texts that can be read as the field's type.
+    /// Returns all values of a parameter as texts. Refuses values that are no integers if the field holds integers.
     fn exact(&self, name: &str, field_type: FieldType) -> Result<Vec<String>, ApiError> {
         let texts = self.texts(name);
         if field_type == FieldType::Whole && texts.iter().any(|text| text.parse::<i64>().is_err()) {

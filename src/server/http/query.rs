@@ -19,7 +19,7 @@ pub trait Query {
     const OTHERS: &'static [Parameter] = &[];
 }
 
-/// The query of a request, limited to the declared parameters.
+/// The query of a request. In debug builds, reading a parameter that `Q` does not declare panics.
 pub struct QueryParams<Q>(Params, PhantomData<fn() -> Q>);
 
 impl<Q> QueryParams<Q> {

@@ -1,4 +1,4 @@
-//! Backups over HTTP: the API below `/api/lite`, and a page.
+//! Backups, restores and the state of operations over HTTP: the API below `/api/lite`, and a page of backups.
 
 use super::pages::{instance_name, own_config, problems, size_text};
 use super::render::page;

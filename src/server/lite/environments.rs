@@ -56,7 +56,7 @@ pub async fn build(State(state): Shared, Id(hash): Id) -> Result<Json<Value>, Ap
     let mut shutting_down = state.changes.shutting_down.subscribe();
     tokio::select! {
         built = state.dag_files.environments.with_hash(&hash) => Ok(Json(json!({"problem": built.err()}))),
-        _ = shutting_down.wait_for(|is_set| *is_set) => Err(ApiError::unavailable(&"the server is shutting down")),
+        _ = shutting_down.wait_for(|is_set| *is_set) => Err(ApiError::retry_later("The server is shutting down")),
     }
 }
 
@@ -110,7 +110,8 @@ pub struct PruneBody {
     dry_run: bool,
 }
 
-/// Removes built environments that no current DAG and no unfinished run uses. They can be rebuilt.
+/// Removes, or in a dry run lists, built environments that no current DAG and no unfinished run uses. Removed ones can
+/// be rebuilt.
 pub async fn prune(
     State(state): Shared,
     body: Result<Json<PruneBody>, JsonRejection>,

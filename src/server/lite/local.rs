@@ -1,5 +1,5 @@
-//! Endpoints for this user's own commands, over `run/api.sock`: variables and connections with their secrets, and
-//! imports in one transaction.
+//! Endpoints for this user's commands and tasks, over the Unix socket: variables and connections with their secrets,
+//! exports, imports in one transaction, and checks.
 
 use crate::environments;
 use crate::environments::providers::{self, ConnectionTest};

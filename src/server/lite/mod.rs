@@ -104,7 +104,7 @@ pub fn slow_routes(state: &Arc<AppState>) -> Routes {
         .layer(from_fn_with_state(state.clone(), guard::require_token))
 }
 
-/// Endpoints for this user's commands, over a private Unix socket.
+/// Endpoints for this user's commands and the agent, over the Unix socket.
 pub fn local_routes(state: &Arc<AppState>) -> Routes {
     Router::new()
         .route("/local/variables/{*key}", get(local::get_variable))

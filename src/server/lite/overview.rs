@@ -1,4 +1,5 @@
-//! Overviews for the command line: all DAGs with their last runs and import errors, and a run with all of its tasks.
+//! Overviews for the command line: all DAGs with their last runs and import errors, one DAG with its next runs, and a
+//! run with all of its tasks.
 
 use super::queue::{self, Waiting};
 use crate::api::run::backfills as backfill_views;

@@ -61,7 +61,7 @@ pub fn own_config(state: &AppState) -> Option<Config> {
     config::load(&state.home.config()).ok().flatten().map(|loaded| loaded.config)
 }
 
-/// The name of this instance, for the titles of pages.
+/// The name of this instance.
 pub fn instance_name(state: &AppState) -> String {
     config::instance_name(own_config(state).as_ref()).to_owned()
 }
@@ -85,7 +85,7 @@ pub fn login(state: &AppState, visitor: Visitor, error: Option<&str>) -> Result<
 }
 
 /// The page shown while Airflow's web UI is not installed; it gives the reason, or says that the UI is being
-/// downloaded.
+/// installed.
 pub fn without_ui(state: &AppState) -> Result<Html<String>, ApiError> {
     page("without_ui.html", &instance_name(state), json!({"reason": state.release.ui.reason()}))
 }
@@ -111,5 +111,5 @@ pub(crate) async fn ask_supervisor(state: &AppState) -> Result<InstanceStatus, A
     let asked = blocking::run(move || control::status_of(&home)).await;
     asked
         .map_err(|error| ApiError::internal(&error))?
-        .ok_or_else(|| ApiError::unavailable(&"the supervisor does not answer"))
+        .ok_or_else(|| ApiError::retry_later("The supervisor does not answer"))
 }

@@ -1,4 +1,4 @@
-//! Why tasks and runs wait, for the status page. Pure.
+//! Why tasks and runs wait, for the status page and for the commands that show a run. Pure.
 //!
 //! The reasons follow the rules of `store::transition::run::start_queued` and `planner::pool_limits`, as far as counts
 //! show them.

@@ -65,11 +65,12 @@ pub fn read(home: &Home) -> Storage {
     }
 }
 
-/// The newest backup and the newest test restore.
+/// The newest backup and the last verification.
 #[derive(Debug, Serialize)]
 pub struct Backups {
     pub last: Option<LastBackup>,
-    /// When a backup was last verified by a test restore, on schedule or by a command.
+    /// When backups were last verified, on schedule or by `leoflow lite backups verify` without a file. Also set by a
+    /// verification without a full test restore.
     pub test_restored_at: Option<Timestamp>,
 }
 
@@ -80,7 +81,8 @@ pub struct LastBackup {
     pub size: String,
 }
 
-/// Finds the newest backup by the time of its file: to read the manifest it would have to decrypt the file. Blocks.
+/// Finds the newest backup by the time of its file: reading the manifest of an encrypted backup would need its key.
+/// Blocks.
 pub fn read_backups(home: &Home) -> Backups {
     let is_backup = |entry: &DirEntry| entry.file_name().to_str().is_some_and(is_archive_name);
     let files = std::fs::read_dir(home.backups()).into_iter().flatten().flatten();

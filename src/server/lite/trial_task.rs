@@ -1,5 +1,5 @@
-//! Runs a trial task for `leoflow smoke`: an empty task that runs like any other, through the scheduler, the agent and
-//! Python. Its DAG, run and logs are deleted afterwards.
+//! Runs a trial task for the smoke test of `leoflow smoke` and of upgrades: an empty task that runs like any other,
+//! through the scheduler, the agent and Python. Its DAG, run and logs are deleted afterwards.
 
 use crate::http::api_error::ApiError;
 use crate::process::state::AppState;
@@ -40,7 +40,7 @@ pub async fn run(State(state): State<Arc<AppState>>) -> Result<Json<Value>, ApiE
     }
     // In its own task, so that it cleans up even if the client disconnects.
     let trial = tokio::task::spawn_local(async move { run_alone(&state).await });
-    trial.await.map_err(|error| ApiError::unavailable(&error))?
+    trial.await.map_err(|error| ApiError::retry_later(&format!("The trial task failed: {error}")))?
 }
 
 async fn run_alone(state: &AppState) -> Result<Json<Value>, ApiError> {

@@ -1,5 +1,5 @@
-//! Upgrades of this instance and of others over HTTP. Each request becomes the arguments of a `leoflow` command, which
-//! runs as an operation.
+//! Upgrades and rollbacks of this instance, and upgrades of others, over HTTP. Each change becomes the arguments of a
+//! `leoflow` command, which runs as an operation.
 
 use crate::http::api_error::ApiError;
 use crate::http::body::OptionalBody;
@@ -23,7 +23,8 @@ type Shared = State<Arc<AppState>>;
 /// An optional JSON object of any content type.
 type RequestBody = OptionalBody<Map<String, Value>>;
 
-/// `GET /api/lite/version`. The newest release is that of the last lookup; null before the first one.
+/// `GET /api/lite/version`. The newest release is that of a lookup in the last hour; without one it is null, and a
+/// lookup starts.
 pub async fn version(State(state): Shared) -> Result<Json<Value>, ApiError> {
     let config = pages::own_config(&state);
     let schema_version = pages::ask_supervisor(&state).await.ok().and_then(|status| status.schema_version);

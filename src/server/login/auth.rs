@@ -206,7 +206,7 @@ pub async fn logout_redirect(
     RedirectResponse(end_session(&state, &presented, Redirect::temporary("/auth/login")).await)
 }
 
-/// A redirect that also sets or removes the session cookie.
+/// A redirect that also removes the session cookie.
 pub struct RedirectResponse(Response);
 
 impl Output for RedirectResponse {
@@ -236,8 +236,8 @@ async fn end_session(state: &AppState, presented: &guard::PresentedTokens, redir
     with_session_cookie(state, redirect, String::new(), 0)
 }
 
-/// Sets the session cookie, which expires after `seconds`. It is not `Secure`, since it is served over http on this
-/// machine.
+/// Sets the session cookie, which expires after `seconds`. The cookie is not `Secure`, since all pages are served over
+/// http.
 fn with_session_cookie(state: &AppState, redirect: Redirect, token: String, seconds: i64) -> Response {
     let cookie = Cookie::build((state.auth.cookie_name(), token))
         .path("/")

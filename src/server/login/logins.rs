@@ -29,8 +29,8 @@ impl Peer {
         self.client.ip().is_loopback() || self.client.ip() == self.server.ip()
     }
 
-    /// Returns the uid that owns the client's end of the connection; `None` for a client on another machine. Looked up
-    /// once per connection.
+    /// Returns the uid that owns the client's end of the connection; `None` for a client on another machine, or if the
+    /// lookup fails. Looked up once per connection.
     pub async fn uid(&self) -> Option<u32> {
         let (client, server) = (self.client, self.server);
         if !self.is_on_this_machine() {
@@ -47,7 +47,8 @@ pub enum Source {
     /// Over `run/api.sock`.
     Own,
     Uid(u32),
-    /// Another machine, if the setting `host` allows it.
+    /// Another machine, if the setting `host` allows it; or this machine at another address than loopback, if the uid
+    /// is unknown.
     Address(IpAddr),
     /// All further addresses when `MAX_QUEUES` sources are remembered.
     OtherAddresses,

@@ -1,4 +1,4 @@
-//! All routes, and the middleware that every request passes.
+//! All routes, with their middleware.
 
 use super::health;
 use super::state::AppState;

@@ -1,4 +1,4 @@
-//! Background tasks of the server: DAG parsing, scheduling and callbacks.
+//! Background tasks of the server: DAG parsing, scheduling, callbacks and upkeep.
 
 use super::deleted_logs;
 use super::later_migrations;
@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::task::{JoinError, JoinHandle, spawn_local};
 
-/// The tasks, which run until `stop`.
+/// The tasks. Some helpers end by themselves; `stop` aborts the others.
 pub struct Background {
     /// Asks the code of DAG files; `None` without a workspace, like `files`.
     questions: Option<Questions>,
@@ -75,7 +75,7 @@ impl Background {
         }));
     }
 
-    /// Completes with the reason when a task ends; none ends in normal operation.
+    /// Completes with the reason when the scheduler or the parser ends; neither ends in normal operation.
     pub async fn wait_for_failure(&mut self) -> String {
         let ended: Result<(), JoinError> = tokio::select! {
             ended = wait_for_end(self.scheduler.as_mut()) => ended,
@@ -84,7 +84,7 @@ impl Background {
         ended.err().map_or_else(|| "it ended unexpectedly".to_owned(), |error| error.to_string())
     }
 
-    /// Aborts all tasks. All work is transactional, so aborted work is rolled back.
+    /// Aborts all tasks. Open transactions are rolled back; operations in processes of their own continue.
     pub fn stop(self) {
         let tasks = self.scheduler.into_iter().chain(self.files).chain(self.helpers);
         tasks.for_each(|task| task.abort());

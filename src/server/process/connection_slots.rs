@@ -1,5 +1,5 @@
-//! Slots for connections. A connection that has sent a whole request keeps its slot until the response is sent; when no
-//! slot is free, the oldest of the other connections are closed.
+//! Slots for connections. A connection that has sent a whole request keeps its slot until the response is sent, unless
+//! its client stops reading. When no slot is free, the oldest of the other connections are closed.
 
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use std::collections::VecDeque;

@@ -75,8 +75,8 @@ impl Database {
         }
     }
 
-    /// Checks that the datastore answers a query within `limit`; the error is the reason. When all pooled connections
-    /// are in use, the check opens a connection of its own: the datastore itself may be well.
+    /// Checks that the datastore answers a query within `limit`; the error is the reason. When no pooled
+    /// connection is available within `POOL_TIMEOUT`, the check opens one of its own: the datastore itself may be well.
     pub async fn check(&self, limit: Duration) -> Result<(), String> {
         let ping_pooled = async {
             match tokio::time::timeout(POOL_TIMEOUT, self.pool.get()).await {

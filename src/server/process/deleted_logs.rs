@@ -60,7 +60,7 @@ impl DeletedLogs {
         }
     }
 
-    /// Removes the logs in the background, once the deletion is committed.
+    /// Removes the logs in the background. Call this after the deletion is committed.
     pub fn remove(mut self) {
         checkpoint("logs.deletion-committed");
         if let Some(Moved { quarantine, .. }) = self.moved.take() {

@@ -54,8 +54,8 @@ pub struct Components {
     pub triggerer: Component,
 }
 
-/// Checks the components. The scheduler and the DAG processor are tasks of this server; triggers run in the agent,
-/// another process of the supervisor.
+/// Returns the health of the components. The scheduler and the DAG processor are tasks of this server, which exits if
+/// the DAG processor ends; triggers run in the agent, another process of the supervisor.
 pub async fn components(state: &AppState) -> Components {
     let now = Timestamp::now();
     let (beat, is_alive) = (state.phase.scheduler_beat.last(), state.phase.scheduler_beat.is_alive());

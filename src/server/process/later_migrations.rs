@@ -23,9 +23,10 @@ use tracing::{info, warn};
 fn start_delay() -> Duration {
     leoflow_base::sys::limit("LEOFLOW_LATER_MIGRATIONS_AFTER", Duration::from_secs(5))
 }
-/// Poll interval while an upgrade is not committed yet; the commit follows seconds after the new server starts.
+/// Poll interval while the journal has an unfinished operation, such as an upgrade that is committed seconds after the
+/// new server starts.
 const COMMIT_POLL: Duration = Duration::from_secs(2);
-/// Retry delay while another operation runs, or while rows are locked.
+/// Retry delay while another operation runs or rows are locked, and after a failed check of the gates.
 const RETRY_DELAY: Duration = Duration::from_secs(20);
 /// Interval for checking gates, which open after days or with another release.
 const GATE_INTERVAL: Duration = Duration::from_secs(3600);
@@ -43,7 +44,7 @@ pub async fn run(state: Arc<AppState>) {
     let mut next_gate_check = Instant::now();
     let mut guard = None;
     loop {
-        // An uncommitted upgrade may be undone, so nothing may build on it.
+        // An unfinished upgrade or restore may be undone, so nothing may build on it.
         if !matches!(journal::unfinished(&state.home), Ok(None)) {
             tokio::time::sleep(COMMIT_POLL).await;
             continue;
@@ -117,7 +118,7 @@ async fn next_batch(state: &AppState, kept_guard: &mut Option<TotalsGuard>) -> R
             info!("data migration {} verified: {} row(s) changed", progress.migration, progress.rows);
             return Ok(Outcome::Verified);
         }
-        // Rows were locked and may be free at the next try.
+        // Another round begins: rows were skipped, for example because they were locked.
         return Ok(Outcome::Pause(RETRY_DELAY));
     }
     let guard = kept_guard.get_or_insert_with(|| totals_guard(&state.home));
@@ -141,7 +142,7 @@ async fn next_batch(state: &AppState, kept_guard: &mut Option<TotalsGuard>) -> R
     })
 }
 
-/// The invariants that data migrations must not change; only the built-in ones while `config.yaml` is invalid.
+/// The invariants that data migrations must not change; only the built-in ones without a valid `config.yaml`.
 fn totals_guard(home: &Home) -> TotalsGuard {
     let own = config::load(&home.config()).ok().flatten().map(|loaded| loaded.config.backup.invariants);
     TotalsGuard::new(totals::with_own(&own.unwrap_or_default()))

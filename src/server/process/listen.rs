@@ -1,4 +1,4 @@
-//! Accepts connections: on TCP for browsers and programs, on `run/api.sock` for this user's commands. Limits
+//! Accepts connections: on TCP for browsers and programs, on a Unix socket for this user's commands and tasks. Limits
 //! connections, headers and the time that clients take.
 
 use super::app::ServedRoutes;
@@ -29,7 +29,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
-/// Concurrent connections per listener; more wait in the kernel's queue.
+/// Concurrent connections per listener. The next one waits for a slot, and gets 503 if none becomes free.
 const MAX_CONNECTIONS: usize = 256;
 /// Request line and headers together.
 const MAX_HEADER_BYTES: usize = 64 * 1024;
@@ -48,7 +48,8 @@ const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a refusal waits for bytes that the socket may hold already.
 const PENDING_TIMEOUT: Duration = Duration::from_millis(1);
 const BUSY_RESPONSE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n\
-    Content-Type: application/json\r\nContent-Length: 50\r\n\r\n{\"detail\": \"Too many requests at once; try again\"}";
+    Content-Type: application/json\r\nContent-Length: 55\r\n\r\n\
+    {\"detail\": \"The server is busy or stopping; try again\"}";
 
 /// How long an idle connection may still send a request during shutdown, since one may be in transit.
 const LINGER: Duration = Duration::from_millis(100);
@@ -83,7 +84,7 @@ impl Serving {
         Ok(())
     }
 
-    /// Starts accepting from this user's commands.
+    /// Starts accepting from processes of this user and of root.
     pub fn over_unix(&mut self, listener: OwnedFd, routers: &ServedRoutes) -> io::Result<()> {
         let unix = UnixListener::from_std(std::os::unix::net::UnixListener::from(listener))?;
         let own_uid = user::effective_uid();
@@ -154,7 +155,7 @@ where
                     }
                 };
             }
-            // Out of file descriptors, or the client disconnected at once: keep accepting.
+            // Out of file descriptors, the client disconnected at once, or another user's process: keep accepting.
             _ => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     }
@@ -215,7 +216,7 @@ async fn serve_connection<S>(
     loop {
         tokio::select! {
             biased;
-            // The client failed or closed the connection.
+            // The connection has ended.
             _ = &mut connection => return,
             () = slot.close_requested() => {
                 if slot.is_stalled(SEND_TIMEOUT) {

@@ -1,5 +1,5 @@
-//! Looks up the newest release of this instance's channel, at most once an hour and only on request. Callers never wait
-//! for the network.
+//! Looks up the newest release of this instance's channel, only on request. A result is reused for an hour, a failure
+//! for a minute. Callers never wait for the network.
 
 use super::own_program::ask;
 use jiff::Timestamp;
@@ -21,7 +21,7 @@ const FAILURE_MAX_AGE: Duration = Duration::from_secs(60);
 pub struct Lookup {
     /// `None` while unknown.
     pub version: Option<String>,
-    /// The commit that the release was built from, if its manifest names one.
+    /// The commit that the release was built from, if its manifest names one or the release is this program.
     pub commit: Option<String>,
     pub is_newer: bool,
     #[serde(rename = "looked_at")]
@@ -49,7 +49,7 @@ impl NewestRelease {
     }
 
     /// Returns the result for these settings. If it is missing or stale, returns an empty one and starts a lookup in
-    /// the background.
+    /// the background, unless one is running.
     pub fn known(self: &Arc<Self>, home: &Home, config: Option<&Config>) -> Lookup {
         let settings = settings_of(config);
         let mut state = self.state();

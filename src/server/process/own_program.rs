@@ -1,5 +1,6 @@
 //! Runs this program's own commands in other processes, for backups, upgrades and diagnostics. The server waits for
-//! read-only commands. Long ones, called operations, run independently of the server and are recorded in the home.
+//! read-only commands. Commands that change something are called operations: they run independently of the server, and
+//! the home records them.
 
 use crate::http::api_error::ApiError;
 use axum::http::StatusCode;
@@ -31,7 +32,7 @@ pub struct OwnProgram {
 }
 
 impl OwnProgram {
-    /// Starts an operation. Fails with 409 while another one runs, which it would have to wait for.
+    /// Starts an operation. Fails with 409 while another operation runs or a command holds the operation lock.
     pub async fn begin(
         self: &Arc<Self>,
         home: &Home,

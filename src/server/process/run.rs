@@ -30,6 +30,8 @@ pub enum ServerError {
     Io(#[from] io::Error),
     #[error(transparent)]
     Config(#[from] ConfigError),
+    #[error("{0} does not exist")]
+    NoSettings(PathBuf),
     #[error("{path} has no {key}")]
     MissingSecret { path: PathBuf, key: &'static str },
     #[error(transparent)]
@@ -57,7 +59,7 @@ pub struct Options {
 
 /// Serves until a shutdown is requested, then lets running requests finish. With a listener `private` the server starts
 /// on trial, as during an upgrade: it serves only that listener, without a scheduler. A byte through the pipe `doors`
-/// ends the trial: it opens the public listeners.
+/// ends the trial: the server then opens the public listeners.
 pub async fn run(
     home: &Home,
     options: Options,
@@ -189,7 +191,7 @@ impl Startup {
     /// Reads the files of the home; `database` overrides the application's database.
     fn load(home: &Home, database: Option<&str>) -> Result<Self, ServerError> {
         let missing = |key| ServerError::MissingSecret { path: home.config(), key };
-        let settings = config::load_with_secrets(&home.config())?.ok_or(missing("content"))?;
+        let settings = config::load_with_secrets(&home.config())?.ok_or(ServerError::NoSettings(home.config()))?;
         let config = &settings.config;
         let key = config.encryption_key.as_deref().ok_or(missing("encryption_key"))?;
         let cipher = Cipher::new(key).map_err(|_| missing("valid encryption_key"))?;

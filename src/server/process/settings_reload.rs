@@ -1,5 +1,5 @@
-//! SIGHUP: reloads the settings at once and logs which changes need a restart. Without SIGHUP, settings are reloaded
-//! when they are needed and their file has changed.
+//! SIGHUP: checks the settings, reloads the secrets of logins at once, and logs which changes need a restart. Without
+//! SIGHUP, the secrets are reloaded when they are needed and their files have changed.
 
 use super::state::AppState;
 use leoflow_base::config::{self, running_settings};
@@ -13,7 +13,7 @@ pub fn hangups() -> io::Result<Signal> {
     signal(SignalKind::hangup())
 }
 
-/// Reloads the settings at each SIGHUP. Runs until dropped.
+/// Checks the settings and reloads the secrets at each SIGHUP. Runs until dropped.
 pub async fn reload_on_hangup(state: Arc<AppState>, mut hangups: Signal) {
     while hangups.recv().await.is_some() {
         match config::load(&state.home.config()) {

@@ -18,7 +18,7 @@ pub struct UiComponent {
 }
 
 impl UiComponent {
-    /// Returns why the UI is not installed; `None` while it is being downloaded.
+    /// Returns why the UI is not installed; `None` while it is being installed, and afterwards.
     pub fn reason(&self) -> Option<String> {
         self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -28,7 +28,7 @@ impl UiComponent {
     }
 }
 
-/// Downloads the UI, and retries until it is installed.
+/// Installs the UI from its source, and retries until it succeeds. Gives up if the source is `UiSource::None`.
 pub async fn install(home: Home, ui: Arc<UiComponent>) {
     let source = UiSource::from_environment();
     let mut pause = FIRST_PAUSE;

@@ -21,7 +21,7 @@ const AFTER_START: SignedDuration = SignedDuration::from_mins(2);
 fn poll_interval() -> Duration {
     leoflow_base::sys::limit("LEOFLOW_UPKEEP_LOOK", Duration::from_secs(10))
 }
-/// Prefix of a job's recorded problem if config.yaml is invalid.
+/// Prefix of the backup job's recorded problem if config.yaml is invalid.
 const UNREADABLE_PREFIX: &str = "the settings cannot be read: ";
 /// Poll interval while another operation runs.
 const BUSY_DELAY: Duration = Duration::from_secs(5);
@@ -163,7 +163,7 @@ fn next_due(
         let awake = awake + Duration::from_secs(job.awake_seconds);
         let last = job.last(now.timestamp()).to_zoned(now.time_zone().clone());
         let due = cadence.due(&last, awake, now.timestamp())?;
-        // True if the job was missed while this server did not run, or is due by the recorded time awake.
+        // True if the job was missed while this server did not run, or is due by the time awake.
         let is_late = due <= started || (matches!(cadence, Cadence::Awake(_)) && due <= now.timestamp());
         let due = if is_late { due.max(started.checked_add(AFTER_START).unwrap_or(due)) } else { due };
         Some((kind, job.paused_until(now.timestamp()).map_or(due, |paused_until| due.max(paused_until))))

@@ -1,5 +1,5 @@
-//! Requests of a running task over `run/api.sock`: Variables, Connections and XComs. The task authenticates with its
-//! own token, which expires with the try.
+//! Requests of running tasks over the Unix socket: Variables, XComs, the name of a mapped instance, and uv. A task
+//! authenticates with its own token, which expires with the try. Triggers use some of these handlers without a token.
 
 use crate::http::api_error::ApiError;
 use crate::http::body::body_as;

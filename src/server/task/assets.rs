@@ -1,4 +1,4 @@
-//! A running task's requests about assets: `/task/assets/…` over `run/api.sock`.
+//! Requests of tasks and triggers about assets: `/task/assets/…` and `/local/triggers/assets/…` over the Unix socket.
 
 use crate::http::api_error::ApiError;
 use crate::http::body::body_as;
@@ -45,7 +45,7 @@ struct AssetQuery {
     uri: Option<String>,
 }
 
-/// Returns the asset with a name or URI; of several, the one declared last.
+/// Returns the asset with a name or URI; of several, the one updated last.
 pub async fn get(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
     let AssetQuery { name, uri } = body_as(body)?;
     let client = state.database.get().await?;

@@ -1,4 +1,5 @@
-//! A running task's questions to people, and answers from its code: `/task/hitl/…` over `run/api.sock`.
+//! Questions of running tasks to people, and answers by their triggers: `/task/hitl/…` and `/local/triggers/hitl/…`
+//! over the Unix socket.
 
 use crate::api::instance::hitl::refusal_response;
 use crate::http::api_error::ApiError;
@@ -61,7 +62,7 @@ fn view(detail: &Detail) -> Value {
     })
 }
 
-/// Returns the answer, if there is one.
+/// Returns the answer to the instance's question, with null fields while there is none; 404 without a question.
 pub async fn get(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
     let query: InstanceQuery = body_as(body)?;
     let client = state.database.get().await?;
@@ -69,7 +70,7 @@ pub async fn get(State(state): Shared, body: Body) -> Result<Json<Value>, ApiErr
     detail.as_ref().map(|detail| Json(view(detail))).ok_or_else(|| refusal_response(hitl::Refusal::NotAsked))
 }
 
-/// Records a trigger's answer after the timeout. The trigger itself resumes its task.
+/// Records the answer that a trigger gives when its question times out. The trigger itself resumes its task.
 pub async fn answer(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
     let query: InstanceQuery = body_as(body)?;
     let mut client = state.database.get().await?;

@@ -16,7 +16,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 use std::sync::Arc;
 
-/// Largest XCom request: the value is JSON inside a JSON string, which doubles escaped characters.
+/// Largest body of a task or trigger: an XCom's value is JSON inside a JSON string, which doubles escaped characters.
 const BODY_BYTES: usize = 24 * 1024 * 1024;
 
 pub fn routes(state: &Arc<AppState>) -> Router<Arc<AppState>> {
@@ -48,8 +48,8 @@ pub fn routes(state: &Arc<AppState>) -> Router<Arc<AppState>> {
         .layer(from_fn(guard::require_local))
 }
 
-/// Routes for triggers and other callers that belong to no try. They need no token: only this user's processes can open
-/// the socket.
+/// Routes for triggers and other callers that belong to no try. They need no token: only processes of this
+/// user and of root can open the socket.
 pub fn trigger_routes() -> Router<Arc<AppState>> {
     Router::new()
         .nest("/local/triggers", shared_routes())

@@ -1,4 +1,4 @@
-//! A running task's requests about its own and other runs: `/task/…` over `run/api.sock`.
+//! Requests of running tasks about their own and other runs, and of triggers about DAGs and states of runs.
 
 use crate::api::run::rerun_version;
 use crate::api::views::BUNDLE;
@@ -60,7 +60,8 @@ struct TriggerBody {
     reset: bool,
 }
 
-/// Triggers a run. A repeated request finds the run that the first one created, since the task chooses the id.
+/// Triggers a run. Since the task chooses the id, a repeated request creates no second run: it gets 409, or with
+/// `reset` clears the run.
 pub async fn trigger(
     State(state): Shared,
     Extension(try_key): Extension<TryKey>,
@@ -137,7 +138,7 @@ struct LengthBody {
     length: Length,
 }
 
-/// Returns the number of elements of an XCom in the task's own run.
+/// Evaluates a length expression with the XComs of the task's own run; null until all of them are known.
 pub async fn length(
     State(state): Shared,
     Extension(try_key): Extension<TryKey>,

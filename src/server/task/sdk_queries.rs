@@ -1,4 +1,4 @@
-//! Requests about runs and task instances by a task that runs with Airflow's own SDK.
+//! Requests about runs and task instances by tasks and triggers that run with Airflow's own SDK.
 
 use crate::http::api_error::ApiError;
 use crate::http::body::body_as;

@@ -1,4 +1,4 @@
-//! A running task's requests to the state stores: `/task/state/…` over `run/api.sock`.
+//! A running task's requests to the state stores: `/task/state/…` over the Unix socket.
 
 use crate::http::api_error::ApiError;
 use crate::http::body::body_as;

@@ -52,7 +52,7 @@ pub fn dag_routes() -> Routes {
         .route("/ui/structure/structure_data", get(structure::data))
 }
 
-/// Routes that do not wait for the first scan of the DAG files.
+/// Routes about the session and the settings, which do not wait for the first scan of the DAG files.
 pub fn session_routes() -> Routes {
     Router::new()
         .route("/ui/config", get(session::config))

@@ -155,7 +155,7 @@ impl AssetGraph<'_> {
         }
     }
 
-    /// Adds a gate per level of the condition, outermost first.
+    /// Adds a gate for the condition and for each condition in it, outer ones first.
     fn add_condition(&self, condition: &Value, nodes: &mut Vec<Value>, edges: &mut Vec<Value>) {
         let mut pending = vec![(condition, self.first.to_owned())];
         let (mut level, mut seen) = (0, BTreeSet::new());

@@ -97,7 +97,7 @@ pub struct Part {
     /// True to select the tasks upstream of the roots too.
     pub upstream: bool,
     pub downstream: bool,
-    /// Largest distance from the root.
+    /// Largest distance from a root.
     pub depth: Option<usize>,
 }
 

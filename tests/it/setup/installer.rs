@@ -124,7 +124,7 @@ fn the_installer_installs_upgrades_and_repairs() {
         let machine = Machine::new(shell);
         let first = releases(&[FIRST]);
         let done = machine.install(&first, &["--yes", "--no-modify-path"]).expect(0);
-        assert!(done.stderr.contains("no Python for your DAGs was found"), "{}", done.stderr);
+        assert!(done.stderr.contains("no usable Python for your DAGs"), "{}", done.stderr);
         machine.start();
         machine.leoflow(&["variables", "set", "kept", "value"]).expect(0);
         let all = releases(&[FIRST, SECOND]);

@@ -56,14 +56,14 @@ fn one_line_list(dependencies: &[Value]) -> String {
     format!("{KEY}: [{}]", items.join(", "))
 }
 
-/// Quotes an item of a list on one line if YAML would interpret a character.
+/// Quotes an item of a list if YAML might interpret a character.
 fn quoted(text: &str) -> String {
     let is_plain =
         text.chars().all(|c| c.is_alphanumeric() || "-_.=~".contains(c)) && !text.starts_with(['-', '=', '~']);
     if is_plain { text.to_owned() } else { format!("'{}'", text.replace('\'', "''")) }
 }
 
-/// Joins the lines with `line` inserted at `index`.
+/// Joins the lines with `line`, which may have several lines, inserted at `index`.
 fn with_line_at(lines: &[&str], index: usize, line: &str) -> String {
     let (before, after) = lines.split_at(index);
     before.iter().chain([&line]).chain(after).map(|line| format!("{line}\n")).collect()

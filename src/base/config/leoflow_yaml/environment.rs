@@ -17,11 +17,11 @@ pub struct EnvironmentSettings {
     pub constraints: Vec<String>,
     pub index: Option<String>,
     pub extra_index: Vec<String>,
-    /// Ignores packages published after this date.
+    /// Ignores packages published after this date or time.
     pub exclude_newer: Option<String>,
 }
 
-/// Removes the environment settings from loaded settings and returns them; the rest applies to the tasks.
+/// Removes the environment settings from loaded settings and returns them; the rest applies to the DAG and its tasks.
 pub fn take_environment(settings: &mut Value) -> EnvironmentSettings {
     let keys = [
         "python_version",

@@ -76,7 +76,7 @@ impl<'a> Reader<'a> {
         self.problems.push(Problem { line: line_of(self.text, key), message });
     }
 
-    /// Reports a problem at the line of a nested key.
+    /// Reports a problem at the first line that sets `key`, at any depth.
     fn problem_inside(&mut self, key: &str, message: String) {
         let sets_key = |line: &str| {
             let line = line.trim_start().trim_start_matches(['"', '\'']);

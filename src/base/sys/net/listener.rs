@@ -34,8 +34,8 @@ pub fn pipe_with_async_reader() -> io::Result<(tokio::net::unix::pipe::Receiver,
     Ok((tokio::net::unix::pipe::Receiver::from_owned_fd(reader)?, writer))
 }
 
-/// Makes a pipe's end non-blocking, for every process that has it.
-pub fn set_nonblocking(end: &OwnedFd) -> io::Result<()> {
-    nix::fcntl::fcntl(end, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+/// Makes a pipe's end or a socket non-blocking, for every process that has it.
+pub fn set_nonblocking(descriptor: &OwnedFd) -> io::Result<()> {
+    nix::fcntl::fcntl(descriptor, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok(())
 }

@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 /// Maximum length of a socket's path in bytes: `sizeof(sun_path)` without the closing NUL, unix(7).
 pub const PATH_LIMIT: usize = 107;
 
-/// Listens at `path` with mode 0600, replacing an existing socket. The caller holds the home's lock, so no other
-/// process listens there.
+/// Listens at `path` with mode 0600, replacing an existing socket. The caller ensures that no other process listens
+/// there, for example by the home's lock.
 pub fn listen(path: &Path) -> io::Result<UnixListener> {
     crate::sys::fs::files::remove_any(path)?;
     let listener = through_folder(path, |short| UnixListener::bind(short))?;

@@ -38,7 +38,7 @@ pub struct Spawn<'a> {
     /// The working directory, if it differs from ours.
     pub folder: Option<PathBuf>,
     pub passed: Vec<BorrowedFd<'a>>,
-    /// The user namespace to enter before exec, for a program that refuses to run as root.
+    /// The user namespace to enter before exec, for a program that refuses to run as this user.
     pub single_user: Option<SingleUser>,
     /// The signal that the kernel sends to the child when the *thread* that called `start` exits.
     pub parent_death: Option<Signal>,
@@ -57,7 +57,8 @@ pub enum SpawnError {
     #[error("the system cannot start another process: {0}")]
     SystemLimit(io::Error),
     #[error(
-        "PostgreSQL refuses to run as root, and a user namespace is not allowed here ({0}); run leoflow as an ordinary user"
+        "PostgreSQL refuses to run as this user, and a user namespace is not allowed here ({0}); \
+         run leoflow as an ordinary user"
     )]
     UserNamespace(io::Error),
     #[error("cannot change to the folder {folder}: {source}")]

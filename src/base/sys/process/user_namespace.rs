@@ -58,7 +58,7 @@ impl SingleUser {
         }
     }
 
-    /// Checks that the kernel allows the namespace by running a program that does nothing.
+    /// Checks that the kernel allows the namespace by running `leoflow version` in it.
     pub fn check_allowed(&self) -> io::Result<()> {
         let mut command = Command::new("/proc/self/exe");
         command.arg("version").env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

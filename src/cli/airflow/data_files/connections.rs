@@ -5,7 +5,7 @@ use leoflow_engine::store::secret::connections::Connection;
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
 
-/// Path in the local API, which returns connections with their secrets.
+/// Path in the local API for reading and writing connections with their secrets.
 pub const LOCAL: &str = "/local/connections";
 
 /// Reads `{"id": {…}}` or `{"id": "uri"}`.
@@ -39,7 +39,7 @@ pub fn to_airflow(connections: &[Connection]) -> Value {
 }
 
 /// Reads one connection's object. `extra` may be text or an object. An unknown field is an error, so that a
-/// misspelt field is not silently dropped.
+/// misspelt field is not silently dropped; but a `uri` replaces all other fields.
 pub fn from_json(id: &str, entry: &Value) -> Result<Connection, String> {
     let object = entry.as_object().ok_or_else(|| format!("connection {id:?} is not a JSON object"))?;
     if let Some(uri) = object.get("uri").and_then(Value::as_str) {

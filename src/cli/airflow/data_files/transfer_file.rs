@@ -7,7 +7,8 @@ use serde_json::Value;
 use std::io::Read;
 use std::path::Path;
 
-/// Size limit of an import file, in bytes; the server's limit is higher, because a request is longer than its file.
+/// Size limit of an import file or of stdin, in bytes; the server's limit is higher, because a request is longer than
+/// its file.
 const LIMIT: u64 = 64 * 1024 * 1024;
 
 /// Reads JSON from a file, or from stdin for `-`.
@@ -51,7 +52,7 @@ fn stdin() -> Result<String, Error> {
     let mut text = String::new();
     std::io::stdin().lock().take(LIMIT + 1).read_to_string(&mut text).map_err(Error::failed)?;
     if text.len() as u64 > LIMIT {
-        return Err(Error::failed(format!("stdin has more than {} MiB", LIMIT >> 20)).hint("nothing was imported"));
+        return Err(Error::failed(format!("stdin has more than {} MiB", LIMIT >> 20)).hint("nothing was changed"));
     }
     Ok(text)
 }

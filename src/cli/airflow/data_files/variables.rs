@@ -1,4 +1,4 @@
-//! Variables: the file format of Airflow's CLI, and the request that imports them.
+//! Variables: the file format of Airflow's CLI, and the request that imports or sets them.
 //! <https://airflow.apache.org/docs/apache-airflow/stable/cli-and-env-variables-ref.html#variables>
 
 use crate::api_client::Api;
@@ -7,7 +7,7 @@ use crate::error::Error;
 use leoflow_engine::store::secret::variables::{Variable, as_text};
 use serde_json::{Map, Value, json};
 
-/// Path in the local API, which returns variables with their values.
+/// Path in the local API for reading and writing variables with their values.
 pub const LOCAL: &str = "/local/variables";
 
 pub async fn import(api: &Api<'_>, entries: Vec<Variable>, on_existing: OnExisting) -> Result<Value, Error> {

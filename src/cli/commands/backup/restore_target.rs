@@ -212,7 +212,7 @@ fn workspace(home: &Home, args: &Restore, configured: Option<&PathBuf>) -> Resul
     Ok(workspace)
 }
 
-/// Returns why config.yaml is unusable; `None` for a file with an encryption_key, which the user can correct.
+/// Returns why config.yaml is unusable; `None` if the user can correct it: it has an encryption_key or is unreadable.
 fn lost_config(home: &Home) -> Option<Error> {
     let path = home.config();
     let has_key =

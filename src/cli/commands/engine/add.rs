@@ -113,7 +113,7 @@ pub(super) fn dag_file(folder: &Path, workspace: Option<&Path>) -> Result<PathBu
     candidates.sort_by_key(|file| file.components().count());
     candidates.into_iter().next().ok_or_else(|| {
         Error::failed(format!("{} has no DAG file, so it is not a project", folder.display()))
-            .hint("change to a project's folder, or specify one with --project")
+            .hint("change to a project's folder, or name a project in the command")
             .hint("create a project with leoflow init DIR")
     })
 }

@@ -193,7 +193,7 @@ fn write_lock(context: &Context<'_>, project: &str, lock: &str) -> Result<u8, Er
     Ok(0)
 }
 
-/// Returns the environment of a project, which is a folder of the workspace.
+/// Returns the environment of a project; `project` is the name or path of a folder of the workspace.
 async fn project_environment(context: &Context<'_>, api: &Api<'_>, project: &str) -> Result<Value, Error> {
     let project = &project_name(context, project)?;
     let workspace = context.config()?.and_then(|loaded| loaded.config.workspace);

@@ -1,5 +1,5 @@
-//! `leoflow dags test`: runs a whole DAG in one Python process on this terminal, so that `print` and the
-//! debugger work there.
+//! `leoflow dags test`, `tasks test` and `tasks render`: run a whole DAG or one task in one Python process on this
+//! terminal, so that `print` and the debugger work there.
 
 use super::environment::parse_in_project_environment;
 use super::foreground_planner;
@@ -207,8 +207,8 @@ enum Output {
 }
 
 impl Prepared {
-    /// Runs the DAG on this terminal and returns the process's exit code. With `--json`, prints the result alone on
-    /// standard output; what the DAG file and its tasks print goes to standard error.
+    /// Runs the DAG or one task on this terminal and returns the process's exit code. With `--json`, prints the result
+    /// alone on standard output; what the DAG file and its tasks print goes to standard error.
     fn run(mut self, context: &Context<'_>, dag_id: &str) -> Result<u8, Error> {
         let structure = structure_of(&self, dag_id)?;
         // Removed after the run, with the socket and the result.
@@ -276,7 +276,7 @@ async fn find(
     let missing = || {
         Error::failed(format!("no file in the workspace defines a DAG {dag_id:?}"))
             .hint("leoflow validate")
-            .hint(format!("leoflow dags test {dag_id} --file FILE"))
+            .hint("or name the file: --file FILE")
     };
     let workspace = workspace.ok_or_else(missing)?;
     let mut files = dag_files(workspace, Some(workspace)).map_err(|error| Error::io("read", workspace, &error))?;

@@ -23,9 +23,9 @@ pub fn read_conf(argument: Option<&str>) -> Result<Map<String, Value>, Error> {
     let text = transfer_file::value_or_stdin(argument)?;
     match serde_json::from_str(&text) {
         Ok(Value::Object(conf)) => Ok(conf),
-        Ok(_) => Err(Error::usage("--conf is not a JSON object").hint("for example --conf '{\"name\": \"Ada\"}'")),
+        Ok(_) => Err(Error::usage("the conf is not a JSON object").hint("for example '{\"name\": \"Ada\"}'")),
         Err(error) => {
-            Err(Error::usage(format!("--conf is not JSON: {error}")).hint("for example --conf '{\"name\": \"Ada\"}'"))
+            Err(Error::usage(format!("the conf is not JSON: {error}")).hint("for example '{\"name\": \"Ada\"}'"))
         }
     }
 }

@@ -219,7 +219,7 @@ fn show_python(context: &Context<'_>, configured: Option<&Path>) {
     }
     let (major, minor) = python::MINIMUM;
     context.printer.warning(format!(
-        "no Python for your DAGs was found ({reason}): install Python {major}.{minor} or newer, or set one with \
+        "no usable Python for your DAGs ({reason}): install Python {major}.{minor} or newer, or set one with \
          `leoflow config set python PATH`"
     ));
 }

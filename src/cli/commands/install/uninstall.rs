@@ -110,8 +110,8 @@ fn apply(context: &Context<'_>, request: &Request, plan: &UninstallPlan) -> Resu
     Ok(0)
 }
 
-/// Refuses while another operation is unfinished. A purge ignores an unfinished restore or upgrade, because it removes
-/// all data.
+/// Refuses while a restore, an upgrade or a move of the datastore is unfinished. A purge ignores an unfinished restore
+/// or upgrade, because it removes all data.
 fn refuse_unfinished_operation(context: &Context<'_>, plan: &UninstallPlan) -> Result<(), Error> {
     let other = journal::unfinished(&context.home)?.filter(|entry| {
         let is_change = matches!(entry.operation, Operation::Restore | Operation::RestoreUndo | Operation::Upgrade);

@@ -89,7 +89,7 @@ pub fn bind_error(host: Ipv4Addr, port: u16, error: &std::io::Error) -> Error {
     };
     // A port below 1024 needs rights that a user does not have.
     let other = port.checked_add(1).filter(|other| *other > 1024).unwrap_or(DEFAULT_PORT);
-    Error::failed(message).hint(format!("run the same command with --port {other}, or another free port"))
+    Error::failed(message).hint(format!("choose a free port: --port {other}, or leoflow config set port {other}"))
 }
 
 /// The running instance of this home, if it is another process.

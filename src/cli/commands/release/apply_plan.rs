@@ -56,8 +56,8 @@ pub async fn apply_plan(
     Ok(upgrade::upgrade(upgrade_context, plan, source, known, cancelled).await?)
 }
 
-/// Returns a future that completes when the watching command cancels the upgrade with SIGTERM. From this call on,
-/// SIGTERM has no other effect.
+/// Returns a future that completes when the watching command cancels the upgrade or rollback with SIGTERM. From this
+/// call on, SIGTERM has no other effect.
 pub fn cancelled() -> Result<impl Future<Output = ()>, Error> {
     let mut terminated = signal(SignalKind::terminate()).map_err(Error::failed)?;
     Ok(async move {

@@ -1,4 +1,4 @@
-//! `leoflow migrate-db`, its status and rollback, and the supervisor's one-shot migrator.
+//! `leoflow migrate-db`, its status and rollback, and the migrator of the supervisor and of upgrades.
 
 use super::later_migrations;
 use crate::commands::newer_schema;
@@ -35,7 +35,7 @@ pub struct MigrateDb {
     /// Do not create a backup first
     #[arg(long)]
     pub no_backup: bool,
-    /// Started by the supervisor
+    /// Started by the supervisor or by an upgrade
     #[arg(long, hide = true)]
     pub supervised: bool,
     /// With --supervised: the database to migrate, for a rehearsal [default: the instance's own]
@@ -153,8 +153,8 @@ async fn apply_deferred(context: &Context<'_>) -> Result<u8, Error> {
     Ok(0)
 }
 
-/// Runs as the supervisor's migrator, after Postgres has started and before the server starts. Sends its error to the
-/// supervisor as JSON.
+/// Runs as the migrator of the supervisor, after Postgres has started and before the server starts, or of an upgrade.
+/// Sends its error to the supervisor as JSON.
 async fn supervised(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error> {
     log::start("migrate", context.log_level());
     let notifier = Inheritance::take().map_err(Error::failed)?.notifier();
@@ -218,8 +218,8 @@ async fn is_pending(client: &Client) -> Result<bool, Error> {
     Ok(matches!(schema::classify(known(), &schema_facts), State::Pending { .. }))
 }
 
-/// Creates a backup before a migration or rollback. The error says that nothing was changed, so the caller must return
-/// it before it changes anything.
+/// Creates a backup before a migration or rollback. The error says that the operation did not run, so the caller must
+/// return it and not run the operation.
 async fn back_up(
     context: &Context<'_>,
     access: &Access,
@@ -245,10 +245,7 @@ async fn back_up(
         Err(error) => {
             let cause = Error::from(error);
             let base = Error {
-                message: format!(
-                    "nothing was changed, because the backup before the {operation} failed: {}",
-                    cause.message
-                ),
+                message: format!("the {operation} did not run, because the backup before it failed: {}", cause.message),
                 ..cause
             };
             Err(base.hint(format!("to continue without a backup: {skip_command}")))

@@ -99,7 +99,7 @@ pub async fn before_start(context: &Context<'_>, reporter: &dyn Reporter) -> Res
 
 async fn upgrade(context: &Context<'_>, reporter: &dyn Reporter) -> Result<(), Error> {
     let release = TargetRelease::own()?;
-    let gathered = upgrade_facts::gather(context).await?;
+    let gathered = upgrade_facts::gather(context, "leoflow lite start").await?;
     let plan = release.plan(&gathered.facts)?;
     // The worker opens the datastore itself.
     drop(gathered);

@@ -246,7 +246,7 @@ fn start(home: &Home, port: Option<u16>) -> Result<(), String> {
     }
 }
 
-/// Time limit of the first start after a restore, which parses every DAG file.
+/// Time limit of a start; the first one after a restore parses every DAG file.
 const START_LIMIT: Duration = Duration::from_secs(300);
 const OUTPUT_LIMIT: u64 = 1024 * 1024;
 

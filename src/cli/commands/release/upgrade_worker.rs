@@ -1,4 +1,5 @@
 //! The worker that `leoflow upgrade` starts: performs the upgrade in a session of its own, under the operation lock.
+//! Rollbacks use parts of it.
 
 use super::apply_plan::{self, PlannedChange};
 use super::upgrade_args::Upgrade;

@@ -65,7 +65,7 @@ fn command_error(outcome: &mut Outcome) -> Option<Error> {
         }
         Status::Failed => (format!("nothing was changed, {old} continues as before: the change to {new} failed"), None),
         Status::RolledBack => {
-            (format!("the upgrade to {new} failed and was rolled back: {old} is running again with all data"), None)
+            (format!("the upgrade to {new} failed and was rolled back: {old} is installed again with all data"), None)
         }
         Status::UpgradedWithProblem => {
             (format!("upgraded to {new}, but it has problems"), Some("to roll back: leoflow rollback"))

@@ -1,4 +1,4 @@
-//! Assets and their events, for display.
+//! Assets and their events, for display and for tasks.
 
 use super::asset_fields::{AliasField, AssetEventField, AssetField};
 use crate::model::keys::RunKey;

@@ -52,7 +52,7 @@ pub enum RunSelector {
 #[derive(Debug)]
 pub struct PartitionedRun {
     pub key: RunKey,
-    /// False after [`forget`] has removed the run's partition.
+    /// False if the run never had a partition, or [`forget`] has removed it.
     pub has_partition: bool,
 }
 
@@ -100,7 +100,7 @@ pub async fn queue(
 ) -> Result<(), StoreError> {
     let Some(partition) = partition else {
         if !dag_ids.is_empty() {
-            warn!("an asset whose partitions {} wait for was updated by a run without a partition", dag_ids.join(", "));
+            warn!("an asset whose partitions {} wait for was updated without a partition", dag_ids.join(", "));
         }
         return Ok(());
     };
@@ -179,7 +179,8 @@ struct ReceivedKeys {
 /// Maximum number of pending runs evaluated in one transaction.
 const BATCH_SIZE: usize = 100;
 
-/// Creates the runs whose partition keys have all arrived. Returns true if there may be more pending runs to evaluate.
+/// Creates the runs for which enough partition keys have arrived. Returns true if there may be more pending runs to
+/// evaluate.
 pub(crate) async fn make_runs(client: &mut ClientWrapper) -> Result<bool, StoreError> {
     let transaction = client.transaction().await?;
     let query = format!(
@@ -253,7 +254,7 @@ async fn received_keys(
     Ok(assets)
 }
 
-/// True if all partition keys that a pending run waits for have arrived.
+/// True if the partition keys that have arrived meet the DAG's asset condition, and suffice for each of its assets.
 fn is_complete(structure: &Structure, mappers: &Mappers, pending_run: &PendingRun) -> bool {
     let has_all = |name: &str, keys: &BTreeSet<String>| {
         let (dag_id, key) = (&structure.dag_id, &pending_run.partition.key);

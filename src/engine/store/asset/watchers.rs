@@ -1,4 +1,5 @@
-//! Asset watchers: triggers that run while their DAG is active. Each event of a watcher updates its asset.
+//! Asset watchers: triggers that run while their DAG is active and not paused. Each event of a watcher updates its
+//! asset.
 
 use super::assets;
 use crate::model::dag::Structure;
@@ -68,7 +69,7 @@ pub async fn save(transaction: &Transaction<'_>, structure: &Structure) -> Resul
     Ok(())
 }
 
-/// Notifies the agent that the active DAGs have changed, if there are watchers.
+/// Notifies the agent that the active or the paused DAGs have changed, if there are watchers.
 pub(crate) async fn notify_agent(client: &impl GenericClient) -> Result<(), StoreError> {
     let query = "SELECT EXISTS (SELECT FROM asset_watcher)";
     if client.query_one(query, &[]).await?.get(0) {

@@ -1,4 +1,4 @@
-//! Facts about all DAGs together: tags, run counts, unknown pools.
+//! Facts about all DAGs together: tags, ids, run counts, unknown pools, warnings.
 
 use crate::store::StoreError;
 use crate::store::asset::asset_fields::CONFLICTS;

@@ -18,7 +18,7 @@ pub struct StaleDag {
     pub key: String,
     pub structure: Structure,
     pub version_id: i64,
-    /// Data interval of the last scheduled run.
+    /// Data interval of the last run that counts for the schedule; see `LAST`.
     pub last: Option<Interval>,
     /// Date of the run that could not be created because it already existed.
     pub existing_run_date: Option<Timestamp>,
@@ -41,7 +41,8 @@ const RETRY_PREFIX: &str = "again ";
 /// Prefix of `stuck DATE`: the run of that date could not be created, because it already existed.
 const EXISTING_PREFIX: &str = "stuck ";
 
-/// SQL join of the last scheduled run, as `l`; `$1` is now. The only date of a cron partition's run is `run_after`. A
+/// SQL join of the last run that counts for the schedule, as `l`: a scheduled run, a run of a backfill, or one that
+/// stands for a scheduled run. `$1` is now. The only date of a cron partition's run is `run_after`. A
 /// run whose dates are in the future was created by a clock that has been set back since. Such a run is ignored, so
 /// that the runs before it are created; at its own date, it already exists. For `@once` it counts, because there is no
 /// second run.

@@ -105,7 +105,7 @@ async fn owners(
     Ok(rows.iter().filter_map(|row| Some((row.get::<_, Option<String>>("dag_id")?, row.get("fileloc")))).collect())
 }
 
-/// Saves a DAG and, if the file has changed, a new version of it.
+/// Saves a DAG and, if no version has this `version_hash`, a new version of it.
 async fn save_dag(
     transaction: &Transaction<'_>,
     file: &ParsedFile,
@@ -148,8 +148,8 @@ async fn save_dag(
     watchers::save(transaction, structure).await
 }
 
-/// Hash of the file, its local modules and the resulting structure. The structure is included because a DAG file may
-/// read other files: then its structure can change although its text does not.
+/// Hash of the file, its path, its local modules, its environment and the resulting structure. The structure is
+/// included because a DAG file may read other files: then its structure can change although its text does not.
 fn version_hash(file: &ParsedFile, parsed: &ParsedDags, structure: &Structure) -> String {
     let mut hasher = Sha256::new();
     let mut sources: Vec<(&String, &Value)> = parsed.sources.iter().collect();

@@ -20,7 +20,7 @@ pub struct VersionName {
     pub created_at: Timestamp,
 }
 
-/// SQL columns of the version `v` that [`VersionName::read`] reads.
+/// SQL columns of the version `v` that [`VersionName::read`] reads, besides `dag_id`.
 pub(crate) const VERSION_NAME: &str = "v.version_number, v.created_at AS version_created_at";
 
 impl VersionName {

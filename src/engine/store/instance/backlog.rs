@@ -18,7 +18,8 @@ pub async fn limit_statement_time(transaction: &impl GenericClient, limit: Durat
 /// Maximum number of groups of each kind that are returned, the largest first.
 const MAX_GROUPS: i64 = 20;
 
-/// Task instances of one DAG in the state `scheduled`: their dependencies are met, and they wait for slots of a pool.
+/// Task instances of one DAG and pool in the state `scheduled`: their dependencies are met, and they wait for slots of
+/// a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScheduledTasks {
     pub dag_id: String,

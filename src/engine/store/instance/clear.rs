@@ -186,7 +186,8 @@ pub async fn new_tasks(client: &impl GenericClient, key: &RunKey) -> Result<Vec<
     Ok(task_ids)
 }
 
-/// Adds instances to a run for tasks that its DAG has gained since, without clearing other instances.
+/// Moves a run to its DAG's current version if that has tasks without instances in the run, which adds these instances.
+/// Does not clear other instances; requeues a finished run.
 pub async fn add_new_tasks(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), StoreError> {
     let run = runs::get(transaction, key, ReadFor::Update).await?;
     if new_tasks(transaction, key).await?.is_empty() {

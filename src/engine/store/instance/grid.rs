@@ -34,7 +34,7 @@ impl StateCounts {
     }
 }
 
-/// Summary of one task in one run.
+/// Summary of one task, or of a group of tasks, in one run.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Summary {
     pub states: StateCounts,

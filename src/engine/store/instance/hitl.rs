@@ -296,8 +296,9 @@ async fn write_answer(
     Ok(read(&row))
 }
 
-/// Returns the event for a task whose timeout has passed: a response that came in time, the defaults, or a timeout
-/// error. `None` if the task no longer waits. A concurrent response waits for this transaction.
+/// Returns the event for a task whose timeout has passed, or whose response came before the task waited: that response,
+/// the defaults, or a timeout error. `None` if the task no longer waits. A concurrent response waits for this
+/// transaction.
 pub async fn time_out(client: &Transaction<'_>, waiting: &Waiting) -> Result<Option<Fired>, StoreError> {
     let instance = &waiting.key.instance;
     runs::bump_revision(client, &instance.run).await?;

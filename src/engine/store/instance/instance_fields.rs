@@ -49,7 +49,7 @@ pub struct InstanceFilter {
     pub task_ids: Option<Vec<String>>,
     /// Selects the expanded instances of this mapped task.
     pub mapped_task_id: Option<String>,
-    /// Selects the instances whose state changed after this time.
+    /// Selects the instances that were scheduled, queued, started or ended after this time.
     pub changed_after: Option<Timestamp>,
 }
 

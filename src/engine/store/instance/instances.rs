@@ -88,7 +88,7 @@ fn read(row: &Row) -> Result<Instance, StoreError> {
     })
 }
 
-/// The instances of one run, ordered by task id.
+/// The instances of one run, ordered by task id and map index.
 pub async fn of_run(client: &impl GenericClient, run: &RunKey) -> Result<Vec<Instance>, StoreError> {
     Ok(list(client, Listing::of(InstanceFilter::of_run(run))).await?.rows)
 }

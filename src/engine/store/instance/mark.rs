@@ -177,8 +177,9 @@ async fn set_state(
     Ok(())
 }
 
-/// Marks a run, as Airflow does: running instances get the run's state and are stopped, instances that have not
-/// started are skipped, and teardowns still run, after which the run ends. `Queued` requeues the run unchanged.
+/// Marks a run, as Airflow does: running and suspended instances get the run's state and are stopped, other unfinished
+/// ones are skipped, and teardowns still run, after which the run ends. `Queued` requeues the run without a change of
+/// its instances; `Running` changes nothing.
 pub async fn run(transaction: &Transaction<'_>, key: &RunKey, state: RunState) -> Result<(), StoreError> {
     let run = runs::get(transaction, key, ReadFor::Update).await?;
     if state == RunState::Queued {

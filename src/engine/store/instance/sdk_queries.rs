@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio_postgres::types::{Json, ToSql};
 
-/// Selects runs; a field that is `None` does not filter.
+/// Selects runs; a field that is `None` or empty does not filter.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SdkRunFilter {
@@ -23,7 +23,7 @@ pub struct SdkRunFilter {
     pub states: Option<Vec<String>>,
 }
 
-/// Selects task instances; a field that is `None` does not filter.
+/// Selects task instances; a field that is `None` or empty does not filter.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SdkInstanceFilter {
@@ -107,7 +107,7 @@ pub async fn count_instances(client: &impl GenericClient, filter: &SdkInstanceFi
 }
 
 /// Returns a JSON object of states by run id and task id; for a mapped instance, `_` and its map index follow the task
-/// id.
+/// id. The filter's `states` are ignored.
 pub async fn states(client: &impl GenericClient, filter: &SdkInstanceFilter) -> Result<Value, StoreError> {
     let mut tasks = filter.task_ids.clone().filter(|ids| !ids.is_empty());
     if let Some(group) = &filter.group_id {
@@ -144,7 +144,7 @@ pub async fn breadcrumbs(client: &impl GenericClient, key: &RunKey) -> Result<Va
     Ok(client.query_one(query, &[&key.dag_id, &key.run_id]).await?.get::<_, Json<Value>>(0).0)
 }
 
-/// Selects an instance of a task in earlier runs; a field that is `None` does not filter.
+/// Selects an instance of a task in the runs before `logical_date`; a field that is `None` does not filter.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PreviousInstance {

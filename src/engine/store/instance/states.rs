@@ -149,7 +149,7 @@ pub async fn of_task(
 
 fn check_key(key: &str) -> Result<(), StoreError> {
     if !xcoms::is_key(key) {
-        return Err(StoreError::Invalid(format!("a key must have 1 to 512 characters, got {key:?}")));
+        return Err(StoreError::Invalid(format!("a key must have 1 to 512 characters without NUL, got {key:?}")));
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
-//! The agent's statements about task instances. The agent claims queued instances and records how each try ended. It
-//! writes the state `running` and the outcome of a try; the scheduler writes every other state.
+//! The agent's statements about task instances. The agent claims queued instances, records how each try ended, and puts
+//! a try that cannot start back into the queue. It writes the states `running` and `queued`; the scheduler and users
+//! write every other state.
 
 use super::claimed::{self, Claimed};
 use super::triggers::{self, Deferral};

@@ -1,4 +1,4 @@
-//! Triggers of deferred tasks: the agent runs them and reports when they fire.
+//! Triggers of deferred tasks, which the agent runs, and requests for input, which a person answers.
 
 use super::xcoms;
 use crate::model::keys::{InstanceKey, TryKey};
@@ -38,7 +38,7 @@ pub struct Resumption {
     pub next_kwargs: Value,
 }
 
-/// Reads how to resume a task; `None` if it is not deferred.
+/// Reads how to resume a try; `None` if it did not defer.
 pub(crate) fn resumption(row: &Row) -> Option<Resumption> {
     let next_method = row.get::<_, Option<String>>("next_method")?;
     let next_kwargs = row.get::<_, Option<Json<Value>>>("next_kwargs").map_or(Value::Null, |Json(value)| value);
@@ -59,7 +59,7 @@ pub(crate) const DEFERRED: &str = ",
                 timeout_at = EXCLUDED.timeout_at, next_method = EXCLUDED.next_method, next_kwargs = EXCLUDED.next_kwargs,
                 created_at = EXCLUDED.created_at, fired_at = NULL, resumed_at = NULL)";
 
-/// A trigger that has not fired.
+/// A trigger that has not fired, or a request for input that has not been delivered.
 #[derive(Debug, Clone)]
 pub struct Waiting {
     pub id: i64,

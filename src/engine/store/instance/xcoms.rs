@@ -1,4 +1,4 @@
-//! XComs. A value is stored and returned as the exact text that the task wrote.
+//! XComs. A value is stored and returned as the exact text that a task or the REST API wrote.
 
 use crate::model::keys::{InstanceKey, RunKey};
 use crate::store::StoreError;

@@ -1,5 +1,5 @@
-//! Cursors for keyset pagination. A cursor holds the sort values of the last row of a page; the next page starts after
-//! that row.
+//! Cursors for keyset pagination. A cursor holds the sort values of the last row of a page, after which the next page
+//! starts, or of its first row, before which the previous page ends.
 
 use super::column::Column;
 use super::conditions::Value;

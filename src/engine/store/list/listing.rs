@@ -1,5 +1,5 @@
-//! Lists with filters, order and pages. A page is selected by an offset, or by a cursor that identifies the last row of
-//! the previous page.
+//! Lists with filters, order and pages. A page is selected by an offset, or by a cursor that identifies the row before
+//! or after it.
 
 use super::column::Column;
 use super::conditions::Conditions;

@@ -1,4 +1,4 @@
-//! Counts of DAGs, runs and task instances for the dashboard.
+//! Counts of DAGs, runs and task instances, and durations of runs, for the dashboard and the calendar.
 
 use super::filter::Range;
 use super::page_query::MAX_COUNTED;
@@ -97,7 +97,7 @@ pub enum DateRange {
     Partition(Range<Timestamp>),
 }
 
-/// Counts runs by their logical date or partition date.
+/// Counts the runs in the range, by their partition date or, without one, by their logical date.
 pub async fn calendar(
     client: &impl GenericClient,
     dag_id: &str,
@@ -126,12 +126,12 @@ pub async fn calendar(
          GROUP BY 1, 2 ORDER BY 1"
     );
     let rows = client.query(&query, &parameters).await?;
-    let day = |row: &tokio_postgres::Row| CalendarCount {
+    let read = |row: &tokio_postgres::Row| CalendarCount {
         at: row.get("at"),
         state: row.get("state"),
         count: row.get("count"),
         interval_start: row.get("starts"),
         interval_end: row.get("ends"),
     };
-    Ok(rows.iter().map(day).collect())
+    Ok(rows.iter().map(read).collect())
 }

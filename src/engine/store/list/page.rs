@@ -55,7 +55,7 @@ impl Page {
 #[derive(Debug)]
 pub struct ListPage<T> {
     pub rows: Vec<T>,
-    /// Number of rows on all pages, at most `total_limit`.
+    /// Number of rows on all pages, at most `total_limit` if that is set.
     pub total: i64,
     /// Set only in cursor mode.
     pub total_limit: Option<i64>,

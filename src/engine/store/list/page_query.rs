@@ -9,7 +9,8 @@ use leoflow_postgres::GenericClient;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-/// Maximum number of rows that are counted in cursor mode, to avoid counting all. The number is Airflow's.
+/// Maximum number of rows that are counted in cursor mode and for the dashboard, to avoid counting all; in cursor mode
+/// also the limit of a page without one. The number is Airflow's.
 pub(crate) const MAX_COUNTED: i64 = 50_000;
 
 /// Tables and columns of a list. Lookups for each row should be subselects among the columns, which run only for the

@@ -1,4 +1,4 @@
-//! Queries of running tasks about other runs than their own.
+//! Queries about other runs than a task's own, for running tasks and for sensors that the scheduler checks.
 
 use crate::model::keys::RunKey;
 use crate::store::StoreError;

@@ -17,7 +17,7 @@ pub struct PreviousRun {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PastRuns {
     All,
-    /// Without the runs that were triggered manually.
+    /// Without the runs of type `manual`; runs triggered by an operator or asset stay.
     NotManual,
 }
 

@@ -1,4 +1,4 @@
-//! DAG runs: triggering, listing, locking, deleting, requeueing.
+//! DAG runs: triggering, listing, locking, notes, deleting.
 
 use super::active;
 use super::backfill_end;
@@ -109,7 +109,7 @@ fn check_run_id(run_id: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Creates a run with a task instance for each task. The scheduler starts it.
+/// Creates a run with its task instances. The scheduler starts the run.
 pub async fn trigger(transaction: &Transaction<'_>, dag_id: &str, request: &Trigger) -> Result<Run, StoreError> {
     let dag = dags::get(transaction, dag_id).await?;
     if !dag.is_active {
@@ -159,7 +159,7 @@ pub async fn trigger(transaction: &Transaction<'_>, dag_id: &str, request: &Trig
     get(transaction, &run.key, ReadFor::Reading).await
 }
 
-/// The partition of a manually triggered run. Errors are Airflow's texts.
+/// The partition of a triggered run. Errors are Airflow's texts.
 fn partition(structure: &Structure, key: Option<&str>) -> Result<Option<Partition>, String> {
     let Some(key) = key else { return Ok(None) };
     let timetable = structure.timetable.as_ref().filter(|timetable| timetable.takes_partition());

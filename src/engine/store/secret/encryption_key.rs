@@ -1,5 +1,6 @@
-//! Verifies that the encryption key in `config.yaml` is the one that this database was written with, so that a wrong
-//! key is reported at startup and not at the first secret that fails to decrypt.
+//! Verifies that an encryption key (that of `config.yaml`, or that of a backup) is the one that this database was
+//! written with, so that a wrong key is reported at startup or by a restore and not at the first secret that fails to
+//! decrypt.
 
 use crate::store::StoreError;
 use leoflow_base::auth::cipher::{Cipher, CipherError};

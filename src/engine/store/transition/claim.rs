@@ -97,9 +97,9 @@ pub async fn claim(
 }
 
 /// `running` to `queued`: puts a try that has not started back into the queue, behind others of its priority, so that a
-/// try that cannot start does not block them. A try that was resumed keeps its row and gets back the state in which it
-/// waited, so that `claim` resumes it again; any other is deleted. Expects no locks. Returns false if the try is no
-/// longer running in the database.
+/// try that cannot start does not block them. A try that was resumed keeps its row and gets the state
+/// `up_for_reschedule` or `deferred`, so that `claim` resumes it again; any other is deleted. Expects no locks. Returns
+/// false if the try is no longer running in the database.
 pub async fn requeue(client: &impl GenericClient, key: &TryKey) -> Result<bool, StoreError> {
     let query = "
         WITH back AS (

@@ -1,5 +1,5 @@
-//! Writes the states of task instances, except the changes that the agent makes when it claims them, which are in
-//! `claim`. `planner/pool_limits.rs` chooses the instances that `queue` queues.
+//! Writes the states of task instances, except the changes that the agent makes when it claims or requeues them, which
+//! are in `claim`. `planner/pool_limits.rs` chooses the instances that `queue` queues.
 
 use crate::model::dag::Task;
 use crate::model::keys::{InstanceKey, InstanceName, RunKey, TryKey};
@@ -169,8 +169,9 @@ pub async fn mark(
     Ok(())
 }
 
-/// Unfinished to finished: a user ends a run in `state`. Instances that have started get the same state, all others
-/// become `skipped`; those of the tasks `except` are left unchanged. The caller must have locked the run.
+/// Unfinished to finished: a user ends a run in `state`. Instances that run, or are suspended after their start, get
+/// the same state, all others (also those that wait for a retry) become `skipped`; those of the tasks `except` are left
+/// unchanged. The caller must have locked the run.
 pub async fn end_unfinished(
     client: &impl GenericClient,
     run: &RunKey,

@@ -1,4 +1,4 @@
-//! Backups that Lite takes automatically: by schedule, and before it changes the schema of a database with user data.
+//! Backups that Lite takes automatically: by schedule, and before migrations, upgrades and rollbacks.
 
 use super::created_backup::CreatedBackup;
 use super::dump::{DumpError, NewerSchema, has_rows};

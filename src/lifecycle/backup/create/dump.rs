@@ -198,7 +198,7 @@ pub fn start(program: &'static str, command: &mut Command) -> Result<Child, Dump
 /// Maximum length of a program's error output, in bytes; the rest is dropped.
 const ERROR_OUTPUT_LIMIT: u64 = 4 * 1024;
 
-/// Reads the start of stderr and drains the rest, so that the program never blocks.
+/// Reads the start of an output (`pipe`) and drains the rest, so that the program never blocks.
 pub(crate) fn error_output(mut pipe: impl Read) -> String {
     let mut bytes = Vec::new();
     // A read error only shortens the message.

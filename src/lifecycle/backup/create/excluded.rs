@@ -33,7 +33,7 @@ fn is_deleted_but_open(name: &str) -> bool {
     })
 }
 
-/// Prefix of temporary folders that a restore creates in a workspace.
+/// Prefix of temporary folders that a restore creates in a workspace or among task logs.
 pub use leoflow_base::home::RESTORE_IN_WORKSPACE as OWN_FOLDER;
 
 #[cfg(test)]

@@ -126,7 +126,7 @@ fn rename_if_there(from: &Path, to: &Path) -> io::Result<()> {
     if files::is_there(from)? { files::rename_durably(from, to) } else { Ok(()) }
 }
 
-/// Removes the note after a successful restore. The old cluster stays at its new path.
+/// Removes the note, after a successful restore or after `put_back`. A cluster in quarantine stays there.
 pub fn finish(home: &Home) -> io::Result<()> {
     files::remove_any(&home.quarantine_note())
 }

@@ -33,7 +33,7 @@ pub enum RestoreError {
     Content(#[from] ContentError),
     #[error(transparent)]
     Exchange(#[from] ExchangeError),
-    #[error("cannot write {path}: {source}")]
+    #[error("cannot read or write {path}: {source}")]
     Write { path: PathBuf, source: io::Error },
     #[error("the retained state is incomplete: {0} does not exist")]
     RetainedStateMissing(PathBuf),

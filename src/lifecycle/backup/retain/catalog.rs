@@ -84,7 +84,7 @@ fn modified(meta: &Metadata) -> i128 {
     i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec())
 }
 
-/// Stored proofs; empty if the file is unreadable. For display only.
+/// Stored proofs; empty if the file is unreadable. Code that writes uses `read_proofs`.
 fn stored_proofs(home: &Home) -> Vec<StoredProof> {
     read_proofs(home).unwrap_or_default()
 }

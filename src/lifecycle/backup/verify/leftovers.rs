@@ -1,4 +1,4 @@
-//! Removes databases and roles of killed restores and verifications from the database server.
+//! Removes databases and roles that restores and verifications have left on the database server.
 
 use super::scratch::{self, RestoreId, drop_leftovers};
 use crate::backup::restore::restore_dir::{self, RestoreDir};

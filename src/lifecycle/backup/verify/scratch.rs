@@ -184,7 +184,7 @@ pub async fn drop_standby(access: &Access, id: &RestoreId) -> Result<(), PgError
     }
 }
 
-/// Drops databases and roles of killed restores and verifications, except the standby databases of `keep`.
+/// Drops databases and roles that restores and verifications have left, except the standby databases of `keep`.
 pub async fn drop_leftovers(access: &Access, keep: &[RestoreId]) -> Result<(), PgError> {
     let deadline = Instant::now() + LEFTOVERS_TIMEOUT;
     loop {

@@ -81,20 +81,20 @@ pub fn load(service: &Service) -> Result<(), ServiceError> {
     Ok(service.manager.reload()?)
 }
 
-/// Enables the start at login.
+/// Enables the start at login or boot.
 pub fn enable(service: &Service) -> Result<(), ServiceError> {
     service.manager.enable()?;
     checkpoint("service.enabled");
     Ok(())
 }
 
-/// Starts the service; returns when Leoflow is ready.
+/// Starts the service. With systemd, returns when Leoflow is ready.
 pub fn start(service: &Service) -> Result<(), ServiceError> {
     Ok(service.manager.start()?)
 }
 
-/// Disables the service and removes its file, at the path in the receipt. The caller has stopped the service. Returns
-/// false if none was installed.
+/// Disables the service and removes its file, at the path in the receipt. Does not stop the service. Returns false if
+/// none was installed.
 pub fn remove(home: &Home) -> Result<bool, ServiceError> {
     let installed = installed(home)?;
     if let Some(service) = &installed {
@@ -117,7 +117,7 @@ pub fn remove(home: &Home) -> Result<bool, ServiceError> {
     Ok(installed.is_some())
 }
 
-/// Records the service's file in the receipt.
+/// Records the service's file in the receipt; for `None`, removes the record.
 fn record_file(home: &Home, file: Option<PathBuf>) -> Result<(), ServiceError> {
     if let Some(receipt) = Receipt::load(home)?.filter(|receipt| receipt.service != file) {
         Receipt { service: file, ..receipt }.write(home)?;

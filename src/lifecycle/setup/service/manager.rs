@@ -125,7 +125,7 @@ impl Manager {
         }
     }
 
-    /// Returns when the service is ready.
+    /// Starts the service. systemd waits until it is ready, launchd does not.
     pub fn start(&self) -> Result<(), Unavailable> {
         match self.kind {
             Kind::Systemd => {

@@ -20,7 +20,7 @@ pub struct Facts {
     pub is_enabled: bool,
     /// True when the service is running.
     pub is_active: bool,
-    /// An instance that runs without the service.
+    /// How an instance runs without the service.
     pub instance: Instance,
     /// True when the service should also start now.
     pub now: bool,
@@ -93,7 +93,7 @@ impl fmt::Display for Step {
         match self {
             Self::Write(file) => write!(f, "write {}", file.display()),
             Self::Load => f.write_str("reload the service manager"),
-            Self::Enable(unit) => write!(f, "enable {unit}, which starts Leoflow when you log in"),
+            Self::Enable(unit) => write!(f, "enable {unit}, which starts Leoflow automatically"),
             Self::StopInstance => f.write_str("stop Leoflow, which runs without the service; its tasks keep running"),
             Self::Start(unit) => write!(f, "start {unit}"),
         }

@@ -143,7 +143,8 @@ fn remove_container(home: &Home) -> Result<(), RemoveError> {
     }
 }
 
-/// Puts the workspace back and clears the purge. Returns the workspace's path if its original path is occupied.
+/// Puts the workspace and the replaced journal back. Returns the path in quarantine where the workspace stays if its
+/// original path is occupied.
 fn undo(home: &Home, purge: &Purge) -> Result<Option<PathBuf>, RemoveError> {
     let workspace = match &purge.workspace {
         Some(workspace) if identity(home.root()) == Some(purge.home) => restore_workspace(workspace)?,
@@ -158,7 +159,7 @@ fn undo(home: &Home, purge: &Purge) -> Result<Option<PathBuf>, RemoveError> {
     Ok(workspace)
 }
 
-/// Renames the workspace back. Returns its path if its original path is occupied.
+/// Renames the workspace back. Returns its path in quarantine, where it stays if the original path is occupied.
 fn restore_workspace(removal: &WorkspaceRemoval) -> Result<Option<PathBuf>, RemoveError> {
     if identity(&removal.quarantine) != Some(removal.identity) {
         return Ok(None);
@@ -183,7 +184,7 @@ fn read(entry: &Entry) -> Result<Purge, RemoveError> {
     serde_json::from_value(entry.plan.clone()).map_err(|error| RemoveError::Plan(error.to_string()))
 }
 
-/// The journal of an interrupted restore, which the purge replaces.
+/// The journal of an interrupted restore that this purge, or an interrupted one before it, replaces.
 fn interrupted_before(home: &Home) -> Result<Option<Entry>, RemoveError> {
     Ok(match journal::unfinished(home)? {
         Some(entry) if matches!(entry.operation, Operation::Restore | Operation::RestoreUndo) => Some(entry),

@@ -61,7 +61,7 @@ pub struct UninstallFacts {
     /// Files in the home that are not Leoflow's.
     pub not_ours: Vec<PathBuf>,
     pub shell_files: Vec<PathBuf>,
-    /// Unit file of the login service.
+    /// File of the service: a systemd unit or a launchd property list.
     pub service: Option<PathBuf>,
 }
 

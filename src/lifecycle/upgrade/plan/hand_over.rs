@@ -1,4 +1,4 @@
-//! Hands the upgrade over to the release's own program, if only that program can plan it.
+//! Decides whether the upgrade is handed over to the release's own program, because only that program can plan it.
 
 use super::{Instance, UpgradeFacts, UpgradePlan, UpgradeRefusal};
 use crate::upgrade::release::manifest::{Asset, Release};

@@ -27,7 +27,10 @@ pub enum ProgramError {
     OtherVersion { program: PathBuf, found: String, expected: String },
     #[error("the migration failed: {0}")]
     Migration(String),
-    #[error("the migration was cancelled: requests would have waited longer than upgrade.max_pause, {} s", .limit.as_secs())]
+    #[error(
+        "the migration was cancelled after its time limit of {} s; for a live upgrade, see upgrade.max_pause",
+        .limit.as_secs()
+    )]
     TooSlow { limit: Duration },
     #[error("the candidate server does not start: {0}")]
     Spawn(#[from] SpawnError),

@@ -57,7 +57,7 @@ pub struct Snapshot {
 const LIMIT: usize = 50;
 const SIZE_LIMIT: u64 = 1024 * 1024;
 
-/// All changes, oldest first; empty if the file cannot be read. Only for display: code that writes uses [`read`].
+/// All changes, oldest first; empty if the file cannot be read. Code that writes uses [`read`].
 pub fn history(home: &Home) -> Vec<Change> {
     read(home).unwrap_or_default()
 }

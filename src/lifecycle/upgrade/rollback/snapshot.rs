@@ -1,6 +1,6 @@
-//! Snapshots of the database before an upgrade: copies made with `CREATE DATABASE ... TEMPLATE` while no session is
-//! connected, restored by two renames in one transaction. `external` has the variant for an external server. `upkeep`
-//! is a connection to the maintenance database, from which databases are created and dropped.
+//! Snapshots of the database before an upgrade or rollback: copies made with `CREATE DATABASE ... TEMPLATE` while no
+//! session is connected, restored by two renames in one transaction. `external` has the variant for an external server.
+//! `upkeep` is a connection to the maintenance database, from which databases are created and dropped.
 
 mod external;
 
@@ -17,7 +17,7 @@ use tokio_postgres::Client;
 
 /// Name prefix of all snapshots.
 const PREFIX: &str = "leoflow_before_";
-/// The name that the database of a failed upgrade is renamed to.
+/// The name that the database of a failed upgrade or rollback is renamed to.
 const FAILED: &str = "leoflow_failed_upgrade";
 /// Poll interval while backends terminate.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
@@ -33,8 +33,8 @@ pub fn name(version: &semver::Version) -> String {
     format!("{PREFIX}{unique}_{name}").chars().take(63).collect()
 }
 
-/// Drops the database of an earlier failed upgrade, and runs a checkpoint, so that the copy waits less. Does nothing on
-/// an external server.
+/// Drops the database of an earlier failed upgrade or rollback, and runs a checkpoint, so that the copy waits less.
+/// Does nothing on an external server.
 pub async fn prepare(access: &Access) -> Result<(), PgError> {
     if !access.owns_server() {
         return Ok(());
@@ -183,7 +183,7 @@ async fn restore_managed(access: &Access, name: &str) -> Result<bool, PgError> {
     Ok(true)
 }
 
-/// Drops the database of a failed upgrade, which `restore` has renamed.
+/// Drops the database that `restore` has renamed after a failed upgrade or rollback.
 pub async fn clean_up(access: &Access) -> Result<(), PgError> {
     if !access.owns_server() {
         return Ok(());

@@ -123,7 +123,7 @@ impl Smoke<'_> {
         if version == self.version { Ok(version.to_owned()) } else { Err(format!("version {version} answers")) }
     }
 
-    /// Checks that the new release still accepts a session of the previous one.
+    /// Checks that the release accepts a session that it has not created, such as one of the previous release.
     async fn login(&self) -> Result<String, String> {
         match &self.endpoint {
             ServerEndpoint::Private(_) => {

@@ -1,4 +1,4 @@
-//! Rehearses an upgrade on a copy of the data while the previous release serves. Skipped for a rollback: if it fails,
+//! Rehearses an upgrade on a copy of the data, before it stops the previous release. Skipped for a rollback: if it fails,
 //! the snapshot of the database is restored.
 
 use super::smoke::{failure, smoke_of};

@@ -1,4 +1,5 @@
-//! Handles the end of a trigger host: its triggers start again in another host, or fail if their hosts keep ending.
+//! Handles the end of a trigger host: its triggers and watchers start again in another host. If the hosts keep ending,
+//! the triggers fail, and the watchers start again after a longer pause.
 
 use super::trigger_host::{HostExit, HostKey};
 use super::{End, Triggers, WAIT_EFFECT};

@@ -326,7 +326,8 @@ enum End {
     /// The trigger has fired, so its host no longer runs it.
     Fired,
     TimedOut,
-    /// A user has cleared, marked or deleted its task, so Airflow's `on_kill()` of the trigger is due.
+    /// The datastore no longer has it: its task was cleared, marked or deleted, or its asset no longer has the watcher.
+    /// Airflow's `on_kill()` of the trigger is due.
     Removed,
 }
 

@@ -38,7 +38,7 @@ const KEPT_OUTPUT_BYTES: usize = 4 * 1024;
 pub(crate) struct HostKey {
     /// The Python of the environment.
     pub program: PathBuf,
-    /// The project's folder.
+    /// The project's folder; the workspace for a DAG file outside of projects.
     pub folder: PathBuf,
     /// Path of Leoflow's support packages, once installed. Part of the key, because a host that started earlier lacks
     /// them.

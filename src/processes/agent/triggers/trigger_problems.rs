@@ -1,5 +1,5 @@
-//! Notes for `doctor` why trigger hosts ended. A note is removed once a host with the same key reports an outcome, or
-//! has run for a minute.
+//! Notes for `doctor` why trigger hosts ended or failed to start. A note is removed once a host with the same key
+//! reports an outcome, or has run for a minute.
 
 use super::trigger_host::HostKey;
 use jiff::{SignedDuration, Timestamp};

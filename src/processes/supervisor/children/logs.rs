@@ -1,4 +1,4 @@
-//! Process logs: whole lines, size-capped, rotated. A full disk loses log lines but never stops a process.
+//! Process logs, size-capped and rotated. A full disk loses log lines but never stops a process.
 
 use leoflow_base::home::Home;
 use leoflow_base::protocol::log;

@@ -57,7 +57,7 @@ pub struct Handover {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct HandedOverChild {
     name: String,
-    /// `None` for a finished one-shot.
+    /// `None` for a child that does not run, such as a finished one-shot.
     pid: Option<i32>,
     restarts: u32,
     /// The read end of the child's output pipe.

@@ -1,4 +1,5 @@
-//! Addresses (URLs) in requirements: checks them for secrets, removes their logins and resolves relative references.
+//! Addresses (URLs) in requirements, constraints and indexes: checks them for secrets, removes their logins and
+//! resolves relative references.
 
 /// Prefixes of the access tokens of GitHub and GitLab.
 const TOKEN_PREFIXES: [&str; 6] = ["ghp_", "gho_", "ghs_", "ghu_", "github_pat_", "glpat-"];
@@ -25,7 +26,7 @@ pub fn included_address(requirement: &str) -> Option<&str> {
     requirement.strip_prefix(INCLUDE).map(str::trim).filter(|address| is_constraints_file(address))
 }
 
-/// True for the address of a constraints file; a single constraint begins with a package name instead.
+/// True for the address of an included file; a requirement or constraint begins with a package name instead.
 pub fn is_constraints_file(constraint: &str) -> bool {
     is_web(constraint) || constraint.starts_with("${")
 }

@@ -23,7 +23,8 @@ pub struct DagLocation<'a> {
 }
 
 impl DagLocation<'_> {
-    /// A variable of the project's `.env`; `None` if it is empty, because pip does not expand an empty variable either.
+    /// A variable of a `.env` file or of our own environment; `None` if it is empty, because pip does not expand an
+    /// empty variable either.
     fn variable(&self, name: &str) -> Option<String> {
         dotenv::variable(self.folders, name).filter(|value| !value.is_empty())
     }
@@ -150,7 +151,7 @@ fn source_from_settings(
 }
 
 /// Reads the nearest `pyproject.toml` and the nearest `requirements.txt`, from the DAG file's folder up to its
-/// project's; ignores the file that the settings include (`included`).
+/// project's; ignores the file that the settings include (`included`) and files of that name above it.
 fn files_beside(
     location: &DagLocation<'_>,
     included: Option<&Path>,

@@ -69,7 +69,7 @@ fn constraint(name: &str, packages: &[&Value], marker: Option<&str>) -> Option<S
     Some(format!("{name}=={version}{marker}{hashes}"))
 }
 
-/// False for a package from git or a folder, and for the project itself.
+/// False for a package from git, a folder or an address, and for the project itself.
 fn is_from_index(package: &Value) -> bool {
     let other_sources = ["git", "path", "editable", "virtual", "directory", "url", "vcs", "archive", "revision"];
     let source = package.get("source");

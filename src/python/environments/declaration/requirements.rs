@@ -134,8 +134,8 @@ fn parse(text: &str, path: &Path) -> Result<Toml, String> {
     toml::from_str(text.trim_start_matches('\u{feff}')).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// Refuses settings of uv, Poetry or PDM that decide where packages come from. Ignoring them would be unsafe: an index
-/// decides whose code runs.
+/// Refuses all settings of uv except `HARMLESS_KEYS`, and those of Poetry and PDM that decide where packages come from.
+/// Ignoring them would be unsafe: an index decides whose code runs.
 fn check_tool(tool: Option<Tool>, path: &Path) -> Result<(), String> {
     let Some(tool) = tool else { return Ok(()) };
     let uv_setting = tool.uv.iter().flatten().find(|(key, _)| !HARMLESS_KEYS.contains(&key.as_str()));

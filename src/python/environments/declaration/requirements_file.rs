@@ -8,7 +8,8 @@ use super::requirements::Declaration;
 use super::variables;
 use std::path::{Path, PathBuf};
 
-/// Maximum number of files that one declaration reads, including those that its files include.
+/// Maximum number of local files that one requirements file reads, itself and included ones, and of files at addresses
+/// that one declaration includes.
 pub const MAX_FILES: usize = 20;
 
 /// Returns the value of a variable of the project, if it is set.
@@ -180,7 +181,7 @@ pub fn read_fetched(address: &str, text: &str, role: Role) -> Result<Vec<(Role, 
                         "--constraint" => Role::Constraints,
                         _ => {
                             return Err(format!(
-                                "{name} in a file at an address has no effect; copy it to the project's file"
+                                "{name} is not supported in a file at an address; move it to the project's file"
                             ));
                         }
                     };

@@ -1,4 +1,5 @@
-//! Variables in requirements: `${NAME}`, as pip expands it. Names are stored and displayed, values never are.
+//! Variables in requirements, constraints and indexes: `${NAME}`, as pip expands it. Names are stored and displayed,
+//! values never are.
 
 use super::addresses::without_logins;
 use leoflow_base::sys::env_vars;

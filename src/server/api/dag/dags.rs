@@ -203,7 +203,7 @@ pub async fn patch_several(
     Body(DAGPatchBody { is_paused }): Body<DAGPatchBody>,
 ) -> Result<DagPage, ApiError> {
     check_mask(&params)?;
-    // Airflow ignores these filters here, which would pause more DAGs than intended.
+    // Airflow ignores these filters, and so changes more DAGs than intended.
     params.refuse_params_of::<DagsQuery>()?;
     let mut listing = shared_listing(&params, &PATCH_FIELDS)?;
     if params.text("dag_id_pattern").or(params.text("dag_id_prefix_pattern")).is_none() {

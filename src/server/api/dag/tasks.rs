@@ -170,7 +170,7 @@ const SORTABLE_FIELDS: [&str; 20] = [
     "operator_name",
 ];
 
-/// Sorts as Airflow does: missing values last, `-` for descending.
+/// Sorts as Airflow does: missing values last; with `-` in descending order, missing values first.
 fn sort(tasks: &mut Vec<TaskResponse>, order: &str) -> Result<(), ApiError> {
     let name = order.trim_start_matches(['-', '+']);
     if !SORTABLE_FIELDS.contains(&name) {

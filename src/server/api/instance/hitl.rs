@@ -186,7 +186,7 @@ pub async fn get(State(state): Shared, Segments(path): Segments<MappedPath>) -> 
     Ok(Json(detail_response(&*client, detail.ok_or_else(|| refusal_response(Refusal::NotAsked))?).await?))
 }
 
-/// Returns the question and the answer of an earlier try.
+/// Returns the question and the answer of a try, the current one or an earlier one.
 pub async fn get_for_try(
     State(state): Shared,
     Segments(path): Segments<MappedTryPath>,

@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-/// Defines the response for an instance and the one for an earlier try, which lacks the fields of `current`.
+/// Defines the response for an instance and the one for a try, which lacks the fields of `current`.
 macro_rules! responses {
     ($(
         current { $($(#[$current_attribute:meta])* $current:ident: $current_type:ty,)* }

@@ -195,7 +195,7 @@ impl PathParts for InstancePath {
     }
 }
 
-/// Query parameters that may select one instance.
+/// The query of a change: optionally the map index, which selects one instance, and the update mask.
 pub struct InstanceQuery;
 
 impl Query for InstanceQuery {

@@ -40,7 +40,8 @@ const fn one_of(state: InstanceField) -> [(&'static str, InstanceField); 8] {
 
 const FIELDS: Fields<InstanceField> = Fields {
     order: &[
-        // Airflow assigns ids in order of creation; Lite orders by start, and instances without one come last.
+        // Airflow assigns ids in order of creation; Lite orders by start date, and instances that have not started come
+        // last.
         ("id", InstanceField::StartDate),
         ("state", InstanceField::State),
         ("duration", InstanceField::Duration),
@@ -135,7 +136,7 @@ pub enum Scope {
     Run,
     /// One task's instances, ordered by map index.
     Task,
-    /// All instances, possibly millions: ordered by key, which has an index.
+    /// The instances of several runs, possibly millions: ordered by key, which has an index.
     All,
 }
 

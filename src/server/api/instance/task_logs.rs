@@ -160,7 +160,8 @@ struct LogChunk {
     is_at_end: bool,
 }
 
-/// Reads whole lines from `offset` on, at most `limit` bytes. A missing log (not created yet, or removed) is empty.
+/// Reads whole lines from `offset` on, at most `limit` bytes; after the end of the task also an incomplete last line. A
+/// missing log (not created yet, or removed) is empty.
 fn read_chunk(path: &Path, offset: u64, limit: u64, is_running: bool) -> io::Result<LogChunk> {
     let mut file = match File::open(path) {
         Ok(file) => file,

@@ -1,4 +1,5 @@
-//! `/api/v2/config`: the effective settings without secrets, in Airflow's sections and in a section `leoflow`.
+//! `/api/v2/config`: the current settings without secrets, in Airflow's sections and in a section `leoflow`. A change
+//! of `config.yaml` is shown at once, also if it takes effect only after a restart.
 
 use crate::http::api_error::ApiError;
 use crate::http::openapi::answers::{Either, Plain};
@@ -45,7 +46,7 @@ fn section(name: &'static str, options: Vec<(&'static str, String)>) -> ConfigSe
 fn sections(state: &AppState) -> Result<Vec<ConfigSection>, ApiError> {
     let loaded = config::load(&state.home.config()).map_err(|error| ApiError::internal(&error))?;
     let Some(config) = loaded.map(|loaded| loaded.config) else {
-        return Err(ApiError::unavailable(&"config.yaml does not exist"));
+        return Err(ApiError::retry_later("config.yaml does not exist"));
     };
     let workspace = config.workspace.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
     let served = lock::holder(&state.home).and_then(|holder| holder.url);
@@ -74,7 +75,7 @@ fn sections(state: &AppState) -> Result<Vec<ConfigSection>, ApiError> {
     ])
 }
 
-/// Settings of `config.yaml` that have no counterpart in Airflow.
+/// The section `leoflow`: settings under their names in `config.yaml`.
 fn leoflow_options(config: &Config, workspace: String) -> Vec<(&'static str, String)> {
     vec![
         ("instance_name", config::instance_name(Some(config)).to_owned()),

@@ -21,7 +21,7 @@ enum JobField {
     Id,
     State,
     JobType,
-    /// A field that is equal for all jobs.
+    /// A field that does not order jobs, because it is equal or almost equal for all of them.
     Constant,
 }
 

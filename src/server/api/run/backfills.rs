@@ -125,7 +125,7 @@ fn to_api_error(error: StoreError) -> ApiError {
     }
 }
 
-/// Returns the runs that the backfill would create, in creation order.
+/// Returns the runs that the timetable has in the backfill's range, in creation order. Some may exist already.
 async fn planned_runs(code: Option<DagCode>, dag: &Dag, request: &BackfillRequest) -> Result<Vec<Info>, ApiError> {
     let Some(timetable) = &dag.structure.timetable else { return Ok(Vec::new()) };
     let now = Timestamp::now();
@@ -211,7 +211,7 @@ pub async fn create(
     Ok(Json(view(created)))
 }
 
-/// A run that the backfill would create.
+/// A run that the timetable has in the backfill's range. It may exist already.
 #[derive(Serialize, JsonSchema)]
 pub struct DryRunBackfillResponse {
     logical_date: Option<Stamp>,

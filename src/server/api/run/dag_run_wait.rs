@@ -77,7 +77,7 @@ impl RunWait {
     async fn next_line(&self) -> (Value, bool) {
         match self.poll().await {
             Ok(polled) => polled,
-            // PostgreSQL is restarting.
+            // PostgreSQL is restarting, or all pooled connections are in use.
             Err(error) if error.status() == StatusCode::SERVICE_UNAVAILABLE => {
                 (json!({"state": null, "error": error.message()}), false)
             }

@@ -133,7 +133,8 @@ pub async fn trigger(
     Ok(Json(views::run(run)))
 }
 
-/// Asks a DAG's custom timetable for the data interval of a run at `date`; `None` for other timetables.
+/// Asks a DAG's custom timetable for the data interval of a run at `date`; `None` for other timetables, for an unknown
+/// DAG, and without a workspace.
 pub async fn custom_interval(
     state: &Arc<AppState>,
     dag_id: &str,

@@ -27,7 +27,7 @@ struct DagRuns {
     path_dag_id: String,
 }
 
-/// A run and the change to apply.
+/// A run, and for a bulk update the change to apply.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BulkDAGRunBody {

@@ -75,9 +75,9 @@ impl<T: JsonSchema> Output for Written<T> {
     }
 }
 
-/// Plain text, when the client accepts it.
+/// Plain text.
 pub struct Plain;
-/// JSON lines, when the client accepts them.
+/// JSON lines.
 pub struct Lines;
 
 /// A media type other than JSON.
@@ -93,7 +93,7 @@ impl Media for Lines {
     const TYPE: &'static str = "application/x-ndjson";
 }
 
-/// JSON of type `T` or text of another media type, as the client accepts.
+/// JSON of type `T` or text of another media type; the handler chooses.
 pub struct Either<T, M>(Response, PhantomData<fn() -> (T, M)>);
 
 impl<T: Serialize, M: Media> Either<T, M> {

@@ -68,7 +68,7 @@ fn alternative(kind: Value, limits: &Map<String, Value>) -> Value {
     let mut schema = Map::new();
     let is_for = |name: &str| match LIMITS.iter().find(|(limit, _)| *limit == name) {
         Some((_, only)) => kind == *only,
-        // Formats and all other limits apply to numbers and texts.
+        // Formats and all other limits are kept for every type but null.
         None => kind != "null",
     };
     for (name, value) in limits.iter().filter(|(name, _)| is_for(name)) {

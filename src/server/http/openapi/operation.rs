@@ -96,7 +96,7 @@ impl Operation {
 
 /// A handler argument.
 pub trait Input {
-    /// Does nothing by default, for arguments that clients do not send.
+    /// Does nothing by default, for arguments that the document does not describe, such as state and headers.
     fn describe(_: &mut Operation, _: &mut Schemas) {}
 }
 

@@ -113,7 +113,8 @@ impl Routes {
         self.document(method, path, id, errors, handler)
     }
 
-    /// Documents an operation that another route serves: its path has a fixed word where that route has an id.
+    /// Adds an operation to the document only. Called directly for an operation that another route serves, because the
+    /// operation's path has a fixed word where that route has an id.
     pub fn document<H, A>(
         mut self,
         method: Method,

@@ -34,7 +34,8 @@ impl Auth {
         self.secrets().admin_email.clone()
     }
 
-    /// Reloads the secrets unconditionally. `Err` names the missing one; then nothing changes.
+    /// Reloads the secrets unconditionally. `Err` names the missing one, or says "a secret" if the files cannot be
+    /// read; then nothing changes.
     pub fn reload_secrets(&self) -> Result<(), &'static str> {
         let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
         let loaded = config::load_with_secrets(&secrets.path).ok().flatten().ok_or("a secret")?;

@@ -16,7 +16,7 @@ pub struct DagFiles {
     pub parse_requests: ParseRequests,
     /// Notified when a Variable or Connection changes, because DAG files may use it.
     pub store_changed: Notify,
-    /// True once the DAG files found at the start are parsed, or after a timeout.
+    /// True once the DAG files found at the start are parsed, after a timeout, or without a workspace.
     pub initial_parse: watch::Sender<bool>,
     /// Runs code of DAG files; set when the scheduler starts, if there is a workspace.
     pub questions: OnceLock<Questions>,
