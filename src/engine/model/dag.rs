@@ -69,6 +69,9 @@ pub struct Structure {
     /// URL by owner name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub owner_links: BTreeMap<String, String>,
+    /// As the API shows them; the arguments of each task are in its structure.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub default_args: Map<String, Value>,
     /// The version that a rerun uses by default: true is the newest one, false that of the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rerun_with_latest_version: Option<bool>,
@@ -79,6 +82,9 @@ pub struct Structure {
     pub on_success_callback: bool,
     #[serde(default, skip_serializing_if = "is_false")]
     pub on_failure_callback: bool,
+    /// True if a plugin of the DAG's environment listens to the states of DAG runs.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub run_listeners: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asset_condition: Option<Value>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

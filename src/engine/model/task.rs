@@ -6,6 +6,7 @@ use super::sensor_wait::Wait;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 
 pub const DEFAULT_POOL: &str = "default_pool";
 /// Maximum characters of the name of a pool, which is part of index keys: the limit of Airflow's `slot_pool.pool`.
@@ -102,6 +103,9 @@ pub struct Task {
     pub outlets: Vec<Value>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub template_fields: Vec<String>,
+    /// The keys of the XComs with the operator's links, by the links' names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub extra_links: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Map::is_empty", with = "super::param_order")]
     pub params: Map<String, Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -18,6 +18,10 @@ pub struct Crontab {
 }
 
 impl Crontab {
+    pub(crate) fn expression(&self) -> &str {
+        &self.expression
+    }
+
     pub fn zone(&self) -> Result<TimeZone, TimetableProblem> {
         zone(&self.timezone)
     }

@@ -4,6 +4,7 @@ pub mod asset_condition;
 pub mod cron;
 mod cron_field;
 mod cron_random;
+mod cron_text;
 pub mod crontab;
 pub mod partition_key;
 pub mod partition_mapper;

@@ -28,6 +28,10 @@ impl PartitionTicks {
         Ok(CronSeries { cron: self.cron.schedule()?, run_immediately: &self.run_immediately })
     }
 
+    pub(crate) fn expression(&self) -> &str {
+        self.cron.expression()
+    }
+
     /// Time zone of the partition dates; UTC if the configured zone is invalid.
     pub fn zone(&self) -> TimeZone {
         self.cron.zone().unwrap_or(TimeZone::UTC)

@@ -3,6 +3,7 @@
 //! The rules are those of Airflow's timetables:
 //! <https://airflow.apache.org/docs/apache-airflow/stable/authoring-and-scheduling/timetable.html>
 
+use super::cron_text;
 use super::crontab::Crontab;
 use super::partition_key;
 use super::partition_mapper::Mappers;
@@ -121,6 +122,22 @@ impl Timetable {
     pub(crate) fn partition_at(&self, run_after: Timestamp) -> Option<Partition> {
         match self {
             Self::CronPartition { ticks } => ticks.info(run_after).ok()?.partition,
+            _ => None,
+        }
+    }
+
+    /// Describes when it is due, in words; `None` for a timetable that describes itself when the DAG file is parsed.
+    pub fn description(&self) -> Option<String> {
+        match self {
+            Self::CronTrigger { cron, .. } | Self::CronInterval(cron) => Some(cron_text::describe(cron.expression())),
+            Self::CronPartition { ticks } => Some(cron_text::describe(ticks.expression())),
+            Self::MultipleCronTrigger { parts } => {
+                let parts: Option<Vec<String>> = parts.iter().map(Self::description).collect();
+                Some(parts?.join(", "))
+            }
+            Self::AssetOrTime { timetable } => {
+                timetable.description().map(|description| format!("Triggered by assets or {description}"))
+            }
             _ => None,
         }
     }

@@ -204,7 +204,7 @@ pub fn run(run: Run) -> DAGRunResponse {
         data_interval_start: run.data_interval_start.map(Stamp),
         data_interval_end: run.data_interval_end.map(Stamp),
         run_after: Stamp(run.run_after),
-        last_scheduling_decision: None,
+        last_scheduling_decision: run.last_scheduling_decision.map(Stamp),
         run_type: run.run_type,
         state: run.state,
         triggered_by: run.triggered_by,

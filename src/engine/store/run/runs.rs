@@ -36,6 +36,7 @@ pub struct Run {
     pub queued_at: Timestamp,
     pub start_date: Option<Timestamp>,
     pub end_date: Option<Timestamp>,
+    pub last_scheduling_decision: Option<Timestamp>,
     pub conf: Map<String, Value>,
     pub note: Option<String>,
     pub triggered_by: Option<String>,
@@ -46,7 +47,12 @@ pub struct Run {
     pub partition: Option<Partition>,
 }
 
-const COLUMNS: &str = "r.*, v.version_number, v.created_at AS version_created_at";
+/// The scheduler decides when a run starts and ends, and when one of its instances is scheduled or ends.
+const COLUMNS: &str = "
+    r.*, v.version_number, v.created_at AS version_created_at,
+    CASE r.state WHEN 'queued' THEN NULL WHEN 'running' THEN greatest(r.start_date, (
+        SELECT max(greatest(ti.scheduled_at, ti.end_date)) FROM task_instance ti
+        WHERE ti.dag_id = r.dag_id AND ti.run_id = r.run_id)) ELSE r.end_date END AS last_scheduling_decision";
 const FROM: &str = "dag_run r LEFT JOIN dag_version v ON v.id = r.dag_version_id";
 
 fn read(row: &Row) -> Result<Run, StoreError> {
@@ -62,6 +68,7 @@ fn read(row: &Row) -> Result<Run, StoreError> {
         queued_at: row.get("queued_at"),
         start_date: row.get("start_date"),
         end_date: row.get("end_date"),
+        last_scheduling_decision: row.get("last_scheduling_decision"),
         conf,
         note: row.get("note"),
         triggered_by: row.get("triggered_by"),

@@ -3,14 +3,16 @@
 use crate::api::views::{BUNDLE, DagVersionResponse, Stamp, file_token, version};
 use crate::http::listing::collection;
 use jiff::SignedDuration;
-use leoflow_engine::model::dag::Task;
+use leoflow_engine::model::dag::{Structure, Task};
 use leoflow_engine::model::run_type::RunType;
+use leoflow_engine::schedule::timetable::Timetable;
 use leoflow_engine::store::dag::dags::Dag;
 use leoflow_engine::store::dag::versions::VersionName;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// A DAG without the fields that only `/details` returns.
 #[derive(Serialize, JsonSchema)]
@@ -28,7 +30,7 @@ pub struct DAGResponse<'a> {
     fileloc: &'a str,
     description: Option<&'a str>,
     timetable_summary: Option<&'a str>,
-    timetable_description: Option<&'a str>,
+    timetable_description: Option<String>,
     timetable_partitioned: bool,
     timetable_periodic: bool,
     tags: Vec<DagTagResponse<'a>>,
@@ -78,11 +80,7 @@ impl<'a> DAGResponse<'a> {
             fileloc: &dag.fileloc,
             description: structure.description.as_deref(),
             timetable_summary: structure.timetable_summary.as_deref().filter(|_| structure.schedule.is_some()),
-            timetable_description: Some(match (&structure.timetable_description, &structure.schedule) {
-                (Some(description), _) => description,
-                (None, None) => "Never, external triggers only",
-                (None, Some(_)) => "",
-            }),
+            timetable_description: Some(timetable_description(structure)),
             timetable_partitioned: structure.timetable.as_ref().is_some_and(|timetable| timetable.is_partitioned()),
             timetable_periodic: is_periodic,
             tags: structure.tags.iter().map(tag).collect(),
@@ -123,7 +121,7 @@ pub struct DAGDetailsResponse<'a> {
     #[schemars(with = "Option<Map<String, Value>>")]
     asset_expression: Option<Value>,
     last_parsed: Option<Stamp>,
-    default_args: Option<Map<String, Value>>,
+    default_args: Option<&'a Map<String, Value>>,
     template_search_path: Option<Vec<String>>,
     render_template_as_native_obj: bool,
     rerun_with_latest_version: Option<bool>,
@@ -141,7 +139,7 @@ impl<'a> DAGDetailsResponse<'a> {
         Self {
             dag: DAGResponse::new(dag),
             catchup: structure.catchup,
-            dag_run_timeout: structure.dagrun_timeout.map(seconds),
+            dag_run_timeout: structure.dagrun_timeout.map(iso_duration),
             doc_md: structure.doc_md.as_deref().map(clean_doc),
             start_date: structure.start_date.as_deref(),
             end_date: structure.end_date.as_deref(),
@@ -151,7 +149,7 @@ impl<'a> DAGDetailsResponse<'a> {
             timezone: Some(zone_name(&structure.timezone)),
             asset_expression,
             last_parsed: dag.last_parsed_at.map(Stamp),
-            default_args: None,
+            default_args: Some(&structure.default_args),
             template_search_path: None,
             render_template_as_native_obj: structure.render_template_as_native_obj,
             rerun_with_latest_version: structure.rerun_with_latest_version,
@@ -160,6 +158,19 @@ impl<'a> DAGDetailsResponse<'a> {
             active_runs_count: active_runs,
             latest_dag_version: Some(version(&name)),
         }
+    }
+}
+
+/// Describes a DAG's timetable in words, as Airflow does.
+fn timetable_description(structure: &Structure) -> String {
+    // Airflow describes no preset that only its cron library knows, such as `@midnight`; its own are expanded.
+    let is_library_preset = structure.timetable_summary.as_deref().is_some_and(|summary| summary.starts_with('@'));
+    let timetable = structure.timetable.as_ref().filter(|_| !is_library_preset);
+    match (timetable.and_then(Timetable::description), &structure.timetable_description, &structure.schedule) {
+        (Some(computed), ..) => computed,
+        (None, Some(description), _) => description.clone(),
+        (None, None, None) => "Never, external triggers only".to_owned(),
+        (None, None, Some(_)) => String::new(),
     }
 }
 
@@ -175,9 +186,26 @@ fn zone_name(zone: &Value) -> String {
     }
 }
 
-/// Formats seconds as pydantic formats a timedelta.
-fn seconds(value: f64) -> String {
-    format!("PT{value}S")
+/// Formats seconds as pydantic formats a timedelta: an ISO 8601 duration with years of 365 days.
+fn iso_duration(seconds: f64) -> String {
+    let sign = if seconds < 0.0 { "-" } else { "" };
+    let duration = Duration::try_from_secs_f64(seconds.abs()).unwrap_or(Duration::MAX);
+    // Python's durations are whole microseconds.
+    let micros = duration.as_nanos().saturating_add(500) / 1000;
+    let (whole, fraction) = (micros / 1_000_000, micros % 1_000_000);
+    let days = whole / 86_400;
+    let part = |count: u128, unit: &str| if count == 0 { String::new() } else { format!("{count}{unit}") };
+    let fraction =
+        if fraction == 0 { String::new() } else { format!(".{fraction:06}").trim_end_matches('0').to_owned() };
+    let second =
+        if whole % 60 == 0 && fraction.is_empty() { String::new() } else { format!("{}{fraction}S", whole % 60) };
+    let date = part(days / 365, "Y") + &part(days % 365, "D");
+    let time = part(whole / 3600 % 24, "H") + &part(whole / 60 % 60, "M") + &second;
+    match (date.is_empty(), time.is_empty()) {
+        (true, true) => "PT0S".to_owned(),
+        (_, true) => format!("{sign}P{date}"),
+        _ => format!("{sign}P{date}T{time}"),
+    }
 }
 
 /// Removes a docstring's common indentation, as Airflow does with Python's `inspect.cleandoc`.
@@ -221,6 +249,23 @@ mod tests {
             ("é\n  ü", "é\nü"),
         ] {
             assert_eq!(clean_doc(text), expected, "{text:?}");
+        }
+    }
+
+    /// The expected texts are those of pydantic, with which Airflow writes its answers.
+    #[test]
+    fn a_duration_is_written_as_in_iso_8601() {
+        for (seconds, expected) in [
+            (301.0, "PT5M1S"),
+            (3600.0, "PT1H"),
+            (172_800.0, "P2D"),
+            (93_600.000_005, "P1DT2H0.000005S"),
+            (-60.0, "-PT1M"),
+            (0.0, "PT0S"),
+            (34_560_000.0, "P1Y35D"),
+            (1.5, "PT1.5S"),
+        ] {
+            assert_eq!(iso_duration(seconds), expected, "{seconds}");
         }
     }
 }

@@ -3,7 +3,13 @@ same names in the small package and in Airflow's SDK. Most default values are om
 
 from __future__ import annotations
 
-from leoflow.common.dates import zone_name
+import datetime
+import enum
+import inspect
+import math
+import re
+
+from leoflow.common.dates import stamp, zone_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,12 +69,69 @@ def dag_structure(dag: Any, timetable: Any, own: dict[str, Any], rare: dict[str,
             "on_success_callback": bool(dag.on_success_callback),
             "on_failure_callback": bool(dag.on_failure_callback),
             "owner_links": dict(dag.owner_links),
+            "default_args": shown_defaults(dag.default_args),
             **rare,
         }),
         # False is not omitted, because it overrides a setting of the instance.
         **unless_none("rerun_with_latest_version", getattr(dag, "rerun_with_latest_version", None)),
         "tasks": tasks,
     }
+
+
+# Members of `default_args` of which Airflow's API shows only that they are set.
+ONLY_FLAGS = ("on_execute_callback", "on_failure_callback", "on_retry_callback", "on_skipped_callback", "on_success_callback",
+              "retry_policy")
+
+
+def shown_defaults(defaults: dict[str, Any] | None) -> dict[str, Any]:
+    """Returns `default_args` as Airflow's API shows them."""
+    shown = {}
+    for name, value in (defaults or {}).items():
+        if name in ONLY_FLAGS:
+            shown.update({f"has_{name}": True} if value else {})
+        elif name != "params":
+            shown[str(name)] = shown_value(value)
+    return shown
+
+
+def shown_value(value):
+    if isinstance(value, enum.Enum):
+        return shown_value(value.value)
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, dict):
+        return {str(name): shown_value(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [shown_value(item) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted((shown_value(item) for item in value), key=str)
+    if isinstance(value, datetime.timedelta):
+        return iso_duration(value)
+    if isinstance(value, datetime.datetime):
+        return str(stamp(value)).replace("+00:00", "Z")
+    # The address of an object differs each time, and would make a new version of the DAG.
+    return re.sub(r" at 0x[0-9a-f]+", "", source_of(value) if callable(value) else str(value))
+
+
+def source_of(function):
+    try:
+        return inspect.getsource(function)
+    except (OSError, TypeError):
+        return str(function)
+
+
+def iso_duration(duration: datetime.timedelta) -> str:
+    """Writes a duration as pydantic does, with years of 365 days."""
+    sign, duration = ("-", -duration) if duration < datetime.timedelta() else ("", duration)
+    years, days = divmod(duration.days, 365)
+    hours, rest = divmod(duration.seconds, 3600)
+    minutes, seconds = divmod(rest, 60)
+    fraction = f".{duration.microseconds:06}".rstrip("0") if duration.microseconds else ""
+    date = (f"{years}Y" if years else "") + (f"{days}D" if days else "")
+    time = (f"{hours}H" if hours else "") + (f"{minutes}M" if minutes else "") + (f"{seconds}{fraction}S" if seconds or fraction else "")
+    return f"{sign}P{date}{f'T{time}' if time else ''}" if date or time else "PT0S"
 
 
 def displayed_schedule(dag, timetable):
