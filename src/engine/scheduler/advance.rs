@@ -260,7 +260,7 @@ async fn finish(
     let structure = &graph.structure;
     let has_callback =
         if state == RunState::Success { structure.on_success_callback } else { structure.on_failure_callback };
-    if has_callback {
+    if has_callback || structure.run_listeners {
         callbacks::add(transaction, key, state, reason).await?;
     }
     let max_failures = i64::from(structure.max_consecutive_failed_dag_runs);

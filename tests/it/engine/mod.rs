@@ -9,6 +9,7 @@ mod deferral;
 mod hitl;
 mod mapped_reruns;
 mod partitions;
+mod plugins;
 mod runs;
 mod scaling;
 mod scheduler_memory;

@@ -28,6 +28,7 @@ from airflow.sdk.definitions.retry_policy import ExceptionRetryPolicy, RetryActi
 from airflow.providers.sqlite.hooks.sqlite import SqliteHook
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from leoflow import DAG as SameDAG
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from plugins.mine import Mondays
 
 assert SameDAG is DAG
@@ -92,14 +93,24 @@ with DAG("kinds", schedule=Mondays(), start_date=datetime.datetime(2030, 1, 1)):
     each.expand(n=["one"])
     no_more = [RetryRule(exception=ValueError, action=RetryAction.FAIL)]
     Fails(task_id="gives_up", retries=3, retry_policy=ExceptionRetryPolicy(rules=no_more))
+    TriggerDagRunOperator(task_id="triggers", trigger_dag_id="either", trigger_run_id="made")
     soon = [RetryRule(exception=ValueError, action=RetryAction.RETRY, retry_delay=datetime.timedelta(seconds=0.1))]
     Fails(task_id="tries_soon", retries=1, retry_delay=3600, retry_policy=ExceptionRetryPolicy(rules=soon))
+
+from airflow.timetables.assets import AssetOrTimeSchedule
+from airflow.timetables.trigger import CronTriggerTimetable
+with DAG("either", schedule=AssetOrTimeSchedule(
+        timetable=CronTriggerTimetable("0 0 * * *", timezone="UTC"), assets=Asset("s://one") & Asset("s://two"))):
+    pass
 "#;
 
 const PLUGIN: &str = r#"
 import datetime
+import os
 from airflow.listeners import hookimpl
 from airflow.plugins_manager import AirflowPlugin
+from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
+from airflow.sdk import BaseOperatorLink
 from airflow.timetables.base import DagRunInfo, DataInterval, Timetable
 
 class Mondays(Timetable):
@@ -118,8 +129,29 @@ class Listener:
     def on_task_instance_success(self, previous_state, task_instance):
         print("the listener received the success of", task_instance.task_id)
 
+    @hookimpl
+    def on_dag_run_running(self, dag_run, msg):
+        self.note(dag_run, msg)
+
+    @hookimpl
+    def on_dag_run_failed(self, dag_run, msg):
+        self.note(dag_run, msg)
+
+    def note(self, dag_run, msg):
+        from airflow.sdk import Variable
+        assert Variable.get("greeting") == "hello"
+        with open(os.path.join(os.path.dirname(__file__), "../listened"), "a") as file:
+            print(dag_run.dag.dag_id, dag_run.get_state(), dag_run.start_date is not None, dag_run.end_date is not None, msg, file=file)
+
+class Console(BaseOperatorLink):
+    name = "Console"
+    operators = [SQLExecuteQueryOperator]
+    def get_link(self, operator, *, ti_key):
+        return "https://console/" + ti_key.task_id
+
 class Mine(AirflowPlugin):
     name = "mine"
+    operator_extra_links = [Console()]
     timetables = [Mondays]
     listeners = [Listener()]
 "#;
@@ -139,7 +171,8 @@ fn real_sdk_features_work_as_on_airflow() {
     });
     assert_eq!(test.dags()["import_errors"], json!([]));
     let done = test.run(&["dags", "trigger", "kinds", "--unpause", "--json"]).expect(0).json();
-    let run = test.wait_run("kinds", done["dag_run_id"].as_str().unwrap());
+    let run_id = done["dag_run_id"].as_str().unwrap();
+    let run = test.wait_run("kinds", run_id);
     let xcom = |task_id: &str| {
         test.sql(&format!("SELECT value FROM xcom WHERE task_id = '{task_id}' AND key = 'return_value'"))
     };
@@ -165,6 +198,20 @@ fn real_sdk_features_work_as_on_airflow() {
     let log = test.task_log("kinds", "reads");
     assert!(log.contains("the password is *** of 3.3.2") && !log.contains("very-secret-word"), "{log}");
     assert!(log.contains("the listener received the success of reads"), "{log}");
+    let listened = || std::fs::read_to_string(project.join("listened")).unwrap_or_default();
+    let calls = "kinds running True False started\nkinds failed True True task_failure\n";
+    wait_until("the listeners have heard of the run", LIMIT, || listened() == calls);
+    // An asset schedule of Airflow's core, which converts its condition.
+    let condition = test
+        .sql("SELECT structure->'asset_condition'->'all'->1->'asset'->>'uri' FROM dag_version WHERE dag_id = 'either'");
+    assert_eq!(condition, "s://two/");
+    let links = |task_id: &str| {
+        let path = format!("/api/v2/dags/kinds/dagRuns/{run_id}/taskInstances/{task_id}/links");
+        socket_request(&test.home, "GET", &path, "", "").json()["extra_links"].clone()
+    };
+    let page = format!("http://127.0.0.1:{}/dags/either/runs/made", test.port);
+    assert_eq!(links("triggers"), json!({"Triggered DAG": page}));
+    assert_eq!(links("query"), json!({"Console": "https://console/query"}));
     // A retry policy decides the number of tries.
     assert_eq!(
         (state(&run, "gives_up"), task(&run, "gives_up")["try_number"].clone()),

@@ -1,4 +1,5 @@
-//! The queue of DAG-level callbacks: code of a DAG file that is called when a run has ended.
+//! The queue of DAG-level callbacks: code of a DAG file that is called when a run has ended, and listeners of plugins,
+//! which are also called when it has started.
 
 use crate::model::keys::RunKey;
 use crate::model::state::RunState;
@@ -11,6 +12,11 @@ use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use serde_json::{Value, json};
 use tokio_postgres::types::Json;
+
+/// The reason of a call that tells only listeners, not the DAG's callbacks, that a run has started.
+pub(crate) const STARTED: &str = "started";
+/// The reason of a call that tells only listeners that a user has marked a run.
+const MARKED: &str = "marked";
 
 /// Queues the callback for a run that has ended in `state`. The callback's task instance is the one that ended last in
 /// this state or, after a timeout or a deadlock, in any state.
@@ -32,6 +38,18 @@ pub async fn add(
     Ok(())
 }
 
+/// Queues the call of the listeners of a run that a user has marked, if its DAG has any.
+pub(crate) async fn add_marked(transaction: &Transaction<'_>, run: &RunKey, state: RunState) -> Result<(), StoreError> {
+    let query = "
+        INSERT INTO dag_callback (dag_id, run_id, state, reason)
+        SELECT r.dag_id, r.run_id, $3, $4 FROM dag_run r JOIN dag_version v ON v.id = r.dag_version_id
+        WHERE r.dag_id = $1 AND r.run_id = $2 AND (v.structure->>'run_listeners')::boolean";
+    if transaction.execute(query, &[&run.dag_id, &run.run_id, &state.as_str(), &MARKED]).await? > 0 {
+        events::notify(transaction, &Event::Callback).await?;
+    }
+    Ok(())
+}
+
 /// A queued callback.
 #[derive(Debug)]
 pub struct Callback {
@@ -47,8 +65,10 @@ pub async fn take(client: &impl GenericClient, busy: &[&str]) -> Result<Option<C
         WITH taken AS (DELETE FROM dag_callback WHERE id = (
             SELECT id FROM dag_callback WHERE dag_id <> ALL ($1) ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING *)
         SELECT t.*, r.dag_version_id, r.run_type, r.conf, r.logical_date, r.data_interval_start,
-               r.data_interval_end, r.run_after, r.start_date, coalesce(ti.try_number, 0) AS try_number,
-               coalesce(ti.max_tries, 0) AS max_tries
+               r.data_interval_end, r.run_after, r.start_date, r.end_date, r.queued_at,
+               r.triggered_by, r.triggering_user_name, r.note, r.partition_key, r.partition_date,
+               (SELECT version_number FROM dag_version v WHERE v.id = r.dag_version_id) AS version_number,
+               coalesce(ti.try_number, 0) AS try_number, coalesce(ti.max_tries, 0) AS max_tries
         FROM taken t JOIN dag_run r USING (dag_id, run_id)
         LEFT JOIN task_instance ti USING (dag_id, run_id, task_id, map_index)";
     let Some(row) = client.query_opt(query, &[&busy]).await? else { return Ok(None) };
@@ -57,14 +77,25 @@ pub async fn take(client: &impl GenericClient, busy: &[&str]) -> Result<Option<C
     let run = rows::run_key(&row);
     // Not parsed: the row is already deleted, so an error would lose the callback.
     let (state, run_type): (String, String) = (row.get("state"), row.get("run_type"));
+    let reason: String = row.get("reason");
+    // A run whose start is announced may have ended since.
+    let (state, end_date) = match reason.as_str() {
+        STARTED => (RunState::Running.as_str().to_owned(), None),
+        _ => (state, time("end_date")),
+    };
     let spec = json!({
         "dag_id": run.dag_id, "run_id": run.run_id, "state": state,
-        "reason": row.get::<_, String>("reason"), "task_id": row.get::<_, Option<String>>("task_id"),
+        "reason": reason, "task_id": row.get::<_, Option<String>>("task_id"),
         "map_index": row.get::<_, i32>("map_index"), "try_number": row.get::<_, i32>("try_number"),
         "max_tries": row.get::<_, i32>("max_tries"), "run_type": run_type, "conf": conf,
         "logical_date": time("logical_date"), "data_interval_start": time("data_interval_start"),
         "data_interval_end": time("data_interval_end"), "run_after": time("run_after"),
-        "run_start_date": time("start_date"),
+        "run_start_date": time("start_date"), "end_date": end_date, "queued_at": time("queued_at"),
+        "version_number": row.get::<_, Option<i32>>("version_number"),
+        "triggered_by": row.get::<_, Option<String>>("triggered_by"),
+        "triggering_user_name": row.get::<_, Option<String>>("triggering_user_name"),
+        "note": row.get::<_, Option<String>>("note"), "partition_key": row.get::<_, Option<String>>("partition_key"),
+        "partition_date": time("partition_date"),
     });
     Ok(Some(Callback { run, version_id: row.get("dag_version_id"), spec }))
 }

@@ -6,6 +6,7 @@ use super::relatives::{InstanceSet, Relation, Relatives};
 use crate::model::keys::{InstanceKey, RunKey};
 use crate::model::state::{RunState, TaskState};
 use crate::planner::graph::Graph;
+use crate::store::dag::callbacks;
 use crate::store::dag::dags::{self, Dag};
 use crate::store::events::{self, Event};
 use crate::store::run::backfill_end;
@@ -190,6 +191,7 @@ pub async fn run(transaction: &Transaction<'_>, key: &RunKey, state: RunState) -
         instance::end_unfinished(transaction, key, state, &teardowns).await?;
         if !has_unfinished(transaction, key).await? {
             transition::run::mark(transaction, key, run.state, state).await?;
+            callbacks::add_marked(transaction, key, state).await?;
             backfill_end::complete(transaction, key).await?;
         } else {
             runs::bump_revision(transaction, key).await?;

@@ -1,14 +1,17 @@
 //! XComs. A value is stored and returned as the exact text that a task or the REST API wrote.
 
 use crate::model::keys::{InstanceKey, RunKey};
-use crate::store::StoreError;
+use crate::store::dag::versions;
 use crate::store::list::conditions::Conditions;
 use crate::store::list::field::{Filter, list_fields};
 use crate::store::list::listing::{ListPage, Listing};
 use crate::store::list::page_query::Source;
 use crate::store::rows;
+use crate::store::run::runs;
+use crate::store::{ReadFor, StoreError};
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
+use std::collections::BTreeMap;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
@@ -82,6 +85,27 @@ pub async fn get(client: &impl GenericClient, instance: &InstanceKey, key: &str)
                  WHERE x.dag_id = $1 AND x.run_id = $2 AND x.task_id = $3 AND x.map_index = $4 AND x.key = $5";
     let row = client.query_opt(query, &[&run.dag_id, &run.run_id, task_id, map_index, &key]).await?;
     row.as_ref().map(read).ok_or_else(|| StoreError::NotFound { what: "xcom", id: key.to_owned() })
+}
+
+/// The links of a task instance's operator by name, in the version of its run; `None` for a link that the task has not
+/// pushed.
+pub async fn extra_links(
+    client: &impl GenericClient,
+    instance: &InstanceKey,
+) -> Result<BTreeMap<String, Option<String>>, StoreError> {
+    let InstanceKey { run, task_id, map_index } = instance;
+    let missing = || StoreError::NotFound { what: "task", id: task_id.clone() };
+    let version = runs::get(client, run, ReadFor::Reading).await?.version_id.ok_or_else(missing)?;
+    let structure = versions::structure_by_id(client, version).await?;
+    let task = structure.tasks.into_iter().find(|task| task.task_id == *task_id).ok_or_else(missing)?;
+    let keys: Vec<&str> = task.extra_links.values().map(String::as_str).collect();
+    let query = "SELECT key, value #>> '{}' AS link FROM xcom
+                 WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND key = ANY ($5)
+                   AND json_typeof(value) = 'string'";
+    let rows = client.query(query, &[&run.dag_id, &run.run_id, task_id, map_index, &keys]).await?;
+    let pushed: BTreeMap<String, String> = rows.iter().map(|row| (row.get("key"), row.get("link"))).collect();
+    let link = |key: &String| pushed.get(key).filter(|link| !link.is_empty()).cloned();
+    Ok(task.extra_links.iter().map(|(name, key)| (name.clone(), link(key))).collect())
 }
 
 /// True if a value can be stored under that key, here and in the state stores.

@@ -3,6 +3,8 @@
 use crate::model::keys::RunKey;
 use crate::model::state::RunState;
 use crate::store::StoreError;
+use crate::store::dag::callbacks;
+use crate::store::events::{self, Event};
 use crate::store::rows;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
@@ -20,39 +22,49 @@ const START_QUEUED: &str = "
                 WHERE state = 'queued' AND (dag_id, coalesce(backfill_id, 0)) > (e.dag_id, e.backfill)
                 ORDER BY 1, 2 LIMIT 1) n),
         active_queue AS (
-            SELECT e.dag_id, e.backfill, coalesce(b.max_active_runs::bigint, l.max_runs, 16) AS max_runs, l.timeout,
+            SELECT e.dag_id, e.backfill, coalesce(b.max_active_runs::bigint, l.max_runs, 16) AS max_runs, l.timeout, l.listens,
                    (SELECT count(*) FROM dag_run a WHERE a.dag_id = e.dag_id AND a.state = 'running'
                     AND coalesce(a.backfill_id, 0) = e.backfill) AS running
             FROM queue e JOIN dag d USING (dag_id) JOIN dag_version v ON v.id = d.current_version_id
             CROSS JOIN LATERAL (SELECT (v.structure->>'max_active_runs')::bigint AS max_runs,
-                                       (v.structure->>'dagrun_timeout')::float8 AS timeout) l
+                                       (v.structure->>'dagrun_timeout')::float8 AS timeout,
+                                       coalesce((v.structure->>'run_listeners')::boolean, false) AS listens) l
             LEFT JOIN backfill b ON b.id = e.backfill
             WHERE d.is_active AND NOT d.is_paused AND NOT coalesce(b.is_paused AND b.completed_at IS NULL, false)),
         waiting AS MATERIALIZED (
-            SELECT n.dag_id, n.run_id, q.timeout FROM active_queue q CROSS JOIN LATERAL (
+            SELECT n.dag_id, n.run_id, q.timeout, q.listens FROM active_queue q CROSS JOIN LATERAL (
                 SELECT dag_id, run_id FROM dag_run r
                 WHERE r.dag_id = q.dag_id AND coalesce(r.backfill_id, 0) = q.backfill
                   AND r.state = 'queued'
                   -- The second condition is for runs that were due before the clock was set back.
                   AND (r.run_after <= $1 OR r.run_after <= r.queued_at)
                 ORDER BY r.backfill_ordinal, r.run_after, r.queued_at, r.run_id
-                LIMIT CASE WHEN q.max_runs > 0 THEN greatest(q.max_runs - q.running, 0) END) n)
-        -- Joins by the key alone: with another condition Postgres underestimates the rows and uses a nested loop over
-        -- all. A run that was ended concurrently is not changed.
-        UPDATE dag_run r SET state = CASE r.state WHEN 'queued' THEN 'running' ELSE r.state END,
-               start_date = CASE r.state WHEN 'queued' THEN $1 ELSE r.start_date END,
-               -- The timeout is clamped so that the deadline stays in the range of timestamptz.
-               deadline_at = CASE r.state WHEN 'queued' THEN $1 + make_interval(secs => least(w.timeout, 1e9))
-                                          ELSE r.deadline_at END
-        FROM waiting w WHERE r.dag_id = w.dag_id AND r.run_id = w.run_id
-        RETURNING r.dag_id, r.run_id, old.state = 'queued' AS has_started";
+                LIMIT CASE WHEN q.max_runs > 0 THEN greatest(q.max_runs - q.running, 0) END) n),
+        started AS (
+            -- Joins by the key alone: with another condition Postgres underestimates the rows and uses a nested loop
+            -- over all. A run that was ended concurrently is not changed.
+            UPDATE dag_run r SET state = CASE r.state WHEN 'queued' THEN 'running' ELSE r.state END,
+                   start_date = CASE r.state WHEN 'queued' THEN $1 ELSE r.start_date END,
+                   -- The timeout is clamped so that the deadline stays in the range of timestamptz.
+                   deadline_at = CASE r.state WHEN 'queued' THEN $1 + make_interval(secs => least(w.timeout, 1e9))
+                                              ELSE r.deadline_at END
+            FROM waiting w WHERE r.dag_id = w.dag_id AND r.run_id = w.run_id
+            RETURNING r.dag_id, r.run_id, old.state = 'queued' AS has_started, w.listens),
+        calls AS (
+            -- The column `state` does not allow a state of a run that has not ended; `reason` decides.
+            INSERT INTO dag_callback (dag_id, run_id, state, reason)
+            SELECT dag_id, run_id, 'success', $2 FROM started WHERE has_started AND listens)
+        SELECT dag_id, run_id, listens FROM started WHERE has_started";
 
 /// `queued` to `running`: starts queued runs of DAGs that are active and not paused, oldest first, up to
-/// `max_active_runs`; runs of a backfill count against the backfill's own limit. Expects no locks. Returns the started
-/// runs.
+/// `max_active_runs`; runs of a backfill count against the backfill's own limit. Queues calls of the listeners of DAG
+/// runs. Expects no locks. Returns the started runs.
 pub async fn start_queued(client: &impl GenericClient, now: Timestamp) -> Result<Vec<RunKey>, StoreError> {
-    let rows = client.query(START_QUEUED, &[&now]).await?;
-    Ok(rows.iter().filter(|row| row.get("has_started")).map(rows::run_key).collect())
+    let rows = client.query(START_QUEUED, &[&now, &callbacks::STARTED]).await?;
+    if rows.iter().any(|row| row.get("listens")) {
+        events::notify(client, &Event::Callback).await?;
+    }
+    Ok(rows.iter().map(rows::run_key).collect())
 }
 
 /// `running` to `state`, which is finished: the scheduler ends a run. The caller must have locked the run and have

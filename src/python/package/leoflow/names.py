@@ -34,6 +34,7 @@ NAMES_BY_MODULE = {
         LatestOnlyOperator ShortCircuitOperator SkipMixin WeekDay
     """,
     "authoring.operators.decorators": "setup task teardown",
+    "authoring.operators.links": "BaseOperatorLink ExternalDagLink TriggerDagRunLink",
     "authoring.operators.priority": "WeightRule",
     "authoring.operators.standard": "BashOperator EmptyOperator PythonOperator determine_kwargs",
     "authoring.operators.templates": "literal",
@@ -42,7 +43,7 @@ NAMES_BY_MODULE = {
     "authoring.operators.virtualenv_operators": """
         BranchExternalPythonOperator BranchPythonVirtualenvOperator ExternalPythonOperator PythonVirtualenvOperator
     """,
-    "authoring.plugins": "AirflowPlugin",
+    "authoring.plugins": "AirflowPlugin hookimpl",
     "authoring.run_types": "DagRunType NOTSET XCOM_RETURN_KEY",
     "authoring.sensors.async_sensors": "DateTimeSensorAsync TimeDeltaSensorAsync TimeSensorAsync",
     "authoring.sensors.base": "BaseSensorOperator PokeReturnValue poke_mode_only",
@@ -88,7 +89,7 @@ def named(names: str) -> dict[str, str]:
 
 SDK = named("""
     Asset AssetAlias AssetAll AssetAny AssetOrTimeSchedule AssetWatcher BaseBranchOperator BaseHook BaseNotifier
-    BaseOperator BaseSensorOperator BranchMixIn Connection Context CronDataIntervalTimetable
+    BaseOperator BaseOperatorLink BaseSensorOperator BranchMixIn Connection Context CronDataIntervalTimetable
     CronTriggerTimetable DAG DagRunState DeltaDataIntervalTimetable DeltaTriggerTimetable EdgeModifier
     EventsTimetable Label Metadata MultipleCronTriggerTimetable Param ParamsDict PokeReturnValue SkipMixin
     TaskGroup TaskInstance TaskInstanceState TriggerRule Variable WeightRule XComArg asset chain chain_linear
@@ -97,7 +98,7 @@ SDK = named("""
 """)
 # The names and modules in Airflow 3.3's `airflow.sdk` that the small package lacks; other unknown names are misspelt.
 ONLY_IN_AIRFLOW = frozenset("""
-    AllowedKeyMapper AssetAccessControl AsyncCallback BaseAsyncOperator BaseDeadlineReference BaseOperatorLink BaseXCom
+    AllowedKeyMapper AssetAccessControl AsyncCallback BaseAsyncOperator BaseDeadlineReference BaseXCom
     ChainMapper CronPartitionTimetable DayWindow DeadlineAlert DeadlineReference ExceptionRetryPolicy FanOutMapper
     FixedKeyMapper HourWindow IdentityMapper MinimumCount MonthWindow NEVER_EXPIRE ObjectStoragePath PartitionMapper
     PartitionedAssetTimetable PartitionedAtRuntime ProductMapper QuarterWindow ResumableJobMixin RetryAction RetryDecision
@@ -118,11 +119,11 @@ PYTHON = named("""
     BranchExternalPythonOperator BranchPythonOperator BranchPythonVirtualenvOperator ExternalPythonOperator PythonOperator
     PythonVirtualenvOperator ShortCircuitOperator get_current_context
 """)
-TRIGGER = named("TriggerDagRunOperator")
+TRIGGER = named("TriggerDagRunLink TriggerDagRunOperator")
 SENSOR_BASE = named("BaseSensorOperator PokeReturnValue poke_mode_only")
 BASH_SENSOR = named("BashSensor")
 DATE_SENSOR = named("DateTimeSensor DateTimeSensorAsync")
-EXTERNAL = named("ExternalTaskMarker ExternalTaskSensor")
+EXTERNAL = named("ExternalDagLink ExternalTaskMarker ExternalTaskSensor")
 FILE_SENSOR = named("FileSensor")
 PYTHON_SENSOR = named("PythonSensor")
 TIME_SENSOR = named("TimeSensor TimeSensorAsync")
@@ -146,9 +147,11 @@ MODULES = {
     "airflow.hooks": {},
     "airflow.hooks.base": HOOK,
     "airflow.hooks.filesystem": FILE_HOOK,
+    "airflow.listeners": named("hookimpl"),
     "airflow.macros": MACROS,
-    "airflow.models": named("BaseOperator Connection DAG DagRun MappedOperator Param SkipMixin TaskInstance Variable"),
+    "airflow.models": named("BaseOperator BaseOperatorLink Connection DAG DagRun MappedOperator Param SkipMixin TaskInstance Variable"),
     "airflow.models.baseoperator": named("BaseOperator chain chain_linear cross_downstream"),
+    "airflow.models.baseoperatorlink": named("BaseOperatorLink"),
     "airflow.models.connection": named("Connection"),
     "airflow.models.dag": named("DAG dag"),
     "airflow.models.param": named("Param ParamsDict"),
@@ -205,6 +208,7 @@ MODULES = {
     "airflow.sdk.bases.hook": HOOK,
     "airflow.sdk.bases.notifier": named("BaseNotifier"),
     "airflow.sdk.bases.operator": named("BaseOperator chain chain_linear cross_downstream"),
+    "airflow.sdk.bases.operatorlink": named("BaseOperatorLink"),
     "airflow.sdk.bases.sensor": SENSOR_BASE,
     "airflow.sdk.definitions": {},
     "airflow.sdk.definitions.asset": named("Asset AssetAlias AssetAll AssetAny Dataset Model"),

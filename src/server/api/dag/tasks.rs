@@ -19,7 +19,7 @@ use leoflow_engine::model::keys::{InstanceKey, RunKey};
 use leoflow_engine::store::StoreError;
 use leoflow_engine::store::dag::dags;
 use leoflow_engine::store::instance::instance_fields::InstanceFilter;
-use leoflow_engine::store::instance::instances;
+use leoflow_engine::store::instance::{instances, try_lists, xcoms};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -296,13 +296,22 @@ pub struct ExtraLinkCollectionResponse {
     total_entries: i64,
 }
 
-/// Extra links of operators; not stored yet, so always empty.
+/// The links that a task's operator has to other pages. They are the same for all tries of an instance.
 pub async fn links(
     State(state): Shared,
     Segments(path): Segments<TaskPath>,
     params: QueryParams<LinksQuery>,
 ) -> Result<Json<ExtraLinkCollectionResponse>, ApiError> {
     let key = instance_key_from_query(path, &params)?;
-    instances::get(&*state.database.get().await?, &key).await?;
-    Ok(Json(ExtraLinkCollectionResponse { extra_links: BTreeMap::new(), total_entries: 0 }))
+    let client = state.database.get().await?;
+    let instance = instances::get(&*client, &key).await?;
+    if let Some(number) = params.whole("try_number")?.filter(|number| *number != i64::from(instance.try_number)) {
+        let tries = try_lists::of_instance(&*client, &key).await?;
+        if !tries.iter().any(|past| i64::from(past.number) == number) {
+            let detail = format!("TaskInstanceHistory not found for try_number={number}");
+            return Err(ApiError::new(StatusCode::NOT_FOUND, detail));
+        }
+    }
+    let extra_links = xcoms::extra_links(&*client, &key).await?;
+    Ok(Json(ExtraLinkCollectionResponse { total_entries: i64::try_from(extra_links.len()).unwrap_or(0), extra_links }))
 }

@@ -25,6 +25,11 @@ def project_roots(roots: list[str]) -> list[str]:
     return roots[-2:]
 
 
+def plugins_folders(roots: list[str]) -> list[str]:
+    """Returns where plugins may be, nearest first; the first folder that exists is Airflow's plugins folder."""
+    return [os.path.join(root, "plugins") for root in project_roots(roots)]
+
+
 def link_target_folders(roots: list[str]) -> list[str]:
     """If the project's folder is a symbolic link, returns the folder that contains its target, because the project's
     modules may import modules beside the target. Returns an empty list if Python itself is below that folder, as for a

@@ -21,8 +21,8 @@ def activate(home: str) -> None:
     _active = True
     os.environ["AIRFLOW_HOME"] = home
     os.environ["AIRFLOW_CONFIG"] = os.path.join(home, "airflow.cfg")
-    # There is no Airflow database; code that needs one gets Airflow's error.
-    os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"sqlite:///{home}/there-is-none.db"
+    # There is no Airflow database or server; code that needs one gets Airflow's error.
+    os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = no_database(home)
     os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "client"
     for name, value in {
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -32,9 +32,13 @@ def activate(home: str) -> None:
         os.environ.setdefault(name, value)
 
 
+def no_database(home: str) -> str:
+    return f"sqlite:///{home}/there-is-none.db"
+
+
 def enter_project(roots: list[str]) -> None:
     """Sets Airflow's folders of DAGs and plugins to the project's, unless the project sets them itself."""
     os.environ.setdefault("AIRFLOW__CORE__DAGS_FOLDER", roots[0])
-    folders = [os.path.join(root, "plugins") for root in local_modules.project_roots(roots)]
+    folders = local_modules.plugins_folders(roots)
     plugins = next((folder for folder in folders if os.path.isdir(folder)), folders[0])
     os.environ.setdefault("AIRFLOW__CORE__PLUGINS_FOLDER", plugins)

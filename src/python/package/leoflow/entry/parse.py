@@ -65,13 +65,16 @@ def parse(path, roots, settings, enter=Workspace.enter):
     except BaseException as error:
         result = {"dags": [], "error": clean(explain(error))}
     result["sources"] = {name: text for name, text in workspace.executed.items() if workspace.owns(name)}
+    # A plugin may be added, which no read of a file shows.
+    for folder in local_modules.plugins_folders(workspace.roots):
+        is_existing.setdefault(folder, os.path.isdir(folder))
     # The server parses the DAGs again when one of these files changes.
     others = {name: exists for name, exists in is_existing.items() if name not in result["sources"]}
     result["reads"] = sorted(others)
     result["absent"] = sorted(name for name, exists in others.items() if not exists)
     result["asks"] = leoflow_server.was_queried()
     result["libraries"] = libraries.in_use(workspace.owns)
-    result["warnings"] = clean(env_warnings)
+    result["warnings"] = clean([*env_warnings, *workspace.plugin_problems])
     return result
 
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import os
 
+from leoflow.authoring import plugins
 from leoflow.authoring.dag import parsing_context
 from leoflow.authoring.dag.dag import collect_dags
 from leoflow.authoring.run_types import DagRunType
 from leoflow.authoring.timetables.standard import DataInterval, TimeRestriction
-from leoflow.common import current, task_log
+from leoflow.common import current, run_events, task_log
 from leoflow.common.exceptions import AirflowException
 from leoflow.common.reports import explain
+from leoflow.entry import plugin_files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,10 +31,11 @@ if TYPE_CHECKING:
 
 
 def dags_of(workspace: Workspace, path: str, settings: dict[str, Any] | None = None) -> list[DAG]:
-    """Runs a DAG file; returns its DAGs with the project's settings applied."""
+    """Runs a DAG file and loads the project's plugins; returns its DAGs with the project's settings applied."""
     path = os.path.abspath(path)
     module = workspace.run(path)
     dags = collect_dags(path, module, workspace.owns)
+    plugin_files.load(workspace)
     if settings:
         from leoflow.entry.settings import apply
 
@@ -45,7 +48,8 @@ def structures(dags: list[DAG], workspace: Workspace) -> list[dict[str, Any]]:
     from leoflow.entry import structure
 
     deterministic = structure.is_deterministic(workspace.executed.values())
-    return [{**structure.dag_structure(dag, deterministic), "place": f"{dag.module_file}:{dag.line}"} for dag in dags]
+    listened = {"run_listeners": True} if any(map(plugins.implementations, run_events.HOOKS.values())) else {}
+    return [{**structure.dag_structure(dag, deterministic), **listened, "place": f"{dag.module_file}:{dag.line}"} for dag in dags]
 
 
 def begin_try(spec: dict[str, Any], workspace: Workspace, folder: str) -> Try:
@@ -58,8 +62,12 @@ def begin_try(spec: dict[str, Any], workspace: Workspace, folder: str) -> Try:
     parsing_context.set_parsing_context(spec["dag_id"], spec["task_id"])
     for dag in dags_of(workspace, spec["fileloc"], spec.get("settings")):
         if dag.dag_id == spec["dag_id"]:
+            for problem in workspace.plugin_problems:
+                task_log.log_event("error", task_log.OWN, problem)
             context = build_context(spec, dag, dag.get_task(spec["task_id"]), TaskXComs(), TaskApi())
-            return Try(context["task"], context, folder, spec.get("max_map_length", 1024))
+            attempt = Try(context["task"], context, folder, spec.get("max_map_length", 1024))
+            attempt.notify_listeners("on_starting", component=run_events.Component())
+            return attempt
     raise AirflowException(f"{spec['fileloc']} no longer defines the DAG {spec['dag_id']!r}")
 
 
@@ -92,6 +100,28 @@ def timetable_of(dag: DAG) -> tuple[Any, type, type, Any]:
 
 
 def call_back(dag: DAG, spec: dict[str, Any]) -> list[str]:
+    """Calls the listeners of DAG runs, then the DAG's callbacks. Returns the errors."""
+    problems = notify_listeners(dag, spec)
+    return problems + (run_callbacks(dag, spec) if run_events.calls_callbacks(spec) else [])
+
+
+def notify_listeners(dag, spec):
+    hook = run_events.HOOKS[spec["state"]]
+    if not plugins.implementations(hook):
+        return []
+    from leoflow.running.listened_run import ListenedRun
+
+    component = run_events.Component()
+    errors = (
+        plugins.call("on_starting", component=component),
+        plugins.call(hook, dag_run=ListenedRun(dag, spec), msg=run_events.message(spec)),
+        # Listeners wait for what they do in the background.
+        plugins.call("before_stopping", component=component),
+    )
+    return [explain(error) for error in errors if error is not None]
+
+
+def run_callbacks(dag, spec):
     """Runs the DAG's callbacks for the state of a run, with the context of the task that decided that state. Returns
     the errors as texts."""
     from leoflow.running.context import build_context

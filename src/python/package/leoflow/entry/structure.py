@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import re
 
+from leoflow.authoring import plugins
 from leoflow.authoring.assets.definitions import Asset, AssetAlias, AssetNameRef, AssetUriRef
 from leoflow.authoring.dag.task_group import MappedTaskGroup
 from leoflow.authoring.operators import priority
@@ -61,6 +62,7 @@ def task_structure(task, deterministic):
         "outlets": [outlet.to_structure() for outlet in task.outlets if is_asset(outlet)],
         "params": own_params(task),
         "env": getattr(task, "leoflow_env", None),
+        "extra_links": {link.name: link.xcom_key for link in plugins.links_of(task)},
     })
 
 

@@ -44,6 +44,8 @@ class Workspace:
         self.stored = stored or {}
         # Sources that have been executed, by path.
         self.executed = {}
+        # Plugins that could not be loaded, with reasons.
+        self.plugin_problems = []
 
     @property
     def paths_before_packages(self):
@@ -55,7 +57,7 @@ class Workspace:
     def paths_after_packages(self):
         """Import folders that follow the installed packages: `dags` and `plugins`, and the folder that contains the
         target of a project that is a symbolic link."""
-        plugins = [os.path.join(root, "plugins") for root in local_modules.project_roots(self.roots)]
+        plugins = local_modules.plugins_folders(self.roots)
         existing = [folder for folder in plugins if os.path.isdir(folder) or any(path.startswith(folder + os.sep) for path in self.stored)]
         folders = (*local_modules.dags_folder(self.roots), *existing, *self.link_target_folders)
         return [folder for folder in folders if folder not in self.paths_before_packages]
@@ -75,9 +77,7 @@ class Workspace:
             # Tracebacks then show the lines that were executed, not those that are now on disk.
             linecache.cache[path] = (len(text), None, text.splitlines(True), path)
         else:
-            with open(path, "rb") as file:
-                raw = file.read()
-            text = io.TextIOWrapper(io.BytesIO(raw), encoding_of(raw)).read()
+            text = read_source(path)
         self.executed[path] = text
         return text
 
@@ -164,6 +164,13 @@ class Workspace:
         sys.modules[module.__name__] = module
         exec(code, module.__dict__)
         return module
+
+
+def read_source(path: str) -> str:
+    """Returns the decoded source of a file on the disk."""
+    with open(path, "rb") as file:
+        raw = file.read()
+    return io.TextIOWrapper(io.BytesIO(raw), encoding_of(raw)).read()
 
 
 def encoding_of(raw):

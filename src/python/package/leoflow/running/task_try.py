@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+from datetime import datetime, timezone
 
+from leoflow.authoring import plugins
 from leoflow.authoring.mapping.xcom_arg import concrete
 from leoflow.authoring.operators.abstract_operator import AbstractOperator
 from leoflow.authoring.operators.templates import Renderer, render_fields, rendered_fields
-from leoflow.common import current, plain_files, task_log
+from leoflow.authoring.states import TaskInstanceState
+from leoflow.common import current, plain_files, run_events, task_log
 from leoflow.common.exceptions import (
     AirflowFailException,
     AirflowRescheduleException,
@@ -117,6 +120,7 @@ class Try:
         current.set_context(self.context)
         try:
             self.prepare()
+            self.notify_listeners("on_task_instance_running", previous_state=TaskInstanceState.QUEUED, task_instance=self.ti)
             task, context = self.task, self.context
             if task.start_from_trigger is True and task.start_trigger_args is not None and not self.ti.next_method:
                 from leoflow.running.deferral import start_trigger
@@ -228,7 +232,8 @@ class Try:
                 log_error(error, "Failed to run task callback")
 
     def run_callbacks(self) -> None:
-        """Runs the user's callbacks for the outcome of the try."""
+        """Pushes the operator's links, then runs the user's callbacks for the outcome of the try."""
+        self.push_links()
         state = self.result["state"]
         names = {"success": "on_success_callback", "skipped": "on_skipped_callback"}
         if state == "failed":
@@ -243,8 +248,33 @@ class Try:
                 current.set_context(self.context)
                 self.call_back(functions)
                 current.set_context(None)
+        self.notify_of_end(state)
+
+    def push_links(self):
+        for link in plugins.links_of(self.task):
+            try:
+                self.ti.xcom_push(link.xcom_key, link.get_link(self.task, ti_key=self.ti))
+            except Exception as error:
+                show(error, "Failed to push an xcom for task operator extra link")
+
+    def notify_of_end(self, state):
+        """Calls the listeners of plugins for the outcome of the try, after its callbacks, as in Airflow."""
+        if state in ENDED:
+            self.ti.end_date = datetime.now(timezone.utc)
+            arguments = {"previous_state": TaskInstanceState.RUNNING, "task_instance": self.ti}
+            if state == "failed":
+                arguments["error"] = self.context.get("exception")
+            self.notify_listeners(f"on_task_instance_{state}", **arguments)
+        self.notify_listeners("before_stopping", component=run_events.Component())
+
+    def notify_listeners(self, hook, **arguments):
+        error = plugins.call(hook, **arguments)
+        if error is not None:
+            show(error, "error calling listener")
 
 
+# Outcomes of a try of which listeners are notified.
+ENDED = ("success", "skipped", "failed")
 # Methods of the base class; a task that does not override one need not call it.
 _base_render = AbstractOperator.render_template_fields
 _base_pre_execute = AbstractOperator.pre_execute

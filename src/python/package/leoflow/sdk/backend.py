@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from leoflow.common import run_events
 from leoflow.common.exceptions import AirflowException
 from leoflow.common.reports import explain
 from leoflow.sdk import dag_file, logs, named_classes, structure, task_try
 from leoflow.sdk.messages import hitl as hitl_messages
 from leoflow.sdk.offline import OfflineSupervisor
+from leoflow.sdk.plugins import run_listeners
 from leoflow.sdk.supervisor import Supervisor, TaskSupervisor
 
 TYPE_CHECKING = False
@@ -29,8 +31,10 @@ def dags_of(workspace: Any, path: str, settings: dict[str, Any] | None = None) -
 
 
 def structures(dags: list[DAG], workspace: Any) -> list[dict[str, Any]]:
-    """Returns the structures of DAGs. `place` (file:line) is used in error messages and is not stored."""
-    return [{**structure.dag_structure(dag), "place": dag_file.location_of(dag, workspace.source(dag.fileloc))} for dag in dags]
+    """Returns the structures of DAGs, each with its `place`, which error messages name and which is not stored with
+    it."""
+    listened = {"run_listeners": True} if dags and run_listeners.may_exist() else {}
+    return [{**structure.dag_structure(dag), **listened, "place": dag_file.location_of(dag, workspace.source(dag.fileloc))} for dag in dags]
 
 
 def begin_try(spec: dict[str, Any], workspace: Any, folder: str) -> task_try.Try:
@@ -85,14 +89,22 @@ def timetable_of(dag: DAG) -> tuple[Any, type, type, Any]:
 
 
 def call_back(dag: DAG, spec: dict[str, Any]) -> list[str]:
+    """Calls the listeners of DAG runs, then the DAG's callbacks. Returns the errors."""
+    logs.configure()
+    problems = run_listeners.notify(dag, spec)
+    return problems + (run_callbacks(dag, spec) if run_events.calls_callbacks(spec) else [])
+
+
+def run_callbacks(dag, spec):
     """Runs the DAG's callbacks for the state of a run, with the context of the task that decided that state. Returns
     the errors as texts."""
     from airflow.sdk.execution_time.context import set_current_context
 
-    logs.configure()
+    functions = dag.on_success_callback if spec["state"] == "success" else dag.on_failure_callback
+    if not functions:
+        return []
     context = task_try.context_of(dag, spec)
     context["reason"] = spec["reason"]
-    functions = dag.on_success_callback if spec["state"] == "success" else dag.on_failure_callback
     problems = []
     with set_current_context(context):
         for function in functions if isinstance(functions, (list, tuple)) else [functions]:

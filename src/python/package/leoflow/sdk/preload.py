@@ -6,6 +6,7 @@ import importlib
 import sys
 
 from leoflow.sdk import logs, named_classes
+from leoflow.sdk.plugins import mentions, run_listeners
 
 # Modules that every try and every parse of a DAG file uses.
 MODULES = (
@@ -21,8 +22,9 @@ MODULES = (
     "airflow.utils.net", "encodings.idna", "jinja2.ext", "jinja2.nativetypes", "jinja2.sandbox", "setproctitle",
 )
 NAMES = ("DAG", "BaseOperator", "BaseHook", "Asset", "Variable", "Connection", "Param", "TaskGroup", "XComArg", "dag", "task")
-OURS = ("backend", "child_processes", "dag_file", "logs", "messages.assets", "messages.models", "messages.states", "messages.xcoms",
-        "named_classes", "refusals", "settings", "startup", "structure", "supervisor", "task_try", "timetables")
+OURS = ("backend", "child_processes", "dag_file", "logs", "messages.assets", "messages.models", "messages.states",
+        "messages.xcoms", "named_classes", "plugins.mentions", "plugins.operator_links", "plugins.run_listeners",
+        "refusals", "settings", "startup", "structure", "supervisor", "task_try", "timetables")
 
 
 def preload_all() -> bool:
@@ -51,11 +53,15 @@ def load_all():
 
 
 def find_plugins():
-    """Fills Airflow's cache of plugin entry points, because finding them reads the metadata of every installed
+    """Fills Airflow's caches of plugin entry points, because finding them reads the metadata of every installed
     package."""
     for name in ("airflow.sdk._shared.module_loading", "airflow.sdk._shared.plugins_manager"):
         module = sys.modules.get(name)
         entry_points = getattr(module, "entry_points_with_dist", None)
         if entry_points is not None:
             list(entry_points("airflow.plugins"))
-            return
+            break
+    if mentions.in_packages(run_listeners.WORD):
+        # The listener manager of DAG runs has a cache of its own.
+        entry_points = getattr(sys.modules.get("airflow._shared.module_loading"), "entry_points_with_dist", list)
+        list(entry_points("airflow.plugins"))

@@ -8,6 +8,7 @@ import enum
 from leoflow.common import structure, topology
 from leoflow.common.structure import iso, unless_default
 from leoflow.sdk import older_versions, timetables
+from leoflow.sdk.plugins import operator_links
 from leoflow.sdk.weights import rule_of, weight
 
 TYPE_CHECKING = False
@@ -74,6 +75,7 @@ def task_structure(task, dag):
         "outlets": [asset_structure(outlet) for outlet in task.outlets if is_asset(outlet)],
         "params": own_params(task),
         "env": dag.__dict__.get("leoflow_env", {}).get(task.task_id),
+        "extra_links": operator_links.keys(task),
     })
 
 

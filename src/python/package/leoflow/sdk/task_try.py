@@ -12,6 +12,7 @@ from leoflow.common import local_modules, plain_files, task_log
 from leoflow.common.hints.error_hint import hint as error_hint
 from leoflow.common.reports import describe, missing_date
 from leoflow.sdk import child_processes, older_versions, start_trigger, startup
+from leoflow.sdk.plugins import operator_links
 from leoflow.sdk.supervisor import TaskSupervisor
 
 TYPE_CHECKING = False
@@ -130,7 +131,8 @@ class Try:
             result["reason"] += f" ({date})"
 
     def run_callbacks(self) -> None:
-        """Runs the user's callbacks and listeners for the outcome of the try."""
+        """Runs the user's callbacks and listeners for the outcome of the try; pushes the operator's links."""
+        operator_links.push_of_plugins(self.ti, self.supervisor, self.log)
         self.runner.finalize(self.ti, self.state, self.context, self.log, self.error)
 
 

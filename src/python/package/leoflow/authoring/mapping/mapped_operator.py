@@ -115,6 +115,10 @@ class MappedOperator(AbstractOperator):
         return self.operator_class.template_fields
 
     @property
+    def operator_extra_links(self):
+        return self.operator_class.operator_extra_links
+
+    @property
     def inherits_from_empty_operator(self):
         return self.operator_class.inherits_from_empty_operator
 

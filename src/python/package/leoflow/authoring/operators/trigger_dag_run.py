@@ -5,6 +5,7 @@ import time
 from datetime import datetime, timedelta
 
 from leoflow.authoring.operators.base_operator import BaseOperator
+from leoflow.authoring.operators.links import TriggerDagRunLink
 from leoflow.common.dates import aware, utcnow
 from leoflow.common.exceptions import AirflowException, AirflowFailException, AirflowSkipException, DagRunAlreadyExists
 
@@ -17,6 +18,7 @@ class TriggerDagRunOperator(BaseOperator):
     template_fields = ("trigger_dag_id", "trigger_run_id", "logical_date", "conf", "wait_for_completion",
                        "skip_when_already_exists")
     template_fields_renderers = {"conf": "py"}
+    operator_extra_links = [TriggerDagRunLink()]
     ui_color = "#ffefeb"
 
     def __init__(self, *, trigger_dag_id, trigger_run_id=None, conf=None, logical_date=_UNSET, run_after=_UNSET,

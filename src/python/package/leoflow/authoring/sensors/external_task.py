@@ -3,6 +3,7 @@
 from datetime import timedelta, timezone
 
 from leoflow.authoring.operators.base_operator import BaseOperator
+from leoflow.authoring.operators.links import ExternalDagLink
 from leoflow.authoring.operators.standard import AvailableArguments, keyword_arguments
 from leoflow.authoring.sensors.base import BaseSensorOperator
 from leoflow.common.exceptions import (
@@ -22,6 +23,7 @@ class ExternalTaskSensor(BaseSensorOperator):
     """<https://airflow.apache.org/docs/apache-airflow-providers-standard/stable/sensors/external_task_sensor.html>"""
 
     template_fields = ("external_dag_id", "external_task_id", "external_task_ids", "external_task_group_id")
+    operator_extra_links = [ExternalDagLink()]
     ui_color = "#4db7db"
 
     def __init__(self, *, external_dag_id, external_task_id=None, external_task_ids=None, external_task_group_id=None,
@@ -134,6 +136,7 @@ class ExternalTaskMarker(BaseOperator):
 
     template_fields = ("external_dag_id", "external_task_id", "logical_date")
     inherits_from_empty_operator = True
+    operator_extra_links = [ExternalDagLink()]
 
     def __init__(self, *, external_dag_id, external_task_id, logical_date="{{ logical_date.isoformat() }}",
                  recursion_depth=10, **others):
