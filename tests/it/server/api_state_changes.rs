@@ -34,6 +34,8 @@ with DAG('line'):
         each.expand(n=[1, 2])
 with DAG('long'):
     sleeps()
+with DAG('nightly', schedule='@daily', start_date=datetime(2026, 1, 1), is_paused_upon_creation=False):
+    fails.override(task_id='bad')() >> fails.override(task_id='worse', trigger_rule='all_done')()
 with DAG('daily', schedule='@daily', start_date=datetime(2026, 1, 1)):
     fine.override(task_id='day')()
 ";
@@ -123,6 +125,32 @@ fn marking_a_task_success_reruns_upstream_failed_tasks() {
     // Removes a note without changing the state.
     api.expect("PATCH", &two, json!({"note": ""}), 200);
     assert_eq!(api.get(&two)["note"], Value::Null);
+}
+
+/// As in Airflow, the marks are limited to runs of the schedule, and the clears are not.
+#[test]
+fn marking_the_future_clears_failed_tasks_of_all_later_runs() {
+    let (test, api) = running();
+    let run = |day: &str| format!("dags/nightly/dagRuns/{day}");
+    for day in ["01", "02", "03"] {
+        let date = format!("2026-01-{day}T00:00:00Z");
+        api.expect("POST", "dags/nightly/dagRuns", json!({"dag_run_id": day, "logical_date": date}), 200);
+        wait_state(&api, &run(day), "failed");
+    }
+    let bad = format!("{}/taskInstances/bad", run("02"));
+    let marked = api.expect("PATCH", &bad, json!({"new_state": "success", "include_future": true}), 200);
+    assert!(
+        marked["task_instances"].as_array().unwrap().iter().all(|instance| instance["dag_run_id"] != "03"),
+        "{marked}"
+    );
+    for day in ["02", "03"] {
+        wait_until("the second task was tried again", Duration::from_secs(30), || {
+            test.sql(&format!("SELECT count(*) FROM task_try WHERE run_id = '{day}' AND task_id = 'worse'")) == "2"
+        });
+    }
+    let tries = "SELECT string_agg(run_id || ' ' || task_id || ' ' || try_number, ', ' ORDER BY run_id, task_id)
+        FROM task_instance WHERE run_id < '10'";
+    assert_eq!(test.sql(tries), "01 bad 1, 01 worse 1, 02 bad 1, 02 worse 2, 03 bad 1, 03 worse 2");
 }
 
 #[test]

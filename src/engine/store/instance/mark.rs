@@ -60,6 +60,28 @@ async fn runs_to_mark(
     Ok(rows.iter().map(|row| RunKey { dag_id: key.dag_id.clone(), run_id: row.get(0) }).collect())
 }
 
+/// Returns the other runs whose failed downstream instances are cleared with a marking of several runs. As in Airflow,
+/// they are the runs of any type with such a date, or all runs.
+async fn others_to_clear(
+    client: &impl GenericClient,
+    key: &RunKey,
+    marking: &Marking,
+    marked: &[RunKey],
+) -> Result<Vec<RunKey>, StoreError> {
+    let run = runs::get(client, key, ReadFor::Reading).await?;
+    let Some(date) = run.logical_date.filter(|_| marking.future || marking.past) else { return Ok(Vec::new()) };
+    let (from, to) = ((!marking.past).then_some(date), (!marking.future).then_some(date));
+    let marked: Vec<&str> = marked.iter().map(|run| run.run_id.as_str()).collect();
+    let query = "
+        SELECT run_id FROM dag_run r
+        WHERE dag_id = $1 AND ($2::timestamptz IS NULL OR logical_date >= $2)
+          AND ($3::timestamptz IS NULL OR logical_date <= $3) AND run_id <> ALL ($4)
+          AND EXISTS (SELECT FROM task_instance ti WHERE ti.dag_id = r.dag_id AND ti.run_id = r.run_id
+                      AND ti.state IN ('failed', 'upstream_failed'))";
+    let rows = client.query(query, &[&key.dag_id, &from, &to, &marked]).await?;
+    Ok(rows.iter().map(|row| RunKey { dag_id: key.dag_id.clone(), run_id: row.get(0) }).collect())
+}
+
 /// Returns the instances that a marking would change.
 pub async fn select(
     client: &impl GenericClient,
@@ -145,8 +167,9 @@ pub async fn mark(
     let mut clearing = Clearing::load(transaction, &key.dag_id, &failed_downstream, VersionChoice::Own).await?;
     let graph = Graph::new((*clearing.versions.dag.structure).clone());
     let runs = runs_to_mark(transaction, &clearing.versions.dag, key, marking).await?;
+    let others = others_to_clear(transaction, key, marking, &runs).await?;
     // The scheduler takes the same lock to plan a run.
-    runs::lock(transaction, &runs).await?;
+    runs::lock(transaction, &[runs.as_slice(), &others].concat()).await?;
     let mut changed = Vec::new();
     for run in runs {
         let marked = of_run(transaction, run.clone(), marking, &graph).await?;
@@ -158,6 +181,12 @@ pub async fn mark(
             clearing.clear(transaction, &run, &to_clear).await?;
         }
         changed.extend(marked);
+    }
+    for run in others {
+        let to_clear = clearing.select(transaction, &run).await?;
+        if !to_clear.is_empty() {
+            clearing.clear(transaction, &run, &to_clear).await?;
+        }
     }
     Ok(changed)
 }
