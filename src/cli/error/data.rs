@@ -298,9 +298,9 @@ impl From<UninstallRefusal> for Error {
             | UninstallRefusal::ReadOnlyParent(_) => base
                 .hint("nothing was removed; if it is the workspace, keep it with --keep-workspace")
                 .hint("remove Leoflow's files there by hand"),
-            UninstallRefusal::WorkspaceNotMade(_) => base
-                .hint("keep it: --purge --keep-workspace --yes")
-                .hint("remove it too: --purge --include-workspace --yes"),
+            UninstallRefusal::WorkspaceNotMade(_) => {
+                base.hint("keep it: add --keep-workspace").hint("remove it too: add --include-workspace")
+            }
             UninstallRefusal::Repositories(repositories) => {
                 let listed: Vec<String> = repositories
                     .iter()
@@ -308,8 +308,8 @@ impl From<UninstallRefusal> for Error {
                     .map(|repository| format!("{}: {}", repository.path.display(), repository.why))
                     .collect();
                 base.cause(listed.join("\n"))
-                    .hint("commit and push the work; or keep the workspace: --purge --keep-workspace --yes")
-                    .hint("remove it too: --purge --include-repositories --yes")
+                    .hint("commit and push the work; or keep the workspace: add --keep-workspace")
+                    .hint("remove it too: add --include-repositories")
             }
         }
     }

@@ -33,6 +33,7 @@ fn a_backup_recreates_the_instance_on_another_machine() {
     let workspace = new.folder().join("my work");
     let done = new.restore(&backup, &["--workspace", workspace.to_str().unwrap(), "--json"]).expect(0);
     assert_eq!((&done.json()["restored"], &done.json()["running"]), (&true.into(), &false.into()));
+    assert!(done.stderr.contains("schedules that are active in the backup start runs here too"), "{}", done.stderr);
     let ready = new.start();
     assert!(ready["admin_password"].is_null(), "the old password stays");
     Session::login(new.port, &password);
@@ -114,6 +115,7 @@ fn restoring_over_an_instance_needs_force_and_can_be_undone() {
     // Only the newest replaced state is retained.
     let shown = test.restore(&backup, &["--force", "--yes", "--no-start"]).expect(0);
     assert!(shown.stderr.contains("Its DAG files run as you"), "{}", shown.stderr);
+    assert!(!shown.stderr.contains("start runs here too"), "{}", shown.stderr);
     assert!(shown.stdout.contains("Start it:"), "{}", shown.stdout);
     test.run(&["lite", "status"]).expect(1);
     test.start();

@@ -138,6 +138,16 @@ fn each_instance_has_its_own_home_workspace_and_port() {
     assert_eq!(user.list().len(), 1);
     assert_eq!(variable("staging", &["get", "whose"]).expect(0).stdout.trim(), "staging");
     user.run(&["instances", "remove", "staging", "--yes"]).expect(0);
+
+    // The options that the refusal names exist.
+    let own = user.path("own");
+    fs::create_dir(&own).unwrap();
+    fs::write(own.join("mine.py"), "print('mine')\n").unwrap();
+    user.run(&["instances", "create", "trial", "--workspace", own.to_str().unwrap()]).expect(0);
+    let refused = user.run(&["instances", "remove", "trial", "--yes"]).expect(3);
+    assert!(refused.stderr.contains("remove it too: add --include-workspace"), "{refused:?}");
+    user.run(&["instances", "remove", "trial", "--yes", "--keep-workspace"]).expect(0);
+    assert!(!user.path(".leoflow-trial").exists() && own.join("mine.py").exists());
 }
 
 fn assert_failed_creations_can_be_repeated(user: &User) {

@@ -190,7 +190,7 @@ async fn replace(
         print_left_out(context, &target.left_out(&backup_config));
         confirm(context, &target, args)?;
     } else {
-        print_trust(context);
+        print_trust(context, &target, &Summary::of(&backup));
     }
     // Dropped before `home_lock` and the caller's operation lock: on an error, the drop puts the unusable config.yaml
     // back while the locks are held.

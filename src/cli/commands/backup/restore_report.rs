@@ -54,11 +54,18 @@ pub fn print_plan(
         }
         (None, None) => note(format!("The backup is restored into {home} and {workspace}.")),
     }
-    print_trust(context);
+    print_trust(context, target, backup);
 }
 
-/// Warns that a backup's DAG files run as the user once Leoflow starts. The restore checks only the dump and the paths.
-pub fn print_trust(context: &Context<'_>) {
+/// Warns that a backup's DAG files run as the user once Leoflow starts: the restore checks only the dump and the paths. In
+/// an empty home, also warns that the backup's schedules become active beside those of the instance that it is from.
+pub fn print_trust(context: &Context<'_>, target: &Target, backup: &Summary) {
+    if !target.is_set_up && backup.rows.get("dag").is_some_and(|count| *count > 0) {
+        context.printer.warning(
+            "the schedules that are active in the backup start runs here too, as soon as Leoflow starts: stop the \
+             instance that the backup is of, or pause its DAGs before you make the backup",
+        );
+    }
     context.printer.note(
         "Its DAG files run as you when Leoflow starts; its admin password and encryption key become yours. Restore \
          only a backup that you trust, or read its DAG files first: --no-start",

@@ -65,10 +65,25 @@ pub enum InstancesCommand {
     Remove {
         /// The instance's name
         name: String,
-        /// Skip the confirmation prompt
-        #[arg(long)]
-        yes: bool,
+        #[command(flatten)]
+        options: RemoveOptions,
     },
+}
+
+#[derive(Args, Debug)]
+pub struct RemoveOptions {
+    /// Skip the confirmation prompt
+    #[arg(long)]
+    yes: bool,
+    /// Keep the workspace
+    #[arg(long)]
+    keep_workspace: bool,
+    /// Also remove a workspace that existed before the instance
+    #[arg(long, conflicts_with = "keep_workspace")]
+    include_workspace: bool,
+    /// Also remove repositories with uncommitted or unpushed work
+    #[arg(long)]
+    include_repositories: bool,
 }
 
 pub async fn run(context: &Context<'_>, command: Option<&InstancesCommand>) -> Result<u8, Error> {
@@ -78,7 +93,7 @@ pub async fn run(context: &Context<'_>, command: Option<&InstancesCommand>) -> R
             create(context, name, *port, workspace.as_deref()).await
         }
         Some(InstancesCommand::Clone { name, from }) => clone(context, name, from.as_deref()).await,
-        Some(InstancesCommand::Remove { name, yes }) => remove(context, name, *yes),
+        Some(InstancesCommand::Remove { name, options }) => remove(context, name, options),
     }
 }
 
@@ -248,7 +263,7 @@ async fn copy(old_context: &Context<'_>, new_context: &Context<'_>, file: &Path)
     Ok(config::update(&new_context.home, |_| vec![("instance_name", name.into())])?)
 }
 
-fn remove(context: &Context<'_>, name: &str, yes: bool) -> Result<u8, Error> {
+fn remove(context: &Context<'_>, name: &str, options: &RemoveOptions) -> Result<u8, Error> {
     let target = with_home(context, instance_home(name)?);
     if !target.home.root().exists() {
         return Err(Error::failed(format!("there is no instance {name:?}")).hint("leoflow instances list"));
@@ -256,10 +271,10 @@ fn remove(context: &Context<'_>, name: &str, yes: bool) -> Result<u8, Error> {
     let args = Uninstall {
         purge: true,
         dry_run: false,
-        yes,
-        keep_workspace: false,
-        include_workspace: false,
-        include_repositories: false,
+        yes: options.yes,
+        keep_workspace: options.keep_workspace,
+        include_workspace: options.include_workspace,
+        include_repositories: options.include_repositories,
     };
     uninstall::run(&target, &args)
 }
