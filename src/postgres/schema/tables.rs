@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 /// The table of refinery, the library that applies migrations.
 pub(crate) const HISTORY: &str = "refinery_schema_history";
 /// Our own table of applied migrations.
-pub const LEDGER: &str = "leoflow_ledger";
+pub(crate) const LEDGER: &str = "leoflow_ledger";
 /// The tables that have rows from the first start on.
 pub const RECORDS: [&str; 3] = [HISTORY, LEDGER, "instance_fact"];
 

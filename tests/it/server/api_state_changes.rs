@@ -130,7 +130,7 @@ fn marking_a_task_success_reruns_upstream_failed_tasks() {
 /// As in Airflow, the marks are limited to runs of the schedule, and the clears are not.
 #[test]
 fn marking_the_future_clears_failed_tasks_of_all_later_runs() {
-    let (test, api) = running();
+    let (test, api) = started_api();
     let run = |day: &str| format!("dags/nightly/dagRuns/{day}");
     for day in ["01", "02", "03"] {
         let date = format!("2026-01-{day}T00:00:00Z");

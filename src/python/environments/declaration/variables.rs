@@ -68,7 +68,10 @@ impl Variables {
 
     /// The values that are part of a declaration's hash: all except those in the login of an address, because a new
     /// password does not change the packages.
-    pub fn identifying_values<'a>(&self, texts: impl IntoIterator<Item = &'a String>) -> BTreeMap<String, Value> {
+    pub(crate) fn identifying_values<'a>(
+        &self,
+        texts: impl IntoIterator<Item = &'a String>,
+    ) -> BTreeMap<String, Value> {
         let without_logins: Vec<String> = texts.into_iter().map(|text| without_logins(text)).collect();
         names_in_all(&without_logins).into_iter().map(|name| (name.clone(), self.get(&name).into())).collect()
     }
