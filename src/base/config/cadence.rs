@@ -46,6 +46,7 @@ impl fmt::Display for Cadence {
         match self {
             Self::Off => f.write_str("off"),
             Self::Cron(text) => f.write_str(text),
+            Self::Awake(time) if time.as_secs() % 60 != 0 => write!(f, "after {} s awake", time.as_secs()),
             Self::Awake(time) => write!(f, "after {} min awake", time.as_secs() / 60),
         }
     }

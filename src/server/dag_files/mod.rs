@@ -91,7 +91,7 @@ enum LoopEvent {
     RefreshRequested(Vec<Refresh>),
     DagDeleted,
     PackagesChanged(Change),
-    Parsed(Parsed),
+    Parsed(Box<Parsed>),
     SaveRetryDue,
     ParseRetryDue,
     RescanDue,
@@ -138,7 +138,7 @@ impl DagFileLoop {
             refreshes = dag_files.parse_requests.take_refreshes() => LoopEvent::RefreshRequested(refreshes),
             () = dag_files.dag_deleted.notified() => LoopEvent::DagDeleted,
             change = packages.changed(self.index.failed_since()) => LoopEvent::PackagesChanged(change),
-            Some(parsed) = self.results.recv() => LoopEvent::Parsed(parsed),
+            Some(parsed) = self.results.recv() => LoopEvent::Parsed(Box::new(parsed)),
             () = tokio::time::sleep(SAVE_RETRY), if must_save_again => LoopEvent::SaveRetryDue,
             () = tokio::time::sleep_until(next_retry.unwrap_or_else(Instant::now)), if next_retry.is_some() => {
                 LoopEvent::ParseRetryDue
@@ -165,7 +165,7 @@ impl DagFileLoop {
                 return Rescan::Yes;
             }
             LoopEvent::PackagesChanged(Change::UserPackages) => self.parse_all(self.index.failed()),
-            LoopEvent::Parsed(parsed) => self.save(parsed).await,
+            LoopEvent::Parsed(parsed) => self.save(*parsed).await,
             LoopEvent::SaveRetryDue => self.save_again().await,
             LoopEvent::ParseRetryDue => {
                 let files = self.history.due(Instant::now());

@@ -108,6 +108,11 @@ fn secrets_are_masked_in_logs_xcoms_and_errors() {
     {
         assert!(log.contains(shown), "{shown}: {log}");
     }
+    // Values that cannot be decrypted do not prevent the masking of others.
+    test.sql(
+        "INSERT INTO connection (connection_id, conn_type, password_encrypted) VALUES ('unreadable', 'http', 'x');
+         INSERT INTO variable (key, value_encrypted) VALUES ('unreadable', 'x')",
+    );
     let value = test.run(&["xcom", "get", "leaks", "latest", "t"]).expect(0).json();
     assert_eq!(value, json!({"plain": "***", "path": "visible", "***": 1}));
     assert_eq!(test.sql("SELECT outcome FROM task_try WHERE task_id = 'fails'"), "ValueError: with ***");

@@ -448,7 +448,10 @@ fn the_cli_accepts_airflows_commands() {
         test.wait_run("words", run_id_of_cleared.as_str().unwrap());
     }
     let logs = test.home.join("task-logs/words").join(&run_id);
-    assert!(logs.is_dir(), "{}", logs.display());
+    assert!(logs.join("work/2").is_dir(), "{}", logs.display());
+    let instance = format!("/api/v2/dags/words/dagRuns/{run_id}/taskInstances/work?map_index=2");
+    assert_eq!(socket_request(&test.home, "DELETE", &instance, "", "").status, 200);
+    assert!(!logs.join("work/2").exists() && logs.join("work/1").is_dir());
     run(&["runs", "delete", "words", &run_id, "--yes"]).expect(0);
     run(&["runs", "show", "words", &run_id]).expect(1);
     // Otherwise a new run with the same id would append to these logs.

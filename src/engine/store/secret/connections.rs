@@ -100,6 +100,14 @@ pub async fn list(
     listing.fetch(client, &Source::new("*", "connection"), |row| read(row, cipher)).await?.transpose()
 }
 
+/// Returns all connections but those that cannot be decrypted.
+pub(super) async fn all_readable(client: &impl GenericClient, cipher: &Cipher) -> Result<Vec<Connection>, StoreError> {
+    let page = Listing::<ConnectionField>::default()
+        .fetch(client, &Source::new("*", "connection"), |row| read(row, cipher))
+        .await?;
+    page.rows.into_iter().filter(|row| !matches!(row, Err(StoreError::Sealed { .. }))).collect()
+}
+
 /// Returns which of these ids exist, whether they can be decrypted or not.
 pub async fn existing(client: &impl GenericClient, ids: &[String]) -> Result<Vec<String>, StoreError> {
     let query = "SELECT connection_id FROM connection WHERE connection_id = ANY ($1)";

@@ -3,7 +3,6 @@
 use super::connections;
 use super::variables;
 use crate::store::StoreError;
-use crate::store::list::listing::Listing;
 use leoflow_base::auth::cipher::Cipher;
 use leoflow_base::auth::masking::{Masker, is_sensitive};
 use leoflow_postgres::GenericClient;
@@ -13,19 +12,14 @@ use serde_json::Value;
 pub async fn stored(client: &impl GenericClient, cipher: &Cipher) -> Result<Masker, StoreError> {
     let mut masker = Masker::default();
     // A value that cannot be decrypted cannot leak, so it needs no masking.
-    let ignore_unreadable = |error: StoreError| if let StoreError::Sealed { .. } = error { Ok(()) } else { Err(error) };
-    match connections::list(client, cipher, Listing::default()).await {
-        Ok(page) => page.rows.iter().for_each(|connection| {
-            connection.password.iter().for_each(|password| masker.add(password));
-            if let Some(Ok(extra)) = connection.extra.as_deref().map(serde_json::from_str::<Value>) {
-                masker.add_named("extra", &extra);
-            }
-        }),
-        Err(error) => ignore_unreadable(error)?,
+    for connection in connections::all_readable(client, cipher).await? {
+        connection.password.iter().for_each(|password| masker.add(password));
+        if let Some(Ok(extra)) = connection.extra.as_deref().map(serde_json::from_str::<Value>) {
+            masker.add_named("extra", &extra);
+        }
     }
-    match variables::list(client, cipher, Listing::default()).await {
-        Ok(page) => page.rows.iter().for_each(|variable| add_variable(&mut masker, &variable.key, &variable.value)),
-        Err(error) => ignore_unreadable(error)?,
+    for variable in variables::all_readable(client, cipher).await? {
+        add_variable(&mut masker, &variable.key, &variable.value);
     }
     Ok(masker)
 }

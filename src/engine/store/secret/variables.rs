@@ -69,6 +69,14 @@ pub async fn list(
     listing.fetch(client, &Source::new("*", "variable"), |row| read(row, cipher)).await?.transpose()
 }
 
+/// Returns all variables but those that cannot be decrypted.
+pub(super) async fn all_readable(client: &impl GenericClient, cipher: &Cipher) -> Result<Vec<Variable>, StoreError> {
+    let page = Listing::<VariableField>::default()
+        .fetch(client, &Source::new("*", "variable"), |row| read(row, cipher))
+        .await?;
+    page.rows.into_iter().filter(|row| !matches!(row, Err(StoreError::Sealed { .. }))).collect()
+}
+
 /// Returns which of these names exist, whether they can be decrypted or not.
 pub async fn existing(client: &impl GenericClient, names: &[String]) -> Result<Vec<String>, StoreError> {
     let query = "SELECT key FROM variable WHERE key = ANY ($1)";

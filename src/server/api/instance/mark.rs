@@ -9,6 +9,7 @@ use crate::http::body::{Body, nullable};
 use crate::http::openapi::operation::Schemas;
 use crate::http::query::{Kind, Parameter, Query, QueryParams, UPDATE_MASK, UpdateMaskQuery};
 use crate::http::request::{Params, PathParts, Segments};
+use crate::process::deleted_logs::DeletedLogs;
 use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
@@ -313,6 +314,8 @@ pub async fn delete(
         return Err(instance_not_found(&key));
     }
     mark::delete_instance(&transaction, &key).await?;
+    let logs = DeletedLogs::quarantine(&state.home, key.log_folder(&state.home)).await;
     transaction.commit().await?;
+    logs.remove();
     Ok(Json(Value::Null))
 }
