@@ -4,10 +4,6 @@ timetables and operators need no registration, and their web pages are not shown
 
 from __future__ import annotations
 
-import inspect
-import types
-
-from leoflow.authoring import macros
 from leoflow.common.exceptions import AirflowException, Unsupported
 
 TYPE_CHECKING = False
@@ -72,6 +68,11 @@ def register(plugin: type[AirflowPlugin]) -> None:
         plugin.on_load()
         _plugins[plugin.name] = plugin
         if plugin.macros:
+            # Processes without plugins start faster without these modules.
+            import types
+
+            from leoflow.authoring import macros
+
             setattr(macros, plugin.name, types.SimpleNamespace(**{macro.__name__: macro for macro in plugin.macros}))
 
 
@@ -92,19 +93,30 @@ def implementations(hook: str) -> list[Callable[..., Any]]:
     for plugin in _plugins.values():
         for listener in plugin.listeners:
             for name in dir(listener):
-                function = getattr(listener, name, None)
+                try:
+                    function = getattr(listener, name)
+                except Exception:
+                    # A property of the listener that fails is no hook.
+                    continue
                 options = getattr(function, "airflow_impl", None)
                 if isinstance(options, dict) and (options.get("specname") or name) == hook:
                     functions.insert(0, function)
-    rank = {function: options.get("trylast", False) - options.get("tryfirst", False)
-            for function, options in ((function, function.airflow_impl) for function in functions)}
-    return sorted(functions, key=rank.get)
+    return sorted(functions, key=rank)
+
+
+def rank(function):
+    return function.airflow_impl.get("trylast", False) - function.airflow_impl.get("tryfirst", False)
 
 
 def call(hook: str, **arguments: Any) -> Exception | None:
     """Calls the listeners with the arguments that they name. Returns an error, after which no other is called."""
+    functions = implementations(hook)
+    if not functions:
+        return None
+    import inspect
+
     try:
-        for function in implementations(hook):
+        for function in functions:
             names = inspect.signature(function).parameters
             function(**{name: value for name, value in arguments.items() if name in names})
     except Exception as error:

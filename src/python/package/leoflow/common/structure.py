@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import datetime
 import enum
-import inspect
 import math
 import re
 
@@ -116,6 +115,8 @@ def shown_value(value):
 
 
 def source_of(function):
+    import inspect
+
     try:
         return inspect.getsource(function)
     except (OSError, TypeError):
