@@ -24,8 +24,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tracing::warn;
 
-/// How long a task with a time limit may take to import its file and get its arguments, before its own code begins.
-/// Longer than a task waits for a server that is down.
+/// Time for a task to import its file and get its arguments; longer than it waits for a server that is down.
 const IMPORT_LIMIT: Duration = Duration::from_secs(900);
 /// Time between TERM and KILL for processes that a task left running.
 const LEFTOVER_GRACE: Duration = Duration::from_secs(1);

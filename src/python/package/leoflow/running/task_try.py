@@ -255,7 +255,7 @@ class Try:
             try:
                 self.ti.xcom_push(link.xcom_key, link.get_link(self.task, ti_key=self.ti))
             except Exception as error:
-                show(error, "Failed to push an xcom for task operator extra link")
+                log_error(error, "Failed to push an xcom for task operator extra link")
 
     def notify_of_end(self, state):
         """Calls the listeners of plugins for the outcome of the try, after its callbacks, as in Airflow."""
@@ -270,7 +270,7 @@ class Try:
     def notify_listeners(self, hook, **arguments):
         error = plugins.call(hook, **arguments)
         if error is not None:
-            show(error, "error calling listener")
+            log_error(error, "error calling listener")
 
 
 # Outcomes of a try of which listeners are notified.
