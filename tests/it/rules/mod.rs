@@ -5,5 +5,6 @@ mod contract;
 mod documents;
 mod import_cycles;
 mod reference_pages;
+mod repository;
 mod scripts;
 mod sql_owners;

@@ -275,7 +275,7 @@ mod tests {
         ];
         assert_eq!(found, expected);
         let refused = |text: &str| read_fetched("https://h/r.txt", text, Role::Requirements).unwrap_err();
-        assert!(refused("-i https://evil\n").contains("--index-url in a file at an address"));
+        assert!(refused("-i https://evil\n").contains("--index-url is not supported in a file at an address"));
         assert!(refused("x @ https://evil/${TOKEN}\n").contains("must not name variables"));
     }
 }
