@@ -145,7 +145,9 @@ mod tests {
         home.create().unwrap();
         std::fs::create_dir_all(home.backups()).unwrap();
         assert!(read_backups(&home).last.is_none());
-        for (name, size, age) in [("a.tar.zst", 2_000, 10), ("b.tar.gz", 3_000, 20), (".c.tar.zst", 4_000, 0)] {
+        let partial = ("d.tar.zst.part", 5_000, 0);
+        for (name, size, age) in [("a.tar.zst", 2_000, 10), ("b.tar.gz", 3_000, 20), (".c.tar.zst", 4_000, 0), partial]
+        {
             let path = home.backups().join(name);
             std::fs::write(&path, vec![b'x'; size]).unwrap();
             let time = std::time::SystemTime::now() - Duration::from_secs(age);
