@@ -5,7 +5,7 @@ use super::backup_progress::BackupProgress;
 use super::instance_command::{Instance, InstanceCommand};
 use crate::commands::backup::create::Backup;
 use crate::commands::lite::stop::{LiteStop, unreadable_tasks_error};
-use crate::commands::release::upgrade_args::Upgrade;
+use crate::commands::release::upgrade::args::Upgrade;
 use crate::context::{Confirmation, Context};
 use crate::error::Error;
 use crate::terminal::printer::{counted, human_size};

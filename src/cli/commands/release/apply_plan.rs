@@ -1,6 +1,6 @@
 //! Applies the plan of an upgrade or a rollback, in its worker and under the operation lock.
 
-use super::upgrade_facts::FactsAndDatastore;
+use super::upgrade::gather_facts::FactsAndDatastore;
 use super::worker_report::LoggedSink;
 use crate::context::Context;
 use crate::error::Error;

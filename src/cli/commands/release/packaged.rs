@@ -1,8 +1,8 @@
 //! A program that a package manager owns. The manager replaces the program; the program then brings each home to its own
 //! release, with the steps of every upgrade.
 
-use super::upgrade_args::Upgrade;
-use super::upgrade_facts;
+use super::upgrade::args::Upgrade;
+use super::upgrade::gather_facts;
 use super::watch_worker;
 use crate::context::Context;
 use crate::error::Error;
@@ -99,7 +99,7 @@ pub async fn before_start(context: &Context<'_>, reporter: &dyn Reporter) -> Res
 
 async fn upgrade(context: &Context<'_>, reporter: &dyn Reporter) -> Result<(), Error> {
     let release = TargetRelease::own()?;
-    let gathered = upgrade_facts::gather(context, "leoflow lite start").await?;
+    let gathered = gather_facts::gather(context, "leoflow lite start").await?;
     let plan = release.plan(&gathered.facts)?;
     // The worker opens the datastore itself.
     drop(gathered);

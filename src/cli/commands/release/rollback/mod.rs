@@ -1,16 +1,20 @@
 //! `leoflow rollback`: returns to an earlier release, with the data. Works from any version in `versions/`, even when
 //! the current one is broken or missing.
 
-use super::apply_plan::{self, PlannedChange};
-use super::rollback_args::RollbackRelease;
-use super::rollback_consequences::Consequences;
-use super::rollback_facts::{PlannedRollback, plan_rollback};
-use super::rollback_restore::{self, RestoreInput};
-use super::upgrade_facts::FactsAndDatastore;
-use super::watch_worker;
-use super::worker_report;
+pub mod args;
+mod consequences;
+pub mod facts;
+mod restore;
+
+use crate::commands::release::apply_plan::{self, PlannedChange};
+use crate::commands::release::upgrade::gather_facts::FactsAndDatastore;
+use crate::commands::release::watch_worker;
+use crate::commands::release::worker_report;
 use crate::context::Context;
 use crate::error::Error;
+use args::RollbackRelease;
+use consequences::Consequences;
+use facts::{PlannedRollback, plan_rollback};
 use leoflow_base::home::lock::OperationLock;
 use leoflow_base::protocol::{control, log};
 use leoflow_base::sys::process::stdio;
@@ -19,6 +23,7 @@ use leoflow_lifecycle::upgrade::rollback::history;
 use leoflow_lifecycle::upgrade::rollback::rollback_plan::RollbackPlan;
 use leoflow_lifecycle::upgrade::rollback::rollback_record::Settled;
 use leoflow_lifecycle::upgrade::{Outcome, ReleaseSource};
+use restore::RestoreInput;
 use semver::Version;
 use serde_json::json;
 use std::ffi::OsString;
@@ -53,7 +58,7 @@ pub async fn run(context: &Context<'_>, args: &RollbackRelease) -> Result<u8, Er
         return Ok(1);
     }
     if let RollbackPlan::Restore { .. } = planned.rollback_plan {
-        rollback_restore::refuse_instance_in_terminal(context, &planned.datastore)?;
+        restore::refuse_instance_in_terminal(context, &planned.datastore)?;
     }
     let to = planned.to.to_string();
     // The worker opens the datastore itself.
@@ -126,7 +131,7 @@ async fn perform(context: &Context<'_>, args: &RollbackRelease) -> Result<Outcom
         let PlannedRollback { facts, datastore, plan, own_schema_of_target, .. } = planned;
         let was_running = facts.instance != Instance::Stopped;
         let input = RestoreInput { datastore, plan, schema_to: own_schema_of_target, backup, was_running };
-        return rollback_restore::restore_backup(context, input, operation_lock, cancelled).await;
+        return restore::restore_backup(context, input, operation_lock, cancelled).await;
     }
     let PlannedRollback { facts, datastore, plan, .. } = planned;
     let config = context.recovery().running_config()?;

@@ -1,6 +1,6 @@
 //! The consequences of a rollback, for its plan: data, settings, files, tasks, disk space and the pause.
 
-use super::rollback_facts::PlannedRollback;
+use super::facts::PlannedRollback;
 use crate::commands::backup::state_summary;
 use crate::context::Context;
 use crate::error::Error;

@@ -1,22 +1,25 @@
 //! `leoflow upgrade`: plans, asks for confirmation, starts the worker and shows its progress.
 //!
 //! Two processes share an upgrade. This command plans, and watches the worker (`watch_worker.rs`). The worker
-//! (`upgrade_worker.rs`) runs in a session of its own, so that closing the terminal does not end it. It holds the
+//! (`worker.rs`) runs in a session of its own, so that closing the terminal does not end it. It holds the
 //! operation lock and plans again with the same functions, because other commands may have changed the facts before it
 //! took the lock; then it applies the plan (`apply_plan.rs`), whose steps are in `lifecycle/upgrade/run.rs`. If the
 //! worker is killed, the next command or start continues from the journal (`recovery/upgrades.rs`).
 
-use super::hand_over;
-use super::packaged;
-use super::upgrade_args::{From, Upgrade, UpgradeCommand};
-use super::upgrade_facts::{self, FactsAndDatastore};
-use super::upgrade_install;
-use super::upgrade_worker;
-use super::watch_worker;
+pub mod args;
+pub mod gather_facts;
+mod install;
+mod worker;
+
+use crate::commands::release::hand_over;
+use crate::commands::release::packaged;
+use crate::commands::release::watch_worker;
 use crate::context::Context;
 use crate::error::Error;
 use crate::recovery::{Abort, DryRun};
 use crate::terminal::printer::counted;
+use args::{From, Upgrade, UpgradeCommand};
+use gather_facts::FactsAndDatastore;
 use leoflow_base::build_info::build_info;
 use leoflow_base::config::{self};
 use leoflow_base::protocol::child::RELEASE_SOURCE;
@@ -33,8 +36,8 @@ pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     match &args.command {
         Some(UpgradeCommand::Plan(plan)) => dry_run(context, plan.version.as_deref(), &plan.from).await,
         None if args.resume || args.abort => resume(context, args).await,
-        None if args.install => upgrade_install::run(context, args).await,
-        None if args.worker => upgrade_worker::run(context, args).await,
+        None if args.install => install::run(context, args).await,
+        None if args.worker => worker::run(context, args).await,
         None if args.dry_run => dry_run(context, args.version.as_deref(), &args.from).await,
         None => upgrade(context, args).await,
     }
@@ -107,7 +110,7 @@ async fn plan_upgrade(
     };
     let remember = if applied.is_some() { Remember::Yes } else { Remember::No };
     let doubts = release.doubts(home, remember, context.printer);
-    let FactsAndDatastore { facts, .. } = upgrade_facts::gather(context, "leoflow upgrade").await?;
+    let FactsAndDatastore { facts, .. } = gather_facts::gather(context, "leoflow upgrade").await?;
     refuse_older_program(context, &facts)?;
     match release.plan(&facts) {
         Ok(plan) => Ok(Some((with_warnings(context, plan, doubts, &release).await?, release))),

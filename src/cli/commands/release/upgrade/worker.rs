@@ -1,10 +1,10 @@
 //! The worker that `leoflow upgrade` starts: performs the upgrade in a session of its own, under the operation lock.
 //! Rollbacks use parts of it.
 
-use super::apply_plan::{self, PlannedChange};
-use super::upgrade_args::Upgrade;
-use super::upgrade_facts::{self, FactsAndDatastore};
-use super::worker_report::send_result;
+use super::args::Upgrade;
+use super::gather_facts::{self, FactsAndDatastore};
+use crate::commands::release::apply_plan::{self, PlannedChange};
+use crate::commands::release::worker_report::send_result;
 use crate::context::Context;
 use crate::error::Error;
 use leoflow_base::home::lock::OperationLock;
@@ -34,7 +34,7 @@ async fn perform(context: &Context<'_>, args: &Upgrade) -> Result<Outcome, Error
     let config = context.recovery().running_config()?;
     let request = Request { version: args.version.as_deref(), from: args.from.from.as_deref() };
     let release = TargetRelease::find(home, Some(&config), context.version, request).await?;
-    let mut gathered = upgrade_facts::gather(context, COMMAND).await?;
+    let mut gathered = gather_facts::gather(context, COMMAND).await?;
     let mut plan = release.plan(&gathered.facts)?;
     if gathered.facts.database == Database::Applied(Vec::new()) {
         create_tables(context, &mut gathered).await?;

@@ -1,7 +1,7 @@
 //! Plans a rollback, before anything is changed.
 
-use super::rollback_args::RollbackRelease;
-use super::upgrade_facts::{self, FactsAndDatastore};
+use super::args::RollbackRelease;
+use crate::commands::release::upgrade::gather_facts::{self, FactsAndDatastore};
 use crate::context::Context;
 use crate::error::Error;
 use crate::recovery::datastore::Datastore;
@@ -28,7 +28,7 @@ pub struct PlannedRollback {
 /// Plans a rollback to `--to`, or to the release before the last upgrade.
 pub async fn plan_rollback(context: &Context<'_>, args: &RollbackRelease) -> Result<PlannedRollback, Error> {
     let home = &context.home;
-    let FactsAndDatastore { mut facts, datastore } = upgrade_facts::gather(context, "leoflow rollback").await?;
+    let FactsAndDatastore { mut facts, datastore } = gather_facts::gather(context, "leoflow rollback").await?;
     if let Some(version) = target::version_of_last_change(home) {
         facts.installed = version;
     }

@@ -1,8 +1,8 @@
 //! The worker of a rollback that restores the backup created before the upgrade. The older release, which the backup
 //! belongs to, runs the restore.
 
-use super::worker_report::LoggedSink;
 use crate::commands::lite::stop::requested_port;
+use crate::commands::release::worker_report::LoggedSink;
 use crate::context::Context;
 use crate::error::Error;
 use crate::error::upgrade::SEE_UPGRADE_LOG;

@@ -1,7 +1,7 @@
 //! `leoflow upgrade --install`, used by install.sh: installs a release into a home without an instance.
 
-use super::apply_plan;
-use super::upgrade_args::Upgrade;
+use super::args::Upgrade;
+use crate::commands::release::apply_plan;
 use crate::context::Context;
 use crate::error::Error;
 use leoflow_base::build_info::build_info;
