@@ -1,7 +1,8 @@
 """Measures the REST API and the web UI's home page of Leoflow and `airflow standalone`, with the same 100 DAGs.
 
-Requests: `GET /api/v2/dags?limit=100` over four keep-alive connections. First page: from the navigation to the drawn
-home page with its data, with a warm cache, in headless Chromium (median of seven; skipped without Chromium or npm).
+Requests per second: `GET /api/v2/dags?limit=100` over four keep-alive connections. Slowest of 100: the same request,
+one after the other, each over a new connection. First page: from the navigation to the drawn home page with its data,
+with a warm cache, in headless Chromium (median of seven; skipped without Chromium or npm).
 """
 
 import http.client
@@ -13,8 +14,8 @@ import time
 import urllib.request
 from pathlib import Path
 
-from bench_machine import dag_file, wait_for
-from bench_subjects import ROOT, Airflow, Leoflow
+from benchmarks.machine import dag_file, wait_for
+from benchmarks.subjects import ROOT, Airflow, Leoflow
 
 DAGS, CONNECTIONS, LOAD_SECONDS, WARM_UP_SECONDS = 100, 4, 8, 2
 FIGURES = [("GET dags", "requests/s"), ("GET dags, slowest of 100", "ms"), ("first page drawn", "ms")]

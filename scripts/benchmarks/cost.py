@@ -4,7 +4,7 @@ the results as a chart."""
 import math
 import statistics
 
-from bench_subjects import Airflow, Leoflow
+from benchmarks.subjects import Airflow, Leoflow
 
 SIZES = {"leoflow": (1, 10, 100, 1000, 10_000), "airflow": (1, 10, 100, 1000)}
 DAG = """from airflow.sdk import DAG, task

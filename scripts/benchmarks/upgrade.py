@@ -1,6 +1,6 @@
 """Measures upgrades with scripts/try-upgrade: of a new instance, of one with 450 MB, and to a release whose server
 exits after the switch. The releases are made from the release build. Part of scripts/bench; also
-`python3 scripts/bench_upgrade.py`.
+`cd scripts && python3 -m benchmarks.upgrade`.
 
 The load is 200 requests per second, each on a connection of its own. The ratio is the time of a whole upgrade without
 load, divided by the time of a backup and a restore of the same database. Installed: from the start of install.sh, with
@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 EXAMPLES = ROOT / "target/dist/examples"
 RATE, MEGABYTES = 200, 450
 MIGRATION = {

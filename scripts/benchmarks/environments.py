@@ -8,8 +8,8 @@ import json
 import shutil
 import time
 
-from bench_machine import dag_file, wait_for
-from bench_subjects import Leoflow
+from benchmarks.machine import dag_file, wait_for
+from benchmarks.subjects import Leoflow
 
 KINDS = {"pandas + requests": "[pandas, requests]", "provider http": "[apache-airflow-providers-http]"}
 FIGURES = [

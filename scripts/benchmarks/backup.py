@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench_load import Load, log_in
+from benchmarks.load import Load, log_in
 
 SCALE, RATE = 30, 200
 # An age public key whose private key does not exist.

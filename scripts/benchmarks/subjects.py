@@ -11,9 +11,9 @@ import sys
 import time
 from pathlib import Path
 
-from bench_machine import dag_file, fetch, free_port, idle, stop, wait_for
+from benchmarks.machine import dag_file, fetch, free_port, idle, stop, wait_for
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 PEERS = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "leoflow-bench"
 AIRFLOW, DAGSTER = "apache-airflow==3.3.*", "dagster dagster-webserver"
 

@@ -10,8 +10,8 @@ import json
 import subprocess
 import time
 
-from bench_machine import cpu_seconds, dag_file, pss_mib, tree, wait_for
-from bench_subjects import Leoflow
+from benchmarks.machine import cpu_seconds, dag_file, pss_mib, tree, wait_for
+from benchmarks.subjects import Leoflow
 
 MAPPED, ROWS, SENSORS, DAGS = 1000, 1_000_000, 1000, 1000
 FIGURES = [

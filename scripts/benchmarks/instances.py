@@ -1,5 +1,5 @@
 """Measures five instances of one user: the idle memory of each, and `upgrade --all` under load, between two releases
-made from the release build. Part of scripts/bench; also `python3 scripts/bench_instances.py`.
+made from the release build. Part of scripts/bench; also `cd scripts && python3 -m benchmarks.instances`.
 
 Each instance gets 50 requests per second, each on a connection of its own. Memory is the PSS of an instance's whole
 process tree, twenty seconds after the last instance has started.
@@ -13,9 +13,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench_load import Load, log_in
-from bench_machine import free_port, pss_mib, tree
-from bench_upgrade import old_and_new
+from benchmarks.load import Load, log_in
+from benchmarks.machine import free_port, pss_mib, tree
+from benchmarks.upgrade import old_and_new
 
 INSTANCES, RATE, IDLE_SECONDS = 5, 50, 20
 NAMES = [f"bench-{letter}" for letter in "abcde"]

@@ -1,5 +1,5 @@
 """Measures a data migration of 1 M rows under 200 requests per second, then kills the server 20 times during the same
-migration. Both results must be exact. Part of scripts/bench; also `python3 scripts/bench_data_migration.py`.
+migration. Both results must be exact. Part of scripts/bench; also `cd scripts && python3 -m benchmarks.data_migration`.
 
 The migration is V0013, which moves rendered template fields into a table of their own. The server runs it in batches,
 as after an upgrade. The requests start before it and end after it, each on a connection of its own.
@@ -14,8 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench_load import Load, log_in
-from bench_machine import free_port
+from benchmarks.load import Load, log_in
+from benchmarks.machine import free_port
 
 ROWS, RATE, KILLS, VERSION = 1_000_000, 200, 20, 13
 # Time limit of a whole migration, seconds.
