@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
 
-const DOCKER: &str = include_str!("../support/fake_docker.sh");
+const DOCKER: &str = include_str!("../support/programs/fake_docker.sh");
 
 /// A home with a container runtime: fake or real.
 struct Docker {

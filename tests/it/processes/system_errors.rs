@@ -73,7 +73,7 @@ fn a_task_that_cannot_start_yet_stays_queued() {
 /// Runs `lite start` in an environment where the system calls with these numbers fail with `error`.
 fn start_with_failing_calls(test: &TestHome, error: &str, numbers: &str) -> std::process::Output {
     let leoflow = test.command(&["lite", "start", "--port", &test.port.to_string()]);
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/deny_system_calls.py");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/programs/deny_system_calls.py");
     let mut command = Command::new("python3");
     command.args([script, error, numbers]).arg(leoflow.get_program()).args(leoflow.get_args()).env_clear();
     command.envs(leoflow.get_envs().filter_map(|(name, value)| Some((name, value?))));

@@ -391,7 +391,7 @@ fn every_script_passes_shellcheck() {
         "scripts/fuzz",
         "scripts/soak",
         ".ci/run",
-        "tests/it/support/quick_initdb.sh",
+        "tests/it/support/programs/quick_initdb.sh",
     ];
     let done = CommandOutput::from(Command::new(shellcheck).args(scripts).current_dir(root).output().unwrap());
     assert_eq!(done.code, Some(0), "{}", done.stdout);

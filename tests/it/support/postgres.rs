@@ -49,7 +49,7 @@ pub fn bin() -> &'static PathBuf {
 
 /// Returns the folder of the same programs with an `initdb` that copies a cluster made once by the real one.
 pub fn quick_bin() -> &'static PathBuf {
-    const INITDB: &str = include_str!("quick_initdb.sh");
+    const INITDB: &str = include_str!("programs/quick_initdb.sh");
     static BIN: OnceLock<PathBuf> = OnceLock::new();
     BIN.get_or_init(|| {
         let real = bin();
