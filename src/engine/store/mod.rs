@@ -6,6 +6,7 @@ pub mod dag;
 pub mod event_log;
 pub mod events;
 pub mod instance;
+pub(crate) mod key_columns;
 pub(crate) mod leader;
 pub mod list;
 pub mod pools;

@@ -1,11 +1,11 @@
 //! Reads and locks task instances. Claims and outcomes of tries are in `tries.rs`, changes of states in `transition`.
 
 use super::instance_fields::{InstanceField, InstanceFilter};
-use super::key_columns::KeyColumns;
 use crate::model::keys::{InstanceKey, RunKey, TryKey};
 use crate::model::state::TaskState;
 use crate::store::StoreError;
 use crate::store::dag::versions::VersionName;
+use crate::store::key_columns::KeyColumns;
 use crate::store::list::listing::{ListPage, Listing};
 use crate::store::list::page_query::Source;
 use crate::store::rows;

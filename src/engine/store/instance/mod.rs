@@ -9,7 +9,6 @@ pub mod grid;
 pub mod hitl;
 pub mod instance_fields;
 pub mod instances;
-pub(crate) mod key_columns;
 pub mod mark;
 pub(crate) mod planner_input;
 pub(crate) mod relatives;

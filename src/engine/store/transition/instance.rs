@@ -6,7 +6,7 @@ use crate::model::keys::{InstanceKey, InstanceName, RunKey, TryKey};
 use crate::model::state::{RunState, TaskState};
 use crate::planner::pool_limits::Waiting;
 use crate::store::StoreError;
-use crate::store::instance::key_columns::KeyColumns;
+use crate::store::key_columns::KeyColumns;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use std::collections::HashMap;
