@@ -11,5 +11,5 @@ mod process;
 mod task;
 mod ui;
 
-pub use http::docs::description as api_description;
+pub use http::docs::openapi_document;
 pub use process::run::{Options, ServerError, run};

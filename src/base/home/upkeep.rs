@@ -21,7 +21,7 @@ pub struct Upkeep {
 /// A scheduled job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
-    /// When the job was first scheduled.
+    /// When the record was created, scheduled or not; the first run is due after that.
     pub since: Timestamp,
     /// When the last try started.
     #[serde(default)]
@@ -38,7 +38,7 @@ pub struct Job {
     /// True when the last run was incomplete; see [`End::Partial`].
     #[serde(default)]
     pub partial: bool,
-    /// Seconds since the last success in which Leoflow ran and the machine was awake.
+    /// Seconds in which Leoflow ran and the machine was awake, counted since the last success.
     #[serde(default)]
     pub awake_seconds: u64,
 }
@@ -106,9 +106,13 @@ impl Upkeep {
 
     /// Messages about the last failures, and about jobs that cannot be tried.
     pub fn problems(&self) -> Vec<String> {
-        let backup = self.backup.problem.iter().map(|reason| format!("the scheduled backup failed: {reason}"));
-        let verification =
-            self.verification.problem.iter().map(|reason| format!("the scheduled verification failed: {reason}"));
+        let backup =
+            self.backup.problem.iter().map(|reason| format!("the scheduled backup failed or cannot run: {reason}"));
+        let verification = self
+            .verification
+            .problem
+            .iter()
+            .map(|reason| format!("the scheduled verification failed or cannot run: {reason}"));
         backup.chain(verification).collect()
     }
 

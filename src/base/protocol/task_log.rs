@@ -1,5 +1,5 @@
-//! The log of one try of a task: its path and line format. Written by the keeper, read by the server and the command
-//! line.
+//! The log of one try of a task: its path and line format. Written by the try's keeper process, or by the agent while
+//! there is none; read by the server and the command line.
 //!
 //! A line is `<RFC 3339 time, microseconds, UTC> <out|err|sys|log> <text>`. The text of `log` is a JSON object: a
 //! logger's event with `level`, `logger`, `event` and further fields, under Airflow's names.
@@ -156,7 +156,7 @@ impl Record {
         ["error", "critical"].contains(&self.level.as_str())
     }
 
-    /// The event as text: level, logger, event, further fields, and the traceback below.
+    /// The record as text: level, logger, message (`event`), further fields, and the traceback below.
     pub fn text(&self) -> String {
         if self.others.is_empty() && PRINTED.contains(&self.logger.as_str()) {
             return self.event.clone();
@@ -178,7 +178,7 @@ impl Record {
     }
 }
 
-/// A traceback as Python prints it, the cause first.
+/// A traceback as Python prints it, the cause first, but without the sentences that Python prints between errors.
 fn traceback(detail: &Value) -> String {
     let Some(errors) = detail.as_array() else {
         return detail.as_str().map_or_else(|| detail.to_string(), str::to_owned);
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_reads_as_python_shows_it() {
+    fn an_event_is_shown_with_its_fields_and_traceback() {
         let text = r#"{"level": "error", "logger": "task", "event": "Task failed with exception", "lineno": 7, "n": 1, "error_detail": [
             {"exc_type": "KeyError", "exc_value": "'b'", "exc_notes": ["a note"], "frames": [{"filename": "/w/d.py", "lineno": 3, "name": "f", "line": "x['b']"}]},
             {"exc_type": "ValueError", "exc_value": "", "exc_notes": [], "is_cause": true, "frames": []}]}"#;

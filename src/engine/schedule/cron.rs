@@ -19,8 +19,7 @@ pub struct Schedule {
     /// Patterns of the library croner. The ticks of the schedule are those of all patterns; some expressions need two.
     crons: Vec<Cron>,
     zone: TimeZone,
-    /// True if the schedule has ticks in every hour. If an hour is repeated in autumn, both occurrences then have
-    /// ticks.
+    /// True if the hour column allows every hour. If an hour is repeated in autumn, both occurrences then have ticks.
     every_hour: bool,
 }
 
@@ -51,7 +50,7 @@ impl Schedule {
             .collect();
         let mut normalized = normalized?;
         replace_full_columns(&mut normalized, &columns);
-        // Airflow's seconds column comes last, the library's first.
+        // Airflow's seconds column is the sixth, the library's the first.
         let second = if normalized.len() > 5 { normalized.remove(5) } else { "0".to_owned() };
         let year = columns.get(6).map_or(String::new(), |year| format!(" {year}"));
         let every_hour = normalized[1] == "*";
@@ -147,7 +146,8 @@ impl Ambiguous for jiff::tz::AmbiguousTimestamp {
     }
 }
 
-/// Range of years that the library supports. The other columns are validated before they reach the library.
+/// Range of years that the library supports. The other columns are validated before they reach the library, except the
+/// ordinal of a weekday such as `5#2`.
 const YEARS: RangeInclusive<u32> = 1..=5000;
 
 /// The error for an expression that the library rejects, with croniter's text.
@@ -202,8 +202,8 @@ impl Days {
     }
 }
 
-/// Replaces a column that lists all values by `*`, as croniter does; for a day column only if the other one contains
-/// a `*`.
+/// If a column lists all its values, writes `*` instead, as croniter does; for a day column only if the other one
+/// contains a `*`.
 fn replace_full_columns(normalized: &mut [String], columns: &[&str]) {
     for (index, field) in FIELDS.iter().enumerate().take(normalized.len()) {
         let values: BTreeSet<u32> = parse_numbers(&normalized[index], 0..=0).into_iter().collect();
@@ -271,10 +271,10 @@ mod tests {
         assert_eq!(daily.align_previous(time(monday)).unwrap(), time("2024-01-15T00:00:00Z"));
     }
 
-    /// Expected values are those of croniter 7.0.0 for 2025, whose 1st is a Saturday in February, March and November,
-    /// and a Sunday in June.
+    /// Expected values are those of croniter 7.0.0 for 2025. In that year February, March and November begin on a
+    /// Saturday, June on a Sunday.
     #[test]
-    fn nearest_weekdays_are_never_on_a_weekend() {
+    fn day_columns_combine_as_in_croniter() {
         for (expression, days) in [
             ("0 0 15W * *", "02-14 03-14 04-15 05-15 06-16 07-15 08-15 09-15"),
             ("0 0 w15 * ?", "02-14 03-14 04-15 05-15 06-16 07-15 08-15 09-15"),
@@ -327,7 +327,7 @@ mod tests {
 
     /// Expected values are those of croniter 7.0.0 for 2024: the weekday nearest to the day, within the month.
     #[test]
-    fn the_nearest_weekday_is_found_on_weekends_too() {
+    fn a_day_on_a_weekend_moves_to_the_nearest_weekday() {
         let begin = time("2024-01-31T12:00:00Z");
         for (expression, days) in [
             ("0 0 15W * *", ["02-15", "03-15", "04-15", "05-15", "06-14", "07-15", "08-15", "09-16"]),

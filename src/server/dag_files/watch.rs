@@ -30,7 +30,7 @@ pub struct Changes {
 pub struct Folders {
     watcher: Option<RecommendedWatcher>,
     watched: HashMap<PathBuf, Option<Identity>>,
-    /// True when every folder is watched.
+    /// True when there are folders and every one is watched.
     complete: bool,
 }
 
@@ -89,11 +89,11 @@ impl Folders {
             }
             keep
         });
-        let was_complete = self.complete || self.watched.is_empty();
+        let is_new_problem = self.complete || self.watched.is_empty();
         let mut has_new = false;
         let mut failed: Vec<String> = Vec::new();
         for folder in folders {
-            // Also for folders that are watched already: an unchanged folder keeps its watch.
+            // Also for watched folders: one that was replaced needs a new watch; an unchanged one keeps its watch.
             match watcher.watch(folder, RecursiveMode::NonRecursive) {
                 Ok(()) => {
                     let current = identity(folder);
@@ -103,7 +103,7 @@ impl Folders {
             }
         }
         self.complete = failed.is_empty();
-        if let Some(first) = failed.first().filter(|_| was_complete) {
+        if let Some(first) = failed.first().filter(|_| is_new_problem) {
             warn!("cannot watch {} folder(s), such as {first}; scanning every {} s", failed.len(), POLL.as_secs());
         }
         self.complete &= !folders.is_empty();

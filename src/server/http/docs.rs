@@ -42,12 +42,12 @@ async fn serialized_document() -> Result<(Bytes, HeaderValue), ApiError> {
 }
 
 /// Builds the OpenAPI document from the types of the handlers.
-pub fn description() -> Value {
+pub fn openapi_document() -> Value {
     document(web_ui::VERSION, &api::all_routes().entries)
 }
 
 async fn build_document() -> Result<Value, ApiError> {
-    let document = blocking::run(description).await;
+    let document = blocking::run(openapi_document).await;
     document.map_err(|error| ApiError::internal(&error))
 }
 

@@ -4,7 +4,7 @@ use super::*;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-/// Raises the limit of open files to the maximum: each connection uses two.
+/// Sets the limit of open files to 16,384, or to the maximum if that is lower: each connection uses two.
 fn raise_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
@@ -13,7 +13,8 @@ fn raise_limit() {
 
 const LARGE: usize = 32 * 1024 * 1024;
 
-/// Serves on its own thread, which blocks for `pause` on request and reports when the pause starts.
+/// Serves on its own thread. Returns the port and a sender of pause requests: the thread reports the start of the pause
+/// on the channel that was sent as the request, and then blocks for `pause`.
 fn server(pause: Duration) -> (u16, std::sync::mpsc::Sender<std::sync::mpsc::Sender<()>>) {
     let (pause_sender, pause_requests) = std::sync::mpsc::channel::<std::sync::mpsc::Sender<()>>();
     let (port_sender, port) = std::sync::mpsc::channel();
@@ -147,7 +148,7 @@ fn unfinished_requests_are_evicted_with_a_response() {
 }
 
 #[test]
-fn refuses_at_once_while_all_slots_are_busy() {
+fn refuses_while_all_slots_are_busy() {
     raise_limit();
     let (port, _pause) = server(Duration::ZERO);
     let mut busy: Vec<TcpStream> = (0..MAX_CONNECTIONS).map(|_| connect(port)).collect();

@@ -6,7 +6,7 @@ use leoflow::cli::args::help;
 use leoflow::cli::commands::Cli;
 use leoflow::config::leoflow_yaml::keys::{PROJECT, ProjectKey, TASK};
 use leoflow::config::{SECRETS, SETTINGS, Setting, variable_of};
-use leoflow::server::api_description;
+use leoflow::server::openapi_document;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -228,7 +228,7 @@ fn project_settings_page_is_current() {
 
 #[test]
 fn rest_api_page_is_current() {
-    let description = api_description();
+    let description = openapi_document();
     let mut groups: BTreeMap<String, Vec<[String; 3]>> = BTreeMap::new();
     for (path, methods) in description["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {

@@ -40,8 +40,8 @@ const ORDERED_AGGREGATES: &[&str] = &[
     "xmlagg",
 ];
 
-/// Returns the first reason against the view's query, found in its parse tree. Parameters: the tables in a backup,
-/// `SESSION_FUNCTIONS`, `ORDERED_AGGREGATES`. PostgreSQL's own objects have ids below 16384.
+/// Returns one reason against the view's query, found in its parse tree or in its dependencies. Parameters: the tables
+/// in a backup, `SESSION_FUNCTIONS`, `ORDERED_AGGREGATES`. PostgreSQL's own objects have ids below 16384.
 const REASON: &str = r"
     WITH rule AS MATERIALIZED (
         SELECT oid, ev_class, ev_action::text AS tree FROM pg_rewrite
@@ -63,7 +63,7 @@ const REASON: &str = r"
     UNION ALL SELECT 'it calls ' || p.proname || ', whose result changes without the data'
     FROM functions JOIN pg_proc p USING (oid)
     WHERE p.provolatile = 'v' OR p.proname::text = ANY($2) OR (p.proname = 'age' AND p.pronargs = 1)
-    UNION ALL SELECT 'it adds floating-point numbers, whose sum depends on the order of rows: cast them to numeric'
+    UNION ALL SELECT 'it aggregates to a floating-point number, which can depend on the order of rows: use numeric'
     FROM functions JOIN pg_proc p USING (oid)
     WHERE p.prokind = 'a' AND p.prorettype IN ('float4'::regtype, 'float8'::regtype) AND p.proname NOT IN ('min', 'max')
     UNION ALL SELECT p.proname || ' needs an ORDER BY, because a restore changes the order of rows'
@@ -78,7 +78,8 @@ const REASON: &str = r"
     WHERE d.refobjid >= 16384 AND d.refclassid NOT IN ('pg_class'::regclass, 'pg_proc'::regclass)
     LIMIT 1";
 
-/// Returns why the query cannot be an invariant; `None` if it can. `tables` are those in a backup. Changes nothing.
+/// Returns why the query cannot be an invariant; `None` if its definition gives no reason. Does not run the query:
+/// its answer may still be unsuitable. `tables` are those in a backup. Changes nothing.
 pub(super) async fn reason(client: &Client, invariant: &Invariant, tables: &[&str]) -> Result<Option<String>, PgError> {
     let limit = time_limit().as_millis();
     client.batch_execute(&format!("BEGIN; SET LOCAL statement_timeout = {limit}")).await?;

@@ -93,8 +93,8 @@ pub fn start(service: &Service) -> Result<(), ServiceError> {
     Ok(service.manager.start()?)
 }
 
-/// Disables the service and removes its file, at the path in the receipt. Does not stop the service. Returns false if
-/// none was installed.
+/// Disables the service and removes its file, at the path in the receipt, with the copies of replaced files. Does not
+/// stop the service. Returns false if none was installed.
 pub fn remove(home: &Home) -> Result<bool, ServiceError> {
     let installed = installed(home)?;
     if let Some(service) = &installed {
@@ -161,7 +161,7 @@ mod tests {
             );
         }
         assert_eq!(copies(&file).len(), 2);
-        // Neither its size nor its encoding loses an edit.
+        // A long file that is not UTF-8 is copied too.
         let long = [ours.as_bytes(), "# comment\n".repeat(10_000).as_bytes(), b"# \xff\n"].concat();
         fs::write(&file, &long).unwrap();
         let copy = write(&home, &service).unwrap().unwrap();

@@ -66,7 +66,7 @@ impl Auth {
 /// effect at once.
 pub struct Secrets {
     path: PathBuf,
-    /// The files that the secrets were read from, with their stamps.
+    /// The files that the secrets were read from and the folder of `config.yaml`, with their stamps.
     read_files: Vec<(PathBuf, Stamp)>,
     pub admin_email: String,
     pub admin_password_hash: String,

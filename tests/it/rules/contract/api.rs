@@ -1,11 +1,11 @@
 //! The contract's operations, parameters and fields of the REST API, from its OpenAPI description.
 
 use leoflow::contract::{Contract, Section};
-use leoflow::server::api_description;
+use leoflow::server::openapi_document;
 use serde_json::Value;
 
 pub fn add(contract: &mut Contract) {
-    let description = api_description();
+    let description = openapi_document();
     for (path, methods) in description["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {
             let name = format!("{} {path}", method.to_uppercase());
