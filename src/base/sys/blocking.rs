@@ -13,6 +13,19 @@ const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// Runs `work` on a thread of the runtime. When the runtime has no thread and the system refuses one (EAGAIN, a process
 /// limit), `tokio::task::spawn_blocking` panics; this function waits instead.
 pub async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
+    let answer = Arc::new(Mutex::new(None));
+    let shared_answer = answer.clone();
+    // Boxed, so that the compiler generates the runtime's task once and not for each kind of work.
+    run_boxed(Box::new(move || {
+        let done = work();
+        *shared_answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(done);
+    }))
+    .await?;
+    let done = answer.lock().unwrap_or_else(PoisonError::into_inner).take();
+    Ok(done.expect("the work has ended without a panic"))
+}
+
+async fn run_boxed(work: Work<()>) -> Result<(), JoinError> {
     let work = Arc::new(Mutex::new(Some(work)));
     loop {
         let shared_work = work.clone();
@@ -27,8 +40,8 @@ pub async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -
             tokio::time::sleep(RETRY_PAUSE).await;
             continue;
         };
-        if let Some(done) = handle.await? {
-            return Ok(done);
+        if handle.await?.is_some() {
+            return Ok(());
         }
     }
 }
