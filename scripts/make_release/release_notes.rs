@@ -54,7 +54,7 @@ fn manual(release: &Release, changes: &[Change]) -> String {
         let _ = writeln!(text, "- From a release before {stop}: upgrade to {stop} first.");
     }
     let needs_work = |change: &&Change| match &change.difference {
-        Difference::Removed(_) | Difference::Added { is_required: true } => true,
+        Difference::Removed { .. } | Difference::Added { is_required: true } => true,
         Difference::Changed { from, .. } => from.is_some(),
         Difference::Added { .. } | Difference::Deprecated(_) => false,
     };

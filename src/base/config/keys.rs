@@ -62,13 +62,19 @@ pub const KEYS: &[Key] = &[
 pub struct Deprecated {
     pub name: &'static str,
     pub replacement: &'static str,
+    /// The first version that warns of the old name.
+    pub deprecated_in: &'static str,
     /// The version that no longer reads the old name.
     pub removed_in: &'static str,
 }
 
 /// An entry stays here after the removal, so that the refusal can name the new key.
-pub const DEPRECATED: &[Deprecated] =
-    &[Deprecated { name: "upgrade.contract_after", replacement: "upgrade.cleanup_after", removed_in: "0.3.0" }];
+pub const DEPRECATED: &[Deprecated] = &[Deprecated {
+    name: "upgrade.contract_after",
+    replacement: "upgrade.cleanup_after",
+    deprecated_in: "0.2.0",
+    removed_in: "0.3.0",
+}];
 
 impl Deprecated {
     /// True when `version` is the one that removes the old name, or a later one.
@@ -78,7 +84,7 @@ impl Deprecated {
 
     /// Returns the warning, or as an error the refusal of a version that no longer reads the old name.
     pub fn notice(&self, version: &str) -> Result<String, String> {
-        let Self { name, replacement, removed_in } = self;
+        let Self { name, replacement, removed_in, .. } = self;
         if self.is_removed_in(version) {
             Err(format!("{name} was removed in {removed_in}: use {replacement}"))
         } else {

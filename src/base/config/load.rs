@@ -261,7 +261,8 @@ mod tests {
 
     #[test]
     fn deprecated_keys_work_with_a_warning() {
-        let table = [Deprecated { name: "http_port", replacement: "port", removed_in: "0.3.0" }];
+        let table =
+            [Deprecated { name: "http_port", replacement: "port", deprecated_in: "0.2.0", removed_in: "0.3.0" }];
         let loaded = parse("http_port: 9000\n", &table).unwrap();
         assert_eq!(loaded.config.port, 9000);
         assert_eq!(loaded.warnings[0].line, 1);

@@ -19,8 +19,13 @@ pub enum Difference {
     },
     /// Announced as deprecated; it still works.
     Deprecated(Deprecation),
-    /// Removed, with the announcement in the older contract.
-    Removed(Option<Deprecation>),
+    Removed {
+        /// The announcement in the older contract.
+        announced: Option<Deprecation>,
+        /// The announcement as the newer contract records it. It is the only one if the older release was followed by
+        /// the one that announced the removal, and that one was skipped.
+        recorded: Option<Deprecation>,
+    },
     Changed {
         fact: String,
         /// `None` where the older contract does not state the fact.
@@ -39,8 +44,9 @@ pub fn compare(old: &Contract, new: &Contract) -> Vec<Change> {
     sections.dedup();
     let mut changes = Vec::new();
     for section in sections {
+        let removed = new.removed.get(&section);
         let [old, new] = [old, new].map(|contract| contract.sections.get(&section).unwrap_or(&empty));
-        compare_section(section, old, new, &mut changes);
+        compare_section(section, old, (new, removed), &mut changes);
     }
     changes
 }
@@ -48,7 +54,7 @@ pub fn compare(old: &Contract, new: &Contract) -> Vec<Change> {
 fn compare_section(
     section: Section,
     old: &BTreeMap<String, Promise>,
-    new: &BTreeMap<String, Promise>,
+    (new, removed): (&BTreeMap<String, Promise>, Option<&BTreeMap<String, Deprecation>>),
     changes: &mut Vec<Change>,
 ) {
     let mut names: Vec<&String> = old.keys().chain(new.keys()).collect();
@@ -57,7 +63,10 @@ fn compare_section(
     for name in names {
         let mut push = |difference| changes.push(Change { section, name: name.clone(), difference });
         match (old.get(name), new.get(name)) {
-            (Some(old), None) => push(Difference::Removed(old.deprecated.clone())),
+            (Some(old), None) => push(Difference::Removed {
+                announced: old.deprecated.clone(),
+                recorded: removed.and_then(|removed| removed.get(name)).cloned(),
+            }),
             (None, Some(new)) => {
                 push(Difference::Added { is_required: new.facts.get("required").is_some_and(|value| value == "yes") });
             }

@@ -83,7 +83,7 @@ mod tests {
         new.add(Section::Settings, "new", []);
         let host = new.sections.get_mut(&Section::Settings).unwrap().get_mut("host").unwrap();
         let replacement = Some("address".to_owned());
-        host.deprecated = Some(Deprecation { removed_in: "0.4.0".parse().unwrap(), replacement });
+        host.deprecated = Some(Deprecation { deprecated_in: None, removed_in: "0.4.0".parse().unwrap(), replacement });
         compare(&old, &new)
     }
 
@@ -114,6 +114,22 @@ mod tests {
             assert!(lines.iter().any(|line| line.contains(part)), "{part} in {lines:?}");
         }
         assert_eq!(lines.len(), 5, "{lines:?}");
+    }
+
+    #[test]
+    fn a_removal_that_a_skipped_release_announced_has_its_replacement() {
+        let mut old = Contract::new("0.1.0".parse().unwrap());
+        old.add(Section::Settings, "host", []);
+        let mut skipped = old.clone();
+        let host = skipped.sections.get_mut(&Section::Settings).unwrap().get_mut("host").unwrap();
+        let [deprecated_in, removed_in] = ["0.2.0", "0.3.0"].map(|version| version.parse().unwrap());
+        let replacement = Some("address".to_owned());
+        host.deprecated = Some(Deprecation { deprecated_in: Some(deprecated_in), removed_in, replacement });
+        let mut new = Contract::new("0.4.0".parse().unwrap());
+        new.record_removals(&skipped);
+        let uses = Uses { settings: ["host".to_owned()].into(), ..Uses::default() };
+        let expected = "setting host was removed in 0.3.0 (deprecated since 0.2.0): use address; this home sets it";
+        assert_eq!(effects(&compare(&old, &new), &uses), [expected]);
     }
 
     #[test]

@@ -22,6 +22,9 @@ pub struct Contract {
     pub version: Version,
     /// Promises by name: a key, a command or a path.
     pub sections: BTreeMap<Section, BTreeMap<String, Promise>>,
+    /// What earlier releases promised, announced as deprecated and removed, also for homes that skipped those releases.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub removed: BTreeMap<Section, BTreeMap<String, Deprecation>>,
 }
 
 /// A kind of public interface that users, scripts and clients refer to by name.
@@ -86,6 +89,9 @@ pub struct Promise {
 /// Announces that an entry will be removed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deprecation {
+    /// First release that announced it. Contracts of 0.1 do not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deprecated_in: Option<Version>,
     /// First release without the entry.
     pub removed_in: Version,
     /// What to use instead.
@@ -103,7 +109,7 @@ pub enum ContractError {
 
 impl Contract {
     pub fn new(version: Version) -> Self {
-        Self { format: FORMAT, version, sections: BTreeMap::new() }
+        Self { format: FORMAT, version, sections: BTreeMap::new(), removed: BTreeMap::new() }
     }
 
     /// Parses a contract. Skips sections of a newer release that this release does not know.
@@ -113,6 +119,8 @@ impl Contract {
             format: u64,
             version: Version,
             sections: BTreeMap<String, serde_json::Value>,
+            #[serde(default)]
+            removed: BTreeMap<String, serde_json::Value>,
         }
         let raw: Raw = serde_json::from_slice(text)?;
         if raw.format > u64::from(FORMAT) {
@@ -123,7 +131,27 @@ impl Contract {
             let Ok(section) = serde_json::from_value(name.into()) else { continue };
             contract.sections.insert(section, read_promises(promises)?);
         }
+        for (name, removed) in raw.removed {
+            let Ok(section) = serde_json::from_value(name.into()) else { continue };
+            contract.removed.insert(section, serde_json::from_value(removed)?);
+        }
         Ok(contract)
+    }
+
+    /// Records what `last`, the contract of the release before, announced as deprecated and this one has removed, and
+    /// what was removed before that.
+    pub fn record_removals(&mut self, last: &Self) {
+        let announced = last.sections.iter().flat_map(|(section, promises)| {
+            promises.iter().filter_map(move |(name, promise)| Some((*section, name, promise.deprecated.as_ref()?)))
+        });
+        let earlier = last.removed.iter().flat_map(|(section, removed)| {
+            removed.iter().map(move |(name, deprecation)| (*section, name, deprecation))
+        });
+        for (section, name, deprecation) in announced.chain(earlier) {
+            if self.promise(section, name).is_none() {
+                self.removed.entry(section).or_default().insert(name.clone(), deprecation.clone());
+            }
+        }
     }
 
     pub fn promise(&self, section: Section, name: &str) -> Option<&Promise> {
@@ -175,10 +203,40 @@ mod tests {
     fn a_contract_is_the_same_when_it_is_read_back() {
         let mut contract = Contract::new(Version::new(0, 2, 0));
         contract.add(Section::Settings, "port", [("type", "number".to_owned())]);
-        let deprecated = Deprecation { removed_in: Version::new(0, 3, 0), replacement: Some("port".to_owned()) };
-        let old = Promise { facts: BTreeMap::new(), deprecated: Some(deprecated) };
-        contract.sections.entry(Section::Settings).or_default().insert("http_port".to_owned(), old);
-        let text = serde_json::to_vec(&contract).unwrap();
-        assert_eq!(Contract::parse(&text).unwrap(), contract);
+        contract.sections.entry(Section::Settings).or_default().insert("http_port".to_owned(), deprecated());
+        let mut next = Contract::new(Version::new(0, 3, 0));
+        next.record_removals(&contract);
+        for contract in [contract, next] {
+            let text = serde_json::to_vec(&contract).unwrap();
+            assert_eq!(Contract::parse(&text).unwrap(), contract);
+        }
+    }
+
+    fn deprecated() -> Promise {
+        let deprecated = Deprecation {
+            deprecated_in: Some(Version::new(0, 2, 0)),
+            removed_in: Version::new(0, 3, 0),
+            replacement: Some("port".to_owned()),
+        };
+        Promise { facts: BTreeMap::new(), deprecated: Some(deprecated) }
+    }
+
+    #[test]
+    fn announced_removals_are_recorded_in_all_later_releases() {
+        let mut first = Contract::new(Version::new(0, 2, 0));
+        first.sections.entry(Section::Settings).or_default().insert("http_port".to_owned(), deprecated());
+        first.add(Section::Settings, "unannounced", []);
+        let mut second = Contract::new(Version::new(0, 3, 0));
+        second.record_removals(&first);
+        let mut third = Contract::new(Version::new(0, 4, 0));
+        third.record_removals(&second);
+        for contract in [&second, &third] {
+            assert_eq!(contract.removed[&Section::Settings].keys().collect::<Vec<_>>(), ["http_port"]);
+        }
+        // A name that is promised again is not removed.
+        let mut fourth = Contract::new(Version::new(0, 5, 0));
+        fourth.add(Section::Settings, "http_port", []);
+        fourth.record_removals(&third);
+        assert!(fourth.removed.is_empty());
     }
 }

@@ -78,7 +78,7 @@ fn broken_rule(change: &Change, step: Step, old: &Contract, new: &Contract) -> O
         Difference::Added { .. } | Difference::Deprecated(_) => None,
         // A fact that the older contract does not state was not promised.
         Difference::Changed { from: None, .. } => None,
-        Difference::Removed(announced) | Difference::Changed { announced, .. } => match step {
+        Difference::Removed { announced, .. } | Difference::Changed { announced, .. } => match step {
             Step::Patch | Step::Minor => Some(Rule::MinorOnlyAdds),
             Step::Breaking => (!is_due(announced)).then_some(Rule::AnnouncedOneMinorBefore),
         },
@@ -101,16 +101,24 @@ impl std::fmt::Display for Change {
         match difference {
             Difference::Added { .. } => f.write_str("is new"),
             Difference::Deprecated(deprecation) => write!(f, "is deprecated{deprecation}"),
-            Difference::Removed(None) => f.write_str("was removed"),
-            Difference::Removed(Some(Deprecation { replacement, .. })) => match replacement {
-                Some(replacement) => write!(f, "was removed: use {replacement}"),
-                None => f.write_str("was removed, as announced"),
+            Difference::Removed { announced, recorded } => match announced.as_ref().or(recorded.as_ref()) {
+                Some(deprecation) => write_removal(f, deprecation),
+                None => f.write_str("was removed"),
             },
             Difference::Changed { fact, from, to, .. } => {
                 write!(f, "has another {}: {} instead of {}", fact.replace('_', " "), or_none(to), or_none(from))
             }
         }
     }
+}
+
+fn write_removal(f: &mut std::fmt::Formatter<'_>, deprecation: &Deprecation) -> std::fmt::Result {
+    let Deprecation { deprecated_in, removed_in, replacement } = deprecation;
+    write!(f, "was removed in {removed_in}")?;
+    if let Some(deprecated_in) = deprecated_in {
+        write!(f, " (deprecated since {deprecated_in})")?;
+    }
+    replacement.iter().try_for_each(|replacement| write!(f, ": use {replacement}"))
 }
 
 impl std::fmt::Display for Deprecation {
@@ -151,7 +159,7 @@ mod tests {
     fn announced(mut contract: Contract, section: Section, name: &str, removed_in: &str) -> Contract {
         let promise = contract.sections.get_mut(&section).unwrap().get_mut(name).unwrap();
         let (removed_in, replacement) = (removed_in.parse().unwrap(), Some("another".to_owned()));
-        promise.deprecated = Some(Deprecation { removed_in, replacement });
+        promise.deprecated = Some(Deprecation { deprecated_in: None, removed_in, replacement });
         contract
     }
 

@@ -7,7 +7,7 @@ mod pages;
 
 use super::reference_pages::{GENERATED, check};
 use leoflow::config::leoflow_yaml::keys::{PROJECT, TASK};
-use leoflow::config::{DEPRECATED, SETTINGS, variable_named, variable_of};
+use leoflow::config::{DEPRECATED, Deprecated, SETTINGS, variable_named, variable_of};
 use leoflow::contract::rules::violations;
 use leoflow::contract::{Contract, Deprecation, Promise, Section};
 use semver::Version;
@@ -42,12 +42,14 @@ fn generated() -> Contract {
     if let Some(fields) = written.and_then(|mut written| written.sections.remove(&Section::JsonFields)) {
         contract.sections.insert(Section::JsonFields, fields);
     }
+    contract.record_removals(&read(LAST_RELEASE));
     contract
 }
 
 /// Adds the keys of `config.yaml` and `leoflow.yaml`, and the environment variables that override those of
 /// `config.yaml`.
 fn settings(contract: &mut Contract) {
+    let contract_version = contract.version.clone();
     for setting in SETTINGS {
         let takes_effect = if setting.needs_restart { "after a restart" } else { "at once" };
         let facts = [
@@ -60,8 +62,11 @@ fn settings(contract: &mut Contract) {
             contract.add(Section::EnvironmentVariables, &variable, [("overrides", setting.name.to_owned())]);
         }
     }
-    for key in DEPRECATED {
+    // A later release refuses the old name; `record_removals` takes its entry from the last contract.
+    let is_read = |key: &&Deprecated| contract_version < Version::parse(key.removed_in).unwrap();
+    for key in DEPRECATED.iter().filter(is_read) {
         let deprecated = Deprecation {
+            deprecated_in: Some(Version::parse(key.deprecated_in).unwrap()),
             removed_in: Version::parse(key.removed_in).unwrap(),
             replacement: Some(key.replacement.to_owned()),
         };
@@ -179,7 +184,8 @@ const INTRODUCTION: &str = "This page describes what users, scripts, service fil
      A test compares the contract with that of the last release, and a change that breaks these rules fails it. \
      `leoflow upgrade plan` names what the new release deprecates, removes or changes of what your home uses: settings, \
      variables of the environment, words in the service file and in scripts (`*.sh` in the home and its `scripts/`), and, \
-     with `log_level: debug`, requests in the server's log. Facts are the type and \
+     with `log_level: debug`, requests in the server's log. Releases that you skip count too: the contract lists under \
+     `removed` what earlier releases announced and removed, with the releases and the replacement. Facts are the type and \
      default of a setting and when a change takes effect, the type and default of an option, the meaning of an exit \
      code, and the type of a field. A field of JSON may be added at any minor: a reader ignores what it does not know. \
      The order of fields, the text of messages and the pages under `/lite/` and `/ui/` are not in the contract.\n";
