@@ -16,6 +16,9 @@ use std::time::Duration;
 pub struct Upkeep {
     pub backup: Job,
     pub verification: Job,
+    /// When a backup in the home was last test-restored, on schedule or by request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_restored_at: Option<Timestamp>,
 }
 
 /// A scheduled job.
@@ -94,7 +97,7 @@ impl Job {
 
 impl Upkeep {
     fn new(now: Timestamp) -> Self {
-        Self { backup: Job::new(now), verification: Job::new(now) }
+        Self { backup: Job::new(now), verification: Job::new(now), test_restored_at: None }
     }
 
     pub fn job(&self, kind: Kind) -> &Job {
@@ -102,6 +105,11 @@ impl Upkeep {
             Kind::Backup => &self.backup,
             Kind::Verification => &self.verification,
         }
+    }
+
+    /// When a backup in the home was last test-restored. Earlier releases recorded only scheduled verifications.
+    pub fn last_test_restore(&self) -> Option<Timestamp> {
+        self.test_restored_at.max(self.verification.done_at.filter(|_| !self.verification.partial))
     }
 
     /// Messages about the last failures, and about jobs that cannot be tried.
@@ -152,6 +160,7 @@ pub fn begin(home: &Home, now: Timestamp) -> io::Result<Upkeep> {
         _ => change(home, now, |upkeep| {
             upkeep.backup.forget_future(now);
             upkeep.verification.forget_future(now);
+            upkeep.test_restored_at = upkeep.test_restored_at.filter(|time| *time <= now);
         }),
     }
 }
@@ -193,6 +202,11 @@ pub fn note_end(home: &Home, now: Timestamp, kind: Kind, end: End) -> io::Result
             End::Done | End::Partial => None,
         };
     })
+}
+
+/// Records a test restore of any backup in the home.
+pub fn note_test_restore(home: &Home, now: Timestamp) -> io::Result<Upkeep> {
+    change(home, now, |upkeep| upkeep.test_restored_at = Some(now))
 }
 
 /// Sets or clears the job's problem: why the last try failed, or why the job cannot be tried.

@@ -4,7 +4,7 @@ use super::check::Check;
 use jiff::{SignedDuration, Timestamp, Zoned};
 use leoflow_base::config::{Config, Overdue};
 use leoflow_base::home::Home;
-use leoflow_base::home::upkeep::{self, Job, Kind};
+use leoflow_base::home::upkeep::{self, Kind};
 use leoflow_base::protocol::control;
 
 /// Checks scheduled backups and test restores; `None` before the first one is due.
@@ -13,13 +13,14 @@ pub fn backups(home: &Home, config: Option<&Config>) -> Option<Check> {
     let overdue = config.map(|config| overdue(home, config)).unwrap_or_default();
     let mut problems = upkeep.as_ref().map(upkeep::Upkeep::problems).unwrap_or_default();
     problems.extend(overdue.iter().map(ToString::to_string));
-    let describe = |verb: &str, job: &Job| match job.done_at.filter(|_| !job.partial) {
+    let describe = |verb: &str, time: Option<Timestamp>| match time {
         Some(time) => format!("{verb} {}", time.strftime("%Y-%m-%d %H:%M UTC")),
         None => format!("never {verb}"),
     };
     let times = match &upkeep {
         Some(known) => {
-            format!("{}, {}", describe("made", &known.backup), describe("test-restored", &known.verification))
+            let made_at = known.backup.done_at.filter(|_| !known.backup.partial);
+            format!("{}, {}", describe("made", made_at), describe("test-restored", known.last_test_restore()))
         }
         None if problems.is_empty() => return None,
         None => "never made".to_owned(),

@@ -69,9 +69,8 @@ pub fn read(home: &Home) -> Storage {
 #[derive(Debug, Serialize)]
 pub struct Backups {
     pub last: Option<LastBackup>,
-    /// When backups were last verified, on schedule or by `leoflow lite backups verify` without a file. Also set by a
-    /// verification without a full test restore.
-    pub test_restored_at: Option<Timestamp>,
+    /// When backups were last verified: any test restore, or a scheduled verification without a full one.
+    pub verified_at: Option<Timestamp>,
 }
 
 #[derive(Debug, Serialize)]
@@ -93,7 +92,7 @@ pub fn read_backups(home: &Home) -> Backups {
             created_at: Timestamp::from_second(meta.mtime()).ok(),
             size: size_text(Some(meta.len())),
         }),
-        test_restored_at: upkeep::read(home).and_then(|known| known.verification.done_at),
+        verified_at: upkeep::read(home).and_then(|known| known.last_test_restore().max(known.verification.done_at)),
     }
 }
 
@@ -136,6 +135,20 @@ mod tests {
         assert_eq!(storage.kinds[0].size, "0.0 kB");
         assert_ne!(storage.kinds[5].size, "0.0 kB");
         assert!(!storage.free.is_empty() && !storage.total.is_empty());
+    }
+
+    #[test]
+    fn a_test_restore_of_any_backup_is_the_last_verification() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = leoflow_base::home::resolve(Some(&folder.path().join("home"))).unwrap();
+        home.create().unwrap();
+        let time = |seconds: i64| Timestamp::from_second(1_800_000_000 + seconds).unwrap();
+        upkeep::begin(&home, time(0)).unwrap();
+        assert_eq!(read_backups(&home).verified_at, None);
+        upkeep::note_test_restore(&home, time(10)).unwrap();
+        assert_eq!(read_backups(&home).verified_at, Some(time(10)));
+        upkeep::note_end(&home, time(20), upkeep::Kind::Verification, upkeep::End::Partial).unwrap();
+        assert_eq!(read_backups(&home).verified_at, Some(time(20)));
     }
 
     #[test]

@@ -246,7 +246,7 @@ mod tests {
             partial: false,
             awake_seconds: 0,
         };
-        Upkeep { backup: job.clone(), verification: job }
+        Upkeep { backup: job.clone(), verification: job, test_restored_at: None }
     }
 
     fn settings(schedule: &str, verify: &str) -> BackupSettings {

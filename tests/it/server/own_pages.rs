@@ -54,10 +54,17 @@ fn backups_are_made_and_verified_over_http() {
     let listed = user.get("/api/lite/backups");
     assert_eq!((&listed["backups"][0]["path"], &listed["backups"][0]["last_verified"]), (&json!(path), &Value::Null));
 
+    let is_verified = || !user.0.request("GET", "/lite/", "").body.contains("none yet; run");
+    let doctor = || test.run(&["doctor", "--json"]).json().to_string();
+    assert!(!is_verified() && doctor().contains("never test-restored"));
     let begun = user.expect("POST", &format!("/api/lite/backups/{name}/verify"), 202);
     let verified = wait_ended(&user, &begun);
     assert_eq!(verified["status"], "done", "{verified}");
     assert_eq!(user.get("/api/lite/backups")["backups"][0]["last_verified"]["ok"], true);
+    assert!(is_verified() && !doctor().contains("never test-restored"));
+    // It is the newest backup, so it is the scheduled verification too.
+    let record: Value = serde_json::from_slice(&fs::read(test.home.join("run/upkeep.json")).unwrap()).unwrap();
+    assert!(record["verification"]["done_at"].is_string(), "{record}");
     // Verification detects a damaged backup.
     fs::write(path, &fs::read(path).unwrap()[..5_000]).unwrap();
     let begun = user.expect("POST", &format!("/api/lite/backups/{name}/verify"), 202);

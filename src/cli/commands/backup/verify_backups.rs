@@ -47,8 +47,8 @@ pub async fn run(context: &Context<'_>, args: &VerifyBackups) -> Result<Option<u
         let proof = verification.verify(&file).await?;
         results.push((file, proof));
     }
-    if context.home.exists() && args.file.is_none() {
-        record_results(context, &results);
+    if context.home.exists() {
+        record_results(context, args, &results);
     }
     print_results(context, &results).map(Some)
 }
@@ -149,9 +149,21 @@ async fn open_locked_datastore(context: &Context<'_>) -> Result<(Datastore, Oper
     Ok((datastore, operation_lock))
 }
 
-/// Records the verification in the schedule: `Done` if every backup was test-restored, `Partial` if some encrypted
-/// backups could only be compared by hash.
-fn record_results(context: &Context<'_>, results: &[(PathBuf, Proof)]) {
+/// Records test restores of backups in the home, and the verification in the schedule: `Done` if every backup was
+/// test-restored, `Partial` if some encrypted backups could only be compared by hash.
+fn record_results(context: &Context<'_>, args: &VerifyBackups, results: &[(PathBuf, Proof)]) {
+    let home = &context.home;
+    let is_test_restored =
+        |(file, proof): &(PathBuf, Proof)| proof.is_test_restored() && catalog::is_in_home(home, file);
+    if results.iter().any(is_test_restored)
+        && let Err(error) = upkeep::note_test_restore(home, Timestamp::now())
+    {
+        context.printer.warning(format!("failed to record the test restore: {error}"));
+    }
+    // The scheduled verification takes the newest backup, so it remains due after that of an older one.
+    if args.file.is_some() && !results.iter().all(|(file, _)| catalog::is_newest(home, file)) {
+        return;
+    }
     let all_proofs = |predicate: fn(&Proof) -> bool| results.iter().all(|(_, proof)| predicate(proof));
     if all_proofs(Proof::is_test_restored) {
         record_end(context, End::Done);

@@ -118,6 +118,18 @@ pub fn last_test_restore(home: &Home) -> Option<String> {
     proofs_in_home.filter(|stored| stored.proof.is_test_restored()).map(|stored| stored.proof.verified_at).max()
 }
 
+/// True for a file in the home's `backups` folder.
+pub fn is_in_home(home: &Home, path: &Path) -> bool {
+    let backups = home.backups().canonicalize();
+    path.canonicalize().ok().zip(backups.ok()).is_some_and(|(path, backups)| path.starts_with(backups))
+}
+
+/// True for the newest backup in the home, which a verification without a file takes.
+pub fn is_newest(home: &Home, path: &Path) -> bool {
+    let newest = list(home).into_iter().next().and_then(|backup| backup.path.canonicalize().ok());
+    newest.is_some() && newest == path.canonicalize().ok()
+}
+
 /// Stores the proof of the file at `path`.
 pub fn store_proof(home: &Home, path: &Path, proof: &Proof) -> io::Result<()> {
     let (path, meta) = (path.canonicalize()?, fs::metadata(path)?);
