@@ -4,9 +4,12 @@ use super::api_error::ApiError;
 use super::limits;
 use super::openapi::operation::{Input, Operation, Presence, Schemas};
 use axum::Json;
-use axum::body::Bytes;
+use axum::body::{Bytes, HttpBody};
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{FromRequest, Request};
+use axum::http::StatusCode;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::value::MapDeserializer;
@@ -17,6 +20,33 @@ use std::str::FromStr;
 
 /// Largest body that is read, in bytes.
 pub const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
+
+/// Marks a request whose body is in memory.
+#[derive(Clone)]
+struct BodyRead;
+
+/// Reads the body of a request, up to its `DefaultBodyLimit`, unless it is in memory already. Timeouts of the datastore
+/// begin afterwards: a slow client is not its fault.
+pub async fn with_body_read(mut request: Request) -> Result<Request, ApiError> {
+    if request.body().is_end_stream() || request.extensions_mut().insert(BodyRead).is_some() {
+        return Ok(request);
+    }
+    let (parts, body) = request.into_parts();
+    let bytes = Bytes::from_request(Request::from_parts(parts.clone(), body), &()).await;
+    let bytes = bytes.map_err(|error| match error.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => ApiError::new(error.status(), "The request body is too large"),
+        status => ApiError::new(status, "Failed to read the request body"),
+    })?;
+    Ok(Request::from_parts(parts, bytes.into()))
+}
+
+/// Middleware that reads the body before the inner handlers run.
+pub async fn read_body(request: Request, next: Next) -> Response {
+    match with_body_read(request).await {
+        Ok(request) => next.run(request).await,
+        Err(error) => error.into_response(),
+    }
+}
 
 /// Deserializes a body. `T` should deny unknown fields where they must be refused.
 pub fn body_as<T: DeserializeOwned>(body: Result<Json<Value>, JsonRejection>) -> Result<T, ApiError> {

@@ -2,6 +2,7 @@
 //! elsewhere can make a browser call 127.0.0.1, then the token where the route requires one.
 
 use super::api_error::ApiError;
+use super::body::with_body_read;
 use super::caller::Caller;
 use super::openapi::operation::Input;
 use crate::login::logins::Peer;
@@ -48,10 +49,17 @@ async fn with_timeout(limit: Duration, request: Request, next: Next) -> Response
     }
 }
 
-/// Answers 503 when a handler takes too long, usually because the datastore does not respond. The time to read the
-/// body counts too.
+/// Answers 503 when a handler takes too long, usually because the datastore does not respond.
 pub async fn datastore_timeout(request: Request, next: Next) -> Response {
-    match tokio::time::timeout(DATASTORE_TIMEOUT, next.run(request)).await {
+    with_datastore_timeout(DATASTORE_TIMEOUT, request, next).await
+}
+
+async fn with_datastore_timeout(limit: Duration, request: Request, next: Next) -> Response {
+    let request = match with_body_read(request).await {
+        Ok(request) => request,
+        Err(error) => return error.into_response(),
+    };
+    match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,
         Err(elapsed) => ApiError::unavailable(&elapsed).into_response(),
     }
@@ -281,6 +289,13 @@ pub async fn require_local(request: Request, next: Next) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::Router;
+    use axum::body::{Body, Bytes, to_bytes};
+    use axum::middleware::from_fn;
+    use axum::routing::post;
+    use futures_util::stream;
+    use hyper::service::Service;
+    use hyper_util::service::TowerToHyperService;
 
     fn headers(name: header::HeaderName, value: &str) -> HeaderMap {
         HeaderMap::from_iter([(name, HeaderValue::from_str(value).unwrap())])
@@ -328,6 +343,28 @@ mod tests {
         ] {
             assert_eq!(host_of(target, hosts), None, "{target} {hosts:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_slow_upload_is_not_the_fault_of_the_datastore() {
+        let limit = Duration::from_millis(20);
+        let router = Router::new()
+            .route("/upload", post(async |body: Bytes| body))
+            .route("/frozen", post(async || std::future::pending::<()>().await))
+            .layer(from_fn(move |request, next| with_datastore_timeout(limit, request, next)));
+        let service = TowerToHyperService::new(router);
+        let send = async |path: &str| {
+            let upload = stream::once(async move {
+                tokio::time::sleep(limit * 5).await;
+                Ok::<_, Infallible>("content")
+            });
+            let request = Request::builder().method("POST").uri(path).body(Body::from_stream(upload)).unwrap();
+            service.call(request).await.unwrap()
+        };
+        let uploaded = send("/upload").await;
+        assert_eq!(uploaded.status(), StatusCode::OK);
+        assert_eq!(to_bytes(uploaded.into_body(), 100).await.unwrap(), "content");
+        assert_eq!(send("/frozen").await.status(), StatusCode::SERVICE_UNAVAILABLE);
     }
 
     #[test]

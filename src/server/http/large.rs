@@ -2,6 +2,7 @@
 //! the event loop, which also answers health checks and schedules tasks.
 
 use super::api_error::ApiError;
+use super::body::with_body_read;
 use super::guard::DATASTORE_TIMEOUT;
 use axum::extract::Request;
 use axum::http::{Method, header};
@@ -11,7 +12,7 @@ use leoflow_base::sys::blocking;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// Bodies of at least this many bytes are large.
 const LARGE_BODY: u64 = 256 * 1024;
@@ -20,19 +21,24 @@ const LARGE_ANSWERS: [&str; 4] = ["/xcomEntries", "/variables", "/connections", 
 /// Limits the large requests that are handled at the same time; others wait.
 static THREADS: Semaphore = Semaphore::const_new(4);
 
-/// Handles large requests on a thread. Answers 503 when no thread becomes free in time, or when the request takes too
+/// Handles large requests on a thread. Answers 503 when no thread becomes free in time, or when the handler takes too
 /// long.
 pub async fn off_the_event_loop(request: Request, next: Next) -> Response {
     if is_large(&request) { on_a_thread(request, next, DATASTORE_TIMEOUT).await } else { next.run(request).await }
 }
 
 async fn on_a_thread(request: Request, next: Next, limit: Duration) -> Response {
-    let deadline = Instant::now() + limit;
-    let permit = match timeout_at(deadline, THREADS.acquire()).await {
+    let permit = match timeout(limit, THREADS.acquire()).await {
         // Cannot fail: the semaphore is never closed.
         Ok(permit) => permit,
         Err(_) => return ApiError::busy().into_response(),
     };
+    // Read under the permit, which limits the memory of large bodies.
+    let request = match with_body_read(request).await {
+        Ok(request) => request,
+        Err(error) => return error.into_response(),
+    };
+    let deadline = Instant::now() + limit;
     let handle = Handle::current();
     let work = move || {
         // The thread holds the permit, because its work continues when the client disconnects.
@@ -62,12 +68,15 @@ fn is_large(request: &Request) -> bool {
 mod tests {
     use super::*;
     use axum::Router;
-    use axum::body::Body;
+    use axum::body::{Body, Bytes};
+    use axum::extract::DefaultBodyLimit;
     use axum::http::StatusCode;
     use axum::middleware::from_fn;
     use axum::routing::{get, post};
+    use futures_util::stream;
     use hyper::service::Service;
     use hyper_util::service::TowerToHyperService;
+    use std::convert::Infallible;
     use std::sync::{Arc, Mutex, mpsc};
 
     fn request(method: &str, path: &str, length: usize) -> Request {
@@ -87,7 +96,8 @@ mod tests {
         let router = Router::new()
             .route("/api/v2/variables/{key}", get(busy.clone()).put(busy))
             .route("/api/v2/dags", post(async || "ok"))
-            .layer(from_fn(off_the_event_loop));
+            .layer(from_fn(off_the_event_loop))
+            .layer(DefaultBodyLimit::disable());
         let service = TowerToHyperService::new(router);
         for (method, length) in [("PUT", 9_000_000), ("GET", 0)] {
             let large = tokio::spawn(service.call(request(method, "/api/v2/variables/a", length)));
@@ -110,6 +120,21 @@ mod tests {
         assert_eq!(answer().await, StatusCode::SERVICE_UNAVAILABLE);
         let _all = THREADS.acquire_many(4).await.unwrap();
         assert_eq!(answer().await, StatusCode::SERVICE_UNAVAILABLE);
+    }
+
+    #[tokio::test]
+    async fn the_limit_does_not_include_the_upload() {
+        let limit = Duration::from_millis(20);
+        let router = Router::new()
+            .route("/", post(async |body: Bytes| body))
+            .layer(from_fn(move |request, next| on_a_thread(request, next, limit)));
+        let upload = stream::once(async move {
+            tokio::time::sleep(limit * 5).await;
+            Ok::<_, Infallible>("content")
+        });
+        let request = Request::builder().method("POST").uri("/").body(Body::from_stream(upload)).unwrap();
+        let response = TowerToHyperService::new(router).call(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
     }
 
     #[test]

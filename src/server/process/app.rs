@@ -3,7 +3,7 @@
 use super::health;
 use super::state::AppState;
 use crate::http::api_error::ApiError;
-use crate::http::body::MAX_BODY_BYTES;
+use crate::http::body::{MAX_BODY_BYTES, read_body};
 use crate::http::caller::Caller;
 use crate::http::guard;
 use crate::http::{audit, docs, large};
@@ -96,7 +96,9 @@ fn authorized_routes(state: &Arc<AppState>) -> Routes {
         .route("/api/lite/status", get(pages::status))
         .layer(from_fn_with_state(state.clone(), audit::log))
         .layer(from_fn(guard::datastore_timeout))
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(from_fn(large::off_the_event_loop))
+        // A slow upload must not hold up other large requests.
+        .layer(from_fn(read_body))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(from_fn_with_state(state.clone(), guard::require_token))
 }

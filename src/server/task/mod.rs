@@ -42,8 +42,8 @@ pub fn routes(state: &Arc<AppState>) -> Router<Arc<AppState>> {
         .nest("/task", shared_routes())
         .route("/task/uv", post(api::uv))
         .layer(from_fn(guard::datastore_timeout))
-        .layer(DefaultBodyLimit::max(BODY_BYTES))
         .layer(from_fn(large::off_the_event_loop))
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
         .layer(from_fn_with_state(state.clone(), api::require_try))
         .layer(from_fn(guard::require_local))
 }
