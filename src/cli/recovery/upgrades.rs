@@ -70,7 +70,15 @@ fn read_state(entry: &Entry) -> Result<(State, FinishAction), Error> {
 
 fn too_late_to_abort(state: &State) -> Error {
     let text = format!("{} already serves requests: the change can no longer be aborted", state.plan.to);
-    Error::refused(text).hint("leoflow upgrade --resume").hint("then roll back, keeping your data: leoflow rollback")
+    Error::refused(text).hint("leoflow upgrade --resume").hint(format!("then {}", reversal_hint(state)))
+}
+
+/// Names the command that returns to the release before the change.
+fn reversal_hint(state: &State) -> String {
+    match state.direction {
+        Direction::Up => "roll back, keeping your data: leoflow rollback".to_owned(),
+        Direction::Down => format!("upgrade again: leoflow upgrade {}", state.plan.from),
+    }
 }
 
 /// Describes how the upgrade or rollback was finished.
@@ -174,10 +182,7 @@ impl Recovery<'_> {
     /// Returns the installed release. Fails if the new one stays but no longer runs.
     fn installed_after(&self, state: &State, conclusion: Conclusion) -> Result<InstalledRelease, Error> {
         let plan = &state.plan;
-        let hint = match state.direction {
-            Direction::Up => "to roll back: leoflow rollback".to_owned(),
-            Direction::Down => format!("to upgrade again: leoflow upgrade {}", plan.from),
-        };
+        let hint = format!("to {}", reversal_hint(state));
         match conclusion {
             Conclusion::UndoFailed { exit_error: Some(fault) } | Conclusion::Completed { exit_error: Some(fault) } => {
                 Err(Error::from(fault).hint("leoflow lite start").hint(hint))
@@ -241,5 +246,33 @@ impl Recovery<'_> {
             Some((host, port)) => Config { host, port, ..loaded.config },
             None => loaded.config,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_change_that_is_too_late_to_abort_names_the_way_back() {
+        let hints = |direction: &str, from: &str, to: &str| {
+            let state: State = serde_json::from_value(json!({
+                "direction": direction, "snapshot": "", "new_program": "", "had_program": true, "migrations_run": [],
+                "plan": {
+                    "from": from, "to": to, "live": true, "schema_from": 1, "schema_to": 1, "migrations": [],
+                    "program": {"url": "", "sha256": "", "size": 0}, "components": [], "needs_bytes": 0,
+                    "running_tasks": 0, "warnings": [], "notes": "",
+                },
+            }))
+            .unwrap();
+            too_late_to_abort(&state).hints.join("; ")
+        };
+        let after_upgrade = hints("up", "0.1.0", "0.2.0");
+        assert!(after_upgrade.ends_with("leoflow rollback"), "{after_upgrade}");
+        // `leoflow rollback` would leave 0.1.0 for a still older release.
+        let after_rollback = hints("down", "0.2.0", "0.1.0");
+        assert!(after_rollback.ends_with("leoflow upgrade 0.2.0"), "{after_rollback}");
+        assert!(after_rollback.starts_with("leoflow upgrade --resume"), "{after_rollback}");
     }
 }
