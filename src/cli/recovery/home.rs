@@ -45,15 +45,12 @@ impl Recovery<'_> {
 
     /// Like [`Self::take_home`], for a caller that holds the lock. Returns how an interrupted rollback was settled.
     pub(crate) async fn take_held_home(&self, after: AfterUpgrade) -> Result<Option<Settled>, Error> {
+        if let Some(entry @ Entry { operation: Operation::Purge, .. }) = journal::unfinished(self.home)? {
+            // Brings back the journal that the purge replaced.
+            self.discard_purge(entry)?;
+        }
         match journal::unfinished(self.home)? {
-            None => {}
-            Some(Entry { operation: Operation::Setup, .. }) => {}
-            Some(entry @ Entry { operation: Operation::Purge, .. }) => {
-                self.discard_purge(entry)?;
-                if let Some(entry) = journal::unfinished(self.home)? {
-                    self.finish_exchange(entry).await?;
-                }
-            }
+            None | Some(Entry { operation: Operation::Setup | Operation::Purge, .. }) => {}
             Some(entry @ Entry { operation: Operation::Restore | Operation::RestoreUndo, .. }) => {
                 self.finish_exchange(entry).await?;
             }

@@ -114,3 +114,25 @@ fn a_machine_stopped_at_any_step_starts_with_old_or_new() {
     }
     assert!(seen[0] > 0 && seen[1] > 0, "{seen:?}");
 }
+
+#[test]
+fn a_discarded_purge_lets_an_interrupted_upgrade_end() {
+    let all = releases(&[FIRST, SECOND]);
+    let mut test = TestHome::with_program(all.program("0.1.0"));
+    test.start();
+    test.run(&["variables", "set", "kept", "value"]).expect(0);
+    let (dist, supervisor) = (all.dist(), test.pid("supervisor"));
+    let upgrade = ["upgrade", "--from", dist.to_str().unwrap(), "--yes"];
+    assert!(!test.command(&upgrade).env("LEOFLOW_KILL_AT", "upgrade.let-go").output().unwrap().status.success());
+    processes::signal(supervisor, "KILL");
+    processes::kill_all(test.folder());
+    let journal = || fs::read_to_string(test.home.join("run/journal.json")).unwrap();
+    assert!(journal().contains("\"operation\": \"upgrade\""), "{}", journal());
+    let purge =
+        test.command(&["uninstall", "--purge", "--yes"]).env("LEOFLOW_KILL_AT", "purge.begun").output().unwrap();
+    assert!(!purge.status.success() && journal().contains("\"operation\": \"purge\""), "{purge:?}");
+    test.program = test.home.join("bin/leoflow");
+    let started = test.run(&["lite", "start", "--port", &test.port.to_string()]).expect(0);
+    assert!(started.stderr.contains("discarded an interrupted purge"), "{started:?}");
+    assert_eq!(assert_whole(&test, "a discarded purge"), "0.1.0");
+}

@@ -184,12 +184,11 @@ fn read(entry: &Entry) -> Result<Purge, RemoveError> {
     serde_json::from_value(entry.plan.clone()).map_err(|error| RemoveError::Plan(error.to_string()))
 }
 
-/// The journal of an interrupted restore that this purge, or an interrupted one before it, replaces.
+/// The journal of an interrupted operation that this purge, or an interrupted one before it, replaces.
 fn interrupted_before(home: &Home) -> Result<Option<Entry>, RemoveError> {
     Ok(match journal::unfinished(home)? {
-        Some(entry) if matches!(entry.operation, Operation::Restore | Operation::RestoreUndo) => Some(entry),
         Some(entry) if entry.operation == Operation::Purge => read(&entry)?.before,
-        _ => None,
+        before => before,
     })
 }
 
@@ -336,6 +335,30 @@ mod tests {
             matches!(&reports[..], [Progress::Warning(text)] if text.contains(".bashrc") && text.contains(MARK)),
             "{reports:?}"
         );
+    }
+
+    #[test]
+    fn an_undone_purge_keeps_the_journal_it_replaced() {
+        for operation in [Operation::Upgrade, Operation::Restore] {
+            let fixture = Fixture::new();
+            let home = &fixture.home;
+            let steps = vec!["fetch".to_owned(), "let-go".to_owned()];
+            let mut interrupted = Journal::begin_with(home, operation, steps, serde_json::json!({"plan": 1})).unwrap();
+            interrupted.set_at(1).unwrap();
+            let journal_text = || fs::read_to_string(home.journal()).unwrap();
+            let unchanged = journal_text();
+            let purge = Purge {
+                home: identity(home.root()).unwrap(),
+                workspace: None,
+                shell_files: Vec::new(),
+                before: interrupted_before(home).unwrap(),
+            };
+            let text = serde_json::to_value(&purge).unwrap();
+            Journal::begin_with(home, Operation::Purge, STEPS.map(str::to_owned).to_vec(), text).unwrap();
+            let entry = journal::unfinished(home).unwrap().unwrap();
+            assert_eq!(resume_purge(home, entry, &|_: Progress| {}).unwrap(), Resumed::Undone(None));
+            assert_eq!(journal_text(), unchanged, "{operation}");
+        }
     }
 
     #[test]
