@@ -159,13 +159,12 @@ pub fn unused(home: &Home, bases: &[PathBuf], unused_for: Duration) -> Vec<PathB
     installed_folders.filter(|folder| is_old(folder) && !is_used(folder) && !is_plain(folder)).collect()
 }
 
-/// Removes Pythons and the symbolic links to them; does nothing during an installation. The error is a message for the
+/// Removes Pythons and the symbolic links to them, under the lock of `exclude_installs`. The error is a message for the
 /// user.
-pub fn remove(home: &Home, pythons: &[PathBuf]) -> Result<(), String> {
+pub fn remove(home: &Home, pythons: &[PathBuf], _lock: &FileLock) -> Result<(), String> {
     if pythons.is_empty() {
         return Ok(());
     }
-    let Ok(_lock) = lock_folder(home, Duration::ZERO) else { return Ok(()) };
     let remove = || -> io::Result<()> {
         for python in pythons {
             // The stamp first: without it the folder is incomplete, even if its removal fails halfway.
@@ -181,6 +180,12 @@ pub fn remove(home: &Home, pythons: &[PathBuf]) -> Result<(), String> {
         Ok(())
     };
     remove().map_err(|error| format!("{}: {error}", folder(home).display()))
+}
+
+/// Takes the lock for removing Pythons. `None` if there are none, and while another process installs one, because it may
+/// be about to use any of them.
+pub fn exclude_installs(home: &Home) -> Option<FileLock> {
+    folder(home).is_dir().then(|| lock_folder(home, Duration::ZERO).ok()).flatten()
 }
 
 /// Takes the lock for installing and removing Pythons.

@@ -4,7 +4,7 @@ use super::{BuildState, Environment, Environments};
 use leoflow_base::home::progress::Progress;
 use leoflow_base::sys::blocking;
 use leoflow_engine::store::dag::environments as store;
-use leoflow_python::environments::{self, Cleanup, Declared, Lock, Pruning};
+use leoflow_python::environments::{self, Cleanup, Declared, Lock, Pruned, Pruning};
 use leoflow_python::{Interpreter, Python};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -145,8 +145,8 @@ impl Environments {
     }
 
     /// Removes, or with `Pruning::ListOnly` lists, the environments that no file requires, no unfinished run needs, and
-    /// that were unused for `unused_for`. Returns their folders.
-    pub async fn prune(&self, unused_for: Duration, pruning: Pruning) -> Result<Vec<PathBuf>, String> {
+    /// that were unused for `unused_for`.
+    pub async fn prune(&self, unused_for: Duration, pruning: Pruning) -> Result<Pruned, String> {
         let home = self.home.clone();
         let begin = move || Cleanup::begin(&home, pruning);
         let cleanup = blocking::run(begin).await.map_err(|error| error.to_string())??;
@@ -199,7 +199,7 @@ impl Environments {
         loop {
             tokio::time::sleep(std::mem::replace(&mut pause, CLEANUP_INTERVAL)).await;
             match self.prune(MAX_UNUSED, Pruning::Remove).await {
-                Ok(removed) => removed.iter().for_each(|folder| info!("removed the unused {}", folder.display())),
+                Ok(pruned) => pruned.removed.iter().for_each(|folder| info!("removed the unused {}", folder.display())),
                 Err(reason) => warn!("failed to remove unused environments: {reason}"),
             }
             self.renew_managed().await;

@@ -111,17 +111,17 @@ pub struct PruneBody {
 }
 
 /// Removes, or in a dry run lists, built environments that no current DAG and no unfinished run uses. Removed ones can
-/// be rebuilt.
+/// be rebuilt. `locked` lists the unused Pythons that stay, because a Python is being installed.
 pub async fn prune(
     State(state): Shared,
     body: Result<Json<PruneBody>, JsonRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let Json(PruneBody { dry_run }) = body.map_err(bad_body)?;
-    let removed = state
+    let pruned = state
         .dag_files
         .environments
         .prune(Duration::ZERO, if dry_run { Pruning::ListOnly } else { Pruning::Remove })
         .await
         .map_err(|reason| ApiError::new(StatusCode::CONFLICT, reason))?;
-    Ok(Json(json!({"removed": removed})))
+    Ok(Json(json!({"removed": pruned.removed, "locked": pruned.locked})))
 }

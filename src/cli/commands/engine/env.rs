@@ -315,7 +315,11 @@ async fn prune(context: &Context<'_>, api: &Api<'_>, dry_run: bool) -> Result<u8
     let verb = if dry_run { "would be removed" } else { "removed" };
     let removed: Vec<&str> = list_of(&response["removed"]).filter_map(Value::as_str).collect();
     removed.iter().for_each(|folder| context.printer.line(format!("{folder}: {verb}")));
-    if removed.is_empty() {
+    let locked: Vec<&str> = list_of(&response["locked"]).filter_map(Value::as_str).collect();
+    for folder in &locked {
+        context.printer.note(format!("{folder}: kept, because a Python is being installed; run this again afterwards"));
+    }
+    if removed.is_empty() && locked.is_empty() {
         context.printer.line("All environments are in use");
     }
     Ok(0)
