@@ -97,10 +97,10 @@ impl MovedConfig {
         Ok(Self { config, kept_copy, existed, is_kept: false })
     }
 
-    /// Keeps the copy of the unreadable file and returns its path.
-    pub fn keep(mut self) -> PathBuf {
+    /// Keeps the copy of the unreadable file and returns its path; `None` if there was no file.
+    pub fn keep(mut self) -> Option<PathBuf> {
         self.is_kept = true;
-        self.kept_copy.clone()
+        self.existed.then(|| self.kept_copy.clone())
     }
 }
 
@@ -156,5 +156,23 @@ pub fn refuse_in_terminal(context: &Context<'_>) -> Result<(), Error> {
             Some(holder) => Err(lock::LockError::Held { holder: Some(holder) }.into()),
             None => Ok(()),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_missing_config_is_not_reported_as_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = leoflow_base::home::resolve(Some(&folder.path().join("home"))).unwrap();
+        home.create().unwrap();
+        fs::create_dir_all(home.postgres()).unwrap();
+        assert_eq!(MovedConfig::begin(&home).unwrap().keep(), None);
+        fs::write(home.config(), "port: [").unwrap();
+        let kept = MovedConfig::begin(&home).unwrap().keep().unwrap();
+        assert_eq!(fs::read_to_string(kept).unwrap(), "port: [");
     }
 }

@@ -21,7 +21,9 @@ pub fn print_plan(
     note(format!("Backup:   {}", state_summary::describe(backup)));
     if let Some(error) = &target.lost_config {
         context.printer.warning(format!("the current state cannot be read completely: {}", error.in_one_line()));
-        note(format!("The current config.yaml is kept in {}.", context.home.postgres().display()));
+        if context.home.config().exists() {
+            note(format!("The current config.yaml is kept in {}.", context.home.postgres().display()));
+        }
     }
     match (unreadable, before) {
         (Some(error), _) => {
@@ -96,9 +98,11 @@ pub fn print_newer_files(context: &Context<'_>, target: &Target, newer: &[String
     ));
 }
 
-/// Prints where the unreadable config.yaml is kept.
+/// Keeps the unreadable config.yaml, if there was one, and prints where.
 pub fn print_kept_config(context: &Context<'_>, moved_config: MovedConfig) {
-    context.printer.note(format!("The unreadable config.yaml is kept: {}", moved_config.keep().display()));
+    if let Some(path) = moved_config.keep() {
+        context.printer.note(format!("The unreadable config.yaml is kept: {}", path.display()));
+    }
 }
 
 /// Prints where the unreadable datastore, the previous workspace and the task logs are kept.
