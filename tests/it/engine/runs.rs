@@ -495,6 +495,7 @@ fn shell_completion_offers_existing_ids() {
     assert_eq!(complete(&["leoflow", "dags", "trigger", "he"]), "hello");
     assert!(complete(&["leoflow", "runs", "show", "hello", ""]).contains(&run_id));
     assert!(complete(&["leoflow", "tasks", "logs", "hello", "latest", ""]).contains("greet"));
+    assert!(complete(&["leoflow", "runs", "--output", "json", "show", "hello", ""]).contains(&run_id));
     test.run(&["lite", "stop", "--yes"]).expect(0);
     assert_eq!(complete(&["leoflow", "dags", "trigger", "he"]), "");
 }
