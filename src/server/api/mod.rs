@@ -173,7 +173,7 @@ fn group_instance_routes() -> Routes {
 
 fn extra_link_routes() -> Routes {
     let path = format!("{INSTANCES}/{{task_id}}/links");
-    Routes::new(&["Extra Links", "Task Instance"]).get(&path, "get_extra_links", &[404], dag::tasks::links)
+    Routes::new(&["Extra Links", "Task Instance"]).get(&path, "get_extra_links", &[404], instance::extra_links::links)
 }
 
 /// Human-in-the-loop routes.

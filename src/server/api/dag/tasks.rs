@@ -4,7 +4,7 @@ use super::dag_views::view_param;
 use super::operator_module;
 use crate::api::instance::instance_views::{TaskInstanceCollectionResponse, TaskInstanceResponse, instance};
 use crate::api::instance::task_instances::{self, MappedQuery};
-use crate::api::instance_path::{MappedPath, TaskPath, instance_key, instance_key_from_query};
+use crate::api::instance_path::{MappedPath, instance_key};
 use crate::api::views::Stamp;
 use crate::http::api_error::ApiError;
 use crate::http::listing::collection;
@@ -19,12 +19,11 @@ use leoflow_engine::model::keys::{InstanceKey, RunKey};
 use leoflow_engine::store::StoreError;
 use leoflow_engine::store::dag::dags;
 use leoflow_engine::store::instance::instance_fields::InstanceFilter;
-use leoflow_engine::store::instance::{instances, try_lists, xcoms};
+use leoflow_engine::store::instance::instances;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 type Shared = State<Arc<AppState>>;
@@ -281,37 +280,4 @@ pub async fn get_mapped_instance(
         other => other.into(),
     })?;
     Ok(Json(instance(mapped_instance)))
-}
-
-pub struct LinksQuery;
-
-impl Query for LinksQuery {
-    const OTHERS: &'static [Parameter] =
-        &[Parameter::new("map_index", Kind::Whole).or("-1"), Parameter::new("try_number", Kind::Whole)];
-}
-
-#[derive(Serialize, JsonSchema)]
-pub struct ExtraLinkCollectionResponse {
-    extra_links: BTreeMap<String, Option<String>>,
-    total_entries: i64,
-}
-
-/// The links that a task's operator has to other pages. They are the same for all tries of an instance.
-pub async fn links(
-    State(state): Shared,
-    Segments(path): Segments<TaskPath>,
-    params: QueryParams<LinksQuery>,
-) -> Result<Json<ExtraLinkCollectionResponse>, ApiError> {
-    let key = instance_key_from_query(path, &params)?;
-    let client = state.database.get().await?;
-    let instance = instances::get(&*client, &key).await?;
-    if let Some(number) = params.whole("try_number")?.filter(|number| *number != i64::from(instance.try_number)) {
-        let tries = try_lists::of_instance(&*client, &key).await?;
-        if !tries.iter().any(|past| i64::from(past.number) == number) {
-            let detail = format!("TaskInstanceHistory not found for try_number={number}");
-            return Err(ApiError::new(StatusCode::NOT_FOUND, detail));
-        }
-    }
-    let extra_links = xcoms::extra_links(&*client, &key).await?;
-    Ok(Json(ExtraLinkCollectionResponse { total_entries: i64::try_from(extra_links.len()).unwrap_or(0), extra_links }))
 }

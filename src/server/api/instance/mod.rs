@@ -1,6 +1,7 @@
-//! Task instances, their tries, logs, XComs and questions.
+//! Task instances, their tries, logs, XComs, links and questions.
 
 pub mod clear;
+pub mod extra_links;
 pub mod hitl;
 pub mod instance_views;
 pub mod mark;

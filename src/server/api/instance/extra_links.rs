@@ -1,0 +1,48 @@
+//! `…/taskInstances/{task_id}/links`, with Airflow's shape.
+
+use crate::api::instance_path::{TaskPath, instance_key_from_query};
+use crate::http::api_error::ApiError;
+use crate::http::query::{Kind, Parameter, Query, QueryParams};
+use crate::http::request::Segments;
+use crate::process::state::AppState;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use leoflow_engine::store::instance::{instances, try_lists, xcoms};
+use schemars::JsonSchema;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub struct LinksQuery;
+
+impl Query for LinksQuery {
+    const OTHERS: &'static [Parameter] =
+        &[Parameter::new("map_index", Kind::Whole).or("-1"), Parameter::new("try_number", Kind::Whole)];
+}
+
+#[derive(Serialize, JsonSchema)]
+pub struct ExtraLinkCollectionResponse {
+    extra_links: BTreeMap<String, Option<String>>,
+    total_entries: i64,
+}
+
+/// The links that a task's operator has to other pages. They are the same for all tries of an instance.
+pub async fn links(
+    State(state): State<Arc<AppState>>,
+    Segments(path): Segments<TaskPath>,
+    params: QueryParams<LinksQuery>,
+) -> Result<Json<ExtraLinkCollectionResponse>, ApiError> {
+    let key = instance_key_from_query(path, &params)?;
+    let client = state.database.get().await?;
+    let instance = instances::get(&*client, &key).await?;
+    if let Some(number) = params.whole("try_number")?.filter(|number| *number != i64::from(instance.try_number)) {
+        let tries = try_lists::of_instance(&*client, &key).await?;
+        if !tries.iter().any(|past| i64::from(past.number) == number) {
+            let detail = format!("TaskInstanceHistory not found for try_number={number}");
+            return Err(ApiError::new(StatusCode::NOT_FOUND, detail));
+        }
+    }
+    let extra_links = xcoms::extra_links(&*client, &key).await?;
+    Ok(Json(ExtraLinkCollectionResponse { total_entries: i64::try_from(extra_links.len()).unwrap_or(0), extra_links }))
+}
