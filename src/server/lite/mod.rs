@@ -105,7 +105,7 @@ pub fn slow_routes(state: &Arc<AppState>) -> Routes {
 }
 
 /// Endpoints for this user's commands and the agent, over the Unix socket.
-pub fn local_routes(state: &Arc<AppState>) -> Routes {
+pub fn local_routes() -> Routes {
     Router::new()
         .route("/local/variables/{*key}", get(local::get_variable))
         .route("/local/connections/{*id}", get(local::get_connection))
@@ -114,8 +114,6 @@ pub fn local_routes(state: &Arc<AppState>) -> Routes {
         .route("/local/environments", get(environments::list))
         .route("/local/environments/chosen/{inputs}", get(environments::chosen))
         .route("/local/session", post(local::check_session))
-        .layer(from_fn_with_state(state.clone(), guard::notify_dag_files))
-        .layer(DefaultBodyLimit::max(IMPORT_BYTES))
         .layer(from_fn(guard::require_local))
 }
 

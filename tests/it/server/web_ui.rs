@@ -1,7 +1,7 @@
 //! Airflow's web UI: how its files are served, and the page that replaces it when it is not installed.
 
 use crate::support::TestHome;
-use crate::support::http::{Session, try_request};
+use crate::support::http::{Session, socket_request, try_request};
 use serde_json::json;
 use std::fs;
 
@@ -90,6 +90,20 @@ fn index_page_serves_all_paths_and_files_are_cached() {
     for file in ["style.css", "frame.js", "status.js", "icon.svg"] {
         assert_eq!(get(&format!("/lite/static/{file}"), &[]).status, 200, "{file}");
     }
+}
+
+#[test]
+fn a_page_on_a_stalled_disk_is_answered_with_408() {
+    let test = TestHome::started();
+    install_ui(&test);
+    let index = test.home.join("ui/3.3.2/index.html");
+    fs::remove_file(&index).unwrap();
+    // A pipe without a writer blocks who opens it, like a file on a mount that does not answer.
+    nix::unistd::mkfifo(&index, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let answer = socket_request(&test.home, "GET", "/dags", "", "");
+    assert_eq!(answer.status, 408, "{answer:?}");
+    // Ends the thread that reads it.
+    drop(fs::OpenOptions::new().write(true).open(&index).unwrap());
 }
 
 #[test]
