@@ -10,6 +10,7 @@ mod hitl;
 mod mapped_reruns;
 mod partitions;
 mod plugins;
+mod requeues;
 mod runs;
 mod scaling;
 mod scheduler_memory;

@@ -109,7 +109,7 @@ pub async fn requeue(client: &impl GenericClient, key: &TryKey) -> Result<bool, 
               AND (ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.try_number)
                   = (t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number)
               AND ti.state = 'running' AND t.state = 'running'
-            RETURNING t.first_start_date),
+            RETURNING t.first_start_date, t.start_date),
         new AS (
             DELETE FROM task_try WHERE (dag_id, run_id, task_id, map_index, try_number) = ($1, $2, $3, $4, $5)
               AND EXISTS (SELECT FROM back WHERE first_start_date IS NULL)),
@@ -118,7 +118,9 @@ pub async fn requeue(client: &impl GenericClient, key: &TryKey) -> Result<bool, 
                 state = CASE WHEN w.dag_id IS NULL THEN 'up_for_reschedule' ELSE 'deferred' END,
                 reschedules = CASE WHEN w.dag_id IS NULL THEN greatest(t.reschedules - 1, 0) ELSE t.reschedules END
             FROM back LEFT JOIN task_trigger w
-                 ON (w.dag_id, w.run_id, w.task_id, w.map_index, w.try_number) = ($1, $2, $3, $4, $5)
+                 -- A trigger of an earlier deferral of this try stays in the table.
+                 ON (w.dag_id, w.run_id, w.task_id, w.map_index, w.try_number, w.resumed_at)
+                    = ($1, $2, $3, $4, $5, back.start_date)
             WHERE (t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number) = ($1, $2, $3, $4, $5)
               AND back.first_start_date IS NOT NULL)
         SELECT pg_notify($6, json_build_object('kind', 'changed', 'dag_id', $1::text, 'run_id', $2::text)::text)
