@@ -97,7 +97,9 @@ pub enum DateRange {
     Partition(Range<Timestamp>),
 }
 
-/// Counts the runs in the range, by their partition date or, without one, by their logical date.
+/// Counts the runs in the range, by their partition date or, without one, by their logical date. As in Airflow's
+/// `CalendarService`, that does not depend on the date that the range bounds: a run that was triggered with both dates
+/// is found by its logical date and counted at its partition date.
 pub async fn calendar(
     client: &impl GenericClient,
     dag_id: &str,
