@@ -4,7 +4,9 @@
 use crate::protocol::http::encode;
 use aho_corasick::{AhoCorasick, MatchKind};
 use serde_json::Value;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::LazyLock;
 
 /// Replaces a secret.
@@ -127,6 +129,52 @@ impl Masker {
             _ => {}
         }
     }
+
+    /// Masks the secrets in every text of a JSON document, including names; `None` when it contains none. Unlike
+    /// [`mask_json`](Self::mask_json) it takes no memory for the parsed document, which may have megabytes.
+    pub fn mask_json_text(&mut self, json: &str) -> Option<String> {
+        // Without escapes, every text is in the document as it is.
+        if self.is_empty() || !json.contains('\\') && self.mask(json.as_bytes()).is_none() {
+            return None;
+        }
+        let (mut masked, mut copied) = (String::new(), 0);
+        for range in strings(json) {
+            if let Some(string) = self.mask_json_string(&json[range.clone()]) {
+                masked += &json[copied..range.start];
+                masked += &string;
+                copied = range.end;
+            }
+        }
+        masked += json.get(copied..).filter(|_| copied > 0)?;
+        Some(masked)
+    }
+
+    /// Masks the secrets in a JSON string with its quotes.
+    fn mask_json_string(&mut self, string: &str) -> Option<String> {
+        let escaped = string.get(1..string.len().saturating_sub(1))?;
+        let text = match escaped.contains('\\') {
+            // Half of a surrogate pair, which PostgreSQL accepts, is masked and shown as it is.
+            true => serde_json::from_str(string).map_or(Cow::Borrowed(escaped), Cow::Owned),
+            false => Cow::Borrowed(escaped),
+        };
+        let masked = self.mask(text.as_bytes())?;
+        serde_json::to_string(&String::from_utf8_lossy(&masked)).ok()
+    }
+}
+
+/// The positions of the strings in a JSON document, with their quotes.
+fn strings(json: &str) -> impl Iterator<Item = Range<usize>> {
+    let bytes = json.as_bytes();
+    let mut position = 0;
+    std::iter::from_fn(move || {
+        let start = position + bytes.get(position..)?.iter().position(|byte| *byte == b'"')?;
+        let mut end = start + 1;
+        while *bytes.get(end)? != b'"' {
+            end += if bytes[end] == b'\\' { 2 } else { 1 };
+        }
+        position = end + 1;
+        Some(start..position)
+    })
 }
 
 /// All forms of a secret: as is; percent-encoded, also in lower case and with `+` for blanks; escaped for JSON once and
@@ -255,5 +303,28 @@ mod tests {
         let mut value = json!({"x": ["say geheim1"], "geheim1": "visible"});
         masker.mask_json(&mut value);
         assert_eq!(value, json!({"x": ["say ***"], "***": "visible"}));
+    }
+
+    #[test]
+    fn masks_the_text_of_a_json_document() {
+        let mut masker = Masker::default();
+        assert_eq!(masker.mask_json_text(r#""geheim1""#), None, "no secrets");
+        ["geheim1", "p\\a'\"ö", "12345"].into_iter().for_each(|secret| masker.add(secret));
+        let mut masked = |json: &str| {
+            let text = masker.mask_json_text(json);
+            let mut value: Value = serde_json::from_str(json).unwrap();
+            masker.mask_json(&mut value);
+            let parsed = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+            assert_eq!(parsed(text.as_deref().unwrap_or(json)), value, "as the parsed document");
+            text
+        };
+        for same in [r#"{"a": [1.50, "b\"", {}], "12": 12345}"#, r#""a\\""#, "null", r#""""#, " [12345] "] {
+            assert_eq!(masked(same), None, "{same}");
+        }
+        // Only the texts change: numbers keep their notation and their value.
+        let json = r#"{"x": ["say geheim1\n", 1.50, "\"", 12345], "geheim1": "p\\a'\"\u00F6!"}"#;
+        assert_eq!(masked(json).unwrap(), r#"{"x": ["say ***\n", 1.50, "\"", 12345], "***": "***!"}"#);
+        assert_eq!(masker.mask_json_text(r#""\ud800 geheim1""#).unwrap(), r#""\\ud800 ***""#, "half of a pair");
+        assert_eq!(masker.mask_json_text(r#""\ud800""#), None);
     }
 }

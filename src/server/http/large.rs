@@ -12,6 +12,7 @@ use leoflow_base::sys::blocking;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
+use tokio::task::JoinError;
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// Bodies of at least this many bytes are large.
@@ -48,6 +49,17 @@ async fn on_a_thread(request: Request, next: Next, limit: Duration) -> Response 
     };
     let response = blocking::run(work).await;
     response.unwrap_or_else(|error| ApiError::internal(&error).into_response())
+}
+
+/// Runs `work` for a large answer that is being sent on one of these threads, as soon as one is free.
+pub async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
+    // Cannot fail: the semaphore is never closed.
+    let permit = THREADS.acquire().await;
+    let work = move || {
+        let _permit = permit;
+        work()
+    };
+    blocking::run(work).await
 }
 
 /// True when the body is large or of unknown size, or the answer of a read may be large. Reads by tasks count as small:

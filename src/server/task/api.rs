@@ -17,7 +17,7 @@ use leoflow_engine::store::StoreError;
 use leoflow_engine::store::instance::tries;
 use leoflow_engine::store::instance::xcoms;
 use leoflow_engine::store::secret::variables::{self, Variable};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -125,7 +125,14 @@ struct Pull {
     limit: Option<i64>,
 }
 
-pub async fn pull_xcoms(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
+#[derive(Serialize)]
+pub struct PulledXCom {
+    task_id: String,
+    map_index: i32,
+    value_json: String,
+}
+
+pub async fn pull_xcoms(State(state): Shared, body: Body) -> Result<Json<Vec<PulledXCom>>, ApiError> {
     let Pull { dag_id, run_id, task_ids, key, map_indexes, include_prior_dates, offset, limit } = body_as(body)?;
     let client = state.database.get().await?;
     let pull = xcoms::Pull {
@@ -138,10 +145,9 @@ pub async fn pull_xcoms(State(state): Shared, body: Body) -> Result<Json<Value>,
         limit,
     };
     let xcoms = xcoms::pull(&*client, &pull).await?;
-    let entries = xcoms
-        .into_iter()
-        .map(|(task_id, map_index, value)| json!({"task_id": task_id, "map_index": map_index, "value_json": value}));
-    Ok(Json(entries.collect()))
+    // Typed, because `json!` would copy the values, which may have megabytes.
+    let entry = |(task_id, map_index, value_json)| PulledXCom { task_id, map_index, value_json };
+    Ok(Json(xcoms.into_iter().map(entry).collect()))
 }
 
 #[derive(Deserialize)]

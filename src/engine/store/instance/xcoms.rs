@@ -22,8 +22,22 @@ pub struct XCom {
     pub created_at: Timestamp,
     pub logical_date: Option<Timestamp>,
     pub run_after: Timestamp,
-    /// The value as JSON text; `None` in lists.
-    pub value: Option<String>,
+}
+
+/// A value as JSON text. It is not copied from the row that was read, since it may have megabytes.
+#[derive(Debug)]
+pub struct ValueText(Row);
+
+impl ValueText {
+    pub fn as_str(&self) -> &str {
+        self.0.get("value")
+    }
+}
+
+impl AsRef<[u8]> for ValueText {
+    fn as_ref(&self) -> &[u8] {
+        self.as_str().as_bytes()
+    }
 }
 
 fn read(row: &Row) -> XCom {
@@ -33,7 +47,6 @@ fn read(row: &Row) -> XCom {
         created_at: row.get("created_at"),
         logical_date: row.get("logical_date"),
         run_after: row.get("run_after"),
-        value: row.try_get("value").unwrap_or_default(),
     }
 }
 
@@ -77,14 +90,28 @@ pub async fn list(client: &impl GenericClient, listing: Listing<XComField>) -> R
     listing.fetch(client, &source, read).await
 }
 
-pub async fn get(client: &impl GenericClient, instance: &InstanceKey, key: &str) -> Result<XCom, StoreError> {
+/// An XCom with its value.
+pub async fn get(
+    client: &impl GenericClient,
+    instance: &InstanceKey,
+    key: &str,
+) -> Result<(XCom, ValueText), StoreError> {
     let InstanceKey { run, task_id, map_index } = instance;
     let query = "SELECT x.dag_id, x.run_id, x.task_id, x.map_index, x.key, x.created_at, x.value::text AS value,
                         r.logical_date, r.run_after
                  FROM xcom x JOIN dag_run r USING (dag_id, run_id)
                  WHERE x.dag_id = $1 AND x.run_id = $2 AND x.task_id = $3 AND x.map_index = $4 AND x.key = $5";
     let row = client.query_opt(query, &[&run.dag_id, &run.run_id, task_id, map_index, &key]).await?;
-    row.as_ref().map(read).ok_or_else(|| StoreError::NotFound { what: "xcom", id: key.to_owned() })
+    let row = row.ok_or_else(|| StoreError::NotFound { what: "xcom", id: key.to_owned() })?;
+    Ok((read(&row), ValueText(row)))
+}
+
+/// True if the task instance has an XCom with this key.
+pub async fn exists(client: &impl GenericClient, instance: &InstanceKey, key: &str) -> Result<bool, StoreError> {
+    let InstanceKey { run, task_id, map_index } = instance;
+    let query = "SELECT FROM xcom WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND key = $5";
+    let row = client.query_opt(query, &[&run.dag_id, &run.run_id, task_id, map_index, &key]).await?;
+    Ok(row.is_some())
 }
 
 /// The links of a task instance's operator by name, in the version of its run; `None` for a link that the task has not

@@ -4,6 +4,7 @@ pub mod clear;
 pub mod extra_links;
 pub mod hitl;
 pub mod instance_views;
+mod log_body;
 pub mod mark;
 pub mod mark_bulk;
 pub mod task_dependencies;

@@ -1,17 +1,18 @@
 //! `…/logs/{try_number}`, with Airflow's shape.
 
+use super::log_body::{self, Format, LogBody, StructuredLogMessage, Writing};
 use super::task_instances::MapIndexQuery;
 use crate::api::instance_path::instance_key;
-use crate::api::views::Stamp;
 use crate::http::api_error::ApiError;
 use crate::http::openapi::answers::{Either, Lines, Media};
+use crate::http::openapi::operation::JSON;
 use crate::http::query::{Kind, Parameter, Query, QueryParams};
 use crate::http::request::{Params, Segments};
 use crate::process::state::AppState;
 use axum::Json;
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
-use leoflow_base::protocol::task_log::{Line, Record};
 use leoflow_base::sys::blocking;
 use leoflow_engine::model::keys::TryKey;
 use leoflow_engine::model::state::TaskState;
@@ -19,11 +20,8 @@ use leoflow_engine::store::StoreError;
 use leoflow_engine::store::instance::instances;
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::{Map, Value};
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use serde_json::Map;
 use std::num::NonZeroU32;
-use std::path::Path;
 use std::sync::Arc;
 
 /// Maximum bytes of the log in one response; the client requests the rest with the continuation token.
@@ -37,17 +35,6 @@ impl Query for LogQuery {
         Parameter::new("map_index", Kind::Whole).or("-1"),
         Parameter::new("token", Kind::Text),
     ];
-}
-
-/// A log line.
-#[derive(Serialize, JsonSchema)]
-struct StructuredLogMessage {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Stamp")]
-    timestamp: Option<Stamp>,
-    event: String,
-    #[serde(flatten)]
-    others: Map<String, Value>,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -90,19 +77,20 @@ pub async fn get(
     }
     drop(client);
     if try_number == 0 {
-        return Ok(respond(as_lines, vec![why_there_is_no_log(instance.state)], None));
+        return Ok(respond(as_lines, why_there_is_no_log(instance.state)));
     }
     let path = key.log_path(&state.home);
     let is_whole = as_lines || params.flag("full_content")?.unwrap_or(false);
     let limit = if is_whole { u64::MAX } else { MAX_CHUNK_BYTES };
     let is_running = is_newest && matches!(instance.state, Some(TaskState::Running | TaskState::Restarting));
-    let chunk = blocking::run(move || read_chunk(&path, offset, limit, is_running)).await;
-    let chunk = chunk
+    let writing = if is_running { Writing::Ongoing } else { Writing::Ended };
+    let (format, media_type) = if as_lines { (Format::Lines, Lines::TYPE) } else { (Format::Document, JSON) };
+    let body = blocking::run(move || LogBody::open(&path, offset, limit, writing, format)?.next_piece()).await;
+    let (first, rest) = body
         .map_err(|error| ApiError::internal(&error))?
         .map_err(|error| ApiError::internal(&format!("cannot read the log: {error}")))?;
-    let messages = chunk.text.lines().map(message).collect();
-    let token = (is_running || !chunk.is_at_end).then(|| chunk.next.to_string());
-    Ok(respond(as_lines, messages, token))
+    let pieces = log_body::stream(first, rest);
+    Ok(Either::text(([(header::CONTENT_TYPE, media_type)], Body::from_stream(pieces))))
 }
 
 /// Returns true if the client prefers NDJSON over one JSON document; 406 if it accepts neither.
@@ -135,55 +123,12 @@ fn why_there_is_no_log(state: Option<TaskState>) -> StructuredLogMessage {
     StructuredLogMessage { timestamp: None, event: text.to_owned(), others: Map::new() }
 }
 
-fn respond(as_lines: bool, messages: Vec<StructuredLogMessage>, token: Option<String>) -> Log {
+fn respond(as_lines: bool, message: StructuredLogMessage) -> Log {
     if as_lines {
-        let lines = messages.iter().filter_map(|message| serde_json::to_string(message).ok());
-        let text: String = lines.map(|line| line + "\n").collect();
+        let text = serde_json::to_string(&message).unwrap_or_default() + "\n";
         return Either::text(([(header::CONTENT_TYPE, Lines::TYPE)], text));
     }
-    Either::json(TaskInstancesLogResponse { content: Content::Messages(messages), continuation_token: token })
-}
-
-fn message(line: &str) -> StructuredLogMessage {
-    let line = Line::parse(line);
-    let Record { level, logger, event, others: extra_fields } = line.record();
-    let level_and_logger = [("level", level), ("logger", logger)].map(|(name, value)| (name.to_owned(), value.into()));
-    let others = level_and_logger.into_iter().chain(extra_fields).collect();
-    StructuredLogMessage { timestamp: line.time.map(Stamp), event, others }
-}
-
-/// A part of a log.
-struct LogChunk {
-    text: String,
-    /// Offset of the next chunk.
-    next: u64,
-    is_at_end: bool,
-}
-
-/// Reads whole lines from `offset` on, at most `limit` bytes; after the end of the task also an incomplete last line. A
-/// missing log (not created yet, or removed) is empty.
-fn read_chunk(path: &Path, offset: u64, limit: u64, is_running: bool) -> io::Result<LogChunk> {
-    let mut file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Ok(LogChunk { text: String::new(), next: offset, is_at_end: true });
-        }
-        Err(error) => return Err(error),
-    };
-    let size = file.metadata()?.len();
-    file.seek(SeekFrom::Start(offset))?;
-    let mut bytes = Vec::new();
-    file.take(limit).read_to_end(&mut bytes)?;
-    // The last line may be incomplete while the task still writes.
-    let is_last = offset + bytes.len() as u64 >= size;
-    let length = match bytes.iter().rposition(|byte| *byte == b'\n') {
-        _ if is_last && !is_running => bytes.len(),
-        Some(newline) => newline + 1,
-        None => 0,
-    };
-    bytes.truncate(length);
-    let next = offset + length as u64;
-    Ok(LogChunk { text: String::from_utf8_lossy(&bytes).into_owned(), next, is_at_end: next >= size })
+    Either::json(TaskInstancesLogResponse { content: Content::Messages(vec![message]), continuation_token: None })
 }
 
 #[derive(Serialize, JsonSchema)]

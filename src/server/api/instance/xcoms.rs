@@ -6,11 +6,12 @@ use crate::api::views::Stamp;
 use crate::http::api_error::ApiError;
 use crate::http::body::Body;
 use crate::http::listing::{Fields, collection};
-use crate::http::openapi::answers::{Created, NoContent};
+use crate::http::openapi::answers::{Created, NoContent, Written};
 use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams};
 use crate::http::request::Segments;
 use crate::process::state::AppState;
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
 use deadpool_postgres::ClientWrapper;
@@ -91,6 +92,7 @@ pub struct XComResponseString {
 #[derive(Serialize, JsonSchema)]
 #[serde(untagged)]
 #[schemars(inline)]
+#[expect(dead_code, reason = "describes the response, which `get` writes without it")]
 pub enum GetXComResponse {
     Native(XComResponseNative),
     Text(XComResponseString),
@@ -146,47 +148,55 @@ pub async fn get(
     State(state): Shared,
     Segments((dag_id, run_id, task_id, key)): Segments<(String, String, String, String)>,
     params: QueryParams<EntryQuery>,
-) -> Result<Json<GetXComResponse>, ApiError> {
+) -> Result<Written<GetXComResponse>, ApiError> {
     let instance = instance_key_from_query((dag_id, run_id, task_id), &params)?;
     let is_text = params.flag("stringify")?.unwrap_or(false);
     let client = state.database.get().await?;
-    let native = load_entry(&state, &client, &instance, &key).await?;
-    if !is_text {
-        return Ok(Json(GetXComResponse::Native(native)));
-    }
-    let text = match native.value {
-        Value::String(text) => text,
-        other => other.to_string(),
-    };
-    Ok(Json(GetXComResponse::Text(XComResponseString { entry: native.entry, value: Some(text) })))
+    let (entry, json) = load_entry(&state, &client, &instance, &key).await?;
+    drop(client);
+    let json = if is_text { json_string(json)? } else { json };
+    Written::with_field(entry, "value", json).map_err(|error| ApiError::internal(&error))
 }
 
-/// Reads an XCom with its value, in which secrets are masked.
+/// Reads an XCom and its value as JSON text, in which secrets are masked.
 async fn load_entry(
     state: &AppState,
     client: &ClientWrapper,
     instance: &InstanceKey,
     key: &str,
+) -> Result<(XComResponse, Bytes), ApiError> {
+    let (xcom, text) = xcoms::get(client, instance, key).await?;
+    let masked = secrets::stored(client, &state.cipher).await?.mask_json_text(text.as_str());
+    Ok((view(xcom), masked.map_or_else(|| Bytes::from_owner(text), Bytes::from)))
+}
+
+/// Returns JSON as a JSON string that contains it, without blanks between its parts; a string as it is.
+fn json_string(json: Bytes) -> Result<Bytes, ApiError> {
+    if json.trim_ascii_start().starts_with(b"\"") {
+        return Ok(json);
+    }
+    let value = parse_json(&json)?.to_string();
+    Ok(serde_json::to_string(&value).map_err(|error| ApiError::internal(&error))?.into())
+}
+
+fn parse_json(json: &[u8]) -> Result<Value, ApiError> {
+    serde_json::from_slice(json).map_err(|error| ApiError::internal(&error))
+}
+
+/// Reads an XCom that was written.
+async fn written_entry(
+    state: &AppState,
+    client: &ClientWrapper,
+    instance: &InstanceKey,
+    key: &str,
 ) -> Result<XComResponseNative, ApiError> {
-    let xcom = xcoms::get(client, instance, key).await?;
-    let value = xcom.value.as_deref().unwrap_or("null");
-    let mut value: Value = serde_json::from_str(value).map_err(|error| ApiError::internal(&error))?;
-    secrets::stored(client, &state.cipher).await?.mask_json(&mut value);
-    Ok(XComResponseNative { entry: view(xcom), value })
+    let (entry, json) = load_entry(state, client, instance, key).await?;
+    Ok(XComResponseNative { entry, value: parse_json(&json)? })
 }
 
 fn not_found(key: &str) -> ApiError {
     let detail = format!("The XCom with key: `{key}` with mentioned task instance doesn't exist.");
     ApiError::new(StatusCode::NOT_FOUND, detail)
-}
-
-/// Returns true if the XCom exists.
-async fn exists(client: &ClientWrapper, instance: &InstanceKey, key: &str) -> Result<bool, ApiError> {
-    match xcoms::get(client, instance, key).await {
-        Ok(_) => Ok(true),
-        Err(StoreError::NotFound { .. }) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -218,12 +228,12 @@ pub async fn create(
         }
         other => other.into(),
     })?;
-    if exists(&client, &instance, &key).await? {
+    if xcoms::exists(&*client, &instance, &key).await? {
         let detail = format!("The XCom with key: `{key}` with mentioned task instance already exists.");
         return Err(ApiError::new(StatusCode::CONFLICT, detail));
     }
     xcoms::push(&*client, &instance, &key, &value.to_string()).await?;
-    Ok(Created(load_entry(&state, &client, &instance, &key).await?))
+    Ok(Created(written_entry(&state, &client, &instance, &key).await?))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -242,11 +252,11 @@ pub async fn update(
     let XComUpdateBody { value, map_index } = body;
     let instance = instance_key((dag_id, run_id, task_id, map_index));
     let client = state.database.get().await?;
-    if !exists(&client, &instance, &key).await? {
+    if !xcoms::exists(&*client, &instance, &key).await? {
         return Err(not_found(&key));
     }
     xcoms::push(&*client, &instance, &key, &value.to_string()).await?;
-    Ok(Json(load_entry(&state, &client, &instance, &key).await?))
+    Ok(Json(written_entry(&state, &client, &instance, &key).await?))
 }
 
 pub struct DeleteQuery;
@@ -262,7 +272,7 @@ pub async fn delete(
 ) -> Result<NoContent, ApiError> {
     let instance = instance_key_from_query((dag_id, run_id, task_id), &params)?;
     let client = state.database.get().await?;
-    if !exists(&client, &instance, &key).await? {
+    if !xcoms::exists(&*client, &instance, &key).await? {
         return Err(not_found(&key));
     }
     xcoms::delete(&*client, &instance, &key).await?;

@@ -1,11 +1,14 @@
 //! Response types that describe themselves in the OpenAPI document.
 
-use super::operation::{Operation, Output, Schemas};
+use super::operation::{JSON, Operation, Output, Schemas};
 use axum::Json;
-use axum::http::StatusCode;
+use axum::body::{Body, Bytes};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use futures_util::stream;
 use schemars::JsonSchema;
 use serde::Serialize;
+use std::convert::Infallible;
 use std::marker::PhantomData;
 
 /// 201 with the created object.
@@ -60,6 +63,19 @@ impl<T> Written<T> {
     /// Serializes `value`, which is a `T` apart from lifetimes.
     pub fn new(value: impl Serialize) -> Self {
         Self(Json(value).into_response(), PhantomData)
+    }
+
+    /// Writes an object: the fields of `fields`, which has at least one, and the field `name` with the value `json`,
+    /// which is sent without a copy because it may have megabytes.
+    pub fn with_field(fields: impl Serialize, name: &str, json: Bytes) -> Result<Self, serde_json::Error> {
+        let mut head = serde_json::to_string(&fields)?;
+        head.truncate(head.len().saturating_sub("}".len()));
+        head += &format!(",{}:", serde_json::to_string(name)?);
+        let parts = [head.into(), json, Bytes::from_static(b"}")];
+        let length: usize = parts.iter().map(Bytes::len).sum();
+        let headers = [(header::CONTENT_TYPE, JSON.to_owned()), (header::CONTENT_LENGTH, length.to_string())];
+        let body = Body::from_stream(stream::iter(parts.map(Ok::<_, Infallible>)));
+        Ok(Self((headers, body).into_response(), PhantomData))
     }
 }
 
@@ -117,5 +133,27 @@ impl<T: JsonSchema, M: Media> Output for Either<T, M> {
     fn describe(operation: &mut Operation, schemas: &mut Schemas) {
         operation.set_answer::<T>(schemas, StatusCode::OK.as_u16());
         operation.add_text_answer(M::TYPE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::StreamExt;
+    use serde_json::{Value, json};
+
+    #[tokio::test]
+    async fn a_large_field_is_sent_without_a_copy() {
+        let value = Bytes::from(r#"{"n": 1.50}"#.to_owned());
+        let response =
+            Written::<Value>::with_field(json!({"key": "k"}), "value", value.clone()).unwrap().into_response();
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/json");
+        let length: usize = response.headers()[header::CONTENT_LENGTH].to_str().unwrap().parse().unwrap();
+        let parts: Vec<Bytes> = response.into_body().into_data_stream().map(Result::unwrap).collect().await;
+        assert_eq!(
+            (parts.concat().as_slice(), parts.concat().len()),
+            (&br#"{"key":"k","value":{"n": 1.50}}"#[..], length)
+        );
+        assert!(parts.iter().any(|part| part.as_ptr() == value.as_ptr()), "the same bytes");
     }
 }
