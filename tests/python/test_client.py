@@ -79,6 +79,14 @@ class Requests(unittest.TestCase):
         answer, requests = self.ask(busy, cut, b"", OK)
         self.assertEqual((answer, len(requests)), ({"a": 1}, 4))
 
+    def test_a_repeated_post_has_the_key_of_the_first(self):
+        _, requests = self.ask(b"", b"", OK)
+        _, others = self.ask(OK)
+        keys = [[line for line in text.split("\r\n") if line.startswith("Idempotency-Key: ")] for text in requests + others]
+        self.assertEqual((len(keys[0]), keys[1:3]), (1, [keys[0], keys[0]]))
+        self.assertEqual(len(keys[3]), 1)
+        self.assertNotEqual(keys[0], keys[3])
+
     def test_gives_up_after_retry_seconds(self):
         with tempfile.TemporaryDirectory() as folder, self.assertRaisesRegex(ServerError, "does not answer"):
             Client(os.path.join(folder, "missing"), retry_seconds=0.1).request("GET", "/x")

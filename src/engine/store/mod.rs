@@ -11,6 +11,7 @@ pub(crate) mod leader;
 pub mod list;
 pub mod pools;
 mod refused;
+pub mod request_keys;
 mod rows;
 pub mod run;
 pub mod secret;

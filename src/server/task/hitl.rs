@@ -1,16 +1,18 @@
 //! Questions of running tasks to people, and answers by their triggers: `/task/hitl/…` and `/local/triggers/hitl/…`
 //! over the Unix socket.
 
+use super::request_keys;
 use crate::api::instance::hitl::refusal_response;
 use crate::http::api_error::ApiError;
 use crate::http::body::body_as;
 use crate::process::state::AppState;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::{Extension, Json};
 use leoflow_engine::model::keys::{InstanceKey, RunKey, TryKey};
 use leoflow_engine::store::instance::hitl::{self, Answer, Detail, Question};
+use leoflow_engine::store::request_keys::Attempt;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -21,11 +23,17 @@ type Body = Result<Json<Value>, JsonRejection>;
 pub async fn ask(
     State(state): Shared,
     Extension(try_key): Extension<TryKey>,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, ApiError> {
     let question: Question = body_as(body)?;
-    let client = state.database.get().await?;
-    hitl::ask(&*client, &try_key, &question).await?;
+    let mut client = state.database.get().await?;
+    let transaction = client.transaction().await?;
+    // A repeated request would remove an answer that a person gave meanwhile.
+    if request_keys::record(&transaction, &headers).await? == Attempt::First {
+        hitl::ask(&transaction, &try_key, &question).await?;
+        transaction.commit().await?;
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -70,14 +78,18 @@ pub async fn get(State(state): Shared, body: Body) -> Result<Json<Value>, ApiErr
     detail.as_ref().map(|detail| Json(view(detail))).ok_or_else(|| refusal_response(hitl::Refusal::NotAsked))
 }
 
-/// Records the answer that a trigger gives when its question times out. The trigger itself resumes its task.
-pub async fn answer(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
+/// Records the answer that a trigger gives when its question times out. The trigger itself resumes its task. A repeated
+/// request returns the recorded answer.
+pub async fn answer(State(state): Shared, headers: HeaderMap, body: Body) -> Result<Json<Value>, ApiError> {
     let query: InstanceQuery = body_as(body)?;
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
     let key = query.key();
     let answer = Answer { chosen_options: query.chosen_options, params_input: query.params_input };
-    let detail = hitl::record_answer(&transaction, &key, &answer, None).await;
+    let detail = match request_keys::record(&transaction, &headers).await? {
+        Attempt::First => hitl::record_answer(&transaction, &key, &answer, None).await,
+        Attempt::Repeated => hitl::get(&transaction, &key).await?.ok_or(hitl::Refusal::NotAsked),
+    };
     let detail = detail.map_err(refusal_response)?;
     transaction.commit().await?;
     Ok(Json(view(&detail)))

@@ -3,6 +3,7 @@
 mod api;
 mod assets;
 mod hitl;
+mod request_keys;
 mod runs;
 mod sdk_queries;
 mod states;

@@ -1,5 +1,6 @@
 //! Requests of running tasks about their own and other runs, and of triggers about DAGs and states of runs.
 
+use super::request_keys;
 use crate::api::run::rerun_version;
 use crate::api::views::BUNDLE;
 use crate::http::api_error::ApiError;
@@ -8,8 +9,9 @@ use crate::http::request::Id;
 use crate::process::state::AppState;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::{Extension, Json};
+use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use leoflow_engine::model::keys::{RunKey, TryKey};
 use leoflow_engine::model::length::Length;
@@ -20,6 +22,7 @@ use leoflow_engine::schedule::timetable::{Interval, Restriction};
 use leoflow_engine::store::dag::dags;
 use leoflow_engine::store::dag::versions;
 use leoflow_engine::store::instance::clear::{self, Selection};
+use leoflow_engine::store::request_keys::Attempt;
 use leoflow_engine::store::run::lengths;
 use leoflow_engine::store::run::other_runs::{self, CountTarget};
 use leoflow_engine::store::run::runs::{self, Trigger};
@@ -60,11 +63,11 @@ struct TriggerBody {
     reset: bool,
 }
 
-/// Triggers a run. Since the task chooses the id, a repeated request creates no second run: it gets 409, or with
-/// `reset` clears the run.
+/// Triggers a run. With `reset`, clears the run with the id `run_id` if there is one. A repeated request changes nothing.
 pub async fn trigger(
     State(state): Shared,
     Extension(try_key): Extension<TryKey>,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, ApiError> {
     let body: TriggerBody = body_as(body)?;
@@ -82,24 +85,45 @@ pub async fn trigger(
     };
     let mut client = state.database.get().await?;
     let transaction = client.transaction().await?;
+    if request_keys::record(&transaction, &headers).await? == Attempt::Repeated {
+        return Ok(StatusCode::NO_CONTENT);
+    }
     match runs::trigger(&transaction, &body.dag_id, &trigger).await {
         Ok(_) => {}
-        Err(StoreError::AlreadyExists { .. }) if body.reset => {
-            drop(transaction);
-            let transaction = client.transaction().await?;
+        Err(StoreError::AlreadyExists { id: existing, .. }) if body.reset => {
             let key = RunKey { dag_id: body.dag_id, run_id: body.run_id };
-            let dag = dags::get(&transaction, &key.dag_id).await?;
-            // Like Airflow with a local bundle, which runs the current code.
-            let version_choice = rerun_version::of_dag(&state, &dag, None, VersionChoice::Newest).await?;
-            clear::clear(&transaction, &key, &Selection::default(), version_choice).await?;
-            transaction.commit().await?;
-            return Ok(StatusCode::NO_CONTENT);
+            reset(&state, &transaction, &key, &existing).await?;
         }
         Err(StoreError::Invalid(text)) => return Err(ApiError::new(StatusCode::BAD_REQUEST, text)),
         Err(error) => return Err(error.into()),
     }
     transaction.commit().await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Clears a run. `existing` is the id of the run that prevents a new one. As in Airflow, 404 if it is another run, of the
+/// same logical date.
+async fn reset(
+    state: &Arc<AppState>,
+    transaction: &Transaction<'_>,
+    key: &RunKey,
+    existing: &str,
+) -> Result<(), ApiError> {
+    let dag = dags::get(transaction, &key.dag_id).await?;
+    // Like Airflow with a local bundle, which runs the current code.
+    let version_choice = rerun_version::of_dag(state, &dag, None, VersionChoice::Newest).await?;
+    let cleared = clear::clear(transaction, key, &Selection::default(), version_choice).await;
+    cleared.map(drop).map_err(|error| match error {
+        StoreError::NotFound { what: "run", .. } => {
+            let run_id = &key.run_id;
+            let detail = format!(
+                "Dag run with run_id: '{run_id}' not found, and the run '{existing}' has its logical date. Use another \
+                 logical date, or the run_id '{existing}' to reset that run"
+            );
+            ApiError::new(StatusCode::NOT_FOUND, detail)
+        }
+        other => other.into(),
+    })
 }
 
 pub async fn state(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {

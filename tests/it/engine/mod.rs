@@ -10,6 +10,7 @@ mod hitl;
 mod mapped_reruns;
 mod partitions;
 mod plugins;
+mod repeated_requests;
 mod requeues;
 mod runs;
 mod scaling;

@@ -141,6 +141,13 @@ const VERSION_DATA: &[(i64, &str, &str, &str)] = &[
         "SELECT count(*) FROM pg_indexes WHERE indexname IN ('dag_run_state', 'dag_run_queued_at', 'dag_run_run_after')",
         "3",
     ),
+    (
+        15,
+        "INSERT INTO request_key (key) VALUES ('k');
+         UPDATE task_instance SET updated_at = now() WHERE task_id = 't';",
+        "SELECT (SELECT key FROM request_key), (SELECT count(*) FROM task_instance WHERE updated_at IS NOT NULL)",
+        "k|1",
+    ),
 ];
 
 /// Migrates the schema to `version`, without data.

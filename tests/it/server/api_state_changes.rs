@@ -1,7 +1,7 @@
 //! Clearing, marking and deleting runs and task instances over Airflow's API, and the event log of changes.
 
 use crate::support::TestHome;
-use crate::support::http::{Api, Session, try_request};
+use crate::support::http::{Api, Session, socket_request, try_request};
 use crate::support::wait_until;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -403,4 +403,32 @@ fn a_token_is_invalid_after_logout() {
     test.run(&["lite", "restart"]).expect(0);
     assert_eq!(get_pools(&token), 401, "also after a restart");
     assert_eq!(other.request("GET", "/api/v2/pools", "").status, 200, "others stay logged in");
+}
+
+#[test]
+fn changed_after_includes_cleared_and_marked_tasks() {
+    let test = TestHome::started();
+    let text = "from airflow.sdk import DAG, task\nwith DAG('changes'):\n    @task\n    def one(): pass\n    \
+                @task\n    def two(): pass\n    one(), two()\n";
+    test.add_dag("changes", text);
+    let run_id = test.trigger("changes");
+    test.wait_run("changes", &run_id);
+    // The scheduler leaves the tasks of a paused DAG as they are.
+    test.run(&["dags", "pause", "changes"]).expect(0);
+    let now = || test.sql("SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')");
+    let changed = |since: &str| -> Vec<String> {
+        let path = format!("/api/lite/dags/changes/runs/{run_id}?changed_after={since}");
+        let run = socket_request(&test.home, "GET", &path, "", "").json();
+        let instances = run["task_instances"].as_array().unwrap().iter();
+        instances.map(|one| format!("{} {}", one["task_id"].as_str().unwrap(), one["state"])).collect()
+    };
+    let start = now();
+    assert_eq!(changed(&start), [""; 0]);
+    test.run(&["tasks", "clear", "changes", &run_id, "two", "--yes"]).expect(0);
+    assert_eq!(changed(&start), ["two null"]);
+    let cleared = now();
+    let path = format!("/api/v2/dags/changes/dagRuns/{run_id}/taskInstances/one");
+    let mark = json!({"new_state": "failed"}).to_string();
+    assert_eq!(socket_request(&test.home, "PATCH", &path, "", &mark).status, 200);
+    assert_eq!(changed(&cleared), ["one \"failed\""]);
 }

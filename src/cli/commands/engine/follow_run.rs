@@ -45,7 +45,7 @@ pub async fn follow(context: &Context<'_>, dag_id: &str, run_id: &str) -> Result
             }
         };
         last_response = Instant::now();
-        // `changed_after` returns only instances that progressed; a periodic full read finds every other change.
+        // `changed_after` leaves out new instances that are not scheduled yet; a periodic full read finds them.
         if full_read_at.elapsed() > FULL_READ_INTERVAL {
             (full_read_at, as_of) = (Instant::now(), None);
         } else {

@@ -5,7 +5,8 @@ use crate::store::list::conditions::Conditions;
 use crate::store::list::field::{Filter, list_fields};
 use jiff::Timestamp;
 
-const UPDATED_AT: &str = "greatest(ti.scheduled_at, ti.queued_at, ti.start_date, ti.end_date)";
+/// The date of the last change of the state; the column `updated_at` is that of the changes without a date of their own.
+const UPDATED_AT: &str = "greatest(ti.updated_at, ti.scheduled_at, ti.queued_at, ti.start_date, ti.end_date)";
 
 list_fields! {
     /// Fields of task instances, for lists. The key has the order of the primary key.
@@ -49,7 +50,7 @@ pub struct InstanceFilter {
     pub task_ids: Option<Vec<String>>,
     /// Selects the expanded instances of this mapped task.
     pub mapped_task_id: Option<String>,
-    /// Selects the instances that were scheduled, queued, started or ended after this time.
+    /// Selects the instances whose state changed after this time.
     pub changed_after: Option<Timestamp>,
 }
 

@@ -136,7 +136,8 @@ pub async fn insert(
         CROSS JOIN unnest($3::text[], $4::integer[], $5::integer[], $6::text[], $7::text[], $8::integer[],
                           $9::integer[]) AS new (task_id, map_index, retries, operator, pool, slots, weight)
         ON CONFLICT (dag_id, run_id, task_id, map_index) DO UPDATE
-        SET state = NULL, due_at = NULL, pool = EXCLUDED.pool, pool_slots = EXCLUDED.pool_slots,
+        SET state = NULL, due_at = NULL, updated_at = clock_timestamp(), pool = EXCLUDED.pool,
+            pool_slots = EXCLUDED.pool_slots,
             priority_weight = EXCLUDED.priority_weight, operator = EXCLUDED.operator,
             max_tries = least(task_instance.try_number::bigint + EXCLUDED.max_tries, 2147483646)
         WHERE task_instance.state = 'removed'";
@@ -160,7 +161,8 @@ pub async fn mark(
     let tasks: Vec<&str> = marked.iter().map(|instance| instance.task_id.as_str()).collect();
     let map_indices: Vec<i32> = marked.iter().map(|instance| instance.map_index).collect();
     let query = "
-        UPDATE task_instance SET state = $3, due_at = NULL, start_date = coalesce(start_date, now()),
+        UPDATE task_instance SET state = $3, due_at = NULL, updated_at = clock_timestamp(),
+               start_date = coalesce(start_date, now()),
                -- The end date of an earlier try does not apply to a running instance.
                end_date = CASE WHEN end_date >= start_date THEN end_date ELSE now() END
         FROM unnest($4::text[], $5::integer[]) AS chosen (id, at)
@@ -205,7 +207,7 @@ pub async fn clear(
     let slots: Vec<i32> = ids.iter().map(|id| task(id).map_or(1, |task| task.pool_slots)).collect();
     let weights: Vec<i32> = ids.iter().map(|id| task(id).map_or(1, |task| task.weight)).collect();
     let query = "
-            UPDATE task_instance ti SET due_at = NULL,
+            UPDATE task_instance ti SET due_at = NULL, updated_at = clock_timestamp(),
                    -- If the instance waits without a process, its start date is only the begin of that wait.
                    start_date = CASE WHEN state = 'up_for_reschedule' AND end_date IS NULL THEN NULL ELSE start_date END,
                    max_tries = least(try_number::bigint + greatest(retries, 0), 2147483646),
@@ -225,7 +227,7 @@ pub async fn clear(
 /// Any state but `running` to `removed`: the instances of a run whose tasks are not among `task_ids`, the tasks of the
 /// version that the run now has. The caller must have locked the run.
 pub async fn remove_others(client: &impl GenericClient, run: &RunKey, task_ids: &[&str]) -> Result<(), StoreError> {
-    let query = "UPDATE task_instance SET state = $4, due_at = NULL
+    let query = "UPDATE task_instance SET state = $4, due_at = NULL, updated_at = clock_timestamp()
                 WHERE dag_id = $1 AND run_id = $2 AND task_id <> ALL ($3) AND state IS DISTINCT FROM 'running'";
     client.execute(query, &[&run.dag_id, &run.run_id, &task_ids, &TaskState::Removed.as_str()]).await?;
     Ok(())
@@ -233,7 +235,7 @@ pub async fn remove_others(client: &impl GenericClient, run: &RunKey, task_ids: 
 
 /// `removed` to no state: the instances of a run whose tasks are among `task_ids`. The caller must have locked the run.
 pub async fn restore(client: &impl GenericClient, run: &RunKey, task_ids: &[&str]) -> Result<(), StoreError> {
-    let query = "UPDATE task_instance SET state = NULL
+    let query = "UPDATE task_instance SET state = NULL, updated_at = clock_timestamp()
                 WHERE dag_id = $1 AND run_id = $2 AND task_id = ANY ($3) AND state = 'removed'";
     client.execute(query, &[&run.dag_id, &run.run_id, &task_ids]).await?;
     Ok(())
@@ -252,7 +254,8 @@ pub enum TriggerEffect {
 /// the instance like any ended try. The instance becomes due now in both cases. The caller must have locked the run.
 pub async fn fire(client: &impl GenericClient, key: &TryKey, effect: TriggerEffect) -> Result<(), StoreError> {
     let TryKey { instance: InstanceKey { run, task_id, map_index }, try_number } = key;
-    let query = "UPDATE task_instance SET due_at = now(), state = CASE WHEN $6 THEN 'running' ELSE state END
+    let query = "UPDATE task_instance SET due_at = now(), updated_at = clock_timestamp(),
+                           state = CASE WHEN $6 THEN 'running' ELSE state END
                        WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND try_number = $5
                          AND state IN ('deferred', 'awaiting_input')";
     let ends = effect == TriggerEffect::End;

@@ -32,13 +32,14 @@ class Client:
         self.retry_seconds = RETRY_SECONDS if retry_seconds is None else retry_seconds
 
     def request(self, method: str, target: str, body: Any = None) -> Any:
-        """Returns the decoded JSON answer. Repeats a failed request, which is safe because all requests are idempotent.
-        Raises ServerError."""
+        """Returns the decoded JSON answer. Repeats a failed request, which the server may have carried out: it recognizes
+        a repeated POST by its key, and all other requests are idempotent. Raises ServerError."""
+        key = os.urandom(16).hex() if method == "POST" else None
         deadline = time.monotonic() + self.retry_seconds
         pause = 0.05
         while True:
             try:
-                status, answer = self.send_once(method, target, body)
+                status, answer = self.send_once(method, target, body, key)
                 if status not in (408, 502, 503, 504):
                     break
                 problem = f"it answered {status}"
@@ -54,11 +55,13 @@ class Client:
             raise ServerError(status, detail if isinstance(detail, str) else json.dumps(detail))
         return content
 
-    def send_once(self, method, target, body):
+    def send_once(self, method, target, body, key):
         payload = b"" if body is None else json.dumps(body, ensure_ascii=False).encode()
         head = f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(payload)}\r\n"
         if self.token:
             head += f"Authorization: Bearer {self.token}\r\n"
+        if key:
+            head += f"Idempotency-Key: {key}\r\n"
         if body is not None:
             head += "Content-Type: application/json\r\n"
         with self.connect() as stream:

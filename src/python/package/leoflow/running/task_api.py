@@ -39,7 +39,10 @@ class TaskApi:
         except ServerError as error:
             if error.status == 409:
                 raise DagRunAlreadyExists(str(error)) from None
-            kind = DagNotFound if error.status == 404 else AirflowException
+            if error.status == 404 and reset:
+                # Raises DagNotFound; if the DAG exists, the run to reset is missing.
+                self.dag(dag_id)
+            kind = DagNotFound if error.status == 404 and not reset else AirflowException
             raise kind(f"Dag {dag_id} cannot be triggered: {error}") from None
 
     def run_state(self, dag_id: str, run_id: str) -> str | None:
