@@ -2,6 +2,8 @@
 //! messages between its processes, and the components that it downloads. Modules are listed from the bottom up; each
 //! may use only those above it in this list (checked by `tests/it/rules/architecture.rs`).
 
+pub mod counted;
+
 pub mod docs;
 
 pub mod build_info;

@@ -7,7 +7,8 @@ use crate::terminal::printer::Printer;
 use leoflow_base::build_info;
 use leoflow_base::config::{self, Config, Loaded};
 use leoflow_base::home::{self, Home, instances};
-use leoflow_base::sys::{env_vars, terminal};
+use leoflow_base::sys::terminal;
+use leoflow_lifecycle::setup;
 use std::io::BufRead;
 use std::net::Ipv4Addr;
 use tracing::Level;
@@ -69,20 +70,16 @@ impl<'a> Context<'a> {
         format!("http://{}:{port}", config.map_or(Ipv4Addr::LOCALHOST, Config::own_address))
     }
 
-    /// The option that makes a command act on this home, with a leading blank; empty for the default instance.
-    pub(crate) fn instance_option(&self) -> String {
-        match instances::name_of(&self.home).as_deref() {
-            Some(instances::DEFAULT) => String::new(),
-            Some(name) => format!(" --instance {name}"),
-            None => format!(" --home '{}'", self.home.root().display()),
-        }
+    /// The shell command that adds `bin/` to the PATH; `None` when the shell finds a `leoflow`, which may be that of
+    /// another instance, or when `bin/` does not exist.
+    pub(crate) fn path_hint(&self) -> Option<String> {
+        let is_found = setup::first_on_path().is_some();
+        (!is_found && self.home.bin().exists()).then(|| self.path_command())
     }
 
-    /// The shell command that adds `bin/` to the PATH; `None` when it is on the PATH or does not exist.
-    pub(crate) fn path_hint(&self) -> Option<String> {
-        let bin = self.home.bin();
-        let is_on_path = env_vars::search_path().contains(&bin);
-        (!is_on_path && bin.exists()).then(|| format!("export PATH=\"{}:$PATH\"", bin.display()))
+    /// The shell command that adds `bin/` to the PATH.
+    pub(crate) fn path_command(&self) -> String {
+        format!("export PATH=\"{}:$PATH\"", self.home.bin().display())
     }
 
     /// Asks for confirmation on the terminal. Fails when there is no terminal and no `--yes`.

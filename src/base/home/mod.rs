@@ -15,7 +15,7 @@ pub mod upkeep;
 
 pub use home_error::HomeError;
 pub use ownership::{check_workspace, foreign};
-pub use resolve::{absolute_workspace, all_instances, all_instances_and_incomplete, resolve};
+pub use resolve::{absolute_workspace, all_instances, all_instances_and_incomplete, option_for, resolve};
 
 use crate::sys::fs::files;
 use std::io;

@@ -2,17 +2,14 @@
 
 use super::home_error::HomeError;
 use super::{Home, instances, ownership};
-use crate::sys::env_vars;
+use crate::sys::{env_vars, shell};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 /// Resolves the home: `--home`, else `LEOFLOW_HOME`, else that of `LEOFLOW_INSTANCE`, else `~/.leoflow`. Creates
 /// nothing.
 pub fn resolve(flag: Option<&Path>) -> Result<Home, HomeError> {
-    let root = match flag.map(Path::to_owned).or_else(|| env_vars::path("LEOFLOW_HOME")) {
-        Some(path) => absolute(&path)?,
-        None => instances::root(env_vars::text("LEOFLOW_INSTANCE").as_deref().unwrap_or(instances::DEFAULT))?,
-    };
+    let root = root(flag)?;
     check(&root)?;
     if root.parent().is_none() || env_vars::user_home().as_deref() == Some(&root) {
         return Err(HomeError::TooWide(root));
@@ -23,6 +20,27 @@ pub fn resolve(flag: Option<&Path>) -> Result<Home, HomeError> {
     let home = Home { root };
     ownership::check(&home)?;
     Ok(home)
+}
+
+/// The absolute path of the home, unchecked.
+fn root(flag: Option<&Path>) -> Result<PathBuf, HomeError> {
+    match flag.map(Path::to_owned).or_else(|| env_vars::path("LEOFLOW_HOME")) {
+        Some(path) => absolute(&path),
+        None => instances::root(env_vars::text("LEOFLOW_INSTANCE").as_deref().unwrap_or(instances::DEFAULT)),
+    }
+}
+
+/// The option, quoted for a shell, that makes a command act on the home `path`: `--instance NAME` for the home of a
+/// named instance, otherwise `--home PATH`. `None` for the home that a command without the option acts on.
+pub fn option_for(path: &Path) -> Option<String> {
+    let home = Home { root: root(Some(path)).ok()? };
+    if root(None).is_ok_and(|default| default == home.root) {
+        return None;
+    }
+    Some(match instances::name_of(&home) {
+        Some(name) => format!("--instance {name}"),
+        None => format!("--home {}", shell::word(&home.root.to_string_lossy())),
+    })
 }
 
 /// Lists the instances that are set up, the default one first, then by name. Skips folders that are not our homes.
@@ -103,6 +121,16 @@ mod tests {
     fn a_relative_home_is_resolved_against_the_current_folder() {
         let working_dir = env_vars::current_dir().unwrap();
         assert_eq!(resolve(Some(Path::new("a/../b/./c"))).unwrap().root(), working_dir.join("b/c"));
+    }
+
+    #[test]
+    fn commands_for_another_home_name_it() {
+        let option = |path: &str| option_for(Path::new(path));
+        let user = env_vars::user_home().unwrap();
+        assert_eq!(option("/srv/a b").as_deref(), Some("--home '/srv/a b'"));
+        assert_eq!(option("/srv/./x/../leoflow").as_deref(), Some("--home /srv/leoflow"));
+        assert_eq!(option_for(&user.join(".leoflow-a")).as_deref(), Some("--instance a"));
+        assert_eq!(option_for(&root(None).unwrap()), None);
     }
 
     #[test]

@@ -119,7 +119,7 @@ fn print_report(context: &Context<'_>, args: &ImportAirflow, report: &Value, fin
     if let Some(project) = report["project"].as_str()
         && !args.dry_run
     {
-        printer.line(format!("DAG files: {project}; check them with `leoflow validate {project}`"));
+        printer.advice(format!("DAG files: {project}; check them with `leoflow validate {project}`"));
     }
     Ok(())
 }

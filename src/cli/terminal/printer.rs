@@ -1,20 +1,20 @@
 //! The only module that writes to the terminal. Results go to stdout, everything else to stderr; a closed
 //! stdout (`| head -1`) is not an error.
 
-use super::instance_hints::with_instance;
+use super::home_hints::{home_option, with_home};
 use crate::args::{Global, OutputFormat};
 use crate::error::Error;
 use clap::Command;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+pub use leoflow_base::counted::counted;
 use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_base::sys::env_vars;
 pub(crate) use leoflow_base::sys::fs::disk::human_size;
 use leoflow_base::sys::fs::permissions;
 use serde::Serialize;
 use serde_json::json;
-use std::fmt::Display;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,8 +24,8 @@ use std::time::Duration;
 pub struct Printer {
     pub json: bool,
     pub verbose: bool,
-    /// Value of `--instance`, for the commands in hints.
-    instance: Option<String>,
+    /// The option that chooses the home, for the commands in hints.
+    home_option: Option<String>,
     /// The command line, whose commands hints may name.
     command: fn() -> Command,
     /// Zone of printed times: UTC or the system's.
@@ -58,7 +58,7 @@ impl Printer {
         Self {
             json,
             verbose: global.verbose,
-            instance: global.instance.clone(),
+            home_option: home_option(global),
             command,
             zone,
             yaml,
@@ -78,6 +78,11 @@ impl Printer {
         if writeln!(stdout, "{}", text.as_ref()).and_then(|()| stdout.flush()).is_err() {
             self.stdout_closed.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// Prints one line of the result that names commands: they act on the same home.
+    pub(crate) fn advice(&self, text: impl AsRef<str>) {
+        self.line(self.for_home(text.as_ref()));
     }
 
     /// True once stdout is closed.
@@ -105,6 +110,13 @@ impl Printer {
         timestamp.to_zoned(self.zone.clone()).strftime("%Y-%m-%d %H:%M:%S %Z").to_string()
     }
 
+    /// Formats a time close to `now` for people: `09:15:00`, with the date if it is on another day.
+    pub(crate) fn clock_time(&self, timestamp: Timestamp, now: Timestamp) -> String {
+        let (time, now) = (timestamp.to_zoned(self.zone.clone()), now.to_zoned(self.zone.clone()));
+        let format = if time.date() == now.date() { "%H:%M:%S" } else { "%Y-%m-%d %H:%M:%S" };
+        time.strftime(format).to_string()
+    }
+
     /// Prints the result as JSON on one line, so that several results form JSON lines; or as a YAML document.
     pub fn json(&self, value: &impl Serialize) -> Result<(), Error> {
         if self.yaml {
@@ -121,12 +133,12 @@ impl Printer {
     /// Prints a note to stderr.
     pub fn note(&self, text: impl AsRef<str>) {
         self.end_bar();
-        self.to_stderr(&self.for_instance(text.as_ref()));
+        self.to_stderr(&self.for_home(text.as_ref()));
     }
 
     pub fn warning(&self, text: impl AsRef<str>) {
         self.end_bar();
-        self.to_stderr(&format!("{} {}", self.paint_err("33;1", "warning:"), self.for_instance(text.as_ref())));
+        self.to_stderr(&format!("{} {}", self.paint_err("33;1", "warning:"), self.for_home(text.as_ref())));
     }
 
     /// Warns if other users can read a file with secrets, which was meant to be private.
@@ -151,7 +163,7 @@ impl Printer {
         self.end_bar();
         if self.json {
             let (message, cause) = (&error.message, &error.cause);
-            let hints: Vec<String> = error.hints.iter().map(|hint| self.for_instance(hint)).collect();
+            let hints: Vec<String> = error.hints.iter().map(|hint| self.for_home(hint)).collect();
             let line = json!({"error": message, "cause": cause, "hints": hints, "exit_code": error.exit_code()});
             return self.to_stderr(&line.to_string());
         }
@@ -162,7 +174,7 @@ impl Printer {
             }
         }
         for hint in &error.hints {
-            self.to_stderr(&format!("{} {}", self.paint_err("36;1", "hint:"), self.for_instance(hint)));
+            self.to_stderr(&format!("{} {}", self.paint_err("36;1", "hint:"), self.for_home(hint)));
         }
     }
 
@@ -193,9 +205,14 @@ impl Printer {
         }
     }
 
-    /// Adds the user's `--instance` to the commands in `text`.
-    pub(crate) fn for_instance(&self, text: &str) -> String {
-        with_instance(text, self.instance.as_deref(), self.command)
+    /// Adds the user's `--home` or `--instance` to the commands in `text`.
+    pub(crate) fn for_home(&self, text: &str) -> String {
+        with_home(text, self.home_option.as_deref(), self.command)
+    }
+
+    /// The option that makes another command act on the same home, with a leading blank; empty if none is needed.
+    pub(crate) fn home_option(&self) -> String {
+        self.home_option.as_ref().map(|option| format!(" {option}")).unwrap_or_default()
     }
 
     fn to_stderr(&self, text: &str) {
@@ -233,17 +250,6 @@ impl Printer {
         bar.set_message(text.to_owned());
         bar.enable_steady_tick(Duration::from_millis(100));
     }
-}
-
-/// Formats a count with its noun: `1 task`, `2 tasks`, `3 batches`.
-pub fn counted(count: impl Display, noun: &str) -> String {
-    let count = count.to_string();
-    let ending = match noun {
-        _ if count == "1" => "",
-        _ if noun.ends_with("ch") => "es",
-        _ => "s",
-    };
-    format!("{count} {noun}{ending}")
 }
 
 fn coloured(enabled: bool, code: &str, text: &str) -> String {

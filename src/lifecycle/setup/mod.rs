@@ -30,7 +30,7 @@ pub use facts::{ConfigFact, Facts, FactsError, InstalledBinary, gather};
 pub(crate) use install_self::add_version;
 pub use install_self::{InstallError, installed_version, link, linked_version};
 pub use instance_port::own_port;
-pub use other_copy::other_copy;
+pub use other_copy::{first_on_path, other_copy};
 pub use package_owner::{PackageOwner, package_owner};
 pub use plan::{Plan, Refusal, Request, plan};
 pub use receipt::{Receipt, ReceiptError};

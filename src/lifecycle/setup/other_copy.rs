@@ -23,7 +23,7 @@ const OUTPUT_LIMIT: u64 = 64 * 1024;
 /// Returns the first `leoflow` on the PATH if its version differs from the installed one.
 pub fn other_copy(home: &Home) -> Option<OtherCopy> {
     let installed = home.bin().join("leoflow").canonicalize().ok()?;
-    let path = first_leoflow_in(&env_vars::search_path())?;
+    let path = first_on_path()?;
     if path.canonicalize().is_ok_and(|canonical| canonical == installed) {
         return None;
     }
@@ -42,6 +42,11 @@ impl OtherCopy {
             home.bin().join("leoflow").display()
         )
     }
+}
+
+/// The `leoflow` that the shell finds.
+pub fn first_on_path() -> Option<PathBuf> {
+    first_leoflow_in(&env_vars::search_path())
 }
 
 fn first_leoflow_in(folders: &[PathBuf]) -> Option<PathBuf> {

@@ -2,6 +2,7 @@
 
 mod airflow_export;
 mod concurrent_commands;
+mod home_option;
 mod json_shapes;
 mod transcripts;
 mod usage;

@@ -13,6 +13,7 @@ const PARTS: &[(&str, &[&str])] = &[
     (
         "base",
         &[
+            "counted",
             "docs",
             "build_info",
             "sys",

@@ -36,6 +36,7 @@ impl User {
         let mut command = Command::new(template.get_program());
         command.args(arguments).env_clear();
         command.envs(template.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.env_remove("LEOFLOW_HOME");
         command
     }
 

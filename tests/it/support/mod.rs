@@ -216,6 +216,8 @@ impl TestHome {
             .env_clear()
             .env("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin", self.postgres.display()))
             .env("HOME", self.folder().join("user"))
+            // Commands in hints then name no home, as those of most users.
+            .env("LEOFLOW_HOME", &self.home)
             .env("LEOFLOW_POSTGRES_SOURCE", "system")
             .env("LEOFLOW_PYTHON_PACKAGES", "none")
             .env("LEOFLOW_UI", "none")

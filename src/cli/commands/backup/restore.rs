@@ -359,10 +359,10 @@ fn print_result(context: &Context<'_>, restored: &RestoreResult, is_running: boo
     printer.line(format!("  log in as {email} with the password from the backup"));
     printer.line(match is_running {
         true => "  Leoflow is running again".to_owned(),
-        false => printer.for_instance("  Start it:  leoflow lite start"),
+        false => printer.for_home("  Start it:  leoflow lite start"),
     });
     if restored.can_undo {
-        printer.line(printer.for_instance("  undo it:  leoflow lite restore --undo"));
+        printer.advice("  undo it:  leoflow lite restore --undo");
     }
     Ok(())
 }

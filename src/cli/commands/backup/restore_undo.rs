@@ -84,7 +84,7 @@ fn print_result(context: &Context<'_>, retained: &RetainedState, is_running: boo
         return printer.json(&json!({"undone": true, "in_force": retained.restored, "running": is_running}));
     }
     printer.line(format!("Restored:  {}", retained.restored));
-    printer.line("  undo it:  leoflow lite restore --undo");
+    printer.advice("  undo it:  leoflow lite restore --undo");
     Ok(())
 }
 

@@ -120,7 +120,7 @@ fn refuse_newer(context: &Context<'_>) -> Result<(), Error> {
 
 /// Adds `bin/` to the PATH. A failure is only a warning, because everything else is set up.
 fn modify_path(context: &Context<'_>) {
-    let path_command = context.path_hint().unwrap_or_default();
+    let path_command = context.path_command();
     let Some(user_home) = env_vars::user_home() else {
         return context.printer.warning(format!("HOME is not set; run this yourself: {path_command}"));
     };
@@ -194,16 +194,16 @@ fn show_result(context: &Context<'_>, plan: &Plan, password: Option<&str>) -> Re
         printer.line(format!("  e-mail     {email}"));
         printer.line(format!("  password   {password}   (shown only now)"));
     }
-    let program = if context.path_hint().is_some() {
-        home.bin().join("leoflow").display().to_string()
-    } else {
-        "leoflow".to_owned()
-    };
+    let own_program = home.bin().join("leoflow");
+    // The shell may find none, or one of another release.
+    let finds_other = setup::first_on_path().is_none() || setup::other_copy(home).is_some();
+    let program =
+        if finds_other && own_program.exists() { own_program.display().to_string() } else { "leoflow".into() };
     show_python(context, configured_python.as_deref());
-    let instance = context.instance_option();
+    let option = printer.home_option();
     match &running {
-        Some(_) => printer.line(format!("It is running; its state:  {program}{instance} lite status")),
-        None => printer.line(format!("Start it:  {program}{instance} lite start")),
+        Some(_) => printer.line(format!("It is running; its state:  {program}{option} lite status")),
+        None => printer.line(format!("Start it:  {program}{option} lite start")),
     }
     if let Some(hint) = context.path_hint() {
         printer.line(format!("To put `leoflow` on your PATH:  {hint}"));

@@ -286,7 +286,7 @@ fn print_result(context: &Context<'_>, plan: &UninstallPlan) -> Result<u8, Error
         context
             .printer
             .line("  a later install uses it; to remove it, delete these folders, or install Leoflow again and run");
-        context.printer.line("  `leoflow uninstall --purge`");
+        context.printer.advice("  `leoflow uninstall --purge`");
     }
     Ok(0)
 }

@@ -136,7 +136,7 @@ fn show(context: &Context<'_>, checks: &[Check]) {
             check.detail.replace('\n', "\n                       ")
         ));
         if let Some(remedy) = &check.remedy {
-            printer.line(format!("         {:<12} -> {remedy}", ""));
+            printer.advice(format!("         {:<12} -> {remedy}", ""));
         }
     }
 }

@@ -186,7 +186,7 @@ fn print_installed(context: &Context<'_>, service: &Service, plan: &[Step]) -> R
     printer.line(format!("{} {state}, {}", service.unit(), service::start_description(service)));
     match control::status_of(&context.home) {
         Some(status) => printer.line(format!("  Leoflow runs at {}", status.url)),
-        None => printer.line("  start it now: leoflow service install --now"),
+        None => printer.advice("  start it now: leoflow service install --now"),
     }
     if service.definition.kind == Kind::Systemd && !service.starts_at_boot() {
         printer.line(
@@ -228,7 +228,7 @@ fn uninstall(context: &Context<'_>, now: Now, dry_run: DryRun) -> Result<u8, Err
     }
     context.printer.line(format!("Removed the service {}; your data stays", service.unit()));
     if runs_as_service && !stopped {
-        context.printer.line("  Leoflow is still running; stop it with: leoflow lite stop");
+        context.printer.advice("  Leoflow is still running; stop it with: leoflow lite stop");
     }
     Ok(0)
 }
@@ -255,7 +255,7 @@ fn status(context: &Context<'_>) -> Result<u8, Error> {
     }
     if !is_installed {
         printer.line("Leoflow is not installed as a service");
-        printer.line("  install it with: leoflow service install");
+        printer.advice("  install it with: leoflow service install");
         return Ok(1);
     }
     printer.line(format!("file      {}", service.file.display()));
@@ -263,7 +263,7 @@ fn status(context: &Context<'_>) -> Result<u8, Error> {
     printer.line(format!("service   {}, {start_event}", service.unit()));
     printer.line(format!("running   {}", pid.map_or_else(|| "no".to_owned(), |pid| format!("pid {pid}"))));
     if !is_current || !is_enabled {
-        printer.line("  the service is outdated or disabled; fix it with: leoflow service install");
+        printer.advice("  the service is outdated or disabled; fix it with: leoflow service install");
     }
     Ok(0)
 }

@@ -136,7 +136,7 @@ fn offline_status(context: &Context<'_>) -> InstanceStatus {
     let (state, reason) = match &holder {
         _ if !is_locked => {
             let reason = "not running; start it with `leoflow lite start`";
-            (InstanceState::Stopped, context.printer.for_instance(reason))
+            (InstanceState::Stopped, context.printer.for_home(reason))
         }
         Some(holder) if holder.url.is_none() => {
             (InstanceState::Stopped, format!("`{}` (pid {}) is using the home", holder.command, holder.process.pid))
@@ -179,7 +179,7 @@ fn show(context: &Context<'_>, status: &InstanceStatus) {
         printer.line(reason);
     }
     if let Ok(Some(record)) = rollback_record(&context.home) {
-        printer.line(match record.is_under_way() {
+        printer.advice(match record.is_under_way() {
             true => format!("a rollback to {} is in progress", record.to),
             false => format!("a rollback to {} was interrupted; finish it: leoflow rollback", record.to),
         });

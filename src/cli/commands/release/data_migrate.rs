@@ -166,7 +166,7 @@ async fn status(
             printer.line(format!("  {error}"));
         }
         if progress.status == Status::Failed {
-            printer.line(format!("  fix the cause, then: leoflow data-migrate resume {}", progress.version));
+            printer.advice(format!("  fix the cause, then: leoflow data-migrate resume {}", progress.version));
         }
     }
     later_migrations::show(context, &waiting);
@@ -327,7 +327,7 @@ async fn verify(context: &Context<'_>, client: &Client, selector: &MigrationSele
                 if remaining == 0 { "no rows left".to_owned() } else { format!("{} left", counted(remaining, "row")) };
             context.printer.line(format!("{}: {}, {remaining_text}", current.migration, status_text(&current)));
             if current.status == Status::Failed || current.is_paused {
-                context.printer.line(format!("  leoflow data-migrate resume {}", current.version));
+                context.printer.advice(format!("  leoflow data-migrate resume {}", current.version));
             }
         }
         results.push(json!({"left": remaining, "data_migration": current}));

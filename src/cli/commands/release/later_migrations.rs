@@ -75,7 +75,7 @@ pub fn show(context: &Context<'_>, waiting: &[Waiting]) {
             context.printer.line(format!("  {gate}"));
         }
         if migration_entry.gates_shut.is_empty() {
-            context.printer.line("  ready; the server applies it, or run `leoflow migrate-db`");
+            context.printer.advice("  ready; the server applies it, or run `leoflow migrate-db`");
         }
     }
 }

@@ -18,7 +18,7 @@ pub fn run(context: &Context<'_>) -> Result<u8, Error> {
         return Ok(0);
     }
     if releases.is_empty() {
-        context.printer.line("No releases installed. Install this one with `leoflow setup`.");
+        context.printer.advice("No releases installed. Install this one with `leoflow setup`.");
         return Ok(0);
     }
     let rows: Vec<Vec<String>> = releases

@@ -1,18 +1,32 @@
-//! Adds the user's `--instance` to the commands in hints, notes and warnings, which would act on the default instance
-//! without it.
+//! Adds the user's `--home` or `--instance` to the commands in hints, notes and warnings, which would act on the default
+//! instance without it.
 
+use crate::args::Global;
 use clap::Command;
+use leoflow_base::home;
 use std::collections::BTreeSet;
 
 const PROGRAM: &str = "leoflow ";
+/// Runs the program of a checkout.
+const CARGO_RUN: &str = "cargo run --release -- ";
 
-/// Adds `--instance NAME` to each command of this program in `text` that does not choose a home itself.
-pub fn with_instance(text: &str, instance: Option<&str>, command: fn() -> Command) -> String {
-    let Some(instance) = instance.filter(|_| text.contains(PROGRAM)) else { return text.to_owned() };
+/// The option that chooses the home of this command line, quoted for a shell; `None` if commands without it act on the
+/// same home.
+pub(super) fn home_option(global: &Global) -> Option<String> {
+    match &global.instance {
+        Some(name) => Some(format!("--instance {name}")),
+        None => home::option_for(global.home.as_deref()?),
+    }
+}
+
+/// Adds `option`, such as `--home DIR`, to each command of this program in `text` that does not choose a home itself.
+pub(super) fn with_home(text: &str, option: Option<&str>, command: fn() -> Command) -> String {
+    let Some(option) = option else { return text.to_owned() };
+    let text = text.replace(CARGO_RUN, &format!("{CARGO_RUN}{option} "));
     let command = command();
     let names: BTreeSet<&str> = command.get_subcommands().map(Command::get_name).collect();
     let mut result = String::with_capacity(text.len() + 32);
-    let mut remaining = text;
+    let mut remaining = text.as_str();
     while let Some(start) = remaining.find(PROGRAM) {
         let (before, from_program) = remaining.split_at(start);
         let arguments = &from_program[PROGRAM.len()..];
@@ -32,8 +46,7 @@ pub fn with_instance(text: &str, instance: Option<&str>, command: fn() -> Comman
         result.push_str(before);
         result.push_str(PROGRAM);
         if is_command_start && is_of_instance && !chooses_home {
-            result.push_str("--instance ");
-            result.push_str(instance);
+            result.push_str(option);
             result.push(' ');
         }
         remaining = arguments;
@@ -49,7 +62,7 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn commands_name_the_instance() {
+    fn commands_name_the_home() {
         for (text, expected) in [
             ("leoflow lite start", "leoflow --instance staging lite start"),
             (
@@ -62,10 +75,13 @@ mod tests {
             ("leoflow lite stop --instance other", "leoflow lite stop --instance other"),
             ("leoflow upgrade --all", "leoflow upgrade --all"),
             ("leoflow instances list", "leoflow instances list"),
+            ("cargo run --release -- lite restart", "cargo run --release -- --instance staging lite restart"),
             ("no command here", "no command here"),
         ] {
-            assert_eq!(with_instance(text, Some("staging"), Cli::command), expected);
-            assert_eq!(with_instance(text, None, Cli::command), text);
+            assert_eq!(with_home(text, Some("--instance staging"), Cli::command), expected);
+            assert_eq!(with_home(text, None, Cli::command), text);
+            let expected = expected.replace("--instance staging", "--home '/a b'");
+            assert_eq!(with_home(text, Some("--home '/a b'"), Cli::command), expected);
         }
     }
 }
