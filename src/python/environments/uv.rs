@@ -257,6 +257,7 @@ impl Uv {
             .env_clear()
             .envs(environment())
             .envs(uv_variables::DEFAULTS)
+            .envs(credentials_variable(users_credentials().as_deref(), &self.home))
             .envs(uv_variables::passed())
             .envs(environment_of_call.iter().map(|(name, value)| (name, value)))
             .envs(web::no_proxy_variables())
@@ -276,6 +277,20 @@ impl Uv {
         let message = uv_messages::error_message(&output_lines);
         Err(Failure { reason, message: message.unwrap_or_else(|| format!("uv failed with {status} and no message")) })
     }
+}
+
+/// uv's folder for the logins of `uv auth login`: <https://docs.astral.sh/uv/concepts/authentication/>.
+fn users_credentials() -> Option<PathBuf> {
+    let data = env_vars::path("XDG_DATA_HOME").filter(|folder| folder.is_absolute());
+    let data = data.or_else(|| env_vars::user_home().map(|home| home.join(".local/share")));
+    data.map(|folder| folder.join("uv/credentials"))
+}
+
+/// The folder in the home where uv looks for credentials, because it creates a lock file where it looks. `None` if the
+/// user has credentials in `users`, which then apply.
+fn credentials_variable(users: Option<&Path>, home: &Home) -> Option<(&'static str, PathBuf)> {
+    let has_credentials = users.is_some_and(|folder| folder.join("credentials.toml").exists());
+    (!has_credentials).then(|| ("UV_CREDENTIALS_DIR", folder(home).join("credentials")))
 }
 
 /// uv's exit code if the requirements cannot all be met.
@@ -338,6 +353,18 @@ fn settings_files() -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn credentials_of_the_user_apply() {
+        let users = tempfile::tempdir().unwrap();
+        let home = leoflow_base::home::resolve(Some(&users.path().join("home"))).unwrap();
+        let own = Some(("UV_CREDENTIALS_DIR", home.tools().join("uv/credentials")));
+        assert_eq!(credentials_variable(None, &home), own);
+        assert_eq!(credentials_variable(Some(users.path()), &home), own);
+        std::fs::write(users.path().join("credentials.toml"), "").unwrap();
+        assert_eq!(credentials_variable(Some(users.path()), &home), None);
+        assert!(uv_variables::is_passed("UV_CREDENTIALS_DIR"));
+    }
 
     #[test]
     fn parses_the_version_of_uv() {

@@ -9,6 +9,7 @@ use std::ffi::OsString;
 const PASSED: &[&str] = &[
     "NETRC",
     "UV_CONCURRENT_DOWNLOADS",
+    "UV_CREDENTIALS_DIR",
     "UV_DEFAULT_INDEX",
     "UV_EXCLUDE_NEWER",
     "UV_EXCLUDE_NEWER_PACKAGE",

@@ -393,6 +393,9 @@ fn add_installs_first_and_changes_nothing_on_failure() {
     let refused = test.run(&["add", "nowhere", "--project", path]).expect(1);
     assert!(refused.stderr.contains("nowhere") && refused.stderr.contains("nothing was changed"), "{}", refused.stderr);
     assert_eq!(std::fs::read_to_string(&file).unwrap(), before);
+    let user_files = std::fs::read_dir(test.folder().join("user")).unwrap().flatten();
+    let user_files: Vec<_> = user_files.map(|entry| entry.file_name()).collect();
+    assert_eq!(user_files, ["leoflow"], "uv writes nothing outside of the home");
     let missing = test.run(&["validate", path]).expect(1).stdout;
     assert!(missing.contains("dependencies: [paint]"), "{missing}");
     let added = test.run(&["add", "paint", "--project", path, "--json"]).expect(0).json();
