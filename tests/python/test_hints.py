@@ -140,6 +140,16 @@ class TestMissingPackages(unittest.TestCase):
         error = ModuleNotFoundError("No module named 'sklearn'", name="sklearn")
         self.assertIn("`leoflow add scikit-learn`", hint(error))
 
+    def test_a_package_of_the_newest_version(self):
+        from leoflow.common.hints import error_hint
+
+        newer = {"exists": True, "dag_id": "a b", "run_id": "manual__1"}
+        with unittest.mock.patch.object(error_hint, "find_newer_package", {"not-there": newer}.get):
+            self.assertEqual(fails("import not_there")[1],
+                             "not_there is in the newest version of a b, but this run keeps the version that it began with. "
+                             "Rerun it: leoflow runs clear 'a b' manual__1 --only-failed --run-on-latest-version")
+            self.assertIn("`leoflow add nor-there`", fails("import nor_there")[1])
+
     def test_a_provider(self):
         for module, provider in [("snowflake", "snowflake"), ("microsoft.azure", "microsoft-azure"), ("apache.spark", "apache-spark")]:
             error = ModuleNotFoundError("no", name=f"airflow.providers.{module}.hooks")

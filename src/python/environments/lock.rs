@@ -41,6 +41,12 @@ impl Lock {
         versions_by_name.into_iter().map(|(name, versions)| (name, versions.join(" or "))).collect()
     }
 
+    /// True if the lock has a package of this name, in any spelling.
+    pub fn has_package(&self, name: &str) -> bool {
+        let name = normalized(name);
+        self.packages().iter().any(|(package, _)| normalized(package) == name)
+    }
+
     /// The packages with their versions or addresses as written in the lock, without markers.
     pub(super) fn labels(&self) -> BTreeSet<&str> {
         self.entries().map(|line| line.trim_end_matches('\\').split(" ;").next().unwrap_or_default().trim()).collect()
@@ -64,6 +70,12 @@ impl Lock {
     }
 }
 
+/// The normalized name of a package: <https://packaging.python.org/en/latest/specifications/name-normalization/>.
+fn normalized(name: &str) -> String {
+    let parts: Vec<&str> = name.split(['-', '_', '.']).filter(|part| !part.is_empty()).collect();
+    parts.join("-").to_lowercase()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,6 +87,8 @@ mod tests {
         let lock = Lock { declared: Declared::default(), python: "3.11".to_owned(), text: text.to_owned() };
         let named = |name: &str, version: &str| (name.to_owned(), version.to_owned());
         assert_eq!(lock.packages(), [named("certifi", "2026.1"), named("numpy", "2.4 or 2.5")]);
+        let lock = Lock { text: "typing-extensions==4 \\\n    --hash=sha256:ab\n".to_owned(), ..lock };
+        assert!(lock.has_package("Typing_Extensions") && !lock.has_package("typing"));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use leoflow_engine::model::keys::{RunKey, TryKey};
 use leoflow_engine::store::StoreError;
+use leoflow_engine::store::dag::environments;
 use leoflow_engine::store::instance::tries;
 use leoflow_engine::store::instance::xcoms;
 use leoflow_engine::store::secret::variables::{self, Variable};
@@ -181,6 +182,26 @@ pub async fn delete_xcom(
     let client = state.database.get().await?;
     xcoms::delete(&*client, &try_key.instance, &key).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewerPackage {
+    name: String,
+}
+
+/// Returns whether the newest version of the task's DAG has a package, if the run has an older version.
+pub async fn has_newer_package(
+    State(state): Shared,
+    Extension(try_key): Extension<TryKey>,
+    body: Body,
+) -> Result<Json<Value>, ApiError> {
+    let NewerPackage { name } = body_as(body)?;
+    let client = state.database.get().await?;
+    let RunKey { dag_id, run_id } = &try_key.instance.run;
+    let lock = environments::newer_than_run(&*client, &try_key.instance.run).await?;
+    let exists = lock.is_some_and(|lock| lock.has_package(&name));
+    Ok(Json(json!({"exists": exists, "dag_id": dag_id, "run_id": run_id})))
 }
 
 /// Returns the path of uv; `null` while it is being downloaded.

@@ -40,6 +40,7 @@ pub fn routes(state: &Arc<AppState>) -> Router<Arc<AppState>> {
         .route("/task/state/set", post(states::set))
         .route("/task/state/delete", post(states::delete))
         .route("/task/hitl/ask", post(hitl::ask))
+        .route("/task/newer-package", post(api::has_newer_package))
         .nest("/task", shared_routes())
         .route("/task/uv", post(api::uv))
         .layer(from_fn(guard::datastore_timeout))

@@ -413,6 +413,38 @@ fn add_installs_first_and_changes_nothing_on_failure() {
 }
 
 #[test]
+fn a_run_without_an_added_package_says_how_to_rerun_it() {
+    let (test, index) = test_home();
+    test.start();
+    let folder = test.workspace().join("late");
+    let dag = "from airflow.sdk import DAG, task\n@task\ndef t():\n    import os, time\n    \
+               while not os.path.exists(os.path.join(PLACE, 'go')):\n        time.sleep(0.05)\n    import paint\n\
+               with DAG('late'):\n    t()\n";
+    let place = format!("PLACE = {:?}\n", test.folder());
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("leoflow.yaml"), settings(&index, "dependencies: [colours]")).unwrap();
+    std::fs::write(folder.join("dag.py"), place + dag).unwrap();
+    test.wait_dag("late", 1);
+    let run_id = test.trigger("late");
+    wait_until("the task runs", LIMIT, || {
+        test.sql("SELECT count(*) FROM task_instance WHERE dag_id = 'late' AND state = 'running'") == "1"
+    });
+    test.run(&["add", "paint", "--project", "late"]).expect(0);
+    test.wait_dag("late", 2);
+    std::fs::write(test.folder().join("go"), "").unwrap();
+    test.wait_run("late", &run_id);
+    let log = test.task_log("late", "t");
+    let hint = format!(
+        "paint is in the newest version of late, but this run keeps the version that it began with. Rerun it: leoflow \
+         runs clear late {run_id} --only-failed --run-on-latest-version"
+    );
+    // The shell needs quotes around the id of a manual run.
+    assert!(log.replace('\'', "").contains(&hint), "{log}");
+    test.run(&["runs", "clear", "late", &run_id, "--only-failed", "--run-on-latest-version", "--yes"]).expect(0);
+    assert_eq!(test.wait_run("late", &run_id)["state"], "success");
+}
+
+#[test]
 fn a_uv_on_the_path_is_used() {
     let test = TestHome::new();
     test.set_up();

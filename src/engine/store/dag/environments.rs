@@ -1,5 +1,6 @@
 //! The locked Python environments of DAG versions.
 
+use crate::model::keys::RunKey;
 use crate::store::StoreError;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
@@ -22,6 +23,15 @@ pub async fn chosen(client: &impl GenericClient, inputs: &str) -> Result<Option<
 pub async fn get(client: &impl GenericClient, hash: &str) -> Result<Lock, StoreError> {
     let row = client.query_opt("SELECT * FROM environment WHERE hash = $1", &[&hash]).await?;
     row.as_ref().map(read).ok_or_else(|| StoreError::NotFound { what: "environment", id: hash.to_owned() })
+}
+
+/// Returns the lock of the newest version of a run's DAG; `None` if the run has that version, or the version has no lock.
+pub async fn newer_than_run(client: &impl GenericClient, run: &RunKey) -> Result<Option<Lock>, StoreError> {
+    let query = "
+        SELECT e.* FROM dag_run r JOIN dag d USING (dag_id) JOIN dag_version v ON v.id = d.current_version_id
+             JOIN environment e ON e.hash = v.environment
+        WHERE r.dag_id = $1 AND r.run_id = $2 AND v.id IS DISTINCT FROM r.dag_version_id";
+    Ok(client.query_opt(query, &[&run.dag_id, &run.run_id]).await?.as_ref().map(read))
 }
 
 /// Stores a lock and makes it the current choice for these inputs.

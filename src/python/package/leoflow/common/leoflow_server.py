@@ -72,6 +72,20 @@ def uv() -> str:
         raise AirflowRuntimeError(str(error)) from None
 
 
+def has_newer_package(package: str) -> dict[str, Any] | None:
+    """Returns the `dag_id` and the `run_id` of the running task if the newest version of its DAG has the package, and the
+    run keeps an older version."""
+    if _client is None or _prefix != "/task":
+        return None
+    try:
+        # For a hint only, so the task does not wait for a server that does not answer.
+        answer = Client(_client.path, _client.token, 5).request("POST", "/task/newer-package", {"name": package})
+    except ServerError:
+        # The server may be one of an older release, which does not know the request.
+        return None
+    return answer if answer["exists"] else None
+
+
 class NotRunning(AirflowRuntimeError):
     """No Leoflow server is running."""
 

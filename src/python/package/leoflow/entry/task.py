@@ -7,6 +7,7 @@ import os
 import signal
 
 from leoflow.common import leoflow_server, plain_files, task_log
+from leoflow.common.hints import error_hint
 from leoflow.common.reports import clean, describe
 from leoflow.common.task_log import log_error
 from leoflow.entry import backends, forks, libraries
@@ -37,6 +38,7 @@ def main(options: dict[str, Any]) -> None:
     spec = json.loads(plain_files.retry_transient("spec.json", lambda: plain_files.read(spec_file)))
     plain_files.reserve(reserved)
     leoflow_server.configure(spec["socket"], spec["token"])
+    error_hint.find_newer_package = leoflow_server.has_newer_package
     workspace = Workspace(spec["roots"], spec["sources"])
     environment = dict(os.environ)
     workspace.enter()

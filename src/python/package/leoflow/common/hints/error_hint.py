@@ -7,6 +7,14 @@ import re
 from leoflow.common.hints import airflow_2
 from leoflow.common.hints.packages import imported_names, missing_package
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+# In the process of a task: returns the `dag_id` and the `run_id` of its run if only the newest version of the DAG has a
+# package, else None.
+find_newer_package: Callable[[str], dict[str, Any] | None] | None = None
 CANNOT_IMPORT = re.compile(r"cannot import name '(\w+)' from '([\w.]+)'")
 
 
@@ -24,12 +32,32 @@ def hint(error: BaseException) -> str | None:
 
 def direct_hint(error):
     if isinstance(error, ImportError) and error.name:
-        return removed_import(error) or misspelt(error) or missing_package(error)
+        return removed_import(error) or misspelt(error) or missing_module(error)
     if isinstance(error, TypeError):
         argument = airflow_2.removed_argument(str(error))
         if argument:
             return argument
     return airflow_2.removed_context_key(error)
+
+
+def missing_module(error):
+    missing = missing_package(error)
+    if missing is None:
+        return None
+    name, package, text = missing
+    return package and in_newer_version(name, package) or text
+
+
+def in_newer_version(name, package):
+    """Returns a hint if only the newest version of the running task's DAG has the package."""
+    import shlex
+
+    newer = find_newer_package(package) if find_newer_package else None
+    if newer is None:
+        return None
+    dag_id, run_id = newer["dag_id"], newer["run_id"]
+    return (f"{name} is in the newest version of {dag_id}, but this run keeps the version that it began with. Rerun it: "
+            f"leoflow runs clear {shlex.quote(dag_id)} {shlex.quote(run_id)} --only-failed --run-on-latest-version")
 
 
 def removed_import(error):

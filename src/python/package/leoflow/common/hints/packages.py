@@ -39,22 +39,24 @@ def how_to_add(package: str) -> str:
             "or a line in the requirements.txt, pyproject.toml or `# /// script` block that lists what it depends on")
 
 
-def missing_package(error: ImportError) -> str | None:
-    """Returns a hint that names the package of the missing module, or None for an error with another cause."""
+def missing_package(error: ImportError) -> tuple[str, str | None, str] | None:
+    """Returns the missing module, the package that provides it (None for a module of the project) and a hint; None for an
+    error with another cause."""
     if not isinstance(error, ModuleNotFoundError) or not error.name:
         return None
     provider = provider_package(imported_names(error)[0])
     if provider is not None and error.name.rpartition(".")[0] not in provider_modules(provider):
-        return f"{error.name} is not installed for this project. Add its provider: {how_to_add(provider)}"
+        text = f"{error.name} is not installed for this project. Add its provider: {how_to_add(provider)}"
+        return error.name, provider, text
     top = error.name.partition(".")[0]
     if top in sys.stdlib_module_names or top in ("airflow", "leoflow") or sys.modules.get(top):
         return None
     own = own_modules.describe(error, top)
     if own:
-        return own
+        return top, None, own
     package = PACKAGE_OF.get(top, top.replace("_", "-"))
-    return (f"{top} is not installed for this project, and no folder of the project has a module of that name. "
-            f"If it is a package, add it:\n{how_to_add(package)}")
+    return top, package, (f"{top} is not installed for this project, and no folder of the project has a module of that name. "
+                          f"If it is a package, add it:\n{how_to_add(package)}")
 
 
 def imported_names(error: ImportError) -> list[str]:
