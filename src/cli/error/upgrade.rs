@@ -42,6 +42,9 @@ impl From<FetchError> for Error {
                 .hint(format!("is this machine's clock right? it says {}", clock::now_rfc3339()))
                 .hint("does a proxy intercept TLS? add its certificate to the system's: SSL_CERT_FILE")
                 .hint("without a network: leoflow upgrade --from FOLDER"),
+            FetchError::Refused { ref location } => base
+                .hint(format!("nothing answers at {location}; is the server running?"))
+                .hint("without the host: leoflow upgrade --from FOLDER"),
             FetchError::Unreachable { .. } => base
                 .hint("is there a network? rerun the same command, the download resumes")
                 .hint("without a network: leoflow upgrade --from FOLDER"),
@@ -68,6 +71,16 @@ impl From<FetchError> for Error {
             }
             FetchError::Manifest { .. } => base.hint("nothing was changed; report this to the publisher of the releases"),
         }
+    }
+}
+
+impl Error {
+    /// The error of `leoflow upgrade plan`, whose hints repeat that command with another source.
+    pub(crate) fn of_upgrade_plan(mut self) -> Self {
+        for hint in &mut self.hints {
+            *hint = hint.replace("leoflow upgrade --from", "leoflow upgrade plan --from");
+        }
+        self
     }
 }
 
@@ -215,6 +228,10 @@ impl From<TargetError> for Error {
             TargetError::Unparsable(_) => {
                 Self::usage(text).hint("leoflow upgrade stable").hint("leoflow upgrade 0.3.0")
             }
+            TargetError::DevelopmentBuild => Self::refused(text)
+                .hint("install a release over it, your data stays: sh DIR/install.sh")
+                .hint("or build the newer source: git pull, then cargo run --release -- lite restart")
+                .hint("leoflow docs upgrade-and-roll-back"),
             TargetError::NoHost => Self::failed(text)
                 .hint("leoflow upgrade --from DIR_OR_URL")
                 .hint("or set it permanently in config.yaml:  upgrade: {from: URL}"),
@@ -234,5 +251,31 @@ impl From<HostError> for Error {
                 Self::failed(text).hint("leoflow lite status").hint("leoflow upgrade --resume")
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_development_build_names_ways_to_a_newer_one() {
+        let error = Error::from(TargetError::DevelopmentBuild);
+        assert!(error.message.starts_with("this is a development build: it has no key to verify releases"));
+        assert!(error.hints.iter().all(|hint| !hint.contains("upgrade --from")), "{:?}", error.hints);
+        assert!(error.hints[0].contains("sh DIR/install.sh") && error.hints[1].contains("lite restart"));
+    }
+
+    #[test]
+    fn a_refused_connection_names_the_address() {
+        let error = Error::from(FetchError::Refused { location: "http://127.0.0.1:9/manifest.json".to_owned() });
+        assert_eq!(error.hints[0], "nothing answers at http://127.0.0.1:9/manifest.json; is the server running?");
+        assert!(error.hints.iter().all(|hint| !hint.contains("resumes")), "{:?}", error.hints);
+    }
+
+    #[test]
+    fn hints_of_a_plan_repeat_the_plan() {
+        let error = Error::from(TargetError::NoHost).of_upgrade_plan();
+        assert_eq!(error.hints[0], "leoflow upgrade plan --from DIR_OR_URL");
     }
 }

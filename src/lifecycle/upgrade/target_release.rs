@@ -32,6 +32,8 @@ pub enum TargetError {
     Unparsable(String),
     #[error("this build does not know where to find releases")]
     NoHost,
+    #[error("this is a development build: it has no key to verify releases, so it cannot be upgraded to one")]
+    DevelopmentBuild,
     #[error(transparent)]
     Fetch(#[from] FetchError),
     #[error(transparent)]
@@ -89,6 +91,9 @@ impl TargetRelease {
         if let Some(about) = find_retained(home, &target, request.from, &facts::installed_version(home, own_version)?) {
             let version = version_of(&about)?;
             return Ok(Self { target, origin: Origin::Retained { version, migrations: about.migrations } });
+        }
+        if build_info().public_key.is_none() {
+            return Err(TargetError::DevelopmentBuild);
         }
         let source = source(request.from, config)?;
         let manifest = Box::new(source.manifest(&signature::trusted(home, build_info().public_key)).await?);

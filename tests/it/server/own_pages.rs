@@ -107,8 +107,8 @@ fn our_pages_are_shown_after_a_login() {
         ("/lite/", "<h1>Status"),
         ("/lite/backups", "There are no backups yet"),
         ("/lite/releases", "Check for a newer release"),
-        // This build has no release host; the page says what to do.
-        ("/lite/releases?plan=true", "upgrade --from"),
+        // This build has no key for releases; the page says what to do.
+        ("/lite/releases?plan=true", "install a release over it"),
         ("/lite/doctor", "PostgreSQL"),
         ("/lite/docs/", "<article>"),
         ("/docs", "get_dag_runs"),
@@ -142,7 +142,7 @@ fn our_pages_are_shown_after_a_login() {
     assert_eq!((&releases["versions"][0]["current"], &releases["history"]), (&json!(true), &json!([])));
     assert_eq!(user.get("/api/lite/doctor")["ok"], true);
     let refused = user.expect("GET", "/api/lite/releases/plan", 503);
-    assert!(refused["detail"].as_str().unwrap().contains("hint: leoflow upgrade --from"), "{refused}");
+    assert!(refused["detail"].as_str().unwrap().contains("hint: install a release over it"), "{refused}");
     assert_eq!(try_request(test.port, "GET", "/openapi.json", &[], "").unwrap().status, 401);
     assert_eq!(user.get("/openapi.json")["openapi"], "3.1.0");
 }

@@ -27,6 +27,9 @@ pub enum FetchError {
     Absent { location: String },
     #[error("cannot read {location}: {reason}")]
     Unreachable { location: String, reason: String },
+    /// The host refused the connection: no server listens there.
+    #[error("cannot read {location}: connection refused")]
+    Refused { location: String },
     /// A status that a retry does not change.
     #[error("{location} returned HTTP status {status}")]
     Status { location: String, status: u16 },
@@ -134,6 +137,9 @@ impl Source {
         let name = format!("{MANIFEST}{SIGNATURE_SUFFIX}");
         let signature = self.read(&name, SIGNATURE_LIMIT).await.map_err(|error| match error {
             FetchError::Unreachable { location, reason } => FetchError::Unsigned { location, reason },
+            FetchError::Refused { location } => {
+                FetchError::Unsigned { location, reason: "connection refused".to_owned() }
+            }
             FetchError::Absent { location } => {
                 FetchError::Unsigned { location, reason: "it does not exist".to_owned() }
             }
@@ -313,6 +319,13 @@ fn client() -> reqwest::Result<reqwest::Client> {
     web::client().redirect(reqwest::redirect::Policy::limited(MAX_REDIRECTS)).build()
 }
 
+/// True if the cause is a refused connection.
+fn is_refused(error: &reqwest::Error) -> bool {
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    let mut io_errors = causes.filter_map(|cause| cause.downcast_ref::<io::Error>());
+    io_errors.any(|cause| cause.kind() == io::ErrorKind::ConnectionRefused)
+}
+
 async fn with_timeout(location: &str, request: impl Future<Output = reqwest::Result<()>>) -> Result<(), FetchError> {
     let location = location.to_owned();
     match tokio::time::timeout(TOTAL_TIMEOUT, request).await {
@@ -322,10 +335,29 @@ async fn with_timeout(location: &str, request: impl Future<Output = reqwest::Res
         Ok(Err(error)) if error.status().is_some() => {
             Err(FetchError::Status { location, status: error.status().map_or(0, |status| status.as_u16()) })
         }
+        Ok(Err(error)) if is_refused(&error) => Err(FetchError::Refused { location }),
         Ok(done) => done.map_err(|error| FetchError::Unreachable { location, reason: chain(&error.without_url()) }),
         Err(_) => {
             let reason = format!("not finished after {} minutes", TOTAL_TIMEOUT.as_secs() / 60);
             Err(FetchError::Unreachable { location, reason })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_without_a_server_refuses_the_manifest() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let source = Source::parse(&format!("http://{}", listener.local_addr().unwrap()));
+        drop(listener);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let error = runtime.block_on(source.manifest(&[])).unwrap_err();
+        assert!(
+            matches!(&error, FetchError::Refused { location } if location.ends_with("/manifest.json")),
+            "{error:?}"
+        );
     }
 }

@@ -34,7 +34,9 @@ use serde_json::json;
 
 pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     match &args.command {
-        Some(UpgradeCommand::Plan(plan)) => dry_run(context, plan.version.as_deref(), &plan.from).await,
+        Some(UpgradeCommand::Plan(plan)) => {
+            dry_run(context, plan.version.as_deref(), &plan.from).await.map_err(Error::of_upgrade_plan)
+        }
         None if args.resume || args.abort => resume(context, args).await,
         None if args.install => install::run(context, args).await,
         None if args.worker => worker::run(context, args).await,
