@@ -22,19 +22,53 @@ pub fn command<C: Grouped>() -> Command {
 /// Parses the command line.
 pub fn parse<C: Grouped>(arguments: Vec<OsString>) -> Result<C, clap::Error> {
     let mut command = command::<C>();
-    let matches =
-        command.try_get_matches_from_mut(&arguments).map_err(|error| suggest_lite(error, &C::command(), &arguments))?;
+    let matches = command
+        .try_get_matches_from_mut(&arguments)
+        .map_err(|error| suggest_meant(error, &C::command(), &arguments))?;
     C::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
 
-/// Suggests `lite backup` for `backup`, and the like.
-fn suggest_lite(mut error: clap::Error, command: &Command, arguments: &[OsString]) -> clap::Error {
-    let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidSubcommand).cloned() else { return error };
-    let is_of_lite = command.find_subcommand("lite").is_some_and(|lite| lite.find_subcommand(&name).is_some());
-    if is_of_lite && arguments.get(1).is_some_and(|first| *first == *name) {
-        error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(vec![format!("lite {name}")]));
+/// Commands that users guess, and what they mean.
+const GUESSES: &[(&str, &str)] = &[
+    ("trigger", "dags trigger"),
+    ("dags run", "dags trigger"),
+    ("dags logs", "tasks logs"),
+    ("runs logs", "tasks logs"),
+    ("env add", "add"),
+    ("lite upgrade", "upgrade"),
+    ("lite verify", "lite backups verify"),
+];
+
+/// Suggests `lite backup` for `backup`, `dags trigger` for `trigger`, and the like.
+fn suggest_meant(mut error: clap::Error, command: &Command, arguments: &[OsString]) -> clap::Error {
+    let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidSubcommand) else { return error };
+    if let Some(meant) = meant(command, arguments, name) {
+        let tip = StyledStr::from(format!("did you mean `leoflow {meant}`?"));
+        error.remove(ContextKind::SuggestedSubcommand);
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
     }
     error
+}
+
+/// The command that is meant by arguments whose subcommand `name` does not exist.
+fn meant(command: &Command, arguments: &[OsString], name: &str) -> Option<String> {
+    let mut words: Vec<&str> = Vec::new();
+    let mut arguments = arguments.iter().skip(1).filter_map(|argument| argument.to_str());
+    while let Some(argument) = arguments.next() {
+        match argument {
+            // Global options with a value.
+            "--home" | "--instance" => drop(arguments.next()),
+            _ if argument.starts_with('-') => {}
+            _ => words.push(argument),
+        }
+        if words.last() == Some(&name) {
+            break;
+        }
+    }
+    let guess = words.join(" ");
+    let known = GUESSES.iter().find(|(typed, _)| *typed == guess).map(|(_, meant)| (*meant).to_owned());
+    let is_of_lite = || command.find_subcommand("lite").is_some_and(|lite| lite.find_subcommand(name).is_some());
+    known.or_else(|| (guess == name && is_of_lite()).then(|| format!("lite {name}")))
 }
 
 fn template(command: &Command, groups: &[(&str, &[&str])]) -> StyledStr {
@@ -63,15 +97,32 @@ mod tests {
     use crate::commands::Cli;
     use std::collections::BTreeSet;
 
-    #[test]
-    fn suggests_lite_backup_for_backup() {
-        let refusal = |arguments: &[&str]| match parse::<Cli>(arguments.iter().map(OsString::from).collect()) {
+    fn refusal(arguments: &[&str]) -> String {
+        match parse::<Cli>(arguments.iter().map(OsString::from).collect()) {
             Ok(_) => panic!("{arguments:?} is accepted"),
             Err(error) => error.to_string(),
-        };
-        assert!(refusal(&["leoflow", "backup", "--output", "x"]).contains("'lite backup'"));
+        }
+    }
+
+    #[test]
+    fn suggests_lite_backup_for_backup() {
+        assert!(refusal(&["leoflow", "backup", "--output", "x"]).contains("did you mean `leoflow lite backup`?"));
+        assert!(refusal(&["leoflow", "--home", "x", "backup"]).contains("did you mean `leoflow lite backup`?"));
         assert!(!refusal(&["leoflow", "dags", "backup"]).contains("lite"));
         assert!(!refusal(&["leoflow", "nothing"]).contains("lite"));
+    }
+
+    #[test]
+    fn suggests_the_command_that_a_guess_means() {
+        for (guess, meant) in GUESSES {
+            let words: Vec<&str> = ["leoflow"].into_iter().chain(guess.split(' ')).chain(["hello"]).collect();
+            let text = refusal(&words);
+            assert!(text.contains(&format!("tip: did you mean `leoflow {meant}`?")), "{text}");
+            assert_eq!(text.matches("tip:").count(), 1, "{text}");
+            let command =
+                meant.split(' ').try_fold(Cli::command(), |command, word| command.find_subcommand(word).cloned());
+            assert!(command.is_some(), "{meant}");
+        }
     }
 
     #[test]
