@@ -260,6 +260,7 @@ fn instance_view(instance: &Instance) -> Value {
         "end_date": instance.end_date.map(views::stamp),
         "operator": instance.operator,
         "max_tries": instance.max_tries,
+        "next_try_at": instance.due_at.filter(|_| instance.state == Some(TaskState::UpForRetry)).map(views::stamp),
         "outcome": instance.outcome,
     })
 }

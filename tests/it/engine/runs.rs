@@ -563,3 +563,19 @@ fn a_triggered_run_that_is_reset_takes_the_newest_version() {
     assert_eq!((said().as_str(), version().as_str()), ("\"second\"", "2"));
     assert_eq!(test.sql("SELECT count(*) FROM dag_run WHERE dag_id = 'target'"), "1");
 }
+
+#[test]
+fn a_waiting_retry_shows_its_next_try() {
+    let test = TestHome::started();
+    test.add_dag(
+        "again",
+        "from airflow.sdk import DAG, task\n\n@task(retries=1, retry_delay=300)\ndef report():\n    raise ValueError('no')\n\n\
+         with DAG('again'):\n    report()\n",
+    );
+    let run_id = test.trigger("again");
+    wait_until("the task waits for its retry", Duration::from_secs(30), || {
+        test.run(&["runs", "show", "again", &run_id]).expect(0).stdout.contains("up_for_retry")
+    });
+    let shown = test.run(&["runs", "show", "again", &run_id]).expect(0).stdout;
+    assert!(shown.contains("next try at ") && shown.contains(": ValueError: no"), "{shown}");
+}

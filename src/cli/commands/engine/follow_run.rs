@@ -1,6 +1,6 @@
 //! Follows a run until it ends, and prints what changes.
 
-use super::run_view::{RunView, WaitingView};
+use super::run_view::{InstanceView, RunView, WaitingView};
 use crate::api_client::Api;
 use crate::context::Context;
 use crate::error::Error;
@@ -95,14 +95,52 @@ impl Changes {
 
     /// Prints the task instances whose state or try changed.
     fn print_states(&mut self, context: &Context<'_>, run: &RunView) {
+        for task_instance in self.changed(run) {
+            context.printer.note(task_instance.change_line(context.printer));
+        }
+    }
+
+    /// The task instances whose state or try changed, in the order in which they changed.
+    fn changed<'a>(&mut self, run: &'a RunView) -> Vec<&'a InstanceView> {
+        let mut changed = Vec::new();
         for task_instance in &run.task_instances {
             let now = (task_instance.state.clone(), task_instance.try_number);
             let key = (task_instance.task_id.clone(), task_instance.map_index);
             let before = self.states.insert(key, now.clone());
             let has_changed = before.map_or(now.0.is_some(), |before| before != now);
             if has_changed && !matches!(now.0.as_deref(), None | Some("scheduled" | "queued")) {
-                context.printer.note(task_instance.change_line());
+                changed.push(task_instance);
             }
         }
+        changed.sort_by_key(|task_instance| task_instance.changed_at());
+        changed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn changes_of_one_poll_are_in_the_order_of_time() {
+        let instance = |task_id: &str, state: &str, start: &str, end: Option<&str>| {
+            json!({"task_id": task_id, "map_index": -1, "state": state, "try_number": 1, "max_tries": 0,
+                   "start_date": start, "end_date": end, "outcome": null})
+        };
+        let run: RunView = serde_json::from_value(json!({
+            "dag_id": "d", "dag_run_id": "r", "state": "running", "start_date": null, "end_date": null,
+            "is_paused": false,
+            "task_instances": [
+                instance("count", "running", "2026-01-31T09:00:02Z", None),
+                instance("last", "running", "2026-01-31T09:00:03.5Z", None),
+                instance("greet", "success", "2026-01-31T09:00:01Z", Some("2026-01-31T09:00:02Z")),
+            ],
+        }))
+        .unwrap();
+        let mut changes = Changes::default();
+        let names: Vec<&str> = changes.changed(&run).iter().map(|changed| changed.task_id.as_str()).collect();
+        assert_eq!(names, ["greet", "count", "last"]);
+        assert!(changes.changed(&run).is_empty());
     }
 }

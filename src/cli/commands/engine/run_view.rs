@@ -4,6 +4,8 @@ use super::task_names;
 use crate::api_client::{Api, encode};
 use crate::context::Context;
 use crate::error::Error;
+use crate::terminal::printer::Printer;
+use jiff::Timestamp;
 use leoflow_base::sys::shell;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -54,6 +56,9 @@ pub struct InstanceView {
     pub max_tries: i32,
     pub start_date: Option<String>,
     pub end_date: Option<String>,
+    /// When the next try of a task in `up_for_retry` starts.
+    #[serde(default)]
+    pub next_try_at: Option<String>,
     pub outcome: Option<String>,
 }
 
@@ -112,7 +117,8 @@ impl RunView {
             printer.paint(colour(&self.state), &self.state),
             duration.map(|text| format!("  {text}")).unwrap_or_default()
         ));
-        let rows: Vec<Vec<String>> = self.task_instances.iter().map(InstanceView::row).collect();
+        let rows: Vec<Vec<String>> =
+            self.task_instances.iter().map(|task_instance| task_instance.row(printer)).collect();
         if !rows.is_empty() {
             printer.table(&["TASK", "STATE", "TRY", "DURATION", "MESSAGE"], &rows);
         }
@@ -153,17 +159,18 @@ impl InstanceView {
         task_names::display_name(&self.task_id, self.map_index)
     }
 
-    fn row(&self) -> Vec<String> {
+    fn row(&self, printer: &Printer) -> Vec<String> {
         let name = self.name();
         let state = self.state.clone().unwrap_or_else(|| "-".to_owned());
         let tries = if self.try_number == 0 { "-".to_owned() } else { format!("{}", self.try_number) };
         let duration = seconds_between(self.start_date.as_deref(), self.end_date.as_deref()).unwrap_or_default();
-        let message = self.outcome.as_deref().filter(|_| state != "success").unwrap_or_default();
-        vec![name, state, tries, duration, message.lines().next().unwrap_or_default().to_owned()]
+        let message = self.outcome.as_deref().filter(|_| state != "success").and_then(|text| text.lines().next());
+        let message: Vec<String> = self.next_try(printer).into_iter().chain(message.map(str::to_owned)).collect();
+        vec![name, state, tries, duration, message.join(": ")]
     }
 
     /// Describes the present state in one line.
-    pub(super) fn change_line(&self) -> String {
+    pub(super) fn change_line(&self, printer: &Printer) -> String {
         let state = self.state.as_deref().unwrap_or("none");
         let tries = if self.max_tries > 0 {
             format!("  try {} of {}", self.try_number, self.max_tries + 1)
@@ -176,11 +183,39 @@ impl InstanceView {
         };
         let message = self.outcome.as_deref().filter(|_| ["failed", "up_for_retry"].contains(&state));
         let message = message.and_then(|text| text.lines().next()).map(|text| format!("  {text}")).unwrap_or_default();
+        let next_try = self.next_try(printer).map(|text| format!("  {text}")).unwrap_or_default();
         format!(
-            "{}  {state}{}{tries}{message}",
+            "{}  {state}{}{tries}{next_try}{message}",
             self.name(),
             duration.map(|text| format!("  {text}")).unwrap_or_default()
         )
+    }
+
+    /// When the next try starts, for a task that waits for it: `next try at 09:15:00 (in 5 min)`.
+    fn next_try(&self, printer: &Printer) -> Option<String> {
+        let next_try_at: Timestamp = self.next_try_at.as_deref()?.parse().ok()?;
+        let now = Timestamp::now();
+        Some(format!("next try at {} ({})", printer.clock_time(next_try_at, now), time_until(next_try_at, now)))
+    }
+
+    /// The time of the present state, to order changes: the end of a try, or the start of one that runs. At equal times
+    /// an end precedes a start, which it may have caused.
+    pub(super) fn changed_at(&self) -> (Timestamp, bool) {
+        let is_running = self.state.as_deref() == Some("running");
+        let time = if is_running { &self.start_date } else { &self.end_date };
+        (time.as_deref().and_then(|text| text.parse().ok()).unwrap_or(Timestamp::MAX), is_running)
+    }
+}
+
+/// The time until `time`: `in 30 s`, `in 5 min`, `in 2 h 5 min`; `now` for a time that has passed.
+fn time_until(time: Timestamp, now: Timestamp) -> String {
+    let seconds = (time.duration_since(now).as_millis().max(0) + 999) / 1000;
+    let minutes = (seconds + 30) / 60;
+    match seconds {
+        0 => "now".to_owned(),
+        1..60 => format!("in {seconds} s"),
+        _ if minutes < 60 => format!("in {minutes} min"),
+        _ => format!("in {} h {} min", minutes / 60, minutes % 60),
     }
 }
 
@@ -196,7 +231,7 @@ pub fn colour(state: &str) -> &'static str {
 
 /// Formats the time between two RFC 3339 times: `1.50 s`; `None` if one is missing.
 fn seconds_between(start: Option<&str>, end: Option<&str>) -> Option<String> {
-    let parse = |text: &str| text.parse::<jiff::Timestamp>().ok();
+    let parse = |text: &str| text.parse::<Timestamp>().ok();
     let span = parse(end?)?.duration_since(parse(start?)?);
     Some(format!("{:.2} s", span.as_secs_f64()))
 }
@@ -216,9 +251,19 @@ pub async fn resolve_run(api: &Api<'_>, dag_id: &str, run_id: &str) -> Result<St
     }
     let path = format!("/api/v2/dags/{}/dagRuns?limit=1&order_by=-run_after", encode(dag_id));
     let answer: RunList = api.get(&path).await?;
-    answer.dag_runs.into_iter().next().map(|run| run.dag_run_id).ok_or_else(|| {
-        Error::failed(format!("{dag_id} has no runs yet")).hint(format!("leoflow dags trigger {dag_id}"))
-    })
+    if let Some(newest) = answer.dag_runs.into_iter().next() {
+        return Ok(newest.dag_run_id);
+    }
+    let dag: Value = api.get(&format!("/api/v2/dags/{}", encode(dag_id))).await?;
+    Err(no_runs(dag_id, dag["is_paused"].as_bool().unwrap_or(false)))
+}
+
+/// The error for `latest` of a DAG without runs, with the command that starts one.
+fn no_runs(dag_id: &str, is_paused: bool) -> Error {
+    // A run of a paused DAG does not start.
+    let unpause = if is_paused { " --unpause" } else { "" };
+    Error::failed(format!("{dag_id} has no runs yet"))
+        .hint(format!("leoflow dags trigger {}{unpause}", shell::word(dag_id)))
 }
 
 /// Finds a task instance by name. If a mapped task has no such instance, the error's hint names an existing instance.
@@ -240,4 +285,40 @@ pub fn instance<'a>(run: &'a RunView, name: &str, map_index: Option<i32>) -> Res
         };
         base.hint(format!("leoflow runs show {} {}", run.dag_id, run.dag_run_id))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::Cli;
+
+    #[test]
+    fn a_paused_dag_without_runs_is_unpaused() {
+        assert_eq!(no_runs("orders", true).hints, ["leoflow dags trigger orders --unpause"]);
+        assert_eq!(no_runs("orders", false).hints, ["leoflow dags trigger orders"]);
+    }
+
+    #[test]
+    fn a_retry_shows_when_the_next_try_starts() {
+        let cli = <Cli as clap::Parser>::parse_from(["leoflow", "--utc", "versions"]);
+        let printer = Printer::new(&cli.global, None, <Cli as clap::CommandFactory>::command);
+        let retried: InstanceView = serde_json::from_value(json!({
+            "task_id": "report", "map_index": -1, "state": "up_for_retry", "try_number": 1, "max_tries": 1,
+            "start_date": null, "end_date": null, "next_try_at": "2020-01-31T09:15:00Z", "outcome": "ValueError: no",
+        }))
+        .unwrap();
+        let next = "next try at 2020-01-31 09:15:00 (now)";
+        assert_eq!(retried.change_line(&printer), format!("report  up_for_retry  try 1 of 2  {next}  ValueError: no"));
+        assert_eq!(retried.row(&printer)[4], format!("{next}: ValueError: no"));
+    }
+
+    #[test]
+    fn the_time_until_a_try_is_rounded() {
+        let now: Timestamp = "2026-01-31T09:00:00Z".parse().unwrap();
+        let until = |time: &str| time_until(time.parse().unwrap(), now);
+        assert_eq!(until("2026-01-31T08:59:00Z"), "now");
+        assert_eq!(until("2026-01-31T09:00:29.5Z"), "in 30 s");
+        assert_eq!(until("2026-01-31T09:04:59.9Z"), "in 5 min");
+        assert_eq!(until("2026-01-31T11:05:00Z"), "in 2 h 5 min");
+    }
 }

@@ -10,6 +10,7 @@ use crate::context::Context;
 use crate::error::Error;
 use clap::{Args, Subcommand};
 use clap_complete::ArgValueCompleter;
+use leoflow_base::sys::shell;
 use serde_json::{Value, json};
 
 #[derive(Args, Debug)]
@@ -101,17 +102,22 @@ async fn get(
     );
     let entry: Value = match api.get(&path).await {
         Ok(entry) => entry,
+        Err(error) if error.is_transient => return Err(error),
         Err(error) => {
             // A misspelt run or task has a clearer error of its own.
             let run = RunView::get(&api, dag_id, &run_id).await?;
             run_view::instance(&run, task_id, (map_index >= 0).then_some(map_index))?;
-            return Err(error
-                .hint(format!("leoflow xcom list {dag_id} {run_id}"))
-                .hint("a task that returns None pushes no XCom"));
+            return Err(missing(error, dag_id, &run_id));
         }
     };
     context.printer.json(&entry["value"])?;
     Ok(0)
+}
+
+/// The error for an XCom that does not exist, with the most likely reason first.
+fn missing(error: Error, dag_id: &str, run_id: &str) -> Error {
+    let list = format!("leoflow xcom list {} {}", shell::word(dag_id), shell::word(run_id));
+    Error { hints: vec!["a task that returns None pushes no XCom".to_owned(), list], ..error }
 }
 
 fn print_list(context: &Context<'_>, dag_id: &str, run_id: &str, entries: &[Value]) -> Result<u8, Error> {
@@ -134,4 +140,15 @@ fn print_list(context: &Context<'_>, dag_id: &str, run_id: &str, entries: &[Valu
         context.printer.table(&["TASK", "KEY", "WRITTEN"], &rows);
     }
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_hint_explains_a_missing_xcom() {
+        let error = missing(Error::failed("no XCom").hint("leoflow runs list d"), "d", "latest");
+        assert_eq!(error.hints, ["a task that returns None pushes no XCom", "leoflow xcom list d latest"]);
+    }
 }

@@ -24,6 +24,8 @@ pub struct Instance {
     pub queued_at: Option<Timestamp>,
     pub start_date: Option<Timestamp>,
     pub end_date: Option<Timestamp>,
+    /// When an instance that waits for a time is due.
+    pub due_at: Option<Timestamp>,
     pub logical_date: Option<Timestamp>,
     pub run_after: Timestamp,
     pub pid: Option<i32>,
@@ -73,6 +75,7 @@ fn read(row: &Row) -> Result<Instance, StoreError> {
         queued_at: row.get("queued_at"),
         start_date: row.get("start_date"),
         end_date: row.get("end_date"),
+        due_at: row.get("due_at"),
         logical_date: row.get("logical_date"),
         run_after: row.get("run_after"),
         pid: row.get("pid"),
