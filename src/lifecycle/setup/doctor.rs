@@ -7,6 +7,7 @@ use super::other_copy::other_copy;
 use super::service;
 use super::{doctor_backups, doctor_postgres, install_self};
 use leoflow_base::config::{self, Config};
+use leoflow_base::counted::counted;
 use leoflow_base::home::{Home, journal, lock};
 use leoflow_base::protocol::control;
 use leoflow_base::protocol::status::InstanceState;
@@ -112,7 +113,9 @@ fn workspace(folder: &Path) -> Option<Check> {
             "make it readable (its DAGs stay unchanged until then), or set another `workspace` in config.yaml",
         ),
         Ok(scan) => match scan.unscanned.iter().next() {
-            None => Check::ok("workspace", format!("{}, {} Python file(s)", folder.display(), scan.files.len())),
+            None => {
+                Check::ok("workspace", format!("{}, {}", folder.display(), counted(scan.files.len(), "Python file")))
+            }
             Some((folder, reason)) => Check::warning(
                 "workspace",
                 format!(
@@ -305,7 +308,7 @@ fn schema_verdict(state: &State) -> Check {
         (State::Current { version }, None) => Check::ok("schema", format!("version {version}")),
         (State::Pending { versions, .. }, None) => Check::warning(
             "schema",
-            format!("{} migrations pending", versions.len()),
+            format!("{} pending", counted(versions.len(), "migration")),
             "leoflow migrate-db, or start Leoflow",
         ),
         (_, None) => Check::ok("schema", "not created yet; the next start creates it"),

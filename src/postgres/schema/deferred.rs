@@ -7,6 +7,7 @@ use super::migrate::{self, Applied, release_lock, take_lock};
 use super::schema_state::{State, classify, database_version, waiting};
 use super::{SchemaError, ledger};
 use jiff::{SignedDuration, Timestamp};
+use leoflow_base::counted::counted;
 use std::time::Duration;
 use tokio_postgres::{Client, GenericClient};
 
@@ -139,7 +140,7 @@ async fn closed_gates(
             // Rows may have been written after the verification.
             match data_migration::remaining_rows(client, earlier).await? {
                 0 => {}
-                left => closed.push(format!("data migration {} has {left} row(s) left", earlier.file)),
+                left => closed.push(format!("data migration {} has {} left", earlier.file, counted(left, "row"))),
             }
         }
     }

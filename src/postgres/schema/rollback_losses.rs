@@ -4,6 +4,7 @@ use super::rollback::{Extent, undo_steps};
 use super::{SchemaError, ledger::Undoable};
 use crate::PgError;
 use crate::identifier::quoted;
+use leoflow_base::counted::counted;
 use regex::Regex;
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -75,12 +76,13 @@ pub async fn rollback_losses(client: &Client, extent: Extent) -> Result<Vec<Stri
 async fn describe(client: &Client, loss: &Loss) -> Result<String, SchemaError> {
     Ok(match loss {
         Loss::Table(table) => match count(client, table, "*").await? {
-            Some((rows, _)) => format!("table {table} is dropped, with {rows} row(s)"),
+            Some((rows, _)) => format!("table {table} is dropped, with {}", counted(rows, "row")),
             None => format!("table {table} is dropped"),
         },
         Loss::Column { table, column } => match count(client, table, &quoted(column)).await? {
             Some((values, rows)) => {
-                format!("column {column} of {table} is dropped, with {values} value(s) in {rows} row(s)")
+                let (values, rows) = (counted(values, "value"), counted(rows, "row"));
+                format!("column {column} of {table} is dropped, with {values} in {rows}")
             }
             None => format!("column {column} of {table} is dropped"),
         },

@@ -40,10 +40,11 @@ impl Supervisor {
                 self.systemd.status(&reason);
                 on_notice(Notice::Trouble(reason));
             }
-            Overall::Stopping | Overall::Stopped => {
+            Overall::Stopping | Overall::Stopped if begins_to_stop(before) => {
                 self.systemd.stopping();
                 on_notice(Notice::Stopping);
             }
+            Overall::Stopping | Overall::Stopped => {}
             Overall::Switching => self.systemd.status("upgrading"),
             Overall::Starting | Overall::Held => {}
         }
@@ -163,6 +164,11 @@ impl Supervisor {
     }
 }
 
+/// True if a stop after the state `before` is a new one, which is reported once.
+fn begins_to_stop(before: Overall) -> bool {
+    !matches!(before, Overall::Stopping | Overall::Stopped)
+}
+
 /// Why the instance is not healthy, in one line.
 pub(super) fn reason(model: &Model) -> Option<String> {
     let failed = model.children.iter().find_map(|child| match &child.phase {
@@ -212,4 +218,15 @@ fn phase_name(phase: &Phase) -> &'static str {
 fn failure_message(child: &ChildState) -> Option<String> {
     let failure: serde_json::Value = serde_json::from_str(child.report.failure.as_ref()?).ok()?;
     Some(failure.get("message")?.as_str()?.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stop_is_reported_once() {
+        let states = [Overall::Starting, Overall::Healthy, Overall::Stopping, Overall::Stopped];
+        assert_eq!(states.map(begins_to_stop), [true, true, false, false]);
+    }
 }

@@ -6,6 +6,7 @@ use super::installed::{self, program};
 use super::lock::Lock;
 use super::uv::{Call, Uv};
 use crate::{Python, discover};
+use leoflow_base::counted::counted;
 use leoflow_base::home::Home;
 use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_base::sys::checkpoint::checkpoint;
@@ -163,8 +164,8 @@ fn make(
     let _lock = begin_build(home)?;
     let staging = Staging::new(home).map_err(|error| unwritable(home, &error))?;
     let tree = staging.0.join("tree");
-    let count = lock.packages().len();
-    reporter.report(Progress::Started(format!("Installing {count} packages for Python {}", lock.python)));
+    let packages = counted(lock.packages().len(), "package");
+    reporter.report(Progress::Started(format!("Installing {packages} for Python {}", lock.python)));
     let path_option = |option: &str, path: &Path| [OsString::from(option), path.into()];
     let venv: [OsString; 4] = ["venv", "--quiet", "--relocatable", "--no-project"].map(Into::into);
     let arguments =
@@ -185,7 +186,7 @@ fn make(
         created_at: clock::now_rfc3339(),
     };
     finish(home, &tree, &target, &stamp, reuse).map_err(|error| unwritable(home, &error))?;
-    reporter.report(Progress::Finished(format!("{count} packages for Python {}", lock.python)));
+    reporter.report(Progress::Finished(format!("{packages} for Python {}", lock.python)));
     Ok(target)
 }
 

@@ -4,6 +4,7 @@
 //! show them.
 
 use jiff::Timestamp;
+use leoflow_base::counted::counted;
 use leoflow_base::sys::shell;
 use leoflow_engine::store::instance::backlog::{Backlog, QueuedRuns, ScheduledTasks};
 use leoflow_engine::store::instance::tries::SLOTS;
@@ -112,11 +113,6 @@ fn wait_time(relation: &'static str, time: Option<Timestamp>) -> Option<WaitTime
 
 fn unpause(dag_id: &str) -> String {
     format!("leoflow dags unpause {}", shell::word(dag_id))
-}
-
-/// `1 task`, `2 tasks`
-pub fn counted(count: i64, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use super::chart::{self, Window};
 use super::pages::{ask_supervisor, own_config, problems};
-use super::queue::{self, counted};
+use super::queue;
 use super::render::page;
 use super::storage::{self, Backups, Storage};
 use crate::http::api_error::ApiError;
@@ -13,6 +13,7 @@ use axum::response::Html;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use leoflow_base::config;
+use leoflow_base::counted::counted;
 use leoflow_base::protocol::status::{InstanceState, InstanceStatus, ProcessStatus};
 use leoflow_base::sys::blocking;
 use leoflow_engine::store::dag::import_errors;

@@ -201,7 +201,7 @@ fn phases_run_in_order_and_contract_waits_for_all_gates() {
         "UPDATE instance_fact SET value = convert_to('2026-01-01T00:00:00Z', 'UTF8') WHERE name LIKE 'contract-seen-%'",
     );
     test.sql("UPDATE variable SET description = 'another' WHERE key = 'v3'");
-    assert_eq!(waiting_migrations(&test)[0].1.matches("1 row(s) left").count(), 1, "{:?}", waiting_migrations(&test));
+    assert_eq!(waiting_migrations(&test)[0].1.matches("1 row left").count(), 1, "{:?}", waiting_migrations(&test));
     test.run(&["migrate-db"]).expect(0);
     assert_eq!(test.sql("SELECT to_regclass('outdated') IS NOT NULL"), "t", "the contract migration was not applied");
     test.sql("UPDATE variable SET summary = description");

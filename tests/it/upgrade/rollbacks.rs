@@ -17,7 +17,7 @@ fn rollback_by_sql_keeps_newer_data() {
     test.run(&["variables", "set", "since", "then"]).expect(0);
     test.sql("INSERT INTO more SELECT n, 'x' FROM generate_series(1, 3) n");
     let planned = test.run(&["rollback", "--dry-run", "--json"]).expect(0).json();
-    assert_eq!(planned["lost"], json!(["table more is dropped, with 3 row(s)"]), "{planned}");
+    assert_eq!(planned["lost"], json!(["table more is dropped, with 3 rows"]), "{planned}");
     assert_eq!((&planned["to"], &planned["back"]["way"]), (&json!("0.1.0"), &json!("undo")), "{planned}");
     assert_eq!(version(&test), "0.2.0");
     let load = Load::start(test.port, &session.token);

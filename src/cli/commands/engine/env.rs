@@ -5,6 +5,7 @@ use crate::args::output::Output;
 use crate::commands::engine::project_folder::project_folder;
 use crate::context::Context;
 use crate::error::Error;
+use crate::terminal::printer::counted;
 use clap::{Args, Subcommand};
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
@@ -121,7 +122,7 @@ async fn update(context: &Context<'_>, api: &Api<'_>, project: Option<&str>, rei
     }
     let problems: Vec<&str> = list_of(&response["problems"]).filter_map(Value::as_str).collect();
     match response["reinstalled"].as_u64() {
-        Some(count @ 1..) => printer.line(format!("Reinstalled {count} environments")),
+        Some(count @ 1..) => printer.line(format!("Reinstalled {}", counted(count, "environment"))),
         _ if list_of(&response["changes"]).next().is_none() && problems.is_empty() => {
             printer.line("All environments are up to date");
         }
@@ -148,7 +149,7 @@ async fn verify(context: &Context<'_>, api: &Api<'_>, project: Option<&str>) -> 
             results.push(json!({"hash": environment["hash"], "files": files, "damaged": verified.damaged}));
             continue;
         }
-        context.printer.line(format!("{hash}: {files} files, {} damaged", verified.damaged.len()));
+        context.printer.line(format!("{hash}: {}, {} damaged", counted(files, "file"), verified.damaged.len()));
         verified.damaged.iter().for_each(|file| context.printer.line(format!("  {}", file.display())));
         results.push(json!({"damaged": verified.damaged}));
     }

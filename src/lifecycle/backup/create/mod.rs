@@ -98,7 +98,8 @@ pub async fn create(request: &Request<'_>, reporter: &dyn Reporter) -> Result<Cr
     let content = Content { text: manifest_text(&manifest, &output)?, manifest: &manifest, collected: &collected, now };
     let (size_bytes, sha256) = output.write(&content, reporter)?;
     checkpoint("backup.in-place");
-    reporter.report(Progress::Finished(format!("Backup of {} rows written", manifest.rows())));
+    let rows = leoflow_base::counted::counted(manifest.rows(), "row");
+    reporter.report(Progress::Finished(format!("Backup of {rows} written")));
     Ok(CreatedBackup {
         path: request.output.to_owned(),
         size_bytes,

@@ -115,8 +115,15 @@ pub enum UninstallRefusal {
     ReadOnlyParent(PathBuf),
     #[error("the workspace {0} existed before Leoflow")]
     WorkspaceNotMade(PathBuf),
-    #[error("{} repositories contain work that exists nowhere else", .0.len())]
+    #[error("{} work that exists nowhere else", containing(.0))]
     Repositories(Vec<Repository>),
+}
+
+fn containing(repositories: &[Repository]) -> String {
+    match repositories.len() {
+        1 => "1 repository contains".to_owned(),
+        count => format!("{count} repositories contain"),
+    }
 }
 
 impl UninstallPlan {

@@ -1,5 +1,6 @@
 //! Finds repositories with unsaved work: uncommitted files, or commits that no remote has.
 
+use leoflow_base::counted::counted;
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::process::command::{self, output_within};
 use std::path::{Path, PathBuf};
@@ -55,13 +56,13 @@ pub fn uncommitted_inside(folder: &Path) -> Option<Repository> {
 fn uncommitted(path: &Path, more_arguments: &[&str]) -> Result<Option<String>, String> {
     let text = git(path, &[&["status", "--porcelain", "--untracked-files=all"], more_arguments].concat())?;
     let count = text.lines().count();
-    Ok((count > 0).then(|| format!("{count} file(s) not committed")))
+    Ok((count > 0).then(|| format!("{} not committed", counted(count, "file"))))
 }
 
 /// Counts commits that no remote branch contains, including stashes; `None` if there are none.
 fn unpushed(path: &Path) -> Result<Option<String>, String> {
     let count = git(path, &["rev-list", "--count", "--all", "--not", "--remotes"])?;
-    Ok((count != "0").then(|| format!("{count} commit(s) not pushed")))
+    Ok((count != "0").then(|| format!("{} not pushed", counted(count, "commit"))))
 }
 
 /// The empty tree object, present in every repository.

@@ -13,6 +13,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use jiff::Timestamp;
+use leoflow_base::counted::counted;
 use leoflow_base::sys::blocking;
 use leoflow_engine::schedule::timetable::{Info, Restriction};
 use leoflow_engine::schedule::upcoming::{self, RangeProblem};
@@ -168,16 +169,16 @@ fn too_many(count: &str, max_runs: usize) -> String {
 pub async fn outcome(State(state): Shared, Segments(id): Segments<i64>) -> Result<Json<Value>, ApiError> {
     let client = state.database.get().await?;
     let (created, skipped) = backfills::outcome(&*client, id).await.map_err(to_api_error)?;
-    let run_count = |count: i64| if count == 1 { "1 run".to_owned() } else { format!("{count} runs") };
     let mut summary =
-        if created == 0 { "no runs were created".to_owned() } else { format!("{} created", run_count(created)) };
+        if created == 0 { "no runs were created".to_owned() } else { format!("{} created", counted(created, "run")) };
     for (reason, count) in &skipped {
+        let (have, them) = if *count == 1 { ("has", "it") } else { ("have", "them") };
         let reason_text = match reason.as_str() {
-            "already exists" => "already have a run (choose a reprocess behavior to rerun them)",
-            "in flight" => "have a run that has not finished",
-            other => other,
+            "already exists" => format!("already {have} a run (choose a reprocess behavior to rerun {them})"),
+            "in flight" => format!("{have} a run that has not finished"),
+            other => other.to_owned(),
         };
-        summary.push_str(&format!("; {count} dates {reason_text}"));
+        summary.push_str(&format!("; {} {reason_text}", counted(count, "date")));
     }
     let skipped: Map<String, Value> = skipped.into_iter().map(|(reason, count)| (reason, count.into())).collect();
     Ok(Json(json!({"made": created, "left": skipped, "summary": summary})))
