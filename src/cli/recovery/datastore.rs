@@ -123,7 +123,7 @@ impl Datastore {
 
     /// Connects as the application's role. Creates the role and the database if they are missing.
     pub async fn connect(&self) -> Result<Client, Error> {
-        let client = provision::connect(&self.access.endpoint, &self.access.credentials).await?;
+        let client = provision::connect_in(&self.home, &self.access.endpoint, &self.access.credentials).await?;
         claims::require(&self.home, &client).await?;
         Ok(client)
     }

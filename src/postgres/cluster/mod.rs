@@ -47,6 +47,18 @@ pub enum ClusterError {
     NoUserNamespace(String),
 }
 
+/// PostgreSQL's `FirstNormalObjectId`: `initdb` creates objects with lower ids only.
+const FIRST_NORMAL_OBJECT_ID: u32 = 16_384;
+
+/// True for a managed cluster in which no database was created since `initdb`, judged by its files.
+pub fn is_new(home: &Home) -> bool {
+    let ids =
+        |entries: std::fs::ReadDir| entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    location::kind(home) == Kind::Managed
+        && std::fs::read_dir(home.postgres_data().join("base"))
+            .is_ok_and(|entries| ids(entries).all(|id: u32| id < FIRST_NORMAL_OBJECT_ID))
+}
+
 /// Inspects `managed-postgres/data` without changing it. Other kinds of datastore count as ready: their server reports
 /// its state.
 pub fn state(home: &Home) -> ClusterState {
@@ -233,6 +245,21 @@ fn initdb(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cluster_is_new_until_a_database_is_created() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = leoflow_base::home::resolve(Some(&folder.path().join("home"))).unwrap();
+        home.create().unwrap();
+        assert!(!is_new(&home), "there is no cluster");
+        let add = |name: &str| std::fs::create_dir_all(home.postgres_data().join("base").join(name)).unwrap();
+        for name in ["1", "4", "5", "pgsql_tmp"] {
+            add(name);
+        }
+        assert!(is_new(&home));
+        add("16385");
+        assert!(!is_new(&home));
+    }
 
     #[test]
     fn a_path_that_a_shell_would_expand_is_refused() {

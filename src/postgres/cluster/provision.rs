@@ -1,9 +1,19 @@
 //! Creates the application's role and database on the first start. Each step checks before it acts, so a kill between
 //! two steps is harmless.
 
-use crate::{APPLICATION_DATABASE, APPLICATION_ROLE, Credentials, Endpoint, PgError, databases};
+use crate::{APPLICATION_DATABASE, APPLICATION_ROLE, Credentials, Endpoint, PgError, cluster, databases};
+use leoflow_base::home::Home;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
+
+/// Like [`connect`], but creates role and database first in a new cluster of the home, so that the server's log has no
+/// failed login.
+pub async fn connect_in(home: &Home, endpoint: &Endpoint, credentials: &Credentials) -> Result<Client, PgError> {
+    if credentials.has_superuser() && cluster::is_new(home) {
+        create(endpoint, credentials).await?;
+    }
+    connect(endpoint, credentials).await
+}
 
 /// Connects as the application; on a server that Leoflow manages, creates role and database if they are missing.
 pub async fn connect(endpoint: &Endpoint, credentials: &Credentials) -> Result<Client, PgError> {

@@ -9,6 +9,7 @@ use crate::recovery::datastore::Datastore;
 use crate::recovery::refuse_during_rollback;
 use clap::{Args, Subcommand};
 use leoflow_base::config;
+use leoflow_base::home::Home;
 use leoflow_base::home::lock::OperationLock;
 use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_base::protocol::child::Inheritance;
@@ -161,7 +162,7 @@ async fn supervised(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error
     let outcome = async {
         let endpoint = Endpoint::for_home(&context.home);
         let credentials = Credentials::require(&context.home)?;
-        let connect = || connect_supervised(&endpoint, &credentials, args.database.as_deref());
+        let connect = || connect_supervised(&context.home, &endpoint, &credentials, args.database.as_deref());
         let mut client = connect().await?;
         // Usually nothing is pending. One connection and one query are enough to find that out.
         let state = schema::classify(known(), &schema::inspect(&client).await?);
@@ -203,11 +204,12 @@ async fn supervised(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error
 
 /// Connects to `database`, which must exist; for `None`, to the application's database, which is created if missing.
 async fn connect_supervised(
+    home: &Home,
     endpoint: &Endpoint,
     credentials: &Credentials,
     database: Option<&str>,
 ) -> Result<Client, Error> {
-    let Some(database) = database else { return Ok(provision::connect(endpoint, credentials).await?) };
+    let Some(database) = database else { return Ok(provision::connect_in(home, endpoint, credentials).await?) };
     let mut config = credentials.application(endpoint);
     Ok(endpoint.connect(config.dbname(database)).await?)
 }
