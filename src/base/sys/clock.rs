@@ -12,7 +12,13 @@ pub fn now_rfc3339() -> String {
 pub fn rfc3339_in(pause: std::time::Duration) -> String {
     let now = jiff::Timestamp::now();
     let later = jiff::SignedDuration::try_from(pause).ok().and_then(|pause| now.checked_add(pause).ok()).unwrap_or(now);
-    later.round(jiff::Unit::Second).unwrap_or(later).to_string()
+    whole_second(later).to_string()
+}
+
+/// The time without its fraction of a second, as printed times show it.
+pub fn whole_second(time: Timestamp) -> Timestamp {
+    let rounding = jiff::TimestampRound::new().smallest(jiff::Unit::Second).mode(jiff::RoundMode::Trunc);
+    time.round(rounding).unwrap_or(time)
 }
 
 /// The current time with milliseconds: `2026-01-31T08:15:00.042Z`.
@@ -49,6 +55,12 @@ impl ClockWatch {
 mod tests {
     use super::*;
     use std::time::Duration;
+
+    #[test]
+    fn a_recorded_time_is_never_in_the_future() {
+        let time: Timestamp = "2026-01-31T08:15:00.9Z".parse().unwrap();
+        assert_eq!(whole_second(time).to_string(), "2026-01-31T08:15:00Z");
+    }
 
     #[test]
     fn a_step_back_of_the_wall_clock_is_detected_once() {

@@ -10,6 +10,7 @@ use leoflow_base::home::lock;
 use leoflow_base::home::operations::{Operation, Status};
 use leoflow_base::home::upkeep::{self, End, Job, Kind, Upkeep};
 use leoflow_base::protocol::child::Notifier;
+use leoflow_base::sys::clock;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -192,7 +193,8 @@ async fn perform(state: &Arc<AppState>, kind: Kind) -> io::Result<Attempt> {
         Kind::Backup => ("backup", &["lite", "backup", "--scheduled"]),
         Kind::Verification => ("verify", &["lite", "backups", "verify", "--scheduled"]),
     };
-    let started = Timestamp::now();
+    // A backup records the second of its creation, which must not be before the try.
+    let started = clock::whole_second(Timestamp::now());
     upkeep::note_try(home, started, kind)?;
     let arguments = arguments.iter().map(|word| (*word).to_owned()).collect();
     let failure = match state.release.own_program.perform(home, name, arguments).await {

@@ -79,6 +79,8 @@ fn a_backup_failing_verification_is_reported_everywhere() {
     // The remedy reports the damage; a new verified backup resolves the problem.
     test.run(&["lite", "backups", "verify"]).expect(1);
     test.run(&["lite", "backup"]).expect(0);
+    let listed = test.run(&["lite", "backups", "--json"]).expect(0).json();
+    assert_eq!(test.status()["backups"]["last_backup_at"], listed["backups"][0]["created_at"], "{listed}");
     test.run(&["lite", "backups", "verify"]).expect(0);
     assert!(problems().is_empty());
 }

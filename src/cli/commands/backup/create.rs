@@ -129,7 +129,9 @@ fn record(context: &Context<'_>, args: &Backup, created: &CreatedBackup) -> io::
     }
     // A manual backup in the home's own folder replaces the next scheduled one.
     if args.output.is_none() {
-        upkeep::note_end(&context.home, Timestamp::now(), upkeep::Kind::Backup, End::Done)?;
+        // The time that `leoflow lite backups` lists.
+        let created_at = created.created_at.parse().unwrap_or_else(|_| Timestamp::now());
+        upkeep::note_end(&context.home, created_at, upkeep::Kind::Backup, End::Done)?;
     }
     Ok(())
 }
