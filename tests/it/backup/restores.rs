@@ -26,6 +26,9 @@ fn who_variable(test: &TestHome) -> String {
 fn a_backup_recreates_the_instance_on_another_machine() {
     let (old, password) = used_instance();
     let session = Session::login(old.port, &password);
+    let scheduled =
+        "from airflow.sdk import DAG\ndag = DAG('orders', schedule='@yearly', is_paused_upon_creation=False)\n";
+    old.add_dag("orders", scheduled);
     let backup = old.backup("b.tar.zst");
     old.run(&["lite", "stop"]).expect(0);
     // Another workspace, and a home whose path has a space and a non-ASCII letter.
@@ -33,9 +36,17 @@ fn a_backup_recreates_the_instance_on_another_machine() {
     let workspace = new.folder().join("my work");
     let done = new.restore(&backup, &["--workspace", workspace.to_str().unwrap(), "--json"]).expect(0);
     assert_eq!((&done.json()["restored"], &done.json()["running"]), (&true.into(), &false.into()));
-    assert!(done.stderr.contains("schedules that are active in the backup start runs here too"), "{}", done.stderr);
+    assert!(done.stderr.contains("1 DAG with a schedule is active in the backup (orders)"), "{}", done.stderr);
+    let trust = format!(
+        "once you start Leoflow, and its admin password and encryption key become yours. Restore only a \
+                         backup that you trust, or read the files in {} before",
+        workspace.display()
+    );
+    assert!(done.stderr.contains(&trust), "{}", done.stderr);
     let ready = new.start();
     assert!(ready["admin_password"].is_null(), "the old password stays");
+    let log = fs::read_to_string(new.home.join("logs/postgres.log")).unwrap();
+    assert!(!log.contains("password authentication failed"), "{log}");
     Session::login(new.port, &password);
     assert_eq!(who_variable(&new), "the old machine");
     let exported = new.run(&["connections", "export", "-"]).expect(0);
@@ -94,6 +105,7 @@ fn restoring_over_an_instance_needs_force_and_can_be_undone() {
 
     let shown = test.restore(&backup, &["--force", "--yes"]).expect(0);
     assert!(shown.stderr.contains("Current:") && shown.stdout.contains("running again"), "{shown:?}");
+    assert!(shown.stderr.contains("run as you when Leoflow starts again"), "{}", shown.stderr);
     assert_eq!(test.state(), "healthy");
     assert_eq!(who_variable(&test), "the old machine");
     assert!(!test.workspace().join("later.py").exists());
@@ -105,7 +117,8 @@ fn restoring_over_an_instance_needs_force_and_can_be_undone() {
     undo(&[]).expect(3);
     let dry = undo(&["--dry-run"]).expect(0);
     assert!(dry.stderr.contains("1 more row in variable"), "{}", dry.stderr);
-    undo(&["--yes"]).expect(0);
+    let undone = undo(&["--yes"]).expect(0);
+    assert!(undone.stdout.contains("Leoflow is running again") && !undone.stdout.contains("Z,"), "{}", undone.stdout);
     assert_eq!(who_variable(&test), "later");
     assert!(test.workspace().join("later.py").exists() && test.workspace().join("hello/.git/HEAD").exists());
     test.run(&["variables", "get", "since"]).expect(1);
@@ -114,8 +127,8 @@ fn restoring_over_an_instance_needs_force_and_can_be_undone() {
     assert_eq!(test.run(&["variables", "get", "since"]).expect(0).stdout.trim(), "the restore");
     // Only the newest replaced state is retained.
     let shown = test.restore(&backup, &["--force", "--yes", "--no-start"]).expect(0);
-    assert!(shown.stderr.contains("Its DAG files run as you"), "{}", shown.stderr);
-    assert!(!shown.stderr.contains("start runs here too"), "{}", shown.stderr);
+    assert!(shown.stderr.contains("run as you once you start Leoflow"), "{}", shown.stderr);
+    assert!(!shown.stderr.contains("--no-start") && !shown.stderr.contains("with a schedule"), "{}", shown.stderr);
     assert!(shown.stdout.contains("Start it:"), "{}", shown.stdout);
     test.run(&["lite", "status"]).expect(1);
     test.start();

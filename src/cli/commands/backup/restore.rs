@@ -3,7 +3,8 @@
 use super::current_state::{COMMAND, CurrentState, MovedConfig, open, open_exclusively, refuse_in_terminal};
 use super::restore_args::{Decryption, Restore};
 use super::restore_report::{
-    print_kept_config, print_kept_datastore, print_left_out, print_newer_files, print_plan, print_trust,
+    print_kept_config, print_kept_datastore, print_left_out, print_newer_files, print_plan, print_schedules,
+    print_trust,
 };
 use super::restore_target::{Force, Target};
 use super::state_summary::{self, Summary};
@@ -22,6 +23,7 @@ use leoflow_base::protocol::child::RESTORE_OF_ROLLBACK;
 use leoflow_base::protocol::control;
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::{checkpoint, env_vars, terminal};
+use leoflow_engine::store::dag::dag_facts;
 use leoflow_lifecycle::backup::newer_files;
 use leoflow_lifecycle::backup::restore::restore_plan::{RestoreRefusal, adapted_config};
 use leoflow_lifecycle::backup::restore::{self, Records, Staged};
@@ -45,7 +47,7 @@ pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
     let target = Target::find(context, args)?;
     target.check(context, &manifest, args.force.into())?;
     if args.dry_run {
-        return dry_run(context, &input, &target).await;
+        return dry_run(context, args, &input, &target).await;
     }
     let (restored, restarted) = restore_backup(context, args, &input).await?;
     print_result(context, &restored, matches!(restarted, Some(Ok(()))))?;
@@ -84,7 +86,7 @@ pub fn keys(context: &Context<'_>, decryption: &Decryption) -> Result<Keys, Erro
     Ok(Keys::read(&decryption.identity, decryption.passphrase_file.as_deref(), settings.as_ref(), ask_passphrase)?)
 }
 
-async fn dry_run(context: &Context<'_>, input: &Input, target: &Target) -> Result<u8, Error> {
+async fn dry_run(context: &Context<'_>, args: &Restore, input: &Input, target: &Target) -> Result<u8, Error> {
     context.recovery().refuse_interrupted()?;
     let manifest = verify::verify_hashes(input, context.printer)?;
     let before = match (&target.unreadable, &target.lost_config) {
@@ -95,6 +97,7 @@ async fn dry_run(context: &Context<'_>, input: &Input, target: &Target) -> Resul
         _ => None,
     };
     print_plan(context, target, &Summary::of(&manifest), target.unreadable.as_ref(), before.as_ref());
+    print_trust(context, target, args.next_start(context));
     let newer = newer_files(&context.home, &manifest, &input.path, &target.workspace);
     print_newer_files(context, target, &newer);
     let left_out = target.left_out(&restore::peek_config(input)?.1);
@@ -123,6 +126,8 @@ struct RestoreResult {
     left_out: Vec<&'static str>,
     /// The instance that was stopped for the restore.
     was_running: Option<WasRunning>,
+    /// In a new home, the DAGs of the backup that start runs by their schedules.
+    scheduled_dags: Vec<String>,
 }
 
 /// The results of a restore and of the restart; the latter is `None` if the instance was not running.
@@ -162,6 +167,7 @@ async fn restore_backup(context: &Context<'_>, args: &Restore, input: &Input) ->
     }
     let restored = outcome?;
     crate::commands::install::creation::complete(home)?;
+    print_schedules(context, &restored.scheduled_dags);
     let restarted = args.restart(context, restored.was_running);
     Ok((restored, restarted))
 }
@@ -186,11 +192,12 @@ async fn replace(
     }
     if target.is_set_up {
         print_plan(context, &target, &Summary::of(&backup), current.unreadable.as_ref(), Some(&current.before));
+        print_trust(context, &target, args.next_start(context));
         print_newer_files(context, &target, &newer_files(home, &backup, &input.path, &target.workspace));
         print_left_out(context, &target.left_out(&backup_config));
         confirm(context, &target, args)?;
     } else {
-        print_trust(context, &target, &Summary::of(&backup));
+        print_trust(context, &target, args.next_start(context));
     }
     // Dropped before `home_lock` and the caller's operation lock: on an error, the drop puts the unusable config.yaml
     // back while the locks are held.
@@ -243,8 +250,8 @@ async fn exchange(
     let records = Records {
         config,
         receipt: target.receipt(context)?,
-        restored: state_summary::describe(&Summary::of(&manifest)),
-        replaced: state_summary::describe(&current.before),
+        restored: state_summary::describe(printer, &Summary::of(&manifest)),
+        replaced: state_summary::describe(printer, &current.before),
     };
     let can_undo = target.is_set_up && unreadable.is_none();
     let (datastore, was_running) = match unreadable {
@@ -256,7 +263,16 @@ async fn exchange(
         continue_with_old_state(context, datastore, was_running).await;
         return Err(error.into());
     }
-    Ok(RestoreResult { manifest, can_undo, left_out, was_running })
+    let scheduled_dags = if target.is_set_up { Vec::new() } else { scheduled_dags(&datastore).await };
+    Ok(RestoreResult { manifest, can_undo, left_out, was_running, scheduled_dags })
+}
+
+/// The unpaused DAGs with a schedule. Empty if they cannot be read, because the restore is complete.
+async fn scheduled_dags(datastore: &Datastore) -> Vec<String> {
+    match datastore.connect().await {
+        Ok(client) => dag_facts::unpaused_with_schedule(&client).await.unwrap_or_default(),
+        Err(_) => Vec::new(),
+    }
 }
 
 fn confirm(context: &Context<'_>, target: &Target, args: &Restore) -> Result<(), Error> {
@@ -340,7 +356,8 @@ fn print_result(context: &Context<'_>, restored: &RestoreResult, is_running: boo
         }));
     }
     let rows = counted(manifest.rows(), "row");
-    printer.line(format!("Restored {} of {}: {rows}", manifest.instance, manifest.created_at));
+    let created_at = printer.time(Some(&manifest.created_at));
+    printer.line(format!("Restored {} of {created_at}: {rows}", manifest.instance));
     let workspace = config.as_ref().and_then(|config| config.workspace.as_deref());
     for skipped in &manifest.skipped {
         let relative = skipped.path.strip_prefix("workspace/");

@@ -4,6 +4,7 @@ use crate::commands::lite::restart::WasRunning;
 use crate::context::Context;
 use crate::error::Error;
 use clap::Args;
+use leoflow_base::protocol::control;
 use std::path::PathBuf;
 
 #[derive(Args, Debug, Default)]
@@ -53,7 +54,22 @@ pub enum ArchiveSettings {
     TakenOver,
 }
 
+/// How Leoflow starts with the restored data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NextStart {
+    /// The restore restarts the instance that it stops.
+    ByRestore,
+    ByUser,
+}
+
 impl Restore {
+    pub fn next_start(&self, context: &Context<'_>) -> NextStart {
+        match control::status_of(&context.home) {
+            Some(_) if !self.no_start => NextStart::ByRestore,
+            _ => NextStart::ByUser,
+        }
+    }
+
     /// Restarts an instance that was stopped for the restore, unless the user wants it stopped.
     pub fn restart(&self, context: &Context<'_>, was_running: Option<WasRunning>) -> Option<Result<(), Error>> {
         was_running.filter(|_| !self.no_start).map(|was_running| was_running.restart(context))

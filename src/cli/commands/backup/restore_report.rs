@@ -1,12 +1,15 @@
 //! The messages of a restore.
 
 use super::current_state::MovedConfig;
+use super::restore_args::NextStart;
 use super::restore_target::Target;
 use super::state_summary::{self, Summary};
 use crate::context::Context;
 use crate::error::Error;
 use crate::terminal::printer::counted;
+use leoflow_base::sys::shell;
 use leoflow_lifecycle::backup::restore::restore_dir;
+use std::path::Path;
 
 /// Prints what the restore replaces. `before` is the current state; `None` in an empty home.
 pub fn print_plan(
@@ -18,7 +21,7 @@ pub fn print_plan(
 ) {
     let note = |text: String| context.printer.note(text);
     let (home, workspace) = (context.home.root().display(), target.workspace.display());
-    note(format!("Backup:   {}", state_summary::describe(backup)));
+    note(format!("Backup:   {}", state_summary::describe(context.printer, backup)));
     if let Some(error) = &target.lost_config {
         context.printer.warning(format!("the current state cannot be read completely: {}", error.in_one_line()));
         if context.home.config().exists() {
@@ -36,7 +39,7 @@ pub fn print_plan(
         }
         (None, Some(before)) => {
             if target.lost_config.is_none() {
-                note(format!("Current:  {}", state_summary::describe(before)));
+                note(format!("Current:  {}", state_summary::describe(context.printer, before)));
             }
             note(format!(
                 "The backup replaces the database, config.yaml and the task logs in {home}, and {workspace}."
@@ -50,28 +53,49 @@ pub fn print_plan(
             if let Some((_, older_state)) = older {
                 note(format!(
                     "The restore of {} can no longer be undone afterwards; the state it replaced is removed: {}.",
-                    older_state.exchanged_at, older_state.replaced
+                    context.printer.time(Some(&older_state.exchanged_at)),
+                    older_state.replaced
                 ));
             }
         }
         (None, None) => note(format!("The backup is restored into {home} and {workspace}.")),
     }
-    print_trust(context, target, backup);
 }
 
-/// Warns that a backup's DAG files run as the user once Leoflow starts: the restore checks only the dump and the paths. In
-/// an empty home, also warns that the backup's schedules become active beside those of the instance that it is from.
-pub fn print_trust(context: &Context<'_>, target: &Target, backup: &Summary) {
-    if !target.is_set_up && backup.rows.get("dag").is_some_and(|count| *count > 0) {
-        context.printer.warning(
-            "the schedules that are active in the backup start runs here too, as soon as Leoflow starts: stop the \
-             instance that the backup is of, or pause its DAGs before you make the backup",
-        );
+/// Warns that a backup's DAG files run as the user once Leoflow starts: the restore checks only the dump and the paths.
+pub fn print_trust(context: &Context<'_>, target: &Target, next_start: NextStart) {
+    context.printer.note(trust_text(&target.workspace, next_start));
+}
+
+fn trust_text(workspace: &Path, next_start: NextStart) -> String {
+    let (start, check) = match next_start {
+        NextStart::ByRestore => ("when Leoflow starts again", "add --no-start and read its DAG files first".to_owned()),
+        NextStart::ByUser => {
+            ("once you start Leoflow", format!("read the files in {} before you start it", workspace.display()))
+        }
+    };
+    format!(
+        "The backup's DAG files run as you {start}, and its admin password and encryption key become yours. Restore \
+         only a backup that you trust, or {check}."
+    )
+}
+
+/// Warns that the schedules of a backup start runs in a new home, beside those of the instance that it is of.
+pub fn print_schedules(context: &Context<'_>, dag_ids: &[String]) {
+    if let Some(text) = schedules_text(dag_ids, &context.instance_option()) {
+        context.printer.warning(text);
     }
-    context.printer.note(
-        "Its DAG files run as you when Leoflow starts; its admin password and encryption key become yours. Restore \
-         only a backup that you trust, or read its DAG files first: --no-start",
-    );
+}
+
+fn schedules_text(dag_ids: &[String], instance_option: &str) -> Option<String> {
+    let names = state_summary::list_names(dag_ids)?;
+    let (are, run, them) = if dag_ids.len() == 1 { ("is", "runs", "it") } else { ("are", "run", "them") };
+    let dag_id = shell::word(dag_ids.first()?);
+    Some(format!(
+        "{} with a schedule {are} active in the backup ({names}) and {run} here too once Leoflow starts. Stop the other \
+         instance first, or pause {them} right after the start: leoflow{instance_option} dags pause {dag_id}",
+        counted(dag_ids.len(), "DAG")
+    ))
 }
 
 /// Names the settings of the backup that a home without settings does not take over.
@@ -112,4 +136,35 @@ pub fn print_kept_datastore(context: &Context<'_>) {
         context.home.postgres().display(),
         context.home.restore().display()
     ));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_the_schedules_that_a_new_home_runs_too() {
+        let text = |dag_ids: &[&str]| {
+            schedules_text(&dag_ids.iter().map(|&id| id.to_owned()).collect::<Vec<_>>(), " --instance second")
+        };
+        assert_eq!(text(&[]), None);
+        assert_eq!(
+            text(&["orders"]).unwrap(),
+            "1 DAG with a schedule is active in the backup (orders) and runs here too once Leoflow starts. Stop the \
+             other instance first, or pause it right after the start: leoflow --instance second dags pause orders"
+        );
+        let two = text(&["orders", "sales"]).unwrap();
+        assert!(two.starts_with("2 DAGs with a schedule are active in the backup (orders, sales)"), "{two}");
+    }
+
+    #[test]
+    fn no_start_is_offered_only_where_the_restore_starts_it() {
+        let text = |next_start| trust_text(Path::new("/w"), next_start);
+        assert!(text(NextStart::ByRestore).ends_with("or add --no-start and read its DAG files first."));
+        let by_user = text(NextStart::ByUser);
+        assert!(
+            by_user.contains("once you start Leoflow")
+                && by_user.ends_with("read the files in /w before you start it.")
+        );
+    }
 }

@@ -84,6 +84,10 @@ fn print_result(context: &Context<'_>, retained: &RetainedState, is_running: boo
         return printer.json(&json!({"undone": true, "in_force": retained.restored, "running": is_running}));
     }
     printer.line(format!("Restored:  {}", retained.restored));
+    match is_running {
+        true => printer.line("  Leoflow is running again"),
+        false => printer.advice("  Start it:  leoflow lite start"),
+    }
     printer.advice("  undo it:  leoflow lite restore --undo");
     Ok(())
 }
@@ -130,7 +134,8 @@ fn newer_schema_error(database: i64, binary: i64) -> Error {
 
 fn print_plan(context: &Context<'_>, retained: &RetainedState, diff: &[String]) {
     let printer = context.printer;
-    printer.note(format!("Current state, since {}:  {}", retained.exchanged_at, retained.restored));
+    let since = printer.time(Some(&retained.exchanged_at));
+    printer.note(format!("Current state, since {since}:  {}", retained.restored));
     printer.note(format!("Restored by the undo:  {}", retained.replaced));
     if diff.is_empty() {
         printer.note("No row counts have changed since then.");

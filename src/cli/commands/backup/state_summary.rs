@@ -3,7 +3,7 @@
 use crate::context::Context;
 use crate::error::Error;
 use crate::recovery::datastore::Datastore;
-use crate::terminal::printer::counted;
+use crate::terminal::printer::{Printer, counted};
 use leoflow_lifecycle::backup::create::dump;
 use leoflow_lifecycle::backup::{Manifest, not_restored};
 use leoflow_postgres::schema;
@@ -90,13 +90,13 @@ pub fn list_names(all_names: &[String]) -> Option<String> {
 const MAX_NAMES: usize = 20;
 
 /// Formats a summary on one line.
-pub fn describe(summary: &Summary) -> String {
+pub fn describe(printer: &Printer, summary: &Summary) -> String {
     if summary.schema_version == 0 {
         return "an empty instance".to_owned();
     }
     let mut parts = vec![summary.instance.clone().unwrap_or_else(|| "an unnamed instance".to_owned())];
     if let Some(time) = &summary.taken_at {
-        parts.push(format!("of {time}"));
+        parts.push(format!("of {}", printer.time(Some(time))));
     }
     if let Some(version) = &summary.leoflow_version {
         parts.push(format!("leoflow {version}"));
@@ -106,7 +106,7 @@ pub fn describe(summary: &Summary) -> String {
         parts.push(counted(summary.rows.get(table).unwrap_or(&0), name));
     }
     if let Some(run) = &summary.newest_run {
-        parts.push(format!("newest run {run}"));
+        parts.push(format!("newest run {}", printer.time(Some(run))));
     }
     parts.join(", ")
 }

@@ -40,6 +40,17 @@ pub async fn ids(client: &impl GenericClient) -> Result<Vec<String>, StoreError>
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
+/// The ids of the DAGs that start runs by their schedules: active, not paused, and with a schedule of dates.
+pub async fn unpaused_with_schedule(client: &tokio_postgres::Client) -> Result<Vec<String>, StoreError> {
+    let query = "
+        SELECT d.dag_id FROM dag d JOIN dag_version v ON v.id = d.current_version_id
+        WHERE d.is_active AND NOT d.is_paused
+          AND coalesce(v.structure->'timetable'->>'kind', 'null') NOT IN ('null', 'asset')
+        ORDER BY d.dag_id";
+    let rows = client.query(query, &[]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
 /// The runs of a DAG by state.
 #[derive(Debug)]
 pub struct RunCounts {

@@ -19,7 +19,7 @@ impl Smoke<'_> {
             run => format!(
                 "last scheduled run: {}, {}, {}",
                 text(&run["dag_id"]),
-                text(&run["run_after"]),
+                time_text(&text(&run["run_after"])),
                 text(&run["state"])
             ),
         };
@@ -54,9 +54,26 @@ impl Smoke<'_> {
             let active = format!("/api/v2/dags/{encoded}/dagRuns?state=running&state=queued&limit=1");
             let active = self.json(&active).await?["total_entries"].as_i64().unwrap_or(0);
             if dag["max_active_runs"].as_i64().is_none_or(|most| active < most) {
-                overdue.push(format!("{dag_id} ({due})"));
+                overdue.push(format!("{dag_id} ({})", time_text(&due.to_string())));
             }
         }
         Ok(overdue)
+    }
+}
+
+/// Formats an RFC 3339 time for people; other text stays.
+fn time_text(text: &str) -> String {
+    let time = text.parse::<Timestamp>();
+    time.map_or_else(|_| text.to_owned(), |time| time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_printed_for_people() {
+        assert_eq!(time_text("2026-11-26T23:54:00Z"), "2026-11-26 23:54:00 UTC");
+        assert_eq!(time_text("?"), "?");
     }
 }
