@@ -30,6 +30,7 @@ fn a_reinstall_continues_with_the_kept_data() {
         named("remove").contains(&"PostgreSQL".to_owned()) && named("keep").contains(&"datastore".to_owned()),
         "{dry}"
     );
+    assert!(named("keep").contains(&"the workspace".to_owned()), "{dry}");
     assert!(dry["remove"][0]["size_bytes"].is_u64());
     assert_eq!(test.state(), "healthy");
     test.run(&["uninstall"]).expect(3);

@@ -65,13 +65,18 @@ impl Shortage {
     }
 }
 
-/// Formats a size for people: `12 MB`, in decimal units.
+/// Formats a size for people, in decimal units: `1.1 MB`, `36 kB`. Up to 10 GB in MB, because messages compare the
+/// needed space with the free space.
 pub fn human_size(bytes: u64) -> String {
-    match bytes {
-        0..10_000 => format!("{bytes} B"),
-        10_000..10_000_000 => format!("{} kB", bytes / 1000),
-        10_000_000..10_000_000_000 => format!("{} MB", bytes / 1_000_000),
-        _ => format!("{} GB", bytes / 1_000_000_000),
+    let (unit, name) = match bytes {
+        0..1_000 => return format!("{bytes} B"),
+        1_000..1_000_000 => (1_000, "kB"),
+        1_000_000..10_000_000_000 => (1_000_000, "MB"),
+        _ => (1_000_000_000, "GB"),
+    };
+    match bytes / unit {
+        whole @ 0..10 => format!("{whole}.{} {name}", bytes % unit * 10 / unit),
+        whole => format!("{whole} {name}"),
     }
 }
 
@@ -137,6 +142,13 @@ mod tests {
         assert!(Shortage::Files.remedy(place).starts_with("no more files can be created on /mnt/usb (`df -i`"));
         let quota = Shortage::OtherLimit { free: 5_000_000_000 }.remedy(place);
         assert!(quota.starts_with("5000 MB are free on /mnt/usb now, which was not enough, or a quota"), "{quota}");
+    }
+
+    #[test]
+    fn small_sizes_have_one_decimal() {
+        let sizes = [0, 999, 1_060, 36_864, 1_060_000, 45_000_000, 5_000_000_000, 12_000_000_000];
+        let expected = ["0 B", "999 B", "1.0 kB", "36 kB", "1.0 MB", "45 MB", "5000 MB", "12 GB"];
+        assert_eq!(sizes.map(human_size), expected);
     }
 
     #[test]

@@ -226,7 +226,9 @@ fn show(context: &Context<'_>, plan: &UninstallPlan) {
     let line = |verb: &str, part: &Part| {
         printer.note(format!("{verb}  {:>10}  {}  ({})", human_size(part.bytes), part.path.display(), part.what));
     };
-    plan.remove.iter().for_each(|part| line("remove", part));
+    // The line about everything else in the home covers the empty parts of a purge.
+    let is_shown = |part: &&Part| !plan.purge || part.bytes > 0;
+    plan.remove.iter().filter(is_shown).for_each(|part| line("remove", part));
     if let Some(workspace) = &plan.workspace {
         printer.note(format!(
             "remove  {:>10}  {}  (the workspace)",

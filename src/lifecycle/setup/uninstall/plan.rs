@@ -57,6 +57,8 @@ pub struct UninstallFacts {
     pub made_workspace: bool,
     /// The workspace in config.yaml, if it differs from the receipt's.
     pub other_workspace: Option<PathBuf>,
+    /// The workspace in use, if it exists: the one in config.yaml, else the receipt's. `None` if a purge may remove it.
+    pub kept_workspace: Option<Part>,
     pub parts: Vec<Part>,
     /// Files in the home that are not Leoflow's.
     pub not_ours: Vec<PathBuf>,
@@ -156,7 +158,13 @@ pub fn plan(facts: &UninstallFacts, request: &Request) -> Result<UninstallPlan, 
     Ok(UninstallPlan {
         purge: true,
         remove: facts.parts.clone(),
-        keep: Vec::new(),
+        // A workspace that only config.yaml names is among `not_ours`.
+        keep: facts
+            .kept_workspace
+            .iter()
+            .filter(|part| Some(&part.path) != facts.other_workspace.as_ref())
+            .cloned()
+            .collect(),
         home: facts.home.path.clone(),
         identity: facts.home.identity,
         workspace: workspace.cloned(),
@@ -180,7 +188,7 @@ fn require_own_home(facts: &UninstallFacts) -> Result<(), UninstallRefusal> {
 
 /// The plan without `--purge`: all data stays.
 fn removal_of_programs(facts: &UninstallFacts) -> UninstallPlan {
-    let (keep, remove) = facts.parts.iter().cloned().partition(|part| part.is_data);
+    let (keep, remove) = facts.parts.iter().chain(&facts.kept_workspace).cloned().partition(|part| part.is_data);
     UninstallPlan {
         purge: false,
         remove,
@@ -278,6 +286,7 @@ mod tests {
             workspace: Some(tree("/u/leoflow")),
             made_workspace: true,
             other_workspace: None,
+            kept_workspace: None,
             not_ours: Vec::new(),
             parts: vec![part("programs", false), part("datastore", true)],
             shell_files: vec!["/u/.profile".into()],
@@ -302,6 +311,14 @@ mod tests {
         assert_eq!((full_plan.remove.len(), full_plan.keep.len()), (2, 0));
         assert_eq!(full_plan.workspace.unwrap().path, Path::new("/u/leoflow"));
         assert!(plan(&facts(), &Request { keep_workspace: true, ..PURGE }).unwrap().workspace.is_none());
+    }
+
+    #[test]
+    fn a_workspace_that_stays_is_listed() {
+        let kept = Part { what: "the workspace", path: "/u/leoflow".into(), bytes: 1, is_data: true };
+        let facts = UninstallFacts { kept_workspace: Some(kept.clone()), ..facts() };
+        assert_eq!(plan(&facts, &Request::default()).unwrap().keep.last(), Some(&kept));
+        assert_eq!(plan(&facts, &Request { keep_workspace: true, ..PURGE }).unwrap().keep, [kept]);
     }
 
     #[test]

@@ -62,6 +62,7 @@ pub fn gather(home: &Home, request: &Request) -> Result<UninstallFacts, FactsErr
         workspace,
         made_workspace: receipt.as_ref().is_some_and(|receipt| receipt.made_workspace),
         other_workspace: other_workspace(home, receipt.as_ref()),
+        kept_workspace: kept_workspace(home, receipt.as_ref(), request),
         parts: parts(home),
         not_ours: foreign(home),
         service: service::installed_file(home)?,
@@ -73,6 +74,18 @@ pub fn gather(home: &Home, request: &Request) -> Result<UninstallFacts, FactsErr
 fn other_workspace(home: &Home, receipt: Option<&Receipt>) -> Option<PathBuf> {
     let configured = config::load(&home.config()).ok().flatten()?.config.workspace?;
     receipt.is_none_or(|receipt| receipt.workspace != configured).then_some(configured)
+}
+
+/// The workspace in use, unless the purge may remove it.
+fn kept_workspace(home: &Home, receipt: Option<&Receipt>, request: &Request) -> Option<Part> {
+    let is_kept = !request.purge || request.keep_workspace;
+    let configured = config::load(&home.config()).ok().flatten().and_then(|loaded| loaded.config.workspace);
+    let path = configured.or_else(|| receipt.map(|receipt| receipt.workspace.clone())).filter(|_| is_kept)?;
+    let canonical = path.canonicalize().ok()?;
+    // A walk through it might read the whole disk.
+    let is_too_wide = user_homes().iter().any(|user_home| user_home.starts_with(&canonical));
+    let bytes = if is_too_wide { 0 } else { bytes(&canonical) };
+    Some(Part { what: "the workspace", path, bytes, is_data: true })
 }
 
 /// Canonical home directories of the user, by environment and by passwd.
