@@ -6,6 +6,7 @@ import unittest
 import unittest.mock
 from pathlib import Path
 
+from leoflow.common import local_modules
 from leoflow.common.hints import airflow_2
 from leoflow.common.hints.error_hint import hint
 
@@ -167,6 +168,13 @@ class TestMissingPackages(unittest.TestCase):
         for text in hints:
             self.assertRegex(text, r"`leoflow add [\w-]+` in the project's folder, or in its leoflow.yaml\n    dependencies: \[")
             self.assertIn("requirements.txt, pyproject.toml or `# /// script`", text)
+
+    def test_the_command_names_the_project(self):
+        with unittest.mock.patch.object(local_modules, "_project", None):
+            local_modules.enter_project(["/w/my orders/dags", "/w/my orders", "/w"])
+            self.assertIn("`leoflow add not-there --project 'my orders'`, or in its leoflow.yaml", fails("import not_there")[1])
+            local_modules.enter_project(["/w"])
+            self.assertIn("`leoflow add not-there` in the project's folder", fails("import not_there")[1])
 
     def test_follows_the_cause_of_an_error(self):
         text = "try:\n    import not_there\nexcept ImportError as error:\n    raise ValueError('no') from error"

@@ -381,6 +381,9 @@ fn init_writes_the_dependencies_of_a_new_project() {
     let refused = test.run(&["init", path, "--with", "polars"]).expect(1);
     assert!(refused.stderr.contains("leoflow add polars --project"), "{}", refused.stderr);
     assert_eq!(std::fs::read_to_string(folder.join("leoflow.yaml")).unwrap(), text);
+    let outside = test.run(&["init", test.folder().join("other").to_str().unwrap()]).expect(0);
+    let inside = test.workspace().join("other");
+    assert!(outside.stderr.contains(&format!("leoflow init {}", inside.display())), "{}", outside.stderr);
 }
 
 #[test]
@@ -410,6 +413,23 @@ fn add_installs_first_and_changes_nothing_on_failure() {
     let text = std::fs::read_to_string(listed.join("requirements.txt")).unwrap();
     assert_eq!(text, requirements.replace("colours<2", "colours") + "paint\n");
     assert!(!listed.join("leoflow.yaml").exists());
+    let missing = test.run(&["add", "paint", "--project", "nosuch"]).expect(1);
+    assert!(missing.stderr.contains("there is no project \"nosuch\" here or in the workspace"), "{}", missing.stderr);
+    assert!(missing.stderr.contains("projects: hello, listed, p\n"), "{}", missing.stderr);
+}
+
+#[test]
+fn add_waits_until_the_server_has_imported_the_project() {
+    let (test, index) = test_home();
+    test.set_up();
+    project(&test, "p", &[("leoflow.yaml", settings(&index, "dependencies: [colours]"))]);
+    test.start();
+    let errors = || test.run(&["dags", "list", "--json"]).expect(0).json()["import_errors"].clone();
+    wait_until("the import fails", LIMIT, || errors()[0]["stack_trace"].is_string());
+    let hint = errors()[0]["stack_trace"].as_str().unwrap().to_owned();
+    assert!(hint.contains("`leoflow add paint --project p`"), "{hint}");
+    test.run(&["add", "paint", "--project", "p"]).expect(0);
+    assert_eq!(errors(), serde_json::json!([]));
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! `leoflow add PACKAGE…`: adds dependencies to a project.
 
 use super::environment;
-use super::project_folder::project_folder;
+use super::project_folder::{no_project, project_folder};
 use super::validate::prepare_interpreter;
+use crate::api_client::{Api, list_of};
 use crate::context::Context;
 use crate::error::Error;
 use clap::Args;
@@ -11,7 +12,9 @@ use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
 use leoflow_python::environments::{Declared, added_to};
 use leoflow_python::{FileSettings, Request, dag_files, declared_with, file_context, find_requirements_source};
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 #[derive(Args, Debug)]
 #[command(after_help = "The packages are installed first, then written to the project's requirements.txt, or to\n\
@@ -43,8 +46,8 @@ pub async fn run(context: &Context<'_>, args: &Add) -> Result<u8, Error> {
     let workspace = config.as_ref().and_then(|config| config.workspace.clone());
     let current_folder = env_vars::current_dir().map_err(Error::failed)?;
     let project = args.project.as_deref().unwrap_or(Path::new(""));
-    let folder = project_folder(workspace.as_deref(), &current_folder, project);
-    let folder = folder.unwrap_or_else(|| current_folder.join(project));
+    let folder = project_folder(workspace.as_deref(), &current_folder, project)
+        .ok_or_else(|| no_project(workspace.as_deref(), project))?;
     let file = dag_file(&folder, workspace.as_deref())?;
     let request = Request::new(file, workspace.as_deref(), context.home.api_socket());
     if request.project.as_ref() != Some(&folder) {
@@ -65,12 +68,39 @@ pub async fn run(context: &Context<'_>, args: &Add) -> Result<u8, Error> {
     let mode = files::mode(&change.file).unwrap_or(0o644);
     files::write_atomic(&change.file, change.after.as_bytes(), mode)
         .map_err(|error| Error::io("write", &change.file, &error))?;
+    if workspace.as_ref().is_some_and(|workspace| folder.starts_with(workspace)) {
+        wait_until_imported(context, &folder).await;
+    }
     if context.printer.json {
-        context.printer.json(&serde_json::json!({"packages": args.packages, "file": change.file}))?;
+        context.printer.json(&json!({"packages": args.packages, "file": change.file}))?;
         return Ok(0);
     }
     context.printer.line(format!("Installed {} and added it to {}", args.packages.join(", "), change.file.display()));
     Ok(0)
+}
+
+/// How long to wait until the running server has imported the project's DAGs with the new packages, so that the next
+/// command shows the result.
+const IMPORT_TIMEOUT: Duration = Duration::from_secs(15);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Waits until the running server has imported the DAG files of the project again, at most `IMPORT_TIMEOUT`. Returns at
+/// once without a server.
+async fn wait_until_imported(context: &Context<'_>, folder: &Path) {
+    if !context.home.api_socket().exists() {
+        return;
+    }
+    let api = Api::new(&context.home);
+    let imported = async {
+        // Without a DAG, the server waits for all files, and lists those whose environment is still being built.
+        while let Ok(answer) = api.post::<Value>("/local/dag-refresh?dag_id=", &json!({})).await
+            && list_of(&answer["building"]).filter_map(Value::as_str).any(|file| Path::new(file).starts_with(folder))
+        {
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+    };
+    // The import may take longer; nothing depends on its end.
+    let _ = tokio::time::timeout(IMPORT_TIMEOUT, imported).await;
 }
 
 fn read(file: &Path) -> Result<Option<String>, Error> {

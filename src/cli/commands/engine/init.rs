@@ -7,6 +7,7 @@ use clap::Args;
 use leoflow_base::config::leoflow_yaml;
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
+use leoflow_base::sys::shell;
 use leoflow_lifecycle::setup;
 use serde_json::{Value, json};
 use std::io::ErrorKind;
@@ -72,6 +73,11 @@ pub async fn run(context: &Context<'_>, args: &Init) -> Result<u8, Error> {
                 "the project is outside the workspace {}, so Leoflow does not run it",
                 workspace.display()
             ));
+            if let Some(name) = folder.file_name() {
+                let inside = workspace.join(name);
+                let command = format!("leoflow init {}", shell::word(&inside.to_string_lossy()));
+                context.printer.note(format!("hint: move it to {}, or run {command}", inside.display()));
+            }
         }
         _ => context.printer.note(format!("Run it with: leoflow dags trigger {dag_id} --wait")),
     }

@@ -1,6 +1,10 @@
 //! Finds the project that a command names.
 
-use leoflow_python::path_in_workspace;
+use crate::error::Error;
+use leoflow_base::sys::shell;
+use leoflow_python::{dag_files, path_in_workspace};
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 /// The folder of a project that is given by a path or by its name. A path that exists relative to `current_folder` comes
@@ -12,6 +16,32 @@ pub fn project_folder(workspace: Option<&Path>, current_folder: &Path, project: 
         return Some(path_in_workspace(workspace, &path));
     }
     workspace.map(|workspace| workspace.join(project)).filter(|folder| folder.is_dir())
+}
+
+/// The error for a project that does not exist; its hints list those that do, and name the command that creates one.
+pub fn no_project(workspace: Option<&Path>, project: &Path) -> Error {
+    let shown = project.display();
+    let Some(workspace) = workspace else {
+        return Error::failed(format!("there is no project {:?} here", shown.to_string())).hint("leoflow init DIR");
+    };
+    let names = project_names(workspace);
+    let error = Error::failed(format!(
+        "there is no project {:?} here or in the workspace {}",
+        shown.to_string(),
+        workspace.display()
+    ));
+    let error = if names.is_empty() { error } else { error.hint(format!("projects: {}", names.join(", "))) };
+    error.hint(format!("create it: leoflow init {}", shell::word(&workspace.join(project).to_string_lossy())))
+}
+
+/// The folders of the workspace that contain DAG files. Empty if the workspace cannot be read.
+fn project_names(workspace: &Path) -> Vec<String> {
+    let files = dag_files(workspace, Some(workspace)).unwrap_or_default();
+    let project_of = |file: &PathBuf| {
+        let relative = file.strip_prefix(workspace).ok()?.parent()?;
+        relative.iter().next().map(OsStr::to_string_lossy).map(String::from)
+    };
+    files.iter().filter_map(project_of).collect::<BTreeSet<String>>().into_iter().collect()
 }
 
 #[cfg(test)]
@@ -36,5 +66,23 @@ mod tests {
         }
         assert_eq!(folder_of("elsewhere", "sales"), Some(root.join("elsewhere/sales")));
         assert_eq!(folder_of("", "unknown"), None);
+    }
+
+    #[test]
+    fn a_missing_project_lists_those_that_exist() {
+        let folder = tempfile::tempdir().unwrap();
+        let workspace = folder.path().canonicalize().unwrap();
+        for name in ["reports", "hello/dags"] {
+            std::fs::create_dir_all(workspace.join(name)).unwrap();
+            std::fs::write(workspace.join(name).join("dag.py"), "from airflow.sdk import DAG\nDAG('x')\n").unwrap();
+        }
+        std::fs::create_dir(workspace.join("notes")).unwrap();
+        let error = no_project(Some(&workspace), Path::new("nosuch"));
+        let root = workspace.display();
+        assert_eq!(error.message, format!("there is no project \"nosuch\" here or in the workspace {root}"));
+        assert_eq!(
+            error.hints,
+            ["projects: hello, reports".to_owned(), format!("create it: leoflow init {root}/nosuch")]
+        );
     }
 }

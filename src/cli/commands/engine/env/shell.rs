@@ -2,7 +2,7 @@
 
 use crate::commands::engine::add::dag_file;
 use crate::commands::engine::environment;
-use crate::commands::engine::project_folder::project_folder;
+use crate::commands::engine::project_folder::{no_project, project_folder};
 use crate::commands::engine::validate::prepare_interpreter;
 use crate::context::Context;
 use crate::error::Error;
@@ -18,11 +18,8 @@ pub async fn run(context: &Context<'_>, project: &str, command: &[String]) -> Re
     let config = context.config()?.map(|loaded| loaded.config);
     let workspace = config.as_ref().and_then(|config| config.workspace.clone());
     let current_folder = env_vars::current_dir().map_err(Error::failed)?;
-    let folder = project_folder(workspace.as_deref(), &current_folder, Path::new(project)).ok_or_else(|| {
-        Error::failed(format!("there is no project {project:?}"))
-            .hint("name a folder of the workspace, or the path of a project")
-            .hint("leoflow env list")
-    })?;
+    let folder = project_folder(workspace.as_deref(), &current_folder, Path::new(project))
+        .ok_or_else(|| no_project(workspace.as_deref(), Path::new(project)))?;
     let request =
         Request::new(dag_file(&folder, workspace.as_deref())?, workspace.as_deref(), context.home.api_socket());
     let file_settings = file_context(&request).settings.map_err(|problem| {

@@ -161,9 +161,11 @@ class Connection:
         hook = self.hooks.get(self.conn_type)
         if hook is not None:
             return hook(self.conn_id, **(hook_params or {}))
+        from leoflow.common.hints.packages import add_command
+
         raise Unsupported(
             f"the hook of a connection of type {self.conn_type!r} (hooks come with provider packages: add the package to the "
-            "project, for example `leoflow add apache-airflow-providers-http`)")
+            f"project, for example {add_command('apache-airflow-providers-http')})")
 
     def test_connection(self) -> tuple[bool, str]:
         try:

@@ -5,6 +5,20 @@ from __future__ import annotations
 import os
 import sys
 
+# The name of the project whose code runs in this process.
+_project: str | None = None
+
+
+def enter_project(roots: list[str]) -> None:
+    """Records the project of these roots; a file directly in the workspace has none."""
+    global _project
+    _project = os.path.basename(roots[-2]) if len(roots) > 1 else None
+
+
+def project_name() -> str | None:
+    """Returns the name of the project whose code runs: its folder in the workspace."""
+    return _project
+
 
 def roots_of(file: str) -> list[str]:
     """Returns the folders of `sys.path` that contain the file, nearest first, such as the project's and the

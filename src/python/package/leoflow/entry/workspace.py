@@ -146,7 +146,8 @@ class Workspace:
                     del sys.modules[module]
 
     def enter(self):
-        """Sets the project's environment variables."""
+        """Sets the project's environment variables, and its name for hints."""
+        local_modules.enter_project(self.roots)
         dotenv.load(local_modules.project_roots(self.roots))
         dotenv.own_python_first()
         if real_sdk.is_active():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from leoflow.common import local_modules
 from leoflow.common.hints import own_modules
 
 # Modules whose package has a different name.
@@ -33,9 +34,19 @@ def provider_modules(provider):
     return {loaded for loaded in sys.modules if f"{loaded}.".startswith(f"{name}.")}
 
 
+def add_command(package: str) -> str:
+    """Returns the command that adds a dependency to the project whose code runs."""
+    import shlex
+
+    project = local_modules.project_name()
+    if project is None:
+        return f"`leoflow add {package}` in the project's folder"
+    return f"`leoflow add {package} --project {shlex.quote(project)}`"
+
+
 def how_to_add(package: str) -> str:
     """Returns a text with the command that adds a dependency, and the lines for each file that may list it."""
-    return (f"`leoflow add {package}` in the project's folder, or in its leoflow.yaml\n    dependencies: [{package}]\n"
+    return (f"{add_command(package)}, or in its leoflow.yaml\n    dependencies: [{package}]\n"
             "or a line in the requirements.txt, pyproject.toml or `# /// script` block that lists what it depends on")
 
 
