@@ -203,6 +203,9 @@ impl Command {
             Self::Lite(Lite { command, .. }) => command.as_ref().is_some_and(LiteCommand::needs_instance),
             Self::Stop(_) | Self::Restart(_) | Self::Status(_) | Self::Logs(_) => true,
             Self::Upgrade(_) | Self::Rollback(_) | Self::Versions(_) | Self::Smoke(_) => true,
+            Self::Dags(_) | Self::Runs(_) | Self::Tasks(_) | Self::Xcom(_) | Self::Backfill(_) => true,
+            Self::Assets(_) | Self::Hitl(_) | Self::Pools(_) | Self::Variables(_) | Self::Connections(_) => true,
+            Self::Env(_) | Self::Add(_) => true,
             _ => false,
         }
     }

@@ -62,7 +62,10 @@ fn errors_name_the_command_that_sets_up_or_starts_lite() {
         assert!(done.stderr.contains(expected), "{arguments:?}: {}", done.stderr);
     }
     assert_eq!(test.status()["state"], "stopped");
-    test.run(&["lite", "status"]).expect(1);
+    let status = test.run(&["lite", "status"]).expect(1);
+    let expected =
+        format!("nothing is set up in {0}; set it up with `leoflow --home '{0}' lite start`\n", test.home.display());
+    assert_eq!(status.stdout, expected);
     test.run(&["lite", "stop"]).expect(0);
     assert!(!test.home.exists(), "status and stop create no home");
 }

@@ -21,7 +21,8 @@ fn a_port_used_by_another_instance_is_reported() {
     let second = TestHome::new();
     let used_port = first.port.to_string();
     let done = second.run(&["lite", "start", "--port", &used_port]).expect(1);
-    assert!(done.stderr.contains("leoflow"), "{}", done.stderr);
+    let expected = format!("is in use by Leoflow in {}, pid {}", first.home.display(), first.pid("supervisor"));
+    assert!(done.stderr.contains(&expected), "{}", done.stderr);
     second.start();
     assert_eq!(first.state(), "healthy");
     assert_eq!(second.state(), "healthy");

@@ -1,6 +1,6 @@
 //! Several instances of one user, each with its own home, workspace and port.
 
-use crate::support::{CommandOutput, LEOFLOW, TestHome, WAITING_DAG, cache_lock, quick_archive, wait_until};
+use crate::support::{CommandOutput, LEOFLOW, TestHome, WAITING_DAG, cache_lock, free_port, quick_archive, wait_until};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
@@ -75,6 +75,15 @@ fn port(instance: &Value) -> u16 {
     instance["url"].as_str().unwrap().rsplit(':').next().unwrap().parse().unwrap()
 }
 
+fn assert_a_shared_workspace_is_reported(user: &User) {
+    let (home, workspace, port) = (user.path("third"), user.path("leoflow-staging"), free_port().to_string());
+    let run = |arguments: &[&str]| user.run(&[&["--home", home.to_str().unwrap()], arguments].concat());
+    let started = run(&["lite", "start", "--workspace", workspace.to_str().unwrap(), "--port", &port]).expect(0);
+    let other = user.path(".leoflow-staging");
+    assert!(started.stderr.contains(&format!("{} uses the workspace", other.display())), "{}", started.stderr);
+    run(&["uninstall", "--purge", "--yes", "--keep-workspace"]).expect(0);
+}
+
 #[test]
 fn each_instance_has_its_own_home_workspace_and_port() {
     let user = User::new();
@@ -125,7 +134,10 @@ fn each_instance_has_its_own_home_workspace_and_port() {
     }
     assert_eq!((port(&user.instance("staging")), port(&user.instance("trial"))), (port(&staging), port(&trial)));
     user.run(&["--instance", "trial", "--home", "/tmp", "lite", "status"]).expect(2);
-    for command in [&["lite", "status"][..], &["lite", "stop"], &["logs"], &["lite", "backup"], &["upgrade"]] {
+    assert_a_shared_workspace_is_reported(&user);
+    for command in
+        [&["lite", "status"][..], &["lite", "stop"], &["logs"], &["lite", "backup"], &["upgrade"], &["dags", "list"]]
+    {
         let misspelt = user.run(&[&["--instance", "stagin"], command].concat()).expect(1);
         assert!(
             misspelt.stderr.contains("there is no instance \"stagin\"\nhint: leoflow instances list"),

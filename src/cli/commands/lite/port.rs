@@ -3,10 +3,11 @@
 use crate::context::Context;
 use crate::error::Error;
 use leoflow_base::config::{self, DEFAULT_PORT, Loaded, running_settings};
-use leoflow_base::home::lock;
+use leoflow_base::home::{self, Home, lock};
 use leoflow_base::sys::net::{listener, ports};
 use leoflow_lifecycle::setup;
 use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub struct ListenAddress {
@@ -83,13 +84,34 @@ pub fn bind_error(host: Ipv4Addr, port: u16, error: &std::io::Error) -> Error {
         return Error::failed(format!("{host} is not an address of this machine"))
             .hint("leoflow config set host 127.0.0.1");
     }
-    let message = match ports::listening_process(port) {
-        Some((pid, line)) => format!("port {port} is in use by `{}`, pid {pid}", shorten(&line)),
+    let message = match ports::listening_process(port).map(|(pid, line)| (leoflow_on(port, &line), pid, line)) {
+        Some((Some((home, pid)), ..)) => {
+            format!("port {port} is in use by Leoflow in {}, pid {pid}", home.root().display())
+        }
+        Some((None, pid, line)) => format!("port {port} is in use by `{}`, pid {pid}", shorten(&line)),
         None => format!("port {port} cannot be used: {error}"),
     };
     // A port below 1024 needs rights that a user does not have.
     let other = port.checked_add(1).filter(|other| *other > 1024).unwrap_or(DEFAULT_PORT);
     Error::failed(message).hint(format!("choose a free port: --port {other}, or leoflow config set port {other}"))
+}
+
+/// The home and the supervisor's pid of the Leoflow that listens on `port`: one of this user's instances, or the home in
+/// `line`, the command line of the listening process.
+fn leoflow_on(port: u16, line: &str) -> Option<(Home, i32)> {
+    let named = home_in(line).and_then(|root| home::resolve(Some(&root)).ok());
+    let homes = named.into_iter().chain(home::all_instances().into_iter().map(|(_, home)| home));
+    homes.into_iter().find_map(|home| {
+        let holder = lock::holder(&home)?;
+        (holder.address()?.1 == port).then_some((home, holder.process.pid))
+    })
+}
+
+/// The value of `--home` in the command line of a detached instance.
+fn home_in(line: &str) -> Option<PathBuf> {
+    let (program, arguments) = line.split_once(" --home ")?;
+    let (home, _) = arguments.split_once(" lite")?;
+    program.ends_with("leoflow").then(|| PathBuf::from(home))
 }
 
 /// The running instance of this home, if it is another process.
@@ -101,4 +123,17 @@ fn other_holder(context: &Context<'_>) -> Option<lock::Holder> {
 /// Shortens a command line to 60 characters.
 fn shorten(line: &str) -> String {
     if line.chars().count() <= 60 { line.to_owned() } else { line.chars().take(57).chain("...".chars()).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_home_is_read_from_a_command_line() {
+        let line = "/u/.leoflow/bin/leoflow --home /u/my home lite --report-to-stdout";
+        assert_eq!(home_in(line), Some("/u/my home".into()));
+        assert_eq!(home_in("/usr/bin/other --home /u/x lite"), None);
+        assert_eq!(home_in("leoflow lite"), None);
+    }
 }

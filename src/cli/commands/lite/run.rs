@@ -12,7 +12,7 @@ use clap::Args;
 use leoflow_base::config::{self, Config, Loaded, running_settings};
 use leoflow_base::home::lock::{self, HomeLock};
 use leoflow_base::home::progress::Progress;
-use leoflow_base::home::{absolute_workspace, check_workspace, instances};
+use leoflow_base::home::{absolute_workspace, check_workspace, instances, shared};
 use leoflow_base::protocol::child::SERVICE;
 use leoflow_base::protocol::log;
 use leoflow_base::sys::env_vars;
@@ -80,6 +80,7 @@ async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Res
     let request = Request { port: address.port_to_write, workspace, datastore: None, install_always: false };
     let password = set_up(context, &request, sink).await?;
     let config = load_written_config(context)?;
+    warn_of_shared_workspace(context, sink, &config);
     let instance = describe_instance(context, address.port)?;
     let is_detached = !sink.is_terminal() || is_service();
     let identity = describe_process(context, url.clone(), is_detached);
@@ -313,6 +314,21 @@ pub async fn set_up(context: &Context<'_>, request: &Request, sink: &dyn Sink) -
     match applied.password {
         Some(password) => Ok(Some(password)),
         None => Ok(setup::renew_unseen_password(home)?),
+    }
+}
+
+/// Warns about another instance of this user with the same workspace. Homes that were chosen with `--home` are unknown.
+fn warn_of_shared_workspace(context: &Context<'_>, sink: &dyn Sink, config: &Config) {
+    let others = shared::other_homes(&context.home);
+    let Some(workspace) = &config.workspace else { return };
+    if let Some(other) = setup::user_of_workspace(workspace, &others) {
+        sink.report(Progress::Warning(format!(
+            "{} uses the workspace {} too, and schedules run in both; choose another one: leoflow{} config set \
+             workspace DIR",
+            other.root().display(),
+            workspace.display(),
+            context.instance_option()
+        )));
     }
 }
 

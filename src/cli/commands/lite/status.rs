@@ -134,6 +134,11 @@ fn offline_status(context: &Context<'_>) -> InstanceStatus {
     let holder = lock::holder(home);
     let is_locked = lock::is_held(home).unwrap_or(false);
     let (state, reason) = match &holder {
+        _ if !is_locked && !setup::is_set_up(home) => {
+            let command = format!("leoflow{} lite start", context.instance_option());
+            let reason = format!("nothing is set up in {}; set it up with `{command}`", home.root().display());
+            (InstanceState::Stopped, reason)
+        }
         _ if !is_locked => {
             let reason = "not running; start it with `leoflow lite start`";
             (InstanceState::Stopped, context.printer.for_home(reason))
@@ -174,7 +179,10 @@ fn show(context: &Context<'_>, status: &InstanceStatus) {
         InstanceState::Starting | InstanceState::Degraded | InstanceState::Upgrading => "33;1",
         InstanceState::Damaged | InstanceState::Failed | InstanceState::Stopped => "31;1",
     };
-    printer.line(format!("{} {}", printer.paint(colour, &status.state.to_string()), status.url));
+    // The address of a home that is not set up may be that of another instance.
+    if status.state != InstanceState::Stopped || setup::is_set_up(&context.home) {
+        printer.line(format!("{} {}", printer.paint(colour, &status.state.to_string()), status.url));
+    }
     if let Some(reason) = &status.reason {
         printer.line(reason);
     }
