@@ -23,7 +23,7 @@ use leoflow_python as python;
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Free disk space below which doctor warns, in bytes.
 const SPACE_RECOMMENDED: u64 = 1024 * 1024 * 1024;
@@ -114,7 +114,9 @@ fn workspace(folder: &Path) -> Option<Check> {
         ),
         Ok(scan) => match scan.unscanned.iter().next() {
             None => {
-                Check::ok("workspace", format!("{}, {}", folder.display(), counted(scan.files.len(), "Python file")))
+                let is_python = |path: &&PathBuf| path.extension().is_some_and(|extension| extension == "py");
+                let count = scan.files.keys().filter(is_python).count();
+                Check::ok("workspace", format!("{}, {}", folder.display(), counted(count, "Python file")))
             }
             Some((folder, reason)) => Check::warning(
                 "workspace",
@@ -374,5 +376,21 @@ pub fn fix(home: &Home, fix: &Fix) -> std::io::Result<()> {
         Fix::RestrictPermissions(path, mode) => fs::set_permissions(path, Permissions::from_mode(*mode)),
         Fix::EndLeftovers => supervisor::end_leftovers(home).map(drop),
         Fix::LinkBinaries(version) => install_self::link(home, version),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_files_are_not_counted_as_python_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let count = || workspace(folder.path()).unwrap().detail.rsplit_once(", ").unwrap().1.to_owned();
+        assert_eq!(count(), "0 Python files");
+        for name in ["dag.py", "leoflow.yaml"] {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        assert_eq!(count(), "1 Python file");
     }
 }
