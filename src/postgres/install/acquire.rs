@@ -174,7 +174,8 @@ async fn install_from_first(
     reporter: &dyn Reporter,
 ) -> Result<Installation, AcquireError> {
     let mut attempts = Vec::new();
-    for source in sources.plan()? {
+    let mut plan = sources.plan()?.into_iter().peekable();
+    while let Some(source) = plan.next() {
         let staging =
             Staging::new(home).map_err(|error| AcquireError::Io { path: home.postgres_installs(), source: error })?;
         reporter.report(Progress::Started(format!("Getting PostgreSQL {MAJOR}: {source}")));
@@ -184,7 +185,10 @@ async fn install_from_first(
                 return Ok(installation);
             }
             Err(reason) => {
-                reporter.report(Progress::Detail(format!("{source}: {reason}")));
+                // The error lists the reasons if the last source fails too.
+                if plan.peek().is_some() {
+                    reporter.report(Progress::Note(format!("That failed: {reason}; trying the next source")));
+                }
                 attempts.push((source, reason));
             }
         }
@@ -336,6 +340,29 @@ mod tests {
         assert!(!sources.need_network());
         let only = Sources { only: Some("wheel".into()), ..sources };
         assert_eq!(only.plan().unwrap(), [Source::Wheel]);
+    }
+
+    #[tokio::test]
+    async fn a_failed_source_is_explained_before_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a-postgres.tar.gz", "b-postgres.tar.gz"] {
+            std::fs::write(folder.path().join(name), "not an archive").unwrap();
+        }
+        let home = leoflow_base::home::resolve(Some(&folder.path().join("home"))).unwrap();
+        home.create().unwrap();
+        let only = Some("archive".to_owned());
+        let sources = Sources { only, binary_folder: Some(folder.path().to_owned()), ..Sources::default() };
+        let lines = std::sync::Mutex::new(Vec::new());
+        let reporter = |progress: Progress| match progress {
+            Progress::Started(text) | Progress::Note(text) => lines.lock().unwrap().push(text),
+            _ => {}
+        };
+        let error = acquire(&home, &sources, &reporter).await.unwrap_err();
+        let AcquireError::AllSourcesFailed { attempts } = error else { panic!("{error}") };
+        let lines = lines.into_inner().unwrap();
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        assert!(lines[1].contains(&attempts[0].1), "{lines:?}");
+        assert!(lines[0].contains("a-postgres") && lines[2].contains("b-postgres"), "{lines:?}");
     }
 
     #[test]
