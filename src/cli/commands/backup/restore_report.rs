@@ -82,18 +82,18 @@ fn trust_text(workspace: &Path, next_start: NextStart) -> String {
 
 /// Warns that the schedules of a backup start runs in a new home, beside those of the instance that it is of.
 pub fn print_schedules(context: &Context<'_>, dag_ids: &[String]) {
-    if let Some(text) = schedules_text(dag_ids, &context.instance_option()) {
+    if let Some(text) = schedules_text(dag_ids) {
         context.printer.warning(text);
     }
 }
 
-fn schedules_text(dag_ids: &[String], instance_option: &str) -> Option<String> {
+fn schedules_text(dag_ids: &[String]) -> Option<String> {
     let names = state_summary::list_names(dag_ids)?;
     let (are, run, them) = if dag_ids.len() == 1 { ("is", "runs", "it") } else { ("are", "run", "them") };
     let dag_id = shell::word(dag_ids.first()?);
     Some(format!(
         "{} with a schedule {are} active in the backup ({names}) and {run} here too once Leoflow starts. Stop the other \
-         instance first, or pause {them} right after the start: leoflow{instance_option} dags pause {dag_id}",
+         instance first, or pause {them} right after the start: leoflow dags pause {dag_id}",
         counted(dag_ids.len(), "DAG")
     ))
 }
@@ -144,14 +144,12 @@ mod tests {
 
     #[test]
     fn names_the_schedules_that_a_new_home_runs_too() {
-        let text = |dag_ids: &[&str]| {
-            schedules_text(&dag_ids.iter().map(|&id| id.to_owned()).collect::<Vec<_>>(), " --instance second")
-        };
+        let text = |dag_ids: &[&str]| schedules_text(&dag_ids.iter().map(|&id| id.to_owned()).collect::<Vec<_>>());
         assert_eq!(text(&[]), None);
         assert_eq!(
             text(&["orders"]).unwrap(),
             "1 DAG with a schedule is active in the backup (orders) and runs here too once Leoflow starts. Stop the \
-             other instance first, or pause it right after the start: leoflow --instance second dags pause orders"
+             other instance first, or pause it right after the start: leoflow dags pause orders"
         );
         let two = text(&["orders", "sales"]).unwrap();
         assert!(two.starts_with("2 DAGs with a schedule are active in the backup (orders, sales)"), "{two}");

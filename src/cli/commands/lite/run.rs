@@ -323,11 +323,10 @@ fn warn_of_shared_workspace(context: &Context<'_>, sink: &dyn Sink, config: &Con
     let Some(workspace) = &config.workspace else { return };
     if let Some(other) = setup::user_of_workspace(workspace, &others) {
         sink.report(Progress::Warning(format!(
-            "{} uses the workspace {} too, and schedules run in both; choose another one: leoflow{} config set \
+            "{} uses the workspace {} too, and schedules run in both; choose another one: leoflow config set \
              workspace DIR",
             other.root().display(),
             workspace.display(),
-            context.instance_option()
         )));
     }
 }

@@ -135,9 +135,8 @@ fn offline_status(context: &Context<'_>) -> InstanceStatus {
     let is_locked = lock::is_held(home).unwrap_or(false);
     let (state, reason) = match &holder {
         _ if !is_locked && !setup::is_set_up(home) => {
-            let command = format!("leoflow{} lite start", context.instance_option());
-            let reason = format!("nothing is set up in {}; set it up with `{command}`", home.root().display());
-            (InstanceState::Stopped, reason)
+            let reason = format!("nothing is set up in {}; set it up with `leoflow lite start`", home.root().display());
+            (InstanceState::Stopped, context.printer.for_home(&reason))
         }
         _ if !is_locked => {
             let reason = "not running; start it with `leoflow lite start`";
