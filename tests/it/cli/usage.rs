@@ -63,8 +63,8 @@ fn errors_name_the_command_that_sets_up_or_starts_lite() {
     }
     assert_eq!(test.status()["state"], "stopped");
     let status = test.run(&["lite", "status"]).expect(1);
-    let expected =
-        format!("nothing is set up in {0}; set it up with `leoflow --home '{0}' lite start`\n", test.home.display());
+    let home = test.home.display();
+    let expected = format!("nothing is set up in {home}; set it up with `leoflow lite start`\n");
     assert_eq!(status.stdout, expected);
     test.run(&["lite", "stop"]).expect(0);
     assert!(!test.home.exists(), "status and stop create no home");
