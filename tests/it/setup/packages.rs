@@ -182,6 +182,6 @@ fn release_notes_of_a_major_say_what_is_left_to_do() {
     let by_itself = after("## Migration guide: upgrade from 0.1.0").split("### What is left").next().unwrap();
     assert!(by_itself.contains("creates a backup") && by_itself.contains("(contract): NOT ADDITIVE"), "{notes}");
     let by_hand = after("### What is left to do by hand").split("### Deprecated").next().unwrap();
-    assert!(by_hand.contains("- The setting port was removed: use address."), "{notes}");
+    assert!(by_hand.contains("- The setting port was removed in 1.0.0: use address."), "{notes}");
     assert!(!by_hand.contains("host") && after("### Deprecated").contains("setting host is deprecated"), "{notes}");
 }
