@@ -68,11 +68,11 @@ fn typed_dag_id() -> Option<&'static str> {
     TYPED.get()?.words.get(2).map(String::as_str)
 }
 
-/// The words of a command line to complete.
+/// The words of a command line that may be incomplete or wrong.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Typed {
+pub(super) struct Typed {
     /// The words that are neither options nor their values: command, subcommand, DAG, ….
-    words: Vec<String>,
+    pub words: Vec<String>,
     /// The value of `--home`.
     home: Option<String>,
     /// The value of `--instance`.
@@ -80,7 +80,7 @@ struct Typed {
 }
 
 impl Typed {
-    fn parse(mut root: Command, mut arguments: impl Iterator<Item = String>) -> Self {
+    pub fn parse(mut root: Command, mut arguments: impl Iterator<Item = String>) -> Self {
         // Adds the global options to all subcommands.
         root.build();
         let (mut command, mut typed) = (&root, Self::default());

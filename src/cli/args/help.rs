@@ -1,5 +1,6 @@
 //! `leoflow --help`: the commands in groups, by what a user wants to do.
 
+use super::complete::Typed;
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Command, CommandFactory, FromArgMatches};
@@ -52,19 +53,9 @@ fn suggest_meant(mut error: clap::Error, command: &Command, arguments: &[OsStrin
 
 /// The command that is meant by arguments whose subcommand `name` does not exist.
 fn meant(command: &Command, arguments: &[OsString], name: &str) -> Option<String> {
-    let mut words: Vec<&str> = Vec::new();
-    let mut arguments = arguments.iter().skip(1).filter_map(|argument| argument.to_str());
-    while let Some(argument) = arguments.next() {
-        match argument {
-            // Global options with a value.
-            "--home" | "--instance" => drop(arguments.next()),
-            _ if argument.starts_with('-') => {}
-            _ => words.push(argument),
-        }
-        if words.last() == Some(&name) {
-            break;
-        }
-    }
+    let arguments = arguments.iter().skip(1).filter_map(|argument| argument.to_str()).map(str::to_owned);
+    let mut words = Typed::parse(command.clone(), arguments).words;
+    words.truncate(words.iter().position(|word| word == name)? + 1);
     let guess = words.join(" ");
     let known = GUESSES.iter().find(|(typed, _)| *typed == guess).map(|(_, meant)| (*meant).to_owned());
     let is_of_lite = || command.find_subcommand("lite").is_some_and(|lite| lite.find_subcommand(name).is_some());

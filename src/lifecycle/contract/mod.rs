@@ -138,8 +138,8 @@ impl Contract {
         Ok(contract)
     }
 
-    /// Records what `last`, the contract of the release before, announced as deprecated and this one has removed, and
-    /// what was removed before that.
+    /// Records the removals that `last`, the contract of the release before, announced and this one carried out, and
+    /// those that `last` itself records.
     pub fn record_removals(&mut self, last: &Self) {
         let announced = last.sections.iter().flat_map(|(section, promises)| {
             promises.iter().filter_map(move |(name, promise)| Some((*section, name, promise.deprecated.as_ref()?)))
