@@ -2,8 +2,8 @@
 //! migrations create them, and the backup's key must decrypt it.
 
 use super::compare::{CompareError, compare_counts, compare_invariants};
-use super::schema_check;
 use super::scratch::Scratch;
+use super::{freeze, schema_check};
 use crate::backup::create::dump::{DumpError, error_output, schema_text, start};
 use crate::backup::create::survey;
 use crate::backup::format::archive::zstd_decoder;
@@ -81,8 +81,10 @@ impl From<CompareError> for LoadError {
 /// Session settings for speed. `synchronous_commit=off` is safe, because the database is dropped, or flushed before it
 /// is renamed into use.
 const OPTIONS: &str = "-c synchronous_commit=off -c maintenance_work_mem=128MB";
-/// Interval between progress reports and checks of the database's size.
+/// Interval between progress reports.
 const TICK: Duration = Duration::from_millis(100);
+/// Progress reports between two checks of the database's size, which look at each of its files.
+const TICKS_PER_SIZE_CHECK: u64 = 5;
 /// Bytes by which the loaded database may exceed twice its declared size.
 const SIZE_TOLERANCE: u64 = 256 * 1024 * 1024;
 
@@ -114,14 +116,14 @@ pub async fn load(
     let size_limit = declared.saturating_mul(2).saturating_add(SIZE_TOLERANCE);
     let too_large = async {
         let mut tick = tokio::time::interval(TICK);
-        loop {
+        for count in 1_u64.. {
             tick.tick().await;
             let (done, total) = (fed.load(Ordering::Relaxed), manifest.database.dump_bytes);
             if done < total {
                 reporter.report(Progress::Bytes { what: "Loading the database".to_owned(), done, total });
             }
             // An error is ignored here: the load reports it.
-            if scratch.size().await.is_ok_and(|size| size > size_limit) {
+            if count % TICKS_PER_SIZE_CHECK == 0 && scratch.size().await.is_ok_and(|size| size > size_limit) {
                 return;
             }
         }
@@ -332,19 +334,18 @@ enum FeedError {
 fn copy(file: File, stdin: &mut impl Write, declared: u64, fed: &AtomicU64) -> Result<(), FeedError> {
     let failed = |error| FeedError::Failed(LoadError::Read(error));
     let mut decoder = zstd_decoder(BufReader::new(file)).map_err(failed)?;
+    let contents = freeze::with_freeze(&mut decoder).map_err(failed)?;
     let mut buffer = vec![0; 256 * 1024];
-    let mut total: u64 = 0;
-    loop {
-        let count = decoder.read(&mut buffer).map_err(failed)?;
-        if count == 0 {
-            break;
-        }
-        total += count as u64;
+    let (mut total, mut next) = (contents.read as u64, contents.bytes.as_slice());
+    while !next.is_empty() {
         if total > declared {
             return Err(FeedError::Failed(LoadError::DumpSize { declared, found: "larger" }));
         }
-        stdin.write_all(&buffer[..count]).map_err(|_| FeedError::Pipe)?;
+        stdin.write_all(next).map_err(|_| FeedError::Pipe)?;
         fed.store(total, Ordering::Relaxed);
+        let count = decoder.read(&mut buffer).map_err(failed)?;
+        total += count as u64;
+        next = &buffer[..count];
     }
     if total < declared {
         return Err(FeedError::Failed(LoadError::DumpSize { declared, found: "smaller" }));

@@ -1,6 +1,7 @@
 //! Verifies a backup: compares every hash, then restores it into a database of its own and drops that database.
 
 mod compare;
+mod freeze;
 pub(crate) mod leftovers;
 pub mod load;
 pub(crate) mod progress_reader;
