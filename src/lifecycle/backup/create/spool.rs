@@ -5,10 +5,9 @@
 
 use crate::backup::format::archive::{Hashed, zstd_encoder};
 use crate::backup::format::manifest::Sha256Hex;
-use chacha20poly1305::aead::Aead;
-use chacha20poly1305::{Key, KeyInit, XChaCha20Poly1305, XNonce};
 use leoflow_base::sys::fs::{disk, files};
 use leoflow_base::sys::random;
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -54,7 +53,7 @@ pub struct Spool {
 
 /// Encryption of the spool, chunk by chunk.
 struct Seal {
-    cipher: XChaCha20Poly1305,
+    key: LessSafeKey,
     /// Number of the next chunk, used as its nonce. Never reused, even after a truncation.
     next: u64,
     /// The bytes of that chunk so far, not encrypted.
@@ -67,15 +66,16 @@ const CHUNK_SIZE: usize = 64 * 1024;
 const TAG_SIZE: usize = 16;
 
 impl Seal {
-    fn new() -> Self {
-        let cipher = XChaCha20Poly1305::new(&Key::from(random::bytes::<32>()));
-        Self { cipher, next: 0, pending: Vec::with_capacity(CHUNK_SIZE) }
+    fn new() -> io::Result<Self> {
+        let key = UnboundKey::new(&CHACHA20_POLY1305, &random::bytes::<32>());
+        let key = LessSafeKey::new(key.map_err(|_| io::Error::other("cannot make a key for the copy"))?);
+        Ok(Self { key, next: 0, pending: Vec::with_capacity(CHUNK_SIZE + TAG_SIZE) })
     }
 
-    fn nonce(number: u64) -> XNonce {
-        let mut nonce = [0; 24];
+    fn nonce(number: u64) -> Nonce {
+        let mut nonce = [0; NONCE_LEN];
         nonce[..8].copy_from_slice(&number.to_le_bytes());
-        XNonce::from(nonce)
+        Nonce::assume_unique_for_key(nonce)
     }
 }
 
@@ -86,7 +86,7 @@ impl Spool {
         files::remove_any(&path)?;
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
         std::fs::remove_file(&path)?;
-        let seal = (at_rest == AtRest::Sealed).then(Seal::new);
+        let seal = (at_rest == AtRest::Sealed).then(Seal::new).transpose()?;
         Ok(Self { file, folder: folder.to_owned(), length: 0, keep_free, unchecked: CHECK_EVERY, seal })
     }
 
@@ -143,10 +143,16 @@ impl Spool {
 
     fn seal_pending(&mut self) -> io::Result<()> {
         let Some(seal) = self.seal.as_mut().filter(|seal| !seal.pending.is_empty()) else { return Ok(()) };
-        let sealed = seal.cipher.encrypt(&Seal::nonce(seal.next), &seal.pending[..]);
+        let mut sealed = std::mem::take(&mut seal.pending);
+        let outcome = seal.key.seal_in_place_append_tag(Seal::nonce(seal.next), Aad::empty(), &mut sealed);
+        outcome.map_err(|_| io::Error::other("cannot encrypt the copy"))?;
         seal.next += 1;
-        seal.pending.clear();
-        self.put(&sealed.map_err(|_| io::Error::other("cannot encrypt the copy"))?)
+        let written = self.put(&sealed);
+        sealed.clear();
+        if let Some(seal) = &mut self.seal {
+            seal.pending = sealed;
+        }
+        written
     }
 
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -199,10 +205,11 @@ impl PieceReader<'_> {
         let size = usize::try_from(self.remaining).unwrap_or(usize::MAX).min(CHUNK_SIZE);
         let mut sealed = vec![0; size + TAG_SIZE];
         self.spool.file.read_exact_at(&mut sealed, self.offset)?;
-        let plaintext = seal.cipher.decrypt(&Seal::nonce(self.chunk), &sealed[..]);
-        self.plaintext =
-            plaintext.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "the copy was changed on the disk"))?;
+        let opened = seal.key.open_in_place(Seal::nonce(self.chunk), Aad::empty(), &mut sealed);
+        opened.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "the copy was changed on the disk"))?;
         self.offset += sealed.len() as u64;
+        sealed.truncate(size);
+        self.plaintext = sealed;
         self.remaining -= size as u64;
         self.chunk += 1;
         self.consumed = 0;
