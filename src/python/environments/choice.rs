@@ -21,11 +21,15 @@ pub struct MissingPython {
 /// Chooses the plain Python (the one for DAGs without an environment) if it matches, else the newest matching Python on
 /// this machine. Runs each of them, which takes a moment.
 pub fn choose(home: &Home, declared: &Declared, plain: &Python) -> Result<Python, MissingPython> {
-    let Err(range) = declared.accepts_python(&plain.version) else { return Ok(plain.clone()) };
+    let Err(range) = declared.accepts_python(&plain.version) else {
+        managed::record_choice(home, plain);
+        return Ok(plain.clone());
+    };
     let mut others = discover::all();
     others.extend(managed::all(home));
     others.sort_by_key(|python| std::cmp::Reverse(discover::numbers(&python.version)));
     if let Some(python) = others.iter().find(|python| declared.accepts_python(&python.version).is_ok()) {
+        managed::record_choice(home, python);
         return Ok(python.clone());
     }
     let versions: Vec<&str> =

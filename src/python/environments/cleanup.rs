@@ -7,6 +7,7 @@ use leoflow_base::home::Home;
 use leoflow_base::home::progress::Progress;
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::fs::flock::FileLock;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -21,6 +22,15 @@ pub enum Pruning {
     ListOnly,
 }
 
+/// What a clean-up keeps.
+#[derive(Debug, Default)]
+pub struct InUse {
+    /// Hashes of the locks in use, with their Python versions (`3.12` or `3.12.4`).
+    pub locks: HashMap<String, String>,
+    /// Programs of Pythons that run DAGs, or that were chosen for environments, even if those are not built yet.
+    pub pythons: Vec<PathBuf>,
+}
+
 /// The outcome of a clean-up.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Pruned {
@@ -30,8 +40,8 @@ pub struct Pruned {
     pub locked: Vec<PathBuf>,
 }
 
-/// A clean-up in progress. Callers must read the locks in use after `begin`: then the list includes every build that
-/// has ended, and no build begins while this value exists. A dry run does not exclude builds.
+/// A clean-up in progress. Callers must read what is in use after `begin`: then it includes every build that has ended,
+/// and no build begins while this value exists. A dry run does not exclude builds.
 #[derive(Debug)]
 pub struct Cleanup {
     pruning: Pruning,
@@ -48,24 +58,31 @@ impl Cleanup {
         Ok(Self { pruning, _lock: lock })
     }
 
-    /// Removes or lists the environments whose lock is not in use (`in_use`, hashes) and that were not used for
-    /// `unused_for`, broken environments, and the managed Pythons that no other environment needs.
-    pub fn prune(self, home: &Home, in_use: &[String], unused_for: Duration) -> Result<Pruned, String> {
+    /// Removes or lists the environments whose lock is not in use and that were not used for `unused_for`, broken
+    /// environments, and the managed Pythons that no other environment needs, built or not.
+    pub fn prune(self, home: &Home, in_use: &InUse, unused_for: Duration) -> Result<Pruned, String> {
         let is_unused = |(folder, stamp): &(PathBuf, Stamp)| {
             let last_used = std::fs::metadata(folder.join(STAMP)).and_then(|meta| meta.modified()).ok();
             let is_old = last_used.is_none_or(|time| time.elapsed().unwrap_or_default() >= unused_for);
             // Keeps all environments of a lock in use: agents and tasks may still use the one with an older Python.
-            is_old && !in_use.contains(&stamp.lock.hash())
+            is_old && !in_use.locks.contains_key(&stamp.lock.hash())
         };
         let (unused, used): (Vec<_>, Vec<_>) = build::all(home).into_iter().partition(is_unused);
-        let bases: Vec<PathBuf> = used.into_iter().map(|(_, stamp)| stamp.base).collect();
+        let bases = bases(home, &used, in_use);
         let mut unused: Vec<PathBuf> = unused.into_iter().map(|(folder, _)| folder).collect();
         unused.extend(broken(home));
         // Taken before the Pythons are listed, so that no installation chooses one of them in the meantime.
         let install_lock = managed::exclude_installs(home);
+        if self.pruning == Pruning::Remove {
+            remove_environments(home, &unused)?;
+        }
+        // Listed after that removal, which takes a moment: a Python may be chosen in the meantime.
         let pythons = managed::unused(home, &bases, unused_for);
         if self.pruning == Pruning::Remove {
-            remove(home, &unused, &pythons, install_lock.as_ref())?;
+            if let Some(install_lock) = &install_lock {
+                managed::remove(home, &pythons, install_lock)?;
+            }
+            remove_unused_caches(home, &unused);
         }
         match install_lock {
             Some(_) => {
@@ -77,28 +94,34 @@ impl Cleanup {
     }
 }
 
-/// Removes these environments and, if no other process installs a Python, these Pythons; then the compiled modules and
-/// cached files that only they used.
-fn remove(
-    home: &Home,
-    environments: &[PathBuf],
-    pythons: &[PathBuf],
-    install_lock: Option<&FileLock>,
-) -> Result<(), String> {
+/// Returns the real paths of the Pythons in use: those of the environments in use, those chosen for environments that
+/// are not built yet, and those that fit locks without an environment on this machine.
+fn bases(home: &Home, environments: &[(PathBuf, Stamp)], in_use: &InUse) -> Vec<PathBuf> {
+    let built: HashSet<String> = environments.iter().map(|(_, stamp)| stamp.lock.hash()).collect();
+    let unbuilt = in_use.locks.iter().filter(|(hash, _)| !built.contains(*hash));
+    let versions: BTreeSet<&str> = unbuilt.map(|(_, version)| version.as_str()).collect();
+    let mut bases = managed::newest_of(home, &versions);
+    bases.extend(environments.iter().map(|(_, stamp)| stamp.base.clone()));
+    bases.extend(in_use.pythons.iter().filter_map(|program| program.canonicalize().ok()));
+    bases
+}
+
+fn remove_environments(home: &Home, environments: &[PathBuf]) -> Result<(), String> {
     for folder in environments {
         // The stamp first: without it the folder counts as broken, even if its removal fails halfway.
         files::remove_any(&folder.join(STAMP)).map_err(|error| unwritable(home, &error))?;
         files::remove_any(folder).map_err(|error| unwritable(home, &error))?;
     }
-    if let Some(install_lock) = install_lock {
-        managed::remove(home, pythons, install_lock)?;
-    }
+    Ok(())
+}
+
+/// Removes the compiled modules and cached files that only removed Pythons and these removed environments used.
+fn remove_unused_caches(home: &Home, environments: &[PathBuf]) {
     bytecode::remove_unused(home);
     if let Some(uv) = uv::find(home).filter(|_| !environments.is_empty()) {
         // Files of environments are hard links to files of uv's cache: only pruning the cache frees their space.
         let _ = uv.run(&Call::new(["cache", "prune"].map(Into::into).into(), PRUNE_LIMIT), &|_: Progress| {});
     }
-    Ok(())
 }
 
 /// Lists broken environments: those whose Python is gone or whose removal was interrupted.
@@ -112,6 +135,8 @@ fn broken(home: &Home) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Python;
+    use crate::environments::{Declared, choose};
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
     use std::time::SystemTime;
@@ -128,14 +153,23 @@ mod tests {
         folder
     }
 
-    #[test]
-    fn a_python_stays_while_another_is_being_installed() {
+    fn new_home() -> (tempfile::TempDir, Home) {
         let folder = tempfile::tempdir().unwrap();
         let home = leoflow_base::home::resolve(Some(&folder.path().join("home"))).unwrap();
         home.create().unwrap();
+        (folder, home)
+    }
+
+    fn prune(home: &Home, pruning: Pruning, in_use: &InUse) -> Pruned {
+        Cleanup::begin(home, pruning).unwrap().prune(home, in_use, Duration::ZERO).unwrap()
+    }
+
+    #[test]
+    fn a_python_stays_while_another_is_being_installed() {
+        let (_folder, home) = new_home();
         // DAGs without an environment may run with the newest patch, so only the older one is unused.
         let (unused, _newest) = (install(&home, "3.13.1"), install(&home, "3.13.2"));
-        let prune = |pruning| Cleanup::begin(&home, pruning).unwrap().prune(&home, &[], Duration::ZERO).unwrap();
+        let prune = |pruning| prune(&home, pruning, &InUse::default());
         let installing = managed::exclude_installs(&home).unwrap();
         for pruning in [Pruning::ListOnly, Pruning::Remove] {
             assert_eq!(prune(pruning), Pruned { removed: Vec::new(), locked: vec![unused.clone()] });
@@ -146,5 +180,32 @@ mod tests {
             assert_eq!(prune(pruning), Pruned { removed: vec![unused.clone()], locked: Vec::new() });
         }
         assert!(!unused.exists());
+    }
+
+    #[test]
+    fn a_python_of_an_environment_that_is_not_built_yet_stays() {
+        let (_folder, home) = new_home();
+        let (older, newer) = (install(&home, "3.12.91"), install(&home, "3.12.92"));
+        // The Python of DAGs without an environment.
+        install(&home, "3.13.91");
+        let unused = |in_use: &InUse| {
+            let mut folders = prune(&home, Pruning::ListOnly, in_use).removed;
+            folders.sort();
+            folders
+        };
+        assert_eq!(unused(&InUse::default()), [older.clone(), newer.clone()]);
+        let chosen = InUse { pythons: vec![older.join("bin/python3")], ..InUse::default() };
+        assert_eq!(unused(&chosen), std::slice::from_ref(&newer));
+        let locked = |version: &str| {
+            let locks = HashMap::from([("ab".to_owned(), version.to_owned())]);
+            InUse { locks, ..InUse::default() }
+        };
+        assert_eq!(unused(&locked("3.12")), std::slice::from_ref(&older));
+        assert_eq!(unused(&locked("3.12.91")), std::slice::from_ref(&newer));
+        // Another process, such as a command, has chosen it just now.
+        let declared = Declared { python: vec!["3.12.91".to_owned()], ..Declared::default() };
+        let plain = Python { path: "/plain/python3".into(), version: "3.13.91".to_owned() };
+        assert_eq!(choose(&home, &declared, &plain).unwrap().path, older.join("bin/python3"));
+        assert_eq!(unused(&InUse::default()), [newer]);
     }
 }

@@ -7,6 +7,7 @@ use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_base::home::{Home, shared};
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::fs::flock::FileLock;
+use std::collections::BTreeSet;
 use std::fs::{DirEntry, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,8 +19,9 @@ const PREFERRED: [u32; 5] = [13, 12, 14, 11, 10];
 const PATCHES: u32 = 60;
 /// Time limit for downloading some 35 MB over a slow line, and for waiting until another process has done so.
 const DOWNLOAD_LIMIT: Duration = Duration::from_secs(900);
-/// A Python installed within this time is not pruned: an environment is about to use it.
-const RECENTLY_INSTALLED: Duration = Duration::from_secs(3600);
+/// A Python that was installed or chosen within this time is not pruned: an environment is about to use it. Longer than
+/// a command takes from its choice to the end of the build.
+const RECENTLY_CHOSEN: Duration = Duration::from_secs(3600);
 /// Stamp file in the folder of a complete Python.
 const STAMP: &str = ".leoflow-python";
 /// Folder in which uv unpacks.
@@ -73,7 +75,7 @@ pub fn install(home: &Home, ranges: &[String], reporter: &dyn Reporter) -> Resul
     let matches = |python: &Python| {
         ranges.iter().all(|range| range.parse::<PythonRange>().is_ok_and(|range| range.contains(&python.version)))
     };
-    let python = all(home).into_iter().find(matches);
+    let python = all(home).into_iter().find(matches).inspect(|python| record_choice(home, python));
     python.ok_or_else(|| format!("uv installed {requested}, but it does not run here"))
 }
 
@@ -143,12 +145,32 @@ fn folders(home: &Home) -> impl Iterator<Item = PathBuf> {
     entries.filter(is_python).map(|entry| entry.path())
 }
 
-/// Lists the folders of Pythons that were installed longer than `unused_for` ago and that no environment uses. `bases`
-/// are the real paths of the environments' Pythons.
+/// Records that an environment is about to use a Python, as the modification time of the Python's folder. Ignores a
+/// Python that is not managed.
+pub fn record_choice(home: &Home, python: &Python) {
+    if let Some(folder) = folders(home).find(|folder| python.path.starts_with(folder)) {
+        // A failure is ignored: most Pythons are used by another environment, too.
+        let _ = File::open(folder).and_then(|folder| folder.set_modified(SystemTime::now()));
+    }
+}
+
+/// Returns the real paths of the newest installed Python of each of these versions (`3.12` or `3.12.4`). Runs each
+/// Python, which takes a moment.
+pub fn newest_of(home: &Home, versions: &BTreeSet<&str>) -> Vec<PathBuf> {
+    let pythons = if versions.is_empty() { Vec::new() } else { all(home) };
+    let newest = |version: &&str| {
+        let python = pythons.iter().find(|python| python.version == *version || python.minor() == *version);
+        python?.path.canonicalize().ok()
+    };
+    versions.iter().filter_map(newest).collect()
+}
+
+/// Lists the folders of Pythons that were installed or chosen longer than `unused_for` ago and that are not in use.
+/// `bases` are the real paths of the Pythons in use.
 pub fn unused(home: &Home, bases: &[PathBuf], unused_for: Duration) -> Vec<PathBuf> {
     let is_old = |folder: &Path| {
-        let installed_at = std::fs::metadata(folder).and_then(|meta| meta.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
-        installed_at.elapsed().unwrap_or_default() >= unused_for.max(RECENTLY_INSTALLED)
+        let chosen_at = std::fs::metadata(folder).and_then(|meta| meta.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+        chosen_at.elapsed().unwrap_or_default() >= unused_for.max(RECENTLY_CHOSEN)
     };
     let installed_folders = programs(home).filter_map(|program| Some(program.parent()?.parent()?.to_owned()));
     let is_used =

@@ -25,7 +25,7 @@ pub use build::{count, find, record_use};
 pub use choice::{
     MissingPython, choose, choose_or_install, ensure, environment_of_lock, reinstall, renew, renew_managed,
 };
-pub use cleanup::{Cleanup, Pruned, Pruning};
+pub use cleanup::{Cleanup, InUse, Pruned, Pruning};
 pub(crate) use declaration::collect::collect_declared;
 pub use declaration::collect::{DagLocation, find_requirements_source};
 pub use declaration::declared::Declared;

@@ -4,7 +4,7 @@ use super::{BuildState, Environment, Environments};
 use leoflow_base::home::progress::Progress;
 use leoflow_base::sys::blocking;
 use leoflow_engine::store::dag::environments as store;
-use leoflow_python::environments::{self, Cleanup, Declared, Lock, Pruned, Pruning};
+use leoflow_python::environments::{self, Cleanup, Declared, InUse, Lock, Pruned, Pruning};
 use leoflow_python::{Interpreter, Python};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -152,27 +152,40 @@ impl Environments {
         let cleanup = blocking::run(begin).await.map_err(|error| error.to_string())??;
         // Read after `Cleanup::begin`, because a build that ended before it may have changed which environments are in
         // use.
-        let in_use = self.hashes_in_use().await?;
+        let in_use = InUse { locks: self.locks_in_use().await?, pythons: self.pythons_in_use().await };
         let home = self.home.clone();
         let work = move || cleanup.prune(&home, &in_use, unused_for);
         blocking::run(work).await.map_err(|error| error.to_string())?
     }
 
-    /// Returns the hashes of the locks in use.
-    async fn hashes_in_use(&self) -> Result<Vec<String>, String> {
+    /// Returns the hashes of the locks in use, with their Python versions.
+    async fn locks_in_use(&self) -> Result<HashMap<String, String>, String> {
         let client = self.database.get().await.map_err(|error| error.message())?;
-        let mut in_use = store::in_use(&*client).await.map_err(|error| error.to_string())?;
-        // No stored DAG uses these yet: files are about to be parsed with them.
-        in_use.extend(self.required().into_iter().filter_map(|required| required.hash));
+        let in_use = store::in_use(&*client).await.map_err(|error| error.to_string())?;
+        let mut in_use: HashMap<String, String> = in_use.into_iter().collect();
+        for required in self.required() {
+            // No stored DAG uses these yet: files are about to be parsed with them.
+            if let Some(hash) = required.hash {
+                in_use.entry(hash).or_insert(required.python);
+            }
+        }
         Ok(in_use)
+    }
+
+    /// Returns the programs of the Pythons in use: that of DAGs without an environment, and those chosen for required
+    /// environments, which may wait for their build, be under construction or wait for a retry.
+    async fn pythons_in_use(&self) -> Vec<PathBuf> {
+        let plain = self.interpreter.get().await.ok().map(|plain| plain.program);
+        let chosen: Vec<PathBuf> = self.states().values().map(|(_, python, _)| python.path.clone()).collect();
+        plain.into_iter().chain(chosen).collect()
     }
 
     /// Rebuilds environments on a managed Python that has a newer patch release, such as after an upgrade with a newer
     /// uv, and parses their files again.
     async fn renew_managed(&self) {
         let Ok(_building) = self.build_permit().await else { return };
-        let in_use = match self.hashes_in_use().await {
-            Ok(in_use) => in_use,
+        let in_use: Vec<String> = match self.locks_in_use().await {
+            Ok(locks) => locks.into_keys().collect(),
             Err(reason) => return warn!("cannot check Pythons for updates: {reason}"),
         };
         let home = self.home.clone();

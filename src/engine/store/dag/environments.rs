@@ -77,13 +77,13 @@ pub async fn all(client: &impl GenericClient) -> Result<Vec<StoredEnvironment>, 
     Ok(client.query(query, &[]).await?.iter().map(stored).collect())
 }
 
-/// Hashes of the environments used by the current version of an active DAG or by an unfinished run.
-pub async fn in_use(client: &impl GenericClient) -> Result<Vec<String>, StoreError> {
+/// Hashes and Python versions of the environments used by the current version of an active DAG or by an unfinished run.
+pub async fn in_use(client: &impl GenericClient) -> Result<Vec<(String, String)>, StoreError> {
     let query = "
-        SELECT environment FROM dag_version v WHERE environment IS NOT NULL AND (
-            EXISTS (SELECT FROM dag d WHERE d.current_version_id = v.id AND d.is_active)
+        SELECT e.hash, e.python FROM dag_version v JOIN environment e ON e.hash = v.environment
+        WHERE EXISTS (SELECT FROM dag d WHERE d.current_version_id = v.id AND d.is_active)
             OR EXISTS (SELECT FROM dag_run r WHERE r.dag_version_id = v.id AND r.dag_id = v.dag_id
-                       AND r.state IN ('queued', 'running')))
-        GROUP BY environment";
-    Ok(client.query(query, &[]).await?.iter().map(|row| row.get(0)).collect())
+                       AND r.state IN ('queued', 'running'))
+        GROUP BY e.hash, e.python";
+    Ok(client.query(query, &[]).await?.iter().map(|row| (row.get("hash"), row.get("python"))).collect())
 }
