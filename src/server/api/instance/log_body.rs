@@ -55,7 +55,8 @@ pub struct LogBody {
 
 impl LogBody {
     /// Opens a log to send its whole lines from `offset` on, at most `limit` bytes of it; after the end of the task also
-    /// an incomplete last line. A missing log (not created yet, or removed) is empty.
+    /// an incomplete last line. A line longer than `limit` is sent in pieces. A missing log (not created yet, or removed)
+    /// is empty.
     pub fn open(path: &Path, offset: u64, limit: u64, writing: Writing, format: Format) -> io::Result<Self> {
         let reader = LogReader::open(path, offset, limit, writing)?;
         Ok(Self { reader, format, is_first: true, has_message: false })
@@ -115,6 +116,8 @@ struct LogReader {
     next: u64,
     /// Size of the log when it was opened, bytes.
     size: u64,
+    /// Maximum bytes to read.
+    limit: u64,
     writing: Writing,
 }
 
@@ -123,13 +126,13 @@ impl LogReader {
         let mut file = match File::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(Self { file: None, next: offset, size: offset, writing });
+                return Ok(Self { file: None, next: offset, size: offset, limit, writing });
             }
             Err(error) => return Err(error),
         };
         let size = file.metadata()?.len();
         file.seek(SeekFrom::Start(offset))?;
-        Ok(Self { file: Some(BufReader::new(file.take(limit))), next: offset, size, writing })
+        Ok(Self { file: Some(BufReader::new(file.take(limit))), next: offset, size, limit, writing })
     }
 
     /// Returns the next line; `None` at the end.
@@ -138,13 +141,20 @@ impl LogReader {
         if let Some(file) = &mut self.file {
             file.read_until(b'\n', &mut line)?;
         }
-        let end = self.next + line.len() as u64;
         // The last line may be incomplete while the task still writes.
-        let is_complete = line.ends_with(b"\n") || self.writing == Writing::Ended && end >= self.size;
-        if line.is_empty() || !is_complete {
+        let is_last = self.writing == Writing::Ended && self.next + line.len() as u64 >= self.size;
+        if !line.ends_with(b"\n") && !is_last {
+            // No response can contain the whole line if its start alone reaches the limit. Without this piece of it, the
+            // continuation token would never change.
+            if line.len() as u64 != self.limit {
+                return Ok(None);
+            }
+            cut_incomplete_character(&mut line);
+        }
+        if line.is_empty() {
             return Ok(None);
         }
-        self.next = end;
+        self.next += line.len() as u64;
         let text = match line.strip_suffix(b"\n") {
             Some(text) => text.strip_suffix(b"\r").unwrap_or(text),
             None => &line,
@@ -155,6 +165,16 @@ impl LogReader {
     /// Returns the offset to continue from; `None` after the whole log of an ended task.
     fn continuation_token(&self) -> Option<String> {
         (self.writing == Writing::Ongoing || self.next < self.size).then(|| self.next.to_string())
+    }
+}
+
+/// Removes the first bytes of a UTF-8 character whose other bytes are missing at the end, unless nothing else is left.
+fn cut_incomplete_character(text: &mut Vec<u8>) {
+    if let Err(error) = std::str::from_utf8(text)
+        && error.error_len().is_none()
+        && error.valid_up_to() > 0
+    {
+        text.truncate(error.valid_up_to());
     }
 }
 
@@ -199,21 +219,37 @@ mod tests {
         assert_eq!(String::from_utf8(lines).unwrap().lines().count(), 3000);
     }
 
+    /// Returns the events of a response and its continuation token.
+    fn read(path: &Path, offset: u64, limit: u64, writing: Writing) -> Value {
+        let document = pieces(path, offset, limit, writing, Format::Document).concat();
+        let document: Value = serde_json::from_slice(&document).unwrap();
+        let events: Vec<&str> =
+            document["content"].as_array().unwrap().iter().map(|one| one["event"].as_str().unwrap()).collect();
+        json!([events, document["continuation_token"]])
+    }
+
     #[test]
     fn only_whole_lines_are_sent_while_the_task_writes() {
         let (_folder, path) = log("a\r\nb\nhalf");
-        let read = |path: &Path, offset, limit, writing| {
-            let document = pieces(path, offset, limit, writing, Format::Document).concat();
-            let document: Value = serde_json::from_slice(&document).unwrap();
-            let events: Vec<&str> =
-                document["content"].as_array().unwrap().iter().map(|one| one["event"].as_str().unwrap()).collect();
-            json!([events, document["continuation_token"]])
-        };
         assert_eq!(read(&path, 0, u64::MAX, Writing::Ongoing), json!([["a", "b"], "5"]));
         assert_eq!(read(&path, 0, u64::MAX, Writing::Ended), json!([["a", "b", "half"], null]));
         assert_eq!(read(&path, 0, 4, Writing::Ended), json!([["a"], "3"]));
         assert_eq!(read(&path, 3, 2, Writing::Ended), json!([["b"], "5"]));
         assert_eq!(read(&path, 5, u64::MAX, Writing::Ongoing), json!([[], "5"]));
         assert_eq!(read(&path.with_extension("none"), 7, u64::MAX, Writing::Ended), json!([[], null]));
+    }
+
+    #[test]
+    fn a_line_longer_than_a_response_is_sent_in_pieces() {
+        let text = format!("2026-11-20T10:00:00Z out {}\nb\n", "ä".repeat(20));
+        let (_folder, path) = log(&text);
+        // The prefix has 25 bytes and each letter 2: the first response ends within a letter.
+        for (offset, expected) in [(0, json!(["ä".repeat(2), "29"])), (29, json!(["ä".repeat(15), "59"]))] {
+            for writing in [Writing::Ongoing, Writing::Ended] {
+                assert_eq!(read(&path, offset, 30, writing), json!([[expected[0]], expected[1]]));
+            }
+        }
+        assert_eq!(read(&path, 59, 30, Writing::Ended), json!([["äää", "b"], null]));
+        assert_eq!(read(&path, 59, 30, Writing::Ongoing), json!([["äää", "b"], "68"]));
     }
 }
