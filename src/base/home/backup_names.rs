@@ -6,3 +6,22 @@ pub fn is_archive_name(name: &str) -> bool {
     let archive = name.strip_suffix(".age").unwrap_or(name);
     !name.starts_with('.') && (archive.ends_with(".tar.zst") || archive.ends_with(".tar.gz"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unfinished_and_hidden_files_are_no_archives() {
+        for (name, expected) in [
+            ("a.tar.zst", true),
+            ("a.tar.gz", true),
+            ("a.tar.zst.age", true),
+            ("a.tar.zst.part", false),
+            (".a.tar.zst", false),
+            ("verified.json", false),
+        ] {
+            assert_eq!(is_archive_name(name), expected, "{name}");
+        }
+    }
+}

@@ -5,8 +5,9 @@ use super::chart::{self, Window};
 use super::pages::{ask_supervisor, own_config, problems};
 use super::queue;
 use super::render::page;
-use super::storage::{self, Backups, Storage};
+use super::storage::{self, Storage};
 use crate::http::api_error::ApiError;
+use crate::process::own_program::ask;
 use crate::process::state::AppState;
 use axum::extract::State;
 use axum::response::Html;
@@ -29,14 +30,18 @@ use std::time::Duration;
 
 /// How long the page waits for the datastore.
 const DATASTORE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the page waits for the list of backups, whose manifests are read.
+const BACKUPS_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum number of DAG files with import errors that a warning names.
 const NAMED_FILES: i64 = 5;
 
 pub async fn status_page(State(state): State<Arc<AppState>>) -> Result<Html<String>, ApiError> {
     let status = ask_supervisor(&state).await?;
     let window = Window::ending_with(Timestamp::now());
-    let (tasks, local) = tokio::join!(tasks(&state, window), local(&state, &status.processes));
-    let Local { storage, backups, processes } = local?;
+    let (tasks, local, backup_list) =
+        tokio::join!(tasks(&state, window), local(&state, &status.processes), backup_list(&state));
+    let Local { storage, verified_at, processes } = local?;
+    let backups = storage::backups(backup_list, verified_at);
     let (tasks, tasks_problem) = match tasks {
         Ok(tasks) => (Some(tasks), None),
         Err(problem) => (None, Some(problem)),
@@ -99,10 +104,17 @@ async fn tasks(state: &AppState, window: Window) -> Result<Tasks, String> {
     }
 }
 
+/// Lists the backups in the home, newest first. The error is a message for the user.
+async fn backup_list(state: &AppState) -> Result<Value, String> {
+    let list = tokio::time::timeout(BACKUPS_TIMEOUT, ask(&state.home, &["lite", "backups", "list"])).await;
+    list.unwrap_or_else(|_| Err(format!("the list took longer than {} seconds", BACKUPS_TIMEOUT.as_secs())))
+}
+
 /// The page's facts about this machine.
 struct Local {
     storage: Storage,
-    backups: Backups,
+    /// When backups were last verified.
+    verified_at: Option<Timestamp>,
     /// Rows of the table of processes.
     processes: Vec<Value>,
 }
@@ -111,7 +123,7 @@ async fn local(state: &AppState, processes: &[ProcessStatus]) -> Result<Local, A
     let (home, processes) = (state.home.clone(), processes.to_vec());
     let read = move || Local {
         storage: storage::read(&home),
-        backups: storage::read_backups(&home),
+        verified_at: storage::last_verification(&home),
         processes: processes.iter().map(process_row).collect(),
     };
     blocking::run(read).await.map_err(|error| ApiError::internal(&error))

@@ -2,14 +2,12 @@
 
 use super::pages::size_text;
 use jiff::Timestamp;
-use leoflow_base::home::backup_names::is_archive_name;
 use leoflow_base::home::{Home, upkeep};
 use leoflow_base::sys::fs::disk;
 use leoflow_base::sys::fs::disk_usage::{DiskUsage, Limits, measure};
 use leoflow_postgres::location::{self, Kind};
 use serde::Serialize;
-use std::fs::{DirEntry, Metadata};
-use std::os::unix::fs::MetadataExt;
+use serde_json::Value;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -69,31 +67,37 @@ pub fn read(home: &Home) -> Storage {
 #[derive(Debug, Serialize)]
 pub struct Backups {
     pub last: Option<LastBackup>,
+    /// Why the backups cannot be listed.
+    pub problem: Option<String>,
     /// When backups were last verified: any test restore, or a scheduled verification without a full one.
     pub verified_at: Option<Timestamp>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct LastBackup {
-    /// When its file was written.
-    pub created_at: Option<Timestamp>,
+    /// `None` if its manifest cannot be read.
+    pub created_at: Option<String>,
     pub size: String,
 }
 
-/// Finds the newest backup by the time of its file: reading the manifest of an encrypted backup would need its key.
-/// Blocks.
-pub fn read_backups(home: &Home) -> Backups {
-    let is_backup = |entry: &DirEntry| entry.file_name().to_str().is_some_and(is_archive_name);
-    let files = std::fs::read_dir(home.backups()).into_iter().flatten().flatten();
-    let found = files.filter(is_backup).filter_map(|entry| entry.metadata().ok());
-    let last = found.filter(Metadata::is_file).max_by_key(|meta| (meta.mtime(), meta.mtime_nsec()));
-    Backups {
-        last: last.map(|meta| LastBackup {
-            created_at: Timestamp::from_second(meta.mtime()).ok(),
-            size: size_text(Some(meta.len())),
-        }),
-        verified_at: upkeep::read(home).and_then(|known| known.last_test_restore().max(known.verification.done_at)),
+/// Takes the newest backup from `list`, the answer of `leoflow lite backups list` or why there is none. That command
+/// reads the manifests: the time of a file changes when it is copied.
+pub fn backups(list: Result<Value, String>, verified_at: Option<Timestamp>) -> Backups {
+    match list {
+        Ok(list) => {
+            let last = list["backups"].get(0).map(|newest| LastBackup {
+                created_at: newest["created_at"].as_str().map(str::to_owned),
+                size: size_text(newest["size_bytes"].as_u64()),
+            });
+            Backups { last, problem: None, verified_at }
+        }
+        Err(problem) => Backups { last: None, problem: Some(problem), verified_at },
     }
+}
+
+/// Reads when backups were last verified. Blocks.
+pub fn last_verification(home: &Home) -> Option<Timestamp> {
+    upkeep::read(home).and_then(|known| known.last_test_restore().max(known.verification.done_at))
 }
 
 type Folders = (&'static str, Vec<PathBuf>, Option<&'static str>);
@@ -121,6 +125,7 @@ fn folders(home: &Home) -> Vec<Folders> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn an_empty_home_has_all_kinds() {
@@ -144,29 +149,24 @@ mod tests {
         home.create().unwrap();
         let time = |seconds: i64| Timestamp::from_second(1_800_000_000 + seconds).unwrap();
         upkeep::begin(&home, time(0)).unwrap();
-        assert_eq!(read_backups(&home).verified_at, None);
+        assert_eq!(last_verification(&home), None);
         upkeep::note_test_restore(&home, time(10)).unwrap();
-        assert_eq!(read_backups(&home).verified_at, Some(time(10)));
+        assert_eq!(last_verification(&home), Some(time(10)));
         upkeep::note_end(&home, time(20), upkeep::Kind::Verification, upkeep::End::Partial).unwrap();
-        assert_eq!(read_backups(&home).verified_at, Some(time(20)));
+        assert_eq!(last_verification(&home), Some(time(20)));
     }
 
     #[test]
-    fn the_newest_file_is_the_last_backup() {
-        let folder = tempfile::tempdir().unwrap();
-        let home = leoflow_base::home::resolve(Some(&folder.path().join("home"))).unwrap();
-        home.create().unwrap();
-        std::fs::create_dir_all(home.backups()).unwrap();
-        assert!(read_backups(&home).last.is_none());
-        let partial = ("d.tar.zst.part", 5_000, 0);
-        for (name, size, age) in [("a.tar.zst", 2_000, 10), ("b.tar.gz", 3_000, 20), (".c.tar.zst", 4_000, 0), partial]
-        {
-            let path = home.backups().join(name);
-            std::fs::write(&path, vec![b'x'; size]).unwrap();
-            let time = std::time::SystemTime::now() - Duration::from_secs(age);
-            std::fs::File::options().append(true).open(path).unwrap().set_modified(time).unwrap();
-        }
-        let last = read_backups(&home).last.unwrap();
-        assert!(last.size == "2.0 kB" && last.created_at.is_some(), "{last:?}");
+    fn the_first_listed_backup_is_the_last_one() {
+        let listed = json!({"backups": [
+            {"created_at": "2026-01-02T00:00:00Z", "size_bytes": 2_000},
+            {"created_at": "2026-01-01T00:00:00Z", "size_bytes": 3_000},
+        ]});
+        let last = backups(Ok(listed), None).last.unwrap();
+        assert_eq!((last.created_at.as_deref(), last.size.as_str()), (Some("2026-01-02T00:00:00Z"), "2.0 kB"));
+        let unreadable = json!({"backups": [{"created_at": null, "size_bytes": 3_000}]});
+        assert_eq!(backups(Ok(unreadable), None).last.unwrap().created_at, None);
+        assert_eq!(backups(Ok(json!({"backups": []})), None).last, None);
+        assert_eq!(backups(Err("timeout".to_owned()), None).problem.as_deref(), Some("timeout"));
     }
 }

@@ -4,7 +4,7 @@ use crate::support::http::{Session, try_request};
 use crate::support::{TestHome, wait_until};
 use serde_json::{Value, json};
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// A logged-in user.
 struct User(Session);
@@ -53,6 +53,11 @@ fn backups_are_made_and_verified_over_http() {
     assert!(fs::metadata(path).unwrap().len() > 0);
     let listed = user.get("/api/lite/backups");
     assert_eq!((&listed["backups"][0]["path"], &listed["backups"][0]["last_verified"]), (&json!(path), &Value::Null));
+    // A copied or touched file has another time than its backup.
+    fs::File::options().append(true).open(path).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    let created_at = listed["backups"][0]["created_at"].as_str().unwrap();
+    let status = user.0.request("GET", "/lite/", "").body;
+    assert!(status.contains(&format!("<dd><time>{created_at}</time>, ")), "{created_at}: {status}");
 
     let is_verified = || !user.0.request("GET", "/lite/", "").body.contains("none yet; run");
     let doctor = || test.run(&["doctor", "--json"]).json().to_string();
