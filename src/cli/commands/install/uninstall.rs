@@ -223,18 +223,12 @@ fn as_json(plan: &UninstallPlan) -> Value {
 
 fn show(context: &Context<'_>, plan: &UninstallPlan) {
     let printer = context.printer;
-    let line = |verb: &str, part: &Part| {
-        printer.note(format!("{verb}  {:>10}  {}  ({})", human_size(part.bytes), part.path.display(), part.what));
-    };
+    let line = |verb: &str, part: &Part| printer.note(plan_line(verb, part.bytes, &part.path, part.what));
     // The line about everything else in the home covers the empty parts of a purge.
     let is_shown = |part: &&Part| !plan.purge || part.bytes > 0;
     plan.remove.iter().filter(is_shown).for_each(|part| line("remove", part));
     if let Some(workspace) = &plan.workspace {
-        printer.note(format!(
-            "remove  {:>10}  {}  (the workspace)",
-            human_size(workspace.bytes),
-            workspace.path.display()
-        ));
+        printer.note(plan_line("remove", workspace.bytes, &workspace.path, "the workspace"));
     }
     if let Ok(Some(data_location)) = location::recorded(&context.home) {
         let is_removed = plan.purge && data_location.container.is_some();
@@ -260,6 +254,12 @@ fn show(context: &Context<'_>, plan: &UninstallPlan) {
     for repository in &plan.repositories {
         printer.warning(format!("work that exists only here: {}: {}", repository.path.display(), repository.why));
     }
+}
+
+/// A line of the plan. Omits a size of 0: the part is empty, or its size is unknown.
+fn plan_line(verb: &str, bytes: u64, path: &Path, what: &str) -> String {
+    let size = if bytes == 0 { String::new() } else { human_size(bytes) };
+    format!("{verb}  {size:>10}  {}  ({what})", path.display())
 }
 
 fn print_result(context: &Context<'_>, plan: &UninstallPlan) -> Result<u8, Error> {
@@ -291,4 +291,16 @@ fn print_result(context: &Context<'_>, plan: &UninstallPlan) -> Result<u8, Error
         context.printer.advice("  `leoflow uninstall --purge`");
     }
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_plan_omits_a_size_of_zero() {
+        let line = |bytes| plan_line("remove", bytes, Path::new("/h/bin"), "programs");
+        assert_eq!(line(36_864), "remove       36 kB  /h/bin  (programs)");
+        assert_eq!(line(0), "remove              /h/bin  (programs)");
+    }
 }
