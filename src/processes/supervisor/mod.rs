@@ -7,6 +7,7 @@ mod event;
 pub mod instance;
 mod levels;
 mod limits;
+mod own_pause;
 pub mod policy;
 mod restart;
 mod run;

@@ -5,6 +5,7 @@ use super::children::dag_file_processes;
 use super::children::logs::OwnLog;
 use super::control::{ControlMessage, ControlSocket};
 use super::limits::poll_interval;
+use super::own_pause::OwnPause;
 use super::policy::{Event, Model, Overall};
 use super::state::Action;
 use super::stop_signals::{Interrupts, StopSignals};
@@ -76,6 +77,7 @@ pub struct Supervisor {
     pub(super) waiters: Vec<oneshot::Sender<Answer>>,
     pub(super) change: ReleaseChange,
     pub(super) has_disk_space: bool,
+    pub(super) own_pause: OwnPause,
 }
 
 /// Constant properties, shown in the status.
@@ -92,8 +94,6 @@ pub struct Identity {
 const CHANGE_POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Poll interval of the free disk space while a child is blocked by a full disk.
 const DISK_POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// A wake-up later than this means that this process was paused, not its children.
-const OWN_PAUSE: Duration = Duration::from_secs(3);
 /// How long to wait for the remaining output of an exited child.
 const OUTPUT_TIMEOUT: Duration = Duration::from_millis(100);
 
@@ -131,8 +131,8 @@ impl Supervisor {
             }
             let deadline = self.model.next_deadline();
             let next_poll = Instant::now() + poll_interval();
+            self.own_pause.wait_until(deadline.unwrap_or(next_poll).min(next_poll));
             let event = self.next_event(&mut sources, deadline).await;
-            self.extend_deadlines_after_pause(deadline.unwrap_or(next_poll).min(next_poll));
             if let Some(event) = event {
                 self.report_busy(&event, on_notice);
                 self.feed(event);
@@ -207,7 +207,8 @@ impl Supervisor {
     pub(super) fn feed(&mut self, event: Event) {
         let mut event_queue = std::collections::VecDeque::from([event]);
         while let Some(event) = event_queue.pop_front() {
-            for action in self.model.step(event, Instant::now()) {
+            let now = self.now();
+            for action in self.model.step(event, now) {
                 match action {
                     Action::Spawn(index) => event_queue.push_back(self.spawn(index)),
                     Action::Signal { pid, signal } => {
@@ -258,13 +259,14 @@ impl Supervisor {
         }
     }
 
-    /// Extends all deadlines if this process woke up long after `expected`, because it was paused.
-    fn extend_deadlines_after_pause(&mut self, expected: Instant) {
-        let late = Instant::now().saturating_duration_since(expected);
-        if late > OWN_PAUSE {
-            self.own_log.warn(format_args!("this process was paused for {} s", late.as_secs()));
-            self.model.extend_deadlines(late + watchdog_interval());
+    /// Returns the time for a step, after extending all deadlines if this process was paused before.
+    fn now(&mut self) -> Instant {
+        let now = Instant::now();
+        if let Some(pause) = self.own_pause.ended(now) {
+            self.own_log.warn(format_args!("this process was paused for {} s", pause.as_secs()));
+            self.model.extend_deadlines(pause + watchdog_interval());
         }
+        now
     }
 
     fn answer(&mut self, request: Request, peer: i32, answer: oneshot::Sender<Answer>) {

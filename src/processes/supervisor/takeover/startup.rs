@@ -7,6 +7,7 @@ use crate::supervisor::children::api_socket::ApiSocket;
 use crate::supervisor::children::child::SupervisedChild;
 use crate::supervisor::children::logs::OwnLog;
 use crate::supervisor::instance::Instance;
+use crate::supervisor::own_pause::OwnPause;
 use crate::supervisor::policy::{Event, Model};
 use crate::supervisor::run::{Identity, Notice, Supervisor, SupervisorError};
 use crate::supervisor::spec::Spec;
@@ -106,6 +107,7 @@ impl Supervisor {
             waiters: Vec::new(),
             change: ReleaseChange::new(instance.program.clone()),
             has_disk_space: true,
+            own_pause: OwnPause::new(Instant::now()),
         };
         Ok((supervisor, event_receiver))
     }
