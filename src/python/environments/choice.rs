@@ -19,7 +19,7 @@ pub struct MissingPython {
 }
 
 /// Chooses the plain Python (the one for DAGs without an environment) if it matches, else the newest matching Python on
-/// this machine. Runs each of them, which takes a moment.
+/// this machine. Runs each of them, which takes a moment. Records the choice, so that `prune` keeps the Python.
 pub fn choose(home: &Home, declared: &Declared, plain: &Python) -> Result<Python, MissingPython> {
     let Err(range) = declared.accepts_python(&plain.version) else {
         managed::record_choice(home, plain);

@@ -148,7 +148,9 @@ fn folders(home: &Home) -> impl Iterator<Item = PathBuf> {
 /// Records that an environment is about to use a Python, as the modification time of the Python's folder. Ignores a
 /// Python that is not managed.
 pub fn record_choice(home: &Home, python: &Python) {
-    if let Some(folder) = folders(home).find(|folder| python.path.starts_with(folder)) {
+    let Ok(program) = python.path.canonicalize() else { return };
+    if let Some(folder) = folders(home).find(|folder| folder.canonicalize().is_ok_and(|real| program.starts_with(real)))
+    {
         // A failure is ignored: most Pythons are used by another environment, too.
         let _ = File::open(folder).and_then(|folder| folder.set_modified(SystemTime::now()));
     }

@@ -161,8 +161,7 @@ impl Environments {
     /// Returns the hashes of the locks in use, with their Python versions.
     async fn locks_in_use(&self) -> Result<HashMap<String, String>, String> {
         let client = self.database.get().await.map_err(|error| error.message())?;
-        let in_use = store::in_use(&*client).await.map_err(|error| error.to_string())?;
-        let mut in_use: HashMap<String, String> = in_use.into_iter().collect();
+        let mut in_use = store::in_use(&*client).await.map_err(|error| error.to_string())?;
         for required in self.required() {
             // No stored DAG uses these yet: files are about to be parsed with them.
             if let Some(hash) = required.hash {

@@ -7,7 +7,7 @@ use super::queue;
 use super::render::page;
 use super::storage::{self, Storage};
 use crate::http::api_error::ApiError;
-use crate::process::own_program::ask;
+use crate::process::own_program::ask_within;
 use crate::process::state::AppState;
 use axum::extract::State;
 use axum::response::Html;
@@ -31,7 +31,7 @@ use std::time::Duration;
 /// How long the page waits for the datastore.
 const DATASTORE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the page waits for the list of backups, whose manifests are read.
-const BACKUPS_TIMEOUT: Duration = Duration::from_secs(10);
+const BACKUPS_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum number of DAG files with import errors that a warning names.
 const NAMED_FILES: i64 = 5;
 
@@ -106,7 +106,8 @@ async fn tasks(state: &AppState, window: Window) -> Result<Tasks, String> {
 
 /// Lists the backups in the home, newest first. The error is a message for the user.
 async fn backup_list(state: &AppState) -> Result<Value, String> {
-    let list = tokio::time::timeout(BACKUPS_TIMEOUT, ask(&state.home, &["lite", "backups", "list"])).await;
+    let list = ask_within(&state.home, &["lite", "backups", "list"], BACKUPS_TIMEOUT);
+    let list = tokio::time::timeout(BACKUPS_TIMEOUT, list).await;
     list.unwrap_or_else(|_| Err(format!("the list took longer than {} seconds", BACKUPS_TIMEOUT.as_secs())))
 }
 

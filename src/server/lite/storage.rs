@@ -69,6 +69,8 @@ pub struct Backups {
     pub last: Option<LastBackup>,
     /// Why the backups cannot be listed.
     pub problem: Option<String>,
+    /// Number of listed backups that cannot be read.
+    pub unreadable: usize,
     /// When backups were last verified: any test restore, or a scheduled verification without a full one.
     pub verified_at: Option<Timestamp>,
 }
@@ -81,7 +83,8 @@ pub struct LastBackup {
 }
 
 /// Takes the newest backup from `list`, the answer of `leoflow lite backups list` or why there is none. That command
-/// reads the manifests: the time of a file changes when it is copied.
+/// reads the manifests, or for encrypted backups the record of their creation: the time of a file changes when it is
+/// copied.
 pub fn backups(list: Result<Value, String>, verified_at: Option<Timestamp>) -> Backups {
     match list {
         Ok(list) => {
@@ -89,9 +92,11 @@ pub fn backups(list: Result<Value, String>, verified_at: Option<Timestamp>) -> B
                 created_at: newest["created_at"].as_str().map(str::to_owned),
                 size: size_text(newest["size_bytes"].as_u64()),
             });
-            Backups { last, problem: None, verified_at }
+            let listed = list["backups"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let unreadable = listed.iter().filter(|backup| backup["problem"].is_string()).count();
+            Backups { last, problem: None, unreadable, verified_at }
         }
-        Err(problem) => Backups { last: None, problem: Some(problem), verified_at },
+        Err(problem) => Backups { last: None, problem: Some(problem), unreadable: 0, verified_at },
     }
 }
 
@@ -164,8 +169,12 @@ mod tests {
         ]});
         let last = backups(Ok(listed), None).last.unwrap();
         assert_eq!((last.created_at.as_deref(), last.size.as_str()), (Some("2026-01-02T00:00:00Z"), "2.0 kB"));
-        let unreadable = json!({"backups": [{"created_at": null, "size_bytes": 3_000}]});
-        assert_eq!(backups(Ok(unreadable), None).last.unwrap().created_at, None);
+        let damaged = json!({"created_at": null, "size_bytes": 3_000, "problem": "it is damaged"});
+        let good = json!({"created_at": "2026-01-02T00:00:00Z", "size_bytes": 2_000, "problem": null});
+        let both = backups(Ok(json!({"backups": [good, damaged]})), None);
+        assert_eq!((both.last.unwrap().created_at.is_some(), both.unreadable), (true, 1));
+        let unreadable = backups(Ok(json!({"backups": [damaged]})), None);
+        assert_eq!((unreadable.last.unwrap().created_at, unreadable.unreadable), (None, 1));
         assert_eq!(backups(Ok(json!({"backups": []})), None).last, None);
         assert_eq!(backups(Err("timeout".to_owned()), None).problem.as_deref(), Some("timeout"));
     }

@@ -151,13 +151,20 @@ fn start_process(home: &Home, id: u64) -> io::Result<Child> {
 
 /// Runs a read-only command; returns its JSON, or its error text.
 pub async fn ask(home: &Home, arguments: &[&str]) -> Result<Value, String> {
+    ask_within(home, arguments, QUERY_TIMEOUT).await
+}
+
+/// Like `ask`, but ends the command after `limit`.
+pub async fn ask_within(home: &Home, arguments: &[&str], limit: Duration) -> Result<Value, String> {
     // The semaphore is never closed.
-    let _slot = QUERY_SLOTS.acquire().await;
+    let slot = QUERY_SLOTS.acquire().await;
     let (home, arguments) = (home.clone(), arguments.iter().map(|argument| (*argument).to_owned()).collect::<Vec<_>>());
     let output = blocking::run(move || {
+        // Held until the command ends, also if the caller stops waiting.
+        let _slot = slot;
         let program = env_vars::current_exe().map_err(|error| error.to_string())?;
         let mut process = own_command::command(&program, Some(&home));
-        match own_command::run(process.args(&arguments), QUERY_TIMEOUT, &mut |_| {}, &mut |_| {}) {
+        match own_command::run(process.args(&arguments), limit, &mut |_| {}, &mut |_| {}) {
             Ok(CommandOutput { json, .. }) => Ok(json),
             Err(failure) => {
                 warn!("leoflow {}: {}", arguments.join(" "), failure.error);

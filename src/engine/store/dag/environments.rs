@@ -5,6 +5,7 @@ use crate::store::StoreError;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use leoflow_python::environments::{Declared, Lock};
+use std::collections::HashMap;
 use tokio_postgres::Row;
 use tokio_postgres::types::Json;
 
@@ -77,8 +78,8 @@ pub async fn all(client: &impl GenericClient) -> Result<Vec<StoredEnvironment>, 
     Ok(client.query(query, &[]).await?.iter().map(stored).collect())
 }
 
-/// Hashes and Python versions of the environments used by the current version of an active DAG or by an unfinished run.
-pub async fn in_use(client: &impl GenericClient) -> Result<Vec<(String, String)>, StoreError> {
+/// The environments used by the current version of an active DAG or by an unfinished run: their Python versions by hash.
+pub async fn in_use(client: &impl GenericClient) -> Result<HashMap<String, String>, StoreError> {
     let query = "
         SELECT e.hash, e.python FROM dag_version v JOIN environment e ON e.hash = v.environment
         WHERE EXISTS (SELECT FROM dag d WHERE d.current_version_id = v.id AND d.is_active)

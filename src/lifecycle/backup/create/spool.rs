@@ -307,7 +307,7 @@ mod tests {
         let mut before = vec![0; 1000];
         spool.file.read_exact_at(&mut before, 0).unwrap();
         spool.truncate_to(first);
-        spool.add(&mut text.as_bytes()).unwrap();
+        let changed = spool.add(&mut text.as_bytes()).unwrap();
         let mut bytes = vec![0; spool.length as usize];
         spool.file.read_exact_at(&mut bytes, 0).unwrap();
         assert!(!bytes.windows(9).any(|window| window == b"swordfish"));
@@ -316,6 +316,10 @@ mod tests {
         let mut bytes = Vec::new();
         zstd::stream::copy_decode(spool.read(piece), &mut bytes).unwrap();
         assert_eq!(bytes, text.as_bytes());
+        // The medium, or another user of it, changes a byte.
+        spool.file.write_all_at(b"?", changed.offset + 100).unwrap();
+        let refused = spool.read(changed).read_to_end(&mut Vec::new()).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::InvalidData);
     }
 
     #[test]

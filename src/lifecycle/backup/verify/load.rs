@@ -334,9 +334,9 @@ enum FeedError {
 fn copy(file: File, stdin: &mut impl Write, declared: u64, fed: &AtomicU64) -> Result<(), FeedError> {
     let failed = |error| FeedError::Failed(LoadError::Read(error));
     let mut decoder = zstd_decoder(BufReader::new(file)).map_err(failed)?;
-    let contents = freeze::with_freeze(&mut decoder).map_err(failed)?;
+    let head = freeze::with_freeze(&mut decoder).map_err(failed)?;
     let mut buffer = vec![0; 256 * 1024];
-    let (mut total, mut next) = (contents.read as u64, contents.bytes.as_slice());
+    let (mut total, mut next) = (head.input_length as u64, head.output.as_slice());
     while !next.is_empty() {
         if total > declared {
             return Err(FeedError::Failed(LoadError::DumpSize { declared, found: "larger" }));

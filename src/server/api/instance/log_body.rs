@@ -145,11 +145,12 @@ impl LogReader {
         let is_last = self.writing == Writing::Ended && self.next + line.len() as u64 >= self.size;
         if !line.ends_with(b"\n") && !is_last {
             // No response can contain the whole line if its start alone reaches the limit. Without this piece of it, the
-            // continuation token would never change.
+            // continuation token would never change. The agent's lines are shorter; those of a log that something else
+            // wrote may not be.
             if line.len() as u64 != self.limit {
                 return Ok(None);
             }
-            cut_incomplete_character(&mut line);
+            cut_incomplete_end(&mut line);
         }
         if line.is_empty() {
             return Ok(None);
@@ -168,14 +169,14 @@ impl LogReader {
     }
 }
 
-/// Removes the first bytes of a UTF-8 character whose other bytes are missing at the end, unless nothing else is left.
-fn cut_incomplete_character(text: &mut Vec<u8>) {
-    if let Err(error) = std::str::from_utf8(text)
-        && error.error_len().is_none()
-        && error.valid_up_to() > 0
-    {
-        text.truncate(error.valid_up_to());
-    }
+/// Removes the start of a UTF-8 character whose other bytes are missing at the end, or else the last character, because
+/// an end of line may follow. Leaves at least one byte.
+fn cut_incomplete_end(text: &mut Vec<u8>) {
+    let is_start = |byte: &u8| *byte & 0b1100_0000 != 0b1000_0000;
+    let last = text.iter().rposition(is_start).unwrap_or(0);
+    // Without one of the last four bytes being the start of a character, the text is not UTF-8.
+    let end = if text.len() - last <= 4 { last } else { text.len() - 1 };
+    text.truncate(end.max(1));
 }
 
 #[cfg(test)]
@@ -243,13 +244,20 @@ mod tests {
     fn a_line_longer_than_a_response_is_sent_in_pieces() {
         let text = format!("2026-11-20T10:00:00Z out {}\nb\n", "ä".repeat(20));
         let (_folder, path) = log(&text);
-        // The prefix has 25 bytes and each letter 2: the first response ends within a letter.
-        for (offset, expected) in [(0, json!(["ä".repeat(2), "29"])), (29, json!(["ä".repeat(15), "59"]))] {
+        // The prefix has 25 bytes and each letter 2: the first response would end within a letter, the second after one.
+        for (offset, expected) in [(0, json!(["ä".repeat(2), "29"])), (29, json!(["ä".repeat(14), "57"]))] {
             for writing in [Writing::Ongoing, Writing::Ended] {
                 assert_eq!(read(&path, offset, 30, writing), json!([[expected[0]], expected[1]]));
             }
         }
-        assert_eq!(read(&path, 59, 30, Writing::Ended), json!([["äää", "b"], null]));
-        assert_eq!(read(&path, 59, 30, Writing::Ongoing), json!([["äää", "b"], "68"]));
+        assert_eq!(read(&path, 57, 30, Writing::Ended), json!([["ääää", "b"], null]));
+        assert_eq!(read(&path, 57, 30, Writing::Ongoing), json!([["ääää", "b"], "68"]));
+        // A line as long as a response has no empty line after it.
+        fs::write(&path, "abc\nd\n").unwrap();
+        assert_eq!(read(&path, 0, 3, Writing::Ended), json!([["ab"], "2"]));
+        assert_eq!(read(&path, 2, 3, Writing::Ended)[0][0], "c");
+        fs::write(&path, b"1234567\xff\xff\xff\xff\xff\xff\n").unwrap();
+        assert_eq!(read(&path, 0, 7, Writing::Ended), json!([["123456"], "6"]));
+        assert_eq!(read(&path, 6, 7, Writing::Ended)[1], "12");
     }
 }
