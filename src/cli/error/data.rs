@@ -15,7 +15,7 @@ use leoflow_lifecycle::backup::format::archive_read::ArchiveError;
 use leoflow_lifecycle::backup::relocation::RelocationError;
 use leoflow_lifecycle::backup::restore::obstacles::Obstacle;
 use leoflow_lifecycle::backup::restore::restore_plan::{ConfigRefusal, RestoreRefusal};
-use leoflow_lifecycle::backup::verify::load::LoadError;
+use leoflow_lifecycle::backup::verify::load_error::LoadError;
 use leoflow_lifecycle::backup::{ExchangeError, RestoreError};
 use leoflow_lifecycle::setup::uninstall::{FactsError, RemoveError, UninstallRefusal};
 use leoflow_postgres::PgError;

@@ -107,6 +107,7 @@ async fn tasks(state: &AppState, window: Window) -> Result<Tasks, String> {
 /// Lists the backups in the home, newest first. The error is a message for the user.
 async fn backup_list(state: &AppState) -> Result<Value, String> {
     let list = ask_within(&state.home, &["lite", "backups", "list"], BACKUPS_TIMEOUT);
+    // Also limits the wait for other commands' slots.
     let list = tokio::time::timeout(BACKUPS_TIMEOUT, list).await;
     list.unwrap_or_else(|_| Err(format!("the list took longer than {} seconds", BACKUPS_TIMEOUT.as_secs())))
 }

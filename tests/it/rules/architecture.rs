@@ -51,8 +51,8 @@ const HOT: &[&str] = &[
 
 #[test]
 fn per_byte_crates_are_optimized_for_speed() {
-    let manifest = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")).unwrap();
-    let manifest: toml::Table = manifest.parse().unwrap();
+    let read = |name| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap();
+    let (manifest, locked) = (read("Cargo.toml").parse::<toml::Table>().unwrap(), read("Cargo.lock"));
     let packages = |profile: &str| manifest["profile"][profile]["package"].clone();
     // `dist` inherits the levels of `release`.
     assert_eq!(packages("dist").to_string(), r#"{ "*" = { opt-level = "s" } }"#);
@@ -60,12 +60,8 @@ fn per_byte_crates_are_optimized_for_speed() {
         for profile in ["dev", "release"] {
             assert_eq!(packages(profile)[name]["opt-level"].as_integer(), Some(3), "{name} in the profile {profile}");
         }
-        assert!(locked_packages().contains(&format!("\nname = \"{name}\"\n")), "{name} is no dependency any more");
+        assert!(locked.contains(&format!("\nname = \"{name}\"\n")), "{name} is no dependency any more");
     }
-}
-
-fn locked_packages() -> String {
-    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock")).unwrap()
 }
 
 /// Parts of a crate that must not use each other.

@@ -143,16 +143,11 @@ impl Spool {
 
     fn seal_pending(&mut self) -> io::Result<()> {
         let Some(seal) = self.seal.as_mut().filter(|seal| !seal.pending.is_empty()) else { return Ok(()) };
-        let mut sealed = std::mem::take(&mut seal.pending);
+        let mut sealed = std::mem::replace(&mut seal.pending, Vec::with_capacity(CHUNK_SIZE + TAG_SIZE));
         let outcome = seal.key.seal_in_place_append_tag(Seal::nonce(seal.next), Aad::empty(), &mut sealed);
-        outcome.map_err(|_| io::Error::other("cannot encrypt the copy"))?;
         seal.next += 1;
-        let written = self.put(&sealed);
-        sealed.clear();
-        if let Some(seal) = &mut self.seal {
-            seal.pending = sealed;
-        }
-        written
+        outcome.map_err(|_| io::Error::other("cannot encrypt the copy"))?;
+        self.put(&sealed)
     }
 
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {

@@ -5,7 +5,7 @@ use super::restore_plan::{ConfigRefusal, RestoreRefusal};
 use crate::backup::content::ContentError;
 use crate::backup::encryption::NotOpened;
 use crate::backup::format::archive_read::ArchiveError;
-use crate::backup::verify::load::LoadError;
+use crate::backup::verify::load_error::LoadError;
 use crate::backup::verify::staging::StagingError;
 use leoflow_postgres::PgError;
 use std::io;

@@ -4,6 +4,8 @@ mod compare;
 mod freeze;
 pub(crate) mod leftovers;
 pub mod load;
+pub mod load_error;
+mod pg_restore;
 pub(crate) mod progress_reader;
 pub(crate) mod schema_check;
 pub(crate) mod scratch;
