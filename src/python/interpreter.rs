@@ -3,7 +3,7 @@
 use super::discover::{self, NoPython};
 use super::{environments, package, support};
 use leoflow_base::config;
-use leoflow_base::home::{Home, lock};
+use leoflow_base::home::{self, Home, lock};
 use leoflow_base::sys::process::command;
 use leoflow_base::sys::transient::is_transient;
 use leoflow_base::sys::{blocking, env_vars};
@@ -148,6 +148,10 @@ impl Interpreter {
             if let Some(url) = &self.base_url {
                 map.insert("base_url".to_owned(), (&**url).into());
             }
+            // Hints of the Python package name it in their commands.
+            if let Some(option) = home::option_for(self.home.root()) {
+                map.insert("home_option".to_owned(), option.into());
+            }
             let packages = support::folder(&self.home);
             if self.has_airflow_sdk {
                 // The folder for files that Airflow writes.
@@ -264,7 +268,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn options_contain_the_configured_base_url() {
+    fn options_contain_the_configured_base_url_and_the_home() {
         let folder = tempfile::tempdir().unwrap();
         let home = leoflow_base::home::resolve(Some(&folder.path().join("h"))).unwrap();
         home.create().unwrap();
@@ -277,6 +281,8 @@ mod tests {
             home,
             has_airflow_sdk: false,
         };
-        assert_eq!(interpreter.options(&json!({}))["base_url"], "http://127.0.0.1:9123");
+        let options = interpreter.options(&json!({}));
+        assert_eq!(options["base_url"], "http://127.0.0.1:9123");
+        assert_eq!(options["home_option"], format!("--home {}", folder.path().join("h").display()));
     }
 }

@@ -7,7 +7,7 @@ import unittest.mock
 from pathlib import Path
 
 from leoflow.common import local_modules
-from leoflow.common.hints import airflow_2
+from leoflow.common.hints import airflow_2, commands
 from leoflow.common.hints.error_hint import hint
 
 
@@ -140,6 +140,11 @@ class TestMissingPackages(unittest.TestCase):
         self.assertIn("`leoflow add not-there`", fails("import not_there.inside")[1])
         error = ModuleNotFoundError("No module named 'sklearn'", name="sklearn")
         self.assertIn("`leoflow add scikit-learn`", hint(error))
+
+    def test_a_home_that_is_not_the_default(self):
+        with unittest.mock.patch.object(commands, "_program", commands._program):
+            commands.use_home("--home '/srv/my home'")
+            self.assertIn("`leoflow --home '/srv/my home' add not-there`", fails("import not_there")[1])
 
     def test_a_package_of_the_newest_version(self):
         from leoflow.common.hints import error_hint

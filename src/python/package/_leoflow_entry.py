@@ -17,6 +17,10 @@ if __name__ == "__main__":
 
         # Precedes the import of Airflow and of libraries, which may read variables only at import.
         dotenv.load_first(options.get("work_in") or [])
+    if "home_option" in options:
+        from leoflow.common.hints import commands
+
+        commands.use_home(options["home_option"])
     if "base_url" in options:
         # Base of links to the web UI. A project's .env takes precedence.
         os.environ.setdefault("AIRFLOW__API__BASE_URL", options["base_url"])

@@ -350,7 +350,8 @@ fn a_template_without_jinja2_fails_and_names_the_package() {
     test.run(&["dags", "trigger", "bare", "--wait"]).expect(1);
     assert_eq!(instances(&test, "bare"), "plain:-1:success:1 template:-1:failed:1");
     let outcome = test.sql("SELECT outcome FROM task_try WHERE task_id = 'template'");
-    assert!(outcome.contains("jinja2") && outcome.contains("leoflow setup"), "{outcome}");
+    let command = format!("`leoflow --home {} setup`", test.home.display());
+    assert!(outcome.contains("jinja2") && outcome.contains(&command), "{outcome}");
 }
 
 /// `scripts/compatibility-table` generates the tables of `docs/explanation/airflow-compatibility.md` from the small

@@ -194,7 +194,8 @@ fn real_sdk_features_work_as_on_airflow() {
     // Logs contain Airflow's own messages, with masked secrets.
     assert!(test.task_log("kinds", "uses_the_database").contains("Direct database access via the ORM is not allowed"));
     let log = test.task_log("kinds", "uses_a_missing_provider");
-    assert!(log.contains("`leoflow add apache-airflow-providers-snowflake"), "{log}");
+    let command = format!("`leoflow --home {} add apache-airflow-providers-snowflake", test.home.display());
+    assert!(log.contains(&command), "{log}");
     let log = test.task_log("kinds", "reads");
     assert!(log.contains("the password is *** of 3.3.2") && !log.contains("very-secret-word"), "{log}");
     assert!(log.contains("the listener received the success of reads"), "{log}");

@@ -427,7 +427,8 @@ fn add_waits_until_the_server_has_imported_the_project() {
     let errors = || test.run(&["dags", "list", "--json"]).expect(0).json()["import_errors"].clone();
     wait_until("the import fails", LIMIT, || errors()[0]["stack_trace"].is_string());
     let hint = errors()[0]["stack_trace"].as_str().unwrap().to_owned();
-    assert!(hint.contains("`leoflow add paint --project p`"), "{hint}");
+    let command = format!("`leoflow --home {} add paint --project p`", test.home.display());
+    assert!(hint.contains(&command), "{hint}");
     test.run(&["add", "paint", "--project", "p"]).expect(0);
     assert_eq!(errors(), serde_json::json!([]));
 }
@@ -456,7 +457,8 @@ fn a_run_without_an_added_package_says_how_to_rerun_it() {
     let log = test.task_log("late", "t");
     let hint = format!(
         "paint is in the newest version of late, but this run keeps the version that it began with. Rerun it: leoflow \
-         runs clear late {run_id} --only-failed --run-on-latest-version"
+         --home {} runs clear late {run_id} --only-failed --run-on-latest-version",
+        test.home.display()
     );
     // The shell needs quotes around the id of a manual run.
     assert!(log.replace('\'', "").contains(&hint), "{log}");

@@ -1,6 +1,7 @@
 """Airflow's exceptions, and exceptions for unsupported features and missing packages."""
 
 from leoflow.common.hints import airflow_2
+from leoflow.common.hints.commands import command
 from leoflow.common.hints.packages import how_to_add, names_in, provider_package
 from leoflow.common.reports import user_line
 
@@ -150,7 +151,7 @@ class MissingPackage(ImportError):
     def __init__(self, name, use):
         super().__init__(
             f"{use} needs the Python package {name}, which is not installed. "
-            "`leoflow setup` fetches it; offline, install it with pip for the Python that runs the DAGs.",
+            f"`{command('setup')}` fetches it; offline, install it with pip for the Python that runs the DAGs.",
             name=name,
         )
 

@@ -7,6 +7,7 @@ import time
 
 from leoflow.common.client import Client, ServerError, quote
 from leoflow.common.exceptions import AirflowRuntimeError, Unsupported
+from leoflow.common.hints.commands import command
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def read(kind: str, key: str) -> dict[str, Any] | None:
     global _queried
     _queried = True
     if is_offline():
-        raise NotRunning(f"{kind} {key!r} cannot be read: Leoflow is not running (`leoflow lite start`)")
+        raise NotRunning(f"{kind} {key!r} cannot be read: Leoflow is not running (`{command('lite start')}`)")
     try:
         return client().request("GET", f"{_prefix}/{kind}/{quote(key)}")
     except ServerError as error:
@@ -63,7 +64,7 @@ def uv() -> str:
     """Returns the path of the server's uv, which the server downloads if necessary."""
     if is_offline():
         raise NotRunning("uv, which creates virtual environments, is not installed: install it (https://docs.astral.sh/uv), "
-                         "or start Leoflow, which downloads it (`leoflow lite start`)")
+                         f"or start Leoflow, which downloads it (`{command('lite start')}`)")
     try:
         while (program := client().request("POST", f"{_prefix}/uv")["program"]) is None:
             time.sleep(0.5)

@@ -17,6 +17,7 @@ from leoflow.authoring.timetables.schedule import timetable_of_schedule
 from leoflow.common import current, topology
 from leoflow.common.dates import aware
 from leoflow.common.exceptions import AirflowDagCycleException, AirflowException, TaskNotFound, Unsupported
+from leoflow.common.hints.commands import command
 from leoflow.common.reports import PACKAGE
 from leoflow.common.settings.airflow_settings import Setting, setting_or_value
 
@@ -225,7 +226,7 @@ class DAG:
         self.timetable.validate()
 
     def test(self, *_, **__):
-        raise Unsupported("DAG.test() inside the file (use `leoflow dags test`)")
+        raise Unsupported(f"DAG.test() inside the file (use `{command('dags test')}`)")
 
     def cli(self):
         raise Unsupported("DAG.cli() inside the file (use the commands of `leoflow`)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from leoflow.common.hints import airflow_2
+from leoflow.common.hints.commands import command
 from leoflow.common.hints.packages import imported_names, missing_package
 
 TYPE_CHECKING = False
@@ -55,9 +56,10 @@ def in_newer_version(name, package):
     newer = find_newer_package(package) if find_newer_package else None
     if newer is None:
         return None
-    dag_id, run_id = newer["dag_id"], newer["run_id"]
-    return (f"{name} is in the newest version of {dag_id}, but this run keeps the version that it began with. Rerun it: "
-            f"leoflow runs clear {shlex.quote(dag_id)} {shlex.quote(run_id)} --only-failed --run-on-latest-version")
+    dag_id, run_id = shlex.quote(newer["dag_id"]), shlex.quote(newer["run_id"])
+    rerun = command(f"runs clear {dag_id} {run_id} --only-failed --run-on-latest-version")
+    return (f"{name} is in the newest version of {newer['dag_id']}, but this run keeps the version that it began with. "
+            f"Rerun it: {rerun}")
 
 
 def removed_import(error):

@@ -6,6 +6,7 @@ import sys
 
 from leoflow.common import local_modules
 from leoflow.common.hints import own_modules
+from leoflow.common.hints.commands import command
 
 # Modules whose package has a different name.
 PACKAGE_OF = {
@@ -40,8 +41,8 @@ def add_command(package: str) -> str:
 
     project = local_modules.project_name()
     if project is None:
-        return f"`leoflow add {package}` in the project's folder"
-    return f"`leoflow add {package} --project {shlex.quote(project)}`"
+        return f"`{command(f'add {package}')}` in the project's folder"
+    return f"`{command(f'add {package} --project {shlex.quote(project)}')}`"
 
 
 def how_to_add(package: str) -> str:
