@@ -7,10 +7,11 @@ use leoflow_base::home::{self, Home, lock};
 use leoflow_base::sys::process::command;
 use leoflow_base::sys::transient::is_transient;
 use leoflow_base::sys::{blocking, env_vars};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Environment variable that marks the processes of one task try, or of one child that parses or answers a question, with
@@ -66,8 +67,8 @@ pub struct Interpreter {
     /// True for an environment's Python, which writes compiled modules into the environment.
     is_of_environment: bool,
     home: Home,
-    /// URL of the web UI, for links in messages that tasks send.
-    base_url: Option<Box<str>>,
+    /// The options that [`home_options`] returned when the interpreter was prepared.
+    home_options: Arc<Map<String, Value>>,
     /// True if the environment contains Airflow's own SDK, which then parses and runs the DAGs.
     pub has_airflow_sdk: bool,
 }
@@ -101,9 +102,14 @@ impl Interpreter {
             reason: format!("failed to write {}: {error}", home.python().display()),
             is_transient: is_transient(&error),
         })?;
-        let base_url = base_url(home);
-        let (program, home) = (python.path, home.clone());
-        Ok(Self { program, package, is_of_environment: false, home, base_url, has_airflow_sdk: false })
+        Ok(Self {
+            program: python.path,
+            package,
+            is_of_environment: false,
+            home: home.clone(),
+            home_options: Arc::new(home_options(home)),
+            has_airflow_sdk: false,
+        })
     }
 
     /// Returns the Python of the environment in `folder`.
@@ -145,13 +151,7 @@ impl Interpreter {
             let (uv, cache) = environments::uv_for_tasks(&self.home);
             map.insert("uv".to_owned(), uv.to_string_lossy().into());
             map.insert("uv_cache".to_owned(), cache.to_string_lossy().into());
-            if let Some(url) = &self.base_url {
-                map.insert("base_url".to_owned(), (&**url).into());
-            }
-            // Hints of the Python package name it in their commands.
-            if let Some(option) = home::option_for(self.home.root()) {
-                map.insert("home_option".to_owned(), option.into());
-            }
+            map.extend(self.home_options.as_ref().clone());
             let packages = support::folder(&self.home);
             if self.has_airflow_sdk {
                 // The folder for files that Airflow writes.
@@ -252,14 +252,21 @@ pub fn environment() -> Vec<(OsString, OsString)> {
     env_vars::all().into_iter().filter(|(name, _)| is_passed(&name.to_string_lossy())).collect()
 }
 
+/// The options that depend on the home only: the URL of the web UI, for links in messages that tasks send, and the
+/// option that chooses the home, for the commands in hints.
+fn home_options(home: &Home) -> Map<String, Value> {
+    let options = [("base_url", base_url(home)), ("home_option", home::option_for(home.root()))];
+    options.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.into()))).collect()
+}
+
 /// URL of the running instance, or the configured one.
-fn base_url(home: &Home) -> Option<Box<str>> {
+fn base_url(home: &Home) -> Option<String> {
     if let Some(url) = lock::holder(home).and_then(|holder| holder.url) {
-        return Some(url.into());
+        return Some(url);
     }
     // The command that needs the configuration reports an unreadable file.
     let config = config::load(&home.config()).ok()??.config;
-    Some(format!("http://{}:{}", config.own_address(), config.port).into())
+    Some(format!("http://{}:{}", config.own_address(), config.port))
 }
 
 #[cfg(test)]
@@ -277,7 +284,7 @@ mod tests {
             program: "/bin/python3".into(),
             package: folder.path().into(),
             is_of_environment: false,
-            base_url: base_url(&home),
+            home_options: Arc::new(home_options(&home)),
             home,
             has_airflow_sdk: false,
         };
