@@ -2,7 +2,7 @@
 
 use super::reaper::Exit;
 use super::spawn::{FIRST_PASSED, close_at_exec_from};
-use super::{Signal, signal_group};
+use super::{Signal, signal_group, text_busy};
 use std::io::{self, BufRead, Read};
 use std::process::Child;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -19,6 +19,11 @@ pub fn failure(stderr: &str, status: std::process::ExitStatus) -> String {
     }
 }
 
+/// Starts `command`, also when its program was written a moment ago (see [`text_busy`]).
+pub fn spawn(command: &mut std::process::Command) -> io::Result<Child> {
+    text_busy::retry(|| command.spawn(), text_busy::is_busy)
+}
+
 /// Runs `command` to its end and returns its output; kills it, with an error of kind `TimedOut`, when it takes longer
 /// than `limit`.
 pub fn output_within(command: &mut std::process::Command, limit: Duration) -> io::Result<std::process::Output> {
@@ -32,7 +37,8 @@ pub fn output_limited(
     bytes: u64,
 ) -> io::Result<std::process::Output> {
     use std::process::Stdio;
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = spawn(command)?;
     let (stdout, stderr) = (read_in_thread(child.stdout.take(), bytes), read_in_thread(child.stderr.take(), bytes));
     let deadline = Instant::now() + limit;
     let mut pause = Duration::from_micros(200);
@@ -74,7 +80,7 @@ pub(crate) fn output_and_errors_line_by_line(
     let stdout = if bytes == 0 { Stdio::null() } else { Stdio::piped() };
     // The program gets a process group of its own, so that its descendants can be killed with it.
     command.process_group(0);
-    let mut child = command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped()).spawn()?;
+    let mut child = spawn(command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped()))?;
     on_start(i32::try_from(child.id()).unwrap_or_default());
     let output = read_in_thread(child.stdout.take(), bytes);
     let lines = lines_in_thread(child.stderr.take());

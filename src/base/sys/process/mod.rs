@@ -14,6 +14,7 @@ pub mod signals;
 pub mod spawn;
 mod spawn_image;
 pub mod stdio;
+mod text_busy;
 pub mod user_namespace;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};

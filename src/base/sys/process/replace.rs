@@ -1,7 +1,9 @@
 //! Execs another program in this process, with some descriptors left open for it.
 
+use super::text_busy;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use std::convert::Infallible;
 use std::ffi::{CString, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -34,10 +36,11 @@ pub fn replace_self(program: &Path, argv0: &str, arguments: &[OsString], kept: &
             return error.into();
         }
     }
-    let Err(error) = nix::unistd::execv(&program, &arguments);
+    let exec = || -> io::Result<Infallible> { Ok(nix::unistd::execv(&program, &arguments)?) };
+    let Err(error) = text_busy::retry(exec, text_busy::is_busy);
     close_at_exec(kept);
     unblock_signals();
-    error.into()
+    error
 }
 
 /// The signals that are blocked during the exec.

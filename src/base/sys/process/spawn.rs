@@ -7,6 +7,7 @@
 
 use super::Signal;
 use super::spawn_image::{Image, NulByte};
+use super::text_busy;
 use super::user_namespace::SingleUser;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
@@ -111,6 +112,10 @@ impl Spawn<'_> {
     /// Forks and execs; returns the child's pid once the new program runs. With `parent_death`, must be called from the
     /// main thread, which lives as long as the process.
     pub fn start(self) -> Result<i32, SpawnError> {
+        text_busy::retry(|| self.try_start(), |error| error.source_error().is_some_and(text_busy::is_busy))
+    }
+
+    fn try_start(&self) -> Result<i32, SpawnError> {
         assert!(self.passed.len() <= MAX_PASSED, "{} descriptors exceed the maximum", self.passed.len());
         let image = self.image()?;
         let dev_null = File::open("/dev/null").map_err(SpawnError::SystemLimit)?;
@@ -124,7 +129,7 @@ impl Spawn<'_> {
         match unsafe { nix::unistd::fork() }.map_err(|e| SpawnError::SystemLimit(e.into()))? {
             ForkResult::Parent { child } => {
                 drop(error_writer);
-                wait_for_exec(error_reader, child, &self)
+                wait_for_exec(error_reader, child, self)
             }
             ForkResult::Child => {
                 image.fill_in_pid();

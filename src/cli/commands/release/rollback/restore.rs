@@ -262,7 +262,7 @@ fn restore_with(program: &Path, home: &Home, backup: &Path, record: &mut Rollbac
     command.arg("--home").arg(home.root()).args(["lite", "restore", "--force", "--yes", "--input"]).arg(backup);
     // The program's stdout ends with an undo hint that does not work across releases; this command prints its own.
     command.env(RESTORE_OF_ROLLBACK, "1").stdin(Stdio::piped()).stdout(Stdio::null());
-    let mut child = command.spawn()?;
+    let mut child = command::spawn(&mut command)?;
     record.restorer = ProcessId::of(child.id() as i32);
     let started = record.write(home).and_then(|()| {
         let mut stdin = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
