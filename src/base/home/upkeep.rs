@@ -178,6 +178,12 @@ pub fn note_try(home: &Home, now: Timestamp, kind: Kind) -> io::Result<Upkeep> {
     change(home, now, |upkeep| upkeep.job_mut(kind).tried_at = Some(now))
 }
 
+/// Withdraws a try that could not start because another operation was running: the job stays due and does not pause, as
+/// it does after a failure.
+pub fn withdraw_try(home: &Home, now: Timestamp, kind: Kind) -> io::Result<Upkeep> {
+    change(home, now, |upkeep| upkeep.job_mut(kind).tried_at = None)
+}
+
 /// The outcome of a try.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
@@ -225,6 +231,9 @@ mod tests {
         let timestamp = |seconds: i64| Timestamp::from_second(1_800_000_000 + seconds).unwrap();
         assert_eq!(begin(&home, timestamp(0)).unwrap().backup.last(timestamp(9)), timestamp(0));
         note_awake(&home, timestamp(10), 10).unwrap();
+        note_try(&home, timestamp(20), Kind::Backup).unwrap();
+        let withdrawn = withdraw_try(&home, timestamp(20), Kind::Backup).unwrap();
+        assert_eq!(withdrawn.backup.paused_until(timestamp(30)), None, "due at once");
         note_try(&home, timestamp(20), Kind::Backup).unwrap();
         let failed = note_end(&home, timestamp(21), Kind::Backup, End::Failed("the disk is full".to_owned())).unwrap();
         assert_eq!((failed.backup.last(timestamp(30)), failed.backup.awake_seconds), (timestamp(0), 10));

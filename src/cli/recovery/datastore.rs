@@ -3,7 +3,7 @@
 use super::{AfterUpgrade, Recovery, access, claims};
 use crate::error::Error;
 use leoflow_base::home::Home;
-use leoflow_base::home::lock::{self, HomeLock};
+use leoflow_base::home::lock::{self, HomeLock, OperationLock};
 use leoflow_base::protocol::control;
 use leoflow_base::protocol::status::InstanceState;
 use leoflow_lifecycle::backup::restore::quarantine;
@@ -13,6 +13,9 @@ use leoflow_postgres::cluster::provision;
 use leoflow_postgres::cluster::{self, ClusterState};
 use std::time::Duration;
 use tokio_postgres::Client;
+
+/// How long a scheduled command waits for another operation, such as a backup that the user has just started.
+const SCHEDULED_WAIT: Duration = Duration::from_secs(600);
 
 /// An open datastore; a private server stops when this is dropped.
 pub struct Datastore {
@@ -79,6 +82,22 @@ impl Datastore {
             // away, and the operation's record shows that the folder is a home. `open_held` checks after the repair.
             DatastoreState::Interrupted => Self::open_held(home, lock_and_repair(recovery, command).await?).await,
         }
+    }
+
+    /// Takes the operation lock and opens the datastore. A `scheduled` command, which the running instance has started,
+    /// waits for another operation instead of failing; it fails when the instance has stopped since, because the user
+    /// wants the home unused then.
+    pub(crate) async fn open_for_operation(
+        recovery: &Recovery<'_>,
+        command: &str,
+        scheduled: bool,
+    ) -> Result<(Self, OperationLock), Error> {
+        let wait = if scheduled { SCHEDULED_WAIT } else { Duration::ZERO };
+        let operation_lock = OperationLock::take_within(recovery.home, command, wait)?;
+        if scheduled && !lock::is_held(recovery.home).map_err(Error::failed)? {
+            return Err(Error::failed("Leoflow has stopped; the next start runs the scheduled job again"));
+        }
+        Ok((Self::open(recovery, command).await?, operation_lock))
     }
 
     /// Opens the datastore of the running instance.

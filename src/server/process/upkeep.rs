@@ -200,7 +200,10 @@ async fn perform(state: &Arc<AppState>, kind: Kind) -> io::Result<Attempt> {
     let failure = match state.release.own_program.perform(home, name, arguments).await {
         Ok(operation) if operation.status == Status::Done => None,
         Ok(operation) => Some(reason(&operation)),
-        Err(other) if other.status() == StatusCode::CONFLICT => return Ok(Attempt::MustWait(other.message())),
+        Err(other) if other.status() == StatusCode::CONFLICT => {
+            upkeep::withdraw_try(home, Timestamp::now(), kind)?;
+            return Ok(Attempt::MustWait(other.message()));
+        }
         Err(error) => Some(error.message()),
     };
     let now = Timestamp::now();

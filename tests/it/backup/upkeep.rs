@@ -108,6 +108,12 @@ fn invalid_settings_are_reported_and_a_killed_backup_is_removed() {
     assert!(problems()[0].as_str().unwrap().contains("backup.verify"), "{:?}", problems());
     fs::write(&file, text).unwrap();
     wait_until("no reported problem", Duration::from_secs(90), || problems().is_empty());
+    // A scheduled job that starts late does not open the datastore of a stopped instance.
+    test.run(&["lite", "stop"]).expect(0);
+    for job in [["lite", "backup", "--scheduled"].as_slice(), &["lite", "backups", "verify", "--scheduled"]] {
+        assert!(test.run(job).expect(1).stderr.contains("Leoflow has stopped"), "{job:?}");
+    }
+    assert_eq!(backups(&test).len(), 1);
 }
 
 #[test]

@@ -76,13 +76,12 @@ fn require_config(context: &Context<'_>) -> Result<Config, Error> {
 }
 
 /// Finishes or undoes interrupted operations, takes the operation lock and opens the datastore.
-async fn settle_and_lock(context: &Context<'_>) -> Result<(Datastore, OperationLock), Error> {
+async fn settle_and_lock(context: &Context<'_>, scheduled: bool) -> Result<(Datastore, OperationLock), Error> {
     // Finishes or undoes an interrupted upgrade or rollback.
     context.recovery().settle_change(DryRun::No).await?;
-    let operation_lock = OperationLock::take(&context.home, COMMAND)?;
     // On a stopped instance, finishes or undoes an interrupted restore, purge or move of the datastore. A running
     // instance has done so at its start.
-    let datastore = Datastore::open(&context.recovery(), COMMAND).await?;
+    let (datastore, operation_lock) = Datastore::open_for_operation(&context.recovery(), COMMAND, scheduled).await?;
     // Creates the role and the database if Leoflow was never started.
     drop(datastore.connect().await?);
     // Removes the leftovers of a restore or verification that was killed before it changed anything.
@@ -97,7 +96,7 @@ async fn create(
     output: &Path,
     encrypt_to: &EncryptTo,
 ) -> Result<CreatedBackup, Error> {
-    let (datastore, _operation_lock) = settle_and_lock(context).await?;
+    let (datastore, _operation_lock) = settle_and_lock(context, false).await?;
     let request = Request {
         home: &context.home,
         access: &datastore.access,
@@ -116,7 +115,7 @@ async fn create(
 
 /// Creates an automatic backup and removes the automatic backups over the limits.
 async fn create_scheduled(context: &Context<'_>, config: &Config) -> Result<CreatedBackup, Error> {
-    let (datastore, _operation_lock) = settle_and_lock(context).await?;
+    let (datastore, _operation_lock) = settle_and_lock(context, true).await?;
     let parameters =
         upgrade::automatic_backup(&context.home, &datastore.access, config, context.version, context.printer)?;
     automatic::scheduled(&parameters).await.map_err(|error| datastore.explain(error.into()))

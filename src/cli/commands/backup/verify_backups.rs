@@ -76,7 +76,7 @@ impl<'a> Verification<'a> {
         let keys = keys(context, &args.decryption)?;
         let (method, datastore_and_lock) = match args.quick {
             true => (Method::Hashes, None),
-            false => (Method::TestRestore, Some(open_locked_datastore(context).await?)),
+            false => (Method::TestRestore, Some(open_locked_datastore(context, args.scheduled).await?)),
         };
         Ok(Self { context, args, keys, method, datastore_and_lock })
     }
@@ -140,11 +140,10 @@ impl<'a> Verification<'a> {
     }
 }
 
-async fn open_locked_datastore(context: &Context<'_>) -> Result<(Datastore, OperationLock), Error> {
+async fn open_locked_datastore(context: &Context<'_>, scheduled: bool) -> Result<(Datastore, OperationLock), Error> {
     let command = "leoflow lite backups verify";
     datastore::check(&context.home)?;
-    let operation_lock = OperationLock::take(&context.home, command)?;
-    let datastore = Datastore::open(&context.recovery(), command).await?;
+    let (datastore, operation_lock) = Datastore::open_for_operation(&context.recovery(), command, scheduled).await?;
     context.recovery().clean_up(Some(&datastore.access)).await?;
     Ok((datastore, operation_lock))
 }

@@ -30,6 +30,8 @@ pub struct LiteStop {
 const TASKS_POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// Longest duration of a clean stop: the sum of all children's deadlines.
 pub(crate) const STOP_LIMIT: Duration = Duration::from_secs(75);
+/// How long a stop waits for a backup or verification that fails because of it.
+const BACKUP_LIMIT: Duration = Duration::from_secs(10);
 
 pub fn stop(context: &Context<'_>, args: &LiteStop) -> Result<u8, Error> {
     let (mut count, read_error) = agent::running(&context.home);
@@ -61,6 +63,7 @@ pub fn stop(context: &Context<'_>, args: &LiteStop) -> Result<u8, Error> {
         context.printer.note(format!("`{}`, pid {}, is in progress and fails now", holder.command, holder.process.pid));
     }
     let stopped = stop_running(context)?;
+    wait_for_backup(&context.home);
     let (ended, read_error) = end_tasks(context);
     if let Some(error) = read_error {
         context
@@ -77,6 +80,15 @@ pub fn stop(context: &Context<'_>, args: &LiteStop) -> Result<u8, Error> {
         context.printer.line(text);
     }
     Ok(0)
+}
+
+/// Waits for the end of a backup or verification, which fails without the datastore, so that the next command finds the
+/// home unused.
+fn wait_for_backup(home: &Home) {
+    let is_backup = |holder: &Holder| holder.command.starts_with("leoflow lite backup");
+    if let Some(holder) = lock::operation_holder(home).filter(is_backup) {
+        holder.process.wait_gone(BACKUP_LIMIT);
+    }
 }
 
 /// Stops the instance and ends its tasks, so that no process uses the home afterwards.
