@@ -225,10 +225,10 @@ fn show(context: &Context<'_>, plan: &UninstallPlan) {
     let printer = context.printer;
     let line = |verb: &str, part: &Part| printer.note(plan_line(verb, part.bytes, &part.path, part.what));
     // The line about everything else in the home covers the empty parts of a purge.
-    let is_shown = |part: &&Part| !plan.purge || part.bytes > 0;
+    let is_shown = |part: &&Part| !plan.purge || part.bytes != Some(0);
     plan.remove.iter().filter(is_shown).for_each(|part| line("remove", part));
     if let Some(workspace) = &plan.workspace {
-        printer.note(plan_line("remove", workspace.bytes, &workspace.path, "the workspace"));
+        printer.note(plan_line("remove", Some(workspace.bytes), &workspace.path, "the workspace"));
     }
     if let Ok(Some(data_location)) = location::recorded(&context.home) {
         let is_removed = plan.purge && data_location.container.is_some();
@@ -256,9 +256,9 @@ fn show(context: &Context<'_>, plan: &UninstallPlan) {
     }
 }
 
-/// A line of the plan. Omits a size of 0: the part is empty, or its size is unknown.
-fn plan_line(verb: &str, bytes: u64, path: &Path, what: &str) -> String {
-    let size = if bytes == 0 { String::new() } else { human_size(bytes) };
+/// A line of the plan. Omits an unknown size, and a size of 0.
+fn plan_line(verb: &str, bytes: Option<u64>, path: &Path, what: &str) -> String {
+    let size = bytes.filter(|bytes| *bytes > 0).map(human_size).unwrap_or_default();
     format!("{verb}  {size:>10}  {}  ({what})", path.display())
 }
 
@@ -298,9 +298,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_plan_omits_a_size_of_zero() {
+    fn the_plan_omits_an_unknown_size_and_zero() {
         let line = |bytes| plan_line("remove", bytes, Path::new("/h/bin"), "programs");
-        assert_eq!(line(36_864), "remove       36 kB  /h/bin  (programs)");
-        assert_eq!(line(0), "remove              /h/bin  (programs)");
+        assert_eq!(line(Some(36_864)), "remove       36 kB  /h/bin  (programs)");
+        for bytes in [Some(0), None] {
+            assert_eq!(line(bytes), "remove              /h/bin  (programs)");
+        }
     }
 }

@@ -72,7 +72,8 @@ pub struct UninstallFacts {
 pub struct Part {
     pub what: &'static str,
     pub path: PathBuf,
-    pub bytes: u64,
+    /// Allocated bytes; `None` if unknown, because the folder is too wide to be read.
+    pub bytes: Option<u64>,
     /// True when an uninstall without `--purge` keeps it.
     pub is_data: bool,
 }
@@ -275,7 +276,7 @@ mod tests {
     }
 
     fn part(what: &'static str, is_data: bool) -> Part {
-        Part { what, path: format!("/u/.leoflow/{what}").into(), bytes: 1, is_data }
+        Part { what, path: format!("/u/.leoflow/{what}").into(), bytes: Some(1), is_data }
     }
 
     fn facts() -> UninstallFacts {
@@ -315,7 +316,7 @@ mod tests {
 
     #[test]
     fn a_workspace_that_stays_is_listed() {
-        let kept = Part { what: "the workspace", path: "/u/leoflow".into(), bytes: 1, is_data: true };
+        let kept = Part { what: "the workspace", path: "/u/leoflow".into(), bytes: Some(1), is_data: true };
         let facts = UninstallFacts { kept_workspace: Some(kept.clone()), ..facts() };
         assert_eq!(plan(&facts, &Request::default()).unwrap().keep.last(), Some(&kept));
         assert_eq!(plan(&facts, &Request { keep_workspace: true, ..PURGE }).unwrap().keep, [kept]);

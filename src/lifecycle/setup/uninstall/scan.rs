@@ -84,7 +84,7 @@ fn kept_workspace(home: &Home, receipt: Option<&Receipt>, request: &Request) -> 
     let canonical = path.canonicalize().ok()?;
     // A walk through it might read the whole disk.
     let is_too_wide = user_homes().iter().any(|user_home| user_home.starts_with(&canonical));
-    let bytes = if is_too_wide { 0 } else { bytes(&canonical) };
+    let bytes = (!is_too_wide).then(|| bytes(&canonical));
     Some(Part { what: "the workspace", path, bytes, is_data: true })
 }
 
@@ -122,7 +122,7 @@ fn parts(home: &Home) -> Vec<Part> {
         .into_iter()
         .chain(overrides)
         .filter(|(_, path, _)| exists(path))
-        .map(|(what, path, is_data)| Part { what, bytes: bytes(&path), path, is_data })
+        .map(|(what, path, is_data)| Part { what, bytes: Some(bytes(&path)), path, is_data })
         .collect()
 }
 
