@@ -7,8 +7,8 @@ use super::lock::Lock;
 use super::uv::{Call, Uv};
 use crate::{Python, discover};
 use leoflow_base::counted::counted;
-use leoflow_base::home::Home;
 use leoflow_base::home::progress::{Progress, Reporter};
+use leoflow_base::home::{self, Home};
 use leoflow_base::sys::checkpoint::checkpoint;
 use leoflow_base::sys::clock;
 use leoflow_base::sys::fs::files;
@@ -277,8 +277,10 @@ fn begin_build(home: &Home) -> Result<FileLock, String> {
 /// Takes `BUILDS_LOCK` exclusively, for removing files that builds use; waits up to `wait` for running builds to end.
 pub(super) fn exclude_builds(home: &Home, wait: Duration) -> Result<FileLock, String> {
     let file = lock_file(home, BUILDS_LOCK).map_err(|error| unwritable(home, &error))?;
-    FileLock::exclusive_within(file, wait)
-        .map_err(|error| format!("an environment is being built; try again when `leoflow env list` shows it: {error}"))
+    FileLock::exclusive_within(file, wait).map_err(|error| {
+        let option = home::option_for(home.root()).map(|option| format!("{option} ")).unwrap_or_default();
+        format!("an environment is being built; try again when `leoflow {option}env list` shows it: {error}")
+    })
 }
 
 #[cfg(test)]

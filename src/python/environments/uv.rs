@@ -5,7 +5,7 @@ use super::declaration::variables::Variables;
 use super::{pip_settings, uv_messages, uv_settings, uv_variables};
 use leoflow_base::components::{archive, wheel};
 use leoflow_base::home::progress::{Progress, Reporter};
-use leoflow_base::home::{Home, shared};
+use leoflow_base::home::{self, Home, shared};
 use leoflow_base::protocol::web;
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
@@ -274,7 +274,8 @@ impl Uv {
             return Ok(());
         }
         let reason = if status.code() == Some(NO_SOLUTION) { Reason::NoSolution } else { Reason::Other };
-        let message = uv_messages::error_message(&output_lines);
+        let home_option = home::option_for(self.home.root());
+        let message = uv_messages::error_message(&output_lines, home_option.as_deref());
         Err(Failure { reason, message: message.unwrap_or_else(|| format!("uv failed with {status} and no message")) })
     }
 }

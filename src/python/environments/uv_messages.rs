@@ -9,19 +9,22 @@ const REPLACEMENTS: [(&str, &str); 3] = [
     ("allow-insecure-host", "`--trusted-host {}` in requirements.txt"),
     ("refresh", "`leoflow env update --reinstall`"),
 ];
+/// The start of a command of this program in a replacement.
+const COMMAND: &str = "`leoflow ";
 /// Texts in uv's message about a certificate that no authority of this machine has signed.
 const UNKNOWN_ISSUER: [&str; 2] = ["UnknownIssuer", "invalid peer certificate"];
 const ABOUT_ISSUERS: &str = "hint: does a proxy inspect TLS? Add its certificate to the system's, or name it in \
                              SSL_CERT_FILE; see docs/how-to/use-behind-a-proxy.md";
 
 /// uv's error message, from the first line of an error to the end of the output; without such a line, the last three
-/// lines. `None` if that is empty.
-pub fn error_message(output_lines: &[String]) -> Option<String> {
+/// lines. `None` if that is empty. `home_option` chooses the home in the commands of this program.
+pub fn error_message(output_lines: &[String], home_option: Option<&str>) -> Option<String> {
     let starts = ["error", "  ×", "×"];
     let start = output_lines.iter().position(|line| starts.iter().any(|start| line.starts_with(start)));
     let lines = &output_lines[start.unwrap_or(output_lines.len().saturating_sub(3))..];
     let text = lines.join("\n").trim().trim_start_matches("error: ").to_owned();
-    (!text.is_empty()).then(|| with_usable_hints(&text))
+    let command = home_option.map_or_else(|| COMMAND.to_owned(), |option| format!("{COMMAND}{option} "));
+    (!text.is_empty()).then(|| with_usable_hints(&text).replace(COMMAND, &command))
 }
 
 /// Replaces hints by hints that a user of Leoflow can follow.
@@ -105,14 +108,14 @@ mod tests {
     fn extracts_the_error_message_of_uv() {
         let owned = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>();
         let lines = owned(&["Using Python 3.11", "  × No solution found", "  ╰─▶ Because x was not found"]);
-        assert_eq!(error_message(&lines).unwrap(), "× No solution found\n  ╰─▶ Because x was not found");
-        assert_eq!(error_message(&owned(&["error: it is cold"])).unwrap(), "it is cold");
-        assert_eq!(error_message(&[]), None);
+        assert_eq!(error_message(&lines, None).unwrap(), "× No solution found\n  ╰─▶ Because x was not found");
+        assert_eq!(error_message(&owned(&["error: it is cold"]), None).unwrap(), "it is cold");
+        assert_eq!(error_message(&[], None), None);
     }
 
     #[test]
     fn hints_are_those_a_user_can_follow() {
-        let message = |line: &str| error_message(&[format!("error: {line}")]).unwrap();
+        let message = |line: &str| error_message(&[format!("error: {line}")], None).unwrap();
         let text = message("pre-releases weren't enabled (try: `--prerelease=allow`)");
         assert_eq!(text, "pre-releases weren't enabled (try: --pre in requirements.txt)");
         let text = message("client error\n  cause: invalid peer certificate: UnknownIssuer");
@@ -121,14 +124,16 @@ mod tests {
 
     #[test]
     fn hints_name_a_setting_in_place_of_an_option() {
-        let message = |line: &str| error_message(&[format!("error: it is cold\n  hint: {line}")]).unwrap();
+        let message = |line: &str| error_message(&[format!("error: it is cold\n  hint: {line}")], None).unwrap();
         let text = message("Consider `--allow-insecure-host\n  a.example`, or not");
         assert_eq!(text, "it is cold\n  hint: Consider `--trusted-host a.example` in requirements.txt, or not");
         let text = message("use `--index-strategy unsafe-best-match` and `--prerelease=allow`");
         assert_eq!(text, "it is cold\n  hint: use `UV_INDEX_STRATEGY=unsafe-best-match` and --pre in requirements.txt");
         assert_eq!(message("try `--refresh`"), "it is cold\n  hint: try `leoflow env update --reinstall`");
         assert_eq!(message("try `--frozen` or `--refresh`"), "it is cold");
-        assert_eq!(error_message(&["error: no `--frozen` or `x".into()]).unwrap(), "no `--frozen` or `x");
+        let of_home = error_message(&["error: try `--refresh`".into()], Some("--home /h"));
+        assert_eq!(of_home.unwrap(), "try `leoflow --home /h env update --reinstall`");
+        assert_eq!(error_message(&["error: no `--frozen` or `x".into()], None).unwrap(), "no `--frozen` or `x");
     }
 
     fn without_options(message: &str, is_passed: impl Fn(&str) -> bool) -> String {

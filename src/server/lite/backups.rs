@@ -1,7 +1,7 @@
 //! Backups, restores and the state of operations over HTTP: the API below `/api/lite`, and a page of backups.
 
 use super::pages::{instance_name, own_config, problems, size_text};
-use super::render::page;
+use super::render::{page, with_home};
 use crate::http::api_error::ApiError;
 use crate::http::body::bad_body;
 use crate::http::openapi::answers::Accepted;
@@ -133,6 +133,7 @@ async fn show(state: &AppState, refused: Option<&str>) -> Result<Html<String>, A
             "problems": problems(state), "refused": refused,
         }),
     )
+    .map(|page| with_home(page, &state.home))
 }
 
 fn row(backup: &Value) -> Value {

@@ -1,7 +1,7 @@
 //! Releases and diagnostics of this instance over HTTP: the API below `/api/lite`, and pages.
 
 use super::pages::{instance_name, size_text};
-use super::render::page;
+use super::render::{page, with_home};
 use crate::http::api_error::ApiError;
 use crate::http::query::{Kind, Parameter, Query, QueryParams};
 use crate::process::own_program::{answer, ask, newest};
@@ -46,13 +46,16 @@ pub async fn releases_page(State(state): Shared, params: QueryParams<ReleasesQue
         }
     };
     let (versions, plan) = tokio::join!(ask(&state.home, &["versions"]), plan);
-    render_releases(&instance_name(&state), versions, plan, newest(&state.home).await.as_ref())
+    let page = render_releases(&instance_name(&state), versions, plan, newest(&state.home).await.as_ref())?;
+    Ok(with_home(page, &state.home))
 }
 
 /// Renders the page of releases with the reason why a request was refused.
 pub async fn error_page(state: &AppState, refused: &str) -> Result<Html<String>, ApiError> {
     let versions = ask(&state.home, &["versions"]).await;
-    render_releases(&instance_name(state), versions, Err(refused.to_owned()), newest(&state.home).await.as_ref())
+    let page =
+        render_releases(&instance_name(state), versions, Err(refused.to_owned()), newest(&state.home).await.as_ref())?;
+    Ok(with_home(page, &state.home))
 }
 
 fn render_releases(
@@ -122,7 +125,8 @@ fn plan_view(plan: &Value) -> Value {
 
 /// `/lite/doctor`.
 pub async fn doctor_page(State(state): Shared) -> Result<Html<String>, ApiError> {
-    render_doctor(&instance_name(&state), ask(&state.home, &["doctor"]).await)
+    let page = render_doctor(&instance_name(&state), ask(&state.home, &["doctor"]).await)?;
+    Ok(with_home(page, &state.home))
 }
 
 fn render_doctor(instance: &str, found: Result<Value, String>) -> Result<Html<String>, ApiError> {

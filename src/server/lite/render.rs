@@ -4,6 +4,7 @@
 use crate::http::api_error::ApiError;
 use axum::http::header;
 use axum::response::{Html, IntoResponse};
+use leoflow_base::home::{self, Home};
 use leoflow_base::template_value::template_value;
 use minijinja::{Environment, UndefinedBehavior};
 use serde_json::Value;
@@ -74,10 +75,46 @@ pub fn page(name: &str, instance: &str, mut context: Value) -> Result<Html<Strin
     rendered.map(Html).map_err(|error| ApiError::internal(&format!("{name}: {error:#}")))
 }
 
+/// The start of a command of this program on a page.
+const COMMAND: &str = "<code>leoflow ";
+
+/// Adds the option that chooses `home` to each command of this program on a page, unless a command acts on this home
+/// without the option or already has one.
+pub fn with_home(page: Html<String>, home: &Home) -> Html<String> {
+    match home::option_for(home.root()) {
+        Some(option) => Html(with_option(&page.0, &option)),
+        None => page,
+    }
+}
+
+fn with_option(page: &str, option: &str) -> String {
+    let escaped = minijinja::HtmlEscape(option).to_string();
+    let mut parts = page.split(COMMAND);
+    let mut result = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        result.push_str(COMMAND);
+        let arguments = part.split("</code>").next().unwrap_or_default();
+        if !arguments.contains("--home") && !arguments.contains("--instance") {
+            result.push_str(&escaped);
+            result.push(' ');
+        }
+        result.push_str(part);
+    }
+    result
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn commands_on_pages_name_the_home() {
+        let text = "<code>leoflow doctor</code> of leoflow <code>leoflow --home /c lite stop</code>";
+        let expected = "<code>leoflow --home &#x27;&#x2f;a b&#x27; doctor</code> of leoflow \
+                        <code>leoflow --home /c lite stop</code>";
+        assert_eq!(with_option(text, "--home '/a b'"), expected);
+    }
 
     #[test]
     fn values_are_escaped() {

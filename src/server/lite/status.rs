@@ -4,7 +4,7 @@
 use super::chart::{self, Window};
 use super::pages::{ask_supervisor, own_config, problems};
 use super::queue;
-use super::render::page;
+use super::render::{page, with_home};
 use super::storage::{self, Storage};
 use crate::http::api_error::ApiError;
 use crate::process::own_program::ask_within;
@@ -66,6 +66,7 @@ pub async fn status_page(State(state): State<Arc<AppState>>) -> Result<Html<Stri
             "newest": newest,
         }),
     )
+    .map(|page| with_home(page, &state.home))
 }
 
 /// The page's facts about tasks, which come from the datastore.

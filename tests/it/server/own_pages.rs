@@ -196,7 +196,7 @@ fn the_status_page_shows_tasks_queue_and_disk_use() {
         page.contains("1 succeeded") && page.contains("The pool narrow has 0 slots")
     });
     let waiting = page();
-    assert!(waiting.contains("leoflow pools set narrow"), "{waiting}");
+    assert!(waiting.contains("leoflow --home ") && waiting.contains(" pools set narrow"), "{waiting}");
     test.run(&["pools", "set", "narrow", "1"]).expect(0);
     wait_until("both tasks are done", Duration::from_secs(60), || page().contains("1 failed"));
     let done = page();
@@ -210,5 +210,5 @@ fn the_status_page_shows_tasks_queue_and_disk_use() {
 
     test.run(&["dags", "pause", "charted"]).expect(0);
     test.run(&["dags", "trigger", "charted", "--run-id", "second"]).expect(0);
-    wait_until("the run waits", Duration::from_secs(60), || page().contains("leoflow dags unpause charted"));
+    wait_until("the run waits", Duration::from_secs(60), || page().contains(" dags unpause charted</code>"));
 }
