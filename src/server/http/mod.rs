@@ -16,3 +16,4 @@ pub(crate) mod listing;
 pub(crate) mod openapi;
 pub(crate) mod query;
 pub(crate) mod request;
+pub(crate) mod tokens;

@@ -19,8 +19,7 @@ pub mod upgrade_progress;
 pub mod upgrades;
 
 use super::api::run::backfills;
-use super::http::audit;
-use super::http::guard;
+use super::http::{audit, guard, tokens};
 use super::process::state::AppState;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -47,7 +46,7 @@ pub fn page_routes(state: &Arc<AppState>) -> Routes {
         .route("/lite/docs/", get(docs_pages::contents))
         .route("/lite/docs/{*name}", get(docs_pages::page))
         .layer(from_fn_with_state(state.clone(), audit::log))
-        .layer(from_fn_with_state(state.clone(), guard::require_login))
+        .layer(from_fn_with_state(state.clone(), tokens::require_login))
         .layer(from_fn(guard::allow_own_frames))
         .route("/lite", get(async || Redirect::permanent("/lite/")))
         .route("/lite/docs", get(async || Redirect::permanent("/lite/docs/")))
@@ -101,7 +100,7 @@ pub fn slow_routes(state: &Arc<AppState>) -> Routes {
         .route("/api/lite/trial-task", post(trial_task::run))
         // Older releases use this path when they test a new server.
         .route("/ui/trial-task", post(trial_task::run))
-        .layer(from_fn_with_state(state.clone(), guard::require_token))
+        .layer(from_fn_with_state(state.clone(), tokens::require_token))
 }
 
 /// Endpoints for this user's commands and the agent, over the Unix socket.

@@ -4,9 +4,9 @@ use super::logins::{Peer, Source, Turn};
 use crate::http::api_error::ApiError;
 use crate::http::body::bad_body;
 use crate::http::caller::Caller;
-use crate::http::guard;
 use crate::http::openapi::operation::{Operation, Output, Schemas};
 use crate::http::query::{Kind, Parameter, QueryParams};
+use crate::http::tokens;
 use crate::lite::pages;
 use crate::process::state::AppState;
 use axum::extract::rejection::FormRejection;
@@ -201,7 +201,7 @@ fn is_local_path(next: &str) -> bool {
 /// `GET /api/v2/auth/logout`.
 pub async fn logout_redirect(
     State(state): State<Arc<AppState>>,
-    presented: guard::PresentedTokens,
+    presented: tokens::PresentedTokens,
 ) -> RedirectResponse {
     RedirectResponse(end_session(&state, &presented, Redirect::temporary("/auth/login")).await)
 }
@@ -221,12 +221,12 @@ impl IntoResponse for RedirectResponse {
     }
 }
 
-pub async fn logout(State(state): State<Arc<AppState>>, presented: guard::PresentedTokens) -> Response {
+pub async fn logout(State(state): State<Arc<AppState>>, presented: tokens::PresentedTokens) -> Response {
     end_session(&state, &presented, Redirect::to("/auth/login")).await
 }
 
 /// Revokes the tokens of the request, so that copies of them are refused too, and removes the cookie.
-async fn end_session(state: &AppState, presented: &guard::PresentedTokens, redirect: Redirect) -> Response {
+async fn end_session(state: &AppState, presented: &tokens::PresentedTokens, redirect: Redirect) -> Response {
     for token in &presented.tokens {
         let Some(claims) = presented.check_token(state, token).await else { continue };
         if let Err(error) = state.auth.revoked.add(&state.database, token, &claims).await {

@@ -5,8 +5,7 @@ use super::state::AppState;
 use crate::http::api_error::ApiError;
 use crate::http::body::{MAX_BODY_BYTES, read_body};
 use crate::http::caller::Caller;
-use crate::http::guard;
-use crate::http::{audit, docs, large};
+use crate::http::{audit, docs, guard, large, tokens};
 use crate::lite::pages;
 use crate::login::auth;
 use crate::{api, lite, task, ui};
@@ -38,7 +37,7 @@ pub fn routers(state: Arc<AppState>) -> ServedRoutes {
         .merge(docs_routes(&state))
         .merge(lite::local_routes())
         .merge(lite::slow_routes(&state))
-        .merge(api::slow_routes().router.layer(from_fn_with_state(state.clone(), guard::require_token)))
+        .merge(api::slow_routes().router.layer(from_fn_with_state(state.clone(), tokens::require_token)))
         .merge(ui::slow_routes(&state))
         .merge(task::routes(&state))
         .merge(task::trigger_routes())
@@ -70,10 +69,10 @@ fn open_routes() -> Routes {
 fn docs_routes(state: &Arc<AppState>) -> Routes {
     let document = Router::new()
         .route("/openapi.json", get(docs::openapi))
-        .layer(from_fn_with_state(state.clone(), guard::require_token));
+        .layer(from_fn_with_state(state.clone(), tokens::require_token));
     Router::new()
         .route("/docs", get(docs::docs))
-        .layer(from_fn_with_state(state.clone(), guard::require_login))
+        .layer(from_fn_with_state(state.clone(), tokens::require_login))
         .layer(from_fn(guard::allow_own_frames))
         .merge(document)
 }
@@ -100,5 +99,5 @@ fn authorized_routes(state: &Arc<AppState>) -> Routes {
         // A slow upload must not hold up other large requests.
         .layer(from_fn(read_body))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .layer(from_fn_with_state(state.clone(), guard::require_token))
+        .layer(from_fn_with_state(state.clone(), tokens::require_token))
 }

@@ -3,8 +3,8 @@
 
 use crate::http::api_error::ApiError;
 use crate::http::body::body_as;
-use crate::http::guard::bearer;
 use crate::http::request::Id;
+use crate::http::tokens::bearer;
 use crate::process::state::AppState;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Request, State};

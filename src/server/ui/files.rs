@@ -1,8 +1,8 @@
 //! Static files of Airflow's web UI.
 
 use crate::http::api_error::ApiError;
-use crate::http::guard;
 use crate::http::request::Id;
+use crate::http::tokens;
 use crate::lite::pages;
 use crate::process::state::AppState;
 use axum::extract::{RawQuery, Request, State};
@@ -74,9 +74,9 @@ pub async fn page(State(state): Shared, request: Request) -> Result<Response, Ap
     if NOT_PAGES.contains(&first) || !is_page && !accepts_html(request.headers()) {
         return Err(not_found());
     }
-    let presented = guard::PresentedTokens::of(&state, &request);
+    let presented = tokens::PresentedTokens::of(&state, &request);
     if !presented.are_valid(&state).await {
-        return Ok(guard::redirect_to_login(&request));
+        return Ok(tokens::redirect_to_login(&request));
     }
     let Some(folder) = web_ui::installed(&state.home) else {
         return Ok(pages::without_ui(&state)?.into_response());

@@ -15,7 +15,7 @@ mod tree;
 
 pub use files::page;
 
-use super::http::guard;
+use super::http::tokens;
 use super::process::state::AppState;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
@@ -66,5 +66,5 @@ pub fn session_routes() -> Routes {
 pub fn slow_routes(state: &Arc<AppState>) -> Routes {
     Router::new()
         .route("/ui/connections/hook_meta", get(backfills_and_forms::hook_meta))
-        .layer(from_fn_with_state(state.clone(), guard::require_token))
+        .layer(from_fn_with_state(state.clone(), tokens::require_token))
 }

@@ -1,0 +1,131 @@
+//! The tokens of a request, and the checks that require one.
+
+use super::api_error::ApiError;
+use super::caller::Caller;
+use super::openapi::operation::Input;
+use crate::login::logins::Peer;
+use crate::process::state::AppState;
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::request::Parts;
+use axum::http::{Extensions, HeaderMap, HeaderValue, Method, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Redirect, Response};
+use cookie::Cookie;
+use leoflow_base::auth::token::{Bearer, Claims};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use std::convert::Infallible;
+use std::sync::Arc;
+
+/// The sender of a request, and the tokens that it presents.
+pub struct PresentedTokens {
+    caller: Caller,
+    peer: Option<Peer>,
+    /// The token in `Authorization`, then the one in the session cookie, valid or not.
+    pub tokens: Vec<String>,
+}
+
+impl PresentedTokens {
+    pub fn read(state: &AppState, headers: &HeaderMap, extensions: &Extensions) -> Self {
+        let tokens =
+            bearer(headers).map(str::to_owned).into_iter().chain(session_token(headers, &state.auth.cookie_name()));
+        let caller = extensions.get().copied().unwrap_or(Caller::Network);
+        Self { caller, peer: extensions.get().cloned(), tokens: tokens.collect() }
+    }
+
+    pub fn of(state: &AppState, request: &Request) -> Self {
+        Self::read(state, request.headers(), request.extensions())
+    }
+
+    /// True for requests over the Unix socket, and for a valid token. Only the first token counts.
+    pub async fn are_valid(&self, state: &AppState) -> bool {
+        match self.tokens.first() {
+            _ if self.caller == Caller::LocalAdmin => true,
+            Some(token) => self.check_token(state, token).await.is_some(),
+            None => false,
+        }
+    }
+
+    /// Returns the claims of a token that is valid and that this client may present.
+    pub async fn check_token(&self, state: &AppState, token: &str) -> Option<Claims> {
+        let claims = state.auth.check_token(token)?;
+        let may_present = match (claims.bearer(), &self.peer) {
+            (Bearer::Any, _) => true,
+            (Bearer::Uid(uid), Some(peer)) => peer.uid().await == Some(uid),
+            (Bearer::Uid(_), None) => self.caller == Caller::LocalAdmin,
+        };
+        may_present.then_some(claims)
+    }
+}
+
+impl FromRequestParts<Arc<AppState>> for PresentedTokens {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &Arc<AppState>) -> Result<Self, Infallible> {
+        Ok(Self::read(state, &parts.headers, &parts.extensions))
+    }
+}
+
+impl Input for PresentedTokens {}
+
+/// Returns the token in `Authorization`.
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}
+
+fn session_token(headers: &HeaderMap, name: &str) -> Option<String> {
+    headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(Cookie::split_parse)
+        .filter_map(Result::ok)
+        .find(|cookie| cookie.name() == name)
+        .map(|cookie| cookie.value().to_owned())
+}
+
+/// Requires a token: 401 otherwise.
+pub async fn require_token(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
+    if PresentedTokens::of(&state, &request).are_valid(&state).await { next.run(request).await } else { unauthorized() }
+}
+
+fn unauthorized() -> Response {
+    let mut response = ApiError::unauthorized().into_response();
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response
+}
+
+/// Requires a login for pages: redirects to the login page otherwise.
+pub async fn require_login(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
+    if PresentedTokens::of(&state, &request).are_valid(&state).await {
+        return next.run(request).await;
+    }
+    redirect_to_login(&request)
+}
+
+/// Redirects to the login page, which leads back to the requested page.
+pub fn redirect_to_login(request: &Request) -> Response {
+    // A submitted form cannot be repeated after the login.
+    let is_page = request.method() == Method::GET;
+    let target = request.uri().path_and_query().filter(|_| is_page).map_or("/", |target| target.as_str());
+    let target = utf8_percent_encode(target, NON_ALPHANUMERIC);
+    Redirect::to(&format!("/auth/login?next={target}")).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(name: header::HeaderName, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(name, HeaderValue::from_str(value).unwrap())])
+    }
+
+    #[test]
+    fn finds_tokens_in_header_and_cookie() {
+        assert_eq!(bearer(&headers(header::AUTHORIZATION, "Bearer abc")), Some("abc"));
+        assert_eq!(bearer(&headers(header::AUTHORIZATION, "Basic abc")), None);
+        let jar = headers(header::COOKIE, "a=b; leoflow_session_1=x=y; leoflow_session_2=z");
+        assert_eq!(session_token(&jar, "leoflow_session_1").as_deref(), Some("x=y"));
+        assert_eq!(session_token(&jar, "leoflow_session"), None);
+    }
+}
