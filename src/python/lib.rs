@@ -32,7 +32,7 @@ pub use parse::{
 pub use roots::{DagPlaces, VersionCode, folders, path_in_workspace, roots};
 pub use scan::{LIMITS, NO_ANSWER, Scan, Stamp, Syntax, dag_files, is_dag_file, scan};
 pub use support::{
-    PackageSource, download as download_packages, install as install_packages, installed as installed_packages,
-    verified_wheels,
+    PLATFORMS as PACKAGE_PLATFORMS, PackageSource, download as download_packages, install as install_packages,
+    installed as installed_packages, requirements as package_requirements, verified_wheels,
 };
 pub use warm::Warm;

@@ -19,7 +19,8 @@ const WHEELS: &[(&str, &str, &str)] = &[
     ("six", "1.17.0", "4721f391ed90541fddacab5acf947aa0d3dc7d27b2e1e8eda2be8970586c3274"),
     ("tzdata", "2026.6", "0a10eec6e13ef16b627fabed9a5f2ba61a62b1c67f327305f4e7e412a70b4aec"),
 ];
-const PLATFORMS: &[&str] = &["manylinux_2_17_x86_64", "manylinux2014_x86_64", "any"];
+/// Platform tags of the wheels.
+pub const PLATFORMS: &[&str] = &["manylinux_2_17_x86_64", "manylinux2014_x86_64", "any"];
 /// Time limit for downloading about a megabyte.
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -94,11 +95,16 @@ fn install_wheels(staging: &Path, source: &PackageSource) -> Result<PathBuf, Str
     Ok(tree)
 }
 
+/// The packages with their versions, in pip's notation.
+pub fn requirements() -> impl Iterator<Item = String> {
+    WHEELS.iter().map(|(name, version, _)| format!("{name}=={version}"))
+}
+
 /// Downloads the wheels from the index that pip is configured for into a new folder. The error is a message for the
 /// user.
 pub fn download(folder: &Path) -> Result<(), String> {
     std::fs::create_dir(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    let packages: Vec<String> = WHEELS.iter().map(|(name, version, _)| format!("{name}=={version}")).collect();
+    let packages: Vec<String> = requirements().collect();
     let packages: Vec<&str> = packages.iter().map(String::as_str).collect();
     wheel::download(&wheel::Wheels { packages: &packages, platforms: PLATFORMS }, folder, LIMIT)
 }

@@ -73,9 +73,7 @@ impl UiSource {
 /// Finds the UI next to the binary: a wheel in the folder `airflow-ui`, or the archive that an installer put there.
 fn find_next_to_binary() -> Option<PathBuf> {
     let exe = env_vars::current_exe().ok()?;
-    let wheel = format!("{}-{VERSION}-py3-none-any.whl", PACKAGE.replace('-', "_"));
-    let wheel = exe.parent()?.join("airflow-ui").join(wheel);
-    if wheel.is_file() {
+    if let Some(wheel) = wheel_in(&exe.parent()?.join("airflow-ui")) {
         return Some(wheel);
     }
     let prefix = format!("{COMPONENT}-{VERSION}-");
@@ -193,11 +191,21 @@ pub fn files_below(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// The package of the UI with its version, in pip's notation.
+pub fn requirement() -> String {
+    format!("{PACKAGE}=={VERSION}")
+}
+
+/// Finds the wheel of the UI among downloads.
+pub fn wheel_in(folder: &Path) -> Option<PathBuf> {
+    let wheel = folder.join(format!("{}-{VERSION}-py3-none-any.whl", PACKAGE.replace('-', "_")));
+    wheel.is_file().then_some(wheel)
+}
+
 /// Downloads the wheel into a new folder.
 pub fn download(folder: &Path) -> Result<PathBuf, String> {
     fs::create_dir(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    let package = format!("{PACKAGE}=={VERSION}");
-    wheel::download(&wheel::Wheels { packages: &[&package], platforms: &["any"] }, folder, LIMIT)?;
+    wheel::download(&wheel::Wheels { packages: &[&requirement()], platforms: &["any"] }, folder, LIMIT)?;
     let is_wheel = |path: &PathBuf| path.extension().is_some_and(|end| end == "whl");
     let downloaded =
         fs::read_dir(folder).map_err(|error| error.to_string())?.flatten().map(|entry| entry.path()).find(is_wheel);

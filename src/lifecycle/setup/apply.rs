@@ -1,5 +1,6 @@
 //! Applies a setup plan. Makes no decisions; each step is idempotent.
 
+use super::extras::Extra;
 use super::install_self::{self, InstallError};
 use super::plan::{Plan, Request};
 use super::receipt::{RECEIPT_VERSION, Receipt, ReceiptError};
@@ -10,21 +11,17 @@ use leoflow_base::config::{self, ConfigError, DatastoreSetting, EditError, Updat
 use leoflow_base::home::Home;
 use leoflow_base::home::journal::{self, Journal, JournalError, Operation};
 use leoflow_base::home::progress::{Progress, Reporter};
-use leoflow_base::sys::blocking;
 use leoflow_base::sys::process::user_namespace::Identity;
 use leoflow_base::sys::{clock, random};
-use leoflow_base::web_ui::{self, UiSource};
 use leoflow_postgres::cluster::{self, ClusterError};
 use leoflow_postgres::credentials::CredentialsError;
 use leoflow_postgres::external::container::{Container, ContainerError};
 use leoflow_postgres::install::acquire::{self, AcquireError, Sources};
 use leoflow_postgres::location::{self, Location, LocationError};
 use leoflow_postgres::{Credentials, Installation, NEWEST, install};
-use leoflow_python::{self as python, PackageSource};
 use serde_yaml::Value;
 use std::io;
 use std::path::PathBuf;
-use tokio::task::JoinHandle;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
@@ -86,8 +83,7 @@ pub async fn apply(
     let names = plan.steps.iter().map(|step| step.name().to_owned()).collect();
     let mut journal = Journal::begin(home, Operation::Setup, names)?;
     // These downloads run in parallel to the other steps.
-    let mut packages = plan.steps.contains(&Step::AcquirePackages).then(|| Extra::packages(home));
-    let mut ui = plan.steps.contains(&Step::AcquireUi).then(|| Extra::ui(home));
+    let (mut packages, mut ui) = Extra::begin(home, plan);
     for step in &plan.steps {
         match step {
             Step::WriteConfig => applied.password = Some(write_config(home, plan, request)?),
@@ -116,8 +112,7 @@ pub async fn apply(
 
 /// Installs the parts of the plan that can be added while an instance runs.
 pub async fn get_extras(home: &Home, plan: &Plan, sources: &Sources, reporter: &dyn Reporter) {
-    let packages = plan.steps.contains(&Step::AcquirePackages).then(|| Extra::packages(home));
-    let ui = plan.steps.contains(&Step::AcquireUi).then(|| Extra::ui(home));
+    let (packages, ui) = Extra::begin(home, plan);
     Extra::report_result(packages, reporter).await;
     Extra::report_result(ui, reporter).await;
     for step in &plan.steps {
@@ -136,47 +131,6 @@ async fn update_postgres(home: &Home, from: &str, sources: &Sources, reporter: &
         )),
         Err(error) => Progress::Warning(format!("cannot install PostgreSQL {NEWEST}, {from} stays in use: {error}")),
     });
-}
-
-/// A download that runs in parallel; its failure does not stop the setup.
-struct Extra {
-    name: &'static str,
-    /// Consequence of a failure, for the warning.
-    consequence: &'static str,
-    fetching: JoinHandle<Result<(), String>>,
-}
-
-impl Extra {
-    fn packages(home: &Home) -> Self {
-        let home = home.clone();
-        let fetch = move || python::install_packages(&home, &PackageSource::from_environment());
-        Self {
-            name: "jinja2 and pendulum for DAGs",
-            consequence: "DAGs that need them will fail with a message",
-            fetching: blocking::begin(fetch),
-        }
-    }
-
-    fn ui(home: &Home) -> Self {
-        let home = home.clone();
-        let fetch = move || web_ui::install(&home, &UiSource::from_environment());
-        Self {
-            name: "Airflow's web UI",
-            consequence: "its page explains how to get it",
-            fetching: blocking::begin(fetch),
-        }
-    }
-
-    /// Waits for the download, if there is one, and reports its result.
-    async fn report_result(extra: Option<Self>, reporter: &dyn Reporter) {
-        let Some(Self { name, consequence, fetching }) = extra else { return };
-        reporter.report(Progress::Started(format!("Getting {name}")));
-        reporter.report(match fetching.await {
-            Ok(Ok(())) => Progress::Finished(name.to_owned()),
-            Ok(Err(reason)) => Progress::Warning(format!("cannot get {name}, {consequence}: {reason}")),
-            Err(error) => Progress::Warning(format!("cannot get {name}, {consequence}: {error}")),
-        });
-    }
 }
 
 /// Value for a key that the config lacks.
@@ -318,19 +272,5 @@ pub fn mark_password_shown(home: &Home) -> Result<(), ReceiptError> {
     match Receipt::load(home)? {
         Some(receipt) => Receipt { password_shown: true, ..receipt }.write(home),
         None => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_failed_download_is_a_warning() {
-        let fetching = tokio::task::spawn_blocking(|| Err("no network".to_owned()));
-        let reported = std::sync::Mutex::new(Vec::new());
-        let report = |progress: Progress| reported.lock().unwrap().push(progress);
-        Extra::report_result(Some(Extra { name: "x", consequence: "y", fetching }), &report).await;
-        assert!(matches!(reported.lock().unwrap().last(), Some(Progress::Warning(_))));
     }
 }

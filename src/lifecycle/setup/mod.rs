@@ -7,6 +7,7 @@ mod doctor;
 mod doctor_backups;
 mod doctor_postgres;
 mod doctor_python;
+mod extras;
 mod facts;
 mod install_self;
 mod instance_port;

@@ -1,0 +1,152 @@
+//! Parts that setup downloads while it does its other steps, and that Leoflow also works without: the Python packages
+//! for DAG files, and Airflow's web UI.
+
+use super::plan::Plan;
+use super::step::Step;
+use leoflow_base::components::wheel::{self, Wheels};
+use leoflow_base::home::progress::{Progress, Reporter};
+use leoflow_base::home::{Home, shared};
+use leoflow_base::sys::blocking;
+use leoflow_base::sys::fs::files;
+use leoflow_base::web_ui::{self, UiSource};
+use leoflow_python::{self as python, PackageSource};
+use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+use tokio::task::JoinHandle;
+
+/// A download that runs in parallel; its failure does not stop the setup.
+pub(super) struct Extra {
+    name: &'static str,
+    /// Consequence of a failure, for the warning.
+    consequence: &'static str,
+    fetching: JoinHandle<Result<(), String>>,
+}
+
+/// Time limit of the common download, enough for some megabytes over a slow line.
+const LIMIT: Duration = Duration::from_secs(240);
+
+impl Extra {
+    /// Starts the downloads of the plan: the packages and the web UI.
+    pub(super) fn begin(home: &Home, plan: &Plan) -> (Option<Self>, Option<Self>) {
+        let (packages, ui) = (PackageSource::from_environment(), UiSource::from_environment());
+        let [has_packages, has_ui] = [Step::AcquirePackages, Step::AcquireUi].map(|step| plan.steps.contains(&step));
+        let from_index = has_packages && has_ui && packages == PackageSource::Index && ui == UiSource::Index;
+        // The files of another instance are copied instead.
+        let is_common = from_index && shared::other_homes(home).is_empty();
+        let (sender, receiver) = mpsc::channel();
+        let packages = has_packages.then(|| Self::packages(home, packages, is_common.then_some(sender)));
+        let ui = has_ui.then(|| Self::ui(home, ui, is_common.then_some(receiver)));
+        (packages, ui)
+    }
+
+    /// Installs the packages; `common` gets the folder of a download that includes the web UI, if it succeeds.
+    fn packages(home: &Home, source: PackageSource, common: Option<mpsc::Sender<Arc<Downloads>>>) -> Self {
+        let home = home.clone();
+        let fetch = move || {
+            // Without a common download, the packages are downloaded by themselves.
+            let downloads = common.and_then(|sender| {
+                let downloads = Arc::new(Downloads::fetch(&home)?);
+                // The receiver lives until it has got this or the sender is gone.
+                let _ = sender.send(downloads.clone());
+                Some(downloads)
+            });
+            let source = downloads.as_ref().map_or(source, |all| PackageSource::Folder(all.folder.clone()));
+            python::install_packages(&home, &source)
+        };
+        Self {
+            name: "jinja2 and pendulum for DAGs",
+            consequence: "DAGs that need them will fail with a message",
+            fetching: blocking::begin(fetch),
+        }
+    }
+
+    fn ui(home: &Home, source: UiSource, common: Option<mpsc::Receiver<Arc<Downloads>>>) -> Self {
+        let home = home.clone();
+        let fetch = move || {
+            let downloads = common.and_then(|receiver| receiver.recv().ok());
+            let wheel = downloads.as_ref().and_then(|all| web_ui::wheel_in(&all.folder));
+            web_ui::install(&home, &wheel.map_or(source, UiSource::File))
+        };
+        Self {
+            name: "Airflow's web UI",
+            consequence: "its page explains how to get it",
+            fetching: blocking::begin(fetch),
+        }
+    }
+
+    /// Waits for the download, if there is one, and reports its result.
+    pub(super) async fn report_result(extra: Option<Self>, reporter: &dyn Reporter) {
+        let Some(Self { name, consequence, fetching }) = extra else { return };
+        reporter.report(Progress::Started(format!("Getting {name}")));
+        reporter.report(match fetching.await {
+            Ok(Ok(())) => Progress::Finished(name.to_owned()),
+            Ok(Err(reason)) => Progress::Warning(format!("cannot get {name}, {consequence}: {reason}")),
+            Err(error) => Progress::Warning(format!("cannot get {name}, {consequence}: {error}")),
+        });
+    }
+}
+
+/// A folder with the wheels of the packages and of the web UI, which is removed at the end.
+struct Downloads {
+    folder: PathBuf,
+}
+
+impl Downloads {
+    /// Downloads all wheels by one pip: each pip takes more than a second of processor time, as long as a first start
+    /// takes for the rest. `None` after a failure, which the download of each part by itself explains.
+    fn fetch(home: &Home) -> Option<Self> {
+        let downloads = Self { folder: home.python().join("download") };
+        home.create_folder(&home.python()).ok()?;
+        // A killed setup has left it.
+        files::remove_any(&downloads.folder).ok()?;
+        home.create_folder(&downloads.folder).ok()?;
+        let packages: Vec<String> = python::package_requirements().chain([web_ui::requirement()]).collect();
+        let packages: Vec<&str> = packages.iter().map(String::as_str).collect();
+        let wheels = Wheels { packages: &packages, platforms: python::PACKAGE_PLATFORMS };
+        wheel::download(&wheels, &downloads.folder, LIMIT).ok()?;
+        Some(downloads)
+    }
+}
+
+impl Drop for Downloads {
+    fn drop(&mut self) {
+        // The next setup removes what remains.
+        let _ = files::remove_any(&self.folder);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_failed_download_is_a_warning() {
+        let fetching = tokio::task::spawn_blocking(|| Err("no network".to_owned()));
+        let reported = std::sync::Mutex::new(Vec::new());
+        let report = |progress: Progress| reported.lock().unwrap().push(progress);
+        Extra::report_result(Some(Extra { name: "x", consequence: "y", fetching }), &report).await;
+        assert!(matches!(reported.lock().unwrap().last(), Some(Progress::Warning(_))));
+    }
+
+    #[tokio::test]
+    async fn the_ui_comes_from_the_common_download_or_its_own_source() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = leoflow_base::home::resolve(Some(&folder.path().join("h"))).unwrap();
+        home.create().unwrap();
+        let downloads = Downloads { folder: folder.path().join("download") };
+        std::fs::create_dir(&downloads.folder).unwrap();
+        let name = web_ui::requirement().replace('-', "_").replace("==", "-") + "-py3-none-any.whl";
+        std::fs::write(downloads.folder.join(name), "altered").unwrap();
+        let (sender, receiver) = mpsc::channel();
+        sender.send(Arc::new(downloads)).unwrap();
+        let refused = Extra::ui(&home, UiSource::None, Some(receiver)).fetching.await.unwrap().unwrap_err();
+        assert!(refused.contains("the file was altered"), "{refused}");
+        assert!(!folder.path().join("download").exists(), "removed at the end");
+
+        let (sender, receiver) = mpsc::channel();
+        drop(sender);
+        let refused = Extra::ui(&home, UiSource::None, Some(receiver)).fetching.await.unwrap().unwrap_err();
+        assert!(refused.contains("none"), "{refused}");
+    }
+}
