@@ -194,6 +194,7 @@ mod tests {
     use futures_util::stream;
     use hyper::service::Service;
     use hyper_util::service::TowerToHyperService;
+    use std::convert::Infallible;
 
     #[test]
     fn serves_only_own_host_names() {
