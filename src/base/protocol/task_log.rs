@@ -92,6 +92,41 @@ impl<'a> Line<'a> {
             Stream::Log => Record::parse(self.text.as_bytes()).unwrap_or_else(|| event_of(Level::Info, STDOUT)),
         }
     }
+
+    /// The event of a piece of a line that is too long for one message: the text `piece` with the level and the logger
+    /// of the line. `self` is the start of the line, which may end anywhere. The piece of an event is a part of its JSON.
+    pub fn record_of_piece(&self, piece: &str) -> Record {
+        let Record { mut level, mut logger, .. } = self.record();
+        if self.stream == Stream::Log {
+            let mut fields = complete_fields(self.text);
+            let mut take = |name: &str| match fields.remove(name) {
+                Some(Value::String(text)) => Some(text),
+                _ => None,
+            };
+            level = take("level").unwrap_or(level);
+            logger = take("logger").unwrap_or(logger);
+        }
+        Record { level, logger, event: piece.to_owned(), others: Map::new() }
+    }
+}
+
+/// The first fields of a JSON object that is incomplete: those that end before the end of `text`.
+fn complete_fields(text: &str) -> Map<String, Value> {
+    let mut fields = Map::new();
+    let mut unread = text.trim_start().strip_prefix('{').unwrap_or_default();
+    while let Some((Value::String(name), after_name)) = first_value(unread) {
+        let Some((value, after_value)) = after_name.trim_start().strip_prefix(':').and_then(first_value) else { break };
+        fields.insert(name, value);
+        unread = after_value.trim_start().strip_prefix(',').unwrap_or_default();
+    }
+    fields
+}
+
+/// The first JSON value of a text, and the text after it.
+fn first_value(text: &str) -> Option<(Value, &str)> {
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<Value>();
+    let value = values.next()?.ok()?;
+    Some((value, text.get(values.byte_offset()..)?))
 }
 
 const STDOUT: &str = "task.stdout";
@@ -152,7 +187,13 @@ impl Record {
         json
     }
 
-    pub fn is_error(&self) -> bool {
+    /// A line of the event's text as printed text, with the event's level.
+    pub fn printed_line(&self, line: &str) -> Self {
+        let logger = if self.is_error() { STDERR } else { STDOUT };
+        Self { level: self.level.clone(), logger: logger.to_owned(), event: line.to_owned(), others: Map::new() }
+    }
+
+    fn is_error(&self) -> bool {
         ["error", "critical"].contains(&self.level.as_str())
     }
 
@@ -281,6 +322,24 @@ mod tests {
             event(["warning", "x", "a\nb"])
         );
         assert_eq!(record("log no JSON"), event(["info", "task.stdout", "no JSON"]));
+    }
+
+    #[test]
+    fn a_piece_has_the_level_and_logger_of_its_line() {
+        let record = |line: &str| {
+            let Record { level, logger, event, .. } = Line::parse(line).record_of_piece("x");
+            [level, logger, event]
+        };
+        for (start, expected) in [
+            ("err a", ["error", "task.stderr", "x"]),
+            (r#"log {"level": "warning", "logger": "l", "event": "a"#, ["warning", "l", "x"]),
+            (r#"log {"n": [1, {}], "level": "error" , "event": "a\"#, ["error", "task.stdout", "x"]),
+            (r#"log {"level": "warn"#, ["info", "task.stdout", "x"]),
+            ("log no JSON", ["info", "task.stdout", "x"]),
+        ] {
+            assert_eq!(record(&format!("2026-11-20T10:00:00Z {start}")), expected, "{start}");
+        }
+        assert_eq!(record("no time"), ["info", "task.stdout", "x"]);
     }
 
     #[test]

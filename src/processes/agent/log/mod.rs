@@ -403,6 +403,25 @@ mod tests {
     }
 
     #[test]
+    fn the_lines_of_a_long_event_have_its_time_and_level() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("1.log");
+        let mut log = TaskLog::open(&path).unwrap();
+        let detail = format!("first\\n{}", "ü".repeat(LONGEST_RECORD));
+        let event = r#""level": "warning", "logger": "x", "event": "why""#;
+        log.write_output(format!("\u{1e}{{{event}, \"error_detail\": \"{detail}\"}}\n").as_bytes());
+        log.close();
+        let text = fs::read_to_string(&path).unwrap();
+        let lines: Vec<Line<'_>> = text.lines().map(Line::parse).collect();
+        assert!(lines.len() > 4 && lines.iter().all(|line| line.time == lines[0].time), "{}", lines.len());
+        let logged = records(&path);
+        assert!(logged.iter().all(|record| (&*record.level, &*record.logger) == ("warning", "task.stdout")));
+        let events: Vec<&str> = logged.iter().map(|record| record.event.as_str()).collect();
+        assert_eq!(events[..2], ["[WARNING] x: why", "first"]);
+        assert_eq!(events[2..].concat(), "ü".repeat(LONGEST_RECORD));
+    }
+
+    #[test]
     fn a_line_without_end_is_split() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("1.log");

@@ -5,16 +5,20 @@ use crate::api::views::Stamp;
 use crate::http::large;
 use futures_util::future;
 use futures_util::stream::{self, Stream, StreamExt};
+use jiff::Timestamp;
 use leoflow_base::protocol::task_log::{Line, Record};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
+use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Take};
 use std::path::Path;
 
 /// Size at which a piece ends, after a whole message; bytes.
 const PIECE_BYTES: usize = 256 * 1024;
+/// Maximum bytes of the start of a line that are read for the time, level and logger of its later pieces.
+const LINE_START_BYTES: u64 = 4 * 1024;
 
 /// Form of the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +34,35 @@ pub enum Format {
 pub enum Writing {
     Ongoing,
     Ended,
+}
+
+/// Where a response starts in a log. As text it is the continuation token: `OFFSET`, or `OFFSET-LINE_START` within a
+/// line.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Position {
+    offset: u64,
+    /// Offset of the start of the line; `offset` itself unless an earlier response ended within the line.
+    line_start: u64,
+}
+
+impl Position {
+    /// Parses a continuation token.
+    pub fn parse(token: &str) -> Option<Self> {
+        let (offset, line_start) = token.split_once('-').unwrap_or((token, token));
+        let position = Self { offset: offset.parse().ok()?, line_start: line_start.parse().ok()? };
+        (position.line_start <= position.offset).then_some(position)
+    }
+
+    fn is_within_line(self) -> bool {
+        self.line_start < self.offset
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}", self.offset)?;
+        if self.is_within_line() { write!(formatter, "-{}", self.line_start) } else { Ok(()) }
+    }
 }
 
 /// A log line.
@@ -54,11 +87,11 @@ pub struct LogBody {
 }
 
 impl LogBody {
-    /// Opens a log to send its whole lines from `offset` on, at most `limit` bytes of it; after the end of the task also
-    /// an incomplete last line. A line longer than `limit` is sent in pieces. A missing log (not created yet, or removed)
-    /// is empty.
-    pub fn open(path: &Path, offset: u64, limit: u64, writing: Writing, format: Format) -> io::Result<Self> {
-        let reader = LogReader::open(path, offset, limit, writing)?;
+    /// Opens a log to send its whole lines from `position` on, at most `limit` bytes of it; after the end of the task
+    /// also an incomplete last line. A line longer than `limit` is sent in pieces, each with the line's time, level and
+    /// logger. A missing log (not created yet, or removed) is empty.
+    pub fn open(path: &Path, position: Position, limit: u64, writing: Writing, format: Format) -> io::Result<Self> {
+        let reader = LogReader::open(path, position, limit, writing)?;
         Ok(Self { reader, format, is_first: true, has_message: false })
     }
 
@@ -69,7 +102,7 @@ impl LogBody {
             piece.extend_from_slice(b"{\"content\":[");
         }
         while piece.len() < PIECE_BYTES {
-            let Some(line) = self.reader.next_line()? else {
+            let Some(message) = self.reader.next_message()? else {
                 if self.format == Format::Document {
                     piece.extend_from_slice(b"],\"continuation_token\":");
                     serde_json::to_writer(&mut piece, &self.reader.continuation_token())?;
@@ -80,7 +113,7 @@ impl LogBody {
             if self.format == Format::Document && std::mem::replace(&mut self.has_message, true) {
                 piece.push(b',');
             }
-            serde_json::to_writer(&mut piece, &message(&line))?;
+            serde_json::to_writer(&mut piece, &message)?;
             if self.format == Format::Lines {
                 piece.push(b'\n');
             }
@@ -99,12 +132,11 @@ async fn next_piece(rest: Option<LogBody>) -> io::Result<Option<(Vec<u8>, Option
     large::run(move || body.next_piece()).await.map_err(io::Error::other)?.map(Some)
 }
 
-fn message(line: &str) -> StructuredLogMessage {
-    let line = Line::parse(line);
-    let Record { level, logger, event, others: extra_fields } = line.record();
+fn message(time: Option<Timestamp>, record: Record) -> StructuredLogMessage {
+    let Record { level, logger, event, others: extra_fields } = record;
     let level_and_logger = [("level", level), ("logger", logger)].map(|(name, value)| (name.to_owned(), value.into()));
     let others = level_and_logger.into_iter().chain(extra_fields).collect();
-    StructuredLogMessage { timestamp: line.time.map(Stamp), event, others }
+    StructuredLogMessage { timestamp: time.map(Stamp), event, others }
 }
 
 /// Reads a log by line.
@@ -112,8 +144,10 @@ fn message(line: &str) -> StructuredLogMessage {
 struct LogReader {
     /// `None` for a missing log.
     file: Option<BufReader<Take<File>>>,
-    /// Offset of the next line.
-    next: u64,
+    /// Position of the next line, or of the next piece of a line.
+    next: Position,
+    /// The start of the line that contains `next`; `None` at the start of a line.
+    line_start: Option<String>,
     /// Size of the log when it was opened, bytes.
     size: u64,
     /// Maximum bytes to read.
@@ -122,28 +156,30 @@ struct LogReader {
 }
 
 impl LogReader {
-    fn open(path: &Path, offset: u64, limit: u64, writing: Writing) -> io::Result<Self> {
+    fn open(path: &Path, next: Position, limit: u64, writing: Writing) -> io::Result<Self> {
         let mut file = match File::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(Self { file: None, next: offset, size: offset, limit, writing });
+                return Ok(Self { file: None, next, line_start: None, size: next.offset, limit, writing });
             }
             Err(error) => return Err(error),
         };
         let size = file.metadata()?.len();
-        file.seek(SeekFrom::Start(offset))?;
-        Ok(Self { file: Some(BufReader::new(file.take(limit))), next: offset, size, limit, writing })
+        let line_start = if next.is_within_line() { Some(read_line_start(&mut file, next)?) } else { None };
+        file.seek(SeekFrom::Start(next.offset))?;
+        Ok(Self { file: Some(BufReader::new(file.take(limit))), next, line_start, size, limit, writing })
     }
 
-    /// Returns the next line; `None` at the end.
-    fn next_line(&mut self) -> io::Result<Option<String>> {
+    /// Returns the next line, or the next piece of a line; `None` at the end.
+    fn next_message(&mut self) -> io::Result<Option<StructuredLogMessage>> {
         let mut line = Vec::new();
         if let Some(file) = &mut self.file {
             file.read_until(b'\n', &mut line)?;
         }
         // The last line may be incomplete while the task still writes.
-        let is_last = self.writing == Writing::Ended && self.next + line.len() as u64 >= self.size;
-        if !line.ends_with(b"\n") && !is_last {
+        let is_last = self.writing == Writing::Ended && self.next.offset + line.len() as u64 >= self.size;
+        let is_cut = !line.ends_with(b"\n") && !is_last;
+        if is_cut {
             // No response can contain the whole line if its start alone reaches the limit. Without this piece of it, the
             // continuation token would never change. The agent's lines are shorter; those of a log that something else
             // wrote may not be.
@@ -155,18 +191,37 @@ impl LogReader {
         if line.is_empty() {
             return Ok(None);
         }
-        self.next += line.len() as u64;
+        self.next.offset += line.len() as u64;
+        if !is_cut {
+            self.next.line_start = self.next.offset;
+        }
         let text = match line.strip_suffix(b"\n") {
             Some(text) => text.strip_suffix(b"\r").unwrap_or(text),
             None => &line,
         };
-        Ok(Some(String::from_utf8_lossy(text).into_owned()))
+        let text = String::from_utf8_lossy(text);
+        let line_start = self.line_start.take();
+        let line = Line::parse(line_start.as_deref().unwrap_or(&text));
+        let record = match &line_start {
+            Some(_) => line.record_of_piece(&text),
+            None if is_cut => line.record_of_piece(line.text),
+            None => line.record(),
+        };
+        Ok(Some(message(line.time, record)))
     }
 
-    /// Returns the offset to continue from; `None` after the whole log of an ended task.
+    /// Returns the position to continue from; `None` after the whole log of an ended task.
     fn continuation_token(&self) -> Option<String> {
-        (self.writing == Writing::Ongoing || self.next < self.size).then(|| self.next.to_string())
+        (self.writing == Writing::Ongoing || self.next.offset < self.size).then(|| self.next.to_string())
     }
+}
+
+/// Reads the start of the line that contains `position`.
+fn read_line_start(file: &mut File, position: Position) -> io::Result<String> {
+    let mut start = Vec::new();
+    file.seek(SeekFrom::Start(position.line_start))?;
+    file.take((position.offset - position.line_start).min(LINE_START_BYTES)).read_to_end(&mut start)?;
+    Ok(String::from_utf8_lossy(&start).into_owned())
 }
 
 /// Removes the start of a UTF-8 character whose other bytes are missing at the end, or else the last character, because
@@ -194,8 +249,9 @@ mod tests {
         (folder, path)
     }
 
-    fn pieces(path: &Path, offset: u64, limit: u64, writing: Writing, format: Format) -> Vec<Vec<u8>> {
-        let (first, mut rest) = LogBody::open(path, offset, limit, writing, format).unwrap().next_piece().unwrap();
+    fn pieces(path: &Path, token: &str, limit: u64, writing: Writing, format: Format) -> Vec<Vec<u8>> {
+        let position = Position::parse(token).unwrap();
+        let (first, mut rest) = LogBody::open(path, position, limit, writing, format).unwrap().next_piece().unwrap();
         let mut pieces = vec![first];
         while let Some(body) = rest {
             let (piece, more) = body.next_piece().unwrap();
@@ -209,21 +265,24 @@ mod tests {
     async fn a_large_log_is_sent_in_small_pieces() {
         let line = format!("2026-11-20T10:00:00Z out {}\n", "x".repeat(1000));
         let (_folder, path) = log(&line.repeat(3000));
-        let (first, rest) =
-            LogBody::open(&path, 0, u64::MAX, Writing::Ended, Format::Document).unwrap().next_piece().unwrap();
+        let body = LogBody::open(&path, Position::default(), u64::MAX, Writing::Ended, Format::Document).unwrap();
+        let (first, rest) = body.next_piece().unwrap();
         let sent: Vec<Vec<u8>> = stream(first, rest).try_collect().await.unwrap();
         assert!(sent.len() > 10 && sent.iter().all(|piece| piece.len() < PIECE_BYTES + 2000));
         let document: Value = serde_json::from_slice(&sent.concat()).unwrap();
         assert_eq!(document["content"].as_array().unwrap().len(), 3000);
         assert_eq!(document["continuation_token"], Value::Null);
-        let lines = pieces(&path, 0, u64::MAX, Writing::Ended, Format::Lines).concat();
+        let lines = pieces(&path, "0", u64::MAX, Writing::Ended, Format::Lines).concat();
         assert_eq!(String::from_utf8(lines).unwrap().lines().count(), 3000);
     }
 
+    fn document(path: &Path, token: &str, limit: u64, writing: Writing) -> Value {
+        serde_json::from_slice(&pieces(path, token, limit, writing, Format::Document).concat()).unwrap()
+    }
+
     /// Returns the events of a response and its continuation token.
-    fn read(path: &Path, offset: u64, limit: u64, writing: Writing) -> Value {
-        let document = pieces(path, offset, limit, writing, Format::Document).concat();
-        let document: Value = serde_json::from_slice(&document).unwrap();
+    fn read(path: &Path, token: &str, limit: u64, writing: Writing) -> Value {
+        let document = document(path, token, limit, writing);
         let events: Vec<&str> =
             document["content"].as_array().unwrap().iter().map(|one| one["event"].as_str().unwrap()).collect();
         json!([events, document["continuation_token"]])
@@ -232,12 +291,12 @@ mod tests {
     #[test]
     fn only_whole_lines_are_sent_while_the_task_writes() {
         let (_folder, path) = log("a\r\nb\nhalf");
-        assert_eq!(read(&path, 0, u64::MAX, Writing::Ongoing), json!([["a", "b"], "5"]));
-        assert_eq!(read(&path, 0, u64::MAX, Writing::Ended), json!([["a", "b", "half"], null]));
-        assert_eq!(read(&path, 0, 4, Writing::Ended), json!([["a"], "3"]));
-        assert_eq!(read(&path, 3, 2, Writing::Ended), json!([["b"], "5"]));
-        assert_eq!(read(&path, 5, u64::MAX, Writing::Ongoing), json!([[], "5"]));
-        assert_eq!(read(&path.with_extension("none"), 7, u64::MAX, Writing::Ended), json!([[], null]));
+        assert_eq!(read(&path, "0", u64::MAX, Writing::Ongoing), json!([["a", "b"], "5"]));
+        assert_eq!(read(&path, "0", u64::MAX, Writing::Ended), json!([["a", "b", "half"], null]));
+        assert_eq!(read(&path, "0", 4, Writing::Ended), json!([["a"], "3"]));
+        assert_eq!(read(&path, "3", 2, Writing::Ended), json!([["b"], "5"]));
+        assert_eq!(read(&path, "5", u64::MAX, Writing::Ongoing), json!([[], "5"]));
+        assert_eq!(read(&path.with_extension("none"), "7", u64::MAX, Writing::Ended), json!([[], null]));
     }
 
     #[test]
@@ -245,19 +304,58 @@ mod tests {
         let text = format!("2026-11-20T10:00:00Z out {}\nb\n", "ä".repeat(20));
         let (_folder, path) = log(&text);
         // The prefix has 25 bytes and each letter 2: the first response would end within a letter, the second after one.
-        for (offset, expected) in [(0, json!(["ä".repeat(2), "29"])), (29, json!(["ä".repeat(14), "57"]))] {
+        for (token, events, next) in [("0", "ä".repeat(2), "29-0"), ("29-0", "ä".repeat(14), "57-0")] {
             for writing in [Writing::Ongoing, Writing::Ended] {
-                assert_eq!(read(&path, offset, 30, writing), json!([[expected[0]], expected[1]]));
+                assert_eq!(read(&path, token, 30, writing), json!([[events], next]));
             }
         }
-        assert_eq!(read(&path, 57, 30, Writing::Ended), json!([["ääää", "b"], null]));
-        assert_eq!(read(&path, 57, 30, Writing::Ongoing), json!([["ääää", "b"], "68"]));
+        assert_eq!(read(&path, "57-0", 30, Writing::Ended), json!([["ääää", "b"], null]));
+        assert_eq!(read(&path, "57-0", 30, Writing::Ongoing), json!([["ääää", "b"], "68"]));
         // A line as long as a response has no empty line after it.
         fs::write(&path, "abc\nd\n").unwrap();
-        assert_eq!(read(&path, 0, 3, Writing::Ended), json!([["ab"], "2"]));
-        assert_eq!(read(&path, 2, 3, Writing::Ended)[0][0], "c");
+        assert_eq!(read(&path, "0", 3, Writing::Ended), json!([["ab"], "2-0"]));
+        assert_eq!(read(&path, "2-0", 3, Writing::Ended)[0][0], "c");
         fs::write(&path, b"1234567\xff\xff\xff\xff\xff\xff\n").unwrap();
-        assert_eq!(read(&path, 0, 7, Writing::Ended), json!([["123456"], "6"]));
-        assert_eq!(read(&path, 6, 7, Writing::Ended)[1], "12");
+        assert_eq!(read(&path, "0", 7, Writing::Ended), json!([["123456"], "6-0"]));
+        assert_eq!(read(&path, "6-0", 7, Writing::Ended)[1], "12-0");
+    }
+
+    #[test]
+    fn each_piece_has_the_time_level_and_logger_of_its_line() {
+        let event = format!(r#"{{"level":"warning","logger":"x","event":"{}"}}"#, "w".repeat(200));
+        let printed = "e".repeat(200);
+        let (_folder, path) = log(&format!(
+            "2026-11-20T10:00:00Z out a\n2026-11-20T10:00:01Z log {event}\n2026-11-20T10:00:02Z err {printed}\n"
+        ));
+        let (mut messages, mut token) = (Vec::new(), json!("0"));
+        while let Some(text) = token.as_str() {
+            let mut document = document(&path, text, 100, Writing::Ended);
+            messages.append(document["content"].as_array_mut().unwrap());
+            token = document["continuation_token"].take();
+        }
+        let of_line = |time: &str, level: &str, logger: &str| {
+            let is_of_line = |message: &&Value| {
+                let is_at = message["timestamp"].as_str().is_some_and(|stamp| stamp.starts_with(time));
+                is_at && message["level"] == level && message["logger"] == logger
+            };
+            let of_line: Vec<&Value> = messages.iter().filter(is_of_line).collect();
+            let events: Vec<&str> = of_line.iter().filter_map(|message| message["event"].as_str()).collect();
+            (of_line.len(), events.concat())
+        };
+        let first = of_line("2026-11-20T10:00:00", "info", "task.stdout");
+        let second = of_line("2026-11-20T10:00:01", "warning", "x");
+        let third = of_line("2026-11-20T10:00:02", "error", "task.stderr");
+        assert_eq!((first.1.as_str(), second.1, third.1), ("a", event, printed), "{messages:?}");
+        assert!(second.0 > 2 && third.0 > 2 && first.0 + second.0 + third.0 == messages.len(), "{messages:?}");
+    }
+
+    #[test]
+    fn a_token_is_a_position_in_the_log() {
+        for token in ["0", "7", "7-0", "7-6"] {
+            assert_eq!(Position::parse(token).unwrap().to_string(), token);
+        }
+        for invalid in ["", "x", "-", "7-", "-7", "7-8", "7-6-5"] {
+            assert_eq!(Position::parse(invalid), None, "{invalid}");
+        }
     }
 }

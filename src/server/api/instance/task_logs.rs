@@ -1,6 +1,6 @@
 //! `…/logs/{try_number}`, with Airflow's shape.
 
-use super::log_body::{self, Format, LogBody, StructuredLogMessage, Writing};
+use super::log_body::{self, Format, LogBody, Position, StructuredLogMessage, Writing};
 use super::task_instances::MapIndexQuery;
 use crate::api::instance_path::instance_key;
 use crate::http::api_error::ApiError;
@@ -64,7 +64,7 @@ pub async fn get(
     let try_number = i32::try_from(try_number).unwrap_or(i32::MAX);
     let map_index = params.whole("map_index")?.unwrap_or(-1);
     let map_index = i32::try_from(map_index).unwrap_or(i32::MAX);
-    let offset = offset(&params)?;
+    let position = position(&params)?;
     let key = TryKey { instance: instance_key((dag_id, run_id, task_id, map_index)), try_number };
     let client = state.database.get().await?;
     let instance = instances::get(&*client, &key.instance).await.map_err(|error| match error {
@@ -85,7 +85,7 @@ pub async fn get(
     let is_running = is_newest && matches!(instance.state, Some(TaskState::Running | TaskState::Restarting));
     let writing = if is_running { Writing::Ongoing } else { Writing::Ended };
     let (format, media_type) = if as_lines { (Format::Lines, Lines::TYPE) } else { (Format::Document, JSON) };
-    let body = blocking::run(move || LogBody::open(&path, offset, limit, writing, format)?.next_piece()).await;
+    let body = blocking::run(move || LogBody::open(&path, position, limit, writing, format)?.next_piece()).await;
     let (first, rest) = body
         .map_err(|error| ApiError::internal(&error))?
         .map_err(|error| ApiError::internal(&format!("cannot read the log: {error}")))?;
@@ -104,13 +104,11 @@ fn accepts_lines(headers: &HeaderMap) -> Result<bool, ApiError> {
     Ok(as_lines)
 }
 
-/// Parses the continuation token: the offset in the log.
-fn offset(params: &Params) -> Result<u64, ApiError> {
-    let Some(token) = params.text("token") else { return Ok(0) };
-    token.parse().map_err(|_| {
-        let detail = "Bad Signature. Please use only the tokens provided by the API.";
-        ApiError::new(StatusCode::BAD_REQUEST, detail)
-    })
+/// Parses the continuation token; without one, the response starts with the log.
+fn position(params: &Params) -> Result<Position, ApiError> {
+    let Some(token) = params.text("token") else { return Ok(Position::default()) };
+    let detail = "Bad Signature. Please use only the tokens provided by the API.";
+    Position::parse(token).ok_or_else(|| ApiError::new(StatusCode::BAD_REQUEST, detail))
 }
 
 /// Returns the line to show instead of a log for an instance in `state` that has not started.
