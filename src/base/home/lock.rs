@@ -12,7 +12,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The holder of the lock, for error messages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,8 +53,6 @@ pub enum LockError {
 const SETTLING_TRIES: u32 = 50;
 /// Pause between those attempts.
 const SETTLING_PAUSE: Duration = Duration::from_millis(10);
-/// Poll interval while another process holds a lock.
-const HELD_PAUSE: Duration = Duration::from_millis(100);
 
 impl HomeLock {
     /// Takes the lock; fails at once when another process holds it. The home's folders must exist.
@@ -171,17 +169,6 @@ impl OperationLock {
         Self::try_take(home, command)
     }
 
-    /// Like [`Self::take`], but waits up to `limit` while another process holds the lock.
-    pub fn take_within(home: &Home, command: &str, limit: Duration) -> Result<Self, LockError> {
-        let deadline = Instant::now() + limit;
-        loop {
-            match Self::take(home, command) {
-                Err(LockError::Held { .. }) if Instant::now() < deadline => std::thread::sleep(HELD_PAUSE),
-                outcome => return outcome,
-            }
-        }
-    }
-
     fn try_take(home: &Home, command: &str) -> Result<Self, LockError> {
         let path = home.operation_lock();
         let io_error = |source| LockError::Io { path: path.clone(), source };
@@ -260,21 +247,6 @@ mod tests {
         assert_eq!(operation_holder(&home).map(|holder| holder.command).as_deref(), Some("a test"));
         drop(lock);
         assert!(operation_holder(&home).is_none());
-    }
-
-    #[test]
-    fn an_operation_waits_for_another_one() {
-        let folder = tempfile::tempdir().unwrap();
-        let home = home(&folder);
-        let lock = OperationLock::take(&home, "first").unwrap();
-        assert!(OperationLock::take_within(&home, "second", Duration::from_millis(1)).is_err());
-        let waiting = std::thread::spawn({
-            let home = home.clone();
-            move || OperationLock::take_within(&home, "second", Duration::from_secs(60)).map(drop)
-        });
-        std::thread::sleep(HELD_PAUSE);
-        drop(lock);
-        assert!(waiting.join().unwrap().is_ok());
     }
 
     /// A descriptor with O_PATH cannot be locked, like a folder on NFS.

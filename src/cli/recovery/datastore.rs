@@ -3,7 +3,7 @@
 use super::{AfterUpgrade, Recovery, access, claims};
 use crate::error::Error;
 use leoflow_base::home::Home;
-use leoflow_base::home::lock::{self, HomeLock, OperationLock};
+use leoflow_base::home::lock::{self, HomeLock, LockError, OperationLock};
 use leoflow_base::protocol::control;
 use leoflow_base::protocol::status::InstanceState;
 use leoflow_lifecycle::backup::restore::quarantine;
@@ -11,11 +11,20 @@ use leoflow_postgres::Access;
 use leoflow_postgres::cluster::private::PrivateServer;
 use leoflow_postgres::cluster::provision;
 use leoflow_postgres::cluster::{self, ClusterState};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_postgres::Client;
 
 /// How long a scheduled command waits for another operation, such as a backup that the user has just started.
-const SCHEDULED_WAIT: Duration = Duration::from_secs(600);
+const SCHEDULED_WAIT: Duration = Duration::from_secs(60);
+const HELD_PAUSE: Duration = Duration::from_millis(200);
+
+/// Fails unless the running instance has the datastore open.
+fn check_served(home: &Home) -> Result<(), Error> {
+    match DatastoreState::find(home)? {
+        DatastoreState::Served => Ok(()),
+        _ => Err(Error::failed("Leoflow has stopped; the scheduled job runs again after the next start")),
+    }
+}
 
 /// An open datastore; a private server stops when this is dropped.
 pub struct Datastore {
@@ -92,12 +101,24 @@ impl Datastore {
         command: &str,
         scheduled: bool,
     ) -> Result<(Self, OperationLock), Error> {
-        let wait = if scheduled { SCHEDULED_WAIT } else { Duration::ZERO };
-        let operation_lock = OperationLock::take_within(recovery.home, command, wait)?;
-        if scheduled && !lock::is_held(recovery.home).map_err(Error::failed)? {
-            return Err(Error::failed("Leoflow has stopped; the next start runs the scheduled job again"));
+        let home = recovery.home;
+        if !scheduled {
+            let operation_lock = OperationLock::take(home, command)?;
+            return Ok((Self::open(recovery, command).await?, operation_lock));
         }
-        Ok((Self::open(recovery, command).await?, operation_lock))
+        let deadline = Instant::now() + SCHEDULED_WAIT;
+        loop {
+            // Before the lock, whose file must not be created in a home that is being removed.
+            check_served(home)?;
+            match OperationLock::take(home, command) {
+                Err(LockError::Held { .. }) if Instant::now() < deadline => tokio::time::sleep(HELD_PAUSE).await,
+                operation_lock => {
+                    let operation_lock = operation_lock?;
+                    check_served(home)?;
+                    return Ok((Self::open_served(home)?, operation_lock));
+                }
+            }
+        }
     }
 
     /// Opens the datastore of the running instance.

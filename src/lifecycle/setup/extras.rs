@@ -10,9 +10,10 @@ use leoflow_base::sys::blocking;
 use leoflow_base::sys::fs::files;
 use leoflow_base::web_ui::{self, UiSource};
 use leoflow_python::{self as python, PackageSource};
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 /// A download that runs in parallel; its failure does not stop the setup.
@@ -24,7 +25,13 @@ pub(super) struct Extra {
 }
 
 /// Time limit of the common download, enough for some megabytes over a slow line.
-const LIMIT: Duration = Duration::from_secs(240);
+const LIMIT: Duration = Duration::from_secs(120);
+/// A common download that fails later than this is not followed by a download of each part, which would take as long.
+const QUICK_FAILURE: Duration = Duration::from_secs(30);
+
+/// The common download: its folder, or why neither part can be had. The sender is dropped if each part is to be
+/// downloaded by itself.
+type Common = Result<Arc<Downloads>, String>;
 
 impl Extra {
     /// Starts the downloads of the plan: the packages and the web UI.
@@ -41,16 +48,13 @@ impl Extra {
     }
 
     /// Installs the packages; `common` gets the folder of a download that includes the web UI, if it succeeds.
-    fn packages(home: &Home, source: PackageSource, common: Option<mpsc::Sender<Arc<Downloads>>>) -> Self {
+    fn packages(home: &Home, source: PackageSource, common: Option<mpsc::Sender<Common>>) -> Self {
         let home = home.clone();
         let fetch = move || {
-            // Without a common download, the packages are downloaded by themselves.
-            let downloads = common.and_then(|sender| {
-                let downloads = Arc::new(Downloads::fetch(&home)?);
-                // The receiver lives until it has got this or the sender is gone.
-                let _ = sender.send(downloads.clone());
-                Some(downloads)
-            });
+            let downloads = match common {
+                Some(sender) => Downloads::share(&home, &sender)?,
+                None => None,
+            };
             let source = downloads.as_ref().map_or(source, |all| PackageSource::Folder(all.folder.clone()));
             python::install_packages(&home, &source)
         };
@@ -61,10 +65,10 @@ impl Extra {
         }
     }
 
-    fn ui(home: &Home, source: UiSource, common: Option<mpsc::Receiver<Arc<Downloads>>>) -> Self {
+    fn ui(home: &Home, source: UiSource, common: Option<mpsc::Receiver<Common>>) -> Self {
         let home = home.clone();
         let fetch = move || {
-            let downloads = common.and_then(|receiver| receiver.recv().ok());
+            let downloads = common.and_then(|receiver| receiver.recv().ok()).transpose()?;
             let wheel = downloads.as_ref().and_then(|all| web_ui::wheel_in(&all.folder));
             web_ui::install(&home, &wheel.map_or(source, UiSource::File))
         };
@@ -93,25 +97,35 @@ struct Downloads {
 }
 
 impl Downloads {
-    /// Downloads all wheels by one pip: each pip takes more than a second of processor time, as long as a first start
-    /// takes for the rest. `None` after a failure, which the download of each part by itself explains.
-    fn fetch(home: &Home) -> Option<Self> {
-        let downloads = Self { folder: home.python().join("download") };
-        home.create_folder(&home.python()).ok()?;
-        // A killed setup has left it.
-        files::remove_any(&downloads.folder).ok()?;
-        home.create_folder(&downloads.folder).ok()?;
+    /// Downloads all wheels by one pip and sends the result: each pip takes more than a second of processor time, as long
+    /// as the rest of a first start. `None` after a quick failure, such as one missing wheel; then nothing is sent.
+    fn share(home: &Home, sender: &mpsc::Sender<Common>) -> Result<Option<Arc<Self>>, String> {
+        let begun = Instant::now();
+        let common = match Self::fetch(home) {
+            Err(_) if begun.elapsed() < QUICK_FAILURE => return Ok(None),
+            fetched => fetched.map(Arc::new),
+        };
+        // A failure to send means that nobody waits for it.
+        let _ = sender.send(common.clone());
+        common.map(Some)
+    }
+
+    fn fetch(home: &Home) -> Result<Self, String> {
+        let downloads = Self { folder: files::temporary_neighbour(&home.python().join("download")) };
+        let failed = |error: io::Error| format!("{}: {error}", downloads.folder.display());
+        home.create_folder(&home.python()).map_err(failed)?;
+        home.create_folder(&downloads.folder).map_err(failed)?;
         let packages: Vec<String> = python::package_requirements().chain([web_ui::requirement()]).collect();
         let packages: Vec<&str> = packages.iter().map(String::as_str).collect();
         let wheels = Wheels { packages: &packages, platforms: python::PACKAGE_PLATFORMS };
-        wheel::download(&wheels, &downloads.folder, LIMIT).ok()?;
-        Some(downloads)
+        wheel::download(&wheels, &downloads.folder, LIMIT)?;
+        Ok(downloads)
     }
 }
 
 impl Drop for Downloads {
     fn drop(&mut self) {
-        // The next setup removes what remains.
+        // A leftover only takes disk space.
         let _ = files::remove_any(&self.folder);
     }
 }
@@ -139,10 +153,15 @@ mod tests {
         let name = web_ui::requirement().replace('-', "_").replace("==", "-") + "-py3-none-any.whl";
         std::fs::write(downloads.folder.join(name), "altered").unwrap();
         let (sender, receiver) = mpsc::channel();
-        sender.send(Arc::new(downloads)).unwrap();
+        sender.send(Ok(Arc::new(downloads))).unwrap();
         let refused = Extra::ui(&home, UiSource::None, Some(receiver)).fetching.await.unwrap().unwrap_err();
         assert!(refused.contains("the file was altered"), "{refused}");
         assert!(!folder.path().join("download").exists(), "removed at the end");
+
+        let (sender, receiver) = mpsc::channel();
+        sender.send(Err("no network".to_owned())).unwrap();
+        let refused = Extra::ui(&home, UiSource::None, Some(receiver)).fetching.await.unwrap().unwrap_err();
+        assert_eq!(refused, "no network");
 
         let (sender, receiver) = mpsc::channel();
         drop(sender);

@@ -23,14 +23,13 @@ pub fn error_message(output_lines: &[String], home_option: Option<&str>) -> Opti
     let start = output_lines.iter().position(|line| starts.iter().any(|start| line.starts_with(start)));
     let lines = &output_lines[start.unwrap_or(output_lines.len().saturating_sub(3))..];
     let text = lines.join("\n").trim().trim_start_matches("error: ").to_owned();
-    let command = home_option.map_or_else(|| COMMAND.to_owned(), |option| format!("{COMMAND}{option} "));
-    (!text.is_empty()).then(|| with_usable_hints(&text).replace(COMMAND, &command))
+    (!text.is_empty()).then(|| with_usable_hints(&text, home_option))
 }
 
 /// Replaces hints by hints that a user of Leoflow can follow.
-fn with_usable_hints(text: &str) -> String {
+fn with_usable_hints(text: &str, home_option: Option<&str>) -> String {
     let translated = with_options_replaced(text, |option, value| {
-        replacement(option, value).or_else(|| variable(option, value, uv_variables::is_passed))
+        replacement(option, value, home_option).or_else(|| variable(option, value, uv_variables::is_passed))
     });
     match UNKNOWN_ISSUER.iter().any(|words| text.contains(words)) {
         true => format!("{translated}\n{ABOUT_ISSUERS}"),
@@ -39,9 +38,10 @@ fn with_usable_hints(text: &str) -> String {
 }
 
 /// The setting or command of Leoflow that replaces an option of uv.
-fn replacement(option: &str, value: Option<&str>) -> Option<String> {
+fn replacement(option: &str, value: Option<&str>, home_option: Option<&str>) -> Option<String> {
     let (_, text) = REPLACEMENTS.iter().find(|(name, _)| *name == option)?;
-    Some(text.replace("{}", value.unwrap_or("HOST")))
+    let command = home_option.map_or_else(|| COMMAND.to_owned(), |option| format!("{COMMAND}{option} "));
+    Some(text.replace("{}", value.unwrap_or("HOST")).replace(COMMAND, &command))
 }
 
 /// The environment variable that replaces an option of uv, if Leoflow passes it to uv.

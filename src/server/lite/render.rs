@@ -94,7 +94,7 @@ fn with_option(page: &str, option: &str) -> String {
     for part in parts {
         result.push_str(COMMAND);
         let arguments = part.split("</code>").next().unwrap_or_default();
-        if !arguments.contains("--home") && !arguments.contains("--instance") {
+        if !arguments.split_whitespace().any(|word| ["--home", "--instance"].contains(&word)) {
             result.push_str(&escaped);
             result.push(' ');
         }

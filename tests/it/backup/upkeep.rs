@@ -5,6 +5,7 @@ use crate::support::{TestHome, wait_until};
 use serde_json::Value;
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 /// Adds a `backup` section to the home's config.yaml.
@@ -108,12 +109,17 @@ fn invalid_settings_are_reported_and_a_killed_backup_is_removed() {
     assert!(problems()[0].as_str().unwrap().contains("backup.verify"), "{:?}", problems());
     fs::write(&file, text).unwrap();
     wait_until("no reported problem", Duration::from_secs(90), || problems().is_empty());
+    // A scheduled job waits for another operation.
+    let mut holder = Command::new("flock");
+    let mut holder = holder.arg(test.home.join("run/operation.lock")).args(["sleep", "1"]).spawn().unwrap();
+    test.run(&["lite", "backup", "--scheduled"]).expect(0);
+    assert!(holder.wait().unwrap().success());
     // A scheduled job that starts late does not open the datastore of a stopped instance.
     test.run(&["lite", "stop"]).expect(0);
     for job in [["lite", "backup", "--scheduled"].as_slice(), &["lite", "backups", "verify", "--scheduled"]] {
         assert!(test.run(job).expect(1).stderr.contains("Leoflow has stopped"), "{job:?}");
     }
-    assert_eq!(backups(&test).len(), 1);
+    assert_eq!(backups(&test).len(), 2);
 }
 
 #[test]

@@ -40,8 +40,12 @@ pub async fn run(context: &Context<'_>, args: &VerifyBackups) -> Result<Option<u
         record_end(context, End::Partial);
         return Ok(None);
     }
-    let files = selected_files(context, args)?;
+    let mut files = selected_files(context, args)?;
     let verification = Verification::begin(context, args).await?;
+    if args.scheduled {
+        // It may have waited for a backup, which is then the newest.
+        files = selected_files(context, args)?;
+    }
     let mut results = Vec::new();
     for file in files {
         let proof = verification.verify(&file).await?;

@@ -10,6 +10,7 @@ use leoflow_base::home::lock::{self, Holder, HomeLock, LockError};
 use leoflow_base::protocol::control::{Answer, ControlClient, Request};
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::process::Signal;
+use leoflow_postgres::location;
 use leoflow_processes::agent;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -83,9 +84,13 @@ pub fn stop(context: &Context<'_>, args: &LiteStop) -> Result<u8, Error> {
 }
 
 /// Waits for the end of a backup or verification, which fails without the datastore, so that the next command finds the
-/// home unused.
+/// home unused. A datastore elsewhere does not stop with the instance.
 fn wait_for_backup(home: &Home) {
-    let is_backup = |holder: &Holder| holder.command.starts_with("leoflow lite backup");
+    if !matches!(location::recorded(home), Ok(None)) {
+        return;
+    }
+    let is_backup =
+        |holder: &Holder| ["leoflow lite backup", "leoflow lite backups verify"].contains(&holder.command.as_str());
     if let Some(holder) = lock::operation_holder(home).filter(is_backup) {
         holder.process.wait_gone(BACKUP_LIMIT);
     }
