@@ -31,7 +31,7 @@ const IRRELEVANT: &[&str] = &[
 ];
 const FULL: &[&str] = &["No space left on device", "Disk quota exceeded"];
 /// The kernel's answer is ENOSPC for these, too: shm_open(3), shmget(2), semget(2).
-const SHARED_MEMORY: &[&str] = &["shared memory segment", "create semaphores", "/dev/shm"];
+const SHARED_MEMORY: &[&str] = &["shared memory segment", "create semaphores"];
 const DAMAGED: &[&str] = &[
     "checkpoint record",
     "control file",
@@ -70,6 +70,7 @@ pub fn last(lines: &[String]) -> Option<FatalMessage> {
 
 /// Classifies a message, with its detail if there is one.
 pub fn cause_of(text: &str) -> Cause {
+    let text = &with_short_paths(text);
     let contains_any = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
     if contains_any(FULL) && contains_any(SHARED_MEMORY) {
         Cause::SharedMemoryFull
@@ -82,6 +83,16 @@ pub fn cause_of(text: &str) -> Cause {
     } else {
         Cause::Other
     }
+}
+
+/// The message with the last two names of each absolute path it quotes: the others are the user's folders, which say
+/// nothing about the cause.
+fn with_short_paths(text: &str) -> String {
+    let shorten = |part: &str| match part.rmatch_indices('/').nth(1) {
+        Some((folder, _)) if part.starts_with('/') => part[folder + 1..].to_owned(),
+        _ => part.to_owned(),
+    };
+    text.split('"').map(shorten).collect::<Vec<_>>().join("\"")
 }
 
 /// True if a file or folder of the data directory is missing: of a table, of a catalogue, or one of the server's own,
@@ -133,6 +144,18 @@ mod tests {
         assert_eq!(last_of(missing_folder).unwrap().1, Cause::Damaged);
         assert_eq!(last_of("x FATAL:  role \"x\" does not exist"), None);
         assert_eq!(last_of("x FATAL:  could not map anonymous shared memory").unwrap().1, Cause::Other);
+    }
+
+    #[test]
+    fn the_folder_of_the_home_does_not_decide_the_cause() {
+        let lock_file = |home: &str, answer: &str| {
+            cause_of(&format!("could not write lock file \"{home}/run/.s.PGSQL.5432.lock\": {answer}"))
+        };
+        assert_eq!(lock_file("/dev/shm/home", "No space left on device"), Cause::DiskFull);
+        assert_eq!(lock_file("/srv/shared memory segment", "No space left on device"), Cause::DiskFull);
+        assert_eq!(lock_file("/home/ada/checksum", "No such file or directory"), Cause::Other);
+        let control_file = "could not open file \"/home/ada/data/global/pg_control\": No such file or directory";
+        assert_eq!(cause_of(control_file), Cause::Damaged);
     }
 
     #[test]
