@@ -15,6 +15,7 @@ mod overdue;
 mod recipient;
 mod renamed;
 pub mod running_settings;
+mod secret_references;
 mod settings;
 mod update;
 mod upgrade;
@@ -28,13 +29,14 @@ pub use invariants::Invariant;
 pub use keys::{DEPRECATED, Deprecated};
 pub use layers::{
     check_for_process, load, load_files, load_first, load_for_process, load_with_secrets, problems_of_each,
-    self_contained, variable_named, variable_of,
+    variable_named, variable_of,
 };
 pub use load::{Config, ConfigError, Loaded, parse, read_file};
 pub use origin::Origin;
 pub use overdue::Overdue;
 pub use recipient::{Recipient, SecretReference};
 pub use renamed::with_new_names;
+pub use secret_references::self_contained;
 pub use settings::{SECRETS, SETTINGS, Setting, SettingError};
 pub use update::{UpdateError, exchange, replace, rewrite, set_secret_reference, update};
 pub use upgrade::{Channel, UpgradeSettings};

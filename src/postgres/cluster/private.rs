@@ -15,7 +15,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
-use tokio_postgres::Config;
+use tokio_postgres::{Client, Config};
 
 #[derive(Debug, thiserror::Error)]
 pub enum PrivateError {
@@ -79,7 +79,7 @@ impl PrivateServer {
         let mut pause = Duration::from_millis(1);
         loop {
             let error = match probe(endpoint, credentials).await {
-                Ok(()) => return Ok(()),
+                Ok(_) => return Ok(()),
                 Err(error) => error,
             };
             if let Some(exit) = reaper::ended_child(self.pid) {
@@ -138,11 +138,12 @@ fn fatal_message_since(log: &Path, from: u64) -> Option<FatalMessage> {
     fatal_message::last(&lines)
 }
 
-/// Checks that the server answers a real query.
-pub async fn probe(endpoint: &Endpoint, credentials: &Credentials) -> Result<(), PgError> {
+/// Checks that the server answers a real query. Returns the connection, because each one costs the server a process.
+pub async fn probe(endpoint: &Endpoint, credentials: &Credentials) -> Result<Client, PgError> {
     within(Duration::from_secs(5), async {
-        endpoint.connect(&any_login(endpoint, credentials)).await?.simple_query("SELECT 1").await?;
-        Ok(())
+        let client = endpoint.connect(&any_login(endpoint, credentials)).await?;
+        client.simple_query("SELECT 1").await?;
+        Ok(client)
     })
     .await
     .map_err(|error| credentials.explain(error))
@@ -154,9 +155,8 @@ fn any_login(endpoint: &Endpoint, credentials: &Credentials) -> Config {
 }
 
 /// Counts checksum failures of any reader since the statistics were reset.
-pub async fn checksum_failures(endpoint: &Endpoint, credentials: &Credentials) -> Result<i64, PgError> {
+pub async fn checksum_failures(client: &Client, credentials: &Credentials) -> Result<i64, PgError> {
     within(Duration::from_secs(5), async {
-        let client = endpoint.connect(&any_login(endpoint, credentials)).await?;
         // Counts the current database and shared objects; a retained copy may be the damaged one.
         let query = "SELECT coalesce(sum(checksum_failures), 0)::bigint FROM pg_stat_database
                      WHERE datid = 0 OR datname = $1::text::name";

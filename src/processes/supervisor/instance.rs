@@ -105,7 +105,7 @@ impl Instance {
             let (endpoint, credentials) = (endpoint.clone(), credentials.clone());
             Box::pin(async move {
                 match private::probe(&endpoint, &credentials).await {
-                    Ok(()) => match private::checksum_failures(&endpoint, &credentials).await {
+                    Ok(client) => match private::checksum_failures(&client, &credentials).await {
                         Ok(count @ 1..) => ProbeResult::Damaged(format!(
                             "the datastore is damaged: {count} page(s) have wrong checksums. Restore a backup: \
                              leoflow lite backups list, then leoflow lite restore --input FILE --force"
@@ -137,7 +137,7 @@ impl Instance {
             let (answered, first_probe) = (answered.clone(), first_probe.clone());
             Box::pin(async move {
                 let error = match private::probe(&endpoint, &credentials).await {
-                    Ok(()) => {
+                    Ok(_) => {
                         answered.set(true);
                         return ProbeResult::Ready;
                     }

@@ -107,11 +107,14 @@ fn leoflow_on(port: u16, line: &str) -> Option<(Home, i32)> {
     })
 }
 
-/// The value of `--home` in the command line of a detached instance.
+/// The value of `--home` in the command line of a detached supervisor or of a server. Both listen on the port.
 fn home_in(line: &str) -> Option<PathBuf> {
-    let (program, arguments) = line.split_once(" --home ")?;
-    let (home, _) = arguments.split_once(" lite")?;
-    program.ends_with("leoflow").then(|| PathBuf::from(home))
+    let (before, after) = line.split_once(" --home ")?;
+    let program = before.split(" --port ").next()?;
+    match program.ends_with("leoflow-server") {
+        true => Some(after.into()),
+        false => after.split_once(" lite").filter(|_| program.ends_with("leoflow")).map(|(home, _)| home.into()),
+    }
 }
 
 /// The running instance of this home, if it is another process.
@@ -133,6 +136,7 @@ mod tests {
     fn the_home_is_read_from_a_command_line() {
         let line = "/u/.leoflow/bin/leoflow --home /u/my home lite --report-to-stdout";
         assert_eq!(home_in(line), Some("/u/my home".into()));
+        assert_eq!(home_in("leoflow-server --port 8088 --home /u/my home"), Some("/u/my home".into()));
         assert_eq!(home_in("/usr/bin/other --home /u/x lite"), None);
         assert_eq!(home_in("leoflow lite"), None);
     }
