@@ -6,6 +6,7 @@ A command works if it exits with 0 and prints the expected text. `af` selects th
 /api/v2/version`. A command of `af` that is missing in COMMANDS is an error. All commands run in this process, one after
 another. The exit code is 1 if a command does not work."""
 
+import functools
 import os
 import sys
 
@@ -86,18 +87,27 @@ def main(url, username, password, *_):
 def call(name, arguments, expected):
     """Calls a command; returns an error message, or None."""
     from astro_airflow_mcp.cli.main import app
-    from typer.testing import CliRunner
+    from typer import testing
 
-    result = CliRunner().invoke(app, [*name.split(), *arguments])
+    # Typer builds all commands of `af` anew for each call, which takes longer than most calls.
+    testing._get_command = all_commands
+    result = testing.CliRunner().invoke(app, [*name.split(), *arguments])
     if result.exit_code:
         return f"{result.exit_code}: {result.output[-600:]} {result.exception!r}"
     return None if expected in result.output else f"does not print {expected}: {result.output[-600:]}"
 
 
+@functools.cache
+def all_commands(app):
+    """Returns the group of all commands of a Typer app."""
+    from typer.main import get_command
+
+    return get_command(app)
+
+
 def every_command():
     """Returns the names of all commands of `af`."""
     from astro_airflow_mcp.cli.main import app
-    from typer.main import get_command
 
     def leaf_commands(command, name):
         inside = getattr(command, "commands", {})
@@ -106,7 +116,7 @@ def every_command():
         visible = {word: subcommand for word, subcommand in inside.items() if not subcommand.hidden}
         return own.union(*(leaf_commands(subcommand, f"{name} {word}".strip()) for word, subcommand in visible.items()))
 
-    return leaf_commands(get_command(app), "") - {""}
+    return leaf_commands(all_commands(app), "") - {""}
 
 
 if __name__ == "__main__":

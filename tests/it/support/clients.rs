@@ -49,7 +49,7 @@ impl Clients {
         command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(file)).args(arguments);
         // Keeps the clients from writing beside the sources or into the real home. Modules are compiled once: uv
         // installs them uncompiled, and compiling them takes longer than the calls.
-        command.env("HOME", home).env("TMPDIR", home).env_remove("AIRFLOW_HOME");
+        command.env("HOME", home).env("TMPDIR", home).env_remove("AIRFLOW_HOME").env_remove("PYTHONDONTWRITEBYTECODE");
         command.env("PYTHONPYCACHEPREFIX", cache().join("clients-compiled"));
         let output = command.output().unwrap();
         let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
