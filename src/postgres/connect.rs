@@ -57,14 +57,20 @@ impl PgError {
 
     /// True when the data files are damaged, by error class or by a message about a page.
     pub fn is_damage(&self) -> bool {
-        let Self::Query(error) = self else { return false };
         let damaged = [&SqlState::DATA_CORRUPTED, &SqlState::INDEX_CORRUPTED];
-        error.as_db_error().is_some_and(|db| {
-            // Classes 58 and XX are system and internal errors, not errors in a query.
-            let is_system_error = ["58", "XX"].iter().any(|class| db.code().code().starts_with(class));
-            let text = format!("{} ({})", db.message(), db.detail().unwrap_or_default());
-            damaged.contains(&db.code()) || (is_system_error && cause_of(&text) == Cause::Damaged)
-        })
+        self.sql_state().is_some_and(|state| damaged.contains(&state)) || self.cause() == Cause::Damaged
+    }
+
+    /// The cause of a failed query that the server's machine has trouble with. Other errors have texts that quote the
+    /// user's data.
+    pub fn cause(&self) -> Cause {
+        let Self::Query(error) = self else { return Cause::Other };
+        // Insufficient resources, system errors and internal errors.
+        let classes = ["53", "58", "XX"];
+        match error.as_db_error().filter(|db| classes.iter().any(|class| db.code().code().starts_with(class))) {
+            Some(db) => cause_of(&format!("{} ({})", db.message(), db.detail().unwrap_or_default())),
+            None => Cause::Other,
+        }
     }
 }
 

@@ -64,6 +64,8 @@ OTHER_SERVICES = {
 
 
 def main(url, username, password, *_):
+    from typer import testing
+
     server = fixtures.Server(url, username, password)
     server.prepare()
     run = server.expect_success("POST", "/api/v2/dags/shown/dagRuns", {"dag_run_id": "for_af", "logical_date": None})["dag_run_id"]
@@ -74,12 +76,14 @@ def main(url, username, password, *_):
     }
     version = server.expect_success("GET", "/api/v2/version")["version"]
     values = {"url": url, "username": username, "password": password, "run": run, "version": version}
+    # Typer builds all commands of `af` anew for each call, which takes longer than most calls.
+    testing._get_command = functools.cache(testing._get_command)
     wrong = []
     for name, arguments, expected in COMMANDS:
         problem = call(name, [argument.format(**values) for argument in arguments], expected.format(**values))
         if problem:
             wrong.append(f"{name} {' '.join(arguments)}: {problem}")
-    unknown = every_command() - {name for name, *_ in COMMANDS} - OTHER_SERVICES
+    unknown = command_names() - {name for name, *_ in COMMANDS} - OTHER_SERVICES
     wrong += [f"{name}: is not in the list of commands" for name in sorted(unknown)]
     return fixtures.report("commands of af", wrong, len(COMMANDS))
 
@@ -87,27 +91,18 @@ def main(url, username, password, *_):
 def call(name, arguments, expected):
     """Calls a command; returns an error message, or None."""
     from astro_airflow_mcp.cli.main import app
-    from typer import testing
+    from typer.testing import CliRunner
 
-    # Typer builds all commands of `af` anew for each call, which takes longer than most calls.
-    testing._get_command = all_commands
-    result = testing.CliRunner().invoke(app, [*name.split(), *arguments])
+    result = CliRunner().invoke(app, [*name.split(), *arguments])
     if result.exit_code:
         return f"{result.exit_code}: {result.output[-600:]} {result.exception!r}"
     return None if expected in result.output else f"does not print {expected}: {result.output[-600:]}"
 
 
-@functools.cache
-def all_commands(app):
-    """Returns the group of all commands of a Typer app."""
-    from typer.main import get_command
-
-    return get_command(app)
-
-
-def every_command():
+def command_names():
     """Returns the names of all commands of `af`."""
     from astro_airflow_mcp.cli.main import app
+    from typer.main import get_command
 
     def leaf_commands(command, name):
         inside = getattr(command, "commands", {})
@@ -116,7 +111,7 @@ def every_command():
         visible = {word: subcommand for word, subcommand in inside.items() if not subcommand.hidden}
         return own.union(*(leaf_commands(subcommand, f"{name} {word}".strip()) for word, subcommand in visible.items()))
 
-    return leaf_commands(all_commands(app), "") - {""}
+    return leaf_commands(get_command(app), "") - {""}
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ use super::disk_hint::{with_disk_hint, with_disk_hint_at};
 use super::{BELONG_TOGETHER, Error, Kind, RESTORE};
 use leoflow_postgres::PgError;
 use leoflow_postgres::cluster::ClusterError;
-use leoflow_postgres::cluster::fatal_message::{Cause, FatalMessage, cause_of};
+use leoflow_postgres::cluster::fatal_message::{Cause, FatalMessage};
 use leoflow_postgres::cluster::private::PrivateError;
 use leoflow_postgres::credentials::CredentialsError;
 use leoflow_postgres::external::container::ContainerError;
@@ -42,7 +42,7 @@ impl From<PgError> for Error {
             damage if damage.is_damage() => Self::damaged_datastore(damage),
             PgError::Query(_) => {
                 let base = Self::failed(format!("a query of the datastore failed: {error}"));
-                match cause_of(&error.to_string()) {
+                match error.cause() {
                     Cause::DiskFull => with_disk_hint(base, Some(&io::ErrorKind::StorageFull.into())),
                     Cause::SharedMemoryFull => base.hint(SHARED_MEMORY),
                     Cause::Damaged | Cause::Other => base,

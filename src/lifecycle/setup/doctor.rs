@@ -259,7 +259,7 @@ fn port(home: &Home, config: Option<&Config>, running: bool) -> Check {
         Ok(_) => Check::ok("port", format!("{port} is free")),
         Err(error) => {
             let occupant = ports::listening_process(port)
-                .map_or_else(|| error.to_string(), |(pid, line)| format!("taken by {line} (pid {pid})"));
+                .map_or_else(|| error.to_string(), |(pid, words)| format!("taken by {} (pid {pid})", words.join(" ")));
             Check::problem(
                 "port",
                 format!("{port}: {occupant}"),

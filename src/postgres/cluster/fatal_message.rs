@@ -25,10 +25,10 @@ const IRRELEVANT: &[&str] = &[
     "not yet accepting connections",
     "terminating connection",
     "does not exist",
-    "password authentication",
-    "role \"",
     "canceling statement",
 ];
+/// Beginnings of messages about the login of a client, who chooses the names in them.
+const LOGINS: &[&str] = &["password authentication failed", "role \"", "database \""];
 const FULL: &[&str] = &["No space left on device", "Disk quota exceeded"];
 /// The kernel's answer is ENOSPC for these, too: shm_open(3), shmget(2), semget(2).
 const SHARED_MEMORY: &[&str] = &["shared memory segment", "create semaphores"];
@@ -58,19 +58,29 @@ const SYSTEM: &[&str] = &[
 /// Returns the last fatal message among lines of the log, with its detail.
 pub fn last(lines: &[String]) -> Option<FatalMessage> {
     lines.iter().enumerate().rev().find_map(|(index, line)| {
-        let text = ["FATAL:", "PANIC:"].iter().find_map(|level| line.split_once(level)).map(|(_, text)| text.trim())?;
-        let detail = lines.get(index + 1).and_then(|line| line.split_once("DETAIL:")).map(|(_, text)| text.trim());
+        let text = ["FATAL:", "PANIC:"].iter().find_map(|level| message_of(line, level))?;
+        let detail = lines.get(index + 1).and_then(|line| message_of(line, "DETAIL:"));
         let text =
             detail.map_or_else(|| text.to_owned(), |detail| format!("{text} ({})", detail.trim_end_matches('.')));
+        if LOGINS.iter().any(|start| text.starts_with(start)) {
+            return None;
+        }
         let cause = cause_of(&text);
         let is_irrelevant = cause == Cause::Other && IRRELEVANT.iter().any(|part| text.contains(part));
         (!is_irrelevant).then_some(FatalMessage { text, cause })
     })
 }
 
+/// The message of a line of this level, which follows the pid in brackets; other lines may quote a level. Before it has
+/// read its settings, PostgreSQL writes neither time nor pid.
+fn message_of<'a>(line: &'a str, level: &str) -> Option<&'a str> {
+    let after_pid = line.split_once("] ").map_or(line, |(_, text)| text);
+    [line, after_pid].into_iter().find_map(|text| text.strip_prefix(level)).map(str::trim)
+}
+
 /// Classifies a message, with its detail if there is one.
 pub fn cause_of(text: &str) -> Cause {
-    let text = &with_short_paths(text);
+    let text = &with_shortened_paths(text);
     let contains_any = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
     if contains_any(FULL) && contains_any(SHARED_MEMORY) {
         Cause::SharedMemoryFull
@@ -85,14 +95,14 @@ pub fn cause_of(text: &str) -> Cause {
     }
 }
 
-/// The message with the last two names of each absolute path it quotes: the others are the user's folders, which say
-/// nothing about the cause.
-fn with_short_paths(text: &str) -> String {
-    let shorten = |part: &str| match part.rmatch_indices('/').nth(1) {
-        Some((folder, _)) if part.starts_with('/') => part[folder + 1..].to_owned(),
+/// The message with only the last two names of each quoted absolute path, enough to recognize `global/pg_control`: the
+/// others are the user's folders, which say nothing about the cause.
+fn with_shortened_paths(text: &str) -> String {
+    let shorten = |(index, part): (usize, &str)| match part.rmatch_indices('/').nth(1) {
+        Some((folder, _)) if index % 2 == 1 && part.starts_with('/') => part[folder + 1..].to_owned(),
         _ => part.to_owned(),
     };
-    text.split('"').map(shorten).collect::<Vec<_>>().join("\"")
+    text.split('"').enumerate().map(shorten).collect::<Vec<_>>().join("\"")
 }
 
 /// True if a file or folder of the data directory is missing: of a table, of a catalogue, or one of the server's own,
@@ -124,26 +134,43 @@ mod tests {
         assert_eq!(last_of(&text), Some((message.to_owned(), Cause::DiskFull)));
         let shared =
             "could not resize shared memory segment \"/PostgreSQL.41\" to 196736 bytes: No space left on device";
-        assert_eq!(last_of(&format!("x FATAL:  {shared}")).unwrap().1, Cause::SharedMemoryFull);
+        assert_eq!(last_of(&format!("[1] FATAL:  {shared}")).unwrap().1, Cause::SharedMemoryFull);
         assert_eq!(last_of("LOG:  all is well"), None);
-        assert_eq!(last_of("x FATAL:  could not locate a valid checkpoint record").unwrap().1, Cause::Damaged);
-        assert_eq!(last_of("x FATAL:  required WAL directory \"pg_wal\" does not exist").unwrap().1, Cause::Damaged);
-        let missing_file = "x FATAL:  could not open file \"global/1262\": No such file or directory";
+        assert_eq!(last_of("[1] FATAL:  could not locate a valid checkpoint record").unwrap().1, Cause::Damaged);
+        assert_eq!(last_of("[1] FATAL:  required WAL directory \"pg_wal\" does not exist").unwrap().1, Cause::Damaged);
+        let missing_file = "[1] FATAL:  could not open file \"global/1262\": No such file or directory";
         assert_eq!(last_of(missing_file).unwrap().1, Cause::Damaged);
-        let forbidden_file = "x FATAL:  could not open file \"global/1262\": Permission denied";
+        let forbidden_file = "[1] FATAL:  could not open file \"global/1262\": Permission denied";
         assert_eq!(last_of(forbidden_file).unwrap().1, Cause::Other);
         let status =
-            "x FATAL:  could not access status of transaction 0\nx DETAIL:  Could not open file \"pg_xact/0000\": ";
+            "[1] FATAL:  could not access status of transaction 0\n[1] DETAIL:  Could not open file \"pg_xact/0000\": ";
         let (text, cause) = last_of(&format!("{status}No such file or directory.")).unwrap();
         assert_eq!(cause, Cause::Damaged);
         assert!(text.ends_with("(Could not open file \"pg_xact/0000\": No such file or directory)"), "{text}");
         assert_eq!(last_of(&format!("{status}Too many open files.")).unwrap().1, Cause::Other);
-        let no_control_file = "x PANIC:  could not open file \"global/pg_control\": Permission denied";
+        let no_control_file = "[1] PANIC:  could not open file \"global/pg_control\": Permission denied";
         assert_eq!(last_of(no_control_file).unwrap().1, Cause::Other);
-        let missing_folder = "x FATAL:  could not open directory \"pg_notify\": No such file or directory";
+        let missing_folder = "[1] FATAL:  could not open directory \"pg_notify\": No such file or directory";
         assert_eq!(last_of(missing_folder).unwrap().1, Cause::Damaged);
-        assert_eq!(last_of("x FATAL:  role \"x\" does not exist"), None);
-        assert_eq!(last_of("x FATAL:  could not map anonymous shared memory").unwrap().1, Cause::Other);
+        let shared = "could not create shared memory segment: No space left on device";
+        let no_ids =
+            format!("[1] FATAL:  {shared}\n[1] DETAIL:  Failed system call was shmget(key=1, size=56, 03600).");
+        assert_eq!(last_of(&no_ids).unwrap().1, Cause::SharedMemoryFull);
+        assert_eq!(last_of("[1] FATAL:  could not map anonymous shared memory").unwrap().1, Cause::Other);
+    }
+
+    #[test]
+    fn names_and_texts_of_clients_are_no_fatal_message() {
+        for text in [
+            "role \"x\" does not exist",
+            "database \"checksum\" does not exist",
+            "password authentication failed for user \"pg_xact\"",
+        ] {
+            assert_eq!(last_of(&format!("2026-01-01 [1] FATAL:  {text}")), None);
+        }
+        assert_eq!(last_of("2026-01-01 [1] ERROR:  invalid input: \"PANIC:  checksum\""), None);
+        let before_settings = "FATAL:  data directory \"/u/home/data\" has invalid permissions";
+        assert_eq!(last_of(before_settings).unwrap().1, Cause::Other);
     }
 
     #[test]
@@ -154,6 +181,8 @@ mod tests {
         assert_eq!(lock_file("/dev/shm/home", "No space left on device"), Cause::DiskFull);
         assert_eq!(lock_file("/srv/shared memory segment", "No space left on device"), Cause::DiskFull);
         assert_eq!(lock_file("/home/ada/checksum", "No such file or directory"), Cause::Other);
+        let unquoted = "/mnt/a: No space left on device; see /c/d";
+        assert_eq!(cause_of(unquoted), Cause::DiskFull);
         let control_file = "could not open file \"/home/ada/data/global/pg_control\": No such file or directory";
         assert_eq!(cause_of(control_file), Cause::Damaged);
     }

@@ -138,7 +138,8 @@ fn fatal_message_since(log: &Path, from: u64) -> Option<FatalMessage> {
     fatal_message::last(&lines)
 }
 
-/// Checks that the server answers a real query. Returns the connection, because each one costs the server a process.
+/// Checks that the server answers a real query. Returns the connection, so that a further query needs no second process
+/// of the server.
 pub async fn probe(endpoint: &Endpoint, credentials: &Credentials) -> Result<Client, PgError> {
     within(Duration::from_secs(5), async {
         let client = endpoint.connect(&any_login(endpoint, credentials)).await?;

@@ -38,8 +38,11 @@ const LOCK_RETRY: Duration = Duration::from_millis(1);
 const LOCK_RETRY_MAX: Duration = Duration::from_millis(100);
 /// Poll interval for queued tasks; catches missed notifications.
 const POLL_INTERVAL: Duration = Duration::from_secs(15);
+
 /// Delay before the first warm Python is prepared, so that it does not slow down the startup.
-const PREPARE_DELAY: Duration = Duration::from_secs(2);
+fn prepare_delay() -> Duration {
+    leoflow_base::sys::limit("LEOFLOW_PREPARE_DELAY", Duration::from_secs(2))
+}
 
 pub struct Agent {
     pub context: TaskContext,
@@ -129,7 +132,7 @@ impl Agent {
         self.take_over(&client).await?;
         self.refresh_triggers(&mut client).await?;
         self.stop_cancelled(&client).await?;
-        let prepare = tokio::time::sleep(PREPARE_DELAY);
+        let prepare = tokio::time::sleep(prepare_delay());
         tokio::pin!(prepare);
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
         // Heartbeats that were missed during a suspend are not sent later.

@@ -195,6 +195,13 @@ fn forked_parses_do_not_affect_one_another() {
 }
 
 #[test]
+fn a_warm_python_is_prepared_before_the_first_task() {
+    let test = TestHome::started_with(&[("LEOFLOW_PREPARE_DELAY", "0")]);
+    wait_until("a warm Python of the agent runs", SOON, || zygote(&test, AGENT).is_some());
+    assert_eq!(test.sql("SELECT count(*) FROM task_try"), "0");
+}
+
+#[test]
 fn a_killed_warm_python_disturbs_no_task_and_idle_ones_end() {
     let test = TestHome::started_with(&[("LEOFLOW_IDLE_LIMIT", "3")]);
     let text = "import os, time\nfrom airflow.sdk import DAG, task\nwith DAG('d'):\n    @task\n    def first():\n        pass\n    \

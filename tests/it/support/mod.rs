@@ -221,6 +221,8 @@ impl TestHome {
             .env("LEOFLOW_POSTGRES_SOURCE", "system")
             .env("LEOFLOW_PYTHON_PACKAGES", "none")
             .env("LEOFLOW_UI", "none")
+            // Few tests run a task within seconds of the start; for the others a warm Python would be prepared in vain.
+            .env("LEOFLOW_PREPARE_DELAY", "3600")
             .env("TMPDIR", self.folder().join("tmp"))
             .envs(self.limits.iter().copied())
             .arg("--home")

@@ -3,9 +3,9 @@
 use crate::sys::process;
 use std::fs;
 
-/// Pid and command line of the process that listens on `port`. `None` when there is none, or when it belongs to another
-/// user, whose descriptors we may not read.
-pub fn listening_process(port: u16) -> Option<(i32, String)> {
+/// Pid and arguments of a process that listens on `port`; several may share the socket. `None` when there is none, or
+/// when it belongs to another user, whose descriptors we may not read.
+pub fn listening_process(port: u16) -> Option<(i32, Vec<String>)> {
     let inodes: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()
         .filter_map(|table| fs::read_to_string(table).ok())
@@ -15,7 +15,7 @@ pub fn listening_process(port: u16) -> Option<(i32, String)> {
         return None;
     }
     let pid = process::all_pids().find(|pid| holds_one_of(*pid, &inodes))?;
-    Some((pid, process::command_line(pid)?))
+    Some((pid, process::arguments(pid)?))
 }
 
 /// The sockets that listen on `port`, as `socket:[INODE]`. Columns as in proc_net_tcp(5): local address in the second,

@@ -134,11 +134,20 @@ pub fn program_of(pid: i32) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{pid}/exe")).ok()
 }
 
-/// The command line with spaces between arguments, for messages.
+/// The command line of a process, for messages; the name of its program where it has none. `None` when the process does
+/// not exist.
 pub fn command_line(pid: i32) -> Option<String> {
+    arguments(pid).map(|arguments| arguments.join(" "))
+}
+
+/// The arguments of a process, from the name of its program on; only the name where it has none, such as a thread of the
+/// kernel. `None` when the process does not exist.
+pub fn arguments(pid: i32) -> Option<Vec<String>> {
     let raw = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let line = String::from_utf8_lossy(&raw).replace('\0', " ").trim().to_owned();
-    if line.is_empty() { fs::read_to_string(format!("/proc/{pid}/comm")).ok() } else { Some(line) }
+    match raw.strip_suffix(b"\0").unwrap_or(&raw) {
+        [] => fs::read_to_string(format!("/proc/{pid}/comm")).ok().map(|name| vec![name.trim().to_owned()]),
+        raw => Some(raw.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()),
+    }
 }
 
 /// The processor time used by a process, in clock ticks; `None` when it does not exist or cannot be read.

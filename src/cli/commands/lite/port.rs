@@ -7,7 +7,7 @@ use leoflow_base::home::{self, Home, lock};
 use leoflow_base::sys::net::{listener, ports};
 use leoflow_lifecycle::setup;
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub struct ListenAddress {
@@ -75,7 +75,7 @@ impl ListenAddress {
 
 /// True when the port is held by a Leoflow, or by a process that cannot be inspected.
 fn held_by_leoflow(port: u16) -> bool {
-    ports::listening_process(port).is_none_or(|(_, line)| line.contains("leoflow"))
+    ports::listening_process(port).is_none_or(|(_, arguments)| is_leoflow(&arguments))
 }
 
 /// The error of a failed bind, with the process that holds the port.
@@ -84,11 +84,11 @@ pub fn bind_error(host: Ipv4Addr, port: u16, error: &std::io::Error) -> Error {
         return Error::failed(format!("{host} is not an address of this machine"))
             .hint("leoflow config set host 127.0.0.1");
     }
-    let message = match ports::listening_process(port).map(|(pid, line)| (leoflow_on(port, &line), pid, line)) {
-        Some((Some((home, pid)), ..)) => {
-            format!("port {port} is in use by Leoflow in {}, pid {pid}", home.root().display())
-        }
-        Some((None, pid, line)) => format!("port {port} is in use by `{}`, pid {pid}", shorten(&line)),
+    let message = match ports::listening_process(port) {
+        Some((pid, arguments)) => match leoflow_on(port, &arguments) {
+            Some((home, pid)) => format!("port {port} is in use by Leoflow in {}, pid {pid}", home.root().display()),
+            None => format!("port {port} is in use by `{}`, pid {pid}", shorten(&arguments.join(" "))),
+        },
         None => format!("port {port} cannot be used: {error}"),
     };
     // A port below 1024 needs rights that a user does not have.
@@ -97,9 +97,9 @@ pub fn bind_error(host: Ipv4Addr, port: u16, error: &std::io::Error) -> Error {
 }
 
 /// The home and the supervisor's pid of the Leoflow that listens on `port`: one of this user's instances, or the home in
-/// `line`, the command line of the listening process.
-fn leoflow_on(port: u16, line: &str) -> Option<(Home, i32)> {
-    let named = home_in(line).and_then(|root| home::resolve(Some(&root)).ok());
+/// `arguments`, those of the listening process.
+fn leoflow_on(port: u16, arguments: &[String]) -> Option<(Home, i32)> {
+    let named = home_in(arguments).and_then(|root| home::resolve(Some(&root)).ok());
     let homes = named.into_iter().chain(home::all_instances().into_iter().map(|(_, home)| home));
     homes.into_iter().find_map(|home| {
         let holder = lock::holder(&home)?;
@@ -107,14 +107,18 @@ fn leoflow_on(port: u16, line: &str) -> Option<(Home, i32)> {
     })
 }
 
-/// The value of `--home` in the command line of a detached supervisor or of a server. Both listen on the port.
-fn home_in(line: &str) -> Option<PathBuf> {
-    let (before, after) = line.split_once(" --home ")?;
-    let program = before.split(" --port ").next()?;
-    match program.ends_with("leoflow-server") {
-        true => Some(after.into()),
-        false => after.split_once(" lite").filter(|_| program.ends_with("leoflow")).map(|(home, _)| home.into()),
-    }
+/// True for the arguments of a supervisor, which is `leoflow`, or of its server, `leoflow-server`. Both listen on the
+/// port.
+fn is_leoflow(arguments: &[String]) -> bool {
+    let name = arguments.first().and_then(|program| Path::new(program).file_name());
+    name.is_some_and(|name| name.to_string_lossy().starts_with("leoflow"))
+}
+
+/// The absolute value of `--home` in the arguments of a Leoflow.
+fn home_in(arguments: &[String]) -> Option<PathBuf> {
+    let mut options = arguments.iter().skip_while(|argument| *argument != "--home");
+    let home = options.nth(1).map(PathBuf::from)?;
+    (is_leoflow(arguments) && home.is_absolute()).then_some(home)
 }
 
 /// The running instance of this home, if it is another process.
@@ -133,11 +137,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_home_is_read_from_a_command_line() {
-        let line = "/u/.leoflow/bin/leoflow --home /u/my home lite --report-to-stdout";
-        assert_eq!(home_in(line), Some("/u/my home".into()));
-        assert_eq!(home_in("leoflow-server --port 8088 --home /u/my home"), Some("/u/my home".into()));
-        assert_eq!(home_in("/usr/bin/other --home /u/x lite"), None);
-        assert_eq!(home_in("leoflow lite"), None);
+    fn the_home_is_read_from_the_arguments_of_a_leoflow() {
+        let home_in =
+            |arguments: &[&str]| home_in(&arguments.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+        let home = Some(PathBuf::from("/u/my lite/home"));
+        let supervisor = ["/u/.leoflow/bin/leoflow", "--home", "/u/my lite/home", "lite", "--report-to-stdout"];
+        assert_eq!(home_in(&supervisor), home);
+        assert_eq!(home_in(&["leoflow-server", "--port", "8088", "--home", "/u/my lite/home", "--verbose"]), home);
+        assert_eq!(home_in(&["/usr/bin/other", "--home", "/u/x", "lite"]), None);
+        assert_eq!(home_in(&["leoflow", "--home", "relative", "lite"]), None);
+        assert_eq!(home_in(&["leoflow", "lite"]), None);
+        assert_eq!(home_in(&[]), None);
     }
 }

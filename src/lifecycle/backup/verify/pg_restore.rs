@@ -57,11 +57,15 @@ const SERVER_STOPPED_MESSAGES: &[&str] = &[
 
 /// Classifies the error output of `pg_restore`, given the free disk space in bytes.
 fn classify_failure(stderr: String, free: u64) -> LoadError {
-    match fatal_message::cause_of(&stderr) {
+    // What follows quotes rows and statements of the dump, such as the recorded error of a task.
+    let message = ["\nDETAIL:", "\nCONTEXT:", "\nCommand was:"]
+        .iter()
+        .fold(stderr.as_str(), |text, start| text.split_once(start).map_or(text, |(message, _)| message));
+    match fatal_message::cause_of(message) {
         Cause::DiskFull => LoadError::Full,
         Cause::SharedMemoryFull => LoadError::NoSharedMemory(stderr),
         _ if free < FULL_DISK_THRESHOLD => LoadError::Full,
-        _ if SERVER_STOPPED_MESSAGES.iter().any(|part| stderr.contains(part)) => LoadError::ServerStopped(stderr),
+        _ if SERVER_STOPPED_MESSAGES.iter().any(|part| message.contains(part)) => LoadError::ServerStopped(stderr),
         _ => DumpError::Failed { program: "pg_restore", stderr }.into(),
     }
 }
@@ -145,6 +149,10 @@ mod tests {
             assert!(!error.is_data_error(), "{error}");
         }
         let stderr = "pg_restore: error: could not execute query: ERROR:  permission denied for schema pg_catalog";
+        assert!(classify(stderr, u64::MAX).is_data_error());
+        let stderr = "pg_restore: error: COPY failed for table \"task_try\": ERROR:  invalid input syntax for type json\n\
+                      DETAIL:  Token \"No space left on device\" is invalid.\n\
+                      CONTEXT:  COPY task_try, line 3, column outcome: \"connection to server failed\"";
         assert!(classify(stderr, u64::MAX).is_data_error());
     }
 }
