@@ -123,7 +123,7 @@ pub fn problems_of_each(path: &Path) -> Result<Vec<(PathBuf, Problem)>, ConfigEr
 }
 
 /// Applies the override files next to `path` and the variables, which `variable` reads.
-fn apply_overrides(
+pub(super) fn apply_overrides(
     mut loaded: Loaded,
     path: &Path,
     variable: impl Fn(&str) -> Option<String>,
@@ -253,110 +253,4 @@ fn check_together(mapping: &Mapping, origins: &Origins) -> Result<(), ConfigErro
         });
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs;
-
-    struct ConfigFolder(tempfile::TempDir);
-
-    impl ConfigFolder {
-        fn new(files: &[(&str, &str)]) -> Self {
-            let config_folder = Self(tempfile::tempdir().unwrap());
-            files.iter().for_each(|(name, text)| fs::write(config_folder.path(name), text).unwrap());
-            config_folder
-        }
-
-        fn path(&self, name: &str) -> PathBuf {
-            self.0.path().join(name)
-        }
-
-        fn load(&self, variables: &[(&str, &str)]) -> Result<Loaded, String> {
-            let variable = |name: &str| variables.iter().find(|pair| pair.0 == name).map(|pair| pair.1.to_owned());
-            let path = self.path("config.yaml");
-            apply_overrides(read_file(&path).unwrap().unwrap(), &path, variable)
-                .map_err(|error| error.to_string().replace(&format!("{}/", self.0.path().display()), ""))
-        }
-    }
-
-    #[test]
-    fn later_layers_override_and_origins_are_recorded() {
-        let config_folder = ConfigFolder::new(&[
-            ("config.yaml", "port: 1\nhost: 0.0.0.0\nbackup:\n  keep: 2\n  max_age: 3d\n"),
-            ("config-20.yaml", "port: 3\nbackup: {keep: 4}\n"),
-            ("config-10.yaml", "# ours\nport: 2\nadmin_email: a@b\n"),
-            ("config-.yaml", "port: ["),
-            ("config.yaml.old", "port: ["),
-        ]);
-        let loaded = config_folder.load(&[("LEOFLOW_BACKUP_MAX_AGE", "off"), ("LEOFLOW_PYTHON", "/p")]).unwrap();
-        assert_eq!((loaded.config.port, loaded.config.backup.keep, loaded.config.backup.max_age), (3, 4, None));
-        assert_eq!((loaded.config.admin_email.as_str(), loaded.config.host.to_string()), ("a@b", "0.0.0.0".into()));
-        let shown: Vec<String> = loaded.origins.iter().map(|(name, origin)| format!("{name} {origin}")).collect();
-        assert_eq!(
-            shown,
-            [
-                "admin_email config-10.yaml:3",
-                "backup.keep config-20.yaml:2",
-                "backup.max_age LEOFLOW_BACKUP_MAX_AGE",
-                "host config.yaml:2",
-                "port config-20.yaml:1",
-                "python LEOFLOW_PYTHON",
-            ]
-        );
-        assert!(loaded.text.starts_with("port: 1\n"));
-    }
-
-    #[test]
-    fn errors_name_the_file_or_variable() {
-        let error_of = |name: &str, text: &str, variables: &[(&str, &str)]| {
-            ConfigFolder::new(&[("config.yaml", "port: 1\nbackup:\n  passphrase: file:/p\n"), (name, text)])
-                .load(variables)
-                .unwrap_err()
-        };
-        assert_eq!(
-            error_of("config-a.yaml", "\nport: no\n", &[]),
-            "config-a.yaml:2: port: \"no\" is not a port number from 1 to 65535"
-        );
-        assert!(error_of("config-a.yaml", "port: [", &[]).starts_with("config-a.yaml:"));
-        let secret = error_of("config-a.yaml", "session_epoch: 3", &[]);
-        assert_eq!(secret, "config-a.yaml:1: session_epoch is allowed in config.yaml only");
-        let workspace = error_of("config-a.yaml", "workspace: /w", &[]);
-        assert_eq!(workspace, "config-a.yaml:1: workspace is allowed in config.yaml only");
-        let key = age::x25519::Identity::generate().to_public();
-        // Each is allowed alone, but not both together.
-        let both = error_of("config-a.yaml", &format!("backup: {{recipients: [{key}]}}"), &[]);
-        assert!(
-            both.starts_with("config.yaml:3: backup.passphrase") && both.contains("together with recipients"),
-            "{both}"
-        );
-        let both = error_of("x", "", &[("LEOFLOW_BACKUP_RECIPIENTS", &key.to_string())]);
-        assert!(both.contains("together with recipients"), "{both}");
-        for (name, value) in [("LEOFLOW_PORT", "no"), ("LEOFLOW_PORT", "70000"), ("LEOFLOW_BACKUP_SCHEDULE", "x")] {
-            let wrong = error_of("x", "", &[(name, value)]);
-            assert!(wrong.starts_with(&format!("{name} is not ")), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn checks_a_text_together_with_its_overrides() {
-        assert_eq!(Setting::find("workspace").and_then(variable_of), None);
-        let key = age::x25519::Identity::generate().to_public();
-        let config_folder =
-            ConfigFolder::new(&[("config.yaml", ""), ("config-a.yaml", &format!("backup: {{recipients: [{key}]}}"))]);
-        let path = config_folder.path("config.yaml");
-        assert!(load_text(&path, "port: 1\n").is_ok());
-        assert!(load_text(&path, "backup: {passphrase: 'file:/p'}\n").is_err());
-    }
-
-    #[test]
-    fn another_process_has_the_settings_of_its_own_variables() {
-        let config_folder = ConfigFolder::new(&[("config.yaml", "backup: {schedule: '@daily'}\n")]);
-        let load = |variables: Option<&Environment>| load_for_process(&config_folder.path("config.yaml"), variables);
-        let schedule = |variables| load(variables).unwrap().unwrap().config.backup.schedule;
-        let off = Environment::from([("LEOFLOW_BACKUP_SCHEDULE".to_owned(), "off".to_owned())]);
-        assert_eq!(schedule(Some(&off)), crate::config::Cadence::Off);
-        assert_ne!(schedule(None), crate::config::Cadence::Off);
-    }
 }

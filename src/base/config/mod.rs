@@ -8,6 +8,8 @@ mod edit;
 mod invariants;
 mod keys;
 mod layers;
+#[cfg(test)]
+mod layers_tests;
 pub mod leoflow_yaml;
 mod load;
 mod origin;

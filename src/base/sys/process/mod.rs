@@ -134,17 +134,13 @@ pub fn program_of(pid: i32) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{pid}/exe")).ok()
 }
 
-/// The command line of a process, for messages; the name of its program where it has none. `None` when the process does
-/// not exist.
-pub fn command_line(pid: i32) -> Option<String> {
-    arguments(pid).map(|arguments| arguments.join(" "))
-}
-
 /// The arguments of a process, from the name of its program on; only the name where it has none, such as a thread of the
 /// kernel. `None` when the process does not exist.
 pub fn arguments(pid: i32) -> Option<Vec<String>> {
     let raw = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    match raw.strip_suffix(b"\0").unwrap_or(&raw) {
+    // A process that writes a title over its arguments leaves zeros after it.
+    let end = raw.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    match &raw[..end] {
         [] => fs::read_to_string(format!("/proc/{pid}/comm")).ok().map(|name| vec![name.trim().to_owned()]),
         raw => Some(raw.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()),
     }
@@ -356,6 +352,21 @@ mod tests {
         assert!(!other_life.is_alive());
         let other_boot = ProcessId { boot_id: "x".into(), ..me };
         assert!(!other_boot.is_alive());
+    }
+
+    #[test]
+    fn arguments_end_before_the_zeros_that_a_title_leaves() {
+        use std::io::Read;
+        use std::process::{Command, Stdio};
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo; read x", "a name", "", ""]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // The kernel sets the arguments a moment after the start; the shell has them once it writes.
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        assert_eq!(arguments(child.id() as i32).unwrap(), ["sh", "-c", "echo; read x", "a name"]);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(arguments(child.id() as i32), None);
     }
 
     #[test]
