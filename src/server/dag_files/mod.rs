@@ -51,6 +51,7 @@ pub async fn run(state: Arc<AppState>, workspace: PathBuf, children: Rc<Children
         is_list_stored: false,
         initial: HashSet::new(),
         waiting: HashSet::new(),
+        without_environment: HashSet::new(),
         refreshes: Vec::new(),
         rescan_at: Instant::now() + RESCAN_DELAY,
     }
@@ -75,6 +76,8 @@ struct DagFileLoop {
     initial: HashSet<PathBuf>,
     /// Files to parse again when an environment changes: theirs is being built, or their parse failed without one.
     waiting: HashSet<PathBuf>,
+    /// Files whose last parse found no environment, since it is being built.
+    without_environment: HashSet<PathBuf>,
     /// Commands that wait for a scan and its parses.
     refreshes: Vec<Refresh>,
     /// When unreadable folders are scanned again.
@@ -182,7 +185,7 @@ impl DagFileLoop {
 
     fn answer_refreshes(&mut self) {
         let is_unsaved = |file: &Path| self.unsaved.iter().any(|parsed| parsed.path == file);
-        refresh::answer(&mut self.refreshes, &self.index, is_unsaved);
+        refresh::answer(&mut self.refreshes, &self.index, is_unsaved, &self.without_environment);
     }
 
     /// Stops requests from waiting for the initial parses after a while.
@@ -251,6 +254,7 @@ impl DagFileLoop {
         if change.removed {
             self.state.dag_files.environments.keep_only(|file| self.index.knows(file));
             self.waiting.retain(|file| self.index.knows(file));
+            self.without_environment.retain(|file| self.index.knows(file));
             self.history.keep_only(|file| self.index.knows(file));
         }
         if !*self.state.dag_files.initial_parse.borrow() {

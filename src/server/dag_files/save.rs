@@ -28,7 +28,10 @@ impl DagFileLoop {
         if parsed.awaits_environment || has_failed && parsed.environment.is_none() {
             self.waiting.insert(parsed.path.clone());
         }
-        if parsed.awaits_environment {
+        if !parsed.awaits_environment {
+            self.without_environment.remove(&parsed.path);
+        } else {
+            self.without_environment.insert(parsed.path.clone());
             // The DAGs of the last successful parse stay.
             self.finish_initial(&parsed.path);
             if !self.state.dag_files.environments.will_notify(&parsed.path) {

@@ -19,15 +19,21 @@ const WAIT_LIMIT: Duration = Duration::from_secs(10);
 
 /// `POST /local/dag-refresh?dag_id=ID`. The state in the answer is `current`, `importing` (the import takes longer than
 /// [`WAIT_LIMIT`]), `building` (the file waits for its environment), `failed` (the file fails to import) or `unknown` (no
-/// file defines the DAG).
+/// file defines the DAG; `is_importing` is true if an import takes longer).
 pub async fn refresh(State(state): State<Arc<AppState>>, params: Params) -> Result<Json<Value>, ApiError> {
     let dag_id = params.text("dag_id").unwrap_or_default().to_owned();
     let file = file_of(&state, &dag_id).await?;
-    let is_done = tokio::time::timeout(WAIT_LIMIT, state.dag_files.parse_requests.refresh(file.clone())).await.is_ok();
-    let building = files_awaiting_environment(&state);
+    let refresh = state.dag_files.parse_requests.refresh(file.clone());
+    let refreshed = tokio::time::timeout(WAIT_LIMIT, refresh).await;
+    let is_done = refreshed.is_ok();
+    // After a refresh, only its answer tells which files were not imported: since then, environments may have become
+    // ready whose files are not imported yet.
+    let building = refreshed.unwrap_or_else(|_| files_with_unfinished_environment(&state));
     let Some(file) = file_of(&state, &dag_id).await? else {
         let errors = import_errors::list(&*state.database.get().await?, Listing::default()).await?.rows;
-        return Ok(Json(json!({"state": "unknown", "building": building, "failed": errors.len()})));
+        return Ok(Json(json!({
+            "state": "unknown", "building": building, "failed": errors.len(), "is_importing": !is_done
+        })));
     };
     let name = if !is_done {
         "importing"
@@ -55,8 +61,8 @@ async fn has_import_error(state: &AppState, file: &Path) -> Result<bool, ApiErro
     Ok(errors.iter().any(|error| Path::new(&error.filename) == file))
 }
 
-/// Returns the DAG files that wait until their environment is built.
-fn files_awaiting_environment(state: &AppState) -> Vec<PathBuf> {
+/// Returns the DAG files whose environment is being built now.
+fn files_with_unfinished_environment(state: &AppState) -> Vec<PathBuf> {
     let required = state.dag_files.environments.required().into_iter();
     required.filter(|required| required.state == "building").flat_map(|required| required.files).collect()
 }

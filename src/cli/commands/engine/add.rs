@@ -94,7 +94,10 @@ async fn wait_until_imported(context: &Context<'_>, folder: &Path) {
     let imported = async {
         // Without a DAG, the server waits for all files, and lists those whose environment is still being built.
         while let Ok(answer) = api.post::<Value>("/local/dag-refresh?dag_id=", &json!({})).await
-            && list_of(&answer["building"]).filter_map(Value::as_str).any(|file| Path::new(file).starts_with(folder))
+            && (answer["is_importing"] == true
+                || list_of(&answer["building"])
+                    .filter_map(Value::as_str)
+                    .any(|file| Path::new(file).starts_with(folder)))
         {
             tokio::time::sleep(POLL_INTERVAL).await;
         }

@@ -26,6 +26,9 @@ pub async fn refresh(context: &Context<'_>, api: &Api<'_>, dag_id: &str) -> Resu
 /// The error for a DAG that no file defines.
 fn unknown_dag_error(dag_id: &str, answer: &Value) -> Error {
     let mut error = Error::failed(format!("DAG {dag_id:?} was not found"));
+    if answer["is_importing"] == true {
+        error = error.cause("some files are still being imported").hint("run the same command again in a moment");
+    }
     let building: Vec<&str> = list_of(&answer["building"]).filter_map(Value::as_str).collect();
     if !building.is_empty() {
         error = error
