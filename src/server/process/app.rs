@@ -4,16 +4,15 @@ use super::health;
 use super::state::AppState;
 use crate::http::api_error::ApiError;
 use crate::http::body::{MAX_BODY_BYTES, read_body};
-use crate::http::caller::Caller;
 use crate::http::{audit, docs, guard, large, tokens};
 use crate::lite::pages;
 use crate::login::auth;
 use crate::{api, lite, task, ui};
+use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
-use axum::{Extension, Router};
 use std::sync::Arc;
 
 type Routes = Router<Arc<AppState>>;
@@ -21,17 +20,9 @@ type Routes = Router<Arc<AppState>>;
 /// Largest request body of routes that need no login.
 const ANONYMOUS_BODY_BYTES: usize = 16 * 1024;
 
-/// All routes. Each listener, TCP or the Unix socket, serves a copy that knows its caller.
-pub struct ServedRoutes(Router);
-
-impl ServedRoutes {
-    pub fn with_caller(&self, caller: Caller) -> Router {
-        self.0.clone().layer(Extension(caller))
-    }
-}
-
-pub fn routers(state: Arc<AppState>) -> ServedRoutes {
-    let all = open_routes()
+/// All routes. The listeners add the [`Caller`](crate::http::caller::Caller) to each request.
+pub fn router(state: Arc<AppState>) -> Router {
+    open_routes()
         .merge(authorized_routes(&state))
         .merge(lite::page_routes(&state))
         .merge(docs_routes(&state))
@@ -47,8 +38,7 @@ pub fn routers(state: Arc<AppState>) -> ServedRoutes {
         .merge(lite::environment_routes())
         .method_not_allowed_fallback(async || ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed"))
         .layer(from_fn_with_state(state.clone(), guard::check_request))
-        .with_state(state);
-    ServedRoutes(all)
+        .with_state(state)
 }
 
 /// Routes that need no login.

@@ -1,15 +1,12 @@
 //! Accepts connections: on TCP for browsers and programs, on a Unix socket for this user's commands and tasks. Limits
 //! connections, headers and the time that clients take.
 
-use super::app::ServedRoutes;
 use super::connection_slots::{Progress, Slot, Slots, TrackedRequestBody, TrackedResponseBody, TrackedStream};
 use crate::http::caller::Caller;
 use crate::login::logins::Peer;
+use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderValue, header};
-use axum::middleware::map_response;
-use axum::response::Response;
-use axum::{Extension, Router};
+use axum::http::{Extensions, HeaderValue, header};
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
@@ -72,26 +69,33 @@ impl Default for Serving {
 
 impl Serving {
     /// Starts accepting from browsers and programs.
-    pub fn over_tcp(&mut self, listener: OwnedFd, routers: &ServedRoutes) -> io::Result<()> {
+    pub fn over_tcp(&mut self, listener: OwnedFd, router: &Router) -> io::Result<()> {
         let tcp = TcpListener::from_std(std::net::TcpListener::from(listener))?;
-        let accepting = accept(self.stopped.clone(), routers.with_caller(Caller::Network), async move || {
+        let accepting = accept(self.stopped.clone(), router.clone(), async move || {
             let (stream, client) = tcp.accept().await?;
             stream.set_nodelay(true)?;
             let server = stream.local_addr()?;
-            Ok((stream, Some(Peer::new(client, server))))
+            let mut extensions = Extensions::new();
+            extensions.insert(Caller::Network);
+            extensions.insert(Peer::new(client, server));
+            Ok((stream, extensions))
         });
         self.tasks.push(tokio::task::spawn_local(accepting));
         Ok(())
     }
 
     /// Starts accepting from processes of this user and of root.
-    pub fn over_unix(&mut self, listener: OwnedFd, routers: &ServedRoutes) -> io::Result<()> {
+    pub fn over_unix(&mut self, listener: OwnedFd, router: &Router) -> io::Result<()> {
         let unix = UnixListener::from_std(std::os::unix::net::UnixListener::from(listener))?;
         let own_uid = user::effective_uid();
-        let accepting = accept(self.stopped.clone(), routers.with_caller(Caller::LocalAdmin), async move || {
+        let accepting = accept(self.stopped.clone(), router.clone(), async move || {
             let (stream, _) = unix.accept().await?;
             match unix_socket::peer_uid(&stream)? {
-                uid if uid == own_uid || uid == 0 => Ok((stream, None)),
+                uid if uid == own_uid || uid == 0 => {
+                    let mut extensions = Extensions::new();
+                    extensions.insert(Caller::LocalAdmin);
+                    Ok((stream, extensions))
+                }
                 _ => Err(io::ErrorKind::PermissionDenied.into()),
             }
         });
@@ -116,11 +120,12 @@ impl Serving {
     }
 }
 
-/// Accepts until stopped; returns the connections still open then.
+/// Accepts until stopped; returns the connections still open then. `accept_next` returns a connection and the extensions
+/// that each of its requests gets.
 async fn accept<S>(
     mut stopped: watch::Receiver<bool>,
     router: Router,
-    accept_next: impl AsyncFn() -> io::Result<(S, Option<Peer>)>,
+    accept_next: impl AsyncFn() -> io::Result<(S, Extensions)>,
 ) -> JoinSet<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
@@ -135,15 +140,18 @@ where
             accepted = accept_next() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => {
-                let router = match peer {
-                    Some(peer) => router.clone().layer(Extension(peer)),
-                    None => router.clone(),
-                };
+            Ok((stream, extensions)) => {
                 // An accepted connection is answered even if a shutdown starts meanwhile.
                 match slots.next().await {
                     Some(slot) => {
-                        let serving = serve_connection(stream, router, stopped.clone(), slots.contention_flag(), slot);
+                        let service = ConnectionService {
+                            router: router.clone(),
+                            extensions,
+                            stopped: stopped.clone(),
+                            contention: slots.contention_flag(),
+                            slot: slot.0.clone(),
+                        };
+                        let serving = serve_connection(stream, service, slot.1);
                         connections.spawn_local(serving)
                     }
                     None => {
@@ -161,34 +169,46 @@ where
     }
 }
 
-/// Adds `Connection: close` to responses while the server shuts down or another connection waits for a slot.
-fn close_after_responses(router: Router, stopped: watch::Receiver<bool>, contention: Arc<AtomicBool>) -> Router {
-    router.layer(map_response(move |response| {
-        set_connection_header(*stopped.borrow() || contention.load(Ordering::Relaxed), response)
-    }))
+/// Serves the requests of one connection. What differs between connections is added here and not as a layer of the
+/// router, because adding one wraps each of the hundreds of routes again.
+struct ConnectionService {
+    router: Router,
+    /// Added to each request.
+    extensions: Extensions,
+    stopped: watch::Receiver<bool>,
+    /// True while another connection waits for a slot.
+    contention: Arc<AtomicBool>,
+    slot: Arc<Slot>,
 }
 
-/// Serves requests with the router and records their progress in the slot.
-fn tracked_service(
-    router: Router,
-    slot: Arc<Slot>,
-) -> impl Service<hyper::Request<Incoming>, Response = hyper::Response<Body>, Error = Infallible> {
-    let service = TowerToHyperService::new(router);
-    service_fn(move |request: hyper::Request<Incoming>| {
-        let slot = slot.clone();
-        slot.set_requested();
-        let request = request.map(|body| {
-            slot.set_progress(if body.is_end_stream() { Progress::Working } else { Progress::Receiving });
-            Body::new(TrackedRequestBody { body, slot: slot.clone() })
-        });
-        let response = service.call(request);
-        async move {
-            let response = response.await?;
-            // A handler may answer before the body is read to its end.
-            slot.set_progress(Progress::Working);
-            Ok::<_, Infallible>(response.map(|body| Body::new(TrackedResponseBody { body, slot })))
-        }
-    })
+impl ConnectionService {
+    /// Serves requests with the router and records their progress in the slot. Responses have `Connection: close` while
+    /// the server shuts down or another connection waits for a slot.
+    fn into_hyper(
+        self,
+    ) -> impl Service<hyper::Request<Incoming>, Response = hyper::Response<Body>, Error = Infallible> {
+        let Self { router, extensions, stopped, contention, slot } = self;
+        let service = TowerToHyperService::new(router);
+        service_fn(move |request: hyper::Request<Incoming>| {
+            let (slot, stopped, contention) = (slot.clone(), stopped.clone(), contention.clone());
+            slot.set_requested();
+            let mut request = request.map(|body| {
+                slot.set_progress(if body.is_end_stream() { Progress::Working } else { Progress::Receiving });
+                Body::new(TrackedRequestBody { body, slot: slot.clone() })
+            });
+            request.extensions_mut().extend(extensions.clone());
+            let response = service.call(request);
+            async move {
+                let mut response = response.await?;
+                if *stopped.borrow() || contention.load(Ordering::Relaxed) {
+                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                // A handler may answer before the body is read to its end.
+                slot.set_progress(Progress::Working);
+                Ok::<_, Infallible>(response.map(|body| Body::new(TrackedResponseBody { body, slot })))
+            }
+        })
+    }
 }
 
 fn http() -> http1::Builder {
@@ -201,18 +221,13 @@ fn http() -> http1::Builder {
     builder
 }
 
-async fn serve_connection<S>(
-    stream: S,
-    router: Router,
-    mut stopped: watch::Receiver<bool>,
-    contention: Arc<AtomicBool>,
-    (slot, _permit): (Arc<Slot>, OwnedSemaphorePermit),
-) where
+async fn serve_connection<S>(stream: S, service: ConnectionService, _permit: OwnedSemaphorePermit)
+where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let router = close_after_responses(router, stopped.clone(), contention);
+    let (slot, mut stopped) = (service.slot.clone(), service.stopped.clone());
     let io = TokioIo::new(TrackedStream { stream, slot: slot.clone() });
-    let mut connection = http().serve_connection(io, tracked_service(router, slot.clone()));
+    let mut connection = http().serve_connection(io, service.into_hyper());
     loop {
         tokio::select! {
             biased;
@@ -267,14 +282,6 @@ async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, has_begun: boo
     };
     // A client that keeps sending or does not read is cut off.
     let _ = tokio::time::timeout(limit, refusal).await;
-}
-
-/// Adds `Connection: close` to the response if `must_close`.
-async fn set_connection_header(must_close: bool, mut response: Response) -> Response {
-    if must_close {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ fn server(pause: Duration) -> (u16, std::sync::mpsc::Sender<std::sync::mpsc::Sen
                 .route("/wait", axum::routing::get(async || std::future::pending::<&str>().await))
                 .route("/large", axum::routing::get(async || vec![b'x'; LARGE]));
             let (_stop, stopped) = watch::channel(false);
-            let next = async move || Ok((tcp.accept().await?.0, None));
+            let next = async move || Ok((tcp.accept().await?.0, Extensions::new()));
             let accepting = tokio::task::spawn_local(accept(stopped, router, next));
             let paused = loop {
                 match pause_requests.try_recv() {
@@ -83,7 +83,9 @@ async fn answers_a_request_that_arrives_during_eviction() {
     let slots = Slots::new(1, SEND_TIMEOUT);
     let (slot, permit) = slots.next().await.unwrap();
     slot.ask_to_close();
-    serve_connection(stream, router, stopped, slots.contention_flag(), (slot, permit)).await;
+    let contention = slots.contention_flag();
+    let service = ConnectionService { router, extensions: Extensions::new(), stopped, contention, slot };
+    serve_connection(stream, service, permit).await;
     let mut answer = String::new();
     client.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("done"), "{answer:?}");
@@ -105,8 +107,9 @@ fn answers_an_upload_during_the_drain() {
         };
         let router = Router::new().route("/", axum::routing::post(upload));
         let (stop, stopped) = watch::channel(false);
-        let accepting =
-            tokio::task::spawn_local(accept(stopped, router, async move || Ok((tcp.accept().await?.0, None))));
+        let accepting = tokio::task::spawn_local(accept(stopped, router, async move || {
+            Ok((tcp.accept().await?.0, Extensions::new()))
+        }));
         let (go_on, wait) = std::sync::mpsc::channel::<()>();
         let client = tokio::task::spawn_blocking(move || {
             let mut client = connect(port);
@@ -178,4 +181,23 @@ fn does_not_cut_off_a_response_being_sent() {
     slow.read_to_end(&mut large).unwrap();
     assert!(large.len() > LARGE, "{}", large.len());
     drop(idle);
+}
+
+#[tokio::test]
+async fn every_request_of_a_connection_has_its_extensions() {
+    let (mut client, stream) = tokio::io::duplex(4096);
+    let request = "GET / HTTP/1.1\r\nHost: x\r\n";
+    client.write_all(format!("{request}\r\n{request}Connection: close\r\n\r\n").as_bytes()).await.unwrap();
+    let caller = async |axum::Extension(caller): axum::Extension<Caller>| format!("from {caller:?};");
+    let router = Router::new().route("/", axum::routing::get(caller));
+    let (_stop, stopped) = watch::channel(false);
+    let slots = Slots::new(1, SEND_TIMEOUT);
+    let (slot, permit) = slots.next().await.unwrap();
+    let mut extensions = Extensions::new();
+    extensions.insert(Caller::LocalAdmin);
+    let service = ConnectionService { router, extensions, stopped, contention: slots.contention_flag(), slot };
+    serve_connection(stream, service, permit).await;
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(answer.matches("from LocalAdmin;").count(), 2, "{answer:?}");
 }

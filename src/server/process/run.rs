@@ -1,12 +1,13 @@
 //! The server process from start to end.
 
-use super::app::{self, ServedRoutes};
+use super::app;
 use super::background::Background;
 use super::database::Database;
 use super::listen::Serving;
 use super::settings_reload;
 use super::state::{AppState, Phase, Release, Secrets};
 use crate::http::api_error::ApiError;
+use axum::Router;
 use leoflow_base::auth::cipher::{Cipher, CipherError};
 use leoflow_base::config::{self, ConfigError, Loaded, running_settings};
 use leoflow_base::home::Home;
@@ -121,11 +122,11 @@ impl Server {
         mut shutdown: Pin<&mut impl Future<Output = ()>>,
     ) -> Result<(), ServerError> {
         let Self { state, mut listeners, notifier, settings, endpoint, application } = self;
-        let routers = app::routers(state.clone());
+        let router = app::router(state.clone());
         let mut serving = Serving::default();
         match listeners.private.take() {
-            Some(private) => serving.over_unix(private, &routers)?,
-            None => listeners.open(&mut serving, &routers)?,
+            Some(private) => serving.over_unix(private, &router)?,
+            None => listeners.open(&mut serving, &router)?,
         }
         notifier.ready("serving");
         let heartbeats = tokio::task::spawn_local(send_heartbeats(notifier.clone()));
@@ -133,7 +134,7 @@ impl Server {
         if !*state.phase.is_public.borrow() {
             tokio::select! {
                 () = &mut shutdown => return Ok(()),
-                ended = end_trial(&state, &mut listeners, &mut serving, &routers) => ended?,
+                ended = end_trial(&state, &mut listeners, &mut serving, &router) => ended?,
             }
         }
         if let Some(Err(error)) = home.map(|home| running_settings::record(home, &settings)) {
@@ -168,12 +169,12 @@ async fn end_trial(
     state: &AppState,
     listeners: &mut Listeners,
     serving: &mut Serving,
-    routers: &ServedRoutes,
+    router: &Router,
 ) -> Result<(), ServerError> {
     wait_for_doors(listeners.doors.take()).await?;
     // Picks up logouts recorded by the previous server in the meantime.
     load_revoked(state).await?;
-    listeners.open(serving, routers)?;
+    listeners.open(serving, router)?;
     state.phase.is_public.send_replace(true);
     Ok(())
 }
@@ -242,9 +243,9 @@ impl Listeners {
     }
 
     /// Serves the public listeners.
-    fn open(&mut self, serving: &mut Serving, routers: &ServedRoutes) -> io::Result<()> {
-        self.http.take().map_or(Ok(()), |http| serving.over_tcp(http, routers))?;
-        self.api.take().map_or(Ok(()), |api| serving.over_unix(api, routers))
+    fn open(&mut self, serving: &mut Serving, router: &Router) -> io::Result<()> {
+        self.http.take().map_or(Ok(()), |http| serving.over_tcp(http, router))?;
+        self.api.take().map_or(Ok(()), |api| serving.over_unix(api, router))
     }
 }
 
