@@ -38,7 +38,10 @@ pub async fn change(context: &Context<'_>, setting: &Setting, name: &str, query:
         return Err(Error::usage(format!("{name:?}: {text}")));
     }
     let answer = match query {
-        Some(query) => Some(check(context, &Invariant { name: name.to_owned(), query: query.to_owned() }).await?),
+        Some(query) => {
+            let invariant = Invariant { name: name.to_owned(), query: query.to_owned() };
+            Some(check(&open_datastore(context).await?, &invariant).await?)
+        }
         None => None,
     };
     config::rewrite(&context.home, |text| setting.set_entry(text, name, query))
@@ -62,16 +65,26 @@ pub async fn change(context: &Context<'_>, setting: &Setting, name: &str, query:
 pub async fn check_mapping(context: &Context<'_>, mapping: &str) -> Result<(), Error> {
     let Ok(value) = serde_yaml::from_str::<serde_yaml::Value>(mapping) else { return Ok(()) };
     let backup = serde_yaml::Value::Mapping([("invariants".into(), value)].into_iter().collect());
-    for invariant in BackupSettings::read(&backup).map(|settings| settings.invariants).unwrap_or_default() {
-        check(context, &invariant).await?;
+    let all = BackupSettings::read(&backup).map(|settings| settings.invariants).unwrap_or_default();
+    if all.is_empty() {
+        return Ok(());
+    }
+    let datastore = open_datastore(context).await?;
+    for invariant in &all {
+        check(&datastore, invariant).await?;
     }
     Ok(())
 }
 
-/// Checks a query and returns its answer.
-async fn check(context: &Context<'_>, invariant: &Invariant) -> Result<Answer, Error> {
+async fn open_datastore(context: &Context<'_>) -> Result<Datastore, Error> {
     let datastore = Datastore::open(&context.recovery(), "leoflow config set").await?;
+    // Connecting creates the role and the database where they are missing.
     drop(datastore.connect().await?);
+    Ok(datastore)
+}
+
+/// Checks a query and returns its answer.
+async fn check(datastore: &Datastore, invariant: &Invariant) -> Result<Answer, Error> {
     let checked = invariants::check(&datastore.access, &datastore.access.application(), invariant).await?;
     checked.map_err(|reason| {
         Error::usage(format!("{KEY}.{} cannot be used: {reason}", invariant.name))

@@ -112,9 +112,12 @@ fn is_missing_file(text: &str) -> bool {
     is_in_data_directory && text.contains("No such file or directory")
 }
 
-/// Removes lines with PostgreSQL's advice to run commands that would destroy the data.
+/// Removes lines with PostgreSQL's advice to run commands that would destroy the data. Other lines may name the
+/// commands, such as in the path of a folder.
 pub fn without_bad_advice(lines: Vec<String>) -> Vec<String> {
-    lines.into_iter().filter(|line| !line.contains("initdb") && !line.contains("pg_resetwal")).collect()
+    let advice =
+        ["need to initdb", "or initdb", "run initdb", "run pg_resetwal", "use pg_resetwal", "using pg_resetwal"];
+    lines.into_iter().filter(|line| !advice.iter().any(|part| line.contains(part))).collect()
 }
 
 #[cfg(test)]
@@ -189,7 +192,11 @@ mod tests {
 
     #[test]
     fn removes_destructive_advice() {
-        let lines = ["It looks like you need to initdb or pg_basebackup.", "FATAL:  x"].map(str::to_owned).to_vec();
-        assert_eq!(without_bad_advice(lines), ["FATAL:  x"]);
+        let advice =
+            ["HINT:  It looks like you need to recompile or initdb.", "HINT:  You may need to run pg_resetwal."];
+        let kept =
+            "FATAL:  could not write lock file \"/srv/initdb-test/run/.s.PGSQL.5432.lock\": Read-only file system";
+        let lines = advice.iter().chain([&kept]).map(|line| (*line).to_owned()).collect();
+        assert_eq!(without_bad_advice(lines), [kept]);
     }
 }

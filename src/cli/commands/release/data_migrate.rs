@@ -83,7 +83,7 @@ pub async fn run(context: &Context<'_>, args: &DataMigrate) -> Result<u8, Error>
         DataMigrateCommand::List => list(context, &client).await,
         DataMigrateCommand::Run { chosen, dry_run: true, .. } => dry_run(context, &client, chosen).await,
         DataMigrateCommand::Run { chosen, no_rest, .. } => run_to_completion(context, client, chosen, *no_rest).await,
-        DataMigrateCommand::Status(chosen) => status(context, &datastore, &client, chosen).await,
+        DataMigrateCommand::Status(chosen) => status(context, &client, chosen).await,
         DataMigrateCommand::Verify(chosen) => verify(context, &client, chosen).await,
         DataMigrateCommand::Pause(chosen) => pause(context, &client, chosen).await,
         DataMigrateCommand::Resume(chosen) => resume(context, &datastore, &client, chosen).await,
@@ -136,15 +136,10 @@ async fn list(context: &Context<'_>, client: &Client) -> Result<u8, Error> {
     Ok(0)
 }
 
-async fn status(
-    context: &Context<'_>,
-    datastore: &Datastore,
-    client: &Client,
-    selector: &MigrationSelector,
-) -> Result<u8, Error> {
+async fn status(context: &Context<'_>, client: &Client, selector: &MigrationSelector) -> Result<u8, Error> {
     let selected: Vec<Progress> =
         select_migrations(client, selector).await?.into_iter().map(|(_, progress)| progress).collect();
-    let waiting = later_migrations::waiting(context, datastore).await?;
+    let waiting = later_migrations::waiting(context, client).await?;
     let printer = context.printer;
     if printer.json {
         printer.json(&json!({"data_migrations": selected, "waiting": waiting}))?;

@@ -11,6 +11,7 @@ use leoflow_postgres::schema::deferred::{self, Gates, Waiting};
 use leoflow_postgres::schema::embedded::Phase;
 use leoflow_postgres::schema::{Applied, known};
 use std::time::Duration;
+use tokio_postgres::Client;
 
 /// Returns the facts that decide which gates are open. Runs every release in `versions/` to ask which schema it knows.
 pub fn gates(context: &Context<'_>) -> Gates {
@@ -29,8 +30,8 @@ pub fn gates(context: &Context<'_>) -> Gates {
 }
 
 /// Returns the waiting migrations.
-pub async fn waiting(context: &Context<'_>, datastore: &Datastore) -> Result<Vec<Waiting>, Error> {
-    Ok(deferred::list(&datastore.connect().await?, known(), &gates(context)).await?)
+pub async fn waiting(context: &Context<'_>, client: &Client) -> Result<Vec<Waiting>, Error> {
+    Ok(deferred::list(client, known(), &gates(context)).await?)
 }
 
 /// Applies the migrations whose gates are open and passes each file name to `report`; `back_up` runs before contracts.
@@ -47,7 +48,7 @@ pub async fn apply(
             |migration_entry: &&Waiting| migration_entry.phase == phase.name() && migration_entry.gates_shut.is_empty();
         waiting.iter().filter(is_open).map(|migration_entry| migration_entry.version).collect()
     };
-    let postdeploy = ready_versions(&waiting(context, datastore).await?, Phase::Postdeploy);
+    let postdeploy = ready_versions(&waiting(context, &client).await?, Phase::Postdeploy);
     let gates = || gates(context);
     let (mut applied, still_waiting) =
         deferred::apply(&lock, &mut client, known(), context.version, &postdeploy, gates, report).await?;

@@ -272,7 +272,7 @@ async fn status(context: &Context<'_>, dry_run: bool) -> Result<u8, Error> {
         State::Fresh => known().iter().map(|migration| migration.file.as_str()).collect(),
         _ => Vec::new(),
     };
-    let waiting = later_migrations::waiting(context, &datastore).await?;
+    let waiting = later_migrations::waiting(context, &client).await?;
     let printer = context.printer;
     if printer.json {
         printer.json(&json!({
