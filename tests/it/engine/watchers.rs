@@ -67,10 +67,12 @@ fn assert_watched_events_become_asset_events(test: &TestHome) {
 
 #[test]
 fn watched_assets_get_events_with_the_small_package() {
-    assert_watched_events_become_asset_events(&TestHome::new().with_limit("LEOFLOW_IDLE_LIMIT", "2"));
+    assert_watched_events_become_asset_events(&TestHome::new().with_limit("LEOFLOW_TRIGGER_IDLE_LIMIT", "2"));
 }
 
 #[test]
 fn watched_assets_get_events_with_airflows_sdk() {
-    assert_watched_events_become_asset_events(&TestHome::new().with_airflow().with_limit("LEOFLOW_IDLE_LIMIT", "2"));
+    assert_watched_events_become_asset_events(
+        &TestHome::new().with_airflow().with_limit("LEOFLOW_TRIGGER_IDLE_LIMIT", "2"),
+    );
 }

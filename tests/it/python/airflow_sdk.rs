@@ -12,7 +12,7 @@ use std::time::Duration;
 const LIMIT: Duration = Duration::from_secs(120);
 
 fn test_home() -> TestHome {
-    let test = TestHome::new().with_airflow().with_limit("LEOFLOW_IDLE_LIMIT", "3");
+    let test = TestHome::new().with_airflow().with_limit("LEOFLOW_TRIGGER_IDLE_LIMIT", "3");
     test.start();
     test
 }

@@ -31,7 +31,7 @@ use trigger_problems::HostProblems;
 const POLL_INTERVAL: Duration = Duration::from_secs(30);
 /// How long an idle host is kept for later triggers: starting one takes two seconds.
 fn idle_limit() -> Duration {
-    leoflow_base::sys::limit("LEOFLOW_IDLE_LIMIT", Duration::from_secs(10))
+    leoflow_base::sys::limit("LEOFLOW_TRIGGER_IDLE_LIMIT", Duration::from_secs(10))
 }
 /// Messages buffered for the agent; hosts wait when it is full.
 const EVENT_BUFFER: usize = 256;
