@@ -83,11 +83,14 @@ fn authorized_routes(state: &Arc<AppState>) -> Routes {
         .merge(api::other_routes().router)
         .merge(ui::session_routes())
         .route("/api/lite/status", get(pages::status))
-        .layer(from_fn_with_state(state.clone(), audit::log))
-        .layer(from_fn(guard::datastore_timeout))
-        .layer(from_fn(large::off_the_event_loop))
-        // A slow upload must not hold up other large requests.
-        .layer(from_fn(read_body))
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .layer(from_fn_with_state(state.clone(), tokens::require_token))
+        // The first is the outermost. One call of `layer` for all, because each call wraps each of the many routes again.
+        .layer((
+            from_fn_with_state(state.clone(), tokens::require_token),
+            DefaultBodyLimit::max(MAX_BODY_BYTES),
+            // A slow upload must not hold up other large requests.
+            from_fn(read_body),
+            from_fn(large::off_the_event_loop),
+            from_fn(guard::datastore_timeout),
+            from_fn_with_state(state.clone(), audit::log),
+        ))
 }

@@ -75,10 +75,7 @@ impl Serving {
             let (stream, client) = tcp.accept().await?;
             stream.set_nodelay(true)?;
             let server = stream.local_addr()?;
-            let mut extensions = Extensions::new();
-            extensions.insert(Caller::Network);
-            extensions.insert(Peer::new(client, server));
-            Ok((stream, extensions))
+            Ok((stream, Client { caller: Caller::Network, peer: Some(Peer::new(client, server)) }))
         });
         self.tasks.push(tokio::task::spawn_local(accepting));
         Ok(())
@@ -91,11 +88,7 @@ impl Serving {
         let accepting = accept(self.stopped.clone(), router.clone(), async move || {
             let (stream, _) = unix.accept().await?;
             match unix_socket::peer_uid(&stream)? {
-                uid if uid == own_uid || uid == 0 => {
-                    let mut extensions = Extensions::new();
-                    extensions.insert(Caller::LocalAdmin);
-                    Ok((stream, extensions))
-                }
+                uid if uid == own_uid || uid == 0 => Ok((stream, Client { caller: Caller::LocalAdmin, peer: None })),
                 _ => Err(io::ErrorKind::PermissionDenied.into()),
             }
         });
@@ -120,12 +113,11 @@ impl Serving {
     }
 }
 
-/// Accepts until stopped; returns the connections still open then. `accept_next` returns a connection and the extensions
-/// that each of its requests gets.
+/// Accepts until stopped; returns the connections still open then.
 async fn accept<S>(
     mut stopped: watch::Receiver<bool>,
     router: Router,
-    accept_next: impl AsyncFn() -> io::Result<(S, Extensions)>,
+    accept_next: impl AsyncFn() -> io::Result<(S, Client)>,
 ) -> JoinSet<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
@@ -140,13 +132,13 @@ where
             accepted = accept_next() => accepted,
         };
         match accepted {
-            Ok((stream, extensions)) => {
+            Ok((stream, client)) => {
                 // An accepted connection is answered even if a shutdown starts meanwhile.
                 match slots.next().await {
                     Some(slot) => {
                         let service = ConnectionService {
                             router: router.clone(),
-                            extensions,
+                            extensions: client.extensions(),
                             stopped: stopped.clone(),
                             contention: slots.contention_flag(),
                             slot: slot.0.clone(),
@@ -169,8 +161,26 @@ where
     }
 }
 
-/// Serves the requests of one connection. What differs between connections is added here and not as a layer of the
-/// router, because adding one wraps each of the hundreds of routes again.
+/// The other end of a connection.
+#[derive(Clone)]
+struct Client {
+    caller: Caller,
+    /// `None` on a Unix socket.
+    peer: Option<Peer>,
+}
+
+impl Client {
+    /// What handlers may ask of a request.
+    fn extensions(self) -> Extensions {
+        let mut extensions = Extensions::new();
+        extensions.insert(self.caller);
+        self.peer.map(|peer| extensions.insert(peer));
+        extensions
+    }
+}
+
+/// Serves the requests of one connection. Adds the connection's extensions and header to each request and response: a
+/// layer of the router for each connection would wrap all routes again.
 struct ConnectionService {
     router: Router,
     /// Added to each request.

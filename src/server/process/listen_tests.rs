@@ -11,6 +11,7 @@ fn raise_limit() {
     setrlimit(Resource::RLIMIT_NOFILE, hard.min(16_384), hard).unwrap();
 }
 
+const LOCAL: Client = Client { caller: Caller::LocalAdmin, peer: None };
 const LARGE: usize = 32 * 1024 * 1024;
 
 /// Serves on its own thread. Returns the port and a sender of pause requests: the thread reports the start of the pause
@@ -30,7 +31,7 @@ fn server(pause: Duration) -> (u16, std::sync::mpsc::Sender<std::sync::mpsc::Sen
                 .route("/wait", axum::routing::get(async || std::future::pending::<&str>().await))
                 .route("/large", axum::routing::get(async || vec![b'x'; LARGE]));
             let (_stop, stopped) = watch::channel(false);
-            let next = async move || Ok((tcp.accept().await?.0, Extensions::new()));
+            let next = async move || Ok((tcp.accept().await?.0, LOCAL));
             let accepting = tokio::task::spawn_local(accept(stopped, router, next));
             let paused = loop {
                 match pause_requests.try_recv() {
@@ -84,7 +85,7 @@ async fn answers_a_request_that_arrives_during_eviction() {
     let (slot, permit) = slots.next().await.unwrap();
     slot.ask_to_close();
     let contention = slots.contention_flag();
-    let service = ConnectionService { router, extensions: Extensions::new(), stopped, contention, slot };
+    let service = ConnectionService { router, extensions: LOCAL.extensions(), stopped, contention, slot };
     serve_connection(stream, service, permit).await;
     let mut answer = String::new();
     client.read_to_string(&mut answer).await.unwrap();
@@ -107,9 +108,8 @@ fn answers_an_upload_during_the_drain() {
         };
         let router = Router::new().route("/", axum::routing::post(upload));
         let (stop, stopped) = watch::channel(false);
-        let accepting = tokio::task::spawn_local(accept(stopped, router, async move || {
-            Ok((tcp.accept().await?.0, Extensions::new()))
-        }));
+        let accepting =
+            tokio::task::spawn_local(accept(stopped, router, async move || Ok((tcp.accept().await?.0, LOCAL))));
         let (go_on, wait) = std::sync::mpsc::channel::<()>();
         let client = tokio::task::spawn_blocking(move || {
             let mut client = connect(port);
@@ -183,21 +183,34 @@ fn does_not_cut_off_a_response_being_sent() {
     drop(idle);
 }
 
-#[tokio::test]
-async fn every_request_of_a_connection_has_its_extensions() {
+/// Sends two requests over one connection, the second with `Connection: close`; returns the answers.
+async fn two_answers(contention: bool) -> String {
     let (mut client, stream) = tokio::io::duplex(4096);
     let request = "GET / HTTP/1.1\r\nHost: x\r\n";
     client.write_all(format!("{request}\r\n{request}Connection: close\r\n\r\n").as_bytes()).await.unwrap();
     let caller = async |axum::Extension(caller): axum::Extension<Caller>| format!("from {caller:?};");
     let router = Router::new().route("/", axum::routing::get(caller));
     let (_stop, stopped) = watch::channel(false);
-    let slots = Slots::new(1, SEND_TIMEOUT);
-    let (slot, permit) = slots.next().await.unwrap();
-    let mut extensions = Extensions::new();
-    extensions.insert(Caller::LocalAdmin);
-    let service = ConnectionService { router, extensions, stopped, contention: slots.contention_flag(), slot };
+    let (slot, permit) = Slots::new(1, SEND_TIMEOUT).next().await.unwrap();
+    let contention = Arc::new(AtomicBool::new(contention));
+    let service = ConnectionService { router, extensions: LOCAL.extensions(), stopped, contention, slot };
     serve_connection(stream, service, permit).await;
-    let mut answer = String::new();
-    client.read_to_string(&mut answer).await.unwrap();
-    assert_eq!(answer.matches("from LocalAdmin;").count(), 2, "{answer:?}");
+    let mut answers = String::new();
+    client.read_to_string(&mut answers).await.unwrap();
+    answers
+}
+
+#[tokio::test]
+async fn every_request_of_a_connection_knows_its_caller() {
+    let answers = two_answers(false).await;
+    assert_eq!(answers.matches("from LocalAdmin;").count(), 2, "{answers:?}");
+    let (first_head, _) = answers.split_once("from").unwrap();
+    assert!(!first_head.contains("connection: close"), "{answers:?}");
+}
+
+#[tokio::test]
+async fn a_response_closes_its_connection_while_others_wait_for_a_slot() {
+    let answers = two_answers(true).await;
+    assert!(answers.contains("\r\nconnection: close\r\n"), "{answers:?}");
+    assert_eq!(answers.matches("from LocalAdmin;").count(), 1, "{answers:?}");
 }

@@ -43,11 +43,14 @@ pub fn routes(state: &Arc<AppState>) -> Router<Arc<AppState>> {
         .route("/task/newer-package", post(api::has_newer_package))
         .nest("/task", shared_routes())
         .route("/task/uv", post(api::uv))
-        .layer(from_fn(guard::datastore_timeout))
-        .layer(from_fn(large::off_the_event_loop))
-        .layer(DefaultBodyLimit::max(BODY_BYTES))
-        .layer(from_fn_with_state(state.clone(), api::require_try))
-        .layer(from_fn(guard::require_local))
+        // The first is the outermost.
+        .layer((
+            from_fn(guard::require_local),
+            from_fn_with_state(state.clone(), api::require_try),
+            DefaultBodyLimit::max(BODY_BYTES),
+            from_fn(large::off_the_event_loop),
+            from_fn(guard::datastore_timeout),
+        ))
 }
 
 /// Routes for triggers and other callers that belong to no try. They need no token: only processes of this
