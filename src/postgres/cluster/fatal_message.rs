@@ -112,12 +112,14 @@ fn is_missing_file(text: &str) -> bool {
     is_in_data_directory && text.contains("No such file or directory")
 }
 
-/// Removes lines with PostgreSQL's advice to run commands that would destroy the data. Other lines may name the
-/// commands, such as in the path of a folder.
+/// Removes lines with PostgreSQL's advice to run commands that would destroy the data. Keeps lines that only contain the
+/// commands' names, for example in a path.
 pub fn without_bad_advice(lines: Vec<String>) -> Vec<String> {
-    let advice =
-        ["need to initdb", "or initdb", "run initdb", "run pg_resetwal", "use pg_resetwal", "using pg_resetwal"];
-    lines.into_iter().filter(|line| !advice.iter().any(|part| line.contains(part))).collect()
+    let names_command = |line: &String| {
+        let is_punctuation = |c: char| c.is_ascii_punctuation() && c != '/';
+        line.split_whitespace().any(|word| ["initdb", "pg_resetwal"].contains(&word.trim_matches(is_punctuation)))
+    };
+    lines.into_iter().filter(|line| !names_command(line)).collect()
 }
 
 #[cfg(test)]
@@ -192,8 +194,11 @@ mod tests {
 
     #[test]
     fn removes_destructive_advice() {
-        let advice =
-            ["HINT:  It looks like you need to recompile or initdb.", "HINT:  You may need to run pg_resetwal."];
+        let advice = [
+            "HINT:  It looks like you need to recompile or initdb.",
+            "Run initdb or pg_basebackup to initialize a PostgreSQL data directory.",
+            "HINT:  You may need to run \"pg_resetwal\".",
+        ];
         let kept =
             "FATAL:  could not write lock file \"/srv/initdb-test/run/.s.PGSQL.5432.lock\": Read-only file system";
         let lines = advice.iter().chain([&kept]).map(|line| (*line).to_owned()).collect();
