@@ -64,6 +64,8 @@ pub struct FileIndex {
     pub workspace_is_missing: bool,
     /// Folders that the last scan could not read, with reasons.
     unscanned: BTreeMap<PathBuf, String>,
+    /// Number of the last parse of any file.
+    parse_number: u64,
 }
 
 /// A DAG file, the inputs of its last parse, and its parses.
@@ -76,8 +78,9 @@ struct DagFile {
     /// When the last parse started, if it failed. The next one may succeed after a change of any other file.
     failed: Option<SystemTime>,
     dag_owner: DagOwner,
-    /// The current or last parse.
+    /// The current or last parse, and its number.
     parsing: Option<JoinHandle<()>>,
+    parse_number: u64,
     /// True from the start of a parse until a current result is recorded.
     is_pending: bool,
     /// Number of the last scan before the current parse started.
@@ -119,6 +122,8 @@ pub struct ParseInputs {
     pub absent: Vec<PathBuf>,
     /// True when Variables or Connections were read.
     pub uses_store: bool,
+    /// True when an input changed after it was read, as far as the caller knows.
+    pub have_changed: bool,
 }
 
 /// The changes that a scan found.
@@ -264,15 +269,27 @@ impl FileIndex {
         self.dag_files.keys()
     }
 
+    /// Returns the number of a new parse.
+    pub fn next_parse_number(&mut self) -> u64 {
+        self.parse_number += 1;
+        self.parse_number
+    }
+
     /// Registers a parse and aborts an older one of the same file.
-    pub fn set_parsing(&mut self, path: PathBuf, task: JoinHandle<()>) {
+    pub fn set_parsing(&mut self, path: PathBuf, number: u64, task: JoinHandle<()>) {
         if let Some(file) = self.dag_files.get_mut(&path) {
             file.started_in = self.scan_number;
+            file.parse_number = number;
             file.is_pending = true;
             if let Some(older) = file.parsing.replace(task) {
                 older.abort();
             }
         }
+    }
+
+    /// True if no newer parse of the file has started. An older one may have ended before it could be aborted.
+    pub fn is_newest_parse(&self, path: &Path, number: u64) -> bool {
+        self.dag_files.get(path).is_some_and(|file| file.parse_number == number)
     }
 
     /// True while the file is being parsed, and until its result is recorded.
@@ -289,7 +306,7 @@ impl FileIndex {
         failed: Option<SystemTime>,
         outside: &Stamps,
     ) -> bool {
-        let ParseInputs { sources, absent, uses_store } = inputs;
+        let ParseInputs { sources, absent, uses_store, have_changed } = inputs;
         let Some(file) = self.dag_files.get_mut(path) else { return true };
         let started_in = file.started_in;
         let stamp = file.stamp;
@@ -314,7 +331,7 @@ impl FileIndex {
                 (source, stamp)
             })
             .collect();
-        let is_current = is_fresh && !was_requested;
+        let is_current = is_fresh && !have_changed && !was_requested;
         file.is_pending = !is_current;
         is_current
     }

@@ -5,6 +5,14 @@ use std::fs;
 use tempfile::TempDir;
 
 /// A workspace and its index.
+impl FileIndex {
+    /// Returns an index of DAG files that have been parsed.
+    pub fn with_dag_files(paths: &[&str]) -> Self {
+        let dag_files = paths.iter().map(|path| (PathBuf::from(path), DagFile::default())).collect();
+        Self { dag_files, ..Self::default() }
+    }
+}
+
 struct TestWorkspace {
     folder: TempDir,
     index: FileIndex,
@@ -53,6 +61,13 @@ impl TestWorkspace {
         file.is_pending = true;
     }
 
+    /// Registers a parse; returns its number.
+    fn set_parsing(&mut self, path: &Path, task: JoinHandle<()>) -> u64 {
+        let number = self.index.next_parse_number();
+        self.index.set_parsing(path.to_owned(), number, task);
+        number
+    }
+
     /// Runs a parse that reads these files.
     fn parse(&mut self, name: &str, sources: &[&str], failed: bool) -> bool {
         self.begin_parse(name);
@@ -64,7 +79,7 @@ impl TestWorkspace {
         let sources: Vec<PathBuf> = sources.iter().map(|name| self.path(name)).collect();
         let absent = sources.iter().filter(|path| !path.exists()).cloned().collect();
         let outside = stamps(sources.clone());
-        let inputs = ParseInputs { sources, absent, uses_store: false };
+        let inputs = ParseInputs { sources, absent, uses_store: false, have_changed: false };
         let path = self.path(name);
         self.index.record_parse(&path, inputs, failed.then(SystemTime::now), &outside)
     }
@@ -176,22 +191,46 @@ async fn repeated_requests_let_a_parse_end_and_are_delayed() {
     let path = workspace.path("dag_a.py");
     assert_eq!(workspace.index.pause_for(&path), Some(Duration::ZERO));
     for _ in 0..MAX_RESTARTS {
-        workspace.index.set_parsing(path.clone(), tokio::spawn(std::future::pending()));
+        workspace.set_parsing(&path, tokio::spawn(std::future::pending()));
         assert_eq!(workspace.index.pause_for(&path), Some(Duration::ZERO), "aborted for a newer one");
     }
-    workspace.index.set_parsing(path.clone(), tokio::spawn(std::future::pending()));
+    workspace.set_parsing(&path, tokio::spawn(std::future::pending()));
     assert_eq!(workspace.index.pause_for(&path), None, "now it must complete");
     assert!(!workspace.parse("dag_a.py", &["dag_a.py"], false), "and is repeated afterwards");
     for _ in 0..5 {
         workspace.parse("dag_a.py", &["dag_a.py"], false);
     }
-    workspace.index.set_parsing(path.clone(), tokio::spawn(async {}));
+    workspace.set_parsing(&path, tokio::spawn(async {}));
     tokio::task::yield_now().await;
     assert!(workspace.index.pause_for(&path) >= Some(Duration::from_secs(1)));
     assert_eq!(
         (pause_before_repeat(4), pause_before_repeat(5), pause_before_repeat(6), pause_before_repeat(100)),
         (Duration::from_secs(2), Duration::from_secs(4), Duration::from_secs(8), Duration::from_secs(8))
     );
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn only_the_newest_parse_of_a_file_counts() {
+    let mut workspace = TestWorkspace::new(&["dag_a.py", "dag_b.py"]);
+    workspace.scan_and_apply();
+    let (a, b) = (workspace.path("dag_a.py"), workspace.path("dag_b.py"));
+    let ended = workspace.set_parsing(&a, tokio::spawn(async {}));
+    let other = workspace.set_parsing(&b, tokio::spawn(async {}));
+    assert!(workspace.index.is_newest_parse(&a, ended) && workspace.index.is_newest_parse(&b, other));
+    let newest = workspace.set_parsing(&a, tokio::spawn(std::future::pending()));
+    assert!(!workspace.index.is_newest_parse(&a, ended), "its result waits while the next parse runs");
+    assert!(workspace.index.is_newest_parse(&a, newest) && workspace.index.is_pending(&a));
+}
+
+#[test]
+fn a_parse_whose_settings_changed_meanwhile_is_repeated() {
+    let mut workspace = TestWorkspace::new(&["dag_a.py"]);
+    workspace.scan_and_apply();
+    workspace.begin_parse("dag_a.py");
+    let path = workspace.path("dag_a.py");
+    let inputs = ParseInputs { sources: vec![path.clone()], absent: Vec::new(), uses_store: false, have_changed: true };
+    assert!(!workspace.index.record_parse(&path, inputs, None, &Stamps::new()));
+    assert!(workspace.index.is_pending(&path));
 }
 
 #[test]

@@ -76,7 +76,7 @@ struct DagFileLoop {
     initial: HashSet<PathBuf>,
     /// Files to parse again when an environment changes: theirs is being built, or their parse failed without one.
     waiting: HashSet<PathBuf>,
-    /// Files whose last parse found no environment, since it is being built.
+    /// Files whose last parse did not run because their environment is not available yet.
     without_environment: HashSet<PathBuf>,
     /// Commands that wait for a scan and its parses.
     refreshes: Vec<Refresh>,
@@ -134,14 +134,16 @@ impl DagFileLoop {
         let next_retry = self.history.next_due();
         let dag_files = &self.state.dag_files;
         tokio::select! {
-            () = changes.next(coverage) => LoopEvent::FoldersChanged,
+            // In this order, so that a command is answered only after the parses that earlier changes require.
+            biased;
+            Some(parsed) = self.results.recv() => LoopEvent::Parsed(Box::new(parsed)),
             () = dag_files.store_changed.notified() => LoopEvent::StoreChanged,
             () = dag_files.environments.changed.notified() => LoopEvent::EnvironmentsChanged,
             files = dag_files.parse_requests.take() => LoopEvent::ParseRequested(files),
-            refreshes = dag_files.parse_requests.take_refreshes() => LoopEvent::RefreshRequested(refreshes),
             () = dag_files.dag_deleted.notified() => LoopEvent::DagDeleted,
+            refreshes = dag_files.parse_requests.take_refreshes() => LoopEvent::RefreshRequested(refreshes),
+            () = changes.next(coverage) => LoopEvent::FoldersChanged,
             change = packages.changed(self.index.failed_since()) => LoopEvent::PackagesChanged(change),
-            Some(parsed) = self.results.recv() => LoopEvent::Parsed(Box::new(parsed)),
             () = tokio::time::sleep(SAVE_RETRY), if must_save_again => LoopEvent::SaveRetryDue,
             () = tokio::time::sleep_until(next_retry.unwrap_or_else(Instant::now)), if next_retry.is_some() => {
                 LoopEvent::ParseRetryDue
@@ -184,8 +186,13 @@ impl DagFileLoop {
     }
 
     fn answer_refreshes(&mut self) {
-        let is_unsaved = |file: &Path| self.unsaved.iter().any(|parsed| parsed.path == file);
-        refresh::answer(&mut self.refreshes, &self.index, is_unsaved, &self.without_environment);
+        let environments = &self.state.dag_files.environments;
+        let is_unfinished = |file: &Path| {
+            let is_unsaved = self.unsaved.iter().any(|parsed| parsed.path == file);
+            // The environment is no longer being built, so a parse with it follows.
+            is_unsaved || self.without_environment.contains(file) && !environments.is_building(file)
+        };
+        refresh::answer(&mut self.refreshes, &self.index, is_unfinished, &self.without_environment);
     }
 
     /// Stops requests from waiting for the initial parses after a while.
@@ -314,11 +321,11 @@ impl DagFileLoop {
         self.history.started(&path);
         let Some(pause) = self.index.pause_for(&path) else { return };
         let (context, file, socket) = (self.context.clone(), path.clone(), self.state.own_socket());
-        let pace = self.history.pace(&path);
+        let (pace, number) = (self.history.pace(&path), self.index.next_parse_number());
         let task = tokio::task::spawn_local(async move {
             tokio::time::sleep(pause).await;
-            parse_file(context, file, pace, socket).await;
+            parse_file(context, file, number, pace, socket).await;
         });
-        self.index.set_parsing(path, task);
+        self.index.set_parsing(path, number, task);
     }
 }

@@ -29,6 +29,8 @@ pub struct ParseContext {
 /// The result of a parse.
 pub struct Parsed {
     pub path: PathBuf,
+    /// Number of the parse, see `FileIndex::next_parse_number`.
+    pub number: u64,
     pub began: SystemTime,
     pub duration: Duration,
     pub output: Result<ParseOutput, NoResult>,
@@ -43,22 +45,20 @@ pub struct Parsed {
 }
 
 /// Parses a file and sends the result to the loop.
-pub async fn parse_file(context: Rc<ParseContext>, path: PathBuf, pace: Pace, socket: PathBuf) {
+pub async fn parse_file(context: Rc<ParseContext>, path: PathBuf, number: u64, pace: Pace, socket: PathBuf) {
     let request = Request::new(path, Some(&context.workspace), socket);
     let work = |used: Rc<Cell<Duration>>| {
         let (context, request) = (&context, &request);
-        async move { parse_with_slot(context, request, &used).await }
+        async move { parse_with_slot(context, request, number, &used).await }
     };
     let RunResult { result, pace } = context.slots.run(pace, work).await;
     // Fails only while the loop is being dropped.
     let _ = context.results.send(Parsed { pace, ..result });
 }
 
-async fn parse_with_slot(context: &ParseContext, request: &Request, used: &Cell<Duration>) -> Parsed {
+async fn parse_with_slot(context: &ParseContext, request: &Request, number: u64, used: &Cell<Duration>) -> Parsed {
     let (began, clock, path) = (SystemTime::now(), Instant::now(), request.path.clone());
-    let FileContext { settings, read } = read_file_context(request).await;
-    // Read now, so that a write during the parse counts as a change.
-    let adjacent_files = blocking::run(move || stamps(read)).await.unwrap_or_default();
+    let (settings, adjacent_files) = read_settings(request).await;
     let (output, environment, awaits_environment) = match prepare(context, &path, settings).await {
         Prepared::Ready(Environment { hash, interpreter }, settings) => {
             (parse(&context.children, &interpreter, request, settings, used).await, hash, false)
@@ -68,6 +68,7 @@ async fn parse_with_slot(context: &ParseContext, request: &Request, used: &Cell<
     };
     Parsed {
         path,
+        number,
         began,
         duration: clock.elapsed(),
         output,
@@ -75,6 +76,27 @@ async fn parse_with_slot(context: &ParseContext, request: &Request, used: &Cell<
         adjacent_files,
         awaits_environment,
         pace: Pace::Quick,
+    }
+}
+
+/// Maximum number of times that settings are read while their files change.
+const MAX_SETTINGS_READS: u32 = 5;
+
+/// Reads the settings beside a DAG file, with the stamps of their files. Reads recently changed files again until they
+/// stay the same, so that the stamps belong to the content. A change during the parse then differs from the stamps.
+async fn read_settings(request: &Request) -> (Result<FileSettings, NoResult>, Stamps) {
+    let mut stamps_before = None;
+    let mut reads = 0;
+    loop {
+        let began = SystemTime::now();
+        let FileContext { settings, read } = read_file_context(request).await;
+        let stamps_after = blocking::run(move || stamps(read)).await.unwrap_or_default();
+        reads += 1;
+        let is_recent = stamps_after.values().flatten().any(|stamp| stamp.is_since(began));
+        if !is_recent || stamps_before.as_ref() == Some(&stamps_after) || reads == MAX_SETTINGS_READS {
+            return (settings, stamps_after);
+        }
+        stamps_before = Some(stamps_after);
     }
 }
 

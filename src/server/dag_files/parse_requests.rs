@@ -33,14 +33,14 @@ impl ParseRequests {
         self.is_closed.store(true, Ordering::Relaxed);
     }
 
-    /// Scans the workspace at once and waits until `file`, or without one each changed file, is parsed and stored or
-    /// waits for its environment. Returns the files that wait for theirs.
-    pub async fn refresh(&self, file: Option<PathBuf>) -> Vec<PathBuf> {
+    /// Scans the workspace at once. Then waits until the file or folder `path` (all DAG files if `None`) is parsed and
+    /// stored, or waits for its environment. Returns all files that wait for theirs.
+    pub async fn refresh(&self, path: Option<PathBuf>) -> Vec<PathBuf> {
         if self.is_closed.load(Ordering::Relaxed) {
             return Vec::new();
         }
         let (done, answer) = oneshot::channel();
-        self.refreshes.lock().unwrap_or_else(PoisonError::into_inner).push(Refresh { file, done });
+        self.refreshes.lock().unwrap_or_else(PoisonError::into_inner).push(Refresh { path, done });
         self.refresh_added.notify_one();
         // Fails only while the server shuts down.
         answer.await.unwrap_or_default()

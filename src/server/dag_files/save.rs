@@ -20,6 +20,10 @@ impl DagFileLoop {
             // Removed, or no longer a DAG file, since the parse started.
             return self.state.dag_files.environments.clear_requirement(&parsed.path);
         }
+        if !self.index.is_newest_parse(&parsed.path, parsed.number) {
+            // The result of the newer parse follows.
+            return;
+        }
         let has_failed = parsed.output.as_ref().map_or(true, |output| output.error.is_some());
         if !self.record_inputs(&parsed, has_failed).await {
             return self.parse(parsed.path);
@@ -62,8 +66,16 @@ impl DagFileLoop {
         let failed = has_failed.then_some(parsed.began);
         let unlisted = self.index.unlisted(&sources);
         let mut outside = blocking::run(move || stamps(unlisted)).await.unwrap_or_default();
+        // Scans notice a change of these files only once they are recorded here.
+        let have_changed =
+            parsed.adjacent_files.iter().any(|(path, stamp)| outside.get(path).is_some_and(|now| now != stamp));
         outside.extend(parsed.adjacent_files.iter().map(|(path, stamp)| (path.clone(), *stamp)));
-        self.index.record_parse(&parsed.path, ParseInputs { sources, absent, uses_store }, failed, &outside)
+        self.index.record_parse(
+            &parsed.path,
+            ParseInputs { sources, absent, uses_store, have_changed },
+            failed,
+            &outside,
+        )
     }
 
     /// Records that the result is in the datastore. If the file no longer defines one of its DAGs, parses the files

@@ -294,11 +294,15 @@ impl Environments {
 
     /// True if `changed` will be notified for this file's environment.
     pub fn will_notify(&self, file: &Path) -> bool {
+        self.is_notification_pending.load(Ordering::SeqCst) || self.is_building(file)
+    }
+
+    /// True while this file's environment is being built.
+    pub fn is_building(&self, file: &Path) -> bool {
         let inputs_by_file = self.inputs_by_file.lock().unwrap_or_else(PoisonError::into_inner);
         let inputs = inputs_by_file.get(file).cloned();
         drop(inputs_by_file);
-        let is_building = |inputs: String| matches!(self.states().get(&inputs), Some((_, _, BuildState::Building(_))));
-        self.is_notification_pending.load(Ordering::SeqCst) || inputs.is_some_and(is_building)
+        inputs.is_some_and(|inputs| matches!(self.states().get(&inputs), Some((_, _, BuildState::Building(_)))))
     }
 
     /// Returns files that must be parsed again with another environment.

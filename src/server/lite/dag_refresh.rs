@@ -17,27 +17,39 @@ use std::time::Duration;
 /// Longest wait for the imports.
 const WAIT_LIMIT: Duration = Duration::from_secs(10);
 
-/// `POST /local/dag-refresh?dag_id=ID`. The state in the answer is `current`, `importing` (the import takes longer than
-/// [`WAIT_LIMIT`]), `building` (the file waits for its environment), `failed` (the file fails to import) or `unknown` (no
-/// file defines the DAG; `is_importing` is true if an import takes longer).
+/// `POST /local/dag-refresh?dag_id=ID`, or `?folder=PATH` for all DAG files below a folder. The state in the answer is
+/// `current`, `importing` (the imports take longer than [`WAIT_LIMIT`]), `building` (a file waits for its environment),
+/// `failed` (the file fails to import) or `unknown` (no file defines the DAG). The last two occur for a DAG only.
 pub async fn refresh(State(state): State<Arc<AppState>>, params: Params) -> Result<Json<Value>, ApiError> {
+    if let Some(folder) = params.text("folder") {
+        let refresh = state.dag_files.parse_requests.refresh(Some(folder.into()));
+        let refreshed = tokio::time::timeout(WAIT_LIMIT, refresh).await;
+        let name = match refreshed {
+            Err(_) => "importing",
+            Ok(building) if building.iter().any(|file| file.starts_with(folder)) => "building",
+            Ok(_) => "current",
+        };
+        return Ok(Json(json!({"state": name})));
+    }
     let dag_id = params.text("dag_id").unwrap_or_default().to_owned();
     let file = file_of(&state, &dag_id).await?;
-    let refresh = state.dag_files.parse_requests.refresh(file.clone());
-    let refreshed = tokio::time::timeout(WAIT_LIMIT, refresh).await;
-    let is_done = refreshed.is_ok();
-    // After a refresh, only its answer tells which files were not imported: since then, environments may have become
-    // ready whose files are not imported yet.
-    let building = refreshed.unwrap_or_else(|_| files_with_unfinished_environment(&state));
+    let refresh = async {
+        let building = state.dag_files.parse_requests.refresh(file.clone()).await;
+        // The DAG may have moved to another file, which may not be imported yet.
+        Ok::<_, ApiError>(match file_of(&state, &dag_id).await? == file {
+            true => building,
+            false => state.dag_files.parse_requests.refresh(None).await,
+        })
+    };
+    let Ok(building) = tokio::time::timeout(WAIT_LIMIT, refresh).await else {
+        return Ok(Json(json!({"state": "importing", "file": file_of(&state, &dag_id).await?})));
+    };
+    let building = building?;
     let Some(file) = file_of(&state, &dag_id).await? else {
         let errors = import_errors::list(&*state.database.get().await?, Listing::default()).await?.rows;
-        return Ok(Json(json!({
-            "state": "unknown", "building": building, "failed": errors.len(), "is_importing": !is_done
-        })));
+        return Ok(Json(json!({"state": "unknown", "building": building, "failed": errors.len()})));
     };
-    let name = if !is_done {
-        "importing"
-    } else if building.contains(&file) {
+    let name = if building.contains(&file) {
         "building"
     } else if has_import_error(&state, &file).await? {
         "failed"
@@ -59,10 +71,4 @@ async fn file_of(state: &AppState, dag_id: &str) -> Result<Option<PathBuf>, ApiE
 async fn has_import_error(state: &AppState, file: &Path) -> Result<bool, ApiError> {
     let errors = import_errors::list(&*state.database.get().await?, Listing::default()).await?.rows;
     Ok(errors.iter().any(|error| Path::new(&error.filename) == file))
-}
-
-/// Returns the DAG files whose environment is being built now.
-fn files_with_unfinished_environment(state: &AppState) -> Vec<PathBuf> {
-    let required = state.dag_files.environments.required().into_iter();
-    required.filter(|required| required.state == "building").flat_map(|required| required.files).collect()
 }

@@ -74,7 +74,7 @@ impl TestHome {
         std::os::unix::fs::symlink(environment, folder.join(environment.file_name().unwrap())).unwrap();
         std::fs::create_dir_all(self.workspace()).unwrap();
         std::fs::write(self.workspace().join("leoflow.yaml"), settings_and_folder().0).unwrap();
-        // Importing the SDK takes seconds of processor time: a warm Python that ends in a pause of the test costs them again.
+        // Keeps warm Pythons for the whole test: each restart imports the SDK again, which takes seconds.
         self.with_limit("LEOFLOW_IDLE_LIMIT", "600")
     }
 }

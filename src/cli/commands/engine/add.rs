@@ -3,7 +3,7 @@
 use super::environment;
 use super::project_folder::{no_project, project_folder};
 use super::validate::prepare_interpreter;
-use crate::api_client::{Api, list_of};
+use crate::api_client::{Api, encode};
 use crate::context::Context;
 use crate::error::Error;
 use clap::Args;
@@ -91,13 +91,11 @@ async fn wait_until_imported(context: &Context<'_>, folder: &Path) {
         return;
     }
     let api = Api::new(&context.home);
+    let path = format!("/local/dag-refresh?folder={}", encode(&folder.to_string_lossy()));
     let imported = async {
-        // Without a DAG, the server waits for all files, and lists those whose environment is still being built.
-        while let Ok(answer) = api.post::<Value>("/local/dag-refresh?dag_id=", &json!({})).await
-            && (answer["is_importing"] == true
-                || list_of(&answer["building"])
-                    .filter_map(Value::as_str)
-                    .any(|file| Path::new(file).starts_with(folder)))
+        // The server answers before the import if that takes long or if the environment is still being built.
+        while let Ok(answer) = api.post::<Value>(&path, &json!({})).await
+            && (answer["state"] == "importing" || answer["state"] == "building")
         {
             tokio::time::sleep(POLL_INTERVAL).await;
         }

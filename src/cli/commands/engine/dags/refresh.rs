@@ -14,6 +14,11 @@ pub async fn refresh(context: &Context<'_>, api: &Api<'_>, dag_id: &str) -> Resu
     let file = answer["file"].as_str().unwrap_or_default();
     let why = match answer["state"].as_str() {
         Some("unknown") => return Err(unknown_dag_error(dag_id, &answer)),
+        Some("importing") if file.is_empty() => {
+            return Err(Error::failed(format!("DAG {dag_id:?} was not found"))
+                .cause("some files are still being imported")
+                .hint("run the same command again in a moment"));
+        }
         Some("importing") => "is still being imported".to_owned(),
         Some("building") => "waits for its environment, which is being built (leoflow env list)".to_owned(),
         Some("failed") => "fails to import (leoflow dags list-import-errors)".to_owned(),
@@ -26,9 +31,6 @@ pub async fn refresh(context: &Context<'_>, api: &Api<'_>, dag_id: &str) -> Resu
 /// The error for a DAG that no file defines.
 fn unknown_dag_error(dag_id: &str, answer: &Value) -> Error {
     let mut error = Error::failed(format!("DAG {dag_id:?} was not found"));
-    if answer["is_importing"] == true {
-        error = error.cause("some files are still being imported").hint("run the same command again in a moment");
-    }
     let building: Vec<&str> = list_of(&answer["building"]).filter_map(Value::as_str).collect();
     if !building.is_empty() {
         error = error
