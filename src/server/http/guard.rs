@@ -26,9 +26,18 @@ const IMPORT_TIMEOUT: Duration = Duration::from_secs(600);
 /// How long a request may wait for the datastore, which never answers when it is frozen.
 pub const DATASTORE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Like `REQUEST_TIMEOUT` and `DATASTORE_TIMEOUT`, for changes of backfills: tens of thousands of runs, on a slow machine.
+const BACKFILL_TIMEOUT: Duration = Duration::from_secs(300);
+
 /// Timeout of all routes but those with `import_timeout`.
 pub async fn request_timeout(request: Request, next: Next) -> Response {
-    with_timeout(REQUEST_TIMEOUT, request, next).await
+    with_timeout(limit_for(&request, REQUEST_TIMEOUT), request, next).await
+}
+
+/// Returns the time limit of a request, which is `ordinary` for most.
+fn limit_for(request: &Request, ordinary: Duration) -> Duration {
+    let is_backfill = request.method() != Method::GET && request.uri().path().starts_with("/api/v2/backfills");
+    if is_backfill { BACKFILL_TIMEOUT } else { ordinary }
 }
 
 /// Timeout of imports, exports, and the routes of environments.
@@ -45,7 +54,7 @@ async fn with_timeout(limit: Duration, request: Request, next: Next) -> Response
 
 /// Answers 503 when a handler takes too long, usually because the datastore does not respond.
 pub async fn datastore_timeout(request: Request, next: Next) -> Response {
-    with_datastore_timeout(DATASTORE_TIMEOUT, request, next).await
+    with_datastore_timeout(limit_for(&request, DATASTORE_TIMEOUT), request, next).await
 }
 
 async fn with_datastore_timeout(limit: Duration, request: Request, next: Next) -> Response {
@@ -260,6 +269,18 @@ mod tests {
         assert_eq!(uploaded.status(), StatusCode::OK);
         assert_eq!(to_bytes(uploaded.into_body(), 100).await.unwrap(), "content");
         assert_eq!(send("/frozen").await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
+
+    #[test]
+    fn changes_of_backfills_may_take_longer() {
+        let limit = |method: &str, path: &str| {
+            let request = Request::builder().method(method).uri(path).body(axum::body::Body::empty()).unwrap();
+            limit_for(&request, DATASTORE_TIMEOUT)
+        };
+        assert_eq!(limit("POST", "/api/v2/backfills"), BACKFILL_TIMEOUT);
+        assert_eq!(limit("PUT", "/api/v2/backfills/7/cancel"), BACKFILL_TIMEOUT);
+        assert_eq!(limit("GET", "/api/v2/backfills"), DATASTORE_TIMEOUT);
+        assert_eq!(limit("POST", "/api/v2/pools"), DATASTORE_TIMEOUT);
     }
 
     #[test]

@@ -106,7 +106,8 @@ pub enum Reprocess {
 }
 
 pub async fn run(context: &Context<'_>, command: &BackfillCommand) -> Result<u8, Error> {
-    let api = Api::new(&context.home);
+    // A backfill may have tens of thousands of runs.
+    let api = Api::new(&context.home).with_bulk_timeout();
     match command {
         BackfillCommand::Create(args) => create(context, &api, args).await,
         BackfillCommand::List { dag_id } => {
