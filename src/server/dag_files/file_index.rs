@@ -287,7 +287,7 @@ impl FileIndex {
         }
     }
 
-    /// True if no newer parse of the file has started. An older one may have ended before it could be aborted.
+    /// True if no newer parse of the file has started. An older one may have sent its result before it was aborted.
     pub fn is_newest_parse(&self, path: &Path, number: u64) -> bool {
         self.dag_files.get(path).is_some_and(|file| file.parse_number == number)
     }
@@ -334,6 +334,11 @@ impl FileIndex {
         let is_current = is_fresh && !have_changed && !was_requested;
         file.is_pending = !is_current;
         is_current
+    }
+
+    /// True if the file is parsed again and again without a change of its own.
+    pub fn is_repeated(&self, path: &Path) -> bool {
+        self.dag_files.get(path).is_some_and(|file| file.repeat_count > 0)
     }
 
     /// Returns the files whose DAGs may depend on Variables or Connections.

@@ -4,7 +4,6 @@ use super::*;
 use std::fs;
 use tempfile::TempDir;
 
-/// A workspace and its index.
 impl FileIndex {
     /// Returns an index of DAG files that have been parsed.
     pub fn with_dag_files(paths: &[&str]) -> Self {
@@ -13,6 +12,7 @@ impl FileIndex {
     }
 }
 
+/// A workspace and its index.
 struct TestWorkspace {
     folder: TempDir,
     index: FileIndex,

@@ -12,6 +12,7 @@ mod watch;
 use super::dag_code::child_slots::ChildSlots;
 use super::process::state::AppState;
 use file_index::{FileIndex, stamps};
+use futures_util::FutureExt;
 use history::ParseHistory;
 use leoflow_base::sys::blocking;
 use leoflow_engine::store::dag::parsed_files;
@@ -134,16 +135,14 @@ impl DagFileLoop {
         let next_retry = self.history.next_due();
         let dag_files = &self.state.dag_files;
         tokio::select! {
-            // In this order, so that a command is answered only after the parses that earlier changes require.
-            biased;
-            Some(parsed) = self.results.recv() => LoopEvent::Parsed(Box::new(parsed)),
+            () = changes.next(coverage) => LoopEvent::FoldersChanged,
             () = dag_files.store_changed.notified() => LoopEvent::StoreChanged,
             () = dag_files.environments.changed.notified() => LoopEvent::EnvironmentsChanged,
             files = dag_files.parse_requests.take() => LoopEvent::ParseRequested(files),
-            () = dag_files.dag_deleted.notified() => LoopEvent::DagDeleted,
             refreshes = dag_files.parse_requests.take_refreshes() => LoopEvent::RefreshRequested(refreshes),
-            () = changes.next(coverage) => LoopEvent::FoldersChanged,
+            () = dag_files.dag_deleted.notified() => LoopEvent::DagDeleted,
             change = packages.changed(self.index.failed_since()) => LoopEvent::PackagesChanged(change),
+            Some(parsed) = self.results.recv() => LoopEvent::Parsed(Box::new(parsed)),
             () = tokio::time::sleep(SAVE_RETRY), if must_save_again => LoopEvent::SaveRetryDue,
             () = tokio::time::sleep_until(next_retry.unwrap_or_else(Instant::now)), if next_retry.is_some() => {
                 LoopEvent::ParseRetryDue
@@ -162,6 +161,7 @@ impl DagFileLoop {
             LoopEvent::ParseRequested(files) => self.parse_all(files),
             LoopEvent::RefreshRequested(refreshes) => {
                 self.refreshes.extend(refreshes);
+                self.handle_earlier_changes().await;
                 return Rescan::Yes;
             }
             // New packages may fix failed imports.
@@ -185,11 +185,37 @@ impl DagFileLoop {
         Rescan::No
     }
 
+    /// Handles the changes that arrived before a command's request, so that the command is answered after their parses.
+    async fn handle_earlier_changes(&mut self) {
+        self.save_results().await;
+        let state = self.state.clone();
+        let dag_files = &state.dag_files;
+        if dag_files.store_changed.notified().now_or_never().is_some() {
+            self.parse_all(self.index.files_using_store());
+        }
+        if dag_files.environments.changed.notified().now_or_never().is_some() {
+            self.parse_waiting();
+        }
+        if let Some(files) = dag_files.parse_requests.take().now_or_never() {
+            self.parse_all(files);
+        }
+        if dag_files.dag_deleted.notified().now_or_never().is_some() {
+            self.index.forget();
+        }
+    }
+
+    /// Saves the results that have arrived.
+    async fn save_results(&mut self) {
+        while let Ok(parsed) = self.results.try_recv() {
+            self.save(parsed).await;
+        }
+    }
+
     fn answer_refreshes(&mut self) {
         let environments = &self.state.dag_files.environments;
         let is_unfinished = |file: &Path| {
             let is_unsaved = self.unsaved.iter().any(|parsed| parsed.path == file);
-            // The environment is no longer being built, so a parse with it follows.
+            // If the environment is no longer being built, another parse of the file follows.
             is_unsaved || self.without_environment.contains(file) && !environments.is_building(file)
         };
         refresh::answer(&mut self.refreshes, &self.index, is_unfinished, &self.without_environment);
@@ -256,6 +282,8 @@ impl DagFileLoop {
             (dag_files, stamps(outside))
         };
         let Ok((dag_files, outside)) = blocking::run(read).await else { return };
+        // A parse that the scan starts replaces the results that have not been saved.
+        self.save_results().await;
         let change = self.index.apply(scan, &dag_files, &outside);
         self.is_list_stored &= !change.removed;
         if change.removed {
@@ -318,6 +346,9 @@ impl DagFileLoop {
 
     /// Starts a parse, unless the current one must complete first.
     fn parse(&mut self, path: PathBuf) {
+        if !self.index.knows(&path) {
+            return;
+        }
         self.history.started(&path);
         let Some(pause) = self.index.pause_for(&path) else { return };
         let (context, file, socket) = (self.context.clone(), path.clone(), self.state.own_socket());

@@ -82,10 +82,10 @@ async fn parse_with_slot(context: &ParseContext, request: &Request, number: u64,
 /// Maximum number of times that settings are read while their files change.
 const MAX_SETTINGS_READS: u32 = 5;
 
-/// Reads the settings beside a DAG file, with the stamps of their files. Reads recently changed files again until they
-/// stay the same, so that the stamps belong to the content. A change during the parse then differs from the stamps.
+/// Reads the settings beside a DAG file, with the stamps of their files, to which later stamps are compared. Reads
+/// recently changed files again until they stay the same; otherwise stamps could be newer than the content.
 async fn read_settings(request: &Request) -> (Result<FileSettings, NoResult>, Stamps) {
-    let mut stamps_before = None;
+    let mut stamps_before: Option<Stamps> = None;
     let mut reads = 0;
     loop {
         let began = SystemTime::now();
@@ -93,10 +93,11 @@ async fn read_settings(request: &Request) -> (Result<FileSettings, NoResult>, St
         let stamps_after = blocking::run(move || stamps(read)).await.unwrap_or_default();
         reads += 1;
         let is_recent = stamps_after.values().flatten().any(|stamp| stamp.is_since(began));
-        if !is_recent || stamps_before.as_ref() == Some(&stamps_after) || reads == MAX_SETTINGS_READS {
-            return (settings, stamps_after);
+        match stamps_before {
+            _ if !is_recent => return (settings, stamps_after),
+            Some(before) if before == stamps_after || reads == MAX_SETTINGS_READS => return (settings, before),
+            _ => stamps_before = Some(stamps_after),
         }
-        stamps_before = Some(stamps_after);
     }
 }
 

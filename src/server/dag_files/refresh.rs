@@ -15,8 +15,11 @@ pub struct Refresh {
 
 impl Refresh {
     fn is_done(&self, index: &FileIndex, is_unfinished: &impl Fn(&Path) -> bool) -> bool {
-        let is_needed = |file: &&PathBuf| self.path.as_ref().is_none_or(|path| file.starts_with(path));
-        index.dag_files().filter(is_needed).all(|file| !index.is_pending(file) && !is_unfinished(file))
+        let is_below = |file: &PathBuf| self.path.as_ref().is_some_and(|path| file.starts_with(path));
+        // The command may use another name of the folder, such as that of a link.
+        let needs_all = !index.dag_files().any(is_below);
+        let mut needed = index.dag_files().filter(|file| needs_all || is_below(file));
+        needed.all(|file| !index.is_pending(file) && !is_unfinished(file))
     }
 }
 
@@ -53,16 +56,16 @@ mod tests {
         let (file, mut file_answer) = refresh(Some(Path::new("/w/p/a.py")));
         let (folder, mut folder_answer) = refresh(Some(Path::new("/w/p")));
         let (other, mut other_answer) = refresh(Some(Path::new("/w/q")));
+        let (link, mut link_answer) = refresh(Some(Path::new("/link/p")));
         let (all, mut all_answer) = refresh(None);
-        let mut waiting = vec![file, folder, other, all];
+        let mut waiting = vec![file, folder, other, link, all];
         let without_environment = HashSet::from([PathBuf::from("/w/q/b.py")]);
         answer(&mut waiting, &index, |file| file == Path::new("/w/p/a.py"), &without_environment);
         assert_eq!(other_answer.try_recv().unwrap(), [Path::new("/w/q/b.py")]);
-        assert_eq!(waiting.len(), 3);
-        assert!(file_answer.try_recv().is_err() && folder_answer.try_recv().is_err() && all_answer.try_recv().is_err());
+        assert_eq!(waiting.len(), 4);
         answer(&mut waiting, &index, |_| false, &HashSet::new());
         assert!(waiting.is_empty());
-        for answer in [&mut file_answer, &mut folder_answer, &mut all_answer] {
+        for answer in [&mut file_answer, &mut folder_answer, &mut link_answer, &mut all_answer] {
             assert!(answer.try_recv().unwrap().is_empty());
         }
     }

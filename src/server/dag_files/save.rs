@@ -13,37 +13,43 @@ use tracing::{debug, warn};
 
 impl DagFileLoop {
     /// Records the result of a parse and writes it to the datastore; starts another parse when it is outdated.
-    pub(super) async fn save(&mut self, mut parsed: Parsed) {
-        // An older result that could not be written is superseded.
-        self.unsaved.retain(|other| other.path != parsed.path);
-        if !self.index.knows(&parsed.path) {
+    pub(super) async fn save(&mut self, parsed: Parsed) {
+        let path = parsed.path.clone();
+        if !self.index.knows(&path) {
             // Removed, or no longer a DAG file, since the parse started.
-            return self.state.dag_files.environments.clear_requirement(&parsed.path);
+            self.unsaved.retain(|other| other.path != path);
+            return self.state.dag_files.environments.clear_requirement(&path);
         }
-        if !self.index.is_newest_parse(&parsed.path, parsed.number) {
+        if !self.index.is_newest_parse(&path, parsed.number) {
             // The result of the newer parse follows.
             return;
         }
+        // An older result that could not be written is superseded.
+        self.unsaved.retain(|other| other.path != path);
         let has_failed = parsed.output.as_ref().map_or(true, |output| output.error.is_some());
-        if !self.record_inputs(&parsed, has_failed).await {
-            return self.parse(parsed.path);
+        let is_current = self.record_inputs(&parsed, has_failed).await;
+        // An outdated result is stored only if its file is parsed repeatedly: its inputs may change during each parse.
+        let must_repeat = (is_current || self.index.is_repeated(&path)) && self.store(parsed, has_failed).await;
+        if !is_current || must_repeat {
+            self.parse(path);
         }
+    }
+
+    /// Writes the result of a parse to the datastore, unless the file waits for its environment. Returns true if the
+    /// file must be parsed again.
+    async fn store(&mut self, mut parsed: Parsed, has_failed: bool) -> bool {
         // The parse may have failed because packages were missing, so a new environment may fix it.
         if parsed.awaits_environment || has_failed && parsed.environment.is_none() {
             self.waiting.insert(parsed.path.clone());
         }
-        if !parsed.awaits_environment {
-            self.without_environment.remove(&parsed.path);
-        } else {
+        if parsed.awaits_environment {
             self.without_environment.insert(parsed.path.clone());
             // The DAGs of the last successful parse stay.
             self.finish_initial(&parsed.path);
-            if !self.state.dag_files.environments.will_notify(&parsed.path) {
-                // The build ended in the meantime and will not notify again.
-                self.parse(parsed.path);
-            }
-            return;
+            // The build may have ended in the meantime and will not notify again.
+            return !self.state.dag_files.environments.will_notify(&parsed.path);
         }
+        self.without_environment.remove(&parsed.path);
         self.record_outcome(&mut parsed);
         match self.try_save(&parsed).await {
             Ok(saved) => self.saved(&parsed, &saved),
@@ -52,6 +58,7 @@ impl DagFileLoop {
                 self.unsaved.push(parsed);
             }
         }
+        false
     }
 
     /// Records the files that the parse read. Returns false if the parse is outdated.

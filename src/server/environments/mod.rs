@@ -22,10 +22,10 @@ use leoflow_python::environments::{self, Declared, Lock, Variables};
 use leoflow_python::{Interpreter, Python, SharedInterpreter};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tracing::info;
 
 /// First retry delay after a failed build; grows fourfold up to `MAX_RETRY_DELAY`.
@@ -81,8 +81,8 @@ pub struct Environments {
     /// Notified when waiting or outdated files must be parsed again: a build, download or update has ended, or a retry
     /// is due.
     pub changed: Notify,
-    /// True while a delayed notification of `changed` is pending.
-    is_notification_pending: AtomicBool,
+    /// When the next delayed notification of `changed` is due.
+    next_notification: Mutex<Option<Instant>>,
     /// Files that must be parsed again because their environment changed.
     outdated: Mutex<Vec<PathBuf>>,
 }
@@ -106,7 +106,7 @@ impl Environments {
             python_downloads: python::PythonDownloads::default(),
             builds: tokio::sync::Semaphore::new(MAX_BUILDS),
             changed: Notify::new(),
-            is_notification_pending: AtomicBool::new(false),
+            next_notification: Mutex::default(),
             outdated: Mutex::default(),
         }
     }
@@ -266,15 +266,19 @@ impl Environments {
         Ok((lock, environment))
     }
 
-    /// Notifies `changed` after the pause; calls during the pause have no effect.
+    /// Notifies `changed` after the pause, unless it will be notified earlier.
     fn notify_after(self: &Arc<Self>, pause: Duration) {
-        if self.is_notification_pending.swap(true, Ordering::SeqCst) {
+        let due = Instant::now() + pause;
+        let mut next = self.next_notification.lock().unwrap_or_else(PoisonError::into_inner);
+        if next.is_some_and(|next| next <= due) {
             return;
         }
+        *next = Some(due);
+        drop(next);
         let this = self.clone();
         tokio::spawn(async move {
-            tokio::time::sleep(pause).await;
-            this.is_notification_pending.store(false, Ordering::SeqCst);
+            tokio::time::sleep_until(due).await;
+            this.next_notification.lock().unwrap_or_else(PoisonError::into_inner).take_if(|next| *next == due);
             this.changed.notify_one();
         });
     }
@@ -294,7 +298,8 @@ impl Environments {
 
     /// True if `changed` will be notified for this file's environment.
     pub fn will_notify(&self, file: &Path) -> bool {
-        self.is_notification_pending.load(Ordering::SeqCst) || self.is_building(file)
+        let next_notification = *self.next_notification.lock().unwrap_or_else(PoisonError::into_inner);
+        next_notification.is_some() || self.is_building(file)
     }
 
     /// True while this file's environment is being built.

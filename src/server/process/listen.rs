@@ -170,7 +170,7 @@ struct Client {
 }
 
 impl Client {
-    /// What handlers may ask of a request.
+    /// Returns the extensions that each request of the connection gets.
     fn extensions(self) -> Extensions {
         let mut extensions = Extensions::new();
         extensions.insert(self.caller);

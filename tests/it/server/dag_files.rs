@@ -39,6 +39,15 @@ fn a_file_can_be_saved_changed_and_removed() {
     test.save("life.py", &one_task("life", "return 2"));
     test.run(&["dags", "trigger", "life", "--wait"]).expect(0);
     assert_eq!(test.run(&["xcom", "get", "life", "latest", "t"]).expect(0).stdout, "2\n");
+    // So does one after the file was renamed, and one after the module that it lacked was written.
+    let renamed = test.workspace().join("renamed.py");
+    std::fs::rename(test.workspace().join("life.py"), &renamed).unwrap();
+    test.run(&["dags", "trigger", "life", "--wait"]).expect(0);
+    std::fs::rename(renamed, test.workspace().join("life.py")).unwrap();
+    test.save("life.py", &format!("import number\n{}", one_task("life", "return number.THREE")));
+    test.save("number.py", "THREE = 3\n");
+    test.run(&["dags", "trigger", "life", "--wait"]).expect(0);
+    assert_eq!(test.run(&["xcom", "get", "life", "latest", "t"]).expect(0).stdout, "3\n");
     // Saving the earlier text again makes the earlier version current.
     test.save("life.py", &one_task("life", "return 1"));
     test.wait_dag("life", 1);
@@ -48,11 +57,11 @@ fn a_file_can_be_saved_changed_and_removed() {
     let dag_count = |test: &TestHome| test.dags()["dags"].as_array().unwrap().len();
     wait_until("the DAG is gone from the list", SOON, || dag_count(&test) == 1);
     assert!(test.run(&["dags", "list", "--all"]).expect(0).stdout.contains("file missing"));
-    assert_eq!(test.run(&["runs", "list", "life", "--json"]).expect(0).json()["total_entries"], 2);
+    assert_eq!(test.run(&["runs", "list", "life", "--json"]).expect(0).json()["total_entries"], 4);
     assert!(test.run(&["dags", "trigger", "life"]).expect(1).stderr.contains("not found"));
     test.save("life.py", &one_task("life", "return 1"));
     wait_until("the DAG is listed again", SOON, || dag_count(&test) == 2);
-    assert_eq!(test.run(&["runs", "list", "life", "--json"]).expect(0).json()["total_entries"], 2);
+    assert_eq!(test.run(&["runs", "list", "life", "--json"]).expect(0).json()["total_entries"], 4);
     test.save("young.py", &one_task("young", "return 1"));
     test.run(&["dags", "trigger", "young"]).expect(0);
 }

@@ -93,7 +93,8 @@ async fn wait_until_imported(context: &Context<'_>, folder: &Path) {
     let api = Api::new(&context.home);
     let path = format!("/local/dag-refresh?folder={}", encode(&folder.to_string_lossy()));
     let imported = async {
-        // The server answers before the import if that takes long or if the environment is still being built.
+        // The server answers before the end of the import if it takes longer than 10 s or if the environment is still
+        // being built.
         while let Ok(answer) = api.post::<Value>(&path, &json!({})).await
             && (answer["state"] == "importing" || answer["state"] == "building")
         {
