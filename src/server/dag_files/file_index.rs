@@ -95,6 +95,8 @@ struct DagFile {
     last_parse: Option<(Option<Stamp>, Instant)>,
     /// Number of consecutive parses without a change of the file itself.
     repeat_count: u32,
+    /// Number of consecutive parses whose inputs changed meanwhile.
+    outdated_count: u32,
 }
 
 /// The file that owns the DAGs which a file defines: the first one that defined them.
@@ -333,12 +335,13 @@ impl FileIndex {
             .collect();
         let is_current = is_fresh && !have_changed && !was_requested;
         file.is_pending = !is_current;
+        file.outdated_count = if is_current { 0 } else { file.outdated_count + 1 };
         is_current
     }
 
-    /// True if the file is parsed again and again without a change of its own.
-    pub fn is_repeated(&self, path: &Path) -> bool {
-        self.dag_files.get(path).is_some_and(|file| file.repeat_count > 0)
+    /// True if the inputs of the last parses changed during each of them.
+    pub fn is_always_outdated(&self, path: &Path) -> bool {
+        self.dag_files.get(path).is_some_and(|file| file.outdated_count > 1)
     }
 
     /// Returns the files whose DAGs may depend on Variables or Connections.

@@ -226,11 +226,14 @@ async fn only_the_newest_parse_of_a_file_counts() {
 fn a_parse_whose_settings_changed_meanwhile_is_repeated() {
     let mut workspace = TestWorkspace::new(&["dag_a.py"]);
     workspace.scan_and_apply();
-    workspace.begin_parse("dag_a.py");
     let path = workspace.path("dag_a.py");
-    let inputs = ParseInputs { sources: vec![path.clone()], absent: Vec::new(), uses_store: false, have_changed: true };
-    assert!(!workspace.index.record_parse(&path, inputs, None, &Stamps::new()));
-    assert!(workspace.index.is_pending(&path));
+    for (have_changed, is_always_outdated) in [(true, false), (true, true), (false, false)] {
+        workspace.begin_parse("dag_a.py");
+        let inputs = ParseInputs { sources: vec![path.clone()], absent: Vec::new(), uses_store: false, have_changed };
+        let is_current = workspace.index.record_parse(&path, inputs, None, &Stamps::new());
+        assert_eq!((is_current, workspace.index.is_pending(&path)), (!have_changed, have_changed));
+        assert_eq!(workspace.index.is_always_outdated(&path), is_always_outdated);
+    }
 }
 
 #[test]

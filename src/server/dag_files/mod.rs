@@ -154,6 +154,10 @@ impl DagFileLoop {
 
     /// Reacts to an event. Returns whether the workspace must be scanned.
     async fn handle(&mut self, event: LoopEvent) -> Rescan {
+        if !matches!(event, LoopEvent::Parsed(_)) {
+            // A parse that the event starts replaces the results that have not been saved.
+            self.save_results().await;
+        }
         match event {
             LoopEvent::FoldersChanged => return Rescan::Yes,
             LoopEvent::StoreChanged => self.parse_all(self.index.files_using_store()),
@@ -161,7 +165,7 @@ impl DagFileLoop {
             LoopEvent::ParseRequested(files) => self.parse_all(files),
             LoopEvent::RefreshRequested(refreshes) => {
                 self.refreshes.extend(refreshes);
-                self.handle_earlier_changes().await;
+                self.handle_earlier_changes();
                 return Rescan::Yes;
             }
             // New packages may fix failed imports.
@@ -186,8 +190,7 @@ impl DagFileLoop {
     }
 
     /// Handles the changes that arrived before a command's request, so that the command is answered after their parses.
-    async fn handle_earlier_changes(&mut self) {
-        self.save_results().await;
+    fn handle_earlier_changes(&mut self) {
         let state = self.state.clone();
         let dag_files = &state.dag_files;
         if dag_files.store_changed.notified().now_or_never().is_some() {
@@ -204,9 +207,10 @@ impl DagFileLoop {
         }
     }
 
-    /// Saves the results that have arrived.
+    /// Saves the results that have arrived, but not those that arrive meanwhile: there may be thousands.
     async fn save_results(&mut self) {
-        while let Ok(parsed) = self.results.try_recv() {
+        for _ in 0..self.results.len() {
+            let Ok(parsed) = self.results.try_recv() else { return };
             self.save(parsed).await;
         }
     }
@@ -282,7 +286,7 @@ impl DagFileLoop {
             (dag_files, stamps(outside))
         };
         let Ok((dag_files, outside)) = blocking::run(read).await else { return };
-        // A parse that the scan starts replaces the results that have not been saved.
+        // As in `handle`.
         self.save_results().await;
         let change = self.index.apply(scan, &dag_files, &outside);
         self.is_list_stored &= !change.removed;

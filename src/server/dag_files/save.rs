@@ -28,8 +28,9 @@ impl DagFileLoop {
         self.unsaved.retain(|other| other.path != path);
         let has_failed = parsed.output.as_ref().map_or(true, |output| output.error.is_some());
         let is_current = self.record_inputs(&parsed, has_failed).await;
-        // An outdated result is stored only if its file is parsed repeatedly: its inputs may change during each parse.
-        let must_repeat = (is_current || self.index.is_repeated(&path)) && self.store(parsed, has_failed).await;
+        // One outdated result is not stored. If the inputs change during each parse, the file has no other results.
+        let must_store = is_current || self.index.is_always_outdated(&path);
+        let must_repeat = must_store && self.store(parsed, has_failed).await;
         if !is_current || must_repeat {
             self.parse(path);
         }

@@ -35,9 +35,9 @@ pub async fn request_timeout(request: Request, next: Next) -> Response {
 }
 
 /// Returns the time limit of a request, which is `ordinary` for most.
-fn limit_for(request: &Request, ordinary: Duration) -> Duration {
-    let is_backfill = request.method() != Method::GET && request.uri().path().starts_with("/api/v2/backfills");
-    if is_backfill { BACKFILL_TIMEOUT } else { ordinary }
+pub(super) fn limit_for(request: &Request, ordinary: Duration) -> Duration {
+    let is_read = [Method::GET, Method::HEAD].contains(request.method());
+    if !is_read && request.uri().path().starts_with("/api/v2/backfills") { BACKFILL_TIMEOUT } else { ordinary }
 }
 
 /// Timeout of imports, exports, and the routes of environments.
@@ -280,6 +280,7 @@ mod tests {
         assert_eq!(limit("POST", "/api/v2/backfills"), BACKFILL_TIMEOUT);
         assert_eq!(limit("PUT", "/api/v2/backfills/7/cancel"), BACKFILL_TIMEOUT);
         assert_eq!(limit("GET", "/api/v2/backfills"), DATASTORE_TIMEOUT);
+        assert_eq!(limit("HEAD", "/api/v2/backfills"), DATASTORE_TIMEOUT);
         assert_eq!(limit("POST", "/api/v2/pools"), DATASTORE_TIMEOUT);
     }
 

@@ -3,7 +3,7 @@
 
 use super::api_error::ApiError;
 use super::body::with_body_read;
-use super::guard::DATASTORE_TIMEOUT;
+use super::guard::{DATASTORE_TIMEOUT, limit_for};
 use axum::extract::Request;
 use axum::http::{Method, header};
 use axum::middleware::Next;
@@ -25,7 +25,11 @@ static THREADS: Semaphore = Semaphore::const_new(4);
 /// Handles large requests on a thread. Answers 503 when no thread becomes free in time, or when the handler takes too
 /// long.
 pub async fn off_the_event_loop(request: Request, next: Next) -> Response {
-    if is_large(&request) { on_a_thread(request, next, DATASTORE_TIMEOUT).await } else { next.run(request).await }
+    if !is_large(&request) {
+        return next.run(request).await;
+    }
+    let limit = limit_for(&request, DATASTORE_TIMEOUT);
+    on_a_thread(request, next, limit).await
 }
 
 async fn on_a_thread(request: Request, next: Next, limit: Duration) -> Response {

@@ -106,8 +106,7 @@ pub enum Reprocess {
 }
 
 pub async fn run(context: &Context<'_>, command: &BackfillCommand) -> Result<u8, Error> {
-    // A backfill may have tens of thousands of runs.
-    let api = Api::new(&context.home).with_bulk_timeout();
+    let api = Api::new(&context.home);
     match command {
         BackfillCommand::Create(args) => create(context, &api, args).await,
         BackfillCommand::List { dag_id } => {
@@ -142,7 +141,7 @@ fn row(printer: &Printer, backfill: &Value) -> Vec<String> {
 
 /// Pauses, unpauses or cancels a backfill.
 async fn change(context: &Context<'_>, api: &Api<'_>, id: i64, action: &str) -> Result<u8, Error> {
-    let changed: Value = api.put(&format!("/api/v2/backfills/{id}/{action}"), &json!({})).await?;
+    let changed: Value = api.with_bulk_timeout().put(&format!("/api/v2/backfills/{id}/{action}"), &json!({})).await?;
     if context.printer.json {
         context.printer.json(&changed)?;
     } else {
@@ -162,7 +161,7 @@ async fn create(context: &Context<'_>, api: &Api<'_>, args: &CreateBackfill) -> 
         "max_active_runs": args.max_active_runs,
     });
     if args.dry_run {
-        let response: Value = api.post("/api/v2/backfills/dry_run", &body).await?;
+        let response: Value = api.with_bulk_timeout().post("/api/v2/backfills/dry_run", &body).await?;
         if context.printer.json {
             context.printer.json(&response)?;
         } else {
@@ -173,7 +172,8 @@ async fn create(context: &Context<'_>, api: &Api<'_>, args: &CreateBackfill) -> 
         }
         return Ok(0);
     }
-    let created: Value = api.post("/api/v2/backfills", &body).await?;
+    // A backfill may have tens of thousands of runs.
+    let created: Value = api.with_bulk_timeout().post("/api/v2/backfills", &body).await?;
     if context.printer.json {
         context.printer.json(&created)?;
     } else {
