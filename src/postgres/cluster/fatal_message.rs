@@ -195,6 +195,7 @@ mod tests {
     #[test]
     fn removes_destructive_advice() {
         let advice = [
+            "It looks like you need to initdb or pg_basebackup.",
             "HINT:  It looks like you need to recompile or initdb.",
             "Run initdb or pg_basebackup to initialize a PostgreSQL data directory.",
             "HINT:  You may need to run \"pg_resetwal\".",

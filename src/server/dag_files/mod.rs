@@ -124,6 +124,12 @@ impl DagFileLoop {
             }
             self.answer_refreshes();
             let event = self.next_event(&mut changes, folders.coverage(), &mut packages).await;
+            if matches!(event, LoopEvent::RefreshRequested(_)) {
+                // The command is answered after the parses that earlier changes require.
+                for change in self.waiting_changes() {
+                    self.handle(change).await;
+                }
+            }
             rescan = self.handle(event).await;
         }
     }
@@ -165,7 +171,6 @@ impl DagFileLoop {
             LoopEvent::ParseRequested(files) => self.parse_all(files),
             LoopEvent::RefreshRequested(refreshes) => {
                 self.refreshes.extend(refreshes);
-                self.handle_earlier_changes();
                 return Rescan::Yes;
             }
             // New packages may fix failed imports.
@@ -189,22 +194,15 @@ impl DagFileLoop {
         Rescan::No
     }
 
-    /// Handles the changes that arrived before a command's request, so that the command is answered after their parses.
-    fn handle_earlier_changes(&mut self) {
-        let state = self.state.clone();
-        let dag_files = &state.dag_files;
-        if dag_files.store_changed.notified().now_or_never().is_some() {
-            self.parse_all(self.index.files_using_store());
-        }
-        if dag_files.environments.changed.notified().now_or_never().is_some() {
-            self.parse_waiting();
-        }
-        if let Some(files) = dag_files.parse_requests.take().now_or_never() {
-            self.parse_all(files);
-        }
-        if dag_files.dag_deleted.notified().now_or_never().is_some() {
-            self.index.forget();
-        }
+    /// Returns the changes that have been announced and not handled.
+    fn waiting_changes(&self) -> Vec<LoopEvent> {
+        let dag_files = &self.state.dag_files;
+        let store = dag_files.store_changed.notified().now_or_never().map(|()| LoopEvent::StoreChanged);
+        let environments =
+            dag_files.environments.changed.notified().now_or_never().map(|()| LoopEvent::EnvironmentsChanged);
+        let requests = dag_files.parse_requests.take().now_or_never().map(LoopEvent::ParseRequested);
+        let deleted = dag_files.dag_deleted.notified().now_or_never().map(|()| LoopEvent::DagDeleted);
+        [store, environments, requests, deleted].into_iter().flatten().collect()
     }
 
     /// Saves the results that have arrived, but not those that arrive meanwhile: there may be thousands.

@@ -63,6 +63,9 @@ mod tests {
         answer(&mut waiting, &index, |file| file == Path::new("/w/p/a.py"), &without_environment);
         assert_eq!(other_answer.try_recv().unwrap(), [Path::new("/w/q/b.py")]);
         assert_eq!(waiting.len(), 4);
+        for answer in [&mut file_answer, &mut folder_answer, &mut link_answer, &mut all_answer] {
+            assert!(answer.try_recv().is_err());
+        }
         answer(&mut waiting, &index, |_| false, &HashSet::new());
         assert!(waiting.is_empty());
         for answer in [&mut file_answer, &mut folder_answer, &mut link_answer, &mut all_answer] {

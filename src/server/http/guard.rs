@@ -26,7 +26,7 @@ const IMPORT_TIMEOUT: Duration = Duration::from_secs(600);
 /// How long a request may wait for the datastore, which never answers when it is frozen.
 pub const DATASTORE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Like `REQUEST_TIMEOUT` and `DATASTORE_TIMEOUT`, for changes of backfills: tens of thousands of runs, on a slow machine.
+/// Like `REQUEST_TIMEOUT` and `DATASTORE_TIMEOUT`, for changes of backfills, which may have tens of thousands of runs.
 const BACKFILL_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Timeout of all routes but those with `import_timeout`.

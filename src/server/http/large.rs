@@ -25,11 +25,8 @@ static THREADS: Semaphore = Semaphore::const_new(4);
 /// Handles large requests on a thread. Answers 503 when no thread becomes free in time, or when the handler takes too
 /// long.
 pub async fn off_the_event_loop(request: Request, next: Next) -> Response {
-    if !is_large(&request) {
-        return next.run(request).await;
-    }
     let limit = limit_for(&request, DATASTORE_TIMEOUT);
-    on_a_thread(request, next, limit).await
+    if is_large(&request) { on_a_thread(request, next, limit).await } else { next.run(request).await }
 }
 
 async fn on_a_thread(request: Request, next: Next, limit: Duration) -> Response {

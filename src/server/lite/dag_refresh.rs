@@ -19,7 +19,7 @@ const WAIT_LIMIT: Duration = Duration::from_secs(10);
 
 /// `POST /local/dag-refresh?dag_id=ID`, or `?folder=PATH` for all DAG files below a folder. The state in the answer is
 /// `current`, `importing` (the imports take longer than [`WAIT_LIMIT`]), `building` (a file waits for its environment),
-/// `failed` (the file fails to import) or `unknown` (no file defines the DAG). It is never one of the last two for a folder.
+/// `failed` (the file fails to import) or `unknown` (no file defines the DAG). A folder has none of the last two.
 pub async fn refresh(State(state): State<Arc<AppState>>, params: Params) -> Result<Json<Value>, ApiError> {
     if let Some(folder) = params.text("folder") {
         let refresh = state.dag_files.parse_requests.refresh(Some(folder.into()));
@@ -35,21 +35,19 @@ pub async fn refresh(State(state): State<Arc<AppState>>, params: Params) -> Resu
     let file = file_of(&state, &dag_id).await?;
     let refresh = async {
         let building = state.dag_files.parse_requests.refresh(file.clone()).await;
-        if file.is_none() {
-            return Ok::<_, ApiError>(building);
-        }
-        // The DAG may have moved to another file, or to one that is not imported yet.
         let current_file = file_of(&state, &dag_id).await?;
-        Ok(match current_file == file {
-            true => building,
-            false => state.dag_files.parse_requests.refresh(current_file).await,
-        })
+        if file.is_none() || current_file == file {
+            return Ok::<_, ApiError>((current_file, building));
+        }
+        // The DAG has moved to another file, or to one that is not imported yet.
+        let building = state.dag_files.parse_requests.refresh(current_file).await;
+        Ok((file_of(&state, &dag_id).await?, building))
     };
-    let Ok(building) = tokio::time::timeout(WAIT_LIMIT, refresh).await else {
+    let Ok(refreshed) = tokio::time::timeout(WAIT_LIMIT, refresh).await else {
         return Ok(Json(json!({"state": "importing", "file": file_of(&state, &dag_id).await?})));
     };
-    let building = building?;
-    let Some(file) = file_of(&state, &dag_id).await? else {
+    let (file, building) = refreshed?;
+    let Some(file) = file else {
         let errors = import_errors::list(&*state.database.get().await?, Listing::default()).await?.rows;
         return Ok(Json(json!({"state": "unknown", "building": building, "failed": errors.len()})));
     };

@@ -83,7 +83,7 @@ fn authorized_routes(state: &Arc<AppState>) -> Routes {
         .merge(api::other_routes().router)
         .merge(ui::session_routes())
         .route("/api/lite/status", get(pages::status))
-        // The first is the outermost. One call of `layer` for all, because each call wraps each of the many routes again.
+        // The first is the outermost. Each call of `layer` wraps all of the many routes again.
         .layer((
             from_fn_with_state(state.clone(), tokens::require_token),
             DefaultBodyLimit::max(MAX_BODY_BYTES),

@@ -162,7 +162,6 @@ where
 }
 
 /// The other end of a connection.
-#[derive(Clone)]
 struct Client {
     caller: Caller,
     /// `None` on a Unix socket.
@@ -174,7 +173,9 @@ impl Client {
     fn extensions(self) -> Extensions {
         let mut extensions = Extensions::new();
         extensions.insert(self.caller);
-        self.peer.map(|peer| extensions.insert(peer));
+        if let Some(peer) = self.peer {
+            extensions.insert(peer);
+        }
         extensions
     }
 }
