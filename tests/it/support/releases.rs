@@ -1,7 +1,7 @@
 //! Builds releases for tests from stand-in programs, signed with a throwaway key.
 
 use super::LEOFLOW;
-use super::postgres::quick_archive;
+use super::postgres::quick_tree;
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::fs;
@@ -129,7 +129,7 @@ pub fn make_release(releases: &Releases, version: &str, output: &Path, more: &[&
     fs::write(&changelog, format!("# Changes\n\n## {version}\n\n- Something new in {version}.\n")).unwrap();
     let is_overridden = more.contains(&"--postgres");
     let default_postgres =
-        if is_overridden { vec![] } else { vec!["--postgres".into(), quick_archive().clone().into_os_string()] };
+        if is_overridden { vec![] } else { vec!["--postgres".into(), quick_tree().clone().into_os_string()] };
     Command::new(example_program("make-release"))
         .args(["make", version, "--quick", "--date", "2026-11-20T00:00:00Z", "--sign"])
         .arg(releases.key())
