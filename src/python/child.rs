@@ -94,6 +94,10 @@ impl Drop for Child {
         if self.exit.is_none() {
             tokio::task::spawn_local(leftovers::wait(self.pid));
         }
+        // `end_all` has not been called.
+        if !self.mark.is_empty() {
+            leftovers::end_soon(std::mem::take(&mut self.mark));
+        }
     }
 }
 

@@ -118,14 +118,14 @@ async fn scan(children_state: ChildState) {
     }
 }
 
-/// Kills adopted children in other sessions with one of the marks, or without any mark, until none is left: a killed one
-/// may have started another. While a child of a DAG file runs or is being forked, those without a mark may belong to it,
-/// so they are left to a later scan.
+/// Kills adopted children in other sessions with one of the marks, or without any mark, until none is left: one that was
+/// killed or has exited may have started another. While a child of a DAG file runs or is being forked, those without a
+/// mark may belong to it, so they are left to a later scan.
 async fn end_adopted(marks: &[String]) {
     let deadline = Instant::now() + KILL_LIMIT;
     loop {
-        let killed = kill_adopted(marks);
-        if killed.is_empty() {
+        let Round { killed, is_settled } = kill_adopted(marks);
+        if is_settled {
             return;
         }
         if Instant::now() >= deadline {
@@ -139,24 +139,37 @@ async fn end_adopted(marks: &[String]) {
     }
 }
 
-/// One round of [`end_adopted`]; returns the processes that were killed. A pid cannot be reused between its check and
-/// its kill, because this thread is the only one that reaps.
-fn kill_adopted(marks: &[String]) -> Vec<i32> {
+/// What one round of [`end_adopted`] has done.
+#[derive(Default)]
+struct Round {
+    killed: Vec<i32>,
+    /// True if no process was killed and none exited, so that none can have started another.
+    is_settled: bool,
+}
+
+/// One round of [`end_adopted`]. A pid cannot be reused between its check and its kill, because this thread is the only
+/// one that reaps.
+fn kill_adopted(marks: &[String]) -> Round {
+    let mut round = Round { is_settled: true, ..Round::default() };
     if FORKING.get() > 0 {
-        return Vec::new();
+        return round;
     }
     let children = process::children_in_other_sessions();
     let is_ours = |pid: i32| LIVE.with_borrow(|live| live.contains(&pid));
     let no_child_runs = children.iter().all(|pid| !is_ours(*pid) || process::is_zombie(*pid));
     let has_ended_mark = |pid: i32| process::variable_of(pid, TASK_MARK).is_some_and(|mark| marks.contains(&mark));
-    let mut killed = Vec::new();
     for pid in children.into_iter().filter(|pid| !is_ours(*pid)) {
         if process::is_zombie(pid) {
             let _ = reaper::ended_child(pid);
+            round.is_settled = false;
         } else if no_child_runs || has_ended_mark(pid) {
             process::signal_process(pid, Signal::Kill);
-            killed.push(pid);
+            round.killed.push(pid);
+            round.is_settled = false;
+        } else if process::is_zombie(pid) {
+            // It exited before its mark was read; the next round reaps it.
+            round.is_settled = false;
         }
     }
-    killed
+    round
 }

@@ -168,7 +168,7 @@ pub fn working_in(folder: &Path) -> Vec<ProcessId> {
 
 /// The children of this process, without zombies.
 pub fn children() -> Vec<i32> {
-    all_children().into_iter().filter(|pid| !is_zombie(*pid)).collect()
+    children_and_zombies().into_iter().filter(|pid| !is_zombie(*pid)).collect()
 }
 
 /// The children of all threads of a process, including zombies; `None` where the kernel does not list them
@@ -184,12 +184,12 @@ pub(super) fn listed_children(pid: i32) -> Option<Vec<i32>> {
 /// Children in other sessions than ours, including zombies. Leoflow's own programs stay in its session, and a
 /// process that has left the session cannot return.
 pub fn children_in_other_sessions() -> Vec<i32> {
-    all_children().into_iter().filter(|pid| is_child_in_other_session(*pid)).collect()
+    children_and_zombies().into_iter().filter(|pid| is_child_in_other_session(*pid)).collect()
 }
 
 /// The children of this process, including adopted ones and zombies. Reads the kernel's own list where it has one: a
 /// scan of all processes takes so long that a child which forks and exits again and again is never found alive.
-fn all_children() -> Vec<i32> {
+pub fn children_and_zombies() -> Vec<i32> {
     let own_pid = std::process::id() as i32;
     listed_children(own_pid).unwrap_or_else(|| {
         all_pids().filter(|pid| Stat::read(*pid).is_some_and(|stat| stat.parent == own_pid)).collect()

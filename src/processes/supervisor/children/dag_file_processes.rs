@@ -14,12 +14,19 @@ const KILL_PAUSE: Duration = Duration::from_millis(1);
 pub(crate) fn end_all() {
     let deadline = Instant::now() + KILL_LIMIT;
     while Instant::now() < deadline {
-        let is_of_dag_file = |pid: &i32| process::variable_of(*pid, TASK_MARK).is_some_and(|mark| is_parse_mark(&mark));
-        let remaining: Vec<i32> = process::children().into_iter().filter(is_of_dag_file).collect();
-        if remaining.is_empty() {
+        let is_of_dag_file = |pid: i32| process::variable_of(pid, TASK_MARK).is_some_and(|mark| is_parse_mark(&mark));
+        let mut is_settled = true;
+        for pid in process::children_and_zombies() {
+            let is_remaining = is_of_dag_file(pid);
+            if is_remaining {
+                process::signal_process(pid, Signal::Kill);
+            }
+            // One that has exited may have started another after the children were listed, and its mark is unreadable.
+            is_settled &= !is_remaining && process::is_pid_alive(pid);
+        }
+        if is_settled {
             return;
         }
-        remaining.into_iter().for_each(|pid| process::signal_process(pid, Signal::Kill));
         std::thread::sleep(KILL_PAUSE);
         reaper::ended_children();
     }
