@@ -131,9 +131,21 @@ pub async fn check(client: &impl GenericClient, dag: &Dag, request: &BackfillReq
 async fn check_no_active_backfill(client: &impl GenericClient, dag_id: &str) -> Result<(), StoreError> {
     let active = "SELECT FROM backfill WHERE dag_id = $1 AND completed_at IS NULL LIMIT 1";
     match client.query_opt(active, &[&dag_id]).await? {
-        Some(_) => Err(StoreError::Busy(format!("There is already a running backfill for dag {dag_id}"))),
+        Some(_) => Err(already_running(dag_id)),
         None => Ok(()),
     }
+}
+
+fn already_running(dag_id: &str) -> StoreError {
+    StoreError::Busy(format!("There is already a running backfill for dag {dag_id}"))
+}
+
+/// Refuses the backfill if another transaction is creating one of the same DAG. Waiting would occupy a connection for
+/// as long as that takes, and then refuse the backfill too.
+async fn lock_creation(transaction: &Transaction<'_>, dag_id: &str) -> Result<(), StoreError> {
+    let lock = "SELECT pg_try_advisory_xact_lock(hashtextextended('backfill ' || $1, 0))";
+    let is_locked: bool = transaction.query_one(lock, &[&dag_id]).await?.get(0);
+    if is_locked { Ok(()) } else { Err(already_running(dag_id)) }
 }
 
 /// Creates a backfill and queues its runs. `infos` are the runs that the timetable has in the range.
@@ -147,9 +159,7 @@ pub async fn create(
     if infos.is_empty() {
         return Err(nothing_to_create(request));
     }
-    // Serializes concurrent requests for backfills of the same DAG.
-    let lock = "SELECT pg_advisory_xact_lock(hashtextextended('backfill ' || $1, 0))";
-    transaction.query(lock, &[&request.dag_id]).await?;
+    lock_creation(transaction, &request.dag_id).await?;
     check_no_active_backfill(transaction, &request.dag_id).await?;
     let backfill = insert(transaction, request).await?;
     let existing = existing_runs(transaction, &request.dag_id, infos).await?;
