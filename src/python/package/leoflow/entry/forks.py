@@ -11,7 +11,7 @@ import signal
 import sys
 
 from leoflow.common import plain_files, task_log
-from leoflow.entry import libraries
+from leoflow.entry import libraries, loading
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,10 +37,6 @@ SIGTERM, SIGKILL, SIGCHLD, SIGPIPE, SIGALRM = (
     int(number) for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGCHLD, signal.SIGPIPE, signal.SIGALRM))
 # Time limit for functions that a task has registered with `atexit`; that of OpenTelemetry takes up to 30 s.
 EXIT_SECONDS = 60
-# Thresholds of the garbage collector. Nearly all objects of a DAG file stay alive, so collecting at the usual rate
-# while the file is loaded takes as long as creating them.
-NORMAL_THRESHOLDS, LOADING_THRESHOLDS = gc.get_threshold(), (50_000, 20, 20)
-_is_loading = False
 
 
 def fork_for_exec() -> int:
@@ -105,16 +101,6 @@ def place_descriptors(descriptors):
                 pass
 
 
-def finish_loading() -> None:
-    """Restores the usual garbage collection once the DAG file is loaded; objects that exist by then are not
-    collected."""
-    global _is_loading
-    if _is_loading:
-        _is_loading = False
-        gc.freeze()
-        gc.set_threshold(*NORMAL_THRESHOLDS)
-
-
 def leave(code: int) -> NoReturn:
     """Ends a task's process as Airflow does: runs functions registered with `atexit`, but does not wait for threads."""
     # The result is written already. SIGALRM ends the process if one of the functions hangs.
@@ -132,7 +118,6 @@ def leave(code: int) -> NoReturn:
 def become(parent: int, mark: str, descriptors: list[int], work: Callable[[], object]) -> NoReturn:
     """In a fork: makes the process like a new one with the same modules loaded, runs `work`, and exits. The kernel
     kills the process when its parent exits. `descriptors` become 0, 1, 2, …."""
-    global _is_loading
     code = 1
     try:
         control(SET_PARENT_DEATH_SIGNAL, SIGKILL)
@@ -145,8 +130,7 @@ def become(parent: int, mark: str, descriptors: list[int], work: Callable[[], ob
         os.environ[MARK] = mark
         # The exit functions of the warm Python must not run in this process.
         atexit._clear()
-        _is_loading = True
-        gc.set_threshold(*LOADING_THRESHOLDS)
+        loading.begin()
         gc.enable()
         libraries.forked_from_warm = True
         libraries.seed_numpy()

@@ -8,7 +8,7 @@ import sys
 
 from leoflow.common import leoflow_server, local_modules
 from leoflow.common.reports import clean, explain
-from leoflow.entry import backends, dotenv, libraries
+from leoflow.entry import backends, dotenv, libraries, loading
 from leoflow.entry.workspace import Workspace, prepare
 
 TYPE_CHECKING = False
@@ -79,6 +79,7 @@ def parse(path, roots, settings, enter=Workspace.enter):
 
 
 def main(options: dict[str, Any]) -> None:
+    loading.begin()
     prepare(options.get("limits"), options.get("support"))
     if options.get("socket"):
         # The import of a file has a time limit, so it must not wait long for a server that is down.

@@ -10,7 +10,7 @@ from leoflow.common import leoflow_server, plain_files, task_log
 from leoflow.common.hints import error_hint
 from leoflow.common.reports import clean, describe
 from leoflow.common.task_log import log_error
-from leoflow.entry import backends, forks, libraries
+from leoflow.entry import backends, forks, libraries, loading
 from leoflow.entry.workspace import Workspace, prepare
 from leoflow.running.keeper_pipe import send_secrets_to
 
@@ -30,6 +30,7 @@ def reset_handlers_in_forks():
 
 
 def main(options: dict[str, Any]) -> None:
+    loading.begin()
     prepare(support=options.get("support"))
     own_pid = os.getpid()
     reset_handlers_in_forks()
@@ -59,7 +60,7 @@ def main(options: dict[str, Any]) -> None:
         problem = "its params are not valid" if "ParamValidationError" in type(error).__name__ else "the DAG file cannot be imported"
         result = {"state": "failed", "retry": True, "reason": f"{problem}: {describe(error)}"}
     else:
-        forks.finish_loading()
+        loading.finish()
         result = attempt.run()
     if os.getpid() != own_pid:
         # This is a fork of the task that did not exit; only the task itself may write the result.

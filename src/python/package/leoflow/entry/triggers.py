@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from leoflow.common import real_sdk
+from leoflow.entry import loading
 from leoflow.entry.workspace import Workspace, prepare
 
 TYPE_CHECKING = False
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
 
 
 def main(options: dict[str, Any]) -> None:
+    loading.begin()
     # Sets up environment and module search path as for a task, before any module that reads them is imported.
     prepare(support=options.get("support"))
     workspace = Workspace(options["roots"])
@@ -20,4 +22,5 @@ def main(options: dict[str, Any]) -> None:
         from leoflow.sdk.triggers import main as wait
     else:
         from leoflow.running.deferral import wait
+    loading.finish()
     wait(options)
