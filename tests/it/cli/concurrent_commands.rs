@@ -33,7 +33,7 @@ fn ten_concurrent_first_starts_give_one_instance() {
 #[test]
 fn concurrent_migrators_apply_each_migration_once() {
     let test = TestHome::new();
-    test.set_up();
+    test.first_setup();
     let children: Vec<_> = (0..3)
         .map(|_| test.command(&["migrate-db"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
         .collect();

@@ -194,7 +194,7 @@ fn every_migration_has_test_data() {
 #[test]
 fn migrate_db_output_is_stable() {
     let test = TestHome::new();
-    test.set_up();
+    test.first_setup();
     let files: Vec<String> = migrations().into_iter().map(|(_, file)| file).collect();
     let (newest, last) = (newest(), files.last().unwrap());
     let lines = |action: &str| files.iter().map(|file| format!("{action}: {file}\n")).collect::<String>();

@@ -10,7 +10,6 @@ const NEWER: &str = "database is at schema version 9999 but this binary only kno
 fn migrated_home() -> TestHome {
     let test = TestHome::new();
     test.set_up();
-    test.run(&["migrate-db"]).expect(0);
     test
 }
 
@@ -144,7 +143,7 @@ fn an_incomplete_migration_history_is_not_rolled_back() {
 #[test]
 fn a_killed_migration_or_rollback_resumes_where_it_stopped() {
     let test = TestHome::new();
-    test.set_up();
+    test.first_setup();
     let killed = test.command(&["migrate-db"]).env("LEOFLOW_KILL_AT", "migrated.1").output().unwrap();
     assert!(!killed.status.success());
     let applied = test.run(&["migrate-db"]).expect(0).stdout;

@@ -396,6 +396,12 @@ fn a_chain_of_processes_left_by_an_import_is_ended() {
     let beat_file = test.folder().join("beat");
     test.add_dag("chain", &format!("{}from airflow.sdk import DAG\ndag = DAG('chain')\n", chain(&beat_file)));
     wait_until("the chain is ended", Duration::from_secs(20), || chain_has_ended(&beat_file));
+    // One more, whose import is cancelled because its file is removed.
+    std::fs::remove_file(&beat_file).unwrap();
+    let slow = test.save("slow.py", &format!("{}time.sleep(60)\nfrom airflow.sdk import DAG\n", chain(&beat_file)));
+    wait_until("the chain began", SOON, || beat_file.exists());
+    std::fs::remove_file(slow).unwrap();
+    wait_until("the chain is ended with the import", Duration::from_secs(20), || chain_has_ended(&beat_file));
     // One more, whose import still runs when the instance stops.
     std::fs::remove_file(&beat_file).unwrap();
     test.save("slow.py", &format!("{}time.sleep(60)\nfrom airflow.sdk import DAG\n", chain(&beat_file)));

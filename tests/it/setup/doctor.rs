@@ -49,7 +49,6 @@ fn doctor_passes_for_empty_and_healthy_homes() {
 fn doctor_reports_each_problem_with_its_fix() {
     let test = TestHome::new();
     test.set_up();
-    test.run(&["migrate-db"]).expect(0);
     let assert_problem = |name: &str, part: &str| {
         let check = check(&test, name);
         assert_ne!(check["verdict"], "ok", "{check}");

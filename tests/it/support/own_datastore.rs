@@ -15,7 +15,7 @@ pub struct Datastore {
 
 impl Datastore {
     pub async fn start(test: &TestHome) -> Self {
-        test.set_up();
+        test.first_setup();
         let home = leoflow::home::resolve(Some(&test.home)).unwrap();
         let (endpoint, credentials) = (Endpoint::for_home(&home), Credentials::require(&home).unwrap());
         let installation = install::installed(&home).unwrap();

@@ -17,7 +17,6 @@ const DATA_MIGRATION: &str = "13";
 fn home_with_rows(rows: usize) -> TestHome {
     let test = TestHome::new();
     test.set_up();
-    test.run(&["migrate-db"]).expect(0);
     test.sql(&format!(
         "INSERT INTO dag (dag_id, fileloc) VALUES ('d', 'd.py');
          INSERT INTO dag_run (dag_id, run_id, run_type, state, run_after) VALUES ('d', 'r', 'manual', 'success', now());

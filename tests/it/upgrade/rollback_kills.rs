@@ -69,7 +69,7 @@ fn a_killed_rollback_by_backup_leaves_old_or_new() {
     {
         assert!(names.iter().any(|name| name == expected), "{expected} in {names:?}");
     }
-    for name in sample_rounds(&names, 3) {
+    for name in sample_rounds(&names, 2) {
         if assert_whole(&test, "the previous round") == "0.1.0" {
             upgrade(&test);
         }

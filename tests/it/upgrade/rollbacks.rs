@@ -3,6 +3,7 @@
 
 use crate::support::changing_release::{Load, assert_undisturbed, populated, started, upgrade, variable, version};
 use crate::support::releases::{FIRST, Migration, Release, Releases, SECOND, releases, write_program};
+use crate::support::rounds::sample_rounds;
 use crate::support::{TestHome, newest, wait_until};
 use serde_json::{Value, json};
 use std::fs;
@@ -167,7 +168,7 @@ fn rollback_by_backup_works_when_the_release_does_not_run() {
     let all = releases(&[FIRST, release_with_data_migration()]);
     let test = installed(&all);
     test.run(&["variables", "set", "kept", "value"]).expect(0);
-    for fault in FAULTS {
+    for fault in sample_rounds(FAULTS, 1) {
         upgrade_to(&test, &all, "1.0.0");
         let program = test.home.join("versions/1.0.0/leoflow");
         let bad = program.with_extension("bad");
@@ -286,7 +287,7 @@ with DAG('waits'):
 #[test]
 fn instances_that_wait_survive_rollbacks_of_both_ways() {
     let irreversible = Release { version: "1.0.0", migration: Migration::Data, fault: None };
-    for (release, way) in [(SECOND, "undo"), (irreversible, "restore")] {
+    for (release, way) in sample_rounds([(SECOND, "undo"), (irreversible, "restore")], 1) {
         let all = releases(&[FIRST, release.clone()]);
         let test = started(&all);
         test.add_dag("waits", WAITING_DAG);
