@@ -11,7 +11,8 @@ import signal
 import sys
 
 from leoflow.common import plain_files, task_log
-from leoflow.entry import libraries, loading
+from leoflow.entry import libraries
+from leoflow.running import loading
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ import sys
 
 from leoflow.common import leoflow_server, local_modules
 from leoflow.common.reports import clean, explain
-from leoflow.entry import backends, dotenv, libraries, loading
+from leoflow.entry import backends, dotenv, libraries
 from leoflow.entry.workspace import Workspace, prepare
+from leoflow.running import loading
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

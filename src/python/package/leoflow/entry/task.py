@@ -10,8 +10,9 @@ from leoflow.common import leoflow_server, plain_files, task_log
 from leoflow.common.hints import error_hint
 from leoflow.common.reports import clean, describe
 from leoflow.common.task_log import log_error
-from leoflow.entry import backends, forks, libraries, loading
+from leoflow.entry import backends, forks, libraries
 from leoflow.entry.workspace import Workspace, prepare
+from leoflow.running import loading
 from leoflow.running.keeper_pipe import send_secrets_to
 
 TYPE_CHECKING = False

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from leoflow.common import real_sdk
-from leoflow.entry import loading
 from leoflow.entry.workspace import Workspace, prepare
+from leoflow.running import loading
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
