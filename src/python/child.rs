@@ -30,7 +30,8 @@ pub enum KillTiming {
 
 pub struct Child {
     pid: i32,
-    /// Value of `TASK_MARK` in the environment of the child and its descendants; identifies them in /proc.
+    /// Value of `TASK_MARK` in the environment of the child and its descendants; identifies them in /proc. Empty once
+    /// the descendants have been killed or are about to be.
     mark: String,
     /// `None` while the child runs.
     exit: Option<Exit>,
@@ -61,7 +62,7 @@ impl Child {
     /// Kills the child's process group now. `timing` applies to its descendants in other sessions.
     pub async fn end_all(&mut self, timing: KillTiming) {
         self.end_group();
-        let mark = std::mem::take(&mut self.mark);
+        let mark = self.mark.clone();
         // A descendant that still holds a pipe is killed now: `collect` would wait for it.
         let has_exited = self.exit.is_some();
         if timing == KillTiming::Batched && has_exited && self.result.has_ended().await && self.output.has_ended().await
@@ -70,6 +71,7 @@ impl Child {
         } else {
             leftovers::end_now(mark, if has_exited { ChildState::Ended } else { ChildState::Running }).await;
         }
+        self.mark.clear();
     }
 
     fn end_group(&self) {
@@ -91,13 +93,19 @@ impl Child {
 impl Drop for Child {
     fn drop(&mut self) {
         self.end_group();
-        if self.exit.is_none() {
-            tokio::task::spawn_local(leftovers::wait(self.pid));
+        let (pid, has_exited, mark) = (self.pid, self.exit.is_some(), std::mem::take(&mut self.mark));
+        if has_exited && mark.is_empty() {
+            return;
         }
-        // `end_all` has not been called.
-        if !self.mark.is_empty() {
-            leftovers::end_soon(std::mem::take(&mut self.mark));
-        }
+        tokio::task::spawn_local(async move {
+            if !has_exited {
+                leftovers::wait(pid).await;
+            }
+            // `end_all` was not called, or was cancelled.
+            if !mark.is_empty() {
+                leftovers::end_soon(mark);
+            }
+        });
     }
 }
 

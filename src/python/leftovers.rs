@@ -112,15 +112,15 @@ async fn scan(children_state: ChildState) {
         process::kill_marked(TASK_MARK, &marks, KILL_LIMIT);
         marks
     });
-    // An error (a panic of the scan) is ignored: the next scan tries again.
+    // An error (a panic of the scan) is ignored: what it leaves is killed when no child runs any more.
     if let Ok(marks) = scanning.await {
         end_adopted(&marks).await;
     }
 }
 
-/// Kills adopted children in other sessions with one of the marks, or without any mark, until none is left: one that was
-/// killed or has exited may have started another. While a child of a DAG file runs or is being forked, those without a
-/// mark may belong to it, so they are left to a later scan.
+/// Kills adopted children in other sessions with one of the marks, or without any mark, until none is left: a process may
+/// have started another before it was killed or exited. While a child of a DAG file runs, those without a mark may belong
+/// to it, so they are left to a later scan.
 async fn end_adopted(marks: &[String]) {
     let deadline = Instant::now() + KILL_LIMIT;
     loop {
@@ -139,28 +139,32 @@ async fn end_adopted(marks: &[String]) {
     }
 }
 
-/// What one round of [`end_adopted`] has done.
+/// The result of one round of [`end_adopted`].
 #[derive(Default)]
 struct Round {
     killed: Vec<i32>,
-    /// True if no process was killed and none exited, so that none can have started another.
+    /// True if all children were looked at, none was killed and none has exited, so that none can have started another.
     is_settled: bool,
 }
 
 /// One round of [`end_adopted`]. A pid cannot be reused between its check and its kill, because this thread is the only
 /// one that reaps.
 fn kill_adopted(marks: &[String]) -> Round {
-    let mut round = Round { is_settled: true, ..Round::default() };
+    let mut round = Round::default();
     if FORKING.get() > 0 {
         return round;
     }
+    round.is_settled = true;
     let children = process::children_in_other_sessions();
     let is_ours = |pid: i32| LIVE.with_borrow(|live| live.contains(&pid));
     let no_child_runs = children.iter().all(|pid| !is_ours(*pid) || process::is_zombie(*pid));
     let has_ended_mark = |pid: i32| process::variable_of(pid, TASK_MARK).is_some_and(|mark| marks.contains(&mark));
     for pid in children.into_iter().filter(|pid| !is_ours(*pid)) {
         if process::is_zombie(pid) {
-            let _ = reaper::ended_child(pid);
+            if reaper::ended_child(pid).is_none() {
+                // Other threads of the process still run.
+                process::signal_process(pid, Signal::Kill);
+            }
             round.is_settled = false;
         } else if no_child_runs || has_ended_mark(pid) {
             process::signal_process(pid, Signal::Kill);

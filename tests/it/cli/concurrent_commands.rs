@@ -134,7 +134,7 @@ fn the_second_of_two_operations_is_refused_and_names_the_first() {
 fn concurrent_start_and_purge_leave_all_or_nothing() {
     for _ in sample_rounds(0..4, 2) {
         let test = TestHome::new();
-        test.set_up();
+        test.first_setup();
         // If the purge finishes first, `lite start` sets up a new home, whose port only `--port` can choose.
         let port = test.port.to_string();
         let done = run_concurrently(&test, &[&["uninstall", "--purge", "--yes"], &["lite", "start", "--port", &port]]);

@@ -1,4 +1,4 @@
-//! Backfills create all of the requested runs, or are refused with the number of runs.
+//! Backfills create all of the requested runs, or are refused with the reason and create none.
 
 use crate::support::{TestHome, wait_until};
 use std::process::Stdio;
@@ -19,25 +19,32 @@ fn create(test: &TestHome, dag_id: &str, from: &str, to: &str) -> crate::support
 }
 
 #[test]
-fn too_large_or_concurrent_backfills_are_refused_and_create_nothing() {
+fn too_large_a_backfill_is_refused_and_creates_nothing() {
     let test = TestHome::started();
     test.add_dag("minutes", &dag_with_schedule("minutes", "* * * * *"));
     let refused = create(&test, "minutes", "2024-01-01", "2024-12-31T23:59").expect(1);
     assert!(refused.stderr.contains("The range has ") && refused.stderr.contains("100000"), "{refused:?}");
+    assert_eq!(
+        test.sql("SELECT (SELECT count(*) FROM backfill) + (SELECT count(*) FROM dag_run WHERE run_type = 'backfill')"),
+        "0"
+    );
+}
+
+#[test]
+fn a_concurrent_backfill_of_a_dag_is_refused_at_once() {
+    let test = TestHome::started();
+    test.add_dag("minutes", &dag_with_schedule("minutes", "* * * * *"));
     // Stands for a request that creates a backfill of the same DAG for a long time.
     let lock = "BEGIN; SELECT pg_advisory_xact_lock(hashtextextended('backfill minutes', 0)); SELECT pg_sleep(60)";
     let mut creating = test.command(&["lite", "psql", "--", "-X", "-c", lock]).stdout(Stdio::null()).spawn().unwrap();
     let is_locked = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)' AND wait_event = 'PgSleep'";
     wait_until("the lock is held", SOON, || test.sql(is_locked) == "1");
     let refused = create(&test, "minutes", "2024-01-01", "2024-01-02").expect(1);
-    assert!(refused.stderr.contains("There is already a running backfill for dag minutes"), "{refused:?}");
-    assert!(creating.try_wait().unwrap().is_none(), "the second request did not wait for the first");
+    assert!(refused.stderr.contains("Another backfill for dag minutes is being created"), "{refused:?}");
+    assert!(creating.try_wait().unwrap().is_none(), "the request waited for the other one");
     creating.kill().unwrap();
     creating.wait().unwrap();
-    assert_eq!(
-        test.sql("SELECT (SELECT count(*) FROM backfill) + (SELECT count(*) FROM dag_run WHERE run_type = 'backfill')"),
-        "0"
-    );
+    assert_eq!(test.sql("SELECT count(*) FROM backfill"), "0");
 }
 
 #[test]

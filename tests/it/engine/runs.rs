@@ -59,7 +59,7 @@ fn the_starter_dag_runs_and_its_results_are_shown() {
 #[test]
 fn dags_test_works_without_a_running_instance() {
     let test = TestHome::new();
-    test.set_up();
+    test.first_setup();
     let done = test.run(&["dags", "test", "hello", "--conf", r#"{"name": "Ada"}"#]).expect(0);
     assert!(done.stdout.contains("Hello, Ada!") && done.stdout.ends_with("hello  success\n"), "{done:?}");
     test.save("sad.py", "from airflow.sdk import DAG, task\nwith DAG('sad'):\n    @task\n    def t():\n        value = 42\n        raise ValueError('sad')\n    t()\n");

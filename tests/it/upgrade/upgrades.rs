@@ -50,7 +50,7 @@ fn a_bad_release_fails_in_the_rehearsal_and_changes_nothing() {
     let faults = [("server", "exits"), ("server", "answers-500"), ("server", "hangs")];
     let faulty = faults.map(|fault| Release { version: "0.3.0", fault: Some(fault), ..Release::default() });
     let broken = Release { version: "0.3.0", migration: Migration::Fails, fault: None };
-    for bad in sample_rounds(faulty.into_iter().chain([broken]), 1) {
+    for bad in sample_rounds(faulty, 1).into_iter().chain([broken]) {
         let all = releases(&[FIRST, bad.clone()]);
         let (test, _, run) = populated(&all);
         let before = (test.pid("server"), test.pid("agent"), test.pid("postgres"));
@@ -74,7 +74,7 @@ fn a_bad_release_fails_in_the_rehearsal_and_changes_nothing() {
 
 #[test]
 fn a_release_failing_in_the_switch_is_undone_without_loss() {
-    for fault in sample_rounds(["exits", "hangs"], 1) {
+    for fault in ["exits", "hangs"] {
         let release_fault = Some(("live-server", fault));
         let release = Release { version: "0.3.0", migration: Migration::AddsTable, fault: release_fault };
         let all = releases(&[FIRST, release]);
@@ -104,7 +104,7 @@ fn a_release_failing_in_the_switch_is_undone_without_loss() {
 #[test]
 fn a_release_failing_after_the_switch_is_undone_keeping_writes() {
     let faults = [("live-server", "dies-when-open"), ("live-agent", "exits")];
-    for fault in sample_rounds(faults, 1) {
+    for fault in faults {
         let all = releases(&[FIRST, Release { version: "0.3.0", migration: Migration::AddsTable, fault: Some(fault) }]);
         let (test, session, run) = populated(&all);
         let load = Load::start(test.port, &session.token);
@@ -228,7 +228,7 @@ fn postgresql_is_upgraded_and_rolled_back_with_its_release() {
 #[test]
 fn a_new_postgresql_that_does_not_start_is_undone() {
     let all = releases(&[FIRST, Release { version: "0.3.0", fault: Some(("postgres", "broken")), ..SECOND }]);
-    for is_live in sample_rounds([true, false], 1) {
+    for is_live in [true, false] {
         let test = started(&all);
         test.run(&["variables", "set", "kept", "value"]).expect(0);
         if !is_live {

@@ -131,21 +131,20 @@ pub async fn check(client: &impl GenericClient, dag: &Dag, request: &BackfillReq
 async fn check_no_active_backfill(client: &impl GenericClient, dag_id: &str) -> Result<(), StoreError> {
     let active = "SELECT FROM backfill WHERE dag_id = $1 AND completed_at IS NULL LIMIT 1";
     match client.query_opt(active, &[&dag_id]).await? {
-        Some(_) => Err(already_running(dag_id)),
+        Some(_) => Err(StoreError::Busy(format!("There is already a running backfill for dag {dag_id}"))),
         None => Ok(()),
     }
 }
 
-fn already_running(dag_id: &str) -> StoreError {
-    StoreError::Busy(format!("There is already a running backfill for dag {dag_id}"))
-}
-
 /// Refuses the backfill if another transaction is creating one of the same DAG. Waiting would occupy a connection for
-/// as long as that takes, and then refuse the backfill too.
+/// as long as that takes, and usually refuse the backfill too.
 async fn lock_creation(transaction: &Transaction<'_>, dag_id: &str) -> Result<(), StoreError> {
     let lock = "SELECT pg_try_advisory_xact_lock(hashtextextended('backfill ' || $1, 0))";
     let is_locked: bool = transaction.query_one(lock, &[&dag_id]).await?.get(0);
-    if is_locked { Ok(()) } else { Err(already_running(dag_id)) }
+    if is_locked {
+        return Ok(());
+    }
+    Err(StoreError::Busy(format!("Another backfill for dag {dag_id} is being created; try again when it exists")))
 }
 
 /// Creates a backfill and queues its runs. `infos` are the runs that the timetable has in the range.

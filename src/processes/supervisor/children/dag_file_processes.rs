@@ -21,7 +21,8 @@ pub(crate) fn end_all() {
             if is_remaining {
                 process::signal_process(pid, Signal::Kill);
             }
-            // One that has exited may have started another after the children were listed, and its mark is unreadable.
+            // A child that has exited may have started another process after the children were listed. Its mark can no
+            // longer be read, so another round is needed.
             is_settled &= !is_remaining && process::is_pid_alive(pid);
         }
         if is_settled {

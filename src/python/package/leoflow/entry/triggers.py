@@ -22,5 +22,4 @@ def main(options: dict[str, Any]) -> None:
         from leoflow.sdk.triggers import main as wait
     else:
         from leoflow.running.deferral import wait
-    loading.finish()
     wait(options)

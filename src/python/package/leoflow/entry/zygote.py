@@ -89,8 +89,8 @@ def main(options: dict[str, Any]) -> None:
 
 def begin(options):
     """Preloads the modules that forks use."""
-    # The collector would visit all modules again and again while they load, a sixth of the time that Airflow's SDK needs.
-    # The forks enable it.
+    # Collecting while modules load takes a sixth of the load time of Airflow's SDK, and later would write to pages that
+    # the forks share. The forks enable it, see `forks.become`.
     gc.disable()
     environment = dict(os.environ)
     # The folder of the support packages is needed only during the preload; each fork adds it itself.

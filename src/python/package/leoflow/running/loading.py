@@ -1,4 +1,4 @@
-"""Garbage collection while a DAG file is loaded."""
+"""Garbage collection while modules and DAG files are loaded."""
 
 from __future__ import annotations
 
@@ -7,21 +7,23 @@ import gc
 # Nearly all objects of a DAG file and of Airflow's SDK stay alive, so collecting at the usual rate while they are loaded
 # takes as long as creating them.
 NORMAL_THRESHOLDS, LOADING_THRESHOLDS = gc.get_threshold(), (50_000, 20, 20)
-_is_loading = False
+# The thresholds in effect since `begin`, which Python may have adjusted; None if nothing is loaded.
+_thresholds: tuple[int, int, int] | None = None
 
 
 def begin() -> None:
     """Collects rarely until `finish`."""
-    global _is_loading
-    _is_loading = True
+    global _thresholds
     gc.set_threshold(*LOADING_THRESHOLDS)
+    _thresholds = gc.get_threshold()
 
 
 def finish() -> None:
-    """Restores the usual garbage collection once the DAG file is loaded; objects that exist by then are not
+    """Restores the usual garbage collection, unless the DAG file has chosen its own; objects that exist by then are not
     collected."""
-    global _is_loading
-    if _is_loading:
-        _is_loading = False
+    global _thresholds
+    if _thresholds is not None:
         gc.freeze()
-        gc.set_threshold(*NORMAL_THRESHOLDS)
+        if gc.get_threshold() == _thresholds:
+            gc.set_threshold(*NORMAL_THRESHOLDS)
+        _thresholds = None

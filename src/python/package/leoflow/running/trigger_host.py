@@ -14,6 +14,7 @@ import traceback
 from leoflow.common import masking, task_log
 from leoflow.common.hints.error_hint import hint as error_hint
 from leoflow.common.reports import clean
+from leoflow.running import loading
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -221,6 +222,7 @@ async def serve(backend: TriggerBackend, begin_logs: Callable[[Callable[[dict[st
     loggers."""
     import socket
 
+    loading.finish()
     reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=AGENT), limit=64 * 1024 * 1024)
     try:
         host = Host(backend, reader, writer)
