@@ -160,18 +160,17 @@ fn kill_adopted(marks: &[String]) -> Round {
     let no_child_runs = children.iter().all(|pid| !is_ours(*pid) || process::is_zombie(*pid));
     let has_ended_mark = |pid: i32| process::variable_of(pid, TASK_MARK).is_some_and(|mark| marks.contains(&mark));
     for pid in children.into_iter().filter(|pid| !is_ours(*pid)) {
+        let is_leftover = no_child_runs || has_ended_mark(pid);
+        // Checked after its mark was read, which a process that has exited does not show.
         if process::is_zombie(pid) {
             if reaper::ended_child(pid).is_none() {
                 // Other threads of the process still run.
                 process::signal_process(pid, Signal::Kill);
             }
             round.is_settled = false;
-        } else if no_child_runs || has_ended_mark(pid) {
+        } else if is_leftover {
             process::signal_process(pid, Signal::Kill);
             round.killed.push(pid);
-            round.is_settled = false;
-        } else if process::is_zombie(pid) {
-            // It exited before its mark was read; the next round reaps it.
             round.is_settled = false;
         }
     }
