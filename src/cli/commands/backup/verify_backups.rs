@@ -94,9 +94,10 @@ impl<'a> Verification<'a> {
             // The file is unchanged since it failed, so it would fail again.
             return Ok(proof);
         }
+        let version = catalog::FileVersion::of(file);
         let (rows, proof) = self.prove(file).await?;
         if home.exists()
-            && let Err(error) = catalog::store_proof(home, file, &proof)
+            && let Err(error) = version.and_then(|verified| catalog::store_proof(home, verified, &proof))
         {
             printer.warning(format!("failed to record the result: {error}"));
         }

@@ -130,9 +130,31 @@ pub fn is_newest(home: &Home, path: &Path) -> bool {
     newest.is_some() && newest == path.canonicalize().ok()
 }
 
-/// Stores the proof of the file at `path`.
-pub fn store_proof(home: &Home, path: &Path, proof: &Proof) -> io::Result<()> {
-    let (path, meta) = (path.canonicalize()?, fs::metadata(path)?);
+/// A backup file as it was at one time, by its size and modification time.
+pub struct FileVersion {
+    /// Canonical path.
+    path: PathBuf,
+    meta: Metadata,
+}
+
+impl FileVersion {
+    pub fn of(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.canonicalize()?, meta: fs::metadata(path)? })
+    }
+
+    fn is_current(&self) -> bool {
+        let is_same = |now: Metadata| (now.len(), modified(&now)) == (self.meta.len(), modified(&self.meta));
+        fs::metadata(&self.path).is_ok_and(is_same)
+    }
+}
+
+/// Stores the proof of a file. `verified` was read before the verification: what has changed since, for example a file
+/// that is still being copied, is not what was verified.
+pub fn store_proof(home: &Home, verified: FileVersion, proof: &Proof) -> io::Result<()> {
+    if !verified.is_current() {
+        return Err(io::Error::other("the file was changed during its verification; verify it again"));
+    }
+    let FileVersion { path, meta } = verified;
     let mut all = read_proofs(home)?;
     if proof.ok
         && !proof.is_test_restored()
@@ -259,4 +281,24 @@ pub(crate) fn automatic_path(home: &Home, reason: &str, encrypt_to: &EncryptTo) 
     // A second backup within one second gets a number.
     let numbered = (2..).map(|number: u32| path(&format!("-{number}")));
     std::iter::once(path("")).chain(numbered).find(|path| !path.exists()).unwrap_or_else(|| path(""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_changed_during_its_verification_has_no_proof() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = leoflow_base::home::resolve(Some(&folder.path().join("h"))).unwrap();
+        home.create().unwrap();
+        let file = folder.path().join("backup.tar.zst");
+        fs::write(&file, "half").unwrap();
+        let (before, proof) = (FileVersion::of(&file).unwrap(), Proof::now(Method::Hashes, None));
+        fs::write(&file, "a half and the rest").unwrap();
+        assert!(store_proof(&home, before, &proof).is_err());
+        assert!(known_proof(&home, &file).is_none());
+        store_proof(&home, FileVersion::of(&file).unwrap(), &proof).unwrap();
+        assert!(known_proof(&home, &file).unwrap().ok);
+    }
 }
