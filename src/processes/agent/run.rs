@@ -142,7 +142,9 @@ impl Agent {
         let mut last_wake = tokio::time::Instant::now();
         loop {
             let claimed = self.claim(&client).await?;
-            if std::mem::replace(&mut wake, Wake::Other) == Wake::Poll && claimed.started > 0 {
+            let has_polled = std::mem::replace(&mut wake, Wake::Other) == Wake::Poll;
+            // Notifications arrive on the same connection, before the answer to the claim.
+            if has_polled && claimed.started > 0 && events.is_empty() {
                 warn!("polling found {} queued task(s) that no notification announced", claimed.started);
             }
             pause = if claimed.started > 0 || !claimed.locked { LOCK_RETRY } else { (pause * 2).min(LOCK_RETRY_MAX) };

@@ -55,7 +55,7 @@ fn rows_locked_during_a_claim_are_claimed_later() {
     let queued = || test.sql("SELECT count(*) FROM task_instance WHERE state = 'queued'") == "3";
     wait_until("the tasks are queued", Duration::from_secs(10), queued);
     let lock_sql =
-        "BEGIN; SELECT count(*) FROM (SELECT FROM task_instance FOR UPDATE) held; SELECT pg_sleep(2); ROLLBACK;";
+        "BEGIN; SELECT count(*) FROM (SELECT FROM task_instance FOR UPDATE) held; SELECT pg_sleep(600); ROLLBACK;";
     let mut holder = test
         .command(&["lite", "psql", "--", "-X", "-A", "-t", "-q", "-c", lock_sql])
         .stdout(Stdio::piped())
@@ -64,8 +64,15 @@ fn rows_locked_during_a_claim_are_claimed_later() {
     let locked = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%held%' AND wait_event = 'PgSleep'";
     wait_until("the rows are locked", Duration::from_secs(10), || test.sql(locked) == "1");
     processes::signal(agent, "CONT");
-    assert!(holder.wait().unwrap().success());
+    // Time for the agent to meet the locked rows.
+    std::thread::sleep(Duration::from_millis(300));
+    test.sql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%held%' AND wait_event = 'PgSleep'",
+    );
+    holder.wait().unwrap();
     let done = || test.sql("SELECT count(*) FROM task_instance WHERE state = 'success'") == "3";
-    wait_until("all tasks have run", Duration::from_secs(8), done);
+    wait_until("all tasks have run", Duration::from_secs(30), done);
     assert_eq!(test.wait_run("wide", &run_id)["state"], json!("success"));
+    let log = std::fs::read_to_string(test.home.join("logs/agent.log")).unwrap();
+    assert!(!log.contains("polling found"), "the agent retries at once, not when it polls: {log}");
 }
