@@ -126,16 +126,17 @@ fn a_frozen_postgres_makes_health_and_requests_return_503() {
     let session = Session::login(test.port, &password);
     signal(test.pid("postgres"), "STOP");
     // Freezes the backends too: a frozen postmaster only blocks new connections.
-    for backend in processes::mentioning(&test.home.join("managed-postgres/data")) {
-        signal(backend, "STOP");
+    let backends = || leoflow::sys::process::working_in(&test.home.join("managed-postgres/data"));
+    for backend in backends() {
+        signal(backend.pid, "STOP");
     }
     let health = http::get(test.port, "/api/healthz");
     assert_eq!((health.status, health.json()["ok"].clone()), (503, false.into()));
     assert!(health.json()["reason"].as_str().unwrap().contains("datastore"));
     let refused = session.request("GET", "/api/v2/variables", "");
     assert_eq!((refused.status, refused.json()["detail"].as_str()), (503, Some("The datastore is not available")));
-    for backend in processes::mentioning(&test.home.join("managed-postgres/data")) {
-        signal(backend, "CONT");
+    for backend in backends() {
+        signal(backend.pid, "CONT");
     }
     wait_until("healthy again", Duration::from_secs(20), || http::get(test.port, "/api/healthz").status == 200);
     assert_eq!(session.request("GET", "/api/v2/variables", "").status, 200);
