@@ -1,7 +1,7 @@
 //! DAGs in an environment with Apache Airflow's own SDK: the SDK parses and runs them, with any provider's operators.
 
 use crate::support::http::socket_request;
-use crate::support::processes::{has_argument, signal, with_argument};
+use crate::support::processes::{is_warm_python, mentioning, signal, with_argument};
 use crate::support::rounds::{is_soak, seed};
 use crate::support::{TestHome, task, wait_until};
 use serde_json::{Value, json};
@@ -290,14 +290,9 @@ fn trigger_hosts(test: &TestHome) -> Vec<i32> {
     with_argument(test.folder(), "triggers")
 }
 
-/// Returns the pids of the warm Pythons, without the task processes that they forked, which have the same arguments.
+/// Returns the pids of the warm Pythons.
 fn zygotes(test: &TestHome) -> Vec<i32> {
-    let parent = |pid: i32| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<i32>().ok()
-    };
-    let pids = with_argument(test.folder(), "zygote").into_iter();
-    pids.filter(|pid| !parent(*pid).is_some_and(|parent| has_argument(parent, "zygote"))).collect()
+    mentioning(test.folder()).into_iter().filter(|pid| is_warm_python(*pid)).collect()
 }
 
 #[test]

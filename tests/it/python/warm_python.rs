@@ -1,11 +1,13 @@
 //! Tasks forked by a warm Python behave as tasks with a Python of their own, even when the warm Python dies.
 
-use crate::support::processes::{mentioning, signal};
+use crate::support::processes::{is_warm_python, mentioning, signal};
 use crate::support::{TestHome, task, wait_until};
 use serde_json::{Value, json};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(30);
+/// A limit with which no warm Python ends because it is idle.
+const STAYS: (&str, &str) = ("LEOFLOW_IDLE_LIMIT", "600");
 
 /// A DAG whose tasks return the state of their process (`seen`) and what the process could do (`done`). `warm` and
 /// `warm_again` are forked from a warm Python; `cold` gets a Python of its own because it sets an environment variable.
@@ -91,7 +93,7 @@ with DAG("probe"):
 
 #[test]
 fn a_task_behaves_the_same_warm_and_cold() {
-    let test = TestHome::started();
+    let test = TestHome::started_with(&[STAYS]);
     test.save("probe/leoflow.yaml", "dag_id: probe\nowner: ada\ntasks:\n  cold: {env: {LC_OF_ITS_OWN: x}}\n");
     test.save("probe/dag.py", PROBE);
     test.wait_dag("probe", 1);
@@ -131,17 +133,12 @@ fn a_task_behaves_the_same_warm_and_cold() {
 
 /// Returns the pid of the warm Python of `leoflow-agent` or `leoflow-server`.
 fn zygote(test: &TestHome, owner: &str) -> Option<i32> {
-    let is_zygote = |pid: &i32| {
-        let read = |pid: i32, name: &str| std::fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
-        // Its forks have the same command line, but a task id in `LEOFLOW_TASK`.
-        let environment = read(*pid, "environ");
-        let status = String::from_utf8_lossy(&read(*pid, "status")).into_owned();
-        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:\t")?.parse().ok()).unwrap_or(0);
-        read(*pid, "cmdline").split(|byte| *byte == 0).any(|word| word == b"zygote")
-            && String::from_utf8_lossy(&environment).contains("LEOFLOW_TASK=________________________")
-            && read(parent, "cmdline").starts_with(owner.as_bytes())
+    let is_of_owner = |pid: &i32| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:\t")).unwrap_or_default();
+        std::fs::read(format!("/proc/{parent}/cmdline")).is_ok_and(|command| command.starts_with(owner.as_bytes()))
     };
-    mentioning(test.folder()).into_iter().find(is_zygote)
+    mentioning(test.folder()).into_iter().filter(|pid| is_warm_python(*pid)).find(is_of_owner)
 }
 
 const AGENT: &str = "leoflow-agent";
@@ -195,15 +192,17 @@ fn forked_parses_do_not_affect_one_another() {
 }
 
 #[test]
-fn a_warm_python_is_prepared_before_the_first_task() {
+fn a_warm_python_is_prepared_before_the_first_task_and_ends_idle() {
     let test = TestHome::started_with(&[("LEOFLOW_PREPARE_DELAY", "0")]);
     wait_until("a warm Python of the agent runs", SOON, || zygote(&test, AGENT).is_some());
     assert_eq!(test.sql("SELECT count(*) FROM task_try"), "0");
+    wait_until("the idle warm Python of the agent has ended", SOON, || zygote(&test, AGENT).is_none());
+    assert_eq!(test.state(), "healthy");
 }
 
 #[test]
-fn a_killed_warm_python_disturbs_no_task_and_idle_ones_end() {
-    let test = TestHome::started_with(&[("LEOFLOW_IDLE_LIMIT", "3")]);
+fn a_killed_warm_python_disturbs_no_task() {
+    let test = TestHome::started_with(&[STAYS]);
     let text = "import os, time\nfrom airflow.sdk import DAG, task\nwith DAG('d'):\n    @task\n    def first():\n        pass\n    \
                 @task\n    def waits():\n        open('begun', 'w').close()\n        while not os.path.exists('go on'): time.sleep(0.02)\n    \
                 @task\n    def last():\n        pass\n    first() >> waits() >> last()\n";
@@ -222,7 +221,6 @@ fn a_killed_warm_python_disturbs_no_task_and_idle_ones_end() {
     }
     assert_eq!(test.run_dag("d")["state"], "success");
     assert!(zygote(&test, AGENT).is_some_and(|other| other != pid), "a new warm Python has started");
-    wait_until("the idle warm Python of the agent has ended", SOON, || zygote(&test, AGENT).is_none());
     assert_eq!(test.state(), "healthy");
 }
 
@@ -235,7 +233,7 @@ const USES_NUMPY: &str = "from airflow.sdk import DAG, task\nwith DAG('NAME'):\n
 
 #[test]
 fn preloaded_numpy_behaves_the_same() {
-    let test = TestHome::new();
+    let test = TestHome::new().with_limit(STAYS.0, STAYS.1);
     test.set_up();
     let (python, site) = test.virtual_environment();
     std::fs::create_dir_all(site.join("numpy")).unwrap();
@@ -284,7 +282,7 @@ const USES_PANDAS: &str = "from airflow.sdk import DAG, task\nwith DAG('d'):\n  
 
 #[test]
 fn a_library_that_starts_threads_keeps_tasks_warm() {
-    let test = TestHome::new();
+    let test = TestHome::new().with_limit(STAYS.0, STAYS.1);
     test.set_up();
     let (python, site) = test.virtual_environment();
     std::fs::create_dir_all(site.join("pandas")).unwrap();

@@ -11,6 +11,7 @@ pub mod index;
 pub mod mirror;
 pub mod mounts;
 pub mod own_datastore;
+mod ports;
 mod postgres;
 pub mod processes;
 pub mod releases;
@@ -23,14 +24,13 @@ pub mod tls;
 use leoflow::home::journal;
 use leoflow::protocol::control;
 use serde_json::Value;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
+pub use ports::free_port;
 pub use postgres::{
     archive as postgres_archive, bin as postgres_bin, cache as shared_cache, cache_lock, packages, ruff, shellcheck,
     uv, wheels,
@@ -650,18 +650,6 @@ fn wait_for_output(child: Child, arguments: &str) -> CommandOutput {
         Err(_) => {
             processes::signal(pid, "KILL");
             panic!("leoflow {arguments} did not exit within {COMMAND_LIMIT:?}");
-        }
-    }
-}
-
-/// Returns a free port below the ephemeral range; a process gets a different port from each call.
-pub fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let base = 12_000 + (std::process::id() % 150) as u16 * 100;
-    loop {
-        let port = base + NEXT.fetch_add(1, Ordering::Relaxed) % 5_000;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
         }
     }
 }

@@ -29,8 +29,15 @@ pub fn with_argument(folder: &Path, word: &str) -> Vec<i32> {
     mentioning(folder).into_iter().filter(|pid| has_argument(*pid, word)).collect()
 }
 
-pub fn has_argument(pid: i32, word: &str) -> bool {
-    let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+/// True for a warm Python itself, not for its forks: they have the same arguments, but an id as their mark.
+pub fn is_warm_python(pid: i32) -> bool {
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    has_argument(pid, "zygote")
+        && environment.split(|byte| *byte == 0).any(|variable| variable.starts_with(b"LEOFLOW_TASK=________"))
+}
+
+fn has_argument(pid: i32, word: &str) -> bool {
+    let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     command.split(|byte| *byte == 0).any(|argument| argument == word.as_bytes())
 }
 
