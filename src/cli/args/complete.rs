@@ -1,5 +1,5 @@
 //! Shell completion of ids, read from the running server. The shell blocks at each Tab, so a response that takes longer
-//! than `TIMEOUT` yields no candidates.
+//! than `timeout` yields no candidates.
 
 use crate::api_client::{Api, encode};
 use clap::{Arg, Command, CommandFactory};
@@ -14,7 +14,10 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 /// Time limit for the server's answer.
-const TIMEOUT: Duration = Duration::from_secs(2);
+fn timeout() -> Duration {
+    leoflow_base::sys::limit("LEOFLOW_COMPLETE_LIMIT", Duration::from_secs(2))
+}
+
 /// Environment variable set by the script that `completions` prints; marks a completion request from a shell.
 const REQUEST_VARIABLE: &str = "LEOFLOW_COMPLETE";
 
@@ -146,7 +149,7 @@ fn ids(current: &OsStr, path: &str, read: impl Fn(&Value) -> Vec<String>) -> Vec
         let home = home::resolve(TYPED.get().and_then(Typed::home).as_deref()).ok()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
         let api = Api::new(&home);
-        let request = async { tokio::time::timeout(TIMEOUT, api.get::<Value>(path)).await };
+        let request = async { tokio::time::timeout(timeout(), api.get::<Value>(path)).await };
         Some(read(&runtime.block_on(request).ok()?.ok()?))
     };
     let candidates = fetch().unwrap_or_default();

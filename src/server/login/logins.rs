@@ -181,6 +181,18 @@ impl LoginQueue {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn only_attempts_over_the_network_are_delayed() {
+        let logins = Logins::new();
+        for _ in 0..8 {
+            logins.turn(Source::Own).await.unwrap().failed();
+            lock_mutex(&logins.queue_of(Source::Unknown).throttle).failed(Instant::now());
+        }
+        let is_immediate =
+            async |source: Source| tokio::time::timeout(Duration::ZERO, logins.turn(source)).await.is_ok();
+        assert_eq!((is_immediate(Source::Unknown).await, is_immediate(Source::Own).await), (false, true));
+    }
+
     #[test]
     fn many_addresses_do_not_make_the_server_forget_one() {
         let logins = Logins::new();

@@ -31,12 +31,18 @@ const MAX_CONNECTIONS: usize = 256;
 /// Request line and headers together.
 const MAX_HEADER_BYTES: usize = 64 * 1024;
 const MAX_HEADERS: usize = 100;
-/// How long a client may take to send its headers; also the keep-alive timeout.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a client may leave its response unread while others wait for its slot.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a client may take to send its headers; also the keep-alive timeout.
+fn header_timeout() -> Duration {
+    leoflow_base::sys::limit("LEOFLOW_HEADER_LIMIT", Duration::from_secs(10))
+}
+
 /// How long running requests may continue once the server shuts down.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+fn drain_timeout() -> Duration {
+    leoflow_base::sys::limit("LEOFLOW_DRAIN_LIMIT", Duration::from_secs(5))
+}
 
 /// Refusals that are sent at the same time.
 const MAX_REFUSALS: usize = 64;
@@ -109,7 +115,7 @@ impl Serving {
             }
         };
         // Requests that take longer are cut off.
-        let _ = tokio::time::timeout(DRAIN_TIMEOUT, finished).await;
+        let _ = tokio::time::timeout(drain_timeout(), finished).await;
     }
 }
 
@@ -226,7 +232,7 @@ fn http() -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
+        .header_read_timeout(header_timeout())
         .max_buf_size(MAX_HEADER_BYTES)
         .max_headers(MAX_HEADERS);
     builder

@@ -5,7 +5,9 @@ use crate::support::processes::{is_alive, signal};
 use crate::support::{TestHome, newest, wait_until};
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 #[test]
 fn foreground_start_prints_the_login_and_ctrl_c_stops_cleanly() {
@@ -61,7 +63,7 @@ fn foreground_through(test: &TestHome, wrapper: &[&str]) -> Child {
 
 #[test]
 fn a_second_ctrl_c_stops_at_once_and_the_next_start_recovers() {
-    let test = TestHome::new();
+    let test = TestHome::new().with_limit("LEOFLOW_DRAIN_LIMIT", "600");
     let mut child = test.foreground();
     test.wait_healthy();
     // The first stop waits for this request, which never ends.
@@ -73,11 +75,9 @@ fn a_second_ctrl_c_stops_at_once_and_the_next_start_recovers() {
     .unwrap();
     std::thread::sleep(Duration::from_millis(200));
     signal(child.id() as i32, "INT");
-    std::thread::sleep(Duration::from_millis(300));
-    let signalled_at = Instant::now();
+    wait_until("the stop has begun", Duration::from_secs(20), || test.state() != "healthy");
     signal(child.id() as i32, "INT");
-    assert_eq!(child.wait().unwrap().code(), Some(130));
-    assert!(signalled_at.elapsed() < Duration::from_secs(4), "the second Ctrl-C does not wait 5 s for open requests");
+    assert_eq!(child.wait().unwrap().code(), Some(130), "the second Ctrl-C does not wait for open requests");
     test.assert_nothing_runs();
     test.start();
 }
@@ -125,10 +125,11 @@ fn restart_keeps_sessions_and_data_detached_or_not() {
 fn requests_wait_while_the_server_is_replaced() {
     let test = TestHome::started();
     let port = test.port;
+    let replaced = Arc::new(AtomicBool::new(false));
+    let is_over = replaced.clone();
     let requests = std::thread::spawn(move || {
-        let deadline = Instant::now() + Duration::from_secs(3);
         let mut statuses = Vec::new();
-        while Instant::now() < deadline {
+        while !is_over.load(Ordering::Relaxed) {
             statuses.push(http::try_request(port, "GET", "/api/v2/version", &[], "").map(|response| response.status));
         }
         statuses
@@ -137,13 +138,14 @@ fn requests_wait_while_the_server_is_replaced() {
         std::thread::sleep(Duration::from_millis(500));
         let old = test.pid("server");
         signal(old, "TERM");
-        wait_until("the next server runs", Duration::from_secs(10), || {
+        wait_until("the next server runs", Duration::from_secs(30), || {
             test.running_pid("server").is_some_and(|pid| pid != old)
         });
     }
+    replaced.store(true, Ordering::Relaxed);
     let statuses = requests.join().unwrap();
     let failed = statuses.iter().filter(|status| **status != Some(200)).count();
-    assert!(statuses.len() > 20 && failed == 0, "{failed} of {} requests failed", statuses.len());
+    assert!(statuses.len() > 3 && failed == 0, "{failed} of {} requests failed", statuses.len());
 }
 
 #[test]
@@ -155,9 +157,9 @@ fn logs_are_shown_and_followed() {
     let of_migrate = test.run(&["lite", "logs", "migrate"]).expect(0).stdout;
     assert!(of_migrate.lines().all(|line| line.contains(" INFO  migrate: applied: ")), "{of_migrate}");
     let mut follow =
-        test.command(&["lite", "logs", "-f", "-n", "0", "supervisor"]).stdout(Stdio::piped()).spawn().unwrap();
+        test.command(&["lite", "logs", "-f", "-n", "1", "supervisor"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines();
-    std::thread::sleep(Duration::from_millis(300));
+    lines.next().expect("the last line").unwrap();
     signal(test.pid("agent"), "KILL");
     let line = lines.next().unwrap().unwrap();
     assert!(line.contains("agent") && line.contains("SIGKILL"), "{line}");
