@@ -1,5 +1,6 @@
 """Every trigger rule with several combinations of success, failure and skip."""
 
+import os
 import time
 
 from airflow.exceptions import AirflowSkipException
@@ -14,14 +15,23 @@ def good():
     return "good"
 
 
+def sign(run_id):
+    return os.path.join(os.path.dirname(__file__), f"trigger_rules {run_id}")
+
+
 @task
-def bad():
+def bad(run_id):
+    with open(sign(run_id), "w"):
+        pass
     raise ValueError("bad")
 
 
 @task
-def skips():
+def skips(run_id):
     # Ends after the failure: under all_success, the upstream task that ends first decides the state.
+    while not os.path.exists(sign(run_id)):
+        time.sleep(0.1)
+    os.remove(sign(run_id))
     time.sleep(4)
     raise AirflowSkipException("skipped")
 

@@ -96,7 +96,7 @@ fn tasks_of_the_small_package_defer() {
     wait_until("all but one task have finished", LIMIT, || {
         test.sql("SELECT count(*) FROM task_instance WHERE state IN ('success', 'failed', 'skipped')") == "8"
     });
-    assert_eq!(state(&test, "file"), "deferred");
+    wait_until("the last task is deferred", LIMIT, || state(&test, "file") == "deferred");
     assert_eq!(test.sql("SELECT count(*) FROM task_try WHERE state = 'running'"), "0", "no process waits");
     for name in ["agent", "server"] {
         test.kill_and_wait(name);

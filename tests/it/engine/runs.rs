@@ -13,7 +13,7 @@ fn the_starter_dag_runs_and_its_results_are_shown() {
     let test = TestHome::started();
     test.wait_dag("hello", 1);
     let done = test.run(&["dags", "trigger", "hello", "--wait", "--conf", r#"{"name": "Ada"}"#]).expect(0);
-    for line in ["choose_words  running", "greet  success", "count  success"] {
+    for line in ["choose_words  success", "greet  success", "count  success"] {
         assert!(done.stderr.contains(line), "{}", done.stderr);
     }
     assert!(done.stdout.trim_end().ends_with("success"), "{}", done.stdout);
@@ -156,13 +156,10 @@ fn triggering_a_paused_dag_says_how_to_unpause_it() {
     assert_eq!((&dag["is_paused"], &dag["schedule"]), (&json!(true), &json!("@daily")));
 }
 
-/// A DAG whose task writes its pid, then sleeps.
+/// A DAG whose task writes its pid, then waits for the file `go`.
 const LONG: &str = "from airflow.sdk import DAG, task\nwith DAG('long'):\n    @task\n    def sleep():\n        import os, time\n        \
-    open('pid', 'w').write(str(os.getpid()))\n        time.sleep(SECONDS)\n        return 'slept'\n    @task\n    def after(x): return x\n    after(sleep())\n";
-
-fn long_dag(seconds: &str) -> String {
-    LONG.replace("SECONDS", seconds)
-}
+    open('pid', 'w').write(str(os.getpid()))\n        while not os.path.exists('go'): time.sleep(0.05)\n        return 'slept'\n    \
+    @task\n    def after(x): return x\n    after(sleep())\n";
 
 fn task_pid(test: &TestHome) -> i32 {
     let path = test.workspace().join("pid");
@@ -175,7 +172,7 @@ fn task_pid(test: &TestHome) -> i32 {
 #[test]
 fn cancelling_a_run_ends_its_processes() {
     let test = TestHome::started();
-    test.add_dag("long", &long_dag("600"));
+    test.add_dag("long", LONG);
     let run_id = test.trigger("long");
     let pid = task_pid(&test);
     test.run(&["runs", "cancel", "long", &run_id]).expect(0);
@@ -200,15 +197,15 @@ fn cancelling_a_run_ends_its_processes() {
 #[test]
 fn tasks_survive_a_restart_but_not_a_stop() {
     let test = TestHome::started();
-    test.add_dag("long", &long_dag("4"));
+    test.add_dag("long", LONG);
     let run_id = test.trigger("long");
     let pid = task_pid(&test);
     test.run(&["lite", "restart"]).expect(0);
     assert!(is_alive(pid), "the task keeps running");
+    let go = test.save("go", "");
     let run = test.wait_run("long", &run_id);
     assert_eq!((run["state"].as_str(), task(&run, "sleep")["try_number"].as_i64()), (Some("success"), Some(1)));
-    test.save("long.py", &long_dag("600"));
-    test.wait_dag("long", 2);
+    std::fs::remove_file(go).unwrap();
     let run_id = test.trigger("long");
     let pid = task_pid(&test);
     let refused = test.run(&["lite", "stop"]).expect(3);
@@ -232,7 +229,8 @@ fn a_tasks_token_ends_with_its_try() {
     let test = TestHome::started();
     let text = "from airflow.sdk import DAG, task, Variable\nwith DAG('tokens'):\n    @task\n    def t(ti=None):\n        \
         from leoflow.common import leoflow_server\n        Variable.set('v', 'of the task')\n        ti.xcom_push('k', {'a': 1})\n        \
-        open('token', 'w').write(leoflow_server._client.token)\n        import time; time.sleep(2)\n    t()\n";
+        open('token', 'w').write(leoflow_server._client.token)\n        \
+        import os, time\n        while not os.path.exists('go'): time.sleep(0.05)\n    t()\n";
     test.add_dag("tokens", text);
     let run_id = test.trigger("tokens");
     let path = test.workspace().join("token");
@@ -241,6 +239,7 @@ fn a_tasks_token_ends_with_its_try() {
     let push = r#"{"key": "other", "value_json": "1"}"#;
     assert_eq!(post_as_task(&test, &token, "/task/xcoms/push", push), 204);
     assert_eq!(post_as_task(&test, "wrong", "/task/xcoms/push", push), 401);
+    test.save("go", "");
     assert_eq!(test.wait_run("tokens", &run_id)["state"], "success");
     assert_eq!(post_as_task(&test, &token, "/task/xcoms/push", push), 401);
     assert_eq!(test.sql("SELECT string_agg(key, ',' ORDER BY key) FROM xcom"), "k,other");
@@ -325,9 +324,19 @@ fn a_run_waits_for_its_run_after_time_and_logical_date() {
     let time = |value: &Value| value.as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
     assert!(time(&run["start_date"]) >= after);
     // A logical date in the future delays the tasks of a run, not the run.
-    let date = jiff::Timestamp::now() + jiff::SignedDuration::from_millis(1500);
+    let date = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1);
     let body = json!({"logical_date": date.to_string(), "dag_run_id": "ahead"}).to_string();
     assert_eq!(session.request("POST", "/api/v2/dags/hello/dagRuns", &body).status, 200);
+    let has_started = "SELECT count(*) FROM dag_run WHERE run_id = 'ahead' AND state = 'running'";
+    wait_until("the run has started", SOON, || test.sql(has_started) == "1");
+    test.run(&["dags", "trigger", "hello", "--run-id", "beside", "--wait"]).expect(0);
+    assert_eq!(test.sql("SELECT count(*) FROM task_instance WHERE run_id = 'ahead' AND state IS NOT NULL"), "0");
+    let date = test.sql(
+        "UPDATE dag_run SET logical_date = now(), revision = gen_random_uuid() WHERE run_id = 'ahead'
+         RETURNING to_char(logical_date AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')",
+    );
+    let date: jiff::Timestamp = date.parse().unwrap();
+    test.sql("SELECT pg_notify('leoflow_engine', '{\"kind\": \"sweep\"}')");
     let run = test.wait_run("hello", "ahead");
     assert_eq!(run["state"], "success");
     assert!(time(&run["start_date"]) < date && time(&task(&run, "greet")["start_date"]) >= date, "{run}");
@@ -336,7 +345,7 @@ fn a_run_waits_for_its_run_after_time_and_logical_date() {
 #[test]
 fn a_cleared_run_ends_although_its_task_left_the_dag() {
     let test = TestHome::started();
-    test.add_dag("long", &long_dag("600"));
+    test.add_dag("long", LONG);
     let run_id = test.trigger("long");
     let pid = task_pid(&test);
     test.save(
@@ -352,17 +361,18 @@ fn a_cleared_run_ends_although_its_task_left_the_dag() {
 
 #[test]
 fn a_run_with_running_tasks_is_not_deleted() {
-    let test = TestHome::new();
+    let test = TestHome::new().with_limit("LEOFLOW_TERM_GRACE", "600");
     let password = test.start()["admin_password"].as_str().unwrap().to_owned();
     let session = Session::login(test.port, &password);
-    let ignores_sigterm = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)";
-    test.add_dag("long", &long_dag("600").replace("time.sleep(600)", ignores_sigterm));
+    let ignores_sigterm = "import os, time, signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)";
+    test.add_dag("long", &LONG.replace("import os, time", ignores_sigterm));
     let run_id = test.trigger("long");
     task_pid(&test);
     let path = format!("/api/v2/dags/long/dagRuns/{}", run_id.replace('+', "%2B"));
     assert_eq!(session.request("DELETE", &path, "").status, 409);
     test.run(&["runs", "cancel", "long", &run_id]).expect(0);
     assert_eq!(session.request("DELETE", &path, "").status, 409, "its task is still ending");
+    test.save("go", "");
     wait_until("the task has ended", SOON, || session.request("DELETE", &path, "").status == 204);
 }
 
@@ -479,7 +489,7 @@ fn shell_completion_offers_existing_ids() {
     let run_id = test.trigger("hello");
     let complete = |words: &[&str]| {
         let mut command = test.command(&[]);
-        command.env("LEOFLOW_HOME", &test.home).env("LEOFLOW_COMPLETE", "bash");
+        command.env("LEOFLOW_HOME", &test.home).env("LEOFLOW_COMPLETE", "bash").env("LEOFLOW_COMPLETE_LIMIT", "60");
         let index = (words.len() - 1).to_string();
         command.env("_CLAP_COMPLETE_INDEX", index).env("_CLAP_COMPLETE_COMP_TYPE", "9").env("_CLAP_IFS", "\n");
         // The shell's completion script passes the words that the user has typed and nothing else, not even `--home`.
