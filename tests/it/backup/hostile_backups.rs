@@ -316,7 +316,8 @@ fn a_dump_that_fills_the_disk_is_stopped() {
     let file = test.folder().join("hostile.tar.zst");
     let mut hostile = honest.clone();
     let mut dump = hostile.dump();
-    let fill = "CREATE TABLE public.filler AS SELECT repeat('x', 1000) AS t FROM generate_series(1, 100000000); ";
+    // A series in the list of columns is produced row by row; after FROM, it would be written to the disk first.
+    let fill = "CREATE TABLE public.filler AS SELECT repeat('x', 1000) AS t, generate_series(1, 100000000) AS n; ";
     replace_in_dump(&mut dump, "ALTER TABLE ONLY public.xcom\n", |sql| format!("{fill}{sql}"));
     hostile.set_dump(&dump);
     hostile.save(&file);
