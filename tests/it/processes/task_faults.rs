@@ -127,6 +127,9 @@ const COUNTED: &str = "from datetime import timedelta\nfrom airflow.sdk import D
     open('log', 'a').write(f'done {n} {ti.try_number}\\n')\n        return n\n    \
     last = None\n    for n in range(COUNT):\n        last = work.override(task_id=f'w{n}')(last, n)\n";
 
+/// The seconds of a task that is to be killed in its first try.
+const ONLY_FIRST_TRY_WAITS: &str = "600 if ti.try_number == 1 else 0";
+
 fn counted(retries: u32, seconds: &str, count: u32) -> String {
     COUNTED.replace("RETRIES", &retries.to_string()).replace("SECONDS", seconds).replace("COUNT", &count.to_string())
 }
@@ -176,7 +179,7 @@ fn killing_the_server_or_postgres_disturbs_no_task() {
 #[test]
 fn a_killed_task_fails_its_try_and_is_retried() {
     let test = TestHome::started();
-    test.add_dag("counted", &counted(1, "1", 1));
+    test.add_dag("counted", &counted(1, ONLY_FIRST_TRY_WAITS, 1));
     let run_id = test.trigger("counted");
     wait_begun(&test, 1);
     let pid: i32 = lines(&test, "begin")[0].rsplit(' ').next().unwrap().parse().unwrap();
@@ -189,7 +192,7 @@ fn a_killed_task_fails_its_try_and_is_retried() {
 #[test]
 fn a_killed_keeper_ends_its_task_and_fails_the_try() {
     let test = TestHome::started();
-    test.add_dag("counted", &counted(1, "1.5", 1));
+    test.add_dag("counted", &counted(1, ONLY_FIRST_TRY_WAITS, 1));
     let run_id = test.trigger("counted");
     wait_begun(&test, 1);
     let pid: i32 = lines(&test, "begin")[0].rsplit(' ').next().unwrap().parse().unwrap();
@@ -286,7 +289,7 @@ fn a_command_with_its_own_environment_ends_with_its_keeper() {
 
 #[test]
 fn a_cancelled_command_can_clean_up() {
-    let test = TestHome::started();
+    let test = TestHome::started_with(&[("LEOFLOW_TERM_GRACE", "600")]);
     let text = "from airflow.sdk import DAG\nfrom airflow.operators.bash import BashOperator\nwith DAG('trap'):\n    \
         BashOperator(task_id='t', cwd='.', bash_command=\"trap 'sleep 0.2; echo stopping; echo x > cleaned; exit 3' TERM; touch runs; while true; do sleep 0.1; done\")\n";
     test.add_dag("trap", text);
