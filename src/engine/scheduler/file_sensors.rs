@@ -90,7 +90,7 @@ async fn poll_external(
 
 impl FileSensors {
     /// Checks whether the file exists. The sensor's own code decides if the path is no regular file, or if the file
-    /// system has not answered the previous check.
+    /// system does not answer in time.
     async fn poll(&self, path: &Path) -> Polled {
         let hanging = self.0.clone();
         {
@@ -108,8 +108,6 @@ impl FileSensors {
         match tokio::time::timeout(FILE_TIMEOUT, check).await {
             Ok(Ok(Ok(metadata))) if metadata.is_file() => Polled::Met,
             Ok(Ok(Err(error))) if error.kind() == ErrorKind::NotFound => Polled::NotYet,
-            // The machine or the file system is slow. If this check has not returned at the next poke, it hangs.
-            Err(_) => Polled::NotYet,
             _ => Polled::NeedsProcess,
         }
     }
