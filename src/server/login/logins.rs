@@ -182,7 +182,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn only_attempts_over_the_network_are_delayed() {
+    async fn attempts_over_the_own_socket_are_never_delayed() {
         let logins = Logins::new();
         for _ in 0..8 {
             logins.turn(Source::Own).await.unwrap().failed();

@@ -192,7 +192,7 @@ fn forked_parses_do_not_affect_one_another() {
 }
 
 #[test]
-fn a_warm_python_is_prepared_before_the_first_task_and_ends_idle() {
+fn a_warm_python_is_prepared_before_any_task_and_ends_idle() {
     let test = TestHome::started_with(&[("LEOFLOW_PREPARE_DELAY", "0")]);
     wait_until("a warm Python of the agent runs", SOON, || zygote(&test, AGENT).is_some());
     assert_eq!(test.sql("SELECT count(*) FROM task_try"), "0");
