@@ -11,7 +11,7 @@ use leoflow_base::home::backup_names::is_archive_name;
 use leoflow_base::sys::clock;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
-use std::fs::{self, Metadata};
+use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -70,18 +70,38 @@ struct StoredProof {
 }
 
 impl StoredProof {
-    /// True when the proof is valid for the file at this canonical path.
-    fn matches_file(&self, path: &Path, meta: &Metadata) -> bool {
-        self.path == path && self.size == meta.len() && self.modified == modified(meta)
+    fn is_of(&self, file: &FileVersion) -> bool {
+        (&self.path, self.size, self.modified) == (&file.path, file.size, file.modified)
     }
 }
 
 /// File in `backups/` with the stored proofs.
 const PROOFS_FILE: &str = "verified.json";
 
-/// Modification time in nanoseconds since 1970.
-fn modified(meta: &Metadata) -> i128 {
-    i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec())
+/// A second in nanoseconds.
+const SECOND: i128 = 1_000_000_000;
+
+/// Identifies the content of a backup file without reading it. The fields are those of [`StoredProof`].
+#[derive(Debug, PartialEq, Eq)]
+pub struct FileVersion {
+    path: PathBuf,
+    size: u64,
+    modified: i128,
+}
+
+impl FileVersion {
+    pub fn of(path: &Path) -> io::Result<Self> {
+        let path = path.canonicalize()?;
+        let meta = fs::metadata(&path)?;
+        let modified = i128::from(meta.mtime()) * SECOND + i128::from(meta.mtime_nsec());
+        Ok(Self { path, size: meta.len(), modified })
+    }
+
+    /// Seconds since 1970.
+    fn modified_second(&self) -> i64 {
+        // Fits, because it was computed from a second.
+        self.modified.div_euclid(SECOND) as i64
+    }
 }
 
 /// Stored proofs; empty if the file is unreadable. Code that writes uses `read_proofs`.
@@ -106,8 +126,8 @@ fn read_proofs(home: &Home) -> io::Result<Vec<StoredProof>> {
 
 /// The stored proof of a backup; `None` if there is none or the file has changed since.
 pub fn known_proof(home: &Home, path: &Path) -> Option<Proof> {
-    let (path, meta) = (path.canonicalize().ok()?, fs::metadata(path).ok()?);
-    stored_proofs(home).into_iter().find(|stored| stored.matches_file(&path, &meta)).map(|stored| stored.proof)
+    let file = FileVersion::of(path).ok()?;
+    stored_proofs(home).into_iter().find(|stored| stored.is_of(&file)).map(|stored| stored.proof)
 }
 
 /// Time (RFC 3339) of the last successful test restore of a backup in the home.
@@ -130,41 +150,23 @@ pub fn is_newest(home: &Home, path: &Path) -> bool {
     newest.is_some() && newest == path.canonicalize().ok()
 }
 
-/// A backup file as it was at one time, by its size and modification time.
-pub struct FileVersion {
-    /// Canonical path.
-    path: PathBuf,
-    meta: Metadata,
-}
-
-impl FileVersion {
-    pub fn of(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: path.canonicalize()?, meta: fs::metadata(path)? })
-    }
-
-    fn is_current(&self) -> bool {
-        let is_same = |now: Metadata| (now.len(), modified(&now)) == (self.meta.len(), modified(&self.meta));
-        fs::metadata(&self.path).is_ok_and(is_same)
-    }
-}
-
-/// Stores the proof of a file. `verified` was read before the verification: what has changed since, for example a file
-/// that is still being copied, is not what was verified.
+/// Stores the proof of a backup. `verified` is the file before its verification; a file that changes during the
+/// verification, for example because it is still being copied, gets no proof.
 pub fn store_proof(home: &Home, verified: FileVersion, proof: &Proof) -> io::Result<()> {
-    if !verified.is_current() {
+    if FileVersion::of(&verified.path)? != verified {
         return Err(io::Error::other("the file was changed during its verification; verify it again"));
     }
-    let FileVersion { path, meta } = verified;
     let mut all = read_proofs(home)?;
     if proof.ok
         && !proof.is_test_restored()
-        && all.iter().any(|stored| stored.matches_file(&path, &meta) && stored.proof.is_test_restored())
+        && all.iter().any(|stored| stored.is_of(&verified) && stored.proof.is_test_restored())
     {
         // Keep the stored test restore: a comparison of hashes proves less.
         return Ok(());
     }
+    let FileVersion { path, size, modified } = verified;
     all.retain(|stored| stored.path != path && stored.path.exists());
-    let mut new = StoredProof { path, size: meta.len(), modified: modified(&meta), proof: proof.clone() };
+    let mut new = StoredProof { path, size, modified, proof: proof.clone() };
     let root = home.root().canonicalize()?;
     for stored in all.iter_mut().chain([&mut new]) {
         if let Ok(relative) = stored.path.strip_prefix(&root) {
@@ -225,44 +227,40 @@ pub fn list(home: &Home) -> Vec<Listed> {
     let entries = fs::read_dir(home.backups()).into_iter().flatten().flatten();
     let mut backups: Vec<Listed> = entries
         .filter(|entry| entry.file_name().to_str().is_some_and(is_archive_name))
-        .filter_map(|entry| Some(listed(&entry.path(), &fs::metadata(entry.path()).ok()?, &proofs, &records)))
+        .filter_map(|entry| Some(listed(&entry.path(), FileVersion::of(&entry.path()).ok()?, &proofs, &records)))
         .collect();
     backups.sort_by(|a, b| b.age().cmp(&a.age()));
     backups
 }
 
 /// Describes a backup from its manifest, or an encrypted backup from the record made at its creation.
-fn listed(path: &Path, meta: &Metadata, proofs: &[StoredProof], records: &[EncryptedRecord]) -> Listed {
-    let canonical = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+fn listed(path: &Path, file: FileVersion, proofs: &[StoredProof], records: &[EncryptedRecord]) -> Listed {
     let (facts, problem, encrypted) = match peek(&Input::plain(path)) {
         Ok(manifest) => (Some(Summary::of(&manifest)), None, false),
         Err(RestoreError::NotOpened { .. }) => {
             let record =
                 records.iter().find(|record| Some(record.name.as_ref()) == path.file_name().and_then(OsStr::to_str));
-            (record.filter(|record| record.size == meta.len()).map(|record| record.facts.clone()), None, true)
+            (record.filter(|record| record.size == file.size).map(|record| record.facts.clone()), None, true)
         }
         Err(error) => (None, Some(error.to_string()), false),
     };
     let mut facts = facts.unwrap_or_default();
     if encrypted && facts.created_at.is_none() {
         // This machine has no record of the backup, so use the file's modification time.
-        facts.created_at = Timestamp::from_second(meta.mtime()).ok().map(|time| time.to_string());
+        facts.created_at = Timestamp::from_second(file.modified_second()).ok().map(|time| time.to_string());
     }
     Listed {
         path: path.to_owned(),
-        size_bytes: meta.len(),
+        size_bytes: file.size,
         automatic: is_automatic(path),
         encrypted,
         created_at: facts.created_at,
         leoflow_version: facts.leoflow_version,
         schema_version: facts.schema_version,
         rows: facts.rows,
-        last_verified: proofs
-            .iter()
-            .find(|stored| stored.matches_file(&canonical, meta))
-            .map(|stored| stored.proof.clone()),
+        last_verified: proofs.iter().find(|stored| stored.is_of(&file)).map(|stored| stored.proof.clone()),
         problem,
-        modified: modified(meta),
+        modified: file.modified,
     }
 }
 
