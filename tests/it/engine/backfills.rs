@@ -1,7 +1,6 @@
 //! Backfills create all of the requested runs, or are refused with the reason and create none.
 
 use crate::support::{TestHome, wait_until};
-use std::process::Stdio;
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -35,15 +34,11 @@ fn a_concurrent_backfill_of_a_dag_is_refused_at_once() {
     let test = TestHome::started();
     test.add_dag("minutes", &dag_with_schedule("minutes", "* * * * *"));
     // Stands for a request that creates a backfill of the same DAG for a long time.
-    let lock = "BEGIN; SELECT pg_advisory_xact_lock(hashtextextended('backfill minutes', 0)); SELECT pg_sleep(60)";
-    let mut creating = test.command(&["lite", "psql", "--", "-X", "-c", lock]).stdout(Stdio::null()).spawn().unwrap();
-    let is_locked = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)' AND wait_event = 'PgSleep'";
-    wait_until("the lock is held", SOON, || test.sql(is_locked) == "1");
+    let creating = test.hold_lock("SELECT pg_advisory_xact_lock(hashtextextended('backfill minutes', 0))");
     let refused = create(&test, "minutes", "2024-01-01", "2024-01-02").expect(1);
     assert!(refused.stderr.contains("Another backfill for dag minutes is being created"), "{refused:?}");
-    assert!(creating.try_wait().unwrap().is_none(), "the request waited for the other one");
-    creating.kill().unwrap();
-    creating.wait().unwrap();
+    creating.assert_held();
+    drop(creating);
     assert_eq!(test.sql("SELECT count(*) FROM backfill"), "0");
 }
 

@@ -4,6 +4,8 @@ use crate::support::http::{Session, socket_request};
 use crate::support::processes::is_alive;
 use crate::support::{TestHome, states, task, wait_until};
 use serde_json::{Value, json};
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -202,9 +204,14 @@ fn tasks_survive_a_restart_but_not_a_stop() {
     let pid = task_pid(&test);
     test.run(&["lite", "restart"]).expect(0);
     assert!(is_alive(pid), "the task keeps running");
+    let mut watch = test.command(&["runs", "watch", "long", &run_id]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watch.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains("sleep  running")), "the task is shown as running");
     let go = test.save("go", "");
     let run = test.wait_run("long", &run_id);
     assert_eq!((run["state"].as_str(), task(&run, "sleep")["try_number"].as_i64()), (Some("success"), Some(1)));
+    assert!(lines.any(|line| line.contains("after  success")));
+    assert!(watch.wait().unwrap().success());
     std::fs::remove_file(go).unwrap();
     let run_id = test.trigger("long");
     let pid = task_pid(&test);
@@ -332,11 +339,11 @@ fn a_run_waits_for_its_run_after_time_and_logical_date() {
     test.run(&["dags", "trigger", "hello", "--run-id", "beside", "--wait"]).expect(0);
     assert_eq!(test.sql("SELECT count(*) FROM task_instance WHERE run_id = 'ahead' AND state IS NOT NULL"), "0");
     let date = test.sql(
-        "UPDATE dag_run SET logical_date = now(), revision = gen_random_uuid() WHERE run_id = 'ahead'
+        "UPDATE dag_run SET logical_date = now() WHERE run_id = 'ahead'
          RETURNING to_char(logical_date AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')",
     );
     let date: jiff::Timestamp = date.parse().unwrap();
-    test.sql("SELECT pg_notify('leoflow_engine', '{\"kind\": \"sweep\"}')");
+    test.plan_again();
     let run = test.wait_run("hello", "ahead");
     assert_eq!(run["state"], "success");
     assert!(time(&run["start_date"]) < date && time(&task(&run, "greet")["start_date"]) >= date, "{run}");

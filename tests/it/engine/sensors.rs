@@ -6,13 +6,6 @@ use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// Makes the scheduler plan all runs with the rows that the test has changed.
-fn plan_again(test: &TestHome) {
-    test.sql(
-        "UPDATE dag_run SET revision = gen_random_uuid(); SELECT pg_notify('leoflow_engine', '{\"kind\": \"sweep\"}')",
-    );
-}
-
 const IMPORTS: &str = "from datetime import datetime, time, timedelta, timezone\nfrom airflow.sdk import DAG, Asset, task\n\
     from airflow.providers.standard.sensors.date_time import DateTimeSensor\n\
     from airflow.providers.standard.sensors.time import TimeSensor\n\
@@ -119,7 +112,7 @@ fn external_task_sensors_wait_without_a_process() {
     test.sql(
         "UPDATE task_instance SET start_date = start_date - interval '2 hours', due_at = now() WHERE task_id = 'earlier'",
     );
-    plan_again(&test);
+    test.plan_again();
     assert_eq!(test.wait_run("waits", &run_id)["state"], "failed");
     assert_eq!(
         [states("success"), states("skipped"), states("failed")],
@@ -188,7 +181,7 @@ fn waiting_sensors_survive_clear_pause_and_another_release() {
                                        data_interval_end = data_interval_end - interval '1 hour';
                     UPDATE task_instance SET due_at = now()";
     test.sql(hour_ago);
-    plan_again(&test);
+    test.plan_again();
     assert_eq!(test.run_dag("other")["state"], "success", "the scheduler has planned all runs");
     assert_eq!(states(), waiting, "nothing starts in a paused DAG");
     // Without `waits`, as another release writes the structure, the sensor runs in a process.

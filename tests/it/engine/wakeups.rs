@@ -5,7 +5,6 @@ use crate::support::{TestHome, processes, wait_until};
 use serde_json::json;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::Duration;
 
 /// Starts a home whose tasks end at once: a script replaces Python for tasks and fails to start a zygote (warm Python).
@@ -54,22 +53,12 @@ fn rows_locked_during_a_claim_are_claimed_later() {
     let run_id = test.trigger("wide");
     let queued = || test.sql("SELECT count(*) FROM task_instance WHERE state = 'queued'") == "3";
     wait_until("the tasks are queued", Duration::from_secs(10), queued);
-    let lock_sql =
-        "BEGIN; SELECT count(*) FROM (SELECT FROM task_instance FOR UPDATE) held; SELECT pg_sleep(600); ROLLBACK;";
-    let mut holder = test
-        .command(&["lite", "psql", "--", "-X", "-A", "-t", "-q", "-c", lock_sql])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let locked = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%held%' AND wait_event = 'PgSleep'";
-    wait_until("the rows are locked", Duration::from_secs(10), || test.sql(locked) == "1");
+    let rows = test.hold_lock("SELECT FROM task_instance FOR UPDATE");
     processes::signal(agent, "CONT");
     // Time for the agent to meet the locked rows.
     std::thread::sleep(Duration::from_millis(300));
-    test.sql(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%held%' AND wait_event = 'PgSleep'",
-    );
-    holder.wait().unwrap();
+    rows.assert_held();
+    drop(rows);
     let done = || test.sql("SELECT count(*) FROM task_instance WHERE state = 'success'") == "3";
     wait_until("all tasks have run", Duration::from_secs(30), done);
     assert_eq!(test.wait_run("wide", &run_id)["state"], json!("success"));

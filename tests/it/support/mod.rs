@@ -30,6 +30,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
+use datastore::HeldLock;
 pub use ports::free_port;
 pub use postgres::{
     archive as postgres_archive, bin as postgres_bin, cache as shared_cache, cache_lock, packages, ruff, shellcheck,
@@ -361,6 +362,19 @@ impl TestHome {
             .stdout
             .trim()
             .to_owned()
+    }
+
+    /// Holds a lock in the running datastore until the result is dropped; `statement` takes the lock.
+    #[track_caller]
+    pub fn hold_lock(&self, statement: &str) -> HeldLock {
+        HeldLock::take(&self.home, statement)
+    }
+
+    /// Makes the scheduler plan all runs again, after the test has changed their rows.
+    #[track_caller]
+    pub fn plan_again(&self) {
+        let notify = r#"SELECT pg_notify('leoflow_engine', '{"kind": "sweep"}')"#;
+        self.sql(&format!("UPDATE dag_run SET revision = gen_random_uuid(); {notify}"));
     }
 
     /// Creates a backup in the test's folder; returns its path.

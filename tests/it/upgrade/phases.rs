@@ -4,7 +4,6 @@ use crate::support::releases::{FIRST, Migration, Release, releases};
 use crate::support::{TestHome, newest, wait_until};
 use serde_json::{Value, json};
 use std::fs;
-use std::process::Stdio;
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(90);
@@ -108,18 +107,12 @@ fn locked_rows_are_skipped_and_a_failing_row_is_reported() {
     assert_moved(&test, 5);
     // Two rows have a value again, and one of them is locked for a while.
     test.sql("UPDATE task_instance SET rendered = '{}' WHERE task_id IN ('t4', 't5'); DELETE FROM rendered_task_instance_fields");
-    let lock_row = "BEGIN; SELECT FROM task_instance WHERE task_id = 't4' FOR UPDATE; SELECT pg_sleep(600)";
-    let mut locking =
-        test.command(&["lite", "psql", "--", "-X", "-q", "-c", lock_row]).stdout(Stdio::null()).spawn().unwrap();
-    let is_locked =
-        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)' AND wait_event = 'PgSleep'";
-    wait_until("the row is locked", LIMIT, || test.sql(is_locked) == "1");
+    let row = test.hold_lock("SELECT FROM task_instance WHERE task_id = 't4' FOR UPDATE");
     test.run(&["data-migrate", "verify"]).expect(1);
     let remaining = "SELECT string_agg(task_id, ',') FROM task_instance WHERE rendered IS NOT NULL";
     wait_until("the other row has moved", LIMIT, || test.sql(remaining) == "t4");
-    assert!(locking.try_wait().unwrap().is_none(), "the migration did not wait for the lock");
-    test.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)' AND wait_event = 'PgSleep'");
-    locking.wait().unwrap();
+    row.assert_held();
+    drop(row);
     test.run(&["data-migrate", "run"]).expect(0);
     assert_eq!((test.sql(remaining).as_str(), &data_migration(&test)["status"]), ("", &json!("verified")));
     // A user's trigger that rejects every row.
