@@ -31,7 +31,8 @@ const BACKFILL_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Timeout of all routes but those with `import_timeout`.
 pub async fn request_timeout(request: Request, next: Next) -> Response {
-    with_timeout(limit_for(&request, REQUEST_TIMEOUT), request, next).await
+    let ordinary = leoflow_base::sys::limit("LEOFLOW_REQUEST_LIMIT", REQUEST_TIMEOUT);
+    with_timeout(limit_for(&request, ordinary), request, next).await
 }
 
 /// Returns the time limit of a request, which is `ordinary` for most.

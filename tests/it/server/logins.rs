@@ -158,7 +158,7 @@ fn guessed_passwords_are_throttled_without_blocking_others() {
 #[test]
 fn unfinished_requests_do_not_block_others() {
     use std::io::Write;
-    let test = TestHome::started_with(&[("LEOFLOW_HEADER_LIMIT", "600")]);
+    let test = TestHome::started_with(&[("LEOFLOW_HEADER_LIMIT", "600"), ("LEOFLOW_REQUEST_LIMIT", "600")]);
     let port = test.port;
     let mut unfinished = Vec::new();
     for number in 0..600 {
