@@ -151,10 +151,8 @@ pub struct State {
     pub undo_reason: Option<String>,
 }
 
-/// Minimum time limit for a candidate server to start and pass its checks.
+/// Minimum time limit for a candidate server to start and pass its checks, even if `upgrade.max_pause` has passed.
 const MIN_TRIAL: Duration = Duration::from_secs(5);
-/// Time limit for a candidate server without a rehearsal, as in a rollback.
-const UNREHEARSED_TRIAL: Duration = Duration::from_secs(10);
 
 impl State {
     /// The state as stored in the journal.
@@ -168,10 +166,12 @@ impl State {
         self.expected_pause.map(|seconds| format!(" (expected: {seconds:.1} s)")).unwrap_or_default()
     }
 
-    /// Time limit for the candidate server on the live database: twice its time in the rehearsal, at most `max`.
-    pub fn trial_limit(&self, max: Duration) -> Duration {
+    /// Time limit for the candidate server on the live database while requests wait, which they have done for `paused`:
+    /// twice its time in the rehearsal, but at least a quarter of `max_pause`. Without a rehearsal, as in a rollback,
+    /// what is left of `max_pause`.
+    pub fn trial_limit(&self, max_pause: Duration, paused: Duration) -> Duration {
         let twice = self.rehearsed_trial.and_then(|seconds| Duration::try_from_secs_f64(2.0 * seconds).ok());
-        twice.map_or(UNREHEARSED_TRIAL, |twice| twice.max(MIN_TRIAL)).min(max)
+        twice.map_or_else(|| max_pause.saturating_sub(paused), |twice| twice.max(max_pause / 4)).max(MIN_TRIAL)
     }
 }
 
@@ -290,12 +290,18 @@ mod tests {
     }
 
     #[test]
-    fn a_candidate_gets_twice_its_rehearsed_time_within_limits() {
-        let limit = |rehearsed| State { rehearsed_trial: rehearsed, ..state() }.trial_limit(Duration::from_secs(60));
-        assert_eq!(limit(Some(0.3)), MIN_TRIAL);
-        assert_eq!(limit(Some(10.0)), Duration::from_secs(20));
-        assert_eq!(limit(Some(100.0)), Duration::from_secs(60));
-        assert_eq!(limit(None), UNREHEARSED_TRIAL);
-        assert_eq!(limit(Some(f64::NAN)), UNREHEARSED_TRIAL);
+    fn a_candidate_gets_twice_its_rehearsed_time_or_the_rest() {
+        let seconds = Duration::from_secs;
+        let limit = |rehearsed, max_pause, paused| {
+            State { rehearsed_trial: rehearsed, ..state() }.trial_limit(seconds(max_pause), seconds(paused))
+        };
+        assert_eq!(limit(Some(0.3), 60, 10), seconds(15));
+        assert_eq!(limit(Some(10.0), 60, 10), seconds(20));
+        assert_eq!(limit(Some(100.0), 600, 10), seconds(200));
+        assert_eq!(limit(Some(0.3), 8, 1), MIN_TRIAL);
+        assert_eq!(limit(None, 60, 10), seconds(50));
+        assert_eq!(limit(Some(f64::NAN), 60, 10), seconds(50));
+        assert_eq!(limit(None, 60, 58), MIN_TRIAL);
+        assert_eq!(limit(None, 60, 70), MIN_TRIAL);
     }
 }

@@ -7,6 +7,12 @@ use crate::upgrade::release::program;
 use crate::upgrade::smoke::{KnownFaults, ServerEndpoint, Smoke};
 use crate::upgrade::step_runner::StepRunner;
 use crate::upgrade::upgrade_context::UpgradeContext;
+use leoflow_base::home::progress::Progress;
+use std::time::{Duration, Instant};
+
+/// Minimum time for the checks of a candidate server that took nearly all of the time limit to start.
+const MIN_CHECKS: Duration = Duration::from_secs(2);
+const LONGER_LIMIT: &str = "the candidate server gets more time with a longer upgrade.max_pause";
 
 /// Starts the candidate server and tests it over its private socket, because it has no listeners yet.
 pub async fn try_candidate(run: &mut StepRunner<'_>) -> Result<(), UpgradeError> {
@@ -19,12 +25,28 @@ async fn test_candidate(context: &mut UpgradeContext<'_>, state: &State) -> Resu
     // after the handover.
     let known = KnownFaults { import_errors: None, ..smoke.known.clone() };
     let smoke = Smoke { known, ..smoke };
-    let limit = state.trial_limit(program::trial_limit());
-    let socket = context.host.start_candidate(&state.new_program, context.home, &smoke, limit).await?;
+    let limit = trial_limit(context, state);
+    let begun = Instant::now();
+    let socket = match context.host.start_candidate(&state.new_program, context.home, &smoke, limit).await {
+        Err(error) if begun.elapsed() >= limit => {
+            context.reporter.report(Progress::Note(LONGER_LIMIT.to_owned()));
+            return Err(error.into());
+        }
+        started => started?,
+    };
     let on_candidate = Smoke { endpoint: ServerEndpoint::Private(socket), ..smoke };
-    let Ok(checks) = tokio::time::timeout(limit, on_candidate.candidate_checks()).await else {
-        let reason = format!("the candidate server did not pass within {} s", limit.as_secs());
+    let remaining = limit.saturating_sub(begun.elapsed()).max(MIN_CHECKS);
+    let Ok(checks) = tokio::time::timeout(remaining, on_candidate.candidate_checks()).await else {
+        context.reporter.report(Progress::Note(LONGER_LIMIT.to_owned()));
+        let reason = format!("the candidate server did not pass its checks within {} s", limit.as_secs());
         return Err(UpgradeError::Smoke { reason, log: String::new() });
     };
     require_passed(context, &checks)
+}
+
+/// Time limit for the candidate server to start and pass its checks. No request waits for that of a stopped instance.
+fn trial_limit(context: &UpgradeContext<'_>, state: &State) -> Duration {
+    let max = program::trial_limit();
+    let paused = context.notes.paused.filter(|_| context.host.is_live());
+    paused.map_or(max, |paused| state.trial_limit(context.config.upgrade.max_pause, paused.elapsed()).min(max))
 }
