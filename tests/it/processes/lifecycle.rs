@@ -3,7 +3,8 @@
 use crate::support::http::{self, Session};
 use crate::support::processes::{is_alive, signal};
 use crate::support::{TestHome, newest, wait_until};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{TryRecvError, channel};
 use std::time::Duration;
@@ -136,10 +137,16 @@ fn requests_wait_while_the_server_is_replaced() {
     for _ in 0..3 {
         std::thread::sleep(Duration::from_millis(500));
         let old = test.pid("server");
+        // A client that was held up before it sent its request.
+        let mut slow = TcpStream::connect(("127.0.0.1", port)).unwrap();
         signal(old, "TERM");
         wait_until("the next server runs", Duration::from_secs(30), || {
             test.running_pid("server").is_some_and(|pid| pid != old)
         });
+        slow.write_all(b"GET /api/v2/version HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut response = String::new();
+        slow.read_to_string(&mut response).unwrap();
+        assert!(response.starts_with("HTTP/1.1 200"), "{response}");
     }
     drop(replacing);
     let statuses = requests.join().unwrap();

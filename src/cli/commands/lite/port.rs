@@ -10,6 +10,9 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// How long a client may take to send its first request without counting as a connection of the present server.
+const DEFER_SECONDS: u32 = 5;
+
 pub struct ListenAddress {
     pub host: Ipv4Addr,
     pub port: u16,
@@ -63,13 +66,16 @@ impl ListenAddress {
     }
 
     pub fn bind(&self, context: &Context<'_>) -> Result<TcpListener, Error> {
-        listener::bind_at(self.host, self.port).map_err(|error| {
+        let bound = listener::bind_at(self.host, self.port).map_err(|error| {
             // This home's own instance may hold the port.
             if let Some(holder) = other_holder(context) {
                 return lock::LockError::Held { holder: Some(holder) }.into();
             }
             bind_error(self.host, self.port, &error)
-        })
+        })?;
+        // Without this option, as on other kernels, the server gets silent connections too.
+        let _ = listener::defer_accept(&bound, DEFER_SECONDS);
+        Ok(bound)
     }
 }
 
