@@ -2,8 +2,9 @@
 //! processes, so it works when the server and the datastore do not.
 
 use super::status::InstanceStatus;
-use crate::home::Home;
+use crate::home::{Home, lock};
 use crate::sys::net::unix_socket;
+use crate::sys::process;
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -63,6 +64,11 @@ pub enum Answer {
 /// Longest request or answer in bytes.
 pub const LINE_LIMIT: u64 = 1024 * 1024;
 
+/// Time limit for a supervisor's status. On a busy machine it may be late, which does not mean that none runs.
+const STATUS_LIMIT: Duration = Duration::from_secs(30);
+/// Time limit for the status of a supervisor that is stopped (SIGSTOP) and answers only if it is continued.
+const STOPPED_LIMIT: Duration = Duration::from_secs(5);
+
 /// A connection to a supervisor.
 pub struct ControlClient {
     stream: BufReader<UnixStream>,
@@ -104,8 +110,10 @@ impl ControlClient {
 
 /// Asks the running instance for its status; `None` when none runs or it does not answer.
 pub fn status_of(home: &Home) -> Option<InstanceStatus> {
+    let is_stopped = lock::holder(home).is_some_and(|holder| process::is_stopped(holder.process.pid));
+    let limit = if is_stopped { STOPPED_LIMIT } else { STATUS_LIMIT };
     let mut client = ControlClient::connect(home).ok()??;
-    match client.ask(&Request::Status, Duration::from_secs(5)).ok()? {
+    match client.ask(&Request::Status, limit).ok()? {
         Answer::Status(status) => Some(*status),
         Answer::Accepted | Answer::Error(_) => None,
     }

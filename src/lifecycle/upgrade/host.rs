@@ -4,7 +4,7 @@
 use super::release::program::{CandidateServer, ProgramError, trial_limit};
 use super::smoke::{KnownFaults, ServerEndpoint, Smoke};
 use leoflow_base::home::Home;
-use leoflow_base::home::lock::HomeLock;
+use leoflow_base::home::lock::{self, HomeLock};
 use leoflow_base::protocol::control::{self, Answer, ControlClient, Level, Request};
 use leoflow_postgres::cluster::private::{PrivateError, PrivateServer};
 use leoflow_postgres::{Access, install};
@@ -17,10 +17,8 @@ use std::time::{Duration, Instant};
 const SUPERVISORS_PROGRAM: &str = "/proc/self/exe";
 /// Time limit for reaching a level; covers all stop deadlines in sequence, or a crash recovery.
 const LEVEL_LIMIT: Duration = Duration::from_secs(330);
-/// Time limit for replacing the supervisor's program.
-const BECOME_LIMIT: Duration = Duration::from_secs(20);
-/// A supervisor that accepts no connection for this long has exited.
-const EXITED_LIMIT: Duration = Duration::from_secs(3);
+/// Time limit for replacing the supervisor's program. No request waits for it.
+const BECOME_LIMIT: Duration = Duration::from_secs(60);
 
 pub enum Host {
     /// A running instance, reached through its control socket.
@@ -164,13 +162,9 @@ impl Host {
             return Err(HostError::Refused(reason));
         }
         let deadline = Instant::now() + BECOME_LIMIT;
-        let mut last_connected = Instant::now();
         // If the supervisor exits, no other one can start: `leoflow lite start` waits for the operation lock, which
         // this process holds.
-        while Instant::now() < deadline && last_connected.elapsed() < EXITED_LIMIT {
-            if ControlClient::connect(home).is_ok_and(|client| client.is_some()) {
-                last_connected = Instant::now();
-            }
+        while Instant::now() < deadline && lock::is_held(home).unwrap_or(true) {
             if control::status_of(home).is_some_and(|status| status.version == version)
                 && let Ok(Some(client)) = ControlClient::connect(home)
             {

@@ -4,8 +4,8 @@ use super::{State, Step};
 use crate::upgrade::UpgradeError;
 use crate::upgrade::step_runner::StepRunner;
 use crate::upgrade::upgrade_context::UpgradeContext;
+use leoflow_base::home::lock;
 use leoflow_base::home::progress::Progress;
-use leoflow_base::protocol::control;
 
 /// Replaces the supervisor's program. Returns an error inside `Ok` if the supervisor exited meanwhile, so that the
 /// instance no longer runs.
@@ -20,7 +20,8 @@ pub async fn take_over(run: &mut StepRunner<'_>) -> Result<Option<UpgradeError>,
 fn replace_supervisor(context: &mut UpgradeContext<'_>, state: &State) -> Option<UpgradeError> {
     let version = state.plan.to.to_string();
     let error = context.host.replace_supervisor(context.home, &state.new_program, &version).err()?;
-    if control::status_of(context.home).is_none() {
+    // An error while testing the lock does not mean that the supervisor has exited.
+    if !lock::is_held(context.home).unwrap_or(true) {
         return Some(error.into());
     }
     // The old supervisor keeps running with the new children; the next start replaces it.
