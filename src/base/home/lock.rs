@@ -77,6 +77,10 @@ impl HomeLock {
         let folder_lock = folder.ok_or_else(held)?;
         let file = FileLock::try_exclusive(open(home).map_err(io_error)?).map_err(io_error)?.ok_or_else(held)?;
         let mut lock = Self { file, folder_lock };
+        if !lock.is_in_place(home) {
+            // `remove_if_unused` has removed the folder since it was opened, so another process may lock a new one.
+            return Err(LockError::Held { holder: None });
+        }
         lock.describe(command, url).map_err(io_error)?;
         Ok(lock)
     }
@@ -237,6 +241,25 @@ mod tests {
         assert_eq!(holder.url.as_deref(), Some("http://127.0.0.1:1"));
         drop(first);
         assert!(HomeLock::take(&home, "x", None).is_ok());
+    }
+
+    #[test]
+    fn a_removed_home_is_never_locked() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = home(&folder);
+        std::thread::scope(|scope| {
+            let remover = scope.spawn(|| {
+                for _ in 0..300 {
+                    home.remove_if_unused("another test");
+                }
+            });
+            while !remover.is_finished() {
+                home.create().unwrap();
+                let Ok(lock) = HomeLock::take(&home, "a test", None) else { continue };
+                assert!(lock.is_in_place(&home));
+                assert_eq!(holder(&home).map(|holder| holder.command).as_deref(), Some("a test"));
+            }
+        });
     }
 
     #[test]

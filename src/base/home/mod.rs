@@ -266,8 +266,9 @@ impl Home {
     }
 
     /// Removes the folders created by `create` if they contain nothing but lock files and no process holds the home.
-    pub fn remove_if_unused(&self) {
-        let Ok(_lock) = lock::HomeLock::take(self, "leoflow", None) else { return };
+    /// `command` names the holder of the lock in other processes' messages.
+    pub fn remove_if_unused(&self, command: &str) {
+        let Ok(_lock) = lock::HomeLock::take(self, command, None) else { return };
         for file in [self.lock(), self.folder_lock(), self.operation_lock(), self.config_lock()] {
             let _ = std::fs::remove_file(file);
         }

@@ -163,7 +163,7 @@ async fn restore_backup(context: &Context<'_>, args: &Restore, input: &Input) ->
     }
     drop(operation_lock);
     if outcome.is_err() && created_home {
-        home.remove_if_unused();
+        home.remove_if_unused(COMMAND);
     }
     let restored = outcome?;
     crate::commands::install::creation::complete(home)?;

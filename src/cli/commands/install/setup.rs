@@ -90,7 +90,7 @@ async fn set_up_home(context: &Context<'_>, request: &Request) -> Result<Option<
     match &outcome {
         // An earlier, interrupted creation of this instance is complete now.
         Ok(_) => super::creation::complete(home)?,
-        Err(_) if created_home => home.remove_if_unused(),
+        Err(_) if created_home => home.remove_if_unused("leoflow setup"),
         Err(_) => {}
     }
     outcome
