@@ -97,7 +97,7 @@ impl<'a> Verification<'a> {
         let version = catalog::FileVersion::of(file);
         let (rows, proof) = self.prove(file).await?;
         if home.exists()
-            && let Err(error) = version.and_then(|verified| catalog::store_proof(home, verified, &proof))
+            && let Err(error) = version.and_then(|verified| catalog::store_proof(home, file, verified, &proof))
         {
             printer.warning(format!("failed to record the result: {error}"));
         }

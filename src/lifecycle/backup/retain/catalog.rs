@@ -150,10 +150,10 @@ pub fn is_newest(home: &Home, path: &Path) -> bool {
     newest.is_some() && newest == path.canonicalize().ok()
 }
 
-/// Stores the proof of a backup. `verified` is the file before its verification; a file that changes during the
-/// verification, for example because it is still being copied, gets no proof.
-pub fn store_proof(home: &Home, verified: FileVersion, proof: &Proof) -> io::Result<()> {
-    if FileVersion::of(&verified.path)? != verified {
+/// Stores the proof of the backup at `path`. `verified` is the file before its verification. A file that changes during
+/// the verification, for example because it is still being copied, gets no proof, nor does a link that is moved.
+pub fn store_proof(home: &Home, path: &Path, verified: FileVersion, proof: &Proof) -> io::Result<()> {
+    if FileVersion::of(path)? != verified {
         return Err(io::Error::other("the file was changed during its verification; verify it again"));
     }
     let mut all = read_proofs(home)?;
@@ -294,9 +294,18 @@ mod tests {
         fs::write(&file, "half").unwrap();
         let (before, proof) = (FileVersion::of(&file).unwrap(), Proof::now(Method::Hashes, None));
         fs::write(&file, "a half and the rest").unwrap();
-        assert!(store_proof(&home, before, &proof).is_err());
+        assert!(store_proof(&home, &file, before, &proof).is_err());
         assert!(known_proof(&home, &file).is_none());
-        store_proof(&home, FileVersion::of(&file).unwrap(), &proof).unwrap();
+        store_proof(&home, &file, FileVersion::of(&file).unwrap(), &proof).unwrap();
         assert!(known_proof(&home, &file).unwrap().ok);
+
+        let [latest, other] = ["latest", "other.tar.zst"].map(|name| folder.path().join(name));
+        fs::write(&other, "the other").unwrap();
+        std::os::unix::fs::symlink(&other, &latest).unwrap();
+        let before = FileVersion::of(&latest).unwrap();
+        fs::remove_file(&latest).unwrap();
+        std::os::unix::fs::symlink(&file, &latest).unwrap();
+        assert!(store_proof(&home, &latest, before, &proof).is_err());
+        assert!(known_proof(&home, &other).is_none());
     }
 }
