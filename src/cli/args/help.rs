@@ -2,7 +2,7 @@
 
 use super::complete::Typed;
 use clap::builder::StyledStr;
-use clap::error::{ContextKind, ContextValue};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, CommandFactory, FromArgMatches};
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -22,11 +22,18 @@ pub fn command<C: Grouped>() -> Command {
 
 /// Parses the command line.
 pub fn parse<C: Grouped>(arguments: Vec<OsString>) -> Result<C, clap::Error> {
-    let mut command = command::<C>();
-    let matches = command
-        .try_get_matches_from_mut(&arguments)
-        .map_err(|error| suggest_meant(error, &C::command(), &arguments))?;
+    let mut command = C::command();
+    let matches = match command.try_get_matches_from_mut(&arguments) {
+        // The groups are only needed here, and building them would take half of a short command's time.
+        Err(error) if is_help(&error) => self::command::<C>().try_get_matches_from(&arguments),
+        matches => matches,
+    };
+    let matches = matches.map_err(|error| suggest_meant(error, &C::command(), &arguments))?;
     C::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+fn is_help(error: &clap::Error) -> bool {
+    matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand)
 }
 
 /// Commands that users guess, and what they mean.
