@@ -14,6 +14,7 @@ from leoflow.common.exceptions import AirflowException
 from leoflow.common.reports import clean, explain
 from leoflow.entry import backends, libraries
 from leoflow.entry.workspace import Workspace, prepare
+from leoflow.running import loading
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def answer_to(options, question):
 
 
 def main(options: dict[str, Any]) -> None:
+    loading.begin()
     prepare(options.get("limits"), options.get("support"))
     if options.get("socket"):
         leoflow_server.configure(options["socket"], options.get("token"), retry_seconds=5)

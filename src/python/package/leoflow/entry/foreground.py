@@ -17,6 +17,7 @@ from leoflow.common.reports import clean, explain, missing_date
 from leoflow.common.task_log import masked
 from leoflow.entry import backends
 from leoflow.entry.workspace import Workspace, prepare
+from leoflow.running import loading
 from leoflow.running.keeper_pipe import mask_environment
 from leoflow.running.offline import InMemoryXComs
 
@@ -75,12 +76,14 @@ class Planner:
 
 def load_dag(options):
     """Parses the file and returns the requested DAG."""
+    loading.begin()
     workspace = Workspace(options["roots"])
     workspace.enter()
     # Precedes the import of Airflow, whose settings may name a class of the project.
     workspace.install()
     backends.current().begin_log(task_log.to_terminal)
     dags = backends.current().dags_of(workspace, options["path"], options.get("settings"))
+    loading.finish()
     for dag in dags:
         if dag.dag_id == options["dag_id"]:
             return dag
