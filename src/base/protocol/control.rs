@@ -65,7 +65,7 @@ pub enum Answer {
 pub const LINE_LIMIT: u64 = 1024 * 1024;
 
 /// Time limit for a supervisor's status. On a busy machine it may be late, which does not mean that none runs.
-const STATUS_LIMIT: Duration = Duration::from_secs(30);
+const STATUS_LIMIT: Duration = Duration::from_secs(15);
 /// Time limit for the status of a supervisor that is stopped (SIGSTOP) and answers only if it is continued.
 const STOPPED_LIMIT: Duration = Duration::from_secs(5);
 

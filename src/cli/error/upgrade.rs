@@ -247,6 +247,7 @@ impl From<HostError> for Error {
         match error {
             HostError::Private(error) => error.into(),
             HostError::InstanceStopped => Self::failed(text).hint("finish it with: leoflow lite start"),
+            HostError::SupervisorExited(_) => Self::failed(text).hint("leoflow lite start"),
             HostError::NoAnswer(_) | HostError::Refused(_) | HostError::Program(_) => {
                 Self::failed(text).hint("leoflow lite status").hint("leoflow upgrade --resume")
             }

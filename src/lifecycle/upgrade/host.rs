@@ -17,8 +17,13 @@ use std::time::{Duration, Instant};
 const SUPERVISORS_PROGRAM: &str = "/proc/self/exe";
 /// Time limit for reaching a level; covers all stop deadlines in sequence, or a crash recovery.
 const LEVEL_LIMIT: Duration = Duration::from_secs(330);
-/// Time limit for replacing the supervisor's program. No request waits for it.
+/// Time limit for replacing the supervisor's program; requests are served meanwhile.
 const BECOME_LIMIT: Duration = Duration::from_secs(60);
+/// A supervisor that accepts no connection for this long has exited, even if the home is locked: a `leoflow lite start`
+/// locks it, then waits for this upgrade.
+const EXITED_LIMIT: Duration = Duration::from_secs(15);
+/// How much longer than the server's own time limit to wait for the supervisor's answer.
+const ANSWER_MARGIN: Duration = Duration::from_secs(30);
 
 pub enum Host {
     /// A running instance, reached through its control socket.
@@ -36,6 +41,8 @@ pub enum HostError {
     Refused(String),
     #[error("the instance was stopped in the meantime")]
     InstanceStopped,
+    #[error("the supervisor exited instead of becoming {0}; see logs/supervisor.log")]
+    SupervisorExited(String),
     #[error(transparent)]
     Private(#[from] PrivateError),
     #[error(transparent)]
@@ -102,7 +109,7 @@ impl Host {
                 let limit_ms = u64::try_from(limit.as_millis()).ok();
                 let request = Request::Run { level: Level::Trial, program: Some(program.to_owned()), limit_ms };
                 // An older supervisor ignores `limit_ms` and applies its own limit.
-                self.ask(&request, trial_limit())?;
+                self.ask(&request, limit.max(trial_limit()) + ANSWER_MARGIN)?;
                 Ok(home.trial_socket())
             }
             Self::Stopped { candidate, .. } => {
@@ -162,9 +169,13 @@ impl Host {
             return Err(HostError::Refused(reason));
         }
         let deadline = Instant::now() + BECOME_LIMIT;
-        // If the supervisor exits, no other one can start: `leoflow lite start` waits for the operation lock, which
-        // this process holds.
-        while Instant::now() < deadline && lock::is_held(home).unwrap_or(true) {
+        let mut last_connected = Instant::now();
+        while Instant::now() < deadline {
+            if ControlClient::connect(home).is_ok_and(|client| client.is_some()) {
+                last_connected = Instant::now();
+            } else if last_connected.elapsed() > EXITED_LIMIT || !lock::is_held(home).unwrap_or(true) {
+                return Err(HostError::SupervisorExited(version.to_owned()));
+            }
             if control::status_of(home).is_some_and(|status| status.version == version)
                 && let Ok(Some(client)) = ControlClient::connect(home)
             {

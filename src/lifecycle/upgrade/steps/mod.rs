@@ -152,7 +152,7 @@ pub struct State {
 }
 
 /// Minimum time limit for a candidate server to start and pass its checks, even if `upgrade.max_pause` has passed.
-const MIN_TRIAL: Duration = Duration::from_secs(5);
+const MIN_TRIAL: Duration = Duration::from_secs(10);
 
 impl State {
     /// The state as stored in the journal.
@@ -167,11 +167,11 @@ impl State {
     }
 
     /// Time limit for the candidate server on the live database while requests wait, which they have done for `paused`:
-    /// twice its time in the rehearsal, but at least a quarter of `max_pause`. Without a rehearsal, as in a rollback,
-    /// what is left of `max_pause`.
+    /// twice its time in the rehearsal or, without a rehearsal, as in a rollback, what is left of `max_pause`; in both
+    /// cases at least a quarter of `max_pause`, and `MIN_TRIAL`.
     pub fn trial_limit(&self, max_pause: Duration, paused: Duration) -> Duration {
         let twice = self.rehearsed_trial.and_then(|seconds| Duration::try_from_secs_f64(2.0 * seconds).ok());
-        twice.map_or_else(|| max_pause.saturating_sub(paused), |twice| twice.max(max_pause / 4)).max(MIN_TRIAL)
+        twice.unwrap_or_else(|| max_pause.saturating_sub(paused)).max(max_pause / 4).max(MIN_TRIAL)
     }
 }
 
@@ -301,7 +301,8 @@ mod tests {
         assert_eq!(limit(Some(0.3), 8, 1), MIN_TRIAL);
         assert_eq!(limit(None, 60, 10), seconds(50));
         assert_eq!(limit(Some(f64::NAN), 60, 10), seconds(50));
-        assert_eq!(limit(None, 60, 58), MIN_TRIAL);
-        assert_eq!(limit(None, 60, 70), MIN_TRIAL);
+        assert_eq!(limit(None, 60, 58), seconds(15));
+        assert_eq!(limit(None, 60, 70), seconds(15));
+        assert_eq!(limit(None, 8, 7), MIN_TRIAL);
     }
 }

@@ -2,9 +2,9 @@
 
 use super::{State, Step};
 use crate::upgrade::UpgradeError;
+use crate::upgrade::host::HostError;
 use crate::upgrade::step_runner::StepRunner;
 use crate::upgrade::upgrade_context::UpgradeContext;
-use leoflow_base::home::lock;
 use leoflow_base::home::progress::Progress;
 
 /// Replaces the supervisor's program. Returns an error inside `Ok` if the supervisor exited meanwhile, so that the
@@ -20,8 +20,7 @@ pub async fn take_over(run: &mut StepRunner<'_>) -> Result<Option<UpgradeError>,
 fn replace_supervisor(context: &mut UpgradeContext<'_>, state: &State) -> Option<UpgradeError> {
     let version = state.plan.to.to_string();
     let error = context.host.replace_supervisor(context.home, &state.new_program, &version).err()?;
-    // An error while testing the lock does not mean that the supervisor has exited.
-    if !lock::is_held(context.home).unwrap_or(true) {
+    if matches!(error, HostError::SupervisorExited(_)) {
         return Some(error.into());
     }
     // The old supervisor keeps running with the new children; the next start replaces it.

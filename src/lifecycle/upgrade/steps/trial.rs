@@ -25,11 +25,15 @@ async fn test_candidate(context: &mut UpgradeContext<'_>, state: &State) -> Resu
     // after the handover.
     let known = KnownFaults { import_errors: None, ..smoke.known.clone() };
     let smoke = Smoke { known, ..smoke };
-    let limit = trial_limit(context, state);
-    let begun = Instant::now();
+    let (limit, begun) = (trial_limit(context, state), Instant::now());
+    let report_longer_limit = |context: &UpgradeContext<'_>| {
+        if is_limited_by_max_pause(context, state, limit) {
+            context.reporter.report(Progress::Note(LONGER_LIMIT.to_owned()));
+        }
+    };
     let socket = match context.host.start_candidate(&state.new_program, context.home, &smoke, limit).await {
         Err(error) if begun.elapsed() >= limit => {
-            context.reporter.report(Progress::Note(LONGER_LIMIT.to_owned()));
+            report_longer_limit(context);
             return Err(error.into());
         }
         started => started?,
@@ -37,16 +41,23 @@ async fn test_candidate(context: &mut UpgradeContext<'_>, state: &State) -> Resu
     let on_candidate = Smoke { endpoint: ServerEndpoint::Private(socket), ..smoke };
     let remaining = limit.saturating_sub(begun.elapsed()).max(MIN_CHECKS);
     let Ok(checks) = tokio::time::timeout(remaining, on_candidate.candidate_checks()).await else {
-        context.reporter.report(Progress::Note(LONGER_LIMIT.to_owned()));
-        let reason = format!("the candidate server did not pass its checks within {} s", limit.as_secs());
+        report_longer_limit(context);
+        let seconds = begun.elapsed().as_secs();
+        let reason = format!("the candidate server did not pass its checks within {seconds} s");
         return Err(UpgradeError::Smoke { reason, log: String::new() });
     };
     require_passed(context, &checks)
 }
 
-/// Time limit for the candidate server to start and pass its checks. No request waits for that of a stopped instance.
+/// Time limit for the candidate server to start and pass its checks. If the instance is stopped, no request waits.
 fn trial_limit(context: &UpgradeContext<'_>, state: &State) -> Duration {
     let max = program::trial_limit();
     let paused = context.notes.paused.filter(|_| context.host.is_live());
     paused.map_or(max, |paused| state.trial_limit(context.config.upgrade.max_pause, paused.elapsed()).min(max))
+}
+
+/// True if `limit` would be longer with a longer `upgrade.max_pause`.
+fn is_limited_by_max_pause(context: &UpgradeContext<'_>, state: &State, limit: Duration) -> bool {
+    let longer = state.trial_limit(2 * context.config.upgrade.max_pause, Duration::ZERO);
+    context.host.is_live() && limit < longer.min(program::trial_limit())
 }
