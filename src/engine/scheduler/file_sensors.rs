@@ -9,29 +9,52 @@ use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use leoflow_base::sys::blocking;
 use leoflow_postgres::GenericClient;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::fs::Metadata;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Time limit for all file checks of a run, which block the scheduler.
+/// Time limit for all file checks of a run, which block the scheduler. A slower answer counts at the next poke.
 const FILE_TIMEOUT: Duration = Duration::from_millis(200);
 /// Maximum number of file checks that run at once, each in a thread.
 const MAX_RUNNING: usize = 32;
 /// A file check that takes this long hangs; on a mount that hangs, it may never return.
 const HANGS_AFTER: Duration = Duration::from_secs(10);
-/// How long a late answer waits for the next poke of its sensor.
-const KEEP_ANSWERS: Duration = Duration::from_secs(3600);
+/// Maximum number of late answers that wait for the next poke of their sensors.
+const MAX_KEPT: usize = 1000;
 
-/// File checks that run, or whose answer came after `FILE_TIMEOUT`.
-#[derive(Default, Clone)]
-pub struct FileSensors(Arc<Mutex<HashMap<PathBuf, Check>>>);
+/// File checks that run, or whose answer was late.
+#[derive(Clone)]
+pub struct FileSensors {
+    checks: Arc<Mutex<HashMap<Sensor, Check>>>,
+    /// `FILE_TIMEOUT`, except in tests.
+    timeout: Duration,
+}
+
+impl Default for FileSensors {
+    fn default() -> Self {
+        Self { checks: Arc::default(), timeout: FILE_TIMEOUT }
+    }
+}
+
+/// The path of a sensor's file, and since when the sensor waits: a late answer counts for no other try or run.
+type Sensor = (PathBuf, Timestamp);
 
 enum Check {
     Running { since: Instant },
-    Answered { at: Instant, answer: Polled },
+    Answered { answer: Polled, is_slow: bool },
+}
+
+/// What a poke does.
+enum Poke {
+    /// An earlier check decides.
+    Decided(Polled),
+    /// Begins a check and waits for its answer.
+    AwaitCheck,
+    /// Begins a check whose answer counts at the next poke, because the last one was slow.
+    BeginCheck,
 }
 
 /// Polls the sensors whose poke is due, once for all instances of a sensor. `date` is the run's logical date or, if it
@@ -48,19 +71,25 @@ pub async fn poll(
         return Ok(HashMap::new());
     }
     let is_due = |instance: &&Instance| instance.waits_since.is_some() && instance.due_at.is_some_and(|due| due <= now);
-    let due: BTreeSet<usize> = instances.iter().filter(is_due).filter_map(|instance| instance.task_index).collect();
-    let mut paths: BTreeMap<&Path, Vec<usize>> = BTreeMap::new();
+    // The instances of a sensor, each with the time since which the first of them waits.
+    let mut due: BTreeMap<usize, Timestamp> = BTreeMap::new();
+    for instance in instances.iter().filter(is_due) {
+        if let (Some(task_index), Some(since)) = (instance.task_index, instance.waits_since) {
+            due.entry(task_index).and_modify(|first| *first = since.min(*first)).or_insert(since);
+        }
+    }
+    let mut paths: BTreeMap<Sensor, Vec<usize>> = BTreeMap::new();
     let mut results = HashMap::new();
-    for task_index in due {
+    for (task_index, since) in due {
         match graph.task(task_index).waits.as_ref().map(|wait| &wait.until) {
             Some(Until::External(external)) => {
                 results.insert(task_index, poll_external(client, external, date).await?);
             }
-            Some(Until::File { path, .. }) => paths.entry(path).or_default().push(task_index),
+            Some(Until::File { path, .. }) => paths.entry((path.clone(), since)).or_default().push(task_index),
             _ => {}
         }
     }
-    let polled = join_all(paths.keys().map(|path| files.poll(path))).await;
+    let polled = join_all(paths.keys().map(|sensor| files.poll(sensor))).await;
     for (sensors, polled) in paths.into_values().zip(polled) {
         results.extend(sensors.into_iter().map(|task_index| (task_index, polled)));
     }
@@ -100,65 +129,72 @@ async fn poll_external(
 
 impl FileSensors {
     /// Checks whether the file exists.
-    async fn poll(&self, path: &Path) -> Polled {
-        self.poll_with(path, |path| std::fs::metadata(path)).await
+    async fn poll(&self, sensor: &Sensor) -> Polled {
+        self.poll_with(sensor, |path| std::fs::metadata(path)).await
     }
 
-    /// Checks a file with `check`. An answer after `FILE_TIMEOUT` counts at the next poke. The sensor's own code decides
-    /// if the path is no regular file, or if the file system does not answer.
+    /// Checks a file with `check`. The sensor's own code decides if the path is no regular file, or if the file system
+    /// does not answer.
     async fn poll_with(
         &self,
-        path: &Path,
+        sensor: &Sensor,
         check: impl FnOnce(&Path) -> io::Result<Metadata> + Send + 'static,
     ) -> Polled {
-        if let Some(polled) = self.begin(path) {
+        let poke = self.begin(sensor);
+        if let Poke::Decided(polled) = poke {
             return polled;
         }
-        let (checks, owned) = (self.0.clone(), path.to_owned());
-        let answer = blocking::run(move || {
-            let answer = polled(check(&owned));
-            lock(&checks).insert(owned, Check::Answered { at: Instant::now(), answer });
+        let (checks, sensor_of_check, timeout) = (self.checks.clone(), sensor.clone(), self.timeout);
+        let answer = blocking::begin(move || {
+            let begun = Instant::now();
+            let answer = polled(check(&sensor_of_check.0));
+            let is_slow = begun.elapsed() > timeout;
+            lock(&checks).insert(sensor_of_check, Check::Answered { answer, is_slow });
         });
+        if let Poke::BeginCheck = poke {
+            return Polled::NotYet;
+        }
         // Without an answer in time, it counts at the next poke.
-        let _ = tokio::time::timeout(FILE_TIMEOUT, answer).await;
-        self.answer(path).unwrap_or(Polled::NotYet)
+        let _ = tokio::time::timeout(timeout, answer).await;
+        let mut checks = lock(&self.checks);
+        match checks.get(sensor) {
+            Some(Check::Answered { answer, is_slow: false }) => {
+                let answer = *answer;
+                checks.remove(sensor);
+                answer
+            }
+            _ => Polled::NotYet,
+        }
     }
 
-    /// Records the start of a check. Returns the result instead if an earlier check decides, or has not returned.
-    fn begin(&self, path: &Path) -> Option<Polled> {
-        let mut checks = lock(&self.0);
-        // Answers that no sensor has asked for again.
-        checks.retain(|_, check| !matches!(check, Check::Answered { at, .. } if at.elapsed() > KEEP_ANSWERS));
-        let running = checks.values().filter(|check| matches!(check, Check::Running { .. })).count();
-        match checks.get(path) {
-            Some(Check::Running { since }) if since.elapsed() < HANGS_AFTER => return Some(Polled::NotYet),
-            Some(Check::Running { .. }) => return Some(Polled::NeedsProcess),
+    /// Decides what a poke does, and records the check that it begins.
+    fn begin(&self, sensor: &Sensor) -> Poke {
+        let mut checks = lock(&self.checks);
+        let poke = match checks.get(sensor) {
+            Some(Check::Running { since }) if since.elapsed() < HANGS_AFTER => return Poke::Decided(Polled::NotYet),
+            Some(Check::Running { .. }) => return Poke::Decided(Polled::NeedsProcess),
             // The file may have appeared since.
-            Some(Check::Answered { answer: Polled::NotYet, .. }) | None => {}
+            Some(Check::Answered { answer: Polled::NotYet, is_slow: true }) => Poke::BeginCheck,
+            Some(Check::Answered { answer: Polled::NotYet, .. }) | None => Poke::AwaitCheck,
             Some(Check::Answered { answer, .. }) => {
                 let answer = *answer;
-                checks.remove(path);
-                return Some(answer);
+                checks.remove(sensor);
+                return Poke::Decided(answer);
             }
+        };
+        if checks.values().filter(|check| matches!(check, Check::Running { .. })).count() >= MAX_RUNNING {
+            return Poke::Decided(Polled::NeedsProcess);
         }
-        if running >= MAX_RUNNING {
-            return Some(Polled::NeedsProcess);
+        if checks.len() > MAX_KEPT {
+            // Answers of sensors that have ended otherwise; a sensor that still waits checks again.
+            checks.retain(|_, check| matches!(check, Check::Running { .. }));
         }
-        checks.insert(path.to_owned(), Check::Running { since: Instant::now() });
-        None
-    }
-
-    /// Takes the answer of the check of `path`, if it has returned.
-    fn answer(&self, path: &Path) -> Option<Polled> {
-        let mut checks = lock(&self.0);
-        let Some(Check::Answered { answer, .. }) = checks.get(path) else { return None };
-        let answer = *answer;
-        checks.remove(path);
-        Some(answer)
+        checks.insert(sensor.clone(), Check::Running { since: Instant::now() });
+        poke
     }
 }
 
-fn lock(checks: &Mutex<HashMap<PathBuf, Check>>) -> MutexGuard<'_, HashMap<PathBuf, Check>> {
+fn lock(checks: &Mutex<HashMap<Sensor, Check>>) -> MutexGuard<'_, HashMap<Sensor, Check>> {
     checks.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -175,7 +211,9 @@ mod tests {
     use super::*;
     use std::sync::mpsc;
 
-    const PATH: &str = "/slow/file";
+    fn sensor(path: &str) -> Sensor {
+        (path.into(), Timestamp::UNIX_EPOCH)
+    }
 
     /// Begins a check that returns once the sender is dropped, with the metadata of `found`.
     async fn poll_slowly(sensors: &FileSensors, found: &'static str) -> (Polled, mpsc::Sender<()>) {
@@ -184,11 +222,11 @@ mod tests {
             let _ = receiver.recv();
             std::fs::metadata(found)
         };
-        (sensors.poll_with(Path::new(PATH), check).await, sender)
+        (sensors.poll_with(&sensor("/slow"), check).await, sender)
     }
 
     async fn wait_answered(sensors: &FileSensors) {
-        while !matches!(lock(&sensors.0).get(Path::new(PATH)), Some(Check::Answered { .. })) {
+        while !matches!(lock(&sensors.checks).get(&sensor("/slow")), Some(Check::Answered { .. })) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
@@ -197,44 +235,61 @@ mod tests {
         Err(ErrorKind::PermissionDenied.into())
     }
 
+    fn with_timeout(timeout: Duration) -> FileSensors {
+        FileSensors { timeout, ..FileSensors::default() }
+    }
+
     #[tokio::test]
     async fn an_answer_in_time_decides_at_once() {
-        let sensors = FileSensors::default();
-        assert_eq!(sensors.poll(Path::new("/proc/self/status")).await, Polled::Met);
-        assert_eq!(sensors.poll(Path::new("/proc/self/none")).await, Polled::NotYet);
-        assert_eq!(sensors.poll(Path::new("/proc/self")).await, Polled::NeedsProcess);
-        assert!(lock(&sensors.0).is_empty());
+        let sensors = with_timeout(Duration::from_secs(60));
+        assert_eq!(sensors.poll(&sensor("/proc/self/status")).await, Polled::Met);
+        assert_eq!(sensors.poll(&sensor("/proc/self/none")).await, Polled::NotYet);
+        assert_eq!(sensors.poll(&sensor("/proc/self")).await, Polled::NeedsProcess);
+        assert!(lock(&sensors.checks).is_empty());
     }
 
     #[tokio::test]
     async fn a_late_answer_decides_at_the_next_poke() {
-        let sensors = FileSensors::default();
+        let sensors = with_timeout(Duration::from_millis(20));
         for (found, expected) in [("/proc/self/status", Polled::Met), ("/proc/self", Polled::NeedsProcess)] {
             let (polled, sender) = poll_slowly(&sensors, found).await;
             assert_eq!(polled, Polled::NotYet);
-            assert_eq!(sensors.poll_with(Path::new(PATH), unexpected).await, Polled::NotYet, "still running");
+            assert_eq!(sensors.poll_with(&sensor("/slow"), unexpected).await, Polled::NotYet, "still running");
             drop(sender);
             wait_answered(&sensors).await;
-            assert_eq!(sensors.poll_with(Path::new(PATH), unexpected).await, expected);
-            assert!(lock(&sensors.0).is_empty());
+            // Another try of the sensor checks for itself.
+            let other_try = ("/slow".into(), Timestamp::now());
+            assert!(matches!(sensors.begin(&other_try), Poke::AwaitCheck));
+            lock(&sensors.checks).remove(&other_try);
+            assert_eq!(sensors.poll_with(&sensor("/slow"), unexpected).await, expected);
+            assert!(lock(&sensors.checks).is_empty());
         }
-        // The file may appear after a late answer that it does not exist.
+    }
+
+    #[tokio::test]
+    async fn a_check_after_a_slow_one_does_not_delay_the_scheduler() {
+        let sensors = with_timeout(Duration::from_millis(20));
         let (_, sender) = poll_slowly(&sensors, "/proc/self/none").await;
         drop(sender);
         wait_answered(&sensors).await;
-        let appeared = |_: &Path| std::fs::metadata("/proc/self/status");
-        assert_eq!(sensors.poll_with(Path::new(PATH), appeared).await, Polled::Met);
+        // With this limit, waiting for the check would never end.
+        let sensors = FileSensors { timeout: Duration::MAX, ..sensors };
+        let (polled, sender) = poll_slowly(&sensors, "/proc/self/status").await;
+        assert_eq!(polled, Polled::NotYet);
+        drop(sender);
+        wait_answered(&sensors).await;
+        assert_eq!(sensors.poll_with(&sensor("/slow"), unexpected).await, Polled::Met);
     }
 
     #[tokio::test]
     async fn a_hanging_check_needs_a_process() {
         let sensors = FileSensors::default();
         let long_ago = Instant::now().checked_sub(HANGS_AFTER).unwrap();
-        lock(&sensors.0).insert(PATH.into(), Check::Running { since: long_ago });
-        assert_eq!(sensors.poll_with(Path::new(PATH), unexpected).await, Polled::NeedsProcess);
+        lock(&sensors.checks).insert(sensor("/slow"), Check::Running { since: long_ago });
+        assert_eq!(sensors.poll_with(&sensor("/slow"), unexpected).await, Polled::NeedsProcess);
         for index in 1..MAX_RUNNING {
-            lock(&sensors.0).insert(format!("/slow/{index}").into(), Check::Running { since: Instant::now() });
+            lock(&sensors.checks).insert(sensor(&format!("/slow/{index}")), Check::Running { since: Instant::now() });
         }
-        assert_eq!(sensors.poll(Path::new("/proc/self/status")).await, Polled::NeedsProcess);
+        assert_eq!(sensors.poll(&sensor("/proc/self/status")).await, Polled::NeedsProcess);
     }
 }
