@@ -131,7 +131,8 @@ fn open(home: &Home) -> io::Result<File> {
 }
 
 fn open_or_create(home: &Home, path: &Path) -> io::Result<File> {
-    files::create_private_dir(&home.run())?;
+    // Does not recreate a home that is being removed.
+    home.create_folder(&home.run())?;
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
@@ -254,7 +255,8 @@ mod tests {
                 }
             });
             while !remover.is_finished() {
-                home.create().unwrap();
+                // Fails if the home is removed meanwhile.
+                let _ = home.create();
                 let Ok(lock) = HomeLock::take(&home, "a test", None) else { continue };
                 assert!(lock.is_in_place(&home));
                 assert_eq!(holder(&home).map(|holder| holder.command).as_deref(), Some("a test"));

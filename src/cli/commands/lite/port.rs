@@ -73,7 +73,7 @@ impl ListenAddress {
             }
             bind_error(self.host, self.port, &error)
         })?;
-        // Without this option, as on other kernels, the server gets silent connections too.
+        // Optional: if it fails, the server also gets silent connections.
         let _ = listener::defer_accept(&bound, DEFER_SECONDS);
         Ok(bound)
     }

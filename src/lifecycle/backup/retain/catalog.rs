@@ -151,7 +151,8 @@ pub fn is_newest(home: &Home, path: &Path) -> bool {
 }
 
 /// Stores the proof of the backup at `path`. `verified` is the file before its verification. A file that changes during
-/// the verification, for example because it is still being copied, gets no proof, nor does a link that is moved.
+/// the verification, for example because it is still being copied, gets no proof, nor does a
+/// link that now points to another file.
 pub fn store_proof(home: &Home, path: &Path, verified: FileVersion, proof: &Proof) -> io::Result<()> {
     if FileVersion::of(path)? != verified {
         return Err(io::Error::other("the file was changed during its verification; verify it again"));
