@@ -113,6 +113,10 @@ class Server:
         return answer
 
     def prepare(self):
+        if self.request("GET", "/api/v2/variables/there")[0] == 200:
+            # `bad_input.py` has prepared this server.
+            self.expect_success("PATCH", "/api/v2/dags?dag_id_pattern=~", {"is_paused": False})
+            return
         dag_ids = {"shown", "makes", "waiting", "daily", "weekly", "asks"}
         wait_for("the DAGs", lambda: dag_ids <= {dag["dag_id"] for dag in self.expect_success("GET", "/api/v2/dags")["dags"]})
         wait_for("the import error", lambda: self.expect_success("GET", "/api/v2/importErrors")["import_errors"])

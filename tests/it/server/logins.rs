@@ -3,6 +3,7 @@
 use crate::support::http::{Session, get, send_raw, socket_request, token, try_request};
 use crate::support::{TestHome, wait_until};
 use serde_json::json;
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 fn started_home() -> (TestHome, String) {
@@ -229,9 +230,13 @@ fn oversized_requests_are_refused_and_the_server_keeps_serving() {
     for garbage in [&b"\x16\x03\x01\x02\x00"[..], b"GET\r\n\r\n", b"\0\0\0\0\r\n\r\n"] {
         let _ = send_raw(port, garbage);
     }
-    // More silent connections than the server handles at once.
-    let silent: Vec<_> = (0..300).filter_map(|_| std::net::TcpStream::connect(("127.0.0.1", port)).ok()).collect();
+    // More connections without a whole request than the server handles at once. The kernel keeps silent ones.
+    let begin_request = |_| {
+        let mut connection = std::net::TcpStream::connect(("127.0.0.1", port)).ok()?;
+        connection.write_all(b"G").ok().map(|()| connection)
+    };
+    let unfinished: Vec<_> = (0..300).filter_map(begin_request).collect();
     assert_eq!(get(port, "/api/healthz").status, 200);
-    drop(silent);
+    drop(unfinished);
     assert_eq!(test.status()["processes"][2]["restarts"], 0);
 }

@@ -90,26 +90,54 @@ fn upgrade_to(test: &TestHome, all: &Releases, version: &str) {
 }
 
 #[test]
-fn two_rollbacks_and_offline_upgrades_cross_two_releases() {
+fn interrupted_and_concurrent_rollbacks_cross_two_releases() {
     let all = releases(&[FIRST, SECOND, THIRD]);
     let test = installed(&all);
     test.run(&["variables", "set", "kept", "value"]).expect(0);
     upgrade_to(&test, &all, "0.2.0");
     upgrade_to(&test, &all, "1.0.0");
     test.run(&["variables", "set", "new", "value"]).expect(0);
-    for expected in ["0.2.0", "0.1.0"] {
-        test.run(&["rollback", "--yes"]).expect(0);
+    let assert_at = |expected: &str| {
         assert_eq!((version(&test).as_str(), variable(&test, "kept").as_deref()), (expected, Some("value")));
-    }
+    };
+    // Only one of two concurrent rollbacks happens.
+    let start_rollback = || {
+        let mut command = test.command(&["rollback", "--to", "0.2.0", "--yes"]);
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap()
+    };
+    let (first, second) = (start_rollback(), start_rollback());
+    let done = [first, second].map(|child| child.wait_with_output().unwrap());
+    assert!(done.iter().any(|done| done.status.success()), "{done:?}");
+    test.wait_healthy();
+    assert_at("0.2.0");
     assert_eq!(variable(&test, "new"), None);
+    let history: Value = serde_json::from_slice(&fs::read(test.home.join("upgrade/history.json")).unwrap()).unwrap();
+    let restores = history.as_array().unwrap().iter().filter(|change| change["kind"] == "restore").count();
+    assert_eq!(restores, 1, "{history}");
+    assert_eq!(history[2]["pause"].as_f64().map(|pause| pause > 0.0), Some(true), "{history}");
+    // A start finishes a rollback that was killed.
+    upgrade_to(&test, &all, "1.0.0");
+    let killed = test.command(&["rollback", "--yes"]).env("LEOFLOW_KILL_AT", "rollback.restored").output().unwrap();
+    assert!(!killed.status.success());
+    test.run(&["lite", "start", "--port", &test.port.to_string()]).expect(0);
+    test.wait_healthy();
+    assert_eq!(version(&test), "0.2.0");
+    // The user repeats the interrupted command.
+    let plan = test.run(&["rollback", "--dry-run"]).expect(0);
+    assert!(!plan.stdout.contains("0.2.0 -> 0.1.0") && plan.stderr.contains("is already finished"), "{plan:?}");
+    let again = test.run(&["rollback", "--yes"]).expect(0);
+    assert!(again.stderr.contains("leoflow rollback --to 0.1.0"), "{again:?}");
+    assert_at("0.2.0");
+    test.run(&["rollback", "--yes"]).expect(0);
+    assert_at("0.1.0");
     let nowhere = test.run(&["rollback", "--yes"]).expect(1);
     assert!(nowhere.stderr.contains("no upgrade led to 0.1.0"), "{}", nowhere.stderr);
     // The releases are kept on disk, and no release host is configured.
     let again = test.run(&["upgrade", "0.2.0", "--yes"]).expect(0);
     assert!(again.stderr.contains("0.2.0 was rolled back on"), "{}", again.stderr);
-    assert_eq!((version(&test).as_str(), variable(&test, "kept").as_deref()), ("0.2.0", Some("value")));
+    assert_at("0.2.0");
     test.run(&["rollback", "--yes"]).expect(0);
-    assert_eq!(version(&test), "0.1.0");
+    assert_at("0.1.0");
 }
 
 #[test]
@@ -191,28 +219,6 @@ fn rollback_by_backup_works_when_the_release_does_not_run() {
 }
 
 #[test]
-fn only_one_of_two_concurrent_rollbacks_happens() {
-    let all = releases(&[FIRST, SECOND, THIRD]);
-    let test = installed(&all);
-    test.run(&["variables", "set", "kept", "value"]).expect(0);
-    upgrade_to(&test, &all, "0.2.0");
-    upgrade_to(&test, &all, "1.0.0");
-    let start_rollback = || {
-        let mut command = test.command(&["rollback", "--to", "0.2.0", "--yes"]);
-        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap()
-    };
-    let (first, second) = (start_rollback(), start_rollback());
-    let done = [first, second].map(|child| child.wait_with_output().unwrap());
-    assert!(done.iter().any(|done| done.status.success()), "{done:?}");
-    test.wait_healthy();
-    assert_eq!((version(&test).as_str(), variable(&test, "kept").as_deref()), ("0.2.0", Some("value")));
-    let history: Value = serde_json::from_slice(&fs::read(test.home.join("upgrade/history.json")).unwrap()).unwrap();
-    let restores = history.as_array().unwrap().iter().filter(|change| change["kind"] == "restore").count();
-    assert_eq!(restores, 1, "{history}");
-    assert_eq!(history[2]["pause"].as_f64().map(|pause| pause > 0.0), Some(true), "{history}");
-}
-
-#[test]
 fn rollback_by_backup_lists_what_it_changes() {
     let all = releases(&[FIRST, release_with_data_migration()]);
     let test = installed(&all);
@@ -235,28 +241,6 @@ fn rollback_by_backup_lists_what_it_changes() {
     assert_eq!(purposes, expected);
     let shown = test.run(&["rollback", "--dry-run"]).expect(0).stdout;
     assert!(shown.contains("0 running tasks will end; Leoflow stops and starts again"), "{shown}");
-}
-
-#[test]
-fn a_rollback_finished_by_a_start_is_not_repeated() {
-    let all = releases(&[FIRST, SECOND, THIRD]);
-    let test = installed(&all);
-    test.run(&["variables", "set", "kept", "value"]).expect(0);
-    upgrade_to(&test, &all, "0.2.0");
-    upgrade_to(&test, &all, "1.0.0");
-    let killed = test.command(&["rollback", "--yes"]).env("LEOFLOW_KILL_AT", "rollback.restored").output().unwrap();
-    assert!(!killed.status.success());
-    test.run(&["lite", "start", "--port", &test.port.to_string()]).expect(0);
-    test.wait_healthy();
-    assert_eq!(version(&test), "0.2.0");
-    // The user repeats the interrupted command.
-    let plan = test.run(&["rollback", "--dry-run"]).expect(0);
-    assert!(!plan.stdout.contains("0.2.0 -> 0.1.0") && plan.stderr.contains("is already finished"), "{plan:?}");
-    let again = test.run(&["rollback", "--yes"]).expect(0);
-    assert!(again.stderr.contains("leoflow rollback --to 0.1.0"), "{again:?}");
-    assert_eq!((version(&test).as_str(), variable(&test, "kept").as_deref()), ("0.2.0", Some("value")));
-    test.run(&["rollback", "--yes"]).expect(0);
-    assert_eq!(version(&test), "0.1.0");
 }
 
 /// Two task instances that wait for a file without a process.
@@ -286,30 +270,31 @@ with DAG('waits'):
 
 #[test]
 fn instances_that_wait_survive_rollbacks_of_both_ways() {
-    let irreversible = Release { version: "1.0.0", migration: Migration::Data, fault: None };
-    for (release, way) in [(SECOND, "undo"), (irreversible, "restore")] {
-        let all = releases(&[FIRST, release.clone()]);
-        let test = started(&all);
-        test.add_dag("waits", WAITING_DAG);
+    let all = releases(&[FIRST, SECOND, THIRD]);
+    let test = installed(&all);
+    test.add_dag("waits", WAITING_DAG);
+    for (release, way) in [("0.2.0", "undo"), ("1.0.0", "restore")] {
         let run = test.trigger("waits");
         // Between two pokes, the sensor runs.
         let is_waiting = || {
-            test.sql("SELECT string_agg(state, ' ' ORDER BY task_id) FROM task_instance")
-                == "deferred up_for_reschedule"
+            let states = "SELECT string_agg(state, ' ' ORDER BY task_id) FROM task_instance WHERE run_id = ";
+            test.sql(&format!("{states}'{run}'")) == "deferred up_for_reschedule"
         };
         wait_until("both instances wait", Duration::from_secs(60), is_waiting);
-        upgrade(&test, &all, &[]).expect(0);
+        upgrade_to(&test, &all, release);
         let planned = test.run(&["rollback", "--dry-run", "--json"]).expect(0).json();
         assert_eq!(planned["back"]["way"], way, "{planned}");
         test.run(&["rollback", "--yes"]).expect(0);
         test.wait_healthy();
         assert_eq!(version(&test), "0.1.0");
         wait_until("both instances wait again", Duration::from_secs(60), is_waiting);
-        fs::write(test.workspace().join("sign"), "").unwrap();
+        let sign = test.workspace().join("sign");
+        fs::write(&sign, "").unwrap();
         let ended = test.wait_run("waits", &run);
         assert_eq!(ended["state"], "success", "{way}: {ended}");
         for task_id in ["deferred", "rescheduled"] {
             assert_eq!(crate::support::task(&ended, task_id)["try_number"], 1, "{way}: {task_id}");
         }
+        fs::remove_file(sign).unwrap();
     }
 }
