@@ -67,6 +67,8 @@ pub struct KnownFaults {
 pub(super) fn settling_time() -> Duration {
     sys::limit("LEOFLOW_SMOKE_SETTLING", Duration::from_secs(30))
 }
+/// Beginning of the keys of the variables that the smoke test creates and deletes.
+pub const VARIABLE_PREFIX: &str = "leoflow_smoke_";
 /// Pages that every server has.
 const PAGES: [&str; 2] = ["/", "/auth/login"];
 /// Number of DAGs whose grids are checked.
@@ -155,7 +157,7 @@ impl Smoke<'_> {
 
     /// Creates, reads and deletes a variable.
     async fn write(&self) -> Result<String, String> {
-        let key = format!("leoflow_smoke_{}", hex::encode(random::bytes::<8>()));
+        let key = format!("{VARIABLE_PREFIX}{}", hex::encode(random::bytes::<8>()));
         let path = format!("/api/v2/variables/{key}");
         let body = json!({"key": key, "value": "smoke"});
         let (created, answer) = self.send(Method::POST, "/api/v2/variables", Some(&body)).await?;

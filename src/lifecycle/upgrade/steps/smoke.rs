@@ -13,9 +13,7 @@ use leoflow_base::protocol::control;
 use leoflow_base::sys::blocking;
 use std::time::Duration;
 
-/// Name of the server among the supervisor's processes.
-const SERVER: &str = "server";
-/// Number of exits of the new server during the smoke test after which the upgrade is rolled back.
+/// Number of exits of the new server after which the smoke test fails.
 const MAX_EXITS: u32 = 3;
 /// Interval between questions for the number of exits.
 const STATUS_INTERVAL: Duration = Duration::from_millis(200);
@@ -29,30 +27,52 @@ pub async fn smoke(run: &mut StepRunner<'_>) -> Result<(), UpgradeError> {
     run.step(Step::Smoke, async |context, state| {
         let smoke = smoke_of(context, state, ServerEndpoint::Public);
         let checks = tokio::select! {
-            checks = smoke.all_checks() => checks,
-            reason = repeated_exits(context.home) => return Err(UpgradeError::Smoke { reason, log: String::new() }),
+            checks = smoke.all_checks() => Ok(checks),
+            reason = repeated_exits(context.home) => Err(reason),
         };
-        require_passed(context, &checks)
+        let passed = match checks {
+            Ok(checks) => require_passed(context, &checks),
+            Err(reason) => Err(UpgradeError::Smoke { reason, log: String::new() }),
+        };
+        if passed.is_err() {
+            remove_variable(context).await;
+        }
+        passed
     })
     .await
 }
 
-/// Completes once the new server has exited `MAX_EXITS` times, and returns the reason for a failed smoke test. Each check
-/// would wait for a server that exits again and again until its time limit, and so would all clients.
+/// Completes once the new server has exited `MAX_EXITS` times while the datastore runs, and returns the reason for a
+/// failed smoke test. Each check would wait for such a server until its time limit, and so would all clients.
 async fn repeated_exits(home: &Home) -> String {
-    let mut restarts_before = None;
+    let mut before = None;
     loop {
         let asked = home.clone();
-        let status = blocking::run(move || control::status_of(&asked)).await.ok().flatten();
-        let server = status.and_then(|status| status.processes.into_iter().find(|process| process.name == SERVER));
-        if let Some(server) = server {
-            let before = *restarts_before.get_or_insert(server.restarts);
-            if server.restarts.saturating_sub(before) >= MAX_EXITS {
-                return format!("the server has exited {MAX_EXITS} times");
+        if let Ok(Some(status)) = blocking::run(move || control::status_of(&asked)).await
+            && let Some(server) = status.processes.iter().find(|process| process.name == "server")
+        {
+            // A server also exits if the datastore, which is the first process, has exited.
+            let datastore = status.processes.first().and_then(|process| process.pid);
+            match before {
+                Some((pid, restarts)) if pid == datastore => {
+                    if server.restarts.saturating_sub(restarts) >= MAX_EXITS {
+                        let reason = status.reason.unwrap_or_default();
+                        return format!("the server has exited {MAX_EXITS} times: {reason}");
+                    }
+                }
+                _ => before = Some((datastore, server.restarts)),
             }
         }
         tokio::time::sleep(STATUS_INTERVAL).await;
     }
+}
+
+/// Removes the variable that a failed check may have left.
+async fn remove_variable(context: &UpgradeContext<'_>) {
+    let Ok(client) = context.access.connect(&context.access.application()).await else { return };
+    let delete = "DELETE FROM variable WHERE starts_with(key, $1)";
+    // If this fails, the variable stays, which does no harm.
+    let _ = client.execute(delete, &[&smoke::VARIABLE_PREFIX]).await;
 }
 
 /// A smoke test of the new release.
