@@ -25,10 +25,10 @@ const HANGS_AFTER: Duration = Duration::from_secs(10);
 /// Maximum number of late answers that wait for the next poke of their sensors.
 const MAX_KEPT: usize = 1000;
 
-/// File checks that run, or whose answer was late.
+/// File checks that run, and late answers.
 #[derive(Clone)]
 pub struct FileSensors {
-    checks: Arc<Mutex<HashMap<Sensor, Check>>>,
+    checks: Arc<Mutex<Checks>>,
     /// `FILE_TIMEOUT`, except in tests.
     timeout: Duration,
 }
@@ -39,12 +39,21 @@ impl Default for FileSensors {
     }
 }
 
-/// The path of a sensor's file, and since when the sensor waits: a late answer counts for no other try or run.
+#[derive(Default)]
+struct Checks {
+    /// Since when the check of each path runs; there is one at a time.
+    running: HashMap<PathBuf, Instant>,
+    answers: HashMap<Sensor, Answer>,
+}
+
+/// The path of a sensor's file, and since when the first of its due instances waits: a late answer counts for no other
+/// run, and for no other try of a sensor that is not mapped.
 type Sensor = (PathBuf, Timestamp);
 
-enum Check {
-    Running { since: Instant },
-    Answered { answer: Polled, is_slow: bool },
+#[derive(Clone, Copy)]
+struct Answer {
+    polled: Polled,
+    is_slow: bool,
 }
 
 /// What a poke does.
@@ -147,9 +156,11 @@ impl FileSensors {
         let (checks, sensor_of_check, timeout) = (self.checks.clone(), sensor.clone(), self.timeout);
         let answer = blocking::begin(move || {
             let begun = Instant::now();
-            let answer = polled(check(&sensor_of_check.0));
+            let polled = polled(check(&sensor_of_check.0));
             let is_slow = begun.elapsed() > timeout;
-            lock(&checks).insert(sensor_of_check, Check::Answered { answer, is_slow });
+            let mut checks = lock(&checks);
+            checks.running.remove(&sensor_of_check.0);
+            checks.answers.insert(sensor_of_check, Answer { polled, is_slow });
         });
         if let Poke::BeginCheck = poke {
             return Polled::NotYet;
@@ -157,11 +168,10 @@ impl FileSensors {
         // Without an answer in time, it counts at the next poke.
         let _ = tokio::time::timeout(timeout, answer).await;
         let mut checks = lock(&self.checks);
-        match checks.get(sensor) {
-            Some(Check::Answered { answer, is_slow: false }) => {
-                let answer = *answer;
-                checks.remove(sensor);
-                answer
+        match checks.answers.get(sensor).copied() {
+            Some(Answer { polled, is_slow: false }) => {
+                checks.answers.remove(sensor);
+                polled
             }
             _ => Polled::NotYet,
         }
@@ -170,31 +180,31 @@ impl FileSensors {
     /// Decides what a poke does, and records the check that it begins.
     fn begin(&self, sensor: &Sensor) -> Poke {
         let mut checks = lock(&self.checks);
-        let poke = match checks.get(sensor) {
-            Some(Check::Running { since }) if since.elapsed() < HANGS_AFTER => return Poke::Decided(Polled::NotYet),
-            Some(Check::Running { .. }) => return Poke::Decided(Polled::NeedsProcess),
+        let poke = match checks.answers.get(sensor).copied() {
             // The file may have appeared since.
-            Some(Check::Answered { answer: Polled::NotYet, is_slow: true }) => Poke::BeginCheck,
-            Some(Check::Answered { answer: Polled::NotYet, .. }) | None => Poke::AwaitCheck,
-            Some(Check::Answered { answer, .. }) => {
-                let answer = *answer;
-                checks.remove(sensor);
-                return Poke::Decided(answer);
+            Some(Answer { polled: Polled::NotYet, is_slow: true }) => Poke::BeginCheck,
+            Some(Answer { polled: Polled::NotYet, .. }) | None => Poke::AwaitCheck,
+            Some(Answer { polled, .. }) => {
+                checks.answers.remove(sensor);
+                return Poke::Decided(polled);
             }
         };
-        if checks.values().filter(|check| matches!(check, Check::Running { .. })).count() >= MAX_RUNNING {
-            return Poke::Decided(Polled::NeedsProcess);
+        match checks.running.get(&sensor.0) {
+            Some(since) if since.elapsed() < HANGS_AFTER => return Poke::Decided(Polled::NotYet),
+            Some(_) => return Poke::Decided(Polled::NeedsProcess),
+            None if checks.running.len() >= MAX_RUNNING => return Poke::Decided(Polled::NeedsProcess),
+            None => {}
         }
-        if checks.len() > MAX_KEPT {
-            // Answers of sensors that have ended otherwise; a sensor that still waits checks again.
-            checks.retain(|_, check| matches!(check, Check::Running { .. }));
+        if checks.answers.len() > MAX_KEPT {
+            // Those of sensors that have ended otherwise; a sensor that still waits checks again.
+            checks.answers.clear();
         }
-        checks.insert(sensor.clone(), Check::Running { since: Instant::now() });
+        checks.running.insert(sensor.0.clone(), Instant::now());
         poke
     }
 }
 
-fn lock(checks: &Mutex<HashMap<Sensor, Check>>) -> MutexGuard<'_, HashMap<Sensor, Check>> {
+fn lock(checks: &Mutex<Checks>) -> MutexGuard<'_, Checks> {
     checks.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -226,9 +236,14 @@ mod tests {
     }
 
     async fn wait_answered(sensors: &FileSensors) {
-        while !matches!(lock(&sensors.checks).get(&sensor("/slow")), Some(Check::Answered { .. })) {
+        while !lock(&sensors.checks).answers.contains_key(&sensor("/slow")) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+    }
+
+    fn is_empty(sensors: &FileSensors) -> bool {
+        let checks = lock(&sensors.checks);
+        checks.running.is_empty() && checks.answers.is_empty()
     }
 
     fn unexpected(_: &Path) -> io::Result<Metadata> {
@@ -245,7 +260,7 @@ mod tests {
         assert_eq!(sensors.poll(&sensor("/proc/self/status")).await, Polled::Met);
         assert_eq!(sensors.poll(&sensor("/proc/self/none")).await, Polled::NotYet);
         assert_eq!(sensors.poll(&sensor("/proc/self")).await, Polled::NeedsProcess);
-        assert!(lock(&sensors.checks).is_empty());
+        assert!(is_empty(&sensors));
     }
 
     #[tokio::test]
@@ -260,22 +275,21 @@ mod tests {
             // Another try of the sensor checks for itself.
             let other_try = ("/slow".into(), Timestamp::now());
             assert!(matches!(sensors.begin(&other_try), Poke::AwaitCheck));
-            lock(&sensors.checks).remove(&other_try);
+            lock(&sensors.checks).running.clear();
             assert_eq!(sensors.poll_with(&sensor("/slow"), unexpected).await, expected);
-            assert!(lock(&sensors.checks).is_empty());
+            assert!(is_empty(&sensors));
         }
     }
 
     #[tokio::test]
     async fn a_check_after_a_slow_one_does_not_delay_the_scheduler() {
-        let sensors = with_timeout(Duration::from_millis(20));
-        let (_, sender) = poll_slowly(&sensors, "/proc/self/none").await;
-        drop(sender);
-        wait_answered(&sensors).await;
         // With this limit, waiting for the check would never end.
-        let sensors = FileSensors { timeout: Duration::MAX, ..sensors };
+        let sensors = with_timeout(Duration::MAX);
+        let slow = Answer { polled: Polled::NotYet, is_slow: true };
+        lock(&sensors.checks).answers.insert(sensor("/slow"), slow);
         let (polled, sender) = poll_slowly(&sensors, "/proc/self/status").await;
         assert_eq!(polled, Polled::NotYet);
+        lock(&sensors.checks).answers.clear();
         drop(sender);
         wait_answered(&sensors).await;
         assert_eq!(sensors.poll_with(&sensor("/slow"), unexpected).await, Polled::Met);
@@ -285,10 +299,13 @@ mod tests {
     async fn a_hanging_check_needs_a_process() {
         let sensors = FileSensors::default();
         let long_ago = Instant::now().checked_sub(HANGS_AFTER).unwrap();
-        lock(&sensors.checks).insert(sensor("/slow"), Check::Running { since: long_ago });
-        assert_eq!(sensors.poll_with(&sensor("/slow"), unexpected).await, Polled::NeedsProcess);
+        lock(&sensors.checks).running.insert("/slow".into(), long_ago);
+        // Each further try of a sensor of this path would take another thread.
+        for since in [Timestamp::UNIX_EPOCH, Timestamp::now()] {
+            assert_eq!(sensors.poll_with(&("/slow".into(), since), unexpected).await, Polled::NeedsProcess);
+        }
         for index in 1..MAX_RUNNING {
-            lock(&sensors.checks).insert(sensor(&format!("/slow/{index}")), Check::Running { since: Instant::now() });
+            lock(&sensors.checks).running.insert(format!("/slow/{index}").into(), Instant::now());
         }
         assert_eq!(sensors.poll(&sensor("/proc/self/status")).await, Polled::NeedsProcess);
     }
