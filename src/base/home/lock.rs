@@ -2,7 +2,6 @@
 //! and on the home's folder. The folder's lock also keeps a second process out after the lock file was removed.
 
 use super::Home;
-use crate::sys::fs::files;
 use crate::sys::fs::flock::FileLock;
 use crate::sys::process::ProcessId;
 use serde::{Deserialize, Serialize};
@@ -177,7 +176,7 @@ impl OperationLock {
     fn try_take(home: &Home, command: &str) -> Result<Self, LockError> {
         let path = home.operation_lock();
         let io_error = |source| LockError::Io { path: path.clone(), source };
-        files::create_private_dir(&home.run()).map_err(io_error)?;
+        home.create_folder(&home.run()).map_err(io_error)?;
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let Some(mut lock) = FileLock::try_exclusive(file.map_err(io_error)?).map_err(io_error)? else {
             return Err(LockError::Held { holder: read_holder(&path) });

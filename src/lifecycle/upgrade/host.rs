@@ -19,9 +19,9 @@ const SUPERVISORS_PROGRAM: &str = "/proc/self/exe";
 const LEVEL_LIMIT: Duration = Duration::from_secs(330);
 /// Time limit for replacing the supervisor's program; requests are served meanwhile.
 const BECOME_LIMIT: Duration = Duration::from_secs(60);
-/// A supervisor that accepts no connection for this long has exited, even if the home is locked: a `leoflow lite start`
-/// locks it, then waits for this upgrade.
-const EXITED_LIMIT: Duration = Duration::from_secs(15);
+/// A supervisor that accepts no connection for this long counts as exited. The new program may be slow to open its
+/// socket; but a fresh start in the same process locks the home, then waits for this upgrade.
+const EXITED_LIMIT: Duration = Duration::from_secs(45);
 /// How much longer than the server's own time limit to wait for the supervisor's answer.
 const ANSWER_MARGIN: Duration = Duration::from_secs(30);
 
@@ -109,7 +109,7 @@ impl Host {
                 let limit_ms = u64::try_from(limit.as_millis()).ok();
                 let request = Request::Run { level: Level::Trial, program: Some(program.to_owned()), limit_ms };
                 // An older supervisor ignores `limit_ms` and applies its own limit.
-                self.ask(&request, limit.max(trial_limit()) + ANSWER_MARGIN)?;
+                self.ask(&request, trial_limit() + ANSWER_MARGIN)?;
                 Ok(home.trial_socket())
             }
             Self::Stopped { candidate, .. } => {
@@ -164,6 +164,7 @@ impl Host {
     /// Makes the supervisor exec the program of `version`.
     pub(crate) fn replace_supervisor(&mut self, home: &Home, program: &Path, version: &str) -> Result<(), HostError> {
         let Self::Live { control } = self else { return Ok(()) };
+        let supervisor = lock::holder(home).map(|holder| holder.process);
         // On success there is no answer, because the exec closes the connection.
         if let Ok(Answer::Error(reason)) = control.ask(&Request::Become { program: program.to_owned() }, BECOME_LIMIT) {
             return Err(HostError::Refused(reason));
@@ -173,7 +174,10 @@ impl Host {
         while Instant::now() < deadline {
             if ControlClient::connect(home).is_ok_and(|client| client.is_some()) {
                 last_connected = Instant::now();
-            } else if last_connected.elapsed() > EXITED_LIMIT || !lock::is_held(home).unwrap_or(true) {
+            } else if last_connected.elapsed() > EXITED_LIMIT
+                || !lock::is_held(home).unwrap_or(true)
+                || lock::holder(home).is_some_and(|holder| Some(holder.process) != supervisor)
+            {
                 return Err(HostError::SupervisorExited(version.to_owned()));
             }
             if control::status_of(home).is_some_and(|status| status.version == version)

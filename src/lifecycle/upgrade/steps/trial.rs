@@ -27,7 +27,7 @@ async fn test_candidate(context: &mut UpgradeContext<'_>, state: &State) -> Resu
     let smoke = Smoke { known, ..smoke };
     let (limit, begun) = (trial_limit(context, state), Instant::now());
     let report_longer_limit = |context: &UpgradeContext<'_>| {
-        if is_limited_by_max_pause(context, state, limit) {
+        if context.host.is_live() && limit < program::trial_limit() {
             context.reporter.report(Progress::Note(LONGER_LIMIT.to_owned()));
         }
     };
@@ -54,10 +54,4 @@ fn trial_limit(context: &UpgradeContext<'_>, state: &State) -> Duration {
     let max = program::trial_limit();
     let paused = context.notes.paused.filter(|_| context.host.is_live());
     paused.map_or(max, |paused| state.trial_limit(context.config.upgrade.max_pause, paused.elapsed()).min(max))
-}
-
-/// True if `limit` would be longer with a longer `upgrade.max_pause`.
-fn is_limited_by_max_pause(context: &UpgradeContext<'_>, state: &State, limit: Duration) -> bool {
-    let longer = state.trial_limit(2 * context.config.upgrade.max_pause, Duration::ZERO);
-    context.host.is_live() && limit < longer.min(program::trial_limit())
 }
