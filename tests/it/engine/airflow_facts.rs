@@ -178,24 +178,15 @@ fn assert_runs_end_as_on_airflow(test: &TestHome) {
     let finished = || {
         test.sql("SELECT count(*) FROM dag_run WHERE state IN ('success', 'failed')").trim().parse::<usize>().unwrap()
     };
-    // DAGs that measure time run alone.
-    let alone: Vec<&String> = facts.keys().filter(|dag_id| !dag_plan(dag_id)["alone"].is_null()).collect();
-    for (index, dag_id) in alone.iter().enumerate() {
-        trigger(dag_id);
-        if *dag_id == "timeouts" {
-            time_out(test);
-        }
-        wait_until("the only run has finished", Duration::from_secs(120), || finished() > index);
-    }
     // These DAGs start their runs themselves: they have a schedule.
     for dag_id in facts.keys().filter(|dag_id| !dag_plan(dag_id)["runs"].is_null()) {
         test.run(&["dags", "unpause", dag_id]).expect(0);
     }
-    let mut triggered: Vec<&String> =
-        facts.keys().filter(|dag_id| dag_plan(dag_id)["runs"].is_null() && !alone.contains(dag_id)).collect();
+    let mut triggered: Vec<&String> = facts.keys().filter(|dag_id| dag_plan(dag_id)["runs"].is_null()).collect();
     // DAGs that need the run of another DAG are triggered last.
     triggered.sort_by_key(|dag_id| !dag_plan(dag_id)["after"].is_null());
     triggered.into_iter().for_each(|dag_id| trigger(dag_id));
+    time_out(test);
     let expected: usize = facts.values().map(|runs| runs.as_array().unwrap().len()).sum();
     // A run that has not finished within the limit shows up as a difference.
     let started_at = Instant::now();

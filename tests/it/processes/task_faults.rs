@@ -71,6 +71,11 @@ fn command_line(pid: i32) -> String {
     String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()).replace('\0', " ")
 }
 
+/// Returns the pid of the keeper of the only running task.
+fn keeper(test: &TestHome) -> i32 {
+    processes::mentioning(test.folder()).into_iter().find(|pid| command_line(*pid).contains("keep-task")).unwrap()
+}
+
 #[test]
 fn double_forked_processes_end_with_their_task() {
     let test = TestHome::started();
@@ -196,9 +201,7 @@ fn a_killed_keeper_ends_its_task_and_fails_the_try() {
     let run_id = test.trigger("counted");
     wait_begun(&test, 1);
     let pid: i32 = lines(&test, "begin")[0].rsplit(' ').next().unwrap().parse().unwrap();
-    let keeper =
-        processes::mentioning(test.folder()).into_iter().find(|pid| command_line(*pid).contains("keep-task")).unwrap();
-    signal(keeper, "KILL");
+    signal(keeper(&test), "KILL");
     wait_until("the task is gone", SOON, || !is_alive(pid));
     let run = test.wait_run("counted", &run_id);
     assert_eq!((run["state"].as_str(), task(&run, "w0")["try_number"].as_i64()), (Some("success"), Some(2)));
@@ -280,9 +283,7 @@ fn a_command_with_its_own_environment_ends_with_its_keeper() {
     let path = test.workspace().join("pid");
     wait_until("the command runs", SOON, || std::fs::read_to_string(&path).is_ok_and(|text| text.ends_with('\n')));
     let pid: i32 = std::fs::read_to_string(&path).unwrap().trim().parse().unwrap();
-    let keeper =
-        processes::mentioning(test.folder()).into_iter().find(|pid| command_line(*pid).contains("keep-task")).unwrap();
-    signal(keeper, "KILL");
+    signal(keeper(&test), "KILL");
     assert_eq!(test.wait_run("bare", &run_id)["state"], "failed");
     assert!(!is_alive(pid));
 }
@@ -307,9 +308,7 @@ fn the_agent_continues_a_stopped_keeper() {
     test.add_dag("counted", &counted(0, "5", 1));
     let run_id = test.trigger("counted");
     wait_begun(&test, 1);
-    let keeper =
-        processes::mentioning(test.folder()).into_iter().find(|pid| command_line(*pid).contains("keep-task")).unwrap();
-    signal(keeper, "STOP");
+    signal(keeper(&test), "STOP");
     expect_undisturbed(&test, &test.wait_run("counted", &run_id), 1);
     let log = std::fs::read_to_string(test.home.join("logs/agent.log")).unwrap();
     assert!(log.contains("is stopped; continuing it"), "{log}");
