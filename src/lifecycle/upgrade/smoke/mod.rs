@@ -68,7 +68,7 @@ pub(super) fn settling_time() -> Duration {
     sys::limit("LEOFLOW_SMOKE_SETTLING", Duration::from_secs(30))
 }
 /// Beginning of the keys of the variables that the smoke test creates and deletes.
-pub const VARIABLE_PREFIX: &str = "leoflow_smoke_";
+pub(super) const VARIABLE_PREFIX: &str = "leoflow_smoke_";
 /// Pages that every server has.
 const PAGES: [&str; 2] = ["/", "/auth/login"];
 /// Number of DAGs whose grids are checked.
