@@ -143,7 +143,7 @@ async fn end_adopted(marks: &[String]) {
 #[derive(Default)]
 struct Round {
     killed: Vec<i32>,
-    /// True if all children were looked at, none was killed and none has exited, so that none can have started another.
+    /// True if all children were looked at, none was killed and none exits, so that none can have started another.
     is_settled: bool,
 }
 
@@ -161,7 +161,7 @@ fn kill_adopted(marks: &[String]) -> Round {
     let has_ended_mark = |pid: i32| process::variable_of(pid, TASK_MARK).is_some_and(|mark| marks.contains(&mark));
     for pid in children.into_iter().filter(|pid| !is_ours(*pid)) {
         let is_leftover = no_child_runs || has_ended_mark(pid);
-        // Checked after its mark was read, which a process that has exited does not show.
+        // Checked after its mark was read, which a process that exits does not show.
         if process::is_zombie(pid) {
             if reaper::ended_child(pid).is_none() {
                 // Other threads of the process still run.
@@ -171,6 +171,8 @@ fn kill_adopted(marks: &[String]) -> Round {
         } else if is_leftover {
             process::signal_process(pid, Signal::Kill);
             round.killed.push(pid);
+            round.is_settled = false;
+        } else if process::has_begun_to_exit(pid) {
             round.is_settled = false;
         }
     }

@@ -104,6 +104,8 @@ pub(super) struct Stat {
     state: char,
     parent: i32,
     pub(super) session: i32,
+    /// Flags of the kernel, `PF_…` in its linux/sched.h: field 9.
+    flags: u64,
     /// User and kernel time, including reaped children: fields 14 to 17.
     pub(super) processor_ticks: u64,
     start_ticks: u64,
@@ -118,9 +120,10 @@ impl Stat {
         let state = fields.next()?.chars().next()?;
         let parent = fields.next()?.parse().ok()?;
         let session = fields.nth(1)?.parse().ok()?;
-        let processor: Vec<u64> = fields.by_ref().skip(7).take(4).filter_map(|field| field.parse().ok()).collect();
+        let flags = fields.nth(2)?.parse().ok()?;
+        let processor: Vec<u64> = fields.by_ref().skip(4).take(4).filter_map(|field| field.parse().ok()).collect();
         let start_ticks = fields.nth(4)?.parse().ok()?;
-        Some(Self { state, parent, session, processor_ticks: processor.iter().sum(), start_ticks })
+        Some(Self { state, parent, session, flags, processor_ticks: processor.iter().sum(), start_ticks })
     }
 }
 
@@ -204,6 +207,13 @@ fn is_child_in_other_session(pid: i32) -> bool {
 /// True when the process has exited and was not waited for yet.
 pub fn is_zombie(pid: i32) -> bool {
     Stat::read(pid).is_some_and(|stat| stat.state == 'Z')
+}
+
+/// True when the process is exiting, a zombie or gone. Such a process no longer shows its environment, and a process that
+/// it has started becomes a child of ours only once it is a zombie, which on a busy machine may be much later.
+pub fn has_begun_to_exit(pid: i32) -> bool {
+    const PF_EXITING: u64 = 0x4;
+    Stat::read(pid).is_none_or(|stat| stat.flags & PF_EXITING != 0)
 }
 
 /// The value of a variable in the environment that a process was started with, as far as we may inspect it.

@@ -21,9 +21,9 @@ pub(crate) fn end_all() {
             if is_remaining {
                 process::signal_process(pid, Signal::Kill);
             }
-            // A child that has exited may have started another process after the children were listed. Its mark can no
+            // A child that exits may have started another process, which the list does not have yet. Its own mark can no
             // longer be read, so another round is needed.
-            is_settled &= !is_remaining && process::is_pid_alive(pid);
+            is_settled &= !is_remaining && !process::has_begun_to_exit(pid);
         }
         if is_settled {
             return;
