@@ -176,9 +176,8 @@ impl OperationLock {
     fn try_take(home: &Home, command: &str) -> Result<Self, LockError> {
         let path = home.operation_lock();
         let io_error = |source| LockError::Io { path: path.clone(), source };
-        home.create_folder(&home.run()).map_err(io_error)?;
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let Some(mut lock) = FileLock::try_exclusive(file.map_err(io_error)?).map_err(io_error)? else {
+        let file = open_or_create(home, &path).map_err(io_error)?;
+        let Some(mut lock) = FileLock::try_exclusive(file).map_err(io_error)? else {
             return Err(LockError::Held { holder: read_holder(&path) });
         };
         write_holder(lock.file(), command, None).map_err(io_error)?;
