@@ -85,6 +85,10 @@ def main(options: dict[str, Any]) -> None:
     except Exception as error:
         owner.send(json.dumps({"error": describe(error)}).encode())
         raise
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Ending the interpreter would free every object of the preloaded modules: half a second for Airflow's SDK.
+    os._exit(0)
 
 
 def begin(options):
