@@ -1,9 +1,8 @@
 //! Task state and asset state: values that tasks store by key for later tries and for assets. Tested with Leoflow's
 //! small package and with Airflow's SDK.
 
-use crate::support::{TestHome, task, wait_until};
+use crate::support::{TestHome, task};
 use serde_json::{Value, json};
-use std::time::Duration;
 
 const DAG: &str = r#"
 import datetime
@@ -54,10 +53,7 @@ fn assert_states_persist(test: &TestHome) {
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join("dag.py"), DAG).unwrap();
     test.start();
-    wait_until("the DAG or an import error exists", Duration::from_secs(120), || {
-        test.dags()["import_errors"] != json!([]) || test.sql("SELECT count(*) FROM dag WHERE dag_id = 'states'") == "1"
-    });
-    assert_eq!(test.dags()["import_errors"], json!([]));
+    test.wait_imported("states");
     for round in ["first", "second"] {
         test.run(&["dags", "trigger", "states", "--run-id", round, "--unpause"]).expect(0);
         let run = test.wait_run("states", round);

@@ -166,10 +166,7 @@ fn real_sdk_features_work_as_on_airflow() {
     std::fs::create_dir_all(project.join("plugins")).unwrap();
     std::fs::write(project.join("plugins/mine.py"), PLUGIN).unwrap();
     std::fs::write(project.join("dag.py"), ALL_KINDS).unwrap();
-    wait_until("the DAG exists", LIMIT, || {
-        test.dags()["import_errors"] != json!([]) || test.sql("SELECT count(*) FROM dag WHERE dag_id = 'kinds'") == "1"
-    });
-    assert_eq!(test.dags()["import_errors"], json!([]));
+    test.wait_imported("kinds");
     let done = test.run(&["dags", "trigger", "kinds", "--unpause", "--json"]).expect(0).json();
     let run_id = done["dag_run_id"].as_str().unwrap();
     let run = test.wait_run("kinds", run_id);

@@ -570,10 +570,7 @@ fn tasks_run_in_virtualenvs_and_other_pythons() {
     std::fs::write(folder.join("dag.py"), text).unwrap();
     std::fs::write(folder.join("beside.py"), "START = 10\n").unwrap();
     test.start();
-    wait_until("the DAG exists", LIMIT, || {
-        test.dags()["import_errors"] != json!([]) || test.sql("SELECT count(*) FROM dag WHERE dag_id = 'others'") == "1"
-    });
-    assert_eq!(test.dags()["import_errors"], json!([]));
+    test.wait_imported("others");
     let done = test.run(&["dags", "trigger", "others", "--logical-date", "2026-01-02", "--json"]).expect(0).json();
     let run_id = done["dag_run_id"].as_str().unwrap();
     let run = test.wait_run("others", run_id);

@@ -86,9 +86,7 @@ fn classes_named_in_settings_are_used_or_reported() {
     test.save("named/own.py", OWN_CLASSES);
     test.save("named/.env", &settings("Marks"));
     test.save("named/dag.py", USES_OWN);
-    let dag_exists = "SELECT count(*) FROM dag WHERE dag_id = 'uses'";
-    wait_until("the DAG exists", LIMIT, || test.dags()["import_errors"] != json!([]) || test.sql(dag_exists) == "1");
-    assert_eq!(test.dags()["import_errors"], json!([]));
+    test.wait_imported("uses");
     assert_eq!(test.run_dag("uses")["state"], "success", "{}", test.sql("SELECT task_id, outcome FROM task_try"));
     let xcom = |task_id: &str| -> Value {
         let query = format!("SELECT value FROM xcom WHERE task_id = '{task_id}' AND key = 'return_value'");
@@ -114,12 +112,12 @@ fn classes_named_in_settings_are_used_or_reported() {
     for pid in trigger_hosts(&test) {
         signal(pid, "KILL");
     }
+    let outcome = "SELECT coalesce(outcome, '') FROM task_try WHERE dag_id = 'waits_long' AND state = 'failed'";
+    wait_until("the task's outcome names the reason", LIMIT, || test.sql(outcome).contains(message));
     wait_until("doctor reports why the trigger process exits", LIMIT, || {
         let checks = test.run(&["doctor", "--json"]).json();
         let mut process_checks =
             checks["checks"].as_array().unwrap().iter().filter(|check| check["name"] == "processes");
         process_checks.any(|check| check["detail"].as_str().unwrap().contains(message))
     });
-    let outcome = "SELECT coalesce(outcome, '') FROM task_try WHERE dag_id = 'waits_long' AND state = 'failed'";
-    wait_until("the task's outcome names the reason too", LIMIT, || test.sql(outcome).contains(message));
 }

@@ -440,6 +440,15 @@ impl TestHome {
         self.run(&["dags", "list", "--json"]).expect(0).json()
     }
 
+    /// Waits until the DAG exists and asserts that no file fails to import.
+    #[track_caller]
+    pub fn wait_imported(&self, dag_id: &str) {
+        let exists_or_fails =
+            format!("SELECT EXISTS (SELECT FROM dag WHERE dag_id = '{dag_id}') OR EXISTS (SELECT FROM import_error)");
+        wait_until("the DAG or an import error exists", Duration::from_secs(120), || self.sql(&exists_or_fails) == "t");
+        assert_eq!(self.dags()["import_errors"], serde_json::json!([]));
+    }
+
     /// Waits until the DAG's current version has this number; a changed file makes a new version.
     #[track_caller]
     pub fn wait_dag(&self, dag_id: &str, version: i64) {
