@@ -72,22 +72,39 @@ const STOPPED_LIMIT: Duration = Duration::from_secs(5);
 /// A connection to a supervisor.
 pub struct ControlClient {
     stream: BufReader<UnixStream>,
+    socket: PathBuf,
+    /// A request was not answered within its time limit, so the next line on the stream may be its late answer.
+    is_answer_late: bool,
 }
 
 impl ControlClient {
     /// Connects to the supervisor. `Ok(None)` when none listens.
     pub fn connect(home: &Home) -> io::Result<Option<Self>> {
-        match unix_socket::connect(&home.control_socket()) {
-            Ok(stream) => Ok(Some(Self { stream: BufReader::new(stream) })),
-            Err(error) => match error.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Ok(None),
-                _ => Err(error),
-            },
+        let socket = home.control_socket();
+        match unix_socket::connect(&socket) {
+            Ok(stream) => Ok(Some(Self { stream: BufReader::new(stream), socket, is_answer_late: false })),
+            Err(error) if is_not_listening(&error) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
-    /// Sends a request and waits at most `limit` for the answer.
+    /// Sends a request and waits at most `limit` for the answer. After a request that was not answered in time, the
+    /// next one uses a new connection. `UnexpectedEof` means that the supervisor has exited.
     pub fn ask(&mut self, request: &Request, limit: Duration) -> io::Result<Answer> {
+        if self.is_answer_late {
+            let stream = unix_socket::connect(&self.socket).map_err(|error| match is_not_listening(&error) {
+                true => io::ErrorKind::UnexpectedEof.into(),
+                false => error,
+            })?;
+            (self.stream, self.is_answer_late) = (BufReader::new(stream), false);
+        }
+        let answer = self.send_and_read(request, limit);
+        let is_over = |error: &io::Error| matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
+        self.is_answer_late = answer.as_ref().is_err_and(is_over);
+        answer
+    }
+
+    fn send_and_read(&mut self, request: &Request, limit: Duration) -> io::Result<Answer> {
         self.stream.get_ref().set_read_timeout(Some(limit))?;
         let mut line = serde_json::to_vec(request)?;
         line.push(b'\n');
@@ -108,6 +125,11 @@ impl ControlClient {
     }
 }
 
+/// True for the error of a connection to a socket of which no process accepts connections.
+fn is_not_listening(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}
+
 /// Asks the running instance for its status; `None` when none runs or it does not answer.
 pub fn status_of(home: &Home) -> Option<InstanceStatus> {
     let is_stopped = lock::holder(home).is_some_and(|holder| process::is_stopped(holder.process.pid));
@@ -116,5 +138,32 @@ pub fn status_of(home: &Home) -> Option<InstanceStatus> {
     match client.ask(&Request::Status, limit).ok()? {
         Answer::Status(status) => Some(*status),
         Answer::Accepted | Answer::Error(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn a_late_answer_is_not_taken_for_the_next_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = crate::home::resolve(Some(folder.path())).unwrap();
+        std::fs::create_dir_all(home.run()).unwrap();
+        let listener = UnixListener::bind(home.control_socket()).unwrap();
+        let mut client = ControlClient::connect(&home).unwrap().unwrap();
+        let (mut first, _) = listener.accept().unwrap();
+        let unanswered = client.ask(&Request::Restart, Duration::from_millis(50)).unwrap_err();
+        assert_eq!(unanswered.kind(), io::ErrorKind::WouldBlock);
+        first.write_all(b"\"accepted\"\n").unwrap();
+        let supervisor = std::thread::spawn(move || {
+            let (mut second, _) = listener.accept().unwrap();
+            BufReader::new(&second).read_line(&mut String::new()).unwrap();
+            second.write_all(b"{\"error\": \"no\"}\n").unwrap();
+        });
+        let answer = client.ask(&Request::Stop, Duration::from_secs(20)).unwrap();
+        assert_eq!(answer, Answer::Error("no".to_owned()));
+        supervisor.join().unwrap();
     }
 }

@@ -4,13 +4,11 @@ use super::check::{Check, Fix};
 use super::doctor_python::{self, ServerPython};
 use super::facts::config_is_blank;
 use super::other_copy::other_copy;
-use super::service;
-use super::{doctor_backups, doctor_postgres, install_self};
+use super::{doctor_backups, doctor_instance, doctor_postgres, install_self};
 use leoflow_base::config::{self, Config};
 use leoflow_base::counted::counted;
 use leoflow_base::home::{Home, journal, lock};
-use leoflow_base::protocol::control;
-use leoflow_base::protocol::status::InstanceState;
+use leoflow_base::protocol::status::InstanceStatus;
 use leoflow_base::sys::fs::{disk, files};
 use leoflow_base::sys::net::ports;
 use leoflow_base::sys::process::user_namespace::Identity;
@@ -50,12 +48,13 @@ pub struct SchemaUnavailable {
 }
 
 /// Runs all checks, in the order of the report. `schema` is `None` when there is no database yet. `server_python` is
-/// empty when no server runs.
+/// empty when no server runs, and `status` is `None` when no supervisor responds.
 pub fn examine(
     home: &Home,
     sources: &Sources,
     schema: Option<Result<SchemaReport, SchemaUnavailable>>,
     server_python: &ServerPython,
+    status: Option<&InstanceStatus>,
 ) -> Vec<Check> {
     let running = lock::is_held(home).unwrap_or(false);
     let loaded = config::load(&home.config());
@@ -66,8 +65,8 @@ pub fn examine(
     checks.push(port(home, config.as_ref(), running));
     let server = schema.as_ref().and_then(|report| report.as_ref().ok()?.server_version.clone());
     checks.push(doctor_postgres::programs(home, sources, server.as_deref()));
-    checks.push(doctor_postgres::datastore(home, server.as_deref()));
-    checks.extend(instance(home));
+    checks.push(doctor_postgres::datastore(home, server.as_deref(), status));
+    checks.extend(doctor_instance::instance(home, status));
     match journal::change_under_way(home) {
         // During an upgrade the schema's state is meaningless.
         Some(change) => checks.push(Check::warning("upgrade", change.to_string(), "leoflow upgrade --resume")),
@@ -75,8 +74,8 @@ pub fn examine(
     }
     checks.push(binaries(home));
     checks.extend(path(home));
-    checks.extend(doctor_backups::backups(home, config.as_ref()));
-    checks.extend(service(home));
+    checks.extend(doctor_backups::backups(home, config.as_ref(), status));
+    checks.extend(doctor_instance::service(home));
     let configured = config.as_ref().and_then(|config| config.python.as_deref());
     checks.push(doctor_python::python_found(server_python.python.as_deref().or(configured)));
     checks.push(doctor_python::environments(home, server_python));
@@ -85,22 +84,6 @@ pub fn examine(
     checks.extend(config.as_ref().and_then(|config| workspace(config.workspace.as_deref()?)));
     checks.push(leftovers(home, running));
     checks
-}
-
-/// Checks the service that starts Leoflow at login or boot, if installed.
-fn service(home: &Home) -> Option<Check> {
-    let service = service::installed(home).ok().flatten()?;
-    let reinstall = "leoflow service install";
-    Some(match service.is_enabled() {
-        Err(error) => Check::warning("service", format!("{}: {error}", service.unit()), "leoflow service status"),
-        Ok(false) => Check::warning("service", format!("{} is disabled", service.unit()), reinstall),
-        Ok(true) if !service.is_current() => Check::warning(
-            "service",
-            format!("{} differs from the file that this release writes", service.file.display()),
-            reinstall,
-        ),
-        Ok(true) => Check::ok("service", format!("{}, {}", service.unit(), service::start_description(&service))),
-    })
 }
 
 /// Checks that the server can read the whole workspace.
@@ -272,15 +255,6 @@ fn port(home: &Home, config: Option<&Config>, running: bool) -> Check {
 /// Remedy for a missing config, which contains the encryption key.
 const KEY_LOST: &str = "restore it from a copy, because a new one would have another encryption key; or restore a backup: \
                         leoflow lite restore --input FILE --force, which keeps the current data";
-/// Reports a running instance that does not work, with the reason from `lite status`.
-fn instance(home: &Home) -> Option<Check> {
-    let status = control::status_of(home)?;
-    let is_unwell = matches!(status.state, InstanceState::Degraded | InstanceState::Failed);
-    is_unwell.then(|| {
-        let reason = status.reason.unwrap_or_else(|| status.state.to_string());
-        Check::problem("instance", reason, "leoflow lite status, then leoflow lite logs")
-    })
-}
 
 /// Checks the database's schema and data migrations.
 fn schema_check(schema: Option<Result<SchemaReport, SchemaUnavailable>>) -> Check {

@@ -5,12 +5,12 @@ use jiff::{SignedDuration, Timestamp, Zoned};
 use leoflow_base::config::{Config, Overdue};
 use leoflow_base::home::Home;
 use leoflow_base::home::upkeep::{self, Kind};
-use leoflow_base::protocol::control;
+use leoflow_base::protocol::status::InstanceStatus;
 
 /// Checks scheduled backups and test restores; `None` before the first one is due.
-pub fn backups(home: &Home, config: Option<&Config>) -> Option<Check> {
+pub fn backups(home: &Home, config: Option<&Config>, status: Option<&InstanceStatus>) -> Option<Check> {
     let upkeep = upkeep::read(home);
-    let overdue = config.map(|config| overdue(home, config)).unwrap_or_default();
+    let overdue = config.zip(status).map(|(config, status)| overdue(home, config, status)).unwrap_or_default();
     let mut problems = upkeep.as_ref().map(upkeep::Upkeep::problems).unwrap_or_default();
     problems.extend(overdue.iter().map(ToString::to_string));
     let describe = |verb: &str, time: Option<Timestamp>| match time {
@@ -34,8 +34,8 @@ pub fn backups(home: &Home, config: Option<&Config>) -> Option<Check> {
     })
 }
 
-fn overdue(home: &Home, config: &Config) -> Vec<Overdue> {
-    let Some(status) = control::status_of(home) else { return Vec::new() };
+/// Returns what is overdue in an instance that runs with this status.
+fn overdue(home: &Home, config: &Config, status: &InstanceStatus) -> Vec<Overdue> {
     let now = Zoned::now();
     let uptime = SignedDuration::from_secs(i64::try_from(status.uptime_seconds).unwrap_or(i64::MAX));
     let since = now.timestamp().checked_sub(uptime).unwrap_or(Timestamp::MIN);

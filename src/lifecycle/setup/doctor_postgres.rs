@@ -2,8 +2,7 @@
 
 use super::check::Check;
 use leoflow_base::home::Home;
-use leoflow_base::protocol::control;
-use leoflow_base::protocol::status::InstanceState;
+use leoflow_base::protocol::status::{InstanceState, InstanceStatus};
 use leoflow_postgres::cluster::{self, ClusterState};
 use leoflow_postgres::credentials::Credentials;
 use leoflow_postgres::install::acquire::Sources;
@@ -54,7 +53,7 @@ pub const RESTORE: &str =
     "leoflow lite backups list, then leoflow lite restore --input FILE --force, which keeps the current data";
 
 /// Checks the datastore. `server` is the version reported by the server, if it was reached.
-pub fn datastore(home: &Home, server: Option<&str>) -> Check {
+pub fn datastore(home: &Home, server: Option<&str>, status: Option<&InstanceStatus>) -> Check {
     let data = home.postgres_data();
     match location::recorded(home) {
         Ok(None) => {}
@@ -90,9 +89,9 @@ pub fn datastore(home: &Home, server: Option<&str>) -> Check {
             let detail = "managed-postgres/credentials.json, which opens the datastore, is missing or unreadable";
             Check::problem("datastore", detail, format!("restore it from a copy of the home; or {RESTORE}"))
         }
-        ClusterState::Ready => match control::status_of(home).filter(|status| status.state == InstanceState::Damaged) {
+        ClusterState::Ready => match status.filter(|status| status.state == InstanceState::Damaged) {
             None => Check::ok("datastore", data.display().to_string()),
-            Some(status) => Check::problem("datastore", status.reason.unwrap_or_default(), RESTORE),
+            Some(status) => Check::problem("datastore", status.reason.clone().unwrap_or_default(), RESTORE),
         },
         ClusterState::OtherMajor(major) => Check::problem(
             "datastore",

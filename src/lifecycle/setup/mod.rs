@@ -5,6 +5,7 @@ mod apply;
 mod check;
 mod doctor;
 mod doctor_backups;
+mod doctor_instance;
 mod doctor_postgres;
 mod doctor_python;
 mod extras;

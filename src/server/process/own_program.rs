@@ -8,6 +8,7 @@ use leoflow_base::home::Home;
 use leoflow_base::home::lock;
 use leoflow_base::home::operations::{self, Operation, Record, Status};
 use leoflow_base::protocol::own_command::{self, CommandOutput};
+use leoflow_base::sys::process::command;
 use leoflow_base::sys::{blocking, env_vars};
 use serde_json::Value;
 use std::fs::OpenOptions;
@@ -146,7 +147,7 @@ fn start_process(home: &Home, id: u64) -> io::Result<Child> {
         .mode(0o600)
         .open(home.logs().join("operation.log"))?;
     process.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-    process.spawn()
+    command::spawn(&mut process)
 }
 
 /// Runs a read-only command; returns its JSON, or its error text.

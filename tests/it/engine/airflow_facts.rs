@@ -2,10 +2,10 @@
 //! `scripts/compare-airflow` recorded in `tests/airflow/facts.json`.
 
 use crate::support::airflow;
-use crate::support::{TestHome, wait_until};
+use crate::support::{TestHome, happens_within, wait_until};
 use serde_json::{Map, Value, json};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Time limit for all runs together.
 const LIMIT: Duration = Duration::from_secs(240);
@@ -189,10 +189,7 @@ fn assert_runs_end_as_on_airflow(test: &TestHome) {
     time_out(test);
     let expected: usize = facts.values().map(|runs| runs.as_array().unwrap().len()).sum();
     // A run that has not finished within the limit shows up as a difference.
-    let started_at = Instant::now();
-    while finished() < expected && started_at.elapsed() < LIMIT {
-        std::thread::sleep(Duration::from_millis(200));
-    }
+    happens_within(LIMIT, || finished() >= expected);
     let ours = outcomes(test, &first_day);
     let mut differences = Vec::new();
     for (dag_id, runs) in &facts {

@@ -176,6 +176,8 @@ fn a_continued_supervisor_does_not_replace_its_children() {
     });
     let status = test.status();
     assert!(status["reason"].as_str().unwrap().contains("does not respond"), "{status}");
+    let doctor = test.run(&["doctor"]).expect(1);
+    assert!(doctor.stdout.contains(&format!("the supervisor, pid {supervisor}, does not respond")), "{doctor:?}");
     signal(supervisor, "CONT");
     wait_until("healthy again", Duration::from_secs(20), || test.state() == "healthy");
     assert_eq!(test.pid("server"), server);

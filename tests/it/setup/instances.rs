@@ -1,5 +1,6 @@
 //! Several instances of one user, each with its own home, workspace and port.
 
+use crate::support::processes::signal;
 use crate::support::{CommandOutput, LEOFLOW, TestHome, WAITING_DAG, cache_lock, free_port, quick_archive, wait_until};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -294,6 +295,20 @@ fn all_stops_at_the_first_failure_and_a_rerun_continues() {
         user.run(wrong).expect(2);
     }
     user.run(&["lite", "backup", "--all", "--output", "x.tar.zst"]).expect(2);
+}
+
+#[test]
+fn an_instance_that_does_not_respond_is_listed_as_degraded() {
+    let user = User::new();
+    user.run(&["--instance", "one", "lite", "start"]).expect(0);
+    let supervisor = user.run(&["--instance", "one", "lite", "status", "--json"]).expect(0).json()["pid"].clone();
+    let supervisor = i32::try_from(supervisor.as_i64().unwrap()).unwrap();
+    signal(supervisor, "STOP");
+    let one = user.instance("one");
+    signal(supervisor, "CONT");
+    assert_eq!(one["state"], "degraded", "{one}");
+    user.run(&["--instance", "one", "lite", "stop"]).expect(0);
+    assert_eq!(user.instance("one")["state"], "stopped");
 }
 
 #[test]

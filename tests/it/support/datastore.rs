@@ -1,8 +1,9 @@
 //! Runs SQL without starting `psql`, over a connection to the datastore's socket. The connection is closed after each
-//! use: an open one would block copies and renames of the database.
+//! use, or at the end of a wait: an open one would block copies and renames of the database.
 
 use leoflow::postgres::{Credentials, Endpoint};
-use std::path::Path;
+use std::cell::{Cell, RefCell};
+use std::path::{Path, PathBuf};
 use tokio::runtime::Runtime;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
@@ -51,11 +52,63 @@ impl HeldLock {
     }
 }
 
+thread_local! {
+    /// Number of waits in progress in this thread.
+    static WAITS: Cell<u32> = const { Cell::new(0) };
+    /// The connection that this thread's waits keep, with its home.
+    static KEPT: RefCell<Option<(PathBuf, Connection)>> = const { RefCell::new(None) };
+}
+
+/// While this exists, reading queries of the thread share a connection: PostgreSQL starts a process for each one, which
+/// takes 8 ms of processor time, and a wait makes many queries.
+pub struct Wait(());
+
+impl Wait {
+    pub fn begin() -> Self {
+        WAITS.set(WAITS.get() + 1);
+        Self(())
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        WAITS.set(WAITS.get() - 1);
+        if WAITS.get() == 0 {
+            close_kept();
+        }
+    }
+}
+
+/// Closes the connection that this thread keeps.
+pub fn close_kept() {
+    KEPT.take();
+}
+
+/// Runs a query over the connection that this thread keeps. `None` if it keeps none for this home, or if the query
+/// failed, perhaps because the server has closed the connection.
+fn query_kept(home: &Path, text: &str) -> Option<Vec<SimpleQueryMessage>> {
+    let (kept_home, connection) = KEPT.take().filter(|(kept_home, _)| kept_home == home)?;
+    let messages = connection.query(text).ok()?;
+    KEPT.set(Some((kept_home, connection)));
+    Some(messages)
+}
+
 /// Returns the rows as `psql -A -t` prints them: columns separated by `|`, rows by line feeds, NULL as nothing.
-/// `None` if the datastore of this home does not listen.
-pub fn query(home: &Path, text: &str) -> Option<Result<String, tokio_postgres::Error>> {
-    match Connection::open(home)?.query(text) {
-        Ok(messages) => Some(Ok(rows(&messages))),
+/// `None` if the datastore of this home does not listen. During a wait, a reading query keeps its connection if
+/// `may_keep`.
+pub fn query(home: &Path, text: &str, may_keep: bool) -> Option<Result<String, tokio_postgres::Error>> {
+    let keeps = may_keep && WAITS.get() > 0 && text.trim_start().starts_with("SELECT");
+    if keeps && let Some(messages) = query_kept(home, text) {
+        return Some(Ok(rows(&messages)));
+    }
+    let connection = Connection::open(home)?;
+    match connection.query(text) {
+        Ok(messages) => {
+            if keeps {
+                KEPT.set(Some((home.to_owned(), connection)));
+            }
+            Some(Ok(rows(&messages)))
+        }
         // The server closed the connection because it is stopping.
         Err(error) if error.as_db_error().is_none() => None,
         Err(error) => Some(Err(error)),

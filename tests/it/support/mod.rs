@@ -27,6 +27,7 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -113,6 +114,8 @@ pub struct TestHome {
     limits: Vec<(&'static str, &'static str)>,
     /// The administrator's password of a home copied from the template, until `start` has returned it.
     unreported_password: Mutex<Option<String>>,
+    /// True once a command may run in the background.
+    has_background_commands: AtomicBool,
 }
 
 impl TestHome {
@@ -151,6 +154,7 @@ impl TestHome {
             postgres,
             limits: Vec::new(),
             unreported_password: Mutex::default(),
+            has_background_commands: AtomicBool::new(false),
         }
     }
 
@@ -210,8 +214,16 @@ impl TestHome {
         self.folder().join("user/leoflow")
     }
 
-    /// Returns `leoflow --home …` with a clean environment that takes PostgreSQL from the PATH.
+    /// Returns `leoflow --home …` with a clean environment that takes PostgreSQL from the PATH. It may run in the
+    /// background and copy or rename the database, so that no wait keeps a connection from now on.
     pub fn command(&self, arguments: &[&str]) -> Command {
+        self.has_background_commands.store(true, Ordering::Relaxed);
+        self.foreground_command(arguments)
+    }
+
+    /// Like [`Self::command`], for a command whose end the caller awaits.
+    fn foreground_command(&self, arguments: &[&str]) -> Command {
+        datastore::close_kept();
         let mut command = Command::new(&self.program);
         command
             .env_clear()
@@ -234,7 +246,7 @@ impl TestHome {
     }
 
     pub fn run(&self, arguments: &[&str]) -> CommandOutput {
-        let mut command = self.command(arguments);
+        let mut command = self.foreground_command(arguments);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         wait_for_output(child, &format!("{arguments:?}"))
     }
@@ -242,7 +254,7 @@ impl TestHome {
     pub fn run_with_input(&self, arguments: &[&str], input: &str) -> CommandOutput {
         use std::io::Write;
         let mut child = self
-            .command(arguments)
+            .foreground_command(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -353,7 +365,8 @@ impl TestHome {
     /// starts the datastore for the statement. Returns the rows as `psql -A -t` prints them.
     #[track_caller]
     pub fn sql(&self, text: &str) -> String {
-        if let Some(answer) = datastore::query(&self.home, text) {
+        let may_keep = !self.has_background_commands.load(Ordering::Relaxed);
+        if let Some(answer) = datastore::query(&self.home, text, may_keep) {
             let answer = answer.unwrap_or_else(|error| panic!("{text}: {error:?}"));
             return answer.trim().to_owned();
         }
@@ -626,11 +639,20 @@ pub fn task<'a>(run: &'a Value, task_id: &str) -> &'a Value {
 }
 
 #[track_caller]
-pub fn wait_until(condition: &str, limit: Duration, mut is_met: impl FnMut() -> bool) {
+pub fn wait_until(condition: &str, limit: Duration, is_met: impl FnMut() -> bool) {
+    assert!(happens_within(limit, is_met), "not within {limit:?}: {condition}");
+}
+
+/// Waits until the condition is met; false if it is not within the limit.
+pub fn happens_within(limit: Duration, mut is_met: impl FnMut() -> bool) -> bool {
+    let _wait = datastore::Wait::begin();
     let mut pauses = Pauses::until(limit);
     while !is_met() {
-        assert!(pauses.next(), "not within {limit:?}: {condition}");
+        if !pauses.next() {
+            return false;
+        }
     }
+    true
 }
 
 /// Pauses between polls: short at first, then longer, because each poll may start a process.

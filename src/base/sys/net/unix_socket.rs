@@ -1,7 +1,9 @@
 //! Unix sockets at paths of any length. The kernel accepts 107 bytes; a longer path is used through a descriptor of its
 //! folder.
 
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, socket};
 use nix::sys::stat::Mode;
 use std::fs::{self, Permissions};
 use std::io;
@@ -10,6 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Maximum length of a socket's path in bytes: `sizeof(sun_path)` without the closing NUL, unix(7).
 pub const PATH_LIMIT: usize = 107;
@@ -23,9 +26,35 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Connects to the socket at `path`.
+/// Time limit of a connection. Each connection that a hung process does not accept stays in its queue, and once the
+/// queue is full, connect(2) waits without a limit.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+
+/// Connects to the socket at `path`. `TimedOut` means that the listening process accepts no connections.
 pub fn connect(path: &Path) -> io::Result<UnixStream> {
-    through_folder(path, |short| UnixStream::connect(short))
+    connect_within(path, CONNECT_LIMIT)
+}
+
+fn connect_within(path: &Path, limit: Duration) -> io::Result<UnixStream> {
+    let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    let stream = UnixStream::from(socket);
+    // The time limit of writes is that of connect(2) too.
+    stream.set_write_timeout(Some(limit))?;
+    through_folder(path, |short| {
+        let address = UnixAddr::new(short)?;
+        loop {
+            match socket::connect(stream.as_raw_fd(), &address) {
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => {
+                    let reason = "the listening process accepts no connections";
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, reason));
+                }
+                result => return Ok(result?),
+            }
+        }
+    })?;
+    stream.set_write_timeout(None)?;
+    Ok(stream)
 }
 
 /// Calls `operation` with a path that is short enough for the kernel.
@@ -43,13 +72,13 @@ pub(crate) fn through_folder<T>(path: &Path, operation: impl FnOnce(&Path) -> io
 
 /// The user id at the other end, as the kernel knows it.
 pub fn peer_uid(stream: impl AsFd) -> io::Result<u32> {
-    let credentials = nix::sys::socket::getsockopt(&stream, nix::sys::socket::sockopt::PeerCredentials)?;
+    let credentials = socket::getsockopt(&stream, socket::sockopt::PeerCredentials)?;
     Ok(credentials.uid())
 }
 
 /// The process at the other end, as the kernel knows it.
 pub fn peer_pid(stream: impl AsFd) -> io::Result<i32> {
-    let credentials = nix::sys::socket::getsockopt(&stream, nix::sys::socket::sockopt::PeerCredentials)?;
+    let credentials = socket::getsockopt(&stream, socket::sockopt::PeerCredentials)?;
     Ok(credentials.pid())
 }
 
@@ -68,5 +97,18 @@ mod tests {
         assert_eq!(peer_uid(&stream).unwrap(), crate::sys::user::effective_uid());
         assert_eq!(crate::sys::fs::files::mode(&path).unwrap(), 0o600);
         listen(&path).unwrap();
+    }
+
+    #[test]
+    fn a_connection_to_a_full_queue_fails() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control.sock");
+        let listener = listen(&path).unwrap();
+        socket::listen(&listener, socket::Backlog::new(0).unwrap()).unwrap();
+        let _in_queue = connect(&path).unwrap();
+        let failed = connect_within(&path, Duration::from_millis(50)).unwrap_err();
+        assert_eq!(failed.kind(), io::ErrorKind::TimedOut);
+        drop(listener);
+        assert_eq!(connect(&path).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
     }
 }

@@ -5,15 +5,15 @@ use super::setup::{self, Setup};
 use super::uninstall::{self, Uninstall};
 use crate::commands::backup::restore_args::Restore;
 use crate::commands::backup::{create, restore};
+use crate::commands::lite::status::{status_of_home, statuses_of_homes};
 use crate::context::Context;
 use crate::error::Error;
 use clap::{Args, Subcommand};
-use leoflow_base::config::{self, DEFAULT_PORT};
+use leoflow_base::config;
 use leoflow_base::home::{
     Home, absolute_workspace, all_instances_and_incomplete, config_files, instances, lock, resolve,
 };
-use leoflow_base::protocol::control;
-use leoflow_base::protocol::status::InstanceState;
+use leoflow_base::protocol::status::InstanceStatus;
 use leoflow_base::sys::fs::files;
 use leoflow_lifecycle::setup::installed_version;
 use serde_json::json;
@@ -98,9 +98,12 @@ pub async fn run(context: &Context<'_>, command: Option<&InstancesCommand>) -> R
 }
 
 fn list(context: &Context<'_>) -> Result<u8, Error> {
-    let rows: Vec<_> = all_instances_and_incomplete()
+    let instances = all_instances_and_incomplete();
+    let statuses = statuses_of_homes(context, instances.iter().map(|(_, home)| home.clone()).collect());
+    let rows: Vec<_> = instances
         .into_iter()
-        .map(|(name, home)| InstanceRow::read(context, name, &home))
+        .zip(statuses)
+        .map(|((name, home), status)| InstanceRow::read(name, &home, status))
         .collect();
     let printer = context.printer;
     if printer.json {
@@ -136,21 +139,19 @@ struct InstanceRow {
 }
 
 impl InstanceRow {
-    /// Reads the status and the configuration of an instance.
-    fn read(context: &Context<'_>, name: String, home: &Home) -> Self {
+    /// Reads the configuration of an instance with this status.
+    fn read(name: String, home: &Home, status: InstanceStatus) -> Self {
         let config = config::load_files(&home.config()).ok().flatten().map(|loaded| loaded.config);
-        let status = control::status_of(home);
-        let port = config.as_ref().map_or(DEFAULT_PORT, |config| config.port);
-        let state = match &status {
-            Some(status) => status.state.to_string(),
-            None if instances::is_incomplete(home) && lock::is_held(home).unwrap_or(false) => "creating".to_owned(),
-            None if instances::is_incomplete(home) => INCOMPLETE.to_owned(),
-            None => InstanceState::Stopped.to_string(),
+        let is_incomplete = status.processes.is_empty() && instances::is_incomplete(home);
+        let state = match is_incomplete {
+            true if lock::is_held(home).unwrap_or(false) => "creating".to_owned(),
+            true => INCOMPLETE.to_owned(),
+            false => status.state.to_string(),
         };
         Self {
             name,
             state,
-            url: status.map_or_else(|| context.url(config.as_ref(), port), |status| status.url),
+            url: status.url,
             version: installed_version(home),
             home: home.root().to_owned(),
             workspace: config.and_then(|config| config.workspace),
@@ -236,7 +237,8 @@ async fn clone(context: &Context<'_>, name: &str, from: Option<&str>) -> Result<
     let copied = copy(&old_context, &new_context, &folder.join("copy.tar.zst")).await;
     let removed = files::remove_any(&folder).map_err(|error| Error::io("remove", &folder, &error));
     copied.and(removed)?;
-    let new_row = InstanceRow::read(context, name.to_owned(), &new_context.home);
+    let new_status = status_of_home(&new_context);
+    let new_row = InstanceRow::read(name.to_owned(), &new_context.home, new_status);
     if context.printer.json {
         context.printer.json(&new_row.as_json())?;
         return Ok(0);

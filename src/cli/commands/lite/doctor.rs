@@ -9,6 +9,7 @@ use leoflow_base::home::Home;
 use leoflow_base::home::journal::{self, Operation};
 use leoflow_base::home::lock::{self, HomeLock};
 use leoflow_base::protocol::control;
+use leoflow_base::protocol::status::InstanceStatus;
 use leoflow_lifecycle::backup::restore;
 use leoflow_lifecycle::setup::{self, Check, Fix, SchemaReport, SchemaUnavailable, Verdict, uninstall};
 use leoflow_postgres::cluster::{self, ClusterState};
@@ -37,9 +38,10 @@ pub struct Doctor {
 const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub async fn run(context: &Context<'_>, args: &Doctor) -> Result<u8, Error> {
-    let schema = schema_state(context).await;
+    let status = control::status_of(&context.home);
+    let schema = schema_state(context, status.as_ref()).await;
     let servers = servers_python(context).await.unwrap_or_default();
-    let checks = setup::examine(&context.home, &Sources::for_home(&context.home), schema, &servers);
+    let checks = setup::examine(&context.home, &Sources::for_home(&context.home), schema, &servers, status.as_ref());
     let fixes: Vec<&Fix> = checks.iter().filter_map(|check| check.fix.as_ref()).collect();
     let healthy = checks.iter().all(|check| check.verdict != Verdict::Problem);
     if context.printer.json {
@@ -55,12 +57,15 @@ pub async fn run(context: &Context<'_>, args: &Doctor) -> Result<u8, Error> {
 
 /// Reads the schema from the running datastore, or from a private server. `None` without a datastore, or while another
 /// command uses the home.
-async fn schema_state(context: &Context<'_>) -> Option<Result<SchemaReport, SchemaUnavailable>> {
+async fn schema_state(
+    context: &Context<'_>,
+    status: Option<&InstanceStatus>,
+) -> Option<Result<SchemaReport, SchemaUnavailable>> {
     if cluster::state(&context.home) != ClusterState::Ready {
         return None;
     }
     let held = lock::is_held(&context.home).unwrap_or(false);
-    if held && control::status_of(&context.home).is_none() {
+    if held && status.is_none() {
         // Another command uses the home for a moment; that is not a problem.
         return None;
     }

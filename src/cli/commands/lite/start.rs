@@ -234,7 +234,7 @@ impl Detached {
         let stderr = errors.as_ref().and_then(|(file, _)| file.try_clone().ok()).map_or_else(Stdio::null, Stdio::from);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
         command::in_own_session(&mut command);
-        let child = command.spawn().map_err(|error| Error::io("run", &program, &error))?;
+        let child = command::spawn(&mut command).map_err(|error| Error::io("run", &program, &error))?;
         Ok(Self { child, errors })
     }
 

@@ -8,7 +8,7 @@ use clap::Args;
 use jiff::{SignedDuration, Timestamp, Zoned};
 use leoflow_base::config::{self, DEFAULT_PORT, Overdue};
 use leoflow_base::home::upkeep::{self, Kind, Upkeep};
-use leoflow_base::home::{all_instances, journal, lock};
+use leoflow_base::home::{Home, all_instances, journal, lock};
 use leoflow_base::protocol::control;
 use leoflow_base::protocol::status::{BackupsStatus, InstanceState, InstanceStatus, ProcessStatus};
 use leoflow_base::sys::process::environment_of;
@@ -16,6 +16,8 @@ use leoflow_lifecycle::backup::retain::catalog;
 use leoflow_lifecycle::setup::{self, installed_version};
 use leoflow_postgres::location;
 use serde_json::{Value, json};
+use std::panic::resume_unwind;
+use std::thread::ScopedJoinHandle;
 
 #[derive(Args, Debug)]
 pub struct LiteStatus {
@@ -39,8 +41,8 @@ pub fn run(context: &Context<'_>, args: &LiteStatus) -> Result<u8, Error> {
 
 /// Prints a row per instance.
 fn show_all(context: &Context<'_>) -> Result<u8, Error> {
-    let statuses: Vec<(String, InstanceStatus)> =
-        all_instances().into_iter().map(|(name, home)| (name, status_of_home(&Context { home, ..*context }))).collect();
+    let (names, homes): (Vec<String>, Vec<Home>) = all_instances().into_iter().unzip();
+    let statuses: Vec<(String, InstanceStatus)> = names.into_iter().zip(statuses_of_homes(context, homes)).collect();
     if context.printer.json {
         let entries: Vec<Value> =
             statuses.iter().map(|(name, status)| json!({"name": name, "status": status})).collect();
@@ -83,9 +85,20 @@ fn current_status(context: &Context<'_>) -> InstanceStatus {
     status
 }
 
+/// The status of each home, without `needs_restart`. Reads them at the same time, because a supervisor that does not
+/// respond takes many seconds.
+pub(crate) fn statuses_of_homes(context: &Context<'_>, homes: Vec<Home>) -> Vec<InstanceStatus> {
+    std::thread::scope(|scope| {
+        let contexts = homes.into_iter().map(|home| Context { home, ..*context });
+        let threads: Vec<_> = contexts.map(|context| scope.spawn(move || status_of_home(&context))).collect();
+        let join = |thread: ScopedJoinHandle<'_, _>| thread.join().unwrap_or_else(|panic| resume_unwind(panic));
+        threads.into_iter().map(join).collect()
+    })
+}
+
 /// The status of a home, without `needs_restart`: it depends on this process's environment variables, which may not
 /// apply to that home.
-fn status_of_home(context: &Context<'_>) -> InstanceStatus {
+pub(crate) fn status_of_home(context: &Context<'_>) -> InstanceStatus {
     let mut status = control::status_of(&context.home).unwrap_or_else(|| offline_status(context));
     status.change = journal::change_under_way(&context.home);
     if status.change.as_ref().is_some_and(|change| change.has_changed) && status.state == InstanceState::Healthy {

@@ -12,6 +12,7 @@ use leoflow_base::sys::fs::files;
 use leoflow_base::sys::process::Signal;
 use leoflow_postgres::location;
 use leoflow_processes::agent;
+use std::io;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
@@ -110,7 +111,7 @@ pub fn stop_with_tasks(context: &Context<'_>) -> Result<(), Error> {
 
 /// Ends all tasks: they outlive the processes that started them and a restart, but not a stop. Returns the number of
 /// ended tasks and the first error.
-fn end_tasks(context: &Context<'_>) -> (usize, Option<std::io::Error>) {
+fn end_tasks(context: &Context<'_>) -> (usize, Option<io::Error>) {
     if !context.home.running_tasks().exists() {
         return (0, None);
     }
@@ -120,7 +121,7 @@ fn end_tasks(context: &Context<'_>) -> (usize, Option<std::io::Error>) {
 }
 
 /// The error of unreadable task folders.
-pub fn unreadable_tasks_error(home: &Home, error: &std::io::Error) -> Error {
+pub fn unreadable_tasks_error(home: &Home, error: &io::Error) -> Error {
     Error::io("read", &home.running_tasks(), error)
 }
 
@@ -136,8 +137,12 @@ pub fn ended_tasks(count: usize) -> String {
 pub fn stop_running(context: &Context<'_>) -> Result<bool, Error> {
     let home = &context.home;
     let holder = lock::holder(home).filter(|holder| holder.url.is_some());
-    let connected =
-        ControlClient::connect(home).map_err(|error| Error::io("connect to", &home.control_socket(), &error))?;
+    let connected = match ControlClient::connect(home) {
+        Err(error) if error.kind() != io::ErrorKind::TimedOut => {
+            return Err(Error::io("connect to", &home.control_socket(), &error));
+        }
+        connected => connected.ok().flatten(),
+    };
     if let Some(mut client) = connected {
         let answer = client.ask(&Request::Stop, Duration::from_secs(5));
         if matches!(answer, Ok(Answer::Accepted)) {

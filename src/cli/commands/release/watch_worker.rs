@@ -48,7 +48,7 @@ pub async fn run(
     command.arg("--home").arg(context.home.root()).args(arguments).envs(variables.iter().cloned());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
     command::in_own_session(&mut command);
-    let mut child = command.spawn().map_err(|error| Error::io("run", &program, &error))?;
+    let mut child = command::spawn(&mut command).map_err(|error| Error::io("run", &program, &error))?;
     let pid = child.id() as i32;
     let stdout = child.stdout.take().ok_or_else(|| Error::bug("a child with a piped stdout has none"))?;
     let reports = pipe::Receiver::from_owned_fd(OwnedFd::from(stdout)).map_err(Error::failed)?;

@@ -192,7 +192,7 @@ pub async fn count_all(client: &Client) -> Result<BTreeMap<String, i64>, PgError
 pub fn start(program: &'static str, command: &mut Command) -> Result<Child, DumpError> {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command::dies_with_this_thread(command);
-    command.spawn().map_err(|source| DumpError::Spawn { program, source })
+    command::spawn(command).map_err(|source| DumpError::Spawn { program, source })
 }
 
 /// Maximum length of a program's error output, in bytes; the rest is dropped.

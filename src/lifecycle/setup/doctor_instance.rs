@@ -1,0 +1,41 @@
+//! Checks the running instance and the service that starts it.
+
+use super::check::Check;
+use super::service;
+use leoflow_base::home::{Home, lock};
+use leoflow_base::protocol::status::{InstanceState, InstanceStatus};
+
+/// Reports a running instance that does not work, with the reason from `lite status`, and a supervisor that does not
+/// respond.
+pub fn instance(home: &Home, status: Option<&InstanceStatus>) -> Option<Check> {
+    let Some(status) = status else {
+        // A command that uses the home records no address.
+        let supervisor = lock::holder(home).filter(|holder| holder.url.is_some() && home.control_socket().exists())?;
+        if !lock::is_held(home).unwrap_or(false) {
+            return None;
+        }
+        let detail = format!("the supervisor, pid {}, does not respond", supervisor.process.pid);
+        return Some(Check::problem("instance", detail, "leoflow lite stop, then leoflow lite start"));
+    };
+    let is_unwell = matches!(status.state, InstanceState::Degraded | InstanceState::Failed);
+    is_unwell.then(|| {
+        let reason = status.reason.clone().unwrap_or_else(|| status.state.to_string());
+        Check::problem("instance", reason, "leoflow lite status, then leoflow lite logs")
+    })
+}
+
+/// Checks the service that starts Leoflow at login or boot, if installed.
+pub fn service(home: &Home) -> Option<Check> {
+    let service = service::installed(home).ok().flatten()?;
+    let reinstall = "leoflow service install";
+    Some(match service.is_enabled() {
+        Err(error) => Check::warning("service", format!("{}: {error}", service.unit()), "leoflow service status"),
+        Ok(false) => Check::warning("service", format!("{} is disabled", service.unit()), reinstall),
+        Ok(true) if !service.is_current() => Check::warning(
+            "service",
+            format!("{} differs from the file that this release writes", service.file.display()),
+            reinstall,
+        ),
+        Ok(true) => Check::ok("service", format!("{}, {}", service.unit(), service::start_description(&service))),
+    })
+}
