@@ -80,8 +80,7 @@ impl<'a> Api<'a> {
     /// Sends a request; a status that is not a success becomes an error.
     async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Bytes, Error> {
         let response = tokio::time::timeout(self.timeout, self.exchange(method, path, body)).await;
-        let (status, bytes) = response
-            .map_err(|_| Error::failed("the server does not respond").hint("leoflow lite status").transient())??;
+        let (status, bytes) = response.map_err(|_| silent_server())??;
         if status.is_success() {
             return Ok(bytes);
         }
@@ -106,6 +105,7 @@ impl<'a> Api<'a> {
             tokio::net::UnixStream::from_std(stream)
         });
         connected.map_err(|error| match error.kind() {
+            io::ErrorKind::TimedOut => silent_server(),
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => match control::status_of(self.home) {
                 Some(_) => Error::failed("run/api.sock is missing")
                     .hint("wait ten seconds for the server to recreate it, or run leoflow lite restart")
@@ -115,6 +115,10 @@ impl<'a> Api<'a> {
             _ => Error::io("connect to", &path, &error),
         })
     }
+}
+
+fn silent_server() -> Error {
+    Error::failed("the server does not respond").hint("leoflow lite status").transient()
 }
 
 /// The error of a command that needs a running instance.

@@ -89,19 +89,22 @@ impl ControlClient {
     }
 
     /// Sends a request and waits at most `limit` for the answer. After a request that was not answered in time, the
-    /// next one uses a new connection. `UnexpectedEof` means that the supervisor has exited.
+    /// next one uses a new connection. `UnexpectedEof` means that the supervisor has exited, or closed the connection.
     pub fn ask(&mut self, request: &Request, limit: Duration) -> io::Result<Answer> {
+        let answer = self.reconnect_if_late().and_then(|()| self.send_and_read(request, limit));
+        self.is_answer_late = answer.as_ref().is_err_and(is_timeout);
+        answer.map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => io::ErrorKind::UnexpectedEof.into(),
+            _ if is_not_listening(&error) => io::ErrorKind::UnexpectedEof.into(),
+            _ => error,
+        })
+    }
+
+    fn reconnect_if_late(&mut self) -> io::Result<()> {
         if self.is_answer_late {
-            let stream = unix_socket::connect(&self.socket).map_err(|error| match is_not_listening(&error) {
-                true => io::ErrorKind::UnexpectedEof.into(),
-                false => error,
-            })?;
-            (self.stream, self.is_answer_late) = (BufReader::new(stream), false);
+            self.stream = BufReader::new(unix_socket::connect(&self.socket)?);
         }
-        let answer = self.send_and_read(request, limit);
-        let is_over = |error: &io::Error| matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
-        self.is_answer_late = answer.as_ref().is_err_and(is_over);
-        answer
+        Ok(())
     }
 
     fn send_and_read(&mut self, request: &Request, limit: Duration) -> io::Result<Answer> {
@@ -130,14 +133,50 @@ fn is_not_listening(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
 
-/// Asks the running instance for its status; `None` when none runs or it does not answer.
-pub fn status_of(home: &Home) -> Option<InstanceStatus> {
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+/// What a home's supervisor replies to a request for its status.
+#[derive(Debug)]
+pub enum StatusReply {
+    Status(Box<InstanceStatus>),
+    /// A supervisor has its socket open, but does not respond.
+    NoAnswer,
+    /// No supervisor has its socket open: none runs, or it starts or exits.
+    NotListening,
+}
+
+impl StatusReply {
+    pub fn status(&self) -> Option<&InstanceStatus> {
+        match self {
+            Self::Status(status) => Some(status),
+            Self::NoAnswer | Self::NotListening => None,
+        }
+    }
+}
+
+/// Asks a home's supervisor for its status.
+pub fn request_status(home: &Home) -> StatusReply {
     let is_stopped = lock::holder(home).is_some_and(|holder| process::is_stopped(holder.process.pid));
     let limit = if is_stopped { STOPPED_LIMIT } else { STATUS_LIMIT };
-    let mut client = ControlClient::connect(home).ok()??;
-    match client.ask(&Request::Status, limit).ok()? {
-        Answer::Status(status) => Some(*status),
-        Answer::Accepted | Answer::Error(_) => None,
+    let answer = match ControlClient::connect(home) {
+        Ok(Some(mut client)) => client.ask(&Request::Status, limit),
+        Ok(None) => return StatusReply::NotListening,
+        Err(error) => Err(error),
+    };
+    match answer {
+        Ok(Answer::Status(status)) => StatusReply::Status(status),
+        Err(error) if is_timeout(&error) => StatusReply::NoAnswer,
+        Ok(Answer::Accepted | Answer::Error(_)) | Err(_) => StatusReply::NotListening,
+    }
+}
+
+/// Asks the running instance for its status; `None` when none runs or it does not answer.
+pub fn status_of(home: &Home) -> Option<InstanceStatus> {
+    match request_status(home) {
+        StatusReply::Status(status) => Some(*status),
+        StatusReply::NoAnswer | StatusReply::NotListening => None,
     }
 }
 

@@ -8,7 +8,7 @@ use super::{doctor_backups, doctor_instance, doctor_postgres, install_self};
 use leoflow_base::config::{self, Config};
 use leoflow_base::counted::counted;
 use leoflow_base::home::{Home, journal, lock};
-use leoflow_base::protocol::status::InstanceStatus;
+use leoflow_base::protocol::control::StatusReply;
 use leoflow_base::sys::fs::{disk, files};
 use leoflow_base::sys::net::ports;
 use leoflow_base::sys::process::user_namespace::Identity;
@@ -48,14 +48,15 @@ pub struct SchemaUnavailable {
 }
 
 /// Runs all checks, in the order of the report. `schema` is `None` when there is no database yet. `server_python` is
-/// empty when no server runs, and `status` is `None` when no supervisor responds.
+/// empty when no server runs.
 pub fn examine(
     home: &Home,
     sources: &Sources,
     schema: Option<Result<SchemaReport, SchemaUnavailable>>,
     server_python: &ServerPython,
-    status: Option<&InstanceStatus>,
+    supervisor: &StatusReply,
 ) -> Vec<Check> {
+    let status = supervisor.status();
     let running = lock::is_held(home).unwrap_or(false);
     let loaded = config::load(&home.config());
     let config = loaded.as_ref().ok().and_then(Option::as_ref).map(|loaded| loaded.config.clone());
@@ -66,7 +67,7 @@ pub fn examine(
     let server = schema.as_ref().and_then(|report| report.as_ref().ok()?.server_version.clone());
     checks.push(doctor_postgres::programs(home, sources, server.as_deref()));
     checks.push(doctor_postgres::datastore(home, server.as_deref(), status));
-    checks.extend(doctor_instance::instance(home, status));
+    checks.extend(doctor_instance::instance(home, supervisor));
     match journal::change_under_way(home) {
         // During an upgrade the schema's state is meaningless.
         Some(change) => checks.push(Check::warning("upgrade", change.to_string(), "leoflow upgrade --resume")),

@@ -3,19 +3,20 @@
 use super::check::Check;
 use super::service;
 use leoflow_base::home::{Home, lock};
-use leoflow_base::protocol::status::{InstanceState, InstanceStatus};
+use leoflow_base::protocol::control::StatusReply;
+use leoflow_base::protocol::status::InstanceState;
 
 /// Reports a running instance that does not work, with the reason from `lite status`, and a supervisor that does not
 /// respond.
-pub fn instance(home: &Home, status: Option<&InstanceStatus>) -> Option<Check> {
-    let Some(status) = status else {
-        // A command that uses the home records no address.
-        let supervisor = lock::holder(home).filter(|holder| holder.url.is_some() && home.control_socket().exists())?;
-        if !lock::is_held(home).unwrap_or(false) {
-            return None;
+pub fn instance(home: &Home, supervisor: &StatusReply) -> Option<Check> {
+    let status = match supervisor {
+        StatusReply::Status(status) => status,
+        StatusReply::NotListening => return None,
+        StatusReply::NoAnswer => {
+            let pid = lock::holder(home)?.process.pid;
+            let detail = format!("the supervisor, pid {pid}, does not respond");
+            return Some(Check::problem("instance", detail, "leoflow lite stop, then leoflow lite start"));
         }
-        let detail = format!("the supervisor, pid {}, does not respond", supervisor.process.pid);
-        return Some(Check::problem("instance", detail, "leoflow lite stop, then leoflow lite start"));
     };
     let is_unwell = matches!(status.state, InstanceState::Degraded | InstanceState::Failed);
     is_unwell.then(|| {

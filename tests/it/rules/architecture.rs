@@ -211,8 +211,9 @@ fn restricted_calls_stay_in_their_modules() {
         forbid("unsafe fn", is_sys);
         forbid("std::env::var", is_sys);
         forbid("env::vars", path.ends_with("sys/env_vars.rs"));
-        // Both functions panic if the system cannot start a thread.
+        // These functions panic if the system cannot start a thread.
         forbid("thread::spawn(", path.ends_with("sys/blocking.rs"));
+        forbid("scope.spawn(", false);
         forbid("spawn_blocking(", path.ends_with("sys/blocking.rs"));
         forbid("println!(", is_log || (crate_name.as_str(), part.as_str()) == ("cli", "terminal"));
         let is_scheduler = (crate_name.as_str(), part.as_str()) == ("engine", "scheduler");

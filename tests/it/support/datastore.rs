@@ -56,7 +56,7 @@ thread_local! {
     /// Number of waits in progress in this thread.
     static WAITS: Cell<u32> = const { Cell::new(0) };
     /// The connection that this thread's waits keep, with its home.
-    static KEPT: RefCell<Option<(PathBuf, Connection)>> = const { RefCell::new(None) };
+    static WAIT_CONNECTION: RefCell<Option<(PathBuf, Connection)>> = const { RefCell::new(None) };
 }
 
 /// While this exists, reading queries of the thread share a connection: PostgreSQL starts a process for each one, which
@@ -74,38 +74,42 @@ impl Drop for Wait {
     fn drop(&mut self) {
         WAITS.set(WAITS.get() - 1);
         if WAITS.get() == 0 {
-            close_kept();
+            close_wait_connection();
         }
     }
 }
 
-/// Closes the connection that this thread keeps.
-pub fn close_kept() {
-    KEPT.take();
+/// Closes the connection of this thread's waits.
+pub fn close_wait_connection() {
+    WAIT_CONNECTION.take();
 }
 
-/// Runs a query over the connection that this thread keeps. `None` if it keeps none for this home, or if the query
-/// failed, perhaps because the server has closed the connection.
-fn query_kept(home: &Path, text: &str) -> Option<Vec<SimpleQueryMessage>> {
-    let (kept_home, connection) = KEPT.take().filter(|(kept_home, _)| kept_home == home)?;
-    let messages = connection.query(text).ok()?;
-    KEPT.set(Some((kept_home, connection)));
-    Some(messages)
+/// Runs a query over the connection of this thread's waits. `None` if there is none for this home, or if the server has
+/// closed it.
+fn query_in_wait(home: &Path, text: &str) -> Option<Result<Vec<SimpleQueryMessage>, tokio_postgres::Error>> {
+    let (its_home, connection) = WAIT_CONNECTION.take().filter(|(its_home, _)| its_home == home)?;
+    let answer = connection.query(text);
+    match &answer {
+        Ok(_) => WAIT_CONNECTION.set(Some((its_home, connection))),
+        Err(error) if error.as_db_error().is_none() => return None,
+        Err(_) => {}
+    }
+    Some(answer)
 }
 
 /// Returns the rows as `psql -A -t` prints them: columns separated by `|`, rows by line feeds, NULL as nothing.
 /// `None` if the datastore of this home does not listen. During a wait, a reading query keeps its connection if
-/// `may_keep`.
+/// `may_keep`; only this thread closes it.
 pub fn query(home: &Path, text: &str, may_keep: bool) -> Option<Result<String, tokio_postgres::Error>> {
     let keeps = may_keep && WAITS.get() > 0 && text.trim_start().starts_with("SELECT");
-    if keeps && let Some(messages) = query_kept(home, text) {
-        return Some(Ok(rows(&messages)));
+    if keeps && let Some(answer) = query_in_wait(home, text) {
+        return Some(answer.map(|messages| rows(&messages)));
     }
     let connection = Connection::open(home)?;
     match connection.query(text) {
         Ok(messages) => {
             if keeps {
-                KEPT.set(Some((home.to_owned(), connection)));
+                WAIT_CONNECTION.set(Some((home.to_owned(), connection)));
             }
             Some(Ok(rows(&messages)))
         }

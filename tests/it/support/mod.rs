@@ -223,7 +223,7 @@ impl TestHome {
 
     /// Like [`Self::command`], for a command whose end the caller awaits.
     fn foreground_command(&self, arguments: &[&str]) -> Command {
-        datastore::close_kept();
+        datastore::close_wait_connection();
         let mut command = Command::new(&self.program);
         command
             .env_clear()

@@ -38,10 +38,10 @@ pub struct Doctor {
 const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub async fn run(context: &Context<'_>, args: &Doctor) -> Result<u8, Error> {
-    let status = control::status_of(&context.home);
-    let schema = schema_state(context, status.as_ref()).await;
+    let supervisor = control::request_status(&context.home);
+    let schema = schema_state(context, supervisor.status()).await;
     let servers = servers_python(context).await.unwrap_or_default();
-    let checks = setup::examine(&context.home, &Sources::for_home(&context.home), schema, &servers, status.as_ref());
+    let checks = setup::examine(&context.home, &Sources::for_home(&context.home), schema, &servers, &supervisor);
     let fixes: Vec<&Fix> = checks.iter().filter_map(|check| check.fix.as_ref()).collect();
     let healthy = checks.iter().all(|check| check.verdict != Verdict::Problem);
     if context.printer.json {

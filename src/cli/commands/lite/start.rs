@@ -121,15 +121,14 @@ fn revive(context: &Context<'_>, mut status: InstanceStatus) -> Result<Option<u8
 /// Restarts the children of the running supervisor and waits until all are up.
 pub fn restart_children(context: &Context<'_>) -> Result<(), Error> {
     let home = &context.home;
-    let connected =
-        ControlClient::connect(home).map_err(|error| Error::io("connect to", &home.control_socket(), &error))?;
-    let mut client = connected.ok_or_else(crate::api_client::not_running)?;
+    let is_silent = |error| Error::failed("the supervisor does not respond").cause(error).hint("leoflow lite status");
+    let mut client = ControlClient::connect(home).map_err(is_silent)?.ok_or_else(crate::api_client::not_running)?;
     match client.ask(&Request::Restart, RESTART_TIMEOUT) {
         Ok(Answer::Error(reason)) => Err(Error::from_child(&reason)
             .unwrap_or_else(|| Error::failed(reason).hint("leoflow lite status"))
             .hint("the supervisor keeps retrying with increasing pauses; see leoflow lite logs")),
         Ok(_) => Ok(()),
-        Err(error) => Err(Error::failed("the supervisor does not respond").cause(error).hint("leoflow lite status")),
+        Err(error) => Err(is_silent(error)),
     }
 }
 

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp, Zoned};
 use leoflow_base::config::{self, DEFAULT_PORT, Overdue};
 use leoflow_base::home::upkeep::{self, Kind, Upkeep};
 use leoflow_base::home::{Home, all_instances, journal, lock};
-use leoflow_base::protocol::control;
+use leoflow_base::protocol::control::{self, StatusReply};
 use leoflow_base::protocol::status::{BackupsStatus, InstanceState, InstanceStatus, ProcessStatus};
 use leoflow_base::sys::process::environment_of;
 use leoflow_lifecycle::backup::retain::catalog;
@@ -88,18 +88,25 @@ fn current_status(context: &Context<'_>) -> InstanceStatus {
 /// The status of each home, without `needs_restart`. Reads them at the same time, because a supervisor that does not
 /// respond takes many seconds.
 pub(crate) fn statuses_of_homes(context: &Context<'_>, homes: Vec<Home>) -> Vec<InstanceStatus> {
+    let contexts: Vec<_> = homes.into_iter().map(|home| Context { home, ..*context }).collect();
     std::thread::scope(|scope| {
-        let contexts = homes.into_iter().map(|home| Context { home, ..*context });
-        let threads: Vec<_> = contexts.map(|context| scope.spawn(move || status_of_home(&context))).collect();
-        let join = |thread: ScopedJoinHandle<'_, _>| thread.join().unwrap_or_else(|panic| resume_unwind(panic));
-        threads.into_iter().map(join).collect()
+        // Where the system refuses a thread, this one reads the status.
+        let start = |context| std::thread::Builder::new().spawn_scoped(scope, move || status_of_home(context)).ok();
+        let threads: Vec<_> = contexts.iter().map(start).collect();
+        let wait = |thread: ScopedJoinHandle<'_, _>| thread.join().unwrap_or_else(|panic| resume_unwind(panic));
+        let status = |(context, thread): (_, Option<_>)| thread.map_or_else(|| status_of_home(context), wait);
+        contexts.iter().zip(threads).map(status).collect()
     })
 }
 
 /// The status of a home, without `needs_restart`: it depends on this process's environment variables, which may not
 /// apply to that home.
 pub(crate) fn status_of_home(context: &Context<'_>) -> InstanceStatus {
-    let mut status = control::status_of(&context.home).unwrap_or_else(|| offline_status(context));
+    let mut status = match control::request_status(&context.home) {
+        StatusReply::Status(status) => *status,
+        StatusReply::NoAnswer => offline_status(context, true),
+        StatusReply::NotListening => offline_status(context, false),
+    };
     status.change = journal::change_under_way(&context.home);
     if status.change.as_ref().is_some_and(|change| change.has_changed) && status.state == InstanceState::Healthy {
         status.state = InstanceState::Upgrading;
@@ -139,8 +146,9 @@ fn find_overdue(context: &Context<'_>, upkeep: Option<&Upkeep>, status: &Instanc
     settings.overdue(upkeep, since, &now)
 }
 
-/// The status of an instance whose supervisor does not respond, from its lock and files.
-fn offline_status(context: &Context<'_>) -> InstanceStatus {
+/// The status of an instance without a supervisor that responds, from its lock and files. `is_silent` tells whether
+/// one has its socket open.
+fn offline_status(context: &Context<'_>, is_silent: bool) -> InstanceStatus {
     let home = &context.home;
     let config = config::load_files(&home.config()).ok().flatten().map(|loaded| loaded.config);
     let port = config.as_ref().map_or(DEFAULT_PORT, |config| config.port);
@@ -158,7 +166,7 @@ fn offline_status(context: &Context<'_>) -> InstanceStatus {
         Some(holder) if holder.url.is_none() => {
             (InstanceState::Stopped, format!("`{}` (pid {}) is using the home", holder.command, holder.process.pid))
         }
-        Some(holder) if context.home.control_socket().exists() => {
+        Some(holder) if is_silent => {
             (InstanceState::Degraded, format!("the supervisor, pid {}, does not respond", holder.process.pid))
         }
         Some(holder) => (InstanceState::Starting, format!("being set up by pid {}", holder.process.pid)),

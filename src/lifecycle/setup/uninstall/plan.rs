@@ -130,9 +130,12 @@ fn containing(repositories: &[Repository]) -> String {
 }
 
 impl UninstallPlan {
-    /// True when another plan removes the same; sizes may differ.
+    /// True when another plan removes the same; sizes may differ. So may parts without data: an instance that started a
+    /// moment ago still installs what its server needs.
     pub fn removes_the_same(&self, other: &Self) -> bool {
-        let paths = |parts: &[Part]| parts.iter().map(|part| part.path.clone()).collect::<Vec<_>>();
+        let paths = |parts: &[Part]| -> Vec<PathBuf> {
+            parts.iter().filter(|part| part.is_data).map(|part| part.path.clone()).collect()
+        };
         let folder = |plan: &Self| plan.workspace.as_ref().map(|tree| (tree.path.clone(), tree.identity));
         paths(&self.remove) == paths(&other.remove)
             && folder(self) == folder(other)
@@ -312,6 +315,17 @@ mod tests {
         assert_eq!((full_plan.remove.len(), full_plan.keep.len()), (2, 0));
         assert_eq!(full_plan.workspace.unwrap().path, Path::new("/u/leoflow"));
         assert!(plan(&facts(), &Request { keep_workspace: true, ..PURGE }).unwrap().workspace.is_none());
+    }
+
+    #[test]
+    fn a_plan_stays_the_same_until_data_is_added() {
+        let shown = plan(&facts(), &PURGE).unwrap();
+        let with = |added: Part| {
+            let parts = facts().parts.into_iter().chain([added]).collect();
+            plan(&UninstallFacts { parts, ..facts() }, &PURGE).unwrap()
+        };
+        assert!(with(part("Python", false)).removes_the_same(&shown));
+        assert!(!with(part("backups", true)).removes_the_same(&shown));
     }
 
     #[test]
