@@ -92,7 +92,7 @@ impl ControlClient {
     /// next one uses a new connection. `UnexpectedEof` means that the supervisor has exited, or closed the connection.
     pub fn ask(&mut self, request: &Request, limit: Duration) -> io::Result<Answer> {
         let answer = self.reconnect_if_late().and_then(|()| self.send_and_read(request, limit));
-        self.is_answer_late = answer.as_ref().is_err_and(is_timeout);
+        self.is_answer_late |= answer.as_ref().is_err_and(is_timeout);
         answer.map_err(|error| match error.kind() {
             io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => io::ErrorKind::UnexpectedEof.into(),
             _ if is_not_listening(&error) => io::ErrorKind::UnexpectedEof.into(),
@@ -103,6 +103,7 @@ impl ControlClient {
     fn reconnect_if_late(&mut self) -> io::Result<()> {
         if self.is_answer_late {
             self.stream = BufReader::new(unix_socket::connect(&self.socket)?);
+            self.is_answer_late = false;
         }
         Ok(())
     }
@@ -204,5 +205,11 @@ mod tests {
         let answer = client.ask(&Request::Stop, Duration::from_secs(20)).unwrap();
         assert_eq!(answer, Answer::Error("no".to_owned()));
         supervisor.join().unwrap();
+        // The listener is closed: a supervisor that has exited answers nothing, also if a late answer was sent.
+        client.is_answer_late = true;
+        for _ in 0..2 {
+            let error = client.ask(&Request::Stop, Duration::from_secs(20)).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        }
     }
 }
