@@ -106,7 +106,7 @@ impl<'a> Api<'a> {
         });
         connected.map_err(|error| match error.kind() {
             io::ErrorKind::TimedOut => silent_server(),
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => match control::status_of(self.home) {
+            _ if unix_socket::is_not_listening(&error) => match control::status_of(self.home) {
                 Some(_) => Error::failed("run/api.sock is missing")
                     .hint("wait ten seconds for the server to recreate it, or run leoflow lite restart")
                     .transient(),

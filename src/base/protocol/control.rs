@@ -83,7 +83,7 @@ impl ControlClient {
         let socket = home.control_socket();
         match unix_socket::connect(&socket) {
             Ok(stream) => Ok(Some(Self { stream: BufReader::new(stream), socket, is_answer_late: false })),
-            Err(error) if is_not_listening(&error) => Ok(None),
+            Err(error) if unix_socket::is_not_listening(&error) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -95,7 +95,7 @@ impl ControlClient {
         self.is_answer_late |= answer.as_ref().is_err_and(is_timeout);
         answer.map_err(|error| match error.kind() {
             io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => io::ErrorKind::UnexpectedEof.into(),
-            _ if is_not_listening(&error) => io::ErrorKind::UnexpectedEof.into(),
+            _ if unix_socket::is_not_listening(&error) => io::ErrorKind::UnexpectedEof.into(),
             _ => error,
         })
     }
@@ -127,11 +127,6 @@ impl ControlClient {
         let mut ignored = Vec::new();
         (&mut self.stream).take(LINE_LIMIT).read_to_end(&mut ignored).is_ok()
     }
-}
-
-/// True for the error of a connection to a socket of which no process accepts connections.
-fn is_not_listening(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
 
 fn is_timeout(error: &io::Error) -> bool {

@@ -35,6 +35,11 @@ pub fn connect(path: &Path) -> io::Result<UnixStream> {
     connect_within(path, CONNECT_LIMIT)
 }
 
+/// True for the error of [`connect`] if no process listens at the path.
+pub fn is_not_listening(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}
+
 fn connect_within(path: &Path, limit: Duration) -> io::Result<UnixStream> {
     let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     let stream = UnixStream::from(socket);

@@ -1,10 +1,17 @@
 //! Examines a home without changing it. Findings that can be fixed without loss carry their fix.
 
+mod backups;
+mod instance;
+mod postgres;
+mod python;
+
+pub use postgres::RESTORE;
+pub use python::ServerPython;
+
 use super::check::{Check, Fix};
-use super::doctor_python::{self, ServerPython};
 use super::facts::config_is_blank;
+use super::install_self;
 use super::other_copy::other_copy;
-use super::{doctor_backups, doctor_instance, doctor_postgres, install_self};
 use leoflow_base::config::{self, Config};
 use leoflow_base::counted::counted;
 use leoflow_base::home::{Home, journal, lock};
@@ -17,7 +24,6 @@ use leoflow_postgres::cluster::{self, ClusterState};
 use leoflow_postgres::install::acquire::Sources;
 use leoflow_postgres::schema::{self, State, data_migration};
 use leoflow_processes::supervisor;
-use leoflow_python as python;
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -65,9 +71,9 @@ pub fn examine(
     checks.push(configuration(home, &loaded));
     checks.push(port(home, config.as_ref(), running));
     let server = schema.as_ref().and_then(|report| report.as_ref().ok()?.server_version.clone());
-    checks.push(doctor_postgres::programs(home, sources, server.as_deref()));
-    checks.push(doctor_postgres::datastore(home, server.as_deref(), status));
-    checks.extend(doctor_instance::instance(home, supervisor));
+    checks.push(postgres::programs(home, sources, server.as_deref()));
+    checks.push(postgres::datastore(home, server.as_deref(), status));
+    checks.extend(instance::instance(home, supervisor));
     match journal::change_under_way(home) {
         // During an upgrade the schema's state is meaningless.
         Some(change) => checks.push(Check::warning("upgrade", change.to_string(), "leoflow upgrade --resume")),
@@ -75,13 +81,13 @@ pub fn examine(
     }
     checks.push(binaries(home));
     checks.extend(path(home));
-    checks.extend(doctor_backups::backups(home, config.as_ref(), status));
-    checks.extend(doctor_instance::service(home));
+    checks.extend(backups::backups(home, config.as_ref(), status));
+    checks.extend(instance::service(home));
     let configured = config.as_ref().and_then(|config| config.python.as_deref());
-    checks.push(doctor_python::python_found(server_python.python.as_deref().or(configured)));
-    checks.push(doctor_python::environments(home, server_python));
-    checks.push(doctor_python::processes(home));
-    checks.extend(doctor_python::pools(&server_python.unknown_pools));
+    checks.push(python::python_found(server_python.python.as_deref().or(configured)));
+    checks.push(python::environments(home, server_python));
+    checks.push(python::processes(home));
+    checks.extend(python::pools(&server_python.unknown_pools));
     checks.extend(config.as_ref().and_then(|config| workspace(config.workspace.as_deref()?)));
     checks.push(leftovers(home, running));
     checks
@@ -89,7 +95,12 @@ pub fn examine(
 
 /// Checks that the server can read the whole workspace.
 fn workspace(folder: &Path) -> Option<Check> {
-    let scan = python::scan(folder, python::Syntax::from_environment(), python::LIMITS, &BTreeMap::new());
+    let scan = leoflow_python::scan(
+        folder,
+        leoflow_python::Syntax::from_environment(),
+        leoflow_python::LIMITS,
+        &BTreeMap::new(),
+    );
     Some(match scan {
         Err(error) => Check::problem(
             "workspace",

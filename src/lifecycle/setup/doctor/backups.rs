@@ -1,6 +1,6 @@
 //! Checks the scheduled backups.
 
-use super::check::Check;
+use crate::setup::check::Check;
 use jiff::{SignedDuration, Timestamp, Zoned};
 use leoflow_base::config::{Config, Overdue};
 use leoflow_base::home::Home;

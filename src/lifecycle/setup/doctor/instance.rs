@@ -1,7 +1,7 @@
 //! Checks the running instance and the service that starts it.
 
-use super::check::Check;
-use super::service;
+use crate::setup::check::Check;
+use crate::setup::service;
 use leoflow_base::home::{Home, lock};
 use leoflow_base::protocol::control::StatusReply;
 use leoflow_base::protocol::status::InstanceState;

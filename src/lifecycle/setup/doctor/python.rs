@@ -1,6 +1,6 @@
 //! Checks Python and the environments of projects.
 
-use super::check::Check;
+use crate::setup::check::Check;
 use jiff::Timestamp;
 use leoflow_base::home::Home;
 use leoflow_python::notes::{self, Note};

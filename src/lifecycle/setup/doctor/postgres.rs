@@ -1,6 +1,6 @@
 //! Checks PostgreSQL: its programs, the running server, and the data.
 
-use super::check::Check;
+use crate::setup::check::Check;
 use leoflow_base::home::Home;
 use leoflow_base::protocol::status::{InstanceState, InstanceStatus};
 use leoflow_postgres::cluster::{self, ClusterState};
