@@ -83,9 +83,17 @@ impl Schedule {
     /// The last tick before `time`.
     pub fn previous(&self, time: Timestamp) -> Result<Timestamp, CronProblem> {
         let local = self.zone.to_datetime(time);
-        let ticks = self.crons.iter().filter_map(|cron| cron.find_previous_occurrence(&local, false).ok());
-        let previous = ticks.max().ok_or(CronProblem::Never)?;
-        Ok(self.tick_timestamp(time, local, previous))
+        let mut before = local;
+        loop {
+            let ticks = self.crons.iter().filter_map(|cron| cron.find_previous_occurrence(&before, false).ok());
+            let previous = ticks.max().ok_or(CronProblem::Never)?;
+            let tick = self.tick_timestamp(time, local, previous);
+            if tick < time {
+                return Ok(tick);
+            }
+            // A local time that is skipped or repeated at a change of the clock stands for this time or a later one.
+            before = previous;
+        }
     }
 
     /// Returns `time` if it is a tick, otherwise the next tick.

@@ -80,6 +80,11 @@ impl Info {
     pub fn logical_date(&self) -> Option<Timestamp> {
         self.interval.map(|interval| interval.start)
     }
+
+    /// The date that no other scheduled run of the DAG has.
+    pub(crate) fn key_date(&self) -> Timestamp {
+        self.logical_date().unwrap_or(self.run_after)
+    }
 }
 
 /// Parses a zone name such as `Europe/Berlin`, or seconds east of Greenwich; null is UTC.

@@ -242,14 +242,18 @@ impl Timetable {
 
 /// The data interval of the next run of a `@continuous` DAG; `first` is the start of the first one.
 fn next_continuous(last: Option<Interval>, first: Timestamp, now: Timestamp) -> (Timestamp, Timestamp) {
-    match last {
-        None => (first, first.max(now)),
+    const TICK: SignedDuration = SignedDuration::from_micros(1);
+    let after = |time: Timestamp| time.checked_add(TICK).unwrap_or(time);
+    let (start, end) = match last {
+        None => (first, now),
         Some(last) if last.end > now && first > now => (first, first + last.end.duration_since(last.start)),
-        // The last run was created by a clock that has been set back since. This interval is a microsecond long,
-        // because the next interval starts at its end and needs another logical date.
-        Some(last) if last.end > now => (now.checked_sub(SignedDuration::from_micros(1)).unwrap_or(now), now),
-        Some(last) => (last.end, now),
-    }
+        // The last run was created by a clock that has been set back since.
+        Some(last) if last.end > now => (now.checked_sub(TICK).unwrap_or(now), now),
+        // Earlier releases created intervals of length 0.
+        Some(last) => (last.end.max(after(last.start)), now),
+    };
+    // The next interval starts at this end and needs another logical date, so none has length 0.
+    (start, end.max(after(start)))
 }
 
 /// The next run of several timetables together: with catchup the first by logical date, otherwise the newest that is

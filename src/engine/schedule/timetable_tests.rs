@@ -108,3 +108,49 @@ fn a_zone_is_a_name_or_an_offset() {
     let custom = timetable(json!({"kind": "custom", "class": "x.Y"}));
     assert_eq!(custom.manual(time("2024-01-01T00:00:00Z")), Err(TimetableProblem::Custom));
 }
+
+/// Each interval must start later than the one before: runs of a DAG differ in their logical date.
+#[test]
+fn continuous_runs_follow_each_other_from_any_start() {
+    let moment = time("2024-01-01T12:00:00Z");
+    let starts = ["2024-01-01T11:00:00Z", "2024-01-01T12:00:00Z", "2024-01-01T13:00:00Z"];
+    for earliest in [None, Some(starts[0]), Some(starts[1]), Some(starts[2])] {
+        let restriction = Restriction { earliest: earliest.map(time), ..Restriction::default() };
+        // Without progress of the clock between two runs, too.
+        for step in [SignedDuration::ZERO, SignedDuration::from_secs(1)] {
+            let (mut last, mut now): (Option<Interval>, _) = (None, moment);
+            for _ in 0..5 {
+                let info = Timetable::Continuous.next(last, restriction, now).unwrap().unwrap();
+                let interval = info.interval.unwrap();
+                assert!(interval.start < interval.end, "{earliest:?}: {interval:?}");
+                assert!(last.is_none_or(|last| interval.start >= last.end), "{last:?} {interval:?}");
+                assert!(earliest.is_none_or(|earliest| interval.start >= time(earliest)));
+                last = Some(interval);
+                now = now.max(info.run_after) + step;
+            }
+        }
+    }
+    // After a run of an earlier release, whose interval had length 0.
+    let empty = Some(Interval { start: moment, end: moment });
+    let next = Timetable::Continuous.next(empty, Restriction::default(), moment).unwrap().unwrap();
+    assert!(next.logical_date().unwrap() > moment);
+}
+
+/// From the report apache/airflow#70089.
+#[test]
+fn a_manual_run_at_a_clock_change_gets_a_whole_interval() {
+    let manual = |hour: u32, run_after: &str| {
+        let timetable = timetable(json!({
+            "kind": "cron_interval", "expression": format!("0 {hour} * * *"), "timezone": "America/New_York",
+        }));
+        let Interval { start, end } = timetable.manual(time(run_after)).unwrap();
+        (start.to_string(), end.to_string())
+    };
+    let interval = |start: &str, end: &str| (start.to_owned(), end.to_owned());
+    let spring = interval("2024-03-09T07:00:00Z", "2024-03-10T07:00:00Z");
+    assert_eq!(manual(2, "2024-03-10T07:30:00Z"), spring, "two o'clock is skipped");
+    assert_eq!(manual(2, "2024-03-10T07:00:00Z"), spring);
+    let autumn = interval("2024-11-01T05:00:00Z", "2024-11-02T05:00:00Z");
+    assert_eq!(manual(1, "2024-11-03T05:30:00Z"), autumn, "one o'clock is repeated, and the second has not come");
+    assert_eq!(manual(1, "2024-11-03T06:30:00Z"), interval("2024-11-02T05:00:00Z", "2024-11-03T06:00:00Z"));
+}

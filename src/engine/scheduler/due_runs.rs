@@ -95,9 +95,7 @@ pub(crate) async fn update_next_runs(
                     pending_queries.ask(evaluator, stale);
                     continue;
                 };
-                // A failed timetable is evaluated again after a delay, or when the DAG has changed.
-                let retry_time = || retry::add_seconds(stale.now, next_runs::RETRY_SECONDS);
-                let retry_at = answer.is_err().then(retry_time);
+                let retry_at = answer.is_err().then(|| retry_time(&stale));
                 store_next_run(client, &stale, answer, retry_at).await?;
             }
             next => store_next_run(client, &stale, next.map_err(|error| error.to_string()), None).await?,
@@ -106,7 +104,8 @@ pub(crate) async fn update_next_runs(
     Ok(())
 }
 
-/// Stores the next run of a DAG, unless the timetable returned the run that already exists.
+/// Stores the next run of a DAG. After a run that existed already, a timetable must return a later one: otherwise it
+/// would be evaluated again and again, so it waits.
 async fn store_next_run(
     client: &impl GenericClient,
     stale: &StaleDag,
@@ -117,16 +116,21 @@ async fn store_next_run(
         warn!("cannot compute the next run of {}: {error}", stale.dag_id);
         None
     });
-    // A timetable that returns an existing run again would do so forever.
-    let duplicate = info.as_ref().filter(|info| stale.existing_run_date == Some(info.run_after));
-    if let Some(info) = duplicate {
+    let stalled = info.as_ref().zip(stale.existing_run_date).filter(|(info, existing)| info.key_date() <= *existing);
+    if let Some((info, existing)) = stalled {
+        let (next, existing) = (isoformat(info.key_date()), isoformat(existing));
         warn!(
-            "the timetable of {} returned {} a second time; no more runs are scheduled",
-            stale.dag_id,
-            isoformat(info.run_after)
+            "the schedule of {} is stalled: after the existing run of {existing}, its timetable returns {next}",
+            stale.dag_id
         );
+        return next_runs::write_next_run(client, stale, None, Some(retry_time(stale))).await;
     }
-    next_runs::write_next_run(client, stale, info.as_ref().filter(|_| duplicate.is_none()), retry_at).await
+    next_runs::write_next_run(client, stale, info.as_ref(), retry_at).await
+}
+
+/// When a schedule that failed or makes no progress is computed again, unless its DAG changes before.
+fn retry_time(stale: &StaleDag) -> Timestamp {
+    retry::add_seconds(stale.now, next_runs::RETRY_SECONDS)
 }
 
 /// Maximum number of characters of a partition key in a run id.

@@ -51,7 +51,8 @@ pub struct Session {
 }
 
 /// Returns the Python that runs DAGs, independent of the caller's `PATH`, the environments that failed to build, those
-/// whose DAG files cannot be imported, and the pools that DAGs name but that do not exist.
+/// whose DAG files cannot be imported, the pools that DAGs name but that do not exist, and the DAGs whose schedule makes
+/// no progress.
 pub async fn python(State(state): Shared) -> Json<serde_json::Value> {
     let interpreter = state.dag_files.interpreter.get().await;
     let required = state.dag_files.environments.required();
@@ -60,9 +61,11 @@ pub async fn python(State(state): Shared) -> Json<serde_json::Value> {
     let program = interpreter.ok().map(|interpreter| interpreter.program);
     // An unavailable datastore is reported by other checks.
     let unknown_pools = unknown_pools(&state).await.unwrap_or_default();
+    let stalled = stalled_schedules(&state).await.unwrap_or_default();
     let suspect = suspect_environments(&state, &required).await.unwrap_or_default();
     Json(serde_json::json!({
         "python": program, "failed": failed, "unknown_pools": unknown_pools, "suspect": suspect,
+        "stalled_schedules": stalled,
     }))
 }
 
@@ -94,6 +97,10 @@ async fn suspect_environments(
 
 async fn unknown_pools(state: &AppState) -> Result<Vec<UnknownPool>, ApiError> {
     Ok(dag_facts::unknown_pools(&*state.database.get().await?, None).await?)
+}
+
+async fn stalled_schedules(state: &AppState) -> Result<Vec<String>, ApiError> {
+    Ok(dag_facts::stalled_schedules(&*state.database.get().await?, None).await?)
 }
 
 pub async fn get_variable(State(state): Shared, Id(key): Id) -> Result<Json<Variable>, ApiError> {

@@ -124,10 +124,12 @@ pub async fn dag(State(state): Shared, Segments(dag_id): Segments<String>) -> Re
     }
     let is_periodic = dag.structure.timetable.as_ref().is_some_and(|timetable| timetable.is_periodic());
     let unknown_pools = unknown_pools(&*client, &dag_id).await?;
+    let is_stalled = !dag_facts::stalled_schedules(&*client, Some(&dag_id)).await?.is_empty();
     Ok(Json(json!({
         "dag_id": dag.dag_id,
         "unknown_pools": unknown_pools,
         "next_run_after": dag.next_run_after.map(views::stamp),
+        "is_schedule_stalled": is_stalled,
         "is_backfillable": is_periodic,
         "backfills": last_backfills,
         "is_paused": dag.is_paused,

@@ -2,6 +2,7 @@
 
 use crate::store::StoreError;
 use crate::store::asset::asset_fields::CONFLICTS;
+use crate::store::dag::next_runs;
 use crate::store::list::field::list_fields;
 use crate::store::list::listing::{ListPage, Listing};
 use crate::store::list::page_query::Source;
@@ -96,6 +97,14 @@ pub async fn unknown_pools(client: &impl GenericClient, dag_id: Option<&str>) ->
         ORDER BY 1, 2";
     let rows = client.query(query, &[&dag_id]).await?;
     Ok(rows.iter().map(|row| UnknownPool { dag_id: row.get("dag_id"), pool: row.get("pool") }).collect())
+}
+
+/// The ids of unpaused DAGs whose schedule failed or makes no progress, of all DAGs or of one.
+pub async fn stalled_schedules(client: &impl GenericClient, dag_id: Option<&str>) -> Result<Vec<String>, StoreError> {
+    let query = "SELECT dag_id FROM dag WHERE is_active AND NOT is_paused AND starts_with(schedule_key, $2)
+                   AND ($1::text IS NULL OR dag_id = $1) ORDER BY dag_id";
+    let rows = client.query(query, &[&dag_id, &next_runs::RETRY_PREFIX]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// A warning about an active DAG.

@@ -26,7 +26,7 @@ pub struct StaleDag {
     pub now: Timestamp,
 }
 
-/// Delay in seconds until a custom timetable that failed is evaluated again.
+/// Delay in seconds until a schedule that failed or makes no progress is computed again.
 pub const RETRY_SECONDS: f64 = 300.0;
 
 /// SQL expression of the state that a next run depends on: the version, the pause state (an unpaused DAG catches up
@@ -36,9 +36,11 @@ const KEY: &str = "
 /// Prefix of a `schedule_key` of the form `at TIME STATE`, with the time of the computation. A time in the future was
 /// written by a clock that has been set back since, so the next run is computed again.
 const COMPUTED_PREFIX: &str = "at ";
-/// Prefix of `again TIME STATE`: a custom timetable failed and is evaluated again at that time.
-const RETRY_PREFIX: &str = "again ";
-/// Prefix of `stuck DATE`: the run of that date could not be created, because it already existed.
+/// Prefix of `again TIME STATE`: a custom timetable failed, or the schedule makes no progress; the next run is computed
+/// again at that time.
+pub(crate) const RETRY_PREFIX: &str = "again ";
+/// Prefix of `stuck DATE`: the run of that logical date (of that `run_after`, if it has none) could not be created,
+/// because it already existed.
 const EXISTING_PREFIX: &str = "stuck ";
 
 /// SQL join of the last run that counts for the schedule, as `l`: a scheduled run, a run of a backfill, or one that
@@ -181,8 +183,9 @@ pub async fn skip_existing(transaction: &Transaction<'_>, run: &NewRun<'_>) -> R
     let mark_existing =
         "UPDATE dag_run SET stands_for_scheduled = true WHERE dag_id = $1 AND (logical_date = $2 OR run_id = $3)";
     transaction.execute(mark_existing, &[dag_id, &run.logical_date, &run.key.run_id]).await?;
+    let existing = run.logical_date.unwrap_or(run.run_after);
     let store_existing = "UPDATE dag SET schedule_key = $2, next_run_after = NULL WHERE dag_id = $1";
-    transaction.execute(store_existing, &[dag_id, &format!("{EXISTING_PREFIX}{}", run.run_after)]).await?;
+    transaction.execute(store_existing, &[dag_id, &format!("{EXISTING_PREFIX}{existing}")]).await?;
     Ok(())
 }
 

@@ -88,6 +88,7 @@ pub fn examine(
     checks.push(python::environments(home, server_python));
     checks.push(python::processes(home));
     checks.extend(python::pools(&server_python.unknown_pools));
+    checks.extend(python::schedules(&server_python.stalled_schedules));
     checks.extend(config.as_ref().and_then(|config| workspace(config.workspace.as_deref()?)));
     checks.push(leftovers(home, running));
     checks

@@ -18,6 +18,8 @@ pub struct ServerPython {
     /// Environments that the server could not build.
     pub failed: Vec<FailedEnvironment>,
     pub unknown_pools: Vec<UnknownPool>,
+    /// DAGs whose schedule makes no progress.
+    pub stalled_schedules: Vec<String>,
     /// Built environments whose DAG files have import errors.
     pub suspect: Vec<SuspectEnvironment>,
 }
@@ -126,6 +128,14 @@ pub fn pools(unknown: &[UnknownPool]) -> Option<Check> {
     let UnknownPool { dag_id, pool } = first;
     let detail = format!("tasks of {dag_id} wait, because there is no pool {pool}{others}");
     Some(Check::warning("pools", detail, format!("leoflow pools set {pool} 8")))
+}
+
+/// Checks that no schedule is stalled. Without a running server, nothing is checked.
+pub fn schedules(stalled: &[String]) -> Option<Check> {
+    let first = stalled.first()?;
+    let detail = format!("the schedule of {} makes no progress", stalled.join(", "));
+    let remedy = format!("see leoflow lite logs server for the reason; change the schedule of {first} in its file");
+    Some(Check::warning("schedules", detail, remedy))
 }
 
 /// The first environment with damaged files, or one that could not be checked completely.

@@ -183,6 +183,9 @@ async fn show(context: &Context<'_>, dag_id: &str) -> Result<u8, Error> {
     for pool in list_of(&dag["unknown_pools"]).filter_map(Value::as_str) {
         printer.warning(format!("tasks wait, because there is no pool {pool}: leoflow pools set {pool} 8"));
     }
+    if dag["is_schedule_stalled"].as_bool() == Some(true) {
+        printer.warning("its schedule makes no progress; see `leoflow lite logs server`".to_owned());
+    }
     let runs: Vec<Vec<String>> = list_of(&dag["runs"])
         .take(10)
         .map(|run| {
