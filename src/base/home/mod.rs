@@ -245,6 +245,11 @@ impl Home {
         self.run().join("tasks")
     }
 
+    /// The id of the datastore that the folders of running tasks belong to.
+    pub fn running_tasks_datastore(&self) -> PathBuf {
+        self.run().join("tasks-datastore")
+    }
+
     /// Current problems of the Pythons of running processes.
     pub fn python_notes(&self) -> PathBuf {
         self.run().join("python")

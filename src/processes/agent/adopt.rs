@@ -14,11 +14,15 @@ pub struct Evidence {
     pub boot: Boot,
 }
 
-/// The boot of the machine in which a try was claimed.
+/// Where a try was claimed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Boot {
+    /// In the current boot of this machine, for the current datastore.
     Current,
+    /// In an earlier boot, or on another machine.
     Earlier,
+    /// The datastore is not the one that the folders of tries belong to: it was restored or cloned.
+    OtherDatastore,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +52,8 @@ pub fn decide(evidence: Evidence) -> Adoption {
         Evidence { keeper: KeeperState::Alive, .. } => Adoption::Watch,
         Evidence { has_ended: true, .. } => Adoption::Record,
         Evidence { keeper: KeeperState::Never, boot: Boot::Current, .. } => Adoption::Start,
-        // After a reboot, missing files prove nothing: the last writes may be lost.
+        // After a reboot, missing files prove nothing: the last writes may be lost. Nor does a missing folder for a
+        // datastore that was restored or cloned.
         Evidence { keeper: KeeperState::Never | KeeperState::Gone, .. } => Adoption::Lost,
     }
 }
@@ -72,7 +77,7 @@ mod tests {
     #[test]
     fn each_try_is_adopted_exactly_once() {
         let decide = |keeper, has_ended, boot| decide(Evidence { keeper, has_ended, boot });
-        for boot in [Boot::Current, Boot::Earlier] {
+        for boot in [Boot::Current, Boot::Earlier, Boot::OtherDatastore] {
             for has_ended in [true, false] {
                 assert_eq!(decide(KeeperState::Alive, has_ended, boot), Adoption::Watch);
             }
@@ -81,5 +86,6 @@ mod tests {
         }
         assert_eq!(decide(KeeperState::Never, false, Boot::Current), Adoption::Start);
         assert_eq!(decide(KeeperState::Never, false, Boot::Earlier), Adoption::Lost);
+        assert_eq!(decide(KeeperState::Never, false, Boot::OtherDatastore), Adoption::Lost);
     }
 }

@@ -44,6 +44,9 @@ enum TryEnd {
     NotBegun(String),
 }
 
+/// The outcome of a try that a restored or cloned datastore calls running.
+const RESTORED: &str = "the datastore was restored or cloned while the task ran";
+
 impl EndedTry {
     pub(super) fn adopted(key: &TryKey, folder: &TaskFolder, keeper: Option<ProcessId>, boot: Boot) -> Self {
         Self { key: key.clone(), folder: folder.clone(), interpreter: None, keeper, boot }
@@ -118,6 +121,9 @@ impl Agent {
             if let Err(error) = blocking::run(move || end_orphans(&task_folder)).await {
                 warn!("{}: cannot end the task's remaining processes: {error}", folder.path().display());
             }
+        }
+        if *boot == Boot::OtherDatastore && outcome.is_none() && result.is_none() {
+            return Ok(TryEnd::Ended(Box::new(try_outcome::never_began(key.clone(), RESTORED.to_owned()))));
         }
         if let (Some(result), Some(interpreter)) = (&result, interpreter)
             && self.warm.note_libraries(interpreter, &warm::usage_key(key), &result.libraries)

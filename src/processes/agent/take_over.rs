@@ -8,16 +8,22 @@ use super::start;
 use super::stop::end_now;
 use super::warm::Batch;
 use deadpool_postgres::ClientWrapper;
+use leoflow_base::sys::fs::files;
 use leoflow_base::sys::process::ProcessId;
 use leoflow_base::sys::random;
 use leoflow_engine::store::StoreError;
 use leoflow_engine::store::instance::claimed::Claimed;
 use leoflow_engine::store::instance::tries;
+use std::fs;
 use tokio::time::Instant;
+use tracing::warn;
 
 impl Agent {
     /// Takes over the tries of an earlier agent or an earlier connection, and removes obsolete folders.
     pub(super) async fn take_over(&mut self, client: &ClientWrapper) -> Result<(), StoreError> {
+        let datastore = tries::datastore_id(client).await?;
+        let owner_file = self.context.home.running_tasks_datastore();
+        let is_own = fs::read_to_string(&owner_file).is_ok_and(|owner| owner == datastore);
         let unfinished = tries::unfinished(client).await?;
         let unfinished_folders: Vec<TaskFolder> =
             unfinished.iter().map(|attempt| TaskFolder::of(&self.context.home, &attempt.claimed.key)).collect();
@@ -27,7 +33,11 @@ impl Agent {
                 continue;
             }
             let is_current = attempt.boot_id.as_deref() == Some(self.boot_id.as_str());
-            let boot = if is_current { Boot::Current } else { Boot::Earlier };
+            let boot = match (is_own, is_current) {
+                (false, _) => Boot::OtherDatastore,
+                (true, true) => Boot::Current,
+                (true, false) => Boot::Earlier,
+            };
             let (evidence, keeper) = match adopt::inspect(folder, boot) {
                 Ok(evidence) => evidence,
                 Err(error) => {
@@ -58,6 +68,13 @@ impl Agent {
             }
         }
         self.remove_obsolete(&unfinished_folders);
+        // Written last: until all tries are taken over, a missing folder proves nothing.
+        if !is_own
+            && !self.needs_take_over
+            && let Err(error) = files::write_atomic(&owner_file, datastore.as_bytes(), 0o600)
+        {
+            warn!("cannot write {}: {error}", owner_file.display());
+        }
         Ok(())
     }
 

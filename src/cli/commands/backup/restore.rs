@@ -3,8 +3,8 @@
 use super::current_state::{COMMAND, CurrentState, MovedConfig, open, open_exclusively, refuse_in_terminal};
 use super::restore_args::{Decryption, Restore};
 use super::restore_report::{
-    print_kept_config, print_kept_datastore, print_left_out, print_newer_files, print_plan, print_schedules,
-    print_trust,
+    print_kept_config, print_kept_datastore, print_left_out, print_newer_files, print_plan, print_running,
+    print_schedules, print_trust,
 };
 use super::restore_target::{Force, Target};
 use super::state_summary::{self, Summary};
@@ -69,11 +69,13 @@ fn read_input(context: &Context<'_>, args: &Restore, input: &Path) -> Result<Inp
     Ok(Input { path, keys: keys(context, &args.decryption)? })
 }
 
-/// Restores into a new home, without printing the result.
+/// Restores into a new home, without printing the result. Warns of the tries that ran.
 pub async fn into_new(context: &Context<'_>, args: &Restore, input: &Path) -> Result<(), Error> {
     let input = read_input(context, args, input)?;
     Target::find(context, args)?.check(context, &restore::peek(&input)?, Force::No)?;
-    restore_backup(context, args, &input).await.map(drop)
+    let (restored, _) = restore_backup(context, args, &input).await?;
+    print_running(context, &restored.manifest.running);
+    Ok(())
 }
 
 /// Collects the keys that decrypt backups: from the arguments, config.yaml, or a prompt.
@@ -353,6 +355,7 @@ fn print_result(context: &Context<'_>, restored: &RestoreResult, is_running: boo
             "running": is_running,
             "can_undo": restored.can_undo,
             "left_out": restored.left_out,
+            "running_tries": manifest.running,
         }));
     }
     let rows = counted(manifest.rows(), "row");
@@ -372,6 +375,7 @@ fn print_result(context: &Context<'_>, restored: &RestoreResult, is_running: boo
         ));
     }
     print_left_out(context, &restored.left_out);
+    print_running(context, &manifest.running);
     let email = config.map(|config| config.admin_email).unwrap_or_default();
     printer.line(format!("  log in as {email} with the password from the backup"));
     printer.line(match is_running {

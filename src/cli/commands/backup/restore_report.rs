@@ -22,6 +22,7 @@ pub fn print_plan(
     let note = |text: String| context.printer.note(text);
     let (home, workspace) = (context.home.root().display(), target.workspace.display());
     note(format!("Backup:   {}", state_summary::describe(context.printer, backup)));
+    print_running(context, &backup.running_tries);
     if let Some(error) = &target.lost_config {
         context.printer.warning(format!("the current state cannot be read completely: {}", error.in_one_line()));
         if context.home.config().exists() {
@@ -78,6 +79,20 @@ fn trust_text(workspace: &Path, next_start: NextStart) -> String {
         "The backup's DAG files run as you {start}, and its admin password and encryption key become yours. Restore \
          only a backup that you trust, or {check}."
     )
+}
+
+/// Says what happens to the tries that ran when the backup was made.
+pub fn print_running(context: &Context<'_>, running: &[String]) {
+    if running.is_empty() {
+        return;
+    }
+    let names: Vec<String> = running.iter().take(5).map(|name| name.escape_debug().to_string()).collect();
+    let others = if running.len() > names.len() { ", …" } else { "" };
+    let tries = counted(running.len(), "running task");
+    context.printer.warning(format!(
+        "the backup has {tries}: {}{others}. Once Leoflow starts, they count as failed, or are retried by their `retries`",
+        names.join("; ")
+    ));
 }
 
 /// Warns that the schedules of a backup start runs in a new home, beside those of the instance that it is of.

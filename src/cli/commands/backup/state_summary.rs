@@ -21,6 +21,9 @@ pub struct Summary {
     newest_run: Option<String>,
     /// Number of rows by table.
     pub rows: BTreeMap<String, i64>,
+    /// The tries that ran when the backup was made.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub running_tries: Vec<String>,
     /// Objects and rights that backups do not contain: the user's own views, rights of other roles.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub left_behind: Vec<String>,
@@ -45,6 +48,7 @@ impl Summary {
             schema_version: manifest.schema_version,
             newest_run: None,
             rows: manifest.tables.clone(),
+            running_tries: manifest.running.clone(),
             left_behind: Vec::new(),
         }
     }
@@ -72,6 +76,7 @@ pub async fn summarize(context: &Context<'_>, datastore: &Datastore) -> Result<S
         newest_run,
         rows,
         // A failure to list these objects must not prevent a restore.
+        running_tries: Vec::new(),
         left_behind: not_restored(&client, &datastore.access).await.unwrap_or_default(),
     })
 }

@@ -9,6 +9,7 @@ use leoflow_base::config::Invariant;
 use leoflow_base::home::progress::Reporter;
 use leoflow_base::sys::blocking;
 use leoflow_base::sys::process::command;
+use leoflow_engine::store::instance::tries;
 use leoflow_postgres::identifier::quoted;
 use leoflow_postgres::invariants::Answer;
 use leoflow_postgres::schema::{self, SchemaError, State, shape, tables};
@@ -57,6 +58,8 @@ pub struct Snapshot {
     client: Client,
     id: String,
     pub survey: Survey,
+    /// The running tries, as texts for users.
+    pub running: Vec<String>,
     pub schema_version: i64,
     pub postgres_version: String,
     /// Size of the database on disk, in bytes.
@@ -96,6 +99,8 @@ impl Snapshot {
                      (SELECT coalesce(sum(pg_table_size(oid)), 0)::bigint FROM pg_class WHERE relkind = 'r' AND oid >= 16384)";
         let row = client.query_one(facts_query, &[]).await?;
         let version: String = row.get(1);
+        let has_tries = !is_newer && survey.tables().any(|table| table == "task_try");
+        let running = if has_tries { tries::running_names(&client).await? } else { Vec::new() };
         Ok(Self {
             id: row.get(0),
             // Without the suffix of a distribution: `18.4 (Debian …)`.
@@ -104,6 +109,7 @@ impl Snapshot {
             heap_bytes: u64::try_from(row.get::<_, i64>(3)).unwrap_or(0),
             client,
             survey,
+            running,
             schema_version,
         })
     }

@@ -204,6 +204,7 @@ fn build_manifest(
         database: DatabaseFacts { bytes: snapshot.bytes, dump_bytes },
         tables: counted.tables,
         invariants: counted.invariants,
+        running: snapshot.running.clone(),
         skipped: collected.skipped.clone(),
         left_out: collected.left_out.clone(),
         entries: collected.items.iter().map(|item| item.entry.clone()).collect(),

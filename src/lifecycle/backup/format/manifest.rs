@@ -47,6 +47,9 @@ pub struct Manifest {
     /// Invariants with their answers in the dump's snapshot. Older backups have none.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "bounded_list")]
     pub invariants: Vec<Answer>,
+    /// The tries that were running. Older backups do not name them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "bounded_list")]
+    pub running: Vec<String>,
     /// Paths and database objects (`database/NAME`) that could not be copied, with the reason.
     #[serde(default, deserialize_with = "bounded_list")]
     pub skipped: Vec<Skipped>,

@@ -30,6 +30,7 @@ pub fn manifest(entries_after_dump: Vec<Entry>) -> Manifest {
         database: DatabaseFacts { bytes: 1000, dump_bytes: 500 },
         tables: BTreeMap::from([("dag".into(), 1)]),
         invariants: vec![Answer { name: "runs".into(), query: "SELECT 1".into(), answer: Some("1".into()) }],
+        running: Vec::new(),
         skipped: vec![],
         left_out: vec![],
         entries,
