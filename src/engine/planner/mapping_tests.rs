@@ -2,7 +2,7 @@
 
 use super::graph::Graph;
 use super::plan::plan;
-use super::snapshot::{EndedTry, Instance, Outcome, Returned, Snapshot};
+use super::snapshot::{Decision, EndedTry, Instance, Outcome, Returned, Snapshot};
 use crate::model::state::{RunState, TaskState};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -32,12 +32,16 @@ struct Play {
     graph: Graph,
     instances: Vec<Instance>,
     length: Option<usize>,
+    decisions: HashMap<(usize, i32), Decision>,
     run: Option<RunState>,
 }
 
 impl Play {
     fn new(rule: &str) -> Self {
-        let graph = graph(rule);
+        Self::of(graph(rule))
+    }
+
+    fn of(graph: Graph) -> Self {
         let instance = |task_index| Instance {
             task_index: Some(task_index),
             map_index: -1,
@@ -49,7 +53,7 @@ impl Play {
             ended: None,
         };
         let instances = (0..graph.len()).map(instance).collect();
-        Self { graph, instances, length: None, run: None }
+        Self { graph, instances, length: None, decisions: HashMap::new(), run: None }
     }
 
     fn settle(&mut self) {
@@ -66,8 +70,9 @@ impl Play {
                 polled: HashMap::new(),
                 dates: None,
                 deadline: None,
+                marked: None,
                 lengths,
-                decisions: HashMap::new(),
+                decisions: self.decisions.clone(),
                 held_by_past: HashSet::new(),
             };
             let plan = plan(&snapshot);
@@ -86,6 +91,21 @@ impl Play {
                 instance.ended = Some(EndedTry { outcome, at: Timestamp::UNIX_EPOCH, skips: Vec::new() });
             }
         }
+        self.settle();
+    }
+
+    /// Ends the instance of a short circuit in a copy of a group: the copy skips the tasks `skips`, the first of which is
+    /// directly downstream.
+    fn short_circuit(&mut self, task_id: &str, map_index: i32, skips: &[&str]) {
+        let task_index = self.graph.task_index(task_id).unwrap();
+        let own = |instance: &&mut Instance| (instance.task_index, instance.map_index) == (Some(task_index), map_index);
+        let instance = self.instances.iter_mut().find(own).unwrap();
+        assert_eq!(instance.state, Some(TaskState::Scheduled));
+        let skips: Vec<String> = skips.iter().map(|id| (*id).to_owned()).collect();
+        let first = skips.iter().take(1).cloned().collect();
+        instance.state = Some(TaskState::Running);
+        instance.ended = Some(EndedTry { outcome: Outcome::Success, at: Timestamp::UNIX_EPOCH, skips: skips.clone() });
+        self.decisions.insert((task_index, map_index), Decision::Skipped(first));
         self.settle();
     }
 
@@ -234,4 +254,36 @@ fn downstream_runs_after_an_empty_list() {
     play.clear();
     play.list(0);
     assert_eq!((play.states("load"), play.states("total")), (vec!["removed"; 2], vec!["scheduled"]));
+}
+
+/// From the reports apache/airflow#48845, #67265 and #72594.
+#[test]
+fn a_short_circuit_in_a_group_decides_for_its_own_copy() {
+    let task = |id: &str, up: &str, extra: Value| {
+        let mut task = json!({"task_id": id, "operator": "o", "upstream": [up]});
+        task.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        task
+    };
+    let in_group = |rule: &str| json!({"group": "g", "trigger_rule": rule});
+    let tasks = json!([
+        {"task_id": "files", "operator": "o"},
+        task("gate", "files", json!({"group": "g", "is_branch": true})),
+        task("work", "gate", in_group("all_success")),
+        task("after", "work", in_group("none_failed")),
+        task("join", "after", json!({"trigger_rule": "none_failed"})),
+    ]);
+    let groups = json!([{"group_id": "g", "length": {"task": "files"}, "sources": ["files"]}]);
+    let structure = json!({"dag_id": "d", "groups": groups, "tasks": tasks});
+    let mut play = Play::of(Graph::new(serde_json::from_value(structure).unwrap()));
+    play.settle();
+    play.list(3);
+    play.short_circuit("gate", 1, &["work", "after", "join"]);
+    play.end("gate", Outcome::Success);
+    assert_eq!(play.states("work"), ["scheduled", "skipped", "scheduled"]);
+    assert_eq!(play.states("after"), ["none", "skipped", "none"]);
+    assert_eq!(play.states("join"), ["none"], "other copies may decide otherwise");
+    for task_id in ["work", "after", "join"] {
+        play.end(task_id, Outcome::Success);
+    }
+    assert_eq!((play.states("join"), play.run), (vec!["success"], Some(RunState::Success)));
 }

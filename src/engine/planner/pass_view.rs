@@ -231,7 +231,7 @@ impl<'a> PassView<'a> {
         if is_unexpanded { Step::Expand(self.count(task_index)) } else { Step::Run }
     }
 
-    /// True when a branch directly upstream has chosen other tasks.
+    /// True when a branch directly upstream has chosen other tasks. A branch in a mapped group decides for its own copy.
     fn is_skipped_by_branch(&self, task_index: usize, map_index: i32) -> bool {
         let graph = self.snapshot.graph;
         if !graph.has_decisions {
@@ -239,11 +239,32 @@ impl<'a> PassView<'a> {
         }
         let task_id = &graph.task(task_index).task_id;
         graph.node(task_index).upstream.iter().filter(|up| graph.task(**up).is_branch).any(|up| {
-            let is_finished = |index: &usize| self.states_at_start[*index].is_some_and(TaskState::is_finished);
-            let upstream_map_index = if graph.task(*up).mapped { map_index } else { -1 };
-            let decision = self.snapshot.decisions.get(&(*up, upstream_map_index));
-            self.instances[*up].iter().any(is_finished) && decision.is_some_and(|decision| decision.skips(task_id))
+            let decider = match self.relevant_instances(task_index, map_index, *up) {
+                Relevant::Range(range) => i32::try_from(range.start).ok().filter(|_| range.end - range.start == 1),
+                Relevant::All if graph.task(*up).mapped => Some(map_index),
+                Relevant::All => Some(-1),
+            };
+            let Some(decider) = decider else { return false };
+            let decision = self.snapshot.decisions.get(&(*up, decider));
+            let state = self.instance(*up, decider).and_then(|index| self.states_at_start[index]);
+            state.is_some_and(TaskState::is_finished) && decision.is_some_and(|decision| decision.skips(task_id))
         })
+    }
+
+    /// The instances of a task that the decision of an instance upstream applies to: in a mapped group, those of the same
+    /// copy. Other copies may decide otherwise, so it applies to no task outside of the group.
+    pub(crate) fn decided_by(&self, decider: usize, map_index: i32, task_index: usize) -> Vec<usize> {
+        let instances = &self.instances[task_index];
+        match self.relevant_instances(decider, map_index, task_index) {
+            Relevant::Range(range) => {
+                let is_own = |index: &&usize| range.contains(&i64::from(self.map_indexes[**index]));
+                instances.iter().filter(is_own).copied().collect()
+            }
+            Relevant::All if self.snapshot.graph.node(decider).mapped_groups.is_empty() => {
+                self.instance(task_index, -1).into_iter().collect()
+            }
+            Relevant::All => Vec::new(),
+        }
     }
 
     /// The verdict on the sources of a mapped task: they must have succeeded, regardless of the task's trigger rule.

@@ -46,6 +46,7 @@ fn states(graph: &Graph, outcome: Outcome, skips: &[&str], is_held: bool) -> [Op
         polled: HashMap::new(),
         dates: None,
         deadline: None,
+        marked: None,
         lengths: HashMap::new(),
         decisions: HashMap::from([((0, -1), Decision::Skipped(skipped))]),
         held_by_past: if is_held { HashSet::from([1]) } else { HashSet::new() },

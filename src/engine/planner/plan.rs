@@ -108,7 +108,7 @@ impl<'a> Planner<'a> {
                         failed.push(index);
                     }
                     if to == TaskState::Success {
-                        self.skip_immediately(&ended.skips);
+                        self.skip_immediately(index, &ended.skips);
                     }
                 }
                 _ => {}
@@ -146,18 +146,22 @@ impl<'a> Planner<'a> {
     }
 
     /// Skips the tasks that a branch or a short circuit names, without evaluating their trigger rules.
-    fn skip_immediately(&mut self, ids: &[String]) {
-        for task_index in ids.iter().filter_map(|id| self.snapshot.graph.task_index(id)) {
-            let Some(index) = self.view.instance(task_index, -1) else { continue };
-            let has_started =
-                matches!(self.view.state(index), Some(TaskState::Running | TaskState::Success | TaskState::Failed));
+    fn skip_immediately(&mut self, decider: usize, ids: &[String]) {
+        let graph = self.snapshot.graph;
+        let Some(decider_task) = self.view.task_index(decider) else { return };
+        for task_index in ids.iter().filter_map(|id| graph.task_index(id)) {
             // A task directly downstream of a branch is skipped later, by the recorded decision of the branch, once
             // `depends_on_past` no longer holds the task back.
-            let graph = self.snapshot.graph;
             let waits_for_past = self.view.past_holds_skip(task_index)
                 && graph.node(task_index).upstream.iter().any(|up| graph.task(*up).is_branch);
-            if !has_started && !waits_for_past {
-                self.change(index, TaskState::Skipped, self.try_number(index), None, TransitionKind::NoOp);
+            if waits_for_past {
+                continue;
+            }
+            for index in self.view.decided_by(decider_task, self.view.map_index(decider), task_index) {
+                let state = self.view.state(index);
+                if !matches!(state, Some(TaskState::Running | TaskState::Success | TaskState::Failed)) {
+                    self.change(index, TaskState::Skipped, self.try_number(index), None, TransitionKind::NoOp);
+                }
             }
         }
     }

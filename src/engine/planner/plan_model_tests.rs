@@ -185,6 +185,7 @@ fn play(seed: u64) {
             polled: HashMap::new(),
             dates: None,
             deadline: None,
+            marked: None,
             lengths: model.lengths.iter().map(|(id, length)| (id.clone(), Returned::Elements(*length))).collect(),
             decisions: HashMap::new(),
             held_by_past: HashSet::new(),

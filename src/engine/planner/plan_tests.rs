@@ -79,6 +79,7 @@ impl Play {
             polled: self.polled(),
             dates: Some(Dates { interval_end: None, run_after: Timestamp::UNIX_EPOCH }),
             deadline: None,
+            marked: None,
             lengths: HashMap::new(),
             decisions: HashMap::new(),
             held_by_past: HashSet::new(),
@@ -468,4 +469,26 @@ fn a_run_waits_for_its_logical_date() {
     assert_eq!(starts(&at(None, None)), 1);
     let expired = at(Some(play.now + second), Some(play.now));
     assert_eq!(expired.run, Some((RunState::Failed, Reason::TimedOut)), "`dagrun_timeout` still applies");
+}
+
+#[test]
+fn a_run_that_a_user_has_marked_ends_in_that_state() {
+    let mut play = Play::new(&["a", "b"], 16);
+    play.settle().end("a", Outcome::Success);
+    for marked in [RunState::Failed, RunState::Success] {
+        let plan_marked = |play: &Play| plan(&Snapshot { marked: Some(marked), ..play.snapshot(false) }).run;
+        assert_eq!(plan_marked(&play), None, "b still runs");
+        let mut ended = Play::new(&["a", "b"], 16);
+        ended.settle().end("a", Outcome::Success).end("b", FAILED);
+        assert_eq!(plan_marked(&ended), Some((marked, Reason::Marked)));
+    }
+}
+
+#[test]
+fn tasks_that_a_timeout_of_the_run_ends_get_an_end_date() {
+    let mut play = Play::new(&["a", "b<a"], 16);
+    play.settle();
+    let plan = plan(&Snapshot { deadline: Some(play.now), ..play.snapshot(false) });
+    let ends: Vec<_> = plan.transitions.iter().map(|transition| (transition.to, transition.kind)).collect();
+    assert_eq!(ends, [(TaskState::Skipped, TransitionKind::NeverRan); 2]);
 }

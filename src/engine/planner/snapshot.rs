@@ -24,6 +24,8 @@ pub struct Snapshot<'a> {
     pub dates: Option<Dates>,
     /// When the `dagrun_timeout` expires.
     pub deadline: Option<Timestamp>,
+    /// The state in which a user has ended the run, while its teardowns run.
+    pub marked: Option<RunState>,
     /// Number of elements returned by the tasks that others are mapped over, by task id.
     pub lengths: HashMap<String, Returned>,
     /// Decisions of branches and short circuits, by task index and map index.
@@ -151,7 +153,7 @@ pub enum TransitionKind {
     TryEnded,
     /// The instance started and ended now, without a process.
     NoOp,
-    /// The instance ended now, without running or because of `fail_fast`.
+    /// The instance ended now, without running or because of `fail_fast` or `dagrun_timeout`.
     NeverRan,
     /// The instance waits for a slot.
     Waiting,
@@ -238,16 +240,19 @@ pub enum Reason {
     TaskFailure,
     Deadlocked,
     TimedOut,
+    /// A user has marked the run.
+    Marked,
 }
 
 impl Reason {
-    /// The reason as Airflow passes it to callbacks.
+    /// The reason as Airflow passes it to callbacks; `Marked` is for listeners only.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Success => "success",
             Self::TaskFailure => "task_failure",
             Self::Deadlocked => "all_tasks_deadlocked",
             Self::TimedOut => "timed_out",
+            Self::Marked => "marked",
         }
     }
 }

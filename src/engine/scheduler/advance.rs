@@ -146,7 +146,7 @@ async fn read_snapshot<'a>(
     instances: Vec<Instance>,
     row: &RunningRun,
 ) -> Result<Snapshot<'a>, StoreError> {
-    let RunningRun { logical_date, not_before, run_after, .. } = *row;
+    let RunningRun { logical_date, not_before, run_after, marked, .. } = *row;
     // The lengths of lists are read only while an instance of a mapped task may start.
     let may_begin = |instance: &Instance| {
         let resumable = [TaskState::UpForRetry, TaskState::UpForReschedule];
@@ -166,6 +166,7 @@ async fn read_snapshot<'a>(
             .await?,
         dates: Some(Dates { interval_end: row.interval_end, run_after }),
         deadline: row.deadline,
+        marked,
         lengths: if needs_lengths { lengths::of_run(transaction, key, graph).await? } else { Default::default() },
         decisions: planner_input::decisions(transaction, key, graph).await?,
         held_by_past: past::held_by_past(transaction, key, graph, logical_date).await?,
@@ -258,6 +259,10 @@ async fn finish(
 ) -> Result<(), StoreError> {
     transition::run::end(transaction, key, state, new_run::now()).await?;
     let structure = &graph.structure;
+    if reason == Reason::Marked {
+        callbacks::add_marked(transaction, key, state).await?;
+        return announce_end(transaction, key).await;
+    }
     let has_callback =
         if state == RunState::Success { structure.on_success_callback } else { structure.on_failure_callback };
     if has_callback || structure.run_listeners {
@@ -270,8 +275,11 @@ async fn finish(
     {
         events::notify(transaction, &Event::Dags).await?;
     }
+    announce_end(transaction, key).await
+}
+
+/// Completes the backfill of a run that has ended, and wakes queued runs that may wait for its end.
+async fn announce_end(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), StoreError> {
     backfill_end::complete(transaction, key).await?;
-    // A queued run may be waiting for this one to end.
-    events::notify(transaction, &Event::Sweep).await?;
-    Ok(())
+    Ok(events::notify(transaction, &Event::Sweep).await?)
 }

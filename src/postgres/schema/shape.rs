@@ -23,6 +23,7 @@ const SHAPES: &[&str] = &[
     include_str!("shapes/0013.txt"),
     include_str!("shapes/0014.txt"),
     include_str!("shapes/0015.txt"),
+    include_str!("shapes/0016.txt"),
 ];
 
 /// One line for each column, constraint, index and comment of the tables in `public`, with the table's name first.

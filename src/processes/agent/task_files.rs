@@ -105,6 +105,9 @@ pub struct TaskResult {
     /// JSON texts by XCom key.
     #[serde(default)]
     pub xcoms: BTreeMap<String, String>,
+    /// Number of elements of the return value, if other tasks are mapped over it.
+    #[serde(default)]
+    pub mapped_length: Option<i32>,
     /// When a rescheduled sensor pokes again.
     #[serde(default)]
     pub due: Option<Timestamp>,

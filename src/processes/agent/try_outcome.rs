@@ -7,7 +7,7 @@ use leoflow_engine::model::keys::TryKey;
 use leoflow_engine::model::state::TryState;
 use leoflow_engine::store::instance::tries::{Ended, Retry};
 
-/// The outcome of a try that failed before it began; it may be retried.
+/// The outcome of a try that failed before it began, or whose end is unknown; it may be retried.
 pub fn never_began(key: TryKey, reason: String) -> Ended {
     Ended::failed(key, Retry::Allowed, reason, Timestamp::now())
 }
@@ -66,6 +66,7 @@ fn ended(key: TryKey, state: TryState, result: TaskResult, end_date: Timestamp) 
         outcome: result.reason,
         end_date,
         xcoms: result.xcoms,
+        mapped_length: result.mapped_length,
         due: result.due,
         deferral: result.deferral,
         skipped_tasks: result.skipped_tasks,
@@ -120,6 +121,7 @@ mod tests {
             retry,
             reason: Some("why".into()),
             xcoms: Default::default(),
+            mapped_length: None,
             due: None,
             deferral: None,
             retry_delay: None,

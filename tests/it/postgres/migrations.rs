@@ -148,6 +148,13 @@ const VERSION_DATA: &[(i64, &str, &str, &str)] = &[
         "SELECT (SELECT key FROM request_key), (SELECT count(*) FROM task_instance WHERE updated_at IS NOT NULL)",
         "k|1",
     ),
+    (
+        16,
+        "UPDATE dag_run SET marked_state = 'failed';
+         UPDATE xcom SET mapped_length = 5;",
+        "SELECT (SELECT marked_state FROM dag_run), (SELECT mapped_length FROM xcom)",
+        "failed|5",
+    ),
 ];
 
 /// Migrates the schema to `version`, without data.

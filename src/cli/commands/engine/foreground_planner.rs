@@ -113,6 +113,7 @@ fn next_transitions(graph: &Graph, question: Next) -> Value {
         polled: HashMap::new(),
         dates: None,
         deadline: None,
+        marked: None,
         lengths: question.lengths.into_iter().map(|(task, length)| (task, Returned::Elements(length))).collect(),
         decisions,
         held_by_past: HashSet::new(),

@@ -15,7 +15,7 @@ impl Planner<'_> {
         for index in 0..self.snapshot.instances.len() {
             if !self.view.state(index).is_some_and(TaskState::is_finished) {
                 let number = self.try_number(index);
-                self.change(index, TaskState::Skipped, number, None, TransitionKind::KeepDates);
+                self.change(index, TaskState::Skipped, number, None, TransitionKind::NeverRan);
             }
         }
         self.finish(Some((RunState::Failed, Reason::TimedOut)))
@@ -55,8 +55,10 @@ impl Planner<'_> {
         })
     }
 
-    /// Builds the plan, with one transition per instance: intermediate states are dropped.
+    /// Builds the plan, with one transition per instance: intermediate states are dropped. A run that a user has marked
+    /// ends in that state.
     pub(super) fn finish(self, run: Option<(RunState, Reason)>) -> Plan {
+        let run = run.map(|end| self.snapshot.marked.map_or(end, |state| (state, Reason::Marked)));
         let transitions = self.changes.into_iter().flatten().collect();
         Plan { expanded: self.expanded, added: self.added, restored: self.restored, transitions, run }
     }

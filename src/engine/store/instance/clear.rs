@@ -131,7 +131,7 @@ impl<'a> Clearing<'a> {
                 version.structure.tasks.iter().map(|task| (task.task_id.as_str(), task)).collect();
             instance::clear(transaction, key, chosen, &tasks).await?;
         }
-        runs::bump_revision(transaction, key).await?;
+        transition::run::set_mark(transaction, key, None).await?;
         if run.state.is_finished() && !chosen.is_empty() && !self.selection.leaves_run {
             transition::run::requeue(transaction, key, new_run::now()).await?;
         }

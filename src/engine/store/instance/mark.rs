@@ -223,7 +223,7 @@ pub async fn run(transaction: &Transaction<'_>, key: &RunKey, state: RunState) -
             callbacks::add_marked(transaction, key, state).await?;
             backfill_end::complete(transaction, key).await?;
         } else {
-            runs::bump_revision(transaction, key).await?;
+            transition::run::set_mark(transaction, key, Some(state)).await?;
             events::notify(transaction, &Event::Plan(key.clone())).await?;
         }
         events::notify(transaction, &Event::Stop).await?;

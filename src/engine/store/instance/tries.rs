@@ -106,6 +106,20 @@ pub async fn unfinished(client: &impl GenericClient) -> Result<Vec<Unfinished>, 
     rows.iter().map(|row| Ok(Unfinished { claimed: claimed::read(row)?, boot_id: row.get("boot_id") })).collect()
 }
 
+/// The running tries, as texts for users.
+pub async fn running_names(client: &tokio_postgres::Client) -> Result<Vec<String>, tokio_postgres::Error> {
+    let query = "SELECT dag_id, run_id, task_id, map_index, try_number FROM task_try WHERE state = 'running'
+                 ORDER BY dag_id, run_id, task_id, map_index";
+    Ok(client.query(query, &[]).await?.iter().map(|row| rows::try_key(row).to_string()).collect())
+}
+
+/// Identifies the database. A restored or copied one has another id.
+pub async fn datastore_id(client: &impl GenericClient) -> Result<String, StoreError> {
+    let query = "SELECT concat_ws('/', system_identifier, oid) FROM pg_control_system(), pg_database
+                 WHERE datname = current_database()";
+    Ok(client.query_one(query, &[]).await?.get(0))
+}
+
 /// Replaces the token of a try that has not started.
 pub async fn renew_token(client: &impl GenericClient, key: &TryKey, token: &str) -> Result<(), StoreError> {
     let query = "UPDATE task_try SET token_hash = $6 WHERE dag_id = $1 AND run_id = $2 AND task_id = $3
@@ -151,6 +165,8 @@ pub struct Ended {
     pub end_date: Timestamp,
     /// XComs of a successful try: JSON by key.
     pub xcoms: BTreeMap<String, String>,
+    /// Number of elements of the return value, if other tasks are mapped over it.
+    pub mapped_length: Option<i32>,
     /// When a rescheduled sensor pokes again, or when a failed task is retried if it has set the time.
     pub due: Option<Timestamp>,
     pub deferral: Option<Deferral>,
@@ -179,6 +195,7 @@ impl Ended {
             outcome: Some(outcome),
             end_date,
             xcoms: BTreeMap::new(),
+            mapped_length: None,
             due: None,
             deferral: None,
             skipped_tasks: Vec::new(),
@@ -253,6 +270,7 @@ pub async fn record(client: &impl GenericClient, ended: &Ended) -> Result<bool, 
         &values,
         &events::ENGINE,
         &payload,
+        &ended.mapped_length,
     ];
     let (deferral, now) = (ended.deferral.as_ref().map(Json), new_run::now());
     if let Some(deferral) = &deferral {

@@ -45,14 +45,14 @@ pub(crate) fn resumption(row: &Row) -> Option<Resumption> {
     Some(Resumption { next_method, next_kwargs })
 }
 
-/// The part of the SQL statement in `tries::record` that stores a deferral: `$20` is a `Deferral`, `$21` is now.
+/// The part of the SQL statement in `tries::record` that stores a deferral: `$21` is a `Deferral`, `$22` is now.
 pub(crate) const DEFERRED: &str = ",
         deferred AS (
             INSERT INTO task_trigger (dag_id, run_id, task_id, map_index, try_number, classpath, kwargs, timeout_at,
                                       next_method, next_kwargs, created_at)
-            SELECT $1, $2, $3, $4, try_number, ($20::json)->>'classpath', ($20::json)->'kwargs',
-                   $21::timestamptz + (($20::json)->>'timeout')::float8 * interval '1 second', ($20::json)->>'next_method',
-                   ($20::json)->'next_kwargs', $21
+            SELECT $1, $2, $3, $4, try_number, ($21::json)->>'classpath', ($21::json)->'kwargs',
+                   $22::timestamptz + (($21::json)->>'timeout')::float8 * interval '1 second', ($21::json)->>'next_method',
+                   ($21::json)->'next_kwargs', $22
             FROM ended
             ON CONFLICT (dag_id, run_id, task_id, map_index) DO UPDATE
             SET try_number = EXCLUDED.try_number, id = DEFAULT, classpath = EXCLUDED.classpath, kwargs = EXCLUDED.kwargs,

@@ -160,21 +160,22 @@ pub async fn push(
     let query = "INSERT INTO xcom (dag_id, run_id, task_id, map_index, key, value)
                  VALUES ($1, $2, $3, $4, $5, $6::text::json)
                  ON CONFLICT (dag_id, run_id, task_id, map_index, key)
-                 DO UPDATE SET value = EXCLUDED.value, created_at = now()";
+                 DO UPDATE SET value = EXCLUDED.value, mapped_length = NULL, created_at = now()";
     let InstanceKey { run, task_id, map_index } = instance;
     client.execute(query, &[&run.dag_id, &run.run_id, task_id, map_index, &key, &value]).await?;
     Ok(())
 }
 
 /// The part of the SQL statement in `tries::record` that writes the XComs of an ended try: `$16` are the keys, `$17` the
-/// values.
+/// values, `$20` is the length of the return value if other tasks are mapped over it.
 pub(crate) const RETURNED: &str = ",
         returned AS (
-            INSERT INTO xcom (dag_id, run_id, task_id, map_index, key, value)
-            SELECT $1, $2, $3, $4, key, value::json FROM unnest($16::text[], $17::text[]) AS new (key, value)
+            INSERT INTO xcom (dag_id, run_id, task_id, map_index, key, value, mapped_length)
+            SELECT $1, $2, $3, $4, key, value::json, CASE key WHEN 'return_value' THEN $20::integer END
+            FROM unnest($16::text[], $17::text[]) AS new (key, value)
             WHERE EXISTS (SELECT FROM ended)
             ON CONFLICT (dag_id, run_id, task_id, map_index, key)
-            DO UPDATE SET value = EXCLUDED.value, created_at = now())";
+            DO UPDATE SET value = EXCLUDED.value, mapped_length = EXCLUDED.mapped_length, created_at = now())";
 
 /// Parameters of an XCom pull.
 #[derive(Debug)]
@@ -199,15 +200,20 @@ const NOT_REMOVED: &str = "(x.map_index < 0 OR NOT EXISTS (
     WHERE (ti.dag_id, ti.run_id, ti.task_id, ti.map_index) = (x.dag_id, x.run_id, x.task_id, x.map_index)
       AND ti.state = 'removed'))";
 
+/// SQL: the date by which pulls order the runs `r`, as in Airflow; a run may have no logical date.
+const RUN_DATE: &str = "coalesce(r.logical_date, r.run_after)";
+
 /// Returns the values of some tasks under a key: task id, map index and JSON text. They are ordered by task, date and map
 /// index or, for given map indexes, by task and map index.
 pub async fn pull(client: &impl GenericClient, pull: &Pull<'_>) -> Result<Vec<(String, i32, String)>, StoreError> {
     // As in Airflow, a pull of all instances returns the values of every run, oldest first; a pull of named map indexes
     // returns only the newest value of each.
-    let (distinct_on, order_by) = if pull.map_indexes.is_some() {
-        ("DISTINCT ON (x.task_id, x.map_index)", "x.task_id, x.map_index, r.logical_date DESC NULLS LAST")
-    } else {
-        ("", "x.task_id, r.logical_date ASC NULLS FIRST, x.map_index")
+    let (distinct_on, order_by) = match pull.map_indexes {
+        Some(_) => (
+            "DISTINCT ON (x.task_id, x.map_index)",
+            format!("x.task_id, x.map_index, {RUN_DATE} DESC, x.created_at DESC"),
+        ),
+        None => ("", format!("x.task_id, {RUN_DATE}, x.map_index")),
     };
     let query = format!(
         "SELECT {distinct_on} x.task_id, x.map_index, x.value::text AS value
@@ -215,7 +221,7 @@ pub async fn pull(client: &impl GenericClient, pull: &Pull<'_>) -> Result<Vec<(S
          WHERE x.dag_id = $1 AND x.task_id = ANY ($3) AND x.key = $4
            AND ($5::integer[] IS NULL AND {NOT_REMOVED} OR x.map_index = ANY ($5))
            AND (x.run_id = $2
-                OR $6 AND r.logical_date <= (SELECT logical_date FROM dag_run WHERE dag_id = $1 AND run_id = $2))
+                OR $6 AND {RUN_DATE} <= (SELECT {RUN_DATE} FROM dag_run r WHERE dag_id = $1 AND run_id = $2))
          ORDER BY {order_by} OFFSET $7 LIMIT $8"
     );
     let Pull { run, task_ids, key, map_indexes, include_prior_dates, offset, limit } = pull;

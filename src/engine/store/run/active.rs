@@ -1,6 +1,7 @@
 //! Queries of the scheduler: running runs, and work that is due.
 
 use crate::model::keys::RunKey;
+use crate::model::state::RunState;
 use crate::store::StoreError;
 use crate::store::rows;
 use deadpool_postgres::Transaction;
@@ -37,26 +38,31 @@ pub struct RunningRun {
     pub deadline: Option<Timestamp>,
     /// True while the DAG is paused.
     pub is_paused: bool,
+    /// The state in which a user has ended the run, while its teardowns run.
+    pub marked: Option<RunState>,
 }
 
 /// Locks and reads a run until the transaction ends; `None` if it is not running or does not exist.
 pub async fn lock_running(transaction: &Transaction<'_>, key: &RunKey) -> Result<Option<RunningRun>, StoreError> {
     let query = "SELECT r.dag_version_id, r.revision::text, r.logical_date, r.deadline_at, d.is_paused,
                         CASE WHEN r.logical_date > r.queued_at THEN r.logical_date END AS not_before,
-                        r.data_interval_end, r.run_after
+                        r.data_interval_end, r.run_after, r.marked_state
                  FROM dag_run r JOIN dag d USING (dag_id)
                  WHERE r.dag_id = $1 AND r.run_id = $2 AND r.state = 'running' FOR UPDATE OF r";
-    let read = |row: Row| RunningRun {
-        version_id: row.get("dag_version_id"),
-        revision: row.get("revision"),
-        logical_date: row.get("logical_date"),
-        not_before: row.get("not_before"),
-        interval_end: row.get("data_interval_end"),
-        run_after: row.get("run_after"),
-        deadline: row.get("deadline_at"),
-        is_paused: row.get("is_paused"),
+    let read = |row: Row| -> Result<RunningRun, StoreError> {
+        Ok(RunningRun {
+            version_id: row.get("dag_version_id"),
+            revision: row.get("revision"),
+            logical_date: row.get("logical_date"),
+            not_before: row.get("not_before"),
+            interval_end: row.get("data_interval_end"),
+            run_after: row.get("run_after"),
+            deadline: row.get("deadline_at"),
+            is_paused: row.get("is_paused"),
+            marked: rows::named_or_null(&row, "marked_state", RunState::parse)?,
+        })
     };
-    Ok(transaction.query_opt(query, &[&key.dag_id, &key.run_id]).await?.map(read))
+    transaction.query_opt(query, &[&key.dag_id, &key.run_id]).await?.map(read).transpose()
 }
 
 /// Work that is due at the current time.

@@ -84,9 +84,17 @@ pub async fn mark(
     state: RunState,
 ) -> Result<(), StoreError> {
     let query = "UPDATE dag_run SET state = $3, revision = gen_random_uuid(), start_date = coalesce(start_date, now()),
-                                     end_date = CASE WHEN $4 THEN end_date ELSE now() END
+                                     end_date = CASE WHEN $4 THEN end_date ELSE now() END, marked_state = NULL
                        WHERE dag_id = $1 AND run_id = $2";
     client.execute(query, &[&key.dag_id, &key.run_id, &state.as_str(), &previous.is_finished()]).await?;
+    Ok(())
+}
+
+/// No change of the state: a user ends a run in `mark`, which it gets once its teardowns have ended; `None` when its
+/// instances are cleared. The caller must have locked the run.
+pub async fn set_mark(client: &impl GenericClient, key: &RunKey, mark: Option<RunState>) -> Result<(), StoreError> {
+    let query = "UPDATE dag_run SET marked_state = $3, revision = gen_random_uuid() WHERE dag_id = $1 AND run_id = $2";
+    client.execute(query, &[&key.dag_id, &key.run_id, &mark.map(RunState::as_str)]).await?;
     Ok(())
 }
 
@@ -95,7 +103,7 @@ pub async fn mark(
 pub async fn requeue(client: &impl GenericClient, key: &RunKey, now: Timestamp) -> Result<(), StoreError> {
     let query =
         "UPDATE dag_run SET state = 'queued', revision = gen_random_uuid(), queued_at = greatest($3, run_after),
-                        start_date = NULL, end_date = NULL, deadline_at = NULL
+                        start_date = NULL, end_date = NULL, deadline_at = NULL, marked_state = NULL
                  WHERE dag_id = $1 AND run_id = $2";
     client.execute(query, &[&key.dag_id, &key.run_id, &now]).await?;
     Ok(())

@@ -128,6 +128,7 @@ def run_once(task, spec, dag, memory):
         return run_once(task, {**spec, **continuation}, dag, memory)
     for key, text in result.pop("xcoms", {}).items():
         memory.xcoms[(*memory.own, key)] = text
+    memory.mapped_lengths[memory.own[0]] = result.pop("mapped_length", None)
     attempt.run_callbacks()
     if result["state"] == "failed" and spec["pdb"]:
         import pdb

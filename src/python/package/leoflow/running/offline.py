@@ -53,6 +53,8 @@ class InMemoryXComs:
         # Task id and map index of the current try.
         self.own = None
         self.xcoms = {}
+        # Number of elements of the results that other tasks are mapped over, by task id.
+        self.mapped_lengths = {}
         self.planner = planner
 
     def begin(self, instance: tuple[str, int], continues: bool) -> None:
@@ -81,6 +83,8 @@ class InMemoryXComs:
                 continue
             if index >= 0:
                 lengths[task_id] = lengths.get(task_id, 0) + 1
+            elif self.mapped_lengths.get(task_id) is not None:
+                lengths[task_id] = self.mapped_lengths[task_id]
             else:
                 value = decode(text)
                 if isinstance(value, (list, tuple, dict)):

@@ -169,6 +169,7 @@ class Try:
         task = self.task
         if is_mapped_over(self.origin):
             check_mappable(task, value, self.max_map_length)
+            self.result["mapped_length"] = len(value)
         if value is None or not task.do_xcom_push:
             return {}
         value = concrete(value)

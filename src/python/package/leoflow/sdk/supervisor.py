@@ -235,7 +235,7 @@ class TaskSupervisor(Supervisor):
 
     def succeed_task(self, message):
         self.record_map_index_name(message)
-        self.result.update(state="success", xcoms=self.xcoms.take_return_value())
+        self.result.update(state="success", xcoms=self.xcoms.take_return_value(), mapped_length=self.xcoms.mapped_length)
         events = asset_messages.outlet_events(self.task, message.outlet_events or [])
         if events:
             self.result["asset_events"] = events

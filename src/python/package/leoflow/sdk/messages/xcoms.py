@@ -24,6 +24,8 @@ class XComs:
         self.supervisor = supervisor
         # The return value, as JSON text by key. It is sent with the result, so that one transaction stores both.
         self.returned = {}
+        # Number of elements of the return value, if other tasks are mapped over it.
+        self.mapped_length = None
         # Prefetched values of one mapped task and the index of the first, by dag_id, run_id, task_id and key.
         self.prefetched = {}
 
@@ -64,6 +66,7 @@ class XComs:
                                    "and return its name")
         if message.key == RETURN:
             self.returned[RETURN] = text
+            self.mapped_length = message.mapped_length
         else:
             self.push(message.key, text)
         return make("OKResponse", ok=True)
