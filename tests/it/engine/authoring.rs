@@ -186,6 +186,22 @@ fn dags_test_retries_and_names_missing_input() {
 }
 
 #[test]
+fn a_file_that_calls_dag_test_runs_in_env_shell() {
+    let test = TestHome::started();
+    test.run(&["variables", "set", "city", "Nice"]).expect(0);
+    test.save(
+        "p/dag.py",
+        "from airflow.sdk import DAG, Variable, task\nVALUES = [Variable.get('city'), Variable.get('other', default='none')]\n\
+         with DAG('shell') as dag:\n    @task\n    def t(params=None): print('task', *VALUES, params['n'])\n    t()\n\
+         if __name__ == '__main__':\n    print('run', dag.test(run_conf={'n': 7}).state)\n",
+    );
+    let file = test.workspace().join("p/dag.py");
+    let done = test.run(&["env", "shell", "p", "--", "python3", file.to_str().unwrap()]).expect(0);
+    assert_eq!(done.stdout, "run success\n", "{done:?}");
+    assert!(done.stderr.contains("task Nice none 7"), "{done:?}");
+}
+
+#[test]
 fn email_settings_are_refused_only_if_they_would_send() {
     let test = TestHome::new();
     test.set_up();

@@ -6,6 +6,7 @@ import json
 import os
 
 from leoflow.common.exceptions import AirflowException, AirflowNotFoundException, Unsupported
+from leoflow.common.hints.commands import command
 from leoflow.common.leoflow_server import read
 from leoflow.common.masking import mask_sensitive
 
@@ -61,7 +62,8 @@ class Connection:
             return cls.from_text(conn_id, text)
         stored = read("connections", conn_id)
         if stored is None:
-            raise AirflowNotFoundException(f"The conn_id `{conn_id}` isn't defined")
+            raise AirflowNotFoundException(f"The conn_id `{conn_id}` isn't defined (create it with `{command('connections add')}`, or "
+                                           f"set AIRFLOW_CONN_{conn_id.upper()} in the project's .env)")
         return cls(conn_id, **{name: stored.get(name) for name in FIELDS})
 
     get_connection_from_secrets = get

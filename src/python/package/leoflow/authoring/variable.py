@@ -7,6 +7,7 @@ import os
 
 from leoflow.common import task_log
 from leoflow.common.exceptions import AirflowRuntimeError
+from leoflow.common.hints.commands import command
 from leoflow.common.leoflow_server import NotRunning, read, write
 from leoflow.common.masking import mask_sensitive
 
@@ -35,7 +36,8 @@ class Variable:
                 stored = None
             if stored is None:
                 if default is _UNSET:
-                    raise AirflowRuntimeError(f"VARIABLE_NOT_FOUND: Variable {key!r} does not exist")
+                    raise AirflowRuntimeError(f"VARIABLE_NOT_FOUND: Variable {key!r} does not exist (create it with "
+                                              f"`{command('variables set')}`, or set AIRFLOW_VAR_{key.upper()} in the project's .env)")
                 return default
             value = stored["value"]
         stored = json.loads(value) if deserialize_json else value

@@ -48,6 +48,7 @@ class Dag(Protocol):
     edge_labels: dict[tuple[str, str], str]
     # Used by templates.
     folder: str
+    fileloc: str | None
     template_searchpath: Iterable[str] | None
     template_undefined: type | None
     jinja_environment_kwargs: dict[str, Any] | None

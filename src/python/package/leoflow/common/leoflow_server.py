@@ -7,7 +7,7 @@ import time
 
 from leoflow.common.client import Client, ServerError, quote
 from leoflow.common.exceptions import AirflowRuntimeError, Unsupported
-from leoflow.common.hints.commands import command
+from leoflow.common.hints.commands import command, home, use_home
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 # Connections that Airflow creates with its database.
 DEFAULT_CONNECTIONS = {"fs_default": {"conn_type": "fs", "extra": '{"path": "/"}'}}
+
+# Prefixes of the environment variables that override stored Variables and Connections.
+VARIABLES = {"variables": "AIRFLOW_VAR_", "connections": "AIRFLOW_CONN_"}
 
 _client = None
 _prefix = "/local"
@@ -30,8 +33,16 @@ def configure(socket: str, token: str | None = None, retry_seconds: float | None
 
 
 def client() -> Client:
+    # Code in a process that Leoflow did not start, for example in that of pytest, has the server of this package's home.
+    own_home = home()
+    if _client is None and own_home is not None:
+        configure(os.path.join(own_home, "run", "api.sock"), retry_seconds=2)
+        if own_home not in (os.environ.get("LEOFLOW_HOME"), os.path.expanduser("~/.leoflow")):
+            import shlex
+
+            use_home(f"--home {shlex.quote(own_home)}")
     if _client is None:
-        raise AirflowRuntimeError("Variables and Connections are available only in code that Leoflow runs")
+        raise NotRunning("Leoflow's server is unknown: this Python package is not in a home of Leoflow")
     return _client
 
 
@@ -51,13 +62,16 @@ def read(kind: str, key: str) -> dict[str, Any] | None:
     global _queried
     _queried = True
     if is_offline():
-        raise NotRunning(f"{kind} {key!r} cannot be read: Leoflow is not running (`{command('lite start')}`)")
+        if kind == "connections" and key in DEFAULT_CONNECTIONS:
+            return DEFAULT_CONNECTIONS[key]
+        raise NotRunning(f"{kind[:-1].capitalize()} {key!r} cannot be read: Leoflow is not running (start it with "
+                         f"`{command('lite start')}`, or set {VARIABLES[kind]}{key.upper()} in the project's .env)")
     try:
         return client().request("GET", f"{_prefix}/{kind}/{quote(key)}")
     except ServerError as error:
         if error.status == 404:
             return DEFAULT_CONNECTIONS.get(key) if kind == "connections" else None
-        raise AirflowRuntimeError(f"{kind} {key!r} cannot be read: {error}") from None
+        raise AirflowRuntimeError(f"{kind[:-1].capitalize()} {key!r} cannot be read: {error}") from None
 
 
 def uv() -> str:
@@ -94,7 +108,7 @@ class NotRunning(AirflowRuntimeError):
 def write(method: str, key: str, body: dict[str, Any] | None) -> None:
     """Changes (`PUT`) or deletes (`DELETE`) a Variable. Raises Unsupported outside of a running task."""
     if _prefix != "/task":
-        raise Unsupported("changing a Variable outside of a running task")
+        raise Unsupported(f"changing a Variable outside of a running task (use `{command('variables set')}`)")
     try:
         client().request(method, f"{_prefix}/variables/{quote(key)}", body)
     except ServerError as error:

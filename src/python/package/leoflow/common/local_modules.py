@@ -7,12 +7,19 @@ import sys
 
 # The name of the project whose code runs in this process.
 _project: str | None = None
+_is_entered = False
 
 
 def enter_project(roots: list[str]) -> None:
     """Records the project of these roots; a file directly in the workspace has none."""
-    global _project
+    global _project, _is_entered
+    _is_entered = True
     _project = os.path.basename(roots[-2]) if len(roots) > 1 else None
+
+
+def is_entered() -> bool:
+    """True in the processes in which Leoflow runs the code of a project."""
+    return _is_entered
 
 
 def project_name() -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 
 from leoflow.authoring.dag.edges import check_key, duplicate
 from leoflow.authoring.dag.params import ParamsDict
@@ -17,7 +17,6 @@ from leoflow.authoring.timetables.schedule import timetable_of_schedule
 from leoflow.common import current, topology
 from leoflow.common.dates import aware
 from leoflow.common.exceptions import AirflowDagCycleException, AirflowException, TaskNotFound, Unsupported
-from leoflow.common.hints.commands import command
 from leoflow.common.reports import PACKAGE
 from leoflow.common.settings.airflow_settings import Setting, setting_or_value
 
@@ -225,8 +224,15 @@ class DAG:
             )
         self.timetable.validate()
 
-    def test(self, *_, **__):
-        raise Unsupported(f"DAG.test() inside the file (use `{command('dags test')}`)")
+    def test(self, run_after=None, logical_date=NO_DEFAULT, run_conf=None, conn_file_path=None, variable_file_path=None,
+             use_executor=False, mark_success_pattern=None):
+        # Imported here, because only a file that is run by itself calls it.
+        from leoflow.authoring.dag import foreground_run
+
+        date = datetime.now(timezone.utc) if logical_date is NO_DEFAULT else logical_date
+        return foreground_run.run(self, date, run_conf, run_after=run_after, conn_file_path=conn_file_path,
+                                  variable_file_path=variable_file_path, use_executor=use_executor,
+                                  mark_success_pattern=mark_success_pattern)
 
     def cli(self):
         raise Unsupported("DAG.cli() inside the file (use the commands of `leoflow`)")

@@ -12,11 +12,21 @@ from leoflow.authoring.mapping.xcom_arg import operators_in
 from leoflow.authoring.operators.abstract_operator import BASE_ARGUMENTS, AbstractOperator
 from leoflow.common import current
 from leoflow.common.exceptions import AirflowException, Unsupported
-from leoflow.common.signatures import parameters
+from leoflow.common.signatures import Parameter, parameters
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+
+# The arguments of which a mapped task takes the defaults of its operator class.
+INHERITED = BASE_ARGUMENTS - {"task_id", "dag", "task_group"}
+# Those of which None is a value, although another one is the default.
+MAY_BE_NONE = ("execution_timeout", "retries")
+# Attributes of the operator class that a mapped task has, too.
+OF_CLASS = ("operator_name", "skips_downstream", "template_fields", "template_ext", "template_fields_renderers",
+            "operator_extra_links", "ui_color", "ui_fgcolor", "shallow_copy_attrs", "inherits_from_empty_operator",
+            "start_from_trigger", "start_trigger_args")
 
 
 class OperatorPartial:
@@ -77,20 +87,35 @@ def accepted_by(operator_class):
     return names - {"self"}
 
 
+def own_defaults(operator_class):
+    """Returns the defaults that a class and its bases have in their signatures for arguments of every operator, as
+    Airflow's `_get_operator_defaults`; the nearest class takes precedence."""
+    defaults = {}
+    for base in reversed(operator_class.__mro__[: operator_class.__mro__.index(AbstractOperator)]):
+        init = base.__dict__.get("__init__")
+        signature = parameters(init) if init is not None else {}
+        defaults.update({name: signature[name].default for name in INHERITED & signature.keys()
+                         if signature[name].default is not Parameter.empty})
+    # Any other None means that the class itself chooses a value.
+    return {name: value for name, value in defaults.items() if value is not None or name in MAY_BE_NONE}
+
+
 class MappedOperator(AbstractOperator):
     """A task with one instance per element; the elements are resolved when it runs."""
 
     is_mapped = True
 
-    def __init__(self, *, operator_class, expand_input, partial_kwargs, strict, output_keys=None, **base):
+    def __init__(self, *, operator_class, expand_input, partial_kwargs, strict, **base):
         self.operator_class = operator_class
+        self._set(**{name: getattr(operator_class, name) for name in OF_CLASS})
         self.expand_input = expand_input
         self.partial_kwargs = partial_kwargs
         self.strict = strict
         self.base_kwargs = base
-        super().__init__(**base)
         # All default_args, because the operator class may accept arguments that this class does not.
-        self.default_args_used = effective_defaults(self.dag or base.get("dag"), self.task_group, base.get("default_args") or {})
+        self.default_args_used = effective_defaults(base.get("dag"), base.get("task_group"), base.get("default_args") or {})
+        own = {name: value for name, value in own_defaults(operator_class).items() if name not in self.default_args_used}
+        super().__init__(**{**own, **base})
         if self.trigger_rule == "always" and expand_input.operators():
             raise ValueError(
                 "Task-generated mapping within a task using 'expand' is not allowed with trigger rule 'always'."
@@ -101,26 +126,6 @@ class MappedOperator(AbstractOperator):
     @property
     def task_type(self):
         return getattr(self.operator_class, "airflow_name", self.operator_class.__name__)
-
-    @property
-    def operator_name(self):
-        return self.operator_class.operator_name
-
-    @property
-    def skips_downstream(self):
-        return self.operator_class.skips_downstream
-
-    @property
-    def template_fields(self):
-        return self.operator_class.template_fields
-
-    @property
-    def operator_extra_links(self):
-        return self.operator_class.operator_extra_links
-
-    @property
-    def inherits_from_empty_operator(self):
-        return self.operator_class.inherits_from_empty_operator
 
     def link_arguments(self, fields=None):
         for operator in list(self.expand_input.operators()) + list(operators_in(self.partial_kwargs)):
