@@ -7,7 +7,7 @@ use crate::error::Error;
 use leoflow_base::config::leoflow_yaml;
 use leoflow_base::sys::fs::beneath::{Folder, Kind};
 use leoflow_base::sys::fs::files::is_temporary_neighbour;
-use leoflow_base::sys::fs::permissions;
+use leoflow_base::sys::fs::{permissions, sparse};
 use leoflow_lifecycle::backup::create::excluded::{OWN_FOLDER, is_excluded};
 use leoflow_lifecycle::backup::format::manifest::link_stays_inside;
 use serde_json::Value;
@@ -175,7 +175,7 @@ impl Copying<'_> {
         }
         if let Some(target) = self.to.map(|to| to.join(path)) {
             let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&target);
-            let copied = created.and_then(|mut file| io::copy(&mut source, &mut file));
+            let copied = created.and_then(|mut file| sparse::copy(&mut source, &mut file));
             copied.map_err(|error| Error::io("write", &target, &error))?;
             self.set_mode(&target, mode)?;
         }
@@ -303,6 +303,9 @@ mod tests {
         // Within a project, `dags` precedes the project's folder, there and in Airflow's path.
         write("two/own.py", "");
         write("two/dags/own.py", "");
+        write("two/holes.db", "");
+        let sparse = fs::File::options().write(true).open(workspace.path().join("two/holes.db")).unwrap();
+        sparse.set_len(16 * 1024 * 1024).unwrap();
         symlink("helper.py", workspace.path().join("one/alias.py")).unwrap();
         symlink(workspace.path().join("one/helper.py"), workspace.path().join("two/far.py")).unwrap();
         symlink("/etc/passwd", workspace.path().join("two/out.py")).unwrap();
@@ -310,13 +313,15 @@ mod tests {
         symlink("far/../../x.py", workspace.path().join("two/round.py")).unwrap();
         let (to, mut findings) = (workspace.path().with_extension("export"), Findings::default());
         let result = copy(workspace.path(), Some(&to), Direction::ToAirflow, &mut findings).unwrap();
-        assert_eq!(result.files, 7);
+        assert_eq!(result.files, 8);
         assert_eq!(result.roots.into_iter().collect::<Vec<_>>(), ["one", "two", "two/dags"]);
         let subjects: Vec<&str> = findings.all().iter().map(|finding| finding.what.as_str()).collect();
         assert_eq!(subjects, ["two/dag.py:2", "two/out.py", "two/round.py", "two/leoflow.yaml", "module helper"]);
         assert!(findings.all()[3].why.contains("owner") && !findings.all()[3].why.contains("dependencies"));
         assert_eq!(fs::read_to_string(to.join("one/.airflowignore")).unwrap(), "old.py\ndrafts/*\n");
         assert_eq!(fs::read_link(to.join("two/far.py")).unwrap(), Path::new("../one/helper.py"));
+        let is_sparse = |folder: &Path| sparse::is_sparse(&fs::metadata(folder.join("two/holes.db")).unwrap());
+        assert_eq!(is_sparse(&to), is_sparse(workspace.path()));
         assert!(fs::read_to_string(to.join("one/alias.py")).is_ok() && !to.join("two/.git").exists());
         fs::remove_dir_all(to).unwrap();
     }

@@ -4,6 +4,7 @@ use crate::support::archive::Unpacked;
 use crate::support::http::Session;
 use crate::support::rounds::sample_rounds;
 use crate::support::{CommandOutput, TestHome};
+use leoflow::sys::fs::sparse;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -29,6 +30,8 @@ fn a_backup_recreates_the_instance_on_another_machine() {
     let scheduled =
         "from airflow.sdk import DAG\ndag = DAG('orders', schedule='@yearly', is_paused_upon_creation=False)\n";
     old.add_dag("orders", scheduled);
+    let sparse = fs::File::create(old.workspace().join("sparse.db")).unwrap();
+    sparse.set_len(64 << 20).unwrap();
     let backup = old.backup("b.tar.zst");
     old.run(&["lite", "stop"]).expect(0);
     // Another workspace, and a home whose path has a space and a non-ASCII letter.
@@ -55,6 +58,12 @@ fn a_backup_recreates_the_instance_on_another_machine() {
     assert_eq!(run["state"], "success");
     assert!(new.task_log("hello", "greet").contains("Hello"), "{}", new.task_log("hello", "greet"));
     assert!(workspace.join("hello/dag.py").is_file());
+    let restored = fs::metadata(workspace.join("sparse.db")).unwrap();
+    assert_eq!(restored.len(), 64 << 20);
+    match sparse::is_sparse(&sparse.metadata().unwrap()) {
+        true => assert!(sparse::is_sparse(&restored)),
+        false => eprintln!("skipped: this file system has no holes"),
+    }
     new.run_dag("hello");
     // The new machine has its own signing key, so it rejects the old machine's session token.
     let old_session = Session { port: new.port, token: session.token };

@@ -7,4 +7,5 @@ pub mod files;
 pub mod flock;
 pub mod mounts;
 pub mod permissions;
+pub mod sparse;
 pub mod watch;

@@ -6,6 +6,7 @@ use super::selection::{self, BELONGS_TO_LEOFLOW, Selection};
 use super::spool::{Piece, Spool, SpoolError};
 use crate::backup::format::manifest::{Content, ENTRY_LIMIT, Entry, Skipped, TASK_LOGS, WORKSPACE};
 use leoflow_base::sys::fs::beneath::{self, Folder};
+use leoflow_base::sys::fs::sparse;
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -58,7 +59,8 @@ impl Collected {
 
     /// Adds content that is already in the spool.
     pub fn add_piece(&mut self, path: &str, piece: Piece, modified: u64) {
-        let content = Content::File { size: piece.size, sha256: piece.sha256, executable: false, private: false };
+        let Piece { size, sha256, .. } = piece;
+        let content = Content::File { size, sha256, executable: false, private: false, stored: None };
         self.items.push(Item { entry: Entry { path: path.to_owned(), content }, piece: Some(piece), modified });
     }
 
@@ -149,7 +151,8 @@ impl Collected {
             if piece.size == before.len() && file.metadata().is_ok_and(|after| is_unchanged(&before, &after)) {
                 let mode = before.permissions().mode();
                 let (executable, private) = (mode & 0o100 != 0, mode & 0o077 == 0);
-                let content = Content::File { size: piece.size, sha256: piece.sha256, executable, private };
+                let stored = stored_bytes(&before, &piece);
+                let content = Content::File { size: piece.size, sha256: piece.sha256, executable, private, stored };
                 return self.push(path, content, Some(piece), modified_seconds(&before));
             }
             self.spool.truncate_to(piece);
@@ -236,7 +239,9 @@ impl Collected {
         if file.metadata().is_ok_and(|after| after.len() > before.len()) {
             self.skip(&path, format!("it is still being written; its first {} bytes are included", piece.size));
         }
-        let content = Content::File { size: piece.size, sha256: piece.sha256, executable: false, private: false };
+        let stored = stored_bytes(&before, &piece);
+        let Piece { size, sha256, .. } = piece;
+        let content = Content::File { size, sha256, executable: false, private: false, stored };
         self.push(path, content, Some(piece), modified_seconds(&before))
     }
 
@@ -277,6 +282,11 @@ fn io_cause(error: SpoolError) -> io::Error {
     match error {
         SpoolError::Source(error) | SpoolError::Spool(error) => error,
     }
+}
+
+/// Bytes of a sparse file outside its holes; `None` for other files, whose blocks of zeros a restore writes.
+fn stored_bytes(meta: &Metadata, piece: &Piece) -> Option<u64> {
+    (sparse::is_sparse(meta) && piece.stored() < piece.size).then(|| piece.stored())
 }
 
 /// True when a file did not change while it was read.

@@ -6,7 +6,7 @@ use leoflow_base::home::Home;
 use leoflow_base::sys::fs::beneath::{Entry, Folder};
 use std::path::{Path, PathBuf};
 
-/// Size of the workspace and of at most `task_logs_bytes` of task logs, in bytes. An unreadable folder counts as empty,
+/// Disk space of the workspace and of at most `task_logs_bytes` of task logs, in bytes. An unreadable folder counts as empty,
 /// because a backup skips it.
 pub(crate) fn files_size(home: &Home, workspace: Option<&Path>, task_logs_bytes: u64) -> u64 {
     let own = OwnBackups::of(home);
@@ -22,7 +22,7 @@ pub(crate) fn files_size(home: &Home, workspace: Option<&Path>, task_logs_bytes:
     workspace_bytes.saturating_add(log_bytes.min(task_logs_bytes))
 }
 
-/// Size of the files below `root` that `select` includes, in bytes.
+/// Disk space of the files below `root` that `select` includes, in bytes.
 fn size(root: &Path, select: &dyn Fn(&Folder, &Entry, &Path) -> Selection) -> u64 {
     let Ok(root) = Folder::open(root) else { return 0 };
     let (mut total, mut folders) = (0_u64, vec![PathBuf::new()]);
@@ -33,7 +33,8 @@ fn size(root: &Path, select: &dyn Fn(&Folder, &Entry, &Path) -> Selection) -> u6
             let path = relative.join(&entry.name);
             match select(&folder, &entry, &path) {
                 Selection::Folder => folders.push(path),
-                Selection::File => total = total.saturating_add(entry.size),
+                // Not the holes of a sparse file.
+                Selection::File => total = total.saturating_add(entry.size.min(entry.allocated)),
                 Selection::Link { .. } | Selection::Excluded | Selection::Skipped(_) => {}
             }
         }
@@ -44,6 +45,7 @@ fn size(root: &Path, select: &dyn Fn(&Folder, &Entry, &Path) -> Selection) -> u6
 #[cfg(test)]
 mod tests {
     use super::*;
+    use leoflow_base::sys::fs::sparse;
     use std::fs;
 
     #[test]
@@ -60,5 +62,11 @@ mod tests {
         assert_eq!(files_size(&home, Some(&workspace), u64::MAX), 150);
         assert_eq!(files_size(&home, Some(&workspace), 20), 120);
         assert_eq!(files_size(&home, Some(&folder.path().join("none")), 0), 0);
+        let sparse = fs::File::create(workspace.join("a/sparse")).unwrap();
+        sparse.set_len(64 * 1024 * 1024).unwrap();
+        match sparse::is_sparse(&sparse.metadata().unwrap()) {
+            true => assert!(files_size(&home, Some(&workspace), 20) < 1_000_000),
+            false => eprintln!("skipped: no holes here"),
+        }
     }
 }

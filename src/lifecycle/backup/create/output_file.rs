@@ -111,11 +111,11 @@ impl<'a> OutputFile<'a> {
         let mut archive = ArchiveWriter::begin(self.encrypt_to.writer(hashed)?, self.compression, text, *now)?;
         let (total, mut done) = (manifest.total_size(), 0);
         for item in &collected.items {
-            match item.piece {
+            match &item.piece {
                 Some(piece) => archive.add(&item.entry, item.modified, collected.spool.read(piece))?,
                 None => archive.add(&item.entry, *now, io::empty())?,
             }
-            done += item.entry.size();
+            done += item.entry.stored();
             if item.entry.is_file() {
                 reporter.report(Progress::Bytes { what: "Writing the backup".to_owned(), done, total });
             }

@@ -5,22 +5,33 @@
 
 use crate::backup::format::archive::{Hashed, zstd_encoder};
 use crate::backup::format::manifest::Sha256Hex;
+use leoflow_base::sys::fs::sparse::{self, Block};
 use leoflow_base::sys::fs::{disk, files};
 use leoflow_base::sys::random;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The part of the spool that one `add` wrote: its position in the file, its unsealed size in bytes, and its hash.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Piece {
     offset: u64,
     /// Number of its first chunk, if the spool is sealed.
     chunk: u64,
     pub size: u64,
     pub sha256: Sha256Hex,
+    /// Ranges of zeros in the piece, in order, that the spool does not contain.
+    holes: Vec<Range<u64>>,
+}
+
+impl Piece {
+    /// Bytes outside the holes.
+    pub fn stored(&self) -> u64 {
+        self.size - self.holes.iter().map(|hole| hole.end - hole.start).sum::<u64>()
+    }
 }
 
 /// Form of the spool on disk.
@@ -90,14 +101,27 @@ impl Spool {
         Ok(Self { file, folder: folder.to_owned(), length: 0, keep_free, unchecked: CHECK_EVERY, seal })
     }
 
-    /// Copies `source` to the end of the spool.
+    /// Copies `source` to the end of the spool, except blocks of zeros.
     pub fn add(&mut self, source: &mut dyn Read) -> Result<Piece, SpoolError> {
         let (offset, chunk) = self.begin();
-        let mut hashed = Hashed::new(&mut *self);
-        copy(source, &mut hashed, &mut |_| {})?;
-        let (size, sha256) = (hashed.bytes, hashed.sha256());
+        let (mut size, mut holes, mut block) = (0, Vec::<Range<u64>>::new(), Vec::new());
+        let mut source = BufReader::with_capacity(BUFFER_SIZE, Hashed::new(source));
+        let mut target = BufWriter::with_capacity(BUFFER_SIZE, &mut *self);
+        loop {
+            let kind = sparse::read_block(&mut source, &mut block).map_err(SpoolError::Source)?;
+            let end = size + block.len() as u64;
+            match (kind, holes.last_mut()) {
+                (Block::End, _) => break,
+                (Block::Data, _) => target.write_all(&block).map_err(SpoolError::Spool)?,
+                (Block::Hole, Some(hole)) if hole.end == size => hole.end = end,
+                (Block::Hole, _) => holes.push(size..end),
+            }
+            size = end;
+        }
+        target.flush().map_err(SpoolError::Spool)?;
+        drop(target);
         self.seal_pending().map_err(SpoolError::Spool)?;
-        Ok(Piece { offset, chunk, size, sha256 })
+        Ok(Piece { offset, chunk, size, sha256: source.into_inner().sha256(), holes })
     }
 
     /// Compresses `source` to the end of the spool. Also returns its uncompressed size in bytes; `on_progress` receives
@@ -113,7 +137,7 @@ impl Spool {
         let hashed = encoder.finish().map_err(SpoolError::Spool)?;
         let (size, sha256) = (hashed.bytes, hashed.sha256());
         self.seal_pending().map_err(SpoolError::Spool)?;
-        Ok((Piece { offset, chunk, size, sha256 }, total))
+        Ok((Piece { offset, chunk, size, sha256, holes: Vec::new() }, total))
     }
 
     /// Removes `piece` and everything after it.
@@ -121,12 +145,14 @@ impl Spool {
         self.length = piece.offset;
     }
 
-    pub fn read(&self, piece: Piece) -> impl Read + '_ {
+    pub fn read<'a>(&'a self, piece: &'a Piece) -> impl Read + 'a {
         PieceReader {
             spool: self,
             offset: piece.offset,
-            remaining: piece.size,
+            remaining: piece.stored(),
             chunk: piece.chunk,
+            position: 0,
+            holes: &piece.holes,
             plaintext: Vec::new(),
             consumed: 0,
         }
@@ -189,6 +215,10 @@ struct PieceReader<'a> {
     /// Bytes of the piece not yet read from the file.
     remaining: u64,
     chunk: u64,
+    /// Number of bytes of the piece already returned, with its holes.
+    position: u64,
+    /// The holes that are not yet passed.
+    holes: &'a [Range<u64>],
     /// The current chunk, decrypted.
     plaintext: Vec<u8>,
     /// Number of bytes of `plaintext` already returned.
@@ -210,10 +240,9 @@ impl PieceReader<'_> {
         self.consumed = 0;
         Ok(())
     }
-}
 
-impl Read for PieceReader<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    /// Reads bytes that the spool contains.
+    fn read_stored(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let spool = self.spool;
         let Some(seal) = &spool.seal else {
             let length = usize::try_from(self.remaining).unwrap_or(usize::MAX).min(buffer.len());
@@ -228,6 +257,25 @@ impl Read for PieceReader<'_> {
         let count = buffer.len().min(self.plaintext.len() - self.consumed);
         buffer[..count].copy_from_slice(&self.plaintext[self.consumed..self.consumed + count]);
         self.consumed += count;
+        Ok(count)
+    }
+}
+
+impl Read for PieceReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let (is_hole, end) = match self.holes.first() {
+            Some(hole) if hole.start <= self.position => (true, hole.end),
+            hole => (false, hole.map_or(u64::MAX, |hole| hole.start)),
+        };
+        let length = usize::try_from(end - self.position).unwrap_or(usize::MAX).min(buffer.len());
+        let count = match is_hole {
+            true => io::repeat(0).read(&mut buffer[..length])?,
+            false => self.read_stored(&mut buffer[..length])?,
+        };
+        self.position += count as u64;
+        if is_hole && self.position == end {
+            self.holes = &self.holes[1..];
+        }
         Ok(count)
     }
 }
@@ -271,14 +319,34 @@ mod tests {
             assert!(matches!(spool.add(&mut Broken(&b"half"[..])), Err(SpoolError::Source(_))));
             let three = spool.add(&mut "three".as_bytes()).unwrap();
             let four = spool.add(&mut &long[..]).unwrap();
-            let read = |piece| {
+            let read = |piece: &Piece| {
                 let mut bytes = Vec::new();
                 spool.read(piece).read_to_end(&mut bytes).unwrap();
                 bytes
             };
-            assert_eq!((read(first_piece), read(three), read(four)), (b"one".to_vec(), b"three".to_vec(), long));
+            assert_eq!((read(&first_piece), read(&three), read(&four)), (b"one".to_vec(), b"three".to_vec(), long));
             assert_ne!(first_piece.sha256, three.sha256);
             assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        }
+    }
+
+    #[test]
+    fn blocks_of_zeros_take_no_space() {
+        for at_rest in [AtRest::Plain, AtRest::Sealed] {
+            let folder = tempfile::tempdir().unwrap();
+            let mut spool = Spool::new(folder.path(), 0, at_rest).unwrap();
+            let mut content = vec![0; 3 * 1024 * 1024];
+            content[1_000_000..1_200_000].fill(b'x');
+            content[3_000_000] = b'y';
+            for length in [0, 10, 900_000, 1_100_000, 1_300_000, content.len()] {
+                let before = spool.length;
+                let piece = spool.add(&mut &content[..length]).unwrap();
+                let mut bytes = Vec::new();
+                spool.read(&piece).read_to_end(&mut bytes).unwrap();
+                assert!(bytes == content[..length], "{length}");
+                assert_eq!(piece.size, length as u64);
+                assert!(piece.stored() < 220_000 && spool.length - before < 220_000, "{length}: {}", piece.stored());
+            }
         }
     }
 
@@ -309,11 +377,11 @@ mod tests {
         assert_ne!(bytes[..1000], before[..], "reusing a nonce would reveal both texts");
         let (piece, _) = spool.add_compressed(&mut text.as_bytes(), &mut |_| {}).unwrap();
         let mut bytes = Vec::new();
-        zstd::stream::copy_decode(spool.read(piece), &mut bytes).unwrap();
+        zstd::stream::copy_decode(spool.read(&piece), &mut bytes).unwrap();
         assert_eq!(bytes, text.as_bytes());
         // The medium, or another user of it, changes a byte.
         spool.file.write_all_at(b"?", changed.offset + 100).unwrap();
-        let refused = spool.read(changed).read_to_end(&mut Vec::new()).unwrap_err();
+        let refused = spool.read(&changed).read_to_end(&mut Vec::new()).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::InvalidData);
     }
 

@@ -38,7 +38,7 @@ pub enum ArchiveError {
 /// Destination of the entries.
 pub trait Sink {
     /// Stores an entry; `modified` is in seconds since 1970. Unread content is skipped. Returns errors of the
-    /// destination only.
+    /// destination, and `InvalidData` if the content outside holes is larger than the entry says.
     fn entry(&mut self, entry: &Entry, modified: u64, content: &mut dyn Read) -> io::Result<()>;
 }
 
@@ -223,7 +223,10 @@ fn check_entry(expected: &Entry, tar_entry: TarEntry<'_, impl Read>, sink: &mut 
     if let Some(error) = content.failed {
         return Err(ArchiveError::Damaged(error));
     }
-    stored.map_err(ArchiveError::Sink)?;
+    stored.map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => wrong("it has more data than the manifest says"),
+        _ => ArchiveError::Sink(error),
+    })?;
     // Verify also content that the sink did not read.
     io::copy(&mut content.read, &mut io::sink()).map_err(damaged)?;
     if content.read.bytes != expected.size() {

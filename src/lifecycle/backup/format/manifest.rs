@@ -93,6 +93,9 @@ pub enum Content {
         /// True when only the owner may read it.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         private: bool,
+        /// Bytes of a sparse file outside its holes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stored: Option<u64>,
     },
     Directory {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -217,14 +220,14 @@ impl Manifest {
         Ok(())
     }
 
-    /// Size of all files, in bytes.
+    /// Disk space of all files, in bytes.
     pub(crate) fn total_size(&self) -> u64 {
-        self.entries.iter().map(Entry::size).sum()
+        self.entries.iter().map(Entry::stored).sum()
     }
 
-    /// Size of the files except the database dump, in bytes.
+    /// Disk space of the files except the database dump, in bytes.
     pub(crate) fn files_size(&self) -> u64 {
-        self.entries.iter().filter(|entry| entry.path != DUMP).map(Entry::size).sum()
+        self.entries.iter().filter(|entry| entry.path != DUMP).map(Entry::stored).sum()
     }
 
     /// Number of rows in all tables.
@@ -242,6 +245,14 @@ impl Entry {
         match self.content {
             Content::File { size, .. } => size,
             Content::Directory { .. } | Content::Symlink { .. } => 0,
+        }
+    }
+
+    /// Size without the holes of a sparse file, in bytes.
+    pub fn stored(&self) -> u64 {
+        match self.content {
+            Content::File { size, stored: Some(stored), .. } => stored.min(size),
+            _ => self.size(),
         }
     }
 }

@@ -5,7 +5,7 @@ use super::*;
 pub fn file(path: &str, size: u64) -> Entry {
     Entry {
         path: path.into(),
-        content: Content::File { size, sha256: Sha256Hex([7; 32]), executable: false, private: false },
+        content: Content::File { size, sha256: Sha256Hex([7; 32]), executable: false, private: false, stored: None },
     }
 }
 
@@ -56,6 +56,25 @@ fn a_manifest_round_trips() {
     ]);
     assert_eq!(parsed(&good).unwrap(), good);
     assert_eq!(good.total_size(), 118);
+}
+
+#[test]
+fn holes_do_not_count_as_disk_space() {
+    let mut entry = file("workspace/a", 3 << 30);
+    let mut json = serde_json::to_value(&entry).unwrap();
+    assert!(json.get("stored").is_none());
+    json["stored"] = 4096.into();
+    // A release ignores fields that it does not know, so `stored` needs no new version of the manifest.
+    json["unknown"] = true.into();
+    entry = serde_json::from_value(json).unwrap();
+    let sparse = manifest(vec![directory("workspace"), entry.clone()]);
+    assert_eq!((parsed(&sparse).unwrap(), sparse.total_size()), (sparse.clone(), 110 + 4096));
+    assert_eq!((sparse.files_size(), entry.size()), (10 + 4096, 3 << 30));
+    // More than the size counts as the size, so that no sum overflows.
+    if let Content::File { stored, .. } = &mut entry.content {
+        *stored = Some(u64::MAX);
+    }
+    assert_eq!(manifest(vec![directory("workspace"), entry]).total_size(), 110 + (3 << 30));
 }
 
 #[test]

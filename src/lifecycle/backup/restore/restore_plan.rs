@@ -91,9 +91,9 @@ pub fn check(facts: &RestoreFacts<'_>, home: &Path) -> Result<(), RestoreRefusal
     }
 }
 
-/// Size of the workspace's files in a backup, in bytes.
+/// Disk space of the workspace's files in a backup, in bytes.
 pub(crate) fn workspace_size(manifest: &Manifest) -> u64 {
-    manifest.entries.iter().filter(|entry| is_in_workspace(entry)).map(Entry::size).sum()
+    manifest.entries.iter().filter(|entry| is_in_workspace(entry)).map(Entry::stored).sum()
 }
 
 fn is_in_workspace(entry: &Entry) -> bool {
@@ -298,6 +298,13 @@ mod tests {
         assert!(!fits(enough - 1, Some(10_000)));
         assert!(!fits(enough, None));
         assert!(fits(enough + 10_000, None));
+        let mut sparse = manifest.clone();
+        if let Content::File { stored, .. } = &mut sparse.entries.last_mut().unwrap().content {
+            *stored = Some(4_096);
+        }
+        let fits = |free, workspace_free| refused(&RestoreFacts { free, workspace_free, ..facts(&sparse) }).is_none();
+        assert!(fits(enough, Some(4_096)) && fits(enough + 4_096, None), "holes need no space");
+        assert!(!fits(enough, Some(4_095)) && !fits(enough + 4_095, None));
     }
 
     #[test]
