@@ -1,8 +1,9 @@
 //! Access to a running datastore, for connections and for PostgreSQL's own client programs.
 
 use super::install::tools::clean_command;
-use super::{Credentials, Endpoint, Installation, Login, PgError, SOCKET_PORT};
+use super::{Credentials, Endpoint, Installation, Login, PgError, SOCKET_PORT, locks};
 use std::process::Command;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config};
 
 /// Endpoint, credentials and installation of the datastore.
@@ -23,16 +24,33 @@ impl Access {
     pub async fn connect(&self, login: &Login) -> Result<Client, PgError> {
         // Overrides settings that the database's owner made for all connections. pg_catalog is searched first when it
         // is not named; new objects go into public.
-        self.endpoint.connect(&self.config(login, "-c search_path=public")).await
+        self.endpoint.connect(&self.config(login, locks::options("public"))).await
     }
 
     /// Connects to a database with untrusted content: no name lookup can find an object of its schemas, and statements
     /// time out after an hour.
     pub async fn connect_untrusted(&self, login: &Login) -> Result<Client, PgError> {
-        self.endpoint.connect(&self.config(login, "-c search_path=pg_catalog -c statement_timeout=1h")).await
+        let options = locks::options("pg_catalog") + " -c statement_timeout=1h";
+        self.endpoint.connect(&self.config(login, options)).await
     }
 
-    fn config(&self, login: &Login, options: &str) -> Config {
+    /// Adds to the error of a statement that waited too long for a lock which session holds the lock.
+    pub async fn explain<T>(&self, result: Result<T, impl Into<PgError>>) -> Result<T, PgError> {
+        let error = match result {
+            Ok(value) => return Ok(value),
+            Err(error) => error.into(),
+        };
+        if error.sql_state() != Some(&SqlState::LOCK_NOT_AVAILABLE) {
+            return Err(error);
+        }
+        let holder = match self.connect(&self.application()).await {
+            Ok(client) => locks::holder(&client).await.ok().flatten(),
+            Err(_) => None,
+        };
+        Err(holder.map_or(error, |holder| PgError::Locked(Box::new(holder))))
+    }
+
+    fn config(&self, login: &Login, options: String) -> Config {
         let mut config = self.endpoint.config(&login.role, &login.password, &login.database);
         config.options(options);
         config
@@ -41,14 +59,14 @@ impl Access {
     /// Connects as superuser for maintenance. Must never run statements that came from a file.
     pub async fn superuser(&self, database: &str) -> Result<Client, PgError> {
         let mut config = self.credentials.superuser(&self.endpoint, database).ok_or(PgError::NotManaged)?;
-        config.options("-c search_path=pg_catalog");
+        config.options(locks::options("pg_catalog"));
         self.endpoint.connect(&config).await
     }
 
     /// Connects for maintenance; on an external server as the application role.
     pub async fn upkeep(&self) -> Result<Client, PgError> {
         let mut config = self.credentials.upkeep(&self.endpoint);
-        config.options("-c search_path=pg_catalog");
+        config.options(locks::options("pg_catalog"));
         self.endpoint.connect(&config).await
     }
 

@@ -2,6 +2,7 @@
 
 use super::SOCKET_PORT;
 use super::cluster::fatal_message::{Cause, cause_of};
+use super::locks::LockHolder;
 use deadpool_postgres::ClientWrapper;
 use leoflow_base::home::Home;
 use leoflow_base::sys::fs::files;
@@ -37,6 +38,8 @@ pub enum PgError {
     ConnectionLost,
     #[error("the datastore did not answer within {0:?}")]
     Timeout(Duration),
+    #[error("waited too long for a lock that another session holds: {0}")]
+    Locked(Box<LockHolder>),
     #[error("{}", describe(.0))]
     Query(#[from] tokio_postgres::Error),
 }

@@ -14,6 +14,7 @@ pub mod install;
 pub mod instance_fact;
 pub mod invariants;
 pub mod location;
+pub mod locks;
 pub mod schema;
 
 pub use access::Access;

@@ -307,6 +307,7 @@ impl From<SchemaError> for Error {
             SchemaError::NothingToUndo => Self::failed(&error).hint("leoflow migrate-db status"),
             SchemaError::NotMigrated { .. } => Self::failed(&error).hint("leoflow migrate-db"),
             SchemaError::Failed { .. } => Self::failed(&error).hint("migrations committed before it stay; fix the cause and run `leoflow migrate-db`, which continues from there"),
+            SchemaError::Locked { ref holder, .. } => Self::locked(&error, holder),
             SchemaError::Totals(_) => Self::failed(&error).hint("leoflow data-migrate status"),
             SchemaError::Busy => Self::failed(&error).hint("try again when it has finished"),
             SchemaError::Postgres(error) => error.into(),

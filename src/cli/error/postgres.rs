@@ -11,8 +11,11 @@ use leoflow_postgres::external::container::ContainerError;
 use leoflow_postgres::external::database_check::DatabaseCheckError;
 use leoflow_postgres::install::acquire::AcquireError;
 use leoflow_postgres::location::LocationError;
+use leoflow_postgres::locks::LockHolder;
 use std::io;
 
+/// Last hint of an error whose cause is elsewhere.
+const AGAIN: &str = "then rerun the same command";
 /// Hint for a full /dev/shm.
 pub(super) const SHARED_MEMORY: &str = "/dev/shm of the database server is full, not the disk (`df -h /dev/shm`); after \
     `leoflow lite restart`, the PostgreSQL in the home keeps its shared memory in files instead";
@@ -27,6 +30,12 @@ impl Error {
 }
 
 impl Error {
+    /// The error of a statement that waited too long for a lock of another session.
+    pub(super) fn locked(error: impl ToString, holder: &LockHolder) -> Self {
+        let end_session = format!("leoflow lite psql -- -c \"SELECT pg_terminate_backend({})\"", holder.pid);
+        Self::failed(error).hint(format!("finish its transaction, or end the session: {end_session}")).hint(AGAIN)
+    }
+
     /// The refusal to use a data directory that is not a complete cluster.
     pub(crate) fn incomplete_cluster(reason: impl std::fmt::Display) -> Self {
         Self { kind: Kind::Refused, ..Self::damaged_datastore(reason) }
@@ -40,6 +49,7 @@ impl From<PgError> for Error {
                 Self { is_damage: true, ..Self::refused(&error) }.hint(BELONG_TOGETHER).hint(RESTORE)
             }
             damage if damage.is_damage() => Self::damaged_datastore(damage),
+            PgError::Locked(holder) => Self::locked(&error, holder),
             PgError::Query(_) => {
                 let base = Self::failed(format!("a query of the datastore failed: {error}"));
                 match error.cause() {

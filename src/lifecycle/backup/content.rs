@@ -3,7 +3,7 @@
 //! transaction that verifies the row count of every table and the built-in invariants, so it happens completely or not
 //! at all.
 
-use super::create::dump::{DumpError, count, error_output, start};
+use super::create::dump::{DumpError, count, error_output, lock_limit, lock_relations, start};
 use super::create::survey::{Tables, pattern, survey};
 use super::format::archive::zstd_decoder;
 use leoflow_base::sys::fs::files;
@@ -13,7 +13,7 @@ use leoflow_engine::store::totals;
 use leoflow_postgres::identifier::quoted;
 use leoflow_postgres::invariants::{self, Answer, time_limit};
 use leoflow_postgres::schema;
-use leoflow_postgres::{Access, Login, PgError};
+use leoflow_postgres::{Access, Login, PgError, locks};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -88,8 +88,6 @@ BEGIN
 END
 $drop$;
 ";
-/// Statement that limits the wait for locks of other sessions.
-const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '30s';\n";
 /// Advisory lock held while the owner is checked and content is imported.
 const IMPORT_LOCK: &str = "DO $lock$ BEGIN PERFORM pg_catalog.pg_advisory_xact_lock(5500411900772201); END $lock$;\n";
 
@@ -139,7 +137,7 @@ impl ExpectedOwner<'_> {
 /// Checks that an import could drop the tables; the error names the objects that prevent it. Changes nothing.
 pub(crate) async fn check_replaceable(access: &Access, login: &Login) -> Result<(), PgError> {
     let client = access.connect(login).await?;
-    Ok(client.batch_execute(&format!("BEGIN; {LOCK_TIMEOUT} {DROP_ALL} ROLLBACK")).await?)
+    access.explain(client.batch_execute(&format!("BEGIN; {DROP_ALL} ROLLBACK")).await).await
 }
 
 impl Content {
@@ -159,11 +157,13 @@ impl Content {
         let client = access.connect(login).await?;
         client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
         let inventory = survey(&client, Tables::All).await?;
+        lock_relations(access, &client, &inventory).await?;
         let snapshot: String = client.query_one("SELECT pg_catalog.pg_export_snapshot()", &[]).await?.get(0);
         let mut command = access.program("pg_dump", login);
         command
             .args(["--no-owner", "--no-privileges", "--no-comments", "--no-security-labels", "--no-tablespaces"])
-            .args(["--no-sync", "--no-password", "--snapshot", &snapshot]);
+            .args(["--no-sync", "--no-password", "--snapshot", &snapshot])
+            .arg(lock_limit());
         for table in inventory.patterns() {
             command.arg("--table").arg(table);
         }
@@ -205,11 +205,19 @@ impl Content {
             .stdin(Stdio::piped());
         let child = start("psql", &mut command)?;
         let path = self.path.clone();
-        let begin = format!("BEGIN;\n{LOCK_TIMEOUT}{}{DROP_ALL}", expected_owner.guard());
+        let limit = locks::limit().as_millis();
+        let begin = format!("BEGIN;\nSET LOCAL lock_timeout = {limit};\n{}{DROP_ALL}", expected_owner.guard());
         let totals = invariants::sql_checks(&self.facts.invariants);
         let end = format!("{}{}{totals}COMMIT;\n", self.row_count_checks(), terminated(final_statements));
         let imported = blocking::run(move || import_content(child, &path, &begin, &end)).await;
-        imported.map_err(|_| ContentError::ThreadEnded)??;
+        let imported = imported.map_err(|_| ContentError::ThreadEnded)?;
+        // The error of psql does not name the session that holds a lock.
+        if let Err(ContentError::Refused(_)) = &imported
+            && let Err(error @ PgError::Locked(_)) = check_replaceable(access, login).await
+        {
+            return Err(error.into());
+        }
+        imported?;
         checkpoint("content.in-place");
         Ok(())
     }

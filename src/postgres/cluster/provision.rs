@@ -1,7 +1,7 @@
 //! Creates the application's role and database on the first start. Each step checks before it acts, so a kill between
 //! two steps is harmless.
 
-use crate::{APPLICATION_DATABASE, APPLICATION_ROLE, Credentials, Endpoint, PgError, cluster, databases};
+use crate::{APPLICATION_DATABASE, APPLICATION_ROLE, Credentials, Endpoint, PgError, cluster, databases, locks};
 use leoflow_base::home::Home;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
@@ -17,7 +17,8 @@ pub async fn connect_in(home: &Home, endpoint: &Endpoint, credentials: &Credenti
 
 /// Connects as the application; on a server that Leoflow manages, creates role and database if they are missing.
 pub async fn connect(endpoint: &Endpoint, credentials: &Credentials) -> Result<Client, PgError> {
-    let application = credentials.application(endpoint);
+    let mut application = credentials.application(endpoint);
+    application.options(locks::options("public"));
     match endpoint.connect(&application).await {
         Err(PgError::WrongPassword | PgError::NoDatabase) if credentials.has_superuser() => {
             create(endpoint, credentials).await?;
@@ -29,7 +30,8 @@ pub async fn connect(endpoint: &Endpoint, credentials: &Credentials) -> Result<C
 
 /// Creates role and database if they are missing.
 async fn create(endpoint: &Endpoint, credentials: &Credentials) -> Result<(), PgError> {
-    let client = endpoint.connect(&credentials.upkeep(endpoint)).await?;
+    let mut upkeep = credentials.upkeep(endpoint);
+    let client = endpoint.connect(upkeep.options(locks::options("pg_catalog"))).await?;
     // Keeps the password of a failing statement out of the log.
     client.batch_execute("SET log_min_error_statement = panic").await?;
     let exists = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)";

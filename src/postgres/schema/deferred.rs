@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio_postgres::{Client, GenericClient};
 
 /// Lock timeout of a deferred migration, which runs while the server works; it is retried later.
-const LOCK_TIMEOUT: &str = "2s";
+const LOCK_LIMIT: Duration = Duration::from_secs(2);
 
 /// The state of the home that decides the gates, the conditions for a deferred migration.
 #[derive(Debug, Clone)]
@@ -99,7 +99,7 @@ async fn apply_locked(
             && closed_gates(migration_client, known, migration, gates).await?.is_empty()
         {
             let outcome =
-                migrate::apply(migration_client, known, &[migration.version], version, LOCK_TIMEOUT, report).await?;
+                migrate::apply(migration_client, known, &[migration.version], version, LOCK_LIMIT, report).await?;
             applied.files.extend(outcome.files);
             applied.version = outcome.version;
         }

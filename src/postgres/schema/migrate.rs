@@ -3,19 +3,17 @@
 use super::embedded::{EmbeddedMigration, newest};
 use super::schema_state::{State, classify, database_version};
 use super::{SchemaError, ledger};
-use crate::PgError;
+use crate::{PgError, locks};
 use leoflow_base::sys::process::free_memory;
 use std::error::Error as _;
 use std::time::Duration;
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{DbError, SqlState};
 use tokio_postgres::{Client, GenericClient};
 
 /// Key of the advisory lock ("leoflow" in ASCII) that every schema change takes.
 pub const LOCK_KEY: i64 = 0x006c_656f_666c_6f77;
 /// How long a migrator waits for another one.
 const LOCK_WAIT: Duration = Duration::from_secs(120);
-/// How long a migration waits for a locked table.
-pub(super) const TABLE_LOCK_TIMEOUT: &str = "30s";
 
 /// The result of a migration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +59,7 @@ async fn migrate_locked(
     if pending.is_empty() {
         return Ok(Applied { files: Vec::new(), version: database_version(&records) });
     }
-    apply(migration_client, known, &pending, version, TABLE_LOCK_TIMEOUT, report).await
+    apply(migration_client, known, &pending, version, locks::limit(), report).await
 }
 
 /// Applies the given versions of `known`, oldest first, each in one transaction with its ledger row.
@@ -70,11 +68,11 @@ pub(super) async fn apply(
     known: &[EmbeddedMigration],
     versions: &[i64],
     version: &str,
-    lock_timeout: &str,
+    lock_limit: Duration,
     report: &mut dyn FnMut(&str),
 ) -> Result<Applied, SchemaError> {
     migration_client.execute("SELECT set_config('leoflow.version', $1, false)", &[&version]).await?;
-    prepare(migration_client, lock_timeout).await?;
+    prepare(migration_client, lock_limit).await?;
     let records = ledger::inspect(migration_client).await?;
     let is_applied =
         |known: &&EmbeddedMigration| records.ledger.iter().flatten().any(|row| row.version == known.version);
@@ -84,9 +82,11 @@ pub(super) async fn apply(
     for known in known.iter().filter(|known| versions.contains(&known.version)) {
         // Adds only this migration, because older deferred ones may still be waiting.
         included.push(known.migration.clone());
-        refinery::Runner::new(&included).set_grouped(false).run_async(migration_client).await.map_err(|error| {
-            SchemaError::Failed { action: format!("migration {}", known.file), reason: reason(&error) }
-        })?;
+        let outcome = refinery::Runner::new(&included).set_grouped(false).run_async(migration_client).await;
+        let failed = |error: refinery::Error| (reason(&error), database_error(&error).map(|db| db.code().clone()));
+        if let Some((reason, state)) = outcome.err().map(failed) {
+            return Err(failure(migration_client, format!("migration {}", known.file), reason, state.as_ref()).await);
+        }
         leoflow_base::sys::checkpoint(&format!("migrated.{}", known.version));
         report(&known.file);
         files.push(known.file.clone());
@@ -99,9 +99,9 @@ pub(super) async fn apply(
 /// Sets up a connection that changes the schema. An index of a large table is built in memory where there is enough,
 /// because requests wait for it during an upgrade. Parallel workers stay off: they share their memory in /dev/shm, of
 /// which containers have 64 MB.
-pub(super) async fn prepare(migration_client: &Client, lock_timeout: &str) -> Result<(), tokio_postgres::Error> {
+pub(super) async fn prepare(migration_client: &Client, lock_limit: Duration) -> Result<(), tokio_postgres::Error> {
     let megabytes = work_memory(free_memory::bytes());
-    let settings = format!("SET lock_timeout = '{lock_timeout}'; SET maintenance_work_mem = '{megabytes}MB'");
+    let settings = format!("SET lock_timeout = {}; SET maintenance_work_mem = '{megabytes}MB'", lock_limit.as_millis());
     migration_client.batch_execute(&settings).await
 }
 
@@ -110,21 +110,30 @@ fn work_memory(free_bytes: Option<u64>) -> u64 {
     (free_bytes.unwrap_or(0) / 8 / (1024 * 1024)).clamp(64, 256)
 }
 
-/// The server's error message, which refinery keeps as a source of its error.
-fn reason(error: &refinery::Error) -> String {
-    let mut source = error.source();
-    while let Some(cause) = source {
-        if let Some(postgres) = cause.downcast_ref::<tokio_postgres::Error>()
-            && let Some(db) = postgres.as_db_error()
-        {
-            // This detail names the user's objects that use a column; other details may contain row values.
-            let names_objects = *db.code() == SqlState::DEPENDENT_OBJECTS_STILL_EXIST;
-            let detail = db.detail().filter(|_| names_objects).map(|detail| format!(" ({detail})")).unwrap_or_default();
-            return format!("{}: {}{detail}", db.severity(), db.message());
-        }
-        source = cause.source();
+/// The error of a migration or rollback that failed and whose transaction has ended. If it waited too long for a lock,
+/// the error names the session that holds the lock.
+pub(super) async fn failure(client: &Client, action: String, reason: String, state: Option<&SqlState>) -> SchemaError {
+    if state == Some(&SqlState::LOCK_NOT_AVAILABLE)
+        && let Ok(Some(holder)) = locks::holder(client).await
+    {
+        return SchemaError::Locked { action, holder: Box::new(holder) };
     }
-    error.to_string()
+    SchemaError::Failed { action, reason }
+}
+
+/// The server's error, which refinery keeps as a source of its own.
+fn database_error(error: &refinery::Error) -> Option<&DbError> {
+    std::iter::successors(error.source(), |&cause| cause.source())
+        .find_map(|cause| cause.downcast_ref::<tokio_postgres::Error>()?.as_db_error())
+}
+
+/// The message of the server's error.
+fn reason(error: &refinery::Error) -> String {
+    let Some(db) = database_error(error) else { return error.to_string() };
+    // This detail names the user's objects that use a column; other details may contain row values.
+    let names_objects = *db.code() == SqlState::DEPENDENT_OBJECTS_STILL_EXIST;
+    let detail = db.detail().filter(|_| names_objects).map(|detail| format!(" ({detail})")).unwrap_or_default();
+    format!("{}: {}{detail}", db.severity(), db.message())
 }
 
 /// Fails unless every migration of `known` that is not deferred, and no unknown one, is applied; checked when a process

@@ -26,6 +26,7 @@ pub use totals_guard::TotalsGuard;
 
 use crate::PgError;
 use crate::invariants::Difference;
+use crate::locks::LockHolder;
 
 /// Why an operation on the schema failed.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +49,8 @@ pub enum SchemaError {
     NotMigrated { database: i64, binary: i64 },
     #[error("{action} failed and was undone: {reason}")]
     Failed { action: String, reason: String },
+    #[error("{action} was undone: it waited too long for a lock that another session holds: {holder}")]
+    Locked { action: String, holder: Box<LockHolder> },
     #[error("the batch was rolled back because it alters your data: {0}")]
     Totals(Difference),
     #[error("timed out waiting for another migration")]

@@ -4,6 +4,7 @@ use super::ledger::{self, Undoable};
 use super::migrate::{self, release_lock, take_lock};
 use super::schema_state::{self, State, classify, database_version};
 use super::{SchemaError, deferred, known};
+use crate::{PgError, locks};
 use tokio_postgres::Client;
 
 /// The result of a rollback.
@@ -76,7 +77,10 @@ async fn rollback_locked(
 ) -> Result<RolledBack, SchemaError> {
     let mut undone = Vec::new();
     for step in &undo_steps(migration_client, extent).await? {
-        undo(migration_client, step).await?;
+        if let Err(error) = undo(migration_client, step).await {
+            let (action, error) = (format!("the rollback of {}", label(step)), PgError::from(error));
+            return Err(migrate::failure(migration_client, action, error.to_string(), error.sql_state()).await);
+        }
         leoflow_base::sys::checkpoint(&format!("rolled-back.{}", step.version));
         report(&label(step));
         undone.push(label(step));
@@ -87,18 +91,14 @@ async fn rollback_locked(
 }
 
 /// Undoes one migration in a transaction.
-async fn undo(migration_client: &mut Client, step: &Undoable) -> Result<(), SchemaError> {
-    let failed = |error: tokio_postgres::Error| SchemaError::Failed {
-        action: format!("the rollback of {}", label(step)),
-        reason: crate::PgError::from(error).to_string(),
-    };
-    migrate::prepare(migration_client, migrate::TABLE_LOCK_TIMEOUT).await.map_err(failed)?;
-    let transaction = migration_client.transaction().await.map_err(failed)?;
-    transaction.batch_execute(step.rollback_sql.as_deref().unwrap_or_default()).await.map_err(failed)?;
+async fn undo(migration_client: &mut Client, step: &Undoable) -> Result<(), tokio_postgres::Error> {
+    migrate::prepare(migration_client, locks::limit()).await?;
+    let transaction = migration_client.transaction().await?;
+    transaction.batch_execute(step.rollback_sql.as_deref().unwrap_or_default()).await?;
     let version = i32::try_from(step.version).unwrap_or(i32::MAX);
-    transaction.execute("DELETE FROM leoflow_ledger WHERE version = $1", &[&version]).await.map_err(failed)?;
-    transaction.execute("DELETE FROM refinery_schema_history WHERE version = $1", &[&version]).await.map_err(failed)?;
-    transaction.commit().await.map_err(failed)
+    transaction.execute("DELETE FROM leoflow_ledger WHERE version = $1", &[&version]).await?;
+    transaction.execute("DELETE FROM refinery_schema_history WHERE version = $1", &[&version]).await?;
+    transaction.commit().await
 }
 
 /// The name with the version: `V0013__name`.

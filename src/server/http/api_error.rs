@@ -34,7 +34,8 @@ impl ApiError {
     }
 
     pub fn too_many(seconds: u64) -> Self {
-        let detail = format!("Too many attempts; try again in {seconds} s");
+        let detail =
+            format!("Too many attempts; try again in {seconds} s, or at once after: leoflow lite reset-password");
         Self { retry_after_seconds: Some(seconds), ..Self::new(StatusCode::TOO_MANY_REQUESTS, detail) }
     }
 

@@ -57,7 +57,8 @@ async fn authenticate(
         (LoginKind::Session, Source::Uid(uid)) => Bearer::Uid(uid),
         _ => Bearer::Any,
     };
-    let turn = state.auth.logins.turn(source).await;
+    let password_hash = state.auth.secrets().admin_password_hash.clone();
+    let turn = state.auth.logins.turn(source, &password_hash).await;
     let turn = turn
         .map_err(|retry_after| ApiError::too_many(retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0)))?;
     let state = state.clone();

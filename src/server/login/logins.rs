@@ -97,6 +97,8 @@ struct LoginQueue {
 
 pub struct Logins {
     queues: Mutex<HashMap<Source, Arc<LoginQueue>>>,
+    /// The hash that the recorded failures did not match; empty before the first attempt.
+    password_hash: Mutex<String>,
     /// One password at a time, since hashing uses memory and a core by design.
     hashing: Arc<Semaphore>,
 }
@@ -127,12 +129,14 @@ fn lock_mutex<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Logins {
     pub fn new() -> Self {
-        Self { queues: Mutex::default(), hashing: Arc::new(Semaphore::new(1)) }
+        Self { queues: Mutex::default(), password_hash: Mutex::default(), hashing: Arc::new(Semaphore::new(1)) }
     }
 
     /// Waits until an attempt of this source may be checked. `Err` says when to try again: too many attempts are
-    /// queued, this one has waited for `TURN_TIMEOUT`, or the source has sent too many wrong passwords.
-    pub async fn turn(&self, source: Source) -> Result<Turn, Duration> {
+    /// queued, this one has waited for `TURN_TIMEOUT`, or the source has sent too many wrong passwords for the present
+    /// `password_hash`.
+    pub async fn turn(&self, source: Source, password_hash: &str) -> Result<Turn, Duration> {
+        self.forget_failures_with_other(password_hash);
         if source == Source::Own {
             let hashing = self.hashing.clone().acquire_owned().await.map_err(|_| RETRY_AFTER)?;
             return Ok(Turn { queue: None, _permits: vec![hashing] });
@@ -152,6 +156,15 @@ impl Logins {
         }
         let hashing = self.hashing.clone().acquire_owned().await.map_err(|_| RETRY_AFTER)?;
         Ok(Turn { queue: Some(queue), _permits: vec![capacity, turn, hashing] })
+    }
+
+    /// Forgets the failures of all sources once the password has changed, so that the new one is accepted at once.
+    fn forget_failures_with_other(&self, password_hash: &str) {
+        let mut recorded = lock_mutex(&self.password_hash);
+        if *recorded != password_hash {
+            password_hash.clone_into(&mut recorded);
+            lock_mutex(&self.queues).values().for_each(|queue| lock_mutex(&queue.throttle).succeeded());
+        }
     }
 
     fn queue_of(&self, source: Source) -> Arc<LoginQueue> {
@@ -185,12 +198,26 @@ mod tests {
     async fn attempts_over_the_own_socket_are_never_delayed() {
         let logins = Logins::new();
         for _ in 0..8 {
-            logins.turn(Source::Own).await.unwrap().failed();
+            logins.turn(Source::Own, "").await.unwrap().failed();
             lock_mutex(&logins.queue_of(Source::Unknown).throttle).failed(Instant::now());
         }
         let is_immediate =
-            async |source: Source| tokio::time::timeout(Duration::ZERO, logins.turn(source)).await.is_ok();
+            async |source: Source| tokio::time::timeout(Duration::ZERO, logins.turn(source, "")).await.is_ok();
         assert_eq!((is_immediate(Source::Unknown).await, is_immediate(Source::Own).await), (false, true));
+    }
+
+    #[tokio::test]
+    async fn a_password_reset_ends_the_slowdown_of_every_source() {
+        let logins = Logins::new();
+        let sources = [1, 2].map(|number: u32| Source::Address(IpAddr::from(number.to_be_bytes())));
+        for source in sources {
+            drop(logins.turn(source, "old").await.unwrap());
+            (0..20).for_each(|_| lock_mutex(&logins.queue_of(source).throttle).failed(Instant::now()));
+            assert!(logins.turn(source, "old").await.is_err(), "slowed down");
+        }
+        for source in sources {
+            assert!(logins.turn(source, "new").await.is_ok());
+        }
     }
 
     #[test]

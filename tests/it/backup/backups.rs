@@ -244,6 +244,22 @@ fn verify_detects_any_changed_byte_and_records_its_result() {
 }
 
 #[test]
+fn a_backup_names_the_session_whose_lock_it_waits_for() {
+    let test = TestHome::started_with(&[("LEOFLOW_LOCK_LIMIT", "0.5")]);
+    test.sql("CREATE TABLE orders (id serial)");
+    for lock in ["ALTER TABLE orders ADD note text", "ALTER SEQUENCE orders_id_seq RENAME TO numbers"] {
+        let held = test.hold_lock(lock);
+        for command in [["lite", "backup"].as_slice(), &["lite", "backup", "--scheduled"]] {
+            let failed = test.run(command).expect(1).stderr;
+            assert!(failed.contains(lock) && failed.contains("in a transaction since"), "{failed}");
+            assert!(failed.contains("SELECT pg_terminate_backend("), "{failed}");
+        }
+        held.assert_held();
+    }
+    test.run(&["lite", "backup"]).expect(0);
+}
+
+#[test]
 fn a_migration_of_a_non_empty_database_makes_a_backup() {
     let test = TestHome::started();
     test.run(&["variables", "set", "a", "b"]).expect(0);

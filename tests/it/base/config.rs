@@ -224,10 +224,27 @@ fn a_host_setting_is_checked_and_used_after_a_restart() {
     let session = Session::login(test.port, &password);
     assert_eq!(session.request("GET", "/api/v2/dags", "").status, 200);
     test.run(&["config", "set", "host", "203.0.113.7"]).expect(0);
+    let refused = test.run(&["lite", "restart"]).expect(1);
+    assert!(refused.stderr.contains("203.0.113.7 is not an address of this machine"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("nothing was stopped"), "{}", refused.stderr);
+    assert_eq!(test.state(), "healthy");
     test.run(&["lite", "stop"]).expect(0);
     let done = test.run(&["lite", "start"]).expect(1);
     assert!(done.stderr.contains("203.0.113.7 is not an address of this machine"), "{}", done.stderr);
     assert!(done.stderr.contains("leoflow config set host"), "{}", done.stderr);
+}
+
+#[test]
+fn a_restart_with_an_unusable_new_python_stops_nothing() {
+    let test = TestHome::started();
+    let path = test.home.join("config.yaml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let others = text.lines().filter(|line| !line.starts_with("python:"));
+    std::fs::write(&path, others.chain(["python: /nowhere/python", ""]).collect::<Vec<_>>().join("\n")).unwrap();
+    let refused = test.run(&["lite", "restart"]).expect(1);
+    assert!(refused.stderr.contains("/nowhere/python"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("nothing was stopped"), "{}", refused.stderr);
+    assert_eq!(test.state(), "healthy");
 }
 
 #[test]

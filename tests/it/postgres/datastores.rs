@@ -144,6 +144,8 @@ fn an_external_server_outage_is_reported_and_survived() {
         status["state"] == "degraded"
             && status["reason"].as_str().unwrap_or_default().contains("cannot reach the datastore")
     });
+    let refused = test.run(&["lite", "restart"]).expect(1).stderr;
+    assert!(refused.contains("cannot reach the datastore") && refused.contains("nothing was stopped"), "{refused}");
     external.start();
     test.wait_healthy();
     let state = "SELECT string_agg(state, ' ') FROM dag_run WHERE dag_id = 'patient'";

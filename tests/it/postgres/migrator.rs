@@ -50,10 +50,12 @@ fn a_migration_blocked_by_a_lock_times_out() {
         datastore.migrate(&migrations("SELECT 1;")[..1]).await.unwrap();
         let mut other = datastore.connect().await;
         let holding = other.transaction().await.unwrap();
+        let pid: i32 = holding.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
         holding.batch_execute("LOCK TABLE one").await.unwrap();
         let failed = datastore.migrate(&migrations("ALTER TABLE one ADD b int;")).await;
-        let Err(SchemaError::Failed { reason, .. }) = failed else { panic!("{failed:?}") };
-        assert!(reason.contains("lock timeout"), "{reason}");
+        let Err(SchemaError::Locked { action, holder }) = failed else { panic!("{failed:?}") };
+        assert_eq!((action.as_str(), holder.pid), ("migration V0002__two.sql", pid));
+        assert!(holder.to_string().ends_with("LOCK TABLE one"), "{holder}");
         holding.rollback().await.unwrap();
         datastore.migrate(&migrations("ALTER TABLE one ADD b int;")).await.unwrap();
     });

@@ -67,8 +67,9 @@ pub async fn run(context: &Context<'_>, args: &MoveDatastore) -> Result<u8, Erro
         return Err(Error::failed(Context::DECLINED));
     }
     let was_running = control::status_of(home).map(|_| WasRunning::of(context));
-    if was_running.is_some() {
+    if let Some(was_running) = was_running {
         start_check::run(context, Starter::ThisCommand)?;
+        was_running.check_address(context)?;
     }
     stop::stop_with_tasks(context)?;
     let outcome = relocate_data(context, &relocation).await;

@@ -58,7 +58,7 @@ impl Summary {
 pub async fn summarize(context: &Context<'_>, datastore: &Datastore) -> Result<Summary, Error> {
     let client = datastore.connect().await?;
     let schema_facts = schema::inspect(&client).await?;
-    let rows = dump::count_all(&client).await?;
+    let rows = datastore.access.explain(dump::count_all(&client).await).await?;
     let newest_run = match rows.get("dag_run") {
         Some(1..) => {
             let query =

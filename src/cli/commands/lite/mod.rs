@@ -109,7 +109,7 @@ impl LiteCommand {
             Self::Start(args) => start::run(context, &args),
             Self::Stop(args) if args.all.all => every_instance::stop(context, &args).await,
             Self::Stop(args) => stop::stop(context, &args),
-            Self::Restart(args) => restart::restart(context, &args),
+            Self::Restart(args) => restart::restart(context, &args).await,
             Self::Status(args) => status::run(context, &args),
             Self::Logs(args) => logs::run(context, &args),
             Self::Psql(args) => psql::run(context, &args).await,

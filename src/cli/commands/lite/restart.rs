@@ -1,6 +1,5 @@
 //! `leoflow lite restart`, and the restart after an operation that stopped the instance.
 
-use super::port::bind_error;
 use super::run::LiteRun;
 use super::start;
 use super::start_check::{self, Starter};
@@ -12,7 +11,6 @@ use leoflow_base::config::{self, Config, running_settings};
 use leoflow_base::protocol::child::RESTORE_OF_ROLLBACK;
 use leoflow_base::protocol::control;
 use leoflow_base::sys::env_vars;
-use leoflow_base::sys::net::listener;
 use leoflow_lifecycle::setup::service::{self, Service};
 use std::path::PathBuf;
 
@@ -29,7 +27,7 @@ pub struct LiteRestart {
     pub workspace: Option<PathBuf>,
 }
 
-pub fn restart(context: &Context<'_>, args: &LiteRestart) -> Result<u8, Error> {
+pub async fn restart(context: &Context<'_>, args: &LiteRestart) -> Result<u8, Error> {
     start::refuse_other_workspace(context, args.workspace.as_deref())?;
     let status = control::status_of(&context.home);
     if args.if_needed {
@@ -46,7 +44,7 @@ pub fn restart(context: &Context<'_>, args: &LiteRestart) -> Result<u8, Error> {
     }
     if let Some(service) = status.as_ref().and_then(|status| service::running_with_pid(&context.home, status.pid)) {
         let pid = status.map_or(0, |status| status.pid);
-        return restart_service(context, args, (&service, pid));
+        return restart_service(context, args, (&service, pid)).await;
     }
     match status {
         Some(status) if !status.detached && args.port.is_some_and(|port| running_port(context) != Some(port)) => {
@@ -58,11 +56,12 @@ pub fn restart(context: &Context<'_>, args: &LiteRestart) -> Result<u8, Error> {
                 .hint("press Ctrl-C there, and start it again"))
         }
         // An instance in the foreground belongs to its terminal, so only its children are restarted.
-        Some(status) if !status.detached => restart_in_place(context, status.pid),
+        Some(status) if !status.detached => restart_in_place(context, status.pid).await,
         Some(_) => {
             let port = args.port.or_else(|| requested_port(context));
             start_check::run(context, Starter::ThisCommand)?;
-            refuse_taken_port(context, port)?;
+            start_check::address(context, port)?;
+            start_check::surroundings(context, Starter::ThisCommand).await?;
             stop_running(context)?;
             start::run(context, &LiteRun { port, ..LiteRun::default() })
         }
@@ -88,16 +87,21 @@ pub fn changed_settings(context: &Context<'_>) -> Result<Vec<&'static str>, Erro
 }
 
 /// Restarts an instance that a service manager started, without taking it from the service manager.
-fn restart_service(context: &Context<'_>, args: &LiteRestart, (service, pid): (&Service, i32)) -> Result<u8, Error> {
+async fn restart_service(
+    context: &Context<'_>,
+    args: &LiteRestart,
+    (service, pid): (&Service, i32),
+) -> Result<u8, Error> {
     if args.port.is_some_and(|port| running_port(context) != Some(port)) {
         return Err(Error::failed(format!("Leoflow runs as the service {}, on the configured port", service.unit()))
             .hint("leoflow config set port PORT, then leoflow lite restart"));
     }
     if !serves_elsewhere(context)? {
-        return restart_in_place(context, pid);
+        return restart_in_place(context, pid).await;
     }
     start_check::run(context, Starter::ServiceManager)?;
-    refuse_taken_port(context, None)?;
+    start_check::address(context, None)?;
+    start_check::surroundings(context, Starter::ServiceManager).await?;
     service.restart()?;
     context.printer.line("Leoflow was restarted");
     Ok(0)
@@ -115,21 +119,10 @@ fn is_same_host(context: &Context<'_>, config: &Config) -> bool {
     running_settings::recorded_host(&context.home).is_none_or(|host| host == config.host)
 }
 
-/// Checks that the port is free before the running instance is stopped.
-fn refuse_taken_port(context: &Context<'_>, requested: Option<u16>) -> Result<(), Error> {
-    let Some(config) = context.config()?.map(|loaded| loaded.config) else { return Ok(()) };
-    let port = requested.unwrap_or(config.port);
-    match running_port(context) {
-        Some(running) if running == port => Ok(()),
-        _ => listener::bind_at(config.host, port)
-            .map(drop)
-            .map_err(|error| bind_error(config.host, port, &error).hint("nothing was stopped")),
-    }
-}
-
 /// Restarts the children; the supervisor keeps running.
-fn restart_in_place(context: &Context<'_>, supervisor: i32) -> Result<u8, Error> {
+async fn restart_in_place(context: &Context<'_>, supervisor: i32) -> Result<u8, Error> {
     start_check::run(context, Starter::Supervisor(supervisor))?;
+    start_check::surroundings(context, Starter::Supervisor(supervisor)).await?;
     start::restart_children(context)?;
     context.printer.line("Leoflow was restarted");
     Ok(0)
@@ -146,6 +139,11 @@ impl WasRunning {
     /// Must be called before the instance is stopped.
     pub fn of(context: &Context<'_>) -> Self {
         Self { requested_port: requested_port(context) }
+    }
+
+    /// Fails if the instance could not listen at its address again. Must be called before it is stopped.
+    pub fn check_address(self, context: &Context<'_>) -> Result<(), Error> {
+        start_check::address(context, self.requested_port)
     }
 
     /// Starts the instance again.

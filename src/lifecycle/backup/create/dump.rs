@@ -13,7 +13,7 @@ use leoflow_engine::store::instance::tries;
 use leoflow_postgres::identifier::quoted;
 use leoflow_postgres::invariants::Answer;
 use leoflow_postgres::schema::{self, SchemaError, State, shape, tables};
-use leoflow_postgres::{Access, Login, PgError};
+use leoflow_postgres::{Access, Login, PgError, locks};
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::process::{Child, Command, Stdio};
@@ -84,6 +84,7 @@ impl Snapshot {
             return Err(DumpError::Empty);
         }
         let survey = survey::survey(&client, if is_newer { Tables::All } else { Tables::Known }).await?;
+        lock_relations(access, &client, &survey).await?;
         let mut changes = survey.changes.clone();
         // This release does not know which columns and indexes a newer schema has.
         if !is_newer {
@@ -135,7 +136,7 @@ impl Snapshot {
         mut on_progress: impl FnMut(u64) + Send + 'static,
     ) -> Result<tokio::task::JoinHandle<Result<Dumped, DumpError>>, DumpError> {
         let mut command = access.program("pg_dump", login);
-        command.args(["-Fc", "-Z0", "--no-sync", "--no-password", "--snapshot", &self.id]);
+        command.args(["-Fc", "-Z0", "--no-sync", "--no-password", "--snapshot", &self.id]).arg(lock_limit());
         for pattern in self.survey.patterns() {
             command.arg("--table").arg(pattern);
         }
@@ -161,6 +162,24 @@ impl Snapshot {
             }
         }))
     }
+}
+
+/// Locks in the transaction of `client` what `pg_dump` will read, so that a lock of another session fails here, where the
+/// error names the session. pg_dump has no limit for sequences, and its error does not name the session.
+pub(crate) async fn lock_relations(access: &Access, client: &Client, survey: &Survey) -> Result<(), PgError> {
+    let tables: Vec<String> = survey.tables().map(pattern).collect();
+    if !tables.is_empty() {
+        let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE", tables.join(", "));
+        access.explain(client.batch_execute(&lock).await).await?;
+    }
+    // pg_dump also reads the sequences that it does not dump.
+    let sequences = "SELECT pg_sequence_last_value(c.oid) FROM pg_class c WHERE relkind = 'S' AND relpersistence = 'p'";
+    access.explain(client.execute(sequences, &[]).await).await.map(drop)
+}
+
+/// The argument of `pg_dump` that limits its wait for a table's lock.
+pub(crate) fn lock_limit() -> String {
+    format!("--lock-wait-timeout={}", locks::limit().as_millis())
 }
 
 /// A finished dump.
@@ -216,7 +235,7 @@ pub(crate) fn error_output(mut pipe: impl Read) -> String {
 /// Dumps the schema without `excluded_tables`, to compare two databases. Omits owners.
 pub(crate) fn schema_text(access: &Access, login: &Login, excluded_tables: &[String]) -> Result<String, DumpError> {
     let mut command = access.program("pg_dump", login);
-    command.args(["--schema-only", "--no-owner", "--no-password"]);
+    command.args(["--schema-only", "--no-owner", "--no-password"]).arg(lock_limit());
     for name in excluded_tables {
         command.arg("--exclude-table").arg(pattern(name));
     }
@@ -243,7 +262,7 @@ pub(crate) async fn has_rows(access: &Access) -> Result<bool, DumpError> {
     let survey = survey::survey(&client, Tables::All).await?;
     for table in survey.tables().filter(|table| !tables::RECORDS.contains(table)) {
         let query = format!("SELECT EXISTS (SELECT FROM public.{})", quoted(table));
-        if client.query_one(&query, &[]).await?.get(0) {
+        if access.explain(client.query_one(&query, &[]).await).await?.get(0) {
             return Ok(true);
         }
     }
