@@ -4,7 +4,7 @@
 use super::child::RESULT_BYTES;
 use super::children::{ChildOutput, Children};
 use super::dotenv;
-use super::environments::{self, DagLocation, Declared};
+use super::environments::{self, DagLocation, Declared, Unread};
 use super::interpreter::{Interpreter, Job};
 use super::no_result::NoResult;
 use super::roots::{folders, project_of, roots};
@@ -44,7 +44,8 @@ pub struct ParseOutput {
     /// Large libraries that the file imported; a zygote may preload them for later parses.
     #[serde(default)]
     pub libraries: Vec<String>,
-    /// Warnings about lines of the `.env` files that set nothing, each with file and line.
+    /// Warnings about lines of the `.env` files that set nothing, each with file and line, about plugins, and about
+    /// declarations of dependencies that are not read.
     #[serde(default)]
     pub warnings: Vec<String>,
     /// The project's settings, passed to its tasks.
@@ -66,6 +67,8 @@ pub struct Request {
     pub workspace: Option<PathBuf>,
     /// Socket of the server that provides the Variables and Connections that the import reads.
     pub api_socket: PathBuf,
+    /// True to load all plugins of Airflow's own SDK, which takes seconds, for warnings about those that fail.
+    pub check_plugins: bool,
 }
 
 impl Request {
@@ -76,12 +79,14 @@ impl Request {
             Some(workspace) => {
                 let (roots, project) = (roots(workspace, &path), project_of(workspace, &path));
                 let folders = folders(workspace, &path);
-                Self { roots, folders, project, workspace: Some(workspace.to_owned()), path, api_socket }
+                let workspace = Some(workspace.to_owned());
+                Self { roots, folders, project, workspace, path, api_socket, check_plugins: false }
             }
             None => {
                 let folder = path.parent().map(Path::to_owned);
                 let roots: Vec<PathBuf> = folder.iter().cloned().collect();
-                Self { folders: roots.clone(), roots, project: folder, workspace: None, path, api_socket }
+                let folders = roots.clone();
+                Self { folders, roots, project: folder, workspace: None, path, api_socket, check_plugins: false }
             }
         }
     }
@@ -101,6 +106,7 @@ pub struct FileSettings {
     pub settings: Option<Value>,
     /// The declaration of its environment; `None` for the plain interpreter.
     pub declared: Option<Declared>,
+    pub unread: Vec<Unread>,
 }
 
 /// Runs `file_context` in a thread of its own with a time limit: the files may be on a hanging mount.
@@ -137,8 +143,9 @@ fn collect_settings(request: &Request, read: &mut Vec<PathBuf>) -> Result<FileSe
     let workspace_settings = |read: &mut Vec<PathBuf>| {
         Ok(load_from(request.workspace.as_deref(), read)?.as_mut().map(leoflow_yaml::take_environment))
     };
-    let declared = environments::collect_declared(&location_of(request), environment, workspace_settings, read)?;
-    Ok(FileSettings { settings, declared })
+    let (location, mut unread) = (location_of(request), Vec::new());
+    let declared = environments::collect_declared(&location, environment, workspace_settings, read, &mut unread)?;
+    Ok(FileSettings { settings, declared, unread })
 }
 
 /// Collects the declarations as if the project's settings were this text, without the workspace's settings. The error
@@ -151,6 +158,7 @@ pub fn declared_with(request: &Request, text: &str) -> Result<Option<Declared>, 
         &location_of(request),
         Some(leoflow_yaml::take_environment(&mut settings)),
         |_| Ok(None),
+        &mut Vec::new(),
         &mut Vec::new(),
     )
 }
@@ -181,9 +189,10 @@ pub async fn parse(
     children: &Rc<Children>,
     interpreter: &Interpreter,
     request: &Request,
-    settings: Option<Value>,
+    file_settings: FileSettings,
     used: &Cell<Duration>,
 ) -> Result<ParseOutput, NoResult> {
+    let FileSettings { settings, unread, .. } = file_settings;
     if request.path.to_str().is_none() {
         return Err(NoResult::Permanent("The path of this file is not valid UTF-8; rename the file.".to_owned()));
     }
@@ -193,6 +202,8 @@ pub async fn parse(
         "socket": request.api_socket,
         "settings": settings,
         "work_in": request.folders,
+        "check_plugins": request.check_plugins,
+        "unread": unread.iter().map(Unread::to_string).collect::<Vec<_>>(),
     });
     let ChildOutput { result, exit, printed } = children.run(interpreter, Job::Parse, options, used).await?;
     let parsed = read_result(&result, exit);
@@ -205,6 +216,7 @@ pub async fn parse(
                 error.push_str(&printed);
             }
             output.settings = settings;
+            output.warnings.extend(unread.iter().filter(|unread| unread.is_certain).map(Unread::to_string));
             output
         })
         .map_err(|no_result| no_result.followed_by(&printed))

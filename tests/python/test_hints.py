@@ -7,7 +7,7 @@ import unittest.mock
 from pathlib import Path
 
 from leoflow.common import local_modules
-from leoflow.common.hints import airflow_2, commands
+from leoflow.common.hints import airflow_2, commands, packages
 from leoflow.common.hints.error_hint import hint
 
 
@@ -180,6 +180,12 @@ class TestMissingPackages(unittest.TestCase):
             self.assertIn("`leoflow add not-there --project 'my orders'`, or in its leoflow.yaml", fails("import not_there")[1])
             local_modules.enter_project(["/w"])
             self.assertIn("`leoflow add not-there` in the project's folder", fails("import not_there")[1])
+
+    def test_names_declarations_that_are_not_read(self):
+        text = "/w/p/Pipfile: its [packages] is not read; run in its folder: pipenv requirements > requirements.txt"
+        with unittest.mock.patch.object(packages, "unread", [text]):
+            for found in (fails("import not_there")[1], hint(ModuleNotFoundError("no", name="airflow.providers.http.hooks"))):
+                self.assertTrue(found.endswith(f"\n{text}"), found)
 
     def test_follows_the_cause_of_an_error(self):
         text = "try:\n    import not_there\nexcept ImportError as error:\n    raise ValueError('no') from error"

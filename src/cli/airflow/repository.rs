@@ -4,12 +4,11 @@ use super::airflow_content::{DagFiles, FolderCopy};
 use super::astro_settings;
 use super::findings::Findings;
 use leoflow_base::sys::fs::files;
+use leoflow_python::{FileContext, Request, file_context};
 use std::path::{Path, PathBuf};
 
-/// Folders beside the DAG folder that DAGs import modules from or read.
-const SIBLING_FOLDERS: [&str; 2] = ["include", "plugins"];
-/// Files beside the DAG folder that a Leoflow project uses, too.
-const PROJECT_FILES: [&str; 2] = ["requirements.txt", ".env"];
+/// Folders beside the DAG folder that DAGs import modules from or read, or that list their requirements.
+const SIBLING_FOLDERS: [&str; 3] = ["include", "plugins", "requirements"];
 /// Entries of a repository that are not copied: DAGs do not use them, or the import reads them by itself.
 const NOT_COPIED: [&str; 9] = [
     "logs",
@@ -29,10 +28,11 @@ const PACKAGES_LIMIT: u64 = 1024 * 1024;
 
 /// Returns the files to copy from `home` with the DAG folder `dags`. Copies a repository whole: its DAG folder is
 /// `dags`, and it has no `airflow.cfg` or `export.json`. From any other home, which also has logs, databases and
-/// settings, copies only the DAG folder, `SIBLING_FOLDERS` and `PROJECT_FILES`.
+/// settings, copies only the DAG folder, `SIBLING_FOLDERS` and `project_files`.
 pub fn files(home: &Path, dags: &Path, findings: &mut Findings) -> DagFiles {
     report_image(home, findings);
     let is_export = home.join("export.json").exists();
+    let mut project_files = project_files(home, dags, findings);
     if dags == home.join("dags") && !home.join("airflow.cfg").exists() && !is_export {
         return DagFiles::Repository(home.to_owned());
     }
@@ -41,9 +41,7 @@ pub fn files(home: &Path, dags: &Path, findings: &mut Findings) -> DagFiles {
         .map(|name| FolderCopy { from: home.join(name), to: PathBuf::from(name) })
         .filter(|folder| folder.from.is_dir() && folder.from != dags && !is_export)
         .collect();
-    let is_wanted = |name: &&str| home.join(name).is_file() && (*name != ".env" || !is_export);
-    let mut project_files: Vec<PathBuf> =
-        PROJECT_FILES.iter().filter(|name| is_wanted(name)).map(|name| home.join(name)).collect();
+    project_files.retain(|file| !is_export || !file.ends_with(".env"));
     // Without sibling folders, the DAG folder itself becomes the project folder.
     let to = PathBuf::from(if siblings.is_empty() { "" } else { "dags" });
     if to.as_os_str().is_empty() {
@@ -81,6 +79,9 @@ fn report_image(home: &Path, findings: &mut Findings) {
     if let Some(name) = names.find(|name| is_compose_file(name) && !is_export) {
         findings.add(name, "its services are not started", "start them yourself if DAGs need them");
     }
+    if home.join("startup_script/startup.sh").is_file() {
+        findings.add("startup_script/startup.sh", "it is not run", "move its variables to the project's .env");
+    }
     if home.join("Dockerfile").is_file() && !is_export {
         findings.add(
             "Dockerfile",
@@ -88,6 +89,27 @@ fn report_image(home: &Path, findings: &mut Findings) {
             "move its ENV lines to the project's .env, and install what its RUN lines install",
         );
     }
+}
+
+/// Returns the files directly in `home` that decide about the environment of its DAGs. Reports declarations of
+/// dependencies that are not read.
+fn project_files(home: &Path, dags: &Path, findings: &mut Findings) -> Vec<PathBuf> {
+    let folder = if dags.starts_with(home) { dags } else { home };
+    let any_file = Request::new(folder.join("_.py"), None, PathBuf::new());
+    let request = Request { folders: vec![home.to_owned()], project: Some(home.to_owned()), ..any_file };
+    let FileContext { settings, read: mut files } = file_context(&request);
+    // `leoflow validate` reports settings that are invalid.
+    for unread in settings.map(|settings| settings.unread).unwrap_or_default().iter().filter(|unread| unread.is_certain)
+    {
+        let path = unread.path.strip_prefix(home).unwrap_or(&unread.path);
+        findings.add(path.to_string_lossy(), format!("its {} is not read", unread.part), &unread.remedy);
+    }
+    // An invalid `pyproject.toml` is an error before this file is read.
+    files.push(home.join("requirements.txt"));
+    files.retain(|file| file.parent() == Some(home) && file.is_file());
+    files.sort();
+    files.dedup();
+    files
 }
 
 #[cfg(test)]
@@ -104,6 +126,8 @@ mod tests {
         }
         for (name, text) in [
             (".env", "A=1\n"),
+            ("requirements.txt", "-c limits.txt\n"),
+            ("limits.txt", "six<2\n"),
             ("packages.txt", "# system\nlibpq-dev\n"),
             ("Dockerfile", "FROM x\n"),
             ("compose.yaml", ""),
@@ -120,7 +144,41 @@ mod tests {
             panic!("a home was taken for a repository");
         };
         let to: Vec<_> = folders.iter().map(|folder| folder.to.to_str().unwrap()).collect();
-        assert_eq!((to, project_files), (vec!["dags", "include", "plugins"], vec![home.join(".env")]));
+        assert_eq!(to, ["dags", "include", "plugins"]);
+        assert_eq!(project_files, [".env", "limits.txt", "requirements.txt"].map(|name| home.join(name)));
+    }
+
+    #[test]
+    fn unread_dependencies_are_reported_unless_a_list_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = folder.path();
+        for name in ["dags", "requirements", "startup_script"] {
+            fs::create_dir(home.join(name)).unwrap();
+        }
+        for (name, text) in [
+            ("Pipfile", "[packages]\nsix = '*'\n"),
+            ("compose.yaml", "    _PIP_ADDITIONAL_REQUIREMENTS: six\n"),
+            ("startup_script/startup.sh", "export A=1\n"),
+        ] {
+            fs::write(home.join(name), text).unwrap();
+        }
+        let reported = || {
+            let mut findings = Findings::default();
+            files(home, &home.join("dags"), &mut findings);
+            let all = findings.all().iter().map(|finding| format!("{}: {}", finding.what, finding.remedy));
+            all.filter(|line| !line.starts_with("compose.yaml: start them")).collect::<Vec<_>>()
+        };
+        let startup = "startup_script/startup.sh: move its variables to the project's .env";
+        assert_eq!(
+            reported(),
+            [
+                startup,
+                "Pipfile: run in its folder: pipenv requirements > requirements.txt",
+                "compose.yaml: write it into .env: _PIP_ADDITIONAL_REQUIREMENTS=PACKAGE",
+            ]
+        );
+        fs::write(home.join("requirements/requirements.txt"), "six\n").unwrap();
+        assert_eq!(reported(), [startup]);
     }
 
     #[test]

@@ -30,6 +30,7 @@ pub(crate) use declaration::collect::collect_declared;
 pub use declaration::collect::{DagLocation, find_requirements_source};
 pub use declaration::declared::Declared;
 pub use declaration::edit::added_to;
+pub use declaration::unread::Unread;
 pub use declaration::variables::Variables;
 pub(crate) use installed::has_airflow;
 pub use installed::{installed, program};

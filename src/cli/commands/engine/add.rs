@@ -55,7 +55,7 @@ pub async fn run(context: &Context<'_>, args: &Add) -> Result<u8, Error> {
             .hint("change to a project's folder, or specify one with --project"));
     }
     let change = change(&request, &folder.join(leoflow_yaml::FILE), &args.packages)?;
-    let file_settings = FileSettings { settings: None, declared: change.declared.clone() };
+    let file_settings = FileSettings { declared: change.declared.clone(), ..FileSettings::default() };
     let base_interpreter = prepare_interpreter(context, config.and_then(|config| config.python).as_deref()).await?;
     environment::for_project(context, &base_interpreter, &file_settings).await.map_err(|reason| {
         Error::failed(format!("cannot install {}", args.packages.join(", "))).cause(reason).hint("nothing was changed")
@@ -126,7 +126,7 @@ fn change(request: &Request, settings_file: &Path, packages: &[String]) -> Resul
         let declared = declared_with(request, &after).map_err(refused)?;
         return Ok(Change { file: settings_file, before: settings, after, declared });
     };
-    if file.extension().is_none_or(|extension| extension != "txt") {
+    if file.extension().is_none_or(|extension| extension != "txt" && extension != "in") {
         let (shown, packages) = (file.display(), packages.join(", "));
         return Err(Error::failed(format!("this project's dependencies are declared in {shown}"))
             .hint(format!("nothing was changed; add {packages} to {shown}")));

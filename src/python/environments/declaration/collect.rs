@@ -1,6 +1,6 @@
 //! Collects what a project declares about the environment of its DAGs: in `leoflow.yaml`, in `pyproject.toml` or
 //! `requirements.txt` beside the DAG file, or in a block of the DAG file itself. Two conflicting declarations are an
-//! error that names both.
+//! error that names both. Without any list of requirements, one of `OTHER_LISTS` is read.
 
 use super::declared::Declared;
 use super::index::Index;
@@ -8,10 +8,15 @@ use super::merge::{Source, conflict, merge};
 use super::project_text;
 use super::requirements::{self, Declaration};
 use super::requirements_file::{self, Lookup};
+use super::unread::{self, ADDITIONAL, Unread};
 use super::variables::Variables;
 use crate::dotenv;
 use leoflow_base::config::leoflow_yaml::{self, EnvironmentSettings};
 use std::path::{Path, PathBuf};
+
+/// Lists that are read only if the settings, `pyproject.toml`, `requirements.txt` and the DAG file list nothing: those
+/// of Amazon MWAA's layout and of pip-tools.
+const OTHER_LISTS: [&str; 2] = ["requirements/requirements.txt", "requirements.in"];
 
 /// Where a DAG file is.
 pub struct DagLocation<'a> {
@@ -32,30 +37,30 @@ impl DagLocation<'_> {
 
 /// Collects the declarations for a DAG file: those of its project's settings (`environment`), of files beside it and of
 /// the file itself; without any of these, those of the workspace's settings and files. `None` if the plain interpreter
-/// is enough. Adds to `read` the paths of all files that the result depends on, existing or not. The error is a message
-/// for the user.
+/// is enough. Adds to `read` the paths of all files that the result depends on, existing or not, and to `unread` the
+/// declarations that are not read. The error is a message for the user.
 pub(crate) fn collect_declared(
     location: &DagLocation<'_>,
     environment: Option<EnvironmentSettings>,
     workspace_settings: impl FnOnce(&mut Vec<PathBuf>) -> Result<Option<EnvironmentSettings>, String>,
     read: &mut Vec<PathBuf>,
+    unread: &mut Vec<Unread>,
 ) -> Result<Option<Declared>, String> {
     let mut sources = Vec::new();
     let mut included = None;
+    let mut is_listed = false;
     if let (Some(project), Some(environment)) = (location.project, environment) {
         included = environment.requirements.as_ref().map(|name| project.join(name));
+        is_listed = has_list(&environment);
         sources.extend(source_from_settings(project, environment, location, read)?);
     }
     sources.extend(files_beside(location, included.as_deref(), read)?);
-    // The DAG file is not added to `read`: the server watches it anyway.
-    if let Some(text) = project_text::text_of(location.file, &mut Vec::new()).ok().flatten() {
-        let declaration = requirements::read_script(location.file, &text)?;
-        sources
-            .extend(declaration.map(|declaration| Source { origin: location.file.display().to_string(), declaration }));
+    if location.project.is_some() {
+        add_other_list(&folders_beside(location), location, is_listed, &mut sources, read, unread)?;
     }
     let declares_packages = |source: &Source| {
         let declaration = &source.declaration;
-        declaration.requirements.is_some() || declaration.airflow.is_some() || declaration.python.is_some()
+        declaration.requirements.is_some() || !declaration.additional.is_empty() || declaration.python.is_some()
     };
     let declares_nothing = !sources.iter().any(declares_packages);
     if let Some(workspace) = location.workspace
@@ -68,6 +73,8 @@ pub(crate) fn collect_declared(
             let included = included.map(|name| workspace.join(name));
             sources.extend(files_in(&[workspace], location, included.as_deref(), read)?);
         }
+        is_listed = environment.as_ref().is_some_and(has_list);
+        add_other_list(&[workspace], location, is_listed, &mut sources, read, unread)?;
         if !declares_nothing && let Some(environment) = &mut environment {
             // A file outside of projects takes its requirements from its own block, and only constraints and indexes
             // from the workspace.
@@ -76,6 +83,11 @@ pub(crate) fn collect_declared(
         if let Some(environment) = environment {
             sources.extend(source_from_settings(workspace, environment, location, read)?);
         }
+    }
+    if let Some(packages) = location.variable(ADDITIONAL) {
+        let additional = packages.split_whitespace().map(str::to_owned).collect();
+        let declaration = Declaration { additional, ..Declaration::default() };
+        sources.push(Source { origin: ADDITIONAL.to_owned(), declaration });
     }
     let declared = merge(sources)?;
     Ok(declared.map(|declared| {
@@ -92,21 +104,53 @@ pub fn find_requirements_source(
     settings: &EnvironmentSettings,
     included: Option<&Path>,
 ) -> Result<Option<PathBuf>, String> {
-    let mut sources = files_beside(location, included, &mut Vec::new())?;
-    if let Some(text) = project_text::text_of(location.file, &mut Vec::new()).ok().flatten() {
-        let declaration = requirements::read_script(location.file, &text)?;
-        sources
-            .extend(declaration.map(|declaration| Source { origin: location.file.display().to_string(), declaration }));
-    }
+    let (read, unread) = (&mut Vec::new(), &mut Vec::new());
+    let mut sources = files_beside(location, included, read)?;
+    add_other_list(&folders_beside(location), location, has_list(settings), &mut sources, read, unread)?;
     if let Some(workspace) = location.workspace
         && location.project.is_some()
-        && settings.dependencies.is_none()
-        && settings.requirements.is_none()
+        && !has_list(settings)
     {
-        sources.extend(files_in(&[workspace], location, None, &mut Vec::new())?);
+        sources.extend(files_in(&[workspace], location, None, read)?);
+        add_other_list(&[workspace], location, false, &mut sources, read, unread)?;
     }
-    let lists = |source: &Source| source.declaration.requirements.as_ref().is_some_and(|all| !all.is_empty());
-    Ok(sources.into_iter().find(lists).map(|source| source.origin.into()))
+    Ok(sources.into_iter().find(lists_requirements).map(|source| source.origin.into()))
+}
+
+/// True if the settings list requirements, even an empty list.
+fn has_list(settings: &EnvironmentSettings) -> bool {
+    settings.dependencies.is_some() || settings.requirements.is_some()
+}
+
+fn lists_requirements(source: &Source) -> bool {
+    source.declaration.requirements.as_ref().is_some_and(|all| !all.is_empty())
+}
+
+/// Adds the first of `OTHER_LISTS` in these folders, unless the settings (`is_listed`) or the sources list
+/// requirements. Adds to `unread` the declarations in these folders that are not read.
+fn add_other_list(
+    folders: &[&Path],
+    location: &DagLocation<'_>,
+    is_listed: bool,
+    sources: &mut Vec<Source>,
+    read: &mut Vec<PathBuf>,
+    unread: &mut Vec<Unread>,
+) -> Result<(), String> {
+    let mut is_listed = is_listed || sources.iter().any(lists_requirements);
+    let mut paths = folders.iter().flat_map(|folder| OTHER_LISTS.map(|name| folder.join(name)));
+    while !is_listed && let Some(path) = paths.next() {
+        // Reading would fail if `requirements` is a file.
+        if !path.exists() {
+            read.push(path);
+            continue;
+        }
+        let declaration = requirements_file::read_file(&path, &|name| location.variable(name), read)?;
+        let source = declaration.map(|declaration| Source { origin: path.display().to_string(), declaration });
+        is_listed = source.as_ref().is_some_and(lists_requirements);
+        sources.extend(source);
+    }
+    unread.extend(unread::find(folders, is_listed));
+    Ok(())
 }
 
 fn source_from_settings(
@@ -122,7 +166,7 @@ fn source_from_settings(
     };
     if let Some(version) = environment.airflow {
         let exact = if version.split('.').count() == 2 { format!("{version}.*") } else { version };
-        declaration.airflow = Some(format!("apache-airflow=={exact}"));
+        declaration.additional.push(format!("apache-airflow=={exact}"));
     }
     declaration.index = Index {
         first: environment.index,
@@ -150,17 +194,29 @@ fn source_from_settings(
     Ok((!is_empty_declaration).then_some(Source { origin, declaration }))
 }
 
+/// The folders from the DAG file's up to its project's.
+fn folders_beside<'a>(location: &DagLocation<'a>) -> Vec<&'a Path> {
+    let top = location.project.or_else(|| location.file.parent()).unwrap_or(Path::new("/"));
+    let is_inside = |folder: &&Path| folder.starts_with(top) && *folder != Path::new("");
+    location.file.ancestors().skip(1).take_while(is_inside).collect()
+}
+
 /// Reads the nearest `pyproject.toml` and the nearest `requirements.txt`, from the DAG file's folder up to its
-/// project's; ignores the file that the settings include (`included`) and files of that name above it.
+/// project's, and the block in the DAG file; ignores the file that the settings include (`included`) and files of that
+/// name above it.
 fn files_beside(
     location: &DagLocation<'_>,
     included: Option<&Path>,
     read: &mut Vec<PathBuf>,
 ) -> Result<Vec<Source>, String> {
-    let top = location.project.or_else(|| location.file.parent()).unwrap_or(Path::new("/"));
-    let is_inside = |folder: &&Path| folder.starts_with(top) && *folder != Path::new("");
-    let folders: Vec<&Path> = location.file.ancestors().skip(1).take_while(is_inside).collect();
-    files_in(&folders, location, included, read)
+    let mut sources = files_in(&folders_beside(location), location, included, read)?;
+    // The DAG file is not added to `read`: the server watches it anyway.
+    if let Some(text) = project_text::text_of(location.file, &mut Vec::new()).ok().flatten() {
+        let declaration = requirements::read_script(location.file, &text)?;
+        sources
+            .extend(declaration.map(|declaration| Source { origin: location.file.display().to_string(), declaration }));
+    }
+    Ok(sources)
 }
 
 /// Reads the first `pyproject.toml` and the first `requirements.txt` in these folders.
@@ -203,6 +259,7 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             std::fs::create_dir_all(folder.path().join("p/dags")).unwrap();
             for (name, text) in files {
+                std::fs::create_dir_all(folder.path().join(name).parent().unwrap()).unwrap();
                 std::fs::write(folder.path().join(name), text).unwrap();
             }
             Self(folder)
@@ -213,6 +270,14 @@ mod tests {
             settings: Option<&Value>,
             workspace_settings: Option<&Value>,
         ) -> Result<Option<Declared>, String> {
+            self.collect_with_unread(settings, workspace_settings).map(|(declared, _)| declared)
+        }
+
+        fn collect_with_unread(
+            &self,
+            settings: Option<&Value>,
+            workspace_settings: Option<&Value>,
+        ) -> Result<(Option<Declared>, Vec<Unread>), String> {
             let environment = |settings: &Value| leoflow_yaml::take_environment(&mut settings.clone());
             let root = self.0.path();
             let location = DagLocation {
@@ -221,12 +286,15 @@ mod tests {
                 file: &root.join("p/dags/dag.py"),
                 folders: &[root.join("p"), root.to_owned()],
             };
-            collect_declared(
+            let mut unread = Vec::new();
+            let declared = collect_declared(
                 &location,
                 settings.map(environment),
                 |_| Ok(workspace_settings.map(environment)),
                 &mut Vec::new(),
-            )
+                &mut unread,
+            )?;
+            Ok((declared, unread))
         }
     }
 
@@ -262,6 +330,48 @@ mod tests {
         assert_eq!(found.requirements, ["d"]);
         let error = folder.collect(None, Some(&json!({"dependencies": ["e"]}))).unwrap_err();
         assert!(error.contains("requirements.txt and ") && error.contains("do not agree"), "{error}");
+    }
+
+    #[test]
+    fn other_lists_are_read_if_nothing_else_lists_any() {
+        for file in ["p/requirements/requirements.txt", "p/requirements.in", "requirements.in"] {
+            let found = Folder::with(&[(file, "b\n")]).collect(None, None).unwrap().unwrap();
+            assert_eq!(found.requirements, ["b"], "{file}");
+            let found = Folder::with(&[(file, "b\n"), ("p/requirements.txt", "a\n")]).collect(None, None).unwrap();
+            assert_eq!(found.unwrap().requirements, ["a"], "{file}");
+            let found = Folder::with(&[(file, "b\n")]).collect(Some(&json!({"dependencies": ["a"]})), None).unwrap();
+            assert_eq!(found.unwrap().requirements, ["a"], "{file}");
+        }
+        let folder = Folder::with(&[("p/requirements.in", "b\n"), ("p/requirements", "a file\n")]);
+        assert_eq!(folder.collect(Some(&json!({"dependencies": []})), None).unwrap(), None);
+        assert!(folder.collect(None, None).unwrap().is_some());
+    }
+
+    #[test]
+    fn packages_of_airflows_compose_file_are_added() {
+        let env = ("p/.env", "_PIP_ADDITIONAL_REQUIREMENTS=c>=1 b\n");
+        let found = Folder::with(&[env, ("p/requirements.txt", "a\n")]).collect(None, None).unwrap().unwrap();
+        assert_eq!(found.requirements, ["a", "b", "c>=1"]);
+        let found = Folder::with(&[env, ("requirements.txt", "a\n")]).collect(None, None).unwrap().unwrap();
+        assert_eq!(found.requirements, ["a", "b", "c>=1"]);
+        let error = Folder::with(&[("p/.env", "_PIP_ADDITIONAL_REQUIREMENTS=./b\n")]).collect(None, None).unwrap_err();
+        assert!(error.starts_with("_PIP_ADDITIONAL_REQUIREMENTS: "), "{error}");
+    }
+
+    #[test]
+    fn unread_declarations_are_found_unless_a_list_is_read() {
+        let pipfile = "[packages]\nb = '*'\n";
+        let unread = |files: &[(&str, &str)], settings: Option<&Value>, workspace_settings: Option<&Value>| {
+            let (_, unread) = Folder::with(files).collect_with_unread(settings, workspace_settings).unwrap();
+            unread.iter().filter(|unread| unread.path.ends_with("Pipfile")).count()
+        };
+        assert_eq!(unread(&[("p/Pipfile", pipfile), ("Pipfile", pipfile)], None, None), 2);
+        assert_eq!(unread(&[("p/Pipfile", pipfile), ("p/requirements.txt", "b\n")], None, None), 0);
+        assert_eq!(unread(&[("p/Pipfile", pipfile), ("p/requirements.in", "b\n")], None, None), 0);
+        assert_eq!(unread(&[("p/Pipfile", pipfile)], Some(&json!({"dependencies": []})), None), 0);
+        assert_eq!(unread(&[("p/Pipfile", pipfile)], Some(&json!({"airflow": "3.3"})), None), 1);
+        assert_eq!(unread(&[("Pipfile", pipfile), ("p/requirements.txt", "b\n")], None, None), 0);
+        assert_eq!(unread(&[("Pipfile", pipfile)], None, Some(&json!({"dependencies": ["b"]}))), 0);
     }
 
     #[test]
@@ -328,6 +438,7 @@ mod tests {
             &location,
             None,
             |_| Ok(Some(leoflow_yaml::take_environment(&mut settings))),
+            &mut Vec::new(),
             &mut Vec::new(),
         );
         let found = found.unwrap().unwrap();

@@ -35,6 +35,9 @@ pub fn merge(sources: Vec<Source>) -> Result<Option<Declared>, String> {
                 _ => first = Some((origin, requirements)),
             }
         }
+        for requirement in &source.declaration.additional {
+            requirements::check(requirement).map_err(|error| format!("{origin}: {error}"))?;
+        }
         if let Some(range) = &source.declaration.python {
             range.parse::<PythonRange>().map_err(|error| format!("{origin}: {error}"))?;
             declared.python.push(range.clone());
@@ -53,9 +56,9 @@ pub fn merge(sources: Vec<Source>) -> Result<Option<Declared>, String> {
         }
     }
     declared.index.first = index.map(|(_, url)| url.clone());
-    let airflow = sources.iter().filter_map(|source| source.declaration.airflow.clone());
-    declared.requirements =
-        sorted_unique(&first.into_iter().flat_map(|(_, requirements)| requirements).chain(airflow).collect::<Vec<_>>());
+    let additional = sources.iter().flat_map(|source| source.declaration.additional.clone());
+    let requirements = first.into_iter().flat_map(|(_, requirements)| requirements);
+    declared.requirements = sorted_unique(&requirements.chain(additional).collect::<Vec<_>>());
     declared.constraints = sorted_unique(&declared.constraints);
     let has_declarations = !declared.requirements.is_empty() || !declared.python.is_empty();
     Ok(has_declarations.then_some(declared))

@@ -12,4 +12,5 @@ pub mod project_text;
 pub mod python_range;
 pub mod requirements;
 pub mod requirements_file;
+pub mod unread;
 pub mod variables;

@@ -4,6 +4,7 @@ use super::addresses::{check_login, included_address, is_constraints_file};
 use super::index::Index;
 use super::lock_files;
 use super::project_text::text_of;
+use super::unread;
 use crate::environments::pins;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -14,8 +15,9 @@ use std::path::{Path, PathBuf};
 pub struct Declaration {
     /// `None` without a list, unlike an empty list.
     pub requirements: Option<Vec<String>>,
-    /// The requirement of Airflow from the setting `airflow`, in addition to the requirements of any other source.
-    pub airflow: Option<String>,
+    /// Requirements in addition to those of any other source: Airflow from the setting `airflow`, and those of
+    /// `unread::ADDITIONAL`.
+    pub additional: Vec<String>,
     pub constraints: Vec<String>,
     pub python: Option<String>,
     pub index: Index,
@@ -101,13 +103,15 @@ const HARMLESS_KEYS: &[&str] = &[
     "workspace",
 ];
 
-/// Reads `[project]` of a `pyproject.toml`. `None` if the file or the table does not exist.
+/// Reads `[project]` of a `pyproject.toml`. `None` if the file or the table does not exist. If the dependencies are
+/// Poetry's, they are not read (`unread` reports them) and may come from anywhere.
 pub fn read_pyproject(path: &Path, read: &mut Vec<PathBuf>) -> Result<Option<Declaration>, String> {
     let Some(text) = text_of(path, read)? else { return Ok(None) };
     let parsed = parse(&text, path)?;
     let Some(project) = parsed.project else { return Ok(None) };
-    check_tool(parsed.tool, path)?;
-    if project.dynamic.iter().any(|name| name == "dependencies") {
+    let is_poetrys = unread::are_poetrys(&text);
+    check_tool(parsed.tool.map(|tool| Tool { poetry: tool.poetry.filter(|_| !is_poetrys), ..tool }), path)?;
+    if !is_poetrys && project.dynamic.iter().any(|name| name == "dependencies") {
         let reason = "its dependencies are `dynamic`, so only a build can list them; list them in [project]";
         return Err(format!("{}: {reason}", path.display()));
     }
@@ -256,6 +260,20 @@ mod tests {
     }
 
     #[test]
+    fn dependencies_of_poetry_are_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        for dynamic in ["", "dynamic = [\"dependencies\"]\n"] {
+            let text = format!(
+                "[project]\nname = \"x\"\nrequires-python = \">=3.11\"\n{dynamic}[tool.poetry.dependencies]\n\
+                 y = {{ version = \"1\", source = \"i\" }}\n[[tool.poetry.source]]\nname = \"i\"\n"
+            );
+            let path = file(folder.path(), "pyproject.toml", &text);
+            let declaration = read_pyproject(&path, &mut Vec::new()).unwrap().unwrap();
+            assert_eq!((declaration.requirements, declaration.python.as_deref()), (None, Some(">=3.11")));
+        }
+    }
+
+    #[test]
     fn refuses_dynamic_dependencies_and_foreign_sources() {
         let folder = tempfile::tempdir().unwrap();
         for (text, expected) in [
@@ -265,7 +283,7 @@ mod tests {
             ("[project]\nname = \"x\"\n[[tool.poetry.source]]\nname = \"i\"\n", "source of [tool.poetry]"),
             ("[project]\nname = \"x\"\n[[tool.pdm.source]]\nname = \"i\"\n", "source of [tool.pdm]"),
             (
-                "[project]\nname = \"x\"\n[tool.poetry.dependencies]\ny = { version = \"1\", source = \"i\" }\n",
+                "[project]\nname = \"x\"\ndependencies = [\"y\"]\n[tool.poetry.dependencies]\ny = { source = \"i\" }\n",
                 "the source of y of [tool.poetry]",
             ),
             ("[project\n", "pyproject.toml"),

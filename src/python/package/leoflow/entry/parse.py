@@ -7,6 +7,7 @@ import os
 import sys
 
 from leoflow.common import leoflow_server, local_modules
+from leoflow.common.hints import packages
 from leoflow.common.reports import clean, explain
 from leoflow.entry import backends, dotenv, libraries
 from leoflow.entry.workspace import Workspace, prepare
@@ -47,7 +48,7 @@ def structures_of(workspace, path, settings):
     return dags
 
 
-def parse(path, roots, settings, enter=Workspace.enter):
+def parse(path, roots, settings, enter=Workspace.enter, check_plugins=False):
     workspace = Workspace(roots)
     is_existing = {}
     note_reads(workspace, is_existing)
@@ -75,6 +76,8 @@ def parse(path, roots, settings, enter=Workspace.enter):
     result["absent"] = sorted(name for name, exists in others.items() if not exists)
     result["asks"] = leoflow_server.was_queried()
     result["libraries"] = libraries.in_use(workspace.owns)
+    if check_plugins:
+        workspace.plugin_problems += backends.current().plugin_problems()
     result["warnings"] = clean([*env_warnings, *workspace.plugin_problems])
     return result
 
@@ -82,6 +85,7 @@ def parse(path, roots, settings, enter=Workspace.enter):
 def main(options: dict[str, Any]) -> None:
     loading.begin()
     prepare(options.get("limits"), options.get("support"))
+    packages.unread = options.get("unread", [])
     if options.get("socket"):
         # The import of a file has a time limit, so it must not wait long for a server that is down.
         leoflow_server.configure(options["socket"], retry_seconds=5)
@@ -92,7 +96,7 @@ def main(options: dict[str, Any]) -> None:
         workspace.enter()
         libraries.restart_if_too_late(environment, "parse", options)
 
-    result = parse(options["path"], options["roots"], options.get("settings"), enter)
+    result = parse(options["path"], options["roots"], options.get("settings"), enter, options.get("check_plugins"))
     if os.getpid() != own_pid:
         # The file forked this process; only the original may answer.
         os._exit(0)

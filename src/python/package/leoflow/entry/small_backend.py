@@ -52,6 +52,11 @@ def structures(dags: list[DAG], workspace: Workspace) -> list[dict[str, Any]]:
     return [{**structure.dag_structure(dag, deterministic), **listened, "place": f"{dag.module_file}:{dag.line}"} for dag in dags]
 
 
+def plugin_problems() -> list[str]:
+    """Returns nothing, because `dags_of` has noted them."""
+    return []
+
+
 def begin_try(spec: dict[str, Any], workspace: Workspace, folder: str) -> Try:
     """Loads the task; returns the try, ready to run."""
     from leoflow.running.context import build_context

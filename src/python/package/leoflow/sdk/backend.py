@@ -8,7 +8,7 @@ from leoflow.common.reports import explain
 from leoflow.sdk import dag_file, logs, named_classes, structure, task_try
 from leoflow.sdk.messages import hitl as hitl_messages
 from leoflow.sdk.offline import OfflineSupervisor
-from leoflow.sdk.plugins import run_listeners
+from leoflow.sdk.plugins import load_errors, run_listeners
 from leoflow.sdk.supervisor import Supervisor, TaskSupervisor
 
 TYPE_CHECKING = False
@@ -35,6 +35,11 @@ def structures(dags: list[DAG], workspace: Any) -> list[dict[str, Any]]:
     it."""
     listened = {"run_listeners": True} if dags and run_listeners.may_exist() else {}
     return [{**structure.dag_structure(dag), **listened, "place": dag_file.location_of(dag, workspace.source(dag.fileloc))} for dag in dags]
+
+
+def plugin_problems() -> list[str]:
+    """Returns the plugins that cannot be loaded, with reasons. Loads all, which takes seconds."""
+    return load_errors.find()
 
 
 def begin_try(spec: dict[str, Any], workspace: Any, folder: str) -> task_try.Try:

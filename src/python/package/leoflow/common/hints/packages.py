@@ -17,6 +17,8 @@ PACKAGE_OF = {
 }
 # First parts of the provider names that have two parts, such as `cncf.kubernetes`.
 IN_TWO_PARTS = ("apache", "atlassian", "cncf", "common", "dbt", "microsoft")
+# While a DAG file is imported: for each declaration of dependencies around it that is not read, a text that names it.
+unread: list[str] = []
 
 
 def provider_package(name: str) -> str | None:
@@ -46,9 +48,11 @@ def add_command(package: str) -> str:
 
 
 def how_to_add(package: str) -> str:
-    """Returns a text with the command that adds a dependency, and the lines for each file that may list it."""
-    return (f"{add_command(package)}, or in its leoflow.yaml\n    dependencies: [{package}]\n"
+    """Returns a text with the command that adds a dependency, the lines for each file that may list it, and the
+    declarations that are not read."""
+    text = (f"{add_command(package)}, or in its leoflow.yaml\n    dependencies: [{package}]\n"
             "or a line in the requirements.txt, pyproject.toml or `# /// script` block that lists what it depends on")
+    return "\n".join([text, *unread])
 
 
 def missing_package(error: ImportError) -> tuple[str, str | None, str] | None:
