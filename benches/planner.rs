@@ -89,6 +89,7 @@ fn measure(name: &str, (graph, instances): (Graph, Vec<Instance>)) {
         polled: HashMap::new(),
         dates: None,
         deadline: None,
+        marked: None,
         lengths: HashMap::new(),
         decisions: HashMap::new(),
         held_by_past: HashSet::new(),

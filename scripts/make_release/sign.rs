@@ -2,11 +2,10 @@
 
 use super::{Outcome, write};
 use leoflow::upgrade::release::manifest::SIGNATURE_SUFFIX;
-use minisign::{KeyPair, PublicKey, SecretKey, SecretKeyBox};
-use std::fs::{self, OpenOptions};
-use std::io::{Cursor, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use minisign::{PublicKey, SecretKey, SecretKeyBox};
+use std::fs;
+use std::io::Cursor;
+use std::path::Path;
 
 pub struct Key {
     secret: SecretKey,
@@ -57,19 +56,4 @@ pub fn sign_by(keys: &[&Key], path: &Path) -> Outcome<()> {
 
 pub fn public_key(path: &Path) -> Outcome<String> {
     Ok(Key::load(path)?.public)
-}
-
-pub fn keygen(path: &Path) -> Outcome<()> {
-    let public_path = PathBuf::from(format!("{}.pub", path.display()));
-    let pair = KeyPair::generate_unencrypted_keypair().map_err(|error| error.to_string())?;
-    let secret = pair.sk.to_box(Some("leoflow release key")).map_err(|error| error.to_string())?.into_string();
-    let public = pair.pk.to_box().map_err(|error| error.to_string())?.into_string();
-    write_new(path, &secret, 0o600)?;
-    write_new(&public_path, &public, 0o644)
-}
-
-/// Creates a file; never overwrites an existing one, which could be a key in use.
-fn write_new(path: &Path, text: &str, mode: u32) -> Outcome<()> {
-    let opened = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
-    opened.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| format!("{}: {error}", path.display()))
 }

@@ -1,5 +1,7 @@
 //! The wall clock: formats the current time, and detects that the clock was set back.
 
+use super::env_vars;
+use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use std::time::Instant;
 
@@ -24,6 +26,12 @@ pub fn whole_second(time: Timestamp) -> Timestamp {
 /// The current time with milliseconds: `2026-01-31T08:15:00.042Z`.
 pub(crate) fn now_with_milliseconds() -> String {
     format!("{:.3}", jiff::Timestamp::now())
+}
+
+/// A sentence about a `TZ` that names no time zone. Times are then in UTC, as with tzset(3).
+pub fn unknown_time_zone() -> Option<String> {
+    let name = env_vars::text("TZ").filter(|_| TimeZone::try_system().is_err())?;
+    Some(format!("TZ is {name:?}, which is no known time zone: times and backup schedules are in UTC"))
 }
 
 /// Seconds since the Unix epoch.

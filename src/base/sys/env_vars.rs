@@ -36,11 +36,6 @@ pub fn arguments() -> Vec<OsString> {
     env::args_os().collect()
 }
 
-/// The system's folder for temporary files.
-pub fn temporary_folder() -> PathBuf {
-    std::env::temp_dir()
-}
-
 /// The running executable, with links resolved. `/proc/self/exe` once a package manager has replaced or removed its file:
 /// a child that this process starts by that name still runs the same program, not the new one.
 pub fn current_exe() -> io::Result<PathBuf> {

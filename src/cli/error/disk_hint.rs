@@ -23,11 +23,21 @@ pub(super) fn with_disk_hint_at(error: Error, cause: &io::Error, path: &Path) ->
     }
 }
 
+/// Adds a hint about a shortage that was found before the files of the failed operation were removed.
+pub(super) fn with_shortage_hint(error: Error, shortage: Shortage, path: &Path) -> Error {
+    let place = place_of(path);
+    error.hint(format!("{} and {AGAIN}", shortage.remedy(place.as_deref())))
+}
+
+fn place_of(path: &Path) -> Option<String> {
+    mounts::containing(path).ok().map(|point| point.display().to_string())
+}
+
 /// The end of hints about a shortage.
 const AGAIN: &str = "rerun the same command; nothing was lost";
 
 fn hint(cause: &io::Error, path: Option<&Path>) -> Option<String> {
-    let place = path.and_then(|path| mounts::containing(path).ok()).map(|point| point.display().to_string());
+    let place = path.and_then(place_of);
     let place = place.as_deref();
     match cause.kind() {
         io::ErrorKind::ResourceBusy => Some("it is a mount point or in use: `findmnt` shows mounts".to_owned()),
@@ -37,8 +47,10 @@ fn hint(cause: &io::Error, path: Option<&Path>) -> Option<String> {
         }
         io::ErrorKind::StorageFull => {
             // An error with a text is not from the kernel: a check of Leoflow failed because some space must stay free.
-            let path = path.filter(|_| cause.get_ref().is_none());
-            let shortage = path.and_then(|path| disk::shortage(path).ok()).unwrap_or(Shortage::Bytes);
+            let shortage = match cause.get_ref() {
+                Some(_) => Shortage::Bytes,
+                None => path.and_then(|path| disk::shortage(path).ok()).unwrap_or(Shortage::Unknown),
+            };
             Some(format!("{} and {AGAIN}", shortage.remedy(place)))
         }
         io::ErrorKind::PermissionDenied => Some(no_permission(cause, path, place)),
@@ -92,7 +104,10 @@ mod tests {
     fn hints_name_the_cause() {
         let place = Some("/mnt/usb");
         let full = hint(&io::ErrorKind::StorageFull.into(), None).unwrap();
-        assert_eq!(full, "the disk is full: free some space and rerun the same command; nothing was lost");
+        let unknown = "the disk is full, or no more files can be created (`df -i`): free some space";
+        assert_eq!(full, format!("{unknown} and rerun the same command; nothing was lost"));
+        let own_check = hint(&io::Error::new(io::ErrorKind::StorageFull, "too little"), Some(Path::new("/")));
+        assert!(own_check.unwrap().starts_with("the disk is full on /"));
         assert!(too_large(Some(8_000_000), place).contains("(`ulimit -f`)"));
         assert!(
             too_large(None, place).starts_with("the file system on /mnt/usb takes no file of this size (FAT: 4 GiB)")

@@ -1,6 +1,6 @@
 //! Maps the errors of PostgreSQL and its installation to messages with hints.
 
-use super::disk_hint::{with_disk_hint, with_disk_hint_at};
+use super::disk_hint::{with_disk_hint, with_shortage_hint};
 use super::{BELONG_TOGETHER, Error, Kind, RESTORE};
 use leoflow_postgres::PgError;
 use leoflow_postgres::cluster::ClusterError;
@@ -160,9 +160,9 @@ impl From<ClusterError> for Error {
             ClusterError::Initdb(text) => {
                 Self::failed("cannot create the datastore").cause(text).hint("leoflow doctor")
             }
-            ClusterError::DiskFull { path, text } => {
+            ClusterError::DiskFull { path, shortage, text } => {
                 let base = Self::failed("cannot create the datastore").cause(text);
-                with_disk_hint_at(base, &io::ErrorKind::StorageFull.into(), path)
+                with_shortage_hint(base, *shortage, path)
             }
             ClusterError::ShellPath(_) => {
                 Self::failed(&error).hint("choose another folder with --home DIR or LEOFLOW_HOME")
@@ -171,5 +171,21 @@ impl From<ClusterError> for Error {
                 .hint("run leoflow as an ordinary user")
                 .hint("in a container: start it with a user (docker run --user 1000), or allow user namespaces"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use leoflow_base::sys::fs::disk::Shortage;
+
+    #[test]
+    fn missing_inodes_are_not_reported_as_a_full_disk() {
+        let error = |shortage| {
+            let (path, text) = ("/missing/staging".into(), "No space left on device".to_owned());
+            Error::from(ClusterError::DiskFull { path, shortage, text })
+        };
+        assert!(error(Shortage::Files).hints[0].starts_with("no more files can be created on /"));
+        assert!(error(Shortage::Bytes).hints[0].starts_with("the disk is full on /"));
     }
 }

@@ -116,6 +116,8 @@ impl From<UpgradeRefusal> for Error {
                 Self::refused(text).hint("upgrade to the release that wrote it, or a later one")
             }
             UpgradeRefusal::OtherHistory { .. } | UpgradeRefusal::Damaged(_) => Self::refused(text).hint("leoflow migrate-db status"),
+            UpgradeRefusal::SchemaChanged(_) => Self::refused(text)
+                .hint("nothing was changed; a backup or a migration would fail: drop the objects named above (`leoflow lite psql`)"),
             UpgradeRefusal::Phase { .. } => {
                 Self::refused(text).hint("nothing was changed; try an intermediate release")
             }

@@ -3,6 +3,7 @@
 use super::UpgradeError;
 use super::plan::{Database, Installed, Instance, POSTGRES, UpgradeFacts};
 use super::rollback::capacity::{self, LastBackup, Sizes};
+use crate::backup::create::dump;
 use crate::backup::retain::catalog;
 use crate::backup::{Input, files_size, restore};
 use crate::setup::{self, Receipt};
@@ -42,6 +43,7 @@ pub async fn gather(sources: FactSources<'_>) -> Result<UpgradeFacts, UpgradeErr
         own_version: parse_version(own_version)?,
         target: build_info::build_info().target,
         database: database(client).await?,
+        schema_changes: dump::refused_changes(client).await?,
         own_schema: embedded::newest(schema::known()),
         components: components(home),
         free_bytes: disk::free_bytes(home.root()).ok(),

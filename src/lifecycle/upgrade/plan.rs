@@ -43,6 +43,8 @@ pub struct UpgradeFacts {
     /// The machine's platform, a Rust target triple.
     pub target: &'static str,
     pub database: Database,
+    /// The user's changes of our tables, because of which the backup of the upgrade would be refused.
+    pub schema_changes: Vec<String>,
     /// The newest schema version that the running program knows.
     pub own_schema: i64,
     pub components: Vec<Installed>,
@@ -156,6 +158,7 @@ pub fn plan(facts: &UpgradeFacts, manifest: &Manifest, target: &Target) -> Resul
     check_path(from, manifest, release)?;
     let (schema_from, migrations, later) = split_migrations(&facts.database, &release.migrations, to)?;
     check_health(facts, schema_from)?;
+    check_tables(facts)?;
     let components = plan_components(facts, release)?;
     let needs_bytes = needed_bytes(facts, asset, release.components(facts.target), &components);
     check_space(facts, needs_bytes)?;
@@ -192,6 +195,7 @@ pub(crate) fn plan_retained(
 ) -> Result<UpgradePlan, UpgradeRefusal> {
     let (schema_from, pending, later) = split_migrations(&facts.database, migrations, to)?;
     check_health(facts, schema_from)?;
+    check_tables(facts)?;
     let needs_bytes = data_bytes(facts).saturating_add(RESERVE_BYTES);
     check_space(facts, needs_bytes)?;
     Ok(UpgradePlan {
@@ -242,6 +246,15 @@ fn check_health(facts: &UpgradeFacts, schema: i64) -> Result<(), UpgradeRefusal>
     match &facts.instance {
         Instance::Unhealthy(reason) if schema <= facts.own_schema => Err(UpgradeRefusal::Unhealthy(reason.clone())),
         _ => Ok(()),
+    }
+}
+
+/// Refuses a database whose backup, the first step of an upgrade, would be refused. A migration might also meet the
+/// changes, such as a column that it adds.
+fn check_tables(facts: &UpgradeFacts) -> Result<(), UpgradeRefusal> {
+    match facts.schema_changes.is_empty() {
+        true => Ok(()),
+        false => Err(UpgradeRefusal::SchemaChanged(facts.schema_changes.clone())),
     }
 }
 

@@ -61,6 +61,7 @@ fn facts() -> UpgradeFacts {
         own_version: version("0.1.0"),
         target: TARGET,
         database: Database::Applied(vec![(1, hash(1)), (2, hash(2))]),
+        schema_changes: Vec::new(),
         own_schema: 2,
         components: vec![Installed { name: POSTGRES.to_owned(), version: "18.3".to_owned(), sha256: Some(hash(1)) }],
         backup_bytes: 100 * MIB,
@@ -228,6 +229,10 @@ fn refuses_unusable_releases_before_fetching() {
     let needed = (4 * 100 + 50 + 4 * 5 + 256) * MIB;
     refused!(planned(|facts, _| facts.free_bytes = Some(needed - 1)), UpgradeRefusal::Space { .. });
     assert!(planned(|facts, _| facts.free_bytes = Some(needed)).is_ok());
+    let little = planned(|facts, _| facts.free_bytes = Some(999_999)).unwrap_err().to_string();
+    assert_eq!(little, "the upgrade needs 762 MB of free disk, but only 0 MB are available");
+    let column = || vec!["variable column summary text".to_owned()];
+    refused!(planned(|facts, _| facts.schema_changes = column()), UpgradeRefusal::SchemaChanged(_));
     // Sizes come from the manifest: huge ones must not overflow.
     refused!(planned(|_, release| release.assets[0].size = u64::MAX), UpgradeRefusal::Space { .. });
 }

@@ -39,7 +39,7 @@ pub enum ClusterError {
     Initdb(String),
     /// initdb failed, and the disk is full or can have no more files.
     #[error("initdb failed for lack of disk space or files: {text}")]
-    DiskFull { path: PathBuf, text: String },
+    DiskFull { path: PathBuf, shortage: Shortage, text: String },
     /// initdb starts programs of its folder by a shell, in double quotes.
     #[error("the path {0} contains `$` or a backquote, which the shell that PostgreSQL's initdb starts would expand")]
     ShellPath(PathBuf),
@@ -230,13 +230,14 @@ fn initdb(
     };
     let message = match limits::file_size() {
         Some(bytes) => {
-            format!("{message}\na possible cause is the file size limit of {bytes} bytes (`ulimit -f`)")
+            let limit = disk::human_size(bytes);
+            format!("{message}\na possible cause is the file size limit of {limit} (`ulimit -f`)")
         }
         None => message,
     };
     match disk::shortage(staging) {
-        Ok(Shortage::Bytes | Shortage::Files) => {
-            Err(ClusterError::DiskFull { path: staging.to_owned(), text: message })
+        Ok(shortage @ (Shortage::Bytes | Shortage::Files)) => {
+            Err(ClusterError::DiskFull { path: staging.to_owned(), shortage, text: message })
         }
         _ => Err(ClusterError::Initdb(message)),
     }

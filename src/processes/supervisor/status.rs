@@ -42,7 +42,10 @@ impl Supervisor {
             }
             Overall::Stopping | Overall::Stopped if begins_to_stop(before) => {
                 self.systemd.stopping();
-                on_notice(Notice::Stopping);
+                // The error of a failed start follows.
+                if self.model.start_failure.is_none() {
+                    on_notice(Notice::Stopping);
+                }
             }
             Overall::Stopping | Overall::Stopped => {}
             Overall::Switching => self.systemd.status("upgrading"),

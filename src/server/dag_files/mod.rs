@@ -256,6 +256,7 @@ impl DagFileLoop {
                 }
                 // Stored DAGs stay until the workspace can be read again.
                 self.index.workspace_is_missing = true;
+                self.publish_initial();
                 (folders, false)
             }
             // The scan panicked; scan periodically from now on.
@@ -293,12 +294,12 @@ impl DagFileLoop {
             self.waiting.retain(|file| self.index.knows(file));
             self.without_environment.retain(|file| self.index.knows(file));
             self.history.keep_only(|file| self.index.knows(file));
+            self.initial.retain(|file| self.index.knows(file));
         }
-        if !*self.state.dag_files.initial_parse.borrow() {
+        // The scans before the last initial parse.
+        if *self.state.dag_files.initial_files.borrow() != Some(0) {
             self.initial.extend(change.to_parse.iter().cloned());
-            if self.initial.is_empty() {
-                self.state.dag_files.initial_parse.send_replace(true);
-            }
+            self.publish_initial();
         }
         self.parse_all(change.to_parse);
         if !self.is_list_stored {

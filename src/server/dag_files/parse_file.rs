@@ -9,7 +9,7 @@ use leoflow_base::sys::blocking;
 use leoflow_engine::model::dag_check;
 use leoflow_engine::store::dag::parsed_files::ParsedDags;
 use leoflow_python::{Children, FileContext, FileSettings, NoResult, ParseOutput, Request, parse, read_file_context};
-use serde_json::{Map, Value};
+use serde_json::Map;
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -60,8 +60,8 @@ async fn parse_with_slot(context: &ParseContext, request: &Request, number: u64,
     let (began, clock, path) = (SystemTime::now(), Instant::now(), request.path.clone());
     let (settings, adjacent_files) = read_settings(request).await;
     let (output, environment, awaits_environment) = match prepare(context, &path, settings).await {
-        Prepared::Ready(Environment { hash, interpreter }, settings) => {
-            (parse(&context.children, &interpreter, request, settings, used).await, hash, false)
+        Prepared::Ready(Environment { hash, interpreter }, file_settings) => {
+            (parse(&context.children, &interpreter, request, *file_settings, used).await, hash, false)
         }
         Prepared::Waits(reason) => (Err(NoResult::Permanent(reason)), None, true),
         Prepared::Impossible(no_result) => (Err(no_result), None, false),
@@ -103,8 +103,7 @@ async fn read_settings(request: &Request) -> (Result<FileSettings, NoResult>, St
 
 /// The result of preparing the environment for a parse.
 enum Prepared {
-    /// The environment, and the settings of the project.
-    Ready(Environment, Option<Value>),
+    Ready(Environment, Box<FileSettings>),
     /// The environment is not available yet; the text says why.
     Waits(String),
     Impossible(NoResult),
@@ -112,23 +111,23 @@ enum Prepared {
 
 async fn prepare(context: &ParseContext, path: &Path, file_settings: Result<FileSettings, NoResult>) -> Prepared {
     let environments = &context.state.dag_files.environments;
-    let FileSettings { settings, declared } = match file_settings {
-        Ok(file_settings) => file_settings,
+    let mut file_settings = match file_settings {
+        Ok(file_settings) => Box::new(file_settings),
         Err(no_result) => {
             environments.clear_requirement(path);
             return Prepared::Impossible(no_result);
         }
     };
-    let Some(declared) = declared else {
+    let Some(declared) = file_settings.declared.take() else {
         environments.clear_requirement(path);
         return match context.state.dag_files.interpreter.get().await {
-            Ok(interpreter) => Prepared::Ready(Environment { hash: None, interpreter }, settings),
+            Ok(interpreter) => Prepared::Ready(Environment { hash: None, interpreter }, file_settings),
             Err(missing) if missing.is_transient => Prepared::Impossible(NoResult::Transient(missing.reason)),
             Err(missing) => Prepared::Impossible(NoResult::Permanent(missing.reason)),
         };
     };
     match environments.request(&declared, path).await {
-        Availability::Ready(environment) => Prepared::Ready(environment, settings),
+        Availability::Ready(environment) => Prepared::Ready(environment, file_settings),
         Availability::Waits(reason) => Prepared::Waits(reason),
         Availability::Failed(reason) => {
             let reason = format!("Failed to build the environment of this project.\n{reason}");

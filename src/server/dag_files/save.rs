@@ -115,9 +115,17 @@ impl DagFileLoop {
         reason.push_str(&next_attempt);
     }
 
-    /// Removes a file from the initial parses. After the last one, requests no longer wait.
+    /// Removes a file from the initial parses.
     fn finish_initial(&mut self, path: &Path) {
-        if self.initial.remove(path) && self.initial.is_empty() {
+        if self.initial.remove(path) {
+            self.publish_initial();
+        }
+    }
+
+    /// Publishes the number of initial parses that are not done. After the last one, requests no longer wait.
+    pub(super) fn publish_initial(&self) {
+        self.state.dag_files.initial_files.send_replace(Some(self.initial.len()));
+        if self.initial.is_empty() {
             self.state.dag_files.initial_parse.send_replace(true);
         }
     }

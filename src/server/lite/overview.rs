@@ -43,6 +43,8 @@ const MAX_END_DELAY: SignedDuration = SignedDuration::from_secs(2);
 const LAST_BACKFILLS: i64 = 5;
 
 pub async fn dags(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
+    // Before the DAGs are read, so that none is imported in between.
+    let importing = *state.dag_files.initial_files.borrow();
     let client = state.database.get().await?;
     let activity = if params.flag("all")?.unwrap_or(false) { Activity::Any } else { Activity::Active };
     let filter = DagFilter { activity, ..DagFilter::default() };
@@ -59,7 +61,9 @@ pub async fn dags(State(state): Shared, params: Params) -> Result<Json<Value>, A
     };
     let list: Vec<Value> = listed.iter().map(view).collect();
     let errors: Vec<Value> = errors.iter().map(error_view).collect();
-    Ok(Json(json!({"dags": list, "import_errors": errors, "being_built": being_built(&state)})))
+    Ok(Json(json!({
+        "dags": list, "import_errors": errors, "being_built": being_built(&state), "importing": importing,
+    })))
 }
 
 fn dag_view(dag: &Dag, runs: &[&Run], error: Option<&ImportError>) -> Value {

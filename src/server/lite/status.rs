@@ -52,6 +52,7 @@ pub async fn status_page(State(state): State<Arc<AppState>>) -> Result<Html<Stri
     let newest = state.release.newest_release.last(config.as_ref());
     let warnings = warnings(&status, tasks.as_ref(), &storage, problems(&state));
     let schedule = config.as_ref().map(|config| config.backup.schedule.to_string());
+    let is_importing = *state.dag_files.initial_files.borrow() != Some(0);
     page(
         "status.html",
         instance,
@@ -62,6 +63,7 @@ pub async fn status_page(State(state): State<Arc<AppState>>) -> Result<Html<Stri
             "waiting": tasks.as_ref().map(|tasks| queue::waiting(&tasks.backlog, &tasks.pools, tasks.running)),
             "pools": tasks.as_ref().map(|tasks| tasks.pools.iter().map(pool_row).collect::<Vec<_>>()),
             "import_errors": tasks.as_ref().map(|tasks| tasks.import_errors), "tasks_problem": tasks_problem,
+            "is_importing": is_importing,
             "storage": storage, "backups": backups, "schedule": schedule,
             "newest": newest,
         }),

@@ -39,6 +39,7 @@ impl Background {
             .map(|workspace| spawn_local(dag_files::run(state.clone(), workspace, children.clone(), slots.clone())));
         if files.is_none() {
             state.dag_files.initial_parse.send_replace(true);
+            state.dag_files.initial_files.send_replace(Some(0));
             state.dag_files.parse_requests.close();
         }
         Self { questions, files, scheduler: None, helpers: Vec::new() }

@@ -267,6 +267,25 @@ fn validate_refuses_what_the_server_refuses() {
 }
 
 #[test]
+fn validate_names_dependencies_that_are_not_read() {
+    let test = TestHome::new();
+    test.set_up();
+    let poetry = "[project]\nname = 'p'\nversion = '1'\n[tool.poetry.dependencies]\nnewcomer = '*'\n";
+    let pyproject = test.save("p/pyproject.toml", poetry);
+    let named = format!(
+        "{}: its [tool.poetry.dependencies] is not read; run in its folder: poetry export --without-hashes -o \
+         requirements.txt",
+        pyproject.display()
+    );
+    let dag = test.save("p/dag.py", "from airflow.sdk import DAG\nimport newcomer\ndag = DAG('p')\n");
+    let done = test.run(&["validate", dag.to_str().unwrap()]).expect(1);
+    assert!(done.stdout.contains(&named), "{done:?}");
+    test.save("p/dag.py", "from airflow.sdk import DAG\ndag = DAG('p')\n");
+    let done = test.run(&["validate", dag.to_str().unwrap(), "--json"]).expect(0).json();
+    assert_eq!(done["files"][0]["warnings"], json!([named]));
+}
+
+#[test]
 fn max_map_length_limits_mapped_tasks() {
     let test = TestHome::new();
     test.set_up();

@@ -2,7 +2,7 @@
 
 use crate::support::http::{Session, socket_request};
 use crate::support::processes::is_alive;
-use crate::support::{TestHome, states, task, wait_until};
+use crate::support::{CommandOutput, TestHome, states, task, wait_until};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
@@ -67,6 +67,13 @@ fn dags_test_works_without_a_running_instance() {
     test.save("sad.py", "from airflow.sdk import DAG, task\nwith DAG('sad'):\n    @task\n    def t():\n        value = 42\n        raise ValueError('sad')\n    t()\n");
     let done = test.run(&["dags", "test", "sad"]).expect(1);
     assert!(done.stderr.contains("ValueError: sad") && done.stdout.ends_with("sad  failed\n"), "{done:?}");
+    // A missing folder for temporary files is no obstacle, and none is left.
+    let missing = test.folder().join("missing");
+    let done: CommandOutput =
+        test.command(&["dags", "test", "hello"]).env("TMPDIR", missing.join("below")).output().unwrap().into();
+    assert!(done.expect(0).stdout.ends_with("hello  success\n") && !missing.exists());
+    let mut names = std::fs::read_dir(test.home.join("run")).unwrap().flatten().map(|entry| entry.file_name());
+    assert!(!names.any(|name| name.to_string_lossy().starts_with("foreground-")));
     let done = test.run_with_input(&["dags", "test", "sad", "--pdb"], "p value\nq\n").expect(1);
     assert!(done.stdout.contains("(Pdb) 42"), "{done:?}");
     assert!(test.run(&["dags", "test", "nope"]).expect(1).stderr.contains("hint:"));

@@ -269,6 +269,20 @@ fn setup_reports_a_full_disk_and_succeeds_once_there_is_space() {
     }
 }
 
+#[test]
+fn setup_names_a_lack_of_inodes() {
+    if !can_mount() {
+        return;
+    }
+    let test = TestHome::new().with_real_initdb();
+    std::fs::create_dir(&test.home).unwrap();
+    // A cluster has about a thousand files.
+    let script = "mount -t tmpfs -o size=400m,nr_inodes=300 tmpfs \"$1\" || exit 99; shift; \"$@\"";
+    let done = run_in_mount_namespace(&test, script, &["setup"]);
+    assert_eq!(done.code, Some(1), "{done:?}");
+    assert!(done.stderr.contains("no more files can be created on"), "{done:?}");
+}
+
 /// Fills the disk and kills PostgreSQL: the status reports the full disk, and Lite recovers once there is space.
 #[test]
 fn lite_recovers_by_itself_once_a_full_disk_has_space() {

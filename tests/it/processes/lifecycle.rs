@@ -204,7 +204,7 @@ fn a_failed_start_shows_the_last_log_lines() {
     std::fs::write(&control, &good[..100]).unwrap();
     let done = test.run(&["lite", "start"]).expect(1);
     assert!(done.stderr.contains("postgres failed to start") && done.stderr.contains("pg_control"), "{}", done.stderr);
-    assert!(done.stderr.contains("leoflow lite logs postgres"), "{}", done.stderr);
+    assert!(done.stderr.contains("leoflow lite logs postgres") && !done.stderr.contains("Stopping"), "{}", done.stderr);
     test.assert_nothing_runs();
     std::fs::write(&control, good).unwrap();
     test.start();

@@ -224,6 +224,12 @@ fn real_sdk_features_work_as_on_airflow() {
     let first = due.split("\"").find(|text| text.starts_with("20")).unwrap().to_owned();
     let day: jiff::Timestamp = first.parse().unwrap();
     assert_eq!(day.to_zoned(jiff::tz::TimeZone::UTC).weekday(), jiff::civil::Weekday::Monday, "{due}");
+    // A plugin that Airflow leaves out is named.
+    let broken = "import missing_module\nfrom airflow.plugins_manager import AirflowPlugin\n";
+    std::fs::write(project.join("plugins/broken.py"), broken).unwrap();
+    let checked = test.run(&["validate", project.to_str().unwrap()]).expect(0);
+    let warning = "broken.py: the plugin cannot be loaded: No module named 'missing_module'";
+    assert!(checked.stderr.contains(warning), "{checked:?}");
 }
 
 #[test]

@@ -67,6 +67,33 @@ fn a_file_can_be_saved_changed_and_removed() {
 }
 
 #[test]
+fn lists_say_that_files_are_still_being_imported() {
+    let test = TestHome::new();
+    test.first_setup();
+    std::fs::remove_dir_all(test.workspace().join("hello")).unwrap();
+    let gate = test.folder().join("gate");
+    test.save(
+        "slow.py",
+        &format!(
+            "import os, time\nwhile not os.path.exists({gate:?}):\n    time.sleep(0.01)\n{}",
+            one_task("slow", "return 1")
+        ),
+    );
+    test.start();
+    let list = || test.run(&["dags", "list"]).expect(0);
+    let listed = list();
+    assert!(listed.stdout.is_empty() && listed.stderr.contains("DAG files still being imported: 1"), "{listed:?}");
+    assert_eq!(test.dags()["is_importing"], true);
+    let errors = test.run(&["dags", "list-import-errors"]).expect(0);
+    assert!(errors.stdout.is_empty() && errors.stderr.contains("still being imported"), "{errors:?}");
+    std::fs::write(gate, "").unwrap();
+    test.wait_imported("slow");
+    let listed = list();
+    assert!(listed.stdout.contains("slow") && !listed.stderr.contains("still"), "{listed:?}");
+    assert_eq!(test.dags()["is_importing"], false);
+}
+
+#[test]
 fn a_broken_file_keeps_the_last_good_version() {
     let test = TestHome::started();
     test.add_dag("good", &one_task("good", "return 'good'"));

@@ -1,7 +1,7 @@
 //! The checks and fixes of `doctor`.
 
 use crate::support::processes::leave_stale_server;
-use crate::support::{TestHome, newest};
+use crate::support::{CommandOutput, TestHome, newest};
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
 
@@ -43,6 +43,18 @@ fn doctor_passes_for_empty_and_healthy_homes() {
     test.run(&["lite", "stop"]).expect(0);
     assert_eq!(check(&test, "schema")["detail"], format!("version {}", newest()), "also while Lite is stopped");
     test.assert_nothing_runs();
+}
+
+#[test]
+fn an_unknown_time_zone_is_named() {
+    let test = TestHome::new();
+    let report = |command: &[&str], zone: &str| -> CommandOutput {
+        test.command(command).env("TZ", zone).output().unwrap().into()
+    };
+    assert!(report(&["doctor"], "Foo/Bar").expect(0).stdout.contains("Foo/Bar"));
+    assert!(!report(&["doctor"], "Europe/Berlin").expect(0).stdout.contains("time zone"));
+    let started = report(&["lite", "start", "--port", &test.port.to_string()], "Foo/Bar").expect(0);
+    assert!(started.stderr.contains("TZ is \"Foo/Bar\", which is no known time zone"), "{started:?}");
 }
 
 #[test]

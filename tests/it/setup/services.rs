@@ -104,6 +104,9 @@ fn foreign_unit_files_and_a_missing_systemd_change_nothing() {
     services.set_offline(&test, true);
     let refused = services.run(&test, &["service", "install"]).expect(1);
     assert!(refused.stderr.contains("No medium found") && refused.stderr.contains("linger"), "{refused:?}");
+    let dry = services.run(&test, &["service", "install", "--dry-run", "--json"]).expect(0);
+    assert_eq!(dry.json()["steps"].as_array().unwrap().len(), 3, "{dry:?}");
+    assert!(dry.stderr.contains("No medium found"), "{dry:?}");
     assert!(!services.units.exists());
     services.set_offline(&test, false);
     services.run(&test, &["service", "install"]).expect(0);

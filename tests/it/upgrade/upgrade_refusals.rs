@@ -146,13 +146,27 @@ fn incompatible_releases_are_refused_with_the_next_step() {
         release["components"][0]["version"] = "18.99".into();
         release["components"][0]["unpacked_size"] = 1_000_000_000_000_000_000u64.into();
     });
-    assert_refused(&test, &huge, 1, "bytes of free disk");
+    assert_refused(&test, &huge, 1, "MB of free disk");
     let escapes = with(&|release| release["assets"][0]["url"] = "../../x".into());
     assert_refused(&test, &escapes, 1, "which is outside of its folder");
     let other = with(&|release| release["version"] = "0.2.7".into());
     assert_eq!(other.code, Some(1), "{other:?}");
     assert!(other.stderr.contains("is version 0.2.0, not 0.2.7"), "{}", other.stderr);
     assert!(!test.home.join("versions/0.2.7").exists());
+}
+
+#[test]
+fn the_plan_reports_changed_tables() {
+    let all = releases(&[FIRST, SECOND]);
+    let test = set_up(&all);
+    test.start();
+    test.sql("ALTER TABLE variable ADD COLUMN summary text");
+    let dist = all.dist();
+    let plan = || test.run(&["upgrade", "plan", "--from", dist.to_str().unwrap()]);
+    assert_refused(&test, &plan(), 3, "variable column summary text");
+    assert_refused(&test, &run_upgrade(&test, dist.to_str().unwrap(), &[]), 3, "variable column summary text");
+    test.sql("ALTER TABLE variable DROP COLUMN summary");
+    plan().expect(0);
 }
 
 #[test]

@@ -42,10 +42,12 @@ pub enum Shortage {
     Bytes,
     /// It has no free inodes, so no file of any size can be created.
     Files,
-    /// The file system has free bytes, so a quota or another limit applies.
+    /// The file system has free bytes: a quota or another limit applies, or files of the failed operation are removed.
     OtherLimit {
         free: u64,
     },
+    /// Bytes or files; the file system is not known.
+    Unknown,
 }
 
 impl Shortage {
@@ -57,9 +59,11 @@ impl Shortage {
                 "no more files can be created{on} (`df -i` shows its inodes): remove files that you do not need"
             ),
             Self::OtherLimit { free } => format!(
-                "{} are free{on} now, which was not enough, or a quota applies: free some space",
+                "{} are free{on} now, which was not enough, or no more files could be created (`df -i`), or a quota \
+                 applies: free some space",
                 human_size(free)
             ),
+            Self::Unknown => "the disk is full, or no more files can be created (`df -i`): free some space".to_owned(),
             Self::Bytes => format!("the disk is full{on}: free some space"),
         }
     }
@@ -141,7 +145,11 @@ mod tests {
         assert_eq!(Shortage::Bytes.remedy(place), "the disk is full on /mnt/usb: free some space");
         assert!(Shortage::Files.remedy(place).starts_with("no more files can be created on /mnt/usb (`df -i`"));
         let quota = Shortage::OtherLimit { free: 5_000_000_000 }.remedy(place);
-        assert!(quota.starts_with("5000 MB are free on /mnt/usb now, which was not enough, or a quota"), "{quota}");
+        assert!(
+            quota.starts_with("5000 MB are free on /mnt/usb now, which was not enough, or no more files"),
+            "{quota}"
+        );
+        assert!(Shortage::Unknown.remedy(None).contains("`df -i`"));
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub async fn parse_in_project_environment(
 ) -> Result<(Interpreter, ParseOutput), String> {
     let file_settings = file_context(request).settings?;
     let interpreter = for_project(context, base, &file_settings).await?;
-    let output = parse(children, &interpreter, request, file_settings.settings, &Cell::default()).await?;
+    let output = parse(children, &interpreter, request, file_settings, &Cell::default()).await?;
     Ok((interpreter, output))
 }
 

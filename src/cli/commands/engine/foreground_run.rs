@@ -12,6 +12,7 @@ use crate::error::Error;
 use clap::Args;
 use clap_complete::ArgValueCompleter;
 use leoflow_base::config::DEFAULT_MAX_MAP_LENGTH;
+use leoflow_base::home::Home;
 use leoflow_base::sys::blocking;
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::net::unix_socket;
@@ -114,10 +115,10 @@ pub async fn task(context: &Context<'_>, args: &TestTask, action: TaskAction) ->
     prepared.run(context, &args.dag_id)
 }
 
-/// Creates a private temporary folder with a random name.
-fn temporary_folder() -> Result<PathBuf, Error> {
-    let folder = env_vars::temporary_folder().join(format!("leoflow-{}", hex::encode(random::bytes::<8>())));
-    files::create_private_dir(&folder).map_err(|error| Error::io("create", &folder, &error))?;
+/// Creates a private folder with a random name. It is in the home, because `TMPDIR` may name a missing folder.
+fn temporary_folder(home: &Home) -> Result<PathBuf, Error> {
+    let folder = home.run().join(format!("foreground-{}", hex::encode(random::bytes::<8>())));
+    home.create_folder(&folder).map_err(|error| Error::io("create", &folder, &error))?;
     Ok(folder)
 }
 
@@ -212,7 +213,7 @@ impl Prepared {
     fn run(mut self, context: &Context<'_>, dag_id: &str) -> Result<u8, Error> {
         let structure = structure_of(&self, dag_id)?;
         // Removed after the run, with the socket and the result.
-        let folder = temporary_folder()?;
+        let folder = temporary_folder(&context.home)?;
         let result = context.printer.json.then(|| folder.join("result.json"));
         if let Some(path) = &result {
             self.options["result"] = path.to_string_lossy().into();

@@ -15,9 +15,9 @@ use leoflow_base::home::progress::Progress;
 use leoflow_base::home::{absolute_workspace, check_workspace, instances, shared};
 use leoflow_base::protocol::child::SERVICE;
 use leoflow_base::protocol::log;
-use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::process::{replace, stdio};
+use leoflow_base::sys::{clock, env_vars};
 use leoflow_lifecycle::setup::{self, InstalledBinary, Plan, Request};
 use leoflow_lifecycle::upgrade::rollback::expire;
 use leoflow_postgres::install::acquire::Sources;
@@ -81,6 +81,7 @@ async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Res
     let password = set_up(context, &request, sink).await?;
     let config = load_written_config(context)?;
     warn_of_shared_workspace(context, sink, &config);
+    clock::unknown_time_zone().into_iter().for_each(|text| sink.report(Progress::Warning(text)));
     let instance = describe_instance(context, address.port)?;
     let is_detached = !sink.is_terminal() || is_service();
     let identity = describe_process(context, url.clone(), is_detached);

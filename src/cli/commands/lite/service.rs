@@ -91,15 +91,22 @@ fn install(context: &Context<'_>, now: Now, dry_run: DryRun) -> Result<u8, Error
         return Err(Error::failed("the admin password was not shown yet").hint("show it with leoflow lite start"));
     }
     let service = service::installed(home)?.map_or_else(|| service_of_home(context), Ok)?;
-    service.check_manager()?;
     let status = control::status_of(home);
-    let main_pid = service.main_pid()?;
+    let (main_pid, is_enabled) = match service.check_manager() {
+        Ok(()) => (service.main_pid()?, service.is_enabled()?),
+        // Without a manager nothing is enabled or runs.
+        Err(unavailable) if dry_run == DryRun::Yes => {
+            context.printer.warning(format!("{unavailable}; an installation needs it"));
+            (None, false)
+        }
+        Err(unavailable) => return Err(unavailable.into()),
+    };
     let is_active = main_pid.is_some() && status.as_ref().is_none_or(|status| Some(status.pid) == main_pid);
     let facts = Facts {
         file: service.file.clone(),
         unit: service.unit().to_owned(),
         file_state: service.file_state(),
-        is_enabled: service.is_enabled()?,
+        is_enabled,
         is_active,
         instance: running_instance(status.as_ref()),
         now: now == Now::Yes,

@@ -17,7 +17,7 @@ use leoflow_postgres::{Access, Login, PgError, locks};
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::process::{Child, Command, Stdio};
-use tokio_postgres::Client;
+use tokio_postgres::{Client, GenericClient};
 
 #[derive(Debug, thiserror::Error)]
 pub enum DumpError {
@@ -83,17 +83,11 @@ impl Snapshot {
         if schema_version == 0 {
             return Err(DumpError::Empty);
         }
-        let survey = survey::survey(&client, if is_newer { Tables::All } else { Tables::Known }).await?;
+        let survey = survey_with_differences(&client, is_newer).await?;
+        if !survey.changes.is_empty() {
+            return Err(DumpError::SchemaChanged(survey.changes));
+        }
         lock_relations(access, &client, &survey).await?;
-        let mut changes = survey.changes.clone();
-        // This release does not know which columns and indexes a newer schema has.
-        if !is_newer {
-            let differences = shape::differences(&client, schema_version, &survey.ours).await?;
-            changes.extend(differences.into_iter().filter(|line| !is_accepted_index(line)));
-        }
-        if !changes.is_empty() {
-            return Err(DumpError::SchemaChanged(changes));
-        }
         // Tables of PostgreSQL itself have ids below 16384.
         let facts_query =
             "SELECT pg_export_snapshot(), current_setting('server_version'), pg_database_size(current_database()),
@@ -198,6 +192,24 @@ pub async fn count(client: &Client, tables: impl Iterator<Item = &str>) -> Resul
         counts.insert(table.to_owned(), row.get(0));
     }
     Ok(counts)
+}
+
+/// Takes the inventory of a database, with all changes of our tables that a restore would not accept.
+async fn survey_with_differences(client: &impl GenericClient, is_newer: bool) -> Result<Survey, SchemaError> {
+    let mut survey = survey::survey(client, if is_newer { Tables::All } else { Tables::Known }).await?;
+    // This release does not know which columns and indexes a newer schema has.
+    if !is_newer {
+        let version = schema::current_version(client).await?;
+        let differences = shape::differences(client, version, &survey.ours).await?;
+        survey.changes.extend(differences.into_iter().filter(|line| !is_accepted_index(line)));
+    }
+    Ok(survey)
+}
+
+/// Lists the changes of our tables because of which a backup of this database would be refused.
+pub(crate) async fn refused_changes(client: &impl GenericClient) -> Result<Vec<String>, SchemaError> {
+    let state = schema::classify(schema::known(), &schema::inspect(client).await?);
+    Ok(survey_with_differences(client, matches!(state, State::Newer { .. })).await?.changes)
 }
 
 /// True if a reported schema difference is a user's index that a restore accepts.

@@ -16,10 +16,11 @@ use leoflow_base::config::{self, Config};
 use leoflow_base::counted::counted;
 use leoflow_base::home::{Home, journal, lock};
 use leoflow_base::protocol::control::StatusReply;
-use leoflow_base::sys::fs::{disk, files};
+use leoflow_base::sys::fs::disk::{self, Shortage};
+use leoflow_base::sys::fs::files;
 use leoflow_base::sys::net::ports;
 use leoflow_base::sys::process::user_namespace::Identity;
-use leoflow_base::sys::user;
+use leoflow_base::sys::{clock, user};
 use leoflow_postgres::cluster::{self, ClusterState};
 use leoflow_postgres::install::acquire::Sources;
 use leoflow_postgres::schema::{self, State, data_migration};
@@ -69,6 +70,8 @@ pub fn examine(
     let mut checks = vec![platform(), home_folder(home), owner(home), space(home)];
     checks.extend(permissions(home));
     checks.push(configuration(home, &loaded));
+    let zone = clock::unknown_time_zone();
+    checks.extend(zone.map(|text| Check::warning("time zone", text, "set TZ to a name such as Europe/Berlin")));
     checks.push(port(home, config.as_ref(), running));
     let server = schema.as_ref().and_then(|report| report.as_ref().ok()?.server_version.clone());
     checks.push(postgres::programs(home, sources, server.as_deref()));
@@ -179,6 +182,9 @@ fn owner(home: &Home) -> Check {
 }
 
 fn space(home: &Home) -> Check {
+    if disk::shortage(home.root()).is_ok_and(|shortage| shortage == Shortage::Files) {
+        return Check::problem("space", "no inode is free", Shortage::Files.remedy(None));
+    }
     match disk::free_bytes(home.root()) {
         Ok(free) if free < SPACE_REQUIRED => Check::problem(
             "space",

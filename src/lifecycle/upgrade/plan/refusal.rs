@@ -35,7 +35,12 @@ pub enum UpgradeRefusal {
     Damaged(String),
     #[error("migration V{version:04}__{name} has the unknown phase {phase}")]
     Phase { version: i64, name: String, phase: String },
-    #[error("the upgrade needs {needed} bytes of free disk, but only {free} are available")]
+    #[error("Leoflow's tables in the database were changed: {}", .0.join(", "))]
+    SchemaChanged(Vec<String>),
+    #[error(
+        "the upgrade needs {} MB of free disk, but only {} MB are available",
+        .needed.div_ceil(1_000_000), .free / 1_000_000
+    )]
     Space { needed: u64, free: u64 },
     /// The release's own program must make the plan; this `UpgradePlan` has only what is known without that program.
     #[error("leoflow {} plans the upgrade to it itself", .0.to)]

@@ -18,6 +18,8 @@ pub struct DagFiles {
     pub store_changed: Notify,
     /// True once the DAG files found at the start are parsed, after a timeout, or without a workspace.
     pub initial_parse: watch::Sender<bool>,
+    /// Number of the DAG files found at the start that are not imported yet; `None` until the first scan.
+    pub initial_files: watch::Sender<Option<usize>>,
     /// Runs code of DAG files; set when the scheduler starts, if there is a workspace.
     pub questions: OnceLock<Questions>,
     pub interpreter: Arc<SharedInterpreter>,
@@ -34,6 +36,7 @@ impl DagFiles {
             parse_requests: ParseRequests::default(),
             store_changed: Notify::new(),
             initial_parse: watch::Sender::new(false),
+            initial_files: watch::Sender::new(None),
             questions: OnceLock::new(),
             interpreter,
             environments: Arc::new(environments),

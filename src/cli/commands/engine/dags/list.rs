@@ -21,6 +21,8 @@ struct Overview {
     dags: Vec<DagView>,
     import_errors: Vec<ImportErrorView>,
     being_built: Vec<BeingBuilt>,
+    /// Number of DAG files that are not imported since the start; `None` until they are found.
+    importing: Option<u64>,
 }
 
 /// An environment that is being built, and the DAG files that wait for it.
@@ -55,15 +57,19 @@ pub async fn run(context: &Context<'_>, args: &ListDags) -> Result<u8, Error> {
         return Ok(0);
     }
     let workspace = context.config()?.and_then(|loaded| loaded.config.workspace).unwrap_or_default();
-    if overview.dags.is_empty() && overview.import_errors.is_empty() && overview.being_built.is_empty() {
+    let is_empty = overview.dags.is_empty() && overview.import_errors.is_empty() && overview.being_built.is_empty();
+    if is_empty && overview.importing == Some(0) {
         context.printer.line(format!("No DAGs in {} yet", workspace.display()));
         context.printer.note("Create one with `leoflow init DIR`.");
         return Ok(0);
     }
-    let rows: Vec<Vec<String>> = overview.dags.iter().map(|dag| row(dag, &workspace)).collect();
-    context.printer.table(&["DAG", "STATE", "SCHEDULE", "LAST RUN", "FILE"], &rows);
+    if !is_empty {
+        let rows: Vec<Vec<String>> = overview.dags.iter().map(|dag| row(dag, &workspace)).collect();
+        context.printer.table(&["DAG", "STATE", "SCHEDULE", "LAST RUN", "FILE"], &rows);
+    }
     print_import_errors(context, &overview.import_errors);
     print_being_built(context, &overview.being_built);
+    note_importing(context, overview.importing);
     Ok(0)
 }
 
@@ -79,6 +85,7 @@ fn overview_json(overview: &Overview) -> Value {
     json!({
         "dags": overview.dags.iter().map(dag_entry).collect::<Vec<_>>(),
         "import_errors": overview.import_errors.iter().map(error_entry).collect::<Vec<_>>(),
+        "is_importing": overview.importing != Some(0),
     })
 }
 
@@ -112,6 +119,16 @@ fn print_import_errors(context: &Context<'_>, errors: &[ImportErrorView]) {
     if let Some(more) = errors.len().checked_sub(SHOWN_ERRORS).filter(|more| *more > 0) {
         context.printer.warning(format!("{more} more, shown by `leoflow dags list-import-errors`"));
     }
+}
+
+/// Says after a start that the list is not complete. `importing` is as in the server's list of DAGs.
+pub(super) fn note_importing(context: &Context<'_>, importing: Option<u64>) {
+    let text = match importing {
+        Some(0) => return,
+        Some(count) => format!("DAG files still being imported: {count}"),
+        None => "The workspace is still being scanned for DAG files".to_owned(),
+    };
+    context.printer.note(format!("{text}; run the same command again in a moment."));
 }
 
 /// Prints the DAG files that wait for an environment to be built.

@@ -1,5 +1,6 @@
 //! `leoflow dags report` and `list-import-errors`: the results of importing the workspace's DAG files.
 
+use super::list::note_importing;
 use crate::api_client::{Api, list_of};
 use crate::context::Context;
 use crate::error::Error;
@@ -9,7 +10,7 @@ use std::path::Path;
 
 /// Prints a row per file, the slowest import first.
 pub async fn run(context: &Context<'_>) -> Result<u8, Error> {
-    let response: Value = Api::new(&context.home).get("/api/lite/dags").await?;
+    let (response, _) = overview(context).await?;
     // Per file: import time in seconds, number of tasks, DAG ids.
     let mut files: BTreeMap<&str, (f64, u64, Vec<&str>)> = BTreeMap::new();
     for dag in list_of(&response["dags"]) {
@@ -42,7 +43,8 @@ pub async fn run(context: &Context<'_>) -> Result<u8, Error> {
 
 /// Prints the import errors. The exit code is 1 when there are any.
 pub async fn import_errors(context: &Context<'_>) -> Result<u8, Error> {
-    let errors = Api::new(&context.home).all("/api/v2/importErrors", "", "import_errors").await?;
+    let (response, is_complete) = overview(context).await?;
+    let errors: Vec<&Value> = list_of(&response["import_errors"]).collect();
     let code = u8::from(!errors.is_empty());
     if context.printer.json {
         let list: Vec<Value> =
@@ -58,8 +60,16 @@ pub async fn import_errors(context: &Context<'_>) -> Result<u8, Error> {
             context.printer.line(format!("  {line}"));
         }
     }
-    if errors.is_empty() {
+    if errors.is_empty() && is_complete {
         context.printer.line("No import errors");
     }
     Ok(code)
+}
+
+/// Reads the server's list of DAGs. Returns whether it is complete; if not, says so.
+async fn overview(context: &Context<'_>) -> Result<(Value, bool), Error> {
+    let response: Value = Api::new(&context.home).get("/api/lite/dags").await?;
+    let importing = response["importing"].as_u64();
+    note_importing(context, importing);
+    Ok((response, importing == Some(0)))
 }
