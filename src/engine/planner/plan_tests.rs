@@ -492,3 +492,14 @@ fn tasks_that_a_timeout_of_the_run_ends_get_an_end_date() {
     let ends: Vec<_> = plan.transitions.iter().map(|transition| (transition.to, transition.kind)).collect();
     assert_eq!(ends, [(TaskState::Skipped, TransitionKind::NeverRan); 2]);
 }
+
+#[test]
+fn a_timeout_or_deadlock_names_the_unfinished_instances() {
+    let mut play = Play::new(&["a", "b<a", "c<b"], 16);
+    play.settle().end("a", Outcome::Success);
+    let expired = Snapshot { deadline: Some(play.now), ..play.snapshot(false) };
+    assert_eq!(plan(&expired).unfinished_at_end(&expired), Some(vec![1, 2]));
+    let ended = |reason| Plan { run: Some((RunState::Failed, reason)), ..Plan::default() };
+    assert_eq!(ended(Reason::Deadlocked).unfinished_at_end(&expired), Some(vec![1]), "c has no finished upstream");
+    assert_eq!(ended(Reason::TaskFailure).unfinished_at_end(&expired), None);
+}

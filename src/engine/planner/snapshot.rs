@@ -212,6 +212,29 @@ impl Plan {
         }
     }
 
+    /// The instances that a timeout or a deadlock has kept from finishing, the candidates for the task instance of the
+    /// DAG's callbacks; `None` after another end of the run. As in Airflow, those of a deadlock have a direct upstream
+    /// task that has finished.
+    pub(crate) fn unfinished_at_end(&self, snapshot: &Snapshot<'_>) -> Option<Vec<usize>> {
+        match self.run?.1 {
+            Reason::Success | Reason::TaskFailure | Reason::Marked => None,
+            Reason::TimedOut => {
+                let cut = (TaskState::Skipped, TransitionKind::NeverRan);
+                let is_cut = |transition: &&Transition| (transition.to, transition.kind) == cut;
+                Some(self.transitions.iter().filter(is_cut).map(|transition| transition.index).collect())
+            }
+            Reason::Deadlocked => {
+                let states = self.states_after(snapshot);
+                let is_finished = |index: &usize| states[*index].is_some_and(TaskState::is_finished);
+                let task_of = |index: usize| self.instance_after(snapshot, index).0;
+                let (ended, open): (Vec<usize>, Vec<usize>) = (0..states.len()).partition(is_finished);
+                let ended: HashSet<usize> = ended.into_iter().filter_map(task_of).collect();
+                let is_blocked = |task: usize| snapshot.graph.node(task).upstream.iter().any(|up| ended.contains(up));
+                Some(open.into_iter().filter(|index| task_of(*index).is_some_and(is_blocked)).collect())
+            }
+        }
+    }
+
     /// The states of all instances after the plan, the added ones last.
     pub(crate) fn states_after(&self, snapshot: &Snapshot<'_>) -> Vec<Option<TaskState>> {
         let mut states: Vec<Option<TaskState>> = snapshot.instances.iter().map(|instance| instance.state).collect();

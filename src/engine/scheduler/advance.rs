@@ -5,7 +5,7 @@ use super::file_sensors::{self, FileSensors};
 use super::graphs::Graphs;
 use super::live_run::{LiveRun, LiveRuns};
 use super::past;
-use crate::model::keys::{RunKey, TryKey};
+use crate::model::keys::{InstanceName, RunKey, TryKey};
 use crate::model::state::{RunState, TaskState};
 use crate::planner::graph::Graph;
 use crate::planner::plan::{self, Dates, Instance, Plan, Reason, Snapshot, Transition, TransitionKind};
@@ -97,7 +97,10 @@ async fn step(client: &mut ClientWrapper, cache: &mut Cache, key: &RunKey) -> Re
         return Ok(Step::Overtaken);
     }
     if let Some((state, reason)) = plan.run {
-        finish(&transaction, key, &graph, state, reason).await?;
+        let unfinished = plan.unfinished_at_end(&snapshot);
+        let unfinished: Option<Vec<&InstanceName>> =
+            unfinished.map(|indices| indices.into_iter().map(|index| &rows.names[index]).collect());
+        finish(&transaction, key, &graph, (state, reason), unfinished.as_deref()).await?;
     }
     transaction.commit().await?;
     cache.mark_queued(&queued);
@@ -254,8 +257,8 @@ async fn finish(
     transaction: &Transaction<'_>,
     key: &RunKey,
     graph: &Graph,
-    state: RunState,
-    reason: Reason,
+    (state, reason): (RunState, Reason),
+    unfinished: Option<&[&InstanceName]>,
 ) -> Result<(), StoreError> {
     transition::run::end(transaction, key, state, new_run::now()).await?;
     let structure = &graph.structure;
@@ -266,7 +269,7 @@ async fn finish(
     let has_callback =
         if state == RunState::Success { structure.on_success_callback } else { structure.on_failure_callback };
     if has_callback || structure.run_listeners {
-        callbacks::add(transaction, key, state, reason).await?;
+        callbacks::add(transaction, key, (state, reason), unfinished).await?;
     }
     let max_failures = i64::from(structure.max_consecutive_failed_dag_runs);
     if state == RunState::Failed

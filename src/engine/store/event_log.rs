@@ -5,6 +5,7 @@ use super::list::conditions::Conditions;
 use super::list::field::{Filter, list_fields};
 use super::list::listing::{ListPage, Listing};
 use super::list::page_query::Source;
+use crate::model::keys::RunKey;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use tokio_postgres::Row;
@@ -13,6 +14,9 @@ use tokio_postgres::Row;
 const MAX_EVENTS: i64 = 100_000;
 /// Old entries are deleted each time this many new ones were added.
 const CLEANUP_INTERVAL: i64 = 1_000;
+
+/// The event of a DAG's callback, or of a listener of its runs, that has failed.
+pub const CALLBACK_FAILED: &str = "callback_failed";
 
 #[derive(Debug, Clone)]
 pub struct LoggedEvent {
@@ -23,7 +27,7 @@ pub struct LoggedEvent {
 
 #[derive(Debug, Clone, Default)]
 pub struct NewEvent {
-    /// The name of Airflow's operation.
+    /// The name of Airflow's operation, or [`CALLBACK_FAILED`].
     pub event: String,
     pub owner: Option<String>,
     pub dag_id: Option<String>,
@@ -31,7 +35,7 @@ pub struct NewEvent {
     pub task_id: Option<String>,
     pub map_index: Option<i32>,
     pub logical_date: Option<Timestamp>,
-    /// The request as JSON, without secrets.
+    /// The request, or what failed, as JSON without secrets.
     pub extra: Option<String>,
 }
 
@@ -107,6 +111,20 @@ pub async fn list(
     listing: Listing<EventField>,
 ) -> Result<ListPage<LoggedEvent>, StoreError> {
     listing.fetch(client, &Source::new("*", "event_log"), read).await
+}
+
+/// Returns at most 100 failed callbacks since a time, newest first: those of one run, or of all.
+pub async fn failed_callbacks(
+    client: &impl GenericClient,
+    run: Option<&RunKey>,
+    since: Timestamp,
+) -> Result<Vec<LoggedEvent>, StoreError> {
+    let query = "
+        SELECT * FROM event_log WHERE event = $1 AND created_at >= $2
+          AND ($3::text IS NULL OR dag_id = $3 AND run_id = $4) ORDER BY id DESC LIMIT 100";
+    let (dag_id, run_id) = (run.map(|run| &run.dag_id), run.map(|run| &run.run_id));
+    let rows = client.query(query, &[&CALLBACK_FAILED, &since, &dag_id, &run_id]).await?;
+    Ok(rows.iter().map(read).collect())
 }
 
 pub async fn get(client: &impl GenericClient, id: i64) -> Result<LoggedEvent, StoreError> {

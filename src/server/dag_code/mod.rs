@@ -1,5 +1,6 @@
 //! Runs code of DAG files in child processes: custom timetables, which compute dates, and callbacks.
 
+mod callback_report;
 pub(crate) mod child_slots;
 pub(crate) mod questions;
 pub(crate) mod slot_policy;
@@ -12,7 +13,7 @@ use leoflow_engine::store::dag::callbacks::{self, Callback};
 use leoflow_engine::store::dag::versions;
 use leoflow_engine::store::events::Event;
 use leoflow_engine::store::run::new_run::isoformat;
-use leoflow_python::VersionCode;
+use leoflow_python::{ChildOutput, VersionCode};
 use questions::Questions;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -67,23 +68,39 @@ impl DagCode {
     }
 
     /// Runs the code of a DAG version to answer `question`, which holds its kind and parameters, and returns the answer
-    /// as JSON. `spec` is the callback to run, or null. The error is a text for users.
-    pub async fn ask(&self, version_id: i64, dag_id: &str, question: Value, spec: Value) -> Result<Value, String> {
+    /// as JSON. The error is a text for users.
+    async fn ask(&self, version_id: i64, dag_id: &str, question: Value) -> Result<Value, String> {
+        self.run(version_id, dag_id, question, Value::Null, None).await?.answer()
+    }
+
+    /// Like `ask`, but returns the output of the process. `spec` is the callback to run, or null; `token` is that of the
+    /// callback.
+    async fn run(
+        &self,
+        version_id: i64,
+        dag_id: &str,
+        question: Value,
+        spec: Value,
+        token: Option<&str>,
+    ) -> Result<ChildOutput, String> {
         let version = {
             let client = self.state.database.get().await.map_err(|error| error.message())?;
             versions::version(&*client, version_id).await.map_err(|error| error.to_string())?
         };
         let VersionCode { file, roots, folders, sources } =
             VersionCode::of(self.questions.workspace(), &version.relative_fileloc, &version.sources);
-        let options = json!({
+        let mut options = json!({
             "path": file, "roots": roots, "work_in": folders, "sources": sources, "settings": version.structure.settings,
             "dag_id": dag_id, "question": question, "spec": spec, "socket": self.state.own_socket(),
         });
+        if let Some(token) = token {
+            options["token"] = token.into();
+        }
         let interpreter = match &version.environment {
             None => self.state.dag_files.interpreter.get().await?,
             Some(hash) => self.state.dag_files.environments.with_hash(hash).await?.interpreter,
         };
-        self.questions.ask(interpreter, options).await?.answer()
+        self.questions.ask(interpreter, options).await
     }
 
     /// Asks a custom timetable for the next `count` runs.
@@ -99,7 +116,7 @@ impl DagCode {
             "kind": "next", "last": last.map(|last| [last.start, last.end]), "earliest": restriction.earliest,
             "latest": restriction.latest, "catchup": restriction.catchup, "count": count,
         });
-        let answer = self.ask(version_id, dag_id, question, Value::Null).await?;
+        let answer = self.ask(version_id, dag_id, question).await?;
         let infos: Infos = serde_json::from_value(answer).map_err(|error| error.to_string())?;
         Ok(infos.infos.into_iter().map(Info::from).collect())
     }
@@ -116,7 +133,7 @@ impl DagCode {
             interval: (Timestamp, Timestamp),
         }
         let question = json!({"kind": "manual", "run_after": run_after});
-        let answer = self.ask(version_id, dag_id, question, Value::Null).await?;
+        let answer = self.ask(version_id, dag_id, question).await?;
         let Answer { interval: (start, end) } = serde_json::from_value(answer).map_err(|error| error.to_string())?;
         Ok(Interval { start, end })
     }
@@ -130,7 +147,7 @@ impl DagCode {
             while calls.len() < MAX_CALLBACKS
                 && let Some(callback) = self.take_callback(&running).await
             {
-                let (code, dag_id) = (self.clone(), callback.run.dag_id.clone());
+                let (code, dag_id) = (self.clone(), callback.key.instance.run.dag_id.clone());
                 let call = calls.spawn_local(async move { code.run_callback(callback).await });
                 running.push((call.id(), dag_id));
             }
@@ -167,18 +184,14 @@ impl DagCode {
     }
 
     async fn run_callback(&self, callback: Callback) {
-        let Callback { run, version_id, spec } = callback;
+        let Callback { key, version_id, spec } = callback;
         let Some(version_id) = version_id else { return };
-        let name = format!("the callback of {} for {}", run.dag_id, run.run_id);
-        match self.ask(version_id, &run.dag_id, json!({"kind": "callback"}), spec).await {
-            Err(error) => warn!("{name}: {error}"),
-            Ok(answer) => {
-                let problems = answer.get("problems").and_then(Value::as_array);
-                for problem in problems.into_iter().flatten().filter_map(Value::as_str) {
-                    warn!("{name}: {problem}");
-                }
-            }
-        }
+        let run = key.instance.run.clone();
+        let token = self.state.callback_tokens.issue(key);
+        let question = json!({"kind": "callback"});
+        let output = self.run(version_id, &run.dag_id, question, spec, Some(token.text.as_str())).await;
+        drop(token);
+        callback_report::record(&self.state, run, output).await;
     }
 }
 

@@ -124,7 +124,7 @@ fn height(count: i64, most: i64) -> i64 {
 }
 
 /// `30 minutes`, `1 hour`
-fn duration_text(duration: SignedDuration) -> String {
+pub fn duration_text(duration: SignedDuration) -> String {
     let (count, unit) = match (duration.as_hours(), duration.as_mins()) {
         (hours, minutes) if hours > 0 && minutes % 60 == 0 => (hours, "hour"),
         (_, minutes) => (minutes, "minute"),

@@ -20,6 +20,7 @@ use leoflow_engine::store::dag::dag_facts;
 use leoflow_engine::store::dag::dag_fields::{Activity, DagFilter};
 use leoflow_engine::store::dag::dags::{self, Dag};
 use leoflow_engine::store::dag::import_errors::{self, ImportError};
+use leoflow_engine::store::event_log::{self, LoggedEvent};
 use leoflow_engine::store::instance::backlog;
 use leoflow_engine::store::instance::instance_fields::InstanceFilter;
 use leoflow_engine::store::instance::instances::{self, Instance};
@@ -29,7 +30,7 @@ use leoflow_engine::store::run::backfills;
 use leoflow_engine::store::run::run_fields::{RunField, RunFilter};
 use leoflow_engine::store::run::runs::{self, Run};
 use leoflow_postgres::GenericClient;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -205,6 +206,11 @@ pub async fn run(
     // Only when all instances are read, because a command that follows a run reads changes several times a second.
     let is_finished = matches!(run.state, RunState::Success | RunState::Failed);
     let waiting = if changed_after.is_some() || is_finished { Vec::new() } else { waiting_of(&*client, &key).await? };
+    let callback_failures = match changed_after {
+        Some(_) => Vec::new(),
+        // Failures before the run was cleared are those of an earlier end.
+        None => event_log::failed_callbacks(&*client, Some(&key), run.queued_at).await?,
+    };
     let stamp = |at: Option<jiff::Timestamp>| at.map(views::stamp);
     Ok(Json(json!({
         "dag_id": key.dag_id,
@@ -222,8 +228,17 @@ pub async fn run(
         "is_paused": is_paused,
         "as_of": views::stamp(as_of),
         "waiting": waiting,
+        "callback_failures": callback_failures.into_iter().rev().map(callback_failure).collect::<Vec<_>>(),
         "task_instances": instance_views(&instances, fold),
     })))
+}
+
+/// Returns the fields `callback`, `error` and `log` of an event, and its time.
+fn callback_failure(event: LoggedEvent) -> Value {
+    let fields = event.what.extra.and_then(|extra| serde_json::from_str(&extra).ok());
+    let mut fields: Map<String, Value> = fields.unwrap_or_default();
+    fields.insert("time".to_owned(), views::stamp(event.created_at).into());
+    fields.into()
 }
 
 /// Returns the reasons why a run or its tasks wait.

@@ -16,8 +16,9 @@ use jiff::tz::TimeZone;
 use leoflow_base::config;
 use leoflow_base::counted::counted;
 use leoflow_base::protocol::status::{InstanceState, InstanceStatus, ProcessStatus};
-use leoflow_base::sys::blocking;
+use leoflow_base::sys::{blocking, shell};
 use leoflow_engine::store::dag::import_errors;
+use leoflow_engine::store::event_log::{self, LoggedEvent};
 use leoflow_engine::store::instance::backlog::{self, Backlog};
 use leoflow_engine::store::instance::finished_tasks::{self, FinishedTasks};
 use leoflow_engine::store::instance::tries;
@@ -80,6 +81,8 @@ struct Tasks {
     import_errors: i64,
     /// The first files with import errors.
     files: Vec<String>,
+    /// The newest callback that failed in the time of the chart.
+    failed_callback: Option<LoggedEvent>,
 }
 
 /// Reads the facts about tasks. The error is a message for the user.
@@ -99,6 +102,7 @@ async fn tasks(state: &AppState, window: Window) -> Result<Tasks, String> {
             running: tries::count_running(&transaction).await?,
             import_errors: errors.total,
             files: errors.rows.into_iter().map(|error| error.filename).collect(),
+            failed_callback: event_log::failed_callbacks(&transaction, None, window.start).await?.into_iter().next(),
         })
     };
     match tokio::time::timeout(DATASTORE_TIMEOUT, query).await {
@@ -193,6 +197,7 @@ fn warnings(status: &InstanceStatus, tasks: Option<&Tasks>, storage: &Storage, p
             ..Warning::default()
         });
     }
+    all.extend(tasks.and_then(|tasks| failed_callback(tasks.failed_callback.as_ref()?)));
     if storage.is_low {
         all.push(Warning {
             text: format!("Only {} of disk space are free.", storage.free),
@@ -201,6 +206,18 @@ fn warnings(status: &InstanceStatus, tasks: Option<&Tasks>, storage: &Storage, p
         });
     }
     all
+}
+
+/// The warning about callbacks that failed; `newest` is the last of them.
+fn failed_callback(newest: &LoggedEvent) -> Option<Warning> {
+    let (dag_id, run_id) = (newest.what.dag_id.as_deref()?, newest.what.run_id.as_deref()?);
+    let span = chart::duration_text(chart::CHART_DURATION);
+    Some(Warning {
+        text: format!("Callbacks of DAGs failed in the last {span}, the last one of {dag_id}."),
+        command: Some(format!("leoflow runs show {} {}", shell::word(dag_id), shell::word(run_id))),
+        link: Some(("/events", "Audit log")),
+        ..Warning::default()
+    })
 }
 
 #[cfg(test)]
@@ -221,6 +238,12 @@ mod tests {
         Storage { kinds: Vec::new(), total: String::new(), free: "9.0 MB".to_owned(), is_low }
     }
 
+    fn failed_event() -> LoggedEvent {
+        let (dag_id, run_id) = (Some("sales".to_owned()), Some("a b".to_owned()));
+        let what = event_log::NewEvent { dag_id, run_id, ..Default::default() };
+        LoggedEvent { id: 1, created_at: Timestamp::UNIX_EPOCH, what }
+    }
+
     #[test]
     fn each_warning_says_what_fixes_it() {
         assert_eq!(warnings(&status(InstanceState::Healthy), None, &storage(false), Vec::new()), []);
@@ -231,12 +254,15 @@ mod tests {
             running: 0,
             import_errors: 2,
             files: vec!["/w/a.py".to_owned()],
+            failed_callback: Some(failed_event()),
         };
         let problems = vec!["the scheduled backup failed: full".to_owned()];
         let all = warnings(&status(InstanceState::Failed), Some(&tasks), &storage(true), problems);
-        assert_eq!(all.len(), 5, "{all:?}");
+        assert_eq!(all.len(), 6, "{all:?}");
         assert!(all.iter().all(|warning| warning.command.is_some() || warning.backup.is_some()), "{all:?}");
         assert_eq!(all[0].command.as_deref(), Some("leoflow lite logs agent"));
         assert_eq!(all[3].text, "2 import errors: /w/a.py, …");
+        assert_eq!(all[4].text, "Callbacks of DAGs failed in the last 24 hours, the last one of sales.");
+        assert_eq!(all[4].command.as_deref(), Some("leoflow runs show sales 'a b'"));
     }
 }

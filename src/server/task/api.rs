@@ -1,5 +1,6 @@
 //! Requests of running tasks over the Unix socket: Variables, XComs, the name of a mapped instance, and uv. A task
-//! authenticates with its own token, which expires with the try. Triggers use some of these handlers without a token.
+//! authenticates with its own token, which expires with the try, and a DAG's callback with that of its process. Triggers
+//! use some of these handlers without a token.
 
 use crate::http::api_error::ApiError;
 use crate::http::body::body_as;
@@ -25,9 +26,18 @@ use std::sync::Arc;
 type Shared = State<Arc<AppState>>;
 type Body = Result<Json<Value>, JsonRejection>;
 
-/// Requires the token of a running try: 401 otherwise.
+/// Marks a request of a DAG's callback.
+#[derive(Clone, Copy)]
+struct FromCallback;
+
+/// Requires the token of a running try, or of a DAG's callback that is running: 401 otherwise.
 pub async fn require_try(State(state): Shared, mut request: Request, next: Next) -> Response {
     let token = bearer(request.headers()).map(str::to_owned);
+    if let Some(key) = token.as_deref().and_then(|token| state.callback_tokens.find(token)) {
+        request.extensions_mut().insert(key);
+        request.extensions_mut().insert(FromCallback);
+        return next.run(request).await;
+    }
     match find_try(&state, token).await {
         Ok(Some(key)) => {
             request.extensions_mut().insert(key);
@@ -39,6 +49,15 @@ pub async fn require_try(State(state): Shared, mut request: Request, next: Next)
         }
         Err(error) => error.into_response(),
     }
+}
+
+/// Refuses callbacks of DAGs: 403. As in Airflow, they read, and change only Variables.
+pub async fn refuse_callbacks(request: Request, next: Next) -> Response {
+    if request.extensions().get::<FromCallback>().is_some() {
+        let detail = "Only a task can do this: a callback of a DAG reads, and changes only Variables";
+        return ApiError::new(StatusCode::FORBIDDEN, detail).into_response();
+    }
+    next.run(request).await
 }
 
 /// Returns the running try that a token belongs to.

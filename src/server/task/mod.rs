@@ -1,4 +1,4 @@
-//! Routes for running tasks.
+//! Routes for running tasks and callbacks of DAGs.
 
 mod api;
 mod assets;
@@ -21,18 +21,8 @@ use std::sync::Arc;
 const BODY_BYTES: usize = 24 * 1024 * 1024;
 
 pub fn routes(state: &Arc<AppState>) -> Router<Arc<AppState>> {
-    Router::new()
-        .route("/task/variables/{*key}", get(local::get_variable).put(api::set_variable).delete(api::delete_variable))
-        .route("/task/connections/{*id}", get(local::get_connection))
-        .layer(from_fn_with_state(state.clone(), guard::notify_dag_files))
+    let of_tasks: Router<Arc<AppState>> = Router::new()
         .route("/task/runs/trigger", post(runs::trigger))
-        .route("/task/runs/count", post(runs::count))
-        .route("/task/length", post(runs::length))
-        .route("/task/previous", get(runs::previous))
-        .route("/task/latest", get(runs::latest))
-        .route("/task/assets/triggering", get(assets::list_triggering_events))
-        // Used by tasks of the previous release, which keep running during an upgrade.
-        .route("/task/assets/named", post(assets::get))
         .route("/task/map-index-name", post(api::set_map_index_name))
         .route("/task/xcoms/push", post(api::push_xcom))
         .route("/task/xcoms/delete", post(api::delete_xcom))
@@ -40,6 +30,20 @@ pub fn routes(state: &Arc<AppState>) -> Router<Arc<AppState>> {
         .route("/task/state/set", post(states::set))
         .route("/task/state/delete", post(states::delete))
         .route("/task/hitl/ask", post(hitl::ask))
+        .route("/task/hitl/answer", post(hitl::answer))
+        .layer(from_fn(api::refuse_callbacks));
+    Router::new()
+        .route("/task/variables/{*key}", get(local::get_variable).put(api::set_variable).delete(api::delete_variable))
+        .route("/task/connections/{*id}", get(local::get_connection))
+        .layer(from_fn_with_state(state.clone(), guard::notify_dag_files))
+        .merge(of_tasks)
+        .route("/task/runs/count", post(runs::count))
+        .route("/task/length", post(runs::length))
+        .route("/task/previous", get(runs::previous))
+        .route("/task/latest", get(runs::latest))
+        .route("/task/assets/triggering", get(assets::list_triggering_events))
+        // Used by tasks of the previous release, which keep running during an upgrade.
+        .route("/task/assets/named", post(assets::get))
         .route("/task/newer-package", post(api::has_newer_package))
         .nest("/task", shared_routes())
         .route("/task/uv", post(api::uv))
@@ -58,6 +62,7 @@ pub fn routes(state: &Arc<AppState>) -> Router<Arc<AppState>> {
 pub fn trigger_routes() -> Router<Arc<AppState>> {
     Router::new()
         .nest("/local/triggers", shared_routes())
+        .route("/local/triggers/hitl/answer", post(hitl::answer))
         // For runs in the foreground, which have no token of a try.
         .route("/local/uv", post(api::uv))
         .layer(from_fn(guard::datastore_timeout))
@@ -65,7 +70,7 @@ pub fn trigger_routes() -> Router<Arc<AppState>> {
         .layer(from_fn(guard::require_local))
 }
 
-/// Routes shared by tasks and triggers, below their own paths.
+/// Routes shared by tasks and triggers, below their own paths. All of them only read.
 fn shared_routes() -> Router<Arc<AppState>> {
     Router::new()
         .route("/dags/{*id}", get(runs::dag))
@@ -82,7 +87,6 @@ fn shared_routes() -> Router<Arc<AppState>> {
         .route("/assets/of-alias", post(assets::list_assets_of_alias))
         .route("/assets/events", post(assets::events))
         .route("/hitl/get", post(hitl::get))
-        .route("/hitl/answer", post(hitl::answer))
         .route("/xcoms/pull", post(api::pull_xcoms))
         .route("/xcoms/count", post(api::count_xcoms))
 }

@@ -5,6 +5,7 @@ mod airflow_semantics;
 mod authoring;
 mod backfills;
 mod clock_steps;
+mod dag_callbacks;
 mod deferral;
 mod hitl;
 mod mapped_reruns;

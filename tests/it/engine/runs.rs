@@ -21,7 +21,10 @@ fn the_starter_dag_runs_and_its_results_are_shown() {
     assert!(done.stdout.trim_end().ends_with("success"), "{}", done.stdout);
     let run = test.run(&["runs", "show", "hello", "latest", "--json"]).expect(0).json();
     let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
-    assert_eq!(keys(&run), ["dag_id", "dag_run_id", "state", "start_date", "end_date", "task_instances"]);
+    assert_eq!(
+        keys(&run),
+        ["dag_id", "dag_run_id", "state", "start_date", "end_date", "task_instances", "callback_failures"]
+    );
     assert_eq!(
         keys(&run["task_instances"][0]),
         ["task_id", "map_index", "state", "try_number", "start_date", "end_date"]

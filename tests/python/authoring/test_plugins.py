@@ -120,7 +120,25 @@ class Plugins(unittest.TestCase):
             ("running", "running", None, "d", "manual"),
             ("success", "success", 2026, "Dag Run's state was manually set to `success`."),
         ])
-        self.assertIn("a listener fails", errors[0])
+        self.assertEqual([(error["callback"], error["error"]) for error in errors],
+                         [("on_dag_run_success", "ValueError: a listener fails")])
+        self.assertIn("line 26, in then", errors[0]["report"])
+
+    def test_failed_callbacks_are_named_and_others_are_called(self):
+        called = []
+
+        class Fails:
+            def __call__(self, context):
+                raise ValueError(context["reason"])
+
+        def fails(context):
+            raise KeyError("key")
+
+        dag = DAG("d", on_failure_callback=[Fails(), fails, called.append])
+        problems = small_backend.call_back(dag, spec("failed", "task_failure"))
+        self.assertEqual([problem["error"] for problem in problems], ["ValueError: task_failure", "KeyError: 'key'"])
+        self.assertTrue(problems[0]["callback"].endswith("Fails") and problems[1]["callback"].endswith("fails"), problems)
+        self.assertEqual(len(called), 1)
 
     def test_callbacks_are_not_called_for_a_start_or_a_mark(self):
         called = []

@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::terminal::printer::Printer;
 use jiff::Timestamp;
 use leoflow_base::sys::shell;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 /// A run as the server describes it.
@@ -26,6 +26,20 @@ pub struct RunView {
     /// What the run or its tasks wait for; only in a response without `changed_after`.
     #[serde(default)]
     pub waiting: Vec<WaitingView>,
+    /// The callbacks of the run's end that failed; only in a response without `changed_after`.
+    #[serde(default)]
+    pub callback_failures: Vec<CallbackFailure>,
+}
+
+/// A callback of the DAG, or a listener of its runs, that failed.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+pub struct CallbackFailure {
+    pub time: String,
+    /// Its name; `None` if the process of the callbacks failed.
+    pub callback: Option<String>,
+    pub error: String,
+    /// The command that shows its log.
+    pub log: String,
 }
 
 /// Tasks or a run that wait, and why.
@@ -104,6 +118,7 @@ impl RunView {
         json!({
             "dag_id": self.dag_id, "dag_run_id": self.dag_run_id, "state": self.state,
             "start_date": self.start_date, "end_date": self.end_date, "task_instances": instances,
+            "callback_failures": self.callback_failures,
         })
     }
 
@@ -123,6 +138,11 @@ impl RunView {
             printer.table(&["TASK", "STATE", "TRY", "DURATION", "MESSAGE"], &rows);
         }
         self.waiting.iter().for_each(|waiting| printer.note(waiting.line()));
+        for CallbackFailure { callback, error, log, .. } in &self.callback_failures {
+            let name = callback.as_deref().map(|name| format!(" {name}")).unwrap_or_default();
+            let error = error.lines().next().unwrap_or_default();
+            printer.warning(format!("the DAG's callback{name} failed: {error} ({log})"));
+        }
     }
 
     /// The error of a failed run: which tasks failed, why, and where to read more.

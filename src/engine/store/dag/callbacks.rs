@@ -1,7 +1,7 @@
 //! The queue of DAG-level callbacks: code of a DAG file that is called when a run has ended, and listeners of plugins,
 //! which are also called when it has started.
 
-use crate::model::keys::RunKey;
+use crate::model::keys::{InstanceKey, InstanceName, RunKey, TryKey};
 use crate::model::state::RunState;
 use crate::planner::snapshot::Reason;
 use crate::store::StoreError;
@@ -18,22 +18,30 @@ pub(crate) const STARTED: &str = "started";
 /// The reason of a call that tells only listeners that a user has marked a run.
 const MARKED: &str = "marked";
 
-/// Queues the callback for a run that has ended in `state`. The callback's task instance is the one that ended last in
-/// this state or, after a timeout or a deadlock, in any state.
+/// Queues the callback for a run that has ended in `state`. As in Airflow, the callback's task instance is the one that
+/// ended last in this state or, after a timeout or a deadlock, the one of `unfinished` that started last.
 pub async fn add(
     transaction: &Transaction<'_>,
     run: &RunKey,
-    state: RunState,
-    reason: Reason,
+    (state, reason): (RunState, Reason),
+    unfinished: Option<&[&InstanceName]>,
 ) -> Result<(), StoreError> {
+    let task_ids: Option<Vec<&str>> = unfinished.map(|names| names.iter().map(|name| name.task_id.as_str()).collect());
+    let map_indexes: Option<Vec<i32>> = unfinished.map(|names| names.iter().map(|name| name.map_index).collect());
     let query = "
         INSERT INTO dag_callback (dag_id, run_id, state, reason, task_id, map_index)
         SELECT $1, $2, $3, $4, ti.task_id, coalesce(ti.map_index, -1)
         FROM (SELECT 1) one LEFT JOIN LATERAL (
             SELECT task_id, map_index FROM task_instance
-            WHERE dag_id = $1 AND run_id = $2 AND (state = $3 OR $4 IN ('timed_out', 'all_tasks_deadlocked'))
-            ORDER BY end_date DESC NULLS LAST, task_id LIMIT 1) ti ON true";
-    transaction.execute(query, &[&run.dag_id, &run.run_id, &state.as_str(), &reason.as_str()]).await?;
+            WHERE dag_id = $1 AND run_id = $2
+              AND CASE WHEN $5::text[] IS NULL THEN state = $3
+                       ELSE (task_id, map_index) IN (SELECT * FROM unnest($5::text[], $6::integer[])) END
+            -- An instance that never started has the end of the run as both dates.
+            ORDER BY CASE WHEN $5::text[] IS NULL THEN end_date WHEN start_date < end_date THEN start_date END
+                     DESC NULLS LAST, task_id
+            LIMIT 1) ti ON true";
+    let (state, reason) = (state.as_str(), reason.as_str());
+    transaction.execute(query, &[&run.dag_id, &run.run_id, &state, &reason, &task_ids, &map_indexes]).await?;
     events::notify(transaction, &Event::Callback).await?;
     Ok(())
 }
@@ -53,7 +61,8 @@ pub(crate) async fn add_marked(transaction: &Transaction<'_>, run: &RunKey, stat
 /// A queued callback.
 #[derive(Debug)]
 pub struct Callback {
-    pub run: RunKey,
+    /// The try whose context the callback gets; without one, its task id is empty.
+    pub key: TryKey,
     pub version_id: Option<i64>,
     /// A JSON object with the context for the callback's Python process.
     pub spec: Value,
@@ -77,7 +86,8 @@ pub async fn take(client: &impl GenericClient, busy: &[&str]) -> Result<Option<C
     let run = rows::run_key(&row);
     // Not parsed: the row is already deleted, so an error would lose the callback.
     let (state, run_type): (String, String) = (row.get("state"), row.get("run_type"));
-    let reason: String = row.get("reason");
+    let (reason, task_id): (String, Option<String>) = (row.get("reason"), row.get("task_id"));
+    let (map_index, try_number): (i32, i32) = (row.get("map_index"), row.get("try_number"));
     // A run whose start is announced may have ended since.
     let (state, end_date) = match reason.as_str() {
         STARTED => (RunState::Running.as_str().to_owned(), None),
@@ -85,8 +95,7 @@ pub async fn take(client: &impl GenericClient, busy: &[&str]) -> Result<Option<C
     };
     let spec = json!({
         "dag_id": run.dag_id, "run_id": run.run_id, "state": state,
-        "reason": reason, "task_id": row.get::<_, Option<String>>("task_id"),
-        "map_index": row.get::<_, i32>("map_index"), "try_number": row.get::<_, i32>("try_number"),
+        "reason": reason, "task_id": task_id, "map_index": map_index, "try_number": try_number,
         "max_tries": row.get::<_, i32>("max_tries"), "run_type": run_type, "conf": conf,
         "logical_date": time("logical_date"), "data_interval_start": time("data_interval_start"),
         "data_interval_end": time("data_interval_end"), "run_after": time("run_after"),
@@ -97,5 +106,6 @@ pub async fn take(client: &impl GenericClient, busy: &[&str]) -> Result<Option<C
         "note": row.get::<_, Option<String>>("note"), "partition_key": row.get::<_, Option<String>>("partition_key"),
         "partition_date": time("partition_date"),
     });
-    Ok(Some(Callback { run, version_id: row.get("dag_version_id"), spec }))
+    let instance = InstanceKey::new(run, task_id.as_deref().unwrap_or_default(), map_index);
+    Ok(Some(Callback { key: TryKey { instance, try_number }, version_id: row.get("dag_version_id"), spec }))
 }

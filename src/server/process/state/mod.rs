@@ -1,11 +1,13 @@
 //! State shared by all requests, in parts. A function below the handlers takes the part it uses, such as [`Auth`].
 
 mod auth;
+mod callback_tokens;
 mod dag_files;
 mod phase;
 mod release;
 
 pub use auth::{Auth, Secrets};
+pub use callback_tokens::CallbackTokens;
 pub use dag_files::DagFiles;
 pub use phase::Phase;
 pub use release::Release;
@@ -25,6 +27,7 @@ pub struct AppState {
     pub cipher: Cipher,
     pub changes: Arc<Changes>,
     pub auth: Auth,
+    pub callback_tokens: CallbackTokens,
     pub dag_files: DagFiles,
     pub phase: Phase,
     pub release: Release,
@@ -44,6 +47,7 @@ impl AppState {
         let environments = Environments::new(home.clone(), interpreter.clone(), database.clone(), changes.clone());
         Self {
             auth: Auth::new(phase.port, secrets),
+            callback_tokens: CallbackTokens::default(),
             dag_files: DagFiles::new(interpreter, environments),
             phase,
             release,

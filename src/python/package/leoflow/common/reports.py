@@ -59,7 +59,7 @@ def explain(error: BaseException) -> str:
 def describe(error: BaseException) -> str:
     """Returns the error as one text of at most 1000 characters, without traceback, with secrets masked."""
     if isinstance(error, SystemExit):
-        return f"the task's code called sys.exit({error.code!r})"
+        return f"the code called sys.exit({error.code!r})"
     return masking.hide(f"{type(error).__name__}: {error}".rstrip(": "))[:1000]
 
 

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from leoflow.common.masking import hide
+from leoflow.common.reports import describe, explain
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -23,6 +26,14 @@ def message(spec: dict[str, Any]) -> str:
     if spec["reason"] == MARKED:
         return f"Dag Run's state was manually set to `{spec['state']}`."
     return spec["reason"]
+
+
+def problem(callback: Any, error: BaseException) -> dict[str, Any]:
+    """Describes a failed callback: its name, the error, and a report with its traceback. `callback` is a callable, the
+    hook of a listener, or None if the process failed before it called one."""
+    if callback is not None and not isinstance(callback, str):
+        callback = getattr(callback, "__qualname__", type(callback).__qualname__)
+    return {"callback": callback, "error": describe(error), "report": hide(explain(error))}
 
 
 class Component:

@@ -8,7 +8,7 @@ import os
 import sys
 from datetime import datetime
 
-from leoflow.common import leoflow_server
+from leoflow.common import leoflow_server, run_events, task_log
 from leoflow.common.dates import stamp, task_datetime
 from leoflow.common.exceptions import AirflowException
 from leoflow.common.reports import clean, explain
@@ -67,10 +67,19 @@ def answer_to(options, question):
             if question["kind"] == "providers":
                 return {"providers": providers.installed()}
             return providers.test_connection(question["connection_id"])
-    dag = find_dag(options)
     if question["kind"] == "callback":
-        return {"problems": backends.current().call_back(dag, options["spec"])}
-    return ask(*backends.current().timetable_of(dag), question)
+        return {"problems": call_back(options)}
+    return ask(*backends.current().timetable_of(find_dag(options)), question)
+
+
+def call_back(options):
+    """Calls the listeners and the callbacks of the DAG; returns the problems, also one that prevented the calls."""
+    try:
+        dag, backend = find_dag(options), backends.current()
+        backend.begin_log(task_log.to_terminal)
+        return backend.call_back(dag, options["spec"])
+    except BaseException as error:
+        return [run_events.problem(None, error)]
 
 
 def main(options: dict[str, Any]) -> None:

@@ -16,7 +16,6 @@ from leoflow.authoring.run_types import DagRunType
 from leoflow.authoring.timetables.standard import DataInterval, TimeRestriction
 from leoflow.common import current, run_events, task_log
 from leoflow.common.exceptions import AirflowException
-from leoflow.common.reports import explain
 from leoflow.entry import plugin_files
 
 TYPE_CHECKING = False
@@ -104,8 +103,8 @@ def timetable_of(dag: DAG) -> tuple[Any, type, type, Any]:
     return dag.timetable, DataInterval, TimeRestriction, DagRunType.SCHEDULED
 
 
-def call_back(dag: DAG, spec: dict[str, Any]) -> list[str]:
-    """Calls the listeners of DAG runs, then the DAG's callbacks. Returns the errors."""
+def call_back(dag: DAG, spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """Calls the listeners of DAG runs, then the DAG's callbacks. Returns the problems, see `run_events.problem`."""
     problems = notify_listeners(dag, spec)
     return problems + (run_callbacks(dag, spec) if run_events.calls_callbacks(spec) else [])
 
@@ -117,18 +116,18 @@ def notify_listeners(dag, spec):
     from leoflow.running.listened_run import ListenedRun
 
     component = run_events.Component()
-    errors = (
-        plugins.call("on_starting", component=component),
-        plugins.call(hook, dag_run=ListenedRun(dag, spec), msg=run_events.message(spec)),
+    errors = {
+        "on_starting": plugins.call("on_starting", component=component),
+        hook: plugins.call(hook, dag_run=ListenedRun(dag, spec), msg=run_events.message(spec)),
         # Listeners wait for what they do in the background.
-        plugins.call("before_stopping", component=component),
-    )
-    return [explain(error) for error in errors if error is not None]
+        "before_stopping": plugins.call("before_stopping", component=component),
+    }
+    return [run_events.problem(hook, error) for hook, error in errors.items() if error is not None]
 
 
 def run_callbacks(dag, spec):
     """Runs the DAG's callbacks for the state of a run, with the context of the task that decided that state. Returns
-    the errors as texts."""
+    the problems."""
     from leoflow.running.context import build_context
     from leoflow.running.task_api import TaskApi
     from leoflow.running.task_instance import DagRun
@@ -150,5 +149,5 @@ def run_callbacks(dag, spec):
         try:
             function(context)
         except Exception as error:
-            problems.append(explain(error))
+            problems.append(run_events.problem(function, error))
     return problems

@@ -59,10 +59,6 @@ class Context(dict):
     def items(self):
         return [(key, self[key]) for key in self]
 
-    def whole(self):
-        """Returns a plain dict with all values computed."""
-        return dict(self.items())
-
     def copy(self):
         return Context(dict(dict.items(self)), dict(self._lazy))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from leoflow.common import run_events
 from leoflow.common.exceptions import AirflowException
-from leoflow.common.reports import explain
 from leoflow.sdk import dag_file, logs, named_classes, structure, task_try
 from leoflow.sdk.messages import hitl as hitl_messages
 from leoflow.sdk.offline import OfflineSupervisor
@@ -93,16 +92,15 @@ def timetable_of(dag: DAG) -> tuple[Any, type, type, Any]:
     return timetable, DataInterval, TimeRestriction, DagRunType.SCHEDULED
 
 
-def call_back(dag: DAG, spec: dict[str, Any]) -> list[str]:
-    """Calls the listeners of DAG runs, then the DAG's callbacks. Returns the errors."""
-    logs.configure()
+def call_back(dag: DAG, spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """Calls the listeners of DAG runs, then the DAG's callbacks. Returns the problems, see `run_events.problem`."""
     problems = run_listeners.notify(dag, spec)
     return problems + (run_callbacks(dag, spec) if run_events.calls_callbacks(spec) else [])
 
 
 def run_callbacks(dag, spec):
     """Runs the DAG's callbacks for the state of a run, with the context of the task that decided that state. Returns
-    the errors as texts."""
+    the problems."""
     from airflow.sdk.execution_time.context import set_current_context
 
     functions = dag.on_success_callback if spec["state"] == "success" else dag.on_failure_callback
@@ -116,5 +114,5 @@ def run_callbacks(dag, spec):
             try:
                 function(context)
             except Exception as error:
-                problems.append(explain(error))
+                problems.append(run_events.problem(function, error))
     return problems

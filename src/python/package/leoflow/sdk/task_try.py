@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 ASSET_RUNS = ("asset_triggered", "asset_materialization")
 
 
+def triggering_events(supervisor: TaskSupervisor, spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns the asset events that triggered the run."""
+    return supervisor.ask("assets/triggering") if spec["run_type"] in ASSET_RUNS else []
+
+
 def block_database() -> None:
     """Makes access to Airflow's database fail with Airflow's own error message."""
     from airflow.sdk.execution_time import supervisor
@@ -45,8 +50,7 @@ class Try:
         self.supervisor = supervisor
         task_runner.SUPERVISOR_COMMS = supervisor
         block_database()
-        events = self.supervisor.ask("assets/triggering") if spec["run_type"] in ASSET_RUNS else []
-        details = startup.details(spec, events)
+        details = startup.details(spec, triggering_events(supervisor, spec))
         original, task_runner.parse = task_runner.parse, self.parse
         try:
             # Airflow 3.0 requests the startup message from the supervisor; later versions get it as an argument.
@@ -157,8 +161,9 @@ def context_of(dag: Any, spec: dict[str, Any]) -> dict[str, Any]:
     if spec.get("run_type") is None:
         return {"dag": dag, "run_id": spec["run_id"]}
     spec = {**spec, "fileloc": dag.fileloc}
+    supervisor = task_runner.SUPERVISOR_COMMS = TaskSupervisor(spec)
+    events = triggering_events(supervisor, spec)
     if spec.get("task_id") not in dag.task_dict:
-        details = startup.details({"map_index": -1, "try_number": 0, "max_tries": 0, **spec, "task_id": ""}, [])
+        details = startup.details({"map_index": -1, "try_number": 0, "max_tries": 0, **spec, "task_id": ""}, events)
         return {"dag": dag, "run_id": spec["run_id"], "dag_run": details.ti_context.dag_run}
-    task_runner.SUPERVISOR_COMMS = TaskSupervisor(spec)
-    return instance(startup.details(spec, []), dag.get_task(spec["task_id"]), dag.fileloc).get_template_context()
+    return instance(startup.details(spec, events), dag.get_task(spec["task_id"]), dag.fileloc).get_template_context()

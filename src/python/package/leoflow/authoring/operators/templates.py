@@ -8,6 +8,7 @@ jinja2 is imported only when a text contains a template: importing it takes long
 from __future__ import annotations
 
 import os
+from collections import ChainMap
 
 from leoflow.authoring.mapping.xcom_arg import Argument
 from leoflow.common.exceptions import MissingPackage
@@ -131,7 +132,14 @@ class Renderer:
         return bool(native) or is_template(text)
 
     def render_with(self, template):
-        return template.render(self.context.whole() if hasattr(self.context, "whole") else self.context)
+        """Renders like `Template.render`, but that copies the context, which computes every lazy value."""
+        environment, values = template.environment, ChainMap(self.context, template.globals)
+        context = environment.context_class(environment, values, template.name, template.blocks, template.globals)
+        try:
+            return environment.concat(template.root_render_func(context))
+        except Exception:
+            # Adds the template's lines to the traceback.
+            return environment.handle_exception()
 
     def render(self, value):
         if id(value) in self.unrendered:

@@ -7,7 +7,6 @@ import os
 
 from leoflow.common import real_sdk, run_events
 from leoflow.common.dates import parse_time
-from leoflow.common.reports import explain
 from leoflow.sdk import startup
 from leoflow.sdk.plugins import mentions
 
@@ -86,28 +85,29 @@ def allow_database_settings():
     os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = real_sdk.no_database(os.environ["AIRFLOW_HOME"])
 
 
-def notify(dag: Any, spec: dict[str, Any]) -> list[str]:
-    """Calls the listeners of the run's state; returns the errors."""
+def notify(dag: Any, spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """Calls the listeners of the run's state; returns the problems."""
     if not may_exist():
         return []
+    name = run_events.HOOKS[spec["state"]]
     try:
         hooks = manager().hook
-        hook = getattr(hooks, run_events.HOOKS[spec["state"]])
+        hook = getattr(hooks, name)
         if not hook.get_hookimpls():
             return []
         allow_database_settings()
         run = ListenedRun(dag, spec)
     except Exception as error:
-        return [explain(error)]
+        return [run_events.problem(name, error)]
     component, problems = run_events.Component(), []
-    for call in (
-        lambda: hooks.on_starting(component=component),
-        lambda: hook(dag_run=run, msg=run_events.message(spec)),
+    for called, call in (
+        ("on_starting", lambda: hooks.on_starting(component=component)),
+        (name, lambda: hook(dag_run=run, msg=run_events.message(spec))),
         # Listeners wait for what they do in the background.
-        lambda: hooks.before_stopping(component=component),
+        ("before_stopping", lambda: hooks.before_stopping(component=component)),
     ):
         try:
             call()
         except Exception as error:
-            problems.append(explain(error))
+            problems.append(run_events.problem(called, error))
     return problems

@@ -1,0 +1,113 @@
+//! Records what the callbacks of a run printed, in the server's log, and which of them failed, there and in the audit log.
+
+use crate::http::api_error::ApiError;
+use crate::process::state::AppState;
+use leoflow_base::auth::masking::{HIDDEN, Masker};
+use leoflow_engine::model::keys::RunKey;
+use leoflow_engine::store::event_log::{self, CALLBACK_FAILED, NewEvent};
+use leoflow_engine::store::secret::secrets;
+use leoflow_python::ChildOutput;
+use serde::Deserialize;
+use serde_json::json;
+use tracing::{info, warn};
+
+#[derive(Deserialize)]
+struct Answer {
+    problems: Vec<Problem>,
+}
+
+/// A callback that failed.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+struct Problem {
+    /// The function, or the hook of a listener; `None` if their process failed.
+    callback: Option<String>,
+    /// The error without its traceback.
+    error: String,
+    /// With the traceback.
+    report: String,
+}
+
+/// Records how the callbacks of a run ended. The error in `output` is a text for users.
+pub async fn record(state: &AppState, run: RunKey, output: Result<ChildOutput, String>) {
+    let printed = output.as_ref().map_or_else(|_| String::new(), |output| output.printed.clone());
+    let problems = problems(output);
+    let name = format!("the callback of {} for {}", run.dag_id, run.run_id);
+    if printed.is_empty() && problems.is_empty() {
+        return;
+    }
+    let masker = async { secrets::stored(&*state.database.get().await?, &state.cipher).await.map_err(ApiError::from) };
+    let mut masker = masker.await.ok();
+    let mut mask = |text: &str| masked(masker.as_mut(), text);
+    // The report of a process that ended without an answer contains what it printed.
+    if !printed.is_empty() && problems.iter().all(|problem| !problem.report.ends_with(&printed)) {
+        info!("{name} ended.{}", mask(&printed));
+    }
+    for Problem { callback, error, report } in problems {
+        warn!("{name}: {}", mask(&report));
+        let extra = json!({"callback": callback, "error": mask(&error), "log": "leoflow lite logs server"});
+        let event = NewEvent {
+            event: CALLBACK_FAILED.to_owned(),
+            owner: Some("leoflow".to_owned()),
+            dag_id: Some(run.dag_id.clone()),
+            run_id: Some(run.run_id.clone()),
+            extra: Some(extra.to_string()),
+            ..NewEvent::default()
+        };
+        let added = async { event_log::add(&*state.database.get().await?, &event).await.map_err(ApiError::from) }.await;
+        if let Err(error) = added {
+            warn!("{name}: failed to write the failure to the audit log: {}", error.message());
+        }
+    }
+}
+
+/// Returns the callbacks that failed. A process that ended without an answer counts as one.
+fn problems(output: Result<ChildOutput, String>) -> Vec<Problem> {
+    let answer = output.and_then(|output| output.answer());
+    let answer: Result<Answer, String> =
+        answer.and_then(|answer| serde_json::from_value(answer).map_err(|error| error.to_string()));
+    match answer {
+        Ok(Answer { problems }) => problems,
+        Err(report) => {
+            // What the process printed follows after the first line.
+            let error = report.lines().next().unwrap_or_default().to_owned();
+            vec![Problem { callback: None, error, report }]
+        }
+    }
+}
+
+/// Masks secrets in a text; the whole text if the stored secrets could not be read.
+fn masked(masker: Option<&mut Masker>, text: &str) -> String {
+    let Some(masker) = masker else { return HIDDEN.to_owned() };
+    let hidden = masker.mask(text.as_bytes());
+    hidden.map_or_else(|| text.to_owned(), |hidden| String::from_utf8_lossy(&hidden).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use leoflow_base::sys::process::reaper::Exit;
+
+    fn output(result: &str, printed: &str) -> Result<ChildOutput, String> {
+        Ok(ChildOutput { result: result.into(), exit: Exit::Code(3), printed: printed.to_owned() })
+    }
+
+    #[test]
+    fn a_process_without_an_answer_is_a_failed_callback() {
+        assert_eq!(problems(output(r#"{"problems": []}"#, "\n\nIt printed:\nhello")), []);
+        let died = problems(output("", "\n\nIt printed:\nhello"));
+        assert_eq!(died.len(), 1);
+        assert!(died[0].error.starts_with("the process ended before it answered") && !died[0].error.contains("hello"));
+        assert!(died[0].report.ends_with("It printed:\nhello"), "{died:?}");
+        let late = problems(Err("It took too long\n\nIt printed:\nhello".to_owned()));
+        assert_eq!((&late[0].callback, late[0].error.as_str()), (&None, "It took too long"));
+    }
+
+    #[test]
+    fn without_the_stored_secrets_all_text_is_masked() {
+        let mut masker = Masker::default();
+        masker.add("s3cret-word");
+        assert_eq!(masked(Some(&mut masker), "the s3cret-word"), "the ***");
+        assert_eq!(masked(Some(&mut masker), "hello"), "hello");
+        assert_eq!(masked(None, "hello"), HIDDEN);
+    }
+}

@@ -1,0 +1,59 @@
+//! Tokens of the processes that run callbacks of DAGs. This process starts and ends them, so it keeps their tokens in
+//! memory.
+
+use leoflow_base::sys::random;
+use leoflow_engine::model::keys::TryKey;
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// The tokens of the running callbacks, each with the try whose context its callback gets.
+#[derive(Default)]
+pub struct CallbackTokens(Mutex<HashMap<String, TryKey>>);
+
+/// A token, which is valid until this is dropped.
+pub struct CallbackToken<'a> {
+    pub text: String,
+    tokens: &'a CallbackTokens,
+}
+
+impl CallbackTokens {
+    pub fn issue(&self, key: TryKey) -> CallbackToken<'_> {
+        let text = random::hex_256();
+        self.lock().insert(text.clone(), key);
+        CallbackToken { text, tokens: self }
+    }
+
+    pub fn find(&self, token: &str) -> Option<TryKey> {
+        self.lock().get(token).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, TryKey>> {
+        // No holder can panic halfway through a change.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for CallbackToken<'_> {
+    fn drop(&mut self) {
+        self.tokens.lock().remove(&self.text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use leoflow_engine::model::keys::{InstanceKey, RunKey};
+
+    #[test]
+    fn a_token_ends_with_its_callback() {
+        let tokens = CallbackTokens::default();
+        let instance = InstanceKey::unmapped(RunKey { dag_id: "d".into(), run_id: "r".into() }, "t");
+        let key = TryKey { instance, try_number: 1 };
+        let (first, second) = (tokens.issue(key.clone()), tokens.issue(key.clone()));
+        assert_ne!(first.text, second.text);
+        assert_eq!(tokens.find(&first.text), Some(key.clone()));
+        let text = first.text.clone();
+        drop(first);
+        assert_eq!((tokens.find(&text), tokens.find(&second.text)), (None, Some(key)));
+    }
+}

@@ -1,0 +1,140 @@
+//! Callbacks of DAGs: what they can read, and how their failures and their output are shown. Tested with Leoflow's small
+//! package and with Airflow's SDK.
+
+use crate::support::http::{Api, Session};
+use crate::support::{TestHome, wait_until};
+use serde_json::{Value, json};
+use std::fs;
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+const DAG: &str = r#"
+import logging
+import os
+import time
+from airflow.sdk import DAG, Asset, BaseNotifier, Variable, task
+
+def write(name, *values):
+    with open(os.path.join(os.path.dirname(__file__), name), "a") as file:
+        print(*values, sep="|", file=file)
+
+class Note(BaseNotifier):
+    template_fields = ("message",)
+    def __init__(self, message):
+        super().__init__()
+        self.message = message
+    def notify(self, context):
+        write("notes", self.message)
+
+note = Note(message="{{ run_id }}|{{ ti.task_id }}|{{ reason }}|{{ ti.xcom_pull(task_ids='fine') }}")
+
+def reads(context):
+    is_manual = context["run_id"] == "bad"
+    previous = is_manual and context["prev_start_date_success"] is not None
+    Variable.set("seen", "by a callback")
+    write("reads", context["run_id"].split("__")[0], context["ti"].xcom_pull(task_ids="fine"), previous,
+          len(context["triggering_asset_events"]), Variable.get("seen"))
+    print("a callback printed", Variable.get("api_token"))
+    logging.getLogger("alerts").info("a callback logged")
+
+def writes(context):
+    context["ti"].xcom_push("key", "value")
+
+orders = Asset("orders")
+
+with DAG("alerts", schedule=[orders], on_success_callback=note, on_failure_callback=[writes, note, reads]):
+    @task
+    def fine():
+        return "value of fine"
+    @task
+    def breaks(run_id):
+        if run_id != "good":
+            raise ValueError("on purpose")
+    fine() >> breaks()
+
+with DAG("producer"):
+    @task(outlets=[orders])
+    def makes():
+        pass
+    makes()
+
+def names_instance(context):
+    write("late", context["ti"].task_id, context["reason"])
+
+with DAG("late", on_failure_callback=names_instance):
+    @task
+    def quick():
+        pass
+    @task
+    def slow():
+        while True:
+            time.sleep(1)
+    @task
+    def never():
+        pass
+    quick()
+    slow() >> never()
+"#;
+
+fn assert_callbacks_read_and_report(test: &TestHome) {
+    let password = test.start()["admin_password"].as_str().unwrap().to_owned();
+    let api = Api(Session::login(test.port, &password));
+    test.save("project/dag.py", DAG);
+    test.wait_imported("late");
+    test.run(&["variables", "set", "api_token", "s3cret-word"]).expect(0);
+    let written = |name: &str| fs::read_to_string(test.workspace().join("project").join(name)).unwrap_or_default();
+    let expect = |name: &str, lines: &str| wait_until(lines, LIMIT, || written(name) == lines);
+
+    let trigger = ["dags", "trigger", "alerts", "--unpause", "--run-id"];
+    for (run_id, date) in [("good", "2024-01-01"), ("bad", "2024-01-02")] {
+        test.run(&[&trigger[..], &[run_id, "--logical-date", date]].concat()).expect(0);
+        test.wait_run("alerts", run_id);
+    }
+    let notes = "good|breaks|success|value of fine\nbad|breaks|task_failure|value of fine\n";
+    expect("notes", notes);
+    let manual = "bad|value of fine|True|0|by a callback\n";
+    expect("reads", manual);
+
+    let show = ["runs", "show", "alerts", "bad"];
+    let failures = || test.run(&[&show[..], &["--json"]].concat()).expect(0).json()["callback_failures"].clone();
+    wait_until("the failure is recorded", LIMIT, || failures() != json!([]));
+    assert_eq!((&failures()[0]["callback"], &failures()[1]), (&json!("writes"), &Value::Null), "{}", failures());
+    let error = failures()[0]["error"].as_str().unwrap().to_owned();
+    assert!(error.contains("Only a task can do this"), "{error}");
+    assert_eq!(test.sql("SELECT count(*) FROM xcom WHERE key = 'key'"), "0");
+    let shown = test.run(&show).expect(0);
+    assert!(shown.stderr.contains("the DAG's callback writes failed: "), "{}", shown.stderr);
+    let logs = api.get("eventLogs?dag_id=alerts&run_id=bad&event=callback_failed");
+    assert_eq!(logs["total_entries"], 1, "{logs}");
+    assert!(logs["event_logs"][0]["extra"].as_str().unwrap().contains("leoflow lite logs server"), "{logs}");
+    let page = api.0.request("GET", "/lite/", "").body;
+    assert!(page.contains("Callbacks of DAGs failed in the last 24 hours, the last one of alerts."), "{page}");
+    let log = test.run(&["lite", "logs", "server", "--lines", "1000"]).expect(0).stdout;
+    assert!(log.contains("a callback printed ***") && log.contains("a callback logged"), "{log}");
+    assert!(log.contains("the callback of alerts for bad: Traceback"), "{log}");
+    // Failures before a run was cleared are no longer those of the run.
+    test.sql("UPDATE dag_run SET queued_at = now() WHERE run_id = 'bad'");
+    assert_eq!(failures(), json!([]));
+
+    test.run(&["dags", "trigger", "producer", "--unpause", "--wait"]).expect(0);
+    expect("reads", &format!("{manual}asset_triggered|value of fine|False|1|by a callback\n"));
+
+    test.run(&["dags", "trigger", "late", "--unpause", "--run-id", "late"]).expect(0);
+    let states = "SELECT count(*) FROM task_instance
+        WHERE dag_id = 'late' AND (task_id, state) IN (('quick', 'success'), ('slow', 'running'))";
+    wait_until("only the slow task runs", LIMIT, || test.sql(states) == "2");
+    test.sql("UPDATE dag_run SET deadline_at = now() WHERE dag_id = 'late'");
+    test.plan_again();
+    expect("late", "slow|timed_out\n");
+}
+
+#[test]
+fn callbacks_of_dags_read_their_run_and_failures_are_seen() {
+    assert_callbacks_read_and_report(&TestHome::new().with_packages());
+}
+
+#[test]
+fn callbacks_of_dags_with_airflows_own_sdk() {
+    assert_callbacks_read_and_report(&TestHome::new().with_airflow());
+}
