@@ -58,3 +58,8 @@ pub fn documentation() -> &'static Documentation {
 pub fn version() -> &'static str {
     build_info().version
 }
+
+/// True for a build that is no release.
+pub fn is_development() -> bool {
+    version().contains('+')
+}

@@ -210,6 +210,31 @@ impl Command {
         }
     }
 
+    /// True when the installed program of the instance runs the command. The other commands compare or change releases,
+    /// act on no instance or on several, or are children of a process of a certain release.
+    pub(crate) fn is_for_installed_program(&self) -> bool {
+        match self {
+            Self::Setup(_) | Self::Doctor(_) | Self::Instances(_) | Self::Docs(_) => false,
+            Self::Upgrade(_) | Self::Rollback(_) | Self::Versions(_) | Self::Uninstall(_) => false,
+            Self::Version(_) | Self::Completions(_) => false,
+            Self::Server(_) | Self::Agent | Self::DatastoreRelay | Self::Operation { .. } => false,
+            Self::MigrateDb(args) => !args.supervised && !args.later,
+            Self::Lite(args) if args.run.take_over => false,
+            _ => !self.is_for_all(),
+        }
+    }
+
+    /// True when the command starts the instance.
+    pub(crate) fn starts_instance(&self) -> bool {
+        match self {
+            Self::Lite(Lite { command, .. }) => {
+                matches!(command, None | Some(LiteCommand::Start(_) | LiteCommand::Restart(_)))
+            }
+            Self::Start(_) | Self::Restart(_) => true,
+            _ => false,
+        }
+    }
+
     /// The value of `--output`.
     pub fn format(&self) -> Option<OutputFormat> {
         let output = match self {
@@ -277,6 +302,39 @@ impl Command {
             Self::Agent => agent::agent(context).await,
             Self::DatastoreRelay => agent::relay(context).await,
             Self::Operation { id } => operation::run(context, id),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_installed_program_runs_what_acts_on_its_instance() {
+        let is_for_installed = |line: &str| {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
+            cli.command.is_for_installed_program()
+        };
+        for line in
+            ["lite", "lite start", "restart", "lite restore --input f", "migrate-db", "dags list", "config list"]
+        {
+            assert!(is_for_installed(&format!("leoflow {line}")), "{line}");
+        }
+        for line in [
+            "setup",
+            "upgrade",
+            "rollback",
+            "versions",
+            "uninstall",
+            "doctor",
+            "lite --take-over",
+            "lite stop --all",
+            "migrate-db --supervised",
+            "migrate-db --later",
+            "agent",
+        ] {
+            assert!(!is_for_installed(&format!("leoflow {line}")), "{line}");
         }
     }
 }

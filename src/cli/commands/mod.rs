@@ -8,6 +8,7 @@ mod data;
 mod docs;
 mod engine;
 mod install;
+mod installed_program;
 mod invariants;
 mod lite;
 mod newer_schema;
@@ -51,6 +52,7 @@ async fn dispatch(cli: Cli, printer: &Printer, server: &impl ServerProcess) -> R
     {
         return Err(HomeError::NoInstance(name).into());
     }
+    installed_program::exec_instead_of_another(&context, &cli.command)?;
     let outcome = cli.command.run(&context, server).await;
     outcome.map_err(|error| newer_schema::with_hint_to_newer_release(&context.home, error))
 }

@@ -140,6 +140,9 @@ impl From<RollbackRefusal> for Error {
         let text = refusal.to_string();
         match refusal {
             RollbackRefusal::Same(_) | RollbackRefusal::NotKept(_) => Self::failed(text).hint("leoflow versions"),
+            RollbackRefusal::Overwritten { to, .. } => Self::failed(text)
+                .hint(format!("put the program of {to} back there, then rerun the same command"))
+                .hint("nothing was changed"),
             RollbackRefusal::Newer(version) => Self::failed(text).hint(format!("leoflow upgrade {version}")),
             RollbackRefusal::NoHistory(_) => {
                 Self::failed(text).hint("leoflow versions").hint("leoflow rollback --to VERSION")

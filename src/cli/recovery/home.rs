@@ -97,7 +97,7 @@ impl Recovery<'_> {
     }
 
     /// Execs the installed version with the same arguments. Returns only on failure.
-    fn exec_installed_version(&self) -> Error {
+    pub(crate) fn exec_installed_version(&self) -> Error {
         let program = self.home.bin().join("leoflow");
         let arguments: Vec<_> = env_vars::arguments().into_iter().skip(1).collect();
         // The exec releases the lock.

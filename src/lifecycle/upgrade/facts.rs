@@ -85,7 +85,7 @@ pub fn installed_version(home: &Home, own_version: &str) -> Result<Version, Upgr
     parse_version(&text)
 }
 
-fn parse_version(text: &str) -> Result<Version, UpgradeError> {
+pub(super) fn parse_version(text: &str) -> Result<Version, UpgradeError> {
     Version::parse(text).map_err(|source| UpgradeError::NotAVersion { text: text.to_owned(), source })
 }
 

@@ -7,6 +7,7 @@ pub mod failure_policy;
 pub mod finish;
 pub mod host;
 mod import_evidence;
+mod installed;
 mod outcome;
 pub mod plan;
 mod plan_warnings;
@@ -21,6 +22,7 @@ mod totals;
 mod upgrade_context;
 
 pub use automatic_backup::automatic_backup;
+pub use installed::MigrationAtStart;
 pub use outcome::{Outcome, Status};
 pub use run::{ReleaseSource, upgrade};
 pub use step_runner::StepRunner;

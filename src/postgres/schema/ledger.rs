@@ -109,6 +109,12 @@ pub fn applied(records: &SchemaRecords) -> Result<Vec<(i64, String)>, String> {
     Ok(applied)
 }
 
+/// The release that applied the newest migration; `None` without one.
+pub async fn newest_release(client: &impl GenericClient) -> Result<Option<String>, SchemaError> {
+    let query = "SELECT binary_version::text FROM public.leoflow_ledger ORDER BY version DESC LIMIT 1";
+    Ok(client.query_opt(query, &[]).await?.and_then(|row| row.get(0)))
+}
+
 /// A migration as stored in the ledger: enough to undo it without its file.
 #[derive(Debug, Clone)]
 pub struct Undoable {

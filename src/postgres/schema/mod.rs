@@ -16,7 +16,7 @@ mod totals_guard;
 
 pub use dependents::blocking_dependents;
 pub use embedded::{EmbeddedMigration, known};
-pub use ledger::{applied, current_version, inspect, own_rollbacks};
+pub use ledger::{applied, current_version, inspect, newest_release, own_rollbacks};
 pub use migrate::refusal;
 pub use migrate::{Applied, migrate, require_current};
 pub use rollback::{Extent, RolledBack, rollback, to_undo};

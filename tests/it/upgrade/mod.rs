@@ -1,5 +1,6 @@
 //! Upgrades and rollbacks.
 
+mod other_programs;
 mod package_managers;
 mod phases;
 mod rollback_kills;

@@ -181,7 +181,7 @@ fn a_stopped_instance_is_upgraded_and_stays_stopped() {
     assert_eq!((version(&test).as_str(), variable(&test, "kept").as_deref()), ("0.2.0", Some("value")));
     // The older program refuses the newer schema and names a version that can read it.
     test.run(&["lite", "stop"]).expect(0);
-    test.program = all.program("0.1.0");
+    test.program = test.home.join("versions/0.1.0/leoflow");
     let refused = test.run(&["lite", "start", "--port", &test.port.to_string()]).expect(3);
     assert!(refused.stderr.contains("an older `leoflow` is being run against a newer database"), "{}", refused.stderr);
     assert!(refused.stderr.contains("versions/0.2.0"), "{}", refused.stderr);

@@ -2,6 +2,7 @@
 
 use crate::commands::lite::datastore;
 use crate::commands::lite::run::{plan_setup, set_up};
+use crate::commands::release::packaged;
 use crate::context::Context;
 use crate::error::Error;
 use crate::recovery::AfterUpgrade;
@@ -55,6 +56,9 @@ pub async fn run(context: &Context<'_>, args: &Setup) -> Result<u8, Error> {
         install_always: true,
     };
     refuse_newer(context)?;
+    if !args.dry_run {
+        packaged::before_start(context, context.printer).await?;
+    }
     let plan = plan_setup(context, &request)?;
     if args.dry_run {
         datastore::check_planned(&context.home, &plan, context.printer).await?;

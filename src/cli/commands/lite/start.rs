@@ -77,7 +77,7 @@ fn refuse_other(context: &Context<'_>, port: Option<u16>, workspace: Option<&Pat
 }
 
 fn show_running(context: &Context<'_>, status: &InstanceStatus) -> Result<u8, Error> {
-    packaged::warn_of_older_release(context)?;
+    packaged::warn_of_older_release(context);
     status.reason.iter().for_each(|reason| context.printer.warning(reason));
     if context.printer.json {
         context.printer.json(status)?;
@@ -191,7 +191,7 @@ fn start_service(context: &Context<'_>, args: &LiteRun) -> Result<Option<Ready>,
         return Err(Error::failed(reason).hint("leoflow lite restart").hint("leoflow lite logs"));
     }
     context.printer.note(format!("Started as the service {}", service.unit()));
-    packaged::warn_of_older_release(context)?;
+    packaged::warn_of_older_release(context);
     Ok(Some(Ready {
         url: status.url,
         admin_email: config.admin_email,

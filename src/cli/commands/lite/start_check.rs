@@ -4,6 +4,7 @@
 use super::port::bind_error;
 use super::run::plan_setup;
 use super::stop::running_address;
+use crate::commands::release::packaged;
 use crate::context::Context;
 use crate::error::Error;
 use leoflow_base::config::{self, Config, DatastoreSetting, SecretReference, running_settings};
@@ -100,6 +101,7 @@ fn check(context: &Context<'_>, starter: Starter) -> Result<(), Error> {
     config::check_for_process(&home.config(), starter.environment().as_ref())?;
     let config = context.config()?.map(|loaded| loaded.config);
     if let Starter::ThisCommand = starter {
+        packaged::check_restart(context)?;
         // A start adds missing parts; the plan refuses if a part is missing that a start must not add.
         plan_setup(context, &Request::default())?;
     } else if let (Starter::Supervisor(_), Some(key)) = (&starter, missing_key(config.as_ref())) {

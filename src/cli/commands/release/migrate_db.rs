@@ -15,11 +15,12 @@ use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_base::protocol::child::Inheritance;
 use leoflow_base::protocol::log;
 use leoflow_lifecycle::backup::create::automatic;
-use leoflow_lifecycle::upgrade;
+use leoflow_lifecycle::upgrade::{self, MigrationAtStart};
 use leoflow_postgres::cluster::provision;
 use leoflow_postgres::schema::{self, EmbeddedMigration, Extent, State, embedded, known};
 use leoflow_postgres::{Access, Credentials, Endpoint, install};
 use serde_json::json;
+use std::path::PathBuf;
 use tokio_postgres::Client;
 use tracing::{info, warn};
 
@@ -100,18 +101,23 @@ async fn migrate(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error> {
     };
     let (lock_client, mut client) = (datastore.connect().await?, datastore.connect().await?);
     let printer = context.printer;
-    if !args.no_backup && is_pending(&client).await? {
-        back_up(context, &datastore.access, "migration", printer).await?;
-    }
+    let pending = Pending::find(&client).await?;
+    let backup = match pending.is_some() && !args.no_backup {
+        true => back_up(context, &datastore.access, "migration", printer).await?,
+        false => None,
+    };
     let mut report = |file: &str| {
         if !printer.json {
             printer.line(format!("applied: {file}"));
         }
     };
     let mut applied = schema::migrate(&lock_client, &mut client, known(), context.version, &mut report).await?;
+    if let Some(pending) = pending {
+        pending.record_applied(context, applied.version, backup)?;
+    }
     let back_up_unless_skipped = async || match args.no_backup {
         true => Ok(()),
-        false => back_up(context, &datastore.access, "migration", printer).await,
+        false => back_up(context, &datastore.access, "migration", printer).await.map(drop),
     };
     let (later_applied, waiting) =
         later_migrations::apply(context, &datastore, back_up_unless_skipped, &mut report).await?;
@@ -148,7 +154,7 @@ async fn apply_deferred(context: &Context<'_>) -> Result<u8, Error> {
     let _operation_lock = OperationLock::take(&context.home, "leoflow migrate-db").map_err(Error::from)?;
     let datastore = Datastore::open(&context.recovery(), "leoflow migrate-db").await?;
     let mut report = |file: &str| info!("applied: {file}");
-    let create_backup = async || back_up(context, &datastore.access, "migration", &LogReporter).await;
+    let create_backup = async || back_up(context, &datastore.access, "migration", &LogReporter).await.map(drop);
     let (applied, waiting) = later_migrations::apply(context, &datastore, create_backup, &mut report).await?;
     context.printer.json(&json!({"applied": applied.files, "waiting": waiting}))?;
     Ok(0)
@@ -174,11 +180,14 @@ async fn supervised(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error
         if !matches!(state, State::Fresh) {
             claims::take(&context.home, &client).await?;
         }
-        if matches!(state, State::Pending { .. }) && !args.no_backup {
+        // An upgrade, which passes --no-backup, records itself.
+        let pending = if args.no_backup { None } else { Pending::find(&client).await? };
+        let mut backup = None;
+        if pending.is_some() {
             let installation = install::installed(&context.home)
                 .ok_or_else(|| Error::failed("PostgreSQL's program files are missing").hint("leoflow setup"))?;
             let access = Access { endpoint: endpoint.clone(), credentials: credentials.clone(), installation };
-            back_up(context, &access, "migration", &LogReporter).await?;
+            backup = back_up(context, &access, "migration", &LogReporter).await?;
         }
         let lock_client = connect().await?;
         // An upgrade passes --no-backup, because it has created its own, and parses these lines:
@@ -186,6 +195,9 @@ async fn supervised(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error
         let is_parsed = args.no_backup;
         let mut report = |file: &str| if is_parsed { eprintln!("applied: {file}") } else { info!("applied: {file}") };
         let version = schema::migrate(&lock_client, &mut client, known(), context.version, &mut report).await?.version;
+        if let Some(pending) = pending {
+            pending.record_applied(context, version, backup)?;
+        }
         claims::take(&context.home, &client).await?;
         Ok::<_, Error>(version)
     };
@@ -214,20 +226,40 @@ async fn connect_supervised(
     Ok(endpoint.connect(config.dbname(database)).await?)
 }
 
-/// True when migrations are pending.
-async fn is_pending(client: &Client) -> Result<bool, Error> {
-    let schema_facts = schema::inspect(client).await?;
-    Ok(matches!(schema::classify(known(), &schema_facts), State::Pending { .. }))
+/// A database with pending migrations that no upgrade applies.
+struct Pending {
+    schema: i64,
+    /// The release that applied the newest migration.
+    release: Option<String>,
 }
 
-/// Creates a backup before a migration or rollback. The error says that the operation did not run, so the caller must
-/// return it and not run the operation.
+impl Pending {
+    /// Returns `None` when no migration is pending, or when the database is new.
+    async fn find(client: &Client) -> Result<Option<Self>, Error> {
+        match schema::classify(known(), &schema::inspect(client).await?) {
+            State::Pending { from, .. } => {
+                Ok(Some(Self { schema: from, release: schema::newest_release(client).await? }))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Records the migrations as an upgrade to this release, which can be rolled back.
+    fn record_applied(self, context: &Context<'_>, version: i64, backup: Option<PathBuf>) -> Result<(), Error> {
+        let schema = (self.schema, version);
+        let applied = MigrationAtStart { ledger_release: self.release, own_version: context.version, schema, backup };
+        Ok(applied.record(&context.home)?)
+    }
+}
+
+/// Creates a backup before a migration or rollback; `None` if there is no data to back up. The error says that the
+/// operation did not run, so the caller must return it and not run the operation.
 async fn back_up(
     context: &Context<'_>,
     access: &Access,
     operation: &str,
     reporter: &dyn Reporter,
-) -> Result<(), Error> {
+) -> Result<Option<PathBuf>, Error> {
     let home = &context.home;
     let config = config::load(&home.config())?
         .ok_or_else(|| Error::failed("config.yaml is missing").hint("restore it from a backup"))?
@@ -241,9 +273,9 @@ async fn back_up(
         Ok(Some(created)) => {
             let note = format!("Created a backup before the {operation}: {}", created.path.display());
             reporter.report(Progress::Note(note));
-            Ok(())
+            Ok(Some(created.path))
         }
-        Ok(None) => Ok(()),
+        Ok(None) => Ok(None),
         Err(error) => {
             let cause = Error::from(error);
             let base = Error {

@@ -1,5 +1,5 @@
-//! A program that a package manager owns. The manager replaces the program; the program then brings each home to its own
-//! release, with the steps of every upgrade.
+//! Brings a home to the release of this program, with the steps of every upgrade: a package manager has replaced the
+//! program, or it was copied over the home's own.
 
 use super::upgrade::args::Upgrade;
 use super::upgrade::gather_facts;
@@ -7,32 +7,33 @@ use super::watch_worker;
 use crate::context::Context;
 use crate::error::Error;
 use crate::recovery::DryRun;
+use leoflow_base::build_info;
 use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_base::protocol::control;
 use leoflow_lifecycle::setup::{self, PackageOwner};
 use leoflow_lifecycle::upgrade::facts;
-use leoflow_lifecycle::upgrade::release::version_order;
+use leoflow_lifecycle::upgrade::release::{stage, version_order};
 use leoflow_lifecycle::upgrade::target_release::{Request, TargetRelease, earlier_failures};
 use leoflow_postgres::cluster::{self, ClusterState};
+use leoflow_postgres::install;
 use semver::Version;
 use serde_json::json;
 
-/// A program of a package manager, and the release of the home.
-pub struct Packaged {
-    owner: PackageOwner,
+/// This program, and the release of the home.
+pub struct Program {
+    /// The package manager that owns the program.
+    pub owner: Option<PackageOwner>,
     own: Version,
     installed: Version,
 }
 
-/// Returns `None` for a program that no package manager owns.
-pub fn packaged(context: &Context<'_>) -> Result<Option<Packaged>, Error> {
-    let Some(owner) = setup::package_owner() else { return Ok(None) };
-    let own = Version::parse(context.version).map_err(Error::bug)?;
-    let installed = facts::installed_version(&context.home, context.version)?;
-    Ok(Some(Packaged { owner, own, installed }))
-}
+impl Program {
+    pub fn of(context: &Context<'_>) -> Result<Self, Error> {
+        let own = Version::parse(context.version).map_err(Error::bug)?;
+        let installed = facts::installed_version(&context.home, context.version)?;
+        Ok(Self { owner: setup::package_owner(), own, installed })
+    }
 
-impl Packaged {
     fn is_newer(&self) -> bool {
         version_order::compare(&self.own, &self.installed).is_gt()
     }
@@ -44,21 +45,59 @@ impl Packaged {
         self.is_newer() && request.from.is_none() && request.version.is_none_or(is_own)
     }
 
-    pub fn refusal(&self) -> Error {
-        let (own, owner) = (&self.own, self.owner.name());
-        let error = Error::refused(format!("leoflow {own} belongs to {owner}, which upgrades it; nothing was changed"))
-            .hint(self.owner.upgrade_command());
-        match self.owner {
+    pub fn refusal(&self, owner: PackageOwner) -> Error {
+        let (own, name) = (&self.own, owner.name());
+        let error = Error::refused(format!("leoflow {own} belongs to {name}, which upgrades it; nothing was changed"))
+            .hint(owner.upgrade_command());
+        match owner {
             PackageOwner::Uvx => error,
             _ => error.hint("then, for the instance: leoflow upgrade"),
         }
     }
+
+    /// Says where the newer release comes from.
+    fn origin(&self) -> String {
+        match self.owner {
+            Some(owner) => format!("{} installed leoflow {}", owner.name(), self.own),
+            None => format!("this program is leoflow {}", self.own),
+        }
+    }
+
+    /// The hint that names the program of the home's release.
+    fn start_installed(&self, context: &Context<'_>) -> String {
+        let Self { owner, installed, .. } = self;
+        let program = match owner {
+            Some(_) => context.home.bin().join("leoflow"),
+            // `bin/leoflow` may be this program.
+            None => stage::program_of(&context.home, installed),
+        };
+        format!("to go on with {installed}: {}{} lite start", program.display(), context.printer.home_option())
+    }
+
+    /// Refuses to repeat an upgrade that failed or was rolled back here: only the user knows whether the reason is
+    /// gone.
+    fn refuse_failed(&self, context: &Context<'_>) -> Result<(), Error> {
+        let Some(reason) = earlier_failures(&context.home, &self.own).into_iter().next() else { return Ok(()) };
+        Err(Error::refused(format!("this home stays at leoflow {}: {reason}", self.installed))
+            .hint(self.start_installed(context))
+            .hint(format!("to try again: leoflow upgrade {}", self.own)))
+    }
+}
+
+/// This program, if its release is newer than the home's. `None` for a development build that no package manager owns,
+/// which is no release: its start migrates and records that. An unreadable version of the home counts as its own.
+fn newer(context: &Context<'_>) -> Option<Program> {
+    if setup::linked_version(&context.home).as_deref() == Some(context.version) {
+        return None;
+    }
+    let program = Program::of(context).ok()?;
+    (program.is_newer() && (program.owner.is_some() || !build_info::is_development())).then_some(program)
 }
 
 /// The answer of `upgrade plan`: there is nothing that this program could do.
-pub fn print_owner(context: &Context<'_>, program: &Packaged) -> Result<(), Error> {
-    let command = program.owner.upgrade_command();
-    let text = format!("leoflow {} belongs to {}, which upgrades it: {command}", program.own, program.owner.name());
+pub fn print_owner(context: &Context<'_>, program: &Program, owner: PackageOwner) -> Result<(), Error> {
+    let command = owner.upgrade_command();
+    let text = format!("leoflow {} belongs to {}, which upgrades it: {command}", program.own, owner.name());
     if context.printer.json {
         let status = json!({"status": "up_to_date", "version": program.installed, "warnings": [text]});
         return context.printer.json(&status);
@@ -68,33 +107,33 @@ pub fn print_owner(context: &Context<'_>, program: &Packaged) -> Result<(), Erro
 }
 
 /// Warns that a running instance has an older release than this program.
-pub fn warn_of_older_release(context: &Context<'_>) -> Result<(), Error> {
-    if let Some(program) = packaged(context)?.filter(Packaged::is_newer) {
-        let Packaged { owner, own, installed } = program;
-        let text = format!("{} installed leoflow {own}, but {installed} is running: leoflow upgrade", owner.name());
+pub fn warn_of_older_release(context: &Context<'_>) {
+    if let Some(program) = newer(context) {
+        let text = format!("{}, but {} is running: leoflow upgrade", program.origin(), program.installed);
         context.printer.warning(text);
     }
-    Ok(())
+}
+
+/// Refuses a restart that would stop the instance and then not start it.
+pub fn check_restart(context: &Context<'_>) -> Result<(), Error> {
+    newer(context).map_or(Ok(()), |program| program.refuse_failed(context))
 }
 
 /// Upgrades a stopped home to the release of this program before it is started: with a backup and a rehearsal, and back
 /// after a failure.
 pub async fn before_start(context: &Context<'_>, reporter: &dyn Reporter) -> Result<(), Error> {
     let home = &context.home;
-    if cluster::state(home) != ClusterState::Ready || control::status_of(home).is_some() {
-        return Ok(());
-    }
-    if packaged(context)?.is_none_or(|program| !program.is_newer()) {
+    let can_open = cluster::state(home) == ClusterState::Ready && install::installed(home).is_some();
+    if !can_open || newer(context).is_none() || control::status_of(home).is_some() {
         return Ok(());
     }
     context.recovery().settle_change(DryRun::No).await?;
     // An interrupted upgrade may have been finished.
-    let Some(program) = packaged(context)?.filter(Packaged::is_newer) else { return Ok(()) };
-    refuse_failed(context, &program)?;
-    let Packaged { owner, own, installed } = &program;
-    let text = format!("{} installed leoflow {own}: upgrading this home from {installed} first", owner.name());
+    let Some(program) = newer(context) else { return Ok(()) };
+    program.refuse_failed(context)?;
+    let text = format!("{}: upgrading this home from {} first", program.origin(), program.installed);
     reporter.report(Progress::Note(text));
-    upgrade(context, reporter).await.map_err(|error| error.hint(start_installed(context, installed)))
+    upgrade(context, reporter).await.map_err(|error| error.hint(program.start_installed(context)))
 }
 
 async fn upgrade(context: &Context<'_>, reporter: &dyn Reporter) -> Result<(), Error> {
@@ -107,17 +146,4 @@ async fn upgrade(context: &Context<'_>, reporter: &dyn Reporter) -> Result<(), E
     release.add_own_program(&context.home)?;
     let (_, error) = watch_worker::run(context, &Upgrade::default().for_worker(&plan.to), &[], reporter).await?;
     error.map_or(Ok(()), Err)
-}
-
-/// Refuses to repeat an upgrade that failed or was rolled back here: only the user knows whether the reason is gone.
-fn refuse_failed(context: &Context<'_>, program: &Packaged) -> Result<(), Error> {
-    let Some(reason) = earlier_failures(&context.home, &program.own).into_iter().next() else { return Ok(()) };
-    let Packaged { own, installed, .. } = program;
-    Err(Error::refused(format!("this home stays at leoflow {installed}: {reason}"))
-        .hint(start_installed(context, installed))
-        .hint(format!("to try again: leoflow upgrade {own}")))
-}
-
-fn start_installed(context: &Context<'_>, installed: &Version) -> String {
-    format!("to go on with {installed}: {} lite start", context.home.bin().join("leoflow").display())
 }

@@ -44,6 +44,8 @@ pub enum RollbackRefusal {
     Newer(Version),
     #[error("{0} is not kept on this machine")]
     NotKept(Version),
+    #[error("{} is leoflow {found}, not {to}: another program was copied over it", .program.display())]
+    Overwritten { program: PathBuf, found: String, to: Version },
     /// Sizes in bytes; `backups` is the total size of the automatic backups.
     #[error(
         "the rollback needs {} MB of free disk, but only {} MB are available: {}",

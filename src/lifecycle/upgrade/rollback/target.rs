@@ -90,7 +90,11 @@ fn kept_program(home: &Home, to: &Version, installed: &Version) -> Result<About,
     if !program_path.is_file() {
         return Err(RollbackRefusal::NotKept(to.clone()).into());
     }
-    Ok(program::about(&program_path).map_err(UpgradeError::from)?)
+    let about = program::about(&program_path).map_err(UpgradeError::from)?;
+    if about.version != to.to_string() {
+        return Err(RollbackRefusal::Overwritten { program: program_path, found: about.version, to: to.clone() }.into());
+    }
+    Ok(about)
 }
 
 /// Returns the database's schema version and the migrations that the program does not know.

@@ -1,30 +1,16 @@
 //! Makes the new release the installed one.
 
 use super::{Direction, State, Step};
-use crate::setup;
 use crate::upgrade::UpgradeError;
-use crate::upgrade::rollback::history::{self, Change, Kind, Snapshot};
+use crate::upgrade::installed::make_installed;
+use crate::upgrade::rollback::history::{Change, Kind, Snapshot};
 use crate::upgrade::step_runner::StepRunner;
 use crate::upgrade::upgrade_context::UpgradeContext;
-use leoflow_base::sys::{checkpoint, clock};
+use leoflow_base::sys::clock;
 
 /// Points the links in `bin/` at the new release, then records its version and the change in the history. Idempotent.
 pub async fn commit(run: &mut StepRunner<'_>) -> Result<(), UpgradeError> {
-    run.step(Step::Commit, async |context, state| install(context, state)).await
-}
-
-fn install(context: &UpgradeContext<'_>, state: &State) -> Result<(), UpgradeError> {
-    let to = &state.plan.to;
-    let write_error = |source| UpgradeError::Write { path: context.home.bin(), source };
-    setup::link(context.home, &to.to_string()).map_err(write_error)?;
-    checkpoint("upgrade.linked");
-    setup::record_version(context.home, &to.to_string())?;
-    let is_recorded = history::last_change_to(context.home, to).is_some_and(|change| change.backup == state.backup);
-    if !is_recorded {
-        history::add(context.home, change(context, state))
-            .map_err(|source| UpgradeError::Write { path: context.home.upgrade(), source })?;
-    }
-    Ok(())
+    run.step(Step::Commit, async |context, state| make_installed(context.home, change(context, state))).await
 }
 
 /// The entry of the history.

@@ -12,7 +12,7 @@ mod install;
 mod worker;
 
 use crate::commands::release::hand_over;
-use crate::commands::release::packaged;
+use crate::commands::release::packaged::{self, Program};
 use crate::commands::release::watch_worker;
 use crate::context::Context;
 use crate::error::Error;
@@ -29,7 +29,7 @@ use leoflow_lifecycle::setup;
 use leoflow_lifecycle::upgrade::plan::{Action, Database, Instance, UpgradeFacts, UpgradePlan, UpgradeRefusal};
 use leoflow_lifecycle::upgrade::release::{program, stage};
 use leoflow_lifecycle::upgrade::rollback::history;
-use leoflow_lifecycle::upgrade::target_release::{Remember, Request, TargetRelease, earlier_failures};
+use leoflow_lifecycle::upgrade::target_release::{Remember, Request, TargetError, TargetRelease, earlier_failures};
 use serde_json::json;
 
 pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
@@ -104,11 +104,15 @@ async fn plan_upgrade(
     let home = &context.home;
     let config = config::load(&home.config())?.map(|loaded| loaded.config);
     let request = Request { version, from: from.from.as_deref() };
-    let release = match packaged::packaged(context)? {
-        None => TargetRelease::find(home, config.as_ref(), context.version, request).await?,
-        Some(program) if program.can_be_requested(&request) => TargetRelease::own()?,
-        Some(program) if applied.is_some() => return Err(program.refusal()),
-        Some(program) => return packaged::print_owner(context, &program).map(|()| None),
+    let program = Program::of(context)?;
+    let release = match program.owner {
+        None => match TargetRelease::find(home, config.as_ref(), context.version, request).await {
+            Err(TargetError::NoHost) if program.can_be_requested(&request) => TargetRelease::own()?,
+            found => found?,
+        },
+        Some(_) if program.can_be_requested(&request) => TargetRelease::own()?,
+        Some(owner) if applied.is_some() => return Err(program.refusal(owner)),
+        Some(owner) => return packaged::print_owner(context, &program, owner).map(|()| None),
     };
     let remember = if applied.is_some() { Remember::Yes } else { Remember::No };
     let doubts = release.doubts(home, remember, context.printer);
