@@ -1,5 +1,6 @@
 //! Errors about a folder that cannot be a home or a workspace.
 
+use crate::sys::env_vars::NoCurrentFolder;
 use std::path::PathBuf;
 
 #[derive(Debug, thiserror::Error)]
@@ -14,8 +15,8 @@ pub enum HomeError {
     NotUtf8(PathBuf),
     #[error("{0} is a file, not a folder")]
     NotAFolder(PathBuf),
-    #[error("the current folder does not exist: {0}")]
-    NoCurrentFolder(std::io::Error),
+    #[error(transparent)]
+    NoCurrentFolder(#[from] NoCurrentFolder),
     #[error("the home {home} belongs to {owner}, who could not change files that this command creates there")]
     OfAnotherUser { home: PathBuf, owner: String, uid: u32 },
     #[error("{home} is in use for something else ({example}), so it cannot be Leoflow's home")]

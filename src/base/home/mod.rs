@@ -27,6 +27,9 @@ pub const RESTORE_IN_WORKSPACE: &str = ".leoflow-restore-";
 /// those have no comma in their names.
 pub const DELETED_TASK_LOGS: &str = ",deleted";
 
+/// A folder that mkfs creates at the root of a file system, and that belongs to the system.
+pub const LOST_AND_FOUND: &str = "lost+found";
+
 /// A home: the folder with everything that one instance owns. The methods return the paths in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Home {

@@ -2,7 +2,7 @@
 //! those that Leoflow creates. Entries of other programs are foreign.
 
 use super::backup_names::is_archive_name;
-use super::{Home, HomeError, config_files};
+use super::{Home, HomeError, LOST_AND_FOUND, config_files};
 use crate::sys::fs::files;
 use crate::sys::{env_vars, user};
 use std::fs;
@@ -102,8 +102,7 @@ pub fn foreign(home: &Home) -> Vec<PathBuf> {
                 let is_foreign = |entry: &String| !is_ours(entry) && !is_leftover(entry);
                 paths.extend(entries(&path).into_iter().filter(is_foreign).map(|entry| path.join(entry)));
             }
-            // `lost+found` exists when the home is the root of a file system.
-            None if name == "lost+found" || is_leftover(&name) || config_files::is_override_name(&name) => {}
+            None if is_leftover(&name) || config_files::is_override_name(&name) => {}
             None => paths.push(path),
         }
     }
@@ -141,7 +140,7 @@ pub(super) fn check(home: &Home) -> Result<(), HomeError> {
     if is_marked(home) {
         return Ok(());
     }
-    match foreign(home).into_iter().next() {
+    match foreign(home).into_iter().find(|path| !path.ends_with(LOST_AND_FOUND)) {
         Some(example) => Err(HomeError::InUse { home: home.root().to_owned(), example }),
         None => Ok(()),
     }
@@ -213,10 +212,10 @@ mod tests {
     #[test]
     fn lists_foreign_entries() {
         let (_folder, home) =
-            home(&["setup.json", "bin/leoflow", "bin/ls", "data/x", "backups/automatic-1.tar.zst", ".x.tmp-12"]);
-        assert_eq!(foreign(&home), [home.root().join("bin/ls"), home.root().join("data")]);
+            home(&["setup.json", "bin/leoflow", "bin/ls", "lost+found/x", "backups/automatic-1.tar.zst", ".x.tmp-12"]);
+        assert_eq!(foreign(&home), [home.root().join("bin/ls"), home.root().join("lost+found")]);
         // Links are not followed.
-        std::os::unix::fs::symlink(home.root().join("data"), home.root().join("logs")).unwrap();
+        std::os::unix::fs::symlink(home.root().join("bin"), home.root().join("logs")).unwrap();
         assert_eq!(foreign(&home).len(), 2);
     }
 

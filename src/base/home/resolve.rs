@@ -84,12 +84,8 @@ pub fn absolute_workspace(path: &Path) -> Result<PathBuf, HomeError> {
 
 /// Resolves a path against the current folder and removes `.` and `..` lexically; links are not resolved.
 fn absolute(path: &Path) -> Result<PathBuf, HomeError> {
-    let mut result = if path.is_absolute() {
-        PathBuf::new()
-    } else {
-        env_vars::current_dir().map_err(HomeError::NoCurrentFolder)?
-    };
-    for part in path.components() {
+    let mut result = PathBuf::new();
+    for part in env_vars::absolute(path)?.components() {
         match part {
             Component::CurDir => {}
             Component::ParentDir => {

@@ -53,6 +53,16 @@ fn removed_path(link: &Path) -> Option<PathBuf> {
     (!link.exists()).then(|| PathBuf::from(OsStr::from_bytes(path)))
 }
 
+/// The current folder was removed, or cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("the current folder no longer exists: {0}")]
+pub struct NoCurrentFolder(io::Error);
+
+/// Resolves a relative path against the current folder. An absolute one needs no current folder.
+pub fn absolute(path: &Path) -> Result<PathBuf, NoCurrentFolder> {
+    Ok(if path.is_absolute() { path.to_owned() } else { current_dir().map_err(NoCurrentFolder)?.join(path) })
+}
+
 pub fn current_dir() -> io::Result<PathBuf> {
     env::current_dir()
 }
@@ -60,4 +70,15 @@ pub fn current_dir() -> io::Result<PathBuf> {
 /// The whole environment of this process.
 pub fn all() -> Vec<(OsString, OsString)> {
     env::vars_os().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_relative_paths_need_the_current_folder() {
+        assert_eq!(absolute(Path::new("/a/../b")).unwrap(), Path::new("/a/../b"));
+        assert_eq!(absolute(Path::new("a")).unwrap(), current_dir().unwrap().join("a"));
+    }
 }

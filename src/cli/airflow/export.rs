@@ -13,7 +13,7 @@ use crate::terminal::printer::{Printer, counted};
 use clap::Args;
 use leoflow_base::config::{Config, Recipient};
 use leoflow_base::sys::fs::{files, permissions};
-use leoflow_base::sys::shell;
+use leoflow_base::sys::{env_vars, shell};
 use leoflow_engine::model::dag::DEFAULT_POOL;
 use leoflow_engine::store::secret::connections::Connection;
 use leoflow_engine::store::secret::variables::Variable;
@@ -52,7 +52,7 @@ pub async fn airflow(context: &Context<'_>, args: &ExportAirflow) -> Result<u8, 
     if recipients.is_empty() && config.backup.passphrase.is_some() && !args.no_secrets {
         context.printer.note("backup.passphrase does not apply to exports; encrypt this one with --recipient KEY");
     }
-    let output = std::path::absolute(&args.output).map_err(|error| Error::io("find", &args.output, &error))?;
+    let output = env_vars::absolute(&args.output)?;
     check_output(&output, &workspace)?;
     let content = InstanceContent::read(&Api::new(&context.home)).await?;
     let mut findings = Findings::default();

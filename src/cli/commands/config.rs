@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use leoflow_base::config::{self, DatastoreSetting, SECRETS, SETTINGS, SecretReference, Setting};
 use leoflow_base::home::{absolute_workspace, check_workspace};
 use leoflow_base::protocol::control;
+use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
 use leoflow_lifecycle::upgrade::release::source::Source;
 use leoflow_postgres::cluster::{self, ClusterState};
@@ -208,7 +209,7 @@ fn default_value(setting: &Setting) -> Option<&'static str> {
 fn check_value(context: &Context<'_>, setting: &Setting, value: &str) -> Result<String, Error> {
     match setting.name {
         "python" => {
-            let path = std::path::absolute(value).map_err(Error::failed)?;
+            let path = env_vars::absolute(Path::new(value))?;
             python::find(Some(&path))
                 .map_err(|reason| Error::usage(reason).hint("leoflow config set python /usr/bin/python3"))?;
             Ok(path.display().to_string())

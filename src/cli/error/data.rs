@@ -5,6 +5,7 @@ use super::Error;
 use super::disk_hint::with_disk_hint;
 use super::postgres::SHARED_MEMORY;
 use leoflow_base::config::UpdateError;
+use leoflow_base::sys::user;
 use leoflow_lifecycle::backup::CollectError;
 use leoflow_lifecycle::backup::StagingError;
 use leoflow_lifecycle::backup::content::ContentError;
@@ -19,7 +20,9 @@ use leoflow_lifecycle::backup::verify::load_error::LoadError;
 use leoflow_lifecycle::backup::{ExchangeError, RestoreError};
 use leoflow_lifecycle::setup::uninstall::{FactsError, RemoveError, UninstallRefusal};
 use leoflow_postgres::PgError;
+use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 const NEXT_START: &str =
@@ -102,8 +105,12 @@ impl From<RestoreRefusal> for Error {
             RestoreRefusal::Obstacle(Obstacle::Link(ref path) | Obstacle::DanglingLink(ref path)) => {
                 base.hint(format!("see where it points: ls -l '{}'", path.display())).hint("nothing was changed")
             }
+            RestoreRefusal::Obstacle(Obstacle::NotWritable(ref path)) if is_own(path) => {
+                base.hint(format!("make it writable: chmod u+rwx '{}'", path.display())).hint("nothing was changed")
+            }
             RestoreRefusal::Obstacle(Obstacle::NotWritable(ref path)) => base
-                .hint(format!("make it writable: chmod u+rwx '{}' (`ls -ld` shows the owner)", path.display()))
+                .hint(format!("it belongs to another user: move it elsewhere with sudo mv '{}' DIR", path.display()))
+                .hint("or restore into another folder: --workspace DIR")
                 .hint("nothing was changed"),
             RestoreRefusal::Obstacle(Obstacle::DifferentFileSystems { .. }) => base.hint("nothing was changed"),
             RestoreRefusal::Space { .. } => {
@@ -111,6 +118,11 @@ impl From<RestoreRefusal> for Error {
             }
         }
     }
+}
+
+/// True if the path belongs to this user, who may then change its mode.
+fn is_own(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|meta| meta.uid() == user::effective_uid())
 }
 
 impl From<RestoreError> for Error {
@@ -288,6 +300,7 @@ impl From<UninstallRefusal> for Error {
                 base.hint("the home was moved or copied: run `leoflow setup` there to write a new receipt")
             }
             UninstallRefusal::Link(path) => base
+                .hint("nothing was removed; if it is the workspace, keep it with --keep-workspace")
                 .hint(format!("remove the link {} by hand, and its target if that belongs to Leoflow", path.display())),
             UninstallRefusal::Unreadable { unreadable, .. } => {
                 base.hint(format!("check its contents first: chmod u+rwx '{}'", unreadable.display()))

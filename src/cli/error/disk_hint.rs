@@ -2,6 +2,7 @@
 
 use super::Error;
 use leoflow_base::sys::fs::disk::{self, Shortage, human_size};
+use leoflow_base::sys::fs::folders::DanglingLink;
 use leoflow_base::sys::fs::{files, mounts};
 use leoflow_base::sys::process::limits;
 use std::io;
@@ -60,6 +61,9 @@ fn hint(cause: &io::Error, path: Option<&Path>) -> Option<String> {
             }
             None => "the disk is mounted read-only; choose another home with --home".to_owned(),
         }),
+        _ if cause.get_ref().is_some_and(|cause| cause.is::<DanglingLink>()) => {
+            Some(format!("mount the disk that the link leads to, or remove the link; then {AGAIN}"))
+        }
         _ => None,
     }
 }

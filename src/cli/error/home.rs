@@ -2,6 +2,13 @@
 
 use super::Error;
 use leoflow_base::home::HomeError;
+use leoflow_base::sys::env_vars::NoCurrentFolder;
+
+impl From<NoCurrentFolder> for Error {
+    fn from(error: NoCurrentFolder) -> Self {
+        Self::failed(error).hint("change to another folder, or use absolute paths")
+    }
+}
 
 impl From<HomeError> for Error {
     fn from(error: HomeError) -> Self {
@@ -25,9 +32,10 @@ impl From<HomeError> for Error {
             HomeError::NoInstance(name) => {
                 base.hint("leoflow instances list").hint(format!("leoflow instances create {name}"))
             }
-            HomeError::NoUserHome(_) | HomeError::NoCurrentFolder(_) => {
+            HomeError::NoUserHome(_) => {
                 base.hint("name one with --home DIR, or set LEOFLOW_HOME (and give --workspace DIR)")
             }
+            HomeError::NoCurrentFolder(error) => error.into(),
             _ => base.hint("choose another folder with --home DIR or LEOFLOW_HOME; nothing was written"),
         }
     }

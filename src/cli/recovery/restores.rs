@@ -70,8 +70,12 @@ impl Recovery<'_> {
     }
 }
 
-/// Reports the files that were in the way of an exchange and where they were moved.
+/// Reports the files that were in the way of an exchange and where they were moved, and the folders that it left.
 pub(crate) fn report_conflicts(home: &Home, reporter: &dyn Reporter) {
+    for folder in exchange::fixed(home) {
+        let text = format!("{} stays as it was: this user cannot move it, and no backup contains it", folder.display());
+        reporter.report(Progress::Warning(text));
+    }
     for folder in exchange::conflicts(home) {
         let mut names: Vec<String> = files_below(&folder);
         let unnamed_count = names.len().saturating_sub(MAX_NAMED);

@@ -1,7 +1,7 @@
 //! Creates projects: the first one of a workspace, and those of `leoflow init`. Never changes existing ones.
 
-use leoflow_base::home::RESTORE_IN_WORKSPACE;
-use leoflow_base::sys::fs::files;
+use leoflow_base::home::{LOST_AND_FOUND, RESTORE_IN_WORKSPACE};
+use leoflow_base::sys::fs::{files, folders};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ const STARTER_LIMIT: u64 = 64 * 1024;
 
 /// Creates a workspace with the starter project. The workspace must be new or empty.
 pub fn make(workspace: &Path) -> io::Result<()> {
-    std::fs::create_dir_all(workspace)?;
+    folders::create_all(workspace)?;
     match make_project(&workspace.join(NAME), NAME) {
         // An interrupted setup has already created it.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -27,7 +27,7 @@ pub fn is_untouched(workspace: &Path) -> bool {
     let names = |folder: &Path| -> Option<Vec<String>> {
         let entries = std::fs::read_dir(folder).ok()?;
         let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-        Some(names.filter(|name| !name.starts_with(RESTORE_IN_WORKSPACE)).collect())
+        Some(names.filter(|name| !name.starts_with(RESTORE_IN_WORKSPACE) && name != LOST_AND_FOUND).collect())
     };
     let starter = workspace.join(NAME);
     match names(workspace).as_deref() {
@@ -49,7 +49,7 @@ pub fn make_project(folder: &Path, dag_id: &str) -> io::Result<PathBuf> {
     if file.exists() {
         return Err(io::ErrorKind::AlreadyExists.into());
     }
-    std::fs::create_dir_all(folder)?;
+    folders::create_all(folder)?;
     let text = HELLO.replace("dag_id=\"hello\"", &format!("dag_id=\"{dag_id}\""));
     // Written atomically, so that a killed setup leaves it complete or absent.
     files::write_atomic(&file, text.as_bytes(), 0o644)?;
@@ -65,6 +65,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let workspace = folder.path().join("w");
         assert!(!is_untouched(&workspace));
+        std::fs::create_dir_all(workspace.join("lost+found")).unwrap();
+        assert!(is_untouched(&workspace));
         std::fs::create_dir_all(workspace.join("hello")).unwrap();
         assert!(is_untouched(&workspace));
         std::fs::write(workspace.join("hello/.dag.py.tmp-12"), "half").unwrap();

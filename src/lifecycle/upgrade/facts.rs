@@ -48,7 +48,7 @@ pub async fn gather(sources: FactSources<'_>) -> Result<UpgradeFacts, UpgradeErr
         components: components(home),
         free_bytes: disk::free_bytes(home.root()).ok(),
         database_bytes,
-        backup_bytes: capacity::for_backup(&sizes(home, config, database_bytes)),
+        backup_bytes: capacity::for_backup(&sizes(home, config, database_bytes)?),
         instance,
         running_tasks: running_tasks(home)?,
     })
@@ -90,16 +90,17 @@ pub(super) fn parse_version(text: &str) -> Result<Version, UpgradeError> {
 }
 
 /// Sizes of the content of a new backup, and of the newest unencrypted automatic backup.
-fn sizes(home: &Home, config: Option<&Config>, database: u64) -> Sizes {
+fn sizes(home: &Home, config: Option<&Config>, database: u64) -> Result<Sizes, UpgradeError> {
     let workspace = config.and_then(|config| config.workspace.as_deref());
     let task_logs_bytes = config.map_or(u64::MAX, |config| config.backup.task_logs_bytes);
-    let newest = catalog::list(home).into_iter().find(|backup| backup.automatic && !backup.encrypted);
+    let backups = catalog::list(home).map_err(|source| UpgradeError::Read { path: home.backups(), source })?;
+    let newest = backups.into_iter().find(|backup| backup.automatic && !backup.encrypted);
     let last = newest.and_then(|backup| {
         let manifest = restore::peek(&Input::plain(&backup.path)).ok()?;
         let (database, files) = (manifest.database.bytes, manifest.files_size());
         Some(LastBackup { archive: backup.size_bytes, database, files })
     });
-    Sizes { database, files: files_size(home, workspace, task_logs_bytes), last }
+    Ok(Sizes { database, files: files_size(home, workspace, task_logs_bytes), last })
 }
 
 /// The installed components.

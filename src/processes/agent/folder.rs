@@ -10,7 +10,7 @@
 
 use super::task_files::{Outcome, Spec, TaskResult};
 use leoflow_base::home::Home;
-use leoflow_base::sys::fs::files;
+use leoflow_base::sys::fs::{files, folders};
 use leoflow_base::sys::process::ProcessId;
 use leoflow_engine::model::keys::{InstanceKey, TryKey};
 use serde::Serialize;
@@ -50,12 +50,7 @@ impl TaskFolder {
 
     /// Lists all task folders; empty when `run/tasks` is missing.
     pub fn all(home: &Home) -> io::Result<Vec<Self>> {
-        let entries = match fs::read_dir(home.running_tasks()) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(error),
-        };
-        entries.map(|entry| Ok(Self(entry?.path()))).collect()
+        Ok(folders::entries(&home.running_tasks())?.into_iter().map(Self).collect())
     }
 
     pub fn path(&self) -> &Path {

@@ -5,8 +5,8 @@ use super::uv::{self, Call};
 use super::{bytecode, managed};
 use leoflow_base::home::Home;
 use leoflow_base::home::progress::Progress;
-use leoflow_base::sys::fs::files;
 use leoflow_base::sys::fs::flock::FileLock;
+use leoflow_base::sys::fs::{files, folders};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -67,6 +67,8 @@ impl Cleanup {
             // Keeps all environments of a lock in use: agents and tasks may still use the one with an older Python.
             is_old && !in_use.locks.contains_key(&stamp.lock.hash())
         };
+        // Environments that cannot be listed may use any Python.
+        folders::entries(&home.environments()).map_err(|error| unwritable(home, &error))?;
         let (unused, used): (Vec<_>, Vec<_>) = build::all(home).into_iter().partition(is_unused);
         let bases = bases(home, &used, in_use);
         let mut unused: Vec<PathBuf> = unused.into_iter().map(|(folder, _)| folder).collect();

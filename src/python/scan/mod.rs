@@ -9,6 +9,7 @@ pub use dag_file::is_dag_file;
 use self::ignore::{IGNORE_FILE, PathKind, Rules};
 use super::roots::DagPlaces;
 use leoflow_base::config::leoflow_yaml;
+use leoflow_base::home::LOST_AND_FOUND;
 use leoflow_base::sys::blocking;
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::fs::{self, DirEntry, FileType, Metadata};
@@ -316,7 +317,7 @@ fn is_of_interest(name: &str) -> bool {
 }
 
 fn is_skipped(name: &str) -> bool {
-    name.starts_with('.') || ["__pycache__", "node_modules", "site-packages"].contains(&name)
+    name.starts_with('.') || ["__pycache__", "node_modules", "site-packages", LOST_AND_FOUND].contains(&name)
 }
 
 /// Metadata of a symbolic link's target; an error of kind `TimedOut` after `LINK_LIMIT`.

@@ -260,6 +260,41 @@ fn a_backup_names_the_session_whose_lock_it_waits_for() {
 }
 
 #[test]
+fn folders_on_an_unmounted_disk_are_named_not_empty() {
+    let test = TestHome::started();
+    test.run(&["lite", "stop"]).expect(0);
+    let target = test.folder().join("unmounted/disk");
+    let link = |name: &str| {
+        let link = test.home.join(name);
+        let _ = fs::remove_dir_all(&link);
+        symlink(&target, &link).unwrap();
+        format!("{} is a link to {}, which does not exist", link.display(), target.display())
+    };
+    let text = link("backups");
+    for command in [
+        &["lite", "backup"][..],
+        &["lite", "backups"],
+        &["lite", "backups", "list", "--json"],
+        &["lite", "backups", "verify", "--quick"],
+        &["lite", "backups", "prune", "--yes"],
+    ] {
+        let failed = test.run(command).expect(1);
+        assert!(failed.stderr.contains(&text) && failed.stderr.contains("mount the disk"), "{command:?}: {failed:?}");
+    }
+    let status = test.run(&["lite", "status"]);
+    assert!(status.stderr.contains(&format!("the backups cannot be read: {text}")), "{status:?}");
+    let text = link("restore");
+    let undo = test.run(&["lite", "restore", "--undo", "--yes"]).expect(1);
+    assert!(undo.stderr.contains(&text), "{undo:?}");
+    let text = link("task-logs");
+    let output = test.folder().join("b.tar.zst");
+    let made = test.run(&["lite", "backup", "--json", "--output", output.to_str().unwrap()]).expect(0).json();
+    let skipped = serde_json::json!([{"path": "task-logs", "reason": format!("cannot read it: {text}")}]);
+    assert_eq!(made["skipped"], skipped);
+    assert!(!target.exists(), "nothing is created in its place");
+}
+
+#[test]
 fn a_migration_of_a_non_empty_database_makes_a_backup() {
     let test = TestHome::started();
     test.run(&["variables", "set", "a", "b"]).expect(0);

@@ -1,6 +1,6 @@
 //! Help, usage errors, versions and exit codes of the command line.
 
-use crate::support::{LEOFLOW, TestHome, newest};
+use crate::support::{CommandOutput, LEOFLOW, TestHome, newest};
 use std::process::{Command, Stdio};
 
 /// Appends the path of each command and subcommand that the help shows, such as `["lite", "start"]`, to `paths`.
@@ -79,4 +79,30 @@ fn a_closed_output_pipe_is_not_a_crash() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(!stderr.contains("panic"), "{stderr}");
     assert_ne!(output.status.code(), Some(70));
+}
+
+#[test]
+fn absolute_paths_work_from_a_removed_folder() {
+    let test = TestHome::new();
+    let run = |arguments: &[&str]| -> CommandOutput {
+        let leoflow = test.command(arguments);
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", "mkdir \"$1\" && cd \"$1\" && rmdir \"$1\" && shift && exec \"$@\"", "sh"]);
+        shell.arg(test.folder().join("gone")).arg(leoflow.get_program()).args(leoflow.get_args()).env_clear();
+        shell.envs(leoflow.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        shell.output().unwrap().into()
+    };
+    let project = test.folder().join("p");
+    run(&["init", project.to_str().unwrap()]).expect(0);
+    assert!(project.join("dag.py").exists());
+    let missing = test.folder().join("none.tar.zst");
+    let verified = run(&["lite", "backups", "verify", "--quick", missing.to_str().unwrap()]).expect(1);
+    assert!(verified.stderr.contains("none.tar.zst"), "{verified:?}");
+    for relative in [&["init", "q"][..], &["validate", "q"], &["lite", "backups", "verify", "q"], &["add", "x"]] {
+        let failed = run(relative).expect(1);
+        assert!(
+            failed.stderr.contains("the current folder no longer exists") && failed.stderr.contains("absolute paths"),
+            "{relative:?}: {failed:?}"
+        );
+    }
 }

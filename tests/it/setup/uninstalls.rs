@@ -1,6 +1,7 @@
 //! An uninstall keeps the user's data; a purge removes Leoflow's files and data, and nothing else.
 
 use crate::support::http::Session;
+use crate::support::mounts::{can_mount, run_in_mount_namespace};
 use crate::support::rounds::sample_rounds;
 use crate::support::{CommandOutput, TestHome};
 use std::collections::BTreeSet;
@@ -113,6 +114,8 @@ fn workspaces_that_contain_other_things_are_never_purged() {
         let refused = test.run(&all);
         assert_eq!(refused.code, Some(3), "{}: {}", workspace.display(), refused.stderr);
         assert!(refused.stderr.contains("hint: "), "{}", refused.stderr);
+        let is_link = refused.stderr.contains("is a link");
+        assert!(!is_link || refused.stderr.contains("--keep-workspace"), "{}", refused.stderr);
         assert!(test.home.join("config.yaml").exists() && user.join("thesis.txt").exists());
     }
     // The home itself: through a symlink, and without its receipt.
@@ -356,6 +359,26 @@ fn commands_on_an_empty_home_change_nothing() {
     test.run(&["lite", "backups", "verify", "nothing.tar.zst"]).expect(1);
     test.run(&["lite", "psql"]).expect(1);
     assert_eq!(fs::read_dir(&test.home).unwrap().count(), 0, "a refusal changes nothing");
+}
+
+#[test]
+fn a_home_that_is_a_mount_point_is_emptied() {
+    if !can_mount() {
+        return;
+    }
+    let test = TestHome::on_one_disk();
+    test.set_up();
+    let script = "mount --bind \"$1\" \"$1\" || exit 99; mkdir \"$1/lost+found\"; shift; \
+                  \"$@\" uninstall --purge --yes && exec \"$@\" uninstall --purge --yes";
+    let purged = run_in_mount_namespace(&test, script, &[]).expect(0);
+    for kept in [test.home.clone(), test.home.join("lost+found")] {
+        let line = format!("kept, because Leoflow did not create it: {}\n", kept.display());
+        assert!(purged.stdout.contains(&line), "{purged:?}");
+    }
+    assert!(!purged.stdout.contains("move the remaining files"), "{purged:?}");
+    let remaining: Vec<_> = fs::read_dir(&test.home).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(remaining, ["lost+found"]);
+    assert!(!test.workspace().exists());
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The disk space that a folder takes.
 
+use super::folders;
 use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -18,7 +19,7 @@ pub struct Limits {
 pub struct DiskUsage {
     /// Allocated bytes. A file with several names counts once.
     pub bytes: u64,
-    /// True when a limit was reached: the folder takes at least this many bytes.
+    /// True when a limit was reached, or a folder cannot be read: the folder takes at least this many bytes.
     pub is_partial: bool,
 }
 
@@ -29,14 +30,17 @@ impl DiskUsage {
     }
 }
 
-/// Measures everything below `root`; nothing if it does not exist. Follows no links below it, and skips folders that
-/// cannot be read.
+/// Measures everything below `root`; nothing if it does not exist. Follows no links below it.
 pub fn measure(root: &Path, limits: Limits) -> DiskUsage {
     let deadline = Instant::now() + limits.time;
     let (mut usage, mut count, mut folders) = (DiskUsage::default(), 0_usize, vec![root.to_owned()]);
     let mut counted_links = HashSet::new();
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+        let Ok(entries) = fs::read_dir(&folder) else {
+            usage.is_partial |= folders::entries(&folder).is_err();
+            continue;
+        };
+        for entry in entries.flatten() {
             count += 1;
             if count > limits.entries || Instant::now() > deadline {
                 return DiskUsage { is_partial: true, ..usage };
@@ -75,6 +79,9 @@ mod tests {
         let added = measure(&root, LIMITS).bytes - before;
         assert!((100_000..200_000).contains(&added), "{added}");
         assert_eq!(measure(&folder.path().join("none"), LIMITS), DiskUsage::default());
+        let unmounted = folder.path().join("unmounted");
+        std::os::unix::fs::symlink("none", &unmounted).unwrap();
+        assert!(measure(&unmounted, LIMITS).is_partial);
     }
 
     #[test]

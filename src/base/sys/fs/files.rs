@@ -1,5 +1,6 @@
 //! Durable files: a file is complete or absent, and a reported rename has reached the disk.
 
+use super::folders::name_dangling_link;
 use super::permissions;
 use serde::de::DeserializeOwned;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
@@ -169,7 +170,7 @@ pub fn create_private_dir_in(root: &Path, path: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => fs::set_permissions(path, Permissions::from_mode(0o700)),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-        Err(error) => Err(error),
+        Err(error) => Err(name_dangling_link(path, error)),
     }
 }
 

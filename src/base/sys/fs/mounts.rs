@@ -11,6 +11,11 @@ pub fn at_or_below(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(all()?.into_iter().filter(|point| point.starts_with(path)).collect())
 }
 
+/// Lists the mount points below `path`, which must be absolute and without links.
+pub fn below(path: &Path) -> io::Result<Vec<PathBuf>> {
+    Ok(at_or_below(path)?.into_iter().filter(|point| point != path).collect())
+}
+
 /// The mount point of the file system that contains `path`, or its nearest existing parent.
 pub fn containing(path: &Path) -> io::Result<PathBuf> {
     let path = path.ancestors().find_map(|path| path.canonicalize().ok()).unwrap_or_else(|| "/".into());
@@ -52,6 +57,7 @@ mod tests {
     fn finds_mounts_and_reads_their_escapes() {
         assert!(at_or_below(Path::new("/")).unwrap().contains(&PathBuf::from("/proc")));
         assert!(at_or_below(Path::new("/proc")).unwrap().contains(&PathBuf::from("/proc")));
+        assert!(!below(Path::new("/proc")).unwrap().contains(&PathBuf::from("/proc")));
         assert!(at_or_below(tempfile::tempdir().unwrap().path()).unwrap().is_empty());
         assert_eq!(containing(Path::new("/proc/self/missing/x")).unwrap(), Path::new("/proc"));
         assert_eq!(unescape(b"/a\\040b\\134c"), "/a b\\c");

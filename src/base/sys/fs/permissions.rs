@@ -1,5 +1,6 @@
 //! Sets modes where the file system has them, and finds out who can read a file.
 
+use super::folders::name_dangling_link;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -31,7 +32,7 @@ pub fn create_dir_where_supported(path: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => set_path_where_supported(path, 0o700),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-        Err(error) => Err(error),
+        Err(error) => Err(name_dangling_link(path, error)),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `leoflow lite backups`: list, verify, prune.
 
-use super::verify_backups::{self, VerifyBackups};
+use super::verify_backups::{self, VerifyBackups, listed};
 use crate::context::{Confirmation, Context};
 use crate::error::Error;
 use crate::recovery::DryRun;
@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use leoflow_base::home::lock::OperationLock;
 use leoflow_base::home::upkeep;
-use leoflow_lifecycle::backup::retain::catalog::{self, Listed, Proof};
+use leoflow_lifecycle::backup::retain::catalog::{Listed, Proof};
 use leoflow_lifecycle::backup::retain::prune;
 use leoflow_lifecycle::backup::retain::retention::{self, Limits};
 use leoflow_lifecycle::upgrade::rollback::history;
@@ -64,7 +64,7 @@ pub async fn run(context: &Context<'_>, args: &Backups) -> Result<u8, Error> {
 }
 
 fn list(context: &Context<'_>) -> Result<u8, Error> {
-    let backups = catalog::list(&context.home);
+    let backups = listed(&context.home)?;
     let printer = context.printer;
     if printer.json {
         printer.json(&json!({"backups": backups, "upkeep": upkeep::read(&context.home)}))?;
@@ -91,7 +91,7 @@ fn remove_excess(context: &Context<'_>, dry_run: DryRun, confirmation: Confirmat
     let _operation_lock = (!is_dry_run).then(|| OperationLock::take(home, "leoflow lite backups prune")).transpose()?;
     let limits = Limits::of(&settings, Timestamp::now());
     let pinned = history::rollback_backups(home).map_err(|error| Error::io("read", &home.upgrade(), &error))?;
-    let excess = retention::excess(&catalog::list(home), Path::new(""), &pinned, &limits);
+    let excess = retention::excess(&listed(home)?, Path::new(""), &pinned, &limits);
     let freed: u64 = excess.iter().map(|entry| entry.size_bytes).sum();
     if !printer.json {
         for entry in &excess {

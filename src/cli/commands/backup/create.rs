@@ -151,12 +151,7 @@ fn output_path(context: &Context<'_>, args: &Backup, encrypt_to: &EncryptTo) -> 
         let free_path = names.map(|name| folder.join(name)).find(|path| !path.exists());
         return free_path.ok_or_else(|| Error::bug("no file name is free for a backup"));
     };
-    let working_dir = env_vars::current_dir().map_err(|error| {
-        Error::failed("the current folder no longer exists")
-            .cause(error)
-            .hint("change to another folder, or use --output /PATH/FILE")
-    })?;
-    let output = encrypted_name(context, working_dir.join(output), encrypt_to);
+    let output = encrypted_name(context, env_vars::absolute(output)?, encrypt_to);
     if encrypt_to.is_off()
         && let Some(work_tree) = output.ancestors().skip(1).find(|folder| folder.join(".git").exists())
     {

@@ -204,7 +204,7 @@ fn print_plan(context: &Context<'_>, relocation: &Relocation) {
         return printer.note("Both lead to the same database, so nothing is copied. A running Leoflow is restarted.");
     }
     printer.note("A running Leoflow is stopped and started again. The old datastore is kept unchanged.");
-    if restore_dir::retained(&context.home).is_some() {
+    if let Ok(Some(_)) = restore_dir::retained(&context.home) {
         printer.warning(
             "the data that the last restore replaced stays in the old datastore; `restore --undo` will no longer work",
         );

@@ -65,7 +65,7 @@ fn wait_for_rollback() -> Result<(), Error> {
 
 /// Returns the backup to restore and the keys that decrypt it.
 fn read_input(context: &Context<'_>, args: &Restore, input: &Path) -> Result<Input, Error> {
-    let path = env_vars::current_dir().map_err(Error::failed)?.join(input);
+    let path = env_vars::absolute(input)?;
     Ok(Input { path, keys: keys(context, &args.decryption)? })
 }
 

@@ -49,9 +49,9 @@ pub fn print_plan(
             if let Some(names) = state_summary::list_names(&before.left_behind) {
                 note(format!("Not restored, because backups do not contain them: {names}."));
             }
-            let older =
-                restore_dir::retained(&context.home).filter(|(_, older_state)| older_state.unreadable.is_none());
-            if let Some((_, older_state)) = older {
+            // A folder that cannot be read is an error once the restore writes into it.
+            let older = restore_dir::retained(&context.home).ok().flatten();
+            if let Some((_, older_state)) = older.filter(|(_, older_state)| older_state.unreadable.is_none()) {
                 note(format!(
                     "The restore of {} can no longer be undone afterwards; the state it replaced is removed: {}.",
                     context.printer.time(Some(&older_state.exchanged_at)),

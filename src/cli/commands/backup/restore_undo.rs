@@ -67,7 +67,8 @@ pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
 
 /// Finds the state to bring back. Fails if none is kept, if it is unreadable, or if an obstacle prevents the renames.
 fn find_retained(home: &Home) -> Result<(RestoreDir, RetainedState), Error> {
-    let (restore_dir, retained) = restore_dir::retained(home).ok_or(RestoreError::NoRetainedState)?;
+    let retained = restore_dir::retained(home).map_err(|error| Error::io("read", &home.restore(), &error))?;
+    let (restore_dir, retained) = retained.ok_or(RestoreError::NoRetainedState)?;
     if let Some(folder) = &retained.unreadable {
         return Err(unreadable_error(folder, restore_dir.folder()));
     }

@@ -8,10 +8,11 @@ use crate::recovery::datastore::{self, Datastore};
 use crate::terminal::printer::counted;
 use clap::Args;
 use jiff::Timestamp;
+use leoflow_base::home::Home;
 use leoflow_base::home::lock::OperationLock;
 use leoflow_base::home::upkeep::{self, End};
 use leoflow_base::sys::env_vars;
-use leoflow_lifecycle::backup::retain::catalog::{self, Method, Proof};
+use leoflow_lifecycle::backup::retain::catalog::{self, Listed, Method, Proof};
 use leoflow_lifecycle::backup::{Input, Keys, verify};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -35,7 +36,7 @@ pub struct VerifyBackups {
 
 /// Verifies the backups and returns the exit code; `None` if a scheduled verification finds no backup.
 pub async fn run(context: &Context<'_>, args: &VerifyBackups) -> Result<Option<u8>, Error> {
-    if args.scheduled && catalog::list(&context.home).is_empty() {
+    if args.scheduled && listed(&context.home)?.is_empty() {
         // Nothing to verify until the next scheduled time.
         record_end(context, End::Partial);
         return Ok(None);
@@ -208,15 +209,20 @@ fn print_verification(context: &Context<'_>, file: &Path, rows: Option<i64>, pro
     }
 }
 
+/// The backups in the home.
+pub fn listed(home: &Home) -> Result<Vec<Listed>, Error> {
+    catalog::list(home).map_err(|error| Error::io("read", &home.backups(), &error))
+}
+
 /// The absolute paths of the backups to verify: the given file, all, or the newest one.
 fn selected_files(context: &Context<'_>, args: &VerifyBackups) -> Result<Vec<PathBuf>, Error> {
     if let Some(file) = &args.file {
-        let path = env_vars::current_dir().map_err(Error::failed)?.join(file);
+        let path = env_vars::absolute(file)?;
         // A bare file name may also name a backup in the home's `backups` folder.
         let listed = context.home.backups().join(file);
         return Ok(vec![if !path.exists() && listed.exists() { listed } else { path }]);
     }
-    let paths: Vec<PathBuf> = catalog::list(&context.home).into_iter().map(|backup| backup.path).collect();
+    let paths: Vec<PathBuf> = listed(&context.home)?.into_iter().map(|backup| backup.path).collect();
     if paths.is_empty() {
         return Err(Error::failed(format!("no backups in {}", context.home.backups().display()))
             .hint("specify a file: leoflow lite backups verify FILE"));

@@ -44,7 +44,10 @@ struct Change {
 pub async fn run(context: &Context<'_>, args: &Add) -> Result<u8, Error> {
     let config = context.config()?.map(|loaded| loaded.config);
     let workspace = config.as_ref().and_then(|config| config.workspace.clone());
-    let current_folder = env_vars::current_dir().map_err(Error::failed)?;
+    let current_folder = match args.project {
+        Some(_) => env_vars::current_dir().unwrap_or_default(),
+        None => env_vars::absolute(Path::new(""))?,
+    };
     let project = args.project.as_deref().unwrap_or(Path::new(""));
     let folder = project_folder(workspace.as_deref(), &current_folder, project)
         .ok_or_else(|| no_project(workspace.as_deref(), project))?;

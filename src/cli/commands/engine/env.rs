@@ -168,7 +168,7 @@ async fn verify(context: &Context<'_>, api: &Api<'_>, project: Option<&str>) -> 
 /// The name of a project that is given by its name or by a path to it.
 fn project_name(context: &Context<'_>, project: &str) -> Result<String, Error> {
     let workspace = context.config()?.and_then(|loaded| loaded.config.workspace);
-    let current_folder = env_vars::current_dir().map_err(Error::failed)?;
+    let current_folder = env_vars::current_dir().unwrap_or_default();
     Ok(name_in_workspace(workspace.as_deref(), &current_folder, project))
 }
 

@@ -170,10 +170,9 @@ impl RunRequest<'_> {
         let workspace = config.as_ref().and_then(|config| config.workspace.clone());
         let max_map_length = config.as_ref().map_or(DEFAULT_MAX_MAP_LENGTH, |config| config.max_map_length);
         let interpreter = prepare_interpreter(context, config.and_then(|config| config.python).as_deref()).await?;
-        let current_folder = env_vars::current_dir().map_err(Error::failed)?;
         let file = match self.file {
             Some(file) => {
-                let file = path_in_workspace(workspace.as_deref(), &current_folder.join(file));
+                let file = path_in_workspace(workspace.as_deref(), &env_vars::absolute(file)?);
                 if !file.is_file() {
                     return Err(Error::failed(format!("{} does not exist", file.display())));
                 }

@@ -5,9 +5,8 @@ use crate::context::Context;
 use crate::error::Error;
 use clap::Args;
 use leoflow_base::config::leoflow_yaml;
-use leoflow_base::sys::env_vars;
-use leoflow_base::sys::fs::files;
-use leoflow_base::sys::shell;
+use leoflow_base::sys::fs::{files, folders};
+use leoflow_base::sys::{env_vars, shell};
 use leoflow_lifecycle::setup;
 use serde_json::{Value, json};
 use std::io::ErrorKind;
@@ -28,8 +27,7 @@ pub struct Init {
 }
 
 pub async fn run(context: &Context<'_>, args: &Init) -> Result<u8, Error> {
-    let current_folder = env_vars::current_dir().map_err(Error::failed)?;
-    let folder = current_folder.join(&args.folder);
+    let folder = env_vars::absolute(&args.folder)?;
     let settings = folder.join(leoflow_yaml::FILE);
     // The settings are written before the DAG file, because the server imports the DAG file as soon as it appears.
     let settings_text = match leoflow_yaml::add_dependencies("", &args.with) {
@@ -48,7 +46,7 @@ pub async fn run(context: &Context<'_>, args: &Init) -> Result<u8, Error> {
         return Err(already_exists(&folder));
     }
     if let Some(text) = settings_text {
-        std::fs::create_dir_all(&folder).map_err(|error| Error::io("write", &folder, &error))?;
+        folders::create_all(&folder).map_err(|error| Error::io("write", &folder, &error))?;
         files::write_atomic(&settings, text.as_bytes(), 0o644)
             .map_err(|error| Error::io("write", &settings, &error))?;
     }

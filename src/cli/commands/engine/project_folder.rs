@@ -8,7 +8,8 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 /// The folder of a project that is given by a path or by its name. A path that exists relative to `current_folder` comes
-/// first, then a folder of this name in the workspace. `None` if neither exists.
+/// first, then a folder of this name in the workspace. `None` if neither exists. `current_folder` is empty if it was
+/// removed.
 pub fn project_folder(workspace: Option<&Path>, current_folder: &Path, project: &Path) -> Option<PathBuf> {
     // Without a trailing slash.
     let path: PathBuf = current_folder.join(project).components().collect();

@@ -88,10 +88,9 @@ pub async fn prepare_interpreter(context: &Context<'_>, configured: Option<&Path
 
 /// The paths to check: the arguments, or the workspace.
 fn paths_of(args: &Validate, workspace: Option<&Path>) -> Result<Vec<PathBuf>, Error> {
-    let current_folder = env_vars::current_dir().map_err(Error::failed)?;
     match workspace {
         _ if !args.paths.is_empty() => {
-            Ok(args.paths.iter().map(|path| path_in_workspace(workspace, &current_folder.join(path))).collect())
+            args.paths.iter().map(|path| Ok(path_in_workspace(workspace, &env_vars::absolute(path)?))).collect()
         }
         Some(workspace) => Ok(vec![workspace.to_owned()]),
         None => Err(Error::failed("Leoflow is not set up in this home, so it has no workspace")

@@ -6,15 +6,16 @@ use crate::error::Error;
 use crate::terminal::printer::human_size;
 use clap::Args;
 use leoflow_base::config;
-use leoflow_base::home::Home;
 use leoflow_base::home::journal::{self, Entry, Operation};
 use leoflow_base::home::lock::{HomeLock, OperationLock};
+use leoflow_base::home::{Home, LOST_AND_FOUND};
 use leoflow_lifecycle::setup::uninstall::{self, Part, Request, UninstallPlan};
 use leoflow_postgres::{Endpoint, location};
 use leoflow_processes::supervisor;
 use serde_json::{Value, json};
 use std::ffi::OsString;
-use std::path::Path;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  leoflow uninstall --dry-run        print what would be removed, with sizes\n  \
@@ -145,7 +146,7 @@ fn finish_purge(context: &Context<'_>, args: &Uninstall, entry: Entry) -> Result
 fn is_empty(context: &Context<'_>) -> Result<bool, Error> {
     let names = |folder: &Path| -> Result<Vec<OsString>, Error> {
         let entries = std::fs::read_dir(folder).map_err(|error| Error::io("read", folder, &error))?;
-        Ok(entries.flatten().map(|entry| entry.file_name()).collect())
+        Ok(entries.flatten().map(|entry| entry.file_name()).filter(|name| *name != *LOST_AND_FOUND).collect())
     };
     Ok(match names(context.home.root())?.as_slice() {
         [] => true,
@@ -161,6 +162,11 @@ fn print_not_installed(context: &Context<'_>, args: &Uninstall) -> Result<u8, Er
         let removed = match std::fs::remove_dir(context.home.run()) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
             _ => std::fs::remove_dir(root),
+        };
+        // A mount point stays.
+        let removed = match removed {
+            Err(error) if matches!(error.kind(), ErrorKind::ResourceBusy | ErrorKind::DirectoryNotEmpty) => Ok(()),
+            other => other,
         };
         removed.map_err(|error| Error::io("remove", root, &error))?;
     }
@@ -272,7 +278,8 @@ fn print_result(context: &Context<'_>, plan: &UninstallPlan) -> Result<u8, Error
         for path in &plan.not_ours {
             context.printer.line(format!("  kept, because Leoflow did not create it: {}", path.display()));
         }
-        if plan.not_ours.iter().any(|path| path.starts_with(&plan.home)) {
+        let is_in_the_way = |path: &&PathBuf| **path != plan.home && !path.ends_with(LOST_AND_FOUND);
+        if plan.not_ours.iter().filter(is_in_the_way).any(|path| path.starts_with(&plan.home)) {
             let home = plan.home.display();
             context
                 .printer

@@ -11,6 +11,7 @@ use leoflow_base::home::upkeep::{self, Kind, Upkeep};
 use leoflow_base::home::{Home, all_instances, journal, lock};
 use leoflow_base::protocol::control::{self, StatusReply};
 use leoflow_base::protocol::status::{BackupsStatus, InstanceState, InstanceStatus, ProcessStatus};
+use leoflow_base::sys::fs::folders;
 use leoflow_base::sys::process::environment_of;
 use leoflow_lifecycle::backup::retain::catalog;
 use leoflow_lifecycle::setup::{self, installed_version};
@@ -122,6 +123,9 @@ fn backups(context: &Context<'_>, status: &InstanceStatus) -> BackupsStatus {
     let overdue = find_overdue(context, upkeep.as_ref(), status);
     let mut problems = upkeep.as_ref().map(Upkeep::problems).unwrap_or_default();
     problems.extend(overdue.iter().map(ToString::to_string));
+    problems.extend(
+        folders::entries(&context.home.backups()).err().map(|error| format!("the backups cannot be read: {error}")),
+    );
     let backup_failed = upkeep.as_ref().is_some_and(|upkeep| upkeep.backup.problem.is_some());
     BackupsStatus {
         last_backup_at: upkeep.as_ref().and_then(|upkeep| upkeep.backup.done_at).map(|time| time.to_string()),

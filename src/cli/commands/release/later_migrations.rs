@@ -16,7 +16,6 @@ use tokio_postgres::Client;
 /// Returns the facts that decide which gates are open. Runs every release in `versions/` to ask which schema it knows.
 pub fn gates(context: &Context<'_>) -> Gates {
     let home = &context.home;
-    let kept = versions::schemas(home);
     let (cleanup_after, mut under_way) = match config::load(&home.config()) {
         Ok(loaded) => (loaded.map(|loaded| loaded.config.upgrade).unwrap_or_default().cleanup_after, None),
         Err(error) => (Duration::MAX, Some(format!("config.yaml cannot be read ({error})"))),
@@ -26,6 +25,10 @@ pub fn gates(context: &Context<'_>) -> Gates {
         Ok(Some(entry)) => under_way = Some(format!("an operation ({}) is in progress", entry.operation)),
         Err(error) => under_way = Some(error.to_string()),
     }
+    let kept = versions::schemas(home).unwrap_or_else(|error| {
+        under_way = Some(format!("{} cannot be read ({error})", home.versions().display()));
+        Vec::new()
+    });
     Gates { kept, cleanup_after, under_way }
 }
 

@@ -12,7 +12,8 @@ use serde_json::json;
 pub struct Versions {}
 
 pub fn run(context: &Context<'_>) -> Result<u8, Error> {
-    let releases = versions::list(&context.home);
+    let folder = context.home.versions();
+    let releases = versions::list(&context.home).map_err(|error| Error::io("read", &folder, &error))?;
     if context.printer.json {
         context.printer.json(&json!({"versions": releases, "history": history::history(&context.home)}))?;
         return Ok(0);

@@ -51,7 +51,8 @@ pub async fn create_even_if_empty(reason: &str, context: &Automatic<'_>) -> Resu
 
 /// Takes a scheduled backup. If there is not enough disk space, it first removes the oldest automatic backups.
 pub async fn scheduled(context: &Automatic<'_>) -> Result<CreatedBackup, CreateError> {
-    let all = catalog::list(context.home);
+    // Backups that cannot be listed stay.
+    let all = catalog::list(context.home).unwrap_or_default();
     let last_size = all.iter().find(|backup| backup.automatic).map_or(0, |backup| backup.size_bytes);
     let free = disk::free_bytes(&context.home.backups()).unwrap_or(u64::MAX);
     let missing_bytes = space_for(last_size).saturating_sub(free);
@@ -93,7 +94,7 @@ async fn make(
     if let Err(error) = notes::record_created(home, &backup) {
         reporter.report(Progress::Warning(format!("cannot record the details of the encrypted backup: {error}")));
     }
-    remove(&catalog::list(home), &backup.path, context, 0);
+    remove(&catalog::list(home).unwrap_or_default(), &backup.path, context, 0);
     Ok(backup)
 }
 

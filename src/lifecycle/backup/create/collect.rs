@@ -6,7 +6,7 @@ use super::selection::{self, BELONGS_TO_LEOFLOW, Selection};
 use super::spool::{Piece, Spool, SpoolError};
 use crate::backup::format::manifest::{Content, ENTRY_LIMIT, Entry, Skipped, TASK_LOGS, WORKSPACE};
 use leoflow_base::sys::fs::beneath::{self, Folder};
-use leoflow_base::sys::fs::sparse;
+use leoflow_base::sys::fs::{folders, sparse};
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -164,6 +164,10 @@ impl Collected {
     /// Adds the newest task logs, in total up to `budget` bytes.
     pub fn add_task_logs(&mut self, root: &Path, budget: u64) -> Result<(), CollectError> {
         if !root.is_dir() {
+            // A new instance has no logs.
+            if let Err(error) = folders::entries(root) {
+                self.skip(TASK_LOGS, format!("cannot read it: {error}"));
+            }
             return Ok(());
         }
         let root_folder = Folder::open(root).map_err(|source| CollectError::Read { path: root.to_owned(), source })?;

@@ -1,6 +1,7 @@
 //! Files in a workspace that backups exclude, because other tools store them elsewhere or can recreate them. A restore
 //! does not change them.
 
+use leoflow_base::home::LOST_AND_FOUND;
 use leoflow_base::sys::fs::beneath::{Entry, Folder, Kind};
 use std::path::Path;
 
@@ -21,6 +22,7 @@ pub fn is_excluded(folder: &Folder, entry: &Entry) -> bool {
     }
     VERSION_CONTROL.contains(&name)
         || CACHES.contains(&name)
+        || name == LOST_AND_FOUND
         || folder.below(Path::new(name)).is_ok_and(|inside| inside.has("pyvenv.cfg") || inside.has("CACHEDIR.TAG"))
 }
 

@@ -21,7 +21,7 @@ use dump::{DumpError, Dumped, NewerSchema, Snapshot};
 use leoflow_base::config::{self, Invariant};
 use leoflow_base::home::Home;
 use leoflow_base::home::progress::{Progress, Reporter};
-use leoflow_base::sys::fs::files;
+use leoflow_base::sys::fs::{files, folders};
 use leoflow_base::sys::{checkpoint, clock};
 use leoflow_postgres::Access;
 use leoflow_postgres::invariants::Answer;
@@ -177,9 +177,8 @@ fn copy_files(
         match workspace.canonicalize() {
             Ok(root) => collected.add_workspace(&root, &home_folders(request.home), &OwnBackups::of(request.home))?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                collected
-                    .skipped
-                    .push(Skipped { path: "workspace".to_owned(), reason: "it does not exist".to_owned() });
+                let reason = folders::name_dangling_link(workspace, io::Error::other("it does not exist")).to_string();
+                collected.skipped.push(Skipped { path: "workspace".to_owned(), reason });
             }
             Err(source) => return Err(CreateError::Read { path: workspace.to_owned(), source }),
         }

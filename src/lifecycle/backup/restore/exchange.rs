@@ -8,20 +8,19 @@ use super::exchange_content::ContentExchange;
 use super::exchange_error::{ExchangeError, io_error};
 use super::exchange_tree::{CONFLICTS, Tree, TreeExchange};
 use super::preserved::PreservedPaths;
-use super::quarantine;
 use super::restore_dir::{self, RestoreDir, RetainedState, When};
+use super::{obstacles, quarantine};
 use crate::backup::content;
 use crate::backup::create::own_backups::OwnBackups;
 use crate::backup::verify::scratch::{RestoreId, drop_leftovers};
 use leoflow_base::config::{self};
 use leoflow_base::home::Home;
 use leoflow_base::home::journal::{Entry, Journal, Operation};
-use leoflow_base::sys::fs::files;
+use leoflow_base::sys::fs::{files, folders};
 use leoflow_base::sys::may_fail;
 use leoflow_postgres::databases::Connections;
 use leoflow_postgres::{APPLICATION_DATABASE, Access, database_attributes};
 use serde::{Deserialize, Serialize};
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -253,6 +252,7 @@ impl<'a> Exchange<'a> {
             carried: self.restore_dir.carried(),
             conflicts: self.conflicts_in(root.unwrap_or(Path::new(""))),
             preserved: &self.preserved.workspace,
+            is_fixed: obstacles::is_fixed,
         }
     }
 
@@ -265,6 +265,7 @@ impl<'a> Exchange<'a> {
             carried: self.restore_dir.carried_logs(),
             conflicts: self.conflicts_in(&self.plan.task_logs),
             preserved: &self.preserved.task_logs,
+            is_fixed: obstacles::is_fixed,
         }
     }
 
@@ -354,6 +355,7 @@ impl<'a> Exchange<'a> {
         let retained_by_earlier = || {
             restore_dir::all(self.home)
                 .into_iter()
+                .flatten()
                 .filter(|older| older.id != self.restore_dir.id && !older.is_only_copy())
         };
         for older in retained_by_earlier() {
@@ -370,13 +372,21 @@ impl<'a> Exchange<'a> {
     }
 }
 
-/// Lists the conflicts folders of earlier exchanges, in the workspace and in the task logs.
+/// Lists the conflicts folders of earlier exchanges.
 pub fn conflicts(home: &Home) -> Vec<PathBuf> {
+    let is_conflicts =
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(CONFLICTS));
+    exchanged(home).filter(is_conflicts).collect()
+}
+
+/// Lists the folders that exchanges leave in place.
+pub fn fixed(home: &Home) -> Vec<PathBuf> {
+    exchanged(home).filter(|path| obstacles::is_fixed(path)).collect()
+}
+
+/// The entries of the workspace and of the task logs.
+fn exchanged(home: &Home) -> impl Iterator<Item = PathBuf> {
     let workspace = config::load(&home.config()).ok().flatten().and_then(|loaded| loaded.config.workspace);
     let roots = workspace.into_iter().chain([home.task_logs()]);
-    let entries = roots.filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
-    entries
-        .filter(|entry| entry.file_name().to_string_lossy().starts_with(CONFLICTS))
-        .map(|entry| entry.path())
-        .collect()
+    roots.filter_map(|folder| folders::entries(&folder).ok()).flatten()
 }

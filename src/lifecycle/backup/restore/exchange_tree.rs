@@ -4,7 +4,7 @@
 use super::exchange_error::{ExchangeError, io_error};
 use crate::backup::create::excluded::OWN_FOLDER;
 use crate::backup::create::own_backups::OwnBackups;
-use leoflow_base::sys::fs::{files, permissions};
+use leoflow_base::sys::fs::{files, folders, permissions};
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -34,6 +34,8 @@ pub struct TreeExchange<'a> {
     pub conflicts: PathBuf,
     /// Paths that the backup does not contain, see `PreservedPaths`.
     pub preserved: &'a BTreeSet<String>,
+    /// True for a folder that cannot be moved; directly in `root`, it stays.
+    pub is_fixed: fn(&Path) -> bool,
 }
 
 /// Records in the file `list` the names of the incoming entries, before anything moves.
@@ -62,14 +64,8 @@ fn is_own(name: &OsStr) -> bool {
 
 /// Names in a folder; empty if it does not exist.
 pub(super) fn names(folder: &Path) -> Result<Vec<OsString>, ExchangeError> {
-    let failed = |source| io_error("read", folder, source);
-    match fs::read_dir(folder) {
-        Ok(entries) => {
-            entries.map(|entry| entry.map(|entry| entry.file_name())).collect::<io::Result<_>>().map_err(failed)
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(failed(error)),
-    }
+    let paths = folders::entries(folder).map_err(|source| io_error("read", folder, source))?;
+    Ok(paths.iter().filter_map(|path| path.file_name()).map(OsStr::to_owned).collect())
 }
 
 /// True if anything exists at the path, even a dangling link.
@@ -92,7 +88,7 @@ impl TreeExchange<'_> {
 
     fn create_folder(&self, folder: &Path) -> Result<(), ExchangeError> {
         let result = match self.tree {
-            Tree::Workspace(_) => fs::create_dir_all(folder),
+            Tree::Workspace(_) => folders::create_all(folder),
             Tree::TaskLogs => files::create_private_dir(folder),
         };
         result.map_err(|source| io_error("create", folder, source))
@@ -103,7 +99,7 @@ impl TreeExchange<'_> {
         let Some(root) = self.root else { return Ok(()) };
         self.create_folder(root)?;
         self.create_folder(&self.out())?;
-        for name in names(root)?.iter().filter(|name| !is_own(name)) {
+        for name in names(root)?.iter().filter(|name| !is_own(name) && !(self.is_fixed)(&root.join(name))) {
             self.move_entry(&root.join(name), &self.out().join(name))?;
         }
         Ok(())
@@ -125,7 +121,7 @@ impl TreeExchange<'_> {
         self.create_folder(&incoming)?;
         for name in read_names(&self.names)? {
             let (from, to) = (root.join(&name), incoming.join(&name));
-            if !is_there(&to)? && is_there(&from)? {
+            if !is_there(&to)? && is_there(&from)? && !(self.is_fixed)(&from) {
                 self.move_entry(&from, &to)?;
             }
         }
@@ -149,7 +145,8 @@ impl TreeExchange<'_> {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             other => return other.map_err(failed),
         }
-        let newcomer = if self.root.is_some_and(|root| to.parent() == Some(root)) { to } else { from };
+        let is_in_root = self.root.is_some_and(|root| to.parent() == Some(root));
+        let newcomer = if is_in_root && !(self.is_fixed)(to) { to } else { from };
         permissions::create_dir_where_supported(&self.conflicts).map_err(failed)?;
         let name = newcomer.file_name().unwrap_or_default();
         let free = (0..).map(|number: u32| match number {
@@ -245,6 +242,7 @@ mod tests {
                 carried: self.path("carried.json"),
                 conflicts: root.join(".leoflow-conflicts-1"),
                 preserved: &self.preserved,
+                is_fixed: |path| path.ends_with("lost+found"),
             };
             steps(&exchange).unwrap();
         }
@@ -303,6 +301,25 @@ mod tests {
         folders
             .exchange(|tree| tree.carry_back().and_then(|()| tree.undo_move_in()).and_then(|()| tree.undo_move_out()));
         assert_eq!(folders.workspace(), paths(&["cache/CACHEDIR.TAG", "data/.git/HEAD"]));
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_moved_stays() {
+        let folders = Folders::new();
+        folders.write("workspace/dag.py");
+        folders.write("workspace/lost+found/1");
+        folders.write("beside/in/new.py");
+        // The backup is of a user who could read it.
+        folders.write("beside/in/lost+found/2");
+        let inode = || files::inode(&folders.path("workspace/lost+found"));
+        let before = inode();
+        folders.forward();
+        let conflict = ".leoflow-conflicts-1/lost+found/2";
+        assert_eq!(folders.workspace(), paths(&[conflict, "lost+found/1", "new.py"]));
+        folders
+            .exchange(|tree| tree.carry_back().and_then(|()| tree.undo_move_in()).and_then(|()| tree.undo_move_out()));
+        assert_eq!(folders.workspace(), paths(&[conflict, "dag.py", "lost+found/1"]));
+        assert_eq!(inode(), before);
     }
 
     #[test]

@@ -263,7 +263,9 @@ pub async fn undo(
     access: &Access,
     rows: std::collections::BTreeMap<String, i64>,
 ) -> Result<RetainedState, RestoreError> {
-    let (restore_dir, previous) = restore_dir::retained(home).ok_or(RestoreError::NoRetainedState)?;
+    let retained =
+        restore_dir::retained(home).map_err(|source| RestoreError::Write { path: home.restore(), source })?;
+    let (restore_dir, previous) = retained.ok_or(RestoreError::NoRetainedState)?;
     let task_logs = resolve_links(&home.task_logs());
     let logs_staging = restore_dir.find_staging(restore_dir.logs_here(), &task_logs);
     let workspace_staging = match &previous.workspace {
@@ -364,9 +366,9 @@ fn resolve_links(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
-/// True when a killed restore or verification has left files in the home.
+/// True when a killed restore or verification has left files in the home. False if its folder cannot be read.
 pub fn has_leftovers(home: &Home) -> bool {
-    restore_dir::all(home).iter().any(RestoreDir::is_leftover)
+    restore_dir::all(home).iter().flatten().any(RestoreDir::is_leftover)
 }
 
 /// Removes leftovers of killed restores and verifications: first from the server, because the directories identify the
@@ -375,7 +377,8 @@ pub async fn remove_restore_leftovers(home: &Home, access: Option<&Access>) -> R
     if let Some(access) = access {
         leftovers::remove_from(home, access).await?;
     }
-    for restore_dir in restore_dir::all(home).into_iter().filter(RestoreDir::is_leftover) {
+    let all = restore_dir::all(home).map_err(|source| RestoreError::Write { path: home.restore(), source })?;
+    for restore_dir in all.into_iter().filter(RestoreDir::is_leftover) {
         restore_dir.remove().map_err(|source| RestoreError::Write { path: restore_dir.folder().to_owned(), source })?;
     }
     Ok(())

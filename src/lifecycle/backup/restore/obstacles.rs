@@ -35,42 +35,43 @@ pub fn find_in_exchange(home: &Home, workspace: Option<&Path>) -> io::Result<Opt
         }
     }
     if let Some(workspace) = workspace {
-        if let Some(obstacle) = find_in_content(workspace, Obstacle::MountInWorkspace)? {
-            return Ok(Some(obstacle));
-        }
         let own = OwnBackups::of(home);
-        if let Some(obstacle) = find_in_omitted(workspace, |folder| omitted_in_workspace(folder, &own), &allows)? {
+        let omitted = |folder: &Folder| omitted_in_workspace(folder, &own);
+        if let Some(obstacle) = find_in_content(workspace, Obstacle::MountInWorkspace, omitted)? {
             return Ok(Some(obstacle));
         }
     }
-    let logs = home.task_logs();
-    match find_in_content(&logs, Obstacle::Mount)? {
-        None => find_in_omitted(&logs, omitted_in_task_logs, &allows),
-        obstacle => Ok(obstacle),
-    }
+    find_in_content(&home.task_logs(), Obstacle::Mount, omitted_in_task_logs)
 }
 
-/// Finds an obstacle to carrying over the paths that backups omit. Each is moved on its own, so its parent folder must
-/// be writable and, if it is a folder, the folder itself.
-fn find_in_omitted(
-    folder: &Path,
-    omitted: impl Fn(&Folder) -> io::Result<Vec<PathBuf>>,
-    allows: &dyn Fn(&Path, AccessFlags) -> io::Result<bool>,
-) -> io::Result<Option<Obstacle>> {
-    if !files::is_there(folder)? {
-        return Ok(None);
+/// True for a folder that this user cannot move to another parent, as that changes its entry `..`: rename(2), EACCES.
+pub(crate) fn is_fixed(path: &Path) -> bool {
+    is_fixed_by(path, &allows).unwrap_or(false)
+}
+
+fn is_fixed_by(path: &Path, allows: Allows<'_>) -> io::Result<bool> {
+    Ok(fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir()) && !allows(path, AccessFlags::W_OK)?)
+}
+
+type Allows<'a> = &'a dyn Fn(&Path, AccessFlags) -> io::Result<bool>;
+
+/// Finds an obstacle to moving the entries of `real`. The exchange leaves a fixed folder there if it is one of
+/// `omitted`, the paths that no backup contains. Those further down are carried over one by one, so that each and its
+/// parent folder must be writable.
+fn find_in_entries(real: &Path, omitted: &[PathBuf], allows: Allows<'_>) -> io::Result<Option<Obstacle>> {
+    for entry in fs::read_dir(real)? {
+        let path = entry?.path();
+        if is_fixed_by(&path, allows)? && !omitted.iter().any(|omitted| real.join(omitted) == path) {
+            return Ok(Some(Obstacle::NotWritable(path)));
+        }
     }
-    let real = folder.canonicalize()?;
-    for path in omitted(&Folder::open(&real)?)? {
-        let target = real.join(path);
-        let parent = target.parent().unwrap_or(&real);
+    for path in omitted.iter().map(|path| real.join(path)) {
+        let Some(parent) = path.parent().filter(|parent| *parent != real) else { continue };
         if !allows(parent, AccessFlags::W_OK | AccessFlags::X_OK)? {
             return Ok(Some(Obstacle::NotWritable(parent.to_owned())));
         }
-        // A folder that gets another parent must be writable itself: rename(2), EACCES.
-        let is_folder = fs::symlink_metadata(&target).is_ok_and(|meta| meta.is_dir());
-        if is_folder && !allows(&target, AccessFlags::W_OK)? {
-            return Ok(Some(Obstacle::NotWritable(target)));
+        if is_fixed_by(&path, allows)? {
+            return Ok(Some(Obstacle::NotWritable(path)));
         }
     }
     Ok(None)
@@ -117,27 +118,22 @@ pub(crate) fn find_between(from: &Path, to: &Path) -> io::Result<Option<Obstacle
 }
 
 /// Finds an obstacle to moving the entries of a folder, which may itself be a mount point or a link.
-fn find_in_content(folder: &Path, mount: impl Fn(PathBuf) -> Obstacle) -> io::Result<Option<Obstacle>> {
+fn find_in_content(
+    folder: &Path,
+    mount: impl Fn(PathBuf) -> Obstacle,
+    omitted: impl Fn(&Folder) -> io::Result<Vec<PathBuf>>,
+) -> io::Result<Option<Obstacle>> {
     if !files::is_there(folder)? {
         return Ok(None);
     }
     let Ok(real) = folder.canonicalize() else { return Ok(Some(Obstacle::DanglingLink(folder.to_owned()))) };
-    if let Some(inside) = mounts::at_or_below(&real)?.into_iter().find(|point| *point != real) {
+    if let Some(inside) = mounts::below(&real)?.into_iter().next() {
         return Ok(Some(mount(inside)));
     }
     if let Some(obstacle) = not_writable_folder(&real)? {
         return Ok(Some(obstacle));
     }
-    for entry in fs::read_dir(&real)? {
-        let entry = entry?;
-        // A folder that gets another parent must be writable itself: rename(2), EACCES.
-        if entry.file_type()?.is_dir()
-            && let Some(obstacle) = not_writable(&entry.path())?
-        {
-            return Ok(Some(obstacle));
-        }
-    }
-    Ok(None)
+    find_in_entries(&real, &omitted(&Folder::open(&real)?)?, &allows)
 }
 
 /// True when a canonical path is a mount point.
@@ -221,15 +217,17 @@ mod tests {
         let workspace = workspace.canonicalize().unwrap();
         fs::create_dir_all(workspace.join("data/secret")).unwrap();
         fs::write(workspace.join("data/file"), "").unwrap();
-        let omitted = |_: &Folder| Ok(vec![PathBuf::from("data/file"), PathBuf::from("data/secret")]);
+        fs::create_dir(workspace.join("lost+found")).unwrap();
+        let omitted = ["data/file", "data/secret", "lost+found"].map(PathBuf::from);
         // Independent of the user's own permissions: root may write everywhere.
         let denying = |denied: PathBuf| {
             let allows = move |path: &Path, _: AccessFlags| Ok(path != denied);
-            find_in_omitted(&workspace, omitted, &allows).unwrap()
+            find_in_entries(&workspace, &omitted, &allows).unwrap()
         };
         let not_writable = |path: &str| Some(Obstacle::NotWritable(workspace.join(path)));
         assert_eq!(denying(workspace.join("data")), not_writable("data"));
         assert_eq!(denying(workspace.join("data/secret")), not_writable("data/secret"));
         assert_eq!(denying(workspace.join("data/file")), None, "moving a file needs only write access to its folder");
+        assert_eq!(denying(workspace.join("lost+found")), None, "it stays where it is");
     }
 }

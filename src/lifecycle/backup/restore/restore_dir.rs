@@ -5,7 +5,7 @@ use crate::backup::create::excluded::OWN_FOLDER;
 use crate::backup::verify::scratch::RestoreId;
 use leoflow_base::home::Home;
 use leoflow_base::sys::clock;
-use leoflow_base::sys::fs::{files, permissions};
+use leoflow_base::sys::fs::{files, folders, permissions};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
@@ -77,7 +77,7 @@ impl RestoreDir {
             }
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
                 std::fs::remove_dir(&in_home)?;
-                std::fs::create_dir_all(root)?;
+                folders::create_all(root)?;
                 let in_root = self.hidden_in(root);
                 permissions::create_dir_where_supported(&in_root)?;
                 Ok(in_root)
@@ -236,21 +236,19 @@ impl RestoreDir {
     }
 }
 
-/// Lists all restore directories.
-pub fn all(home: &Home) -> Vec<RestoreDir> {
-    let entries = std::fs::read_dir(home.restore()).into_iter().flatten().flatten();
-    entries
-        .filter_map(|entry| RestoreId::parse(entry.file_name().to_str()?))
-        .map(|id| RestoreDir::of(home, id))
-        .collect()
+/// Lists all restore directories. An error is not an empty list: each directory stands for a database that stays.
+pub fn all(home: &Home) -> io::Result<Vec<RestoreDir>> {
+    let paths = folders::entries(&home.restore())?.into_iter();
+    let ids = paths.filter_map(|path| RestoreId::parse(path.file_name()?.to_str()?));
+    Ok(ids.map(|id| RestoreDir::of(home, id)).collect())
 }
 
 /// Finds the newest retained state, which `restore --undo` restores; `None` if there is none.
-pub fn retained(home: &Home) -> Option<(RestoreDir, RetainedState)> {
-    let mut states: Vec<(RestoreDir, RetainedState)> = all(home)
+pub fn retained(home: &Home) -> io::Result<Option<(RestoreDir, RetainedState)>> {
+    let mut states: Vec<(RestoreDir, RetainedState)> = all(home)?
         .into_iter()
         .filter_map(|restore_dir| restore_dir.read_retained().map(|retained| (restore_dir, retained)))
         .collect();
     states.sort_by(|a, b| a.1.exchanged_at.cmp(&b.1.exchanged_at));
-    states.pop()
+    Ok(states.pop())
 }

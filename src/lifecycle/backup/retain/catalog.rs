@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use leoflow_base::home::Home;
 use leoflow_base::home::backup_names::is_archive_name;
 use leoflow_base::sys::clock;
+use leoflow_base::sys::fs::folders;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
 use std::fs;
@@ -146,7 +147,7 @@ pub fn is_in_home(home: &Home, path: &Path) -> bool {
 
 /// True for the newest backup in the home, which a verification without a file takes.
 pub fn is_newest(home: &Home, path: &Path) -> bool {
-    let newest = list(home).into_iter().next().and_then(|backup| backup.path.canonicalize().ok());
+    let newest = list(home).ok().and_then(|backups| backups.first()?.path.canonicalize().ok());
     newest.is_some() && newest == path.canonicalize().ok()
 }
 
@@ -182,7 +183,7 @@ pub fn store_proof(home: &Home, path: &Path, verified: FileVersion, proof: &Proo
 pub fn compare_bytes(home: &Home, path: &Path) -> io::Result<Option<Proof>> {
     let mut hashed = Hashed::new(fs::File::open(path)?);
     io::copy(&mut hashed, &mut io::sink())?;
-    let (sha256, records) = (hashed.sha256().to_string(), encrypted_records(home));
+    let (sha256, records) = (hashed.sha256().to_string(), encrypted_records(home)?);
     if records.iter().any(|record| record.sha256 == sha256) {
         return Ok(Some(Proof::unopened(None)));
     }
@@ -222,16 +223,17 @@ impl Listed {
     }
 }
 
-/// Lists the backups in the home, newest first.
-pub fn list(home: &Home) -> Vec<Listed> {
-    let (proofs, records) = (stored_proofs(home), encrypted_records(home));
-    let entries = fs::read_dir(home.backups()).into_iter().flatten().flatten();
-    let mut backups: Vec<Listed> = entries
-        .filter(|entry| entry.file_name().to_str().is_some_and(is_archive_name))
-        .filter_map(|entry| Some(listed(&entry.path(), FileVersion::of(&entry.path()).ok()?, &proofs, &records)))
+/// Lists the backups in the home, newest first. Fails if the folder cannot be read, or what was verified in it.
+pub fn list(home: &Home) -> io::Result<Vec<Listed>> {
+    let paths = folders::entries(&home.backups())?;
+    let (proofs, records) = (read_proofs(home)?, encrypted_records(home)?);
+    let mut backups: Vec<Listed> = paths
+        .into_iter()
+        .filter(|path| path.file_name().and_then(OsStr::to_str).is_some_and(is_archive_name))
+        .filter_map(|path| Some(listed(&path, FileVersion::of(&path).ok()?, &proofs, &records)))
         .collect();
     backups.sort_by(|a, b| b.age().cmp(&a.age()));
-    backups
+    Ok(backups)
 }
 
 /// Describes a backup from its manifest, or an encrypted backup from the record made at its creation.
@@ -285,6 +287,38 @@ pub(crate) fn automatic_path(home: &Home, reason: &str, encrypt_to: &EncryptTo) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backup::restore::restore_dir;
+    use crate::upgrade::release::versions;
+    use crate::upgrade::rollback::history;
+
+    #[test]
+    fn folders_that_cannot_be_read_are_not_empty() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = leoflow_base::home::resolve(Some(&folder.path().join("h"))).unwrap();
+        home.create().unwrap();
+        let all = |home: &Home| {
+            let backups = list(home).map(|backups| backups.len());
+            let restores = restore_dir::all(home).map(|all| all.len());
+            [
+                backups,
+                restores,
+                versions::schemas(home).map(|all| all.len()),
+                history::rollback_backups(home).map(|all| all.len()),
+            ]
+        };
+        assert!(all(&home).iter().all(|result| matches!(result, Ok(0))), "a new home has none");
+        for folder in [home.backups(), home.restore(), home.versions()] {
+            std::os::unix::fs::symlink("/unmounted/disk", folder).unwrap();
+        }
+        for result in all(&home) {
+            assert!(result.unwrap_err().to_string().contains("is a link to /unmounted/disk, which does not exist"));
+        }
+        for folder in [home.backups(), home.restore(), home.versions()] {
+            fs::remove_file(&folder).unwrap();
+            fs::write(folder, "").unwrap();
+        }
+        assert!(all(&home).iter().all(Result::is_err));
+    }
 
     #[test]
     fn a_file_changed_during_its_verification_has_no_proof() {

@@ -15,6 +15,7 @@ const LIMIT: usize = 500;
 /// Reads the notes in a file; empty if it does not exist.
 pub(crate) fn read_notes<T: DeserializeOwned>(home: &Home, name: &str) -> io::Result<Vec<T>> {
     files::read_json_or_default(&home.backups().join(name), 1024 * 1024)
+        .map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))
 }
 
 /// Writes the existing notes `all` and a new one; drops the oldest above the limit.
@@ -57,13 +58,14 @@ pub(crate) struct EncryptedRecord {
 
 const ENCRYPTED_RECORDS_FILE: &str = "made.json";
 
-pub(crate) fn encrypted_records(home: &Home) -> Vec<EncryptedRecord> {
-    read_notes(home, ENCRYPTED_RECORDS_FILE).unwrap_or_default()
+pub(crate) fn encrypted_records(home: &Home) -> io::Result<Vec<EncryptedRecord>> {
+    read_notes(home, ENCRYPTED_RECORDS_FILE)
 }
 
 /// Size in bytes and SHA-256 of the encrypted backups made on this machine.
 pub(crate) fn encrypted_sizes_and_hashes(home: &Home) -> Vec<(u64, String)> {
-    encrypted_records(home).into_iter().map(|backup| (backup.size, backup.sha256)).collect()
+    let records = encrypted_records(home).unwrap_or_default();
+    records.into_iter().map(|backup| (backup.size, backup.sha256)).collect()
 }
 
 /// Records an encrypted backup; does nothing for others.

@@ -14,10 +14,10 @@ use super::install_self;
 use super::other_copy::other_copy;
 use leoflow_base::config::{self, Config};
 use leoflow_base::counted::counted;
-use leoflow_base::home::{Home, journal, lock};
+use leoflow_base::home::{Home, LOST_AND_FOUND, journal, lock};
 use leoflow_base::protocol::control::StatusReply;
 use leoflow_base::sys::fs::disk::{self, Shortage};
-use leoflow_base::sys::fs::files;
+use leoflow_base::sys::fs::{files, folders};
 use leoflow_base::sys::net::ports;
 use leoflow_base::sys::process::user_namespace::Identity;
 use leoflow_base::sys::{clock, user};
@@ -156,10 +156,16 @@ fn platform() -> Check {
 
 fn home_folder(home: &Home) -> Check {
     let path = home.root().display();
-    if home.exists() {
-        Check::ok("home", path.to_string())
-    } else {
-        Check::warning("home", format!("{path} does not exist yet"), "leoflow setup")
+    let data_folders = [home.backups(), home.task_logs(), home.restore(), home.versions()];
+    let unreadable = data_folders.iter().find_map(|folder| Some((folder, folders::entries(folder).err()?)));
+    match unreadable {
+        Some((folder, error)) => Check::problem(
+            "home",
+            format!("cannot read {}: {error}", folder.display()),
+            "mount its disk, or make it readable (`ls -ld` shows the owner)",
+        ),
+        None if home.exists() => Check::ok("home", path.to_string()),
+        None => Check::warning("home", format!("{path} does not exist yet"), "leoflow setup"),
     }
 }
 
@@ -170,7 +176,8 @@ fn owner(home: &Home) -> Check {
     let owner_of = |path: &Path| fs::symlink_metadata(path).ok().map(|meta| meta.uid());
     let folders = [home.root().to_owned(), home.run(), home.logs(), home.backups(), home.postgres()];
     let entries = folders.iter().flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten());
-    let foreign = entries.map(|entry| entry.path()).find(|path| owner_of(path).is_some_and(|uid| uid != own_uid));
+    let mut paths = entries.map(|entry| entry.path()).filter(|path| !path.ends_with(LOST_AND_FOUND));
+    let foreign = paths.find(|path| owner_of(path).is_some_and(|uid| uid != own_uid));
     match foreign {
         None => Check::ok("owner", name(own_uid)),
         Some(path) => Check::problem(
@@ -374,7 +381,20 @@ pub fn fix(home: &Home, fix: &Fix) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::check::Verdict;
     use super::*;
+
+    #[test]
+    fn a_folder_behind_a_dangling_link_is_a_problem() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = leoflow_base::home::resolve(Some(&folder.path().join("h"))).unwrap();
+        home.create().unwrap();
+        assert_eq!(home_folder(&home).verdict, Verdict::Ok);
+        std::os::unix::fs::symlink("/unmounted/disk", home.backups()).unwrap();
+        let check = home_folder(&home);
+        assert_eq!(check.verdict, Verdict::Problem);
+        assert!(check.detail.contains("is a link to /unmounted/disk, which does not exist"), "{}", check.detail);
+    }
 
     #[test]
     fn settings_files_are_not_counted_as_python_files() {

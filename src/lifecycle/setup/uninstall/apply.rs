@@ -1,7 +1,7 @@
 //! Applies an uninstall plan. Each step is idempotent, and the information needed to resume is removed last.
 
 use super::plan::{Identity, UninstallPlan};
-use super::removal::{RemoveError, check_unchanged, entries, remove, remove_all_but, remove_ours};
+use super::removal::{RemoveError, check_unchanged, entries, is_mount, remove, remove_all_but, remove_ours};
 use super::shell_files::{self, MARK};
 use crate::setup::receipt::Receipt;
 use crate::setup::service;
@@ -245,7 +245,7 @@ fn finish(home: &Home, purge: &Purge, journal: &mut Journal, reporter: &dyn Repo
         remove(&path)?;
         checkpoint("purge.last");
     }
-    if not_ours.is_empty() {
+    if not_ours.is_empty() && !is_mount(home.root()) {
         remove(home.root())?;
         checkpoint("purge.last");
     }

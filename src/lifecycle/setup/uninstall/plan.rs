@@ -172,12 +172,17 @@ pub fn plan(facts: &UninstallFacts, request: &Request) -> Result<UninstallPlan, 
         home: facts.home.path.clone(),
         identity: facts.home.identity,
         workspace: workspace.cloned(),
-        not_ours: facts.not_ours.iter().chain(&facts.other_workspace).cloned().collect(),
+        not_ours: facts.not_ours.iter().chain(&facts.other_workspace).chain(home_mount(facts)).cloned().collect(),
         repositories,
         must_type_workspace_path,
         shell_files: facts.shell_files.clone(),
         service: facts.service.clone(),
     })
+}
+
+/// The home if it is a mount point: it is emptied, not removed.
+fn home_mount(facts: &UninstallFacts) -> Option<&PathBuf> {
+    facts.home.mounts.iter().find(|mount| **mount == facts.home.path)
 }
 
 /// Refuses a home without a receipt, or with the receipt of another home.
@@ -258,7 +263,8 @@ fn check(tree: &Tree, facts: &UninstallFacts) -> Result<(), UninstallRefusal> {
     if tree.path != facts.home.path && contains(&facts.home.path) {
         return Err(UninstallRefusal::TooWide { path, what: "Leoflow's home" });
     }
-    if let Some(mount) = tree.mounts.first() {
+    let home_mount = home_mount(facts).filter(|home| **home == tree.path);
+    if let Some(mount) = tree.mounts.iter().find(|mount| Some(*mount) != home_mount) {
         return Err(UninstallRefusal::Mount { path, mount: mount.clone() });
     }
     if let Some(file) = tree.owned_by_others.first() {
@@ -360,6 +366,18 @@ mod tests {
             let home = Tree { path: "/u/.leoflow".into(), ..obstructed };
             assert!(plan(&UninstallFacts { home: home.clone(), ..facts() }, &PURGE).is_err(), "{home:?}");
         }
+    }
+
+    #[test]
+    fn a_home_that_is_a_mount_point_is_emptied_and_stays() {
+        let mounted = |path: &str| Tree { mounts: vec![path.into()], ..tree(path) };
+        let emptied = plan(&UninstallFacts { home: mounted("/u/.leoflow"), ..facts() }, &PURGE).unwrap();
+        assert_eq!(emptied.not_ours, [PathBuf::from("/u/.leoflow")]);
+        let workspace = UninstallFacts { workspace: Some(mounted("/u/leoflow")), ..facts() };
+        assert!(matches!(plan(&workspace, &PURGE), Err(UninstallRefusal::Mount { .. })));
+        let below = Tree { mounts: vec!["/u/.leoflow".into(), "/u/.leoflow/backups".into()], ..tree("/u/.leoflow") };
+        let refused = plan(&UninstallFacts { home: below, ..facts() }, &PURGE);
+        assert!(matches!(refused, Err(UninstallRefusal::Mount { mount, .. }) if mount.ends_with("backups")));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::setup::receipt::ReceiptError;
 use leoflow_base::home::journal::JournalError;
-use leoflow_base::sys::fs::{files, mounts};
+use leoflow_base::sys::fs::{files, folders, mounts};
 use leoflow_postgres::external::container::ContainerError;
 use leoflow_postgres::location::LocationError;
 use std::fs;
@@ -39,19 +39,22 @@ pub fn remove_ours(path: &Path, not_ours: &[PathBuf]) -> Result<(), RemoveError>
     if is_link || !not_ours.iter().any(|foreign_path| foreign_path.starts_with(path)) {
         return remove(path);
     }
-    let failed = |source| RemoveError::Io { path: path.to_owned(), source };
-    for entry in fs::read_dir(path).map_err(failed)? {
-        remove_ours(&entry.map_err(failed)?.path(), not_ours)?;
-    }
-    Ok(())
+    entries(path)?.iter().try_for_each(|entry| remove_ours(entry, not_ours))
 }
 
-/// Fails if the path has become a link or a mount point since the plan or the last run.
+/// Fails if the path has become a link or contains a new mount point since the plan or the last run. A home may be a
+/// mount point itself; a workspace that became one cannot be renamed.
 pub fn check_unchanged(path: &Path) -> Result<(), RemoveError> {
     let is_link = fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink());
     // If the mounts cannot be read, nothing is removed.
-    let has_mounts = mounts::at_or_below(path).map_or(true, |mounts| !mounts.is_empty());
+    let has_mounts =
+        path.canonicalize().and_then(|real| mounts::below(&real)).map_or(true, |inside| !inside.is_empty());
     if is_link || has_mounts { Err(RemoveError::Changed(path.to_owned())) } else { Ok(()) }
+}
+
+/// True for a mount point, which cannot be removed.
+pub fn is_mount(path: &Path) -> bool {
+    path.canonicalize().and_then(|real| Ok(mounts::at_or_below(&real)?.contains(&real))).unwrap_or(false)
 }
 
 /// Removes everything in a folder except `kept_path`.
@@ -61,12 +64,7 @@ pub fn remove_all_but(folder: &Path, kept_path: &Path) -> Result<(), RemoveError
 
 /// Lists a folder; empty if it does not exist.
 pub fn entries(folder: &Path) -> Result<Vec<PathBuf>, RemoveError> {
-    let failed = |source| RemoveError::Io { path: folder.to_owned(), source };
-    match fs::read_dir(folder) {
-        Ok(entries) => entries.map(|entry| Ok(entry.map_err(failed)?.path())).collect(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(failed(error)),
-    }
+    folders::entries(folder).map_err(|source| RemoveError::Io { path: folder.to_owned(), source })
 }
 
 /// Removes a tree without following links. Read-only folders, which some package managers create, are made writable

@@ -40,13 +40,19 @@ pub fn gather(home: &Home, request: &Request) -> Result<UninstallFacts, FactsErr
     };
     let root = home.root();
     let canonical = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let mut home_tree =
-        if request.purge { scan(root).map_err(io(root))? } else { Tree { path: canonical(root), ..Tree::default() } };
+    let not_ours = foreign(home);
+    let kept: Vec<&Path> = not_ours.iter().filter_map(|path| path.strip_prefix(root).ok()).collect();
+    let mut home_tree = match request.purge {
+        true => scan(root, &kept).map_err(io(root))?,
+        false => Tree { path: canonical(root), ..Tree::default() },
+    };
     // uv's cache looks like a repository and a package may contain one, but both can be downloaded again.
     let downloads = [canonical(&home.tools().join("uv")), canonical(&home.environments())];
     home_tree.repositories.retain(|repository| !downloads.iter().any(|folder| repository.path.starts_with(folder)));
     let workspace = match receipt.as_ref().map(|receipt| receipt.workspace.clone()) {
-        Some(path) if request.purge && fs::symlink_metadata(&path).is_ok() => Some(scan(&path).map_err(io(&path))?),
+        Some(path) if request.purge && fs::symlink_metadata(&path).is_ok() => {
+            Some(scan(&path, &[]).map_err(io(&path))?)
+        }
         _ => None,
     };
     Ok(UninstallFacts {
@@ -64,7 +70,7 @@ pub fn gather(home: &Home, request: &Request) -> Result<UninstallFacts, FactsErr
         other_workspace: other_workspace(home, receipt.as_ref()),
         kept_workspace: kept_workspace(home, receipt.as_ref(), request),
         parts: parts(home),
-        not_ours: foreign(home),
+        not_ours,
         service: service::installed_file(home)?,
         shell_files: receipt.map(|receipt| receipt.shell_files).unwrap_or_default(),
     })
@@ -130,7 +136,8 @@ fn parts(home: &Home) -> Vec<Part> {
 fn bytes(path: &Path) -> u64 {
     match fs::symlink_metadata(path) {
         Ok(meta) if meta.is_dir() => {
-            let mut walk = Walk { uid: user::effective_uid(), tree: Tree::default(), repositories: Vec::new() };
+            let mut walk =
+                Walk { uid: user::effective_uid(), tree: Tree::default(), repositories: Vec::new(), kept: &[] };
             if let Ok(root) = Folder::open(path) {
                 walk.visit_folder(&root, PathBuf::new());
             }
@@ -141,8 +148,8 @@ fn bytes(path: &Path) -> u64 {
     }
 }
 
-/// Inspects a tree. Fails if the tree itself cannot be read.
-fn scan(path: &Path) -> io::Result<Tree> {
+/// Inspects a tree. `kept` are the paths relative to it that stay. Fails if the tree itself cannot be read.
+fn scan(path: &Path, kept: &[&Path]) -> io::Result<Tree> {
     // Removes a trailing slash, which would make `symlink_metadata` follow a link.
     let path: &Path = &path.components().collect::<PathBuf>();
     let meta = fs::symlink_metadata(path)?;
@@ -150,18 +157,24 @@ fn scan(path: &Path) -> io::Result<Tree> {
         return Ok(Tree { path: path.to_owned(), is_link: true, ..Tree::default() });
     }
     let canonical = path.canonicalize()?;
-    let parent_is_read_only = canonical.parent().is_some_and(|parent| !user::may_write(parent));
+    let mounts = mounts::at_or_below(&canonical)?;
+    // A mount point cannot be removed from its parent anyway.
+    let is_mount = mounts.contains(&canonical);
+    let parent_is_read_only = !is_mount && canonical.parent().is_some_and(|parent| !user::may_write(parent));
     let identity = Identity { inode: meta.ino() };
     let own_uid = user::effective_uid();
-    let mut walk =
-        Walk { uid: own_uid, tree: Tree { path: canonical.clone(), ..Tree::default() }, repositories: Vec::new() };
+    let mut walk = Walk {
+        uid: own_uid,
+        kept,
+        tree: Tree { path: canonical.clone(), mounts, ..Tree::default() },
+        repositories: Vec::new(),
+    };
     if meta.uid() != own_uid {
         walk.tree.owned_by_others.push(canonical.clone());
     }
-    walk.tree.mounts = mounts::at_or_below(&canonical)?;
     // The plan refuses this tree anyway, and a walk might read the whole disk.
     let is_too_wide = canonical.parent().is_none() || user_homes().iter().any(|home| home.starts_with(&canonical));
-    if is_too_wide || !walk.tree.mounts.is_empty() {
+    if is_too_wide || walk.tree.mounts.iter().any(|mount| *mount != canonical) {
         return Ok(walk.tree);
     }
     if meta.is_dir() {
@@ -176,17 +189,22 @@ fn scan(path: &Path) -> io::Result<Tree> {
 }
 
 /// A walk through a tree, with the results so far.
-struct Walk {
+struct Walk<'a> {
     uid: u32,
+    kept: &'a [&'a Path],
     tree: Tree,
     repositories: Vec<(PathBuf, RepositoryKind)>,
 }
 
-impl Walk {
+impl Walk<'_> {
+    fn is_kept(&self, path: &Path) -> bool {
+        self.kept.iter().any(|kept| path.starts_with(kept))
+    }
+
     /// Inspects the folder `relative` of `root` and everything below it.
     fn visit_folder(&mut self, root: &Folder, relative: PathBuf) {
         let Ok(entries) = root.below(&relative).and_then(|folder| folder.entries()) else {
-            if self.tree.unreadable.len() < MAX_REPORTED {
+            if self.tree.unreadable.len() < MAX_REPORTED && !self.is_kept(&relative) {
                 self.tree.unreadable.push(self.tree.path.join(&relative));
             }
             return;
@@ -203,7 +221,7 @@ impl Walk {
         for entry in entries {
             self.tree.bytes += entry.allocated;
             let path = relative.join(&entry.name);
-            if entry.uid != self.uid && self.tree.owned_by_others.len() < MAX_REPORTED {
+            if entry.uid != self.uid && self.tree.owned_by_others.len() < MAX_REPORTED && !self.is_kept(&path) {
                 self.tree.owned_by_others.push(self.tree.path.join(&path));
             }
             if entry.kind == Kind::Folder {

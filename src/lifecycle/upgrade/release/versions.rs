@@ -3,10 +3,11 @@
 use super::{program, version_order};
 use crate::setup;
 use leoflow_base::home::Home;
-use leoflow_base::sys::fs::files;
+use leoflow_base::sys::fs::{files, folders};
 use semver::Version;
 use serde::Serialize;
 use std::fs;
+use std::io;
 
 /// A retained version.
 #[derive(Debug, Clone, Serialize)]
@@ -20,9 +21,9 @@ pub struct RetainedVersion {
 }
 
 /// All retained versions, newest first.
-pub fn list(home: &Home) -> Vec<RetainedVersion> {
+pub fn list(home: &Home) -> io::Result<Vec<RetainedVersion>> {
     let current = setup::installed_version(home);
-    let mut retained: Vec<RetainedVersion> = versions(home)
+    let mut retained: Vec<RetainedVersion> = versions(home)?
         .into_iter()
         .filter_map(|version| {
             let program = home.versions().join(version.to_string()).join("leoflow");
@@ -37,29 +38,29 @@ pub fn list(home: &Home) -> Vec<RetainedVersion> {
         })
         .collect();
     retained.sort_by(|left, right| version_order::compare(&right.version, &left.version));
-    retained
+    Ok(retained)
 }
 
 /// All retained versions with the newest schema version that each program knows; `None` for a program that does not
 /// run.
-pub fn schemas(home: &Home) -> Vec<(String, Option<i64>)> {
+pub fn schemas(home: &Home) -> io::Result<Vec<(String, Option<i64>)>> {
     let with_schema = |version: Version| {
         let program = home.versions().join(version.to_string()).join("leoflow");
         (version.to_string(), program::about(&program).ok().map(|about| about.schema_version))
     };
-    versions(home).into_iter().map(with_schema).collect()
+    Ok(versions(home)?.into_iter().map(with_schema).collect())
 }
 
 /// The versions that have a folder in `versions/`.
-fn versions(home: &Home) -> Vec<Version> {
-    let entries = fs::read_dir(home.versions()).into_iter().flatten().flatten();
-    entries.filter_map(|entry| Version::parse(entry.file_name().to_str()?).ok()).collect()
+fn versions(home: &Home) -> io::Result<Vec<Version>> {
+    let paths = folders::entries(&home.versions())?.into_iter();
+    Ok(paths.filter_map(|path| Version::parse(path.file_name()?.to_str()?).ok()).collect())
 }
 
 /// Removes the oldest versions above the limit `keep`, but none of `needed`: the installed version, the previous one
 /// and the target of a rollback.
 pub(crate) fn remove_over_limit(home: &Home, needed: &[Version], keep: u64) {
-    for version in over_limit(versions(home), needed, keep) {
+    for version in over_limit(versions(home).unwrap_or_default(), needed, keep) {
         // A leftover only takes disk space, and the next upgrade retries.
         let _ = files::remove_any(&home.versions().join(version.to_string()));
     }

@@ -3,7 +3,7 @@
 use crate::upgrade::release::{stage, version_order};
 use leoflow_base::home::Home;
 use leoflow_base::sys::clock;
-use leoflow_base::sys::fs::files;
+use leoflow_base::sys::fs::{files, folders};
 use semver::Version;
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -135,6 +135,7 @@ pub(crate) fn rolled_back_at<'a>(changes: &'a [Change], version: &Version) -> Op
 /// The backups that a rollback to a release in `versions/` needs. Pruning must not remove them, so a failed read is an
 /// error.
 pub fn rollback_backups(home: &Home) -> io::Result<Vec<PathBuf>> {
+    folders::entries(&home.versions())?;
     let is_kept = |version: &Version| stage::program_of(home, version).exists();
     let changes = read(home)?;
     let mut backups: Vec<PathBuf> = upgrade_path(&changes)

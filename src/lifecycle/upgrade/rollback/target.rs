@@ -156,7 +156,7 @@ pub fn check_space(home: &Home, facts: &UpgradeFacts, needs: &[Need]) -> Result<
     }
 }
 
-/// Total size of automatic backups in bytes.
+/// Total size of automatic backups in bytes. `facts::gather` has failed before if they cannot be listed.
 fn backups_bytes(home: &Home) -> u64 {
-    catalog::list(home).iter().filter(|backup| backup.automatic).map(|backup| backup.size_bytes).sum()
+    catalog::list(home).iter().flatten().filter(|backup| backup.automatic).map(|backup| backup.size_bytes).sum()
 }

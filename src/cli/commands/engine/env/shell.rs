@@ -17,7 +17,7 @@ use std::process::Command;
 pub async fn run(context: &Context<'_>, project: &str, command: &[String]) -> Result<u8, Error> {
     let config = context.config()?.map(|loaded| loaded.config);
     let workspace = config.as_ref().and_then(|config| config.workspace.clone());
-    let current_folder = env_vars::current_dir().map_err(Error::failed)?;
+    let current_folder = env_vars::current_dir().unwrap_or_default();
     let folder = project_folder(workspace.as_deref(), &current_folder, Path::new(project))
         .ok_or_else(|| no_project(workspace.as_deref(), Path::new(project)))?;
     let request =

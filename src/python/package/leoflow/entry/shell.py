@@ -29,7 +29,8 @@ def main(options: dict[str, Any]) -> None:
         # `airflow` is the small package, which is beside this one.
         own_path += [path for path in (*sys.path[:2], options.get("support")) if path]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(own_path))
-    os.chdir(options["cwd"])
+    if options["cwd"]:  # Empty if the user's current folder was removed: then the shell stays in the project's folder.
+        os.chdir(options["cwd"])
     command = options["command"]
     sys.stdout.flush()
     sys.stderr.flush()
