@@ -43,11 +43,10 @@ impl Access {
         if error.sql_state() != Some(&SqlState::LOCK_NOT_AVAILABLE) {
             return Err(error);
         }
-        let holder = match self.connect(&self.application()).await {
-            Ok(client) => locks::holder(&client).await.ok().flatten(),
-            Err(_) => None,
-        };
-        Err(holder.map_or(error, |holder| PgError::Locked(Box::new(holder))))
+        match self.connect(&self.application()).await {
+            Ok(client) => Err(locks::explain(&client, error).await),
+            Err(_) => Err(error),
+        }
     }
 
     fn config(&self, login: &Login, options: String) -> Config {

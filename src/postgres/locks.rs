@@ -1,10 +1,12 @@
 //! Waits for locks of other sessions: their limit, and the session that holds a lock.
 
+use crate::PgError;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use leoflow_base::sys;
 use std::fmt;
 use std::time::Duration;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error};
 
 /// How long a statement of an operation waits for a lock; a forgotten psql may hold one for days.
@@ -48,6 +50,18 @@ impl fmt::Display for LockHolder {
             write!(f, ", in a transaction since {since}")?;
         }
         write!(f, "; its last statement: {}", self.statement)
+    }
+}
+
+/// Adds to the error of a statement that waited too long for a lock which session holds the lock. `client` is in no
+/// transaction.
+pub async fn explain(client: &Client, error: PgError) -> PgError {
+    if error.sql_state() != Some(&SqlState::LOCK_NOT_AVAILABLE) {
+        return error;
+    }
+    match holder(client).await {
+        Ok(Some(holder)) => PgError::Locked(Box::new(holder)),
+        _ => error,
     }
 }
 

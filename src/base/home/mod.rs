@@ -248,7 +248,7 @@ impl Home {
         self.run().join("tasks")
     }
 
-    /// The id of the datastore that the folders of running tasks belong to.
+    /// The id of the datastore that the folders of running tasks belong to; `RESTORED` after a restore.
     pub fn running_tasks_datastore(&self) -> PathBuf {
         self.run().join("tasks-datastore")
     }

@@ -214,7 +214,7 @@ impl Command {
     /// act on no instance or on several, or are children of a process of a certain release.
     pub(crate) fn is_for_installed_program(&self) -> bool {
         match self {
-            Self::Setup(_) | Self::Doctor(_) | Self::Instances(_) | Self::Docs(_) => false,
+            Self::Setup(_) | Self::Instances(_) | Self::Docs(_) => false,
             Self::Upgrade(_) | Self::Rollback(_) | Self::Versions(_) | Self::Uninstall(_) => false,
             Self::Version(_) | Self::Completions(_) => false,
             Self::Server(_) | Self::Agent | Self::DatastoreRelay | Self::Operation { .. } => false,
@@ -316,9 +316,7 @@ mod tests {
             let cli = Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
             cli.command.is_for_installed_program()
         };
-        for line in
-            ["lite", "lite start", "restart", "lite restore --input f", "migrate-db", "dags list", "config list"]
-        {
+        for line in ["lite", "restart", "lite restore --input f", "migrate-db", "dags list", "config list", "doctor"] {
             assert!(is_for_installed(&format!("leoflow {line}")), "{line}");
         }
         for line in [
@@ -327,7 +325,6 @@ mod tests {
             "rollback",
             "versions",
             "uninstall",
-            "doctor",
             "lite --take-over",
             "lite stop --all",
             "migrate-db --supervised",

@@ -110,7 +110,7 @@ impl From<RestoreRefusal> for Error {
             }
             RestoreRefusal::Obstacle(Obstacle::NotWritable(ref path)) => base
                 .hint(format!("it belongs to another user: move it elsewhere with sudo mv '{}' DIR", path.display()))
-                .hint("or restore into another folder: --workspace DIR")
+                .hint("or, for a folder of the workspace, restore into another one: --workspace DIR")
                 .hint("nothing was changed"),
             RestoreRefusal::Obstacle(Obstacle::DifferentFileSystems { .. }) => base.hint("nothing was changed"),
             RestoreRefusal::Space { .. } => {

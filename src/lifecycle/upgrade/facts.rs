@@ -14,8 +14,8 @@ use leoflow_base::protocol::control;
 use leoflow_base::protocol::status::InstanceState;
 use leoflow_base::sys::fs::disk;
 use leoflow_base::web_ui;
-use leoflow_postgres::schema::{self, embedded};
-use leoflow_postgres::{PgError, install};
+use leoflow_postgres::schema::{self, SchemaError, embedded};
+use leoflow_postgres::{PgError, install, locks};
 use leoflow_processes::agent::TaskFolder;
 use semver::Version;
 use tokio_postgres::Client;
@@ -43,7 +43,10 @@ pub async fn gather(sources: FactSources<'_>) -> Result<UpgradeFacts, UpgradeErr
         own_version: parse_version(own_version)?,
         target: build_info::build_info().target,
         database: database(client).await?,
-        schema_changes: dump::refused_changes(client).await?,
+        schema_changes: match dump::refused_changes(client).await {
+            Err(SchemaError::Postgres(error)) => return Err(locks::explain(client, error).await.into()),
+            changes => changes?,
+        },
         own_schema: embedded::newest(schema::known()),
         components: components(home),
         free_bytes: disk::free_bytes(home.root()).ok(),

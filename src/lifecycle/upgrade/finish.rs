@@ -123,6 +123,9 @@ async fn restore_previous(
         if !was_restored && current_schema_version(context).await? != state.plan.schema_from {
             return Err(UpgradeError::NoSnapshot(state.snapshot.clone()));
         }
+        // No task ran since the snapshot, so the folders of running tasks belong to it.
+        let owner_file = context.home.running_tasks_datastore();
+        files::remove_any(&owner_file).map_err(|source| UpgradeError::Write { path: owner_file, source })?;
         totals::warn_if_changed(context, &context.notes.totals).await;
     } else {
         snapshot::discard(context.home, &context.access, &state.snapshot).await?;

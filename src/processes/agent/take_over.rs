@@ -15,6 +15,7 @@ use leoflow_engine::store::StoreError;
 use leoflow_engine::store::instance::claimed::Claimed;
 use leoflow_engine::store::instance::tries;
 use std::fs;
+use std::io;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -23,7 +24,10 @@ impl Agent {
     pub(super) async fn take_over(&mut self, client: &ClientWrapper) -> Result<(), StoreError> {
         let datastore = tries::datastore_id(client).await?;
         let owner_file = self.context.home.running_tasks_datastore();
-        let is_own = fs::read_to_string(&owner_file).is_ok_and(|owner| owner == datastore);
+        let owner = fs::read_to_string(&owner_file);
+        // Earlier releases wrote no such file, and neither does an upgrade that restores its snapshot.
+        let is_missing = owner.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+        let is_own = is_missing || owner.is_ok_and(|owner| owner == datastore);
         let unfinished = tries::unfinished(client).await?;
         let unfinished_folders: Vec<TaskFolder> =
             unfinished.iter().map(|attempt| TaskFolder::of(&self.context.home, &attempt.claimed.key)).collect();
@@ -33,7 +37,9 @@ impl Agent {
                 continue;
             }
             let is_current = attempt.boot_id.as_deref() == Some(self.boot_id.as_str());
-            let boot = match (is_own, is_current) {
+            // Another poke of a sensor that has rescheduled itself does no harm.
+            let may_repeat = attempt.claimed.reschedules > 0;
+            let boot = match (is_own || may_repeat, is_current) {
                 (false, _) => Boot::OtherDatastore,
                 (true, true) => Boot::Current,
                 (true, false) => Boot::Earlier,
@@ -69,7 +75,7 @@ impl Agent {
         }
         self.remove_obsolete(&unfinished_folders);
         // Written last: until all tries are taken over, a missing folder proves nothing.
-        if !is_own
+        if (is_missing || !is_own)
             && !self.needs_take_over
             && let Err(error) = files::write_atomic(&owner_file, datastore.as_bytes(), 0o600)
         {

@@ -89,13 +89,10 @@ impl DagCode {
         };
         let VersionCode { file, roots, folders, sources } =
             VersionCode::of(self.questions.workspace(), &version.relative_fileloc, &version.sources);
-        let mut options = json!({
+        let options = json!({
             "path": file, "roots": roots, "work_in": folders, "sources": sources, "settings": version.structure.settings,
-            "dag_id": dag_id, "question": question, "spec": spec, "socket": self.state.own_socket(),
+            "dag_id": dag_id, "question": question, "spec": spec, "token": token, "socket": self.state.own_socket(),
         });
-        if let Some(token) = token {
-            options["token"] = token.into();
-        }
         let interpreter = match &version.environment {
             None => self.state.dag_files.interpreter.get().await?,
             Some(hash) => self.state.dag_files.environments.with_hash(hash).await?.interpreter,

@@ -3,11 +3,14 @@
 use crate::support::archive::Unpacked;
 use crate::support::http::Session;
 use crate::support::rounds::sample_rounds;
-use crate::support::{CommandOutput, TestHome};
+use crate::support::{CommandOutput, TestHome, wait_until};
 use leoflow::sys::fs::sparse;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(30);
 
 /// Starts an instance with a finished run, a variable and a connection; returns its admin password too.
 fn used_instance() -> (TestHome, String) {
@@ -96,6 +99,53 @@ fn a_dags_file_path_follows_the_workspace_before_parsing() {
     new.trigger("slow");
     let fileloc = new.sql("SELECT fileloc FROM dag WHERE dag_id = 'slow'");
     assert_eq!(Path::new(&fileloc), workspace.join("slow.py"));
+}
+
+/// Each task adds a line to a file and waits for the file `go`, both outside of the workspace.
+const RUNNING: &str = "
+import os, time
+from airflow.sdk import DAG, task
+
+def work(name):
+    with open(os.path.join('FOLDER', name), 'a') as file:
+        file.write('ran\\n')
+    while not os.path.exists('FOLDER/go'):
+        time.sleep(0.05)
+
+with DAG('long'):
+    @task
+    def once():
+        work('once')
+    @task(retries=1, retry_delay=0)
+    def again():
+        work('again')
+    once()
+    again()
+";
+
+/// From the report OctopusDeploy/Issues#673.
+#[test]
+fn tries_that_ran_at_the_backup_are_not_started_again() {
+    let test = TestHome::started();
+    test.add_dag("long", &RUNNING.replace("FOLDER", test.folder().to_str().unwrap()));
+    let run_id = test.trigger("long");
+    let lines = |name: &str| fs::read_to_string(test.folder().join(name)).unwrap_or_default().lines().count();
+    wait_until("both tasks run", SOON, || (lines("once"), lines("again")) == (1, 1));
+    let backup = test.backup("b.tar.zst");
+    fs::write(test.folder().join("go"), "").unwrap();
+    assert_eq!(test.wait_run("long", &run_id)["state"], "success");
+    let restored = test.restore(&backup, &["--force", "--yes"]).expect(0);
+    let warning =
+        format!("the backup has 2 running tasks: long.again of {run_id}, try 1; long.once of {run_id}, try 1");
+    assert!(restored.stderr.contains(&warning), "{}", restored.stderr);
+    assert_eq!(test.wait_run("long", &run_id)["state"], "failed");
+    assert_eq!((lines("once"), lines("again")), (1, 2), "only the task with a retry runs again");
+    let outcome = "SELECT outcome FROM task_try WHERE task_id = 'once'";
+    assert_eq!(test.sql(outcome), "the datastore was restored or cloned while the task ran");
+    // The state from before the restore has no running try, and its tasks are done.
+    test.run(&["lite", "restore", "--undo", "--yes"]).expect(0);
+    assert_eq!(test.wait_run("long", &run_id)["state"], "success");
+    assert_eq!((lines("once"), lines("again")), (1, 2));
 }
 
 #[test]

@@ -414,3 +414,90 @@ fn a_backfill_appears_in_dag_runs_xcoms_and_events() {
         events["asset_events"].as_array().unwrap().iter().map(|row| row["timestamp"].as_str().unwrap()).collect();
     assert!(times.len() >= 12 && times.is_sorted_by(|newer, older| newer >= older), "{events}");
 }
+
+const RUNS: &str = "
+import os, time
+from airflow.sdk import DAG, setup, task, teardown
+
+def wait_for(name):
+    while not os.path.exists(name):
+        time.sleep(0.02)
+
+with DAG('marked', on_success_callback=lambda context: open('called', 'w')):
+    @setup
+    def make():
+        pass
+    @task
+    def work():
+        open('working', 'w').close()
+        wait_for('never')
+    @teardown
+    def remove():
+        pass
+    made = make()
+    made >> work() >> remove().as_teardown(setups=made)
+
+with DAG('lengths'):
+    @task
+    def items():
+        return [1, 2, 3]
+    @task
+    def gate(items):
+        open('returned', 'w').close()
+        wait_for('go')
+        return items
+    @task
+    def each(item, other):
+        pass
+    listed = items()
+    each.partial(other=gate(listed)).expand(item=listed)
+
+with DAG('mark'):
+    @task
+    def number(params):
+        return params['n'] or None
+    @task
+    def latest(ti):
+        return ti.xcom_pull(task_ids='number', map_indexes=-1, include_prior_dates=True)
+    number() >> latest()
+";
+
+/// From the reports apache/airflow#45530 (marked runs), #49154 (XCom backends) and #48408 (earlier XComs).
+#[test]
+fn marks_reported_lengths_and_earlier_xcoms_count() {
+    let test = TestHome::started();
+    test.save("runs.py", &RUNS.replace("with DAG('mark')", "with DAG('mark', params={'n': 0})"));
+    for dag_id in ["marked", "lengths", "mark"] {
+        test.wait_dag(dag_id, 1);
+    }
+    let run_id = test.trigger("marked");
+    wait_until("the task runs", SOON, || test.workspace().join("working").exists());
+    test.run(&["runs", "cancel", "marked", &run_id]).expect(0);
+    assert_eq!(test.wait_run("marked", &run_id)["state"], "failed");
+    assert_eq!(instances(&test, "marked"), "make:-1:success:1 remove:-1:success:1 work:-1:failed:1");
+    assert!(!test.workspace().join("called").exists());
+    // A clear ends the mark.
+    test.sql("UPDATE task_instance SET state = 'success' WHERE task_id = 'work'");
+    test.run(&["tasks", "clear", "marked", &run_id, "remove", "--yes"]).expect(0);
+    assert_eq!(test.wait_run("marked", &run_id)["state"], "success");
+
+    // What an XCom backend stores may have another length than the list.
+    let run_id = test.trigger("lengths");
+    wait_until("the list is stored", SOON, || test.workspace().join("returned").exists());
+    test.sql(r#"UPDATE xcom SET value = '{"ref": 1, "kind": "list"}' WHERE task_id = 'items'"#);
+    test.save("go", "");
+    test.wait_run("lengths", &run_id);
+    let count = test.sql("SELECT count(*) FROM task_instance WHERE task_id = 'each' AND map_index >= 0");
+    assert_eq!(count, "3");
+
+    let pulled = |n: i32| {
+        let conf = json!({"n": n}).to_string();
+        test.run(&["dags", "trigger", "mark", "--conf", &conf, "--wait"]).expect(0);
+        test.sql(
+            "SELECT coalesce((SELECT value::text FROM xcom x JOIN dag_run r USING (dag_id, run_id)
+                   WHERE task_id = 'latest' ORDER BY r.run_after DESC LIMIT 1), 'none')",
+        )
+    };
+    // Runs without a logical date.
+    assert_eq!([pulled(0), pulled(10), pulled(20), pulled(0)], ["none", "10", "20", "20"]);
+}

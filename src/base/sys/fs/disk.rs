@@ -87,13 +87,15 @@ pub fn human_size(bytes: u64) -> String {
 /// With less free space than this, in bytes, a file system counts as full: PostgreSQL creates WAL segments of this
 /// size.
 const FULL: u64 = 16 * 1024 * 1024;
+/// With fewer free inodes than this, a file system takes no more files: a failed program may have closed some.
+const FEW_FILES: u64 = 16;
 
 /// Finds out what the file system of `path` lacks.
 pub fn shortage(path: &Path) -> io::Result<Shortage> {
     let stat = file_system(path)?;
     let free = stat.blocks_available() * stat.fragment_size();
     // Without a limit of files, as in btrfs, both numbers are 0.
-    Ok(if stat.files() > 0 && stat.files_available() == 0 {
+    Ok(if stat.files() > 0 && stat.files_available() < FEW_FILES {
         Shortage::Files
     } else if free < FULL {
         Shortage::Bytes

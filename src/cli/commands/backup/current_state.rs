@@ -129,7 +129,6 @@ pub async fn open_exclusively(
     drop(datastore);
     refuse_in_terminal(context)?;
     let was_running = WasRunning::of(context);
-    was_running.check_address(context)?;
     stop::stop_with_tasks(context)?;
     match Datastore::open(&context.recovery(), COMMAND).await {
         Ok(datastore) if datastore.is_of_running_instance => {

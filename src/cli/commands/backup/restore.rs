@@ -197,6 +197,9 @@ async fn replace(
         print_trust(context, &target, args.next_start(context));
         print_newer_files(context, &target, &newer_files(home, &backup, &input.path, &target.workspace));
         print_left_out(context, &target.left_out(&backup_config));
+        if target.lost_config.is_none() {
+            args.check_address(context)?;
+        }
         confirm(context, &target, args)?;
     } else {
         print_trust(context, &target, args.next_start(context));

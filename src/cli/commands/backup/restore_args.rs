@@ -75,6 +75,14 @@ impl Restore {
         was_running.filter(|_| !self.no_start).map(|was_running| was_running.restart(context))
     }
 
+    /// Fails if the running instance, which the restore stops, could not listen at its address again.
+    pub fn check_address(&self, context: &Context<'_>) -> Result<(), Error> {
+        match self.next_start(context) {
+            NextStart::ByRestore => WasRunning::of(context).check_address(context),
+            NextStart::ByUser => Ok(()),
+        }
+    }
+
     pub fn archive_settings(&self) -> ArchiveSettings {
         if self.take_over_settings { ArchiveSettings::TakenOver } else { ArchiveSettings::LeftOut }
     }

@@ -51,6 +51,7 @@ pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
         }
         return Ok(0);
     }
+    args.check_address(context)?;
     let current = context.config()?.map(|loaded| loaded.config);
     if !context.confirm_by_name("Undo the restore?", config::instance_name(current.as_ref()), args.yes.into())? {
         return Err(Error::failed(Context::DECLINED));

@@ -244,6 +244,9 @@ async fn clone(context: &Context<'_>, name: &str, from: Option<&str>) -> Result<
         return Ok(0);
     }
     context.printer.line(format!("Cloned {} to {name}", old_context.home.root().display()));
+    if let Some(version) = installed_version(&old_context.home).filter(|version| version != context.version) {
+        context.printer.line(format!("  release    {} (the original stays at {version})", context.version));
+    }
     context.printer.line(format!("  URL        {}   (once it runs; with the same password)", new_row.url));
     context.printer.line(format!("  start it:  leoflow --instance {name} lite start"));
     if config_files::override_files(&old_context.home.config()).is_ok_and(|over| !over.is_empty()) {

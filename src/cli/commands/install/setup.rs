@@ -12,7 +12,7 @@ use leoflow_base::home::absolute_workspace;
 use leoflow_base::protocol::control;
 use leoflow_base::sys::env_vars;
 use leoflow_lifecycle::setup::{self, Plan, Request};
-use leoflow_lifecycle::upgrade::release::{program, stage};
+use leoflow_lifecycle::upgrade::release::{program, stage, version_order};
 use leoflow_postgres::cluster::{self, ClusterState};
 use leoflow_postgres::install::acquire::Sources;
 use leoflow_postgres::schema::{embedded, known};
@@ -61,6 +61,7 @@ pub async fn run(context: &Context<'_>, args: &Setup) -> Result<u8, Error> {
     }
     let plan = plan_setup(context, &request)?;
     if args.dry_run {
+        packaged::print_plan(context);
         datastore::check_planned(&context.home, &plan, context.printer).await?;
         return show_plan(context, &plan);
     }
@@ -100,8 +101,8 @@ async fn set_up_home(context: &Context<'_>, request: &Request) -> Result<Option<
     outcome
 }
 
-/// Refuses to install this program if the installed one knows a newer schema, to which it may have migrated the
-/// datastore.
+/// Refuses to install this program over a newer one, or over one that knows a newer schema, to which it may have
+/// migrated the datastore.
 fn refuse_newer(context: &Context<'_>) -> Result<(), Error> {
     let home = &context.home;
     let installed = setup::linked_version(home).filter(|version| version != context.version);
@@ -109,14 +110,15 @@ fn refuse_newer(context: &Context<'_>) -> Result<(), Error> {
     // An installed program that does not run is repaired by this setup.
     let Ok(about) = program::about(&stage::program_of(home, &version)) else { return Ok(()) };
     let own_schema = embedded::newest(known());
-    if about.schema_version <= own_schema || cluster::state(home) != ClusterState::Ready {
+    let own = Version::parse(context.version).map_err(Error::bug)?;
+    let is_newer = about.schema_version > own_schema || version_order::compare(&version, &own).is_gt();
+    if !is_newer || cluster::state(home) != ClusterState::Ready {
         return Ok(());
     }
     let installed_schema = about.schema_version;
     Err(Error::refused(format!(
-        "leoflow {version} with schema {installed_schema} is installed here; this is {}, which knows schemas up to \
-         {own_schema}",
-        context.version
+        "leoflow {version} with schema {installed_schema} is installed here; this is {own}, which knows schemas up to \
+         {own_schema}"
     ))
     .hint(format!("run the installed one: {}", home.bin().join("leoflow").display()))
     .hint("or roll back to this one, with your data: leoflow rollback"))

@@ -4,6 +4,7 @@ use super::run::LiteRun;
 use super::start;
 use super::start_check::{self, Starter};
 use super::stop::{requested_port, running_address, running_port, stop_running};
+use crate::commands::release::packaged;
 use crate::context::Context;
 use crate::error::Error;
 use clap::Args;
@@ -60,8 +61,9 @@ pub async fn restart(context: &Context<'_>, args: &LiteRestart) -> Result<u8, Er
         Some(_) => {
             let port = args.port.or_else(|| requested_port(context));
             start_check::run(context, Starter::ThisCommand)?;
-            start_check::address(context, port)?;
+            start_check::address(context, Starter::ThisCommand, port)?;
             start_check::surroundings(context, Starter::ThisCommand).await?;
+            packaged::upgrade_running(context).await?;
             stop_running(context)?;
             start::run(context, &LiteRun { port, ..LiteRun::default() })
         }
@@ -100,7 +102,7 @@ async fn restart_service(
         return restart_in_place(context, pid).await;
     }
     start_check::run(context, Starter::ServiceManager)?;
-    start_check::address(context, None)?;
+    start_check::address(context, Starter::ServiceManager, None)?;
     start_check::surroundings(context, Starter::ServiceManager).await?;
     service.restart()?;
     context.printer.line("Leoflow was restarted");
@@ -125,6 +127,7 @@ async fn restart_in_place(context: &Context<'_>, supervisor: i32) -> Result<u8, 
     start_check::surroundings(context, Starter::Supervisor(supervisor)).await?;
     start::restart_children(context)?;
     context.printer.line("Leoflow was restarted");
+    packaged::warn_of_older_release(context);
     Ok(0)
 }
 
@@ -143,7 +146,10 @@ impl WasRunning {
 
     /// Fails if the instance could not listen at its address again. Must be called before it is stopped.
     pub fn check_address(self, context: &Context<'_>) -> Result<(), Error> {
-        start_check::address(context, self.requested_port)
+        match env_vars::is_set(RESTORE_OF_ROLLBACK) {
+            true => Ok(()),
+            false => start_check::address(context, Starter::ThisCommand, self.requested_port),
+        }
     }
 
     /// Starts the instance again.

@@ -118,7 +118,7 @@ fn install(context: &Context<'_>, now: Now, dry_run: DryRun) -> Result<u8, Error
     let _operation_lock = OperationLock::take(home, "leoflow service install")?;
     if plan.contains(&Step::StopInstance) {
         start_check::run(context, Starter::ServiceManager)?;
-        start_check::address(context, None)?;
+        start_check::address(context, Starter::ServiceManager, None)?;
     }
     for step in &plan {
         if !context.printer.json {

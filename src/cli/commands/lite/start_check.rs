@@ -4,7 +4,6 @@
 use super::port::bind_error;
 use super::run::plan_setup;
 use super::stop::running_address;
-use crate::commands::release::packaged;
 use crate::context::Context;
 use crate::error::Error;
 use leoflow_base::config::{self, Config, DatastoreSetting, SecretReference, running_settings};
@@ -50,8 +49,10 @@ pub fn run(context: &Context<'_>, starter: Starter) -> Result<(), Error> {
 }
 
 /// Fails if a start cannot listen on the configured host and the port, by default the configured one.
-pub fn address(context: &Context<'_>, requested_port: Option<u16>) -> Result<(), Error> {
-    let Some(loaded) = config::load(&context.home.config())? else { return Ok(()) };
+pub fn address(context: &Context<'_>, starter: Starter, requested_port: Option<u16>) -> Result<(), Error> {
+    let Some(loaded) = config::load_for_process(&context.home.config(), starter.environment().as_ref())? else {
+        return Ok(());
+    };
     let (host, port) = (loaded.config.host, requested_port.unwrap_or(loaded.config.port));
     // 0 is any free port: whether the host is an address of this machine is all that can be tried.
     let tried_port = if is_held_by_running_instance(context, host, port) { 0 } else { port };
@@ -72,7 +73,9 @@ pub async fn surroundings(context: &Context<'_>, starter: Starter) -> Result<(),
 }
 
 async fn check_surroundings(context: &Context<'_>, starter: Starter) -> Result<(), Error> {
-    let Some(loaded) = config::load(&context.home.config())? else { return Ok(()) };
+    let Some(loaded) = config::load_for_process(&context.home.config(), starter.environment().as_ref())? else {
+        return Ok(());
+    };
     if let Some(python) = &loaded.config.python
         && running_settings::changed_since(&context.home, &loaded).contains(&"python")
     {
@@ -101,7 +104,6 @@ fn check(context: &Context<'_>, starter: Starter) -> Result<(), Error> {
     config::check_for_process(&home.config(), starter.environment().as_ref())?;
     let config = context.config()?.map(|loaded| loaded.config);
     if let Starter::ThisCommand = starter {
-        packaged::check_restart(context)?;
         // A start adds missing parts; the plan refuses if a part is missing that a start must not add.
         plan_setup(context, &Request::default())?;
     } else if let (Starter::Supervisor(_), Some(key)) = (&starter, missing_key(config.as_ref())) {

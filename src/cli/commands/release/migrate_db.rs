@@ -1,6 +1,6 @@
 //! `leoflow migrate-db`, its status and rollback, and the migrator of the supervisor and of upgrades.
 
-use super::later_migrations;
+use super::{later_migrations, packaged};
 use crate::commands::newer_schema;
 use crate::context::Context;
 use crate::error::Error;
@@ -93,6 +93,7 @@ pub async fn run(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error> {
 
 async fn migrate(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error> {
     refuse_during_rollback(&context.home)?;
+    packaged::refuse_newer(context)?;
     let datastore = Datastore::open(&context.recovery(), "leoflow migrate-db").await?;
     // The lock keeps upgrades out, which rely on the schema version that they started with.
     let _operation_lock = match datastore.is_of_running_instance {

@@ -12,7 +12,7 @@ use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_base::protocol::control;
 use leoflow_lifecycle::setup::{self, PackageOwner};
 use leoflow_lifecycle::upgrade::facts;
-use leoflow_lifecycle::upgrade::release::{stage, version_order};
+use leoflow_lifecycle::upgrade::release::{program, stage, version_order};
 use leoflow_lifecycle::upgrade::target_release::{Request, TargetRelease, earlier_failures};
 use leoflow_postgres::cluster::{self, ClusterState};
 use leoflow_postgres::install;
@@ -63,24 +63,32 @@ impl Program {
         }
     }
 
-    /// The hint that names the program of the home's release.
-    fn start_installed(&self, context: &Context<'_>) -> String {
+    fn announcement(&self) -> String {
+        format!("{}: upgrading this home from {} first", self.origin(), self.installed)
+    }
+
+    /// Adds the hint that names the program of the home's release, unless this program was copied over it.
+    fn with_start_of_installed(&self, context: &Context<'_>, error: Error) -> Error {
         let Self { owner, installed, .. } = self;
         let program = match owner {
             Some(_) => context.home.bin().join("leoflow"),
             // `bin/leoflow` may be this program.
             None => stage::program_of(&context.home, installed),
         };
-        format!("to go on with {installed}: {}{} lite start", program.display(), context.printer.home_option())
+        if !program::about(&program).is_ok_and(|about| about.version == installed.to_string()) {
+            return error;
+        }
+        let home = context.printer.home_option();
+        error.hint(format!("to go on with {installed}: {}{home} lite start", program.display()))
     }
 
     /// Refuses to repeat an upgrade that failed or was rolled back here: only the user knows whether the reason is
     /// gone.
     fn refuse_failed(&self, context: &Context<'_>) -> Result<(), Error> {
         let Some(reason) = earlier_failures(&context.home, &self.own).into_iter().next() else { return Ok(()) };
-        Err(Error::refused(format!("this home stays at leoflow {}: {reason}", self.installed))
-            .hint(self.start_installed(context))
-            .hint(format!("to try again: leoflow upgrade {}", self.own)))
+        let refused = Error::refused(format!("this home stays at leoflow {}: {reason}", self.installed));
+        let refused = self.with_start_of_installed(context, refused);
+        Err(refused.hint(format!("to try again: leoflow upgrade {}", self.own)))
     }
 }
 
@@ -114,9 +122,27 @@ pub fn warn_of_older_release(context: &Context<'_>) {
     }
 }
 
-/// Refuses a restart that would stop the instance and then not start it.
-pub fn check_restart(context: &Context<'_>) -> Result<(), Error> {
-    newer(context).map_or(Ok(()), |program| program.refuse_failed(context))
+/// Upgrades a running instance to the release of this program before it is restarted. After a failure it runs on.
+pub async fn upgrade_running(context: &Context<'_>) -> Result<(), Error> {
+    let Some(program) = newer(context) else { return Ok(()) };
+    program.refuse_failed(context)?;
+    context.printer.note(program.announcement());
+    upgrade(context, context.printer).await
+}
+
+/// Refuses a command that would change the database beneath the home's release.
+pub fn refuse_newer(context: &Context<'_>) -> Result<(), Error> {
+    let Some(program) = newer(context) else { return Ok(()) };
+    Err(Error::refused(format!("{}, but this home is at {}", program.origin(), program.installed))
+        .hint("leoflow upgrade")
+        .hint("or leoflow lite start, which upgrades it, too"))
+}
+
+/// Says that a setup upgrades the home first.
+pub fn print_plan(context: &Context<'_>) {
+    if let Some(program) = newer(context) {
+        context.printer.note(program.announcement());
+    }
 }
 
 /// Upgrades a stopped home to the release of this program before it is started: with a backup and a rehearsal, and back
@@ -131,9 +157,8 @@ pub async fn before_start(context: &Context<'_>, reporter: &dyn Reporter) -> Res
     // An interrupted upgrade may have been finished.
     let Some(program) = newer(context) else { return Ok(()) };
     program.refuse_failed(context)?;
-    let text = format!("{}: upgrading this home from {} first", program.origin(), program.installed);
-    reporter.report(Progress::Note(text));
-    upgrade(context, reporter).await.map_err(|error| error.hint(program.start_installed(context)))
+    reporter.report(Progress::Note(program.announcement()));
+    upgrade(context, reporter).await.map_err(|error| program.with_start_of_installed(context, error))
 }
 
 async fn upgrade(context: &Context<'_>, reporter: &dyn Reporter) -> Result<(), Error> {

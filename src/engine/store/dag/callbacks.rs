@@ -15,8 +15,6 @@ use tokio_postgres::types::Json;
 
 /// The reason of a call that tells only listeners, not the DAG's callbacks, that a run has started.
 pub(crate) const STARTED: &str = "started";
-/// The reason of a call that tells only listeners that a user has marked a run.
-const MARKED: &str = "marked";
 
 /// Queues the callback for a run that has ended in `state`. As in Airflow, the callback's task instance is the one that
 /// ended last in this state or, after a timeout or a deadlock, the one of `unfinished` that started last.
@@ -52,7 +50,7 @@ pub(crate) async fn add_marked(transaction: &Transaction<'_>, run: &RunKey, stat
         INSERT INTO dag_callback (dag_id, run_id, state, reason)
         SELECT r.dag_id, r.run_id, $3, $4 FROM dag_run r JOIN dag_version v ON v.id = r.dag_version_id
         WHERE r.dag_id = $1 AND r.run_id = $2 AND (v.structure->>'run_listeners')::boolean";
-    if transaction.execute(query, &[&run.dag_id, &run.run_id, &state.as_str(), &MARKED]).await? > 0 {
+    if transaction.execute(query, &[&run.dag_id, &run.run_id, &state.as_str(), &Reason::Marked.as_str()]).await? > 0 {
         events::notify(transaction, &Event::Callback).await?;
     }
     Ok(())

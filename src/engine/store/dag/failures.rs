@@ -10,6 +10,6 @@ pub async fn pause_after(client: &impl GenericClient, dag_id: &str, max_failures
             UPDATE dag SET is_paused = true WHERE dag_id = $1 AND (
                 SELECT count(*) = $2 AND bool_and(state = 'failed') FROM (
                     SELECT state FROM dag_run WHERE dag_id = $1 AND state IN ('success', 'failed')
-                    ORDER BY logical_date DESC NULLS FIRST, run_after DESC LIMIT $2) recent)";
+                    ORDER BY run_after DESC, run_id DESC LIMIT $2) recent)";
     Ok(client.execute(query, &[&dag_id, &max_failures]).await? > 0)
 }

@@ -131,7 +131,12 @@ impl<'a> Clearing<'a> {
                 version.structure.tasks.iter().map(|task| (task.task_id.as_str(), task)).collect();
             instance::clear(transaction, key, chosen, &tasks).await?;
         }
-        transition::run::set_mark(transaction, key, None).await?;
+        let is_teardown = |id: &str| version.structure.tasks.iter().any(|task| task.task_id == id && task.is_teardown);
+        if chosen.iter().all(|instance| is_teardown(&instance.task_id)) {
+            runs::bump_revision(transaction, key).await?;
+        } else {
+            transition::run::set_mark(transaction, key, None).await?;
+        }
         if run.state.is_finished() && !chosen.is_empty() && !self.selection.leaves_run {
             transition::run::requeue(transaction, key, new_run::now()).await?;
         }

@@ -218,7 +218,7 @@ pub async fn run(transaction: &Transaction<'_>, key: &RunKey, state: RunState) -
     } else if state.is_finished() {
         let teardowns = teardowns(transaction, key).await?;
         instance::end_unfinished(transaction, key, state, &teardowns).await?;
-        if !has_unfinished(transaction, key).await? {
+        if run.state.is_finished() || !has_unfinished(transaction, key).await? {
             transition::run::mark(transaction, key, run.state, state).await?;
             callbacks::add_marked(transaction, key, state).await?;
             backfill_end::complete(transaction, key).await?;

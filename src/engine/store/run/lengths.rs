@@ -22,13 +22,13 @@ pub async fn of_run(
     let query = "
         SELECT task_id, map_index,
                -- An XCom that its task has pushed by itself, or a user has set, has no reported length.
-               CASE WHEN mapped_length IS NOT NULL THEN mapped_length ELSE CASE json_typeof(value)
+               coalesce(mapped_length, CASE json_typeof(value)
                    WHEN 'array' THEN json_array_length(value)
                    WHEN 'object' THEN CASE WHEN value->>'__classname__' = 'builtins.tuple'
                                                 AND json_typeof(value->'__data__') = 'array'
                                            THEN json_array_length(value->'__data__')
                                            ELSE (SELECT count(*)::integer FROM json_object_keys(value)) END
-               END END AS length
+               END) AS length
         FROM xcom JOIN task_instance ti USING (dag_id, run_id, task_id, map_index)
         WHERE dag_id = $1 AND run_id = $2 AND task_id = ANY ($3) AND key = 'return_value'
           AND (map_index < 0 OR ti.state IS DISTINCT FROM 'removed')";

@@ -70,7 +70,8 @@ pub async fn start_queued(client: &impl GenericClient, now: Timestamp) -> Result
 /// `running` to `state`, which is finished: the scheduler ends a run. The caller must have locked the run and have
 /// found it running.
 pub async fn end(client: &impl GenericClient, key: &RunKey, state: RunState, now: Timestamp) -> Result<(), StoreError> {
-    let query = "UPDATE dag_run SET state = $3, end_date = greatest($4, start_date) WHERE dag_id = $1 AND run_id = $2";
+    let query = "UPDATE dag_run SET state = $3, end_date = greatest($4, start_date), marked_state = NULL
+                 WHERE dag_id = $1 AND run_id = $2";
     client.execute(query, &[&key.dag_id, &key.run_id, &state.as_str(), &now]).await?;
     Ok(())
 }

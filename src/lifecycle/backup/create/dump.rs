@@ -83,11 +83,15 @@ impl Snapshot {
         if schema_version == 0 {
             return Err(DumpError::Empty);
         }
-        let survey = survey_with_differences(&client, is_newer).await?;
+        let mut survey = survey::survey(&client, if is_newer { Tables::All } else { Tables::Known }).await?;
+        // First, because the queries of definitions wait for locks, too.
+        lock_relations(access, &client, &survey).await?;
+        if !is_newer {
+            add_differences(&client, &mut survey).await?;
+        }
         if !survey.changes.is_empty() {
             return Err(DumpError::SchemaChanged(survey.changes));
         }
-        lock_relations(access, &client, &survey).await?;
         // Tables of PostgreSQL itself have ids below 16384.
         let facts_query =
             "SELECT pg_export_snapshot(), current_setting('server_version'), pg_database_size(current_database()),
@@ -194,22 +198,23 @@ pub async fn count(client: &Client, tables: impl Iterator<Item = &str>) -> Resul
     Ok(counts)
 }
 
-/// Takes the inventory of a database, with all changes of our tables that a restore would not accept.
-async fn survey_with_differences(client: &impl GenericClient, is_newer: bool) -> Result<Survey, SchemaError> {
-    let mut survey = survey::survey(client, if is_newer { Tables::All } else { Tables::Known }).await?;
-    // This release does not know which columns and indexes a newer schema has.
-    if !is_newer {
-        let version = schema::current_version(client).await?;
-        let differences = shape::differences(client, version, &survey.ours).await?;
-        survey.changes.extend(differences.into_iter().filter(|line| !is_accepted_index(line)));
-    }
-    Ok(survey)
+/// Adds the changes of the columns, constraints and indexes of our tables to `survey`. This release must know the schema.
+async fn add_differences(client: &impl GenericClient, survey: &mut Survey) -> Result<(), SchemaError> {
+    let version = schema::current_version(client).await?;
+    let differences = shape::differences(client, version, &survey.ours).await?;
+    survey.changes.extend(differences.into_iter().filter(|line| !is_accepted_index(line)));
+    Ok(())
 }
 
 /// Lists the changes of our tables because of which a backup of this database would be refused.
 pub(crate) async fn refused_changes(client: &impl GenericClient) -> Result<Vec<String>, SchemaError> {
     let state = schema::classify(schema::known(), &schema::inspect(client).await?);
-    Ok(survey_with_differences(client, matches!(state, State::Newer { .. })).await?.changes)
+    let is_newer = matches!(state, State::Newer { .. });
+    let mut survey = survey::survey(client, if is_newer { Tables::All } else { Tables::Known }).await?;
+    if !is_newer {
+        add_differences(client, &mut survey).await?;
+    }
+    Ok(survey.changes)
 }
 
 /// True if a reported schema difference is a user's index that a restore accepts.

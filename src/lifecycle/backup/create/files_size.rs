@@ -33,8 +33,11 @@ fn size(root: &Path, select: &dyn Fn(&Folder, &Entry, &Path) -> Selection) -> u6
             let path = relative.join(&entry.name);
             match select(&folder, &entry, &path) {
                 Selection::Folder => folders.push(path),
-                // Not the holes of a sparse file.
-                Selection::File => total = total.saturating_add(entry.size.min(entry.allocated)),
+                // Not the holes of a sparse file. A file system that compresses also allocates less.
+                Selection::File => {
+                    let is_sparse = entry.allocated < entry.size / 2;
+                    total = total.saturating_add(if is_sparse { entry.allocated } else { entry.size });
+                }
                 Selection::Link { .. } | Selection::Excluded | Selection::Skipped(_) => {}
             }
         }

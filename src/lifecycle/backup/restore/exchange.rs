@@ -110,6 +110,9 @@ pub async fn exchange(
     let names = STEPS.iter().map(|step| step.name().to_owned()).collect();
     let mut exchange_state = Exchange::new(home, access, plan)?;
     exchange_state.flush()?;
+    // From now on, a try without a folder may have been run to its end.
+    let owner_file = home.running_tasks_datastore();
+    files::write_atomic(&owner_file, b"restored", 0o600).map_err(|source| io_error("write", &owner_file, source))?;
     let mut journal = Journal::begin_with(home, operation, names, exchange_state.plan()?)?;
     exchange_state.forward(&mut journal, 0).await?;
     Ok(journal.finish()?)

@@ -159,7 +159,7 @@ fn denied(path: &Path, required: AccessFlags) -> io::Result<Option<Obstacle>> {
 fn allows(path: &Path, required: AccessFlags) -> io::Result<bool> {
     match access(path, required) {
         Ok(()) => Ok(true),
-        Err(nix::Error::EACCES | nix::Error::EROFS | nix::Error::EPERM) => Ok(false),
+        Err(nix::Error::EACCES | nix::Error::EPERM) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }

@@ -105,12 +105,17 @@ async fn plan_upgrade(
     let config = config::load(&home.config())?.map(|loaded| loaded.config);
     let request = Request { version, from: from.from.as_deref() };
     let program = Program::of(context)?;
-    let release = match program.owner {
+    let may_be_own = program.can_be_requested(&request);
+    let mut release = match program.owner {
         None => match TargetRelease::find(home, config.as_ref(), context.version, request).await {
-            Err(TargetError::NoHost) if program.can_be_requested(&request) => TargetRelease::own()?,
+            Err(TargetError::NoHost) if may_be_own => TargetRelease::own()?,
+            Err(error) if may_be_own => {
+                context.printer.warning(Error::from(error).in_one_line());
+                TargetRelease::own()?
+            }
             found => found?,
         },
-        Some(_) if program.can_be_requested(&request) => TargetRelease::own()?,
+        Some(_) if may_be_own => TargetRelease::own()?,
         Some(owner) if applied.is_some() => return Err(program.refusal(owner)),
         Some(owner) => return packaged::print_owner(context, &program, owner).map(|()| None),
     };
@@ -118,7 +123,13 @@ async fn plan_upgrade(
     let doubts = release.doubts(home, remember, context.printer);
     let FactsAndDatastore { facts, .. } = gather_facts::gather(context, "leoflow upgrade").await?;
     refuse_older_program(context, &facts)?;
-    match release.plan(&facts) {
+    let mut planned = release.plan(&facts);
+    if may_be_own && matches!(planned, Err(UpgradeRefusal::UpToDate(_) | UpgradeRefusal::Ahead { .. })) {
+        // The host offers nothing newer, but this program is.
+        release = TargetRelease::own()?;
+        planned = release.plan(&facts);
+    }
+    match planned {
         Ok(plan) => Ok(Some((with_warnings(context, plan, doubts, &release).await?, release))),
         Err(UpgradeRefusal::HandOver(plan)) => match applied {
             None => Ok(Some((with_warnings(context, *plan, doubts, &release).await?, release))),

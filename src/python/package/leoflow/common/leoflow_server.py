@@ -22,6 +22,8 @@ VARIABLES = {"variables": "AIRFLOW_VAR_", "connections": "AIRFLOW_CONN_"}
 _client = None
 _prefix = "/local"
 _queried = False
+# True in a process that Leoflow did not start. It goes on without a server, also if that was killed.
+_is_outside = False
 
 
 def configure(socket: str, token: str | None = None, retry_seconds: float | None = None) -> None:
@@ -35,7 +37,9 @@ def configure(socket: str, token: str | None = None, retry_seconds: float | None
 def client() -> Client:
     # Code in a process that Leoflow did not start, for example in that of pytest, has the server of this package's home.
     own_home = home()
+    global _is_outside
     if _client is None and own_home is not None:
+        _is_outside = True
         configure(os.path.join(own_home, "run", "api.sock"), retry_seconds=2)
         if own_home not in (os.environ.get("LEOFLOW_HOME"), os.path.expanduser("~/.leoflow")):
             import shlex
@@ -61,17 +65,18 @@ def read(kind: str, key: str) -> dict[str, Any] | None:
     exist. Raises NotRunning and AirflowRuntimeError."""
     global _queried
     _queried = True
-    if is_offline():
-        if kind == "connections" and key in DEFAULT_CONNECTIONS:
-            return DEFAULT_CONNECTIONS[key]
-        raise NotRunning(f"{kind[:-1].capitalize()} {key!r} cannot be read: Leoflow is not running (start it with "
-                         f"`{command('lite start')}`, or set {VARIABLES[kind]}{key.upper()} in the project's .env)")
     try:
-        return client().request("GET", f"{_prefix}/{kind}/{quote(key)}")
+        if not is_offline():
+            return client().request("GET", f"{_prefix}/{kind}/{quote(key)}")
     except ServerError as error:
         if error.status == 404:
             return DEFAULT_CONNECTIONS.get(key) if kind == "connections" else None
-        raise AirflowRuntimeError(f"{kind[:-1].capitalize()} {key!r} cannot be read: {error}") from None
+        if error.status != 0 or not _is_outside:
+            raise AirflowRuntimeError(f"{kind[:-1].capitalize()} {key!r} cannot be read: {error}") from None
+    if kind == "connections" and key in DEFAULT_CONNECTIONS:
+        return DEFAULT_CONNECTIONS[key]
+    raise NotRunning(f"{kind[:-1].capitalize()} {key!r} cannot be read: Leoflow is not running (start it with "
+                     f"`{command('lite start')}`, or set {VARIABLES[kind]}{key.upper()} in the project's .env)")
 
 
 def uv() -> str:

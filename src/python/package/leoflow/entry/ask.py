@@ -76,6 +76,8 @@ def call_back(options):
     """Calls the listeners and the callbacks of the DAG; returns the problems, also one that prevented the calls."""
     try:
         dag, backend = find_dag(options), backends.current()
+        # Not before: as in a parse, the import of the file may only read Variables.
+        leoflow_server.configure(options["socket"], options["token"], retry_seconds=5)
         backend.begin_log(task_log.to_terminal)
         return backend.call_back(dag, options["spec"])
     except BaseException as error:
@@ -86,7 +88,7 @@ def main(options: dict[str, Any]) -> None:
     loading.begin()
     prepare(options.get("limits"), options.get("support"))
     if options.get("socket"):
-        leoflow_server.configure(options["socket"], options.get("token"), retry_seconds=5)
+        leoflow_server.configure(options["socket"], retry_seconds=5)
     try:
         answer = answer_to(options, options["question"])
     except BaseException as error:

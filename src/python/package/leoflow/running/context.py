@@ -34,8 +34,8 @@ class Context(dict):
         self._lazy = lazy
 
     def __missing__(self, key):
-        compute = self._lazy.pop(key)
-        self[key] = value = compute()
+        self[key] = value = self._lazy[key]()
+        self._lazy.pop(key, None)
         return value
 
     def __contains__(self, key):

@@ -97,6 +97,16 @@ def environment_of(dag: Dag | None, native: bool | None = None) -> jinja2.Enviro
     return environment
 
 
+class Values(ChainMap):
+    """The values of a template. A KeyError of a lazy value does not make it undefined."""
+
+    def __getitem__(self, key):
+        for values in self.maps:
+            if key in values:
+                return values[key]
+        raise KeyError(key)
+
+
 class Renderer:
     """Renders values for one task."""
 
@@ -133,7 +143,7 @@ class Renderer:
 
     def render_with(self, template):
         """Renders like `Template.render`, but that copies the context, which computes every lazy value."""
-        environment, values = template.environment, ChainMap(self.context, template.globals)
+        environment, values = template.environment, Values(self.context, template.globals)
         context = environment.context_class(environment, values, template.name, template.blocks, template.globals)
         try:
             return environment.concat(template.root_render_func(context))
