@@ -245,8 +245,8 @@ fn next_continuous(last: Option<Interval>, first: Timestamp, now: Timestamp) -> 
     const TICK: SignedDuration = SignedDuration::from_micros(1);
     let after = |time: Timestamp| time.checked_add(TICK).unwrap_or(time);
     let (start, end) = match last {
+        _ if first > now => (first, first),
         None => (first, now),
-        Some(last) if last.end > now && first > now => (first, first + last.end.duration_since(last.start)),
         // The last run was created by a clock that has been set back since.
         Some(last) if last.end > now => (now.checked_sub(TICK).unwrap_or(now), now),
         // Earlier releases created intervals of length 0.

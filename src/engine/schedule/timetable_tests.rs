@@ -130,6 +130,11 @@ fn continuous_runs_follow_each_other_from_any_start() {
             }
         }
     }
+    // A start date that is moved to the future, after runs.
+    let later = Restriction { earliest: Some(time(starts[2])), ..Restriction::default() };
+    let last = Some(Interval { start: time(starts[0]), end: moment });
+    let next = Timetable::Continuous.next(last, later, moment).unwrap().unwrap();
+    assert_eq!(next.logical_date(), later.earliest);
     // After a run of an earlier release, whose interval had length 0.
     let empty = Some(Interval { start: moment, end: moment });
     let next = Timetable::Continuous.next(empty, Restriction::default(), moment).unwrap().unwrap();
