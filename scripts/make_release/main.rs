@@ -142,7 +142,7 @@ struct Make {
 
 fn main() -> ExitCode {
     let done = match Cli::parse() {
-        Cli::Keygen { key } => leoflow_release_key::generate(&key),
+        Cli::Keygen { key } => leoflow_keygen::generate(&key),
         Cli::PublicKey { key } => sign::public_key(&key).map(|text| println!("{text}")),
         Cli::Sign { key, file } => sign::Key::load(&key).and_then(|key| key.sign(&file)),
         Cli::PythonPackages { folder } => python::download_packages(&folder),

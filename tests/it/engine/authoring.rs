@@ -185,6 +185,25 @@ fn dags_test_retries_and_names_missing_input() {
     assert!(done.stdout.contains("date 2026-01-31"), "{done:?}");
 }
 
+/// From the report apache/airflow#64649.
+#[test]
+fn dags_test_calls_the_callbacks_of_the_dag() {
+    let test = TestHome::new();
+    test.set_up();
+    test.save(
+        "alerts.py",
+        "from airflow.sdk import DAG, BaseNotifier, task\nclass Tells(BaseNotifier):\n    \
+         def __init__(self, text):\n        super().__init__()\n        self.text = text\n    \
+         def notify(self, context):\n        print(self.text, context['ti'].task_id, context['reason'], context['ti'].xcom_pull(task_ids='fine', map_indexes=-1))\n\
+         def broken(context):\n    raise ValueError('no mail')\n\
+         with DAG('alerts', on_failure_callback=[Tells('alert'), broken]):\n    @task\n    def fine():\n        return 'value'\n    \
+         @task\n    def breaks(x):\n        raise ValueError(x)\n    breaks(fine())\n",
+    );
+    let done = test.run(&["dags", "test", "alerts"]).expect(1);
+    assert!(done.stdout.contains("alert breaks task_failure value\n"), "{done:?}");
+    assert!(done.stderr.contains("error: the callback broken failed:") && done.stderr.contains("no mail"), "{done:?}");
+}
+
 #[test]
 fn a_file_that_calls_dag_test_runs_in_env_shell() {
     let test = TestHome::started();

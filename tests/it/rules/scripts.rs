@@ -81,7 +81,7 @@ fn keys_and_merges_use_the_target_folder_that_cargo_chooses() {
     let start = folder.path().canonicalize().unwrap();
     let key = start.join("KEY");
     let keygen = run(&["keygen", "KEY"]);
-    assert!(keygen.contains("--package leoflow-release-key") && keygen.contains(key.to_str().unwrap()), "{keygen}");
+    assert!(keygen.contains("--package leoflow-keygen") && keygen.contains(key.to_str().unwrap()), "{keygen}");
     let merge = run(&["merge", "one", "--sign", "KEY", "--output", "all"]);
     let manifest = root.join("Cargo.toml");
     let expected = format!("{} run --release --locked --manifest-path {} ", start.display(), manifest.display());

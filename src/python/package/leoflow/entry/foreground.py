@@ -128,7 +128,6 @@ def run_once(task, spec, dag, memory):
         return run_once(task, {**spec, **continuation}, dag, memory)
     for key, text in result.pop("xcoms", {}).items():
         memory.xcoms[(*memory.own, key)] = text
-    memory.mapped_lengths[memory.own[0]] = result.pop("mapped_length", None)
     attempt.run_callbacks()
     if result["state"] == "failed" and spec["pdb"]:
         import pdb
@@ -203,6 +202,7 @@ class Run:
         self.spec = spec
         self.planner = planner
         self.memory = InMemoryXComs(planner)
+        self.last_ended = {}
         self.instances = [
             {"task_id": task.task_id, "map_index": -1, "state": None, "try_number": 0, "max_tries": task.retries, "ended": None}
             for task in topology.ordered(dag.task_dict)
@@ -228,6 +228,16 @@ class Run:
                 if not answer["transitions"] and not self.run_next_sensor():
                     return "failed"
 
+    def call_back(self, state):
+        """Calls the DAG's callbacks for the state of the run, with the context of the task that ended last in it."""
+        spec = {**self.spec, **self.last_ended.get(state, {"task_id": None}), "state": state,
+                "reason": "success" if state == "success" else "task_failure"}
+        try:
+            for problem in backends.current().call_back(self.dag, spec, self.memory):
+                print_status(f"error: the callback {problem['callback']} failed:\n{problem['report']}")
+        except Exception as error:
+            print_status(f"error: the callbacks of the DAG failed:\n{explain(error)}")
+
     def apply(self, answer):
         """Applies the planner's answer to the instances. Its indexes are positions in `instances`."""
         for index in answer["expanded"]:
@@ -240,6 +250,7 @@ class Run:
             instance = self.instances[index]
             if instance["state"] != state:
                 if state in FINISHED:
+                    self.last_ended[state] = instance
                     print_status(f"{instance_name(instance)}  {state}")
                 if state == "up_for_retry":
                     # Waits at most a second, because a user waits at the terminal.
@@ -270,6 +281,7 @@ class Run:
                 "first_start_date": instance["first_start"] if continues else None}
         # A debugger works only in the process that reads the terminal.
         result = (run_once if spec["pdb"] else run_apart)(task, spec, self.dag, self.memory)
+        self.memory.mapped_lengths[task.task_id] = result.get("mapped_length")
         if result["state"] == "up_for_reschedule":
             instance["due"] = result["due"]
         else:
@@ -311,6 +323,7 @@ def main(options: dict[str, Any]) -> None:
             sys.exit(test_task(dag, spec, options, planner))
         run = Run(dag, spec, planner)
         state = run.run_to_end()
+        run.call_back(state)
     except KeyboardInterrupt:
         print_status("interrupted")
         sys.exit(130)

@@ -103,10 +103,11 @@ def timetable_of(dag: DAG) -> tuple[Any, type, type, Any]:
     return dag.timetable, DataInterval, TimeRestriction, DagRunType.SCHEDULED
 
 
-def call_back(dag: DAG, spec: dict[str, Any]) -> list[dict[str, Any]]:
-    """Calls the listeners of DAG runs, then the DAG's callbacks. Returns the problems, see `run_events.problem`."""
+def call_back(dag: DAG, spec: dict[str, Any], memory: InMemoryXComs | None = None) -> list[dict[str, Any]]:
+    """Calls the listeners of DAG runs, then the DAG's callbacks. `memory` has the XComs of a foreground run. Returns the
+    problems, see `run_events.problem`."""
     problems = notify_listeners(dag, spec)
-    return problems + (run_callbacks(dag, spec) if run_events.calls_callbacks(spec) else [])
+    return problems + (run_callbacks(dag, spec, memory) if run_events.calls_callbacks(spec) else [])
 
 
 def notify_listeners(dag, spec):
@@ -125,24 +126,27 @@ def notify_listeners(dag, spec):
     return [run_events.problem(hook, error) for hook, error in errors.items() if error is not None]
 
 
-def run_callbacks(dag, spec):
+def run_callbacks(dag, spec, memory):
     """Runs the DAG's callbacks for the state of a run, with the context of the task that decided that state. Returns
     the problems."""
     from leoflow.running.context import build_context
+    from leoflow.running.offline import Offline
     from leoflow.running.task_api import TaskApi
     from leoflow.running.task_instance import DagRun
     from leoflow.running.xcoms import TaskXComs
 
+    functions = dag.on_success_callback if spec["state"] == "success" else dag.on_failure_callback
+    if not functions:
+        return []
     context = {"dag": dag, "run_id": spec["run_id"], "reason": spec["reason"]}
     if spec.get("task_id") in dag.task_dict:
         task = dag.get_task(spec["task_id"])
-        context = build_context(spec, dag, task, TaskXComs(), TaskApi())
+        context = build_context(spec, dag, task, memory or TaskXComs(), Offline(memory) if memory else TaskApi())
         context["reason"] = spec["reason"]
         context["dag_run"].state = spec["state"]
     elif spec.get("conf") is not None:
         context["dag_run"] = DagRun(spec)
         context["dag_run"].state = spec["state"]
-    functions = dag.on_success_callback if spec["state"] == "success" else dag.on_failure_callback
     problems = []
     current.set_context(context)
     for function in functions:

@@ -92,13 +92,14 @@ def timetable_of(dag: DAG) -> tuple[Any, type, type, Any]:
     return timetable, DataInterval, TimeRestriction, DagRunType.SCHEDULED
 
 
-def call_back(dag: DAG, spec: dict[str, Any]) -> list[dict[str, Any]]:
-    """Calls the listeners of DAG runs, then the DAG's callbacks. Returns the problems, see `run_events.problem`."""
+def call_back(dag: DAG, spec: dict[str, Any], memory: Any = None) -> list[dict[str, Any]]:
+    """Calls the listeners of DAG runs, then the DAG's callbacks. `memory` has the XComs of a foreground run. Returns the
+    problems, see `run_events.problem`."""
     problems = run_listeners.notify(dag, spec)
-    return problems + (run_callbacks(dag, spec) if run_events.calls_callbacks(spec) else [])
+    return problems + (run_callbacks(dag, spec, memory) if run_events.calls_callbacks(spec) else [])
 
 
-def run_callbacks(dag, spec):
+def run_callbacks(dag, spec, memory):
     """Runs the DAG's callbacks for the state of a run, with the context of the task that decided that state. Returns
     the problems."""
     from airflow.sdk.execution_time.context import set_current_context
@@ -106,7 +107,7 @@ def run_callbacks(dag, spec):
     functions = dag.on_success_callback if spec["state"] == "success" else dag.on_failure_callback
     if not functions:
         return []
-    context = task_try.context_of(dag, spec)
+    context = task_try.context_of(dag, spec, OfflineSupervisor(spec, memory) if memory else None)
     context["reason"] = spec["reason"]
     problems = []
     with set_current_context(context):

@@ -153,15 +153,15 @@ def instance(details: Any, task: Any, fileloc: str) -> Any:
     )
 
 
-def context_of(dag: Any, spec: dict[str, Any]) -> dict[str, Any]:
+def context_of(dag: Any, spec: dict[str, Any], supervisor: TaskSupervisor | None = None) -> dict[str, Any]:
     """Returns the context for a run's callbacks: that of the task that decided the run's state, or a smaller one if
-    there is no such task."""
+    there is no such task. By default, the supervisor asks the server."""
     from airflow.sdk.execution_time import task_runner
 
     if spec.get("run_type") is None:
         return {"dag": dag, "run_id": spec["run_id"]}
     spec = {**spec, "fileloc": dag.fileloc}
-    supervisor = task_runner.SUPERVISOR_COMMS = TaskSupervisor(spec)
+    supervisor = task_runner.SUPERVISOR_COMMS = supervisor or TaskSupervisor(spec)
     events = triggering_events(supervisor, spec)
     if spec.get("task_id") not in dag.task_dict:
         details = startup.details({"map_index": -1, "try_number": 0, "max_tries": 0, **spec, "task_id": ""}, events)
