@@ -133,7 +133,7 @@ pub fn pools(unknown: &[UnknownPool]) -> Option<Check> {
 /// Checks that no schedule is stalled. Without a running server, nothing is checked.
 pub fn schedules(stalled: &[String]) -> Option<Check> {
     let first = stalled.first()?;
-    let detail = format!("the schedule of {} makes no progress", stalled.join(", "));
+    let detail = format!("schedules that make no progress: {}", stalled.join(", "));
     let remedy = format!("see leoflow lite logs server for the reason; change the schedule of {first} in its file");
     Some(Check::warning("schedules", detail, remedy))
 }
