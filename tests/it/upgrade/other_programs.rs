@@ -80,8 +80,16 @@ fn a_start_of_a_copied_program_is_an_upgrade_with_a_way_back() {
     copy_over(&all.program("1.0.0"), &test.program);
     let running = test.run(&["lite", "start"]).expect(0);
     assert!(running.stderr.contains("this program is leoflow 1.0.0, but 0.1.0 is running"), "{}", running.stderr);
+    // An upgrade that is refused does not stop the instance.
+    test.sql("ALTER TABLE variable ADD summary text");
+    let refused = test.run(&["lite", "restart"]).expect(3);
+    assert!(refused.stderr.contains("variable column summary text"), "{}", refused.stderr);
+    test.sql("ALTER TABLE variable DROP summary");
+    let pid = test.pid("postgres");
+    assert_eq!((version(&test).as_str(), test.state().as_str()), ("0.1.0", "healthy"));
     let restarted = test.run(&["lite", "restart"]).expect(0);
     assert!(restarted.stderr.contains("upgrading this home from 0.1.0 first"), "{}", restarted.stderr);
+    assert_ne!(test.pid("postgres"), pid);
     assert_eq!((version(&test).as_str(), variable(&test, "kept").as_deref()), ("1.0.0", Some("value")));
     assert_recorded(&test, "0.1.0", "1.0.0");
     assert!(fs::read_link(&test.program).unwrap().ends_with("1.0.0/leoflow"));
@@ -110,4 +118,22 @@ fn setup_by_a_newer_program_is_a_recorded_upgrade() {
     assert_eq!((version(&test).as_str(), variable(&test, "kept").as_deref()), ("0.2.0", Some("value")));
     test.run(&["rollback", "--yes"]).expect(0);
     assert_eq!((version(&test).as_str(), variable(&test, "kept").as_deref()), ("0.1.0", Some("value")));
+}
+
+#[test]
+fn a_failed_rehearsal_is_not_repeated_by_each_start() {
+    let bad = Release { version: "0.2.0", migration: Migration::Fails, fault: None };
+    let all = releases(&[FIRST, bad]);
+    let mut test = started(&all);
+    test.program = test.home.join("bin/leoflow");
+    copy_over(&all.program("0.2.0"), &test.program);
+    let failed = test.run(&["lite", "restart"]);
+    assert!(failed.code == Some(1) && failed.stderr.contains("Rehearsing"), "{failed:?}");
+    assert_eq!((version(&test).as_str(), test.state().as_str()), ("0.1.0", "healthy"));
+    let refused = test.run(&["lite", "restart"]).expect(3);
+    assert!(refused.stderr.contains("this home stays at leoflow 0.1.0"), "{}", refused.stderr);
+    let kept = test.home.join("versions/0.1.0/leoflow");
+    assert!(refused.stderr.contains(&format!("to go on with 0.1.0: {}", kept.display())), "{}", refused.stderr);
+    assert!(refused.stderr.contains("to try again: leoflow upgrade 0.2.0"), "{}", refused.stderr);
+    assert_eq!(test.state(), "healthy");
 }
