@@ -184,7 +184,7 @@ async fn show(context: &Context<'_>, dag_id: &str) -> Result<u8, Error> {
         printer.warning(format!("tasks wait, because there is no pool {pool}: leoflow pools set {pool} 8"));
     }
     if dag["is_schedule_stalled"].as_bool() == Some(true) {
-        printer.warning("its schedule makes no progress; see `leoflow lite logs server`".to_owned());
+        printer.warning("its schedule makes no progress; see `leoflow lite logs server`");
     }
     let runs: Vec<Vec<String>> = list_of(&dag["runs"])
         .take(10)
