@@ -36,6 +36,9 @@ pub struct Home {
     root: PathBuf,
 }
 
+/// The content of [`Home::running_tasks_datastore`] after a restore: no folder belongs to the datastore.
+pub const RESTORED: &[u8] = b"restored";
+
 impl Home {
     /// The home's folder.
     pub fn root(&self) -> &Path {
@@ -248,7 +251,7 @@ impl Home {
         self.run().join("tasks")
     }
 
-    /// The id of the datastore that the folders of running tasks belong to; `RESTORED` after a restore.
+    /// The id of the datastore that the folders of running tasks belong to; [`RESTORED`] after a restore.
     pub fn running_tasks_datastore(&self) -> PathBuf {
         self.run().join("tasks-datastore")
     }

@@ -11,10 +11,12 @@ use super::totals;
 use super::upgrade_context::UpgradeContext;
 use crate::backup::restore;
 use crate::setup;
+use leoflow_base::home::RESTORED;
 use leoflow_base::home::progress::Progress;
 use leoflow_base::sys::checkpoint;
 use leoflow_base::sys::fs::files;
 use leoflow_postgres::schema;
+use std::fs;
 
 /// How an upgrade was finished.
 #[derive(Debug)]
@@ -123,9 +125,11 @@ async fn restore_previous(
         if !was_restored && current_schema_version(context).await? != state.plan.schema_from {
             return Err(UpgradeError::NoSnapshot(state.snapshot.clone()));
         }
-        // No task ran since the snapshot, so the folders of running tasks belong to it.
+        // No task ran since the snapshot, so the folders of running tasks belong to it, unless a restore came before.
         let owner_file = context.home.running_tasks_datastore();
-        files::remove_any(&owner_file).map_err(|source| UpgradeError::Write { path: owner_file, source })?;
+        if fs::read(&owner_file).is_ok_and(|owner| owner != RESTORED) {
+            files::remove_any(&owner_file).map_err(|source| UpgradeError::Write { path: owner_file, source })?;
+        }
         totals::warn_if_changed(context, &context.notes.totals).await;
     } else {
         snapshot::discard(context.home, &context.access, &state.snapshot).await?;

@@ -119,7 +119,16 @@ fn initial_state(home: &Home, plan: UpgradePlan, direction: Direction, known_fau
 /// Ends the upgrade after a step failed before `Step::Commit`.
 async fn end_after_failure(mut run: StepRunner<'_>, fault: UpgradeError) -> Result<Outcome, UpgradeError> {
     // A start by the new program would otherwise repeat the backup and the rehearsal each time.
-    if run.reached() == Step::Rehearse && !matches!(fault, UpgradeError::Cancelled) {
+    let may_pass = matches!(
+        fault,
+        UpgradeError::Cancelled
+            | UpgradeError::Postgres(_)
+            | UpgradeError::Rehearsal(_)
+            | UpgradeError::Journal(_)
+            | UpgradeError::Read { .. }
+            | UpgradeError::Write { .. }
+    );
+    if run.reached() == Step::Rehearse && !may_pass {
         remember_failure(&run, &fault);
     }
     let action = finish::action_after(&mut run, &fault).await?;

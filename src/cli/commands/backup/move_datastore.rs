@@ -4,6 +4,7 @@ use super::current_state::refuse_in_terminal;
 use crate::commands::lite::restart::WasRunning;
 use crate::commands::lite::start_check::{self, Starter};
 use crate::commands::lite::{datastore, stop};
+use crate::commands::release::packaged;
 use crate::context::Context;
 use crate::error::Error;
 use crate::recovery::AfterUpgrade;
@@ -68,6 +69,7 @@ pub async fn run(context: &Context<'_>, args: &MoveDatastore) -> Result<u8, Erro
     }
     let was_running = control::status_of(home).map(|_| WasRunning::of(context));
     if let Some(was_running) = was_running {
+        packaged::refuse_newer(context)?;
         start_check::run(context, Starter::ThisCommand)?;
         was_running.check_address(context)?;
     }

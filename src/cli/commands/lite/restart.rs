@@ -104,6 +104,7 @@ async fn restart_service(
     start_check::run(context, Starter::ServiceManager)?;
     start_check::address(context, Starter::ServiceManager, None)?;
     start_check::surroundings(context, Starter::ServiceManager).await?;
+    packaged::upgrade_running(context).await?;
     service.restart()?;
     context.printer.line("Leoflow was restarted");
     Ok(0)

@@ -2,6 +2,7 @@
 
 use super::start_check::{self, Starter};
 use super::stop;
+use crate::commands::release::packaged;
 use crate::context::Context;
 use crate::error::Error;
 use crate::recovery::DryRun;
@@ -117,6 +118,7 @@ fn install(context: &Context<'_>, now: Now, dry_run: DryRun) -> Result<u8, Error
     }
     let _operation_lock = OperationLock::take(home, "leoflow service install")?;
     if plan.contains(&Step::StopInstance) {
+        packaged::refuse_newer(context)?;
         start_check::run(context, Starter::ServiceManager)?;
         start_check::address(context, Starter::ServiceManager, None)?;
     }

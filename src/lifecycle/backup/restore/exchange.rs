@@ -14,8 +14,8 @@ use crate::backup::content;
 use crate::backup::create::own_backups::OwnBackups;
 use crate::backup::verify::scratch::{RestoreId, drop_leftovers};
 use leoflow_base::config::{self};
-use leoflow_base::home::Home;
 use leoflow_base::home::journal::{Entry, Journal, Operation};
+use leoflow_base::home::{Home, RESTORED};
 use leoflow_base::sys::fs::{files, folders};
 use leoflow_base::sys::may_fail;
 use leoflow_postgres::databases::Connections;
@@ -110,9 +110,6 @@ pub async fn exchange(
     let names = STEPS.iter().map(|step| step.name().to_owned()).collect();
     let mut exchange_state = Exchange::new(home, access, plan)?;
     exchange_state.flush()?;
-    // From now on, a try without a folder may have been run to its end.
-    let owner_file = home.running_tasks_datastore();
-    files::write_atomic(&owner_file, b"restored", 0o600).map_err(|source| io_error("write", &owner_file, source))?;
     let mut journal = Journal::begin_with(home, operation, names, exchange_state.plan()?)?;
     exchange_state.forward(&mut journal, 0).await?;
     Ok(journal.finish()?)
@@ -213,7 +210,13 @@ impl<'a> Exchange<'a> {
             Step::LogsCarryOver => self.task_logs().carry_over()?,
             Step::Database => self.exchange_databases(When::After).await?,
             Step::Config => self.write_config_and_receipt(When::After)?,
-            Step::RetainReplaced => self.retain_replaced()?,
+            Step::RetainReplaced => {
+                // A try without a folder may have been run to its end.
+                let owner_file = self.home.running_tasks_datastore();
+                let written = files::write_atomic(&owner_file, RESTORED, 0o600);
+                written.map_err(|source| io_error("write", &owner_file, source))?;
+                self.retain_replaced()?;
+            }
             Step::DiscardOlder => self.discard_older().await,
         }
         self.flush()?;

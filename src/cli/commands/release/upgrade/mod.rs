@@ -109,7 +109,7 @@ async fn plan_upgrade(
     let mut release = match program.owner {
         None => match TargetRelease::find(home, config.as_ref(), context.version, request).await {
             Err(TargetError::NoHost) if may_be_own => TargetRelease::own()?,
-            Err(error) if may_be_own => {
+            Err(error) if may_be_own && !matches!(error, TargetError::DevelopmentBuild) => {
                 context.printer.warning(Error::from(error).in_one_line());
                 TargetRelease::own()?
             }
@@ -124,7 +124,12 @@ async fn plan_upgrade(
     let FactsAndDatastore { facts, .. } = gather_facts::gather(context, "leoflow upgrade").await?;
     refuse_older_program(context, &facts)?;
     let mut planned = release.plan(&facts);
-    if may_be_own && matches!(planned, Err(UpgradeRefusal::UpToDate(_) | UpgradeRefusal::Ahead { .. })) {
+    if may_be_own
+        && matches!(
+            planned,
+            Err(UpgradeRefusal::UpToDate(_) | UpgradeRefusal::Ahead { .. } | UpgradeRefusal::Unknown(_))
+        )
+    {
         // The host offers nothing newer, but this program is.
         release = TargetRelease::own()?;
         planned = release.plan(&facts);

@@ -235,7 +235,7 @@ class Run:
         try:
             for problem in backends.current().call_back(self.dag, spec, self.memory):
                 print_status(f"error: the callback {problem['callback']} failed:\n{problem['report']}")
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             print_status(f"error: the callbacks of the DAG failed:\n{explain(error)}")
 
     def apply(self, answer):

@@ -166,4 +166,5 @@ def context_of(dag: Any, spec: dict[str, Any], supervisor: TaskSupervisor | None
     if spec.get("task_id") not in dag.task_dict:
         details = startup.details({"map_index": -1, "try_number": 0, "max_tries": 0, **spec, "task_id": ""}, events)
         return {"dag": dag, "run_id": spec["run_id"], "dag_run": details.ti_context.dag_run}
-    return instance(startup.details(spec, events), dag.get_task(spec["task_id"]), dag.fileloc).get_template_context()
+    supervisor.task = dag.get_task(spec["task_id"])
+    return instance(startup.details(spec, events), supervisor.task, dag.fileloc).get_template_context()
