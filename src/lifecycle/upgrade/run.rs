@@ -123,7 +123,6 @@ async fn end_after_failure(mut run: StepRunner<'_>, fault: UpgradeError) -> Resu
         fault,
         UpgradeError::Cancelled
             | UpgradeError::Postgres(_)
-            | UpgradeError::Rehearsal(_)
             | UpgradeError::Journal(_)
             | UpgradeError::Read { .. }
             | UpgradeError::Write { .. }
