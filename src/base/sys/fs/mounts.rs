@@ -16,6 +16,11 @@ pub fn below(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(at_or_below(path)?.into_iter().filter(|point| point != path).collect())
 }
 
+/// True if `path`, which must be absolute and without links, is a mount point.
+pub fn is_mount(path: &Path) -> io::Result<bool> {
+    Ok(all()?.iter().any(|point| point == path))
+}
+
 /// The mount point of the file system that contains `path`, or its nearest existing parent.
 pub fn containing(path: &Path) -> io::Result<PathBuf> {
     let path = path.ancestors().find_map(|path| path.canonicalize().ok()).unwrap_or_else(|| "/".into());

@@ -102,7 +102,8 @@ async fn migrate(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error> {
     };
     let (lock_client, mut client) = (datastore.connect().await?, datastore.connect().await?);
     let printer = context.printer;
-    let pending = Pending::find(&client).await?;
+    let state = schema::classify(known(), &schema::inspect(&client).await?);
+    let pending = Pending::of(&client, &state).await?;
     let backup = match pending.is_some() && !args.no_backup {
         true => back_up(context, &datastore.access, "migration", printer).await?,
         false => None,
@@ -182,7 +183,7 @@ async fn supervised(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error
             claims::take(&context.home, &client).await?;
         }
         // An upgrade, which passes --no-backup, records itself.
-        let pending = if args.no_backup { None } else { Pending::find(&client).await? };
+        let pending = if args.no_backup { None } else { Pending::of(&client, &state).await? };
         let mut backup = None;
         if pending.is_some() {
             let installation = install::installed(&context.home)
@@ -236,10 +237,10 @@ struct Pending {
 
 impl Pending {
     /// Returns `None` when no migration is pending, or when the database is new.
-    async fn find(client: &Client) -> Result<Option<Self>, Error> {
-        match schema::classify(known(), &schema::inspect(client).await?) {
+    async fn of(client: &Client, state: &State) -> Result<Option<Self>, Error> {
+        match state {
             State::Pending { from, .. } => {
-                Ok(Some(Self { schema: from, release: schema::newest_release(client).await? }))
+                Ok(Some(Self { schema: *from, release: schema::newest_release(client).await? }))
             }
             _ => Ok(None),
         }

@@ -21,7 +21,7 @@ pub async fn of_run(
     }
     let query = "
         SELECT task_id, map_index,
-               -- An XCom that its task has pushed by itself, or a user has set, has no reported length.
+               -- An XCom that its task has pushed explicitly, or a user has set, has no reported length.
                coalesce(mapped_length, CASE json_typeof(value)
                    WHEN 'array' THEN json_array_length(value)
                    WHEN 'object' THEN CASE WHEN value->>'__classname__' = 'builtins.tuple'

@@ -87,7 +87,7 @@ impl Snapshot {
         // First, because the queries of definitions wait for locks, too.
         lock_relations(access, &client, &survey).await?;
         if !is_newer {
-            add_differences(&client, &mut survey).await?;
+            add_differences(&client, schema_version, &mut survey).await?;
         }
         if !survey.changes.is_empty() {
             return Err(DumpError::SchemaChanged(survey.changes));
@@ -198,9 +198,9 @@ pub async fn count(client: &Client, tables: impl Iterator<Item = &str>) -> Resul
     Ok(counts)
 }
 
-/// Adds the changes of the columns, constraints and indexes of our tables to `survey`. This release must know the schema.
-async fn add_differences(client: &impl GenericClient, survey: &mut Survey) -> Result<(), SchemaError> {
-    let version = schema::current_version(client).await?;
+/// Adds the changes of the columns, constraints and indexes of our tables to `survey`. This release must know the schema
+/// of that version.
+async fn add_differences(client: &impl GenericClient, version: i64, survey: &mut Survey) -> Result<(), SchemaError> {
     let differences = shape::differences(client, version, &survey.ours).await?;
     survey.changes.extend(differences.into_iter().filter(|line| !is_accepted_index(line)));
     Ok(())
@@ -208,11 +208,11 @@ async fn add_differences(client: &impl GenericClient, survey: &mut Survey) -> Re
 
 /// Lists the changes of our tables because of which a backup of this database would be refused.
 pub(crate) async fn refused_changes(client: &impl GenericClient) -> Result<Vec<String>, SchemaError> {
-    let state = schema::classify(schema::known(), &schema::inspect(client).await?);
-    let is_newer = matches!(state, State::Newer { .. });
+    let ledger = schema::inspect(client).await?;
+    let is_newer = matches!(schema::classify(schema::known(), &ledger), State::Newer { .. });
     let mut survey = survey::survey(client, if is_newer { Tables::All } else { Tables::Known }).await?;
     if !is_newer {
-        add_differences(client, &mut survey).await?;
+        add_differences(client, schema::database_version(&ledger), &mut survey).await?;
     }
     Ok(survey.changes)
 }

@@ -84,7 +84,7 @@ pub fn find_in_cluster(home: &Home) -> io::Result<Option<Obstacle>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
         Ok(meta) if meta.is_symlink() => Ok(Some(Obstacle::Link(data))),
-        Ok(_) if is_mount(&data)? => Ok(Some(Obstacle::Mount(data))),
+        Ok(_) if mounts::is_mount(&data)? => Ok(Some(Obstacle::Mount(data))),
         Ok(_) => not_writable(&data),
     }
 }
@@ -95,7 +95,7 @@ pub(crate) fn find_in_file(path: &Path) -> io::Result<Option<Obstacle>> {
         return Ok(None);
     }
     let Ok(real) = path.canonicalize() else { return Ok(Some(Obstacle::DanglingLink(path.to_owned()))) };
-    if is_mount(&real)? {
+    if mounts::is_mount(&real)? {
         return Ok(Some(Obstacle::Mount(path.to_owned())));
     }
     real.parent().map_or(Ok(None), not_writable_folder)
@@ -134,11 +134,6 @@ fn find_in_content(
         return Ok(Some(obstacle));
     }
     find_in_entries(&real, &omitted(&Folder::open(&real)?)?, &allows)
-}
-
-/// True when a canonical path is a mount point.
-fn is_mount(real: &Path) -> io::Result<bool> {
-    Ok(mounts::at_or_below(real)?.iter().any(|point| point == real))
 }
 
 /// Returns an obstacle if the user may not write to the path.

@@ -54,7 +54,7 @@ pub fn check_unchanged(path: &Path) -> Result<(), RemoveError> {
 
 /// True for a mount point, which cannot be removed.
 pub fn is_mount(path: &Path) -> bool {
-    path.canonicalize().and_then(|real| Ok(mounts::at_or_below(&real)?.contains(&real))).unwrap_or(false)
+    path.canonicalize().and_then(|real| mounts::is_mount(&real)).unwrap_or(false)
 }
 
 /// Removes everything in a folder except `kept_path`.

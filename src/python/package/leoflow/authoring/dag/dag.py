@@ -226,7 +226,7 @@ class DAG:
 
     def test(self, run_after=None, logical_date=NO_DEFAULT, run_conf=None, conn_file_path=None, variable_file_path=None,
              use_executor=False, mark_success_pattern=None):
-        # Imported here, because only a file that is run by itself calls it.
+        # Imported here, because only a file that is run as a program calls it.
         from leoflow.authoring.dag import foreground_run
 
         date = datetime.now(timezone.utc) if logical_date is NO_DEFAULT else logical_date
