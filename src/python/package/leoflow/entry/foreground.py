@@ -17,7 +17,7 @@ from leoflow.common.reports import clean, explain, missing_date
 from leoflow.common.task_log import masked
 from leoflow.entry import backends
 from leoflow.entry.workspace import Workspace, prepare
-from leoflow.running import loading
+from leoflow.running import fork_signals, loading
 from leoflow.running.keeper_pipe import mask_environment
 from leoflow.running.offline import InMemoryXComs
 
@@ -297,6 +297,7 @@ def main(options: dict[str, Any]) -> None:
     # Ctrl-C interrupts the task or its debugger. Without a debugger, a closed output ends this process silently.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN if options["pdb"] else signal.SIG_DFL)
+    fork_signals.reset_handlers()
     leoflow_server.configure(options["socket"], retry_seconds=2)
     if not options["pdb"]:
         # The debugger edits lines of the terminal itself.

@@ -12,7 +12,7 @@ from leoflow.common.reports import clean, describe
 from leoflow.common.task_log import log_error
 from leoflow.entry import backends, forks, libraries
 from leoflow.entry.workspace import Workspace, prepare
-from leoflow.running import loading
+from leoflow.running import fork_signals, loading
 from leoflow.running.keeper_pipe import send_secrets_to
 
 TYPE_CHECKING = False
@@ -20,21 +20,11 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def reset_handlers_in_forks():
-    """Resets the signal handlers in processes that the task forks."""
-
-    def in_child():
-        for number in (signal.SIGTERM, signal.SIGALRM):
-            signal.signal(number, signal.SIG_DFL)
-
-    os.register_at_fork(after_in_child=in_child)
-
-
 def main(options: dict[str, Any]) -> None:
     loading.begin()
     prepare(support=options.get("support"))
     own_pid = os.getpid()
-    reset_handlers_in_forks()
+    fork_signals.reset_handlers()
     folder = options["folder"]
     spec_file, reserved = os.path.join(folder, "spec.json"), os.path.join(folder, "result.reserve")
     spec = json.loads(plain_files.retry_transient("spec.json", lambda: plain_files.read(spec_file)))
