@@ -111,7 +111,7 @@ class Layers(unittest.TestCase):
 
     def test_files_are_short(self):
         for path in PACKAGE.rglob("*.py"):
-            self.assertLess(len(path.read_text().splitlines()), 400, path)
+            self.assertLess(len(path.read_text().splitlines()), 500, path)
 
     def test_folders_are_small(self):
         folders = [PACKAGE, *(path for path in PACKAGE.rglob("*") if path.is_dir())]

@@ -234,13 +234,13 @@ fn restricted_calls_stay_in_their_modules() {
 }
 
 #[test]
-fn source_files_have_at_most_400_lines_without_tests() {
+fn source_files_have_at_most_500_lines_without_tests() {
     let long: Vec<String> = sources()
         .iter()
         .filter_map(|path| {
             let lines = fs::read_to_string(path).unwrap();
             let code = lines.split("#[cfg(test)]\nmod tests").next().unwrap().lines().count();
-            (code > 400).then(|| format!("{}: {code} lines", path.display()))
+            (code > 500).then(|| format!("{}: {code} lines", path.display()))
         })
         .collect();
     assert!(long.is_empty(), "{}", long.join("\n"));
