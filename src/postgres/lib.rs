@@ -12,10 +12,10 @@ mod generic_client;
 pub mod identifier;
 pub mod install;
 pub mod instance_fact;
-pub mod invariants;
 pub mod location;
 pub mod locks;
 pub mod schema;
+pub mod totals;
 
 pub use access::Access;
 pub use connect::{Endpoint, PgError};

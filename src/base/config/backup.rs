@@ -1,9 +1,8 @@
 //! The `backup` key: schedules for backups and test restores, retention and encryption.
 
 use super::cadence::{Cadence, duration};
-use super::invariants::INVARIANTS;
 use super::keys::ValueError;
-use super::{Invariant, Recipient, SecretReference};
+use super::{Recipient, SecretReference};
 use serde_yaml::Value;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -28,8 +27,6 @@ pub struct BackupSettings {
     pub passphrase: Option<SecretReference>,
     /// File of a private key on this machine, needed to test-restore backups here that are encrypted to `recipients`.
     pub identity: Option<PathBuf>,
-    /// Queries whose answers must not change in a restore, upgrade or rollback, in addition to the built-in ones.
-    pub invariants: Vec<Invariant>,
 }
 
 impl Default for BackupSettings {
@@ -44,14 +41,13 @@ impl Default for BackupSettings {
             recipients: Vec::new(),
             passphrase: None,
             identity: None,
-            invariants: Vec::new(),
         }
     }
 }
 
 const GIB: u64 = 1024 * 1024 * 1024;
-const ALLOWED: &str = "a mapping of schedule, verify, keep, max_age, max_bytes, task_logs_bytes, recipients, passphrase, \
-                       identity and invariants, see `leoflow config list`";
+const ALLOWED: &str = "a mapping of schedule, verify, keep, max_age, max_bytes, task_logs_bytes, recipients, passphrase and \
+                       identity, see `leoflow config list`";
 // Descriptions of allowed values, shown after "is not".
 const SCHEDULE: &str = "a cron expression such as `0 3 * * *` or @daily, an interval of time awake such as 24h, or off";
 const AGE: &str = "a duration such as 30d or 12h, or off";
@@ -73,7 +69,6 @@ impl BackupSettings {
         "recipients",
         "passphrase",
         "identity",
-        "invariants",
     ];
 
     /// Parses the value of the key; `Err` describes the allowed values.
@@ -107,10 +102,6 @@ impl BackupSettings {
                 Some("identity") => {
                     let path = value.as_str().filter(|path| path.starts_with('/'));
                     settings.identity = Some(path.ok_or(ValueError::in_subkey("identity", PATH))?.into());
-                }
-                Some("invariants") => {
-                    let invariants = Invariant::read_all(value);
-                    settings.invariants = invariants.ok_or(ValueError::in_subkey("invariants", INVARIANTS))?;
                 }
                 // An unknown key may belong to a later release; the caller warns about it.
                 _ => {}
@@ -156,7 +147,6 @@ mod tests {
             ("recipients", "[age1nokey]", RECIPIENTS),
             ("passphrase", "swordfish", SECRET_REFERENCE),
             ("identity", "key.txt", PATH),
-            ("invariants", "SELECT 1", INVARIANTS),
         ] {
             assert_eq!(
                 read(&format!("{{{subkey}: {value}}}")),

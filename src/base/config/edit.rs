@@ -91,7 +91,7 @@ fn set_key(text: &str, key: &str, value: &Value, current: Option<&serde_yaml::Ma
             _ => {
                 let nested_text = entries
                     .iter()
-                    .try_fold(String::new(), |text, (name, value)| append_entry(&text, name.as_str()?, value))?;
+                    .try_fold(String::new(), |text, (name, value)| set_key(&text, name.as_str()?, value, None))?;
                 mapping.set(key, YamlFile::from_str(&nested_text).ok()?.document()?.as_mapping()?);
             }
         },
@@ -101,15 +101,7 @@ fn set_key(text: &str, key: &str, value: &Value, current: Option<&serde_yaml::Ma
     Some(if text.ends_with('\n') { text } else { text + "\n" })
 }
 
-/// Appends an entry to a block mapping; a mapping in it goes on one line.
-fn append_entry(text: &str, name: &str, value: &Value) -> Option<String> {
-    match value {
-        Value::Mapping(entries) => Some(format!("{text}{name}: {}\n", serde_json::to_string(entries).ok()?)),
-        value => set_key(text, name, value, None),
-    }
-}
-
-/// Sets an entry to a scalar, a list of strings or a mapping of scalars; `None` for other values.
+/// Sets an entry to a scalar or a list of strings; `None` for other values.
 fn put(mapping: &Mapping, key: &str, value: &Value) -> Option<()> {
     match value {
         Value::String(text) => mapping.set(key, text.as_str()),
@@ -124,19 +116,9 @@ fn put(mapping: &Mapping, key: &str, value: &Value) -> Option<()> {
             let text = format!("_: {}\n", serde_json::to_string(&list?).ok()?);
             mapping.set(key, YamlFile::from_str(&text).ok()?.document()?.as_mapping()?.get_sequence("_")?);
         }
-        Value::Mapping(entries) => {
-            // Removed first: the editor cannot replace a block mapping by a mapping on one line.
-            mapping.remove(key);
-            mapping.set(key, on_one_line(entries)?.document()?.as_mapping()?.get_mapping("_")?);
-        }
         _ => return None,
     }
     Some(())
-}
-
-/// A document with a mapping on one line, as the value of `_`. JSON's quoting is valid YAML.
-fn on_one_line(entries: &serde_yaml::Mapping) -> Option<YamlFile> {
-    YamlFile::from_str(&format!("_: {}\n", serde_json::to_string(entries).ok()?)).ok()
 }
 
 #[cfg(test)]
@@ -165,29 +147,6 @@ mod tests {
                 assert_eq!(to_mapping(&changed).unwrap()["backup"]["to"], list(expected), "{changed}");
                 assert_eq!(changed.contains("# who"), text.contains("# who"), "{changed}");
             }
-        }
-    }
-
-    #[test]
-    fn a_nested_mapping_is_written_on_one_line() {
-        let queries = |entries: &[(&str, &str)]| -> Value {
-            Value::Mapping(entries.iter().map(|(name, query)| ((*name).into(), (*query).into())).collect())
-        };
-        let expected = queries(&[("b c", "SELECT ':' # \"x\"\nFROM t"), ("a", "SELECT 1")]);
-        for text in [
-            "",
-            "port: 1\n",
-            "backup:\n  keep: 2 # few\nport: 1\n",
-            "backup:\n  invariants:\n    # mine\n    a: SELECT 1 # one\n    old: SELECT 2\n  keep: 2 # few\n",
-            "backup: {invariants: {old: SELECT 2}}\n",
-        ] {
-            let before = to_mapping(text).unwrap();
-            let mut backup = before.get("backup").and_then(Value::as_mapping).cloned().unwrap_or_default();
-            backup.insert("invariants".into(), expected.clone());
-            let changed =
-                set_keys(text, &[("backup", Value::Mapping(backup))]).unwrap_or_else(|error| panic!("{text}: {error}"));
-            assert_eq!(to_mapping(&changed).unwrap()["backup"]["invariants"], expected, "{changed}");
-            assert_eq!(changed.contains("# few"), text.contains("# few"), "{changed}");
         }
     }
 

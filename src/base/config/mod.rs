@@ -5,7 +5,6 @@ mod cadence;
 mod datastore;
 mod document;
 mod edit;
-mod invariants;
 mod keys;
 mod layers;
 #[cfg(test)]
@@ -27,7 +26,6 @@ pub use cadence::Cadence;
 pub use datastore::{Address, DatastoreSetting, ExternalUrl, Tls};
 pub use document::Problem;
 pub use edit::{EditError, remove_key, remove_subkey, set_keys};
-pub use invariants::Invariant;
 pub use keys::{DEPRECATED, Deprecated};
 pub use layers::{
     check_for_process, load, load_files, load_first, load_for_process, load_with_secrets, problems_of_each,

@@ -1,6 +1,5 @@
 //! The user settings of `config.yaml`: name, default, description and how to change them.
 
-use super::invariants::mapping_of;
 use super::load::{Loaded, parse};
 use super::{DEPRECATED, DatastoreSetting, EditError, Problem, remove_key, remove_subkey, set_keys};
 use serde_yaml::{Mapping, Value};
@@ -11,8 +10,6 @@ enum Kind {
     Number,
     /// Several values, separated by commas on the command line.
     List,
-    /// A mapping of names to texts, as YAML or JSON on the command line. Each name can be set on its own.
-    Mapping,
 }
 
 /// A setting. A name with a dot is a key of a mapping: `upgrade.channel`.
@@ -39,11 +36,6 @@ const fn number(name: &'static str, default: &'static str, help: &'static str) -
 /// A list that is empty by default; `default` describes that.
 const fn list(name: &'static str, default: &'static str, help: &'static str) -> Setting {
     Setting { name, kind: Kind::List, default, is_value: false, help, needs_restart: false }
-}
-
-/// A mapping that is empty by default; `default` describes that.
-const fn mapping(name: &'static str, default: &'static str, help: &'static str) -> Setting {
-    Setting { name, kind: Kind::Mapping, default, is_value: false, help, needs_restart: false }
 }
 
 /// A setting whose default is computed or absent; `default` describes it.
@@ -113,12 +105,6 @@ pub const SETTINGS: &[Setting] = &[
         "none",
         "path of the private key for test restores of encrypted backups on this machine",
     ),
-    mapping(
-        "backup.invariants",
-        "only the built-in ones",
-        "SQL queries whose answers a backup records and a restore, an upgrade and a rollback compare, by name: set one \
-         with backup.invariants.NAME",
-    ),
     text("upgrade.channel", "stable", "release channel: stable, or rc to include release candidates"),
     described_default("upgrade.from", "where this release came from", "location of releases: a URL or a folder"),
     number("upgrade.keep_versions", "3", "number of releases to keep in addition to the current one"),
@@ -169,7 +155,6 @@ impl Setting {
             Kind::Text => "text",
             Kind::Number => "whole number",
             Kind::List => "list",
-            Kind::Mapping => "mapping",
         }
     }
 
@@ -197,7 +182,6 @@ impl Setting {
             Value::Number(number) => Some(number.to_string()),
             Value::Bool(flag) => Some(flag.to_string()),
             Value::Sequence(list) => Some(list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")),
-            Value::Mapping(mapping) if self.kind == Kind::Mapping => serde_json::to_string(&mapping).ok(),
             _ => None,
         }
     }
@@ -207,11 +191,6 @@ impl Setting {
         Ok(match self.kind {
             Kind::Text => text.into(),
             Kind::List => text.split(',').map(|item| item.trim().to_owned()).collect::<Vec<_>>().into(),
-            Kind::Mapping => {
-                let allowed = || "a mapping such as {\"NAME\": \"SELECT count(*) FROM dag_run\"}".to_owned();
-                let mapping = mapping_of(text).ok_or_else(|| SettingError::Invalid(text.to_owned(), allowed()))?;
-                Value::Mapping(mapping)
-            }
             Kind::Number => {
                 let number: Result<u64, _> = text.parse();
                 number.map_err(|_| SettingError::Invalid(text.to_owned(), "a whole number".to_owned()))?.into()
@@ -234,22 +213,6 @@ impl Setting {
             }
         };
         checked(changed)
-    }
-
-    /// Returns the file's text with one entry of a mapping set, or removed with `None`.
-    pub fn set_entry(&self, file: &str, entry: &str, value: Option<&str>) -> Result<String, SettingError> {
-        let written: Option<Mapping> = serde_yaml::from_str(file).ok();
-        let current = written.as_ref().and_then(|written| {
-            let (outer, subkey) = self.path();
-            written.get(outer).and_then(|outer| subkey.map_or(Some(outer), |subkey| outer.get(subkey)))?.as_mapping()
-        });
-        let mut mapping = current.cloned().unwrap_or_default();
-        mapping.remove(entry);
-        mapping.extend(value.map(|value| (entry.into(), value.into())));
-        match mapping.is_empty() {
-            true => self.unset(file),
-            false => self.set(file, &serde_json::to_string(&mapping).unwrap_or_default()),
-        }
     }
 
     /// Returns the file's text without this setting.

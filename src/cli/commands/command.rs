@@ -267,7 +267,7 @@ impl Command {
             Self::Doctor(args) => doctor::run(context, &args).await,
             Self::Service(args) => service::run(context, &args.command),
             Self::Instances(args) => instances::run(context, args.command.as_ref()).await,
-            Self::Config(args) => config::run(context, &args).await,
+            Self::Config(args) => config::run(context, &args),
             Self::Docs(args) => docs::run(context, &args),
             Self::VerifyConfig(_) => verify_config::run(context),
             Self::MigrateDb(args) => migrate_db::run(context, &args).await,

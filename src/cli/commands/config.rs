@@ -1,7 +1,6 @@
 //! `leoflow config`: the settings of `config.yaml`, one by one.
 
 use super::config_file::{load, warn_if_overridden, write_error};
-use super::invariants;
 use crate::context::Context;
 use crate::error::Error;
 use clap::{Args, Subcommand};
@@ -56,9 +55,7 @@ pub enum ConfigCommand {
         key: String,
     },
     /// Change one setting; the rest of config.yaml stays as you wrote it
-    #[command(
-        after_help = "Examples:\n  leoflow config set port 9000\n  leoflow config set backup.keep 10\n  leoflow config set 'backup.invariants.runs' 'SELECT count(*) FROM dag_run'"
-    )]
+    #[command(after_help = "Examples:\n  leoflow config set port 9000\n  leoflow config set backup.keep 10")]
     Set {
         /// The setting's key, as `leoflow config list` shows it
         key: String,
@@ -73,12 +70,12 @@ pub enum ConfigCommand {
     },
 }
 
-pub async fn run(context: &Context<'_>, args: &Config) -> Result<u8, Error> {
+pub fn run(context: &Context<'_>, args: &Config) -> Result<u8, Error> {
     match &args.command {
         ConfigCommand::List { origin } => list(context, *origin),
         ConfigCommand::Get { key } => get(context, key),
-        ConfigCommand::Set { key, value } => change(context, key, Some(value)).await,
-        ConfigCommand::Unset { key } => change(context, key, None).await,
+        ConfigCommand::Set { key, value } => change(context, key, Some(value)),
+        ConfigCommand::Unset { key } => change(context, key, None),
     }
 }
 
@@ -116,9 +113,6 @@ fn list(context: &Context<'_>, with_origin: bool) -> Result<u8, Error> {
 }
 
 fn get(context: &Context<'_>, key: &str) -> Result<u8, Error> {
-    if let Some(name) = invariants::name_in(key) {
-        return invariants::get(context, name);
-    }
     let setting = find(key)?;
     let loaded = load(context)?;
     let value = setting.value_in(&loaded);
@@ -157,14 +151,11 @@ fn refer_secret(context: &Context<'_>, key: &str, reference: &SecretReference) -
 }
 
 /// Sets a key, or removes it with `None`.
-async fn change(context: &Context<'_>, key: &str, value: Option<&str>) -> Result<u8, Error> {
+fn change(context: &Context<'_>, key: &str, value: Option<&str>) -> Result<u8, Error> {
     if SECRETS.iter().any(|(name, _)| *name == key)
         && let Some(reference) = value.and_then(SecretReference::parse)
     {
         return refer_secret(context, key, &reference);
-    }
-    if let Some(name) = invariants::name_in(key) {
-        return invariants::change(context, find(invariants::KEY)?, name, value).await;
     }
     let setting = find(key)?;
     if key.starts_with("datastore") && cluster::state(&context.home) != ClusterState::Absent {
@@ -172,9 +163,6 @@ async fn change(context: &Context<'_>, key: &str, value: Option<&str>) -> Result
         return Err(Error::refused(text).hint("move your data with leoflow lite move-datastore --to WHERE"));
     }
     let value = value.map(|value| check_value(context, setting, value)).transpose()?;
-    if let Some(value) = value.as_deref().filter(|_| key == invariants::KEY) {
-        invariants::check_mapping(context, value).await?;
-    }
     let changed = config::rewrite(&context.home, |text| match &value {
         Some(value) => setting.set(text, value),
         None => setting.unset(text),

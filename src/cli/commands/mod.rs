@@ -9,7 +9,6 @@ mod docs;
 mod engine;
 mod install;
 mod installed_program;
-mod invariants;
 mod lite;
 mod newer_schema;
 mod release;

@@ -208,14 +208,9 @@ impl From<UpgradeError> for Error {
             UpgradeError::LongPause { expected, .. } => Self::failed(text)
                 .hint(format!("allow it: leoflow config set upgrade.max_pause {:.0}m", (expected / 60.0).ceil() + 1.0))
                 .hint("or stop it first: leoflow lite stop, then leoflow upgrade"),
-            UpgradeError::Totals(_) => Self::refused(text)
-                .hint("report this to the publisher of the release")
-                .hint("an invariant of your own can be removed: leoflow config unset backup.invariants.NAME")
-                .hint(SEE_UPGRADE_LOG),
-            UpgradeError::Unanswered(unanswered) => Self::refused(text).hint(format!(
-                "remove or change the invariant, then rerun the same command: leoflow config unset 'backup.invariants.{}'",
-                unanswered.invariant.name
-            )),
+            UpgradeError::Totals(_) => {
+                Self::refused(text).hint("report this to the publisher of the release").hint(SEE_UPGRADE_LOG)
+            }
             UpgradeError::NotAVersion { .. } => Self::bug(text),
             UpgradeError::Cancelled => Self::failed(text).hint("nothing was changed"),
             UpgradeError::Stage(_)

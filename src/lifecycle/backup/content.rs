@@ -9,10 +9,10 @@ use super::format::archive::zstd_decoder;
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::process::command;
 use leoflow_base::sys::{blocking, checkpoint};
-use leoflow_engine::store::totals;
+use leoflow_engine::store::totals::INVARIANTS;
 use leoflow_postgres::identifier::quoted;
-use leoflow_postgres::invariants::{self, Answer, time_limit};
 use leoflow_postgres::schema;
+use leoflow_postgres::totals::{self, Answer, Limits, TIME_LIMIT};
 use leoflow_postgres::{Access, Login, PgError, locks};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -175,8 +175,7 @@ impl Content {
             let rows = count(&client, inventory.tables()).await?;
             // An invariant has no answer if its table does not exist yet or its query exceeds the time limit. The
             // import then verifies only the row counts.
-            let invariants =
-                invariants::ask(&client, &totals::with_own(&[]), invariants::Limits::each(time_limit())).await?.answers;
+            let invariants = totals::ask(&client, INVARIANTS, Limits::each(TIME_LIMIT)).await?.answers;
             let schema_version = schema::database_version(&state);
             Ok::<_, ContentError>(Facts { rows, schema_version, invariants })
         };
@@ -207,7 +206,7 @@ impl Content {
         let path = self.path.clone();
         let limit = locks::limit().as_millis();
         let begin = format!("BEGIN;\nSET LOCAL lock_timeout = {limit};\n{}{DROP_ALL}", expected_owner.guard());
-        let totals = invariants::sql_checks(&self.facts.invariants);
+        let totals = totals::sql_checks(&self.facts.invariants);
         let end = format!("{}{}{totals}COMMIT;\n", self.row_count_checks(), terminated(final_statements));
         let imported = blocking::run(move || import_content(child, &path, &begin, &end)).await;
         let imported = imported.map_err(|_| ContentError::ThreadEnded)?;

@@ -4,7 +4,6 @@ pub mod content;
 pub mod create;
 pub mod encryption;
 pub mod format;
-pub mod invariants;
 pub mod relocation;
 pub mod restore;
 pub mod retain;

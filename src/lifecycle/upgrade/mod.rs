@@ -34,8 +34,8 @@ use crate::backup::create::CreateError;
 use crate::setup::ReceiptError;
 use leoflow_base::home::journal::JournalError;
 use leoflow_postgres::PgError;
-use leoflow_postgres::invariants::{Difference, Unanswered};
 use leoflow_postgres::schema::SchemaError;
+use leoflow_postgres::totals::Difference;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -67,8 +67,6 @@ pub enum UpgradeError {
     Smoke { reason: String, log: String },
     #[error("the change of the schema altered your data: {0}")]
     Totals(Difference),
-    #[error("after the change of the schema, {0}")]
-    Unanswered(Unanswered),
     #[error(transparent)]
     Host(#[from] host::HostError),
     #[error(transparent)]

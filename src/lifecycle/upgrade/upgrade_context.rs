@@ -5,7 +5,7 @@ use leoflow_base::config::Config;
 use leoflow_base::home::Home;
 use leoflow_base::home::progress::Reporter;
 use leoflow_postgres::Access;
-use leoflow_postgres::invariants::Answer;
+use leoflow_postgres::totals::Answer;
 use std::time::{Duration, Instant};
 
 /// The context of an upgrade's steps.

@@ -25,8 +25,8 @@ pub use schema_state::{State, classify, database_version, waiting};
 pub use totals_guard::TotalsGuard;
 
 use crate::PgError;
-use crate::invariants::Difference;
 use crate::locks::LockHolder;
+use crate::totals::Difference;
 
 /// Why an operation on the schema failed.
 #[derive(Debug, thiserror::Error)]

@@ -3,8 +3,7 @@
 
 use super::SchemaError;
 use crate::PgError;
-use crate::invariants::{self, Answer, Limits};
-use leoflow_base::config::Invariant;
+use crate::totals::{self, Answer, Invariant, Limits};
 use std::time::{Duration, Instant};
 use tokio_postgres::Transaction;
 
@@ -17,7 +16,7 @@ const TIME_LIMIT: Duration = Duration::from_secs(1);
 
 /// The invariants that a data migration must not change.
 pub struct TotalsGuard {
-    invariants: Vec<Invariant>,
+    invariants: &'static [Invariant],
     /// End and duration of the last comparison.
     last: Option<(Instant, Duration)>,
 }
@@ -29,7 +28,7 @@ pub(super) struct Before {
 }
 
 impl TotalsGuard {
-    pub fn new(invariants: Vec<Invariant>) -> Self {
+    pub fn new(invariants: &'static [Invariant]) -> Self {
         Self { invariants, last: None }
     }
 
@@ -42,17 +41,17 @@ impl TotalsGuard {
     /// Answers the invariants before a batch. Those without an answer are not compared.
     pub(super) async fn before(&self, transaction: &Transaction<'_>) -> Result<Before, PgError> {
         let begun = Instant::now();
-        let answers = invariants::ask(transaction, &self.invariants, Limits::total(TIME_LIMIT)).await?.answers;
+        let answers = totals::ask(transaction, self.invariants, Limits::total(TIME_LIMIT)).await?.answers;
         Ok(Before { answers, took: begun.elapsed() })
     }
 
     /// Fails if the batch changed an answer.
     pub(super) async fn after(&mut self, transaction: &Transaction<'_>, before: Before) -> Result<(), SchemaError> {
         let begun = Instant::now();
-        let asked = invariants::invariants_of(&before.answers);
-        let after = invariants::ask(transaction, &asked, Limits::total(TIME_LIMIT)).await?.answers;
+        let asked = totals::answered(self.invariants, &before.answers);
+        let after = totals::ask(transaction, &asked, Limits::total(TIME_LIMIT)).await?.answers;
         self.last = Some((Instant::now(), before.took + begun.elapsed()));
-        match invariants::differences(&before.answers, &after).into_iter().next() {
+        match totals::differences(&before.answers, &after).into_iter().next() {
             Some(difference) => Err(SchemaError::Totals(difference)),
             None => Ok(()),
         }
@@ -65,7 +64,7 @@ mod tests {
 
     #[test]
     fn long_comparisons_are_made_now_and_then() {
-        let guard = |last| TotalsGuard { invariants: Vec::new(), last };
+        let guard = |last| TotalsGuard { invariants: &[], last };
         let (now, long) = (Instant::now(), Duration::from_secs(3600));
         assert!(guard(None).is_due() && guard(Some((now, CHEAP))).is_due());
         assert!(!guard(Some((now, long))).is_due());

@@ -3,12 +3,11 @@
 
 use super::own_program;
 use super::state::AppState;
-use leoflow_base::config;
+use leoflow_base::home::journal;
 use leoflow_base::home::lock;
 use leoflow_base::home::operations::Status;
-use leoflow_base::home::{Home, journal};
 use leoflow_engine::store::events::Event;
-use leoflow_engine::store::totals;
+use leoflow_engine::store::totals::INVARIANTS;
 use leoflow_postgres::schema::data_migration::{self, Batch};
 use leoflow_postgres::schema::{self, SchemaError, TotalsGuard, known};
 use serde_json::Value;
@@ -42,7 +41,7 @@ pub async fn run(state: Arc<AppState>) {
     let mut events = state.changes.events.subscribe();
     tokio::time::sleep(start_delay()).await;
     let mut next_gate_check = Instant::now();
-    let mut guard = None;
+    let mut guard = TotalsGuard::new(INVARIANTS);
     loop {
         // An unfinished upgrade or restore may be undone, so nothing may build on it.
         if !matches!(journal::unfinished(&state.home), Ok(None)) {
@@ -56,8 +55,7 @@ pub async fn run(state: Arc<AppState>) {
         let pause = match next_batch(&state, &mut guard).await {
             Ok(Outcome::Pause(pause)) => pause,
             Ok(Outcome::Verified) => {
-                // The next data migration reads the settings again.
-                guard = None;
+                guard = TotalsGuard::new(INVARIANTS);
                 // The data migration may have been the last gate of a later migration.
                 next_gate_check = Instant::now();
                 continue;
@@ -99,7 +97,7 @@ enum Outcome {
 }
 
 /// Runs one batch of the first due data migration, or verifies a complete one.
-async fn next_batch(state: &AppState, kept_guard: &mut Option<TotalsGuard>) -> Result<Outcome, String> {
+async fn next_batch(state: &AppState, guard: &mut TotalsGuard) -> Result<Outcome, String> {
     let error_text = |error: SchemaError| error.to_string();
     let mut client = state.database.get().await.map_err(|error| error.message().to_owned())?;
     let migrations = data_migration::list(&**client, known()).await.map_err(error_text)?;
@@ -121,12 +119,7 @@ async fn next_batch(state: &AppState, kept_guard: &mut Option<TotalsGuard>) -> R
         // Another round begins: rows were skipped, for example because they were locked.
         return Ok(Outcome::Pause(RETRY_DELAY));
     }
-    let guard = kept_guard.get_or_insert_with(|| totals_guard(&state.home));
     let batch = data_migration::advance(&mut client, known, guard).await.map_err(error_text)?;
-    if batch == Batch::Nothing {
-        // The settings may be changed before the migration is resumed.
-        *kept_guard = None;
-    }
     Ok(match batch {
         Batch::Moved { took, .. } => Outcome::Pause(took + BATCH_PAUSE),
         Batch::Done => Outcome::Pause(BATCH_PAUSE),
@@ -140,12 +133,6 @@ async fn next_batch(state: &AppState, kept_guard: &mut Option<TotalsGuard>) -> R
             Outcome::Pause(BATCH_PAUSE)
         }
     })
-}
-
-/// The invariants that data migrations must not change; only the built-in ones without a valid `config.yaml`.
-fn totals_guard(home: &Home) -> TotalsGuard {
-    let own = config::load(&home.config()).ok().flatten().map(|loaded| loaded.config.backup.invariants);
-    TotalsGuard::new(totals::with_own(&own.unwrap_or_default()))
 }
 
 /// Applies the later schema migrations whose gates are open. Returns false when that must be retried soon, such as

@@ -39,7 +39,9 @@ pub enum Migration {
     TableThenData,
     /// Takes minutes on the live database, but is instant in the rehearsal.
     SlowOnLiveDatabase,
-    /// Alters variables on the live database, but not in the rehearsal.
+    /// Renames variables.
+    AltersVariables,
+    /// Renames variables on the live database, but not in the rehearsal.
     AltersLiveDatabase,
     /// Fails in its last statement.
     Fails,
@@ -169,6 +171,10 @@ pub fn write_program(path: &Path, release: &Release) {
         Migration::None => json!([]),
         Migration::AddsTable => json!([adds]),
         Migration::Data => json!([data(file("fixed"))]),
+        Migration::AltersVariables => json!([{
+            "file": file("altering"),
+            "sql": "-- phase: data\nUPDATE variable SET key = 'altered ' || key;\n",
+        }]),
         Migration::TableThenData => json!([adds, data(format!("V{:04}__fixed.sql", newest + 2))]),
         Migration::RollbackFails => json!([{
             "file": file("more"),
@@ -185,7 +191,7 @@ pub fn write_program(path: &Path, release: &Release) {
         Migration::AltersLiveDatabase => json!([{
             "file": file("altering"),
             "sql": "-- phase: expand\nDO $$ BEGIN IF current_database() = 'leoflow' THEN\n\
-                    UPDATE variable SET description = 'altered'; END IF; END $$;\n",
+                    UPDATE variable SET key = 'altered ' || key; END IF; END $$;\n",
             "rollback": "SELECT 1;\n",
         }]),
         Migration::Fails => json!([{

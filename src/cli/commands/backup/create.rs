@@ -108,7 +108,6 @@ async fn create(
         keep_free: 0,
         newer_schema: NewerSchema::Refuse,
         encrypt_to,
-        invariants: &config.backup.invariants,
     };
     backup::create(&request, context.printer).await.map_err(|error| datastore.explain(error.into()))
 }

@@ -8,7 +8,7 @@ use crate::recovery::refuse_during_rollback;
 use crate::terminal::printer::counted;
 use clap::{Args, Subcommand};
 use leoflow_engine::store::events::{self, Event};
-use leoflow_engine::store::totals;
+use leoflow_engine::store::totals::INVARIANTS;
 use leoflow_postgres::PgError;
 use leoflow_postgres::schema::data_migration::{self, Batch, Progress, Status};
 use leoflow_postgres::schema::{self, EmbeddedMigration, SchemaError, TotalsGuard, known};
@@ -240,8 +240,7 @@ async fn run_one(
 ) -> Result<(), Error> {
     let mut last_progress = std::time::Instant::now();
     let mut rounds = 0;
-    let own = context.config()?.map(|loaded| loaded.config.backup.invariants).unwrap_or_default();
-    let mut guard = TotalsGuard::new(totals::with_own(&own));
+    let mut guard = TotalsGuard::new(INVARIANTS);
     loop {
         match data_migration::advance(client, known, &mut guard).await? {
             Batch::Moved { took, .. } => {

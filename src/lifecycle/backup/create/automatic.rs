@@ -88,7 +88,6 @@ async fn make(
         keep_free,
         newer_schema: NewerSchema::Accept,
         encrypt_to,
-        invariants: &config.backup.invariants,
     };
     let backup = create(&request, reporter).await?;
     if let Err(error) = notes::record_created(home, &backup) {

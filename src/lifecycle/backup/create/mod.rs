@@ -18,13 +18,13 @@ use super::format::manifest::{CONFIG, DUMP, DatabaseFacts, MANIFEST_VERSION, Man
 use collect::{CollectError, Collected};
 use created_backup::CreatedBackup;
 use dump::{DumpError, Dumped, NewerSchema, Snapshot};
-use leoflow_base::config::{self, Invariant};
+use leoflow_base::config;
 use leoflow_base::home::Home;
 use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_base::sys::fs::{files, folders};
 use leoflow_base::sys::{checkpoint, clock};
 use leoflow_postgres::Access;
-use leoflow_postgres::invariants::Answer;
+use leoflow_postgres::totals::Answer;
 use output_file::{Content, OutputFile};
 use own_backups::OwnBackups;
 use spool::Spool;
@@ -71,8 +71,6 @@ pub struct Request<'a> {
     pub keep_free: u64,
     pub newer_schema: NewerSchema,
     pub encrypt_to: &'a EncryptTo,
-    /// Invariants to answer in addition to the built-in ones.
-    pub invariants: &'a [Invariant],
 }
 
 /// Interval between progress reports.
@@ -137,8 +135,7 @@ async fn copy_database(
     let login = request.access.application();
     let dumping = snapshot.dump(request.access, &login, spool, move |bytes| counter.store(bytes, Ordering::Relaxed))?;
     let counting = async {
-        let (tables, invariants) =
-            tokio::join!(snapshot.count(), snapshot.totals(request.access, request.invariants, reporter));
+        let (tables, invariants) = tokio::join!(snapshot.count(), snapshot.totals(request.access, reporter));
         Ok(Counted { tables: tables?, invariants })
     };
     count_during_dump(counting, snapshot.heap_bytes, &copied, dumping, reporter).await

@@ -2,8 +2,7 @@
 //! documented in `docs/reference/backup-format.md`. `Manifest::parse` checks a manifest completely.
 
 use crate::backup::create::excluded::OWN_FOLDER;
-use leoflow_base::config::Invariant;
-use leoflow_postgres::invariants::{ANSWER_LIMIT, Answer};
+use leoflow_postgres::totals::Answer;
 use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::{BTreeMap, HashMap};
@@ -25,7 +24,7 @@ pub const WORKSPACE: &str = "workspace";
 pub(crate) const ENTRY_LIMIT: usize = 250_000;
 /// Maximum size of a manifest, in bytes.
 pub const SIZE_LIMIT: u64 = 64 * 1024 * 1024;
-/// Maximum number of invariants, including the built-in ones.
+/// Maximum number of invariants.
 const INVARIANT_LIMIT: usize = 100;
 /// Length limits of paths and names, in bytes; Linux allows 4095 and 255.
 const PATH_LIMIT: usize = 4000;
@@ -377,10 +376,15 @@ pub fn link_stays_inside(path: &str, target: &str) -> bool {
 
 /// Checks the texts of an invariant, which messages show.
 fn is_invariant(invariant: &Answer) -> bool {
-    let is_short = |answer: &String| answer.chars().count() <= ANSWER_LIMIT;
-    Invariant::is_name(&invariant.name)
-        && Invariant::is_query(&invariant.query)
-        && invariant.answer.as_ref().is_none_or(is_short)
+    let Answer { name, query, answer } = invariant;
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || [b' ', b'-', b'_'].contains(&byte);
+    (1..=100).contains(&name.len())
+        && name.trim() == name
+        && name.bytes().all(is_allowed)
+        && !query.trim().is_empty()
+        && query.len() <= 10_000
+        && !query.contains('\0')
+        && answer.as_ref().is_none_or(|answer| answer.chars().count() <= 4096)
 }
 
 /// At most 100 characters of a path, for messages.

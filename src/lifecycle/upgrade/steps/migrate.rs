@@ -39,7 +39,7 @@ async fn change_schema(context: &mut UpgradeContext<'_>, state: &State) -> Resul
         Direction::Down => undo_migrations::undo(&context.access, state.plan.schema_to).await,
     }?;
     match state.direction {
-        Direction::Up => totals::require_unchanged(context, &before, None, Direction::Up).await?,
+        Direction::Up => totals::require_unchanged(context, &before, None).await?,
         // The rollback SQL of older schemas changes the state of waiting task instances, so a difference is no fault.
         Direction::Down => totals::warn_if_changed(context, &before).await,
     }

@@ -76,7 +76,7 @@ async fn rehearse_in(
     let (program, home, name) = (state.new_program.clone(), context.home.clone(), database.to_owned());
     let migrated = blocking::run(move || program::migrate(&program, &home, Some(&name))).await;
     migrated.map_err(|error| program::ProgramError::Migration(error.to_string()))??;
-    totals::require_unchanged(context, &before, Some(database), state.direction).await?;
+    totals::require_unchanged(context, &before, Some(database)).await?;
     let candidate_start = Instant::now();
     let mut server = CandidateServer::start(&state.new_program, context.home, context.config.port, Some(database))?;
     let smoke = smoke_of(context, state, ServerEndpoint::Private(server.socket.clone()));

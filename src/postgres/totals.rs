@@ -3,12 +3,18 @@
 //! fixed, so that an answer depends on the data only.
 
 use crate::PgError;
-use leoflow_base::config::Invariant;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::{Duration, Instant};
 use tokio_postgres::GenericClient;
 use tokio_postgres::error::SqlState;
+
+/// A query of one value. Its answer stays the same unless data is lost or altered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Invariant {
+    pub name: &'static str,
+    pub query: &'static str,
+}
 
 /// An invariant with its answer as text; `None` is SQL's NULL.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,17 +25,32 @@ pub struct Answer {
 }
 
 /// An invariant without an answer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the invariant {:?} has no answer: {reason}", .invariant.name)]
+#[derive(Debug, thiserror::Error)]
+#[error("the invariant {name:?} has no answer: {}", self.reason())]
 pub struct Unanswered {
-    pub invariant: Invariant,
-    pub reason: String,
-    /// True when a table, column or function that the query names does not exist.
-    pub names_missing_object: bool,
+    name: &'static str,
+    limit: Duration,
+    source: PgError,
+}
+
+impl Unanswered {
+    /// True if a table, column or function of the query is missing: another release has renamed it, or does not have
+    /// it yet. The data is not damaged.
+    pub fn is_of_other_release(&self) -> bool {
+        let missing = [SqlState::UNDEFINED_TABLE, SqlState::UNDEFINED_COLUMN, SqlState::UNDEFINED_FUNCTION];
+        self.source.sql_state().is_some_and(|code| missing.contains(code))
+    }
+
+    fn reason(&self) -> String {
+        match self.source.sql_state() {
+            Some(&SqlState::QUERY_CANCELED) => format!("it did not answer within {} s", self.limit.as_secs_f64()),
+            _ => one_line(&self.source.to_string()),
+        }
+    }
 }
 
 /// The answers of several invariants from one state of the database.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Answers {
     pub answers: Vec<Answer>,
     pub unanswered: Vec<Unanswered>,
@@ -66,12 +87,8 @@ fn one_line(text: &str) -> String {
 }
 
 /// Time limit of one query.
-pub fn time_limit() -> Duration {
-    leoflow_base::sys::limit("LEOFLOW_INVARIANT_LIMIT", Duration::from_secs(30))
-}
+pub const TIME_LIMIT: Duration = Duration::from_secs(30);
 
-/// Maximum length of an answer, in characters. A longer one does not fit into a message or a manifest.
-pub const ANSWER_LIMIT: usize = 4096;
 /// Settings that the text of an answer depends on.
 const SETTINGS: &str = "SET LOCAL search_path = public; SET LOCAL timezone = 'UTC'; SET LOCAL datestyle = 'ISO, YMD';
     SET LOCAL intervalstyle = 'postgres'; SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex';
@@ -109,24 +126,19 @@ impl Limits {
 pub async fn ask(client: &impl GenericClient, invariants: &[Invariant], limits: Limits) -> Result<Answers, PgError> {
     let begun = Instant::now();
     let mut answers = Answers::default();
-    for invariant in invariants {
+    for Invariant { name, query } in invariants {
         // PostgreSQL reads 0 as no limit.
         let limit = limits.each.min(limits.total.saturating_sub(begun.elapsed())).max(Duration::from_millis(1));
         let limit_ms = limit.as_millis();
         client.batch_execute(&format!("{BEGIN}; {SETTINGS}; SET LOCAL statement_timeout = {limit_ms}")).await?;
-        let answer = ask_one(client, &invariant.query).await;
+        let row = client.query_one(&as_text(query), &[]).await.and_then(|row| row.try_get(0));
         // Fails if the connection was lost.
         client.batch_execute(END).await?;
-        match answer {
+        match row {
             Ok(answer) => {
-                let Invariant { name, query } = invariant.clone();
-                answers.answers.push(Answer { name, query, answer });
+                answers.answers.push(Answer { name: (*name).to_owned(), query: (*query).to_owned(), answer });
             }
-            Err(error) => answers.unanswered.push(Unanswered {
-                invariant: invariant.clone(),
-                names_missing_object: error.names_missing_object(),
-                reason: error.reason(limit),
-            }),
+            Err(error) => answers.unanswered.push(Unanswered { name, limit, source: error.into() }),
         }
     }
     Ok(answers)
@@ -146,66 +158,9 @@ pub async fn ask_in_snapshot(
     Ok(answers)
 }
 
-/// Why a query has no answer.
-enum QueryError {
-    Sql(tokio_postgres::Error),
-    Parameters,
-    Columns(usize),
-    Rows(usize),
-    TooLong,
-}
-
-impl From<tokio_postgres::Error> for QueryError {
-    fn from(error: tokio_postgres::Error) -> Self {
-        Self::Sql(error)
-    }
-}
-
-impl QueryError {
-    fn names_missing_object(&self) -> bool {
-        let missing = [SqlState::UNDEFINED_TABLE, SqlState::UNDEFINED_COLUMN, SqlState::UNDEFINED_FUNCTION];
-        matches!(self, Self::Sql(error) if error.code().is_some_and(|code| missing.contains(code)))
-    }
-
-    fn reason(self, limit: Duration) -> String {
-        match self {
-            Self::Sql(error) => match error.code() {
-                Some(&SqlState::QUERY_CANCELED) => format!("it did not answer within {} s", limit.as_secs_f64()),
-                Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => "it writes; a query may only read".to_owned(),
-                _ => one_line(&PgError::from(error).to_string()),
-            },
-            Self::Parameters => "it has a parameter such as $1".to_owned(),
-            Self::Columns(0) => "it returns nothing; a query is a SELECT of one column".to_owned(),
-            Self::Columns(columns) => format!("it returns {columns} columns instead of one"),
-            Self::Rows(0) => "it returns no row; aggregate, so that it always returns one".to_owned(),
-            Self::Rows(_) => "it returns more than one row; aggregate, for example with count or sum".to_owned(),
-            Self::TooLong => format!("its answer is longer than {ANSWER_LIMIT} characters; return a hash of it"),
-        }
-    }
-}
-
-async fn ask_one(client: &impl GenericClient, query: &str) -> Result<Option<String>, QueryError> {
-    // Only a complete single statement can be prepared, so none of its text can end the subquery below.
-    let prepared = client.prepare(query).await?;
-    if !prepared.params().is_empty() {
-        return Err(QueryError::Parameters);
-    }
-    if prepared.columns().len() != 1 {
-        return Err(QueryError::Columns(prepared.columns().len()));
-    }
-    let rows = client.query(&format!("{} LIMIT 2", as_text(query)), &[]).await?;
-    let [row] = rows.as_slice() else { return Err(QueryError::Rows(rows.len())) };
-    let answer: Option<String> = row.try_get(0)?;
-    match answer.as_ref().is_some_and(|answer| answer.chars().count() > ANSWER_LIMIT) {
-        true => Err(QueryError::TooLong),
-        false => Ok(answer),
-    }
-}
-
-/// The query with its answer as text, cut off after one character more than the limit.
+/// The query with its answer as text.
 fn as_text(query: &str) -> String {
-    let statement = query.trim_end().trim_end_matches(';');
-    format!("SELECT left((a.answer)::text, {}) FROM (\n{statement}\n) AS a(answer)", ANSWER_LIMIT + 1)
+    format!("SELECT (a.answer)::text FROM ({query}) AS a(answer)")
 }
 
 /// SQL for the end of a transaction that fails if an answer differs. Only for queries that this program wrote itself.
@@ -224,9 +179,16 @@ pub fn sql_checks(answers: &[Answer]) -> String {
     format!("{SETTINGS};\nDO $totals$\nBEGIN\n{checks}END\n$totals$;\n")
 }
 
-/// The invariants of these answers, to run their queries again.
-pub fn invariants_of(answers: &[Answer]) -> Vec<Invariant> {
-    answers.iter().map(|answer| Invariant { name: answer.name.clone(), query: answer.query.clone() }).collect()
+/// The `invariants` that are among `answers`, to run their queries again.
+pub fn answered(invariants: &[Invariant], answers: &[Answer]) -> Vec<Invariant> {
+    invariants.iter().copied().filter(|invariant| answers.iter().any(|answer| answer.is_of(invariant))).collect()
+}
+
+impl Answer {
+    /// True for the answer of this invariant; another release may have given its query the same name.
+    pub fn is_of(&self, invariant: &Invariant) -> bool {
+        (self.name.as_str(), self.query.as_str()) == (invariant.name, invariant.query)
+    }
 }
 
 /// Compares the answers of invariants that have one in both states.
