@@ -39,7 +39,13 @@ pub fn arguments() -> Vec<OsString> {
 /// The running executable, with links resolved. `/proc/self/exe` once a package manager has replaced or removed its file:
 /// a child that this process starts by that name still runs the same program, not the new one.
 pub fn current_exe() -> io::Result<PathBuf> {
-    env::current_exe().map(|path| if removed_path(&path).is_some() { PathBuf::from("/proc/self/exe") } else { path })
+    env::current_exe().map(|path| if removed_path(&path).is_some() { running_program().to_owned() } else { path })
+}
+
+/// The program of the process that opens it, even after its file was replaced or removed: proc_pid_exe(5). In a command
+/// line it means the process that runs the command.
+pub fn running_program() -> &'static Path {
+    Path::new("/proc/self/exe")
 }
 
 /// Where the running executable was when it started, with links resolved.

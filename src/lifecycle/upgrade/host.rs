@@ -6,15 +6,13 @@ use super::smoke::{KnownFaults, ServerEndpoint, Smoke};
 use leoflow_base::home::Home;
 use leoflow_base::home::lock::{self, HomeLock};
 use leoflow_base::protocol::control::{self, Answer, ControlClient, Level, Request};
+use leoflow_base::sys::env_vars;
 use leoflow_postgres::cluster::private::{PrivateError, PrivateServer};
 use leoflow_postgres::{Access, install};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Path of the previous release's program, which the supervisor still runs. The kernel resolves the path in a child
-/// that the supervisor has forked.
-const SUPERVISORS_PROGRAM: &str = "/proc/self/exe";
 /// Time limit for reaching a level; covers all stop deadlines in sequence, or a crash recovery.
 const LEVEL_LIMIT: Duration = Duration::from_secs(330);
 /// Time limit for replacing the supervisor's program; requests are served meanwhile.
@@ -54,6 +52,12 @@ fn failure_message(reason: &str) -> String {
     let json: Option<serde_json::Value> = serde_json::from_str(reason).ok();
     let message = json.as_ref().and_then(|json| json["message"].as_str());
     message.unwrap_or(reason).to_owned()
+}
+
+/// Path of the previous release's program, which the supervisor still runs. The kernel resolves the path in a child
+/// that the supervisor has forked.
+fn supervisors_program() -> PathBuf {
+    env_vars::running_program().to_owned()
 }
 
 impl Host {
@@ -145,7 +149,7 @@ impl Host {
         if let Self::Stopped { candidate, server, .. } = self {
             (*candidate, *server) = (None, None);
         }
-        self.ask_level(Level::Nothing, Some(PathBuf::from(SUPERVISORS_PROGRAM)))
+        self.ask_level(Level::Nothing, Some(supervisors_program()))
     }
 
     /// Stops everything but the datastore, and returns to the previous program.
@@ -153,12 +157,12 @@ impl Host {
         if let Self::Stopped { candidate, .. } = self {
             *candidate = None;
         }
-        self.ask_level(Level::Datastore, Some(PathBuf::from(SUPERVISORS_PROGRAM)))
+        self.ask_level(Level::Datastore, Some(supervisors_program()))
     }
 
     /// Starts the whole instance with the previous program.
     pub(crate) fn start_previous(&mut self) -> Result<(), HostError> {
-        self.ask_level(Level::Whole, Some(PathBuf::from(SUPERVISORS_PROGRAM)))
+        self.ask_level(Level::Whole, Some(supervisors_program()))
     }
 
     /// Makes the supervisor exec the program of `version`.

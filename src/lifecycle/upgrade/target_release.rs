@@ -102,8 +102,8 @@ impl TargetRelease {
 
     /// The release of this program, for a home with an older one.
     pub fn own() -> Result<Self, TargetError> {
-        let program =
-            env_vars::current_exe().map_err(|source| UpgradeError::Write { path: "/proc/self/exe".into(), source })?;
+        let program = env_vars::current_exe()
+            .map_err(|source| UpgradeError::Write { path: env_vars::running_program().to_owned(), source })?;
         let about = program::about(&program).map_err(UpgradeError::from)?;
         let version = version_of(&about)?;
         let target = Target::Version(version.clone());

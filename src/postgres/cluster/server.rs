@@ -6,6 +6,7 @@ use crate::location::{self, Kind};
 use crate::{Endpoint, Installation, SOCKET_PORT};
 use leoflow_base::home::Home;
 use leoflow_base::protocol::child;
+use leoflow_base::sys::env_vars;
 use leoflow_base::sys::process::user_namespace::Identity;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -68,7 +69,7 @@ pub fn command(home: &Home, installation: &Installation, endpoint: &Endpoint) ->
 
 fn relay(home: &Home) -> ServerCommand {
     ServerCommand {
-        program: "/proc/self/exe".into(),
+        program: env_vars::running_program().to_owned(),
         argv0: Some("leoflow".into()),
         arguments: vec!["--home".into(), home.root().into(), "datastore-relay".into()],
         // The URL may be in an environment variable.

@@ -7,6 +7,7 @@ use super::warm::{self, Request};
 use jiff::Timestamp;
 use leoflow_base::home::Home;
 use leoflow_base::protocol::task_log::Level;
+use leoflow_base::sys::env_vars;
 use leoflow_base::sys::process::spawn::{FIRST_PASSED, Spawn};
 use leoflow_engine::model::keys::TryKey;
 use leoflow_engine::planner::retry;
@@ -137,13 +138,11 @@ pub(super) fn write_to_log(home: &Home, key: &TryKey, write: impl FnOnce(&mut Ta
 /// agent.
 pub fn spawn_keeper(folder: &TaskFolder) -> io::Result<i32> {
     let output = File::create(folder.path().join("keeper.log"))?;
-    // The program that this process runs, even after its file was replaced.
-    let program = "/proc/self/exe";
     let spawn = Spawn {
         argv0: Some("leoflow".into()),
         arguments: vec!["keep-task".into(), folder.path().into()],
         environment: environment(),
-        ..Spawn::new(program, output.as_fd())
+        ..Spawn::new(env_vars::running_program(), output.as_fd())
     };
     spawn.start().map_err(io::Error::other)
 }

@@ -4,6 +4,7 @@
 use super::spec::{ExitReason, Launch, Outlook, Plan, Probe, ProbeResult, Readiness, Spec};
 use leoflow_base::home::Home;
 use leoflow_base::protocol::child;
+use leoflow_base::sys::env_vars;
 use leoflow_base::sys::process::Signal;
 use leoflow_base::sys::process::user_namespace::Identity;
 use leoflow_postgres::cluster::fatal_message::{self, Cause, FatalMessage};
@@ -34,7 +35,7 @@ pub type SharedProgram = Rc<RefCell<PathBuf>>;
 
 /// The program of this process, even after its file was replaced.
 pub fn own_program() -> SharedProgram {
-    Rc::new(RefCell::new(PathBuf::from("/proc/self/exe")))
+    Rc::new(RefCell::new(env_vars::running_program().to_owned()))
 }
 
 const SECOND: Duration = Duration::from_secs(1);

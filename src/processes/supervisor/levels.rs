@@ -6,6 +6,7 @@ use super::run::Supervisor;
 use super::takeover::change::Trial;
 use leoflow_base::home::journal;
 use leoflow_base::protocol::control::{Answer, Level};
+use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::process::spawn::Spawn;
 use leoflow_base::sys::process::{self, ProcessId, Signal};
@@ -156,8 +157,8 @@ impl Supervisor {
         let spawn = Spawn {
             argv0: Some("leoflow".into()),
             arguments: arguments.into(),
-            environment: leoflow_base::sys::env_vars::all(),
-            ..Spawn::new("/proc/self/exe", output.as_fd())
+            environment: env_vars::all(),
+            ..Spawn::new(env_vars::running_program(), output.as_fd())
         };
         spawn.start().map_err(io::Error::other)
     }

@@ -4,6 +4,7 @@
 pub(super) mod retry;
 
 use super::interpreter::{Interpreter, Job, TASK_MARK, environment};
+use leoflow_base::sys::env_vars;
 use leoflow_base::sys::net::seqpacket::SeqPacket;
 use leoflow_base::sys::process::pidfd::PidFd;
 use leoflow_base::sys::process::reaper;
@@ -144,7 +145,7 @@ impl Zygote {
     /// the zygote when the calling thread ends.
     pub fn start(interpreter: &Interpreter, libraries: &BTreeSet<String>, folder: &Path) -> io::Result<Self> {
         let (socket, theirs) = SeqPacket::pair()?;
-        let program = File::open("/proc/self/exe")?;
+        let program = File::open(env_vars::running_program())?;
         let errors = io::stderr();
         let mut environment = environment();
         environment.push((TASK_MARK.into(), MARK_PLACEHOLDER.into()));

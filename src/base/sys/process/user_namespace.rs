@@ -1,7 +1,7 @@
 //! A user namespace with a single user. It lets root (containers, CI) run Postgres, which refuses to run as root, and a
 //! user without a passwd entry run `initdb`, which needs one.
 
-use crate::sys::user;
+use crate::sys::{env_vars, user};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid};
 use std::fs::OpenOptions;
@@ -60,7 +60,7 @@ impl SingleUser {
 
     /// Checks that the kernel allows the namespace by running `leoflow version` in it.
     pub fn check_allowed(&self) -> io::Result<()> {
-        let mut command = Command::new("/proc/self/exe");
+        let mut command = Command::new(env_vars::running_program());
         command.arg("version").env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         self.apply(&mut command);
         command.status().map(drop)
