@@ -9,7 +9,7 @@ const AT_BOOT: &str = "where cron is available, this line in `crontab -e` starts
 impl From<Unavailable> for Error {
     fn from(error: Unavailable) -> Self {
         match &error {
-            Unavailable::NotInstalled(_) => Self::failed(&error).hint(AT_BOOT),
+            Unavailable::NotInstalled => Self::failed(&error).hint(AT_BOOT),
             Unavailable::Unreachable { .. } => Self::failed(&error)
                 .hint("log in directly as this user, not through su or sudo, and rerun the same command")
                 .hint("or keep its services running: loginctl enable-linger")
@@ -29,7 +29,6 @@ impl From<ServiceError> for Error {
             ServiceError::Write { path, source } => Self::io("write", &path, &source),
             ServiceError::Remove { path, source } => Self::io("remove", &path, &source),
             ServiceError::Receipt(error) => error.into(),
-            ServiceError::Manager(error) => error.into(),
         }
     }
 }

@@ -130,6 +130,15 @@ impl Printer {
         Ok(())
     }
 
+    /// Prints the result of a command: its JSON, or without `--json` the lines that `print_text` prints.
+    pub(crate) fn result(&self, json: &impl Serialize, print_text: impl FnOnce(&Self)) -> Result<(), Error> {
+        if self.json {
+            return self.json(json);
+        }
+        print_text(self);
+        Ok(())
+    }
+
     /// Prints a note to stderr.
     pub fn note(&self, text: impl AsRef<str>) {
         self.end_bar();

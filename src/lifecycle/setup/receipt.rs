@@ -21,7 +21,7 @@ pub struct Receipt {
     /// Shell files with our line, removed by uninstall.
     #[serde(default)]
     pub shell_files: Vec<PathBuf>,
-    /// File of the service: a systemd unit or a launchd property list.
+    /// File of the service, a systemd unit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<PathBuf>,
 }

@@ -10,8 +10,8 @@ use clap::{Args, Subcommand};
 use leoflow_base::home::lock::OperationLock;
 use leoflow_base::protocol::control;
 use leoflow_base::protocol::status::InstanceStatus;
-use leoflow_lifecycle::setup::service::{self, Facts, Instance, Kind, Service, Step};
-use leoflow_lifecycle::setup::{Receipt, service::Unavailable};
+use leoflow_lifecycle::setup::Receipt;
+use leoflow_lifecycle::setup::service::{self, Facts, FileState, Instance, Service, Step};
 use serde_json::json;
 use std::path::Path;
 
@@ -26,7 +26,7 @@ pub struct ServiceArgs {
 
 #[derive(Subcommand, Debug)]
 pub enum ServiceCommand {
-    /// Install a systemd (on macOS launchd) service that starts Leoflow when you log in
+    /// Install a systemd service that starts Leoflow when you log in
     #[command(
         after_help = "Examples:\n  leoflow service install --now\n  leoflow service install --dry-run   print the file and change nothing\n\n\
                       systemd starts your services when you log in and stops them when you log out. With `loginctl enable-linger` it \
@@ -105,7 +105,7 @@ fn install(context: &Context<'_>, now: Now, dry_run: DryRun) -> Result<u8, Error
     let is_active = main_pid.is_some() && status.as_ref().is_none_or(|status| Some(status.pid) == main_pid);
     let facts = Facts {
         file: service.file.clone(),
-        unit: service.unit().to_owned(),
+        unit: service.unit(),
         file_state: service.file_state(),
         is_enabled,
         is_active,
@@ -147,10 +147,10 @@ fn apply_step(context: &Context<'_>, service: &Service, step: &Step) -> Result<(
                 print_replaced(context, service, &copy);
             }
         }
-        Step::Load => service::load(service)?,
-        Step::Enable(_) => service::enable(service)?,
+        Step::Load => service.reload()?,
+        Step::Enable(_) => service.enable()?,
         Step::StopInstance => drop(stop::stop_running(context)?),
-        Step::Start(_) => service::start(service)?,
+        Step::Start(_) => service.start()?,
     }
     Ok(())
 }
@@ -158,66 +158,55 @@ fn apply_step(context: &Context<'_>, service: &Service, step: &Step) -> Result<(
 /// Warns that a service file was replaced that the user may have edited.
 fn print_replaced(context: &Context<'_>, service: &Service, copy: &Path) {
     let file = service.file.display();
-    let place = match service.definition.kind {
-        Kind::Systemd => format!("; settings of your own belong into {file}.d/*.conf, which stays"),
-        Kind::Launchd => String::new(),
-    };
     context.printer.warning(format!(
-        "{file} was replaced: it had other settings, edited by hand or of another release; the old file is {}{place}",
+        "{file} was replaced: it had other settings, edited by hand or of another release; the old file is {}; settings \
+         of your own belong into {file}.d/*.conf, which stays",
         copy.display()
     ));
 }
 
 fn show_dry_run(context: &Context<'_>, service: &Service, plan: &[Step]) -> Result<u8, Error> {
     let text = service.definition.text();
-    if context.printer.json {
-        let steps: Vec<String> = plan.iter().map(ToString::to_string).collect();
-        context.printer.json(&json!({"file": service.file, "text": text, "steps": steps}))?;
-        return Ok(0);
-    }
-    for step in plan {
-        context.printer.note(format!("Would {step}"));
-    }
-    context.printer.note(format!("Nothing was changed. Content of {}:", service.file.display()));
-    context.printer.line(text.trim_end());
+    let steps: Vec<String> = plan.iter().map(ToString::to_string).collect();
+    context.printer.result(&json!({"file": service.file, "text": text, "steps": steps}), |printer| {
+        for step in &steps {
+            printer.note(format!("Would {step}"));
+        }
+        printer.note(format!("Nothing was changed. Content of {}:", service.file.display()));
+        printer.line(text.trim_end());
+    })?;
     Ok(0)
 }
 
 fn print_installed(context: &Context<'_>, service: &Service, plan: &[Step]) -> Result<u8, Error> {
-    if context.printer.json {
-        let steps: Vec<String> = plan.iter().map(ToString::to_string).collect();
-        context.printer.json(
-            &json!({"unit": service.unit(), "file": service.file, "steps": steps, "starts": start_event(service)}),
-        )?;
-        return Ok(0);
-    }
-    let printer = context.printer;
-    let state = if plan.is_empty() { "is already installed" } else { "is installed" };
-    printer.line(format!("{} {state}, {}", service.unit(), service::start_description(service)));
-    match control::status_of(&context.home) {
-        Some(status) => printer.line(format!("  Leoflow runs at {}", status.url)),
-        None => printer.advice("  start it now: leoflow service install --now"),
-    }
-    if service.definition.kind == Kind::Systemd && !service.starts_at_boot() {
-        printer.line(
-            "  systemd stops it when you log out; to start it at boot and keep it running: loginctl enable-linger",
-        );
-    }
+    let steps: Vec<String> = plan.iter().map(ToString::to_string).collect();
+    let value = json!({"unit": service.unit(), "file": service.file, "steps": steps, "starts": start_event()});
+    context.printer.result(&value, |printer| {
+        let state = if plan.is_empty() { "is already installed" } else { "is installed" };
+        printer.line(format!("{} {state}, {}", service.unit(), service::start_description()));
+        match control::status_of(&context.home) {
+            Some(status) => printer.line(format!("  Leoflow runs at {}", status.url)),
+            None => printer.advice("  start it now: leoflow service install --now"),
+        }
+        if !service::lingers() {
+            printer.line(
+                "  systemd stops it when you log out; to start it at boot and keep it running: loginctl enable-linger",
+            );
+        }
+    })?;
     Ok(0)
 }
 
 /// The event at which the service starts, for the JSON output.
-fn start_event(service: &Service) -> &'static str {
-    if service.starts_at_boot() { "boot" } else { "login" }
+fn start_event() -> &'static str {
+    if service::lingers() { "boot" } else { "login" }
 }
 
 fn uninstall(context: &Context<'_>, now: Now, dry_run: DryRun) -> Result<u8, Error> {
     let Some(service) = service::installed(&context.home)? else {
-        if context.printer.json {
-            context.printer.json(&json!({"removed": null, "stopped": false}))?;
-        } else {
-            context.printer.line("No service of this home is installed; nothing to do");
-        }
+        context.printer.result(&json!({"removed": null, "stopped": false}), |printer| {
+            printer.line("No service of this home is installed; nothing to do");
+        })?;
         return Ok(0);
     };
     let runs_as_service = service.main_pid().ok().flatten().is_some();
@@ -232,48 +221,44 @@ fn uninstall(context: &Context<'_>, now: Now, dry_run: DryRun) -> Result<u8, Err
     let _operation_lock = OperationLock::take(&context.home, "leoflow service uninstall")?;
     let stopped = now == Now::Yes && runs_as_service && stop::stop_running(context)?;
     service::remove(&context.home)?;
-    if context.printer.json {
-        context.printer.json(&json!({"removed": service.file, "stopped": stopped}))?;
-        return Ok(0);
-    }
-    context.printer.line(format!("Removed the service {}; your data stays", service.unit()));
-    if runs_as_service && !stopped {
-        context.printer.advice("  Leoflow is still running; stop it with: leoflow lite stop");
-    }
+    context.printer.result(&json!({"removed": service.file, "stopped": stopped}), |printer| {
+        printer.line(format!("Removed the service {}; your data stays", service.unit()));
+        if runs_as_service && !stopped {
+            printer.advice("  Leoflow is still running; stop it with: leoflow lite stop");
+        }
+    })?;
     Ok(0)
 }
 
 fn status(context: &Context<'_>) -> Result<u8, Error> {
     let service = service::installed(&context.home)?.map_or_else(|| service_of_home(context), Ok)?;
-    let is_installed = service.is_installed();
-    let is_current = service.is_current();
+    let (is_installed, is_current) = match service.file_state() {
+        FileState::Ours { is_current } => (true, is_current),
+        _ => (false, false),
+    };
     // These are unknown when the service manager is not reachable.
     let is_enabled = is_installed && service.is_enabled().unwrap_or(false);
     let pid = if is_installed { service.main_pid().ok().flatten() } else { None };
-    let manager_error: Option<Unavailable> = service.check_manager().err();
-    if context.printer.json {
-        context.printer.json(&json!({
-            "unit": service.unit(), "file": service.file, "installed": is_installed, "current": is_current,
-            "enabled": is_enabled, "pid": pid, "starts": is_enabled.then(|| start_event(&service)),
-            "manager_error": manager_error.as_ref().map(ToString::to_string),
-        }))?;
-        return Ok(u8::from(!is_installed));
-    }
-    let printer = context.printer;
-    if let Some(manager_error) = &manager_error {
-        printer.warning(manager_error.to_string());
-    }
-    if !is_installed {
-        printer.line("Leoflow is not installed as a service");
-        printer.advice("  install it with: leoflow service install");
-        return Ok(1);
-    }
-    printer.line(format!("file      {}", service.file.display()));
-    let start_event = if is_enabled { service::start_description(&service) } else { "disabled" };
-    printer.line(format!("service   {}, {start_event}", service.unit()));
-    printer.line(format!("running   {}", pid.map_or_else(|| "no".to_owned(), |pid| format!("pid {pid}"))));
-    if !is_current || !is_enabled {
-        printer.advice("  the service is outdated or disabled; fix it with: leoflow service install");
-    }
-    Ok(0)
+    let manager_error = service.check_manager().err().map(|error| error.to_string());
+    let value = json!({
+        "unit": service.unit(), "file": service.file, "installed": is_installed, "current": is_current,
+        "enabled": is_enabled, "pid": pid, "starts": is_enabled.then(start_event), "manager_error": manager_error,
+    });
+    context.printer.result(&value, |printer| {
+        if let Some(manager_error) = &manager_error {
+            printer.warning(manager_error);
+        }
+        if !is_installed {
+            printer.line("Leoflow is not installed as a service");
+            return printer.advice("  install it with: leoflow service install");
+        }
+        printer.line(format!("file      {}", service.file.display()));
+        let start_event = if is_enabled { service::start_description() } else { "disabled" };
+        printer.line(format!("service   {}, {start_event}", service.unit()));
+        printer.line(format!("running   {}", pid.map_or_else(|| "no".to_owned(), |pid| format!("pid {pid}"))));
+        if !is_current || !is_enabled {
+            printer.advice("  the service is outdated or disabled; fix it with: leoflow service install");
+        }
+    })?;
+    Ok(u8::from(!is_installed))
 }

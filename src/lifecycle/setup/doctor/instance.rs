@@ -1,7 +1,7 @@
 //! Checks the running instance and the service that starts it.
 
 use crate::setup::check::Check;
-use crate::setup::service;
+use crate::setup::service::{self, FileState};
 use leoflow_base::home::{Home, lock};
 use leoflow_base::protocol::control::StatusReply;
 use leoflow_base::protocol::status::InstanceState;
@@ -32,11 +32,11 @@ pub fn service(home: &Home) -> Option<Check> {
     Some(match service.is_enabled() {
         Err(error) => Check::warning("service", format!("{}: {error}", service.unit()), "leoflow service status"),
         Ok(false) => Check::warning("service", format!("{} is disabled", service.unit()), reinstall),
-        Ok(true) if !service.is_current() => Check::warning(
+        Ok(true) if service.file_state() != FileState::Ours { is_current: true } => Check::warning(
             "service",
             format!("{} differs from the file that this release writes", service.file.display()),
             reinstall,
         ),
-        Ok(true) => Check::ok("service", format!("{}, {}", service.unit(), service::start_description(&service))),
+        Ok(true) => Check::ok("service", format!("{}, {}", service.unit(), service::start_description())),
     })
 }

@@ -1,6 +1,6 @@
 //! Installs and removes the service. Each step is idempotent.
 
-use super::{LIMIT, Service, Unavailable, installed};
+use super::{LIMIT, Service, installed};
 use crate::setup::receipt::{Receipt, ReceiptError};
 use leoflow_base::home::Home;
 use leoflow_base::sys::checkpoint;
@@ -20,8 +20,6 @@ pub enum ServiceError {
     Remove { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Receipt(#[from] ReceiptError),
-    #[error(transparent)]
-    Manager(#[from] Unavailable),
 }
 
 /// Records the service's file in the receipt, then writes it: if a kill falls between, uninstall ignores the missing
@@ -57,7 +55,7 @@ fn copy_replaced(service: &Service) -> Result<Option<PathBuf>, ServiceError> {
     Ok(Some(copy))
 }
 
-/// Suffix of copies, followed by a number. Service managers ignore files with unknown extensions.
+/// Suffix of copies, followed by a number. systemd ignores files with unknown extensions.
 const COPY_SUFFIX: &str = ".replaced-";
 
 /// The copies of a service's file, sorted.
@@ -76,34 +74,17 @@ fn append(path: &Path, text: &str) -> PathBuf {
     name.into()
 }
 
-/// Makes the service manager read the file.
-pub fn load(service: &Service) -> Result<(), ServiceError> {
-    Ok(service.manager.reload()?)
-}
-
-/// Enables the start at login or boot.
-pub fn enable(service: &Service) -> Result<(), ServiceError> {
-    service.manager.enable()?;
-    checkpoint("service.enabled");
-    Ok(())
-}
-
-/// Starts the service. With systemd, returns when Leoflow is ready.
-pub fn start(service: &Service) -> Result<(), ServiceError> {
-    Ok(service.manager.start()?)
-}
-
 /// Disables the service and removes its file, at the path in the receipt, with the copies of replaced files. Does not
 /// stop the service. Returns false if none was installed.
 pub fn remove(home: &Home) -> Result<bool, ServiceError> {
     let installed = installed(home)?;
     if let Some(service) = &installed {
         // An unreachable or missing manager must not prevent an uninstall.
-        let disabled = service.manager.disable();
+        let disabled = service.disable();
         let failed = |source| ServiceError::Remove { path: service.file.clone(), source };
         if disabled.is_err() {
             let folder = service.file.parent().unwrap_or(Path::new("/")).join("default.target.wants");
-            files::remove_any(&folder.join(service.definition.file_name())).map_err(failed)?;
+            files::remove_any(&folder.join(service.unit())).map_err(failed)?;
         }
         checkpoint("service.disabled");
         for copy in copies(&service.file) {
@@ -111,7 +92,7 @@ pub fn remove(home: &Home) -> Result<bool, ServiceError> {
         }
         files::remove_any(&service.file).map_err(failed)?;
         checkpoint("service.removed");
-        let _ignored = service.manager.reload();
+        let _ignored = service.reload();
     }
     record_file(home, None)?;
     Ok(installed.is_some())
@@ -128,8 +109,7 @@ fn record_file(home: &Home, file: Option<PathBuf>) -> Result<(), ServiceError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::setup::service::manager::Manager;
-    use crate::setup::service::{Definition, Kind};
+    use crate::setup::service::Definition;
 
     #[test]
     fn an_edited_file_is_copied_before_it_is_replaced() {
@@ -137,16 +117,13 @@ mod tests {
         let home = leoflow_base::home::resolve(Some(&folder.path().join("h"))).unwrap();
         home.create().unwrap();
         let definition = Definition {
-            kind: Kind::Systemd,
             name: "leoflow".to_owned(),
             home: home.root().to_owned(),
             program: home.bin().join("leoflow"),
-            log: home.logs().join("lite.log"),
             search_path: None,
         };
         let file = folder.path().join("leoflow.service");
-        let manager = Manager { kind: Kind::Systemd, unit: definition.unit(), file: file.clone(), uid: 0 };
-        let service = Service { definition, file: file.clone(), manager };
+        let service = Service { definition, file: file.clone() };
         assert_eq!(write(&home, &service).unwrap(), None);
         assert_eq!(write(&home, &service).unwrap(), None, "the same settings");
         let ours = fs::read_to_string(&file).unwrap();

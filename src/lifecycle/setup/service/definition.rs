@@ -1,45 +1,27 @@
-//! Builds the file for the service manager. Pure.
+//! Builds the systemd unit of a service. Pure.
 //!
-//! <https://www.freedesktop.org/software/systemd/man/latest/systemd.service.html>,
-//! <https://www.manpagez.com/man/5/launchd.plist/>
+//! <https://www.freedesktop.org/software/systemd/man/latest/systemd.service.html>
 
 use leoflow_base::protocol::child::SERVICE;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    Systemd,
-    Launchd,
-}
-
-impl Kind {
-    pub(crate) fn of_this_system() -> Self {
-        if cfg!(target_os = "macos") { Self::Launchd } else { Self::Systemd }
-    }
-}
-
 /// Definition of a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Definition {
-    pub kind: Kind,
     /// Such as `leoflow` or `leoflow-NAME`.
     pub name: String,
     /// Canonical path of the home.
     pub home: PathBuf,
     pub program: PathBuf,
-    /// Log file for launchd, which has no journal.
-    pub log: PathBuf,
     /// `PATH` of the user's shell, which tasks inherit; the service manager's own is shorter.
     pub search_path: Option<String>,
 }
 
-/// Keys that name the home in a unit file and in a plist.
+/// Key that names the home.
 const HOME_KEY: &str = "X-Leoflow-Home";
-const PLIST_HOME: &str = "<key>LeoflowHome</key>";
-/// Prefixes of the line with the search path; comparisons skip the line.
+/// Prefix of the line with the search path; comparisons skip the line.
 const UNIT_PATH: &str = "Environment=\"PATH=";
-const PLIST_PATH: &str = "    <key>PATH</key>";
 /// Comment at the top of the file.
 const HEAD: &str = "Made by `leoflow service install`; `leoflow service uninstall` removes it.";
 
@@ -65,27 +47,9 @@ pub fn name(home: &Path, user_home: &Path) -> String {
 }
 
 impl Definition {
-    /// Name of the unit in the manager.
+    /// Name of the unit, which is the name of its file.
     pub fn unit(&self) -> String {
-        match self.kind {
-            Kind::Systemd => format!("{}.service", self.name),
-            Kind::Launchd => format!("io.github.leoflow.{}", self.name),
-        }
-    }
-
-    pub fn file_name(&self) -> String {
-        match self.kind {
-            Kind::Systemd => self.unit(),
-            Kind::Launchd => format!("{}.plist", self.unit()),
-        }
-    }
-
-    /// Content of the file.
-    pub fn text(&self) -> String {
-        match self.kind {
-            Kind::Systemd => self.systemd(),
-            Kind::Launchd => self.launchd(),
-        }
+        format!("{}.service", self.name)
     }
 
     /// True when a file has the same settings. Ignores comments, which another release may word differently, and the
@@ -93,22 +57,18 @@ impl Definition {
     pub fn is_same(&self, text: &str) -> bool {
         let mut without_path = self.clone();
         without_path.search_path = None;
-        let is_setting = |line: &&str| ![UNIT_PATH, PLIST_PATH, "#"].iter().any(|start| line.starts_with(start));
+        let is_setting = |line: &&str| ![UNIT_PATH, "#"].iter().any(|start| line.starts_with(start));
         text.lines().filter(is_setting).eq(without_path.text().lines().filter(is_setting))
     }
 
     /// Returns the home named in a file; `None` if the file is not ours.
-    pub(crate) fn home_in(&self, text: &str) -> Option<String> {
-        text.lines().find_map(|line| match self.kind {
-            Kind::Systemd => line.strip_prefix(HOME_KEY)?.strip_prefix('=').map(str::to_owned),
-            Kind::Launchd => {
-                let text = line.trim().strip_prefix(PLIST_HOME)?.strip_prefix("<string>")?.strip_suffix("</string>")?;
-                Some(text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
-            }
-        })
+    pub(crate) fn home_in(text: &str) -> Option<String> {
+        let value = |line: &str| line.strip_prefix(HOME_KEY)?.strip_prefix('=').map(str::to_owned);
+        text.lines().find_map(value)
     }
 
-    fn systemd(&self) -> String {
+    /// Content of the file.
+    pub fn text(&self) -> String {
         let path = |path: &Path| quoted(&path.to_string_lossy()).replace('$', "$$");
         let launcher = launcher(&self.program);
         let environment = match &self.search_path {
@@ -155,45 +115,6 @@ impl Definition {
             home = path(&self.home),
         )
     }
-
-    fn launchd(&self) -> String {
-        let path = |path: &Path| escaped(&path.to_string_lossy());
-        let environment = match &self.search_path {
-            Some(search_path) => {
-                format!("{PLIST_PATH}<string>{}</string>\n", escaped(search_path))
-            }
-            None => String::new(),
-        };
-        format!(
-            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
-             <!DOCTYPE plist PUBLIC \"-//Apple//DTD PLIST 1.0//EN\" \"http://www.apple.com/DTDs/PropertyList-1.0.dtd\">\n\
-             <!-- {HEAD} -->\n\
-             <plist version=\"1.0\">\n\
-             <dict>\n  \
-               {PLIST_HOME}<string>{home}</string>\n  \
-               <key>Label</key><string>{label}</string>\n  \
-               <key>ProgramArguments</key>\n  \
-               <array><string>{program}</string><string>--home</string><string>{home}</string><string>lite</string></array>\n\
-             \x20 <key>EnvironmentVariables</key>\n\
-             \x20 <dict>\n\
-             {environment}\
-             \x20   <key>{SERVICE}</key><string>1</string>\n\
-             \x20 </dict>\n  \
-               <key>RunAtLoad</key><true/>\n  \
-               <key>KeepAlive</key><dict><key>SuccessfulExit</key><false/></dict>\n  \
-               <key>ThrottleInterval</key><integer>5</integer>\n  \
-               <key>ExitTimeOut</key><integer>90</integer>\n  \
-               <key>AbandonProcessGroup</key><true/>\n  \
-               <key>StandardOutPath</key><string>{log}</string>\n  \
-               <key>StandardErrorPath</key><string>{log}</string>\n\
-             </dict>\n\
-             </plist>\n",
-            label = escaped(&self.unit()),
-            program = path(&self.program),
-            home = path(&self.home),
-            log = path(&self.log),
-        )
-    }
 }
 
 /// Command that runs the program. `env` would read a path that contains `=` as a variable assignment.
@@ -219,22 +140,15 @@ fn quoted(text: &str) -> String {
     format!("\"{escaped}\"")
 }
 
-/// Escapes text for XML.
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn definition(kind: Kind, home: &str) -> Definition {
+    fn definition(home: &str) -> Definition {
         let home = PathBuf::from(home);
         Definition {
-            kind,
             name: name(&home, Path::new("/home/ada")),
             program: home.join("bin/leoflow"),
-            log: home.join("logs/lite.log"),
             search_path: Some("/home/ada/bin:/usr/bin".to_owned()),
             home,
         }
@@ -258,40 +172,32 @@ mod tests {
 
     #[test]
     fn starts_the_linked_binary_with_its_home() {
-        let unit = definition(Kind::Systemd, "/home/ada/.leoflow").text();
+        let unit = definition("/home/ada/.leoflow").text();
         assert!(unit.contains("\nType=notify\n"), "{unit}");
         let start = "\nExecStart=/usr/bin/env \"/home/ada/.leoflow/bin/leoflow\" --home \"/home/ada/.leoflow\" lite\n";
         assert!(unit.contains(start), "{unit}");
         assert!(unit.contains("\nEnvironment=\"PATH=/home/ada/bin:/usr/bin\"\n"), "{unit}");
-        let plist = definition(Kind::Launchd, "/home/ada/.leoflow").text();
-        let arguments = "<array><string>/home/ada/.leoflow/bin/leoflow</string><string>--home</string>\
-                         <string>/home/ada/.leoflow</string><string>lite</string></array>";
-        assert!(plist.contains(arguments), "{plist}");
     }
 
     #[test]
     fn quotes_any_path() {
-        let unusual_path = definition(Kind::Systemd, "/home/ada/50% of $HOME \"x\\y\"");
+        let unusual_path = definition("/home/ada/50% of $HOME \"x\\y\"");
         let expected = "--home \"/home/ada/50%% of $$HOME \\\"x\\\\y\\\"\" lite";
         assert!(unusual_path.text().contains(expected), "{}", unusual_path.text());
-        let assignment = definition(Kind::Systemd, "/home/ada/a=b").text();
+        let assignment = definition("/home/ada/a=b").text();
         let start =
             r#"ExecStart=/bin/sh -c 'exec "$$0" "$$@"' "/home/ada/a=b/bin/leoflow" --home "/home/ada/a=b" lite"#;
         assert!(assignment.lines().any(|line| line == start), "{assignment}");
-        let xml = definition(Kind::Launchd, "/home/ada/<&>").text();
-        assert!(xml.contains("<string>/home/ada/&lt;&amp;&gt;</string>"), "{xml}");
     }
 
     #[test]
     fn a_file_names_its_home_and_ignores_the_search_path() {
-        for kind in [Kind::Systemd, Kind::Launchd] {
-            let ours = definition(kind, "/home/ada/.leoflow");
-            assert_eq!(ours.home_in(&ours.text()).as_deref(), Some("/home/ada/.leoflow"), "{kind:?}");
-            assert_eq!(ours.home_in("[Service]\nExecStart=/bin/true\n"), None);
-            let other_shell = Definition { search_path: Some("/bin".to_owned()), ..ours.clone() };
-            assert!(ours.is_same(&other_shell.text()), "{kind:?}");
-            assert!(!ours.is_same(&ours.text().replace("bin/leoflow", "bin/other")), "{kind:?}");
-            assert!(ours.is_same(&ours.text().replace("# Restart", "# As before, restart")), "{kind:?}");
-        }
+        let ours = definition("/home/ada/.leoflow");
+        assert_eq!(Definition::home_in(&ours.text()).as_deref(), Some("/home/ada/.leoflow"));
+        assert_eq!(Definition::home_in("[Service]\nExecStart=/bin/true\n"), None);
+        let other_shell = Definition { search_path: Some("/bin".to_owned()), ..ours.clone() };
+        assert!(ours.is_same(&other_shell.text()));
+        assert!(!ours.is_same(&ours.text().replace("bin/leoflow", "bin/other")));
+        assert!(ours.is_same(&ours.text().replace("# Restart", "# As before, restart")));
     }
 }

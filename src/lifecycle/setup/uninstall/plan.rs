@@ -63,7 +63,7 @@ pub struct UninstallFacts {
     /// Files in the home that are not Leoflow's.
     pub not_ours: Vec<PathBuf>,
     pub shell_files: Vec<PathBuf>,
-    /// File of the service: a systemd unit or a launchd property list.
+    /// File of the service, a systemd unit.
     pub service: Option<PathBuf>,
 }
 

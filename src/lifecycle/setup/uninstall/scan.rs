@@ -71,7 +71,7 @@ pub fn gather(home: &Home, request: &Request) -> Result<UninstallFacts, FactsErr
         kept_workspace: kept_workspace(home, receipt.as_ref(), request),
         parts: parts(home),
         not_ours,
-        service: service::installed_file(home)?,
+        service: service::installed(home)?.map(|service| service.file),
         shell_files: receipt.map(|receipt| receipt.shell_files).unwrap_or_default(),
     })
 }
