@@ -21,7 +21,7 @@ RATE, MEGABYTES = 200, 450
 MIGRATION = {
     "file": "V9000__more.sql",
     "sql": "-- phase: expand\nCREATE TABLE more (id bigint PRIMARY KEY, note text);\nALTER TABLE dag_run ADD COLUMN more text;\n",
-    "rollback": "ALTER TABLE dag_run DROP COLUMN more;\nDROP TABLE more;\n",
+    "rollback": "-- loses: column more of dag_run, table more\nALTER TABLE dag_run DROP COLUMN more;\nDROP TABLE more;\n",
 }
 
 

@@ -4,7 +4,6 @@
 use super::SchemaError;
 use super::ledger::Undoable;
 use super::rollback::{Extent, undo_steps};
-use super::rollback_losses::statements;
 use super::tables;
 use crate::PgError;
 use regex::Regex;
@@ -34,8 +33,7 @@ pub async fn blocking_dependents(client: &mut Client, extent: Extent) -> Result<
     let drops: Vec<String> = undo_steps(client, extent)
         .await?
         .into_iter()
-        .flat_map(|Undoable { rollback_sql, .. }| statements(&rollback_sql.unwrap_or_default()))
-        .filter(|statement| DROP_STATEMENT.is_match(statement))
+        .flat_map(|Undoable { rollback_sql, .. }| drop_statements(&rollback_sql.unwrap_or_default()))
         .collect();
     let mut transaction = client.transaction().await.map_err(PgError::from)?;
     let dependents = match lock_tables(&transaction, &drops).await {
@@ -51,6 +49,17 @@ pub async fn blocking_dependents(client: &mut Client, extent: Extent) -> Result<
         Err(error) if error.as_db_error().is_some() || error.is_closed() => Ok(Vec::new()),
         Err(error) => Err(PgError::from(error).into()),
     }
+}
+
+/// The drop statements of a script. A semicolon inside a text or a function body ends a statement here, too: at worst a
+/// part of it fails, or its effect is rolled back.
+fn drop_statements(script: &str) -> Vec<String> {
+    let code: Vec<&str> = script.lines().filter(|line| !line.starts_with("--")).collect();
+    code.join("\n")
+        .split(';')
+        .map(|text| text.split_whitespace().collect::<Vec<_>>().join(" "))
+        .filter(|statement| DROP_STATEMENT.is_match(statement))
+        .collect()
 }
 
 /// Locks the tables without waiting: a waiting lock request blocks later requests too.
@@ -88,7 +97,7 @@ async fn try_drops(
         );
         // Later statements see the schema as they would in the rollback.
         let savepoint = transaction.savepoint("one").await?;
-        savepoint.batch_execute(&format!("{} CASCADE", drop.trim_end_matches(';'))).await?;
+        savepoint.batch_execute(&format!("{drop} CASCADE")).await?;
         savepoint.commit().await?;
     }
     Ok(lines)
@@ -107,6 +116,13 @@ fn describe_dependent(line: &str, own_tables: &BTreeSet<String>) -> Option<Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn drop_statements_are_found_in_a_script() {
+        let script = "-- loses: table one\nDROP TABLE one,\n    two; UPDATE three SET a = 'x';\n\n\
+                      -- drop it; later\nALTER TABLE four\n    DROP COLUMN a;\n";
+        assert_eq!(drop_statements(script), ["DROP TABLE one, two", "ALTER TABLE four DROP COLUMN a"]);
+    }
 
     #[test]
     fn only_drop_statements_are_run() {

@@ -123,6 +123,13 @@ pub struct Undoable {
     pub rollback_sql: Option<String>,
 }
 
+impl Undoable {
+    /// The name with the version: `V0013__name`.
+    pub(super) fn label(&self) -> String {
+        format!("V{:04}__{}", self.version, self.name)
+    }
+}
+
 /// Replaces the stored name, phase and rollback SQL of every known migration with this binary's own: a restored
 /// database may hold arbitrary SQL there, which a later rollback would run as the database's owner.
 pub async fn own_rollbacks(client: &impl GenericClient) -> Result<(), SchemaError> {

@@ -39,7 +39,7 @@ pub async fn rollback(
 
 /// Lists the migrations that [`rollback`] would undo; fails when it would refuse.
 pub async fn to_undo(client: &Client, extent: Extent) -> Result<Vec<String>, SchemaError> {
-    Ok(undo_steps(client, extent).await?.iter().map(label).collect())
+    Ok(undo_steps(client, extent).await?.iter().map(Undoable::label).collect())
 }
 
 /// The migrations to undo, newest first; fails when one of them cannot be undone.
@@ -65,7 +65,7 @@ pub(super) async fn undo_steps(client: &Client, extent: Extent) -> Result<Vec<Un
     }
     let undo_steps = ledger::undoable(client, above).await?;
     match undo_steps.iter().find(|step| step.rollback_sql.is_none()) {
-        Some(irreversible) => Err(SchemaError::NotReversible(label(irreversible))),
+        Some(irreversible) => Err(SchemaError::NotReversible(irreversible.label())),
         None => Ok(undo_steps),
     }
 }
@@ -78,12 +78,12 @@ async fn rollback_locked(
     let mut undone = Vec::new();
     for step in &undo_steps(migration_client, extent).await? {
         if let Err(error) = undo(migration_client, step).await {
-            let (action, error) = (format!("the rollback of {}", label(step)), PgError::from(error));
+            let (action, error) = (format!("the rollback of {}", step.label()), PgError::from(error));
             return Err(migrate::failure(migration_client, action, error.to_string(), error.sql_state()).await);
         }
         leoflow_base::sys::checkpoint(&format!("rolled-back.{}", step.version));
-        report(&label(step));
-        undone.push(label(step));
+        report(&step.label());
+        undone.push(step.label());
     }
     let version = database_version(&ledger::inspect(migration_client).await?);
     deferred::delete_records(migration_client, version).await?;
@@ -99,9 +99,4 @@ async fn undo(migration_client: &mut Client, step: &Undoable) -> Result<(), toki
     transaction.execute("DELETE FROM leoflow_ledger WHERE version = $1", &[&version]).await?;
     transaction.execute("DELETE FROM refinery_schema_history WHERE version = $1", &[&version]).await?;
     transaction.commit().await
-}
-
-/// The name with the version: `V0013__name`.
-fn label(step: &Undoable) -> String {
-    format!("V{:04}__{}", step.version, step.name)
 }

@@ -163,7 +163,7 @@ pub fn write_program(path: &Path, release: &Release) {
     let adds = json!({
         "file": file("more"),
         "sql": "-- phase: expand\nCREATE TABLE more (id bigint PRIMARY KEY, note text);\n",
-        "rollback": "DROP TABLE more;\n",
+        "rollback": "-- loses: table more\nDROP TABLE more;\n",
     });
     let data =
         |file: String| json!({"file": file, "sql": "-- phase: data\nUPDATE variable SET description = 'changed';\n"});
@@ -179,25 +179,25 @@ pub fn write_program(path: &Path, release: &Release) {
         Migration::RollbackFails => json!([{
             "file": file("more"),
             "sql": "-- phase: expand\nCREATE TABLE more (id bigint PRIMARY KEY);\n",
-            "rollback": "SELECT 1 / 0;\n",
+            "rollback": "-- loses: nothing\nSELECT 1 / 0;\n",
         }]),
         Migration::Phases => phases(newest + 1),
         Migration::SlowOnLiveDatabase => json!([{
             "file": file("slow"),
             "sql": "-- phase: expand\nCREATE TABLE more (id bigint);\n\
                     DO $$ BEGIN IF current_database() = 'leoflow' THEN PERFORM pg_sleep(120); END IF; END $$;\n",
-            "rollback": "DROP TABLE more;\n",
+            "rollback": "-- loses: table more\nDROP TABLE more;\n",
         }]),
         Migration::AltersLiveDatabase => json!([{
             "file": file("altering"),
             "sql": "-- phase: expand\nDO $$ BEGIN IF current_database() = 'leoflow' THEN\n\
                     UPDATE variable SET key = 'altered ' || key; END IF; END $$;\n",
-            "rollback": "SELECT 1;\n",
+            "rollback": "-- loses: nothing\nSELECT 1;\n",
         }]),
         Migration::Fails => json!([{
             "file": file("broken"),
             "sql": "-- phase: expand\nCREATE TABLE more (id bigint);\nSELECT 1 / 0;\n",
-            "rollback": "DROP TABLE more;\n",
+            "rollback": "-- loses: table more\nDROP TABLE more;\n",
         }]),
     };
     let mut trailer = json!({"version": release.version, "public_key": key().1, "migrations": migrations});
@@ -214,7 +214,7 @@ fn phases(first: i64) -> Value {
         {
             "file": file(0, "summary"),
             "sql": "-- phase: expand\nALTER TABLE variable ADD COLUMN summary text;\nCREATE TABLE outdated (id bigint);\n",
-            "rollback": "DROP TABLE outdated;\nALTER TABLE variable DROP COLUMN summary;\n",
+            "rollback": "-- loses: table outdated, column summary of variable\nDROP TABLE outdated;\nALTER TABLE variable DROP COLUMN summary;\n",
         },
         {
             "file": file(1, "summaries"),
