@@ -1,5 +1,6 @@
 //! Postgres storage of the engine's objects. This module defines the types that all stores share.
 
+pub mod airflow_history;
 pub mod asset;
 pub mod clock_step;
 pub mod dag;

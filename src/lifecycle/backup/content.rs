@@ -10,6 +10,7 @@ use leoflow_base::sys::fs::files;
 use leoflow_base::sys::process::command;
 use leoflow_base::sys::{blocking, checkpoint};
 use leoflow_engine::store::totals::INVARIANTS;
+use leoflow_postgres::external::claim;
 use leoflow_postgres::identifier::quoted;
 use leoflow_postgres::schema;
 use leoflow_postgres::totals::{self, Answer, Limits, TIME_LIMIT};
@@ -100,15 +101,15 @@ pub(crate) enum ExpectedOwner<'a> {
     Home(&'a str),
 }
 
-/// Fails unless the owner matches. `{HOME}` is replaced by the home's id, or by an empty string if the database must be
-/// empty. Uses EXECUTE, because a static query cannot name a table that may be missing.
+/// Fails unless the owner matches. `{OWNER}` is replaced by the query for its id, `{HOME}` by the home's id, or by an
+/// empty string if the database must be empty. Uses EXECUTE, because a static query cannot name a table that may be
+/// missing.
 const GUARD: &str = "
 DO $guard$
 DECLARE owner_id text;
 BEGIN
   IF '{HOME}' <> '' AND pg_catalog.to_regclass('public.instance_fact') IS NOT NULL THEN
-    EXECUTE $query$SELECT pg_catalog.convert_from(value, 'UTF8')::jsonb->>'home_id'
-                   FROM public.instance_fact WHERE name = 'home'$query$ INTO owner_id;
+    EXECUTE $query${OWNER}$query$ INTO owner_id;
     IF owner_id IS DISTINCT FROM '{HOME}' THEN
       RAISE EXCEPTION 'another home uses this database';
     END IF;
@@ -130,7 +131,7 @@ impl ExpectedOwner<'_> {
             Self::Unclaimed => "",
             Self::Home(home_id) => home_id,
         };
-        format!("{IMPORT_LOCK}{}", GUARD.replace("{HOME}", &home_id.replace('\'', "")))
+        format!("{IMPORT_LOCK}{}", GUARD.replace("{OWNER}", claim::OWNER).replace("{HOME}", &home_id.replace('\'', "")))
     }
 }
 

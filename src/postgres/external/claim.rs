@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
 
 const NAME: &str = "home";
+/// Query for the id of the home that claims the database, for a script; fails without the table.
+pub const OWNER: &str = "SELECT pg_catalog.convert_from(value, 'UTF8')::jsonb->>'home_id' FROM public.instance_fact
+    WHERE name = 'home'";
 
 /// Content of the row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

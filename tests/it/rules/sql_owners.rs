@@ -1,4 +1,5 @@
-//! Rules for SQL: the server contains none, and only `store/transition` changes states.
+//! Rules for SQL: the server contains none, only the owners of our tables name them, and only `store/transition`
+//! changes states.
 
 use super::architecture::{place_of, sources};
 use std::fs;
@@ -37,6 +38,46 @@ fn the_server_contains_no_sql() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// A statement on one of our tables is in the engine's store or in the crate of the schema. The backup reads tables by
+/// the names that it finds in the database.
+#[test]
+fn only_owners_name_tables_in_sql() {
+    let tables = leoflow::schema::tables::tables();
+    let owners = ["/src/engine/store/", "/src/postgres/"];
+    let mut wrong = Vec::new();
+    for path in sources() {
+        if owners.iter().any(|owner| path.to_string_lossy().contains(owner)) {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        for line in text.split("#[cfg(test)]\nmod tests").next().unwrap().lines() {
+            let named = tables_in(line).into_iter().filter(|table| tables.contains(*table));
+            wrong.extend(named.map(|table| format!("{}: {table}", path.display())));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The tables that a line of SQL reads or changes. Queries that a message suggests to the user are not ours.
+fn tables_in(line: &str) -> Vec<&str> {
+    if line.trim_start().starts_with("//") || line.contains("leoflow ") || line.contains("such as") {
+        return Vec::new();
+    }
+    let keywords = ["FROM ", "JOIN ", "INSERT INTO ", "UPDATE ", "LOCK TABLE "];
+    let names = keywords.iter().flat_map(|keyword| line.split(keyword).skip(1)).map(|rest| {
+        let name = rest.strip_prefix("public.").unwrap_or(rest);
+        name.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap_or_default()
+    });
+    names.collect()
+}
+
+#[test]
+fn the_check_recognizes_a_statement_on_a_table() {
+    assert_eq!(tables_in("let query = \"SELECT 1 FROM public.dag_run r JOIN dag d\";"), ["dag_run", "dag"]);
+    assert_eq!(tables_in("    \"UPDATE variable SET key = $1\""), ["variable"]);
+    assert_eq!(tables_in("leoflow lite psql -- -c 'SELECT count(*) FROM dag_run'"), [""; 0]);
 }
 
 /// The tables whose states only `engine/store/transition` sets.

@@ -4,6 +4,7 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::recovery::datastore::Datastore;
 use crate::terminal::printer::{Printer, counted};
+use leoflow_engine::store::run::runs;
 use leoflow_lifecycle::backup::create::dump;
 use leoflow_lifecycle::backup::{Manifest, not_restored};
 use leoflow_postgres::schema;
@@ -60,11 +61,7 @@ pub async fn summarize(context: &Context<'_>, datastore: &Datastore) -> Result<S
     let schema_facts = schema::inspect(&client).await?;
     let rows = datastore.access.explain(dump::count_all(&client).await).await?;
     let newest_run = match rows.get("dag_run") {
-        Some(1..) => {
-            let query =
-                "SELECT to_char(max(queued_at) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') FROM dag_run";
-            client.query_one(query, &[]).await.map_err(leoflow_postgres::PgError::from)?.get(0)
-        }
+        Some(1..) => runs::newest_queued_at(&client).await?,
         _ => None,
     };
     let config = context.config()?.map(|loaded| loaded.config);

@@ -19,7 +19,7 @@ use crate::store::list::page_query::Source;
 use crate::store::{ReadFor, StoreError, rows};
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
-use leoflow_postgres::GenericClient;
+use leoflow_postgres::{GenericClient, PgError};
 use serde_json::{Map, Value};
 use tokio_postgres::Row;
 use tokio_postgres::types::Json;
@@ -239,6 +239,12 @@ pub async fn newest(
         WHERE $2::text[] IS NULL OR d.dag_id = ANY ($2) ORDER BY r.dag_id, r.run_after DESC"
     );
     client.query(&query, &[&limit_per_dag, &dag_ids]).await?.iter().map(read).collect()
+}
+
+/// When the newest run was queued: RFC 3339, in whole seconds. `None` without runs.
+pub async fn newest_queued_at(client: &tokio_postgres::Client) -> Result<Option<String>, PgError> {
+    let query = "SELECT to_char(max(queued_at) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') FROM dag_run";
+    Ok(client.query_one(query, &[]).await?.get(0))
 }
 
 /// Notifies the scheduler after a run was ended manually or deleted: its slots are free, and its tasks no longer hold

@@ -5,7 +5,7 @@ use crate::store::list::listing::{ListPage, Listing};
 use crate::store::list::page_query::Source;
 use crate::store::{OnExisting, ReadFor, StoreError};
 use leoflow_base::auth::cipher::Cipher;
-use leoflow_postgres::GenericClient;
+use leoflow_postgres::{GenericClient, PgError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
@@ -187,6 +187,12 @@ pub async fn delete(client: &impl GenericClient, key: &str) -> Result<(), StoreE
         0 => Err(StoreError::NotFound { what: WHAT, id: key.to_owned() }),
         _ => Ok(()),
     }
+}
+
+/// Deletes the variables whose keys have this prefix.
+pub async fn delete_prefixed(client: &tokio_postgres::Client, prefix: &str) -> Result<(), PgError> {
+    client.execute("DELETE FROM variable WHERE starts_with(key, $1)", &[&prefix]).await?;
+    Ok(())
 }
 
 /// A page of the keys with this prefix, in order, and their total number.

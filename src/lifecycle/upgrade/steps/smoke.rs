@@ -11,6 +11,7 @@ use leoflow_base::home::Home;
 use leoflow_base::home::progress::Progress;
 use leoflow_base::protocol::control;
 use leoflow_base::sys::blocking;
+use leoflow_engine::store::secret::variables;
 use std::time::Duration;
 
 /// Number of exits of the new server after which the smoke test fails.
@@ -70,9 +71,8 @@ async fn repeated_exits(home: &Home) -> String {
 /// Removes the variable that a failed check may have left.
 async fn remove_variable(context: &UpgradeContext<'_>) {
     let Ok(client) = context.access.connect(&context.access.application()).await else { return };
-    let delete = "DELETE FROM variable WHERE starts_with(key, $1)";
     // If this fails, the variable stays, which does no harm.
-    let _ = client.execute(delete, &[&smoke::VARIABLE_PREFIX]).await;
+    let _ = variables::delete_prefixed(&client, smoke::VARIABLE_PREFIX).await;
 }
 
 /// A smoke test of the new release.
