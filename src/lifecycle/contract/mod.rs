@@ -3,7 +3,6 @@
 
 mod compare;
 pub mod effects;
-pub mod home_uses;
 pub mod rules;
 
 pub use compare::{Change, Difference, compare};

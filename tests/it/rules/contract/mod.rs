@@ -182,9 +182,8 @@ const INTRODUCTION: &str = "This page describes what users, scripts, service fil
      | minor, 1.2 to 1.3 | add, and deprecate with a warning that names the replacement |\n\
      | major, 1.x to 2.0; below 1.0 also a minor | remove or change what was deprecated at least one minor before |\n\n\
      A test compares the contract with that of the last release, and a change that breaks these rules fails it. \
-     `leoflow upgrade plan` names what the new release deprecates, removes or changes of what your home uses: settings, \
-     variables of the environment, words in the service file and in scripts (`*.sh` in the home and its `scripts/`), and, \
-     with `log_level: debug`, requests in the server's log. Releases that you skip count too: the contract lists under \
+     `leoflow upgrade plan` names what the new release deprecates, removes or changes of the settings and the \
+     variables of the environment that your home uses. Releases that you skip count too: the contract lists under \
      `removed` what earlier releases announced and removed, with the releases and the replacement. Facts are the type and \
      default of a setting and when a change takes effect, the type and default of an option, the meaning of an exit \
      code, and the type of a field. A field of JSON may be added at any minor: a reader ignores what it does not know. \

@@ -23,9 +23,8 @@ use gather_facts::FactsAndDatastore;
 use leoflow_base::build_info::build_info;
 use leoflow_base::config::{self};
 use leoflow_base::protocol::child::RELEASE_SOURCE;
-use leoflow_lifecycle::contract::effects::effects;
-use leoflow_lifecycle::contract::{self, Contract, home_uses};
-use leoflow_lifecycle::setup;
+use leoflow_lifecycle::contract::effects::{Uses, effects};
+use leoflow_lifecycle::contract::{self, Contract};
 use leoflow_lifecycle::upgrade::plan::{Action, Database, Instance, UpgradeFacts, UpgradePlan, UpgradeRefusal};
 use leoflow_lifecycle::upgrade::release::{program, stage};
 use leoflow_lifecycle::upgrade::rollback::history;
@@ -165,9 +164,7 @@ async fn with_warnings(
     let own = Contract::parse(build_info().contract.as_bytes());
     let (Some(settings), Ok(own)) = (context.config()?, own) else { return Ok(plan) };
     if let Some(new) = release.contract(&plan.to).await {
-        let service_file = setup::service::installed(&context.home)?.map(|service| service.file);
-        let uses = home_uses::gather(&context.home, &settings, service_file.as_deref());
-        plan.warnings.extend(effects(&contract::compare(&own, &new), &uses));
+        plan.warnings.extend(effects(&contract::compare(&own, &new), &Uses::of(&settings)));
     }
     Ok(plan)
 }
