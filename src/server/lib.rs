@@ -1,15 +1,19 @@
 //! The server: HTTP API and web pages on the listeners that the supervisor handed over.
 
 mod api;
+mod app_state;
 mod dag_code;
 mod dag_files;
 mod environments;
 mod http;
 mod lite;
 mod login;
+mod pages;
 mod process;
+mod release;
+mod state;
 mod task;
 mod ui;
 
-pub use http::docs::openapi_document;
+pub use api::docs::openapi_document;
 pub use process::run::{Options, ServerError, run};

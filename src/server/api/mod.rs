@@ -1,7 +1,11 @@
 //! Airflow's REST API: every operation with Airflow's operation id and the error statuses that it may return.
 
 pub mod asset;
+pub mod audit;
+mod bulk;
 pub mod dag;
+pub mod deleted_logs;
+pub mod docs;
 pub mod instance;
 pub mod instance_path;
 pub mod ops;
@@ -10,18 +14,20 @@ pub mod run;
 pub mod store;
 pub mod views;
 
-use super::http::openapi::routes::Routes;
-use super::login::auth;
-use super::process::health;
+use crate::app_state::AppState;
+use crate::http::openapi::routes;
+use crate::login::auth;
 use axum::http::Method;
 use axum::routing::MethodFilter;
+
+type Routes = routes::Routes<AppState>;
 
 /// Routes that need no login.
 pub fn open_routes() -> Routes {
     Routes::open(&["Monitor"])
-        .get("/monitor/health", "get_health", &[], health::monitor)
+        .get("/monitor/health", "get_health", &[], ops::health::monitor)
         .tags(&["Version"])
-        .get("/version", "get_version", &[], health::version)
+        .get("/version", "get_version", &[], ops::health::version)
         .tags(&["Login"])
         .get("/auth/login", "login", &[307, 400], auth::login_redirect)
         .get("/auth/logout", "logout", &[307], auth::logout_redirect)

@@ -1,7 +1,7 @@
 //! Records what the callbacks of a run printed, in the server's log, and which of them failed, there and in the audit log.
 
-use crate::http::api_error::ApiError;
-use crate::process::state::AppState;
+use crate::state::Core;
+use crate::state::database::DatastoreError;
 use leoflow_base::auth::masking::{HIDDEN, Masker};
 use leoflow_engine::model::keys::RunKey;
 use leoflow_engine::store::event_log::{self, CALLBACK_FAILED, NewEvent};
@@ -28,14 +28,14 @@ struct Problem {
 }
 
 /// Records how the callbacks of a run ended. The error in `output` is a text for users.
-pub async fn record(state: &AppState, run: RunKey, output: Result<ChildOutput, String>) {
+pub async fn record(core: &Core, run: RunKey, output: Result<ChildOutput, String>) {
     let printed = output.as_ref().map_or_else(|_| String::new(), |output| output.printed.clone());
     let problems = problems(output);
     let name = format!("the callback of {} for {}", run.dag_id, run.run_id);
     if printed.is_empty() && problems.is_empty() {
         return;
     }
-    let masker = async { secrets::stored(&*state.database.get().await?, &state.cipher).await.map_err(ApiError::from) };
+    let masker = async { Ok::<_, DatastoreError>(secrets::stored(&*core.database.get().await?, &core.cipher).await?) };
     let mut masker = masker.await.ok();
     let mut mask = |text: &str| masked(masker.as_mut(), text);
     // The report of a process that ended without an answer contains what it printed.
@@ -53,9 +53,10 @@ pub async fn record(state: &AppState, run: RunKey, output: Result<ChildOutput, S
             extra: Some(extra.to_string()),
             ..NewEvent::default()
         };
-        let added = async { event_log::add(&*state.database.get().await?, &event).await.map_err(ApiError::from) }.await;
+        let added =
+            async { Ok::<_, DatastoreError>(event_log::add(&*core.database.get().await?, &event).await?) }.await;
         if let Err(error) = added {
-            warn!("{name}: failed to write the failure to the audit log: {}", error.message());
+            warn!("{name}: failed to write the failure to the audit log: {error}");
         }
     }
 }

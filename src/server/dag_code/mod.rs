@@ -2,10 +2,13 @@
 
 mod callback_report;
 pub(crate) mod child_slots;
+pub(crate) mod provider_cache;
+pub(crate) mod providers;
 pub(crate) mod questions;
 pub(crate) mod slot_policy;
 
-use super::process::state::AppState;
+use crate::environments::Environments;
+use crate::state::Core;
 use jiff::Timestamp;
 use leoflow_engine::schedule::timetable::{Info, Interval, Restriction};
 use leoflow_engine::scheduler::due_runs::{TimetableEvaluator, TimetableQuery};
@@ -14,19 +17,23 @@ use leoflow_engine::store::dag::versions;
 use leoflow_engine::store::events::Event;
 use leoflow_engine::store::run::new_run::isoformat;
 use leoflow_python::{ChildOutput, VersionCode};
+use provider_cache::ProviderCache;
 use questions::Questions;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::task::{Id, JoinSet};
 use tracing::warn;
 
-/// Runs code of DAG files, as stored with a DAG version.
-#[derive(Clone)]
+/// Runs code of DAG files, as stored with a DAG version, and code of environments.
 pub struct DagCode {
-    state: Arc<AppState>,
-    questions: Questions,
+    core: Arc<Core>,
+    environments: Arc<Environments>,
+    /// Set when the scheduler starts, if there is a workspace.
+    questions: OnceLock<Questions>,
+    providers: ProviderCache,
 }
 
 /// Maximum number of callbacks at the same time, one per DAG; a hanging callback does not block those of other DAGs.
@@ -58,13 +65,23 @@ impl From<InfoAnswer> for Info {
 }
 
 impl DagCode {
-    pub fn new(state: Arc<AppState>, questions: Questions) -> Self {
-        Self { state, questions }
+    pub fn new(core: Arc<Core>, environments: Arc<Environments>) -> Self {
+        Self { core, environments, questions: OnceLock::new(), providers: ProviderCache::default() }
     }
 
-    /// Returns access to the code of DAG files; `None` without a workspace, and before the scheduler starts.
-    pub fn for_state(state: &Arc<AppState>) -> Option<Self> {
-        Some(Self::new(state.clone(), state.dag_files.questions.get()?.clone()))
+    /// Runs code from now on.
+    pub fn start(&self, questions: Questions) {
+        // Called once, so the cell is empty.
+        let _ = self.questions.set(questions);
+    }
+
+    fn questions(&self) -> Result<&Questions, String> {
+        self.questions.get().ok_or_else(|| "no workspace is configured".to_owned())
+    }
+
+    /// Returns the workspace; `None` without one, and before the scheduler starts. Then no code runs.
+    pub fn workspace(&self) -> Option<&Path> {
+        self.questions.get().map(Questions::workspace)
     }
 
     /// Runs the code of a DAG version to answer `question`, which holds its kind and parameters, and returns the answer
@@ -83,21 +100,22 @@ impl DagCode {
         spec: Value,
         token: Option<&str>,
     ) -> Result<ChildOutput, String> {
+        let questions = self.questions()?;
         let version = {
-            let client = self.state.database.get().await.map_err(|error| error.message())?;
+            let client = self.core.database.get().await.map_err(|error| error.to_string())?;
             versions::version(&*client, version_id).await.map_err(|error| error.to_string())?
         };
         let VersionCode { file, roots, folders, sources } =
-            VersionCode::of(self.questions.workspace(), &version.relative_fileloc, &version.sources);
+            VersionCode::of(questions.workspace(), &version.relative_fileloc, &version.sources);
         let options = json!({
             "path": file, "roots": roots, "work_in": folders, "sources": sources, "settings": version.structure.settings,
-            "dag_id": dag_id, "question": question, "spec": spec, "token": token, "socket": self.state.own_socket(),
+            "dag_id": dag_id, "question": question, "spec": spec, "token": token, "socket": self.core.own_socket(),
         });
         let interpreter = match &version.environment {
-            None => self.state.dag_files.interpreter.get().await?,
-            Some(hash) => self.state.dag_files.environments.with_hash(hash).await?.interpreter,
+            None => self.environments.interpreter.get().await?,
+            Some(hash) => self.environments.with_hash(hash).await?.interpreter,
         };
-        self.questions.ask(interpreter, options).await
+        questions.ask(interpreter, options).await
     }
 
     /// Asks a custom timetable for the next `count` runs.
@@ -136,8 +154,8 @@ impl DagCode {
     }
 
     /// Runs pending callbacks, now and whenever new ones arrive. Never returns.
-    pub async fn run_callbacks(self) {
-        let mut events = self.state.changes.events.subscribe();
+    pub async fn run_callbacks(self: Arc<Self>) {
+        let mut events = self.core.changes.events.subscribe();
         let mut calls = JoinSet::new();
         let mut running: Vec<(Id, String)> = Vec::new();
         loop {
@@ -170,7 +188,7 @@ impl DagCode {
     /// once.
     async fn take_callback(&self, running: &[(Id, String)]) -> Option<Callback> {
         let busy: Vec<&str> = running.iter().map(|(_, dag_id)| dag_id.as_str()).collect();
-        let client = self.state.database.get().await.ok()?;
+        let client = self.core.database.get().await.ok()?;
         match callbacks::take(&*client, &busy).await {
             Ok(callback) => callback,
             Err(error) => {
@@ -184,23 +202,22 @@ impl DagCode {
         let Callback { key, version_id, spec } = callback;
         let Some(version_id) = version_id else { return };
         let run = key.instance.run.clone();
-        let token = self.state.callback_tokens.issue(key);
+        let token = self.core.callback_tokens.issue(key);
         let question = json!({"kind": "callback"});
         let output = self.run(version_id, &run.dag_id, question, spec, Some(token.text.as_str())).await;
         drop(token);
-        callback_report::record(&self.state, run, output).await;
+        callback_report::record(&self.core, run, output).await;
     }
 }
 
 /// Answers the scheduler's questions about custom timetables, if there is a workspace.
 #[derive(Clone)]
-pub struct DagCodeEvaluator(pub Option<DagCode>);
+pub struct DagCodeEvaluator(pub Arc<DagCode>);
 
 impl TimetableEvaluator for DagCodeEvaluator {
     async fn next(&self, question: TimetableQuery) -> Result<Option<Info>, String> {
-        let Some(code) = &self.0 else { return Err("no workspace is configured".to_owned()) };
         let TimetableQuery { dag_id, version_id, last, restriction } = question;
-        let infos = code.next_runs(version_id, &dag_id, last, restriction, 1).await?;
+        let infos = self.0.next_runs(version_id, &dag_id, last, restriction, 1).await?;
         Ok(infos.into_iter().next())
     }
 }

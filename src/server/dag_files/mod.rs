@@ -7,10 +7,14 @@ mod parse_file;
 pub mod parse_requests;
 mod refresh;
 mod save;
+mod state;
 mod watch;
 
-use super::dag_code::child_slots::ChildSlots;
-use super::process::state::AppState;
+pub use state::{DagFiles, after_initial_parse, notify_store_changed};
+
+use crate::dag_code::child_slots::ChildSlots;
+use crate::environments::Environments;
+use crate::state::Core;
 use file_index::{FileIndex, stamps};
 use futures_util::FutureExt;
 use history::ParseHistory;
@@ -38,11 +42,18 @@ const SAVE_RETRY: Duration = Duration::from_secs(1);
 const RESCAN_DELAY: Duration = Duration::from_secs(60);
 
 /// Scans and parses the workspace. Runs until dropped.
-pub async fn run(state: Arc<AppState>, workspace: PathBuf, children: Rc<Children>, slots: Rc<ChildSlots>) {
+pub async fn run(
+    (core, environments, dag_files): (Arc<Core>, Arc<Environments>, Arc<DagFiles>),
+    workspace: PathBuf,
+    children: Rc<Children>,
+    slots: Rc<ChildSlots>,
+) {
     let (sender, results) = unbounded_channel();
-    let context = ParseContext { state: state.clone(), workspace, children, slots, results: sender };
+    let context = ParseContext { environments: environments.clone(), workspace, children, slots, results: sender };
     DagFileLoop {
-        state,
+        core,
+        environments,
+        dag_files,
         context: Rc::new(context),
         results,
         index: FileIndex::default(),
@@ -62,7 +73,9 @@ pub async fn run(state: Arc<AppState>, workspace: PathBuf, children: Rc<Children
 
 /// The loop that owns the index and reacts to changes.
 struct DagFileLoop {
-    state: Arc<AppState>,
+    core: Arc<Core>,
+    environments: Arc<Environments>,
+    dag_files: Arc<DagFiles>,
     context: Rc<ParseContext>,
     results: UnboundedReceiver<Parsed>,
     index: FileIndex,
@@ -111,7 +124,7 @@ enum Rescan {
 impl DagFileLoop {
     async fn run(mut self) {
         self.limit_initial_parse();
-        let mut packages = Packages::new(self.state.clone());
+        let mut packages = Packages::new(self.core.home.clone(), self.environments.clone());
         let (mut folders, mut changes) = watch();
         let mut rescan = Rescan::Yes;
         loop {
@@ -139,11 +152,11 @@ impl DagFileLoop {
         let must_save_again = !self.unsaved.is_empty() || !self.is_list_stored;
         let is_partly_unseen = !self.index.unscanned().is_empty();
         let next_retry = self.history.next_due();
-        let dag_files = &self.state.dag_files;
+        let (dag_files, environments) = (&self.dag_files, &self.environments);
         tokio::select! {
             () = changes.next(coverage) => LoopEvent::FoldersChanged,
             () = dag_files.store_changed.notified() => LoopEvent::StoreChanged,
-            () = dag_files.environments.changed.notified() => LoopEvent::EnvironmentsChanged,
+            () = environments.changed.notified() => LoopEvent::EnvironmentsChanged,
             files = dag_files.parse_requests.take() => LoopEvent::ParseRequested(files),
             refreshes = dag_files.parse_requests.take_refreshes() => LoopEvent::RefreshRequested(refreshes),
             () = dag_files.dag_deleted.notified() => LoopEvent::DagDeleted,
@@ -196,10 +209,9 @@ impl DagFileLoop {
 
     /// Returns the changes that have been announced and not handled.
     fn waiting_changes(&self) -> Vec<LoopEvent> {
-        let dag_files = &self.state.dag_files;
+        let dag_files = &self.dag_files;
         let store = dag_files.store_changed.notified().now_or_never().map(|()| LoopEvent::StoreChanged);
-        let environments =
-            dag_files.environments.changed.notified().now_or_never().map(|()| LoopEvent::EnvironmentsChanged);
+        let environments = self.environments.changed.notified().now_or_never().map(|()| LoopEvent::EnvironmentsChanged);
         let requests = dag_files.parse_requests.take().now_or_never().map(LoopEvent::ParseRequested);
         let deleted = dag_files.dag_deleted.notified().now_or_never().map(|()| LoopEvent::DagDeleted);
         [store, environments, requests, deleted].into_iter().flatten().collect()
@@ -214,7 +226,7 @@ impl DagFileLoop {
     }
 
     fn answer_refreshes(&mut self) {
-        let environments = &self.state.dag_files.environments;
+        let environments = &self.environments;
         let is_unfinished = |file: &Path| {
             let is_unsaved = self.unsaved.iter().any(|parsed| parsed.path == file);
             // If the environment is no longer being built, another parse of the file follows.
@@ -225,10 +237,10 @@ impl DagFileLoop {
 
     /// Stops requests from waiting for the initial parses after a while.
     fn limit_initial_parse(&self) {
-        let state = self.state.clone();
+        let dag_files = self.dag_files.clone();
         tokio::task::spawn_local(async move {
             tokio::time::sleep(INITIAL_PARSE_TIMEOUT).await;
-            state.dag_files.initial_parse.send_replace(true);
+            dag_files.initial_parse.send_replace(true);
         });
     }
 
@@ -290,14 +302,14 @@ impl DagFileLoop {
         let change = self.index.apply(scan, &dag_files, &outside);
         self.is_list_stored &= !change.removed;
         if change.removed {
-            self.state.dag_files.environments.keep_only(|file| self.index.knows(file));
+            self.environments.keep_only(|file| self.index.knows(file));
             self.waiting.retain(|file| self.index.knows(file));
             self.without_environment.retain(|file| self.index.knows(file));
             self.history.keep_only(|file| self.index.knows(file));
             self.initial.retain(|file| self.index.knows(file));
         }
         // The scans before the last initial parse.
-        if *self.state.dag_files.initial_files.borrow() != Some(0) {
+        if *self.dag_files.initial_files.borrow() != Some(0) {
             self.initial.extend(change.to_parse.iter().cloned());
             self.publish_initial();
         }
@@ -315,7 +327,7 @@ impl DagFileLoop {
         let unscanned: Vec<(String, String)> =
             self.index.unscanned().iter().map(|(path, reason)| (text(path), reason.clone())).collect();
         let stored = async {
-            let mut client = self.state.database.get().await.map_err(|error| error.message())?;
+            let mut client = self.core.database.get().await.map_err(|error| error.to_string())?;
             let transaction = client.transaction().await.map_err(|error| error.to_string())?;
             parsed_files::keep_only(&transaction, &files, &unscanned).await.map_err(|error| error.to_string())?;
             transaction.commit().await.map_err(|error| error.to_string())
@@ -338,7 +350,7 @@ impl DagFileLoop {
 
     /// Parses the files that wait for any environment, and those whose environment changed.
     fn parse_waiting(&mut self) {
-        self.waiting.extend(self.state.dag_files.environments.take_outdated());
+        self.waiting.extend(self.environments.take_outdated());
         let files = std::mem::take(&mut self.waiting);
         self.parse_all(files);
     }
@@ -354,7 +366,7 @@ impl DagFileLoop {
         }
         self.history.started(&path);
         let Some(pause) = self.index.pause_for(&path) else { return };
-        let (context, file, socket) = (self.context.clone(), path.clone(), self.state.own_socket());
+        let (context, file, socket) = (self.context.clone(), path.clone(), self.core.own_socket());
         let (pace, number) = (self.history.pace(&path), self.index.next_parse_number());
         let task = tokio::task::spawn_local(async move {
             tokio::time::sleep(pause).await;

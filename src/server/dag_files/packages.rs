@@ -1,7 +1,8 @@
 //! Packages that DAG files import: ours (jinja2 and pendulum), which come with a release or over the network, and the
 //! user's, which may be installed at any time.
 
-use crate::process::state::AppState;
+use crate::environments::Environments;
+use leoflow_base::home::Home;
 use leoflow_base::sys::blocking;
 use leoflow_python::{PackageSource, Stamp, install_packages, installed_packages};
 use std::path::PathBuf;
@@ -30,7 +31,8 @@ pub enum Change {
 type UserPackages = Option<Vec<(PathBuf, Option<Stamp>)>>;
 
 pub struct Packages {
-    state: Arc<AppState>,
+    home: Home,
+    environments: Arc<Environments>,
     next_check: Instant,
     /// The download of our packages and the check of the user's packages, while they run. Kept here, so that they
     /// continue when the call of `changed` is cancelled.
@@ -42,10 +44,17 @@ pub struct Packages {
 }
 
 impl Packages {
-    pub fn new(state: Arc<AppState>) -> Self {
+    pub fn new(home: Home, environments: Arc<Environments>) -> Self {
         let next_check = Instant::now() + CHECK_INTERVAL;
-        let mut packages =
-            Self { state, next_check, fetching: None, reading: None, user_packages: None, was_unknown: false };
+        let mut packages = Self {
+            home,
+            environments,
+            next_check,
+            fetching: None,
+            reading: None,
+            user_packages: None,
+            was_unknown: false,
+        };
         packages.fetch_missing();
         packages
     }
@@ -102,7 +111,7 @@ impl Packages {
 
     /// Starts downloading our packages if they are missing.
     fn fetch_missing(&mut self) {
-        let (home, source) = (self.state.home.clone(), PackageSource::from_environment());
+        let (home, source) = (self.home.clone(), PackageSource::from_environment());
         if self.fetching.is_some() || source == PackageSource::None || installed_packages(&home).is_some() {
             return;
         }
@@ -124,13 +133,13 @@ impl Packages {
         if self.reading.is_some() {
             return;
         }
-        let state = self.state.clone();
+        let environments = self.environments.clone();
         let known_folders: Option<Vec<PathBuf>> = self
             .user_packages
             .as_ref()
             .map(|user_packages| user_packages.iter().map(|(folder, _)| folder.clone()).collect());
         self.reading = Some(Box::pin(async move {
-            let interpreter = state.dag_files.interpreter.get().await.ok()?;
+            let interpreter = environments.interpreter.get().await.ok()?;
             let stamp_folders = move || {
                 let folders = known_folders.unwrap_or_else(|| interpreter.site_folders());
                 folders.into_iter().map(|folder| (folder.clone(), Stamp::of_path(&folder))).collect::<Vec<_>>()

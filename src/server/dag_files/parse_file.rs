@@ -1,10 +1,9 @@
 //! Parses one DAG file, with the settings beside it and the environment it needs.
 
-use super::super::environments::{Availability, Environment};
 use super::file_index::{Stamps, stamps};
 use crate::dag_code::child_slots::{ChildSlots, RunResult};
 use crate::dag_code::slot_policy::Pace;
-use crate::process::state::AppState;
+use crate::environments::{Availability, Environment, Environments};
 use leoflow_base::sys::blocking;
 use leoflow_engine::model::dag_check;
 use leoflow_engine::store::dag::parsed_files::ParsedDags;
@@ -19,7 +18,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 /// State that all parses share.
 pub struct ParseContext {
-    pub state: Arc<AppState>,
+    pub environments: Arc<Environments>,
     pub workspace: PathBuf,
     pub children: Rc<Children>,
     pub slots: Rc<ChildSlots>,
@@ -110,7 +109,7 @@ enum Prepared {
 }
 
 async fn prepare(context: &ParseContext, path: &Path, file_settings: Result<FileSettings, NoResult>) -> Prepared {
-    let environments = &context.state.dag_files.environments;
+    let environments = &context.environments;
     let mut file_settings = match file_settings {
         Ok(file_settings) => Box::new(file_settings),
         Err(no_result) => {
@@ -120,7 +119,7 @@ async fn prepare(context: &ParseContext, path: &Path, file_settings: Result<File
     };
     let Some(declared) = file_settings.declared.take() else {
         environments.clear_requirement(path);
-        return match context.state.dag_files.interpreter.get().await {
+        return match environments.interpreter.get().await {
             Ok(interpreter) => Prepared::Ready(Environment { hash: None, interpreter }, file_settings),
             Err(missing) if missing.is_transient => Prepared::Impossible(NoResult::Transient(missing.reason)),
             Err(missing) => Prepared::Impossible(NoResult::Permanent(missing.reason)),

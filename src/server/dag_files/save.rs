@@ -18,7 +18,7 @@ impl DagFileLoop {
         if !self.index.knows(&path) {
             // Removed, or no longer a DAG file, since the parse started.
             self.unsaved.retain(|other| other.path != path);
-            return self.state.dag_files.environments.clear_requirement(&path);
+            return self.environments.clear_requirement(&path);
         }
         if !self.index.is_newest_parse(&path, parsed.number) {
             // The result of the newer parse follows.
@@ -48,7 +48,7 @@ impl DagFileLoop {
             // The DAGs of the last successful parse stay.
             self.finish_initial(&parsed.path);
             // The build may have ended in the meantime and will not notify again.
-            return !self.state.dag_files.environments.will_notify(&parsed.path);
+            return !self.environments.will_notify(&parsed.path);
         }
         self.without_environment.remove(&parsed.path);
         self.record_outcome(&mut parsed);
@@ -124,16 +124,16 @@ impl DagFileLoop {
 
     /// Publishes the number of initial parses that are not done. After the last one, requests no longer wait.
     pub(super) fn publish_initial(&self) {
-        self.state.dag_files.initial_files.send_replace(Some(self.initial.len()));
+        self.dag_files.initial_files.send_replace(Some(self.initial.len()));
         if self.initial.is_empty() {
-            self.state.dag_files.initial_parse.send_replace(true);
+            self.dag_files.initial_parse.send_replace(true);
         }
     }
 
     /// Writes the result of a parse to the datastore.
     async fn try_save(&self, parsed: &Parsed) -> Result<Saved, String> {
         let mut file = self.to_parsed_file(parsed);
-        let mut client = self.state.database.get().await.map_err(|error| error.message())?;
+        let mut client = self.core.database.get().await.map_err(|error| error.to_string())?;
         loop {
             let transaction = client.transaction().await.map_err(|error| error.to_string())?;
             match parsed_files::save(&transaction, &file).await {

@@ -30,7 +30,7 @@ impl Environments {
             Err(reason) => reason,
         };
         warn!("failed to build the environment of {}: {reason}", declared.requirements.join(", "));
-        self.changes.publish(Some(&Event::Dags));
+        self.core.changes.publish(Some(&Event::Dags));
         let failures = failures + 1;
         self.set(&inputs, &declared, &python, BuildState::Failed { reason, failures });
         self.changed.notify_one();
@@ -60,13 +60,13 @@ impl Environments {
                 let Some(step) = upkeep::step_or_log(progress) else { return };
                 this.set(&inputs_copy, &declared, &python, BuildState::Building(step));
                 if is_step {
-                    this.changes.publish(Some(&Event::Dags));
+                    this.core.changes.publish(Some(&Event::Dags));
                 }
             };
-            environments::ensure(&this.home, &declared, &python, lock, &report)
+            environments::ensure(&this.core.home, &declared, &python, lock, &report)
         };
         let (lock, folder) = blocking::run(work).await.map_err(|error| error.to_string())??;
-        let client = self.database.get().await.map_err(|error| error.message())?;
+        let client = self.core.database.get().await.map_err(|error| error.to_string())?;
         store::choose(&*client, inputs, &lock).await.map_err(|error| error.to_string())?;
         Ok(Environment { hash: Some(lock.hash()), interpreter: plain.in_environment(&folder) })
     }

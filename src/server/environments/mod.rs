@@ -4,17 +4,13 @@
 
 mod availability;
 mod build;
-pub mod provider_cache;
-pub mod providers;
 mod python;
 pub mod upkeep;
 mod uv;
 
 use self::python::NoPython;
-use super::process::change_feed::Changes;
-use super::process::database::Database;
+use crate::state::Core;
 pub use availability::{Availability, Environment, RequiredEnvironment};
-use leoflow_base::home::Home;
 use leoflow_base::sys::blocking;
 use leoflow_engine::store::dag::environments as store;
 use leoflow_engine::store::events::Event;
@@ -62,11 +58,9 @@ fn retry_delay(failures: u32) -> Duration {
 }
 
 pub struct Environments {
-    home: Home,
-    interpreter: Arc<SharedInterpreter>,
-    database: Arc<Database>,
-    /// Notified when a build's state changes, for pages and commands.
-    changes: Arc<Changes>,
+    core: Arc<Core>,
+    /// The Python of DAG files without an environment.
+    pub interpreter: SharedInterpreter,
     /// The required environments by inputs.
     states: Mutex<HashMap<String, (Declared, Python, BuildState)>>,
     inputs_by_file: Mutex<HashMap<PathBuf, String>>,
@@ -88,17 +82,11 @@ pub struct Environments {
 }
 
 impl Environments {
-    pub fn new(
-        home: Home,
-        interpreter: Arc<SharedInterpreter>,
-        database: Arc<Database>,
-        changes: Arc<Changes>,
-    ) -> Self {
+    /// `python` is the interpreter that the user configured.
+    pub fn new(core: Arc<Core>, python: Option<PathBuf>) -> Self {
         Self {
-            home,
-            interpreter,
-            database,
-            changes,
+            interpreter: SharedInterpreter::new(core.home.clone(), python),
+            core,
             states: Mutex::default(),
             inputs_by_file: Mutex::default(),
             tried_values: Mutex::default(),
@@ -205,7 +193,7 @@ impl Environments {
             }
             Ok((lock, None)) => {
                 info!("building the environment of {}", file.display());
-                self.changes.publish(Some(&Event::Dags));
+                self.core.changes.publish(Some(&Event::Dags));
                 tokio::spawn(self.build(inputs, (declared, python, lock), plain, failures));
                 Availability::Waits(QUEUED.to_owned())
             }
@@ -255,7 +243,7 @@ impl Environments {
         plain: &Interpreter,
     ) -> Result<(Option<Lock>, Option<Environment>), String> {
         let lock = {
-            let client = self.database.get().await.map_err(|error| error.message())?;
+            let client = self.core.database.get().await.map_err(|error| error.to_string())?;
             store::chosen(&*client, inputs).await.map_err(|error| error.to_string())?
         };
         // A lock that is no longer allowed is resolved again.
@@ -285,7 +273,7 @@ impl Environments {
 
     /// Returns the environment with this lock, if it exists.
     async fn find_on_disk(&self, hash: String, plain: &Interpreter) -> Option<Environment> {
-        let (home, lock_hash) = (self.home.clone(), hash.clone());
+        let (home, lock_hash) = (self.core.home.clone(), hash.clone());
         let find = move || environments::find(&home, &lock_hash).inspect(|folder| environments::record_use(folder));
         let folder = blocking::run(find).await.ok()??;
         Some(Environment { hash: Some(hash), interpreter: plain.in_environment(&folder) })

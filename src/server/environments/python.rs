@@ -52,7 +52,7 @@ impl Environments {
         if let Some(State::UnderWay(progress)) = self.python_downloads.states().get(&declared.python) {
             return Err(NoPython::Downloading(progress.clone()));
         }
-        let (home, declared, plain) = (self.home.clone(), declared.clone(), plain.clone());
+        let (home, declared, plain) = (self.core.home.clone(), declared.clone(), plain.clone());
         let find_python = move || plain.python().map(|plain| environments::choose(&home, &declared, &plain));
         match blocking::run(find_python).await {
             Ok(Ok(Ok(python))) => Ok(python),
@@ -101,7 +101,7 @@ impl Environments {
                 let (Progress::Started(step) | Progress::Detail(step)) = progress else { return };
                 this.python_downloads.states().insert(missing.ranges.clone(), State::UnderWay(step));
             };
-            missing.install(&this.home, &report)
+            missing.install(&this.core.home, &report)
         };
         let downloaded = blocking::run(get).await.unwrap_or_else(|error| Err(error.to_string()));
         match downloaded {

@@ -50,11 +50,11 @@ impl Environments {
             return Ok(environment);
         }
         let lock = {
-            let client = self.database.get().await.map_err(|error| error.message())?;
+            let client = self.core.database.get().await.map_err(|error| error.to_string())?;
             store::get(&*client, hash).await.map_err(|error| error.to_string())?
         };
         let _building = self.build_permit().await?;
-        let (home, plain_interpreter, lock) = (self.home.clone(), plain.clone(), self.with_variables(lock));
+        let (home, plain_interpreter, lock) = (self.core.home.clone(), plain.clone(), self.with_variables(lock));
         let work = move || -> Result<PathBuf, String> {
             // Requires the Python of the lock, not any of the declared range.
             let declared = Declared { python: vec![lock.python.clone()], ..lock.declared.clone() };
@@ -127,7 +127,7 @@ impl Environments {
         plain: &Interpreter,
     ) -> Result<Lock, String> {
         let _building = self.build_permit().await?;
-        let (home, python_copy, declared_copy) = (self.home.clone(), python.clone(), declared.clone());
+        let (home, python_copy, declared_copy) = (self.core.home.clone(), python.clone(), declared.clone());
         let work = move || match kept {
             Some(mut lock) => {
                 lock.declared.variables = declared_copy.variables;
@@ -137,7 +137,7 @@ impl Environments {
             None => environments::renew(&home, &declared_copy, &python_copy, &log_warnings),
         };
         let (lock, folder) = blocking::run(work).await.map_err(|error| error.to_string())??;
-        let client = self.database.get().await.map_err(|error| error.message())?;
+        let client = self.core.database.get().await.map_err(|error| error.to_string())?;
         store::choose(&*client, inputs, &lock).await.map_err(|error| error.to_string())?;
         let environment = Environment { hash: Some(lock.hash()), interpreter: plain.in_environment(&folder) };
         self.set(inputs, declared, python, BuildState::Ready(environment));
@@ -147,20 +147,20 @@ impl Environments {
     /// Removes, or with `Pruning::ListOnly` lists, the environments that no file requires, no unfinished run needs, and
     /// that were unused for `unused_for`.
     pub async fn prune(&self, unused_for: Duration, pruning: Pruning) -> Result<Pruned, String> {
-        let home = self.home.clone();
+        let home = self.core.home.clone();
         let begin = move || Cleanup::begin(&home, pruning);
         let cleanup = blocking::run(begin).await.map_err(|error| error.to_string())??;
         // Read after `Cleanup::begin`, because a build that ended before it may have changed which environments are in
         // use.
         let in_use = InUse { locks: self.locks_in_use().await?, pythons: self.pythons_in_use().await };
-        let home = self.home.clone();
+        let home = self.core.home.clone();
         let work = move || cleanup.prune(&home, &in_use, unused_for);
         blocking::run(work).await.map_err(|error| error.to_string())?
     }
 
     /// Returns the hashes of the locks in use, with their Python versions.
     async fn locks_in_use(&self) -> Result<HashMap<String, String>, String> {
-        let client = self.database.get().await.map_err(|error| error.message())?;
+        let client = self.core.database.get().await.map_err(|error| error.to_string())?;
         let mut in_use = store::in_use(&*client).await.map_err(|error| error.to_string())?;
         for required in self.required() {
             // No stored DAG uses these yet: files are about to be parsed with them.
@@ -187,7 +187,7 @@ impl Environments {
             Ok(locks) => locks.into_keys().collect(),
             Err(reason) => return warn!("cannot check Pythons for updates: {reason}"),
         };
-        let home = self.home.clone();
+        let home = self.core.home.clone();
         let work = move || environments::renew_managed(&home, &in_use, &log_warnings);
         let Ok((renewed, problems)) = blocking::run(work).await else { return };
         for reason in problems {

@@ -24,7 +24,7 @@ enum State {
 impl Environments {
     /// Returns the path of uv; `None` while it is being downloaded. The error is a text for users.
     pub async fn uv(self: &Arc<Self>) -> Result<Option<PathBuf>, String> {
-        let home = self.home.clone();
+        let home = self.core.home.clone();
         let find = move || environments::find_uv(&home).map(|uv| uv.program);
         if let Some(program) = blocking::run(find).await.map_err(|error| error.to_string())? {
             return Ok(Some(program));
@@ -37,7 +37,7 @@ impl Environments {
         }
         let this = self.clone();
         tokio::spawn(async move {
-            let home = this.home.clone();
+            let home = this.core.home.clone();
             let download = move || environments::ensure_uv(&home, &|_| {}).map(drop);
             let downloaded = blocking::run(download).await.unwrap_or_else(|error| Err(error.to_string()));
             let new_state = downloaded.map_or_else(|reason| State::Failed(reason, Instant::now()), |()| State::Idle);

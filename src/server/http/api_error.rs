@@ -1,5 +1,6 @@
 //! Errors in the form of Airflow's API: `{"detail": …}`. The text for the client and the text for the log are separate.
 
+use crate::state::database::DatastoreError;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -45,7 +46,7 @@ impl ApiError {
         Self::retry_later("The datastore is not available")
     }
 
-    /// All pooled connections to the datastore, or all threads for large requests, are in use.
+    /// All threads for large requests are in use.
     pub fn busy() -> Self {
         Self::retry_later("Too many requests at once; try again")
     }
@@ -141,5 +142,15 @@ fn capitalised(text: &str) -> String {
 impl From<tokio_postgres::Error> for ApiError {
     fn from(error: tokio_postgres::Error) -> Self {
         StoreError::from(error).into()
+    }
+}
+
+impl From<DatastoreError> for ApiError {
+    fn from(error: DatastoreError) -> Self {
+        match error {
+            DatastoreError::Store(error) => error.into(),
+            // Logged where the connection failed.
+            DatastoreError::Busy | DatastoreError::Unavailable(_) => Self::retry_later(&error.to_string()),
+        }
     }
 }

@@ -3,9 +3,8 @@
 
 use super::api_error::ApiError;
 use super::body::with_body_read;
-use super::caller::Caller;
-use crate::login::logins::Peer;
-use crate::process::state::AppState;
+use super::caller::{Caller, Peer};
+use crate::state::Core;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
@@ -69,29 +68,11 @@ async fn with_datastore_timeout(limit: Duration, request: Request, next: Next) -
     }
 }
 
-/// Waits, for a limited time, until the DAG files found at the start are parsed, since the response should include
-/// them.
-pub async fn after_initial_parse(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
-    // Cannot fail: the state holds the sender.
-    let _ = state.dag_files.initial_parse.subscribe().wait_for(|done| *done).await;
-    next.run(request).await
-}
-
-/// After a successful request that is no read, has the DAG files that use Variables or Connections parsed again.
-pub async fn notify_dag_files(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
-    let is_read = [Method::GET, Method::HEAD].contains(request.method());
-    let response = next.run(request).await;
-    if !is_read && response.status().is_success() {
-        state.dag_files.store_changed.notify_one();
-    }
-    response
-}
-
 /// Refuses a request over TCP with a foreign host or origin. Sets security headers on all other responses.
-pub async fn check_request(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
+pub async fn check_request(State(core): State<Arc<Core>>, request: Request, next: Next) -> Response {
     if caller(&request) == Caller::Network
         && let Err(refusal) = requested_host(&request).and_then(|host| {
-            check_host(host, state.phase.port, server_address(&request))?;
+            check_host(host, core.phase.port, server_address(&request))?;
             check_origin(&request, host)
         })
     {

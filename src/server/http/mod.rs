@@ -1,14 +1,9 @@
-//! HTTP: requests, responses and errors in Airflow's form, access checks, the audit log, the OpenAPI document.
+//! HTTP: requests, responses and errors in Airflow's form, access checks, the OpenAPI document.
 
 pub(crate) mod api_error;
-pub(crate) mod audit;
 pub(crate) mod body;
-pub(crate) mod bulk;
-pub(crate) mod bulk_keyed;
-pub(crate) mod bulk_schema;
 pub(crate) mod caller;
 pub(crate) mod changes;
-pub(crate) mod docs;
 pub(crate) mod guard;
 pub(crate) mod large;
 mod limits;
@@ -16,4 +11,3 @@ pub(crate) mod listing;
 pub(crate) mod openapi;
 pub(crate) mod query;
 pub(crate) mod request;
-pub(crate) mod tokens;

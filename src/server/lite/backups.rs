@@ -1,13 +1,14 @@
 //! Backups, restores and the state of operations over HTTP: the API below `/api/lite`, and a page of backups.
 
-use super::pages::{instance_name, own_config, problems, size_text};
-use super::render::{page, with_home};
+use super::status::problems;
+use super::storage::size_text;
+use crate::app_state::{AppState, Shared};
 use crate::http::api_error::ApiError;
 use crate::http::body::bad_body;
 use crate::http::openapi::answers::Accepted;
 use crate::http::request::Segments;
-use crate::process::own_program::{answer, ask, find, newest};
-use crate::process::state::AppState;
+use crate::pages::{page, with_home};
+use crate::release::own_program::{answer, ask, find, newest};
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
@@ -20,9 +21,6 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::path::Path;
-use std::sync::Arc;
-
-type Shared = State<Arc<AppState>>;
 
 /// `GET /api/lite/backups`: the backups in the home, newest first.
 pub async fn list(State(state): Shared) -> Result<Json<Value>, ApiError> {
@@ -30,11 +28,11 @@ pub async fn list(State(state): Shared) -> Result<Json<Value>, ApiError> {
 }
 
 async fn backup_list(state: &AppState) -> Result<Value, ApiError> {
-    answer(&state.home, &["lite", "backups", "list"]).await
+    answer(&state.core.home, &["lite", "backups", "list"]).await
 }
 
 async fn begin(state: &AppState) -> Result<Operation, ApiError> {
-    state.release.own_program.begin(&state.home, "backup", words(&["lite", "backup"])).await
+    state.release.own_program.begin(&state.core.home, "backup", words(&["lite", "backup"])).await
 }
 
 fn words(words: &[&str]) -> Vec<String> {
@@ -61,7 +59,7 @@ async fn path_of(state: &AppState, name: &str) -> Result<String, ApiError> {
 
 async fn begin_verification(state: &AppState, name: &str) -> Result<Operation, ApiError> {
     let path = path_of(state, name).await?;
-    state.release.own_program.begin(&state.home, "verify", words(&["lite", "backups", "verify", &path])).await
+    state.release.own_program.begin(&state.core.home, "verify", words(&["lite", "backups", "verify", &path])).await
 }
 
 /// A restore replaces all data of an instance, so the request repeats the instance's name.
@@ -82,7 +80,7 @@ pub async fn restore(
 }
 
 async fn begin_restore(state: &AppState, backup: &str, instance: &str) -> Result<Operation, ApiError> {
-    let own_name = instance_name(state);
+    let own_name = state.core.instance_name();
     if instance != own_name {
         let reason = format!(
             "A restore replaces all data of this instance: to confirm, enter the instance's name, {own_name:?}"
@@ -93,7 +91,7 @@ async fn begin_restore(state: &AppState, backup: &str, instance: &str) -> Result
     state
         .release
         .own_program
-        .begin(&state.home, "restore", words(&["lite", "restore", "--input", &path, "--force", "--yes"]))
+        .begin(&state.core.home, "restore", words(&["lite", "restore", "--input", &path, "--force", "--yes"]))
         .await
 }
 
@@ -103,7 +101,7 @@ fn name_of(path: &str) -> &str {
 
 /// `GET /api/lite/operations/{id}`.
 pub async fn operation(State(state): Shared, Segments(id): Segments<u64>) -> Result<Json<Operation>, ApiError> {
-    let found = find(&state.home, id).await;
+    let found = find(&state.core.home, id).await;
     let missing = || ApiError::new(StatusCode::NOT_FOUND, format!("There is no operation {id}"));
     found.map(Json).ok_or_else(missing)
 }
@@ -115,13 +113,13 @@ pub async fn backups_page(State(state): Shared) -> Result<Html<String>, ApiError
 
 /// Renders the page; `refused` is the reason why the previous request was refused.
 async fn show(state: &AppState, refused: Option<&str>) -> Result<Html<String>, ApiError> {
-    let (backups, reason) = match ask(&state.home, &["lite", "backups", "list"]).await {
+    let (backups, reason) = match ask(&state.core.home, &["lite", "backups", "list"]).await {
         Ok(found) => (found["backups"].as_array().cloned().unwrap_or_default(), None),
         Err(reason) => (Vec::new(), Some(reason)),
     };
     let backups: Vec<Value> = backups.iter().map(row).collect();
-    let operation = newest(&state.home).await;
-    let config = own_config(state);
+    let operation = newest(&state.core.home).await;
+    let config = state.core.config();
     let settings = config.as_ref().map(|config| &config.backup);
     page(
         "backups.html",
@@ -130,10 +128,10 @@ async fn show(state: &AppState, refused: Option<&str>) -> Result<Html<String>, A
             "backups": backups, "reason": reason, "operation": operation,
             "schedule": settings.map(|settings| settings.schedule.to_string()),
             "verify": settings.map(|settings| settings.verify.to_string()),
-            "problems": problems(state), "refused": refused,
+            "problems": problems(&state.core), "refused": refused,
         }),
     )
-    .map(|page| with_home(page, &state.home))
+    .map(|page| with_home(page, &state.core.home))
 }
 
 fn row(backup: &Value) -> Value {

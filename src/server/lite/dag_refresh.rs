@@ -1,9 +1,9 @@
 //! Lets a command wait until the server has imported the current content of a DAG's file. Without this, a run that is
 //! triggered right after a save could use the previous version unnoticed.
 
+use crate::app_state::{AppState, Shared};
 use crate::http::api_error::ApiError;
 use crate::http::request::Params;
-use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use leoflow_engine::store::StoreError;
@@ -11,7 +11,6 @@ use leoflow_engine::store::dag::{dags, import_errors};
 use leoflow_engine::store::list::listing::Listing;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Longest wait for the imports.
@@ -20,7 +19,7 @@ const WAIT_LIMIT: Duration = Duration::from_secs(10);
 /// `POST /local/dag-refresh?dag_id=ID`, or `?folder=PATH` for all DAG files below a folder. The state in the answer is
 /// `current`, `importing` (the imports take longer than [`WAIT_LIMIT`]), `building` (a file waits for its environment),
 /// `failed` (the file fails to import) or `unknown` (no file defines the DAG). A folder has none of the last two.
-pub async fn refresh(State(state): State<Arc<AppState>>, params: Params) -> Result<Json<Value>, ApiError> {
+pub async fn refresh(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
     if let Some(folder) = params.text("folder") {
         let refresh = state.dag_files.parse_requests.refresh(Some(folder.into()));
         let refreshed = tokio::time::timeout(WAIT_LIMIT, refresh).await;
@@ -48,7 +47,7 @@ pub async fn refresh(State(state): State<Arc<AppState>>, params: Params) -> Resu
     };
     let (file, building) = refreshed?;
     let Some(file) = file else {
-        let errors = import_errors::list(&*state.database.get().await?, Listing::default()).await?.rows;
+        let errors = import_errors::list(&*state.core.database.get().await?, Listing::default()).await?.rows;
         return Ok(Json(json!({"state": "unknown", "building": building, "failed": errors.len()})));
     };
     let name = if building.contains(&file) {
@@ -63,7 +62,7 @@ pub async fn refresh(State(state): State<Arc<AppState>>, params: Params) -> Resu
 
 /// Returns the file of an active DAG; `None` if there is no such DAG.
 async fn file_of(state: &AppState, dag_id: &str) -> Result<Option<PathBuf>, ApiError> {
-    match dags::get(&*state.database.get().await?, dag_id).await {
+    match dags::get(&*state.core.database.get().await?, dag_id).await {
         Ok(dag) => Ok(Some(PathBuf::from(&dag.fileloc)).filter(|_| dag.is_active)),
         Err(StoreError::NotFound { .. }) => Ok(None),
         Err(error) => Err(error.into()),
@@ -71,6 +70,6 @@ async fn file_of(state: &AppState, dag_id: &str) -> Result<Option<PathBuf>, ApiE
 }
 
 async fn has_import_error(state: &AppState, file: &Path) -> Result<bool, ApiError> {
-    let errors = import_errors::list(&*state.database.get().await?, Listing::default()).await?.rows;
+    let errors = import_errors::list(&*state.core.database.get().await?, Listing::default()).await?.rows;
     Ok(errors.iter().any(|error| Path::new(&error.filename) == file))
 }

@@ -1,10 +1,9 @@
 //! `/lite/docs/`: the documentation embedded in the program. Pages are rendered for each request and not cached, since
 //! requests are rare and idle memory counts.
 
-use super::pages::instance_name;
-use super::render::page as render_template;
+use crate::app_state::{AppState, Shared};
 use crate::http::api_error::ApiError;
-use crate::process::state::AppState;
+use crate::pages::page as render_template;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Redirect, Response};
@@ -12,9 +11,6 @@ use leoflow_base::build_info::documentation;
 use leoflow_base::docs::{self, html};
 use leoflow_base::sys::blocking;
 use serde_json::{Value, json};
-use std::sync::Arc;
-
-type Shared = State<Arc<AppState>>;
 
 /// The table of contents.
 pub async fn contents(State(state): Shared) -> Result<Response, ApiError> {
@@ -46,7 +42,7 @@ async fn show(state: &AppState, name: &str) -> Result<Response, ApiError> {
         rendered.headings.iter().map(|heading| json!({"id": heading.id, "text": heading.text})).collect();
     let page = render_template(
         "docs_page.html",
-        &instance_name(state),
+        &state.core.instance_name(),
         json!({
             "title": page.title(), "html": rendered.html, "headings": headings, "is_contents": name == docs::CONTENTS,
             "missing": null,
@@ -58,7 +54,7 @@ async fn show(state: &AppState, name: &str) -> Result<Response, ApiError> {
 fn not_found(state: &AppState, name: &str) -> Result<Html<String>, ApiError> {
     render_template(
         "docs_page.html",
-        &instance_name(state),
+        &state.core.instance_name(),
         json!({"title": "Page not found", "html": "", "headings": [], "is_contents": false, "missing": name}),
     )
 }

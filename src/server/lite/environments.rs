@@ -1,10 +1,10 @@
 //! Endpoints for the Python environments of projects, for this user's commands and for the agent.
 
+use crate::app_state::Shared;
 use crate::environments::upkeep::Renewal;
 use crate::http::api_error::ApiError;
 use crate::http::body::bad_body;
 use crate::http::request::Id;
-use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
@@ -16,18 +16,15 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
-
-type Shared = State<Arc<AppState>>;
 
 /// Lists the environments in the datastore, and those that DAG files require with their states.
 pub async fn list(State(state): Shared) -> Result<Json<Value>, ApiError> {
     let all = {
-        let client = state.database.get().await?;
+        let client = state.core.database.get().await?;
         store::all(&*client).await?
     };
-    let home = state.home.clone();
+    let home = state.core.home.clone();
     let find = move || {
         let with_folder =
             |environment: store::StoredEnvironment| (environments::find(&home, &environment.hash), environment);
@@ -47,22 +44,22 @@ pub async fn list(State(state): Shared) -> Result<Json<Value>, ApiError> {
             })
         })
         .collect();
-    Ok(Json(json!({"environments": views, "wanted": state.dag_files.environments.required()})))
+    Ok(Json(json!({"environments": views, "wanted": state.environments.required()})))
 }
 
 /// Builds an environment unless it exists, and waits for it. 503 when the server exits; the caller asks the next
 /// server.
 pub async fn build(State(state): Shared, Id(hash): Id) -> Result<Json<Value>, ApiError> {
-    let mut shutting_down = state.changes.shutting_down.subscribe();
+    let mut shutting_down = state.core.changes.shutting_down.subscribe();
     tokio::select! {
-        built = state.dag_files.environments.with_hash(&hash) => Ok(Json(json!({"problem": built.err()}))),
+        built = state.environments.with_hash(&hash) => Ok(Json(json!({"problem": built.err()}))),
         _ = shutting_down.wait_for(|is_set| *is_set) => Err(ApiError::retry_later("The server is shutting down")),
     }
 }
 
 /// Returns the lock that was resolved for these inputs, or null.
 pub async fn chosen(State(state): Shared, Id(inputs): Id) -> Result<Json<Option<Lock>>, ApiError> {
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     Ok(Json(store::chosen(&*client, &inputs).await?))
 }
 
@@ -78,13 +75,13 @@ pub struct Update {
 /// Resolves and installs the newest allowed packages, or the same ones again, and retries earlier failures.
 pub async fn update(State(state): Shared, body: Result<Json<Update>, JsonRejection>) -> Result<Json<Value>, ApiError> {
     let Json(Update { project, reinstall }) = body.map_err(bad_body)?;
-    let workspace = state.dag_files.questions.get().map(|questions| questions.workspace());
+    let workspace = state.dag_code.workspace();
     let is_selected = |file: &Path| {
         let relative = workspace.and_then(|workspace| file.strip_prefix(workspace).ok()).unwrap_or(file);
         project.as_ref().is_none_or(|project| relative.starts_with(project))
     };
     let renewal = if reinstall { Renewal::Reinstall } else { Renewal::Resolve };
-    let updated = state.dag_files.environments.update(is_selected, renewal).await;
+    let updated = state.environments.update(is_selected, renewal).await;
     let (changes, problems) = updated.map_err(|reason| ApiError::new(StatusCode::CONFLICT, reason))?;
     let lines: Vec<String> = changes.iter().flat_map(|(before, after)| differences(before, after)).collect();
     let reinstalled = if reinstall { changes.len() } else { 0 };
@@ -118,7 +115,6 @@ pub async fn prune(
 ) -> Result<Json<Value>, ApiError> {
     let Json(PruneBody { dry_run }) = body.map_err(bad_body)?;
     let pruned = state
-        .dag_files
         .environments
         .prune(Duration::ZERO, if dry_run { Pruning::ListOnly } else { Pruning::Remove })
         .await

@@ -1,12 +1,12 @@
 //! Endpoints for this user's commands and tasks, over the Unix socket: variables and connections with their secrets,
 //! exports, imports in one transaction, and checks.
 
+use crate::app_state::{AppState, Shared};
+use crate::dag_code::providers::ConnectionTest;
 use crate::environments;
-use crate::environments::providers::{self, ConnectionTest};
 use crate::http::api_error::ApiError;
 use crate::http::body::bad_body;
 use crate::http::request::Id;
-use crate::process::state::AppState;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -23,9 +23,7 @@ use leoflow_python::environments as python_environments;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::Arc;
 
-type Shared = State<Arc<AppState>>;
 type Body<T> = Result<Json<Import<T>>, JsonRejection>;
 
 #[derive(Deserialize)]
@@ -54,8 +52,8 @@ pub struct Session {
 /// whose DAG files cannot be imported, the pools that DAGs name but that do not exist, and the DAGs whose schedule makes
 /// no progress.
 pub async fn python(State(state): Shared) -> Json<serde_json::Value> {
-    let interpreter = state.dag_files.interpreter.get().await;
-    let required = state.dag_files.environments.required();
+    let interpreter = state.environments.interpreter.get().await;
+    let required = state.environments.required();
     let failed: Vec<&environments::RequiredEnvironment> =
         required.iter().filter(|environment| environment.state == "failed").collect();
     let program = interpreter.ok().map(|interpreter| interpreter.program);
@@ -81,44 +79,44 @@ async fn suspect_environments(
     state: &AppState,
     required: &[environments::RequiredEnvironment],
 ) -> Result<Vec<SuspectEnvironment>, ApiError> {
-    let errors = import_errors::list(&*state.database.get().await?, Listing::default()).await?;
+    let errors = import_errors::list(&*state.core.database.get().await?, Listing::default()).await?;
     let failing: HashSet<PathBuf> = errors.rows.into_iter().map(|error| PathBuf::from(error.filename)).collect();
-    let workspace = state.dag_files.questions.get().map(|questions| questions.workspace());
+    let workspace = state.dag_code.workspace();
     let relative =
         |file: &PathBuf| workspace.and_then(|workspace| file.strip_prefix(workspace).ok()).unwrap_or(file).to_owned();
     let suspect = required.iter().filter_map(|environment| {
         let files: Vec<PathBuf> =
             environment.files.iter().filter(|file| failing.contains(*file)).map(relative).collect();
-        let folder = python_environments::find(&state.home, environment.hash.as_deref()?)?;
+        let folder = python_environments::find(&state.core.home, environment.hash.as_deref()?)?;
         (!files.is_empty()).then_some(SuspectEnvironment { folder, files })
     });
     Ok(suspect.collect())
 }
 
 async fn unknown_pools(state: &AppState) -> Result<Vec<UnknownPool>, ApiError> {
-    Ok(dag_facts::unknown_pools(&*state.database.get().await?, None).await?)
+    Ok(dag_facts::unknown_pools(&*state.core.database.get().await?, None).await?)
 }
 
 async fn stalled_schedules(state: &AppState) -> Result<Vec<String>, ApiError> {
-    Ok(dag_facts::stalled_schedules(&*state.database.get().await?, None).await?)
+    Ok(dag_facts::stalled_schedules(&*state.core.database.get().await?, None).await?)
 }
 
 pub async fn get_variable(State(state): Shared, Id(key): Id) -> Result<Json<Variable>, ApiError> {
-    let client = state.database.get().await?;
-    Ok(Json(variables::get(&*client, &state.cipher, &key, ReadFor::Reading).await?))
+    let client = state.core.database.get().await?;
+    Ok(Json(variables::get(&*client, &state.core.cipher, &key, ReadFor::Reading).await?))
 }
 
 pub async fn get_connection(State(state): Shared, Id(id): Id) -> Result<Json<Connection>, ApiError> {
-    let client = state.database.get().await?;
-    Ok(Json(connections::get(&*client, &state.cipher, &id, ReadFor::Reading).await?))
+    let client = state.core.database.get().await?;
+    Ok(Json(connections::get(&*client, &state.core.cipher, &id, ReadFor::Reading).await?))
 }
 
 /// Tests a connection with the provider's hook from one of the projects; `tested` is false if no project has it.
 pub async fn test_connection(State(state): Shared, Id(id): Id) -> Result<Json<serde_json::Value>, ApiError> {
-    let client = state.database.get().await?;
-    let connection = connections::get(&*client, &state.cipher, &id, ReadFor::Reading).await?;
+    let client = state.core.database.get().await?;
+    let connection = connections::get(&*client, &state.core.cipher, &id, ReadFor::Reading).await?;
     drop(client);
-    let result = providers::test_connection(&state, &id, &connection.conn_type).await;
+    let result = state.dag_code.test_connection(&id, &connection.conn_type).await;
     let result = result.map_err(|reason| ApiError::new(StatusCode::BAD_GATEWAY, reason))?;
     Ok(Json(match result {
         None => serde_json::json!({"tested": false}),
@@ -129,13 +127,13 @@ pub async fn test_connection(State(state): Shared, Id(id): Id) -> Result<Json<se
 }
 
 pub async fn export_variables(State(state): Shared) -> Result<Json<Vec<Variable>>, ApiError> {
-    let client = state.database.get().await?;
-    Ok(Json(variables::list(&*client, &state.cipher, Listing::default()).await?.rows))
+    let client = state.core.database.get().await?;
+    Ok(Json(variables::list(&*client, &state.core.cipher, Listing::default()).await?.rows))
 }
 
 pub async fn export_connections(State(state): Shared) -> Result<Json<Vec<Connection>>, ApiError> {
-    let client = state.database.get().await?;
-    Ok(Json(connections::list(&*client, &state.cipher, Listing::default()).await?.rows))
+    let client = state.core.database.get().await?;
+    Ok(Json(connections::list(&*client, &state.core.cipher, Listing::default()).await?.rows))
 }
 
 /// Parses the body on another thread, because it may be large.
@@ -146,20 +144,20 @@ pub async fn import_variables(State(state): Shared, body: Bytes) -> Result<Json<
         Err(error) => return Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
     };
     let total = import.entries.len();
-    let mut client = state.database.get().await?;
+    let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
-    let imported = variables::import(&transaction, &state.cipher, import.entries, import.on_existing).await?;
+    let imported = variables::import(&transaction, &state.core.cipher, import.entries, import.on_existing).await?;
     transaction.commit().await?;
     Ok(Json(Imported { imported, skipped: total - imported }))
 }
 
 pub async fn import_connections(State(state): Shared, body: Body<Connection>) -> Result<Json<Imported>, ApiError> {
     let Json(import) = body.map_err(bad_body)?;
-    let mut client = state.database.get().await?;
+    let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
     let mut counts = Imported::default();
     for entry in &import.entries {
-        counts.count(connections::import(&transaction, &state.cipher, entry, import.on_existing).await?);
+        counts.count(connections::import(&transaction, &state.core.cipher, entry, import.on_existing).await?);
     }
     transaction.commit().await?;
     Ok(Json(counts))

@@ -8,33 +8,33 @@ pub mod docs_pages;
 pub mod environments;
 pub mod local;
 pub mod overview;
-pub mod pages;
 mod queue;
 pub mod releases;
-pub mod render;
 pub mod status;
 mod storage;
 pub mod trial_task;
 pub mod upgrade_progress;
 pub mod upgrades;
 
-use super::api::run::backfills;
-use super::http::{audit, guard, tokens};
-use super::process::state::AppState;
+use crate::api::audit;
+use crate::api::run::backfills;
+use crate::app_state::AppState;
+use crate::dag_files;
+use crate::http::guard;
+use crate::login::tokens;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Redirect;
 use axum::routing::{get, post};
-use std::sync::Arc;
 
-type Routes = Router<Arc<AppState>>;
+type Routes = Router<AppState>;
 
 /// Maximum body of a local import, in bytes: hundreds of thousands of variables.
 const IMPORT_BYTES: usize = 80 * 1024 * 1024;
 
 /// Pages; they need a login.
-pub fn page_routes(state: &Arc<AppState>) -> Routes {
+pub fn page_routes(state: &AppState) -> Routes {
     Router::new()
         .route("/lite/", get(status::status_page))
         .route("/lite/backups", get(backups::backups_page).post(backups::make_for_page))
@@ -46,22 +46,10 @@ pub fn page_routes(state: &Arc<AppState>) -> Routes {
         .route("/lite/docs/", get(docs_pages::contents))
         .route("/lite/docs/{*name}", get(docs_pages::page))
         .layer(from_fn_with_state(state.clone(), audit::log))
-        .layer(from_fn_with_state(state.clone(), tokens::require_login))
+        .layer(from_fn_with_state(state.auth.clone(), tokens::require_login))
         .layer(from_fn(guard::allow_own_frames))
         .route("/lite", get(async || Redirect::permanent("/lite/")))
         .route("/lite/docs", get(async || Redirect::permanent("/lite/docs/")))
-}
-
-/// Style sheet, scripts and icon.
-pub fn static_routes() -> Routes {
-    Router::new()
-        .route("/lite/static/style.css", get(pages::style))
-        .route("/lite/static/frame.js", get(pages::frame_script))
-        .route("/lite/static/status.js", get(pages::status_script))
-        .route("/lite/static/docs.js", get(pages::docs_script))
-        .route("/lite/static/operation.js", get(pages::operation_script))
-        .route("/lite/static/times.js", get(pages::times_script))
-        .route("/lite/static/icon.svg", get(pages::icon))
 }
 
 /// DAGs and runs for commands; each route returns everything that one command shows.
@@ -75,7 +63,7 @@ pub fn dag_routes() -> Routes {
 }
 
 /// Backups, releases and diagnostics, which run this program's own commands.
-pub fn own_routes(state: &Arc<AppState>) -> Routes {
+pub fn own_routes(state: &AppState) -> Routes {
     Router::new()
         .route("/api/lite/backups", get(backups::list).post(backups::make))
         .route("/api/lite/backups/{name}/verify", post(backups::verify))
@@ -94,13 +82,13 @@ pub fn own_routes(state: &Arc<AppState>) -> Routes {
 }
 
 /// Routes without the datastore timeout: own commands and the trial task.
-pub fn slow_routes(state: &Arc<AppState>) -> Routes {
+pub fn slow_routes(state: &AppState) -> Routes {
     Router::new()
         .merge(own_routes(state))
         .route("/api/lite/trial-task", post(trial_task::run))
         // Older releases use this path when they test a new server.
         .route("/ui/trial-task", post(trial_task::run))
-        .layer(from_fn_with_state(state.clone(), tokens::require_token))
+        .layer(from_fn_with_state(state.auth.clone(), tokens::require_token))
 }
 
 /// Endpoints for this user's commands and the agent, over the Unix socket.
@@ -117,12 +105,12 @@ pub fn local_routes() -> Routes {
 }
 
 /// Like [`local_routes`], for exports and imports, with a longer timeout.
-pub fn import_routes(state: &Arc<AppState>) -> Routes {
+pub fn import_routes(state: &AppState) -> Routes {
     Router::new()
         .route("/local/variables", get(local::export_variables).put(local::import_variables))
         .route("/local/connections", get(local::export_connections).put(local::import_connections))
         .layer(from_fn_with_state(state.clone(), audit::log))
-        .layer(from_fn_with_state(state.clone(), guard::notify_dag_files))
+        .layer(from_fn_with_state(state.dag_files.clone(), dag_files::notify_store_changed))
         .layer(DefaultBodyLimit::max(IMPORT_BYTES))
         .layer(from_fn(guard::require_local))
         .layer(from_fn(guard::import_timeout))

@@ -4,9 +4,9 @@
 use super::queue::{self, Waiting};
 use crate::api::run::backfills as backfill_views;
 use crate::api::views;
+use crate::app_state::{AppState, Shared};
 use crate::http::api_error::ApiError;
 use crate::http::request::{Params, Segments};
-use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use jiff::{SignedDuration, Timestamp};
@@ -32,9 +32,6 @@ use leoflow_engine::store::run::runs::{self, Run};
 use leoflow_postgres::GenericClient;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
-
-type Shared = State<Arc<AppState>>;
 
 /// Runs per DAG in the list.
 const LAST_RUNS: i64 = 10;
@@ -46,7 +43,7 @@ const LAST_BACKFILLS: i64 = 5;
 pub async fn dags(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
     // Before the DAGs are read, so that none is imported in between.
     let importing = *state.dag_files.initial_files.borrow();
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let activity = if params.flag("all")?.unwrap_or(false) { Activity::Any } else { Activity::Active };
     let filter = DagFilter { activity, ..DagFilter::default() };
     let listed = dags::list(&*client, &state.dag_files.structures, Listing::of(filter)).await?.rows;
@@ -96,7 +93,6 @@ fn dag_view(dag: &Dag, runs: &[&Run], error: Option<&ImportError>) -> Value {
 /// The environments that are being built, with the files that wait for them.
 fn being_built(state: &AppState) -> Vec<Value> {
     state
-        .dag_files
         .environments
         .required()
         .iter()
@@ -114,7 +110,7 @@ fn error_view(error: &ImportError) -> Value {
 
 /// Returns a DAG with its newest runs and its tasks.
 pub async fn dag(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<Json<Value>, ApiError> {
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let dag = dags::get(&*client, &dag_id).await?;
     let mut newest = Listing::of(RunFilter::of_dag(&dag_id)).with_page(Page::first(50));
     newest.order.push(Order::descending(RunField::RunAfter));
@@ -160,7 +156,7 @@ pub async fn next(
     params: Params,
 ) -> Result<Json<Value>, ApiError> {
     let count = params.whole("count")?.and_then(|count| usize::try_from(count).ok()).unwrap_or(1).min(1000);
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let dag = dags::get(&*client, &dag_id).await?;
     let first = dag.next_run_after.map(|at| (at, dag.next_interval.map(|(start, end)| Interval { start, end })));
     let (timetable, restriction) = (dag.structure.timetable.as_ref(), dag.structure.restriction());
@@ -187,7 +183,7 @@ pub async fn run(
     let changed_after = params.time("changed_after")?;
     let as_of = Timestamp::now() - MAX_END_DELAY;
     let key = RunKey { dag_id, run_id };
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let run = runs::get(&*client, &key, ReadFor::Reading).await?;
     let filter = InstanceFilter { changed_after, ..InstanceFilter::of_run(&key) };
     let mut instances = instances::list(&*client, Listing::of(filter)).await?.rows;

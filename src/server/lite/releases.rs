@@ -1,33 +1,30 @@
 //! Releases and diagnostics of this instance over HTTP: the API below `/api/lite`, and pages.
 
-use super::pages::{instance_name, size_text};
-use super::render::{page, with_home};
+use super::storage::size_text;
+use crate::app_state::{AppState, Shared};
 use crate::http::api_error::ApiError;
 use crate::http::query::{Kind, Parameter, Query, QueryParams};
-use crate::process::own_program::{answer, ask, newest};
-use crate::process::state::AppState;
+use crate::pages::{page, with_home};
+use crate::release::own_program::{answer, ask, newest};
 use axum::Json;
 use axum::extract::State;
 use axum::response::Html;
 use leoflow_base::home::operations::Operation;
 use serde_json::{Value, json};
-use std::sync::Arc;
-
-type Shared = State<Arc<AppState>>;
 
 /// `GET /api/lite/releases`: the installed releases, and the history of upgrades and rollbacks.
 pub async fn list(State(state): Shared) -> Result<Json<Value>, ApiError> {
-    answer(&state.home, &["versions"]).await.map(Json)
+    answer(&state.core.home, &["versions"]).await.map(Json)
 }
 
 /// `GET /api/lite/releases/plan`: what an upgrade would do.
 pub async fn plan(State(state): Shared) -> Result<Json<Value>, ApiError> {
-    answer(&state.home, &["upgrade", "--dry-run"]).await.map(Json)
+    answer(&state.core.home, &["upgrade", "--dry-run"]).await.map(Json)
 }
 
 /// `GET /api/lite/doctor`.
 pub async fn doctor(State(state): Shared) -> Result<Json<Value>, ApiError> {
-    answer(&state.home, &["doctor"]).await.map(Json)
+    answer(&state.core.home, &["doctor"]).await.map(Json)
 }
 
 pub struct ReleasesQuery;
@@ -41,21 +38,25 @@ pub async fn releases_page(State(state): Shared, params: QueryParams<ReleasesQue
     let has_plan = params.flag("plan")?.unwrap_or(false);
     let plan = async {
         match has_plan {
-            true => ask(&state.home, &["upgrade", "--dry-run"]).await.map(Some),
+            true => ask(&state.core.home, &["upgrade", "--dry-run"]).await.map(Some),
             false => Ok(None),
         }
     };
-    let (versions, plan) = tokio::join!(ask(&state.home, &["versions"]), plan);
-    let page = render_releases(&instance_name(&state), versions, plan, newest(&state.home).await.as_ref())?;
-    Ok(with_home(page, &state.home))
+    let (versions, plan) = tokio::join!(ask(&state.core.home, &["versions"]), plan);
+    let page = render_releases(&state.core.instance_name(), versions, plan, newest(&state.core.home).await.as_ref())?;
+    Ok(with_home(page, &state.core.home))
 }
 
 /// Renders the page of releases with the reason why a request was refused.
 pub async fn error_page(state: &AppState, refused: &str) -> Result<Html<String>, ApiError> {
-    let versions = ask(&state.home, &["versions"]).await;
-    let page =
-        render_releases(&instance_name(state), versions, Err(refused.to_owned()), newest(&state.home).await.as_ref())?;
-    Ok(with_home(page, &state.home))
+    let versions = ask(&state.core.home, &["versions"]).await;
+    let page = render_releases(
+        &state.core.instance_name(),
+        versions,
+        Err(refused.to_owned()),
+        newest(&state.core.home).await.as_ref(),
+    )?;
+    Ok(with_home(page, &state.core.home))
 }
 
 fn render_releases(
@@ -125,8 +126,8 @@ fn plan_view(plan: &Value) -> Value {
 
 /// `/lite/doctor`.
 pub async fn doctor_page(State(state): Shared) -> Result<Html<String>, ApiError> {
-    let page = render_doctor(&instance_name(&state), ask(&state.home, &["doctor"]).await)?;
-    Ok(with_home(page, &state.home))
+    let page = render_doctor(&state.core.instance_name(), ask(&state.core.home, &["doctor"]).await)?;
+    Ok(with_home(page, &state.core.home))
 }
 
 fn render_doctor(instance: &str, found: Result<Value, String>) -> Result<Html<String>, ApiError> {

@@ -2,19 +2,22 @@
 //! needed most when something does not work.
 
 use super::chart::{self, Window};
-use super::pages::{ask_supervisor, own_config, problems};
 use super::queue;
-use super::render::{page, with_home};
 use super::storage::{self, Storage};
+use crate::api::ops::health::ask_supervisor;
+use crate::app_state::{AppState, Shared};
 use crate::http::api_error::ApiError;
-use crate::process::own_program::ask_within;
-use crate::process::state::AppState;
+use crate::pages::{page, with_home};
+use crate::release::own_program::ask_within;
+use crate::state::Core;
+use axum::Json;
 use axum::extract::State;
 use axum::response::Html;
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use jiff::{Timestamp, Zoned};
 use leoflow_base::config;
 use leoflow_base::counted::counted;
+use leoflow_base::home::upkeep;
 use leoflow_base::protocol::status::{InstanceState, InstanceStatus, ProcessStatus};
 use leoflow_base::sys::{blocking, shell};
 use leoflow_engine::store::dag::import_errors;
@@ -26,7 +29,6 @@ use leoflow_engine::store::list::listing::{Listing, Page};
 use leoflow_engine::store::pools::{self, Pool};
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// How long the page waits for the datastore.
@@ -36,8 +38,8 @@ const BACKUPS_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum number of DAG files with import errors that a warning names.
 const NAMED_FILES: i64 = 5;
 
-pub async fn status_page(State(state): State<Arc<AppState>>) -> Result<Html<String>, ApiError> {
-    let status = ask_supervisor(&state).await?;
+pub async fn status_page(State(state): Shared) -> Result<Html<String>, ApiError> {
+    let status = ask_supervisor(&state.core).await?;
     let window = Window::ending_with(Timestamp::now());
     let (tasks, local, backup_list) =
         tokio::join!(tasks(&state, window), local(&state, &status.processes), backup_list(&state));
@@ -47,11 +49,11 @@ pub async fn status_page(State(state): State<Arc<AppState>>) -> Result<Html<Stri
         Ok(tasks) => (Some(tasks), None),
         Err(problem) => (None, Some(problem)),
     };
-    let config = own_config(&state);
+    let config = state.core.config();
     let instance = config::instance_name(config.as_ref());
     // The result of an earlier lookup; the page itself starts none.
     let newest = state.release.newest_release.last(config.as_ref());
-    let warnings = warnings(&status, tasks.as_ref(), &storage, problems(&state));
+    let warnings = warnings(&status, tasks.as_ref(), &storage, problems(&state.core));
     let schedule = config.as_ref().map(|config| config.backup.schedule.to_string());
     let is_importing = *state.dag_files.initial_files.borrow() != Some(0);
     page(
@@ -69,7 +71,23 @@ pub async fn status_page(State(state): State<Arc<AppState>>) -> Result<Html<Stri
             "newest": newest,
         }),
     )
-    .map(|page| with_home(page, &state.home))
+    .map(|page| with_home(page, &state.core.home))
+}
+
+/// `GET /api/lite/status`, also polled by the script of the page.
+pub async fn status(State(state): Shared) -> Result<Json<InstanceStatus>, ApiError> {
+    ask_supervisor(&state.core).await.map(Json)
+}
+
+/// Returns the problems of scheduled backups and verifications.
+pub fn problems(core: &Core) -> Vec<String> {
+    let known = upkeep::read(&core.home);
+    let mut problems = known.as_ref().map(upkeep::Upkeep::problems).unwrap_or_default();
+    if let Some(config) = core.config() {
+        let overdue = config.backup.overdue(known.as_ref(), core.phase.started_at, &Zoned::now());
+        problems.extend(overdue.iter().map(ToString::to_string));
+    }
+    problems
 }
 
 /// The page's facts about tasks, which come from the datastore.
@@ -88,7 +106,7 @@ struct Tasks {
 /// Reads the facts about tasks. The error is a message for the user.
 async fn tasks(state: &AppState, window: Window) -> Result<Tasks, String> {
     let query = async {
-        let mut client = state.database.get().await?;
+        let mut client = state.core.database.get().await?;
         // Never committed. The statement timeout makes PostgreSQL cancel slow queries too.
         let transaction = client.transaction().await?;
         backlog::limit_statement_time(&transaction, DATASTORE_TIMEOUT).await?;
@@ -113,7 +131,7 @@ async fn tasks(state: &AppState, window: Window) -> Result<Tasks, String> {
 
 /// Lists the backups in the home, newest first. The error is a message for the user.
 async fn backup_list(state: &AppState) -> Result<Value, String> {
-    let list = ask_within(&state.home, &["lite", "backups", "list"], BACKUPS_TIMEOUT);
+    let list = ask_within(&state.core.home, &["lite", "backups", "list"], BACKUPS_TIMEOUT);
     // Also limits the wait for other commands' slots.
     let list = tokio::time::timeout(BACKUPS_TIMEOUT, list).await;
     list.unwrap_or_else(|_| Err(format!("the list took longer than {} seconds", BACKUPS_TIMEOUT.as_secs())))
@@ -129,7 +147,7 @@ struct Local {
 }
 
 async fn local(state: &AppState, processes: &[ProcessStatus]) -> Result<Local, ApiError> {
-    let (home, processes) = (state.home.clone(), processes.to_vec());
+    let (home, processes) = (state.core.home.clone(), processes.to_vec());
     let read = move || Local {
         storage: storage::read(&home),
         verified_at: storage::last_verification(&home),

@@ -1,6 +1,5 @@
 //! The disk space that the instance uses, by kind, and its newest backup, for the status page.
 
-use super::pages::size_text;
 use jiff::Timestamp;
 use leoflow_base::home::{Home, upkeep};
 use leoflow_base::sys::fs::disk;
@@ -36,6 +35,16 @@ pub struct DiskKind {
     pub is_partial: bool,
     /// A command that shows what could be removed.
     pub command: Option<&'static str>,
+}
+
+/// `12.3 MB`; empty if unknown.
+pub fn size_text(bytes: Option<u64>) -> String {
+    let Some(bytes) = bytes else { return String::new() };
+    match bytes {
+        0..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.1} GB", bytes as f64 / 1e9),
+    }
 }
 
 /// Measures the disk space. Blocks.

@@ -1,8 +1,8 @@
 //! Runs a trial task for the smoke test of `leoflow smoke` and of upgrades: an empty task that runs like any other,
 //! through the scheduler, the agent and Python. Its DAG, run and logs are deleted afterwards.
 
+use crate::app_state::{AppState, Shared};
 use crate::http::api_error::ApiError;
-use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -17,7 +17,6 @@ use leoflow_engine::store::pools;
 use leoflow_engine::store::run::runs::{self, Run, Trigger};
 use leoflow_engine::store::{ReadFor, StoreError};
 use serde_json::{Map, Value, json};
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -30,9 +29,9 @@ const RUN_TIMEOUT: Duration = Duration::from_secs(20);
 const REMOVAL_TIMEOUT: Duration = Duration::from_secs(5);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-pub async fn run(State(state): State<Arc<AppState>>) -> Result<Json<Value>, ApiError> {
+pub async fn run(State(state): Shared) -> Result<Json<Value>, ApiError> {
     // A missing Python is no fault of this release.
-    if let Err(missing) = state.dag_files.interpreter.get().await {
+    if let Err(missing) = state.environments.interpreter.get().await {
         return Ok(Json(json!({"state": "skipped", "reason": missing.reason})));
     }
     if let Some(reason) = no_free_slot(&state).await? {
@@ -45,7 +44,7 @@ pub async fn run(State(state): State<Arc<AppState>>) -> Result<Json<Value>, ApiE
 
 async fn run_alone(state: &AppState) -> Result<Json<Value>, ApiError> {
     // One at a time, because all use the same DAG id.
-    let _guard = state.phase.trial_task.lock().await;
+    let _guard = state.core.phase.trial_task.lock().await;
     remove(state).await?;
     let outcome = run_once(state).await;
     let removed = remove(state).await;
@@ -68,7 +67,7 @@ async fn run_alone(state: &AppState) -> Result<Json<Value>, ApiError> {
 
 /// Returns why no task can start now, if the reason has nothing to do with this release.
 async fn no_free_slot(state: &AppState) -> Result<Option<&'static str>, ApiError> {
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     if tries::count_running(&*client).await? >= tries::SLOTS {
         return Ok(Some("the limit of concurrent tasks is reached"));
     }
@@ -79,7 +78,7 @@ async fn no_free_slot(state: &AppState) -> Result<Option<&'static str>, ApiError
 }
 
 async fn run_once(state: &AppState) -> Result<Run, ApiError> {
-    let mut client = state.database.get().await?;
+    let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
     parsed_files::save(&transaction, &file()).await?;
     let run = runs::trigger(&transaction, DAG_ID, &manual_trigger(state)).await?;
@@ -133,7 +132,7 @@ fn file() -> ParsedFile {
 async fn remove(state: &AppState) -> Result<(), ApiError> {
     let deadline = Instant::now() + REMOVAL_TIMEOUT;
     loop {
-        let mut client = state.database.get().await?;
+        let mut client = state.core.database.get().await?;
         let transaction = client.transaction().await?;
         match dags::delete(&transaction, DAG_ID).await {
             Ok(()) => {
@@ -146,6 +145,6 @@ async fn remove(state: &AppState) -> Result<(), ApiError> {
         }
     }
     // A log that remains is harmless.
-    let _ = files::remove_any(&state.home.task_logs().join(DAG_ID));
+    let _ = files::remove_any(&state.core.home.task_logs().join(DAG_ID));
     Ok(())
 }

@@ -1,10 +1,10 @@
 //! Progress of upgrades over HTTP. The home holds the progress, so that the server that an upgrade starts reports it
 //! too.
 
+use crate::app_state::{AppState, Shared};
 use crate::http::api_error::ApiError;
 use crate::http::request::Segments;
-use crate::process::own_program;
-use crate::process::state::AppState;
+use crate::release::own_program;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
@@ -14,7 +14,6 @@ use futures_util::stream;
 use leoflow_base::home::operations::{Operation, Status};
 use serde_json::{Value, json};
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::Duration;
 
 pub(super) const UPGRADE: &str = "upgrade";
@@ -29,7 +28,7 @@ const KEEP_ALIVE_POLLS: u32 = 75;
 /// `GET /api/lite/upgrade/{id}`: progress of an upgrade, a rollback or an upgrade of several instances. With `Accept:
 /// text/event-stream` each change is an event; the stream ends after the last one.
 pub async fn progress(
-    State(state): State<Arc<AppState>>,
+    State(state): Shared,
     Segments(id): Segments<u64>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
@@ -48,7 +47,7 @@ pub async fn progress(
 }
 
 async fn find(state: &AppState, id: u64) -> Result<Operation, ApiError> {
-    own_program::find(&state.home, id)
+    own_program::find(&state.core.home, id)
         .await
         .filter(|operation| [UPGRADE, ROLLBACK, UPGRADE_INSTANCES].contains(&operation.kind.as_str()))
         .ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, format!("There is no upgrade {id}")))
@@ -56,7 +55,7 @@ async fn find(state: &AppState, id: u64) -> Result<Operation, ApiError> {
 
 /// The events of one operation for one client.
 struct EventStream {
-    state: Arc<AppState>,
+    state: AppState,
     id: u64,
     /// The last event sent.
     last: Option<Value>,
@@ -67,7 +66,7 @@ struct EventStream {
 impl EventStream {
     /// Waits for the next event; true when it is the last.
     async fn next(&mut self) -> (String, bool) {
-        let mut shutting_down = self.state.changes.shutting_down.subscribe();
+        let mut shutting_down = self.state.core.changes.shutting_down.subscribe();
         loop {
             let Ok(operation) = find(&self.state, self.id).await else { return (String::new(), true) };
             let (now, is_last) = (view(&operation), operation.status != Status::Running);

@@ -1,13 +1,14 @@
 //! Upgrades and rollbacks of this instance, and upgrades of others, over HTTP. Each change becomes the arguments of a
 //! `leoflow` command, which runs as an operation.
 
+use crate::api::ops::health::ask_supervisor;
+use crate::app_state::{AppState, Shared};
 use crate::http::api_error::ApiError;
 use crate::http::body::OptionalBody;
 use crate::http::openapi::answers::Accepted;
+use crate::lite::releases;
 use crate::lite::upgrade_progress::{ROLLBACK, UPGRADE, UPGRADE_INSTANCES, view};
-use crate::lite::{pages, releases};
-use crate::process::own_program::answer;
-use crate::process::state::AppState;
+use crate::release::own_program::answer;
 use axum::extract::State;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::{Form, Json};
@@ -17,18 +18,16 @@ use semver::Version;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
-use std::sync::Arc;
 
-type Shared = State<Arc<AppState>>;
 /// An optional JSON object of any content type.
 type RequestBody = OptionalBody<Map<String, Value>>;
 
 /// `GET /api/lite/version`. The newest release is that of a lookup in the last hour; without one it is null, and a
 /// lookup starts.
 pub async fn version(State(state): Shared) -> Result<Json<Value>, ApiError> {
-    let config = pages::own_config(&state);
-    let schema_version = pages::ask_supervisor(&state).await.ok().and_then(|status| status.schema_version);
-    let latest = state.release.newest_release.known(&state.home, config.as_ref());
+    let config = state.core.config();
+    let schema_version = ask_supervisor(&state.core).await.ok().and_then(|status| status.schema_version);
+    let latest = state.release.newest_release.known(&state.core.home, config.as_ref());
     Ok(Json(json!({
         "instance": config::instance_name(config.as_ref()),
         "deployed_version": state.release.version,
@@ -99,7 +98,7 @@ fn parse<T: Default + DeserializeOwned>(OptionalBody(body): RequestBody) -> Resu
 }
 
 async fn begin(state: &AppState, kind: &'static str, arguments: Vec<String>) -> Result<Accepted<Value>, ApiError> {
-    let operation = state.release.own_program.begin(&state.home, kind, arguments).await?;
+    let operation = state.release.own_program.begin(&state.core.home, kind, arguments).await?;
     Ok(Accepted(view(&operation)))
 }
 
@@ -139,7 +138,7 @@ pub async fn rollback(State(state): Shared, request: RequestBody) -> Result<Acce
 
 /// `GET /api/lite/instances`: this user's instances on this machine.
 pub async fn instances(State(state): Shared) -> Result<Json<Value>, ApiError> {
-    answer(&state.home, &["instances", "list"]).await.map(Json)
+    answer(&state.core.home, &["instances", "list"]).await.map(Json)
 }
 
 #[derive(Deserialize, Default)]

@@ -1,14 +1,14 @@
 //! Login and logout, with a token for programs and a cookie for browsers.
 
-use super::logins::{Peer, Source, Turn};
+use super::credentials::Auth;
+use super::logins::{Source, Turn};
+use super::tokens::PresentedTokens;
 use crate::http::api_error::ApiError;
 use crate::http::body::bad_body;
-use crate::http::caller::Caller;
+use crate::http::caller::{Caller, Peer};
 use crate::http::openapi::operation::{Operation, Output, Schemas};
 use crate::http::query::{Kind, Parameter, QueryParams};
-use crate::http::tokens;
-use crate::lite::pages;
-use crate::process::state::AppState;
+use crate::pages;
 use axum::extract::rejection::FormRejection;
 use axum::extract::{FromRequest, Query, Request, State};
 use axum::http::{StatusCode, header};
@@ -47,7 +47,7 @@ enum LoginKind {
 /// Waits until this client may try, then checks the credentials and returns a token. The check runs in a task of its
 /// own: a client that disconnects must not cancel the throttle accounting while hashing continues.
 async fn authenticate(
-    state: &Arc<AppState>,
+    auth: &Arc<Auth>,
     (caller, peer): LoginClient,
     credentials: Credentials,
     kind: LoginKind,
@@ -57,30 +57,30 @@ async fn authenticate(
         (LoginKind::Session, Source::Uid(uid)) => Bearer::Uid(uid),
         _ => Bearer::Any,
     };
-    let password_hash = state.auth.secrets().admin_password_hash.clone();
-    let turn = state.auth.logins.turn(source, &password_hash).await;
+    let password_hash = auth.secrets().admin_password_hash.clone();
+    let turn = auth.logins.turn(source, &password_hash).await;
     let turn = turn
         .map_err(|retry_after| ApiError::too_many(retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0)))?;
-    let state = state.clone();
-    let result = tokio::spawn(async move { verify_credentials(&state, &turn, credentials, bearer).await }).await;
+    let auth = auth.clone();
+    let result = tokio::spawn(async move { verify_credentials(&auth, &turn, credentials, bearer).await }).await;
     result.map_err(|error| ApiError::internal(&error))?
 }
 
 /// Checks the credentials and issues a token that is bound to the password hash that matched: a reset in the meantime
 /// invalidates it.
 async fn verify_credentials(
-    state: &AppState,
+    auth: &Auth,
     turn: &Turn,
     credentials: Credentials,
     bearer: Bearer,
 ) -> Result<String, ApiError> {
     let (email, hash, binding) = {
-        let secrets = state.auth.secrets();
+        let secrets = auth.secrets();
         (secrets.admin_email.clone(), secrets.admin_password_hash.clone(), secrets.binding.clone())
     };
     let is_right_name = credentials.username.eq_ignore_ascii_case(&email);
     let is_short_enough = credentials.password.len() <= password::LONGEST;
-    let home = state.home.clone();
+    let home = auth.core.home.clone();
     let verified = blocking::run(move || {
         let is_right = is_short_enough && password::verify(&credentials.password, &hash);
         let must_renew = is_right && is_right_name && password::is_outdated(&hash);
@@ -90,8 +90,8 @@ async fn verify_credentials(
     let (is_right_password, renewed_hash) = verified.await.map_err(|error| ApiError::internal(&error))?;
     if is_right_name && is_right_password {
         turn.succeeded();
-        let renewed = renewed_hash.map(|hash| state.auth.secrets().binding_with(&hash));
-        return Ok(state.auth.issue_token(bearer, &renewed.unwrap_or(binding)));
+        let renewed = renewed_hash.map(|hash| auth.secrets().binding_with(&hash));
+        return Ok(auth.issue_token(bearer, &renewed.unwrap_or(binding)));
     }
     turn.failed();
     Err(ApiError::new(StatusCode::UNAUTHORIZED, "Invalid credentials"))
@@ -115,7 +115,7 @@ fn rehash_password(home: &Home, password: &str, old_hash: String) -> Option<Stri
 
 /// `POST /auth/token` and `/auth/token/cli`, as in Airflow's simple auth manager: JSON or a form.
 pub async fn token(
-    State(state): State<Arc<AppState>>,
+    State(auth): State<Arc<Auth>>,
     client: LoginClient,
     request: Request,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
@@ -126,40 +126,41 @@ pub async fn token(
     } else {
         Json::from_request(request, &()).await.map_err(bad_body)?.0
     };
-    let token = authenticate(&state, client, credentials, LoginKind::Token).await?;
+    let token = authenticate(&auth, client, credentials, LoginKind::Token).await?;
     Ok((StatusCode::CREATED, Json(json!({"access_token": token}))))
 }
 
-pub async fn login_page(State(state): State<Arc<AppState>>, (_, peer): LoginClient) -> Result<Html<String>, ApiError> {
-    pages::login(&state, visitor(peer.as_deref()), None)
+pub async fn login_page(State(auth): State<Arc<Auth>>, (_, peer): LoginClient) -> Result<Html<String>, ApiError> {
+    login_form(&auth, peer.as_deref(), None)
 }
 
-/// Returns whether the browser runs on this machine.
-fn visitor(peer: Option<&Peer>) -> pages::Visitor {
-    match peer {
-        Some(peer) if !peer.is_on_this_machine() => pages::Visitor::Remote,
-        _ => pages::Visitor::Local,
-    }
+/// Renders the login form, with the error of the last attempt.
+fn login_form(auth: &Auth, peer: Option<&Peer>, error: Option<&str>) -> Result<Html<String>, ApiError> {
+    // A browser on another machine must not learn the administrator's e-mail address.
+    let is_local = peer.is_none_or(Peer::is_on_this_machine);
+    let email = if is_local { auth.admin_email() } else { String::new() };
+    // No instance name: by default it is the machine's name, which only logged-in users may see.
+    pages::page("login.html", "", json!({"email": email, "error": error}))
 }
 
 pub async fn login(
-    State(state): State<Arc<AppState>>,
+    State(auth): State<Arc<Auth>>,
     client: LoginClient,
     Query(Next { next }): Query<Next>,
     form: Result<Form<Credentials>, FormRejection>,
 ) -> Response {
     let next = next.filter(|next| is_local_path(next));
-    let visitor = visitor(client.1.as_deref());
+    let peer = client.1.clone();
     let authenticated = match form {
-        Ok(Form(credentials)) => authenticate(&state, client, credentials, LoginKind::Session).await,
+        Ok(Form(credentials)) => authenticate(&auth, client, credentials, LoginKind::Session).await,
         Err(_) => Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "Enter an e-mail address and a password")),
     };
     match authenticated {
         Ok(token) => {
-            with_session_cookie(&state, Redirect::to(next.as_deref().unwrap_or("/")), token, token::LIFETIME_SECONDS)
+            with_session_cookie(&auth, Redirect::to(next.as_deref().unwrap_or("/")), token, token::LIFETIME_SECONDS)
         }
         Err(error) => {
-            let page = pages::login(&state, visitor, Some(&error.message()));
+            let page = login_form(&auth, peer.as_deref(), Some(&error.message()));
             let mut response = error.into_response();
             let (parts, body) = page.into_response().into_parts();
             response.headers_mut().remove(header::CONTENT_LENGTH);
@@ -200,11 +201,8 @@ fn is_local_path(next: &str) -> bool {
 }
 
 /// `GET /api/v2/auth/logout`.
-pub async fn logout_redirect(
-    State(state): State<Arc<AppState>>,
-    presented: tokens::PresentedTokens,
-) -> RedirectResponse {
-    RedirectResponse(end_session(&state, &presented, Redirect::temporary("/auth/login")).await)
+pub async fn logout_redirect(State(auth): State<Arc<Auth>>, presented: PresentedTokens) -> RedirectResponse {
+    RedirectResponse(end_session(&auth, &presented, Redirect::temporary("/auth/login")).await)
 }
 
 /// A redirect that also removes the session cookie.
@@ -222,25 +220,25 @@ impl IntoResponse for RedirectResponse {
     }
 }
 
-pub async fn logout(State(state): State<Arc<AppState>>, presented: tokens::PresentedTokens) -> Response {
-    end_session(&state, &presented, Redirect::to("/auth/login")).await
+pub async fn logout(State(auth): State<Arc<Auth>>, presented: PresentedTokens) -> Response {
+    end_session(&auth, &presented, Redirect::to("/auth/login")).await
 }
 
 /// Revokes the tokens of the request, so that copies of them are refused too, and removes the cookie.
-async fn end_session(state: &AppState, presented: &tokens::PresentedTokens, redirect: Redirect) -> Response {
+async fn end_session(auth: &Auth, presented: &PresentedTokens, redirect: Redirect) -> Response {
     for token in &presented.tokens {
-        let Some(claims) = presented.check_token(state, token).await else { continue };
-        if let Err(error) = state.auth.revoked.add(&state.database, token, &claims).await {
-            warn!("failed to record the end of a session: {}", error.message());
+        let Some(claims) = presented.check_token(auth, token).await else { continue };
+        if let Err(error) = auth.revoked.add(&auth.core.database, token, &claims).await {
+            warn!("failed to record the end of a session: {error}");
         }
     }
-    with_session_cookie(state, redirect, String::new(), 0)
+    with_session_cookie(auth, redirect, String::new(), 0)
 }
 
 /// Sets the session cookie, which expires after `seconds`. The cookie is not `Secure`, since all pages are served over
 /// http.
-fn with_session_cookie(state: &AppState, redirect: Redirect, token: String, seconds: i64) -> Response {
-    let cookie = Cookie::build((state.auth.cookie_name(), token))
+fn with_session_cookie(auth: &Auth, redirect: Redirect, token: String, seconds: i64) -> Response {
+    let cookie = Cookie::build((auth.cookie_name(), token))
         .path("/")
         .max_age(cookie::time::Duration::seconds(seconds))
         .http_only(true)

@@ -1,45 +1,13 @@
 //! Login attempts, queued per source. Each source, such as a user of this machine, has its own queue, so that a source
 //! that keeps sending wrong passwords delays only itself. Attempts over the user's own socket are not throttled.
 
-use crate::http::caller::Caller;
+use crate::http::caller::{Caller, Peer};
 use leoflow_base::auth::throttle::{Origin, Slowdown, Throttle};
-use leoflow_base::sys::blocking;
-use leoflow_base::sys::net::peer_owner;
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
-
-/// The endpoints of a TCP connection.
-#[derive(Debug, Clone)]
-pub struct Peer {
-    pub client: SocketAddr,
-    /// The local endpoint.
-    pub server: SocketAddr,
-    uid: Arc<OnceCell<Option<u32>>>,
-}
-
-impl Peer {
-    pub fn new(client: SocketAddr, server: SocketAddr) -> Self {
-        Self { client, server, uid: Arc::default() }
-    }
-
-    pub fn is_on_this_machine(&self) -> bool {
-        self.client.ip().is_loopback() || self.client.ip() == self.server.ip()
-    }
-
-    /// Returns the uid that owns the client's end of the connection; `None` for a client on another machine, or if the
-    /// lookup fails. Looked up once per connection.
-    pub async fn uid(&self) -> Option<u32> {
-        let (client, server) = (self.client, self.server);
-        if !self.is_on_this_machine() {
-            return None;
-        }
-        let find = async || blocking::run(move || peer_owner::uid_of_client(client, server)).await.ok().flatten();
-        *self.uid.get_or_init(find).await
-    }
-}
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The source of a login attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,7 +1,6 @@
 //! Tokens revoked by logout. They are stored, so that later servers refuse them too.
 
-use crate::http::api_error::ApiError;
-use crate::process::database::Database;
+use crate::state::database::{Database, DatastoreError};
 use jiff::Timestamp;
 use leoflow_base::auth::token::Claims;
 use leoflow_engine::store::secret::revoked_tokens;
@@ -23,7 +22,7 @@ impl Revoked {
     }
 
     /// Loads the tokens that other servers have revoked.
-    pub async fn load(&self, database: &Database) -> Result<(), ApiError> {
+    pub async fn load(&self, database: &Database) -> Result<(), DatastoreError> {
         let all = revoked_tokens::all(&*database.get().await?).await?;
         self.locked().extend(all);
         Ok(())
@@ -35,7 +34,7 @@ impl Revoked {
     }
 
     /// Refuses a token from now on, then stores it.
-    pub async fn add(&self, database: &Database, token: &str, claims: &Claims) -> Result<(), ApiError> {
+    pub async fn add(&self, database: &Database, token: &str, claims: &Claims) -> Result<(), DatastoreError> {
         let expires_at = Timestamp::from_second(claims.exp).unwrap_or(Timestamp::MAX);
         {
             let (mut revoked, now) = (self.locked(), Timestamp::now());

@@ -1,34 +1,35 @@
 //! All routes, with their middleware.
 
-use super::health;
-use super::state::AppState;
+use crate::api::audit;
+use crate::api::docs;
+use crate::api::ops::health;
+use crate::app_state::AppState;
 use crate::http::api_error::ApiError;
 use crate::http::body::{MAX_BODY_BYTES, read_body};
-use crate::http::{audit, docs, guard, large, tokens};
-use crate::lite::pages;
-use crate::login::auth;
-use crate::{api, lite, task, ui};
+use crate::http::{guard, large};
+use crate::lite::status;
+use crate::login::{auth, tokens};
+use crate::{api, dag_files, lite, pages, task, ui};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
-use std::sync::Arc;
 
-type Routes = Router<Arc<AppState>>;
+type Routes = Router<AppState>;
 
 /// Largest request body of routes that need no login.
 const ANONYMOUS_BODY_BYTES: usize = 16 * 1024;
 
 /// All routes. The listeners add the [`Caller`](crate::http::caller::Caller) to each request.
-pub fn router(state: Arc<AppState>) -> Router {
+pub fn router(state: AppState) -> Router {
     open_routes()
         .merge(authorized_routes(&state))
         .merge(lite::page_routes(&state))
         .merge(docs_routes(&state))
         .merge(lite::local_routes())
         .merge(lite::slow_routes(&state))
-        .merge(api::slow_routes().router.layer(from_fn_with_state(state.clone(), tokens::require_token)))
+        .merge(api::slow_routes().router.layer(from_fn_with_state(state.auth.clone(), tokens::require_token)))
         .merge(ui::slow_routes(&state))
         .merge(task::routes(&state))
         .merge(task::trigger_routes())
@@ -37,7 +38,7 @@ pub fn router(state: Arc<AppState>) -> Router {
         .merge(lite::import_routes(&state))
         .merge(lite::environment_routes())
         .method_not_allowed_fallback(async || ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed"))
-        .layer(from_fn_with_state(state.clone(), guard::check_request))
+        .layer(from_fn_with_state(state.core.clone(), guard::check_request))
         .with_state(state)
 }
 
@@ -50,42 +51,42 @@ fn open_routes() -> Routes {
         .route("/auth/token/cli", post(auth::token))
         .route("/auth/login", get(auth::login_page).post(auth::login))
         .route("/auth/logout", post(auth::logout))
-        .merge(lite::static_routes())
+        .route("/lite/static/{name}", get(pages::static_file))
         .merge(ui::static_routes())
         .layer(DefaultBodyLimit::max(ANONYMOUS_BODY_BYTES))
 }
 
 /// The OpenAPI document, and the page that shows it.
-fn docs_routes(state: &Arc<AppState>) -> Routes {
+fn docs_routes(state: &AppState) -> Routes {
     let document = Router::new()
         .route("/openapi.json", get(docs::openapi))
-        .layer(from_fn_with_state(state.clone(), tokens::require_token));
+        .layer(from_fn_with_state(state.auth.clone(), tokens::require_token));
     Router::new()
         .route("/docs", get(docs::docs))
-        .layer(from_fn_with_state(state.clone(), tokens::require_login))
+        .layer(from_fn_with_state(state.auth.clone(), tokens::require_login))
         .layer(from_fn(guard::allow_own_frames))
         .merge(document)
 }
 
 /// Routes that need a token or session and answer within the datastore timeout.
-fn authorized_routes(state: &Arc<AppState>) -> Routes {
+fn authorized_routes(state: &AppState) -> Routes {
     let dag_routes = api::dag_routes()
         .router
         .merge(lite::dag_routes())
         .merge(ui::dag_routes())
-        .layer(from_fn_with_state(state.clone(), guard::after_initial_parse));
+        .layer(from_fn_with_state(state.dag_files.clone(), dag_files::after_initial_parse));
     dag_routes
         .merge(
             api::variable_and_connection_routes()
                 .router
-                .layer(from_fn_with_state(state.clone(), guard::notify_dag_files)),
+                .layer(from_fn_with_state(state.dag_files.clone(), dag_files::notify_store_changed)),
         )
         .merge(api::other_routes().router)
         .merge(ui::session_routes())
-        .route("/api/lite/status", get(pages::status))
+        .route("/api/lite/status", get(status::status))
         // The first is the outermost. Each call of `layer` wraps all of the many routes again.
         .layer((
-            from_fn_with_state(state.clone(), tokens::require_token),
+            from_fn_with_state(state.auth.clone(), tokens::require_token),
             DefaultBodyLimit::max(MAX_BODY_BYTES),
             // A slow upload must not hold up other large requests.
             from_fn(read_body),

@@ -1,19 +1,17 @@
 //! Background tasks of the server: DAG parsing, scheduling, callbacks and upkeep.
 
-use super::deleted_logs;
-use super::later_migrations;
-use super::state::AppState;
-use super::ui_component;
-use super::upkeep;
+use super::{later_migrations, upkeep};
+use crate::api::deleted_logs;
+use crate::app_state::AppState;
+use crate::dag_code::DagCodeEvaluator;
 use crate::dag_code::child_slots::ChildSlots;
 use crate::dag_code::questions::Questions;
-use crate::dag_code::{DagCode, DagCodeEvaluator};
 use crate::dag_files;
+use crate::release::ui_component;
 use leoflow_engine::scheduler;
 use leoflow_postgres::Endpoint;
 use leoflow_python::Children;
 use std::path::PathBuf;
-use std::sync::Arc;
 use tokio::task::{JoinError, JoinHandle, spawn_local};
 
 /// The tasks. Some helpers end by themselves; `stop` aborts the others.
@@ -29,50 +27,46 @@ pub struct Background {
 
 impl Background {
     /// Watches and parses the workspace, if there is one.
-    pub fn start_parsing(state: &Arc<AppState>, workspace: Option<PathBuf>) -> Self {
-        let children = Children::new(&state.home);
+    pub fn start_parsing(state: &AppState, workspace: Option<PathBuf>) -> Self {
+        let children = Children::new(&state.core.home);
         // Shared by parses and questions, so that together they use at most one child per processor.
         let slots = ChildSlots::new();
         let new_questions = |workspace| Questions::new(workspace, children.clone(), slots.clone());
         let questions = workspace.clone().map(new_questions);
-        let files = workspace
-            .map(|workspace| spawn_local(dag_files::run(state.clone(), workspace, children.clone(), slots.clone())));
+        let parts = (state.core.clone(), state.environments.clone(), state.dag_files.clone());
+        let files =
+            workspace.map(|workspace| spawn_local(dag_files::run(parts, workspace, children.clone(), slots.clone())));
         if files.is_none() {
-            state.dag_files.initial_parse.send_replace(true);
-            state.dag_files.initial_files.send_replace(Some(0));
-            state.dag_files.parse_requests.close();
+            state.dag_files.close();
         }
         Self { questions, files, scheduler: None, helpers: Vec::new() }
     }
 
     /// Starts the scheduler and the other background tasks.
-    pub fn start_scheduling(&mut self, state: &Arc<AppState>, endpoint: Endpoint, application: tokio_postgres::Config) {
+    pub fn start_scheduling(&mut self, state: &AppState, endpoint: Endpoint, application: tokio_postgres::Config) {
         if let Some(questions) = self.questions.clone() {
-            // Called once, so the cell is empty.
-            let _ = state.dag_files.questions.set(questions);
-        }
-        let code = DagCode::for_state(state);
-        if let Some(code) = code.clone() {
-            self.helpers.push(spawn_local(async move { code.run_callbacks().await }));
+            state.dag_code.start(questions);
+            self.helpers.push(spawn_local(state.dag_code.clone().run_callbacks()));
         }
         let state = state.clone();
         self.helpers.push(spawn_local({
             let state = state.clone();
-            async move { state.database.close_idle().await }
+            async move { state.core.database.close_idle().await }
         }));
         self.helpers.push(spawn_local({
             let state = state.clone();
-            async move { state.dag_files.environments.maintain().await }
+            async move { state.environments.maintain().await }
         }));
-        self.helpers.push(spawn_local(state.dag_files.environments.clone().ensure_plain_python()));
+        self.helpers.push(spawn_local(state.environments.clone().ensure_plain_python()));
         self.helpers.push(spawn_local(upkeep::run(state.clone())));
-        self.helpers.push(spawn_local(deleted_logs::settle_leftovers(state.clone())));
+        self.helpers.push(spawn_local(deleted_logs::settle_leftovers(state.core.clone())));
         self.helpers.push(spawn_local(later_migrations::run(state.clone())));
-        self.helpers.push(spawn_local(ui_component::install(state.home.clone(), state.release.ui.clone())));
+        self.helpers.push(spawn_local(ui_component::install(state.core.home.clone(), state.release.ui.clone())));
         self.scheduler = Some(spawn_local(async move {
             let (on_event, on_beat) =
-                (|event: Option<&_>| state.changes.publish(event), || state.phase.scheduler_beat.beat());
-            scheduler::run::run(&endpoint, &application, on_event, on_beat, DagCodeEvaluator(code)).await;
+                (|event: Option<&_>| state.core.changes.publish(event), || state.core.phase.scheduler_beat.beat());
+            scheduler::run::run(&endpoint, &application, on_event, on_beat, DagCodeEvaluator(state.dag_code.clone()))
+                .await;
         }));
     }
 

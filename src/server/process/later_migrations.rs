@@ -1,8 +1,8 @@
 //! Runs the migrations for which an upgrade does not wait: data migrations, in batches with pauses, and later schema
 //! migrations. A later migration has gates: conditions such as its age, or that a release is no longer installed.
 
-use super::own_program;
-use super::state::AppState;
+use crate::app_state::AppState;
+use crate::release::own_program;
 use leoflow_base::home::journal;
 use leoflow_base::home::lock;
 use leoflow_base::home::operations::Status;
@@ -11,7 +11,6 @@ use leoflow_engine::store::totals::INVARIANTS;
 use leoflow_postgres::schema::data_migration::{self, Batch};
 use leoflow_postgres::schema::{self, SchemaError, TotalsGuard, known};
 use serde_json::Value;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
@@ -37,14 +36,14 @@ const ERROR_DELAY: Duration = Duration::from_secs(30);
 const BATCH_PAUSE: Duration = Duration::from_millis(20);
 
 /// Runs migrations as they become due; sleeps until notified when there are none.
-pub async fn run(state: Arc<AppState>) {
-    let mut events = state.changes.events.subscribe();
+pub async fn run(state: AppState) {
+    let mut events = state.core.changes.events.subscribe();
     tokio::time::sleep(start_delay()).await;
     let mut next_gate_check = Instant::now();
     let mut guard = TotalsGuard::new(INVARIANTS);
     loop {
         // An unfinished upgrade or restore may be undone, so nothing may build on it.
-        if !matches!(journal::unfinished(&state.home), Ok(None)) {
+        if !matches!(journal::unfinished(&state.core.home), Ok(None)) {
             tokio::time::sleep(COMMIT_POLL).await;
             continue;
         }
@@ -99,7 +98,7 @@ enum Outcome {
 /// Runs one batch of the first due data migration, or verifies a complete one.
 async fn next_batch(state: &AppState, guard: &mut TotalsGuard) -> Result<Outcome, String> {
     let error_text = |error: SchemaError| error.to_string();
-    let mut client = state.database.get().await.map_err(|error| error.message().to_owned())?;
+    let mut client = state.core.database.get().await.map_err(|error| error.to_string())?;
     let migrations = data_migration::list(&**client, known()).await.map_err(error_text)?;
     let due = migrations.iter().find(|migration| migration.is_due());
     let Some((progress, known)) =
@@ -137,7 +136,7 @@ async fn next_batch(state: &AppState, guard: &mut TotalsGuard) -> Result<Outcome
 
 /// Applies the later schema migrations whose gates are open. Returns false when that must be retried soon, such as
 /// while another operation runs.
-async fn apply_later(state: &Arc<AppState>) -> bool {
+async fn apply_later(state: &AppState) -> bool {
     match is_any_waiting(state).await {
         Ok(true) => {}
         Ok(false) => return true,
@@ -147,7 +146,7 @@ async fn apply_later(state: &Arc<AppState>) -> bool {
         }
     }
     // The gates depend on the releases that are kept, which the command knows.
-    let status = match own_program::ask(&state.home, &["migrate-db", "status"]).await {
+    let status = match own_program::ask(&state.core.home, &["migrate-db", "status"]).await {
         Ok(status) => status,
         Err(_) => return false,
     };
@@ -159,11 +158,11 @@ async fn apply_later(state: &Arc<AppState>) -> bool {
     {
         return true;
     }
-    if lock::operation_holder(&state.home).is_some() || own_program::is_busy(&state.home).await {
+    if lock::operation_holder(&state.core.home).is_some() || own_program::is_busy(&state.core.home).await {
         return false;
     }
     let arguments = ["migrate-db", "--later"].map(str::to_owned).to_vec();
-    let operation = match state.release.own_program.perform(&state.home, "migration", arguments).await {
+    let operation = match state.release.own_program.perform(&state.core.home, "migration", arguments).await {
         Ok(operation) => operation,
         Err(error) => {
             warn!("failed to start later migrations: {}", error.message());
@@ -178,7 +177,7 @@ async fn apply_later(state: &Arc<AppState>) -> bool {
 
 /// True when a later schema migration is not applied yet.
 async fn is_any_waiting(state: &AppState) -> Result<bool, String> {
-    let client = state.database.get().await.map_err(|error| error.message().to_owned())?;
+    let client = state.core.database.get().await.map_err(|error| error.to_string())?;
     let schema_state = schema::inspect(&**client).await.map_err(|error| error.to_string())?;
     Ok(!schema::waiting(known(), &schema_state).is_empty())
 }

@@ -2,8 +2,7 @@
 //! connections, headers and the time that clients take.
 
 use super::connection_slots::{Progress, Slot, Slots, TrackedRequestBody, TrackedResponseBody, TrackedStream};
-use crate::http::caller::Caller;
-use crate::login::logins::Peer;
+use crate::http::caller::{Caller, Peer};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Extensions, HeaderValue, header};

@@ -2,11 +2,14 @@
 
 use super::app;
 use super::background::Background;
-use super::database::Database;
 use super::listen::Serving;
 use super::settings_reload;
-use super::state::{AppState, Phase, Release, Secrets};
-use crate::http::api_error::ApiError;
+use crate::app_state::AppState;
+use crate::login::credentials::Secrets;
+use crate::release::Release;
+use crate::state::Core;
+use crate::state::database::{Database, DatastoreError};
+use crate::state::phase::Phase;
 use axum::Router;
 use leoflow_base::auth::cipher::{Cipher, CipherError};
 use leoflow_base::config::{self, ConfigError, Loaded, running_settings};
@@ -81,21 +84,15 @@ pub async fn run(
     }
     let Startup { settings, cipher, secrets, endpoint, application } = startup;
     let private_socket = listeners.private_socket(options.private_socket)?;
-    let (keys, database, python) = ((cipher, secrets), Database::new(&application), settings.config.python.clone());
-    let state = AppState::new(
-        home.clone(),
-        Phase::new(options.port, private_socket),
-        Release::new(version),
-        database,
-        keys,
-        python,
-    );
-    let state = Arc::new(state);
+    let phase = Phase::new(options.port, private_socket);
+    let core = Core::new(home.clone(), Database::new(&application), cipher, phase);
+    let python = settings.config.python.clone();
+    let state = AppState::new(Arc::new(core), Release::new(version), secrets, python);
     tokio::select! {
         () = &mut shutdown => return Ok(()),
         loaded = load_revoked(&state) => loaded?,
     }
-    let reloading = tokio::task::spawn_local(settings_reload::reload_on_hangup(state.clone(), hangups));
+    let reloading = tokio::task::spawn_local(settings_reload::reload_on_hangup(state.auth.clone(), hangups));
     let effective_home = options.database.is_none().then_some(home);
     let server = Server { state, listeners, notifier, settings, endpoint, application };
     let served = server.serve(effective_home, shutdown).await;
@@ -105,7 +102,7 @@ pub async fn run(
 
 /// A server whose state is loaded.
 struct Server {
-    state: Arc<AppState>,
+    state: AppState,
     listeners: Listeners,
     notifier: Notifier,
     settings: Loaded,
@@ -131,7 +128,7 @@ impl Server {
         notifier.ready("serving");
         let heartbeats = tokio::task::spawn_local(send_heartbeats(notifier.clone()));
         let mut background = Background::start_parsing(&state, settings.config.workspace.clone());
-        if !*state.phase.is_public.borrow() {
+        if !*state.core.phase.is_public.borrow() {
             tokio::select! {
                 () = &mut shutdown => return Ok(()),
                 ended = end_trial(&state, &mut listeners, &mut serving, &router) => ended?,
@@ -152,7 +149,7 @@ impl Server {
         }
         notifier.stopping();
         background.stop();
-        state.changes.announce_shutdown();
+        state.core.changes.announce_shutdown();
         serving.drain().await;
         heartbeats.abort();
         Ok(())
@@ -160,8 +157,8 @@ impl Server {
 }
 
 async fn load_revoked(state: &AppState) -> Result<(), ServerError> {
-    let unreadable = |error: ApiError| io::Error::other(format!("failed to read the datastore: {}", error.message()));
-    Ok(state.auth.revoked.load(&state.database).await.map_err(unreadable)?)
+    let unreadable = |error: DatastoreError| io::Error::other(format!("failed to read the datastore: {error}"));
+    Ok(state.auth.revoked.load(&state.core.database).await.map_err(unreadable)?)
 }
 
 /// Waits for the end of the trial, then opens the public listeners.
@@ -175,7 +172,7 @@ async fn end_trial(
     // Picks up logouts recorded by the previous server in the meantime.
     load_revoked(state).await?;
     listeners.open(serving, router)?;
-    state.phase.is_public.send_replace(true);
+    state.core.phase.is_public.send_replace(true);
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! SIGHUP: checks the settings, reloads the secrets of logins at once, and logs which changes need a restart. Without
 //! SIGHUP, the secrets are reloaded when they are needed and their files have changed.
 
-use super::state::AppState;
+use crate::login::credentials::Auth;
 use leoflow_base::config::{self, running_settings};
 use std::io;
 use std::sync::Arc;
@@ -14,15 +14,15 @@ pub fn hangups() -> io::Result<Signal> {
 }
 
 /// Checks the settings and reloads the secrets at each SIGHUP. Runs until dropped.
-pub async fn reload_on_hangup(state: Arc<AppState>, mut hangups: Signal) {
+pub async fn reload_on_hangup(auth: Arc<Auth>, mut hangups: Signal) {
     while hangups.recv().await.is_some() {
-        match config::load(&state.home.config()) {
+        match config::load(&auth.core.home.config()) {
             Ok(Some(loaded)) => {
-                if let Err(key) = state.auth.reload_secrets() {
+                if let Err(key) = auth.reload_secrets() {
                     warn!("logins keep the old secrets: {key} is missing from config.yaml or cannot be read");
                     continue;
                 }
-                match running_settings::changed_since(&state.home, &loaded) {
+                match running_settings::changed_since(&auth.core.home, &loaded) {
                     changed if changed.is_empty() => info!("settings reloaded"),
                     changed => info!(
                         "settings reloaded; takes effect after `leoflow lite restart --if-needed`: {}",

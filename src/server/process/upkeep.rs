@@ -1,7 +1,7 @@
 //! Runs scheduled backups and test restores by this program's own commands when they are due.
 
-use super::own_program::is_busy;
-use super::state::AppState;
+use crate::app_state::AppState;
+use crate::release::own_program::is_busy;
 use axum::http::StatusCode;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, Zoned};
@@ -12,7 +12,6 @@ use leoflow_base::home::upkeep::{self, End, Job, Kind, Upkeep};
 use leoflow_base::protocol::child::Notifier;
 use leoflow_base::sys::clock;
 use std::io;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
@@ -34,7 +33,7 @@ const WAIT_PREFIX: &str = "it waits for ";
 const AWAKE_INTERVAL: Duration = Duration::from_secs(600);
 
 /// Runs jobs as they become due. Never returns.
-pub async fn run(state: Arc<AppState>) {
+pub async fn run(state: AppState) {
     let started = Timestamp::now();
     let mut awake_since = Instant::now();
     let mut record = RecordProblem { notifier: Notifier::from_environment(), reason: None };
@@ -81,9 +80,9 @@ impl RecordProblem {
 
 /// Runs the next job if it is due. Returns the pause until the next check, or an error if the job record cannot be
 /// written.
-async fn run_due_job(state: &Arc<AppState>, started: Timestamp, awake_since: &mut Instant) -> io::Result<Duration> {
+async fn run_due_job(state: &AppState, started: Timestamp, awake_since: &mut Instant) -> io::Result<Duration> {
     let now = Timestamp::now();
-    let mut jobs = upkeep::begin(&state.home, now)?;
+    let mut jobs = upkeep::begin(&state.core.home, now)?;
     let Some(settings) = settings(state, &jobs, now)? else { return Ok(poll_interval()) };
     if awake_since.elapsed() >= AWAKE_INTERVAL {
         jobs = note_awake(state, now, awake_since)?;
@@ -103,14 +102,14 @@ async fn run_due_job(state: &Arc<AppState>, started: Timestamp, awake_since: &mu
         .is_none_or(|previous| previous.starts_with(WAIT_PREFIX) && *previous != problem);
     if is_new && now.duration_since(due_at) >= LATE_AFTER {
         warn!("a scheduled job is late: {problem}");
-        upkeep::note_problem(&state.home, now, kind, Some(problem))?;
+        upkeep::note_problem(&state.core.home, now, kind, Some(problem))?;
     }
     Ok(BUSY_DELAY)
 }
 
 /// Adds the time since the last call to the recorded time awake.
 fn note_awake(state: &AppState, now: Timestamp, awake_since: &mut Instant) -> io::Result<Upkeep> {
-    let jobs = upkeep::note_awake(&state.home, now, awake_since.elapsed().as_secs())?;
+    let jobs = upkeep::note_awake(&state.core.home, now, awake_since.elapsed().as_secs())?;
     *awake_since = Instant::now();
     Ok(jobs)
 }
@@ -118,8 +117,8 @@ fn note_awake(state: &AppState, now: Timestamp, awake_since: &mut Instant) -> io
 /// Reads the settings; `None` if config.yaml is missing or invalid. Records an invalid file as the backup job's
 /// problem, and clears recorded problems that no longer apply.
 fn settings(state: &AppState, jobs: &Upkeep, now: Timestamp) -> io::Result<Option<BackupSettings>> {
-    let note = |kind, problem| upkeep::note_problem(&state.home, now, kind, problem).map(drop);
-    match config::load(&state.home.config()) {
+    let note = |kind, problem| upkeep::note_problem(&state.core.home, now, kind, problem).map(drop);
+    match config::load(&state.core.home.config()) {
         Ok(None) => Ok(None),
         Ok(Some(loaded)) => {
             let settings = loaded.config.backup;
@@ -181,8 +180,8 @@ enum Attempt {
     MustWait(String),
 }
 
-async fn perform(state: &Arc<AppState>, kind: Kind) -> io::Result<Attempt> {
-    let home = &state.home;
+async fn perform(state: &AppState, kind: Kind) -> io::Result<Attempt> {
+    let home = &state.core.home;
     if let Some(holder) = lock::operation_holder(home) {
         return Ok(Attempt::MustWait(format!("`{}` (pid {})", holder.command, holder.process.pid)));
     }

@@ -2,11 +2,11 @@
 //! authenticates with its own token, which expires with the try, and a DAG's callback with that of its process. Triggers
 //! use some of these handlers without a token.
 
+use crate::app_state::{AppState, Shared};
 use crate::http::api_error::ApiError;
 use crate::http::body::body_as;
 use crate::http::request::Id;
-use crate::http::tokens::bearer;
-use crate::process::state::AppState;
+use crate::login::tokens::bearer;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
@@ -21,9 +21,7 @@ use leoflow_engine::store::instance::xcoms;
 use leoflow_engine::store::secret::variables::{self, Variable};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::sync::Arc;
 
-type Shared = State<Arc<AppState>>;
 type Body = Result<Json<Value>, JsonRejection>;
 
 /// Marks a request of a DAG's callback.
@@ -33,7 +31,7 @@ struct FromCallback;
 /// Requires the token of a running try, or of a DAG's callback that is running: 401 otherwise.
 pub async fn require_try(State(state): Shared, mut request: Request, next: Next) -> Response {
     let token = bearer(request.headers()).map(str::to_owned);
-    if let Some(key) = token.as_deref().and_then(|token| state.callback_tokens.find(token)) {
+    if let Some(key) = token.as_deref().and_then(|token| state.core.callback_tokens.find(token)) {
         request.extensions_mut().insert(key);
         request.extensions_mut().insert(FromCallback);
         return next.run(request).await;
@@ -63,7 +61,7 @@ pub async fn refuse_callbacks(request: Request, next: Next) -> Response {
 /// Returns the running try that a token belongs to.
 async fn find_try(state: &AppState, token: Option<String>) -> Result<Option<TryKey>, ApiError> {
     let Some(token) = token else { return Ok(None) };
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     Ok(tries::find_by_token(&*client, &token).await?)
 }
 
@@ -76,14 +74,14 @@ struct SetVariable {
 
 pub async fn set_variable(State(state): Shared, Id(key): Id, body: Body) -> Result<StatusCode, ApiError> {
     let SetVariable { value, description } = body_as(body)?;
-    let client = state.database.get().await?;
-    variables::set(&*client, &state.cipher, &Variable { key, value, description }).await?;
+    let client = state.core.database.get().await?;
+    variables::set(&*client, &state.core.cipher, &Variable { key, value, description }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// Deletes a variable. Succeeds if it is missing, because the request may be a repetition.
 pub async fn delete_variable(State(state): Shared, Id(key): Id) -> Result<StatusCode, ApiError> {
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     match variables::delete(&*client, &key).await {
         Ok(()) | Err(StoreError::NotFound { .. }) => Ok(StatusCode::NO_CONTENT),
         Err(error) => Err(error.into()),
@@ -103,7 +101,7 @@ pub async fn set_map_index_name(
     body: Body,
 ) -> Result<StatusCode, ApiError> {
     let MapIndexName { name } = body_as(body)?;
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     tries::set_rendered_map_index(&*client, &try_key, &name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -122,7 +120,7 @@ pub async fn push_xcom(
     body: Body,
 ) -> Result<StatusCode, ApiError> {
     let Push { key, value_json } = body_as(body)?;
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     xcoms::push(&*client, &try_key.instance, &key, &value_json).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -154,7 +152,7 @@ pub struct PulledXCom {
 
 pub async fn pull_xcoms(State(state): Shared, body: Body) -> Result<Json<Vec<PulledXCom>>, ApiError> {
     let Pull { dag_id, run_id, task_ids, key, map_indexes, include_prior_dates, offset, limit } = body_as(body)?;
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let pull = xcoms::Pull {
         run: &RunKey { dag_id, run_id },
         task_ids: &task_ids,
@@ -181,7 +179,7 @@ struct CountXComs {
 
 pub async fn count_xcoms(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
     let CountXComs { dag_id, run_id, task_id, key } = body_as(body)?;
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let count = xcoms::count(&*client, &RunKey { dag_id, run_id }, &task_id, &key).await?;
     Ok(Json(json!({"count": count})))
 }
@@ -198,7 +196,7 @@ pub async fn delete_xcom(
     body: Body,
 ) -> Result<StatusCode, ApiError> {
     let DeleteXCom { key } = body_as(body)?;
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     xcoms::delete(&*client, &try_key.instance, &key).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -216,7 +214,7 @@ pub async fn has_newer_package(
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
     let NewerPackage { name } = body_as(body)?;
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let RunKey { dag_id, run_id } = &try_key.instance.run;
     let lock = environments::newer_than_run(&*client, &try_key.instance.run).await?;
     let exists = lock.is_some_and(|lock| lock.has_package(&name));
@@ -225,12 +223,8 @@ pub async fn has_newer_package(
 
 /// Returns the path of uv; `null` while it is being downloaded.
 pub async fn uv(State(state): Shared) -> Result<Json<Value>, ApiError> {
-    let program = state
-        .dag_files
-        .environments
-        .uv()
-        .await
-        .map_err(|reason| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, reason))?;
+    let program =
+        state.environments.uv().await.map_err(|reason| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, reason))?;
     Ok(Json(json!({"program": program})))
 }
 
@@ -244,7 +238,7 @@ struct VariableKeys {
 
 pub async fn variable_keys(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
     let VariableKeys { prefix, limit, offset } = body_as(body)?;
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let (keys, total) = variables::keys(&*client, prefix.as_deref(), limit.clamp(1, 10_000), offset.max(0)).await?;
     Ok(Json(json!({"keys": keys, "total_entries": total})))
 }

@@ -1,8 +1,8 @@
 //! Requests of tasks and triggers about assets: `/task/assets/…` and `/local/triggers/assets/…` over the Unix socket.
 
+use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
 use crate::http::body::body_as;
-use crate::process::state::AppState;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
@@ -12,9 +12,7 @@ use leoflow_engine::schedule::asset_condition;
 use leoflow_engine::store::asset::asset_lists::{self, AssetEvent, CreatedRuns, NamedAsset};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::sync::Arc;
 
-type Shared = State<Arc<AppState>>;
 type Body = Result<Json<Value>, JsonRejection>;
 
 fn event_json(event: &AssetEvent) -> Value {
@@ -31,7 +29,7 @@ pub async fn list_triggering_events(
     State(state): Shared,
     Extension(try_key): Extension<TryKey>,
 ) -> Result<Json<Value>, ApiError> {
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let events = asset_lists::events_of_run(&*client, &try_key.instance.run, CreatedRuns::LeaveOut).await?;
     Ok(Json(events.iter().map(event_json).collect()))
 }
@@ -48,7 +46,7 @@ struct AssetQuery {
 /// Returns the asset with a name or URI; of several, the one updated last.
 pub async fn get(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
     let AssetQuery { name, uri } = body_as(body)?;
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let asset = asset_lists::named(&*client, name.as_deref(), uri.as_deref()).await?;
     let description = match (&name, &uri) {
         (Some(name), _) => format!("named {name:?}"),
@@ -71,7 +69,7 @@ struct AliasQuery {
 /// Lists assets for which tasks emitted events through an alias.
 pub async fn list_assets_of_alias(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
     let AliasQuery { alias } = body_as(body)?;
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     Ok(Json(asset_lists::of_alias(&*client, &alias).await?.iter().map(asset_json).collect()))
 }
 
@@ -85,7 +83,7 @@ struct EventsQuery {
 pub async fn events(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
     let EventsQuery { of: inlet } = body_as(body)?;
     let Some(reference) = asset_condition::reference(&inlet) else { return Ok(Json(json!([]))) };
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let events = asset_lists::events_of(&*client, &reference).await?;
     Ok(Json(events.iter().map(event_json).collect()))
 }

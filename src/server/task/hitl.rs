@@ -3,9 +3,9 @@
 
 use super::request_keys;
 use crate::api::instance::hitl::refusal_response;
+use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
 use crate::http::body::body_as;
-use crate::process::state::AppState;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::{HeaderMap, StatusCode};
@@ -15,9 +15,7 @@ use leoflow_engine::store::instance::hitl::{self, Answer, Detail, Question};
 use leoflow_engine::store::request_keys::Attempt;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use std::sync::Arc;
 
-type Shared = State<Arc<AppState>>;
 type Body = Result<Json<Value>, JsonRejection>;
 
 pub async fn ask(
@@ -27,7 +25,7 @@ pub async fn ask(
     body: Body,
 ) -> Result<StatusCode, ApiError> {
     let question: Question = body_as(body)?;
-    let mut client = state.database.get().await?;
+    let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
     // A repeated request would remove an answer that a person gave meanwhile.
     if request_keys::record(&transaction, &headers).await? == Attempt::First {
@@ -73,7 +71,7 @@ fn view(detail: &Detail) -> Value {
 /// Returns the answer to the instance's question, with null fields while there is none; 404 without a question.
 pub async fn get(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
     let query: InstanceQuery = body_as(body)?;
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let detail = hitl::get(&*client, &query.key()).await?;
     detail.as_ref().map(|detail| Json(view(detail))).ok_or_else(|| refusal_response(hitl::Refusal::NotAsked))
 }
@@ -82,7 +80,7 @@ pub async fn get(State(state): Shared, body: Body) -> Result<Json<Value>, ApiErr
 /// request returns the recorded answer.
 pub async fn answer(State(state): Shared, headers: HeaderMap, body: Body) -> Result<Json<Value>, ApiError> {
     let query: InstanceQuery = body_as(body)?;
-    let mut client = state.database.get().await?;
+    let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
     let key = query.key();
     let answer = Answer { chosen_options: query.chosen_options, params_input: query.params_input };

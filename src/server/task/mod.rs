@@ -8,20 +8,20 @@ mod runs;
 mod sdk_queries;
 mod states;
 
-use super::http::{guard, large};
-use super::lite::local;
-use super::process::state::AppState;
+use crate::app_state::AppState;
+use crate::dag_files;
+use crate::http::{guard, large};
+use crate::lite::local;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
-use std::sync::Arc;
 
 /// Largest body of a task or trigger: an XCom's value is JSON inside a JSON string, which doubles escaped characters.
 const BODY_BYTES: usize = 24 * 1024 * 1024;
 
-pub fn routes(state: &Arc<AppState>) -> Router<Arc<AppState>> {
-    let of_tasks: Router<Arc<AppState>> = Router::new()
+pub fn routes(state: &AppState) -> Router<AppState> {
+    let of_tasks: Router<AppState> = Router::new()
         .route("/task/runs/trigger", post(runs::trigger))
         .route("/task/map-index-name", post(api::set_map_index_name))
         .route("/task/xcoms/push", post(api::push_xcom))
@@ -35,7 +35,7 @@ pub fn routes(state: &Arc<AppState>) -> Router<Arc<AppState>> {
     Router::new()
         .route("/task/variables/{*key}", get(local::get_variable).put(api::set_variable).delete(api::delete_variable))
         .route("/task/connections/{*id}", get(local::get_connection))
-        .layer(from_fn_with_state(state.clone(), guard::notify_dag_files))
+        .layer(from_fn_with_state(state.dag_files.clone(), dag_files::notify_store_changed))
         .merge(of_tasks)
         .route("/task/runs/count", post(runs::count))
         .route("/task/length", post(runs::length))
@@ -59,7 +59,7 @@ pub fn routes(state: &Arc<AppState>) -> Router<Arc<AppState>> {
 
 /// Routes for triggers and other callers that belong to no try. They need no token: only processes of this
 /// user and of root can open the socket.
-pub fn trigger_routes() -> Router<Arc<AppState>> {
+pub fn trigger_routes() -> Router<AppState> {
     Router::new()
         .nest("/local/triggers", shared_routes())
         .route("/local/triggers/hitl/answer", post(hitl::answer))
@@ -71,7 +71,7 @@ pub fn trigger_routes() -> Router<Arc<AppState>> {
 }
 
 /// Routes shared by tasks and triggers, below their own paths. All of them only read.
-fn shared_routes() -> Router<Arc<AppState>> {
+fn shared_routes() -> Router<AppState> {
     Router::new()
         .route("/dags/{*id}", get(runs::dag))
         .route("/runs/get", post(sdk_queries::run))

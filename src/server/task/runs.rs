@@ -3,10 +3,10 @@
 use super::request_keys;
 use crate::api::run::rerun_version;
 use crate::api::views::BUNDLE;
+use crate::app_state::{AppState, Shared};
 use crate::http::api_error::ApiError;
 use crate::http::body::body_as;
 use crate::http::request::Id;
-use crate::process::state::AppState;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::{HeaderMap, StatusCode};
@@ -30,13 +30,11 @@ use leoflow_engine::store::run::version_choice::VersionChoice;
 use leoflow_engine::store::{ReadFor, StoreError};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use std::sync::Arc;
 
-type Shared = State<Arc<AppState>>;
 type Body = Result<Json<Value>, JsonRejection>;
 
 pub async fn dag(State(state): Shared, Id(dag_id): Id) -> Result<Json<Value>, ApiError> {
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let dag = dags::get(&*client, &dag_id).await?;
     let owners = dag.structure.owners.join(", ");
     let task_ids: Vec<&str> = dag.structure.tasks.iter().map(|task| task.task_id.as_str()).collect();
@@ -83,7 +81,7 @@ pub async fn trigger(
         run_type: Some(RunType::OperatorTriggered),
         partition_key: body.partition_key,
     };
-    let mut client = state.database.get().await?;
+    let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
     if request_keys::record(&transaction, &headers).await? == Attempt::Repeated {
         return Ok(StatusCode::NO_CONTENT);
@@ -103,12 +101,7 @@ pub async fn trigger(
 
 /// Clears a run. `existing` is the id of the run that prevents a new one. As in Airflow, 404 if it is another run, of the
 /// same logical date.
-async fn reset(
-    state: &Arc<AppState>,
-    transaction: &Transaction<'_>,
-    key: &RunKey,
-    existing: &str,
-) -> Result<(), ApiError> {
+async fn reset(state: &AppState, transaction: &Transaction<'_>, key: &RunKey, existing: &str) -> Result<(), ApiError> {
     let dag = dags::get(transaction, &key.dag_id).await?;
     // Like Airflow with a local bundle, which runs the current code.
     let version_choice = rerun_version::of_dag(state, &dag, None, VersionChoice::Newest).await?;
@@ -128,7 +121,7 @@ async fn reset(
 
 pub async fn state(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
     let key: RunKey = body_as(body)?;
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let run = runs::get(&*client, &key, ReadFor::Reading).await?;
     Ok(Json(json!({"state": run.state})))
 }
@@ -151,7 +144,7 @@ pub async fn count(State(state): Shared, body: Body) -> Result<Json<Value>, ApiE
         (None, Some(group_id)) => CountTarget::Group(group_id),
         (None, None) => CountTarget::Runs,
     };
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let count = other_runs::count(&*client, &dag_id, &target, &dates, &states).await?;
     Ok(Json(json!({"count": count})))
 }
@@ -169,7 +162,7 @@ pub async fn length(
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
     let LengthBody { length } = body_as(body)?;
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let run = runs::get(&*client, &try_key.instance.run, ReadFor::Reading).await?;
     let Some(version) = run.version_id else { return Ok(Json(json!({"length": null}))) };
     let version = versions::version(&*client, version).await?;
@@ -180,7 +173,7 @@ pub async fn length(
 
 /// Returns the dates of the last successful run before the task's own.
 pub async fn previous(State(state): Shared, Extension(try_key): Extension<TryKey>) -> Result<Json<Value>, ApiError> {
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let dates = other_runs::previous_success(&*client, &try_key.instance.run).await?;
     Ok(Json(dates.map_or(Value::Null, |dates| {
         json!({
@@ -192,7 +185,7 @@ pub async fn previous(State(state): Shared, Extension(try_key): Extension<TryKey
 
 /// Returns whether the task's own run is the latest of its schedule so far.
 pub async fn latest(State(state): Shared, Extension(try_key): Extension<TryKey>) -> Result<Json<Value>, ApiError> {
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let run = runs::get(&*client, &try_key.instance.run, ReadFor::Reading).await?;
     let dag = dags::get(&*client, &try_key.instance.run.dag_id).await?;
     let interval = run.data_interval_start.zip(run.data_interval_end);

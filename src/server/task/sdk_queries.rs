@@ -1,8 +1,8 @@
 //! Requests about runs and task instances by tasks and triggers that run with Airflow's own SDK.
 
+use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
 use crate::http::body::body_as;
-use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
@@ -12,14 +12,12 @@ use leoflow_engine::model::keys::RunKey;
 use leoflow_engine::store::instance::sdk_queries::{self, PreviousInstance, SdkInstanceFilter, SdkRunFilter};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::sync::Arc;
 
-type Shared = State<Arc<AppState>>;
 type Body = Result<Json<Value>, JsonRejection>;
 
 pub async fn run(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
     let key: RunKey = body_as(body)?;
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let run_row = sdk_queries::run(&*client, &key).await?;
     let missing = || format!("Dag run with dag_id '{}' and run_id '{}' was not found", key.dag_id, key.run_id);
     run_row.map(Json).ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, missing()))
@@ -35,37 +33,37 @@ struct PreviousRun {
 
 pub async fn previous_run(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
     let query: PreviousRun = body_as(body)?;
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let run = sdk_queries::previous_run(&*client, &query.dag_id, query.logical_date, query.state.as_deref()).await?;
     Ok(Json(run.unwrap_or_default()))
 }
 
 pub async fn count_runs(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
     let query: SdkRunFilter = body_as(body)?;
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     Ok(Json(json!({"count": sdk_queries::count_runs(&*client, &query).await?})))
 }
 
 pub async fn count_instances(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
     let query: SdkInstanceFilter = body_as(body)?;
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     Ok(Json(json!({"count": sdk_queries::count_instances(&*client, &query).await?})))
 }
 
 pub async fn states(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
     let query: SdkInstanceFilter = body_as(body)?;
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     Ok(Json(sdk_queries::states(&*client, &query).await?))
 }
 
 pub async fn breadcrumbs(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
     let key: RunKey = body_as(body)?;
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     Ok(Json(sdk_queries::breadcrumbs(&*client, &key).await?))
 }
 
 pub async fn previous_instance(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
     let query: PreviousInstance = body_as(body)?;
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     Ok(Json(sdk_queries::previous_instance(&*client, &query).await?.unwrap_or_default()))
 }

@@ -1,8 +1,8 @@
 //! A running task's requests to the state stores: `/task/state/…` over the Unix socket.
 
+use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
 use crate::http::body::body_as;
-use crate::process::state::AppState;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
@@ -14,9 +14,7 @@ use leoflow_engine::store::instance::states;
 use leoflow_postgres::GenericClient;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::sync::Arc;
 
-type Shared = State<Arc<AppState>>;
 type Body = Result<Json<Value>, JsonRejection>;
 
 /// The asset whose state store is used. Requests without one use the task's own store.
@@ -59,7 +57,7 @@ pub async fn get(
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
     let Get { key, asset } = body_as(body)?;
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let value = match asset {
         Some(asset) => match asset.find(&*client).await? {
             Some(id) => states::of_asset(&*client, id, &key).await?,
@@ -89,7 +87,7 @@ pub async fn set(
     body: Body,
 ) -> Result<StatusCode, ApiError> {
     let Set { key, value_json, expires_at, asset } = body_as(body)?;
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     match asset {
         Some(asset) => {
             let id = asset.id(&*client).await?;
@@ -116,7 +114,7 @@ pub async fn delete(
     body: Body,
 ) -> Result<StatusCode, ApiError> {
     let Delete { key, asset } = body_as(body)?;
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     match asset {
         Some(asset) => states::delete_of_asset(&*client, asset.id(&*client).await?, key.as_deref()).await?,
         None => states::delete_of_task(&*client, &try_key.instance, key.as_deref()).await?,

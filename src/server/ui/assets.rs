@@ -3,9 +3,9 @@
 use super::structure::not_found;
 use crate::api::asset::asset_expressions;
 use crate::api::views::{optional_stamp, stamp};
+use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
 use crate::http::request::{Params, Segments};
-use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -16,9 +16,6 @@ use leoflow_engine::store::dag::dags::{self, Dag};
 use leoflow_postgres::GenericClient;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-
-type Shared = State<Arc<AppState>>;
 
 /// The partition keys of one asset that a pending partition of a DAG has received, and the keys that it requires.
 struct Progress {
@@ -90,7 +87,7 @@ fn with_fields(mut fields: Value, others: Value) -> Value {
 /// `/ui/next_run_assets/{dag_id}`: the assets that the next run waits for. The next run of a partitioned DAG is that of
 /// its oldest pending partition.
 pub async fn next_run(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<Json<Value>, ApiError> {
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let dag = dags::get(&*client, &dag_id).await.map_err(|_| not_found(&dag_id))?;
     let assets = waiting::assets(&*client, &dag_id).await?;
     let asset_fields = |asset: &AwaitedAsset| json!({"id": asset.id, "name": asset.name, "uri": asset.uri});
@@ -159,7 +156,7 @@ const LISTED_FIELDS: [&str; 7] =
 
 /// `/ui/partitioned_dag_runs`: pending partitions, each of which becomes a run once it is complete.
 pub async fn list_pending(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let pending = match params.flag("has_created_dag_run_id")? {
         // A created run has no pending partition.
         Some(true) => Vec::new(),
@@ -183,7 +180,7 @@ pub async fn pending(
     Segments(dag_id): Segments<String>,
     params: Params,
 ) -> Result<Json<Value>, ApiError> {
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let dag = dags::get(&*client, &dag_id).await.map_err(|_| not_found(&dag_id))?;
     let key = params.text("partition_key").unwrap_or_default();
     let partitions = waiting::partitions(&*client, Some(&dag_id)).await?;

@@ -1,10 +1,9 @@
 //! Backfills with progress, deadlines, and connection forms.
 
 use crate::api::run::backfills::{BackfillResponse, FIELDS, view};
-use crate::environments::providers;
+use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
 use crate::http::request::Params;
-use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -13,9 +12,6 @@ use leoflow_engine::store::run::run_fields::BackfillFilter;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::sync::Arc;
-
-type Shared = State<Arc<AppState>>;
 
 #[derive(Serialize)]
 pub struct Backfills {
@@ -37,7 +33,7 @@ pub async fn backfills(State(state): Shared, params: Params) -> Result<Json<Back
     let mut listing = params.listing(&FIELDS)?;
     let dag_id = params.text("dag_id").map(str::to_owned);
     listing.filter = BackfillFilter { dag_id, is_active: params.flag("active")? };
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let page = backfills::list(&*client, listing).await?;
     let mut with_runs = Vec::with_capacity(page.rows.len());
     for backfill in page.rows {
@@ -87,7 +83,7 @@ const STANDARD_FIELDS: [(&str, &str); 6] = [
 
 /// `/ui/connections/hook_meta`: forms of the projects' providers, and of common types without a provider.
 pub async fn hook_meta(State(state): Shared) -> Result<Json<Value>, ApiError> {
-    let providers = providers::list(&state).await;
+    let providers = state.dag_code.list_providers().await;
     let providers = providers.map_err(|reason| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, reason))?;
     let mut forms: BTreeMap<String, Value> = BTreeMap::new();
     for kind in providers.iter().flat_map(|provider| &provider.connection_types) {

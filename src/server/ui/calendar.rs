@@ -2,9 +2,9 @@
 
 use super::structure::not_found;
 use crate::api::views::stamp;
+use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
 use crate::http::request::{Params, Segments};
-use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use jiff::Timestamp;
@@ -16,7 +16,6 @@ use leoflow_engine::store::list::filter::Range;
 use leoflow_engine::store::list::overview::{self, CalendarCount, DateRange, Granularity};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// Maximum number of planned dates.
 const MAX_PLANNED: usize = 2000;
@@ -32,7 +31,7 @@ fn truncate(time: Timestamp, granularity: Granularity) -> Timestamp {
 }
 
 pub async fn get(
-    State(state): State<Arc<AppState>>,
+    State(state): Shared,
     Segments(dag_id): Segments<String>,
     params: Params,
 ) -> Result<Json<Value>, ApiError> {
@@ -50,7 +49,7 @@ pub async fn get(
     } else {
         (partition, DateRange::Partition(partition))
     };
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let dag = dags::get(&*client, &dag_id).await.map_err(|_| not_found(&dag_id))?;
     let days = overview::calendar(&*client, &dag_id, granularity, dates).await?;
     drop(client);

@@ -6,9 +6,9 @@ use crate::api::dag::dags::dag_listing;
 use crate::api::instance::hitl::{HITLDetail, detail_response};
 use crate::api::run::dag_runs::run_not_found;
 use crate::api::views::{duration, optional_stamp, stamp};
+use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
 use crate::http::request::{Params, Segments};
-use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -26,9 +26,6 @@ use leoflow_engine::store::run::runs::Run;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
-use std::sync::Arc;
-
-type Shared = State<Arc<AppState>>;
 
 fn run_summary(run: &Run) -> Value {
     json!({
@@ -72,7 +69,7 @@ pub async fn list(State(state): Shared, params: Params) -> Result<Response, ApiE
     let with_pending = params.flag("has_pending_actions")?;
     listing.filter.has_pending_response = with_pending;
     let runs_per_dag = params.number("dag_runs_limit", 10)?;
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let page = dags::list(&*client, &state.dag_files.structures, listing).await?;
     let ids: Vec<&str> = page.rows.iter().map(|dag| dag.dag_id.as_str()).collect();
     let mut newest: HashMap<String, Vec<Value>> = HashMap::new();
@@ -102,7 +99,7 @@ pub async fn list(State(state): Shared, params: Params) -> Result<Response, ApiE
 
 /// `/ui/dags/{dag_id}/latest_run`.
 pub async fn latest_run(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<Json<Value>, ApiError> {
-    let runs = runs::newest(&*state.database.get().await?, Some(&[dag_id.as_str()]), 1).await?;
+    let runs = runs::newest(&*state.core.database.get().await?, Some(&[dag_id.as_str()]), 1).await?;
     Ok(Json(runs.first().map_or(Value::Null, run_summary)))
 }
 
@@ -114,7 +111,7 @@ pub async fn run_stats(
     State(state): Shared,
     Segments((dag_id, run_id)): Segments<(String, String)>,
 ) -> Result<Json<Value>, ApiError> {
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let key = RunKey { dag_id, run_id };
     runs::get(&*client, &key, ReadFor::Reading).await.map_err(|error| run_not_found(error, &key))?;
     let seconds = overview::durations(&*client, &key.dag_id, SAMPLED_RUNS).await?;
@@ -149,7 +146,7 @@ fn statistics(sorted: &[f64]) -> Value {
 
 /// `/ui/dashboard/dag_stats`.
 pub async fn dag_stats(State(state): Shared) -> Result<Json<Value>, ApiError> {
-    let counts = overview::dags(&*state.database.get().await?).await?;
+    let counts = overview::dags(&*state.core.database.get().await?).await?;
     Ok(Json(json!({
         "active_dag_count": counts.active, "failed_dag_count": counts.failed, "running_dag_count": counts.running,
         "queued_dag_count": counts.queued,
@@ -167,7 +164,7 @@ pub async fn history(State(state): Shared, params: Params) -> Result<Json<Value>
         return Err(ApiError::unprocessable(&["query", "start_date"], "missing", "Field required"));
     };
     let time = (start, params.time("end_date")?.unwrap_or_else(Timestamp::now));
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let (runs, instances) = (overview::runs(&*client, time).await?, overview::instances(&*client, time).await?);
     let run_states = RunState::ALL.iter().map(|state| state.as_str());
     let task_states = TaskState::ALL.iter().map(|state| state.as_str()).chain(["no_status"]);

@@ -1,9 +1,9 @@
 //! `/ui/dependencies`: the graph of DAGs, assets and tasks.
 
 use super::asset_nodes::AssetNodes;
+use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
 use crate::http::request::Params;
-use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -60,8 +60,8 @@ impl Dependencies {
     }
 }
 
-pub async fn get(State(state): State<Arc<AppState>>, params: Params) -> Result<Json<Value>, ApiError> {
-    let client = state.database.get().await?;
+pub async fn get(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
+    let client = state.core.database.get().await?;
     let listing = Listing::of(DagFilter { activity: Activity::Active, ..DagFilter::default() });
     let structures: Vec<Arc<Structure>> = dags::list(&*client, &state.dag_files.structures, listing)
         .await?

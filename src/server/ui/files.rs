@@ -1,21 +1,19 @@
 //! Static files of Airflow's web UI.
 
+use crate::app_state::{AppState, Shared};
 use crate::http::api_error::ApiError;
 use crate::http::request::Id;
-use crate::http::tokens;
-use crate::lite::pages;
-use crate::process::state::AppState;
+use crate::login::tokens;
+use crate::pages;
 use axum::extract::{RawQuery, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::{Html, IntoResponse, Response};
 use leoflow_base::sys::blocking;
 use leoflow_base::web_ui;
+use serde_json::json;
 use std::io;
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
 use std::time::UNIX_EPOCH;
-
-type Shared = State<Arc<AppState>>;
 
 /// A template variable in the UI's index page: the base of all its addresses.
 const BASE: &str = "{{ backend_server_base_url }}";
@@ -74,12 +72,12 @@ pub async fn page(State(state): Shared, request: Request) -> Result<Response, Ap
     if NOT_PAGES.contains(&first) || !is_page && !accepts_html(request.headers()) {
         return Err(not_found());
     }
-    let presented = tokens::PresentedTokens::of(&state, &request);
-    if !presented.are_valid(&state).await {
+    let presented = tokens::PresentedTokens::of(&state.auth, &request);
+    if !presented.are_valid(&state.auth).await {
         return Ok(tokens::redirect_to_login(&request));
     }
-    let Some(folder) = web_ui::installed(&state.home) else {
-        return Ok(pages::without_ui(&state)?.into_response());
+    let Some(folder) = web_ui::installed(&state.core.home) else {
+        return Ok(without_ui(&state)?.into_response());
     };
     let text = blocking::run(move || std::fs::read_to_string(folder.join("index.html"))).await;
     let text = text.map_err(|error| ApiError::internal(&error))?.map_err(|error| ApiError::internal(&error))?;
@@ -90,6 +88,12 @@ pub async fn page(State(state): Shared, request: Request) -> Result<Response, Ap
     // A person who mistypes an address gets the UI's own page for unknown paths; a program gets a plain 404.
     let status = if is_page { StatusCode::OK } else { StatusCode::NOT_FOUND };
     Ok((status, headers, text.replace(BASE, "/")).into_response())
+}
+
+/// The page shown while the UI is not installed; it gives the reason, or says that the UI is being installed.
+fn without_ui(state: &AppState) -> Result<Html<String>, ApiError> {
+    let context = json!({"reason": state.release.ui.reason()});
+    pages::page("without_ui.html", &state.core.instance_name(), context)
 }
 
 /// Returns true if the client names HTML, as browsers do when they open a page.
@@ -107,7 +111,7 @@ pub async fn file(
 ) -> Result<Response, ApiError> {
     let relative = Path::new(&path);
     let is_plain = relative.components().all(|part| matches!(part, Component::Normal(_)));
-    let folder = web_ui::installed(&state.home).filter(|_| is_plain).ok_or_else(not_found)?;
+    let folder = web_ui::installed(&state.core.home).filter(|_| is_plain).ok_or_else(not_found)?;
     let kind = content_type(relative).ok_or_else(not_found)?;
     let takes_gzip = headers
         .get_all(header::ACCEPT_ENCODING)

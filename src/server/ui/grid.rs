@@ -3,10 +3,10 @@
 use super::structure::{not_found, parse_part, setup_or_teardown};
 use super::tree::{Node, tree};
 use crate::api::views::{Stamp, optional_stamp, stamp, version};
+use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
 use crate::http::listing::Fields;
 use crate::http::request::{Params, Segments};
-use crate::process::state::AppState;
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -29,8 +29,6 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::convert::Infallible;
 use std::sync::Arc;
-
-type Shared = State<Arc<AppState>>;
 
 const RUNS: Fields<RunField> = Fields {
     order: &[
@@ -62,7 +60,7 @@ pub async fn structure(
     Segments(dag_id): Segments<String>,
     params: Params,
 ) -> Result<Json<Value>, ApiError> {
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let newest = dags::get(&*client, &dag_id).await.map_err(|_| not_found(&dag_id))?;
     let page = runs::list(&*client, run_listing(&params, &dag_id)?).await?;
     let run_ids: Vec<String> = page.rows.into_iter().map(|run| run.key.run_id).collect();
@@ -132,7 +130,7 @@ pub async fn runs(
     Segments(dag_id): Segments<String>,
     params: Params,
 ) -> Result<Json<Value>, ApiError> {
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     dags::get(&*client, &dag_id).await.map_err(|_| not_found(&dag_id))?;
     let page = runs::list(&*client, run_listing(&params, &dag_id)?).await?;
     let now = Timestamp::now();
@@ -285,7 +283,7 @@ pub async fn ti_summaries(
     let mut run_ids = params.texts("run_ids");
     let mut seen = HashSet::new();
     run_ids.retain(|run_id| seen.insert(run_id.clone()));
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let versions = grid::versions(&*client, &dag_id, &run_ids).await?;
     let keys: Vec<VersionKey> = versions.values().map(|version| version.key).collect();
     let structures = state.dag_files.structures.get(&*client, &keys).await?;
@@ -319,7 +317,7 @@ pub async fn gantt(
     Segments((dag_id, run_id)): Segments<(String, String)>,
 ) -> Result<Json<Value>, ApiError> {
     let key = RunKey { dag_id, run_id };
-    let bars = grid::bars(&*state.database.get().await?, &key).await?;
+    let bars = grid::bars(&*state.core.database.get().await?, &key).await?;
     let RunKey { dag_id, run_id } = key;
     if bars.is_empty() {
         let detail = format!("No task instances for dag_id={dag_id} run_id={run_id}");

@@ -15,14 +15,13 @@ mod tree;
 
 pub use files::page;
 
-use super::http::tokens;
-use super::process::state::AppState;
+use crate::app_state::AppState;
+use crate::login::tokens;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
-use std::sync::Arc;
 
-type Routes = Router<Arc<AppState>>;
+type Routes = Router<AppState>;
 
 /// Static files; public and the same for all users.
 pub fn static_routes() -> Routes {
@@ -63,8 +62,8 @@ pub fn session_routes() -> Routes {
 }
 
 /// Routes that run code of the projects' environments, which may be slow.
-pub fn slow_routes(state: &Arc<AppState>) -> Routes {
+pub fn slow_routes(state: &AppState) -> Routes {
     Router::new()
         .route("/ui/connections/hook_meta", get(backfills_and_forms::hook_meta))
-        .layer(from_fn_with_state(state.clone(), tokens::require_token))
+        .layer(from_fn_with_state(state.auth.clone(), tokens::require_token))
 }

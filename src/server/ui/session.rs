@@ -1,9 +1,9 @@
 //! The endpoints that the UI requests first: the user, the permitted menu items, and some settings.
 
 use crate::api::run::rerun_version;
+use crate::app_state::{AppState, Shared};
 use crate::http::api_error::ApiError;
 use crate::http::body::body_as;
-use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
@@ -12,14 +12,11 @@ use leoflow_base::auth::token::{self, Bearer};
 use leoflow_base::config;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::sync::Arc;
 use tracing::warn;
-
-type Shared = State<Arc<AppState>>;
 
 /// `/ui/config`.
 pub async fn config(State(state): Shared) -> Result<Json<Value>, ApiError> {
-    let loaded = config::load(&state.home.config()).map_err(|error| ApiError::internal(&error))?;
+    let loaded = config::load(&state.core.home.config()).map_err(|error| ApiError::internal(&error))?;
     let name = config::instance_name(loaded.as_ref().map(|loaded| &loaded.config)).to_owned();
     Ok(Json(json!({
         "fallback_page_limit": 50,

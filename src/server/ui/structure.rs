@@ -3,9 +3,9 @@
 use super::asset_nodes::AssetNodes;
 use super::joins::{Edge, downstream_join, edges_with_joins, upstream_join};
 use super::tree::{Node, Part, tree};
+use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
 use crate::http::request::Params;
-use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -14,9 +14,6 @@ use leoflow_engine::store::dag::{dags, versions};
 use leoflow_postgres::GenericClient;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
-
-type Shared = State<Arc<AppState>>;
 
 pub fn not_found(dag_id: &str) -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, format!("Dag with id {dag_id} was not found"))
@@ -51,7 +48,7 @@ pub async fn data(State(state): Shared, params: Params) -> Result<Json<Value>, A
     let Some(dag_id) = params.text("dag_id") else {
         return Err(ApiError::unprocessable(&["query", "dag_id"], "missing", "Field required"));
     };
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let structure = parse_part(&params)?.reduce(selected_version(&*client, dag_id, &params).await?);
     let top = tree(&structure);
     let mut nodes: Vec<Value> = top.iter().map(|child| node(child, false)).collect();

@@ -23,7 +23,7 @@ fn the_server_contains_no_sql() {
         "coalesce(",
     ];
     // Allowed: the check whether Postgres answers, which reads no table.
-    let probe = ("server/process/database.rs", "SELECT ");
+    let probe = ("server/state/database.rs", "SELECT ");
     let mut wrong = Vec::new();
     for path in sources() {
         if place_of(&path).0 != "server" {

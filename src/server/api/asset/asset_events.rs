@@ -3,12 +3,12 @@
 use crate::api::instance::clear::yes;
 use crate::api::run::dag_runs::run_not_found;
 use crate::api::views::Stamp;
+use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
 use crate::http::body::Body;
 use crate::http::listing::{Fields, collection};
 use crate::http::query::{ListParameters, Query, QueryParams};
 use crate::http::request::Segments;
-use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -24,9 +24,6 @@ use leoflow_engine::store::run::runs;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::sync::Arc;
-
-type Shared = State<Arc<AppState>>;
 
 /// A run that the event triggered, alone or together with other events.
 #[derive(Serialize, JsonSchema)]
@@ -118,7 +115,7 @@ pub async fn list(
 ) -> Result<Json<AssetEventCollectionResponse>, ApiError> {
     let mut listing = params.listing(&FIELDS)?;
     listing.order_by_default(Order::ascending(AssetEventField::HappenedAt));
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let page = asset_lists::events(&*client, listing).await?;
     Ok(Json(page.map(view).into()))
 }
@@ -128,7 +125,7 @@ pub async fn upstream(
     State(state): Shared,
     Segments((dag_id, run_id)): Segments<(String, String)>,
 ) -> Result<Json<AssetEventCollectionResponse>, ApiError> {
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let key = RunKey { dag_id, run_id };
     runs::get(&*client, &key, ReadFor::Reading).await.map_err(|error| run_not_found(error, &key))?;
     let events = asset_lists::events_of_run(&*client, &key, CreatedRuns::Read).await?;
@@ -168,7 +165,7 @@ pub async fn create(
     }
     let partition = partition_key.map(|key| Partition { key, date: None });
     extra.insert("from_rest_api".to_owned(), true.into());
-    let mut client = state.database.get().await?;
+    let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
     if asset_lists::get(&transaction, asset_id).await?.is_none() {
         let detail = format!("Asset with ID: `{asset_id}` was not found");

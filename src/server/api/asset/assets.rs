@@ -2,12 +2,12 @@
 
 use crate::api::run::dag_runs::{custom_interval, parse_interval};
 use crate::api::views::{self, DAGRunResponse, Stamp};
+use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
 use crate::http::body::OptionalBody;
 use crate::http::listing::{Fields, collection};
 use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams};
 use crate::http::request::Segments;
-use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -21,9 +21,6 @@ use leoflow_postgres::GenericClient;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::sync::Arc;
-
-type Shared = State<Arc<AppState>>;
 
 /// A DAG that is scheduled on an asset.
 #[derive(Serialize, JsonSchema)]
@@ -152,7 +149,7 @@ pub async fn list(
     let dag_ids = params.all("dag_ids").flat_map(|list| list.split(',')).map(str::to_owned).collect();
     let used_by = if params.flag("only_active")?.unwrap_or(true) { UsedBy::ActiveDag } else { UsedBy::Any };
     listing.filter = AssetFilter { dag_ids, used_by };
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let page = asset_lists::list(&*client, listing).await?;
     Ok(Json(page.map(view).into()))
 }
@@ -187,12 +184,12 @@ pub async fn aliases(
     params: QueryParams<AliasesQuery>,
 ) -> Result<Json<AssetAliasCollectionResponse>, ApiError> {
     let listing = params.listing(&ALIAS_FIELDS)?;
-    let page = asset_lists::aliases(&*state.database.get().await?, listing).await?;
+    let page = asset_lists::aliases(&*state.core.database.get().await?, listing).await?;
     Ok(Json(page.map(alias_view).into()))
 }
 
 pub async fn alias(State(state): Shared, Segments(id): Segments<i64>) -> Result<Json<AssetAliasResponse>, ApiError> {
-    let alias = asset_lists::alias(&*state.database.get().await?, id).await?;
+    let alias = asset_lists::alias(&*state.core.database.get().await?, id).await?;
     let not_found = || ApiError::new(StatusCode::NOT_FOUND, format!("The Asset Alias with ID: `{id}` was not found"));
     Ok(Json(alias_view(alias.ok_or_else(not_found)?)))
 }
@@ -202,7 +199,7 @@ fn asset_not_found(id: i64) -> ApiError {
 }
 
 pub async fn get(State(state): Shared, Segments(id): Segments<i64>) -> Result<Json<AssetResponse>, ApiError> {
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let asset = asset_lists::get(&*client, id).await?;
     Ok(Json(view(asset.ok_or_else(|| asset_not_found(id))?)))
 }
@@ -237,7 +234,7 @@ pub async fn materialize(
 ) -> Result<Json<DAGRunResponse>, ApiError> {
     let body = body.unwrap_or_default();
     let data_interval = parse_interval(body.data_interval_start, body.data_interval_end)?;
-    let dag_id = producing_dag(&*state.database.get().await?, id).await?;
+    let dag_id = producing_dag(&*state.core.database.get().await?, id).await?;
     let default_run_id =
         || format!("asset_materialization_{}", isoformat(body.run_after.unwrap_or_else(Timestamp::now)));
     let mut trigger = Trigger {
@@ -255,7 +252,7 @@ pub async fn materialize(
     if let (Some(date), None) = (trigger.logical_date, trigger.data_interval) {
         trigger.data_interval = custom_interval(&state, &dag_id, date).await?;
     }
-    let mut client = state.database.get().await?;
+    let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
     let run = runs::trigger(&transaction, &dag_id, &trigger).await?;
     transaction.commit().await?;

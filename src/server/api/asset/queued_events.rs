@@ -1,12 +1,12 @@
 //! Queued asset events: updates that wait for the other assets a DAG needs. With Airflow's names and shapes.
 
 use crate::api::views::Stamp;
+use crate::app_state::{AppState, Shared};
 use crate::http::api_error::ApiError;
 use crate::http::listing::collection;
 use crate::http::openapi::answers::NoContent;
 use crate::http::query::{Kind, Parameter, Query, QueryParams};
 use crate::http::request::{Params, Segments};
-use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -14,9 +14,6 @@ use jiff::Timestamp;
 use leoflow_engine::store::asset::asset_lists::{self, QueuedUpdate};
 use schemars::JsonSchema;
 use serde::Serialize;
-use std::sync::Arc;
-
-type Shared = State<Arc<AppState>>;
 
 /// Selects queued events; `None` matches any.
 #[derive(Default)]
@@ -38,7 +35,7 @@ impl QueueSelector {
     }
 
     async fn load(&self, state: &AppState, params: &Params) -> Result<Vec<QueuedUpdate>, ApiError> {
-        let client = state.database.get().await?;
+        let client = state.core.database.get().await?;
         let before = Self::parse_before(params)?;
         Ok(asset_lists::queued(&*client, self.dag_id.as_deref(), self.asset_id, before).await?)
     }
@@ -48,7 +45,7 @@ impl QueueSelector {
     }
 
     async fn delete(&self, state: &AppState, params: &Params) -> Result<NoContent, ApiError> {
-        let client = state.database.get().await?;
+        let client = state.core.database.get().await?;
         let before = Self::parse_before(params)?;
         match asset_lists::forget_queued(&*client, self.dag_id.as_deref(), self.asset_id, before).await? {
             0 => Err(self.not_found()),

@@ -1,10 +1,10 @@
 //! Facts about all DAGs: tags, run counts and warnings, with Airflow's names and shapes.
 
 use crate::api::views::Stamp;
+use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
 use crate::http::listing::{Fields, collection};
 use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams};
-use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use leoflow_engine::model::state::RunState;
@@ -13,9 +13,6 @@ use leoflow_engine::store::list::filter::FieldTest;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
-use std::sync::Arc;
-
-type Shared = State<Arc<AppState>>;
 
 const TAG_FIELDS: Fields<TagField> = Fields {
     order: &[("name", TagField::Name)],
@@ -37,7 +34,7 @@ pub async fn tags(
     params: QueryParams<TagsQuery>,
 ) -> Result<Json<DAGTagCollectionResponse>, ApiError> {
     let listing = params.listing(&TAG_FIELDS)?;
-    let page = dag_facts::tags(&*state.database.get().await?, listing).await?;
+    let page = dag_facts::tags(&*state.core.database.get().await?, listing).await?;
     Ok(Json(page.into()))
 }
 
@@ -67,7 +64,7 @@ pub async fn stats(
     State(state): Shared,
     params: QueryParams<StatsQuery>,
 ) -> Result<Json<DagStatsCollectionResponse>, ApiError> {
-    let counts = dag_facts::count_runs(&*state.database.get().await?, &params.texts("dag_ids")).await?;
+    let counts = dag_facts::count_runs(&*state.core.database.get().await?, &params.texts("dag_ids")).await?;
     let view = |RunCounts { dag_id, display_name, by_state }| {
         let count = |state: &RunState| by_state.get(state.as_str()).and_then(Value::as_i64).unwrap_or(0);
         let stats = RunState::ALL.iter().map(|state| DagStatsStateResponse { state: *state, count: count(state) });
@@ -127,7 +124,7 @@ pub async fn warnings(
 ) -> Result<Json<DAGWarningCollectionResponse>, ApiError> {
     let mut listing = params.listing(&WARNING_FIELDS)?;
     listing.test(WarningField::Kind, FieldTest::OneOf(params.texts("warning_type")));
-    let page = dag_facts::warnings(&*state.database.get().await?, listing).await?;
+    let page = dag_facts::warnings(&*state.core.database.get().await?, listing).await?;
     let view = |Warning { dag_id, kind, message, at }| DAGWarningResponse {
         message,
         warning_type: kind,

@@ -1,12 +1,12 @@
 //! DAG files: `dagSources`, `importErrors` and `parseDagFile`, with Airflow's names and shapes.
 
 use crate::api::views::{self, BUNDLE, ImportErrorCollectionResponse, ImportErrorResponse, file_token};
+use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
 use crate::http::listing::Fields;
 use crate::http::openapi::answers::{Created, Either, Plain};
 use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams};
 use crate::http::request::Segments;
-use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -17,13 +17,10 @@ use leoflow_engine::store::list::listing::Listing;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
-use std::sync::Arc;
-
-type Shared = State<Arc<AppState>>;
 
 /// Parses the file with this token again, changed or not.
 pub async fn parse_again(State(state): Shared, Segments(token): Segments<String>) -> Result<Created<Value>, ApiError> {
-    let page = dags::list(&*state.database.get().await?, &state.dag_files.structures, Listing::default()).await?;
+    let page = dags::list(&*state.core.database.get().await?, &state.dag_files.structures, Listing::default()).await?;
     let dag = page.rows.into_iter().find(|dag| file_token(&dag.fileloc) == token);
     let dag = dag.ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, "The DAG file with this token was not found"))?;
     state.dag_files.parse_requests.add(dag.fileloc.into());
@@ -52,7 +49,7 @@ pub async fn source(
 ) -> Result<Either<DAGSourceResponse, Plain>, ApiError> {
     let number = params.whole("version_number")?.filter(|number| *number > 0);
     let number_filter = number.map(|number| i32::try_from(number).unwrap_or(i32::MAX));
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let (version_number, content) = dags::source(&*client, &dag_id, number_filter).await?.ok_or_else(|| {
         let number = number.map_or_else(|| "None".to_owned(), |number| number.to_string());
         let detail = format!("The source code of the Dag {dag_id}, version_number {number} was not found");
@@ -100,7 +97,7 @@ pub async fn import_errors(
     if params.text("bundle_name").is_some_and(|name| name != BUNDLE) {
         listing.select_none();
     }
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let page = import_errors::list(&*client, listing).await?;
     Ok(Json(page.map(views::import_error).into()))
 }
@@ -109,6 +106,6 @@ pub async fn import_error(
     State(state): Shared,
     Segments(id): Segments<i64>,
 ) -> Result<Json<ImportErrorResponse>, ApiError> {
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     Ok(Json(views::import_error(import_errors::get(&*client, id).await?)))
 }

@@ -2,15 +2,15 @@
 
 use super::dag_views::{DAGCollectionResponse, DAGDetailsResponse, DAGResponse};
 use crate::api::asset::asset_expressions;
+use crate::api::deleted_logs::DeletedLogs;
 use crate::api::views::BUNDLE;
+use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
 use crate::http::body::Body;
 use crate::http::listing::Fields;
 use crate::http::openapi::answers::{NoContent, Written};
 use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams, UPDATE_MASK, UpdateMaskQuery};
 use crate::http::request::{Params, Segments};
-use crate::process::deleted_logs::DeletedLogs;
-use crate::process::state::AppState;
 use axum::extract::State;
 use axum::http::StatusCode;
 use leoflow_base::protocol::task_log;
@@ -21,9 +21,6 @@ use leoflow_engine::store::list::filter::FieldTest;
 use leoflow_engine::store::list::listing::{Listing, Page};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use std::sync::Arc;
-
-type Shared = State<Arc<AppState>>;
 
 const FIELDS: Fields<DagField> = Fields {
     order: &[
@@ -127,14 +124,14 @@ type WrittenDag = Written<DAGResponse<'static>>;
 
 pub async fn list(State(state): Shared, params: QueryParams<DagsQuery>) -> Result<DagPage, ApiError> {
     let listing = dag_listing(&params)?;
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let page = dags::list(&*client, &state.dag_files.structures, listing).await?;
     let dags = page.rows.iter().map(DAGResponse::new).collect();
     Ok(Written::new(DAGCollectionResponse::new(dags, page.total)))
 }
 
 pub async fn get(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<WrittenDag, ApiError> {
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     Ok(Written::new(DAGResponse::new(&dags::get(&*client, &dag_id).await?)))
 }
 
@@ -142,7 +139,7 @@ pub async fn details(
     State(state): Shared,
     Segments(dag_id): Segments<String>,
 ) -> Result<Written<DAGDetailsResponse<'static>>, ApiError> {
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let dag = dags::get(&*client, &dag_id).await?;
     let expression = asset_expressions::resolve(&*client, dag.structure.asset_condition.as_ref()).await?;
     Ok(Written::new(DAGDetailsResponse::new(&dag, dags::active_runs(&*client, &dag_id).await?, expression)))
@@ -171,7 +168,7 @@ pub async fn patch(
     Body(DAGPatchBody { is_paused }): Body<DAGPatchBody>,
 ) -> Result<WrittenDag, ApiError> {
     check_mask(&params)?;
-    let mut client = state.database.get().await?;
+    let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
     dags::set_paused(&transaction, &dag_id, is_paused.into()).await.map_err(|error| not_found(error, &dag_id))?;
     let changed = dags::get(&transaction, &dag_id).await?;
@@ -210,7 +207,7 @@ pub async fn patch_several(
         listing.select_none();
     }
     let Page { limit, offset } = std::mem::take(&mut listing.page);
-    let mut client = state.database.get().await?;
+    let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
     let mut page = dags::list(&transaction, &state.dag_files.structures, listing).await?;
     for dag in &mut page.rows {
@@ -234,10 +231,10 @@ fn not_found(error: StoreError, dag_id: &str) -> ApiError {
 }
 
 pub async fn delete(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<NoContent, ApiError> {
-    let mut client = state.database.get().await?;
+    let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
     dags::delete(&transaction, &dag_id).await.map_err(|error| not_found(error, &dag_id))?;
-    let logs = DeletedLogs::quarantine(&state.home, task_log::folder_of_dag(&state.home, &dag_id)).await;
+    let logs = DeletedLogs::quarantine(&state.core.home, task_log::folder_of_dag(&state.core.home, &dag_id)).await;
     transaction.commit().await?;
     logs.remove();
     // Every DAG file is parsed again, because one may still define the DAG.
@@ -256,13 +253,13 @@ fn favorite_not_found(error: StoreError, dag_id: &str) -> ApiError {
 }
 
 pub async fn favorite(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<NoContent, ApiError> {
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     dags::set_favorite(&*client, &dag_id, Favorite::Yes).await.map_err(|error| favorite_not_found(error, &dag_id))?;
     Ok(NoContent)
 }
 
 pub async fn unfavorite(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<NoContent, ApiError> {
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     if !dags::get(&*client, &dag_id).await.map_err(|error| favorite_not_found(error, &dag_id))?.is_favorite {
         return Err(ApiError::new(StatusCode::CONFLICT, "Dag is not marked as favorite"));
     }

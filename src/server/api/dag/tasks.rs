@@ -6,11 +6,11 @@ use crate::api::instance::instance_views::{TaskInstanceCollectionResponse, TaskI
 use crate::api::instance::task_instances::{self, MappedQuery};
 use crate::api::instance_path::{MappedPath, instance_key};
 use crate::api::views::Stamp;
+use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
 use crate::http::listing::collection;
 use crate::http::query::{Kind, Parameter, Query, QueryParams};
 use crate::http::request::Segments;
-use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -24,9 +24,6 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::cmp::Ordering;
-use std::sync::Arc;
-
-type Shared = State<Arc<AppState>>;
 
 /// Airflow's JSON for a timedelta.
 #[derive(Serialize, JsonSchema)]
@@ -138,7 +135,7 @@ pub async fn list(
     Segments(dag_id): Segments<String>,
     params: QueryParams<TasksQuery>,
 ) -> Result<Json<TaskCollectionResponse>, ApiError> {
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let structure = dags::get(&*client, &dag_id).await?.structure;
     let mut tasks: Vec<TaskResponse> = structure.tasks.iter().map(|task| view(&structure, task)).collect();
     sort(&mut tasks, params.text("order_by").unwrap_or("task_id"))?;
@@ -224,7 +221,7 @@ pub async fn get(
     State(state): Shared,
     Segments((dag_id, task_id)): Segments<(String, String)>,
 ) -> Result<Json<TaskResponse>, ApiError> {
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let structure = dags::get(&*client, &dag_id).await?.structure;
     let task = structure
         .tasks
@@ -240,7 +237,7 @@ pub async fn list_mapped(
     params: QueryParams<MappedQuery>,
 ) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
     let mut listing = task_instances::instance_listing(&params, task_instances::Scope::Task)?;
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     listing.filter = InstanceFilter {
         dag_id: Some(dag_id.clone()),
         run_id: Some(run_id),
@@ -267,7 +264,7 @@ pub async fn get_mapped_instance(
     Segments(path): Segments<MappedPath>,
 ) -> Result<Json<TaskInstanceResponse>, ApiError> {
     let key = instance_key(path);
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let mapped_instance = instances::get(&*client, &key).await.map_err(|error| match error {
         StoreError::NotFound { .. } => {
             let InstanceKey { run: RunKey { dag_id, run_id }, task_id, map_index } = &key;

@@ -2,10 +2,10 @@
 
 use super::instance_views::{TaskInstanceCollectionResponse, instance};
 use crate::api::run::rerun_version;
+use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
 use crate::http::body::Body;
 use crate::http::request::Segments;
-use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -20,9 +20,6 @@ use leoflow_engine::store::{ReadFor, StoreError};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
-use std::sync::Arc;
-
-type Shared = State<Arc<AppState>>;
 
 /// Airflow's limit for a note, in characters.
 pub const MAX_NOTE_CHARS: usize = 1000;
@@ -188,7 +185,7 @@ pub async fn task_instances(
 ) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
     body.check()?;
     let selection = body.selection()?;
-    let mut client = state.database.get().await?;
+    let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
     let version_choice = rerun_version::of_clear(&state, &transaction, &dag_id, body.run_on_latest_version).await?;
     let mut clearing = Clearing::load(&transaction, &dag_id, &selection, version_choice).await?;

@@ -5,12 +5,12 @@ use super::tries;
 use crate::api::instance_path::{MappedPath, MappedTryPath, instance_key, try_key};
 use crate::api::run::dag_run_lists::{check_states, specific_id};
 use crate::api::views::Stamp;
+use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
 use crate::http::body::Body;
 use crate::http::listing::{Fields, collection};
 use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams};
 use crate::http::request::Segments;
-use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -23,9 +23,6 @@ use leoflow_postgres::GenericClient;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use std::sync::Arc;
-
-type Shared = State<Arc<AppState>>;
 
 /// Converts the refusal of an answer to Airflow's response.
 pub fn refusal_response(refusal: Refusal) -> ApiError {
@@ -171,7 +168,7 @@ pub async fn list(
         subject_contains: params.text("subject_search").map(str::to_owned),
         body_contains: params.text("body_search").map(str::to_owned),
     };
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let page = hitl::list(&*client, listing).await?;
     let mut details = Vec::with_capacity(page.rows.len());
     for detail in page.rows {
@@ -181,7 +178,7 @@ pub async fn list(
 }
 
 pub async fn get(State(state): Shared, Segments(path): Segments<MappedPath>) -> Result<Json<HITLDetail>, ApiError> {
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let detail = hitl::get(&*client, &instance_key(path)).await?;
     Ok(Json(detail_response(&*client, detail.ok_or_else(|| refusal_response(Refusal::NotAsked))?).await?))
 }
@@ -192,7 +189,7 @@ pub async fn get_for_try(
     Segments(path): Segments<MappedTryPath>,
 ) -> Result<Json<HITLDetailHistory>, ApiError> {
     let try_key = try_key(path);
-    let detail = hitl::of_try(&*state.database.get().await?, &try_key)
+    let detail = hitl::of_try(&*state.core.database.get().await?, &try_key)
         .await?
         .ok_or_else(|| refusal_response(Refusal::NotAsked))?;
     Ok(Json(HITLDetailHistory(with_instance(detail, tries::load_try(&state, &try_key).await?))))
@@ -216,7 +213,7 @@ pub async fn answer(
         return Err(ApiError::unprocessable(&["body", "chosen_options"], "too_short", message));
     }
     let user_name = state.auth.admin_email();
-    let mut client = state.database.get().await?;
+    let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
     let detail =
         hitl::answer(&transaction, &instance_key(path), &answer, Some(&user_name)).await.map_err(refusal_response)?;

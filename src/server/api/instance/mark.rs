@@ -3,14 +3,14 @@
 use super::clear::{check_note, response};
 use super::instance_views::TaskInstanceCollectionResponse;
 use super::task_instances::{MapIndexQuery, instance_not_found, instances_not_found};
+use crate::api::deleted_logs::DeletedLogs;
 use crate::api::instance_path::{TaskPath, instance_key_from_query};
+use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
 use crate::http::body::{Body, nullable};
 use crate::http::openapi::operation::Schemas;
 use crate::http::query::{Kind, Parameter, Query, QueryParams, UPDATE_MASK, UpdateMaskQuery};
 use crate::http::request::{Params, PathParts, Segments};
-use crate::process::deleted_logs::DeletedLogs;
-use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -25,9 +25,6 @@ use schemars::{JsonSchema, Schema};
 use serde::Deserialize;
 use serde_json::Value;
 use std::slice;
-use std::sync::Arc;
-
-type Shared = State<Arc<AppState>>;
 
 /// States that can be set by hand.
 const STATES: [TaskState; 3] = [TaskState::Success, TaskState::Failed, TaskState::Skipped];
@@ -222,7 +219,7 @@ pub async fn patch(
 ) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
     let (run, task_id, map_index) = path.read(&params)?;
     let change = body.into_change(&params.texts("update_mask"))?;
-    let mut client = state.database.get().await?;
+    let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
     let keys = task_keys(&transaction, &run, &task_id, map_index).await?;
     let marking = change.marking(vec![task_id.clone()], map_index);
@@ -252,7 +249,7 @@ pub async fn dry_run(
 ) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
     let (run, task_id, map_index) = path.read(&params)?;
     let change = body.into_change(&params.texts("update_mask"))?;
-    let mut client = state.database.get().await?;
+    let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
     let keys = task_keys(&transaction, &run, &task_id, map_index).await?;
     preview(&transaction, &run, &keys, change.marking(vec![task_id], map_index)).await
@@ -276,7 +273,7 @@ pub async fn patch_group(
 ) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
     let change = body.into_change(&params.texts("update_mask"))?;
     let run = RunKey { dag_id, run_id };
-    let mut client = state.database.get().await?;
+    let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
     let (tasks, keys) = group_tasks_and_keys(&transaction, &run, &group_id).await?;
     let marking = change.marking(tasks, None);
@@ -296,7 +293,7 @@ pub async fn dry_run_group(
 ) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
     let change = body.into_change(&[])?;
     let run = RunKey { dag_id, run_id };
-    let mut client = state.database.get().await?;
+    let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
     let (tasks, keys) = group_tasks_and_keys(&transaction, &run, &group_id).await?;
     preview(&transaction, &run, &keys, change.marking(tasks, None)).await
@@ -308,13 +305,13 @@ pub async fn delete(
     params: QueryParams<MapIndexQuery>,
 ) -> Result<Json<Value>, ApiError> {
     let key = instance_key_from_query(path, &params)?;
-    let mut client = state.database.get().await?;
+    let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
     if !instances::of_task(&transaction, &key.run, &key.task_id).await?.contains(&key) {
         return Err(instance_not_found(&key));
     }
     mark::delete_instance(&transaction, &key).await?;
-    let logs = DeletedLogs::quarantine(&state.home, key.log_folder(&state.home)).await;
+    let logs = DeletedLogs::quarantine(&state.core.home, key.log_folder(&state.core.home)).await;
     transaction.commit().await?;
     logs.remove();
     Ok(Json(Value::Null))

@@ -1,12 +1,12 @@
 //! `PATCH …/taskInstances`: changes and deletes task instances in bulk.
 
 use super::mark::{PatchTaskInstanceBody, same_state};
+use crate::api::bulk::keyed::{self, Entity, KeyedEntities, text_of};
+use crate::api::bulk::{Bulk, BulkResponse};
+use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
 use crate::http::body::{Body, fields_as};
-use crate::http::bulk::{Bulk, BulkResponse};
-use crate::http::bulk_keyed::{self, Entity, KeyedEntities, text_of};
 use crate::http::request::Segments;
-use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -20,7 +20,6 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::slice;
-use std::sync::Arc;
 
 /// Instances of the run in the path, or of any run when the path says `~`.
 struct TaskInstances {
@@ -168,9 +167,9 @@ impl KeyedEntities for TaskInstances {
 }
 
 pub async fn task_instances(
-    State(state): State<Arc<AppState>>,
+    State(state): Shared,
     Segments((dag_id, run_id)): Segments<(String, String)>,
     Body(body): Body<Bulk<BulkTaskInstanceBody>>,
 ) -> Result<Json<BulkResponse>, ApiError> {
-    bulk_keyed::run(&state, &TaskInstances { path: RunKey { dag_id, run_id } }, body).await
+    keyed::run(&state.core, &TaskInstances { path: RunKey { dag_id, run_id } }, body).await
 }

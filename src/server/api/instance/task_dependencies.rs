@@ -2,10 +2,10 @@
 
 use super::task_instances::{MapIndexQuery, instance_not_found};
 use crate::api::instance_path::{MappedPath, TaskPath, instance_key, instance_key_from_query};
+use crate::app_state::{AppState, Shared};
 use crate::http::api_error::ApiError;
 use crate::http::query::QueryParams;
 use crate::http::request::Segments;
-use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use jiff::Timestamp;
@@ -27,9 +27,6 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::sync::Arc;
-
-type Shared = State<Arc<AppState>>;
 
 #[derive(Serialize, JsonSchema)]
 struct TaskDependencyResponse {
@@ -138,7 +135,7 @@ async fn unmet_trigger_rule(
 }
 
 async fn respond(state: &AppState, key: InstanceKey) -> DependencyResult {
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let not_found = |error| match error {
         StoreError::NotFound { .. } => instance_not_found(&key),
         other => other.into(),

@@ -2,12 +2,12 @@
 
 use super::instance_views::{TaskInstanceCollectionResponse, TaskInstanceResponse, instance};
 use crate::api::run::dag_run_lists::{OnlyList, check_states, require_wildcard, specific_id};
+use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
 use crate::http::body::Body;
 use crate::http::listing::{Fields, PageLimit, PageOffset, batch_body};
 use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams};
 use crate::http::request::{Params, Segments};
-use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -20,9 +20,6 @@ use leoflow_engine::store::list::field::ListField;
 use leoflow_engine::store::list::listing::Listing;
 use leoflow_engine::store::run::runs;
 use leoflow_engine::store::{ReadFor, StoreError};
-use std::sync::Arc;
-
-type Shared = State<Arc<AppState>>;
 
 /// Parameters that match any of several values. `state` is the field that the parameter `state` filters.
 const fn one_of(state: InstanceField) -> [(&'static str, InstanceField); 8] {
@@ -203,7 +200,7 @@ pub async fn list_by_body(
     require_wildcard(&dag_id, "dag_id")?;
     require_wildcard(&run_id, "dag_run_id")?;
     let params = Params::from_body(&body, &[])?;
-    let page = instances::list(&*state.database.get().await?, instance_listing(&params, Scope::All)?).await?;
+    let page = instances::list(&*state.core.database.get().await?, instance_listing(&params, Scope::All)?).await?;
     Ok(Json(page.map(instance).into()))
 }
 
@@ -214,7 +211,7 @@ pub async fn list(
 ) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
     let (dag, run) = (specific_id(&dag_id), specific_id(&run_id));
     let mut listing = instance_listing(&params, if run.is_some() { Scope::Run } else { Scope::All })?;
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     match (dag, run) {
         (None, Some(_)) => {
             let detail = "dag_id is required when dag_run_id is specified";
@@ -252,7 +249,7 @@ pub async fn get(
     Segments((dag_id, run_id, task_id)): Segments<(String, String, String)>,
 ) -> Result<Json<TaskInstanceResponse>, ApiError> {
     let key = InstanceKey::unmapped(RunKey { dag_id, run_id }, &task_id);
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let task_instance = instances::get(&*client, &key).await.map_err(|error| match error {
         StoreError::NotFound { .. } => {
             let RunKey { dag_id, run_id } = &key.run;

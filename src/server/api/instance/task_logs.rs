@@ -3,12 +3,12 @@
 use super::log_body::{self, Format, LogBody, Position, StructuredLogMessage, Writing};
 use super::task_instances::MapIndexQuery;
 use crate::api::instance_path::instance_key;
+use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
 use crate::http::openapi::answers::{Either, Lines, Media};
 use crate::http::openapi::operation::JSON;
 use crate::http::query::{Kind, Parameter, Query, QueryParams};
 use crate::http::request::{Params, Segments};
-use crate::process::state::AppState;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
@@ -22,7 +22,6 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Map;
 use std::num::NonZeroU32;
-use std::sync::Arc;
 
 /// Maximum bytes of the log in one response; the client requests the rest with the continuation token.
 const MAX_CHUNK_BYTES: u64 = 512 * 1024;
@@ -55,7 +54,7 @@ pub struct TaskInstancesLogResponse {
 type Log = Either<TaskInstancesLogResponse, Lines>;
 
 pub async fn get(
-    State(state): State<Arc<AppState>>,
+    State(state): Shared,
     Segments((dag_id, run_id, task_id, try_number)): Segments<(String, String, String, u32)>,
     params: QueryParams<LogQuery>,
     headers: HeaderMap,
@@ -66,7 +65,7 @@ pub async fn get(
     let map_index = i32::try_from(map_index).unwrap_or(i32::MAX);
     let position = position(&params)?;
     let key = TryKey { instance: instance_key((dag_id, run_id, task_id, map_index)), try_number };
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let instance = instances::get(&*client, &key.instance).await.map_err(|error| match error {
         StoreError::NotFound { .. } => ApiError::new(StatusCode::NOT_FOUND, "TaskInstance not found"),
         other => other.into(),
@@ -79,7 +78,7 @@ pub async fn get(
     if try_number == 0 {
         return Ok(respond(as_lines, why_there_is_no_log(instance.state)));
     }
-    let path = key.log_path(&state.home);
+    let path = key.log_path(&state.core.home);
     let is_whole = as_lines || params.flag("full_content")?.unwrap_or(false);
     let limit = if is_whole { u64::MAX } else { MAX_CHUNK_BYTES };
     let is_running = is_newest && matches!(instance.state, Some(TaskState::Running | TaskState::Restarting));

@@ -3,10 +3,10 @@
 use super::instance_views::{TaskInstanceHistoryCollectionResponse, TaskInstanceHistoryResponse, response_for_try};
 use super::task_instances::{MapIndexQuery, instance_not_found};
 use crate::api::instance_path::{MappedPath, MappedTryPath, TaskPath, instance_key, instance_key_from_query, try_key};
+use crate::app_state::{AppState, Shared};
 use crate::http::api_error::ApiError;
 use crate::http::query::QueryParams;
 use crate::http::request::Segments;
-use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -15,9 +15,6 @@ use leoflow_engine::model::state::TaskState;
 use leoflow_engine::store::StoreError;
 use leoflow_engine::store::instance::instances::{self, Instance};
 use leoflow_engine::store::instance::try_lists::{self, Try};
-use std::sync::Arc;
-
-type Shared = State<Arc<AppState>>;
 
 /// A task instance and the tries that started.
 struct InstanceTries {
@@ -26,7 +23,7 @@ struct InstanceTries {
 }
 
 async fn load_tries(state: &AppState, key: &InstanceKey) -> Result<InstanceTries, ApiError> {
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let instance = instances::get(&*client, key).await.map_err(|error| match error {
         StoreError::NotFound { .. } => instance_not_found(key),
         other => other.into(),

@@ -3,13 +3,13 @@
 use crate::api::instance_path::{TaskPath, instance_key, instance_key_from_query};
 use crate::api::run::dag_run_lists::specific_id;
 use crate::api::views::Stamp;
+use crate::app_state::{AppState, Shared};
 use crate::http::api_error::ApiError;
 use crate::http::body::Body;
 use crate::http::listing::{Fields, collection};
 use crate::http::openapi::answers::{Created, NoContent, Written};
 use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams};
 use crate::http::request::Segments;
-use crate::process::state::AppState;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -23,9 +23,6 @@ use leoflow_engine::store::secret::secrets;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::sync::Arc;
-
-type Shared = State<Arc<AppState>>;
 
 const FIELDS: Fields<XComField> = Fields {
     order: &[
@@ -126,7 +123,7 @@ pub async fn list(
         task_id: specific_id(&task_id).map(str::to_owned),
         map_index: params.map_index()?,
     };
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let page = xcoms::list(&*client, listing).await?;
     Ok(Json(page.map(view).into()))
 }
@@ -151,7 +148,7 @@ pub async fn get(
 ) -> Result<Written<GetXComResponse>, ApiError> {
     let instance = instance_key_from_query((dag_id, run_id, task_id), &params)?;
     let is_text = params.flag("stringify")?.unwrap_or(false);
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let (entry, json) = load_entry(&state, &client, &instance, &key).await?;
     drop(client);
     let json = if is_text { json_string(json)? } else { json };
@@ -166,7 +163,7 @@ async fn load_entry(
     key: &str,
 ) -> Result<(XComResponse, Bytes), ApiError> {
     let (xcom, text) = xcoms::get(client, instance, key).await?;
-    let masked = secrets::stored(client, &state.cipher).await?.mask_json_text(text.as_str());
+    let masked = secrets::stored(client, &state.core.cipher).await?.mask_json_text(text.as_str());
     Ok((view(xcom), masked.map_or_else(|| Bytes::from_owner(text), Bytes::from)))
 }
 
@@ -219,7 +216,7 @@ pub async fn create(
 ) -> Result<Created<XComResponseNative>, ApiError> {
     let XComCreateBody { key, value, map_index } = body;
     let instance = instance_key((dag_id, run_id, task_id, map_index));
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     instances::get(&*client, &instance).await.map_err(|error| match error {
         StoreError::NotFound { .. } => {
             let (task_id, RunKey { dag_id, run_id }) = (&instance.task_id, &instance.run);
@@ -251,7 +248,7 @@ pub async fn update(
 ) -> Result<Json<XComResponseNative>, ApiError> {
     let XComUpdateBody { value, map_index } = body;
     let instance = instance_key((dag_id, run_id, task_id, map_index));
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     if !xcoms::exists(&*client, &instance, &key).await? {
         return Err(not_found(&key));
     }
@@ -271,7 +268,7 @@ pub async fn delete(
     params: QueryParams<DeleteQuery>,
 ) -> Result<NoContent, ApiError> {
     let instance = instance_key_from_query((dag_id, run_id, task_id), &params)?;
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     if !xcoms::exists(&*client, &instance, &key).await? {
         return Err(not_found(&key));
     }

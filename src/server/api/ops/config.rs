@@ -1,11 +1,11 @@
 //! `/api/v2/config`: the current settings without secrets, in Airflow's sections and in a section `leoflow`. A change
 //! of `config.yaml` is shown at once, also if it takes effect only after a restart.
 
+use crate::app_state::{AppState, Shared};
 use crate::http::api_error::ApiError;
 use crate::http::openapi::answers::{Either, Plain};
 use crate::http::query::{Kind, Parameter, Query, QueryParams};
 use crate::http::request::Segments;
-use crate::process::state::AppState;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use leoflow_base::config::{self, Config};
@@ -14,9 +14,6 @@ use leoflow_engine::store::instance::tries::SLOTS;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::fmt::Write as _;
-use std::sync::Arc;
-
-type Shared = State<Arc<AppState>>;
 
 /// Airflow's `Config`.
 #[derive(Serialize, JsonSchema)]
@@ -44,13 +41,13 @@ fn section(name: &'static str, options: Vec<(&'static str, String)>) -> ConfigSe
 }
 
 fn sections(state: &AppState) -> Result<Vec<ConfigSection>, ApiError> {
-    let loaded = config::load(&state.home.config()).map_err(|error| ApiError::internal(&error))?;
+    let loaded = config::load(&state.core.home.config()).map_err(|error| ApiError::internal(&error))?;
     let Some(config) = loaded.map(|loaded| loaded.config) else {
         return Err(ApiError::retry_later("config.yaml does not exist"));
     };
     let workspace = config.workspace.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
-    let served = lock::holder(&state.home).and_then(|holder| holder.url);
-    let address = served.unwrap_or_else(|| format!("http://{}:{}", config.own_address(), state.phase.port));
+    let served = lock::holder(&state.core.home).and_then(|holder| holder.url);
+    let address = served.unwrap_or_else(|| format!("http://{}:{}", config.own_address(), state.core.phase.port));
     let core = vec![
         ("dags_folder", workspace.clone()),
         ("executor", "LocalExecutor".to_owned()),
@@ -63,7 +60,7 @@ fn sections(state: &AppState) -> Result<Vec<ConfigSection>, ApiError> {
     let api = vec![
         ("base_url", address),
         ("host", config.host.to_string()),
-        ("port", state.phase.port.to_string()),
+        ("port", state.core.phase.port.to_string()),
         ("expose_config", "True".to_owned()),
     ];
     let logging = vec![("logging_level", config.log_level.to_string())];

@@ -1,11 +1,11 @@
 //! `/api/v2/eventLogs`: the audit log, with Airflow's names and shapes.
 
 use crate::api::views::Stamp;
+use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
 use crate::http::listing::{Fields, collection};
 use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams};
 use crate::http::request::Segments;
-use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -14,9 +14,6 @@ use leoflow_engine::store::event_log::{self, EventField, EventFilter, LoggedEven
 use leoflow_engine::store::list::listing::Order;
 use schemars::JsonSchema;
 use serde::Serialize;
-use std::sync::Arc;
-
-type Shared = State<Arc<AppState>>;
 
 const FIELDS: Fields<EventField> = Fields {
     order: &[
@@ -112,12 +109,12 @@ pub async fn list(
         before: params.time("before")?,
         after: params.time("after")?,
     };
-    let page = event_log::list(&*state.database.get().await?, listing).await?;
+    let page = event_log::list(&*state.core.database.get().await?, listing).await?;
     Ok(Json(page.map(view).into()))
 }
 
 pub async fn get(State(state): Shared, Segments(id): Segments<i64>) -> Result<Json<EventLogResponse>, ApiError> {
-    let event = event_log::get(&*state.database.get().await?, id).await.map_err(|error| match error {
+    let event = event_log::get(&*state.core.database.get().await?, id).await.map_err(|error| match error {
         StoreError::NotFound { .. } => {
             ApiError::new(StatusCode::NOT_FOUND, format!("The Event Log with id: `{id}` not found"))
         }

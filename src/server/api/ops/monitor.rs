@@ -1,11 +1,11 @@
 //! `/jobs`: the components that Airflow runs as jobs, with Airflow's names and shapes.
 
+use crate::api::ops::health::{self, Component};
 use crate::api::views::Stamp;
+use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
 use crate::http::listing::collection;
 use crate::http::query::{Kind, ListParameters, Paging, Parameter, Query, QueryParams};
-use crate::process::health::{self, Component};
-use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use jiff::Timestamp;
@@ -13,7 +13,6 @@ use leoflow_base::sys::user;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::cmp::Ordering;
-use std::sync::Arc;
 
 /// Fields that jobs are ordered by.
 #[derive(Clone, Copy)]
@@ -97,13 +96,13 @@ collection! { JobCollectionResponse { jobs: JobResponse } }
 
 /// Lists the components of this instance that are jobs in Airflow: one of each, since the server started.
 pub async fn jobs(
-    State(state): State<Arc<AppState>>,
+    State(state): Shared,
     params: QueryParams<JobsQuery>,
 ) -> Result<Json<JobCollectionResponse>, ApiError> {
     let order = params.order(ORDERS)?;
     let (started, ended) = (params.times("start_date")?, params.times("end_date")?);
     let page = params.page()?;
-    let components = health::components(&state).await;
+    let components = health::components(&state.core).await;
     let job_types = [
         ("SchedulerJob", components.scheduler),
         ("DagProcessorJob", components.dag_processor),
@@ -117,7 +116,7 @@ pub async fn jobs(
             && params.text("executor_class").is_none_or(|value| value == EXECUTOR)
     };
     let is_alive = params.flag("is_alive")?;
-    let began = state.phase.started_at;
+    let began = state.core.phase.started_at;
     // Jobs that have not ended count as ending now.
     let is_in_range = started.contains(&began) && ended.contains(&Timestamp::now());
     let mut jobs: Vec<JobResponse> = job_types

@@ -1,17 +1,15 @@
 //! `/api/v2/providers`, with Airflow's names and shapes.
 
-use crate::environments::provider_cache::Provider;
-use crate::environments::providers;
+use crate::app_state::Shared;
+use crate::dag_code::provider_cache::Provider;
 use crate::http::api_error::ApiError;
 use crate::http::listing::collection;
 use crate::http::query::{ListParameters, Paging, Query, QueryParams};
-use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use schemars::JsonSchema;
 use serde::Serialize;
-use std::sync::Arc;
 
 pub struct ProvidersQuery;
 
@@ -31,11 +29,11 @@ collection! { ProviderCollectionResponse { providers: ProviderResponse } }
 
 /// Lists the providers of all projects.
 pub async fn list(
-    State(state): State<Arc<AppState>>,
+    State(state): Shared,
     params: QueryParams<ProvidersQuery>,
 ) -> Result<Json<ProviderCollectionResponse>, ApiError> {
     let page = params.page()?;
-    let providers = providers::list(&state).await;
+    let providers = state.dag_code.list_providers().await;
     let providers = providers.map_err(|reason| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, reason))?;
     let view = |provider: &Provider| ProviderResponse {
         package_name: provider.package_name.clone(),

@@ -2,13 +2,13 @@
 
 use super::rerun_version;
 use crate::api::views::Stamp;
+use crate::app_state::{AppState, Shared};
 use crate::dag_code::DagCode;
 use crate::http::api_error::ApiError;
 use crate::http::body::Body;
 use crate::http::listing::{Fields, collection};
 use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams};
 use crate::http::request::Segments;
-use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -25,10 +25,7 @@ use leoflow_engine::store::run::version_choice::VersionChoice;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use std::sync::Arc;
 use std::time::Duration;
-
-type Shared = State<Arc<AppState>>;
 
 /// Maximum runs in one backfill; a larger range is refused with its count, so that the user can split it.
 const MAX_RUNS: usize = 100_000;
@@ -127,14 +124,13 @@ fn to_api_error(error: StoreError) -> ApiError {
 }
 
 /// Returns the runs that the timetable has in the backfill's range, in creation order. Some may exist already.
-async fn planned_runs(code: Option<DagCode>, dag: &Dag, request: &BackfillRequest) -> Result<Vec<Info>, ApiError> {
+async fn planned_runs(code: &DagCode, dag: &Dag, request: &BackfillRequest) -> Result<Vec<Info>, ApiError> {
     let Some(timetable) = &dag.structure.timetable else { return Ok(Vec::new()) };
     let now = Timestamp::now();
     let restriction = Restriction { earliest: Some(request.from_date), latest: Some(request.to_date), catchup: true };
     let mut runs = Vec::new();
     let problem = |text: String| ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, text);
     if timetable.is_custom() {
-        let code = code.ok_or_else(|| problem("no workspace is configured".to_owned()))?;
         let infos = code.next_runs(dag.version_id, &dag.dag_id, None, restriction, MAX_CUSTOM_RUNS + 1).await;
         runs.extend(infos.map_err(problem)?.into_iter().take_while(|info| info.run_after < now));
         if runs.len() > MAX_CUSTOM_RUNS {
@@ -167,7 +163,7 @@ fn too_many(count: &str, max_runs: usize) -> String {
 
 /// `GET /api/lite/backfills/{id}/outcome`: how many dates got a run and why others did not, as counts and as text.
 pub async fn outcome(State(state): Shared, Segments(id): Segments<i64>) -> Result<Json<Value>, ApiError> {
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let (created, skipped) = backfills::outcome(&*client, id).await.map_err(to_api_error)?;
     let mut summary =
         if created == 0 { "no runs were created".to_owned() } else { format!("{} created", counted(created, "run")) };
@@ -190,13 +186,13 @@ pub async fn create(
 ) -> Result<Json<BackfillResponse>, ApiError> {
     let requested_version = body.run_on_latest_version;
     let mut request: BackfillRequest = body.into();
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let dag = dags::get(&*client, &request.dag_id).await.map_err(to_api_error)?;
     request.version = rerun_version::of_dag(&state, &dag, requested_version, VersionChoice::Newest).await?;
     backfills::check(&*client, &dag, &request).await.map_err(to_api_error)?;
     // The timetable's code may be slow, so no pooled connection is held while it runs.
     drop(client);
-    let planned_runs = planned_runs(DagCode::for_state(&state), &dag, &request).await?;
+    let planned_runs = planned_runs(&state.dag_code, &dag, &request).await?;
     let max_runs = MAX_INSTANCES / dag.structure.tasks.len().max(1);
     if planned_runs.len() > max_runs {
         return Err(ApiError::new(
@@ -204,7 +200,7 @@ pub async fn create(
             too_many(&planned_runs.len().to_string(), max_runs),
         ));
     }
-    let mut client = state.database.get().await?;
+    let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
     let user = state.auth.admin_email();
     let created = backfills::create(&transaction, &dag, &request, &planned_runs, &user).await.map_err(to_api_error)?;
@@ -227,7 +223,7 @@ pub async fn dry_run(
     Body(body): Body<BackfillPostBody>,
 ) -> Result<Json<DryRunBackfillCollectionResponse>, ApiError> {
     let request: BackfillRequest = body.into();
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let dag = dags::get(&*client, &request.dag_id).await.map_err(to_api_error)?;
     match backfills::check(&*client, &dag, &request).await {
         // A backfill already under way does not prevent a dry run.
@@ -235,7 +231,7 @@ pub async fn dry_run(
         Err(error) => return Err(to_api_error(error)),
     }
     drop(client);
-    let planned_runs = planned_runs(DagCode::for_state(&state), &dag, &request).await?;
+    let planned_runs = planned_runs(&state.dag_code, &dag, &request).await?;
     let date = |info: &Info| DryRunBackfillResponse {
         logical_date: info.logical_date().map(Stamp),
         partition_key: None,
@@ -257,18 +253,18 @@ pub async fn list(
 ) -> Result<Json<BackfillCollectionResponse>, ApiError> {
     let mut listing = params.listing(&FIELDS)?;
     listing.filter.dag_id = params.text("dag_id").map(str::to_owned);
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let page = backfills::list(&*client, listing).await?;
     Ok(Json(page.map(view).into()))
 }
 
 pub async fn get(State(state): Shared, Segments(id): Segments<u32>) -> Result<Json<BackfillResponse>, ApiError> {
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     Ok(Json(view(backfills::get(&*client, id.into()).await.map_err(to_api_error)?)))
 }
 
 async fn change(state: &AppState, id: i64, requested: Change) -> Result<Json<BackfillResponse>, ApiError> {
-    let mut client = state.database.get().await?;
+    let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
     let changed = backfills::change(&transaction, id, requested).await.map_err(to_api_error)?;
     transaction.commit().await?;

@@ -9,11 +9,11 @@ use super::rerun_version;
 use crate::api::instance::clear::{check_note, invalid, yes};
 use crate::api::instance::instance_views::{TaskInstanceResponse, instance};
 use crate::api::views::{self, DAGRunCollectionResponse, DAGRunResponse, Stamp};
+use crate::app_state::{AppState, Shared};
 use crate::http::api_error::ApiError;
 use crate::http::body::Body;
 use crate::http::listing::collection;
 use crate::http::request::Segments;
-use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -30,9 +30,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
-
-type Shared = State<Arc<AppState>>;
 
 /// The body of `clear`; `clearDagRuns` has the same options.
 #[derive(Deserialize, JsonSchema)]
@@ -121,7 +118,7 @@ impl Options {
 
     /// Clears the runs in one transaction; a dry run only returns what clearing would affect.
     async fn run(&self, state: &AppState, keys: &[RunKey]) -> Result<Outcome, ApiError> {
-        let mut client = state.database.get().await?;
+        let mut client = state.core.database.get().await?;
         let transaction = client.transaction().await?;
         let mut outcome = Outcome::default();
         if !self.dry_run {
@@ -237,7 +234,7 @@ pub async fn clear_dag_runs(
             let detail = "Partition selectors require a concrete dag_id; '~' is not supported.";
             return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
         };
-        let client = state.database.get().await?;
+        let client = state.core.database.get().await?;
         let dag = dags::get(&*client, dag_id).await?;
         let runs =
             partitions::runs(&*client, dag_id, &partitions.run_selector(dag.structure.timetable.as_ref())?).await?;
@@ -315,7 +312,7 @@ pub async fn partitions(
         body.partition_date_end.as_deref(),
     )?;
     partitions.check(&OtherSelector { name: "run_id", is_given: body.run_id.is_some() })?;
-    let mut client = state.database.get().await?;
+    let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
     let dag = dags::get(&transaction, &dag_id).await?;
     let selector = match body.run_id {

@@ -1,13 +1,13 @@
 //! Lists of `/api/v2/dags/{dag_id}/dagRuns`, by query or by body, with Airflow's names and shapes.
 
 use crate::api::views::{self, DAGRunCollectionResponse};
+use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
 use crate::http::body::Body;
 use crate::http::listing::{Fields, PageLimit, PageOffset, batch_body};
 use crate::http::openapi::operation::Input;
 use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams};
 use crate::http::request::{Params, Segments};
-use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::{FromRequestParts, State};
 use axum::http::StatusCode;
@@ -19,9 +19,6 @@ use leoflow_engine::store::list::filter::FieldTest;
 use leoflow_engine::store::list::listing::Listing;
 use leoflow_engine::store::run::run_fields::{RunField, RunFilter};
 use leoflow_engine::store::run::runs;
-use std::sync::Arc;
-
-type Shared = State<Arc<AppState>>;
 
 const FIELDS: Fields<RunField> = Fields {
     order: &[
@@ -102,7 +99,7 @@ pub async fn list(
     params: QueryParams<RunsQuery>,
 ) -> Result<Json<DAGRunCollectionResponse>, ApiError> {
     let mut listing = run_listing(&params)?;
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let (from, to) = (params.date("partition_date_gte")?, params.date("partition_date_lte")?);
     if let Some(dag_id) = specific_id(&dag_id) {
         let dag = dags::get(&*client, dag_id).await?;
@@ -179,7 +176,7 @@ pub async fn list_by_body(
 ) -> Result<Json<DAGRunCollectionResponse>, ApiError> {
     require_wildcard(&dag_id, "dag_id")?;
     let params = Params::from_body(&body, &[("states", "state")])?;
-    let page = runs::list(&*state.database.get().await?, run_listing(&params)?).await?;
+    let page = runs::list(&*state.core.database.get().await?, run_listing(&params)?).await?;
     Ok(Json(page.map(views::run).into()))
 }
 

@@ -1,10 +1,10 @@
 //! Waits for a run to end: streams its state, one JSON line per poll, and last the requested XCom results.
 
+use crate::app_state::{AppState, Shared};
 use crate::http::api_error::ApiError;
 use crate::http::openapi::answers::{Either, Lines};
 use crate::http::query::{Kind, Parameter, Query, QueryParams};
 use crate::http::request::Segments;
-use crate::process::state::AppState;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -16,7 +16,6 @@ use leoflow_engine::store::secret::secrets;
 use leoflow_engine::store::{ReadFor, StoreError};
 use serde_json::{Map, Value, json};
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Shortest and longest poll interval.
@@ -26,7 +25,7 @@ const RETURN_VALUE: &str = "return_value";
 
 /// A client that waits for a run.
 struct RunWait {
-    state: Arc<AppState>,
+    state: AppState,
     run: RunKey,
     interval: Duration,
     /// Tasks whose results are sent at the end.
@@ -43,7 +42,7 @@ impl Query for WaitQuery {
 }
 
 pub async fn wait(
-    State(state): State<Arc<AppState>>,
+    State(state): Shared,
     Segments((dag_id, run_id)): Segments<(String, String)>,
     params: QueryParams<WaitQuery>,
 ) -> Result<Either<Value, Lines>, ApiError> {
@@ -52,7 +51,7 @@ pub async fn wait(
     })?;
     let interval = Duration::try_from_secs_f64(interval).unwrap_or(MAX_INTERVAL).clamp(MIN_INTERVAL, MAX_INTERVAL);
     let run = RunKey { dag_id, run_id };
-    runs::get(&*state.database.get().await?, &run, ReadFor::Reading).await.map_err(|error| match error {
+    runs::get(&*state.core.database.get().await?, &run, ReadFor::Reading).await.map_err(|error| match error {
         StoreError::NotFound { .. } => {
             let detail = format!("The DagRun with dag_id: `{}` and run_id: `{}` was not found", run.dag_id, run.run_id);
             ApiError::new(StatusCode::NOT_FOUND, detail)
@@ -88,7 +87,7 @@ impl RunWait {
 
     /// Reads the run. Returns the line for its state, and whether the run has ended.
     async fn poll(&self) -> Result<(Value, bool), ApiError> {
-        let client = self.state.database.get().await?;
+        let client = self.state.core.database.get().await?;
         let run = runs::get(&*client, &self.run, ReadFor::Reading).await?;
         let mut line = json!({"state": run.state});
         let is_over = run.state.is_finished();
@@ -103,7 +102,7 @@ impl RunWait {
                 limit: None,
             };
             let mut results = results_by_task(&xcoms::pull(&*client, &pull).await?);
-            secrets::stored(&*client, &self.state.cipher).await?.mask_json(&mut results);
+            secrets::stored(&*client, &self.state.core.cipher).await?.mask_json(&mut results);
             line["results"] = results;
         }
         Ok((line, is_over))

@@ -1,16 +1,15 @@
 //! `/api/v2/dags/{dag_id}/dagRuns`, with Airflow's names and shapes.
 
+use crate::api::deleted_logs::DeletedLogs;
 use crate::api::instance::clear::check_note;
 use crate::api::views::{self, DAGRunResponse};
-use crate::dag_code::DagCode;
+use crate::app_state::{AppState, Shared};
 use crate::http::api_error::ApiError;
 use crate::http::body::{Body, nullable};
 use crate::http::caller::Caller;
 use crate::http::openapi::answers::NoContent;
 use crate::http::query::{QueryParams, UpdateMaskQuery};
 use crate::http::request::Segments;
-use crate::process::deleted_logs::DeletedLogs;
-use crate::process::state::AppState;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::{Extension, Json};
@@ -26,9 +25,6 @@ use leoflow_engine::store::{ReadFor, StoreError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
-use std::sync::Arc;
-
-type Shared = State<Arc<AppState>>;
 
 pub fn run_not_found(error: StoreError, key: &RunKey) -> ApiError {
     match error {
@@ -46,7 +42,7 @@ pub async fn get(
     Segments((dag_id, run_id)): Segments<(String, String)>,
 ) -> Result<Json<DAGRunResponse>, ApiError> {
     let key = RunKey { dag_id, run_id };
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let run = runs::get(&*client, &key, ReadFor::Reading).await.map_err(|error| run_not_found(error, &key))?;
     Ok(Json(views::run(run)))
 }
@@ -120,7 +116,7 @@ pub async fn trigger(
     if let (Some(date), None) = (trigger.logical_date, trigger.data_interval) {
         trigger.data_interval = custom_interval(&state, &dag_id, date).await?;
     }
-    let mut client = state.database.get().await?;
+    let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
     let run = runs::trigger(&transaction, &dag_id, &trigger).await.map_err(|error| match error {
         StoreError::NotFound { .. } => {
@@ -136,16 +132,18 @@ pub async fn trigger(
 /// Asks a DAG's custom timetable for the data interval of a run at `date`; `None` for other timetables, for an unknown
 /// DAG, and without a workspace.
 pub async fn custom_interval(
-    state: &Arc<AppState>,
+    state: &AppState,
     dag_id: &str,
     date: Timestamp,
 ) -> Result<Option<(Timestamp, Timestamp)>, ApiError> {
     // The timetable's code may be slow, so no pooled connection is held while it runs.
-    let dag_result = dags::get(&*state.database.get().await?, dag_id).await;
+    let dag_result = dags::get(&*state.core.database.get().await?, dag_id).await;
     let Ok(dag) = dag_result else { return Ok(None) };
     let has_custom_timetable = dag.structure.timetable.as_ref().is_some_and(|timetable| timetable.is_custom());
-    let (true, Some(code)) = (has_custom_timetable, DagCode::for_state(state)) else { return Ok(None) };
-    let interval = code.manual_interval(dag.version_id, dag_id, date).await;
+    if !has_custom_timetable || state.dag_code.workspace().is_none() {
+        return Ok(None);
+    }
+    let interval = state.dag_code.manual_interval(dag.version_id, dag_id, date).await;
     let interval = interval.map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, error))?;
     Ok(Some((interval.start, interval.end)))
 }
@@ -202,7 +200,7 @@ pub async fn patch(
 ) -> Result<Json<DAGRunResponse>, ApiError> {
     let key = RunKey { dag_id, run_id };
     body.check()?;
-    let mut client = state.database.get().await?;
+    let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
     body.apply(&transaction, &key, &params.texts("update_mask")).await?;
     let run = runs::get(&transaction, &key, ReadFor::Reading).await.map_err(|error| run_not_found(error, &key))?;
@@ -215,11 +213,11 @@ pub async fn delete(
     Segments((dag_id, run_id)): Segments<(String, String)>,
 ) -> Result<NoContent, ApiError> {
     let key = RunKey { dag_id, run_id };
-    let mut client = state.database.get().await?;
+    let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
     runs::delete(&transaction, &key).await.map_err(|error| run_not_found(error, &key))?;
-    let folder = task_log::folder_of_run(&state.home, &key.dag_id, &key.run_id);
-    let logs = DeletedLogs::quarantine(&state.home, folder).await;
+    let folder = task_log::folder_of_run(&state.core.home, &key.dag_id, &key.run_id);
+    let logs = DeletedLogs::quarantine(&state.core.home, folder).await;
     transaction.commit().await?;
     logs.remove();
     Ok(NoContent)

@@ -1,12 +1,12 @@
 //! `PATCH /api/v2/dags/{dag_id}/dagRuns`: changes and deletes runs in bulk.
 
 use super::dag_runs::{DAGRunPatchBody, DagRunMutableStates, run_not_found};
+use crate::api::bulk::keyed::{self, Entity, KeyedEntities, text_of};
+use crate::api::bulk::{Bulk, BulkResponse};
+use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
 use crate::http::body::{Body, fields_as};
-use crate::http::bulk::{Bulk, BulkResponse};
-use crate::http::bulk_keyed::{self, Entity, KeyedEntities, text_of};
 use crate::http::request::Segments;
-use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -20,7 +20,6 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::path::PathBuf;
-use std::sync::Arc;
 
 /// Runs of the DAG in the path, or of any DAG when the path says `~`.
 struct DagRuns {
@@ -116,9 +115,9 @@ impl KeyedEntities for DagRuns {
 }
 
 pub async fn dag_runs(
-    State(state): State<Arc<AppState>>,
+    State(state): Shared,
     Segments(path_dag_id): Segments<String>,
     Body(body): Body<Bulk<BulkDAGRunBody>>,
 ) -> Result<Json<BulkResponse>, ApiError> {
-    bulk_keyed::run(&state, &DagRuns { path_dag_id }, body).await
+    keyed::run(&state.core, &DagRuns { path_dag_id }, body).await
 }

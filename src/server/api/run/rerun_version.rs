@@ -2,8 +2,8 @@
 //! reset. The request decides, else the DAG, else the setting `[core] rerun_with_latest_version`, else the operation's
 //! default.
 
+use crate::app_state::AppState;
 use crate::http::api_error::ApiError;
-use crate::process::state::AppState;
 use axum::http::StatusCode;
 use leoflow_base::sys::blocking;
 use leoflow_engine::store::dag::dags::{self, Dag};
@@ -17,7 +17,7 @@ const SETTING: &str = "AIRFLOW__CORE__RERUN_WITH_LATEST_VERSION";
 /// Reads the setting that applies to the DAG file at `relative_fileloc` in the workspace, or without a path to the
 /// instance. 500 if the value is not a boolean.
 pub async fn setting(state: &AppState, relative_fileloc: Option<&str>) -> Result<Option<bool>, ApiError> {
-    let workspace = state.dag_files.questions.get().map(|questions| questions.workspace().to_owned());
+    let workspace = state.dag_code.workspace().map(ToOwned::to_owned);
     let folders: Vec<PathBuf> = match (workspace, relative_fileloc) {
         (Some(workspace), Some(path)) => leoflow_python::folders(&workspace, &workspace.join(path)),
         (Some(workspace), None) => vec![workspace],

@@ -1,16 +1,16 @@
 //! `/api/v2/connections`, with Airflow's names and shapes. Passwords can be written but are never returned.
 
+use crate::api::bulk::{self, Bulk, BulkResponse, Entities};
 use crate::api::redact;
 use crate::api::views::Stamp;
+use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
 use crate::http::body::Body;
-use crate::http::bulk::{self, Bulk, BulkResponse, Entities};
 use crate::http::changes::Changes;
 use crate::http::listing::{Fields, collection};
 use crate::http::openapi::answers::{Accepted, Created, NoContent};
 use crate::http::query::{ListParameters, Parameter, Query, QueryParams};
 use crate::http::request::Id;
-use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::handler::Handler;
@@ -23,9 +23,6 @@ use leoflow_engine::store::ReadFor;
 use leoflow_engine::store::secret::connections::{self, Connection, ConnectionField};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
-
-type Shared = State<Arc<AppState>>;
 
 /// Fields to order and filter by. Airflow's `id` is the order of creation.
 const FIELDS: Fields<ConnectionField> = Fields {
@@ -84,8 +81,8 @@ pub async fn list(
     params: QueryParams<ConnectionsQuery>,
 ) -> Result<Json<ConnectionCollectionResponse>, ApiError> {
     let listing = params.listing(&FIELDS)?;
-    let client = state.database.get().await?;
-    let page = connections::list(&*client, &state.cipher, listing).await?;
+    let client = state.core.database.get().await?;
+    let page = connections::list(&*client, &state.core.cipher, listing).await?;
     Ok(Json(page.map(response).into()))
 }
 
@@ -93,8 +90,8 @@ pub async fn get(State(state): Shared, Id(id): Id, headers: HeaderMap) -> Result
     if id == ENQUEUE_WORD {
         return Err(unknown_test(&headers));
     }
-    let client = state.database.get().await?;
-    Ok(Json(response(connections::get(&*client, &state.cipher, &id, ReadFor::Reading).await?)))
+    let client = state.core.database.get().await?;
+    Ok(Json(response(connections::get(&*client, &state.core.cipher, &id, ReadFor::Reading).await?)))
 }
 
 /// Defines a request body with the fields of a connection and others.
@@ -156,8 +153,8 @@ pub async fn create(
     Body(body): Body<ConnectionBody>,
 ) -> Result<Created<ConnectionResponse>, ApiError> {
     let connection = body.into_connection();
-    let client = state.database.get().await?;
-    connections::create(&*client, &state.cipher, &connection).await?;
+    let client = state.core.database.get().await?;
+    connections::create(&*client, &state.core.cipher, &connection).await?;
     Ok(Created(response(connection)))
 }
 
@@ -171,9 +168,9 @@ pub async fn patch(
         let detail = "The connection_id in the request body does not match the URL parameter";
         return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
     }
-    let mut client = state.database.get().await?;
+    let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
-    let merged = change(&transaction, &state.cipher, &id, &changes).await?;
+    let merged = change(&transaction, &state.core.cipher, &id, &changes).await?;
     transaction.commit().await?;
     Ok(Json(response(merged)))
 }
@@ -213,7 +210,7 @@ fn merge(old: Connection, changes: &Changes<ConnectionBody>) -> Connection {
 }
 
 pub async fn delete(State(state): Shared, Id(id): Id) -> Result<NoContent, ApiError> {
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     connections::delete(&*client, &id).await?;
     Ok(NoContent)
 }
@@ -354,5 +351,5 @@ pub async fn bulk(
     State(state): Shared,
     Body(body): Body<Bulk<ConnectionBody>>,
 ) -> Result<Json<BulkResponse>, ApiError> {
-    bulk::run(&state, &Connections(&state.cipher), body).await
+    bulk::run(&state.core, &Connections(&state.core.cipher), body).await
 }

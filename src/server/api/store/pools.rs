@@ -1,14 +1,14 @@
 //! `/api/v2/pools`, with Airflow's names and shapes.
 
+use crate::api::bulk::{self, Bulk, BulkResponse, Entities};
+use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
 use crate::http::body::Body;
-use crate::http::bulk::{self, Bulk, BulkResponse, Entities};
 use crate::http::changes::Changes;
 use crate::http::listing::{Fields, collection};
 use crate::http::openapi::answers::{Created, NoContent};
 use crate::http::query::{ListParameters, Query, QueryParams, UpdateMaskQuery};
 use crate::http::request::Id;
-use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -20,9 +20,6 @@ use leoflow_engine::store::pools::{self, Pool, PoolField, PoolSettings};
 use leoflow_postgres::GenericClient;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
-
-type Shared = State<Arc<AppState>>;
 
 const FIELDS: Fields<PoolField> = Fields {
     order: &[("id", PoolField::Name), ("pool", PoolField::Name), ("name", PoolField::Name)],
@@ -85,13 +82,13 @@ pub async fn list(
     params: QueryParams<PoolsQuery>,
 ) -> Result<Json<PoolCollectionResponse>, ApiError> {
     let listing = params.listing(&FIELDS)?;
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     let page = pools::list(&*client, listing).await?;
     Ok(Json(page.map(view).into()))
 }
 
 pub async fn get(State(state): Shared, Id(name): Id) -> Result<Json<PoolResponse>, ApiError> {
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     Ok(Json(view(pools::get(&*client, &name).await.map_err(|error| convert_error(error, &name))?)))
 }
 
@@ -135,7 +132,7 @@ fn check_slots(slots: i32) -> Result<(), ApiError> {
 
 pub async fn create(State(state): Shared, Body(body): Body<PoolBody>) -> Result<Created<PoolResponse>, ApiError> {
     check_slots(body.slots)?;
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     pools::create(&*client, &body.settings()).await?;
     Ok(Created(view(pools::get(&*client, &body.name).await?)))
 }
@@ -167,7 +164,7 @@ pub async fn patch(
         let detail = "Invalid body, pool name from request body doesn't match uri parameter";
         return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
     }
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     Ok(Json(view(change(&*client, &name, body, &params.texts("update_mask")).await?)))
 }
 
@@ -191,7 +188,7 @@ async fn change(
 }
 
 pub async fn delete(State(state): Shared, Id(name): Id) -> Result<NoContent, ApiError> {
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     pools::delete(&*client, &name).await.map_err(|error| convert_error(error, &name))?;
     Ok(NoContent)
 }
@@ -236,5 +233,5 @@ impl Entities for Pools {
 }
 
 pub async fn bulk(State(state): Shared, Body(body): Body<Bulk<PoolBody>>) -> Result<Json<BulkResponse>, ApiError> {
-    bulk::run(&state, &Pools, body).await
+    bulk::run(&state.core, &Pools, body).await
 }

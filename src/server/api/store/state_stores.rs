@@ -2,13 +2,13 @@
 
 use crate::api::instance_path::{TaskPath, instance_key_from_query};
 use crate::api::views::Stamp;
+use crate::app_state::{AppState, Shared};
 use crate::http::api_error::ApiError;
 use crate::http::body::Body;
 use crate::http::listing::collection;
 use crate::http::openapi::answers::NoContent;
 use crate::http::query::{Kind, ListParameters, Paging, Parameter, Query, QueryParams};
 use crate::http::request::Segments;
-use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -20,9 +20,7 @@ use leoflow_engine::store::list::listing::Listing;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::sync::Arc;
 
-type Shared = State<Arc<AppState>>;
 type Instance = Segments<TaskPath>;
 type InstanceAndKey = Segments<(String, String, String, String)>;
 
@@ -201,7 +199,7 @@ impl Query for AssetStoreQuery {
 
 /// 404 unless the instance exists, or with `MapIndexes::All` any instance of the task.
 async fn require_instance(state: &AppState, instance: &InstanceKey, map_indexes: MapIndexes) -> Result<(), ApiError> {
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     if !states::has_instance(&*client, instance, map_indexes).await? {
         let InstanceKey { run: RunKey { dag_id, run_id }, task_id, map_index } = instance;
         let index_text = match map_indexes {
@@ -222,13 +220,13 @@ pub async fn task_list(
     params: QueryParams<TaskStoreQuery>,
 ) -> Result<Json<TaskStateStoreCollectionResponse>, ApiError> {
     let (instance, listing) = (instance_key_from_query(ids, &params)?, Listing::default().with_page(params.page()?));
-    let page = states::list_of_task(&*state.database.get().await?, &instance, listing).await?;
+    let page = states::list_of_task(&*state.core.database.get().await?, &instance, listing).await?;
     Ok(Json(page.map(task_response).into()))
 }
 
 async fn task_entry(state: &AppState, instance: &InstanceKey, key: &str) -> Result<StateEntry, ApiError> {
     let listing = Listing::of(StateFilter::of_key(key));
-    let page = states::list_of_task(&*state.database.get().await?, instance, listing).await?;
+    let page = states::list_of_task(&*state.core.database.get().await?, instance, listing).await?;
     page.rows.into_iter().next().ok_or_else(|| key_not_found("Task", key))
 }
 
@@ -251,7 +249,7 @@ pub async fn task_set(
     let TaskStateStoreBody { value, expires_at } = body;
     let (value, expires_at) = (to_stored_value(&value)?, expiry(&expires_at)?);
     require_instance(&state, &instance, MapIndexes::Given).await?;
-    states::set_of_task(&*state.database.get().await?, &instance, &key, &value, expires_at).await?;
+    states::set_of_task(&*state.core.database.get().await?, &instance, &key, &value, expires_at).await?;
     Ok(NoContent)
 }
 
@@ -265,7 +263,7 @@ pub async fn task_patch(
     let value = to_stored_value(&value)?;
     require_instance(&state, &instance, MapIndexes::Given).await?;
     let stored = task_entry(&state, &instance, &key).await?;
-    states::set_of_task(&*state.database.get().await?, &instance, &key, &value, stored.expires_at).await?;
+    states::set_of_task(&*state.core.database.get().await?, &instance, &key, &value, stored.expires_at).await?;
     Ok(Json(Value::Null))
 }
 
@@ -276,7 +274,7 @@ pub async fn task_delete(
 ) -> Result<NoContent, ApiError> {
     let instance = instance_key_from_query((dag_id, run_id, task_id), &params)?;
     require_instance(&state, &instance, MapIndexes::Given).await?;
-    states::delete_of_task(&*state.database.get().await?, &instance, Some(&key)).await?;
+    states::delete_of_task(&*state.core.database.get().await?, &instance, Some(&key)).await?;
     Ok(NoContent)
 }
 
@@ -288,7 +286,7 @@ pub async fn task_clear(
     let instance = instance_key_from_query(ids, &params)?;
     let is_every_index = params.flag("all_map_indices")?.unwrap_or(false);
     require_instance(&state, &instance, if is_every_index { MapIndexes::All } else { MapIndexes::Given }).await?;
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     if is_every_index {
         states::delete_of_all_indexes(&*client, &instance).await?;
     } else {
@@ -299,7 +297,7 @@ pub async fn task_clear(
 
 /// 404 unless the asset exists.
 async fn require_asset(state: &AppState, id: i64) -> Result<(), ApiError> {
-    let asset = asset_lists::get(&*state.database.get().await?, id).await?;
+    let asset = asset_lists::get(&*state.core.database.get().await?, id).await?;
     asset.map(drop).ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, format!("Asset with id {id} not found")))
 }
 
@@ -310,7 +308,7 @@ pub async fn asset_list(
 ) -> Result<Json<AssetStateStoreCollectionResponse>, ApiError> {
     let listing = Listing::default().with_page(params.page()?);
     require_asset(&state, id).await?;
-    let page = states::list_of_asset(&*state.database.get().await?, id, listing).await?;
+    let page = states::list_of_asset(&*state.core.database.get().await?, id, listing).await?;
     Ok(Json(page.map(asset_response).into()))
 }
 
@@ -320,7 +318,7 @@ pub async fn asset_get(
 ) -> Result<Json<AssetStateStoreResponse>, ApiError> {
     require_asset(&state, id).await?;
     let listing = Listing::of(StateFilter::of_key(&key));
-    let page = states::list_of_asset(&*state.database.get().await?, id, listing).await?;
+    let page = states::list_of_asset(&*state.core.database.get().await?, id, listing).await?;
     Ok(Json(asset_response(page.rows.into_iter().next().ok_or_else(|| key_not_found("Asset", &key))?)))
 }
 
@@ -333,7 +331,7 @@ pub async fn asset_set(
     require_asset(&state, id).await?;
     let run = RunKey { dag_id: API_WRITER.to_owned(), run_id: API_WRITER.to_owned() };
     let writer = InstanceKey::unmapped(run, API_WRITER);
-    states::set_of_asset(&*state.database.get().await?, id, &key, &value, &writer).await?;
+    states::set_of_asset(&*state.core.database.get().await?, id, &key, &value, &writer).await?;
     Ok(NoContent)
 }
 
@@ -342,12 +340,12 @@ pub async fn asset_delete(
     Segments((id, key)): Segments<(i64, String)>,
 ) -> Result<NoContent, ApiError> {
     require_asset(&state, id).await?;
-    states::delete_of_asset(&*state.database.get().await?, id, Some(&key)).await?;
+    states::delete_of_asset(&*state.core.database.get().await?, id, Some(&key)).await?;
     Ok(NoContent)
 }
 
 pub async fn asset_clear(State(state): Shared, Segments(id): Segments<i64>) -> Result<NoContent, ApiError> {
     require_asset(&state, id).await?;
-    states::delete_of_asset(&*state.database.get().await?, id, None).await?;
+    states::delete_of_asset(&*state.core.database.get().await?, id, None).await?;
     Ok(NoContent)
 }

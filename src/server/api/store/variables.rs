@@ -1,15 +1,15 @@
 //! `/api/v2/variables`, with Airflow's names and shapes.
 
+use crate::api::bulk::{self, Bulk, BulkResponse, Entities};
 use crate::api::redact;
+use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
 use crate::http::body::Body;
-use crate::http::bulk::{self, Bulk, BulkResponse, Entities};
 use crate::http::changes::Changes;
 use crate::http::listing::{Fields, collection};
 use crate::http::openapi::answers::{Created, NoContent};
 use crate::http::query::{ListParameters, Query, QueryParams};
 use crate::http::request::Id;
-use crate::process::state::AppState;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -20,9 +20,6 @@ use leoflow_engine::store::secret::variables::{self, Variable, VariableField};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::sync::Arc;
-
-type Shared = State<Arc<AppState>>;
 
 /// Fields to order and filter by. Airflow's `id` is the order of creation.
 const FIELDS: Fields<VariableField> = Fields {
@@ -68,14 +65,14 @@ pub async fn list(
     params: QueryParams<VariablesQuery>,
 ) -> Result<Json<VariableCollectionResponse>, ApiError> {
     let listing = params.listing(&FIELDS)?;
-    let client = state.database.get().await?;
-    let page = variables::list(&*client, &state.cipher, listing).await?;
+    let client = state.core.database.get().await?;
+    let page = variables::list(&*client, &state.core.cipher, listing).await?;
     Ok(Json(page.map(response).into()))
 }
 
 pub async fn get(State(state): Shared, Id(key): Id) -> Result<Json<VariableResponse>, ApiError> {
-    let client = state.database.get().await?;
-    Ok(Json(response(variables::get(&*client, &state.cipher, &key, ReadFor::Reading).await?)))
+    let client = state.core.database.get().await?;
+    Ok(Json(response(variables::get(&*client, &state.core.cipher, &key, ReadFor::Reading).await?)))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -103,8 +100,8 @@ pub async fn create(
     Body(body): Body<VariableBody>,
 ) -> Result<Created<VariableResponse>, ApiError> {
     let variable = body.into_variable();
-    let client = state.database.get().await?;
-    variables::create(&*client, &state.cipher, &variable).await?;
+    let client = state.core.database.get().await?;
+    variables::create(&*client, &state.core.cipher, &variable).await?;
     Ok(Created(response(variable)))
 }
 
@@ -118,9 +115,9 @@ pub async fn patch(
         let detail = "Invalid body, key from request body doesn't match uri parameter";
         return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
     }
-    let mut client = state.database.get().await?;
+    let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
-    let variable = change(&transaction, &state.cipher, key, &changes).await?;
+    let variable = change(&transaction, &state.core.cipher, key, &changes).await?;
     transaction.commit().await?;
     Ok(Json(response(variable)))
 }
@@ -145,7 +142,7 @@ async fn change(
 }
 
 pub async fn delete(State(state): Shared, Id(key): Id) -> Result<NoContent, ApiError> {
-    let client = state.database.get().await?;
+    let client = state.core.database.get().await?;
     variables::delete(&*client, &key).await?;
     Ok(NoContent)
 }
@@ -181,5 +178,5 @@ impl Entities for Variables<'_> {
 }
 
 pub async fn bulk(State(state): Shared, Body(body): Body<Bulk<VariableBody>>) -> Result<Json<BulkResponse>, ApiError> {
-    bulk::run(&state, &Variables(&state.cipher), body).await
+    bulk::run(&state.core, &Variables(&state.core.cipher), body).await
 }

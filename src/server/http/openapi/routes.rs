@@ -1,12 +1,10 @@
 //! Routes with entries in the OpenAPI document.
 
 use super::operation::{Described, Operation, Schemas};
-use crate::process::state::AppState;
 use axum::Router;
 use axum::handler::Handler;
 use axum::http::Method;
 use axum::routing::{MethodFilter, on};
-use std::sync::Arc;
 
 /// Base path of all operations.
 const BASE: &str = "/api/v2";
@@ -28,14 +26,14 @@ pub struct Entry {
 }
 
 /// Routes with their document entries.
-pub struct Routes {
-    pub router: Router<Arc<AppState>>,
+pub struct Routes<S> {
+    pub router: Router<S>,
     pub entries: Vec<Entry>,
     tags: &'static [&'static str],
     needs_token: bool,
 }
 
-impl Routes {
+impl<S: Clone + Send + Sync + 'static> Routes<S> {
     /// Starts a list of routes that require a login, with Airflow's tags.
     pub fn new(tags: &'static [&'static str]) -> Self {
         Self { router: Router::new(), entries: Vec::new(), tags, needs_token: true }
@@ -58,7 +56,7 @@ impl Routes {
 
     pub fn get<H, T, A>(self, path: &str, id: &'static str, errors: &'static [u16], handler: H) -> Self
     where
-        H: Handler<T, Arc<AppState>> + Described<A>,
+        H: Handler<T, S> + Described<A>,
         T: 'static,
     {
         self.operation(Method::GET, MethodFilter::GET, path, id, errors, handler)
@@ -66,7 +64,7 @@ impl Routes {
 
     pub fn post<H, T, A>(self, path: &str, id: &'static str, errors: &'static [u16], handler: H) -> Self
     where
-        H: Handler<T, Arc<AppState>> + Described<A>,
+        H: Handler<T, S> + Described<A>,
         T: 'static,
     {
         self.operation(Method::POST, MethodFilter::POST, path, id, errors, handler)
@@ -74,7 +72,7 @@ impl Routes {
 
     pub fn put<H, T, A>(self, path: &str, id: &'static str, errors: &'static [u16], handler: H) -> Self
     where
-        H: Handler<T, Arc<AppState>> + Described<A>,
+        H: Handler<T, S> + Described<A>,
         T: 'static,
     {
         self.operation(Method::PUT, MethodFilter::PUT, path, id, errors, handler)
@@ -82,7 +80,7 @@ impl Routes {
 
     pub fn patch<H, T, A>(self, path: &str, id: &'static str, errors: &'static [u16], handler: H) -> Self
     where
-        H: Handler<T, Arc<AppState>> + Described<A>,
+        H: Handler<T, S> + Described<A>,
         T: 'static,
     {
         self.operation(Method::PATCH, MethodFilter::PATCH, path, id, errors, handler)
@@ -90,7 +88,7 @@ impl Routes {
 
     pub fn delete<H, T, A>(self, path: &str, id: &'static str, errors: &'static [u16], handler: H) -> Self
     where
-        H: Handler<T, Arc<AppState>> + Described<A>,
+        H: Handler<T, S> + Described<A>,
         T: 'static,
     {
         self.operation(Method::DELETE, MethodFilter::DELETE, path, id, errors, handler)
@@ -106,7 +104,7 @@ impl Routes {
         handler: H,
     ) -> Self
     where
-        H: Handler<T, Arc<AppState>> + Described<A>,
+        H: Handler<T, S> + Described<A>,
         T: 'static,
     {
         self.router = self.router.route(&format!("{BASE}{path}"), on(filter, handler.clone()));
@@ -136,7 +134,7 @@ impl Routes {
     /// Adds a route without a document entry.
     pub fn route<H, T>(mut self, filter: MethodFilter, path: &str, handler: H) -> Self
     where
-        H: Handler<T, Arc<AppState>>,
+        H: Handler<T, S>,
         T: 'static,
     {
         self.router = self.router.route(&format!("{BASE}{path}"), on(filter, handler));

@@ -1,7 +1,10 @@
 //! Airflow's bulk operations: a list of actions, each applied in its own transaction.
 
-use super::api_error::ApiError;
-use crate::process::state::AppState;
+pub mod keyed;
+mod schema;
+
+use crate::http::api_error::ApiError;
+use crate::state::Core;
 use axum::Json;
 use axum::http::StatusCode;
 use deadpool_postgres::Transaction;
@@ -87,17 +90,13 @@ pub trait Entities: Sync {
 pub type Body = Map<String, Value>;
 
 /// Validates all actions, then applies them one by one.
-pub async fn run<E: Entities, T>(
-    state: &AppState,
-    entities: &E,
-    body: Bulk<T>,
-) -> Result<Json<BulkResponse>, ApiError> {
+pub async fn run<E: Entities, T>(core: &Core, entities: &E, body: Bulk<T>) -> Result<Json<BulkResponse>, ApiError> {
     let Bulk { actions, .. } = body;
     actions.iter().try_for_each(check::<E>)?;
     let mut outcome = BulkResponse::default();
     for action in actions {
         let kind = action.action;
-        outcome.add(kind, apply(state, entities, action).await);
+        outcome.add(kind, apply(core, entities, action).await);
     }
     Ok(Json(outcome))
 }
@@ -137,9 +136,9 @@ fn check<E: Entities>(action: &Action) -> Result<(), ApiError> {
 }
 
 /// Applies one action in one transaction. Returns the names of the entities that it created, updated or deleted.
-async fn apply<E: Entities>(state: &AppState, entities: &E, action: Action) -> Result<Vec<String>, ApiError> {
+async fn apply<E: Entities>(core: &Core, entities: &E, action: Action) -> Result<Vec<String>, ApiError> {
     let (kind, mask) = (action.action, action.update_mask.clone().unwrap_or_default());
-    let mut client = state.database.get().await?;
+    let mut client = core.database.get().await?;
     let transaction = client.transaction().await?;
     let requested_names: Vec<String> =
         action.entities.iter().filter_map(|entity| name_in(entity, E::NAME_FIELDS)).collect();

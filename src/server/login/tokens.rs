@@ -1,11 +1,10 @@
 //! The tokens of a request, and the checks that require one.
 
-use super::api_error::ApiError;
-use super::caller::Caller;
-use super::openapi::operation::Input;
-use crate::login::logins::Peer;
-use crate::process::state::AppState;
-use axum::extract::{FromRequestParts, Request, State};
+use super::credentials::Auth;
+use crate::http::api_error::ApiError;
+use crate::http::caller::{Caller, Peer};
+use crate::http::openapi::operation::Input;
+use axum::extract::{FromRef, FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, HeaderValue, Method, header};
 use axum::middleware::Next;
@@ -25,29 +24,28 @@ pub struct PresentedTokens {
 }
 
 impl PresentedTokens {
-    pub fn read(state: &AppState, headers: &HeaderMap, extensions: &Extensions) -> Self {
-        let tokens =
-            bearer(headers).map(str::to_owned).into_iter().chain(session_token(headers, &state.auth.cookie_name()));
+    pub fn read(auth: &Auth, headers: &HeaderMap, extensions: &Extensions) -> Self {
+        let tokens = bearer(headers).map(str::to_owned).into_iter().chain(session_token(headers, &auth.cookie_name()));
         let caller = extensions.get().copied().unwrap_or(Caller::Network);
         Self { caller, peer: extensions.get().cloned(), tokens: tokens.collect() }
     }
 
-    pub fn of(state: &AppState, request: &Request) -> Self {
-        Self::read(state, request.headers(), request.extensions())
+    pub fn of(auth: &Auth, request: &Request) -> Self {
+        Self::read(auth, request.headers(), request.extensions())
     }
 
     /// True for requests over the Unix socket, and for a valid token. Only the first token counts.
-    pub async fn are_valid(&self, state: &AppState) -> bool {
+    pub async fn are_valid(&self, auth: &Auth) -> bool {
         match self.tokens.first() {
             _ if self.caller == Caller::LocalAdmin => true,
-            Some(token) => self.check_token(state, token).await.is_some(),
+            Some(token) => self.check_token(auth, token).await.is_some(),
             None => false,
         }
     }
 
     /// Returns the claims of a token that is valid and that this client may present.
-    pub async fn check_token(&self, state: &AppState, token: &str) -> Option<Claims> {
-        let claims = state.auth.check_token(token)?;
+    pub async fn check_token(&self, auth: &Auth, token: &str) -> Option<Claims> {
+        let claims = auth.check_token(token)?;
         let may_present = match (claims.bearer(), &self.peer) {
             (Bearer::Any, _) => true,
             (Bearer::Uid(uid), Some(peer)) => peer.uid().await == Some(uid),
@@ -57,11 +55,14 @@ impl PresentedTokens {
     }
 }
 
-impl FromRequestParts<Arc<AppState>> for PresentedTokens {
+impl<S: Send + Sync> FromRequestParts<S> for PresentedTokens
+where
+    Arc<Auth>: FromRef<S>,
+{
     type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, state: &Arc<AppState>) -> Result<Self, Infallible> {
-        Ok(Self::read(state, &parts.headers, &parts.extensions))
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
+        Ok(Self::read(&Arc::<Auth>::from_ref(state), &parts.headers, &parts.extensions))
     }
 }
 
@@ -85,8 +86,8 @@ fn session_token(headers: &HeaderMap, name: &str) -> Option<String> {
 }
 
 /// Requires a token: 401 otherwise.
-pub async fn require_token(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
-    if PresentedTokens::of(&state, &request).are_valid(&state).await { next.run(request).await } else { unauthorized() }
+pub async fn require_token(State(auth): State<Arc<Auth>>, request: Request, next: Next) -> Response {
+    if PresentedTokens::of(&auth, &request).are_valid(&auth).await { next.run(request).await } else { unauthorized() }
 }
 
 fn unauthorized() -> Response {
@@ -96,8 +97,8 @@ fn unauthorized() -> Response {
 }
 
 /// Requires a login for pages: redirects to the login page otherwise.
-pub async fn require_login(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
-    if PresentedTokens::of(&state, &request).are_valid(&state).await {
+pub async fn require_login(State(auth): State<Arc<Auth>>, request: Request, next: Next) -> Response {
+    if PresentedTokens::of(&auth, &request).are_valid(&auth).await {
         return next.run(request).await;
     }
     redirect_to_login(&request)

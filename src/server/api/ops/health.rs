@@ -1,29 +1,32 @@
 //! Health checks for programs.
 
-use super::state::AppState;
-use crate::lite::pages;
+use crate::app_state::Shared;
+use crate::http::api_error::ApiError;
+use crate::state::Core;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::RETRY_AFTER;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
+use leoflow_base::protocol::control;
+use leoflow_base::protocol::status::InstanceStatus;
+use leoflow_base::sys::blocking;
 use leoflow_base::web_ui;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
-use std::sync::Arc;
 use std::time::Duration;
 
 const DATASTORE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Answers 200 when requests can be served, or 503 with a reason when the datastore is unavailable.
-pub async fn healthz(State(state): State<Arc<AppState>>) -> Response {
-    match state.database.check(DATASTORE_TIMEOUT).await {
+pub async fn healthz(State(state): Shared) -> Response {
+    match state.core.database.check(DATASTORE_TIMEOUT).await {
         Ok(()) => Json(json!({"ok": true, "version": state.release.version})).into_response(),
         Err(reason) => {
             // The supervisor knows why the datastore is down.
-            let supervisor_reason = pages::ask_supervisor(&state).await.ok().and_then(|status| status.reason);
+            let supervisor_reason = ask_supervisor(&state.core).await.ok().and_then(|status| status.reason);
             let reason = supervisor_reason.unwrap_or_else(|| format!("datastore: {reason}"));
             let body = json!({"ok": false, "version": state.release.version, "reason": reason});
             (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")], Json(body)).into_response()
@@ -38,8 +41,17 @@ pub struct VersionInfo {
 }
 
 /// Returns the version of the Airflow API served, which clients adapt to, and Leoflow's own.
-pub async fn version(State(state): State<Arc<AppState>>) -> Json<VersionInfo> {
+pub async fn version(State(state): Shared) -> Json<VersionInfo> {
     Json(VersionInfo { version: web_ui::VERSION.to_owned(), git_version: Some(state.release.version.to_string()) })
+}
+
+/// Asks the supervisor for the status of the instance.
+pub async fn ask_supervisor(core: &Core) -> Result<InstanceStatus, ApiError> {
+    let home = core.home.clone();
+    let asked = blocking::run(move || control::status_of(&home)).await;
+    asked
+        .map_err(|error| ApiError::internal(&error))?
+        .ok_or_else(|| ApiError::retry_later("The supervisor does not answer"))
 }
 
 /// The health of a component that is a separate process in Airflow.
@@ -56,10 +68,10 @@ pub struct Components {
 
 /// Returns the health of the components. The scheduler and the DAG processor are tasks of this server, which exits if
 /// the DAG processor ends; triggers run in the agent, another process of the supervisor.
-pub async fn components(state: &AppState) -> Components {
+pub async fn components(core: &Core) -> Components {
     let now = Timestamp::now();
-    let (beat, is_alive) = (state.phase.scheduler_beat.last(), state.phase.scheduler_beat.is_alive());
-    let agent = pages::ask_supervisor(state).await.ok();
+    let (beat, is_alive) = (core.phase.scheduler_beat.last(), core.phase.scheduler_beat.is_alive());
+    let agent = ask_supervisor(core).await.ok();
     let agent = agent.and_then(|status| status.processes.into_iter().find(|process| process.name == "agent"));
     let agent_runs = agent.is_some_and(|process| process.state == "running");
     Components {
@@ -100,9 +112,9 @@ pub struct HealthInfoResponse {
     dag_processor: Option<DagProcessorInfoResponse>,
 }
 
-pub async fn monitor(State(state): State<Arc<AppState>>) -> Json<HealthInfoResponse> {
+pub async fn monitor(State(state): Shared) -> Json<HealthInfoResponse> {
     let status_text = |healthy: bool| Some(if healthy { "healthy" } else { "unhealthy" });
-    let (status, components) = tokio::join!(state.database.check(DATASTORE_TIMEOUT), components(&state));
+    let (status, components) = tokio::join!(state.core.database.check(DATASTORE_TIMEOUT), components(&state.core));
     let heartbeat_text = |component: &Component| component.heartbeat.map(|time| time.to_string());
     let Components { scheduler, dag_processor, triggerer } = components;
     Json(HealthInfoResponse {

@@ -1,9 +1,10 @@
 //! Audit log: records the operations listed below, when they are requested over HTTP, with their user and arguments.
 
-use super::api_error::ApiError;
-use super::body::MAX_BODY_BYTES;
-use crate::api::redact;
-use crate::process::state::AppState;
+use super::redact;
+use crate::app_state::{AppState, Shared};
+use crate::http::api_error::ApiError;
+use crate::http::body::MAX_BODY_BYTES;
+use crate::state::database::DatastoreError;
 use axum::body::{Body, to_bytes};
 use axum::extract::{MatchedPath, Query, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
@@ -13,7 +14,6 @@ use leoflow_base::auth::masking::HIDDEN;
 use leoflow_engine::store::event_log::{self, NewEvent};
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
-use std::sync::Arc;
 use tracing::warn;
 
 /// Operations that change something: method, path below `/api/v2`, and Airflow's operation id. `{}` stands for any
@@ -98,7 +98,7 @@ const MAX_LOGGED_BYTES: usize = 10_000;
 
 /// Logs each listed operation before it is carried out, as Airflow does, so that refused ones are logged too. Dry runs
 /// are not logged.
-pub async fn log(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
+pub async fn log(State(state): Shared, request: Request, next: Next) -> Response {
     let Some((event, path)) = operation_of(&request) else { return next.run(request).await };
     let (parts, body) = request.into_parts();
     let (logged, body) = if path.starts_with("/local/") {
@@ -112,10 +112,10 @@ pub async fn log(State(state): State<Arc<AppState>>, request: Request, next: Nex
     if !(DRY_RUN_BY_DEFAULT.contains(&event) && logged.is_dry_run) {
         let record = build_event(&state, event, &path, &parts.uri, logged);
         let result =
-            async { event_log::add(&*state.database.get().await?, &record).await.map_err(ApiError::from) }.await;
+            async { Ok::<_, DatastoreError>(event_log::add(&*state.core.database.get().await?, &record).await?) }.await;
         if let Err(error) = result {
             // The change itself will hit the same datastore error.
-            warn!("failed to write the event {event} to the audit log: {}", error.message());
+            warn!("failed to write the event {event} to the audit log: {error}");
         }
     }
     next.run(Request::from_parts(parts, body)).await

@@ -4,8 +4,8 @@
 //! Before the deletion is committed, the logs move into quarantine: the folder `,deleted/<random>/<their path below the
 //! task logs>`. After the commit, the folder `<random>` gets a suffix, and folders with the suffix can be removed.
 
-use super::state::AppState;
-use crate::http::api_error::ApiError;
+use crate::state::Core;
+use crate::state::database::DatastoreError;
 use leoflow_base::home::{DELETED_TASK_LOGS, Home};
 use leoflow_base::protocol::task_log;
 use leoflow_base::sys::fs::files;
@@ -137,17 +137,17 @@ struct Leftover {
 /// Completes the deletions that an earlier server did not: moves the logs of runs that still exist back, and removes
 /// the rest. Whether the run exists also decides about the logs of a deleted DAG, which are those of its runs, and
 /// about the log of a deleted task instance, which does no harm if it comes back.
-pub async fn settle_leftovers(state: Arc<AppState>) {
-    let logs = state.home.task_logs();
+pub async fn settle_leftovers(core: Arc<Core>) {
+    let logs = core.home.task_logs();
     let leftovers = match blocking::run(move || leftovers(&logs)).await {
         Ok(Ok(leftovers)) if !leftovers.is_empty() => leftovers,
         Ok(Err(error)) => return warn!("failed to read the logs of deleted runs: {error}"),
         _ => return,
     };
     let existing = loop {
-        match existing_runs(&state, &leftovers).await {
+        match existing_runs(&core, &leftovers).await {
             Ok(existing) => break existing,
-            Err(error) => warn!("failed to settle the logs of deleted runs: {}; retrying", error.message()),
+            Err(error) => warn!("failed to settle the logs of deleted runs: {error}; retrying"),
         }
         tokio::time::sleep(RETRY).await;
     };
@@ -183,18 +183,18 @@ fn children(folder: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// Returns the original log folders of the runs that exist, for the DAGs of the leftovers.
-async fn existing_runs(state: &AppState, leftovers: &[Leftover]) -> Result<HashSet<PathBuf>, ApiError> {
+async fn existing_runs(core: &Core, leftovers: &[Leftover]) -> Result<HashSet<PathBuf>, DatastoreError> {
     let originals = leftovers.iter().flat_map(|leftover| &leftover.runs).map(|(_, original)| original);
     let of_dags: HashSet<&Path> = originals.filter_map(|original| original.parent()).collect();
     let mut existing = HashSet::new();
     if of_dags.is_empty() {
         return Ok(existing);
     }
-    let client = state.database.get().await?;
+    let client = core.database.get().await?;
     for dag_id in dag_facts::ids(&*client).await? {
-        if of_dags.contains(task_log::folder_of_dag(&state.home, &dag_id).as_path()) {
+        if of_dags.contains(task_log::folder_of_dag(&core.home, &dag_id).as_path()) {
             let keys = runs::between(&*client, &dag_id, None, None).await?;
-            existing.extend(keys.iter().map(|key| task_log::folder_of_run(&state.home, &dag_id, &key.run_id)));
+            existing.extend(keys.iter().map(|key| task_log::folder_of_run(&core.home, &dag_id, &key.run_id)));
         }
     }
     Ok(existing)

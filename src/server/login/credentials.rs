@@ -1,25 +1,26 @@
 //! Logins: the administrator's credentials, tokens, the throttling of logins, and revoked tokens.
 
-use crate::login::logins::Logins;
-use crate::login::revoked::Revoked;
+use super::logins::Logins;
+use super::revoked::Revoked;
+use crate::state::Core;
 use leoflow_base::auth::token::{Bearer, Binding, Claims, Signer};
 use leoflow_base::config::{self, Loaded, SecretReference};
 use leoflow_base::home::config_files;
 use leoflow_base::sys::clock;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 pub struct Auth {
-    port: u16,
+    pub core: Arc<Core>,
     secrets: Mutex<Secrets>,
     pub logins: Logins,
     pub revoked: Revoked,
 }
 
 impl Auth {
-    pub fn new(port: u16, secrets: Secrets) -> Self {
-        Self { port, secrets: Mutex::new(secrets), logins: Logins::new(), revoked: Revoked::default() }
+    pub fn new(core: Arc<Core>, secrets: Secrets) -> Self {
+        Self { core, secrets: Mutex::new(secrets), logins: Logins::new(), revoked: Revoked::default() }
     }
 
     pub fn secrets(&self) -> MutexGuard<'_, Secrets> {
@@ -58,7 +59,7 @@ impl Auth {
     /// Returns the name of the session cookie. It contains the port, since cookies ignore ports and two instances on
     /// one machine need different names.
     pub fn cookie_name(&self) -> String {
-        format!("leoflow_session_{}", self.port)
+        format!("leoflow_session_{}", self.core.phase.port)
     }
 }
 

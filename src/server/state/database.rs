@@ -1,13 +1,14 @@
 //! Connection pool for the datastore.
 
-use crate::http::api_error::ApiError;
 use deadpool_postgres::{
     Manager, ManagerConfig, Object, Pool, PoolConfig, PoolError, RecyclingMethod, Runtime, TimeoutType, Timeouts,
 };
 use leoflow_base::sys::process::memory;
+use leoflow_engine::store::StoreError;
 use std::time::Duration;
 use tokio::sync::{Mutex, Notify};
 use tokio_postgres::NoTls;
+use tracing::error;
 
 /// Connections in the pool. A few are enough, since the datastore is local and requests are short.
 const CONNECTIONS: usize = 8;
@@ -20,6 +21,24 @@ const IDLE_LIMIT: Duration = Duration::from_secs(5);
 /// A connection that was used more often than this is closed when idle even if it is the only one: its Postgres process
 /// has grown in memory.
 const MAX_USES: usize = 20;
+
+/// Why the datastore was not read or changed. The texts are for clients of the API; the source is for the log.
+#[derive(Debug, thiserror::Error)]
+pub enum DatastoreError {
+    /// All pooled connections are in use.
+    #[error("Too many requests at once; try again")]
+    Busy,
+    #[error("The datastore is not available")]
+    Unavailable(#[source] PoolError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<tokio_postgres::Error> for DatastoreError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
 
 pub struct Database {
     pool: Pool,
@@ -46,11 +65,14 @@ impl Database {
         Self { pool, used: Notify::new(), config: config.clone(), extra_connection: Mutex::new(()) }
     }
 
-    pub async fn get(&self) -> Result<Object, ApiError> {
+    pub async fn get(&self) -> Result<Object, DatastoreError> {
         self.used.notify_one();
         self.pool.get().await.map_err(|error| match error {
-            PoolError::Timeout(TimeoutType::Wait) => ApiError::busy(),
-            other => ApiError::unavailable(&other),
+            PoolError::Timeout(TimeoutType::Wait) => DatastoreError::Busy,
+            other => {
+                error!("datastore not available: {other}");
+                DatastoreError::Unavailable(other)
+            }
         })
     }
 

@@ -1,10 +1,15 @@
-//! The release that runs, its UI, and the releases that can replace it.
+//! The release that runs, its UI, its commands, and the newest release that can replace it.
 
-use crate::process::newest_release::NewestRelease;
-use crate::process::own_program::OwnProgram;
-use crate::process::ui_component::UiComponent;
+pub(crate) mod newest_release;
+pub(crate) mod own_program;
+pub(crate) mod ui_component;
+
+use newest_release::NewestRelease;
+use own_program::OwnProgram;
 use std::sync::Arc;
+use ui_component::UiComponent;
 
+#[derive(Clone)]
 pub struct Release {
     pub version: &'static str,
     pub ui: Arc<UiComponent>,

@@ -1,8 +1,9 @@
-//! Renders our own pages from templates. A debug build reads the files of this folder for each page, so that a change
-//! shows without a rebuild; a release build embeds them.
+//! Renders our own pages from templates, and serves their static files. A debug build reads the files of this folder for
+//! each page, so that a change shows without a rebuild; a release build embeds them.
 
 use crate::http::api_error::ApiError;
-use axum::http::header;
+use axum::extract::Path;
+use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse};
 use leoflow_base::home::{self, Home};
 use leoflow_base::template_value::template_value;
@@ -33,19 +34,19 @@ const ASSETS: &[Asset] = assets! {
     "templates/releases.html"
     "templates/status.html"
     "templates/without_ui.html"
-    "pages/docs.js"
-    "pages/frame.js"
-    "pages/icon.svg"
-    "pages/operation.js"
-    "pages/status.js"
-    "pages/style.css"
-    "pages/times.js"
+    "static/docs.js"
+    "static/frame.js"
+    "static/icon.svg"
+    "static/operation.js"
+    "static/status.js"
+    "static/style.css"
+    "static/times.js"
 };
 
 fn text(name: &str) -> Option<Cow<'static, str>> {
     let asset = ASSETS.iter().find(|asset| asset.name == name)?;
     if cfg!(debug_assertions) {
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/lite/");
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/pages/");
         // A binary away from its sources uses the embedded text.
         if let Ok(edited) = std::fs::read_to_string(format!("{source}{name}")) {
             return Some(edited.into());
@@ -54,10 +55,15 @@ fn text(name: &str) -> Option<Cow<'static, str>> {
     Some(asset.text.into())
 }
 
-/// Responds with a file of this folder, unchanged.
-pub fn file(name: &str, media_type: &'static str) -> impl IntoResponse + use<> {
-    let found = text(name).ok_or_else(|| ApiError::internal(&format!("there is no {name}")));
-    found.map(|text| ([(header::CONTENT_TYPE, media_type)], text))
+/// `GET /lite/static/…`: the style sheet, a script or the icon.
+pub async fn static_file(Path(name): Path<String>) -> Result<impl IntoResponse, ApiError> {
+    let media_type = match name.rsplit_once('.') {
+        Some((_, "css")) => "text/css; charset=utf-8",
+        Some((_, "svg")) => "image/svg+xml",
+        _ => "text/javascript; charset=utf-8",
+    };
+    let text = text(&format!("static/{name}")).ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, "Not Found"))?;
+    Ok(([(header::CONTENT_TYPE, media_type)], text))
 }
 
 /// Renders the template `name` of the folder `templates`. A variable that the template uses and `context` lacks is an

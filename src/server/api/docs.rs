@@ -1,11 +1,9 @@
 //! The REST API's OpenAPI document, at `/openapi.json` and as a page at `/docs`.
 
-use super::api_error::ApiError;
-use super::openapi::document::document;
-use crate::api;
-use crate::lite::pages::instance_name;
-use crate::lite::render::page;
-use crate::process::state::AppState;
+use crate::app_state::Shared;
+use crate::http::api_error::ApiError;
+use crate::http::openapi::document::document;
+use crate::pages::page;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -15,7 +13,6 @@ use leoflow_base::web_ui;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use tokio::sync::OnceCell;
 
 /// The document as JSON, with its entity tag. Both depend on the program only, so the first request keeps them.
@@ -43,7 +40,7 @@ async fn serialized_document() -> Result<(Bytes, HeaderValue), ApiError> {
 
 /// Builds the OpenAPI document from the types of the handlers.
 pub fn openapi_document() -> Value {
-    document(web_ui::VERSION, &api::all_routes().entries)
+    document(web_ui::VERSION, &super::all_routes().entries)
 }
 
 async fn build_document() -> Result<Value, ApiError> {
@@ -52,9 +49,9 @@ async fn build_document() -> Result<Value, ApiError> {
 }
 
 /// `GET /docs`.
-pub async fn docs(State(state): State<Arc<AppState>>) -> Result<Html<String>, ApiError> {
+pub async fn docs(State(state): Shared) -> Result<Html<String>, ApiError> {
     let document = build_document().await?;
-    let instance = instance_name(&state);
+    let instance = state.core.instance_name();
     let html = blocking::run(move || render(&document, &instance)).await;
     html.map_err(|error| ApiError::internal(&error))?
 }

@@ -1,6 +1,6 @@
 //! JSON schemas of bulk request bodies, by entity type.
 
-use super::bulk::Bulk;
+use super::Bulk;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use std::borrow::Cow;

@@ -1,10 +1,10 @@
 //! Airflow's bulk operations on runs and task instances: each run or instance is changed on its own, and a failure does
 //! not undo the others.
 
-use super::api_error::ApiError;
-use super::bulk::{Action, Bulk, BulkResponse, Kind, OnConflict, check_fields};
-use crate::process::deleted_logs::DeletedLogs;
-use crate::process::state::AppState;
+use super::{Action, Bulk, BulkResponse, Kind, OnConflict, check_fields};
+use crate::api::deleted_logs::DeletedLogs;
+use crate::http::api_error::ApiError;
+use crate::state::Core;
 use axum::Json;
 use axum::http::StatusCode;
 use deadpool_postgres::Transaction;
@@ -89,11 +89,7 @@ fn parse_entity(value: Value) -> Result<Entity, ApiError> {
 }
 
 /// Validates all actions, then applies them one by one.
-pub async fn run<K: KeyedEntities, T>(
-    state: &AppState,
-    handler: &K,
-    body: Bulk<T>,
-) -> Result<Json<BulkResponse>, ApiError> {
+pub async fn run<K: KeyedEntities, T>(core: &Core, handler: &K, body: Bulk<T>) -> Result<Json<BulkResponse>, ApiError> {
     let Bulk { actions, .. } = body;
     let mut parsed = Vec::new();
     for mut action in actions {
@@ -114,13 +110,13 @@ pub async fn run<K: KeyedEntities, T>(
     }
     let mut outcome = BulkResponse::default();
     for (action, entities) in parsed {
-        apply(state, handler, &action, entities, &mut outcome).await?;
+        apply(core, handler, &action, entities, &mut outcome).await?;
     }
     Ok(Json(outcome))
 }
 
 async fn apply<K: KeyedEntities>(
-    state: &AppState,
+    core: &Core,
     handler: &K,
     action: &Action,
     entities: Vec<Entity>,
@@ -132,7 +128,7 @@ async fn apply<K: KeyedEntities>(
         return Ok(());
     }
     outcome.add(kind, Ok(Vec::new()));
-    let mut client = state.database.get().await?;
+    let mut client = core.database.get().await?;
     let transaction = client.transaction().await?;
     let (matches, unmatched) = find(handler, &transaction, kind, entities, outcome).await?;
     if !unmatched.is_empty() && action.action_on_non_existence.unwrap_or_default() == OnConflict::Fail {
@@ -145,7 +141,7 @@ async fn apply<K: KeyedEntities>(
             // A failed change is rolled back and does not affect the others.
             let result = async {
                 let transaction = client.transaction().await?;
-                let logs = apply_to_one(state, handler, &transaction, action, &entity, &key).await?;
+                let logs = apply_to_one(core, handler, &transaction, action, &entity, &key).await?;
                 transaction.commit().await?;
                 logs.into_iter().for_each(DeletedLogs::remove);
                 Ok(vec![K::format_key(&key)])
@@ -190,7 +186,7 @@ async fn find<K: KeyedEntities>(
 /// Changes the entity with this key if the action is an update with a body, otherwise deletes it and returns its logs,
 /// which the caller removes after the commit.
 async fn apply_to_one<K: KeyedEntities>(
-    state: &AppState,
+    core: &Core,
     handler: &K,
     transaction: &Transaction<'_>,
     action: &Action,
@@ -205,7 +201,7 @@ async fn apply_to_one<K: KeyedEntities>(
         }
         _ => {
             handler.remove(transaction, key).await?;
-            Ok(Some(DeletedLogs::quarantine(&state.home, K::log_folder(&state.home, key)).await))
+            Ok(Some(DeletedLogs::quarantine(&core.home, K::log_folder(&core.home, key)).await))
         }
     }
 }
