@@ -4,6 +4,7 @@ pub(crate) mod api_error;
 pub(crate) mod body;
 pub(crate) mod caller;
 pub(crate) mod changes;
+pub(crate) mod datastore;
 pub(crate) mod guard;
 pub(crate) mod large;
 mod limits;

@@ -4,6 +4,7 @@ use crate::app_state::Shared;
 use crate::environments::upkeep::Renewal;
 use crate::http::api_error::ApiError;
 use crate::http::body::bad_body;
+use crate::http::datastore::Datastore;
 use crate::http::request::Id;
 use axum::Json;
 use axum::extract::State;
@@ -58,8 +59,7 @@ pub async fn build(State(state): Shared, Id(hash): Id) -> Result<Json<Value>, Ap
 }
 
 /// Returns the lock that was resolved for these inputs, or null.
-pub async fn chosen(State(state): Shared, Id(inputs): Id) -> Result<Json<Option<Lock>>, ApiError> {
-    let client = state.core.database.get().await?;
+pub async fn chosen(Datastore(client): Datastore, Id(inputs): Id) -> Result<Json<Option<Lock>>, ApiError> {
     Ok(Json(store::chosen(&*client, &inputs).await?))
 }
 

@@ -6,6 +6,7 @@ use crate::api::run::backfills as backfill_views;
 use crate::api::views;
 use crate::app_state::{AppState, Shared};
 use crate::http::api_error::ApiError;
+use crate::http::datastore::Datastore;
 use crate::http::request::{Params, Segments};
 use axum::Json;
 use axum::extract::State;
@@ -109,8 +110,7 @@ fn error_view(error: &ImportError) -> Value {
 }
 
 /// Returns a DAG with its newest runs and its tasks.
-pub async fn dag(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<Json<Value>, ApiError> {
-    let client = state.core.database.get().await?;
+pub async fn dag(Datastore(client): Datastore, Segments(dag_id): Segments<String>) -> Result<Json<Value>, ApiError> {
     let dag = dags::get(&*client, &dag_id).await?;
     let mut newest = Listing::of(RunFilter::of_dag(&dag_id)).with_page(Page::first(50));
     newest.order.push(Order::descending(RunField::RunAfter));
@@ -151,12 +151,11 @@ pub async fn dag(State(state): Shared, Segments(dag_id): Segments<String>) -> Re
 
 /// Returns when the next `?count=` runs of a DAG are due; fewer if only the DAG's own code can compute them.
 pub async fn next(
-    State(state): Shared,
+    Datastore(client): Datastore,
     Segments(dag_id): Segments<String>,
     params: Params,
 ) -> Result<Json<Value>, ApiError> {
     let count = params.whole("count")?.and_then(|count| usize::try_from(count).ok()).unwrap_or(1).min(1000);
-    let client = state.core.database.get().await?;
     let dag = dags::get(&*client, &dag_id).await?;
     let first = dag.next_run_after.map(|at| (at, dag.next_interval.map(|(start, end)| Interval { start, end })));
     let (timetable, restriction) = (dag.structure.timetable.as_ref(), dag.structure.restriction());

@@ -5,6 +5,7 @@
 use crate::app_state::{AppState, Shared};
 use crate::http::api_error::ApiError;
 use crate::http::body::body_as;
+use crate::http::datastore::Datastore;
 use crate::http::request::Id;
 use crate::login::tokens::bearer;
 use axum::extract::rejection::JsonRejection;
@@ -80,8 +81,7 @@ pub async fn set_variable(State(state): Shared, Id(key): Id, body: Body) -> Resu
 }
 
 /// Deletes a variable. Succeeds if it is missing, because the request may be a repetition.
-pub async fn delete_variable(State(state): Shared, Id(key): Id) -> Result<StatusCode, ApiError> {
-    let client = state.core.database.get().await?;
+pub async fn delete_variable(Datastore(client): Datastore, Id(key): Id) -> Result<StatusCode, ApiError> {
     match variables::delete(&*client, &key).await {
         Ok(()) | Err(StoreError::NotFound { .. }) => Ok(StatusCode::NO_CONTENT),
         Err(error) => Err(error.into()),
@@ -96,12 +96,11 @@ struct MapIndexName {
 
 /// Names the task's mapped instance while it runs.
 pub async fn set_map_index_name(
-    State(state): Shared,
+    Datastore(client): Datastore,
     Extension(try_key): Extension<TryKey>,
     body: Body,
 ) -> Result<StatusCode, ApiError> {
     let MapIndexName { name } = body_as(body)?;
-    let client = state.core.database.get().await?;
     tries::set_rendered_map_index(&*client, &try_key, &name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -115,12 +114,11 @@ struct Push {
 }
 
 pub async fn push_xcom(
-    State(state): Shared,
+    Datastore(client): Datastore,
     Extension(try_key): Extension<TryKey>,
     body: Body,
 ) -> Result<StatusCode, ApiError> {
     let Push { key, value_json } = body_as(body)?;
-    let client = state.core.database.get().await?;
     xcoms::push(&*client, &try_key.instance, &key, &value_json).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -150,9 +148,8 @@ pub struct PulledXCom {
     value_json: String,
 }
 
-pub async fn pull_xcoms(State(state): Shared, body: Body) -> Result<Json<Vec<PulledXCom>>, ApiError> {
+pub async fn pull_xcoms(Datastore(client): Datastore, body: Body) -> Result<Json<Vec<PulledXCom>>, ApiError> {
     let Pull { dag_id, run_id, task_ids, key, map_indexes, include_prior_dates, offset, limit } = body_as(body)?;
-    let client = state.core.database.get().await?;
     let pull = xcoms::Pull {
         run: &RunKey { dag_id, run_id },
         task_ids: &task_ids,
@@ -177,9 +174,8 @@ struct CountXComs {
     key: String,
 }
 
-pub async fn count_xcoms(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
+pub async fn count_xcoms(Datastore(client): Datastore, body: Body) -> Result<Json<Value>, ApiError> {
     let CountXComs { dag_id, run_id, task_id, key } = body_as(body)?;
-    let client = state.core.database.get().await?;
     let count = xcoms::count(&*client, &RunKey { dag_id, run_id }, &task_id, &key).await?;
     Ok(Json(json!({"count": count})))
 }
@@ -191,12 +187,11 @@ struct DeleteXCom {
 }
 
 pub async fn delete_xcom(
-    State(state): Shared,
+    Datastore(client): Datastore,
     Extension(try_key): Extension<TryKey>,
     body: Body,
 ) -> Result<StatusCode, ApiError> {
     let DeleteXCom { key } = body_as(body)?;
-    let client = state.core.database.get().await?;
     xcoms::delete(&*client, &try_key.instance, &key).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -209,12 +204,11 @@ struct NewerPackage {
 
 /// Returns whether the newest version of the task's DAG has a package, if the run has an older version.
 pub async fn has_newer_package(
-    State(state): Shared,
+    Datastore(client): Datastore,
     Extension(try_key): Extension<TryKey>,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
     let NewerPackage { name } = body_as(body)?;
-    let client = state.core.database.get().await?;
     let RunKey { dag_id, run_id } = &try_key.instance.run;
     let lock = environments::newer_than_run(&*client, &try_key.instance.run).await?;
     let exists = lock.is_some_and(|lock| lock.has_package(&name));
@@ -236,9 +230,8 @@ struct VariableKeys {
     offset: i64,
 }
 
-pub async fn variable_keys(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
+pub async fn variable_keys(Datastore(client): Datastore, body: Body) -> Result<Json<Value>, ApiError> {
     let VariableKeys { prefix, limit, offset } = body_as(body)?;
-    let client = state.core.database.get().await?;
     let (keys, total) = variables::keys(&*client, prefix.as_deref(), limit.clamp(1, 10_000), offset.max(0)).await?;
     Ok(Json(json!({"keys": keys, "total_entries": total})))
 }

@@ -1,9 +1,8 @@
 //! Requests of tasks and triggers about assets: `/task/assets/…` and `/local/triggers/assets/…` over the Unix socket.
 
-use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
 use crate::http::body::body_as;
-use axum::extract::State;
+use crate::http::datastore::Datastore;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
@@ -26,10 +25,9 @@ fn event_json(event: &AssetEvent) -> Value {
 
 /// Lists the events that triggered the task's own run.
 pub async fn list_triggering_events(
-    State(state): Shared,
+    Datastore(client): Datastore,
     Extension(try_key): Extension<TryKey>,
 ) -> Result<Json<Value>, ApiError> {
-    let client = state.core.database.get().await?;
     let events = asset_lists::events_of_run(&*client, &try_key.instance.run, CreatedRuns::LeaveOut).await?;
     Ok(Json(events.iter().map(event_json).collect()))
 }
@@ -44,9 +42,8 @@ struct AssetQuery {
 }
 
 /// Returns the asset with a name or URI; of several, the one updated last.
-pub async fn get(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
+pub async fn get(Datastore(client): Datastore, body: Body) -> Result<Json<Value>, ApiError> {
     let AssetQuery { name, uri } = body_as(body)?;
-    let client = state.core.database.get().await?;
     let asset = asset_lists::named(&*client, name.as_deref(), uri.as_deref()).await?;
     let description = match (&name, &uri) {
         (Some(name), _) => format!("named {name:?}"),
@@ -67,9 +64,8 @@ struct AliasQuery {
 }
 
 /// Lists assets for which tasks emitted events through an alias.
-pub async fn list_assets_of_alias(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
+pub async fn list_assets_of_alias(Datastore(client): Datastore, body: Body) -> Result<Json<Value>, ApiError> {
     let AliasQuery { alias } = body_as(body)?;
-    let client = state.core.database.get().await?;
     Ok(Json(asset_lists::of_alias(&*client, &alias).await?.iter().map(asset_json).collect()))
 }
 
@@ -80,10 +76,9 @@ struct EventsQuery {
 }
 
 /// Lists all events of an inlet: of an asset, or of a reference to assets.
-pub async fn events(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
+pub async fn events(Datastore(client): Datastore, body: Body) -> Result<Json<Value>, ApiError> {
     let EventsQuery { of: inlet } = body_as(body)?;
     let Some(reference) = asset_condition::reference(&inlet) else { return Ok(Json(json!([]))) };
-    let client = state.core.database.get().await?;
     let events = asset_lists::events_of(&*client, &reference).await?;
     Ok(Json(events.iter().map(event_json).collect()))
 }

@@ -3,10 +3,9 @@
 
 use super::request_keys;
 use crate::api::instance::hitl::refusal_response;
-use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
 use crate::http::body::body_as;
-use axum::extract::State;
+use crate::http::datastore::Datastore;
 use axum::extract::rejection::JsonRejection;
 use axum::http::{HeaderMap, StatusCode};
 use axum::{Extension, Json};
@@ -19,13 +18,12 @@ use serde_json::{Map, Value, json};
 type Body = Result<Json<Value>, JsonRejection>;
 
 pub async fn ask(
-    State(state): Shared,
+    Datastore(mut client): Datastore,
     Extension(try_key): Extension<TryKey>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<StatusCode, ApiError> {
     let question: Question = body_as(body)?;
-    let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
     // A repeated request would remove an answer that a person gave meanwhile.
     if request_keys::record(&transaction, &headers).await? == Attempt::First {
@@ -69,18 +67,16 @@ fn view(detail: &Detail) -> Value {
 }
 
 /// Returns the answer to the instance's question, with null fields while there is none; 404 without a question.
-pub async fn get(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
+pub async fn get(Datastore(client): Datastore, body: Body) -> Result<Json<Value>, ApiError> {
     let query: InstanceQuery = body_as(body)?;
-    let client = state.core.database.get().await?;
     let detail = hitl::get(&*client, &query.key()).await?;
     detail.as_ref().map(|detail| Json(view(detail))).ok_or_else(|| refusal_response(hitl::Refusal::NotAsked))
 }
 
 /// Records the answer that a trigger gives when its question times out. The trigger itself resumes its task. A repeated
 /// request returns the recorded answer.
-pub async fn answer(State(state): Shared, headers: HeaderMap, body: Body) -> Result<Json<Value>, ApiError> {
+pub async fn answer(Datastore(mut client): Datastore, headers: HeaderMap, body: Body) -> Result<Json<Value>, ApiError> {
     let query: InstanceQuery = body_as(body)?;
-    let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
     let key = query.key();
     let answer = Answer { chosen_options: query.chosen_options, params_input: query.params_input };

@@ -6,6 +6,7 @@ use crate::api::views::BUNDLE;
 use crate::app_state::{AppState, Shared};
 use crate::http::api_error::ApiError;
 use crate::http::body::body_as;
+use crate::http::datastore::Datastore;
 use crate::http::request::Id;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
@@ -33,8 +34,7 @@ use serde_json::{Map, Value, json};
 
 type Body = Result<Json<Value>, JsonRejection>;
 
-pub async fn dag(State(state): Shared, Id(dag_id): Id) -> Result<Json<Value>, ApiError> {
-    let client = state.core.database.get().await?;
+pub async fn dag(Datastore(client): Datastore, Id(dag_id): Id) -> Result<Json<Value>, ApiError> {
     let dag = dags::get(&*client, &dag_id).await?;
     let owners = dag.structure.owners.join(", ");
     let task_ids: Vec<&str> = dag.structure.tasks.iter().map(|task| task.task_id.as_str()).collect();
@@ -137,14 +137,13 @@ struct Count {
 }
 
 /// Counts the runs with one of the logical dates, or task instances in them, that are in one of the states.
-pub async fn count(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
+pub async fn count(Datastore(client): Datastore, body: Body) -> Result<Json<Value>, ApiError> {
     let Count { dag_id, task_ids, group_id, dates, states } = body_as(body)?;
     let target = match (task_ids, group_id) {
         (Some(task_ids), _) => CountTarget::Tasks(task_ids),
         (None, Some(group_id)) => CountTarget::Group(group_id),
         (None, None) => CountTarget::Runs,
     };
-    let client = state.core.database.get().await?;
     let count = other_runs::count(&*client, &dag_id, &target, &dates, &states).await?;
     Ok(Json(json!({"count": count})))
 }
@@ -157,12 +156,11 @@ struct LengthBody {
 
 /// Evaluates a length expression with the XComs of the task's own run; null until all of them are known.
 pub async fn length(
-    State(state): Shared,
+    Datastore(client): Datastore,
     Extension(try_key): Extension<TryKey>,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
     let LengthBody { length } = body_as(body)?;
-    let client = state.core.database.get().await?;
     let run = runs::get(&*client, &try_key.instance.run, ReadFor::Reading).await?;
     let Some(version) = run.version_id else { return Ok(Json(json!({"length": null}))) };
     let version = versions::version(&*client, version).await?;
@@ -172,8 +170,10 @@ pub async fn length(
 }
 
 /// Returns the dates of the last successful run before the task's own.
-pub async fn previous(State(state): Shared, Extension(try_key): Extension<TryKey>) -> Result<Json<Value>, ApiError> {
-    let client = state.core.database.get().await?;
+pub async fn previous(
+    Datastore(client): Datastore,
+    Extension(try_key): Extension<TryKey>,
+) -> Result<Json<Value>, ApiError> {
     let dates = other_runs::previous_success(&*client, &try_key.instance.run).await?;
     Ok(Json(dates.map_or(Value::Null, |dates| {
         json!({
@@ -184,8 +184,10 @@ pub async fn previous(State(state): Shared, Extension(try_key): Extension<TryKey
 }
 
 /// Returns whether the task's own run is the latest of its schedule so far.
-pub async fn latest(State(state): Shared, Extension(try_key): Extension<TryKey>) -> Result<Json<Value>, ApiError> {
-    let client = state.core.database.get().await?;
+pub async fn latest(
+    Datastore(client): Datastore,
+    Extension(try_key): Extension<TryKey>,
+) -> Result<Json<Value>, ApiError> {
     let run = runs::get(&*client, &try_key.instance.run, ReadFor::Reading).await?;
     let dag = dags::get(&*client, &try_key.instance.run.dag_id).await?;
     let interval = run.data_interval_start.zip(run.data_interval_end);

@@ -3,6 +3,7 @@
 use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
 use crate::http::body::body_as;
+use crate::http::datastore::Datastore;
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
@@ -15,9 +16,8 @@ use serde_json::{Value, json};
 
 type Body = Result<Json<Value>, JsonRejection>;
 
-pub async fn run(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
+pub async fn run(Datastore(client): Datastore, body: Body) -> Result<Json<Value>, ApiError> {
     let key: RunKey = body_as(body)?;
-    let client = state.core.database.get().await?;
     let run_row = sdk_queries::run(&*client, &key).await?;
     let missing = || format!("Dag run with dag_id '{}' and run_id '{}' was not found", key.dag_id, key.run_id);
     run_row.map(Json).ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, missing()))
@@ -38,32 +38,27 @@ pub async fn previous_run(State(state): Shared, body: Body) -> Result<Json<Value
     Ok(Json(run.unwrap_or_default()))
 }
 
-pub async fn count_runs(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
+pub async fn count_runs(Datastore(client): Datastore, body: Body) -> Result<Json<Value>, ApiError> {
     let query: SdkRunFilter = body_as(body)?;
-    let client = state.core.database.get().await?;
     Ok(Json(json!({"count": sdk_queries::count_runs(&*client, &query).await?})))
 }
 
-pub async fn count_instances(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
+pub async fn count_instances(Datastore(client): Datastore, body: Body) -> Result<Json<Value>, ApiError> {
     let query: SdkInstanceFilter = body_as(body)?;
-    let client = state.core.database.get().await?;
     Ok(Json(json!({"count": sdk_queries::count_instances(&*client, &query).await?})))
 }
 
-pub async fn states(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
+pub async fn states(Datastore(client): Datastore, body: Body) -> Result<Json<Value>, ApiError> {
     let query: SdkInstanceFilter = body_as(body)?;
-    let client = state.core.database.get().await?;
     Ok(Json(sdk_queries::states(&*client, &query).await?))
 }
 
-pub async fn breadcrumbs(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
+pub async fn breadcrumbs(Datastore(client): Datastore, body: Body) -> Result<Json<Value>, ApiError> {
     let key: RunKey = body_as(body)?;
-    let client = state.core.database.get().await?;
     Ok(Json(sdk_queries::breadcrumbs(&*client, &key).await?))
 }
 
-pub async fn previous_instance(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
+pub async fn previous_instance(Datastore(client): Datastore, body: Body) -> Result<Json<Value>, ApiError> {
     let query: PreviousInstance = body_as(body)?;
-    let client = state.core.database.get().await?;
     Ok(Json(sdk_queries::previous_instance(&*client, &query).await?.unwrap_or_default()))
 }

@@ -1,9 +1,8 @@
 //! A running task's requests to the state stores: `/task/state/…` over the Unix socket.
 
-use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
 use crate::http::body::body_as;
-use axum::extract::State;
+use crate::http::datastore::Datastore;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
@@ -52,12 +51,11 @@ struct Get {
 
 /// Returns the value as JSON text, or `null`.
 pub async fn get(
-    State(state): Shared,
+    Datastore(client): Datastore,
     Extension(try_key): Extension<TryKey>,
     body: Body,
 ) -> Result<Json<Value>, ApiError> {
     let Get { key, asset } = body_as(body)?;
-    let client = state.core.database.get().await?;
     let value = match asset {
         Some(asset) => match asset.find(&*client).await? {
             Some(id) => states::of_asset(&*client, id, &key).await?,
@@ -82,12 +80,11 @@ struct Set {
 }
 
 pub async fn set(
-    State(state): Shared,
+    Datastore(client): Datastore,
     Extension(try_key): Extension<TryKey>,
     body: Body,
 ) -> Result<StatusCode, ApiError> {
     let Set { key, value_json, expires_at, asset } = body_as(body)?;
-    let client = state.core.database.get().await?;
     match asset {
         Some(asset) => {
             let id = asset.id(&*client).await?;
@@ -109,12 +106,11 @@ struct Delete {
 }
 
 pub async fn delete(
-    State(state): Shared,
+    Datastore(client): Datastore,
     Extension(try_key): Extension<TryKey>,
     body: Body,
 ) -> Result<StatusCode, ApiError> {
     let Delete { key, asset } = body_as(body)?;
-    let client = state.core.database.get().await?;
     match asset {
         Some(asset) => states::delete_of_asset(&*client, asset.id(&*client).await?, key.as_deref()).await?,
         None => states::delete_of_task(&*client, &try_key.instance, key.as_deref()).await?,

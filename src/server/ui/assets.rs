@@ -5,6 +5,7 @@ use crate::api::asset::asset_expressions;
 use crate::api::views::{optional_stamp, stamp};
 use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
+use crate::http::datastore::Datastore;
 use crate::http::request::{Params, Segments};
 use axum::Json;
 use axum::extract::State;
@@ -86,8 +87,10 @@ fn with_fields(mut fields: Value, others: Value) -> Value {
 
 /// `/ui/next_run_assets/{dag_id}`: the assets that the next run waits for. The next run of a partitioned DAG is that of
 /// its oldest pending partition.
-pub async fn next_run(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<Json<Value>, ApiError> {
-    let client = state.core.database.get().await?;
+pub async fn next_run(
+    Datastore(client): Datastore,
+    Segments(dag_id): Segments<String>,
+) -> Result<Json<Value>, ApiError> {
     let dag = dags::get(&*client, &dag_id).await.map_err(|_| not_found(&dag_id))?;
     let assets = waiting::assets(&*client, &dag_id).await?;
     let asset_fields = |asset: &AwaitedAsset| json!({"id": asset.id, "name": asset.name, "uri": asset.uri});
@@ -176,11 +179,10 @@ pub async fn list_pending(State(state): Shared, params: Params) -> Result<Json<V
 
 /// `/ui/pending_partitioned_dag_run/{dag_id}`: one pending partition, with its assets.
 pub async fn pending(
-    State(state): Shared,
+    Datastore(client): Datastore,
     Segments(dag_id): Segments<String>,
     params: Params,
 ) -> Result<Json<Value>, ApiError> {
-    let client = state.core.database.get().await?;
     let dag = dags::get(&*client, &dag_id).await.map_err(|_| not_found(&dag_id))?;
     let key = params.text("partition_key").unwrap_or_default();
     let partitions = waiting::partitions(&*client, Some(&dag_id)).await?;

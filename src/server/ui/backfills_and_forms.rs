@@ -3,6 +3,7 @@
 use crate::api::run::backfills::{BackfillResponse, FIELDS, view};
 use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
+use crate::http::datastore::Datastore;
 use crate::http::request::Params;
 use axum::Json;
 use axum::extract::State;
@@ -29,11 +30,10 @@ struct BackfillWithRuns {
 }
 
 /// `/ui/backfills`.
-pub async fn backfills(State(state): Shared, params: Params) -> Result<Json<Backfills>, ApiError> {
+pub async fn backfills(Datastore(client): Datastore, params: Params) -> Result<Json<Backfills>, ApiError> {
     let mut listing = params.listing(&FIELDS)?;
     let dag_id = params.text("dag_id").map(str::to_owned);
     listing.filter = BackfillFilter { dag_id, is_active: params.flag("active")? };
-    let client = state.core.database.get().await?;
     let page = backfills::list(&*client, listing).await?;
     let mut with_runs = Vec::with_capacity(page.rows.len());
     for backfill in page.rows {

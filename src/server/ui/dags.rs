@@ -8,6 +8,7 @@ use crate::api::run::dag_runs::run_not_found;
 use crate::api::views::{duration, optional_stamp, stamp};
 use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
+use crate::http::datastore::Datastore;
 use crate::http::request::{Params, Segments};
 use axum::Json;
 use axum::extract::State;
@@ -108,10 +109,9 @@ const SAMPLED_RUNS: i64 = 100;
 
 /// `/ui/dags/{dag_id}/dagRuns/{run_id}/stats`.
 pub async fn run_stats(
-    State(state): Shared,
+    Datastore(client): Datastore,
     Segments((dag_id, run_id)): Segments<(String, String)>,
 ) -> Result<Json<Value>, ApiError> {
-    let client = state.core.database.get().await?;
     let key = RunKey { dag_id, run_id };
     runs::get(&*client, &key, ReadFor::Reading).await.map_err(|error| run_not_found(error, &key))?;
     let seconds = overview::durations(&*client, &key.dag_id, SAMPLED_RUNS).await?;

@@ -3,11 +3,10 @@
 use super::asset_nodes::AssetNodes;
 use super::joins::{Edge, downstream_join, edges_with_joins, upstream_join};
 use super::tree::{Node, Part, tree};
-use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
+use crate::http::datastore::Datastore;
 use crate::http::request::Params;
 use axum::Json;
-use axum::extract::State;
 use axum::http::StatusCode;
 use leoflow_engine::model::dag::{Structure, Task};
 use leoflow_engine::store::dag::{dags, versions};
@@ -44,11 +43,10 @@ async fn selected_version(client: &impl GenericClient, dag_id: &str, params: &Pa
     })
 }
 
-pub async fn data(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
+pub async fn data(Datastore(client): Datastore, params: Params) -> Result<Json<Value>, ApiError> {
     let Some(dag_id) = params.text("dag_id") else {
         return Err(ApiError::unprocessable(&["query", "dag_id"], "missing", "Field required"));
     };
-    let client = state.core.database.get().await?;
     let structure = parse_part(&params)?.reduce(selected_version(&*client, dag_id, &params).await?);
     let top = tree(&structure);
     let mut nodes: Vec<Value> = top.iter().map(|child| node(child, false)).collect();

@@ -3,14 +3,13 @@
 use crate::api::instance::clear::yes;
 use crate::api::run::dag_runs::run_not_found;
 use crate::api::views::Stamp;
-use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
 use crate::http::body::Body;
+use crate::http::datastore::Datastore;
 use crate::http::listing::{Fields, collection};
 use crate::http::query::{ListParameters, Query, QueryParams};
 use crate::http::request::Segments;
 use axum::Json;
-use axum::extract::State;
 use axum::http::StatusCode;
 use leoflow_engine::model::keys::RunKey;
 use leoflow_engine::schedule::partition_key;
@@ -110,22 +109,20 @@ impl Query for AssetEventsQuery {
 }
 
 pub async fn list(
-    State(state): Shared,
+    Datastore(client): Datastore,
     params: QueryParams<AssetEventsQuery>,
 ) -> Result<Json<AssetEventCollectionResponse>, ApiError> {
     let mut listing = params.listing(&FIELDS)?;
     listing.order_by_default(Order::ascending(AssetEventField::HappenedAt));
-    let client = state.core.database.get().await?;
     let page = asset_lists::events(&*client, listing).await?;
     Ok(Json(page.map(view).into()))
 }
 
 /// Lists the events that triggered a run.
 pub async fn upstream(
-    State(state): Shared,
+    Datastore(client): Datastore,
     Segments((dag_id, run_id)): Segments<(String, String)>,
 ) -> Result<Json<AssetEventCollectionResponse>, ApiError> {
-    let client = state.core.database.get().await?;
     let key = RunKey { dag_id, run_id };
     runs::get(&*client, &key, ReadFor::Reading).await.map_err(|error| run_not_found(error, &key))?;
     let events = asset_lists::events_of_run(&*client, &key, CreatedRuns::Read).await?;
@@ -156,7 +153,7 @@ pub struct CreateAssetEventsBody {
 }
 
 pub async fn create(
-    State(state): Shared,
+    Datastore(mut client): Datastore,
     Body(body): Body<CreateAssetEventsBody>,
 ) -> Result<Json<AssetEventResponse>, ApiError> {
     let CreateAssetEventsBody { asset_id, mut extra, partition_key, .. } = body;
@@ -165,7 +162,6 @@ pub async fn create(
     }
     let partition = partition_key.map(|key| Partition { key, date: None });
     extra.insert("from_rest_api".to_owned(), true.into());
-    let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
     if asset_lists::get(&transaction, asset_id).await?.is_none() {
         let detail = format!("Asset with ID: `{asset_id}` was not found");

@@ -5,6 +5,7 @@ use crate::api::views::{self, DAGRunResponse, Stamp};
 use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
 use crate::http::body::OptionalBody;
+use crate::http::datastore::Datastore;
 use crate::http::listing::{Fields, collection};
 use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams};
 use crate::http::request::Segments;
@@ -142,14 +143,13 @@ impl Query for AssetsQuery {
 }
 
 pub async fn list(
-    State(state): Shared,
+    Datastore(client): Datastore,
     params: QueryParams<AssetsQuery>,
 ) -> Result<Json<AssetCollectionResponse>, ApiError> {
     let mut listing = params.listing(&ASSET_FIELDS)?;
     let dag_ids = params.all("dag_ids").flat_map(|list| list.split(',')).map(str::to_owned).collect();
     let used_by = if params.flag("only_active")?.unwrap_or(true) { UsedBy::ActiveDag } else { UsedBy::Any };
     listing.filter = AssetFilter { dag_ids, used_by };
-    let client = state.core.database.get().await?;
     let page = asset_lists::list(&*client, listing).await?;
     Ok(Json(page.map(view).into()))
 }
@@ -198,8 +198,7 @@ fn asset_not_found(id: i64) -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, format!("The Asset with ID: `{id}` was not found"))
 }
 
-pub async fn get(State(state): Shared, Segments(id): Segments<i64>) -> Result<Json<AssetResponse>, ApiError> {
-    let client = state.core.database.get().await?;
+pub async fn get(Datastore(client): Datastore, Segments(id): Segments<i64>) -> Result<Json<AssetResponse>, ApiError> {
     let asset = asset_lists::get(&*client, id).await?;
     Ok(Json(view(asset.ok_or_else(|| asset_not_found(id))?)))
 }

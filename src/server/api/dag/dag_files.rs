@@ -3,6 +3,7 @@
 use crate::api::views::{self, BUNDLE, ImportErrorCollectionResponse, ImportErrorResponse, file_token};
 use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
+use crate::http::datastore::Datastore;
 use crate::http::listing::Fields;
 use crate::http::openapi::answers::{Created, Either, Plain};
 use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams};
@@ -42,14 +43,13 @@ pub struct DAGSourceResponse {
 }
 
 pub async fn source(
-    State(state): Shared,
+    Datastore(client): Datastore,
     Segments(dag_id): Segments<String>,
     params: QueryParams<SourceQuery>,
     headers: HeaderMap,
 ) -> Result<Either<DAGSourceResponse, Plain>, ApiError> {
     let number = params.whole("version_number")?.filter(|number| *number > 0);
     let number_filter = number.map(|number| i32::try_from(number).unwrap_or(i32::MAX));
-    let client = state.core.database.get().await?;
     let (version_number, content) = dags::source(&*client, &dag_id, number_filter).await?.ok_or_else(|| {
         let number = number.map_or_else(|| "None".to_owned(), |number| number.to_string());
         let detail = format!("The source code of the Dag {dag_id}, version_number {number} was not found");
@@ -90,22 +90,20 @@ impl Query for ImportErrorsQuery {
 }
 
 pub async fn import_errors(
-    State(state): Shared,
+    Datastore(client): Datastore,
     params: QueryParams<ImportErrorsQuery>,
 ) -> Result<Json<ImportErrorCollectionResponse>, ApiError> {
     let mut listing = params.listing(&ERROR_FIELDS)?;
     if params.text("bundle_name").is_some_and(|name| name != BUNDLE) {
         listing.select_none();
     }
-    let client = state.core.database.get().await?;
     let page = import_errors::list(&*client, listing).await?;
     Ok(Json(page.map(views::import_error).into()))
 }
 
 pub async fn import_error(
-    State(state): Shared,
+    Datastore(client): Datastore,
     Segments(id): Segments<i64>,
 ) -> Result<Json<ImportErrorResponse>, ApiError> {
-    let client = state.core.database.get().await?;
     Ok(Json(views::import_error(import_errors::get(&*client, id).await?)))
 }

@@ -2,13 +2,12 @@
 
 use crate::api::run::dag_run_lists::specific_id;
 use crate::api::views::{BUNDLE, DagVersionResponse, version};
-use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
+use crate::http::datastore::Datastore;
 use crate::http::listing::{Fields, collection};
 use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams};
 use crate::http::request::Segments;
 use axum::Json;
-use axum::extract::State;
 use axum::http::StatusCode;
 use leoflow_engine::store::dag::dags;
 use leoflow_engine::store::dag::versions::{self, VersionField};
@@ -38,12 +37,11 @@ impl Query for VersionsQuery {
 collection! { DAGVersionCollectionResponse { dag_versions: DagVersionResponse } }
 
 pub async fn list(
-    State(state): Shared,
+    Datastore(client): Datastore,
     Segments(dag_id): Segments<String>,
     params: QueryParams<VersionsQuery>,
 ) -> Result<Json<DAGVersionCollectionResponse>, ApiError> {
     let mut listing = params.listing(&FIELDS)?;
-    let client = state.core.database.get().await?;
     if let Some(dag_id) = specific_id(&dag_id) {
         dags::get(&*client, dag_id).await?;
         listing.filter.dag_id = Some(dag_id.to_owned());
@@ -57,10 +55,9 @@ pub async fn list(
 }
 
 pub async fn get(
-    State(state): Shared,
+    Datastore(client): Datastore,
     Segments((dag_id, number)): Segments<(String, i32)>,
 ) -> Result<Json<DagVersionResponse>, ApiError> {
-    let client = state.core.database.get().await?;
     let version_name = versions::named(&*client, &dag_id, number).await?;
     let not_found = || {
         let detail = format!("The DagVersion with dag_id: `{dag_id}` and version_number: `{number}` was not found");

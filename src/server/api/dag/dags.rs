@@ -7,6 +7,7 @@ use crate::api::views::BUNDLE;
 use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
 use crate::http::body::Body;
+use crate::http::datastore::Datastore;
 use crate::http::listing::Fields;
 use crate::http::openapi::answers::{NoContent, Written};
 use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams, UPDATE_MASK, UpdateMaskQuery};
@@ -130,16 +131,14 @@ pub async fn list(State(state): Shared, params: QueryParams<DagsQuery>) -> Resul
     Ok(Written::new(DAGCollectionResponse::new(dags, page.total)))
 }
 
-pub async fn get(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<WrittenDag, ApiError> {
-    let client = state.core.database.get().await?;
+pub async fn get(Datastore(client): Datastore, Segments(dag_id): Segments<String>) -> Result<WrittenDag, ApiError> {
     Ok(Written::new(DAGResponse::new(&dags::get(&*client, &dag_id).await?)))
 }
 
 pub async fn details(
-    State(state): Shared,
+    Datastore(client): Datastore,
     Segments(dag_id): Segments<String>,
 ) -> Result<Written<DAGDetailsResponse<'static>>, ApiError> {
-    let client = state.core.database.get().await?;
     let dag = dags::get(&*client, &dag_id).await?;
     let expression = asset_expressions::resolve(&*client, dag.structure.asset_condition.as_ref()).await?;
     Ok(Written::new(DAGDetailsResponse::new(&dag, dags::active_runs(&*client, &dag_id).await?, expression)))
@@ -162,13 +161,12 @@ fn check_mask(params: &Params) -> Result<(), ApiError> {
 }
 
 pub async fn patch(
-    State(state): Shared,
+    Datastore(mut client): Datastore,
     Segments(dag_id): Segments<String>,
     params: QueryParams<UpdateMaskQuery>,
     Body(DAGPatchBody { is_paused }): Body<DAGPatchBody>,
 ) -> Result<WrittenDag, ApiError> {
     check_mask(&params)?;
-    let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
     dags::set_paused(&transaction, &dag_id, is_paused.into()).await.map_err(|error| not_found(error, &dag_id))?;
     let changed = dags::get(&transaction, &dag_id).await?;
@@ -252,14 +250,15 @@ fn favorite_not_found(error: StoreError, dag_id: &str) -> ApiError {
     }
 }
 
-pub async fn favorite(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<NoContent, ApiError> {
-    let client = state.core.database.get().await?;
+pub async fn favorite(Datastore(client): Datastore, Segments(dag_id): Segments<String>) -> Result<NoContent, ApiError> {
     dags::set_favorite(&*client, &dag_id, Favorite::Yes).await.map_err(|error| favorite_not_found(error, &dag_id))?;
     Ok(NoContent)
 }
 
-pub async fn unfavorite(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<NoContent, ApiError> {
-    let client = state.core.database.get().await?;
+pub async fn unfavorite(
+    Datastore(client): Datastore,
+    Segments(dag_id): Segments<String>,
+) -> Result<NoContent, ApiError> {
     if !dags::get(&*client, &dag_id).await.map_err(|error| favorite_not_found(error, &dag_id))?.is_favorite {
         return Err(ApiError::new(StatusCode::CONFLICT, "Dag is not marked as favorite"));
     }

@@ -6,13 +6,12 @@ use crate::api::instance::instance_views::{TaskInstanceCollectionResponse, TaskI
 use crate::api::instance::task_instances::{self, MappedQuery};
 use crate::api::instance_path::{MappedPath, instance_key};
 use crate::api::views::Stamp;
-use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
+use crate::http::datastore::Datastore;
 use crate::http::listing::collection;
 use crate::http::query::{Kind, Parameter, Query, QueryParams};
 use crate::http::request::Segments;
 use axum::Json;
-use axum::extract::State;
 use axum::http::StatusCode;
 use leoflow_engine::model::dag::{Structure, Task, TriggerRule};
 use leoflow_engine::model::keys::{InstanceKey, RunKey};
@@ -131,11 +130,10 @@ impl Query for TasksQuery {
 }
 
 pub async fn list(
-    State(state): Shared,
+    Datastore(client): Datastore,
     Segments(dag_id): Segments<String>,
     params: QueryParams<TasksQuery>,
 ) -> Result<Json<TaskCollectionResponse>, ApiError> {
-    let client = state.core.database.get().await?;
     let structure = dags::get(&*client, &dag_id).await?.structure;
     let mut tasks: Vec<TaskResponse> = structure.tasks.iter().map(|task| view(&structure, task)).collect();
     sort(&mut tasks, params.text("order_by").unwrap_or("task_id"))?;
@@ -218,10 +216,9 @@ impl SortKey {
 }
 
 pub async fn get(
-    State(state): Shared,
+    Datastore(client): Datastore,
     Segments((dag_id, task_id)): Segments<(String, String)>,
 ) -> Result<Json<TaskResponse>, ApiError> {
-    let client = state.core.database.get().await?;
     let structure = dags::get(&*client, &dag_id).await?.structure;
     let task = structure
         .tasks
@@ -232,12 +229,11 @@ pub async fn get(
 }
 
 pub async fn list_mapped(
-    State(state): Shared,
+    Datastore(client): Datastore,
     Segments((dag_id, run_id, task_id)): Segments<(String, String, String)>,
     params: QueryParams<MappedQuery>,
 ) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
     let mut listing = task_instances::instance_listing(&params, task_instances::Scope::Task)?;
-    let client = state.core.database.get().await?;
     listing.filter = InstanceFilter {
         dag_id: Some(dag_id.clone()),
         run_id: Some(run_id),
@@ -260,11 +256,10 @@ pub async fn list_mapped(
 }
 
 pub async fn get_mapped_instance(
-    State(state): Shared,
+    Datastore(client): Datastore,
     Segments(path): Segments<MappedPath>,
 ) -> Result<Json<TaskInstanceResponse>, ApiError> {
     let key = instance_key(path);
-    let client = state.core.database.get().await?;
     let mapped_instance = instances::get(&*client, &key).await.map_err(|error| match error {
         StoreError::NotFound { .. } => {
             let InstanceKey { run: RunKey { dag_id, run_id }, task_id, map_index } = &key;

@@ -1,12 +1,11 @@
 //! `…/taskInstances/{task_id}/links`, with Airflow's shape.
 
 use crate::api::instance_path::{TaskPath, instance_key_from_query};
-use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
+use crate::http::datastore::Datastore;
 use crate::http::query::{Kind, Parameter, Query, QueryParams};
 use crate::http::request::Segments;
 use axum::Json;
-use axum::extract::State;
 use axum::http::StatusCode;
 use leoflow_engine::store::instance::{instances, try_lists, xcoms};
 use schemars::JsonSchema;
@@ -28,12 +27,11 @@ pub struct ExtraLinkCollectionResponse {
 
 /// The links that a task's operator has to other pages. They are the same for all tries of an instance.
 pub async fn links(
-    State(state): Shared,
+    Datastore(client): Datastore,
     Segments(path): Segments<TaskPath>,
     params: QueryParams<LinksQuery>,
 ) -> Result<Json<ExtraLinkCollectionResponse>, ApiError> {
     let key = instance_key_from_query(path, &params)?;
-    let client = state.core.database.get().await?;
     let instance = instances::get(&*client, &key).await?;
     if let Some(number) = params.whole("try_number")?.filter(|number| *number != i64::from(instance.try_number)) {
         let tries = try_lists::of_instance(&*client, &key).await?;

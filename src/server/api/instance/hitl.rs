@@ -8,6 +8,7 @@ use crate::api::views::Stamp;
 use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
 use crate::http::body::Body;
+use crate::http::datastore::Datastore;
 use crate::http::listing::{Fields, collection};
 use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams};
 use crate::http::request::Segments;
@@ -177,8 +178,10 @@ pub async fn list(
     Ok(Json(HITLDetailCollection::new(details, page.total)))
 }
 
-pub async fn get(State(state): Shared, Segments(path): Segments<MappedPath>) -> Result<Json<HITLDetail>, ApiError> {
-    let client = state.core.database.get().await?;
+pub async fn get(
+    Datastore(client): Datastore,
+    Segments(path): Segments<MappedPath>,
+) -> Result<Json<HITLDetail>, ApiError> {
     let detail = hitl::get(&*client, &instance_key(path)).await?;
     Ok(Json(detail_response(&*client, detail.ok_or_else(|| refusal_response(Refusal::NotAsked))?).await?))
 }

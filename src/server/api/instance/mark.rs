@@ -8,6 +8,7 @@ use crate::api::instance_path::{TaskPath, instance_key_from_query};
 use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
 use crate::http::body::{Body, nullable};
+use crate::http::datastore::Datastore;
 use crate::http::openapi::operation::Schemas;
 use crate::http::query::{Kind, Parameter, Query, QueryParams, UPDATE_MASK, UpdateMaskQuery};
 use crate::http::request::{Params, PathParts, Segments};
@@ -242,14 +243,13 @@ pub async fn patch_mapped(
 }
 
 pub async fn dry_run(
-    State(state): Shared,
+    Datastore(mut client): Datastore,
     Segments(path): Segments<InstancePath>,
     params: QueryParams<InstanceQuery>,
     Body(body): Body<PatchTaskInstanceBody>,
 ) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
     let (run, task_id, map_index) = path.read(&params)?;
     let change = body.into_change(&params.texts("update_mask"))?;
-    let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
     let keys = task_keys(&transaction, &run, &task_id, map_index).await?;
     preview(&transaction, &run, &keys, change.marking(vec![task_id], map_index)).await
@@ -257,12 +257,12 @@ pub async fn dry_run(
 
 /// `dry_run` for an instance that the path selects.
 pub async fn dry_run_mapped(
-    state: Shared,
+    datastore: Datastore,
     path: Segments<InstancePath>,
     params: QueryParams<UpdateMaskQuery>,
     body: Body<PatchTaskInstanceBody>,
 ) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
-    dry_run(state, path, params.cast(), body).await
+    dry_run(datastore, path, params.cast(), body).await
 }
 
 pub async fn patch_group(
@@ -287,13 +287,12 @@ pub async fn patch_group(
 }
 
 pub async fn dry_run_group(
-    State(state): Shared,
+    Datastore(mut client): Datastore,
     Segments((dag_id, run_id, group_id)): Segments<(String, String, String)>,
     Body(body): Body<PatchTaskInstanceBody>,
 ) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
     let change = body.into_change(&[])?;
     let run = RunKey { dag_id, run_id };
-    let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
     let (tasks, keys) = group_tasks_and_keys(&transaction, &run, &group_id).await?;
     preview(&transaction, &run, &keys, change.marking(tasks, None)).await

@@ -5,6 +5,7 @@ use crate::api::run::dag_run_lists::{OnlyList, check_states, require_wildcard, s
 use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
 use crate::http::body::Body;
+use crate::http::datastore::Datastore;
 use crate::http::listing::{Fields, PageLimit, PageOffset, batch_body};
 use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams};
 use crate::http::request::{Params, Segments};
@@ -205,13 +206,12 @@ pub async fn list_by_body(
 }
 
 pub async fn list(
-    State(state): Shared,
+    Datastore(client): Datastore,
     Segments((dag_id, run_id)): Segments<(String, String)>,
     params: QueryParams<InstancesQuery>,
 ) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
     let (dag, run) = (specific_id(&dag_id), specific_id(&run_id));
     let mut listing = instance_listing(&params, if run.is_some() { Scope::Run } else { Scope::All })?;
-    let client = state.core.database.get().await?;
     match (dag, run) {
         (None, Some(_)) => {
             let detail = "dag_id is required when dag_run_id is specified";
@@ -245,11 +245,10 @@ pub async fn list(
 }
 
 pub async fn get(
-    State(state): Shared,
+    Datastore(client): Datastore,
     Segments((dag_id, run_id, task_id)): Segments<(String, String, String)>,
 ) -> Result<Json<TaskInstanceResponse>, ApiError> {
     let key = InstanceKey::unmapped(RunKey { dag_id, run_id }, &task_id);
-    let client = state.core.database.get().await?;
     let task_instance = instances::get(&*client, &key).await.map_err(|error| match error {
         StoreError::NotFound { .. } => {
             let RunKey { dag_id, run_id } = &key.run;

@@ -6,6 +6,7 @@ use crate::api::views::Stamp;
 use crate::app_state::{AppState, Shared};
 use crate::http::api_error::ApiError;
 use crate::http::body::Body;
+use crate::http::datastore::Datastore;
 use crate::http::listing::{Fields, collection};
 use crate::http::openapi::answers::{Created, NoContent, Written};
 use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams};
@@ -112,7 +113,7 @@ fn view(xcom: XCom) -> XComResponse {
 }
 
 pub async fn list(
-    State(state): Shared,
+    Datastore(client): Datastore,
     Segments((dag_id, run_id, task_id)): Segments<TaskPath>,
     params: QueryParams<EntriesQuery>,
 ) -> Result<Json<XComCollectionResponse>, ApiError> {
@@ -123,7 +124,6 @@ pub async fn list(
         task_id: specific_id(&task_id).map(str::to_owned),
         map_index: params.map_index()?,
     };
-    let client = state.core.database.get().await?;
     let page = xcoms::list(&*client, listing).await?;
     Ok(Json(page.map(view).into()))
 }
@@ -263,12 +263,11 @@ impl Query for DeleteQuery {
 }
 
 pub async fn delete(
-    State(state): Shared,
+    Datastore(client): Datastore,
     Segments((dag_id, run_id, task_id, key)): Segments<(String, String, String, String)>,
     params: QueryParams<DeleteQuery>,
 ) -> Result<NoContent, ApiError> {
     let instance = instance_key_from_query((dag_id, run_id, task_id), &params)?;
-    let client = state.core.database.get().await?;
     if !xcoms::exists(&*client, &instance, &key).await? {
         return Err(not_found(&key));
     }

@@ -6,6 +6,7 @@ use crate::app_state::{AppState, Shared};
 use crate::dag_code::DagCode;
 use crate::http::api_error::ApiError;
 use crate::http::body::Body;
+use crate::http::datastore::Datastore;
 use crate::http::listing::{Fields, collection};
 use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams};
 use crate::http::request::Segments;
@@ -162,8 +163,7 @@ fn too_many(count: &str, max_runs: usize) -> String {
 }
 
 /// `GET /api/lite/backfills/{id}/outcome`: how many dates got a run and why others did not, as counts and as text.
-pub async fn outcome(State(state): Shared, Segments(id): Segments<i64>) -> Result<Json<Value>, ApiError> {
-    let client = state.core.database.get().await?;
+pub async fn outcome(Datastore(client): Datastore, Segments(id): Segments<i64>) -> Result<Json<Value>, ApiError> {
     let (created, skipped) = backfills::outcome(&*client, id).await.map_err(to_api_error)?;
     let mut summary =
         if created == 0 { "no runs were created".to_owned() } else { format!("{} created", counted(created, "run")) };
@@ -248,18 +248,19 @@ impl Query for BackfillsQuery {
 }
 
 pub async fn list(
-    State(state): Shared,
+    Datastore(client): Datastore,
     params: QueryParams<BackfillsQuery>,
 ) -> Result<Json<BackfillCollectionResponse>, ApiError> {
     let mut listing = params.listing(&FIELDS)?;
     listing.filter.dag_id = params.text("dag_id").map(str::to_owned);
-    let client = state.core.database.get().await?;
     let page = backfills::list(&*client, listing).await?;
     Ok(Json(page.map(view).into()))
 }
 
-pub async fn get(State(state): Shared, Segments(id): Segments<u32>) -> Result<Json<BackfillResponse>, ApiError> {
-    let client = state.core.database.get().await?;
+pub async fn get(
+    Datastore(client): Datastore,
+    Segments(id): Segments<u32>,
+) -> Result<Json<BackfillResponse>, ApiError> {
     Ok(Json(view(backfills::get(&*client, id.into()).await.map_err(to_api_error)?)))
 }
 

@@ -4,6 +4,7 @@ use crate::api::views::{self, DAGRunCollectionResponse};
 use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
 use crate::http::body::Body;
+use crate::http::datastore::Datastore;
 use crate::http::listing::{Fields, PageLimit, PageOffset, batch_body};
 use crate::http::openapi::operation::Input;
 use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams};
@@ -94,12 +95,11 @@ pub fn check_states(states: &[String], known: &[&str]) -> Result<(), ApiError> {
 }
 
 pub async fn list(
-    State(state): Shared,
+    Datastore(client): Datastore,
     Segments(dag_id): Segments<String>,
     params: QueryParams<RunsQuery>,
 ) -> Result<Json<DAGRunCollectionResponse>, ApiError> {
     let mut listing = run_listing(&params)?;
-    let client = state.core.database.get().await?;
     let (from, to) = (params.date("partition_date_gte")?, params.date("partition_date_lte")?);
     if let Some(dag_id) = specific_id(&dag_id) {
         let dag = dags::get(&*client, dag_id).await?;

@@ -7,6 +7,7 @@ use crate::app_state::{AppState, Shared};
 use crate::http::api_error::ApiError;
 use crate::http::body::{Body, nullable};
 use crate::http::caller::Caller;
+use crate::http::datastore::Datastore;
 use crate::http::openapi::answers::NoContent;
 use crate::http::query::{QueryParams, UpdateMaskQuery};
 use crate::http::request::Segments;
@@ -38,11 +39,10 @@ pub fn run_not_found(error: StoreError, key: &RunKey) -> ApiError {
 }
 
 pub async fn get(
-    State(state): Shared,
+    Datastore(client): Datastore,
     Segments((dag_id, run_id)): Segments<(String, String)>,
 ) -> Result<Json<DAGRunResponse>, ApiError> {
     let key = RunKey { dag_id, run_id };
-    let client = state.core.database.get().await?;
     let run = runs::get(&*client, &key, ReadFor::Reading).await.map_err(|error| run_not_found(error, &key))?;
     Ok(Json(views::run(run)))
 }
@@ -193,14 +193,13 @@ impl DAGRunPatchBody {
 }
 
 pub async fn patch(
-    State(state): Shared,
+    Datastore(mut client): Datastore,
     Segments((dag_id, run_id)): Segments<(String, String)>,
     params: QueryParams<UpdateMaskQuery>,
     Body(body): Body<DAGRunPatchBody>,
 ) -> Result<Json<DAGRunResponse>, ApiError> {
     let key = RunKey { dag_id, run_id };
     body.check()?;
-    let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
     body.apply(&transaction, &key, &params.texts("update_mask")).await?;
     let run = runs::get(&transaction, &key, ReadFor::Reading).await.map_err(|error| run_not_found(error, &key))?;

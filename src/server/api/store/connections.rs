@@ -7,6 +7,7 @@ use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
 use crate::http::body::Body;
 use crate::http::changes::Changes;
+use crate::http::datastore::Datastore;
 use crate::http::listing::{Fields, collection};
 use crate::http::openapi::answers::{Accepted, Created, NoContent};
 use crate::http::query::{ListParameters, Parameter, Query, QueryParams};
@@ -209,8 +210,7 @@ fn merge(old: Connection, changes: &Changes<ConnectionBody>) -> Connection {
     }
 }
 
-pub async fn delete(State(state): Shared, Id(id): Id) -> Result<NoContent, ApiError> {
-    let client = state.core.database.get().await?;
+pub async fn delete(Datastore(client): Datastore, Id(id): Id) -> Result<NoContent, ApiError> {
     connections::delete(&*client, &id).await?;
     Ok(NoContent)
 }

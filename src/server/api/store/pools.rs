@@ -5,6 +5,7 @@ use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
 use crate::http::body::Body;
 use crate::http::changes::Changes;
+use crate::http::datastore::Datastore;
 use crate::http::listing::{Fields, collection};
 use crate::http::openapi::answers::{Created, NoContent};
 use crate::http::query::{ListParameters, Query, QueryParams, UpdateMaskQuery};
@@ -78,17 +79,15 @@ fn convert_error(error: StoreError, name: &str) -> ApiError {
 }
 
 pub async fn list(
-    State(state): Shared,
+    Datastore(client): Datastore,
     params: QueryParams<PoolsQuery>,
 ) -> Result<Json<PoolCollectionResponse>, ApiError> {
     let listing = params.listing(&FIELDS)?;
-    let client = state.core.database.get().await?;
     let page = pools::list(&*client, listing).await?;
     Ok(Json(page.map(view).into()))
 }
 
-pub async fn get(State(state): Shared, Id(name): Id) -> Result<Json<PoolResponse>, ApiError> {
-    let client = state.core.database.get().await?;
+pub async fn get(Datastore(client): Datastore, Id(name): Id) -> Result<Json<PoolResponse>, ApiError> {
     Ok(Json(view(pools::get(&*client, &name).await.map_err(|error| convert_error(error, &name))?)))
 }
 
@@ -130,9 +129,11 @@ fn check_slots(slots: i32) -> Result<(), ApiError> {
     ))
 }
 
-pub async fn create(State(state): Shared, Body(body): Body<PoolBody>) -> Result<Created<PoolResponse>, ApiError> {
+pub async fn create(
+    Datastore(client): Datastore,
+    Body(body): Body<PoolBody>,
+) -> Result<Created<PoolResponse>, ApiError> {
     check_slots(body.slots)?;
-    let client = state.core.database.get().await?;
     pools::create(&*client, &body.settings()).await?;
     Ok(Created(view(pools::get(&*client, &body.name).await?)))
 }
@@ -155,7 +156,7 @@ pub struct PoolPatchBody {
 }
 
 pub async fn patch(
-    State(state): Shared,
+    Datastore(client): Datastore,
     Id(name): Id,
     params: QueryParams<UpdateMaskQuery>,
     Body(body): Body<PoolPatchBody>,
@@ -164,7 +165,6 @@ pub async fn patch(
         let detail = "Invalid body, pool name from request body doesn't match uri parameter";
         return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
     }
-    let client = state.core.database.get().await?;
     Ok(Json(view(change(&*client, &name, body, &params.texts("update_mask")).await?)))
 }
 
@@ -187,8 +187,7 @@ async fn change(
     Ok(pools::get(client, name).await?)
 }
 
-pub async fn delete(State(state): Shared, Id(name): Id) -> Result<NoContent, ApiError> {
-    let client = state.core.database.get().await?;
+pub async fn delete(Datastore(client): Datastore, Id(name): Id) -> Result<NoContent, ApiError> {
     pools::delete(&*client, &name).await.map_err(|error| convert_error(error, &name))?;
     Ok(NoContent)
 }

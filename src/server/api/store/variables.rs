@@ -6,6 +6,7 @@ use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
 use crate::http::body::Body;
 use crate::http::changes::Changes;
+use crate::http::datastore::Datastore;
 use crate::http::listing::{Fields, collection};
 use crate::http::openapi::answers::{Created, NoContent};
 use crate::http::query::{ListParameters, Query, QueryParams};
@@ -141,8 +142,7 @@ async fn change(
     Ok(variable)
 }
 
-pub async fn delete(State(state): Shared, Id(key): Id) -> Result<NoContent, ApiError> {
-    let client = state.core.database.get().await?;
+pub async fn delete(Datastore(client): Datastore, Id(key): Id) -> Result<NoContent, ApiError> {
     variables::delete(&*client, &key).await?;
     Ok(NoContent)
 }
