@@ -2,8 +2,6 @@
 
 use super::state::states;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use std::fmt;
 
 states! {
     /// Airflow's run types.

@@ -12,7 +12,7 @@ use crate::planner::plan::{self, Dates, Instance, Plan, Reason, Snapshot, Transi
 use crate::planner::pool_limits::Waiting;
 use crate::store::StoreError;
 use crate::store::asset::assets;
-use crate::store::dag::{callbacks, failures};
+use crate::store::dag::{callbacks, dags};
 use crate::store::events::{self, Event};
 use crate::store::instance::planner_input;
 use crate::store::run::active::{self, RunningRun};
@@ -248,8 +248,7 @@ async fn notify(
             events::notify(transaction, &Event::Plan(run)).await?;
         }
     }
-    events::notify(transaction, &Event::Changed(key.clone())).await?;
-    Ok(())
+    events::notify(transaction, &Event::Changed(key.clone())).await
 }
 
 /// Ends a run: queues its callback, pauses the DAG after too many consecutive failures, and completes its backfill.
@@ -274,7 +273,7 @@ async fn finish(
     let max_failures = i64::from(structure.max_consecutive_failed_dag_runs);
     if state == RunState::Failed
         && max_failures > 0
-        && failures::pause_after(transaction, &key.dag_id, max_failures).await?
+        && dags::pause_after_failures(transaction, &key.dag_id, max_failures).await?
     {
         events::notify(transaction, &Event::Dags).await?;
     }
@@ -284,5 +283,5 @@ async fn finish(
 /// Completes the backfill of a run that has ended, and wakes queued runs that may wait for its end.
 async fn announce_end(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), StoreError> {
     backfill_end::complete(transaction, key).await?;
-    Ok(events::notify(transaction, &Event::Sweep).await?)
+    events::notify(transaction, &Event::Sweep).await
 }

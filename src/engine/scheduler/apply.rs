@@ -9,7 +9,7 @@ use crate::planner::plan::{Instance, Plan, Snapshot, Transition, TransitionKind}
 use crate::planner::pool_limits::{Usage, Waiting};
 use crate::store::StoreError;
 use crate::store::events::{self, Event};
-use crate::store::instance::expansion;
+use crate::store::instance::instances;
 use crate::store::instance::scheduled::{self, Size, Window};
 use crate::store::pools;
 use crate::store::transition::instance::{self, Change, DateChange};
@@ -44,7 +44,7 @@ impl Rows {
         let graph = snapshot.graph;
         if !plan.expanded.is_empty() {
             let tasks: Vec<&str> = plan.expanded.iter().map(|index| self.names[*index].task_id.as_str()).collect();
-            expansion::expand(transaction, key, &tasks).await?;
+            instances::expand(transaction, key, &tasks).await?;
             plan.expanded.iter().for_each(|index| self.names[*index].map_index = 0);
         }
         let added: Vec<(&Task, i32)> =

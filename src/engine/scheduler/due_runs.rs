@@ -173,6 +173,7 @@ async fn make_batch(client: &mut ClientWrapper) -> Result<usize, StoreError> {
     let handled = due_runs.len();
     let mut created_dags: Vec<String> = Vec::new();
     for due in due_runs {
+        let due = due?;
         if make_run(&transaction, &due).await? {
             created_dags.push(due.dag_id);
         }

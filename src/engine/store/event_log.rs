@@ -5,10 +5,11 @@ use super::list::conditions::Conditions;
 use super::list::field::{Filter, list_fields};
 use super::list::listing::{ListPage, Listing};
 use super::list::page_query::Source;
+use super::rows::{fetch_all, fetch_one, fetch_optional, from_row};
 use crate::model::keys::RunKey;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
-use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
 /// Number of newest entries that are retained.
 const MAX_EVENTS: i64 = 100_000;
@@ -18,25 +19,29 @@ const CLEANUP_INTERVAL: i64 = 1_000;
 /// The event of a DAG's callback, or of a listener of its runs, that has failed.
 pub const CALLBACK_FAILED: &str = "callback_failed";
 
-#[derive(Debug, Clone)]
-pub struct LoggedEvent {
-    pub id: i64,
-    pub created_at: Timestamp,
-    pub what: NewEvent,
+from_row! {
+    #[derive(Debug, Clone)]
+    pub struct LoggedEvent {
+        pub id: i64,
+        pub created_at: Timestamp,
+        pub what: NewEvent => NewEvent::from_row,
+    }
 }
 
-#[derive(Debug, Clone, Default)]
-pub struct NewEvent {
-    /// The name of Airflow's operation, or [`CALLBACK_FAILED`].
-    pub event: String,
-    pub owner: Option<String>,
-    pub dag_id: Option<String>,
-    pub run_id: Option<String>,
-    pub task_id: Option<String>,
-    pub map_index: Option<i32>,
-    pub logical_date: Option<Timestamp>,
-    /// The request, or what failed, as JSON without secrets.
-    pub extra: Option<String>,
+from_row! {
+    #[derive(Debug, Clone, Default)]
+    pub struct NewEvent {
+        /// The name of Airflow's operation, or [`CALLBACK_FAILED`].
+        pub event: String,
+        pub owner: Option<String>,
+        pub dag_id: Option<String>,
+        pub run_id: Option<String>,
+        pub task_id: Option<String>,
+        pub map_index: Option<i32>,
+        pub logical_date: Option<Timestamp>,
+        /// The request, or what failed, as JSON without secrets.
+        pub extra: Option<String>,
+    }
 }
 
 list_fields! {
@@ -75,31 +80,13 @@ impl Filter for EventFilter {
     }
 }
 
-fn read(row: &Row) -> LoggedEvent {
-    LoggedEvent {
-        id: row.get("id"),
-        created_at: row.get("created_at"),
-        what: NewEvent {
-            event: row.get("event"),
-            owner: row.get("owner"),
-            dag_id: row.get("dag_id"),
-            run_id: row.get("run_id"),
-            task_id: row.get("task_id"),
-            map_index: row.get("map_index"),
-            logical_date: row.get("logical_date"),
-            extra: row.get("extra"),
-        },
-    }
-}
-
 pub async fn add(client: &impl GenericClient, new: &NewEvent) -> Result<(), StoreError> {
     let query = "
         INSERT INTO event_log (event, owner, dag_id, run_id, task_id, map_index, logical_date, extra)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id";
     let NewEvent { event, owner, dag_id, run_id, task_id, map_index, logical_date, extra } = new;
-    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 8] =
-        [event, owner, dag_id, run_id, task_id, map_index, logical_date, extra];
-    let id: i64 = client.query_one(query, &parameters).await?.get(0);
+    let parameters: [&(dyn ToSql + Sync); 8] = [event, owner, dag_id, run_id, task_id, map_index, logical_date, extra];
+    let id: i64 = fetch_one(client, query, &parameters).await?;
     if id % CLEANUP_INTERVAL == 0 {
         client.execute("DELETE FROM event_log WHERE id <= $1", &[&(id - MAX_EVENTS)]).await?;
     }
@@ -110,7 +97,7 @@ pub async fn list(
     client: &impl GenericClient,
     listing: Listing<EventField>,
 ) -> Result<ListPage<LoggedEvent>, StoreError> {
-    listing.fetch(client, &Source::new("*", "event_log"), read).await
+    listing.fetch(client, &Source::new("*", "event_log")).await
 }
 
 /// Returns at most 100 failed callbacks since a time, newest first: those of one run, or of all.
@@ -123,11 +110,10 @@ pub async fn failed_callbacks(
         SELECT * FROM event_log WHERE event = $1 AND created_at >= $2
           AND ($3::text IS NULL OR dag_id = $3 AND run_id = $4) ORDER BY id DESC LIMIT 100";
     let (dag_id, run_id) = (run.map(|run| &run.dag_id), run.map(|run| &run.run_id));
-    let rows = client.query(query, &[&CALLBACK_FAILED, &since, &dag_id, &run_id]).await?;
-    Ok(rows.iter().map(read).collect())
+    fetch_all(client, query, &[&CALLBACK_FAILED, &since, &dag_id, &run_id]).await
 }
 
 pub async fn get(client: &impl GenericClient, id: i64) -> Result<LoggedEvent, StoreError> {
-    let row = client.query_opt("SELECT * FROM event_log WHERE id = $1", &[&id]).await?;
-    row.as_ref().map(read).ok_or_else(|| StoreError::NotFound { what: "event log", id: id.to_string() })
+    let event = fetch_optional(client, "SELECT * FROM event_log WHERE id = $1", &[&id]).await?;
+    event.ok_or_else(|| StoreError::NotFound { what: "event log", id: id.to_string() })
 }

@@ -1,6 +1,8 @@
 //! Wakes other processes through Postgres's LISTEN and NOTIFY. A notification is only a hint: the receiver then reads
 //! the tables to find its work. It also does so after each connect, so notifications lost with a connection do no harm.
 
+use super::StoreError;
+use super::rows::execute;
 use crate::model::keys::RunKey;
 use leoflow_postgres::GenericClient;
 use serde::{Deserialize, Serialize};
@@ -58,6 +60,14 @@ impl Event {
 }
 
 /// Sends the event when the current transaction commits; Postgres drops duplicates within a transaction.
-pub async fn notify(client: &impl GenericClient, event: &Event) -> Result<(), tokio_postgres::Error> {
-    client.execute("SELECT pg_notify($1, $2)", &[&event.channel(), &event.payload()]).await.map(drop)
+pub async fn notify(client: &impl GenericClient, event: &Event) -> Result<(), StoreError> {
+    execute(client, "SELECT pg_notify($1, $2)", &[&event.channel(), &event.payload()]).await
+}
+
+/// Sends several events.
+pub async fn notify_all(client: &impl GenericClient, events: &[Event]) -> Result<(), StoreError> {
+    for event in events {
+        notify(client, event).await?;
+    }
+    Ok(())
 }

@@ -7,13 +7,14 @@ pub mod dag;
 pub mod event_log;
 pub mod events;
 pub mod instance;
-pub(crate) mod key_columns;
+pub(crate) mod instance_key;
+
 pub(crate) mod leader;
 pub mod list;
 pub mod pools;
 mod refused;
 pub mod request_keys;
-mod rows;
+pub(crate) mod rows;
 pub mod run;
 pub mod secret;
 pub mod totals;
@@ -40,7 +41,7 @@ pub enum StoreError {
     Sealed { what: &'static str, id: String },
     /// A row has a value that this version does not know, although the table's constraints should allow no such value.
     #[error("the database has an unknown {column}: {value:?}")]
-    UnknownValue { column: &'static str, value: String },
+    UnknownValue { column: String, value: String },
     #[error(transparent)]
     Cipher(#[from] CipherError),
     #[error(transparent)]

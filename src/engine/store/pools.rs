@@ -4,32 +4,34 @@
 
 use super::StoreError;
 use super::events::{self, Event};
+use super::instance_key::{TRY, TRY_KEY};
 use super::list::field::list_fields;
 use super::list::listing::{ListPage, Listing};
 use super::list::page_query::Source;
-use super::rows;
+use super::rows::{self, FromRow, fetch_optional, from_row};
 use crate::model::dag::DEFAULT_POOL;
 use crate::model::keys::RunKey;
-use crate::model::state::TaskState;
 use crate::planner::pool_limits::{PoolSlots, SlotUse, Usage};
 use leoflow_postgres::GenericClient;
-use tokio_postgres::Row;
+use std::sync::LazyLock;
 
 /// Number of slots of the default pool while it has no row in the table; the pool exists even so.
 pub(crate) const DEFAULT_SLOTS: i32 = 128;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pool {
-    pub name: String,
-    /// -1 is no limit.
-    pub slots: i32,
-    pub description: Option<String>,
-    pub include_deferred: bool,
-    // Number of slots by state of the task instances.
-    pub running: i64,
-    pub queued: i64,
-    pub scheduled: i64,
-    pub deferred: i64,
+from_row! {
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Pool {
+        pub name: String,
+        /// -1 is no limit.
+        pub slots: i32,
+        pub description: Option<String>,
+        pub include_deferred: bool,
+        // Number of slots by state of the task instances.
+        pub running: i64,
+        pub queued: i64,
+        pub scheduled: i64,
+        pub deferred: i64,
+    }
 }
 
 impl Pool {
@@ -58,19 +60,6 @@ const USED: &str = "
                coalesce(sum(pool_slots) FILTER (WHERE state = 'deferred'), 0)::bigint AS deferred
         FROM task_instance WHERE pool = p.name AND state IN ('running', 'queued', 'scheduled', 'deferred')) u ON true";
 
-fn read(row: &Row) -> Pool {
-    Pool {
-        name: row.get("name"),
-        slots: row.get("slots"),
-        description: row.get("description"),
-        include_deferred: row.get("include_deferred"),
-        running: row.get("running"),
-        queued: row.get("queued"),
-        scheduled: row.get("scheduled"),
-        deferred: row.get("deferred"),
-    }
-}
-
 list_fields! {
     /// Fields of pools, for lists.
     PoolField, key: [Name];
@@ -78,7 +67,7 @@ list_fields! {
 }
 
 pub async fn list(client: &impl GenericClient, listing: Listing<PoolField>) -> Result<ListPage<Pool>, StoreError> {
-    listing.fetch(client, &Source::new("*", &format!("{ALL} {USED}")), read).await
+    listing.fetch(client, &Source::new("*", &format!("{ALL} {USED}"))).await
 }
 
 fn not_found(name: &str) -> StoreError {
@@ -87,7 +76,7 @@ fn not_found(name: &str) -> StoreError {
 
 pub async fn get(client: &impl GenericClient, name: &str) -> Result<Pool, StoreError> {
     let query = format!("SELECT * FROM {ALL} {USED} WHERE p.name = $1");
-    client.query_opt(&query, &[&name]).await?.as_ref().map(read).ok_or_else(|| not_found(name))
+    fetch_optional(client, &query, &[&name]).await?.ok_or_else(|| not_found(name))
 }
 
 /// The settings of a pool.
@@ -104,21 +93,31 @@ pub async fn create(client: &impl GenericClient, pool: &PoolSettings<'_>) -> Res
     if pool.name == DEFAULT_POOL {
         return Err(exists());
     }
-    let query = "INSERT INTO pool (name, slots, description, include_deferred) VALUES ($1, $2, $3, $4)
-                 ON CONFLICT DO NOTHING";
-    let inserted = client.execute(query, &[&pool.name, &pool.slots, &pool.description, &pool.include_deferred]).await?;
-    if inserted == 0 {
-        return Err(exists());
+    match write(client, pool, "NOTHING").await? {
+        0 => Err(exists()),
+        _ => Ok(()),
     }
-    notify_capacity(client).await
 }
 
 pub async fn set(client: &impl GenericClient, pool: &PoolSettings<'_>) -> Result<(), StoreError> {
-    let query = "INSERT INTO pool (name, slots, description, include_deferred) VALUES ($1, $2, $3, $4)
-                 ON CONFLICT (name) DO UPDATE SET slots = EXCLUDED.slots, description = EXCLUDED.description,
-                     include_deferred = EXCLUDED.include_deferred";
-    client.execute(query, &[&pool.name, &pool.slots, &pool.description, &pool.include_deferred]).await?;
-    notify_capacity(client).await
+    let replace = "UPDATE SET slots = EXCLUDED.slots, description = EXCLUDED.description,
+                              include_deferred = EXCLUDED.include_deferred";
+    write(client, pool, replace).await.map(drop)
+}
+
+/// Inserts a pool and notifies the scheduler; `on_conflict` is the SQL for an existing name. Returns the number of rows
+/// written.
+async fn write(client: &impl GenericClient, pool: &PoolSettings<'_>, on_conflict: &str) -> Result<u64, StoreError> {
+    let query = format!(
+        "INSERT INTO pool (name, slots, description, include_deferred) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (name) DO {on_conflict}"
+    );
+    let PoolSettings { name, slots, description, include_deferred } = pool;
+    let written = client.execute(&query, &[name, slots, description, include_deferred]).await?;
+    if written > 0 {
+        notify_capacity(client).await?;
+    }
+    Ok(written)
 }
 
 pub async fn delete(client: &impl GenericClient, name: &str) -> Result<(), StoreError> {
@@ -133,19 +132,20 @@ pub async fn delete(client: &impl GenericClient, name: &str) -> Result<(), Store
 
 /// Notifies the scheduler, since waiting tasks may fit now.
 async fn notify_capacity(client: &impl GenericClient) -> Result<(), StoreError> {
-    events::notify(client, &Event::Capacity).await?;
-    Ok(())
+    events::notify(client, &Event::Capacity).await
 }
 
 /// SQL query for the number of task instances and slots in each state that a limit counts, for each task of each run
 /// except the run `($1, $2)`.
-const IN_FLIGHT: &str = "
+static IN_FLIGHT: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "
     WITH in_flight AS MATERIALIZED (
         -- Two parts, because each has its own index.
-        SELECT dag_id, run_id, task_id, map_index, try_number, state, pool, pool_slots FROM task_instance
+        SELECT {TRY_KEY}, state, pool, pool_slots FROM task_instance
         WHERE state IN ('queued', 'running') AND ($1::text IS NULL OR (dag_id, run_id) <> ($1, $2))
         UNION ALL
-        SELECT dag_id, run_id, task_id, map_index, try_number, state, pool, pool_slots FROM task_instance
+        SELECT {TRY_KEY}, state, pool, pool_slots FROM task_instance
         WHERE state IN ('deferred', 'awaiting_input') AND ($1::text IS NULL OR (dag_id, run_id) <> ($1, $2))),
     -- The scheduler settles an ended try only while its run is running. In other runs, the state of the try counts
     -- instead. The few running instances are looked up by key: a join would read all runs.
@@ -153,13 +153,14 @@ const IN_FLIGHT: &str = "
         SELECT dag_id, run_id, task_id, pool, pool_slots,
                CASE WHEN i.state = 'running' AND (SELECT r.state FROM dag_run r WHERE (r.dag_id, r.run_id)
                                                          = (i.dag_id, i.run_id)) IS DISTINCT FROM 'running'
-                    THEN (SELECT t.state FROM task_try t
-                          WHERE (t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number)
-                                = (i.dag_id, i.run_id, i.task_id, i.map_index, i.try_number))
+                    THEN (SELECT t.state FROM task_try t WHERE {})
                     ELSE i.state END AS state
         FROM in_flight i)
     SELECT dag_id, run_id, task_id, state, pool, sum(pool_slots)::bigint AS slots, count(*) AS count
-    FROM counted GROUP BY dag_id, run_id, task_id, state, pool";
+    FROM counted GROUP BY dag_id, run_id, task_id, state, pool",
+        TRY.same("t", "i")
+    )
+});
 
 /// Reads the slots of all pools, and the current usage of all limits by runs in any state except `excluded_run`.
 pub async fn usage(client: &impl GenericClient, excluded_run: Option<&RunKey>) -> Result<Usage, StoreError> {
@@ -170,12 +171,12 @@ pub async fn usage(client: &impl GenericClient, excluded_run: Option<&RunKey>) -
         usage.pools.insert(row.get("name"), unused_slots(row.get("slots"), row.get("include_deferred")));
     }
     let (dag_id, run_id) = excluded_run.map(|key| (key.dag_id.as_str(), key.run_id.as_str())).unzip();
-    for row in client.query(IN_FLIGHT, &[&dag_id, &run_id]).await? {
+    for row in client.query(&IN_FLIGHT, &[&dag_id, &run_id]).await? {
         // NULL if the instance has no try and its run is not running.
-        let Some(state) = rows::named_or_null(&row, "state", TaskState::parse)? else { continue };
+        let Some(state) = rows::get(&row, "state")? else { continue };
         let count = u32::try_from(row.get::<_, i64>("count")).unwrap_or(u32::MAX);
         let (task_id, pool, slots) = (row.get("task_id"), row.get("pool"), row.get("slots"));
-        usage.take(&rows::run_key(&row), SlotUse { task_id, state, pool, slots, count });
+        usage.take(&RunKey::from_row(&row)?, SlotUse { task_id, state, pool, slots, count });
     }
     Ok(usage)
 }

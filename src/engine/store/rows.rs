@@ -1,40 +1,192 @@
-//! Reads columns whose values must be among those that this version knows.
+//! Reads the rows of queries. [`from_row`] defines a struct whose fields are read from the columns of the same names.
 
 use super::StoreError;
 use crate::model::keys::{InstanceKey, RunKey, TryKey};
+use crate::model::run_type::RunType;
+use crate::model::state::{RunState, TaskState, TryState};
+use leoflow_postgres::GenericClient;
+use std::error::Error;
 use tokio_postgres::Row;
+use tokio_postgres::types::{FromSql, FromSqlOwned, ToSql, Type};
 
-/// Reads a column with a name from a fixed set, such as a state. `parse` returns `None` for an unknown name.
-pub fn named<T>(row: &Row, column: &'static str, parse: impl Fn(&str) -> Option<T>) -> Result<T, StoreError> {
-    let name: &str = row.get(column);
-    parse(name).ok_or_else(|| unknown(column, name))
+type Parameters<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+/// A value that is read from a row: a struct by the names of the columns, a scalar or a tuple by their positions.
+pub(crate) trait FromRow: Sized {
+    fn from_row(row: &Row) -> Result<Self, StoreError>;
 }
 
-/// Reads a column with a name from a fixed set, or NULL.
-pub fn named_or_null<T>(
-    row: &Row,
-    column: &'static str,
-    parse: impl Fn(&str) -> Option<T>,
+/// Runs a query and reads all rows.
+pub(crate) async fn fetch_all<T: FromRow>(
+    client: &impl GenericClient,
+    query: &str,
+    parameters: Parameters<'_>,
+) -> Result<Vec<T>, StoreError> {
+    client.query(query, parameters).await?.iter().map(T::from_row).collect()
+}
+
+/// Runs a query and reads its row; `None` if there is none. Fails if there are several.
+pub(crate) async fn fetch_optional<T: FromRow>(
+    client: &impl GenericClient,
+    query: &str,
+    parameters: Parameters<'_>,
 ) -> Result<Option<T>, StoreError> {
-    let name: Option<&str> = row.get(column);
-    name.map(|name| parse(name).ok_or_else(|| unknown(column, name))).transpose()
+    client.query_opt(query, parameters).await?.as_ref().map(T::from_row).transpose()
 }
 
-fn unknown(column: &'static str, value: &str) -> StoreError {
-    StoreError::UnknownValue { column, value: value.to_owned() }
+/// Runs a query and reads its only row.
+pub(crate) async fn fetch_one<T: FromRow>(
+    client: &impl GenericClient,
+    query: &str,
+    parameters: Parameters<'_>,
+) -> Result<T, StoreError> {
+    T::from_row(&client.query_one(query, parameters).await?)
 }
 
-/// Reads the columns `dag_id` and `run_id`.
-pub fn run_key(row: &Row) -> RunKey {
-    RunKey { dag_id: row.get("dag_id"), run_id: row.get("run_id") }
+/// True if the query has a row.
+pub(crate) async fn exists(
+    client: &impl GenericClient,
+    query: &str,
+    parameters: Parameters<'_>,
+) -> Result<bool, StoreError> {
+    Ok(client.query_opt(query, parameters).await?.is_some())
 }
 
-/// Reads the columns of `run_key`, `task_id` and `map_index`.
-pub fn instance_key(row: &Row) -> InstanceKey {
-    InstanceKey { run: run_key(row), task_id: row.get("task_id"), map_index: row.get("map_index") }
+/// Runs a statement that may change any number of rows.
+pub(crate) async fn execute(
+    client: &impl GenericClient,
+    statement: &str,
+    parameters: Parameters<'_>,
+) -> Result<(), StoreError> {
+    client.execute(statement, parameters).await?;
+    Ok(())
 }
 
-/// Reads the columns of `instance_key` and `try_number`.
-pub fn try_key(row: &Row) -> TryKey {
-    TryKey { instance: instance_key(row), try_number: row.get("try_number") }
+/// A name, such as a state, that this version does not know, although the table's constraints should allow no such name.
+#[derive(Debug, thiserror::Error)]
+#[error("unknown name {0:?}")]
+struct UnknownName(String);
+
+/// Reads a column. A name from a fixed set that this version does not know is a `StoreError::UnknownValue`.
+pub(crate) fn get<'a, T: FromSql<'a>>(row: &'a Row, column: &str) -> Result<T, StoreError> {
+    row.try_get(column).map_err(|error| unknown_name(error, column))
+}
+
+/// Reads a column by its position.
+fn get_at<'a, T: FromSql<'a>>(row: &'a Row, position: usize) -> Result<T, StoreError> {
+    row.try_get(position).map_err(|error| unknown_name(error, row.columns()[position].name()))
+}
+
+fn unknown_name(error: tokio_postgres::Error, column: &str) -> StoreError {
+    match error.source().and_then(|source| source.downcast_ref()) {
+        Some(UnknownName(value)) => StoreError::UnknownValue { column: column.to_owned(), value: value.clone() },
+        None => error.into(),
+    }
+}
+
+/// Reads enums of names from text columns.
+macro_rules! read_by_name {
+    ($($name:ty),+) => {$(
+        impl FromSql<'_> for $name {
+            fn from_sql(kind: &Type, raw: &[u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
+                let name = <&str>::from_sql(kind, raw)?;
+                Self::parse(name).ok_or_else(|| UnknownName(name.to_owned()).into())
+            }
+
+            fn accepts(kind: &Type) -> bool {
+                <&str as FromSql>::accepts(kind)
+            }
+        }
+    )+};
+}
+
+read_by_name!(RunState, RunType, TaskState, TryState, crate::store::run::backfills::Reprocess);
+
+/// Reads single values from the first column.
+macro_rules! single_value {
+    ($($type:ty),+) => {$(
+        impl FromRow for $type {
+            fn from_row(row: &Row) -> Result<Self, StoreError> {
+                get_at(row, 0)
+            }
+        }
+    )+};
+}
+
+single_value!(String, Option<String>, Option<TaskState>, bool, i32, i64, f64, serde_json::Value);
+
+impl<A: FromSqlOwned, B: FromSqlOwned> FromRow for (A, B) {
+    fn from_row(row: &Row) -> Result<Self, StoreError> {
+        Ok((get_at(row, 0)?, get_at(row, 1)?))
+    }
+}
+
+impl<A: FromSqlOwned, B: FromSqlOwned, C: FromSqlOwned> FromRow for (A, B, C) {
+    fn from_row(row: &Row) -> Result<Self, StoreError> {
+        Ok((get_at(row, 0)?, get_at(row, 1)?, get_at(row, 2)?))
+    }
+}
+
+/// Defines a struct that is read from a row. A field has the column of its name, or the one after `=`. `as Json`
+/// deserializes a column of JSON; the function after `=>` reads a field that is not a single column.
+macro_rules! from_row {
+    (
+        $(#[$meta:meta])*
+        $vis:vis struct $name:ident {
+            $(
+                $(#[$field_meta:meta])*
+                $field_vis:vis $field:ident: $type:ty
+                    $(= $column:literal)? $(as $json:ident $(= $json_column:literal)?)? $(=> $read:expr)?
+            ),+ $(,)?
+        }
+    ) => {
+        $(#[$meta])*
+        $vis struct $name {
+            $($(#[$field_meta])* $field_vis $field: $type,)+
+        }
+
+        impl $crate::store::rows::FromRow for $name {
+            fn from_row(row: &tokio_postgres::Row) -> Result<Self, $crate::store::StoreError> {
+                Ok(Self {
+                    $($field: $crate::store::rows::from_row!(
+                        @field row $field $(= $column)? $(as $json $(= $json_column)?)? $(=> $read)?
+                    ),)+
+                })
+            }
+        }
+    };
+    (@field $row:ident $field:ident) => {
+        $crate::store::rows::get($row, stringify!($field))?
+    };
+    (@field $row:ident $field:ident = $column:literal) => {
+        $crate::store::rows::get($row, $column)?
+    };
+    (@field $row:ident $field:ident as Json) => {
+        $crate::store::rows::get::<tokio_postgres::types::Json<_>>($row, stringify!($field))?.0
+    };
+    (@field $row:ident $field:ident as Json = $column:literal) => {
+        $crate::store::rows::get::<tokio_postgres::types::Json<_>>($row, $column)?.0
+    };
+    (@field $row:ident $field:ident => $read:expr) => {
+        $read($row)?
+    };
+}
+pub(crate) use from_row;
+
+impl FromRow for RunKey {
+    fn from_row(row: &Row) -> Result<Self, StoreError> {
+        Ok(Self { dag_id: get(row, "dag_id")?, run_id: get(row, "run_id")? })
+    }
+}
+
+impl FromRow for InstanceKey {
+    fn from_row(row: &Row) -> Result<Self, StoreError> {
+        Ok(Self { run: RunKey::from_row(row)?, task_id: get(row, "task_id")?, map_index: get(row, "map_index")? })
+    }
+}
+
+impl FromRow for TryKey {
+    fn from_row(row: &Row) -> Result<Self, StoreError> {
+        Ok(Self { instance: InstanceKey::from_row(row)?, try_number: get(row, "try_number")? })
+    }
 }

@@ -26,7 +26,7 @@ impl AssetNode {
 
 impl AssetNodes {
     pub async fn load(client: &impl GenericClient) -> Result<Self, ApiError> {
-        Ok(Self(asset_lists::ids(client).await?))
+        Ok(Self(asset_lists::ids(client, None).await?))
     }
 
     /// Returns the node for a part of a condition, an inlet or an outlet; `None` for an unknown asset.

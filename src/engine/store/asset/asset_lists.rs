@@ -6,29 +6,37 @@ use crate::schedule::asset_condition::Reference;
 use crate::store::StoreError;
 use crate::store::list::listing::{ListPage, Listing};
 use crate::store::list::page_query::Source;
+use crate::store::rows::{self, fetch_all, fetch_one, fetch_optional, from_row};
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::HashMap;
 use tokio_postgres::Row;
-use tokio_postgres::types::Json;
 
-/// An asset, with the DAGs that it schedules and the tasks that produce or read it.
-#[derive(Debug)]
-pub struct Asset {
-    pub id: i64,
-    pub name: String,
-    pub uri: String,
-    pub group: String,
-    pub extra: Value,
-    pub created_at: Timestamp,
-    pub updated_at: Timestamp,
-    pub uses: Vec<AssetUse>,
-    /// Id, name and group of each alias that resolves to the asset, as JSON in Airflow's form.
-    pub aliases: Value,
-    /// Id and time of the newest event.
-    pub last_event: Option<(i64, Timestamp)>,
+from_row! {
+    /// An asset, with the DAGs that it schedules and the tasks that produce or read it.
+    #[derive(Debug)]
+    pub struct Asset {
+        pub id: i64,
+        pub name: String,
+        pub uri: String,
+        pub group: String = "group_name",
+        pub extra: Value,
+        pub created_at: Timestamp,
+        pub updated_at: Timestamp,
+        pub uses: Vec<AssetUse> as Json,
+        /// Id, name and group of each alias that resolves to the asset, as JSON in Airflow's form.
+        pub aliases: Value,
+        /// Id and time of the newest event.
+        pub last_event: Option<(i64, Timestamp)> => last_event,
+    }
+}
+
+fn last_event(row: &Row) -> Result<Option<(i64, Timestamp)>, StoreError> {
+    let (id, happened_at): (Option<i64>, Option<Timestamp>) =
+        (rows::get(row, "event_id")?, rows::get(row, "happened_at")?);
+    Ok(id.zip(happened_at))
 }
 
 /// A DAG or a task that references an asset.
@@ -42,24 +50,26 @@ pub struct AssetUse {
     pub created_at: String,
 }
 
-/// An asset event.
-#[derive(Debug)]
-pub struct AssetEvent {
-    pub id: i64,
-    pub asset_id: i64,
-    pub name: String,
-    pub uri: String,
-    pub group: String,
-    pub extra: Value,
-    pub happened_at: Timestamp,
-    pub source_dag_id: Option<String>,
-    pub source_task_id: Option<String>,
-    pub source_run_id: Option<String>,
-    pub source_map_index: i32,
-    pub aliases: Vec<String>,
-    pub partition_key: Option<String>,
-    /// The runs triggered by the event, with Airflow's field names.
-    pub created_runs: Value,
+from_row! {
+    /// An asset event.
+    #[derive(Debug)]
+    pub struct AssetEvent {
+        pub id: i64,
+        pub asset_id: i64,
+        pub name: String,
+        pub uri: String,
+        pub group: String = "group_name",
+        pub extra: Value,
+        pub happened_at: Timestamp,
+        pub source_dag_id: Option<String>,
+        pub source_task_id: Option<String>,
+        pub source_run_id: Option<String>,
+        pub source_map_index: i32,
+        pub aliases: Vec<String>,
+        pub partition_key: Option<String>,
+        /// The runs triggered by the event, with Airflow's field names.
+        pub created_runs: Value = "created",
+    }
 }
 
 /// Columns of an asset for display.
@@ -91,70 +101,25 @@ const EVENT_WITH_RUNS: &str = "
                                       ORDER BY l.happened_at DESC, l.id DESC LIMIT 1))), '[]')
             FROM dag_run_asset_event d JOIN dag_run r USING (dag_id, run_id) WHERE d.event_id = e.id) AS created";
 
-impl From<&Row> for Asset {
-    fn from(row: &Row) -> Self {
-        let (Json(extra), Json(uses), Json(aliases)) = (row.get("extra"), row.get("uses"), row.get("aliases"));
-        let event: (Option<i64>, Option<Timestamp>) = (row.get("event_id"), row.get("happened_at"));
-        Self {
-            id: row.get("id"),
-            name: row.get("name"),
-            uri: row.get("uri"),
-            group: row.get("group_name"),
-            extra,
-            created_at: row.get("created_at"),
-            updated_at: row.get("updated_at"),
-            uses,
-            aliases,
-            last_event: event.0.zip(event.1),
-        }
-    }
-}
-
-impl From<&Row> for AssetEvent {
-    fn from(row: &Row) -> Self {
-        let (Json(extra), Json(created_runs)) = (row.get("extra"), row.get("created"));
-        Self {
-            id: row.get("id"),
-            asset_id: row.get("asset_id"),
-            name: row.get("name"),
-            uri: row.get("uri"),
-            group: row.get("group_name"),
-            extra,
-            happened_at: row.get("happened_at"),
-            source_dag_id: row.get("source_dag_id"),
-            source_task_id: row.get("source_task_id"),
-            source_run_id: row.get("source_run_id"),
-            source_map_index: row.get("source_map_index"),
-            aliases: row.get("aliases"),
-            partition_key: row.get("partition_key"),
-            created_runs,
-        }
-    }
-}
-
 /// A page of assets with the total number of matches.
 pub async fn list(client: &impl GenericClient, listing: Listing<AssetField>) -> Result<ListPage<Asset>, StoreError> {
-    listing.fetch(client, &Source::new(ASSET, "asset a"), |row| row.into()).await
+    listing.fetch(client, &Source::new(ASSET, "asset a")).await
 }
 
 pub async fn get(client: &impl GenericClient, id: i64) -> Result<Option<Asset>, StoreError> {
-    let query = format!("SELECT {ASSET} FROM asset a WHERE a.id = $1");
-    Ok(client.query_opt(&query, &[&id]).await?.as_ref().map(Asset::from))
+    fetch_optional(client, &format!("SELECT {ASSET} FROM asset a WHERE a.id = $1"), &[&id]).await
 }
 
-/// An asset with the attributes that tasks can read.
-#[derive(Debug)]
-pub struct NamedAsset {
-    pub id: i64,
-    pub name: String,
-    pub uri: String,
-    pub group: String,
-    pub extra: Value,
-}
-
-fn read_named(row: &Row) -> NamedAsset {
-    let Json(extra) = row.get("extra");
-    NamedAsset { id: row.get("id"), name: row.get("name"), uri: row.get("uri"), group: row.get("group_name"), extra }
+from_row! {
+    /// An asset with the attributes that tasks can read.
+    #[derive(Debug)]
+    pub struct NamedAsset {
+        pub id: i64,
+        pub name: String,
+        pub uri: String,
+        pub group: String = "group_name",
+        pub extra: Value,
+    }
 }
 
 /// Finds an asset by name or URI; if there are several, the one that was updated last.
@@ -165,19 +130,17 @@ pub async fn named(
 ) -> Result<Option<NamedAsset>, StoreError> {
     let query = "SELECT id, name, uri, group_name, extra FROM asset WHERE name = $1 OR uri = $2
                  ORDER BY updated_at DESC, id DESC LIMIT 1";
-    Ok(client.query_opt(query, &[&name, &uri]).await?.as_ref().map(read_named))
+    fetch_optional(client, query, &[&name, &uri]).await
 }
 
-/// Ids of all assets, by name and URI.
-pub async fn ids(client: &impl GenericClient) -> Result<HashMap<(String, String), i64>, StoreError> {
-    let rows = client.query("SELECT name, uri, id FROM asset", &[]).await?;
-    Ok(rows.iter().map(|row| ((row.get("name"), row.get("uri")), row.get("id"))).collect())
-}
-
-/// Ids of the assets with these names, by name and URI.
-pub async fn ids_of(client: &impl GenericClient, names: &[&str]) -> Result<HashMap<(String, String), i64>, StoreError> {
-    let rows = client.query("SELECT name, uri, id FROM asset WHERE name = ANY ($1)", &[&names]).await?;
-    Ok(rows.iter().map(|row| ((row.get("name"), row.get("uri")), row.get("id"))).collect())
+/// Ids of the assets with these names, or of all assets, by name and URI.
+pub async fn ids(
+    client: &impl GenericClient,
+    names: Option<&[&str]>,
+) -> Result<HashMap<(String, String), i64>, StoreError> {
+    let query = "SELECT name, uri, id FROM asset WHERE $1::text[] IS NULL OR name = ANY ($1)";
+    let rows: Vec<(String, String, i64)> = fetch_all(client, query, &[&names]).await?;
+    Ok(rows.into_iter().map(|(name, uri, id)| ((name, uri), id)).collect())
 }
 
 /// The assets that an alias has resolved to.
@@ -185,22 +148,24 @@ pub async fn of_alias(client: &impl GenericClient, alias: &str) -> Result<Vec<Na
     let query = "SELECT a.id, a.name, a.uri, a.group_name, a.extra
                  FROM asset a JOIN asset_alias_asset link ON link.asset_id = a.id JOIN asset_alias l ON l.id = link.alias_id
                  WHERE l.name = $1 ORDER BY a.id";
-    Ok(client.query(query, &[&alias]).await?.iter().map(read_named).collect())
+    fetch_all(client, query, &[&alias]).await
 }
 
 /// Ids of the active DAGs with a task that produces the asset.
 pub async fn producers(client: &impl GenericClient, id: i64) -> Result<Vec<String>, StoreError> {
     let query = "SELECT DISTINCT d.dag_id FROM dag_asset d JOIN dag USING (dag_id) JOIN asset a ON a.id = $1
                  WHERE dag.is_active AND d.role = 'outlet' AND d.kind = 'asset' AND d.name = a.name AND d.uri = a.uri";
-    Ok(client.query(query, &[&id]).await?.iter().map(|row| row.get(0)).collect())
+    fetch_all(client, query, &[&id]).await
 }
 
-/// An asset update that is queued for a DAG until the DAG's other assets are updated too.
-#[derive(Debug)]
-pub struct QueuedUpdate {
-    pub dag_id: String,
-    pub asset_id: i64,
-    pub created_at: Timestamp,
+from_row! {
+    /// An asset update that is queued for a DAG until the DAG's other assets are updated too.
+    #[derive(Debug)]
+    pub struct QueuedUpdate {
+        pub dag_id: String,
+        pub asset_id: i64,
+        pub created_at: Timestamp,
+    }
 }
 
 /// SQL condition for queued updates; a parameter that is NULL does not filter.
@@ -215,13 +180,7 @@ pub async fn queued(
     before: Option<Timestamp>,
 ) -> Result<Vec<QueuedUpdate>, StoreError> {
     let query = format!("SELECT dag_id, asset_id, created_at FROM asset_queue {QUEUED} ORDER BY created_at");
-    let rows = client.query(&query, &[&dag_id, &asset_id, &before]).await?;
-    let read = |row: &Row| QueuedUpdate {
-        dag_id: row.get("dag_id"),
-        asset_id: row.get("asset_id"),
-        created_at: row.get("created_at"),
-    };
-    Ok(rows.iter().map(read).collect())
+    fetch_all(client, &query, &[&dag_id, &asset_id, &before]).await
 }
 
 /// Deletes the updates that `queued` would return, and returns their number. The DAGs then wait for another update.
@@ -237,21 +196,16 @@ pub async fn forget_queued(
 
 const ALIAS: &str = "n.id, n.name, n.group_name";
 
-fn read_alias(row: &Row) -> (i64, String, String) {
-    (row.get(0), row.get(1), row.get(2))
-}
-
 /// A page of aliases: id, name and group.
 pub async fn aliases(
     client: &impl GenericClient,
     listing: Listing<AliasField>,
 ) -> Result<ListPage<(i64, String, String)>, StoreError> {
-    listing.fetch(client, &Source::new(ALIAS, "asset_alias n"), read_alias).await
+    listing.fetch(client, &Source::new(ALIAS, "asset_alias n")).await
 }
 
 pub async fn alias(client: &impl GenericClient, id: i64) -> Result<Option<(i64, String, String)>, StoreError> {
-    let query = format!("SELECT {ALIAS} FROM asset_alias n WHERE n.id = $1");
-    Ok(client.query_opt(&query, &[&id]).await?.as_ref().map(read_alias))
+    fetch_optional(client, &format!("SELECT {ALIAS} FROM asset_alias n WHERE n.id = $1"), &[&id]).await
 }
 
 /// A page of events with the total number of matches.
@@ -259,11 +213,11 @@ pub async fn events(
     client: &impl GenericClient,
     listing: Listing<AssetEventField>,
 ) -> Result<ListPage<AssetEvent>, StoreError> {
-    listing.fetch(client, &Source::new(EVENT_WITH_RUNS, EVENTS), |row| row.into()).await
+    listing.fetch(client, &Source::new(EVENT_WITH_RUNS, EVENTS)).await
 }
 
 pub async fn event(client: &impl GenericClient, id: i64) -> Result<AssetEvent, StoreError> {
-    Ok((&client.query_one(&format!("SELECT {EVENT_WITH_RUNS} FROM {EVENTS} WHERE e.id = $1"), &[&id]).await?).into())
+    fetch_one(client, &format!("SELECT {EVENT_WITH_RUNS} FROM {EVENTS} WHERE e.id = $1"), &[&id]).await
 }
 
 /// Whether an event is read with all the runs that it triggered.
@@ -287,7 +241,7 @@ pub async fn events_of_run(
         "SELECT {fields} FROM {EVENTS} JOIN dag_run_asset_event c ON c.event_id = e.id WHERE c.dag_id = $1 AND c.run_id = $2
          ORDER BY e.happened_at, e.id"
     );
-    Ok(client.query(&query, &[&run.dag_id, &run.run_id]).await?.iter().map(AssetEvent::from).collect())
+    fetch_all(client, &query, &[&run.dag_id, &run.run_id]).await
 }
 
 /// All events of the asset or alias that a task reads, oldest first, without the triggered runs.
@@ -297,5 +251,5 @@ pub async fn events_of(client: &impl GenericClient, reference: &Reference<'_>) -
         "SELECT {EVENT} FROM {EVENTS} WHERE CASE $1 WHEN 'asset' THEN a.name = $2 AND a.uri = $3 WHEN 'name' THEN a.name = $2
                                WHEN 'uri' THEN a.uri = $3 ELSE $2 = ANY (e.aliases) END ORDER BY e.happened_at, e.id"
     );
-    Ok(client.query(&query, &[&kind, &name, &uri]).await?.iter().map(AssetEvent::from).collect())
+    fetch_all(client, &query, &[&kind, &name, &uri]).await
 }

@@ -7,13 +7,15 @@ use crate::schedule::asset_condition::{self, Reference, Updated};
 use crate::schedule::timetable::Partition;
 use crate::store::StoreError;
 use crate::store::events::{self, Event};
+use crate::store::instance_key::TRY;
+use crate::store::rows::{self, execute, fetch_all, fetch_one, fetch_optional, from_row};
 use crate::store::run::new_run::{self, BELOW_MAX_ACTIVE_RUNS, NewRun};
 use deadpool_postgres::{ClientWrapper, Transaction};
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
-use tokio_postgres::types::Json;
+use tokio_postgres::types::{Json, ToSql};
 
 /// Saves the asset references of a DAG's current version: its schedule, and the inlets and outlets of its tasks.
 pub(crate) async fn save_references(transaction: &Transaction<'_>, structure: &Structure) -> Result<(), StoreError> {
@@ -56,8 +58,7 @@ pub(crate) async fn save_references(transaction: &Transaction<'_>, structure: &S
                     WHERE (d.task_id, d.role, d.kind, d.name, d.uri) = (c.task_id, c.role, c.kind, c.name, c.uri)))
         INSERT INTO dag_asset (dag_id, task_id, role, kind, name, uri)
         SELECT $1, task_id, role, kind, name, uri FROM declared ON CONFLICT DO NOTHING";
-    transaction.execute(query, &[&structure.dag_id, tasks, roles, kinds, names, uris]).await?;
-    Ok(())
+    execute(transaction, query, &[&structure.dag_id, tasks, roles, kinds, names, uris]).await
 }
 
 /// Creates or updates an asset and returns its id.
@@ -71,14 +72,14 @@ async fn save_asset(client: &impl GenericClient, asset: &Value) -> Result<i64, S
             updated_at = CASE WHEN (asset.group_name, asset.extra) = (EXCLUDED.group_name, EXCLUDED.extra)
                               THEN asset.updated_at ELSE now() END
         RETURNING id";
-    Ok(client.query_one(query, &[&text("name"), &text("uri"), &group, &Json(extra)]).await?.get(0))
+    fetch_one(client, query, &[&text("name"), &text("uri"), &group, &Json(extra)]).await
 }
 
 /// Creates an alias if it does not exist, and returns its id.
 async fn save_alias(client: &impl GenericClient, name: &str) -> Result<i64, StoreError> {
     let query = "INSERT INTO asset_alias (name) VALUES ($1) ON CONFLICT (name) DO UPDATE SET name = EXCLUDED.name
                  RETURNING id";
-    Ok(client.query_one(query, &[&name]).await?.get(0))
+    fetch_one(client, query, &[&name]).await
 }
 
 /// Finds the id of the asset that a reference names; `None` for an alias.
@@ -86,19 +87,19 @@ async fn find_asset(client: &impl GenericClient, reference: &Reference<'_>) -> R
     let (kind, name, uri) = reference.columns();
     let query = "SELECT id FROM asset WHERE CASE $1 WHEN 'asset' THEN name = $2 AND uri = $3 WHEN 'name' THEN name = $2
                                                      WHEN 'uri' THEN uri = $3 ELSE false END ORDER BY id LIMIT 1";
-    Ok(client.query_opt(query, &[&kind, &name, &uri]).await?.map(|row| row.get(0)))
+    fetch_optional(client, query, &[&kind, &name, &uri]).await
 }
 
 /// Adds the asset events that a successful try has reported.
 pub(crate) async fn save_events(transaction: &Transaction<'_>, key: &TryKey) -> Result<(), StoreError> {
-    let query = "SELECT t.asset_events, r.partition_key, r.partition_date
-                 FROM task_try t JOIN dag_run r USING (dag_id, run_id)
-                 WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND try_number = $5";
-    let TryKey { instance: InstanceKey { run, task_id, map_index }, try_number } = key;
-    let row = transaction.query_opt(query, &[&run.dag_id, &run.run_id, task_id, map_index, try_number]).await?;
-    let Some(row) = row else { return Ok(()) };
-    let Some(Json(Value::Array(reported))) = row.get("asset_events") else { return Ok(()) };
-    let run_partition = partitions::read(&row);
+    let query = format!(
+        "SELECT t.asset_events, r.partition_key, r.partition_date
+         FROM task_try t JOIN dag_run r ON (r.dag_id, r.run_id) = (t.dag_id, t.run_id) WHERE {}",
+        TRY.is("t", 1)
+    );
+    let Some(row) = transaction.query_opt(&query, &key.after(&[])).await? else { return Ok(()) };
+    let Some(Value::Array(reported)) = rows::get(&row, "asset_events")? else { return Ok(()) };
+    let run_partition = partitions::read(&row)?;
     for event in &reported {
         let alias = event.get("alias").and_then(Value::as_str);
         let asset = match event.get("asset") {
@@ -147,10 +148,9 @@ pub async fn add_event(
                                  partition_key)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id";
     let key = partition.map(|partition| &partition.key);
-    let row = transaction
-        .query_one(query, &[&asset, &Json(extra), &dag_id, &run_id, &task_id, &map_index, &aliases, &key])
-        .await?;
-    let event = row.get(0);
+    let parameters: [&(dyn ToSql + Sync); 8] =
+        [&asset, &Json(extra), &dag_id, &run_id, &task_id, &map_index, &aliases, &key];
+    let event = fetch_one(transaction, query, &parameters).await?;
     // As in Airflow, paused DAGs do not receive events; an event with a partition goes only to DAGs that wait for
     // partitions.
     let query = format!(
@@ -164,9 +164,8 @@ pub async fn add_event(
         JOIN dag_version v ON v.id = d.current_version_id
         WHERE a.id = $1"
     );
-    let rows = transaction.query(&query, &[&asset]).await?;
-    let (partitioned, unpartitioned): (Vec<_>, Vec<_>) =
-        rows.iter().map(|row| (row.get("dag_id"), row.get("waits_for_partitions"))).partition(|row| row.1);
+    let dags: Vec<(String, bool)> = fetch_all(transaction, &query, &[&asset]).await?;
+    let (partitioned, unpartitioned): (Vec<_>, Vec<_>) = dags.into_iter().partition(|dag| dag.1);
     let dag_ids = |list: Vec<(String, bool)>| list.into_iter().map(|row| row.0).collect::<Vec<_>>();
     if partition.is_none() {
         let queue = "INSERT INTO asset_queue (asset_id, dag_id) SELECT $1, dag_id FROM unnest($2::text[]) AS d (dag_id)
@@ -176,6 +175,16 @@ pub async fn add_event(
     partitions::queue(transaction, asset, event, partition, &dag_ids(partitioned)).await?;
     events::notify(transaction, &Event::Assets).await?;
     Ok(event)
+}
+
+from_row! {
+    /// An asset with an update that is queued for a DAG.
+    struct QueuedAsset {
+        name: String,
+        uri: String,
+        created_at: Timestamp,
+        aliases: Vec<String>,
+    }
 }
 
 /// Creates a run of each DAG whose asset condition is met.
@@ -198,15 +207,10 @@ pub(crate) async fn make_runs(client: &mut ClientWrapper) -> Result<(), StoreErr
             FROM asset_queue q JOIN asset a ON a.id = q.asset_id
             LEFT JOIN asset_alias_asset l ON l.asset_id = a.id LEFT JOIN asset_alias n ON n.id = l.alias_id
             WHERE q.dag_id = $1 GROUP BY a.name, a.uri, q.created_at";
-        let queued: Vec<(String, String, Timestamp, Vec<String>)> = transaction
-            .query(queued, &[&structure.dag_id])
-            .await?
-            .iter()
-            .map(|row| (row.get("name"), row.get("uri"), row.get("created_at"), row.get("aliases")))
-            .collect();
+        let queued: Vec<QueuedAsset> = fetch_all(&transaction, queued, &[&structure.dag_id]).await?;
         let updated: Vec<Updated<'_>> =
-            queued.iter().map(|(name, uri, _, aliases)| Updated { name, uri, aliases }).collect();
-        let Some(newest) = queued.iter().map(|row| row.2).max() else { continue };
+            queued.iter().map(|QueuedAsset { name, uri, aliases, .. }| Updated { name, uri, aliases }).collect();
+        let Some(newest) = queued.iter().map(|asset| asset.created_at).max() else { continue };
         if asset_condition::is_met_by(condition, &updated) {
             make_run(&transaction, &structure, row.get("id"), newest).await?;
         }
@@ -245,6 +249,5 @@ async fn make_run(
     }
     // Updates that were queued after `newest` belong to the next run.
     let delete_read = "DELETE FROM asset_queue WHERE dag_id = $1 AND created_at <= $2";
-    transaction.execute(delete_read, &[dag_id, &newest]).await?;
-    Ok(())
+    execute(transaction, delete_read, &[dag_id, &newest]).await
 }

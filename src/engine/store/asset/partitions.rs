@@ -7,6 +7,7 @@ use crate::schedule::asset_condition::{self, Updated};
 use crate::schedule::partition_mapper::Mappers;
 use crate::schedule::timetable::{Partition, Timetable};
 use crate::store::StoreError;
+use crate::store::rows::{execute, fetch_all, from_row, get};
 use crate::store::run::new_run::{self, NewRun};
 use deadpool_postgres::{ClientWrapper, Transaction};
 use jiff::Timestamp;
@@ -34,9 +35,9 @@ fn definition(timetable: &Value, condition: &Value) -> Value {
 }
 
 /// Reads a run's partition from a row with its columns.
-pub fn read(row: &Row) -> Option<Partition> {
-    let key: Option<String> = row.get("partition_key");
-    key.map(|key| Partition { key, date: row.get("partition_date") })
+pub(crate) fn read(row: &Row) -> Result<Option<Partition>, StoreError> {
+    let (key, date): (Option<String>, _) = (get(row, "partition_key")?, get(row, "partition_date")?);
+    Ok(key.map(|key| Partition { key, date }))
 }
 
 /// Selects runs of a DAG by id or by partition.
@@ -49,11 +50,13 @@ pub enum RunSelector {
     Window(Option<Timestamp>, Option<Timestamp>),
 }
 
-#[derive(Debug)]
-pub struct PartitionedRun {
-    pub key: RunKey,
-    /// False if the run never had a partition, or [`forget`] has removed it.
-    pub has_partition: bool,
+from_row! {
+    #[derive(Debug)]
+    pub struct PartitionedRun {
+        pub key: RunKey => RunKey::from_row,
+        /// False if the run never had a partition, or [`forget`] has removed it.
+        pub has_partition: bool,
+    }
 }
 
 /// The selected runs, ordered by partition date.
@@ -68,25 +71,19 @@ pub async fn runs(
         RunSelector::Window(from, to) => (None, None, *from, *to),
     };
     let query = "
-        SELECT run_id, partition_key IS NOT NULL OR partition_date IS NOT NULL AS has_partition FROM dag_run
+        SELECT dag_id, run_id, partition_key IS NOT NULL OR partition_date IS NOT NULL AS has_partition FROM dag_run
         WHERE dag_id = $1 AND CASE WHEN $2::text IS NOT NULL THEN run_id = $2
                                    WHEN $3::text IS NOT NULL THEN partition_key = $3
                                    ELSE partition_date IS NOT NULL AND ($4::timestamptz IS NULL OR partition_date >= $4)
                                         AND ($5::timestamptz IS NULL OR partition_date <= $5) END
         ORDER BY partition_date, run_id";
-    let rows = client.query(query, &[&dag_id, &run_id, &partition, &from, &to]).await?;
-    let read = |row: &Row| PartitionedRun {
-        key: RunKey { dag_id: dag_id.to_owned(), run_id: row.get("run_id") },
-        has_partition: row.get("has_partition"),
-    };
-    Ok(rows.iter().map(read).collect())
+    fetch_all(client, query, &[&dag_id, &run_id, &partition, &from, &to]).await
 }
 
 /// Removes the partition of a run.
 pub async fn forget(client: &impl GenericClient, key: &RunKey) -> Result<(), StoreError> {
     let query = "UPDATE dag_run SET partition_key = NULL, partition_date = NULL WHERE dag_id = $1 AND run_id = $2";
-    client.execute(query, &[&key.dag_id, &key.run_id]).await?;
-    Ok(())
+    execute(client, query, &[&key.dag_id, &key.run_id]).await
 }
 
 /// Adds an asset event to the pending runs that its partition maps to. `asset` and `event` are ids; `dag_ids` are the
@@ -115,9 +112,7 @@ pub async fn queue(
         FROM dag d JOIN dag_version v ON v.id = d.current_version_id WHERE d.dag_id = ANY ($1)";
     for row in transaction.query(query, &[&dag_ids, &asset]).await? {
         let (dag_id, asset_name): (String, String) = (row.get("dag_id"), row.get("asset_name"));
-        let (timetable, condition): (Option<Json<Value>>, Option<Json<Value>>) =
-            (row.get("timetable"), row.get("condition"));
-        let (Some(Json(timetable)), Some(Json(condition))) = (timetable, condition) else { continue };
+        let (Some(timetable), Some(condition)) = (row.get("timetable"), row.get("condition")) else { continue };
         let definition = definition(&timetable, &condition);
         let Ok(Timetable::PartitionedAsset(mappers)) = serde_json::from_value(timetable) else { continue };
         let keys = match mappers.limited(&asset_name).to_downstream(&partition.key) {
@@ -158,8 +153,7 @@ async fn add_to_pending_runs(
                 END
             RETURNING id)
         INSERT INTO asset_partition_event (partition_id, event_id) SELECT id, $5 FROM awaited";
-    transaction.execute(query, &[&dag_id, &keys, &date, &Json(definition), &event]).await?;
-    Ok(())
+    execute(transaction, query, &[&dag_id, &keys, &date, &Json(definition), &event]).await
 }
 
 /// A pending run with the events received for it.
@@ -230,10 +224,9 @@ async fn version(client: &impl GenericClient, id: i64) -> Result<(Structure, Val
     let query = "SELECT structure, structure->'timetable' AS timetable, structure->'asset_condition' AS condition
                  FROM dag_version WHERE id = $1";
     let row = client.query_one(query, &[&id]).await?;
-    let condition = row.get::<_, Option<Json<Value>>>("condition").map_or(Value::Null, |Json(condition)| condition);
-    let timetable = row.get::<_, Option<Json<Value>>>("timetable").map_or(Value::Null, |Json(timetable)| timetable);
+    let part = |name: &str| row.get::<_, Option<Value>>(name).unwrap_or_default();
     let Json(structure) = row.get("structure");
-    Ok((structure, definition(&timetable, &condition)))
+    Ok((structure, definition(&part("timetable"), &part("condition"))))
 }
 
 /// Reads the partition keys that have arrived for a pending run, by name and URI of the asset.

@@ -1,18 +1,21 @@
 //! Assets and partitions that asset-scheduled DAGs wait for.
 
 use crate::store::StoreError;
+use crate::store::rows::{fetch_all, from_row};
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// An asset that a DAG waits for.
-#[derive(Debug)]
-pub struct AwaitedAsset {
-    pub id: i64,
-    pub name: String,
-    pub uri: String,
-    /// When an update of the asset was queued for the next run; `None` if the DAG still waits for one.
-    pub queued_at: Option<Timestamp>,
+from_row! {
+    /// An asset that a DAG waits for.
+    #[derive(Debug)]
+    pub struct AwaitedAsset {
+        pub id: i64,
+        pub name: String,
+        pub uri: String,
+        /// When an update of the asset was queued for the next run; `None` if the DAG still waits for one.
+        pub queued_at: Option<Timestamp>,
+    }
 }
 
 /// The assets in the schedule of a DAG.
@@ -24,23 +27,18 @@ pub async fn assets(client: &impl GenericClient, dag_id: &str) -> Result<Vec<Awa
                             WHEN 'uri' THEN a.uri = d.uri END
         LEFT JOIN asset_queue q ON q.asset_id = a.id AND q.dag_id = d.dag_id
         WHERE d.dag_id = $1 AND d.role = 'schedule' ORDER BY a.uri";
-    let rows = client.query(query, &[&dag_id]).await?;
-    let read = |row: &tokio_postgres::Row| AwaitedAsset {
-        id: row.get("id"),
-        name: row.get("name"),
-        uri: row.get("uri"),
-        queued_at: row.get("queued_at"),
-    };
-    Ok(rows.iter().map(read).collect())
+    fetch_all(client, query, &[&dag_id]).await
 }
 
-/// A pending run of a DAG that waits for partitions.
-#[derive(Debug)]
-pub struct PendingPartition {
-    pub id: i64,
-    pub dag_id: String,
-    pub key: String,
-    pub created_at: Timestamp,
+from_row! {
+    /// A pending run of a DAG that waits for partitions.
+    #[derive(Debug)]
+    pub struct PendingPartition {
+        pub id: i64,
+        pub dag_id: String,
+        pub key: String = "partition_key",
+        pub created_at: Timestamp,
+    }
 }
 
 /// The pending runs of one DAG or of all, oldest first.
@@ -51,14 +49,7 @@ pub async fn partitions(
     let query = "
         SELECT p.id, p.dag_id, p.partition_key, p.created_at
         FROM asset_partition p WHERE $1::text IS NULL OR p.dag_id = $1 ORDER BY p.created_at, p.id";
-    let rows = client.query(query, &[&dag_id]).await?;
-    let read = |row: &tokio_postgres::Row| PendingPartition {
-        id: row.get("id"),
-        dag_id: row.get("dag_id"),
-        key: row.get("partition_key"),
-        created_at: row.get("created_at"),
-    };
-    Ok(rows.iter().map(read).collect())
+    fetch_all(client, query, &[&dag_id]).await
 }
 
 /// The partition keys received for a pending run, by asset id.

@@ -6,22 +6,25 @@ use crate::model::dag::Structure;
 use crate::schedule::asset_condition;
 use crate::store::StoreError;
 use crate::store::events::{self, Event};
+use crate::store::rows::{exists, fetch_all, from_row};
 use deadpool_postgres::Transaction;
 use leoflow_postgres::GenericClient;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio_postgres::Row;
+
 use tokio_postgres::types::Json;
 
-/// A trigger that watches for updates of an asset.
-#[derive(Debug, Clone)]
-pub struct Watcher {
-    pub id: i64,
-    pub asset_id: i64,
-    pub name: String,
-    pub version_id: i64,
-    pub classpath: String,
-    pub kwargs: Value,
+from_row! {
+    /// A trigger that watches for updates of an asset.
+    #[derive(Debug, Clone)]
+    pub struct Watcher {
+        pub id: i64,
+        pub asset_id: i64,
+        pub name: String,
+        pub version_id: i64,
+        pub classpath: String,
+        pub kwargs: Value,
+    }
 }
 
 /// Returns the watchers of all assets that a DAG references, as pairs of asset and watcher.
@@ -52,7 +55,7 @@ pub async fn save(transaction: &Transaction<'_>, structure: &Structure) -> Resul
     let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     // If the same version was parsed again, its watchers exist already.
     let existing = format!("SELECT FROM asset_watcher WHERE dag_id = $1 AND version_id = {current} LIMIT 1");
-    if transaction.query_opt(&existing, &[dag_id]).await?.is_some() {
+    if exists(transaction, &existing, &[dag_id]).await? {
         return Ok(());
     }
     for (asset, watcher) in declared {
@@ -65,17 +68,15 @@ pub async fn save(transaction: &Transaction<'_>, structure: &Structure) -> Resul
         let kwargs = Json(watcher.get("kwargs").unwrap_or(&Value::Null));
         transaction.execute(&query, &[dag_id, &name, &uri, &watcher_name, &classpath, &kwargs]).await?;
     }
-    events::notify(transaction, &Event::Triggers).await?;
-    Ok(())
+    events::notify(transaction, &Event::Triggers).await
 }
 
 /// Notifies the agent that the active or the paused DAGs have changed, if there are watchers.
 pub(crate) async fn notify_agent(client: &impl GenericClient) -> Result<(), StoreError> {
-    let query = "SELECT EXISTS (SELECT FROM asset_watcher)";
-    if client.query_one(query, &[]).await?.get(0) {
-        events::notify(client, &Event::Triggers).await?;
+    match exists(client, "SELECT FROM asset_watcher LIMIT 1", &[]).await? {
+        true => events::notify(client, &Event::Triggers).await,
+        false => Ok(()),
     }
-    Ok(())
 }
 
 /// SQL condition on a watcher `w`: its DAG is active, not paused, and at this version.
@@ -84,8 +85,7 @@ const IS_ACTIVE: &str = "EXISTS (SELECT FROM dag d WHERE d.dag_id = w.dag_id AND
 
 /// True if there are watchers to run.
 pub async fn is_any(client: &impl GenericClient) -> Result<bool, StoreError> {
-    let query = format!("SELECT EXISTS (SELECT FROM asset_watcher w WHERE {IS_ACTIVE})");
-    Ok(client.query_one(&query, &[]).await?.get(0))
+    exists(client, &format!("SELECT FROM asset_watcher w WHERE {IS_ACTIVE} LIMIT 1"), &[]).await
 }
 
 /// The watchers to run. If several DAGs have identical watchers, only one of these is returned.
@@ -94,15 +94,7 @@ pub async fn all(client: &impl GenericClient) -> Result<Vec<Watcher>, StoreError
         "SELECT DISTINCT ON (asset_id, classpath, kwargs::text) * FROM asset_watcher w WHERE {IS_ACTIVE}
          ORDER BY asset_id, classpath, kwargs::text, id"
     );
-    let read = |row: &Row| Watcher {
-        id: row.get("id"),
-        asset_id: row.get("asset_id"),
-        name: row.get("name"),
-        version_id: row.get("version_id"),
-        classpath: row.get("classpath"),
-        kwargs: row.get::<_, Json<Value>>("kwargs").0,
-    };
-    Ok(client.query(&query, &[]).await?.iter().map(read).collect())
+    fetch_all(client, &query, &[]).await
 }
 
 /// An event of a watcher.
@@ -114,10 +106,9 @@ pub struct WatcherEvent {
 
 /// Adds the asset event for an event of a watcher, in Airflow's form. Does nothing if the asset no longer exists.
 pub async fn fire(transaction: &Transaction<'_>, event: &WatcherEvent) -> Result<(), StoreError> {
-    if transaction.query_opt("SELECT FROM asset WHERE id = $1", &[&event.asset_id]).await?.is_none() {
+    if !exists(transaction, "SELECT FROM asset WHERE id = $1", &[&event.asset_id]).await? {
         return Ok(());
     }
     let extra = json!({"from_trigger": true, "payload": event.payload});
-    assets::add_event(transaction, event.asset_id, &extra, None, &[], None).await?;
-    Ok(())
+    assets::add_event(transaction, event.asset_id, &extra, None, &[], None).await.map(drop)
 }

@@ -6,12 +6,12 @@ use crate::model::state::RunState;
 use crate::planner::snapshot::Reason;
 use crate::store::StoreError;
 use crate::store::events::{self, Event};
-use crate::store::rows;
+use crate::store::instance_key::KEY;
+use crate::store::rows::FromRow;
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use serde_json::{Value, json};
-use tokio_postgres::types::Json;
 
 /// The reason of a call that tells only listeners, not the DAG's callbacks, that a run has started.
 pub(crate) const STARTED: &str = "started";
@@ -40,8 +40,7 @@ pub async fn add(
             LIMIT 1) ti ON true";
     let (state, reason) = (state.as_str(), reason.as_str());
     transaction.execute(query, &[&run.dag_id, &run.run_id, &state, &reason, &task_ids, &map_indexes]).await?;
-    events::notify(transaction, &Event::Callback).await?;
-    Ok(())
+    events::notify(transaction, &Event::Callback).await
 }
 
 /// Queues the call of the listeners of a run that a user has marked, if its DAG has any.
@@ -68,7 +67,8 @@ pub struct Callback {
 
 /// Removes and returns the oldest callback whose DAG is not in `busy`. The caller must run it.
 pub async fn take(client: &impl GenericClient, busy: &[&str]) -> Result<Option<Callback>, StoreError> {
-    let query = "
+    let query = format!(
+        "
         WITH taken AS (DELETE FROM dag_callback WHERE id = (
             SELECT id FROM dag_callback WHERE dag_id <> ALL ($1) ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING *)
         SELECT t.*, r.dag_version_id, r.run_type, r.conf, r.logical_date, r.data_interval_start,
@@ -76,34 +76,32 @@ pub async fn take(client: &impl GenericClient, busy: &[&str]) -> Result<Option<C
                r.triggered_by, r.triggering_user_name, r.note, r.partition_key, r.partition_date,
                (SELECT version_number FROM dag_version v WHERE v.id = r.dag_version_id) AS version_number,
                coalesce(ti.try_number, 0) AS try_number, coalesce(ti.max_tries, 0) AS max_tries
-        FROM taken t JOIN dag_run r USING (dag_id, run_id)
-        LEFT JOIN task_instance ti USING (dag_id, run_id, task_id, map_index)";
-    let Some(row) = client.query_opt(query, &[&busy]).await? else { return Ok(None) };
+        FROM taken t JOIN dag_run r USING (dag_id, run_id) LEFT JOIN task_instance ti USING ({KEY})"
+    );
+    let Some(row) = client.query_opt(&query, &[&busy]).await? else { return Ok(None) };
+    let text = |name: &str| row.get::<_, Option<String>>(name);
+    let number = |name: &str| row.get::<_, Option<i32>>(name);
     let time = |name: &str| row.get::<_, Option<Timestamp>>(name);
-    let Json(conf): Json<Value> = row.get("conf");
-    let run = rows::run_key(&row);
-    // Not parsed: the row is already deleted, so an error would lose the callback.
-    let (state, run_type): (String, String) = (row.get("state"), row.get("run_type"));
+    let run = RunKey::from_row(&row)?;
     let (reason, task_id): (String, Option<String>) = (row.get("reason"), row.get("task_id"));
-    let (map_index, try_number): (i32, i32) = (row.get("map_index"), row.get("try_number"));
-    // A run whose start is announced may have ended since.
+    // A run whose start is announced may have ended since. Names are not parsed: the row is already deleted, so an
+    // error would lose the callback.
     let (state, end_date) = match reason.as_str() {
-        STARTED => (RunState::Running.as_str().to_owned(), None),
-        _ => (state, time("end_date")),
+        STARTED => (Some(RunState::Running.as_str().to_owned()), None),
+        _ => (text("state"), time("end_date")),
     };
     let spec = json!({
         "dag_id": run.dag_id, "run_id": run.run_id, "state": state,
-        "reason": reason, "task_id": task_id, "map_index": map_index, "try_number": try_number,
-        "max_tries": row.get::<_, i32>("max_tries"), "run_type": run_type, "conf": conf,
+        "reason": reason, "task_id": task_id, "map_index": number("map_index"), "try_number": number("try_number"),
+        "max_tries": number("max_tries"), "run_type": text("run_type"), "conf": row.get::<_, Value>("conf"),
         "logical_date": time("logical_date"), "data_interval_start": time("data_interval_start"),
         "data_interval_end": time("data_interval_end"), "run_after": time("run_after"),
         "run_start_date": time("start_date"), "end_date": end_date, "queued_at": time("queued_at"),
-        "version_number": row.get::<_, Option<i32>>("version_number"),
-        "triggered_by": row.get::<_, Option<String>>("triggered_by"),
-        "triggering_user_name": row.get::<_, Option<String>>("triggering_user_name"),
-        "note": row.get::<_, Option<String>>("note"), "partition_key": row.get::<_, Option<String>>("partition_key"),
-        "partition_date": time("partition_date"),
+        "version_number": number("version_number"), "triggered_by": text("triggered_by"),
+        "triggering_user_name": text("triggering_user_name"), "note": text("note"),
+        "partition_key": text("partition_key"), "partition_date": time("partition_date"),
     });
-    let instance = InstanceKey::new(run, task_id.as_deref().unwrap_or_default(), map_index);
-    Ok(Some(Callback { key: TryKey { instance, try_number }, version_id: row.get("dag_version_id"), spec }))
+    let instance = InstanceKey::new(run, task_id.as_deref().unwrap_or_default(), row.get("map_index"));
+    let key = TryKey { instance, try_number: row.get("try_number") };
+    Ok(Some(Callback { key, version_id: row.get("dag_version_id"), spec }))
 }

@@ -6,12 +6,11 @@ use crate::store::dag::next_runs;
 use crate::store::list::field::list_fields;
 use crate::store::list::listing::{ListPage, Listing};
 use crate::store::list::page_query::Source;
+use crate::store::rows::{fetch_all, from_row};
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use serde::Serialize;
 use serde_json::Value;
-use tokio_postgres::Row;
-use tokio_postgres::types::Json;
 
 list_fields! {
     /// Fields of tags, for lists.
@@ -32,13 +31,12 @@ list_fields! {
 pub async fn tags(client: &impl GenericClient, listing: Listing<TagField>) -> Result<ListPage<String>, StoreError> {
     let from = "(SELECT DISTINCT jsonb_array_elements_text(v.structure->'tags') AS name
                  FROM dag d JOIN dag_version v ON v.id = d.current_version_id WHERE d.is_active) t";
-    listing.fetch(client, &Source::new("t.name", from), |row| row.get(0)).await
+    listing.fetch(client, &Source::new("t.name", from)).await
 }
 
 /// The ids of all DAGs, also of inactive ones.
 pub async fn ids(client: &impl GenericClient) -> Result<Vec<String>, StoreError> {
-    let rows = client.query("SELECT dag_id FROM dag", &[]).await?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
+    fetch_all(client, "SELECT dag_id FROM dag", &[]).await
 }
 
 /// The ids of the DAGs that start runs by their schedules: active, not paused, and with a schedule of dates.
@@ -52,13 +50,15 @@ pub async fn unpaused_with_schedule(client: &tokio_postgres::Client) -> Result<V
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// The runs of a DAG by state.
-#[derive(Debug)]
-pub struct RunCounts {
-    pub dag_id: String,
-    pub display_name: String,
-    /// A JSON object of the number of runs by state.
-    pub by_state: Value,
+from_row! {
+    /// The runs of a DAG by state.
+    #[derive(Debug)]
+    pub struct RunCounts {
+        pub dag_id: String,
+        pub display_name: String,
+        /// A JSON object of the number of runs by state.
+        pub by_state: Value = "counts",
+    }
 }
 
 /// The number of runs in each state, for all DAGs or for the named ones. As in Airflow, a DAG without runs is left out.
@@ -71,19 +71,16 @@ pub async fn count_runs(client: &impl GenericClient, dag_ids: &[String]) -> Resu
               GROUP BY dag_id) c
         JOIN dag d USING (dag_id) LEFT JOIN dag_version v ON v.id = d.current_version_id
         ORDER BY c.dag_id";
-    let rows = client.query(query, &[&dag_ids]).await?;
-    let read = |row: &Row| {
-        let Json(by_state) = row.get("counts");
-        RunCounts { dag_id: row.get("dag_id"), display_name: row.get("display_name"), by_state }
-    };
-    Ok(rows.iter().map(read).collect())
+    fetch_all(client, query, &[&dag_ids]).await
 }
 
-/// A pool that a task of an active DAG uses, although it does not exist.
-#[derive(Debug, Serialize)]
-pub struct UnknownPool {
-    pub dag_id: String,
-    pub pool: String,
+from_row! {
+    /// A pool that a task of an active DAG uses, although it does not exist.
+    #[derive(Debug, Serialize)]
+    pub struct UnknownPool {
+        pub dag_id: String,
+        pub pool: String,
+    }
 }
 
 /// The pools that do not exist, of all active DAGs or of one.
@@ -95,27 +92,27 @@ pub async fn unknown_pools(client: &impl GenericClient, dag_id: Option<&str>) ->
         WHERE d.is_active AND ($1::text IS NULL OR d.dag_id = $1) AND task->>'pool' <> 'default_pool'
           AND NOT EXISTS (SELECT FROM pool p WHERE p.name = task->>'pool')
         ORDER BY 1, 2";
-    let rows = client.query(query, &[&dag_id]).await?;
-    Ok(rows.iter().map(|row| UnknownPool { dag_id: row.get("dag_id"), pool: row.get("pool") }).collect())
+    fetch_all(client, query, &[&dag_id]).await
 }
 
 /// The ids of unpaused DAGs whose schedule failed or makes no progress, of all DAGs or of one.
 pub async fn stalled_schedules(client: &impl GenericClient, dag_id: Option<&str>) -> Result<Vec<String>, StoreError> {
     let query = "SELECT dag_id FROM dag WHERE is_active AND NOT is_paused AND starts_with(schedule_key, $2)
                    AND ($1::text IS NULL OR dag_id = $1) ORDER BY dag_id";
-    let rows = client.query(query, &[&dag_id, &next_runs::RETRY_PREFIX]).await?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
+    fetch_all(client, query, &[&dag_id, &next_runs::RETRY_PREFIX]).await
 }
 
-/// A warning about an active DAG.
-#[derive(Debug)]
-pub struct Warning {
-    pub dag_id: String,
-    /// Airflow's name of the kind.
-    pub kind: String,
-    pub message: String,
-    /// When the DAG's version was created.
-    pub at: Timestamp,
+from_row! {
+    /// A warning about an active DAG.
+    #[derive(Debug)]
+    pub struct Warning {
+        pub dag_id: String,
+        /// Airflow's name of the kind.
+        pub kind: String,
+        pub message: String,
+        /// When the DAG's version was created.
+        pub at: Timestamp,
+    }
 }
 
 /// Warnings, with Airflow's texts: tasks whose pool does not exist, and assets that conflict with another asset of the
@@ -147,11 +144,5 @@ pub async fn warnings(
           UNION {} UNION {}) w",
         conflicts[0], conflicts[1]
     );
-    let read = |row: &Row| Warning {
-        dag_id: row.get("dag_id"),
-        kind: row.get("kind"),
-        message: row.get("message"),
-        at: row.get("at"),
-    };
-    listing.fetch(client, &Source::new("w.*", &from), read).await
+    listing.fetch(client, &Source::new("w.*", &from)).await
 }

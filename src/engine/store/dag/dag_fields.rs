@@ -1,5 +1,6 @@
 //! Fields and filters of DAGs and of import errors, for lists.
 
+use crate::store::instance_key::KEY;
 use crate::store::list::column::Column;
 use crate::store::list::conditions::Conditions;
 use crate::store::list::field::{Filter, list_fields};
@@ -111,11 +112,12 @@ impl Filter for DagFilter {
                                           AND (a.name ILIKE {} OR a.uri ILIKE {}))";
             conditions.add(scheduled_on, vec![Box::new(pattern.clone()), Box::new(pattern)]);
         }
-        let pending =
-            "EXISTS (SELECT FROM hitl_detail h JOIN task_instance ti USING (dag_id, run_id, task_id, map_index)
-                               WHERE h.dag_id = d.dag_id AND h.responded_at IS NULL
-                                 AND ti.state IN ('deferred', 'awaiting_input')) = {}";
-        conditions.maybe(pending, self.has_pending_response);
+        let pending = format!(
+            "EXISTS (SELECT FROM hitl_detail h JOIN task_instance ti USING ({KEY})
+                     WHERE h.dag_id = d.dag_id AND h.responded_at IS NULL
+                       AND ti.state IN ('deferred', 'awaiting_input')) = {{}}"
+        );
+        conditions.maybe(&pending, self.has_pending_response);
         self.latest_run.add_to(conditions);
     }
 }

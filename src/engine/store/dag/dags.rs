@@ -3,12 +3,13 @@
 use super::dag_fields::DagField;
 use super::structures::{Structures, VersionKey};
 use crate::model::dag::Structure;
-use crate::model::keys::RunKey;
+
 use crate::store::StoreError;
 use crate::store::asset::watchers;
 use crate::store::events::{self, Event};
 use crate::store::list::listing::{ListPage, Listing};
 use crate::store::list::page_query::Source;
+use crate::store::rows::{exists, fetch_all, fetch_one, fetch_optional};
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
@@ -76,7 +77,7 @@ pub async fn list(
     structures: &Structures,
     listing: Listing<DagField>,
 ) -> Result<ListPage<Dag>, StoreError> {
-    let page = listing.fetch(client, &Source::new(COLUMNS, FROM), Row::clone).await?;
+    let page = listing.fetch_with(client, &Source::new(COLUMNS, FROM), Row::clone).await?;
     let version = |row: &Row| (row.get("version_id"), row.get("version_created_at"));
     let versions: Vec<VersionKey> = page.rows.iter().map(version).collect();
     let known = structures.get(client, &versions).await?;
@@ -88,18 +89,21 @@ pub async fn get(client: &impl GenericClient, dag_id: &str) -> Result<Dag, Store
     let query = format!("SELECT {COLUMNS}, v.structure FROM {FROM} WHERE d.dag_id = $1");
     let row = client.query_opt(&query, &[&dag_id]).await?;
     let read_row = |row: &Row| read(row, Arc::new(row.get::<_, Json<Structure>>("structure").0));
-    row.as_ref().map(read_row).ok_or_else(|| StoreError::NotFound { what: "dag", id: dag_id.to_owned() })
+    row.as_ref().map(read_row).ok_or_else(|| not_found(dag_id))
+}
+
+fn not_found(dag_id: &str) -> StoreError {
+    StoreError::NotFound { what: "dag", id: dag_id.to_owned() }
 }
 
 /// Number of running runs.
 pub async fn active_runs(client: &impl GenericClient, dag_id: &str) -> Result<i64, StoreError> {
-    let query = "SELECT count(*) FROM dag_run WHERE dag_id = $1 AND state = 'running'";
-    Ok(client.query_one(query, &[&dag_id]).await?.get(0))
+    fetch_one(client, "SELECT count(*) FROM dag_run WHERE dag_id = $1 AND state = 'running'", &[&dag_id]).await
 }
 
 pub async fn is_paused(client: &impl GenericClient, dag_id: &str) -> Result<bool, StoreError> {
-    let row = client.query_opt("SELECT is_paused FROM dag WHERE dag_id = $1", &[&dag_id]).await?;
-    row.map(|row| row.get(0)).ok_or_else(|| StoreError::NotFound { what: "dag", id: dag_id.to_owned() })
+    let is_paused = fetch_optional(client, "SELECT is_paused FROM dag WHERE dag_id = $1", &[&dag_id]).await?;
+    is_paused.ok_or_else(|| not_found(dag_id))
 }
 
 /// Whether new runs of a DAG are scheduled and its runs advance.
@@ -116,20 +120,22 @@ impl From<bool> for Pause {
 }
 
 pub async fn set_paused(client: &impl GenericClient, dag_id: &str, pause: Pause) -> Result<(), StoreError> {
-    let is_paused = pause == Pause::Paused;
-    let changed = client.execute("UPDATE dag SET is_paused = $2 WHERE dag_id = $1", &[&dag_id, &is_paused]).await?;
-    if changed == 0 {
-        return Err(StoreError::NotFound { what: "dag", id: dag_id.to_owned() });
-    }
+    set_flag(client, "is_paused", dag_id, pause == Pause::Paused).await?;
     watchers::notify_agent(client).await?;
-    events::notify(client, &Event::Dags).await?;
-    events::notify(client, &Event::Sweep).await?;
+    events::notify_all(client, &[Event::Dags, Event::Sweep]).await?;
     // Running runs did not advance while the DAG was paused.
-    for row in client.query("SELECT run_id FROM dag_run WHERE dag_id = $1 AND state = 'running'", &[&dag_id]).await? {
-        let run = RunKey { dag_id: dag_id.to_owned(), run_id: row.get(0) };
+    let running = "SELECT dag_id, run_id FROM dag_run WHERE dag_id = $1 AND state = 'running'";
+    for run in fetch_all(client, running, &[&dag_id]).await? {
         events::notify(client, &Event::Plan(run)).await?;
     }
     Ok(())
+}
+
+async fn set_flag(client: &impl GenericClient, column: &str, dag_id: &str, value: bool) -> Result<(), StoreError> {
+    match client.execute(&format!("UPDATE dag SET {column} = $2 WHERE dag_id = $1"), &[&dag_id, &value]).await? {
+        0 => Err(not_found(dag_id)),
+        _ => Ok(()),
+    }
 }
 
 /// Whether a DAG is among the user's favorites.
@@ -140,29 +146,37 @@ pub enum Favorite {
 }
 
 pub async fn set_favorite(client: &impl GenericClient, dag_id: &str, favorite: Favorite) -> Result<(), StoreError> {
-    let is_favorite = favorite == Favorite::Yes;
-    let changed = client.execute("UPDATE dag SET is_favorite = $2 WHERE dag_id = $1", &[&dag_id, &is_favorite]).await?;
-    if changed == 0 {
-        return Err(StoreError::NotFound { what: "dag", id: dag_id.to_owned() });
-    }
-    Ok(())
+    set_flag(client, "is_favorite", dag_id, favorite == Favorite::Yes).await
+}
+
+/// Pauses the DAG if its last `max_failures` finished runs have all failed: Airflow's
+/// `max_consecutive_failed_dag_runs`. Returns true if the DAG was paused.
+pub(crate) async fn pause_after_failures(
+    client: &impl GenericClient,
+    dag_id: &str,
+    max_failures: i64,
+) -> Result<bool, StoreError> {
+    let query = "
+            UPDATE dag SET is_paused = true WHERE dag_id = $1 AND (
+                SELECT count(*) = $2 AND bool_and(state = 'failed') FROM (
+                    SELECT state FROM dag_run WHERE dag_id = $1 AND state IN ('success', 'failed')
+                    ORDER BY run_after DESC, run_id DESC LIMIT $2) recent)";
+    Ok(client.execute(query, &[&dag_id, &max_failures]).await? > 0)
 }
 
 /// Deletes a DAG with all of its history. A DAG whose file still exists is created again without history.
 pub async fn delete(transaction: &Transaction<'_>, dag_id: &str) -> Result<(), StoreError> {
     // Tasks of cancelled runs that are still being stopped count as running.
     let running = "SELECT FROM task_try WHERE dag_id = $1 AND state = 'running' LIMIT 1";
-    if transaction.query_opt(running, &[&dag_id]).await?.is_some() {
+    if exists(transaction, running, &[&dag_id]).await? {
         return Err(StoreError::Busy(format!("Task instances of dag with id: '{dag_id}' are still running")));
     }
     transaction.execute("DELETE FROM dag_run WHERE dag_id = $1", &[&dag_id]).await?;
     if transaction.execute("DELETE FROM dag WHERE dag_id = $1", &[&dag_id]).await? == 0 {
-        return Err(StoreError::NotFound { what: "dag", id: dag_id.to_owned() });
+        return Err(not_found(dag_id));
     }
-    events::notify(transaction, &Event::Dags).await?;
-    // Makes the agent stop the triggers of deferred tasks.
-    events::notify(transaction, &Event::Stop).await?;
-    Ok(())
+    // `Stop` makes the agent stop the triggers of deferred tasks.
+    events::notify_all(transaction, &[Event::Dags, Event::Stop]).await
 }
 
 /// Returns the number of a DAG version and the text of its file; `None` for `version_number` is the current version.
@@ -173,6 +187,5 @@ pub async fn source(
 ) -> Result<Option<(i32, String)>, StoreError> {
     let query = "SELECT v.version_number, v.source FROM dag_version v JOIN dag d USING (dag_id)
                  WHERE dag_id = $1 AND (v.version_number = $2 OR $2 IS NULL AND v.id = d.current_version_id)";
-    let row = client.query_opt(query, &[&dag_id, &version_number]).await?;
-    Ok(row.map(|row| (row.get("version_number"), row.get("source"))))
+    fetch_optional(client, query, &[&dag_id, &version_number]).await
 }

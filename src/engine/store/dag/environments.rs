@@ -2,28 +2,31 @@
 
 use crate::model::keys::RunKey;
 use crate::store::StoreError;
+use crate::store::rows::{self, FromRow, execute, fetch_all, fetch_optional, from_row};
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
-use leoflow_python::environments::{Declared, Lock};
+use leoflow_python::environments::Lock;
 use std::collections::HashMap;
 use tokio_postgres::Row;
 use tokio_postgres::types::Json;
 
-fn read(row: &Row) -> Lock {
-    let Json(declared): Json<Declared> = row.get("declared");
-    Lock { declared, python: row.get("python"), text: row.get("lock") }
+impl FromRow for Lock {
+    fn from_row(row: &Row) -> Result<Self, StoreError> {
+        let Json(declared) = rows::get(row, "declared")?;
+        Ok(Self { declared, python: rows::get(row, "python")?, text: rows::get(row, "lock")? })
+    }
 }
 
 /// Returns the lock that was last chosen for a project, `None` if there is none. `inputs` is a hash of the project's
 /// declared packages and of its Python.
 pub async fn chosen(client: &impl GenericClient, inputs: &str) -> Result<Option<Lock>, StoreError> {
     let query = "SELECT e.* FROM environment_choice c JOIN environment e USING (hash) WHERE c.inputs = $1";
-    Ok(client.query_opt(query, &[&inputs]).await?.as_ref().map(read))
+    fetch_optional(client, query, &[&inputs]).await
 }
 
 pub async fn get(client: &impl GenericClient, hash: &str) -> Result<Lock, StoreError> {
-    let row = client.query_opt("SELECT * FROM environment WHERE hash = $1", &[&hash]).await?;
-    row.as_ref().map(read).ok_or_else(|| StoreError::NotFound { what: "environment", id: hash.to_owned() })
+    let lock = fetch_optional(client, "SELECT * FROM environment WHERE hash = $1", &[&hash]).await?;
+    lock.ok_or_else(|| StoreError::NotFound { what: "environment", id: hash.to_owned() })
 }
 
 /// Returns the lock of the newest version of a run's DAG; `None` if the run has that version, or the version has no lock.
@@ -32,7 +35,7 @@ pub async fn newer_than_run(client: &impl GenericClient, run: &RunKey) -> Result
         SELECT e.* FROM dag_run r JOIN dag d USING (dag_id) JOIN dag_version v ON v.id = d.current_version_id
              JOIN environment e ON e.hash = v.environment
         WHERE r.dag_id = $1 AND r.run_id = $2 AND v.id IS DISTINCT FROM r.dag_version_id";
-    Ok(client.query_opt(query, &[&run.dag_id, &run.run_id]).await?.as_ref().map(read))
+    fetch_optional(client, query, &[&run.dag_id, &run.run_id]).await
 }
 
 /// Stores a lock and makes it the current choice for these inputs.
@@ -43,20 +46,21 @@ pub async fn choose(client: &impl GenericClient, inputs: &str, lock: &Lock) -> R
         INSERT INTO environment_choice (inputs, hash) VALUES ($5, $1)
         ON CONFLICT (inputs) DO UPDATE SET hash = EXCLUDED.hash, chosen_at = now()";
     let hash = lock.hash();
-    client.execute(query, &[&hash, &Json(&lock.declared), &lock.python, &lock.text, &inputs]).await?;
-    Ok(())
+    execute(client, query, &[&hash, &Json(&lock.declared), &lock.python, &lock.text, &inputs]).await
 }
 
-/// A stored environment.
-#[derive(Debug)]
-pub struct StoredEnvironment {
-    pub hash: String,
-    pub lock: Lock,
-    pub created_at: Timestamp,
-    /// Active DAGs whose current version uses the environment.
-    pub dags: Vec<String>,
-    /// Files of these DAGs, relative to the workspace.
-    pub files: Vec<String>,
+from_row! {
+    /// A stored environment.
+    #[derive(Debug)]
+    pub struct StoredEnvironment {
+        pub hash: String,
+        pub lock: Lock => Lock::from_row,
+        pub created_at: Timestamp,
+        /// Active DAGs whose current version uses the environment.
+        pub dags: Vec<String>,
+        /// Files of these DAGs, relative to the workspace.
+        pub files: Vec<String>,
+    }
 }
 
 /// Returns all stored environments, newest first.
@@ -68,14 +72,7 @@ pub async fn all(client: &impl GenericClient) -> Result<Vec<StoredEnvironment>, 
             FROM dag d JOIN dag_version v ON v.id = d.current_version_id
             WHERE v.environment = e.hash AND d.is_active) used
         ORDER BY e.created_at DESC, e.hash";
-    let stored = |row: &Row| StoredEnvironment {
-        hash: row.get("hash"),
-        lock: read(row),
-        created_at: row.get("created_at"),
-        dags: row.get("dags"),
-        files: row.get("files"),
-    };
-    Ok(client.query(query, &[]).await?.iter().map(stored).collect())
+    fetch_all(client, query, &[]).await
 }
 
 /// The environments used by the current version of an active DAG or by an unfinished run: their Python versions by hash.
@@ -86,5 +83,5 @@ pub async fn in_use(client: &impl GenericClient) -> Result<HashMap<String, Strin
             OR EXISTS (SELECT FROM dag_run r WHERE r.dag_version_id = v.id AND r.dag_id = v.dag_id
                        AND r.state IN ('queued', 'running'))
         GROUP BY e.hash, e.python";
-    Ok(client.query(query, &[]).await?.iter().map(|row| (row.get("hash"), row.get("python"))).collect())
+    Ok(fetch_all(client, query, &[]).await?.into_iter().collect())
 }

@@ -4,25 +4,18 @@ use super::dag_fields::ImportErrorField;
 use crate::store::StoreError;
 use crate::store::list::listing::{ListPage, Listing};
 use crate::store::list::page_query::Source;
+use crate::store::rows::{execute, fetch_optional, from_row};
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
-use tokio_postgres::Row;
 
-#[derive(Debug, Clone)]
-pub struct ImportError {
-    pub id: i64,
-    pub filename: String,
-    pub stack_trace: String,
-    pub created_at: Timestamp,
-}
-
-fn read(row: &Row) -> ImportError {
-    ImportError {
-        id: row.get("id"),
-        filename: row.get("filename"),
-        stack_trace: row.get("stack_trace"),
-        created_at: row.get("created_at"),
+from_row! {
+    #[derive(Debug, Clone)]
+    pub struct ImportError {
+        pub id: i64,
+        pub filename: String,
+        pub stack_trace: String,
+        pub created_at: Timestamp,
     }
 }
 
@@ -30,12 +23,12 @@ pub async fn list(
     client: &impl GenericClient,
     listing: Listing<ImportErrorField>,
 ) -> Result<ListPage<ImportError>, StoreError> {
-    listing.fetch(client, &Source::new("*", "import_error"), read).await
+    listing.fetch(client, &Source::new("*", "import_error")).await
 }
 
 pub async fn get(client: &impl GenericClient, id: i64) -> Result<ImportError, StoreError> {
-    let row = client.query_opt("SELECT * FROM import_error WHERE id = $1", &[&id]).await?;
-    row.as_ref().map(read).ok_or_else(|| StoreError::NotFound { what: "import error", id: id.to_string() })
+    let error = fetch_optional(client, "SELECT * FROM import_error WHERE id = $1", &[&id]).await?;
+    error.ok_or_else(|| StoreError::NotFound { what: "import error", id: id.to_string() })
 }
 
 /// Saves an import error of a file or folder.
@@ -43,6 +36,5 @@ pub(super) async fn save_error(transaction: &Transaction<'_>, fileloc: &str, tex
     let query = "INSERT INTO import_error (filename, stack_trace) VALUES ($1, $2)
                  ON CONFLICT (filename) DO UPDATE SET stack_trace = EXCLUDED.stack_trace, created_at = now()";
     // Replaces NUL characters, which Postgres text cannot store.
-    transaction.execute(query, &[&fileloc, &text.replace('\0', "\u{fffd}")]).await?;
-    Ok(())
+    execute(transaction, query, &[&fileloc, &text.replace('\0', "\u{fffd}")]).await
 }

@@ -5,7 +5,6 @@ pub mod dag_facts;
 pub mod dag_fields;
 pub mod dags;
 pub mod environments;
-pub(crate) mod failures;
 pub mod import_errors;
 pub(crate) mod next_runs;
 pub mod parsed_files;

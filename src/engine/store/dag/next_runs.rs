@@ -3,27 +3,29 @@
 use crate::model::dag::Structure;
 use crate::schedule::timetable::{Info, Interval};
 use crate::store::StoreError;
+use crate::store::rows::{FromRow, execute, fetch_all, from_row, get};
 use crate::store::run::new_run::{BELOW_MAX_ACTIVE_RUNS, NewRun};
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use tokio_postgres::Row;
-use tokio_postgres::types::Json;
 
-/// A DAG whose next run must be computed again.
-#[derive(Debug)]
-pub struct StaleDag {
-    pub dag_id: String,
-    /// The state that the next run depends on; see `KEY`.
-    pub key: String,
-    pub structure: Structure,
-    pub version_id: i64,
-    /// Data interval of the last run that counts for the schedule; see `LAST`.
-    pub last: Option<Interval>,
-    /// Date of the run that could not be created because it already existed.
-    pub existing_run_date: Option<Timestamp>,
-    /// When the row was read, by this process's clock.
-    pub now: Timestamp,
+from_row! {
+    /// A DAG whose next run must be computed again.
+    #[derive(Debug)]
+    pub struct StaleDag {
+        pub dag_id: String,
+        /// The state that the next run depends on; see `KEY`.
+        pub key: String,
+        pub structure: Structure as Json,
+        pub version_id: i64 = "id",
+        /// Data interval of the last run that counts for the schedule; see `LAST`.
+        pub last: Option<Interval> => interval("data_interval_start", "data_interval_end"),
+        /// Date of the run that could not be created because it already existed.
+        pub existing_run_date: Option<Timestamp> => existing_run_date,
+        /// When the row was read, by this process's clock.
+        pub now: Timestamp,
+    }
 }
 
 /// Delay in seconds until a schedule that failed or makes no progress is computed again.
@@ -68,7 +70,8 @@ const LAST: &str = "
 /// Reads the DAGs whose next run must be computed again.
 pub async fn stale_dags(client: &impl GenericClient, now: Timestamp) -> Result<Vec<StaleDag>, StoreError> {
     let query = format!(
-        "SELECT d.dag_id, {KEY} AS key, v.structure, v.id, l.data_interval_start, l.data_interval_end, d.schedule_key
+        "SELECT d.dag_id, {KEY} AS key, v.structure, v.id, l.data_interval_start, l.data_interval_end, d.schedule_key,
+                $1::timestamptz AS now
          FROM dag d JOIN dag_version v ON v.id = d.current_version_id {LAST}
          WHERE d.is_active
            AND (coalesce(v.structure->'timetable'->>'kind', 'null') NOT IN ('null', 'asset') OR d.next_run_after IS NOT NULL)
@@ -80,29 +83,20 @@ pub async fn stale_dags(client: &impl GenericClient, now: Timestamp) -> Result<V
                          OR d.schedule_key <> concat_ws(' ', 'at', split_part(d.schedule_key, ' ', 2), {KEY})
                     ELSE true END"
     );
-    let rows = client.query(&query, &[&now, &RETRY_SECONDS]).await?;
-    Ok(rows.iter().map(|row| stale_dag(row, now)).collect())
+    fetch_all(client, &query, &[&now, &RETRY_SECONDS]).await
 }
 
-fn stale_dag(row: &Row, now: Timestamp) -> StaleDag {
-    let Json(structure) = row.get("structure");
-    // A key with another prefix means that no existing run prevented a new one.
-    let existing_run_date =
-        row.get::<_, Option<&str>>("schedule_key").and_then(|key| key.strip_prefix(EXISTING_PREFIX));
-    StaleDag {
-        dag_id: row.get("dag_id"),
-        key: row.get("key"),
-        structure,
-        version_id: row.get("id"),
-        last: interval(row, "data_interval_start", "data_interval_end"),
-        existing_run_date: existing_run_date.and_then(|date| date.parse().ok()),
-        now,
+/// A key with another prefix means that no existing run prevented a new one.
+fn existing_run_date(row: &Row) -> Result<Option<Timestamp>, StoreError> {
+    let key: Option<&str> = get(row, "schedule_key")?;
+    Ok(key.and_then(|key| key.strip_prefix(EXISTING_PREFIX)?.parse().ok()))
+}
+
+fn interval(start: &'static str, end: &'static str) -> impl Fn(&Row) -> Result<Option<Interval>, StoreError> {
+    move |row| {
+        let (start, end): (Option<Timestamp>, Option<Timestamp>) = (get(row, start)?, get(row, end)?);
+        Ok(start.zip(end).map(|(start, end)| Interval { start, end }))
     }
-}
-
-fn interval(row: &Row, start: &str, end: &str) -> Option<Interval> {
-    let (start, end): (Option<Timestamp>, Option<Timestamp>) = (row.get(start), row.get(end));
-    start.zip(end).map(|(start, end)| Interval { start, end })
 }
 
 /// Writes the next run, or none, with a `schedule_key` from which `stale_dags` decides when to compute it again.
@@ -123,24 +117,25 @@ pub async fn write_next_run(
     let (start, end) = interval.map(|interval| (interval.start, interval.end)).unzip();
     let run_after = info.map(|info| info.run_after);
     let run_id = info.and_then(|info| info.run_id.as_deref());
-    client.execute(query, &[&stale.dag_id, &key, &start, &start, &end, &run_after, &run_id]).await?;
-    Ok(())
+    execute(client, query, &[&stale.dag_id, &key, &start, &start, &end, &run_after, &run_id]).await
 }
 
 /// Maximum number of runs created in one transaction.
 pub const BATCH_SIZE: usize = 100;
 
-/// A scheduled run that is due.
-#[derive(Debug)]
-pub struct DueRun {
-    pub dag_id: String,
-    pub logical_date: Option<Timestamp>,
-    pub interval: Option<Interval>,
-    pub run_after: Timestamp,
-    /// The id that a custom timetable has chosen.
-    pub run_id: Option<String>,
-    pub version_id: i64,
-    pub structure: Structure,
+from_row! {
+    /// A scheduled run that is due.
+    #[derive(Debug)]
+    pub struct DueRun {
+        pub dag_id: String,
+        pub logical_date: Option<Timestamp> = "next_logical_date",
+        pub interval: Option<Interval> => interval("next_interval_start", "next_interval_end"),
+        pub run_after: Timestamp = "next_run_after",
+        /// The id that a custom timetable has chosen.
+        pub run_id: Option<String> = "next_run_id",
+        pub version_id: i64 = "id",
+        pub structure: Structure as Json,
+    }
 }
 
 /// Returns the due runs of at most `BATCH_SIZE` DAGs that are below their `max_active_runs`, and locks these DAGs; DAGs
@@ -149,7 +144,7 @@ pub struct DueRun {
 pub async fn lock_due(
     transaction: &Transaction<'_>,
     now: Timestamp,
-) -> Result<impl ExactSizeIterator<Item = DueRun> + use<>, StoreError> {
+) -> Result<impl ExactSizeIterator<Item = Result<DueRun, StoreError>> + use<>, StoreError> {
     let query = format!(
         "
         SELECT d.dag_id, d.next_logical_date, d.next_interval_start, d.next_interval_end, d.next_run_after,
@@ -161,20 +156,7 @@ pub async fn lock_due(
           AND {BELOW_MAX_ACTIVE_RUNS}
         ORDER BY d.next_run_after LIMIT {BATCH_SIZE} FOR UPDATE OF d SKIP LOCKED"
     );
-    Ok(transaction.query(&query, &[&now]).await?.into_iter().map(due_run))
-}
-
-fn due_run(row: Row) -> DueRun {
-    let Json(structure) = row.get("structure");
-    DueRun {
-        dag_id: row.get("dag_id"),
-        logical_date: row.get("next_logical_date"),
-        interval: interval(&row, "next_interval_start", "next_interval_end"),
-        run_after: row.get("next_run_after"),
-        run_id: row.get("next_run_id"),
-        version_id: row.get("id"),
-        structure,
-    }
+    Ok(transaction.query(&query, &[&now]).await?.into_iter().map(|row| DueRun::from_row(&row)))
 }
 
 /// Records that a due run already exists, so that the schedule continues after it. The caller must have locked the DAG.
@@ -185,13 +167,11 @@ pub async fn skip_existing(transaction: &Transaction<'_>, run: &NewRun<'_>) -> R
     transaction.execute(mark_existing, &[dag_id, &run.logical_date, &run.key.run_id]).await?;
     let existing = run.logical_date.unwrap_or(run.run_after);
     let store_existing = "UPDATE dag SET schedule_key = $2, next_run_after = NULL WHERE dag_id = $1";
-    transaction.execute(store_existing, &[dag_id, &format!("{EXISTING_PREFIX}{existing}")]).await?;
-    Ok(())
+    execute(transaction, store_existing, &[dag_id, &format!("{EXISTING_PREFIX}{existing}")]).await
 }
 
 /// Clears the next runs of DAGs, so that they are computed again. The caller must have locked the DAGs.
 pub async fn clear(transaction: &Transaction<'_>, dag_ids: &[String]) -> Result<(), StoreError> {
     let clear_key = "UPDATE dag SET schedule_key = NULL, next_run_after = NULL WHERE dag_id = ANY ($1)";
-    transaction.execute(clear_key, &[&dag_ids]).await?;
-    Ok(())
+    execute(transaction, clear_key, &[&dag_ids]).await
 }

@@ -7,6 +7,7 @@ use crate::schedule::timetable::Timetable;
 use crate::store::StoreError;
 use crate::store::asset::{assets, watchers};
 use crate::store::events::{self, Event};
+use crate::store::rows::{fetch_all, fetch_one};
 use deadpool_postgres::Transaction;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -81,9 +82,9 @@ pub async fn save(transaction: &Transaction<'_>, file: &ParsedFile) -> Result<Sa
                 RETURNING dag_id),
              deleted_error AS (DELETE FROM import_error WHERE filename = $1 AND NOT $4)
         SELECT EXISTS (SELECT FROM deactivated)";
-    let row =
-        transaction.query_one(settle, &[&file.fileloc, &saved_dag_ids, &file.result.is_ok(), &error.is_some()]).await?;
-    saved.released = row.get(0);
+    saved.released =
+        fetch_one(transaction, settle, &[&file.fileloc, &saved_dag_ids, &file.result.is_ok(), &error.is_some()])
+            .await?;
     if saved.released {
         watchers::notify_agent(transaction).await?;
     }
@@ -101,8 +102,8 @@ async fn owners(
     let ids: Vec<&str> = dags.iter().map(|dag| dag.dag_id.as_str()).collect();
     let query = "SELECT d.dag_id, d.fileloc FROM (SELECT pg_advisory_xact_lock(hashtextextended($2, 0))) held
                  LEFT JOIN dag d ON d.dag_id = ANY ($1) AND d.is_active";
-    let rows = transaction.query(query, &[&ids, &file.fileloc]).await?;
-    Ok(rows.iter().filter_map(|row| Some((row.get::<_, Option<String>>("dag_id")?, row.get("fileloc")))).collect())
+    let rows: Vec<(Option<String>, Option<String>)> = fetch_all(transaction, query, &[&ids, &file.fileloc]).await?;
+    Ok(rows.into_iter().filter_map(|(dag_id, file)| dag_id.zip(file)).collect())
 }
 
 /// Saves a DAG and, if no version has this `version_hash`, a new version of it.

@@ -6,28 +6,30 @@ use crate::store::list::conditions::Conditions;
 use crate::store::list::field::{Filter, list_fields};
 use crate::store::list::listing::{ListPage, Listing};
 use crate::store::list::page_query::Source;
+use crate::store::rows::{FromRow, fetch_one, fetch_optional, from_row, get};
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use serde_json::{Map, Value};
 use tokio_postgres::Row;
 use tokio_postgres::types::Json;
 
-/// Identifies a DAG version, for lists.
-#[derive(Debug, Clone)]
-pub struct VersionName {
-    pub dag_id: String,
-    pub number: i32,
-    pub created_at: Timestamp,
+from_row! {
+    /// Identifies a DAG version, for lists.
+    #[derive(Debug, Clone)]
+    pub struct VersionName {
+        pub dag_id: String,
+        pub number: i32 = "version_number",
+        pub created_at: Timestamp = "version_created_at",
+    }
 }
 
-/// SQL columns of the version `v` that [`VersionName::read`] reads, besides `dag_id`.
+/// SQL columns of the version `v` of a [`VersionName`], besides `dag_id`.
 pub(crate) const VERSION_NAME: &str = "v.version_number, v.created_at AS version_created_at";
 
 impl VersionName {
-    /// Returns `None` if the row has no version.
-    pub fn read(row: &Row) -> Option<Self> {
-        let number = row.get::<_, Option<i32>>("version_number")?;
-        Some(Self { dag_id: row.get("dag_id"), number, created_at: row.get("version_created_at") })
+    /// The version of a run or a task instance; `None` if the row has none.
+    pub(crate) fn of_run(row: &Row) -> Result<Option<Self>, StoreError> {
+        get::<Option<i32>>(row, "version_number")?.map(|_| Self::from_row(row)).transpose()
     }
 }
 
@@ -58,46 +60,35 @@ pub async fn list(
     listing: Listing<VersionField>,
 ) -> Result<ListPage<VersionName>, StoreError> {
     let columns = format!("v.dag_id, {VERSION_NAME}");
-    let page = listing.fetch(client, &Source::new(&columns, "dag_version v"), VersionName::read).await?;
-    let missing = || StoreError::Invalid("a DAG version has no number".to_owned());
-    page.map(|version| version.ok_or_else(missing)).transpose()
+    listing.fetch(client, &Source::new(&columns, "dag_version v")).await
 }
 
 /// Finds the version of a DAG with this number.
 pub async fn named(client: &impl GenericClient, dag_id: &str, number: i32) -> Result<Option<VersionName>, StoreError> {
     let query = format!("SELECT v.dag_id, {VERSION_NAME} FROM dag_version v WHERE dag_id = $1 AND version_number = $2");
-    Ok(client.query_opt(&query, &[&dag_id, &number]).await?.as_ref().and_then(VersionName::read))
+    fetch_optional(client, &query, &[&dag_id, &number]).await
 }
 
-/// The structure and sources of a version.
-pub struct Version {
-    pub structure: crate::model::dag::Structure,
-    pub relative_fileloc: String,
-    pub sources: Map<String, Value>,
-    /// Hash of the Python environment that its code runs with; `None` for the default interpreter.
-    pub environment: Option<String>,
+from_row! {
+    /// The structure and sources of a version.
+    pub struct Version {
+        pub structure: Structure as Json,
+        pub relative_fileloc: String,
+        pub sources: Map<String, Value> as Json,
+        /// Hash of the Python environment that its code runs with; `None` for the default interpreter.
+        pub environment: Option<String>,
+    }
 }
 
 pub async fn version(client: &impl GenericClient, id: i64) -> Result<Version, StoreError> {
     let query = "SELECT structure, relative_fileloc, sources, environment FROM dag_version WHERE id = $1";
-    let row = client
-        .query_opt(query, &[&id])
-        .await?
-        .ok_or_else(|| StoreError::NotFound { what: "dag version", id: id.to_string() })?;
-    let Json(structure) = row.get("structure");
-    let Json(sources) = row.get("sources");
-    Ok(Version {
-        structure,
-        relative_fileloc: row.get("relative_fileloc"),
-        sources,
-        environment: row.get("environment"),
-    })
+    let version = fetch_optional(client, query, &[&id]).await?;
+    version.ok_or_else(|| StoreError::NotFound { what: "dag version", id: id.to_string() })
 }
 
 /// The structure of the version with this id.
 pub(crate) async fn structure_by_id(client: &impl GenericClient, id: i64) -> Result<Structure, StoreError> {
-    let row = client.query_one("SELECT structure FROM dag_version WHERE id = $1", &[&id]).await?;
-    Ok(row.get::<_, Json<Structure>>("structure").0)
+    fetch_one(client, "SELECT structure FROM dag_version WHERE id = $1", &[&id]).await
 }
 
 /// The structure of a DAG in the version with this number.
@@ -107,6 +98,11 @@ pub async fn structure(
     number: i32,
 ) -> Result<Option<Structure>, StoreError> {
     let query = "SELECT structure FROM dag_version WHERE dag_id = $1 AND version_number = $2";
-    let row = client.query_opt(query, &[&dag_id, &number]).await?;
-    Ok(row.map(|row| row.get::<_, Json<Structure>>(0).0))
+    fetch_optional(client, query, &[&dag_id, &number]).await
+}
+
+impl FromRow for Structure {
+    fn from_row(row: &Row) -> Result<Self, StoreError> {
+        Ok(get::<Json<_>>(row, "structure")?.0)
+    }
 }

@@ -3,49 +3,52 @@
 
 use crate::model::keys::RunKey;
 use crate::store::StoreError;
+use crate::store::rows::{execute, fetch_all, from_row};
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use std::time::Duration;
-use tokio_postgres::Row;
 
 /// Ends each further statement of the transaction that takes longer than `limit`.
 pub async fn limit_statement_time(transaction: &impl GenericClient, limit: Duration) -> Result<(), StoreError> {
     let milliseconds = limit.as_millis().to_string();
-    transaction.query_one("SELECT set_config('statement_timeout', $1, true)", &[&milliseconds]).await?;
-    Ok(())
+    execute(transaction, "SELECT set_config('statement_timeout', $1, true)", &[&milliseconds]).await
 }
 
 /// Maximum number of groups of each kind that are returned, the largest first.
 const MAX_GROUPS: i64 = 20;
 
-/// Task instances of one DAG and pool in the state `scheduled`: their dependencies are met, and they wait for slots of
-/// a pool.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ScheduledTasks {
-    pub dag_id: String,
-    pub pool: String,
-    pub is_paused: bool,
-    pub is_run_running: bool,
-    /// Number of slots that the smallest of them needs.
-    pub pool_slots: i32,
-    pub count: i64,
-    /// When the first of them was scheduled.
-    pub since: Option<Timestamp>,
+from_row! {
+    /// Task instances of one DAG and pool in the state `scheduled`: their dependencies are met, and they wait for slots
+    /// of a pool.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct ScheduledTasks {
+        pub dag_id: String,
+        pub pool: String,
+        pub is_paused: bool,
+        pub is_run_running: bool,
+        /// Number of slots that the smallest of them needs.
+        pub pool_slots: i32,
+        pub count: i64,
+        /// When the first of them was scheduled.
+        pub since: Option<Timestamp>,
+    }
 }
 
-/// Runs of one DAG that have not started, all for the same reason.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct QueuedRuns {
-    pub dag_id: String,
-    pub is_paused: bool,
-    /// False when no file defines the DAG any more.
-    pub is_active: bool,
-    pub is_backfill_paused: bool,
-    /// True when the runs are not yet due.
-    pub is_later: bool,
-    pub count: i64,
-    /// When the first of the runs is due.
-    pub run_after: Timestamp,
+from_row! {
+    /// Runs of one DAG that have not started, all for the same reason.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct QueuedRuns {
+        pub dag_id: String,
+        pub is_paused: bool,
+        /// False when no file defines the DAG any more.
+        pub is_active: bool,
+        pub is_backfill_paused: bool,
+        /// True when the runs are not yet due.
+        pub is_later: bool,
+        pub count: i64,
+        /// When the first of the runs is due.
+        pub run_after: Timestamp,
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -93,17 +96,8 @@ async fn scheduled(client: &impl GenericClient, run: Option<&RunKey>) -> Result<
         FROM task_instance ti JOIN dag_run r ON (r.dag_id, r.run_id) = (ti.dag_id, ti.run_id)
         JOIN dag d ON d.dag_id = ti.dag_id
         WHERE ti.state = 'scheduled' AND ($2::text IS NULL OR (ti.dag_id, ti.run_id) = ($2, $3)) GROUP BY 1, 2, 3, 4 ORDER BY count(*) DESC, 1, 2 LIMIT $1";
-    let read = |row: &Row| ScheduledTasks {
-        dag_id: row.get("dag_id"),
-        pool: row.get("pool"),
-        is_paused: row.get("is_paused"),
-        is_run_running: row.get("is_run_running"),
-        pool_slots: row.get("pool_slots"),
-        count: row.get("count"),
-        since: row.get("since"),
-    };
     let (dag_id, run_id) = ids(run);
-    Ok(client.query(query, &[&MAX_GROUPS, &dag_id, &run_id]).await?.iter().map(read).collect())
+    fetch_all(client, query, &[&MAX_GROUPS, &dag_id, &run_id]).await
 }
 
 /// The run's ids as parameters of a statement; null selects all runs.
@@ -124,15 +118,6 @@ async fn runs(
                count(*) AS count, min(r.run_after) AS run_after
         FROM dag_run r JOIN dag d ON d.dag_id = r.dag_id LEFT JOIN backfill b ON b.id = r.backfill_id
         WHERE r.state = 'queued' AND ($3::text IS NULL OR (r.dag_id, r.run_id) = ($3, $4)) GROUP BY 1, 2, 3, 4, 5 ORDER BY count(*) DESC, 1, 4, 5 LIMIT $2";
-    let read = |row: &Row| QueuedRuns {
-        dag_id: row.get("dag_id"),
-        is_paused: row.get("is_paused"),
-        is_active: row.get("is_active"),
-        is_backfill_paused: row.get("is_backfill_paused"),
-        is_later: row.get("is_later"),
-        count: row.get("count"),
-        run_after: row.get("run_after"),
-    };
     let (dag_id, run_id) = ids(run);
-    Ok(client.query(query, &[&now, &MAX_GROUPS, &dag_id, &run_id]).await?.iter().map(read).collect())
+    fetch_all(client, query, &[&now, &MAX_GROUPS, &dag_id, &run_id]).await
 }

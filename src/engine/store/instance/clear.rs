@@ -7,12 +7,13 @@ use crate::model::state::TaskState;
 use crate::planner::graph::Graph;
 use crate::store::dag::dags;
 use crate::store::events::{self, Event};
+use crate::store::rows::fetch_all;
 use crate::store::run::lengths;
 use crate::store::run::new_run::{self, TaskDates};
 use crate::store::run::runs;
 use crate::store::run::version_choice::{RunVersion, RunVersions, VersionChoice};
 use crate::store::transition::{self, instance};
-use crate::store::{ReadFor, StoreError, rows};
+use crate::store::{ReadFor, StoreError};
 use deadpool_postgres::Transaction;
 use leoflow_postgres::GenericClient;
 use std::collections::HashMap;
@@ -79,9 +80,9 @@ impl<'a> Clearing<'a> {
             SELECT task_id, map_index, state FROM task_instance
             WHERE dag_id = $1 AND run_id = $2 ORDER BY task_id, map_index";
         let mut selected = Vec::new();
-        for row in client.query(query, &[&key.dag_id, &key.run_id]).await? {
-            let (task_id, map_index): (String, i32) = (row.get("task_id"), row.get("map_index"));
-            let state = rows::named_or_null(&row, "state", TaskState::parse)?;
+        for (task_id, map_index, state) in
+            fetch_all::<(String, _, _)>(client, query, &[&key.dag_id, &key.run_id]).await?
+        {
             if self.is_selected(graph, &chosen, &task_id, map_index, state) {
                 selected.push(InstanceKey { run: key.clone(), task_id, map_index });
             }
@@ -129,7 +130,7 @@ impl<'a> Clearing<'a> {
         if !chosen.is_empty() {
             let tasks: HashMap<&str, &Task> =
                 version.structure.tasks.iter().map(|task| (task.task_id.as_str(), task)).collect();
-            instance::clear(transaction, key, chosen, &tasks).await?;
+            instance::clear(transaction, chosen, &tasks).await?;
         }
         let is_teardown = |id: &str| version.structure.tasks.iter().any(|task| task.task_id == id && task.is_teardown);
         if chosen.iter().all(|instance| is_teardown(&instance.task_id)) {
@@ -174,10 +175,8 @@ pub async fn clear(
 }
 
 async fn notify_cleared(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), StoreError> {
-    for event in [Event::Stop, Event::Sweep, Event::Plan(key.clone()), Event::Changed(key.clone())] {
-        events::notify(transaction, &event).await?;
-    }
-    Ok(())
+    let events = [Event::Stop, Event::Sweep, Event::Plan(key.clone()), Event::Changed(key.clone())];
+    events::notify_all(transaction, &events).await
 }
 
 /// Ids of the tasks of the DAG's current version for which `add_new_tasks` would add instances, sorted.
@@ -185,7 +184,8 @@ pub async fn new_tasks(client: &impl GenericClient, key: &RunKey) -> Result<Vec<
     let dag = dags::get(client, &key.dag_id).await?;
     let run = runs::get(client, key, ReadFor::Reading).await?;
     let task_dates = TaskDates::of_run(run.logical_date, run.backfill_id);
-    let mut task_ids = new_run::missing(client, key, &dag.structure, task_dates).await?;
+    let missing = new_run::missing(client, key, &dag.structure, task_dates).await?;
+    let mut task_ids: Vec<String> = missing.into_iter().map(|(task, _)| task.task_id.clone()).collect();
     task_ids.sort();
     task_ids.dedup();
     Ok(task_ids)

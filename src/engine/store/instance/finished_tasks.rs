@@ -1,6 +1,7 @@
 //! Counts of finished task instances over time, for the chart on the status page.
 
 use crate::store::StoreError;
+use crate::store::rows::{fetch_all, from_row};
 use jiff::{SignedDuration, Timestamp};
 use leoflow_postgres::GenericClient;
 
@@ -8,13 +9,15 @@ use leoflow_postgres::GenericClient;
 /// index on `(state, start_date)`: there is none on `end_date`.
 const LONGEST_RUN: SignedDuration = SignedDuration::from_hours(24);
 
-/// Task instances that finished within one interval. Only the last try of each counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FinishedTasks {
-    /// Number of the interval; 0 begins at the start of the range.
-    pub interval: i64,
-    pub succeeded: i64,
-    pub failed: i64,
+from_row! {
+    /// Task instances that finished within one interval. Only the last try of each counts.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct FinishedTasks {
+        /// Number of the interval; 0 begins at the start of the range.
+        pub interval: i64,
+        pub succeeded: i64,
+        pub failed: i64,
+    }
 }
 
 /// Counts the task instances that finished from `start` on and before `end`, per interval of the given length. Leaves
@@ -31,11 +34,5 @@ pub async fn per_interval(
         WHERE state IN ('success', 'failed') AND start_date >= $4 AND end_date >= $1 AND end_date < $2
         GROUP BY 1 ORDER BY 1";
     let earliest = start.checked_sub(LONGEST_RUN).unwrap_or(start);
-    let rows = client.query(query, &[&start, &end, &length.as_secs_f64(), &earliest]).await?;
-    let read = |row: &tokio_postgres::Row| FinishedTasks {
-        interval: row.get("interval"),
-        succeeded: row.get("succeeded"),
-        failed: row.get("failed"),
-    };
-    Ok(rows.iter().map(read).collect())
+    fetch_all(client, query, &[&start, &end, &length.as_secs_f64(), &earliest]).await
 }

@@ -4,7 +4,8 @@ use crate::model::keys::RunKey;
 use crate::model::state::TaskState;
 use crate::store::StoreError;
 use crate::store::dag::structures::VersionKey;
-use crate::store::rows;
+use crate::store::instance_key::KEY;
+use crate::store::rows::{fetch_all, from_row, get};
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use std::collections::HashMap;
@@ -91,7 +92,7 @@ impl Instances {
         let mut summaries: HashMap<&str, Summary> = HashMap::new();
         for row in &self.0 {
             let mut states = StateCounts::default();
-            states.add(rows::named_or_null(row, "state", TaskState::parse)?);
+            states.add(get(row, "state")?);
             let summary = Summary {
                 states,
                 min_start_date: row.get("start_date"),
@@ -104,39 +105,33 @@ impl Instances {
     }
 }
 
-/// A bar of the Gantt chart: one try of a task that is not mapped.
-#[derive(Debug)]
-pub struct Bar {
-    pub task_id: String,
-    pub try_number: i32,
-    pub state: Option<String>,
-    pub scheduled_at: Option<Timestamp>,
-    pub queued_at: Option<Timestamp>,
-    pub start_date: Option<Timestamp>,
-    pub end_date: Option<Timestamp>,
+from_row! {
+    /// A bar of the Gantt chart: one try of a task that is not mapped.
+    #[derive(Debug)]
+    pub struct Bar {
+        pub task_id: String,
+        pub try_number: i32,
+        pub state: Option<String>,
+        pub scheduled_at: Option<Timestamp>,
+        pub queued_at: Option<Timestamp>,
+        pub start_date: Option<Timestamp>,
+        pub end_date: Option<Timestamp>,
+    }
 }
 
 /// All tries of the unmapped tasks of a run, ordered by task and number. The current try is read from the instance,
 /// unless that is in `up_for_retry`: its last try has then ended and is read from `task_try`.
 pub async fn bars(client: &impl GenericClient, run: &RunKey) -> Result<Vec<Bar>, StoreError> {
-    let query = "
+    let query = format!(
+        "
         SELECT task_id, greatest(try_number, 0) AS try_number, state, scheduled_at, queued_at, start_date, end_date
         FROM task_instance WHERE dag_id = $1 AND run_id = $2 AND map_index = -1 AND state IS DISTINCT FROM 'up_for_retry'
         UNION ALL
         SELECT t.task_id, t.try_number, t.state, NULL, NULL, coalesce(t.first_start_date, t.start_date), t.end_date
-        FROM task_try t JOIN task_instance ti USING (dag_id, run_id, task_id, map_index)
+        FROM task_try t JOIN task_instance ti USING ({KEY})
         WHERE t.dag_id = $1 AND t.run_id = $2 AND t.map_index = -1
           AND (t.try_number < ti.try_number OR ti.state = 'up_for_retry')
-        ORDER BY task_id, try_number";
-    let rows = client.query(query, &[&run.dag_id, &run.run_id]).await?;
-    let bar = |row: &Row| Bar {
-        task_id: row.get("task_id"),
-        try_number: row.get("try_number"),
-        state: row.get("state"),
-        scheduled_at: row.get("scheduled_at"),
-        queued_at: row.get("queued_at"),
-        start_date: row.get("start_date"),
-        end_date: row.get("end_date"),
-    };
-    Ok(rows.iter().map(bar).collect())
+        ORDER BY task_id, try_number"
+    );
+    fetch_all(client, &query, &[&run.dag_id, &run.run_id]).await
 }

@@ -2,44 +2,53 @@
 //!
 //! <https://airflow.apache.org/docs/apache-airflow-providers-standard/stable/operators/hitl.html>
 
+use super::instances;
 use super::triggers::{self, Fired, Waiting};
 use crate::model::keys::{InstanceKey, TryKey};
 use crate::store::StoreError;
 use crate::store::events::{self, Event};
+use crate::store::instance_key::{INSTANCE, KEY, TRY, TRY_KEY};
 use crate::store::list::conditions::Conditions;
 use crate::store::list::field::{Filter, list_fields};
 use crate::store::list::listing::{ListPage, Listing};
 use crate::store::list::page_query::Source;
-use crate::store::rows;
+use crate::store::rows::{self, execute, exists, fetch_all, fetch_one, fetch_optional, from_row};
 use crate::store::run::runs;
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tokio_postgres::Row;
 use tokio_postgres::types::Json;
 
-/// A request for input.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Question {
-    pub subject: String,
-    #[serde(default)]
-    pub body: Option<String>,
-    pub options: Vec<String>,
-    /// Options that are chosen when the timeout passes without a response; without defaults the task then fails.
-    #[serde(default)]
-    pub defaults: Option<Vec<String>>,
-    #[serde(default)]
-    pub multiple: bool,
-    /// Params to fill in with the response, by name: each an object of `value`, `description` and `schema`, or the bare
-    /// value.
-    #[serde(default)]
-    pub params: Map<String, Value>,
-    #[serde(default)]
-    pub assigned_users: Vec<Value>,
+from_row! {
+    /// A request for input.
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub struct Question {
+        pub subject: String,
+        #[serde(default)]
+        pub body: Option<String>,
+        pub options: Vec<String> as Json,
+        /// Options that are chosen when the timeout passes without a response; without defaults the task then fails.
+        #[serde(default)]
+        pub defaults: Option<Vec<String>> => |row| optional_json(row, "defaults"),
+        #[serde(default)]
+        pub multiple: bool,
+        /// Params to fill in with the response, by name: each an object of `value`, `description` and `schema`, or the
+        /// bare value.
+        #[serde(default)]
+        pub params: Map<String, Value> as Json,
+        #[serde(default)]
+        pub assigned_users: Vec<Value> as Json,
+    }
+}
+
+fn optional_json<T: DeserializeOwned>(row: &Row, column: &str) -> Result<Option<T>, StoreError> {
+    Ok(rows::get::<Option<Json<T>>>(row, column)?.map(|Json(value)| value))
 }
 
 /// A response.
@@ -52,110 +61,80 @@ pub struct Answer {
     pub params_input: Map<String, Value>,
 }
 
-/// A request of a task instance, with its response.
-#[derive(Debug, Clone)]
-pub struct Detail {
-    pub instance: InstanceKey,
-    pub question: Question,
-    pub created_at: Timestamp,
-    pub responded_at: Option<Timestamp>,
-    /// `None` if there is no response, if the defaults were chosen, or if a task's code responded.
-    pub responded_by: Option<String>,
-    pub answer: Option<Answer>,
+from_row! {
+    /// A request of a task instance, with its response.
+    #[derive(Debug, Clone)]
+    pub struct Detail {
+        pub instance: InstanceKey => InstanceKey::from_row,
+        pub question: Question => Question::from_row,
+        pub created_at: Timestamp,
+        pub responded_at: Option<Timestamp>,
+        /// `None` if there is no response, if the defaults were chosen, or if a task's code responded.
+        pub responded_by: Option<String>,
+        pub answer: Option<Answer> => read_answer,
+    }
 }
 
-fn read(row: &Row) -> Detail {
-    let chosen: Option<Json<Vec<String>>> = row.get("chosen_options");
-    let input: Option<Json<Map<String, Value>>> = row.get("params_input");
-    Detail {
-        instance: rows::instance_key(row),
-        question: Question {
-            subject: row.get("subject"),
-            body: row.get("body"),
-            options: row.get::<_, Json<_>>("options").0,
-            defaults: row.get::<_, Option<Json<_>>>("defaults").map(|Json(defaults)| defaults),
-            multiple: row.get("multiple"),
-            params: row.get::<_, Json<_>>("params").0,
-            assigned_users: row.get::<_, Json<_>>("assigned_users").0,
-        },
-        created_at: row.get("created_at"),
-        responded_at: row.get("responded_at"),
-        responded_by: row.get("responded_by"),
-        answer: chosen.map(|Json(chosen_options)| Answer {
-            chosen_options,
-            params_input: input.map(|Json(input)| input).unwrap_or_default(),
-        }),
-    }
+fn read_answer(row: &Row) -> Result<Option<Answer>, StoreError> {
+    let Some(chosen_options) = optional_json(row, "chosen_options")? else { return Ok(None) };
+    let params_input = optional_json(row, "params_input")?.unwrap_or_default();
+    Ok(Some(Answer { chosen_options, params_input }))
 }
 
 /// Stores the request of a try. A request of an earlier try is copied to the history and replaced.
 pub async fn ask(client: &impl GenericClient, key: &TryKey, question: &Question) -> Result<(), StoreError> {
-    let move_to_history = "
-        INSERT INTO hitl_detail_history SELECT * FROM hitl_detail
-        WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND try_number < $5 ON CONFLICT DO NOTHING";
-    let TryKey { instance: InstanceKey { run, task_id, map_index }, try_number } = key;
-    client.execute(move_to_history, &[&run.dag_id, &run.run_id, task_id, map_index, try_number]).await?;
-    let query = "
-        INSERT INTO hitl_detail (dag_id, run_id, task_id, map_index, subject, body, options, defaults, multiple, params,
-                                 assigned_users, try_number)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
-        ON CONFLICT (dag_id, run_id, task_id, map_index) DO UPDATE
+    let TryKey { instance, try_number } = key;
+    let move_to_history = format!(
+        "INSERT INTO hitl_detail_history SELECT * FROM hitl_detail WHERE try_number < $1 AND {} ON CONFLICT DO NOTHING",
+        INSTANCE.is("hitl_detail", 2)
+    );
+    client.execute(&move_to_history, &instance.after(&[try_number])).await?;
+    let query = format!(
+        "
+        INSERT INTO hitl_detail (subject, body, options, defaults, multiple, params, assigned_users, {TRY_KEY})
+        VALUES ($1, $2, $3, $4, $5, $6, $7, {})
+        ON CONFLICT ({KEY}) DO UPDATE
         SET subject = EXCLUDED.subject, body = EXCLUDED.body, options = EXCLUDED.options, defaults = EXCLUDED.defaults,
             multiple = EXCLUDED.multiple, params = EXCLUDED.params, assigned_users = EXCLUDED.assigned_users,
             try_number = EXCLUDED.try_number,
-            created_at = now(), responded_at = NULL, responded_by = NULL, chosen_options = NULL, params_input = NULL";
+            created_at = now(), responded_at = NULL, responded_by = NULL, chosen_options = NULL, params_input = NULL",
+        TRY.parameters(8)
+    );
     let Question { subject, body, options, defaults, multiple, params, assigned_users } = question;
-    let defaults = defaults.as_ref().map(Json);
-    client
-        .execute(
-            query,
-            &[
-                &run.dag_id,
-                &run.run_id,
-                task_id,
-                map_index,
-                subject,
-                body,
-                &Json(options),
-                &defaults,
-                multiple,
-                &Json(params),
-                &Json(assigned_users),
-                try_number,
-            ],
-        )
-        .await?;
-    Ok(())
+    let (options, defaults, params) = (Json(options), defaults.as_ref().map(Json), Json(params));
+    let assigned_users = Json(assigned_users);
+    let parameters = key.after(&[subject, body, &options, &defaults, multiple, &params, &assigned_users]);
+    execute(client, &query, &parameters).await
 }
 
 pub async fn get(client: &impl GenericClient, key: &InstanceKey) -> Result<Option<Detail>, StoreError> {
-    let InstanceKey { run, task_id, map_index } = key;
-    let query = "SELECT * FROM hitl_detail WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4";
-    Ok(client.query_opt(query, &[&run.dag_id, &run.run_id, task_id, map_index]).await?.as_ref().map(read))
+    let query = format!("SELECT * FROM hitl_detail WHERE {}", INSTANCE.is("hitl_detail", 1));
+    fetch_optional(client, &query, &key.after(&[])).await
 }
 
 /// The open requests of a DAG's tasks, oldest first.
 pub async fn open_of_dag(client: &impl GenericClient, dag_id: &str) -> Result<Vec<Detail>, StoreError> {
     let query = format!(
-        "SELECT h.* FROM {FROM} WHERE h.dag_id = $1 AND h.responded_at IS NULL
-         AND ti.state IN ('deferred', 'awaiting_input') ORDER BY h.created_at"
+        "SELECT h.* FROM {} WHERE h.dag_id = $1 AND h.responded_at IS NULL
+         AND ti.state IN ('deferred', 'awaiting_input') ORDER BY h.created_at",
+        from()
     );
-    Ok(client.query(&query, &[&dag_id]).await?.iter().map(read).collect())
+    fetch_all(client, &query, &[&dag_id]).await
 }
 
 /// The request of a try.
 pub async fn of_try(client: &impl GenericClient, key: &TryKey) -> Result<Option<Detail>, StoreError> {
-    let query = "
-        SELECT * FROM (SELECT * FROM hitl_detail UNION ALL SELECT * FROM hitl_detail_history) h
-        WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND try_number = $5";
-    let TryKey { instance: InstanceKey { run, task_id, map_index }, try_number } = key;
-    let row = client.query_opt(query, &[&run.dag_id, &run.run_id, task_id, map_index, try_number]).await?;
-    Ok(row.as_ref().map(read))
+    let query = format!(
+        "SELECT * FROM (SELECT * FROM hitl_detail UNION ALL SELECT * FROM hitl_detail_history) h WHERE {}",
+        TRY.is("h", 1)
+    );
+    fetch_optional(client, &query, &key.after(&[])).await
 }
 
 /// SQL tables for lists of requests.
-const FROM: &str = "hitl_detail h JOIN task_instance ti USING (dag_id, run_id, task_id, map_index)
-    JOIN dag_run r USING (dag_id, run_id)";
+fn from() -> String {
+    format!("hitl_detail h JOIN task_instance ti USING ({KEY}) JOIN dag_run r USING (dag_id, run_id)")
+}
 
 list_fields! {
     /// Fields of requests, for lists.
@@ -199,7 +178,7 @@ impl Filter for DetailFilter {
 
 /// A page of requests with the total number of matches.
 pub async fn list(client: &impl GenericClient, listing: Listing<DetailField>) -> Result<ListPage<Detail>, StoreError> {
-    listing.fetch(client, &Source::new("h.*", FROM), read).await
+    listing.fetch(client, &Source::new("h.*", &from())).await
 }
 
 /// Why a response is rejected.
@@ -241,13 +220,10 @@ pub async fn record_answer(
     answer: &Answer,
     responder: Option<&str>,
 ) -> Result<Detail, Refusal> {
-    let InstanceKey { run, task_id, map_index } = key;
     // Locks the run before the instance, like every transaction. The transaction that records the end of the try waits
     // for this one.
-    runs::bump_revision(transaction, run).await?;
-    let lock =
-        "SELECT FROM task_instance WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 FOR UPDATE";
-    transaction.execute(lock, &[&run.dag_id, &run.run_id, task_id, map_index]).await?;
+    runs::bump_revision(transaction, &key.run).await?;
+    instances::lock(transaction, std::slice::from_ref(key)).await?;
     let detail = get(transaction, key).await?.ok_or(Refusal::NotAsked)?;
     if detail.responded_at.is_some() {
         return Err(Refusal::AnsweredAlready);
@@ -282,18 +258,13 @@ async fn write_answer(
     answer: &Answer,
     responder: Option<&str>,
 ) -> Result<Detail, StoreError> {
-    let query = "
-        UPDATE hitl_detail SET responded_at = now(), responded_by = $5, chosen_options = $6, params_input = $7
-        WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND responded_at IS NULL RETURNING *";
-    let InstanceKey { run, task_id, map_index } = &detail.instance;
-    let Answer { chosen_options, params_input } = answer;
-    let row = client
-        .query_one(
-            query,
-            &[&run.dag_id, &run.run_id, task_id, map_index, &responder, &Json(chosen_options), &Json(params_input)],
-        )
-        .await?;
-    Ok(read(&row))
+    let query = format!(
+        "UPDATE hitl_detail SET responded_at = now(), responded_by = $1, chosen_options = $2, params_input = $3
+         WHERE {} AND responded_at IS NULL RETURNING *",
+        INSTANCE.is("hitl_detail", 4)
+    );
+    let (chosen_options, params_input) = (Json(&answer.chosen_options), Json(&answer.params_input));
+    fetch_one(client, &query, &detail.instance.after(&[&responder, &chosen_options, &params_input])).await
 }
 
 /// Returns the event for a task whose timeout has passed, or whose response came before the task waited: that response,
@@ -303,7 +274,7 @@ pub async fn time_out(client: &Transaction<'_>, waiting: &Waiting) -> Result<Opt
     let instance = &waiting.key.instance;
     runs::bump_revision(client, &instance.run).await?;
     let lock_trigger = "SELECT FROM task_trigger WHERE id = $1 AND fired_at IS NULL FOR UPDATE";
-    if client.query_opt(lock_trigger, &[&waiting.id]).await?.is_none() {
+    if !exists(client, lock_trigger, &[&waiting.id]).await? {
         return Ok(None);
     }
     let detail = get(client, instance).await?;

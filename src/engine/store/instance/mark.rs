@@ -9,6 +9,8 @@ use crate::planner::graph::Graph;
 use crate::store::dag::callbacks;
 use crate::store::dag::dags::{self, Dag};
 use crate::store::events::{self, Event};
+use crate::store::instance_key::{INSTANCE, KEY};
+use crate::store::rows::{exists, fetch_all};
 use crate::store::run::backfill_end;
 use crate::store::run::lengths;
 use crate::store::run::new_run;
@@ -17,6 +19,7 @@ use crate::store::run::version_choice::VersionChoice;
 use crate::store::transition::{self, instance};
 use crate::store::{ReadFor, StoreError};
 use deadpool_postgres::Transaction;
+use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use tokio_postgres::types::ToSql;
 
@@ -35,6 +38,15 @@ pub struct Marking {
     pub past: bool,
 }
 
+impl Marking {
+    /// The bounds of the logical dates of the marked runs, if the marking applies to several runs. `date` is the logical
+    /// date of the run itself.
+    fn dates(&self, date: Option<Timestamp>) -> Option<(Option<Timestamp>, Option<Timestamp>)> {
+        let date = date.filter(|_| self.future || self.past)?;
+        Some(((!self.past).then_some(date), (!self.future).then_some(date)))
+    }
+}
+
 /// Returns the runs that a marking applies to.
 async fn runs_to_mark(
     client: &impl GenericClient,
@@ -43,21 +55,19 @@ async fn runs_to_mark(
     marking: &Marking,
 ) -> Result<Vec<RunKey>, StoreError> {
     let run = runs::get(client, key, ReadFor::Reading).await?;
-    let Some(date) = run.logical_date.filter(|_| marking.future || marking.past) else { return Ok(vec![key.clone()]) };
+    let Some((from, to)) = marking.dates(run.logical_date) else { return Ok(vec![key.clone()]) };
     let timetable = dag.structure.timetable.as_ref();
     let is_unscheduled = dag.structure.schedule.is_none();
     if !is_unscheduled && !timetable.is_some_and(|timetable| timetable.is_periodic()) {
         return Ok(vec![key.clone()]);
     }
-    let (from, to) = ((!marking.past).then_some(date), (!marking.future).then_some(date));
     // With a periodic schedule, selects only scheduled and backfill runs, and the run itself.
     let query = "
-        SELECT run_id FROM dag_run
+        SELECT dag_id, run_id FROM dag_run
         WHERE dag_id = $1 AND logical_date IS NOT NULL AND ($2::timestamptz IS NULL OR logical_date >= $2)
           AND ($3::timestamptz IS NULL OR logical_date <= $3)
           AND ($4 OR run_id = $5 OR run_type IN ('scheduled', 'backfill')) ORDER BY logical_date, run_id";
-    let rows = client.query(query, &[&key.dag_id, &from, &to, &is_unscheduled, &key.run_id]).await?;
-    Ok(rows.iter().map(|row| RunKey { dag_id: key.dag_id.clone(), run_id: row.get(0) }).collect())
+    fetch_all(client, query, &[&key.dag_id, &from, &to, &is_unscheduled, &key.run_id]).await
 }
 
 /// Returns the other runs whose failed downstream instances are cleared with a marking of several runs. As in Airflow,
@@ -69,17 +79,15 @@ async fn others_to_clear(
     marked: &[RunKey],
 ) -> Result<Vec<RunKey>, StoreError> {
     let run = runs::get(client, key, ReadFor::Reading).await?;
-    let Some(date) = run.logical_date.filter(|_| marking.future || marking.past) else { return Ok(Vec::new()) };
-    let (from, to) = ((!marking.past).then_some(date), (!marking.future).then_some(date));
+    let Some((from, to)) = marking.dates(run.logical_date) else { return Ok(Vec::new()) };
     let marked: Vec<&str> = marked.iter().map(|run| run.run_id.as_str()).collect();
     let query = "
-        SELECT run_id FROM dag_run r
+        SELECT dag_id, run_id FROM dag_run r
         WHERE dag_id = $1 AND ($2::timestamptz IS NULL OR logical_date >= $2)
           AND ($3::timestamptz IS NULL OR logical_date <= $3) AND run_id <> ALL ($4)
           AND EXISTS (SELECT FROM task_instance ti WHERE ti.dag_id = r.dag_id AND ti.run_id = r.run_id
                       AND ti.state IN ('failed', 'upstream_failed'))";
-    let rows = client.query(query, &[&key.dag_id, &from, &to, &marked]).await?;
-    Ok(rows.iter().map(|row| RunKey { dag_id: key.dag_id.clone(), run_id: row.get(0) }).collect())
+    fetch_all(client, query, &[&key.dag_id, &from, &to, &marked]).await
 }
 
 /// Returns the instances that a marking would change.
@@ -92,7 +100,7 @@ pub async fn select(
     let graph = Graph::new((*dag.structure).clone());
     let mut selected = Vec::new();
     for run in runs_to_mark(client, &dag, key, marking).await? {
-        selected.extend(of_run(client, run, marking, &graph).await?);
+        selected.extend(of_run(client, &run, marking, &graph).await?);
     }
     Ok(selected)
 }
@@ -101,28 +109,28 @@ pub async fn select(
 /// map index.
 async fn of_run(
     client: &impl GenericClient,
-    run: RunKey,
+    run: &RunKey,
     marking: &Marking,
     graph: &Graph,
 ) -> Result<Vec<InstanceKey>, StoreError> {
-    let relatives = relatives(client, &run, marking, graph).await?;
+    let relatives = relatives(client, run, marking, graph).await?;
     let id = |task_index: &usize| graph.task(*task_index).task_id.as_str();
     let whole_tasks: Vec<&str> = relatives.whole_tasks.iter().map(id).collect();
     let (tasks, indexes): (Vec<&str>, Vec<i32>) =
         relatives.single_instances.iter().map(|(task_index, map_index)| (id(task_index), *map_index)).unzip();
-    let query = "
-        SELECT task_id, map_index FROM task_instance
+    let query = format!(
+        "
+        SELECT {KEY} FROM task_instance
         WHERE dag_id = $1 AND run_id = $2 AND state IS DISTINCT FROM $3
           AND (task_id = ANY ($5) AND map_index = $6 OR state IS DISTINCT FROM 'removed'
                AND (task_id = ANY ($4) OR task_id = ANY ($5) AND $6::integer IS NULL
                     OR (task_id, map_index) IN (SELECT * FROM unnest($7::text[], $8::integer[]))))
-        ORDER BY task_id, map_index";
+        ORDER BY {KEY}"
+    );
     let state = marking.state.as_str();
     let parameters: [&(dyn ToSql + Sync); 8] =
         [&run.dag_id, &run.run_id, &state, &whole_tasks, &marking.tasks, &marking.map_index, &tasks, &indexes];
-    let rows = client.query(query, &parameters).await?;
-    let instance_key = |task_id, map_index| InstanceKey { run: run.clone(), task_id, map_index };
-    Ok(rows.iter().map(|row| instance_key(row.get("task_id"), row.get("map_index"))).collect())
+    fetch_all(client, &query, &parameters).await
 }
 
 /// Returns the requested upstream and downstream instances; within a mapped group, those of the same copy. Downstream
@@ -171,21 +179,17 @@ pub async fn mark(
     // The scheduler takes the same lock to plan a run.
     runs::lock(transaction, &[runs.as_slice(), &others].concat()).await?;
     let mut changed = Vec::new();
-    for run in runs {
-        let marked = of_run(transaction, run.clone(), marking, &graph).await?;
+    for run in &runs {
+        let marked = of_run(transaction, run, marking, &graph).await?;
         if !marked.is_empty() {
-            set_state(transaction, &run, &marked, marking.state).await?;
-        }
-        let to_clear = clearing.select(transaction, &run).await?;
-        if !to_clear.is_empty() {
-            clearing.clear(transaction, &run, &to_clear).await?;
+            set_state(transaction, run, &marked, marking.state).await?;
         }
         changed.extend(marked);
     }
-    for run in others {
-        let to_clear = clearing.select(transaction, &run).await?;
+    for run in runs.iter().chain(&others) {
+        let to_clear = clearing.select(transaction, run).await?;
         if !to_clear.is_empty() {
-            clearing.clear(transaction, &run, &to_clear).await?;
+            clearing.clear(transaction, run, &to_clear).await?;
         }
     }
     Ok(changed)
@@ -198,13 +202,10 @@ async fn set_state(
     marked: &[InstanceKey],
     state: TaskState,
 ) -> Result<(), StoreError> {
-    instance::mark(transaction, run, marked, state).await?;
+    instance::mark(transaction, marked, state).await?;
     runs::bump_revision(transaction, run).await?;
-    for event in [Event::Stop, Event::Triggers, Event::Plan(run.clone()), Event::Capacity, Event::Changed(run.clone())]
-    {
-        events::notify(transaction, &event).await?;
-    }
-    Ok(())
+    let events = [Event::Stop, Event::Triggers, Event::Plan(run.clone()), Event::Capacity, Event::Changed(run.clone())];
+    events::notify_all(transaction, &events).await
 }
 
 /// Marks a run, as Airflow does: running and suspended instances get the run's state and are stopped, other unfinished
@@ -226,14 +227,11 @@ pub async fn run(transaction: &Transaction<'_>, key: &RunKey, state: RunState) -
             transition::run::set_mark(transaction, key, Some(state)).await?;
             events::notify(transaction, &Event::Plan(key.clone())).await?;
         }
-        events::notify(transaction, &Event::Stop).await?;
-        events::notify(transaction, &Event::Triggers).await?;
         runs::notify_waiting_runs(transaction, key).await?;
-        // A queued run may be waiting for this one to end.
-        events::notify(transaction, &Event::Sweep).await?;
+        // With `Sweep`, a queued run may be waiting for this one to end.
+        events::notify_all(transaction, &[Event::Stop, Event::Triggers, Event::Sweep]).await?;
     }
-    events::notify(transaction, &Event::Changed(key.clone())).await?;
-    Ok(())
+    events::notify(transaction, &Event::Changed(key.clone())).await
 }
 
 /// The teardown tasks of the run's version.
@@ -242,14 +240,13 @@ async fn teardowns(client: &impl GenericClient, key: &RunKey) -> Result<Vec<Stri
         SELECT task->>'task_id' FROM dag_run r JOIN dag_version v ON v.id = r.dag_version_id
         CROSS JOIN LATERAL jsonb_array_elements(v.structure->'tasks') AS task
         WHERE r.dag_id = $1 AND r.run_id = $2 AND (task->>'is_teardown')::boolean";
-    let rows = client.query(query, &[&key.dag_id, &key.run_id]).await?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
+    fetch_all(client, query, &[&key.dag_id, &key.run_id]).await
 }
 
 async fn has_unfinished(client: &impl GenericClient, key: &RunKey) -> Result<bool, StoreError> {
     let query = "SELECT FROM task_instance WHERE dag_id = $1 AND run_id = $2
                  AND (state IS NULL OR state NOT IN ('success', 'failed', 'skipped', 'upstream_failed', 'removed')) LIMIT 1";
-    Ok(client.query_opt(query, &[&key.dag_id, &key.run_id]).await?.is_some())
+    exists(client, query, &[&key.dag_id, &key.run_id]).await
 }
 
 /// Deletes an instance with its tries, XComs and stored state.
@@ -258,22 +255,19 @@ pub async fn delete_instance(transaction: &Transaction<'_>, key: &InstanceKey) -
     runs::get(transaction, run, ReadFor::Update).await?;
     instances::lock(transaction, std::slice::from_ref(key)).await?;
     // A process that still runs could write to a new instance with the same key.
-    let running = "SELECT FROM task_try WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4
-                   AND state = 'running'";
-    if transaction.query_opt(running, &[&run.dag_id, &run.run_id, task_id, map_index]).await?.is_some() {
+    let running = format!("SELECT FROM task_try WHERE {} AND state = 'running'", INSTANCE.is("task_try", 1));
+    if exists(transaction, &running, &key.after(&[])).await? {
         return Err(StoreError::Busy(format!(
             "The Task Instance with dag_id: `{}`, run_id: `{}`, task_id: `{task_id}` and map_index: `{map_index}` cannot \
              be deleted while it is running; set its state first",
             run.dag_id, run.run_id
         )));
     }
-    let delete_state = "DELETE FROM task_state WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4";
-    transaction.execute(delete_state, &[&run.dag_id, &run.run_id, task_id, map_index]).await?;
-    let query = "DELETE FROM task_instance WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4";
-    transaction.execute(query, &[&run.dag_id, &run.run_id, task_id, map_index]).await?;
-    runs::bump_revision(transaction, run).await?;
-    for event in [Event::Plan(run.clone()), Event::Capacity, Event::Changed(run.clone())] {
-        events::notify(transaction, &event).await?;
+    for table in ["task_state", "task_instance"] {
+        let query = format!("DELETE FROM {table} WHERE {}", INSTANCE.is(table, 1));
+        transaction.execute(&query, &key.after(&[])).await?;
     }
-    Ok(())
+    runs::bump_revision(transaction, run).await?;
+    let events = [Event::Plan(run.clone()), Event::Capacity, Event::Changed(run.clone())];
+    events::notify_all(transaction, &events).await
 }

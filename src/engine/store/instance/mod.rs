@@ -3,7 +3,6 @@
 pub mod backlog;
 pub mod claimed;
 pub mod clear;
-pub(crate) mod expansion;
 pub mod finished_tasks;
 pub mod grid;
 pub mod hitl;
@@ -17,5 +16,4 @@ pub mod sdk_queries;
 pub mod states;
 pub mod tries;
 pub mod triggers;
-pub mod try_lists;
 pub mod xcoms;

@@ -1,38 +1,37 @@
 //! Task instances as the planner reads them, in the same transaction that applies the plan.
 
 use crate::model::keys::{InstanceName, RunKey};
-use crate::model::state::{TaskState, TryState};
+use crate::model::state::TryState;
 use crate::planner::graph::Graph;
 use crate::planner::snapshot::{Decision, EndedTry, Instance, Outcome};
 use crate::store::StoreError;
-use crate::store::rows;
+use crate::store::instance_key::TRY;
+use crate::store::rows::get;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
+use std::sync::LazyLock;
 use tokio_postgres::Row;
-use tokio_postgres::types::Json;
 
-/// SQL query for the instances of a run with their current tries. `$1` is the DAG id, `$2` the run id; `$condition` is
-/// a further SQL condition.
-macro_rules! instances_where {
-    ($condition:literal) => {
-        concat!(
-            "SELECT ti.task_id, ti.map_index, ti.state, ti.try_number, ti.max_tries, ti.due_at,
-                    CASE WHEN ti.state = 'up_for_reschedule' AND ti.end_date IS NULL THEN ti.start_date END AS waits_since,
-                    t.state AS try_state, t.may_retry, t.end_date AS try_end, t.due_at AS try_due, t.skipped_tasks
-             FROM task_instance ti
-             -- LATERAL with LIMIT makes Postgres use one index lookup per instance, whatever its statistics say.
-             LEFT JOIN LATERAL (
-                 SELECT state, may_retry, end_date, due_at, skipped_tasks FROM task_try t
-                 WHERE ti.state IN ('running', 'restarting')
-                   AND (t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number)
-                       = (ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ti.try_number) LIMIT 1) t ON true
-             WHERE ti.dag_id = $1 AND ti.run_id = $2 AND ",
-            $condition
-        )
-    };
-}
+/// SQL query for the instances of a run with their current tries. `$1` is the DAG id, `$2` the run id.
+static INSTANCES: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT ti.task_id, ti.map_index, ti.state, ti.try_number, ti.max_tries, ti.due_at,
+                CASE WHEN ti.state = 'up_for_reschedule' AND ti.end_date IS NULL THEN ti.start_date END AS waits_since,
+                t.state AS try_state, t.may_retry, t.end_date AS try_end, t.due_at AS try_due, t.skipped_tasks
+         FROM task_instance ti
+         -- LATERAL with LIMIT makes Postgres use one index lookup per instance, whatever its statistics say.
+         LEFT JOIN LATERAL (
+             SELECT state, may_retry, end_date, due_at, skipped_tasks FROM task_try t
+             WHERE ti.state IN ('running', 'restarting') AND {} LIMIT 1) t ON true
+         WHERE ti.dag_id = $1 AND ti.run_id = $2",
+        TRY.same("t", "ti")
+    )
+});
+/// `INSTANCES` for those that the agent has claimed and the scheduler has not settled.
+static CLAIMED: LazyLock<String> =
+    LazyLock::new(|| format!("{} AND ti.state IN ('running', 'restarting')", *INSTANCES));
 
 /// Returns the names and the instances of a run, in the same order.
 pub async fn instances(
@@ -40,7 +39,7 @@ pub async fn instances(
     key: &RunKey,
     graph: &Graph,
 ) -> Result<(Vec<InstanceName>, Vec<Instance>), StoreError> {
-    let rows = client.query(instances_where!("true"), &[&key.dag_id, &key.run_id]).await?;
+    let rows = client.query(&INSTANCES, &[&key.dag_id, &key.run_id]).await?;
     rows.iter().map(|row| instance(row, graph)).collect()
 }
 
@@ -51,8 +50,7 @@ pub async fn claimed_instances(
     key: &RunKey,
     graph: &Graph,
 ) -> Result<Vec<(InstanceName, Instance)>, StoreError> {
-    let query = instances_where!("ti.state IN ('running', 'restarting')");
-    let rows = client.query(query, &[&key.dag_id, &key.run_id]).await?;
+    let rows = client.query(&CLAIMED, &[&key.dag_id, &key.run_id]).await?;
     rows.iter().map(|row| instance(row, graph)).collect()
 }
 
@@ -61,11 +59,11 @@ fn instance(row: &Row, graph: &Graph) -> Result<(InstanceName, Instance), StoreE
     let instance = Instance {
         task_index: graph.task_index(&name.task_id),
         map_index: name.map_index,
-        state: rows::named_or_null(row, "state", TaskState::parse)?,
-        try_number: row.get("try_number"),
-        max_tries: row.get("max_tries"),
-        due_at: row.get("due_at"),
-        waits_since: row.get("waits_since"),
+        state: get(row, "state")?,
+        try_number: get(row, "try_number")?,
+        max_tries: get(row, "max_tries")?,
+        due_at: get(row, "due_at")?,
+        waits_since: get(row, "waits_since")?,
         ended: ended_try(row)?,
     };
     Ok((name, instance))
@@ -73,8 +71,7 @@ fn instance(row: &Row, graph: &Graph) -> Result<(InstanceName, Instance), StoreE
 
 /// The end of the current try; `None` while it runs.
 fn ended_try(row: &Row) -> Result<Option<EndedTry>, StoreError> {
-    let Some(ended_at) = row.get::<_, Option<Timestamp>>("try_end") else { return Ok(None) };
-    let Some(state) = rows::named_or_null(row, "try_state", TryState::parse)? else { return Ok(None) };
+    let (Some(ended_at), Some(state)) = (get(row, "try_end")?, get(row, "try_state")?) else { return Ok(None) };
     let outcome = match state {
         TryState::Running => return Ok(None),
         TryState::Success => Outcome::Success,
@@ -103,7 +100,7 @@ pub async fn decisions(
     let query = "SELECT task_id, map_index, value FROM xcom
                  WHERE dag_id = $1 AND run_id = $2 AND key = 'skipmixin_key'";
     for row in client.query(query, &[&key.dag_id, &key.run_id]).await? {
-        let Json(value): Json<Value> = row.get("value");
+        let value: Value = row.get("value");
         let ids = |name: &str| -> Option<HashSet<String>> {
             let list = value.get(name)?.as_array()?;
             Some(list.iter().filter_map(|id| id.as_str().map(str::to_owned)).collect())

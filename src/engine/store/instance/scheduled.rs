@@ -2,21 +2,23 @@
 
 use crate::model::keys::{InstanceKey, RunKey};
 use crate::store::StoreError;
-use crate::store::rows;
+use crate::store::rows::{fetch_all, fetch_one, from_row};
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
-use tokio_postgres::Row;
+
 use tokio_postgres::types::ToSql;
 
-/// An instance that waits for capacity, with the facts about its run that the planner needs.
-#[derive(Debug)]
-pub struct Scheduled {
-    pub instance: InstanceKey,
-    pub logical_date: Option<Timestamp>,
-    pub version_id: i64,
-    pub pool: String,
-    /// Maximum number of instances that the query returns for this run and pool.
-    pub limit: i64,
+from_row! {
+    /// An instance that waits for capacity, with the facts about its run that the planner needs.
+    #[derive(Debug)]
+    pub struct Scheduled {
+        pub instance: InstanceKey => InstanceKey::from_row,
+        pub logical_date: Option<Timestamp>,
+        pub version_id: i64 = "dag_version_id",
+        pub pool: String,
+        /// Maximum number of instances that the query returns for this run and pool.
+        pub limit: i64 = "row_limit",
+    }
 }
 
 /// Selects the waiting instances to read: for each run and each pool with free slots, those with the highest weight.
@@ -59,7 +61,7 @@ pub async fn any_waits(client: &impl GenericClient, excluded_run: Option<&RunKey
              ORDER BY dag_id, run_id LIMIT 1),
             (SELECT true FROM task_instance WHERE state = 'scheduled' AND (dag_id, run_id) > ($1, $2)
              ORDER BY dag_id, run_id LIMIT 1), false)";
-    Ok(client.query_one(query, &[&dag_id, &run_id]).await?.get(0))
+    fetch_one(client, query, &[&dag_id, &run_id]).await
 }
 
 /// Returns the instances in the window, of all running runs of DAGs that are not paused, except `excluded_run`.
@@ -97,14 +99,7 @@ pub async fn waiting(
             ORDER BY t.priority_weight DESC, t.map_index LIMIT o.row_limit) ti
         WHERE r.state = 'running' AND NOT d.is_paused AND r.dag_version_id IS NOT NULL
           AND ($1::text IS NULL OR (w.dag_id, w.run_id) <> ($1, $2))";
-    let read = |row: &Row| Scheduled {
-        instance: rows::instance_key(row),
-        logical_date: row.get("logical_date"),
-        version_id: row.get("dag_version_id"),
-        pool: row.get("pool"),
-        limit: row.get("row_limit"),
-    };
     let parameters: [&(dyn ToSql + Sync); 8] =
         [&dag_id, &run_id, &pools, &free, &limits, &left_out_dags, &left_out_runs, &left_out_tasks];
-    Ok(client.query(query, &parameters).await?.iter().map(read).collect())
+    fetch_all(client, query, &parameters).await
 }

@@ -4,11 +4,12 @@
 use crate::model::keys::RunKey;
 use crate::store::StoreError;
 use crate::store::dag::dags;
+use crate::store::rows::{fetch_one, fetch_optional};
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use serde::Deserialize;
 use serde_json::Value;
-use tokio_postgres::types::{Json, ToSql};
+use tokio_postgres::types::ToSql;
 
 /// Selects runs; a field that is `None` or empty does not filter.
 #[derive(Debug, Default, Deserialize)]
@@ -58,7 +59,7 @@ const RUN: &str = "json_build_object(
 /// A run as JSON, with Airflow's field names.
 pub async fn run(client: &impl GenericClient, key: &RunKey) -> Result<Option<Value>, StoreError> {
     let query = format!("SELECT {RUN} FROM dag_run r WHERE dag_id = $1 AND run_id = $2");
-    Ok(client.query_opt(&query, &[&key.dag_id, &key.run_id]).await?.map(|row| row.get::<_, Json<Value>>(0).0))
+    fetch_optional(client, &query, &[&key.dag_id, &key.run_id]).await
 }
 
 /// The last run with a logical date before `before`, as JSON; `state` restricts it to runs in that state.
@@ -72,7 +73,7 @@ pub async fn previous_run(
         "SELECT {RUN} FROM dag_run r WHERE dag_id = $1 AND logical_date < $2 AND ($3::text IS NULL OR state = $3)
          ORDER BY logical_date DESC LIMIT 1"
     );
-    Ok(client.query_opt(&query, &[&dag_id, &before, &state]).await?.map(|row| row.get::<_, Json<Value>>(0).0))
+    fetch_optional(client, &query, &[&dag_id, &before, &state]).await
 }
 
 pub async fn count_runs(client: &impl GenericClient, runs: &SdkRunFilter) -> Result<i64, StoreError> {
@@ -80,7 +81,7 @@ pub async fn count_runs(client: &impl GenericClient, runs: &SdkRunFilter) -> Res
         SELECT count(*) FROM dag_run WHERE dag_id = $1 AND ($2::text[] IS NULL OR run_id = ANY ($2))
            AND ($3::timestamptz[] IS NULL OR logical_date = ANY ($3)) AND ($4::text[] IS NULL OR state = ANY ($4))";
     let (run_ids, dates, states) = (non_empty(&runs.run_ids), non_empty(&runs.dates), non_empty(&runs.states));
-    Ok(client.query_one(query, &[&runs.dag_id, &run_ids, &dates, &states]).await?.get(0))
+    fetch_one(client, query, &[&runs.dag_id, &run_ids, &dates, &states]).await
 }
 
 /// SQL tables and conditions for an `SdkInstanceFilter`, except its states.
@@ -103,7 +104,7 @@ pub async fn count_instances(client: &impl GenericClient, filter: &SdkInstanceFi
     let query = format!("SELECT count(*) {MATCHING} AND ($6::text[] IS NULL OR coalesce(ti.state, 'null') = ANY ($6))");
     let (run_ids, dates, states) = (non_empty(&filter.run_ids), non_empty(&filter.dates), non_empty(&filter.states));
     let parameters: [&(dyn ToSql + Sync); 6] = [&filter.dag_id, &run_ids, &dates, &tasks, &filter.map_index, &states];
-    Ok(client.query_one(&query, &parameters).await?.get(0))
+    fetch_one(client, &query, &parameters).await
 }
 
 /// Returns a JSON object of states by run id and task id; for a mapped instance, `_` and its map index follow the task
@@ -121,8 +122,7 @@ pub async fn states(client: &impl GenericClient, filter: &SdkInstanceFilter) -> 
             {MATCHING} GROUP BY ti.run_id) by_run"
     );
     let (run_ids, dates) = (non_empty(&filter.run_ids), non_empty(&filter.dates));
-    let parameters: [&(dyn ToSql + Sync); 5] = [&filter.dag_id, &run_ids, &dates, &tasks, &filter.map_index];
-    Ok(client.query_one(&query, &parameters).await?.get::<_, Json<Value>>(0).0)
+    fetch_one(client, &query, &[&filter.dag_id, &run_ids, &dates, &tasks, &filter.map_index]).await
 }
 
 /// The tasks of a group and its nested groups. Fails with `NotFound` if there is no such group.
@@ -141,7 +141,7 @@ pub async fn breadcrumbs(client: &impl GenericClient, key: &RunKey) -> Result<Va
             'task_id', task_id, 'map_index', map_index, 'state', state, 'operator', operator,
             'duration', extract(epoch FROM end_date - start_date)) ORDER BY task_id, map_index), '[]')
         FROM task_instance WHERE dag_id = $1 AND run_id = $2 AND state IN ('success', 'failed', 'skipped', 'upstream_failed', 'removed')";
-    Ok(client.query_one(query, &[&key.dag_id, &key.run_id]).await?.get::<_, Json<Value>>(0).0)
+    fetch_one(client, query, &[&key.dag_id, &key.run_id]).await
 }
 
 /// Selects an instance of a task in the runs before `logical_date`; a field that is `None` does not filter.
@@ -170,6 +170,5 @@ pub async fn previous_instance(
           AND ($4::timestamptz IS NULL OR r.logical_date < $4) AND ($5::text IS NULL OR ti.state = $5)
         ORDER BY r.logical_date DESC NULLS FIRST LIMIT 1";
     let PreviousInstance { dag_id, task_id, map_index, logical_date, state } = filter;
-    let row = client.query_opt(query, &[dag_id, task_id, map_index, logical_date, state]).await?;
-    Ok(row.map(|row| row.get::<_, Json<Value>>(0).0))
+    fetch_optional(client, query, &[dag_id, task_id, map_index, logical_date, state]).await
 }

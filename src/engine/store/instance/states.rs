@@ -4,27 +4,28 @@
 use super::xcoms;
 use crate::model::keys::InstanceKey;
 use crate::store::StoreError;
+use crate::store::instance_key::{INSTANCE, KEY};
 use crate::store::list::conditions::Conditions;
 use crate::store::list::field::{Filter, list_fields};
 use crate::store::list::listing::{ListPage, Listing};
 use crate::store::list::page_query::Source;
-use crate::store::rows;
+use crate::store::rows::{execute, exists, fetch_optional, from_row};
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use serde_json::Value;
-use tokio_postgres::Row;
-use tokio_postgres::types::Json;
 
-/// A stored value with its metadata.
-#[derive(Debug)]
-pub struct StateEntry {
-    pub key: String,
-    pub value: Value,
-    pub updated_at: Timestamp,
-    /// When the value expires; always `None` for the value of an asset.
-    pub expires_at: Option<Timestamp>,
-    /// The task instance that wrote the value of an asset; `None` for the value of a task.
-    pub by: Option<InstanceKey>,
+from_row! {
+    /// A stored value with its metadata.
+    #[derive(Debug)]
+    pub struct StateEntry {
+        pub key: String,
+        pub value: Value,
+        pub updated_at: Timestamp,
+        /// When the value expires; always `None` for the value of an asset.
+        pub expires_at: Option<Timestamp>,
+        /// The task instance whose value this is, or that wrote the value of an asset.
+        pub by: InstanceKey => InstanceKey::from_row,
+    }
 }
 
 list_fields! {
@@ -77,17 +78,7 @@ pub async fn list_of_task(
     mut listing: Listing<StateField>,
 ) -> Result<ListPage<StateEntry>, StoreError> {
     listing.filter.owner = Some(Owner::Task(key.clone()));
-    let read = |row: &Row| {
-        let Json(value) = row.get("value");
-        StateEntry {
-            key: row.get("key"),
-            value,
-            updated_at: row.get("updated_at"),
-            expires_at: row.get("expires_at"),
-            by: None,
-        }
-    };
-    listing.fetch(client, &Source::new("s.*", "task_state s"), read).await
+    listing.fetch(client, &Source::new("s.*", "task_state s")).await
 }
 
 pub async fn list_of_asset(
@@ -96,12 +87,7 @@ pub async fn list_of_asset(
     mut listing: Listing<StateField>,
 ) -> Result<ListPage<StateEntry>, StoreError> {
     listing.filter.owner = Some(Owner::Asset(asset));
-    let read = |row: &Row| {
-        let Json(value) = row.get("value");
-        let by = rows::instance_key(row);
-        StateEntry { key: row.get("key"), value, updated_at: row.get("updated_at"), expires_at: None, by: Some(by) }
-    };
-    listing.fetch(client, &Source::new("s.*", "asset_state s"), read).await
+    listing.fetch(client, &Source::new("s.*, NULL::timestamptz AS expires_at", "asset_state s")).await
 }
 
 /// Selects instances of a task.
@@ -123,14 +109,13 @@ pub async fn has_instance(
                  LIMIT 1";
     let InstanceKey { run, task_id, map_index } = key;
     let any_index = map_indexes == MapIndexes::All;
-    Ok(client.query_opt(query, &[&run.dag_id, &run.run_id, task_id, map_index, &any_index]).await?.is_some())
+    exists(client, query, &[&run.dag_id, &run.run_id, task_id, map_index, &any_index]).await
 }
 
 /// Deletes all values of all instances of a task.
 pub async fn delete_of_all_indexes(client: &impl GenericClient, key: &InstanceKey) -> Result<(), StoreError> {
     let query = "DELETE FROM task_state WHERE dag_id = $1 AND run_id = $2 AND task_id = $3";
-    client.execute(query, &[&key.run.dag_id, &key.run.run_id, &key.task_id]).await?;
-    Ok(())
+    execute(client, query, &[&key.run.dag_id, &key.run.run_id, &key.task_id]).await
 }
 
 /// Returns the value as JSON text; `None` if it does not exist or has expired.
@@ -139,12 +124,11 @@ pub async fn of_task(
     instance: &InstanceKey,
     key: &str,
 ) -> Result<Option<String>, StoreError> {
-    let query = "SELECT value::text FROM task_state
-                 WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND key = $5
-                   AND (expires_at IS NULL OR expires_at > now())";
-    let InstanceKey { run, task_id, map_index } = instance;
-    let row = client.query_opt(query, &[&run.dag_id, &run.run_id, task_id, map_index, &key]).await?;
-    Ok(row.map(|row| row.get(0)))
+    let query = format!(
+        "SELECT value::text FROM task_state WHERE key = $1 AND {} AND (expires_at IS NULL OR expires_at > now())",
+        INSTANCE.is("task_state", 2)
+    );
+    fetch_optional(client, &query, &instance.after(&[&key])).await
 }
 
 fn check_key(key: &str) -> Result<(), StoreError> {
@@ -164,13 +148,13 @@ pub async fn set_of_task(
 ) -> Result<(), StoreError> {
     check_key(key)?;
     client.execute("DELETE FROM task_state WHERE expires_at <= now()", &[]).await?;
-    let query = "INSERT INTO task_state (dag_id, run_id, task_id, map_index, key, value, expires_at)
-                 VALUES ($1, $2, $3, $4, $5, $6::text::json, $7)
-                 ON CONFLICT (dag_id, run_id, task_id, map_index, key)
-                 DO UPDATE SET value = EXCLUDED.value, expires_at = EXCLUDED.expires_at, updated_at = now()";
-    let InstanceKey { run, task_id, map_index } = instance;
-    client.execute(query, &[&run.dag_id, &run.run_id, task_id, map_index, &key, &value, &expires_at]).await?;
-    Ok(())
+    let query = format!(
+        "INSERT INTO task_state (key, value, expires_at, {KEY}) VALUES ($1, $2::text::json, $3, {})
+         ON CONFLICT ({KEY}, key)
+         DO UPDATE SET value = EXCLUDED.value, expires_at = EXCLUDED.expires_at, updated_at = now()",
+        INSTANCE.parameters(4)
+    );
+    execute(client, &query, &instance.after(&[&key, &value, &expires_at])).await
 }
 
 /// Deletes a value of a task instance; all of its values if `key` is `None`.
@@ -179,17 +163,15 @@ pub async fn delete_of_task(
     instance: &InstanceKey,
     key: Option<&str>,
 ) -> Result<(), StoreError> {
-    let query = "DELETE FROM task_state WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4
-                 AND ($5::text IS NULL OR key = $5)";
-    let InstanceKey { run, task_id, map_index } = instance;
-    client.execute(query, &[&run.dag_id, &run.run_id, task_id, map_index, &key]).await?;
-    Ok(())
+    let query =
+        format!("DELETE FROM task_state WHERE ($1::text IS NULL OR key = $1) AND {}", INSTANCE.is("task_state", 2));
+    execute(client, &query, &instance.after(&[&key])).await
 }
 
 /// Returns the value as JSON text; `None` if it does not exist.
 pub async fn of_asset(client: &impl GenericClient, asset: i64, key: &str) -> Result<Option<String>, StoreError> {
     let query = "SELECT value::text FROM asset_state WHERE asset_id = $1 AND key = $2";
-    Ok(client.query_opt(query, &[&asset, &key]).await?.map(|row| row.get(0)))
+    fetch_optional(client, query, &[&asset, &key]).await
 }
 
 /// Sets a value, given as JSON text; `writer` is the task instance that writes it.
@@ -201,19 +183,18 @@ pub async fn set_of_asset(
     writer: &InstanceKey,
 ) -> Result<(), StoreError> {
     check_key(key)?;
-    let query = "INSERT INTO asset_state (asset_id, key, value, dag_id, run_id, task_id, map_index)
-                 VALUES ($1, $2, $3::text::json, $4, $5, $6, $7)
-                 ON CONFLICT (asset_id, key)
-                 DO UPDATE SET value = EXCLUDED.value, dag_id = EXCLUDED.dag_id, run_id = EXCLUDED.run_id,
-                               task_id = EXCLUDED.task_id, map_index = EXCLUDED.map_index, updated_at = now()";
-    let InstanceKey { run, task_id, map_index } = writer;
-    client.execute(query, &[&asset, &key, &value, &run.dag_id, &run.run_id, task_id, map_index]).await?;
-    Ok(())
+    let query = format!(
+        "INSERT INTO asset_state (asset_id, key, value, {KEY}) VALUES ($1, $2, $3::text::json, {})
+         ON CONFLICT (asset_id, key)
+         DO UPDATE SET value = EXCLUDED.value, ({KEY}) = ({}), updated_at = now()",
+        INSTANCE.parameters(4),
+        INSTANCE.of("EXCLUDED")
+    );
+    execute(client, &query, &writer.after(&[&asset, &key, &value])).await
 }
 
 /// Deletes a value of an asset; all of its values if `key` is `None`.
 pub async fn delete_of_asset(client: &impl GenericClient, asset: i64, key: Option<&str>) -> Result<(), StoreError> {
     let query = "DELETE FROM asset_state WHERE asset_id = $1 AND ($2::text IS NULL OR key = $2)";
-    client.execute(query, &[&asset, &key]).await?;
-    Ok(())
+    execute(client, query, &[&asset, &key]).await
 }

@@ -2,14 +2,15 @@
 //! a try that cannot start back into the queue. It writes the states `running` and `queued`; the scheduler and users
 //! write every other state.
 
-use super::claimed::{self, Claimed};
+use super::claimed::Claimed;
 use super::triggers::{self, Deferral};
-use super::xcoms::{self, RETURNED};
-use crate::model::keys::{InstanceKey, TryKey};
+use super::xcoms;
+use crate::model::keys::TryKey;
 use crate::model::state::TryState;
 use crate::store::StoreError;
 use crate::store::events::{self, Event};
-use crate::store::rows;
+use crate::store::instance_key::{INSTANCE, KEY, KeyColumns, TRY, TRY_KEY};
+use crate::store::rows::{FromRow, execute, exists, fetch_all, fetch_one, fetch_optional, from_row};
 use crate::store::run::new_run;
 pub use crate::store::transition::claim::requeue;
 use crate::store::transition::claim::{self, Claim};
@@ -19,6 +20,7 @@ use leoflow_postgres::GenericClient;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 use tokio_postgres::types::{Json, ToSql};
 
 /// Maximum number of tasks that the agent runs at once: Airflow's `parallelism`.
@@ -42,7 +44,7 @@ pub async fn claim(
     let claimed = claim::claim(client, &claim, new_run::now()).await?;
     let with_token = |(number, claimed): (i64, Claimed)| {
         let token = usize::try_from(number - 1).ok().and_then(|index| tokens.get(index)).cloned();
-        let unknown = || StoreError::UnknownValue { column: "number", value: number.to_string() };
+        let unknown = || StoreError::UnknownValue { column: "number".to_owned(), value: number.to_string() };
         Ok(Claimed { token: token.ok_or_else(unknown)?, ..claimed })
     };
     claimed.into_iter().map(with_token).collect()
@@ -50,108 +52,87 @@ pub async fn claim(
 
 /// True if there are queued instances that `claim` would take, unless another transaction has locked them.
 pub async fn is_any_claimable(client: &impl GenericClient) -> Result<bool, StoreError> {
-    let query = "
-        SELECT EXISTS (SELECT FROM task_instance q WHERE state = 'queued' AND NOT EXISTS (
-            SELECT FROM task_try t WHERE t.state = 'running' AND (t.dag_id, t.run_id, t.task_id, t.map_index)
-                                         = (q.dag_id, q.run_id, q.task_id, q.map_index)))";
-    Ok(client.query_one(query, &[]).await?.get(0))
+    let query = format!(
+        "SELECT EXISTS (SELECT FROM task_instance q WHERE state = 'queued' AND NOT EXISTS (
+             SELECT FROM task_try t WHERE t.state = 'running' AND {}))",
+        INSTANCE.same("t", "q")
+    );
+    fetch_one(client, &query, &[]).await
 }
 
-/// Try keys as one array per column, for `unnest`.
-struct Columns<'a> {
-    dags: Vec<&'a str>,
-    runs: Vec<&'a str>,
-    tasks: Vec<&'a str>,
-    map_indexes: Vec<i32>,
-    try_numbers: Vec<i32>,
-}
-
-impl<'a> Columns<'a> {
-    fn new(keys: impl Iterator<Item = &'a TryKey>) -> Self {
-        let mut columns = Self { dags: vec![], runs: vec![], tasks: vec![], map_indexes: vec![], try_numbers: vec![] };
-        for key in keys {
-            let TryKey { instance: InstanceKey { run, task_id, map_index }, try_number } = key;
-            columns.dags.push(&run.dag_id);
-            columns.runs.push(&run.run_id);
-            columns.tasks.push(task_id);
-            columns.map_indexes.push(*map_index);
-            columns.try_numbers.push(*try_number);
-        }
-        columns
+from_row! {
+    /// A try that is running according to the database. `boot_id` identifies the boot of the machine in which it was
+    /// claimed.
+    #[derive(Debug, Clone)]
+    pub struct Unfinished {
+        pub claimed: Claimed => Claimed::from_row,
+        pub boot_id: Option<String>,
     }
-}
-
-/// A try that is running according to the database. `boot_id` identifies the boot of the machine in which it was
-/// claimed.
-#[derive(Debug, Clone)]
-pub struct Unfinished {
-    pub claimed: Claimed,
-    pub boot_id: Option<String>,
 }
 
 /// Returns all unfinished tries, for an agent that starts. Their tokens are empty, since the database has only hashes;
 /// `renew_token` sets a new one.
 pub async fn unfinished(client: &impl GenericClient) -> Result<Vec<Unfinished>, StoreError> {
-    let query = "
-        SELECT t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number, t.boot_id, ti.max_tries,
+    let query = format!(
+        "
+        SELECT {}, t.boot_id, ti.max_tries,
                r.dag_version_id, r.run_type, r.logical_date, r.data_interval_start, r.data_interval_end, r.run_after,
                r.start_date AS run_start_date, r.conf, r.note, r.triggered_by, r.partition_key, r.partition_date,
                false AS goes_on, t.first_start_date, t.reschedules, w.next_method, w.next_kwargs
-        FROM task_try t JOIN task_instance ti USING (dag_id, run_id, task_id, map_index)
-        JOIN dag_run r USING (dag_id, run_id)
-        LEFT JOIN task_trigger w ON (w.dag_id, w.run_id, w.task_id, w.map_index, w.try_number, w.resumed_at)
-                                  = (t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number, t.start_date)
-        WHERE t.state = 'running'";
-    let rows = client.query(query, &[]).await?;
-    rows.iter().map(|row| Ok(Unfinished { claimed: claimed::read(row)?, boot_id: row.get("boot_id") })).collect()
+        FROM task_try t JOIN task_instance ti USING ({KEY}) JOIN dag_run r USING (dag_id, run_id)
+        LEFT JOIN task_trigger w ON {} AND w.resumed_at = t.start_date
+        WHERE t.state = 'running'",
+        TRY.of("t"),
+        TRY.same("w", "t")
+    );
+    fetch_all(client, &query, &[]).await
 }
 
 /// The running tries, as texts for users.
 pub async fn running_names(client: &tokio_postgres::Client) -> Result<Vec<String>, tokio_postgres::Error> {
-    let query = "SELECT dag_id, run_id, task_id, map_index, try_number FROM task_try WHERE state = 'running'
-                 ORDER BY dag_id, run_id, task_id, map_index";
-    Ok(client.query(query, &[]).await?.iter().map(|row| rows::try_key(row).to_string()).collect())
+    let query = format!("SELECT {TRY_KEY} FROM task_try WHERE state = 'running' ORDER BY {KEY}");
+    // The columns of a key are never NULL, so every row can be read.
+    let tries = client.query(&query, &[]).await?.into_iter().filter_map(|row| TryKey::from_row(&row).ok());
+    Ok(tries.map(|key| key.to_string()).collect())
 }
 
 /// Identifies the database. A restored or copied one has another id.
 pub async fn datastore_id(client: &impl GenericClient) -> Result<String, StoreError> {
     let query = "SELECT concat_ws('/', system_identifier, oid) FROM pg_control_system(), pg_database
                  WHERE datname = current_database()";
-    Ok(client.query_one(query, &[]).await?.get(0))
+    fetch_one(client, query, &[]).await
 }
 
 /// Replaces the token of a try that has not started.
 pub async fn renew_token(client: &impl GenericClient, key: &TryKey, token: &str) -> Result<(), StoreError> {
-    let query = "UPDATE task_try SET token_hash = $6 WHERE dag_id = $1 AND run_id = $2 AND task_id = $3
-                 AND map_index = $4 AND try_number = $5";
-    let hash = token_hash(token);
-    let TryKey { instance: InstanceKey { run, task_id, map_index }, try_number } = key;
-    client.execute(query, &[&run.dag_id, &run.run_id, task_id, map_index, try_number, &hash]).await?;
-    Ok(())
+    let query = format!("UPDATE task_try SET token_hash = $1 WHERE {}", TRY.is("task_try", 2));
+    execute(client, &query, &key.after(&[&token_hash(token)])).await
 }
 
 /// Records that these tries still run, with their processes.
 pub async fn heartbeat(client: &impl GenericClient, alive: &[(TryKey, ProcessId)]) -> Result<(), StoreError> {
-    let columns = Columns::new(alive.iter().map(|(key, _)| key));
+    let instances = KeyColumns::new(alive.iter().map(|(key, _)| &key.instance));
+    let try_numbers: Vec<i32> = alive.iter().map(|(key, _)| key.try_number).collect();
     let pids: Vec<i32> = alive.iter().map(|(_, process)| process.pid).collect();
     let starts: Vec<i64> = alive.iter().map(|(_, process)| process.start_ticks as i64).collect();
-    let query = "
-        UPDATE task_try t SET heartbeat_at = now(), pid = beat.pid, pid_start = beat.pid_start
-        FROM unnest($1::text[], $2::text[], $3::text[], $4::integer[], $5::integer[], $6::integer[], $7::bigint[])
-             AS beat (dag_id, run_id, task_id, map_index, try_number, pid, pid_start)
-        WHERE (t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number)
-              = (beat.dag_id, beat.run_id, beat.task_id, beat.map_index, beat.try_number) AND t.state = 'running'";
-    let Columns { dags, runs, tasks, map_indexes, try_numbers } = &columns;
-    client.execute(query, &[dags, runs, tasks, map_indexes, try_numbers, &pids, &starts]).await?;
-    Ok(())
+    let query = format!(
+        "UPDATE task_try t SET heartbeat_at = now(), pid = beat.pid, pid_start = beat.pid_start
+         FROM unnest($1::integer[], $2::bigint[], $3::integer[], {}) AS beat (pid, pid_start, try_number, {KEY})
+         WHERE {} AND t.state = 'running'",
+        INSTANCE.arrays(4),
+        TRY.same("t", "beat")
+    );
+    execute(client, &query, &instances.after(&[&pids, &starts, &try_numbers])).await
 }
 
 /// Running tries that must be stopped, because the state of their instance was changed.
 pub async fn to_stop(client: &impl GenericClient) -> Result<Vec<TryKey>, StoreError> {
-    let query = "SELECT t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number
-                 FROM task_try t JOIN task_instance ti USING (dag_id, run_id, task_id, map_index)
-                 WHERE t.state = 'running' AND ti.state IS DISTINCT FROM 'running'";
-    Ok(client.query(query, &[]).await?.iter().map(rows::try_key).collect())
+    let query = format!(
+        "SELECT {} FROM task_try t JOIN task_instance ti USING ({KEY})
+         WHERE t.state = 'running' AND ti.state IS DISTINCT FROM 'running'",
+        TRY.of("t")
+    );
+    fetch_all(client, &query, &[]).await
 }
 
 /// The outcome of a try.
@@ -206,40 +187,54 @@ impl Ended {
     }
 }
 
-/// Records the end of a running try with its rendered fields. `xcoms::RETURNED` follows, and then the part for a
-/// deferral if there is one.
-const RECORD: &str = "
+/// The number of the first parameter of the key in `record_statement`.
+const RECORD_KEY: usize = 16;
+
+static RECORD: LazyLock<String> = LazyLock::new(|| record_statement(""));
+/// For a deferred try. Most statements leave out this part, because Postgres plans a shorter statement faster.
+static RECORD_DEFERRED: LazyLock<String> =
+    LazyLock::new(|| record_statement(&triggers::deferred(RECORD_KEY, RECORD_KEY + TRY.len())));
+
+/// Records the end of a running try, with its rendered fields and its XComs; `deferred` is a further part.
+fn record_statement(deferred: &str) -> String {
+    let key = INSTANCE.parameters(RECORD_KEY);
+    format!(
+        "
         WITH ended AS (
-            UPDATE task_try SET state = $6, may_retry = $7, outcome = $8, end_date = greatest($9, start_date),
-                   token_hash = NULL, due_at = $10, skipped_tasks = nullif($11::text[], '{}'), asset_events = $12,
-                   first_start_date = CASE WHEN $6 IN ('up_for_reschedule', 'deferred', 'awaiting_input')
+            UPDATE task_try SET state = $1, may_retry = $2, outcome = $3, end_date = greatest($4, start_date),
+                   token_hash = NULL, due_at = $5, skipped_tasks = nullif($6::text[], '{{}}'), asset_events = $7,
+                   first_start_date = CASE WHEN $1 IN ('up_for_reschedule', 'deferred', 'awaiting_input')
                                            THEN coalesce(first_start_date, start_date) ELSE first_start_date END
-            WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND try_number = $5
-              AND state = 'running'
+            WHERE {} AND state = 'running'
             -- Start of a sensor's first poke or of a deferred task: once the task has ended, its duration counts from
             -- there.
-            RETURNING try_number, CASE WHEN $6 NOT IN ('up_for_reschedule', 'deferred', 'awaiting_input')
+            RETURNING try_number, CASE WHEN $1 NOT IN ('up_for_reschedule', 'deferred', 'awaiting_input')
                                        THEN first_start_date END AS began_at),
         shown AS (
-            INSERT INTO rendered_task_instance_fields (dag_id, run_id, task_id, map_index, rendered_fields)
-            SELECT $1, $2, $3, $4, $13 FROM ended WHERE $13::json IS NOT NULL
-            ON CONFLICT (dag_id, run_id, task_id, map_index) DO UPDATE SET rendered_fields = EXCLUDED.rendered_fields),
+            INSERT INTO rendered_task_instance_fields ({KEY}, rendered_fields)
+            SELECT {key}, $8 FROM ended WHERE $8::json IS NOT NULL
+            ON CONFLICT ({KEY}) DO UPDATE SET rendered_fields = EXCLUDED.rendered_fields),
         named AS (
-            UPDATE task_instance ti SET rendered_map_index = CASE WHEN $15 THEN $14 ELSE ti.rendered_map_index END,
+            UPDATE task_instance ti SET rendered_map_index = CASE WHEN $10 THEN $9 ELSE ti.rendered_map_index END,
                    start_date = coalesce(ended.began_at, ti.start_date)
-            FROM ended WHERE ti.dag_id = $1 AND ti.run_id = $2 AND ti.task_id = $3 AND ti.map_index = $4
-              AND ($15 AND ti.rendered_map_index IS DISTINCT FROM $14 OR ended.began_at IS NOT NULL))";
-/// The last part of `RECORD`.
-const NOTIFY_RECORDED: &str = "
-        SELECT pg_notify($18, $19) FROM ended";
+            FROM ended WHERE {}
+              AND ($10 AND ti.rendered_map_index IS DISTINCT FROM $9 OR ended.began_at IS NOT NULL)),
+        returned AS (
+            INSERT INTO xcom ({KEY}, key, value, mapped_length)
+            SELECT {key}, key, value::json, CASE key WHEN 'return_value' THEN $13::integer END
+            FROM unnest($11::text[], $12::text[]) AS new (key, value)
+            WHERE EXISTS (SELECT FROM ended)
+            ON CONFLICT ({KEY}, key)
+            DO UPDATE SET value = EXCLUDED.value, mapped_length = EXCLUDED.mapped_length, created_at = now()){deferred}
+        SELECT pg_notify($14, $15) FROM ended",
+        TRY.is("task_try", RECORD_KEY),
+        INSTANCE.is("ti", RECORD_KEY)
+    )
+}
 
 /// Records how a try ended, with its XComs, in one statement. Returns `false` if the try is no longer running in the
 /// database, for example because its end was recorded before.
 pub async fn record(client: &impl GenericClient, ended: &Ended) -> Result<bool, StoreError> {
-    let TryKey { instance: InstanceKey { run, task_id, map_index }, try_number } = &ended.key;
-    // The part for a deferral is left out of most statements, because Postgres plans a shorter statement faster.
-    let deferred = if ended.deferral.is_some() { triggers::DEFERRED } else { "" };
-    let query = format!("{RECORD}{RETURNED}{deferred}{NOTIFY_RECORDED}");
     let outcome = ended.outcome.as_ref().map(|text| text.replace('\0', "\u{fffd}"));
     let rendered = ended.rendered.as_ref().map(|value| Json(storable(value)));
     let has_rendered = rendered.is_some() || ended.rendered_map_index.is_some();
@@ -247,15 +242,9 @@ pub async fn record(client: &impl GenericClient, ended: &Ended) -> Result<bool, 
         xcoms::check_key(key)?;
     }
     let (keys, values): (Vec<&String>, Vec<&String>) = ended.xcoms.iter().unzip();
-    let event = Event::Plan(run.clone());
-    let asset_events = ended.asset_events.as_ref().map(Json);
-    let (state, payload) = (ended.state.as_str(), event.payload());
-    let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![
-        &run.dag_id,
-        &run.run_id,
-        task_id,
-        map_index,
-        try_number,
+    let payload = Event::Plan(ended.key.instance.run.clone()).payload();
+    let (state, asset_events) = (ended.state.as_str(), ended.asset_events.as_ref().map(Json));
+    let others: [&(dyn ToSql + Sync); RECORD_KEY - 1] = [
         &state,
         &ended.may_retry,
         &outcome,
@@ -268,16 +257,20 @@ pub async fn record(client: &impl GenericClient, ended: &Ended) -> Result<bool, 
         &has_rendered,
         &keys,
         &values,
+        &ended.mapped_length,
         &events::ENGINE,
         &payload,
-        &ended.mapped_length,
     ];
+    let mut parameters = ended.key.after(&others);
     let (deferral, now) = (ended.deferral.as_ref().map(Json), new_run::now());
-    if let Some(deferral) = &deferral {
-        parameters.extend([deferral as &(dyn ToSql + Sync), &now]);
-    }
-    let recorded = client.query(&query, &parameters).await?;
-    Ok(!recorded.is_empty())
+    let query = match &deferral {
+        None => &RECORD,
+        Some(deferral) => {
+            parameters.extend([deferral as &(dyn ToSql + Sync), &now]);
+            &RECORD_DEFERRED
+        }
+    };
+    exists(client, query, &parameters).await
 }
 
 /// Replaces NUL characters, which Postgres cannot store.
@@ -296,22 +289,20 @@ fn storable(value: &Value) -> Value {
 
 /// Names the instance of a running try, before the try has ended.
 pub async fn set_rendered_map_index(client: &impl GenericClient, key: &TryKey, name: &str) -> Result<(), StoreError> {
-    let query = "UPDATE task_instance SET rendered_map_index = $5 WHERE dag_id = $1 AND run_id = $2 AND task_id = $3
-                 AND map_index = $4 AND try_number = $6 AND rendered_map_index IS DISTINCT FROM $5";
-    let TryKey { instance: InstanceKey { run, task_id, map_index }, try_number } = key;
-    let name = name.replace('\0', "\u{fffd}");
-    client.execute(query, &[&run.dag_id, &run.run_id, task_id, map_index, &name, try_number]).await?;
-    Ok(())
+    let query = format!(
+        "UPDATE task_instance SET rendered_map_index = $1 WHERE {} AND rendered_map_index IS DISTINCT FROM $1",
+        TRY.is("task_instance", 2)
+    );
+    execute(client, &query, &key.after(&[&name.replace('\0', "\u{fffd}")])).await
 }
 
 /// Finds the running try that a token belongs to.
 pub async fn find_by_token(client: &impl GenericClient, token: &str) -> Result<Option<TryKey>, StoreError> {
-    let query = "SELECT dag_id, run_id, task_id, map_index, try_number FROM task_try
-                 WHERE token_hash = $1 AND state = 'running'";
-    Ok(client.query_opt(query, &[&token_hash(token)]).await?.as_ref().map(rows::try_key))
+    let query = format!("SELECT {TRY_KEY} FROM task_try WHERE token_hash = $1 AND state = 'running'");
+    fetch_optional(client, &query, &[&token_hash(token)]).await
 }
 
 pub async fn count_running(client: &impl GenericClient) -> Result<usize, StoreError> {
-    let running: i64 = client.query_one("SELECT count(*) FROM task_try WHERE state = 'running'", &[]).await?.get(0);
+    let running: i64 = fetch_one(client, "SELECT count(*) FROM task_try WHERE state = 'running'", &[]).await?;
     Ok(usize::try_from(running).unwrap_or(usize::MAX))
 }

@@ -5,7 +5,8 @@ use crate::model::keys::{InstanceKey, TryKey};
 use crate::model::state::TryState;
 use crate::store::StoreError;
 use crate::store::events::{self, Event};
-use crate::store::rows;
+use crate::store::instance_key::{INSTANCE, KEY, TRY, TRY_KEY};
+use crate::store::rows::{exists, fetch_all, fetch_optional, from_row, get};
 use crate::store::run::runs;
 use crate::store::transition::instance::{self, TriggerEffect};
 use deadpool_postgres::Transaction;
@@ -39,36 +40,44 @@ pub struct Resumption {
 }
 
 /// Reads how to resume a try; `None` if it did not defer.
-pub(crate) fn resumption(row: &Row) -> Option<Resumption> {
-    let next_method = row.get::<_, Option<String>>("next_method")?;
-    let next_kwargs = row.get::<_, Option<Json<Value>>>("next_kwargs").map_or(Value::Null, |Json(value)| value);
-    Some(Resumption { next_method, next_kwargs })
+pub(super) fn resumption(row: &Row) -> Result<Option<Resumption>, StoreError> {
+    let Some(next_method) = get(row, "next_method")? else { return Ok(None) };
+    let next_kwargs = get::<Option<Value>>(row, "next_kwargs")?.unwrap_or_default();
+    Ok(Some(Resumption { next_method, next_kwargs }))
 }
 
-/// The part of the SQL statement in `tries::record` that stores a deferral: `$21` is a `Deferral`, `$22` is now.
-pub(crate) const DEFERRED: &str = ",
+/// The part of the SQL statement in `tries::record` that stores a deferral. `key` is the number of the first parameter of
+/// the key, `first` that of the `Deferral`, which the current time follows.
+pub(super) fn deferred(key: usize, first: usize) -> String {
+    let (deferral, now) = (format!("(${first}::json)"), format!("${}::timestamptz", first + 1));
+    format!(
+        ",
         deferred AS (
-            INSERT INTO task_trigger (dag_id, run_id, task_id, map_index, try_number, classpath, kwargs, timeout_at,
-                                      next_method, next_kwargs, created_at)
-            SELECT $1, $2, $3, $4, try_number, ($21::json)->>'classpath', ($21::json)->'kwargs',
-                   $22::timestamptz + (($21::json)->>'timeout')::float8 * interval '1 second', ($21::json)->>'next_method',
-                   ($21::json)->'next_kwargs', $22
+            INSERT INTO task_trigger ({KEY}, try_number, classpath, kwargs, timeout_at, next_method, next_kwargs, created_at)
+            SELECT {}, try_number, {deferral}->>'classpath', {deferral}->'kwargs',
+                   {now} + ({deferral}->>'timeout')::float8 * interval '1 second', {deferral}->>'next_method',
+                   {deferral}->'next_kwargs', {now}
             FROM ended
-            ON CONFLICT (dag_id, run_id, task_id, map_index) DO UPDATE
+            ON CONFLICT ({KEY}) DO UPDATE
             SET try_number = EXCLUDED.try_number, id = DEFAULT, classpath = EXCLUDED.classpath, kwargs = EXCLUDED.kwargs,
                 timeout_at = EXCLUDED.timeout_at, next_method = EXCLUDED.next_method, next_kwargs = EXCLUDED.next_kwargs,
-                created_at = EXCLUDED.created_at, fired_at = NULL, resumed_at = NULL)";
+                created_at = EXCLUDED.created_at, fired_at = NULL, resumed_at = NULL)",
+        INSTANCE.parameters(key)
+    )
+}
 
-/// A trigger that has not fired, or a request for input that has not been delivered.
-#[derive(Debug, Clone)]
-pub struct Waiting {
-    pub id: i64,
-    pub key: TryKey,
-    pub version_id: i64,
-    pub classpath: String,
-    pub kwargs: Value,
-    pub next_kwargs: Value,
-    pub timeout_at: Option<Timestamp>,
+from_row! {
+    /// A trigger that has not fired, or a request for input that has not been delivered.
+    #[derive(Debug, Clone)]
+    pub struct Waiting {
+        pub id: i64,
+        pub key: TryKey => TryKey::from_row,
+        pub version_id: i64 = "dag_version_id",
+        pub classpath: String,
+        pub kwargs: Value,
+        pub next_kwargs: Value,
+        pub timeout_at: Option<Timestamp> = "until",
+    }
 }
 
 impl Waiting {
@@ -86,10 +95,10 @@ const NEEDS_AGENT: &str = "(w.classpath <> '' OR w.timeout_at IS NOT NULL OR h.r
 /// True if there may be triggers for the agent. A quick check, since usually no task is deferred.
 pub async fn is_any_waiting(client: &impl GenericClient) -> Result<bool, StoreError> {
     let query = format!(
-        "SELECT EXISTS (SELECT FROM task_trigger w LEFT JOIN hitl_detail h USING (dag_id, run_id, task_id, map_index)
-                        WHERE w.fired_at IS NULL AND {NEEDS_AGENT})"
+        "SELECT FROM task_trigger w LEFT JOIN hitl_detail h USING ({KEY})
+         WHERE w.fired_at IS NULL AND {NEEDS_AGENT} LIMIT 1"
     );
-    Ok(client.query_one(&query, &[]).await?.get(0))
+    exists(client, &query, &[]).await
 }
 
 /// All triggers and requests that the agent must handle, oldest first. The timeout of a request that has a response is
@@ -98,38 +107,24 @@ pub async fn waiting(client: &impl GenericClient) -> Result<Vec<Waiting>, StoreE
     let query = format!(
         "SELECT w.*, r.dag_version_id, CASE WHEN w.classpath = '' AND h.responded_at IS NOT NULL THEN 'epoch'
                                             ELSE w.timeout_at END AS until
-         FROM task_trigger w JOIN task_try t USING (dag_id, run_id, task_id, map_index, try_number)
-         JOIN task_instance ti USING (dag_id, run_id, task_id, map_index) JOIN dag_run r USING (dag_id, run_id)
-         LEFT JOIN hitl_detail h USING (dag_id, run_id, task_id, map_index)
+         FROM task_trigger w JOIN task_try t USING ({TRY_KEY}) JOIN task_instance ti USING ({KEY})
+         JOIN dag_run r USING (dag_id, run_id) LEFT JOIN hitl_detail h USING ({KEY})
          WHERE w.fired_at IS NULL AND t.state IN ('deferred', 'awaiting_input') AND ti.state IN ('running', t.state)
            AND ti.try_number = w.try_number AND r.dag_version_id IS NOT NULL AND {NEEDS_AGENT}
          ORDER BY w.created_at"
     );
-    Ok(client.query(&query, &[]).await?.iter().map(read).collect())
+    fetch_all(client, &query, &[]).await
 }
 
 /// The trigger or request that an instance waits for, including a request without a timeout.
 pub async fn of_instance(client: &impl GenericClient, key: &InstanceKey) -> Result<Option<Waiting>, StoreError> {
-    let InstanceKey { run, task_id, map_index } = key;
-    let query = "
-        SELECT w.*, coalesce(r.dag_version_id, 0) AS dag_version_id, w.timeout_at AS until
-        FROM task_trigger w JOIN task_try t USING (dag_id, run_id, task_id, map_index, try_number)
-        JOIN dag_run r USING (dag_id, run_id)
-        WHERE w.dag_id = $1 AND w.run_id = $2 AND w.task_id = $3 AND w.map_index = $4 AND w.fired_at IS NULL
-          AND t.state IN ('deferred', 'awaiting_input')";
-    Ok(client.query_opt(query, &[&run.dag_id, &run.run_id, task_id, map_index]).await?.as_ref().map(read))
-}
-
-fn read(row: &Row) -> Waiting {
-    Waiting {
-        id: row.get("id"),
-        key: rows::try_key(row),
-        version_id: row.get("dag_version_id"),
-        classpath: row.get("classpath"),
-        kwargs: row.get::<_, Json<Value>>("kwargs").0,
-        next_kwargs: row.get::<_, Json<Value>>("next_kwargs").0,
-        timeout_at: row.get("until"),
-    }
+    let query = format!(
+        "SELECT w.*, coalesce(r.dag_version_id, 0) AS dag_version_id, w.timeout_at AS until
+         FROM task_trigger w JOIN task_try t USING ({TRY_KEY}) JOIN dag_run r USING (dag_id, run_id)
+         WHERE {} AND w.fired_at IS NULL AND t.state IN ('deferred', 'awaiting_input')",
+        INSTANCE.is("w", 1)
+    );
+    fetch_optional(client, &query, &key.after(&[])).await
 }
 
 /// The result of a trigger.
@@ -152,7 +147,7 @@ const FAIL: &str = "__fail__";
 /// Records that a trigger has fired, and resumes or ends its task. Returns `false` if the task no longer waits, because
 /// it was already resumed or was cleared.
 pub async fn fire(transaction: &Transaction<'_>, waiting: &Waiting, fired: &Fired) -> Result<bool, StoreError> {
-    let TryKey { instance: InstanceKey { run, task_id, map_index }, try_number } = &waiting.key;
+    let run = &waiting.key.instance.run;
     // Also locks the run, so that the scheduler does not plan it meanwhile.
     runs::bump_revision(transaction, run).await?;
     let (next_method, next_kwargs) = match fired {
@@ -173,14 +168,14 @@ pub async fn fire(transaction: &Transaction<'_>, waiting: &Waiting, fired: &Fire
         _ => (None, TriggerEffect::Resume),
     };
     let ends = effect == TriggerEffect::End;
-    let update_try = "UPDATE task_try SET due_at = CASE WHEN $7 THEN NULL ELSE now() END, state = coalesce($6, state),
-                         end_date = CASE WHEN $7 THEN now() ELSE end_date END,
-                         outcome = CASE WHEN $7 AND $6 = 'failed' THEN 'ended by its trigger' END
-                  WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND try_number = $5
-                    AND state IN ('deferred', 'awaiting_input')";
-    let resumed = transaction
-        .execute(update_try, &[&run.dag_id, &run.run_id, task_id, map_index, try_number, &state, &ends])
-        .await?;
+    let update_try = format!(
+        "UPDATE task_try SET due_at = CASE WHEN $2 THEN NULL ELSE now() END, state = coalesce($1, state),
+                end_date = CASE WHEN $2 THEN now() ELSE end_date END,
+                outcome = CASE WHEN $2 AND $1 = 'failed' THEN 'ended by its trigger' END
+         WHERE {} AND state IN ('deferred', 'awaiting_input')",
+        TRY.is("task_try", 3)
+    );
+    let resumed = transaction.execute(&update_try, &waiting.key.after(&[&state, &ends])).await?;
     instance::fire(transaction, &waiting.key, effect).await?;
     if let Fired::Ended { xcoms, state: TryState::Success } = fired {
         for (key, value) in xcoms {

@@ -9,6 +9,7 @@ use super::filter::FieldTest;
 pub use super::page::{ListPage, Order, Page};
 use super::page_query::{PageQuery, Source};
 use crate::store::StoreError;
+use crate::store::rows::FromRow;
 use leoflow_postgres::GenericClient;
 use tokio_postgres::Row;
 
@@ -101,8 +102,17 @@ impl<F: ListField> Listing<F> {
         conditions
     }
 
+    /// Reads the page.
+    pub(crate) async fn fetch<T: FromRow>(
+        self,
+        client: &impl GenericClient,
+        source: &Source<'_>,
+    ) -> Result<ListPage<T>, StoreError> {
+        self.fetch_with(client, source, T::from_row).await?.transpose()
+    }
+
     /// Reads the page. `read` converts a row.
-    pub(crate) async fn fetch<T>(
+    pub(crate) async fn fetch_with<T>(
         mut self,
         client: &impl GenericClient,
         source: &Source<'_>,

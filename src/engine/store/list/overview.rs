@@ -3,6 +3,7 @@
 use super::filter::Range;
 use super::page_query::MAX_COUNTED;
 use crate::store::StoreError;
+use crate::store::rows::{fetch_all, fetch_one, from_row};
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use std::collections::BTreeMap;
@@ -24,8 +25,8 @@ async fn counts(
         "SELECT coalesce(state, 'no_status'), count(*)
          FROM (SELECT {from} WHERE r.run_after >= $1 AND r.run_after <= $2 LIMIT $3) AS counted GROUP BY 1"
     );
-    let rows = client.query(&query, &[&start, &end, &(MAX_COUNTED + 1)]).await?;
-    let states: BTreeMap<String, i64> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let rows: Vec<(String, i64)> = fetch_all(client, &query, &[&start, &end, &(MAX_COUNTED + 1)]).await?;
+    let states: BTreeMap<String, i64> = rows.into_iter().collect();
     let are_lower_bounds = states.values().sum::<i64>() > MAX_COUNTED;
     Ok(Counts { states, are_lower_bounds })
 }
@@ -40,26 +41,27 @@ pub async fn instances(client: &impl GenericClient, range: (Timestamp, Timestamp
     counts(client, "ti.state FROM dag_run r JOIN task_instance ti USING (dag_id, run_id)", range).await
 }
 
-/// Numbers of DAGs: not paused (`active`), with a failed last run, with a running run, with a queued run.
-#[derive(Debug)]
-pub struct DagCounts {
-    pub active: i64,
-    pub failed: i64,
-    pub running: i64,
-    pub queued: i64,
+from_row! {
+    /// Numbers of DAGs: not paused (`active`), with a failed last run, with a running run, with a queued run.
+    #[derive(Debug)]
+    pub struct DagCounts {
+        pub active: i64,
+        pub failed: i64,
+        pub running: i64,
+        pub queued: i64,
+    }
 }
 
 pub async fn dags(client: &impl GenericClient) -> Result<DagCounts, StoreError> {
     let query = "
-        SELECT count(*) FILTER (WHERE NOT d.is_paused),
+        SELECT count(*) FILTER (WHERE NOT d.is_paused) AS active,
                count(*) FILTER (WHERE (SELECT r.state FROM dag_run r
                                        WHERE r.dag_id = d.dag_id AND r.logical_date IS NOT NULL
-                                       ORDER BY r.logical_date DESC LIMIT 1) = 'failed'),
-               count(*) FILTER (WHERE EXISTS (SELECT FROM dag_run r WHERE r.dag_id = d.dag_id AND r.state = 'running')),
-               count(*) FILTER (WHERE EXISTS (SELECT FROM dag_run r WHERE r.dag_id = d.dag_id AND r.state = 'queued'))
+                                       ORDER BY r.logical_date DESC LIMIT 1) = 'failed') AS failed,
+               count(*) FILTER (WHERE EXISTS (SELECT FROM dag_run r WHERE r.dag_id = d.dag_id AND r.state = 'running')) AS running,
+               count(*) FILTER (WHERE EXISTS (SELECT FROM dag_run r WHERE r.dag_id = d.dag_id AND r.state = 'queued')) AS queued
         FROM dag d WHERE d.is_active";
-    let row = client.query_one(query, &[]).await?;
-    Ok(DagCounts { active: row.get(0), failed: row.get(1), running: row.get(2), queued: row.get(3) })
+    fetch_one(client, query, &[]).await
 }
 
 /// Durations in seconds of the newest finished runs of a DAG, shortest first. `newest` is the maximum number of runs.
@@ -69,18 +71,20 @@ pub async fn durations(client: &impl GenericClient, dag_id: &str, newest: i64) -
             SELECT extract(epoch FROM end_date - start_date)::float8 AS seconds FROM dag_run
             WHERE dag_id = $1 AND state IN ('success', 'failed') ORDER BY run_after DESC LIMIT $2) AS newest
         WHERE seconds IS NOT NULL ORDER BY seconds";
-    Ok(client.query(query, &[&dag_id, &newest]).await?.iter().map(|row| row.get(0)).collect())
+    fetch_all(client, query, &[&dag_id, &newest]).await
 }
 
-/// Number of runs of a DAG in one state in the day or hour that begins at `at`.
-#[derive(Debug)]
-pub struct CalendarCount {
-    pub at: Timestamp,
-    pub state: String,
-    pub count: i64,
-    /// Latest start and latest end of the runs' data intervals.
-    pub interval_start: Option<Timestamp>,
-    pub interval_end: Option<Timestamp>,
+from_row! {
+    /// Number of runs of a DAG in one state in the day or hour that begins at `at`.
+    #[derive(Debug)]
+    pub struct CalendarCount {
+        pub at: Timestamp,
+        pub state: String,
+        pub count: i64,
+        /// Latest start and latest end of the runs' data intervals.
+        pub interval_start: Option<Timestamp>,
+        pub interval_end: Option<Timestamp>,
+    }
 }
 
 /// Whether runs are counted per hour or per day.
@@ -123,17 +127,9 @@ pub async fn calendar(
     }
     let query = format!(
         "SELECT date_trunc($2, coalesce(partition_date, logical_date), 'UTC') AS at, state, count(*) AS count,
-                max(data_interval_start) AS starts, max(data_interval_end) AS ends
+                max(data_interval_start) AS interval_start, max(data_interval_end) AS interval_end
          FROM dag_run WHERE dag_id = $1 AND coalesce(partition_date, logical_date) IS NOT NULL{conditions}
          GROUP BY 1, 2 ORDER BY 1"
     );
-    let rows = client.query(&query, &parameters).await?;
-    let read = |row: &tokio_postgres::Row| CalendarCount {
-        at: row.get("at"),
-        state: row.get("state"),
-        count: row.get("count"),
-        interval_start: row.get("starts"),
-        interval_end: row.get("ends"),
-    };
-    Ok(rows.iter().map(read).collect())
+    fetch_all(client, &query, &parameters).await
 }

@@ -71,21 +71,15 @@ impl<T> ListPage<T> {
 
     /// Keeps only the rows for which `convert` returns a value.
     pub fn filter_map<U>(self, convert: impl Fn(T) -> Option<U>) -> ListPage<U> {
-        let rows = self.rows.into_iter().filter_map(convert).collect();
-        ListPage { rows, total: self.total, total_limit: self.total_limit, next: self.next, previous: self.previous }
+        let Self { rows, total, total_limit, next, previous } = self;
+        ListPage { rows: rows.into_iter().filter_map(convert).collect(), total, total_limit, next, previous }
     }
 }
 
 impl<T> ListPage<Result<T, StoreError>> {
     /// Returns the first error of a row, if any.
     pub fn transpose(self) -> Result<ListPage<T>, StoreError> {
-        let rows = self.rows.into_iter().collect::<Result<_, _>>()?;
-        Ok(ListPage {
-            rows,
-            total: self.total,
-            total_limit: self.total_limit,
-            next: self.next,
-            previous: self.previous,
-        })
+        let Self { rows, total, total_limit, next, previous } = self;
+        Ok(ListPage { rows: rows.into_iter().collect::<Result<_, _>>()?, total, total_limit, next, previous })
     }
 }

@@ -3,43 +3,42 @@
 use crate::model::keys::RunKey;
 use crate::model::state::RunState;
 use crate::store::StoreError;
-use crate::store::rows;
+use crate::store::rows::{fetch_all, fetch_optional, from_row};
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
-use tokio_postgres::Row;
 
 /// Returns all running runs.
 pub async fn running(client: &impl GenericClient) -> Result<Vec<RunKey>, StoreError> {
-    let rows = client.query("SELECT dag_id, run_id FROM dag_run WHERE state = 'running'", &[]).await?;
-    Ok(rows.iter().map(rows::run_key).collect())
+    fetch_all(client, "SELECT dag_id, run_id FROM dag_run WHERE state = 'running'", &[]).await
 }
 
 /// Returns the other running runs of the DAG.
 pub async fn other_running(client: &impl GenericClient, key: &RunKey) -> Result<Vec<RunKey>, StoreError> {
     let query = "SELECT dag_id, run_id FROM dag_run WHERE dag_id = $1 AND run_id <> $2 AND state = 'running'";
-    let rows = client.query(query, &[&key.dag_id, &key.run_id]).await?;
-    Ok(rows.iter().map(rows::run_key).collect())
+    fetch_all(client, query, &[&key.dag_id, &key.run_id]).await
 }
 
-/// The columns of a running run that the planner needs.
-#[derive(Debug)]
-pub struct RunningRun {
-    /// `None` if the run has no version, so that it cannot be planned.
-    pub version_id: Option<i64>,
-    /// See `runs::bump_revision`.
-    pub revision: Option<String>,
-    pub logical_date: Option<Timestamp>,
-    /// The logical date, if it was in the future when the run was queued.
-    pub not_before: Option<Timestamp>,
-    pub interval_end: Option<Timestamp>,
-    pub run_after: Timestamp,
-    /// When the `dagrun_timeout` expires.
-    pub deadline: Option<Timestamp>,
-    /// True while the DAG is paused.
-    pub is_paused: bool,
-    /// The state in which a user has ended the run, while its teardowns run.
-    pub marked: Option<RunState>,
+from_row! {
+    /// The columns of a running run that the planner needs.
+    #[derive(Debug)]
+    pub struct RunningRun {
+        /// `None` if the run has no version, so that it cannot be planned.
+        pub version_id: Option<i64> = "dag_version_id",
+        /// See `runs::bump_revision`.
+        pub revision: Option<String>,
+        pub logical_date: Option<Timestamp>,
+        /// The logical date, if it was in the future when the run was queued.
+        pub not_before: Option<Timestamp>,
+        pub interval_end: Option<Timestamp> = "data_interval_end",
+        pub run_after: Timestamp,
+        /// When the `dagrun_timeout` expires.
+        pub deadline: Option<Timestamp> = "deadline_at",
+        /// True while the DAG is paused.
+        pub is_paused: bool,
+        /// The state in which a user has ended the run, while its teardowns run.
+        pub marked: Option<RunState> = "marked_state",
+    }
 }
 
 /// Locks and reads a run until the transaction ends; `None` if it is not running or does not exist.
@@ -49,20 +48,7 @@ pub async fn lock_running(transaction: &Transaction<'_>, key: &RunKey) -> Result
                         r.data_interval_end, r.run_after, r.marked_state
                  FROM dag_run r JOIN dag d USING (dag_id)
                  WHERE r.dag_id = $1 AND r.run_id = $2 AND r.state = 'running' FOR UPDATE OF r";
-    let read = |row: Row| -> Result<RunningRun, StoreError> {
-        Ok(RunningRun {
-            version_id: row.get("dag_version_id"),
-            revision: row.get("revision"),
-            logical_date: row.get("logical_date"),
-            not_before: row.get("not_before"),
-            interval_end: row.get("data_interval_end"),
-            run_after: row.get("run_after"),
-            deadline: row.get("deadline_at"),
-            is_paused: row.get("is_paused"),
-            marked: rows::named_or_null(&row, "marked_state", RunState::parse)?,
-        })
-    };
-    transaction.query_opt(query, &[&key.dag_id, &key.run_id]).await?.map(read).transpose()
+    fetch_optional(transaction, query, &[&key.dag_id, &key.run_id]).await
 }
 
 /// Work that is due at the current time.

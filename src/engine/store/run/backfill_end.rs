@@ -2,6 +2,7 @@
 
 use crate::model::keys::RunKey;
 use crate::store::StoreError;
+use crate::store::rows::execute;
 use leoflow_postgres::GenericClient;
 
 /// Completes the backfill of a run that has just ended, if no other run of the backfill is unfinished.
@@ -18,6 +19,5 @@ pub(crate) async fn complete_one(client: &impl GenericClient, id: i64) -> Result
     let query = "
         UPDATE backfill SET completed_at = now(), updated_at = now() WHERE id = $1 AND completed_at IS NULL
           AND NOT EXISTS (SELECT FROM dag_run WHERE backfill_id = $1 AND state IN ('queued', 'running'))";
-    client.execute(query, &[&id]).await?;
-    Ok(())
+    execute(client, query, &[&id]).await
 }

@@ -7,7 +7,7 @@ use super::new_run::{self, NewRun, isoformat};
 use super::run_fields::BackfillField;
 use crate::model::keys::RunKey;
 use crate::model::run_type::RunType;
-use crate::model::state::RunState;
+use crate::model::state::{RunState, states};
 use crate::schedule::timetable::Info;
 use crate::store::StoreError;
 use crate::store::dag::dags::Dag;
@@ -15,41 +15,21 @@ use crate::store::events::{self, Event};
 use crate::store::instance::clear::{self, Selection};
 use crate::store::list::listing::{ListPage, Listing};
 use crate::store::list::page_query::Source;
-use crate::store::rows;
+use crate::store::rows::{FromRow, execute, exists, fetch_all, fetch_one, fetch_optional, from_row};
 use crate::store::run::version_choice::VersionChoice;
 use crate::store::transition;
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::HashMap;
-use tokio_postgres::Row;
-use tokio_postgres::types::Json;
+use tokio_postgres::types::{Json, ToSql};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[schemars(rename = "ReprocessBehavior")]
-pub enum Reprocess {
-    #[default]
-    None,
-    Failed,
-    Completed,
-}
-
-impl Reprocess {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Failed => "failed",
-            Self::Completed => "completed",
-        }
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        [Self::None, Self::Failed, Self::Completed].into_iter().find(|behavior| behavior.as_str() == text)
-    }
+states! {
+    #[derive(Default, JsonSchema)]
+    #[schemars(rename = "ReprocessBehavior")]
+    Reprocess { #[default] None = "none", Failed = "failed", Completed = "completed" }
 }
 
 #[derive(Debug, Clone)]
@@ -66,36 +46,21 @@ pub struct BackfillRequest {
     pub max_active_runs: i32,
 }
 
-#[derive(Debug, Clone)]
-pub struct Backfill {
-    pub id: i64,
-    pub dag_id: String,
-    pub from_date: Timestamp,
-    pub to_date: Timestamp,
-    pub conf: Map<String, Value>,
-    pub is_paused: bool,
-    pub reprocess_behavior: Reprocess,
-    pub max_active_runs: i32,
-    pub created_at: Timestamp,
-    pub updated_at: Timestamp,
-    pub completed_at: Option<Timestamp>,
-}
-
-fn read(row: &Row) -> Result<Backfill, StoreError> {
-    let Json(conf) = row.get("dag_run_conf");
-    Ok(Backfill {
-        id: row.get("id"),
-        dag_id: row.get("dag_id"),
-        from_date: row.get("from_date"),
-        to_date: row.get("to_date"),
-        conf,
-        is_paused: row.get("is_paused"),
-        reprocess_behavior: rows::named(row, "reprocess_behavior", Reprocess::parse)?,
-        max_active_runs: row.get("max_active_runs"),
-        created_at: row.get("created_at"),
-        updated_at: row.get("updated_at"),
-        completed_at: row.get("completed_at"),
-    })
+from_row! {
+    #[derive(Debug, Clone)]
+    pub struct Backfill {
+        pub id: i64,
+        pub dag_id: String,
+        pub from_date: Timestamp,
+        pub to_date: Timestamp,
+        pub conf: Map<String, Value> as Json = "dag_run_conf",
+        pub is_paused: bool,
+        pub reprocess_behavior: Reprocess,
+        pub max_active_runs: i32,
+        pub created_at: Timestamp,
+        pub updated_at: Timestamp,
+        pub completed_at: Option<Timestamp>,
+    }
 }
 
 /// Validates a backfill before its dates are computed. Errors are Airflow's texts.
@@ -130,9 +95,9 @@ pub async fn check(client: &impl GenericClient, dag: &Dag, request: &BackfillReq
 
 async fn check_no_active_backfill(client: &impl GenericClient, dag_id: &str) -> Result<(), StoreError> {
     let active = "SELECT FROM backfill WHERE dag_id = $1 AND completed_at IS NULL LIMIT 1";
-    match client.query_opt(active, &[&dag_id]).await? {
-        Some(_) => Err(StoreError::Busy(format!("There is already a running backfill for dag {dag_id}"))),
-        None => Ok(()),
+    match exists(client, active, &[&dag_id]).await? {
+        true => Err(StoreError::Busy(format!("There is already a running backfill for dag {dag_id}"))),
+        false => Ok(()),
     }
 }
 
@@ -140,11 +105,13 @@ async fn check_no_active_backfill(client: &impl GenericClient, dag_id: &str) -> 
 /// as long as that takes, and usually refuse the backfill too.
 async fn lock_creation(transaction: &Transaction<'_>, dag_id: &str) -> Result<(), StoreError> {
     let lock = "SELECT pg_try_advisory_xact_lock(hashtextextended('backfill ' || $1, 0))";
-    let is_locked: bool = transaction.query_one(lock, &[&dag_id]).await?.get(0);
-    if is_locked {
-        return Ok(());
+    match fetch_one(transaction, lock, &[&dag_id]).await? {
+        true => Ok(()),
+        false => {
+            let text = format!("Another backfill for dag {dag_id} is being created; try again when it exists");
+            Err(StoreError::Busy(text))
+        }
     }
-    Err(StoreError::Busy(format!("Another backfill for dag {dag_id} is being created; try again when it exists")))
 }
 
 /// Creates a backfill and queues its runs. `infos` are the runs that the timetable has in the range.
@@ -204,21 +171,11 @@ async fn insert(transaction: &Transaction<'_>, request: &BackfillRequest) -> Res
     let query = "
         INSERT INTO backfill (dag_id, from_date, to_date, dag_run_conf, reprocess_behavior, max_active_runs, run_backwards)
         VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING *";
-    let row = transaction
-        .query_one(
-            query,
-            &[
-                &request.dag_id,
-                &request.from_date,
-                &request.to_date,
-                &Json(&request.conf),
-                &request.reprocess.as_str(),
-                &request.max_active_runs,
-                &request.run_backwards,
-            ],
-        )
-        .await?;
-    read(&row)
+    let BackfillRequest { dag_id, from_date, to_date, max_active_runs, run_backwards, .. } = request;
+    let (conf, reprocess) = (Json(&request.conf), request.reprocess.as_str());
+    let parameters: [&(dyn ToSql + Sync); 7] =
+        [dag_id, from_date, to_date, &conf, &reprocess, max_active_runs, run_backwards];
+    fetch_one(transaction, query, &parameters).await
 }
 
 /// The existing runs of these dates: run id and state by logical date.
@@ -230,10 +187,8 @@ async fn existing_runs(
     let dates: Vec<Option<Timestamp>> = infos.iter().map(Info::logical_date).collect();
     let query =
         "SELECT logical_date, run_id, state FROM dag_run WHERE dag_id = $1 AND logical_date = ANY ($2) FOR UPDATE";
-    let existing = transaction.query(query, &[&dag_id, &dates]).await?;
-    let read =
-        |row: &Row| Ok((row.get("logical_date"), (row.get("run_id"), rows::named(row, "state", RunState::parse)?)));
-    existing.iter().map(read).collect()
+    let existing: Vec<(Timestamp, String, RunState)> = fetch_all(transaction, query, &[&dag_id, &dates]).await?;
+    Ok(existing.into_iter().map(|(date, run_id, state)| (date, (run_id, state))).collect())
 }
 
 /// Records the run of each date, or the reason why the date has none.
@@ -251,8 +206,7 @@ async fn record_runs(
         SELECT $1, new.ordinal, new.logical_date, new.run_id, new.reason
         FROM unnest($2::timestamptz[], $3::text[], $4::text[]) WITH ORDINALITY
              AS new (logical_date, run_id, reason, ordinal)";
-    transaction.execute(query, &[&backfill_id, &dates, &run_ids, &reasons]).await?;
-    Ok(())
+    execute(transaction, query, &[&backfill_id, &dates, &run_ids, &reasons]).await
 }
 
 fn run_id_of(info: &Info) -> String {
@@ -319,10 +273,10 @@ pub async fn outcome(client: &impl GenericClient, id: i64) -> Result<(i64, Vec<(
     let query =
         "SELECT exception_reason, count(*) AS count FROM backfill_run WHERE backfill_id = $1 GROUP BY 1 ORDER BY 1";
     let (mut created, mut skipped) = (0, Vec::new());
-    for row in client.query(query, &[&id]).await? {
-        match row.get("exception_reason") {
-            None => created = row.get("count"),
-            Some(reason) => skipped.push((reason, row.get("count"))),
+    for (reason, count) in fetch_all::<(Option<String>, i64)>(client, query, &[&id]).await? {
+        match reason {
+            None => created = count,
+            Some(reason) => skipped.push((reason, count)),
         }
     }
     Ok((created, skipped))
@@ -331,20 +285,20 @@ pub async fn outcome(client: &impl GenericClient, id: i64) -> Result<(i64, Vec<(
 /// Number of a backfill's runs in each state.
 pub async fn states(client: &impl GenericClient, id: i64) -> Result<Map<String, Value>, StoreError> {
     let query = "SELECT state, count(*) AS count FROM dag_run WHERE backfill_id = $1 GROUP BY 1";
-    let rows = client.query(query, &[&id]).await?;
-    Ok(rows.iter().map(|row| (row.get("state"), row.get::<_, i64>("count").into())).collect())
+    let counts: Vec<(String, i64)> = fetch_all(client, query, &[&id]).await?;
+    Ok(counts.into_iter().map(|(state, count)| (state, count.into())).collect())
 }
 
 pub async fn list(
     client: &impl GenericClient,
     listing: Listing<BackfillField>,
 ) -> Result<ListPage<Backfill>, StoreError> {
-    listing.fetch(client, &Source::new("*", "backfill"), read).await?.transpose()
+    listing.fetch(client, &Source::new("*", "backfill")).await
 }
 
 pub async fn get(client: &impl GenericClient, id: i64) -> Result<Backfill, StoreError> {
-    let row = client.query_opt("SELECT * FROM backfill WHERE id = $1", &[&id]).await?;
-    row.as_ref().map_or_else(|| Err(StoreError::NotFound { what: "backfill", id: id.to_string() }), read)
+    let backfill = fetch_optional(client, "SELECT * FROM backfill WHERE id = $1", &[&id]).await?;
+    backfill.ok_or_else(|| StoreError::NotFound { what: "backfill", id: id.to_string() })
 }
 
 /// Changes to a running backfill.
@@ -389,7 +343,7 @@ pub async fn newest(
     rows.iter()
         .map(|row| {
             let Json(states) = row.get("states");
-            Ok((read(row)?, states))
+            Ok((Backfill::from_row(row)?, states))
         })
         .collect()
 }

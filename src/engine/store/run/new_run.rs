@@ -7,6 +7,7 @@ use crate::planner::graph::Graph;
 use crate::schedule::timetable::{Interval, Partition};
 use crate::store::StoreError;
 use crate::store::events::{self, Event};
+use crate::store::rows::fetch_all;
 use crate::store::transition::instance;
 use deadpool_postgres::Transaction;
 use futures_util::future::try_join3;
@@ -16,7 +17,6 @@ use leoflow_postgres::GenericClient;
 use serde_json::{Map, Value};
 use std::collections::HashSet;
 use std::sync::LazyLock;
-use tokio_postgres::Row;
 use tokio_postgres::types::{Json, ToSql};
 
 /// SQL condition: the DAG `d` has fewer queued and running runs than the `max_active_runs` of its version `v`. Backfill
@@ -131,8 +131,8 @@ pub async fn insert(
     // The statements are pipelined, since a thousand DAGs may each get a run.
     try_join3(
         instance::insert(transaction, &run.key.dag_id, &[&run.key.run_id], &new_instances),
-        async { Ok(events::notify(transaction, &Event::Sweep).await?) },
-        async { Ok(events::notify(transaction, &Event::Changed(run.key.clone())).await?) },
+        events::notify(transaction, &Event::Sweep),
+        events::notify(transaction, &Event::Changed(run.key.clone())),
     )
     .await?;
     Ok(true)
@@ -216,8 +216,7 @@ pub(crate) async fn insert_all(
         &ordinals,
         &now(),
     ];
-    let rows = transaction.query(query, &parameters).await?;
-    let created: HashSet<String> = rows.iter().map(|row| row.get(0)).collect();
+    let created: HashSet<String> = fetch_all(transaction, query, &parameters).await?.into_iter().collect();
     let created_ids: Vec<&str> = created.iter().map(String::as_str).collect();
     let new_instances = initial_instances(structure, &HashSet::new(), TaskDates::Ignored);
     instance::insert(transaction, &first.key.dag_id, &created_ids, &new_instances).await?;
@@ -233,35 +232,26 @@ pub(crate) async fn add_instances(
     structure: &Structure,
     task_dates: TaskDates,
 ) -> Result<(), StoreError> {
-    let rows = tasks_with_instances(client, key).await?;
-    let existing = rows.iter().map(|row| row.get(0)).collect();
-    let new_instances = initial_instances(structure, &existing, task_dates);
+    let new_instances = missing(client, key, structure, task_dates).await?;
     instance::insert(client, &key.dag_id, &[&key.run_id], &new_instances).await
 }
 
-/// Ids of the tasks for which `add_instances` would add instances, once per instance.
-pub async fn missing(
+/// The instances that `add_instances` would add: their tasks and map indexes.
+pub(crate) async fn missing<'a>(
     client: &impl GenericClient,
     key: &RunKey,
-    structure: &Structure,
+    structure: &'a Structure,
     task_dates: TaskDates,
-) -> Result<Vec<String>, StoreError> {
-    let rows = tasks_with_instances(client, key).await?;
-    let existing = rows.iter().map(|row| row.get(0)).collect();
-    let new_instances = initial_instances(structure, &existing, task_dates);
-    Ok(new_instances.into_iter().map(|(task, _)| task.task_id.clone()).collect())
-}
-
-/// Reads the ids of the tasks of a run that have instances.
-async fn tasks_with_instances(client: &impl GenericClient, key: &RunKey) -> Result<Vec<Row>, StoreError> {
+) -> Result<Vec<(&'a Task, i32)>, StoreError> {
     let query = "SELECT DISTINCT task_id FROM task_instance WHERE dag_id = $1 AND run_id = $2";
-    Ok(client.query(query, &[&key.dag_id, &key.run_id]).await?)
+    let existing: HashSet<String> = fetch_all(client, query, &[&key.dag_id, &key.run_id]).await?.into_iter().collect();
+    Ok(initial_instances(structure, &existing, task_dates))
 }
 
 /// The initial instances of a run, except those of `existing` tasks.
 fn initial_instances<'a>(
     structure: &'a Structure,
-    existing: &HashSet<&str>,
+    existing: &HashSet<String>,
     task_dates: TaskDates,
 ) -> Vec<(&'a Task, i32)> {
     // Only mapped tasks need the graph.
@@ -269,7 +259,7 @@ fn initial_instances<'a>(
     let graph = has_mapped.then(|| Graph::new(structure.clone()));
     let mut rows: Vec<(&Task, i32)> = Vec::new();
     for (task_index, task) in structure.tasks.iter().enumerate() {
-        if existing.contains(task.task_id.as_str()) || !task_dates.allow(task) {
+        if existing.contains(&task.task_id) || !task_dates.allow(task) {
             continue;
         }
         match graph

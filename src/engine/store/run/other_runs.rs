@@ -3,6 +3,7 @@
 use crate::model::keys::RunKey;
 use crate::store::StoreError;
 use crate::store::dag::dags;
+use crate::store::rows::{fetch_one, fetch_optional, from_row};
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 
@@ -24,17 +25,17 @@ pub async fn count(
     dates: &[Timestamp],
     states: &[String],
 ) -> Result<i64, StoreError> {
-    let row = match target {
+    match target {
         CountTarget::Runs => {
             let query =
                 "SELECT count(*) FROM dag_run WHERE dag_id = $1 AND logical_date = ANY ($2) AND state = ANY ($3)";
-            client.query_one(query, &[&dag_id, &dates, &states]).await?
+            fetch_one(client, query, &[&dag_id, &dates, &states]).await
         }
         CountTarget::Tasks(task_ids) => {
             let query = "
                 SELECT count(*) FROM task_instance ti JOIN dag_run r USING (dag_id, run_id)
                 WHERE ti.dag_id = $1 AND r.logical_date = ANY ($2) AND ti.state = ANY ($3) AND ti.task_id = ANY ($4)";
-            client.query_one(query, &[&dag_id, &dates, &states, &task_ids]).await?
+            fetch_one(client, query, &[&dag_id, &dates, &states, &task_ids]).await
         }
         CountTarget::Group(group) => {
             let structure = dags::get(client, dag_id).await?.structure;
@@ -48,19 +49,20 @@ pub async fn count(
                     SELECT r.run_id FROM task_instance ti JOIN dag_run r USING (dag_id, run_id)
                     WHERE ti.dag_id = $1 AND r.logical_date = ANY ($2) AND ti.task_id = ANY ($4)
                     GROUP BY r.run_id HAVING bool_and(coalesce(ti.state = ANY ($3), false))) whole";
-            client.query_one(query, &[&dag_id, &dates, &states, &group_tasks]).await?
+            fetch_one(client, query, &[&dag_id, &dates, &states, &group_tasks]).await
         }
-    };
-    Ok(row.get(0))
+    }
 }
 
-/// The dates of a successful run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Dates {
-    pub data_interval_start: Option<Timestamp>,
-    pub data_interval_end: Option<Timestamp>,
-    pub start_date: Option<Timestamp>,
-    pub end_date: Option<Timestamp>,
+from_row! {
+    /// The dates of a successful run.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct Dates {
+        pub data_interval_start: Option<Timestamp>,
+        pub data_interval_end: Option<Timestamp>,
+        pub start_date: Option<Timestamp>,
+        pub end_date: Option<Timestamp>,
+    }
 }
 
 /// Dates of the last successful run of the DAG before this run, by logical date.
@@ -69,11 +71,5 @@ pub async fn previous_success(client: &impl GenericClient, run: &RunKey) -> Resu
         SELECT p.data_interval_start, p.data_interval_end, p.start_date, p.end_date
         FROM dag_run r JOIN dag_run p ON p.dag_id = r.dag_id AND p.state = 'success' AND p.logical_date < r.logical_date
         WHERE r.dag_id = $1 AND r.run_id = $2 ORDER BY p.logical_date DESC LIMIT 1";
-    let row = client.query_opt(query, &[&run.dag_id, &run.run_id]).await?;
-    Ok(row.map(|row| Dates {
-        data_interval_start: row.get("data_interval_start"),
-        data_interval_end: row.get("data_interval_end"),
-        start_date: row.get("start_date"),
-        end_date: row.get("end_date"),
-    }))
+    fetch_optional(client, query, &[&run.dag_id, &run.run_id]).await
 }

@@ -2,15 +2,18 @@
 
 use crate::model::keys::RunKey;
 use crate::store::StoreError;
+use crate::store::rows::{exists, fetch_all, fetch_optional, from_row};
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use std::collections::HashMap;
 
-/// The run that `depends_on_past` refers to.
-#[derive(Debug)]
-pub struct PreviousRun {
-    pub run_id: String,
-    pub logical_date: Timestamp,
+from_row! {
+    /// The run that `depends_on_past` refers to.
+    #[derive(Debug)]
+    pub struct PreviousRun {
+        pub run_id: String,
+        pub logical_date: Timestamp,
+    }
 }
 
 /// The earlier runs that `previous_run` considers.
@@ -35,8 +38,7 @@ pub async fn previous_run(
                           AND own.backfill_id IS NOT NULL AND own.backfill_ordinal = 1)
         ORDER BY logical_date DESC LIMIT 1";
     let excludes_manual = past_runs == PastRuns::NotManual;
-    let row = client.query_opt(query, &[&key.dag_id, &date, &excludes_manual, &key.run_id]).await?;
-    Ok(row.map(|row| PreviousRun { run_id: row.get("run_id"), logical_date: row.get("logical_date") }))
+    fetch_optional(client, query, &[&key.dag_id, &date, &excludes_manual, &key.run_id]).await
 }
 
 /// Whether each task of a run has succeeded, by task id. Removed instances do not count: a task whose instances were
@@ -50,8 +52,7 @@ pub async fn successes(
         SELECT task_id, bool_and(coalesce(state IN ('success', 'skipped', 'removed'), false)) AS has_succeeded
         FROM task_instance
         WHERE dag_id = $1 AND run_id = $2 GROUP BY task_id";
-    let rows = client.query(query, &[&dag_id, &run_id]).await?;
-    Ok(rows.iter().map(|row| (row.get("task_id"), row.get("has_succeeded"))).collect())
+    Ok(fetch_all(client, query, &[&dag_id, &run_id]).await?.into_iter().collect())
 }
 
 /// True if a run of the DAG before the logical date `date` has an instance of the task.
@@ -63,5 +64,5 @@ pub async fn has_earlier_instance(
 ) -> Result<bool, StoreError> {
     let query = "SELECT FROM task_instance ti JOIN dag_run r USING (dag_id, run_id)
                  WHERE ti.dag_id = $1 AND ti.task_id = $2 AND r.logical_date < $3 LIMIT 1";
-    Ok(client.query_opt(query, &[&dag_id, &task_id, &date]).await?.is_some())
+    exists(client, query, &[&dag_id, &task_id, &date]).await
 }

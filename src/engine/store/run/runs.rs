@@ -16,35 +16,36 @@ use crate::store::dag::versions::VersionName;
 use crate::store::events::{self, Event};
 use crate::store::list::listing::{ListPage, Listing};
 use crate::store::list::page_query::Source;
-use crate::store::{ReadFor, StoreError, rows};
+use crate::store::rows::{execute, exists, fetch_all, fetch_optional, from_row};
+use crate::store::{ReadFor, StoreError};
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use leoflow_postgres::{GenericClient, PgError};
 use serde_json::{Map, Value};
-use tokio_postgres::Row;
-use tokio_postgres::types::Json;
 
-#[derive(Debug, Clone)]
-pub struct Run {
-    pub key: RunKey,
-    pub run_type: RunType,
-    pub state: RunState,
-    pub logical_date: Option<Timestamp>,
-    pub data_interval_start: Option<Timestamp>,
-    pub data_interval_end: Option<Timestamp>,
-    pub run_after: Timestamp,
-    pub queued_at: Timestamp,
-    pub start_date: Option<Timestamp>,
-    pub end_date: Option<Timestamp>,
-    pub last_scheduling_decision: Option<Timestamp>,
-    pub conf: Map<String, Value>,
-    pub note: Option<String>,
-    pub triggered_by: Option<String>,
-    pub triggering_user_name: Option<String>,
-    pub version: Option<VersionName>,
-    pub version_id: Option<i64>,
-    pub backfill_id: Option<i64>,
-    pub partition: Option<Partition>,
+from_row! {
+    #[derive(Debug, Clone)]
+    pub struct Run {
+        pub key: RunKey => RunKey::from_row,
+        pub run_type: RunType,
+        pub state: RunState,
+        pub logical_date: Option<Timestamp>,
+        pub data_interval_start: Option<Timestamp>,
+        pub data_interval_end: Option<Timestamp>,
+        pub run_after: Timestamp,
+        pub queued_at: Timestamp,
+        pub start_date: Option<Timestamp>,
+        pub end_date: Option<Timestamp>,
+        pub last_scheduling_decision: Option<Timestamp>,
+        pub conf: Map<String, Value> as Json,
+        pub note: Option<String>,
+        pub triggered_by: Option<String>,
+        pub triggering_user_name: Option<String>,
+        pub version: Option<VersionName> => VersionName::of_run,
+        pub version_id: Option<i64> = "dag_version_id",
+        pub backfill_id: Option<i64>,
+        pub partition: Option<Partition> => partitions::read,
+    }
 }
 
 /// The scheduler decides when a run starts and ends, and when one of its instances is scheduled or ends.
@@ -54,31 +55,6 @@ const COLUMNS: &str = "
         SELECT max(greatest(ti.scheduled_at, ti.end_date)) FROM task_instance ti
         WHERE ti.dag_id = r.dag_id AND ti.run_id = r.run_id)) ELSE r.end_date END AS last_scheduling_decision";
 const FROM: &str = "dag_run r LEFT JOIN dag_version v ON v.id = r.dag_version_id";
-
-fn read(row: &Row) -> Result<Run, StoreError> {
-    let Json(conf): Json<Map<String, Value>> = row.get("conf");
-    Ok(Run {
-        key: rows::run_key(row),
-        run_type: rows::named(row, "run_type", RunType::parse)?,
-        state: rows::named(row, "state", RunState::parse)?,
-        logical_date: row.get("logical_date"),
-        data_interval_start: row.get("data_interval_start"),
-        data_interval_end: row.get("data_interval_end"),
-        run_after: row.get("run_after"),
-        queued_at: row.get("queued_at"),
-        start_date: row.get("start_date"),
-        end_date: row.get("end_date"),
-        last_scheduling_decision: row.get("last_scheduling_decision"),
-        conf,
-        note: row.get("note"),
-        triggered_by: row.get("triggered_by"),
-        triggering_user_name: row.get("triggering_user_name"),
-        version: VersionName::read(row),
-        version_id: row.get("dag_version_id"),
-        backfill_id: row.get("backfill_id"),
-        partition: partitions::read(row),
-    })
-}
 
 /// Request to create a run.
 #[derive(Debug, Default)]
@@ -157,11 +133,9 @@ pub async fn trigger(transaction: &Transaction<'_>, dag_id: &str, request: &Trig
     };
     if !new_run::insert(transaction, &run, &dag.structure).await? {
         let same_date = "SELECT run_id FROM dag_run WHERE dag_id = $1 AND logical_date = $2";
-        let existing = transaction.query_opt(same_date, &[&dag_id, &request.logical_date]).await?;
-        return Err(StoreError::AlreadyExists {
-            what: if existing.is_some() { "a run of this logical date," } else { "run" },
-            id: existing.map_or(run.key.run_id, |row| row.get(0)),
-        });
+        let existing = fetch_optional(transaction, same_date, &[&dag_id, &request.logical_date]).await?;
+        let what = if existing.is_some() { "a run of this logical date," } else { "run" };
+        return Err(StoreError::AlreadyExists { what, id: existing.unwrap_or(run.key.run_id) });
     }
     get(transaction, &run.key, ReadFor::Reading).await
 }
@@ -192,8 +166,7 @@ fn not_found(key: &RunKey) -> StoreError {
 pub async fn get(client: &impl GenericClient, key: &RunKey, read_for: ReadFor) -> Result<Run, StoreError> {
     let lock = if read_for == ReadFor::Update { " FOR UPDATE OF r" } else { "" };
     let query = format!("SELECT {COLUMNS} FROM {FROM} WHERE r.dag_id = $1 AND r.run_id = $2{lock}");
-    let row = client.query_opt(&query, &[&key.dag_id, &key.run_id]).await?;
-    row.as_ref().map_or_else(|| Err(not_found(key)), read)
+    fetch_optional(client, &query, &[&key.dag_id, &key.run_id]).await?.ok_or_else(|| not_found(key))
 }
 
 /// Locks the runs until the transaction ends, in a fixed order to avoid deadlocks. Runs that do not exist are
@@ -203,8 +176,7 @@ pub async fn lock(transaction: &Transaction<'_>, keys: &[RunKey]) -> Result<(), 
     let query = "
         SELECT FROM dag_run WHERE (dag_id, run_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))
         ORDER BY dag_id, run_id FOR UPDATE";
-    transaction.query(query, &[&dags, &ids]).await?;
-    Ok(())
+    execute(transaction, query, &[&dags, &ids]).await
 }
 
 /// The runs of a DAG with logical dates in this range, bounds included; without bounds, all runs.
@@ -214,16 +186,15 @@ pub async fn between(
     from: Option<Timestamp>,
     to: Option<Timestamp>,
 ) -> Result<Vec<RunKey>, StoreError> {
-    let query = "SELECT run_id FROM dag_run
+    let query = "SELECT dag_id, run_id FROM dag_run
                  WHERE dag_id = $1 AND ($2::timestamptz IS NULL OR logical_date >= $2)
                    AND ($3::timestamptz IS NULL OR logical_date <= $3) ORDER BY run_after, run_id";
-    let rows = client.query(query, &[&dag_id, &from, &to]).await?;
-    Ok(rows.iter().map(|row| RunKey { dag_id: dag_id.to_owned(), run_id: row.get(0) }).collect())
+    fetch_all(client, query, &[&dag_id, &from, &to]).await
 }
 
 pub async fn list(client: &impl GenericClient, listing: Listing<RunField>) -> Result<ListPage<Run>, StoreError> {
     let joins = &[("v", "LEFT JOIN dag_version v ON v.id = r.dag_version_id")];
-    listing.fetch(client, &Source { columns: COLUMNS, from: "dag_run r", joins }, read).await?.transpose()
+    listing.fetch(client, &Source { columns: COLUMNS, from: "dag_run r", joins }).await
 }
 
 /// The newest runs of each of these DAGs, or of all DAGs, ordered by DAG and newest first.
@@ -238,7 +209,7 @@ pub async fn newest(
         LEFT JOIN dag_version v ON v.id = r.dag_version_id
         WHERE $2::text[] IS NULL OR d.dag_id = ANY ($2) ORDER BY r.dag_id, r.run_after DESC"
     );
-    client.query(&query, &[&limit_per_dag, &dag_ids]).await?.iter().map(read).collect()
+    fetch_all(client, &query, &[&limit_per_dag, &dag_ids]).await
 }
 
 /// When the newest run was queued: RFC 3339, in whole seconds. `None` without runs.
@@ -269,8 +240,7 @@ pub async fn delete(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), S
     let run = get(transaction, key, ReadFor::Update).await?;
     // Tasks that are still being stopped count as running: they would collide with a new run of the same id.
     let running_try = "SELECT FROM task_try WHERE dag_id = $1 AND run_id = $2 AND state = 'running' LIMIT 1";
-    let has_running_try = transaction.query_opt(running_try, &[&key.dag_id, &key.run_id]).await?.is_some();
-    if run.state == RunState::Running || has_running_try {
+    if run.state == RunState::Running || exists(transaction, running_try, &[&key.dag_id, &key.run_id]).await? {
         return Err(StoreError::Busy(format!(
             "The DagRun with dag_id: `{}` and run_id: `{}` cannot be deleted in running state",
             key.dag_id, key.run_id
@@ -281,17 +251,13 @@ pub async fn delete(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), S
         backfill_end::complete_one(transaction, backfill).await?;
     }
     notify_waiting_runs(transaction, key).await?;
-    for event in [Event::Sweep, Event::Stop, Event::Changed(key.clone())] {
-        events::notify(transaction, &event).await?;
-    }
-    Ok(())
+    events::notify_all(transaction, &[Event::Sweep, Event::Stop, Event::Changed(key.clone())]).await
 }
 
 /// Changes the revision of a run, so that the scheduler reads its task instances again.
 pub(crate) async fn bump_revision(client: &impl GenericClient, key: &RunKey) -> Result<(), StoreError> {
     let query = "UPDATE dag_run SET revision = gen_random_uuid() WHERE dag_id = $1 AND run_id = $2";
-    client.execute(query, &[&key.dag_id, &key.run_id]).await?;
-    Ok(())
+    execute(client, query, &[&key.dag_id, &key.run_id]).await
 }
 
 #[cfg(test)]

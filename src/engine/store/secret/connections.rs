@@ -3,6 +3,7 @@
 use crate::store::list::field::list_fields;
 use crate::store::list::listing::{ListPage, Listing};
 use crate::store::list::page_query::Source;
+use crate::store::rows::fetch_all;
 use crate::store::{OnExisting, ReadFor, StoreError};
 use leoflow_base::auth::cipher::Cipher;
 use leoflow_postgres::GenericClient;
@@ -97,13 +98,13 @@ pub async fn list(
     cipher: &Cipher,
     listing: Listing<ConnectionField>,
 ) -> Result<ListPage<Connection>, StoreError> {
-    listing.fetch(client, &Source::new("*", "connection"), |row| read(row, cipher)).await?.transpose()
+    listing.fetch_with(client, &Source::new("*", "connection"), |row| read(row, cipher)).await?.transpose()
 }
 
 /// Returns all connections but those that cannot be decrypted.
 pub(super) async fn all_readable(client: &impl GenericClient, cipher: &Cipher) -> Result<Vec<Connection>, StoreError> {
     let page = Listing::<ConnectionField>::default()
-        .fetch(client, &Source::new("*", "connection"), |row| read(row, cipher))
+        .fetch_with(client, &Source::new("*", "connection"), |row| read(row, cipher))
         .await?;
     page.rows.into_iter().filter(|row| !matches!(row, Err(StoreError::Sealed { .. }))).collect()
 }
@@ -111,7 +112,7 @@ pub(super) async fn all_readable(client: &impl GenericClient, cipher: &Cipher) -
 /// Returns which of these ids exist, whether they can be decrypted or not.
 pub async fn existing(client: &impl GenericClient, ids: &[String]) -> Result<Vec<String>, StoreError> {
     let query = "SELECT connection_id FROM connection WHERE connection_id = ANY ($1)";
-    Ok(client.query(query, &[&ids]).await?.iter().map(|row| row.get(0)).collect())
+    fetch_all(client, query, &[&ids]).await
 }
 
 pub async fn get(

@@ -3,6 +3,7 @@
 use crate::store::list::field::list_fields;
 use crate::store::list::listing::{ListPage, Listing};
 use crate::store::list::page_query::Source;
+use crate::store::rows::{fetch_all, fetch_one};
 use crate::store::{OnExisting, ReadFor, StoreError};
 use leoflow_base::auth::cipher::Cipher;
 use leoflow_postgres::{GenericClient, PgError};
@@ -66,13 +67,13 @@ pub async fn list(
     cipher: &Cipher,
     listing: Listing<VariableField>,
 ) -> Result<ListPage<Variable>, StoreError> {
-    listing.fetch(client, &Source::new("*", "variable"), |row| read(row, cipher)).await?.transpose()
+    listing.fetch_with(client, &Source::new("*", "variable"), |row| read(row, cipher)).await?.transpose()
 }
 
 /// Returns all variables but those that cannot be decrypted.
 pub(super) async fn all_readable(client: &impl GenericClient, cipher: &Cipher) -> Result<Vec<Variable>, StoreError> {
     let page = Listing::<VariableField>::default()
-        .fetch(client, &Source::new("*", "variable"), |row| read(row, cipher))
+        .fetch_with(client, &Source::new("*", "variable"), |row| read(row, cipher))
         .await?;
     page.rows.into_iter().filter(|row| !matches!(row, Err(StoreError::Sealed { .. }))).collect()
 }
@@ -80,7 +81,7 @@ pub(super) async fn all_readable(client: &impl GenericClient, cipher: &Cipher) -
 /// Returns which of these names exist, whether they can be decrypted or not.
 pub async fn existing(client: &impl GenericClient, names: &[String]) -> Result<Vec<String>, StoreError> {
     let query = "SELECT key FROM variable WHERE key = ANY ($1)";
-    Ok(client.query(query, &[&names]).await?.iter().map(|row| row.get(0)).collect())
+    fetch_all(client, query, &[&names]).await
 }
 
 pub async fn get(
@@ -156,14 +157,14 @@ pub async fn import(
             batch.iter().map(|variable| cipher.seal(&associated_data(&variable.key), &variable.value)).collect();
         let keys: Vec<&str> = batch.iter().map(|variable| variable.key.as_str()).collect();
         let descriptions: Vec<Option<&str>> = batch.iter().map(|variable| variable.description.as_deref()).collect();
-        let rows = client.query(&query, &[&keys, &sealed, &descriptions]).await?;
-        if on_existing == OnExisting::Fail && rows.len() < batch.len() {
-            let mut new: HashSet<&str> = rows.iter().map(|row| row.get(0)).collect();
+        let new: Vec<String> = fetch_all(client, &query, &[&keys, &sealed, &descriptions]).await?;
+        written += new.len();
+        if on_existing == OnExisting::Fail && new.len() < batch.len() {
+            let mut new: HashSet<String> = new.into_iter().collect();
             // The key already exists, or it appears twice in the entries.
-            let id = keys.iter().find(|key| !new.remove(*key)).copied().unwrap_or_default().to_owned();
+            let id = keys.iter().find(|key| !new.remove(**key)).copied().unwrap_or_default().to_owned();
             return Err(StoreError::AlreadyExists { what: WHAT, id });
         }
-        written += rows.len();
     }
     Ok(written)
 }
@@ -203,9 +204,8 @@ pub async fn keys(
     offset: i64,
 ) -> Result<(Vec<String>, i64), StoreError> {
     let prefix_condition = "$1::text IS NULL OR starts_with(key, $1)";
-    let total =
-        client.query_one(&format!("SELECT count(*) FROM variable WHERE {prefix_condition}"), &[&prefix]).await?.get(0);
+    let count = format!("SELECT count(*) FROM variable WHERE {prefix_condition}");
+    let total = fetch_one(client, &count, &[&prefix]).await?;
     let query = format!("SELECT key FROM variable WHERE {prefix_condition} ORDER BY key LIMIT $2 OFFSET $3");
-    let rows = client.query(&query, &[&prefix, &limit, &offset]).await?;
-    Ok((rows.iter().map(|row| row.get(0)).collect(), total))
+    Ok((fetch_all(client, &query, &[&prefix, &limit, &offset]).await?, total))
 }

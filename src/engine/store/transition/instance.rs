@@ -6,10 +6,12 @@ use crate::model::keys::{InstanceKey, InstanceName, RunKey, TryKey};
 use crate::model::state::{RunState, TaskState};
 use crate::planner::pool_limits::Waiting;
 use crate::store::StoreError;
-use crate::store::key_columns::KeyColumns;
+use crate::store::instance_key::{INSTANCE, KEY, KeyColumns, TRY};
+use crate::store::rows::execute;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use std::collections::HashMap;
+use std::sync::LazyLock;
 use tokio_postgres::types::ToSql;
 
 /// A planned change of one instance of a run.
@@ -40,7 +42,9 @@ pub enum DateChange {
 
 /// Applies planned changes; `$13` is the current time. Each row of `new` contains the run's key too, so that Postgres
 /// finds each instance by its full key; by the run's key alone it would read all instances of the run.
-const APPLY: &str = "
+static APPLY: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "
         WITH new AS MATERIALIZED (
             SELECT $1::text AS dag_id, $2::text AS run_id, one.*
             FROM unnest($3::text[], $4::integer[], $5::text[], $6::text[], $7::integer[], $8::timestamptz[],
@@ -56,8 +60,10 @@ const APPLY: &str = "
                end_date = CASE WHEN new.no_op OR new.never_ran THEN $13 WHEN new.waits THEN NULL
                                ELSE coalesce(new.ended, ti.end_date) END
         FROM new
-        WHERE (ti.dag_id, ti.run_id, ti.task_id, ti.map_index) = (new.dag_id, new.run_id, new.task_id, new.map_index)
-          AND ti.state IS NOT DISTINCT FROM new.before";
+        WHERE {} AND ti.state IS NOT DISTINCT FROM new.before",
+        INSTANCE.same("ti", "new")
+    )
+});
 
 /// `from` to `to` of each change: the scheduler writes the changes that it has planned for a run. The caller must have
 /// locked the run. The agent may have changed an instance meanwhile; one that no longer has the state `from` is left
@@ -94,20 +100,20 @@ pub async fn apply(
         &end_dates,
         &now,
     ];
-    Ok(client.execute(APPLY, &parameters).await?)
+    Ok(client.execute(&APPLY, &parameters).await?)
 }
 
 /// `scheduled` to `queued`: the instances that `planner/pool_limits.rs` has chosen, of any runs. The caller needs no
 /// locks; an instance that is no longer `scheduled` is left unchanged.
 pub async fn queue(client: &impl GenericClient, chosen: &[Waiting]) -> Result<(), StoreError> {
     let keys = KeyColumns::new(chosen.iter().map(|waiting| &waiting.instance));
-    let query = "
-        UPDATE task_instance ti SET state = 'queued', queued_at = clock_timestamp()
-        FROM unnest($1::text[], $2::text[], $3::text[], $4::integer[]) AS new (dag_id, run_id, task_id, map_index)
-        WHERE (ti.dag_id, ti.run_id, ti.task_id, ti.map_index) = (new.dag_id, new.run_id, new.task_id, new.map_index)
-          AND ti.state = 'scheduled'";
-    client.execute(query, &keys.parameters()).await?;
-    Ok(())
+    let query = format!(
+        "UPDATE task_instance ti SET state = 'queued', queued_at = clock_timestamp() FROM {} AS new ({KEY})
+         WHERE {} AND ti.state = 'scheduled'",
+        INSTANCE.unnest(1),
+        INSTANCE.same("ti", "new")
+    );
+    execute(client, &query, &keys.after(&[])).await
 }
 
 /// Inserts instances without a state into each of these runs; `rows` has their tasks and map indexes. `removed` to no
@@ -129,46 +135,40 @@ pub async fn insert(
     let pools: Vec<&str> = rows.iter().map(|(task, _)| task.pool()).collect();
     let slots: Vec<i32> = rows.iter().map(|(task, _)| task.pool_slots).collect();
     let weights: Vec<i32> = rows.iter().map(|(task, _)| task.weight).collect();
-    let query = "
-        INSERT INTO task_instance
-            (dag_id, run_id, task_id, map_index, max_tries, operator, pool, pool_slots, priority_weight)
+    let query = format!(
+        "
+        INSERT INTO task_instance ({KEY}, max_tries, operator, pool, pool_slots, priority_weight)
         SELECT $1, run.id, task_id, map_index, retries, operator, pool, slots, weight FROM unnest($2::text[]) AS run (id)
         CROSS JOIN unnest($3::text[], $4::integer[], $5::integer[], $6::text[], $7::text[], $8::integer[],
                           $9::integer[]) AS new (task_id, map_index, retries, operator, pool, slots, weight)
-        ON CONFLICT (dag_id, run_id, task_id, map_index) DO UPDATE
+        ON CONFLICT ({KEY}) DO UPDATE
         SET state = NULL, due_at = NULL, updated_at = clock_timestamp(), pool = EXCLUDED.pool,
             pool_slots = EXCLUDED.pool_slots,
             priority_weight = EXCLUDED.priority_weight, operator = EXCLUDED.operator,
             max_tries = least(task_instance.try_number::bigint + EXCLUDED.max_tries, 2147483646)
-        WHERE task_instance.state = 'removed'";
-    client
-        .execute(query, &[&dag_id, &run_ids, &tasks, &map_indexes, &retries, &operators, &pools, &slots, &weights])
-        .await?;
-    Ok(())
+        WHERE task_instance.state = 'removed'"
+    );
+    let parameters: [&(dyn ToSql + Sync); 9] =
+        [&dag_id, &run_ids, &tasks, &map_indexes, &retries, &operators, &pools, &slots, &weights];
+    execute(client, &query, &parameters).await
 }
 
 fn retries(task: &Task) -> i32 {
     i32::try_from(task.retries).unwrap_or(i32::MAX)
 }
 
-/// Any state to `state`: a user marks instances of one run. The caller must have locked the run.
-pub async fn mark(
-    client: &impl GenericClient,
-    run: &RunKey,
-    marked: &[InstanceKey],
-    state: TaskState,
-) -> Result<(), StoreError> {
-    let tasks: Vec<&str> = marked.iter().map(|instance| instance.task_id.as_str()).collect();
-    let map_indices: Vec<i32> = marked.iter().map(|instance| instance.map_index).collect();
-    let query = "
-        UPDATE task_instance SET state = $3, due_at = NULL, updated_at = clock_timestamp(),
-               start_date = coalesce(start_date, now()),
-               -- The end date of an earlier try does not apply to a running instance.
-               end_date = CASE WHEN end_date >= start_date THEN end_date ELSE now() END
-        FROM unnest($4::text[], $5::integer[]) AS chosen (id, at)
-        WHERE dag_id = $1 AND run_id = $2 AND task_id = id AND map_index = at";
-    client.execute(query, &[&run.dag_id, &run.run_id, &state.as_str(), &tasks, &map_indices]).await?;
-    Ok(())
+/// Any state to `state`: a user marks instances. The caller must have locked their runs.
+pub async fn mark(client: &impl GenericClient, marked: &[InstanceKey], state: TaskState) -> Result<(), StoreError> {
+    let query = format!(
+        "UPDATE task_instance ti SET state = $1, due_at = NULL, updated_at = clock_timestamp(),
+                start_date = coalesce(start_date, now()),
+                -- The end date of an earlier try does not apply to a running instance.
+                end_date = CASE WHEN end_date >= start_date THEN end_date ELSE now() END
+         FROM {} AS chosen ({KEY}) WHERE {}",
+        INSTANCE.unnest(2),
+        INSTANCE.same("ti", "chosen")
+    );
+    execute(client, &query, &KeyColumns::new(marked).after(&[&state.as_str()])).await
 }
 
 /// Unfinished to finished: a user ends a run in `state`. Instances that run, or are suspended after their start, get
@@ -186,8 +186,7 @@ pub async fn end_unfinished(
                                 ELSE 'skipped' END
             WHERE dag_id = $1 AND run_id = $2 AND task_id <> ALL ($4)
               AND (state IS NULL OR state NOT IN ('success', 'failed', 'skipped', 'upstream_failed', 'removed'))";
-    client.execute(query, &[&run.dag_id, &run.run_id, &state.as_str(), &except]).await?;
-    Ok(())
+    execute(client, query, &[&run.dag_id, &run.run_id, &state.as_str(), &except]).await
 }
 
 /// Any state to no state: clears instances of one run. `tasks` are the tasks of the run's DAG version by id; the
@@ -195,18 +194,17 @@ pub async fn end_unfinished(
 /// whose task is not in `tasks` become `removed`. The caller must have locked the run.
 pub async fn clear(
     client: &impl GenericClient,
-    run: &RunKey,
     chosen: &[InstanceKey],
     tasks: &HashMap<&str, &Task>,
 ) -> Result<(), StoreError> {
-    let ids: Vec<&str> = chosen.iter().map(|instance| instance.task_id.as_str()).collect();
-    let map_indexes: Vec<i32> = chosen.iter().map(|instance| instance.map_index).collect();
-    let task = |id: &&str| tasks.get(id).copied();
-    let retries: Vec<i32> = ids.iter().map(|id| task(id).map_or(0, retries)).collect();
-    let pools: Vec<Option<&str>> = ids.iter().map(|id| task(id).map(Task::pool)).collect();
-    let slots: Vec<i32> = ids.iter().map(|id| task(id).map_or(1, |task| task.pool_slots)).collect();
-    let weights: Vec<i32> = ids.iter().map(|id| task(id).map_or(1, |task| task.weight)).collect();
-    let query = "
+    let chosen_tasks: Vec<Option<&Task>> =
+        chosen.iter().map(|instance| tasks.get(instance.task_id.as_str()).copied()).collect();
+    let retries: Vec<i32> = chosen_tasks.iter().map(|task| task.map_or(0, retries)).collect();
+    let pools: Vec<Option<&str>> = chosen_tasks.iter().map(|task| task.map(Task::pool)).collect();
+    let slots: Vec<i32> = chosen_tasks.iter().map(|task| task.map_or(1, |task| task.pool_slots)).collect();
+    let weights: Vec<i32> = chosen_tasks.iter().map(|task| task.map_or(1, |task| task.weight)).collect();
+    let query = format!(
+        "
             UPDATE task_instance ti SET due_at = NULL, updated_at = clock_timestamp(),
                    -- If the instance waits without a process, its start date is only the begin of that wait.
                    start_date = CASE WHEN state = 'up_for_reschedule' AND end_date IS NULL THEN NULL ELSE start_date END,
@@ -215,13 +213,13 @@ pub async fn clear(
                    state = CASE WHEN state IN ('running', 'restarting') THEN 'restarting'
                                 -- The DAG no longer has the task, so there is no pool either.
                                 WHEN new_pool IS NULL THEN 'removed' END
-            FROM unnest($3::text[], $4::integer[], $5::integer[], $6::text[], $7::integer[], $8::integer[])
-                 AS chosen (id, at, retries, new_pool, new_slots, new_weight)
-            WHERE dag_id = $1 AND run_id = $2 AND task_id = id AND map_index = at";
-    let parameters: [&(dyn ToSql + Sync); 8] =
-        [&run.dag_id, &run.run_id, &ids, &map_indexes, &retries, &pools, &slots, &weights];
-    client.execute(query, &parameters).await?;
-    Ok(())
+            FROM unnest($1::integer[], $2::text[], $3::integer[], $4::integer[], {})
+                 AS chosen (retries, new_pool, new_slots, new_weight, {KEY})
+            WHERE {}",
+        INSTANCE.arrays(5),
+        INSTANCE.same("ti", "chosen")
+    );
+    execute(client, &query, &KeyColumns::new(chosen).after(&[&retries, &pools, &slots, &weights])).await
 }
 
 /// Any state but `running` to `removed`: the instances of a run whose tasks are not among `task_ids`, the tasks of the
@@ -229,16 +227,14 @@ pub async fn clear(
 pub async fn remove_others(client: &impl GenericClient, run: &RunKey, task_ids: &[&str]) -> Result<(), StoreError> {
     let query = "UPDATE task_instance SET state = $4, due_at = NULL, updated_at = clock_timestamp()
                 WHERE dag_id = $1 AND run_id = $2 AND task_id <> ALL ($3) AND state IS DISTINCT FROM 'running'";
-    client.execute(query, &[&run.dag_id, &run.run_id, &task_ids, &TaskState::Removed.as_str()]).await?;
-    Ok(())
+    execute(client, query, &[&run.dag_id, &run.run_id, &task_ids, &TaskState::Removed.as_str()]).await
 }
 
 /// `removed` to no state: the instances of a run whose tasks are among `task_ids`. The caller must have locked the run.
 pub async fn restore(client: &impl GenericClient, run: &RunKey, task_ids: &[&str]) -> Result<(), StoreError> {
     let query = "UPDATE task_instance SET state = NULL, updated_at = clock_timestamp()
                 WHERE dag_id = $1 AND run_id = $2 AND task_id = ANY ($3) AND state = 'removed'";
-    client.execute(query, &[&run.dag_id, &run.run_id, &task_ids]).await?;
-    Ok(())
+    execute(client, query, &[&run.dag_id, &run.run_id, &task_ids]).await
 }
 
 /// The effect of a fired trigger on its instance.
@@ -253,12 +249,11 @@ pub enum TriggerEffect {
 /// `deferred` and `awaiting_input` stay or, if the trigger ends the try, become `running`; the scheduler then settles
 /// the instance like any ended try. The instance becomes due now in both cases. The caller must have locked the run.
 pub async fn fire(client: &impl GenericClient, key: &TryKey, effect: TriggerEffect) -> Result<(), StoreError> {
-    let TryKey { instance: InstanceKey { run, task_id, map_index }, try_number } = key;
-    let query = "UPDATE task_instance SET due_at = now(), updated_at = clock_timestamp(),
-                           state = CASE WHEN $6 THEN 'running' ELSE state END
-                       WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4 AND try_number = $5
-                         AND state IN ('deferred', 'awaiting_input')";
-    let ends = effect == TriggerEffect::End;
-    client.execute(query, &[&run.dag_id, &run.run_id, task_id, map_index, try_number, &ends]).await?;
-    Ok(())
+    let query = format!(
+        "UPDATE task_instance SET due_at = now(), updated_at = clock_timestamp(),
+                state = CASE WHEN $1 THEN 'running' ELSE state END
+         WHERE {} AND state IN ('deferred', 'awaiting_input')",
+        TRY.is("task_instance", 2)
+    );
+    execute(client, &query, &key.after(&[&(effect == TriggerEffect::End)])).await
 }

@@ -5,7 +5,7 @@ use crate::model::state::RunState;
 use crate::store::StoreError;
 use crate::store::dag::callbacks;
 use crate::store::events::{self, Event};
-use crate::store::rows;
+use crate::store::rows::{FromRow, execute};
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 
@@ -64,7 +64,7 @@ pub async fn start_queued(client: &impl GenericClient, now: Timestamp) -> Result
     if rows.iter().any(|row| row.get("listens")) {
         events::notify(client, &Event::Callback).await?;
     }
-    Ok(rows.iter().map(rows::run_key).collect())
+    rows.iter().map(RunKey::from_row).collect()
 }
 
 /// `running` to `state`, which is finished: the scheduler ends a run. The caller must have locked the run and have
@@ -72,8 +72,7 @@ pub async fn start_queued(client: &impl GenericClient, now: Timestamp) -> Result
 pub async fn end(client: &impl GenericClient, key: &RunKey, state: RunState, now: Timestamp) -> Result<(), StoreError> {
     let query = "UPDATE dag_run SET state = $3, end_date = greatest($4, start_date), marked_state = NULL
                  WHERE dag_id = $1 AND run_id = $2";
-    client.execute(query, &[&key.dag_id, &key.run_id, &state.as_str(), &now]).await?;
-    Ok(())
+    execute(client, query, &[&key.dag_id, &key.run_id, &state.as_str(), &now]).await
 }
 
 /// Any state to `state`, which is finished: a user marks a run that has no unfinished instances. The caller must have
@@ -87,16 +86,14 @@ pub async fn mark(
     let query = "UPDATE dag_run SET state = $3, revision = gen_random_uuid(), start_date = coalesce(start_date, now()),
                                      end_date = CASE WHEN $4 THEN end_date ELSE now() END, marked_state = NULL
                        WHERE dag_id = $1 AND run_id = $2";
-    client.execute(query, &[&key.dag_id, &key.run_id, &state.as_str(), &previous.is_finished()]).await?;
-    Ok(())
+    execute(client, query, &[&key.dag_id, &key.run_id, &state.as_str(), &previous.is_finished()]).await
 }
 
 /// No change of the state: a user ends a run in `mark`, which it gets once its teardowns have ended; `None` when its
 /// instances are cleared. The caller must have locked the run.
 pub async fn set_mark(client: &impl GenericClient, key: &RunKey, mark: Option<RunState>) -> Result<(), StoreError> {
     let query = "UPDATE dag_run SET marked_state = $3, revision = gen_random_uuid() WHERE dag_id = $1 AND run_id = $2";
-    client.execute(query, &[&key.dag_id, &key.run_id, &mark.map(RunState::as_str)]).await?;
-    Ok(())
+    execute(client, query, &[&key.dag_id, &key.run_id, &mark.map(RunState::as_str)]).await
 }
 
 /// Any state to `queued`: the run starts again. The caller must have locked the run. `queued_at` is at least
@@ -106,13 +103,11 @@ pub async fn requeue(client: &impl GenericClient, key: &RunKey, now: Timestamp) 
         "UPDATE dag_run SET state = 'queued', revision = gen_random_uuid(), queued_at = greatest($3, run_after),
                         start_date = NULL, end_date = NULL, deadline_at = NULL, marked_state = NULL
                  WHERE dag_id = $1 AND run_id = $2";
-    client.execute(query, &[&key.dag_id, &key.run_id, &now]).await?;
-    Ok(())
+    execute(client, query, &[&key.dag_id, &key.run_id, &now]).await
 }
 
 /// `queued` to `failed`: the runs of a cancelled backfill that have not started. Expects no locks.
 pub async fn fail_queued(client: &impl GenericClient, backfill_id: i64) -> Result<(), StoreError> {
     let query = "UPDATE dag_run SET state = 'failed', end_date = now() WHERE backfill_id = $1 AND state = 'queued'";
-    client.execute(query, &[&backfill_id]).await?;
-    Ok(())
+    execute(client, query, &[&backfill_id]).await
 }

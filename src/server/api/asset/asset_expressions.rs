@@ -21,7 +21,7 @@ pub async fn resolve_all(
         _ => None,
     });
     let names: Vec<&str> = names.collect();
-    let ids = if names.is_empty() { HashMap::new() } else { asset_lists::ids_of(client, &names).await? };
+    let ids = if names.is_empty() { HashMap::new() } else { asset_lists::ids(client, Some(&names)).await? };
     Ok(conditions.iter().map(|condition| condition.map(|condition| with_ids(condition, &ids))).collect())
 }
 

@@ -7,7 +7,7 @@ use crate::http::query::{Kind, Parameter, Query, QueryParams};
 use crate::http::request::Segments;
 use axum::Json;
 use axum::http::StatusCode;
-use leoflow_engine::store::instance::{instances, try_lists, xcoms};
+use leoflow_engine::store::instance::{instances, xcoms};
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -34,7 +34,7 @@ pub async fn links(
     let key = instance_key_from_query(path, &params)?;
     let instance = instances::get(&*client, &key).await?;
     if let Some(number) = params.whole("try_number")?.filter(|number| *number != i64::from(instance.try_number)) {
-        let tries = try_lists::of_instance(&*client, &key).await?;
+        let tries = instances::tries(&*client, &key).await?;
         if !tries.iter().any(|past| i64::from(past.number) == number) {
             let detail = format!("TaskInstanceHistory not found for try_number={number}");
             return Err(ApiError::new(StatusCode::NOT_FOUND, detail));

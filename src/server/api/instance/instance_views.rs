@@ -6,8 +6,7 @@ use crate::api::views::{DagVersionResponse, Stamp, Uuid, duration, uuid, version
 use crate::http::listing::collection;
 use leoflow_engine::model::keys::{InstanceKey, RunKey};
 use leoflow_engine::model::state::TaskState;
-use leoflow_engine::store::instance::instances::Instance;
-use leoflow_engine::store::instance::try_lists::Try;
+use leoflow_engine::store::instance::instances::{Instance, Try};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};

@@ -13,8 +13,7 @@ use axum::http::StatusCode;
 use leoflow_engine::model::keys::{InstanceKey, RunKey, TryKey};
 use leoflow_engine::model::state::TaskState;
 use leoflow_engine::store::StoreError;
-use leoflow_engine::store::instance::instances::{self, Instance};
-use leoflow_engine::store::instance::try_lists::{self, Try};
+use leoflow_engine::store::instance::instances::{self, Instance, Try};
 
 /// A task instance and the tries that started.
 struct InstanceTries {
@@ -28,7 +27,7 @@ async fn load_tries(state: &AppState, key: &InstanceKey) -> Result<InstanceTries
         StoreError::NotFound { .. } => instance_not_found(key),
         other => other.into(),
     })?;
-    let tries = try_lists::of_instance(&*client, key).await?;
+    let tries = instances::tries(&*client, key).await?;
     Ok(InstanceTries { instance, tries })
 }
 

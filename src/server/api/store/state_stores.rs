@@ -166,7 +166,7 @@ fn asset_response(entry: StateEntry) -> AssetStateStoreResponse {
         key: entry.key,
         value: entry.value,
         updated_at: Stamp(entry.updated_at),
-        last_updated_by: entry.by.map(writer_response),
+        last_updated_by: Some(writer_response(entry.by)),
     }
 }
 
