@@ -53,37 +53,6 @@ const PARTS: &[(&str, &[&str])] = &[
     ("cli", &["error", "recovery", "api_client", "args", "terminal", "context", "airflow", "commands", "lib"]),
 ];
 
-/// External crates that process every byte or stretch keys; without optimization they would be many times slower.
-const HOT: &[&str] = &[
-    "age",
-    "argon2",
-    "chacha20",
-    "memchr",
-    "poly1305",
-    "postgres-protocol",
-    "salsa20",
-    "scrypt",
-    "serde_json",
-    "sha2",
-    "zlib-rs",
-    "zstd-sys",
-];
-
-#[test]
-fn per_byte_crates_are_optimized_for_speed() {
-    let read = |name| fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap();
-    let (manifest, locked) = (read("Cargo.toml").parse::<toml::Table>().unwrap(), read("Cargo.lock"));
-    let packages = |profile: &str| manifest["profile"][profile]["package"].clone();
-    // `dist` inherits the levels of `release`.
-    assert_eq!(packages("dist").to_string(), r#"{ "*" = { opt-level = "s" } }"#);
-    for name in HOT {
-        for profile in ["dev", "release"] {
-            assert_eq!(packages(profile)[name]["opt-level"].as_integer(), Some(3), "{name} in the profile {profile}");
-        }
-        assert!(locked.contains(&format!("\nname = \"{name}\"\n")), "{name} is no dependency any more");
-    }
-}
-
 /// Parts of a crate that must not use each other.
 const SIBLINGS: &[&[&str]] = &[&["supervisor", "agent"], &["backup", "contract", "setup"]];
 
