@@ -21,7 +21,8 @@ pub const BUILT: BuildInfo = BuildInfo {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use leoflow_base::docs::{CONTENTS, html};
+    use leoflow_base::docs::CONTENTS;
+    use leoflow_server::docs_html;
 
     const DOCUMENTATION: Documentation = BUILT.documentation;
 
@@ -51,7 +52,7 @@ mod tests {
     #[test]
     fn every_page_renders_with_its_headings() {
         for page in DOCUMENTATION.pages {
-            let rendered = html::render(&DOCUMENTATION, page);
+            let rendered = docs_html::render(&DOCUMENTATION, page);
             assert!(rendered.html.contains("<h1 id="), "{}", page.name);
             for heading in rendered.headings {
                 assert!(rendered.html.contains(&format!("<h2 id=\"{}\"", heading.id)), "{}: {heading:?}", page.name);

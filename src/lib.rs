@@ -1,9 +1,11 @@
 //! Leoflow Lite: Airflow-style DAGs on one laptop. The layers are crates in the folders beside this file, from the
-//! bottom up `base`, `postgres`, `python`, `engine`, `processes`, `server`, `lifecycle` and `cli`; each uses only lower
+//! bottom up `base`, `components`, `postgres`, `python`, `engine`, `processes`, `server`, `lifecycle` and `cli`; each uses only lower
 //! ones. This crate joins them to the program.
 
-pub use leoflow_base::{auth, build_info, components, config, docs, home, protocol, sys, web_ui};
+pub use leoflow_base::{auth, build_info, config, docs, home, protocol, sys};
 pub use leoflow_cli as cli;
+pub use leoflow_components as components;
+pub use leoflow_components::web_ui;
 pub use leoflow_engine as engine;
 pub use leoflow_lifecycle::{backup, contract, setup, upgrade};
 pub use leoflow_postgres as postgres;

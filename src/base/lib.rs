@@ -1,6 +1,6 @@
-//! What every layer of Leoflow uses: the operating system, the home of an instance with its settings and secrets, the
-//! messages between its processes, and the components that it downloads. Modules are listed from the bottom up; each
-//! may use only those above it in this list (checked by `tests/it/rules/architecture.rs`).
+//! What every layer of Leoflow uses: the operating system, the home of an instance with its settings and secrets, and
+//! the messages between its processes. Modules are listed from the bottom up; each may use only those above it in this
+//! list (checked by `tests/it/rules/architecture.rs`).
 
 pub mod counted;
 
@@ -17,9 +17,3 @@ pub mod protocol;
 pub mod config;
 
 pub mod auth;
-
-pub mod components;
-
-pub mod web_ui;
-
-pub mod template_value;

@@ -1,10 +1,10 @@
 //! Support packages, which DAG files expect because Airflow depends on them: jinja2 and pendulum, with their
 //! dependencies. Without them, DAGs that do not use them still run. Packages of the user's own Python take precedence.
 
-use leoflow_base::components::{archive, wheel};
 use leoflow_base::home::{Home, shared};
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
+use leoflow_components::{archive, wheel};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

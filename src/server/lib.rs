@@ -16,4 +16,5 @@ mod task;
 mod ui;
 
 pub use api::docs::openapi_document;
+pub use lite::docs_html;
 pub use process::run::{Options, ServerError, run};

@@ -93,7 +93,7 @@ pub const SETTINGS: &[Setting] = &[
     list(
         "backup.recipients",
         "none: backups are not encrypted",
-        "public keys that backups are encrypted to, separated by commas: age1KEY or 'ssh-ed25519 KEY'",
+        "public keys that backups are encrypted to, separated by commas: age1KEY",
     ),
     described_default(
         "backup.passphrase",

@@ -5,7 +5,7 @@ use crate::error::Error;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
 use leoflow_base::sys::fs::files;
-use leoflow_base::template_value::template_value;
+use minijinja::value::{Serde, Value};
 use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -73,7 +73,7 @@ pub fn write<F: Serialize>(folder: &Path, context: &TemplateContext<'_, F>) -> R
     let mut template_engine = Environment::new();
     template_engine.set_undefined_behavior(UndefinedBehavior::Strict);
     template_engine.set_auto_escape_callback(|_| AutoEscape::None);
-    let context = template_value(&serde_json::to_value(context).map_err(Error::bug)?);
+    let context = Value::from(Serde(context));
     for (name, template, mode) in TEMPLATES {
         let mut text = template_engine.render_str(template, context.clone()).map_err(Error::bug)?;
         text.truncate(text.trim_end().len());

@@ -28,7 +28,7 @@ pub struct ExportAirflow {
     /// The folder to create; it must not exist yet
     #[arg(long, value_name = "DIR")]
     pub output: PathBuf,
-    /// Encrypt variables, connections and history to this age or SSH public key; may be repeated
+    /// Encrypt variables, connections and history to this public key of age; may be repeated
     /// [default: backup.recipients]
     #[arg(long, value_name = "KEY")]
     pub recipient: Vec<String>,
@@ -113,7 +113,7 @@ fn recipients(args: &ExportAirflow, config: &Config) -> Result<Vec<Recipient>, E
     let read = |text: &String| {
         Recipient::parse(text).ok_or_else(|| {
             Error::usage(format!("{text:?} is not a public key"))
-                .hint("a key is age1… or ssh-ed25519 …; create one with `age-keygen`")
+                .hint("a key is age1…; create one with `age-keygen` (SSH keys are not supported)")
         })
     };
     args.recipient.iter().map(read).collect()

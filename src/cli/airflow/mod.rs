@@ -16,4 +16,4 @@ mod requirements;
 mod secrets;
 
 /// The Airflow version of exports: their `Dockerfile` builds on the official image of this version.
-pub const AIRFLOW_VERSION: &str = leoflow_base::web_ui::VERSION;
+pub const AIRFLOW_VERSION: &str = leoflow_components::web_ui::VERSION;

@@ -4,7 +4,7 @@ use crate::context::Context;
 use crate::error::Error;
 use clap::Args;
 use leoflow_base::build_info::documentation;
-use leoflow_base::docs::{self, Page, html};
+use leoflow_base::docs::{self, Page};
 use leoflow_base::protocol::control;
 use leoflow_base::sys::{browser, env_vars};
 use serde_json::{Value, json};
@@ -78,7 +78,7 @@ fn open(context: &Context<'_>, page: &Page) -> bool {
     let Some(browser) = browser::command(env_vars::text) else { return false };
     let Some(status) = control::status_of(&context.home) else { return false };
     let name = if page.name == docs::CONTENTS { "" } else { page.name };
-    let url = format!("{}{}{name}", status.url.trim_end_matches('/'), html::ROOT);
+    let url = format!("{}{}{name}", status.url.trim_end_matches('/'), docs::ROOT);
     if !browser::open(&browser, &url) {
         return false;
     }

@@ -337,7 +337,7 @@ impl From<EncryptionError> for Error {
             }
             EncryptionError::Key { path, source } => Self::io("read", &path, &source),
             EncryptionError::UnusableKey { .. } => {
-                base.hint("a key file contains a line AGE-SECRET-KEY-1…, or is a private ssh-ed25519 key")
+                base.hint("a key file contains a line AGE-SECRET-KEY-1…, as `age-keygen` writes it")
             }
         }
     }

@@ -4,7 +4,7 @@
 
 use age::secrecy::SecretString;
 use age::stream::StreamWriter;
-use age::{DecryptError, Decryptor, Encryptor, IdentityFile};
+use age::{DecryptError, Decryptor, Encryptor};
 use leoflow_base::config::{BackupSettings, Recipient, SecretReference};
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
@@ -18,6 +18,9 @@ const MAGIC: &[u8] = b"age-encryption.org/";
 /// Size limit of a file with a key or a passphrase, in bytes.
 const KEY_FILE_LIMIT: u64 = 64 * 1024;
 const BUFFER_SIZE: usize = 256 * 1024;
+/// Older versions encrypted to ssh-ed25519 keys too; age's own program still decrypts those backups.
+const SSH_KEY: &str = "SSH keys are not supported; use a key that `age-keygen` made, and decrypt a backup made for an \
+                       SSH key before restoring it: age -d -i KEY";
 
 #[derive(Debug, thiserror::Error)]
 pub enum EncryptionError {
@@ -32,7 +35,7 @@ pub enum EncryptionError {
 /// How to encrypt a backup.
 pub enum EncryptTo {
     Off,
-    Recipients(Vec<Box<dyn age::Recipient + Send>>),
+    Recipients(Vec<age::x25519::Recipient>),
     Passphrase(SecretString),
 }
 
@@ -45,7 +48,8 @@ impl EncryptTo {
     }
 
     pub fn recipients(recipients: &[Recipient]) -> Self {
-        let recipients: Vec<_> = recipients.iter().filter_map(Recipient::as_age).collect();
+        let parse = |recipient: &Recipient| recipient.as_str().parse().expect("a recipient is a valid key");
+        let recipients: Vec<_> = recipients.iter().map(parse).collect();
         if recipients.is_empty() { Self::Off } else { Self::Recipients(recipients) }
     }
 
@@ -58,7 +62,7 @@ impl EncryptTo {
             Self::Off => return Ok(Output::Plain(writer)),
             Self::Passphrase(passphrase) => Encryptor::with_user_passphrase(passphrase.clone()),
             Self::Recipients(recipients) => {
-                Encryptor::with_recipients(recipients.iter().map(|recipient| &**recipient as &dyn age::Recipient))
+                Encryptor::with_recipients(recipients.iter().map(|recipient| recipient as &dyn age::Recipient))
                     .map_err(io::Error::other)?
             }
         };
@@ -111,13 +115,13 @@ impl<W: Write> Write for Output<W> {
     }
 }
 
-/// Prompts for the passphrase of the file that the argument names. `None` if there is no terminal.
-pub type AskPassphrase = fn(&str) -> Option<String>;
+/// Prompts for the passphrase of the backup. `None` if there is no terminal.
+pub type AskPassphrase = fn() -> Option<String>;
 
 /// Keys that open encrypted backups.
 #[derive(Clone)]
 pub struct Keys {
-    identities: Arc<[Box<dyn age::Identity + Send + Sync>]>,
+    identities: Arc<[age::x25519::Identity]>,
     passphrase: Option<SecretString>,
     ask: AskPassphrase,
     /// Reason why the key in config.yaml is unusable.
@@ -157,7 +161,7 @@ impl fmt::Display for NotOpened {
 
 impl Keys {
     pub fn none() -> Self {
-        Self { identities: Arc::new([]), passphrase: None, ask: |_| None, unusable: None, typed: Arc::default() }
+        Self { identities: Arc::new([]), passphrase: None, ask: || None, unusable: None, typed: Arc::default() }
     }
 
     /// Reads the keys in these files and those configured in config.yaml.
@@ -169,10 +173,10 @@ impl Keys {
     ) -> Result<Self, EncryptionError> {
         let (mut identities, mut unusable) = (Vec::new(), None);
         for path in files {
-            identities.append(&mut read_identities(path, ask)?);
+            identities.append(&mut read_identities(path)?);
         }
         if let Some(path) = settings.and_then(|settings| settings.identity.as_ref()) {
-            match read_identities(path, |_| None) {
+            match read_identities(path) {
                 Ok(mut configured) => identities.append(&mut configured),
                 Err(error) => unusable = Some(error.to_string()),
             }
@@ -195,7 +199,7 @@ impl Keys {
         }
         let decryptor = Decryptor::new_buffered(file).map_err(damaged)?;
         if decryptor.is_scrypt() {
-            let typed = || self.typed.get_or_init(|| (self.ask)("the backup").map(SecretString::from)).clone();
+            let typed = || self.typed.get_or_init(|| (self.ask)().map(SecretString::from)).clone();
             let Some(passphrase) = self.passphrase.clone().or_else(typed) else {
                 return Ok(Err(NotOpened::NoPassphrase));
             };
@@ -208,7 +212,7 @@ impl Keys {
         if self.identities.is_empty() {
             return Ok(Err(self.unusable.clone().map_or(NotOpened::NoKey, NotOpened::Unusable)));
         }
-        let identities = self.identities.iter().map(|identity| &**identity as &dyn age::Identity);
+        let identities = self.identities.iter().map(|identity| identity as &dyn age::Identity);
         opened(decryptor.decrypt(identities), NotOpened::WrongKey)
     }
 }
@@ -235,11 +239,8 @@ fn damaged(error: DecryptError) -> io::Error {
     }
 }
 
-/// Reads the identities in an age key file or a private ssh key; `ask` prompts for the passphrase of an ssh key.
-fn read_identities(
-    path: &Path,
-    ask: AskPassphrase,
-) -> Result<Vec<Box<dyn age::Identity + Send + Sync>>, EncryptionError> {
+/// Reads the identities in an age key file.
+fn read_identities(path: &Path) -> Result<Vec<age::x25519::Identity>, EncryptionError> {
     let read_error = |source| EncryptionError::Key { path: path.to_owned(), source };
     let invalid = |why: String| EncryptionError::UnusableKey { path: path.to_owned(), why };
     let bytes = files::read_regular(path, KEY_FILE_LIMIT).map_err(read_error)?;
@@ -248,25 +249,16 @@ fn read_identities(
         return Err(invalid("the key file is encrypted; decrypt it first: age -d".to_owned()));
     }
     if bytes.starts_with(b"-----BEGIN") {
-        let name = Some(path.display().to_string());
-        let identity = age::ssh::Identity::from_buffer(&bytes[..], name).map_err(|error| invalid(error.to_string()))?;
-        if !matches!(age::ssh::Recipient::try_from(identity.clone()), Ok(age::ssh::Recipient::SshEd25519(..))) {
-            // The duration of an RSA decryption reveals the key: RUSTSEC-2023-0071.
-            return Err(invalid("of ssh keys, only ssh-ed25519 is supported".to_owned()));
-        }
-        let identity = match identity {
-            age::ssh::Identity::Encrypted(locked) => {
-                let passphrase = ask(&path.display().to_string());
-                let passphrase = passphrase.ok_or_else(|| invalid("it needs a passphrase".to_owned()))?;
-                let opened = locked.decrypt(passphrase.into());
-                opened.map_err(|_| invalid("the passphrase is wrong".to_owned()))?.into()
-            }
-            plain => plain,
-        };
-        return Ok(vec![Box::new(identity)]);
+        return Err(invalid(SSH_KEY.to_owned()));
     }
-    let file = IdentityFile::from_buffer(&bytes[..]).map_err(|error| invalid(error.to_string()))?;
-    let identities = file.into_identities().map_err(|error| invalid(error.to_string()))?;
+    let mut identities = Vec::new();
+    for (number, line) in (1..).zip(bytes.lines()) {
+        let line = line.map_err(|error| invalid(error.to_string()))?;
+        if !line.is_empty() && !line.starts_with('#') {
+            let no_key = |_| invalid(format!("identity file contains non-identity data on line {number}"));
+            identities.push(line.parse().map_err(no_key)?);
+        }
+    }
     if identities.is_empty() { Err(invalid("it contains no key".to_owned())) } else { Ok(identities) }
 }
 
@@ -307,20 +299,18 @@ mod tests {
     }
 
     #[test]
-    fn refuses_rsa_keys() {
+    fn refuses_ssh_keys() {
         // Written by ssh-keygen for this test; they open nothing.
-        let keys = [
-            (include_bytes!("test_keys/rsa_pem").as_slice(), false),
-            (include_bytes!("test_keys/rsa_openssh"), false),
-            (include_bytes!("test_keys/ed25519"), true),
+        let keys: [&[u8]; 3] = [
+            include_bytes!("test_keys/rsa_pem"),
+            include_bytes!("test_keys/rsa_openssh"),
+            include_bytes!("test_keys/ed25519"),
         ];
-        for (key, is_supported) in keys {
+        for key in keys {
             let file = tempfile::NamedTempFile::new().unwrap();
             std::fs::write(file.path(), key).unwrap();
-            let read = read_identities(file.path(), |_| None);
-            assert_eq!(read.is_ok(), is_supported, "{}", String::from_utf8_lossy(key));
-            let message = read.err().map(|error| error.to_string()).unwrap_or_default();
-            assert!(is_supported || message.contains("only ssh-ed25519 is supported"), "{message}");
+            let message = read_identities(file.path()).err().unwrap().to_string();
+            assert!(message.contains("SSH keys are not supported"), "{message}");
         }
     }
 
@@ -337,7 +327,7 @@ mod tests {
         let settings = settings(&format!("{{recipients: [{public}]}}"));
         let text = vec![7; 200_000];
         let bytes = encrypted(&settings, &text);
-        let keys = |path: &Path| Keys::read(&[path.to_owned()], None, None, |_| None).unwrap();
+        let keys = |path: &Path| Keys::read(&[path.to_owned()], None, None, || None).unwrap();
         assert_eq!(read(&keys(&mine), &bytes), Ok(text.clone()));
         assert_eq!(read(&keys(&other), &bytes), Err(NotOpened::WrongKey));
         assert_eq!(read(&Keys::none(), &bytes), Err(NotOpened::NoKey));
@@ -351,10 +341,10 @@ mod tests {
         for (name, text) in [("none", "# nothing\n"), ("no", "swordfish\n"), ("pem", "-----BEGIN X-----\n")] {
             let path = folder.path().join(name);
             std::fs::write(&path, text).unwrap();
-            let keys = Keys::read(&[path], None, None, |_| None);
+            let keys = Keys::read(&[path], None, None, || None);
             assert!(matches!(keys, Err(EncryptionError::UnusableKey { .. })), "{name}");
         }
-        let gone = Keys::read(&[folder.path().join("gone")], None, None, |_| None);
+        let gone = Keys::read(&[folder.path().join("gone")], None, None, || None);
         assert!(matches!(gone, Err(EncryptionError::Key { .. })));
     }
 
@@ -366,10 +356,10 @@ mod tests {
         assert!(matches!(EncryptTo::of(&settings), Err(EncryptionError::Passphrase { .. })));
         std::fs::write(&reference, "swordfish\n").unwrap();
         let bytes = encrypted(&settings, b"text");
-        assert_eq!(read(&Keys::read(&[], None, Some(&settings), |_| None).unwrap(), &bytes), Ok(b"text".to_vec()));
+        assert_eq!(read(&Keys::read(&[], None, Some(&settings), || None).unwrap(), &bytes), Ok(b"text".to_vec()));
         let typed = |ask: AskPassphrase| read(&Keys::read(&[], None, None, ask).unwrap(), &bytes);
-        assert_eq!(typed(|_| Some("swordfish".to_owned())), Ok(b"text".to_vec()));
-        assert_eq!(typed(|_| Some("tuna".to_owned())), Err(NotOpened::WrongPassphrase));
-        assert_eq!(typed(|_| None), Err(NotOpened::NoPassphrase));
+        assert_eq!(typed(|| Some("swordfish".to_owned())), Ok(b"text".to_vec()));
+        assert_eq!(typed(|| Some("tuna".to_owned())), Err(NotOpened::WrongPassphrase));
+        assert_eq!(typed(|| None), Err(NotOpened::NoPassphrase));
     }
 }

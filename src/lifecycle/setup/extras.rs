@@ -3,12 +3,12 @@
 
 use super::plan::Plan;
 use super::step::Step;
-use leoflow_base::components::wheel::{self, Wheels};
 use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_base::home::{Home, shared};
 use leoflow_base::sys::blocking;
 use leoflow_base::sys::fs::files;
-use leoflow_base::web_ui::{self, UiSource};
+use leoflow_components::web_ui::{self, UiSource};
+use leoflow_components::wheel::{self, Wheels};
 use leoflow_python::{self as python, PackageSource};
 use std::io;
 use std::path::PathBuf;

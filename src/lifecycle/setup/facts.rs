@@ -7,7 +7,7 @@ use leoflow_base::config::{self, Config, ConfigError, DatastoreSetting};
 use leoflow_base::home::journal::{self, JournalError, Operation};
 use leoflow_base::home::{Home, instances};
 use leoflow_base::sys::fs::files;
-use leoflow_base::web_ui::{self, UiSource};
+use leoflow_components::web_ui::{self, UiSource};
 use leoflow_postgres::cluster::{self, ClusterState};
 use leoflow_postgres::install::acquire::Sources;
 use leoflow_postgres::location::{self, Kind, Location, LocationError};

@@ -13,7 +13,7 @@ use leoflow_base::home::Home;
 use leoflow_base::protocol::control;
 use leoflow_base::protocol::status::InstanceState;
 use leoflow_base::sys::fs::disk;
-use leoflow_base::web_ui;
+use leoflow_components::web_ui;
 use leoflow_postgres::schema::{self, SchemaError, embedded};
 use leoflow_postgres::{PgError, install, locks};
 use leoflow_processes::agent::TaskFolder;

@@ -5,13 +5,13 @@ use super::{Installation, Requirement, Staging};
 use super::{download, system, version};
 use crate::install;
 use crate::{MAJOR, NEWEST, cluster};
-use leoflow_base::components::archive;
-use leoflow_base::components::wheel;
 use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_base::home::{Home, shared};
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::disk::{self, Shortage};
 use leoflow_base::sys::fs::mounts;
+use leoflow_components::archive;
+use leoflow_components::wheel;
 use std::fmt;
 use std::path::{Path, PathBuf};
 

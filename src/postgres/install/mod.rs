@@ -8,11 +8,11 @@ pub mod tools;
 pub mod version;
 
 use super::MAJOR;
-use leoflow_base::components::archive;
 use leoflow_base::home::Home;
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::fs::flock::FileLock;
 use leoflow_base::sys::{checkpoint, clock};
+use leoflow_components::archive;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io;

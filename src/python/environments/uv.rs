@@ -3,13 +3,13 @@
 use super::super::interpreter::environment;
 use super::declaration::variables::Variables;
 use super::{pip_settings, uv_messages, uv_settings, uv_variables};
-use leoflow_base::components::{archive, wheel};
 use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_base::home::{self, Home, shared};
 use leoflow_base::protocol::web;
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::process::command;
+use leoflow_components::{archive, wheel};
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, ErrorKind};

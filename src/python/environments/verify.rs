@@ -3,7 +3,7 @@
 use super::installed::site_packages;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use leoflow_base::components::wheel;
+use leoflow_components::wheel;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;

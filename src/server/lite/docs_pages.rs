@@ -1,6 +1,7 @@
 //! `/lite/docs/`: the documentation embedded in the program. Pages are rendered for each request and not cached, since
 //! requests are rare and idle memory counts.
 
+use super::docs_html;
 use crate::app_state::{AppState, Shared};
 use crate::http::api_error::ApiError;
 use crate::pages::page as render_template;
@@ -8,7 +9,7 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use leoflow_base::build_info::documentation;
-use leoflow_base::docs::{self, html};
+use leoflow_base::docs;
 use leoflow_base::sys::blocking;
 use serde_json::{Value, json};
 
@@ -28,16 +29,17 @@ pub async fn page(State(state): Shared, Path(name): Path<String>) -> Result<Resp
     }
     // `find` also accepts a page's file name and the last part of its name.
     match documentation().find(&name) {
-        Some(docs::Page { name: docs::CONTENTS, .. }) => Ok(Redirect::to(html::ROOT).into_response()),
-        Some(page) => Ok(Redirect::to(&format!("{}{}", html::ROOT, page.name)).into_response()),
+        Some(docs::Page { name: docs::CONTENTS, .. }) => Ok(Redirect::to(docs::ROOT).into_response()),
+        Some(page) => Ok(Redirect::to(&format!("{}{}", docs::ROOT, page.name)).into_response()),
         None => Ok((StatusCode::NOT_FOUND, not_found(&state, &name)?).into_response()),
     }
 }
 
 async fn show(state: &AppState, name: &str) -> Result<Response, ApiError> {
     let page = documentation().page(name).ok_or_else(|| ApiError::internal(&format!("there is no page {name}")))?;
-    let rendered =
-        blocking::run(move || html::render(documentation(), page)).await.map_err(|error| ApiError::internal(&error))?;
+    let rendered = blocking::run(move || docs_html::render(documentation(), page))
+        .await
+        .map_err(|error| ApiError::internal(&error))?;
     let headings: Vec<Value> =
         rendered.headings.iter().map(|heading| json!({"id": heading.id, "text": heading.text})).collect();
     let page = render_template(

@@ -4,6 +4,7 @@ pub mod backups;
 pub mod changes;
 mod chart;
 mod dag_refresh;
+pub mod docs_html;
 pub mod docs_pages;
 pub mod environments;
 pub mod local;

@@ -6,10 +6,11 @@ use axum::extract::Path;
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse};
 use leoflow_base::home::{self, Home};
-use leoflow_base::template_value::template_value;
+use minijinja::value::Value as TemplateValue;
 use minijinja::{Environment, UndefinedBehavior};
 use serde_json::Value;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 /// A file of this folder, as it was when the program was built.
 struct Asset {
@@ -81,6 +82,24 @@ pub fn page(name: &str, instance: &str, mut context: Value) -> Result<Html<Strin
     rendered.map(Html).map_err(|error| ApiError::internal(&format!("{name}: {error:#}")))
 }
 
+/// Converts JSON to a template's value. Serde would turn numbers of arbitrary precision into maps.
+fn template_value(value: &Value) -> TemplateValue {
+    match value {
+        Value::Null => TemplateValue::from(()),
+        Value::Bool(flag) => TemplateValue::from(*flag),
+        Value::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(whole), _) => TemplateValue::from(whole),
+            (None, Some(fraction)) => TemplateValue::from(fraction),
+            (None, None) => TemplateValue::from(number.to_string()),
+        },
+        Value::String(text) => TemplateValue::from(text.as_str()),
+        Value::Array(list) => TemplateValue::from(list.iter().map(template_value).collect::<Vec<_>>()),
+        Value::Object(fields) => TemplateValue::from(
+            fields.iter().map(|(name, value)| (name.clone(), template_value(value))).collect::<BTreeMap<_, _>>(),
+        ),
+    }
+}
+
 /// The start of a command of this program on a page.
 const COMMAND: &str = "<code>leoflow ";
 
@@ -149,5 +168,17 @@ mod tests {
         let Html(page) = page("doctor.html", "one", context).unwrap();
         assert!(page.contains("<a href=\"/lite/doctor\" aria-current=\"page\">Doctor</a>"), "{page}");
         assert_eq!(page.matches("aria-current").count(), 1);
+    }
+
+    #[test]
+    fn numbers_stay_numbers() {
+        assert_eq!(
+            template_value(&json!([1, -2, 1.5])),
+            TemplateValue::from(vec![TemplateValue::from(1), TemplateValue::from(-2), TemplateValue::from(1.5)])
+        );
+        assert_eq!(
+            (template_value(&json!(null)), template_value(&json!(true))),
+            (TemplateValue::from(()), TemplateValue::from(true))
+        );
     }
 }

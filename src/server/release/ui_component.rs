@@ -2,7 +2,7 @@
 
 use leoflow_base::home::Home;
 use leoflow_base::sys::blocking;
-use leoflow_base::web_ui::{self, UiSource};
+use leoflow_components::web_ui::{self, UiSource};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tracing::{info, warn};

@@ -9,7 +9,7 @@ use axum::extract::{RawQuery, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use leoflow_base::sys::blocking;
-use leoflow_base::web_ui;
+use leoflow_components::web_ui;
 use serde_json::json;
 use std::io;
 use std::path::{Component, Path, PathBuf};

@@ -6,27 +6,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The crates below `src/`, from the bottom up. Cargo lets a crate use only those in its manifest.
-pub const CRATES: &[&str] = &["base", "postgres", "python", "engine", "processes", "server", "lifecycle", "cli"];
+pub const CRATES: &[&str] =
+    &["base", "components", "postgres", "python", "engine", "processes", "server", "lifecycle", "cli"];
 
 /// The crates whose parts are ordered, with their parts from the bottom up.
 const PARTS: &[(&str, &[&str])] = &[
-    (
-        "base",
-        &[
-            "counted",
-            "docs",
-            "build_info",
-            "sys",
-            "home",
-            "protocol",
-            "config",
-            "auth",
-            "components",
-            "web_ui",
-            "template_value",
-            "lib",
-        ],
-    ),
+    ("base", &["counted", "docs", "build_info", "sys", "home", "protocol", "config", "auth", "lib"]),
+    ("components", &["archive", "wheel", "web_ui", "lib"]),
     ("engine", &["schedule", "model", "planner", "store", "scheduler", "lib"]),
     ("processes", &["agent", "supervisor", "lib"]),
     (

@@ -4,7 +4,7 @@
 use leoflow::BUILT;
 use leoflow::cli::args::help;
 use leoflow::cli::commands::Cli;
-use leoflow::docs::html;
+use leoflow::server::docs_html;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -55,7 +55,7 @@ fn targets_of_links_and_anchors_exist() {
             let target = if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
             let has_anchor = |anchor: &str| {
                 let text = fs::read_to_string(&target).unwrap_or_default();
-                html::heading_ids(&text).iter().any(|heading| heading.id == anchor)
+                docs_html::heading_ids(&text).iter().any(|heading| heading.id == anchor)
             };
             if !target.exists() || anchor.is_some_and(|anchor| !has_anchor(anchor)) {
                 broken.push(format!("{}: {link}", path.strip_prefix(ROOT).unwrap().display()));

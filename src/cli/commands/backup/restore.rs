@@ -82,9 +82,8 @@ pub async fn into_new(context: &Context<'_>, args: &Restore, input: &Path) -> Re
 pub fn keys(context: &Context<'_>, decryption: &Decryption) -> Result<Keys, Error> {
     // An unreadable configuration must not prevent a restore.
     let settings = context.config().ok().flatten().map(|loaded| loaded.config.backup);
-    let ask_passphrase = |subject: &str| {
-        terminal::can_ask().then(|| terminal::read_secret(&format!("Passphrase of {subject}:")).ok()).flatten()
-    };
+    let ask_passphrase =
+        || terminal::can_ask().then(|| terminal::read_secret("Passphrase of the backup:").ok()).flatten();
     Ok(Keys::read(&decryption.identity, decryption.passphrase_file.as_deref(), settings.as_ref(), ask_passphrase)?)
 }
 

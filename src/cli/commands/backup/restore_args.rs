@@ -91,7 +91,7 @@ impl Restore {
 /// The keys that decrypt a backup.
 #[derive(Args, Debug, Default)]
 pub struct Decryption {
-    /// The file of a private key that decrypts the backup: an age key or an ssh-ed25519 key; may be repeated
+    /// The file of a private key that decrypts the backup: as `age-keygen` writes it; may be repeated
     #[arg(long, value_name = "FILE")]
     pub identity: Vec<PathBuf>,
     /// The file whose first line is the passphrase that decrypts the backup

@@ -344,7 +344,7 @@ mod tests {
         let text = |backup: &str| {
             format!("admin_password_hash: '$argon2id$x'\njwt_secret: '{key}'\nencryption_key: '{key}'\n{backup}")
         };
-        let public = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHsKLqeplhpW+uObz5dvMgjz1OxfM/XXUB+VHtZ6isGN";
+        let public = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa";
         let settings = |text: &str| BackupSettings::read(&serde_yaml::from_str(text).unwrap()).unwrap();
         let machine_backup = settings(&format!("{{recipients: ['{public}'], identity: /k, keep: 3}}"));
         let machine = Machine {

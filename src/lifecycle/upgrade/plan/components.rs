@@ -3,7 +3,7 @@
 use super::{Action, ComponentPlan, Installed, POSTGRES, UpgradeFacts, UpgradeRefusal};
 use crate::upgrade::release::manifest::{Component, Release};
 use crate::upgrade::release::source::ReleaseFile;
-use leoflow_base::web_ui;
+use leoflow_components::web_ui;
 use leoflow_postgres::install::version;
 
 /// The components that this version can install.

@@ -7,7 +7,7 @@ use crate::upgrade::release::stage;
 use crate::upgrade::step_runner::StepRunner;
 use crate::upgrade::upgrade_context::UpgradeContext;
 use leoflow_base::sys::fs::files;
-use leoflow_base::web_ui;
+use leoflow_components::web_ui;
 use leoflow_postgres::install::acquire::{self, Staged};
 
 /// Fetches the release from `host`; without a host, checks the program in `versions/`. Returns the new PostgreSQL, if

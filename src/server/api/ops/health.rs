@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use leoflow_base::protocol::control;
 use leoflow_base::protocol::status::InstanceStatus;
 use leoflow_base::sys::blocking;
-use leoflow_base::web_ui;
+use leoflow_components::web_ui;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;

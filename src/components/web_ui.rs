@@ -1,12 +1,12 @@
 //! Apache Airflow's own web UI, unmodified and with its licence: a component that the home has completely or not at
 //! all. Everything except the UI itself works without it.
 
-use crate::components::{archive, wheel};
-use crate::home::{Home, shared};
-use crate::sys::env_vars;
-use crate::sys::fs::files;
+use crate::{archive, wheel};
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use leoflow_base::home::{Home, shared};
+use leoflow_base::sys::env_vars;
+use leoflow_base::sys::fs::files;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -264,7 +264,7 @@ mod tests {
 
     #[test]
     fn the_python_package_names_the_same_airflow() {
-        let text = include_str!("../../python/package/leoflow/common/airflow_version.py");
+        let text = include_str!("../python/package/leoflow/common/airflow_version.py");
         assert!(text.contains(&format!("version = \"{VERSION}\"\n")), "{text}");
     }
 

@@ -205,7 +205,7 @@ impl<'a> Target<'a> {
         if !fs::symlink_metadata(&from).is_ok_and(|meta| meta.is_file()) {
             return Err(ArchiveError::Hostile(path.to_owned()));
         }
-        let mode = crate::sys::fs::files::mode(&from)?;
+        let mode = leoflow_base::sys::fs::files::mode(&from)?;
         self.file(path, mode, &mut File::open(from)?)
     }
 }
@@ -320,7 +320,7 @@ mod tests {
         fs::create_dir(&staging).unwrap();
         unpack(&archive, &staging).unwrap();
         assert_eq!(find_bin(&staging), Some(staging.join("pg/bin")));
-        assert_eq!(crate::sys::fs::files::mode(&staging.join("pg/bin/postgres")).unwrap(), 0o755);
+        assert_eq!(leoflow_base::sys::fs::files::mode(&staging.join("pg/bin/postgres")).unwrap(), 0o755);
 
         let complete_archive = fs::read(&archive).unwrap();
         fs::write(&archive, &complete_archive[..complete_archive.len() / 2]).unwrap();

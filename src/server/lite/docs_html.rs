@@ -1,12 +1,9 @@
 //! Renders a page of the documentation as HTML for `/lite/docs/`. Raw HTML in a page is shown as text, and comments are
 //! left out, so a page cannot bring scripts; links between pages lead to `/lite/docs/`.
 
-use super::{CONTENTS, Documentation, Page};
+use leoflow_base::docs::{CONTENTS, Documentation, Page, ROOT};
 use pulldown_cmark::{CowStr, Event, HeadingLevel, Options, Parser, Tag, TagEnd, html};
 use std::collections::HashMap;
-
-/// The URL path of the pages.
-pub const ROOT: &str = "/lite/docs/";
 
 /// A heading of a page; [`Rendered`] has those of the second level, for the list beside the page.
 #[derive(Debug, PartialEq, Eq)]

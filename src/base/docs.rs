@@ -1,8 +1,6 @@
 //! The documentation, embedded in the program: the Markdown pages of `docs/` and of the folder above it (README,
 //! changelog, contributing, security), and the pictures of `docs/`. Only `leoflow docs` and the
-//! pages below `/lite/docs/` read it.
-
-pub mod html;
+//! pages below [`ROOT`] read it.
 
 /// A page of the documentation.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,6 +26,9 @@ pub struct Documentation {
     pub pages: &'static [Page],
     pub pictures: &'static [Picture],
 }
+
+/// The URL path of the pages.
+pub const ROOT: &str = "/lite/docs/";
 
 /// The table of contents.
 pub const CONTENTS: &str = "README";
