@@ -116,9 +116,9 @@ pub fn postgres(from: &Path, folder: &Path, version: Option<&str>) -> Outcome<Pa
     let bin = archive::find_bin(&root).ok_or_else(|| format!("there is no bin/postgres in {}", from.display()))?;
     let version = match version {
         Some(version) => version.to_owned(),
-        None => tools::postgres_version(&bin)?.1,
+        None => tools::postgres_version(&bin).map_err(|error| error.to_string())?.1,
     };
-    tools::check_complete(&bin)?;
+    tools::check_complete(&bin).map_err(|error| error.to_string())?;
     let mut entries = Vec::new();
     let mut size = 0;
     walk(&root, &root, &bin, &mut entries, &mut size)?;

@@ -1,8 +1,7 @@
-//! The datastore's endpoint, connections to it, and their errors.
+//! The datastore's endpoint, and connections to it.
 
 use super::SOCKET_PORT;
-use super::cluster::fatal_message::{Cause, cause_of};
-use super::locks::LockHolder;
+use super::error::PgError;
 use deadpool_postgres::ClientWrapper;
 use leoflow_base::home::Home;
 use leoflow_base::sys::fs::files;
@@ -16,80 +15,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{AsyncMessage, Client, Config, NoTls};
-
-/// Errors of the datastore, as far as callers distinguish them.
-#[derive(Debug, thiserror::Error)]
-pub enum PgError {
-    #[error("the datastore does not answer at {0}")]
-    Unreachable(PathBuf),
-    /// A server behind the relay, or its login, cannot be used; the message is the relay's or names the login.
-    #[error("{0}")]
-    ExternalServer(String),
-    #[error("this requires a server that Leoflow manages")]
-    NotManaged,
-    #[error("the datastore is starting up or recovering")]
-    Recovering,
-    #[error("the datastore rejects the stored password: its data directory belongs to another instance")]
-    WrongPassword,
-    #[error("the database does not exist")]
-    NoDatabase,
-    #[error("the connection to the datastore was lost")]
-    ConnectionLost,
-    #[error("the datastore did not answer within {0:?}")]
-    Timeout(Duration),
-    #[error("waited too long for a lock that another session holds: {0}")]
-    Locked(Box<LockHolder>),
-    #[error("{}", describe(.0))]
-    Query(#[from] tokio_postgres::Error),
-}
-
-impl PgError {
-    /// SQLSTATE of a failed query; `None` if the connection failed.
-    pub fn sql_state(&self) -> Option<&SqlState> {
-        let Self::Query(error) = self else { return None };
-        error.as_db_error().map(tokio_postgres::error::DbError::code)
-    }
-
-    /// True when a retry may succeed: the server lacks resources, is stopping, or its machine has trouble. Classes 08,
-    /// 53, 57 and 58 of <https://www.postgresql.org/docs/18/errcodes-appendix.html>.
-    pub fn is_transient(&self) -> bool {
-        let is_transient = |code: &str| ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class));
-        !self.is_damage() && self.sql_state().is_some_and(|state| is_transient(state.code()))
-    }
-
-    /// True when the data files are damaged, by error class or by a message about a page.
-    pub fn is_damage(&self) -> bool {
-        let damaged = [&SqlState::DATA_CORRUPTED, &SqlState::INDEX_CORRUPTED];
-        self.sql_state().is_some_and(|state| damaged.contains(&state)) || self.cause() == Cause::Damaged
-    }
-
-    /// The cause of a failed query that the server's machine has trouble with. Other errors have texts that quote the
-    /// user's data.
-    pub fn cause(&self) -> Cause {
-        let Self::Query(error) = self else { return Cause::Other };
-        // Insufficient resources, system errors and internal errors.
-        let classes = ["53", "58", "XX"];
-        match error.as_db_error().filter(|db| classes.iter().any(|class| db.code().code().starts_with(class))) {
-            Some(db) => cause_of(&format!("{} ({})", db.message(), db.detail().unwrap_or_default())),
-            None => Cause::Other,
-        }
-    }
-}
-
-/// The server's message where there is one; the library's `Display` hides it.
-fn describe(error: &tokio_postgres::Error) -> String {
-    match error.as_db_error() {
-        Some(db) => {
-            let detail = db.detail().map(|detail| format!(" ({detail})")).unwrap_or_default();
-            format!("{}: {}{detail}", db.severity(), db.message())
-        }
-        None => match std::error::Error::source(error) {
-            Some(source) => format!("{error}: {source}"),
-            None => error.to_string(),
-        },
-    }
-}
+use tokio_postgres::tls::NoTlsStream;
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, Socket};
 
 /// The folder of the datastore's socket. Connections need only this and a password.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,19 +84,19 @@ impl Endpoint {
                 .is_ok_and(|meta| meta.is_dir() && meta.uid() == user::effective_uid())
     }
 
-    /// Connects; a task of the current runtime drives the connection.
-    pub async fn connect(&self, config: &Config) -> Result<Client, PgError> {
+    async fn open(&self, config: &Config) -> Result<(Client, Connection<Socket, NoTlsStream>), PgError> {
         if !self.is_own() {
             return Err(PgError::Unreachable(self.socket_folder.clone()));
         }
-        match config.connect(NoTls).await {
-            Ok((client, connection)) => {
-                // An error here ends the connection, which the client reports at its next use.
-                tokio::spawn(async move { drop(connection.await) });
-                Ok(client)
-            }
-            Err(error) => Err(self.classify(error)),
-        }
+        config.connect(NoTls).await.map_err(|error| self.classify(error))
+    }
+
+    /// Connects; a task of the current runtime drives the connection.
+    pub async fn connect(&self, config: &Config) -> Result<Client, PgError> {
+        let (client, connection) = self.open(config).await?;
+        // An error here ends the connection, which the client reports at its next use.
+        tokio::spawn(async move { drop(connection.await) });
+        Ok(client)
     }
 
     /// Connects and listens: the receiver gets the payload of each notification on `channel` and ends with the
@@ -179,10 +106,7 @@ impl Endpoint {
         config: &Config,
         channel: &str,
     ) -> Result<(ClientWrapper, mpsc::UnboundedReceiver<String>), PgError> {
-        if !self.is_own() {
-            return Err(PgError::Unreachable(self.socket_folder.clone()));
-        }
-        let (client, mut connection) = config.connect(NoTls).await.map_err(|error| self.classify(error))?;
+        let (client, mut connection) = self.open(config).await?;
         let (sender, receiver) = mpsc::unbounded_channel();
         let driver = tokio::spawn(async move {
             while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {

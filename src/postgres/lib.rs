@@ -2,12 +2,15 @@
 //! the server; the others use an endpoint and a role.
 
 mod access;
+pub mod acquire;
 pub mod cluster;
 pub mod connect;
 pub mod credentials;
 pub mod database_attributes;
 pub mod databases;
+mod error;
 pub mod external;
+pub mod fatal_message;
 mod generic_client;
 pub mod identifier;
 pub mod install;
@@ -18,8 +21,9 @@ pub mod schema;
 pub mod totals;
 
 pub use access::Access;
-pub use connect::{Endpoint, PgError};
+pub use connect::Endpoint;
 pub use credentials::{Credentials, Login};
+pub use error::{LockHolder, PgError};
 pub use generic_client::GenericClient;
 pub use install::Installation;
 

@@ -1,7 +1,7 @@
 //! Location of this home's data. `datastore.json` records it, so that a changed `datastore` in `config.yaml` cannot
 //! silently start an empty instance in another place. Without that file the data is the PostgreSQL under the home.
 
-use super::external::container::Container;
+use super::{APPLICATION_DATABASE, SUPERUSER};
 use leoflow_base::config::{self, ConfigError, DatastoreSetting, ExternalUrl};
 use leoflow_base::home::Home;
 use leoflow_base::sys::fs::files;
@@ -33,6 +33,29 @@ pub struct Location {
     pub container: Option<Container>,
     /// Distinguishes this home from others that would use the same database.
     pub home_id: String,
+}
+
+/// The container's entry in `datastore.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Container {
+    /// `docker` or `podman`, found on the PATH.
+    pub runtime: String,
+    pub name: String,
+    pub volume: String,
+    /// Port on 127.0.0.1.
+    pub port: u16,
+}
+
+impl Container {
+    /// Description for users.
+    pub fn description(&self) -> String {
+        format!("the container {} with the volume {} ({})", self.name, self.volume, self.runtime)
+    }
+
+    /// URL for the relay.
+    pub fn url(&self) -> String {
+        format!("postgres://{SUPERUSER}@127.0.0.1:{}/{APPLICATION_DATABASE}?sslmode=disable", self.port)
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

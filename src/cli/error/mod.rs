@@ -14,7 +14,7 @@ use leoflow_base::home::journal::JournalError;
 use leoflow_base::home::lock::LockError;
 use leoflow_base::sys::fs::flock;
 use leoflow_lifecycle::setup::{ApplyError, FactsError, InstallError, ReceiptError, Refusal};
-use leoflow_postgres::cluster::fatal_message::{Cause, cause_of};
+use leoflow_postgres::fatal_message::{Cause, cause_of};
 use leoflow_postgres::schema::SchemaError;
 use leoflow_processes::agent::AgentError;
 use leoflow_processes::supervisor::SupervisorError;

@@ -2,16 +2,16 @@
 
 use super::disk_hint::{with_disk_hint, with_shortage_hint};
 use super::{BELONG_TOGETHER, Error, Kind, RESTORE};
+use leoflow_postgres::LockHolder;
 use leoflow_postgres::PgError;
+use leoflow_postgres::acquire::AcquireError;
 use leoflow_postgres::cluster::ClusterError;
-use leoflow_postgres::cluster::fatal_message::{Cause, FatalMessage};
 use leoflow_postgres::cluster::private::PrivateError;
 use leoflow_postgres::credentials::CredentialsError;
 use leoflow_postgres::external::container::ContainerError;
 use leoflow_postgres::external::database_check::DatabaseCheckError;
-use leoflow_postgres::install::acquire::AcquireError;
+use leoflow_postgres::fatal_message::{Cause, FatalMessage};
 use leoflow_postgres::location::LocationError;
-use leoflow_postgres::locks::LockHolder;
 use std::io;
 
 /// Last hint of an error whose cause is elsewhere.

@@ -259,6 +259,7 @@ mod tests {
                 bin: "/b".into(),
                 source: "x".into(),
                 sha256: None,
+                installed_at: String::new(),
             }),
             installed_version: Some("1".into()),
             own_version_is_installed: true,

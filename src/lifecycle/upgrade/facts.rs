@@ -68,9 +68,10 @@ pub fn running_instance(home: &Home) -> Instance {
 
 /// Reads the migration history.
 pub async fn database(client: &Client) -> Result<Database, UpgradeError> {
-    Ok(match schema::applied(&schema::inspect(client).await?) {
-        Ok(applied) => Database::Applied(applied),
-        Err(reason) => Database::Damaged(reason),
+    let records = schema::inspect(client).await?;
+    Ok(match schema::damage(&records) {
+        Some(reason) => Database::Damaged(reason),
+        None => Database::Applied(schema::applied(&records)),
     })
 }
 

@@ -1,6 +1,5 @@
 //! The data directory. `initdb` creates it in a staging folder that is then renamed, so that it is complete or absent.
 
-pub mod fatal_message;
 pub mod leftovers;
 pub mod private;
 pub mod provision;
@@ -95,7 +94,7 @@ pub fn create(
     let io = |source| ClusterError::Io { path: home.postgres(), source };
     remove_killed_attempts(home).map_err(io)?;
     let staging = home.postgres().join(format!("{STAGING}{}", std::process::id()));
-    let result = initdb(installation, credentials.superuser_password().unwrap_or_default(), identity, &staging);
+    let result = initdb(&installation.bin, credentials.superuser_password().unwrap_or_default(), identity, &staging);
     if result.is_err() {
         // The next attempt removes what remains.
         let _ = files::remove_any(&staging);
@@ -107,12 +106,11 @@ pub fn create(
     Ok(())
 }
 
-/// Creates a cluster in `folder` and removes it, to prove that a build works on this machine. `Err` is a message for
-/// users.
-pub(crate) fn try_out(installation: &Installation, folder: &Path) -> Result<(), String> {
-    let result = initdb(installation, &random::hex_256(), &Identity::for_postgres(), folder);
-    files::remove_any(folder).map_err(|error| error.to_string())?;
-    result.map_err(|error| error.to_string())
+/// Creates a cluster in `folder` and removes it, to prove that a build works on this machine.
+pub(crate) fn try_out(bin: &Path, folder: &Path) -> Result<(), ClusterError> {
+    let result = initdb(bin, &random::hex_256(), &Identity::for_postgres(), folder);
+    files::remove_any(folder).map_err(|source| ClusterError::Io { path: folder.to_owned(), source })?;
+    result
 }
 
 /// Removes staging folders of killed attempts, after killing processes that still work in them.
@@ -182,29 +180,19 @@ fn initdb_arguments(staging: &Path, password_file: &Path) -> Vec<OsString> {
     arguments
 }
 
-/// Refuses a path that a shell would change in double quotes.
-fn check_path(installation: &Installation) -> Result<(), ClusterError> {
-    match installation.bin.to_string_lossy().contains(['$', '`']) {
-        true => Err(ClusterError::ShellPath(installation.bin.clone())),
-        false => Ok(()),
+/// Runs the initdb in `bin` on the empty folder `staging`.
+fn initdb(bin: &Path, password: &str, identity: &Identity, staging: &Path) -> Result<(), ClusterError> {
+    // A shell would change the path in double quotes.
+    if bin.to_string_lossy().contains(['$', '`']) {
+        return Err(ClusterError::ShellPath(bin.to_owned()));
     }
-}
-
-/// Runs initdb on the empty folder `staging`.
-fn initdb(
-    installation: &Installation,
-    password: &str,
-    identity: &Identity,
-    staging: &Path,
-) -> Result<(), ClusterError> {
-    check_path(installation)?;
     // The staging folder is initdb's working directory, by which the next attempt finds processes that survived a kill.
     let io = |source| ClusterError::Io { path: staging.to_owned(), source };
     files::create_private_dir(staging).map_err(io)?;
     let password_file = files::temporary_neighbour(staging);
     let password = format!("{password}\n");
     files::write_atomic(&password_file, password.as_bytes(), 0o600).map_err(io)?;
-    let mut command = unprivileged_command(&installation.program("initdb"), identity);
+    let mut command = unprivileged_command(&bin.join("initdb"), identity);
     command.current_dir(staging).args(initdb_arguments(staging, &password_file));
     command::dies_with_this_thread(&mut command);
     let output = command::output_within(&mut command, INITDB_LIMIT);
@@ -264,10 +252,8 @@ mod tests {
 
     #[test]
     fn a_path_that_a_shell_would_expand_is_refused() {
-        let installation =
-            Installation { version: String::new(), bin: "/h/$(id)/bin".into(), source: String::new(), sha256: None };
         let staging = tempfile::tempdir().unwrap();
-        let refused = initdb(&installation, "x", &Identity::Own, staging.path());
+        let refused = initdb(Path::new("/h/$(id)/bin"), "x", &Identity::Own, staging.path());
         assert!(matches!(refused, Err(ClusterError::ShellPath(_))), "{refused:?}");
     }
 

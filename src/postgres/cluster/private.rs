@@ -1,9 +1,9 @@
 //! A server for the duration of one command while Lite is stopped: same data, same socket, stopped when the command
 //! ends. For a container or an external server it is the relay to it.
 
-use super::fatal_message::{self, FatalMessage};
 use super::{leftovers, server};
 use crate::connect::within;
+use crate::fatal_message::{self, FatalMessage};
 use crate::{Credentials, Endpoint, Installation, PgError};
 use leoflow_base::home::Home;
 use leoflow_base::sys::process::reaper::{self, Exit};

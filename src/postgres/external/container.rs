@@ -1,30 +1,18 @@
 //! PostgreSQL in a container of our own, run with docker's or podman's command line: it has its own volume, and its
 //! port is bound to localhost only.
 
-use crate::NO_HUGE_PAGES;
-use crate::{APPLICATION_DATABASE, Credentials, NEWEST, SUPERUSER};
+use crate::location::Container;
+use crate::{Credentials, NEWEST, NO_HUGE_PAGES, SUPERUSER};
 use leoflow_base::home::{Home, instances};
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::process::command;
 use leoflow_base::sys::{env_vars, random};
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::ffi::OsStrExt;
 use std::process::Command;
 use std::time::Duration;
-
-/// The container's entry in `datastore.json`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Container {
-    /// `docker` or `podman`, found on the PATH.
-    pub runtime: String,
-    pub name: String,
-    pub volume: String,
-    /// Port on 127.0.0.1.
-    pub port: u16,
-}
 
 #[derive(Debug, thiserror::Error)]
 pub enum ContainerError {
@@ -227,16 +215,6 @@ impl Container {
             }
             Err(source) => Err(ContainerError::DoesNotRun { runtime, verb, source }),
         }
-    }
-
-    /// Description for users.
-    pub fn description(&self) -> String {
-        format!("the container {} with the volume {} ({})", self.name, self.volume, self.runtime)
-    }
-
-    /// URL for the relay.
-    pub fn url(&self) -> String {
-        format!("postgres://{SUPERUSER}@127.0.0.1:{}/{APPLICATION_DATABASE}?sslmode=disable", self.port)
     }
 }
 

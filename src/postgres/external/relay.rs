@@ -3,14 +3,15 @@
 //! this is the only TLS client. A failed connection is reported to the client as a protocol error. Source:
 //! <https://www.postgresql.org/docs/18/protocol-flow.html>.
 
-use super::container::Container;
 use super::scram::{NotScram, ScramOnly};
 use super::tls::{self, TlsError};
-use crate::{Credentials, Endpoint, PgError, SOCKET_PORT, location};
+use crate::location::{self, Container};
+use crate::{Credentials, Endpoint, PgError, SOCKET_PORT};
 use leoflow_base::config::{Address, ExternalUrl, Tls};
 use leoflow_base::home::Home;
 use leoflow_base::sys::net::{stream, unix_socket};
 use leoflow_base::sys::process::command;
+use rustls::pki_types::ServerName;
 use std::io;
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus, Stdio};
@@ -30,6 +31,21 @@ pub enum RelayError {
     Location(#[from] location::LocationError),
     #[error(transparent)]
     Tls(#[from] TlsError),
+}
+
+/// Why no connection to the server could be made.
+#[derive(Debug, thiserror::Error)]
+enum UpstreamError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("it does not support TLS; sslmode=disable in the URL turns encryption off")]
+    NoTls,
+    #[error("{0} is not a valid name for a certificate")]
+    Name(String),
+    #[error("TLS: {0}")]
+    Handshake(#[source] io::Error),
+    #[error("no answer within {} s", ANSWER_LIMIT.as_secs())]
+    Timeout,
 }
 
 /// Time limit for an answer of the server.
@@ -122,7 +138,7 @@ impl Drop for Attached<'_> {
 /// Connects without the relay, for a check before the home uses the server.
 pub async fn connect_directly(url: &ExternalUrl) -> Result<Client, PgError> {
     let upstream = Upstream::new(url.clone()).map_err(|error| PgError::ExternalServer(error.to_string()))?;
-    let stream = upstream.in_time(upstream.connect()).await.map_err(PgError::ExternalServer)?;
+    let stream = upstream.in_time(upstream.connect()).await?;
     let endpoint = Endpoint { socket_folder: PathBuf::new() };
     let mut config = Credentials::from(url.clone()).application(&endpoint);
     config.options("-c search_path=pg_catalog -c statement_timeout=30s");
@@ -161,11 +177,10 @@ impl Upstream {
         let Ok(startup) = startup_message(&mut client).await else { return };
         let answered = async {
             let mut server = self.connect().await?;
-            server.write_all(&startup.bytes).await.map_err(|error| error.to_string())?;
+            server.write_all(&startup.bytes).await?;
             let mut answer = vec![0; BUFFER];
             // A cancel request gets no answer.
-            let count =
-                if startup.is_cancel { 0 } else { server.read(&mut answer).await.map_err(|e| e.to_string())? };
+            let count = if startup.is_cancel { 0 } else { server.read(&mut answer).await? };
             answer.truncate(count);
             Ok((server, answer))
         };
@@ -179,47 +194,46 @@ impl Upstream {
                 drop(relayed.await);
             }
             // The client may have disconnected.
-            Err(reason) => drop(client.write_all(&refusal(&reason)).await),
+            Err(error) => drop(client.write_all(&refusal(&error.to_string())).await),
         }
     }
 
     /// Limits the wait below the client's own timeout, so that the client learns which side failed to answer.
-    async fn in_time<T>(&self, work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
-        let done = tokio::time::timeout(ANSWER_LIMIT, work).await;
-        done.unwrap_or_else(|_| Err(format!("no answer within {} s", ANSWER_LIMIT.as_secs())))
-            .map_err(|reason| format!("cannot reach the datastore at {}: {reason}", self.url.address))
+    async fn in_time<T>(&self, work: impl Future<Output = Result<T, UpstreamError>>) -> Result<T, PgError> {
+        let done = tokio::time::timeout(ANSWER_LIMIT, work).await.unwrap_or(Err(UpstreamError::Timeout));
+        done.map_err(|error| {
+            PgError::ExternalServer(format!("cannot reach the datastore at {}: {error}", self.url.address))
+        })
     }
 
     /// Connects; if the URL requires SCRAM, only to a server that proves knowledge of the password.
-    async fn connect(&self) -> Result<Box<dyn Stream>, String> {
+    async fn connect(&self) -> Result<Box<dyn Stream>, UpstreamError> {
         let stream = self.open().await?;
         Ok(if self.url.requires_scram() { Box::new(ScramOnly::new(stream)) } else { stream })
     }
 
     /// Opens the connection, encrypted if the URL says so.
-    async fn open(&self) -> Result<Box<dyn Stream>, String> {
-        let to_text = |error: io::Error| error.to_string();
+    async fn open(&self) -> Result<Box<dyn Stream>, UpstreamError> {
         let (host, port) = match &self.url.address {
             Address::Tcp { host, port } => (host.as_str(), *port),
             Address::Socket { .. } => {
                 let path = self.url.address.socket().unwrap_or_default();
-                return Ok(Box::new(UnixStream::connect(path).await.map_err(to_text)?));
+                return Ok(Box::new(UnixStream::connect(path).await?));
             }
         };
-        let mut tcp = TcpStream::connect((host, port)).await.map_err(to_text)?;
-        tcp.set_nodelay(true).map_err(to_text)?;
-        stream::enable_keepalive(&tcp).map_err(to_text)?;
+        let mut tcp = TcpStream::connect((host, port)).await?;
+        tcp.set_nodelay(true)?;
+        stream::enable_keepalive(&tcp)?;
         let Some(tls) = &self.tls else { return Ok(Box::new(tcp)) };
         let mut request = [0; 8];
         request[..4].copy_from_slice(&8_u32.to_be_bytes());
         request[4..].copy_from_slice(&SSL_REQUEST.to_be_bytes());
-        tcp.write_all(&request).await.map_err(to_text)?;
-        if tcp.read_u8().await.map_err(to_text)? != b'S' {
-            return Err("it does not support TLS; sslmode=disable in the URL turns encryption off".to_owned());
+        tcp.write_all(&request).await?;
+        if tcp.read_u8().await? != b'S' {
+            return Err(UpstreamError::NoTls);
         }
-        let name = tls::server_name(host)?;
-        let encrypted = tls.connect(name, tcp).await;
-        Ok(Box::new(encrypted.map_err(|error| format!("TLS: {error}"))?))
+        let name = ServerName::try_from(host.to_owned()).map_err(|_| UpstreamError::Name(host.to_owned()))?;
+        Ok(Box::new(tls.connect(name, tcp).await.map_err(UpstreamError::Handshake)?))
     }
 }
 

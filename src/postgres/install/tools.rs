@@ -5,9 +5,23 @@ use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::disk;
 use leoflow_base::sys::process::command;
 use leoflow_base::sys::process::user_namespace::Identity;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
+
+/// Why a program of PostgreSQL cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ProgramError {
+    #[error("{bin} contains no {program}")]
+    Missing { bin: PathBuf, program: &'static str },
+    #[error("cannot run {program}: {source}{}", noexec_reason(program))]
+    DoesNotRun { program: PathBuf, source: io::Error },
+    #[error("{program} --version failed: {reason}")]
+    Failed { program: PathBuf, reason: String },
+    #[error("{program} --version printed {output:?}")]
+    OtherProgram { program: PathBuf, output: String },
+}
 
 /// Builds a command with a clean environment: a path, the C locale, a temporary folder.
 pub(crate) fn clean_command(program: &Path) -> Command {
@@ -45,16 +59,16 @@ pub(crate) fn unprivileged_command(program: &Path, identity: &Identity) -> Comma
 /// Programs that are required in addition to `postgres` itself.
 pub const NEEDED: &[&str] = &["initdb", "psql", "pg_dump", "pg_restore"];
 
-/// Checks that all programs are present; `Err` names the first missing one.
-pub fn check_complete(bin: &Path) -> Result<(), String> {
+/// Checks that all programs are present; the error names the first missing one.
+pub fn check_complete(bin: &Path) -> Result<(), ProgramError> {
     match NEEDED.iter().find(|program| !bin.join(program).is_file()) {
-        Some(missing) => Err(format!("{} contains no {missing}", bin.display())),
+        Some(program) => Err(ProgramError::Missing { bin: bin.to_owned(), program }),
         None => Ok(()),
     }
 }
 
-/// Runs `--version` of each program that the first start of a server does not run; `Err` describes the first failure.
-pub(crate) fn try_clients(bin: &Path) -> Result<(), String> {
+/// Runs `--version` of each program that the first start of a server does not run.
+pub(crate) fn try_clients(bin: &Path) -> Result<(), ProgramError> {
     NEEDED.iter().filter(|name| **name != "initdb").try_for_each(|name| version_output(&bin.join(name)).map(drop))
 }
 
@@ -62,19 +76,19 @@ pub(crate) fn try_clients(bin: &Path) -> Result<(), String> {
 const VERSION_LIMIT: Duration = Duration::from_secs(10);
 
 /// Major version and version, such as `(18, "18.4")`, from `postgres --version`.
-pub fn postgres_version(bin: &Path) -> Result<(u32, String), String> {
+pub fn postgres_version(bin: &Path) -> Result<(u32, String), ProgramError> {
     let program = bin.join("postgres");
     let text = version_output(&program)?;
-    parse_version(&text).ok_or_else(|| format!("{} --version printed {:?}", program.display(), text.trim()))
+    parse_version(&text).ok_or_else(|| ProgramError::OtherProgram { program, output: text.trim().to_owned() })
 }
 
-fn version_output(program: &Path) -> Result<String, String> {
+fn version_output(program: &Path) -> Result<String, ProgramError> {
     let mut command = clean_command(program);
     let output = command::output_within(command.arg("--version"), VERSION_LIMIT)
-        .map_err(|error| format!("cannot run {}: {error}{}", program.display(), noexec_reason(program)))?;
+        .map_err(|source| ProgramError::DoesNotRun { program: program.to_owned(), source })?;
     if !output.status.success() {
         let reason = command::failure(&String::from_utf8_lossy(&output.stderr), output.status);
-        return Err(format!("{} --version failed: {reason}", program.display()));
+        return Err(ProgramError::Failed { program: program.to_owned(), reason });
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -15,7 +15,7 @@ const STEP_MARKER: &str = "-- step: ";
 
 impl Batches {
     /// Splits a file into the text that runs once, in the migration's transaction, and the steps, if any.
-    pub(super) fn split(file: &str, sql: &str) -> Result<(String, Option<Self>), String> {
+    pub(super) fn split(sql: &str) -> Result<(String, Option<Self>), &'static str> {
         let Some(begin) = sql.find(&format!("\n{STEP_MARKER}")) else { return Ok((sql.to_owned(), None)) };
         let (setup, steps) = sql.split_at(begin + 1);
         let (mut batch, mut left) = (None, None);
@@ -25,12 +25,12 @@ impl Batches {
             match name.trim() {
                 "batch" => batch = Some(text),
                 "left" => left = Some(text),
-                other => return Err(format!("{file} has an unknown step {other:?}; use `batch` and `left`")),
+                _ => return Err("has an unknown step; use `batch` and `left`"),
             }
         }
         match (batch, left) {
             (Some(batch), Some(left)) => Ok((setup.to_owned(), Some(Self { batch, left }))),
-            _ => Err(format!("{file} needs both steps, `batch` and `left`")),
+            _ => Err("needs both steps, `batch` and `left`"),
         }
     }
 }

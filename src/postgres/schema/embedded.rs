@@ -89,27 +89,37 @@ pub fn newest(migrations: &[EmbeddedMigration]) -> i64 {
     migrations.iter().map(|migration| migration.version).max().unwrap_or(0)
 }
 
+/// A migration that does not follow the format of its file.
+#[derive(Debug, thiserror::Error)]
+#[error("{file} {problem}")]
+pub struct MalformedMigration {
+    file: String,
+    problem: &'static str,
+}
+
 impl EmbeddedMigration {
     /// Parses the file name, the header line and the batches.
-    pub fn parse(file: &str, sql: &str, rollback: Option<&str>) -> Result<Self, String> {
-        let stem = file.strip_suffix(".sql").ok_or_else(|| format!("{file} does not end in .sql"))?;
+    pub fn parse(file: &str, sql: &str, rollback: Option<&str>) -> Result<Self, MalformedMigration> {
+        Self::parse_file(file, sql, rollback).map_err(|problem| MalformedMigration { file: file.to_owned(), problem })
+    }
+
+    fn parse_file(file: &str, sql: &str, rollback: Option<&str>) -> Result<Self, &'static str> {
+        let stem = file.strip_suffix(".sql").ok_or("does not end in .sql")?;
         let header = sql.lines().next().unwrap_or_default();
         let phase = header
             .strip_prefix("-- phase: ")
             .and_then(Phase::parse)
-            .ok_or_else(|| format!("{file} does not begin with `-- phase: expand|data|postdeploy|contract`"))?;
-        let (setup, batches) = Batches::split(file, sql)?;
+            .ok_or("does not begin with `-- phase: expand|data|postdeploy|contract`")?;
+        let (setup, batches) = Batches::split(sql)?;
         if batches.is_some() && phase != Phase::Data {
-            return Err(format!("{file} has steps, which only data migrations support"));
+            return Err("has steps, which only data migrations support");
         }
         if phase == Phase::Expand && rollback.is_none() {
-            return Err(format!("{file} is an expand migration without {stem}.rollback.sql"));
+            return Err("is an expand migration without a file .rollback.sql");
         }
-        let (number, name) = stem
-            .strip_prefix('V')
-            .and_then(|rest| rest.split_once("__"))
-            .ok_or_else(|| format!("{file} is not named like V0001__name.sql"))?;
-        let version: i32 = number.parse().map_err(|_| format!("{file} has no version number"))?;
+        let (number, name) =
+            stem.strip_prefix('V').and_then(|rest| rest.split_once("__")).ok_or("is not named like V0001__name.sql")?;
+        let version: i32 = number.parse().map_err(|_| "has no version number")?;
         let sha256 = hex::encode(Sha256::digest(sql.as_bytes()));
         let register = batches.as_ref().map(|_| format!("INSERT INTO data_migration (version) VALUES ({version});\n"));
         let register = register.unwrap_or_default();
@@ -117,7 +127,7 @@ impl EmbeddedMigration {
         // refinery's prefix U allows a deferred migration to run after a newer one.
         let prefix = if phase.is_deferred() { 'U' } else { 'V' };
         let migration = refinery::Migration::unapplied(&format!("{prefix}{number}__{name}"), &text)
-            .map_err(|error| error.to_string())?;
+            .map_err(|_| "has a name that refinery does not accept")?;
         Ok(Self {
             version: version.into(),
             name: name.to_owned(),
@@ -180,7 +190,8 @@ mod tests {
             ("V0001__a.sql", "-- phase: data\n-- step: batch\nSELECT 1;\n", None),
             ("V0001__a.sql", "-- phase: data\n-- step: sideways\nSELECT 1;\n", None),
         ] {
-            assert!(EmbeddedMigration::parse(file, sql, rollback).unwrap_err().contains(file));
+            let error = EmbeddedMigration::parse(file, sql, rollback).unwrap_err();
+            assert!(error.to_string().starts_with(file), "{error}");
         }
         assert!(EmbeddedMigration::parse("V0001__a.sql", "-- phase: data\n", None).is_ok());
     }

@@ -2,7 +2,7 @@
 
 use super::SchemaError;
 use super::embedded::known;
-use super::schema_state::{HistoryRow, LedgerRow, SchemaRecords, damage, database_version};
+use super::schema_state::{HistoryRow, LedgerRow, SchemaRecords, database_version};
 use crate::PgError;
 use tokio_postgres::{GenericClient, Row};
 
@@ -98,15 +98,12 @@ fn parse_ledger(rows: Vec<Row>) -> Vec<LedgerRow> {
         .collect()
 }
 
-/// The applied versions with the sha256 of their files, oldest first; `Err` when the records are damaged.
-pub fn applied(records: &SchemaRecords) -> Result<Vec<(i64, String)>, String> {
-    if let Some(reason) = damage(records) {
-        return Err(reason);
-    }
+/// The applied versions with the sha256 of their files, oldest first.
+pub fn applied(records: &SchemaRecords) -> Vec<(i64, String)> {
     let rows = records.ledger.iter().flatten();
     let mut applied: Vec<(i64, String)> = rows.map(|row| (row.version, row.sha256.clone())).collect();
     applied.sort_unstable();
-    Ok(applied)
+    applied
 }
 
 /// The release that applied the newest migration; `None` without one.

@@ -113,12 +113,10 @@ fn work_memory(free_bytes: Option<u64>) -> u64 {
 /// The error of a migration or rollback that failed and whose transaction has ended. If it waited too long for a lock,
 /// the error names the session that holds the lock.
 pub(super) async fn failure(client: &Client, action: String, reason: String, state: Option<&SqlState>) -> SchemaError {
-    if state == Some(&SqlState::LOCK_NOT_AVAILABLE)
-        && let Ok(Some(holder)) = locks::holder(client).await
-    {
-        return SchemaError::Locked { action, holder: Box::new(holder) };
+    match locks::holder(client, state).await {
+        Some(holder) => SchemaError::Locked { action, holder },
+        None => SchemaError::Failed { action, reason },
     }
-    SchemaError::Failed { action, reason }
 }
 
 /// The server's error, which refinery keeps as a source of its own.

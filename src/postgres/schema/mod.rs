@@ -21,11 +21,11 @@ pub use migrate::refusal;
 pub use migrate::{Applied, migrate, require_current};
 pub use rollback::{Extent, RolledBack, rollback, to_undo};
 pub use rollback_losses::rollback_losses;
-pub use schema_state::{State, classify, database_version, waiting};
+pub use schema_state::{State, classify, damage, database_version, waiting};
 pub use totals_guard::TotalsGuard;
 
 use crate::PgError;
-use crate::locks::LockHolder;
+use crate::error::LockHolder;
 use crate::totals::Difference;
 
 /// Why an operation on the schema failed.

@@ -115,7 +115,7 @@ pub fn waiting<'a>(known: &'a [EmbeddedMigration], records: &SchemaRecords) -> V
 
 /// Describes damage of the records; `None` if there is none. refinery, which applies the migrations, panics on the rows
 /// that this function rejects.
-pub(super) fn damage(records: &SchemaRecords) -> Option<String> {
+pub fn damage(records: &SchemaRecords) -> Option<String> {
     if let Some(reason) = &records.unreadable {
         return Some(reason.clone());
     }

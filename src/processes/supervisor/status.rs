@@ -6,7 +6,7 @@ use super::state::{ChildState, Phase};
 use leoflow_base::protocol::control::Answer;
 use leoflow_base::protocol::status::{InstanceState, InstanceStatus, ProcessStatus};
 use leoflow_base::sys::process;
-use leoflow_postgres::cluster::fatal_message;
+use leoflow_postgres::fatal_message;
 use std::time::{Duration, Instant};
 
 /// A start is reported as busy once it has taken longer than this.

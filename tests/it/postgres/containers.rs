@@ -255,7 +255,7 @@ fn podman_is_used_if_docker_does_not_answer() {
 
 /// True if the runtime answers and has the image of PostgreSQL; tests do not download it.
 fn is_ready(runtime: &str) -> bool {
-    let image = leoflow::postgres::external::container::Container::image();
+    let image = leoflow::postgres::location::Container::image();
     let inspected = Command::new(runtime).args(["image", "inspect", &image]).output();
     inspected.is_ok_and(|output| output.status.success())
 }

@@ -13,7 +13,7 @@ use leoflow_base::protocol::control;
 use leoflow_base::protocol::status::InstanceState;
 use leoflow_base::sys::fs::files;
 use leoflow_lifecycle::backup::restore::quarantine;
-use leoflow_postgres::cluster::fatal_message::{self, Cause};
+use leoflow_postgres::fatal_message::{self, Cause};
 use leoflow_processes::supervisor::last_lines;
 use std::path::PathBuf;
 

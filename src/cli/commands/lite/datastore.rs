@@ -5,9 +5,8 @@ use leoflow_base::config::DatastoreSetting;
 use leoflow_base::home::Home;
 use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_lifecycle::setup::Plan;
-use leoflow_postgres::external::container::Container;
 use leoflow_postgres::external::database_check;
-use leoflow_postgres::location::{self, LocationError};
+use leoflow_postgres::location::{self, Container, LocationError};
 
 /// Parses a datastore given on the command line; `option` names the argument in errors.
 pub fn parse(text: &str, option: &str) -> Result<DatastoreSetting, Error> {

@@ -20,7 +20,7 @@ use leoflow_base::sys::process::{replace, stdio};
 use leoflow_base::sys::{clock, env_vars};
 use leoflow_lifecycle::setup::{self, InstalledBinary, Plan, Request};
 use leoflow_lifecycle::upgrade::rollback::expire;
-use leoflow_postgres::install::acquire::Sources;
+use leoflow_postgres::acquire::Sources;
 use leoflow_postgres::{Access, Credentials, Endpoint, PgError, install};
 use leoflow_processes::agent;
 use leoflow_processes::supervisor::instance::{Instance, own_program};

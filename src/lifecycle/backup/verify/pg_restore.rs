@@ -9,7 +9,7 @@ use crate::backup::format::manifest::Manifest;
 use leoflow_base::sys::blocking;
 use leoflow_base::sys::fs::disk;
 use leoflow_base::sys::process::command;
-use leoflow_postgres::cluster::fatal_message::{self, Cause};
+use leoflow_postgres::fatal_message::{self, Cause};
 use std::fs::File;
 use std::io::{BufReader, Read, Write};
 use std::path::Path;

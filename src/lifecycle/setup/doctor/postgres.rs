@@ -3,9 +3,9 @@
 use crate::setup::check::Check;
 use leoflow_base::home::Home;
 use leoflow_base::protocol::status::{InstanceState, InstanceStatus};
+use leoflow_postgres::acquire::Sources;
 use leoflow_postgres::cluster::{self, ClusterState};
 use leoflow_postgres::credentials::Credentials;
-use leoflow_postgres::install::acquire::Sources;
 use leoflow_postgres::install::{self, version};
 use leoflow_postgres::location::{self, Kind};
 use leoflow_postgres::{Installation, NEWEST};
@@ -123,6 +123,7 @@ mod tests {
             bin: "/b".into(),
             source: "wheel".to_owned(),
             sha256: None,
+            installed_at: String::new(),
         };
         let old = check_installed(&build("18.4"), Some("18.4"));
         assert_eq!(old.verdict, Verdict::Warning);

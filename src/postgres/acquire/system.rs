@@ -1,27 +1,21 @@
 //! Finds a PostgreSQL installed on the machine.
 
-use super::tools::{check_complete, postgres_version};
+use super::SourceError;
 use crate::MAJOR;
+use crate::install::tools::{check_complete, postgres_version};
 use std::path::{Path, PathBuf};
 
 /// Finds the first complete installation of the supported major version on the search path or in the distributions'
-/// folders. The error lists the unsuitable ones.
-pub fn find(search_path: &[PathBuf]) -> Result<(PathBuf, String), String> {
-    let mut reasons = Vec::new();
-    for folder in candidates(search_path) {
-        if !folder.join("postgres").is_file() {
-            continue;
-        }
+/// folders, and returns the folder of its programs. The error lists the unsuitable ones.
+pub fn find(search_path: &[PathBuf]) -> Result<PathBuf, SourceError> {
+    let mut unsuitable = Vec::new();
+    for folder in candidates(search_path).into_iter().filter(|folder| folder.join("postgres").is_file()) {
         match check(&folder) {
-            Ok(version) => return Ok((folder, version)),
-            Err(reason) => reasons.push(reason),
+            Ok(()) => return Ok(folder),
+            Err(error) => unsuitable.push(error),
         }
     }
-    if reasons.is_empty() {
-        Err(format!("no postgres on the PATH, in /usr/lib/postgresql/{MAJOR}/bin or in /usr/pgsql-{MAJOR}/bin"))
-    } else {
-        Err(reasons.join("; "))
-    }
+    Err(if unsuitable.is_empty() { SourceError::NoSystemServer } else { SourceError::Unsuitable(unsuitable) })
 }
 
 /// Folders that may contain PostgreSQL's programs, without duplicates.
@@ -39,11 +33,11 @@ fn candidates(search_path: &[PathBuf]) -> Vec<PathBuf> {
     folders
 }
 
-/// Returns the version of a complete installation of the supported major version.
-fn check(bin: &Path) -> Result<String, String> {
+/// Checks that an installation is complete and of the supported major version.
+fn check(bin: &Path) -> Result<(), SourceError> {
     let (major, version) = postgres_version(bin)?;
     if major != MAJOR {
-        return Err(format!("{} is version {version}, not {MAJOR}", bin.display()));
+        return Err(SourceError::OtherSystemVersion { bin: bin.to_owned(), version });
     }
-    check_complete(bin).map(|()| version)
+    Ok(check_complete(bin)?)
 }

