@@ -15,7 +15,7 @@ use leoflow_base::protocol::status::InstanceState;
 use leoflow_base::sys::fs::disk;
 use leoflow_components::web_ui;
 use leoflow_postgres::schema::{self, SchemaError, embedded};
-use leoflow_postgres::{PgError, install, locks};
+use leoflow_postgres::{databases, install, locks};
 use leoflow_processes::agent::TaskFolder;
 use semver::Version;
 use tokio_postgres::Client;
@@ -36,8 +36,7 @@ pub struct FactSources<'a> {
 /// Gathers the facts.
 pub async fn gather(sources: FactSources<'_>) -> Result<UpgradeFacts, UpgradeError> {
     let FactSources { home, config, own_version, instance, client } = sources;
-    let size = client.query_one("SELECT pg_database_size(current_database())", &[]).await.map_err(PgError::from)?;
-    let database_bytes = u64::try_from(size.get::<_, i64>(0)).unwrap_or(0);
+    let database_bytes = databases::size(client, None).await?;
     Ok(UpgradeFacts {
         installed: installed_version(home, own_version)?,
         own_version: parse_version(own_version)?,

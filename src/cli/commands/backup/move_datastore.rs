@@ -19,7 +19,7 @@ use leoflow_lifecycle::backup::relocation::{self, Relocation};
 use leoflow_lifecycle::backup::restore::restore_dir;
 use leoflow_lifecycle::upgrade::rollback::snapshot;
 use leoflow_postgres::external::database_check;
-use leoflow_postgres::location;
+use leoflow_postgres::{databases, location};
 use serde_json::json;
 
 #[derive(Args, Debug)]
@@ -177,9 +177,7 @@ async fn is_same_database(context: &Context<'_>, to: &DatastoreSetting) -> Resul
 async fn check_disk_space(context: &Context<'_>) -> Result<(), Error> {
     let opened = Datastore::open(&context.recovery(), COMMAND).await?;
     let client = opened.connect().await?;
-    let query = "SELECT pg_catalog.pg_database_size(pg_catalog.current_database())";
-    let row = client.query_one(query, &[]).await.map_err(leoflow_postgres::PgError::from)?;
-    let bytes = u64::try_from(row.get::<_, i64>(0)).unwrap_or(0);
+    let bytes = databases::size(&client, None).await?;
     let needed = bytes.saturating_mul(2).saturating_add(MARGIN_BYTES);
     let root = context.home.root();
     let free = disk::free_bytes(root).map_err(|error| Error::io("read", root, &error))?;

@@ -12,7 +12,7 @@ use leoflow_engine::store::totals::INVARIANTS;
 use leoflow_postgres::identifier::quoted;
 use leoflow_postgres::schema::{self, SchemaError, State, shape, tables};
 use leoflow_postgres::totals::{self, Answer, Answers, Limits, TIME_LIMIT};
-use leoflow_postgres::{Access, Login, PgError, locks};
+use leoflow_postgres::{Access, Login, PgError, databases, locks};
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::process::{Child, Command, Stdio};
@@ -93,7 +93,7 @@ impl Snapshot {
         }
         // Tables of PostgreSQL itself have ids below 16384.
         let facts_query =
-            "SELECT pg_export_snapshot(), current_setting('server_version'), pg_database_size(current_database()),
+            "SELECT pg_export_snapshot(), current_setting('server_version'),
                      (SELECT coalesce(sum(pg_table_size(oid)), 0)::bigint FROM pg_class WHERE relkind = 'r' AND oid >= 16384)";
         let row = client.query_one(facts_query, &[]).await?;
         let version: String = row.get(1);
@@ -103,8 +103,8 @@ impl Snapshot {
             id: row.get(0),
             // Without the suffix of a distribution: `18.4 (Debian …)`.
             postgres_version: version.split_whitespace().next().unwrap_or_default().to_owned(),
-            bytes: u64::try_from(row.get::<_, i64>(2)).unwrap_or(0),
-            heap_bytes: u64::try_from(row.get::<_, i64>(3)).unwrap_or(0),
+            bytes: databases::size(&client, None).await?,
+            heap_bytes: u64::try_from(row.get::<_, i64>(2)).unwrap_or(0),
             client,
             survey,
             running,

@@ -2,7 +2,7 @@
 //! the state that is not current; it is no replica.
 
 use super::exchange_error::ExchangeError;
-use leoflow_postgres::databases::{self, Connections};
+use leoflow_postgres::databases::{self, Connections, Sessions};
 use leoflow_postgres::{APPLICATION_DATABASE, PgError};
 
 /// Swaps the names of the application database and the standby.
@@ -11,9 +11,9 @@ pub async fn swap_in_transaction(
     standby: &str,
     temporary_name: &str,
 ) -> Result<(), ExchangeError> {
-    let terminate_sessions =
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname IN ($1::text::name, $2::text::name)";
-    client.execute(terminate_sessions, &[&APPLICATION_DATABASE, &standby]).await.map_err(PgError::from)?;
+    for name in [APPLICATION_DATABASE, standby] {
+        databases::end_sessions(client, Sessions::In(name)).await?;
+    }
     let transaction = client.transaction().await.map_err(PgError::from)?;
     for (from, to) in
         [(APPLICATION_DATABASE, temporary_name), (standby, APPLICATION_DATABASE), (temporary_name, standby)]

@@ -2,9 +2,10 @@
 //! others, and is dropped afterwards, so a dump can act only there and only as that role.
 
 use leoflow_base::sys::random;
+use leoflow_postgres::databases::{self, Sessions};
 use leoflow_postgres::external::database_check::DATABASE_OPTIONS;
 use leoflow_postgres::identifier::quoted;
-use leoflow_postgres::{APPLICATION_ROLE, Access, Login, PgError, databases};
+use leoflow_postgres::{APPLICATION_ROLE, Access, Login, PgError};
 use std::time::{Duration, Instant};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
@@ -97,16 +98,12 @@ impl Scratch {
 
     /// Size of the loaded database on disk, in bytes.
     pub async fn size(&self) -> Result<u64, PgError> {
-        let row =
-            self.upkeep.query_one("SELECT pg_database_size($1::text::name)", &[&self.id.standby_database()]).await?;
-        Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
+        databases::size(&self.upkeep, Some(&self.id.standby_database())).await
     }
 
     /// Terminates the role's sessions.
     pub async fn interrupt(&self) -> Result<(), PgError> {
-        let query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1::text::name";
-        self.upkeep.execute(query, &[&self.id.role()]).await?;
-        Ok(())
+        databases::end_sessions(&self.upkeep, Sessions::Of(&self.id.role())).await.map(drop)
     }
 
     /// Transfers the verified database to the application's role. No superuser has connected to the database before;
@@ -177,11 +174,7 @@ pub async fn create_standby(access: &Access, id: &RestoreId) -> Result<(), PgErr
 
 /// Drops the standby database if it exists.
 pub async fn drop_standby(access: &Access, id: &RestoreId) -> Result<(), PgError> {
-    let (upkeep, name) = (access.upkeep().await?, id.standby_database());
-    match databases::exists(&upkeep, &name).await? {
-        true => databases::drop_if_exists(&upkeep, &name).await,
-        false => Ok(()),
-    }
+    databases::drop_if_exists(&access.upkeep().await?, &id.standby_database()).await
 }
 
 /// Drops databases and roles that restores and verifications have left, except the standby databases of `keep`.

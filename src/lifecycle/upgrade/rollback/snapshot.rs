@@ -8,7 +8,7 @@ use super::history;
 use crate::backup::content::ContentError;
 use leoflow_base::home::Home;
 use leoflow_base::sys::random;
-use leoflow_postgres::databases::{self, Connections, drop_if_exists};
+use leoflow_postgres::databases::{self, Connections, Sessions, drop_if_exists};
 use leoflow_postgres::identifier::quoted;
 use leoflow_postgres::{APPLICATION_DATABASE, APPLICATION_ROLE, Access, PgError, database_attributes};
 use std::io;
@@ -94,13 +94,17 @@ async fn discard_managed(access: &Access, name: &str) -> Result<(), PgError> {
 
 /// Terminates the backend that creates the snapshot and drops the result.
 async fn cancel_and_drop(upkeep: &Client, name: &str) -> Result<(), PgError> {
-    let terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-               WHERE pid <> pg_backend_pid() AND query LIKE 'CREATE DATABASE ' || $1::text || ' %'";
+    end_all(upkeep, Sessions::Creating(name)).await?;
+    drop_if_exists(upkeep, name).await
+}
+
+/// Terminates sessions and waits for their end, up to a limit.
+async fn end_all(upkeep: &Client, sessions: Sessions<'_>) -> Result<(), PgError> {
     let deadline = tokio::time::Instant::now() + TERMINATE_LIMIT;
-    while !upkeep.query(terminate, &[&name]).await?.is_empty() && tokio::time::Instant::now() < deadline {
+    while databases::end_sessions(upkeep, sessions).await? > 0 && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(POLL_INTERVAL).await;
     }
-    drop_if_exists(upkeep, name).await
+    Ok(())
 }
 
 /// Drops a snapshot.
@@ -114,11 +118,11 @@ pub async fn remove(home: &Home, access: &Access, name: &str) -> Result<(), Cont
 /// Databases up to this size in bytes are copied with the strategy `WAL_LOG`. `FILE_COPY` waits for two checkpoints,
 /// which compete with all other disk writes: on two busy cores it takes seconds for 8 MB, `WAL_LOG` a tenth of a
 /// second.
-const WAL_COPY_LIMIT: i64 = 64 * 1024 * 1024;
+const WAL_COPY_LIMIT: u64 = 64 * 1024 * 1024;
 
 /// Copies a template that has no connected sessions. `owner` owns the copy, by default the connected role.
 async fn copy(upkeep: &Client, template: &str, name: &str, owner: Option<&str>) -> Result<(), PgError> {
-    let size: i64 = upkeep.query_one("SELECT pg_database_size($1::text::name)", &[&template]).await?.get(0);
+    let size = databases::size(upkeep, Some(template)).await?;
     let owner = owner.map(|role| format!("OWNER {role} ")).unwrap_or_default();
     let create =
         |strategy: &str| format!("CREATE DATABASE {name} TEMPLATE {} {owner}STRATEGY {strategy}", quoted(template));
@@ -221,17 +225,8 @@ async fn drop_others_managed(access: &Access, keep: Option<&str>) -> Result<(), 
 /// Disallows connections to the database and terminates its sessions.
 async fn block_connections(upkeep: &Client, database: &str) -> Result<(), PgError> {
     databases::set_connections(upkeep, database, Connections::Refused).await?;
-    let deadline = tokio::time::Instant::now() + TERMINATE_LIMIT;
-    loop {
-        // The count includes backends that are still terminating.
-        let terminate = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = $1::text::name";
-        let remaining: i64 = upkeep.query_one(terminate, &[&database]).await?.get(0);
-        if remaining == 0 || tokio::time::Instant::now() >= deadline {
-            // A remaining session makes the next statement fail with a clear error.
-            return Ok(());
-        }
-        tokio::time::sleep(POLL_INTERVAL).await;
-    }
+    // A session that remains makes the next statement fail with a clear error.
+    end_all(upkeep, Sessions::In(database)).await
 }
 
 /// Allows connections to the database again.
