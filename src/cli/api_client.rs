@@ -189,6 +189,36 @@ pub fn list_of(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
+/// The texts in a JSON array.
+pub fn texts(list: &Value) -> impl Iterator<Item = &str> {
+    list_of(list).filter_map(Value::as_str)
+}
+
+/// The texts in a JSON array, separated by commas.
+pub fn joined(list: &Value) -> String {
+    texts(list).collect::<Vec<_>>().join(", ")
+}
+
+/// A table cell with a text; a missing one is a dash.
+pub fn cell(text: &Value) -> String {
+    text.as_str().unwrap_or("-").to_owned()
+}
+
+/// Path of a DAG in Airflow's API.
+pub fn dag_path(dag_id: &str) -> String {
+    format!("/api/v2/dags/{}", encode(dag_id))
+}
+
+/// Path of a DAG in Leoflow's own API.
+pub fn lite_dag_path(dag_id: &str) -> String {
+    format!("/api/lite/dags/{}", encode(dag_id))
+}
+
+/// Path of a run in Airflow's API.
+pub fn run_path(dag_id: &str, run_id: &str) -> String {
+    format!("{}/dagRuns/{}", dag_path(dag_id), encode(run_id))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

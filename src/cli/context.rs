@@ -1,5 +1,6 @@
 //! The context of every command: the home, the printer, and prompts.
 
+use crate::api_client::Api;
 use crate::args::Global;
 use crate::error::Error;
 use crate::recovery::Recovery;
@@ -11,6 +12,7 @@ use leoflow_base::sys::terminal;
 use leoflow_lifecycle::setup;
 use std::io::BufRead;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use tracing::Level;
 
 pub struct Context<'a> {
@@ -48,6 +50,16 @@ impl<'a> Context<'a> {
     /// Loads the configuration and prints its warnings.
     pub fn config(&self) -> Result<Option<Loaded>, Error> {
         self.recovery().config()
+    }
+
+    /// A client of the running server.
+    pub(crate) fn api(&self) -> Api<'_> {
+        Api::new(&self.home)
+    }
+
+    /// The configured workspace, if there is one.
+    pub(crate) fn workspace(&self) -> Result<Option<PathBuf>, Error> {
+        Ok(self.config()?.and_then(|loaded| loaded.config.workspace))
     }
 
     /// The log level of this process: the configured one, or DEBUG with `--verbose`.

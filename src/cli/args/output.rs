@@ -1,6 +1,6 @@
 //! The output format of results.
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 
 /// The format of a printed result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -12,10 +12,12 @@ pub enum OutputFormat {
     Plain,
 }
 
-/// `--output`, as in Airflow's CLI.
-#[derive(Args, Debug, Clone, Default)]
-pub struct Output {
+/// A command with `--output`, as in Airflow's CLI.
+#[derive(Args, Debug)]
+pub struct WithOutput<C: Subcommand> {
     /// The output format [default: table]
     #[arg(long, short, global = true, value_enum)]
     pub output: Option<OutputFormat>,
+    #[command(subcommand)]
+    pub command: C,
 }

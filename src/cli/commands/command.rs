@@ -1,23 +1,23 @@
 //! The list of commands: their names and help, and the functions that run them.
 
 use super::config::{self, Config};
-use super::data::connections::{self, Connections};
+use super::data::connections::{self, ConnectionsCommand};
 use super::data::export::{self, Export};
 use super::data::import::{self, Import};
-use super::data::pools::{self, Pools};
-use super::data::variables::{self, Variables};
+use super::data::pools::{self, PoolsCommand};
+use super::data::variables::{self, VariablesCommand};
 use super::docs::{self, Docs};
 use super::engine::add::{self, Add};
-use super::engine::assets::{self, Assets};
-use super::engine::backfill::{self, Backfill};
-use super::engine::dags::{self, Dags};
-use super::engine::env::{self, Env};
-use super::engine::hitl::{self, Hitl};
+use super::engine::assets::{self, AssetsCommand};
+use super::engine::backfill::{self, BackfillCommand};
+use super::engine::dags::{self, DagsCommand};
+use super::engine::env::{self, EnvCommand};
+use super::engine::hitl::{self, HitlCommand};
 use super::engine::init::{self, Init};
-use super::engine::runs::{self, Runs};
-use super::engine::tasks::{self, Tasks};
+use super::engine::runs::{self, RunsCommand};
+use super::engine::tasks::{self, TasksCommand};
 use super::engine::validate::{self, Validate};
-use super::engine::xcom::{self, Xcom};
+use super::engine::xcom::{self, XcomCommand};
 use super::install::completions::Completions;
 use super::install::instances::{self, Instances};
 use super::install::setup::{self, Setup};
@@ -44,6 +44,7 @@ use super::release::versions::{self, Versions};
 use super::server::{Server, ServerProcess};
 use super::verify_config::{self, VerifyConfig};
 use crate::args::help::Grouped;
+use crate::args::output::WithOutput;
 use crate::args::{Global, OutputFormat};
 use crate::context::Context;
 use crate::error::Error;
@@ -107,37 +108,37 @@ pub enum Command {
     /// Manage data migrations, which change rows in batches while the server runs
     DataMigrate(DataMigrate),
     /// List, trigger, pause and test DAGs
-    Dags(Dags),
+    Dags(WithOutput<DagsCommand>),
     /// List, show, watch, clear and cancel DAG runs
-    Runs(Runs),
+    Runs(WithOutput<RunsCommand>),
     /// List, clear and test tasks, and show their logs
-    Tasks(Tasks),
+    Tasks(WithOutput<TasksCommand>),
     /// List and read XComs, the values that tasks pass to one another
-    Xcom(Xcom),
+    Xcom(WithOutput<XcomCommand>),
     /// Import DAG files as the server does and report their errors
     Validate(Validate),
     /// Create a project with a first DAG
     Init(Init),
     /// List, read, change, import and export variables
-    Variables(Variables),
+    Variables(WithOutput<VariablesCommand>),
     /// List, read, change, test, import and export connections
-    Connections(Connections),
+    Connections(WithOutput<ConnectionsCommand>),
     /// Export DAGs, variables, connections and history for Apache Airflow
     Export(Export),
     /// Import DAGs, variables, connections and pools from Apache Airflow
     Import(Import),
     /// Manage the Python environments of projects
-    Env(Env),
+    Env(WithOutput<EnvCommand>),
     /// Add packages to a project's dependencies and install them
     Add(Add),
     /// Manage pools, which limit how many tasks run at once
-    Pools(Pools),
+    Pools(WithOutput<PoolsCommand>),
     /// List assets and their events, and materialize an asset
-    Assets(Assets),
+    Assets(WithOutput<AssetsCommand>),
     /// List and respond to human-in-the-loop tasks
-    Hitl(Hitl),
+    Hitl(WithOutput<HitlCommand>),
     /// Run a DAG for dates in the past
-    Backfill(Backfill),
+    Backfill(WithOutput<BackfillCommand>),
     /// Upgrade Leoflow to another release; your data stays
     Upgrade(Upgrade),
     /// Roll back to an earlier release, with your data
@@ -237,21 +238,20 @@ impl Command {
 
     /// The value of `--output`.
     pub fn format(&self) -> Option<OutputFormat> {
-        let output = match self {
-            Self::Dags(args) => &args.output,
-            Self::Runs(args) => &args.output,
-            Self::Tasks(args) => &args.output,
-            Self::Xcom(args) => &args.output,
-            Self::Variables(args) => &args.output,
-            Self::Connections(args) => &args.output,
-            Self::Env(args) => &args.output,
-            Self::Pools(args) => &args.output,
-            Self::Assets(args) => &args.output,
-            Self::Hitl(args) => &args.output,
-            Self::Backfill(args) => &args.output,
-            _ => return None,
-        };
-        output.output
+        match self {
+            Self::Dags(args) => args.output,
+            Self::Runs(args) => args.output,
+            Self::Tasks(args) => args.output,
+            Self::Xcom(args) => args.output,
+            Self::Variables(args) => args.output,
+            Self::Connections(args) => args.output,
+            Self::Env(args) => args.output,
+            Self::Pools(args) => args.output,
+            Self::Assets(args) => args.output,
+            Self::Hitl(args) => args.output,
+            Self::Backfill(args) => args.output,
+            _ => None,
+        }
     }
 
     pub async fn run(self, context: &Context<'_>, server: &impl ServerProcess) -> Result<u8, Error> {

@@ -139,6 +139,15 @@ impl Printer {
         Ok(())
     }
 
+    /// Prints the result of a command: `value` as JSON or YAML, or for people what `text` prints. Returns exit code 0.
+    pub fn show<T: Printed>(&self, value: &impl Serialize, text: impl FnOnce(&Self) -> T) -> Result<u8, Error> {
+        match self.json {
+            true => self.json(value)?,
+            false => text(self).into_result()?,
+        }
+        Ok(0)
+    }
+
     /// Prints a note to stderr.
     pub fn note(&self, text: impl AsRef<str>) {
         self.end_bar();
@@ -197,10 +206,11 @@ impl Printer {
     }
 
     /// Prints a table: each column as wide as its widest cell, two spaces between.
-    pub fn table(&self, header: &[&str], rows: &[Vec<String>]) {
+    pub fn table<R: AsRef<[String]>>(&self, header: &[&str], rows: impl IntoIterator<Item = R>) {
+        let rows: Vec<R> = rows.into_iter().collect();
         let mut widths: Vec<usize> = header.iter().map(|cell| cell.chars().count()).collect();
-        for row in rows {
-            for (width, cell) in widths.iter_mut().zip(row) {
+        for row in &rows {
+            for (width, cell) in widths.iter_mut().zip(row.as_ref()) {
                 *width = (*width).max(cell.chars().count());
             }
         }
@@ -209,8 +219,8 @@ impl Printer {
             padded.join("  ").trim_end().to_owned()
         };
         self.line(format(&mut header.iter().copied()));
-        for row in rows {
-            self.line(format(&mut row.iter().map(String::as_str)));
+        for row in &rows {
+            self.line(format(&mut row.as_ref().iter().map(String::as_str)));
         }
     }
 
@@ -258,6 +268,23 @@ impl Printer {
         }
         bar.set_message(text.to_owned());
         bar.enable_steady_tick(Duration::from_millis(100));
+    }
+}
+
+/// The outcome of a function that prints a result: nothing, or a `Result`.
+pub trait Printed {
+    fn into_result(self) -> Result<(), Error>;
+}
+
+impl Printed for () {
+    fn into_result(self) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+impl Printed for Result<(), Error> {
+    fn into_result(self) -> Self {
+        self
     }
 }
 

@@ -1,6 +1,7 @@
 //! `leoflow connections test` without a provider's hook: connects to the host's port. Does not try the login.
 
 use leoflow_engine::store::secret::connections::Connection;
+use std::io;
 use std::net::Ipv6Addr;
 use std::time::Duration;
 use tokio::net::{TcpStream, lookup_host};
@@ -30,11 +31,27 @@ fn default_port(conn_type: &str) -> Option<u16> {
     })
 }
 
+/// Why a connection's host cannot be reached.
+#[derive(Debug, thiserror::Error)]
+pub enum ReachError {
+    #[error("the connection has no host")]
+    NoHost,
+    #[error("the connection has no port, and the type {0} has no default port")]
+    NoPort(String),
+    #[error("{host} has no address")]
+    NoAddress { host: String },
+    /// `place` is the host, or the address that was tried last.
+    #[error("{place}: {source}")]
+    Io { place: String, source: io::Error },
+    #[error("{place} did not respond within {} s", TIMEOUT.as_secs())]
+    Timeout { place: String },
+}
+
 /// Returns host and port. The host of an HTTP connection may be a whole URL, and its scheme may be in `schema`.
-fn host_and_port(connection: &Connection) -> Result<(String, u16), String> {
+fn host_and_port(connection: &Connection) -> Result<(String, u16), ReachError> {
     let host = connection.host.as_deref().unwrap_or_default().trim();
     if host.is_empty() {
-        return Err("the connection has no host".to_owned());
+        return Err(ReachError::NoHost);
     }
     let (scheme, rest) = host.split_once("://").map_or((None, host), |(scheme, rest)| (Some(scheme), rest));
     let authority = rest.split('/').next().unwrap_or_default();
@@ -51,28 +68,27 @@ fn host_and_port(connection: &Connection) -> Result<(String, u16), String> {
         .or(port)
         .or_else(|| scheme.or(schema).and_then(default_port))
         .or_else(|| default_port(&connection.conn_type));
-    match port {
-        Some(port) => Ok((name.trim_matches(['[', ']']).to_owned(), port)),
-        None => Err(format!("the connection has no port, and the type {} has no default port", connection.conn_type)),
-    }
+    let port = port.ok_or_else(|| ReachError::NoPort(connection.conn_type.clone()))?;
+    Ok((name.trim_matches(['[', ']']).to_owned(), port))
 }
 
 /// Returns `host:port` when a TCP connection succeeds, else why it failed.
-pub async fn reach(connection: &Connection) -> Result<String, String> {
+pub async fn reach(connection: &Connection) -> Result<String, ReachError> {
     let (host, port) = host_and_port(connection)?;
+    let io_error = |place: String| |source| ReachError::Io { place, source };
+    let place = format!("{host}:{port}");
     let reached = async {
-        let mut last_error = format!("{host} has no address");
-        let addresses = lookup_host((host.as_str(), port)).await.map_err(|error| format!("{host}: {error}"))?;
-        for address in addresses {
+        let mut last_error = ReachError::NoAddress { host: host.clone() };
+        for address in lookup_host((host.as_str(), port)).await.map_err(io_error(host.clone()))? {
             match TcpStream::connect(address).await {
-                Ok(_) => return Ok(format!("{host}:{port}")),
-                Err(error) => last_error = format!("{address}: {error}"),
+                Ok(_) => return Ok(place.clone()),
+                Err(error) => last_error = io_error(address.to_string())(error),
             }
         }
         Err(last_error)
     };
     let outcome = tokio::time::timeout(TIMEOUT, reached).await;
-    outcome.unwrap_or_else(|_| Err(format!("{host}:{port} did not respond within {} s", TIMEOUT.as_secs())))
+    outcome.unwrap_or_else(|_| Err(ReachError::Timeout { place: place.clone() }))
 }
 
 #[cfg(test)]
@@ -96,15 +112,16 @@ mod tests {
     #[test]
     fn finds_host_and_port_as_a_provider_does() {
         let host_and_port =
-            |conn_type: &str, host: &str, port, schema| host_and_port(&connection(conn_type, host, port, schema));
-        assert_eq!(host_and_port("postgres", "db.local", None, None), Ok(("db.local".into(), 5432)));
-        assert_eq!(host_and_port("postgres", "db.local", Some(6000), Some("data")), Ok(("db.local".into(), 6000)));
-        assert_eq!(host_and_port("http", "https://api.example/v1", None, None), Ok(("api.example".into(), 443)));
-        assert_eq!(host_and_port("http", "api.example:8080", None, None), Ok(("api.example".into(), 8080)));
-        assert_eq!(host_and_port("http", "api.example", None, Some("https")), Ok(("api.example".into(), 443)));
-        assert_eq!(host_and_port("redis", "[::1]:7000", None, None), Ok(("::1".into(), 7000)));
+            |conn_type: &str, host: &str, port, schema| host_and_port(&connection(conn_type, host, port, schema)).ok();
+        assert_eq!(host_and_port("postgres", "db.local", None, None), Some(("db.local".into(), 5432)));
+        assert_eq!(host_and_port("postgres", "db.local", Some(6000), Some("data")), Some(("db.local".into(), 6000)));
+        assert_eq!(host_and_port("http", "https://api.example/v1", None, None), Some(("api.example".into(), 443)));
+        assert_eq!(host_and_port("http", "api.example:8080", None, None), Some(("api.example".into(), 8080)));
+        assert_eq!(host_and_port("http", "api.example", None, Some("https")), Some(("api.example".into(), 443)));
+        assert_eq!(host_and_port("redis", "[::1]:7000", None, None), Some(("::1".into(), 7000)));
         assert!(
-            host_and_port("generic", "somewhere", None, None).is_err() && host_and_port("fs", " ", None, None).is_err()
+            host_and_port("generic", "somewhere", None, None).is_none()
+                && host_and_port("fs", " ", None, None).is_none()
         );
     }
 }

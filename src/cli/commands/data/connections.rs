@@ -5,7 +5,6 @@ use super::connection_test;
 use crate::airflow::data_files::connections::{LOCAL, from_airflow, from_json, from_uri, to_airflow};
 use crate::airflow::data_files::transfer_file::{read_json, value_or_stdin, write_json};
 use crate::api_client::{Api, encode};
-use crate::args::output::Output;
 use crate::context::Context;
 use crate::error::Error;
 use crate::terminal::printer::counted;
@@ -14,14 +13,6 @@ use leoflow_engine::store::OnExisting;
 use leoflow_engine::store::secret::connections::Connection;
 use serde_json::{Value, json};
 use std::path::PathBuf;
-
-#[derive(Args, Debug)]
-pub struct Connections {
-    #[command(flatten)]
-    pub output: Output,
-    #[command(subcommand)]
-    pub command: ConnectionsCommand,
-}
 
 #[derive(Subcommand, Debug)]
 #[command(
@@ -115,11 +106,11 @@ pub struct AddConnection {
 const PUBLIC: &str = "/api/v2/connections";
 
 pub async fn run(context: &Context<'_>, command: &ConnectionsCommand) -> Result<u8, Error> {
-    let api = Api::new(&context.home);
+    let api = context.api();
     let printer = context.printer;
     match command {
-        ConnectionsCommand::List => list(context, &api).await?,
-        ConnectionsCommand::Get { conn_id } => get(context, &api, conn_id).await?,
+        ConnectionsCommand::List => return list(context, &api).await,
+        ConnectionsCommand::Get { conn_id } => return get(context, &api, conn_id).await,
         ConnectionsCommand::Add(args) => {
             let connection = connection_from_args(args)?;
             let _: Value = api.post(PUBLIC, &json!(connection)).await?;
@@ -148,16 +139,14 @@ pub async fn run(context: &Context<'_>, command: &ConnectionsCommand) -> Result<
     Ok(0)
 }
 
-async fn get(context: &Context<'_>, api: &Api<'_>, conn_id: &str) -> Result<(), Error> {
+async fn get(context: &Context<'_>, api: &Api<'_>, conn_id: &str) -> Result<u8, Error> {
     let connection: Value = api.get(&format!("{PUBLIC}/{}", encode(conn_id))).await?;
-    if context.printer.json {
-        return context.printer.json(&connection);
-    }
-    for (name, value) in connection.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
-        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        context.printer.line(format!("{name:<14} {text}"));
-    }
-    Ok(())
+    context.printer.show(&connection, |printer| {
+        for (name, value) in connection.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            printer.line(format!("{name:<14} {text}"));
+        }
+    })
 }
 
 /// Tests a connection with its provider's hook; without one, connects to its host and port.
@@ -169,65 +158,52 @@ async fn test(context: &Context<'_>, api: &Api<'_>, conn_id: &str) -> Result<u8,
         return print_tested(context, conn_id, &response);
     }
     let reached = connection_test::reach(&connection).await;
-    let printer = context.printer;
-    if printer.json {
-        let message = reached.as_ref().unwrap_or_else(|why| why);
-        printer.json(&json!({"connection_id": conn_id, "reached": reached.is_ok(), "message": message}))?;
-    } else {
-        match &reached {
-            Ok(address) => {
-                printer.line(format!("{address} is reachable"));
-                printer.note(format!(
-                    "The login was not tested: no project has a provider with a hook for the type {}.",
-                    connection.conn_type
-                ));
-            }
-            Err(why) => printer.line(format!("{conn_id} is not reachable: {why}")),
+    let message = reached.as_ref().map_or_else(ToString::to_string, String::clone);
+    let value = json!({"connection_id": conn_id, "reached": reached.is_ok(), "message": message});
+    context.printer.show(&value, |printer| match &reached {
+        Ok(address) => {
+            printer.line(format!("{address} is reachable"));
+            printer.note(format!(
+                "The login was not tested: no project has a provider with a hook for the type {}.",
+                connection.conn_type
+            ));
         }
-    }
+        Err(error) => printer.line(format!("{conn_id} is not reachable: {error}")),
+    })?;
     Ok(u8::from(reached.is_err()))
 }
 
 /// Prints the result of the provider hook's test.
 fn print_tested(context: &Context<'_>, conn_id: &str, response: &Value) -> Result<u8, Error> {
     let (is_working, message) = (response["status"] == true, response["message"].as_str().unwrap_or_default());
-    if context.printer.json {
-        let provider = &response["provider"];
-        context.printer.json(
-            &json!({"connection_id": conn_id, "reached": is_working, "message": message, "provider": provider}),
-        )?;
-    } else {
+    let provider = &response["provider"];
+    let value = json!({"connection_id": conn_id, "reached": is_working, "message": message, "provider": provider});
+    context.printer.show(&value, |printer| {
         let outcome = if is_working { "works" } else { "does not work" };
-        let provider = response["provider"].as_str().unwrap_or_default();
-        context.printer.line(format!("{conn_id} {outcome}, according to {provider}: {message}"));
-    }
+        let provider = provider.as_str().unwrap_or_default();
+        printer.line(format!("{conn_id} {outcome}, according to {provider}: {message}"));
+    })?;
     Ok(u8::from(!is_working))
 }
 
-async fn list(context: &Context<'_>, api: &Api<'_>) -> Result<(), Error> {
+async fn list(context: &Context<'_>, api: &Api<'_>) -> Result<u8, Error> {
     let all: Vec<Connection> = api.with_bulk_timeout().get(LOCAL).await?;
-    let printer = context.printer;
-    if printer.json {
-        let without_secrets: Vec<Value> = all
-            .iter()
-            .map(|c| {
-                json!({"connection_id": c.connection_id, "conn_type": c.conn_type, "host": c.host, "port": c.port,
-                            "schema": c.schema, "login": c.login, "description": c.description})
-            })
-            .collect();
-        return printer.json(&json!({"connections": without_secrets}));
-    }
-    if all.is_empty() {
-        printer.note("No connections yet. Create one with `leoflow connections add ID --conn-type TYPE`.");
-        return Ok(());
-    }
-    let row = |c: &Connection| {
-        let host = c.host.clone().unwrap_or_default();
-        let port = c.port.map(|port| port.to_string()).unwrap_or_default();
-        vec![c.connection_id.clone(), c.conn_type.clone(), host, port, c.login.clone().unwrap_or_default()]
+    let without_secrets = |c: &Connection| {
+        json!({"connection_id": c.connection_id, "conn_type": c.conn_type, "host": c.host, "port": c.port,
+               "schema": c.schema, "login": c.login, "description": c.description})
     };
-    printer.table(&["ID", "TYPE", "HOST", "PORT", "LOGIN"], &all.iter().map(row).collect::<Vec<_>>());
-    Ok(())
+    let list: Vec<Value> = all.iter().map(without_secrets).collect();
+    context.printer.show(&json!({"connections": list}), |printer| {
+        if all.is_empty() {
+            return printer.note("No connections yet. Create one with `leoflow connections add ID --conn-type TYPE`.");
+        }
+        let row = |c: &Connection| {
+            let host = c.host.clone().unwrap_or_default();
+            let port = c.port.map(|port| port.to_string()).unwrap_or_default();
+            [c.connection_id.clone(), c.conn_type.clone(), host, port, c.login.clone().unwrap_or_default()]
+        };
+        printer.table(&["ID", "TYPE", "HOST", "PORT", "LOGIN"], all.iter().map(row));
+    })
 }
 
 /// Builds the connection that `add` describes.

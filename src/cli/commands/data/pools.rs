@@ -2,22 +2,12 @@
 
 use crate::airflow::data_files::pools::{Entry, POOLS, from_airflow, pool_path, set, to_airflow};
 use crate::airflow::data_files::transfer_file::{read_json, write_json};
-use crate::api_client::Api;
-use crate::args::output::Output;
 use crate::context::Context;
 use crate::error::Error;
 use crate::terminal::printer::counted;
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use serde_json::{Value, json};
 use std::path::PathBuf;
-
-#[derive(Args, Debug)]
-pub struct Pools {
-    #[command(flatten)]
-    pub output: Output,
-    #[command(subcommand)]
-    pub command: PoolsCommand,
-}
 
 #[derive(Subcommand, Debug)]
 #[command(after_help = "Examples:\n  leoflow pools set database 2 'at most two queries'\n  leoflow pools list")]
@@ -68,16 +58,16 @@ pub enum PoolsCommand {
 }
 
 pub async fn run(context: &Context<'_>, command: &PoolsCommand) -> Result<u8, Error> {
-    let api = Api::new(&context.home);
+    let api = context.api();
     let printer = context.printer;
     match command {
         PoolsCommand::List => {
             let all = api.all(POOLS, "", "pools").await?;
-            show(context, &all)?;
+            return show(context, &all);
         }
         PoolsCommand::Get { name } => {
             let pool: Value = api.get(&pool_path(name)).await?;
-            show(context, &[pool])?;
+            return show(context, &[pool]);
         }
         PoolsCommand::Set { name, slots, description, include_deferred } => {
             let (slots, include_deferred) = (*slots, *include_deferred);
@@ -105,18 +95,15 @@ pub async fn run(context: &Context<'_>, command: &PoolsCommand) -> Result<u8, Er
     Ok(0)
 }
 
-fn show(context: &Context<'_>, pools: &[Value]) -> Result<(), Error> {
-    if context.printer.json {
-        return context.printer.json(&json!({"pools": pools}));
-    }
-    let cell = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let row = |pool: &Value| {
-        let names = ["name", "slots", "occupied_slots", "scheduled_slots"];
-        let mut row: Vec<String> = names.iter().map(|name| cell(&pool[*name])).collect();
-        row.push(pool["description"].as_str().unwrap_or_default().to_owned());
-        row
-    };
-    let header = ["POOL", "SLOTS", "OCCUPIED", "SCHEDULED", "DESCRIPTION"];
-    context.printer.table(&header, &pools.iter().map(row).collect::<Vec<_>>());
-    Ok(())
+fn show(context: &Context<'_>, pools: &[Value]) -> Result<u8, Error> {
+    context.printer.show(&json!({"pools": pools}), |printer| {
+        let row = |pool: &Value| {
+            ["name", "slots", "occupied_slots", "scheduled_slots", "description"].map(|name| match &pool[name] {
+                Value::String(text) => text.clone(),
+                Value::Null if name == "description" => String::new(),
+                other => other.to_string(),
+            })
+        };
+        printer.table(&["POOL", "SLOTS", "OCCUPIED", "SCHEDULED", "DESCRIPTION"], pools.iter().map(row));
+    })
 }

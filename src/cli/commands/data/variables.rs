@@ -5,22 +5,13 @@ use crate::airflow::data_files::transfer_file::{read_json, value_or_stdin, write
 use crate::airflow::data_files::variables::{LOCAL, from_airflow, import, to_airflow};
 use crate::api_client::{Api, encode};
 use crate::args::OnExisting;
-use crate::args::output::Output;
 use crate::context::Context;
 use crate::error::Error;
 use crate::terminal::printer::counted;
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use leoflow_engine::store::secret::variables::Variable;
 use serde_json::{Value, json};
 use std::path::PathBuf;
-
-#[derive(Args, Debug)]
-pub struct Variables {
-    #[command(flatten)]
-    pub output: Output,
-    #[command(subcommand)]
-    pub command: VariablesCommand,
-}
 
 #[derive(Subcommand, Debug)]
 #[command(
@@ -79,11 +70,11 @@ pub enum VariablesCommand {
 }
 
 pub async fn run(context: &Context<'_>, command: &VariablesCommand) -> Result<u8, Error> {
-    let api = Api::new(&context.home);
+    let api = context.api();
     let printer = context.printer;
     match command {
-        VariablesCommand::List => list(context, &api).await?,
-        VariablesCommand::Get { key, default } => get(context, &api, key, default.as_deref()).await?,
+        VariablesCommand::List => return list(context, &api).await,
+        VariablesCommand::Get { key, default } => return get(context, &api, key, default.as_deref()).await,
         VariablesCommand::Set { key, value, description } => {
             let variable =
                 Variable { key: key.clone(), value: value_or_stdin(value)?, description: description.clone() };
@@ -109,24 +100,20 @@ pub async fn run(context: &Context<'_>, command: &VariablesCommand) -> Result<u8
     Ok(0)
 }
 
-async fn list(context: &Context<'_>, api: &Api<'_>) -> Result<(), Error> {
-    let printer = context.printer;
+async fn list(context: &Context<'_>, api: &Api<'_>) -> Result<u8, Error> {
     let variables: Vec<Variable> = api.with_bulk_timeout().get(LOCAL).await?;
-    if printer.json {
-        let keys: Vec<Value> = variables.iter().map(|v| json!({"key": v.key, "description": v.description})).collect();
-        return printer.json(&json!({"variables": keys}));
-    }
-    if variables.is_empty() {
-        printer.note("No variables yet. Create one with `leoflow variables set KEY VALUE`.");
-        return Ok(());
-    }
-    let row = |v: &Variable| vec![v.key.clone(), v.description.clone().unwrap_or_default()];
-    printer.table(&["KEY", "DESCRIPTION"], &variables.iter().map(row).collect::<Vec<_>>());
-    Ok(())
+    let keys: Vec<Value> = variables.iter().map(|v| json!({"key": v.key, "description": v.description})).collect();
+    context.printer.show(&json!({"variables": keys}), |printer| {
+        if variables.is_empty() {
+            return printer.note("No variables yet. Create one with `leoflow variables set KEY VALUE`.");
+        }
+        let row = |v: &Variable| [v.key.clone(), v.description.clone().unwrap_or_default()];
+        printer.table(&["KEY", "DESCRIPTION"], variables.iter().map(row));
+    })
 }
 
 /// Prints the value of a variable, or the default if the variable does not exist.
-async fn get(context: &Context<'_>, api: &Api<'_>, key: &str, default: Option<&str>) -> Result<(), Error> {
+async fn get(context: &Context<'_>, api: &Api<'_>, key: &str, default: Option<&str>) -> Result<u8, Error> {
     let result: Result<Variable, Error> = api.get(&format!("{LOCAL}/{}", encode(key))).await;
     let variable = match (result, default) {
         (Err(_), Some(value)) if !exists(api, key).await? => {
@@ -134,11 +121,7 @@ async fn get(context: &Context<'_>, api: &Api<'_>, key: &str, default: Option<&s
         }
         (result, _) => result?,
     };
-    if context.printer.json {
-        return context.printer.json(&variable);
-    }
-    context.printer.line(variable.value);
-    Ok(())
+    context.printer.show(&variable, |printer| printer.line(&variable.value))
 }
 
 /// True when the variable exists.

@@ -3,7 +3,7 @@
 use super::environment;
 use super::project_folder::{no_project, project_folder};
 use super::validate::prepare_interpreter;
-use crate::api_client::{Api, encode};
+use crate::api_client::encode;
 use crate::context::Context;
 use crate::error::Error;
 use clap::Args;
@@ -74,12 +74,9 @@ pub async fn run(context: &Context<'_>, args: &Add) -> Result<u8, Error> {
     if workspace.as_ref().is_some_and(|workspace| folder.starts_with(workspace)) {
         wait_until_imported(context, &folder).await;
     }
-    if context.printer.json {
-        context.printer.json(&json!({"packages": args.packages, "file": change.file}))?;
-        return Ok(0);
-    }
-    context.printer.line(format!("Installed {} and added it to {}", args.packages.join(", "), change.file.display()));
-    Ok(0)
+    context.printer.show(&json!({"packages": args.packages, "file": change.file}), |printer| {
+        printer.line(format!("Installed {} and added it to {}", args.packages.join(", "), change.file.display()));
+    })
 }
 
 /// How long to wait until the running server has imported the project's DAGs with the new packages, so that the next
@@ -93,7 +90,7 @@ async fn wait_until_imported(context: &Context<'_>, folder: &Path) {
     if !context.home.api_socket().exists() {
         return;
     }
-    let api = Api::new(&context.home);
+    let api = context.api();
     let path = format!("/local/dag-refresh?folder={}", encode(&folder.to_string_lossy()));
     let imported = async {
         // The server answers before the end of the import if it takes longer than 10 s or if the environment is still

@@ -1,19 +1,10 @@
 //! `leoflow assets …`.
 
-use crate::api_client::{Api, list_of};
-use crate::args::output::Output;
+use crate::api_client::{Api, cell, list_of};
 use crate::context::Context;
 use crate::error::Error;
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use serde_json::{Value, json};
-
-#[derive(Args, Debug)]
-pub struct Assets {
-    #[command(flatten)]
-    pub output: Output,
-    #[command(subcommand)]
-    pub command: AssetsCommand,
-}
 
 #[derive(Subcommand, Debug)]
 #[command(after_help = "Examples:\n  leoflow assets list\n  leoflow assets materialize orders")]
@@ -42,47 +33,40 @@ pub enum AssetsCommand {
 }
 
 pub async fn run(context: &Context<'_>, command: &AssetsCommand) -> Result<u8, Error> {
-    let api = Api::new(&context.home);
+    let api = context.api();
     match command {
-        AssetsCommand::List => list(context, &api).await?,
-        AssetsCommand::Details { name } => context.printer.json(&find(&api, name).await?)?,
-        AssetsCommand::Events { name } => events(context, &api, name.as_deref()).await?,
-        AssetsCommand::Materialize { name } => materialize(context, &api, name).await?,
+        AssetsCommand::List => list(context, &api).await,
+        AssetsCommand::Details { name } => context.printer.json(&find(&api, name).await?).map(|()| 0),
+        AssetsCommand::Events { name } => events(context, &api, name.as_deref()).await,
+        AssetsCommand::Materialize { name } => materialize(context, &api, name).await,
     }
-    Ok(0)
 }
 
-async fn list(context: &Context<'_>, api: &Api<'_>) -> Result<(), Error> {
-    let printer = context.printer;
+async fn list(context: &Context<'_>, api: &Api<'_>) -> Result<u8, Error> {
     let assets = api.all(ASSETS, "", "assets").await?;
-    if printer.json {
-        return printer.json(&json!({"assets": assets}));
-    }
-    if assets.is_empty() {
-        printer.note("No assets yet. Create one with outlets=[Asset(\"name\")] on a task.");
-        return Ok(());
-    }
-    let ids = |asset: &Value, field: &str| {
-        let mut ids: Vec<&str> = list_of(&asset[field]).filter_map(|reference| reference["dag_id"].as_str()).collect();
-        ids.dedup();
-        ids.join(", ")
-    };
-    let row = |asset: &Value| {
-        vec![
-            text(&asset["name"]),
-            text(&asset["uri"]),
-            ids(asset, "producing_tasks"),
-            ids(asset, "scheduled_dags"),
-            printer.time(asset["last_asset_event"]["timestamp"].as_str()),
-        ]
-    };
-    let header = ["NAME", "URI", "PRODUCED BY", "CONSUMED BY", "LAST UPDATE"];
-    printer.table(&header, &assets.iter().map(row).collect::<Vec<_>>());
-    Ok(())
+    context.printer.show(&json!({"assets": assets}), |printer| {
+        if assets.is_empty() {
+            return printer.note("No assets yet. Create one with outlets=[Asset(\"name\")] on a task.");
+        }
+        let ids = |references: &Value| {
+            let mut ids: Vec<&str> = list_of(references).filter_map(|reference| reference["dag_id"].as_str()).collect();
+            ids.dedup();
+            ids.join(", ")
+        };
+        let row = |asset: &Value| {
+            [
+                cell(&asset["name"]),
+                cell(&asset["uri"]),
+                ids(&asset["producing_tasks"]),
+                ids(&asset["scheduled_dags"]),
+                printer.time(asset["last_asset_event"]["timestamp"].as_str()),
+            ]
+        };
+        printer.table(&["NAME", "URI", "PRODUCED BY", "CONSUMED BY", "LAST UPDATE"], assets.iter().map(row));
+    })
 }
 
-async fn events(context: &Context<'_>, api: &Api<'_>, name: Option<&str>) -> Result<(), Error> {
-    let printer = context.printer;
+async fn events(context: &Context<'_>, api: &Api<'_>, name: Option<&str>) -> Result<u8, Error> {
     let filter = match name {
         Some(name) => format!("&asset_id={}", find(api, name).await?["id"]),
         None => String::new(),
@@ -93,31 +77,21 @@ async fn events(context: &Context<'_>, api: &Api<'_>, name: Option<&str>) -> Res
     if let Some(events) = response["asset_events"].as_array_mut() {
         events.reverse();
     }
-    if printer.json {
-        return printer.json(&response);
-    }
-    let row = |event: &Value| {
-        let source = [&event["source_dag_id"], &event["source_task_id"]].map(text).join(".");
-        vec![printer.time(event["timestamp"].as_str()), text(&event["name"]), source, event["extra"].to_string()]
-    };
-    let rows: Vec<_> = list_of(&response["asset_events"]).map(row).collect();
-    printer.table(&["TIME", "ASSET", "SOURCE", "EXTRA"], &rows);
-    Ok(())
+    context.printer.show(&response, |printer| {
+        let row = |event: &Value| {
+            let source = [&event["source_dag_id"], &event["source_task_id"]].map(cell).join(".");
+            [printer.time(event["timestamp"].as_str()), cell(&event["name"]), source, event["extra"].to_string()]
+        };
+        printer.table(&["TIME", "ASSET", "SOURCE", "EXTRA"], list_of(&response["asset_events"]).map(row));
+    })
 }
 
-async fn materialize(context: &Context<'_>, api: &Api<'_>, name: &str) -> Result<(), Error> {
+async fn materialize(context: &Context<'_>, api: &Api<'_>, name: &str) -> Result<u8, Error> {
     let asset = find(api, name).await?;
     let run: Value = api.post(&format!("/api/v2/assets/{}/materialize", asset["id"]), &json!({})).await?;
-    if context.printer.json {
-        return context.printer.json(&run);
-    }
-    context.printer.line(format!("{}  {}", text(&run["dag_id"]), text(&run["dag_run_id"])));
-    Ok(())
-}
-
-/// A table cell; a missing value is a dash.
-fn text(value: &Value) -> String {
-    value.as_str().unwrap_or("-").to_owned()
+    context.printer.show(&run, |printer| {
+        printer.line(format!("{}  {}", cell(&run["dag_id"]), cell(&run["dag_run_id"])));
+    })
 }
 
 const ASSETS: &str = "/api/v2/assets";

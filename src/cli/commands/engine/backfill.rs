@@ -1,9 +1,8 @@
 //! `leoflow backfill …`.
 
 use super::run_inputs::{read_conf, read_date};
-use crate::api_client::{Api, encode, list_of};
+use crate::api_client::{Api, cell, encode, list_of};
 use crate::args::complete;
-use crate::args::output::Output;
 use crate::args::rerun_version::RerunVersion;
 use crate::context::Context;
 use crate::error::Error;
@@ -12,14 +11,6 @@ use clap::{Args, Subcommand, ValueEnum};
 use clap_complete::ArgValueCompleter;
 use serde::Serialize;
 use serde_json::{Value, json};
-
-#[derive(Args, Debug)]
-pub struct Backfill {
-    #[command(flatten)]
-    pub output: Output,
-    #[command(subcommand)]
-    pub command: BackfillCommand,
-}
 
 #[derive(Subcommand, Debug)]
 #[command(after_help = "Example:\n  leoflow backfill create report --from-date 2026-01-01 --to-date 2026-01-31")]
@@ -106,21 +97,19 @@ pub enum Reprocess {
 }
 
 pub async fn run(context: &Context<'_>, command: &BackfillCommand) -> Result<u8, Error> {
-    let api = Api::new(&context.home);
+    let api = context.api();
     match command {
         BackfillCommand::Create(args) => create(context, &api, args).await,
         BackfillCommand::List { dag_id } => {
             let filter = dag_id.as_ref().map(|id| format!("&dag_id={}", encode(id))).unwrap_or_default();
             let response: Value = api.get(&format!("/api/v2/backfills?limit=100{filter}")).await?;
-            if context.printer.json {
-                context.printer.json(&response)?;
-            } else if list_of(&response["backfills"]).next().is_none() {
-                context.printer.note("No backfills yet. Create one with `leoflow backfill create`.");
-            } else {
-                let rows: Vec<_> = list_of(&response["backfills"]).map(|entry| row(context.printer, entry)).collect();
-                context.printer.table(&["ID", "DAG", "FROM", "TO", "STATE"], &rows);
-            }
-            Ok(0)
+            context.printer.show(&response, |printer| {
+                let rows: Vec<_> = list_of(&response["backfills"]).map(|entry| row(printer, entry)).collect();
+                match rows.is_empty() {
+                    true => printer.note("No backfills yet. Create one with `leoflow backfill create`."),
+                    false => printer.table(&["ID", "DAG", "FROM", "TO", "STATE"], rows),
+                }
+            })
         }
         BackfillCommand::Pause { id } => change(context, &api, *id, "pause").await,
         BackfillCommand::Unpause { id } => change(context, &api, *id, "unpause").await,
@@ -128,26 +117,20 @@ pub async fn run(context: &Context<'_>, command: &BackfillCommand) -> Result<u8,
     }
 }
 
-fn row(printer: &Printer, backfill: &Value) -> Vec<String> {
-    let text = |name: &str| backfill[name].as_str().unwrap_or("-").to_owned();
+fn row(printer: &Printer, backfill: &Value) -> [String; 5] {
     let time = |name: &str| printer.time(backfill[name].as_str());
     let state = match (backfill["completed_at"].is_string(), backfill["is_paused"] == true) {
         (true, _) => "completed",
         (false, true) => "paused",
         (false, false) => "running",
     };
-    vec![backfill["id"].to_string(), text("dag_id"), time("from_date"), time("to_date"), state.to_owned()]
+    [backfill["id"].to_string(), cell(&backfill["dag_id"]), time("from_date"), time("to_date"), state.to_owned()]
 }
 
 /// Pauses, unpauses or cancels a backfill.
 async fn change(context: &Context<'_>, api: &Api<'_>, id: i64, action: &str) -> Result<u8, Error> {
     let changed: Value = api.with_bulk_timeout().put(&format!("/api/v2/backfills/{id}/{action}"), &json!({})).await?;
-    if context.printer.json {
-        context.printer.json(&changed)?;
-    } else {
-        context.printer.line(row(context.printer, &changed).join("  "));
-    }
-    Ok(0)
+    context.printer.show(&changed, |printer| printer.line(row(printer, &changed).join("  ")))
 }
 
 async fn create(context: &Context<'_>, api: &Api<'_>, args: &CreateBackfill) -> Result<u8, Error> {
@@ -162,22 +145,17 @@ async fn create(context: &Context<'_>, api: &Api<'_>, args: &CreateBackfill) -> 
     });
     if args.dry_run {
         let response: Value = api.with_bulk_timeout().post("/api/v2/backfills/dry_run", &body).await?;
-        if context.printer.json {
-            context.printer.json(&response)?;
-        } else {
+        return context.printer.show(&response, |printer| {
             for entry in list_of(&response["backfills"]) {
-                context.printer.line(context.printer.time(entry["logical_date"].as_str()));
+                printer.line(printer.time(entry["logical_date"].as_str()));
             }
-            context.printer.note(format!("Would create {}", counted(&response["total_entries"], "run")));
-        }
-        return Ok(0);
+            printer.note(format!("Would create {}", counted(&response["total_entries"], "run")));
+        });
     }
     // A backfill may have tens of thousands of runs.
     let created: Value = api.with_bulk_timeout().post("/api/v2/backfills", &body).await?;
-    if context.printer.json {
-        context.printer.json(&created)?;
-    } else {
-        context.printer.line(row(context.printer, &created).join("  "));
+    context.printer.show(&created, |printer| printer.line(row(printer, &created).join("  ")))?;
+    if !context.printer.json {
         let outcome: Value = api.get(&format!("/api/lite/backfills/{}/outcome", created["id"])).await?;
         context.printer.note(outcome["summary"].as_str().unwrap_or_default());
         context.printer.note(format!("List its runs with: leoflow runs list {}", args.dag_id()));

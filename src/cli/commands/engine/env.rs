@@ -1,27 +1,19 @@
 //! `leoflow env …`: the Python environments of projects.
 
-use crate::api_client::{Api, list_of};
-use crate::args::output::Output;
+use crate::api_client::{Api, joined, list_of, texts};
 use crate::commands::engine::project_folder::project_folder;
 use crate::context::Context;
 use crate::error::Error;
 use crate::terminal::printer::counted;
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
 use leoflow_python::environments;
+use serde::Serialize;
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 mod shell;
-
-#[derive(Args, Debug)]
-pub struct Env {
-    #[command(flatten)]
-    pub output: Output,
-    #[command(subcommand)]
-    pub command: EnvCommand,
-}
 
 #[derive(Subcommand, Debug)]
 #[command(
@@ -89,8 +81,7 @@ pub enum EnvCommand {
 const ENVIRONMENTS: &str = "/local/environments";
 
 pub async fn run(context: &Context<'_>, command: &EnvCommand) -> Result<u8, Error> {
-    let api = Api::new(&context.home);
-    let printer = context.printer;
+    let api = context.api();
     match command {
         EnvCommand::List => list(context, &api.get(ENVIRONMENTS).await?),
         EnvCommand::Show { project } => show(context, &project_environment(context, &api, project).await?),
@@ -101,7 +92,7 @@ pub async fn run(context: &Context<'_>, command: &EnvCommand) -> Result<u8, Erro
             if *write {
                 return write_lock(context, project, lock);
             }
-            printer.line(lock.trim_end());
+            context.printer.line(lock.trim_end());
             Ok(0)
         }
         EnvCommand::Update { project, reinstall } => update(context, &api, project.as_deref(), *reinstall).await,
@@ -112,27 +103,34 @@ pub async fn run(context: &Context<'_>, command: &EnvCommand) -> Result<u8, Erro
 }
 
 async fn update(context: &Context<'_>, api: &Api<'_>, project: Option<&str>, reinstall: bool) -> Result<u8, Error> {
-    let printer = context.printer;
     let project = project.map(|project| project_name(context, project)).transpose()?;
     let body = json!({"project": project, "reinstall": reinstall});
     let response: Value = api.with_bulk_timeout().post(&format!("{ENVIRONMENTS}/update"), &body).await?;
-    if printer.json {
-        printer.json(&response)?;
-        return Ok(u8::from(list_of(&response["problems"]).next().is_some()));
-    }
-    let problems: Vec<&str> = list_of(&response["problems"]).filter_map(Value::as_str).collect();
-    match response["reinstalled"].as_u64() {
-        Some(count @ 1..) => printer.line(format!("Reinstalled {}", counted(count, "environment"))),
-        _ if list_of(&response["changes"]).next().is_none() && problems.is_empty() => {
-            printer.line("All environments are up to date");
+    let problems: Vec<&str> = texts(&response["problems"]).collect();
+    context.printer.show(&response, |printer| {
+        let changes: Vec<&str> = texts(&response["changes"]).collect();
+        match response["reinstalled"].as_u64() {
+            Some(count @ 1..) => printer.line(format!("Reinstalled {}", counted(count, "environment"))),
+            _ if changes.is_empty() && problems.is_empty() => printer.line("All environments are up to date"),
+            _ => {}
         }
-        _ => {}
-    }
-    list_of(&response["changes"]).for_each(|change| printer.line(change.as_str().unwrap_or_default()));
-    if problems.is_empty() {
-        return Ok(0);
-    }
-    Err(Error::failed("some environments could not be updated").cause(problems.join("\n")).hint("leoflow env list"))
+        changes.iter().for_each(|change| printer.line(change));
+        match problems.is_empty() {
+            true => Ok(()),
+            false => Err(Error::failed("some environments could not be updated")
+                .cause(problems.join("\n"))
+                .hint("leoflow env list")),
+        }
+    })?;
+    Ok(u8::from(!problems.is_empty()))
+}
+
+/// An environment whose files were compared with their hashes, as `--json` prints it.
+#[derive(Serialize)]
+struct VerifiedEnvironment<'a> {
+    hash: &'a Value,
+    files: usize,
+    damaged: Vec<PathBuf>,
 }
 
 /// Checks the built environments on this machine. The exit code is 1 if a file is damaged.
@@ -141,33 +139,31 @@ async fn verify(context: &Context<'_>, api: &Api<'_>, project: Option<&str>) -> 
         Some(project) => vec![project_environment(context, api, project).await?],
         None => list_of(&api.get::<Value>(ENVIRONMENTS).await?["environments"]).cloned().collect(),
     };
-    let mut results = Vec::new();
-    for environment in environments.iter().filter(|environment| environment["folder"].is_string()) {
-        let verified = environments::verify(Path::new(environment["folder"].as_str().unwrap_or_default()));
-        let (hash, files) = (short_hash(environment), verified.files);
-        if context.printer.json {
-            results.push(json!({"hash": environment["hash"], "files": files, "damaged": verified.damaged}));
-            continue;
+    let mut verified = Vec::new();
+    for environment in &environments {
+        if let Some(folder) = environment["folder"].as_str() {
+            let outcome = environments::verify(Path::new(folder));
+            let (files, damaged) = (outcome.files, outcome.damaged);
+            verified.push(VerifiedEnvironment { hash: &environment["hash"], files, damaged });
         }
-        context.printer.line(format!("{hash}: {}, {} damaged", counted(files, "file"), verified.damaged.len()));
-        verified.damaged.iter().for_each(|file| context.printer.line(format!("  {}", file.display())));
-        results.push(json!({"damaged": verified.damaged}));
     }
-    if context.printer.json {
-        context.printer.json(&json!(results))?;
-    }
-    let is_damaged = results.iter().any(|result| list_of(&result["damaged"]).next().is_some());
-    if is_damaged && !context.printer.json {
-        context
-            .printer
-            .note(format!("fetch the files again: leoflow env update {} --reinstall", project.unwrap_or_default()));
-    }
+    let is_damaged = verified.iter().any(|environment| !environment.damaged.is_empty());
+    context.printer.show(&verified, |printer| {
+        for VerifiedEnvironment { hash, files, damaged } in &verified {
+            printer.line(format!("{}: {}, {} damaged", shortened_hash(hash), counted(files, "file"), damaged.len()));
+            damaged.iter().for_each(|file| printer.line(format!("  {}", file.display())));
+        }
+        if is_damaged {
+            let project = project.unwrap_or_default();
+            printer.note(format!("fetch the files again: leoflow env update {project} --reinstall"));
+        }
+    })?;
     Ok(u8::from(is_damaged))
 }
 
 /// The name of a project that is given by its name or by a path to it.
 fn project_name(context: &Context<'_>, project: &str) -> Result<String, Error> {
-    let workspace = context.config()?.and_then(|loaded| loaded.config.workspace);
+    let workspace = context.workspace()?;
     let current_folder = env_vars::current_dir().unwrap_or_default();
     Ok(name_in_workspace(workspace.as_deref(), &current_folder, project))
 }
@@ -182,22 +178,17 @@ fn name_in_workspace(workspace: Option<&Path>, current_folder: &Path, project: &
 }
 
 fn write_lock(context: &Context<'_>, project: &str, lock: &str) -> Result<u8, Error> {
-    let workspace = context.config()?.and_then(|loaded| loaded.config.workspace).unwrap_or_default();
+    let workspace = context.workspace()?.unwrap_or_default();
     let file = workspace.join(project).join("requirements.lock");
     let mode = files::mode(&file).unwrap_or(0o644);
     files::write_atomic(&file, lock.as_bytes(), mode).map_err(|error| Error::io("write", &file, &error))?;
-    if context.printer.json {
-        context.printer.json(&json!({"file": file}))?;
-    } else {
-        context.printer.line(format!("Wrote {}", file.display()));
-    }
-    Ok(0)
+    context.printer.show(&json!({"file": file}), |printer| printer.line(format!("Wrote {}", file.display())))
 }
 
 /// Returns the environment of a project; `project` is the name or path of a folder of the workspace.
 async fn project_environment(context: &Context<'_>, api: &Api<'_>, project: &str) -> Result<Value, Error> {
     let project = &project_name(context, project)?;
-    let workspace = context.config()?.and_then(|loaded| loaded.config.workspace);
+    let workspace = context.workspace()?;
     let overview: Value = api.get(ENVIRONMENTS).await?;
     let is_in = |file: &Value| file.as_str().is_some_and(|file| is_of_project(file, workspace.as_deref(), project));
     let ready = list_of(&overview["environments"]).find(|environment| list_of(&environment["files"]).any(is_in));
@@ -224,36 +215,29 @@ fn is_of_project(file: &str, workspace: Option<&Path>, project: &str) -> bool {
 }
 
 fn list(context: &Context<'_>, overview: &Value) -> Result<u8, Error> {
-    let printer = context.printer;
-    if printer.json {
-        printer.json(overview)?;
-        return Ok(0);
-    }
-    let rows: Vec<Vec<String>> = list_of(&overview["environments"]).map(row).collect();
-    let unready: Vec<&Value> =
-        list_of(&overview["wanted"]).filter(|environment| environment["state"] != "ready").collect();
-    if rows.is_empty() && unready.is_empty() {
-        printer.note("No environments yet. Declare a project's dependencies as `leoflow env --help` describes.");
-    } else if !rows.is_empty() {
-        printer.table(&["ENVIRONMENT", "PYTHON", "PACKAGES", "DAGS", "REQUIREMENTS"], &rows);
-    }
-    for environment in unready {
-        let state = environment["state"].as_str().unwrap_or_default();
-        let detail = environment["detail"].as_str().unwrap_or_default();
-        printer.line(format!(
-            "{state}: {} for {}",
-            shortened(&environment["declared"]["requirements"]),
-            shortened(&environment["files"])
-        ));
-        detail.lines().for_each(|line| printer.line(format!("  {line}")));
-    }
-    Ok(0)
+    context.printer.show(overview, |printer| {
+        let rows: Vec<_> = list_of(&overview["environments"]).map(row).collect();
+        let is_unready = |environment: &&Value| environment["state"] != "ready";
+        let unready: Vec<&Value> = list_of(&overview["wanted"]).filter(is_unready).collect();
+        if rows.is_empty() && unready.is_empty() {
+            printer.note("No environments yet. Declare a project's dependencies as `leoflow env --help` describes.");
+        } else if !rows.is_empty() {
+            printer.table(&["ENVIRONMENT", "PYTHON", "PACKAGES", "DAGS", "REQUIREMENTS"], rows);
+        }
+        for environment in unready {
+            let state = environment["state"].as_str().unwrap_or_default();
+            let requirements = shortened(&environment["declared"]["requirements"]);
+            printer.line(format!("{state}: {requirements} for {}", shortened(&environment["files"])));
+            let detail = environment["detail"].as_str().unwrap_or_default();
+            detail.lines().for_each(|line| printer.line(format!("  {line}")));
+        }
+    })
 }
 
-fn row(environment: &Value) -> Vec<String> {
+fn row(environment: &Value) -> [String; 5] {
     let dags = shortened(&environment["dags"]);
-    vec![
-        short_hash(environment).to_owned(),
+    [
+        shortened_hash(&environment["hash"]).to_owned(),
         environment["python"].as_str().unwrap_or_default().to_owned(),
         list_of(&environment["packages"]).count().to_string(),
         if dags.is_empty() { "-".to_owned() } else { dags },
@@ -261,12 +245,8 @@ fn row(environment: &Value) -> Vec<String> {
     ]
 }
 
-fn short_hash(environment: &Value) -> &str {
-    environment["hash"].as_str().and_then(|hash| hash.get(..12)).unwrap_or_default()
-}
-
-fn joined(list: &Value) -> String {
-    list_of(list).filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
+fn shortened_hash(hash: &Value) -> &str {
+    hash.as_str().and_then(|hash| hash.get(..12)).unwrap_or_default()
 }
 
 /// Number of names in a shortened list; `--json` prints all.
@@ -274,7 +254,7 @@ const SHOWN: usize = 5;
 
 /// Joins the names; replaces more than one name beyond `SHOWN` by their number.
 fn shortened(list: &Value) -> String {
-    let names: Vec<&str> = list_of(list).filter_map(Value::as_str).collect();
+    let names: Vec<&str> = texts(list).collect();
     match names.len().checked_sub(SHOWN) {
         Some(more @ 2..) => format!("{} and {more} more", names[..SHOWN].join(", ")),
         _ => names.join(", "),
@@ -282,48 +262,33 @@ fn shortened(list: &Value) -> String {
 }
 
 fn show(context: &Context<'_>, environment: &Value) -> Result<u8, Error> {
-    let printer = context.printer;
-    if printer.json {
-        printer.json(environment)?;
-        return Ok(0);
-    }
-    printer.line(format!(
-        "environment {}, Python {}",
-        short_hash(environment),
-        environment["python"].as_str().unwrap_or_default()
-    ));
-    printer.line(format!("requirements: {}", joined(&environment["requirements"])));
-    printer.line(format!("used by: {}", joined(&environment["dags"])));
-    printer.line(format!("folder: {}", environment["folder"].as_str().unwrap_or("none; built when needed")));
-    let package = |package_entry: &Value| {
-        vec![
-            package_entry["name"].as_str().unwrap_or_default().to_owned(),
-            package_entry["version"].as_str().unwrap_or_default().to_owned(),
-        ]
-    };
-    let packages: Vec<Vec<String>> = list_of(&environment["packages"]).map(package).collect();
-    printer.table(&["PACKAGE", "VERSION"], &packages);
-    Ok(0)
+    context.printer.show(environment, |printer| {
+        let python = environment["python"].as_str().unwrap_or_default();
+        printer.line(format!("environment {}, Python {python}", shortened_hash(&environment["hash"])));
+        printer.line(format!("requirements: {}", joined(&environment["requirements"])));
+        printer.line(format!("used by: {}", joined(&environment["dags"])));
+        printer.line(format!("folder: {}", environment["folder"].as_str().unwrap_or("none; built when needed")));
+        let package =
+            |package: &Value| ["name", "version"].map(|name| package[name].as_str().unwrap_or_default().to_owned());
+        printer.table(&["PACKAGE", "VERSION"], list_of(&environment["packages"]).map(package));
+    })
 }
 
 async fn prune(context: &Context<'_>, api: &Api<'_>, dry_run: bool) -> Result<u8, Error> {
     let response: Value =
         api.with_bulk_timeout().post(&format!("{ENVIRONMENTS}/prune"), &json!({"dry_run": dry_run})).await?;
-    if context.printer.json {
-        context.printer.json(&response)?;
-        return Ok(0);
-    }
-    let verb = if dry_run { "would be removed" } else { "removed" };
-    let removed: Vec<&str> = list_of(&response["removed"]).filter_map(Value::as_str).collect();
-    removed.iter().for_each(|folder| context.printer.line(format!("{folder}: {verb}")));
-    let locked: Vec<&str> = list_of(&response["locked"]).filter_map(Value::as_str).collect();
-    for folder in &locked {
-        context.printer.note(format!("{folder}: kept, because a Python is being installed; run this again afterwards"));
-    }
-    if removed.is_empty() && locked.is_empty() {
-        context.printer.line("All environments are in use");
-    }
-    Ok(0)
+    context.printer.show(&response, |printer| {
+        let verb = if dry_run { "would be removed" } else { "removed" };
+        let (removed, locked): (Vec<_>, Vec<_>) =
+            (texts(&response["removed"]).collect(), texts(&response["locked"]).collect());
+        removed.iter().for_each(|folder| printer.line(format!("{folder}: {verb}")));
+        for folder in &locked {
+            printer.note(format!("{folder}: kept, because a Python is being installed; run this again afterwards"));
+        }
+        if removed.is_empty() && locked.is_empty() {
+            printer.line("All environments are in use");
+        }
+    })
 }
 
 #[cfg(test)]

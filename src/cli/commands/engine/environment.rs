@@ -1,6 +1,5 @@
 //! The Python environment of a DAG file, for commands that run its code themselves.
 
-use crate::api_client::Api;
 use crate::context::Context;
 use leoflow_python::environments::{self, Lock};
 use leoflow_python::{Children, FileSettings, Interpreter, ParseOutput, Request, file_context, parse};
@@ -47,7 +46,7 @@ async fn server_lock(context: &Context<'_>, inputs: &str) -> Option<Lock> {
     if !context.home.api_socket().exists() {
         return None;
     }
-    let api = Api::new(&context.home);
+    let api = context.api();
     let response = tokio::time::timeout(SERVER_TIMEOUT, api.get(&format!("/local/environments/chosen/{inputs}"))).await;
     // Without a server, the caller resolves the packages.
     response.ok()?.ok()?

@@ -1,7 +1,6 @@
 //! Follows a run until it ends, and prints what changes.
 
 use super::run_view::{InstanceView, RunView, WaitingView};
-use crate::api_client::Api;
 use crate::context::Context;
 use crate::error::Error;
 use serde::Deserialize;
@@ -25,7 +24,7 @@ const SERVER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Follows a run until it ends and prints each task's state changes to stderr.
 pub async fn follow(context: &Context<'_>, dag_id: &str, run_id: &str) -> Result<RunView, Error> {
-    let api = Api::new(&context.home);
+    let api = context.api();
     let mut changes = Changes::default();
     let mut last_response = Instant::now();
     let (mut as_of, mut full_read_at) = (None, Instant::now());
@@ -77,7 +76,9 @@ struct Changes {
 impl Changes {
     /// Prints what changed since the last call.
     fn print(&mut self, context: &Context<'_>, run: &RunView) {
-        self.print_states(context, run);
+        for task_instance in self.changed(run) {
+            context.printer.note(task_instance.change_line(context.printer));
+        }
         // Not at the first read, because tasks of a new run often wait only for a moment.
         let is_first = !std::mem::replace(&mut self.has_printed, true);
         for line in run.waiting.iter().filter(|_| !is_first && !run.is_paused).map(WaitingView::line) {
@@ -90,13 +91,6 @@ impl Changes {
             let dag_id = &run.dag_id;
             let text = format!("{dag_id} is paused; the run continues after `leoflow dags unpause {dag_id}`");
             context.printer.note(text);
-        }
-    }
-
-    /// Prints the task instances whose state or try changed.
-    fn print_states(&mut self, context: &Context<'_>, run: &RunView) {
-        for task_instance in self.changed(run) {
-            context.printer.note(task_instance.change_line(context.printer));
         }
     }
 

@@ -2,23 +2,14 @@
 
 use super::run_view::resolve_run;
 use super::task_names;
-use crate::api_client::{Api, encode, list_of};
+use crate::api_client::{Api, cell, encode, joined, run_path};
 use crate::args::complete;
-use crate::args::output::Output;
 use crate::args::run_args::RunArgs;
 use crate::context::Context;
 use crate::error::Error;
 use clap::{Args, Subcommand};
 use clap_complete::ArgValueCompleter;
 use serde_json::{Map, Value, json};
-
-#[derive(Args, Debug)]
-pub struct Hitl {
-    #[command(flatten)]
-    pub output: Output,
-    #[command(subcommand)]
-    pub command: HitlCommand,
-}
 
 #[derive(Subcommand, Debug)]
 #[command(after_help = "Examples:\n  leoflow hitl list\n  leoflow hitl respond report latest approve_it Approve")]
@@ -55,59 +46,42 @@ pub struct HitlRespond {
 }
 
 pub async fn run(context: &Context<'_>, command: &HitlCommand) -> Result<u8, Error> {
-    let api = Api::new(&context.home);
+    let api = context.api();
     match command {
-        HitlCommand::List { dag_id, all } => list(context, &api, dag_id.as_deref(), *all).await?,
-        HitlCommand::Respond(args) => respond(context, &api, args).await?,
+        HitlCommand::List { dag_id, all } => list(context, &api, dag_id.as_deref(), *all).await,
+        HitlCommand::Respond(args) => respond(context, &api, args).await,
     }
-    Ok(0)
 }
 
-fn text(value: &Value) -> String {
-    value.as_str().unwrap_or("-").to_owned()
-}
-
-fn joined(values: &Value) -> String {
-    list_of(values).filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
-}
-
-async fn list(context: &Context<'_>, api: &Api<'_>, dag_id: Option<&str>, all: bool) -> Result<(), Error> {
-    let printer = context.printer;
+async fn list(context: &Context<'_>, api: &Api<'_>, dag_id: Option<&str>, all: bool) -> Result<u8, Error> {
     let path = format!("/api/v2/dags/{}/dagRuns/~/hitlDetails", dag_id.map_or_else(|| "~".to_owned(), encode));
     let filter = if all { "" } else { "&response_received=false&state=awaiting_input&state=deferred" };
     let details = api.all(&path, filter, "hitl_details").await?;
-    if printer.json {
-        return printer.json(&json!({"hitl_details": details}));
-    }
-    if details.is_empty() {
-        printer.note("No task is waiting for a response.");
-        return Ok(());
-    }
-    let row = |detail: &Value| {
-        let task_instance = &detail["task_instance"];
-        let map_index = task_instance["map_index"].as_i64().and_then(|index| i32::try_from(index).ok()).unwrap_or(-1);
-        let answer = match detail["responded_at"].as_str() {
-            Some(responded_at) => {
-                format!("{} ({})", joined(&detail["chosen_options"]), printer.time(Some(responded_at)))
-            }
-            None => "-".to_owned(),
+    context.printer.show(&json!({"hitl_details": details}), |printer| {
+        if details.is_empty() {
+            return printer.note("No task is waiting for a response.");
+        }
+        let row = |detail: &Value| {
+            let task_instance = &detail["task_instance"];
+            let answer = match detail["responded_at"].as_str() {
+                Some(time) => format!("{} ({})", joined(&detail["chosen_options"]), printer.time(Some(time))),
+                None => "-".to_owned(),
+            };
+            [
+                cell(&task_instance["dag_id"]),
+                cell(&task_instance["dag_run_id"]),
+                task_names::name_of(task_instance),
+                cell(&detail["subject"]),
+                joined(&detail["options"]),
+                answer,
+            ]
         };
-        vec![
-            text(&task_instance["dag_id"]),
-            text(&task_instance["dag_run_id"]),
-            task_names::display_name(task_instance["task_id"].as_str().unwrap_or_default(), map_index),
-            text(&detail["subject"]),
-            joined(&detail["options"]),
-            answer,
-        ]
-    };
-    let header = ["DAG", "RUN", "TASK", "SUBJECT", "OPTIONS", "RESPONSE"];
-    printer.table(&header, &details.iter().map(row).collect::<Vec<_>>());
-    Ok(())
+        printer.table(&["DAG", "RUN", "TASK", "SUBJECT", "OPTIONS", "RESPONSE"], details.iter().map(row));
+    })
 }
 
-async fn respond(context: &Context<'_>, api: &Api<'_>, args: &HitlRespond) -> Result<(), Error> {
-    let run_id = resolve_run(api, &args.run.dag_id, &args.run.run_id).await?;
+async fn respond(context: &Context<'_>, api: &Api<'_>, args: &HitlRespond) -> Result<u8, Error> {
+    let run_path = run_path(&args.run.dag_id, &resolve_run(api, &args.run).await?);
     let (task_id, map_index) = task_names::instance_name(&args.task_id, None)?;
     let mut params = Map::new();
     for assignment in &args.params {
@@ -118,17 +92,10 @@ async fn respond(context: &Context<'_>, api: &Api<'_>, args: &HitlRespond) -> Re
         let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
         params.insert(name.to_owned(), value);
     }
-    let path = format!(
-        "/api/v2/dags/{}/dagRuns/{}/taskInstances/{}/{map_index}/hitlDetails",
-        encode(&args.run.dag_id),
-        encode(&run_id),
-        encode(task_id)
-    );
+    let path = format!("{run_path}/taskInstances/{}/{map_index}/hitlDetails", encode(task_id));
     let body = json!({"chosen_options": args.options, "params_input": params});
     let answered: Value = api.patch(&path, &body).await?;
-    if context.printer.json {
-        return context.printer.json(&answered);
-    }
-    context.printer.line(format!("Responded to {}: {}", args.task_id, args.options.join(", ")));
-    Ok(())
+    context.printer.show(&answered, |printer| {
+        printer.line(format!("Responded to {}: {}", args.task_id, args.options.join(", ")));
+    })
 }

@@ -1,6 +1,6 @@
 //! `leoflow init DIR`.
 
-use crate::api_client::{Api, encode};
+use crate::api_client::dag_path;
 use crate::context::Context;
 use crate::error::Error;
 use clap::Args;
@@ -55,31 +55,24 @@ pub async fn run(context: &Context<'_>, args: &Init) -> Result<u8, Error> {
         ErrorKind::AlreadyExists => already_exists(&folder),
         _ => Error::io("write", &folder, &error),
     })?;
-    let workspace = context.config()?.and_then(|loaded| loaded.config.workspace);
+    let workspace = context.workspace()?;
     // With dependencies, the server first builds the environment, which may take longer than this wait.
     if args.with.is_empty() && workspace.as_ref().is_some_and(|workspace| file.starts_with(workspace)) {
         wait_until_imported(context, &dag_id).await;
     }
-    if context.printer.json {
-        context.printer.json(&json!({"dag_id": dag_id, "file": file}))?;
-        return Ok(0);
-    }
-    context.printer.line(format!("Created {} with the DAG {dag_id}", file.display()));
-    match workspace {
-        Some(workspace) if !file.starts_with(&workspace) => {
-            context.printer.warning(format!(
-                "the project is outside the workspace {}, so Leoflow does not run it",
-                workspace.display()
-            ));
-            if let Some(name) = folder.file_name() {
-                let inside = workspace.join(name);
-                let command = format!("leoflow init {}", shell::word(&inside.to_string_lossy()));
-                context.printer.note(format!("hint: move it to {}, or run {command}", inside.display()));
-            }
+    context.printer.show(&json!({"dag_id": dag_id, "file": file}), |printer| {
+        printer.line(format!("Created {} with the DAG {dag_id}", file.display()));
+        let Some(workspace) = workspace.filter(|workspace| !file.starts_with(workspace)) else {
+            return printer.note(format!("Run it with: leoflow dags trigger {dag_id} --wait"));
+        };
+        let shown = workspace.display();
+        printer.warning(format!("the project is outside the workspace {shown}, so Leoflow does not run it"));
+        if let Some(name) = folder.file_name() {
+            let inside = workspace.join(name);
+            let command = format!("leoflow init {}", shell::word(&inside.to_string_lossy()));
+            printer.note(format!("hint: move it to {}, or run {command}", inside.display()));
         }
-        _ => context.printer.note(format!("Run it with: leoflow dags trigger {dag_id} --wait")),
-    }
-    Ok(0)
+    })
 }
 
 /// How long to wait until the running server has imported the new DAG, so that the next command finds it.
@@ -92,8 +85,8 @@ async fn wait_until_imported(context: &Context<'_>, dag_id: &str) {
     if !context.home.api_socket().exists() {
         return;
     }
-    let api = Api::new(&context.home);
-    let path = format!("/api/v2/dags/{}", encode(dag_id));
+    let api = context.api();
+    let path = dag_path(dag_id);
     let imported = async {
         while let Err(error) = api.get::<Value>(&path).await
             && !error.is_transient

@@ -1,8 +1,8 @@
 //! Shows a run: as a table, or followed until it ends.
 
 use super::task_names;
-use crate::api_client::{Api, encode};
-use crate::context::Context;
+use crate::api_client::{Api, dag_path, encode, lite_dag_path};
+use crate::args::run_args::RunArgs;
 use crate::error::Error;
 use crate::terminal::printer::Printer;
 use jiff::Timestamp;
@@ -78,7 +78,7 @@ pub struct InstanceView {
 
 impl RunView {
     pub async fn get(api: &Api<'_>, dag_id: &str, run_id: &str) -> Result<Self, Error> {
-        api.get(&format!("/api/lite/dags/{}/runs/{}", encode(dag_id), encode(run_id))).await
+        api.get(&format!("{}/runs/{}", lite_dag_path(dag_id), encode(run_id))).await
     }
 
     /// Reads a run with the task instances that changed after `after`; with all if `after` is `None` or the run is
@@ -90,8 +90,8 @@ impl RunView {
         after: Option<&str>,
     ) -> Result<Self, Error> {
         if let Some(after) = after {
-            let path = format!("/api/lite/dags/{}/runs/{}", encode(dag_id), encode(run_id));
-            let run: Self = api.get(&format!("{path}?changed_after={}", encode(after))).await?;
+            let path = format!("{}/runs/{}?changed_after={}", lite_dag_path(dag_id), encode(run_id), encode(after));
+            let run: Self = api.get(&path).await?;
             if !run.is_finished() {
                 return Ok(run);
             }
@@ -105,16 +105,14 @@ impl RunView {
 
     /// The stable shape of `runs show --json`.
     pub fn json(&self) -> Value {
-        let instances: Vec<Value> = self
-            .task_instances
-            .iter()
-            .map(|task_instance| {
+        let entry =
+            |InstanceView { task_id, map_index, state, try_number, start_date, end_date, .. }: &InstanceView| {
                 json!({
-                    "task_id": task_instance.task_id, "map_index": task_instance.map_index, "state": task_instance.state,
-                    "try_number": task_instance.try_number, "start_date": task_instance.start_date, "end_date": task_instance.end_date,
+                    "task_id": task_id, "map_index": map_index, "state": state, "try_number": try_number,
+                    "start_date": start_date, "end_date": end_date,
                 })
-            })
-            .collect();
+            };
+        let instances: Vec<Value> = self.task_instances.iter().map(entry).collect();
         json!({
             "dag_id": self.dag_id, "dag_run_id": self.dag_run_id, "state": self.state,
             "start_date": self.start_date, "end_date": self.end_date, "task_instances": instances,
@@ -122,8 +120,7 @@ impl RunView {
         })
     }
 
-    pub fn print(&self, context: &Context<'_>) {
-        let printer = context.printer;
+    pub fn print(&self, printer: &Printer) {
         let duration = seconds_between(self.start_date.as_deref(), self.end_date.as_deref());
         printer.line(format!(
             "{}  {}  {}{}",
@@ -132,10 +129,9 @@ impl RunView {
             printer.paint(colour(&self.state), &self.state),
             duration.map(|text| format!("  {text}")).unwrap_or_default()
         ));
-        let rows: Vec<Vec<String>> =
-            self.task_instances.iter().map(|task_instance| task_instance.row(printer)).collect();
-        if !rows.is_empty() {
-            printer.table(&["TASK", "STATE", "TRY", "DURATION", "MESSAGE"], &rows);
+        if !self.task_instances.is_empty() {
+            let rows = self.task_instances.iter().map(|task_instance| task_instance.row(printer));
+            printer.table(&["TASK", "STATE", "TRY", "DURATION", "MESSAGE"], rows);
         }
         self.waiting.iter().for_each(|waiting| printer.note(waiting.line()));
         for CallbackFailure { callback, error, log, .. } in &self.callback_failures {
@@ -147,19 +143,13 @@ impl RunView {
 
     /// The error of a failed run: which tasks failed, why, and where to read more.
     pub fn failure(&self) -> Error {
-        let failed: Vec<&InstanceView> = self
-            .task_instances
-            .iter()
-            .filter(|task_instance| task_instance.state.as_deref() == Some("failed"))
-            .collect();
+        let is_failed = |task_instance: &&InstanceView| task_instance.state.as_deref() == Some("failed");
+        let failed: Vec<&InstanceView> = self.task_instances.iter().filter(is_failed).collect();
         let base = Error::failed(format!("run \"{}\" of DAG \"{}\" failed", self.dag_run_id, self.dag_id));
-        let lines: Vec<String> = failed
-            .iter()
-            .take(5)
-            .map(|task_instance| {
-                format!("{}: {}", task_instance.name(), task_instance.outcome.as_deref().unwrap_or("failed").trim_end())
-            })
-            .collect();
+        let line = |failed: &&InstanceView| {
+            format!("{}: {}", failed.name(), failed.outcome.as_deref().unwrap_or("failed").trim_end())
+        };
+        let lines: Vec<String> = failed.iter().take(5).map(line).collect();
         let base = if lines.is_empty() { base } else { base.cause(lines.join("\n")) };
         let (dag_id, run_id) = (shell::word(&self.dag_id), shell::word(&self.dag_run_id));
         match failed.first() {
@@ -179,14 +169,14 @@ impl InstanceView {
         task_names::display_name(&self.task_id, self.map_index)
     }
 
-    fn row(&self, printer: &Printer) -> Vec<String> {
+    fn row(&self, printer: &Printer) -> [String; 5] {
         let name = self.name();
         let state = self.state.clone().unwrap_or_else(|| "-".to_owned());
-        let tries = if self.try_number == 0 { "-".to_owned() } else { format!("{}", self.try_number) };
+        let tries = if self.try_number == 0 { "-".to_owned() } else { self.try_number.to_string() };
         let duration = seconds_between(self.start_date.as_deref(), self.end_date.as_deref()).unwrap_or_default();
         let message = self.outcome.as_deref().filter(|_| state != "success").and_then(|text| text.lines().next());
         let message: Vec<String> = self.next_try(printer).into_iter().chain(message.map(str::to_owned)).collect();
-        vec![name, state, tries, duration, message.join(": ")]
+        [name, state, tries, duration, message.join(": ")]
     }
 
     /// Describes the present state in one line.
@@ -257,24 +247,15 @@ fn seconds_between(start: Option<&str>, end: Option<&str>) -> Option<String> {
 }
 
 /// Resolves `latest` to the id of the newest run.
-pub async fn resolve_run(api: &Api<'_>, dag_id: &str, run_id: &str) -> Result<String, Error> {
-    #[derive(Deserialize)]
-    struct NewestRun {
-        dag_run_id: String,
-    }
-    #[derive(Deserialize)]
-    struct RunList {
-        dag_runs: Vec<NewestRun>,
-    }
+pub async fn resolve_run(api: &Api<'_>, RunArgs { dag_id, run_id }: &RunArgs) -> Result<String, Error> {
     if run_id != "latest" {
-        return Ok(run_id.to_owned());
+        return Ok(run_id.clone());
     }
-    let path = format!("/api/v2/dags/{}/dagRuns?limit=1&order_by=-run_after", encode(dag_id));
-    let answer: RunList = api.get(&path).await?;
-    if let Some(newest) = answer.dag_runs.into_iter().next() {
-        return Ok(newest.dag_run_id);
+    let answer: Value = api.get(&format!("{}/dagRuns?limit=1&order_by=-run_after", dag_path(dag_id))).await?;
+    if let Some(newest) = answer["dag_runs"][0]["dag_run_id"].as_str() {
+        return Ok(newest.to_owned());
     }
-    let dag: Value = api.get(&format!("/api/v2/dags/{}", encode(dag_id))).await?;
+    let dag: Value = api.get(&dag_path(dag_id)).await?;
     Err(no_runs(dag_id, dag["is_paused"].as_bool().unwrap_or(false)))
 }
 
@@ -289,16 +270,9 @@ fn no_runs(dag_id: &str, is_paused: bool) -> Error {
 /// Finds a task instance by name. If a mapped task has no such instance, the error's hint names an existing instance.
 pub fn instance<'a>(run: &'a RunView, name: &str, map_index: Option<i32>) -> Result<&'a InstanceView, Error> {
     let (task_id, map_index) = task_names::instance_name(name, map_index)?;
-    let task_instance = run
-        .task_instances
-        .iter()
-        .find(|task_instance| task_instance.task_id == task_id && task_instance.map_index == map_index);
-    task_instance.ok_or_else(|| {
-        let base = match run
-            .task_instances
-            .iter()
-            .find(|task_instance| task_instance.task_id == task_id && task_instance.map_index >= 0)
-        {
+    let mut instances = run.task_instances.iter().filter(|task_instance| task_instance.task_id == task_id);
+    instances.clone().find(|task_instance| task_instance.map_index == map_index).ok_or_else(|| {
+        let base = match instances.find(|task_instance| task_instance.map_index >= 0) {
             Some(mapped) => Error::failed(format!("{task_id} is a mapped task: specify one of its instances"))
                 .hint(format!("for example '{}'", mapped.name())),
             None => Error::failed(format!("this run has no task {name}")),

@@ -4,25 +4,16 @@ use super::dags::trigger::finish;
 use super::follow_run;
 use super::run_view::{RunView, resolve_run};
 use super::task_names;
-use crate::api_client::{Api, encode, list_of};
+use crate::api_client::{Api, cell, dag_path, encode, list_of, run_path};
 use crate::args::complete;
-use crate::args::output::Output;
 use crate::args::rerun_version::RerunVersion;
 use crate::args::run_args::RunArgs;
 use crate::context::{Confirmation, Context};
 use crate::error::Error;
 use crate::terminal::printer::counted;
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use clap_complete::ArgValueCompleter;
 use serde_json::{Value, json};
-
-#[derive(Args, Debug)]
-pub struct Runs {
-    #[command(flatten)]
-    pub output: Output,
-    #[command(subcommand)]
-    pub command: RunsCommand,
-}
 
 #[derive(Subcommand, Debug)]
 #[command(after_help = "Examples:\n  leoflow runs list hello\n  leoflow runs show hello latest")]
@@ -86,90 +77,76 @@ pub enum RunsCommand {
 }
 
 pub async fn run(context: &Context<'_>, command: &RunsCommand) -> Result<u8, Error> {
-    let api = Api::new(&context.home);
+    let api = context.api();
     match command {
-        RunsCommand::List { dag_id, state, limit } => list(context, dag_id, state.as_deref(), *limit).await,
-        RunsCommand::Show { run: RunArgs { dag_id, run_id } } => {
-            let run_id = resolve_run(&api, dag_id, run_id).await?;
-            let run = RunView::get(&api, dag_id, &run_id).await?;
-            if context.printer.json {
-                context.printer.json(&run.json())?;
-            } else {
-                run.print(context);
-            }
-            Ok(0)
+        RunsCommand::List { dag_id, state, limit } => list(context, &api, dag_id, state.as_deref(), *limit).await,
+        RunsCommand::Show { run } => {
+            let run = RunView::get(&api, &run.dag_id, &resolve_run(&api, run).await?).await?;
+            context.printer.show(&run.json(), |printer| run.print(printer))
         }
-        RunsCommand::Watch { run: RunArgs { dag_id, run_id } } => {
-            let run_id = resolve_run(&api, dag_id, run_id).await?;
-            let run = follow_run::follow(context, dag_id, &run_id).await?;
+        RunsCommand::Watch { run } => {
+            let run = follow_run::follow(context, &run.dag_id, &resolve_run(&api, run).await?).await?;
             finish(context, &run)
         }
-        RunsCommand::Clear { run: RunArgs { dag_id, run_id }, only_failed, version, yes } => {
-            let run_id = resolve_run(&api, dag_id, run_id).await?;
+        RunsCommand::Clear { run, only_failed, version, yes } => {
+            let run_id = resolve_run(&api, run).await?;
             let body = json!({"only_failed": only_failed, "run_on_latest_version": version.requested()});
-            clear(context, dag_id, &run_id, body, (*yes).into()).await
+            clear(context, &api, (&run.dag_id, &run_id), body, (*yes).into()).await
         }
-        RunsCommand::Delete { run: RunArgs { dag_id, run_id }, yes } => {
-            let run_id = resolve_run(&api, dag_id, run_id).await?;
-            delete(context, dag_id, &run_id, (*yes).into()).await
+        RunsCommand::Delete { run, yes } => {
+            delete(context, &api, &run.dag_id, &resolve_run(&api, run).await?, (*yes).into()).await
         }
-        RunsCommand::Cancel { run: RunArgs { dag_id, run_id } } => {
-            let run_id = resolve_run(&api, dag_id, run_id).await?;
-            cancel(context, dag_id, &run_id).await
-        }
+        RunsCommand::Cancel { run } => cancel(context, &api, &run.dag_id, &resolve_run(&api, run).await?).await,
     }
 }
 
-/// Path of a run in the API.
-fn run_path(dag_id: &str, run_id: &str) -> String {
-    format!("/api/v2/dags/{}/dagRuns/{}", encode(dag_id), encode(run_id))
-}
-
-async fn list(context: &Context<'_>, dag_id: &str, state: Option<&str>, limit: u32) -> Result<u8, Error> {
-    let api = Api::new(&context.home);
+async fn list(
+    context: &Context<'_>,
+    api: &Api<'_>,
+    dag_id: &str,
+    state: Option<&str>,
+    limit: u32,
+) -> Result<u8, Error> {
     let state = state.map(|state| format!("&state={}", encode(state))).unwrap_or_default();
     let (mut runs, mut total): (Vec<Value>, u64) = (Vec::new(), 0);
     loop {
         let (remaining, offset) = (limit as usize - runs.len(), runs.len());
         let query = format!("limit={remaining}&offset={offset}&order_by=-run_after{state}");
-        let page: Value = api.get(&format!("/api/v2/dags/{}/dagRuns?{query}", encode(dag_id))).await?;
+        let page: Value = api.get(&format!("{}/dagRuns?{query}", dag_path(dag_id))).await?;
         runs.extend(list_of(&page["dag_runs"]).cloned());
         total = page["total_entries"].as_u64().unwrap_or(total);
         if runs.len() == offset || runs.len() as u64 >= total.min(limit.into()) {
             break;
         }
     }
-    if context.printer.json {
-        context.printer.json(&json!({"dag_runs": runs, "total_entries": total}))?;
-        return Ok(0);
-    }
-    let rows: Vec<Vec<String>> = runs
-        .iter()
-        .map(|run| {
-            let field = |name: &str| run[name].as_str().unwrap_or("-").to_owned();
-            let time = |name: &str| context.printer.time(run[name].as_str());
-            vec![field("dag_run_id"), field("state"), field("run_type"), time("start_date"), time("end_date")]
-        })
-        .collect();
-    if rows.is_empty() {
-        context.printer.line(format!("No matching runs of {dag_id}"));
-        return Ok(0);
-    }
-    context.printer.table(&["RUN", "STATE", "TYPE", "STARTED", "ENDED"], &rows);
-    if total > rows.len() as u64 {
-        context.printer.note(format!("Showing {} of {total} runs; show more with --limit", rows.len()));
-    }
-    Ok(0)
+    context.printer.show(&json!({"dag_runs": runs, "total_entries": total}), |printer| {
+        if runs.is_empty() {
+            return printer.line(format!("No matching runs of {dag_id}"));
+        }
+        let row = |run: &Value| {
+            let time = |name: &str| printer.time(run[name].as_str());
+            [
+                cell(&run["dag_run_id"]),
+                cell(&run["state"]),
+                cell(&run["run_type"]),
+                time("start_date"),
+                time("end_date"),
+            ]
+        };
+        printer.table(&["RUN", "STATE", "TYPE", "STARTED", "ENDED"], runs.iter().map(row));
+        if total > runs.len() as u64 {
+            printer.note(format!("Showing {} of {total} runs; show more with --limit", runs.len()));
+        }
+    })
 }
 
 async fn clear(
     context: &Context<'_>,
-    dag_id: &str,
-    run_id: &str,
+    api: &Api<'_>,
+    (dag_id, run_id): (&str, &str),
     mut body: Value,
     confirmation: Confirmation,
 ) -> Result<u8, Error> {
-    let api = Api::new(&context.home);
     let path = format!("{}/clear", run_path(dag_id, run_id));
     body["dry_run"] = true.into();
     let plan: Value = api.post(&path, &body).await?;
@@ -178,15 +155,15 @@ async fn clear(
     }
     body["dry_run"] = false.into();
     let run: Value = api.post(&path, &body).await?;
-    let code = print_cleared(context, dag_id, run_id, &plan, &run["state"])?;
-    note_older_version(context, &api, dag_id, run_id).await?;
-    Ok(code)
+    print_cleared(context, (dag_id, run_id), &plan, &run["state"])?;
+    note_older_version(context, api, dag_id, run_id).await?;
+    Ok(0)
 }
 
 /// Prints a note if the rerun uses an older version of its DAG.
 pub async fn note_older_version(context: &Context<'_>, api: &Api<'_>, dag_id: &str, run_id: &str) -> Result<(), Error> {
     let run: Value = api.get(&run_path(dag_id, run_id)).await?;
-    let dag: Value = api.get(&format!("/api/v2/dags/{}/details", encode(dag_id))).await?;
+    let dag: Value = api.get(&format!("{}/details", dag_path(dag_id))).await?;
     let newest = dag["latest_dag_version"]["version_number"].as_i64();
     let own = list_of(&run["dag_versions"]).last().and_then(|version| version["version_number"].as_i64());
     if let (Some(own), Some(newest)) = (own, newest)
@@ -206,11 +183,7 @@ pub fn confirm_clear(
     plan: &Value,
     confirmation: Confirmation,
 ) -> Result<bool, Error> {
-    let name = |task_instance: &Value| {
-        let index = task_instance["map_index"].as_i64().and_then(|index| i32::try_from(index).ok()).unwrap_or(-1);
-        Some(task_names::display_name(task_instance["task_id"].as_str()?, index))
-    };
-    let ids: Vec<String> = list_of(&plan["task_instances"]).filter_map(name).collect();
+    let ids: Vec<String> = list_of(&plan["task_instances"]).map(task_names::name_of).collect();
     if ids.is_empty() {
         return Err(Error::failed("no matching tasks to rerun").hint(format!("leoflow runs show {dag_id} {run_id}")));
     }
@@ -227,24 +200,25 @@ pub fn confirm_clear(
 /// Prints the result of a clear; `state` is the new state of the run.
 pub fn print_cleared(
     context: &Context<'_>,
-    dag_id: &str,
-    run_id: &str,
+    (dag_id, run_id): (&str, &str),
     plan: &Value,
     state: &Value,
 ) -> Result<u8, Error> {
     let count = list_of(&plan["task_instances"]).count();
-    if context.printer.json {
-        let shape = json!({"dag_id": dag_id, "dag_run_id": run_id, "state": state, "cleared": count});
-        context.printer.json(&shape)?;
-    } else {
-        context.printer.line(format!("Cleared {} of {dag_id} {run_id}", counted(count, "task")));
-    }
-    Ok(0)
+    let shape = json!({"dag_id": dag_id, "dag_run_id": run_id, "state": state, "cleared": count});
+    context.printer.show(&shape, |printer| {
+        printer.line(format!("Cleared {} of {dag_id} {run_id}", counted(count, "task")));
+    })
 }
 
-async fn delete(context: &Context<'_>, dag_id: &str, run_id: &str, confirmation: Confirmation) -> Result<u8, Error> {
-    let api = Api::new(&context.home);
-    let run = RunView::get(&api, dag_id, run_id).await?;
+async fn delete(
+    context: &Context<'_>,
+    api: &Api<'_>,
+    dag_id: &str,
+    run_id: &str,
+    confirmation: Confirmation,
+) -> Result<u8, Error> {
+    let run = RunView::get(api, dag_id, run_id).await?;
     if !run.is_finished() {
         return Err(Error::failed(format!("the run is not finished: it is {}", run.state))
             .hint(format!("leoflow runs cancel {dag_id} {run_id}")));
@@ -255,26 +229,17 @@ async fn delete(context: &Context<'_>, dag_id: &str, run_id: &str, confirmation:
         return Ok(1);
     }
     api.delete(&run_path(dag_id, run_id)).await?;
-    if context.printer.json {
-        context.printer.json(&json!({"dag_id": dag_id, "dag_run_id": run_id, "deleted": true}))?;
-    } else {
-        context.printer.line(format!("{dag_id}  {run_id}  deleted"));
-    }
-    Ok(0)
+    let shape = json!({"dag_id": dag_id, "dag_run_id": run_id, "deleted": true});
+    context.printer.show(&shape, |printer| printer.line(format!("{dag_id}  {run_id}  deleted")))
 }
 
-async fn cancel(context: &Context<'_>, dag_id: &str, run_id: &str) -> Result<u8, Error> {
-    let api = Api::new(&context.home);
-    let run = RunView::get(&api, dag_id, run_id).await?;
+async fn cancel(context: &Context<'_>, api: &Api<'_>, dag_id: &str, run_id: &str) -> Result<u8, Error> {
+    let run = RunView::get(api, dag_id, run_id).await?;
     if run.is_finished() {
         return Err(Error::failed(format!("the run is already finished: {}", run.state))
             .hint(format!("leoflow runs show {dag_id} {run_id}")));
     }
     let run: Value = api.patch(&run_path(dag_id, run_id), &json!({"state": "failed"})).await?;
-    if context.printer.json {
-        context.printer.json(&json!({"dag_id": dag_id, "dag_run_id": run_id, "state": run["state"]}))?;
-    } else {
-        context.printer.line(format!("{dag_id}  {run_id}  cancelled"));
-    }
-    Ok(0)
+    let shape = json!({"dag_id": dag_id, "dag_run_id": run_id, "state": run["state"]});
+    context.printer.show(&shape, |printer| printer.line(format!("{dag_id}  {run_id}  cancelled")))
 }

@@ -1,8 +1,6 @@
 //! `leoflow tasks logs`: prints a task's log file, and follows it as it grows.
 
-use super::run_view::instance;
-use super::run_view::{RunView, resolve_run};
-use crate::api_client::Api;
+use super::run_view::{RunView, instance, resolve_run};
 use crate::args::complete;
 use crate::args::run_args::RunArgs;
 use crate::context::Context;
@@ -44,8 +42,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(200);
 const STATE_INTERVAL: Duration = Duration::from_millis(500);
 
 pub async fn run(context: &Context<'_>, args: &TaskLogs) -> Result<u8, Error> {
-    let api = Api::new(&context.home);
-    let run_id = resolve_run(&api, &args.run.dag_id, &args.run.run_id).await?;
+    let api = context.api();
+    let run_id = resolve_run(&api, &args.run).await?;
     let read_instance = async || {
         let run = RunView::get(&api, &args.run.dag_id, &run_id).await?;
         Ok::<_, Error>((instance(&run, &args.task_id, args.map_index)?.clone(), run.is_finished()))
@@ -121,26 +119,24 @@ fn print_from(context: &Context<'_>, args: &TaskLogs, path: &Path, offset: u64) 
             break;
         }
         let parsed = Line::parse(line);
-        if context.printer.json {
-            let time = parsed.time.map(|time| time.to_string());
-            let record = parsed.record();
-            context.printer.json(&json!({
-                "time": time, "stream": parsed.stream.word(), "level": record.level, "logger": record.logger,
-                "text": record.text(),
-            }))?;
-        } else if args.plain {
-            context.printer.line(parsed.record().text());
-        } else {
-            let record = parsed.record();
+        let record = parsed.record();
+        let value = json!({
+            "time": parsed.time.map(|time| time.to_string()), "stream": parsed.stream.word(), "level": record.level,
+            "logger": record.logger, "text": record.text(),
+        });
+        context.printer.show(&value, |printer| {
+            if args.plain {
+                return printer.line(record.text());
+            }
             let colour = match (record.level.as_str(), parsed.stream) {
                 ("error" | "critical", _) => "31",
                 ("warning", _) => "33",
                 (_, Stream::System) => "36",
                 _ => "0",
             };
-            let time = parsed.time.map(|time| context.printer.format_time(time)).unwrap_or_default();
-            context.printer.line(format!("{time} {}", context.printer.paint(colour, &record.text())));
-        }
+            let time = parsed.time.map(|time| printer.format_time(time)).unwrap_or_default();
+            printer.line(format!("{time} {}", printer.paint(colour, &record.text())));
+        })?;
     }
     Ok(offset + complete_length as u64)
 }

@@ -1,10 +1,17 @@
 //! Names of task instances as printed and typed: `work`, or `work[7]` for one instance of a mapped task.
 
 use crate::error::Error;
+use serde_json::Value;
 
 /// Formats an instance's name; a task that is not mapped has index -1.
 pub fn display_name(task_id: &str, map_index: i32) -> String {
     if map_index < 0 { task_id.to_owned() } else { format!("{task_id}[{map_index}]") }
+}
+
+/// The name of a task instance in a response of the API.
+pub fn name_of(task_instance: &Value) -> String {
+    let map_index = task_instance["map_index"].as_i64().and_then(|index| i32::try_from(index).ok()).unwrap_or(-1);
+    display_name(task_instance["task_id"].as_str().unwrap_or_default(), map_index)
 }
 
 /// Splits a name into the task's id and its map index; `None` without an index.

@@ -2,30 +2,22 @@
 
 use super::foreground_run::{self, TaskAction, TestTask};
 use super::run_inputs::read_date;
-use super::run_view::{RunView, instance, resolve_run};
+use super::run_view::{InstanceView, RunView, instance, resolve_run};
 use super::runs::{confirm_clear, note_older_version, print_cleared};
 use super::task_logs::{self, TaskLogs};
 use super::task_names;
-use crate::api_client::{Api, encode, list_of};
+use crate::api_client::{Api, dag_path, list_of, lite_dag_path};
 use crate::args::complete;
-use crate::args::output::Output;
 use crate::args::rerun_version::RerunVersion;
 use crate::args::run_args::RunArgs;
 use crate::context::Context;
 use crate::error::Error;
+use crate::recovery::DryRun;
 use crate::terminal::printer::counted;
 use clap::{Args, Subcommand};
 use clap_complete::ArgValueCompleter;
 use jiff::Timestamp;
 use serde_json::{Value, json};
-
-#[derive(Args, Debug)]
-pub struct Tasks {
-    #[command(flatten)]
-    pub output: Output,
-    #[command(subcommand)]
-    pub command: TasksCommand,
-}
 
 #[derive(Subcommand, Debug)]
 #[command(after_help = "Examples:\n  leoflow tasks list hello\n  leoflow tasks logs hello latest greet -f")]
@@ -115,9 +107,7 @@ pub struct ClearTasks {
 pub async fn run(context: &Context<'_>, command: &TasksCommand) -> Result<u8, Error> {
     match command {
         TasksCommand::List { dag_id } => list(context, dag_id).await,
-        TasksCommand::State { run: RunArgs { dag_id, run_id }, task_id } => {
-            state(context, dag_id, run_id, task_id).await
-        }
+        TasksCommand::State { run, task_id } => state(context, run, task_id).await,
         TasksCommand::Logs(args) => task_logs::run(context, args).await,
         TasksCommand::Clear(args) => clear(context, args).await,
         TasksCommand::Test(args) => foreground_run::task(context, args, TaskAction::Run).await,
@@ -126,44 +116,29 @@ pub async fn run(context: &Context<'_>, command: &TasksCommand) -> Result<u8, Er
 }
 
 async fn list(context: &Context<'_>, dag_id: &str) -> Result<u8, Error> {
-    let api = Api::new(&context.home);
-    let dag: Value = api.get(&format!("/api/lite/dags/{}", encode(dag_id))).await?;
-    let tasks: Vec<Value> = list_of(&dag["tasks"])
-        .map(
-            |task| json!({"task_id": task["task_id"], "operator": task["operator_name"], "upstream": task["upstream"]}),
-        )
-        .collect();
-    if context.printer.json {
-        context.printer.json(&json!({"tasks": tasks}))?;
-    } else {
-        for task in &tasks {
-            context.printer.line(task["task_id"].as_str().unwrap_or_default());
-        }
-    }
-    Ok(0)
+    let dag: Value = context.api().get(&lite_dag_path(dag_id)).await?;
+    let entry = |task: &Value| json!({"task_id": task["task_id"], "operator": task["operator_name"], "upstream": task["upstream"]});
+    let tasks: Vec<Value> = list_of(&dag["tasks"]).map(entry).collect();
+    context.printer.show(&json!({"tasks": tasks}), |printer| {
+        tasks.iter().for_each(|task| printer.line(task["task_id"].as_str().unwrap_or_default()));
+    })
 }
 
 /// Prints the state of a task instance and nothing else.
-async fn state(context: &Context<'_>, dag_id: &str, run_id: &str, name: &str) -> Result<u8, Error> {
-    let api = Api::new(&context.home);
-    let run_id = resolve_run(&api, dag_id, run_id).await?;
-    let run = RunView::get(&api, dag_id, &run_id).await?;
-    let task_instance = instance(&run, name, None)?;
-    let state = task_instance.state.as_deref();
-    if context.printer.json {
-        let (task_id, map_index) = (&task_instance.task_id, task_instance.map_index);
-        context.printer.json(&json!({"task_id": task_id, "map_index": map_index, "state": state}))?;
-    } else {
-        context.printer.line(state.unwrap_or("none"));
-    }
-    Ok(0)
+async fn state(context: &Context<'_>, run: &RunArgs, name: &str) -> Result<u8, Error> {
+    let api = context.api();
+    let run = RunView::get(&api, &run.dag_id, &resolve_run(&api, run).await?).await?;
+    let InstanceView { task_id, map_index, state, .. } = instance(&run, name, None)?;
+    context.printer.show(&json!({"task_id": task_id, "map_index": map_index, "state": state}), |printer| {
+        printer.line(state.as_deref().unwrap_or("none"));
+    })
 }
 
 async fn clear(context: &Context<'_>, args: &ClearTasks) -> Result<u8, Error> {
-    let api = Api::new(&context.home);
-    let request = ClearRequest { api: &api, args, tasks: tasks_to_clear(context, args).await? };
-    let runs = match &args.run_id {
-        Some(run_id) => vec![resolve_run(&api, &args.dag_id, run_id).await?],
+    let api = context.api();
+    let request = ClearRequest { api: &api, args, tasks: tasks_to_clear(&api, args).await? };
+    let runs = match args.run_id.clone() {
+        Some(run_id) => vec![resolve_run(&api, &RunArgs { dag_id: args.dag_id.clone(), run_id }).await?],
         None => runs_between(&api, args).await?,
     };
     match runs.as_slice() {
@@ -181,44 +156,36 @@ struct ClearRequest<'a> {
 }
 
 impl ClearRequest<'_> {
-    /// Returns what a clear of these tasks would change.
-    async fn plan(&self, run_id: &str) -> Result<Value, Error> {
-        self.post(run_id, true).await
-    }
-
-    async fn apply(&self, run_id: &str) -> Result<(), Error> {
-        self.post(run_id, false).await.map(drop)
-    }
-
-    async fn post(&self, run_id: &str, dry_run: bool) -> Result<Value, Error> {
+    /// Clears the tasks in one run, or with a dry run returns what that would change.
+    async fn clear(&self, run_id: &str, dry_run: DryRun) -> Result<Value, Error> {
         let args = self.args;
         let body = json!({
-            "dry_run": dry_run, "only_failed": args.only_failed, "only_running": args.only_running,
+            "dry_run": dry_run == DryRun::Yes, "only_failed": args.only_failed, "only_running": args.only_running,
             "task_ids": self.tasks, "dag_run_id": run_id, "include_upstream": args.upstream,
             "include_downstream": args.downstream, "run_on_latest_version": args.version.requested(),
         });
-        self.api.post(&format!("/api/v2/dags/{}/clearTaskInstances", encode(&args.dag_id)), &body).await
+        self.api.post(&format!("{}/clearTaskInstances", dag_path(&args.dag_id)), &body).await
     }
 }
 
 async fn clear_in_run(context: &Context<'_>, request: &ClearRequest<'_>, run_id: &str) -> Result<u8, Error> {
     let dag_id = &request.args.dag_id;
-    let plan = request.plan(run_id).await?;
+    let plan = request.clear(run_id, DryRun::Yes).await?;
     if !confirm_clear(context, (dag_id, run_id), &plan, request.args.yes.into())? {
         return Ok(1);
     }
-    request.apply(run_id).await?;
+    request.clear(run_id, DryRun::No).await?;
     let run = RunView::get(request.api, dag_id, run_id).await?;
-    let code = print_cleared(context, dag_id, run_id, &plan, &run.state.into())?;
+    print_cleared(context, (dag_id, run_id), &plan, &run.state.into())?;
     note_older_version(context, request.api, dag_id, run_id).await?;
-    Ok(code)
+    Ok(0)
 }
 
 async fn clear_in_runs(context: &Context<'_>, request: &ClearRequest<'_>, runs: &[String]) -> Result<u8, Error> {
     let dag_id = &request.args.dag_id;
     let mut counts = Vec::new();
     for run_id in runs {
-        let count = list_of(&request.plan(run_id).await?["task_instances"]).count();
+        let count = list_of(&request.clear(run_id, DryRun::Yes).await?["task_instances"]).count();
         if count > 0 {
             counts.push((run_id, count));
         }
@@ -233,19 +200,16 @@ async fn clear_in_runs(context: &Context<'_>, request: &ClearRequest<'_>, runs: 
         return Ok(1);
     }
     for (run_id, _) in &counts {
-        request.apply(run_id).await?;
+        request.clear(run_id, DryRun::No).await?;
     }
-    if context.printer.json {
-        let ids: Vec<&String> = counts.iter().map(|(run_id, _)| *run_id).collect();
-        context.printer.json(&json!({"dag_id": dag_id, "dag_run_ids": ids, "cleared": total}))?;
-    } else {
-        context.printer.line(format!("Cleared {tasks_text} in {runs_text} of {dag_id}"));
-    }
-    Ok(0)
+    let ids: Vec<&String> = counts.iter().map(|(run_id, _)| *run_id).collect();
+    context.printer.show(&json!({"dag_id": dag_id, "dag_run_ids": ids, "cleared": total}), |printer| {
+        printer.line(format!("Cleared {tasks_text} in {runs_text} of {dag_id}"));
+    })
 }
 
 /// Returns the tasks to clear in the API's form: ids, or pairs of an id and a map index. `None` means all.
-async fn tasks_to_clear(context: &Context<'_>, args: &ClearTasks) -> Result<Option<Vec<Value>>, Error> {
+async fn tasks_to_clear(api: &Api<'_>, args: &ClearTasks) -> Result<Option<Vec<Value>>, Error> {
     let mut tasks = Vec::new();
     for name in &args.task_ids {
         tasks.push(match task_names::instance_name(name, args.map_index)? {
@@ -256,7 +220,7 @@ async fn tasks_to_clear(context: &Context<'_>, args: &ClearTasks) -> Result<Opti
     let Some(expression) = &args.task_regex else { return Ok((!tasks.is_empty()).then_some(tasks)) };
     let regex = regex::Regex::new(expression)
         .map_err(|error| Error::usage(format!("--task-regex: {error}")).hint("for example -t '^load'"))?;
-    let dag: Value = Api::new(&context.home).get(&format!("/api/lite/dags/{}", encode(&args.dag_id))).await?;
+    let dag: Value = api.get(&lite_dag_path(&args.dag_id)).await?;
     let matching_ids =
         list_of(&dag["tasks"]).filter_map(|task| task["task_id"].as_str()).filter(|id| regex.is_match(id));
     tasks.extend(matching_ids.map(|id| json!(id)));
@@ -278,7 +242,7 @@ async fn runs_between(api: &Api<'_>, args: &ClearTasks) -> Result<Vec<String>, E
             start.is_none_or(|start| logical_date >= start) && end.is_none_or(|end| logical_date <= end)
         })
     };
-    let path = format!("/api/v2/dags/{}/dagRuns", encode(&args.dag_id));
+    let path = format!("{}/dagRuns", dag_path(&args.dag_id));
     let runs = api.all(&path, "&order_by=logical_date", "dag_runs").await?;
     let run_id = |run: &Value| run["dag_run_id"].as_str().map(str::to_owned);
     let ids: Vec<String> = runs.iter().filter(is_between).filter_map(run_id).collect();

@@ -1,7 +1,6 @@
 //! `leoflow validate [PATH]`: imports DAG files as the server does, and stores nothing.
 
 use super::environment::parse_in_project_environment;
-use crate::api_client::Api;
 use crate::context::Context;
 use crate::error::Error;
 use crate::terminal::printer::counted;
@@ -10,6 +9,7 @@ use leoflow_base::sys::env_vars;
 use leoflow_engine::model::dag_check;
 use leoflow_lifecycle::setup::ServerPython;
 use leoflow_python::{Children, Interpreter, ParseOutput, Request, dag_files, path_in_workspace};
+use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -24,8 +24,10 @@ pub struct Validate {
     pub paths: Vec<PathBuf>,
 }
 
-/// The result of one file.
+/// The result of one file, as `--json` prints it.
+#[derive(Serialize)]
 struct CheckedFile {
+    #[serde(rename = "file")]
     path: PathBuf,
     dag_ids: Vec<String>,
     error: Option<String>,
@@ -67,7 +69,7 @@ pub async fn servers_python(context: &Context<'_>) -> Option<ServerPython> {
     if !context.home.api_socket().exists() {
         return None;
     }
-    let api = Api::new(&context.home);
+    let api = context.api();
     // `leoflow doctor` and `leoflow lite status` report a server that does not respond.
     let response = tokio::time::timeout(SERVER_TIMEOUT, api.get("/local/python")).await;
     response.ok()?.ok()
@@ -142,33 +144,26 @@ fn mark_duplicates(checked: &mut [CheckedFile]) {
 
 fn print(context: &Context<'_>, checked: &[CheckedFile]) -> Result<u8, Error> {
     let failed = checked.iter().filter(|checked_file| checked_file.error.is_some()).count();
-    if context.printer.json {
-        let files: Vec<Value> =
-            checked.iter().map(|checked_file| json!({"file": checked_file.path, "dag_ids": checked_file.dag_ids, "error": checked_file.error, "warnings": checked_file.warnings})).collect();
-        context.printer.json(&json!({"ok": failed == 0, "files": files}))?;
-        return Ok(u8::from(failed > 0));
-    }
-    for checked_file in checked {
-        match &checked_file.error {
-            None if checked_file.dag_ids.is_empty() => {
-                context.printer.line(format!("{}: defines no DAG", checked_file.path.display()))
-            }
-            None => {
-                context.printer.line(format!("{}: {}", checked_file.path.display(), checked_file.dag_ids.join(", ")))
-            }
-            Some(error) => {
-                context.printer.line(format!("{}: fails to import", checked_file.path.display()));
-                error.lines().for_each(|line| context.printer.line(format!("  {line}")));
+    context.printer.show(&json!({"ok": failed == 0, "files": checked}), |printer| {
+        for CheckedFile { path, dag_ids, error, .. } in checked {
+            let path = path.display();
+            match error {
+                None if dag_ids.is_empty() => printer.line(format!("{path}: defines no DAG")),
+                None => printer.line(format!("{path}: {}", dag_ids.join(", "))),
+                Some(error) => {
+                    printer.line(format!("{path}: fails to import"));
+                    error.lines().for_each(|line| printer.line(format!("  {line}")));
+                }
             }
         }
-    }
-    // A set, because the files of a project share its `.env` and so its warnings.
-    let warnings: BTreeSet<&String> = checked.iter().flat_map(|checked_file| &checked_file.warnings).collect();
-    warnings.into_iter().for_each(|warning| context.printer.warning(warning));
-    if checked.is_empty() {
-        context.printer.line("No DAG files found");
-    } else if failed > 0 {
-        context.printer.note(format!("Failed to import {failed} of {}", counted(checked.len(), "file")));
-    }
+        // A set, because the files of a project share its `.env` and so its warnings.
+        let warnings: BTreeSet<&String> = checked.iter().flat_map(|checked_file| &checked_file.warnings).collect();
+        warnings.into_iter().for_each(|warning| printer.warning(warning));
+        if checked.is_empty() {
+            printer.line("No DAG files found");
+        } else if failed > 0 {
+            printer.note(format!("Failed to import {failed} of {}", counted(checked.len(), "file")));
+        }
+    })?;
     Ok(u8::from(failed > 0))
 }

@@ -2,24 +2,15 @@
 
 use super::run_view::{self, RunView, resolve_run};
 use super::task_names;
-use crate::api_client::{Api, encode, list_of};
+use crate::api_client::{encode, run_path};
 use crate::args::complete;
-use crate::args::output::Output;
 use crate::args::run_args::RunArgs;
 use crate::context::Context;
 use crate::error::Error;
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use clap_complete::ArgValueCompleter;
 use leoflow_base::sys::shell;
 use serde_json::{Value, json};
-
-#[derive(Args, Debug)]
-pub struct Xcom {
-    #[command(flatten)]
-    pub output: Output,
-    #[command(subcommand)]
-    pub command: XcomCommand,
-}
 
 #[derive(Subcommand, Debug)]
 #[command(after_help = "Examples:\n  leoflow xcom list hello latest\n  leoflow xcom get hello latest greet")]
@@ -59,28 +50,30 @@ pub async fn run(context: &Context<'_>, command: &XcomCommand) -> Result<u8, Err
     }
 }
 
+/// Path of the XComs of a task, or of all tasks with `~`.
+fn entries_path(dag_id: &str, run_id: &str, task_id: &str) -> String {
+    format!("{}/taskInstances/{}/xcomEntries", run_path(dag_id, run_id), encode(task_id))
+}
+
 async fn list(context: &Context<'_>, run: &RunArgs, task_id: Option<&str>) -> Result<u8, Error> {
-    let (api, dag_id) = (Api::new(&context.home), &run.dag_id);
-    let run_id = resolve_run(&api, dag_id, &run.run_id).await?;
+    let (api, dag_id) = (context.api(), &run.dag_id);
+    let run_id = resolve_run(&api, run).await?;
     let (task, map_index) = task_id.map_or(("~", None), task_names::split);
     let index_filter = map_index.map(|map_index| format!("&map_index={map_index}")).unwrap_or_default();
-    let path = format!(
-        "/api/v2/dags/{}/dagRuns/{}/taskInstances/{}/xcomEntries",
-        encode(dag_id),
-        encode(&run_id),
-        encode(task)
-    );
-    let mut entries: Vec<Value> = Vec::new();
-    loop {
-        let offset = entries.len();
-        let page: Value = api.get(&format!("{path}?limit=100&offset={offset}{index_filter}")).await?;
-        entries.extend(list_of(&page["xcom_entries"]).cloned());
-        let total = page["total_entries"].as_u64().unwrap_or(0);
-        if entries.len() as u64 >= total || entries.len() == offset {
-            break;
+    let entries = api.all(&entries_path(dag_id, &run_id, task), &index_filter, "xcom_entries").await?;
+    let shape =
+        |entry: &Value| json!({"task_id": entry["task_id"], "map_index": entry["map_index"], "key": entry["key"]});
+    let list: Vec<Value> = entries.iter().map(shape).collect();
+    context.printer.show(&json!({"xcom_entries": list}), |printer| {
+        if entries.is_empty() {
+            return printer.line(format!("No XComs in {dag_id} {run_id}"));
         }
-    }
-    print_list(context, dag_id, &run_id, &entries)
+        let row = |entry: &Value| {
+            let key = entry["key"].as_str().unwrap_or_default().to_owned();
+            [task_names::name_of(entry), key, printer.time(entry["timestamp"].as_str())]
+        };
+        printer.table(&["TASK", "KEY", "WRITTEN"], entries.iter().map(row));
+    })
 }
 
 /// Prints the bare value, with and without --json.
@@ -90,16 +83,10 @@ async fn get(
     (task_name, map_index): (&str, Option<i32>),
     key: &str,
 ) -> Result<u8, Error> {
-    let (api, dag_id) = (Api::new(&context.home), &run.dag_id);
-    let run_id = resolve_run(&api, dag_id, &run.run_id).await?;
+    let (api, dag_id) = (context.api(), &run.dag_id);
+    let run_id = resolve_run(&api, run).await?;
     let (task_id, map_index) = task_names::instance_name(task_name, map_index)?;
-    let path = format!(
-        "/api/v2/dags/{}/dagRuns/{}/taskInstances/{}/xcomEntries/{}?map_index={map_index}",
-        encode(dag_id),
-        encode(&run_id),
-        encode(task_id),
-        encode(key)
-    );
+    let path = format!("{}/{}?map_index={map_index}", entries_path(dag_id, &run_id, task_id), encode(key));
     let entry: Value = match api.get(&path).await {
         Ok(entry) => entry,
         Err(error) if error.is_transient => return Err(error),
@@ -118,28 +105,6 @@ async fn get(
 fn missing(error: Error, dag_id: &str, run_id: &str) -> Error {
     let list = format!("leoflow xcom list {} {}", shell::word(dag_id), shell::word(run_id));
     Error { hints: vec!["a task that returns None pushes no XCom".to_owned(), list], ..error }
-}
-
-fn print_list(context: &Context<'_>, dag_id: &str, run_id: &str, entries: &[Value]) -> Result<u8, Error> {
-    let entry_json = |xcom_entry: &Value| json!({"task_id": xcom_entry["task_id"], "map_index": xcom_entry["map_index"], "key": xcom_entry["key"]});
-    if context.printer.json {
-        let entries: Vec<Value> = entries.iter().map(entry_json).collect();
-        context.printer.json(&json!({"xcom_entries": entries}))?;
-    } else if entries.is_empty() {
-        context.printer.line(format!("No XComs in {dag_id} {run_id}"));
-    } else {
-        let field = |xcom_entry: &Value, name: &str| xcom_entry[name].as_str().unwrap_or_default().to_owned();
-        let index = |xcom_entry: &Value| {
-            xcom_entry["map_index"].as_i64().and_then(|index| i32::try_from(index).ok()).unwrap_or(-1)
-        };
-        let row = |xcom_entry: &Value| {
-            let name = task_names::display_name(&field(xcom_entry, "task_id"), index(xcom_entry));
-            vec![name, field(xcom_entry, "key"), context.printer.time(xcom_entry["timestamp"].as_str())]
-        };
-        let rows: Vec<Vec<String>> = entries.iter().map(row).collect();
-        context.printer.table(&["TASK", "KEY", "WRITTEN"], &rows);
-    }
-    Ok(0)
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! `leoflow dags list`.
 
-use crate::api_client::Api;
 use crate::context::Context;
 use crate::error::Error;
+use crate::terminal::printer::Printer;
 use clap::Args;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -50,27 +50,29 @@ struct ImportErrorView {
 }
 
 pub async fn run(context: &Context<'_>, args: &ListDags) -> Result<u8, Error> {
-    let api = Api::new(&context.home);
-    let overview: Overview = api.get(&format!("/api/lite/dags?all={}", args.all)).await?;
-    if context.printer.json {
-        context.printer.json(&overview_json(&overview))?;
-        return Ok(0);
-    }
-    let workspace = context.config()?.and_then(|loaded| loaded.config.workspace).unwrap_or_default();
+    let overview: Overview = context.api().get(&format!("/api/lite/dags?all={}", args.all)).await?;
+    context.printer.show(&overview_json(&overview), |printer| {
+        print(printer, &overview, &context.workspace()?.unwrap_or_default());
+        Ok(())
+    })
+}
+
+fn print(printer: &Printer, overview: &Overview, workspace: &Path) {
     let is_empty = overview.dags.is_empty() && overview.import_errors.is_empty() && overview.being_built.is_empty();
     if is_empty && overview.importing == Some(0) {
-        context.printer.line(format!("No DAGs in {} yet", workspace.display()));
-        context.printer.note("Create one with `leoflow init DIR`.");
-        return Ok(0);
+        printer.line(format!("No DAGs in {} yet", workspace.display()));
+        printer.note("Create one with `leoflow init DIR`.");
+        return;
     }
     if !is_empty {
-        let rows: Vec<Vec<String>> = overview.dags.iter().map(|dag| row(dag, &workspace)).collect();
-        context.printer.table(&["DAG", "STATE", "SCHEDULE", "LAST RUN", "FILE"], &rows);
+        let rows = overview.dags.iter().map(|dag| row(dag, workspace));
+        printer.table(&["DAG", "STATE", "SCHEDULE", "LAST RUN", "FILE"], rows);
     }
-    print_import_errors(context, &overview.import_errors);
-    print_being_built(context, &overview.being_built);
-    note_importing(context, overview.importing);
-    Ok(0)
+    print_import_errors(printer, &overview.import_errors);
+    for BeingBuilt { files, requirements } in &overview.being_built {
+        printer.note(format!("Building the environment of {} ({})", files.join(", "), requirements.join(", ")));
+    }
+    note_importing(printer, overview.importing);
 }
 
 /// The stable shape of `dags list --json`.
@@ -89,14 +91,14 @@ fn overview_json(overview: &Overview) -> Value {
     })
 }
 
-fn row(dag: &DagView, workspace: &Path) -> Vec<String> {
+fn row(dag: &DagView, workspace: &Path) -> [String; 5] {
     let state = match (dag.is_stale, dag.is_paused) {
         (true, _) => "file missing",
         (false, true) => "paused",
         (false, false) => "active",
     };
     let fileloc = Path::new(&dag.fileloc);
-    vec![
+    [
         dag.dag_id.clone(),
         if dag.import_error.is_some() { format!("{state}, import error") } else { state.to_owned() },
         dag.schedule.clone().unwrap_or_else(|| "-".to_owned()),
@@ -108,33 +110,25 @@ fn row(dag: &DagView, workspace: &Path) -> Vec<String> {
 /// Number of import errors printed in full; more would push the DAGs off the screen.
 const SHOWN_ERRORS: usize = 3;
 
-fn print_import_errors(context: &Context<'_>, errors: &[ImportErrorView]) {
+fn print_import_errors(printer: &Printer, errors: &[ImportErrorView]) {
     for error in errors.iter().take(SHOWN_ERRORS) {
         let problem = if error.filename.ends_with(".py") { "fails to import" } else { "was not scanned completely" };
-        context.printer.warning(format!("{} {problem}:", error.filename));
+        printer.warning(format!("{} {problem}:", error.filename));
         for line in error.stack_trace.lines() {
-            context.printer.note(format!("  {line}"));
+            printer.note(format!("  {line}"));
         }
     }
     if let Some(more) = errors.len().checked_sub(SHOWN_ERRORS).filter(|more| *more > 0) {
-        context.printer.warning(format!("{more} more, shown by `leoflow dags list-import-errors`"));
+        printer.warning(format!("{more} more, shown by `leoflow dags list-import-errors`"));
     }
 }
 
 /// Says after a start that the list is not complete. `importing` is as in the server's list of DAGs.
-pub(super) fn note_importing(context: &Context<'_>, importing: Option<u64>) {
+pub(super) fn note_importing(printer: &Printer, importing: Option<u64>) {
     let text = match importing {
         Some(0) => return,
         Some(count) => format!("DAG files still being imported: {count}"),
         None => "The workspace is still being scanned for DAG files".to_owned(),
     };
-    context.printer.note(format!("{text}; run the same command again in a moment."));
-}
-
-/// Prints the DAG files that wait for an environment to be built.
-fn print_being_built(context: &Context<'_>, being_built: &[BeingBuilt]) {
-    for entry in being_built {
-        let packages = entry.requirements.join(", ");
-        context.printer.note(format!("Building the environment of {} ({packages})", entry.files.join(", ")));
-    }
+    printer.note(format!("{text}; run the same command again in a moment."));
 }

@@ -6,25 +6,16 @@ pub mod report;
 pub mod trigger;
 
 use super::foreground_run::{self, Test};
-use crate::api_client::{Api, encode, list_of};
+use crate::api_client::{cell, dag_path, encode, joined, list_of, lite_dag_path, texts};
 use crate::args::complete;
-use crate::args::output::Output;
 use crate::context::{Confirmation, Context};
 use crate::error::Error;
 use crate::terminal::printer::counted;
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use clap_complete::ArgValueCompleter;
 use list::ListDags;
 use serde_json::{Value, json};
 use trigger::Trigger;
-
-#[derive(Args, Debug)]
-pub struct Dags {
-    #[command(flatten)]
-    pub output: Output,
-    #[command(subcommand)]
-    pub command: DagsCommand,
-}
 
 #[derive(Subcommand, Debug)]
 #[command(after_help = "Examples:\n  leoflow dags list\n  leoflow dags trigger hello --wait")]
@@ -122,114 +113,86 @@ pub async fn run(context: &Context<'_>, command: &DagsCommand) -> Result<u8, Err
 }
 
 async fn next_execution(context: &Context<'_>, dag_id: &str, count: u32) -> Result<u8, Error> {
-    let api = Api::new(&context.home);
-    let dag: Value = api.get(&format!("/api/v2/dags/{}", encode(dag_id))).await?;
-    let response: Value = api.get(&format!("/api/lite/dags/{}/next?count={count}", encode(dag_id))).await?;
-    if context.printer.json {
-        let names = ["next_dagrun_logical_date", "next_dagrun_run_after"];
-        let mut result: serde_json::Map<_, _> =
-            names.iter().map(|name| ((*name).to_owned(), dag[*name].clone())).collect();
-        result.insert("next".to_owned(), response["next"].clone());
-        context.printer.json(&result)?;
-    } else {
+    let api = context.api();
+    let dag: Value = api.get(&dag_path(dag_id)).await?;
+    let response: Value = api.get(&format!("{}/next?count={count}", lite_dag_path(dag_id))).await?;
+    let names = ["next_dagrun_logical_date", "next_dagrun_run_after"];
+    let mut result: serde_json::Map<_, _> = names.iter().map(|name| ((*name).to_owned(), dag[*name].clone())).collect();
+    result.insert("next".to_owned(), response["next"].clone());
+    context.printer.show(&result, |printer| {
         let next: Vec<&Value> = list_of(&response["next"]).collect();
-        for entry in &next {
-            context.printer.line(context.printer.time(entry["run_after"].as_str()));
-        }
+        next.iter().for_each(|entry| printer.line(printer.time(entry["run_after"].as_str())));
         if next.is_empty() {
-            context.printer.note(format!("{dag_id} has no further scheduled runs"));
+            printer.note(format!("{dag_id} has no further scheduled runs"));
         } else if next.len() < count as usize {
-            context.printer.note("No further runs are known now.");
+            printer.note("No further runs are known now.");
         }
         if dag["is_paused"] == true {
-            context.printer.note(format!("The DAG is paused; unpause it with: leoflow dags unpause {dag_id}"));
+            printer.note(format!("The DAG is paused; unpause it with: leoflow dags unpause {dag_id}"));
         }
-    }
-    Ok(0)
+    })
 }
 
 /// Prints a DAG with its tasks and last ten runs.
 async fn show(context: &Context<'_>, dag_id: &str) -> Result<u8, Error> {
-    let api = Api::new(&context.home);
-    let dag: Value = api.get(&format!("/api/lite/dags/{}", encode(dag_id))).await?;
-    if context.printer.json {
-        context.printer.json(&dag)?;
-        return Ok(0);
-    }
-    let text = |name: &str| dag[name].as_str().unwrap_or("-").to_owned();
-    let printer = context.printer;
-    let paused = if dag["is_paused"].as_bool() == Some(true) { "  (paused)" } else { "" };
-    printer.line(format!("{}{paused}", printer.paint("1", dag_id)));
-    for (label, value) in [
-        ("description", text("description")),
-        ("schedule", text("schedule")),
-        ("next run", printer.time(dag["next_run_after"].as_str())),
-        ("file", text("fileloc")),
-        ("version", dag["version_number"].to_string()),
-    ] {
-        printer.line(format!("  {label:<12} {value}"));
-    }
-    if let Some(error) = dag["import_error"].as_str() {
-        printer.warning(format!("its file fails to import; the previous version stays in use\n{error}"));
-    }
-    let tasks: Vec<Vec<String>> = list_of(&dag["tasks"])
-        .map(|task| {
-            let upstream: Vec<&str> = list_of(&task["upstream"]).filter_map(Value::as_str).collect();
+    let dag: Value = context.api().get(&lite_dag_path(dag_id)).await?;
+    context.printer.show(&dag, |printer| {
+        let paused = if dag["is_paused"] == true { "  (paused)" } else { "" };
+        printer.line(format!("{}{paused}", printer.paint("1", dag_id)));
+        for (label, value) in [
+            ("description", cell(&dag["description"])),
+            ("schedule", cell(&dag["schedule"])),
+            ("next run", printer.time(dag["next_run_after"].as_str())),
+            ("file", cell(&dag["fileloc"])),
+            ("version", dag["version_number"].to_string()),
+        ] {
+            printer.line(format!("  {label:<12} {value}"));
+        }
+        if let Some(error) = dag["import_error"].as_str() {
+            printer.warning(format!("its file fails to import; the previous version stays in use\n{error}"));
+        }
+        let task = |task: &Value| {
             let field = |name: &str| task[name].as_str().unwrap_or_default().to_owned();
-            vec![field("task_id"), field("operator_name"), upstream.join(", ")]
-        })
-        .collect();
-    printer.table(&["TASK", "OPERATOR", "UPSTREAM"], &tasks);
-    for pool in list_of(&dag["unknown_pools"]).filter_map(Value::as_str) {
-        printer.warning(format!("tasks wait, because there is no pool {pool}: leoflow pools set {pool} 8"));
-    }
-    if dag["is_schedule_stalled"].as_bool() == Some(true) {
-        printer.warning("its schedule makes no progress; see `leoflow lite logs server`");
-    }
-    let runs: Vec<Vec<String>> = list_of(&dag["runs"])
-        .take(10)
-        .map(|run| {
-            let field = |name: &str| run[name].as_str().unwrap_or("-").to_owned();
+            [field("task_id"), field("operator_name"), joined(&task["upstream"])]
+        };
+        printer.table(&["TASK", "OPERATOR", "UPSTREAM"], list_of(&dag["tasks"]).map(task));
+        for pool in texts(&dag["unknown_pools"]) {
+            printer.warning(format!("tasks wait, because there is no pool {pool}: leoflow pools set {pool} 8"));
+        }
+        if dag["is_schedule_stalled"] == true {
+            printer.warning("its schedule makes no progress; see `leoflow lite logs server`");
+        }
+        let run = |run: &Value| {
             let time = |name: &str| printer.time(run[name].as_str());
-            vec![field("dag_run_id"), field("state"), time("start_date"), time("end_date")]
-        })
-        .collect();
-    if !runs.is_empty() {
-        printer.line("");
-        printer.table(&["RUN", "STATE", "STARTED", "ENDED"], &runs);
-    }
-    Ok(0)
+            [cell(&run["dag_run_id"]), cell(&run["state"]), time("start_date"), time("end_date")]
+        };
+        let runs: Vec<_> = list_of(&dag["runs"]).take(10).map(run).collect();
+        if !runs.is_empty() {
+            printer.line("");
+            printer.table(&["RUN", "STATE", "STARTED", "ENDED"], runs);
+        }
+    })
 }
 
 async fn pause(context: &Context<'_>, dag_id: &str, is_paused: bool) -> Result<u8, Error> {
-    let api = Api::new(&context.home);
+    let api = context.api();
     if !is_paused {
         refresh::refresh(context, &api, dag_id).await?;
     }
-    let _: Value = api.patch(&format!("/api/v2/dags/{}", encode(dag_id)), &json!({"is_paused": is_paused})).await?;
-    if context.printer.json {
-        context.printer.json(&json!({"dag_id": dag_id, "is_paused": is_paused}))?;
-        return Ok(0);
-    }
-    context.printer.line(format!("{dag_id} is {}", if is_paused { "paused" } else { "active" }));
-    Ok(0)
+    let _: Value = api.patch(&dag_path(dag_id), &json!({"is_paused": is_paused})).await?;
+    context.printer.show(&json!({"dag_id": dag_id, "is_paused": is_paused}), |printer| {
+        printer.line(format!("{dag_id} is {}", if is_paused { "paused" } else { "active" }));
+    })
 }
 
 async fn source(context: &Context<'_>, dag_id: &str, version: Option<u32>) -> Result<u8, Error> {
-    let api = Api::new(&context.home);
     let query = version.map(|number| format!("?version_number={number}")).unwrap_or_default();
-    let response: Value = api.get(&format!("/api/v2/dagSources/{}{query}", encode(dag_id))).await?;
-    if context.printer.json {
-        context.printer.json(&response)?;
-    } else {
-        context.printer.raw(response["content"].as_str().unwrap_or_default());
-    }
-    Ok(0)
+    let response: Value = context.api().get(&format!("/api/v2/dagSources/{}{query}", encode(dag_id))).await?;
+    context.printer.show(&response, |printer| printer.raw(response["content"].as_str().unwrap_or_default()))
 }
 
 async fn delete(context: &Context<'_>, dag_id: &str, confirmation: Confirmation) -> Result<u8, Error> {
-    let api = Api::new(&context.home);
-    let path = format!("/api/v2/dags/{}", encode(dag_id));
+    let (api, path) = (context.api(), dag_path(dag_id));
     let _: Value = api.get(&path).await?;
     let runs: Value = api.get(&format!("{path}/dagRuns?limit=0")).await?;
     let runs = counted(&runs["total_entries"], "run");
@@ -238,10 +201,6 @@ async fn delete(context: &Context<'_>, dag_id: &str, confirmation: Confirmation)
         return Ok(1);
     }
     api.delete(&path).await?;
-    if context.printer.json {
-        context.printer.json(&json!({"dag_id": dag_id, "deleted": true}))?;
-        return Ok(0);
-    }
-    context.printer.line(format!("Deleted {dag_id}"));
-    Ok(0)
+    let shape = json!({"dag_id": dag_id, "deleted": true});
+    context.printer.show(&shape, |printer| printer.line(format!("Deleted {dag_id}")))
 }

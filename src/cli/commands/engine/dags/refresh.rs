@@ -1,6 +1,6 @@
 //! Waits until the server has imported the current content of a DAG's file.
 
-use crate::api_client::{Api, encode, list_of};
+use crate::api_client::{Api, encode, joined, texts};
 use crate::context::Context;
 use crate::error::Error;
 use serde_json::{Value, json};
@@ -31,10 +31,10 @@ pub async fn refresh(context: &Context<'_>, api: &Api<'_>, dag_id: &str) -> Resu
 /// The error for a DAG that no file defines.
 fn unknown_dag_error(dag_id: &str, answer: &Value) -> Error {
     let mut error = Error::failed(format!("DAG {dag_id:?} was not found"));
-    let building: Vec<&str> = list_of(&answer["building"]).filter_map(Value::as_str).collect();
-    if !building.is_empty() {
+    if texts(&answer["building"]).next().is_some() {
+        let building = joined(&answer["building"]);
         error = error
-            .cause(format!("DAGs of these files appear when their environment is built: {}", building.join(", ")))
+            .cause(format!("DAGs of these files appear when their environment is built: {building}"))
             .hint("leoflow env list");
     }
     if answer["failed"].as_u64().is_some_and(|count| count > 0) {

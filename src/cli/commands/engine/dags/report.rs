@@ -1,7 +1,7 @@
 //! `leoflow dags report` and `list-import-errors`: the results of importing the workspace's DAG files.
 
 use super::list::note_importing;
-use crate::api_client::{Api, list_of};
+use crate::api_client::list_of;
 use crate::context::Context;
 use crate::error::Error;
 use serde_json::{Value, json};
@@ -21,55 +21,43 @@ pub async fn run(context: &Context<'_>) -> Result<u8, Error> {
     }
     let mut files: Vec<_> = files.into_iter().collect();
     files.sort_by(|(_, first), (_, second)| second.0.total_cmp(&first.0));
-    if context.printer.json {
-        let list: Vec<Value> = files
-            .iter()
-            .map(|(file, (seconds, tasks, dags))| {
-                json!({"file": file, "duration": seconds, "dag_num": dags.len(), "task_num": tasks, "dags": dags})
-            })
-            .collect();
-        context.printer.json(&json!({"files": list}))?;
-        return Ok(0);
-    }
-    let rows: Vec<Vec<String>> = files
-        .iter()
-        .map(|(file, (seconds, tasks, dags))| {
-            vec![(*file).to_owned(), format!("{seconds:.2} s"), tasks.to_string(), dags.join(", ")]
-        })
-        .collect();
-    context.printer.table(&["FILE", "IMPORT TIME", "TASKS", "DAGS"], &rows);
-    Ok(0)
+    let entry = |(file, (seconds, tasks, dags)): &(&str, (f64, u64, Vec<&str>))| json!({"file": file, "duration": seconds, "dag_num": dags.len(), "task_num": tasks, "dags": dags});
+    let list: Vec<Value> = files.iter().map(entry).collect();
+    context.printer.show(&json!({"files": list}), |printer| {
+        let rows = files.iter().map(|(file, (seconds, tasks, dags))| {
+            [(*file).to_owned(), format!("{seconds:.2} s"), tasks.to_string(), dags.join(", ")]
+        });
+        printer.table(&["FILE", "IMPORT TIME", "TASKS", "DAGS"], rows);
+    })
 }
 
 /// Prints the import errors. The exit code is 1 when there are any.
 pub async fn import_errors(context: &Context<'_>) -> Result<u8, Error> {
     let (response, is_complete) = overview(context).await?;
     let errors: Vec<&Value> = list_of(&response["import_errors"]).collect();
-    let code = u8::from(!errors.is_empty());
-    if context.printer.json {
-        let list: Vec<Value> =
-            errors.iter().map(|error| json!({"filepath": error["filename"], "error": error["stack_trace"]})).collect();
-        context.printer.json(&json!({"import_errors": list}))?;
-        return Ok(code);
-    }
-    let workspace = context.config()?.and_then(|loaded| loaded.config.workspace).unwrap_or_default();
-    for error in &errors {
-        let file = Path::new(error["filename"].as_str().unwrap_or_default());
-        context.printer.line(file.strip_prefix(&workspace).unwrap_or(file).display().to_string());
-        for line in error["stack_trace"].as_str().unwrap_or_default().lines() {
-            context.printer.line(format!("  {line}"));
+    let list: Vec<Value> =
+        errors.iter().map(|error| json!({"filepath": error["filename"], "error": error["stack_trace"]})).collect();
+    context.printer.show(&json!({"import_errors": list}), |printer| {
+        let workspace = context.workspace()?.unwrap_or_default();
+        for error in &errors {
+            let file = Path::new(error["filename"].as_str().unwrap_or_default());
+            printer.line(file.strip_prefix(&workspace).unwrap_or(file).display().to_string());
+            for line in error["stack_trace"].as_str().unwrap_or_default().lines() {
+                printer.line(format!("  {line}"));
+            }
         }
-    }
-    if errors.is_empty() && is_complete {
-        context.printer.line("No import errors");
-    }
-    Ok(code)
+        if errors.is_empty() && is_complete {
+            printer.line("No import errors");
+        }
+        Ok(())
+    })?;
+    Ok(u8::from(!errors.is_empty()))
 }
 
 /// Reads the server's list of DAGs. Returns whether it is complete; if not, says so.
 async fn overview(context: &Context<'_>) -> Result<(Value, bool), Error> {
-    let response: Value = Api::new(&context.home).get("/api/lite/dags").await?;
+    let response: Value = context.api().get("/api/lite/dags").await?;
     let importing = response["importing"].as_u64();
-    note_importing(context, importing);
+    note_importing(context.printer, importing);
     Ok((response, importing == Some(0)))
 }

@@ -1,7 +1,7 @@
 //! `leoflow dags trigger`.
 
 use super::refresh::refresh;
-use crate::api_client::{Api, encode};
+use crate::api_client::dag_path;
 use crate::args::complete;
 use crate::commands::engine::follow_run;
 use crate::commands::engine::run_inputs::{read_conf, read_date};
@@ -39,43 +39,35 @@ pub struct Trigger {
 
 /// Creates a run and, with `--wait`, follows it.
 pub async fn run(context: &Context<'_>, args: &Trigger) -> Result<u8, Error> {
-    let api = Api::new(&context.home);
+    let api = context.api();
     let dag_id = &args.dag_id;
+    let path = dag_path(dag_id);
     let conf = read_conf(args.conf.as_deref())?;
-    let logical_date = args
-        .logical_date
-        .as_deref()
-        .map(|text| read_date("--logical-date", text))
-        .transpose()?
-        .map(|date| date.to_string());
+    let logical_date = args.logical_date.as_deref().map(|text| read_date("--logical-date", text)).transpose()?;
     refresh(context, &api, dag_id).await?;
-    let dag: Value = api.get(&format!("/api/v2/dags/{}", encode(dag_id))).await?;
+    let dag: Value = api.get(&path).await?;
     let is_paused = dag["is_paused"].as_bool().unwrap_or(false);
     if args.unpause && is_paused {
-        let _: Value = api.patch(&format!("/api/v2/dags/{}", encode(dag_id)), &json!({"is_paused": false})).await?;
+        let _: Value = api.patch(&path, &json!({"is_paused": false})).await?;
     } else if is_paused && args.wait {
         return Err(Error::failed(format!("{dag_id} is paused, so its runs do not start"))
             .hint(format!("leoflow dags trigger {dag_id} --wait --unpause")));
     }
-    let mut body = json!({"dag_run_id": args.run_id, "logical_date": logical_date, "conf": conf});
+    let mut body =
+        json!({"dag_run_id": args.run_id, "logical_date": logical_date.map(|date| date.to_string()), "conf": conf});
     if let Some(key) = &args.partition_key {
         body["partition_key"] = key.as_str().into();
     }
-    let run: Value = api.post(&format!("/api/v2/dags/{}/dagRuns", encode(dag_id)), &body).await?;
+    let run: Value = api.post(&format!("{path}/dagRuns"), &body).await?;
     let run_id = run["dag_run_id"].as_str().unwrap_or_default();
     if !args.wait {
-        if context.printer.json {
-            let shape = json!({"dag_id": dag_id, "dag_run_id": run_id, "state": run["state"]});
-            context.printer.json(&shape)?;
-            return Ok(0);
-        }
-        context.printer.line(format!("{dag_id}  {run_id}  queued"));
-        if is_paused && !args.unpause {
-            context
-                .printer
-                .warning(format!("{dag_id} is paused; the run starts after `leoflow dags unpause {dag_id}`"));
-        }
-        return Ok(0);
+        let shape = json!({"dag_id": dag_id, "dag_run_id": run_id, "state": run["state"]});
+        return context.printer.show(&shape, |printer| {
+            printer.line(format!("{dag_id}  {run_id}  queued"));
+            if is_paused && !args.unpause {
+                printer.warning(format!("{dag_id} is paused; the run starts after `leoflow dags unpause {dag_id}`"));
+            }
+        });
     }
     if !context.printer.json {
         context.printer.note(format!("{dag_id}  {run_id}"));
@@ -86,12 +78,10 @@ pub async fn run(context: &Context<'_>, args: &Trigger) -> Result<u8, Error> {
 
 /// Prints the final state of a run; fails when the run failed.
 pub fn finish(context: &Context<'_>, run: &RunView) -> Result<u8, Error> {
-    if context.printer.json {
-        let shape = json!({"dag_id": run.dag_id, "dag_run_id": run.dag_run_id, "state": run.state});
-        context.printer.json(&shape)?;
-    } else {
-        let state = context.printer.paint(colour(&run.state), &run.state);
-        context.printer.line(format!("{}  {}  {state}", run.dag_id, run.dag_run_id));
-    }
+    let shape = json!({"dag_id": run.dag_id, "dag_run_id": run.dag_run_id, "state": run.state});
+    context.printer.show(&shape, |printer| {
+        let state = printer.paint(colour(&run.state), &run.state);
+        printer.line(format!("{}  {}  {state}", run.dag_id, run.dag_run_id));
+    })?;
     if run.state == "failed" { Err(run.failure()) } else { Ok(0) }
 }
