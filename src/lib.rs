@@ -7,7 +7,7 @@ pub use leoflow_cli as cli;
 pub use leoflow_components as components;
 pub use leoflow_components::web_ui;
 pub use leoflow_engine as engine;
-pub use leoflow_lifecycle::{backup, contract, setup, upgrade};
+pub use leoflow_lifecycle::{backup, contract, operation, setup, upgrade};
 pub use leoflow_postgres as postgres;
 pub use leoflow_postgres::schema;
 pub use leoflow_processes::{agent, supervisor};

@@ -49,7 +49,7 @@ impl<'a> Context<'a> {
 
     /// Loads the configuration and prints its warnings.
     pub fn config(&self) -> Result<Option<Loaded>, Error> {
-        self.recovery().config()
+        Ok(self.recovery().config()?)
     }
 
     /// A client of the running server.

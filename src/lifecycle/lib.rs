@@ -1,5 +1,5 @@
-//! Lifecycle of an instance: setup and uninstall, backups, upgrades and rollbacks. `upgrade` uses the other three
-//! modules; `backup`, `contract` and `setup` do not use each other.
+//! Lifecycle of an instance: setup and uninstall, backups, upgrades and rollbacks. `backup`, `contract` and `setup` do
+//! not use each other; `upgrade` uses them, and `operation` joins all to what a command or the server does.
 
 pub mod backup;
 
@@ -8,3 +8,5 @@ pub mod contract;
 pub mod setup;
 
 pub mod upgrade;
+
+pub mod operation;

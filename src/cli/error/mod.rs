@@ -4,6 +4,7 @@
 mod data;
 mod disk_hint;
 mod home;
+mod operation;
 mod postgres;
 mod service;
 pub mod upgrade;

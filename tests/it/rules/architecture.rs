@@ -82,7 +82,7 @@ const PARTS: &[(&str, &[&str])] = &[
             "lib",
         ],
     ),
-    ("lifecycle", &["backup", "contract", "setup", "upgrade", "lib"]),
+    ("lifecycle", &["backup", "contract", "setup", "upgrade", "operation", "lib"]),
     ("cli", &["error", "recovery", "api_client", "args", "terminal", "context", "airflow", "commands", "lib"]),
 ];
 

@@ -81,7 +81,8 @@ async fn settle_and_lock(context: &Context<'_>, scheduled: bool) -> Result<(Data
     context.recovery().settle_change(DryRun::No).await?;
     // On a stopped instance, finishes or undoes an interrupted restore, purge or move of the datastore. A running
     // instance has done so at its start.
-    let (datastore, operation_lock) = Datastore::open_for_operation(&context.recovery(), COMMAND, scheduled).await?;
+    let (datastore, operation_lock) =
+        Datastore::open_locked(&context.recovery(), COMMAND, started_by(scheduled)).await?;
     // Creates the role and the database if Leoflow was never started.
     drop(datastore.connect().await?);
     // Removes the leftovers of a restore or verification that was killed before it changed anything.
@@ -109,7 +110,7 @@ async fn create(
         newer_schema: NewerSchema::Refuse,
         encrypt_to,
     };
-    backup::create(&request, context.printer).await.map_err(|error| datastore.explain(error.into()))
+    backup::create(&request, context.printer).await.map_err(|error| super::explain(&datastore, error.into()))
 }
 
 /// Creates an automatic backup and removes the automatic backups over the limits.
@@ -117,7 +118,7 @@ async fn create_scheduled(context: &Context<'_>, config: &Config) -> Result<Crea
     let (datastore, _operation_lock) = settle_and_lock(context, true).await?;
     let parameters =
         upgrade::automatic_backup(&context.home, &datastore.access, config, context.version, context.printer)?;
-    automatic::scheduled(&parameters).await.map_err(|error| datastore.explain(error.into()))
+    automatic::scheduled(&parameters).await.map_err(|error| super::explain(&datastore, error.into()))
 }
 
 /// Records the backup in the notes and in the schedule.
@@ -209,4 +210,9 @@ fn print_created(context: &Context<'_>, created: &CreatedBackup) -> Result<(), E
         printer.note(format!("Verify it:  leoflow lite backups verify '{}'", created.path.display()));
     }
     Ok(())
+}
+
+pub(crate) fn started_by(scheduled: bool) -> leoflow_lifecycle::operation::open::datastore::StartedBy {
+    use leoflow_lifecycle::operation::open::datastore::StartedBy;
+    if scheduled { StartedBy::Schedule } else { StartedBy::User }
 }

@@ -69,8 +69,8 @@ const LAST_LINES: usize = 100;
 /// Opens the datastore with the home's lock if the caller has it.
 pub async fn open(context: &Context<'_>, home_lock: Option<HomeLock>) -> Result<Datastore, Error> {
     match home_lock {
-        Some(home_lock) => Datastore::open_held(&context.home, home_lock).await,
-        None => Datastore::open(&context.recovery(), COMMAND).await,
+        Some(home_lock) => Ok(Datastore::open_held(&context.home, home_lock).await?),
+        None => Ok(Datastore::open(&context.recovery(), COMMAND).await?),
     }
 }
 
@@ -138,7 +138,7 @@ pub async fn open_exclusively(
         Ok(datastore) => Ok((datastore, Some(was_running))),
         Err(error) => {
             drop(was_running.restart(context));
-            Err(error)
+            Err(error.into())
         }
     }
 }

@@ -154,7 +154,8 @@ async fn restore_backup(context: &Context<'_>, args: &Restore, input: &Input) ->
         match context.recovery().take_home(COMMAND, None, AfterUpgrade::GoOn).await {
             Ok(home_lock) => drop(home_lock),
             Err(error) => {
-                context.printer.warning(format!("failed to move the old datastore back: {}", error.in_one_line()))
+                let error = Error::from(error).in_one_line();
+                context.printer.warning(format!("failed to move the old datastore back: {error}"));
             }
         }
     }
@@ -250,7 +251,7 @@ async fn exchange(
         None => prepare_home(context, target, home_lock.take()).await?,
     };
     let loaded = restore::load_and_verify(home, &datastore.access, staged, context.version, printer).await;
-    let ready = loaded.map_err(|error| datastore.explain(error.into()))?;
+    let ready = loaded.map_err(|error| super::explain(&datastore, error.into()))?;
     let records = Records {
         config,
         receipt: target.receipt(context)?,

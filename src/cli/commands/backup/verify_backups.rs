@@ -132,7 +132,7 @@ impl<'a> Verification<'a> {
                 }
             }
             Err(error) => Err(match &self.datastore_and_lock {
-                Some((datastore, _)) => datastore.explain(error.into()),
+                Some((datastore, _)) => super::explain(datastore, error.into()),
                 None => error.into(),
             }),
         }
@@ -149,7 +149,8 @@ impl<'a> Verification<'a> {
 async fn open_locked_datastore(context: &Context<'_>, scheduled: bool) -> Result<(Datastore, OperationLock), Error> {
     let command = "leoflow lite backups verify";
     datastore::check(&context.home)?;
-    let (datastore, operation_lock) = Datastore::open_for_operation(&context.recovery(), command, scheduled).await?;
+    let (datastore, operation_lock) =
+        Datastore::open_locked(&context.recovery(), command, super::create::started_by(scheduled)).await?;
     context.recovery().clean_up(Some(&datastore.access)).await?;
     Ok((datastore, operation_lock))
 }

@@ -4,7 +4,7 @@
 //! (`worker.rs`) runs in a session of its own, so that closing the terminal does not end it. It holds the
 //! operation lock and plans again with the same functions, because other commands may have changed the facts before it
 //! took the lock; then it applies the plan (`apply_plan.rs`), whose steps are in `lifecycle/upgrade/run.rs`. If the
-//! worker is killed, the next command or start continues from the journal (`recovery/upgrades.rs`).
+//! worker is killed, the next command or start continues from the journal (`lifecycle/operation/open/upgrades.rs`).
 
 pub mod args;
 pub mod gather_facts;

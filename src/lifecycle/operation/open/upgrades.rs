@@ -1,18 +1,18 @@
 //! Finishes or undoes interrupted upgrades and rollbacks.
 
-use super::{DryRun, Recovery, access};
-use crate::error::Error;
+use super::{OpenError, Reversal, access};
+use crate::operation::{DryRun, OperationContext};
+use crate::upgrade::failure_policy::{self, FinishAction, Undoing};
+use crate::upgrade::finish::{self, Conclusion};
+use crate::upgrade::host::Host;
+use crate::upgrade::steps::{self, Direction, State};
+use crate::upgrade::{Notes, StepRunner, UpgradeContext, UpgradeError};
 use leoflow_base::config::{self, Config};
 use leoflow_base::home::Home;
-use leoflow_base::home::journal::{self, Entry, Operation};
+use leoflow_base::home::journal::{self, Entry, JournalError, Operation};
 use leoflow_base::home::lock::{self, HomeLock, LockError, OperationLock};
 use leoflow_base::home::progress::Progress;
 use leoflow_base::sys::process::Signal;
-use leoflow_lifecycle::upgrade::failure_policy::{self, FinishAction, Undoing};
-use leoflow_lifecycle::upgrade::finish::{self, Conclusion};
-use leoflow_lifecycle::upgrade::host::Host;
-use leoflow_lifecycle::upgrade::steps::{self, Direction, State};
-use leoflow_lifecycle::upgrade::{Notes, StepRunner, UpgradeContext, UpgradeError};
 use std::time::{Duration, Instant};
 
 /// How an interrupted upgrade was settled.
@@ -37,7 +37,7 @@ pub enum Abort {
 }
 
 /// The journal entry of a running or interrupted upgrade or rollback.
-pub(crate) fn interrupted_upgrade(home: &Home) -> Result<Option<Entry>, Error> {
+pub fn interrupted_upgrade(home: &Home) -> Result<Option<Entry>, JournalError> {
     Ok(journal::unfinished(home)?.filter(|entry| entry.operation == Operation::Upgrade))
 }
 
@@ -60,24 +60,11 @@ fn planned_action(entry: &Entry) -> Result<(State, FinishAction), String> {
     Ok((state, action))
 }
 
-fn read_state(entry: &Entry) -> Result<(State, FinishAction), Error> {
-    planned_action(entry).map_err(|detail| {
-        Error::failed("run/journal.json describes a change of release that this version does not understand")
-            .cause(detail)
-            .hint("run the leoflow version that started it; `leoflow versions` lists the kept ones")
-    })
-}
-
-fn too_late_to_abort(state: &State) -> Error {
-    let text = format!("{} already serves requests: the change can no longer be aborted", state.plan.to);
-    Error::refused(text).hint("leoflow upgrade --resume").hint(format!("then {}", reversal_hint(state)))
-}
-
-/// Names the command that returns to the release before the change.
-fn reversal_hint(state: &State) -> String {
+/// The command that returns to the release before the change.
+fn reversal(state: &State) -> Reversal {
     match state.direction {
-        Direction::Up => "roll back, keeping your data: leoflow rollback".to_owned(),
-        Direction::Down => format!("upgrade again: leoflow upgrade {}", state.plan.from),
+        Direction::Up => Reversal::RollBack,
+        Direction::Down => Reversal::Upgrade(state.plan.from.clone()),
     }
 }
 
@@ -104,10 +91,10 @@ fn conclusion_text(state: &State, conclusion: &Conclusion) -> String {
 /// How long to wait for another process's operation.
 const OPERATION_TIMEOUT: Duration = Duration::from_secs(60);
 
-impl Recovery<'_> {
+impl OperationContext<'_> {
     /// Finishes or undoes an interrupted upgrade or rollback of a stopped instance, after a process that still performs
     /// it has ended. The caller holds the home's lock.
-    pub(crate) async fn finish_upgrade_of_stopped(&self, abort: Abort) -> Result<InstalledRelease, Error> {
+    pub(super) async fn finish_upgrade_of_stopped(&self, abort: Abort) -> Result<InstalledRelease, OpenError> {
         let _operation_lock = self.wait_for_operation().await?;
         let Some(entry) = interrupted_upgrade(self.home)? else { return Ok(InstalledRelease::Own) };
         self.end_leftovers()?;
@@ -117,12 +104,12 @@ impl Recovery<'_> {
         }
         let (_, server) = self.private_server().await?;
         let settled = self.finish_upgrade(Host::stopped(server, None), entry, abort).await?;
-        self.reporter.report(Progress::Note(settled.text));
+        self.note(settled.text);
         Ok(settled.installed)
     }
 
     /// Takes the operation lock, with retries for `OPERATION_TIMEOUT`; `None` when this process already holds it.
-    pub(crate) async fn wait_for_operation(&self) -> Result<Option<OperationLock>, Error> {
+    pub(super) async fn wait_for_operation(&self) -> Result<Option<OperationLock>, OpenError> {
         let own_pid = std::process::id() as i32;
         let deadline = Instant::now() + OPERATION_TIMEOUT;
         let mut is_reported = false;
@@ -142,10 +129,10 @@ impl Recovery<'_> {
     }
 
     /// Finishes or undoes an upgrade. The caller holds the operation lock.
-    pub(crate) async fn finish_upgrade(&self, host: Host, entry: Entry, abort: Abort) -> Result<Settled, Error> {
-        let (state, action) = read_state(&entry)?;
+    async fn finish_upgrade(&self, host: Host, entry: Entry, abort: Abort) -> Result<Settled, OpenError> {
+        let (state, action) = planned_action(&entry).map_err(OpenError::UnknownChange)?;
         if abort == Abort::Yes && action == FinishAction::Complete {
-            return Err(too_late_to_abort(&state));
+            return Err(OpenError::TooLateToAbort { to: state.plan.to.clone(), reversal: reversal(&state) });
         }
         let config = self.running_config()?;
         let mut upgrade_context = self.upgrade_context(&config, host)?;
@@ -165,7 +152,7 @@ impl Recovery<'_> {
         Ok(Settled { text, installed })
     }
 
-    fn upgrade_context<'a>(&'a self, config: &'a Config, host: Host) -> Result<UpgradeContext<'a>, Error> {
+    fn upgrade_context<'a>(&'a self, config: &'a Config, host: Host) -> Result<UpgradeContext<'a>, OpenError> {
         let access = access(self.home)?;
         Ok(UpgradeContext {
             home: self.home,
@@ -180,14 +167,15 @@ impl Recovery<'_> {
     }
 
     /// Returns the installed release. Fails if the new one stays but no longer runs.
-    fn installed_after(&self, state: &State, conclusion: Conclusion) -> Result<InstalledRelease, Error> {
-        let plan = &state.plan;
-        let hint = format!("to {}", reversal_hint(state));
+    fn installed_after(&self, state: &State, conclusion: Conclusion) -> Result<InstalledRelease, OpenError> {
         match conclusion {
-            Conclusion::UndoFailed { exit_error: Some(fault) } | Conclusion::Completed { exit_error: Some(fault) } => {
-                Err(Error::from(fault).hint("leoflow lite start").hint(hint))
+            Conclusion::UndoFailed { exit_error: Some(source) }
+            | Conclusion::Completed { exit_error: Some(source) } => {
+                Err(OpenError::NewReleaseExited { source, reversal: reversal(state) })
             }
-            Conclusion::UndoFailed { .. } | Conclusion::Completed { .. } if plan.to.to_string() != self.version => {
+            Conclusion::UndoFailed { .. } | Conclusion::Completed { .. }
+                if state.plan.to.to_string() != self.version =>
+            {
                 Ok(InstalledRelease::Other)
             }
             _ => Ok(InstalledRelease::Own),
@@ -196,32 +184,30 @@ impl Recovery<'_> {
 
     /// Finishes or undoes an interrupted upgrade or rollback, for a command that needs a stable release. In a dry run,
     /// only discards an upgrade that had changed nothing. Fails if another process is performing the operation.
-    pub(crate) async fn settle_change(&self, dry_run: DryRun) -> Result<(), Error> {
+    pub async fn settle_change(&self, dry_run: DryRun) -> Result<(), OpenError> {
         self.settle_rollback(dry_run).await?;
         let Some(entry) = interrupted_upgrade(self.home)? else { return Ok(()) };
         let change = journal::change_under_way(self.home);
         let description = change.as_ref().map(ToString::to_string).unwrap_or_default();
         if change.is_some_and(|change| change.by.is_some()) {
-            return Err(Error::failed(description)
-                .hint("wait for it: leoflow upgrade --resume")
-                .hint("follow its log: leoflow lite logs upgrade -f"));
+            return Err(OpenError::ChangeInProgress(description));
         }
         if dry_run == DryRun::Yes && !matches!(planned_action(&entry), Ok((_, FinishAction::Discard))) {
-            return Err(Error::failed(description).hint("leoflow upgrade --resume"));
+            return Err(OpenError::ChangeInterrupted(description));
         }
         if let Some(text) = self.finish_interrupted(Abort::No).await? {
-            self.reporter.report(Progress::Note(text));
+            self.note(text);
         }
         Ok(())
     }
 
     /// Finishes or undoes an interrupted upgrade and returns a message; `None` when there was none, or when the result
     /// was already reported.
-    pub(crate) async fn finish_interrupted(&self, abort: Abort) -> Result<Option<String>, Error> {
+    pub async fn finish_interrupted(&self, abort: Abort) -> Result<Option<String>, OpenError> {
         if interrupted_upgrade(self.home)?.is_none() {
             return Ok(None);
         }
-        let Some(host) = Host::live(self.home).map_err(Error::failed)? else {
+        let Some(host) = Host::live(self.home).map_err(OpenError::Instance)? else {
             let _home_lock = HomeLock::take(self.home, "leoflow upgrade --resume", None)?;
             self.finish_upgrade_of_stopped(abort).await?;
             return Ok(Some("The interrupted operation is settled".to_owned()));
@@ -238,10 +224,10 @@ impl Recovery<'_> {
     }
 
     /// The configuration, with the address of the running instance, because the file may have changed since its start.
-    pub(crate) fn running_config(&self) -> Result<Config, Error> {
+    pub fn running_config(&self) -> Result<Config, OpenError> {
         // Requests to the server need the secret that signs its tokens.
         let loaded = self.with_warnings_reported(config::load_with_secrets(&self.home.config())?);
-        let loaded = loaded.ok_or_else(|| Error::failed("config.yaml is missing").hint("leoflow setup"))?;
+        let loaded = loaded.ok_or(OpenError::NoConfig)?;
         Ok(match lock::holder(self.home).and_then(|holder| holder.address()) {
             Some((host, port)) => Config { host, port, ..loaded.config },
             None => loaded.config,
@@ -255,8 +241,8 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_change_that_is_too_late_to_abort_names_the_way_back() {
-        let hints = |direction: &str, from: &str, to: &str| {
+    fn the_way_back_depends_on_the_direction_of_the_change() {
+        let reversal = |direction: &str, from: &str, to: &str| {
             let state: State = serde_json::from_value(json!({
                 "direction": direction, "snapshot": "", "new_program": "", "had_program": true, "migrations_run": [],
                 "plan": {
@@ -266,13 +252,10 @@ mod tests {
                 },
             }))
             .unwrap();
-            too_late_to_abort(&state).hints.join("; ")
+            reversal(&state)
         };
-        let after_upgrade = hints("up", "0.1.0", "0.2.0");
-        assert!(after_upgrade.ends_with("leoflow rollback"), "{after_upgrade}");
+        assert_eq!(reversal("up", "0.1.0", "0.2.0"), Reversal::RollBack);
         // `leoflow rollback` would leave 0.1.0 for a still older release.
-        let after_rollback = hints("down", "0.2.0", "0.1.0");
-        assert!(after_rollback.ends_with("leoflow upgrade 0.2.0"), "{after_rollback}");
-        assert!(after_rollback.starts_with("leoflow upgrade --resume"), "{after_rollback}");
+        assert_eq!(reversal("down", "0.2.0", "0.1.0"), Reversal::Upgrade("0.2.0".parse().unwrap()));
     }
 }

@@ -1,38 +1,50 @@
-//! Takes the home's lock, then finishes or undoes interrupted operations.
+//! Takes the home's lock, then finishes or undoes interrupted operations; opens the datastore.
 
-use super::{Abort, InstalledRelease, Recovery};
-use crate::error::Error;
-use leoflow_base::home::journal::{self, Entry, Operation};
+pub mod claims;
+pub mod datastore;
+mod error;
+mod restores;
+mod rollbacks;
+mod upgrades;
+
+pub use datastore::Datastore;
+pub use error::{OpenError, Reversal};
+pub use restores::report_conflicts;
+pub use rollbacks::{refuse_during_rollback, rollback_record};
+pub use upgrades::{Abort, InstalledRelease, interrupted_upgrade};
+
+use super::OperationContext;
+use crate::backup::restore::quarantine;
+use crate::setup::uninstall;
+use crate::upgrade::rollback::rollback_record::Settled;
+use leoflow_base::home::Home;
+use leoflow_base::home::journal::{self, Entry, JournalError, Operation};
 use leoflow_base::home::lock::HomeLock;
-use leoflow_base::home::progress::Progress;
 use leoflow_base::protocol::control;
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::process::replace;
-use leoflow_lifecycle::backup::restore::quarantine;
-use leoflow_lifecycle::setup::uninstall;
-use leoflow_lifecycle::upgrade::rollback::rollback_record::Settled;
+use leoflow_postgres::cluster::private::PrivateServer;
+use leoflow_postgres::{Access, Credentials, Endpoint, install};
+use leoflow_processes::supervisor;
 
-/// What a command does when the upgrade that it finishes installs another release.
+/// What happens when the upgrade that is finished installs another release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum AfterUpgrade {
+pub enum AfterUpgrade {
     /// Execs that release.
     ExecInstalled,
     /// Continues with this release.
     GoOn,
 }
 
-/// The error for a home with a partial purge.
-const PURGE_BEGAN: &str = "a purge of this home was interrupted after it had removed files";
-
-impl Recovery<'_> {
+impl OperationContext<'_> {
     /// Takes the home's lock; finishes or undoes an interrupted operation and reports it. `command` names the holder of
     /// the lock in other processes' messages.
-    pub(crate) async fn take_home(
+    pub async fn take_home(
         &self,
         command: &str,
         url: Option<&str>,
         after: AfterUpgrade,
-    ) -> Result<HomeLock, Error> {
+    ) -> Result<HomeLock, OpenError> {
         let lock = HomeLock::take(self.home, command, url)?;
         match self.take_held_home(after).await? {
             // This program would migrate the database that the rollback restored, so the older release takes over.
@@ -44,7 +56,7 @@ impl Recovery<'_> {
     }
 
     /// Like [`Self::take_home`], for a caller that holds the lock. Returns how an interrupted rollback was settled.
-    pub(crate) async fn take_held_home(&self, after: AfterUpgrade) -> Result<Option<Settled>, Error> {
+    async fn take_held_home(&self, after: AfterUpgrade) -> Result<Option<Settled>, OpenError> {
         if let Some(entry @ Entry { operation: Operation::Purge, .. }) = journal::unfinished(self.home)? {
             // Brings back the journal that the purge replaced.
             self.discard_purge(entry)?;
@@ -68,45 +80,31 @@ impl Recovery<'_> {
     }
 
     /// Discards an interrupted purge that had removed nothing. The caller holds the home's lock.
-    pub(crate) fn discard_purge(&self, entry: Entry) -> Result<(), Error> {
+    pub fn discard_purge(&self, entry: Entry) -> Result<(), OpenError> {
         refuse_begun_purge(&entry)?;
         if let uninstall::Resumed::Undone(Some(workspace)) = uninstall::resume_purge(self.home, entry, self.reporter)? {
-            self.reporter.report(Progress::Warning(uninstall::workspace_not_restored(&workspace)));
+            self.warn(uninstall::workspace_not_restored(&workspace));
         }
-        let text = "discarded an interrupted purge: nothing had been removed";
-        self.reporter.report(Progress::Note(text.to_owned()));
+        self.note("discarded an interrupted purge: nothing had been removed");
         Ok(())
     }
 
     /// Refuses a partial purge, for a command that reads the home before it takes the lock.
-    pub(crate) fn refuse_half_purged(&self) -> Result<(), Error> {
+    pub fn refuse_half_purged(&self) -> Result<(), OpenError> {
         journal::unfinished(self.home)?.as_ref().map_or(Ok(()), refuse_begun_purge)
     }
 
-    /// Moves an unreadable cluster back that an interrupted restore had moved away.
-    pub(crate) fn restore_cluster(&self) -> Result<(), Error> {
-        let note_path = self.home.quarantine_note();
-        if quarantine::pending(self.home).map_err(|error| Error::io("read", &note_path, &error))?.is_none() {
-            return Ok(());
-        }
-        self.end_leftovers()?;
-        quarantine::put_back(self.home).map_err(|error| Error::io("move", &self.home.postgres_data(), &error))?;
-        let text = "undid an interrupted restore: the unreadable datastore is back in its place";
-        self.reporter.report(Progress::Note(text.to_owned()));
-        Ok(())
-    }
-
     /// Execs the installed version with the same arguments. Returns only on failure.
-    pub(crate) fn exec_installed_version(&self) -> Error {
+    pub fn exec_installed_version(&self) -> OpenError {
         let program = self.home.bin().join("leoflow");
         let arguments: Vec<_> = env_vars::arguments().into_iter().skip(1).collect();
         // The exec releases the lock.
-        let error = replace::replace_self(&program, "leoflow", &arguments, &[]);
-        Error::io("run", &program, &error)
+        let source = replace::replace_self(&program, "leoflow", &arguments, &[]);
+        OpenError::Io { doing: "run", path: program, source }
     }
 
     /// Finishes an interrupted operation, for a command that decides by the state of the home.
-    pub(crate) async fn finish_first(&self, command: &str) -> Result<(), Error> {
+    pub async fn finish_first(&self, command: &str) -> Result<(), OpenError> {
         if self.interrupted()?.is_some() || self.is_cluster_moved_away() {
             self.take_home(command, None, AfterUpgrade::GoOn).await?;
         }
@@ -114,19 +112,12 @@ impl Recovery<'_> {
     }
 
     /// Refuses an interrupted operation, for a read-only command, which cannot know the final state.
-    pub(crate) fn refuse_interrupted(&self) -> Result<(), Error> {
+    pub fn refuse_interrupted(&self) -> Result<(), OpenError> {
         if self.is_cluster_moved_away() {
-            return Err(Error::failed("a restore was interrupted and has to be undone first")
-                .hint("leoflow lite start undoes it"));
+            return Err(OpenError::RestoreInterrupted);
         }
         self.refuse_half_purged()?;
-        match self.interrupted()? {
-            None => Ok(()),
-            Some(entry) => {
-                Err(Error::failed(format!("a {} was interrupted and has to be finished first", entry.operation))
-                    .hint("leoflow lite start finishes it"))
-            }
-        }
+        self.interrupted()?.map_or(Ok(()), |entry| Err(OpenError::Interrupted(entry.operation)))
     }
 
     /// True when an interrupted restore, not a running one, has moved the cluster away.
@@ -137,15 +128,44 @@ impl Recovery<'_> {
     }
 
     /// The unfinished operation, unless it is a setup, which every start can continue.
-    fn interrupted(&self) -> Result<Option<Entry>, Error> {
+    fn interrupted(&self) -> Result<Option<Entry>, JournalError> {
         Ok(journal::unfinished(self.home)?.filter(|entry| entry.operation != Operation::Setup))
+    }
+
+    /// Creates the home's folders.
+    fn create_home(&self) -> Result<(), OpenError> {
+        let io = |source| OpenError::Io { doing: "create", path: self.home.root().to_owned(), source };
+        self.home.create().map_err(io)
+    }
+
+    /// Stops the processes of an earlier run.
+    fn end_leftovers(&self) -> Result<(), OpenError> {
+        supervisor::end_leftovers(self.home).map(drop).map_err(OpenError::Leftovers)
+    }
+
+    /// Starts a private server. The caller holds the home's lock.
+    async fn private_server(&self) -> Result<(Access, PrivateServer), OpenError> {
+        let access = access(self.home)?;
+        let server =
+            PrivateServer::start(self.home, &access.installation, &access.endpoint, &access.credentials).await?;
+        Ok((access, server))
     }
 }
 
 /// Refuses a partial purge. Only another purge finishes it, because no other command may lose data.
-fn refuse_begun_purge(entry: &Entry) -> Result<(), Error> {
-    if entry.operation == Operation::Purge && uninstall::may_have_removed_something(entry) {
-        return Err(Error::refused(PURGE_BEGAN).hint("finish the purge: leoflow uninstall --purge"));
+fn refuse_begun_purge(entry: &Entry) -> Result<(), OpenError> {
+    match entry.operation == Operation::Purge && uninstall::may_have_removed_something(entry) {
+        true => Err(OpenError::PurgeBegun),
+        false => Ok(()),
     }
-    Ok(())
+}
+
+/// The access to a home's datastore.
+fn access(home: &Home) -> Result<Access, OpenError> {
+    let installation = install::installed(home).ok_or_else(|| {
+        let reason = install::why_incomplete(home).map(|reason| format!(": {reason}"));
+        OpenError::ProgramsMissing(reason.unwrap_or_default())
+    })?;
+    let credentials = Credentials::require(home)?;
+    Ok(Access { endpoint: Endpoint::for_home(home), credentials, installation })
 }

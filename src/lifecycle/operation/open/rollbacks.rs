@@ -1,17 +1,15 @@
 //! Settles interrupted rollbacks by backup: finishes them, or discards those that had changed nothing.
 
-use super::datastore::Datastore;
-use super::home::AfterUpgrade;
-use super::{DryRun, Recovery};
-use crate::error::Error;
+use super::{AfterUpgrade, Datastore, OpenError};
+use crate::operation::{DryRun, OperationContext};
+use crate::upgrade::rollback::history;
+use crate::upgrade::rollback::rollback_record::{self, RollbackRecord, Settled};
 use leoflow_base::home::Home;
 use leoflow_base::home::lock::HomeLock;
 use leoflow_base::home::progress::Progress;
 use leoflow_base::protocol::child::RESTORE_OF_ROLLBACK;
 use leoflow_base::protocol::control;
 use leoflow_base::sys::env_vars;
-use leoflow_lifecycle::upgrade::rollback::history;
-use leoflow_lifecycle::upgrade::rollback::rollback_record::{self, RollbackRecord, Settled};
 use leoflow_postgres::Access;
 use leoflow_postgres::schema;
 use std::time::{Duration, Instant};
@@ -21,44 +19,35 @@ const RESTORE_TIMEOUT: Duration = Duration::from_secs(600);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Reads the record of a running or interrupted rollback by backup.
-pub fn rollback_record(home: &Home) -> Result<Option<RollbackRecord>, Error> {
-    rollback_record::read(home).map_err(|error| Error::io("read", &home.upgrade().join("rollback.json"), &error))
+pub fn rollback_record(home: &Home) -> Result<Option<RollbackRecord>, OpenError> {
+    let io = |source| OpenError::Io { doing: "read", path: home.upgrade().join("rollback.json"), source };
+    rollback_record::read(home).map_err(io)
 }
 
 /// Refuses a command that changes the schema or the release: a rollback decides by the schema which release is
 /// installed.
-pub(crate) fn refuse_during_rollback(home: &Home) -> Result<(), Error> {
-    match rollback_record(home)? {
-        Some(record) => Err(Error::failed(format!("a rollback to {} is in progress or was interrupted", record.to))
-            .hint("finish the rollback: leoflow rollback")),
-        None => Ok(()),
-    }
+pub fn refuse_during_rollback(home: &Home) -> Result<(), OpenError> {
+    rollback_record(home)?.map_or(Ok(()), |record| Err(OpenError::RollbackUnfinished(record.to)))
 }
 
-impl Recovery<'_> {
+impl OperationContext<'_> {
     /// Finishes an interrupted rollback by backup, or discards one that had changed nothing; `None` when there was
     /// none. Fails for a rollback that another process is performing, and in a dry run for every rollback.
-    pub(crate) async fn settle_rollback(&self, dry_run: DryRun) -> Result<Option<Settled>, Error> {
+    pub async fn settle_rollback(&self, dry_run: DryRun) -> Result<Option<Settled>, OpenError> {
         if env_vars::is_set(RESTORE_OF_ROLLBACK) {
             return Ok(None);
         }
         let Some(mut record) = rollback_record(self.home)? else { return Ok(None) };
         if record.worker.as_ref().is_some_and(|worker| worker.is_alive()) {
-            return Err(Error::failed(format!("a rollback to {} is in progress", record.to))
-                .hint("follow its log: leoflow lite logs upgrade -f"));
+            return Err(OpenError::RollbackInProgress(record.to));
         }
         if dry_run == DryRun::Yes {
-            return Err(Error::failed(format!("a rollback to {} was interrupted", record.to))
-                .hint("finish the rollback: leoflow rollback"));
+            return Err(OpenError::RollbackInterrupted(record.to));
         }
         let deadline = Instant::now() + RESTORE_TIMEOUT;
         while record.is_under_way() {
             if Instant::now() > deadline {
-                return Err(Error::failed(format!(
-                    "the restore for the rollback to {} is still in progress",
-                    record.to
-                ))
-                .hint("leoflow lite status"));
+                return Err(OpenError::RestoreInProgress(record.to));
             }
             self.reporter.report(Progress::Started("Waiting for a restore in progress".to_owned()));
             tokio::time::sleep(POLL_INTERVAL).await;
@@ -69,8 +58,8 @@ impl Recovery<'_> {
         }
         if control::status_of(self.home).is_none() {
             // Taking the home finishes the restore by its own journal and then settles the rollback.
-            let lock = HomeLock::take(self.home, "leoflow rollback", None)?;
-            return self.settle_with_lock(lock).await;
+            let _home_lock = HomeLock::take(self.home, "leoflow rollback", None)?;
+            return self.take_held_home(AfterUpgrade::GoOn).await;
         }
         // The record may have changed while waiting for the lock.
         let _operation_lock = self.wait_for_operation().await?;
@@ -78,51 +67,38 @@ impl Recovery<'_> {
             return Ok(None);
         };
         let datastore = Datastore::open(self, "leoflow rollback").await?;
-        let schema = schema_version(&datastore.access).await?;
-        self.settle_and_report(record, schema).map(Some)
-    }
-
-    async fn settle_with_lock(&self, lock: HomeLock) -> Result<Option<Settled>, Error> {
-        let settled = self.take_held_home(AfterUpgrade::GoOn).await;
-        drop(lock);
-        settled
+        self.settle_and_report(record, &datastore.access).await.map(Some)
     }
 
     /// Like [`Self::settle_rollback`], for a caller that holds the home's lock of a stopped instance.
-    pub(crate) async fn settle_rollback_of_stopped(&self) -> Result<Option<Settled>, Error> {
+    pub(super) async fn settle_rollback_of_stopped(&self) -> Result<Option<Settled>, OpenError> {
         let Some(record) = rollback_record(self.home)? else { return Ok(None) };
         if env_vars::is_set(RESTORE_OF_ROLLBACK) || record.is_under_way() {
             return Ok(None);
         }
         self.end_leftovers()?;
         let (access, _server) = self.private_server().await?;
-        let schema = schema_version(&access).await?;
-        self.settle_and_report(record, schema).map(Some)
+        self.settle_and_report(record, &access).await.map(Some)
     }
 
     /// Settles a rollback by the database's schema version.
-    fn settle_and_report(&self, record: RollbackRecord, schema: i64) -> Result<Settled, Error> {
-        let settled = record.settle(self.home, schema)?;
-        if let Settled::Finished(_) = &settled {
-            note_finished(self.home);
-        }
-        self.reporter.report(Progress::Note(match &settled {
-            Settled::Finished(record) => format!("finished the interrupted rollback to {}", record.to),
+    async fn settle_and_report(&self, record: RollbackRecord, access: &Access) -> Result<Settled, OpenError> {
+        let client = access.connect(&access.application()).await?;
+        let settled = record.settle(self.home, schema::current_version(&client).await?)?;
+        self.note(match &settled {
+            Settled::Finished(record) => {
+                note_finished(self.home);
+                format!("finished the interrupted rollback to {}", record.to)
+            }
             Settled::Discarded(record) => {
                 format!("discarded the interrupted rollback to {}: nothing had changed", record.to)
             }
-        }));
+        });
         Ok(settled)
     }
 }
 
 /// Marks the rollback as finished by another command. If that fails, a rerun asks for confirmation once more.
-pub(crate) fn note_finished(home: &Home) {
+pub(super) fn note_finished(home: &Home) {
     let _ = history::set_finished_by_another(home, history::Reported::No);
-}
-
-/// The database's schema version.
-async fn schema_version(access: &Access) -> Result<i64, Error> {
-    let client = access.connect(&access.application()).await?;
-    Ok(schema::current_version(&client).await?)
 }

@@ -1,17 +1,16 @@
 //! Removes the leftovers of a restore, a verification or a rehearsal that was killed before it changed anything.
 
 use super::Recovery;
-use crate::error::Error;
 use leoflow_base::home::journal;
 use leoflow_base::home::lock::{LockError, OperationLock};
 use leoflow_base::home::progress::Progress;
-use leoflow_lifecycle::backup::restore;
+use crate::backup::restore;
 use leoflow_postgres::Access;
 use leoflow_postgres::cluster::{self, ClusterState};
 
-impl Recovery<'_> {
+impl OperationContext<'_> {
     /// Removes leftovers unless the operation that uses them runs: it holds the operation lock.
-    pub(crate) async fn remove_leftovers(&self) -> Result<(), Error> {
+    pub async fn remove_leftovers(&self) -> Result<(), OpenError> {
         if !restore::has_leftovers(self.home) {
             return Ok(());
         }
@@ -25,7 +24,7 @@ impl Recovery<'_> {
 
     /// Removes leftovers from the home and from the cluster: the running one, or a private one. The caller holds the
     /// operation lock. A failed removal is only a warning, because leftovers do no harm.
-    pub async fn clean_up(&self, access: Option<&Access>) -> Result<(), Error> {
+    pub async fn clean_up(&self, access: Option<&Access>) -> Result<(), OpenError> {
         // The folder of an unfinished exchange looks like leftovers but holds live data.
         if !restore::has_leftovers(self.home) || journal::unfinished(self.home)?.is_some() {
             return Ok(());

@@ -1,12 +1,12 @@
-//! Opens the datastore for a command: the running one, or a private server while the command runs.
+//! Opens the datastore for an operation: the running one, or a private server while the operation runs.
 
-use super::{AfterUpgrade, Recovery, access, claims};
-use crate::error::Error;
+use super::{AfterUpgrade, OpenError, access, claims};
+use crate::backup::restore::quarantine;
+use crate::operation::OperationContext;
 use leoflow_base::home::Home;
 use leoflow_base::home::lock::{self, HomeLock, LockError, OperationLock};
 use leoflow_base::protocol::control;
 use leoflow_base::protocol::status::InstanceState;
-use leoflow_lifecycle::backup::restore::quarantine;
 use leoflow_postgres::Access;
 use leoflow_postgres::cluster::private::PrivateServer;
 use leoflow_postgres::cluster::provision;
@@ -14,16 +14,16 @@ use leoflow_postgres::cluster::{self, ClusterState};
 use std::time::{Duration, Instant};
 use tokio_postgres::Client;
 
-/// How long a scheduled command waits for another operation, such as a backup that the user has just started.
+/// How long a scheduled operation waits for another one, such as a backup that the user has just started.
 const SCHEDULED_WAIT: Duration = Duration::from_secs(60);
 const HELD_PAUSE: Duration = Duration::from_millis(200);
 
-/// Fails unless the running instance has the datastore open.
-fn check_served(home: &Home) -> Result<(), Error> {
-    match DatastoreState::find(home)? {
-        DatastoreState::Served => Ok(()),
-        _ => Err(Error::failed("Leoflow has stopped; the scheduled job runs again after the next start")),
-    }
+/// Who has started an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartedBy {
+    User,
+    /// The running instance, because the operation is due.
+    Schedule,
 }
 
 /// An open datastore; a private server stops when this is dropped.
@@ -37,7 +37,7 @@ pub struct Datastore {
     lock: Option<HomeLock>,
 }
 
-/// The state in which a command finds the datastore.
+/// The state in which an operation finds the datastore.
 enum DatastoreState {
     /// The home does not exist.
     NotSetUp,
@@ -51,15 +51,18 @@ enum DatastoreState {
 
 impl DatastoreState {
     /// Determines the state. Changes nothing.
-    fn find(home: &Home) -> Result<Self, Error> {
+    fn find(home: &Home) -> Result<Self, OpenError> {
         if !home.exists() {
             return Ok(Self::NotSetUp);
         }
-        if lock::is_held(home).map_err(Error::failed)? && control::status_of(home).is_some() {
+        if lock::is_held(home).map_err(OpenError::Instance)? && control::status_of(home).is_some() {
             return Ok(Self::Served);
         }
-        let quarantined =
-            quarantine::pending(home).map_err(|error| Error::io("read", &home.quarantine_note(), &error))?;
+        let quarantined = quarantine::pending(home).map_err(|source| OpenError::Io {
+            doing: "read",
+            path: home.quarantine_note(),
+            source,
+        })?;
         match home.journal().exists() || quarantined.is_some() {
             true => Ok(Self::Interrupted),
             false => Ok(Self::Stopped),
@@ -67,44 +70,35 @@ impl DatastoreState {
     }
 }
 
-/// Takes the home's lock and finishes or undoes an interrupted operation. No instance may be running.
-async fn lock_and_repair(recovery: &Recovery<'_>, command: &str) -> Result<HomeLock, Error> {
-    let home = recovery.home;
-    home.create().map_err(|error| Error::io("create", home.root(), &error))?;
-    recovery.take_home(command, None, AfterUpgrade::GoOn).await
-}
-
 impl Datastore {
     /// Opens the datastore: determines its state, finishes or undoes an interrupted operation, then uses the running
     /// server or starts a private one. `command` names the holder of the home's lock in other processes' messages.
-    pub async fn open(recovery: &Recovery<'_>, command: &str) -> Result<Self, Error> {
-        let home = recovery.home;
+    pub async fn open(context: &OperationContext<'_>, command: &str) -> Result<Self, OpenError> {
+        let home = context.home;
         match DatastoreState::find(home)? {
-            DatastoreState::NotSetUp => Err(not_set_up()),
-            DatastoreState::Served => Self::open_served(home),
-            DatastoreState::Stopped => {
-                // The check precedes all writes, because the folder may not be a home of Leoflow.
-                check(home)?;
-                Self::open_held(home, lock_and_repair(recovery, command).await?).await
-            }
+            DatastoreState::NotSetUp => return Err(OpenError::NotSetUp),
+            DatastoreState::Served => return Self::open_served(home),
+            // The check precedes all writes, because the folder may not be a home of Leoflow.
+            DatastoreState::Stopped => check(home)?,
             // Not checked before the repair: the check would fail while the interrupted operation has the files moved
             // away, and the operation's record shows that the folder is a home. `open_held` checks after the repair.
-            DatastoreState::Interrupted => Self::open_held(home, lock_and_repair(recovery, command).await?).await,
+            DatastoreState::Interrupted => {}
         }
+        context.create_home()?;
+        Self::open_held(home, context.take_home(command, None, AfterUpgrade::GoOn).await?).await
     }
 
-    /// Takes the operation lock and opens the datastore. A `scheduled` command, which the running instance has started,
-    /// waits for another operation instead of failing; it fails when the instance has stopped since, because the user
-    /// wants the home unused then.
-    pub(crate) async fn open_for_operation(
-        recovery: &Recovery<'_>,
+    /// Takes the operation lock and opens the datastore. A scheduled operation waits for another one instead of
+    /// failing; it fails when the instance has stopped since, because the user wants the home unused then.
+    pub async fn open_locked(
+        context: &OperationContext<'_>,
         command: &str,
-        scheduled: bool,
-    ) -> Result<(Self, OperationLock), Error> {
-        let home = recovery.home;
-        if !scheduled {
+        started_by: StartedBy,
+    ) -> Result<(Self, OperationLock), OpenError> {
+        let home = context.home;
+        if started_by == StartedBy::User {
             let operation_lock = OperationLock::take(home, command)?;
-            return Ok((Self::open(recovery, command).await?, operation_lock));
+            return Ok((Self::open(context, command).await?, operation_lock));
         }
         let deadline = Instant::now() + SCHEDULED_WAIT;
         loop {
@@ -122,38 +116,30 @@ impl Datastore {
     }
 
     /// Opens the datastore of the running instance.
-    fn open_served(home: &Home) -> Result<Self, Error> {
+    fn open_served(home: &Home) -> Result<Self, OpenError> {
         check(home)?;
         Ok(Self { access: access(home)?, is_of_running_instance: true, home: home.clone(), server: None, lock: None })
     }
 
     /// Like [`Self::open`], for a caller that holds the home's lock; the datastore keeps it.
-    pub(crate) async fn open_held(home: &Home, home_lock: HomeLock) -> Result<Self, Error> {
+    pub async fn open_held(home: &Home, home_lock: HomeLock) -> Result<Self, OpenError> {
         check(home)?;
         let access = access(home)?;
         let server = PrivateServer::start(home, &access.installation, &access.endpoint, &access.credentials).await?;
-        Ok(Self {
-            access,
-            is_of_running_instance: false,
-            home: home.clone(),
-            server: Some(server),
-            lock: Some(home_lock),
-        })
+        let (server, lock) = (Some(server), Some(home_lock));
+        Ok(Self { access, is_of_running_instance: false, home: home.clone(), server, lock })
     }
 
-    /// Replaces an error that the running instance's stop or restart has caused, because its datastore stops with it.
-    pub fn explain(&self, error: Error) -> Error {
+    /// How the running instance, whose datastore this is, has ended meanwhile; the datastore ended with it.
+    pub fn end_of_instance(&self) -> Option<EndOfInstance> {
         if !self.is_of_running_instance {
-            return error;
+            return None;
         }
-        let event = match settled_state(&self.home) {
-            None | Some(InstanceState::Stopped) => "stopped",
-            Some(InstanceState::Starting | InstanceState::Upgrading) => "restarted",
-            Some(_) => return error,
-        };
-        Error::failed(format!("Leoflow was {event} meanwhile, and with it the datastore that this command used"))
-            .cause(error.in_one_line())
-            .hint("rerun the same command")
+        match settled_state(&self.home) {
+            None | Some(InstanceState::Stopped) => Some(EndOfInstance::Stopped),
+            Some(InstanceState::Starting | InstanceState::Upgrading) => Some(EndOfInstance::Restarted),
+            Some(_) => None,
+        }
     }
 
     /// Returns the access; if no instance runs, also the private server and the home's lock.
@@ -162,10 +148,34 @@ impl Datastore {
     }
 
     /// Connects as the application's role. Creates the role and the database if they are missing.
-    pub async fn connect(&self) -> Result<Client, Error> {
+    pub async fn connect(&self) -> Result<Client, OpenError> {
         let client = provision::connect_in(&self.home, &self.access.endpoint, &self.access.credentials).await?;
         claims::require(&self.home, &client).await?;
         Ok(client)
+    }
+}
+
+/// Fails unless the running instance has the datastore open.
+fn check_served(home: &Home) -> Result<(), OpenError> {
+    match DatastoreState::find(home)? {
+        DatastoreState::Served => Ok(()),
+        _ => Err(OpenError::InstanceStopped),
+    }
+}
+
+/// How an instance ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndOfInstance {
+    Stopped,
+    Restarted,
+}
+
+impl std::fmt::Display for EndOfInstance {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::Stopped => "stopped",
+            Self::Restarted => "restarted",
+        })
     }
 }
 
@@ -185,17 +195,11 @@ const SETTLING_TRIES: u32 = 50;
 const SETTLING_PAUSE: Duration = Duration::from_millis(100);
 
 /// Fails unless there is a datastore that this release may open.
-pub fn check(home: &Home) -> Result<(), Error> {
+pub fn check(home: &Home) -> Result<(), OpenError> {
     match cluster::state(home) {
         ClusterState::Ready => Ok(()),
-        ClusterState::Absent => Err(not_set_up()),
-        ClusterState::OtherMajor(major) => Err(Error::refused(format!("the datastore belongs to PostgreSQL {major}"))
-            .hint("run the leoflow release that created it")),
-        ClusterState::NotACluster(reason) => Err(Error::incomplete_cluster(format!("managed-postgres/data: {reason}"))),
+        ClusterState::Absent => Err(OpenError::NotSetUp),
+        ClusterState::OtherMajor(major) => Err(OpenError::OtherMajor(major)),
+        ClusterState::NotACluster(reason) => Err(OpenError::IncompleteCluster(reason)),
     }
-}
-
-/// The error of every command that needs a home.
-pub(crate) fn not_set_up() -> Error {
-    Error::failed("Leoflow is not set up in this home").hint("leoflow setup")
 }

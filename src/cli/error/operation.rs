@@ -1,0 +1,113 @@
+//! Maps the errors of operations on a home to messages with hints.
+
+use super::Error;
+use leoflow_lifecycle::operation::open::claims::ClaimError;
+use leoflow_lifecycle::operation::open::{OpenError, Reversal};
+
+impl From<OpenError> for Error {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::NotSetUp => Self::failed(error).hint("leoflow setup"),
+            OpenError::InstanceStopped => Self::failed(error),
+            OpenError::OtherMajor(_) => Self::refused(error).hint("run the leoflow release that created it"),
+            OpenError::IncompleteCluster(reason) => {
+                Self::incomplete_cluster(format!("managed-postgres/data: {reason}"))
+            }
+            OpenError::ProgramsMissing(_) => Self::failed(error).hint("install them again: leoflow setup"),
+            OpenError::Leftovers(source) => {
+                Self::failed("cannot stop the processes of an earlier run").cause(source).hint("leoflow doctor")
+            }
+            OpenError::PurgeBegun => Self::refused(error).hint("finish the purge: leoflow uninstall --purge"),
+            OpenError::RestoreInterrupted => Self::failed(error).hint("leoflow lite start undoes it"),
+            OpenError::Interrupted(_) => Self::failed(error).hint("leoflow lite start finishes it"),
+            OpenError::UnknownChange(detail) => {
+                Self::failed("run/journal.json describes a change of release that this version does not understand")
+                    .cause(detail)
+                    .hint("run the leoflow version that started it; `leoflow versions` lists the kept ones")
+            }
+            OpenError::ChangeInProgress(_) => Self::failed(error)
+                .hint("wait for it: leoflow upgrade --resume")
+                .hint("follow its log: leoflow lite logs upgrade -f"),
+            OpenError::ChangeInterrupted(_) => Self::failed(error).hint("leoflow upgrade --resume"),
+            OpenError::TooLateToAbort { ref reversal, .. } => {
+                let hint = format!("then {}", reversal_hint(reversal));
+                Self::refused(error).hint("leoflow upgrade --resume").hint(hint)
+            }
+            OpenError::NewReleaseExited { source, reversal } => {
+                Self::from(source).hint("leoflow lite start").hint(format!("to {}", reversal_hint(&reversal)))
+            }
+            OpenError::RollbackInProgress(_) => {
+                Self::failed(error).hint("follow its log: leoflow lite logs upgrade -f")
+            }
+            OpenError::RollbackUnfinished(_) | OpenError::RollbackInterrupted(_) => {
+                Self::failed(error).hint("finish the rollback: leoflow rollback")
+            }
+            OpenError::RestoreInProgress(_) => Self::failed(error).hint("leoflow lite status"),
+            OpenError::NoConfig => Self::failed(error).hint("leoflow setup"),
+            OpenError::Exchange { source, restorer } => {
+                let mut base = Self::from(source);
+                if let Some((version, program)) = restorer {
+                    base.hints.insert(0, format!("finish it with {version}: {} lite start", program.display()));
+                }
+                base
+            }
+            OpenError::Io { doing, path, source } => Self::io(doing, &path, &source),
+            OpenError::Instance(source) => Self::failed(source),
+            OpenError::Lock(error) => error.into(),
+            OpenError::Journal(error) => error.into(),
+            OpenError::Config(error) => error.into(),
+            OpenError::Claim(error) => error.into(),
+            OpenError::Credentials(error) => error.into(),
+            OpenError::Private(error) => error.into(),
+            OpenError::Postgres(error) => error.into(),
+            OpenError::Schema(error) => error.into(),
+            OpenError::Upgrade(error) => error.into(),
+            OpenError::Relocation(error) => error.into(),
+            OpenError::Purge(error) => error.into(),
+        }
+    }
+}
+
+/// Names the command that returns to the release before a change of release.
+fn reversal_hint(reversal: &Reversal) -> String {
+    match reversal {
+        Reversal::RollBack => "roll back, keeping your data: leoflow rollback".to_owned(),
+        Reversal::Upgrade(version) => format!("upgrade again: leoflow upgrade {version}"),
+    }
+}
+
+impl From<ClaimError> for Error {
+    fn from(error: ClaimError) -> Self {
+        match error {
+            ClaimError::OtherMajor { .. } => {
+                Self::refused(error).hint("install a release that supports that version: leoflow upgrade")
+            }
+            ClaimError::Copy { .. } => Self::refused(error)
+                .hint("stop that instance first; if it no longer exists, the server closes its connections within minutes")
+                .hint("to run both, clone the instance with its data: leoflow instances clone NAME"),
+            ClaimError::Moved { .. } => Self::refused(error)
+                .hint("restore datastore.json and the datastore setting in config.yaml to their state after the move"),
+            ClaimError::OtherHome { .. } => Self::refused(error)
+                .hint("each home needs its own database: set up an empty one and restore a backup into it"),
+            ClaimError::Location(error) => error.into(),
+            ClaimError::Postgres(error) => error.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_that_is_too_late_to_abort_names_the_way_back() {
+        let hints = |to: &str, reversal: Reversal| {
+            Error::from(OpenError::TooLateToAbort { to: to.parse().unwrap(), reversal }).hints.join("; ")
+        };
+        let after_upgrade = hints("0.2.0", Reversal::RollBack);
+        assert!(after_upgrade.ends_with("leoflow rollback"), "{after_upgrade}");
+        let after_rollback = hints("0.1.0", Reversal::Upgrade("0.2.0".parse().unwrap()));
+        assert!(after_rollback.ends_with("leoflow upgrade 0.2.0"), "{after_rollback}");
+        assert!(after_rollback.starts_with("leoflow upgrade --resume"), "{after_rollback}");
+    }
+}
