@@ -3,12 +3,12 @@
 use crate::api_client::Api;
 use crate::args::Global;
 use crate::error::Error;
-use crate::recovery::Recovery;
 use crate::terminal::printer::Printer;
 use leoflow_base::build_info;
 use leoflow_base::config::{self, Config, Loaded};
 use leoflow_base::home::{self, Home, instances};
 use leoflow_base::sys::terminal;
+use leoflow_lifecycle::operation::OperationContext;
 use leoflow_lifecycle::setup;
 use std::io::BufRead;
 use std::net::Ipv4Addr;
@@ -49,7 +49,7 @@ impl<'a> Context<'a> {
 
     /// Loads the configuration and prints its warnings.
     pub fn config(&self) -> Result<Option<Loaded>, Error> {
-        Ok(self.recovery().config()?)
+        Ok(self.operation().config()?)
     }
 
     /// A client of the running server.
@@ -72,9 +72,14 @@ impl<'a> Context<'a> {
         configured.map_or(Level::INFO, |loaded| loaded.config.log_level)
     }
 
-    /// Recovery of interrupted operations, reporting to this printer.
-    pub fn recovery(&self) -> Recovery<'_> {
-        Recovery { home: &self.home, version: self.version, reporter: self.printer }
+    /// The context of an operation on the home, reporting to this printer.
+    pub fn operation(&self) -> OperationContext<'_> {
+        OperationContext { home: &self.home, version: self.version, reporter: self.printer }
+    }
+
+    /// The same, by its earlier name.
+    pub fn recovery(&self) -> OperationContext<'_> {
+        self.operation()
     }
 
     /// The URL of the web UI, for a browser on this machine.

@@ -1,8 +1,28 @@
 //! Maps the errors of operations on a home to messages with hints.
 
 use super::Error;
+use leoflow_lifecycle::operation::OperationError;
 use leoflow_lifecycle::operation::open::claims::ClaimError;
 use leoflow_lifecycle::operation::open::{OpenError, Reversal};
+
+impl From<OperationError> for Error {
+    fn from(error: OperationError) -> Self {
+        match error {
+            OperationError::NothingToBackUp => Self::failed(error).hint("leoflow setup"),
+            OperationError::InstanceEnded { end, source } => {
+                Self::failed(format!("Leoflow was {end} meanwhile, and with it the datastore that this command used"))
+                    .cause(Self::from(*source).in_one_line())
+                    .hint("rerun the same command")
+            }
+            OperationError::Open(error) => error.into(),
+            OperationError::Create(error) => error.into(),
+            OperationError::Restore(error) => error.into(),
+            OperationError::Encryption(error) => error.into(),
+            OperationError::Relocation(error) => error.into(),
+            OperationError::Upgrade(error) => error.into(),
+        }
+    }
+}
 
 impl From<OpenError> for Error {
     fn from(error: OpenError) -> Self {

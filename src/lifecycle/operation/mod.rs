@@ -2,7 +2,11 @@
 //! and finish what was interrupted), plan, apply, and a result that the caller shows. Nothing here prints or asks;
 //! progress goes to the reporter.
 
+pub mod backup;
+mod error;
 pub mod open;
+
+pub use error::OperationError;
 
 use leoflow_base::config::{self, ConfigError, Loaded};
 use leoflow_base::home::Home;

@@ -2,6 +2,7 @@
 
 use super::UpgradeError;
 use super::rollback::history;
+use crate::backup::create::Source;
 use crate::backup::create::automatic::Automatic;
 use leoflow_base::config::Config;
 use leoflow_base::home::Home;
@@ -19,5 +20,5 @@ pub fn automatic_backup<'a>(
 ) -> Result<Automatic<'a>, UpgradeError> {
     let pinned =
         history::rollback_backups(home).map_err(|source| UpgradeError::Read { path: home.upgrade(), source })?;
-    Ok(Automatic { home, access, config, version, pinned, reporter })
+    Ok(Automatic { source: Source { home, access, config, version, reporter }, pinned })
 }

@@ -14,6 +14,7 @@ use leoflow_base::home::upkeep::{self, End};
 use leoflow_base::sys::env_vars;
 use leoflow_lifecycle::backup::retain::catalog::{self, Listed, Method, Proof};
 use leoflow_lifecycle::backup::{Input, Keys, verify};
+use leoflow_lifecycle::operation::open::datastore::StartedBy;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -149,8 +150,12 @@ impl<'a> Verification<'a> {
 async fn open_locked_datastore(context: &Context<'_>, scheduled: bool) -> Result<(Datastore, OperationLock), Error> {
     let command = "leoflow lite backups verify";
     datastore::check(&context.home)?;
-    let (datastore, operation_lock) =
-        Datastore::open_locked(&context.recovery(), command, super::create::started_by(scheduled)).await?;
+    let (datastore, operation_lock) = Datastore::open_locked(
+        &context.recovery(),
+        command,
+        if scheduled { StartedBy::Schedule } else { StartedBy::User },
+    )
+    .await?;
     context.recovery().clean_up(Some(&datastore.access)).await?;
     Ok((datastore, operation_lock))
 }

@@ -2,18 +2,15 @@
 
 use super::created_backup::CreatedBackup;
 use super::dump::{DumpError, NewerSchema, has_rows};
-use super::{CreateError, Request, create};
+use super::{CreateError, Output, Source, create};
 use crate::backup::encryption::EncryptTo;
 use crate::backup::retain::catalog::{self, Listed};
 use crate::backup::retain::notes;
 use crate::backup::retain::prune;
 use crate::backup::retain::retention::{self, Limits};
 use jiff::Timestamp;
-use leoflow_base::config::{self, Config};
-use leoflow_base::home::Home;
-use leoflow_base::home::progress::{Progress, Reporter};
+use leoflow_base::home::progress::Progress;
 use leoflow_base::sys::fs::{disk, files};
-use leoflow_postgres::Access;
 use std::path::{Path, PathBuf};
 
 /// Free disk space that a scheduled backup leaves for the datastore, in bytes.
@@ -24,20 +21,15 @@ const KEEP_FREE_BEFORE: u64 = 16 * 1024 * 1024;
 
 /// Parameters of an automatic backup.
 pub struct Automatic<'a> {
-    pub home: &'a Home,
-    pub access: &'a Access,
-    pub config: &'a Config,
-    /// Version of the running program.
-    pub version: &'a str,
+    pub source: Source<'a>,
     /// Backups needed to roll back an upgrade; never removed here.
     pub pinned: Vec<PathBuf>,
-    pub reporter: &'a dyn Reporter,
 }
 
 /// Takes a backup into `backups/` before a change and removes old backups over the limits; `None` if the database
 /// contains no user data.
 pub async fn before_change(reason: &str, context: &Automatic<'_>) -> Result<Option<CreatedBackup>, CreateError> {
-    if !has_rows(context.access).await? {
+    if !has_rows(context.source.access).await? {
         return Ok(None);
     }
     create_even_if_empty(reason, context).await.map(Some)
@@ -51,15 +43,16 @@ pub async fn create_even_if_empty(reason: &str, context: &Automatic<'_>) -> Resu
 
 /// Takes a scheduled backup. If there is not enough disk space, it first removes the oldest automatic backups.
 pub async fn scheduled(context: &Automatic<'_>) -> Result<CreatedBackup, CreateError> {
+    let Source { home, config, .. } = context.source;
     // Backups that cannot be listed stay.
-    let all = catalog::list(context.home).unwrap_or_default();
+    let all = catalog::list(home).unwrap_or_default();
     let last_size = all.iter().find(|backup| backup.automatic).map_or(0, |backup| backup.size_bytes);
-    let free = disk::free_bytes(&context.home.backups()).unwrap_or(u64::MAX);
+    let free = disk::free_bytes(&home.backups()).unwrap_or(u64::MAX);
     let missing_bytes = space_for(last_size).saturating_sub(free);
     if missing_bytes > 0 {
         remove(&all, Path::new(""), context, missing_bytes);
     }
-    make("scheduled", context, &EncryptTo::of(&context.config.backup)?, KEEP_FREE).await
+    make("scheduled", context, &EncryptTo::of(&config.backup)?, KEEP_FREE).await
 }
 
 /// Disk space required by a backup that is as large as the last one, in bytes: its spool, its file and the reserve.
@@ -73,23 +66,11 @@ async fn make(
     encrypt_to: &EncryptTo,
     keep_free: u64,
 ) -> Result<CreatedBackup, CreateError> {
-    let &Automatic { home, access, config, version, reporter, .. } = context;
-    let output = catalog::automatic_path(home, why, encrypt_to);
-    let write = |source| CreateError::Write { path: output.clone(), source };
-    files::create_private_dir(&home.backups()).map_err(write)?;
-    let request = Request {
-        home,
-        access,
-        version,
-        instance: config::instance_name(Some(config)),
-        workspace: config.workspace.as_deref(),
-        output: &output,
-        task_logs_bytes: config.backup.task_logs_bytes,
-        keep_free,
-        newer_schema: NewerSchema::Accept,
-        encrypt_to,
-    };
-    let backup = create(&request, reporter).await?;
+    let Source { home, reporter, .. } = context.source;
+    let path = catalog::new_path(home, catalog::AUTOMATIC, &format!("-{why}"), encrypt_to);
+    files::create_private_dir(&home.backups()).map_err(|source| CreateError::Write { path: path.clone(), source })?;
+    let output = Output { path: &path, encrypt_to, keep_free, newer_schema: NewerSchema::Accept };
+    let backup = create(&context.source, &output).await?;
     if let Err(error) = notes::record_created(home, &backup) {
         reporter.report(Progress::Warning(format!("cannot record the details of the encrypted backup: {error}")));
     }
@@ -99,7 +80,7 @@ async fn make(
 
 /// Removes automatic backups over the limits, never `backup` itself. Errors are ignored: the next backup tries again.
 fn remove(all: &[Listed], backup: &Path, context: &Automatic<'_>, missing_bytes: u64) {
-    let limits = Limits { missing_bytes, ..Limits::of(&context.config.backup, Timestamp::now()) };
+    let limits = Limits { missing_bytes, ..Limits::of(&context.source.config.backup, Timestamp::now()) };
     let _ = prune::prune(&retention::excess(all, backup, &context.pinned, &limits));
 }
 

@@ -18,7 +18,7 @@ use super::format::manifest::{CONFIG, DUMP, DatabaseFacts, MANIFEST_VERSION, Man
 use collect::{CollectError, Collected};
 use created_backup::CreatedBackup;
 use dump::{DumpError, Dumped, NewerSchema, Snapshot};
-use leoflow_base::config;
+use leoflow_base::config::{self, Config};
 use leoflow_base::home::Home;
 use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_base::sys::fs::{files, folders};
@@ -57,52 +57,56 @@ pub enum CreateError {
     NoRecipient(PathBuf),
 }
 
-/// Parameters of a backup.
-pub struct Request<'a> {
+/// The instance that is backed up.
+#[derive(Clone, Copy)]
+pub struct Source<'a> {
     pub home: &'a Home,
     pub access: &'a Access,
+    pub config: &'a Config,
+    /// Version of the running program.
     pub version: &'a str,
-    pub instance: &'a str,
-    pub workspace: Option<&'a Path>,
-    pub output: &'a Path,
-    /// Maximum size of the task logs in the backup, in bytes; the newest are included.
-    pub task_logs_bytes: u64,
+    pub reporter: &'a dyn Reporter,
+}
+
+/// The backup file to write.
+pub struct Output<'a> {
+    pub path: &'a Path,
+    pub encrypt_to: &'a EncryptTo,
     /// Free disk space to leave, in bytes; the backup fails if it would need that space. 0 is no limit.
     pub keep_free: u64,
     pub newer_schema: NewerSchema,
-    pub encrypt_to: &'a EncryptTo,
 }
 
 /// Interval between progress reports.
 const TICK: Duration = Duration::from_millis(100);
 
 /// Creates the backup from one snapshot of the database; changes nothing but the output file.
-pub async fn create(request: &Request<'_>, reporter: &dyn Reporter) -> Result<CreatedBackup, CreateError> {
-    let output = OutputFile::check(request.output, request.encrypt_to)?;
-    output.remove_killed_attempts();
+pub async fn create(source: &Source<'_>, output: &Output<'_>) -> Result<CreatedBackup, CreateError> {
+    let file = OutputFile::check(output)?;
+    file.remove_killed_attempts();
     // The spool moves: `copy_database` returns it in `dumped`, and `copy_files` in `collected`.
-    let spool = output.open_spool(request.keep_free)?;
-    let snapshot = take_snapshot(request).await?;
+    let spool = file.open_spool()?;
+    let snapshot = Snapshot::take(source.access, &source.access.application(), output.newer_schema).await?;
     checkpoint("backup.begun");
-    let (counted, dumped) = copy_database(request, &snapshot, spool, reporter).await?;
+    let (counted, dumped) = copy_database(source, &snapshot, spool).await?;
     checkpoint("backup.dumped");
     let dump_bytes = dumped.bytes;
     let now = u64::try_from(clock::unix_seconds()).unwrap_or(0);
-    let collected = copy_files(request, &snapshot, dumped, now, reporter)?;
+    let collected = copy_files(source, &snapshot, dumped, now)?;
     checkpoint("backup.collected");
-    let manifest = build_manifest(request, &snapshot, &collected, counted, dump_bytes);
+    let manifest = build_manifest(source, &snapshot, &collected, counted, dump_bytes);
     drop(snapshot);
-    output.require_space(request.keep_free, &manifest)?;
-    let content = Content { text: manifest_text(&manifest, &output)?, manifest: &manifest, collected: &collected, now };
-    let (size_bytes, sha256) = output.write(&content, reporter)?;
+    file.require_space(&manifest)?;
+    let content = Content { text: manifest_text(&manifest, &file)?, manifest: &manifest, collected: &collected, now };
+    let (size_bytes, sha256) = file.write(&content, source.reporter)?;
     checkpoint("backup.in-place");
     let rows = leoflow_base::counted::counted(manifest.rows(), "row");
-    reporter.report(Progress::Finished(format!("Backup of {rows} written")));
+    source.reporter.report(Progress::Finished(format!("Backup of {rows} written")));
     Ok(CreatedBackup {
-        path: request.output.to_owned(),
+        path: output.path.to_owned(),
         size_bytes,
         sha256,
-        encrypted: !request.encrypt_to.is_off(),
+        encrypted: !output.encrypt_to.is_off(),
         created_at: manifest.created_at.clone(),
         leoflow_version: manifest.leoflow_version.clone(),
         schema_version: manifest.schema_version,
@@ -110,10 +114,6 @@ pub async fn create(request: &Request<'_>, reporter: &dyn Reporter) -> Result<Cr
         skipped: manifest.skipped,
         left_out: manifest.left_out.len(),
     })
-}
-
-async fn take_snapshot(request: &Request<'_>) -> Result<Snapshot, DumpError> {
-    Snapshot::take(request.access, &request.access.application(), request.newer_schema).await
 }
 
 /// Row counts and invariants in the dump's snapshot.
@@ -125,17 +125,17 @@ struct Counted {
 
 /// Dumps the database into the spool and counts its rows meanwhile. Returns the counts, and the dump with the spool.
 async fn copy_database(
-    request: &Request<'_>,
+    source: &Source<'_>,
     snapshot: &Snapshot,
     spool: Spool,
-    reporter: &dyn Reporter,
 ) -> Result<(Counted, Dumped), CreateError> {
+    let &Source { access, reporter, .. } = source;
     let copied = Arc::new(AtomicU64::new(0));
     let counter = copied.clone();
-    let login = request.access.application();
-    let dumping = snapshot.dump(request.access, &login, spool, move |bytes| counter.store(bytes, Ordering::Relaxed))?;
+    let login = access.application();
+    let dumping = snapshot.dump(access, &login, spool, move |bytes| counter.store(bytes, Ordering::Relaxed))?;
     let counting = async {
-        let (tables, invariants) = tokio::join!(snapshot.count(), snapshot.totals(request.access, reporter));
+        let (tables, invariants) = tokio::join!(snapshot.count(), snapshot.totals(access, reporter));
         Ok(Counted { tables: tables?, invariants })
     };
     count_during_dump(counting, snapshot.heap_bytes, &copied, dumping, reporter).await
@@ -153,26 +153,21 @@ fn manifest_text(manifest: &Manifest, output: &OutputFile<'_>) -> Result<Vec<u8>
 
 /// Copies the configuration, task logs and workspace into the spool. Returns all entries of the archive in order, with
 /// the spool. `now` is in seconds since 1970.
-fn copy_files(
-    request: &Request<'_>,
-    snapshot: &Snapshot,
-    dumped: Dumped,
-    now: u64,
-    reporter: &dyn Reporter,
-) -> Result<Collected, CreateError> {
-    reporter.report(Progress::Started("Copying the workspace and the task logs".to_owned()));
+fn copy_files(source: &Source<'_>, snapshot: &Snapshot, dumped: Dumped, now: u64) -> Result<Collected, CreateError> {
+    let &Source { home, config, .. } = source;
+    source.reporter.report(Progress::Started("Copying the workspace and the task logs".to_owned()));
     let mut collected = Collected::new(dumped.spool);
-    add_records(request.home, &mut collected, now)?;
+    add_records(home, &mut collected, now)?;
     collected.add_piece(DUMP, dumped.piece, now);
     for (name, reason) in &snapshot.survey.others {
         let path = format!("database/{name}");
         collected.skipped.push(Skipped { path, reason: reason.clone() });
     }
-    collected.add_task_logs(&request.home.task_logs(), request.task_logs_bytes)?;
-    if let Some(workspace) = request.workspace {
+    collected.add_task_logs(&home.task_logs(), config.backup.task_logs_bytes)?;
+    if let Some(workspace) = &config.workspace {
         // The workspace itself may be a link; links below it are not followed.
         match workspace.canonicalize() {
-            Ok(root) => collected.add_workspace(&root, &home_folders(request.home), &OwnBackups::of(request.home))?,
+            Ok(root) => collected.add_workspace(&root, &home_folders(home), &OwnBackups::of(home))?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let reason = folders::name_dangling_link(workspace, io::Error::other("it does not exist")).to_string();
                 collected.skipped.push(Skipped { path: "workspace".to_owned(), reason });
@@ -184,7 +179,7 @@ fn copy_files(
 }
 
 fn build_manifest(
-    request: &Request<'_>,
+    source: &Source<'_>,
     snapshot: &Snapshot,
     collected: &Collected,
     counted: Counted,
@@ -192,11 +187,11 @@ fn build_manifest(
 ) -> Manifest {
     Manifest {
         manifest_version: MANIFEST_VERSION,
-        leoflow_version: request.version.to_owned(),
+        leoflow_version: source.version.to_owned(),
         schema_version: snapshot.schema_version,
         postgres_version: snapshot.postgres_version.clone(),
         created_at: clock::now_rfc3339(),
-        instance: request.instance.to_owned(),
+        instance: config::instance_name(Some(source.config)).to_owned(),
         database: DatabaseFacts { bytes: snapshot.bytes, dump_bytes },
         tables: counted.tables,
         invariants: counted.invariants,

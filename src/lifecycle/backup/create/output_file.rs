@@ -1,9 +1,9 @@
 //! Writes the backup file: checks its name before the backup begins, writes a temporary file next to the destination
 //! and renames it.
 
-use super::CreateError;
 use super::collect::Collected;
 use super::spool::{AtRest, Spool};
+use super::{CreateError, Output};
 use crate::backup::encryption::EncryptTo;
 use crate::backup::format::archive::{ArchiveWriter, Compression, Hashed, is_encrypted_name};
 use crate::backup::format::manifest::{Manifest, Sha256Hex};
@@ -22,6 +22,8 @@ pub struct OutputFile<'a> {
     folder: &'a Path,
     compression: Compression,
     encrypt_to: &'a EncryptTo,
+    /// Free disk space to leave, in bytes; 0 is no limit.
+    keep_free: u64,
 }
 
 /// The content of a backup file.
@@ -36,7 +38,7 @@ pub struct Content<'a> {
 
 impl<'a> OutputFile<'a> {
     /// Refuses a directory, and a name whose extension does not match the compression and encryption.
-    pub fn check(path: &'a Path, encrypt_to: &'a EncryptTo) -> Result<Self, CreateError> {
+    pub fn check(&Output { path, encrypt_to, keep_free, .. }: &Output<'a>) -> Result<Self, CreateError> {
         let compression = Compression::of(path).ok_or_else(|| CreateError::Name(path.to_owned()))?;
         match (is_encrypted_name(path), encrypt_to.is_off()) {
             (false, false) => return Err(CreateError::PlainName(path.to_owned())),
@@ -44,7 +46,7 @@ impl<'a> OutputFile<'a> {
             _ => {}
         }
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let output = Self { path, folder, compression, encrypt_to };
+        let output = Self { path, folder, compression, encrypt_to, keep_free };
         match path.is_dir() {
             true => Err(output.write_error(io::Error::new(io::ErrorKind::IsADirectory, "it is a directory"))),
             false => Ok(output),
@@ -70,16 +72,16 @@ impl<'a> OutputFile<'a> {
         }
     }
 
-    /// Opens a spool next to the destination. `keep_free` is the free disk space to leave, in bytes.
-    pub fn open_spool(&self, keep_free: u64) -> Result<Spool, CreateError> {
+    /// Opens a spool next to the destination.
+    pub fn open_spool(&self) -> Result<Spool, CreateError> {
         let at_rest = if self.encrypt_to.is_off() { AtRest::Plain } else { AtRest::Sealed };
-        Spool::new(self.folder, keep_free, at_rest).map_err(|source| self.write_error(source))
+        Spool::new(self.folder, self.keep_free, at_rest).map_err(|source| self.write_error(source))
     }
 
-    /// Fails if the file would not leave `keep_free` bytes of disk space; 0 is no limit.
-    pub fn require_space(&self, keep_free: u64, manifest: &Manifest) -> Result<(), CreateError> {
-        let required = keep_free + manifest.total_size();
-        if keep_free > 0 && disk::free_bytes(self.folder).map_err(|source| self.write_error(source))? < required {
+    /// Fails if the file would not leave the space to keep free.
+    pub fn require_space(&self, manifest: &Manifest) -> Result<(), CreateError> {
+        let required = self.keep_free + manifest.total_size();
+        if self.keep_free > 0 && disk::free_bytes(self.folder).map_err(|source| self.write_error(source))? < required {
             let reason = "the disk would run out of space";
             return Err(self.write_error(io::Error::new(io::ErrorKind::StorageFull, reason)));
         }

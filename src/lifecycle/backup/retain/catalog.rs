@@ -268,17 +268,17 @@ fn listed(path: &Path, file: FileVersion, proofs: &[StoredProof], records: &[Enc
 }
 
 /// Prefix of the names of automatic backups.
-const AUTOMATIC: &str = "automatic-";
+pub(crate) const AUTOMATIC: &str = "automatic-";
 
 fn is_automatic(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(AUTOMATIC))
 }
 
-/// Unused path for a new automatic backup; `reason` is a few words joined by `-`.
-pub(crate) fn automatic_path(home: &Home, reason: &str, encrypt_to: &EncryptTo) -> PathBuf {
+/// Unused path for a new backup in the home, named `prefix`, the time and `suffix`.
+pub(crate) fn new_path(home: &Home, prefix: &str, suffix: &str, encrypt_to: &EncryptTo) -> PathBuf {
     let age = if encrypt_to.is_off() { "" } else { ".age" };
     let time = clock::now_rfc3339().replace(['-', ':'], "");
-    let path = |suffix: &str| home.backups().join(format!("{AUTOMATIC}{time}-{reason}{suffix}.tar.zst{age}"));
+    let path = |number: &str| home.backups().join(format!("{prefix}{time}{suffix}{number}.tar.zst{age}"));
     // A second backup within one second gets a number.
     let numbered = (2..).map(|number: u32| path(&format!("-{number}")));
     std::iter::once(path("")).chain(numbered).find(|path| !path.exists()).unwrap_or_else(|| path(""))
