@@ -9,6 +9,9 @@ impl From<OperationError> for Error {
     fn from(error: OperationError) -> Self {
         match error {
             OperationError::NothingToBackUp => Self::failed(error).hint("leoflow setup"),
+            OperationError::NoBackups(_) => {
+                Self::failed(error).hint("specify a file: leoflow lite backups verify FILE")
+            }
             OperationError::InstanceEnded { end, source } => {
                 Self::failed(format!("Leoflow was {end} meanwhile, and with it the datastore that this command used"))
                     .cause(Self::from(*source).in_one_line())

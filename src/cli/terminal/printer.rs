@@ -148,6 +148,13 @@ impl Printer {
         Ok(0)
     }
 
+    /// Prints a part of the text of a result early. With `--json`, the one value of the result contains it.
+    pub(crate) fn part(&self, print_text: impl FnOnce(&Self)) {
+        if !self.json {
+            print_text(self);
+        }
+    }
+
     /// Prints a note to stderr.
     pub fn note(&self, text: impl AsRef<str>) {
         self.end_bar();

@@ -2,12 +2,12 @@
 
 use super::open::datastore::{Datastore, StartedBy};
 use super::{DryRun, OperationContext, OperationError};
+use crate::backup::CreatedBackup;
 use crate::backup::create::dump::NewerSchema;
 use crate::backup::create::{self, Output, Source, automatic};
 use crate::backup::encryption::EncryptTo;
 use crate::backup::format::archive::is_encrypted_name;
 use crate::backup::retain::{catalog, notes};
-use crate::backup::CreatedBackup;
 use crate::upgrade;
 use jiff::Timestamp;
 use leoflow_base::config::Config;

@@ -10,12 +10,14 @@ use crate::upgrade::UpgradeError;
 use leoflow_base::config::ConfigError;
 use leoflow_base::home::lock::LockError;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, thiserror::Error)]
 pub enum OperationError {
     #[error("Leoflow is not set up in this home; there is nothing to back up")]
     NothingToBackUp,
+    #[error("no backups in {0}")]
+    NoBackups(PathBuf),
     /// The running instance has stopped or restarted, which caused the error.
     #[error("Leoflow was {end} meanwhile, and with it the datastore that this command used: {source}")]
     InstanceEnded { end: EndOfInstance, source: Box<OperationError> },

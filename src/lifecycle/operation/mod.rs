@@ -5,6 +5,8 @@
 pub mod backup;
 mod error;
 pub mod open;
+pub mod prune;
+pub mod verify;
 
 pub use error::OperationError;
 

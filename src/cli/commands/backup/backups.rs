@@ -1,20 +1,14 @@
 //! `leoflow lite backups`: list, verify, prune.
 
-use super::verify_backups::{self, VerifyBackups, listed};
+use super::verify_backups::{self, VerifyBackups};
 use crate::context::{Confirmation, Context};
 use crate::error::Error;
-use crate::recovery::DryRun;
 use crate::terminal::printer::{Printer, counted, human_size};
 use clap::{Args, Subcommand};
-use jiff::Timestamp;
-use leoflow_base::home::lock::OperationLock;
 use leoflow_base::home::upkeep;
-use leoflow_lifecycle::backup::retain::catalog::{Listed, Proof};
-use leoflow_lifecycle::backup::retain::prune;
-use leoflow_lifecycle::backup::retain::retention::{self, Limits};
-use leoflow_lifecycle::upgrade::rollback::history;
+use leoflow_lifecycle::backup::retain::catalog::{self, Listed, Proof};
+use leoflow_lifecycle::operation::{DryRun, prune};
 use serde_json::json;
-use std::path::Path;
 
 #[derive(Args, Debug)]
 #[command(
@@ -64,60 +58,45 @@ pub async fn run(context: &Context<'_>, args: &Backups) -> Result<u8, Error> {
 }
 
 fn list(context: &Context<'_>) -> Result<u8, Error> {
-    let backups = listed(&context.home)?;
-    let printer = context.printer;
-    if printer.json {
-        printer.json(&json!({"backups": backups, "upkeep": upkeep::read(&context.home)}))?;
-        return Ok(0);
-    }
-    if backups.is_empty() {
-        printer.note(format!(
-            "No backups in {} yet. Create one with `leoflow lite backup`.",
-            context.home.backups().display()
-        ));
-        return Ok(0);
-    }
-    let rows: Vec<Vec<String>> = backups.iter().map(|backup| backup_row(printer, backup)).collect();
-    printer.table(&["CREATED", "SIZE", "ROWS", "SCHEMA", "LAST VERIFIED", "FILE"], &rows);
+    let home = &context.home;
+    let backups = catalog::list(home).map_err(|error| Error::io("read", &home.backups(), &error))?;
+    context.printer.result(&json!({"backups": backups, "upkeep": upkeep::read(home)}), |printer| {
+        if backups.is_empty() {
+            let folder = home.backups();
+            return printer
+                .note(format!("No backups in {} yet. Create one with `leoflow lite backup`.", folder.display()));
+        }
+        let rows: Vec<Vec<String>> = backups.iter().map(|backup| backup_row(printer, backup)).collect();
+        printer.table(&["CREATED", "SIZE", "ROWS", "SCHEMA", "LAST VERIFIED", "FILE"], &rows);
+    })?;
     Ok(0)
 }
 
 /// Removes the automatic backups over the limits.
 fn remove_excess(context: &Context<'_>, dry_run: DryRun, confirmation: Confirmation) -> Result<u8, Error> {
-    let (home, printer) = (&context.home, context.printer);
-    let settings = context.config()?.map(|loaded| loaded.config.backup).unwrap_or_default();
-    // The lock keeps other commands from creating or restoring backups in the meantime.
-    let is_dry_run = dry_run == DryRun::Yes;
-    let _operation_lock = (!is_dry_run).then(|| OperationLock::take(home, "leoflow lite backups prune")).transpose()?;
-    let limits = Limits::of(&settings, Timestamp::now());
-    let pinned = history::rollback_backups(home).map_err(|error| Error::io("read", &home.upgrade(), &error))?;
-    let excess = retention::excess(&listed(home)?, Path::new(""), &pinned, &limits);
-    let freed: u64 = excess.iter().map(|entry| entry.size_bytes).sum();
-    if !printer.json {
-        for entry in &excess {
-            printer.note(format!(
-                "remove  {:>10}  {}  ({})",
-                human_size(entry.size_bytes),
-                entry.path.display(),
-                entry.why
-            ));
+    let plan = prune::plan(&context.operation(), dry_run, "leoflow lite backups prune")?;
+    context.printer.part(|printer| {
+        for backup in &plan.excess {
+            let (size, path) = (human_size(backup.size_bytes), backup.path.display());
+            printer.note(format!("remove  {size:>10}  {path}  ({})", backup.why));
         }
-    }
-    if !is_dry_run && !excess.is_empty() {
+    });
+    let is_dry_run = dry_run == DryRun::Yes;
+    if !is_dry_run && !plan.excess.is_empty() {
         if !context.confirm("Remove these backups?", confirmation)? {
             return Err(Error::failed(Context::DECLINED));
         }
-        prune::prune(&excess).map_err(|error| Error::io("remove", &error.path, &error.source))?;
+        prune::apply(&plan)?;
     }
-    if printer.json {
-        printer.json(&json!({"removed": excess, "freed_bytes": freed, "dry_run": is_dry_run}))?;
-        return Ok(0);
-    }
-    printer.line(match (excess.len(), is_dry_run) {
-        (0, _) => "No automatic backup exceeds the limits of config.yaml".to_owned(),
-        (count, true) => format!("Would remove {}, {}", counted(count, "backup"), human_size(freed)),
-        (count, false) => format!("Removed {}, {}", counted(count, "backup"), human_size(freed)),
-    });
+    let json = json!({"removed": plan.excess, "freed_bytes": plan.bytes(), "dry_run": is_dry_run});
+    context.printer.result(&json, |printer| {
+        let freed = human_size(plan.bytes());
+        printer.line(match (plan.excess.len(), is_dry_run) {
+            (0, _) => "No automatic backup exceeds the limits of config.yaml".to_owned(),
+            (count, true) => format!("Would remove {}, {freed}", counted(count, "backup")),
+            (count, false) => format!("Removed {}, {freed}", counted(count, "backup")),
+        });
+    })?;
     Ok(0)
 }
 

@@ -98,3 +98,10 @@ pub struct Decryption {
     #[arg(long, value_name = "FILE")]
     pub passphrase_file: Option<PathBuf>,
 }
+
+impl Decryption {
+    /// True when the user gave a key.
+    pub fn is_given(&self) -> bool {
+        !self.identity.is_empty() || self.passphrase_file.is_some()
+    }
+}

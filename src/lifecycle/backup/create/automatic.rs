@@ -6,7 +6,6 @@ use super::{CreateError, Output, Source, create};
 use crate::backup::encryption::EncryptTo;
 use crate::backup::retain::catalog::{self, Listed};
 use crate::backup::retain::notes;
-use crate::backup::retain::prune;
 use crate::backup::retain::retention::{self, Limits};
 use jiff::Timestamp;
 use leoflow_base::home::progress::Progress;
@@ -81,7 +80,7 @@ async fn make(
 /// Removes automatic backups over the limits, never `backup` itself. Errors are ignored: the next backup tries again.
 fn remove(all: &[Listed], backup: &Path, context: &Automatic<'_>, missing_bytes: u64) {
     let limits = Limits { missing_bytes, ..Limits::of(&context.source.config.backup, Timestamp::now()) };
-    let _ = prune::prune(&retention::excess(all, backup, &context.pinned, &limits));
+    let _ = retention::remove(&retention::excess(all, backup, &context.pinned, &limits));
 }
 
 impl CreateError {

@@ -2,5 +2,4 @@
 
 pub mod catalog;
 pub mod notes;
-pub mod prune;
 pub mod retention;

@@ -1,10 +1,12 @@
-//! Selects the automatic backups to remove. Pure.
+//! Selects the automatic backups to remove, and removes them.
 
 use super::catalog::{Listed, Proof};
 use jiff::{SignedDuration, Timestamp};
 use leoflow_base::config::BackupSettings;
+use leoflow_base::sys::fs::files;
 use serde::Serialize;
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +113,24 @@ pub fn excess(all: &[Listed], new_backup: &Path, pinned: &[PathBuf], limits: &Li
         }
     }
     removed
+}
+
+/// A backup that cannot be removed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot remove {path}: {source}")]
+pub struct RemoveError {
+    pub path: PathBuf,
+    pub source: io::Error,
+}
+
+/// Removes the backups. Continues after an error and returns the first one.
+pub fn remove(excess: &[Excess]) -> Result<(), RemoveError> {
+    let mut outcome = Ok(());
+    for backup in excess {
+        let removed = files::remove_any(&backup.path);
+        outcome = outcome.and(removed.map_err(|source| RemoveError { path: backup.path.clone(), source }));
+    }
+    outcome
 }
 
 #[cfg(test)]
@@ -226,5 +246,19 @@ mod tests {
         };
         assert_eq!(removed(1, 1000), ["/b/automatic-2", "/b/automatic-3"].map(PathBuf::from));
         assert_eq!(removed(3, 30), Vec::<PathBuf>::new());
+    }
+
+    #[test]
+    fn an_error_does_not_keep_the_other_backups() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a-file");
+        let last = folder.path().join("last");
+        std::fs::write(&file, "").unwrap();
+        std::fs::write(&last, "").unwrap();
+        // A path below a file cannot be removed.
+        let paths = [file.join("below"), last.clone()];
+        let excess = paths.map(|path| Excess { path, size_bytes: 0, why: RemovalReason::Count });
+        assert_eq!(remove(&excess).unwrap_err().path, file.join("below"));
+        assert!(!last.exists());
     }
 }
