@@ -3,7 +3,7 @@
 use super::Error;
 use super::disk_hint::with_disk_hint_at;
 use leoflow_base::sys::clock;
-use leoflow_lifecycle::setup::ShellError;
+use leoflow_lifecycle::setup::{PackageOwner, ShellError};
 use leoflow_lifecycle::upgrade::UpgradeError;
 use leoflow_lifecycle::upgrade::host::HostError;
 use leoflow_lifecycle::upgrade::plan::UpgradeRefusal;
@@ -235,6 +235,28 @@ impl From<TargetError> for Error {
             TargetError::NoHost => Self::failed(text)
                 .hint("leoflow upgrade --from DIR_OR_URL")
                 .hint("or set it permanently in config.yaml:  upgrade: {from: URL}"),
+            TargetError::AlreadyInstalled => Self::refused(text).hint("leoflow upgrade"),
+            TargetError::Owned { owner, .. } => {
+                let error = Self::refused(text).hint(owner.upgrade_command());
+                match owner {
+                    PackageOwner::Uvx => error,
+                    _ => error.hint("then, for the instance: leoflow upgrade"),
+                }
+            }
+            TargetError::OlderProgram { program, .. } => {
+                Self::refused(text).hint(format!("{} upgrade", program.display()))
+            }
+            TargetError::Outdated => Self::refused(text)
+                .hint("read the warnings: leoflow upgrade plan")
+                .hint("if the host is as it should be: leoflow upgrade --yes --accept-old-manifest"),
+            TargetError::HandedOver { .. } => {
+                Self::failed(text).hint("nothing was changed; report this to the publisher of the releases")
+            }
+            TargetError::Run { program, source } => Self::io("run", &program, &source),
+            TargetError::Refused(error) => error.into(),
+            TargetError::Config(error) => error.into(),
+            TargetError::Receipt(error) => error.into(),
+            TargetError::Lock(error) => error.into(),
             TargetError::Fetch(error) => error.into(),
             TargetError::Upgrade(error) => error.into(),
         }

@@ -11,17 +11,22 @@ use super::release::{freshness, signature, stage, version_order};
 use super::rollback::{failed_release, history};
 use super::run::ReleaseSource;
 use crate::contract::Contract;
-use crate::setup::{self, InstallError};
+use crate::setup::{self, InstallError, PackageOwner, ReceiptError};
 use jiff::Timestamp;
 use leoflow_base::build_info::build_info;
-use leoflow_base::config::{self, Config};
+use leoflow_base::config::{self, Config, ConfigError};
 use leoflow_base::home::Home;
+use leoflow_base::home::lock::LockError;
 use leoflow_base::home::progress::{Progress, Reporter};
-use leoflow_base::protocol::child::RELEASE_SOURCE;
+use leoflow_base::protocol::child::{HANDED_OVER, RELEASE_SOURCE};
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
+use leoflow_base::sys::process::replace;
 use semver::Version;
+use std::convert::Infallible;
+use std::io;
 use std::path::PathBuf;
+use std::process::Command;
 
 /// Size limit of a contract, in bytes.
 const CONTRACT_LIMIT: u64 = 16 * 1024 * 1024;
@@ -34,6 +39,28 @@ pub enum TargetError {
     NoHost,
     #[error("this is a development build: it has no key to verify releases, so it cannot be upgraded to one")]
     DevelopmentBuild,
+    #[error("Leoflow is already installed in this home")]
+    AlreadyInstalled,
+    /// A package manager upgrades the program; nothing newer is here.
+    #[error("leoflow {own} belongs to {}, which upgrades it; nothing was changed", .owner.name())]
+    Owned { own: Version, installed: Version, owner: PackageOwner },
+    /// `program` is the one of the installed release.
+    #[error("this is leoflow {own}, but {installed} is running here; nothing was changed")]
+    OlderProgram { own: Version, installed: Version, program: PathBuf },
+    #[error("the manifest of the release host has expired or is an old copy; nothing was changed")]
+    Outdated,
+    #[error("leoflow {earlier} has handed the upgrade to {to} over to {own}, which cannot plan it either")]
+    HandedOver { earlier: String, to: Version, own: String },
+    #[error("cannot run {program}: {source}")]
+    Run { program: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Refused(#[from] UpgradeRefusal),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Receipt(#[from] ReceiptError),
+    #[error(transparent)]
+    Lock(#[from] LockError),
     #[error(transparent)]
     Fetch(#[from] FetchError),
     #[error(transparent)]
@@ -72,11 +99,11 @@ enum Origin {
     },
 }
 
-/// Whether `doubts` records the host's manifest as seen.
+/// Whether the upgrade is applied; then the host's manifest is recorded as seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Remember {
-    Yes,
-    No,
+pub enum Purpose {
+    Apply,
+    Show,
 }
 
 impl TargetRelease {
@@ -144,41 +171,57 @@ impl TargetRelease {
         Contract::parse(&text).ok()
     }
 
-    /// Downloads the release's own program, which then plans and performs the upgrade. Returns its path.
-    pub async fn fetch_upgrader(
+    /// Downloads the release's own program and execs it with this process's arguments: it plans and performs the
+    /// upgrade. Returns only on failure.
+    pub async fn hand_over(
         &self,
         home: &Home,
+        own_version: &str,
         plan: &UpgradePlan,
         reporter: &dyn Reporter,
-    ) -> Result<PathBuf, TargetError> {
+    ) -> Result<Infallible, TargetError> {
+        if let Some(earlier) = env_vars::text(HANDED_OVER) {
+            return Err(TargetError::HandedOver { earlier, to: plan.to.clone(), own: own_version.to_owned() });
+        }
+        let text = format!("leoflow {} plans this upgrade itself; downloading it", plan.to);
+        reporter.report(Progress::Note(text));
         let source = self.host().ok_or(TargetError::NoHost)?;
         let downloads = home.upgrade().join("download");
         let write_error = |source| UpgradeError::Write { path: downloads.clone(), source };
         files::create_private_dir(&downloads).map_err(write_error)?;
         // Keep the archive: the upgrade itself needs it too.
         let archive = source.fetch(&plan.program, &downloads, reporter).await?;
-        Ok(stage::upgrader(home, &archive, &plan.to).map_err(UpgradeError::from)?)
+        let program = stage::upgrader(home, &archive, &plan.to).map_err(UpgradeError::from)?;
+        let mut command = Command::new(&program);
+        command.args(env_vars::arguments().into_iter().skip(1)).env(HANDED_OVER, own_version);
+        // The source may contain a password, so it is not an argument.
+        command.env(RELEASE_SOURCE, source.with_secrets());
+        let source = replace::replace_self_by(command);
+        Err(TargetError::Run { program, source })
     }
 
     pub fn source(&self) -> ReleaseSource<'_> {
         self.host().map_or(ReleaseSource::RetainedNewer, ReleaseSource::Fetched)
     }
 
-    /// True when the host's manifest has expired or is older than one that this home has seen.
-    pub fn is_outdated(&self, home: &Home) -> bool {
+    /// Refuses a release host whose manifest has expired or is older than one that this home has seen, for an upgrade
+    /// whose plan and warnings no user reads.
+    pub fn refuse_outdated(&self, home: &Home) -> Result<(), TargetError> {
         match &self.origin {
-            Origin::Retained { .. } | Origin::Own { .. } => false,
-            Origin::Host { manifest, .. } => {
-                freshness::is_outdated(manifest, freshness::seen(home).as_ref(), Timestamp::now())
+            Origin::Host { manifest, .. }
+                if freshness::is_outdated(manifest, freshness::seen(home).as_ref(), Timestamp::now()) =>
+            {
+                Err(TargetError::Outdated)
             }
+            _ => Ok(()),
         }
     }
 
     /// Returns reasons to doubt that the host's manifest is current, see [`doubts`].
-    pub fn doubts(&self, home: &Home, remember: Remember, reporter: &dyn Reporter) -> Vec<String> {
+    pub fn doubts(&self, home: &Home, purpose: Purpose, reporter: &dyn Reporter) -> Vec<String> {
         match &self.origin {
             Origin::Retained { .. } | Origin::Own { .. } => Vec::new(),
-            Origin::Host { source, manifest } => doubts(home, manifest, source, remember, reporter),
+            Origin::Host { source, manifest } => doubts(home, manifest, source, purpose, reporter),
         }
     }
 }
@@ -226,13 +269,13 @@ pub fn earlier_failures(home: &Home, to: &Version) -> Vec<String> {
     rolled_back.into_iter().chain(failed).collect()
 }
 
-/// Returns reasons to doubt that the host's manifest is current. With `Remember::Yes`, records the manifest's date and
+/// Returns reasons to doubt that the host's manifest is current. With [`Purpose::Apply`], records the manifest's date and
 /// the next key that it announces; a failed write is a warning.
 pub fn doubts(
     home: &Home,
     manifest: &Manifest,
     source: &Source,
-    remember: Remember,
+    purpose: Purpose,
     reporter: &dyn Reporter,
 ) -> Vec<String> {
     let source_name = source.to_string();
@@ -247,7 +290,7 @@ pub fn doubts(
             false => signature::remember(home, manifest, build_info().public_key),
         }
     };
-    if remember == Remember::Yes
+    if purpose == Purpose::Apply
         && let Err(error) = record()
     {
         reporter.report(Progress::Warning(format!("cannot write {}: {error}", home.upgrade().display())));

@@ -2,7 +2,6 @@
 
 mod apply_plan;
 pub mod data_migrate;
-mod hand_over;
 pub mod later_migrations;
 pub mod migrate_db;
 pub mod packaged;

@@ -8,27 +8,20 @@
 
 pub mod args;
 pub mod gather_facts;
-mod install;
 mod worker;
 
-use crate::commands::release::hand_over;
-use crate::commands::release::packaged::{self, Program};
+use crate::commands::release::apply_plan;
 use crate::commands::release::watch_worker;
 use crate::context::Context;
 use crate::error::Error;
 use crate::recovery::{Abort, DryRun};
-use crate::terminal::printer::counted;
+use crate::terminal::printer::{Printer, counted};
 use args::{From, Upgrade, UpgradeCommand};
-use gather_facts::FactsAndDatastore;
-use leoflow_base::build_info::build_info;
-use leoflow_base::config::{self};
 use leoflow_base::protocol::child::RELEASE_SOURCE;
-use leoflow_lifecycle::contract::effects::{Uses, effects};
-use leoflow_lifecycle::contract::{self, Contract};
-use leoflow_lifecycle::upgrade::plan::{Action, Database, Instance, UpgradeFacts, UpgradePlan, UpgradeRefusal};
-use leoflow_lifecycle::upgrade::release::{program, stage};
-use leoflow_lifecycle::upgrade::rollback::history;
-use leoflow_lifecycle::upgrade::target_release::{Remember, Request, TargetError, TargetRelease, earlier_failures};
+use leoflow_lifecycle::upgrade::plan::{Action, UpgradePlan, UpgradeRefusal};
+use leoflow_lifecycle::upgrade::target_release::{Purpose, Request, TargetError};
+use leoflow_lifecycle::upgrade::{self, Planned, PlannedUpgrade, Planner, Unneeded};
+use semver::Version;
 use serde_json::json;
 
 pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
@@ -37,7 +30,7 @@ pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
             dry_run(context, plan.version.as_deref(), &plan.from).await.map_err(Error::of_upgrade_plan)
         }
         None if args.resume || args.abort => resume(context, args).await,
-        None if args.install => install::run(context, args).await,
+        None if args.install => install(context, args).await,
         None if args.worker => worker::run(context, args).await,
         None if args.dry_run => dry_run(context, args.version.as_deref(), &args.from).await,
         None => upgrade(context, args).await,
@@ -46,42 +39,50 @@ pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
 
 /// Plans the upgrade, asks for confirmation, and starts and watches the worker, which performs the upgrade.
 async fn upgrade(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
+    let (home, printer) = (&context.home, context.printer);
     context.recovery().settle_change(DryRun::No).await?;
-    let planned = plan_upgrade(context, args.version.as_deref(), &args.from, Some(args)).await?;
-    let Some((plan, release)) = planned else { return Ok(0) };
-    match context.printer.json {
-        true => plan.warnings.iter().for_each(|warning| context.printer.warning(warning)),
-        false => show(context, &plan)?,
+    let planned = plan(context, args.version.as_deref(), &args.from, Purpose::Apply).await?;
+    // With `--yes`, no user reads the warnings of the plan. HTTP requests set it, too.
+    let accepts_outdated = !args.yes || args.accept_old_manifest;
+    let PlannedUpgrade { plan, last_pause, release } = match planned {
+        Planned::Unneeded(unneeded) => return print_unneeded(printer, &unneeded),
+        Planned::HandOver(PlannedUpgrade { plan, release, .. }) => {
+            // The next step runs the release's program, so the warnings are printed before it.
+            plan.warnings.iter().for_each(|warning| printer.warning(warning));
+            if !accepts_outdated {
+                release.refuse_outdated(home)?;
+            }
+            match release.hand_over(home, context.version, &plan, printer).await? {}
+        }
+        Planned::Upgrade(planned) => planned,
+    };
+    match printer.json {
+        true => plan.warnings.iter().for_each(|warning| printer.warning(warning)),
+        false => print_plan(printer, &plan, last_pause),
     }
-    refuse_outdated_manifest(context, args, &release)?;
+    if !accepts_outdated {
+        release.refuse_outdated(home)?;
+    }
     if !context.confirm(&format!("Upgrade to {}?", plan.to), args.yes.into())? {
-        context.printer.note(Context::DECLINED);
+        printer.note(Context::DECLINED);
         return Ok(1);
     }
-    release.add_own_program(&context.home)?;
+    release.add_own_program(home)?;
     // The source may contain a password, so it is not an argument.
     let variables: Vec<_> = release.host().iter().map(|host| (RELEASE_SOURCE, host.with_secrets().into())).collect();
     watch_worker::watch(context, &args.for_worker(&plan.to), &variables).await
 }
 
-/// Refuses an expired manifest, or one older than a manifest seen before, if `--yes` is set: then no user reads the
-/// warnings of the plan. HTTP requests set it, too.
-fn refuse_outdated_manifest(context: &Context<'_>, args: &Upgrade, release: &TargetRelease) -> Result<(), Error> {
-    if !args.yes || args.accept_old_manifest || !release.is_outdated(&context.home) {
-        return Ok(());
-    }
-    Err(Error::refused("the manifest of the release host has expired or is an old copy; nothing was changed")
-        .hint("read the warnings: leoflow upgrade plan")
-        .hint("if the host is as it should be: leoflow upgrade --yes --accept-old-manifest"))
-}
-
 /// `--dry-run`, and `leoflow upgrade plan`.
 async fn dry_run(context: &Context<'_>, version: Option<&str>, from: &From) -> Result<u8, Error> {
+    let printer = context.printer;
     context.recovery().settle_change(DryRun::Yes).await?;
-    if let Some((plan, _)) = plan_upgrade(context, version, from, None).await? {
-        show(context, &plan)?;
+    match plan(context, version, from, Purpose::Show).await? {
+        Planned::Unneeded(unneeded) => print_unneeded(printer, &unneeded),
+        Planned::Upgrade(planned) | Planned::HandOver(planned) => {
+            printer.result(&planned, |printer| print_plan(printer, &planned.plan, planned.last_pause)).map(|()| 0)
+        }
     }
-    Ok(0)
 }
 
 /// `--resume` and `--abort`.
@@ -92,129 +93,54 @@ async fn resume(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     Ok(0)
 }
 
-/// Plans the upgrade. `applied` has the arguments of an upgrade that applies the plan; `None` for a dry run. When there
-/// is nothing to do, prints a message and returns `None`.
-async fn plan_upgrade(
-    context: &Context<'_>,
-    version: Option<&str>,
-    from: &From,
-    applied: Option<&Upgrade>,
-) -> Result<Option<(UpgradePlan, TargetRelease)>, Error> {
-    let home = &context.home;
-    let config = config::load(&home.config())?.map(|loaded| loaded.config);
+/// `--install`, used by install.sh.
+async fn install(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
+    apply_plan::refuse_interrupted(&context.home)?;
+    let installed =
+        upgrade::install(&context.home, args.version.as_deref(), args.from.from.as_deref(), context.printer).await?;
+    context.printer.line(format!("Installed leoflow {installed}"));
+    Ok(0)
+}
+
+/// Plans the upgrade.
+async fn plan(context: &Context<'_>, version: Option<&str>, from: &From, purpose: Purpose) -> Result<Planned, Error> {
     let request = Request { version, from: from.from.as_deref() };
-    let program = Program::of(context)?;
-    let may_be_own = program.can_be_requested(&request);
-    let mut release = match program.owner {
-        None => match TargetRelease::find(home, config.as_ref(), context.version, request).await {
-            Err(TargetError::NoHost) if may_be_own => TargetRelease::own()?,
-            Err(error) if may_be_own && !matches!(error, TargetError::DevelopmentBuild) => {
-                context.printer.warning(Error::from(error).in_one_line());
-                TargetRelease::own()?
-            }
-            found => found?,
-        },
-        Some(_) if may_be_own => TargetRelease::own()?,
-        Some(owner) if applied.is_some() => return Err(program.refusal(owner)),
-        Some(owner) => return packaged::print_owner(context, &program, owner).map(|()| None),
+    let planner = match Planner::find(&context.home, context.version, request, purpose, context.printer).await {
+        Err(TargetError::Owned { own, installed, owner }) if purpose == Purpose::Show => {
+            return Ok(Planned::Unneeded(Unneeded::Owned { own, installed, owner }));
+        }
+        found => found?,
     };
-    let remember = if applied.is_some() { Remember::Yes } else { Remember::No };
-    let doubts = release.doubts(home, remember, context.printer);
-    let FactsAndDatastore { facts, .. } = gather_facts::gather(context, "leoflow upgrade").await?;
-    refuse_older_program(context, &facts)?;
-    let mut planned = release.plan(&facts);
-    if may_be_own
-        && matches!(
-            planned,
-            Err(UpgradeRefusal::UpToDate(_) | UpgradeRefusal::Ahead { .. } | UpgradeRefusal::Unknown(_))
-        )
-    {
-        // The host offers nothing newer, but this program is.
-        release = TargetRelease::own()?;
-        planned = release.plan(&facts);
-    }
-    match planned {
-        Ok(plan) => Ok(Some((with_warnings(context, plan, doubts, &release).await?, release))),
-        Err(UpgradeRefusal::HandOver(plan)) => match applied {
-            None => Ok(Some((with_warnings(context, *plan, doubts, &release).await?, release))),
-            Some(args) => {
-                // The next step runs the release's program, so the doubts are printed before it.
-                doubts.iter().for_each(|doubt| context.printer.warning(doubt));
-                refuse_outdated_manifest(context, args, &release)?;
-                hand_over::run(context, &plan, &release).await.map(|()| None)
-            }
-        },
-        Err(
-            not_needed @ (UpgradeRefusal::UpToDate(_) | UpgradeRefusal::Ahead { .. } | UpgradeRefusal::Installed(_)),
-        ) => print_not_needed(context, &facts, &not_needed, &doubts).map(|()| None),
-        Err(refusal) => Err(refusal.into()),
-    }
+    let gathered = gather_facts::gather(context, "leoflow upgrade").await?;
+    Ok(planner.plan(&gathered.facts).await?)
 }
 
-/// Adds warnings to the plan: the doubts about the release host, earlier failed upgrades to this release, and changes
-/// of features that this home uses.
-async fn with_warnings(
-    context: &Context<'_>,
-    mut plan: UpgradePlan,
-    doubts: Vec<String>,
-    release: &TargetRelease,
-) -> Result<UpgradePlan, Error> {
-    plan.warnings.extend(doubts);
-    plan.warnings.extend(earlier_failures(&context.home, &plan.to));
-    let own = Contract::parse(build_info().contract.as_bytes());
-    let (Some(settings), Ok(own)) = (context.config()?, own) else { return Ok(plan) };
-    if let Some(new) = release.contract(&plan.to).await {
-        plan.warnings.extend(effects(&contract::compare(&own, &new), &Uses::of(&settings)));
-    }
-    Ok(plan)
-}
-
-fn print_not_needed(
-    context: &Context<'_>,
-    facts: &UpgradeFacts,
-    not_needed: &UpgradeRefusal,
-    doubts: &[String],
-) -> Result<(), Error> {
-    if context.printer.json {
-        let status = json!({"status": "up_to_date", "version": facts.installed, "warnings": doubts});
-        return context.printer.json(&status);
-    }
-    doubts.iter().for_each(|doubt| context.printer.warning(doubt));
-    context.printer.line(format!("{not_needed}; nothing to do"));
-    if let UpgradeRefusal::Ahead { .. } = not_needed {
-        context.printer.note("If this release was withdrawn:  leoflow rollback");
-    }
-    Ok(())
-}
-
-/// Refuses to upgrade when this program is older than the running release: it cannot rehearse on a schema that is newer
-/// than its own.
-fn refuse_older_program(context: &Context<'_>, facts: &UpgradeFacts) -> Result<(), Error> {
-    let schema = match &facts.database {
-        Database::Applied(applied) => applied.iter().map(|(version, _)| *version).max().unwrap_or(0),
-        Database::Damaged(_) => 0,
+fn print_unneeded(printer: &Printer, unneeded: &Unneeded) -> Result<u8, Error> {
+    let status = |installed: &Version, warnings: &[String]| {
+        let status = "up_to_date";
+        json!({"status": status, "version": installed, "warnings": warnings})
     };
-    let program = stage::program_of(&context.home, &facts.installed);
-    let is_behind = facts.instance != Instance::Stopped && schema > facts.own_schema;
-    if is_behind && program::about(&program).is_ok() {
-        let (own, installed) = (context.version, &facts.installed);
-        let text = format!("this is leoflow {own}, but {installed} is running here; nothing was changed");
-        return Err(Error::refused(text).hint(format!("{} upgrade", program.display())));
-    }
-    Ok(())
+    match unneeded {
+        Unneeded::Installed { why, installed, warnings } => printer.result(&status(installed, warnings), |printer| {
+            warnings.iter().for_each(|warning| printer.warning(warning));
+            printer.line(format!("{why}; nothing to do"));
+            if let UpgradeRefusal::Ahead { .. } = why {
+                printer.note("If this release was withdrawn:  leoflow rollback");
+            }
+        }),
+        Unneeded::Owned { own, installed, owner } => {
+            let command = owner.upgrade_command();
+            let text = format!("leoflow {own} belongs to {}, which upgrades it: {command}", owner.name());
+            printer.result(&status(installed, std::slice::from_ref(&text)), |printer| printer.line(&text))
+        }
+    }?;
+    Ok(0)
 }
 
 /// Prints the plan.
-fn show(context: &Context<'_>, plan: &UpgradePlan) -> Result<(), Error> {
-    let printer = context.printer;
-    let last_pause = history::last_pause(&history::history(&context.home), None);
-    if printer.json {
-        let mut value = serde_json::to_value(plan).map_err(Error::bug)?;
-        value["last_pause"] = json!(last_pause);
-        return printer.json(&value);
-    }
+fn print_plan(printer: &Printer, plan: &UpgradePlan, last_pause: Option<f64>) {
     printer.line(format!("leoflow {} -> {}", plan.from, plan.to));
-    show_migrations(context, plan);
+    print_migrations(printer, plan);
     for component in &plan.components {
         let action_text = match &component.action {
             Action::Carried | Action::Kept => "stays".to_owned(),
@@ -242,11 +168,9 @@ fn show(context: &Context<'_>, plan: &UpgradePlan) -> Result<(), Error> {
     if !plan.notes.trim().is_empty() {
         printer.line(format!("\n{}\n", plan.notes.trim()));
     }
-    Ok(())
 }
 
-fn show_migrations(context: &Context<'_>, plan: &UpgradePlan) {
-    let printer = context.printer;
+fn print_migrations(printer: &Printer, plan: &UpgradePlan) {
     for migration in &plan.migrations {
         let undo = if migration.reversible { "reversible" } else { "reversible only by a restore" };
         printer
