@@ -153,7 +153,7 @@ impl From<RollbackRefusal> for Error {
                     backups / 1_000_000
                 ))
                 .hint("nothing was changed"),
-            RollbackRefusal::NoWay { .. } => Self::refused(text)
+            RollbackRefusal::NoWay(_) => Self::refused(text)
                 .hint("leoflow lite backups")
                 .hint("leoflow lite restore --input FILE, with the version that made it"),
         }
@@ -255,7 +255,6 @@ impl From<TargetError> for Error {
             TargetError::Run { program, source } => Self::io("run", &program, &source),
             TargetError::Refused(error) => error.into(),
             TargetError::Config(error) => error.into(),
-            TargetError::Receipt(error) => error.into(),
             TargetError::Lock(error) => error.into(),
             TargetError::Fetch(error) => error.into(),
             TargetError::Upgrade(error) => error.into(),

@@ -104,9 +104,9 @@ impl<'a> Planner<'a> {
             planned = self.release.plan(facts);
         }
         match planned {
-            Ok(plan) => Ok(Planned::Upgrade(self.with_warnings(plan).await?)),
+            Ok(plan) => Ok(Planned::Upgrade(self.with_warnings(plan).await)),
             Err(UpgradeRefusal::HandOver(plan)) if self.purpose == Purpose::Show => {
-                Ok(Planned::Upgrade(self.with_warnings(*plan).await?))
+                Ok(Planned::Upgrade(self.with_warnings(*plan).await))
             }
             Err(UpgradeRefusal::HandOver(plan)) => {
                 let plan = UpgradePlan { warnings: self.doubts, ..*plan };
@@ -122,7 +122,7 @@ impl<'a> Planner<'a> {
 
     /// Adds warnings to the plan: the doubts about the release host, earlier failed upgrades to this release, and
     /// changes of features that this home uses.
-    async fn with_warnings(self, mut plan: UpgradePlan) -> Result<PlannedUpgrade, TargetError> {
+    async fn with_warnings(self, mut plan: UpgradePlan) -> PlannedUpgrade {
         plan.warnings.extend(self.doubts);
         plan.warnings.extend(earlier_failures(self.home, &plan.to));
         let own = Contract::parse(build_info().contract.as_bytes());
@@ -132,7 +132,7 @@ impl<'a> Planner<'a> {
             plan.warnings.extend(effects(&contract::compare(&own, &new), &Uses::of(&settings)));
         }
         let last_pause = history::last_pause(&history::history(self.home), None);
-        Ok(PlannedUpgrade { plan, last_pause, release: self.release })
+        PlannedUpgrade { plan, last_pause, release: self.release }
     }
 
     /// Refuses to upgrade when this program is older than the running release: it cannot rehearse on a schema that is

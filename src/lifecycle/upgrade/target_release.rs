@@ -11,7 +11,7 @@ use super::release::{freshness, signature, stage, version_order};
 use super::rollback::{failed_release, history};
 use super::run::ReleaseSource;
 use crate::contract::Contract;
-use crate::setup::{self, InstallError, PackageOwner, ReceiptError};
+use crate::setup::{self, InstallError, PackageOwner};
 use jiff::Timestamp;
 use leoflow_base::build_info::build_info;
 use leoflow_base::config::{self, Config, ConfigError};
@@ -57,8 +57,6 @@ pub enum TargetError {
     Refused(#[from] UpgradeRefusal),
     #[error(transparent)]
     Config(#[from] ConfigError),
-    #[error(transparent)]
-    Receipt(#[from] ReceiptError),
     #[error(transparent)]
     Lock(#[from] LockError),
     #[error(transparent)]

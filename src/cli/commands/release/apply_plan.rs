@@ -10,7 +10,7 @@ use leoflow_base::home::Home;
 use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_lifecycle::upgrade::host::Host;
 use leoflow_lifecycle::upgrade::plan::{Instance, UpgradeFacts, UpgradePlan};
-use leoflow_lifecycle::upgrade::smoke::{KnownFaults, ServerEndpoint, Smoke};
+use leoflow_lifecycle::upgrade::smoke::{KnownFaults, ServerEndpoint, Smoke, SmokeError};
 use leoflow_lifecycle::upgrade::{self, Notes, Outcome, ReleaseSource, UpgradeContext, UpgradeError};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -97,13 +97,9 @@ async fn known_faults(facts: &UpgradeFacts, config: &Config, to: ReleaseSource<'
         return Ok(KnownFaults { import_errors: import_errors.ok().and_then(Result::ok), ..KnownFaults::default() });
     }
     let response = tokio::time::timeout(KNOWN_FAULTS_LIMIT, smoke.known_faults()).await;
-    response.unwrap_or_else(|_| Err(format!("no response within {} s", KNOWN_FAULTS_LIMIT.as_secs()))).map_err(
-        |reason| {
-            Error::failed("failed to read the import errors of the running instance")
-                .cause(reason)
-                .hint("leoflow smoke")
-        },
-    )
+    response.unwrap_or(Err(SmokeError::NoAnswer(KNOWN_FAULTS_LIMIT))).map_err(|reason| {
+        Error::failed("failed to read the import errors of the running instance").cause(reason).hint("leoflow smoke")
+    })
 }
 
 /// Time limit of listing import errors before a rollback.

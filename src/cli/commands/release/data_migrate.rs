@@ -69,9 +69,9 @@ pub struct MigrationSelector {
     pub version: Option<i64>,
 }
 
-fn version(text: &str) -> Result<i64, String> {
+fn version(text: &str) -> Result<i64, &'static str> {
     let digits = text.strip_prefix(['V', 'v']).unwrap_or(text);
-    digits.parse().map_err(|_| "a version is a number, for example 13 or V0013".to_owned())
+    digits.parse().map_err(|_| "a version is a number, for example 13 or V0013")
 }
 
 pub async fn run(context: &Context<'_>, args: &DataMigrate) -> Result<u8, Error> {

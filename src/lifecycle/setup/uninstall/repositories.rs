@@ -3,6 +3,7 @@
 use leoflow_base::counted::counted;
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::process::command::{self, output_within};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -22,6 +23,15 @@ pub enum Kind {
     Other(&'static str),
 }
 
+#[derive(Debug, thiserror::Error)]
+enum GitError {
+    #[error("git failed: {0}")]
+    Run(#[from] io::Error),
+    /// The first line of its error output.
+    #[error("git failed: {0}")]
+    Failed(String),
+}
+
 /// Time limit of a git command, enough for the status of a large repository.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -36,7 +46,7 @@ pub fn unsaved(path: &Path, kind: Kind) -> Option<Repository> {
     match why {
         None => None,
         Some(Ok(why)) => repository(why),
-        Some(Err(error)) => repository(format!("git failed: {error}")),
+        Some(Err(error)) => repository(error.to_string()),
     }
 }
 
@@ -47,20 +57,20 @@ pub fn uncommitted_inside(folder: &Path) -> Option<Repository> {
     }
     let why = match uncommitted(folder, &["--", "."]) {
         Ok(why) => why?,
-        Err(error) => format!("git failed: {error}"),
+        Err(error) => error.to_string(),
     };
     Some(Repository { path: folder.to_owned(), why })
 }
 
 /// Counts uncommitted files; `None` if there are none.
-fn uncommitted(path: &Path, more_arguments: &[&str]) -> Result<Option<String>, String> {
+fn uncommitted(path: &Path, more_arguments: &[&str]) -> Result<Option<String>, GitError> {
     let text = git(path, &[&["status", "--porcelain", "--untracked-files=all"], more_arguments].concat())?;
     let count = text.lines().count();
     Ok((count > 0).then(|| format!("{} not committed", counted(count, "file"))))
 }
 
 /// Counts commits that no remote branch contains, including stashes; `None` if there are none.
-fn unpushed(path: &Path) -> Result<Option<String>, String> {
+fn unpushed(path: &Path) -> Result<Option<String>, GitError> {
     let count = git(path, &["rev-list", "--count", "--all", "--not", "--remotes"])?;
     Ok((count != "0").then(|| format!("{} not pushed", counted(count, "commit"))))
 }
@@ -69,7 +79,7 @@ fn unpushed(path: &Path) -> Result<Option<String>, String> {
 const EMPTY_TREE: &str = "4b825dc642cb6eb9a060e54bf8d69288fbee4904";
 
 /// Runs git and returns its output.
-fn git(folder: &Path, arguments: &[&str]) -> Result<String, String> {
+fn git(folder: &Path, arguments: &[&str]) -> Result<String, GitError> {
     let mut command = Command::new("git");
     // git must run no program from the repository's configuration: no fsmonitor, no hook and no filter (git 2.41 or
     // newer reads attributes from the empty tree, which names no filter). The caller's GIT_* variables must not apply.
@@ -83,9 +93,10 @@ fn git(folder: &Path, arguments: &[&str]) -> Result<String, String> {
     command.arg("-C").arg(folder).args(["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null"]);
     command.args(arguments);
     command::dies_with_this_thread(&mut command);
-    let output = output_within(&mut command, LIMIT).map_err(|error| error.to_string())?;
+    let output = output_within(&mut command, LIMIT)?;
     if !output.status.success() {
-        return Err(String::from_utf8_lossy(&output.stderr).lines().next().unwrap_or("unknown error").to_owned());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        return Err(GitError::Failed(stderr.lines().next().unwrap_or("unknown error").to_owned()));
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
 }

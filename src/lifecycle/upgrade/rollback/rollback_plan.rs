@@ -5,6 +5,7 @@ use super::history::Change;
 use crate::upgrade::plan::{Instance, UpgradeFacts, UpgradePlan};
 use crate::upgrade::release::program::About;
 use crate::upgrade::release::source::ReleaseFile;
+use leoflow_postgres::schema::SchemaError;
 use semver::Version;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -17,7 +18,7 @@ pub struct RollbackFacts<'a> {
     /// The database's schema version.
     pub schema: i64,
     /// The migrations that the target does not know, newest first; or why they cannot be undone.
-    pub to_undo: Result<Vec<String>, String>,
+    pub to_undo: Result<Vec<String>, SchemaError>,
     /// The upgrade from the target to the installed release.
     pub change: Option<&'a Change>,
     /// True when the backup taken before that upgrade still exists.
@@ -52,8 +53,8 @@ pub enum RollbackRefusal {
         capacity::total(.needs).div_ceil(1_000_000), .free / 1_000_000, format_needs(.needs)
     )]
     Space { needs: Vec<Need>, free: u64, backups: u64 },
-    #[error("{why}, and the backup from before the upgrade no longer exists")]
-    NoWay { why: String },
+    #[error("{0}, and the backup from before the upgrade no longer exists")]
+    NoWay(#[source] SchemaError),
 }
 
 /// Formats the needs for a message.
@@ -63,39 +64,27 @@ fn format_needs(needs: &[Need]) -> String {
 }
 
 /// Undoes the migrations if all of them can be undone, otherwise restores the backup.
-pub fn plan(rollback_facts: &RollbackFacts<'_>) -> Result<RollbackPlan, RollbackRefusal> {
-    match &rollback_facts.to_undo {
-        Ok(migrations) => {
-            let schema = rollback_facts.about.schema_version.min(rollback_facts.schema);
-            Ok(RollbackPlan::Undo { migrations: migrations.clone(), schema })
-        }
+pub fn plan(facts: RollbackFacts<'_>) -> Result<RollbackPlan, RollbackRefusal> {
+    let RollbackFacts { about, schema, to_undo, change, backup_exists } = facts;
+    match to_undo {
+        Ok(migrations) => Ok(RollbackPlan::Undo { migrations, schema: about.schema_version.min(schema) }),
         Err(why) => {
-            let backup =
-                rollback_facts.change.filter(|_| rollback_facts.backup_exists).and_then(|change| change.backup.clone());
             // The older program must know the backup's schema.
-            let fits =
-                rollback_facts.change.is_some_and(|change| change.schema_from <= rollback_facts.about.schema_version);
-            match backup.filter(|_| fits) {
-                Some(backup) => Ok(RollbackPlan::Restore { backup }),
-                None => Err(RollbackRefusal::NoWay { why: why.clone() }),
-            }
+            let change = change.filter(|change| backup_exists && change.schema_from <= about.schema_version);
+            let backup = change.and_then(|change| change.backup.clone());
+            backup.map(|backup| RollbackPlan::Restore { backup }).ok_or(RollbackRefusal::NoWay(why))
         }
     }
 }
 
-/// The rollback as a plan for the steps of an upgrade. `schema` is the schema version afterwards.
-pub(crate) fn to_plan(
-    facts: &UpgradeFacts,
-    rollback_facts: &RollbackFacts<'_>,
-    to: &Version,
-    schema: i64,
-) -> UpgradePlan {
+/// The rollback as a plan for the steps of an upgrade. `schema` has the schema versions before and after it.
+pub(crate) fn to_plan(facts: &UpgradeFacts, to: &Version, schema: (i64, i64)) -> UpgradePlan {
     UpgradePlan {
         from: facts.installed.clone(),
         to: to.clone(),
         live: facts.instance != Instance::Stopped,
-        schema_from: rollback_facts.schema,
-        schema_to: schema,
+        schema_from: schema.0,
+        schema_to: schema.1,
         migrations: Vec::new(),
         later: Vec::new(),
         program: ReleaseFile { url: String::new(), sha256: String::new(), size: 0 },
@@ -130,7 +119,7 @@ mod tests {
         let rollback_facts =
             RollbackFacts { about: &about, schema: 4, to_undo, change: Some(&change), backup_exists: true };
         assert_eq!(
-            plan(&rollback_facts).unwrap(),
+            plan(rollback_facts).unwrap(),
             RollbackPlan::Undo { migrations: vec!["V0004__more".into()], schema: 3 }
         );
     }
@@ -141,16 +130,16 @@ mod tests {
         let rollback_facts = |backup_exists| RollbackFacts {
             about: &about,
             schema: 4,
-            to_undo: Err("V0004__more cannot be undone".to_owned()),
+            to_undo: Err(SchemaError::NotReversible("V0004__more".to_owned())),
             change: Some(&change),
             backup_exists,
         };
-        assert_eq!(plan(&rollback_facts(true)).unwrap(), RollbackPlan::Restore { backup: "/b.tar.zst".into() });
-        assert!(matches!(plan(&rollback_facts(false)), Err(RollbackRefusal::NoWay { .. })));
+        assert_eq!(plan(rollback_facts(true)).unwrap(), RollbackPlan::Restore { backup: "/b.tar.zst".into() });
+        assert!(matches!(plan(rollback_facts(false)), Err(RollbackRefusal::NoWay(_))));
         let older = super::tests::about(2);
         assert!(matches!(
-            plan(&RollbackFacts { about: &older, ..rollback_facts(true) }),
-            Err(RollbackRefusal::NoWay { .. })
+            plan(RollbackFacts { about: &older, ..rollback_facts(true) }),
+            Err(RollbackRefusal::NoWay(_))
         ));
     }
 }

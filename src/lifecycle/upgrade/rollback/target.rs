@@ -62,13 +62,13 @@ impl RollbackTarget {
         let (schema, to_undo) = read_schema(client, &about).await?;
         let backup = change.and_then(|change| change.backup.as_ref());
         let backup_exists = backup.is_some_and(|path| path.is_file());
-        let deciding_facts = RollbackFacts { about: &about, schema, to_undo, change, backup_exists };
-        let rollback_plan = rollback_plan::plan(&deciding_facts)?;
+        let rollback_plan =
+            rollback_plan::plan(RollbackFacts { about: &about, schema, to_undo, change, backup_exists })?;
         let target_schema = match &rollback_plan {
             RollbackPlan::Undo { schema, .. } => *schema,
             RollbackPlan::Restore { .. } => change.map_or(0, |change| change.schema_from),
         };
-        let plan = to_plan(facts, &deciding_facts, &to, target_schema);
+        let plan = to_plan(facts, &to, (schema, target_schema));
         Ok(Self { to, plan, rollback_plan, own_schema: about.schema_version })
     }
 }
@@ -101,12 +101,12 @@ fn kept_program(home: &Home, to: &Version, installed: &Version) -> Result<About,
 async fn read_schema(
     client: &Client,
     about: &About,
-) -> Result<(i64, Result<Vec<String>, String>), RollbackTargetError> {
+) -> Result<(i64, Result<Vec<String>, SchemaError>), RollbackTargetError> {
     let schema = schema::current_version(client).await?;
     let to_undo = match schema::to_undo(client, Extent::DownTo(about.schema_version)).await {
         Ok(names) => Ok(names),
         Err(SchemaError::NothingToUndo) => Ok(Vec::new()),
-        Err(error @ SchemaError::NotReversible(_)) => Err(error.to_string()),
+        Err(error @ SchemaError::NotReversible(_)) => Err(error),
         Err(error) => return Err(error.into()),
     };
     Ok((schema, to_undo))

@@ -7,11 +7,12 @@ pub(crate) mod smoke_client;
 use super::import_evidence::Releases;
 use hyper::{Method, StatusCode};
 use leoflow_base::config::Config;
-use leoflow_base::protocol::http::encode;
+use leoflow_base::protocol::http::{HttpError, encode};
 use leoflow_base::sys::{self, random};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -35,6 +36,26 @@ pub struct Check {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warning: Option<String>,
     pub seconds: f64,
+}
+
+/// Why a check failed.
+#[derive(Debug, thiserror::Error)]
+pub enum SmokeError {
+    #[error("{path} returned {status}")]
+    Status { path: String, status: StatusCode },
+    #[error("{path} did not respond within {} s", .limit.as_secs())]
+    Timeout { path: String, limit: Duration },
+    #[error("no response within {} s", .0.as_secs())]
+    NoAnswer(Duration),
+    #[error(transparent)]
+    Connection(#[from] io::Error),
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    #[error("invalid response: {0}")]
+    Json(#[from] serde_json::Error),
+    /// The server answers, but not as expected.
+    #[error("{0}")]
+    Unexpected(String),
 }
 
 /// A smoke test of one instance.
@@ -101,7 +122,7 @@ impl Smoke<'_> {
     }
 
     /// Collects the faults of the running release. Fails if the import errors cannot be listed.
-    pub async fn known_faults(&self) -> Result<KnownFaults, String> {
+    pub async fn known_faults(&self) -> Result<KnownFaults, SmokeError> {
         let import_errors = Some(self.import_errors().await?);
         let grids = self.grids().await.map(|grids| grids.failed.into_keys().collect()).unwrap_or_default();
         let trial_task = self.run_trial_task().await.is_err() && self.run_trial_task().await.is_err();
@@ -119,51 +140,58 @@ impl Smoke<'_> {
     }
 
     /// Checks that the expected version answers.
-    async fn health(&self) -> Result<String, String> {
+    async fn health(&self) -> Result<String, SmokeError> {
         let answer = self.json("/api/healthz").await?;
         let version = answer["version"].as_str().unwrap_or_default();
-        if version == self.version { Ok(version.to_owned()) } else { Err(format!("version {version} answers")) }
+        match version == self.version {
+            true => Ok(version.to_owned()),
+            false => Err(SmokeError::Unexpected(format!("version {version} answers"))),
+        }
     }
 
     /// Checks that the release accepts a session that it has not created, such as one of the previous release.
-    async fn login(&self) -> Result<String, String> {
+    async fn login(&self) -> Result<String, SmokeError> {
         match &self.endpoint {
             ServerEndpoint::Private(_) => {
                 let body = json!({"token": self.token()});
                 let (status, answer) = self.send(Method::POST, "/local/session", Some(&body)).await?;
                 let valid = status.is_success() && parse(&answer)?["valid"] == true;
-                if valid { Ok("session accepted".to_owned()) } else { Err("session rejected".to_owned()) }
+                match valid {
+                    true => Ok("session accepted".to_owned()),
+                    false => Err(SmokeError::Unexpected("session rejected".to_owned())),
+                }
             }
             ServerEndpoint::Public => match self.get("/").await? {
                 (StatusCode::OK, _) => Ok("session accepted".to_owned()),
-                (status, _) => Err(format!("/ returned {status} with a valid session")),
+                (status, _) => Err(SmokeError::Unexpected(format!("/ returned {status} with a valid session"))),
             },
         }
     }
 
-    async fn datastore(&self) -> Result<String, String> {
+    async fn datastore(&self) -> Result<String, SmokeError> {
         self.wait_healthy("metadatabase", "healthy").await
     }
 
     /// Counts variables and connections.
-    async fn read(&self) -> Result<String, String> {
+    async fn read(&self) -> Result<String, SmokeError> {
         let mut counts = Vec::new();
         for collection in ["variables", "connections"] {
             let answer = self.json(&format!("/api/v2/{collection}?limit=1")).await?;
-            counts.push(format!("{} {collection}", answer["total_entries"].as_i64().ok_or("no total_entries")?));
+            counts.push(format!("{} {collection}", total_entries(&answer)?));
         }
         Ok(counts.join(", "))
     }
 
     /// Creates, reads and deletes a variable.
-    async fn write(&self) -> Result<String, String> {
+    async fn write(&self) -> Result<String, SmokeError> {
         let key = format!("{VARIABLE_PREFIX}{}", hex::encode(random::bytes::<8>()));
         let path = format!("/api/v2/variables/{key}");
         let body = json!({"key": key, "value": "smoke"});
         let (created, answer) = self.send(Method::POST, "/api/v2/variables", Some(&body)).await?;
         // The key is random, so a conflict means that an earlier attempt of `send`, answered with 503, created it.
         if !created.is_success() && created != StatusCode::CONFLICT {
-            return Err(format!("failed to create a variable: {created} {}", String::from_utf8_lossy(&answer)));
+            let answer = String::from_utf8_lossy(&answer);
+            return Err(SmokeError::Unexpected(format!("failed to create a variable: {created} {answer}")));
         }
         let read_back = self.json(&path).await;
         let (deleted, _) = self.send(Method::DELETE, &path, None).await?;
@@ -171,15 +199,17 @@ impl Smoke<'_> {
             Ok(answer) if answer["value"] == "smoke" && deleted.is_success() => {
                 Ok("created, read and deleted a variable".to_owned())
             }
-            Ok(_) => Err(format!("a variable differs from what was written, or deleting it failed ({deleted})")),
+            Ok(_) => {
+                let text = format!("a variable differs from what was written, or deleting it failed ({deleted})");
+                Err(SmokeError::Unexpected(text))
+            }
             Err(error) => Err(error),
         }
     }
 
     /// Checks that no DAG file has an import error that the release caused.
-    async fn dags(&self) -> Result<Passed, String> {
-        let dags = self.json("/api/v2/dags?limit=1").await?["total_entries"].as_i64();
-        let dags = dags.ok_or("the list of DAGs does not say how many there are")?;
+    async fn dags(&self) -> Result<Passed, SmokeError> {
+        let dags = total_entries(&self.json("/api/v2/dags?limit=1").await?)?;
         let errors = self.import_errors().await?;
         let new_errors: Vec<&str> = match &self.known.import_errors {
             Some(known) => errors.difference(known).map(String::as_str).collect(),
@@ -194,7 +224,7 @@ impl Smoke<'_> {
             None => Some(new_errors.join(", ")),
         };
         match evidence {
-            Some(file) => Err(format!("no longer importable: {file}")),
+            Some(file) => Err(SmokeError::Unexpected(format!("no longer importable: {file}"))),
             None => {
                 let text = format!("import errors not caused by the release: {}", new_errors.join(", "));
                 Ok(Passed { detail, warning: Some(text) })
@@ -203,14 +233,14 @@ impl Smoke<'_> {
     }
 
     /// Lists the DAG files with import errors.
-    pub async fn import_errors(&self) -> Result<BTreeSet<String>, String> {
+    pub async fn import_errors(&self) -> Result<BTreeSet<String>, SmokeError> {
         let answer = self.json("/api/v2/importErrors?limit=1000").await?;
         let list = answer["import_errors"].as_array().cloned().unwrap_or_default();
         Ok(list.iter().filter_map(|error| error["filename"].as_str()).map(str::to_owned).collect())
     }
 
     /// Loads the HTML pages, the web UI's configuration, and the grids of the first DAGs.
-    async fn pages(&self) -> Result<Passed, String> {
+    async fn pages(&self) -> Result<Passed, SmokeError> {
         let mut pages: Vec<String> = PAGES.map(str::to_owned).into();
         if let ServerEndpoint::Public = self.endpoint {
             // This page shows the supervisor's status, and a candidate server may have no supervisor.
@@ -219,14 +249,14 @@ impl Smoke<'_> {
         for path in &pages {
             let (status, body) = self.get(path).await?;
             if status != StatusCode::OK || !String::from_utf8_lossy(&body).contains("</html>") {
-                return Err(format!("{path} returned {status}"));
+                return Err(SmokeError::Status { path: path.clone(), status });
             }
         }
         self.json("/ui/config").await?;
         let Grids { loaded_count, failed } = self.grids().await?;
         let is_known = |id: &String| self.known.grids.contains(id);
         if let Some((_, reason)) = failed.iter().find(|(id, _)| !is_known(id)) {
-            return Err(reason.clone());
+            return Err(SmokeError::Unexpected(reason.clone()));
         }
         let names: Vec<&str> = failed.keys().map(String::as_str).collect();
         Ok(Passed {
@@ -237,9 +267,9 @@ impl Smoke<'_> {
     }
 
     /// Loads the grids of the DAGs on the first page.
-    async fn grids(&self) -> Result<Grids, String> {
+    async fn grids(&self) -> Result<Grids, SmokeError> {
         let dags = self.json(&format!("/ui/dags?limit={CHECKED_GRIDS}")).await?;
-        let ids = dags["dags"].as_array().ok_or("/ui/dags has no list")?;
+        let ids = dags["dags"].as_array().ok_or_else(|| SmokeError::Unexpected("/ui/dags has no list".to_owned()))?;
         let mut grids = Grids::default();
         for id in ids.iter().filter_map(|dag| dag["dag_id"].as_str()) {
             let path = format!("/ui/grid/structure/{}", encode(id));
@@ -252,31 +282,33 @@ impl Smoke<'_> {
         Ok(grids)
     }
 
-    async fn is_deleted(&self, id: &str) -> Result<bool, String> {
+    async fn is_deleted(&self, id: &str) -> Result<bool, SmokeError> {
         let (status, _) = self.get(&format!("/api/v2/dags/{}", encode(id))).await?;
         Ok(status == StatusCode::NOT_FOUND)
     }
 
     /// Waits for the scheduler, which takes leadership a moment after its start.
-    async fn scheduler(&self) -> Result<String, String> {
+    async fn scheduler(&self) -> Result<String, SmokeError> {
         self.wait_healthy("scheduler", "healthy").await
     }
 
     /// Waits until a part of the instance is healthy, within the settling time.
-    async fn wait_healthy(&self, part: &str, detail: &str) -> Result<String, String> {
+    async fn wait_healthy(&self, part: &str, detail: &str) -> Result<String, SmokeError> {
         let deadline = Instant::now() + settling_time();
         loop {
             let answer = self.json("/api/v2/monitor/health").await?;
             match answer[part]["status"].as_str() {
                 Some("healthy") => return Ok(detail.to_owned()),
-                other if Instant::now() >= deadline => return Err(format!("status {}", other.unwrap_or("unknown"))),
+                other if Instant::now() >= deadline => {
+                    return Err(SmokeError::Unexpected(format!("status {}", other.unwrap_or("unknown"))));
+                }
                 _ => tokio::time::sleep(Duration::from_millis(20)).await,
             }
         }
     }
 
     /// Runs the trial task. A failure counts only as a warning if the task also failed before the change.
-    async fn trial_task(&self) -> Result<Passed, String> {
+    async fn trial_task(&self) -> Result<Passed, SmokeError> {
         match self.run_trial_task().await {
             Err(reason) if self.known.trial_task => {
                 let warning = Some(format!("also failed before the change: {reason}"));
@@ -286,10 +318,10 @@ impl Smoke<'_> {
         }
     }
 
-    async fn run_trial_task(&self) -> Result<String, String> {
+    async fn run_trial_task(&self) -> Result<String, SmokeError> {
         let (status, answer) = self.send(Method::POST, "/api/lite/trial-task", None).await?;
         if !status.is_success() {
-            return Err(format!("{status} {}", String::from_utf8_lossy(&answer)));
+            return Err(SmokeError::Unexpected(format!("{status} {}", String::from_utf8_lossy(&answer))));
         }
         match parse(&answer)?["reason"].as_str() {
             Some(reason) => Ok(format!("skipped: {reason}")),
@@ -327,12 +359,12 @@ impl Checks {
     async fn run<P: Into<Passed>>(
         &mut self,
         name: &'static str,
-        check: impl Future<Output = Result<P, String>>,
+        check: impl Future<Output = Result<P, SmokeError>>,
     ) -> Result<(), ()> {
         let begun = Instant::now();
         let outcome = check.await;
         let ok = outcome.is_ok();
-        let Passed { detail, warning } = outcome.map_or_else(Passed::from, Into::into);
+        let Passed { detail, warning } = outcome.map_or_else(|error| Passed::from(error.to_string()), Into::into);
         self.0.push(Check { name, ok, detail, warning, seconds: begun.elapsed().as_secs_f64() });
         if ok { Ok(()) } else { Err(()) }
     }
@@ -351,6 +383,10 @@ pub fn failure(checks: &[Check]) -> Option<String> {
         .map(|check| format!("{}: {}", check.name, check.detail))
 }
 
-pub(super) fn parse(body: &[u8]) -> Result<Value, String> {
-    serde_json::from_slice(body).map_err(|error| format!("invalid response: {error}"))
+fn parse(body: &[u8]) -> Result<Value, SmokeError> {
+    Ok(serde_json::from_slice(body)?)
+}
+
+fn total_entries(answer: &Value) -> Result<i64, SmokeError> {
+    answer["total_entries"].as_i64().ok_or_else(|| SmokeError::Unexpected("no total_entries".to_owned()))
 }

@@ -1,6 +1,6 @@
 //! Checks that the scheduler creates runs.
 
-use super::{Passed, Smoke, settling_time};
+use super::{Passed, Smoke, SmokeError, settling_time};
 use jiff::Timestamp;
 use leoflow_base::protocol::http::encode;
 use serde_json::Value;
@@ -11,7 +11,7 @@ const OVERDUE: Duration = Duration::from_secs(60);
 
 impl Smoke<'_> {
     /// Reports the last scheduled run, and warns about DAGs whose next run is overdue.
-    pub(super) async fn schedules(&self) -> Result<Passed, String> {
+    pub(super) async fn schedules(&self) -> Result<Passed, SmokeError> {
         let last = self.json("/api/v2/dags/~/dagRuns?run_type=scheduled&order_by=-run_after&limit=1").await?;
         let text = |value: &Value| value.as_str().unwrap_or("?").to_owned();
         let detail = match &last["dag_runs"][0] {
@@ -40,7 +40,7 @@ impl Smoke<'_> {
 
     /// Lists the active DAGs whose next run is overdue. Skips a DAG at `max_active_runs`, which waits for its active
     /// runs.
-    async fn overdue(&self) -> Result<Vec<String>, String> {
+    async fn overdue(&self) -> Result<Vec<String>, SmokeError> {
         let dags = self.json("/api/v2/dags?paused=false&order_by=next_dagrun_create_after&limit=100").await?;
         let limit = Timestamp::now() - OVERDUE;
         let mut overdue = Vec::new();

@@ -1,6 +1,6 @@
 //! Sends the requests of a smoke test: over a candidate server's private socket, or to the public address.
 
-use super::{ServerEndpoint, Smoke, parse, settling_time};
+use super::{ServerEndpoint, Smoke, SmokeError, parse, settling_time};
 use hyper::{Method, StatusCode, header};
 use leoflow_base::auth::token::{Bearer, Signer};
 use leoflow_base::config;
@@ -11,6 +11,9 @@ use serde_json::Value;
 use std::time::{Duration, Instant};
 use tokio::net::{TcpStream, UnixStream};
 
+/// A status and the whole body.
+type Response = (StatusCode, hyper::body::Bytes);
+
 /// Time limit of a request; the first one may wait until the DAG files are parsed.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Delay between attempts.
@@ -18,22 +21,20 @@ const RETRY_DELAY: Duration = Duration::from_millis(200);
 
 impl Smoke<'_> {
     /// Gets a path and parses its JSON. Fails unless the status is 200.
-    pub(crate) async fn json(&self, path: &str) -> Result<Value, String> {
+    pub(crate) async fn json(&self, path: &str) -> Result<Value, SmokeError> {
         let (status, body) = self.get(path).await?;
-        if status == StatusCode::OK { parse(&body) } else { Err(format!("{path} returned {status}")) }
+        match status {
+            StatusCode::OK => parse(&body),
+            _ => Err(SmokeError::Status { path: path.to_owned(), status }),
+        }
     }
 
-    pub(crate) async fn get(&self, path: &str) -> Result<(StatusCode, hyper::body::Bytes), String> {
+    pub(crate) async fn get(&self, path: &str) -> Result<Response, SmokeError> {
         self.send(Method::GET, path, None).await
     }
 
     /// Sends a request; retries a 503, and for GET a failed connection, within the settling time.
-    pub(crate) async fn send(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<&Value>,
-    ) -> Result<(StatusCode, hyper::body::Bytes), String> {
+    pub(crate) async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Response, SmokeError> {
         let deadline = Instant::now() + settling_time();
         loop {
             match self.send_once(method.clone(), path, body).await {
@@ -53,7 +54,7 @@ impl Smoke<'_> {
         method: Method,
         path: &str,
         body: Option<&Value>,
-    ) -> Result<(StatusCode, hyper::body::Bytes), String> {
+    ) -> Result<Response, SmokeError> {
         let address = self.config.own_address();
         let host = format!("{address}:{}", self.config.port);
         let token = self.token();
@@ -62,22 +63,19 @@ impl Smoke<'_> {
         let body = body.map(Value::to_string).unwrap_or_default();
         let request = HttpRequest { method, path, host: &host, headers: &headers, body };
         let exchange = async {
-            match &self.endpoint {
+            Ok::<_, SmokeError>(match &self.endpoint {
                 ServerEndpoint::Private(path) => {
-                    let stream = unix_socket::connect(path).map_err(|error| error.to_string())?;
-                    stream.set_nonblocking(true).map_err(|error| error.to_string())?;
-                    let stream = UnixStream::from_std(stream).map_err(|error| error.to_string())?;
-                    http::send(stream, request).await.map_err(|error| error.to_string())
+                    let stream = unix_socket::connect(path)?;
+                    stream.set_nonblocking(true)?;
+                    http::send(UnixStream::from_std(stream)?, request).await?
                 }
                 ServerEndpoint::Public => {
-                    let stream =
-                        TcpStream::connect((address, self.config.port)).await.map_err(|error| error.to_string())?;
-                    http::send(stream, request).await.map_err(|error| error.to_string())
+                    http::send(TcpStream::connect((address, self.config.port)).await?, request).await?
                 }
-            }
+            })
         };
         let response = tokio::time::timeout(REQUEST_TIMEOUT, exchange).await;
-        response.unwrap_or_else(|_| Err(format!("{path} did not respond within {} s", REQUEST_TIMEOUT.as_secs())))
+        response.unwrap_or_else(|_| Err(SmokeError::Timeout { path: path.to_owned(), limit: REQUEST_TIMEOUT }))
     }
 
     /// Issues an admin token, as a login does.
