@@ -198,7 +198,7 @@ impl Make {
         if let Some(from) = &self.from {
             carry(from, &self.publishing.output, &releases)?;
         }
-        self.publishing.write_installer(&release, &key)?;
+        self.publishing.write_scripts(&release)?;
         self.publishing.write_formula(&release)?;
         self.publishing.publish(std::iter::once(release).chain(releases).collect(), issued, &key)
     }
@@ -374,9 +374,13 @@ impl Publishing {
         write(&self.output.join("leoflow.rb"), formula::text(release, &self.url)?.as_bytes())
     }
 
-    /// Writes install.sh with the release's files and their hashes.
-    fn write_installer(&self, release: &Release, key: &sign::Key) -> Outcome<()> {
-        let template = fs::read_to_string(&self.installer).map_err(|e| format!("{}: {e}", self.installer.display()))?;
+    /// Writes install.sh with the release's files and their hashes, and uninstall.sh. Each is one file: the functions
+    /// that both use are put into both.
+    fn write_scripts(&self, release: &Release) -> Outcome<()> {
+        let read = |name: &str| {
+            let path = self.installer.with_file_name(name);
+            fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))
+        };
         let mut files = Vec::new();
         for asset in &release.assets {
             let sha256 = asset.sha256().map_err(|error| error.to_string())?;
@@ -386,16 +390,27 @@ impl Publishing {
             let Component { name, target, url, sha256, size, .. } = component;
             files.push(format!("{name} {target} {url} {sha256} {size}"));
         }
-        let text = template
-            .replace("@VERSION@", &release.version.to_string())
-            .replace("@BASE_URL@", self.url.trim_end_matches('/'))
-            .replace("@PUBLIC_KEY@", &key.public)
-            .replace("@FILES@", &files.join("\n"));
-        let path = self.output.join("install.sh");
-        write(&path, text.as_bytes())?;
-        pack::make_executable(&path)
+        let common = read("common.sh")?;
+        for name in ["install.sh", "uninstall.sh"] {
+            let template = read(name)?;
+            let (before, after) =
+                template.split_once(INCLUDE).ok_or_else(|| format!("{name} does not use common.sh"))?;
+            let text = format!("{before}{common}{after}")
+                .replace("@VERSION@", &release.version.to_string())
+                .replace("@BASE_URL@", self.url.trim_end_matches('/'))
+                .replace("@FILES@", &files.join("\n"));
+            let path = self.output.join(name);
+            write(&path, text.as_bytes())?;
+            pack::make_executable(&path)?;
+        }
+        Ok(())
     }
 }
+
+/// The lines of a script that use common.sh, of which a script of a release has the text.
+const INCLUDE: &str = "# scripts/release puts the text of common.sh here: the script of a release is one file.\n\
+                       # shellcheck source=install/common.sh\n\
+                       . \"$(dirname -- \"$0\")/common.sh\"\n";
 
 fn print_formula(dist: &Path, url: &str) -> Outcome<()> {
     let path = dist.join(MANIFEST);

@@ -43,7 +43,7 @@ impl Merge {
         // install.sh installs the newest stable release, or the newest candidate if there is none.
         let newest = all.values().rev().find(|release| release.channel == Channel::Stable);
         let newest = newest.or(all.values().next_back()).ok_or("the dists contain no release")?;
-        self.publishing.write_installer(newest, &key)?;
+        self.publishing.write_scripts(newest)?;
         self.publishing.write_formula(newest)?;
         self.publishing.publish(all.into_values().collect(), issued, &key)
     }

@@ -1,27 +1,12 @@
-//! Rules for the shell scripts: those that cannot share a file share their text, and a usage text is complete.
+//! Rules for the shell scripts: their exit codes and their usage texts.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-/// The comments around the functions that both install scripts contain.
-const SHARED: (&str, &str) = ("# --- The functions up to", "# --- End of the functions");
-
 fn text(script: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(script)).unwrap()
-}
-
-/// Each install script is downloaded alone, so they cannot include a common file.
-#[test]
-fn the_install_scripts_have_the_same_functions() {
-    let shared = |script: &str| {
-        let text = text(script);
-        let (start, end) = (text.find(SHARED.0).unwrap(), text.find(SHARED.1).unwrap());
-        assert!(text[start..end].matches("() {").count() > 4, "{script}");
-        text[start..end].to_owned()
-    };
-    assert_eq!(shared("install/install.sh"), shared("install/uninstall.sh"));
 }
 
 fn run(script: &str, arguments: &[&str], home: &Path) -> Output {

@@ -291,8 +291,9 @@ fn a_failed_install_leaves_no_files() {
     assert_eq!(done.code, Some(1), "{done:?}");
     assert!(done.stderr.contains("there is no release 0.2.0 for riscv64-unknown-linux-gnu"), "{}", done.stderr);
     // The installer's template does not install anything.
-    let template = fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/install/install.sh")).unwrap();
-    assert!(machine.pipe(&template, &[], &[]).stderr.contains("this is the installer's template"));
+    let template = concat!(env!("CARGO_MANIFEST_DIR"), "/install/install.sh");
+    let refused: CommandOutput = machine.command(Path::new("/bin/sh")).arg(template).output().unwrap().into();
+    assert!(refused.stderr.contains("this is the installer's template"), "{refused:?}");
     assert!(machine.is_untouched());
 }
 
@@ -385,6 +386,7 @@ fn every_script_passes_shellcheck() {
     };
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let scripts = [
+        "install/common.sh",
         "install/install.sh",
         "install/uninstall.sh",
         "scripts/release",
@@ -438,7 +440,8 @@ fn the_path_is_changed_only_if_allowed_and_restored() {
 fn the_uninstall_script_works_without_the_program() {
     let all = releases(&[FIRST]);
     let machine = Machine::new("sh");
-    let script = fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/install/uninstall.sh")).unwrap();
+    // Each script of a release is one file with the functions that both use.
+    let script = fs::read(all.dist().join("uninstall.sh")).unwrap();
     // Refuses a folder that is not a home of Leoflow.
     let done = machine.pipe(&script, &["--home", machine.user().to_str().unwrap(), "--purge", "--yes"], &[]);
     assert_eq!(done.code, Some(3), "{done:?}");
