@@ -12,7 +12,6 @@ use semver::{BuildMetadata, Version};
 use serde::{Deserialize, Serialize};
 
 mod components;
-mod hand_over;
 mod refusal;
 
 pub use refusal::UpgradeRefusal;
@@ -130,6 +129,26 @@ pub enum Action {
 }
 
 impl UpgradePlan {
+    /// A plan without migrations that downloads nothing. `schema` has the schema versions before and after it.
+    pub(super) fn without_files(facts: &UpgradeFacts, to: &Version, schema: (i64, i64)) -> Self {
+        Self {
+            from: facts.installed.clone(),
+            to: to.clone(),
+            live: facts.instance != Instance::Stopped,
+            schema_from: schema.0,
+            schema_to: schema.1,
+            migrations: Vec::new(),
+            later: Vec::new(),
+            program: ReleaseFile { url: String::new(), sha256: String::new(), size: 0 },
+            components: Vec::new(),
+            needs_bytes: 0,
+            running_tasks: facts.running_tasks,
+            warnings: Vec::new(),
+            commit: None,
+            notes: String::new(),
+        }
+    }
+
     /// True when every new migration has rollback SQL.
     pub(crate) fn is_reversible(&self) -> bool {
         self.migrations.iter().all(|migration| migration.reversible)
@@ -154,36 +173,44 @@ pub fn plan(facts: &UpgradeFacts, manifest: &Manifest, target: &Target) -> Resul
     let release = choose_release(facts, manifest, target)?;
     let (from, to) = (&facts.installed, &release.version);
     let asset = release.asset(facts.target).ok_or_else(|| UpgradeRefusal::Platform(to.clone(), facts.target))?;
-    hand_over::check(facts, release, asset)?;
+    let program = ReleaseFile::from_asset(asset)?;
+    // A development build of the release's version counts as its own program.
+    let own = Version { build: BuildMetadata::EMPTY, ..facts.own_version.clone() };
+    if release.hands_over && own != release.version {
+        return Err(UpgradeRefusal::HandOver(Box::new(hand_over(facts, release, program))));
+    }
     check_path(from, manifest, release)?;
-    let (schema_from, migrations, later) = split_migrations(&facts.database, &release.migrations, to)?;
-    check_health(facts, schema_from)?;
-    check_tables(facts)?;
+    let plan = plan_migrations(facts, &release.migrations, to)?;
     let components = plan_components(facts, release)?;
     let needs_bytes = needed_bytes(facts, asset, release.components(facts.target), &components);
     check_space(facts, needs_bytes)?;
+    let newer = newer_unsupported(facts, manifest, release);
     Ok(UpgradePlan {
-        from: from.clone(),
-        to: to.clone(),
-        live: facts.instance != Instance::Stopped,
-        schema_from,
-        schema_to: migrations.iter().map(|migration| migration.version).fold(schema_from, i64::max),
-        warnings: warnings(
-            from,
-            newer_unsupported(facts, manifest, release),
-            manifest,
-            release,
-            migrations.iter().chain(&later),
-        ),
-        migrations,
-        later,
-        program: ReleaseFile::from_asset(asset)?,
+        warnings: warnings(from, newer, manifest, release, plan.migrations.iter().chain(&plan.later)),
+        program,
         components,
         needs_bytes,
-        running_tasks: facts.running_tasks,
         commit: release.commit.clone(),
         notes: release.notes.clone(),
+        ..plan
     })
+}
+
+/// The plan of an upgrade that only the release's own program can plan, as far as this program knows it: migrations and
+/// components stay empty.
+fn hand_over(facts: &UpgradeFacts, release: &Release, program: ReleaseFile) -> UpgradePlan {
+    UpgradePlan {
+        needs_bytes: program.size.saturating_mul(4),
+        program,
+        warnings: vec![format!(
+            "leoflow {} plans this upgrade itself: `leoflow upgrade` downloads it, shows its plan and asks before it \
+             changes anything",
+            release.version
+        )],
+        commit: release.commit.clone(),
+        notes: release.notes.clone(),
+        ..UpgradePlan::without_files(facts, &release.version, (facts.own_schema, release.schema_version()))
+    }
 }
 
 /// Plans an upgrade to a newer release that is still in `versions/`. Its program lists its migrations, so no release
@@ -193,27 +220,20 @@ pub(crate) fn plan_retained(
     migrations: &[Migration],
     to: &Version,
 ) -> Result<UpgradePlan, UpgradeRefusal> {
-    let (schema_from, pending, later) = split_migrations(&facts.database, migrations, to)?;
-    check_health(facts, schema_from)?;
-    check_tables(facts)?;
+    let plan = plan_migrations(facts, migrations, to)?;
     let needs_bytes = data_bytes(facts).saturating_add(RESERVE_BYTES);
     check_space(facts, needs_bytes)?;
-    Ok(UpgradePlan {
-        from: facts.installed.clone(),
-        to: to.clone(),
-        live: facts.instance != Instance::Stopped,
-        schema_from,
-        schema_to: pending.iter().map(|migration| migration.version).fold(schema_from, i64::max),
-        warnings: irreversible(pending.iter().chain(&later)).into_iter().collect(),
-        migrations: pending,
-        later,
-        program: ReleaseFile { url: String::new(), sha256: String::new(), size: 0 },
-        components: Vec::new(),
-        needs_bytes,
-        running_tasks: facts.running_tasks,
-        commit: None,
-        notes: String::new(),
-    })
+    let warnings = irreversible(plan.migrations.iter().chain(&plan.later)).into_iter().collect();
+    Ok(UpgradePlan { warnings, needs_bytes, ..plan })
+}
+
+/// Plans the migrations to the release `to`, which knows `known`, and checks that the instance can be backed up.
+fn plan_migrations(facts: &UpgradeFacts, known: &[Migration], to: &Version) -> Result<UpgradePlan, UpgradeRefusal> {
+    let (schema_from, migrations, later) = split_migrations(&facts.database, known, to)?;
+    check_health(facts, schema_from)?;
+    check_tables(facts)?;
+    let schema_to = migrations.iter().map(|migration| migration.version).fold(schema_from, i64::max);
+    Ok(UpgradePlan { migrations, later, ..UpgradePlan::without_files(facts, to, (schema_from, schema_to)) })
 }
 
 /// Refuses a release that cannot be reached in one upgrade.

@@ -2,9 +2,7 @@
 
 use super::capacity::{self, Need};
 use super::history::Change;
-use crate::upgrade::plan::{Instance, UpgradeFacts, UpgradePlan};
 use crate::upgrade::release::program::About;
-use crate::upgrade::release::source::ReleaseFile;
 use leoflow_postgres::schema::SchemaError;
 use semver::Version;
 use serde::Serialize;
@@ -74,26 +72,6 @@ pub fn plan(facts: RollbackFacts<'_>) -> Result<RollbackPlan, RollbackRefusal> {
             let backup = change.and_then(|change| change.backup.clone());
             backup.map(|backup| RollbackPlan::Restore { backup }).ok_or(RollbackRefusal::NoWay(why))
         }
-    }
-}
-
-/// The rollback as a plan for the steps of an upgrade. `schema` has the schema versions before and after it.
-pub(crate) fn to_plan(facts: &UpgradeFacts, to: &Version, schema: (i64, i64)) -> UpgradePlan {
-    UpgradePlan {
-        from: facts.installed.clone(),
-        to: to.clone(),
-        live: facts.instance != Instance::Stopped,
-        schema_from: schema.0,
-        schema_to: schema.1,
-        migrations: Vec::new(),
-        later: Vec::new(),
-        program: ReleaseFile { url: String::new(), sha256: String::new(), size: 0 },
-        components: Vec::new(),
-        needs_bytes: 0,
-        running_tasks: facts.running_tasks,
-        warnings: Vec::new(),
-        commit: None,
-        notes: String::new(),
     }
 }
 

@@ -47,13 +47,9 @@ pub async fn prepare(access: &Access) -> Result<(), PgError> {
 /// Takes the snapshot `name` of the application's database. The caller has stopped server and agent. On the managed
 /// server, terminates the remaining sessions.
 pub async fn take(home: &Home, access: &Access, name: &str) -> Result<(), ContentError> {
-    match access.owns_server() {
-        true => Ok(take_managed(access, name).await?),
-        false => external::take(home, access, name).await,
+    if !access.owns_server() {
+        return external::take(home, access, name).await;
     }
-}
-
-async fn take_managed(access: &Access, name: &str) -> Result<(), PgError> {
     let upkeep = access.superuser("postgres").await?;
     drop_if_exists(&upkeep, name).await?;
     let copy_outcome = match block_connections(&upkeep, APPLICATION_DATABASE).await {
@@ -61,7 +57,7 @@ async fn take_managed(access: &Access, name: &str) -> Result<(), PgError> {
         Err(error) => Err(error),
     };
     let unblock_outcome = allow_connections(&upkeep, APPLICATION_DATABASE).await;
-    copy_outcome.and(unblock_outcome)
+    Ok(copy_outcome.and(unblock_outcome)?)
 }
 
 /// Copies the database without blocking or terminating sessions; fails if one is connected.
@@ -80,16 +76,12 @@ async fn copy_managed(upkeep: &Client, name: &str) -> Result<(), PgError> {
 /// Drops a snapshot that may be incomplete: terminates a backend that still creates it, and allows connections to the
 /// application's database again.
 pub async fn discard(home: &Home, access: &Access, name: &str) -> Result<(), ContentError> {
-    match access.owns_server() {
-        true => Ok(discard_managed(access, name).await?),
-        false => external::discard(home, access, name).await,
+    if !access.owns_server() {
+        return external::discard(home, access, name).await;
     }
-}
-
-async fn discard_managed(access: &Access, name: &str) -> Result<(), PgError> {
     let upkeep = access.superuser("postgres").await?;
     cancel_and_drop(&upkeep, name).await?;
-    allow_connections(&upkeep, APPLICATION_DATABASE).await
+    Ok(allow_connections(&upkeep, APPLICATION_DATABASE).await?)
 }
 
 /// Terminates the backend that creates the snapshot and drops the result.
@@ -204,16 +196,12 @@ pub fn forget_all(home: &Home) -> io::Result<()> {
 
 /// Drops all snapshots except `keep`; on an external server only this home's snapshots.
 pub(crate) async fn drop_others(home: &Home, access: &Access, keep: Option<&str>) -> Result<(), ContentError> {
-    match access.owns_server() {
-        true => Ok(drop_others_managed(access, keep).await?),
-        false => external::drop_others(home, access, keep).await,
+    if !access.owns_server() {
+        return external::drop_others(home, access, keep).await;
     }
-}
-
-async fn drop_others_managed(access: &Access, keep: Option<&str>) -> Result<(), PgError> {
     let upkeep = access.superuser("postgres").await?;
     let query = "SELECT datname::text FROM pg_database WHERE starts_with(datname::text, $1)";
-    for row in upkeep.query(query, &[&PREFIX]).await? {
+    for row in upkeep.query(query, &[&PREFIX]).await.map_err(PgError::from)? {
         let name: String = row.get(0);
         if Some(name.as_str()) != keep {
             drop_if_exists(&upkeep, &name).await?;

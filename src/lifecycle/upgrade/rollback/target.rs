@@ -3,7 +3,7 @@
 
 use super::capacity::{self, Need, Restored};
 use super::history::{self, Kind};
-use super::rollback_plan::{self, RollbackFacts, RollbackPlan, RollbackRefusal, to_plan};
+use super::rollback_plan::{self, RollbackFacts, RollbackPlan, RollbackRefusal};
 use crate::backup::restore::restore_plan::workspace_size;
 use crate::backup::retain::catalog;
 use crate::backup::{Input, RestoreError, restore};
@@ -68,7 +68,7 @@ impl RollbackTarget {
             RollbackPlan::Undo { schema, .. } => *schema,
             RollbackPlan::Restore { .. } => change.map_or(0, |change| change.schema_from),
         };
-        let plan = to_plan(facts, &to, (schema, target_schema));
+        let plan = UpgradePlan::without_files(facts, &to, (schema, target_schema));
         Ok(Self { to, plan, rollback_plan, own_schema: about.schema_version })
     }
 }

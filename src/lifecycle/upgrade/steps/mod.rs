@@ -1,31 +1,16 @@
-//! The steps of an upgrade in order, each in a file of its own, and the state that the journal stores. `run.rs` runs
-//! them.
+//! The steps of an upgrade in order, and the state that the journal stores. `run.rs` runs them.
 
-mod backup;
-mod commit;
-mod fetch;
 mod migrate;
-mod open;
-mod pause;
+mod prepare;
 mod rehearse;
 mod smoke;
-mod snapshot;
-mod take_over;
-mod tidy;
-mod trial;
+mod switch;
 
-pub(super) use backup::back_up;
-pub(super) use commit::commit;
-pub(super) use fetch::fetch;
 pub(super) use migrate::migrate;
-pub(super) use open::open;
-pub(super) use pause::pause;
+pub(super) use prepare::{back_up, fetch};
 pub(super) use rehearse::rehearse;
-pub(super) use smoke::smoke;
-pub(super) use snapshot::take_snapshot;
-pub(super) use take_over::take_over;
-pub(super) use tidy::tidy;
-pub(super) use trial::try_candidate;
+pub(super) use smoke::{smoke, try_candidate};
+pub(super) use switch::{commit, open, pause, take_over, take_snapshot, tidy};
 
 use super::plan::UpgradePlan;
 use super::smoke::KnownFaults;

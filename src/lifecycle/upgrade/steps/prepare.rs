@@ -1,7 +1,9 @@
-//! Downloads the release. Skipped for a release that is still in `versions/`.
+//! Downloads the release, and backs up the instance before any change.
 
-use super::{State, Step};
+use super::{Direction, State, Step};
+use crate::backup::create::automatic;
 use crate::upgrade::UpgradeError;
+use crate::upgrade::automatic_backup::automatic_backup;
 use crate::upgrade::release::source::Source;
 use crate::upgrade::release::stage;
 use crate::upgrade::step_runner::StepRunner;
@@ -10,6 +12,7 @@ use leoflow_base::protocol::web::chain;
 use leoflow_base::sys::fs::files;
 use leoflow_components::web_ui;
 use leoflow_postgres::acquire::{self, Staged};
+use std::path::PathBuf;
 
 /// Fetches the release from `host`; without a host, checks the program in `versions/`. Returns the new PostgreSQL, if
 /// the release has one; `pause` installs it.
@@ -51,4 +54,18 @@ async fn download(
         }
     }
     Ok(postgres)
+}
+
+/// Creates and records a backup, even of an empty database: a rollback may restore it.
+pub async fn back_up(run: &mut StepRunner<'_>) -> Result<PathBuf, UpgradeError> {
+    let backup = run.step(Step::Backup, async |context, state| {
+        let (home, own_version) = (context.home, context.own_version);
+        let parameters = automatic_backup(home, &context.access, context.config, own_version, context.reporter)?;
+        let reason = if state.direction == Direction::Up { "upgrade" } else { "rollback" };
+        Ok(automatic::create_even_if_empty(reason, &parameters).await?.path)
+    });
+    let backup = backup.await?;
+    run.state.backup = Some(backup.clone());
+    run.save_state()?;
+    Ok(backup)
 }
