@@ -18,7 +18,7 @@ use leoflow_lifecycle::backup::restore::obstacles::Obstacle;
 use leoflow_lifecycle::backup::restore::restore_plan::{ConfigRefusal, RestoreRefusal};
 use leoflow_lifecycle::backup::verify::load_error::LoadError;
 use leoflow_lifecycle::backup::{ExchangeError, RestoreError};
-use leoflow_lifecycle::setup::uninstall::{FactsError, RemoveError, UninstallRefusal};
+use leoflow_lifecycle::setup::uninstall::{RemoveError, UninstallRefusal};
 use leoflow_postgres::PgError;
 use std::fs;
 use std::io;
@@ -279,16 +279,6 @@ fn busy_mount_point(error: &ExchangeError) -> Option<&Path> {
     }
 }
 
-impl From<FactsError> for Error {
-    fn from(error: FactsError) -> Self {
-        match error {
-            FactsError::Receipt(error) => error.into(),
-            FactsError::Journal(error) => error.into(),
-            FactsError::Io { path, source } => Self::io("inspect", &path, &source),
-        }
-    }
-}
-
 impl From<UninstallRefusal> for Error {
     fn from(refusal: UninstallRefusal) -> Self {
         let base = Self::refused(&refusal);
@@ -349,6 +339,14 @@ impl From<RemoveError> for Error {
             RemoveError::Io { ref path, ref source } => {
                 Self::io("remove", path, source).hint("rerun the same command to finish")
             }
+            RemoveError::Inspect { path, source } => Self::io("inspect", &path, &source),
+            RemoveError::Leftovers(ref source) => Self::failed(&error).cause(source).hint("leoflow doctor"),
+            RemoveError::Unfinished(_) => {
+                Self::refused(&error).hint("finish it with leoflow lite start, then uninstall again")
+            }
+            RemoveError::PlanChanged => Self::refused(&error).hint("run the same command again and review the plan"),
+            RemoveError::Refused(refusal) => refusal.into(),
+            RemoveError::Lock(error) => error.into(),
             RemoveError::Changed(_) => {
                 Self::refused(&error).hint("restore it to its earlier state, then rerun the same command")
             }

@@ -2,6 +2,7 @@
 //! before its first irreversible step, the next command undoes it; otherwise only another purge can finish it.
 
 mod apply;
+mod operation;
 mod plan;
 mod removal;
 mod repositories;
@@ -9,8 +10,8 @@ mod scan;
 mod shell_files;
 pub use shell_files::{MARK, SIZE_LIMIT};
 
-pub use apply::{Resumed, may_have_removed_something, purge, remove_programs, resume_purge, workspace_not_restored};
-pub use plan::{Part, Request, UninstallFacts, UninstallPlan, UninstallRefusal, plan};
+pub use apply::{Resumed, may_have_removed_something, resume_purge, workspace_not_restored};
+pub use operation::{Found, apply, find, plan_of, remove_empty};
+pub use plan::{Part, Request, UninstallPlan, UninstallRefusal};
 pub use removal::RemoveError;
 pub use repositories::Repository;
-pub use scan::{FactsError, gather};

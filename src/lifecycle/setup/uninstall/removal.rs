@@ -1,7 +1,9 @@
 //! Removes files for an uninstall, never through a link or across a mount point.
 
+use super::plan::UninstallRefusal;
 use crate::setup::receipt::ReceiptError;
-use leoflow_base::home::journal::JournalError;
+use leoflow_base::home::journal::{JournalError, Operation};
+use leoflow_base::home::lock::LockError;
 use leoflow_base::sys::fs::{files, folders, mounts};
 use leoflow_postgres::external::container::ContainerError;
 use leoflow_postgres::location::LocationError;
@@ -9,10 +11,23 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// Why an uninstall failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RemoveError {
     #[error("cannot remove {path}: {source}")]
     Io { path: PathBuf, source: io::Error },
+    #[error("cannot inspect {path}: {source}")]
+    Inspect { path: PathBuf, source: io::Error },
+    #[error("failed to end the processes of an earlier run")]
+    Leftovers(#[source] io::Error),
+    #[error("a {0} was interrupted and is not finished")]
+    Unfinished(Operation),
+    #[error("the plan has changed since it was shown; nothing was removed")]
+    PlanChanged,
+    #[error(transparent)]
+    Refused(#[from] UninstallRefusal),
+    #[error(transparent)]
+    Lock(#[from] LockError),
     #[error("{0} has become a link or a mount point and is not removed")]
     Changed(PathBuf),
     #[error(transparent)]

@@ -1,11 +1,12 @@
 //! Gathers the facts for an uninstall: files to remove, and reasons to refuse. Follows no links and changes nothing.
 
 use super::plan::{Identity, Part, Request, Tree, UninstallFacts};
+use super::removal::RemoveError;
 use super::repositories::{Kind as RepositoryKind, Repository, uncommitted_inside, unsaved};
-use crate::setup::receipt::{Receipt, ReceiptError};
+use crate::setup::receipt::Receipt;
 use crate::setup::service;
 use leoflow_base::config;
-use leoflow_base::home::journal::{self, JournalError, Operation};
+use leoflow_base::home::journal::{self, Operation};
 use leoflow_base::home::{Home, config_files, foreign};
 use leoflow_base::sys::fs::beneath::{Folder, Kind};
 use leoflow_base::sys::fs::mounts;
@@ -15,16 +16,6 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-#[derive(Debug, thiserror::Error)]
-pub enum FactsError {
-    #[error(transparent)]
-    Receipt(#[from] ReceiptError),
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    #[error("cannot inspect {path}: {source}")]
-    Io { path: PathBuf, source: io::Error },
-}
-
 /// Maximum number of reported paths of a kind.
 const MAX_REPORTED: usize = 5;
 /// Folders of other version control systems, with their names.
@@ -32,11 +23,11 @@ const OTHER_REPOSITORIES: [(&str, &str); 5] =
     [(".hg", "Mercurial"), (".svn", "Subversion"), (".bzr", "Bazaar"), (".jj", "Jujutsu"), ("_darcs", "Darcs")];
 
 /// Gathers the facts. For a purge, also walks the home and the workspace for other users' files and unsaved work.
-pub fn gather(home: &Home, request: &Request) -> Result<UninstallFacts, FactsError> {
+pub fn gather(home: &Home, request: &Request) -> Result<UninstallFacts, RemoveError> {
     let receipt = Receipt::load(home)?;
     let io = |path: &Path| {
         let path = path.to_owned();
-        move |source| FactsError::Io { path, source }
+        move |source| RemoveError::Inspect { path, source }
     };
     let root = home.root();
     let canonical = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
