@@ -1,7 +1,8 @@
 //! Apache Airflow's own web UI, unmodified and with its licence: a component that the home has completely or not at
 //! all. Everything except the UI itself works without it.
 
-use crate::{archive, wheel};
+use crate::archive::{self, ArchiveError};
+use crate::wheel::{self, WheelError};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use leoflow_base::home::{Home, shared};
@@ -84,16 +85,47 @@ fn find_next_to_binary() -> Option<PathBuf> {
     fs::read_dir(exe.parent()?).ok()?.flatten().map(|entry| entry.path()).find(is_archive)
 }
 
-/// Gets the UI, checks it, and installs it by one rename. The error is a message for users; nothing is left behind.
-pub fn install(home: &Home, source: &UiSource) -> Result<(), String> {
+/// Why the UI was not installed.
+#[derive(Debug, thiserror::Error)]
+pub enum UiError {
+    #[error("LEOFLOW_UI is set to none")]
+    Disabled,
+    #[error("{0:?} is not a valid version")]
+    Version(String),
+    #[error("cannot write {folder}: {source}")]
+    Write { folder: PathBuf, source: io::Error },
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{file}: {source}")]
+    Archive { file: PathBuf, source: ArchiveError },
+    #[error("{0} is not the web UI of Airflow {VERSION}")]
+    OtherVersion(PathBuf),
+    #[error(transparent)]
+    Wheel(#[from] WheelError),
+    #[error("{file}; and from the package index: {index}")]
+    Nowhere { file: Box<UiError>, index: Box<UiError> },
+}
+
+impl UiError {
+    /// Converts an error about a path.
+    fn at(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { path: path.to_owned(), source }
+    }
+
+    fn archive(file: &Path) -> impl FnOnce(ArchiveError) -> Self {
+        move |source| Self::Archive { file: file.to_owned(), source }
+    }
+}
+
+/// Gets the UI, checks it, and installs it by one rename. A failure leaves nothing behind.
+pub fn install(home: &Home, source: &UiSource) -> Result<(), UiError> {
     if installed(home).is_some() {
         return Ok(());
     }
     if let UiSource::NextToBinary(file) = source {
-        let from_file = install(home, &UiSource::File(file.clone()));
-        return from_file.or_else(|reason| {
+        return install(home, &UiSource::File(file.clone())).or_else(|file| {
             install(home, &UiSource::Index)
-                .map_err(|index_error| format!("{reason}; and from the package index: {index_error}"))
+                .map_err(|index| UiError::Nowhere { file: Box::new(file), index: Box::new(index) })
         });
     }
     if *source == UiSource::Index && shared::copy_from_other_instance(home, &folder(home, VERSION)) {
@@ -101,7 +133,7 @@ pub fn install(home: &Home, source: &UiSource) -> Result<(), String> {
     }
     install_from(home, VERSION, |staging| {
         let file = match source {
-            UiSource::None => return Err("LEOFLOW_UI is set to none".to_owned()),
+            UiSource::None => return Err(UiError::Disabled),
             UiSource::File(path) | UiSource::NextToBinary(path) => path.clone(),
             UiSource::Index => download(&staging.join("download"))?,
         };
@@ -109,28 +141,32 @@ pub fn install(home: &Home, source: &UiSource) -> Result<(), String> {
             return tree_of_wheel(&file, staging);
         }
         let tree = tree_of_archive(&file, staging)?;
-        match tree_sha256(&tree).map_err(|error| format!("{}: {error}", tree.display()))? {
+        match tree_sha256(&tree).map_err(UiError::at(&tree))? {
             sha256 if sha256 == TREE_SHA256 => Ok(tree),
-            _ => Err(format!("{} is not the web UI of Airflow {VERSION}", file.display())),
+            _ => Err(UiError::OtherVersion(file)),
         }
     })
 }
 
 /// Installs another version from an archive verified by a signed manifest.
-pub fn install_component(home: &Home, version: &str, archive: &Path) -> Result<(), String> {
+pub fn install_component(home: &Home, version: &str, archive: &Path) -> Result<(), UiError> {
     if !version.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte)) || version.starts_with('.') {
-        return Err(format!("{version:?} is not a valid version"));
+        return Err(UiError::Version(version.to_owned()));
     }
     install_from(home, version, |staging| tree_of_archive(archive, staging))
 }
 
 /// Installs the tree that `fill` creates in a staging folder, unless the version is installed.
-fn install_from(home: &Home, version: &str, fill: impl FnOnce(&Path) -> Result<PathBuf, String>) -> Result<(), String> {
+fn install_from(
+    home: &Home,
+    version: &str,
+    fill: impl FnOnce(&Path) -> Result<PathBuf, UiError>,
+) -> Result<(), UiError> {
     let target = folder(home, version);
     if target.is_dir() {
         return Ok(());
     }
-    let failed = |error: io::Error| format!("cannot write {}: {error}", home.ui().display());
+    let failed = |source: io::Error| UiError::Write { folder: home.ui(), source };
     home.create_folder(&home.ui()).map_err(failed)?;
     files::create_folder_atomic(&target, failed, |staging| {
         let tree = fill(staging)?;
@@ -140,25 +176,25 @@ fn install_from(home: &Home, version: &str, fill: impl FnOnce(&Path) -> Result<P
 }
 
 /// Extracts the UI's files with `LICENSE` and `NOTICE` from the wheel into `tree` below `folder`.
-pub fn tree_of_wheel(wheel: &Path, folder: &Path) -> Result<PathBuf, String> {
-    let describe = |error: &dyn std::fmt::Display| format!("{}: {error}", wheel.display());
+pub fn tree_of_wheel(wheel: &Path, folder: &Path) -> Result<PathBuf, UiError> {
     wheel::check(wheel, SHA256)?;
     let unpacked = folder.join("unpacked");
-    fs::create_dir(&unpacked).map_err(|error| error.to_string())?;
-    archive::unpack_wheel(wheel, &unpacked, is_ui_file).map_err(|error| describe(&error))?;
-    arrange(&unpacked, &folder.join("tree")).map_err(|error| describe(&error))
+    fs::create_dir(&unpacked).map_err(UiError::at(&unpacked))?;
+    archive::unpack_wheel(wheel, &unpacked, is_ui_file).map_err(UiError::archive(wheel))?;
+    arrange(&unpacked, &folder.join("tree")).map_err(UiError::at(wheel))
 }
 
 /// Unpacks an archive of a release into `tree` below `folder`.
-fn tree_of_archive(archive: &Path, folder: &Path) -> Result<PathBuf, String> {
-    let describe = |error: &dyn std::fmt::Display| format!("{}: {error}", archive.display());
+fn tree_of_archive(archive: &Path, folder: &Path) -> Result<PathBuf, UiError> {
     let tree = folder.join("tree");
-    fs::create_dir(&tree).map_err(|error| error.to_string())?;
-    archive::unpack(archive, &tree).map_err(|error| describe(&error))?;
-    if !tree.join("index.html").is_file() {
-        return Err(describe(&"it has no index.html"));
-    }
-    Ok(tree)
+    fs::create_dir(&tree).map_err(UiError::at(&tree))?;
+    archive::unpack(archive, &tree).map_err(UiError::archive(archive))?;
+    with_index(tree).map_err(UiError::at(archive))
+}
+
+/// The tree, if it has the UI's start page.
+fn with_index(tree: PathBuf) -> io::Result<PathBuf> {
+    if tree.join("index.html").is_file() { Ok(tree) } else { Err(io::Error::other("it has no index.html")) }
 }
 
 /// sha256 of all files of the tree, sorted by path: path, length and content of each.
@@ -203,13 +239,10 @@ pub fn wheel_in(folder: &Path) -> Option<PathBuf> {
 }
 
 /// Downloads the wheel into a new folder.
-pub fn download(folder: &Path) -> Result<PathBuf, String> {
-    fs::create_dir(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+pub fn download(folder: &Path) -> Result<PathBuf, WheelError> {
+    fs::create_dir(folder).map_err(WheelError::at(folder))?;
     wheel::download(&wheel::Wheels { packages: &[&requirement()], platforms: &["any"] }, folder, LIMIT)?;
-    let is_wheel = |path: &PathBuf| path.extension().is_some_and(|end| end == "whl");
-    let downloaded =
-        fs::read_dir(folder).map_err(|error| error.to_string())?.flatten().map(|entry| entry.path()).find(is_wheel);
-    downloaded.ok_or_else(|| "pip reported success and left no wheel".to_owned())
+    wheel::find(folder, |name| name.ends_with(".whl"))
 }
 
 /// True for the files of the wheel that are installed: the UI and its licences.
@@ -233,10 +266,7 @@ fn arrange(unpacked: &Path, tree: &Path) -> io::Result<PathBuf> {
     for name in LICENSES {
         fs::rename(licenses_folder.join(name), tree.join(name))?;
     }
-    if !tree.join("index.html").is_file() {
-        return Err(io::Error::other("it has no index.html"));
-    }
-    Ok(tree.to_owned())
+    with_index(tree.to_owned())
 }
 
 /// Compresses large text files once at installation, so that no request has to.

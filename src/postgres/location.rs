@@ -2,7 +2,7 @@
 //! silently start an empty instance in another place. Without that file the data is the PostgreSQL under the home.
 
 use super::{APPLICATION_DATABASE, SUPERUSER};
-use leoflow_base::config::{self, ConfigError, DatastoreSetting, ExternalUrl};
+use leoflow_base::config::{self, ConfigError, DatastoreSetting, ExternalUrl, UnreadableSecret};
 use leoflow_base::home::Home;
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::random;
@@ -67,7 +67,7 @@ pub enum LocationError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error("cannot read the datastore's URL: {0}")]
-    Url(String),
+    Url(#[source] UnreadableSecret),
     #[error("config.yaml names the datastore {configured}, but the data of this home is in {recorded}")]
     Other { configured: String, recorded: String },
 }

@@ -106,7 +106,8 @@ pub fn download(folder: &Path) -> Result<(), String> {
     std::fs::create_dir(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let packages: Vec<String> = requirements().collect();
     let packages: Vec<&str> = packages.iter().map(String::as_str).collect();
-    wheel::download(&wheel::Wheels { packages: &packages, platforms: PLATFORMS }, folder, LIMIT)
+    let wheels = wheel::Wheels { packages: &packages, platforms: PLATFORMS };
+    wheel::download(&wheels, folder, LIMIT).map_err(|error| error.to_string())
 }
 
 /// Finds every wheel of `WHEELS` in a folder and verifies its sha256. The error is a message for the user.
@@ -120,7 +121,7 @@ pub fn verified_wheels(wheels: &Path) -> Result<Vec<PathBuf>, String> {
             .map(|entry| entry.path())
             .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().to_lowercase().starts_with(&start)))
             .ok_or_else(|| format!("no wheel of {name} {version} in {}", wheels.display()))?;
-        wheel::check(&file, hash)?;
+        wheel::check(&file, hash).map_err(|error| error.to_string())?;
         verified.push(file);
     }
     Ok(verified)

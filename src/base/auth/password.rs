@@ -16,25 +16,32 @@ const LANES: u32 = 1;
 
 #[derive(Debug, thiserror::Error)]
 #[error("failed to hash the password: {0}")]
-pub struct HashError(String);
+pub struct HashError(#[from] argon2::password_hash::Error);
 
 /// Minimum length of a chosen password, characters: NIST SP 800-63B, 5.1.1.2.
 pub(crate) const SHORTEST: usize = 8;
 /// Maximum length, bytes: hashing a huge password would let an attacker burn CPU.
 pub const LONGEST: usize = 1024;
 
-/// Checks a new password. `Err` says why it is not acceptable.
-pub fn acceptable(password: &str) -> Result<(), String> {
-    if password.chars().count() < SHORTEST {
-        return Err(format!("the password must have at least {SHORTEST} characters"));
+/// Why a new password is not acceptable.
+#[derive(Debug, thiserror::Error)]
+pub enum Unacceptable {
+    #[error("the password must have at least {SHORTEST} characters")]
+    TooShort,
+    #[error("the password must have at most {LONGEST} bytes")]
+    TooLong,
+    #[error("the password must not contain control characters")]
+    ControlCharacter,
+}
+
+/// Checks a new password.
+pub fn acceptable(password: &str) -> Result<(), Unacceptable> {
+    match password {
+        _ if password.chars().count() < SHORTEST => Err(Unacceptable::TooShort),
+        _ if password.len() > LONGEST => Err(Unacceptable::TooLong),
+        _ if password.chars().any(char::is_control) => Err(Unacceptable::ControlCharacter),
+        _ => Ok(()),
     }
-    if password.len() > LONGEST {
-        return Err(format!("the password must have at most {LONGEST} bytes"));
-    }
-    if password.chars().any(char::is_control) {
-        return Err("the password must not contain control characters".to_owned());
-    }
-    Ok(())
 }
 
 /// True if a hash uses another algorithm, or weaker parameters than this release.
@@ -51,27 +58,23 @@ pub fn generate() -> String {
     letters.chunks(GROUP_LENGTH).map(|group| group.iter().collect::<String>()).collect::<Vec<_>>().join("-")
 }
 
-fn hasher() -> Result<Argon2<'static>, HashError> {
-    let params = Params::new(MEMORY_KIB, PASSES, LANES, None).map_err(|error| HashError(error.to_string()))?;
-    Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
+fn hasher() -> Argon2<'static> {
+    let params = Params::new(MEMORY_KIB, PASSES, LANES, None).expect("the parameters are within Argon2's limits");
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
 }
 
 /// Hashes a password to a PHC string. Takes some 20 ms and 19 MiB, by design.
 pub fn hash(password: &str) -> Result<String, HashError> {
-    let salt = random::bytes::<16>();
-    let hash =
-        hasher()?.hash_password_with_salt(password.as_bytes(), &salt).map_err(|error| HashError(error.to_string()))?;
-    Ok(hash.to_string())
+    Ok(hasher().hash_password_with_salt(password.as_bytes(), &random::bytes::<16>())?.to_string())
 }
 
 /// True if `password` matches the hash. As slow as `hash`, even for a hash that cannot be parsed.
 pub fn verify(password: &str, stored: &str) -> bool {
-    let Ok(hasher) = hasher() else { return false };
     match PasswordHash::new(stored) {
-        Ok(parsed) => hasher.verify_password(password.as_bytes(), &parsed).is_ok(),
+        Ok(parsed) => hasher().verify_password(password.as_bytes(), &parsed).is_ok(),
         Err(_) => {
             // Hashes anyway: the response time must not reveal that there is no valid hash.
-            let _ = hasher.hash_password_with_salt(password.as_bytes(), &[0; 16]);
+            let _ = hasher().hash_password_with_salt(password.as_bytes(), &[0; 16]);
             false
         }
     }

@@ -1,7 +1,7 @@
 //! The `datastore` key: the managed PostgreSQL under the home, one in a container, or an external server.
 
 use super::keys::ValueError;
-use super::recipient::SecretReference;
+use super::recipient::{SecretError, SecretReference, UnreadableSecret};
 use crate::sys::env_vars;
 use crate::sys::fs::files;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -111,24 +111,16 @@ impl DatastoreSetting {
     }
 
     /// Returns the URL of an external server, `None` for other kinds; `Err` says why the URL cannot be read.
-    pub fn external(&self) -> Result<Option<ExternalUrl>, String> {
+    pub fn external(&self) -> Result<Option<ExternalUrl>, UnreadableSecret> {
         let reference = match self {
             Self::Managed | Self::Docker => return Ok(None),
             Self::External(url) => return Ok(Some(url.clone())),
             Self::UrlReference(reference) => reference,
         };
-        let read = || match reference {
-            SecretReference::File(path) => match files::read_text(path, 64 * 1024) {
-                Ok(Some(text)) => Ok(text),
-                Ok(None) => Err("there is no such file".to_owned()),
-                Err(error) => Err(error.to_string()),
-            },
-            SecretReference::Variable(name) => env_vars::text(name).ok_or("that variable is not set".to_owned()),
-        };
-        read()
-            .and_then(|text| ExternalUrl::parse(text.trim()).map_err(|allowed| format!("its value is not {allowed}")))
-            .map(Some)
-            .map_err(|reason| format!("datastore.url: {reference}: {reason}"))
+        let parse = |text: String| ExternalUrl::parse(text.trim()).map_err(SecretError::Value);
+        let url = reference.read(env_vars::text).and_then(parse);
+        let unreadable = |source| UnreadableSecret { name: "datastore.url", reference: reference.clone(), source };
+        url.map(Some).map_err(unreadable)
     }
 
     /// Value of the key as written to `config.yaml`.

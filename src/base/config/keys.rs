@@ -76,19 +76,22 @@ pub const DEPRECATED: &[Deprecated] = &[Deprecated {
     removed_in: "0.3.0",
 }];
 
-impl Deprecated {
-    /// True when `version` is the one that removes the old name, or a later one.
-    fn is_removed_in(&self, version: &str) -> bool {
-        numbers(version) >= numbers(self.removed_in)
-    }
+/// What is said about an old name that is still used.
+pub enum Notice {
+    /// The name works; this is the warning.
+    Deprecated(String),
+    /// This version no longer reads the name; this is the refusal.
+    Removed(String),
+}
 
-    /// Returns the warning, or as an error the refusal of a version that no longer reads the old name.
-    pub fn notice(&self, version: &str) -> Result<String, String> {
+impl Deprecated {
+    pub fn notice(&self, version: &str) -> Notice {
         let Self { name, replacement, removed_in, .. } = self;
-        if self.is_removed_in(version) {
-            Err(format!("{name} was removed in {removed_in}: use {replacement}"))
-        } else {
-            Ok(format!("{name} is deprecated, use {replacement}; {name} works until version {removed_in}"))
+        match numbers(version) >= numbers(removed_in) {
+            true => Notice::Removed(format!("{name} was removed in {removed_in}: use {replacement}")),
+            false => Notice::Deprecated(format!(
+                "{name} is deprecated, use {replacement}; {name} works until version {removed_in}"
+            )),
         }
     }
 }

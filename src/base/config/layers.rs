@@ -4,7 +4,7 @@
 //! depend on them.
 
 use super::document::{Problem, line_of, line_of_subkey, to_mapping};
-use super::keys::{KEYS, ValueError};
+use super::keys::{KEYS, Notice, ValueError};
 use super::load::{Config, ConfigError, Loaded, SIZE_LIMIT, check, describe, parse, read_file};
 use super::origin::{Origin, Origins};
 use super::recipient::SecretReference;
@@ -167,7 +167,7 @@ fn deprecated_variable(
     let Some(old) = DEPRECATED.iter().find(|old| old.replacement == setting.name) else { return Ok(None) };
     let (name, new_name) = (variable_named(old.name), variable_named(setting.name));
     let Some(text) = variable(&name) else { return Ok(None) };
-    if old.notice(build_info::version()).is_err() {
+    if let Notice::Removed(_) = old.notice(build_info::version()) {
         return Err(ConfigError::EnvironmentVariable { name, allowed: format!("read any more: use {new_name}") });
     }
     let message =

@@ -3,6 +3,7 @@
 use super::document::{Problem, line_of, line_of_subkey, show, to_mapping};
 use super::keys::{Deprecated, KEYS, ValueError};
 use super::origin::Origins;
+use super::recipient::UnreadableSecret;
 use super::renamed::rename_deprecated;
 use super::{
     BackupSettings, DEFAULT_ADMIN_EMAIL, DEFAULT_MAX_MAP_LENGTH, DEFAULT_PORT, DEPRECATED, DatastoreSetting,
@@ -104,8 +105,8 @@ pub enum ConfigError {
     #[error("{name} is not {allowed}")]
     EnvironmentVariable { name: String, allowed: String },
     /// A secret stored outside `config.yaml` that cannot be read; `line` has the reference to it.
-    #[error("{}:{line}: {reason}", path.display())]
-    Secret { path: PathBuf, line: usize, reason: String },
+    #[error("{}:{line}: {source}", path.display())]
+    Secret { path: PathBuf, line: usize, source: UnreadableSecret },
 }
 
 /// Formats each problem as `file:line: message`, one per line.

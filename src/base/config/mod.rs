@@ -34,7 +34,7 @@ pub use layers::{
 pub use load::{Config, ConfigError, Loaded, parse, read_file};
 pub use origin::Origin;
 pub use overdue::Overdue;
-pub use recipient::{Recipient, SecretReference};
+pub use recipient::{Recipient, SecretError, SecretReference, UnreadableSecret};
 pub use renamed::with_new_names;
 pub use secret_references::self_contained;
 pub use settings::{SECRETS, SETTINGS, Setting, SettingError};

@@ -2,8 +2,11 @@
 //!
 //! <https://age-encryption.org/v1>
 
+use super::load::SIZE_LIMIT;
+use crate::sys::fs::files;
 use bech32::{FromBase32 as _, Variant};
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
 
 /// A public key of `age-keygen`: `age1…`, which is an X25519 key in Bech32.
@@ -54,6 +57,36 @@ impl SecretReference {
             _ => None,
         }
     }
+
+    /// Reads the text at the place; `variable` reads the environment.
+    pub fn read(&self, variable: impl Fn(&str) -> Option<String>) -> Result<String, SecretError> {
+        match self {
+            Self::File(path) => files::read_text(path, SIZE_LIMIT)?.ok_or(SecretError::NoFile),
+            Self::Variable(name) => variable(name).ok_or(SecretError::NoVariable),
+        }
+    }
+}
+
+/// A value of `config.yaml` that is stored elsewhere and cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{name}: {reference}: {source}")]
+pub struct UnreadableSecret {
+    pub(super) name: &'static str,
+    pub(super) reference: SecretReference,
+    pub(super) source: SecretError,
+}
+
+/// Why a secret cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    #[error("there is no such file")]
+    NoFile,
+    #[error("that variable is not set")]
+    NoVariable,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("its value is not {0}")]
+    Value(&'static str),
 }
 
 impl fmt::Display for SecretReference {

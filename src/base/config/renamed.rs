@@ -2,7 +2,7 @@
 
 use super::document::{Problem, line_of, line_of_subkey, to_mapping};
 use super::edit::{EditError, remove_key, remove_subkey, set_keys};
-use super::keys::{DEPRECATED, Deprecated};
+use super::keys::{DEPRECATED, Deprecated, Notice};
 use serde_yaml::{Mapping, Value};
 
 /// Replaces deprecated names in `text`, also those that this version no longer reads: the `config.yaml` in a backup may
@@ -36,11 +36,11 @@ pub(super) fn rename_deprecated(
     for old in table {
         let Some((value, line)) = take(mapping, text, old.name) else { continue };
         match old.notice(version) {
-            Ok(message) => {
+            Notice::Deprecated(message) => {
                 warnings.push(Problem { line, message });
                 set_if_missing(mapping, old.replacement, value);
             }
-            Err(message) => problems.push(Problem { line, message }),
+            Notice::Removed(message) => problems.push(Problem { line, message }),
         }
     }
     (problems, warnings)

@@ -3,11 +3,10 @@
 use super::document::{Problem, line_of};
 use super::edit::set_keys;
 use super::keys::KEYS;
-use super::load::{Config, ConfigError, Loaded, SIZE_LIMIT, read_file};
-use super::recipient::SecretReference;
+use super::load::{Config, ConfigError, Loaded, read_file};
+use super::recipient::{SecretError, SecretReference, UnreadableSecret};
 use super::settings::SECRETS;
 use crate::sys::env_vars;
-use crate::sys::fs::files;
 use serde_yaml::Value;
 use std::path::Path;
 
@@ -49,33 +48,22 @@ impl Loaded {
 pub(super) fn check_secret(
     loaded: &Loaded,
     path: &Path,
-    name: &str,
+    name: &'static str,
     reference: &SecretReference,
     variable: impl Fn(&str) -> Option<String>,
 ) -> Result<Value, ConfigError> {
-    read_secret(name, reference, variable).map_err(|reason| ConfigError::Secret {
+    let checked = reference.read(variable).and_then(|text| {
+        let text = text.trim();
+        let is_reference = SecretReference::parse(text).is_some();
+        let key = KEYS.iter().find(|key| key.name == name).filter(|_| !is_reference);
+        let key = key.ok_or(SecretError::Value("the secret itself"))?;
+        let value = Value::from(text);
+        (key.check)(&value).map_err(|wrong| SecretError::Value(wrong.allowed))?;
+        Ok(value)
+    });
+    checked.map_err(|source| ConfigError::Secret {
         path: path.to_owned(),
         line: line_of(&loaded.text, name).max(1),
-        reason: format!("{name}: {reference}: {reason}"),
+        source: UnreadableSecret { name, reference: reference.clone(), source },
     })
-}
-
-/// Reads and checks the secret that a reference names.
-fn read_secret(
-    name: &str,
-    reference: &SecretReference,
-    variable: impl Fn(&str) -> Option<String>,
-) -> Result<Value, String> {
-    let text = match reference {
-        SecretReference::File(file) => match files::read_text(file, SIZE_LIMIT) {
-            Ok(Some(text)) => text,
-            Ok(None) => return Err("there is no such file".to_owned()),
-            Err(error) => return Err(error.to_string()),
-        },
-        SecretReference::Variable(name) => variable(name).ok_or("that variable is not set")?,
-    };
-    let (value, is_reference) = (Value::from(text.trim()), SecretReference::parse(text.trim()).is_some());
-    let key = KEYS.iter().find(|key| key.name == name).filter(|_| !is_reference);
-    let checked = key.map_or(Err("the secret itself"), |key| (key.check)(&value).map_err(|wrong| wrong.allowed));
-    checked.map(|()| value).map_err(|allowed| format!("its value is not {allowed}"))
 }

@@ -54,8 +54,8 @@ impl Report {
             }
             // An invalid file prevents the merge of all files, so each is checked on its own.
             Err(ConfigError::Invalid { .. }) => report.problems.extend(config::problems_of_each(path)?),
-            Err(ConfigError::Secret { path, line, reason }) => {
-                report.problems.push((path, Problem { line, message: reason }));
+            Err(ConfigError::Secret { path, line, source }) => {
+                report.problems.push((path, Problem { line, message: source.to_string() }));
             }
             Err(error) => return Err(error.into()),
         }

@@ -70,7 +70,7 @@ impl Extra {
         let fetch = move || {
             let downloads = common.and_then(|receiver| receiver.recv().ok()).transpose()?;
             let wheel = downloads.as_ref().and_then(|all| web_ui::wheel_in(&all.folder));
-            web_ui::install(&home, &wheel.map_or(source, UiSource::File))
+            web_ui::install(&home, &wheel.map_or(source, UiSource::File)).map_err(|error| error.to_string())
         };
         Self {
             name: "Airflow's web UI",
@@ -118,7 +118,7 @@ impl Downloads {
         let packages: Vec<String> = python::package_requirements().chain([web_ui::requirement()]).collect();
         let packages: Vec<&str> = packages.iter().map(String::as_str).collect();
         let wheels = Wheels { packages: &packages, platforms: python::PACKAGE_PLATFORMS };
-        wheel::download(&wheels, &downloads.folder, LIMIT)?;
+        wheel::download(&wheels, &downloads.folder, LIMIT).map_err(|error| error.to_string())?;
         Ok(downloads)
     }
 }

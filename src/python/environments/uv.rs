@@ -149,11 +149,11 @@ fn install_wheel(staging: &Path) -> Result<PathBuf, String> {
             std::fs::create_dir(&downloads).map_err(|error| error.to_string())?;
             let package = format!("uv=={VERSION}");
             let wheels = wheel::Wheels { packages: &[&package], platforms: &[platform] };
-            wheel::download(&wheels, &downloads, DOWNLOAD_LIMIT)?;
+            wheel::download(&wheels, &downloads, DOWNLOAD_LIMIT).map_err(|error| error.to_string())?;
             wheel_in(&downloads).ok_or("pip reported success but left no wheel")?
         }
     };
-    wheel::check(&file, hash)?;
+    wheel::check(&file, hash).map_err(|error| error.to_string())?;
     let (unpacked, tree) = (staging.join("unpacked"), staging.join("tree"));
     let prepare = || -> io::Result<()> {
         std::fs::create_dir(&unpacked)?;

@@ -35,7 +35,7 @@ pub async fn install(home: Home, ui: Arc<UiComponent>) {
     while web_ui::installed(&home).is_none() {
         ui.set(None);
         let (folder, from) = (home.clone(), source.clone());
-        let installed = blocking::run(move || web_ui::install(&folder, &from)).await;
+        let installed = blocking::run(move || web_ui::install(&folder, &from).map_err(|error| error.to_string())).await;
         match installed.unwrap_or_else(|error| Err(error.to_string())) {
             Ok(()) => info!("installed Airflow's web UI"),
             Err(reason) if source == UiSource::None => return ui.set(Some(reason)),

@@ -47,7 +47,7 @@ async fn download(
         let failed = |reason: String| UpgradeError::Component { name: component.name.clone(), reason };
         if component.name == web_ui::COMPONENT {
             // Each version has a folder of its own, so the UI in use is not replaced.
-            web_ui::install_component(home, &component.version, &archive).map_err(failed)?;
+            web_ui::install_component(home, &component.version, &archive).map_err(|error| failed(error.to_string()))?;
         } else {
             let staged = acquire::stage(home, &archive, &release_file.sha256);
             postgres = Some(staged.map_err(|error| failed(chain(&error)))?);
