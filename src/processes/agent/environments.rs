@@ -24,7 +24,7 @@ pub struct Environments {
     interpreters: HashMap<String, Rc<Interpreter>>,
     /// Tries that wait for an environment or a warm Python.
     waiting: HashMap<TryKey, Claimed>,
-    requests: JoinSet<(TryKey, Result<(), String>)>,
+    requests: JoinSet<(TryKey, Option<String>)>,
 }
 
 /// The server's answer to a request for an environment.
@@ -58,7 +58,7 @@ impl Environments {
         self.enqueue(claimed, async move {
             loop {
                 match request_build(&home, &hash).await {
-                    Some(answer) => return answer.problem.map_or(Ok(()), Err),
+                    Some(answer) => return answer.problem,
                     None => tokio::time::sleep(RETRY_PAUSE).await,
                 }
             }
@@ -76,7 +76,7 @@ impl Environments {
         let claimed = Claimed { has_waited: true, ..claimed.clone() };
         self.enqueue(&claimed, async move {
             ready.await;
-            Ok(())
+            None
         });
         true
     }
@@ -93,19 +93,19 @@ impl Environments {
         interpreter
     }
 
-    fn enqueue(&mut self, claimed: &Claimed, ready: impl Future<Output = Result<(), String>> + 'static) {
+    fn enqueue(&mut self, claimed: &Claimed, problem: impl Future<Output = Option<String>> + 'static) {
         let key = claimed.key.clone();
         self.waiting.insert(key.clone(), claimed.clone());
-        self.requests.spawn_local(async move { (key, ready.await) });
+        self.requests.spawn_local(async move { (key, problem.await) });
     }
 
-    /// Returns the next try whose environment is ready or cannot be built. `None` when no try waits.
-    pub async fn next(&mut self) -> Option<(Claimed, Result<(), String>)> {
+    /// Returns the next try whose environment is ready, or why it cannot be built. `None` when no try waits.
+    pub async fn next(&mut self) -> Option<(Claimed, Option<String>)> {
         loop {
             // A request that panicked has no answer.
-            let Ok((key, built)) = self.requests.join_next().await? else { continue };
+            let Ok((key, problem)) = self.requests.join_next().await? else { continue };
             if let Some(claimed) = self.waiting.remove(&key) {
-                return Some((claimed, built));
+                return Some((claimed, problem));
             }
         }
     }

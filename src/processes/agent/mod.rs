@@ -51,7 +51,7 @@ pub enum AgentError {
     #[error(transparent)]
     Schema(#[from] SchemaError),
     #[error("this machine cannot run tasks: {0}")]
-    Probe(String),
+    Probe(#[from] probe::ProbeError),
 }
 
 /// Runs the agent until TERM, or until the supervisor is gone.
@@ -72,7 +72,7 @@ pub async fn run(home: &Home, mut inheritance: Inheritance) -> Result<(), AgentE
         let client = endpoint.connect(&application).await.map_err(SchemaError::from)?;
         schema::require_current(&client, schema::known()).await?;
         let held_lock = lock_for_agent(home).await?;
-        probe.await.map_err(io::Error::other)?.map_err(AgentError::Probe)?;
+        probe.await.map_err(io::Error::other)??;
         Ok::<_, AgentError>(held_lock)
     };
     tokio::pin!(shutdown);

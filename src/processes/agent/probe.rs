@@ -19,24 +19,38 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// Exit code of the probe's program, `leoflow keep-task` without a folder: a usage error.
 const EXPECTED: Exit = Exit::Code(2);
 
-/// Runs the probe. The error is a text for users. A transient error is only logged: the agent starts, and tasks wait.
-pub async fn run(home: &Home) -> Result<(), String> {
+/// Why this machine cannot run tasks.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("the keeper of a probe did not exit within {} s", LIMIT.as_secs())]
+    Hangs,
+    /// The keeper's own reason.
+    #[error("{0}")]
+    Keeper(String),
+    #[error("the keeper of a probe ended without an error message")]
+    Silent,
+    #[error("the process of a probe ended{}", .0.map(|exit| format!(" with {exit}")).unwrap_or_default())]
+    Ended(Option<Exit>),
+}
+
+/// Runs the probe. A transient error is only logged: the agent starts, and tasks wait.
+pub async fn run(home: &Home) -> Result<(), ProbeError> {
     let folder = TaskFolder::at(home.running_tasks().join(format!("probe-{}", std::process::id())));
     let verdict = match attempt(&folder).await {
-        Ok(verdict) => verdict,
-        Err(error) if is_transient(&error) => {
+        Err(ProbeError::Io(error)) if is_transient(&error) => {
             warn!("the probe for running tasks failed: {error}");
             Ok(())
         }
-        Err(error) => Err(error.to_string()),
+        verdict => verdict,
     };
     folder.discard();
     verdict
 }
 
-/// Runs the program once under a keeper. The outer error means that the probe could not run; the inner one is its
-/// result.
-async fn attempt(folder: &TaskFolder) -> io::Result<Result<(), String>> {
+/// Runs the program once under a keeper.
+async fn attempt(folder: &TaskFolder) -> Result<(), ProbeError> {
     may_fail("agent.probe")?;
     let program = env_vars::current_exe()?;
     folder.write_spec(&Spec {
@@ -56,20 +70,14 @@ async fn attempt(folder: &TaskFolder) -> io::Result<Result<(), String>> {
     let keeper = keepers::start_cold(folder)?;
     if tokio::time::timeout(LIMIT, keepers::wait_for(&keeper)).await.is_err() {
         keeper.signal(Signal::Kill);
-        return Ok(Err(format!("the keeper of a probe did not exit within {} s", LIMIT.as_secs())));
+        return Err(ProbeError::Hangs);
     }
     reaper::ended_child(keeper.pid);
-    let outcome = folder.outcome()?;
-    let is_fine = outcome.as_ref().is_some_and(|outcome| outcome.exit == Some(EXPECTED) || outcome.transient);
-    let log = folder.keeper_log();
-    Ok(match outcome {
-        _ if is_fine => Ok(()),
-        Some(outcome) => match (outcome.problem, outcome.exit) {
-            (Some(problem), _) => Err(problem),
-            (None, Some(exit)) => Err(format!("the process of a probe ended with {exit}")),
-            (None, None) => Err("the process of a probe ended".to_owned()),
-        },
-        None if log.is_empty() => Err("the keeper of a probe ended without an error message".to_owned()),
-        None => Err(log),
-    })
+    match folder.outcome()? {
+        Some(outcome) if outcome.exit == Some(EXPECTED) || outcome.transient => Ok(()),
+        Some(outcome) => Err(outcome.problem.map_or(ProbeError::Ended(outcome.exit), ProbeError::Keeper)),
+        None => {
+            Err(Some(folder.keeper_log()).filter(|log| !log.is_empty()).map_or(ProbeError::Silent, ProbeError::Keeper))
+        }
+    }
 }

@@ -155,9 +155,9 @@ impl Agent {
                 }
                 () = tokio::time::sleep(pause), if claimed.locked => {}
                 Some(ended) = self.watchers.join_next() => self.on_keeper_ends(&mut client, ended).await?,
-                Some((claimed, built)) = self.environments.next() => match built {
-                    Ok(()) => self.start(&client, &claimed, Batch::Single).await?,
-                    Err(reason) => self.fail(&client, &claimed.key, reason).await?,
+                Some((claimed, problem)) = self.environments.next() => match problem {
+                    None => self.start(&client, &claimed, Batch::Single).await?,
+                    Some(reason) => self.fail(&client, &claimed.key, reason).await?,
                 },
                 event = self.triggers.next() => self.on_trigger_event(&mut client, event).await?,
                 _ = heartbeat.tick(), if !self.running.is_empty() => self.on_heartbeat(&client).await?,

@@ -16,68 +16,14 @@ pub enum Event {
         reason: String,
         is_final: bool,
     },
-    Ready {
-        pid: i32,
-    },
-    /// The child sent a sign of life.
-    Alive {
-        pid: i32,
-    },
-    /// The relay to an external server is alive; `away` is why the external server does not answer, `None` if it does.
-    RemoteStatus {
-        pid: i32,
-        away: Option<String>,
-    },
-    /// The child runs but cannot work for now; `reason` is empty once it works again.
-    Impaired {
-        pid: i32,
-        reason: String,
-    },
-    /// The child's status text.
-    Detail {
-        pid: i32,
-        text: String,
-    },
-    /// The child is not ready yet and reports why.
-    Busy {
-        pid: i32,
-        text: String,
-    },
-    /// The error that the child reports before it exits.
-    Failure {
-        pid: i32,
-        json: String,
-    },
-    /// The child runs, but does not belong to this instance.
-    Unfit {
-        pid: i32,
-        reason: String,
-    },
-    /// The external server behind the relay has not answered since the relay's start.
-    Unanswered {
-        pid: i32,
-        reason: String,
-    },
-    /// The reason for the child's exit, from its log; precedes `Exited`.
-    ExitReason {
-        pid: i32,
-        exit_reason: ExitReason,
-    },
-    Exited {
-        pid: i32,
-        exit: Exit,
-    },
+    /// An event of the child with this pid.
+    Child(i32, ChildEvent),
     /// A transient cause such as a full disk may be gone: children that wait for it start now.
     TryNow,
     /// The next start of the child is its only try, and must become ready within `limit`.
     OnTrial {
         index: usize,
         limit: Duration,
-    },
-    /// The child runs, but its data is damaged.
-    Damaged {
-        pid: i32,
-        text: String,
     },
     /// Only time has passed.
     Tick,
@@ -87,4 +33,30 @@ pub enum Event {
     Restart,
     /// Keeps only the first N children up; stops the others in reverse order.
     Level(usize),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChildEvent {
+    Ready,
+    /// A sign of life.
+    Alive,
+    /// The relay to an external server is alive; why the external server does not answer, `None` if it does.
+    RemoteStatus(Option<String>),
+    /// The child runs but cannot work for now, for this reason, which is empty once it works again.
+    Impaired(String),
+    /// The child's status text.
+    Detail(String),
+    /// The child is not ready yet and reports why.
+    Busy(String),
+    /// The error that the child reports before it exits, as JSON.
+    Failure(String),
+    /// The child runs, but does not belong to this instance.
+    Unfit(String),
+    /// The external server behind the relay has not answered since the relay's start.
+    Unanswered(String),
+    /// The reason for the child's exit, from its log; precedes `Exited`.
+    ExitReason(ExitReason),
+    Exited(Exit),
+    /// The child runs, but its data is damaged.
+    Damaged(String),
 }

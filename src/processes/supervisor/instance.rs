@@ -1,7 +1,7 @@
 //! Describes Lite's processes for the supervisor: Postgres, the one-shot migrator, the server and the agent, in that
 //! order.
 
-use super::spec::{ExitReason, Launch, Outlook, Plan, Probe, ProbeResult, Readiness, Spec};
+use super::spec::{ExitReason, Launch, LaunchError, Outlook, Plan, Probe, ProbeResult, Readiness, Spec};
 use leoflow_base::home::Home;
 use leoflow_base::protocol::child;
 use leoflow_base::sys::env_vars;
@@ -76,17 +76,15 @@ impl Instance {
         }
     }
 
-    fn launch_postgres(&self) -> Result<Launch, String> {
-        leftovers::end(&self.home).map_err(|error| error.to_string())?;
-        self.endpoint.prepare().map_err(|error| error.to_string())?;
+    fn launch_postgres(&self) -> Result<Launch, LaunchError> {
+        leftovers::end(&self.home)?;
+        self.endpoint.prepare()?;
         // An upgrade may have installed or removed a version.
         let installation = postgres::install::installed(&self.home).unwrap_or_else(|| self.installation.clone());
         let command = postgres::cluster::server::command(&self.home, &installation, &self.endpoint);
         let identity = command.identity();
         if matches!(identity, Identity::Impossible) {
-            return Err(
-                "PostgreSQL refuses to run as this user, and the machine has no other user to run it as".to_owned()
-            );
+            return Err(LaunchError::NoOtherUser);
         }
         Ok(Launch {
             program: command.program,

@@ -32,6 +32,15 @@ fn child_count(level: Level, total: usize) -> usize {
     }
 }
 
+/// Why a level cannot be prepared.
+#[derive(Debug, thiserror::Error)]
+enum LevelError {
+    #[error("the instance is starting or stopping")]
+    NotUp,
+    #[error("run/trial.sock: {0}")]
+    Trial(#[from] io::Error),
+}
+
 /// A worker (the process that runs an upgrade) that is stopped (SIGSTOP) for this long is killed, because requests wait
 /// for it.
 const FROZEN_LIMIT: Duration = Duration::from_secs(15);
@@ -48,9 +57,9 @@ impl Supervisor {
         answer: oneshot::Sender<Answer>,
     ) {
         self.own_log.info(format_args!("pid {peer} requested level {level:?}, program {program:?}"));
-        if let Err(reason) = self.prepare_level(level, program) {
+        if let Err(error) = self.prepare_level(level, program) {
             // The client may have disconnected.
-            let _ = answer.send(Answer::Error(reason));
+            let _ = answer.send(Answer::Error(error.to_string()));
             return;
         }
         let level_count = child_count(level, self.children.len());
@@ -65,16 +74,16 @@ impl Supervisor {
         }
     }
 
-    fn prepare_level(&mut self, level: Level, program: Option<PathBuf>) -> Result<(), String> {
+    fn prepare_level(&mut self, level: Level, program: Option<PathBuf>) -> Result<(), LevelError> {
         if !self.model.was_healthy() || matches!(self.model.overall(), Overall::Stopping | Overall::Stopped) {
-            return Err("the instance is starting or stopping".to_owned());
+            return Err(LevelError::NotUp);
         }
         if let Some(program) = program {
             *self.change.program.borrow_mut() = program;
         }
         match level {
             Level::Trial if self.change.trial.is_none() => {
-                self.change.trial = Some(Trial::new(&self.home).map_err(|error| format!("run/trial.sock: {error}"))?);
+                self.change.trial = Some(Trial::new(&self.home)?);
             }
             Level::Whole => self.open_doors(),
             _ => {}

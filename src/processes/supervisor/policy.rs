@@ -2,7 +2,7 @@
 //! whether and when one child restarts after a crash. Pure: events and the time go in, actions come out, so that tests
 //! play hours of crashes and stops in milliseconds.
 
-pub use super::event::Event;
+pub use super::event::{ChildEvent, Event};
 use super::restart::{Persistence, Transient};
 use super::spec::Plan;
 use super::state::{Action, ChildState, Phase};
@@ -166,14 +166,14 @@ impl Model {
         self.children.iter().find(|child| self.goal == Goal::Run && child.is_crash_looping())
     }
 
-    fn process_child_event(&mut self, index: usize, event: Event, now: Instant, actions: &mut Vec<Action>) {
+    fn handle_child_event(&mut self, index: usize, event: ChildEvent, now: Instant, actions: &mut Vec<Action>) {
         let persistence = self.persistence();
         let transient = if self.was_healthy { Transient::WaitedOut } else { Transient::Counted };
         let dependencies_are_up = self.children[..index].iter().all(|dependency| dependency.phase.is_up());
         let child = &mut self.children[index];
         let was_up = child.phase.is_up();
         match event {
-            Event::Exited { exit, .. }
+            ChildEvent::Exited(exit)
                 if persistence == Persistence::KeepTrying
                     && !dependencies_are_up
                     && !exit.success()
@@ -210,21 +210,10 @@ impl Model {
                     self.restarting = true;
                 }
             }
-            Event::RemoteStatus { pid, .. }
-            | Event::Busy { pid, .. }
-            | Event::Ready { pid }
-            | Event::Alive { pid }
-            | Event::Impaired { pid, .. }
-            | Event::Detail { pid, .. }
-            | Event::Failure { pid, .. }
-            | Event::Unfit { pid, .. }
-            | Event::Unanswered { pid, .. }
-            | Event::ExitReason { pid, .. }
-            | Event::Exited { pid, .. }
-            | Event::Damaged { pid, .. } => {
+            Event::Child(pid, event) => {
                 // Events of a child that was replaced meanwhile are ignored.
                 if let Some(index) = self.children.iter().position(|child| child.phase.pid() == Some(pid)) {
-                    self.process_child_event(index, event, now, actions);
+                    self.handle_child_event(index, event, now, actions);
                 }
             }
         }
@@ -234,9 +223,8 @@ impl Model {
         self.goal = Goal::Stop;
         for child in &mut self.children {
             let first_step = child.plan.stop_now_at;
-            let is_gentler = !matches!(child.phase, Phase::Stopping { step, .. } if step >= first_step);
-            if let Some(pid) = child.phase.pid().filter(|_| is_gentler) {
-                child.stop_step(pid, first_step, None, now, actions);
+            if !matches!(child.phase, Phase::Stopping { step, .. } if step >= first_step) {
+                child.stop_step(first_step, None, now, actions);
             }
         }
     }
@@ -257,17 +245,17 @@ impl Model {
     fn check_deadlines(&mut self, now: Instant, actions: &mut Vec<Action>) {
         for child in &mut self.children {
             match child.phase.clone() {
-                Phase::Starting { pid, since, .. } if now >= since + child.start_limit() => {
+                Phase::Starting { since, .. } if now >= since + child.start_limit() => {
                     let reason = format!("not ready within {} s", child.start_limit().as_secs());
-                    child.end_broken(pid, reason, now, actions);
+                    child.end_broken(reason, now, actions);
                 }
-                Phase::Running { pid, last_seen, .. } if now >= last_seen + child.plan.silence_limit => {
+                Phase::Running { last_seen, .. } if now >= last_seen + child.plan.silence_limit => {
                     let reason = format!("silent for {} s", child.plan.silence_limit.as_secs());
-                    child.end_broken(pid, reason, now, actions);
+                    child.end_broken(reason, now, actions);
                 }
-                Phase::Stopping { pid, step, deadline, broken, .. } if now >= deadline => {
+                Phase::Stopping { step, deadline, broken, .. } if now >= deadline => {
                     let next = (step + 1).min(child.plan.stop.len() - 1);
-                    child.stop_step(pid, next, broken, now, actions);
+                    child.stop_step(next, broken, now, actions);
                 }
                 _ => {}
             }
@@ -277,9 +265,9 @@ impl Model {
     /// Stops the children above the level, last started first. Returns true when all of them are down.
     fn stop_above_level(&mut self, now: Instant, actions: &mut Vec<Action>) -> bool {
         for child in self.children[self.level..].iter_mut().rev() {
-            match child.phase.clone() {
-                Phase::Starting { pid, .. } | Phase::Running { pid, .. } => {
-                    child.stop_step(pid, 0, None, now, actions);
+            match child.phase {
+                Phase::Starting { .. } | Phase::Running { .. } => {
+                    child.stop_step(0, None, now, actions);
                     return false;
                 }
                 Phase::Stopping { .. } => return false,
@@ -327,9 +315,9 @@ impl Model {
     /// Stops the children one after another, last started first.
     fn drive_down(&mut self, now: Instant, actions: &mut Vec<Action>) {
         for child in self.children.iter_mut().rev() {
-            match child.phase.clone() {
-                Phase::Starting { pid, .. } | Phase::Running { pid, .. } => {
-                    child.stop_step(pid, 0, None, now, actions);
+            match child.phase {
+                Phase::Starting { .. } | Phase::Running { .. } => {
+                    child.stop_step(0, None, now, actions);
                     return;
                 }
                 Phase::Stopping { .. } => return,

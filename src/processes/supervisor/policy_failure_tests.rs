@@ -25,7 +25,7 @@ fn children_that_crash_together_are_restarted_in_order() {
     for _ in 0..60 {
         fake.run_for(10, "");
         let pid = fake.pid("db");
-        fake.feed(Event::Busy { pid, text: "recovering".into() });
+        fake.feed(Event::Child(pid, ChildEvent::Busy("recovering".into())));
     }
     assert!(matches!(fake.phase("db"), Phase::Starting { .. }), "{:?}", fake.phase("db"));
     assert!(matches!(fake.phase("server"), Phase::Backoff { .. }), "waits for its dependency");
@@ -38,7 +38,7 @@ fn children_that_crash_together_are_restarted_in_order() {
 fn an_unfit_child_is_stopped_gently_and_not_retried() {
     let mut fake = Fake::new();
     let pid = fake.pid("db");
-    fake.feed(Event::Unfit { pid, reason: "belongs to another instance".into() });
+    fake.feed(Event::Child(pid, ChildEvent::Unfit("belongs to another instance".into())));
     assert_eq!(fake.signals, [("db", Signal::Terminate)]);
     fake.exit("db", Exit::Code(0));
     assert_eq!(fake.model.overall(), Overall::Stopped);
@@ -164,7 +164,7 @@ fn damaged_files_make_the_child_fail() {
     let exit_reason = ExitReason { text: "invalid page".to_owned(), outlook: Outlook::Lasts };
     for _ in 0..=START_TRIES {
         let pid = fake.pid("db");
-        fake.feed(Event::ExitReason { pid, exit_reason: exit_reason.clone() });
+        fake.feed(Event::Child(pid, ChildEvent::ExitReason(exit_reason.clone())));
         fake.exit("db", Exit::Code(1));
         fake.run_for(1, "");
     }
@@ -232,7 +232,7 @@ fn a_transient_cause_is_retried_and_at_once_when_it_is_gone() {
     let mut pauses = Vec::new();
     for _ in 0..10 {
         let pid = fake.pid("db");
-        fake.feed(Event::ExitReason { pid, exit_reason: exit_reason.clone() });
+        fake.feed(Event::Child(pid, ChildEvent::ExitReason(exit_reason.clone())));
         fake.exit("db", Exit::Code(1));
         let Phase::Backoff { until } = *fake.phase("db") else { panic!("{:?}", fake.phase("db")) };
         pauses.push(until - fake.now);
@@ -240,13 +240,13 @@ fn a_transient_cause_is_retried_and_at_once_when_it_is_gone() {
         fake.now = until;
         for name in ["server", "agent"] {
             let pid = fake.pid(name);
-            fake.feed(Event::Alive { pid });
+            fake.feed(Event::Child(pid, ChildEvent::Alive));
         }
         fake.feed(Event::Tick);
     }
     assert!(pauses.is_sorted() && pauses[0] >= Duration::from_secs(1) && pauses[9] == Duration::from_secs(60));
     let pid = fake.pid("db");
-    fake.feed(Event::ExitReason { pid, exit_reason });
+    fake.feed(Event::Child(pid, ChildEvent::ExitReason(exit_reason)));
     fake.exit("db", Exit::Code(1));
     let started = fake.started.len();
     fake.feed(Event::TryNow);
@@ -261,7 +261,7 @@ fn a_first_start_does_not_wait_out_a_transient_cause() {
     for _ in 0..START_TRIES {
         let pid = fake.pid("db");
         let exit_reason = ExitReason { text: "No space left on device".to_owned(), outlook: Outlook::Passes };
-        fake.feed(Event::ExitReason { pid, exit_reason });
+        fake.feed(Event::Child(pid, ChildEvent::ExitReason(exit_reason)));
         fake.exit("db", Exit::Code(1));
         fake.advance(Duration::ZERO);
     }

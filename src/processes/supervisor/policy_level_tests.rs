@@ -84,7 +84,7 @@ fn a_child_on_trial_has_one_try_and_its_own_limit() {
     fake.signals.clear();
     fake.now += Duration::from_secs(5);
     let pid = fake.pid("db");
-    fake.feed(Event::Alive { pid });
+    fake.feed(Event::Child(pid, ChildEvent::Alive));
     assert_eq!(fake.signals, [("server", Signal::Kill)], "killed without a grace period");
     fake.exit("server", Exit::Signal(9));
     assert!(matches!(fake.phase("server"), Phase::Failed { reason } if reason.contains("within 5 s")));

@@ -71,7 +71,7 @@ fn a_requested_restart_is_not_degraded() {
 
 #[test]
 fn an_unreachable_external_server_fails_only_the_first_start() {
-    let away = |pid| Event::Unanswered { pid, reason: "no route to host".into() };
+    let away = |pid| Event::Child(pid, ChildEvent::Unanswered("no route to host".into()));
     let mut fake = Fake::new();
     let pid = fake.pid("db");
     fake.feed(away(pid));
@@ -97,7 +97,7 @@ fn a_failed_migration_stops_the_start_and_is_not_retried() {
     let mut fake = Fake::new();
     fake.ready("db");
     let pid = fake.pid("migrate");
-    fake.feed(Event::Failure { pid, json: "{}".into() });
+    fake.feed(Event::Child(pid, ChildEvent::Failure("{}".into())));
     fake.exit("migrate", Exit::Code(3));
     assert_eq!(fake.signals, [("db", Signal::Terminate)]);
     fake.exit("db", Exit::Code(0));
@@ -142,6 +142,6 @@ fn adopted_children_are_supervised() {
     let now = Instant::now();
     let mut model = Model::adopting(plans, &[Some(7), None, Some(9)], now);
     assert_eq!(model.overall(), Overall::Healthy);
-    model.step(Event::Exited { pid: 9, exit: Exit::Signal(9) }, now);
+    model.step(Event::Child(9, ChildEvent::Exited(Exit::Signal(9))), now);
     assert_eq!(model.overall(), Overall::Degraded);
 }

@@ -80,12 +80,12 @@ impl Fake {
 
     fn ready(&mut self, name: &str) {
         let pid = self.pid(name);
-        self.feed(Event::Ready { pid });
+        self.feed(Event::Child(pid, ChildEvent::Ready));
     }
 
     fn exit(&mut self, name: &str, exit: Exit) {
         let pid = self.pid(name);
-        self.feed(Event::Exited { pid, exit });
+        self.feed(Event::Child(pid, ChildEvent::Exited(exit)));
     }
 
     /// Advances the time to the next deadline, and by at least `minimum`.
@@ -111,7 +111,7 @@ impl Fake {
             self.now += Duration::from_secs(1);
             for name in ["db", "server", "agent"].into_iter().filter(|name| *name != silent) {
                 if let Some(pid) = self.phase(name).pid() {
-                    self.feed(Event::Alive { pid });
+                    self.feed(Event::Child(pid, ChildEvent::Alive));
                 }
             }
             self.feed(Event::Tick);
@@ -121,7 +121,7 @@ impl Fake {
     fn keep_alive(&mut self) {
         for name in ["db", "server", "agent"] {
             if let Some(pid) = self.phase(name).pid() {
-                self.feed(Event::Alive { pid });
+                self.feed(Event::Child(pid, ChildEvent::Alive));
             }
         }
     }

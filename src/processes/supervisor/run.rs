@@ -6,7 +6,7 @@ use super::children::logs::OwnLog;
 use super::control::{ControlMessage, ControlSocket};
 use super::limits::poll_interval;
 use super::own_pause::OwnPause;
-use super::policy::{Event, Model, Overall};
+use super::policy::{ChildEvent, Event, Model, Overall};
 use super::state::Action;
 use super::stop_signals::{Interrupts, StopSignals};
 use super::takeover::change::ReleaseChange;
@@ -248,11 +248,11 @@ impl Supervisor {
         for line in text.lines() {
             let Some((key, value)) = line.split_once('=') else { continue };
             match key {
-                "READY" if value == "1" => self.feed(Event::Ready { pid }),
-                "WATCHDOG" if value == "1" => self.feed(Event::Alive { pid }),
-                "STATUS" => self.feed(Event::Detail { pid, text: value.to_owned() }),
-                HINDERED_KEY => self.feed(Event::Impaired { pid, reason: value.to_owned() }),
-                FAILURE_KEY => self.feed(Event::Failure { pid, json: value.to_owned() }),
+                "READY" if value == "1" => self.feed(Event::Child(pid, ChildEvent::Ready)),
+                "WATCHDOG" if value == "1" => self.feed(Event::Child(pid, ChildEvent::Alive)),
+                "STATUS" => self.feed(Event::Child(pid, ChildEvent::Detail(value.to_owned()))),
+                HINDERED_KEY => self.feed(Event::Child(pid, ChildEvent::Impaired(value.to_owned()))),
+                FAILURE_KEY => self.feed(Event::Child(pid, ChildEvent::Failure(value.to_owned()))),
                 SCHEMA_KEY if self.index_of(pid).is_some() => self.schema_version = value.parse().ok(),
                 _ => {}
             }

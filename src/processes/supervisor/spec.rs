@@ -1,8 +1,10 @@
 //! Descriptions of the supervised processes: plain data and a few closures.
 
 use leoflow_base::sys::process::Signal;
+use leoflow_base::sys::process::spawn::SpawnError;
 use leoflow_base::sys::process::user_namespace::SingleUser;
 use std::ffi::OsString;
+use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -69,6 +71,24 @@ pub struct Launch {
     pub listens: bool,
 }
 
+/// Why a child was not started.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    #[error(transparent)]
+    Prepare(#[from] io::Error),
+    #[error("PostgreSQL refuses to run as this user, and the machine has no other user to run it as")]
+    NoOtherUser,
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+}
+
+impl LaunchError {
+    /// True when a retry cannot help.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Spawn(SpawnError::UserNamespace(_)))
+    }
+}
+
 /// The reason for a child's exit, from its log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExitReason {
@@ -91,8 +111,8 @@ pub enum Outlook {
 pub struct Spec {
     pub plan: Plan,
     pub readiness: Readiness,
-    /// Prepares a start or restart and returns the command, or why the child cannot be started.
-    pub launch: Box<dyn Fn() -> Result<Launch, String>>,
+    /// Prepares a start or restart and returns the command.
+    pub launch: Box<dyn Fn() -> Result<Launch, LaunchError>>,
     /// Runs after an unclean exit to remove the child's leftovers.
     pub clean_up: Option<Box<dyn Fn()>>,
     /// Finds the reason for the child's exit in the last lines of its log.

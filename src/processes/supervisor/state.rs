@@ -1,7 +1,7 @@
 //! The state of one child, and how an event changes it. `restart` decides whether and when it restarts after a crash;
 //! `policy` starts and stops all children.
 
-use super::event::Event;
+use super::event::ChildEvent;
 use super::restart::{Failures, Persistence, Transient};
 use super::spec::{ExitReason, Outlook, Plan};
 use leoflow_base::sys::process::Signal;
@@ -131,40 +131,49 @@ impl ChildState {
         self.trial_limit.unwrap_or(self.plan.start_limit)
     }
 
-    /// Processes an event of this child; other events are ignored.
+    /// Processes an event of this child's process.
     pub(super) fn handle_event(
         &mut self,
-        event: Event,
+        event: ChildEvent,
         transient: Transient,
         persistence: Persistence,
         now: Instant,
         actions: &mut Vec<Action>,
     ) {
-        let gives_up = matches!(event, Event::Unfit { .. }) || persistence == Persistence::GiveUp;
         match event {
-            Event::Busy { text, .. } => self.busy(text, now),
-            Event::Ready { pid } => self.ready(pid, now),
-            Event::Alive { .. } => self.alive(now),
-            Event::RemoteStatus { away, .. } => {
+            ChildEvent::Busy(text) => {
+                if let Phase::Starting { since, .. } = &mut self.phase {
+                    *since = now;
+                }
+                self.report.detail = Some(text);
+            }
+            ChildEvent::Ready => self.ready(now),
+            ChildEvent::Alive => self.alive(now),
+            ChildEvent::RemoteStatus(away) => {
                 self.report.away = away;
                 self.alive(now);
             }
-            Event::Impaired { reason, .. } => self.report.away = Some(reason).filter(|reason| !reason.is_empty()),
-            Event::Detail { text, .. } => self.report.detail = Some(text),
-            Event::Failure { json, .. } => self.report.failure = Some(json),
-            Event::Unfit { pid, reason } | Event::Unanswered { pid, reason } => {
-                self.unfit = gives_up;
-                // Keeps a stop in progress, which may be at a later step.
-                if !matches!(self.phase, Phase::Stopping { .. }) {
-                    self.stop_step(pid, 0, Some(reason), now, actions);
-                }
+            ChildEvent::Impaired(reason) => self.report.away = Some(reason).filter(|reason| !reason.is_empty()),
+            ChildEvent::Detail(text) => self.report.detail = Some(text),
+            ChildEvent::Failure(json) => self.report.failure = Some(json),
+            ChildEvent::Unfit(reason) => self.end_unfit(true, reason, now, actions),
+            ChildEvent::Unanswered(reason) => {
+                self.end_unfit(persistence == Persistence::GiveUp, reason, now, actions);
             }
-            Event::ExitReason { exit_reason, .. } => {
+            ChildEvent::ExitReason(exit_reason) => {
                 (self.report.exit_reason, self.report.transient) = (Some(exit_reason), transient);
             }
-            Event::Exited { exit, .. } => self.exited(exit, persistence, now),
-            Event::Damaged { text, .. } => self.report.damage = Some(text),
-            _ => {}
+            ChildEvent::Exited(exit) => self.exited(exit, persistence, now),
+            ChildEvent::Damaged(text) => self.report.damage = Some(text),
+        }
+    }
+
+    /// Stops a process that another start cannot help, if `unfit`. Keeps a stop in progress, which may be at a later
+    /// step.
+    fn end_unfit(&mut self, unfit: bool, reason: String, now: Instant, actions: &mut Vec<Action>) {
+        self.unfit = unfit;
+        if !matches!(self.phase, Phase::Stopping { .. }) {
+            self.stop_step(0, Some(reason), now, actions);
         }
     }
 
@@ -175,21 +184,15 @@ impl ChildState {
         }
     }
 
-    /// Records why the start takes long, and restarts its time limit.
-    pub(super) fn busy(&mut self, text: String, now: Instant) {
-        if let Phase::Starting { since, .. } = &mut self.phase {
-            *since = now;
-        }
-        self.report.detail = Some(text);
-    }
-
     pub(super) fn spawned(&mut self, pid: i32, now: Instant) {
         self.phase = Phase::Starting { pid, begun: now, since: now };
         self.report = Report::default();
     }
 
-    pub(super) fn ready(&mut self, pid: i32, now: Instant) {
-        if matches!(self.phase, Phase::Starting { .. }) && !self.plan.one_shot {
+    fn ready(&mut self, now: Instant) {
+        if let Phase::Starting { pid, .. } = self.phase
+            && !self.plan.one_shot
+        {
             self.phase = Phase::Running { pid, last_seen: now, ready_since: now };
             self.report.detail = None;
             self.report.exit_reason = None;
@@ -223,15 +226,9 @@ impl ChildState {
     }
 
     /// Sends the signal of a step of the stop sequence. `broken` is the reason when the child is stopped for its own
-    /// fault.
-    pub(super) fn stop_step(
-        &mut self,
-        pid: i32,
-        step: usize,
-        broken: Option<String>,
-        now: Instant,
-        actions: &mut Vec<Action>,
-    ) {
+    /// fault. Without a process nothing happens.
+    pub(super) fn stop_step(&mut self, step: usize, broken: Option<String>, now: Instant, actions: &mut Vec<Action>) {
+        let Some(pid) = self.phase.pid() else { return };
         let (signal, time_limit) = self.plan.stop[step];
         actions.push(Action::Signal { pid, signal });
         let ready_since = self.phase.ready_since();
@@ -239,13 +236,12 @@ impl ChildState {
     }
 
     /// Kills a faulty child at once.
-    pub(super) fn end_broken(&mut self, pid: i32, reason: String, now: Instant, actions: &mut Vec<Action>) {
-        let last = self.plan.stop.len() - 1;
-        self.stop_step(pid, last, Some(reason), now, actions);
+    pub(super) fn end_broken(&mut self, reason: String, now: Instant, actions: &mut Vec<Action>) {
+        self.stop_step(self.plan.stop.len() - 1, Some(reason), now, actions);
     }
 
     /// Handles an exit: after a requested stop the child is stopped; otherwise it is done or has failed.
-    pub(super) fn exited(&mut self, exit: Exit, persistence: Persistence, now: Instant) {
+    fn exited(&mut self, exit: Exit, persistence: Persistence, now: Instant) {
         self.last_exit = Some(exit);
         match &self.phase {
             Phase::Stopping { broken: None, .. } => self.phase = Phase::Stopped,
@@ -259,7 +255,7 @@ impl ChildState {
     }
 
     /// Handles an unexpected exit or a failed spawn: the child is restarted after a pause, or has failed.
-    pub(super) fn handle_failure(&mut self, reason: String, persistence: Persistence, now: Instant) {
+    fn handle_failure(&mut self, reason: String, persistence: Persistence, now: Instant) {
         self.report.detail = None;
         let reason = self.report.exit_reason.as_ref().map_or(reason, |exit_reason| exit_reason.text.clone());
         self.last_reason = Some(reason.clone());

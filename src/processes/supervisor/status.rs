@@ -1,6 +1,6 @@
 //! Reports the state: to the terminal, to systemd, to `lite status` and to the web page.
 
-use super::policy::{Event, Model, Overall};
+use super::policy::{ChildEvent, Event, Model, Overall};
 use super::run::{Notice, Supervisor, SupervisorError};
 use super::state::{ChildState, Phase};
 use leoflow_base::protocol::control::Answer;
@@ -15,7 +15,7 @@ const MIN_BUSY_TIME: Duration = Duration::from_millis(500);
 impl Supervisor {
     /// Reports why a child's start takes long, once for each new text.
     pub(super) fn report_busy(&self, event: &Event, on_notice: &mut dyn FnMut(Notice)) {
-        if let Event::Busy { pid, text } = event
+        if let Event::Child(pid, ChildEvent::Busy(text)) = event
             && let Some(index) = self.index_of(*pid)
             && self.model.children[index].report.detail.as_ref() != Some(text)
             && matches!(self.model.children[index].phase, Phase::Starting { begun, .. } if begun.elapsed() > MIN_BUSY_TIME)

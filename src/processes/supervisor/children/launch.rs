@@ -6,33 +6,21 @@ use crate::supervisor::policy::Event;
 use crate::supervisor::run::Supervisor;
 use crate::supervisor::takeover::change::Trial;
 use leoflow_base::sys::process::ProcessId;
-use leoflow_base::sys::process::spawn::SpawnError;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd};
-
-/// Why starting a child failed; `is_final` when a retry cannot help.
-struct SpawnFailure {
-    reason: String,
-    is_final: bool,
-}
 
 impl Supervisor {
     /// Starts a child and returns `Spawned` or `SpawnFailed`.
     pub(crate) fn spawn(&mut self, index: usize) -> Event {
         let name = self.children[index].spec.plan.name;
-        let launch = (self.children[index].spec.launch)().map_err(|reason| SpawnFailure { reason, is_final: false });
-        let started = launch.and_then(|launch| {
+        let started = (self.children[index].spec.launch)().and_then(|launch| {
             let resources = ChildResources {
                 listeners: self.listeners(),
                 arguments: self.trial_arguments(),
                 lifeline: &self.resources.lifeline,
                 notify_address: self.notify.address().into(),
             };
-            let started = child::start(launch, &resources, &self.children[index].log);
-            started.map_err(|error| SpawnFailure {
-                is_final: matches!(error, SpawnError::UserNamespace(_)),
-                reason: error.to_string(),
-            })
+            Ok(child::start(launch, &resources, &self.children[index].log)?)
         });
         match started {
             Ok((pid, process)) => {
@@ -42,9 +30,9 @@ impl Supervisor {
                 self.record(index, pid);
                 Event::Spawned { index, pid }
             }
-            Err(SpawnFailure { reason, is_final }) => {
-                self.own_log.warn(format_args!("failed to start {name}: {reason}"));
-                Event::SpawnFailed { index, reason, is_final }
+            Err(error) => {
+                self.own_log.warn(format_args!("failed to start {name}: {error}"));
+                Event::SpawnFailed { index, reason: error.to_string(), is_final: error.is_final() }
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Reaps exited children. The policy first gets the reason from the child's log, then the exit.
 
-use crate::supervisor::policy::Event;
+use crate::supervisor::policy::{ChildEvent, Event};
 use crate::supervisor::run::Supervisor;
 use leoflow_base::sys::process::reaper;
 
@@ -20,14 +20,14 @@ impl Supervisor {
             let exit_reason =
                 (self.children[index].spec.find_exit_reason)(&self.children[index].log.borrow().last_lines());
             if let Some(exit_reason) = exit_reason.filter(|_| !exit.success()) {
-                self.feed(Event::ExitReason { pid, exit_reason });
+                self.feed(Event::Child(pid, ChildEvent::ExitReason(exit_reason)));
             }
             if !exit.success()
                 && let Some(clean_up) = &self.children[index].spec.clean_up
             {
                 clean_up();
             }
-            self.feed(Event::Exited { pid, exit });
+            self.feed(Event::Child(pid, ChildEvent::Exited(exit)));
         }
     }
 }
