@@ -1,33 +1,56 @@
 //! Validates the DAGs that a file describes. All code that parses DAG files calls [`read`].
 
 use super::dag::Structure;
-use super::params;
+use super::params::{self, ParamError};
 use super::task::LONGEST_POOL;
+use crate::schedule::timetable::TimetableProblem;
 use serde_json::Value;
 
-/// Deserializes the DAGs that a file describes, and checks them. The error is a text for users: which DAG is invalid,
-/// and why.
-pub fn read(described: &[Value]) -> Result<Vec<Structure>, String> {
-    let structures: Result<Vec<Structure>, _> = described.iter().cloned().map(serde_json::from_value).collect();
-    let dags = structures.map_err(|error| format!("The file does not describe a valid DAG: {error}"))?;
+/// Why the description of a file's DAGs is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum DagError {
+    #[error("The file does not describe a valid DAG: {0}")]
+    Malformed(#[from] serde_json::Error),
+    /// `place` is the file and line of the DAG, with a colon, or empty.
+    #[error("{place}Dag {dag_id:?}: {problem}")]
+    Refused {
+        place: String,
+        dag_id: String,
+        #[source]
+        problem: Problem,
+    },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    #[error(transparent)]
+    Params(#[from] ParamError),
+    #[error("task {task_id:?}: the pool {start:?}… has more than {LONGEST_POOL} characters")]
+    Pool { task_id: String, start: String },
+    #[error(transparent)]
+    Timetable(#[from] TimetableProblem),
+}
+
+/// Deserializes the DAGs that a file describes, and checks them.
+pub fn read(described: &[Value]) -> Result<Vec<Structure>, DagError> {
+    let dags: Vec<Structure> = described.iter().cloned().map(serde_json::from_value).collect::<Result<_, _>>()?;
     for (dag, description) in dags.iter().zip(described) {
         check(dag).map_err(|problem| {
-            let location = description["place"].as_str().map(|place| format!("{place}: ")).unwrap_or_default();
-            format!("{location}Dag {:?}: {problem}", dag.dag_id)
+            let place = description["place"].as_str().map(|place| format!("{place}: ")).unwrap_or_default();
+            DagError::Refused { place, dag_id: dag.dag_id.clone(), problem }
         })?;
     }
     Ok(dags)
 }
 
 /// Rejects params that do not fit their schemas, names that are too long, and a schedule that can never produce a date.
-fn check(dag: &Structure) -> Result<(), String> {
+fn check(dag: &Structure) -> Result<(), Problem> {
     params::check_defaults(dag)?;
     if let Some(task) = dag.tasks.iter().find(|task| task.pool().chars().count() > LONGEST_POOL) {
-        let start: String = task.pool().chars().take(40).collect();
-        return Err(format!("task {:?}: the pool {start:?}… has more than {LONGEST_POOL} characters", task.task_id));
+        let start = task.pool().chars().take(40).collect();
+        return Err(Problem::Pool { task_id: task.task_id.clone(), start });
     }
-    let schedule_result = dag.timetable.as_ref().map_or(Ok(()), |timetable| timetable.check());
-    schedule_result.map_err(|problem| problem.to_string())
+    Ok(dag.timetable.as_ref().map_or(Ok(()), |timetable| timetable.check())?)
 }
 
 /// Import error for a dag_id that two files define.
@@ -47,7 +70,7 @@ mod tests {
             read(&[json!({"dag_id": "d", "tasks": [task], "place": "d.py:3"})])
         };
         assert!(read_with("ü".repeat(LONGEST_POOL)).is_ok());
-        let refused = read_with("p".repeat(3000)).unwrap_err();
+        let refused = read_with("p".repeat(3000)).unwrap_err().to_string();
         assert!(refused.starts_with("d.py:3: Dag \"d\": task \"t\": the pool \"ppp"), "{refused}");
         assert!(refused.ends_with("has more than 256 characters") && refused.len() < 200, "{refused}");
     }

@@ -3,6 +3,7 @@
 //! <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/params.html>
 
 use super::dag::Structure;
+use jsonschema::{ValidationError, ValidationOptions, Validator};
 use serde_json::{Map, Value};
 
 /// Returns the param's value and schema. Versions stored by an older Leoflow hold only the value.
@@ -13,44 +14,54 @@ fn parts(param: &Value) -> (Option<&Value>, Option<&Value>) {
     }
 }
 
-/// Validates the defaults, overridden by the run's `conf`. The error is Airflow's text: which param, and why.
-pub fn check(structure: &Structure, conf: &Map<String, Value>) -> Result<(), String> {
+/// Why params are refused. Except for `Schema`, the texts are Airflow's.
+#[derive(Debug, thiserror::Error)]
+pub enum ParamError {
+    #[error("Invalid input for param {0}: No value passed and Param has no default value")]
+    NoValue(String),
+    #[error("Invalid input for param {name}: {source}")]
+    Value { name: String, source: Box<ValidationError<'static>> },
+    #[error("The schema of param {name} is not a valid JSON schema: {source}")]
+    Schema { name: String, source: Box<ValidationError<'static>> },
+    #[error(
+        "Dag '{0}' is not allowed to define a Schedule, as there are required params without default values, \
+         or the default values are not valid."
+    )]
+    Scheduled(String),
+}
+
+/// Validates the defaults, overridden by the run's `conf`.
+pub fn check(structure: &Structure, conf: &Map<String, Value>) -> Result<(), ParamError> {
     structure.params.iter().try_for_each(|(name, param)| check_one(name, param, conf.get(name)))
 }
 
-fn check_one(name: &str, param: &Value, conf_value: Option<&Value>) -> Result<(), String> {
+fn check_one(name: &str, param: &Value, conf_value: Option<&Value>) -> Result<(), ParamError> {
     let (default, schema) = parts(param);
-    let Some(value) = conf_value.or(default) else {
-        return Err(format!("Invalid input for param {name}: No value passed and Param has no default value"));
-    };
+    let value = conf_value.or(default).ok_or_else(|| ParamError::NoValue(name.to_owned()))?;
     let Some(schema) = schema.filter(|schema| schema.as_object().is_some_and(|map| !map.is_empty())) else {
         return Ok(());
     };
-    let options = jsonschema::options().should_validate_formats(true);
-    let validator = options
-        .build(schema)
-        .map_err(|error| format!("The schema of param {name} is not a valid JSON schema: {error}"))?;
-    validator.validate(value).map_err(|error| format!("Invalid input for param {name}: {error}"))
+    validator(name, schema, jsonschema::options().should_validate_formats(true))?
+        .validate(value)
+        .map_err(|error| ParamError::Value { name: name.to_owned(), source: Box::new(error.to_owned()) })
+}
+
+fn validator(name: &str, schema: &Value, options: ValidationOptions) -> Result<Validator, ParamError> {
+    let invalid = |source| ParamError::Schema { name: name.to_owned(), source: Box::new(source) };
+    options.build(schema).map_err(invalid)
 }
 
 /// Checks the params that a DAG file declares: each schema must be valid and, if the DAG is scheduled, each default
 /// must fit its schema.
-pub(crate) fn check_defaults(structure: &Structure) -> Result<(), String> {
+pub(crate) fn check_defaults(structure: &Structure) -> Result<(), ParamError> {
     for (name, param) in &structure.params {
-        let (_, schema) = parts(param);
-        if let Some(schema) = schema
-            && let Err(error) = jsonschema::options().build(schema)
-        {
-            return Err(format!("The schema of param {name} is not a valid JSON schema: {error}"));
+        if let (_, Some(schema)) = parts(param) {
+            validator(name, schema, jsonschema::options())?;
         }
     }
     let scheduled = structure.timetable.as_ref().is_some_and(|timetable| timetable.can_be_scheduled());
-    if scheduled && check(structure, &Map::new()).is_err() {
-        return Err(format!(
-            "Dag '{}' is not allowed to define a Schedule, as there are required params without default values, \
-             or the default values are not valid.",
-            structure.dag_id
-        ));
+    match scheduled && check(structure, &Map::new()).is_err() {
+        true => Err(ParamError::Scheduled(structure.dag_id.clone())),
+        false => Ok(()),
     }
-    Ok(())
 }

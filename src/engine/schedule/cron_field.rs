@@ -16,8 +16,6 @@ pub enum CronProblem {
     /// A random or hashed column.
     #[error("{0}")]
     Random(String),
-    #[error("unknown time zone {0:?}")]
-    Zone(String),
     /// The expression has no tick, for example the 31st of February.
     #[error("failed to find next date")]
     Never,

@@ -1,7 +1,7 @@
 //! A cron expression as it appears in a DAG file.
 
 use super::cron::Schedule;
-use super::run_dates::{TimetableProblem, zone};
+use super::run_dates::{TimetableProblem, UnknownZone, zone};
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -22,7 +22,7 @@ impl Crontab {
         &self.expression
     }
 
-    pub fn zone(&self) -> Result<TimeZone, TimetableProblem> {
+    pub fn zone(&self) -> Result<TimeZone, UnknownZone> {
         zone(&self.timezone)
     }
 

@@ -3,7 +3,7 @@
 //! The rules are Airflow's:
 //! <https://airflow.apache.org/docs/apache-airflow/stable/authoring-and-scheduling/assets.html>
 
-use super::partition_key;
+use super::partition_key::{self, PartitionError};
 use super::partition_window::{Period, Wait, Window, parts};
 use super::run_dates::zone;
 use jiff::Timestamp;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A mapping from one upstream key to downstream keys. Errors are texts for users.
+/// A mapping from one upstream key to downstream keys.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Mapper {
@@ -84,7 +84,7 @@ impl Mappers {
     }
 
     /// The dates of a run's partition key, according to the mappers of these assets. More than one date is a conflict.
-    pub fn dates(&self, asset_names: &[&str], key: &str) -> Result<BTreeSet<Timestamp>, String> {
+    pub fn dates(&self, asset_names: &[&str], key: &str) -> Result<BTreeSet<Timestamp>, PartitionError> {
         let dates: Result<Vec<_>, _> = asset_names.iter().map(|name| self.of(name).date_of(key)).collect();
         Ok(dates?.into_iter().flatten().collect())
     }
@@ -110,11 +110,11 @@ enum Decoded {
 
 impl Limited {
     /// The keys of the runs that an upstream key maps to.
-    pub(crate) fn to_downstream(&self, key: &str) -> Result<Vec<String>, String> {
+    pub(crate) fn to_downstream(&self, key: &str) -> Result<Vec<String>, PartitionError> {
         let keys = self.mapper.to_downstream(key)?;
         let limit = self.max_downstream_keys.unwrap_or(MAX_KEYS);
         if keys.len() > limit {
-            return Err(format!("key {key:?} maps to {} runs, more than the limit of {limit}", keys.len()));
+            return Err(PartitionError::TooManyRuns { key: key.to_owned(), count: keys.len(), limit });
         }
         keys.iter().try_for_each(|key| partition_key::check(key))?;
         Ok(keys)
@@ -122,17 +122,19 @@ impl Limited {
 }
 
 impl Mapper {
-    fn to_downstream(&self, key: &str) -> Result<Vec<String>, String> {
+    fn to_downstream(&self, key: &str) -> Result<Vec<String>, PartitionError> {
         Ok(match self {
             Self::Identity => vec![key.to_owned()],
             Self::StartOf(start) => vec![start.to_downstream(key)?],
             Self::FixedKey { key } => vec![key.clone()],
             Self::AllowedKey { keys } if keys.iter().any(|allowed| allowed == key) => vec![key.to_owned()],
-            Self::AllowedKey { keys } => return Err(format!("Key {key:?} not in allowed keys {keys:?}")),
+            Self::AllowedKey { keys } => {
+                return Err(PartitionError::NotAllowed { key: key.to_owned(), allowed: keys.clone() });
+            }
             Self::Product { mappers, delimiter } => {
                 let segments: Vec<&str> = key.split(delimiter.as_str()).collect();
                 if segments.len() != mappers.len() {
-                    return Err(format!("Expected {} segments in key, got {}", mappers.len(), segments.len()));
+                    return Err(PartitionError::Segments { expected: mappers.len(), actual: segments.len() });
                 }
                 let mapped: Result<Vec<_>, _> =
                     mappers.iter().zip(segments).map(|(part, segment)| part.mapper.map_to_one(segment)).collect();
@@ -156,16 +158,16 @@ impl Mapper {
     }
 
     /// Maps a key with a mapper that must return exactly one key.
-    fn map_to_one(&self, key: &str) -> Result<String, String> {
+    fn map_to_one(&self, key: &str) -> Result<String, PartitionError> {
         let mut keys = self.to_downstream(key)?;
         match (keys.pop(), keys.is_empty()) {
             (Some(single), true) => Ok(single),
-            _ => Err(format!("a nested mapper must map {key:?} to exactly one key")),
+            _ => Err(PartitionError::Nested(key.to_owned())),
         }
     }
 
     /// Parses a downstream key of this mapper.
-    fn decode(&self, downstream: &str) -> Result<Decoded, String> {
+    fn decode(&self, downstream: &str) -> Result<Decoded, PartitionError> {
         match self {
             Self::StartOf(start) => start.decode(downstream).map(Decoded::Date),
             _ => Ok(Decoded::Text(downstream.to_owned())),
@@ -173,7 +175,7 @@ impl Mapper {
     }
 
     /// Formats a member of a window as a run key.
-    fn format(&self, member: Decoded) -> Result<String, String> {
+    fn format(&self, member: Decoded) -> Result<String, PartitionError> {
         match (self, member) {
             (Self::StartOf(start), Decoded::Date(date_time)) => start.format(date_time),
             (_, Decoded::Date(date_time)) => Ok(date_time.to_string()),
@@ -183,19 +185,20 @@ impl Mapper {
 
     /// The upstream keys of a run's window, and how many of them the run waits for; `None` if the run waits for one key
     /// only.
-    pub fn expected(&self, downstream: &str) -> Result<Option<(BTreeSet<String>, Wait)>, String> {
+    pub fn expected(&self, downstream: &str) -> Result<Option<(BTreeSet<String>, Wait)>, PartitionError> {
         let Self::Rollup { upstream, window, wait } = self else { return Ok(None) };
         let encode = |member| match (&upstream.mapper, member) {
-            (Self::StartOf(start), Decoded::Date(date_time)) => start.encode_upstream(date_time),
-            (_, Decoded::Date(date_time)) => Ok(date_time.to_string()),
-            (_, Decoded::Text(text)) => Ok(text),
+            (Self::StartOf(start), Decoded::Date(date)) => {
+                partition_key::write(date, &start.input_format, &zone(&start.timezone)?)
+            }
+            (mapper, member) => mapper.format(member),
         };
         let members = window.members(upstream.mapper.decode(downstream)?)?;
         Ok(Some((members.into_iter().map(encode).collect::<Result<_, _>>()?, *wait)))
     }
 
     /// The start of the period that the key of a run denotes; `None` if the key contains no date.
-    pub(crate) fn date_of(&self, downstream: &str) -> Result<Option<Timestamp>, String> {
+    pub(crate) fn date_of(&self, downstream: &str) -> Result<Option<Timestamp>, PartitionError> {
         Ok(match self {
             Self::StartOf(start) => Some(start.date_of(downstream)?),
             Self::Rollup { upstream, .. } => upstream.mapper.date_of(downstream)?,
@@ -227,28 +230,24 @@ impl Mapper {
 
 impl Window {
     /// The finer partitions that make up a coarser one.
-    fn members(&self, coarse: Decoded) -> Result<Vec<Decoded>, String> {
+    fn members(&self, coarse: Decoded) -> Result<Vec<Decoded>, PartitionError> {
         match (self, coarse) {
             (Self::Segments { segments }, _) => Ok(segments.iter().cloned().map(Decoded::Text).collect()),
             (Self::Time { period, direction }, Decoded::Date(start)) => {
                 Ok(parts(*period, *direction, start)?.into_iter().map(Decoded::Date).collect())
             }
-            (Self::Time { .. }, Decoded::Text(key)) => Err(format!("the window needs a date, but the key is {key:?}")),
+            (Self::Time { .. }, Decoded::Text(key)) => Err(PartitionError::NoDate(key)),
         }
     }
 }
 
 impl StartOf {
-    fn zone(&self) -> Result<TimeZone, String> {
-        zone(&self.timezone).map_err(|error| error.to_string())
+    fn to_downstream(&self, key: &str) -> Result<String, PartitionError> {
+        self.format(self.period.start(partition_key::read(key, &self.input_format, &zone(&self.timezone)?)?))
     }
 
-    fn to_downstream(&self, key: &str) -> Result<String, String> {
-        self.format(self.period.start(partition_key::read(key, &self.input_format, &self.zone()?)?))
-    }
-
-    fn format(&self, date_time: DateTime) -> Result<String, String> {
-        let written = partition_key::write(date_time, &self.output_format, &self.zone()?)?;
+    fn format(&self, date_time: DateTime) -> Result<String, PartitionError> {
+        let written = partition_key::write(date_time, &self.output_format, &zone(&self.timezone)?)?;
         let quarter = (date_time.month() - 1) / 3 + 1;
         Ok(match self.period {
             Period::Quarter => written.replace("{quarter}", &quarter.to_string()),
@@ -256,22 +255,20 @@ impl StartOf {
         })
     }
 
-    fn decode(&self, downstream: &str) -> Result<DateTime, String> {
+    fn decode(&self, downstream: &str) -> Result<DateTime, PartitionError> {
         let is_week = match self.period {
             Period::Week => true,
             Period::Quarter => false,
             _ => {
                 // Without an offset in the format, the key is a local time and needs no conversion.
-                let zone = if self.output_format.contains("%z") { self.zone()? } else { TimeZone::UTC };
+                let zone = if self.output_format.contains("%z") { zone(&self.timezone)? } else { TimeZone::UTC };
                 return partition_key::read(downstream, &self.output_format, &zone);
             }
         };
-        let rejection = || {
-            let required = if is_week { "%Y, %m and %d" } else { "%Y and {quarter}" };
-            format!(
-                "{downstream:?} cannot be read with output_format {:?}, which must include {required}",
-                self.output_format
-            )
+        let rejection = || PartitionError::Unreadable {
+            key: downstream.to_owned(),
+            format: self.output_format.clone(),
+            required: if is_week { "%Y, %m and %d" } else { "%Y and {quarter}" },
         };
         let fields = partition_key::fields(downstream, &self.output_format).ok_or_else(rejection)?;
         let parse_i16 = |name: &str| {
@@ -284,13 +281,8 @@ impl StartOf {
         Ok(date.at(0, 0, 0, 0))
     }
 
-    /// Formats a date as an upstream key.
-    fn encode_upstream(&self, date_time: DateTime) -> Result<String, String> {
-        partition_key::write(date_time, &self.input_format, &self.zone()?)
-    }
-
-    fn date_of(&self, downstream: &str) -> Result<Timestamp, String> {
-        partition_key::to_timestamp(self.period.start(self.decode(downstream)?), &self.zone()?)
+    fn date_of(&self, downstream: &str) -> Result<Timestamp, PartitionError> {
+        partition_key::to_timestamp(self.period.start(self.decode(downstream)?), &zone(&self.timezone)?)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Partitions enumerated by a cron expression. Pure.
 
 use super::crontab::Crontab;
-use super::partition_key;
+use super::partition_key::{self, PartitionError};
 use super::run_dates::{Info, Partition, TimetableProblem};
 use super::series::CronSeries;
 use jiff::Timestamp;
@@ -21,7 +21,7 @@ pub struct PartitionTicks {
 }
 
 /// Limit on `run_offset`, because each due run counts the ticks one by one.
-const MAX_TICKS: u32 = 10_000;
+pub(super) const MAX_TICKS: u32 = 10_000;
 
 impl PartitionTicks {
     pub(crate) fn series(&self) -> Result<CronSeries<'_>, TimetableProblem> {
@@ -40,10 +40,10 @@ impl PartitionTicks {
     pub fn check(&self) -> Result<(), TimetableProblem> {
         self.cron.schedule()?;
         if self.run_offset.unsigned_abs() > MAX_TICKS {
-            let text = format!("run_offset {} is more than {MAX_TICKS} ticks", self.run_offset);
-            return Err(TimetableProblem::Partition(text));
+            return Err(PartitionError::RunOffset(self.run_offset).into());
         }
-        self.key_of(Timestamp::UNIX_EPOCH).map(|_| ())
+        self.key_of(Timestamp::UNIX_EPOCH)?;
+        Ok(())
     }
 
     /// The run at a tick.
@@ -57,17 +57,19 @@ impl PartitionTicks {
         Ok(Info { run_after, interval: None, run_id: None, partition: Some(partition) })
     }
 
-    fn key_of(&self, date: Timestamp) -> Result<String, TimetableProblem> {
+    fn key_of(&self, date: Timestamp) -> Result<String, PartitionError> {
         let zone = self.cron.zone()?;
-        partition_key::write(zone.to_datetime(date), &self.key_format, &zone).map_err(TimetableProblem::Partition)
+        partition_key::write(zone.to_datetime(date), &self.key_format, &zone)
     }
 
     /// Parses the date from a partition key that a user has given.
-    pub(crate) fn date_of(&self, key: &str) -> Result<Timestamp, String> {
-        let zone = self.cron.zone().map_err(|error| error.to_string())?;
+    pub(crate) fn date_of(&self, key: &str) -> Result<Timestamp, PartitionError> {
+        let zone = self.cron.zone()?;
         let parsed = partition_key::read(key, &self.key_format, &zone);
-        parsed.and_then(|civil| partition_key::to_timestamp(civil, &zone)).map_err(|error| {
-            format!("Partition key {key:?} does not match the timetable's key_format {:?}: {error}", self.key_format)
+        parsed.and_then(|civil| partition_key::to_timestamp(civil, &zone)).map_err(|source| PartitionError::KeyFormat {
+            key: key.to_owned(),
+            format: self.key_format.clone(),
+            source: Box::new(source),
         })
     }
 }

@@ -1,5 +1,6 @@
 //! The finer partitions that make up a coarser one, and how many of them must have arrived. Pure.
 
+use super::partition_key::PartitionError;
 use jiff::civil::DateTime;
 use jiff::{Span, ToSpan};
 use serde::{Deserialize, Serialize};
@@ -78,11 +79,9 @@ impl From<WindowDirection> for bool {
 
 /// Returns the start times of the parts of a window that begins at `start` or, if it is backward, ends with the part
 /// that begins at `start`.
-pub fn parts(period: Period, direction: WindowDirection, start: DateTime) -> Result<Vec<DateTime>, String> {
+pub fn parts(period: Period, direction: WindowDirection, start: DateTime) -> Result<Vec<DateTime>, PartitionError> {
     if matches!(period, Period::Month | Period::Quarter | Period::Year) && start.day() != 1 {
-        return Err(format!(
-            "a window of a month, quarter or year needs a partition that begins on the first day of a month, not on {start}"
-        ));
+        return Err(PartitionError::WindowStart(start));
     }
     let step: fn(i64) -> Span = match period {
         Period::Hour => |count| count.minutes(),
@@ -90,30 +89,21 @@ pub fn parts(period: Period, direction: WindowDirection, start: DateTime) -> Res
         Period::Week | Period::Month => |count| count.days(),
         Period::Quarter | Period::Year => |count| count.months(),
     };
-    let add = |base: DateTime, span: Span| base.checked_add(span).map_err(|error| error.to_string());
     let days = |from: DateTime, to: DateTime| i64::from(from.date().until(to.date()).map_or(0, |span| span.get_days()));
-    let (base, count) = match period {
-        Period::Month if direction == WindowDirection::Backward => {
-            let previous = add(start, (-1).months())?;
-            (add(previous, 1.days())?, days(previous, start))
-        }
-        Period::Month => (start, days(start, add(start, 1.months())?)),
-        _ => {
-            let count = match period {
-                Period::Hour => 60,
-                Period::Day => 24,
-                Period::Week => 7,
-                Period::Quarter => 3,
-                _ => 12,
-            };
-            let base = match direction {
-                WindowDirection::Forward => start,
-                WindowDirection::Backward => add(start, step(1 - count))?,
-            };
-            (base, count)
-        }
+    let count = match (period, direction) {
+        (Period::Hour, _) => 60,
+        (Period::Day, _) => 24,
+        (Period::Week, _) => 7,
+        (Period::Month, WindowDirection::Forward) => days(start, start.checked_add(1.months())?),
+        (Period::Month, WindowDirection::Backward) => days(start.checked_sub(1.months())?, start),
+        (Period::Quarter, _) => 3,
+        (Period::Year, _) => 12,
     };
-    (0..count).map(|index| add(base, step(index))).collect()
+    let first = match direction {
+        WindowDirection::Forward => start,
+        WindowDirection::Backward => start.checked_add(step(1 - count))?,
+    };
+    (0..count).map(|index| Ok(first.checked_add(step(index))?)).collect()
 }
 
 /// How many of the parts must have arrived.

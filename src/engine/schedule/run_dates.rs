@@ -1,6 +1,7 @@
 //! Types shared by all timetables: data intervals, restrictions on a DAG's runs, and the next run.
 
 use super::cron::CronProblem;
+use super::partition_key::PartitionError;
 use jiff::tz::{Offset, TimeZone};
 use jiff::{SignedDuration, Span, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -54,17 +55,21 @@ pub struct Partition {
     pub date: Option<Timestamp>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum TimetableProblem {
     #[error(transparent)]
     Cron(#[from] CronProblem),
-    #[error("unknown time zone {0}")]
-    Zone(String),
+    #[error(transparent)]
+    Zone(#[from] UnknownZone),
     #[error("a custom timetable must be evaluated by the DAG's code")]
     Custom,
-    #[error("{0}")]
-    Partition(String),
+    #[error(transparent)]
+    Partition(#[from] PartitionError),
 }
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown time zone {0}")]
+pub struct UnknownZone(String);
 
 impl Info {
     /// A run whose data interval starts and ends at `date`.
@@ -88,15 +93,15 @@ impl Info {
 }
 
 /// Parses a zone name such as `Europe/Berlin`, or seconds east of Greenwich; null is UTC.
-pub fn zone(name: &Value) -> Result<TimeZone, TimetableProblem> {
+pub fn zone(name: &Value) -> Result<TimeZone, UnknownZone> {
     match name {
         Value::Null => Ok(TimeZone::UTC),
-        Value::String(name) => TimeZone::get(name).map_err(|_| TimetableProblem::Zone(name.clone())),
+        Value::String(name) => TimeZone::get(name).map_err(|_| UnknownZone(name.clone())),
         other => other
             .as_i64()
             .and_then(|seconds| Offset::from_seconds(i32::try_from(seconds).ok()?).ok())
             .map(Offset::to_time_zone)
-            .ok_or_else(|| TimetableProblem::Zone(other.to_string())),
+            .ok_or_else(|| UnknownZone(other.to_string())),
     }
 }
 

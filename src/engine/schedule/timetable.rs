@@ -5,7 +5,7 @@
 
 use super::cron_text;
 use super::crontab::Crontab;
-use super::partition_key;
+use super::partition_key::{self, PartitionError};
 use super::partition_mapper::Mappers;
 use super::partition_ticks::PartitionTicks;
 pub use super::run_dates::{Delta, Info, Interval, Partition, Restriction, TimetableProblem, zone};
@@ -101,16 +101,15 @@ impl Timetable {
     }
 
     /// The partition of a triggered run with this key; `assets` are the names of the assets that the DAG
-    /// waits for. Errors are Airflow's texts.
-    pub fn partition(&self, key: &str, assets: &[&str]) -> Result<Partition, String> {
+    /// waits for.
+    pub fn partition(&self, key: &str, assets: &[&str]) -> Result<Partition, PartitionError> {
         partition_key::check(key)?;
         let date = match self {
             Self::CronPartition { ticks } => Some(ticks.date_of(key)?),
             Self::PartitionedAsset(mappers) => {
                 let dates = mappers.dates(assets, key);
-                let dates = dates.map_err(|error| {
-                    format!("Partition key {key:?} is invalid for this timetable's mappers: {error}")
-                })?;
+                let dates = dates
+                    .map_err(|source| PartitionError::Mappers { key: key.to_owned(), source: Box::new(source) })?;
                 dates.first().filter(|_| dates.len() == 1).copied()
             }
             _ => None,

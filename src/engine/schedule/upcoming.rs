@@ -28,7 +28,7 @@ pub fn upcoming(
 }
 
 /// Why the dates of a range cannot be returned.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum RangeProblem {
     /// More runs than the limit: exactly `count`, or at least that many if `is_exact` is false.
     TooMany {
@@ -94,9 +94,9 @@ mod tests {
     #[test]
     fn counts_runs_over_the_limit_for_a_while() {
         let long = Duration::from_secs(60);
-        assert_eq!(range("09", 10, long), Ok(10));
-        assert_eq!(range("10", 10, long), Err(RangeProblem::TooMany { count: 11, is_exact: true }));
-        assert_eq!(range("23", 10, Duration::ZERO), Err(RangeProblem::TooMany { count: 11, is_exact: false }));
+        assert!(matches!(range("09", 10, long), Ok(10)));
+        assert!(matches!(range("10", 10, long), Err(RangeProblem::TooMany { count: 11, is_exact: true })));
+        assert!(matches!(range("23", 10, Duration::ZERO), Err(RangeProblem::TooMany { count: 11, is_exact: false })));
     }
 
     #[test]

@@ -12,14 +12,15 @@ use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use serde_json::Map;
 use std::collections::HashMap;
+use std::error::Error;
 use std::time::{Duration, Instant};
 use tokio::task::{Id, JoinSet};
 use tracing::{info, warn};
 
 /// Evaluates custom timetables. This runs the DAG file's code and may take long.
 pub trait TimetableEvaluator: Clone + 'static {
-    /// Returns the next run; the error is a text for users.
-    fn next(&self, timetable_query: TimetableQuery) -> impl Future<Output = Result<Option<Info>, String>>;
+    /// Returns the next run.
+    fn next(&self, timetable_query: TimetableQuery) -> impl Future<Output = Result<Option<Info>, Box<dyn Error>>>;
 }
 
 /// The arguments of a custom timetable's `next_dagrun_info`.
@@ -40,7 +41,7 @@ pub(crate) struct PendingQueries {
     answers: Vec<Answer>,
 }
 
-type Answer = (StaleDag, Result<Option<Info>, String>);
+type Answer = (StaleDag, Result<Option<Info>, Box<dyn Error>>);
 
 impl PendingQueries {
     /// Starts a query, unless one is pending for the DAG.
@@ -98,7 +99,7 @@ pub(crate) async fn update_next_runs(
                 let retry_at = answer.is_err().then(|| retry_time(&stale));
                 store_next_run(client, &stale, answer, retry_at).await?;
             }
-            next => store_next_run(client, &stale, next.map_err(|error| error.to_string()), None).await?,
+            next => store_next_run(client, &stale, next.map_err(Into::into), None).await?,
         }
     }
     Ok(())
@@ -109,7 +110,7 @@ pub(crate) async fn update_next_runs(
 async fn store_next_run(
     client: &impl GenericClient,
     stale: &StaleDag,
-    next: Result<Option<Info>, String>,
+    next: Result<Option<Info>, Box<dyn Error>>,
     retry_at: Option<Timestamp>,
 ) -> Result<(), StoreError> {
     let info = next.unwrap_or_else(|error| {

@@ -20,6 +20,8 @@ pub mod secret;
 pub mod totals;
 pub(crate) mod transition;
 
+use crate::model::params::ParamError;
+use crate::schedule::partition_key::PartitionError;
 use leoflow_base::auth::cipher::CipherError;
 use leoflow_postgres::PgError;
 use serde::{Deserialize, Serialize};
@@ -63,6 +65,18 @@ impl From<tokio_postgres::Error> for StoreError {
             }
             _ => Self::Postgres(error.into()),
         }
+    }
+}
+
+impl From<ParamError> for StoreError {
+    fn from(error: ParamError) -> Self {
+        Self::Invalid(error.to_string())
+    }
+}
+
+impl From<PartitionError> for StoreError {
+    fn from(error: PartitionError) -> Self {
+        Self::Invalid(error.to_string())
     }
 }
 

@@ -21,6 +21,7 @@ use provider_cache::ProviderCache;
 use questions::Questions;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::error::Error;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -215,7 +216,7 @@ impl DagCode {
 pub struct DagCodeEvaluator(pub Arc<DagCode>);
 
 impl TimetableEvaluator for DagCodeEvaluator {
-    async fn next(&self, question: TimetableQuery) -> Result<Option<Info>, String> {
+    async fn next(&self, question: TimetableQuery) -> Result<Option<Info>, Box<dyn Error>> {
         let TimetableQuery { dag_id, version_id, last, restriction } = question;
         let infos = self.0.next_runs(version_id, &dag_id, last, restriction, 1).await?;
         Ok(infos.into_iter().next())

@@ -142,7 +142,7 @@ pub fn relative_to(workspace: &Path, path: &Path) -> String {
 
 /// Converts the output of a successful parse to the DAGs to store. The error is an import error for users.
 pub fn parsed_dags(output: &ParseOutput, workspace: &Path, parsed: &Parsed) -> Result<ParsedDags, String> {
-    let mut dags = dag_check::read(&output.structures)?;
+    let mut dags = dag_check::read(&output.structures).map_err(|error| error.to_string())?;
     dags.iter_mut().for_each(|dag| dag.settings = output.settings.clone());
     let mut sources = Map::new();
     for (name, text) in &output.sources {

@@ -119,7 +119,9 @@ impl CheckedFile {
             Ok(output) => Self {
                 path,
                 dag_ids: output.structures.iter().map(dag_id).collect(),
-                error: output.error.or_else(|| dag_check::read(&output.structures).err()),
+                error: output
+                    .error
+                    .or_else(|| dag_check::read(&output.structures).err().map(|error| error.to_string())),
                 warnings: output.warnings,
             },
             Err(reason) => Self { path, dag_ids: Vec::new(), error: Some(reason), warnings: Vec::new() },

@@ -181,21 +181,19 @@ pub async fn list(client: &impl GenericClient, listing: Listing<DetailField>) ->
     listing.fetch(client, &Source::new("h.*", &from())).await
 }
 
-/// Why a response is rejected.
-#[derive(Debug)]
+/// Why a response is rejected. The texts of invalid responses are Airflow's.
+#[derive(Debug, thiserror::Error)]
 pub enum Refusal {
-    /// The task has not requested input.
+    #[error("the task has not requested input")]
     NotAsked,
+    #[error("the request has a response")]
     AnsweredAlready,
-    /// Airflow's text.
-    Invalid(String),
-    Store(StoreError),
-}
-
-impl<E: Into<StoreError>> From<E> for Refusal {
-    fn from(error: E) -> Self {
-        Self::Store(error.into())
-    }
+    #[error("Invalid options {unknown:?}; allowed options are {allowed:?}.")]
+    UnknownOptions { unknown: Vec<String>, allowed: Vec<String> },
+    #[error("Multiple options chosen but this Human-in-the-loop task accepts only a single option.")]
+    SeveralOptions,
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// Records a response and resumes the task that waits for it. `responder` is a user name, or `None` if a task's code
@@ -228,7 +226,7 @@ pub async fn record_answer(
     if detail.responded_at.is_some() {
         return Err(Refusal::AnsweredAlready);
     }
-    check(&detail.question, answer).map_err(Refusal::Invalid)?;
+    check(&detail.question, answer)?;
     let detail = write_answer(transaction, &detail, answer, responder).await?;
     // If the try's process has not exited yet, the try is not recorded as waiting, so the agent must check again for
     // the response.
@@ -236,20 +234,19 @@ pub async fn record_answer(
     Ok(detail)
 }
 
-fn check(question: &Question, answer: &Answer) -> Result<(), String> {
-    let mut unknown: Vec<&String> =
-        answer.chosen_options.iter().filter(|option| !question.options.contains(option)).collect();
+fn check(question: &Question, answer: &Answer) -> Result<(), Refusal> {
+    let mut unknown = answer.chosen_options.clone();
+    unknown.retain(|option| !question.options.contains(option));
     if !unknown.is_empty() {
+        let mut allowed = question.options.clone();
         unknown.sort();
-        let mut allowed: Vec<&String> = question.options.iter().collect();
         allowed.sort();
-        return Err(format!("Invalid options {unknown:?}; allowed options are {allowed:?}."));
+        return Err(Refusal::UnknownOptions { unknown, allowed });
     }
-    if !question.multiple && answer.chosen_options.len() > 1 {
-        let text = "Multiple options chosen but this Human-in-the-loop task accepts only a single option.";
-        return Err(text.to_owned());
+    match !question.multiple && answer.chosen_options.len() > 1 {
+        true => Err(Refusal::SeveralOptions),
+        false => Ok(()),
     }
-    Ok(())
 }
 
 async fn write_answer(

@@ -6,6 +6,7 @@ use super::backfill_end;
 use super::new_run::{self, NewRun, isoformat};
 use super::run_fields::BackfillField;
 use crate::model::keys::RunKey;
+use crate::model::params;
 use crate::model::run_type::RunType;
 use crate::model::state::{RunState, states};
 use crate::schedule::timetable::Info;
@@ -90,7 +91,7 @@ pub async fn check(client: &impl GenericClient, dag: &Dag, request: &BackfillReq
             return invalid(text.to_owned());
         }
     }
-    crate::model::params::check(&dag.structure, &request.conf).or_else(invalid)
+    Ok(params::check(&dag.structure, &request.conf)?)
 }
 
 async fn check_no_active_backfill(client: &impl GenericClient, dag_id: &str) -> Result<(), StoreError> {

@@ -9,6 +9,7 @@ use crate::model::keys::RunKey;
 use crate::model::params;
 use crate::model::run_type::RunType;
 use crate::model::state::RunState;
+use crate::schedule::partition_key::PartitionError;
 use crate::schedule::timetable::{Interval, Partition};
 use crate::store::asset::partitions;
 use crate::store::dag::dags;
@@ -107,8 +108,8 @@ pub async fn trigger(transaction: &Transaction<'_>, dag_id: &str, request: &Trig
     if request.conf.iter().any(|(name, value)| name.contains('\0') || has_nul(value)) {
         return Err(StoreError::Invalid("conf must not contain the NUL character".to_owned()));
     }
-    params::check(&dag.structure, &request.conf).map_err(StoreError::Invalid)?;
-    let partition = partition(&dag.structure, request.partition_key.as_deref()).map_err(StoreError::Invalid)?;
+    params::check(&dag.structure, &request.conf)?;
+    let partition = partition(&dag.structure, request.partition_key.as_deref())?;
     let timetable = dag.structure.timetable.as_ref();
     let interval = request.logical_date.map(|date| {
         let explicit = request.data_interval.map(|(start, end)| Interval { start, end });
@@ -140,13 +141,11 @@ pub async fn trigger(transaction: &Transaction<'_>, dag_id: &str, request: &Trig
     get(transaction, &run.key, ReadFor::Reading).await
 }
 
-/// The partition of a triggered run. Errors are Airflow's texts.
-fn partition(structure: &Structure, key: Option<&str>) -> Result<Option<Partition>, String> {
+/// The partition of a triggered run.
+fn partition(structure: &Structure, key: Option<&str>) -> Result<Option<Partition>, PartitionError> {
     let Some(key) = key else { return Ok(None) };
     let timetable = structure.timetable.as_ref().filter(|timetable| timetable.takes_partition());
-    let dag_id = &structure.dag_id;
-    let timetable = timetable
-        .ok_or_else(|| format!("Dag '{dag_id}' is not a partitioned Dag and does not accept a partition_key."))?;
+    let timetable = timetable.ok_or_else(|| PartitionError::NotPartitioned(structure.dag_id.clone()))?;
     timetable.partition(key, &structure.awaited_assets()).map(Some)
 }
 

@@ -35,7 +35,9 @@ pub fn refusal_response(refusal: Refusal) -> ApiError {
             StatusCode::CONFLICT,
             "Human-in-the-loop detail has already been updated for this Task Instance and is not allowed to write again.",
         ),
-        Refusal::Invalid(text) => ApiError::new(StatusCode::BAD_REQUEST, text),
+        Refusal::UnknownOptions { .. } | Refusal::SeveralOptions => {
+            ApiError::new(StatusCode::BAD_REQUEST, refusal.to_string())
+        }
         Refusal::Store(error) => error.into(),
     }
 }
