@@ -2,20 +2,42 @@
 
 use super::{BackupSettings, DatastoreSetting, SecretReference, UpgradeSettings};
 use crate::protocol::log;
-use serde_yaml::Value;
+use serde_yaml::{Mapping, Value};
 use std::net::Ipv4Addr;
 
 /// A key of `config.yaml` and the check of its value.
 pub struct Key {
     pub name: &'static str,
-    pub check: fn(&Value) -> Result<(), ValueError>,
+    check: Check,
     /// Keys allowed in the value, if it is a mapping.
     pub subkeys: &'static [&'static str],
 }
 
-/// A key whose value is not a mapping.
-const fn scalar_key(name: &'static str, check: fn(&Value) -> Result<(), ValueError>) -> Key {
-    Key { name, check, subkeys: &[] }
+enum Check {
+    /// Describes the allowed values, and tests one.
+    Scalar(&'static str, fn(&Value) -> bool),
+    Mapping(fn(&Value) -> Result<(), ValueError>),
+}
+
+const fn scalar(name: &'static str, allowed: &'static str, is_allowed: fn(&Value) -> bool) -> Key {
+    Key { name, check: Check::Scalar(allowed, is_allowed), subkeys: &[] }
+}
+
+const fn mapping(
+    name: &'static str,
+    subkeys: &'static [&'static str],
+    check: fn(&Value) -> Result<(), ValueError>,
+) -> Key {
+    Key { name, check: Check::Mapping(check), subkeys }
+}
+
+impl Key {
+    pub fn check(&self, value: &Value) -> Result<(), ValueError> {
+        match self.check {
+            Check::Scalar(allowed, is_allowed) => is_allowed(value).then_some(()).ok_or(allowed.into()),
+            Check::Mapping(check) => check(value),
+        }
+    }
 }
 
 /// The error of a failed check: where the wrong value is, and which values are allowed there.
@@ -39,23 +61,70 @@ impl ValueError {
     }
 }
 
+/// Reads the value of a key in a mapping; `Ok(None)` without the key.
+pub(super) fn field<'a, T>(
+    mapping: &'a Mapping,
+    subkey: &'static str,
+    allowed: &'static str,
+    read: impl FnOnce(&'a Value) -> Option<T>,
+) -> Result<Option<T>, ValueError> {
+    mapping.get(subkey).map(|value| read(value).ok_or(ValueError::in_subkey(subkey, allowed))).transpose()
+}
+
+/// Reads a whole number of at least 1.
+pub(super) fn count(value: &Value) -> Option<u64> {
+    value.as_u64().filter(|count| *count >= 1)
+}
+
 pub const KEYS: &[Key] = &[
-    scalar_key("instance_name", |value| Ok(short_text(value)?)),
-    scalar_key("workspace", |value| Ok(absolute_path(value)?)),
-    scalar_key("port", |value| Ok(port(value)?)),
-    scalar_key("host", |value| Ok(host(value)?)),
-    scalar_key("admin_email", |value| Ok(email(value)?)),
-    scalar_key("admin_password_hash", |value| Ok(argon2_hash(value)?)),
-    scalar_key("session_epoch", |value| Ok(whole_number(value)?)),
-    scalar_key("jwt_secret", |value| Ok(secret_256_bits(value)?)),
-    scalar_key("encryption_key", |value| Ok(secret_256_bits(value)?)),
-    scalar_key("python", |value| Ok(absolute_path(value)?)),
-    scalar_key("max_map_length", |value| Ok(map_length(value)?)),
-    scalar_key("log_level", |value| Ok(log_level(value)?)),
-    Key { name: "datastore", check: |value| DatastoreSetting::read(value).map(drop), subkeys: DatastoreSetting::KEYS },
-    Key { name: "backup", check: |value| BackupSettings::read(value).map(drop), subkeys: BackupSettings::KEYS },
-    Key { name: "upgrade", check: |value| UpgradeSettings::read(value).map(drop), subkeys: UpgradeSettings::KEYS },
+    scalar("instance_name", "a name of 1 to 100 characters", |value| {
+        let is_name = |text: &str| (1..=100).contains(&text.chars().count()) && !text.chars().any(char::is_control);
+        value.as_str().is_some_and(is_name)
+    }),
+    scalar("workspace", "an absolute path", is_absolute_path),
+    scalar("port", "a port number from 1 to 65535", |value| is_within(value, 1, 65535)),
+    scalar("host", "an IPv4 address such as 127.0.0.1 or 0.0.0.0", |value| {
+        let is_own = |host: Ipv4Addr| !host.is_multicast() && !host.is_broadcast();
+        value.as_str().is_some_and(|text| text.parse().is_ok_and(is_own))
+    }),
+    scalar("admin_email", "an e-mail address", |value| {
+        let is_email = |text: &str| text.len() <= 254 && text.contains('@') && !text.contains(char::is_whitespace);
+        value.as_str().is_some_and(is_email)
+    }),
+    scalar("admin_password_hash", "an argon2id hash as written by setup", |value| {
+        is_secret(value, |text| text.starts_with("$argon2id$"))
+    }),
+    scalar("session_epoch", "a whole number of at least 0", |value| value.as_u64().is_some()),
+    scalar("jwt_secret", KEY_256_BITS, is_key_256_bits),
+    scalar("encryption_key", KEY_256_BITS, is_key_256_bits),
+    scalar("python", "an absolute path", is_absolute_path),
+    scalar("max_map_length", "a whole number from 1 to 1000000", |value| is_within(value, 1, 1_000_000)),
+    scalar("log_level", "error, warn, info, debug or trace", |value| {
+        value.as_str().is_some_and(|text| log::level(text).is_some())
+    }),
+    mapping("datastore", DatastoreSetting::KEYS, |value| DatastoreSetting::read(value).map(drop)),
+    mapping("backup", BackupSettings::KEYS, |value| BackupSettings::read(value).map(drop)),
+    mapping("upgrade", UpgradeSettings::KEYS, |value| UpgradeSettings::read(value).map(drop)),
 ];
+
+const KEY_256_BITS: &str = "64 hexadecimal digits as written by setup";
+
+fn is_key_256_bits(value: &Value) -> bool {
+    is_secret(value, |text| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// True for an allowed secret, or a reference to one.
+fn is_secret(value: &Value, is_allowed: impl Fn(&str) -> bool) -> bool {
+    value.as_str().is_some_and(|text| is_allowed(text) || SecretReference::parse(text).is_some())
+}
+
+fn is_absolute_path(value: &Value) -> bool {
+    value.as_str().is_some_and(|text| text.starts_with('/'))
+}
+
+fn is_within(value: &Value, first: u64, last: u64) -> bool {
+    value.as_u64().is_some_and(|number| (first..=last).contains(&number))
+}
 
 /// A renamed key, which may be a key of a mapping: `upgrade.channel`. The old name works for one minor version, with a
 /// warning; later versions refuse it and name the new one.
@@ -101,57 +170,4 @@ fn numbers(version: &str) -> [u64; 3] {
     let core = version.split(['-', '+']).next().unwrap_or_default();
     let mut numbers = core.split('.').map(|number| number.parse().unwrap_or(0));
     std::array::from_fn(|_| numbers.next().unwrap_or(0))
-}
-
-// Checks of values. The error describes the allowed values.
-
-fn short_text(value: &Value) -> Result<(), &'static str> {
-    let allowed = "a name of 1 to 100 characters";
-    let is_valid = |text: &str| (1..=100).contains(&text.chars().count()) && !text.chars().any(char::is_control);
-    value.as_str().is_some_and(is_valid).then_some(()).ok_or(allowed)
-}
-
-fn absolute_path(value: &Value) -> Result<(), &'static str> {
-    value.as_str().is_some_and(|text| text.starts_with('/')).then_some(()).ok_or("an absolute path")
-}
-
-fn port(value: &Value) -> Result<(), &'static str> {
-    value.as_u64().is_some_and(|n| (1..=65535).contains(&n)).then_some(()).ok_or("a port number from 1 to 65535")
-}
-
-fn host(value: &Value) -> Result<(), &'static str> {
-    let is_valid = |text: &str| text.parse().is_ok_and(|host: Ipv4Addr| !host.is_multicast() && !host.is_broadcast());
-    value.as_str().is_some_and(is_valid).then_some(()).ok_or("an IPv4 address such as 127.0.0.1 or 0.0.0.0")
-}
-
-fn log_level(value: &Value) -> Result<(), &'static str> {
-    let is_valid = |text: &str| log::level(text).is_some();
-    value.as_str().is_some_and(is_valid).then_some(()).ok_or("error, warn, info, debug or trace")
-}
-
-fn email(value: &Value) -> Result<(), &'static str> {
-    let is_valid = |text: &str| text.len() <= 254 && text.contains('@') && !text.contains(char::is_whitespace);
-    value.as_str().is_some_and(is_valid).then_some(()).ok_or("an e-mail address")
-}
-
-fn argon2_hash(value: &Value) -> Result<(), &'static str> {
-    value
-        .as_str()
-        .is_some_and(|text| text.starts_with("$argon2id$") || SecretReference::parse(text).is_some())
-        .then_some(())
-        .ok_or("an argon2id hash as written by setup")
-}
-
-fn map_length(value: &Value) -> Result<(), &'static str> {
-    value.as_u64().is_some_and(|n| (1..=1_000_000).contains(&n)).then_some(()).ok_or("a whole number from 1 to 1000000")
-}
-
-fn whole_number(value: &Value) -> Result<(), &'static str> {
-    value.as_u64().map(|_| ()).ok_or("a whole number of at least 0")
-}
-
-fn secret_256_bits(value: &Value) -> Result<(), &'static str> {
-    let is_valid = |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let is_allowed = |text: &str| is_valid(text) || SecretReference::parse(text).is_some();
-    value.as_str().is_some_and(is_allowed).then_some(()).ok_or("64 hexadecimal digits as written by setup")
 }

@@ -165,7 +165,7 @@ pub(super) fn check(mapping: &mut Mapping, text: &str, deprecated: &[Deprecated]
                         warnings.push(Problem { line, message: format!("unknown key \"{name}.{subkey}\" is ignored") });
                     }
                 }
-                if let Err(wrong) = (known.check)(value) {
+                if let Err(wrong) = known.check(value) {
                     let line = wrong.subkey.map_or(line, |subkey| line_of_subkey(text, name, subkey));
                     problems.push(Problem { line, message: describe(name, value, wrong) });
                 }

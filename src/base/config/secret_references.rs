@@ -58,7 +58,7 @@ pub(super) fn check_secret(
         let key = KEYS.iter().find(|key| key.name == name).filter(|_| !is_reference);
         let key = key.ok_or(SecretError::Value("the secret itself"))?;
         let value = Value::from(text);
-        (key.check)(&value).map_err(|wrong| SecretError::Value(wrong.allowed))?;
+        key.check(&value).map_err(|wrong| SecretError::Value(wrong.allowed))?;
         Ok(value)
     });
     checked.map_err(|source| ConfigError::Secret {

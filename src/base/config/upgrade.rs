@@ -1,7 +1,7 @@
 //! The `upgrade` key: channel and source of releases, and retention after an upgrade.
 
 use super::cadence::duration;
-use super::keys::ValueError;
+use super::keys::{ValueError, count, field};
 use serde_yaml::Value;
 use std::time::Duration;
 
@@ -69,42 +69,23 @@ impl UpgradeSettings {
     /// Parses the value of the key; `Err` describes the allowed values.
     pub fn read(value: &Value) -> Result<Self, ValueError> {
         let mapping = value.as_mapping().ok_or(ALLOWED)?;
-        let mut settings = Self::default();
-        for (key, value) in mapping {
-            match key.as_str() {
-                Some("channel") => {
-                    let channel = value.as_str().and_then(Channel::parse);
-                    settings.channel = channel.ok_or(ValueError::in_subkey("channel", "stable or rc"))?;
-                }
-                Some("from") => {
-                    let from = value.as_str().ok_or(ValueError::in_subkey("from", "a URL or a folder"))?;
-                    settings.from = Some(from.to_owned());
-                }
-                Some("keep_versions") => {
-                    let count = value.as_u64().filter(|count| *count >= 1);
-                    settings.keep_versions =
-                        count.ok_or(ValueError::in_subkey("keep_versions", "a whole number of at least 1"))?;
-                }
-                Some("keep_snapshot") => {
-                    let time = value.as_str().and_then(duration);
-                    settings.keep_snapshot =
-                        time.ok_or(ValueError::in_subkey("keep_snapshot", "a duration such as 24h, 90m or 2d"))?;
-                }
-                Some("cleanup_after") => {
-                    let time = value.as_str().and_then(duration);
-                    settings.cleanup_after =
-                        time.ok_or(ValueError::in_subkey("cleanup_after", "a duration such as 7d, 24h or 90m"))?;
-                }
-                Some("max_pause") => {
-                    let time = value.as_str().and_then(duration).filter(|time| !time.is_zero());
-                    settings.max_pause =
-                        time.ok_or(ValueError::in_subkey("max_pause", "a duration such as 60s, 5m or 1h"))?;
-                }
-                // Unknown keys are ignored, as in `backup`.
-                _ => {}
-            }
-        }
-        Ok(settings)
+        let default = Self::default();
+        let time = |value: &Value| value.as_str().and_then(duration);
+        let pause = |value: &Value| time(value).filter(|time| !time.is_zero());
+        let channel = |value: &Value| value.as_str().and_then(Channel::parse);
+        // Unknown keys are ignored, as in `backup`.
+        Ok(Self {
+            channel: field(mapping, "channel", "stable or rc", channel)?.unwrap_or(default.channel),
+            from: field(mapping, "from", "a URL or a folder", |value| value.as_str().map(str::to_owned))?,
+            keep_versions: field(mapping, "keep_versions", "a whole number of at least 1", count)?
+                .unwrap_or(default.keep_versions),
+            keep_snapshot: field(mapping, "keep_snapshot", "a duration such as 24h, 90m or 2d", time)?
+                .unwrap_or(default.keep_snapshot),
+            cleanup_after: field(mapping, "cleanup_after", "a duration such as 7d, 24h or 90m", time)?
+                .unwrap_or(default.cleanup_after),
+            max_pause: field(mapping, "max_pause", "a duration such as 60s, 5m or 1h", pause)?
+                .unwrap_or(default.max_pause),
+        })
     }
 }
 

@@ -11,7 +11,7 @@ pub use environment::{EnvironmentSettings, take_environment};
 use self::keys::{PROJECT, TASK, default_names, names};
 use super::document::{Problem, line_of, show, to_mapping};
 use crate::sys::fs::files;
-use serde_json::{Map, json};
+use serde_json::{Map, Value as Json};
 use serde_yaml::{Mapping, Value};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -41,7 +41,7 @@ pub fn check(folder: &Path) -> io::Result<Vec<Problem>> {
 }
 
 /// Loads the settings in `folder` as JSON, with the path of the file; `None` if there is none.
-pub fn load(folder: &Path) -> Result<Option<serde_json::Value>, Unusable> {
+pub fn load(folder: &Path) -> Result<Option<Json>, Unusable> {
     let file = folder.join(FILE);
     let Some(text) = files::read_text(&file, SIZE_LIMIT).map_err(Unusable::Unreadable)? else { return Ok(None) };
     let mut settings = read(&text, folder).map_err(Unusable::Invalid)?;
@@ -56,7 +56,7 @@ struct Reader<'a> {
 }
 
 /// Parses and checks the settings. Reports all problems at once, in order of their lines.
-fn read(text: &str, folder: &Path) -> Result<Map<String, serde_json::Value>, Vec<Problem>> {
+fn read(text: &str, folder: &Path) -> Result<Map<String, Json>, Vec<Problem>> {
     let mapping = to_mapping(text)?;
     let mut reader = Reader { text, problems: Vec::new() };
     let mut settings = Map::new();
@@ -90,23 +90,33 @@ impl<'a> Reader<'a> {
     fn known<'b>(&mut self, key: &'b Value, keys: &[&str], context: &str) -> Option<&'b str> {
         let name = key.as_str().filter(|name| keys.contains(name));
         if name.is_none() {
-            let displayed_key = show(key);
-            let suggestion = key
-                .as_str()
-                .and_then(|name| nearest(name, keys))
-                .map(|suggestion| format!("; did you mean {suggestion}?"));
-            let message = format!(
-                "unknown key {displayed_key}{context}; allowed keys: {}{}",
-                keys.join(", "),
-                suggestion.unwrap_or_default()
-            );
+            let nearest = key.as_str().and_then(|name| nearest(name, keys));
+            let suggestion = nearest.map(|nearest| format!("; did you mean {nearest}?")).unwrap_or_default();
+            let (unknown, allowed) = (show(key), keys.join(", "));
+            let message = format!("unknown key {unknown}{context}; allowed keys: {allowed}{suggestion}");
             self.problem_inside(key.as_str().unwrap_or_default(), message);
         }
         name
     }
 
+    /// Returns the value of a top-level key, or reports the problem.
+    fn or_problem<T: Into<Json>>(&mut self, value: Option<T>, key: &str, message: String) -> Option<Json> {
+        if value.is_none() {
+            self.problem(key, message);
+        }
+        value.map(Into::into)
+    }
+
+    /// Like `or_problem`, for a key at any depth.
+    fn or_problem_inside<T: Into<Json>>(&mut self, value: Option<T>, key: &str, message: String) -> Option<Json> {
+        if value.is_none() {
+            self.problem_inside(key, message);
+        }
+        value.map(Into::into)
+    }
+
     /// Checks the value of a top-level key; `None` if it is invalid or has no effect.
-    fn top_level(&mut self, name: &str, value: &Value, folder: &Path) -> Option<serde_json::Value> {
+    fn top_level(&mut self, name: &str, value: &Value, folder: &Path) -> Option<Json> {
         match name {
             "schema_version" if is_version(value) => None,
             "schema_version" => {
@@ -130,70 +140,47 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn string(&mut self, name: &str, value: &Value) -> Option<serde_json::Value> {
-        match value.as_str().filter(|text| !text.trim().is_empty()) {
-            Some(text) => Some(text.into()),
-            None => {
-                self.problem_inside(name, format!("{name}: {} is not a string", show(value)));
-                None
-            }
-        }
+    fn string(&mut self, name: &str, value: &Value) -> Option<Json> {
+        let text = value.as_str().filter(|text| !text.trim().is_empty());
+        self.or_problem_inside(text, name, format!("{name}: {} is not a string", show(value)))
     }
 
-    fn string_list(&mut self, name: &str, value: &Value) -> Option<serde_json::Value> {
-        let list = value.as_sequence().map(|list| list.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
-        match list.flatten() {
-            Some(list) => Some(json!(list)),
-            None => {
-                self.problem_inside(name, format!("{name}: {} is not a list of strings", show(value)));
-                None
-            }
-        }
+    fn string_list(&mut self, name: &str, value: &Value) -> Option<Json> {
+        let list = value.as_sequence().and_then(|list| list.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
+        self.or_problem_inside(list, name, format!("{name}: {} is not a list of strings", show(value)))
     }
 
     /// Accepts a version or a range, which is parsed where it is used. Refuses the number 3.1, which may be an unquoted
     /// 3.10.
-    fn python_version(&mut self, name: &str, value: &Value) -> Option<serde_json::Value> {
+    fn python_version(&mut self, name: &str, value: &Value) -> Option<Json> {
         let text = match value {
             Value::String(text) => Some(text.trim().to_owned()),
             Value::Number(number) => Some(number.to_string()).filter(|text| text != "3.1"),
             _ => None,
         };
-        let text = text.filter(|text| !text.is_empty());
-        if text.is_none() {
-            let message =
-                format!("{name}: write the version in quotes, as in \"3.12\"; {} is not a version", show(value));
-            self.problem(name, message);
-        }
-        text.map(Into::into)
+        let message = format!("{name}: write the version in quotes, as in \"3.12\"; {} is not a version", show(value));
+        self.or_problem(text.filter(|text| !text.is_empty()), name, message)
     }
 
     /// Accepts a version of Apache Airflow, with two or three numbers.
-    fn airflow(&mut self, name: &str, value: &Value) -> Option<serde_json::Value> {
+    fn airflow(&mut self, name: &str, value: &Value) -> Option<Json> {
         let text = value.as_str().map(str::to_owned).or_else(|| value.as_f64().map(|number| number.to_string()));
         let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
         let is_version = |text: &String| matches!(text.split('.').count(), 2 | 3) && text.split('.').all(is_number);
-        let version = text.filter(is_version);
-        if version.is_none() {
-            let message = format!("{name}: {} is not a version of Apache Airflow such as 3.3.2 or 3.3", show(value));
-            self.problem(name, message);
-        }
-        version.map(Into::into)
+        let message = format!("{name}: {} is not a version of Apache Airflow such as 3.3.2 or 3.3", show(value));
+        self.or_problem(text.filter(is_version), name, message)
     }
 
     /// Accepts a date or an RFC 3339 timestamp.
-    fn date_or_time(&mut self, name: &str, value: &Value) -> Option<serde_json::Value> {
+    fn date_or_time(&mut self, name: &str, value: &Value) -> Option<Json> {
         let is_date_or_time =
             |text: &&str| text.parse::<jiff::civil::Date>().is_ok() || text.parse::<jiff::Timestamp>().is_ok();
         let date_or_time = value.as_str().map(str::trim).filter(is_date_or_time);
-        if date_or_time.is_none() {
-            let message = format!("{name}: {} is not a date such as 2026-01-31 or 2026-01-31T08:00:00Z", show(value));
-            self.problem(name, message);
-        }
-        date_or_time.map(Into::into)
+        let message = format!("{name}: {} is not a date such as 2026-01-31 or 2026-01-31T08:00:00Z", show(value));
+        self.or_problem(date_or_time, name, message)
     }
 
-    fn tasks(&mut self, value: &Value) -> Option<serde_json::Value> {
+    fn tasks(&mut self, value: &Value) -> Option<Json> {
         let mapping = self.mapping("tasks", value)?;
         let mut tasks = Map::new();
         for (key, value) in &mapping {
@@ -219,7 +206,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn task(&mut self, name: &str, value: &Value, keys: &[&str], context: &str) -> Option<serde_json::Value> {
+    fn task(&mut self, name: &str, value: &Value, keys: &[&str], context: &str) -> Option<Json> {
         let mapping = self.mapping(name, value)?;
         let mut settings = Map::new();
         for (key, value) in &mapping {
@@ -237,20 +224,14 @@ impl<'a> Reader<'a> {
         Some(settings.into())
     }
 
-    fn number(&mut self, key: &str, context: &str, value: &Value, must_be_whole: bool) -> Option<serde_json::Value> {
-        let number = match value.as_u64() {
-            Some(number) => Some(json!(number)),
-            None if must_be_whole => None,
-            None => value.as_f64().filter(|number| number.is_finite() && *number >= 0.0).map(|number| json!(number)),
-        };
-        if number.is_none() {
-            let kind = if must_be_whole { "a whole number" } else { "a number" };
-            self.problem_inside(key, format!("{key}{context}: {} is not {kind} of at least 0", show(value)));
-        }
-        number
+    fn number(&mut self, key: &str, context: &str, value: &Value, must_be_whole: bool) -> Option<Json> {
+        let fraction = || value.as_f64().filter(|number| !must_be_whole && number.is_finite() && *number >= 0.0);
+        let number = value.as_u64().map(Json::from).or_else(|| fraction().map(Json::from));
+        let kind = if must_be_whole { "a whole number" } else { "a number" };
+        self.or_problem_inside(number, key, format!("{key}{context}: {} is not {kind} of at least 0", show(value)))
     }
 
-    fn environment(&mut self, context: &str, value: &Value) -> Option<serde_json::Value> {
+    fn environment(&mut self, context: &str, value: &Value) -> Option<Json> {
         let mapping = self.mapping("env", value)?;
         let mut variables = Map::new();
         for (key, value) in &mapping {
@@ -273,7 +254,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Checks the resource keys and drops the values: Leoflow runs on one machine, other schedulers use them.
-    fn resources(&mut self, context: &str, value: &Value) -> Option<serde_json::Value> {
+    fn resources(&mut self, context: &str, value: &Value) -> Option<Json> {
         let mapping = self.mapping("resources", value)?;
         for (key, _) in &mapping {
             self.known(key, &["cpu", "memory", "disk", "gpu"], &format!(" in resources{context}"));
@@ -313,6 +294,7 @@ pub fn with_settings(workspace: &Path) -> io::Result<Vec<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn problems(text: &str) -> Vec<(usize, String)> {
         let problems = read(text, Path::new("/nowhere")).err().unwrap_or_default();
