@@ -12,7 +12,7 @@ pub const DEFAULT: &str = "default";
 const MAX_NAME_LENGTH: usize = 40;
 /// The folder of the default instance's home, in the user's home directory; with a name appended, that of another
 /// instance.
-pub(super) const HOME: &str = ".leoflow";
+const HOME: &str = ".leoflow";
 /// The folder of the default workspace, in the user's home directory.
 const WORKSPACE: &str = "leoflow";
 
@@ -34,12 +34,16 @@ pub fn root(name: &str) -> Result<PathBuf, HomeError> {
 pub fn name_of(home: &Home) -> Option<String> {
     let canonical = |path: PathBuf| path.canonicalize().unwrap_or(path);
     let is_in_user_home = canonical(home.root().parent()?.to_owned()) == canonical(env_vars::user_home()?);
-    let folder = home.root().file_name()?.to_str()?;
-    let name = match folder.strip_prefix(HOME)? {
-        "" => DEFAULT,
-        suffix => suffix.strip_prefix('-')?,
-    };
+    let name = name_in(home.root().file_name()?.to_str()?)?;
     (is_in_user_home && root(name).is_ok()).then(|| name.to_owned())
+}
+
+/// The instance's name in the name of its home's folder.
+pub(super) fn name_in(folder: &str) -> Option<&str> {
+    match folder.strip_prefix(HOME)? {
+        "" => Some(DEFAULT),
+        suffix => suffix.strip_prefix('-'),
+    }
 }
 
 /// True when the creation of an instance was interrupted or still runs: no server has run in it, so it has no data of

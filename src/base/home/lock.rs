@@ -48,22 +48,27 @@ pub enum LockError {
     Io { path: std::path::PathBuf, source: io::Error },
 }
 
-/// How often `take` tries a lock whose holder is unknown: a new holder writes its name a moment after it locks.
+/// How often a lock is tried whose holder is unknown: a new holder writes its name a moment after it locks.
 const SETTLING_TRIES: u32 = 50;
 /// Pause between those attempts.
 const SETTLING_PAUSE: Duration = Duration::from_millis(10);
 
+/// Tries to take a lock until it is taken or its holder is known.
+fn settled<T>(try_take: impl Fn() -> Result<T, LockError>) -> Result<T, LockError> {
+    for _ in 0..SETTLING_TRIES {
+        match try_take() {
+            Err(LockError::Held { holder: None }) => std::thread::sleep(SETTLING_PAUSE),
+            outcome => return outcome,
+        }
+    }
+    try_take()
+}
+
 impl HomeLock {
     /// Takes the lock; fails at once when another process holds it. The home's folders must exist.
     pub fn take(home: &Home, command: &str, url: Option<&str>) -> Result<Self, LockError> {
-        for _ in 0..SETTLING_TRIES {
-            match Self::try_take(home, command, url) {
-                // `is_held` takes the lock for an instant, or the new holder has not yet replaced the last one's name.
-                Err(LockError::Held { holder: None }) => std::thread::sleep(SETTLING_PAUSE),
-                outcome => return outcome,
-            }
-        }
-        Self::try_take(home, command, url)
+        // `is_held` takes the lock for an instant, or the new holder has not yet replaced the last one's name.
+        settled(|| Self::try_take(home, command, url))
     }
 
     fn try_take(home: &Home, command: &str, url: Option<&str>) -> Result<Self, LockError> {
@@ -74,13 +79,15 @@ impl HomeLock {
         // The folder is locked first: without its lock the lock file must not be touched, because the holder writes its
         // name there.
         let folder_lock = folder.ok_or_else(held)?;
-        let file = FileLock::try_exclusive(open(home).map_err(io_error)?).map_err(io_error)?.ok_or_else(held)?;
+        let file = FileLock::try_exclusive(open_or_create(home, &path).map_err(io_error)?)
+            .map_err(io_error)?
+            .ok_or_else(held)?;
         let mut lock = Self { file, folder_lock };
         if !lock.is_in_place(home) {
             // `remove_if_unused` has removed the folder since it was opened, so another process may lock a new one.
             return Err(LockError::Held { holder: None });
         }
-        lock.describe(command, url).map_err(io_error)?;
+        write_holder(lock.file.file(), command, url).map_err(io_error)?;
         Ok(lock)
     }
 
@@ -117,16 +124,6 @@ impl HomeLock {
         };
         Ok(Self { file: relock(file)?, folder_lock: relock(folder)? })
     }
-
-    /// Writes this process as holder into the lock file.
-    fn describe(&mut self, command: &str, url: Option<&str>) -> io::Result<()> {
-        write_holder(self.file.file(), command, url)
-    }
-}
-
-/// Opens the lock file; creates it if missing.
-fn open(home: &Home) -> io::Result<File> {
-    open_or_create(home, &home.lock())
 }
 
 fn open_or_create(home: &Home, path: &Path) -> io::Result<File> {
@@ -163,14 +160,7 @@ impl Drop for OperationLock {
 impl OperationLock {
     /// Takes the lock; fails at once when another process holds it. The home's folders must exist.
     pub fn take(home: &Home, command: &str) -> Result<Self, LockError> {
-        for _ in 0..SETTLING_TRIES {
-            match Self::try_take(home, command) {
-                // The new holder has not yet written its name.
-                Err(LockError::Held { holder: None }) => std::thread::sleep(SETTLING_PAUSE),
-                outcome => return outcome,
-            }
-        }
-        Self::try_take(home, command)
+        settled(|| Self::try_take(home, command))
     }
 
     fn try_take(home: &Home, command: &str) -> Result<Self, LockError> {
@@ -280,8 +270,10 @@ mod tests {
         let path_only = || File::options().read(true).custom_flags(nix::libc::O_PATH).open(home.root()).unwrap();
         let lock = lock_folder(&home, path_only()).unwrap().unwrap();
         assert!(lock_folder(&home, path_only()).unwrap().is_none(), "held");
-        let home_lock =
-            HomeLock { file: FileLock::try_exclusive(open(&home).unwrap()).unwrap().unwrap(), folder_lock: lock };
+        let home_lock = HomeLock {
+            file: FileLock::try_exclusive(open_or_create(&home, &home.lock()).unwrap()).unwrap().unwrap(),
+            folder_lock: lock,
+        };
         assert!(home_lock.is_in_place(&home));
         std::fs::remove_dir_all(home.run()).unwrap();
         assert!(!home_lock.is_in_place(&home));

@@ -39,6 +39,111 @@ pub struct Home {
 /// The content of [`Home::running_tasks_datastore`] after a restore: no folder belongs to the datastore.
 pub const RESTORED: &[u8] = b"restored";
 
+/// Defines methods of `Home` that return a path: the name of a file in the folder that another method returns.
+macro_rules! paths {
+    ($($(#[$doc:meta])* $access:vis $name:ident = $folder:ident / $file:literal,)*) => {
+        impl Home {
+            $($(#[$doc])* $access fn $name(&self) -> PathBuf {
+                self.$folder().join($file)
+            })*
+        }
+    };
+}
+
+paths! {
+    /// The settings and secrets.
+    pub config = root / "config.yaml",
+    /// Written by a command that creates the instance, and removed at its end.
+    pub creating = run / "creating",
+    /// The results of scheduled backups and verifications. Not in `backups/`, because that folder may be unwritable.
+    pub upkeep = run / "upkeep.json",
+    /// The path of the same file in older releases.
+    pub(crate) legacy_upkeep = backups / "upkeep.json",
+    /// Locked while `upkeep.json` is changed.
+    pub(crate) upkeep_lock = run / "upkeep.lock",
+    /// Why the service's last start failed.
+    pub service_failure = run / "service-failure.json",
+    /// The record of the location of the data; without this file the data is under the home.
+    pub datastore = root / "datastore.json",
+    /// The record of what setup has done.
+    pub receipt = root / "setup.json",
+    /// Links to the installed version's program.
+    pub bin = root / "bin",
+    /// The programs of the retained releases, a folder for each version.
+    pub versions = root / "versions",
+    /// The managed PostgreSQL: its installs, its data and its password.
+    pub postgres = root / "managed-postgres",
+    /// PostgreSQL's program files, by version.
+    pub postgres_installs = postgres / "install",
+    /// Written by a restore that has moved an unreadable cluster away and is not finished.
+    pub quarantine_note = postgres / "set-aside.json",
+    /// The port of the last start, if it was not the configured one.
+    pub requested_port = run / "port",
+    /// The data folder of the managed PostgreSQL (its cluster).
+    pub postgres_data = postgres / "data",
+    /// The passwords of the managed PostgreSQL.
+    pub postgres_credentials = postgres / "credentials.json",
+    /// The logs of Leoflow's processes.
+    pub logs = root / "logs",
+    /// Task logs, which uninstall keeps.
+    pub task_logs = root / "task-logs",
+    /// Managed Pythons, our Python package, and compiled modules.
+    pub python = root / "python",
+    /// Project environments: each complete or absent, and immutable.
+    pub environments = root / "venvs",
+    /// Airflow's web UI, by its version.
+    pub ui = root / "ui",
+    /// Third-party programs, such as uv.
+    pub tools = root / "tools",
+    /// Locks, sockets and other files about running processes.
+    pub run = root / "run",
+    /// The lock file of the home; see [`lock`].
+    pub lock = run / "lite.lock",
+    /// Locked in place of the home's folder where folders cannot be locked.
+    pub(crate) folder_lock = run / "home.lock",
+    /// Locked while `config.yaml` is changed.
+    pub(crate) config_lock = run / "config.lock",
+    /// Locked by the running long operation, such as a backup or an upgrade.
+    pub operation_lock = run / "operation.lock",
+    /// The settings that the running server started with.
+    pub running_settings = run / "in-force.json",
+    /// The address that the supervisor listens on; with 0.0.0.0, clients on this machine use another one.
+    pub host = run / "host",
+    /// One file for each command that the server started.
+    pub operations = run / "operations",
+    /// The progress of a backup of all instances.
+    pub backup_of_all = run / "backup-all.json",
+    /// Backups, automatic ones and by default those made by hand, with the results of their verifications and the
+    /// record of the scheduled jobs.
+    pub backups = root / "backups",
+    /// The staged files of a restore and those that it replaced.
+    pub restore = root / "restore",
+    /// The socket for commands to the supervisor.
+    pub control_socket = run / "control.sock",
+    /// The socket of the server's API for processes of this machine.
+    pub api_socket = run / "api.sock",
+    /// The private socket of the candidate server.
+    pub trial_socket = run / "trial.sock",
+    /// The state that a supervisor hands to its successor by `exec`.
+    pub handover = run / "handover.json",
+    /// The downloads, records and logs of upgrades.
+    pub upgrade = root / "upgrade",
+    /// The socket for notifications to the supervisor.
+    pub notify_socket = run / "notify.sock",
+    /// One folder for each running task.
+    pub running_tasks = run / "tasks",
+    /// The id of the datastore that the folders of running tasks belong to; [`RESTORED`] after a restore.
+    pub running_tasks_datastore = run / "tasks-datastore",
+    /// Current problems of the Pythons of running processes.
+    pub python_notes = run / "python",
+    /// Locked by the running agent, which starts tasks.
+    pub agent_lock = run / "agent.lock",
+    /// The journal of a running or interrupted operation; see [`journal`].
+    pub journal = run / "journal.json",
+    /// The children of the current or last supervisor, so that the next one can stop leftovers.
+    pub processes = run / "processes.json",
+}
+
 impl Home {
     /// The home's folder.
     pub fn root(&self) -> &Path {
@@ -48,232 +153,6 @@ impl Home {
     /// True when the home's folder exists.
     pub fn exists(&self) -> bool {
         self.root.is_dir()
-    }
-
-    /// The settings and secrets.
-    pub fn config(&self) -> PathBuf {
-        self.root.join("config.yaml")
-    }
-
-    /// Written by a command that creates the instance, and removed at its end.
-    pub fn creating(&self) -> PathBuf {
-        self.run().join("creating")
-    }
-
-    /// The results of scheduled backups and verifications. Not in `backups/`, because that folder may be unwritable.
-    pub fn upkeep(&self) -> PathBuf {
-        self.run().join("upkeep.json")
-    }
-
-    /// The path of the same file in older releases.
-    pub(crate) fn legacy_upkeep(&self) -> PathBuf {
-        self.backups().join("upkeep.json")
-    }
-
-    /// Locked while `upkeep.json` is changed.
-    pub(crate) fn upkeep_lock(&self) -> PathBuf {
-        self.run().join("upkeep.lock")
-    }
-
-    /// Why the service's last start failed.
-    pub fn service_failure(&self) -> PathBuf {
-        self.run().join("service-failure.json")
-    }
-
-    /// The record of the location of the data; without this file the data is under the home.
-    pub fn datastore(&self) -> PathBuf {
-        self.root().join("datastore.json")
-    }
-
-    /// The record of what setup has done.
-    pub fn receipt(&self) -> PathBuf {
-        self.root.join("setup.json")
-    }
-
-    /// Links to the installed version's program.
-    pub fn bin(&self) -> PathBuf {
-        self.root.join("bin")
-    }
-
-    /// The programs of the retained releases, a folder for each version.
-    pub fn versions(&self) -> PathBuf {
-        self.root.join("versions")
-    }
-
-    /// The managed PostgreSQL: its installs, its data and its password.
-    pub fn postgres(&self) -> PathBuf {
-        self.root.join("managed-postgres")
-    }
-
-    /// PostgreSQL's program files, by version.
-    pub fn postgres_installs(&self) -> PathBuf {
-        self.postgres().join("install")
-    }
-
-    /// Written by a restore that has moved an unreadable cluster away and is not finished.
-    pub fn quarantine_note(&self) -> PathBuf {
-        self.postgres().join("set-aside.json")
-    }
-
-    /// The port of the last start, if it was not the configured one.
-    pub fn requested_port(&self) -> PathBuf {
-        self.run().join("port")
-    }
-
-    /// The data folder of the managed PostgreSQL (its cluster).
-    pub fn postgres_data(&self) -> PathBuf {
-        self.postgres().join("data")
-    }
-
-    /// The passwords of the managed PostgreSQL.
-    pub fn postgres_credentials(&self) -> PathBuf {
-        self.postgres().join("credentials.json")
-    }
-
-    /// The logs of Leoflow's processes.
-    pub fn logs(&self) -> PathBuf {
-        self.root.join("logs")
-    }
-
-    /// Task logs, which uninstall keeps.
-    pub fn task_logs(&self) -> PathBuf {
-        self.root.join("task-logs")
-    }
-
-    /// Managed Pythons, our Python package, and compiled modules.
-    pub fn python(&self) -> PathBuf {
-        self.root.join("python")
-    }
-
-    /// Project environments: each complete or absent, and immutable.
-    pub fn environments(&self) -> PathBuf {
-        self.root.join("venvs")
-    }
-
-    /// Airflow's web UI, by its version.
-    pub fn ui(&self) -> PathBuf {
-        self.root.join("ui")
-    }
-
-    /// Third-party programs, such as uv.
-    pub fn tools(&self) -> PathBuf {
-        self.root.join("tools")
-    }
-
-    /// Locks, sockets and other files about running processes.
-    pub fn run(&self) -> PathBuf {
-        self.root.join("run")
-    }
-
-    /// The lock file of the home; see [`lock`].
-    pub fn lock(&self) -> PathBuf {
-        self.run().join("lite.lock")
-    }
-
-    /// Locked in place of the home's folder where folders cannot be locked.
-    pub(crate) fn folder_lock(&self) -> PathBuf {
-        self.run().join("home.lock")
-    }
-
-    /// Locked while `config.yaml` is changed.
-    pub(crate) fn config_lock(&self) -> PathBuf {
-        self.run().join("config.lock")
-    }
-
-    /// Locked by the running long operation, such as a backup or an upgrade.
-    pub fn operation_lock(&self) -> PathBuf {
-        self.run().join("operation.lock")
-    }
-
-    /// The settings that the running server started with.
-    pub fn running_settings(&self) -> PathBuf {
-        self.run().join("in-force.json")
-    }
-
-    /// The address that the supervisor listens on; with 0.0.0.0, clients on this machine use another one.
-    pub fn host(&self) -> PathBuf {
-        self.run().join("host")
-    }
-
-    /// One file for each command that the server started.
-    pub fn operations(&self) -> PathBuf {
-        self.run().join("operations")
-    }
-
-    /// The progress of a backup of all instances.
-    pub fn backup_of_all(&self) -> PathBuf {
-        self.run().join("backup-all.json")
-    }
-
-    /// Backups, automatic ones and by default those made by hand, with the results of their verifications and the
-    /// record of the scheduled jobs.
-    pub fn backups(&self) -> PathBuf {
-        self.root.join("backups")
-    }
-
-    /// The staged files of a restore and those that it replaced.
-    pub fn restore(&self) -> PathBuf {
-        self.root.join("restore")
-    }
-
-    /// The socket for commands to the supervisor.
-    pub fn control_socket(&self) -> PathBuf {
-        self.run().join("control.sock")
-    }
-
-    /// The socket of the server's API for processes of this machine.
-    pub fn api_socket(&self) -> PathBuf {
-        self.run().join("api.sock")
-    }
-
-    /// The private socket of the candidate server.
-    pub fn trial_socket(&self) -> PathBuf {
-        self.run().join("trial.sock")
-    }
-
-    /// The state that a supervisor hands to its successor by `exec`.
-    pub fn handover(&self) -> PathBuf {
-        self.run().join("handover.json")
-    }
-
-    /// The downloads, records and logs of upgrades.
-    pub fn upgrade(&self) -> PathBuf {
-        self.root.join("upgrade")
-    }
-
-    /// The socket for notifications to the supervisor.
-    pub fn notify_socket(&self) -> PathBuf {
-        self.run().join("notify.sock")
-    }
-
-    /// One folder for each running task.
-    pub fn running_tasks(&self) -> PathBuf {
-        self.run().join("tasks")
-    }
-
-    /// The id of the datastore that the folders of running tasks belong to; [`RESTORED`] after a restore.
-    pub fn running_tasks_datastore(&self) -> PathBuf {
-        self.run().join("tasks-datastore")
-    }
-
-    /// Current problems of the Pythons of running processes.
-    pub fn python_notes(&self) -> PathBuf {
-        self.run().join("python")
-    }
-
-    /// Locked by the running agent, which starts tasks.
-    pub fn agent_lock(&self) -> PathBuf {
-        self.run().join("agent.lock")
-    }
-
-    /// The journal of a running or interrupted operation; see [`journal`].
-    pub fn journal(&self) -> PathBuf {
-        self.run().join("journal.json")
-    }
-
-    /// The children of the current or last supervisor, so that the next one can stop leftovers.
-    pub fn processes(&self) -> PathBuf {
-        self.run().join("processes.json")
     }
 
     /// Removes the folders created by `create` if they contain nothing but lock files and no process holds the home.

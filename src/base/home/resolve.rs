@@ -10,7 +10,10 @@ use std::path::{Component, Path, PathBuf};
 /// nothing.
 pub fn resolve(flag: Option<&Path>) -> Result<Home, HomeError> {
     let root = root(flag)?;
-    check(&root)?;
+    // Before anything is written.
+    if plain_text(&root)?.contains('"') {
+        return Err(HomeError::DoubleQuote(root));
+    }
     if root.parent().is_none() || env_vars::user_home().as_deref() == Some(&root) {
         return Err(HomeError::TooWide(root));
     }
@@ -56,29 +59,30 @@ pub fn all_instances_and_incomplete() -> Vec<(String, Home)> {
 /// The homes below the user's home directory, set up or not.
 fn homes() -> Vec<(String, Home)> {
     let Some(folder) = env_vars::user_home() else { return Vec::new() };
-    let names = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name());
-    let mut homes: Vec<(String, Home)> = names
-        .filter_map(|name| match name.to_str()?.strip_prefix(instances::HOME)? {
-            "" => Some(instances::DEFAULT.to_owned()),
-            suffix => suffix.strip_prefix('-').map(str::to_owned),
-        })
-        .filter_map(|name| {
-            let home = resolve(Some(&instances::root(&name).ok()?)).ok()?;
-            Some((name, home))
-        })
-        .collect();
-    homes
-        .sort_by(|(left, _), (right, _)| (left != instances::DEFAULT, left).cmp(&(right != instances::DEFAULT, right)));
+    let home_of = |entry: fs::DirEntry| {
+        let name = instances::name_in(entry.file_name().to_str()?)?.to_owned();
+        let home = resolve(Some(&instances::root(&name).ok()?)).ok()?;
+        Some((name, home))
+    };
+    let mut homes: Vec<(String, Home)> =
+        fs::read_dir(folder).into_iter().flatten().flatten().filter_map(home_of).collect();
+    homes.sort_by_key(|(name, _)| (name != instances::DEFAULT, name.clone()));
     homes
 }
 
 /// Makes the path of a workspace absolute and checks it. Creates nothing.
 pub fn absolute_workspace(path: &Path) -> Result<PathBuf, HomeError> {
     let workspace = absolute(path)?;
-    match workspace.to_str() {
-        None => Err(HomeError::NotUtf8(workspace)),
-        Some(text) if text.chars().any(char::is_control) => Err(HomeError::ControlCharacter(workspace)),
-        Some(_) => Ok(workspace),
+    plain_text(&workspace)?;
+    Ok(workspace)
+}
+
+/// The text of a path that configuration files support.
+fn plain_text(path: &Path) -> Result<&str, HomeError> {
+    match path.to_str() {
+        None => Err(HomeError::NotUtf8(path.to_owned())),
+        Some(text) if text.chars().any(char::is_control) => Err(HomeError::ControlCharacter(path.to_owned())),
+        Some(text) => Ok(text),
     }
 }
 
@@ -95,18 +99,6 @@ fn absolute(path: &Path) -> Result<PathBuf, HomeError> {
         }
     }
     Ok(result)
-}
-
-/// Refuses characters that `initdb` or configuration files do not support, before anything is written.
-fn check(root: &Path) -> Result<(), HomeError> {
-    let Some(text) = root.to_str() else { return Err(HomeError::NotUtf8(root.to_owned())) };
-    if text.chars().any(char::is_control) {
-        return Err(HomeError::ControlCharacter(root.to_owned()));
-    }
-    if text.contains('"') {
-        return Err(HomeError::DoubleQuote(root.to_owned()));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

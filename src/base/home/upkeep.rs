@@ -114,14 +114,12 @@ impl Upkeep {
 
     /// Messages about the last failures, and about jobs that cannot be tried.
     pub fn problems(&self) -> Vec<String> {
-        let backup =
-            self.backup.problem.iter().map(|reason| format!("the scheduled backup failed or cannot run: {reason}"));
-        let verification = self
-            .verification
-            .problem
-            .iter()
-            .map(|reason| format!("the scheduled verification failed or cannot run: {reason}"));
-        backup.chain(verification).collect()
+        let jobs = [("backup", &self.backup), ("verification", &self.verification)];
+        let problem = |(name, job): (&str, &Job)| {
+            let reason = job.problem.as_ref()?;
+            Some(format!("the scheduled {name} failed or cannot run: {reason}"))
+        };
+        jobs.into_iter().filter_map(problem).collect()
     }
 
     fn job_mut(&mut self, kind: Kind) -> &mut Job {

@@ -10,18 +10,9 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// The values of `log_level`, from the least to the most verbose.
-pub(crate) const LEVELS: &[(&str, Level)] = &[
-    ("error", Level::ERROR),
-    ("warn", Level::WARN),
-    ("info", Level::INFO),
-    ("debug", Level::DEBUG),
-    ("trace", Level::TRACE),
-];
-
-/// Parses a value of `log_level`; `None` for a value that is not in `LEVELS`.
+/// Parses a value of `log_level`: `error`, `warn`, `info`, `debug` or `trace`.
 pub fn level(value: &str) -> Option<Level> {
-    LEVELS.iter().find(|(name, _)| *name == value).map(|(_, level)| *level)
+    value.parse().ok().filter(|level: &Level| level.as_str().to_ascii_lowercase() == value)
 }
 
 /// Starts to log to standard error: messages of this process at `level` or more severe, and warnings and errors of its

@@ -156,6 +156,15 @@ pub fn create_private_dir(path: &Path) -> io::Result<()> {
 
 /// Like [`create_private_dir`], but fails if `root` is missing: a removed root is not recreated.
 pub fn create_private_dir_in(root: &Path, path: &Path) -> io::Result<()> {
+    create_private_dir_by(root, path, |path| fs::set_permissions(path, Permissions::from_mode(0o700)))
+}
+
+/// Like [`create_private_dir_in`]; `set_mode` corrects the mode that the umask gave a new folder.
+pub(super) fn create_private_dir_by(
+    root: &Path,
+    path: &Path,
+    set_mode: impl Copy + Fn(&Path) -> io::Result<()>,
+) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
@@ -165,10 +174,10 @@ pub fn create_private_dir_in(root: &Path, path: &Path) -> io::Result<()> {
     if let Some(parent) = path.parent()
         && !parent.as_os_str().is_empty()
     {
-        create_private_dir_in(root, parent)?;
+        create_private_dir_by(root, parent, set_mode)?;
     }
     match DirBuilder::new().mode(0o700).create(path) {
-        Ok(()) => fs::set_permissions(path, Permissions::from_mode(0o700)),
+        Ok(()) => set_mode(path),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         Err(error) => Err(name_dangling_link(path, error)),
     }

@@ -1,9 +1,9 @@
 //! Sets modes where the file system has them, and finds out who can read a file.
 
-use super::folders::name_dangling_link;
-use std::fs::{self, DirBuilder, File, Permissions};
+use super::files;
+use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// Bits that let the group and all other users read.
@@ -23,17 +23,7 @@ pub fn set_path_where_supported(path: &Path, mode: u32) -> io::Result<()> {
 /// Creates a folder and its missing parents with mode 0700 where the file system has modes; an existing folder keeps
 /// its mode.
 pub fn create_dir_where_supported(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        create_dir_where_supported(parent)?;
-    }
-    match DirBuilder::new().mode(0o700).create(path) {
-        Ok(()) => set_path_where_supported(path, 0o700),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-        Err(error) => Err(name_dangling_link(path, error)),
-    }
+    files::create_private_dir_by(Path::new(""), path, |path| set_path_where_supported(path, 0o700))
 }
 
 /// Clears the owner's bits of this process's umask, with which it could not use the files that it creates. The other

@@ -1,5 +1,6 @@
 //! Waits for changes in folders, without their subfolders (inotify).
 
+use crate::sys::process::signals::wait_readable;
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 use std::future::pending;
@@ -43,7 +44,7 @@ impl FolderWatch {
             std::thread::sleep(limit.min(POLL_INTERVAL));
             return Ok(());
         };
-        crate::sys::process::poll_readable(inotify.as_fd(), limit)?;
+        wait_readable([Some(inotify.as_fd())], Some(limit))?;
         match inotify.read_events() {
             Ok(_) | Err(Errno::EAGAIN) => Ok(()),
             Err(error) => Err(error.into()),

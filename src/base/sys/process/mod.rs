@@ -17,13 +17,11 @@ pub mod stdio;
 mod text_busy;
 pub mod user_namespace;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -338,16 +336,6 @@ pub fn ignoring_interrupts<T>(work: impl FnOnce() -> T) -> T {
         }
     }
     outcome
-}
-
-/// Waits until `descriptor` is readable or the time limit is reached. Returns true if it is readable.
-pub(crate) fn poll_readable(descriptor: BorrowedFd<'_>, limit: Duration) -> io::Result<bool> {
-    let timeout = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
-    match poll(&mut [PollFd::new(descriptor, PollFlags::POLLIN)], timeout) {
-        Ok(ready) => Ok(ready > 0),
-        Err(nix::Error::EINTR) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
 }
 
 #[cfg(test)]

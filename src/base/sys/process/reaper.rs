@@ -53,9 +53,14 @@ impl From<std::process::ExitStatus> for Exit {
 
 /// The exit status of a child; `None` while it runs. Returned only once.
 pub fn ended_child(pid: i32) -> Option<Exit> {
-    match waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)) {
-        Ok(WaitStatus::Exited(_, code)) => Some(Exit::Code(code)),
-        Ok(WaitStatus::Signaled(_, signal, _)) => Some(Exit::Signal(signal as i32)),
+    exit_of(waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)).ok()?).map(|(_, exit)| exit)
+}
+
+/// The process that has ended, and its exit status; `None` for a status that is no end.
+fn exit_of(status: WaitStatus) -> Option<(i32, Exit)> {
+    match status {
+        WaitStatus::Exited(pid, code) => Some((pid.as_raw(), Exit::Code(code))),
+        WaitStatus::Signaled(pid, signal, _) => Some((pid.as_raw(), Exit::Signal(signal as i32))),
         _ => None,
     }
 }
@@ -73,12 +78,10 @@ pub fn ended_children() -> Vec<(i32, Exit)> {
     let mut ended = Vec::new();
     loop {
         match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, code)) => ended.push((pid.as_raw(), Exit::Code(code))),
-            Ok(WaitStatus::Signaled(pid, signal, _)) => {
-                ended.push((pid.as_raw(), Exit::Signal(signal as i32)));
-            }
-            Ok(WaitStatus::StillAlive) | Err(nix::Error::ECHILD) => return ended,
-            Ok(_) | Err(nix::Error::EINTR) => {}
+            Ok(WaitStatus::StillAlive) => return ended,
+            Ok(status) => ended.extend(exit_of(status)),
+            Err(nix::Error::EINTR) => {}
+            // There is no child.
             Err(_) => return ended,
         }
     }

@@ -6,17 +6,18 @@
 //! system calls.
 
 use super::Signal;
+use super::replace::take_inherited;
 use super::spawn_image::{Image, NulByte};
 use super::text_busy;
 use super::user_namespace::SingleUser;
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::unistd::{ForkResult, Pid};
 use std::ffi::{CStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
 /// The first descriptor passed by systemd's protocol, sd_listen_fds(3).
@@ -307,17 +308,9 @@ fn wait_for_exec(error_reader: OwnedFd, child: Pid, spawn: &Spawn<'_>) -> Result
 /// Takes the descriptors that the parent passed by systemd's protocol, with their names, sd_listen_fds(3). `names` is
 /// the value of `LISTEN_FDNAMES`. May be called only once, because the returned values own the descriptors.
 pub fn take_passed(count: usize, names: &str) -> io::Result<Vec<(String, OwnedFd)>> {
-    let mut descriptors = Vec::new();
-    for (index, name) in (0..count).zip(names.split(':').chain(std::iter::repeat(""))) {
-        let number = FIRST_PASSED + index as RawFd;
-        // SAFETY: only the next call uses the borrowed descriptor, and it fails if the number is not open.
-        let open = unsafe { BorrowedFd::borrow_raw(number) };
-        fcntl(open, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
-        // SAFETY: the descriptor is open, and the protocol says that it is ours.
-        let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
-        descriptors.push((name.to_owned(), descriptor));
-    }
-    Ok(descriptors)
+    let names = names.split(':').chain(std::iter::repeat(""));
+    let take = |(number, name): (RawFd, &str)| Ok((name.to_owned(), take_inherited(number)?));
+    (FIRST_PASSED..).zip(names).take(count).map(take).collect()
 }
 
 #[cfg(test)]
@@ -359,7 +352,7 @@ mod tests {
         let (r2, w2) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
         // A descriptor inherited unintentionally.
         let inherited = nix::unistd::dup(&w1).unwrap();
-        fcntl(&inherited, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+        fcntl(&inherited, FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
         let script =
             "echo one >&3; echo two >&4; for n in 0 1 2 3 4 5 6 7 8 9; do [ -e /proc/$$/fd/$n ] && echo $n; done";
         let open = shell(script, &[], vec![w1.as_fd(), w2.as_fd()]);
