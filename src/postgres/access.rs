@@ -57,16 +57,16 @@ impl Access {
 
     /// Connects as superuser for maintenance. Must never run statements that came from a file.
     pub async fn superuser(&self, database: &str) -> Result<Client, PgError> {
-        let mut config = self.credentials.superuser(&self.endpoint, database).ok_or(PgError::NotManaged)?;
-        config.options(locks::options("pg_catalog"));
-        self.endpoint.connect(&config).await
+        self.maintain(self.credentials.superuser(&self.endpoint, database).ok_or(PgError::NotManaged)?).await
     }
 
     /// Connects for maintenance; on an external server as the application role.
     pub async fn upkeep(&self) -> Result<Client, PgError> {
-        let mut config = self.credentials.upkeep(&self.endpoint);
-        config.options(locks::options("pg_catalog"));
-        self.endpoint.connect(&config).await
+        self.maintain(self.credentials.upkeep(&self.endpoint)).await
+    }
+
+    async fn maintain(&self, mut config: Config) -> Result<Client, PgError> {
+        self.endpoint.connect(config.options(locks::options("pg_catalog"))).await
     }
 
     /// True when Leoflow manages the whole server, not only a database.

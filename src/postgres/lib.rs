@@ -48,7 +48,20 @@ pub const APPLICATION_DATABASE: &str = "leoflow";
 pub const SUPERUSER: &str = "postgres";
 /// Part of the socket's file name; no TCP port is opened.
 pub const SOCKET_PORT: u16 = 5432;
-/// Setting of the servers that initdb and a container start. In a container that may not use the machine's huge pages,
-/// touching one kills the server with SIGBUS, and `try`, the default, does not detect that. Source:
+/// Options of initdb for every cluster of ours.
+const INITDB: &str = "--data-checksums --encoding=UTF8 --locale=C --locale-provider=builtin --builtin-locale=C.UTF-8 \
+    -c huge_pages=off";
+/// Settings of every server of ours, sized for a laptop. Parallel workers exchange data through /dev/shm, which may be
+/// small or full, and gain nothing at this size. In a container that may not use the machine's huge pages, touching one
+/// kills the server with SIGBUS, and `try`, the default, does not detect that. Source:
 /// <https://www.postgresql.org/docs/18/runtime-config-resource.html#GUC-HUGE-PAGES>.
-const NO_HUGE_PAGES: &str = "huge_pages=off";
+const SETTINGS: [&str; 8] = [
+    "max_connections=60",
+    "shared_buffers=64MB",
+    "jit=off",
+    "max_parallel_workers_per_gather=0",
+    "max_parallel_maintenance_workers=0",
+    "max_wal_size=512MB",
+    "timezone=UTC",
+    "huge_pages=off",
+];

@@ -158,25 +158,21 @@ pub fn home_id(home: &Home) -> Result<String, LocationError> {
 impl Location {
     /// Location of a database on an external server.
     pub fn external(home: &Home, url: &ExternalUrl) -> Result<Self, LocationError> {
-        let home_id = home_id(home)?;
-        Ok(Self { kind: Kind::External, display_text: url.to_string(), container: None, home_id })
+        Self::new(home, Kind::External, url.to_string(), None)
     }
 
     /// Location of a container.
     pub fn docker(home: &Home, container: Container) -> Result<Self, LocationError> {
-        let home_id = home_id(home)?;
-        Ok(Self { kind: Kind::Docker, display_text: container.description(), container: Some(container), home_id })
+        Self::new(home, Kind::Docker, container.description(), Some(container))
     }
 
     /// Location of the managed datastore, for a home whose data was elsewhere; the home keeps its id.
     pub fn managed(home: &Home) -> Result<Self, LocationError> {
-        let home_id = home_id(home)?;
-        Ok(Self {
-            kind: Kind::Managed,
-            display_text: "the datastore under the home".to_owned(),
-            container: None,
-            home_id,
-        })
+        Self::new(home, Kind::Managed, "the datastore under the home".to_owned(), None)
+    }
+
+    fn new(home: &Home, kind: Kind, display_text: String, container: Option<Container>) -> Result<Self, LocationError> {
+        Ok(Self { kind, display_text, container, home_id: home_id(home)? })
     }
 
     pub fn write(&self, home: &Home) -> Result<(), LocationError> {

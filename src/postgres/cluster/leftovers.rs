@@ -70,7 +70,7 @@ fn has_postmaster(home: &Home, processes: &[ProcessId]) -> bool {
 }
 
 /// Keeps in `processes` those that are still running afterwards.
-fn signal_and_wait(processes: &mut Vec<ProcessId>, signal: Signal, timeout: Duration) {
+pub(super) fn signal_and_wait(processes: &mut Vec<ProcessId>, signal: Signal, timeout: Duration) {
     for process in processes.iter() {
         process.signal(signal);
         // A process stopped by SIGSTOP handles only SIGKILL until it continues.

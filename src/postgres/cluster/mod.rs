@@ -7,7 +7,7 @@ pub mod server;
 
 use super::install::tools::unprivileged_command;
 use super::location::{self, Kind};
-use super::{Credentials, Installation, MAJOR, SUPERUSER};
+use super::{Credentials, INITDB, Installation, MAJOR, SUPERUSER};
 use leoflow_base::home::Home;
 use leoflow_base::sys::fs::disk::{self, Shortage};
 use leoflow_base::sys::fs::files;
@@ -122,14 +122,11 @@ fn remove_killed_attempts(home: &Home) -> io::Result<()> {
         }
         // Repeats because a process may be starting another one.
         for _ in 0..5 {
-            let remaining = process::working_in(&entry.path());
+            let mut remaining = process::working_in(&entry.path());
             if remaining.is_empty() {
                 break;
             }
-            remaining.iter().for_each(|process| process.signal(process::Signal::Kill));
-            for process in &remaining {
-                process.wait_gone(Duration::from_secs(2));
-            }
+            leftovers::signal_and_wait(&mut remaining, process::Signal::Kill, Duration::from_secs(2));
         }
         files::remove_any(&entry.path())?;
     }
@@ -152,30 +149,10 @@ fn shared_memory_type() -> &'static str {
 /// initdb starts servers itself, so settings that let our server start on some machines are needed here too.
 fn initdb_arguments(staging: &Path, password_file: &Path) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = vec!["--pgdata".into(), staging.into(), "--pwfile".into(), password_file.into()];
-    let options = [
-        "--username",
-        SUPERUSER,
-        "--auth",
-        "scram-sha-256",
-        "--encoding",
-        "UTF8",
-        "--locale",
-        "C",
-        "--locale-provider",
-        "builtin",
-        "--builtin-locale",
-        "C.UTF-8",
-        "--data-checksums",
-        "--sync-method",
-        "syncfs",
-        "--no-instructions",
-        "-c",
-        super::NO_HUGE_PAGES,
-        // The caller removes the folder, after the check whether the disk is full.
-        "--no-clean",
-        "-c",
-    ];
-    arguments.extend(options.map(OsString::from));
+    // The caller removes the folder, after the check whether the disk is full.
+    let own_options = "--auth scram-sha-256 --sync-method syncfs --no-instructions --no-clean";
+    arguments.extend(INITDB.split(' ').chain(own_options.split(' ')).map(OsString::from));
+    arguments.extend(["--username", SUPERUSER, "-c"].map(OsString::from));
     arguments.push(format!("dynamic_shared_memory_type={}", shared_memory_type()).into());
     arguments
 }

@@ -3,7 +3,7 @@
 
 use crate::install::tools::clean_environment;
 use crate::location::{self, Kind};
-use crate::{Endpoint, Installation, SOCKET_PORT};
+use crate::{Endpoint, Installation, SETTINGS, SOCKET_PORT};
 use leoflow_base::home::Home;
 use leoflow_base::protocol::child;
 use leoflow_base::sys::env_vars;
@@ -29,34 +29,25 @@ impl ServerCommand {
     }
 }
 
-/// Durable like PostgreSQL's defaults and sized for a laptop: one local application, no replication, no idle workers.
-/// Meanings: PostgreSQL 18 manual, chapter 19.
-const SETTINGS: &[(&str, &str)] = &[
-    ("listen_addresses", ""),
-    ("unix_socket_permissions", "0700"),
-    ("max_connections", "60"),
-    ("shared_buffers", "64MB"),
-    ("huge_pages", "off"),
-    ("io_method", "sync"),
-    ("jit", "off"),
-    // Parallel workers exchange data through /dev/shm, which may be small or full, and gain nothing at this size.
-    ("max_parallel_workers_per_gather", "0"),
-    ("max_parallel_maintenance_workers", "0"),
-    ("fsync", "on"),
-    ("full_page_writes", "on"),
-    ("synchronous_commit", "on"),
-    ("wal_level", "minimal"),
-    ("max_wal_senders", "0"),
-    ("max_wal_size", "512MB"),
-    ("max_logical_replication_workers", "0"),
-    ("password_encryption", "scram-sha-256"),
-    ("timezone", "UTC"),
-    ("log_timezone", "UTC"),
-    ("log_destination", "stderr"),
-    ("logging_collector", "off"),
-    ("log_checkpoints", "off"),
-    ("log_line_prefix", "%m [%p] "),
-    ("restart_after_crash", "on"),
+/// Durable like PostgreSQL's defaults: one local application, no replication, no idle workers. Meanings: PostgreSQL 18
+/// manual, chapter 19.
+const SERVER_SETTINGS: [&str; 16] = [
+    "listen_addresses=",
+    "unix_socket_permissions=0700",
+    "io_method=sync",
+    "fsync=on",
+    "full_page_writes=on",
+    "synchronous_commit=on",
+    "wal_level=minimal",
+    "max_wal_senders=0",
+    "max_logical_replication_workers=0",
+    "password_encryption=scram-sha-256",
+    "log_timezone=UTC",
+    "log_destination=stderr",
+    "logging_collector=off",
+    "log_checkpoints=off",
+    "log_line_prefix=%m [%p] ",
+    "restart_after_crash=on",
 ];
 
 /// Builds the command for the home's kind of datastore.
@@ -81,16 +72,13 @@ fn relay(home: &Home) -> ServerCommand {
 fn postmaster(home: &Home, installation: &Installation, endpoint: &Endpoint) -> ServerCommand {
     let folder = endpoint.socket_folder.to_string_lossy().replace('"', "\"\"");
     let mut arguments: Vec<OsString> = vec!["-D".into(), home.postgres_data().into()];
-    let mut set = |name: &str, value: &str| {
-        arguments.push("-c".into());
-        arguments.push(format!("{name}={value}").into());
-    };
-    for (name, value) in SETTINGS {
-        set(name, value);
-    }
-    set("dynamic_shared_memory_type", super::shared_memory_type());
-    set("port", &SOCKET_PORT.to_string());
-    set("unix_socket_directories", &format!("\"{folder}\""));
+    let of_machine = [
+        format!("dynamic_shared_memory_type={}", super::shared_memory_type()),
+        format!("port={SOCKET_PORT}"),
+        format!("unix_socket_directories=\"{folder}\""),
+    ];
+    let settings = SETTINGS.iter().chain(&SERVER_SETTINGS).map(OsString::from).chain(of_machine.map(OsString::from));
+    arguments.extend(settings.flat_map(|setting| ["-c".into(), setting]));
     let environment = clean_environment().into_iter().map(|(name, value)| (name.into(), value.into()));
     ServerCommand {
         program: installation.program("postgres"),

@@ -76,7 +76,6 @@ fn unknown() -> Claim {
 /// Claims an unclaimed database. Returns the claim in effect, which may be another home's.
 pub async fn take(client: &Client, claim: &Claim) -> Result<Claim, PgError> {
     let value = serde_json::to_vec(claim).unwrap_or_default();
-    let insert = "INSERT INTO public.instance_fact (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING";
-    client.execute(insert, &[&NAME, &value]).await?;
+    instance_fact::add(client, NAME, &value).await?;
     Ok(read(client).await?.unwrap_or_else(|| claim.clone()))
 }

@@ -2,7 +2,7 @@
 //! port is bound to localhost only.
 
 use crate::location::Container;
-use crate::{Credentials, NEWEST, NO_HUGE_PAGES, SUPERUSER};
+use crate::{Credentials, INITDB, NEWEST, SETTINGS, SUPERUSER};
 use leoflow_base::home::{Home, instances};
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::process::command;
@@ -46,19 +46,6 @@ const LIMIT: Duration = Duration::from_secs(60);
 const CREATE_LIMIT: Duration = Duration::from_secs(900);
 /// Time for the shutdown checkpoint, in seconds; then the container is killed.
 pub(crate) const STOP_SECONDS: u32 = 15;
-/// The settings of the managed server that apply to a container, too.
-const SETTINGS: &[&str] = &[
-    "max_connections=60",
-    "shared_buffers=64MB",
-    "jit=off",
-    "max_parallel_workers_per_gather=0",
-    "max_parallel_maintenance_workers=0",
-    "max_wal_size=512MB",
-    "timezone=UTC",
-    NO_HUGE_PAGES,
-];
-const INITDB: &str = "--data-checksums --encoding=UTF8 --locale=C --locale-provider=builtin --builtin-locale=C.UTF-8 --auth-host=scram-sha-256 \
-    -c huge_pages=off";
 
 impl Container {
     /// Plans the container of this home, with the first runtime that answers. Changes nothing.
@@ -121,11 +108,12 @@ impl Container {
         files::remove_any(&home.run().join("container.env"))?;
         // The runtime takes the values from its own environment: every user of the machine could read a password in
         // argv, and a file would stay after a kill.
+        let initdb = format!("{INITDB} --auth-host=scram-sha-256");
         let environment = [
             ("POSTGRES_USER", SUPERUSER),
             ("POSTGRES_PASSWORD", credentials.superuser_password().unwrap_or_default()),
             ("POSTGRES_DB", SUPERUSER),
-            ("POSTGRES_INITDB_ARGS", INITDB),
+            ("POSTGRES_INITDB_ARGS", initdb.as_str()),
         ];
         let mounted = format!("{}:{DATA}", self.volume);
         let published = format!("127.0.0.1:{}:5432", self.port);

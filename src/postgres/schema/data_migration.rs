@@ -52,7 +52,7 @@ impl Status {
     ];
 
     pub fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(status, _)| *status == self).map_or("pending", |(_, name)| name)
+        Self::ALL[self as usize].1
     }
 
     /// Parses a stored status; a check constraint allows no other text.

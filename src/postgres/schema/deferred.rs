@@ -3,9 +3,10 @@
 
 use super::data_migration::{self, Status};
 use super::embedded::{EmbeddedMigration, Phase};
-use super::migrate::{self, Applied, release_lock, take_lock};
+use super::migrate::{self, Applied};
 use super::schema_state::{State, classify, database_version, waiting};
 use super::{SchemaError, ledger};
+use crate::instance_fact;
 use jiff::{SignedDuration, Timestamp};
 use leoflow_base::counted::counted;
 use std::time::Duration;
@@ -67,10 +68,8 @@ pub async fn apply(
     gates: impl FnOnce() -> Gates,
     report: &mut dyn FnMut(&str),
 ) -> Result<(Applied, Vec<Waiting>), SchemaError> {
-    take_lock(lock).await?;
-    let applied = apply_locked(migration_client, known, version, selected, &gates(), report).await;
-    release_lock(lock).await;
-    applied
+    let work = async { apply_locked(migration_client, known, version, selected, &gates(), report).await };
+    migrate::locked(lock, work).await
 }
 
 async fn apply_locked(
@@ -161,7 +160,7 @@ const BACKED_UP_PREFIX: &str = "contract-backed-up-";
 
 /// Deletes the records of contract migrations above a version after a rollback to it.
 pub(super) async fn delete_records(client: &impl GenericClient, above: i64) -> Result<(), SchemaError> {
-    if client.query_one("SELECT to_regclass('public.instance_fact') IS NULL", &[]).await?.get(0) {
+    if !instance_fact::exist(client).await? {
         return Ok(());
     }
     let delete = "DELETE FROM instance_fact
@@ -178,11 +177,8 @@ pub async fn is_backed_up(client: &impl GenericClient, version: i64) -> Result<b
 
 /// Records that a backup was made for a contract migration now.
 pub async fn record_backup(client: &impl GenericClient, version: i64) -> Result<(), SchemaError> {
-    let insert = "INSERT INTO instance_fact (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = $2";
-    client
-        .execute(insert, &[&format!("{BACKED_UP_PREFIX}{version}"), &Timestamp::now().to_string().into_bytes()])
-        .await?;
-    Ok(())
+    let statement = instance_fact::statement(&format!("{BACKED_UP_PREFIX}{version}"), &Timestamp::now().to_string());
+    Ok(client.batch_execute(&statement).await?)
 }
 
 /// When a contract migration was first seen.
@@ -192,13 +188,11 @@ async fn first_seen(client: &impl GenericClient, version: i64) -> Result<Option<
 
 /// Reads a recorded time; `None` if there is none.
 async fn recorded_time(client: &impl GenericClient, name: &str) -> Result<Option<Timestamp>, SchemaError> {
-    let row = client.query_opt("SELECT value FROM instance_fact WHERE name = $1", &[&name]).await?;
-    let text = row.and_then(|row| String::from_utf8(row.get(0)).ok());
+    let text = instance_fact::read(client, name).await?.and_then(|value| String::from_utf8(value).ok());
     Ok(text.and_then(|text| text.parse().ok()))
 }
 
 async fn record_first_seen(client: &impl GenericClient, version: i64) -> Result<(), SchemaError> {
-    let insert = "INSERT INTO instance_fact (name, value) VALUES ($1, $2) ON CONFLICT DO NOTHING";
-    client.execute(insert, &[&format!("{SEEN_PREFIX}{version}"), &Timestamp::now().to_string().into_bytes()]).await?;
-    Ok(())
+    let now = Timestamp::now().to_string();
+    Ok(instance_fact::add(client, &format!("{SEEN_PREFIX}{version}"), now.as_bytes()).await?)
 }

@@ -34,12 +34,7 @@ impl Phase {
     }
 
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Expand => "expand",
-            Self::Data => "data",
-            Self::Postdeploy => "postdeploy",
-            Self::Contract => "contract",
-        }
+        Self::ALL[self as usize].1
     }
 
     /// True when a server can start without it.

@@ -3,7 +3,7 @@
 use super::embedded::{EmbeddedMigration, newest};
 use super::schema_state::{State, classify, database_version};
 use super::{SchemaError, ledger};
-use crate::{PgError, locks};
+use crate::locks;
 use leoflow_base::sys::process::free_memory;
 use std::error::Error as _;
 use std::time::Duration;
@@ -33,10 +33,7 @@ pub async fn migrate(
     version: &str,
     report: &mut dyn FnMut(&str),
 ) -> Result<Applied, SchemaError> {
-    take_lock(lock).await?;
-    let migrated = migrate_locked(migration_client, known, version, report).await;
-    release_lock(lock).await;
-    migrated
+    locked(lock, migrate_locked(migration_client, known, version, report)).await
 }
 
 async fn migrate_locked(
@@ -159,21 +156,20 @@ pub fn refusal(state: &State) -> Option<SchemaError> {
     }
 }
 
-/// Takes the advisory lock of schema changes; `Busy` if another migrator holds it for too long.
-pub(super) async fn take_lock(client: &Client) -> Result<(), SchemaError> {
-    client.batch_execute(&format!("SET lock_timeout = '{}s'", LOCK_WAIT.as_secs())).await?;
-    match client.execute("SELECT pg_advisory_lock($1)", &[&LOCK_KEY]).await {
-        Ok(_) => Ok(()),
-        Err(error) if error.code() == Some(&tokio_postgres::error::SqlState::LOCK_NOT_AVAILABLE) => {
-            Err(SchemaError::Busy)
-        }
-        Err(error) => Err(PgError::from(error).into()),
-    }
-}
-
-/// Releases the lock. Closing the connection releases it too.
-pub(super) async fn release_lock(client: &Client) {
-    let _ = client.execute("SELECT pg_advisory_unlock($1)", &[&LOCK_KEY]).await;
+/// Does `work` while `lock` holds the advisory lock of schema changes; `Busy` if another migrator holds it for too long.
+pub(super) async fn locked<T>(
+    lock: &Client,
+    work: impl Future<Output = Result<T, SchemaError>>,
+) -> Result<T, SchemaError> {
+    lock.batch_execute(&format!("SET lock_timeout = '{}s'", LOCK_WAIT.as_secs())).await?;
+    lock.execute("SELECT pg_advisory_lock($1)", &[&LOCK_KEY]).await.map_err(|error| match error.code() {
+        Some(&SqlState::LOCK_NOT_AVAILABLE) => SchemaError::Busy,
+        _ => error.into(),
+    })?;
+    let done = work.await;
+    // Closing the connection releases the lock too.
+    let _ = lock.execute("SELECT pg_advisory_unlock($1)", &[&LOCK_KEY]).await;
+    done
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Undoes migrations with the rollback SQL in the ledger, including those that this binary does not know.
 
 use super::ledger::{self, Undoable};
-use super::migrate::{self, release_lock, take_lock};
+use super::migrate;
 use super::schema_state::{self, State, classify, database_version};
 use super::{SchemaError, deferred, known};
 use crate::{PgError, locks};
@@ -31,10 +31,7 @@ pub async fn rollback(
     extent: Extent,
     report: &mut dyn FnMut(&str),
 ) -> Result<RolledBack, SchemaError> {
-    take_lock(lock).await?;
-    let undone = rollback_locked(migration_client, extent, report).await;
-    release_lock(lock).await;
-    undone
+    migrate::locked(lock, rollback_locked(migration_client, extent, report)).await
 }
 
 /// Lists the migrations that [`rollback`] would undo; fails when it would refuse.

@@ -6,25 +6,14 @@ use super::{SchemaError, known, ledger, waiting};
 use std::collections::BTreeSet;
 use tokio_postgres::GenericClient;
 
+macro_rules! shapes {
+    ($($version:literal)*) => { &[$(include_str!(concat!("shapes/", $version, ".txt"))),*] };
+}
+
 /// The shape of each version, oldest first.
-const SHAPES: &[&str] = &[
-    include_str!("shapes/0001.txt"),
-    include_str!("shapes/0002.txt"),
-    include_str!("shapes/0003.txt"),
-    include_str!("shapes/0004.txt"),
-    include_str!("shapes/0005.txt"),
-    include_str!("shapes/0006.txt"),
-    include_str!("shapes/0007.txt"),
-    include_str!("shapes/0008.txt"),
-    include_str!("shapes/0009.txt"),
-    include_str!("shapes/0010.txt"),
-    include_str!("shapes/0011.txt"),
-    include_str!("shapes/0012.txt"),
-    include_str!("shapes/0013.txt"),
-    include_str!("shapes/0014.txt"),
-    include_str!("shapes/0015.txt"),
-    include_str!("shapes/0016.txt"),
-];
+const SHAPES: &[&str] = shapes!(
+    "0001" "0002" "0003" "0004" "0005" "0006" "0007" "0008" "0009" "0010" "0011" "0012" "0013" "0014" "0015" "0016"
+);
 
 /// One line for each column, constraint, index and comment of the tables in `public`, with the table's name first.
 /// Privileges are left out, because a backup does not restore them. Names are looked up in `public`.

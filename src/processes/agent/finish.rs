@@ -65,7 +65,7 @@ impl Agent {
             Ok(Some(other)) if Some(&other) != ended_try.keeper.as_ref() && other.is_alive() => {
                 // Another keeper took the try first.
                 let EndedTry { key, folder, interpreter, .. } = ended_try;
-                self.watch(key, folder, other, interpreter);
+                self.watch(key, Running::new(folder, other, interpreter), Duration::ZERO);
                 None
             }
             Ok(_) => Some(ended_try),
@@ -157,7 +157,7 @@ impl Agent {
         let reason = format!("{key}: cannot read {}: {error}", folder.path().display());
         self.start_backoff.note_unread(reason, Instant::now());
         match keeper {
-            Some(keeper) => self.watch_after(REREAD_PAUSE, key, folder, keeper, interpreter),
+            Some(keeper) => self.watch(key, Running::new(folder, keeper, interpreter), REREAD_PAUSE),
             // The next take-over finds the try in the datastore.
             None => self.needs_take_over = true,
         }

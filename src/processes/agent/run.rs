@@ -74,6 +74,12 @@ pub(super) struct Running {
     stop_requested: bool,
 }
 
+impl Running {
+    pub(super) fn new(folder: TaskFolder, keeper: ProcessId, interpreter: Option<Rc<Interpreter>>) -> Self {
+        Self { folder, keeper, interpreter, stop_requested: false }
+    }
+}
+
 /// Result of a claim of queued tasks.
 struct ClaimResult {
     started: usize,
@@ -275,27 +281,10 @@ impl Agent {
         Ok(ClaimResult { started, locked })
     }
 
-    pub(super) fn watch(
-        &mut self,
-        key: TryKey,
-        folder: TaskFolder,
-        keeper: ProcessId,
-        interpreter: Option<Rc<Interpreter>>,
-    ) {
-        self.watch_after(Duration::ZERO, key, folder, keeper, interpreter);
-    }
-
-    /// Like `watch`, but waits for the keeper's end only after a pause.
-    pub(super) fn watch_after(
-        &mut self,
-        pause: Duration,
-        key: TryKey,
-        folder: TaskFolder,
-        keeper: ProcessId,
-        interpreter: Option<Rc<Interpreter>>,
-    ) {
-        let watched = keeper.clone();
-        self.running.insert(key.clone(), Running { folder, keeper, interpreter, stop_requested: false });
+    /// Watches a keeper; its end is noticed after the pause, at the earliest.
+    pub(super) fn watch(&mut self, key: TryKey, running: Running, pause: Duration) {
+        let watched = running.keeper.clone();
+        self.running.insert(key.clone(), running);
         self.watchers.spawn_local(async move {
             if pause > Duration::ZERO {
                 tokio::time::sleep(pause).await;

@@ -3,7 +3,7 @@
 use super::adopt::{self, Adoption, Boot};
 use super::finish::EndedTry;
 use super::folder::TaskFolder;
-use super::run::Agent;
+use super::run::{Agent, Running};
 use super::start;
 use super::stop::end_now;
 use super::warm::Batch;
@@ -16,6 +16,7 @@ use leoflow_engine::store::instance::claimed::Claimed;
 use leoflow_engine::store::instance::tries;
 use std::fs;
 use std::io;
+use std::time::Duration;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -54,11 +55,15 @@ impl Agent {
                 }
             };
             match (adopt::decide(evidence), keeper) {
-                (Adoption::Watch, Some(keeper)) => self.watch(key.clone(), folder.clone(), keeper, None),
+                (Adoption::Watch, Some(keeper)) => {
+                    self.watch(key.clone(), Running::new(folder.clone(), keeper, None), Duration::ZERO)
+                }
                 // A spec that is complete or unreadable is not rewritten: a keeper may already be reading it.
                 (Adoption::Start, _) if !matches!(folder.spec(), Ok(None)) => {
                     match start::spawn_keeper(folder).map(ProcessId::of) {
-                        Ok(Some(keeper)) => self.watch(key.clone(), folder.clone(), keeper, None),
+                        Ok(Some(keeper)) => {
+                            self.watch(key.clone(), Running::new(folder.clone(), keeper, None), Duration::ZERO)
+                        }
                         _ => drop(self.record(client, vec![EndedTry::adopted(key, folder, None, boot)]).await?),
                     }
                 }

@@ -2,7 +2,7 @@
 
 use super::folder::TaskFolder;
 use super::keepers;
-use super::run::Agent;
+use super::run::{Agent, Running};
 use super::start;
 use super::try_outcome;
 use super::warm::{self, Batch};
@@ -16,6 +16,7 @@ use leoflow_engine::store::instance::tries;
 use leoflow_python::{Interpreter, NoPython};
 use std::io;
 use std::rc::Rc;
+use std::time::Duration;
 use tracing::debug;
 
 /// Result of starting a try.
@@ -97,7 +98,8 @@ impl Agent {
             },
         };
         debug!("{}: started, keeper {}", claimed.key, keeper.pid);
-        self.watch(claimed.key.clone(), request.folder, keeper, Some(interpreter));
+        let running = Running::new(request.folder, keeper, Some(interpreter));
+        self.watch(claimed.key.clone(), running, Duration::ZERO);
         Ok(StartResult::Started)
     }
 

@@ -63,10 +63,7 @@ impl Instance {
                 stop: vec![(Signal::Interrupt, 20 * SECOND), (Signal::Quit, 3 * SECOND), (Signal::Kill, 3 * SECOND)],
                 stop_now_at: 1,
             },
-            readiness: Readiness::Probe(match self.credentials.has_superuser() {
-                true => self.postgres_probe(),
-                false => self.relay_probe(),
-            }),
+            readiness: Readiness::Probe(self.probe()),
             launch: Box::new(move || instance.launch_postgres()),
             clean_up: Some(Box::new(move || {
                 // If this fails, the next start retries it.
@@ -98,70 +95,19 @@ impl Instance {
         })
     }
 
-    fn postgres_probe(&self) -> Probe {
-        let (endpoint, credentials) = (self.endpoint.clone(), self.credentials.clone());
+    fn probe(&self) -> Probe {
+        let datastore = Rc::new(Prober {
+            endpoint: self.endpoint.clone(),
+            credentials: self.credentials.clone(),
+            answered: Cell::new(false),
+            first_probe: Cell::new(None),
+        });
         Rc::new(move || {
-            let (endpoint, credentials) = (endpoint.clone(), credentials.clone());
+            let datastore = datastore.clone();
             Box::pin(async move {
-                match private::probe(&endpoint, &credentials).await {
-                    Ok(client) => match private::checksum_failures(&client, &credentials).await {
-                        Ok(count @ 1..) => ProbeResult::Damaged(format!(
-                            "the datastore is damaged: {count} page(s) have wrong checksums. Restore a backup: \
-                             leoflow lite backups list, then leoflow lite restore --input FILE --force"
-                        )),
-                        // The server answers; if only the count of checksum errors fails, it keeps running.
-                        _ => ProbeResult::Ready,
-                    },
-                    Err(PgError::Recovering) => ProbeResult::Busy("recovering".to_owned()),
-                    Err(PgError::Unreachable(_) | PgError::Timeout(_) | PgError::ExternalServer(_)) => {
-                        ProbeResult::NotYet
-                    }
-                    Err(PgError::Query(error)) if error.as_db_error().is_none() => ProbeResult::NotYet,
-                    // The server is out of memory or connections, or shuts down: it may still belong to this instance.
-                    Err(error) if error.is_transient() => ProbeResult::NotYet,
-                    Err(error) => ProbeResult::Unfit(error.to_string()),
-                }
-            })
-        })
-    }
-
-    /// Probes an external server through the relay, the local process that forwards to it. A server that has never
-    /// answered makes the start fail; one that has answered before is only reported as away, because restarting the
-    /// relay does not help.
-    fn relay_probe(&self) -> Probe {
-        let (endpoint, credentials) = (self.endpoint.clone(), self.credentials.clone());
-        let (answered, first_probe) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(None::<Instant>)));
-        Rc::new(move || {
-            let (endpoint, credentials) = (endpoint.clone(), credentials.clone());
-            let (answered, first_probe) = (answered.clone(), first_probe.clone());
-            Box::pin(async move {
-                let error = match private::probe(&endpoint, &credentials).await {
-                    Ok(_) => {
-                        answered.set(true);
-                        return ProbeResult::Ready;
-                    }
-                    Err(error) => error,
-                };
-                let since = first_probe.get().unwrap_or_else(Instant::now);
-                first_probe.set(Some(since));
-                match error {
-                    // The relay itself is not reachable.
-                    PgError::Unreachable(_) => ProbeResult::NotYet,
-                    // The relay reports a dead server earlier than this timeout, so the relay or the server hangs.
-                    PgError::Timeout(_) if answered.get() || since.elapsed() < FIRST_ANSWER_LIMIT => {
-                        ProbeResult::NotYet
-                    }
-                    error if answered.get() => ProbeResult::Away(error.to_string()),
-                    error @ (PgError::Recovering | PgError::ExternalServer(_))
-                        if since.elapsed() < FIRST_ANSWER_LIMIT =>
-                    {
-                        ProbeResult::Busy(format!("waiting: {error}"))
-                    }
-                    error @ (PgError::Recovering | PgError::ExternalServer(_) | PgError::Timeout(_)) => {
-                        ProbeResult::Unanswered(error.to_string())
-                    }
-                    error if error.is_transient() => ProbeResult::Unanswered(error.to_string()),
-                    error => ProbeResult::Unfit(error.to_string()),
+                match datastore.credentials.has_superuser() {
+                    true => datastore.probe_server().await,
+                    false => datastore.probe_relay().await,
                 }
             })
         })
@@ -213,24 +159,83 @@ impl Instance {
     }
 }
 
-fn postgres_exit_reason(lines: &[String]) -> Option<ExitReason> {
-    let FatalMessage { text, cause } = fatal_message::last(lines)?;
-    Some(match cause {
-        Cause::DiskFull => ExitReason { text: format!("{text}. {MAKE_ROOM}"), outlook: Outlook::Passes },
-        Cause::SharedMemoryFull => {
-            ExitReason { text: format!("{text}. {MAKE_SHARED_MEMORY}"), outlook: Outlook::Passes }
-        }
-        Cause::Damaged => ExitReason {
-            text: format!(
-                "the datastore is damaged: {text}. Restore a backup: leoflow lite backups list, then leoflow lite \
-                 restore --input FILE --force"
-            ),
-            outlook: Outlook::Lasts,
-        },
-        Cause::Other => ExitReason { text, outlook: Outlook::Unknown },
-    })
+/// Tests whether the datastore answers.
+struct Prober {
+    endpoint: Endpoint,
+    credentials: Credentials,
+    /// True once an external server has answered.
+    answered: Cell<bool>,
+    first_probe: Cell<Option<Instant>>,
 }
 
+impl Prober {
+    async fn probe_server(&self) -> ProbeResult {
+        let error = match private::probe(&self.endpoint, &self.credentials).await {
+            Ok(client) => {
+                return match private::checksum_failures(&client, &self.credentials).await {
+                    Ok(count @ 1..) => ProbeResult::Damaged(format!(
+                        "the datastore is damaged: {count} page(s) have wrong checksums. {RESTORE}"
+                    )),
+                    // The server answers; if only the count of checksum errors fails, it keeps running.
+                    _ => ProbeResult::Ready,
+                };
+            }
+            Err(error) => error,
+        };
+        match error {
+            PgError::Recovering => ProbeResult::Busy("recovering".to_owned()),
+            PgError::Unreachable(_) | PgError::Timeout(_) | PgError::ExternalServer(_) => ProbeResult::NotYet,
+            PgError::Query(error) if error.as_db_error().is_none() => ProbeResult::NotYet,
+            // The server is out of memory or connections, or shuts down: it may still belong to this instance.
+            error if error.is_transient() => ProbeResult::NotYet,
+            error => ProbeResult::Unfit(error.to_string()),
+        }
+    }
+
+    /// Probes an external server through the relay, the local process that forwards to it. A server that has never
+    /// answered makes the start fail; one that has answered before is only reported as away, because restarting the
+    /// relay does not help.
+    async fn probe_relay(&self) -> ProbeResult {
+        let error = match private::probe(&self.endpoint, &self.credentials).await {
+            Ok(_) => {
+                self.answered.set(true);
+                return ProbeResult::Ready;
+            }
+            Err(error) => error,
+        };
+        let since = self.first_probe.get().unwrap_or_else(Instant::now);
+        self.first_probe.set(Some(since));
+        let is_starting = since.elapsed() < FIRST_ANSWER_LIMIT;
+        match error {
+            // The relay itself is not reachable.
+            PgError::Unreachable(_) => ProbeResult::NotYet,
+            // The relay reports a dead server earlier than this timeout, so the relay or the server hangs.
+            PgError::Timeout(_) if self.answered.get() || is_starting => ProbeResult::NotYet,
+            error if self.answered.get() => ProbeResult::Away(error.to_string()),
+            error @ (PgError::Recovering | PgError::ExternalServer(_)) if is_starting => {
+                ProbeResult::Busy(format!("waiting: {error}"))
+            }
+            error @ (PgError::Recovering | PgError::ExternalServer(_) | PgError::Timeout(_)) => {
+                ProbeResult::Unanswered(error.to_string())
+            }
+            error if error.is_transient() => ProbeResult::Unanswered(error.to_string()),
+            error => ProbeResult::Unfit(error.to_string()),
+        }
+    }
+}
+
+fn postgres_exit_reason(lines: &[String]) -> Option<ExitReason> {
+    let FatalMessage { text, cause } = fatal_message::last(lines)?;
+    let (text, outlook) = match cause {
+        Cause::DiskFull => (format!("{text}. {MAKE_ROOM}"), Outlook::Passes),
+        Cause::SharedMemoryFull => (format!("{text}. {MAKE_SHARED_MEMORY}"), Outlook::Passes),
+        Cause::Damaged => (format!("the datastore is damaged: {text}. {RESTORE}"), Outlook::Lasts),
+        Cause::Other => (text, Outlook::Unknown),
+    };
+    Some(ExitReason { text, outlook })
+}
+
+const RESTORE: &str = "Restore a backup: leoflow lite backups list, then leoflow lite restore --input FILE --force";
 const MAKE_ROOM: &str =
     "Free some space, or files where it has no inode left (`df -i`); Leoflow then continues automatically";
 const MAKE_SHARED_MEMORY: &str = "Shared memory is full, not the disk: free some of /dev/shm (for a container: \

@@ -24,7 +24,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tracing::{debug, warn};
-use trigger_host::{Host, HostEvent, HostExit, HostKey, HostMessage, Outcome};
+use trigger_host::{Host, HostEvent, HostKey, HostMessage, Outcome};
 use trigger_problems::HostProblems;
 
 /// Poll interval while there are triggers or watchers; catches missed notifications.
@@ -176,18 +176,23 @@ impl Triggers {
                 self.hosts.entry(host_key).or_insert(host)
             }
         };
-        if let Some(watcher) = self.watchers.get(&id) {
+        let watched = self.watchers.get(&id).map(|watcher| {
+            json!({
+                "id": id, "classpath": watcher.classpath, "kwargs": watcher.kwargs, "watches": true,
+                "asset_id": watcher.asset_id,
+            })
+        });
+        let deferred = self.waiting.get(&id).map(|waiting| {
+            json!({
+                "id": id, "classpath": waiting.classpath, "kwargs": waiting.kwargs,
+                "next_kwargs": waiting.next_kwargs, "of": waiting.key,
+            })
+        });
+        if let Some(message) = watched.or(deferred) {
             host.trigger_ids.insert(id);
-            let _ = host.sender.send(json!({"id": id, "classpath": watcher.classpath, "kwargs": watcher.kwargs, "watches": true, "asset_id": watcher.asset_id}));
+            // A failed send means that the host has ended; its end is an event of its own.
+            let _ = host.sender.send(message);
         }
-        let Some(waiting) = self.waiting.get(&id) else { return Ok(()) };
-        host.trigger_ids.insert(id);
-        let key = &waiting.key;
-        // A failed send means that the host has ended; its end is an event of its own.
-        let _ = host.sender.send(json!({
-            "id": id, "classpath": waiting.classpath, "kwargs": waiting.kwargs, "next_kwargs": waiting.next_kwargs,
-            "of": key,
-        }));
         Ok(())
     }
 
@@ -231,10 +236,7 @@ impl Triggers {
             Duration::try_from(due.duration_since(Timestamp::now())).unwrap_or_default().min(until_poll)
         });
         tokio::select! {
-            Some((host_key, pid, event)) = self.events.recv() => match event {
-                HostEvent::Message(message) => TriggerEvent::Message(host_key, message),
-                HostEvent::Ended(host_exit) => TriggerEvent::Ended(host_key, pid, host_exit),
-            },
+            Some((host_key, pid, event)) = self.events.recv() => TriggerEvent::Host(host_key, pid, event),
             () = tokio::time::sleep(pause) => match next_timeout.filter(|(due, _)| *due <= Timestamp::now()) {
                 Some((_, id)) => TriggerEvent::TimedOut(id),
                 None => TriggerEvent::Poll,
@@ -251,13 +253,13 @@ impl Triggers {
                 self.fire(client, id, fired, End::TimedOut).await?;
                 Ok(false)
             }
-            TriggerEvent::Message(_, HostMessage::Log { id, log }) => {
+            TriggerEvent::Host(_, _, HostEvent::Message(HostMessage::Log { id, log })) => {
                 if let Some(waiting) = self.waiting.get(&id) {
                     start::write_to_log(&self.home, &waiting.key, |file| file.write_output(log.as_bytes()));
                 }
                 Ok(false)
             }
-            TriggerEvent::Message(host_key, HostMessage::Outcome(outcome)) => {
+            TriggerEvent::Host(host_key, _, HostEvent::Message(HostMessage::Outcome(outcome))) => {
                 self.failures.remove(&host_key);
                 self.problems.remove(&host_key);
                 let Outcome { id, next_kwargs, failed, ended, xcoms, event } = *outcome;
@@ -281,7 +283,9 @@ impl Triggers {
                 }
                 written.map(|()| false)
             }
-            TriggerEvent::Ended(host_key, pid, host_exit) => self.on_host_end(client, host_key, pid, host_exit).await,
+            TriggerEvent::Host(host_key, pid, HostEvent::Ended(exit)) => {
+                self.on_host_end(client, host_key, pid, exit).await
+            }
         }
     }
 
@@ -345,6 +349,6 @@ fn is_running(host_keys: &HashMap<i64, HostKey>, hosts: &HashMap<HostKey, Host>,
 pub(super) enum TriggerEvent {
     Poll,
     TimedOut(i64),
-    Message(HostKey, HostMessage),
-    Ended(HostKey, i32, HostExit),
+    /// The host's pid, and its event.
+    Host(HostKey, i32, HostEvent),
 }

@@ -1,7 +1,7 @@
 //! Starts a supervisor: a new one, or one that takes over from the previous supervisor.
 
 use super::change::ReleaseChange;
-use super::handover::Inherited;
+use super::handover::{AdoptedChild, Inherited};
 use super::resources::Resources;
 use crate::supervisor::children::api_socket::ApiSocket;
 use crate::supervisor::children::child::SupervisedChild;
@@ -50,28 +50,22 @@ impl Supervisor {
     ) -> Result<(), SupervisorError> {
         let Inherited { handover, resources, mut children } = inherited;
         let specs = instance.specs();
-        let plans: Vec<_> = specs.iter().map(|spec| spec.plan.clone()).collect();
-        let mut outputs = Vec::new();
-        let mut pids = Vec::new();
-        let mut restarts = Vec::new();
-        for plan in &plans {
-            let index = children.iter().position(|child| child.name == plan.name);
-            let child = index.map(|index| children.swap_remove(index));
-            restarts.push(child.as_ref().map_or(0, |child| child.restarts));
-            pids.push(child.as_ref().and_then(|child| child.pid));
-            outputs.push(child.and_then(|child| child.output));
+        let mut adopted: Vec<Option<AdoptedChild>> = Vec::new();
+        for spec in &specs {
+            let index = children.iter().position(|child| child.name == spec.plan.name);
+            adopted.push(index.map(|index| children.swap_remove(index)));
         }
         // The remaining children are processes that this version does not have.
         children.iter().filter_map(|child| child.pid).for_each(|pid| process::signal_group(pid, Signal::Terminate));
-        let model = Model::adopting(plans, &pids, Instant::now());
+        let pids: Vec<Option<i32>> = adopted.iter().map(|child| child.as_ref()?.pid).collect();
+        let model = Model::adopting(specs.iter().map(|spec| spec.plan.clone()).collect(), &pids, Instant::now());
         let (mut supervisor, events) = Self::new(instance, identity, specs, model, resources)?;
-        for (index, output) in outputs.into_iter().enumerate() {
+        for (index, child) in adopted.into_iter().enumerate() {
+            let Some(AdoptedChild { restarts, output, .. }) = child else { continue };
+            supervisor.model.children[index].restarts = restarts;
             if let Some(output) = output {
                 supervisor.children[index].adopt(output)?;
             }
-        }
-        for (child, restarts) in supervisor.model.children.iter_mut().zip(restarts) {
-            child.restarts = restarts;
         }
         supervisor.schema_version = handover.schema_version;
         supervisor.started =
