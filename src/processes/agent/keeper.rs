@@ -3,7 +3,6 @@
 //! of Leoflow, so that the task continues while the other processes are replaced or fail.
 
 use super::folder::TaskFolder;
-use super::limits::{folder_check_interval, term_grace, timeout_grace};
 use super::log::TaskLog;
 use super::secrets::SecretsPipe;
 use super::task_files::{Cause, Obstacle, Outcome, Spec};
@@ -41,6 +40,21 @@ const DRAIN: Duration = Duration::from_millis(200);
 pub const OOM_SCORE: &str = "500";
 /// Exit code of a keeper that was not needed, because another keeper has the try.
 pub const NOT_NEEDED: u8 = 75;
+
+/// Time that a task has to clean up after its execution_timeout, before its keeper ends it.
+fn timeout_grace() -> Duration {
+    leoflow_base::sys::limit("LEOFLOW_TIMEOUT_GRACE", Duration::from_secs(5))
+}
+
+/// How often a keeper checks that its folder still exists.
+fn folder_check_interval() -> Duration {
+    leoflow_base::sys::limit("LEOFLOW_FOLDER_ROUND", Duration::from_secs(10))
+}
+
+/// Time between TERM and KILL.
+fn term_grace() -> Duration {
+    leoflow_base::sys::limit("LEOFLOW_TERM_GRACE", Duration::from_secs(5))
+}
 
 /// Keeps the try in `folder` until its end. Returns the exit code. `started_pid` is the task's pid if it already runs
 /// as our child; its output and secrets come through the passed descriptors.

@@ -7,7 +7,6 @@ mod finish;
 mod folder;
 mod keeper;
 mod keepers;
-mod limits;
 mod log;
 mod probe;
 mod run;
@@ -19,7 +18,6 @@ mod take_over;
 mod task_files;
 mod triggers;
 mod try_outcome;
-mod try_start;
 mod warm;
 
 pub use folder::TaskFolder;

@@ -6,7 +6,6 @@ mod control;
 mod event;
 pub mod instance;
 mod levels;
-mod limits;
 mod own_pause;
 pub mod policy;
 mod restart;

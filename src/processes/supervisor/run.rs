@@ -1,16 +1,15 @@
 //! The supervisor's loop: waits for an event, passes it to the policy and performs the resulting actions.
 
-use super::children::child::{ChildProcess, SupervisedChild};
+use super::children::child::SupervisedChild;
 use super::children::dag_file_processes;
 use super::children::logs::OwnLog;
 use super::control::{ControlMessage, ControlSocket};
-use super::limits::poll_interval;
+use super::levels::ReleaseChange;
 use super::own_pause::OwnPause;
 use super::policy::{ChildEvent, Event, Model, Overall};
 use super::state::Action;
 use super::stop_signals::{Interrupts, StopSignals};
-use super::takeover::change::ReleaseChange;
-use super::takeover::resources::Resources;
+use super::takeover::handover::Resources;
 use leoflow_base::home::Home;
 use leoflow_base::protocol::child::{FAILURE_KEY, HINDERED_KEY, Notifier, SCHEMA_KEY, watchdog_interval};
 use leoflow_base::protocol::control::{Answer, Request};
@@ -90,6 +89,10 @@ pub struct Identity {
     pub verbose: bool,
 }
 
+/// Poll interval for conditions that send no notification.
+fn poll_interval() -> Duration {
+    leoflow_base::sys::limit("LEOFLOW_ROUND", Duration::from_secs(10))
+}
 /// Poll interval during a change of release, when requests may be waiting.
 const CHANGE_POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Poll interval of the free disk space while a child is blocked by a full disk.
@@ -228,11 +231,9 @@ impl Supervisor {
 
     /// Waits for the last output of exited children, which may still be in the pipes.
     async fn finish_logs(&mut self) {
-        let processes =
-            self.children.iter_mut().map(|child| std::mem::replace(&mut child.process, ChildProcess::NeverStarted));
-        for copy_task in processes.filter_map(ChildProcess::into_copy_task) {
+        for process in self.children.iter_mut().filter_map(|child| child.process.take()) {
             // A grandchild may hold the pipe open forever.
-            let _ = tokio::time::timeout(OUTPUT_TIMEOUT, copy_task).await;
+            let _ = tokio::time::timeout(OUTPUT_TIMEOUT, process.copy_task).await;
         }
     }
 

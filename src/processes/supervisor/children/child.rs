@@ -18,86 +18,51 @@ use tokio::task::{AbortHandle, JoinHandle};
 pub struct SupervisedChild {
     pub spec: Spec,
     pub log: Rc<RefCell<LogFile>>,
-    pub process: ChildProcess,
+    /// `None` before the first start.
+    pub process: Option<ChildProcess>,
 }
 
 /// The current or last process of a child.
-pub enum ChildProcess {
-    NeverStarted,
-    Running {
-        /// The read end of the process's output pipe, kept for a supervisor that takes over.
-        output: OwnedFd,
-        /// The task that copies the output to the log. Ends when the last process that holds the write end exits.
-        copy_task: JoinHandle<()>,
-        /// The task that probes whether the child is ready. `None` if the child itself reports that it is ready
-        /// (`NOTIFY_SOCKET`), and for an adopted child.
-        probe: Option<AbortHandle>,
-    },
-    /// The process has exited; a descendant of it may still write output.
-    Exited {
-        copy_task: JoinHandle<()>,
-    },
+pub struct ChildProcess {
+    /// The read end of the process's output pipe, kept for a supervisor that takes over.
+    pub output: OwnedFd,
+    /// The task that copies the output to the log. Ends when the last process that holds the write end exits.
+    pub copy_task: JoinHandle<()>,
+    /// The task that probes whether the child is ready. `None` if the child itself reports that it is ready
+    /// (`NOTIFY_SOCKET`), and for an adopted child.
+    pub probe: Option<AbortHandle>,
 }
 
 impl ChildProcess {
-    fn running(output: OwnedFd, copy_task: JoinHandle<()>) -> Self {
-        Self::Running { output, copy_task, probe: None }
-    }
-
-    /// The read end of the output of a running process.
-    pub fn output(&self) -> Option<&OwnedFd> {
-        match self {
-            Self::Running { output, .. } => Some(output),
-            Self::NeverStarted | Self::Exited { .. } => None,
-        }
-    }
-
-    /// Takes the task that copies the output, if the child was ever started.
-    pub fn into_copy_task(self) -> Option<JoinHandle<()>> {
-        match self {
-            Self::NeverStarted => None,
-            Self::Running { copy_task, .. } | Self::Exited { copy_task } => Some(copy_task),
-        }
+    fn new(output: OwnedFd, copy_task: JoinHandle<()>) -> Self {
+        Self { output, copy_task, probe: None }
     }
 }
 
 impl SupervisedChild {
     pub fn new(home: &Home, spec: Spec) -> Self {
         let log = Rc::new(RefCell::new(LogFile::new(home, spec.plan.name)));
-        Self { spec, log, process: ChildProcess::NeverStarted }
+        Self { spec, log, process: None }
     }
 
     /// Takes over the output of a child that the previous supervisor started.
     pub fn adopt(&mut self, output: OwnedFd) -> std::io::Result<()> {
         let copy_task = copy(&output, &self.log)?;
-        self.process = ChildProcess::running(output, copy_task);
+        self.process = Some(ChildProcess::new(output, copy_task));
         Ok(())
     }
 
-    /// Stores the handle of the task that probes a running child.
-    pub fn set_probe(&mut self, task: AbortHandle) {
-        if let ChildProcess::Running { probe, .. } = &mut self.process {
-            *probe = Some(task);
-        }
-    }
-
     pub fn stop_probe(&mut self) {
-        if let ChildProcess::Running { probe, .. } = &mut self.process
-            && let Some(probe) = probe.take()
-        {
+        if let Some(probe) = self.process.as_mut().and_then(|process| process.probe.take()) {
             probe.abort();
         }
     }
 
     /// Copies the remaining output of the process, which has exited.
     pub fn note_exit(&mut self) {
-        self.process = match std::mem::replace(&mut self.process, ChildProcess::NeverStarted) {
-            ChildProcess::Running { output, copy_task, .. } => {
-                drain(&output, &self.log);
-                ChildProcess::Exited { copy_task }
-            }
-            other => other,
-        };
+        if let Some(process) = &self.process {
+            drain(&process.output, &self.log);
+        }
     }
 }
 
@@ -154,7 +119,7 @@ pub fn start(
         ..Spawn::new(launch.program, writer.as_fd())
     }
     .start()?;
-    Ok((pid, ChildProcess::running(output, copy_task)))
+    Ok((pid, ChildProcess::new(output, copy_task)))
 }
 
 /// Spawns a task that copies `output` to the log.

@@ -3,9 +3,6 @@
 pub(crate) mod api_socket;
 pub(crate) mod child;
 pub(crate) mod dag_file_processes;
-pub(crate) mod disk_space;
-pub(crate) mod launch;
 pub(crate) mod logs;
-pub(crate) mod probes;
-pub(crate) mod reap;
 pub(crate) mod record;
+pub(crate) mod run_child;

@@ -2,7 +2,6 @@
 //! descriptors. The format is part of the process protocol, because an older release writes the file and a newer one
 //! reads it.
 
-use super::resources::Resources;
 use crate::supervisor::children::api_socket::ApiSocket;
 use crate::supervisor::run::Supervisor;
 use crate::supervisor::state::{ChildState, Phase};
@@ -34,6 +33,27 @@ pub enum HandoverError {
     Lock(#[from] LockError),
 }
 
+/// Resources that a supervisor holds from its start on, and hands over to the next one.
+pub struct Resources {
+    pub(crate) tcp: TcpListener,
+    pub(crate) api: ApiSocket,
+    /// Read end of the lifeline, a pipe that each child inherits.
+    pub(crate) lifeline: OwnedFd,
+    /// Write end of the lifeline. Nothing is written to it: it closes when this process dies, and the children exit.
+    pub(crate) lifeline_writer: OwnedFd,
+    /// Released when the last owner is dropped.
+    pub lock: Rc<HomeLock>,
+}
+
+impl Resources {
+    /// All descriptors, which stay open across the exec.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let own_descriptors =
+            [self.tcp.as_fd(), self.api.listener.as_fd(), self.lifeline.as_fd(), self.lifeline_writer.as_fd()];
+        own_descriptors.into_iter().chain(self.lock.descriptors())
+    }
+}
+
 /// The state for the next supervisor. Plain numbers of type `i32` are descriptors that stay open across the exec.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Handover {
@@ -51,31 +71,24 @@ pub struct Handover {
     lifeline: [i32; 2],
     /// Locks on `run/lite.lock` and on the home's folder.
     lock: [i32; 2],
-    children: Vec<HandedOverChild>,
+    children: Vec<HandedOverChild<i32>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct HandedOverChild {
-    name: String,
+pub(crate) struct HandedOverChild<Descriptor> {
+    pub name: String,
     /// `None` for a child that does not run, such as a finished one-shot.
-    pid: Option<i32>,
-    restarts: u32,
+    pub pid: Option<i32>,
+    pub restarts: u32,
     /// The read end of the child's output pipe.
-    output: Option<i32>,
+    pub output: Option<Descriptor>,
 }
 
 /// The resources and children of the previous supervisor.
 pub struct Inherited {
     pub handover: Handover,
     pub resources: Resources,
-    pub(crate) children: Vec<AdoptedChild>,
-}
-
-pub struct AdoptedChild {
-    pub name: String,
-    pub pid: Option<i32>,
-    pub restarts: u32,
-    pub output: Option<OwnedFd>,
+    pub(crate) children: Vec<HandedOverChild<OwnedFd>>,
 }
 
 impl Inherited {
@@ -93,9 +106,9 @@ impl Inherited {
         files::remove_any(&home.handover())?;
         let [lifeline, lifeline_writer] = handover.lifeline.map(replace::take_inherited);
         let [file, folder] = handover.lock.map(replace::take_inherited);
-        let adopted = |child: &HandedOverChild| {
-            let output = child.output.map(replace::take_inherited).transpose()?;
-            Ok(AdoptedChild { name: child.name.clone(), pid: child.pid, restarts: child.restarts, output })
+        let adopted = |child: &HandedOverChild<i32>| {
+            let HandedOverChild { name, pid, restarts, output } = child.clone();
+            Ok(HandedOverChild { name, pid, restarts, output: output.map(replace::take_inherited).transpose()? })
         };
         let resources = Resources {
             tcp: TcpListener::from(replace::take_inherited(handover.http)?),
@@ -147,7 +160,7 @@ impl Supervisor {
     /// The read end of the output of a running child; `None` if it does not run.
     fn output(&self, index: usize) -> Option<BorrowedFd<'_>> {
         self.model.pid_of(index)?;
-        Some(self.children.get(index)?.process.output()?.as_fd())
+        Some(self.children.get(index)?.process.as_ref()?.output.as_fd())
     }
 
     /// All descriptors that stay open; `handover` has their numbers.

@@ -1,12 +1,11 @@
 //! Starts a supervisor: a new one, or one that takes over from the previous supervisor.
 
-use super::change::ReleaseChange;
-use super::handover::{AdoptedChild, Inherited};
-use super::resources::Resources;
+use super::handover::{HandedOverChild, Inherited, Resources};
 use crate::supervisor::children::api_socket::ApiSocket;
 use crate::supervisor::children::child::SupervisedChild;
 use crate::supervisor::children::logs::OwnLog;
 use crate::supervisor::instance::Instance;
+use crate::supervisor::levels::ReleaseChange;
 use crate::supervisor::own_pause::OwnPause;
 use crate::supervisor::policy::{Event, Model};
 use crate::supervisor::run::{Identity, Notice, Supervisor, SupervisorError};
@@ -17,6 +16,7 @@ use leoflow_base::sys::net::listener;
 use leoflow_base::sys::net::sd_notify::NotifySocket;
 use leoflow_base::sys::process::{self, Signal};
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
@@ -50,7 +50,7 @@ impl Supervisor {
     ) -> Result<(), SupervisorError> {
         let Inherited { handover, resources, mut children } = inherited;
         let specs = instance.specs();
-        let mut adopted: Vec<Option<AdoptedChild>> = Vec::new();
+        let mut adopted: Vec<Option<HandedOverChild<OwnedFd>>> = Vec::new();
         for spec in &specs {
             let index = children.iter().position(|child| child.name == spec.plan.name);
             adopted.push(index.map(|index| children.swap_remove(index)));
@@ -61,7 +61,7 @@ impl Supervisor {
         let model = Model::adopting(specs.iter().map(|spec| spec.plan.clone()).collect(), &pids, Instant::now());
         let (mut supervisor, events) = Self::new(instance, identity, specs, model, resources)?;
         for (index, child) in adopted.into_iter().enumerate() {
-            let Some(AdoptedChild { restarts, output, .. }) = child else { continue };
+            let Some(HandedOverChild { restarts, output, .. }) = child else { continue };
             supervisor.model.children[index].restarts = restarts;
             if let Some(output) = output {
                 supervisor.children[index].adopt(output)?;
