@@ -17,12 +17,47 @@ impl From<OperationError> for Error {
                     .cause(Self::from(*source).in_one_line())
                     .hint("rerun the same command")
             }
+            OperationError::InTerminal(_) => Self::refused(error)
+                .hint("press Ctrl-C there, or run `leoflow lite stop`; then run the same command again"),
+            OperationError::DoesNotStop(pid) => {
+                Self::failed(error).hint(format!("kill -9 {pid}; the next start recovers"))
+            }
+            OperationError::StartedMeanwhile => Self::failed(error).hint("run the same command again"),
+            OperationError::DataElsewhere { .. } => Self::refused(error)
+                .hint("restore config.yaml from a copy of the home")
+                .hint("or restore into another home: leoflow --home DIR lite restore --input FILE"),
+            OperationError::NoReceipt => Self::failed(error).hint("create a new one with leoflow setup"),
+            OperationError::RetainedUnreadable { .. } => Self::refused(error)
+                .hint("leoflow lite backups list")
+                .hint("restore another backup: leoflow lite restore --input FILE --force"),
+            OperationError::RetainedSchemaNewer { .. } => Self::refused(error)
+                .hint("upgrade to its release first: leoflow upgrade VERSION (`leoflow versions` lists the kept ones)")
+                .hint("then run leoflow lite restore --undo"),
+            OperationError::SameDatastore { ref setting, .. } => {
+                let hint = match setting {
+                    None => "leoflow lite status".to_owned(),
+                    Some(setting) => format!("restore this line in config.yaml: datastore: {setting}"),
+                };
+                Self::refused(error).hint(hint)
+            }
+            OperationError::NoSpaceToMove { .. } => {
+                Self::refused(error).hint("nothing was changed; free some space, then run the same command again")
+            }
             OperationError::Open(error) => error.into(),
             OperationError::Create(error) => error.into(),
             OperationError::Restore(error) => error.into(),
             OperationError::Encryption(error) => error.into(),
             OperationError::Relocation(error) => error.into(),
             OperationError::Upgrade(error) => error.into(),
+            OperationError::Home(error) => error.into(),
+            OperationError::Location(error) => error.into(),
+            OperationError::Receipt(error) => error.into(),
+            OperationError::Quarantine(error) => Self::failed(error),
+            OperationError::SetupFacts(error) => error.into(),
+            OperationError::SetupRefusal(error) => error.into(),
+            OperationError::Setup(error) => error.into(),
+            OperationError::Container(error) => error.into(),
+            OperationError::DatabaseCheck(error) => error.into(),
         }
     }
 }

@@ -4,11 +4,16 @@
 
 pub mod backup;
 mod error;
+pub mod instance;
+pub mod move_datastore;
 pub mod open;
 pub mod prune;
+pub mod restore;
+pub mod set_up;
+pub mod summary;
 pub mod verify;
 
-pub use error::OperationError;
+pub use error::{LostConfig, OperationError};
 
 use leoflow_base::config::{self, ConfigError, Loaded};
 use leoflow_base::home::Home;

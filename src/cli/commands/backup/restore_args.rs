@@ -1,6 +1,6 @@
 //! The arguments of `leoflow lite restore`, and those that decrypt a backup.
 
-use crate::commands::lite::restart::WasRunning;
+use crate::commands::lite::restart;
 use crate::context::Context;
 use crate::error::Error;
 use clap::Args;
@@ -46,14 +46,6 @@ pub struct Restore {
     pub yes: bool,
 }
 
-/// Whether a restore into a new home takes over the backup's settings that decide who can read later backups, and where
-/// releases come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ArchiveSettings {
-    LeftOut,
-    TakenOver,
-}
-
 /// How Leoflow starts with the restored data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NextStart {
@@ -70,21 +62,12 @@ impl Restore {
         }
     }
 
-    /// Restarts an instance that was stopped for the restore, unless the user wants it stopped.
-    pub fn restart(&self, context: &Context<'_>, was_running: Option<WasRunning>) -> Option<Result<(), Error>> {
-        was_running.filter(|_| !self.no_start).map(|was_running| was_running.restart(context))
-    }
-
     /// Fails if the running instance, which the restore stops, could not listen at its address again.
     pub fn check_address(&self, context: &Context<'_>) -> Result<(), Error> {
         match self.next_start(context) {
-            NextStart::ByRestore => WasRunning::of(context).check_address(context),
+            NextStart::ByRestore => restart::check_address(context),
             NextStart::ByUser => Ok(()),
         }
-    }
-
-    pub fn archive_settings(&self) -> ArchiveSettings {
-        if self.take_over_settings { ArchiveSettings::TakenOver } else { ArchiveSettings::LeftOut }
     }
 }
 

@@ -1,71 +1,84 @@
 //! The messages of a restore.
 
-use super::current_state::MovedConfig;
 use super::restore_args::NextStart;
-use super::restore_target::Target;
-use super::state_summary::{self, Summary};
 use crate::context::Context;
-use crate::error::Error;
 use crate::terminal::printer::counted;
 use leoflow_base::sys::shell;
-use leoflow_lifecycle::backup::restore::restore_dir;
+use leoflow_lifecycle::backup::restore::restore_dir::RetainedState;
+use leoflow_lifecycle::operation::restore::Overview;
+use leoflow_lifecycle::operation::summary::list_names;
 use std::path::Path;
 
-/// Prints what the restore replaces. `before` is the current state; `None` in an empty home.
-pub fn print_plan(
-    context: &Context<'_>,
-    target: &Target,
-    backup: &Summary,
-    unreadable: Option<&Error>,
-    before: Option<&Summary>,
-) {
-    let note = |text: String| context.printer.note(text);
-    let (home, workspace) = (context.home.root().display(), target.workspace.display());
-    note(format!("Backup:   {}", state_summary::describe(context.printer, backup)));
-    print_running(context, &backup.running_tries);
-    if let Some(error) = &target.lost_config {
-        context.printer.warning(format!("the current state cannot be read completely: {}", error.in_one_line()));
+/// Prints what the restore replaces.
+pub fn print_overview(context: &Context<'_>, overview: &Overview, next_start: NextStart) {
+    let printer = context.printer;
+    let note = |text: String| printer.note(text);
+    let format_time = |time: &str| printer.time(Some(time));
+    let (home, workspace) = (context.home.root().display(), overview.workspace.display());
+    note(format!("Backup:   {}", overview.backup.describe(&format_time)));
+    print_running(context, &overview.backup.running_tries);
+    if let Some(lost_config) = &overview.lost_config {
+        printer.warning(format!("the current state cannot be read completely: {lost_config}"));
         if context.home.config().exists() {
             note(format!("The current config.yaml is kept in {}.", context.home.postgres().display()));
         }
     }
-    match (unreadable, before) {
-        (Some(error), _) => {
-            context.printer.warning(format!("the current data cannot be read: {}", error.in_one_line()));
+    let replaces = || {
+        note(format!("The backup replaces the database, config.yaml and the task logs in {home}, and {workspace}."));
+    };
+    match (&overview.unreadable, &overview.current) {
+        (Some(reason), _) => {
+            printer.warning(format!("the current data cannot be read: {reason}"));
             let kept_path = context.home.postgres().join("data.damaged-…");
             note(format!("The unreadable datastore is kept in {}.", kept_path.display()));
-            note(format!(
-                "The backup replaces the database, config.yaml and the task logs in {home}, and {workspace}."
-            ));
+            replaces();
         }
-        (None, Some(before)) => {
-            if target.lost_config.is_none() {
-                note(format!("Current:  {}", state_summary::describe(context.printer, before)));
+        (None, Some(current)) => {
+            if overview.lost_config.is_none() {
+                note(format!("Current:  {}", current.describe(&format_time)));
             }
-            note(format!(
-                "The backup replaces the database, config.yaml and the task logs in {home}, and {workspace}."
-            ));
+            replaces();
             note("The replaced state is kept for `leoflow lite restore --undo`.".to_owned());
-            if let Some(names) = state_summary::list_names(&before.left_behind) {
+            if let Some(names) = list_names(&current.left_behind) {
                 note(format!("Not restored, because backups do not contain them: {names}."));
             }
-            // A folder that cannot be read is an error once the restore writes into it.
-            let older = restore_dir::retained(&context.home).ok().flatten();
-            if let Some((_, older_state)) = older.filter(|(_, older_state)| older_state.unreadable.is_none()) {
+            if let Some(earlier) = &overview.earlier_restore {
                 note(format!(
                     "The restore of {} can no longer be undone afterwards; the state it replaced is removed: {}.",
-                    context.printer.time(Some(&older_state.exchanged_at)),
-                    older_state.replaced
+                    format_time(&earlier.exchanged_at),
+                    earlier.replaced
                 ));
             }
         }
         (None, None) => note(format!("The backup is restored into {home} and {workspace}.")),
     }
+    print_trust(context, &overview.workspace, next_start);
+    if let Some(names) = list_names(&overview.newer_files) {
+        note(format!(
+            "Replaced too, because they are not in the backup or changed since: {} in {workspace}: {names}.",
+            counted(overview.newer_files.len(), "file"),
+        ));
+    }
+    print_left_out(context, &overview.left_out);
+}
+
+/// Prints what an undo changes. `changes` are those of row counts since the restore.
+pub fn print_changes(context: &Context<'_>, retained: &RetainedState, changes: &[String]) {
+    let printer = context.printer;
+    let since = printer.time(Some(&retained.exchanged_at));
+    printer.note(format!("Current state, since {since}:  {}", retained.restored));
+    printer.note(format!("Restored by the undo:  {}", retained.replaced));
+    if changes.is_empty() {
+        printer.note("No row counts have changed since then.");
+    } else {
+        printer.note(format!("Changes since then are undone: {}.", changes.join(", ")));
+    }
+    printer.note("Changed files in the workspace are replaced too. Everything is kept: undo again to bring it back.");
 }
 
 /// Warns that a backup's DAG files run as the user once Leoflow starts: the restore checks only the dump and the paths.
-pub fn print_trust(context: &Context<'_>, target: &Target, next_start: NextStart) {
-    context.printer.note(trust_text(&target.workspace, next_start));
+pub fn print_trust(context: &Context<'_>, workspace: &Path, next_start: NextStart) {
+    context.printer.note(trust_text(workspace, next_start));
 }
 
 fn trust_text(workspace: &Path, next_start: NextStart) -> String {
@@ -103,7 +116,7 @@ pub fn print_schedules(context: &Context<'_>, dag_ids: &[String]) {
 }
 
 fn schedules_text(dag_ids: &[String]) -> Option<String> {
-    let names = state_summary::list_names(dag_ids)?;
+    let names = list_names(dag_ids)?;
     let (are, run, them) = if dag_ids.len() == 1 { ("is", "runs", "it") } else { ("are", "run", "them") };
     let dag_id = shell::word(dag_ids.first()?);
     Some(format!(
@@ -124,32 +137,6 @@ pub fn print_left_out(context: &Context<'_>, names: &[&str]) {
         "not taken over from the backup: {}; set what you want with `leoflow config set`, or restore with \
          --take-over-settings{consequence}",
         names.join(", ")
-    ));
-}
-
-/// Lists workspace files that are replaced although the backup does not contain their current content.
-pub fn print_newer_files(context: &Context<'_>, target: &Target, newer: &[String]) {
-    let Some(names) = state_summary::list_names(newer) else { return };
-    context.printer.note(format!(
-        "Replaced too, because they are not in the backup or changed since: {} in {}: {names}.",
-        counted(newer.len(), "file"),
-        target.workspace.display(),
-    ));
-}
-
-/// Keeps the unreadable config.yaml, if there was one, and prints where.
-pub fn print_kept_config(context: &Context<'_>, moved_config: MovedConfig) {
-    if let Some(path) = moved_config.keep() {
-        context.printer.note(format!("The unreadable config.yaml is kept: {}", path.display()));
-    }
-}
-
-/// Prints where the unreadable datastore, the previous workspace and the task logs are kept.
-pub fn print_kept_datastore(context: &Context<'_>) {
-    context.printer.note(format!(
-        "The unreadable datastore is kept in {}, the previous workspace and task logs in {}.",
-        context.home.postgres().display(),
-        context.home.restore().display()
     ));
 }
 

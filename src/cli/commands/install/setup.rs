@@ -11,6 +11,7 @@ use leoflow_base::config::{self, DEFAULT_PORT};
 use leoflow_base::home::absolute_workspace;
 use leoflow_base::protocol::control;
 use leoflow_base::sys::env_vars;
+use leoflow_lifecycle::operation::set_up::check_planned_datastore;
 use leoflow_lifecycle::setup::{self, Plan, Request};
 use leoflow_lifecycle::upgrade::release::{program, stage, version_order};
 use leoflow_postgres::acquire::Sources;
@@ -62,7 +63,7 @@ pub async fn run(context: &Context<'_>, args: &Setup) -> Result<u8, Error> {
     let plan = plan_setup(context, &request)?;
     if args.dry_run {
         packaged::print_plan(context);
-        datastore::check_planned(&context.home, &plan, context.printer).await?;
+        check_planned_datastore(&context.home, &plan, context.printer).await?;
         return show_plan(context, &plan);
     }
     let password = if plan.steps.is_empty() && !plan.resumes {

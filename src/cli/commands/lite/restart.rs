@@ -12,6 +12,7 @@ use leoflow_base::config::{self, Config, running_settings};
 use leoflow_base::protocol::child::RESTORE_OF_ROLLBACK;
 use leoflow_base::protocol::control;
 use leoflow_base::sys::env_vars;
+use leoflow_lifecycle::operation::instance::StoppedInstance;
 use leoflow_lifecycle::setup::service::{self, Service};
 use std::path::PathBuf;
 
@@ -132,38 +133,24 @@ async fn restart_in_place(context: &Context<'_>, supervisor: i32) -> Result<u8, 
     Ok(0)
 }
 
-/// An instance that is stopped for an operation and started again after it.
-#[derive(Debug, Clone, Copy)]
-pub struct WasRunning {
-    /// The port that its start requested, if it differs from the configured one.
-    requested_port: Option<u16>,
+/// Fails if the running instance, which an operation stops, could not listen at its address again.
+pub fn check_address(context: &Context<'_>) -> Result<(), Error> {
+    match env_vars::is_set(RESTORE_OF_ROLLBACK) {
+        true => Ok(()),
+        false => start_check::address(context, Starter::ThisCommand, requested_port(context)),
+    }
 }
 
-impl WasRunning {
-    /// Must be called before the instance is stopped.
-    pub fn of(context: &Context<'_>) -> Self {
-        Self { requested_port: requested_port(context) }
+/// Starts the instance again that was stopped for an operation.
+pub fn start_again(context: &Context<'_>, stopped: StoppedInstance) -> Result<(), Error> {
+    if env_vars::is_set(RESTORE_OF_ROLLBACK) {
+        // The rollback itself starts the older release afterwards.
+        return Ok(());
     }
-
-    /// Fails if the instance could not listen at its address again. Must be called before it is stopped.
-    pub fn check_address(self, context: &Context<'_>) -> Result<(), Error> {
-        match env_vars::is_set(RESTORE_OF_ROLLBACK) {
-            true => Ok(()),
-            false => start_check::address(context, Starter::ThisCommand, self.requested_port),
+    start::start(context, &LiteRun { port: stopped.requested_port, ..LiteRun::default() }).map(drop).map_err(|error| {
+        Error {
+            message: format!("the operation succeeded, but Leoflow failed to start again: {}", error.message),
+            ..error
         }
-    }
-
-    /// Starts the instance again.
-    pub fn restart(self, context: &Context<'_>) -> Result<(), Error> {
-        if env_vars::is_set(RESTORE_OF_ROLLBACK) {
-            // The rollback itself starts the older release afterwards.
-            return Ok(());
-        }
-        start::start(context, &LiteRun { port: self.requested_port, ..LiteRun::default() }).map(drop).map_err(|error| {
-            Error {
-                message: format!("the operation succeeded, but Leoflow failed to start again: {}", error.message),
-                ..error
-            }
-        })
-    }
+    })
 }

@@ -1,8 +1,7 @@
 //! `leoflow lite`: sets up what is missing, then supervises until it is stopped.
 
-use super::datastore;
 use super::port::ListenAddress;
-use super::stop::{self, ended_tasks};
+use super::stop;
 use crate::commands::release::packaged;
 use crate::context::Context;
 use crate::error::Error;
@@ -12,15 +11,16 @@ use clap::Args;
 use leoflow_base::config::{self, Config, Loaded, running_settings};
 use leoflow_base::home::lock::{self, HomeLock};
 use leoflow_base::home::progress::Progress;
-use leoflow_base::home::{absolute_workspace, check_workspace, instances, shared};
+use leoflow_base::home::{absolute_workspace, check_workspace, shared};
 use leoflow_base::protocol::child::SERVICE;
 use leoflow_base::protocol::log;
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::process::{replace, stdio};
 use leoflow_base::sys::{clock, env_vars};
-use leoflow_lifecycle::setup::{self, InstalledBinary, Plan, Request};
+use leoflow_lifecycle::operation::instance::ended_tasks;
+use leoflow_lifecycle::operation::set_up;
+use leoflow_lifecycle::setup::{self, Plan, Request};
 use leoflow_lifecycle::upgrade::rollback::expire;
-use leoflow_postgres::acquire::Sources;
 use leoflow_postgres::{Access, Credentials, Endpoint, PgError, install};
 use leoflow_processes::agent;
 use leoflow_processes::supervisor::instance::{Instance, own_program};
@@ -291,31 +291,12 @@ fn end_leftovers(context: &Context<'_>, sink: &dyn Sink) -> Result<(), Error> {
 
 /// Plans what setup has to do.
 pub fn plan_setup(context: &Context<'_>, request: &Request) -> Result<Plan, Error> {
-    let configured = config::load(&context.home.config())?.and_then(|loaded| loaded.config.workspace);
-    // Needed only here, because without a home directory there is no default workspace.
-    let workspace = match request.workspace.clone().or(configured) {
-        Some(path) => path,
-        None => instances::default_workspace(&context.home)?,
-    };
-    check_workspace(&context.home, &workspace)?;
-    let binary = if request.install_always { InstalledBinary::Compare } else { InstalledBinary::Ignore };
-    let facts = setup::gather(&context.home, context.version, &workspace, binary)?;
-    Ok(setup::plan(&facts, request)?)
+    Ok(set_up::plan(&context.home, context.version, request)?)
 }
 
 /// Sets up what is missing. Returns the admin password if it was not shown yet.
 pub async fn set_up(context: &Context<'_>, request: &Request, sink: &dyn Sink) -> Result<Option<String>, Error> {
-    let home = &context.home;
-    let plan = plan_setup(context, request)?;
-    if plan.resumes {
-        sink.report(Progress::Note("Finishing an interrupted setup".to_owned()));
-    }
-    datastore::check_planned(home, &plan, sink).await?;
-    let applied = setup::apply(home, &plan, request, context.version, &Sources::for_home(home), sink).await?;
-    match applied.password {
-        Some(password) => Ok(Some(password)),
-        None => Ok(setup::renew_unseen_password(home)?),
-    }
+    Ok(set_up::apply(&context.home, context.version, request, sink).await?)
 }
 
 /// Warns about another instance of this user with the same workspace. Homes that were chosen with `--home` are unknown.

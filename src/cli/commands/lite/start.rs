@@ -16,6 +16,7 @@ use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::process::command;
 use leoflow_base::sys::process::reaper::Exit;
+use leoflow_lifecycle::operation::instance::STOP_LIMIT;
 use leoflow_lifecycle::setup::{self, service};
 use leoflow_processes::supervisor;
 use std::fs::{File, OpenOptions};
@@ -93,7 +94,7 @@ fn revive(context: &Context<'_>, mut status: InstanceStatus) -> Result<Option<u8
     let wait_start = Instant::now();
     let is_stopping = |status: &InstanceStatus| status.processes.iter().any(|process| process.state == "stopping");
     while status.state == InstanceState::Degraded
-        && wait_start.elapsed() < if is_stopping(&status) { stop::STOP_LIMIT } else { SETTLE_TIME }
+        && wait_start.elapsed() < if is_stopping(&status) { STOP_LIMIT } else { SETTLE_TIME }
     {
         std::thread::sleep(Duration::from_millis(100));
         match control::status_of(&context.home) {

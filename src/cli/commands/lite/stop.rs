@@ -6,15 +6,14 @@ use crate::error::Error;
 use crate::terminal::printer::counted;
 use clap::Args;
 use leoflow_base::home::Home;
-use leoflow_base::home::lock::{self, Holder, HomeLock, LockError};
-use leoflow_base::protocol::control::{Answer, ControlClient, Request};
+use leoflow_base::home::lock::{self, Holder};
 use leoflow_base::sys::fs::files;
-use leoflow_base::sys::process::Signal;
+use leoflow_lifecycle::operation::instance;
 use leoflow_postgres::location;
 use leoflow_processes::agent;
 use std::io;
 use std::net::Ipv4Addr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 #[derive(Args, Debug)]
 pub struct LiteStop {
@@ -30,8 +29,6 @@ pub struct LiteStop {
 
 /// Interval at which `--wait` polls running tasks.
 const TASKS_POLL_INTERVAL: Duration = Duration::from_millis(200);
-/// Longest duration of a clean stop: the sum of all children's deadlines.
-pub(crate) const STOP_LIMIT: Duration = Duration::from_secs(75);
 /// How long a stop waits for a backup or verification that fails because of it.
 const BACKUP_LIMIT: Duration = Duration::from_secs(10);
 
@@ -66,14 +63,14 @@ pub fn stop(context: &Context<'_>, args: &LiteStop) -> Result<u8, Error> {
     }
     let stopped = stop_running(context)?;
     wait_for_backup(&context.home);
-    let (ended, read_error) = end_tasks(context);
+    let (ended, read_error) = instance::end_tasks(&context.home);
     if let Some(error) = read_error {
         context
             .printer
             .warning(format!("tasks may still be running: {}", unreadable_tasks_error(&context.home, &error).message));
     }
     if ended > 0 && !context.printer.json {
-        context.printer.note(ended_tasks(ended));
+        context.printer.note(instance::ended_tasks(ended));
     }
     let text = if stopped { "Leoflow has stopped; your data stays" } else { "Leoflow is not running" };
     if context.printer.json {
@@ -99,25 +96,7 @@ fn wait_for_backup(home: &Home) {
 
 /// Stops the instance and ends its tasks, so that no process uses the home afterwards.
 pub fn stop_with_tasks(context: &Context<'_>) -> Result<(), Error> {
-    if stop_running(context)? {
-        context.printer.note("Stopped Leoflow for this operation");
-    }
-    let (ended, read_error) = end_tasks(context);
-    if ended > 0 {
-        context.printer.note(ended_tasks(ended));
-    }
-    read_error.map_or(Ok(()), |error| Err(unreadable_tasks_error(&context.home, &error)))
-}
-
-/// Ends all tasks: they outlive the processes that started them and a restart, but not a stop. Returns the number of
-/// ended tasks and the first error.
-fn end_tasks(context: &Context<'_>) -> (usize, Option<io::Error>) {
-    if !context.home.running_tasks().exists() {
-        return (0, None);
-    }
-    // If the lock is held, another start has adopted the tasks.
-    let Ok(_home_lock) = HomeLock::take(&context.home, "leoflow lite stop", None) else { return (0, None) };
-    agent::end_all(&context.home)
+    Ok(instance::stop(&context.operation()).map(drop)?)
 }
 
 /// The error of unreadable task folders.
@@ -125,66 +104,14 @@ pub fn unreadable_tasks_error(home: &Home, error: &io::Error) -> Error {
     Error::io("read", &home.running_tasks(), error)
 }
 
-/// The message about ended tasks.
-pub fn ended_tasks(count: usize) -> String {
-    format!(
-        "Ended {}. After the next start, tasks with retries left run again; the others have failed.",
-        counted(count, "running task")
-    )
-}
-
 /// Stops a running instance. Returns false when none was running.
 pub fn stop_running(context: &Context<'_>) -> Result<bool, Error> {
-    let home = &context.home;
-    let holder = lock::holder(home).filter(|holder| holder.url.is_some());
-    let connected = match ControlClient::connect(home) {
-        Err(error) if error.kind() != io::ErrorKind::TimedOut => {
-            return Err(Error::io("connect to", &home.control_socket(), &error));
-        }
-        connected => connected.ok().flatten(),
-    };
-    if let Some(mut client) = connected {
-        let answer = client.ask(&Request::Stop, Duration::from_secs(5));
-        if matches!(answer, Ok(Answer::Accepted)) {
-            client.wait_closed(STOP_LIMIT);
-            return wait_released(context, holder).map(|()| true);
-        }
-    }
-    if !lock::is_held(home).map_err(Error::failed)? {
-        return Ok(false);
-    }
-    // The home is locked but the control socket does not respond, so the holder gets a signal.
-    match holder {
-        Some(holder) => {
-            holder.process.signal(Signal::Terminate);
-            // A process that is stopped (SIGSTOP) handles SIGTERM only after SIGCONT.
-            holder.process.signal(Signal::Continue);
-            wait_released(context, Some(holder)).map(|()| true)
-        }
-        None => Err(LockError::Held { holder: lock::holder(home) }.into()),
-    }
-}
-
-/// Waits until the holder has exited and the home's lock is free.
-fn wait_released(context: &Context<'_>, holder: Option<Holder>) -> Result<(), Error> {
-    if let Some(holder) = &holder
-        && !holder.process.wait_gone(STOP_LIMIT)
-    {
-        let pid = holder.process.pid;
-        return Err(
-            Error::failed(format!("pid {pid} does not stop")).hint(format!("kill -9 {pid}; the next start recovers"))
-        );
-    }
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while lock::is_held(&context.home).map_err(Error::failed)? && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    Ok(())
+    Ok(instance::stop_running(&context.home)?)
 }
 
 /// The address of the running instance.
 pub fn running_address(context: &Context<'_>) -> Option<(Ipv4Addr, u16)> {
-    lock::holder(&context.home)?.address()
+    instance::running_address(&context.home)
 }
 
 pub fn running_port(context: &Context<'_>) -> Option<u16> {
@@ -193,8 +120,7 @@ pub fn running_port(context: &Context<'_>) -> Option<u16> {
 
 /// The port that the running instance's start requested, if it differs from the configured one. A restart keeps it.
 pub fn requested_port(context: &Context<'_>) -> Option<u16> {
-    running_port(context)?;
-    files::read_text(&context.home.requested_port(), 16).ok()??.trim().parse().ok()
+    instance::requested_port(&context.home)
 }
 
 /// Records the port that a start requested; `None` if it is the configured one.

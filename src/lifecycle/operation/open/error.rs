@@ -11,6 +11,7 @@ use leoflow_base::home::lock::LockError;
 use leoflow_postgres::PgError;
 use leoflow_postgres::cluster::private::PrivateError;
 use leoflow_postgres::credentials::CredentialsError;
+use leoflow_postgres::fatal_message::Cause;
 use leoflow_postgres::schema::SchemaError;
 use semver::Version;
 use std::io;
@@ -75,21 +76,72 @@ pub enum OpenError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
-    Claim(#[from] ClaimError),
+    Claim(ClaimError),
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
     #[error(transparent)]
-    Private(#[from] PrivateError),
-    #[error(transparent)]
+    Private(PrivateError),
+    #[error("{}{}", subject(.0), .0)]
     Postgres(#[from] PgError),
     #[error(transparent)]
-    Schema(#[from] SchemaError),
+    Schema(SchemaError),
     #[error(transparent)]
     Upgrade(#[from] UpgradeError),
     #[error(transparent)]
     Relocation(#[from] RelocationError),
     #[error(transparent)]
     Purge(#[from] RemoveError),
+}
+
+fn subject(error: &PgError) -> &'static str {
+    match error {
+        PgError::WrongPassword => "",
+        damage if damage.is_damage() => "the datastore is damaged: ",
+        PgError::Query(_) => "a query of the datastore failed: ",
+        _ => "",
+    }
+}
+
+impl From<PrivateError> for OpenError {
+    fn from(error: PrivateError) -> Self {
+        match error {
+            PrivateError::NotReady(error @ (PgError::WrongPassword | PgError::ExternalServer(_))) => error.into(),
+            PrivateError::NotReady(error) if error.is_damage() => error.into(),
+            other => Self::Private(other),
+        }
+    }
+}
+
+impl From<ClaimError> for OpenError {
+    fn from(error: ClaimError) -> Self {
+        match error {
+            ClaimError::Postgres(error) => error.into(),
+            other => Self::Claim(other),
+        }
+    }
+}
+
+impl From<SchemaError> for OpenError {
+    fn from(error: SchemaError) -> Self {
+        match error {
+            SchemaError::Postgres(error) => error.into(),
+            other => Self::Schema(other),
+        }
+    }
+}
+
+impl OpenError {
+    /// True when the datastore's files are damaged.
+    pub(crate) fn is_damage(&self) -> bool {
+        match self {
+            Self::IncompleteCluster(_) => true,
+            Self::Postgres(error) => matches!(error, PgError::WrongPassword) || error.is_damage(),
+            Self::Private(PrivateError::Ended { message, .. }) => {
+                message.as_ref().is_some_and(|message| message.cause == Cause::Damaged)
+            }
+            _ => false,
+        }
+    }
 }
 
 /// The way to the release before a change of release.

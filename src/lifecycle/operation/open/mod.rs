@@ -133,7 +133,7 @@ impl OperationContext<'_> {
     }
 
     /// Creates the home's folders.
-    fn create_home(&self) -> Result<(), OpenError> {
+    pub(super) fn create_home(&self) -> Result<(), OpenError> {
         let io = |source| OpenError::Io { doing: "create", path: self.home.root().to_owned(), source };
         self.home.create().map_err(io)
     }

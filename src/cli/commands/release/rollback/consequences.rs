@@ -1,7 +1,6 @@
 //! The consequences of a rollback, for its plan: data, settings, files, tasks, disk space and the pause.
 
 use super::facts::PlannedRollback;
-use crate::commands::backup::state_summary;
 use crate::context::Context;
 use crate::error::Error;
 use crate::terminal::printer::counted;
@@ -9,6 +8,7 @@ use leoflow_base::config;
 use leoflow_lifecycle::backup::Input;
 use leoflow_lifecycle::backup::restore;
 use leoflow_lifecycle::backup::{changed_settings, newer_files};
+use leoflow_lifecycle::operation::summary::{self, Summary};
 use leoflow_lifecycle::upgrade::rollback::capacity;
 use leoflow_lifecycle::upgrade::rollback::rollback_plan::RollbackPlan;
 use leoflow_postgres::schema::{self, Extent};
@@ -42,8 +42,8 @@ impl Consequences {
             }
             RollbackPlan::Restore { backup } => {
                 let (backup_manifest, config) = restore::peek_config(&Input::plain(backup))?;
-                let current = state_summary::summarize(context, &planned.datastore).await?;
-                let mut lost: Vec<String> = state_summary::changes(&backup_manifest.tables, &current.rows)
+                let current = Summary::of_current(&context.operation(), &planned.datastore).await?;
+                let mut lost: Vec<String> = summary::changes(&backup_manifest.tables, &current.rows)
                     .into_iter()
                     .map(|change| format!("since the backup: {change}; these changes are undone"))
                     .collect();
@@ -51,11 +51,11 @@ impl Consequences {
                 let workspace = loaded.as_ref().and_then(|loaded| loaded.config.workspace.as_deref());
                 lost.extend(workspace.into_iter().flat_map(|workspace| {
                     let files = newer_files(&context.home, &backup_manifest, backup, workspace);
-                    state_summary::list_names(&files)
+                    summary::list_names(&files)
                         .map(|names| format!("workspace files newer than the backup are replaced: {names}"))
                 }));
                 lost.extend(
-                    state_summary::list_names(&current.left_behind)
+                    summary::list_names(&current.left_behind)
                         .map(|names| format!("not restored, because backups do not contain them: {names}")),
                 );
                 lost.push(format!(

@@ -19,6 +19,7 @@ use leoflow_base::sys::process::ProcessId;
 use leoflow_base::sys::process::command;
 use leoflow_lifecycle::backup::CreatedBackup;
 use leoflow_lifecycle::backup::create::automatic;
+use leoflow_lifecycle::operation::instance;
 use leoflow_lifecycle::upgrade::plan::UpgradePlan;
 use leoflow_lifecycle::upgrade::release::stage;
 use leoflow_lifecycle::upgrade::rollback::history;
@@ -294,7 +295,7 @@ fn copy_backup(backup: &Path, target: &PathBuf) -> io::Result<()> {
 /// lock, so no instance runs then.
 pub fn refuse_instance_in_terminal(context: &Context<'_>, datastore: &Datastore) -> Result<(), Error> {
     if datastore.is_of_running_instance {
-        crate::commands::backup::current_state::refuse_in_terminal(context)?;
+        instance::refuse_in_terminal(&context.home)?;
     }
     Ok(())
 }

@@ -1,44 +1,29 @@
-//! The target of a restore and its current state.
+//! The home and the workspace that a restore writes to.
 
-use super::restore_args::{ArchiveSettings, Restore};
-use crate::context::Context;
-use crate::error::Error;
+use super::{ArchiveSettings, Force, RestoreRequest};
+use crate::backup::restore::obstacles::{self, Obstacle};
+use crate::backup::restore::restore_plan::{self, Machine, Protected, RestoreFacts};
+use crate::backup::{Manifest, RestoreError};
+use crate::operation::{LostConfig, OperationContext, OperationError};
+use crate::setup::{self, Receipt};
+use crate::upgrade::rollback::capacity;
 use leoflow_base::config::{self, Config, DatastoreSetting};
 use leoflow_base::home::{Home, absolute_workspace, check_workspace, instances, journal};
 use leoflow_base::protocol::child::RESTORE_OF_ROLLBACK;
 use leoflow_base::sys::fs::{disk, files};
 use leoflow_base::sys::{env_vars, random};
-use leoflow_lifecycle::backup::restore::obstacles::{self, Obstacle};
-use leoflow_lifecycle::backup::restore::restore_plan::{self, Machine, Protected, RestoreFacts};
-use leoflow_lifecycle::backup::{Manifest, RestoreError};
-use leoflow_lifecycle::setup::{self, Receipt};
-use leoflow_lifecycle::upgrade::rollback::capacity;
 use leoflow_postgres::cluster::{self, ClusterState};
 use leoflow_postgres::credentials::{Credentials, CredentialsError};
-use leoflow_postgres::location::{self, Kind, Location};
+use leoflow_postgres::location::{self, Kind};
 use leoflow_postgres::schema::{embedded, known};
 use std::path::{Path, PathBuf};
 
-/// Whether a restore may replace data in use, and damaged data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Force {
-    Yes,
-    No,
-}
-
-impl From<bool> for Force {
-    fn from(is_forced: bool) -> Self {
-        if is_forced { Self::Yes } else { Self::No }
-    }
-}
-
-/// The home and the workspace that a restore writes to, as they are before the restore.
+/// The home and the workspace, as they are before the restore.
 pub struct Target {
     pub config: Option<Config>,
-    /// Why config.yaml is unusable although a datastore exists. A restore with `--force` replaces it.
-    pub lost_config: Option<Error>,
+    pub lost_config: Option<LostConfig>,
     /// Why the existing datastore cannot be opened, judged by its files. A restore with `--force` moves it away.
-    pub unreadable: Option<Error>,
+    pub unreadable: Option<String>,
     pub workspace: PathBuf,
     /// True when the home holds an instance in use.
     pub is_set_up: bool,
@@ -52,18 +37,20 @@ pub struct Target {
     port: Option<u16>,
     upgrade_from: Option<String>,
     archive_settings: ArchiveSettings,
+    force: Force,
 }
 
 impl Target {
-    /// Finds the target from the arguments, the configuration and the setup receipt.
-    pub fn find(context: &Context<'_>, args: &Restore) -> Result<Self, Error> {
-        let home = &context.home;
+    /// Finds the target from the request, the configuration and the setup receipt.
+    pub fn find(home: &Home, request: &RestoreRequest<'_>) -> Result<Self, OperationError> {
+        let is_forced = request.force == Force::Yes;
         let cluster = cluster::state(home);
         let cluster_exists = !matches!(cluster, ClusterState::Absent | ClusterState::OtherMajor(_));
-        let lost_config = lost_config(home).filter(|_| args.force && cluster_exists);
+        let lost_config = lost_config(home).filter(|_| is_forced && cluster_exists);
         // A damaged location record is an error here, before anything is changed.
-        if let (Some(recorded_location), Some(error)) = (location::recorded(home)?, &lost_config) {
-            return Err(data_is_elsewhere(&recorded_location, error));
+        if let (Some(recorded_location), Some(lost_config)) = (location::recorded(home)?, lost_config) {
+            // Only the lost file says how to reach the data.
+            return Err(OperationError::DataElsewhere { lost_config, datastore: recorded_location.display_text });
         }
         let loaded = match lost_config {
             Some(_) => None,
@@ -78,7 +65,12 @@ impl Target {
             (None, Some(receipt)) if lost_config.is_some() => Some(receipt.workspace.clone()),
             (None, _) => None,
         };
-        let workspace = workspace(home, args, configured.as_ref())?;
+        let workspace = match (&request.workspace, &configured) {
+            (Some(requested), _) => absolute_workspace(requested)?,
+            (None, Some(configured)) => configured.clone(),
+            (None, None) => instances::default_workspace(home)?,
+        };
+        check_workspace(home, &workspace)?;
         // If the password was never shown, the setup belongs to an interrupted restore, not to a user.
         let was_shown = match receipt {
             Some(receipt) => receipt.password_shown,
@@ -88,7 +80,7 @@ impl Target {
         Ok(Self {
             is_set_up: lost_config.is_some() || (config.is_some() && was_used),
             has_datastore: cluster == ClusterState::Ready,
-            unreadable: unreadable(home, &cluster).filter(|_| args.force),
+            unreadable: unreadable(home, &cluster).filter(|_| is_forced),
             port: match &config {
                 Some(config) => Some(config.port),
                 // The backup is most likely of this instance, so its port is right.
@@ -96,7 +88,8 @@ impl Target {
                 None => Some(setup::own_port(home)),
             },
             upgrade_from,
-            archive_settings: args.archive_settings(),
+            archive_settings: request.archive_settings,
+            force: request.force,
             lost_config,
             workspace_existed: workspace.exists(),
             workspace_in_use: workspace.exists() && !setup::is_untouched(&workspace),
@@ -107,9 +100,9 @@ impl Target {
     }
 
     /// Checks that the backup may be restored here.
-    pub fn check(&self, context: &Context<'_>, manifest: &Manifest, force: Force) -> Result<(), Error> {
-        let root = context.home.root();
-        let free = |path: &Path| disk::free_bytes(path).map_err(|error| Error::io("read", path, &error));
+    pub fn check(&self, home: &Home, manifest: &Manifest) -> Result<(), OperationError> {
+        let root = home.root();
+        let free = |path: &Path| disk::free_bytes(path).map_err(OperationError::io("read", path));
         let is_same_file_system = disk::same_file_system(root, &self.workspace).unwrap_or(false);
         let facts = RestoreFacts {
             manifest,
@@ -118,22 +111,22 @@ impl Target {
             workspace: &self.workspace,
             workspace_in_use: self.workspace_in_use,
             workspace_is_ours: self.workspace_is_ours,
-            force: force == Force::Yes,
+            force: self.force == Force::Yes,
             home_inside: self.contains_home(root),
-            obstacle: self.obstacle(&context.home)?,
+            obstacle: self.obstacle(home)?,
             // With an external database, this disk holds three copies: the test restore and the content of both states.
-            database_copies: if location::kind(&context.home) == Kind::External { 3 } else { 1 },
+            database_copies: if location::kind(home) == Kind::External { 3 } else { 1 },
             free: free(root)?,
             workspace_free: if is_same_file_system { None } else { Some(free(&self.workspace)?) },
             // A rollback has checked the space with its own reserve.
             reserve: if env_vars::is_set(RESTORE_OF_ROLLBACK) { capacity::RESERVE } else { restore_plan::RESERVE },
         };
-        restore_plan::check(&facts, root).map_err(|refusal| RestoreError::from(refusal).into())
+        Ok(restore_plan::check(&facts, root).map_err(RestoreError::from)?)
     }
 
     /// Returns an obstacle to the restore's renames. The workspace itself may be a mount point, because only its
     /// entries are renamed.
-    fn obstacle(&self, home: &Home) -> Result<Option<Obstacle>, Error> {
+    fn obstacle(&self, home: &Home) -> Result<Option<Obstacle>, OperationError> {
         let obstacle = obstacles::find_in_exchange(home, Some(&self.workspace)).and_then(|obstacle| {
             match (obstacle, &self.unreadable) {
                 // The unreadable cluster is moved away by a rename, too.
@@ -141,7 +134,7 @@ impl Target {
                 (obstacle, _) => Ok(obstacle),
             }
         });
-        obstacle.map_err(|error| Error::io("read", home.root(), &error))
+        obstacle.map_err(OperationError::io("read", home.root()))
     }
 
     fn contains_home(&self, home: &Path) -> bool {
@@ -184,56 +177,35 @@ impl Target {
     }
 
     /// This machine's receipt, with the workspace after the restore.
-    pub fn receipt(&self, context: &Context<'_>) -> Result<Vec<u8>, Error> {
-        let previous = Receipt::load(&context.home)?
-            .ok_or_else(|| Error::failed("setup.json is missing").hint("create a new one with leoflow setup"))?;
+    pub fn receipt(&self, context: &OperationContext<'_>) -> Result<Vec<u8>, OperationError> {
+        let previous = Receipt::load(context.home)?.ok_or(OperationError::NoReceipt)?;
         let made_workspace =
             if previous.workspace == self.workspace { previous.made_workspace } else { !self.workspace_existed };
         let receipt = Receipt { workspace: self.workspace.clone(), made_workspace, password_shown: true, ..previous };
-        serde_json::to_vec_pretty(&receipt).map_err(Error::bug)
+        serde_json::to_vec_pretty(&receipt)
+            .map_err(|error| OperationError::io("write", &context.home.receipt())(error.into()))
     }
 }
 
-/// The refusal to replace a lost config.yaml if the data is outside the home: only that file says how to reach it.
-fn data_is_elsewhere(recorded_location: &Location, lost_config: &Error) -> Error {
-    Error::refused(format!("{}; the data is in {}", lost_config.message, recorded_location.display_text))
-        .hint("restore config.yaml from a copy of the home")
-        .hint("or restore into another home: leoflow --home DIR lite restore --input FILE")
-}
-
-/// The workspace to restore into: the requested one, the configured one, or the default.
-fn workspace(home: &Home, args: &Restore, configured: Option<&PathBuf>) -> Result<PathBuf, Error> {
-    let workspace = match (&args.workspace, configured) {
-        (Some(requested), _) => absolute_workspace(requested)?,
-        (None, Some(configured)) => configured.clone(),
-        (None, None) => instances::default_workspace(home)?,
-    };
-    check_workspace(home, &workspace)?;
-    Ok(workspace)
-}
-
 /// Returns why config.yaml is unusable; `None` if the user can correct it: it has an encryption_key or is unreadable.
-fn lost_config(home: &Home) -> Option<Error> {
-    let path = home.config();
-    let has_key =
-        |text: Vec<u8>| String::from_utf8_lossy(&text).lines().any(|line| line.starts_with("encryption_key:"));
-    match files::read_regular(&path, 1024 * 1024) {
-        Ok(None) => Some(Error::failed("config.yaml is missing, and with it the key of encrypted data")),
-        Ok(Some(text)) if has_key(text.clone()) => None,
-        Ok(Some(_)) => Some(Error::failed("config.yaml has no encryption_key, the key of encrypted data")),
-        Err(_) => None,
+fn lost_config(home: &Home) -> Option<LostConfig> {
+    let has_key = |text: &[u8]| String::from_utf8_lossy(text).lines().any(|line| line.starts_with("encryption_key:"));
+    match files::read_regular(&home.config(), 1024 * 1024) {
+        Ok(None) => Some(LostConfig::Missing),
+        Ok(Some(text)) if !has_key(&text) => Some(LostConfig::NoKey),
+        _ => None,
     }
 }
 
 /// Why the existing datastore cannot be opened, judged by its files; `None` if it may be readable.
-fn unreadable(home: &Home, cluster: &ClusterState) -> Option<Error> {
+fn unreadable(home: &Home, cluster: &ClusterState) -> Option<String> {
     match (cluster, Credentials::load(home)) {
         _ if location::kind(home) != Kind::Managed => None,
         (ClusterState::Ready, Ok(None)) => {
-            Some(Error::failed("managed-postgres/credentials.json is missing, and with it the datastore's password"))
+            Some("managed-postgres/credentials.json is missing, and with it the datastore's password".to_owned())
         }
-        (ClusterState::Ready, Err(error @ CredentialsError::Damaged { .. })) => Some(error.into()),
-        (ClusterState::NotACluster(reason), _) => Some(Error::failed(reason)),
+        (ClusterState::Ready, Err(error @ CredentialsError::Damaged { .. })) => Some(error.to_string()),
+        (ClusterState::NotACluster(reason), _) => Some(reason.clone()),
         _ => None,
     }
 }

@@ -1,17 +1,16 @@
 //! Summaries of an instance's state for the plan of a restore: what it replaces and what it restores.
 
-use crate::context::Context;
-use crate::error::Error;
-use crate::recovery::datastore::Datastore;
-use crate::terminal::printer::{Printer, counted};
+use super::OperationContext;
+use super::open::{Datastore, OpenError};
+use crate::backup::create::dump;
+use crate::backup::{Manifest, not_restored};
+use leoflow_base::counted::counted;
 use leoflow_engine::store::run::runs;
-use leoflow_lifecycle::backup::create::dump;
-use leoflow_lifecycle::backup::{Manifest, not_restored};
 use leoflow_postgres::schema;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// The summary of a state of an instance.
+/// The summary of a state of an instance; by default, of an empty one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Summary {
     instance: Option<String>,
@@ -35,11 +34,6 @@ const SHOWN_TABLES: [(&str, &str); 5] =
     [("dag", "DAG"), ("dag_run", "run"), ("xcom", "XCom"), ("variable", "variable"), ("connection", "connection")];
 
 impl Summary {
-    /// The summary of an empty instance.
-    pub fn nothing() -> Self {
-        Self::default()
-    }
-
     /// The summary of a backup.
     pub fn of(manifest: &Manifest) -> Self {
         Self {
@@ -53,30 +47,48 @@ impl Summary {
             left_behind: Vec::new(),
         }
     }
+
+    /// Summarizes the current state of the instance.
+    pub async fn of_current(context: &OperationContext<'_>, datastore: &Datastore) -> Result<Self, OpenError> {
+        let client = datastore.connect().await?;
+        let schema_records = schema::inspect(&client).await?;
+        let rows = datastore.access.explain(dump::count_all(&client).await).await?;
+        let newest_run = match rows.get("dag_run") {
+            Some(1..) => runs::newest_queued_at(&client).await?,
+            _ => None,
+        };
+        Ok(Self {
+            instance: context.config()?.and_then(|loaded| loaded.config.instance_name),
+            taken_at: None,
+            leoflow_version: Some(context.version.to_owned()),
+            schema_version: schema::database_version(&schema_records),
+            newest_run,
+            rows,
+            running_tries: Vec::new(),
+            // A failure to list these objects must not prevent a restore.
+            left_behind: not_restored(&client, &datastore.access).await.unwrap_or_default(),
+        })
+    }
+
+    /// Formats the summary on one line. `format_time` formats an RFC 3339 time for the user.
+    pub fn describe(&self, format_time: FormatTime<'_>) -> String {
+        if self.schema_version == 0 {
+            return "an empty instance".to_owned();
+        }
+        let mut parts = vec![self.instance.clone().unwrap_or_else(|| "an unnamed instance".to_owned())];
+        parts.extend(self.taken_at.as_deref().map(|time| format!("of {}", format_time(time))));
+        parts.extend(self.leoflow_version.as_ref().map(|version| format!("leoflow {version}")));
+        parts.push(format!("schema {}", self.schema_version));
+        for (table, name) in SHOWN_TABLES {
+            parts.push(counted(self.rows.get(table).unwrap_or(&0), name));
+        }
+        parts.extend(self.newest_run.as_deref().map(|time| format!("newest run {}", format_time(time))));
+        parts.join(", ")
+    }
 }
 
-/// Summarizes the current state of the instance.
-pub async fn summarize(context: &Context<'_>, datastore: &Datastore) -> Result<Summary, Error> {
-    let client = datastore.connect().await?;
-    let schema_facts = schema::inspect(&client).await?;
-    let rows = datastore.access.explain(dump::count_all(&client).await).await?;
-    let newest_run = match rows.get("dag_run") {
-        Some(1..) => runs::newest_queued_at(&client).await?,
-        _ => None,
-    };
-    let config = context.config()?.map(|loaded| loaded.config);
-    Ok(Summary {
-        instance: config.and_then(|config| config.instance_name),
-        taken_at: None,
-        leoflow_version: Some(context.version.to_owned()),
-        schema_version: schema::database_version(&schema_facts),
-        newest_run,
-        rows,
-        // A failure to list these objects must not prevent a restore.
-        running_tries: Vec::new(),
-        left_behind: not_restored(&client, &datastore.access).await.unwrap_or_default(),
-    })
-}
+/// Formats an RFC 3339 time for the user.
+pub type FormatTime<'a> = &'a (dyn Fn(&str) -> String + Sync);
 
 /// Lists the first names and the number of others; `None` for an empty list.
 pub fn list_names(all_names: &[String]) -> Option<String> {
@@ -91,31 +103,9 @@ pub fn list_names(all_names: &[String]) -> Option<String> {
 /// Maximum number of names in a message.
 const MAX_NAMES: usize = 20;
 
-/// Formats a summary on one line.
-pub fn describe(printer: &Printer, summary: &Summary) -> String {
-    if summary.schema_version == 0 {
-        return "an empty instance".to_owned();
-    }
-    let mut parts = vec![summary.instance.clone().unwrap_or_else(|| "an unnamed instance".to_owned())];
-    if let Some(time) = &summary.taken_at {
-        parts.push(format!("of {}", printer.time(Some(time))));
-    }
-    if let Some(version) = &summary.leoflow_version {
-        parts.push(format!("leoflow {version}"));
-    }
-    parts.push(format!("schema {}", summary.schema_version));
-    for (table, name) in SHOWN_TABLES {
-        parts.push(counted(summary.rows.get(table).unwrap_or(&0), name));
-    }
-    if let Some(run) = &summary.newest_run {
-        parts.push(format!("newest run {}", printer.time(Some(run))));
-    }
-    parts.join(", ")
-}
-
 /// Describes the difference between two row counts: `3 more rows in dag_run`.
 pub fn changes(before: &BTreeMap<String, i64>, after: &BTreeMap<String, i64>) -> Vec<String> {
-    let names: std::collections::BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
     names
         .into_iter()
         .filter_map(|name| {
