@@ -145,7 +145,7 @@ fn main() -> ExitCode {
         Cli::Keygen { key } => leoflow_keygen::generate(&key),
         Cli::PublicKey { key } => sign::public_key(&key).map(|text| println!("{text}")),
         Cli::Sign { key, file } => sign::Key::load(&key).and_then(|key| key.sign(&file)),
-        Cli::PythonPackages { folder } => python::download_packages(&folder),
+        Cli::PythonPackages { folder } => python::download_packages(&folder).map_err(|error| error.to_string()),
         Cli::AirflowUi { folder } => {
             web_ui::download(&folder).map(|wheel| println!("{}", wheel.display())).map_err(|error| error.to_string())
         }
@@ -251,7 +251,8 @@ impl Make {
         for (shell, text) in completions {
             files.push(pack::Entry::bytes(format!("{folder}/completions/leoflow.{shell}"), text.clone()));
         }
-        let wheels = self.python_packages.as_deref().map_or(Ok(Vec::new()), python::verified_wheels)?;
+        let wheels = self.python_packages.as_deref().map_or(Ok(Vec::new()), python::verified_wheels);
+        let wheels = wheels.map_err(|error| error.to_string())?;
         for wheel in wheels {
             let name = wheel.file_name().unwrap_or_default().to_string_lossy();
             files.push(pack::Entry::file(format!("{folder}/python-packages/{name}"), &wheel, false)?);

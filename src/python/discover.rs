@@ -3,7 +3,6 @@
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::process::command;
 use leoflow_base::sys::transient::is_transient;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -15,7 +14,8 @@ pub const MINIMUM: (u32, u32) = (3, 10);
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// Why there is no Python to run DAGs with.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
 pub struct NoPython {
     /// Message for the user.
     pub reason: String,
@@ -26,12 +26,6 @@ pub struct NoPython {
 impl From<NoPython> for String {
     fn from(no_python: NoPython) -> Self {
         no_python.reason
-    }
-}
-
-impl fmt::Display for NoPython {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.reason)
     }
 }
 

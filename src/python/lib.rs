@@ -17,6 +17,7 @@ mod roots;
 mod scan;
 mod support;
 mod warm;
+mod wheels;
 mod zygote;
 
 pub use children::{ChildOutput, Children};
@@ -36,3 +37,4 @@ pub use support::{
     installed as installed_packages, requirements as package_requirements, verified_wheels,
 };
 pub use warm::Warm;
+pub use wheels::WheelError;

@@ -1,13 +1,13 @@
 //! Why a child that was started for a DAG file, or reading the settings of the file, has no result.
 
-use std::fmt;
-
 /// The reason, a message for the user.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoResult {
     /// A retry fails too, until the file, its settings or its environment change.
+    #[error("{0}")]
     Permanent(String),
     /// A limit on time or memory, or a system error: a retry may succeed without a change.
+    #[error("{0}")]
     Transient(String),
 }
 
@@ -27,16 +27,8 @@ impl NoResult {
     }
 }
 
-impl fmt::Display for NoResult {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.reason())
-    }
-}
-
 impl From<NoResult> for String {
     fn from(no_result: NoResult) -> Self {
-        match no_result {
-            NoResult::Permanent(reason) | NoResult::Transient(reason) => reason,
-        }
+        no_result.reason().to_owned()
     }
 }

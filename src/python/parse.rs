@@ -4,12 +4,12 @@
 use super::child::RESULT_BYTES;
 use super::children::{ChildOutput, Children};
 use super::dotenv;
-use super::environments::{self, DagLocation, Declared, Unread};
+use super::environments::{self, DagLocation, DeclarationError, Declared, Unread};
 use super::interpreter::{Interpreter, Job};
 use super::no_result::NoResult;
 use super::roots::{folders, project_of, roots};
-use leoflow_base::config::Problem;
-use leoflow_base::config::leoflow_yaml::{self, Unusable};
+use leoflow_base::config::leoflow_yaml::{self, EnvironmentSettings, Unusable};
+use leoflow_base::config::{ConfigError, Problem};
 use leoflow_base::sys::blocking;
 use leoflow_base::sys::process::reaper::Exit;
 use serde::Deserialize;
@@ -128,11 +128,11 @@ pub async fn read_file_context(request: &Request) -> FileContext {
 pub fn file_context(request: &Request) -> FileContext {
     // The `.env` files come first, even if the settings are invalid: a variable may be the cause.
     let mut read = request.folders.iter().map(|folder| dotenv::path(folder)).collect();
-    let settings = collect_settings(request, &mut read).map_err(NoResult::Permanent);
+    let settings = collect_settings(request, &mut read).map_err(|error| NoResult::Permanent(error.to_string()));
     FileContext { settings, read }
 }
 
-fn collect_settings(request: &Request, read: &mut Vec<PathBuf>) -> Result<FileSettings, String> {
+fn collect_settings(request: &Request, read: &mut Vec<PathBuf>) -> Result<FileSettings, DeclarationError> {
     let load_from = |folder: Option<&Path>, read: &mut Vec<PathBuf>| {
         let Some(folder) = folder else { return Ok(None) };
         read.push(folder.join(leoflow_yaml::FILE));
@@ -143,35 +143,36 @@ fn collect_settings(request: &Request, read: &mut Vec<PathBuf>) -> Result<FileSe
     let workspace_settings = |read: &mut Vec<PathBuf>| {
         Ok(load_from(request.workspace.as_deref(), read)?.as_mut().map(leoflow_yaml::take_environment))
     };
-    let (location, mut unread) = (location_of(request), Vec::new());
-    let declared = environments::collect_declared(&location, environment, workspace_settings, read, &mut unread)?;
-    Ok(FileSettings { settings, declared, unread })
+    let collected = environments::collect_declared(&location_of(request), environment, workspace_settings, read)?;
+    Ok(FileSettings { settings, declared: collected.declared, unread: collected.unread })
 }
 
-/// Collects the declarations as if the project's settings were this text, without the workspace's settings. The error
-/// is a message for the user.
-pub fn declared_with(request: &Request, text: &str) -> Result<Option<Declared>, String> {
-    let folder = request.project.as_deref().unwrap_or(Path::new("/"));
-    let mut settings = leoflow_yaml::parse(text, folder)
-        .map_err(|problems| format_problems(&folder.join(leoflow_yaml::FILE), &problems))?;
-    environments::collect_declared(
-        &location_of(request),
-        Some(leoflow_yaml::take_environment(&mut settings)),
-        |_| Ok(None),
-        &mut Vec::new(),
-        &mut Vec::new(),
-    )
+/// Collects the declarations as if the project's settings were this text, without the workspace's settings.
+pub fn declared_with(request: &Request, text: &str) -> Result<Option<Declared>, DeclarationError> {
+    let environment = environment_in(request, text)?;
+    let collected =
+        environments::collect_declared(&location_of(request), Some(environment), |_| Ok(None), &mut Vec::new())?;
+    Ok(collected.declared)
 }
 
 /// Finds the file, other than the project's settings, that lists the requirements of a DAG file; see
 /// `environments::find_requirements_source`. `settings` is the text of the project's settings.
-pub fn find_requirements_source(request: &Request, settings: &str) -> Result<Option<PathBuf>, String> {
-    let folder = request.project.as_deref().unwrap_or(Path::new("/"));
-    let mut settings = leoflow_yaml::parse(settings, folder)
-        .map_err(|problems| format_problems(&folder.join(leoflow_yaml::FILE), &problems))?;
-    let environment = leoflow_yaml::take_environment(&mut settings);
-    let included = environment.requirements.as_ref().map(|name| folder.join(name));
+pub fn find_requirements_source(request: &Request, settings: &str) -> Result<Option<PathBuf>, DeclarationError> {
+    let environment = environment_in(request, settings)?;
+    let included = environment.requirements.as_ref().map(|name| project_folder(request).join(name));
     environments::find_requirements_source(&location_of(request), &environment, included.as_deref())
+}
+
+fn project_folder(request: &Request) -> &Path {
+    request.project.as_deref().unwrap_or(Path::new("/"))
+}
+
+/// Parses the text of the project's settings.
+fn environment_in(request: &Request, text: &str) -> Result<EnvironmentSettings, DeclarationError> {
+    let folder = project_folder(request);
+    let settings = leoflow_yaml::parse(text, folder);
+    let mut settings = settings.map_err(|problems| invalid_settings(folder.join(leoflow_yaml::FILE), problems))?;
+    Ok(leoflow_yaml::take_environment(&mut settings))
 }
 
 fn location_of(request: &Request) -> DagLocation<'_> {
@@ -222,18 +223,17 @@ pub async fn parse(
         .map_err(|no_result| no_result.followed_by(&printed))
 }
 
-/// Loads the settings of a folder; `None` without a settings file. The error is a message for the user.
-fn settings_of(folder: &Path) -> Result<Option<Value>, String> {
-    let file = folder.join(leoflow_yaml::FILE);
+/// Loads the settings of a folder; `None` without a settings file.
+fn settings_of(folder: &Path) -> Result<Option<Value>, DeclarationError> {
+    let path = folder.join(leoflow_yaml::FILE);
     leoflow_yaml::load(folder).map_err(|unusable| match unusable {
-        Unusable::Unreadable(error) => format!("failed to read {}: {error}", file.display()),
-        Unusable::Invalid(problems) => format_problems(&file, &problems),
+        Unusable::Unreadable(source) => DeclarationError::Unreadable { path, source },
+        Unusable::Invalid(problems) => invalid_settings(path, problems),
     })
 }
 
-fn format_problems(file: &Path, problems: &[Problem]) -> String {
-    let line = |problem: &Problem| format!("{}:{}: {}", file.display(), problem.line.max(1), problem.message);
-    problems.iter().map(line).collect::<Vec<_>>().join("\n")
+fn invalid_settings(path: PathBuf, problems: Vec<Problem>) -> DeclarationError {
+    ConfigError::Invalid { path, problems }.into()
 }
 
 fn read_result(bytes: &[u8], exit: Exit) -> Result<ParseOutput, NoResult> {

@@ -1,11 +1,10 @@
 //! Support packages, which DAG files expect because Airflow depends on them: jinja2 and pendulum, with their
 //! dependencies. Without them, DAGs that do not use them still run. Packages of the user's own Python take precedence.
 
+use super::wheels::{self, WheelError};
 use leoflow_base::home::{Home, shared};
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
-use leoflow_components::{archive, wheel};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -61,15 +60,14 @@ impl PackageSource {
     }
 }
 
-/// Installs the verified packages from `source`, or copies those of another instance. The error is a message for the
-/// user; a failure leaves no files behind.
-pub fn install(home: &Home, source: &PackageSource) -> Result<(), String> {
+/// Installs the verified packages from `source`, or copies those of another instance. A failure leaves no files behind.
+pub fn install(home: &Home, source: &PackageSource) -> Result<(), WheelError> {
     let target = folder(home);
     if target.is_dir() {
         return Ok(());
     }
-    let write_error = |error: io::Error| format!("failed to write {}: {error}", home.python().display());
-    home.create_folder(&home.python()).map_err(write_error)?;
+    let write_error = WheelError::write(&home.python());
+    home.create_folder(&home.python()).map_err(&write_error)?;
     if *source == PackageSource::Index && shared::copy_from_other_instance(home, &target) {
         return Ok(());
     }
@@ -77,10 +75,10 @@ pub fn install(home: &Home, source: &PackageSource) -> Result<(), String> {
 }
 
 /// Installs the packages below `staging`; returns the complete folder there.
-fn install_wheels(staging: &Path, source: &PackageSource) -> Result<PathBuf, String> {
+fn install_wheels(staging: &Path, source: &PackageSource) -> Result<PathBuf, WheelError> {
     let downloads = staging.join("download");
-    let wheels = match source {
-        PackageSource::None => return Err("LEOFLOW_PYTHON_PACKAGES=none disables the packages".to_owned()),
+    let folder = match source {
+        PackageSource::None => return Err(WheelError::Disabled),
         PackageSource::Folder(folder) => folder,
         PackageSource::Index => {
             download(&downloads)?;
@@ -88,41 +86,33 @@ fn install_wheels(staging: &Path, source: &PackageSource) -> Result<PathBuf, Str
         }
     };
     let tree = staging.join("tree");
-    std::fs::create_dir(&tree).map_err(|error| error.to_string())?;
-    for file in verified_wheels(wheels)? {
-        archive::unpack_wheel(&file, &tree, |_| true).map_err(|error| format!("{}: {error}", file.display()))?;
-    }
+    verified_wheels(folder)?.iter().try_for_each(|file| wheels::unpack(file, &tree))?;
     Ok(tree)
+}
+
+/// Downloads the wheels from the index that pip is configured for into a new folder.
+pub fn download(folder: &Path) -> Result<(), WheelError> {
+    let packages: Vec<String> = requirements().collect();
+    let packages: Vec<&str> = packages.iter().map(String::as_str).collect();
+    wheels::download(&packages, PLATFORMS, folder, LIMIT)
+}
+
+/// Finds every wheel of `WHEELS` in a folder and verifies its sha256.
+pub fn verified_wheels(folder: &Path) -> Result<Vec<PathBuf>, WheelError> {
+    let verified = |(name, version, hash): &(&'static str, &'static str, &str)| {
+        let start = format!("{}-{version}-", name.replace('-', "_"));
+        let mut files = std::fs::read_dir(folder).map_err(WheelError::io(folder))?.flatten().map(|entry| entry.path());
+        let is_its_wheel = |path: &PathBuf| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().to_lowercase().starts_with(&start))
+        };
+        let missing = || WheelError::Missing { name, version, folder: folder.to_owned() };
+        let file = files.find(is_its_wheel).ok_or_else(missing)?;
+        wheels::check(&file, hash).map(|()| file)
+    };
+    WHEELS.iter().map(verified).collect()
 }
 
 /// The packages with their versions, in pip's notation.
 pub fn requirements() -> impl Iterator<Item = String> {
     WHEELS.iter().map(|(name, version, _)| format!("{name}=={version}"))
-}
-
-/// Downloads the wheels from the index that pip is configured for into a new folder. The error is a message for the
-/// user.
-pub fn download(folder: &Path) -> Result<(), String> {
-    std::fs::create_dir(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    let packages: Vec<String> = requirements().collect();
-    let packages: Vec<&str> = packages.iter().map(String::as_str).collect();
-    let wheels = wheel::Wheels { packages: &packages, platforms: PLATFORMS };
-    wheel::download(&wheels, folder, LIMIT).map_err(|error| error.to_string())
-}
-
-/// Finds every wheel of `WHEELS` in a folder and verifies its sha256. The error is a message for the user.
-pub fn verified_wheels(wheels: &Path) -> Result<Vec<PathBuf>, String> {
-    let mut verified = Vec::with_capacity(WHEELS.len());
-    for (name, version, hash) in WHEELS {
-        let start = format!("{}-{version}-", name.replace('-', "_"));
-        let file = std::fs::read_dir(wheels)
-            .map_err(|error| format!("{}: {error}", wheels.display()))?
-            .flatten()
-            .map(|entry| entry.path())
-            .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().to_lowercase().starts_with(&start)))
-            .ok_or_else(|| format!("no wheel of {name} {version} in {}", wheels.display()))?;
-        wheel::check(&file, hash).map_err(|error| error.to_string())?;
-        verified.push(file);
-    }
-    Ok(verified)
 }

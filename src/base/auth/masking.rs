@@ -7,19 +7,12 @@ use serde_json::Value;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::sync::LazyLock;
 
 /// Replaces a secret.
 pub const HIDDEN: &str = "***";
 
-/// Airflow's list: a name that contains one of these is sensitive. Read from the Python package, which masks by it,
-/// too.
-static SENSITIVE: LazyLock<Vec<&str>> = LazyLock::new(|| {
-    let text = include_str!("../../python/package/leoflow/common/masking.py");
-    let list = text.split_once("SENSITIVE = \"\"\"").and_then(|(_, rest)| rest.split_once("\"\"\""));
-    // If the list is missing, every name is sensitive: each contains the empty text.
-    list.map_or_else(|| vec![""], |(names, _)| names.split_whitespace().collect())
-});
+/// Airflow's list, one per line: a name that contains one of these is sensitive. The Python package masks by it, too.
+const SENSITIVE: &str = include_str!("../../python/package/leoflow/common/secret_names.txt");
 
 /// Airflow's `min_length_masked_secret`: masking shorter values would garble every text.
 const MIN_CHARACTERS: usize = 5;
@@ -28,7 +21,7 @@ const NEVER_MASKED: &str = "airflow";
 
 pub fn is_sensitive(name: &str) -> bool {
     let name = name.to_lowercase();
-    SENSITIVE.iter().any(|part| name.contains(part))
+    SENSITIVE.lines().any(|part| name.contains(part))
 }
 
 /// Secret values, and the encodings in which they may appear.
@@ -286,8 +279,9 @@ mod tests {
 
     #[test]
     fn reads_the_sensitive_names_of_the_python_package() {
-        assert_eq!((SENSITIVE.first(), SENSITIVE.last()), (Some(&"access_key"), Some(&"webhook_url")));
-        assert!(SENSITIVE.iter().all(|part| part.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')));
+        let mut names = SENSITIVE.lines();
+        assert_eq!((names.next(), names.next_back()), (Some("access_key"), Some("webhook_url")));
+        assert!(SENSITIVE.lines().all(|part| part.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')));
         assert!(is_sensitive("DB_Password") && is_sensitive("my_token") && !is_sensitive("host"));
     }
 

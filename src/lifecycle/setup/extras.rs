@@ -56,7 +56,7 @@ impl Extra {
                 None => None,
             };
             let source = downloads.as_ref().map_or(source, |all| PackageSource::Folder(all.folder.clone()));
-            python::install_packages(&home, &source)
+            python::install_packages(&home, &source).map_err(|error| error.to_string())
         };
         Self {
             name: "jinja2 and pendulum for DAGs",

@@ -1,6 +1,8 @@
 //! The versions of Apache Airflow that this release supports. The resolver must not choose a newer one: the package
 //! index may have it some months before a release of Leoflow has been tested with it.
 
+use super::error::EnvironmentError;
+
 /// Airflow's packages, each with the first minor version that is not supported. `leoflow/sdk/refusals.py` has the same
 /// versions and refuses imports.
 const TOO_NEW: [(&str, (u32, u32)); 3] =
@@ -13,17 +15,16 @@ pub fn bounds() -> Vec<String> {
     TOO_NEW.iter().map(|(name, (major, minor))| format!("{name}<{major}.{minor}")).collect()
 }
 
-/// Checks that this release supports the locked versions of Airflow's packages (name, version). The error is a message
-/// for the user.
-pub fn check(packages: &[(String, String)]) -> Result<(), String> {
+/// Checks that this release supports the locked versions of Airflow's packages (name, version).
+pub fn check(packages: &[(String, String)]) -> Result<(), EnvironmentError> {
     let is_too_new = |(name, versions): &&(String, String)| {
         let first_unsupported = TOO_NEW.iter().find(|(package, _)| package == name).map(|(_, minor)| *minor);
         first_unsupported.is_some_and(|limit| {
             versions.split(" or ").any(|version| minor(version).is_some_and(|locked| locked >= limit))
         })
     };
-    match packages.iter().find(is_too_new) {
-        Some((name, version)) => Err(format!("{name} {version} would be installed. {}", advice())),
+    match packages.iter().find(is_too_new).cloned() {
+        Some((package, version)) => Err(EnvironmentError::NewerAirflow { package, version, advice: advice() }),
         None => Ok(()),
     }
 }
@@ -57,7 +58,7 @@ mod tests {
     use super::*;
 
     fn checked(name: &str, version: &str) -> Result<(), String> {
-        check(&[("attrs".to_owned(), "25.1.0".to_owned()), (name.to_owned(), version.to_owned())])
+        Ok(check(&[("attrs".to_owned(), "25.1.0".to_owned()), (name.to_owned(), version.to_owned())])?)
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Builds environments, immutable folders with the packages of a lock.
 
 use super::bytecode;
+use super::error::EnvironmentError;
 use super::install_packages::{INSTALL_LIMIT, install};
 use super::installed::{self, program};
 use super::lock::Lock;
@@ -48,8 +49,9 @@ pub struct Stamp {
     pub created_at: String,
 }
 
-pub(super) fn unwritable(home: &Home, error: &io::Error) -> String {
-    format!("failed to write {}: {error}", home.environments().display())
+/// The error for a failure to write below the folder of environments.
+pub(super) fn unwritable(home: &Home) -> impl Fn(io::Error) -> EnvironmentError + use<> {
+    EnvironmentError::write(&home.environments())
 }
 
 /// Path of the environment of a lock, named after the hash of the lock and the installed Python.
@@ -120,19 +122,19 @@ pub fn reinstall(
     lock: &Lock,
     python: &Python,
     reporter: &dyn Reporter,
-) -> Result<PathBuf, String> {
+) -> Result<PathBuf, EnvironmentError> {
     remove_cached(uv, home, lock, reporter)?;
     make(uv, home, lock, python, Reuse::Nothing, reporter)
 }
 
 /// Removes the lock's packages from uv's cache, and all compiled modules.
-fn remove_cached(uv: &Uv, home: &Home, lock: &Lock, reporter: &dyn Reporter) -> Result<(), String> {
+fn remove_cached(uv: &Uv, home: &Home, lock: &Lock, reporter: &dyn Reporter) -> Result<(), EnvironmentError> {
     // A concurrent build would store compiled modules.
     let _lock = exclude_builds(home, CLEANUP_WAIT)?;
     if let Some(arguments) = clean_arguments(lock) {
-        uv.run(&Call::new(arguments, PRUNE_LIMIT), reporter).map_err(|failure| failure.message)?;
+        uv.run(&Call::new(arguments, PRUNE_LIMIT), reporter)?;
     }
-    bytecode::remove_all(home).map_err(|error| unwritable(home, &error))
+    bytecode::remove_all(home).map_err(unwritable(home))
 }
 
 /// Arguments for uv to remove the lock's packages from its cache; `None` for a lock without packages, because without
@@ -143,8 +145,14 @@ fn clean_arguments(lock: &Lock) -> Option<Vec<OsString>> {
 }
 
 /// Builds the environment of a lock unless it exists; returns its folder. Several builds may run at the same time, also
-/// of the same environment: the first to finish stays. The error is a message for the user.
-pub fn build(uv: &Uv, home: &Home, lock: &Lock, python: &Python, reporter: &dyn Reporter) -> Result<PathBuf, String> {
+/// of the same environment: the first to finish stays.
+pub fn build(
+    uv: &Uv,
+    home: &Home,
+    lock: &Lock,
+    python: &Python,
+    reporter: &dyn Reporter,
+) -> Result<PathBuf, EnvironmentError> {
     let target = environment_folder(home, &lock.hash(), python);
     if stamp(&target).is_some() {
         return Ok(target);
@@ -159,10 +167,10 @@ fn make(
     python: &Python,
     reuse: Reuse,
     reporter: &dyn Reporter,
-) -> Result<PathBuf, String> {
+) -> Result<PathBuf, EnvironmentError> {
     let target = environment_folder(home, &lock.hash(), python);
     let _lock = begin_build(home)?;
-    let staging = Staging::new(home).map_err(|error| unwritable(home, &error))?;
+    let staging = Staging::new(home)?;
     let tree = staging.0.join("tree");
     let packages = counted(lock.packages().len(), "package");
     reporter.report(Progress::Started(format!("Installing {packages} for Python {}", lock.python)));
@@ -170,7 +178,7 @@ fn make(
     let venv: [OsString; 4] = ["venv", "--quiet", "--relocatable", "--no-project"].map(Into::into);
     let arguments =
         venv.into_iter().chain(path_option("--python", &python.path)).chain([tree.clone().into()]).collect();
-    uv.run(&Call::new(arguments, INSTALL_LIMIT), reporter).map_err(|failure| failure.message)?;
+    uv.run(&Call::new(arguments, INSTALL_LIMIT), reporter)?;
     checkpoint("environment.made");
     install(uv, lock, &staging.0, &tree, reporter)?;
     checkpoint("environment.installed");
@@ -182,10 +190,10 @@ fn make(
         lock: lock.clone(),
         inputs: Some(lock.inputs()),
         version: python.version.clone(),
-        base: program(&tree).canonicalize().map_err(|error| format!("failed to resolve its Python: {error}"))?,
+        base: program(&tree).canonicalize().map_err(EnvironmentError::UnknownPython)?,
         created_at: clock::now_rfc3339(),
     };
-    finish(home, &tree, &target, &stamp, reuse).map_err(|error| unwritable(home, &error))?;
+    finish(home, &tree, &target, &stamp, reuse).map_err(unwritable(home))?;
     reporter.report(Progress::Finished(format!("{packages} for Python {}", lock.python)));
     Ok(target)
 }
@@ -229,11 +237,11 @@ pub fn count(home: &Home) -> usize {
 pub(super) struct Staging(pub(super) PathBuf);
 
 impl Staging {
-    pub(super) fn new(home: &Home) -> io::Result<Self> {
-        home.create_folder(&home.environments())?;
+    pub(super) fn new(home: &Home) -> Result<Self, EnvironmentError> {
+        home.create_folder(&home.environments()).map_err(unwritable(home))?;
         let name = format!("{STAGING}{}-{}", std::process::id(), hex::encode(leoflow_base::sys::random::bytes::<4>()));
         let folder = home.environments().join(name);
-        std::fs::create_dir(&folder)?;
+        std::fs::create_dir(&folder).map_err(unwritable(home))?;
         Ok(Self(folder))
     }
 }
@@ -256,12 +264,10 @@ const BUILDS_LOCK: &str = "environments.lock";
 const FINISH_LOCK: &str = "environments-finish.lock";
 
 /// Takes `BUILDS_LOCK` shared, and removes the staging folders of killed builds.
-fn begin_build(home: &Home) -> Result<FileLock, String> {
-    let write_error = |error: io::Error| unwritable(home, &error);
-    let file = lock_file(home, BUILDS_LOCK).map_err(write_error)?;
-    let lock = FileLock::shared_within(file, CLEANUP_WAIT)
-        .map_err(|error| format!("environments are being cleaned up: {error}"))?;
-    for entry in std::fs::read_dir(home.environments()).map_err(write_error)?.flatten() {
+fn begin_build(home: &Home) -> Result<FileLock, EnvironmentError> {
+    let file = lock_file(home, BUILDS_LOCK).map_err(unwritable(home))?;
+    let lock = FileLock::shared_within(file, CLEANUP_WAIT).map_err(EnvironmentError::CleanUp)?;
+    for entry in std::fs::read_dir(home.environments()).map_err(unwritable(home))?.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let Some(suffix) = name.strip_prefix(STAGING) else { continue };
         let is_builder_alive = suffix.split('-').next().is_some_and(|pid| Path::new("/proc").join(pid).exists());
@@ -275,11 +281,11 @@ fn begin_build(home: &Home) -> Result<FileLock, String> {
 }
 
 /// Takes `BUILDS_LOCK` exclusively, for removing files that builds use; waits up to `wait` for running builds to end.
-pub(super) fn exclude_builds(home: &Home, wait: Duration) -> Result<FileLock, String> {
-    let file = lock_file(home, BUILDS_LOCK).map_err(|error| unwritable(home, &error))?;
-    FileLock::exclusive_within(file, wait).map_err(|error| {
-        let option = home::option_for(home.root()).map(|option| format!("{option} ")).unwrap_or_default();
-        format!("an environment is being built; try again when `leoflow {option}env list` shows it: {error}")
+pub(super) fn exclude_builds(home: &Home, wait: Duration) -> Result<FileLock, EnvironmentError> {
+    let file = lock_file(home, BUILDS_LOCK).map_err(unwritable(home))?;
+    FileLock::exclusive_within(file, wait).map_err(|source| {
+        let home_option = home::option_for(home.root()).map(|option| format!("{option} ")).unwrap_or_default();
+        EnvironmentError::Build { home_option, source }
     })
 }
 

@@ -2,6 +2,7 @@
 
 use super::build::{self, Stamp};
 use super::declaration::declared::Declared;
+use super::error::EnvironmentError;
 use super::lock::Lock;
 use super::{managed, resolve, uv};
 use crate::discover::{self, Python};
@@ -21,14 +22,14 @@ pub struct MissingPython {
 /// Chooses the plain Python (the one for DAGs without an environment) if it matches, else the newest matching Python on
 /// this machine. Runs each of them, which takes a moment. Records the choice, so that `prune` keeps the Python.
 pub fn choose(home: &Home, declared: &Declared, plain: &Python) -> Result<Python, MissingPython> {
-    let Err(range) = declared.accepts_python(&plain.version) else {
+    let Some(range) = declared.mismatch(&plain.version) else {
         managed::record_choice(home, plain);
         return Ok(plain.clone());
     };
     let mut others = discover::all();
     others.extend(managed::all(home));
     others.sort_by_key(|python| std::cmp::Reverse(discover::numbers(&python.version)));
-    if let Some(python) = others.iter().find(|python| declared.accepts_python(&python.version).is_ok()) {
+    if let Some(python) = others.iter().find(|python| declared.mismatch(&python.version).is_none()) {
         managed::record_choice(home, python);
         return Ok(python.clone());
     }
@@ -42,13 +43,13 @@ pub fn choose(home: &Home, declared: &Declared, plain: &Python) -> Result<Python
     Err(MissingPython { ranges: declared.python.clone(), message })
 }
 
-/// Like `choose`, but installs a missing Python, which may take minutes. The error is a message for the user.
+/// Like `choose`, but installs a missing Python, which may take minutes.
 pub fn choose_or_install(
     home: &Home,
     declared: &Declared,
     plain: &Python,
     reporter: &dyn Reporter,
-) -> Result<Python, String> {
+) -> Result<Python, EnvironmentError> {
     choose(home, declared, plain).or_else(|missing| missing.install(home, reporter))
 }
 
@@ -58,27 +59,24 @@ impl MissingPython {
         managed::progress_text(&self.ranges)
     }
 
-    /// Installs a matching Python. The error is a message for the user.
-    pub fn install(&self, home: &Home, reporter: &dyn Reporter) -> Result<Python, String> {
-        managed::install(home, &self.ranges, reporter).map_err(|reason| {
-            format!(
-                "{}.\nDownloading one failed: {reason}\nInstall one, or change the project's Python version.",
-                self.message
-            )
+    /// Installs a matching Python.
+    pub fn install(&self, home: &Home, reporter: &dyn Reporter) -> Result<Python, EnvironmentError> {
+        managed::install(home, &self.ranges, reporter).map_err(|source| EnvironmentError::MissingPython {
+            message: self.message.clone(),
+            source: Box::new(source),
         })
     }
 }
 
 /// Returns the lock and the folder of the environment for this declaration and this Python; builds it if missing, which
-/// may take minutes. `known` is the lock chosen before, if any; it is ignored if `Lock::allowed` now refuses it. The
-/// error is a message for the user.
+/// may take minutes. `known` is the lock chosen before, if any; it is ignored if `Lock::allowed` now refuses it.
 pub fn ensure(
     home: &Home,
     declared: &Declared,
     python: &Python,
     known: Option<Lock>,
     reporter: &dyn Reporter,
-) -> Result<(Lock, PathBuf), String> {
+) -> Result<(Lock, PathBuf), EnvironmentError> {
     let known = known.and_then(|lock| lock.allowed().ok());
     let Some(mut lock) = known.or_else(|| lock_with_inputs(home, &declared.inputs_with(python))) else {
         return renew(home, declared, python, reporter);
@@ -89,22 +87,26 @@ pub fn ensure(
     Ok((lock, folder))
 }
 
-/// Returns the folder of this lock's environment; builds it if missing. The error is a message for the user.
+/// Returns the folder of this lock's environment; builds it if missing.
 pub fn environment_of_lock(
     home: &Home,
     lock: &Lock,
     python: &Python,
     reporter: &dyn Reporter,
-) -> Result<PathBuf, String> {
+) -> Result<PathBuf, EnvironmentError> {
     match build::find(home, &lock.hash()) {
         Some(folder) => Ok(folder),
         None => build::build(&uv::ensure(home, reporter)?, home, lock, python, reporter),
     }
 }
 
-/// Downloads and installs the environment of a lock again, to replace a damaged one. The error is a message for the
-/// user.
-pub fn reinstall(home: &Home, lock: &Lock, python: &Python, reporter: &dyn Reporter) -> Result<PathBuf, String> {
+/// Downloads and installs the environment of a lock again, to replace a damaged one.
+pub fn reinstall(
+    home: &Home,
+    lock: &Lock,
+    python: &Python,
+    reporter: &dyn Reporter,
+) -> Result<PathBuf, EnvironmentError> {
     build::reinstall(&uv::ensure(home, reporter)?, home, lock, python, reporter)
 }
 
@@ -117,13 +119,13 @@ fn lock_with_inputs(home: &Home, inputs: &str) -> Option<Lock> {
 }
 
 /// Resolves the newest matching versions and installs them; first installs a newer patch of a managed Python, if any.
-/// The error is a message for the user.
+///
 pub fn renew(
     home: &Home,
     declared: &Declared,
     python: &Python,
     reporter: &dyn Reporter,
-) -> Result<(Lock, PathBuf), String> {
+) -> Result<(Lock, PathBuf), EnvironmentError> {
     let uv = uv::ensure(home, reporter)?;
     let may_be_newer = managed::is_managed(home, &python.path) && declared.python_of_lock(python) == python.minor();
     let newer = may_be_newer.then(|| managed::install_newer(home, python, &declared.python, reporter)).flatten();
@@ -136,7 +138,7 @@ pub fn renew(
 /// Rebuilds the environments of these locks (`in_use`, hashes) that use a managed Python, if a newer patch of that
 /// Python is available and their projects accept it. Returns how many were rebuilt, and the failures. `prune` removes
 /// the old environments.
-pub fn renew_managed(home: &Home, in_use: &[String], reporter: &dyn Reporter) -> (usize, Vec<String>) {
+pub fn renew_managed(home: &Home, in_use: &[String], reporter: &dyn Reporter) -> (usize, Vec<EnvironmentError>) {
     let (mut renewed, mut problems) = (0, Vec::new());
     for python in managed::all(home) {
         // A lock for an exact patch (`3.12.4`) must keep that patch: it does not equal the minor version.
@@ -149,11 +151,12 @@ pub fn renew_managed(home: &Home, in_use: &[String], reporter: &dyn Reporter) ->
         for (_, stamp) in build::newest_of_each(home).into_iter().filter(|(_, stamp)| uses_python(stamp)) {
             let ranges = &stamp.lock.declared.python;
             let Some(newer) = managed::install_newer(home, &python, ranges, reporter) else { continue };
-            let built =
-                uv::ensure(home, reporter).and_then(|uv| build::build(&uv, home, &stamp.lock, &newer, reporter));
+            let built = uv::ensure(home, reporter)
+                .map_err(EnvironmentError::from)
+                .and_then(|uv| build::build(&uv, home, &stamp.lock, &newer, reporter));
             match built {
                 Ok(_) => renewed += 1,
-                Err(reason) => problems.push(reason),
+                Err(error) => problems.push(error),
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Removes environments and managed Pythons that nothing uses any more.
 
 use super::build::{self, PRUNE_LIMIT, STAMP, Stamp, stamp, unwritable};
+use super::error::EnvironmentError;
 use super::uv::{self, Call};
 use super::{bytecode, managed};
 use leoflow_base::home::Home;
@@ -49,8 +50,8 @@ pub struct Cleanup {
 }
 
 impl Cleanup {
-    /// Waits up to `BUILDS_WAIT` for builds to end. The error is a message for the user.
-    pub fn begin(home: &Home, pruning: Pruning) -> Result<Self, String> {
+    /// Waits up to `BUILDS_WAIT` for builds to end.
+    pub fn begin(home: &Home, pruning: Pruning) -> Result<Self, EnvironmentError> {
         let lock = match pruning {
             Pruning::Remove => Some(build::exclude_builds(home, BUILDS_WAIT)?),
             Pruning::ListOnly => None,
@@ -60,7 +61,7 @@ impl Cleanup {
 
     /// Removes or lists the environments whose lock is not in use and that were not used for `unused_for`, broken
     /// environments, and the managed Pythons that no other environment needs, built or not.
-    pub fn prune(self, home: &Home, in_use: &InUse, unused_for: Duration) -> Result<Pruned, String> {
+    pub fn prune(self, home: &Home, in_use: &InUse, unused_for: Duration) -> Result<Pruned, EnvironmentError> {
         let is_unused = |(folder, stamp): &(PathBuf, Stamp)| {
             let last_used = std::fs::metadata(folder.join(STAMP)).and_then(|meta| meta.modified()).ok();
             let is_old = last_used.is_none_or(|time| time.elapsed().unwrap_or_default() >= unused_for);
@@ -68,7 +69,7 @@ impl Cleanup {
             is_old && !in_use.locks.contains_key(&stamp.lock.hash())
         };
         // Environments that cannot be listed may use any Python.
-        folders::entries(&home.environments()).map_err(|error| unwritable(home, &error))?;
+        folders::entries(&home.environments()).map_err(unwritable(home))?;
         let (unused, used): (Vec<_>, Vec<_>) = build::all(home).into_iter().partition(is_unused);
         let bases = bases(home, &used, in_use);
         let mut unused: Vec<PathBuf> = unused.into_iter().map(|(folder, _)| folder).collect();
@@ -108,11 +109,11 @@ fn bases(home: &Home, environments: &[(PathBuf, Stamp)], in_use: &InUse) -> Vec<
     bases
 }
 
-fn remove_environments(home: &Home, environments: &[PathBuf]) -> Result<(), String> {
+fn remove_environments(home: &Home, environments: &[PathBuf]) -> Result<(), EnvironmentError> {
     for folder in environments {
         // The stamp first: without it the folder counts as broken, even if its removal fails halfway.
-        files::remove_any(&folder.join(STAMP)).map_err(|error| unwritable(home, &error))?;
-        files::remove_any(folder).map_err(|error| unwritable(home, &error))?;
+        files::remove_any(&folder.join(STAMP)).map_err(unwritable(home))?;
+        files::remove_any(folder).map_err(unwritable(home))?;
     }
     Ok(())
 }

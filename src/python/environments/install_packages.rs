@@ -1,5 +1,6 @@
 //! Installs the packages of a lock with `uv pip sync`.
 
+use super::error::EnvironmentError;
 use super::installed::program;
 use super::lock::Lock;
 use super::pins;
@@ -13,8 +14,8 @@ use std::time::Duration;
 /// Time limit for downloads of gigabytes and for compiling.
 pub(super) const INSTALL_LIMIT: Duration = Duration::from_secs(1800);
 
-pub(super) fn text_lines(texts: &[String]) -> String {
-    texts.iter().map(|line| format!("{line}\n")).collect()
+pub(super) fn text_lines<'a>(texts: impl IntoIterator<Item = &'a String>) -> String {
+    texts.into_iter().map(|line| format!("{line}\n")).collect()
 }
 
 /// Installs the packages: first offline from the cache, then from the index.
@@ -24,14 +25,14 @@ pub(super) fn install(
     staging: &Path,
     tree: &Path,
     reporter: &dyn Reporter,
-) -> Result<(), String> {
+) -> Result<(), EnvironmentError> {
     if lock.packages().is_empty() {
         return Ok(());
     }
     let locked = staging.join("lock.txt");
     let index = &lock.declared.index;
     let text = text_lines(&index.lines()) + &lock.text;
-    files::write_atomic(&locked, text.as_bytes(), 0o600).map_err(|error| format!("{}: {error}", locked.display()))?;
+    files::write_atomic(&locked, text.as_bytes(), 0o600).map_err(EnvironmentError::write(&locked))?;
     // A git address has no files with hashes; the lock pins its commit instead.
     let hashes = if pins::pins_by_commit(&lock.text) { "--verify-hashes" } else { "--require-hashes" };
     // `unsafe-best-match` is safe with hashes: a file must match its hash, whichever index has it.
@@ -40,21 +41,17 @@ pub(super) fn install(
     arguments.extend([program(tree).into(), locked.into()]);
     arguments.extend(index.arguments());
     let variables = &lock.declared.variables;
-    let environment = index.environment(variables).and_then(|index_variables| {
-        let named_variables = variables.required([&text])?;
-        Ok(index_variables.into_iter().chain(named_variables).collect::<Vec<_>>())
-    });
+    let environment = || -> Result<Vec<(String, String)>, EnvironmentError> {
+        let mut environment = index.environment(variables)?;
+        environment.extend(variables.required([&text])?);
+        Ok(environment)
+    };
+    let run =
+        |arguments, environment| uv.run(&Call { arguments, limit: INSTALL_LIMIT, environment, variables }, reporter);
     // All files may be in the cache already: then it does not matter that a variable is not set any more.
     let offline_arguments = arguments.iter().cloned().chain(["--offline".into()]).collect();
-    let offline_call = Call {
-        arguments: offline_arguments,
-        limit: INSTALL_LIMIT,
-        environment: environment.clone().unwrap_or_default(),
-        variables,
-    };
-    if uv.run(&offline_call, reporter).is_ok() {
+    if run(offline_arguments, environment().unwrap_or_default()).is_ok() {
         return Ok(());
     }
-    let call = Call { arguments, limit: INSTALL_LIMIT, environment: environment?, variables };
-    uv.run(&call, reporter).map_err(|failure| failure.message)
+    Ok(run(arguments, environment()?)?)
 }

@@ -1,5 +1,6 @@
 //! Lists what is installed in an environment, and checks that it works.
 
+use super::error::EnvironmentError;
 use leoflow_base::sys::process::command;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -54,8 +55,8 @@ pub enum History {
 }
 
 /// Checks that the environment's Python runs and finds its packages; imports Airflow's SDK unless that `HasWorked`
-/// before. `scratch` is a folder for files that Airflow writes. The error is a message for the user.
-pub fn check(folder: &Path, scratch: &Path, history: History) -> Result<(), String> {
+/// before. `scratch` is a folder for files that Airflow writes.
+pub fn check(folder: &Path, scratch: &Path, history: History) -> Result<(), EnvironmentError> {
     run_code(folder, scratch, IMPORT_BASICS)?;
     match history {
         History::New if has_airflow(folder) => run_code(folder, scratch, IMPORT_AIRFLOW),
@@ -63,15 +64,14 @@ pub fn check(folder: &Path, scratch: &Path, history: History) -> Result<(), Stri
     }
 }
 
-fn run_code(folder: &Path, scratch: &Path, code: &str) -> Result<(), String> {
+fn run_code(folder: &Path, scratch: &Path, code: &str) -> Result<(), EnvironmentError> {
     let mut python = Command::new(program(folder));
     python.args(["-I", "-X", "utf8", "-c", code]);
     python.env("AIRFLOW_HOME", scratch.join("airflow")).env("_AIRFLOW_PROCESS_CONTEXT", "client");
-    let output = command::output_within(&mut python, LIMIT)
-        .map_err(|error| format!("the environment's Python failed to run: {error}"))?;
+    let output = command::output_within(&mut python, LIMIT).map_err(EnvironmentError::NotRunnable)?;
     if output.status.success() {
         return Ok(());
     }
     let reason = command::failure(&String::from_utf8_lossy(&output.stderr), output.status);
-    Err(format!("the environment's Python does not work: {reason}"))
+    Err(EnvironmentError::Broken(reason))
 }

@@ -1,6 +1,7 @@
 //! Managed Pythons: builds of python-build-standalone that Leoflow installs with uv, which knows their URLs and hashes.
 
 use super::declaration::python_range::PythonRange;
+use super::error::EnvironmentError;
 use super::uv;
 use crate::discover::{self, MINIMUM, Python};
 use leoflow_base::home::progress::{Progress, Reporter};
@@ -34,16 +35,15 @@ pub fn folder(home: &Home) -> PathBuf {
     home.python().join("managed")
 }
 
-/// Returns the version request for uv that matches all these ranges. The error is a message for the user.
-fn request(ranges: &[String]) -> Result<String, String> {
+/// Returns the version request for uv that matches all these ranges.
+fn request(ranges: &[String]) -> Result<String, EnvironmentError> {
     let parsed: Vec<PythonRange> = ranges.iter().map(|range| range.parse()).collect::<Result<_, _>>()?;
     let has_matching_patch =
         |minor: u32| (0..PATCHES).any(|patch| parsed.iter().all(|range| range.contains(&format!("3.{minor}.{patch}"))));
     let preferred = PREFERRED.iter().find(|minor| has_matching_patch(**minor)).map(|minor| format!("==3.{minor}.*"));
     let oldest = format!(">={}.{}", MINIMUM.0, MINIMUM.1);
-    let specifiers: Vec<String> =
-        parsed.iter().map(PythonRange::specifiers).chain([preferred.unwrap_or(oldest)]).collect();
-    Ok(specifiers.join(","))
+    let specifiers = parsed.into_iter().map(|range| range.specifiers).chain([preferred.unwrap_or(oldest)]);
+    Ok(specifiers.collect::<Vec<_>>().join(","))
 }
 
 /// Progress text for an installation.
@@ -51,18 +51,17 @@ pub fn progress_text(ranges: &[String]) -> String {
     format!("Installing Python {}", ranges.join(" and ")).trim_end().to_owned()
 }
 
-/// Installs the newest patch of a Python that matches all these ranges, which may take minutes. The error is a message
-/// for the user, mostly uv's own.
-pub fn install(home: &Home, ranges: &[String], reporter: &dyn Reporter) -> Result<Python, String> {
+/// Installs the newest patch of a Python that matches all these ranges, which may take minutes.
+pub fn install(home: &Home, ranges: &[String], reporter: &dyn Reporter) -> Result<Python, EnvironmentError> {
     let requested = request(ranges)?;
     let uv = uv::ensure(home, reporter)?;
     let folder = folder(home);
     let _lock = lock_folder(home, DOWNLOAD_LIMIT)?;
-    let write_error = |error: io::Error| format!("failed to write {}: {error}", folder.display());
+    let write_error = EnvironmentError::write(&folder);
     // Removes the leftovers of a killed or failed installation.
     let leftovers = folders(home).filter(|folder| !folder.join(STAMP).is_file()).chain([folder.join(UNPACK_FOLDER)]);
     for incomplete in leftovers {
-        files::remove_any(&incomplete).map_err(write_error)?;
+        files::remove_any(&incomplete).map_err(&write_error)?;
     }
     if let Some(python) = copy_from_other_home(home, &shared::other_homes(home), &requested) {
         return Ok(python);
@@ -70,13 +69,13 @@ pub fn install(home: &Home, ranges: &[String], reporter: &dyn Reporter) -> Resul
     reporter.report(Progress::Started(progress_text(ranges)));
     uv.install_python(&requested, &folder, DOWNLOAD_LIMIT, reporter)?;
     for installed in folders(home) {
-        File::options().create(true).append(true).open(installed.join(STAMP)).map_err(write_error)?;
+        File::options().create(true).append(true).open(installed.join(STAMP)).map_err(&write_error)?;
     }
     let matches = |python: &Python| {
         ranges.iter().all(|range| range.parse::<PythonRange>().is_ok_and(|range| range.contains(&python.version)))
     };
     let python = all(home).into_iter().find(matches).inspect(|python| record_choice(home, python));
-    python.ok_or_else(|| format!("uv installed {requested}, but it does not run here"))
+    python.ok_or(EnvironmentError::UnusablePython(requested))
 }
 
 /// Copies a Python that matches the request from another instance. `None` after a failure too: uv then downloads one.
@@ -183,9 +182,8 @@ pub fn unused(home: &Home, bases: &[PathBuf], unused_for: Duration) -> Vec<PathB
     installed_folders.filter(|folder| is_old(folder) && !is_used(folder) && !is_plain(folder)).collect()
 }
 
-/// Removes Pythons and the symbolic links to them, under the lock of `exclude_installs`. The error is a message for the
-/// user.
-pub fn remove(home: &Home, pythons: &[PathBuf], _lock: &FileLock) -> Result<(), String> {
+/// Removes Pythons and the symbolic links to them, under the lock of `exclude_installs`.
+pub fn remove(home: &Home, pythons: &[PathBuf], _lock: &FileLock) -> Result<(), EnvironmentError> {
     if pythons.is_empty() {
         return Ok(());
     }
@@ -203,7 +201,7 @@ pub fn remove(home: &Home, pythons: &[PathBuf], _lock: &FileLock) -> Result<(), 
         }
         Ok(())
     };
-    remove().map_err(|error| format!("{}: {error}", folder(home).display()))
+    remove().map_err(|source| EnvironmentError::Remove { path: folder(home), source })
 }
 
 /// Takes the lock for removing Pythons. `None` if there are none, and while another process installs one, because it may
@@ -213,13 +211,12 @@ pub fn exclude_installs(home: &Home) -> Option<FileLock> {
 }
 
 /// Takes the lock for installing and removing Pythons.
-fn lock_folder(home: &Home, wait_limit: Duration) -> Result<FileLock, String> {
+fn lock_folder(home: &Home, wait_limit: Duration) -> Result<FileLock, EnvironmentError> {
     let folder = folder(home);
-    let write_error = |error: io::Error| format!("failed to write {}: {error}", folder.display());
-    home.create_folder(&folder).map_err(write_error)?;
-    let lock = File::options().create(true).append(true).open(folder.join(LOCK)).map_err(write_error)?;
-    FileLock::exclusive_within(lock, wait_limit)
-        .map_err(|error| format!("another Python is being installed or removed: {error}"))
+    let write_error = EnvironmentError::write(&folder);
+    home.create_folder(&folder).map_err(&write_error)?;
+    let lock = File::options().create(true).append(true).open(folder.join(LOCK)).map_err(&write_error)?;
+    FileLock::exclusive_within(lock, wait_limit).map_err(EnvironmentError::PythonInstall)
 }
 
 #[cfg(test)]

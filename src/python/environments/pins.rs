@@ -1,5 +1,9 @@
 //! Pins: hashes of files, and commits of git addresses. uv writes the hashes of all files of a version into a lock,
-//! even if the requirements pin one of them, so this module removes the other hashes from the lock.
+//! even if the requirements pin one of them, so this module restricts the lock to the pinned ones. uv then refuses any
+//! other file when it installs the lock.
+
+use super::declaration::error::LineError;
+use std::collections::BTreeSet;
 
 /// The hash algorithms that uv checks, with their number of hexadecimal digits.
 const ALGORITHMS: [(&str, usize); 4] = [("sha256", 64), ("sha384", 96), ("sha512", 128), ("blake2b", 128)];
@@ -8,6 +12,17 @@ const WEAK: [&str; 3] = ["md5", "sha1", "sha224"];
 /// Hexadecimal digits of a full commit id, and of the shortest abbreviation that counts as a commit id.
 const COMMIT: usize = 40;
 const SHORTEST_COMMIT: usize = 7;
+
+/// Why a lock does not fit the pins of its requirements.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PinError {
+    #[error(transparent)]
+    Line(#[from] LineError),
+    #[error("{name}: commit {commit} is pinned, but its address resolves to {resolved}")]
+    Commit { name: String, commit: String, resolved: String },
+    #[error("--require-hashes: no hash is given for {0}; add --hash=sha256:… to each of them")]
+    Unpinned(String),
+}
 
 /// The pins of one requirement; it may have none.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,15 +34,19 @@ struct Pin {
     commit: Option<String>,
 }
 
-/// Checks the pins of one requirement. The error is a message for the user.
-pub fn check(requirement: &str) -> Result<(), String> {
+/// Checks the pins of one requirement.
+pub fn check(requirement: &str) -> Result<(), LineError> {
     pin(requirement).map(drop)
 }
 
-/// Restricts a lock to the files that requirements and constraints pin; returns the same text if nothing changes. The
-/// error names a pin that no file of the lock matches.
-pub fn restrict<'a>(lock: &str, requirements: impl IntoIterator<Item = &'a String>) -> Result<String, String> {
-    let pins = requirements.into_iter().map(|line| pin(line)).collect::<Result<Vec<_>, _>>()?;
+fn all_pins<'a>(requirements: impl IntoIterator<Item = &'a String>) -> Result<Vec<Pin>, LineError> {
+    requirements.into_iter().map(|line| pin(line)).collect()
+}
+
+/// Restricts a lock to the files that requirements and constraints pin; returns the same text if nothing changes. If
+/// none of a package's files is pinned, the lock gets the pinned hashes, which uv does not find.
+pub fn restrict<'a>(lock: &str, requirements: impl IntoIterator<Item = &'a String>) -> Result<String, PinError> {
+    let pins = all_pins(requirements)?;
     let (entries, mut text, mut is_same) = (entries(lock), String::new(), true);
     for entry in entries {
         let restricted = entry.restricted(&pins)?;
@@ -38,30 +57,22 @@ pub fn restrict<'a>(lock: &str, requirements: impl IntoIterator<Item = &'a Strin
 }
 
 /// Checks that the requirements pin every package of a lock, by the hash of a file or by the commit of a repository.
-/// The error names the packages that are not pinned.
-pub fn check_all_pinned<'a>(lock: &str, requirements: impl IntoIterator<Item = &'a String>) -> Result<(), String> {
-    let pins = requirements.into_iter().map(|line| pin(line)).collect::<Result<Vec<_>, _>>()?;
-    let is_pinned = |entry: &Entry| {
-        let name = name_of(&entry.specifier);
-        pins.iter().any(|pin| pin.name == name && (!pin.hashes.is_empty() || pin.commit.is_some()))
-    };
+pub fn check_all_pinned<'a>(lock: &str, requirements: impl IntoIterator<Item = &'a String>) -> Result<(), PinError> {
+    let pins = all_pins(requirements)?;
+    let is_pinned = |entry: &Entry| entry.pins(&pins).any(|pin| !pin.hashes.is_empty() || pin.commit.is_some());
     let entries = entries(lock);
     let unpinned: Vec<&str> = entries.iter().filter(|entry| !is_pinned(entry)).map(Entry::label).collect();
-    if unpinned.is_empty() {
-        return Ok(());
-    }
-    Err(format!("--require-hashes: no hash is given for {}; add --hash=sha256:… to each of them", unpinned.join(", ")))
+    if unpinned.is_empty() { Ok(()) } else { Err(PinError::Unpinned(unpinned.join(", "))) }
 }
 
 /// True if a lock has packages without hashes, and all of these are git addresses with full commit ids.
 pub fn pins_by_commit(lock: &str) -> bool {
-    let entries = entries(lock);
-    let is_pinned = |entry: &Entry| !entry.hashes.is_empty() || entry.commit().is_some();
-    entries.iter().all(is_pinned) && entries.iter().any(|entry| entry.hashes.is_empty())
+    let mut unhashed = entries(lock).into_iter().filter(|entry| entry.hashes.is_empty()).peekable();
+    unhashed.peek().is_some() && unhashed.all(|entry| entry.commit().is_some())
 }
 
-/// Parses the pins of a requirement. The error is a message for the user.
-fn pin(requirement: &str) -> Result<Pin, String> {
+/// Parses the pins of a requirement.
+fn pin(requirement: &str) -> Result<Pin, LineError> {
     let mut parts = requirement.split_whitespace();
     let (mut specifier, mut hashes) = (Vec::new(), Vec::new());
     while let Some(part) = parts.next() {
@@ -76,46 +87,43 @@ fn pin(requirement: &str) -> Result<Pin, String> {
     // A semicolon starts an environment marker; in an address it does so only after a blank.
     let marker = if specifier.contains("://") { " ;" } else { ";" };
     let specifier = specifier.split(marker).next().unwrap_or_default().trim();
-    let address =
-        specifier.split_once('@').map(|(_, address)| address.trim()).filter(|address| address.contains("://"));
-    let (address_path, fragment) =
-        address.and_then(|address| address.split_once('#')).unwrap_or((address.unwrap_or_default(), ""));
-    let fragment_pairs = fragment.split('&').filter_map(|part| part.split_once('='));
+    let address = specifier.split_once('@').map(|(_, address)| address.trim()).filter(|text| text.contains("://"));
+    let (address_path, fragment) = address.map_or(("", ""), |text| text.split_once('#').unwrap_or((text, "")));
     let is_hash = |key: &str| WEAK.contains(&key) || ALGORITHMS.iter().any(|(known, _)| *known == key);
-    let address_hashes = fragment_pairs.filter(|(key, _)| is_hash(key)).map(|(key, value)| format!("{key}:{value}"));
+    let in_address = fragment.split('&').filter_map(|part| part.split_once('=')).filter(|(key, _)| is_hash(key));
+    let in_address = in_address.map(|(key, value)| format!("{key}:{value}"));
     let hashes: Vec<String> =
-        hashes.into_iter().map(|hash| hash.trim_matches(['"', '\'']).to_owned()).chain(address_hashes).collect();
-    for hash in &hashes {
-        check_hash(hash).map_err(|reason| format!("{name}: {reason}"))?;
-    }
+        hashes.into_iter().map(|hash| hash.trim_matches(['"', '\'']).to_owned()).chain(in_address).collect();
+    hashes.iter().try_for_each(|hash| check_hash(hash)).map_err(LineError::about(&name))?;
     let is_git = address_path.starts_with("git+");
     if is_git && !hashes.is_empty() {
-        return Err(format!(
-            "{name}: a git address has no files with hashes; pin its commit, as in `{name} @ git+https://…@COMMIT`"
-        ));
+        return Err(LineError::about(&name)(LineError::GitHash(name.clone())));
     }
-    let commit =
-        if is_git { reference(address_path).filter(|name| is_commit(name)).map(str::to_lowercase) } else { None };
-    let version = specifier.split_once("==").map(|(_, version)| version.trim_start_matches('='));
-    let version = version.map(|version| version.trim_end_matches(')').trim().to_owned());
+    let commit = reference(address_path).filter(|reference| is_git && is_commit(reference)).map(str::to_lowercase);
+    let version = specifier.split_once("==").map(|(_, version)| version.trim_matches(['=', ')', ' ']).to_owned());
     let version = version.filter(|version| address.is_none() && !version.contains(['*', ',']));
     Ok(Pin { name, version, hashes: hashes.iter().map(|hash| hash.to_lowercase()).collect(), commit })
 }
 
 /// True for a hash such as `sha256:…` whose algorithm is strong enough to pin a file.
 pub fn is_strong(hash: &str) -> bool {
-    let algorithm = hash.split_once(':').map(|(algorithm, _)| algorithm);
-    ALGORITHMS.iter().any(|(name, _)| algorithm.is_some_and(|algorithm| algorithm.eq_ignore_ascii_case(name)))
+    digits_of(hash).is_some()
 }
 
-fn check_hash(hash: &str) -> Result<(), String> {
-    let supported: Vec<&str> = ALGORITHMS.iter().map(|(name, _)| *name).collect();
-    let (algorithm, digits) = hash.split_once(':').unwrap_or((hash, ""));
-    let Some((_, length)) = ALGORITHMS.iter().find(|(name, _)| algorithm.eq_ignore_ascii_case(name)) else {
-        return Err(format!("a hash of {algorithm:?} does not pin a file; use {}", supported.join(", ")));
+/// The number of digits of a hash; `None` if its algorithm does not pin a file.
+fn digits_of(hash: &str) -> Option<usize> {
+    let (algorithm, _) = hash.split_once(':')?;
+    ALGORITHMS.iter().find(|(name, _)| algorithm.eq_ignore_ascii_case(name)).map(|(_, digits)| *digits)
+}
+
+fn check_hash(hash: &str) -> Result<(), LineError> {
+    let (algorithm, value) = hash.split_once(':').unwrap_or((hash, ""));
+    let algorithm = algorithm.to_owned();
+    let Some(digits) = digits_of(hash) else {
+        return Err(LineError::WeakHash { algorithm, supported: ALGORITHMS.map(|(name, _)| name).join(", ") });
     };
-    if digits.len() != *length || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Err(format!("{hash:?} is not a valid hash: {algorithm} has {length} hexadecimal digits"));
+    if value.len() != digits || !value.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(LineError::HashDigits { hash: hash.to_owned(), algorithm, digits });
     }
     Ok(())
 }
@@ -185,50 +193,31 @@ impl Entry {
         reference(address.split('#').next().unwrap_or_default()).filter(|name| name.len() == COMMIT)
     }
 
-    /// Restricts the hashes to the pinned ones, because uv accepts a file with any hash of an entry.
-    fn restricted(&self, pins: &[Pin]) -> Result<Self, String> {
+    /// The pins for this package. If they pin several versions, for different Pythons, only those of its version.
+    fn pins<'a>(&'a self, pins: &'a [Pin]) -> impl Iterator<Item = &'a Pin> {
         let name = name_of(&self.specifier);
-        let package_pins: Vec<&Pin> = pins.iter().filter(|pin| pin.name == name).collect();
-        for commit in package_pins.iter().filter_map(|pin| pin.commit.as_deref()) {
-            if !self.commit().is_some_and(|resolved| resolved.starts_with(commit)) {
-                return Err(format!("{name}: commit {commit} is pinned, but its address resolves to {}", self.label()));
-            }
+        let pins: Vec<&Pin> = pins.iter().filter(|pin| pin.name == name).collect();
+        let is_of_version = |pin: &Pin| pin.version.is_some() && pin.version.as_deref() == self.version();
+        let has_version = pins.iter().any(|pin| is_of_version(pin));
+        pins.into_iter().filter(move |pin| !has_version || is_of_version(pin))
+    }
+
+    /// Restricts the hashes to the pinned ones, because uv accepts a file with any hash of an entry.
+    fn restricted(&self, pins: &[Pin]) -> Result<Self, PinError> {
+        let is_resolved = |commit: &String| self.commit().is_some_and(|resolved| resolved.starts_with(commit.as_str()));
+        if let Some(commit) = self.pins(pins).filter_map(|pin| pin.commit.clone()).find(|commit| !is_resolved(commit)) {
+            let (name, resolved) = (name_of(&self.specifier), self.label().to_owned());
+            return Err(PinError::Commit { name, commit, resolved });
         }
-        // If requirements pin several versions, for different Pythons, only the pins of this version apply.
-        let is_for_this_version = |pin: &&&Pin| pin.version.is_some() && pin.version.as_deref() == self.version();
-        let version_pins: Vec<&Pin> = package_pins.iter().copied().filter(|pin| is_for_this_version(&pin)).collect();
-        let pins = if version_pins.is_empty() { package_pins } else { version_pins };
-        let pinned: Vec<&String> = pins.iter().flat_map(|pin| &pin.hashes).collect();
-        if pinned.is_empty() {
-            return if self.hashes.is_empty() && self.commit().is_none() {
-                Err(format!("{}: its files have no hashes, so it cannot be locked", self.label()))
-            } else {
-                Ok(self.clone())
-            };
-        }
-        let algorithm = |hash: &str| hash.split(':').next().unwrap_or_default().to_owned();
-        let has_comparable_hash = |hash: &&&String| self.hashes.iter().any(|other| algorithm(other) == algorithm(hash));
-        // A pinned hash whose algorithm the index does not list cannot be compared here: uv checks it at installation.
-        let (comparable, unknown): (Vec<&String>, Vec<&String>) =
-            pinned.iter().copied().partition(|hash| has_comparable_hash(&hash));
-        let mut allowed: Vec<String> =
-            comparable.into_iter().filter(|hash| self.hashes.contains(hash)).cloned().collect();
-        if allowed.is_empty() {
-            allowed = unknown.into_iter().cloned().collect();
-        }
-        if allowed.is_empty() {
-            let list = |hashes: &[String]| hashes.join(", ");
-            let pinned: Vec<String> = pinned.into_iter().cloned().collect();
-            return Err(format!(
-                "{}: hash mismatch: its files do not have the pinned hashes\n  pinned: {}\n  found:  {}",
-                self.label(),
-                list(&pinned),
-                list(&self.hashes)
-            ));
-        }
-        allowed.sort();
-        allowed.dedup();
-        Ok(Self { hashes: allowed, ..self.clone() })
+        let pinned: BTreeSet<&String> = self.pins(pins).flat_map(|pin| &pin.hashes).collect();
+        let known: Vec<String> =
+            pinned.iter().filter(|hash| self.hashes.contains(hash)).map(|hash| (*hash).clone()).collect();
+        let hashes = match (pinned.is_empty(), known.is_empty()) {
+            (true, _) => self.hashes.clone(),
+            (false, true) => pinned.into_iter().cloned().collect(),
+            (false, false) => known,
+        };
+        Ok(Self { hashes, ..self.clone() })
     }
 }
 
@@ -244,7 +233,7 @@ mod tests {
         Entry { specifier: specifier.to_owned(), hashes: hashes.to_vec() }.text()
     }
 
-    fn restricted(lock: &str, requirements: &[String]) -> Result<String, String> {
+    fn restricted(lock: &str, requirements: &[String]) -> Result<String, PinError> {
         restrict(lock, requirements)
     }
 
@@ -269,16 +258,16 @@ mod tests {
         let text = lock("one==1.0", &[sha('a')]) + &lock("two==2.0", &[sha('b')]);
         let one = format!("one==1.0 --hash={}", sha('a'));
         assert_eq!(check_all_pinned(&text, &[one.clone(), format!("two==2.0 --hash={}", sha('b'))]), Ok(()));
-        let refused = check_all_pinned(&text, &[one]).unwrap_err();
+        let refused = check_all_pinned(&text, &[one]).unwrap_err().to_string();
         assert!(refused.starts_with("--require-hashes: no hash is given for two==2.0;"), "{refused}");
     }
 
     #[test]
-    fn a_hash_missing_from_the_index_is_a_mismatch() {
+    fn a_lock_gets_a_pinned_hash_that_the_index_lacks() {
         let text = lock("h4one==1.0", &[sha('a')]);
         for requirement in ["h4one==1.0", "H4One", "h4one (==1.0)", "h4one[x]==1.0;python_version>'3'"] {
-            let refused = restricted(&text, &[format!("{requirement} --hash={}", sha('0'))]).unwrap_err();
-            assert!(refused.starts_with("h4one==1.0: hash mismatch"), "{refused}");
+            let refused_by_uv = restricted(&text, &[format!("{requirement} --hash={}", sha('0'))]).unwrap();
+            assert_eq!(refused_by_uv, lock("h4one==1.0", &[sha('0')]), "{requirement}");
         }
         assert!(!is_unchanged(&text, &[format!("h4one==1.0 --hash={}", sha('0'))]));
         assert!(!is_unchanged(
@@ -296,10 +285,12 @@ mod tests {
             [format!("n==2.4 ; python_version<'3.12' --hash={}", sha('a')), "n==2.5 ; python_version>='3.12'".into()];
         assert_eq!(restricted(&text, &pins).unwrap(), text);
         let swapped = [pins[0].clone(), format!("n==2.5 ; python_version>='3.12' --hash={}", sha('a'))];
-        assert!(restricted(&text, &swapped).unwrap_err().starts_with("n==2.5: hash mismatch"));
+        let refused_by_uv = lock("n==2.5 ; python_full_version >= '3.12'", &[sha('a')]);
+        assert_eq!(restricted(&text, &swapped).unwrap(), old + &refused_by_uv);
         // The pin of 2.4 also applies to the local version 2.4+cpu.
         let local = lock("n==2.4+cpu", &[sha('c')]);
-        assert!(restricted(&local, &[format!("n==2.4 --hash={}", sha('a'))]).is_err());
+        let refused_by_uv = restricted(&local, &[format!("n==2.4 --hash={}", sha('a'))]).unwrap();
+        assert_eq!(refused_by_uv, lock("n==2.4+cpu", &[sha('a')]));
     }
 
     #[test]
@@ -319,7 +310,7 @@ mod tests {
             ("n @ https://e.example/n-1-py3-none-any.whl#md5=00", "\"md5\" does not pin a file"),
             (&format!("n @ git+https://e.example/n.git --hash={}", sha('a')), "pin its commit"),
         ] {
-            let refused = check(requirement).unwrap_err();
+            let refused = check(requirement).unwrap_err().to_string();
             assert!(refused.starts_with("n: ") && refused.contains(expected), "{refused}");
         }
         let address = "n @ https://e.example/n-1-py3-none-any.whl#egg=n&subdirectory=x";
@@ -333,7 +324,8 @@ mod tests {
             let requirement =
                 |digit: &str| format!("n @ https://e.example/n-1-py3-none-any.whl{pinned}{}", digit.repeat(64));
             assert_eq!(restricted(&text, &[requirement("a")]).unwrap(), text);
-            assert!(restricted(&text, &[requirement("0")]).unwrap_err().contains("hash mismatch"));
+            let refused_by_uv = lock("n @ https://e.example/n-1-py3-none-any.whl", &[sha('0')]);
+            assert_eq!(restricted(&text, &[requirement("0")]).unwrap(), refused_by_uv);
         }
     }
 
@@ -353,8 +345,8 @@ mod tests {
         let login = format!("n @ git+ssh://git@e.example/n.git@{commit}");
         assert_eq!(restricted(&text, &[login]).as_ref(), Ok(&text));
         // A branch with the name of a commit resolves elsewhere.
-        let refused = restricted(&text, &["n @ git+http://127.0.0.1:1/n.git@810d33d".to_owned()]).unwrap_err();
+        let refused =
+            restricted(&text, &["n @ git+http://127.0.0.1:1/n.git@810d33d".to_owned()]).unwrap_err().to_string();
         assert!(refused.starts_with("n: commit 810d33d is pinned"), "{refused}");
-        assert!(restricted(&lock("n==1.0", &[]), &["n".to_owned()]).unwrap_err().contains("no hashes"));
     }
 }

@@ -1,12 +1,15 @@
-//! Resolves a declaration to a lock: first for this machine, then for all platforms.
+//! Resolves a declaration to a lock: first for this machine, then for all platforms. uv reads the requirements as the
+//! project's files have them.
 
-use super::build::{Staging, unwritable};
+use super::build::Staging;
 use super::declaration::declared::Declared;
-use super::fetched::{self, Included};
+use super::declaration::requirements::Role;
+use super::error::EnvironmentError;
+use super::fetched::{self, Lines};
 use super::install_packages::text_lines;
 use super::lock::Lock;
-use super::uv::{Call, Failure, Reason, Uv};
-use super::{airflow_versions, pins};
+use super::uv::{Call, Uv, UvError};
+use super::{airflow_versions, pins, uv_messages};
 use crate::Python;
 use leoflow_base::home::Home;
 use leoflow_base::home::progress::{Progress, Reporter};
@@ -40,24 +43,25 @@ enum IndexOrder {
     FirstThatFits,
 }
 
-/// Resolves a declaration to the newest matching versions. The error is a message for the user.
+/// Resolves a declaration to the newest matching versions.
 pub fn lock(
     uv: &Uv,
     home: &Home,
     declared: &Declared,
     python: &Python,
     reporter: &dyn Reporter,
-) -> Result<Lock, String> {
+) -> Result<Lock, EnvironmentError> {
     reporter.report(Progress::Started(format!("Resolving {}", declared.requirements.join(", "))));
-    let included = fetched::included(declared)?;
-    let staging = Staging::new(home).map_err(|error| unwritable(home, &error))?;
-    let resolution =
-        Resolution::new(uv, declared, python, &staging, &included).map_err(|error| unwritable(home, &error))?;
+    let lines = fetched::included(declared)?;
+    let staging = Staging::new(home)?;
+    let resolution = Resolution::new(uv, declared, python, &staging, &lines)
+        .map_err(EnvironmentError::write(&home.environments()))?;
     let text = resolution.text(reporter)?;
     checkpoint("environment.locked");
-    let text = pins::restrict(&text, included.pin_lines())?;
+    let pin_lines = || lines.iter().map(|(_, line)| line);
+    let text = pins::restrict(&text, pin_lines())?;
     if declared.index.require_hashes {
-        pins::check_all_pinned(&text, included.pin_lines())?;
+        pins::check_all_pinned(&text, pin_lines())?;
     }
     Lock { declared: declared.clone(), python: declared.python_of_lock(python), text }.allowed()
 }
@@ -76,12 +80,11 @@ struct Resolution<'a> {
     uv: &'a Uv,
     declared: &'a Declared,
     python: &'a Python,
-    requirements_file: PathBuf,
-    constraints_file: PathBuf,
+    /// The requirements and the constraints file, with their texts.
+    requirements: (PathBuf, String),
+    constraints: (PathBuf, String),
     /// Output file.
     locked: PathBuf,
-    /// The texts of the requirements and the constraints file.
-    texts: Vec<String>,
 }
 
 impl<'a> Resolution<'a> {
@@ -90,36 +93,56 @@ impl<'a> Resolution<'a> {
         declared: &'a Declared,
         python: &'a Python,
         staging: &Staging,
-        included: &Included,
+        lines: &Lines,
     ) -> io::Result<Self> {
-        let file = |name: &str| staging.0.join(name);
-        let (requirements_file, constraints_file) = (file("requirements.in"), file("constraints.txt"));
-        let requirements = text_lines(&declared.index.lines()) + &text_lines(&included.requirements);
-        let constraints = text_lines(&included.constraints) + &text_lines(&airflow_versions::bounds());
-        files::write_atomic(&requirements_file, requirements.as_bytes(), 0o600)?;
-        files::write_atomic(&constraints_file, constraints.as_bytes(), 0o600)?;
-        let texts = vec![requirements, constraints];
-        Ok(Self { uv, declared, python, requirements_file, constraints_file, locked: file("lock.txt"), texts })
+        let of_role = |role| text_lines(lines.iter().filter(|(of, _)| *of == role).map(|(_, line)| line));
+        let requirements = text_lines(&declared.index.lines()) + &of_role(Role::Requirements);
+        let constraints = of_role(Role::Constraints) + &text_lines(&airflow_versions::bounds());
+        let write = |name: &str, text: String| {
+            let file = staging.0.join(name);
+            files::write_atomic(&file, text.as_bytes(), 0o600).map(|()| (file, text))
+        };
+        Ok(Self {
+            uv,
+            declared,
+            python,
+            requirements: write("requirements.in", requirements)?,
+            constraints: write("constraints.txt", constraints)?,
+            locked: staging.0.join("lock.txt"),
+        })
     }
 
     /// Returns the text of the lock. Resolves for this machine first: a lock for all platforms may contain a version
     /// without files for this machine. Both calls write the same output file, from which uv keeps versions that match;
     /// the lock for all platforms is returned only if it contains every version of the first.
-    fn text(&self, reporter: &dyn Reporter) -> Result<String, String> {
+    fn text(&self, reporter: &dyn Reporter) -> Result<String, EnvironmentError> {
         let mut order = IndexOrder::OnlyFirst;
         let mut here = self.resolved(Platforms::Here, order, reporter);
-        if self.may_try_other_indexes() && here.as_ref().is_err_and(|failure| failure.reason == Reason::NoSolution) {
+        let has_no_solution = matches!(here, Err(EnvironmentError::Uv(UvError::NoSolution(_))));
+        if has_no_solution && self.may_try_other_indexes() {
             order = IndexOrder::FirstThatFits;
             reporter.report(Progress::Warning(index_order_warning(self.declared)));
             // If the second attempt fails too, the first failure is reported: it names the index that uv used.
             here = self.resolved(Platforms::Here, order, reporter).or(here);
         }
-        let here = here.map_err(|failure| airflow_versions::add_advice(failure.message))?;
+        let here = here.map_err(|error| match error {
+            EnvironmentError::Uv(UvError::NoSolution(message) | UvError::Failed(message)) => {
+                EnvironmentError::Unresolvable(airflow_versions::add_advice(self.with_origins(message)))
+            }
+            other => other,
+        })?;
         let Ok(everywhere) = self.resolved(Platforms::All, order, reporter) else { return Ok(here) };
         let lock = |text: &str| Lock { declared: Declared::default(), python: String::new(), text: text.to_owned() };
         let (lock_here, lock_everywhere) = (lock(&here), lock(&everywhere));
         let is_the_same_here = lock_here.labels().is_subset(&lock_everywhere.labels());
         Ok(if is_the_same_here { everywhere } else { here })
+    }
+
+    /// uv's message with the project's files and lines in place of the staged ones.
+    fn with_origins(&self, message: String) -> String {
+        [&self.requirements, &self.constraints].into_iter().fold(message, |message, (file, text)| {
+            uv_messages::with_origin(&message, file, text, &self.declared.origins).unwrap_or(message)
+        })
     }
 
     /// True if several indexes are configured and the user has not set their order.
@@ -129,16 +152,19 @@ impl<'a> Resolution<'a> {
         has_several && !env_vars::is_set("UV_INDEX_STRATEGY")
     }
 
-    fn resolved(&self, platforms: Platforms, order: IndexOrder, reporter: &dyn Reporter) -> Result<String, Failure> {
-        let failure = |message: String| Failure { reason: Reason::Other, message };
+    fn resolved(
+        &self,
+        platforms: Platforms,
+        order: IndexOrder,
+        reporter: &dyn Reporter,
+    ) -> Result<String, EnvironmentError> {
         let variables = &self.declared.variables;
-        let index_variables = self.declared.index.environment(variables).map_err(failure)?;
-        let named_variables = variables.required(&self.texts).map_err(failure)?;
-        let environment = index_variables.into_iter().chain(named_variables).collect();
+        let mut environment = self.declared.index.environment(variables)?;
+        environment.extend(variables.required([&self.requirements.1, &self.constraints.1])?);
         let arguments = self.arguments(platforms, order);
         self.uv.run(&Call { arguments, limit: RESOLVE_LIMIT, environment, variables }, reporter)?;
         std::fs::read_to_string(&self.locked)
-            .map_err(|error| failure(format!("failed to read {}: {error}", self.locked.display())))
+            .map_err(|source| EnvironmentError::Read { path: self.locked.clone(), source })
     }
 
     fn arguments(&self, platforms: Platforms, order: IndexOrder) -> Vec<OsString> {
@@ -148,11 +174,8 @@ impl<'a> Resolution<'a> {
             let version = self.declared.python_of_lock(self.python);
             arguments.extend(["--universal".into(), "--python-version".into(), version.into()]);
         }
-        let files = [
-            ("--constraints", &self.constraints_file),
-            ("--python", &self.python.path),
-            ("--output-file", &self.locked),
-        ];
+        let files =
+            [("--constraints", &self.constraints.0), ("--python", &self.python.path), ("--output-file", &self.locked)];
         arguments.extend(files.into_iter().flat_map(|(name, path)| [name.into(), path.into()]));
         let index = &self.declared.index;
         let pairs = index.exclude_newer.iter().map(|date| ["--exclude-newer", date.as_str()]);
@@ -161,7 +184,7 @@ impl<'a> Resolution<'a> {
             pairs.chain((order == IndexOrder::FirstThatFits).then_some(["--index-strategy", "unsafe-first-match"]));
         arguments.extend(pairs.flatten().map(Into::into));
         arguments.extend(index.arguments());
-        arguments.push(self.requirements_file.clone().into());
+        arguments.push(self.requirements.0.clone().into());
         arguments
     }
 }

@@ -1,15 +1,15 @@
 //! uv, the program that resolves and installs packages: found on the machine, or downloaded once.
 
-use super::super::interpreter::environment;
 use super::declaration::variables::Variables;
 use super::{pip_settings, uv_messages, uv_settings, uv_variables};
+use crate::interpreter::environment;
+use crate::wheels::{self, WheelError};
 use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_base::home::{self, Home, shared};
 use leoflow_base::protocol::web;
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::process::command;
-use leoflow_components::{archive, wheel};
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -30,6 +30,8 @@ const WHEELS: &[(&str, &str, &str)] = &[
 ];
 /// Time limit for downloading 17 MB over a slow line.
 const DOWNLOAD_LIMIT: Duration = Duration::from_secs(300);
+/// Size limit of settings files, bytes.
+const SETTINGS_BYTES: u64 = 1024 * 1024;
 /// Time limit for uv to print its version.
 const VERSION_LIMIT: Duration = Duration::from_secs(10);
 
@@ -56,20 +58,36 @@ impl Call<'_> {
     }
 }
 
-/// Why a call failed.
-#[derive(Debug)]
-pub struct Failure {
-    pub reason: Reason,
-    /// Message for the user: uv's own, or why uv could not run.
-    pub message: String,
+/// Why uv cannot be run or has failed; each text is a message for the user.
+#[derive(Debug, thiserror::Error)]
+pub enum UvError {
+    /// No versions meet all requirements. uv's own message.
+    #[error("{0}")]
+    NoSolution(String),
+    /// uv's message about any other failure, such as an index that does not answer.
+    #[error("{0}")]
+    Failed(String),
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    /// A settings file of the user that is not valid.
+    #[error("{}: {source}", path.display())]
+    Settings { path: PathBuf, source: toml::de::Error },
+    #[error("failed to write {}: {source}", path.display())]
+    Write { path: PathBuf, source: io::Error },
+    #[error(
+        "failed to install uv, which installs a project's dependencies: {0}\nInstall it (https://docs.astral.sh/uv) so \
+         that it is on PATH, or set LEOFLOW_UV to its path."
+    )]
+    Install(#[from] WheelError),
+    #[error("{} is gone", .0.display())]
+    Gone(PathBuf),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
-    /// No versions meet all requirements.
-    NoSolution,
-    /// Any other reason, such as an index that does not answer.
-    Other,
+impl UvError {
+    pub fn io(path: &Path) -> impl Fn(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::Io { path: path.clone(), source }
+    }
 }
 
 /// Finds uv, in this order: `LEOFLOW_UV`, the downloaded uv, one on PATH, one beside Leoflow's program. `None` if it
@@ -108,66 +126,51 @@ pub(crate) fn for_tasks(home: &Home) -> (PathBuf, PathBuf) {
 }
 
 /// Finds uv, or copies it from another instance, or installs the pinned version from a wheel beside Leoflow's program
-/// or from the index that pip is configured for. The error is a message for the user; a failure leaves no files behind.
-pub fn ensure(home: &Home, reporter: &dyn Reporter) -> Result<Uv, String> {
+/// or from the index that pip is configured for. A failure leaves no files behind.
+pub fn ensure(home: &Home, reporter: &dyn Reporter) -> Result<Uv, UvError> {
     // One download serves all builds that begin at the same time.
     static DOWNLOADING: Mutex<()> = Mutex::new(());
     let _downloading = DOWNLOADING.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(uv) = find(home) {
         return Ok(uv);
     }
-    let write_error = |error: io::Error| format!("failed to write {}: {error}", home.tools().display());
     let target = folder(home).join(VERSION);
-    home.create_folder(&folder(home)).map_err(write_error)?;
+    home.create_folder(&folder(home)).map_err(|source| UvError::Write { path: home.tools(), source })?;
     if shared::copy_from_other_instance(home, &target)
         && let Some(uv) = find(home)
     {
         return Ok(uv);
     }
     reporter.report(Progress::Started(format!("Installing uv {VERSION}, which installs packages")));
-    let result = files::create_folder_atomic(&target, write_error, install_wheel);
-    result.map_err(|reason| {
-        format!(
-            "failed to install uv, which installs a project's dependencies: {reason}\n\
-             Install it (https://docs.astral.sh/uv) so that it is on PATH, or set LEOFLOW_UV to its path."
-        )
-    })?;
-    find(home).ok_or_else(|| format!("{} is gone", target.display()))
+    files::create_folder_atomic(&target, WheelError::write(&home.tools()), install_wheel)?;
+    find(home).ok_or(UvError::Gone(target))
 }
 
 /// Installs uv from its wheel below `staging`; returns the complete folder there.
-fn install_wheel(staging: &Path) -> Result<PathBuf, String> {
+fn install_wheel(staging: &Path) -> Result<PathBuf, WheelError> {
     let architecture = std::env::consts::ARCH;
-    let (_, platform, hash) = WHEELS
-        .iter()
-        .find(|(name, _, _)| *name == architecture)
-        .ok_or_else(|| format!("no wheel of uv for {architecture}"))?;
+    let (_, platform, hash) =
+        WHEELS.iter().find(|(name, _, _)| *name == architecture).ok_or(WheelError::Architecture(architecture))?;
     let file = match bundled_wheel() {
         Some(file) => file,
         None => {
             let downloads = staging.join("download");
-            std::fs::create_dir(&downloads).map_err(|error| error.to_string())?;
             let package = format!("uv=={VERSION}");
-            let wheels = wheel::Wheels { packages: &[&package], platforms: &[platform] };
-            wheel::download(&wheels, &downloads, DOWNLOAD_LIMIT).map_err(|error| error.to_string())?;
-            wheel_in(&downloads).ok_or("pip reported success but left no wheel")?
+            wheels::download(&[&package], &[platform], &downloads, DOWNLOAD_LIMIT)?;
+            wheel_in(&downloads).ok_or(WheelError::NotDownloaded)?
         }
     };
-    wheel::check(&file, hash).map_err(|error| error.to_string())?;
     let (unpacked, tree) = (staging.join("unpacked"), staging.join("tree"));
-    let prepare = || -> io::Result<()> {
-        std::fs::create_dir(&unpacked)?;
-        std::fs::create_dir(&tree)
-    };
-    prepare().map_err(|error| error.to_string())?;
-    archive::unpack_wheel(&file, &unpacked, |_| true).map_err(|error| format!("{}: {error}", file.display()))?;
+    wheels::check(&file, hash)?;
+    wheels::unpack(&file, &unpacked)?;
     let program = unpacked.join(format!("uv-{VERSION}.data/scripts/uv"));
     let install = || -> io::Result<()> {
+        std::fs::create_dir(&tree)?;
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))?;
         std::fs::rename(&program, tree.join("uv"))
     };
-    install().map_err(|error| format!("{}: {error}", file.display()))?;
-    if is_new_enough(&tree.join("uv")) { Ok(tree) } else { Err("the uv in the wheel does not run here".to_owned()) }
+    install().map_err(WheelError::io(&file))?;
+    if is_new_enough(&tree.join("uv")) { Ok(tree) } else { Err(WheelError::UnusableUv) }
 }
 
 /// The wheel that a release contains beside the program.
@@ -205,7 +208,7 @@ impl fmt::Display for Uv {
 
 impl Uv {
     /// Runs uv and reports each line of its output.
-    pub fn run(&self, call: &Call<'_>, reporter: &dyn Reporter) -> Result<(), Failure> {
+    pub fn run(&self, call: &Call<'_>, reporter: &dyn Reporter) -> Result<(), UvError> {
         let mut command = Command::new(&self.program);
         command.args(&call.arguments).arg("--no-python-downloads");
         let masked = |text: &str| call.variables.mask(text);
@@ -215,22 +218,24 @@ impl Uv {
                 other => other,
             });
         };
-        let result = self.run_reported(command, &call.environment, call.limit, &report);
-        result.map_err(|failure| Failure { message: masked(&failure.message), ..failure })
+        self.run_reported(command, &call.environment, call.limit, &report).map_err(|error| match error {
+            UvError::NoSolution(message) => UvError::NoSolution(masked(&message)),
+            UvError::Failed(message) => UvError::Failed(masked(&message)),
+            other => other,
+        })
     }
 
     /// Installs a Python of these versions (a version request) as a folder in `target`, unless one is installed there.
-    /// The error is a message for the user.
     pub fn install_python(
         &self,
         versions: &str,
         target: &Path,
         limit: Duration,
         reporter: &dyn Reporter,
-    ) -> Result<(), String> {
+    ) -> Result<(), UvError> {
         let mut command = Command::new(&self.program);
         command.args(["python", "install", "--no-bin", versions, "--install-dir"]).arg(target);
-        self.run_reported(command, &[], limit, reporter).map_err(|failure| failure.message)
+        self.run_reported(command, &[], limit, reporter)
     }
 
     fn run_reported(
@@ -239,19 +244,17 @@ impl Uv {
         environment_of_call: &[(String, String)],
         limit: Duration,
         reporter: &dyn Reporter,
-    ) -> Result<(), Failure> {
-        let failure = |message: String| Failure { reason: Reason::Other, message };
+    ) -> Result<(), UvError> {
         // If the uv is the user's own, the folder may not exist yet.
         let folder = folder(&self.home);
-        self.home.create_folder(&folder).map_err(|error| failure(format!("{}: {error}", folder.display())))?;
+        self.home.create_folder(&folder).map_err(UvError::io(&folder))?;
         if !cache(&self.home).exists() {
             // Copies the cache of another instance, so that each instance need not download the same packages.
             shared::copy_from_other_instance(&self.home, &cache(&self.home));
         }
-        let settings = settings(&folder).map_err(failure)?;
         command
             .args(["--no-progress", "--color", "never", "--config-file"])
-            .arg(settings)
+            .arg(settings(&folder)?)
             .arg("--cache-dir")
             .arg(cache(&self.home))
             .env_clear()
@@ -268,15 +271,15 @@ impl Uv {
             reporter.report(Progress::Detail(line.trim().to_owned()));
             output_lines.push(line.to_owned());
         };
-        let status = command::errors_line_by_line(&mut command, limit, on_line)
-            .map_err(|error| failure(format!("{}: {error}", self.program.display())))?;
+        let status = command::errors_line_by_line(&mut command, limit, on_line).map_err(UvError::io(&self.program))?;
         if status.success() {
             return Ok(());
         }
-        let reason = if status.code() == Some(NO_SOLUTION) { Reason::NoSolution } else { Reason::Other };
         let home_option = home::option_for(self.home.root());
         let message = uv_messages::error_message(&output_lines, home_option.as_deref());
-        Err(Failure { reason, message: message.unwrap_or_else(|| format!("uv failed with {status} and no message")) })
+        let message = message.unwrap_or_else(|| format!("uv failed with {status} and no message"));
+        let has_no_solution = status.code() == Some(NO_SOLUTION);
+        Err(if has_no_solution { UvError::NoSolution(message) } else { UvError::Failed(message) })
     }
 }
 
@@ -298,31 +301,27 @@ fn credentials_variable(users: Option<&Path>, home: &Home) -> Option<(&'static s
 const NO_SOLUTION: i32 = 1;
 
 /// Writes the applicable settings of the user's uv and pip to `uv.toml` in `folder`, for `--config-file`; with that
-/// option uv reads no other settings file. The error is a message for the user.
-fn settings(folder: &Path) -> Result<PathBuf, String> {
-    let read_own =
-        |path: &Path| files::read_text(path, 1024 * 1024).map_err(|error| format!("{}: {error}", path.display()));
+/// option uv reads no other settings file.
+fn settings(folder: &Path) -> Result<PathBuf, UvError> {
     let mut texts = Vec::new();
     for path in settings_files() {
-        match files::read_text(&path, 1024 * 1024) {
-            Ok(Some(text)) => texts.push((path, text)),
-            Ok(None) => {}
+        match files::read_text(&path, SETTINGS_BYTES) {
+            Ok(text) => texts.extend(text.map(|text| (path, text))),
             // uv ignores these too.
             Err(error) if matches!(error.kind(), ErrorKind::NotADirectory | ErrorKind::PermissionDenied) => {}
-            Err(error) => return Err(format!("{}: {error}", path.display())),
+            Err(source) => return Err(UvError::Io { path, source }),
         }
     }
     if !uv_settings::names_index(&texts) && !uv_variables::has_index_variable() {
         texts.push((PathBuf::from("/pip.conf"), settings_from_pip()));
     }
-    let named: Vec<(&Path, String)> = texts.iter().map(|(path, text)| (path.as_path(), text.clone())).collect();
-    let (text, file) = (uv_settings::merge_applicable(&named)?, folder.join("uv.toml"));
+    let (text, file) = (uv_settings::merge_applicable(&texts)?, folder.join("uv.toml"));
     // Two writers in one process would share the temporary file.
     static WRITING: Mutex<()> = Mutex::new(());
     let _writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
-    if read_own(&file)?.as_ref() != Some(&text) {
+    if files::read_text(&file, SETTINGS_BYTES).map_err(UvError::io(&file))?.as_ref() != Some(&text) {
         // Private: it may contain an index address with a password.
-        files::write_atomic(&file, text.as_bytes(), 0o600).map_err(|error| format!("{}: {error}", file.display()))?;
+        files::write_atomic(&file, text.as_bytes(), 0o600).map_err(UvError::io(&file))?;
     }
     Ok(file)
 }
@@ -331,7 +330,7 @@ fn settings(folder: &Path) -> Result<PathBuf, String> {
 fn settings_from_pip() -> String {
     let paths = pip_settings::files(&env_vars::text, env_vars::user_home().as_deref());
     // pip ignores files that it cannot read, too.
-    let texts = paths.iter().filter_map(|file| files::read_text(file, 1024 * 1024).ok().flatten());
+    let texts = paths.iter().filter_map(|file| files::read_text(file, SETTINGS_BYTES).ok().flatten());
     pip_settings::as_uv_settings(&texts.collect::<Vec<_>>(), &env_vars::text)
 }
 

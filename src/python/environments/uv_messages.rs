@@ -2,6 +2,8 @@
 //! so they are replaced by variables and settings.
 
 use super::uv_variables;
+use std::collections::BTreeMap;
+use std::path::Path;
 
 /// Options that uv suggests and that no variable sets, each with a replacement. `{}` is the option's value.
 const REPLACEMENTS: [(&str, &str); 3] = [
@@ -35,6 +37,27 @@ fn with_usable_hints(text: &str, home_option: Option<&str>) -> String {
         true => format!("{translated}\n{ABOUT_ISSUERS}"),
         false => translated,
     }
+}
+
+/// Replaces the place in a staged `file` with this text (`FILE` at position BYTE, or FILE:LINE:COLUMN) by the place in
+/// the project's file that has the line. `None` if the message names no line of the file.
+pub fn with_origin(message: &str, file: &Path, text: &str, origins: &BTreeMap<String, String>) -> Option<String> {
+    let (before, after) = message.split_once(&*file.to_string_lossy())?;
+    let numbers = after.trim_start_matches("` at position ").trim_start_matches(':');
+    let end = numbers.find(|c: char| !c.is_ascii_digit()).unwrap_or(numbers.len());
+    let number: usize = numbers[..end].parse().ok()?;
+    let (line, quote) = match after.strip_prefix('`') {
+        Some(_) => (text.get(..number)?.matches('\n').count(), "`"),
+        None => (number.checked_sub(1)?, ""),
+    };
+    let requirement = text.lines().nth(line)?;
+    let origin = origins.get(requirement)?;
+    let has_requirement = |line: &str| line.contains(requirement.split(" --hash").next().unwrap_or_default());
+    // A requirement over several lines has no line number.
+    let number = std::fs::read_to_string(origin).ok().and_then(|text| text.lines().position(has_requirement));
+    let number = number.map(|index| format!(":{}", index + 1)).unwrap_or_default();
+    let rest = numbers[end..].trim_start_matches(|c: char| c == ':' || c.is_ascii_digit());
+    Some(format!("{before}{origin}{number}{quote}{rest}"))
 }
 
 /// The setting or command of Leoflow that replaces an option of uv.
@@ -157,5 +180,22 @@ mod tests {
         );
         assert_eq!(without_options(certificates, |_| false), "error");
         assert_eq!(without_options("no `--hint` here", |_| false), "no `--hint` here");
+    }
+
+    #[test]
+    fn a_refused_line_is_named_with_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let origin = folder.path().join("requirements.txt");
+        std::fs::write(&origin, "# mine\na\nb== # why\n").unwrap();
+        let origins = [("b==".to_owned(), origin.display().to_string())].into();
+        let staged = Path::new("/s/requirements.in");
+        let named = |message: &str| with_origin(message, staged, "a\nb==\n", &origins);
+        let place = format!("{}:3", origin.display());
+        let expected = format!("Couldn't parse requirement in `{place}`\n  cause: b==");
+        let refused = "Couldn't parse requirement in `/s/requirements.in` at position 2\n  cause: b==";
+        assert_eq!(named(refused), Some(expected));
+        assert_eq!(named("Expected x: /s/requirements.in:2:7\n"), Some(format!("Expected x: {place}\n")));
+        assert_eq!(named("Expected x: /s/requirements.in:1:7"), None);
+        assert_eq!(named("no solution"), None);
     }
 }

@@ -3,6 +3,7 @@
 //! `pyproject.toml` in the user's home, which uv finds above its working directory.
 //! Source: <https://docs.astral.sh/uv/reference/settings/>.
 
+use super::uv::UvError;
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
@@ -42,25 +43,22 @@ pub fn names_index(files: &[(PathBuf, String)]) -> bool {
 }
 
 /// Merges the applicable settings of these files (path and text) into the text of a file for `--config-file`. The first
-/// file takes precedence. The error is a message for the user.
-pub fn merge_applicable(files: &[(&Path, String)]) -> Result<String, String> {
+/// file takes precedence.
+pub fn merge_applicable(files: &[(PathBuf, String)]) -> Result<String, UvError> {
     let mut merged = Table::new();
     for (path, text) in files {
-        let parsed: Table = toml::from_str(text).map_err(|error| format!("{}: {error}", path.display()))?;
+        let mut parsed: Table =
+            toml::from_str(text).map_err(|source| UvError::Settings { path: path.clone(), source })?;
         let folder = path.parent().unwrap_or(Path::new("/"));
-        for (name, value) in parsed {
-            match (name.as_str(), value) {
-                ("pip", Value::Table(pip)) => {
-                    let merged_pip = merged.entry("pip").or_insert_with(|| Value::Table(Table::new()));
-                    if let Value::Table(merged_pip) = merged_pip {
-                        merge_into(merged_pip, pip, folder);
-                    }
-                }
-                (_, value) => merge_into(&mut merged, Table::from_iter([(name, value)]), folder),
+        if let Some(Value::Table(pip)) = parsed.remove("pip") {
+            let merged_pip = merged.entry("pip").or_insert_with(|| Value::Table(Table::new()));
+            if let Value::Table(merged_pip) = merged_pip {
+                merge_into(merged_pip, pip, folder);
             }
         }
+        merge_into(&mut merged, parsed, folder);
     }
-    toml::to_string(&merged).map_err(|error| error.to_string())
+    Ok(merged.to_string())
 }
 
 /// Adds the applicable settings of a file in `folder` to `merged`. A setting that `merged` has stays; a list is
@@ -97,7 +95,7 @@ mod tests {
                     [[index]]\nname = 'own'\nurl = 'https://o/simple'\ndefault = true\n\
                     [pip]\ntarget = '/t'\nprefix = '/p'\nall-extras = true\nno-index = true\n";
         let system = "index-url = 'https://other/simple'\nnative-tls = true\n";
-        let files = [(Path::new("/c/uv/uv.toml"), user.to_owned()), (Path::new("/etc/uv/uv.toml"), system.to_owned())];
+        let files = [("/c/uv/uv.toml".into(), user.to_owned()), ("/etc/uv/uv.toml".into(), system.to_owned())];
         let merged: Table = toml::from_str(&merge_applicable(&files).unwrap()).unwrap();
         let expected: Table = toml::from_str(
             "index-url = 'https://i/simple'\nfind-links = ['/c/uv/wheels', 'https://h/w', '/w']\nnative-tls = true\n\
@@ -106,8 +104,9 @@ mod tests {
         .unwrap();
         assert_eq!(merged, expected);
         assert!(
-            merge_applicable(&[(Path::new("/c/uv.toml"), "index-url =".to_owned())])
+            merge_applicable(&[("/c/uv.toml".into(), "index-url =".to_owned())])
                 .unwrap_err()
+                .to_string()
                 .contains("/c/uv.toml")
         );
     }

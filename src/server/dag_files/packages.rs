@@ -119,7 +119,8 @@ impl Packages {
             let mut pause = FETCH_RETRY;
             loop {
                 let (home, source) = (home.clone(), source.clone());
-                let result = blocking::run(move || install_packages(&home, &source)).await;
+                let result =
+                    blocking::run(move || install_packages(&home, &source).map_err(|error| error.to_string())).await;
                 let Err(reason) = result.map_err(|error| error.to_string()).and_then(|result| result) else { return };
                 warn!("failed to get jinja2 and pendulum for DAGs: {reason}");
                 tokio::time::sleep(pause).await;

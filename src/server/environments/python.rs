@@ -101,7 +101,7 @@ impl Environments {
                 let (Progress::Started(step) | Progress::Detail(step)) = progress else { return };
                 this.python_downloads.states().insert(missing.ranges.clone(), State::UnderWay(step));
             };
-            missing.install(&this.core.home, &report)
+            missing.install(&this.core.home, &report).map_err(|error| error.to_string())
         };
         let downloaded = blocking::run(get).await.unwrap_or_else(|error| Err(error.to_string()));
         match downloaded {

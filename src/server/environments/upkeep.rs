@@ -60,7 +60,7 @@ impl Environments {
             let declared = Declared { python: vec![lock.python.clone()], ..lock.declared.clone() };
             let python =
                 environments::choose_or_install(&home, &declared, &plain_interpreter.python()?, &log_warnings)?;
-            environments::environment_of_lock(&home, &lock, &python, &log_warnings)
+            Ok(environments::environment_of_lock(&home, &lock, &python, &log_warnings)?)
         };
         let folder = blocking::run(work).await.map_err(|error| error.to_string())??;
         Ok(Environment { hash: Some(hash.to_owned()), interpreter: plain.in_environment(&folder) })
@@ -155,7 +155,7 @@ impl Environments {
         let in_use = InUse { locks: self.locks_in_use().await?, pythons: self.pythons_in_use().await };
         let home = self.core.home.clone();
         let work = move || cleanup.prune(&home, &in_use, unused_for);
-        blocking::run(work).await.map_err(|error| error.to_string())?
+        Ok(blocking::run(work).await.map_err(|error| error.to_string())??)
     }
 
     /// Returns the hashes of the locks in use, with their Python versions.

@@ -38,7 +38,7 @@ impl Environments {
         let this = self.clone();
         tokio::spawn(async move {
             let home = this.core.home.clone();
-            let download = move || environments::ensure_uv(&home, &|_| {}).map(drop);
+            let download = move || environments::ensure_uv(&home, &|_| {}).map(drop).map_err(|error| error.to_string());
             let downloaded = blocking::run(download).await.unwrap_or_else(|error| Err(error.to_string()));
             let new_state = downloaded.map_or_else(|reason| State::Failed(reason, Instant::now()), |()| State::Idle);
             *this.uv_download.0.lock().unwrap_or_else(PoisonError::into_inner) = new_state;

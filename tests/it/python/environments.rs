@@ -367,6 +367,22 @@ fn a_requirements_file_is_read_as_pip_reads_it() {
     let text = std::fs::read_to_string(folder.join("dag.py")).unwrap();
     std::fs::write(folder.join("dag.py"), text.replacen('\n', code, 1)).unwrap();
     test.run(&["validate", path]).expect(0);
+    // uv's messages name the line of the project's file.
+    let more = |line: &str| std::fs::write(folder.join("more.txt"), format!("# mine\n{line}\n")).unwrap();
+    std::fs::write(folder.join("requirements.txt"), format!("{requirements}-r more.txt\n")).unwrap();
+    for (line, expected) in [
+        ("paint==", "Unexpected end of version specifier"),
+        ("mine @ hg+https://h.example/x", "Mercurial is not supported"),
+        ("paint --global-option=x", "Expected `--hash`"),
+    ] {
+        more(line);
+        let refused = test.run(&["validate", path]).expect(1).stdout;
+        assert!(refused.contains(expected) && refused.contains("p/more.txt:2"), "{refused}");
+    }
+    // A file with another hash than the pinned one is refused, also if an environment has it.
+    more(&format!("paint==1.0 --hash=sha256:{}", "0".repeat(64)));
+    let refused = test.run(&["validate", path]).expect(1).stdout;
+    assert!(refused.contains("Hash mismatch for `paint==1.0`"), "{refused}");
 }
 
 #[test]

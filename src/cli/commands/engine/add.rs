@@ -109,8 +109,8 @@ fn read(file: &Path) -> Result<Option<String>, Error> {
     files::read_text(file, leoflow_yaml::SIZE_LIMIT).map_err(|error| Error::io("read", file, &error))
 }
 
-fn refused(reason: String) -> Error {
-    Error::failed(reason)
+fn refused(reason: impl ToString) -> Error {
+    Error::failed(reason.to_string())
         .hint("nothing was changed; see docs/explanation/environments.md for where dependencies may be declared")
 }
 
@@ -134,7 +134,7 @@ fn change(request: &Request, settings_file: &Path, packages: &[String]) -> Resul
     let file = file.canonicalize().unwrap_or(file);
     let before = read(&file)?;
     let after = added_to(before.as_deref().unwrap_or_default(), packages);
-    let declared = file_context(request).settings.map_err(|error| refused(error.to_string()))?.declared;
+    let declared = file_context(request).settings.map_err(refused)?.declared;
     let declared = declared.unwrap_or_default().with_packages(packages).map_err(refused)?;
     Ok(Change { file, before, after, declared: Some(declared) })
 }

@@ -1,6 +1,8 @@
 //! Addresses (URLs) in requirements, constraints and indexes: checks them for secrets, removes their logins and
 //! resolves relative references.
 
+use super::error::LineError;
+
 /// Prefixes of the access tokens of GitHub and GitLab.
 const TOKEN_PREFIXES: [&str; 6] = ["ghp_", "gho_", "ghs_", "ghu_", "github_pat_", "glpat-"];
 /// Length from which a user name with digits counts as a token.
@@ -32,21 +34,15 @@ pub fn is_constraints_file(constraint: &str) -> bool {
 }
 
 /// Checks that an address contains no password or token, because addresses are stored in the datastore and displayed. A
-/// user name alone is allowed, and `${NAME}` in place of a password. The error is a message for the user.
-pub fn check_login(address: &str) -> Result<(), String> {
+/// user name alone is allowed, and `${NAME}` in place of a password.
+pub fn check_login(address: &str) -> Result<(), LineError> {
     let Some((scheme, rest)) = address.split_once("://") else { return Ok(()) };
     let Some((login, _)) = authority(rest).rsplit_once('@') else { return Ok(()) };
     let (user, password) = login.split_once(':').unwrap_or((login, ""));
     if (password.is_empty() || is_variable(password)) && !is_token(user) {
         return Ok(());
     }
-    Err(if scheme.ends_with("ssh") {
-        "its address must not contain a password, which ssh does not read there; use a key, as in git+ssh://git@HOST/…"
-    } else {
-        "its address must not contain a password or a token; put it into ~/.netrc, or write ${NAME} in its place and \
-         set NAME in the project's .env"
-    }
-    .to_owned())
+    Err(if scheme.ends_with("ssh") { LineError::SshPassword } else { LineError::Password })
 }
 
 /// The user, host and port of an address; `rest` is the address after `://`.
@@ -104,7 +100,7 @@ mod tests {
             "git+https://${TOKEN}@github.com/o/r.git",
             "https://i.example/a@b:c/x@1.whl",
         ] {
-            assert_eq!(check_login(address), Ok(()), "{address}");
+            check_login(address).unwrap();
         }
         for (address, expected) in [
             ("https://me:secret@i.example/simple", "~/.netrc"),
@@ -113,7 +109,7 @@ mod tests {
             ("https://0123456789secret0123456789@i.example/simple", "~/.netrc"),
             ("git+ssh://git:secret@github.com/o/r.git", "use a key"),
         ] {
-            let error = check_login(address).unwrap_err();
+            let error = check_login(address).unwrap_err().to_string();
             assert!(error.contains(expected) && !error.contains("secret"), "{error}");
         }
     }

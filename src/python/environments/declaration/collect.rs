@@ -3,13 +3,13 @@
 //! error that names both. Without any list of requirements, one of `OTHER_LISTS` is read.
 
 use super::declared::Declared;
+use super::error::{DeclarationError, LineError};
 use super::index::Index;
 use super::merge::{Source, conflict, merge};
-use super::project_text;
 use super::requirements::{self, Declaration};
-use super::requirements_file::{self, Lookup};
 use super::unread::{self, ADDITIONAL, Unread};
 use super::variables::Variables;
+use super::{project_text, requirements_file};
 use crate::dotenv;
 use leoflow_base::config::leoflow_yaml::{self, EnvironmentSettings};
 use std::path::{Path, PathBuf};
@@ -27,73 +27,66 @@ pub struct DagLocation<'a> {
     pub folders: &'a [PathBuf],
 }
 
-impl DagLocation<'_> {
-    /// A variable of a `.env` file or of our own environment; `None` if it is empty, because pip does not expand an
-    /// empty variable either.
-    fn variable(&self, name: &str) -> Option<String> {
-        dotenv::variable(self.folders, name).filter(|value| !value.is_empty())
-    }
+/// What a DAG file's project declares.
+#[derive(Debug, Default)]
+pub struct Collected {
+    /// `None` if the plain interpreter is enough.
+    pub declared: Option<Declared>,
+    /// Declarations that are not read.
+    pub unread: Vec<Unread>,
 }
 
 /// Collects the declarations for a DAG file: those of its project's settings (`environment`), of files beside it and of
-/// the file itself; without any of these, those of the workspace's settings and files. `None` if the plain interpreter
-/// is enough. Adds to `read` the paths of all files that the result depends on, existing or not, and to `unread` the
-/// declarations that are not read. The error is a message for the user.
+/// the file itself; without any of these, those of the workspace's settings and files. Adds to `read` the paths of all
+/// files that the result depends on, existing or not.
 pub(crate) fn collect_declared(
     location: &DagLocation<'_>,
     environment: Option<EnvironmentSettings>,
-    workspace_settings: impl FnOnce(&mut Vec<PathBuf>) -> Result<Option<EnvironmentSettings>, String>,
+    workspace_settings: impl FnOnce(&mut Vec<PathBuf>) -> Result<Option<EnvironmentSettings>, DeclarationError>,
     read: &mut Vec<PathBuf>,
-    unread: &mut Vec<Unread>,
-) -> Result<Option<Declared>, String> {
-    let mut sources = Vec::new();
+) -> Result<Collected, DeclarationError> {
+    let mut collector = Collector::new(location, read);
     let mut included = None;
     let mut is_listed = false;
     if let (Some(project), Some(environment)) = (location.project, environment) {
         included = environment.requirements.as_ref().map(|name| project.join(name));
         is_listed = has_list(&environment);
-        sources.extend(source_from_settings(project, environment, location, read)?);
+        collector.read_settings(project, environment)?;
     }
-    sources.extend(files_beside(location, included.as_deref(), read)?);
-    if location.project.is_some() {
-        add_other_list(&folders_beside(location), location, is_listed, &mut sources, read, unread)?;
-    }
+    collector.read_project(included.as_deref(), is_listed)?;
     let declares_packages = |source: &Source| {
         let declaration = &source.declaration;
         declaration.requirements.is_some() || !declaration.additional.is_empty() || declaration.python.is_some()
     };
-    let declares_nothing = !sources.iter().any(declares_packages);
+    let declares_nothing = !collector.sources.iter().any(declares_packages);
     if let Some(workspace) = location.workspace
         && (declares_nothing || location.project.is_none())
     {
-        let mut environment = workspace_settings(read)?;
-        let included = environment.as_ref().and_then(|settings| settings.requirements.clone());
+        let mut environment = workspace_settings(collector.read)?;
         if declares_nothing && location.project.is_some() {
             // If the workspace is one repository, the requirements of all projects are in its top folder.
-            let included = included.map(|name| workspace.join(name));
-            sources.extend(files_in(&[workspace], location, included.as_deref(), read)?);
+            let included = environment.as_ref().and_then(|settings| settings.requirements.as_ref());
+            collector.read_files(&[workspace], included.map(|name| workspace.join(name)).as_deref())?;
         }
-        is_listed = environment.as_ref().is_some_and(has_list);
-        add_other_list(&[workspace], location, is_listed, &mut sources, read, unread)?;
+        collector.read_other_list(&[workspace], environment.as_ref().is_some_and(has_list))?;
         if !declares_nothing && let Some(environment) = &mut environment {
             // A file outside of projects takes its requirements from its own block, and only constraints and indexes
             // from the workspace.
             (environment.dependencies, environment.requirements, environment.python_version) = (None, None, None);
         }
         if let Some(environment) = environment {
-            sources.extend(source_from_settings(workspace, environment, location, read)?);
+            collector.read_settings(workspace, environment)?;
         }
     }
     if let Some(packages) = location.variable(ADDITIONAL) {
         let additional = packages.split_whitespace().map(str::to_owned).collect();
-        let declaration = Declaration { additional, ..Declaration::default() };
-        sources.push(Source { origin: ADDITIONAL.to_owned(), declaration });
+        collector.add(ADDITIONAL, Declaration { additional, ..Declaration::default() });
     }
-    let declared = merge(sources)?;
-    Ok(declared.map(|declared| {
+    let declared = merge(collector.sources)?.map(|declared| {
         let variables = Variables::read(declared.texts(), &|name| location.variable(name));
         Declared { variables, ..declared }
-    }))
+    });
+    Ok(Collected { declared, unread: collector.unread })
 }
 
 /// Finds the file, other than `leoflow.yaml`, that lists the requirements of a DAG file: one beside the DAG file, the
@@ -103,18 +96,18 @@ pub fn find_requirements_source(
     location: &DagLocation<'_>,
     settings: &EnvironmentSettings,
     included: Option<&Path>,
-) -> Result<Option<PathBuf>, String> {
-    let (read, unread) = (&mut Vec::new(), &mut Vec::new());
-    let mut sources = files_beside(location, included, read)?;
-    add_other_list(&folders_beside(location), location, has_list(settings), &mut sources, read, unread)?;
+) -> Result<Option<PathBuf>, DeclarationError> {
+    let mut read = Vec::new();
+    let mut collector = Collector::new(location, &mut read);
+    collector.read_project(included, has_list(settings))?;
     if let Some(workspace) = location.workspace
         && location.project.is_some()
         && !has_list(settings)
     {
-        sources.extend(files_in(&[workspace], location, None, read)?);
-        add_other_list(&[workspace], location, false, &mut sources, read, unread)?;
+        collector.read_files(&[workspace], None)?;
+        collector.read_other_list(&[workspace], false)?;
     }
-    Ok(sources.into_iter().find(lists_requirements).map(|source| source.origin.into()))
+    Ok(collector.sources.into_iter().find(lists_requirements).map(|source| source.origin.into()))
 }
 
 /// True if the settings list requirements, even an empty list.
@@ -126,125 +119,133 @@ fn lists_requirements(source: &Source) -> bool {
     source.declaration.requirements.as_ref().is_some_and(|all| !all.is_empty())
 }
 
-/// Adds the first of `OTHER_LISTS` in these folders, unless the settings (`is_listed`) or the sources list
-/// requirements. Adds to `unread` the declarations in these folders that are not read.
-fn add_other_list(
-    folders: &[&Path],
-    location: &DagLocation<'_>,
-    is_listed: bool,
-    sources: &mut Vec<Source>,
-    read: &mut Vec<PathBuf>,
-    unread: &mut Vec<Unread>,
-) -> Result<(), String> {
-    let mut is_listed = is_listed || sources.iter().any(lists_requirements);
-    let mut paths = folders.iter().flat_map(|folder| OTHER_LISTS.map(|name| folder.join(name)));
-    while !is_listed && let Some(path) = paths.next() {
-        // Reading would fail if `requirements` is a file.
-        if !path.exists() {
-            read.push(path);
-            continue;
-        }
-        let declaration = requirements_file::read_file(&path, &|name| location.variable(name), read)?;
-        let source = declaration.map(|declaration| Source { origin: path.display().to_string(), declaration });
-        is_listed = source.as_ref().is_some_and(lists_requirements);
-        sources.extend(source);
+impl<'a> DagLocation<'a> {
+    /// A variable of a `.env` file or of our own environment; `None` if it is empty, because pip does not expand an
+    /// empty variable either.
+    fn variable(&self, name: &str) -> Option<String> {
+        dotenv::variable(self.folders, name).filter(|value| !value.is_empty())
     }
-    unread.extend(unread::find(folders, is_listed));
-    Ok(())
+
+    /// The folders from the DAG file's up to its project's.
+    fn folders_beside(&self) -> Vec<&'a Path> {
+        let top = self.project.or_else(|| self.file.parent()).unwrap_or(Path::new("/"));
+        let is_inside = |folder: &&Path| folder.starts_with(top) && *folder != Path::new("");
+        self.file.ancestors().skip(1).take_while(is_inside).collect()
+    }
 }
 
-fn source_from_settings(
-    folder: &Path,
-    environment: EnvironmentSettings,
-    location: &DagLocation<'_>,
-    read: &mut Vec<PathBuf>,
-) -> Result<Option<Source>, String> {
-    let mut declaration = Declaration {
-        requirements: environment.dependencies,
-        python: environment.python_version,
-        ..Declaration::default()
-    };
-    if let Some(version) = environment.airflow {
-        let exact = if version.split('.').count() == 2 { format!("{version}.*") } else { version };
-        declaration.additional.push(format!("apache-airflow=={exact}"));
+/// The declarations that were read so far.
+struct Collector<'a> {
+    location: &'a DagLocation<'a>,
+    read: &'a mut Vec<PathBuf>,
+    unread: Vec<Unread>,
+    sources: Vec<Source>,
+}
+
+impl<'a> Collector<'a> {
+    fn new(location: &'a DagLocation<'a>, read: &'a mut Vec<PathBuf>) -> Self {
+        Self { location, read, unread: Vec::new(), sources: Vec::new() }
     }
-    declaration.index = Index {
-        first: environment.index,
-        extra: environment.extra_index,
-        exclude_newer: environment.exclude_newer,
-        ..Index::default()
-    };
-    declaration.constraints = environment.constraints;
-    if let Some(name) = environment.requirements {
-        let file = folder.join(name);
-        let listed = requirements_file::read_file(&file, &|name| location.variable(name), read)?;
-        let listed = listed.ok_or_else(|| format!("{}: no such file: {}", leoflow_yaml::FILE, file.display()))?;
-        declaration.requirements.get_or_insert_default().extend(listed.requirements.into_iter().flatten());
-        declaration.constraints.extend(listed.constraints);
-        if let (Some(index_of_settings), Some(index_of_file)) = (&declaration.index.first, &listed.index.first)
-            && index_of_settings != index_of_file
+
+    fn add(&mut self, origin: impl AsRef<Path>, declaration: Declaration) {
+        self.sources.push(Source { origin: origin.as_ref().display().to_string(), declaration });
+    }
+
+    fn requirements_in(&mut self, path: &Path) -> Result<Option<Declaration>, DeclarationError> {
+        requirements_file::read_file(path, &|name| self.location.variable(name), self.read)
+    }
+
+    /// Reads the nearest `pyproject.toml` and the nearest `requirements.txt`, from the DAG file's folder up to its
+    /// project's, the block in the DAG file, and in a project its other list. Ignores the file that the settings include
+    /// (`included`) and files of that name above it.
+    fn read_project(&mut self, included: Option<&Path>, is_listed: bool) -> Result<(), DeclarationError> {
+        let (file, folders) = (self.location.file, self.location.folders_beside());
+        self.read_files(&folders, included)?;
+        // The DAG file is not added to `read`: the server watches it anyway.
+        if let Some(text) = project_text::text_of(file, &mut Vec::new()).ok().flatten()
+            && let Some(declaration) = requirements::read_script(file, &text)?
         {
-            return conflict(folder.join(leoflow_yaml::FILE).display(), file.display(), "the index");
+            self.add(file, declaration);
         }
-        declaration.index.extend(&listed.index);
-        declaration.index.first = declaration.index.first.or(listed.index.first);
+        if self.location.project.is_some() { self.read_other_list(&folders, is_listed) } else { Ok(()) }
     }
-    let is_empty_declaration = declaration == Declaration::default();
-    let origin = folder.join(leoflow_yaml::FILE).display().to_string();
-    Ok((!is_empty_declaration).then_some(Source { origin, declaration }))
-}
 
-/// The folders from the DAG file's up to its project's.
-fn folders_beside<'a>(location: &DagLocation<'a>) -> Vec<&'a Path> {
-    let top = location.project.or_else(|| location.file.parent()).unwrap_or(Path::new("/"));
-    let is_inside = |folder: &&Path| folder.starts_with(top) && *folder != Path::new("");
-    location.file.ancestors().skip(1).take_while(is_inside).collect()
-}
-
-/// Reads the nearest `pyproject.toml` and the nearest `requirements.txt`, from the DAG file's folder up to its
-/// project's, and the block in the DAG file; ignores the file that the settings include (`included`) and files of that
-/// name above it.
-fn files_beside(
-    location: &DagLocation<'_>,
-    included: Option<&Path>,
-    read: &mut Vec<PathBuf>,
-) -> Result<Vec<Source>, String> {
-    let mut sources = files_in(&folders_beside(location), location, included, read)?;
-    // The DAG file is not added to `read`: the server watches it anyway.
-    if let Some(text) = project_text::text_of(location.file, &mut Vec::new()).ok().flatten() {
-        let declaration = requirements::read_script(location.file, &text)?;
-        sources
-            .extend(declaration.map(|declaration| Source { origin: location.file.display().to_string(), declaration }));
-    }
-    Ok(sources)
-}
-
-/// Reads the first `pyproject.toml` and the first `requirements.txt` in these folders.
-fn files_in(
-    folders: &[&Path],
-    location: &DagLocation<'_>,
-    included: Option<&Path>,
-    read: &mut Vec<PathBuf>,
-) -> Result<Vec<Source>, String> {
-    let lookup: Lookup<'_> = &|name| location.variable(name);
-    let mut sources = Vec::new();
-    for name in ["pyproject.toml", "requirements.txt"] {
-        for folder in folders {
-            let path = folder.join(name);
-            if included == Some(path.as_path()) {
-                break;
-            }
-            let declaration = match name {
-                "pyproject.toml" => requirements::read_pyproject(&path, read)?,
-                _ => requirements_file::read_file(&path, lookup, read)?,
-            };
-            if let Some(declaration) = declaration {
-                sources.push(Source { origin: path.display().to_string(), declaration });
-                break;
+    /// Reads the first `pyproject.toml` and the first `requirements.txt` in these folders.
+    fn read_files(&mut self, folders: &[&Path], included: Option<&Path>) -> Result<(), DeclarationError> {
+        for name in ["pyproject.toml", "requirements.txt"] {
+            let paths = folders.iter().map(|folder| folder.join(name));
+            for path in paths.take_while(|path| included != Some(path.as_path())) {
+                let declaration = match name {
+                    "pyproject.toml" => requirements::read_pyproject(&path, self.read)?,
+                    _ => self.requirements_in(&path)?,
+                };
+                if let Some(declaration) = declaration {
+                    self.add(path, declaration);
+                    break;
+                }
             }
         }
+        Ok(())
     }
-    Ok(sources)
+
+    /// Reads the first of `OTHER_LISTS` in these folders, unless the settings (`is_listed`) or the sources list
+    /// requirements, and finds the declarations in these folders that are not read.
+    fn read_other_list(&mut self, folders: &[&Path], is_listed: bool) -> Result<(), DeclarationError> {
+        let mut is_listed = is_listed || self.sources.iter().any(lists_requirements);
+        let mut paths = folders.iter().flat_map(|folder| OTHER_LISTS.map(|name| folder.join(name)));
+        while !is_listed && let Some(path) = paths.next() {
+            // Reading would fail if `requirements` is a file.
+            if !path.exists() {
+                self.read.push(path);
+            } else if let Some(declaration) = self.requirements_in(&path)? {
+                self.add(path, declaration);
+                is_listed = self.sources.last().is_some_and(lists_requirements);
+            }
+        }
+        self.unread.extend(unread::find(folders, is_listed));
+        Ok(())
+    }
+
+    /// Adds the declaration in the settings of a folder, with the file that they include.
+    fn read_settings(&mut self, folder: &Path, environment: EnvironmentSettings) -> Result<(), DeclarationError> {
+        let mut declaration = Declaration {
+            requirements: environment.dependencies,
+            python: environment.python_version,
+            constraints: environment.constraints,
+            index: Index {
+                first: environment.index,
+                extra: environment.extra_index,
+                exclude_newer: environment.exclude_newer,
+                ..Index::default()
+            },
+            ..Declaration::default()
+        };
+        if let Some(version) = environment.airflow {
+            let exact = if version.split('.').count() == 2 { format!("{version}.*") } else { version };
+            declaration.additional.push(format!("apache-airflow=={exact}"));
+        }
+        let origin = folder.join(leoflow_yaml::FILE);
+        if let Some(name) = environment.requirements {
+            let file = folder.join(name);
+            let listed = self.requirements_in(&file)?;
+            let missing = || DeclarationError::in_origin(leoflow_yaml::FILE)(LineError::NoFile(file.clone()));
+            let listed = listed.ok_or_else(missing)?;
+            declaration.requirements.get_or_insert_default().extend(listed.requirements.into_iter().flatten());
+            declaration.constraints.extend(listed.constraints);
+            declaration.origins = listed.origins;
+            if let (Some(index_of_settings), Some(index_of_file)) = (&declaration.index.first, &listed.index.first)
+                && index_of_settings != index_of_file
+            {
+                return Err(conflict(origin.display(), file.display(), "the index"));
+            }
+            declaration.index.extend(&listed.index);
+            declaration.index.first = declaration.index.first.or(listed.index.first);
+        }
+        if declaration != Declaration::default() {
+            self.add(origin, declaration);
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -269,15 +270,15 @@ mod tests {
             &self,
             settings: Option<&Value>,
             workspace_settings: Option<&Value>,
-        ) -> Result<Option<Declared>, String> {
-            self.collect_with_unread(settings, workspace_settings).map(|(declared, _)| declared)
+        ) -> Result<Option<Declared>, DeclarationError> {
+            self.collect_all(settings, workspace_settings).map(|collected| collected.declared)
         }
 
-        fn collect_with_unread(
+        fn collect_all(
             &self,
             settings: Option<&Value>,
             workspace_settings: Option<&Value>,
-        ) -> Result<(Option<Declared>, Vec<Unread>), String> {
+        ) -> Result<Collected, DeclarationError> {
             let environment = |settings: &Value| leoflow_yaml::take_environment(&mut settings.clone());
             let root = self.0.path();
             let location = DagLocation {
@@ -286,15 +287,8 @@ mod tests {
                 file: &root.join("p/dags/dag.py"),
                 folders: &[root.join("p"), root.to_owned()],
             };
-            let mut unread = Vec::new();
-            let declared = collect_declared(
-                &location,
-                settings.map(environment),
-                |_| Ok(workspace_settings.map(environment)),
-                &mut Vec::new(),
-                &mut unread,
-            )?;
-            Ok((declared, unread))
+            let of_workspace = |_: &mut Vec<PathBuf>| Ok(workspace_settings.map(environment));
+            collect_declared(&location, settings.map(environment), of_workspace, &mut Vec::new())
         }
     }
 
@@ -328,7 +322,7 @@ mod tests {
         let folder = Folder::with(&[("needs.txt", "d\n"), ("requirements.txt", "d\n")]);
         let found = folder.collect(None, Some(&json!({"requirements": "requirements.txt"}))).unwrap().unwrap();
         assert_eq!(found.requirements, ["d"]);
-        let error = folder.collect(None, Some(&json!({"dependencies": ["e"]}))).unwrap_err();
+        let error = folder.collect(None, Some(&json!({"dependencies": ["e"]}))).unwrap_err().to_string();
         assert!(error.contains("requirements.txt and ") && error.contains("do not agree"), "{error}");
     }
 
@@ -354,7 +348,10 @@ mod tests {
         assert_eq!(found.requirements, ["a", "b", "c>=1"]);
         let found = Folder::with(&[env, ("requirements.txt", "a\n")]).collect(None, None).unwrap().unwrap();
         assert_eq!(found.requirements, ["a", "b", "c>=1"]);
-        let error = Folder::with(&[("p/.env", "_PIP_ADDITIONAL_REQUIREMENTS=./b\n")]).collect(None, None).unwrap_err();
+        let error = Folder::with(&[("p/.env", "_PIP_ADDITIONAL_REQUIREMENTS=./b\n")])
+            .collect(None, None)
+            .unwrap_err()
+            .to_string();
         assert!(error.starts_with("_PIP_ADDITIONAL_REQUIREMENTS: "), "{error}");
     }
 
@@ -362,8 +359,8 @@ mod tests {
     fn unread_declarations_are_found_unless_a_list_is_read() {
         let pipfile = "[packages]\nb = '*'\n";
         let unread = |files: &[(&str, &str)], settings: Option<&Value>, workspace_settings: Option<&Value>| {
-            let (_, unread) = Folder::with(files).collect_with_unread(settings, workspace_settings).unwrap();
-            unread.iter().filter(|unread| unread.path.ends_with("Pipfile")).count()
+            let collected = Folder::with(files).collect_all(settings, workspace_settings).unwrap();
+            collected.unread.iter().filter(|unread| unread.path.ends_with("Pipfile")).count()
         };
         assert_eq!(unread(&[("p/Pipfile", pipfile), ("Pipfile", pipfile)], None, None), 2);
         assert_eq!(unread(&[("p/Pipfile", pipfile), ("p/requirements.txt", "b\n")], None, None), 0);
@@ -401,7 +398,7 @@ mod tests {
         let both = folder.collect(Some(&json!({"dependencies": ["b"], "requirements": "requirements.txt"})), None);
         assert_eq!(both.unwrap().unwrap().requirements, ["a", "b"]);
         assert!(folder.collect(Some(&json!({"dependencies": []})), None).unwrap().is_some());
-        let error = folder.collect(Some(&json!({"dependencies": ["b"]})), None).unwrap_err();
+        let error = folder.collect(Some(&json!({"dependencies": ["b"]})), None).unwrap_err().to_string();
         assert!(error.contains("p/leoflow.yaml and ") && error.contains("p/requirements.txt do not agree"), "{error}");
     }
 
@@ -439,9 +436,8 @@ mod tests {
             None,
             |_| Ok(Some(leoflow_yaml::take_environment(&mut settings))),
             &mut Vec::new(),
-            &mut Vec::new(),
         );
-        let found = found.unwrap().unwrap();
+        let found = found.unwrap().declared.unwrap();
         assert_eq!((found.requirements, found.constraints), (vec!["a".to_owned()], vec!["a<2".to_owned()]));
         assert_eq!(found.index.first.as_deref(), Some("https://i.example/simple"));
     }
@@ -469,25 +465,25 @@ mod tests {
     fn a_python_must_match_every_range() {
         let folder = Folder::with(&[("p/pyproject.toml", "[project]\nname='x'\nrequires-python='>=3.11'\n")]);
         let found = folder.collect(Some(&json!({"python_version": "3.12"})), None).unwrap().unwrap();
-        assert_eq!(found.accepts_python("3.12.1"), Ok(()));
-        assert_eq!(found.accepts_python("3.11.1"), Err("3.12".to_owned()));
+        assert_eq!(found.mismatch("3.12.1"), None);
+        assert_eq!(found.mismatch("3.11.1").as_deref(), Some("3.12"));
         assert!(found.requirements.is_empty());
     }
 
     #[test]
     fn a_conflict_of_indexes_names_both_sources() {
         let folder = Folder::with(&[("p/requirements.txt", "--index-url https://a.example/simple\na\n")]);
-        let error = folder.collect(Some(&json!({"index": "https://b.example/simple"})), None).unwrap_err();
+        let error = folder.collect(Some(&json!({"index": "https://b.example/simple"})), None).unwrap_err().to_string();
         assert!(error.contains("requirements.txt do not agree on the index"), "{error}");
         let included = json!({"index": "https://b.example/simple", "requirements": "requirements.txt"});
-        let error = folder.collect(Some(&included), None).unwrap_err();
+        let error = folder.collect(Some(&included), None).unwrap_err().to_string();
         assert!(error.contains("requirements.txt do not agree on the index"), "{error}");
     }
 
     #[test]
     fn a_password_in_an_address_is_refused() {
         let folder = Folder::with(&[("p/requirements.txt", "--index-url https://me:secret@i.example/simple\na\n")]);
-        let error = folder.collect(None, None).unwrap_err();
+        let error = folder.collect(None, None).unwrap_err().to_string();
         assert!(error.contains("must not contain a password") && !error.contains("secret"), "{error}");
     }
 }

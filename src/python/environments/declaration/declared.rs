@@ -1,14 +1,15 @@
 //! A declaration: the requirements, constraints, indexes and Python versions of an environment.
 
-use super::addresses::{included_address, is_constraints_file};
+use super::error::LineError;
 use super::index::Index;
 use super::python_range::PythonRange;
-use super::requirements;
+use super::requirements::Role;
 use super::variables::Variables;
 use crate::Python;
 use crate::environments::pins;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The merged declaration for a DAG file. Equal declarations share an environment.
@@ -26,6 +27,9 @@ pub struct Declared {
     /// The values of the variables (`${NAME}`) that requirements, constraints and indexes contain; never stored.
     #[serde(skip)]
     pub variables: Variables,
+    /// The file, setting or variable that contains a requirement, for messages; not stored.
+    #[serde(skip)]
+    pub origins: BTreeMap<String, String>,
 }
 
 impl Declared {
@@ -45,10 +49,9 @@ impl Declared {
         self.inputs(&self.python_of_lock(python))
     }
 
-    /// Returns the declaration with these requirements added; each replaces one for the same package. The error is a
-    /// message for the user.
-    pub fn with_packages(&self, packages: &[String]) -> Result<Self, String> {
-        packages.iter().try_for_each(|package| requirements::check(package))?;
+    /// Returns the declaration with these requirements added; each replaces one for the same package.
+    pub fn with_packages(&self, packages: &[String]) -> Result<Self, LineError> {
+        packages.iter().try_for_each(|package| Role::Requirements.check(package))?;
         let is_replaced = |line: &String| packages.iter().any(|package| pins::name_of(package) == pins::name_of(line));
         let mut requirements: Vec<String> =
             self.requirements.iter().filter(|line| !is_replaced(line)).chain(packages).cloned().collect();
@@ -57,10 +60,15 @@ impl Declared {
         Ok(Self { requirements, ..self.clone() })
     }
 
+    /// The requirements and constraints, and the lines that include files.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = (Role, &String)> {
+        let requirements = self.requirements.iter().map(|line| (Role::Requirements, line));
+        requirements.chain(self.constraints.iter().map(|line| (Role::Constraints, line)))
+    }
+
     /// The requirements and constraints, which may pin a file or a commit; without the lines that include files.
     pub(crate) fn pin_lines(&self) -> impl Iterator<Item = &String> {
-        let requirements = self.requirements.iter().filter(|line| included_address(line).is_none());
-        requirements.chain(self.constraints.iter().filter(|line| !is_constraints_file(line)))
+        self.lines().filter(|(role, line)| role.included_address(line).is_none()).map(|(_, line)| line)
     }
 
     /// All texts that may contain variables.
@@ -70,7 +78,7 @@ impl Declared {
 
     /// Returns the declaration with the variables' values from `other`; `None` if the declarations differ otherwise.
     pub fn with_variables_of(&self, other: &Self) -> Option<Self> {
-        let with_values = Self { variables: other.variables.clone(), ..self.clone() };
+        let with_values = Self { variables: other.variables.clone(), origins: other.origins.clone(), ..self.clone() };
         (with_values == *other).then_some(with_values)
     }
 
@@ -82,19 +90,14 @@ impl Declared {
 
     /// The Python version of a lock: `3.12`, or `3.12.4` if a range distinguishes patches.
     pub(crate) fn python_of_lock(&self, python: &Python) -> String {
-        let is_exact =
-            self.python.iter().filter_map(|range| range.parse::<PythonRange>().ok()).any(|range| range.is_exact());
-        if is_exact { python.version.clone() } else { python.minor() }
+        let mut ranges = self.python.iter().filter_map(|range| range.parse::<PythonRange>().ok());
+        if ranges.any(|range| range.is_exact()) { python.version.clone() } else { python.minor() }
     }
 
-    /// Checks a version (`3.12.1`). The error is the range that it does not match.
-    pub(crate) fn accepts_python(&self, version: &str) -> Result<(), String> {
-        for range in &self.python {
-            if !range.parse::<PythonRange>()?.contains(version) {
-                return Err(range.clone());
-            }
-        }
-        Ok(())
+    /// The first range that a version (`3.12.1`) does not match; `None` if it matches all.
+    pub(crate) fn mismatch(&self, version: &str) -> Option<String> {
+        let accepts = |range: &&String| range.parse::<PythonRange>().is_ok_and(|range| range.contains(version));
+        self.python.iter().find(|range| !accepts(range)).cloned()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Package indexes, and which files of a package may be installed: from a project's settings and pip's options.
 
 use super::addresses::{check_login, is_web};
+use super::error::LineError;
 use super::variables::Variables;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
@@ -66,20 +67,19 @@ impl Index {
         self.first.iter().chain(&self.extra).chain(&self.find_links)
     }
 
-    /// Checks the addresses, which are stored in the datastore and displayed. The error is a message for the user.
-    pub fn check(&self) -> Result<(), String> {
+    /// Checks the addresses, which are stored in the datastore and displayed.
+    pub fn check(&self) -> Result<(), LineError> {
         for url in self.first.iter().chain(&self.extra) {
             let is_supported = is_web(url) || url.starts_with("file://") || url.starts_with("${");
             if !is_supported {
-                return Err(format!("{url:?} is not a valid index address"));
+                return Err(LineError::IndexAddress(url.clone()));
             }
         }
-        let checked = self.addresses().map(|url| check_login(url).map_err(|reason| format!("an index: {reason}")));
-        checked.collect()
+        self.addresses().try_for_each(|url| check_login(url).map_err(LineError::about("an index")))
     }
 
     /// The indexes as environment variables for uv. Other users cannot read them, unlike arguments.
-    pub fn environment(&self, variables: &Variables) -> Result<Vec<(String, String)>, String> {
+    pub fn environment(&self, variables: &Variables) -> Result<Vec<(String, String)>, LineError> {
         let mut environment = Vec::new();
         if let Some(url) = &self.first {
             environment.push(("UV_DEFAULT_INDEX".to_owned(), variables.expand(url)?));

@@ -1,5 +1,6 @@
 //! Reads lock files of other tools beside a `pyproject.toml` as constraints on versions and hashes.
 
+use super::error::DeclarationError;
 use super::project_text::text_of;
 use crate::environments::pins;
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,11 +11,11 @@ use toml::{Table, Value};
 const NAMES: [&str; 4] = ["pylock.toml", "uv.lock", "poetry.lock", "pdm.lock"];
 
 /// The constraints of the lock file in the folder of `path`; none without a lock file.
-pub fn constraints_beside(path: &Path, read: &mut Vec<PathBuf>) -> Result<Vec<String>, String> {
+pub fn constraints_beside(path: &Path, read: &mut Vec<PathBuf>) -> Result<Vec<String>, DeclarationError> {
     for name in NAMES {
         let file = path.with_file_name(name);
         if let Some(text) = text_of(&file, read)? {
-            return constraints(&text).map_err(|error| format!("{}: {error}", file.display()));
+            return constraints(&text).map_err(|source| DeclarationError::Toml { path: file, source });
         }
     }
     Ok(Vec::new())

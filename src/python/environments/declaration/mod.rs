@@ -3,11 +3,11 @@
 pub mod addresses;
 pub mod collect;
 pub mod declared;
-pub mod edit;
+pub mod error;
 pub mod index;
 mod lock_files;
 mod merge;
-mod pip_lines;
+pub mod pip_lines;
 pub mod project_text;
 pub mod python_range;
 pub mod requirements;

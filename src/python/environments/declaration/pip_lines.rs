@@ -1,5 +1,7 @@
-//! Splits the text of a requirements file into requirements and options, like pip:
+//! Splits the text of a requirements file into requirements and options, like pip. uv parses the requirements:
 //! <https://pip.pypa.io/en/stable/reference/requirements-file-format/>.
+
+use super::error::LineError;
 
 /// A logical line that is neither blank nor a comment.
 #[derive(Debug, PartialEq, Eq)]
@@ -10,58 +12,46 @@ pub enum Line {
     Options(Vec<(&'static str, String)>),
 }
 
-/// Whether an option takes a value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Takes {
-    Value,
-    Nothing,
-}
-
-/// pip's options in requirements files: the long form, the letter of the short form, and whether it takes a value.
-const OPTIONS: &[(&str, Option<char>, Takes)] = &[
-    ("--index-url", Some('i'), Takes::Value),
-    ("--pypi-url", None, Takes::Value),
-    ("--extra-index-url", None, Takes::Value),
-    ("--no-index", None, Takes::Nothing),
-    ("--constraint", Some('c'), Takes::Value),
-    ("--requirement", Some('r'), Takes::Value),
-    ("--editable", Some('e'), Takes::Value),
-    ("--find-links", Some('f'), Takes::Value),
-    ("--no-binary", None, Takes::Value),
-    ("--only-binary", None, Takes::Value),
-    ("--prefer-binary", None, Takes::Nothing),
-    ("--require-hashes", None, Takes::Nothing),
-    ("--pre", None, Takes::Nothing),
-    ("--trusted-host", None, Takes::Value),
-    ("--use-feature", None, Takes::Value),
-    ("--hash", None, Takes::Value),
-    ("--config-settings", Some('C'), Takes::Value),
-    ("--global-option", None, Takes::Value),
+/// pip's options in requirements files: the long form, and the short form if it has one.
+const WITH_VALUE: [(&str, &str); 14] = [
+    ("--index-url", "-i"),
+    ("--pypi-url", ""),
+    ("--extra-index-url", ""),
+    ("--constraint", "-c"),
+    ("--requirement", "-r"),
+    ("--editable", "-e"),
+    ("--find-links", "-f"),
+    ("--no-binary", ""),
+    ("--only-binary", ""),
+    ("--trusted-host", ""),
+    ("--use-feature", ""),
+    ("--hash", ""),
+    ("--config-settings", "-C"),
+    ("--global-option", ""),
 ];
+const FLAGS: [(&str, &str); 4] = [("--no-index", ""), ("--prefer-binary", ""), ("--require-hashes", ""), ("--pre", "")];
+/// Options that follow a requirement and apply to it alone.
+const PER_REQUIREMENT: [&str; 3] = ["--hash", "--config-settings", "--global-option"];
 
 /// Decodes a file: by its byte order mark, by a comment such as `# coding: latin-1` in the first two lines, or as
-/// UTF-8. The error is a message for the user.
-pub fn decode(bytes: Vec<u8>) -> Result<String, String> {
+/// UTF-8.
+pub fn decode(bytes: Vec<u8>) -> Result<String, LineError> {
     let utf16 = |bytes: &[u8], unit: fn([u8; 2]) -> u16| {
         let units = bytes.as_chunks::<2>().0.iter().map(|pair| unit(*pair));
-        char::decode_utf16(units).collect::<Result<String, _>>().map_err(|_| "not valid UTF-16 text".to_owned())
+        char::decode_utf16(units).collect::<Result<String, _>>().map_err(|_| LineError::NotUtf16)
     };
-    match bytes.as_slice() {
-        [0xFF, 0xFE, rest @ ..] => return utf16(rest, u16::from_le_bytes),
-        [0xFE, 0xFF, rest @ ..] => return utf16(rest, u16::from_be_bytes),
-        _ => {}
-    }
-    match declared_encoding(&bytes).as_deref() {
-        Some("latin-1" | "latin1" | "iso-8859-1" | "iso8859-1") => {
-            return Ok(bytes.iter().map(|byte| char::from(*byte)).collect());
+    match (bytes.as_slice(), declared_encoding(&bytes).as_deref()) {
+        ([0xFF, 0xFE, rest @ ..], _) => utf16(rest, u16::from_le_bytes),
+        ([0xFE, 0xFF, rest @ ..], _) => utf16(rest, u16::from_be_bytes),
+        (_, Some("latin-1" | "latin1" | "iso-8859-1" | "iso8859-1")) => {
+            Ok(bytes.iter().map(|byte| char::from(*byte)).collect())
         }
-        Some(other) if !["utf-8", "utf8", "ascii", "us-ascii", "utf-8-sig"].contains(&other) => {
-            return Err(format!("the encoding {other:?} is not supported; save the file as UTF-8"));
+        (_, None | Some("utf-8" | "utf8" | "ascii" | "us-ascii" | "utf-8-sig")) => {
+            let text = String::from_utf8(bytes).map_err(|_| LineError::NotUtf8)?;
+            Ok(text.trim_start_matches('\u{feff}').to_owned())
         }
-        _ => {}
+        (_, Some(other)) => Err(LineError::Encoding(other.to_owned())),
     }
-    let text = String::from_utf8(bytes).map_err(|_| "not UTF-8 text; save the file as UTF-8".to_owned())?;
-    Ok(text.trim_start_matches('\u{feff}').to_owned())
 }
 
 /// The encoding in a comment of the first two lines, <https://peps.python.org/pep-0263/>.
@@ -77,10 +67,13 @@ fn declared_encoding(bytes: &[u8]) -> Option<String> {
     names.next()
 }
 
-/// Parses the text of a file. The error, a message for the user, contains no option values: one may be a secret.
-pub fn lines(text: &str) -> Result<Vec<Line>, String> {
+/// Splits the text of a file.
+pub fn lines(text: &str) -> Result<Vec<Line>, LineError> {
     let joined = logical_lines(text);
-    joined.iter().map(|line| strip_comment(line)).filter(|line| !line.is_empty()).map(parse).collect()
+    let lines = joined.iter().map(|line| without_comment(line)).filter(|line| !line.is_empty());
+    lines
+        .map(|line| if line.starts_with('-') { options(line) } else { Ok(Line::Requirement(requirement(line))) })
+        .collect()
 }
 
 /// Joins lines: a backslash at the end continues a line, except in a comment.
@@ -103,114 +96,60 @@ fn logical_lines(text: &str) -> Vec<String> {
 }
 
 /// Removes a comment, which begins with a `#` at the start of the line or after a blank: an address may contain `#`.
-fn strip_comment(line: &str) -> &str {
-    let line = line.trim();
-    if line.starts_with('#') {
-        return "";
-    }
-    let end = [" #", "\t#"].iter().filter_map(|start| line.find(start)).min();
-    end.map_or(line, |end| line[..end].trim_end())
+fn without_comment(line: &str) -> &str {
+    let starts = line.match_indices('#').map(|(start, _)| start);
+    let mut comments = starts.filter(|start| line[..*start].is_empty() || line[..*start].ends_with([' ', '\t']));
+    line[..comments.next().unwrap_or(line.len())].trim()
 }
 
-fn parse(line: &str) -> Result<Line, String> {
-    let is_option = |word: &&str| word.starts_with('-');
-    let Some(first_option) = line.split([' ', '\t']).find(is_option) else {
-        return Ok(Line::Requirement(line.to_owned()));
-    };
-    // The difference of the addresses is the option's offset: it is a slice of `line`.
-    let (requirement, rest) = line.split_at(first_option.as_ptr() as usize - line.as_ptr() as usize);
-    let options = options(&words(rest)?)?;
-    if requirement.trim().is_empty() {
-        return match options.iter().find(|(name, _)| is_per_requirement(name)) {
-            Some((name, _)) => Err(format!("{name} stands without a requirement; write it behind one")),
-            None => Ok(Line::Options(options)),
-        };
-    }
-    let mut text = requirement.trim().to_owned();
-    for (name, value) in options {
-        match name {
-            "--hash" => text.push_str(&format!(" --hash={value}")),
-            _ if is_per_requirement(name) => return Err(no_build_options(name)),
-            _ => return Err(format!("{name} stands behind a requirement; write it on a line of its own")),
-        }
-    }
-    Ok(Line::Requirement(text))
-}
-
-fn no_build_options(name: &str) -> String {
-    let instead = "build a wheel of the package, put it into a folder of the project and name that with --find-links";
-    format!("{name} is not supported, because a lock has no options of builds; {instead}")
-}
-
-/// True for the options that follow a requirement and apply to it alone.
-fn is_per_requirement(name: &str) -> bool {
-    ["--hash", "--config-settings", "--global-option"].contains(&name)
+/// The requirement with each of its hashes in the same spelling.
+fn requirement(line: &str) -> String {
+    let parts = line.split("--hash").map(|part| part.trim().trim_start_matches('=').trim_matches(['"', '\'', ' ']));
+    parts.collect::<Vec<_>>().join(" --hash=")
 }
 
 /// Parses options like Python's `optparse`, which accepts `-rFILE` and unique prefixes of long names.
-fn options(words: &[String]) -> Result<Vec<(&'static str, String)>, String> {
+fn options(line: &str) -> Result<Line, LineError> {
+    let words = shlex::split(line).ok_or(LineError::OpenQuote)?;
+    // pip ignores a marker behind an option.
+    let mut words = words.into_iter().take_while(|word| !word.starts_with(';'));
     let mut options = Vec::new();
-    let mut words = words.iter();
     while let Some(word) = words.next() {
-        if word.starts_with(';') {
-            // pip ignores a marker behind an option.
-            break;
+        let (name, attached) = match word.split_once('=') {
+            _ if !word.starts_with('-') => return Err(LineError::WordBehindOption),
+            Some((name, value)) if word.starts_with("--") => (name, Some(value)),
+            None if word.starts_with("--") => (word.as_str(), None),
+            _ => {
+                let (name, value) = word.split_at(word.char_indices().nth(2).map_or(word.len(), |(end, _)| end));
+                (name, Some(value.strip_prefix('=').unwrap_or(value)).filter(|value| !value.is_empty()))
+            }
+        };
+        let (name, takes_value) = known(name).ok_or_else(|| LineError::NoOption(name.to_owned()))?;
+        if PER_REQUIREMENT.contains(&name) {
+            return Err(LineError::WithoutRequirement(name));
         }
-        let (name, takes, attached) = option(word)?;
-        let value = match (takes, attached) {
-            (Takes::Value, Some(value)) => value,
-            (Takes::Value, None) => words.next().cloned().ok_or_else(|| format!("{name} needs a value"))?,
-            (Takes::Nothing, Some(_)) => return Err(format!("{name} takes no value")),
-            (Takes::Nothing, None) => String::new(),
+        let value = match (takes_value, attached.map(str::to_owned)) {
+            (true, attached) => attached.or_else(|| words.next()).ok_or(LineError::NoValue(name))?,
+            (false, Some(_)) => return Err(LineError::UnexpectedValue(name)),
+            (false, None) => String::new(),
         };
         options.push((name, value));
     }
-    Ok(options)
+    Ok(Line::Options(options))
 }
 
-/// Parses the word of an option: returns its long form, whether it takes a value, and the value in the same word.
-fn option(word: &str) -> Result<(&'static str, Takes, Option<String>), String> {
-    if let Some(long) = word.strip_prefix("--") {
-        let (name, value) = long.split_once('=').map_or((long, None), |(name, value)| (name, Some(value.to_owned())));
-        let matches = |exact: bool| {
-            OPTIONS
-                .iter()
-                .filter(move |(known, _, _)| if exact { &known[2..] == name } else { known[2..].starts_with(name) })
-        };
-        let found = matches(true).next().or_else(|| matches(false).next().filter(|_| matches(false).count() == 1));
-        return match found {
-            Some((known, _, takes)) => Ok((*known, *takes, value)),
-            None => Err(format!("--{name} is not an option of requirements files")),
-        };
-    }
-    let Some(letter) = word.strip_prefix('-').and_then(|rest| rest.chars().next()) else {
-        return Err("a word stands behind an option; write it on a line of its own".to_owned());
+/// The long form of an option, and whether it takes a value.
+fn known(name: &str) -> Option<(&'static str, bool)> {
+    let all = || {
+        WITH_VALUE
+            .map(|(long, short)| (long, short, true))
+            .into_iter()
+            .chain(FLAGS.map(|(long, short)| (long, short, false)))
     };
-    let found = OPTIONS.iter().find(|(_, short, _)| *short == Some(letter));
-    let (name, _, takes) = found.ok_or_else(|| format!("-{letter} is not an option of requirements files"))?;
-    let rest = word.get(2..).unwrap_or_default();
-    let value = rest.strip_prefix('=').unwrap_or(rest);
-    Ok((*name, *takes, (!value.is_empty()).then(|| value.to_owned())))
-}
-
-/// Splits at blanks as a shell does, with quotes and backslashes.
-fn words(text: &str) -> Result<Vec<String>, String> {
-    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
-    let mut characters = text.chars();
-    while let Some(character) = characters.next() {
-        match (quote, character) {
-            (Some(open), _) if character == open => quote = None,
-            (None | Some('"'), '\\') => word.get_or_insert_default().extend(characters.next()),
-            (None, '"' | '\'') => {
-                quote = Some(character);
-                word.get_or_insert_default();
-            }
-            (None, ' ' | '\t') => words.extend(word.take()),
-            _ => word.get_or_insert_default().push(character),
-        }
-    }
-    words.extend(word);
-    if quote.is_some() { Err("a quote is not closed".to_owned()) } else { Ok(words) }
+    let exact = all().find(|(long, short, _)| [*long, *short].contains(&name));
+    let mut prefixed = all().filter(|(long, _, _)| name.starts_with("--") && long.starts_with(name));
+    let (long, _, takes_value) = exact.or_else(|| prefixed.next().filter(|_| prefixed.next().is_none()))?;
+    Some((long, takes_value))
 }
 
 #[cfg(test)]
@@ -276,11 +215,9 @@ mod tests {
             ("--no", "--no is not an option"),
             ("-r 'secret", "a quote is not closed"),
             ("-i https://i secret", "write it on a line of its own"),
-            ("pandas --index-url https://secret", "--index-url stands behind a requirement"),
-            ("pandas -C secret=1", "--config-settings is not supported"),
             ("--hash=sha256:secret", "--hash stands without a requirement"),
         ] {
-            let error = lines(text).unwrap_err();
+            let error = lines(text).unwrap_err().to_string();
             assert!(error.contains(expected) && !error.contains("secret"), "{text}: {error}");
         }
     }
@@ -296,7 +233,12 @@ mod tests {
             decode(b"# -*- coding: latin-1 -*-\npandas # \xe9\n".to_vec()).unwrap(),
             "# -*- coding: latin-1 -*-\npandas # é\n"
         );
-        assert!(decode(b"pandas # \xe9\n".to_vec()).unwrap_err().contains("save the file as UTF-8"));
-        assert!(decode(b"# coding=koi8-r\npandas\n".to_vec()).unwrap_err().contains("\"koi8-r\" is not supported"));
+        assert!(decode(b"pandas # \xe9\n".to_vec()).unwrap_err().to_string().contains("save the file as UTF-8"));
+        assert!(
+            decode(b"# coding=koi8-r\npandas\n".to_vec())
+                .unwrap_err()
+                .to_string()
+                .contains("\"koi8-r\" is not supported")
+        );
     }
 }

@@ -1,5 +1,6 @@
 //! Reads the text files of a project that declare its requirements.
 
+use super::error::DeclarationError;
 use leoflow_base::sys::fs::files;
 use std::path::{Path, PathBuf};
 
@@ -7,13 +8,14 @@ use std::path::{Path, PathBuf};
 pub const SIZE_LIMIT: u64 = 4 * 1024 * 1024;
 
 /// Reads a file; `None` if it does not exist. Adds its path to `read`, existing or not.
-pub fn text_of(path: &Path, read: &mut Vec<PathBuf>) -> Result<Option<String>, String> {
+pub fn text_of(path: &Path, read: &mut Vec<PathBuf>) -> Result<Option<String>, DeclarationError> {
     read.push(path.to_owned());
-    files::read_text(path, SIZE_LIMIT).map_err(|error| format!("failed to read {}: {error}", path.display()))
+    files::read_text(path, SIZE_LIMIT).map_err(|source| DeclarationError::Unreadable { path: path.to_owned(), source })
 }
 
 /// Like `text_of`, for a file whose encoding is unknown.
-pub fn bytes_of(path: &Path, read: &mut Vec<PathBuf>) -> Result<Option<Vec<u8>>, String> {
+pub fn bytes_of(path: &Path, read: &mut Vec<PathBuf>) -> Result<Option<Vec<u8>>, DeclarationError> {
     read.push(path.to_owned());
-    files::read_regular(path, SIZE_LIMIT).map_err(|error| format!("failed to read {}: {error}", path.display()))
+    files::read_regular(path, SIZE_LIMIT)
+        .map_err(|source| DeclarationError::Unreadable { path: path.to_owned(), source })
 }

@@ -1,10 +1,10 @@
 //! Reads requirements from `pyproject.toml` and from the block in a script, and checks requirements from any file.
 
 use super::addresses::{check_login, included_address, is_constraints_file};
+use super::error::{DeclarationError, LineError};
 use super::index::Index;
-use super::lock_files;
 use super::project_text::text_of;
-use super::unread;
+use super::{lock_files, unread};
 use crate::environments::pins;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -21,20 +21,42 @@ pub struct Declaration {
     pub constraints: Vec<String>,
     pub python: Option<String>,
     pub index: Index,
+    /// The files of those lines that are in other files than the declaration itself.
+    pub origins: BTreeMap<String, PathBuf>,
 }
 
-/// Checks that a requirement can be locked: a lock must be valid on every machine and must not contain a secret. The
-/// error is a message for the user.
-pub fn check(requirement: &str) -> Result<(), String> {
-    let requirement = requirement.trim();
-    if let Some(address) = included_address(requirement) {
-        return check_login(address).map_err(|reason| format!("an included file: {reason}"));
+/// Whether a line is a requirement or a constraint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    Requirements,
+    Constraints,
+}
+
+impl Role {
+    /// The address in a line that includes a file; `None` for a requirement or a constraint.
+    pub fn included_address(self, line: &str) -> Option<&str> {
+        match self {
+            Self::Requirements => included_address(line),
+            Self::Constraints => Some(line).filter(|line| is_constraints_file(line)),
+        }
     }
+
+    /// Checks a line: a lock must be valid on every machine and must not contain a secret. uv checks the rest.
+    pub fn check(self, line: &str) -> Result<(), LineError> {
+        let line = line.trim();
+        match self.included_address(line) {
+            Some(address) => check_login(address).map_err(LineError::about("an included file")),
+            None => check(line),
+        }
+    }
+}
+
+fn check(requirement: &str) -> Result<(), LineError> {
     // For an address without a name, messages show only its scheme: the rest may be a secret.
     let name = requirement.split([' ', '=', '@', '<', '>', '[', ';']).next().unwrap_or_default();
     let name = name.split("://").next().unwrap_or_default();
     if requirement.starts_with('-') {
-        return Err(format!("{name} is not a requirement; options belong into a requirements.txt"));
+        return Err(LineError::OptionAsRequirement(name.to_owned()));
     }
     let specifier = requirement.split([';', ' ']).next().unwrap_or_default();
     let is_file = specifier.contains('/') || [".whl", ".tar.gz", ".zip"].iter().any(|end| specifier.ends_with(end));
@@ -42,30 +64,11 @@ pub fn check(requirement: &str) -> Result<(), String> {
         || requirement.contains("file:")
         || (is_file && !requirement.contains("://"))
     {
-        return Err(format!("{name:?}: a folder or file cannot be locked; {INSTEAD_OF_A_FILE}"));
+        return Err(LineError::FileOrFolder(name.to_owned()));
     }
-    let other_tool = ["hg+", "svn+", "bzr+"]
-        .iter()
-        .find(|tool| requirement.contains(&format!("{tool}http")) || requirement.contains(&format!("{tool}ssh")));
-    if let Some(tool) = other_tool {
-        return Err(format!(
-            "{name}: {tool}… is not supported, because uv reads git repositories only; name an archive with https://…"
-        ));
-    }
-    check_login(requirement).map_err(|reason| format!("{name}: {reason}"))?;
+    check_login(requirement).map_err(LineError::about(name))?;
     pins::check(requirement)
 }
-
-/// Checks a constraint, which is like a requirement or the address of a constraints file.
-pub fn check_constraint(constraint: &str) -> Result<(), String> {
-    match is_constraints_file(constraint) {
-        true => check_login(constraint).map_err(|reason| format!("an included file: {reason}")),
-        false => check(constraint),
-    }
-}
-
-const INSTEAD_OF_A_FILE: &str = "put a wheel into a folder of the project, name that with --find-links in its \
-                                 requirements.txt, and write NAME==VERSION";
 
 #[derive(Deserialize)]
 struct Toml {
@@ -105,15 +108,14 @@ const HARMLESS_KEYS: &[&str] = &[
 
 /// Reads `[project]` of a `pyproject.toml`. `None` if the file or the table does not exist. If the dependencies are
 /// Poetry's, they are not read (`unread` reports them) and may come from anywhere.
-pub fn read_pyproject(path: &Path, read: &mut Vec<PathBuf>) -> Result<Option<Declaration>, String> {
+pub fn read_pyproject(path: &Path, read: &mut Vec<PathBuf>) -> Result<Option<Declaration>, DeclarationError> {
     let Some(text) = text_of(path, read)? else { return Ok(None) };
     let parsed = parse(&text, path)?;
     let Some(project) = parsed.project else { return Ok(None) };
     let is_poetrys = unread::are_poetrys(&text);
     check_tool(parsed.tool.map(|tool| Tool { poetry: tool.poetry.filter(|_| !is_poetrys), ..tool }), path)?;
     if !is_poetrys && project.dynamic.iter().any(|name| name == "dependencies") {
-        let reason = "its dependencies are `dynamic`, so only a build can list them; list them in [project]";
-        return Err(format!("{}: {reason}", path.display()));
+        return Err(DeclarationError::Dynamic(path.to_owned()));
     }
     let mut declaration = declaration(project);
     if declaration.requirements.as_ref().is_some_and(|all| !all.is_empty()) {
@@ -123,10 +125,10 @@ pub fn read_pyproject(path: &Path, read: &mut Vec<PathBuf>) -> Result<Option<Dec
 }
 
 /// Reads the block `# /// script` of a Python file, <https://peps.python.org/pep-0723/>. `None` without a block.
-pub fn read_script(path: &Path, text: &str) -> Result<Option<Declaration>, String> {
-    let blocks = text.lines().filter(|line| line.trim_end() == SCRIPT).count();
-    if blocks > 1 {
-        return Err(format!("{}: it has {blocks} blocks `{SCRIPT}`; only one is allowed", path.display()));
+pub fn read_script(path: &Path, text: &str) -> Result<Option<Declaration>, DeclarationError> {
+    let count = text.lines().filter(|line| line.trim_end() == SCRIPT).count();
+    if count > 1 {
+        return Err(DeclarationError::ScriptBlocks { path: path.to_owned(), count });
     }
     let Some(block) = script_block(text) else { return Ok(None) };
     let parsed = parse(&block, path)?;
@@ -134,23 +136,20 @@ pub fn read_script(path: &Path, text: &str) -> Result<Option<Declaration>, Strin
     Ok(Some(declaration(parsed.script)))
 }
 
-fn parse(text: &str, path: &Path) -> Result<Toml, String> {
-    toml::from_str(text.trim_start_matches('\u{feff}')).map_err(|error| format!("{}: {error}", path.display()))
+fn parse(text: &str, path: &Path) -> Result<Toml, DeclarationError> {
+    toml::from_str(text.trim_start_matches('\u{feff}'))
+        .map_err(|source| DeclarationError::Toml { path: path.to_owned(), source })
 }
 
 /// Refuses all settings of uv except `HARMLESS_KEYS`, and those of Poetry and PDM that decide where packages come from.
 /// Ignoring them would be unsafe: an index decides whose code runs.
-fn check_tool(tool: Option<Tool>, path: &Path) -> Result<(), String> {
+fn check_tool(tool: Option<Tool>, path: &Path) -> Result<(), DeclarationError> {
     let Some(tool) = tool else { return Ok(()) };
     let uv_setting = tool.uv.iter().flatten().find(|(key, _)| !HARMLESS_KEYS.contains(&key.as_str()));
     let unsupported = uv_setting.map(|(key, _)| (key.clone(), "uv"));
     let unsupported = unsupported.or_else(|| source_setting("poetry", tool.poetry.as_ref()));
     match unsupported.or_else(|| source_setting("pdm", tool.pdm.as_ref())) {
-        Some((key, tool)) => {
-            let instead = "leoflow.yaml has `index`, `extra_index` and `constraints`; an address goes into the requirement, \
-                           as in `name @ https://…`";
-            Err(format!("{}: {key} of [tool.{tool}] is not supported; {instead}", path.display()))
-        }
+        Some((key, tool)) => Err(DeclarationError::ToolSetting { path: path.to_owned(), key, tool }),
         None => Ok(()),
     }
 }
@@ -217,14 +216,13 @@ mod tests {
             ("./mine", "cannot be locked"),
             ("mine @ file:///x.whl", "cannot be locked"),
             ("wheels/mine-1.0-py3-none-any.whl", "--find-links"),
-            ("mine @ hg+https://h.example/x", "mine: hg+… is not supported"),
             ("--index-url https://me:secret@i.example", "--index-url is not a requirement"),
             ("mine @ git+https://me:secret@g.example/x", "mine: its address must not contain"),
             ("git+https://ghp_secret@g.example/x", "git+https: its address must not contain"),
             ("-r https://me:secret@g.example/x", "an included file: its address must not contain"),
             ("mine==1 --hash=md5:ab", "mine: a hash of \"md5\" does not pin a file"),
         ] {
-            let error = check(requirement).unwrap_err();
+            let error = Role::Requirements.check(requirement).unwrap_err().to_string();
             assert!(error.contains(expected) && !error.contains("secret"), "{error}");
         }
         for requirement in [
@@ -233,7 +231,7 @@ mod tests {
             "git+https://${TOKEN}@g.example/o/mine.git#egg=mine",
             "-r https://e.example/base.txt",
         ] {
-            assert_eq!(check(requirement), Ok(()), "{requirement}");
+            assert_eq!(Role::Requirements.check(requirement), Ok(()), "{requirement}");
         }
         assert_eq!(check(&format!("mine @ https://e.example/mine@1.whl#sha256={}", "ab".repeat(32))), Ok(()));
     }
@@ -249,14 +247,14 @@ mod tests {
         let from_script = read_script(&path, &script).unwrap().unwrap();
         assert_eq!(from_project, from_script);
         assert_eq!(from_project.requirements.unwrap(), ["pandas"]);
-        assert_eq!(read_script(&path, "# /// script\n# dependencies = []\n"), Ok(None));
-        assert!(read_script(&path, &script.repeat(2)).unwrap_err().contains("2 blocks"));
+        assert_eq!(read_script(&path, "# /// script\n# dependencies = []\n").unwrap(), None);
+        assert!(read_script(&path, &script.repeat(2)).unwrap_err().to_string().contains("2 blocks"));
         let lock = "[[package]]\nname = \"pandas\"\nversion = \"2.0\"\nwheels = [{ hash = \"sha256:ab\" }]\n";
         file(folder.path(), "uv.lock", lock);
         let locked = read_pyproject(&path, &mut Vec::new()).unwrap().unwrap();
         assert_eq!(locked.constraints, ["pandas==2.0 --hash=sha256:ab"]);
         let tools = file(folder.path(), "pyproject.toml", "[tool.ruff]\nline-length = 120\n");
-        assert_eq!(read_pyproject(&tools, &mut Vec::new()), Ok(None));
+        assert_eq!(read_pyproject(&tools, &mut Vec::new()).unwrap(), None);
     }
 
     #[test]
@@ -289,7 +287,7 @@ mod tests {
             ("[project\n", "pyproject.toml"),
         ] {
             let path = file(folder.path(), "pyproject.toml", text);
-            let error = read_pyproject(&path, &mut Vec::new()).unwrap_err();
+            let error = read_pyproject(&path, &mut Vec::new()).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
     }

@@ -1,11 +1,12 @@
 //! Reads a requirements file like pip, with the files that it includes.
 
 use super::addresses::{include_line, is_web, join};
-pub use super::pip_lines::decode;
-use super::pip_lines::{self, Line};
+use super::error::{DeclarationError, LineError};
+use super::pip_lines::{self, Line, decode};
 use super::project_text::bytes_of;
-use super::requirements::Declaration;
+use super::requirements::{Declaration, Role};
 use super::variables;
+use crate::environments::pins::name_of;
 use std::path::{Path, PathBuf};
 
 /// Maximum number of local files that one requirements file reads, itself and included ones, and of files at addresses
@@ -15,26 +16,17 @@ pub const MAX_FILES: usize = 20;
 /// Returns the value of a variable of the project, if it is set.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Whether the lines of a file are requirements or constraints.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    Requirements,
-    Constraints,
-}
-
 /// Reads a requirements file and the local files that it includes; `None` if it does not exist. Adds the paths of all
-/// these files to `read`, existing or not. The error is a message for the user.
-pub fn read_file(path: &Path, lookup: Lookup<'_>, read: &mut Vec<PathBuf>) -> Result<Option<Declaration>, String> {
-    let Some(text) = text_of(path, read)? else { return Ok(None) };
+/// these files to `read`, existing or not.
+pub fn read_file(
+    path: &Path,
+    lookup: Lookup<'_>,
+    read: &mut Vec<PathBuf>,
+) -> Result<Option<Declaration>, DeclarationError> {
     let mut reader =
         FileReader { declaration: Declaration::default(), requirements: Vec::new(), lookup, read, files: 1 };
-    reader.read_text(path, &text, Role::Requirements)?;
-    Ok(Some(Declaration { requirements: Some(reader.requirements), ..reader.declaration }))
-}
-
-fn text_of(path: &Path, read: &mut Vec<PathBuf>) -> Result<Option<String>, String> {
-    let Some(bytes) = bytes_of(path, read)? else { return Ok(None) };
-    pip_lines::decode(bytes).map(Some).map_err(|reason| format!("{}: {reason}", path.display()))
+    let is_found = reader.read_file(path, Role::Requirements)?;
+    Ok(is_found.then_some(Declaration { requirements: Some(reader.requirements), ..reader.declaration }))
 }
 
 struct FileReader<'a> {
@@ -48,37 +40,46 @@ struct FileReader<'a> {
 }
 
 impl FileReader<'_> {
-    /// Reads the lines of a file. The error names the file.
-    fn read_text(&mut self, path: &Path, text: &str, role: Role) -> Result<(), String> {
-        let named = |reason: String| format!("{}: {reason}", path.display());
-        for line in pip_lines::lines(text).map_err(named)? {
-            match (line, role) {
-                (Line::Options(options), _) => {
+    /// Reads the lines of a file; `false` if it does not exist.
+    fn read_file(&mut self, path: &Path, role: Role) -> Result<bool, DeclarationError> {
+        let named = DeclarationError::in_origin(path.display());
+        let Some(bytes) = bytes_of(path, self.read)? else { return Ok(false) };
+        for line in decode(bytes).and_then(|text| pip_lines::lines(&text)).map_err(&named)? {
+            match line {
+                Line::Requirement(line) => {
+                    self.declaration.origins.insert(line.clone(), path.to_owned());
+                    self.add(role, line);
+                }
+                Line::Options(options) => {
                     for (name, value) in options {
-                        self.take_option(path, name, value, role)?;
+                        match name {
+                            "--requirement" => self.include(path, &value, role)?,
+                            "--constraint" => self.include(path, &value, Role::Constraints)?,
+                            _ => self.take_option(path, name, value).map_err(&named)?,
+                        }
                     }
                 }
-                (Line::Requirement(line), Role::Requirements) => self.requirements.push(line),
-                (Line::Requirement(line), Role::Constraints) => self.declaration.constraints.push(line),
             }
         }
-        Ok(())
+        Ok(true)
     }
 
-    fn take_option(&mut self, path: &Path, name: &str, value: String, role: Role) -> Result<(), String> {
-        let named = |reason: String| format!("{}: {reason}", path.display());
+    fn add(&mut self, role: Role, line: String) {
+        match role {
+            Role::Requirements => self.requirements.push(line),
+            Role::Constraints => self.declaration.constraints.push(line),
+        }
+    }
+
+    fn take_option(&mut self, path: &Path, name: &'static str, value: String) -> Result<(), LineError> {
         let index = &mut self.declaration.index;
         match name {
-            "--requirement" => return self.include(path, &value, role),
-            "--constraint" => return self.include(path, &value, Role::Constraints),
-            "--editable" => self.requirements.push(from_editable(&value).map_err(named)?),
+            // An environment never changes, so a git repository is installed like any other package.
+            "--editable" if value.starts_with("git+") => self.requirements.push(value),
             "--index-url" | "--pypi-url" => index.first = Some(value),
             "--extra-index-url" => index.extra.push(value),
             "--no-index" => index.no_index = true,
-            "--find-links" => {
-                let links = self.find_links(path, value).map_err(named)?;
-                self.declaration.index.find_links.push(links);
-            }
+            "--find-links" => index.find_links.push(find_links(path, value, self.lookup)?),
             "--no-binary" => add_packages(&mut index.no_binary, &value),
             "--only-binary" => add_packages(&mut index.only_binary, &value),
             "--require-hashes" => index.require_hashes = true,
@@ -86,54 +87,54 @@ impl FileReader<'_> {
             "--trusted-host" => index.trusted_hosts.push(value),
             // This feature makes pip use the system's certificates; Leoflow always uses them.
             "--use-feature" if value == "truststore" => {}
+            // uv ignores these two.
             "--use-feature" => {
-                return Err(named("--use-feature is about pip itself, which installs nothing here; remove it".into()));
+                return Err(LineError::Unsupported(
+                    "--use-feature is about pip itself, which installs nothing here; remove it",
+                ));
             }
             "--prefer-binary" => {
-                let instead = "write --only-binary NAME for a package that cannot be built here";
-                return Err(named(format!(
-                    "--prefer-binary is not supported, because uv takes no preference; {instead}"
-                )));
+                return Err(LineError::Unsupported(
+                    "--prefer-binary is not supported, because uv takes no preference; write --only-binary NAME for a \
+                     package that cannot be built here",
+                ));
             }
-            _ => return Err(named(format!("{name} is not supported"))),
+            _ => {
+                return Err(LineError::Unsupported(
+                    "-e of a folder is not supported, because an environment never changes; modules in the project's \
+                     folder can be imported without it, so remove the line",
+                ));
+            }
         }
         Ok(())
     }
 
     /// Includes a file. A file at an address is only listed here, and fetched when the packages are resolved.
-    fn include(&mut self, includer: &Path, file: &str, role: Role) -> Result<(), String> {
-        let named = |reason: String| format!("{}: {reason}", includer.display());
+    fn include(&mut self, includer: &Path, file: &str, role: Role) -> Result<(), DeclarationError> {
+        let named = DeclarationError::in_origin(includer.display());
         let expanded = variables::expand(file, self.lookup);
         if is_web(file) || expanded.as_deref().is_ok_and(is_web) {
-            match role {
-                Role::Requirements => self.requirements.push(include_line(file)),
-                Role::Constraints => self.declaration.constraints.push(file.to_owned()),
-            }
+            let address = file.to_owned();
+            self.add(role, if role == Role::Requirements { include_line(&address) } else { address });
             return Ok(());
         }
         self.files += 1;
         if self.files > MAX_FILES {
-            return Err(named(format!("it includes more than {MAX_FILES} files, or itself")));
+            return Err(named(LineError::TooManyFiles(MAX_FILES)));
         }
-        let included = beside(includer, &expanded.map_err(named)?);
-        let text = text_of(&included, self.read)?;
-        let text = text.ok_or_else(|| named(format!("no such file: {}", included.display())))?;
-        self.read_text(&included, &text, role)
+        let included = beside(includer, &expanded.map_err(&named)?);
+        if self.read_file(&included, role)? { Ok(()) } else { Err(named(LineError::NoFile(included))) }
     }
+}
 
-    /// Checks the value of `--find-links`: returns an address as is, and a folder as an absolute path.
-    fn find_links(&self, path: &Path, value: String) -> Result<String, String> {
-        let expanded = variables::expand(&value, self.lookup)?;
-        if expanded.contains("://") && !expanded.starts_with("file:") {
-            return Ok(value);
-        }
-        let folder = beside(path, &expanded);
-        if folder.exists() {
-            Ok(folder.display().to_string())
-        } else {
-            Err(format!("no such folder: {}", folder.display()))
-        }
+/// Checks the value of `--find-links`: returns an address as is, and a folder as an absolute path.
+fn find_links(path: &Path, value: String, lookup: Lookup<'_>) -> Result<String, LineError> {
+    let expanded = variables::expand(&value, lookup)?;
+    if expanded.contains("://") && !expanded.starts_with("file:") {
+        return Ok(value);
     }
+    let folder = beside(path, &expanded);
+    if folder.exists() { Ok(folder.display().to_string()) } else { Err(LineError::NoFolder(folder)) }
 }
 
 /// Resolves a path or `file:` address that stands in `file`: a relative path is relative to the folder of `file`.
@@ -149,46 +150,21 @@ fn add_packages(packages: &mut Vec<String>, value: &str) {
     }
 }
 
-/// Converts the value of `--editable`. An environment never changes, so a git repository is installed like any other
-/// package, and a folder is refused.
-fn from_editable(value: &str) -> Result<String, String> {
-    if value.starts_with("git+") {
-        return Ok(value.to_owned());
-    }
-    Err("-e of a folder is not supported, because an environment never changes; modules in the project's folder can be \
-         imported without it, so remove the line"
-        .to_owned())
-}
-
 /// Parses the text of a file that was fetched from an address: returns its requirements or constraints, and the
-/// addresses of the files that it includes. The error is a message for the user.
-pub fn read_fetched(address: &str, text: &str, role: Role) -> Result<Vec<(Role, String)>, String> {
+/// addresses of the files that it includes.
+pub fn read_fetched(address: &str, text: &str, role: Role) -> Result<Vec<(Role, String)>, LineError> {
     let mut found = Vec::new();
     for line in pip_lines::lines(text)? {
         match line {
-            Line::Requirement(line) if line.contains("${") => {
-                return Err(
-                    "a file at an address must not name variables, because it would learn their values; save it \
-                            in the project"
-                        .to_owned(),
-                );
-            }
+            Line::Requirement(line) if line.contains("${") => return Err(LineError::VariableAtAddress),
             Line::Requirement(line) => found.push((role, line)),
             Line::Options(options) => {
                 for (name, value) in options {
-                    let role = match name {
-                        "--requirement" => role,
-                        "--constraint" => Role::Constraints,
-                        _ => {
-                            return Err(format!(
-                                "{name} is not supported in a file at an address; move it to the project's file"
-                            ));
-                        }
-                    };
                     let included = join(address, &value);
-                    found.push(match role {
-                        Role::Requirements => (role, include_line(&included)),
-                        Role::Constraints => (role, included),
+                    found.push(match (name, role) {
+                        ("--requirement", Role::Requirements) => (role, include_line(&included)),
+                        ("--requirement" | "--constraint", _) => (Role::Constraints, included),
+                        _ => return Err(LineError::OptionAtAddress(name)),
                     });
                 }
             }
@@ -197,11 +173,30 @@ pub fn read_fetched(address: &str, text: &str, role: Role) -> Result<Vec<(Role, 
     Ok(found)
 }
 
+/// Returns the text of a file with these requirements added, as `leoflow add` does: each replaces the line for the same
+/// package, or is appended.
+pub fn added_to(text: &str, packages: &[String]) -> String {
+    let line_end = if text.contains("\r\n") { "\r\n" } else { "\n" };
+    let mut lines: Vec<&str> = text.lines().collect();
+    for package in packages {
+        // Keeps a line with hashes, in it or in its continuation lines: they belong to its version.
+        let is_its_line = |line: &&str| {
+            let is_requirement = line.starts_with(|c: char| c.is_alphanumeric()) && !line.trim_end().ends_with('\\');
+            is_requirement && !line.contains("--hash") && name_of(line) == name_of(package)
+        };
+        match lines.iter().position(is_its_line) {
+            Some(line) => lines[line] = package,
+            None => lines.push(package),
+        }
+    }
+    lines.iter().map(|line| format!("{line}{line_end}")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(files: &[(&str, &str)]) -> Result<(Declaration, usize, PathBuf), String> {
+    fn read(files: &[(&str, &str)]) -> Result<(Declaration, usize, PathBuf), DeclarationError> {
         let folder = tempfile::tempdir().unwrap();
         for (name, text) in files {
             std::fs::write(folder.path().join(name), text).unwrap();
@@ -226,7 +221,7 @@ mod tests {
         assert_eq!(declaration.requirements.unwrap(), ["requests==2.32", "pandas", "-r https://e.example/r.txt"]);
         assert_eq!(declaration.constraints, ["urllib3<3", "https://e.example/c.txt"]);
         assert_eq!(files, 3);
-        assert_eq!(read_file(Path::new("/no/such.txt"), &|_| None, &mut Vec::new()), Ok(None));
+        assert_eq!(read_file(Path::new("/no/such.txt"), &|_| None, &mut Vec::new()).unwrap(), None);
     }
 
     #[test]
@@ -260,7 +255,7 @@ mod tests {
             ("-r requirements.txt\n", "or itself"),
             ("--target /x\n", "requirements.txt: --target is not an option of requirements files"),
         ] {
-            let error = read(&[("requirements.txt", text)]).unwrap_err();
+            let error = read(&[("requirements.txt", text)]).unwrap_err().to_string();
             assert!(error.contains(expected) && error.contains("requirements.txt"), "{error}");
         }
     }
@@ -274,8 +269,21 @@ mod tests {
             (Role::Constraints, "https://h/a/c.txt".to_owned()),
         ];
         assert_eq!(found, expected);
-        let refused = |text: &str| read_fetched("https://h/r.txt", text, Role::Requirements).unwrap_err();
+        let refused = |text: &str| read_fetched("https://h/r.txt", text, Role::Requirements).unwrap_err().to_string();
         assert!(refused("-i https://evil\n").contains("--index-url is not supported in a file at an address"));
         assert!(refused("x @ https://evil/${TOKEN}\n").contains("must not name variables"));
+    }
+
+    fn added(text: &str, packages: &[&str]) -> String {
+        added_to(text, &packages.iter().map(|package| (*package).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn packages_are_appended_or_replaced() {
+        assert_eq!(added("", &["pandas"]), "pandas\n");
+        assert_eq!(added("# mine\na", &["b>=2"]), "# mine\na\nb>=2\n");
+        assert_eq!(added("a==1\r\nB_x<2\r\n", &["b-x>=2"]), "a==1\r\nb-x>=2\r\n");
+        let pinned = "a==1 \\\n    --hash=sha256:ab\n";
+        assert_eq!(added(pinned, &["a==1"]), format!("{pinned}a==1\n"));
     }
 }

@@ -2,6 +2,7 @@
 //! values never are.
 
 use super::addresses::without_logins;
+use super::error::LineError;
 use leoflow_base::sys::env_vars;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,17 +47,20 @@ impl Variables {
         self.0.get(name).cloned().or_else(|| env_vars::text(name))
     }
 
-    /// The variables in these texts, each with its value. The error, a message for the user, names one that is not set.
-    pub fn required<'a>(&self, texts: impl IntoIterator<Item = &'a String>) -> Result<Vec<(String, String)>, String> {
+    /// The variables in these texts, each with its value. The error names one that is not set.
+    pub fn required<'a>(
+        &self,
+        texts: impl IntoIterator<Item = &'a String>,
+    ) -> Result<Vec<(String, String)>, LineError> {
         let required = |name: String| match self.get(&name) {
             Some(value) => Ok((name, value)),
-            None => Err(unset(&name)),
+            None => Err(LineError::Unset(name)),
         };
         names_in_all(texts).into_iter().map(required).collect()
     }
 
     /// Replaces the variables in a text by their values.
-    pub fn expand(&self, text: &str) -> Result<String, String> {
+    pub fn expand(&self, text: &str) -> Result<String, LineError> {
         expand(text, &|name| self.get(name))
     }
 
@@ -77,16 +81,12 @@ impl Variables {
     }
 }
 
-/// Replaces `${NAME}` by the value of NAME. The error, a message for the user, names a variable that is not set.
-pub fn expand(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+/// Replaces `${NAME}` by the value of NAME. The error names a variable that is not set.
+pub fn expand(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, LineError> {
     names_in(text).into_iter().try_fold(text.to_owned(), |text, name| {
-        let value = lookup(&name).ok_or_else(|| unset(&name))?;
+        let value = lookup(&name).ok_or_else(|| LineError::Unset(name.clone()))?;
         Ok(text.replace(&format!("${{{name}}}"), &value))
     })
-}
-
-fn unset(name: &str) -> String {
-    format!("${{{name}}} is not set; set {name} in the project's .env, or in the environment that starts Leoflow")
 }
 
 #[cfg(test)]
@@ -106,7 +106,7 @@ mod tests {
         assert_eq!(variables.expand(&texts[1]).unwrap(), "x @ https://host-value/${lower}/x.whl");
         assert_eq!(variables.mask("401 for https://u-value:p-value@h"), "401 for https://${U}:${P}@h");
         assert_eq!(format!("{variables:?}"), r#"{"HOST", "P", "U"}"#);
-        let error = Variables::default().expand("${LEOFLOW_NO_SUCH}").unwrap_err();
+        let error = Variables::default().expand("${LEOFLOW_NO_SUCH}").unwrap_err().to_string();
         assert!(error.starts_with("${LEOFLOW_NO_SUCH} is not set; set LEOFLOW_NO_SUCH in"), "{error}");
     }
 

@@ -14,30 +14,9 @@ _secrets = set()
 # Descriptor of a pipe to the task's keeper (the process that writes its log), which masks the secrets in the output of
 # other programs; None without a keeper.
 _keeper = None
-# Parts of names that Airflow considers sensitive, one per line. `src/base/auth/masking.rs` parses this file.
-SENSITIVE = """
-access_key
-access_token
-api_key
-apikey
-auth_header
-authorization
-bearer
-connection_string
-dsn
-keyfile_dict
-passphrase
-passwd
-password
-private_key
-proxies
-proxy
-secret
-service_account
-service_key
-token
-webhook_url
-""".split()
+# Parts of names that Airflow considers sensitive, one per line; `src/base/auth/masking.rs` reads the same file.
+with open(os.path.join(os.path.dirname(__file__), "secret_names.txt"), encoding="utf-8") as _file:
+    SENSITIVE = _file.read().split()
 # Airflow's minimum length of a masked secret, characters.
 SHORTEST = 5
 

@@ -1,0 +1,62 @@
+//! Downloads and unpacks wheels of pinned versions: uv, and the support packages.
+
+use leoflow_components::archive::{self, ArchiveError};
+use leoflow_components::wheel;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Why wheels cannot be installed; each text is a message for the user.
+#[derive(Debug, thiserror::Error)]
+pub enum WheelError {
+    #[error("LEOFLOW_PYTHON_PACKAGES=none disables the packages")]
+    Disabled,
+    #[error("no wheel of uv for {0}")]
+    Architecture(&'static str),
+    /// A failed download, or another sha256 than the pinned one.
+    #[error(transparent)]
+    Unavailable(#[from] wheel::WheelError),
+    #[error("pip reported success but left no wheel")]
+    NotDownloaded,
+    #[error("no wheel of {name} {version} in {}", folder.display())]
+    Missing { name: &'static str, version: &'static str, folder: PathBuf },
+    #[error("the uv in the wheel does not run here")]
+    UnusableUv,
+    #[error("failed to write {}: {source}", path.display())]
+    Write { path: PathBuf, source: io::Error },
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{}: {source}", path.display())]
+    Archive { path: PathBuf, source: ArchiveError },
+}
+
+impl WheelError {
+    pub fn write(path: &Path) -> impl Fn(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::Write { path: path.clone(), source }
+    }
+
+    pub fn io(path: &Path) -> impl Fn(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::Io { path: path.clone(), source }
+    }
+}
+
+/// Downloads packages, in pip's notation, for these platform tags from the index that pip is configured for into a new
+/// folder.
+pub fn download(packages: &[&str], platforms: &[&str], folder: &Path, limit: Duration) -> Result<(), WheelError> {
+    std::fs::create_dir(folder).map_err(WheelError::io(folder))?;
+    Ok(wheel::download(&wheel::Wheels { packages, platforms }, folder, limit)?)
+}
+
+/// Checks that a file has this sha256.
+pub fn check(file: &Path, sha256: &str) -> Result<(), WheelError> {
+    Ok(wheel::check(file, sha256)?)
+}
+
+/// Unpacks a wheel into `folder`, in addition to the folder's content.
+pub fn unpack(file: &Path, folder: &Path) -> Result<(), WheelError> {
+    std::fs::create_dir_all(folder).map_err(WheelError::io(folder))?;
+    archive::unpack_wheel(file, folder, |_| true)
+        .map_err(|source| WheelError::Archive { path: file.to_owned(), source })
+}
