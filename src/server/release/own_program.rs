@@ -1,6 +1,16 @@
 //! Runs this program's own commands in other processes, for backups, upgrades and diagnostics. The server waits for
 //! read-only commands. Commands that change something are called operations: they run independently of the server, and
 //! the home records them.
+//!
+//! The functions behind the commands are those of `lifecycle::operation`, a crate above this one. They run in processes
+//! of their own, not in the server, for safety:
+//!
+//! - A restore, an upgrade and a rollback stop this server and replace its program, so what performs them must outlive
+//!   it. A backup that is under way need not start again because the server is restarted.
+//! - A panic, or the kernel when memory is short, ends the operation and not the server with its API and scheduler.
+//! - The memory of compression, of encryption and of a test restore goes back to the system when the operation ends.
+//! - However the process ends, the system releases the operation lock and ends `pg_dump`, which dies with the thread
+//!   that started it.
 
 use crate::http::api_error::ApiError;
 use axum::http::StatusCode;
