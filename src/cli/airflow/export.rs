@@ -5,12 +5,12 @@ use super::data_files::{connections, pools, variables};
 use super::deployment::{self, Pool, TemplateContext};
 use super::findings::{Finding, Findings};
 use super::{AIRFLOW_VERSION, dag_folder, history, requirements, secrets};
-use crate::api_client::{Api, list_of};
+use crate::api_client::{Api, joined, list_of, texts};
 use crate::context::Context;
 use crate::error::Error;
 use crate::recovery::datastore::{Datastore, not_set_up};
 use crate::terminal::printer::{Printer, counted};
-use clap::Args;
+use clap::{Args, Subcommand};
 use leoflow_base::config::{Config, Recipient};
 use leoflow_base::sys::fs::{files, permissions};
 use leoflow_base::sys::{env_vars, shell};
@@ -22,6 +22,17 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+
+#[derive(Subcommand, Debug)]
+#[command(after_help = "Example:\n  leoflow export airflow --output ~/to-airflow")]
+pub enum Export {
+    /// Export everything that Apache Airflow needs to run these DAGs
+    #[command(after_help = "Examples:\n  leoflow export airflow --output ~/to-airflow\n  \
+                      leoflow export airflow --output ~/to-airflow --recipient age1… --history\n\n\
+                      Without a recipient, possible secrets are left out for you to fill in.\n\
+                      README.md in the export lists the next steps and what Airflow does not support.")]
+    Airflow(ExportAirflow),
+}
 
 #[derive(Args, Debug)]
 pub struct ExportAirflow {
@@ -54,13 +65,14 @@ pub async fn airflow(context: &Context<'_>, args: &ExportAirflow) -> Result<u8, 
     }
     let output = env_vars::absolute(&args.output)?;
     check_output(&output, &workspace)?;
-    let content = InstanceContent::read(&Api::new(&context.home)).await?;
+    let content = InstanceContent::read(&context.api()).await?;
     let mut findings = Findings::default();
     content.add_findings(&mut findings);
 
     // Write to a temporary neighbour and rename it, so that the export is complete or absent.
     let staging = files::temporary_neighbour(&output);
-    let export = Export { context, config: &config, workspace: &workspace, recipients: &recipients, content: &content };
+    let export =
+        Exported { context, config: &config, workspace: &workspace, recipients: &recipients, content: &content };
     let outcome = export.write(&staging, args.history, &mut findings).await;
     let moved = outcome.and_then(|report| {
         files::rename_to_new(&staging, &output).map_err(|error| Error::io("create", &output, &error))?;
@@ -69,12 +81,9 @@ pub async fn airflow(context: &Context<'_>, args: &ExportAirflow) -> Result<u8, 
     let report = moved.inspect_err(|_| drop(files::remove_any(&staging)))?;
     // `.env` has new passwords.
     context.printer.warn_if_readable_by_others(&output.join(".env"));
-    if context.printer.json {
-        context.printer.json(&json!({"output": output, "export": report}))?;
-    } else {
-        print_report(context.printer, &output, &content, &report, &findings);
-    }
-    Ok(0)
+    context.printer.show(&json!({"output": output, "export": report}), |printer| {
+        print_report(printer, &output, &content, &report, &findings);
+    })
 }
 
 /// Prints the exported content, the content that was left out, and the features that Airflow does not support.
@@ -88,12 +97,11 @@ fn print_report(printer: &Printer, output: &Path, content: &InstanceContent, rep
         counted(content.pools.len(), "pool")
     ));
     if let Some(history) = report["history"].as_object() {
-        let (runs, instances) =
-            (counted(&history["runs"], "run"), counted(&history["task_instances"], "task instance"));
-        printer.line(format!("  {runs} with {instances}"));
+        let instances = counted(&history["task_instances"], "task instance");
+        printer.line(format!("  {} with {instances}", counted(&history["runs"], "run")));
     }
     // `to_fill` in `export.json` lists the values that the export omits and the user must fill in.
-    for name in list_of(&report["to_fill"]).filter_map(Value::as_str) {
+    for name in texts(&report["to_fill"]) {
         printer.warning(format!("not exported, because it may be secret and there is no --recipient: {name}"));
     }
     for Finding { what, why, remedy } in findings.all() {
@@ -182,9 +190,8 @@ impl InstanceContent {
             findings.add(file, "it has an import error here", "fix it first: leoflow validate");
         }
         for environment in list_of(&self.environments["wanted"]).filter(|environment| environment["state"] != "ready") {
-            let files: Vec<&str> = list_of(&environment["files"]).filter_map(Value::as_str).collect();
             findings.add(
-                files.join(", "),
+                joined(&environment["files"]),
                 "its environment is not installed, so its package versions are unknown",
                 "see leoflow env list",
             );
@@ -199,7 +206,7 @@ impl InstanceContent {
     }
 }
 
-struct Export<'a> {
+struct Exported<'a> {
     context: &'a Context<'a>,
     config: &'a Config,
     workspace: &'a Path,
@@ -207,7 +214,7 @@ struct Export<'a> {
     content: &'a InstanceContent,
 }
 
-impl Export<'_> {
+impl Exported<'_> {
     /// Writes the export into a new folder. Returns the content of `export.json`.
     async fn write(&self, folder: &Path, with_history: bool, findings: &mut Findings) -> Result<Value, Error> {
         permissions::create_dir_where_supported(folder).map_err(|error| Error::io("create", folder, &error))?;

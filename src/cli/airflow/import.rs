@@ -6,13 +6,13 @@ use super::data_files::{connections, pools, variables};
 use super::findings::{Finding, Findings};
 use super::from_url::Login;
 use super::{from_home, from_url};
-use crate::api_client::Api;
+use crate::api_client::{Api, texts};
 use crate::args::OnExisting;
 use crate::context::Context;
 use crate::error::Error;
 use crate::recovery::datastore::not_set_up;
-use crate::terminal::printer::counted;
-use clap::Args;
+use crate::terminal::printer::{Printer, counted};
+use clap::{Args, Subcommand};
 use leoflow_base::sys::fs::files;
 use leoflow_engine::store::secret::connections::Connection;
 use leoflow_engine::store::secret::variables::Variable;
@@ -21,6 +21,19 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+#[derive(Subcommand, Debug)]
+#[command(after_help = "Example:\n  leoflow import airflow --from ~/airflow --dry-run")]
+pub enum Import {
+    /// Import variables, connections, pools and DAG files from Apache Airflow
+    #[command(after_help = "Examples:\n  leoflow import airflow --from ~/airflow --dry-run\n  \
+                      leoflow import airflow --from http://localhost:8080 --username admin --password-file FILE\n\n\
+                      From an Airflow home, Leoflow reads the DAG folder and the files that its CLI exports there:\n\
+                      variables.json, connections.json and pools.json. A URL must be that of an Airflow 3 server,\n\
+                      whose API masks passwords and returns DAG files without the modules they import.\n\
+                      What cannot be imported is listed.")]
+    Airflow(ImportAirflow),
+}
 
 #[derive(Args, Debug)]
 pub struct ImportAirflow {
@@ -56,7 +69,7 @@ pub async fn airflow(context: &Context<'_>, args: &ImportAirflow) -> Result<u8, 
     let workspace = config.workspace;
     let workspace = workspace.ok_or_else(|| Error::failed("no workspace is configured").hint("leoflow setup"))?;
     let project_folder = new_project_folder(&workspace, &args.project)?;
-    let api = Api::new(&context.home);
+    let api = context.api();
     // Reads from Leoflow before Airflow, so that the command fails at once when Leoflow's server is not running.
     let existing = ExistingNames::read(&api).await?;
     let mut findings = Findings::default();
@@ -93,15 +106,10 @@ pub async fn airflow(context: &Context<'_>, args: &ImportAirflow) -> Result<u8, 
     // After a success the staging folder has been renamed; after a failure it may still exist.
     let _ = files::remove_any(&staging);
     outcome?;
-    print_report(context, args, &report, &findings)?;
-    Ok(0)
+    context.printer.show(&report, |printer| print_report(printer, args, &report, &findings))
 }
 
-fn print_report(context: &Context<'_>, args: &ImportAirflow, report: &Value, findings: &Findings) -> Result<(), Error> {
-    let printer = context.printer;
-    if printer.json {
-        return printer.json(report);
-    }
+fn print_report(printer: &Printer, args: &ImportAirflow, report: &Value, findings: &Findings) {
     let verb = if args.dry_run { "Would import" } else { "Imported" };
     printer.line(format!(
         "{verb} {}, {}, {} and {}",
@@ -110,7 +118,7 @@ fn print_report(context: &Context<'_>, args: &ImportAirflow, report: &Value, fin
         counted(&report["pools"], "pool"),
         counted(&report["files"], "file")
     ));
-    for name in report["skipped"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+    for name in texts(&report["skipped"]) {
         printer.note(format!("Skipped, because it already exists: {name}"));
     }
     for Finding { what, why, remedy } in findings.all() {
@@ -121,7 +129,6 @@ fn print_report(context: &Context<'_>, args: &ImportAirflow, report: &Value, fin
     {
         printer.advice(format!("DAG files: {project}; check them with `leoflow validate {project}`"));
     }
-    Ok(())
 }
 
 /// Returns the folder of the new project `name`. Refuses an invalid name and a folder that exists.

@@ -1,9 +1,7 @@
 //! The list of commands: their names and help, and the functions that run them.
 
-use super::config::{self, Config};
+use super::config::{self, ConfigCommand};
 use super::data::connections::{self, ConnectionsCommand};
-use super::data::export::{self, Export};
-use super::data::import::{self, Import};
 use super::data::pools::{self, PoolsCommand};
 use super::data::variables::{self, VariablesCommand};
 use super::docs::{self, Docs};
@@ -28,7 +26,7 @@ use super::lite::doctor::{self, Doctor};
 use super::lite::logs::Logs;
 use super::lite::restart::LiteRestart;
 use super::lite::run::LiteRun;
-use super::lite::service::{self, ServiceArgs};
+use super::lite::service::{self, ServiceCommand};
 use super::lite::status::LiteStatus;
 use super::lite::stop::LiteStop;
 use super::lite::{self, Lite, LiteCommand, agent};
@@ -43,6 +41,8 @@ use super::release::upgrade::args::Upgrade;
 use super::release::versions::{self, Versions};
 use super::server::{Server, ServerProcess};
 use super::verify_config::{self, VerifyConfig};
+use crate::airflow::export::{self, Export};
+use crate::airflow::import::{self, Import};
 use crate::args::help::Grouped;
 use crate::args::output::WithOutput;
 use crate::args::{Global, OutputFormat};
@@ -94,11 +94,13 @@ pub enum Command {
     /// Check the installation and show how to fix what is wrong
     Doctor(Doctor),
     /// Manage the service that starts Leoflow when you log in or the machine boots
-    Service(ServiceArgs),
+    #[command(subcommand)]
+    Service(ServiceCommand),
     /// List, create, clone and remove instances
     Instances(Instances),
     /// List, read and change settings
-    Config(Config),
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Open the documentation in a browser, or print it
     Docs(Docs),
     /// Check config.yaml and the leoflow.yaml of each project
@@ -124,8 +126,10 @@ pub enum Command {
     /// List, read, change, test, import and export connections
     Connections(WithOutput<ConnectionsCommand>),
     /// Export DAGs, variables, connections and history for Apache Airflow
+    #[command(subcommand)]
     Export(Export),
     /// Import DAGs, variables, connections and pools from Apache Airflow
+    #[command(subcommand)]
     Import(Import),
     /// Manage the Python environments of projects
     Env(WithOutput<EnvCommand>),
@@ -265,7 +269,7 @@ impl Command {
             Self::Logs(args) => LiteCommand::Logs(args).run(context).await,
             Self::Setup(args) => setup::run(context, &args).await,
             Self::Doctor(args) => doctor::run(context, &args).await,
-            Self::Service(args) => service::run(context, &args.command),
+            Self::Service(args) => service::run(context, &args),
             Self::Instances(args) => instances::run(context, args.command.as_ref()).await,
             Self::Config(args) => config::run(context, &args),
             Self::Docs(args) => docs::run(context, &args),
@@ -280,8 +284,8 @@ impl Command {
             Self::Init(args) => init::run(context, &args).await,
             Self::Variables(args) => variables::run(context, &args.command).await,
             Self::Connections(args) => connections::run(context, &args.command).await,
-            Self::Export(args) => export::run(context, &args.command).await,
-            Self::Import(args) => import::run(context, &args.command).await,
+            Self::Export(Export::Airflow(args)) => export::airflow(context, &args).await,
+            Self::Import(Import::Airflow(args)) => import::airflow(context, &args).await,
             Self::Env(args) => env::run(context, &args.command).await,
             Self::Add(args) => add::run(context, &args).await,
             Self::Pools(args) => pools::run(context, &args.command).await,

@@ -3,7 +3,7 @@
 use super::config_file::{load, warn_if_overridden, write_error};
 use crate::context::Context;
 use crate::error::Error;
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use leoflow_base::config::{self, DatastoreSetting, SECRETS, SETTINGS, SecretReference, Setting};
 use leoflow_base::home::{absolute_workspace, check_workspace};
 use leoflow_base::protocol::control;
@@ -12,16 +12,9 @@ use leoflow_base::sys::fs::files;
 use leoflow_lifecycle::upgrade::release::source::Source;
 use leoflow_postgres::cluster::{self, ClusterState};
 use leoflow_python as python;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::net::Ipv4Addr;
 use std::path::Path;
-
-#[derive(Args, Debug)]
-#[command(after_help = config_help())]
-pub struct Config {
-    #[command(subcommand)]
-    pub command: ConfigCommand,
-}
 
 /// Lists every key, from the table that validates them.
 fn config_help() -> String {
@@ -38,6 +31,7 @@ fn config_help() -> String {
 }
 
 #[derive(Subcommand, Debug)]
+#[command(after_help = config_help())]
 pub enum ConfigCommand {
     /// List every setting with its current value
     #[command(
@@ -70,8 +64,8 @@ pub enum ConfigCommand {
     },
 }
 
-pub fn run(context: &Context<'_>, args: &Config) -> Result<u8, Error> {
-    match &args.command {
+pub fn run(context: &Context<'_>, command: &ConfigCommand) -> Result<u8, Error> {
+    match command {
         ConfigCommand::List { origin } => list(context, *origin),
         ConfigCommand::Get { key } => get(context, key),
         ConfigCommand::Set { key, value } => change(context, key, Some(value)),
@@ -82,53 +76,41 @@ pub fn run(context: &Context<'_>, args: &Config) -> Result<u8, Error> {
 fn list(context: &Context<'_>, with_origin: bool) -> Result<u8, Error> {
     let loaded = load(context)?;
     let origin = |setting: &Setting| loaded.origins.get(setting.name);
-    if context.printer.json {
-        let settings: Vec<_> = config::SETTINGS
-            .iter()
-            .map(|setting| {
-                let value = setting.value_in(&loaded);
-                json!({
-                    "key": setting.name, "value": value, "default": default_value(setting), "help": setting.help,
-                    "origin": origin(setting).map(ToString::to_string), "variable": config::variable_of(setting),
-                    "needs_restart": setting.needs_restart,
-                })
-            })
-            .collect();
-        context.printer.json(&json!({"file": context.home.config(), "settings": settings}))?;
-        return Ok(0);
-    }
-    let row = |setting: &Setting| {
-        let value = setting.value_in(&loaded).unwrap_or_else(|| format!("({})", setting.default));
-        let last_column = match (with_origin, origin(setting)) {
-            (true, Some(origin)) => origin.to_string(),
-            (true, None) => "default".to_owned(),
-            (false, _) => setting.help.to_owned(),
-        };
-        vec![setting.name.to_owned(), value, last_column]
+    let entry = |setting: &Setting| {
+        json!({
+            "key": setting.name, "value": setting.value_in(&loaded), "default": default_value(setting),
+            "help": setting.help, "origin": origin(setting).map(ToString::to_string),
+            "variable": config::variable_of(setting), "needs_restart": setting.needs_restart,
+        })
     };
-    let header = ["KEY", "VALUE", if with_origin { "ORIGIN" } else { "DESCRIPTION" }];
-    context.printer.table(&header, &config::SETTINGS.iter().map(row).collect::<Vec<_>>());
-    context.printer.note(format!("Values in parentheses are defaults. File: {}", context.home.config().display()));
-    Ok(0)
+    let entries: Vec<Value> = SETTINGS.iter().map(entry).collect();
+    context.printer.show(&json!({"file": context.home.config(), "settings": entries}), |printer| {
+        let row = |setting: &Setting| {
+            let value = setting.value_in(&loaded).unwrap_or_else(|| format!("({})", setting.default));
+            let last_column = match (with_origin, origin(setting)) {
+                (true, Some(origin)) => origin.to_string(),
+                (true, None) => "default".to_owned(),
+                (false, _) => setting.help.to_owned(),
+            };
+            [setting.name.to_owned(), value, last_column]
+        };
+        let last = if with_origin { "ORIGIN" } else { "DESCRIPTION" };
+        printer.table(&["KEY", "VALUE", last], SETTINGS.iter().map(row));
+        printer.note(format!("Values in parentheses are defaults. File: {}", context.home.config().display()));
+    })
 }
 
 fn get(context: &Context<'_>, key: &str) -> Result<u8, Error> {
     let setting = find(key)?;
     let loaded = load(context)?;
     let value = setting.value_in(&loaded);
-    if context.printer.json {
-        let origin = loaded.origins.get(key).map(ToString::to_string);
-        context
-            .printer
-            .json(&json!({"key": key, "value": value, "default": default_value(setting), "origin": origin}))?;
-    } else {
-        match value {
-            Some(value) => context.printer.line(value),
-            None if setting.is_value => context.printer.line(setting.default),
-            None => context.printer.note(format!("{key} is not set (default: {})", setting.default)),
-        }
-    }
-    Ok(0)
+    let origin = loaded.origins.get(key).map(ToString::to_string);
+    let entry = json!({"key": key, "value": value, "default": default_value(setting), "origin": origin});
+    context.printer.show(&entry, |printer| match &value {
+        Some(value) => printer.line(value),
+        None if setting.is_value => printer.line(setting.default),
+        None => printer.note(format!("{key} is not set (default: {})", setting.default)),
+    })
 }
 
 /// Formats a value for display, without passwords.
@@ -143,11 +125,9 @@ fn display_value(key: &str, value: &str) -> String {
 /// Replaces a secret in config.yaml by a reference to a file or environment variable that holds it.
 fn refer_secret(context: &Context<'_>, key: &str, reference: &SecretReference) -> Result<u8, Error> {
     config::set_secret_reference(&context.home, key, reference).map_err(|error| write_error(key, error))?;
-    match context.printer.json {
-        true => context.printer.json(&json!({"key": key, "value": reference.to_string()}))?,
-        false => context.printer.line(format!("Set {key} to {reference}")),
-    }
-    Ok(0)
+    context.printer.show(&json!({"key": key, "value": reference.to_string()}), |printer| {
+        printer.line(format!("Set {key} to {reference}"));
+    })
 }
 
 /// Sets a key, or removes it with `None`.
@@ -168,14 +148,11 @@ fn change(context: &Context<'_>, key: &str, value: Option<&str>) -> Result<u8, E
         None => setting.unset(text),
     });
     changed.map_err(|error| write_error(key, error))?;
-    if context.printer.json {
-        context.printer.json(&json!({"key": key, "value": value.as_deref().map(|value| display_value(key, value))}))?;
-    } else {
-        match &value {
-            Some(value) => context.printer.line(format!("Set {key} to {}", display_value(key, value))),
-            None => context.printer.line(format!("Reset {key} to its default: {}", setting.default)),
-        }
-    }
+    let displayed = value.as_deref().map(|value| display_value(key, value));
+    context.printer.result(&json!({"key": key, "value": displayed}), |printer| match &displayed {
+        Some(value) => printer.line(format!("Set {key} to {value}")),
+        None => printer.line(format!("Reset {key} to its default: {}", setting.default)),
+    })?;
     if key == "port" {
         // The new setting also replaces the port that the last start requested.
         let port_file = context.home.requested_port();
@@ -239,7 +216,7 @@ fn find(key: &str) -> Result<&'static Setting, Error> {
         return Err(Error::usage(format!("{key} was renamed")).hint(format!("use {}", renamed.replacement)));
     }
     Setting::find(key).ok_or_else(|| {
-        let names: Vec<&str> = config::SETTINGS.iter().map(|setting| setting.name).collect();
+        let names: Vec<&str> = SETTINGS.iter().map(|setting| setting.name).collect();
         let error = Error::usage(format!("unknown setting {key:?}"));
         match config::leoflow_yaml::nearest(key, &names) {
             Some(name) => error.hint(format!("did you mean {name}?")),

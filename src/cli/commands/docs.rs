@@ -33,25 +33,21 @@ pub fn run(context: &Context<'_>, args: &Docs) -> Result<u8, Error> {
         Some(name) => find(name)?,
         None => find(docs::CONTENTS)?,
     };
-    if context.printer.json {
-        context.printer.json(&json!({"page": page.name, "title": page.title(), "markdown": page.markdown}))?;
-    } else if args.print || !open(context, page) {
-        context.printer.raw(page.markdown);
-    }
-    Ok(0)
+    let value = json!({"page": page.name, "title": page.title(), "markdown": page.markdown});
+    context.printer.show(&value, |printer| {
+        if args.print || !open(context, page) {
+            printer.raw(page.markdown);
+        }
+    })
 }
 
 fn list(context: &Context<'_>) -> Result<u8, Error> {
-    if context.printer.json {
-        let pages: Vec<Value> =
-            documentation().pages.iter().map(|page| json!({"page": page.name, "title": page.title()})).collect();
-        context.printer.json(&json!({"pages": pages}))?;
-    } else {
-        let rows: Vec<Vec<String>> =
-            documentation().pages.iter().map(|page| vec![page.name.to_owned(), page.title().to_owned()]).collect();
-        context.printer.table(&["PAGE", "TITLE"], &rows);
-    }
-    Ok(0)
+    let pages = &documentation().pages;
+    let entries: Vec<Value> = pages.iter().map(|page| json!({"page": page.name, "title": page.title()})).collect();
+    context.printer.show(&json!({"pages": entries}), |printer| {
+        let rows = pages.iter().map(|page| [page.name, page.title()].map(str::to_owned));
+        printer.table(&["PAGE", "TITLE"], rows);
+    })
 }
 
 /// Finds a page; the error suggests pages with a similar name.

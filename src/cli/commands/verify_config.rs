@@ -27,11 +27,9 @@ struct Report {
 pub fn run(context: &Context<'_>) -> Result<u8, Error> {
     let mut report = Report::of_config(&context.home.config())?;
     report.projects = project_problems(context)?;
-    match context.printer.json {
-        true => report.print_json(context.printer)?,
-        false => report.print(context.printer),
-    }
-    Ok(if report.is_valid() { 0 } else { 1 })
+    let json = report.json();
+    context.printer.result(&json, |printer| report.print(printer))?;
+    Ok(u8::from(json["ok"] != true))
 }
 
 impl Report {
@@ -62,11 +60,7 @@ impl Report {
         Ok(report)
     }
 
-    fn is_valid(&self) -> bool {
-        self.problems.is_empty() && self.projects.iter().all(|(_, problems)| problems.is_empty())
-    }
-
-    fn print_json(&self, printer: &Printer) -> Result<(), Error> {
+    fn json(&self) -> Value {
         let problem = |(file, problem): &(PathBuf, Problem)| as_json(file, problem);
         let problems_of = |(file, problems): &(PathBuf, Vec<Problem>)| -> Vec<Value> {
             problems.iter().map(|problem| as_json(file, problem)).collect()
@@ -74,7 +68,7 @@ impl Report {
         let mut problems: Vec<Value> = self.problems.iter().map(problem).collect();
         problems.extend(self.projects.iter().flat_map(problems_of));
         let warnings: Vec<Value> = self.warnings.iter().flat_map(problems_of).collect();
-        printer.json(&json!({"ok": problems.is_empty(), "problems": problems, "warnings": warnings}))
+        json!({"ok": problems.is_empty(), "problems": problems, "warnings": warnings})
     }
 
     fn print(&self, printer: &Printer) {

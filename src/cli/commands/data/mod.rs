@@ -1,8 +1,6 @@
-//! The commands on variables, connections and pools, and the exchange with Apache Airflow.
+//! The commands on variables, connections and pools.
 
 pub mod connection_test;
 pub mod connections;
-pub mod export;
-pub mod import;
 pub mod pools;
 pub mod variables;

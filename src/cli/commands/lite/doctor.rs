@@ -4,9 +4,10 @@ use crate::commands::engine::validate::servers_python;
 use crate::context::{Confirmation, Context};
 use crate::error::Error;
 use crate::recovery::datastore::Datastore;
+use crate::terminal::printer::Printer;
 use clap::Args;
 use leoflow_base::home::Home;
-use leoflow_base::home::journal::{self, Operation};
+use leoflow_base::home::journal::{self, Entry, Operation};
 use leoflow_base::home::lock::{self, HomeLock};
 use leoflow_base::protocol::control;
 use leoflow_base::protocol::status::InstanceStatus;
@@ -44,15 +45,11 @@ pub async fn run(context: &Context<'_>, args: &Doctor) -> Result<u8, Error> {
     let checks = setup::examine(&context.home, &Sources::for_home(&context.home), schema, &servers, &supervisor);
     let fixes: Vec<&Fix> = checks.iter().filter_map(|check| check.fix.as_ref()).collect();
     let healthy = checks.iter().all(|check| check.verdict != Verdict::Problem);
-    if context.printer.json {
-        context.printer.json(&json!({"ok": healthy, "checks": checks}))?;
-    } else {
-        show(context, &checks);
-    }
+    context.printer.result(&json!({"ok": healthy, "checks": checks}), |printer| show(printer, &checks))?;
     if args.fix && !fixes.is_empty() {
         return fix(context, &fixes, args.yes.into());
     }
-    Ok(if healthy { 0 } else { 1 })
+    Ok(u8::from(!healthy))
 }
 
 /// Reads the schema from the running datastore, or from a private server. `None` without a datastore, or while another
@@ -86,20 +83,17 @@ async fn schema_state(
 /// or end them, but a check must not change anything.
 fn obstacle_to_start(home: &Home) -> Option<SchemaUnavailable> {
     let interrupted = journal::unfinished(home).ok().flatten().filter(|e| e.operation != Operation::Setup);
-    if interrupted.as_ref().is_some_and(|e| e.operation == Operation::Purge && uninstall::may_have_removed_something(e))
-    {
-        let reason = "a purge was interrupted, and part of the home is removed".to_owned();
-        return Some(SchemaUnavailable { reason, remedy: "leoflow uninstall --purge".to_owned() });
-    }
-    if interrupted.is_some() || restore::has_leftovers(home) {
-        let reason = "an operation was interrupted; the next start finishes it".to_owned();
-        return Some(SchemaUnavailable { reason, remedy: "leoflow lite start".to_owned() });
-    }
-    if supervisor::find_leftovers(home).is_ok_and(|leftovers| !leftovers.is_empty()) {
-        let reason = "cannot check while processes of a killed run exist".to_owned();
-        return Some(SchemaUnavailable { reason, remedy: "leoflow lite start, which ends them".to_owned() });
-    }
-    None
+    let is_purge = |e: &Entry| e.operation == Operation::Purge && uninstall::may_have_removed_something(e);
+    let (reason, remedy) = if interrupted.as_ref().is_some_and(is_purge) {
+        ("a purge was interrupted, and part of the home is removed", "leoflow uninstall --purge")
+    } else if interrupted.is_some() || restore::has_leftovers(home) {
+        ("an operation was interrupted; the next start finishes it", "leoflow lite start")
+    } else if supervisor::find_leftovers(home).is_ok_and(|leftovers| !leftovers.is_empty()) {
+        ("cannot check while processes of a killed run exist", "leoflow lite start, which ends them")
+    } else {
+        return None;
+    };
+    Some(SchemaUnavailable { reason: reason.to_owned(), remedy: remedy.to_owned() })
 }
 
 async fn read_schema(context: &Context<'_>) -> Result<SchemaReport, Error> {
@@ -127,19 +121,15 @@ async fn query_schema(access: &Access) -> Result<SchemaReport, Error> {
     Ok(SchemaReport { state, failed, server_version: Some(version::of_server(&client).await?) })
 }
 
-fn show(context: &Context<'_>, checks: &[Check]) {
-    let printer = context.printer;
+fn show(printer: &Printer, checks: &[Check]) {
     for check in checks {
         let label = match check.verdict {
             Verdict::Ok => printer.paint("32", "ok     "),
             Verdict::Warning => printer.paint("33", "warning"),
             Verdict::Problem => printer.paint("31", "problem"),
         };
-        printer.line(format!(
-            "{label}  {:<12} {}",
-            check.name,
-            check.detail.replace('\n', "\n                       ")
-        ));
+        let detail = check.detail.replace('\n', "\n                       ");
+        printer.line(format!("{label}  {:<12} {detail}", check.name));
         if let Some(remedy) = &check.remedy {
             printer.advice(format!("         {:<12} -> {remedy}", ""));
         }

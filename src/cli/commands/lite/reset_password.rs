@@ -68,12 +68,9 @@ pub async fn run(context: &Context<'_>, args: &ResetPassword) -> Result<u8, Erro
 
 fn print_password(context: &Context<'_>, args: &ResetPassword, new_password: &str, email: &str) -> Result<(), Error> {
     let printer = context.printer;
-    if printer.json {
-        let printed_password = args.generate.then_some(new_password);
-        printer.json(&json!({"admin_email": email, "admin_password": printed_password, "sessions_ended": true}))?;
-    } else if args.generate {
-        printer.line(new_password);
-    }
+    let printed_password = args.generate.then_some(new_password);
+    let value = json!({"admin_email": email, "admin_password": printed_password, "sessions_ended": true});
+    printer.result(&value, |printer| printed_password.iter().for_each(|password| printer.line(password)))?;
     if args.generate && printer.stdout_closed() {
         return Err(Error::failed("the new password could not be printed and is lost").hint(COMMAND));
     }

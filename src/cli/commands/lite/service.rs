@@ -6,7 +6,7 @@ use crate::commands::release::packaged;
 use crate::context::Context;
 use crate::error::Error;
 use crate::recovery::DryRun;
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use leoflow_base::home::lock::OperationLock;
 use leoflow_base::protocol::control;
 use leoflow_base::protocol::status::InstanceStatus;
@@ -15,16 +15,10 @@ use leoflow_lifecycle::setup::service::{self, Facts, FileState, Instance, Servic
 use serde_json::json;
 use std::path::Path;
 
-#[derive(Args, Debug)]
+#[derive(Subcommand, Debug)]
 #[command(after_help = "Examples:\n  leoflow service install          start Leoflow whenever you log in\n  \
                         leoflow service install --now    also start it now\n  leoflow service status           show whether it is installed and running\n  \
                         leoflow service uninstall        remove the service")]
-pub struct ServiceArgs {
-    #[command(subcommand)]
-    pub command: ServiceCommand,
-}
-
-#[derive(Subcommand, Debug)]
 pub enum ServiceCommand {
     /// Install a systemd service that starts Leoflow when you log in
     #[command(

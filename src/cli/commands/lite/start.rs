@@ -52,11 +52,9 @@ pub fn run(context: &Context<'_>, args: &LiteRun) -> Result<u8, Error> {
         _ => {}
     }
     let ready = start(context, args)?;
-    if context.printer.json {
-        context.printer.json(&ready)?;
-    } else {
-        context.printer.ready(&ready);
-    }
+    context.printer.result(&ready, |printer| {
+        printer.ready(&ready);
+    })?;
     if ready.admin_password.is_some() && !context.printer.stdout_closed() {
         setup::mark_password_shown(&context.home)?;
     }
@@ -80,12 +78,9 @@ fn refuse_other(context: &Context<'_>, port: Option<u16>, workspace: Option<&Pat
 fn show_running(context: &Context<'_>, status: &InstanceStatus) -> Result<u8, Error> {
     packaged::warn_of_older_release(context);
     status.reason.iter().for_each(|reason| context.printer.warning(reason));
-    if context.printer.json {
-        context.printer.json(status)?;
-    } else {
-        context.printer.line(format!("Leoflow is already running at {} (pid {})", status.url, status.pid));
-    }
-    Ok(0)
+    context.printer.show(status, |printer| {
+        printer.line(format!("Leoflow is already running at {} (pid {})", status.url, status.pid));
+    })
 }
 
 /// Waits a moment for an unhealthy instance, then restarts its processes. Returns `None` if it has stopped in the

@@ -4,6 +4,7 @@ use super::restart::changed_settings;
 use crate::context::Context;
 use crate::error::Error;
 use crate::recovery::rollback_record;
+use crate::terminal::printer::Printer;
 use clap::Args;
 use jiff::{SignedDuration, Timestamp, Zoned};
 use leoflow_base::config::{self, DEFAULT_PORT, Overdue};
@@ -32,11 +33,7 @@ pub fn run(context: &Context<'_>, args: &LiteStatus) -> Result<u8, Error> {
         return show_all(context);
     }
     let status = current_status(context);
-    if context.printer.json {
-        context.printer.json(&status)?;
-    } else {
-        show(context, &status);
-    }
+    context.printer.result(&status, |printer| show(context, printer, &status))?;
     Ok(u8::from(!status.is_well()))
 }
 
@@ -44,35 +41,33 @@ pub fn run(context: &Context<'_>, args: &LiteStatus) -> Result<u8, Error> {
 fn show_all(context: &Context<'_>) -> Result<u8, Error> {
     let (names, homes): (Vec<String>, Vec<Home>) = all_instances().into_iter().unzip();
     let statuses: Vec<(String, InstanceStatus)> = names.into_iter().zip(statuses_of_homes(context, homes)).collect();
-    if context.printer.json {
-        let entries: Vec<Value> =
-            statuses.iter().map(|(name, status)| json!({"name": name, "status": status})).collect();
-        context.printer.json(&json!({"instances": entries}))?;
-    } else if statuses.is_empty() {
-        context.printer.note("No instances below your home directory. Create one with `leoflow lite start`; one that was chosen with --home is not listed.");
-    } else {
-        let rows: Vec<Vec<String>> =
-            statuses.iter().map(|(name, status)| instance_row(context, name, status)).collect();
-        context.printer.table(&["INSTANCE", "STATE", "URL", "VERSION", "UPTIME", "LAST BACKUP"], &rows);
+    let entry = |(name, status): &(String, InstanceStatus)| json!({"name": name, "status": status});
+    let entries: Vec<Value> = statuses.iter().map(entry).collect();
+    context.printer.result(&json!({"instances": entries}), |printer| {
+        if statuses.is_empty() {
+            return printer.note("No instances below your home directory. Create one with `leoflow lite start`; one that was chosen with --home is not listed.");
+        }
+        let rows = statuses.iter().map(|(name, status)| instance_row(printer, name, status));
+        printer.table(&["INSTANCE", "STATE", "URL", "VERSION", "UPTIME", "LAST BACKUP"], rows);
         for (name, status) in &statuses {
             let problems = status.backups.iter().flat_map(|backups| &backups.problems);
-            problems.for_each(|problem| context.printer.warning(format!("{name}: {problem}")));
+            problems.for_each(|problem| printer.warning(format!("{name}: {problem}")));
         }
-    }
+    })?;
     let are_well = statuses.iter().all(|(_, status)| status.is_well());
     Ok(u8::from(statuses.is_empty() || !are_well))
 }
 
-fn instance_row(context: &Context<'_>, name: &str, status: &InstanceStatus) -> Vec<String> {
+fn instance_row(printer: &Printer, name: &str, status: &InstanceStatus) -> [String; 6] {
     let is_up = !status.processes.is_empty();
     let last_backup = status.backups.as_ref().and_then(|backups| backups.last_backup_at.as_deref());
-    vec![
+    [
         name.to_owned(),
         status.state.to_string(),
         status.url.clone(),
         status.version.clone(),
         if is_up { format_duration(status.uptime_seconds) } else { "-".to_owned() },
-        context.printer.time(last_backup),
+        printer.time(last_backup),
     ]
 }
 
@@ -159,13 +154,12 @@ fn offline_status(context: &Context<'_>, is_silent: bool) -> InstanceStatus {
     let holder = lock::holder(home);
     let is_locked = lock::is_held(home).unwrap_or(false);
     let (state, reason) = match &holder {
-        _ if !is_locked && !setup::is_set_up(home) => {
-            let reason = format!("nothing is set up in {}; set it up with `leoflow lite start`", home.root().display());
-            (InstanceState::Stopped, context.printer.for_home(&reason))
-        }
         _ if !is_locked => {
-            let reason = "not running; start it with `leoflow lite start`";
-            (InstanceState::Stopped, context.printer.for_home(reason))
+            let reason = match setup::is_set_up(home) {
+                true => "not running; start it with `leoflow lite start`".to_owned(),
+                false => format!("nothing is set up in {}; set it up with `leoflow lite start`", home.root().display()),
+            };
+            (InstanceState::Stopped, context.printer.for_home(&reason))
         }
         Some(holder) if holder.url.is_none() => {
             (InstanceState::Stopped, format!("`{}` (pid {}) is using the home", holder.command, holder.process.pid))
@@ -196,8 +190,7 @@ fn offline_status(context: &Context<'_>, is_silent: bool) -> InstanceStatus {
     }
 }
 
-fn show(context: &Context<'_>, status: &InstanceStatus) {
-    let printer = context.printer;
+fn show(context: &Context<'_>, printer: &Printer, status: &InstanceStatus) {
     let colour = match status.state {
         InstanceState::Healthy => "32;1",
         InstanceState::Starting | InstanceState::Degraded | InstanceState::Upgrading => "33;1",
@@ -220,17 +213,15 @@ fn show(context: &Context<'_>, status: &InstanceStatus) {
         printer.line(change.to_string());
     }
     if status.processes.is_empty() {
-        show_backups(context, status);
-        return;
+        return show_backups(printer, status);
     }
     let schema = status.schema_version.map_or_else(|| "unknown".to_owned(), |version| version.to_string());
     printer.line(format!("version {}, schema {schema}, up {}", status.version, format_duration(status.uptime_seconds)));
     if let Ok(Some(datastore_location)) = location::recorded(&context.home) {
         printer.line(format!("datastore {}", datastore_location.display_text));
     }
-    let rows: Vec<Vec<String>> = status.processes.iter().map(process_row).collect();
-    printer.table(&["PROCESS", "STATE", "PID", "RESTARTS", "MEMORY"], &rows);
-    show_backups(context, status);
+    printer.table(&["PROCESS", "STATE", "PID", "RESTARTS", "MEMORY"], status.processes.iter().map(process_row));
+    show_backups(printer, status);
     if let Some(other) = setup::other_copy(&context.home) {
         printer.warning(other.warning(&context.home));
     }
@@ -242,8 +233,8 @@ fn show(context: &Context<'_>, status: &InstanceStatus) {
     }
 }
 
-fn show_backups(context: &Context<'_>, status: &InstanceStatus) {
-    let (Some(backups), printer) = (&status.backups, context.printer) else { return };
+fn show_backups(printer: &Printer, status: &InstanceStatus) {
+    let Some(backups) = &status.backups else { return };
     if backups.last_backup_at.is_some() {
         let verified = match &backups.last_verified_at {
             Some(time) => format!("verified {}", printer.time(Some(time))),
@@ -251,13 +242,11 @@ fn show_backups(context: &Context<'_>, status: &InstanceStatus) {
         };
         printer.line(format!("last backup {}, {verified}", printer.time(backups.last_backup_at.as_deref())));
     }
-    for problem in &backups.problems {
-        printer.warning(problem);
-    }
+    backups.problems.iter().for_each(|problem| printer.warning(problem));
 }
 
-fn process_row(process: &ProcessStatus) -> Vec<String> {
-    vec![
+fn process_row(process: &ProcessStatus) -> [String; 5] {
+    [
         process.name.clone(),
         process.state_text(),
         process.pid.map(|pid| pid.to_string()).unwrap_or_default(),

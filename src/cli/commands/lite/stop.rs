@@ -11,6 +11,7 @@ use leoflow_base::sys::fs::files;
 use leoflow_lifecycle::operation::instance;
 use leoflow_postgres::location;
 use leoflow_processes::agent;
+use serde_json::json;
 use std::io;
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -35,10 +36,8 @@ const BACKUP_LIMIT: Duration = Duration::from_secs(10);
 pub fn stop(context: &Context<'_>, args: &LiteStop) -> Result<u8, Error> {
     let (mut count, read_error) = agent::running(&context.home);
     if let Some(error) = read_error {
-        context.printer.warning(format!(
-            "the list of running tasks is incomplete: {}",
-            unreadable_tasks_error(&context.home, &error).message
-        ));
+        let why = unreadable_tasks_error(&context.home, &error).message;
+        context.printer.warning(format!("the list of running tasks is incomplete: {why}"));
     }
     if args.wait && count > 0 {
         context.printer.note(format!(
@@ -65,20 +64,15 @@ pub fn stop(context: &Context<'_>, args: &LiteStop) -> Result<u8, Error> {
     wait_for_backup(&context.home);
     let (ended, read_error) = instance::end_tasks(&context.home);
     if let Some(error) = read_error {
-        context
-            .printer
-            .warning(format!("tasks may still be running: {}", unreadable_tasks_error(&context.home, &error).message));
+        let why = unreadable_tasks_error(&context.home, &error).message;
+        context.printer.warning(format!("tasks may still be running: {why}"));
     }
-    if ended > 0 && !context.printer.json {
-        context.printer.note(instance::ended_tasks(ended));
-    }
-    let text = if stopped { "Leoflow has stopped; your data stays" } else { "Leoflow is not running" };
-    if context.printer.json {
-        context.printer.json(&serde_json::json!({"state": "stopped", "was_running": stopped, "ended_tasks": ended}))?;
-    } else {
-        context.printer.line(text);
-    }
-    Ok(0)
+    context.printer.show(&json!({"state": "stopped", "was_running": stopped, "ended_tasks": ended}), |printer| {
+        if ended > 0 {
+            printer.note(instance::ended_tasks(ended));
+        }
+        printer.line(if stopped { "Leoflow has stopped; your data stays" } else { "Leoflow is not running" });
+    })
 }
 
 /// Waits for the end of a backup or verification, which fails without the datastore, so that the next command finds the
