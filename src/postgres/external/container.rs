@@ -61,13 +61,10 @@ impl Container {
             port: free_port()?,
         };
         container.choose_runtime()?;
-        for (kind, name) in [("container", &container.name), ("volume", &container.volume)] {
-            let owner = container.owner_of(kind, name)?;
-            if owner.is_some_and(|owner| owner != home_id) {
-                return Err(ContainerError::Taken { runtime: container.runtime.clone(), kind, name: name.clone() });
-            }
+        match container.find(|owner| owner != home_id)? {
+            Some((kind, name)) => Err(ContainerError::Taken { runtime: container.runtime, kind, name }),
+            None => Ok(container),
         }
-        Ok(container)
     }
 
     /// Selects the first runtime that answers, since a client may be installed without its daemon. If none answers, the
@@ -87,12 +84,20 @@ impl Container {
 
     /// Fails if the container or volume exists: it may contain the data of an earlier move.
     pub fn refuse_existing(&self) -> Result<(), ContainerError> {
+        match self.find(|_| true)? {
+            Some((kind, name)) => Err(ContainerError::Exists { runtime: self.runtime.clone(), kind, name }),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns kind and name of the container or the volume that exists with such an owner.
+    fn find(&self, is_sought: impl Fn(&str) -> bool) -> Result<Option<(&'static str, String)>, ContainerError> {
         for (kind, name) in [("container", &self.name), ("volume", &self.volume)] {
-            if self.owner_of(kind, name)?.is_some() {
-                return Err(ContainerError::Exists { runtime: self.runtime.clone(), kind, name: name.clone() });
+            if self.owner_of(kind, name)?.is_some_and(|owner| is_sought(&owner)) {
+                return Ok(Some((kind, name.clone())));
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// The image of the version that this release runs. The digest selects it; the tag is informational.

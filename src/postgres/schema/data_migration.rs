@@ -2,8 +2,7 @@
 //! that after an interruption the next batch neither repeats nor skips rows.
 
 use super::SchemaError;
-use super::batches::Batches;
-use super::embedded::EmbeddedMigration;
+use super::embedded::{Batches, EmbeddedMigration};
 use super::totals_guard::TotalsGuard;
 use jiff::Timestamp;
 use serde::Serialize;

@@ -1,6 +1,5 @@
 //! The database schema: embedded migrations, the database's records, and migrating between them without losing data.
 
-mod batches;
 pub mod data_migration;
 pub mod deferred;
 mod dependents;

@@ -60,7 +60,7 @@ async fn attempt(folder: &TaskFolder) -> Result<(), ProbeError> {
         },
         keeper: KeeperSpec {
             program,
-            arguments: vec![std::ffi::OsString::from("keep-task").into()],
+            arguments: vec!["keep-task".to_owned()],
             folder: folder.path().to_owned(),
             log: folder.path().join("probe.log"),
             time_limit: None,

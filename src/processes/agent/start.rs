@@ -25,6 +25,7 @@ use leoflow_postgres::GenericClient;
 use leoflow_python::{Interpreter, Job, NoPython, VersionCode, environment};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
@@ -71,12 +72,15 @@ impl TaskContext {
             "folder": folder.path(), "secrets": FIRST_PASSED, "work_in": code.folders,
             "read_by_libraries": warm::LIBRARY_VARIABLES,
         }));
+        // JSON has no other paths either.
+        let arguments = interpreter.arguments(Job::Task, &options).into_iter().map(OsString::into_string);
+        let arguments = arguments.collect::<Result<_, _>>().map_err(|_| io::ErrorKind::InvalidFilename)?;
         let env_names = task.map(|task| task.env.keys().cloned().collect()).unwrap_or_default();
         let spec = Spec {
             key: key.clone(),
             keeper: KeeperSpec {
                 program: interpreter.program.clone(),
-                arguments: interpreter.arguments(Job::Task, &options).into_iter().map(Into::into).collect(),
+                arguments,
                 // A directory that always exists. The task itself changes to its project, which may be on a hanging
                 // mount.
                 folder: self.home.root().to_owned(),

@@ -6,7 +6,6 @@ use leoflow_engine::model::keys::TryKey;
 use leoflow_engine::store::instance::triggers::Deferral;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 
@@ -24,35 +23,12 @@ pub struct Spec {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct KeeperSpec {
     pub program: PathBuf,
-    pub arguments: Vec<Argument>,
+    pub arguments: Vec<String>,
     /// Working directory.
     pub folder: PathBuf,
     pub log: PathBuf,
     /// The task's execution_timeout in seconds, after which the keeper ends the task.
     pub time_limit: Option<f64>,
-}
-
-/// A command-line argument; text if it is UTF-8, because bytes are four times as long in JSON.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Argument {
-    Text(String),
-    Bytes(OsString),
-}
-
-impl From<OsString> for Argument {
-    fn from(argument: OsString) -> Self {
-        argument.into_string().map_or_else(Self::Bytes, Self::Text)
-    }
-}
-
-impl From<Argument> for OsString {
-    fn from(argument: Argument) -> Self {
-        match argument {
-            Argument::Text(text) => text.into(),
-            Argument::Bytes(bytes) => bytes,
-        }
-    }
 }
 
 /// `outcome.json`: how the task's process ended, written by the keeper.

@@ -25,41 +25,19 @@ pub fn evaluate(
     let Some(result) = result else {
         return Ended::failed(key, Retry::Allowed, reason_without_result(outcome, keeper_log), end_date);
     };
-    match result.state {
+    let state = match result.state {
         // The task's own result counts, no matter how its process ended afterwards.
-        ResultState::Failed => failed(key, result, outcome.and_then(|outcome| outcome.cause), end_date),
+        ResultState::Failed => return failed(key, result, outcome.and_then(|outcome| outcome.cause), end_date),
         ResultState::Deferred | ResultState::AwaitingInput if result.deferral.is_none() => {
-            let reason = "the task reported that it is deferred, but not what it waits for".to_owned();
-            with_rendered(Ended::failed(key, Retry::Allowed, reason, end_date), result)
+            let reason = Some("the task reported that it is deferred, but not what it waits for".to_owned());
+            return failed(key, TaskResult { reason, retry: true, retry_delay: None, ..result }, None, end_date);
         }
-        ResultState::Success => ended(key, TryState::Success, result, end_date),
-        ResultState::UpForReschedule => ended(key, TryState::UpForReschedule, result, end_date),
-        ResultState::Deferred => ended(key, TryState::Deferred, result, end_date),
-        ResultState::AwaitingInput => ended(key, TryState::AwaitingInput, result, end_date),
-        ResultState::Skipped => ended(key, TryState::Skipped, result, end_date),
-    }
-}
-
-/// A try whose task reported a failure; `cause` is why it was ended from outside, if it was.
-fn failed(key: TryKey, result: TaskResult, cause: Option<Cause>, end_date: Timestamp) -> Ended {
-    let reason = result.reason.clone().unwrap_or_default();
-    let reason = match cause {
-        Some(cause) => format!("{}: {reason}", describe(cause)),
-        None => reason,
+        ResultState::Success => TryState::Success,
+        ResultState::UpForReschedule => TryState::UpForReschedule,
+        ResultState::Deferred => TryState::Deferred,
+        ResultState::AwaitingInput => TryState::AwaitingInput,
+        ResultState::Skipped => TryState::Skipped,
     };
-    let delay = result.retry_delay.and_then(|seconds| SignedDuration::try_from_secs_f64(seconds).ok());
-    let due = delay.and_then(|delay| end_date.checked_add(delay).ok());
-    let retry = if result.retry { Retry::Allowed } else { Retry::Never };
-    with_rendered(Ended { due, ..Ended::failed(key, retry, reason, end_date) }, result)
-}
-
-/// Adds the rendered template fields, which a failed try has too.
-fn with_rendered(ended: Ended, result: TaskResult) -> Ended {
-    Ended { rendered: result.rendered, rendered_map_index: result.map_index, ..ended }
-}
-
-/// A try that did not fail.
-fn ended(key: TryKey, state: TryState, result: TaskResult, end_date: Timestamp) -> Ended {
     Ended {
         state,
         may_retry: true,
@@ -75,6 +53,21 @@ fn ended(key: TryKey, state: TryState, result: TaskResult, end_date: Timestamp) 
         rendered_map_index: result.map_index,
         key,
     }
+}
+
+/// A try that failed by its result; `cause` is why it was ended from outside, if it was. It has its rendered template
+/// fields, too.
+fn failed(key: TryKey, result: TaskResult, cause: Option<Cause>, end_date: Timestamp) -> Ended {
+    let reason = result.reason.unwrap_or_default();
+    let reason = match cause {
+        Some(cause) => format!("{}: {reason}", describe(cause)),
+        None => reason,
+    };
+    let delay = result.retry_delay.and_then(|seconds| SignedDuration::try_from_secs_f64(seconds).ok());
+    let due = delay.and_then(|delay| end_date.checked_add(delay).ok());
+    let retry = if result.retry { Retry::Allowed } else { Retry::Never };
+    let (rendered, rendered_map_index) = (result.rendered, result.map_index);
+    Ended { due, rendered, rendered_map_index, ..Ended::failed(key, retry, reason, end_date) }
 }
 
 fn reason_without_result(outcome: Option<&Outcome>, keeper_log: &str) -> String {

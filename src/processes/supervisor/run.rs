@@ -192,7 +192,8 @@ impl Supervisor {
 
     /// Checks conditions that send no notification: a removed home or socket, a hung child, a change of release.
     fn poll(&mut self, control: &mut ControlSocket) -> Option<Event> {
-        if self.home_is_gone() {
+        if !self.resources.lock.is_in_place(&self.home) {
+            self.own_log.warn("the home was removed: stopping everything");
             // Returns before anything is recreated in a removed home.
             return Some(Event::StopNow);
         }
@@ -200,7 +201,10 @@ impl Supervisor {
         self.notify.ensure();
         if self.resources.api.ensure(&self.home) {
             // The server has the old listener; the next server gets the new one.
-            self.terminate("server");
+            let server = self.children.iter().position(|child| child.spec.plan.name == "server");
+            if let Some(pid) = server.and_then(|index| self.model.pid_of(index)) {
+                process::signal_group(pid, process::Signal::Terminate);
+            }
         }
         self.probe_running();
         self.check_change();
@@ -234,13 +238,6 @@ impl Supervisor {
         for process in self.children.iter_mut().filter_map(|child| child.process.take()) {
             // A grandchild may hold the pipe open forever.
             let _ = tokio::time::timeout(OUTPUT_TIMEOUT, process.copy_task).await;
-        }
-    }
-
-    fn terminate(&mut self, name: &str) {
-        let index = self.children.iter().position(|child| child.spec.plan.name == name);
-        if let Some(pid) = index.and_then(|index| self.model.pid_of(index)) {
-            process::signal_group(pid, process::Signal::Terminate);
         }
     }
 
@@ -293,14 +290,6 @@ impl Supervisor {
         };
         // The client may have disconnected.
         let _ = answer.send(reply);
-    }
-
-    fn home_is_gone(&mut self) -> bool {
-        let is_gone = !self.resources.lock.is_in_place(&self.home);
-        if is_gone {
-            self.own_log.warn("the home was removed: stopping everything");
-        }
-        is_gone
     }
 
     fn clean_up(&mut self, outcome: &Result<(), SupervisorError>) {
