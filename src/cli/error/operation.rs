@@ -43,6 +43,11 @@ impl From<OperationError> for Error {
             OperationError::NoSpaceToMove { .. } => {
                 Self::refused(error).hint("nothing was changed; free some space, then run the same command again")
             }
+            OperationError::KnownFaults(source) => {
+                Self::failed("failed to read the import errors of the running instance")
+                    .cause(source)
+                    .hint("leoflow smoke")
+            }
             OperationError::Open(error) => error.into(),
             OperationError::Create(error) => error.into(),
             OperationError::Restore(error) => error.into(),
@@ -58,6 +63,8 @@ impl From<OperationError> for Error {
             OperationError::Setup(error) => error.into(),
             OperationError::Container(error) => error.into(),
             OperationError::DatabaseCheck(error) => error.into(),
+            OperationError::Target(error) => error.into(),
+            OperationError::Rollback(error) => error.into(),
         }
     }
 }

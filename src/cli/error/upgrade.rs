@@ -254,7 +254,6 @@ impl From<TargetError> for Error {
             }
             TargetError::Run { program, source } => Self::io("run", &program, &source),
             TargetError::Refused(error) => error.into(),
-            TargetError::Config(error) => error.into(),
             TargetError::Lock(error) => error.into(),
             TargetError::Fetch(error) => error.into(),
             TargetError::Upgrade(error) => error.into(),

@@ -12,6 +12,9 @@ use crate::upgrade::UpgradeError;
 use leoflow_base::config::{ConfigError, DatastoreSetting};
 use leoflow_base::home::HomeError;
 use leoflow_base::home::journal::JournalError;
+use crate::upgrade::rollback::target::RollbackTargetError;
+use crate::upgrade::smoke::SmokeError;
+use crate::upgrade::target_release::TargetError;
 use leoflow_base::home::lock::LockError;
 use leoflow_base::sys::fs::disk::human_size;
 use leoflow_postgres::PgError;
@@ -65,6 +68,8 @@ pub enum OperationError {
     SameDatastore { datastore: String, setting: Option<DatastoreSetting> },
     #[error("not enough disk space in {path}: {} needed, {} free", human_size(*.needed), human_size(*.free))]
     NoSpaceToMove { path: PathBuf, needed: u64, free: u64 },
+    #[error("failed to read the import errors of the running instance: {0}")]
+    KnownFaults(#[source] SmokeError),
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error(transparent)]
@@ -95,6 +100,9 @@ pub enum OperationError {
     Container(#[from] ContainerError),
     #[error(transparent)]
     DatabaseCheck(#[from] DatabaseCheckError),
+    Target(#[from] TargetError),
+    #[error(transparent)]
+    Rollback(#[from] RollbackTargetError),
 }
 
 /// The errors that [`OpenError`] holds too.

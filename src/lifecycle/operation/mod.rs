@@ -3,6 +3,7 @@
 //! progress goes to the reporter.
 
 pub mod backup;
+pub mod change;
 mod error;
 pub mod instance;
 pub mod move_datastore;
@@ -11,6 +12,8 @@ pub mod prune;
 pub mod restore;
 pub mod set_up;
 pub mod summary;
+pub mod rollback;
+pub mod upgrade;
 pub mod verify;
 
 pub use error::{LostConfig, OperationError};

@@ -20,22 +20,15 @@ use leoflow_processes::agent::TaskFolder;
 use semver::Version;
 use tokio_postgres::Client;
 
-/// The inputs of `gather`.
-pub struct FactSources<'a> {
-    pub home: &'a Home,
-    /// `None` without a `config.yaml`.
-    pub config: Option<&'a Config>,
-    /// The version of the running program.
-    pub own_version: &'a str,
-    /// The state of the instance that serves the datastore.
-    pub instance: Instance,
-    /// A connection to the application's database.
-    pub client: &'a Client,
-}
-
-/// Gathers the facts.
-pub async fn gather(sources: FactSources<'_>) -> Result<UpgradeFacts, UpgradeError> {
-    let FactSources { home, config, own_version, instance, client } = sources;
+/// Gathers the facts. `config` is `None` without a `config.yaml`, `own_version` the version of this program, and
+/// `instance` the state of the one that serves the datastore; `client` is connected to the application's database.
+pub async fn gather(
+    home: &Home,
+    config: Option<&Config>,
+    own_version: &str,
+    instance: Instance,
+    client: &Client,
+) -> Result<UpgradeFacts, UpgradeError> {
     let database_bytes = databases::size(client, None).await?;
     Ok(UpgradeFacts {
         installed: installed_version(home, own_version)?,

@@ -5,7 +5,7 @@ use super::plan::{Target, UpgradeRefusal};
 use super::release::manifest::Release;
 use super::release::source::ReleaseFile;
 use super::release::{signature, stage};
-use super::target_release::{Purpose, TargetError, doubts, source, target};
+use super::target_release::{Purpose, Request, TargetError, doubts, source, target};
 use crate::setup;
 use leoflow_base::build_info::build_info;
 use leoflow_base::home::Home;
@@ -17,19 +17,14 @@ use semver::Version;
 
 /// Downloads the requested release, installs its program, and links it in `bin/`. Puts the PostgreSQL archive beside the
 /// program for the setup that follows. Returns the installed version.
-pub async fn install(
-    home: &Home,
-    version: Option<&str>,
-    from: Option<&str>,
-    reporter: &dyn Reporter,
-) -> Result<Version, TargetError> {
+pub async fn install(home: &Home, request: Request<'_>, reporter: &dyn Reporter) -> Result<Version, TargetError> {
     if setup::installed_version(home).is_some() && cluster::state(home) != ClusterState::Absent {
         return Err(TargetError::AlreadyInstalled);
     }
     // The release is resolved before anything is written, so that an unknown release leaves nothing behind.
-    let source = source(from, None)?;
+    let source = source(request.from, None)?;
     let manifest = source.manifest(&signature::trusted(home, build_info().public_key)).await?;
-    let release: &Release = match target(version, None)? {
+    let release: &Release = match target(request.version, None)? {
         Target::Version(version) => manifest.release(&version).ok_or(UpgradeRefusal::Unknown(version))?,
         Target::Newest(channel) => {
             manifest.newest(channel, |_| true).ok_or(UpgradeRefusal::EmptyChannel(channel.name()))?

@@ -2,7 +2,7 @@
 //! on request, or a stopped instance with a private Postgres.
 
 use super::release::program::{CandidateServer, ProgramError, trial_limit};
-use super::smoke::{KnownFaults, ServerEndpoint, Smoke};
+use super::smoke::{ServerEndpoint, Smoke};
 use leoflow_base::home::Home;
 use leoflow_base::home::lock::{self, HomeLock};
 use leoflow_base::protocol::control::{self, Answer, ControlClient, Level, Request};
@@ -119,14 +119,7 @@ impl Host {
             Self::Stopped { candidate, .. } => {
                 let mut started = CandidateServer::start(program, home, smoke.config.port, None)?;
                 let endpoint = ServerEndpoint::Private(started.socket.clone());
-                let probe = Smoke {
-                    endpoint,
-                    version: smoke.version.clone(),
-                    known: KnownFaults::default(),
-                    releases: None,
-                    config_file: None,
-                    ..*smoke
-                };
+                let probe = Smoke::new(smoke.config, endpoint, smoke.version.clone());
                 started.wait_ready(async || probe.is_healthy().await).await?;
                 let socket = started.socket.clone();
                 *candidate = Some(started);

@@ -41,7 +41,7 @@ impl OwnProgram {
     }
 
     /// True for a request that this program's own release answers.
-    pub(super) fn answers(&self, request: &Request<'_>) -> bool {
+    pub(crate) fn answers(&self, request: &Request<'_>) -> bool {
         let is_own = |version: &str| {
             Version::parse(version.trim_start_matches('v')).is_ok_and(|version| version == self.version)
         };

@@ -14,7 +14,7 @@ use crate::contract::Contract;
 use crate::setup::{self, InstallError, PackageOwner};
 use jiff::Timestamp;
 use leoflow_base::build_info::build_info;
-use leoflow_base::config::{self, Config, ConfigError};
+use leoflow_base::config::{self, Config};
 use leoflow_base::home::Home;
 use leoflow_base::home::lock::LockError;
 use leoflow_base::home::progress::{Progress, Reporter};
@@ -43,7 +43,7 @@ pub enum TargetError {
     AlreadyInstalled,
     /// A package manager upgrades the program; nothing newer is here.
     #[error("leoflow {own} belongs to {}, which upgrades it; nothing was changed", .owner.name())]
-    Owned { own: Version, installed: Version, owner: PackageOwner },
+    Owned { own: Version, owner: PackageOwner },
     /// `program` is the one of the installed release.
     #[error("this is leoflow {own}, but {installed} is running here; nothing was changed")]
     OlderProgram { own: Version, installed: Version, program: PathBuf },
@@ -56,8 +56,6 @@ pub enum TargetError {
     #[error(transparent)]
     Refused(#[from] UpgradeRefusal),
     #[error(transparent)]
-    Config(#[from] ConfigError),
-    #[error(transparent)]
     Lock(#[from] LockError),
     #[error(transparent)]
     Fetch(#[from] FetchError),
@@ -66,12 +64,14 @@ pub enum TargetError {
 }
 
 /// The user's request.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Request<'a> {
     /// A channel or a version; by default the newest of the configured channel.
     pub version: Option<&'a str>,
     /// A folder or URL with releases.
     pub from: Option<&'a str>,
+    /// True with `--no-rollback`: a failed release stays for inspection.
+    pub no_rollback: bool,
 }
 
 /// The requested release and its origin.

@@ -1,6 +1,5 @@
 //! The commands on releases: upgrade, rollback, migrations.
 
-mod apply_plan;
 pub mod data_migrate;
 pub mod later_migrations;
 pub mod migrate_db;
@@ -11,4 +10,4 @@ pub mod smoke;
 pub mod upgrade;
 pub mod versions;
 pub mod watch_worker;
-pub mod worker_report;
+pub mod worker;

@@ -2,13 +2,13 @@
 //! program, or it was copied over the home's own.
 
 use super::upgrade::args::Upgrade;
-use super::upgrade::gather_facts;
 use super::watch_worker;
 use crate::context::Context;
 use crate::error::Error;
 use crate::recovery::DryRun;
 use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_base::protocol::control;
+use leoflow_lifecycle::operation::change::Gathered;
 use leoflow_lifecycle::upgrade::OwnProgram;
 use leoflow_lifecycle::upgrade::target_release::{TargetRelease, earlier_failures};
 use leoflow_postgres::cluster::{self, ClusterState};
@@ -83,10 +83,9 @@ pub async fn before_start(context: &Context<'_>, reporter: &dyn Reporter) -> Res
 
 async fn upgrade(context: &Context<'_>, reporter: &dyn Reporter) -> Result<(), Error> {
     let release = TargetRelease::own()?;
-    let gathered = gather_facts::gather(context, "leoflow lite start").await?;
-    let plan = release.plan(&gathered.facts)?;
     // The worker opens the datastore itself.
-    drop(gathered);
+    let facts = Gathered::open(&context.operation(), "leoflow lite start").await?.facts;
+    let plan = release.plan(&facts)?;
     plan.warnings.iter().for_each(|warning| reporter.report(Progress::Warning(warning.clone())));
     release.add_own_program(&context.home)?;
     let (_, error) = watch_worker::run(context, &Upgrade::default().for_worker(&plan.to), &[], reporter).await?;

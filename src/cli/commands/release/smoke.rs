@@ -5,7 +5,7 @@ use crate::context::Context;
 use crate::error::Error;
 use clap::Args;
 use leoflow_base::protocol::control;
-use leoflow_lifecycle::upgrade::smoke::{KnownFaults, ServerEndpoint, Smoke};
+use leoflow_lifecycle::upgrade::smoke::{ServerEndpoint, Smoke};
 use serde_json::json;
 
 #[derive(Args, Debug)]
@@ -15,15 +15,7 @@ pub struct SmokeArgs {}
 pub async fn run(context: &Context<'_>) -> Result<u8, Error> {
     let status = control::status_of(&context.home).ok_or_else(not_running)?;
     let config = context.recovery().running_config()?;
-    let smoke = Smoke {
-        config: &config,
-        endpoint: ServerEndpoint::Public,
-        version: status.version,
-        known: KnownFaults::default(),
-        releases: None,
-        config_file: None,
-    };
-    let checks = smoke.all_checks().await;
+    let checks = Smoke::new(&config, ServerEndpoint::Public, status.version).all_checks().await;
     let ok = checks.iter().all(|check| check.ok);
     let printer = context.printer;
     if printer.json {

@@ -95,6 +95,13 @@ const PAGES: [&str; 2] = ["/", "/auth/login"];
 /// Number of DAGs whose grids are checked.
 const CHECKED_GRIDS: usize = 5;
 
+impl<'a> Smoke<'a> {
+    /// A smoke test of the release `version` without known faults.
+    pub fn new(config: &'a Config, endpoint: ServerEndpoint, version: String) -> Self {
+        Self { config, endpoint, version, known: KnownFaults::default(), releases: None, config_file: None }
+    }
+}
+
 impl Smoke<'_> {
     /// True when the health endpoint answers with 200.
     pub(crate) async fn is_healthy(&self) -> bool {

@@ -1,6 +1,5 @@
 //! The consequences of a rollback, for its plan: data, settings, files, tasks, disk space and the pause.
 
-use super::facts::PlannedRollback;
 use crate::context::Context;
 use crate::error::Error;
 use crate::terminal::printer::counted;
@@ -8,6 +7,7 @@ use leoflow_base::config;
 use leoflow_lifecycle::backup::Input;
 use leoflow_lifecycle::backup::restore;
 use leoflow_lifecycle::backup::{changed_settings, newer_files};
+use leoflow_lifecycle::operation::rollback::PlannedRollback;
 use leoflow_lifecycle::operation::summary::{self, Summary};
 use leoflow_lifecycle::upgrade::rollback::capacity;
 use leoflow_lifecycle::upgrade::rollback::rollback_plan::RollbackPlan;

@@ -3,41 +3,34 @@
 
 pub mod args;
 mod consequences;
-pub mod facts;
 mod restore;
 
-use crate::commands::release::apply_plan::{self, PlannedChange};
-use crate::commands::release::upgrade::gather_facts::FactsAndDatastore;
 use crate::commands::release::watch_worker;
-use crate::commands::release::worker_report;
+use crate::commands::release::worker::{self, Cancelled, LoggedSink};
 use crate::context::Context;
 use crate::error::Error;
 use args::RollbackRelease;
 use consequences::Consequences;
-use facts::{PlannedRollback, plan_rollback};
 use leoflow_base::home::lock::OperationLock;
-use leoflow_base::protocol::{control, log};
-use leoflow_base::sys::process::stdio;
+use leoflow_base::protocol::control;
+use leoflow_lifecycle::operation::change::{Change, Gathered, refuse_interrupted};
+use leoflow_lifecycle::operation::rollback::{self, Finished, FinishedBy, PlannedRollback};
 use leoflow_lifecycle::upgrade::plan::Instance;
-use leoflow_lifecycle::upgrade::rollback::history;
 use leoflow_lifecycle::upgrade::rollback::rollback_plan::RollbackPlan;
-use leoflow_lifecycle::upgrade::rollback::rollback_record::Settled;
 use leoflow_lifecycle::upgrade::{Outcome, ReleaseSource};
 use restore::RestoreInput;
-use semver::Version;
 use serde_json::json;
 use std::ffi::OsString;
-use std::path::PathBuf;
 
 pub async fn run(context: &Context<'_>, args: &RollbackRelease) -> Result<u8, Error> {
     if args.worker {
-        log::start("upgrade", context.log_level());
-        return worker_report::send_result(perform(context, args).await);
+        return worker::run(context, async |cancelled| perform(context, args, cancelled).await).await;
     }
-    if let Some(exit_code) = finish_interrupted(context, args).await? {
-        return Ok(exit_code);
+    let operation = context.operation();
+    if let Some(finished) = rollback::finish_interrupted(&operation, args.to.as_deref(), args.dry_run.into()).await? {
+        return print_finished(context, &finished);
     }
-    let planned = plan_rollback(context, args).await?;
+    let planned = rollback::plan(&operation, args.to.as_deref()).await?;
     let consequences = Consequences::find(context, &planned).await?;
     if !context.printer.json {
         consequences.print(context, &planned);
@@ -67,50 +60,20 @@ pub async fn run(context: &Context<'_>, args: &RollbackRelease) -> Result<u8, Er
     watch_worker::watch(context, &arguments, &[]).await
 }
 
-/// Finishes an interrupted rollback. Returns the exit code if this command has nothing else to do.
-async fn finish_interrupted(context: &Context<'_>, args: &RollbackRelease) -> Result<Option<u8>, Error> {
-    if let Some(Settled::Finished(record)) = context.recovery().settle_rollback(args.dry_run.into()).await? {
-        let to = record.to.to_string();
-        // This command finishes the interrupted rollback, and does not start another.
-        if args.to.as_deref().is_none_or(|requested| requested.strip_prefix('v').unwrap_or(requested) == to) {
-            mark_reported(context)?;
-            let backup = record.backup_of_current_state.as_ref();
-            return print_finished(context, &record.from, &record.to, backup).map(Some);
-        }
-    }
-    context.recovery().settle_change(args.dry_run.into()).await?;
-    let changes = history::history(&context.home);
-    if let Some(change) = history::finished_by_another(&changes).filter(|_| args.to.is_none()) {
-        if !args.dry_run {
-            mark_reported(context)?;
-        }
-        let further = history::rollback_target(&changes, &change.to);
-        context.printer.note(format!("The interrupted rollback to {} is already finished.", change.to));
+/// Prints the result of a rollback that an earlier command started.
+fn print_finished(context: &Context<'_>, finished: &Finished) -> Result<u8, Error> {
+    let Finished { from, to, backup, by } = finished;
+    if let FinishedBy::AnotherCommand { further } = by {
+        context.printer.note(format!("The interrupted rollback to {to} is already finished."));
         if let Some(further) = further {
             context.printer.note(format!("To roll back further:  leoflow rollback --to {further}"));
         }
-        return print_finished(context, &change.from, &change.to, change.backup.as_ref()).map(Some);
     }
-    Ok(None)
-}
-
-/// Marks the finished rollback as reported, so that the next `rollback` goes further back.
-fn mark_reported(context: &Context<'_>) -> Result<(), Error> {
-    history::set_finished_by_another(&context.home, history::Reported::Yes)
-        .map_err(|error| Error::io("write", &context.home.upgrade(), &error))
-}
-
-/// Prints the result of a rollback that an earlier command started.
-fn print_finished(context: &Context<'_>, from: &Version, to: &Version, backup: Option<&PathBuf>) -> Result<u8, Error> {
-    let backup = backup.map(|path| context.home.root().join(path));
-    if context.printer.json {
-        context.printer.json(&json!({
-            "status": "rolled_back", "previous_version": from, "new_version": to, "commit": null,
-            "migrations_run": [], "backup_path": backup, "details": [],
-        }))?;
-    } else {
-        context.printer.line(format!("Rolled back from {from} to {to}"));
-    }
+    let value = json!({
+        "status": "rolled_back", "previous_version": from, "new_version": to, "commit": null, "migrations_run": [],
+        "backup_path": backup, "details": [],
+    });
+    context.printer.show(&value, |printer| printer.line(format!("Rolled back from {from} to {to}")))?;
     if control::status_of(&context.home).is_none() {
         context.printer.note("Start it:  leoflow lite start");
     }
@@ -119,22 +82,22 @@ fn print_finished(context: &Context<'_>, from: &Version, to: &Version, backup: O
 
 /// Rolls back with the migrations' rollback SQL and the steps of an upgrade, or by restoring the backup from before the
 /// last upgrade.
-async fn perform(context: &Context<'_>, args: &RollbackRelease) -> Result<Outcome, Error> {
+async fn perform(context: &Context<'_>, args: &RollbackRelease, cancelled: Cancelled) -> Result<Outcome, Error> {
     let home = &context.home;
-    let cancelled = apply_plan::cancelled()?;
-    stdio::set_stdout_writes(stdio::Writes::Fail);
     let operation_lock = OperationLock::take(home, "leoflow rollback")?;
-    apply_plan::refuse_interrupted(home)?;
-    let planned = plan_rollback(context, args).await?;
+    refuse_interrupted(home)?;
+    let operation = context.operation();
+    let planned = rollback::plan(&operation, args.to.as_deref()).await?;
     if let RollbackPlan::Restore { backup } = &planned.rollback_plan {
         let backup = backup.clone();
         let PlannedRollback { facts, datastore, plan, own_schema_of_target, .. } = planned;
         let was_running = facts.instance != Instance::Stopped;
         let input = RestoreInput { datastore, plan, schema_to: own_schema_of_target, backup, was_running };
-        return restore::restore_backup(context, input, operation_lock, cancelled).await;
+        return restore::restore_backup(context, input, operation_lock, cancelled.received()).await;
     }
     let PlannedRollback { facts, datastore, plan, .. } = planned;
-    let config = context.recovery().running_config()?;
-    let change = PlannedChange { plan, source: ReleaseSource::RetainedOlder, no_rollback: true };
-    apply_plan::apply_plan(context, &config, FactsAndDatastore { facts, datastore }, change, cancelled).await
+    let config = operation.running_config()?;
+    let source = ReleaseSource::RetainedOlder;
+    let change = Change { plan, source, no_rollback: true, reporter: &LoggedSink };
+    Ok(change.apply(&operation, &config, Gathered { facts, datastore }, cancelled.received()).await?)
 }

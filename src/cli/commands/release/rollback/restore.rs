@@ -2,7 +2,7 @@
 //! belongs to, runs the restore.
 
 use crate::commands::lite::stop::requested_port;
-use crate::commands::release::worker_report::LoggedSink;
+use crate::commands::release::worker::LoggedSink;
 use crate::context::Context;
 use crate::error::Error;
 use crate::error::upgrade::SEE_UPGRADE_LOG;

@@ -2,6 +2,7 @@
 
 use crate::args::all::All;
 use clap::{Args, Subcommand};
+use leoflow_lifecycle::upgrade::target_release::Request;
 use semver::Version;
 use std::ffi::OsString;
 
@@ -57,6 +58,11 @@ pub struct Upgrade {
 }
 
 impl Upgrade {
+    pub fn request(&self) -> Request<'_> {
+        let (version, from) = (self.version.as_deref(), self.from.from.as_deref());
+        Request { version, from, no_rollback: self.no_rollback }
+    }
+
     /// The arguments of the worker that upgrades to this release.
     pub fn for_worker(&self, to: &Version) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = vec!["upgrade".into(), to.to_string().into(), "--yes".into()];

@@ -1,38 +1,43 @@
 //! `leoflow upgrade`: plans, asks for confirmation, starts the worker and shows its progress.
 //!
-//! Two processes share an upgrade. This command plans, and watches the worker (`watch_worker.rs`). The worker
-//! (`worker.rs`) runs in a session of its own, so that closing the terminal does not end it. It holds the
-//! operation lock and plans again with the same functions, because other commands may have changed the facts before it
-//! took the lock; then it applies the plan (`apply_plan.rs`), whose steps are in `lifecycle/upgrade/run.rs`. If the
-//! worker is killed, the next command or start continues from the journal (`lifecycle/operation/open/upgrades.rs`).
+//! Two processes share an upgrade. This command plans, and watches the worker (`watch_worker.rs`), which plans again and
+//! applies the plan (`lifecycle/operation/upgrade.rs`). If the worker is killed, the next command or start continues
+//! from the journal (`lifecycle/operation/open/upgrades.rs`).
 
 pub mod args;
-pub mod gather_facts;
-mod worker;
 
-use crate::commands::release::apply_plan;
 use crate::commands::release::watch_worker;
+use crate::commands::release::worker::{self, LoggedSink};
 use crate::context::Context;
 use crate::error::Error;
 use crate::recovery::{Abort, DryRun};
 use crate::terminal::printer::{Printer, counted};
-use args::{From, Upgrade, UpgradeCommand};
+use args::{Upgrade, UpgradeCommand};
 use leoflow_base::protocol::child::RELEASE_SOURCE;
+use leoflow_lifecycle::operation::change::refuse_interrupted;
+use leoflow_lifecycle::operation::upgrade::{self as operation, Planned, PlannedUpgrade, Unneeded};
+use leoflow_lifecycle::upgrade;
 use leoflow_lifecycle::upgrade::plan::{Action, UpgradePlan, UpgradeRefusal};
-use leoflow_lifecycle::upgrade::target_release::{Purpose, Request, TargetError};
-use leoflow_lifecycle::upgrade::{self, Planned, PlannedUpgrade, Planner, Unneeded};
-use semver::Version;
+use leoflow_lifecycle::upgrade::target_release::{Purpose, Request};
 use serde_json::json;
 
 pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     match &args.command {
         Some(UpgradeCommand::Plan(plan)) => {
-            dry_run(context, plan.version.as_deref(), &plan.from).await.map_err(Error::of_upgrade_plan)
+            let request =
+                Request { version: plan.version.as_deref(), from: plan.from.from.as_deref(), ..args.request() };
+            dry_run(context, request).await.map_err(Error::of_upgrade_plan)
         }
         None if args.resume || args.abort => resume(context, args).await,
         None if args.install => install(context, args).await,
-        None if args.worker => worker::run(context, args).await,
-        None if args.dry_run => dry_run(context, args.version.as_deref(), &args.from).await,
+        None if args.worker => {
+            worker::run(context, async |cancelled| {
+                let operation = context.operation();
+                operation::perform(&operation, args.request(), &LoggedSink, cancelled.received()).await
+            })
+            .await
+        }
+        None if args.dry_run => dry_run(context, args.request()).await,
         None => upgrade(context, args).await,
     }
 }
@@ -40,8 +45,9 @@ pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
 /// Plans the upgrade, asks for confirmation, and starts and watches the worker, which performs the upgrade.
 async fn upgrade(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     let (home, printer) = (&context.home, context.printer);
-    context.recovery().settle_change(DryRun::No).await?;
-    let planned = plan(context, args.version.as_deref(), &args.from, Purpose::Apply).await?;
+    let operation = context.operation();
+    operation.settle_change(DryRun::No).await?;
+    let planned = operation::plan(&operation, args.request(), Purpose::Apply).await?;
     // With `--yes`, no user reads the warnings of the plan. HTTP requests set it, too.
     let accepts_outdated = !args.yes || args.accept_old_manifest;
     let PlannedUpgrade { plan, last_pause, release } = match planned {
@@ -74,13 +80,13 @@ async fn upgrade(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
 }
 
 /// `--dry-run`, and `leoflow upgrade plan`.
-async fn dry_run(context: &Context<'_>, version: Option<&str>, from: &From) -> Result<u8, Error> {
-    let printer = context.printer;
-    context.recovery().settle_change(DryRun::Yes).await?;
-    match plan(context, version, from, Purpose::Show).await? {
-        Planned::Unneeded(unneeded) => print_unneeded(printer, &unneeded),
+async fn dry_run(context: &Context<'_>, request: Request<'_>) -> Result<u8, Error> {
+    let operation = context.operation();
+    operation.settle_change(DryRun::Yes).await?;
+    match operation::plan(&operation, request, Purpose::Show).await? {
+        Planned::Unneeded(unneeded) => print_unneeded(context.printer, &unneeded),
         Planned::Upgrade(planned) | Planned::HandOver(planned) => {
-            printer.result(&planned, |printer| print_plan(printer, &planned.plan, planned.last_pause)).map(|()| 0)
+            context.printer.show(&planned, |printer| print_plan(printer, &planned.plan, planned.last_pause))
         }
     }
 }
@@ -88,53 +94,38 @@ async fn dry_run(context: &Context<'_>, version: Option<&str>, from: &From) -> R
 /// `--resume` and `--abort`.
 async fn resume(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     let abort = if args.abort { Abort::Yes } else { Abort::No };
-    let text = context.recovery().finish_interrupted(abort).await?;
+    let text = context.operation().finish_interrupted(abort).await?;
     context.printer.line(text.as_deref().unwrap_or("No interrupted upgrade; nothing to do"));
     Ok(0)
 }
 
 /// `--install`, used by install.sh.
 async fn install(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
-    apply_plan::refuse_interrupted(&context.home)?;
-    let installed =
-        upgrade::install(&context.home, args.version.as_deref(), args.from.from.as_deref(), context.printer).await?;
+    refuse_interrupted(&context.home)?;
+    let installed = upgrade::install(&context.home, args.request(), context.printer).await?;
     context.printer.line(format!("Installed leoflow {installed}"));
     Ok(0)
 }
 
-/// Plans the upgrade.
-async fn plan(context: &Context<'_>, version: Option<&str>, from: &From, purpose: Purpose) -> Result<Planned, Error> {
-    let request = Request { version, from: from.from.as_deref() };
-    let planner = match Planner::find(&context.home, context.version, request, purpose, context.printer).await {
-        Err(TargetError::Owned { own, installed, owner }) if purpose == Purpose::Show => {
-            return Ok(Planned::Unneeded(Unneeded::Owned { own, installed, owner }));
-        }
-        found => found?,
-    };
-    let gathered = gather_facts::gather(context, "leoflow upgrade").await?;
-    Ok(planner.plan(&gathered.facts).await?)
-}
-
 fn print_unneeded(printer: &Printer, unneeded: &Unneeded) -> Result<u8, Error> {
-    let status = |installed: &Version, warnings: &[String]| {
-        let status = "up_to_date";
-        json!({"status": status, "version": installed, "warnings": warnings})
+    let (installed, warnings) = match unneeded {
+        Unneeded::Installed { installed, warnings, .. } => (installed, warnings.clone()),
+        Unneeded::Owned { own, installed, owner } => {
+            let command = owner.upgrade_command();
+            (installed, vec![format!("leoflow {own} belongs to {}, which upgrades it: {command}", owner.name())])
+        }
     };
-    match unneeded {
-        Unneeded::Installed { why, installed, warnings } => printer.result(&status(installed, warnings), |printer| {
+    let status = json!({"status": "up_to_date", "version": installed, "warnings": warnings});
+    printer.show(&status, |printer| match unneeded {
+        Unneeded::Installed { why, .. } => {
             warnings.iter().for_each(|warning| printer.warning(warning));
             printer.line(format!("{why}; nothing to do"));
             if let UpgradeRefusal::Ahead { .. } = why {
                 printer.note("If this release was withdrawn:  leoflow rollback");
             }
-        }),
-        Unneeded::Owned { own, installed, owner } => {
-            let command = owner.upgrade_command();
-            let text = format!("leoflow {own} belongs to {}, which upgrades it: {command}", owner.name());
-            printer.result(&status(installed, std::slice::from_ref(&text)), |printer| printer.line(&text))
         }
-    }?;
-    Ok(0)
+        Unneeded::Owned { .. } => warnings.iter().for_each(|text| printer.line(text)),
+    })
 }
 
 /// Prints the plan.

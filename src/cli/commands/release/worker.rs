@@ -1,15 +1,44 @@
-//! The reports of a worker to the command that watches it: progress, then the result.
+//! The worker of an upgrade or a rollback, in a session of its own: reports its progress, then the result, to the
+//! command that watches it.
 
+use crate::context::Context;
 use crate::error::Error;
 use crate::error::upgrade::SEE_UPGRADE_LOG;
 use crate::terminal::report::{PipeSink, Report};
 use leoflow_base::home::progress::{Progress, Reporter};
+use leoflow_base::protocol::log;
 use leoflow_base::sys::process::stdio;
 use leoflow_lifecycle::upgrade::{Outcome, Status, UpgradeError};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
+/// Runs the worker. `perform` gets a future that completes when the watching command cancels the operation with
+/// SIGTERM; from here on, SIGTERM has no other effect.
+pub async fn run<E: Into<Error>>(
+    context: &Context<'_>,
+    perform: impl AsyncFnOnce(Cancelled) -> Result<Outcome, E>,
+) -> Result<u8, Error> {
+    log::start("upgrade", context.log_level());
+    let cancelled = match signal(SignalKind::terminate()) {
+        Ok(terminated) => Cancelled(terminated),
+        Err(error) => return send_result(Err(Error::failed(error))),
+    };
+    // The command that reads the reports may hang; a write to it must fail and not block the operation.
+    stdio::set_stdout_writes(stdio::Writes::Fail);
+    send_result(perform(cancelled).await.map_err(Into::into))
+}
+
+/// The signal by which the watching command cancels the operation.
+pub struct Cancelled(Signal);
+
+impl Cancelled {
+    pub async fn received(mut self) {
+        self.0.recv().await;
+    }
+}
+
 /// Sends the result over the pipe, and waits until it is written.
-pub fn send_result(work_result: Result<Outcome, Error>) -> Result<u8, Error> {
+fn send_result(work_result: Result<Outcome, Error>) -> Result<u8, Error> {
     stdio::set_stdout_writes(stdio::Writes::Block);
     match work_result {
         Ok(mut outcome) => {
