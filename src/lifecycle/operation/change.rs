@@ -7,7 +7,6 @@ use crate::upgrade::plan::{Instance, UpgradeFacts, UpgradePlan};
 use crate::upgrade::smoke::{KnownFaults, ServerEndpoint, Smoke, SmokeError};
 use crate::upgrade::{self, Notes, Outcome, ReleaseSource, UpgradeContext, UpgradeError, facts};
 use leoflow_base::config::Config;
-use leoflow_base::home::Home;
 use leoflow_base::home::progress::{Progress, Reporter};
 use std::time::Duration;
 
@@ -34,12 +33,14 @@ impl Gathered {
     }
 }
 
-/// Refuses while another change of release is interrupted.
-pub fn refuse_interrupted(home: &Home) -> Result<(), OpenError> {
-    refuse_during_rollback(home)?;
-    match interrupted_upgrade(home)? {
-        Some(_) => Err(OpenError::ChangeInterrupted("an upgrade was interrupted".to_owned())),
-        None => Ok(()),
+impl OperationContext<'_> {
+    /// Refuses while another change of release is interrupted.
+    pub fn refuse_interrupted_change(&self) -> Result<(), OpenError> {
+        refuse_during_rollback(self.home)?;
+        match interrupted_upgrade(self.home)? {
+            Some(_) => Err(OpenError::ChangeInterrupted("an upgrade was interrupted".to_owned())),
+            None => Ok(()),
+        }
     }
 }
 

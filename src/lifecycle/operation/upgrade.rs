@@ -1,9 +1,9 @@
-//! Upgrades to another release: `plan` for the command and its dry run, `perform` for the worker that it starts.
+//! Upgrades to another release: planned for the command and its dry run, performed by the worker that it starts.
 //!
 //! The worker is a process in a session of its own, so that closing the terminal does not end it. It plans again under
 //! the operation lock with the same functions, because other commands may have changed the facts.
 
-use super::change::{Change, Gathered, refuse_interrupted};
+use super::change::{Change, Gathered};
 use super::{OperationContext, OperationError};
 use crate::contract::effects::{Uses, effects};
 use crate::contract::{self, Contract};
@@ -12,7 +12,7 @@ use crate::upgrade::plan::{Database, Instance, UpgradeFacts, UpgradePlan, Upgrad
 use crate::upgrade::release::{program, stage};
 use crate::upgrade::rollback::history;
 use crate::upgrade::target_release::{Purpose, Request, TargetError, TargetRelease, earlier_failures};
-use crate::upgrade::{Outcome, OwnProgram, UpgradeError, facts};
+use crate::upgrade::{Outcome, OwnProgram, UpgradeError, facts, first_install};
 use leoflow_base::build_info::build_info;
 use leoflow_base::config::{self, Loaded};
 use leoflow_base::home::Home;
@@ -56,67 +56,100 @@ pub struct PlannedUpgrade {
     pub release: TargetRelease,
 }
 
-/// Finds the requested release on this machine, at a release host or in this program, and plans the upgrade to it.
-pub async fn plan(
-    context: &OperationContext<'_>,
-    request: Request<'_>,
-    purpose: Purpose,
-) -> Result<Planned, OperationError> {
-    let settings = config::load(&context.home.config())?;
-    let program = OwnProgram::of(context.home, context.version)?;
-    let may_be_own = program.answers(&request);
-    let mut release = match program.owner {
-        Some(owner) if !may_be_own => {
-            let (own, installed) = (program.version, program.installed);
-            return match purpose {
-                Purpose::Show => Ok(Planned::Unneeded(Unneeded::Owned { own, installed, owner })),
-                Purpose::Apply => Err(TargetError::Owned { own, owner }.into()),
-            };
+impl OperationContext<'_> {
+    /// Finds the requested release on this machine, at a release host or in this program, and plans the upgrade to it.
+    pub async fn plan_upgrade(&self, request: Request<'_>, purpose: Purpose) -> Result<Planned, OperationError> {
+        let settings = config::load(&self.home.config())?;
+        let program = OwnProgram::of(self.home, self.version)?;
+        let may_be_own = program.answers(&request);
+        let mut release = match program.owner {
+            Some(owner) if !may_be_own => {
+                let (own, installed) = (program.version, program.installed);
+                return match purpose {
+                    Purpose::Show => Ok(Planned::Unneeded(Unneeded::Owned { own, installed, owner })),
+                    Purpose::Apply => Err(TargetError::Owned { own, owner }.into()),
+                };
+            }
+            Some(_) => TargetRelease::own()?,
+            None => self.find_release(settings.as_ref(), request, may_be_own).await?,
+        };
+        let doubts = release.doubts(self.home, purpose, self.reporter);
+        let facts = Gathered::open(self, COMMAND).await?.facts;
+        refuse_older_program(self.home, &facts)?;
+        let mut planned = release.plan(&facts);
+        let is_nothing_newer = matches!(
+            planned,
+            Err(UpgradeRefusal::UpToDate(_) | UpgradeRefusal::Ahead { .. } | UpgradeRefusal::Unknown(_))
+        );
+        if may_be_own && is_nothing_newer {
+            // The host offers nothing newer, but this program is.
+            release = TargetRelease::own()?;
+            planned = release.plan(&facts);
         }
-        Some(_) => TargetRelease::own()?,
-        None => find(context, settings.as_ref(), request, may_be_own).await?,
-    };
-    let doubts = release.doubts(context.home, purpose, context.reporter);
-    let facts = Gathered::open(context, COMMAND).await?.facts;
-    refuse_older_program(context.home, &facts)?;
-    let mut planned = release.plan(&facts);
-    let is_nothing_newer =
-        matches!(planned, Err(UpgradeRefusal::UpToDate(_) | UpgradeRefusal::Ahead { .. } | UpgradeRefusal::Unknown(_)));
-    if may_be_own && is_nothing_newer {
-        // The host offers nothing newer, but this program is.
-        release = TargetRelease::own()?;
-        planned = release.plan(&facts);
+        let plan = match planned {
+            Ok(plan) => plan,
+            Err(UpgradeRefusal::HandOver(plan)) if purpose == Purpose::Show => *plan,
+            Err(UpgradeRefusal::HandOver(plan)) => {
+                let plan = UpgradePlan { warnings: doubts, ..*plan };
+                return Ok(Planned::HandOver(PlannedUpgrade { plan, last_pause: None, release }));
+            }
+            Err(why @ (UpgradeRefusal::UpToDate(_) | UpgradeRefusal::Ahead { .. } | UpgradeRefusal::Installed(_))) => {
+                return Ok(Planned::Unneeded(Unneeded::Installed {
+                    why,
+                    installed: facts.installed,
+                    warnings: doubts,
+                }));
+            }
+            Err(refusal) => return Err(TargetError::from(refusal).into()),
+        };
+        Ok(Planned::Upgrade(with_warnings(self.home, settings, plan, doubts, release).await))
     }
-    let plan = match planned {
-        Ok(plan) => plan,
-        Err(UpgradeRefusal::HandOver(plan)) if purpose == Purpose::Show => *plan,
-        Err(UpgradeRefusal::HandOver(plan)) => {
-            let plan = UpgradePlan { warnings: doubts, ..*plan };
-            return Ok(Planned::HandOver(PlannedUpgrade { plan, last_pause: None, release }));
-        }
-        Err(why @ (UpgradeRefusal::UpToDate(_) | UpgradeRefusal::Ahead { .. } | UpgradeRefusal::Installed(_))) => {
-            return Ok(Planned::Unneeded(Unneeded::Installed { why, installed: facts.installed, warnings: doubts }));
-        }
-        Err(refusal) => return Err(TargetError::from(refusal).into()),
-    };
-    Ok(Planned::Upgrade(with_warnings(context.home, settings, plan, doubts, release).await))
-}
 
-/// Finds the release that a program without a package manager upgrades to.
-async fn find(
-    context: &OperationContext<'_>,
-    settings: Option<&Loaded>,
-    request: Request<'_>,
-    may_be_own: bool,
-) -> Result<TargetRelease, TargetError> {
-    let config = settings.map(|loaded| &loaded.config);
-    match TargetRelease::find(context.home, config, context.version, request).await {
-        Err(TargetError::NoHost) if may_be_own => TargetRelease::own(),
-        Err(error) if may_be_own && !matches!(error, TargetError::DevelopmentBuild) => {
-            context.warn(error.to_string().replace('\n', " "));
-            TargetRelease::own()
+    /// Finds the release that a program without a package manager upgrades to.
+    async fn find_release(
+        &self,
+        settings: Option<&Loaded>,
+        request: Request<'_>,
+        may_be_own: bool,
+    ) -> Result<TargetRelease, TargetError> {
+        let config = settings.map(|loaded| &loaded.config);
+        match TargetRelease::find(self.home, config, self.version, request).await {
+            Err(TargetError::NoHost) if may_be_own => TargetRelease::own(),
+            Err(error) if may_be_own && !matches!(error, TargetError::DevelopmentBuild) => {
+                self.warn(error.to_string().replace('\n', " "));
+                TargetRelease::own()
+            }
+            found => found,
         }
-        found => found,
+    }
+
+    /// Plans the upgrade again under the operation lock and applies it. `reporter` reports the steps; this context
+    /// reports to the log.
+    pub async fn perform_upgrade(
+        &self,
+        request: Request<'_>,
+        reporter: &dyn Reporter,
+        cancelled: impl Future<Output = ()>,
+    ) -> Result<Outcome, OperationError> {
+        let home = self.home;
+        let _operation_lock = OperationLock::take(home, COMMAND)?;
+        self.refuse_interrupted_change()?;
+        let config = self.running_config()?;
+        let release = TargetRelease::find(home, Some(&config), self.version, request).await?;
+        let mut gathered = Gathered::open(self, COMMAND).await?;
+        let mut plan = release.plan(&gathered.facts).map_err(TargetError::from)?;
+        if gathered.facts.database == Database::Applied(Vec::new()) {
+            create_tables(home, &mut gathered).await?;
+            plan = release.plan(&gathered.facts).map_err(TargetError::from)?;
+        }
+        let change = Change { plan, source: release.source(), no_rollback: request.no_rollback, reporter };
+        change.apply(self, &config, gathered, cancelled).await
+    }
+
+    /// Installs a release into a home without an instance, for install.sh. Returns its version.
+    pub async fn install_release(&self, request: Request<'_>) -> Result<Version, OperationError> {
+        self.refuse_interrupted_change()?;
+        Ok(first_install::install(self.home, request, self.reporter).await?)
     }
 }
 
@@ -155,29 +188,6 @@ fn refuse_older_program(home: &Home, facts: &UpgradeFacts) -> Result<(), TargetE
         }
         false => Ok(()),
     }
-}
-
-/// Plans the upgrade again under the operation lock and applies it. `reporter` reports the steps; `context` reports to
-/// the log.
-pub async fn perform(
-    context: &OperationContext<'_>,
-    request: Request<'_>,
-    reporter: &dyn Reporter,
-    cancelled: impl Future<Output = ()>,
-) -> Result<Outcome, OperationError> {
-    let home = context.home;
-    let _operation_lock = OperationLock::take(home, COMMAND)?;
-    refuse_interrupted(home)?;
-    let config = context.running_config()?;
-    let release = TargetRelease::find(home, Some(&config), context.version, request).await?;
-    let mut gathered = Gathered::open(context, COMMAND).await?;
-    let mut plan = release.plan(&gathered.facts).map_err(TargetError::from)?;
-    if gathered.facts.database == Database::Applied(Vec::new()) {
-        create_tables(home, &mut gathered).await?;
-        plan = release.plan(&gathered.facts).map_err(TargetError::from)?;
-    }
-    let change = Change { plan, source: release.source(), no_rollback: request.no_rollback, reporter };
-    change.apply(context, &config, gathered, cancelled).await
 }
 
 /// Creates the tables of the installed release, for an instance that was set up but never started: the backup before

@@ -5,7 +5,7 @@ mod automatic_backup;
 pub mod facts;
 pub mod failure_policy;
 pub mod finish;
-mod first_install;
+pub(crate) mod first_install;
 pub mod host;
 mod import_evidence;
 mod installed;
@@ -24,7 +24,6 @@ mod totals;
 mod upgrade_context;
 
 pub use automatic_backup::automatic_backup;
-pub use first_install::install;
 pub use installed::MigrationAtStart;
 pub use outcome::{Outcome, Status};
 pub use own_program::OwnProgram;

@@ -13,8 +13,8 @@ use args::RollbackRelease;
 use consequences::Consequences;
 use leoflow_base::home::lock::OperationLock;
 use leoflow_base::protocol::control;
-use leoflow_lifecycle::operation::change::{Change, Gathered, refuse_interrupted};
-use leoflow_lifecycle::operation::rollback::{self, Finished, FinishedBy, PlannedRollback};
+use leoflow_lifecycle::operation::change::{Change, Gathered};
+use leoflow_lifecycle::operation::rollback::{Finished, FinishedBy, PlannedRollback};
 use leoflow_lifecycle::upgrade::plan::Instance;
 use leoflow_lifecycle::upgrade::rollback::rollback_plan::RollbackPlan;
 use leoflow_lifecycle::upgrade::{Outcome, ReleaseSource};
@@ -27,10 +27,10 @@ pub async fn run(context: &Context<'_>, args: &RollbackRelease) -> Result<u8, Er
         return worker::run(context, async |cancelled| perform(context, args, cancelled).await).await;
     }
     let operation = context.operation();
-    if let Some(finished) = rollback::finish_interrupted(&operation, args.to.as_deref(), args.dry_run.into()).await? {
+    if let Some(finished) = operation.finish_interrupted_rollback(args.to.as_deref(), args.dry_run.into()).await? {
         return print_finished(context, &finished);
     }
-    let planned = rollback::plan(&operation, args.to.as_deref()).await?;
+    let planned = operation.plan_rollback(args.to.as_deref()).await?;
     let consequences = Consequences::find(context, &planned).await?;
     if !context.printer.json {
         consequences.print(context, &planned);
@@ -85,9 +85,9 @@ fn print_finished(context: &Context<'_>, finished: &Finished) -> Result<u8, Erro
 async fn perform(context: &Context<'_>, args: &RollbackRelease, cancelled: Cancelled) -> Result<Outcome, Error> {
     let home = &context.home;
     let operation_lock = OperationLock::take(home, "leoflow rollback")?;
-    refuse_interrupted(home)?;
     let operation = context.operation();
-    let planned = rollback::plan(&operation, args.to.as_deref()).await?;
+    operation.refuse_interrupted_change()?;
+    let planned = operation.plan_rollback(args.to.as_deref()).await?;
     if let RollbackPlan::Restore { backup } = &planned.rollback_plan {
         let backup = backup.clone();
         let PlannedRollback { facts, datastore, plan, own_schema_of_target, .. } = planned;

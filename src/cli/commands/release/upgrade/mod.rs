@@ -14,9 +14,7 @@ use crate::recovery::{Abort, DryRun};
 use crate::terminal::printer::{Printer, counted};
 use args::{Upgrade, UpgradeCommand};
 use leoflow_base::protocol::child::RELEASE_SOURCE;
-use leoflow_lifecycle::operation::change::refuse_interrupted;
-use leoflow_lifecycle::operation::upgrade::{self as operation, Planned, PlannedUpgrade, Unneeded};
-use leoflow_lifecycle::upgrade;
+use leoflow_lifecycle::operation::upgrade::{Planned, PlannedUpgrade, Unneeded};
 use leoflow_lifecycle::upgrade::plan::{Action, UpgradePlan, UpgradeRefusal};
 use leoflow_lifecycle::upgrade::target_release::{Purpose, Request};
 use serde_json::json;
@@ -33,7 +31,7 @@ pub async fn run(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
         None if args.worker => {
             worker::run(context, async |cancelled| {
                 let operation = context.operation();
-                operation::perform(&operation, args.request(), &LoggedSink, cancelled.received()).await
+                operation.perform_upgrade(args.request(), &LoggedSink, cancelled.received()).await
             })
             .await
         }
@@ -47,7 +45,7 @@ async fn upgrade(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
     let (home, printer) = (&context.home, context.printer);
     let operation = context.operation();
     operation.settle_change(DryRun::No).await?;
-    let planned = operation::plan(&operation, args.request(), Purpose::Apply).await?;
+    let planned = operation.plan_upgrade(args.request(), Purpose::Apply).await?;
     // With `--yes`, no user reads the warnings of the plan. HTTP requests set it, too.
     let accepts_outdated = !args.yes || args.accept_old_manifest;
     let PlannedUpgrade { plan, last_pause, release } = match planned {
@@ -83,7 +81,7 @@ async fn upgrade(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
 async fn dry_run(context: &Context<'_>, request: Request<'_>) -> Result<u8, Error> {
     let operation = context.operation();
     operation.settle_change(DryRun::Yes).await?;
-    match operation::plan(&operation, request, Purpose::Show).await? {
+    match operation.plan_upgrade(request, Purpose::Show).await? {
         Planned::Unneeded(unneeded) => print_unneeded(context.printer, &unneeded),
         Planned::Upgrade(planned) | Planned::HandOver(planned) => {
             context.printer.show(&planned, |printer| print_plan(printer, &planned.plan, planned.last_pause))
@@ -101,8 +99,7 @@ async fn resume(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
 
 /// `--install`, used by install.sh.
 async fn install(context: &Context<'_>, args: &Upgrade) -> Result<u8, Error> {
-    refuse_interrupted(&context.home)?;
-    let installed = upgrade::install(&context.home, args.request(), context.printer).await?;
+    let installed = context.operation().install_release(args.request()).await?;
     context.printer.line(format!("Installed leoflow {installed}"));
     Ok(0)
 }
