@@ -2,6 +2,8 @@
 
 use super::Error;
 use leoflow_lifecycle::operation::OperationError;
+use leoflow_lifecycle::operation::data_migrations::DataMigrationError;
+use leoflow_lifecycle::operation::migrations::SchemaChange;
 use leoflow_lifecycle::operation::open::claims::ClaimError;
 use leoflow_lifecycle::operation::open::{OpenError, Reversal};
 
@@ -48,6 +50,17 @@ impl From<OperationError> for Error {
                     .cause(source)
                     .hint("leoflow smoke")
             }
+            OperationError::BackUpBefore { change, source } => {
+                let cause = Self::from(source);
+                let message =
+                    format!("the {change} did not run, because the backup before it failed: {}", cause.message);
+                let skip = match change {
+                    SchemaChange::Migration => "leoflow migrate-db --no-backup",
+                    SchemaChange::Rollback => "leoflow migrate-db rollback VERSION --no-backup",
+                };
+                Self { message, ..cause }.hint(format!("to continue without a backup: {skip}"))
+            }
+            OperationError::SchemaInUse => Self::refused(error).hint("stop it with leoflow lite stop, then try again"),
             OperationError::Open(error) => error.into(),
             OperationError::Create(error) => error.into(),
             OperationError::Restore(error) => error.into(),
@@ -63,8 +76,23 @@ impl From<OperationError> for Error {
             OperationError::Setup(error) => error.into(),
             OperationError::Container(error) => error.into(),
             OperationError::DatabaseCheck(error) => error.into(),
+            OperationError::DataMigration(error) => error.into(),
             OperationError::Target(error) => error.into(),
             OperationError::Rollback(error) => error.into(),
+        }
+    }
+}
+
+impl From<DataMigrationError> for Error {
+    fn from(error: DataMigrationError) -> Self {
+        let resume = |version| format!("leoflow data-migrate resume {version}");
+        match error {
+            DataMigrationError::Paused { version, .. } => Self::refused(error).hint(resume(version)),
+            DataMigrationError::PausedMeanwhile { version, .. } => Self::failed(error).hint(resume(version)),
+            DataMigrationError::Failed { version, .. } => {
+                Self::failed(error).hint(format!("fix the cause, then: {}", resume(version)))
+            }
+            DataMigrationError::Locked { .. } => Self::failed(error).hint("run leoflow data-migrate run again later"),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Why an operation failed.
 
 use super::open::OpenError;
+use super::data_migrations::DataMigrationError;
+use super::migrations::SchemaChange;
 use super::open::datastore::{Datastore, EndOfInstance};
 use crate::backup::RestoreError;
 use crate::backup::create::CreateError;
@@ -70,6 +72,10 @@ pub enum OperationError {
     NoSpaceToMove { path: PathBuf, needed: u64, free: u64 },
     #[error("failed to read the import errors of the running instance: {0}")]
     KnownFaults(#[source] SmokeError),
+    #[error("the {change} did not run, because the backup before it failed: {source}")]
+    BackUpBefore { change: SchemaChange, source: CreateError },
+    #[error("cannot roll back the schema while Leoflow is running")]
+    SchemaInUse,
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error(transparent)]
@@ -100,6 +106,9 @@ pub enum OperationError {
     Container(#[from] ContainerError),
     #[error(transparent)]
     DatabaseCheck(#[from] DatabaseCheckError),
+    #[error(transparent)]
+    DataMigration(#[from] DataMigrationError),
+    #[error(transparent)]
     Target(#[from] TargetError),
     #[error(transparent)]
     Rollback(#[from] RollbackTargetError),
@@ -117,6 +126,18 @@ macro_rules! from_open {
 }
 
 from_open!(ConfigError, JournalError, LockError, PgError, SchemaError);
+
+impl From<SchemaError> for OperationError {
+    fn from(error: SchemaError) -> Self {
+        OpenError::from(error).into()
+    }
+}
+
+impl From<PgError> for OperationError {
+    fn from(error: PgError) -> Self {
+        OpenError::from(error).into()
+    }
+}
 
 impl OperationError {
     /// The error of a file operation: "cannot {doing} {path}".

@@ -4,9 +4,11 @@
 
 pub mod backup;
 pub mod change;
+pub mod data_migrations;
 mod error;
 pub mod instance;
 pub mod move_datastore;
+pub mod migrations;
 pub mod open;
 pub mod prune;
 pub mod restore;

@@ -1,7 +1,6 @@
 //! The commands on releases: upgrade, rollback, migrations.
 
 pub mod data_migrate;
-pub mod later_migrations;
 pub mod migrate_db;
 pub mod packaged;
 pub mod rollback;

@@ -161,7 +161,7 @@ fn refuse_begun_purge(entry: &Entry) -> Result<(), OpenError> {
 }
 
 /// The access to a home's datastore.
-fn access(home: &Home) -> Result<Access, OpenError> {
+pub(super) fn access(home: &Home) -> Result<Access, OpenError> {
     let installation = install::installed(home).ok_or_else(|| {
         let reason = install::why_incomplete(home).map(|reason| format!(": {reason}"));
         OpenError::ProgramsMissing(reason.unwrap_or_default())
