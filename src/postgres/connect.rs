@@ -8,6 +8,7 @@ use leoflow_base::sys::fs::files;
 use leoflow_base::sys::net::unix_socket;
 use leoflow_base::sys::user;
 use sha2::{Digest, Sha256};
+use std::fs::Metadata;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -53,8 +54,7 @@ impl Endpoint {
     /// Creates the folder, and refuses one in a shared location that belongs to another user.
     pub fn prepare(&self) -> io::Result<()> {
         files::create_private_dir(&self.socket_folder)?;
-        let meta = std::fs::symlink_metadata(&self.socket_folder)?;
-        if !meta.is_dir() || meta.uid() != user::effective_uid() {
+        if !is_own_folder(&std::fs::symlink_metadata(&self.socket_folder)?) {
             let message = format!("{} belongs to another user", self.socket_folder.display());
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
         }
@@ -80,8 +80,7 @@ impl Endpoint {
     /// False when the socket folder in /tmp belongs to another user, who may have replaced ours.
     fn is_own(&self) -> bool {
         self.socket_folder.parent() != Some(Path::new(FALLBACK))
-            || std::fs::symlink_metadata(&self.socket_folder)
-                .is_ok_and(|meta| meta.is_dir() && meta.uid() == user::effective_uid())
+            || std::fs::symlink_metadata(&self.socket_folder).is_ok_and(|meta| is_own_folder(&meta))
     }
 
     async fn open(&self, config: &Config) -> Result<(Client, Connection<Socket, NoTlsStream>), PgError> {
@@ -136,6 +135,10 @@ impl Endpoint {
             None => PgError::Unreachable(self.socket_folder.clone()),
         }
     }
+}
+
+fn is_own_folder(meta: &Metadata) -> bool {
+    meta.is_dir() && meta.uid() == user::effective_uid()
 }
 
 /// Runs `work` with a time limit; exceeding it is `PgError::Timeout`.

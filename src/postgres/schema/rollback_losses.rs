@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use tokio_postgres::Client;
 
 /// The losses of the scripts that have no header, as lines `V0001 loses: …`.
-const BEFORE_HEADERS: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../migrations/losses.txt"));
+const BEFORE_HEADERS: &str = include_str!("losses.txt");
 
 /// An entry of a header, which is a list of entries with commas; a header without losses is `nothing`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
