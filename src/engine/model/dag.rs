@@ -1,9 +1,9 @@
 //! The structure of a DAG, as parsed from its file and stored with each DAG version.
 
-use super::json_fields::{is_false, via_json_value};
 use super::length::Length;
 pub use super::sensor_wait::{External, Until, Wait};
 pub use super::task::{DEFAULT_POOL, Task, TriggerRule};
+use super::task::{is_false, via_json_value};
 use crate::schedule::asset_condition;
 use crate::schedule::timetable::{Restriction, Timetable};
 use serde::{Deserialize, Serialize};

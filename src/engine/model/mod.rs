@@ -2,12 +2,10 @@
 
 pub mod dag;
 pub mod dag_check;
-pub(crate) mod json_fields;
 pub mod keys;
 pub mod length;
 pub(crate) mod param_order;
 pub mod params;
-pub mod run_type;
 pub(crate) mod sensor_wait;
 pub mod state;
 pub(crate) mod task;

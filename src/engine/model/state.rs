@@ -106,3 +106,17 @@ impl TaskState {
         self.is_executing() || self.is_deferred()
     }
 }
+
+states! {
+    /// Airflow's run types.
+    #[derive(JsonSchema)]
+    #[schemars(rename = "DagRunType")]
+    RunType {
+        Backfill = "backfill",
+        Scheduled = "scheduled",
+        Manual = "manual",
+        OperatorTriggered = "operator_triggered",
+        AssetTriggered = "asset_triggered",
+        AssetMaterialization = "asset_materialization",
+    }
+}

@@ -1,6 +1,5 @@
 //! A task of a DAG, as parsed from its file.
 
-use super::json_fields::{is_false, via_json_value};
 use super::length::Length;
 use super::sensor_wait::Wait;
 use serde::de::DeserializeOwned;
@@ -163,4 +162,14 @@ fn one() -> i32 {
 
 fn is_one(value: &i32) -> bool {
     *value == 1
+}
+
+/// Deserializes in two steps, first to a JSON value: with serde_json's `arbitrary_precision`, untagged and internally
+/// tagged enums cannot be deserialized from text directly.
+pub(super) fn via_json_value<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<T, D::Error> {
+    serde_json::from_value(Value::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+}
+
+pub(super) fn is_false(value: &bool) -> bool {
+    !value
 }

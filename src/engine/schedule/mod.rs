@@ -5,7 +5,6 @@ pub mod cron;
 mod cron_field;
 mod cron_random;
 mod cron_text;
-pub mod crontab;
 pub mod partition_key;
 pub mod partition_mapper;
 pub mod partition_ticks;

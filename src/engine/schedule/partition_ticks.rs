@@ -1,8 +1,7 @@
 //! Partitions enumerated by a cron expression. Pure.
 
-use super::crontab::Crontab;
 use super::partition_key::{self, PartitionError};
-use super::run_dates::{Info, Partition, TimetableProblem};
+use super::run_dates::{Crontab, Info, Partition, TimetableProblem};
 use super::series::CronSeries;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;

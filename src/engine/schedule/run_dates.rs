@@ -1,11 +1,12 @@
 //! Types shared by all timetables: data intervals, restrictions on a DAG's runs, and the next run.
 
-use super::cron::CronProblem;
+use super::cron::{CronProblem, Schedule};
 use super::partition_key::PartitionError;
 use jiff::tz::{Offset, TimeZone};
 use jiff::{SignedDuration, Span, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::sync::OnceLock;
 
 /// A time delta in seconds, optionally with calendar months.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -144,5 +145,37 @@ impl Delta {
                 point
             }
         }
+    }
+}
+
+/// An expression and its time zone. It is parsed only once, on first use: a backfill may enumerate half a million
+/// dates.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Crontab {
+    expression: String,
+    timezone: Value,
+    #[serde(skip)]
+    parsed: OnceLock<Result<Schedule, TimetableProblem>>,
+}
+
+impl Crontab {
+    pub(crate) fn expression(&self) -> &str {
+        &self.expression
+    }
+
+    pub fn zone(&self) -> Result<TimeZone, UnknownZone> {
+        zone(&self.timezone)
+    }
+
+    pub fn schedule(&self) -> Result<&Schedule, TimetableProblem> {
+        let parsed = self.parsed.get_or_init(|| Ok(Schedule::new(&self.expression, zone(&self.timezone)?)?));
+        parsed.as_ref().map_err(Clone::clone)
+    }
+}
+
+/// Compares the text and the time zone, whether parsed or not.
+impl PartialEq for Crontab {
+    fn eq(&self, other: &Self) -> bool {
+        self.expression == other.expression && self.timezone == other.timezone
     }
 }

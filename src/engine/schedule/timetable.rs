@@ -4,10 +4,10 @@
 //! <https://airflow.apache.org/docs/apache-airflow/stable/authoring-and-scheduling/timetable.html>
 
 use super::cron_text;
-use super::crontab::Crontab;
 use super::partition_key::{self, PartitionError};
 use super::partition_mapper::Mappers;
 use super::partition_ticks::PartitionTicks;
+use super::run_dates::Crontab;
 pub use super::run_dates::{Delta, Info, Interval, Partition, Restriction, TimetableProblem, zone};
 use super::series::{CronSeries, DeltaSeries, next_interval, next_tick};
 use jiff::tz::TimeZone;

@@ -2,22 +2,20 @@
 
 use super::apply::{self, Capacity, Rows};
 use super::file_sensors::{self, FileSensors};
-use super::graphs::Graphs;
-use super::live_run::{LiveRun, LiveRuns};
+use super::live_run::{Graphs, LiveRun, LiveRuns};
 use super::past;
 use crate::model::keys::{InstanceName, RunKey, TryKey};
 use crate::model::state::{RunState, TaskState};
 use crate::planner::graph::Graph;
 use crate::planner::plan::{self, Dates, Instance, Plan, Reason, Snapshot, Transition, TransitionKind};
 use crate::planner::pool_limits::Waiting;
-use crate::store::StoreError;
 use crate::store::asset::assets;
 use crate::store::dag::{callbacks, dags};
 use crate::store::events::{self, Event};
 use crate::store::instance::planner_input;
 use crate::store::run::active::{self, RunningRun};
-use crate::store::run::{backfill_end, lengths, new_run};
-use crate::store::transition;
+use crate::store::run::{new_run, runs};
+use crate::store::{StoreError, transition};
 use deadpool_postgres::{ClientWrapper, Transaction};
 use futures_util::future::try_join;
 
@@ -170,7 +168,11 @@ async fn read_snapshot<'a>(
         dates: Some(Dates { interval_end: row.interval_end, run_after }),
         deadline: row.deadline,
         marked,
-        lengths: if needs_lengths { lengths::of_run(transaction, key, graph).await? } else { Default::default() },
+        lengths: if needs_lengths {
+            planner_input::lengths(transaction, key, graph).await?
+        } else {
+            Default::default()
+        },
         decisions: planner_input::decisions(transaction, key, graph).await?,
         held_by_past: past::held_by_past(transaction, key, graph, logical_date).await?,
         instances,
@@ -282,6 +284,6 @@ async fn finish(
 
 /// Completes the backfill of a run that has ended, and wakes queued runs that may wait for its end.
 async fn announce_end(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), StoreError> {
-    backfill_end::complete(transaction, key).await?;
+    runs::complete_backfill_of(transaction, key).await?;
     events::notify(transaction, &Event::Sweep).await
 }

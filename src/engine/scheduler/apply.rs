@@ -1,18 +1,17 @@
 //! Writes the planner's changes in a few statements, and queues instances as far as there is capacity.
 
-use super::graphs::Graphs;
+use super::live_run::Graphs;
 use crate::model::dag::Task;
 use crate::model::keys::{InstanceName, RunKey};
 use crate::model::state::TaskState;
 use crate::planner::competition::{Choice, Competition, CutOff, Hidden, OtherRuns, RunTask};
 use crate::planner::plan::{Instance, Plan, Snapshot, Transition, TransitionKind};
 use crate::planner::pool_limits::{Usage, Waiting};
-use crate::store::StoreError;
 use crate::store::events::{self, Event};
 use crate::store::instance::instances;
 use crate::store::instance::scheduled::{self, Size, Window};
-use crate::store::pools;
 use crate::store::transition::instance::{self, Change, DateChange};
+use crate::store::{StoreError, pools};
 use deadpool_postgres::Transaction;
 use futures_util::future::try_join;
 use leoflow_postgres::GenericClient;

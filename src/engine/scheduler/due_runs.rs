@@ -1,7 +1,7 @@
 //! Computes the next scheduled run of each DAG, and creates the runs that are due.
 
 use crate::model::keys::RunKey;
-use crate::model::run_type::RunType;
+use crate::model::state::RunType;
 use crate::planner::retry;
 use crate::schedule::timetable::{Info, Interval, Partition, Restriction, TimetableProblem};
 use crate::store::StoreError;

@@ -4,7 +4,7 @@ use crate::model::dag::{External, Until};
 use crate::planner::graph::Graph;
 use crate::planner::snapshot::{Instance, Polled};
 use crate::store::StoreError;
-use crate::store::run::other_runs::{self, CountTarget};
+use crate::store::instance::sdk_queries::{self, CountTarget};
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use leoflow_base::sys::blocking;
@@ -122,7 +122,7 @@ async fn poll_external(
         if states.is_empty() {
             return Ok(Some(0));
         }
-        match other_runs::count(client, &external.dag_id, &target, &[date], states).await {
+        match sdk_queries::count(client, &external.dag_id, &target, &[date], states).await {
             Ok(count) => Ok(Some(count)),
             // The DAG of the task group does not exist.
             Err(StoreError::NotFound { .. }) => Ok(None),

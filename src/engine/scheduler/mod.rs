@@ -4,7 +4,6 @@ pub mod advance;
 pub mod apply;
 pub mod due_runs;
 mod file_sensors;
-mod graphs;
 mod live_run;
 mod past;
 pub mod run;

@@ -3,7 +3,7 @@
 use crate::model::keys::RunKey;
 use crate::planner::graph::Graph;
 use crate::store::StoreError;
-use crate::store::run::past::{self, PastRuns};
+use crate::store::run::active::{self, PastRuns};
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use std::collections::HashSet;
@@ -20,8 +20,8 @@ pub async fn held_by_past(
     let (true, Some(date)) = (graph.has_past, logical_date) else { return Ok(held) };
     let catchup = graph.structure.catchup;
     let past_runs = if catchup { PastRuns::NotManual } else { PastRuns::All };
-    let Some(previous) = past::previous_run(client, key, date, past_runs).await? else { return Ok(held) };
-    let succeeded = past::successes(client, &key.dag_id, &previous.run_id).await?;
+    let Some(previous) = active::previous_run(client, key, date, past_runs).await? else { return Ok(held) };
+    let succeeded = active::successes(client, &key.dag_id, &previous.run_id).await?;
     for task_index in 0..graph.len() {
         let task = graph.task(task_index);
         if !task.depends_on_past {
@@ -35,7 +35,7 @@ pub async fn held_by_past(
             Some(has_succeeded) => *has_succeeded,
             None => {
                 task.ignore_first_depends_on_past
-                    && !past::has_earlier_instance(client, &key.dag_id, &task.task_id, date).await?
+                    && !active::has_earlier_instance(client, &key.dag_id, &task.task_id, date).await?
             }
         };
         let downstream = graph.node(task_index).downstream.iter().map(|down| &graph.task(*down).task_id);

@@ -5,14 +5,11 @@
 use super::advance::{self, Cache};
 use super::due_runs::{self, PendingQueries, TimetableEvaluator};
 use crate::model::keys::RunKey;
-use crate::store::StoreError;
-use crate::store::asset::assets;
-use crate::store::asset::partitions;
+use crate::store::asset::{assets, partitions};
 use crate::store::clock_step::{self, Sensors};
 use crate::store::events::{self, Event};
-use crate::store::leader;
 use crate::store::run::{active, new_run};
-use crate::store::transition;
+use crate::store::{StoreError, transition};
 use deadpool_postgres::ClientWrapper;
 use jiff::Timestamp;
 use leoflow_base::sys::clock::ClockWatch;
@@ -107,7 +104,7 @@ async fn wait_to_lead(
     events: &mut UnboundedReceiver<String>,
     on_event: &impl Fn(Option<&Event>),
 ) -> Result<(), StoreError> {
-    while !leader::try_lead(client).await? {
+    while !active::try_lead(client).await? {
         match tokio::time::timeout(LEADER_RETRY, events.recv()).await {
             Ok(Some(payload)) => on_event(Event::parse(&payload).as_ref()),
             Ok(None) => return Err(connection_lost()),

@@ -3,8 +3,7 @@
 use super::StoreError;
 use super::list::conditions::Conditions;
 use super::list::field::{Filter, list_fields};
-use super::list::listing::{ListPage, Listing};
-use super::list::page_query::Source;
+use super::list::listing::{ListPage, Listing, Source};
 use super::rows::{fetch_all, fetch_one, fetch_optional, from_row};
 use crate::model::keys::RunKey;
 use jiff::Timestamp;

@@ -9,7 +9,6 @@ pub mod events;
 pub mod instance;
 pub(crate) mod instance_key;
 
-pub(crate) mod leader;
 pub mod list;
 pub mod pools;
 mod refused;

@@ -2,8 +2,7 @@
 
 use super::StoreError;
 use crate::model::keys::{InstanceKey, RunKey, TryKey};
-use crate::model::run_type::RunType;
-use crate::model::state::{RunState, TaskState, TryState};
+use crate::model::state::{RunState, RunType, TaskState, TryState};
 use leoflow_postgres::GenericClient;
 use std::error::Error;
 use tokio_postgres::Row;

@@ -4,8 +4,7 @@
 use crate::http::listing::collection;
 use jiff::tz::Offset;
 use jiff::{Timestamp, Unit};
-use leoflow_engine::model::run_type::RunType;
-use leoflow_engine::model::state::RunState;
+use leoflow_engine::model::state::{RunState, RunType};
 use leoflow_engine::store::dag::import_errors::ImportError;
 use leoflow_engine::store::dag::versions::VersionName;
 use leoflow_engine::store::run::runs::Run;

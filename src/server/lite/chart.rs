@@ -2,7 +2,7 @@
 
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
-use leoflow_engine::store::instance::finished_tasks::FinishedTasks;
+use leoflow_engine::store::list::overview::FinishedTasks;
 use serde::Serialize;
 
 /// The time that one bar covers. The query, the number of bars and all labels depend on it.

@@ -23,9 +23,9 @@ use leoflow_base::sys::{blocking, shell};
 use leoflow_engine::store::dag::import_errors;
 use leoflow_engine::store::event_log::{self, LoggedEvent};
 use leoflow_engine::store::instance::backlog::{self, Backlog};
-use leoflow_engine::store::instance::finished_tasks::{self, FinishedTasks};
 use leoflow_engine::store::instance::tries;
 use leoflow_engine::store::list::listing::{Listing, Page};
+use leoflow_engine::store::list::overview::{self, FinishedTasks};
 use leoflow_engine::store::pools::{self, Pool};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -113,8 +113,7 @@ async fn tasks(state: &AppState, window: Window) -> Result<Tasks, String> {
         let errors = Listing::default().with_page(Page::first(NAMED_FILES));
         let errors = import_errors::list(&transaction, errors).await?;
         Ok::<_, ApiError>(Tasks {
-            finished: finished_tasks::per_interval(&transaction, (window.start, window.end), chart::BAR_DURATION)
-                .await?,
+            finished: overview::finished_tasks(&transaction, (window.start, window.end), chart::BAR_DURATION).await?,
             backlog: backlog::backlog(&transaction, Timestamp::now()).await?,
             pools: pools::list(&transaction, Listing::default()).await?.rows,
             running: tries::count_running(&transaction).await?,

@@ -16,16 +16,15 @@ use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use leoflow_engine::model::keys::{RunKey, TryKey};
 use leoflow_engine::model::length::Length;
-use leoflow_engine::model::run_type::RunType;
+use leoflow_engine::model::state::RunType;
 use leoflow_engine::planner::graph::Graph;
 use leoflow_engine::planner::snapshot::Returned;
 use leoflow_engine::schedule::timetable::{Interval, Restriction};
-use leoflow_engine::store::dag::dags;
-use leoflow_engine::store::dag::versions;
+use leoflow_engine::store::dag::{dags, versions};
 use leoflow_engine::store::instance::clear::{self, Selection};
+use leoflow_engine::store::instance::planner_input;
+use leoflow_engine::store::instance::sdk_queries::{self, CountTarget};
 use leoflow_engine::store::request_keys::Attempt;
-use leoflow_engine::store::run::lengths;
-use leoflow_engine::store::run::other_runs::{self, CountTarget};
 use leoflow_engine::store::run::runs::{self, Trigger};
 use leoflow_engine::store::run::version_choice::VersionChoice;
 use leoflow_engine::store::{ReadFor, StoreError};
@@ -144,7 +143,7 @@ pub async fn count(Datastore(client): Datastore, body: Body) -> Result<Json<Valu
         (None, Some(group_id)) => CountTarget::Group(group_id),
         (None, None) => CountTarget::Runs,
     };
-    let count = other_runs::count(&*client, &dag_id, &target, &dates, &states).await?;
+    let count = sdk_queries::count(&*client, &dag_id, &target, &dates, &states).await?;
     Ok(Json(json!({"count": count})))
 }
 
@@ -165,7 +164,7 @@ pub async fn length(
     let Some(version) = run.version_id else { return Ok(Json(json!({"length": null}))) };
     let version = versions::version(&*client, version).await?;
     let graph = Graph::new(version.structure);
-    let lengths = lengths::of_run(&*client, &try_key.instance.run, &graph).await?;
+    let lengths = planner_input::lengths(&*client, &try_key.instance.run, &graph).await?;
     Ok(Json(json!({"length": length.resolve(&|task| lengths.get(task).map(Returned::count))})))
 }
 
@@ -174,7 +173,7 @@ pub async fn previous(
     Datastore(client): Datastore,
     Extension(try_key): Extension<TryKey>,
 ) -> Result<Json<Value>, ApiError> {
-    let dates = other_runs::previous_success(&*client, &try_key.instance.run).await?;
+    let dates = sdk_queries::previous_success(&*client, &try_key.instance.run).await?;
     Ok(Json(dates.map_or(Value::Null, |dates| {
         json!({
             "data_interval_start": dates.data_interval_start, "data_interval_end": dates.data_interval_end,

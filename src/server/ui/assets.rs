@@ -12,7 +12,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use leoflow_engine::schedule::partition_mapper::Mappers;
 use leoflow_engine::schedule::timetable::Timetable;
-use leoflow_engine::store::asset::waiting::{self, AwaitedAsset, PendingPartition};
+use leoflow_engine::store::asset::asset_lists::{self, AwaitedAsset};
+use leoflow_engine::store::asset::partitions::{self, PendingPartition};
 use leoflow_engine::store::dag::dags::{self, Dag};
 use leoflow_postgres::GenericClient;
 use serde_json::{Value, json};
@@ -69,7 +70,7 @@ async fn progress<'a>(
     assets: &'a [AwaitedAsset],
     pending: &PendingPartition,
 ) -> Result<Vec<(&'a AwaitedAsset, Progress)>, ApiError> {
-    let mut received: BTreeMap<i64, BTreeSet<String>> = waiting::received(client, pending.id).await?;
+    let mut received: BTreeMap<i64, BTreeSet<String>> = partitions::received(client, pending.id).await?;
     let with_progress = |asset: &'a AwaitedAsset| {
         let keys = received.remove(&asset.id).unwrap_or_default();
         (asset, Progress::compute(mappers, &asset.name, &pending.key, keys))
@@ -92,9 +93,9 @@ pub async fn next_run(
     Segments(dag_id): Segments<String>,
 ) -> Result<Json<Value>, ApiError> {
     let dag = dags::get(&*client, &dag_id).await.map_err(|_| not_found(&dag_id))?;
-    let assets = waiting::assets(&*client, &dag_id).await?;
+    let assets = asset_lists::awaited(&*client, &dag_id).await?;
     let asset_fields = |asset: &AwaitedAsset| json!({"id": asset.id, "name": asset.name, "uri": asset.uri});
-    let pending = waiting::partitions(&*client, Some(&dag_id)).await?;
+    let pending = partitions::pending(&*client, Some(&dag_id)).await?;
     let events: Vec<Value> = match (mappers(&dag), pending.first()) {
         (Some(mappers), Some(first)) => progress(&*client, mappers, &assets, first)
             .await?
@@ -126,7 +127,7 @@ pub async fn next_run(
 
 /// Describes a pending partition; includes its assets if the DAG is still partitioned.
 async fn partition_view(client: &impl GenericClient, dag: &Dag, pending: &PendingPartition) -> Result<Value, ApiError> {
-    let assets = waiting::assets(client, &dag.dag_id).await?;
+    let assets = asset_lists::awaited(client, &dag.dag_id).await?;
     let progress_by_asset = match mappers(dag) {
         Some(mappers) => progress(client, mappers, &assets, pending).await?,
         None => Vec::new(),
@@ -163,7 +164,7 @@ pub async fn list_pending(State(state): Shared, params: Params) -> Result<Json<V
     let pending = match params.flag("has_created_dag_run_id")? {
         // A created run has no pending partition.
         Some(true) => Vec::new(),
-        _ => waiting::partitions(&*client, params.text("dag_id")).await?,
+        _ => partitions::pending(&*client, params.text("dag_id")).await?,
     };
     let mut views = Vec::with_capacity(pending.len());
     for partition in &pending {
@@ -185,7 +186,7 @@ pub async fn pending(
 ) -> Result<Json<Value>, ApiError> {
     let dag = dags::get(&*client, &dag_id).await.map_err(|_| not_found(&dag_id))?;
     let key = params.text("partition_key").unwrap_or_default();
-    let partitions = waiting::partitions(&*client, Some(&dag_id)).await?;
+    let partitions = partitions::pending(&*client, Some(&dag_id)).await?;
     let Some(partition) = partitions.iter().find(|partition| partition.key == key) else {
         let detail = format!("No PartitionedDagRun for dag={dag_id} partition={key}");
         return Err(ApiError::new(StatusCode::NOT_FOUND, detail));

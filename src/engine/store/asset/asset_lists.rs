@@ -1,11 +1,11 @@
 //! Assets and their events, for display and for tasks.
 
-use super::asset_fields::{AliasField, AssetEventField, AssetField};
 use crate::model::keys::RunKey;
 use crate::schedule::asset_condition::Reference;
 use crate::store::StoreError;
-use crate::store::list::listing::{ListPage, Listing};
-use crate::store::list::page_query::Source;
+use crate::store::list::conditions::Conditions;
+use crate::store::list::field::{Filter, list_fields};
+use crate::store::list::listing::{ListPage, Listing, Source};
 use crate::store::rows::{self, fetch_all, fetch_one, fetch_optional, from_row};
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
@@ -252,4 +252,107 @@ pub async fn events_of(client: &impl GenericClient, reference: &Reference<'_>) -
                                WHEN 'uri' THEN a.uri = $3 ELSE $2 = ANY (e.aliases) END ORDER BY e.happened_at, e.id"
     );
     fetch_all(client, &query, &[&kind, &name, &uri]).await
+}
+
+list_fields! {
+    /// Fields of assets, for lists.
+    AssetField, key: [Id], filter: AssetFilter;
+    Id = whole("a.id"),
+    Name = text("a.name"),
+    Uri = text("a.uri"),
+    CreatedAt = time("a.created_at"),
+    UpdatedAt = time("a.updated_at"),
+}
+
+/// Filters of assets.
+#[derive(Debug, Default)]
+pub struct AssetFilter {
+    /// Selects the assets that one of these DAGs, or one of their tasks, references; an empty list selects every asset.
+    pub dag_ids: Vec<String>,
+    pub used_by: UsedBy,
+}
+
+/// Whether an active DAG must reference an asset.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum UsedBy {
+    #[default]
+    Any,
+    /// An active DAG, or one of its tasks, references the asset, and no older asset conflicts with it.
+    ActiveDag,
+}
+
+/// SQL condition: the row `d` of `dag_asset` references the asset `a`.
+const REFERENCES: &str =
+    "(d.kind = 'asset' AND d.name = a.name AND d.uri = a.uri OR d.kind = 'name' AND d.name = a.name
+    OR d.kind = 'uri' AND d.uri = a.uri)";
+
+/// SQL conditions: an older asset `o` that an active DAG references has the same name as the asset `a` (first
+/// condition) or the same URI (second condition). As in Airflow, only the oldest asset with a name or URI is active.
+pub(crate) const CONFLICTS: [&str; 2] = [
+    "o.id < a.id AND o.name = a.name AND EXISTS (
+         SELECT FROM dag_asset od JOIN dag og ON og.dag_id = od.dag_id
+         WHERE og.is_active AND od.kind = 'asset' AND od.name = o.name AND od.uri = o.uri)",
+    "o.id < a.id AND o.uri = a.uri AND EXISTS (
+         SELECT FROM dag_asset od JOIN dag og ON og.dag_id = od.dag_id
+         WHERE og.is_active AND od.kind = 'asset' AND od.name = o.name AND od.uri = o.uri)",
+];
+
+impl Filter for AssetFilter {
+    fn add_to(self, conditions: &mut Conditions) {
+        if !self.dag_ids.is_empty() {
+            let used = "SELECT FROM dag_asset d WHERE d.dag_id = ANY ({}::text[])";
+            conditions.with(&format!("EXISTS ({used} AND {REFERENCES})"), self.dag_ids);
+        }
+        if self.used_by == UsedBy::ActiveDag {
+            let used = "SELECT FROM dag_asset d JOIN dag USING (dag_id) WHERE dag.is_active";
+            conditions.add(&format!("EXISTS ({used} AND {REFERENCES})"), Vec::new());
+            for conflict in CONFLICTS {
+                conditions.add(&format!("NOT EXISTS (SELECT FROM asset o WHERE {conflict})"), Vec::new());
+            }
+        }
+    }
+}
+
+list_fields! {
+    /// Fields of asset aliases, for lists.
+    AliasField, key: [Id];
+    Id = whole("n.id"),
+    Name = text("n.name"),
+}
+
+list_fields! {
+    /// Fields of asset events, for lists.
+    AssetEventField, key: [Id];
+    Id = whole("e.id"),
+    HappenedAt = time("e.happened_at"),
+    AssetId = whole("e.asset_id"),
+    AssetName = text("a.name"),
+    SourceDagId = text("e.source_dag_id"),
+    SourceTaskId = text("e.source_task_id"),
+    SourceRunId = text("e.source_run_id"),
+    SourceMapIndex = whole("e.source_map_index"),
+}
+
+from_row! {
+    /// An asset that a DAG waits for.
+    #[derive(Debug)]
+    pub struct AwaitedAsset {
+        pub id: i64,
+        pub name: String,
+        pub uri: String,
+        /// When an update of the asset was queued for the next run; `None` if the DAG still waits for one.
+        pub queued_at: Option<Timestamp>,
+    }
+}
+
+/// The assets in the schedule of a DAG.
+pub async fn awaited(client: &impl GenericClient, dag_id: &str) -> Result<Vec<AwaitedAsset>, StoreError> {
+    let query = "
+        SELECT DISTINCT a.id, a.name, a.uri, q.created_at AS queued_at
+        FROM dag_asset d JOIN asset a
+             ON CASE d.kind WHEN 'asset' THEN a.name = d.name AND a.uri = d.uri WHEN 'name' THEN a.name = d.name
+                            WHEN 'uri' THEN a.uri = d.uri END
+        LEFT JOIN asset_queue q ON q.asset_id = a.id AND q.dag_id = d.dag_id
+        WHERE d.dag_id = $1 AND d.role = 'schedule' ORDER BY a.uri";
+    fetch_all(client, query, &[&dag_id]).await
 }

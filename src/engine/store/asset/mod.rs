@@ -1,8 +1,6 @@
 //! Assets, their events and partitions.
 
-pub mod asset_fields;
 pub mod asset_lists;
 pub mod assets;
 pub mod partitions;
-pub mod waiting;
 pub mod watchers;

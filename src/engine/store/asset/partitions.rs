@@ -295,3 +295,37 @@ async fn make_run(
     }
     Ok(())
 }
+
+from_row! {
+    /// A pending run of a DAG that waits for partitions.
+    #[derive(Debug)]
+    pub struct PendingPartition {
+        pub id: i64,
+        pub dag_id: String,
+        pub key: String = "partition_key",
+        pub created_at: Timestamp,
+    }
+}
+
+/// The pending runs of one DAG or of all, oldest first.
+pub async fn pending(client: &impl GenericClient, dag_id: Option<&str>) -> Result<Vec<PendingPartition>, StoreError> {
+    let query = "
+        SELECT p.id, p.dag_id, p.partition_key, p.created_at
+        FROM asset_partition p WHERE $1::text IS NULL OR p.dag_id = $1 ORDER BY p.created_at, p.id";
+    fetch_all(client, query, &[&dag_id]).await
+}
+
+/// The partition keys received for a pending run, by asset id.
+pub async fn received(
+    client: &impl GenericClient,
+    partition_id: i64,
+) -> Result<BTreeMap<i64, BTreeSet<String>>, StoreError> {
+    let query = "
+        SELECT e.asset_id, e.partition_key FROM asset_partition_event p JOIN asset_event e ON e.id = p.event_id
+        WHERE p.partition_id = $1 AND e.partition_key IS NOT NULL";
+    let mut keys: BTreeMap<i64, BTreeSet<String>> = BTreeMap::new();
+    for row in client.query(query, &[&partition_id]).await? {
+        keys.entry(row.get("asset_id")).or_default().insert(row.get("partition_key"));
+    }
+    Ok(keys)
+}

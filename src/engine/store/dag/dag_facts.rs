@@ -1,11 +1,10 @@
 //! Facts about all DAGs together: tags, ids, run counts, unknown pools, warnings.
 
 use crate::store::StoreError;
-use crate::store::asset::asset_fields::CONFLICTS;
+use crate::store::asset::asset_lists::CONFLICTS;
 use crate::store::dag::next_runs;
 use crate::store::list::field::list_fields;
-use crate::store::list::listing::{ListPage, Listing};
-use crate::store::list::page_query::Source;
+use crate::store::list::listing::{ListPage, Listing, Source};
 use crate::store::rows::{fetch_all, from_row};
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;

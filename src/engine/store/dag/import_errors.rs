@@ -1,9 +1,8 @@
 //! Import errors of DAG files.
 
-use super::dag_fields::ImportErrorField;
 use crate::store::StoreError;
-use crate::store::list::listing::{ListPage, Listing};
-use crate::store::list::page_query::Source;
+use crate::store::list::field::list_fields;
+use crate::store::list::listing::{ListPage, Listing, Source};
 use crate::store::rows::{execute, fetch_optional, from_row};
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
@@ -37,4 +36,13 @@ pub(super) async fn save_error(transaction: &Transaction<'_>, fileloc: &str, tex
                  ON CONFLICT (filename) DO UPDATE SET stack_trace = EXCLUDED.stack_trace, created_at = now()";
     // Replaces NUL characters, which Postgres text cannot store.
     execute(transaction, query, &[&fileloc, &text.replace('\0', "\u{fffd}")]).await
+}
+
+list_fields! {
+    /// Fields of import errors, for lists.
+    ImportErrorField, key: [Id];
+    Id = whole("id"),
+    CreatedAt = time("created_at"),
+    Filename = text("filename"),
+    StackTrace = text("stack_trace"),
 }

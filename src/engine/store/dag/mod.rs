@@ -2,7 +2,6 @@
 
 pub mod callbacks;
 pub mod dag_facts;
-pub mod dag_fields;
 pub mod dags;
 pub mod environments;
 pub mod import_errors;

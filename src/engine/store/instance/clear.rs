@@ -1,5 +1,6 @@
 //! Clears task instances, so that they run again.
 
+use super::planner_input;
 use super::relatives::{InstanceSet, Relation, Relatives};
 use crate::model::dag::Task;
 use crate::model::keys::{InstanceKey, RunKey};
@@ -8,7 +9,6 @@ use crate::planner::graph::Graph;
 use crate::store::dag::dags;
 use crate::store::events::{self, Event};
 use crate::store::rows::fetch_all;
-use crate::store::run::lengths;
 use crate::store::run::new_run::{self, TaskDates};
 use crate::store::run::runs;
 use crate::store::run::version_choice::{RunVersion, RunVersions, VersionChoice};
@@ -71,7 +71,7 @@ impl<'a> Clearing<'a> {
         let has_single_instance =
             self.selection.tasks.iter().any(|(_, map_index)| map_index.is_some_and(|map_index| map_index >= 0));
         let lengths = if has_single_instance && (self.selection.upstream || self.selection.downstream) {
-            lengths::of_run(client, key, graph).await?
+            planner_input::lengths(client, key, graph).await?
         } else {
             HashMap::new()
         };

@@ -1,8 +1,8 @@
 //! Sets the state of runs and task instances manually, and deletes instances.
 
 use super::clear::{Clearing, Selection};
-use super::instances;
 use super::relatives::{InstanceSet, Relation, Relatives};
+use super::{instances, planner_input};
 use crate::model::keys::{InstanceKey, RunKey};
 use crate::model::state::{RunState, TaskState};
 use crate::planner::graph::Graph;
@@ -11,11 +11,8 @@ use crate::store::dag::dags::{self, Dag};
 use crate::store::events::{self, Event};
 use crate::store::instance_key::{INSTANCE, KEY};
 use crate::store::rows::{exists, fetch_all};
-use crate::store::run::backfill_end;
-use crate::store::run::lengths;
-use crate::store::run::new_run;
-use crate::store::run::runs;
 use crate::store::run::version_choice::VersionChoice;
+use crate::store::run::{new_run, runs};
 use crate::store::transition::{self, instance};
 use crate::store::{ReadFor, StoreError};
 use deadpool_postgres::Transaction;
@@ -144,7 +141,7 @@ async fn relatives(
     if !marking.upstream && !marking.downstream {
         return Ok(InstanceSet::default());
     }
-    let lengths = lengths::of_run(client, run, graph).await?;
+    let lengths = planner_input::lengths(client, run, graph).await?;
     let relatives = Relatives { graph, lengths: &lengths };
     let named = InstanceSet::named(graph, marking.tasks.iter().map(|id| (id.as_str(), marking.map_index)));
     let mut related = InstanceSet::default();
@@ -222,7 +219,7 @@ pub async fn run(transaction: &Transaction<'_>, key: &RunKey, state: RunState) -
         if run.state.is_finished() || !has_unfinished(transaction, key).await? {
             transition::run::mark(transaction, key, run.state, state).await?;
             callbacks::add_marked(transaction, key, state).await?;
-            backfill_end::complete(transaction, key).await?;
+            runs::complete_backfill_of(transaction, key).await?;
         } else {
             transition::run::set_mark(transaction, key, Some(state)).await?;
             events::notify(transaction, &Event::Plan(key.clone())).await?;

@@ -3,13 +3,11 @@
 pub mod backlog;
 pub mod claimed;
 pub mod clear;
-pub mod finished_tasks;
 pub mod grid;
 pub mod hitl;
-pub mod instance_fields;
 pub mod instances;
 pub mod mark;
-pub(crate) mod planner_input;
+pub mod planner_input;
 pub(crate) mod relatives;
 pub(crate) mod scheduled;
 pub mod sdk_queries;

@@ -1,17 +1,16 @@
 //! Lists with filters, order and pages. A page is selected by an offset, or by a cursor that identifies the row before
 //! or after it.
 
-use super::column::Column;
 use super::conditions::Conditions;
-use super::cursor::Cursor;
-use super::field::{Filter, ListField};
+use super::cursor::{Cursor, ReadDirection, after_cursor};
+use super::field::{Column, Filter, ListField};
 use super::filter::FieldTest;
-pub use super::page::{ListPage, Order, Page};
-use super::page_query::{PageQuery, Source};
 use crate::store::StoreError;
 use crate::store::rows::FromRow;
 use leoflow_postgres::GenericClient;
+use std::cmp::Ordering;
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
 /// Parameters of a list: the rows that pass all tests and the filter, ordered by the fields in turn. The default lists
 /// all rows.
@@ -131,12 +130,241 @@ fn key<F: ListField>() -> Vec<Column> {
     F::KEY.iter().map(|field| field.column()).collect()
 }
 
+/// Maximum number of rows that are counted in cursor mode and for the dashboard, to avoid counting all; in cursor mode
+/// also the limit of a page without one. The number is Airflow's.
+pub(crate) const MAX_COUNTED: i64 = 50_000;
+
+/// Tables and columns of a list. Lookups for each row should be subselects among the columns, which run only for the
+/// rows of the page. Conditions and orders refer to joined tables by alias.
+pub(crate) struct Source<'a> {
+    pub columns: &'a str,
+    pub from: &'a str,
+    /// Alias and SQL of joins that do not change the number of rows. The count leaves out the joins after the last one
+    /// that a condition refers to.
+    pub joins: &'a [(&'a str, &'a str)],
+}
+
+impl<'a> Source<'a> {
+    /// A source without optional joins.
+    pub fn new(columns: &'a str, from: &'a str) -> Self {
+        Self { columns, from, joins: &[] }
+    }
+
+    /// The FROM clause with only the joins that the conditions need.
+    fn needed_from(&self, conditions: &str) -> String {
+        let last = self.joins.iter().rposition(|(alias, _)| mentions(conditions, alias));
+        let needed = &self.joins[..last.map_or(0, |index| index + 1)];
+        needed.iter().fold(self.from.to_owned(), |from, (_, join)| format!("{from} {join}"))
+    }
+
+    /// The SQL query for a page. It first selects the keys of the page, without the joins that are needed only for
+    /// display. `page` is the LIMIT clause.
+    fn page_sql(&self, key: &[Column], columns: &str, conditions: &str, order: &str, page: &str) -> String {
+        let from = self.full_from();
+        // If all rows are returned, their keys need not be selected first.
+        if self.joins.is_empty() || page.is_empty() {
+            return format!("SELECT {columns} FROM {from} WHERE {conditions} ORDER BY {order} {page}");
+        }
+        let key_terms = |term: &dyn Fn(&str, usize) -> String| {
+            let parts = key.iter().enumerate().map(|(index, key)| term(key.sql, index));
+            parts.collect::<Vec<_>>()
+        };
+        let keys = key_terms(&|sql, index| format!("{sql} AS key_{index}")).join(", ");
+        let key_condition = key_terms(&|sql, index| format!("{sql} = key_{index}")).join(" AND ");
+        let needed = self.needed_from(&format!("{conditions} {order}"));
+        let selected = format!("SELECT {keys} FROM {needed} WHERE {conditions} ORDER BY {order} {page}");
+        format!("SELECT {columns} FROM {from} JOIN ({selected}) AS page ON {key_condition} ORDER BY {order}")
+    }
+
+    /// The FROM clause with all joins.
+    pub fn full_from(&self) -> String {
+        self.joins.iter().fold(self.from.to_owned(), |from, (_, join)| format!("{from} {join}"))
+    }
+}
+
+/// True if the SQL refers to the alias.
+fn mentions(sql: &str, alias: &str) -> bool {
+    sql.match_indices(&format!("{alias}.")).any(|(position, _)| {
+        let before = sql[..position].chars().next_back();
+        before.is_none_or(|c| !c.is_alphanumeric() && c != '_')
+    })
+}
+
+/// A page of a list, from the tables of `source`.
+pub(super) struct PageQuery<'a> {
+    pub source: &'a Source<'a>,
+    pub key: &'a [Column],
+    pub conditions: Conditions,
+    /// Includes the columns of the key, so that it decides between any two rows.
+    pub order: Vec<Order<Column>>,
+    pub page: Page,
+}
+
+impl PageQuery<'_> {
+    /// Reads the page that the offset selects. `read` converts a row.
+    pub async fn fetch<T>(
+        self,
+        client: &impl GenericClient,
+        read: impl Fn(&Row) -> T,
+    ) -> Result<ListPage<T>, StoreError> {
+        let Self { source, key, conditions, order, page } = self;
+        let condition = conditions.sql();
+        let count = format!("SELECT count(*) {}", counted(source, &condition));
+        let total = client.query_one(&count, &conditions.values()).await?.get(0);
+        let mut values = conditions.values();
+        let count = values.len();
+        let mut limit = String::new();
+        if page.limit.is_some() || page.offset > 0 {
+            limit = format!("LIMIT ${} OFFSET ${}", count + 1, count + 2);
+            values.extend([&page.limit as &(dyn ToSql + Sync), &page.offset]);
+        }
+        let query = source.page_sql(key, source.columns, &condition, &order_by(&order, ReadDirection::Forward), &limit);
+        let rows = client.query(&query, &values).await?.iter().map(read).collect();
+        Ok(ListPage { rows, total, total_limit: None, next: None, previous: None })
+    }
+
+    /// Reads the page that starts or ends at the cursor. `read` converts a row.
+    pub async fn fetch_from<T>(
+        self,
+        client: &impl GenericClient,
+        cursor: &Cursor,
+        read: impl Fn(&Row) -> T,
+    ) -> Result<ListPage<T>, StoreError> {
+        let Self { source, key, mut conditions, order, page } = self;
+        let counted = counted(source, &conditions.sql());
+        let count = format!("SELECT count(*) FROM (SELECT {counted} LIMIT {MAX_COUNTED}) AS counted");
+        let total = client.query_one(&count, &conditions.values()).await?.get(0);
+        let is_backward = matches!(cursor, Cursor::Before(_));
+        let direction = if is_backward { ReadDirection::Backward } else { ReadDirection::Forward };
+        if *cursor != Cursor::First {
+            let (sql, values) = after_cursor(&order, cursor.values(), direction);
+            conditions.add(&sql, values);
+        }
+        let limit = page.limit.unwrap_or(MAX_COUNTED);
+        let keys: Vec<String> = order.iter().map(|order| format!("({})::text", order.field.sql)).collect();
+        let columns = format!("{}, ARRAY[{}] AS cursor_values", source.columns, keys.join(", "));
+        let one_more = format!("LIMIT {}", limit.saturating_add(1));
+        let query = source.page_sql(key, &columns, &conditions.sql(), &order_by(&order, direction), &one_more);
+        let mut rows = client.query(&query, &conditions.values()).await?;
+        let has_more = i64::try_from(rows.len()).is_ok_and(|count| count > limit);
+        rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        if is_backward {
+            rows.reverse();
+        }
+        let (has_previous, has_next) =
+            if is_backward { (has_more, true) } else { (*cursor != Cursor::First, has_more) };
+        let cursor_values = |row: &Row| row.get::<_, Vec<Option<String>>>("cursor_values");
+        let next =
+            rows.last().filter(|_| has_next).map(|row| Cursor::write(&cursor_values(row), ReadDirection::Forward));
+        let previous = rows
+            .first()
+            .filter(|_| has_previous)
+            .map(|row| Cursor::write(&cursor_values(row), ReadDirection::Backward));
+        Ok(ListPage { rows: rows.iter().map(read).collect(), total, total_limit: Some(MAX_COUNTED), next, previous })
+    }
+}
+
+/// The FROM and WHERE clauses of the count.
+fn counted(source: &Source<'_>, conditions: &str) -> String {
+    format!("FROM {} WHERE {conditions}", source.needed_from(conditions))
+}
+
+/// The terms of the ORDER BY clause; they are reversed when the rows are read backward.
+pub(super) fn order_by(order: &[Order<Column>], direction: ReadDirection) -> String {
+    let is_backward = direction == ReadDirection::Backward;
+    let term = |order: &Order<Column>| {
+        format!("{} {}", order.field.sql, if order.descending == is_backward { "ASC" } else { "DESC" })
+    };
+    order.iter().map(term).collect::<Vec<_>>().join(", ")
+}
+
+/// A field to order by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Order<F> {
+    pub(crate) field: F,
+    pub(crate) descending: bool,
+}
+
+impl<F> Order<F> {
+    pub fn ascending(field: F) -> Self {
+        Self { field, descending: false }
+    }
+
+    pub fn descending(field: F) -> Self {
+        Self { field, descending: true }
+    }
+
+    /// Compares two rows that do not come from the database; `compare` compares them by a field.
+    pub fn compare(&self, compare: impl Fn(F) -> Ordering) -> Ordering
+    where
+        F: Copy,
+    {
+        let ascending = compare(self.field);
+        if self.descending { ascending.reverse() } else { ascending }
+    }
+}
+
+/// Rows to return and rows to skip; by default all.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Page {
+    /// `None` returns all rows.
+    pub limit: Option<i64>,
+    pub offset: i64,
+}
+
+impl Page {
+    pub fn first(limit: i64) -> Self {
+        Self { limit: Some(limit), offset: 0 }
+    }
+
+    /// Selects the page from rows that do not come from the database, in their given order.
+    pub fn of<T>(&self, rows: Vec<T>) -> ListPage<T> {
+        let number = |count: i64| usize::try_from(count).unwrap_or(usize::MAX);
+        let total = i64::try_from(rows.len()).unwrap_or(i64::MAX);
+        let rows = rows.into_iter().skip(number(self.offset)).take(self.limit.map_or(usize::MAX, number)).collect();
+        ListPage { rows, total, total_limit: None, next: None, previous: None }
+    }
+}
+
+/// One page of a list.
+#[derive(Debug)]
+pub struct ListPage<T> {
+    pub rows: Vec<T>,
+    /// Number of rows on all pages, at most `total_limit` if that is set.
+    pub total: i64,
+    /// Set only in cursor mode.
+    pub total_limit: Option<i64>,
+    /// Cursors of the next and the previous page; `None` without a cursor, or if there is no such page.
+    pub next: Option<String>,
+    pub previous: Option<String>,
+}
+
+impl<T> ListPage<T> {
+    pub fn map<U>(self, convert: impl Fn(T) -> U) -> ListPage<U> {
+        self.filter_map(|row| Some(convert(row)))
+    }
+
+    /// Keeps only the rows for which `convert` returns a value.
+    pub fn filter_map<U>(self, convert: impl Fn(T) -> Option<U>) -> ListPage<U> {
+        let Self { rows, total, total_limit, next, previous } = self;
+        ListPage { rows: rows.into_iter().filter_map(convert).collect(), total, total_limit, next, previous }
+    }
+}
+
+impl<T> ListPage<Result<T, StoreError>> {
+    /// Returns the first error of a row, if any.
+    pub fn transpose(self) -> Result<ListPage<T>, StoreError> {
+        let Self { rows, total, total_limit, next, previous } = self;
+        Ok(ListPage { rows: rows.into_iter().collect::<Result<_, _>>()?, total, total_limit, next, previous })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::cursor::ReadDirection;
     use super::*;
     use crate::store::list::field::list_fields;
-    use crate::store::list::page_query::order_by;
+    use crate::store::list::listing::order_by;
 
     list_fields! {
         TaskField, key: [Id];
@@ -169,5 +397,28 @@ mod tests {
         listing.test(TaskField::Id, FieldTest::OneOf(Vec::new()));
         listing.select_none();
         assert_eq!(listing.conditions().sql(), "((state) = ANY (($1::text[])::text[])) AND (FALSE)");
+    }
+
+    const ID: Column = Column::whole("id");
+
+    #[test]
+    fn counts_only_the_joins_that_a_condition_needs() {
+        let joins = &[("r", "JOIN run r ON true"), ("v", "JOIN version v ON true")];
+        let source = Source { columns: "*", from: "task t", joins };
+        assert_eq!(source.needed_from("(t.state = $1)"), "task t");
+        assert_eq!(
+            source.needed_from("(v.number = $1) AND (driver.x)"),
+            "task t JOIN run r ON true JOIN version v ON true"
+        );
+        assert_eq!(source.full_from(), "task t JOIN run r ON true JOIN version v ON true");
+        // Only the rows of the page are joined with all tables.
+        let page = source.page_sql(&[ID], "*", "t.state = $1", "r.date, t.id", "LIMIT 5");
+        let selected =
+            "SELECT id AS key_0 FROM task t JOIN run r ON true WHERE t.state = $1 ORDER BY r.date, t.id LIMIT 5";
+        let joined = "task t JOIN run r ON true JOIN version v ON true";
+        assert_eq!(
+            page,
+            format!("SELECT * FROM {joined} JOIN ({selected}) AS page ON id = key_0 ORDER BY r.date, t.id")
+        );
     }
 }

@@ -1,12 +1,14 @@
-//! Queries of the scheduler: running runs, and work that is due.
+//! Queries of the scheduler: running runs, work that is due, earlier runs for `depends_on_past` and
+//! `wait_for_downstream`, and the advisory lock that elects one leader among the schedulers of a database.
 
 use crate::model::keys::RunKey;
 use crate::model::state::RunState;
 use crate::store::StoreError;
-use crate::store::rows::{fetch_all, fetch_optional, from_row};
+use crate::store::rows::{exists, fetch_all, fetch_one, fetch_optional, from_row};
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
+use std::collections::HashMap;
 
 /// Returns all running runs.
 pub async fn running(client: &impl GenericClient) -> Result<Vec<RunKey>, StoreError> {
@@ -99,4 +101,73 @@ pub async fn due_work(client: &impl GenericClient, now: Timestamp) -> Result<Due
     let runs: Vec<String> = row.get::<_, Option<_>>("due_runs").unwrap_or_default();
     let due = dags.into_iter().zip(runs).map(|(dag_id, run_id)| RunKey { dag_id, run_id }).collect();
     Ok(DueWork { is_due: row.get("is_due"), due, next: row.get("next") })
+}
+
+/// Advisory lock key, the same for all schedulers of a database.
+const LEADER: i64 = 0x6c65_6f66_6c6f_7701;
+
+/// Tries to take the leader lock, without waiting; true if this connection now holds the lock. Postgres releases the
+/// lock when the connection ends.
+pub async fn try_lead(client: &impl GenericClient) -> Result<bool, StoreError> {
+    fetch_one(client, "SELECT pg_try_advisory_lock($1)", &[&LEADER]).await
+}
+
+from_row! {
+    /// The run that `depends_on_past` refers to.
+    #[derive(Debug)]
+    pub struct PreviousRun {
+        pub run_id: String,
+        pub logical_date: Timestamp,
+    }
+}
+
+/// The earlier runs that `previous_run` considers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PastRuns {
+    All,
+    /// Without the runs of type `manual`; runs triggered by an operator or asset stay.
+    NotManual,
+}
+
+/// Finds the last run before the logical date `date` of the run `key`. The first run of a backfill has no previous run.
+pub async fn previous_run(
+    client: &impl GenericClient,
+    key: &RunKey,
+    date: Timestamp,
+    past_runs: PastRuns,
+) -> Result<Option<PreviousRun>, StoreError> {
+    let query = "
+        SELECT run_id, logical_date FROM dag_run
+        WHERE dag_id = $1 AND logical_date < $2 AND (run_type <> 'manual' OR NOT $3)
+          AND NOT EXISTS (SELECT FROM dag_run own WHERE own.dag_id = $1 AND own.run_id = $4
+                          AND own.backfill_id IS NOT NULL AND own.backfill_ordinal = 1)
+        ORDER BY logical_date DESC LIMIT 1";
+    let excludes_manual = past_runs == PastRuns::NotManual;
+    fetch_optional(client, query, &[&key.dag_id, &date, &excludes_manual, &key.run_id]).await
+}
+
+/// Whether each task of a run has succeeded, by task id. Removed instances do not count: a task whose instances were
+/// all removed has succeeded.
+pub async fn successes(
+    client: &impl GenericClient,
+    dag_id: &str,
+    run_id: &str,
+) -> Result<HashMap<String, bool>, StoreError> {
+    let query = "
+        SELECT task_id, bool_and(coalesce(state IN ('success', 'skipped', 'removed'), false)) AS has_succeeded
+        FROM task_instance
+        WHERE dag_id = $1 AND run_id = $2 GROUP BY task_id";
+    Ok(fetch_all(client, query, &[&dag_id, &run_id]).await?.into_iter().collect())
+}
+
+/// True if a run of the DAG before the logical date `date` has an instance of the task.
+pub async fn has_earlier_instance(
+    client: &impl GenericClient,
+    dag_id: &str,
+    task_id: &str,
+    date: Timestamp,
+) -> Result<bool, StoreError> {
+    let query = "SELECT FROM task_instance ti JOIN dag_run r USING (dag_id, run_id)
+                 WHERE ti.dag_id = $1 AND ti.task_id = $2 AND r.logical_date < $3 LIMIT 1";
+    exists(client, query, &[&dag_id, &task_id, &date]).await
 }

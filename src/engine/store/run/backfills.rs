@@ -2,23 +2,21 @@
 //!
 //! <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/backfill.html>
 
-use super::backfill_end;
 use super::new_run::{self, NewRun, isoformat};
-use super::run_fields::BackfillField;
+use super::runs;
 use crate::model::keys::RunKey;
 use crate::model::params;
-use crate::model::run_type::RunType;
-use crate::model::state::{RunState, states};
+use crate::model::state::{RunState, RunType, states};
 use crate::schedule::timetable::Info;
-use crate::store::StoreError;
 use crate::store::dag::dags::Dag;
 use crate::store::events::{self, Event};
 use crate::store::instance::clear::{self, Selection};
-use crate::store::list::listing::{ListPage, Listing};
-use crate::store::list::page_query::Source;
+use crate::store::list::conditions::Conditions;
+use crate::store::list::field::{Filter, list_fields};
+use crate::store::list::listing::{ListPage, Listing, Source};
 use crate::store::rows::{FromRow, execute, exists, fetch_all, fetch_one, fetch_optional, from_row};
 use crate::store::run::version_choice::VersionChoice;
-use crate::store::transition;
+use crate::store::{StoreError, transition};
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
@@ -149,7 +147,7 @@ pub async fn create(
         });
     }
     record_runs(transaction, backfill.id, infos, &outcomes).await?;
-    backfill_end::complete_one(transaction, backfill.id).await?;
+    runs::complete_backfill(transaction, backfill.id).await?;
     events::notify(transaction, &Event::Sweep).await?;
     get(transaction, backfill.id).await
 }
@@ -347,4 +345,26 @@ pub async fn newest(
             Ok((Backfill::from_row(row)?, states))
         })
         .collect()
+}
+
+list_fields! {
+    /// Fields of backfills, for lists.
+    BackfillField, key: [Id], filter: BackfillFilter;
+    Id = whole("id"),
+    CreatedAt = time("created_at"),
+}
+
+/// Filters of backfills.
+#[derive(Debug, Default)]
+pub struct BackfillFilter {
+    pub dag_id: Option<String>,
+    /// True if the backfill has not completed.
+    pub is_active: Option<bool>,
+}
+
+impl Filter for BackfillFilter {
+    fn add_to(self, conditions: &mut Conditions) {
+        conditions.maybe("dag_id = {}", self.dag_id);
+        conditions.maybe("(completed_at IS NULL) = {}", self.is_active);
+    }
 }

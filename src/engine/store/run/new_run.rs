@@ -2,7 +2,7 @@
 
 use crate::model::dag::{Structure, Task};
 use crate::model::keys::RunKey;
-use crate::model::run_type::RunType;
+use crate::model::state::RunType;
 use crate::planner::graph::Graph;
 use crate::schedule::timetable::{Interval, Partition};
 use crate::store::StoreError;

@@ -1,22 +1,21 @@
-//! DAG runs: triggering, listing, locking, notes, deleting.
+//! DAG runs: triggering, listing, locking, notes, deleting, and the end of their backfills.
 
 use super::active;
-use super::backfill_end;
 use super::new_run::{self, NewRun, isoformat};
-use super::run_fields::RunField;
 use crate::model::dag::Structure;
 use crate::model::keys::RunKey;
 use crate::model::params;
-use crate::model::run_type::RunType;
-use crate::model::state::RunState;
+use crate::model::state::{RunState, RunType};
 use crate::schedule::partition_key::PartitionError;
 use crate::schedule::timetable::{Interval, Partition};
 use crate::store::asset::partitions;
 use crate::store::dag::dags;
 use crate::store::dag::versions::VersionName;
 use crate::store::events::{self, Event};
-use crate::store::list::listing::{ListPage, Listing};
-use crate::store::list::page_query::Source;
+use crate::store::list::conditions::Conditions;
+use crate::store::list::field::{Filter, list_fields};
+use crate::store::list::filter::containing;
+use crate::store::list::listing::{ListPage, Listing, Source};
 use crate::store::rows::{execute, exists, fetch_all, fetch_optional, from_row};
 use crate::store::{ReadFor, StoreError};
 use deadpool_postgres::Transaction;
@@ -247,7 +246,7 @@ pub async fn delete(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), S
     }
     transaction.execute("DELETE FROM dag_run WHERE dag_id = $1 AND run_id = $2", &[&key.dag_id, &key.run_id]).await?;
     if let Some(backfill) = run.backfill_id {
-        backfill_end::complete_one(transaction, backfill).await?;
+        complete_backfill(transaction, backfill).await?;
     }
     notify_waiting_runs(transaction, key).await?;
     events::notify_all(transaction, &[Event::Sweep, Event::Stop, Event::Changed(key.clone())]).await
@@ -257,6 +256,88 @@ pub async fn delete(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), S
 pub(crate) async fn bump_revision(client: &impl GenericClient, key: &RunKey) -> Result<(), StoreError> {
     let query = "UPDATE dag_run SET revision = gen_random_uuid() WHERE dag_id = $1 AND run_id = $2";
     execute(client, query, &[&key.dag_id, &key.run_id]).await
+}
+
+/// Completes the backfill of a run that has just ended, if no other run of the backfill is unfinished.
+pub async fn complete_backfill_of(client: &impl GenericClient, run: &RunKey) -> Result<(), StoreError> {
+    let query = "SELECT backfill_id FROM dag_run WHERE dag_id = $1 AND run_id = $2 AND backfill_id IS NOT NULL";
+    match client.query_opt(query, &[&run.dag_id, &run.run_id]).await? {
+        Some(row) => complete_backfill(client, row.get(0)).await,
+        None => Ok(()),
+    }
+}
+
+/// Completes a backfill if none of its runs is queued or running.
+pub(crate) async fn complete_backfill(client: &impl GenericClient, id: i64) -> Result<(), StoreError> {
+    let query = "
+        UPDATE backfill SET completed_at = now(), updated_at = now() WHERE id = $1 AND completed_at IS NULL
+          AND NOT EXISTS (SELECT FROM dag_run WHERE backfill_id = $1 AND state IN ('queued', 'running'))";
+    execute(client, query, &[&id]).await
+}
+
+list_fields! {
+    /// Fields of runs, for lists.
+    RunField, key: [RunId, DagId], filter: RunFilter;
+    RunId = text("r.run_id"),
+    DagId = text("r.dag_id"),
+    State = text("r.state"),
+    RunType = text("r.run_type"),
+    LogicalDate = time("r.logical_date"),
+    PartitionDate = time("r.partition_date"),
+    PartitionKey = text("r.partition_key"),
+    RunAfter = time("r.run_after"),
+    QueuedAt = time("r.queued_at"),
+    StartDate = time("r.start_date"),
+    EndDate = time("r.end_date"),
+    UpdatedAt = time("greatest(r.queued_at, r.start_date, r.end_date)"),
+    /// Seconds.
+    Duration = number("extract(epoch FROM r.end_date - r.start_date)::float8"),
+    Conf = text("r.conf::text"),
+    TriggeringUser = text("r.triggering_user_name"),
+    VersionNumber = whole("v.version_number"),
+    BundleVersion = text("v.version_number::text"),
+}
+
+/// Filters of runs.
+#[derive(Debug, Default)]
+pub struct RunFilter {
+    pub dag_id: Option<String>,
+    /// Substring of the conf as JSON; `%` and `_` are wildcards.
+    pub conf_contains: Option<String>,
+    /// Substring of the name or URI of an asset whose event triggered the run.
+    pub consumed_asset: Option<String>,
+    /// Lower bound of the partition date, included.
+    pub partition_from: Option<Timestamp>,
+    /// Upper bound of the partition date, excluded.
+    pub partition_before: Option<Timestamp>,
+    /// Substring of the name of the user who triggered the run; `%` and `_` are wildcards.
+    pub triggering_user_contains: Option<String>,
+    pub triggering_user_prefix: Option<String>,
+}
+
+impl RunFilter {
+    pub fn of_dag(dag_id: impl Into<String>) -> Self {
+        Self { dag_id: Some(dag_id.into()), ..Self::default() }
+    }
+}
+
+impl Filter for RunFilter {
+    fn add_to(self, conditions: &mut Conditions) {
+        let with_wildcards = |text: Option<String>| text.map(|text| format!("%{text}%"));
+        conditions.maybe("r.dag_id = {}", self.dag_id);
+        conditions.maybe("r.conf::text LIKE {}", with_wildcards(self.conf_contains));
+        if let Some(pattern) = self.consumed_asset.as_deref().map(containing) {
+            let consumed = "EXISTS (SELECT FROM dag_run_asset_event c JOIN asset_event e ON e.id = c.event_id
+                                    JOIN asset a ON a.id = e.asset_id
+                                    WHERE c.dag_id = r.dag_id AND c.run_id = r.run_id
+                                      AND (a.name ILIKE {} OR a.uri ILIKE {}))";
+            conditions.add(consumed, vec![Box::new(pattern.clone()), Box::new(pattern)]);
+        }
+        conditions.maybe("r.partition_date >= {}", self.partition_from);
+        conditions.maybe("r.partition_date < {}", self.partition_before);
+        conditions.maybe("r.triggering_user_name ILIKE {}", with_wildcards(self.triggering_user_contains));
+        conditions.maybe("starts_with(r.triggering_user_name, {}::text)", self.triggering_user_prefix);
+    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,7 @@
 //! Connections: how tasks reach other systems. Password and extra are encrypted at rest.
 
 use crate::store::list::field::list_fields;
-use crate::store::list::listing::{ListPage, Listing};
-use crate::store::list::page_query::Source;
+use crate::store::list::listing::{ListPage, Listing, Source};
 use crate::store::rows::fetch_all;
 use crate::store::{OnExisting, ReadFor, StoreError};
 use leoflow_base::auth::cipher::Cipher;

@@ -4,7 +4,7 @@ use crate::api::views::{BUNDLE, DagVersionResponse, Stamp, file_token, version};
 use crate::http::listing::collection;
 use jiff::SignedDuration;
 use leoflow_engine::model::dag::{Structure, Task};
-use leoflow_engine::model::run_type::RunType;
+use leoflow_engine::model::state::RunType;
 use leoflow_engine::schedule::timetable::Timetable;
 use leoflow_engine::store::dag::dags::Dag;
 use leoflow_engine::store::dag::versions::VersionName;

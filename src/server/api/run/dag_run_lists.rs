@@ -18,8 +18,7 @@ use leoflow_engine::model::state::RunState;
 use leoflow_engine::store::dag::dags::{self, Dag};
 use leoflow_engine::store::list::filter::FieldTest;
 use leoflow_engine::store::list::listing::Listing;
-use leoflow_engine::store::run::run_fields::{RunField, RunFilter};
-use leoflow_engine::store::run::runs;
+use leoflow_engine::store::run::runs::{self, RunField, RunFilter};
 
 const FIELDS: Fields<RunField> = Fields {
     order: &[
