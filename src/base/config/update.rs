@@ -10,9 +10,7 @@ use crate::home::Home;
 use crate::sys::fs::files;
 use crate::sys::fs::flock::FileLock;
 use serde_yaml::Value;
-use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -118,8 +116,7 @@ fn lock(home: &Home) -> Result<FileLock, UpdateError> {
     let path = home.config_lock();
     let io = |source| UpdateError::Io { path: path.clone(), source };
     files::create_private_dir(&home.run()).map_err(io)?;
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(io)?;
-    FileLock::exclusive_within(file, LOCK_TIMEOUT).map_err(io)
+    FileLock::open(&path).and_then(|file| FileLock::exclusive_within(file, LOCK_TIMEOUT)).map_err(io)
 }
 
 #[cfg(test)]

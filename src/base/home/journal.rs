@@ -22,14 +22,7 @@ pub enum Operation {
 
 impl std::fmt::Display for Operation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Setup => f.write_str("setup"),
-            Self::Restore => f.write_str("restore"),
-            Self::RestoreUndo => f.write_str("restore-undo"),
-            Self::Purge => f.write_str("purge"),
-            Self::Upgrade => f.write_str("upgrade"),
-            Self::MoveDatastore => f.write_str("move-datastore"),
-        }
+        self.serialize(f)
     }
 }
 

@@ -5,11 +5,11 @@ use super::Home;
 use crate::sys::fs::flock::FileLock;
 use crate::sys::process::ProcessId;
 use serde::{Deserialize, Serialize};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::net::Ipv4Addr;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -129,7 +129,7 @@ impl HomeLock {
 fn open_or_create(home: &Home, path: &Path) -> io::Result<File> {
     // Does not recreate a home that is being removed.
     home.create_folder(&home.run())?;
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+    FileLock::open(path)
 }
 
 /// Locks the home's opened folder. NFS locks only files opened for writing, which a folder cannot be (EBADF, flock(2));
@@ -211,6 +211,7 @@ pub fn is_held(home: &Home) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::OpenOptionsExt;
 
     fn home(folder: &tempfile::TempDir) -> Home {
         let home = super::super::resolve(Some(&folder.path().join("home"))).unwrap();

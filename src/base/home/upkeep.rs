@@ -5,9 +5,7 @@ use crate::sys::fs::files;
 use crate::sys::fs::flock::FileLock;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
-use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -143,8 +141,7 @@ pub fn read(home: &Home) -> Option<Upkeep> {
 fn change(home: &Home, now: Timestamp, edit: impl FnOnce(&mut Upkeep)) -> io::Result<Upkeep> {
     files::create_private_dir(&home.run())?;
     // The server and a command may change the record at the same time.
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(home.upkeep_lock())?;
-    let _lock = FileLock::exclusive_within(file, LOCK_TIMEOUT)?;
+    let _lock = FileLock::exclusive_within(FileLock::open(&home.upkeep_lock())?, LOCK_TIMEOUT)?;
     let mut upkeep = read(home).unwrap_or_else(|| Upkeep::new(now));
     edit(&mut upkeep);
     files::write_atomic(&home.upkeep(), &serde_json::to_vec_pretty(&upkeep)?, 0o600)?;

@@ -23,15 +23,7 @@ pub enum InstanceState {
 
 impl fmt::Display for InstanceState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Healthy => "healthy",
-            Self::Starting => "starting",
-            Self::Degraded => "degraded",
-            Self::Upgrading => "upgrading",
-            Self::Damaged => "damaged",
-            Self::Failed => "failed",
-            Self::Stopped => "stopped",
-        })
+        self.serialize(f)
     }
 }
 

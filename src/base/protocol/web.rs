@@ -3,6 +3,7 @@
 use crate::sys::blocking;
 use crate::sys::env_vars;
 use reqwest::Proxy;
+use std::io;
 use std::time::Duration;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -59,30 +60,51 @@ pub fn no_proxy_variables() -> [(&'static str, String); 2] {
 /// Time limit for fetching a small file.
 const FETCH_LIMIT: Duration = Duration::from_secs(60);
 
-/// Fetches a file of at most `limit` bytes. Blocks; works on a thread of its own, because the caller's thread may
-/// belong to a runtime. The error is a message for users without the address, which may contain a login.
-pub fn fetch(url: &str, limit: u64) -> Result<Vec<u8>, String> {
-    let url = url.to_owned();
-    let fetching = move || -> Result<Vec<u8>, String> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| error.to_string())?;
-        let fetched = async { tokio::time::timeout(FETCH_LIMIT, fetch_bytes(&url, limit)).await };
-        runtime.block_on(fetched).unwrap_or_else(|_| Err(format!("not finished after {} s", FETCH_LIMIT.as_secs())))
-    };
-    blocking::thread(fetching).join().unwrap_or_else(|_| Err("the download was interrupted".to_owned()))
+/// Why a file was not fetched; without the address, which may contain a login.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    #[error("{0}")]
+    Runtime(#[from] io::Error),
+    #[error("{}", chain(.0))]
+    Request(#[source] reqwest::Error),
+    #[error("the server answered {0}")]
+    Status(reqwest::StatusCode),
+    #[error("it is larger than {} MiB", .0 / 1024 / 1024)]
+    TooLarge(u64),
+    #[error("not finished after {} s", FETCH_LIMIT.as_secs())]
+    TimedOut,
+    #[error("the download was interrupted")]
+    Interrupted,
 }
 
-async fn fetch_bytes(url: &str, limit: u64) -> Result<Vec<u8>, String> {
-    let shown = |error: reqwest::Error| chain(&error.without_url());
-    let mut response = client().build().map_err(shown)?.get(url).send().await.map_err(shown)?;
+impl From<reqwest::Error> for FetchError {
+    fn from(error: reqwest::Error) -> Self {
+        Self::Request(error.without_url())
+    }
+}
+
+/// Fetches a file of at most `limit` bytes. Blocks; works on a thread of its own, because the caller's thread may
+/// belong to a runtime.
+pub fn fetch(url: &str, limit: u64) -> Result<Vec<u8>, FetchError> {
+    let url = url.to_owned();
+    let fetching = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let fetched = async { tokio::time::timeout(FETCH_LIMIT, fetch_bytes(&url, limit)).await };
+        runtime.block_on(fetched).unwrap_or(Err(FetchError::TimedOut))
+    };
+    blocking::thread(fetching).join().unwrap_or(Err(FetchError::Interrupted))
+}
+
+async fn fetch_bytes(url: &str, limit: u64) -> Result<Vec<u8>, FetchError> {
+    let mut response = client().build()?.get(url).send().await?;
     if !response.status().is_success() {
-        return Err(format!("the server answered {}", response.status()));
+        return Err(FetchError::Status(response.status()));
     }
     let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(shown)? {
+    while let Some(chunk) = response.chunk().await? {
         bytes.extend_from_slice(&chunk);
         if bytes.len() as u64 > limit {
-            return Err(format!("it is larger than {} MiB", limit / 1024 / 1024));
+            return Err(FetchError::TooLarge(limit));
         }
     }
     Ok(bytes)

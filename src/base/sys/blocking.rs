@@ -4,7 +4,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, Builder};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::task::{JoinError, JoinHandle};
 
 /// Pause between attempts to start a thread.
@@ -76,8 +76,21 @@ fn thread_by<T: 'static, H>(work: impl FnOnce() -> T + Send + 'static, spawn: im
         }));
         match started {
             Ok(handle) => return handle,
-            Err(_) => std::thread::sleep(RETRY_PAUSE),
+            Err(_) => thread::sleep(RETRY_PAUSE),
         }
+    }
+}
+
+/// Calls `check` until it returns a value or the time limit is reached, with pauses that double up to `longest`.
+pub fn poll<T>(limit: Duration, longest: Duration, mut check: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + limit;
+    let mut pause = Duration::from_micros(200);
+    loop {
+        match check() {
+            None if Instant::now() < deadline => thread::sleep(pause),
+            outcome => return outcome,
+        }
+        pause = (pause * 2).min(longest);
     }
 }
 

@@ -2,9 +2,11 @@
 //! an existing lock file does not mean that it is locked.
 
 use nix::fcntl::{Flock, FlockArg};
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// An exclusive lock, held until dropped.
@@ -12,6 +14,11 @@ use std::time::{Duration, Instant};
 pub struct FileLock(Flock<File>);
 
 impl FileLock {
+    /// Opens a lock file; creates it with mode 0600 if it is missing.
+    pub fn open(path: &Path) -> io::Result<File> {
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+    }
+
     /// Takes the lock without waiting; `Ok(None)` when another process holds it.
     pub fn try_exclusive(file: File) -> io::Result<Option<Self>> {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
@@ -60,6 +67,7 @@ impl FileLock {
         &mut self.0
     }
 }
+
 /// ENOLCK and ENOSYS are the answers of network file systems that are mounted without locks.
 pub fn is_unsupported(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::Unsupported || error.raw_os_error() == Some(nix::libc::ENOLCK)

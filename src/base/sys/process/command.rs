@@ -3,6 +3,7 @@
 use super::reaper::Exit;
 use super::spawn::{FIRST_PASSED, close_at_exec_from};
 use super::{Signal, signal_group, text_busy};
+use crate::sys::blocking;
 use std::io::{self, BufRead, Read};
 use std::process::Child;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -40,20 +41,12 @@ pub fn output_limited(
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = spawn(command)?;
     let (stdout, stderr) = (read_in_thread(child.stdout.take(), bytes), read_in_thread(child.stderr.take(), bytes));
-    let deadline = Instant::now() + limit;
-    let mut pause = Duration::from_micros(200);
-    let status = loop {
-        if let Some(status) = child.try_wait()? {
-            break status;
-        }
-        if Instant::now() >= deadline {
-            child.kill()?;
-            child.wait()?;
-            return Err(timed_out(limit));
-        }
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(20));
+    let Some(status) = blocking::poll(limit, LONGEST_PAUSE, || child.try_wait().transpose()) else {
+        child.kill()?;
+        child.wait()?;
+        return Err(timed_out(limit));
     };
+    let status = status?;
     Ok(std::process::Output { status, stdout: stdout.bytes(), stderr: stderr.bytes() })
 }
 
@@ -91,7 +84,7 @@ pub(crate) fn output_and_errors_line_by_line(
 /// Reads lines in a thread until the pipe ends or the receiver is dropped, after the program has exited or timed out.
 fn lines_in_thread(pipe: Option<impl Read + Send + 'static>) -> Receiver<String> {
     let (sender, lines) = std::sync::mpsc::channel();
-    crate::sys::blocking::thread(move || {
+    blocking::thread(move || {
         for line in pipe.into_iter().flat_map(|pipe| io::BufReader::new(pipe).split(b'\n')) {
             let Ok(line) = line else { return };
             if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
@@ -145,6 +138,9 @@ fn timed_out(limit: Duration) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, format!("it did not finish within {} s", limit.as_secs()))
 }
 
+/// Longest pause between checks whether a program has exited, or its output was read.
+const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+
 /// Interval for checking whether a silent program has exited.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -173,7 +169,7 @@ struct ThreadedReader {
 fn read_in_thread(pipe: Option<impl Read + Send + 'static>, limit: u64) -> ThreadedReader {
     let read = Arc::new(Mutex::new(Vec::new()));
     let shared = Arc::clone(&read);
-    let thread = crate::sys::blocking::thread(move || {
+    let thread = blocking::thread(move || {
         let Some(mut pipe) = pipe.map(|pipe| pipe.take(limit)) else { return };
         let mut chunk = [0; 8 * 1024];
         loop {
@@ -191,12 +187,8 @@ fn read_in_thread(pipe: Option<impl Read + Send + 'static>, limit: u64) -> Threa
 impl ThreadedReader {
     /// The output of an exited program.
     fn bytes(self) -> Vec<u8> {
-        let deadline = Instant::now() + REMAINING_OUTPUT_TIMEOUT;
-        let mut pause = Duration::from_micros(50);
-        while !self.thread.is_finished() && Instant::now() < deadline {
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(20));
-        }
+        let is_read = || self.thread.is_finished().then_some(());
+        let _ = blocking::poll(REMAINING_OUTPUT_TIMEOUT, LONGEST_PAUSE, is_read);
         std::mem::take(&mut self.read.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

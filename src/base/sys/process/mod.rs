@@ -17,6 +17,7 @@ pub mod stdio;
 mod text_busy;
 pub mod user_namespace;
 
+use super::blocking;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -84,16 +85,7 @@ impl ProcessId {
 
     /// Waits until the process has exited; `false` when it is still alive after `limit`.
     pub fn wait_gone(&self, limit: Duration) -> bool {
-        let deadline = Instant::now() + limit;
-        let mut pause = Duration::from_millis(1);
-        while self.is_alive() {
-            if Instant::now() >= deadline {
-                return false;
-            }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(20));
-        }
-        true
+        blocking::poll(limit, Duration::from_millis(20), || (!self.is_alive()).then_some(())).is_some()
     }
 }
 

@@ -4,24 +4,21 @@
 //! closed may still be open in a child that another thread has forked and that has not reached its exec yet, for some
 //! milliseconds. <https://github.com/golang/go/issues/22315> describes the race; every program with threads has it.
 
+use crate::sys::blocking;
 use nix::errno::Errno;
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long a start is repeated. A file that stays busy longer is really being written.
 const LIMIT: Duration = Duration::from_secs(2);
 
 /// Calls `start` until its error is not ETXTBSY, for at most two seconds.
 pub(super) fn retry<T, E>(mut start: impl FnMut() -> Result<T, E>, is_busy: impl Fn(&E) -> bool) -> Result<T, E> {
-    let deadline = Instant::now() + LIMIT;
-    let mut pause = Duration::from_millis(1);
-    loop {
-        match start() {
-            Err(error) if is_busy(&error) && Instant::now() < deadline => std::thread::sleep(pause),
-            result => return result,
-        }
-        pause = (pause * 2).min(Duration::from_millis(50));
-    }
+    let started = blocking::poll(LIMIT, Duration::from_millis(50), || match start() {
+        Err(error) if is_busy(&error) => None,
+        result => Some(result),
+    });
+    started.unwrap_or_else(start)
 }
 
 /// True for ETXTBSY.
