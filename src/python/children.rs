@@ -2,6 +2,7 @@
 //! other files or this process.
 
 use super::child::{Child, KillTiming};
+use super::dotenv::InvalidVariable;
 use super::import_timeout::{ImportTimeout, TimeSpent};
 use super::interpreter::{Interpreter, Job, PARSE_MARK, TASK_MARK, environment};
 use super::leftovers::{self, Forking};
@@ -45,15 +46,26 @@ pub struct ChildOutput {
 }
 
 impl ChildOutput {
-    /// Parses the result as an answer to `Job::Ask`. The error is a message for the user.
-    pub fn answer(&self) -> Result<Value, String> {
-        let answer: Value = serde_json::from_slice(&self.result)
-            .map_err(|_| format!("the process ended before it answered: {}{}", self.exit, self.printed))?;
+    /// Parses the result as an answer to `Job::Ask`.
+    pub fn answer(self) -> Result<Value, AnswerError> {
+        let Ok(answer) = serde_json::from_slice::<Value>(&self.result) else {
+            return Err(AnswerError::NoAnswer { exit: self.exit, printed: self.printed });
+        };
         match answer.get("error").and_then(Value::as_str) {
-            Some(error) => Err(format!("{error}{}", self.printed)),
+            Some(error) => Err(AnswerError::Code { error: error.to_owned(), printed: self.printed }),
             None => Ok(answer),
         }
     }
+}
+
+/// Why a child has not answered; each text is a message for the user.
+#[derive(Debug, thiserror::Error)]
+pub enum AnswerError {
+    #[error("the process ended before it answered: {exit}{printed}")]
+    NoAnswer { exit: Exit, printed: String },
+    /// The error of the DAG file's own code.
+    #[error("{error}{printed}")]
+    Code { error: String, printed: String },
 }
 
 /// Starts children, as forks of a zygote when there are many.
@@ -81,7 +93,7 @@ impl Children {
         options: Value,
         used: &Cell<Duration>,
     ) -> Result<ChildOutput, NoResult> {
-        let timeout = read_import_timeout(&options).await.map_err(NoResult::Permanent)?;
+        let timeout = read_import_timeout(&options).await.map_err(|error| NoResult::Permanent(error.to_string()))?;
         let (children, own_interpreter) = (self.clone(), interpreter.clone());
         // A fork cannot be cancelled halfway, so it runs in a task of its own. If the caller is cancelled, that task
         // still finishes and drops the child, which kills it.
@@ -200,8 +212,8 @@ impl Children {
     }
 }
 
-/// Reads the import timeout from the project's `.env` or our environment. The error is a message for the user.
-async fn read_import_timeout(options: &Value) -> Result<ImportTimeout, String> {
+/// Reads the import timeout from the project's `.env` or our environment.
+async fn read_import_timeout(options: &Value) -> Result<ImportTimeout, InvalidVariable> {
     let folders = options["work_in"].as_array().into_iter().flatten();
     let folders: Vec<PathBuf> = folders.filter_map(Value::as_str).map(PathBuf::from).collect();
     let reading = blocking::run(move || ImportTimeout::read(&folders));

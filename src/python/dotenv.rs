@@ -3,8 +3,10 @@
 
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
+use regex::{Captures, Regex};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 /// Size limit, bytes, as in `entry/dotenv.py`; a larger file is not read.
 const MAX_BYTES: u64 = 256 * 1024;
@@ -31,16 +33,38 @@ pub fn variable(folders: &[PathBuf], name: &str) -> Option<String> {
 const TRUE: [&str; 3] = ["t", "true", "1"];
 const FALSE: [&str; 3] = ["f", "false", "0"];
 
-/// Reads a boolean [`variable`], spelled as Airflow allows; `None` if it is empty or not set. The error is a message
-/// for the user.
-pub fn flag(folders: &[PathBuf], name: &str) -> Result<Option<bool>, String> {
+/// A variable with a value that Airflow does not allow; the text is a message for the user.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{name}: {value:?} is {problem}")]
+pub struct InvalidVariable {
+    pub name: String,
+    pub value: String,
+    pub problem: &'static str,
+}
+
+/// Reads a boolean [`variable`], spelled as Airflow allows; `None` if it is empty or not set.
+pub fn flag(folders: &[PathBuf], name: &str) -> Result<Option<bool>, InvalidVariable> {
     let text = variable(folders, name).unwrap_or_default().trim().to_lowercase();
     match text.as_str() {
         "" => Ok(None),
         word if TRUE.contains(&word) => Ok(Some(true)),
         word if FALSE.contains(&word) => Ok(Some(false)),
-        word => Err(format!("{name}: {word:?} is neither true nor false")),
+        word => {
+            let (name, value) = (name.to_owned(), word.to_owned());
+            Err(InvalidVariable { name, value, problem: "neither true nor false" })
+        }
     }
+}
+
+/// `${NAME}` or `${NAME:-default}`.
+static REFERENCE: LazyLock<Regex> = LazyLock::new(|| expression(r"\$\{([^}:\s]+)(?::-([^}]*))?\}"));
+/// What has a meaning inside of quotes: escapes, references and the closing quote.
+static DOUBLE_QUOTED: LazyLock<Regex> =
+    LazyLock::new(|| expression(&format!(r#"\\[ntr'"\\$]|"|{}"#, REFERENCE.as_str())));
+static SINGLE_QUOTED: LazyLock<Regex> = LazyLock::new(|| expression(r"\\['\\]|'"));
+
+fn expression(text: &str) -> Regex {
+    Regex::new(text).expect("a valid expression")
 }
 
 /// Reads one `.env`.
@@ -96,74 +120,31 @@ impl Reader<'_> {
 
     /// Returns the value up to the closing quote, and the text after the quote; `None` if the quote is not closed.
     fn unquote<'t>(&self, text: &'t str, quote: char) -> Option<(String, &'t str)> {
-        let mut value = String::new();
-        let mut rest = text;
-        while let Some(character) = rest.chars().next() {
-            let after = &rest[character.len_utf8()..];
-            let escaped = after.chars().next().filter(|_| character == '\\').and_then(|next| escape(next, quote));
-            match (character, escaped, self.reference(rest).filter(|_| quote == '"')) {
-                (_, Some(escaped), _) => {
-                    value.push(escaped);
-                    rest = &after[1..];
-                }
-                (_, _, Some((reference, end))) => {
-                    value.push_str(&reference);
-                    rest = end;
-                }
-                _ if character == quote => return Some((value, after)),
-                _ => {
-                    value.push(character);
-                    rest = after;
-                }
+        let (mut value, mut start) = (String::new(), 0);
+        let special = if quote == '"' { &DOUBLE_QUOTED } else { &SINGLE_QUOTED };
+        for found in special.captures_iter(text) {
+            let whole = found.get(0)?;
+            value.push_str(&text[start..whole.start()]);
+            start = whole.end();
+            match whole.as_str() {
+                "\\n" => value.push('\n'),
+                "\\t" => value.push('\t'),
+                "\\r" => value.push('\r'),
+                escaped if escaped.starts_with('\\') => value.push_str(&escaped[1..]),
+                reference if reference.starts_with('$') => value.push_str(&self.expand(reference)),
+                _ => return Some((value, &text[start..])),
             }
         }
         None
     }
 
     fn expand(&self, text: &str) -> String {
-        let mut value = String::new();
-        let mut rest = text;
-        while let Some(start) = rest.find("${") {
-            value.push_str(&rest[..start]);
-            match self.reference(&rest[start..]) {
-                Some((reference, end)) => {
-                    value.push_str(&reference);
-                    rest = end;
-                }
-                None => {
-                    value.push_str("${");
-                    rest = &rest[start + 2..];
-                }
-            }
-        }
-        value + rest
-    }
-
-    /// The value of `${NAME}` or `${NAME:-default}` at the start of a text, and the text after the closing brace.
-    fn reference<'t>(&self, text: &'t str) -> Option<(String, &'t str)> {
-        let (inside, end) = text.strip_prefix("${")?.split_once('}')?;
-        let (name, default) = match inside.split_once(":-") {
-            Some((name, default)) => (name, Some(default)),
-            None => (inside, None),
+        let value = |reference: &Captures<'_>| {
+            let value = self.variables.get(&reference[1]).cloned().or_else(|| env_vars::text(&reference[1]));
+            let default = || reference.get(2).map_or("", |default| default.as_str()).to_owned();
+            value.filter(|value| !value.is_empty()).unwrap_or_else(default)
         };
-        if name.is_empty() || name.contains(|c: char| c == ':' || c.is_whitespace()) {
-            return None;
-        }
-        let value = self.variables.get(name).cloned().or_else(|| env_vars::text(name)).unwrap_or_default();
-        let value = if value.is_empty() { default.unwrap_or_default().to_owned() } else { value };
-        Some((value, end))
-    }
-}
-
-/// The character that a backslash and `next` stand for; `None` if the backslash is an ordinary character here.
-fn escape(next: char, quote: char) -> Option<char> {
-    match next {
-        '\'' | '\\' => Some(next),
-        'n' if quote == '"' => Some('\n'),
-        't' if quote == '"' => Some('\t'),
-        'r' if quote == '"' => Some('\r'),
-        '"' | '$' if quote == '"' => Some(next),
-        _ => None,
+        REFERENCE.replace_all(text, value).into_owned()
     }
 }
 
@@ -212,6 +193,6 @@ mod tests {
         let flag = |name| flag(&folders, name);
         assert_eq!((flag("A"), flag("B"), flag("D")), (Ok(Some(true)), Ok(Some(false)), Ok(None)));
         assert_eq!(flag("LEOFLOW_NO_SUCH_VARIABLE"), Ok(None));
-        assert_eq!(flag("C").unwrap_err(), "C: \"yes\" is neither true nor false");
+        assert_eq!(flag("C").unwrap_err().to_string(), "C: \"yes\" is neither true nor false");
     }
 }

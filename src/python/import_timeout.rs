@@ -1,7 +1,7 @@
 //! Airflow's `[core] dagbag_import_timeout`, measured in processor time: on a busy machine a correct import is slow.
 //! <https://airflow.apache.org/docs/apache-airflow/stable/configurations-ref.html#dagbag-import-timeout>
 
-use super::dotenv;
+use super::dotenv::{self, InvalidVariable};
 use super::interpreter::Job;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -31,12 +31,12 @@ pub struct TimeSpent {
 pub struct ImportTimeout(Option<Duration>);
 
 impl ImportTimeout {
-    /// Reads the folders' `.env`, nearest first, or our own environment. The error is a message for the user.
-    pub fn read(folders: &[PathBuf]) -> Result<Self, String> {
+    /// Reads the folders' `.env`, nearest first, or our own environment.
+    pub fn read(folders: &[PathBuf]) -> Result<Self, InvalidVariable> {
         Self::parse(&dotenv::variable(folders, VARIABLE).unwrap_or_default())
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
+    fn parse(text: &str) -> Result<Self, InvalidVariable> {
         let text = text.trim();
         if text.is_empty() {
             return Ok(Self(Some(DEFAULT)));
@@ -45,7 +45,10 @@ impl ImportTimeout {
             Ok(seconds) if seconds <= 0.0 => Ok(Self(None)),
             // A number too large for a duration is no limit either.
             Ok(seconds) if !seconds.is_nan() => Ok(Self(Duration::try_from_secs_f64(seconds).ok())),
-            _ => Err(format!("{VARIABLE}: {text:?} is not a number of seconds")),
+            _ => {
+                let (name, value) = (VARIABLE.to_owned(), text.to_owned());
+                Err(InvalidVariable { name, value, problem: "not a number of seconds" })
+            }
         }
     }
 
@@ -123,7 +126,7 @@ mod tests {
             assert_eq!(ImportTimeout::parse(text), Ok(ImportTimeout(limit)), "{text:?}");
         }
         for text in ["half a minute", "nan", "30s"] {
-            assert!(ImportTimeout::parse(text).unwrap_err().contains(VARIABLE), "{text:?}");
+            assert!(ImportTimeout::parse(text).unwrap_err().to_string().contains(VARIABLE), "{text:?}");
         }
     }
 

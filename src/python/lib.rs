@@ -20,10 +20,10 @@ mod warm;
 mod wheels;
 mod zygote;
 
-pub use children::{ChildOutput, Children};
+pub use children::{AnswerError, ChildOutput, Children};
 pub use discover::NoPython;
 pub use discover::{MINIMUM, Python, find};
-pub use dotenv::flag;
+pub use dotenv::{InvalidVariable, flag};
 pub use interpreter::{Interpreter, Job, SharedInterpreter, TASK_MARK, environment, is_parse_mark};
 pub use no_result::NoResult;
 pub use parse::{

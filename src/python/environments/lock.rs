@@ -5,7 +5,7 @@ use super::error::EnvironmentError;
 use super::{airflow_versions, pins};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// The exact packages for one Python version. Stored in the datastore.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,9 +33,8 @@ impl Lock {
     /// `or`.
     pub fn packages(&self) -> Vec<(String, String)> {
         let mut versions_by_name: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for requirement in self.labels() {
-            let pinned = requirement.split_once("==").or_else(|| requirement.split_once(" @ "));
-            if let Some((name, version)) = pinned {
+        for label in pins::labels(&self.text) {
+            if let Some((name, version)) = label.split_once("==").or_else(|| label.split_once(" @ ")) {
                 versions_by_name.entry(name.trim().to_owned()).or_default().push(version.trim().to_owned());
             }
         }
@@ -46,15 +45,6 @@ impl Lock {
     pub fn has_package(&self, name: &str) -> bool {
         let name = pins::name_of(name);
         self.packages().iter().any(|(package, _)| pins::name_of(package) == name)
-    }
-
-    /// The packages with their versions or addresses as written in the lock, without markers.
-    pub(super) fn labels(&self) -> BTreeSet<&str> {
-        self.entries().map(|line| line.trim_end_matches('\\').split(" ;").next().unwrap_or_default().trim()).collect()
-    }
-
-    fn entries(&self) -> impl Iterator<Item = &str> {
-        self.text.lines().filter(|line| !line.starts_with([' ', '#']) && !line.trim().is_empty())
     }
 
     /// Restricts the lock to the files that the project pins. The error names a commit that is not the pinned one,

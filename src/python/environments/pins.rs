@@ -3,12 +3,12 @@
 //! other file when it installs the lock.
 
 use super::declaration::error::LineError;
+use regex::Regex;
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 /// The hash algorithms that uv checks, with their number of hexadecimal digits.
 const ALGORITHMS: [(&str, usize); 4] = [("sha256", 64), ("sha384", 96), ("sha512", 128), ("blake2b", 128)];
-/// Algorithms that are refused for pins; pip refuses md5 and sha1, too.
-const WEAK: [&str; 3] = ["md5", "sha1", "sha224"];
 /// Hexadecimal digits of a full commit id, and of the shortest abbreviation that counts as a commit id.
 const COMMIT: usize = 40;
 const SHORTEST_COMMIT: usize = 7;
@@ -73,36 +73,30 @@ pub fn pins_by_commit(lock: &str) -> bool {
 
 /// Parses the pins of a requirement.
 fn pin(requirement: &str) -> Result<Pin, LineError> {
-    let mut parts = requirement.split_whitespace();
-    let (mut specifier, mut hashes) = (Vec::new(), Vec::new());
-    while let Some(part) = parts.next() {
-        match part.strip_prefix("--hash") {
-            Some("") => hashes.extend(parts.next()),
-            Some(value) => hashes.extend(value.strip_prefix('=')),
-            None => specifier.push(part),
-        }
-    }
-    let specifier = specifier.join(" ");
+    static HASH: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r#"\s--hash[=\s]*["']?([^\s"']*)["']?"#).expect("a valid expression"));
+    static IN_ADDRESS: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new("[#&](md5|sha1|sha224|sha256|sha384|sha512|blake2b)=([^&]*)").expect("a valid expression")
+    });
+    let specifier = HASH.replace_all(requirement, "");
     let name = name_of(&specifier);
     // A semicolon starts an environment marker; in an address it does so only after a blank.
     let marker = if specifier.contains("://") { " ;" } else { ";" };
     let specifier = specifier.split(marker).next().unwrap_or_default().trim();
     let address = specifier.split_once('@').map(|(_, address)| address.trim()).filter(|text| text.contains("://"));
-    let (address_path, fragment) = address.map_or(("", ""), |text| text.split_once('#').unwrap_or((text, "")));
-    let is_hash = |key: &str| WEAK.contains(&key) || ALGORITHMS.iter().any(|(known, _)| *known == key);
-    let in_address = fragment.split('&').filter_map(|part| part.split_once('=')).filter(|(key, _)| is_hash(key));
-    let in_address = in_address.map(|(key, value)| format!("{key}:{value}"));
-    let hashes: Vec<String> =
-        hashes.into_iter().map(|hash| hash.trim_matches(['"', '\'']).to_owned()).chain(in_address).collect();
+    let in_address =
+        IN_ADDRESS.captures_iter(address.unwrap_or_default()).map(|hash| format!("{}:{}", &hash[1], &hash[2]));
+    let hashes = HASH.captures_iter(requirement).map(|hash| hash[1].to_owned()).chain(in_address);
+    let hashes: Vec<String> = hashes.map(|hash| hash.to_lowercase()).collect();
     hashes.iter().try_for_each(|hash| check_hash(hash)).map_err(LineError::about(&name))?;
-    let is_git = address_path.starts_with("git+");
-    if is_git && !hashes.is_empty() {
+    let git_address = address.filter(|address| address.starts_with("git+"));
+    if git_address.is_some() && !hashes.is_empty() {
         return Err(LineError::about(&name)(LineError::GitHash(name.clone())));
     }
-    let commit = reference(address_path).filter(|reference| is_git && is_commit(reference)).map(str::to_lowercase);
+    let commit = git_address.and_then(reference).filter(|reference| is_commit(reference)).map(str::to_lowercase);
     let version = specifier.split_once("==").map(|(_, version)| version.trim_matches(['=', ')', ' ']).to_owned());
     let version = version.filter(|version| address.is_none() && !version.contains(['*', ',']));
-    Ok(Pin { name, version, hashes: hashes.iter().map(|hash| hash.to_lowercase()).collect(), commit })
+    Ok(Pin { name, version, hashes, commit })
 }
 
 /// True for a hash such as `sha256:…` whose algorithm is strong enough to pin a file.
@@ -139,18 +133,17 @@ pub fn name_of(requirement: &str) -> String {
 
 /// The reference after the `@` of a git address: a branch, a tag or a commit.
 fn reference(address: &str) -> Option<&str> {
-    let path = address.split_once("://")?.1.split_once('/')?.1;
+    let path = address.split('#').next()?.split_once("://")?.1.split_once('/')?.1;
     path.rsplit_once('@').map(|(_, reference)| reference)
 }
 
 /// True for a commit id, full or abbreviated. An abbreviated one must have letters and digits: a branch may be called
 /// `20260131` or `decade`.
 fn is_commit(reference: &str) -> bool {
-    let has_any = |is_of_kind: fn(&u8) -> bool| reference.as_bytes().iter().any(is_of_kind);
-    let is_whole = reference.len() == COMMIT || (has_any(u8::is_ascii_digit) && has_any(u8::is_ascii_alphabetic));
-    (SHORTEST_COMMIT..=COMMIT).contains(&reference.len())
-        && is_whole
-        && reference.bytes().all(|b| b.is_ascii_hexdigit())
+    let has_both = reference.contains(|c: char| c.is_ascii_digit()) && reference.contains(char::is_alphabetic);
+    let is_long_enough =
+        reference.len() == COMMIT || (has_both && (SHORTEST_COMMIT..COMMIT).contains(&reference.len()));
+    is_long_enough && reference.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// One package of a lock.
@@ -159,6 +152,11 @@ struct Entry {
     /// `name==1.0 ; marker` or `name @ address ; marker`.
     specifier: String,
     hashes: Vec<String>,
+}
+
+/// The packages of a lock with their versions or addresses, without markers.
+pub fn labels(lock: &str) -> BTreeSet<String> {
+    entries(lock).iter().map(|entry| entry.label().to_owned()).collect()
 }
 
 fn entries(lock: &str) -> Vec<Entry> {
@@ -190,7 +188,7 @@ impl Entry {
 
     fn commit(&self) -> Option<&str> {
         let (_, address) = self.label().split_once(" @ git+")?;
-        reference(address.split('#').next().unwrap_or_default()).filter(|name| name.len() == COMMIT)
+        reference(address).filter(|name| name.len() == COMMIT)
     }
 
     /// The pins for this package. If they pin several versions, for different Pythons, only those of its version.

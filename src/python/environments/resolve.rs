@@ -132,9 +132,7 @@ impl<'a> Resolution<'a> {
             other => other,
         })?;
         let Ok(everywhere) = self.resolved(Platforms::All, order, reporter) else { return Ok(here) };
-        let lock = |text: &str| Lock { declared: Declared::default(), python: String::new(), text: text.to_owned() };
-        let (lock_here, lock_everywhere) = (lock(&here), lock(&everywhere));
-        let is_the_same_here = lock_here.labels().is_subset(&lock_everywhere.labels());
+        let is_the_same_here = pins::labels(&here).is_subset(&pins::labels(&everywhere));
         Ok(if is_the_same_here { everywhere } else { here })
     }
 

@@ -2,8 +2,10 @@
 //! so they are replaced by variables and settings.
 
 use super::uv_variables;
+use regex::{Captures, Regex};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::LazyLock;
 
 /// Options that uv suggests and that no variable sets, each with a replacement. `{}` is the option's value.
 const REPLACEMENTS: [(&str, &str); 3] = [
@@ -76,6 +78,8 @@ fn variable(option: &str, value: Option<&str>, is_passed: impl Fn(&str) -> bool)
 /// Replaces each quoted option of uv in a message by the text that `instead` returns for its name and value. Removes a
 /// hint with an option that has no replacement.
 fn with_options_replaced(message: &str, instead: impl Fn(&str, Option<&str>) -> Option<String>) -> String {
+    static OPTION: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"`--([^\s=`]+)[\s=]*([^\s`]+)?[^`]*`").expect("a valid expression"));
     let mut blocks: Vec<Vec<&str>> = vec![Vec::new()];
     for line in message.lines() {
         let ends_hint = line.trim().is_empty() && blocks.last().is_some_and(|block| is_hint(block));
@@ -87,9 +91,15 @@ fn with_options_replaced(message: &str, instead: impl Fn(&str, Option<&str>) -> 
         }
     }
     let rewritten = blocks.iter().filter_map(|block| {
-        let (text, is_complete) = replaced(&block.join("\n"), &instead);
+        let mut is_complete = true;
+        let text = block.join("\n");
+        let text = OPTION.replace_all(&text, |option: &Captures<'_>| {
+            let replacement = instead(&option[1], option.get(2).map(|value| value.as_str()));
+            is_complete &= replacement.is_some();
+            replacement.unwrap_or_else(|| option[0].to_owned())
+        });
         if !is_hint(block) {
-            return Some(text);
+            return Some(text.into_owned());
         }
         let text = text.replace("command-line flag", "variable of the environment in which Leoflow starts");
         (is_complete && !text.contains("command-line")).then_some(text)
@@ -99,28 +109,6 @@ fn with_options_replaced(message: &str, instead: impl Fn(&str, Option<&str>) -> 
 
 fn is_hint(block: &[&str]) -> bool {
     block.first().is_some_and(|line| line.trim_start().starts_with("hint:"))
-}
-
-/// Replaces the quoted options; also returns whether all of them have a replacement.
-fn replaced(text: &str, instead: &impl Fn(&str, Option<&str>) -> Option<String>) -> (String, bool) {
-    let parts: Vec<&str> = text.split('`').collect();
-    let (mut replaced, mut is_complete) = (String::new(), true);
-    for (index, part) in parts.iter().enumerate() {
-        // Parts with an odd index are quoted; the last one may lack its closing quote.
-        if index % 2 == 0 {
-            replaced.push_str(part);
-            continue;
-        }
-        let end = if index + 1 < parts.len() { "`" } else { "" };
-        let option = part.strip_prefix("--");
-        let replacement = option.and_then(|option| {
-            let mut words = option.split(|c: char| c.is_whitespace() || c == '=').filter(|word| !word.is_empty());
-            instead(words.next()?, words.next())
-        });
-        is_complete &= option.is_none() || replacement.is_some();
-        replaced.push_str(&replacement.unwrap_or_else(|| format!("`{part}{end}")));
-    }
-    (replaced, is_complete)
 }
 
 #[cfg(test)]

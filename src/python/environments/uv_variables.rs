@@ -1,35 +1,14 @@
 //! The environment variables that uv gets: the sources of packages, the network, and tools for builds. Listed in
 //! docs/reference/environment-variables.md.
 
+use super::uv_settings;
 use leoflow_base::sys::env_vars;
 use std::ffi::OsString;
 
-/// Variables of our environment that uv gets in addition to those of DAGs: the sources of packages and the network.
+/// Variables of our environment that uv gets in addition to those of DAGs and those of `uv_settings::APPLICABLE`.
 /// Variables for the target folder and the Python are not passed, because Leoflow sets these.
-const PASSED: &[&str] = &[
-    "NETRC",
-    "UV_CONCURRENT_DOWNLOADS",
-    "UV_CREDENTIALS_DIR",
-    "UV_DEFAULT_INDEX",
-    "UV_EXCLUDE_NEWER",
-    "UV_EXCLUDE_NEWER_PACKAGE",
-    "UV_EXTRA_INDEX_URL",
-    "UV_FIND_LINKS",
-    "UV_HTTP_RETRIES",
-    "UV_HTTP_TIMEOUT",
-    "UV_INSECURE_HOST",
-    "UV_KEYRING_PROVIDER",
-    "UV_NATIVE_TLS",
-    "UV_NO_BUILD",
-    "UV_NO_BUILD_PACKAGE",
-    "UV_NO_INDEX",
-    "UV_OFFLINE",
-    "UV_PYPY_INSTALL_MIRROR",
-    "UV_PYTHON_DOWNLOADS",
-    "UV_PYTHON_DOWNLOADS_JSON_URL",
-    "UV_PYTHON_INSTALL_MIRROR",
-    "UV_SYSTEM_CERTS",
-];
+const PASSED: &[&str] =
+    &["NETRC", "UV_CREDENTIALS_DIR", "UV_DEFAULT_INDEX", "UV_HTTP_RETRIES", "UV_HTTP_TIMEOUT", "UV_INSECURE_HOST"];
 const PASSED_PREFIX: &str = "UV_INDEX";
 /// Variables of our environment that builds from source and git need: compilers, libraries, and keys.
 const BUILD: &[&str] = &[
@@ -72,7 +51,9 @@ pub const DEFAULTS: [(&str, &str); 4] =
 
 /// True for a variable of our environment that uv gets.
 pub fn is_passed(name: &str) -> bool {
-    PASSED.contains(&name) || BUILD.contains(&name) || name.starts_with(PASSED_PREFIX)
+    let setting = name.strip_prefix("UV_").map(|name| name.to_lowercase().replace('_', "-"));
+    let is_setting = setting.is_some_and(|setting| uv_settings::APPLICABLE.contains(&setting.as_str()));
+    is_setting || PASSED.contains(&name) || BUILD.contains(&name) || name.starts_with(PASSED_PREFIX)
 }
 
 /// True if a variable of our environment configures an index for uv.
@@ -88,7 +69,6 @@ pub fn passed() -> Vec<(OsString, OsString)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::uv_settings;
     use super::*;
 
     #[test]

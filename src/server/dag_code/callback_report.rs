@@ -63,7 +63,7 @@ pub async fn record(core: &Core, run: RunKey, output: Result<ChildOutput, String
 
 /// Returns the callbacks that failed. A process that ended without an answer counts as one.
 fn problems(output: Result<ChildOutput, String>) -> Vec<Problem> {
-    let answer = output.and_then(|output| output.answer());
+    let answer = output.and_then(|output| output.answer().map_err(|error| error.to_string()));
     let answer: Result<Answer, String> =
         answer.and_then(|answer| serde_json::from_value(answer).map_err(|error| error.to_string()));
     match answer {

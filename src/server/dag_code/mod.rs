@@ -88,7 +88,7 @@ impl DagCode {
     /// Runs the code of a DAG version to answer `question`, which holds its kind and parameters, and returns the answer
     /// as JSON. The error is a text for users.
     async fn ask(&self, version_id: i64, dag_id: &str, question: Value) -> Result<Value, String> {
-        self.run(version_id, dag_id, question, Value::Null, None).await?.answer()
+        self.run(version_id, dag_id, question, Value::Null, None).await?.answer().map_err(|error| error.to_string())
     }
 
     /// Like `ask`, but returns the output of the process. `spec` is the callback to run, or null; `token` is that of the

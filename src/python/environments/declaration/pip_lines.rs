@@ -2,6 +2,8 @@
 //! <https://pip.pypa.io/en/stable/reference/requirements-file-format/>.
 
 use super::error::LineError;
+use regex::bytes::Regex;
+use std::sync::LazyLock;
 
 /// A logical line that is neither blank nor a comment.
 #[derive(Debug, PartialEq, Eq)]
@@ -56,15 +58,11 @@ pub fn decode(bytes: Vec<u8>) -> Result<String, LineError> {
 
 /// The encoding in a comment of the first two lines, <https://peps.python.org/pep-0263/>.
 fn declared_encoding(bytes: &[u8]) -> Option<String> {
-    let comments = bytes.split(|byte| *byte == b'\n').take(2).filter(|line| line.starts_with(b"#"));
-    let mut names = comments.filter_map(|line| {
-        let text = String::from_utf8_lossy(line).into_owned();
-        let (_, rest) = text.split_once("coding")?;
-        let rest = rest.strip_prefix([':', '='])?.trim_start();
-        let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || "-_.".contains(*c)).collect();
-        (!name.is_empty()).then(|| name.to_lowercase().replace('_', "-"))
+    static COMMENT: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(r"^(?-u:[^\n]*\n)?#(?-u:[^\n])*?coding[:=][ \t]*([-\w.]+)").expect("a valid expression")
     });
-    names.next()
+    let name = COMMENT.captures(bytes)?.get(1)?;
+    Some(String::from_utf8_lossy(name.as_bytes()).to_lowercase().replace('_', "-"))
 }
 
 /// Splits the text of a file.

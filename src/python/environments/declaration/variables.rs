@@ -4,9 +4,11 @@
 use super::addresses::without_logins;
 use super::error::LineError;
 use leoflow_base::sys::env_vars;
+use regex::{Captures, Regex};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::LazyLock;
 
 /// Shortest value that `mask` replaces, bytes: a shorter value would match unrelated text.
 const SHORTEST_MASKED: usize = 3;
@@ -21,17 +23,11 @@ impl fmt::Debug for Variables {
     }
 }
 
-/// The names of the variables in a text. Like pip, accepts capitals, digits and underscores.
-pub fn names_in(text: &str) -> BTreeSet<String> {
-    let is_name = |name: &str| {
-        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
-    };
-    let parts = text.split("${").skip(1).filter_map(|part| part.split_once('}'));
-    parts.map(|(name, _)| name).filter(|name| is_name(name)).map(str::to_owned).collect()
-}
+/// A variable. Like pip, accepts capitals, digits and underscores.
+static VARIABLE: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\$\{([A-Z0-9_]+)\}").expect("a valid expression"));
 
 fn names_in_all<'a>(texts: impl IntoIterator<Item = &'a String>) -> BTreeSet<String> {
-    texts.into_iter().flat_map(|text| names_in(text)).collect()
+    texts.into_iter().flat_map(|text| VARIABLE.captures_iter(text)).map(|variable| variable[1].to_owned()).collect()
 }
 
 impl Variables {
@@ -83,10 +79,12 @@ impl Variables {
 
 /// Replaces `${NAME}` by the value of NAME. The error names a variable that is not set.
 pub fn expand(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, LineError> {
-    names_in(text).into_iter().try_fold(text.to_owned(), |text, name| {
-        let value = lookup(&name).ok_or_else(|| LineError::Unset(name.clone()))?;
-        Ok(text.replace(&format!("${{{name}}}"), &value))
-    })
+    let mut unset = None;
+    let expanded = VARIABLE.replace_all(text, |variable: &Captures<'_>| {
+        lookup(&variable[1]).unwrap_or_else(|| unset.insert(variable[1].to_owned()).clone())
+    });
+    let expanded = expanded.into_owned();
+    unset.map_or(Ok(expanded), |name| Err(LineError::Unset(name)))
 }
 
 #[cfg(test)]

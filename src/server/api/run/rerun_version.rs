@@ -24,7 +24,7 @@ pub async fn setting(state: &AppState, relative_fileloc: Option<&str>) -> Result
         (None, _) => Vec::new(),
     };
     let invalid = |text: String| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, text);
-    blocking::run(move || leoflow_python::flag(&folders, SETTING))
+    blocking::run(move || leoflow_python::flag(&folders, SETTING).map_err(|error| error.to_string()))
         .await
         .map_err(|error| invalid(error.to_string()))?
         .map_err(invalid)
