@@ -39,17 +39,7 @@ impl<'a> Api<'a> {
 
     /// Reads every entry of a list, page by page. `query` is appended to the URL's query, for example an order.
     pub async fn all(&self, path: &str, query: &str, field: &str) -> Result<Vec<Value>, Error> {
-        let mut entries: Vec<Value> = Vec::new();
-        loop {
-            let before = entries.len();
-            let mut page: Value = self.get(&format!("{path}?limit=100&offset={before}{query}")).await?;
-            if let Some(Value::Array(page_entries)) = page.get_mut(field).map(Value::take) {
-                entries.extend(page_entries);
-            }
-            if entries.len() == before || entries.len() as u64 >= page["total_entries"].as_u64().unwrap_or(0) {
-                return Ok(entries);
-            }
-        }
+        all_pages(field, async |offset| self.get(&format!("{path}?limit=100&offset={offset}{query}")).await).await
     }
 
     pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, Error> {
@@ -114,6 +104,21 @@ impl<'a> Api<'a> {
             },
             _ => Error::io("connect to", &path, &error),
         })
+    }
+}
+
+/// Reads every entry of the list `field`; `get` returns the page that begins at an offset.
+pub async fn all_pages(field: &str, get: impl AsyncFn(usize) -> Result<Value, Error>) -> Result<Vec<Value>, Error> {
+    let mut entries: Vec<Value> = Vec::new();
+    loop {
+        let before = entries.len();
+        let mut page = get(before).await?;
+        if let Some(Value::Array(page_entries)) = page.get_mut(field).map(Value::take) {
+            entries.extend(page_entries);
+        }
+        if entries.len() == before || entries.len() as u64 >= page["total_entries"].as_u64().unwrap_or(0) {
+            return Ok(entries);
+        }
     }
 }
 

@@ -124,6 +124,15 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// True if the certificate of the server was refused: it has expired, or no authority of this machine has signed it.
+pub fn is_certificate_error(error: &(dyn std::error::Error + 'static)) -> bool {
+    // An I/O error does not have the error in it as its source.
+    let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    matches!(error.downcast_ref(), Some(rustls::Error::InvalidCertificate(_)))
+        || inner.is_some_and(|inner| is_certificate_error(inner))
+        || error.source().is_some_and(is_certificate_error)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,5 +172,13 @@ mod tests {
             client.get("http://releases.invalid/manifest.json").send().await.unwrap();
             assert!(proxy.join().unwrap().starts_with("GET http://releases.invalid/"), "{name}");
         }
+    }
+
+    #[test]
+    fn a_refused_certificate_is_found_inside_an_io_error() {
+        let refused = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        assert!(is_certificate_error(&std::io::Error::other(std::io::Error::other(refused))));
+        assert!(!is_certificate_error(&std::io::Error::other("certificate")));
+        assert!(!is_certificate_error(&std::io::Error::other(rustls::Error::DecryptError)));
     }
 }

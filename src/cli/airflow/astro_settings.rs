@@ -7,6 +7,7 @@ use crate::error::Error;
 use leoflow_base::sys::fs::files;
 use leoflow_engine::store::secret::variables::{Variable, as_text};
 use serde_json::{Map, Value};
+use std::fmt::Display;
 use std::path::Path;
 
 pub const FILE: &str = "airflow_settings.yaml";
@@ -29,21 +30,23 @@ pub fn add(folder: &Path, content: &mut AirflowContent) -> Result<(), Error> {
     let path = folder.join(FILE);
     let text = files::read_text(&path, LIMIT).map_err(|error| Error::io("read", &path, &error))?;
     let Some(text) = text else { return Ok(()) };
-    let invalid = |reason: String| {
+    let invalid = |reason: &dyn Display| {
         Error::failed(format!("{} cannot be read: {reason}", path.display()))
             .hint("nothing was imported; correct the file, or move it away")
     };
-    let settings: Value = serde_yaml::from_str(&text).map_err(|error| invalid(error.to_string()))?;
+    let settings: Value = serde_yaml::from_str(&text).map_err(|error| invalid(&error))?;
     let entries = |kind: &str, name: &str| -> Vec<(String, Value)> {
         let with_name = |entry: &Value| Some((non_empty(&entry[name])?, entry.clone()));
         settings["airflow"][kind].as_array().into_iter().flatten().filter_map(with_name).collect()
     };
     for (id, entry) in entries("connections", "conn_id") {
-        content.connections.push(connections::from_json(&id, &connection_fields(&entry)).map_err(invalid)?);
+        content
+            .connections
+            .push(connections::from_json(&id, &connection_fields(&entry)).map_err(|error| invalid(&error))?);
     }
     for (name, entry) in entries("pools", "pool_name") {
         let slots = entry["pool_slot"].as_i64().and_then(|slots| i32::try_from(slots).ok());
-        let slots = slots.ok_or_else(|| invalid(format!("pool {name:?} has no valid pool_slot")))?;
+        let slots = slots.ok_or_else(|| invalid(&format_args!("pool {name:?} has no valid pool_slot")))?;
         let description = non_empty(&entry["pool_description"]);
         content.pools.push(pools::Entry { name, slots, description, include_deferred: false });
     }

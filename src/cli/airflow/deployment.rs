@@ -1,6 +1,7 @@
 //! Writes the deployment files of an export for Airflow's official image: `.dockerignore`, `Dockerfile`,
 //! `compose.yaml`, `values.yaml`, `import.sh`, `README.md` and `.env`.
 
+use super::findings::Finding;
 use crate::error::Error;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
@@ -25,7 +26,7 @@ const PYTHONS: [u32; 5] = [10, 11, 12, 13, 14];
 
 /// The values that the templates insert. The templates use the field names.
 #[derive(Debug, Serialize)]
-pub struct TemplateContext<'a, F: Serialize> {
+pub struct TemplateContext<'a> {
     /// Version of Airflow.
     pub airflow: &'a str,
     /// Version of Leoflow.
@@ -53,7 +54,7 @@ pub struct TemplateContext<'a, F: Serialize> {
     pub suffix: &'a str,
     /// True when the export contains `history.sql`.
     pub history: bool,
-    pub findings: &'a [F],
+    pub findings: &'a [Finding],
     /// Names of the values that the export omits because they may be secret, such as `db: password`. The user fills
     /// them in by hand.
     pub to_fill: &'a [String],
@@ -69,7 +70,7 @@ pub struct Pool {
 }
 
 /// Writes all deployment files, and `.env` with new random keys.
-pub fn write<F: Serialize>(folder: &Path, context: &TemplateContext<'_, F>) -> Result<(), Error> {
+pub fn write(folder: &Path, context: &TemplateContext<'_>) -> Result<(), Error> {
     let mut template_engine = Environment::new();
     template_engine.set_undefined_behavior(UndefinedBehavior::Strict);
     template_engine.set_auto_escape_callback(|_| AutoEscape::None);

@@ -18,7 +18,6 @@ use leoflow_engine::model::dag::DEFAULT_POOL;
 use leoflow_engine::store::secret::connections::Connection;
 use leoflow_engine::store::secret::variables::Variable;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -228,21 +227,32 @@ impl Exported<'_> {
             true => Some(self.write_history(folder, suffix, findings).await?),
             false => None,
         };
+        let content = self.content;
+        let active = content.dags.iter().filter(|dag| dag["is_paused"] == false);
         let template_context = TemplateContext {
+            airflow: AIRFLOW_VERSION,
+            leoflow: self.context.version,
+            date: jiff::Zoned::now().date().to_string(),
+            python: deployment::python(content.python()),
             settings: deployment::settings(copied.roots.iter(), self.config.max_map_length),
+            active: active.filter_map(|dag| dag["dag_id"].as_str()).map(shell::quoted).collect(),
+            email: shell::quoted(&self.config.admin_email),
+            dags: content.dags.len(),
             files: copied.files,
+            variables: content.variables.len(),
+            connections: content.connections.len(),
+            pools: content.pools.iter().filter_map(pool_arguments).collect(),
             suffix,
             history: history_counts.is_some(),
             findings: findings.all(),
             to_fill: &omitted_values,
-            ..self.template_context()
         };
         deployment::write(folder, &template_context)?;
         let dag_entry = |dag: &Value| json!({"dag_id": dag["dag_id"], "file": dag["relative_fileloc"], "is_paused": dag["is_paused"]});
         // `export.json` lists the findings under the key `does_not_fit`.
         let report = json!({
             "airflow": AIRFLOW_VERSION, "leoflow": self.context.version, "python": template_context.python,
-            "dags": self.content.dags.iter().map(dag_entry).collect::<Vec<_>>(), "files": copied.files, "requirements": pins,
+            "dags": content.dags.iter().map(dag_entry).collect::<Vec<_>>(), "files": copied.files, "requirements": pins,
             "module_roots": copied.roots, "encrypted": !suffix.is_empty(), "to_fill": omitted_values,
             "history": history_counts,
             "does_not_fit": findings.all(),
@@ -250,30 +260,6 @@ impl Exported<'_> {
         secrets::write_private_json(&folder.join("export.json"), &report)?;
         files::sync_file_system(folder).map_err(|error| Error::io("write", folder, &error))?;
         Ok(report)
-    }
-
-    /// The template context of the instance's content; the caller sets what depends on the files.
-    fn template_context(&self) -> TemplateContext<'_, Finding> {
-        let content = self.content;
-        let active = content.dags.iter().filter(|dag| dag["is_paused"] == false);
-        TemplateContext {
-            airflow: AIRFLOW_VERSION,
-            leoflow: self.context.version,
-            date: jiff::Zoned::now().date().to_string(),
-            python: deployment::python(content.python()),
-            settings: BTreeMap::new(),
-            active: active.filter_map(|dag| dag["dag_id"].as_str()).map(shell::quoted).collect(),
-            email: shell::quoted(&self.config.admin_email),
-            dags: content.dags.len(),
-            files: 0,
-            variables: content.variables.len(),
-            connections: content.connections.len(),
-            pools: content.pools.iter().filter_map(pool_arguments).collect(),
-            suffix: "",
-            history: false,
-            findings: &[],
-            to_fill: &[],
-        }
     }
 
     /// Writes the pools, variables and connections. Returns the suffix of encrypted files, and the names of the values

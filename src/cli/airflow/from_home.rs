@@ -47,10 +47,7 @@ pub fn read(home: &Path, findings: &mut Findings) -> Result<AirflowContent, Erro
         let json = transfer_file::read_json(&file)?;
         match kind {
             "variables" => content.variables.extend(variables::from_airflow(json)?),
-            "connections" => {
-                let read = connections::from_airflow(json);
-                content.connections.extend(read.map_err(|text| Error::failed(text).hint("nothing was imported"))?);
-            }
+            "connections" => content.connections.extend(connections::from_airflow(json)?),
             _ => content.pools.extend(pools::from_airflow(json)?),
         }
     }

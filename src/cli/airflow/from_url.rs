@@ -4,7 +4,7 @@
 use super::airflow_content::{AirflowContent, DagFiles};
 use super::data_files::pools::Entry;
 use super::findings::Findings;
-use crate::api_client::{encode, list_of};
+use crate::api_client::{all_pages, encode};
 use crate::error::Error;
 use leoflow_base::protocol::web::{self, chain};
 use leoflow_engine::store::secret::connections::Connection;
@@ -116,15 +116,7 @@ impl Airflow {
 
     /// Reads every entry of a list, page by page.
     async fn all(&self, path: &str, field: &str) -> Result<Vec<Value>, Error> {
-        let mut entries: Vec<Value> = Vec::new();
-        loop {
-            let page = self.get(&format!("{path}?limit=100&offset={}", entries.len())).await?;
-            let before = entries.len();
-            entries.extend(list_of(&page[field]).cloned());
-            if entries.len() == before || entries.len() as u64 >= page["total_entries"].as_u64().unwrap_or(0) {
-                return Ok(entries);
-            }
-        }
+        all_pages(field, async |offset| self.get(&format!("{path}?limit=100&offset={offset}")).await).await
     }
 
     /// Reads the source of each DAG file, by its path in the DAG folder. The API does not return imported modules.

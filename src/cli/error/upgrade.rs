@@ -38,7 +38,7 @@ impl From<FetchError> for Error {
             FetchError::Status { .. } => base
                 .hint("the host has a problem: try again in a few minutes, the download resumes")
                 .hint("without the host: leoflow upgrade --from FOLDER"),
-            FetchError::Unreachable { ref reason, .. } if reason.contains("certificate") => base
+            FetchError::Certificate { .. } => base
                 .hint(format!("is this machine's clock right? it says {}", clock::now_rfc3339()))
                 .hint("does a proxy intercept TLS? add its certificate to the system's: SSL_CERT_FILE")
                 .hint("without a network: leoflow upgrade --from FOLDER"),

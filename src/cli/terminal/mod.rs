@@ -3,3 +3,4 @@
 pub mod home_hints;
 pub mod printer;
 pub mod report;
+pub mod tail;

@@ -1,16 +1,56 @@
 //! The file formats of connections in Airflow's CLI: JSON, and the older URIs.
 //! <https://airflow.apache.org/docs/apache-airflow/stable/howto/connection.html#connection-uri-format>
 
+use crate::error::Error;
 use leoflow_engine::store::secret::connections::Connection;
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 
 /// Path in the local API for reading and writing connections with their secrets.
 pub const LOCAL: &str = "/local/connections";
 
+/// Why a connection in one of the formats cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectionError {
+    #[error("the file is not a JSON object of connections")]
+    NotAnObject,
+    #[error("connection {0:?} is not a JSON object")]
+    NoFields(String),
+    #[error("{field} of connection {id:?} is not {expected}")]
+    Field { id: String, field: String, expected: &'static str },
+    #[error("connection {id:?} has an unknown field {field:?}")]
+    UnknownField { id: String, field: String },
+    #[error("connection {0:?} has both extra and extra_dejson")]
+    TwoExtras(String),
+    #[error("connection {id:?} has another id in it: {other}")]
+    OtherId { id: String, other: Value },
+    #[error("the URI of connection {id:?} {fault}")]
+    Uri { id: String, fault: UriFault },
+}
+
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+pub enum UriFault {
+    #[error("has no type, as in postgres://…")]
+    NoType,
+    #[error("has a host with an invalid protocol")]
+    Protocol,
+    #[error("is not percent-encoded UTF-8")]
+    Encoding,
+    #[error("has a port that is not a number")]
+    Port,
+}
+
+/// The error of an import.
+impl From<ConnectionError> for Error {
+    fn from(error: ConnectionError) -> Self {
+        Self::failed(error).hint("nothing was imported")
+    }
+}
+
 /// Reads `{"id": {…}}` or `{"id": "uri"}`.
-pub fn from_airflow(file: Value) -> Result<Vec<Connection>, String> {
-    let Value::Object(entries) = file else { return Err("the file is not a JSON object of connections".to_owned()) };
+pub fn from_airflow(file: Value) -> Result<Vec<Connection>, ConnectionError> {
+    let Value::Object(entries) = file else { return Err(ConnectionError::NotAnObject) };
     entries
         .into_iter()
         .map(|(id, entry)| match &entry {
@@ -40,8 +80,12 @@ pub fn to_airflow(connections: &[Connection]) -> Value {
 
 /// Reads one connection's object. `extra` may be text or an object. An unknown field is an error, so that a
 /// misspelt field is not silently dropped; but a `uri` replaces all other fields.
-pub fn from_json(id: &str, entry: &Value) -> Result<Connection, String> {
-    let object = entry.as_object().ok_or_else(|| format!("connection {id:?} is not a JSON object"))?;
+pub fn from_json(id: &str, entry: &Value) -> Result<Connection, ConnectionError> {
+    let object = entry.as_object().ok_or_else(|| ConnectionError::NoFields(id.to_owned()))?;
+    let wrong = |field: &str, expected| {
+        let (id, field) = (id.to_owned(), field.to_owned());
+        ConnectionError::Field { id, field, expected }
+    };
     if let Some(uri) = object.get("uri").and_then(Value::as_str) {
         return from_uri(id, uri);
     }
@@ -51,7 +95,7 @@ pub fn from_json(id: &str, entry: &Value) -> Result<Connection, String> {
             Value::Null => Ok(None),
             Value::String(text) => Ok(Some(text.clone())),
             Value::Number(number) => Ok(Some(number.to_string())),
-            _ => Err(format!("{name} of connection {id:?} is not text")),
+            _ => Err(wrong(name, "text")),
         };
         match name.as_str() {
             "conn_type" => connection.conn_type = text()?.unwrap_or_default(),
@@ -60,42 +104,47 @@ pub fn from_json(id: &str, entry: &Value) -> Result<Connection, String> {
             "password" => connection.password = text()?,
             "host" => connection.host = text()?,
             "schema" => connection.schema = text()?,
-            "port" => connection.port = port(id, value)?,
+            "port" => connection.port = port(value).ok_or_else(|| wrong(name, "a number"))?,
             "extra" | "extra_dejson" if object.contains_key("extra") && object.contains_key("extra_dejson") => {
-                return Err(format!("connection {id:?} has both extra and extra_dejson"));
+                return Err(ConnectionError::TwoExtras(id.to_owned()));
             }
             "extra" | "extra_dejson" => {
                 connection.extra = if value.is_object() { Some(value.to_string()) } else { text()? };
             }
             "conn_id" | "connection_id" if value == id => {}
-            "conn_id" | "connection_id" => return Err(format!("connection {id:?} has another id in it: {value}")),
+            "conn_id" | "connection_id" => {
+                return Err(ConnectionError::OtherId { id: id.to_owned(), other: value.clone() });
+            }
             // Airflow's export writes these fields, and its import ignores them.
             "id" | "is_encrypted" | "is_extra_encrypted" | "get_uri" => {}
-            _ => return Err(format!("connection {id:?} has an unknown field {name:?}")),
+            _ => return Err(ConnectionError::UnknownField { id: id.to_owned(), field: name.clone() }),
         }
     }
     Ok(connection)
 }
 
-fn port(id: &str, value: &Value) -> Result<Option<i32>, String> {
-    let bad = || format!("port of connection {id:?} is not a number");
+/// Reads a port, which may be missing; `None` for another value.
+fn port(value: &Value) -> Option<Option<i32>> {
     match value {
-        Value::Null => Ok(None),
-        Value::String(text) if text.is_empty() => Ok(None),
-        Value::String(text) => text.parse().map(Some).map_err(|_| bad()),
-        other => other.as_i64().and_then(|number| number.try_into().ok()).map(Some).ok_or_else(bad),
+        Value::Null => Some(None),
+        Value::String(text) if text.is_empty() => Some(None),
+        Value::String(text) => text.parse().ok().map(Some),
+        other => other.as_i64().and_then(|number| number.try_into().ok()).map(Some),
     }
 }
 
 /// Reads `type://login:password@host:port/schema?key=value`, each part percent-encoded. The query parameter
 /// `__extra__` holds the whole extra.
-pub fn from_uri(id: &str, uri: &str) -> Result<Connection, String> {
-    let bad = |problem: &str| format!("the URI of connection {id:?} {problem}");
-    let (scheme, rest) = uri.split_once("://").ok_or_else(|| bad("has no type, as in postgres://…"))?;
+pub fn from_uri(id: &str, uri: &str) -> Result<Connection, ConnectionError> {
+    parse_uri(id, uri).map_err(|fault| ConnectionError::Uri { id: id.to_owned(), fault })
+}
+
+fn parse_uri(id: &str, uri: &str) -> Result<Connection, UriFault> {
+    let (scheme, rest) = uri.split_once("://").ok_or(UriFault::NoType)?;
     // Airflow's own form of a host with a protocol: http://https://example.org
     let (protocol, rest) = rest.split_once("://").map_or((None, rest), |(protocol, rest)| (Some(protocol), rest));
     if protocol.is_some_and(|protocol| protocol.contains(['@', ':', '/'])) {
-        return Err(bad("has a host with an invalid protocol"));
+        return Err(UriFault::Protocol);
     }
     let (rest, query) = rest.split_once('?').map_or((rest, None), |(rest, query)| (rest, Some(query)));
     let (authority, schema) = rest.split_once('/').map_or((rest, None), |(authority, path)| (authority, Some(path)));
@@ -103,10 +152,6 @@ pub fn from_uri(id: &str, uri: &str) -> Result<Connection, String> {
     let (host, port) = match host_port.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => (host, Some(port)),
         _ => (host_port, None),
-    };
-    let decode = |text: &str| match percent_decode_str(text).decode_utf8() {
-        Ok(text) => Ok(text.into_owned()),
-        Err(_) => Err(bad("is not percent-encoded UTF-8")),
     };
     let decode_part = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(decode).transpose();
     let (login, password) = user.map_or((None, None), |user| match user.split_once(':') {
@@ -118,11 +163,7 @@ pub fn from_uri(id: &str, uri: &str) -> Result<Connection, String> {
         "postgresql" => "postgres".to_owned(),
         other => other.replace('-', "_"),
     };
-    let port = port
-        .filter(|port| !port.is_empty())
-        .map(str::parse)
-        .transpose()
-        .map_err(|_| bad("has a port that is not a number"))?;
+    let port = port.filter(|port| !port.is_empty()).map(str::parse).transpose().map_err(|_| UriFault::Port)?;
     Ok(Connection {
         connection_id: id.to_owned(),
         conn_type,
@@ -133,12 +174,16 @@ pub fn from_uri(id: &str, uri: &str) -> Result<Connection, String> {
         schema: decode_part(schema)?,
         port,
         password: decode_part(password)?,
-        extra: query.filter(|query| !query.is_empty()).map(|query| extra(query, &decode)).transpose()?,
+        extra: query.filter(|query| !query.is_empty()).map(extra).transpose()?,
     })
 }
 
+fn decode(text: &str) -> Result<String, UriFault> {
+    percent_decode_str(text).decode_utf8().map(Cow::into_owned).map_err(|_| UriFault::Encoding)
+}
+
 /// Converts a query to the JSON text of `extra`.
-fn extra(query: &str, decode: &dyn Fn(&str) -> Result<String, String>) -> Result<String, String> {
+fn extra(query: &str) -> Result<String, UriFault> {
     let mut object = Map::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -200,7 +245,7 @@ mod tests {
 
     #[test]
     fn rejects_unknown_and_conflicting_fields() {
-        let error = from_airflow(json!({"db": {"conn_type": "http", "pasword": "x"}})).unwrap_err();
+        let error = from_airflow(json!({"db": {"conn_type": "http", "pasword": "x"}})).unwrap_err().to_string();
         assert!(error.contains("pasword"), "{error}");
         assert!(from_airflow(json!({"db": {"conn_type": "http", "conn_id": "other"}})).is_err());
         assert!(from_airflow(json!({"db": {"conn_type": "http", "extra": "{}", "extra_dejson": {}}})).is_err());

@@ -2,7 +2,7 @@
 //! <https://airflow.apache.org/docs/apache-airflow/stable/cli-and-env-variables-ref.html#connections>
 
 use super::connection_test;
-use crate::airflow::data_files::connections::{LOCAL, from_airflow, from_json, from_uri, to_airflow};
+use crate::airflow::data_files::connections::{ConnectionError, LOCAL, from_airflow, from_json, from_uri, to_airflow};
 use crate::airflow::data_files::transfer_file::{read_json, value_or_stdin, write_json};
 use crate::api_client::{Api, encode};
 use crate::context::Context;
@@ -122,8 +122,7 @@ pub async fn run(context: &Context<'_>, command: &ConnectionsCommand) -> Result<
             printer.note(format!("Deleted connection {conn_id}"));
         }
         ConnectionsCommand::Import { file, overwrite } => {
-            let entries =
-                from_airflow(read_json(file)?).map_err(|text| Error::failed(text).hint("nothing was imported"))?;
+            let entries = from_airflow(read_json(file)?)?;
             let on_existing = if *overwrite { OnExisting::Overwrite } else { OnExisting::Skip };
             let counts: Value =
                 api.with_bulk_timeout().put(LOCAL, &json!({"on_existing": on_existing, "entries": entries})).await?;
@@ -209,7 +208,8 @@ async fn list(context: &Context<'_>, api: &Api<'_>) -> Result<u8, Error> {
 /// Builds the connection that `add` describes.
 fn connection_from_args(args: &AddConnection) -> Result<Connection, Error> {
     let id = &args.conn_id;
-    let bad = |text: String| Error::failed(text).hint("nothing was changed; see leoflow connections add --help");
+    let bad =
+        |error: ConnectionError| Error::failed(error).hint("nothing was changed; see leoflow connections add --help");
     if let Some(text) = &args.conn_json {
         let value = serde_json::from_str(text)
             .map_err(|error| Error::failed("--conn-json is not JSON").cause(error).hint("nothing was changed"))?;

@@ -80,14 +80,9 @@ const MAX_RESULT_SIZE: u64 = 256 * 1024 * 1024;
 const MAX_FILE_SIZE: u64 = 4 * 1024 * 1024;
 
 pub async fn run(context: &Context<'_>, args: &Test) -> Result<u8, Error> {
-    let run_request = RunRequest {
-        dag_id: &args.dag_id,
-        file: args.file.as_deref(),
-        conf: args.conf.as_deref(),
-        logical_date: args.logical_date.as_deref().or(args.date.as_deref()),
-        pdb: args.pdb,
-    };
-    run_request.prepare(context).await?.run(context, &args.dag_id)
+    let Test { dag_id, date, conf, file, logical_date, pdb } = args;
+    let date = logical_date.as_ref().or(date.as_ref());
+    Prepared::new(context, dag_id, file.as_ref(), (conf.as_ref(), date), *pdb).await?.run(context, dag_id)
 }
 
 /// What to do with one task.
@@ -100,19 +95,14 @@ pub enum TaskAction {
 
 /// Runs one task alone, or renders its template fields.
 pub async fn task(context: &Context<'_>, args: &TestTask, action: TaskAction) -> Result<u8, Error> {
-    let (task_id, map_index) = task_names::instance_name(&args.task_id, args.map_index)?;
-    let run_request = RunRequest {
-        dag_id: &args.dag_id,
-        file: args.file.as_deref(),
-        conf: args.conf.as_deref(),
-        logical_date: args.logical_date.as_deref(),
-        pdb: args.pdb,
-    };
-    let mut prepared = run_request.prepare(context).await?;
+    let TestTask { dag_id, task_id, map_index, conf, file, logical_date, pdb } = args;
+    let (task_id, map_index) = task_names::instance_name(task_id, *map_index)?;
+    let inputs = (conf.as_ref(), logical_date.as_ref());
+    let mut prepared = Prepared::new(context, dag_id, file.as_ref(), inputs, *pdb).await?;
     prepared.options["task_id"] = task_id.into();
     prepared.options["map_index"] = map_index.into();
     prepared.options["render"] = (action == TaskAction::Render).into();
-    prepared.run(context, &args.dag_id)
+    prepared.run(context, dag_id)
 }
 
 /// Creates a private folder with a random name. It is in the home, because `TMPDIR` may name a missing folder.
@@ -139,15 +129,6 @@ fn structure_of(prepared: &Prepared, dag_id: &str) -> Result<Structure, Error> {
     }
 }
 
-/// The arguments of a foreground run.
-struct RunRequest<'a> {
-    dag_id: &'a str,
-    file: Option<&'a Path>,
-    conf: Option<&'a str>,
-    logical_date: Option<&'a str>,
-    pdb: bool,
-}
-
 /// An imported DAG file, and the options of the process that runs it.
 struct Prepared {
     interpreter: Interpreter,
@@ -158,19 +139,22 @@ struct Prepared {
     options: Value,
 }
 
-impl RunRequest<'_> {
-    /// Finds and imports the DAG file.
-    async fn prepare(&self, context: &Context<'_>) -> Result<Prepared, Error> {
-        let conf = read_conf(self.conf)?;
-        let logical_date = match self.logical_date {
-            None => None,
-            Some(text) => Some(read_date("--logical-date", text)?),
-        };
+impl Prepared {
+    /// Finds and imports the DAG file. `conf` and `logical_date` are the run's, as they are on the command line.
+    async fn new(
+        context: &Context<'_>,
+        dag_id: &str,
+        file: Option<&PathBuf>,
+        (conf, logical_date): (Option<&String>, Option<&String>),
+        pdb: bool,
+    ) -> Result<Self, Error> {
+        let conf = read_conf(conf.map(String::as_str))?;
+        let logical_date = logical_date.map(|text| read_date("--logical-date", text)).transpose()?;
         let config = context.config()?.map(|loaded| loaded.config);
         let workspace = config.as_ref().and_then(|config| config.workspace.clone());
         let max_map_length = config.as_ref().map_or(DEFAULT_MAX_MAP_LENGTH, |config| config.max_map_length);
         let interpreter = prepare_interpreter(context, config.and_then(|config| config.python).as_deref()).await?;
-        let file = match self.file {
+        let file = match file {
             Some(file) => {
                 let file = path_in_workspace(workspace.as_deref(), &env_vars::absolute(file)?);
                 if !file.is_file() {
@@ -178,7 +162,7 @@ impl RunRequest<'_> {
                 }
                 file
             }
-            None => find(context, &interpreter, workspace.as_deref(), self.dag_id).await?,
+            None => find(context, &interpreter, workspace.as_deref(), dag_id).await?,
         };
         let request = Request::new(file, workspace.as_deref(), context.home.api_socket());
         if let Err(problem) = file_context(&request).settings {
@@ -191,22 +175,13 @@ impl RunRequest<'_> {
                 .await
                 .map_err(|error| Error::failed("the DAG file fails to import").cause(error))?;
         let options = json!({
-            "path": request.path, "roots": request.roots, "work_in": request.folders, "dag_id": self.dag_id, "conf": conf, "pdb": self.pdb,
+            "path": request.path, "roots": request.roots, "work_in": request.folders, "dag_id": dag_id, "conf": conf, "pdb": pdb,
             "logical_date": logical_date.map(|date| date.to_string()), "socket": context.home.api_socket(),
             "settings": parsed.settings, "max_map_length": max_map_length,
         });
-        Ok(Prepared { interpreter, file: request.path, folder: request.folders.first().cloned(), parsed, options })
+        Ok(Self { interpreter, file: request.path, folder: request.folders.first().cloned(), parsed, options })
     }
-}
 
-/// Where the process's standard output goes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Output {
-    Terminal,
-    Stderr,
-}
-
-impl Prepared {
     /// Runs the DAG or one task on this terminal and returns the process's exit code. With `--json`, prints the result
     /// alone on standard output; what the DAG file and its tasks print goes to standard error.
     fn run(mut self, context: &Context<'_>, dag_id: &str) -> Result<u8, Error> {
@@ -222,7 +197,7 @@ impl Prepared {
         self.options["planner"] = path.to_string_lossy().into();
         // The thread ends with this process; nothing joins it.
         blocking::thread(move || foreground_planner::serve(&listener, structure));
-        let exit_code = self.run_process(dag_id, if result.is_some() { Output::Stderr } else { Output::Terminal });
+        let exit_code = self.run_process(dag_id, result.is_some());
         let result = result.map(|path| files::read_text(&path, MAX_RESULT_SIZE));
         let _ = files::remove_any(&folder);
         match (exit_code?, result) {
@@ -239,14 +214,15 @@ impl Prepared {
         }
     }
 
-    /// Runs the Python process; returns its exit code.
-    fn run_process(&self, dag_id: &str, output: Output) -> Result<u8, Error> {
+    /// Runs the Python process; returns its exit code. Where there is a result on standard output, the process writes
+    /// to standard error.
+    fn run_process(&self, dag_id: &str, has_result: bool) -> Result<u8, Error> {
         let mut command = std::process::Command::new(&self.interpreter.program);
         command.args(self.interpreter.arguments(Job::Test, &self.options)).env_clear().envs(environment());
         if let Some(folder) = &self.folder {
             command.current_dir(folder);
         }
-        if output == Output::Stderr {
+        if has_result {
             let stderr = std::io::stderr().as_fd().try_clone_to_owned();
             command.stdout(stderr.map_err(|error| Error::failed("failed to duplicate standard error").cause(error))?);
         }

@@ -8,23 +8,24 @@ use crate::terminal::printer::Printer;
 use jiff::Timestamp;
 use leoflow_base::sys::shell;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-/// A run as the server describes it.
-#[derive(Debug, Clone, Deserialize)]
+/// A run as the server describes it, and as `runs show --json` prints it.
+#[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct RunView {
     pub dag_id: String,
     pub dag_run_id: String,
     pub state: String,
     pub start_date: Option<String>,
     pub end_date: Option<String>,
+    #[serde(skip_serializing)]
     pub is_paused: bool,
     /// Value for `changed_after` that continues after this response.
-    #[serde(default)]
+    #[serde(default, skip_serializing)]
     pub as_of: Option<String>,
     pub task_instances: Vec<InstanceView>,
     /// What the run or its tasks wait for; only in a response without `changed_after`.
-    #[serde(default)]
+    #[serde(default, skip_serializing)]
     pub waiting: Vec<WaitingView>,
     /// The callbacks of the run's end that failed; only in a response without `changed_after`.
     #[serde(default)]
@@ -61,18 +62,20 @@ impl WaitingView {
 }
 
 /// A task instance as the server describes it.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct InstanceView {
     pub task_id: String,
     pub map_index: i32,
     pub state: Option<String>,
     pub try_number: i32,
+    #[serde(skip_serializing)]
     pub max_tries: i32,
     pub start_date: Option<String>,
     pub end_date: Option<String>,
     /// When the next try of a task in `up_for_retry` starts.
-    #[serde(default)]
+    #[serde(default, skip_serializing)]
     pub next_try_at: Option<String>,
+    #[serde(skip_serializing)]
     pub outcome: Option<String>,
 }
 
@@ -101,23 +104,6 @@ impl RunView {
 
     pub fn is_finished(&self) -> bool {
         ["success", "failed"].contains(&self.state.as_str())
-    }
-
-    /// The stable shape of `runs show --json`.
-    pub fn json(&self) -> Value {
-        let entry =
-            |InstanceView { task_id, map_index, state, try_number, start_date, end_date, .. }: &InstanceView| {
-                json!({
-                    "task_id": task_id, "map_index": map_index, "state": state, "try_number": try_number,
-                    "start_date": start_date, "end_date": end_date,
-                })
-            };
-        let instances: Vec<Value> = self.task_instances.iter().map(entry).collect();
-        json!({
-            "dag_id": self.dag_id, "dag_run_id": self.dag_run_id, "state": self.state,
-            "start_date": self.start_date, "end_date": self.end_date, "task_instances": instances,
-            "callback_failures": self.callback_failures,
-        })
     }
 
     pub fn print(&self, printer: &Printer) {
@@ -285,6 +271,7 @@ pub fn instance<'a>(run: &'a RunView, name: &str, map_index: Option<i32>) -> Res
 mod tests {
     use super::*;
     use crate::commands::Cli;
+    use serde_json::json;
 
     #[test]
     fn a_paused_dag_without_runs_is_unpaused() {

@@ -82,7 +82,7 @@ pub async fn run(context: &Context<'_>, command: &RunsCommand) -> Result<u8, Err
         RunsCommand::List { dag_id, state, limit } => list(context, &api, dag_id, state.as_deref(), *limit).await,
         RunsCommand::Show { run } => {
             let run = RunView::get(&api, &run.dag_id, &resolve_run(&api, run).await?).await?;
-            context.printer.show(&run.json(), |printer| run.print(printer))
+            context.printer.show(&run, |printer| run.print(printer))
         }
         RunsCommand::Watch { run } => {
             let run = follow_run::follow(context, &run.dag_id, &resolve_run(&api, run).await?).await?;

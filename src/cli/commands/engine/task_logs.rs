@@ -5,14 +5,12 @@ use crate::args::complete;
 use crate::args::run_args::RunArgs;
 use crate::context::Context;
 use crate::error::Error;
+use crate::terminal::tail::Tail;
 use clap::Args;
 use clap_complete::ArgValueCompleter;
 use leoflow_base::protocol::task_log::{self, Line, Stream, TryName};
 use leoflow_base::sys::fs::watch::FolderWatch;
 use serde_json::json;
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
-use std::path::Path;
 use std::time::Duration;
 
 #[derive(Args, Debug)]
@@ -48,7 +46,7 @@ pub async fn run(context: &Context<'_>, args: &TaskLogs) -> Result<u8, Error> {
         let run = RunView::get(&api, &args.run.dag_id, &run_id).await?;
         Ok::<_, Error>((instance(&run, &args.task_id, args.map_index)?.clone(), run.is_finished()))
     };
-    let mut position = None;
+    let mut tail: Option<(i32, Tail)> = None;
     loop {
         let (instance, run_is_over) = read_instance().await?;
         let number = args.try_number.map_or(instance.try_number, |number| i32::try_from(number).unwrap_or(i32::MAX));
@@ -73,16 +71,15 @@ pub async fn run(context: &Context<'_>, args: &TaskLogs) -> Result<u8, Error> {
             },
         );
         // Each try has its own file.
-        let offset = match &position {
-            Some((last_number, offset)) if *last_number == number => *offset,
-            _ => 0,
+        let tail = match &mut tail {
+            Some((last_number, tail)) if *last_number == number => tail,
+            other => &mut other.insert((number, Tail::at_start(path))).1,
         };
-        let end_offset = print_from(context, args, &path, offset)?;
-        position = Some((number, end_offset));
+        print_new(context, args, tail)?;
         if !args.follow || is_over || context.printer.stdout_closed() {
             return Ok(0);
         }
-        wait_for_more(&path, end_offset);
+        wait_for_more(tail);
     }
 }
 
@@ -92,33 +89,22 @@ fn is_finished(state: &str) -> bool {
 }
 
 /// Waits until the file grows, or until the task's state is due to be read again.
-fn wait_for_more(path: &Path, size: u64) {
-    let folder = path.parent().unwrap_or(path);
+fn wait_for_more(tail: &Tail) {
+    let folder = tail.path().parent().unwrap_or(tail.path());
     let watch = FolderWatch::new(folder);
     // The file may have grown between the last read and the start of the watch.
-    if path.metadata().map_or(0, |meta| meta.len()) <= size {
+    if !tail.has_more() {
         drop(watch.wait(if folder.is_dir() { STATE_INTERVAL } else { POLL_INTERVAL }));
     }
 }
 
-/// Prints complete lines from `offset` on. Returns the offset after them; an unfinished last line is left for the
-/// next call.
-fn print_from(context: &Context<'_>, args: &TaskLogs, path: &Path, offset: u64) -> Result<u64, Error> {
-    let mut file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(offset),
-        Err(error) => return Err(Error::io("read", path, &error)),
-    };
-    let mut bytes = Vec::new();
-    file.seek(SeekFrom::Start(offset))
-        .and_then(|_| file.read_to_end(&mut bytes))
-        .map_err(|error| Error::io("read", path, &error))?;
-    let complete_length = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |index| index + 1);
-    for line in String::from_utf8_lossy(&bytes[..complete_length]).lines() {
+/// Prints complete lines; an unfinished last line is left for the next call.
+fn print_new(context: &Context<'_>, args: &TaskLogs, tail: &mut Tail) -> Result<(), Error> {
+    for line in tail.new_lines().map_err(|error| Error::io("read", tail.path(), &error))? {
         if context.printer.stdout_closed() {
             break;
         }
-        let parsed = Line::parse(line);
+        let parsed = Line::parse(&line);
         let record = parsed.record();
         let value = json!({
             "time": parsed.time.map(|time| time.to_string()), "stream": parsed.stream.word(), "level": record.level,
@@ -138,5 +124,5 @@ fn print_from(context: &Context<'_>, args: &TaskLogs, path: &Path, offset: u64) 
             printer.line(format!("{time} {}", printer.paint(colour, &record.text())));
         })?;
     }
-    Ok(offset + complete_length as u64)
+    Ok(())
 }

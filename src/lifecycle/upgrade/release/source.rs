@@ -27,6 +27,9 @@ pub enum FetchError {
     Absent { location: String },
     #[error("cannot read {location}: {reason}")]
     Unreachable { location: String, reason: String },
+    /// The host's certificate was refused.
+    #[error("cannot read {location}: {reason}")]
+    Certificate { location: String, reason: String },
     /// The host refused the connection: no server listens there.
     #[error("cannot read {location}: connection refused")]
     Refused { location: String },
@@ -136,7 +139,9 @@ impl Source {
         }
         let name = format!("{MANIFEST}{SIGNATURE_SUFFIX}");
         let signature = self.read(&name, SIGNATURE_LIMIT).await.map_err(|error| match error {
-            FetchError::Unreachable { location, reason } => FetchError::Unsigned { location, reason },
+            FetchError::Unreachable { location, reason } | FetchError::Certificate { location, reason } => {
+                FetchError::Unsigned { location, reason }
+            }
             FetchError::Refused { location } => {
                 FetchError::Unsigned { location, reason: "connection refused".to_owned() }
             }
@@ -336,6 +341,9 @@ async fn with_timeout(location: &str, request: impl Future<Output = reqwest::Res
             Err(FetchError::Status { location, status: error.status().map_or(0, |status| status.as_u16()) })
         }
         Ok(Err(error)) if is_refused(&error) => Err(FetchError::Refused { location }),
+        Ok(Err(error)) if web::is_certificate_error(&error) => {
+            Err(FetchError::Certificate { location, reason: chain(&error.without_url()) })
+        }
         Ok(done) => done.map_err(|error| FetchError::Unreachable { location, reason: chain(&error.without_url()) }),
         Err(_) => {
             let reason = format!("not finished after {} minutes", TOTAL_TIMEOUT.as_secs() / 60);

@@ -4,8 +4,8 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::terminal::printer::Printer;
 use clap::Args;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 use std::path::Path;
 
 #[derive(Args, Debug)]
@@ -32,10 +32,11 @@ struct BeingBuilt {
     requirements: Vec<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 struct DagView {
     dag_id: String,
     is_paused: bool,
+    #[serde(skip_serializing)]
     is_stale: bool,
     fileloc: String,
     schedule: Option<String>,
@@ -43,7 +44,7 @@ struct DagView {
     import_error: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 struct ImportErrorView {
     filename: String,
     stack_trace: String,
@@ -51,7 +52,10 @@ struct ImportErrorView {
 
 pub async fn run(context: &Context<'_>, args: &ListDags) -> Result<u8, Error> {
     let overview: Overview = context.api().get(&format!("/api/lite/dags?all={}", args.all)).await?;
-    context.printer.show(&overview_json(&overview), |printer| {
+    let json = json!({
+        "dags": overview.dags, "import_errors": overview.import_errors, "is_importing": overview.importing != Some(0),
+    });
+    context.printer.show(&json, |printer| {
         print(printer, &overview, &context.workspace()?.unwrap_or_default());
         Ok(())
     })
@@ -73,22 +77,6 @@ fn print(printer: &Printer, overview: &Overview, workspace: &Path) {
         printer.note(format!("Building the environment of {} ({})", files.join(", "), requirements.join(", ")));
     }
     note_importing(printer, overview.importing);
-}
-
-/// The stable shape of `dags list --json`.
-fn overview_json(overview: &Overview) -> Value {
-    let dag_entry = |dag: &DagView| {
-        json!({
-            "dag_id": dag.dag_id, "is_paused": dag.is_paused, "fileloc": dag.fileloc,
-            "schedule": dag.schedule, "last_run_state": dag.last_run_state, "import_error": dag.import_error,
-        })
-    };
-    let error_entry = |error: &ImportErrorView| json!({"filename": error.filename, "stack_trace": error.stack_trace});
-    json!({
-        "dags": overview.dags.iter().map(dag_entry).collect::<Vec<_>>(),
-        "import_errors": overview.import_errors.iter().map(error_entry).collect::<Vec<_>>(),
-        "is_importing": overview.importing != Some(0),
-    })
 }
 
 fn row(dag: &DagView, workspace: &Path) -> [String; 5] {
