@@ -31,7 +31,7 @@ pub use parse::{
     read_file_context,
 };
 pub use roots::{DagPlaces, VersionCode, folders, path_in_workspace, roots};
-pub use scan::{LIMITS, NO_ANSWER, Scan, Stamp, Syntax, dag_files, is_dag_file, scan};
+pub use scan::{LIMITS, Scan, Stamp, Syntax, Unscanned, dag_files, is_dag_file, scan};
 pub use support::{
     PLATFORMS as PACKAGE_PLATFORMS, PackageSource, download as download_packages, install as install_packages,
     installed as installed_packages, requirements as package_requirements, verified_wheels,

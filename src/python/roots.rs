@@ -62,7 +62,7 @@ impl DagPlaces {
     }
 
     /// Copies from `before` the projects that could not be scanned this time.
-    pub fn keep_unseen(mut self, before: &Self, unscanned: &BTreeMap<PathBuf, String>) -> Self {
+    pub fn keep_unseen<T>(mut self, before: &Self, unscanned: &BTreeMap<PathBuf, T>) -> Self {
         let is_unseen =
             |project: &&PathBuf| unscanned.keys().any(|path| project.starts_with(path) || path.starts_with(project));
         self.with_dags.extend(before.with_dags.iter().filter(is_unseen).cloned());
@@ -187,6 +187,6 @@ mod tests {
         let unscanned = BTreeMap::from([(PathBuf::from("/w/p"), String::new())]);
         let later = DagPlaces::new(Path::new("/w"), &[]);
         assert_eq!(later.clone().keep_unseen(&places, &unscanned), places);
-        assert_eq!(later.clone().keep_unseen(&places, &BTreeMap::new()), later);
+        assert_eq!(later.clone().keep_unseen(&places, &BTreeMap::<_, ()>::new()), later);
     }
 }

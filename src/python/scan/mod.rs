@@ -12,6 +12,7 @@ use leoflow_base::config::leoflow_yaml;
 use leoflow_base::home::LOST_AND_FOUND;
 use leoflow_base::sys::blocking;
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::fmt;
 use std::fs::{self, DirEntry, FileType, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -55,9 +56,39 @@ pub struct Scan {
     pub dag_places: DagPlaces,
     /// Folders to watch: those scanned, and those that contain the targets of linked files.
     pub folders: Vec<PathBuf>,
-    /// Folders and files that could not be scanned completely, each with the reason, a message for the user. Results of
-    /// earlier scans stay valid for files at or below these paths.
-    pub unscanned: BTreeMap<PathBuf, String>,
+    /// Folders and files that could not be scanned completely. Results of earlier scans stay valid for files at or below
+    /// these paths.
+    pub unscanned: BTreeMap<PathBuf, Unscanned>,
+}
+
+/// Why a folder or file could not be scanned completely. Shown to the user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unscanned {
+    /// A project or a link on a hanging mount.
+    NoAnswer(Duration),
+    TooSlow(Duration),
+    TooManyFolders {
+        limit: usize,
+        ignore_file: PathBuf,
+    },
+    /// Holds the system's message.
+    Unreadable(String),
+}
+
+impl fmt::Display for Unscanned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoAnswer(limit) => write!(f, "It did not answer within {} s.", limit.as_secs()),
+            Self::TooSlow(limit) => write!(f, "It was not scanned completely within {} s.", limit.as_secs()),
+            Self::TooManyFolders { limit, ignore_file } => write!(
+                f,
+                "It has more than {limit} folders, and only those nearest to its top were scanned. DAG files further \
+                 down are not found: list the folders with data in {}, one per line.",
+                ignore_file.display()
+            ),
+            Self::Unreadable(message) => write!(f, "Failed to read it: {message}"),
+        }
+    }
 }
 
 impl Scan {
@@ -90,7 +121,12 @@ struct PendingFolder {
 /// subfolders count as projects. Skips hidden folders, virtual environments, installed packages, caches, and paths that
 /// `.airflowignore` and `.leoflowignore` exclude. Follows symbolic links, but scans each folder once. `avoid` has the
 /// paths to skip this time, each with the reason. The error is that of reading the top folder.
-pub fn scan(workspace: &Path, syntax: Syntax, limits: Limits, avoid: &BTreeMap<PathBuf, String>) -> io::Result<Scan> {
+pub fn scan(
+    workspace: &Path,
+    syntax: Syntax,
+    limits: Limits,
+    avoid: &BTreeMap<PathBuf, Unscanned>,
+) -> io::Result<Scan> {
     let visited = Arc::new(Visited { avoid: avoid.clone(), ..Visited::default() });
     let mut scan = Scan::default();
     visited.is_first(&fs::metadata(workspace)?);
@@ -98,7 +134,7 @@ pub fn scan(workspace: &Path, syntax: Syntax, limits: Limits, avoid: &BTreeMap<P
     let mut projects = Vec::new();
     match scan_folder(top, &mut scan, &visited, Instant::now() + limits.time, &mut projects) {
         Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-            scan.unscanned.insert(workspace.to_owned(), too_slow(limits));
+            scan.unscanned.insert(workspace.to_owned(), Unscanned::TooSlow(limits.time));
         }
         result => result?,
     }
@@ -113,7 +149,7 @@ pub fn scan(workspace: &Path, syntax: Syntax, limits: Limits, avoid: &BTreeMap<P
         match active_walker.walk(project, limits.time + GRACE) {
             Some(project_scan) => scan.add(project_scan),
             None => {
-                scan.unscanned.insert(folder, format!("{NO_ANSWER} within {} s.", limits.time.as_secs()));
+                scan.unscanned.insert(folder, Unscanned::NoAnswer(limits.time));
                 walker = None;
             }
         }
@@ -124,9 +160,6 @@ pub fn scan(workspace: &Path, syntax: Syntax, limits: Limits, avoid: &BTreeMap<P
     scan.folders.extend(linked.into_iter().filter(|folder| !scanned.contains(folder)));
     Ok(scan)
 }
-
-/// Start of the reason given for a project or a link on a hanging mount.
-pub const NO_ANSWER: &str = "It did not answer";
 
 /// Extra time for a walk to notice its own time limit; only a blocked walk takes longer.
 const GRACE: Duration = Duration::from_secs(1);
@@ -165,7 +198,7 @@ struct Visited {
     /// Device and inode of the folders already scanned: symbolic links may lead to a folder several times.
     folders: Mutex<HashSet<(u64, u64)>>,
     /// Paths to skip this time, each with the reason.
-    avoid: BTreeMap<PathBuf, String>,
+    avoid: BTreeMap<PathBuf, Unscanned>,
     /// Folders that contain the targets of linked files: a change of a linked file shows there.
     linked: Mutex<BTreeSet<PathBuf>>,
 }
@@ -195,20 +228,15 @@ fn walk(project: PendingFolder, limits: Limits, visited: &Visited) -> Scan {
             }
         }
         if scan.folders.len() >= limits.folders {
-            let text = format!(
-                "It has more than {} folders, and only those nearest to its top were scanned. DAG files further \
-                 down are not found: list the folders with data in {}/{IGNORE_FILE}, one per line.",
-                limits.folders,
-                root.display()
-            );
-            scan.unscanned.insert(root, text);
+            let ignore_file = root.join(IGNORE_FILE);
+            scan.unscanned.insert(root, Unscanned::TooManyFolders { limit: limits.folders, ignore_file });
             break;
         }
         let mut subfolders = Vec::new();
         match scan_folder(next, &mut scan, visited, until, &mut subfolders) {
             Ok(()) => pending.extend(subfolders),
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                scan.unscanned.insert(root, too_slow(limits));
+                scan.unscanned.insert(root, Unscanned::TooSlow(limits.time));
                 break;
             }
             Err(error) => note_error(&mut scan, folder, &error),
@@ -217,14 +245,10 @@ fn walk(project: PendingFolder, limits: Limits, visited: &Visited) -> Scan {
     scan
 }
 
-fn too_slow(limits: Limits) -> String {
-    format!("It was not scanned completely within {} s.", limits.time.as_secs())
-}
-
 /// Records an error, unless the path has been removed in the meantime.
 fn note_error(scan: &mut Scan, path: PathBuf, error: &io::Error) {
     if error.kind() != io::ErrorKind::NotFound {
-        scan.unscanned.insert(path, format!("Failed to read it: {error}"));
+        scan.unscanned.insert(path, Unscanned::Unreadable(error.to_string()));
     }
 }
 
@@ -301,7 +325,7 @@ fn scan_entry(
         }
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-            scan.unscanned.insert(path, format!("{NO_ANSWER} within {} s.", LINK_LIMIT.as_secs()));
+            scan.unscanned.insert(path, Unscanned::NoAnswer(LINK_LIMIT));
         }
         Err(error) => {
             if is_of_interest(&name) {
@@ -382,7 +406,8 @@ mod tests {
         };
         let scan = super::scan(root, Syntax::Glob, limits, &BTreeMap::new()).unwrap();
         assert_eq!(names(&scan), ["a_data/dag.py", "b/dag.py"]);
-        assert!(scan.unscanned[&root.join("a_data")].contains("more than 10 folders"), "{:?}", scan.unscanned);
+        let reason = scan.unscanned[&root.join("a_data")].to_string();
+        assert!(reason.contains("more than 10 folders") && reason.contains("a_data/.leoflowignore, one"), "{reason}");
         fs::write(root.join("a_data/.airflowignore"), "# data\ny=*\n!y=1\n").unwrap();
         let scan = super::scan(root, Syntax::Glob, limits, &BTreeMap::new()).unwrap();
         assert_eq!((names(&scan).len(), scan.unscanned.len()), (3, 0));

@@ -1,53 +1,15 @@
 //! Index of the workspace's Python files: their state when last parsed, and their dependencies.
 
-use leoflow_base::sys::blocking;
-use leoflow_python::{DagPlaces, Scan, Stamp};
+use super::dag_file::{DagFile, DagOwner, Outcome, Work};
+use super::parse_file::Parsed;
+use super::stamps::Stamps;
+use crate::dag_code::slot_policy::Pace;
+use leoflow_python::{DagPlaces, Scan, Stamp, Unscanned};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 use tokio::task::JoinHandle;
-
-/// Maximum restarts of a running parse, because its inputs changed or another one was requested.
-const MAX_RESTARTS: u32 = 3;
-/// A file that is parsed again within this time after its last parse counts as parsed repeatedly.
-const REPEAT_WINDOW: Duration = Duration::from_secs(5);
-
-/// Returns the delay before the n-th repetition of a parse: none for the first three, then 2, 4 and at most 8 seconds.
-fn pause_before_repeat(repeat_count: u32) -> Duration {
-    match repeat_count {
-        0..=3 => Duration::ZERO,
-        count => Duration::from_secs(1 << (count - 3).min(3)),
-    }
-}
-
-/// Stamps by path; `None` for a missing file.
-pub type Stamps = HashMap<PathBuf, Option<Stamp>>;
-
-/// Reads the stamps in a thread that is abandoned when it does not answer: a path may be on a hanging mount.
-pub fn stamps(paths: Vec<PathBuf>) -> Stamps {
-    if paths.is_empty() {
-        return Stamps::new();
-    }
-    let (sender, receiver) = mpsc::channel();
-    blocking::thread(move || {
-        for path in paths {
-            let stamp = Stamp::of_path(&path);
-            if sender.send((path, stamp)).is_err() {
-                return;
-            }
-        }
-    });
-    let deadline = Instant::now() + STAMPS_TIMEOUT;
-    let mut stamps = Stamps::new();
-    while let Ok((path, stamp)) = receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-        stamps.insert(path, stamp);
-    }
-    stamps
-}
-
-/// Time limit for reading stamps; `stamps` leaves out the files that take longer.
-const STAMPS_TIMEOUT: Duration = Duration::from_secs(5);
+use tokio::time::Instant;
 
 /// The Python files of the workspace, and the DAG files among them.
 #[derive(Default)]
@@ -62,58 +24,10 @@ pub struct FileIndex {
     changed_in: HashMap<PathBuf, u64>,
     dag_files: HashMap<PathBuf, DagFile>,
     pub workspace_is_missing: bool,
-    /// Folders that the last scan could not read, with reasons.
-    unscanned: BTreeMap<PathBuf, String>,
+    /// Folders that the last scan could not read.
+    unscanned: BTreeMap<PathBuf, Unscanned>,
     /// Number of the last parse of any file.
     parse_number: u64,
-}
-
-/// A DAG file, the inputs of its last parse, and its parses.
-#[derive(Default)]
-struct DagFile {
-    /// Imported local modules and other files read by the last parse, with their stamps.
-    imports: Vec<(PathBuf, Option<Stamp>)>,
-    /// True when Variables or Connections affect its DAGs.
-    uses_store: bool,
-    /// When the last parse started, if it failed. The next one may succeed after a change of any other file.
-    failed: Option<SystemTime>,
-    dag_owner: DagOwner,
-    /// The current or last parse, and its number.
-    parsing: Option<JoinHandle<()>>,
-    parse_number: u64,
-    /// True from the start of a parse until a current result is recorded.
-    is_pending: bool,
-    /// Number of the last scan before the current parse started.
-    started_in: u64,
-    /// Stamp of the file when the current parse started.
-    stamp: Option<Stamp>,
-    /// Parses replaced by a newer one since the last completed parse.
-    restarts: u32,
-    /// True when a parse was requested that must wait until the current one is complete.
-    must_repeat: bool,
-    /// Stamp of the file in the last complete parse, and when that parse ended.
-    last_parse: Option<(Option<Stamp>, Instant)>,
-    /// Number of consecutive parses without a change of the file itself.
-    repeat_count: u32,
-    /// Number of consecutive parses whose inputs changed meanwhile.
-    outdated_count: u32,
-}
-
-/// The file that owns the DAGs which a file defines: the first one that defined them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum DagOwner {
-    #[default]
-    ThisFile,
-    /// Another file owns at least one of them.
-    OtherFile,
-}
-
-impl Drop for DagFile {
-    fn drop(&mut self) {
-        if let Some(task) = &self.parsing {
-            task.abort();
-        }
-    }
 }
 
 /// The inputs of a parse.
@@ -158,7 +72,7 @@ impl FileIndex {
     }
 
     /// Keeps the files of unreadable folders, which count as unchanged: a file is gone only if its absence was seen.
-    fn keep_unseen(&mut self, old_files: &BTreeMap<PathBuf, Stamp>, unscanned: &BTreeMap<PathBuf, String>) {
+    fn keep_unseen(&mut self, old_files: &BTreeMap<PathBuf, Stamp>, unscanned: &BTreeMap<PathBuf, Unscanned>) {
         for (path, stamp) in old_files {
             if !self.files.contains_key(path) && is_below(path, unscanned) {
                 self.files.insert(path.clone(), *stamp);
@@ -207,7 +121,7 @@ impl FileIndex {
                 .iter()
                 .any(|(import, old_stamp)| current_stamp(import).is_some_and(|current| current != *old_stamp));
             let may_succeed =
-                any_change && (file.failed.is_some() || (file.dag_owner == DagOwner::OtherFile && change.removed));
+                any_change && (file.failed_since().is_some() || (file.has_other_owner() && change.removed));
             if (imports_changed || may_succeed) && !change.to_parse.contains(path) {
                 change.to_parse.push(path.clone());
             }
@@ -235,40 +149,12 @@ impl FileIndex {
         self.files.get(path).copied()
     }
 
-    /// Returns how long to wait before parsing a file. There is no wait unless the file is parsed repeatedly without a
-    /// change of its own, such as a file that writes a module that it imports. `None` means that the current parse must
-    /// complete first and is then repeated: if every change of an input restarted it, it might never complete.
-    pub fn pause_for(&mut self, path: &Path) -> Option<Duration> {
-        let stamp = self.files.get(path).copied();
-        let Some(file) = self.dag_files.get_mut(path) else { return Some(Duration::ZERO) };
-        let is_running = file.parsing.as_ref().is_some_and(|task| !task.is_finished());
-        if is_running && file.stamp == stamp {
-            if file.restarts >= MAX_RESTARTS || file.repeat_count > 0 {
-                file.must_repeat = true;
-                return None;
-            }
-            file.restarts += 1;
-        }
-        file.stamp = stamp;
-        Some(pause_before_repeat(file.repeat_count))
-    }
-
-    /// Returns when the oldest of the failed parses started; `None` when none failed.
-    pub fn failed_since(&self) -> Option<SystemTime> {
-        self.dag_files.values().filter_map(|file| file.failed).min()
-    }
-
-    /// Returns the files whose last parse failed.
-    pub fn failed(&self) -> Vec<PathBuf> {
-        self.dag_files.iter().filter(|(_, file)| file.failed.is_some()).map(|(path, _)| path.clone()).collect()
-    }
-
-    pub fn unscanned(&self) -> &BTreeMap<PathBuf, String> {
-        &self.unscanned
-    }
-
-    pub fn dag_files(&self) -> impl Iterator<Item = &PathBuf> {
-        self.dag_files.keys()
+    /// Returns the pace of the file's last parse and how long to wait before the next one; `None` for an unknown file, and
+    /// if the current parse must complete first.
+    pub fn next_parse(&mut self, path: &Path) -> Option<(Pace, Duration)> {
+        let stamp = self.stamp(path);
+        let file = self.dag_files.get_mut(path)?;
+        Some((file.pace(), file.pause_before_parse(stamp)?))
     }
 
     /// Returns the number of a new parse.
@@ -278,51 +164,21 @@ impl FileIndex {
     }
 
     /// Registers a parse and aborts an older one of the same file.
-    pub fn set_parsing(&mut self, path: PathBuf, number: u64, task: JoinHandle<()>) {
-        if let Some(file) = self.dag_files.get_mut(&path) {
-            file.started_in = self.scan_number;
-            file.parse_number = number;
-            file.is_pending = true;
-            if let Some(older) = file.parsing.replace(task) {
-                older.abort();
-            }
+    pub fn set_parsing(&mut self, path: &Path, number: u64, task: JoinHandle<()>) {
+        let stamp = self.stamp(path);
+        if let Some(file) = self.dag_files.get_mut(path) {
+            file.start(number, task, self.scan_number, stamp);
         }
     }
 
-    /// True if no newer parse of the file has started. An older one may have sent its result before it was aborted.
-    pub fn is_newest_parse(&self, path: &Path, number: u64) -> bool {
-        self.dag_files.get(path).is_some_and(|file| file.parse_number == number)
-    }
-
-    /// True while the file is being parsed, and until its result is recorded.
-    pub fn is_pending(&self, path: &Path) -> bool {
-        self.dag_files.get(path).is_some_and(|file| file.is_pending)
-    }
-
-    /// Records the result of a parse; `failed` is when it started, if it failed. Returns `false` when the parse must be
-    /// repeated, because a source changed after it started or because it was requested again.
-    pub fn record_parse(
-        &mut self,
-        path: &Path,
-        inputs: ParseInputs,
-        failed: Option<SystemTime>,
-        outside: &Stamps,
-    ) -> bool {
+    /// Ends a parse and records its inputs. Returns `false` when the parse must be repeated, because a source changed
+    /// after it started or because it was requested again.
+    pub fn end_parse(&mut self, path: &Path, inputs: ParseInputs, outside: &Stamps) -> bool {
         let ParseInputs { sources, absent, uses_store, have_changed } = inputs;
         let Some(file) = self.dag_files.get_mut(path) else { return true };
-        let started_in = file.started_in;
-        let stamp = file.stamp;
-        let is_repeat = file.last_parse.is_some_and(|(last_stamp, ended_at)| {
-            last_stamp == stamp && ended_at.elapsed() < REPEAT_WINDOW + pause_before_repeat(file.repeat_count)
-        });
-        file.repeat_count = if is_repeat { file.repeat_count + 1 } else { 0 };
-        file.last_parse = Some((stamp, Instant::now()));
-        file.restarts = 0;
-        let was_requested = std::mem::take(&mut file.must_repeat);
-        let is_fresh = sources
-            .iter()
-            .all(|source| self.changed_in.get(source).is_none_or(|scan_number| *scan_number <= started_in));
-        file.failed = failed;
+        let is_unchanged_since =
+            |scan: u64| sources.iter().all(|source| self.changed_in.get(source).is_none_or(|changed| *changed <= scan));
+        let is_current = file.end_parse(|scan| !have_changed && is_unchanged_since(scan), Instant::now());
         file.uses_store = uses_store;
         file.imports = sources
             .into_iter()
@@ -333,39 +189,99 @@ impl FileIndex {
                 (source, stamp)
             })
             .collect();
-        let is_current = is_fresh && !have_changed && !was_requested;
-        file.is_pending = !is_current;
-        file.outdated_count = if is_current { 0 } else { file.outdated_count + 1 };
         is_current
     }
 
-    /// True if the inputs of the last parses changed during each of them.
-    pub fn is_always_outdated(&self, path: &Path) -> bool {
-        self.dag_files.get(path).is_some_and(|file| file.outdated_count > 1)
+    /// Records the result of a parse that ended. Returns the delay until the retry of a transient failure.
+    pub fn record(&mut self, parsed: &Parsed) -> Option<Duration> {
+        let stamp = self.stamp(&parsed.path);
+        self.dag_files.get_mut(&parsed.path)?.record(parsed, stamp, Instant::now())
     }
 
-    /// Returns the files whose DAGs may depend on Variables or Connections.
-    pub fn files_using_store(&self) -> Vec<PathBuf> {
-        self.dag_files.iter().filter(|(_, file)| file.uses_store).map(|(path, _)| path.clone()).collect()
-    }
-
-    pub fn set_dag_owner(&mut self, path: &Path, owner: DagOwner) {
-        if let Some(file) = self.dag_files.get_mut(path) {
-            file.dag_owner = owner;
+    /// Records that a result is in the datastore, and who owns the file's DAGs if it was imported.
+    pub fn set_owner(&mut self, path: &Path, owner: DagOwner) {
+        if let Some(file) = self.dag_files.get_mut(path)
+            && let Outcome::Imported(current) = &mut file.outcome
+        {
+            *current = owner;
         }
+    }
+
+    /// Keeps a result that could not be written to the datastore.
+    pub fn set_unsaved(&mut self, parsed: Parsed) {
+        if let Some(file) = self.dag_files.get_mut(&parsed.path) {
+            file.work = Work::Unsaved(Box::new(parsed));
+        }
+    }
+
+    pub fn has_unsaved(&self) -> bool {
+        self.dag_files.values().any(|file| matches!(file.work, Work::Unsaved(_)))
+    }
+
+    pub fn take_unsaved(&mut self) -> Vec<Box<Parsed>> {
+        self.dag_files.values_mut().filter_map(DagFile::take_unsaved).collect()
+    }
+
+    /// Returns the file if it exists.
+    pub fn get(&self, path: &Path) -> Option<&DagFile> {
+        self.dag_files.get(path)
+    }
+
+    /// Returns the files for which `is_selected` returns true.
+    pub fn select(&self, is_selected: impl Fn(&DagFile) -> bool) -> Vec<PathBuf> {
+        self.dag_files.iter().filter(|(_, file)| is_selected(file)).map(|(path, _)| path.clone()).collect()
     }
 
     /// Returns the files, apart from `except`, that define a DAG which another file owns.
     pub fn conflicting(&self, except: &Path) -> Vec<PathBuf> {
-        self.dag_files
-            .iter()
-            .filter(|(path, file)| file.dag_owner == DagOwner::OtherFile && *path != except)
-            .map(|(path, _)| path.clone())
-            .collect()
+        let mut paths = self.select(DagFile::has_other_owner);
+        paths.retain(|path| path != except);
+        paths
+    }
+
+    /// Returns when the oldest of the failed parses started; `None` when none failed.
+    pub fn failed_since(&self) -> Option<SystemTime> {
+        self.dag_files.values().filter_map(DagFile::failed_since).min()
+    }
+
+    /// Returns when the next retry is due; `None` when none is waiting.
+    pub fn next_retry(&self) -> Option<Instant> {
+        self.dag_files.values().filter_map(DagFile::retry_due).min()
+    }
+
+    /// Adds files to those of the server's start.
+    pub fn add_initial(&mut self, paths: &[PathBuf]) {
+        for path in paths {
+            self.dag_files.get_mut(path).into_iter().for_each(|file| file.is_initial = true);
+        }
+    }
+
+    /// Removes a file from those of the server's start. Returns false if it was none of them.
+    pub fn finish_initial(&mut self, path: &Path) -> bool {
+        self.dag_files.get_mut(path).is_some_and(|file| std::mem::take(&mut file.is_initial))
+    }
+
+    /// Returns the number of files of the server's start that are not parsed yet.
+    pub fn initial_count(&self) -> usize {
+        self.dag_files.values().filter(|file| file.is_initial).count()
+    }
+
+    pub fn unscanned(&self) -> &BTreeMap<PathBuf, Unscanned> {
+        &self.unscanned
+    }
+
+    /// Returns the folders that did not answer in the last scan.
+    pub fn hanging(&self) -> BTreeMap<PathBuf, Unscanned> {
+        let hangs = |(_, reason): &(&PathBuf, &Unscanned)| matches!(reason, Unscanned::NoAnswer(_));
+        self.unscanned.iter().filter(hangs).map(|(path, reason)| (path.clone(), reason.clone())).collect()
+    }
+
+    pub fn dag_files(&self) -> impl Iterator<Item = &PathBuf> {
+        self.dag_files.keys()
     }
 }
 
-fn is_below(path: &Path, folders: &BTreeMap<PathBuf, String>) -> bool {
+fn is_below(path: &Path, folders: &BTreeMap<PathBuf, Unscanned>) -> bool {
     path.ancestors().any(|above| folders.contains_key(above))
 }
 

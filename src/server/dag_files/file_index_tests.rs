@@ -1,6 +1,10 @@
 //! Tests which files a scan causes to be parsed.
 
+use super::super::dag_file::{MAX_RESTARTS, pause_before_repeat};
+use super::super::parse_file::NoOutput;
+use super::super::stamps::stamps;
 use super::*;
+use leoflow_python::NoResult;
 use std::fs;
 use tempfile::TempDir;
 
@@ -9,6 +13,10 @@ impl FileIndex {
     pub fn with_dag_files(paths: &[&str]) -> Self {
         let dag_files = paths.iter().map(|path| (PathBuf::from(path), DagFile::default())).collect();
         Self { dag_files, ..Self::default() }
+    }
+
+    pub fn set_outcome(&mut self, path: &str, outcome: Outcome) {
+        self.dag_files.get_mut(Path::new(path)).unwrap().outcome = outcome;
     }
 }
 
@@ -53,18 +61,16 @@ impl TestWorkspace {
         self.apply_scan(self.scan())
     }
 
-    /// Starts a parse.
+    /// Starts a parse that never ends by itself.
     fn begin_parse(&mut self, name: &str) {
         let path = self.path(name);
-        let file = self.index.dag_files.get_mut(&path).unwrap();
-        file.started_in = self.index.scan_number;
-        file.is_pending = true;
+        self.set_parsing(&path, tokio::spawn(std::future::pending()));
     }
 
     /// Registers a parse; returns its number.
     fn set_parsing(&mut self, path: &Path, task: JoinHandle<()>) -> u64 {
         let number = self.index.next_parse_number();
-        self.index.set_parsing(path.to_owned(), number, task);
+        self.index.set_parsing(path, number, task);
         number
     }
 
@@ -81,7 +87,34 @@ impl TestWorkspace {
         let outside = stamps(sources.clone());
         let inputs = ParseInputs { sources, absent, uses_store: false, have_changed: false };
         let path = self.path(name);
-        self.index.record_parse(&path, inputs, failed.then(SystemTime::now), &outside)
+        let is_current = self.index.end_parse(&path, inputs, &outside);
+        if failed {
+            self.index.record(&failed_parse(path));
+        } else {
+            self.index.set_outcome(path.to_str().unwrap(), Outcome::Imported(DagOwner::ThisFile));
+        }
+        is_current
+    }
+
+    fn failed(&self) -> Vec<PathBuf> {
+        self.index.select(|file| file.failed_since().is_some())
+    }
+
+    fn pause_before_parse(&mut self, path: &Path) -> Option<Duration> {
+        self.index.next_parse(path).map(|(_, pause)| pause)
+    }
+}
+
+fn failed_parse(path: PathBuf) -> Parsed {
+    Parsed {
+        path,
+        number: 0,
+        began: SystemTime::now(),
+        duration: Duration::ZERO,
+        output: Err(NoOutput::NoResult(NoResult::Permanent("No module named x".to_owned()))),
+        environment: None,
+        adjacent_files: Stamps::new(),
+        pace: Pace::Quick,
     }
 }
 
@@ -103,8 +136,8 @@ fn parses_only_new_and_changed_files() {
     assert_eq!(workspace.scan_and_apply().0, ["dag_b.py"]);
 }
 
-#[test]
-fn parses_again_when_an_input_changes_appears_or_goes() {
+#[tokio::test(flavor = "current_thread")]
+async fn parses_again_when_an_input_changes_appears_or_goes() {
     let mut workspace = TestWorkspace::new(&["dag_a.py", "dag_b.py", "helper.py"]);
     workspace.scan_and_apply();
     assert!(workspace.parse("dag_a.py", &["dag_a.py", "helper.py", "later.py"], false));
@@ -120,8 +153,8 @@ fn parses_again_when_an_input_changes_appears_or_goes() {
     assert_eq!(workspace.scan_and_apply().0, ["dag_a.py"]);
 }
 
-#[test]
-fn checks_inputs_outside_the_workspace() {
+#[tokio::test(flavor = "current_thread")]
+async fn checks_inputs_outside_the_workspace() {
     let mut workspace = TestWorkspace::new(&["dag_a.py"]);
     let elsewhere = tempfile::tempdir().unwrap();
     let data = elsewhere.path().join("data.csv");
@@ -134,19 +167,19 @@ fn checks_inputs_outside_the_workspace() {
     assert_eq!(workspace.scan_and_apply().0, ["dag_a.py"]);
 }
 
-#[test]
-fn retries_failed_files_after_any_change() {
+#[tokio::test(flavor = "current_thread")]
+async fn retries_failed_files_after_any_change() {
     let mut workspace = TestWorkspace::new(&["dag_a.py", "dag_b.py"]);
     workspace.scan_and_apply();
     workspace.parse("dag_a.py", &["dag_a.py"], true);
     workspace.parse("dag_b.py", &["dag_b.py"], false);
     assert!(workspace.index.failed_since().is_some());
-    assert_eq!(workspace.index.failed(), [workspace.path("dag_a.py")]);
+    assert_eq!(workspace.failed(), [workspace.path("dag_a.py")]);
     assert_eq!(workspace.scan_and_apply().0, [""; 0], "nothing has changed");
     workspace.save("new_module.py", "1");
     assert_eq!(workspace.scan_and_apply().0, ["dag_a.py"]);
     workspace.parse("dag_a.py", &["dag_a.py"], false);
-    assert!(workspace.index.failed().is_empty());
+    assert!(workspace.failed().is_empty());
 }
 
 #[test]
@@ -154,28 +187,28 @@ fn unreadable_files_are_not_removed() {
     let mut workspace = TestWorkspace::new(&["dag_a.py", "dag_b.py"]);
     workspace.scan_and_apply();
     let mut blind = Scan::default();
-    blind.unscanned.insert(workspace.folder.path().to_owned(), "it does not answer".to_owned());
+    blind.unscanned.insert(workspace.folder.path().to_owned(), Unscanned::NoAnswer(Duration::ZERO));
     let (to_parse, unseen_changed) = workspace.apply_scan(blind);
     assert!(to_parse.is_empty() && unseen_changed);
     assert!(workspace.index.knows(&workspace.path("dag_a.py")));
     assert_eq!(workspace.scan_and_apply(), (names(&[]), true), "it is readable again and unchanged");
 }
 
-#[test]
-fn retries_a_conflicting_file_when_the_owner_is_gone() {
+#[tokio::test(flavor = "current_thread")]
+async fn retries_a_conflicting_file_when_the_owner_is_gone() {
     let mut workspace = TestWorkspace::new(&["dag_a.py", "dag_b.py"]);
     workspace.scan_and_apply();
     workspace.parse("dag_a.py", &["dag_a.py"], false);
     workspace.parse("dag_b.py", &["dag_b.py"], false);
-    workspace.index.set_dag_owner(&workspace.path("dag_b.py"), DagOwner::OtherFile);
+    workspace.index.set_owner(&workspace.path("dag_b.py"), DagOwner::OtherFile);
     assert_eq!(workspace.index.conflicting(&workspace.path("dag_a.py")), [workspace.path("dag_b.py")]);
     assert!(workspace.index.conflicting(&workspace.path("dag_b.py")).is_empty());
     fs::remove_file(workspace.path("dag_a.py")).unwrap();
     assert_eq!(workspace.scan_and_apply(), (names(&["dag_b.py"]), true));
 }
 
-#[test]
-fn repeats_a_parse_whose_input_changed_meanwhile() {
+#[tokio::test(flavor = "current_thread")]
+async fn repeats_a_parse_whose_input_changed_meanwhile() {
     let mut workspace = TestWorkspace::new(&["dag_a.py", "helper.py"]);
     workspace.scan_and_apply();
     workspace.begin_parse("dag_a.py");
@@ -189,20 +222,20 @@ async fn repeated_requests_let_a_parse_end_and_are_delayed() {
     let mut workspace = TestWorkspace::new(&["dag_a.py"]);
     workspace.scan_and_apply();
     let path = workspace.path("dag_a.py");
-    assert_eq!(workspace.index.pause_for(&path), Some(Duration::ZERO));
+    assert_eq!(workspace.pause_before_parse(&path), Some(Duration::ZERO));
     for _ in 0..MAX_RESTARTS {
         workspace.set_parsing(&path, tokio::spawn(std::future::pending()));
-        assert_eq!(workspace.index.pause_for(&path), Some(Duration::ZERO), "aborted for a newer one");
+        assert_eq!(workspace.pause_before_parse(&path), Some(Duration::ZERO), "aborted for a newer one");
     }
     workspace.set_parsing(&path, tokio::spawn(std::future::pending()));
-    assert_eq!(workspace.index.pause_for(&path), None, "now it must complete");
-    assert!(!workspace.parse("dag_a.py", &["dag_a.py"], false), "and is repeated afterwards");
+    assert_eq!(workspace.pause_before_parse(&path), None, "now it must complete");
+    assert!(!workspace.end_parse("dag_a.py", &["dag_a.py"], false), "and is repeated afterwards");
     for _ in 0..5 {
         workspace.parse("dag_a.py", &["dag_a.py"], false);
     }
     workspace.set_parsing(&path, tokio::spawn(async {}));
     tokio::task::yield_now().await;
-    assert!(workspace.index.pause_for(&path) >= Some(Duration::from_secs(1)));
+    assert!(workspace.pause_before_parse(&path) >= Some(Duration::from_secs(1)));
     assert_eq!(
         (pause_before_repeat(4), pause_before_repeat(5), pause_before_repeat(6), pause_before_repeat(100)),
         (Duration::from_secs(2), Duration::from_secs(4), Duration::from_secs(8), Duration::from_secs(8))
@@ -216,23 +249,24 @@ async fn only_the_newest_parse_of_a_file_counts() {
     let (a, b) = (workspace.path("dag_a.py"), workspace.path("dag_b.py"));
     let ended = workspace.set_parsing(&a, tokio::spawn(async {}));
     let other = workspace.set_parsing(&b, tokio::spawn(async {}));
-    assert!(workspace.index.is_newest_parse(&a, ended) && workspace.index.is_newest_parse(&b, other));
+    let is_newest =
+        |workspace: &TestWorkspace, path, number| workspace.index.get(path).unwrap().is_newest_parse(number);
+    assert!(is_newest(&workspace, &a, ended) && is_newest(&workspace, &b, other));
     let newest = workspace.set_parsing(&a, tokio::spawn(std::future::pending()));
-    assert!(!workspace.index.is_newest_parse(&a, ended), "its result waits while the next parse runs");
-    assert!(workspace.index.is_newest_parse(&a, newest) && workspace.index.is_pending(&a));
+    assert!(!is_newest(&workspace, &a, ended), "its result waits while the next parse runs");
+    assert!(is_newest(&workspace, &a, newest));
 }
 
-#[test]
-fn a_parse_whose_settings_changed_meanwhile_is_repeated() {
+#[tokio::test(flavor = "current_thread")]
+async fn a_parse_whose_settings_changed_meanwhile_is_repeated() {
     let mut workspace = TestWorkspace::new(&["dag_a.py"]);
     workspace.scan_and_apply();
     let path = workspace.path("dag_a.py");
     for (have_changed, is_always_outdated) in [(true, false), (true, true), (false, false)] {
         workspace.begin_parse("dag_a.py");
         let inputs = ParseInputs { sources: vec![path.clone()], absent: Vec::new(), uses_store: false, have_changed };
-        let is_current = workspace.index.record_parse(&path, inputs, None, &Stamps::new());
-        assert_eq!((is_current, workspace.index.is_pending(&path)), (!have_changed, have_changed));
-        assert_eq!(workspace.index.is_always_outdated(&path), is_always_outdated);
+        assert_eq!(workspace.index.end_parse(&path, inputs, &Stamps::new()), !have_changed);
+        assert_eq!(workspace.index.get(&path).unwrap().is_always_outdated(), is_always_outdated);
     }
 }
 

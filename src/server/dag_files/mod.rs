@@ -1,12 +1,13 @@
 //! DAG files of the workspace: finds them, parses them when they or their imports change, and stores the results.
 
+mod dag_file;
 mod file_index;
-mod history;
 mod packages;
 mod parse_file;
 pub mod parse_requests;
 mod refresh;
 mod save;
+mod stamps;
 mod state;
 mod watch;
 
@@ -15,15 +16,17 @@ pub use state::{DagFiles, after_initial_parse, notify_store_changed};
 use crate::dag_code::child_slots::ChildSlots;
 use crate::environments::Environments;
 use crate::state::Core;
-use file_index::{FileIndex, stamps};
+use crate::state::database::DatastoreError;
+use dag_file::DagFile;
+use file_index::FileIndex;
 use futures_util::FutureExt;
-use history::ParseHistory;
 use leoflow_base::sys::blocking;
 use leoflow_engine::store::dag::parsed_files;
-use leoflow_python::{Children, LIMITS, NO_ANSWER, Scan, Syntax, is_dag_file, scan};
+use leoflow_python::{Children, LIMITS, Scan, Syntax, is_dag_file, scan};
 use packages::{Change, Packages};
 use parse_file::{ParseContext, Parsed, parse_file, relative_to};
 use refresh::Refresh;
+use stamps::stamps;
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -57,13 +60,7 @@ pub async fn run(
         context: Rc::new(context),
         results,
         index: FileIndex::default(),
-        history: ParseHistory::default(),
-        hanging: BTreeMap::new(),
-        unsaved: Vec::new(),
         is_list_stored: false,
-        initial: HashSet::new(),
-        waiting: HashSet::new(),
-        without_environment: HashSet::new(),
         refreshes: Vec::new(),
         rescan_at: Instant::now() + RESCAN_DELAY,
     }
@@ -79,19 +76,8 @@ struct DagFileLoop {
     context: Rc<ParseContext>,
     results: UnboundedReceiver<Parsed>,
     index: FileIndex,
-    history: ParseHistory,
-    /// Folders of projects that did not answer in the last scan, with reasons; the next scan skips them.
-    hanging: BTreeMap<PathBuf, String>,
-    /// Results that could not be written to the datastore yet.
-    unsaved: Vec<Parsed>,
     /// True while the stored list of existing files is current.
     is_list_stored: bool,
-    /// Files found at the start that are not parsed yet.
-    initial: HashSet<PathBuf>,
-    /// Files to parse again when an environment changes: theirs is being built, or their parse failed without one.
-    waiting: HashSet<PathBuf>,
-    /// Files whose last parse did not run because their environment is not available yet.
-    without_environment: HashSet<PathBuf>,
     /// Commands that wait for a scan and its parses.
     refreshes: Vec<Refresh>,
     /// When unreadable folders are scanned again.
@@ -117,8 +103,10 @@ enum LoopEvent {
 /// Whether the workspace must be scanned before the next event.
 #[derive(PartialEq, Eq)]
 enum Rescan {
-    Yes,
     No,
+    /// Without the projects that did not answer in the last scan.
+    Answering,
+    All,
 }
 
 impl DagFileLoop {
@@ -126,10 +114,10 @@ impl DagFileLoop {
         self.limit_initial_parse();
         let mut packages = Packages::new(self.core.home.clone(), self.environments.clone());
         let (mut folders, mut changes) = watch();
-        let mut rescan = Rescan::Yes;
+        let mut rescan = Rescan::All;
         loop {
-            if rescan == Rescan::Yes {
-                let (watched, scan_again) = self.rescan(folders).await;
+            if rescan != Rescan::No {
+                let (watched, scan_again) = self.rescan(folders, rescan).await;
                 folders = watched;
                 if scan_again {
                     changes.set_changed();
@@ -149,9 +137,9 @@ impl DagFileLoop {
 
     /// Waits for the next event.
     async fn next_event(&mut self, changes: &mut Changes, coverage: Coverage, packages: &mut Packages) -> LoopEvent {
-        let must_save_again = !self.unsaved.is_empty() || !self.is_list_stored;
+        let must_save_again = self.index.has_unsaved() || !self.is_list_stored;
         let is_partly_unseen = !self.index.unscanned().is_empty();
-        let next_retry = self.history.next_due();
+        let next_retry = self.index.next_retry();
         let (dag_files, environments) = (&self.dag_files, &self.environments);
         tokio::select! {
             () = changes.next(coverage) => LoopEvent::FoldersChanged,
@@ -178,30 +166,31 @@ impl DagFileLoop {
             self.save_results().await;
         }
         match event {
-            LoopEvent::FoldersChanged => return Rescan::Yes,
-            LoopEvent::StoreChanged => self.parse_all(self.index.files_using_store()),
+            LoopEvent::FoldersChanged => return Rescan::Answering,
+            LoopEvent::StoreChanged => self.parse_all(self.index.select(|file| file.uses_store)),
             LoopEvent::EnvironmentsChanged => self.parse_waiting(),
             LoopEvent::ParseRequested(files) => self.parse_all(files),
             LoopEvent::RefreshRequested(refreshes) => {
                 self.refreshes.extend(refreshes);
-                return Rescan::Yes;
+                return Rescan::Answering;
             }
             // New packages may fix failed imports.
             LoopEvent::DagDeleted | LoopEvent::PackagesChanged(Change::Bundled) => {
                 self.index.forget();
-                return Rescan::Yes;
+                return Rescan::Answering;
             }
-            LoopEvent::PackagesChanged(Change::UserPackages) => self.parse_all(self.index.failed()),
+            LoopEvent::PackagesChanged(Change::UserPackages) => {
+                self.parse_all(self.index.select(|file| file.failed_since().is_some()))
+            }
             LoopEvent::Parsed(parsed) => self.save(*parsed).await,
             LoopEvent::SaveRetryDue => self.save_again().await,
             LoopEvent::ParseRetryDue => {
-                let files = self.history.due(Instant::now());
-                self.parse_all(files);
+                let now = Instant::now();
+                self.parse_all(self.index.select(|file| file.retry_due().is_some_and(|due| due <= now)));
             }
             LoopEvent::RescanDue => {
                 self.rescan_at = Instant::now() + RESCAN_DELAY;
-                self.hanging.clear();
-                return Rescan::Yes;
+                return Rescan::All;
             }
         }
         Rescan::No
@@ -226,13 +215,7 @@ impl DagFileLoop {
     }
 
     fn answer_refreshes(&mut self) {
-        let environments = &self.environments;
-        let is_unfinished = |file: &Path| {
-            let is_unsaved = self.unsaved.iter().any(|parsed| parsed.path == file);
-            // If the environment is no longer being built, another parse of the file follows.
-            is_unsaved || self.without_environment.contains(file) && !environments.is_building(file)
-        };
-        refresh::answer(&mut self.refreshes, &self.index, is_unfinished, &self.without_environment);
+        refresh::answer(&mut self.refreshes, &self.index, |file| self.environments.is_building(file));
     }
 
     /// Stops requests from waiting for the initial parses after a while.
@@ -246,9 +229,10 @@ impl DagFileLoop {
 
     /// Scans the workspace and starts parsing changed files. Returns the folders, and whether another scan is needed at
     /// once: the scan entered a folder that was not watched yet, or found a hanging project that the next one skips.
-    async fn rescan(&mut self, mut folders: Folders) -> (Folders, bool) {
+    async fn rescan(&mut self, mut folders: Folders, rescan: Rescan) -> (Folders, bool) {
         let workspace = self.context.workspace.clone();
-        let avoid = self.hanging.clone();
+        let avoid = if rescan == Rescan::All { BTreeMap::new() } else { self.index.hanging() };
+        let hanging_before = avoid.len();
         let scanned = blocking::run(move || {
             let scan = scan(&workspace, Syntax::from_environment(), LIMITS, &avoid);
             // Watches the folders before the files are read, so that later changes are noticed.
@@ -257,10 +241,9 @@ impl DagFileLoop {
         });
         match scanned.await {
             Ok((folders, Ok(scan), has_new)) => {
-                let hanging_before = self.hanging.len();
                 self.apply_scan(scan).await;
                 // Without the hanging projects the next scan may be complete.
-                (folders, has_new || self.hanging.len() > hanging_before)
+                (folders, has_new || self.index.hanging().len() > hanging_before)
             }
             Ok((folders, Err(error), _)) => {
                 if !self.index.workspace_is_missing {
@@ -285,10 +268,6 @@ impl DagFileLoop {
         for (path, reason) in scan.unscanned.iter().filter(|(path, _)| !self.index.unscanned().contains_key(*path)) {
             warn!("{} was only partly scanned: {reason}", path.display());
         }
-        let hangs = |(_, reason): &(&PathBuf, &String)| reason.starts_with(NO_ANSWER);
-        let hanging: BTreeMap<_, _> =
-            scan.unscanned.iter().filter(hangs).map(|(path, why)| (path.clone(), why.clone())).collect();
-        self.hanging = hanging;
         let (changed, outside) = (self.index.changed(&scan), self.index.outside(&scan));
         let places = self.index.dag_places(&scan);
         let read = move || {
@@ -303,14 +282,10 @@ impl DagFileLoop {
         self.is_list_stored &= !change.removed;
         if change.removed {
             self.environments.keep_only(|file| self.index.knows(file));
-            self.waiting.retain(|file| self.index.knows(file));
-            self.without_environment.retain(|file| self.index.knows(file));
-            self.history.keep_only(|file| self.index.knows(file));
-            self.initial.retain(|file| self.index.knows(file));
         }
         // The scans before the last initial parse.
         if *self.dag_files.initial_files.borrow() != Some(0) {
-            self.initial.extend(change.to_parse.iter().cloned());
+            self.index.add_initial(&change.to_parse);
             self.publish_initial();
         }
         self.parse_all(change.to_parse);
@@ -325,12 +300,12 @@ impl DagFileLoop {
         let path_and_relative = |path: &Path| (text(path), relative_to(&self.context.workspace, path));
         let files: Vec<(String, String)> = self.index.dag_files().map(|path| path_and_relative(path)).collect();
         let unscanned: Vec<(String, String)> =
-            self.index.unscanned().iter().map(|(path, reason)| (text(path), reason.clone())).collect();
+            self.index.unscanned().iter().map(|(path, reason)| (text(path), reason.to_string())).collect();
         let stored = async {
-            let mut client = self.core.database.get().await.map_err(|error| error.to_string())?;
-            let transaction = client.transaction().await.map_err(|error| error.to_string())?;
-            parsed_files::keep_only(&transaction, &files, &unscanned).await.map_err(|error| error.to_string())?;
-            transaction.commit().await.map_err(|error| error.to_string())
+            let mut client = self.core.database.get().await?;
+            let transaction = client.transaction().await?;
+            parsed_files::keep_only(&transaction, &files, &unscanned).await?;
+            Ok::<_, DatastoreError>(transaction.commit().await?)
         };
         match stored.await {
             Ok(()) => self.is_list_stored = true,
@@ -343,15 +318,15 @@ impl DagFileLoop {
         if !self.is_list_stored {
             self.store_file_list().await;
         }
-        for parsed in std::mem::take(&mut self.unsaved) {
-            self.save(parsed).await;
+        for parsed in self.index.take_unsaved() {
+            self.write(*parsed).await;
         }
     }
 
     /// Parses the files that wait for any environment, and those whose environment changed.
     fn parse_waiting(&mut self) {
-        self.waiting.extend(self.environments.take_outdated());
-        let files = std::mem::take(&mut self.waiting);
+        let mut files: HashSet<PathBuf> = self.environments.take_outdated().into_iter().collect();
+        files.extend(self.index.select(DagFile::awaits_new_environment));
         self.parse_all(files);
     }
 
@@ -361,17 +336,13 @@ impl DagFileLoop {
 
     /// Starts a parse, unless the current one must complete first.
     fn parse(&mut self, path: PathBuf) {
-        if !self.index.knows(&path) {
-            return;
-        }
-        self.history.started(&path);
-        let Some(pause) = self.index.pause_for(&path) else { return };
+        let Some((pace, pause)) = self.index.next_parse(&path) else { return };
         let (context, file, socket) = (self.context.clone(), path.clone(), self.core.own_socket());
-        let (pace, number) = (self.history.pace(&path), self.index.next_parse_number());
+        let number = self.index.next_parse_number();
         let task = tokio::task::spawn_local(async move {
             tokio::time::sleep(pause).await;
             parse_file(context, file, number, pace, socket).await;
         });
-        self.index.set_parsing(path, number, task);
+        self.index.set_parsing(&path, number, task);
     }
 }

@@ -1,14 +1,11 @@
 //! Parses one DAG file, with the settings beside it and the environment it needs.
 
-use super::file_index::{Stamps, stamps};
+use super::stamps::{Stamps, stamps};
 use crate::dag_code::child_slots::{ChildSlots, RunResult};
 use crate::dag_code::slot_policy::Pace;
 use crate::environments::{Availability, Environment, Environments};
 use leoflow_base::sys::blocking;
-use leoflow_engine::model::dag_check;
-use leoflow_engine::store::dag::parsed_files::ParsedDags;
 use leoflow_python::{Children, FileContext, FileSettings, NoResult, ParseOutput, Request, parse, read_file_context};
-use serde_json::Map;
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -32,15 +29,28 @@ pub struct Parsed {
     pub number: u64,
     pub began: SystemTime,
     pub duration: Duration,
-    pub output: Result<ParseOutput, NoResult>,
+    pub output: Result<ParseOutput, NoOutput>,
     /// Hash of the environment that the parse ran with; `None` for the plain interpreter.
     pub environment: Option<String>,
     /// Stamps of the settings files beside the DAG file, including missing ones.
     pub adjacent_files: Stamps,
-    /// True when the file's environment is not available yet.
-    pub awaits_environment: bool,
     /// Slow or quick, as measured: slow files queue behind quick ones the next time.
     pub pace: Pace,
+}
+
+/// Why a file did not run to its end. Shown as an import error.
+#[derive(Debug, thiserror::Error)]
+pub enum NoOutput {
+    #[error("{0}")]
+    NoResult(NoResult),
+    #[error("The environment of this project is not available yet.")]
+    AwaitsEnvironment,
+}
+
+impl Parsed {
+    pub fn has_failed(&self) -> bool {
+        self.output.as_ref().map_or(true, |output| output.error.is_some())
+    }
 }
 
 /// Parses a file and sends the result to the loop.
@@ -58,24 +68,15 @@ pub async fn parse_file(context: Rc<ParseContext>, path: PathBuf, number: u64, p
 async fn parse_with_slot(context: &ParseContext, request: &Request, number: u64, used: &Cell<Duration>) -> Parsed {
     let (began, clock, path) = (SystemTime::now(), Instant::now(), request.path.clone());
     let (settings, adjacent_files) = read_settings(request).await;
-    let (output, environment, awaits_environment) = match prepare(context, &path, settings).await {
-        Prepared::Ready(Environment { hash, interpreter }, file_settings) => {
-            (parse(&context.children, &interpreter, request, *file_settings, used).await, hash, false)
+    let (output, environment) = match prepare(context, &path, settings).await {
+        Ok((Environment { hash, interpreter }, file_settings)) => {
+            let output = parse(&context.children, &interpreter, request, *file_settings, used).await;
+            (output.map_err(NoOutput::NoResult), hash)
         }
-        Prepared::Waits(reason) => (Err(NoResult::Permanent(reason)), None, true),
-        Prepared::Impossible(no_result) => (Err(no_result), None, false),
+        Err(no_output) => (Err(no_output), None),
     };
-    Parsed {
-        path,
-        number,
-        began,
-        duration: clock.elapsed(),
-        output,
-        environment,
-        adjacent_files,
-        awaits_environment,
-        pace: Pace::Quick,
-    }
+    let duration = clock.elapsed();
+    Parsed { path, number, began, duration, output, environment, adjacent_files, pace: Pace::Quick }
 }
 
 /// Maximum number of times that settings are read while their files change.
@@ -100,37 +101,31 @@ async fn read_settings(request: &Request) -> (Result<FileSettings, NoResult>, St
     }
 }
 
-/// The result of preparing the environment for a parse.
-enum Prepared {
-    Ready(Environment, Box<FileSettings>),
-    /// The environment is not available yet; the text says why.
-    Waits(String),
-    Impossible(NoResult),
-}
-
-async fn prepare(context: &ParseContext, path: &Path, file_settings: Result<FileSettings, NoResult>) -> Prepared {
+/// Returns the environment of a file and its settings.
+async fn prepare(
+    context: &ParseContext,
+    path: &Path,
+    file_settings: Result<FileSettings, NoResult>,
+) -> Result<(Environment, Box<FileSettings>), NoOutput> {
     let environments = &context.environments;
-    let mut file_settings = match file_settings {
-        Ok(file_settings) => Box::new(file_settings),
-        Err(no_result) => {
-            environments.clear_requirement(path);
-            return Prepared::Impossible(no_result);
-        }
-    };
+    let mut file_settings = file_settings.map(Box::new).map_err(|no_result| {
+        environments.clear_requirement(path);
+        NoOutput::NoResult(no_result)
+    })?;
     let Some(declared) = file_settings.declared.take() else {
         environments.clear_requirement(path);
         return match environments.interpreter.get().await {
-            Ok(interpreter) => Prepared::Ready(Environment { hash: None, interpreter }, file_settings),
-            Err(missing) if missing.is_transient => Prepared::Impossible(NoResult::Transient(missing.reason)),
-            Err(missing) => Prepared::Impossible(NoResult::Permanent(missing.reason)),
+            Ok(interpreter) => Ok((Environment { hash: None, interpreter }, file_settings)),
+            Err(missing) if missing.is_transient => Err(NoOutput::NoResult(NoResult::Transient(missing.reason))),
+            Err(missing) => Err(NoOutput::NoResult(NoResult::Permanent(missing.reason))),
         };
     };
     match environments.request(&declared, path).await {
-        Availability::Ready(environment) => Prepared::Ready(environment, file_settings),
-        Availability::Waits(reason) => Prepared::Waits(reason),
+        Availability::Ready(environment) => Ok((environment, file_settings)),
+        Availability::Waits => Err(NoOutput::AwaitsEnvironment),
         Availability::Failed(reason) => {
             let reason = format!("Failed to build the environment of this project.\n{reason}");
-            Prepared::Impossible(NoResult::Permanent(reason))
+            Err(NoOutput::NoResult(NoResult::Permanent(reason)))
         }
     }
 }
@@ -138,16 +133,4 @@ async fn prepare(context: &ParseContext, path: &Path, file_settings: Result<File
 /// Returns a file's path relative to the workspace.
 pub fn relative_to(workspace: &Path, path: &Path) -> String {
     path.strip_prefix(workspace).unwrap_or(path).to_string_lossy().into_owned()
-}
-
-/// Converts the output of a successful parse to the DAGs to store. The error is an import error for users.
-pub fn parsed_dags(output: &ParseOutput, workspace: &Path, parsed: &Parsed) -> Result<ParsedDags, String> {
-    let mut dags = dag_check::read(&output.structures).map_err(|error| error.to_string())?;
-    dags.iter_mut().for_each(|dag| dag.settings = output.settings.clone());
-    let mut sources = Map::new();
-    for (name, text) in &output.sources {
-        sources.insert(relative_to(workspace, Path::new(name)), text.clone());
-    }
-    let source = output.sources.get(&*parsed.path.to_string_lossy()).and_then(|text| text.as_str()).unwrap_or_default();
-    Ok(ParsedDags { dags, source: source.to_owned(), sources, environment: parsed.environment.clone() })
 }

@@ -17,8 +17,8 @@ pub struct Environment {
 pub enum Availability {
     Ready(Environment),
     /// The environment is being built, its Python is being downloaded, or the datastore does not answer.
-    /// `Environments::changed` notifies when to request it again. The text says what it waits for.
-    Waits(String),
+    /// `Environments::changed` notifies when to request it again.
+    Waits,
     /// Holds the reason, for the user.
     Failed(String),
 }

@@ -142,8 +142,8 @@ impl Environments {
             }
             Err(NoPython::Downloading(progress)) => {
                 self.set_requirement(file, Some(&unresolved_key));
-                self.set(&unresolved_key, declared, &Python::default(), BuildState::Building(progress.clone()));
-                return Availability::Waits(progress);
+                self.set(&unresolved_key, declared, &Python::default(), BuildState::Building(progress));
+                return Availability::Waits;
             }
             Err(NoPython::Unavailable(reason)) => {
                 self.states().remove(&unresolved_key);
@@ -179,10 +179,11 @@ impl Environments {
         file: PathBuf,
     ) -> Availability {
         match self.find_built(&inputs, &plain).await {
-            Err(reason) => {
+            // The datastore logs why it is not available.
+            Err(_) => {
                 self.states().remove(&inputs);
                 self.notify_after(STORE_RETRY_DELAY);
-                Availability::Waits(reason)
+                Availability::Waits
             }
             Ok((_, Some(environment))) => {
                 self.set(&inputs, &declared, &python, BuildState::Ready(environment.clone()));
@@ -195,7 +196,7 @@ impl Environments {
                 info!("building the environment of {}", file.display());
                 self.core.changes.publish(Some(&Event::Dags));
                 tokio::spawn(self.build(inputs, (declared, python, lock), plain, failures));
-                Availability::Waits(QUEUED.to_owned())
+                Availability::Waits
             }
         }
     }
@@ -221,7 +222,7 @@ impl Environments {
             Some(BuildState::Ready(environment)) if environment.interpreter.program.is_file() => {
                 return Err(Availability::Ready(environment));
             }
-            Some(BuildState::Building(progress)) => return Err(Availability::Waits(progress)),
+            Some(BuildState::Building(_)) => return Err(Availability::Waits),
             Some(BuildState::Failed { reason, .. }) => return Err(Availability::Failed(reason)),
             Some(BuildState::RetryDue { failures }) => {
                 tried_values.clear();

@@ -124,7 +124,7 @@ fn workspace(folder: &Path) -> Option<Check> {
                     scan.unscanned.len(),
                     folder.display()
                 ),
-                reason.clone(),
+                reason.to_string(),
             ),
         },
     })
