@@ -8,11 +8,11 @@ pub use leoflow_lifecycle::operation::{DryRun, OperationContext as Recovery};
 
 pub mod datastore {
     use crate::error::Error;
-    use leoflow_lifecycle::operation::open::OpenError;
+    use leoflow_lifecycle::operation::OperationError;
     pub use leoflow_lifecycle::operation::open::datastore::{Datastore, check};
 
     /// The error of every command that needs a home.
     pub(crate) fn not_set_up() -> Error {
-        OpenError::NotSetUp.into()
+        OperationError::NotSetUp.into()
     }
 }

@@ -1,11 +1,10 @@
 //! Maps the errors of operations on a home to messages with hints.
 
 use super::Error;
-use leoflow_lifecycle::operation::OperationError;
 use leoflow_lifecycle::operation::data_migrations::DataMigrationError;
 use leoflow_lifecycle::operation::migrations::SchemaChange;
 use leoflow_lifecycle::operation::open::claims::ClaimError;
-use leoflow_lifecycle::operation::open::{OpenError, Reversal};
+use leoflow_lifecycle::operation::{OperationError, Reversal};
 
 impl From<OperationError> for Error {
     fn from(error: OperationError) -> Self {
@@ -14,8 +13,8 @@ impl From<OperationError> for Error {
             OperationError::NoBackups(_) => {
                 Self::failed(error).hint("specify a file: leoflow lite backups verify FILE")
             }
-            OperationError::InstanceEnded { end, source } => {
-                Self::failed(format!("Leoflow was {end} meanwhile, and with it the datastore that this command used"))
+            OperationError::InstanceEnded { how, source } => {
+                Self::failed(format!("Leoflow was {how} meanwhile, and with it the datastore that this command used"))
                     .cause(Self::from(*source).in_one_line())
                     .hint("rerun the same command")
             }
@@ -61,7 +60,61 @@ impl From<OperationError> for Error {
                 Self { message, ..cause }.hint(format!("to continue without a backup: {skip}"))
             }
             OperationError::SchemaInUse => Self::refused(error).hint("stop it with leoflow lite stop, then try again"),
-            OperationError::Open(error) => error.into(),
+            OperationError::NotSetUp => Self::failed(error).hint("leoflow setup"),
+            OperationError::InstanceStopped => Self::failed(error),
+            OperationError::OtherMajor(_) => Self::refused(error).hint("run the leoflow release that created it"),
+            OperationError::IncompleteCluster(reason) => {
+                Self::incomplete_cluster(format!("managed-postgres/data: {reason}"))
+            }
+            OperationError::ProgramsMissing(_) => Self::failed(error).hint("install them again: leoflow setup"),
+            OperationError::Leftovers(source) => {
+                Self::failed("cannot stop the processes of an earlier run").cause(source).hint("leoflow doctor")
+            }
+            OperationError::PurgeBegun => Self::refused(error).hint("finish the purge: leoflow uninstall --purge"),
+            OperationError::RestoreInterrupted => Self::failed(error).hint("leoflow lite start undoes it"),
+            OperationError::Interrupted(_) => Self::failed(error).hint("leoflow lite start finishes it"),
+            OperationError::UnknownChange(detail) => {
+                Self::failed("run/journal.json describes a change of release that this version does not understand")
+                    .cause(detail)
+                    .hint("run the leoflow version that started it; `leoflow versions` lists the kept ones")
+            }
+            OperationError::ChangeInProgress(_) => Self::failed(error)
+                .hint("wait for it: leoflow upgrade --resume")
+                .hint("follow its log: leoflow lite logs upgrade -f"),
+            OperationError::ChangeInterrupted(_) => Self::failed(error).hint("leoflow upgrade --resume"),
+            OperationError::TooLateToAbort { ref reversal, .. } => {
+                let hint = format!("then {}", reversal_hint(reversal));
+                Self::refused(error).hint("leoflow upgrade --resume").hint(hint)
+            }
+            OperationError::NewReleaseExited { source, reversal } => {
+                Self::from(source).hint("leoflow lite start").hint(format!("to {}", reversal_hint(&reversal)))
+            }
+            OperationError::RollbackInProgress(_) => {
+                Self::failed(error).hint("follow its log: leoflow lite logs upgrade -f")
+            }
+            OperationError::RollbackUnfinished(_) | OperationError::RollbackInterrupted(_) => {
+                Self::failed(error).hint("finish the rollback: leoflow rollback")
+            }
+            OperationError::RestoreInProgress(_) => Self::failed(error).hint("leoflow lite status"),
+            OperationError::NoConfig => Self::failed(error).hint("leoflow setup"),
+            OperationError::Exchange { source, restorer } => {
+                let mut base = Self::from(source);
+                if let Some((version, program)) = restorer {
+                    base.hints.insert(0, format!("finish it with {version}: {} lite start", program.display()));
+                }
+                base
+            }
+            OperationError::Io { doing, path, source } => Self::io(doing, &path, &source),
+            OperationError::Instance(source) => Self::failed(source),
+            OperationError::Lock(error) => error.into(),
+            OperationError::Journal(error) => error.into(),
+            OperationError::Config(error) => error.into(),
+            OperationError::Claim(error) => error.into(),
+            OperationError::Credentials(error) => error.into(),
+            OperationError::Private(error) => error.into(),
+            OperationError::Postgres(error) => error.into(),
+            OperationError::Schema(error) => error.into(),
+            OperationError::Purge(error) => error.into(),
             OperationError::Create(error) => error.into(),
             OperationError::Restore(error) => error.into(),
             OperationError::Encryption(error) => error.into(),
@@ -93,70 +146,6 @@ impl From<DataMigrationError> for Error {
                 Self::failed(error).hint(format!("fix the cause, then: {}", resume(version)))
             }
             DataMigrationError::Locked { .. } => Self::failed(error).hint("run leoflow data-migrate run again later"),
-        }
-    }
-}
-
-impl From<OpenError> for Error {
-    fn from(error: OpenError) -> Self {
-        match error {
-            OpenError::NotSetUp => Self::failed(error).hint("leoflow setup"),
-            OpenError::InstanceStopped => Self::failed(error),
-            OpenError::OtherMajor(_) => Self::refused(error).hint("run the leoflow release that created it"),
-            OpenError::IncompleteCluster(reason) => {
-                Self::incomplete_cluster(format!("managed-postgres/data: {reason}"))
-            }
-            OpenError::ProgramsMissing(_) => Self::failed(error).hint("install them again: leoflow setup"),
-            OpenError::Leftovers(source) => {
-                Self::failed("cannot stop the processes of an earlier run").cause(source).hint("leoflow doctor")
-            }
-            OpenError::PurgeBegun => Self::refused(error).hint("finish the purge: leoflow uninstall --purge"),
-            OpenError::RestoreInterrupted => Self::failed(error).hint("leoflow lite start undoes it"),
-            OpenError::Interrupted(_) => Self::failed(error).hint("leoflow lite start finishes it"),
-            OpenError::UnknownChange(detail) => {
-                Self::failed("run/journal.json describes a change of release that this version does not understand")
-                    .cause(detail)
-                    .hint("run the leoflow version that started it; `leoflow versions` lists the kept ones")
-            }
-            OpenError::ChangeInProgress(_) => Self::failed(error)
-                .hint("wait for it: leoflow upgrade --resume")
-                .hint("follow its log: leoflow lite logs upgrade -f"),
-            OpenError::ChangeInterrupted(_) => Self::failed(error).hint("leoflow upgrade --resume"),
-            OpenError::TooLateToAbort { ref reversal, .. } => {
-                let hint = format!("then {}", reversal_hint(reversal));
-                Self::refused(error).hint("leoflow upgrade --resume").hint(hint)
-            }
-            OpenError::NewReleaseExited { source, reversal } => {
-                Self::from(source).hint("leoflow lite start").hint(format!("to {}", reversal_hint(&reversal)))
-            }
-            OpenError::RollbackInProgress(_) => {
-                Self::failed(error).hint("follow its log: leoflow lite logs upgrade -f")
-            }
-            OpenError::RollbackUnfinished(_) | OpenError::RollbackInterrupted(_) => {
-                Self::failed(error).hint("finish the rollback: leoflow rollback")
-            }
-            OpenError::RestoreInProgress(_) => Self::failed(error).hint("leoflow lite status"),
-            OpenError::NoConfig => Self::failed(error).hint("leoflow setup"),
-            OpenError::Exchange { source, restorer } => {
-                let mut base = Self::from(source);
-                if let Some((version, program)) = restorer {
-                    base.hints.insert(0, format!("finish it with {version}: {} lite start", program.display()));
-                }
-                base
-            }
-            OpenError::Io { doing, path, source } => Self::io(doing, &path, &source),
-            OpenError::Instance(source) => Self::failed(source),
-            OpenError::Lock(error) => error.into(),
-            OpenError::Journal(error) => error.into(),
-            OpenError::Config(error) => error.into(),
-            OpenError::Claim(error) => error.into(),
-            OpenError::Credentials(error) => error.into(),
-            OpenError::Private(error) => error.into(),
-            OpenError::Postgres(error) => error.into(),
-            OpenError::Schema(error) => error.into(),
-            OpenError::Upgrade(error) => error.into(),
-            OpenError::Relocation(error) => error.into(),
-            OpenError::Purge(error) => error.into(),
         }
     }
 }
@@ -195,7 +184,7 @@ mod tests {
     #[test]
     fn a_change_that_is_too_late_to_abort_names_the_way_back() {
         let hints = |to: &str, reversal: Reversal| {
-            Error::from(OpenError::TooLateToAbort { to: to.parse().unwrap(), reversal }).hints.join("; ")
+            Error::from(OperationError::TooLateToAbort { to: to.parse().unwrap(), reversal }).hints.join("; ")
         };
         let after_upgrade = hints("0.2.0", Reversal::RollBack);
         assert!(after_upgrade.ends_with("leoflow rollback"), "{after_upgrade}");

@@ -86,8 +86,7 @@ pub async fn apply(
     drop(datastore.connect().await?);
     // Removes the leftovers of a restore or verification that was killed before it changed anything.
     context.clean_up(Some(&datastore.access)).await?;
-    let created =
-        create(context, plan, &datastore).await.map_err(|error| OperationError::in_datastore(&datastore, error))?;
+    let created = create(context, plan, &datastore).await.map_err(|error| datastore.explain(error))?;
     if let Err(error) = record(context, plan, &created) {
         // The backup exists even when recording it fails.
         context.warn(format!("backup created, but recording it failed: {error}"));

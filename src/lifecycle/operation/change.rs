@@ -1,6 +1,6 @@
 //! What upgrades and rollbacks share: the facts, and the application of a plan by a worker.
 
-use super::open::{Datastore, OpenError, interrupted_upgrade, refuse_during_rollback};
+use super::open::{Datastore, interrupted_upgrade, refuse_during_rollback};
 use super::{OperationContext, OperationError};
 use crate::upgrade::host::{Host, HostError};
 use crate::upgrade::plan::{Instance, UpgradeFacts, UpgradePlan};
@@ -35,10 +35,10 @@ impl Gathered {
 
 impl OperationContext<'_> {
     /// Refuses while another change of release is interrupted.
-    pub fn refuse_interrupted_change(&self) -> Result<(), OpenError> {
+    pub fn refuse_interrupted_change(&self) -> Result<(), OperationError> {
         refuse_during_rollback(self.home)?;
         match interrupted_upgrade(self.home)? {
-            Some(_) => Err(OpenError::ChangeInterrupted("an upgrade was interrupted".to_owned())),
+            Some(_) => Err(OperationError::ChangeInterrupted("an upgrade was interrupted".to_owned())),
             None => Ok(()),
         }
     }
@@ -68,9 +68,9 @@ impl Change<'_> {
         let (access, server_and_lock) = gathered.datastore.into_parts();
         let host = match server_and_lock {
             Some((server, lock)) => Host::stopped(server, Some(lock)),
-            None => {
-                Host::live(home).map_err(OpenError::Instance)?.ok_or(UpgradeError::Host(HostError::InstanceStopped))?
-            }
+            None => Host::live(home)
+                .map_err(OperationError::Instance)?
+                .ok_or(UpgradeError::Host(HostError::InstanceStopped))?,
         };
         let mut cancelled = std::pin::pin!(cancelled);
         reporter.report(Progress::Started("Checking the running release".to_owned()));

@@ -1,29 +1,33 @@
 //! Why an operation failed.
 
-use super::open::OpenError;
 use super::data_migrations::DataMigrationError;
 use super::migrations::SchemaChange;
-use super::open::datastore::{Datastore, EndOfInstance};
-use crate::backup::RestoreError;
+use super::open::claims::ClaimError;
 use crate::backup::create::CreateError;
 use crate::backup::encryption::EncryptionError;
 use crate::backup::relocation::RelocationError;
 use crate::backup::restore::quarantine::QuarantineError;
+use crate::backup::{ExchangeError, RestoreError};
+use crate::setup::uninstall::RemoveError;
 use crate::setup::{ApplyError, FactsError, ReceiptError, Refusal};
 use crate::upgrade::UpgradeError;
-use leoflow_base::config::{ConfigError, DatastoreSetting};
-use leoflow_base::home::HomeError;
-use leoflow_base::home::journal::JournalError;
 use crate::upgrade::rollback::target::RollbackTargetError;
 use crate::upgrade::smoke::SmokeError;
 use crate::upgrade::target_release::TargetError;
+use leoflow_base::config::{ConfigError, DatastoreSetting};
+use leoflow_base::home::HomeError;
+use leoflow_base::home::journal::{JournalError, Operation};
 use leoflow_base::home::lock::LockError;
 use leoflow_base::sys::fs::disk::human_size;
 use leoflow_postgres::PgError;
+use leoflow_postgres::cluster::private::PrivateError;
+use leoflow_postgres::credentials::CredentialsError;
 use leoflow_postgres::external::container::ContainerError;
 use leoflow_postgres::external::database_check::DatabaseCheckError;
+use leoflow_postgres::fatal_message::Cause;
 use leoflow_postgres::location::LocationError;
 use leoflow_postgres::schema::SchemaError;
+use semver::Version;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -38,13 +42,58 @@ pub enum LostConfig {
 
 #[derive(Debug, thiserror::Error)]
 pub enum OperationError {
+    #[error("Leoflow is not set up in this home")]
+    NotSetUp,
+    #[error("Leoflow has stopped; the scheduled job runs again after the next start")]
+    InstanceStopped,
+    #[error("the datastore belongs to PostgreSQL {0}")]
+    OtherMajor(String),
+    #[error("the datastore is damaged: managed-postgres/data: {0}")]
+    IncompleteCluster(String),
+    /// The reason is empty if nothing is there.
+    #[error("PostgreSQL's programs are missing{0}")]
+    ProgramsMissing(String),
+    #[error("cannot stop the processes of an earlier run: {0}")]
+    Leftovers(#[source] io::Error),
+    #[error("a purge of this home was interrupted after it had removed files")]
+    PurgeBegun,
+    #[error("a restore was interrupted and has to be undone first")]
+    RestoreInterrupted,
+    #[error("a {0} was interrupted and has to be finished first")]
+    Interrupted(Operation),
+    #[error("run/journal.json describes a change of release that this version does not understand: {0}")]
+    UnknownChange(String),
+    /// The text describes the change of release that another process performs.
+    #[error("{0}")]
+    ChangeInProgress(String),
+    /// The text describes the interrupted change of release.
+    #[error("{0}")]
+    ChangeInterrupted(String),
+    #[error("{to} already serves requests: the change can no longer be aborted")]
+    TooLateToAbort { to: Version, reversal: Reversal },
+    /// The new release stays, but its supervisor exited.
+    #[error("{source}")]
+    NewReleaseExited { source: UpgradeError, reversal: Reversal },
+    #[error("a rollback to {0} is in progress or was interrupted")]
+    RollbackUnfinished(Version),
+    #[error("a rollback to {0} is in progress")]
+    RollbackInProgress(Version),
+    #[error("a rollback to {0} was interrupted")]
+    RollbackInterrupted(Version),
+    #[error("the restore for the rollback to {0} is still in progress")]
+    RestoreInProgress(Version),
+    #[error("config.yaml is missing")]
+    NoConfig,
+    /// `restorer` is the release that restores in a rollback, and its program, if this release does not know its steps.
+    #[error("{source}")]
+    Exchange { source: ExchangeError, restorer: Option<(Version, PathBuf)> },
     #[error("Leoflow is not set up in this home; there is nothing to back up")]
     NothingToBackUp,
     #[error("no backups in {0}")]
     NoBackups(PathBuf),
     /// The running instance has stopped or restarted, which caused the error.
-    #[error("Leoflow was {end} meanwhile, and with it the datastore that this command used: {source}")]
-    InstanceEnded { end: EndOfInstance, source: Box<OperationError> },
+    #[error("Leoflow was {how} meanwhile, and with it the datastore that this command used: {source}")]
+    InstanceEnded { how: &'static str, source: Box<OperationError> },
     #[error("Leoflow runs in a terminal (pid {0})")]
     InTerminal(i32),
     #[error("pid {0} does not stop")]
@@ -76,8 +125,29 @@ pub enum OperationError {
     BackUpBefore { change: SchemaChange, source: CreateError },
     #[error("cannot roll back the schema while Leoflow is running")]
     SchemaInUse,
+    #[error("cannot {doing} {path}: {source}")]
+    Io { doing: &'static str, path: PathBuf, source: io::Error },
+    /// The running instance cannot be asked.
     #[error(transparent)]
-    Open(#[from] OpenError),
+    Instance(io::Error),
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Claim(ClaimError),
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    #[error(transparent)]
+    Private(PrivateError),
+    #[error("{}{}", subject(.0), .0)]
+    Postgres(#[from] PgError),
+    #[error(transparent)]
+    Schema(SchemaError),
+    #[error(transparent)]
+    Purge(#[from] RemoveError),
     #[error(transparent)]
     Create(#[from] CreateError),
     #[error(transparent)]
@@ -114,43 +184,66 @@ pub enum OperationError {
     Rollback(#[from] RollbackTargetError),
 }
 
-/// The errors that [`OpenError`] holds too.
-macro_rules! from_open {
-    ($($error:ty),+) => {
-        $(impl From<$error> for OperationError {
-            fn from(error: $error) -> Self {
-                OpenError::from(error).into()
-            }
-        })+
-    };
-}
-
-from_open!(ConfigError, JournalError, LockError, PgError, SchemaError);
-
-impl From<SchemaError> for OperationError {
-    fn from(error: SchemaError) -> Self {
-        OpenError::from(error).into()
+fn subject(error: &PgError) -> &'static str {
+    match error {
+        PgError::WrongPassword => "",
+        damage if damage.is_damage() => "the datastore is damaged: ",
+        PgError::Query(_) => "a query of the datastore failed: ",
+        _ => "",
     }
 }
 
-impl From<PgError> for OperationError {
-    fn from(error: PgError) -> Self {
-        OpenError::from(error).into()
+impl From<PrivateError> for OperationError {
+    fn from(error: PrivateError) -> Self {
+        match error {
+            PrivateError::NotReady(error @ (PgError::WrongPassword | PgError::ExternalServer(_))) => error.into(),
+            PrivateError::NotReady(error) if error.is_damage() => error.into(),
+            other => Self::Private(other),
+        }
+    }
+}
+
+impl From<ClaimError> for OperationError {
+    fn from(error: ClaimError) -> Self {
+        match error {
+            ClaimError::Postgres(error) => error.into(),
+            other => Self::Claim(other),
+        }
+    }
+}
+
+impl From<SchemaError> for OperationError {
+    fn from(error: SchemaError) -> Self {
+        match error {
+            SchemaError::Postgres(error) => error.into(),
+            other => Self::Schema(other),
+        }
     }
 }
 
 impl OperationError {
+    /// True when the datastore's files are damaged.
+    pub(crate) fn is_damage(&self) -> bool {
+        match self {
+            Self::IncompleteCluster(_) => true,
+            Self::Postgres(error) => matches!(error, PgError::WrongPassword) || error.is_damage(),
+            Self::Private(PrivateError::Ended { message, .. }) => {
+                message.as_ref().is_some_and(|message| message.cause == Cause::Damaged)
+            }
+            _ => false,
+        }
+    }
+
     /// The error of a file operation: "cannot {doing} {path}".
     pub(super) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
-        move |source| OpenError::Io { doing, path, source }.into()
+        move |source| Self::Io { doing, path, source }
     }
+}
 
-    /// The error of work in the datastore, which fails if the running instance ends.
-    pub(super) fn in_datastore(datastore: &Datastore, error: impl Into<Self>) -> Self {
-        match datastore.end_of_instance() {
-            None => error.into(),
-            Some(end) => Self::InstanceEnded { end, source: Box::new(error.into()) },
-        }
-    }
+/// The way to the release before a change of release.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reversal {
+    RollBack,
+    Upgrade(Version),
 }

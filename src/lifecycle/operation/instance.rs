@@ -1,6 +1,5 @@
 //! Stops the running instance for an operation.
 
-use super::open::OpenError;
 use super::{OperationContext, OperationError};
 use leoflow_base::counted::counted;
 use leoflow_base::home::Home;
@@ -103,8 +102,8 @@ pub fn stop_running(home: &Home) -> Result<bool, OperationError> {
     }
 }
 
-fn is_held(home: &Home) -> Result<bool, OpenError> {
-    lock::is_held(home).map_err(OpenError::Instance)
+fn is_held(home: &Home) -> Result<bool, OperationError> {
+    lock::is_held(home).map_err(OperationError::Instance)
 }
 
 /// Waits until the holder has exited and the home's lock is free.

@@ -1,7 +1,7 @@
 //! Migrations of the schema outside of upgrades: by `migrate-db`, by the migrator of the supervisor, and after an upgrade
 //! by the server. Deferred migrations (postdeploy and contract) wait for their gates, the conditions that open them.
 
-use super::open::{Datastore, OpenError, access, claims, refuse_during_rollback};
+use super::open::{Datastore, access, claims, refuse_during_rollback};
 use super::{OperationContext, OperationError};
 use crate::backup::create::automatic;
 use crate::upgrade::release::versions;
@@ -110,7 +110,8 @@ impl OperationContext<'_> {
         report: &mut dyn FnMut(&str),
     ) -> Result<i64, OperationError> {
         let home = self.home;
-        let (endpoint, credentials) = (Endpoint::for_home(home), Credentials::require(home).map_err(OpenError::from)?);
+        let (endpoint, credentials) =
+            (Endpoint::for_home(home), Credentials::require(home).map_err(OperationError::from)?);
         let connect = async || match database {
             None => provision::connect_in(home, &endpoint, &credentials).await,
             Some(database) => endpoint.connect(credentials.application(&endpoint).dbname(database)).await,
@@ -172,7 +173,7 @@ impl OperationContext<'_> {
         if back_up == BackUp::No {
             return Ok(None);
         }
-        let config = config::load(&self.home.config())?.ok_or(OpenError::NoConfig)?.config;
+        let config = config::load(&self.home.config())?.ok_or(OperationError::NoConfig)?.config;
         let parameters = upgrade::automatic_backup(self.home, access, &config, self.version, self.reporter)?;
         let created = automatic::before_change(&change.to_string(), &parameters).await;
         let created = created.map_err(|source| OperationError::BackUpBefore { change, source })?;

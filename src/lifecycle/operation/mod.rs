@@ -7,18 +7,18 @@ pub mod change;
 pub mod data_migrations;
 mod error;
 pub mod instance;
-pub mod move_datastore;
 pub mod migrations;
+pub mod move_datastore;
 pub mod open;
 pub mod prune;
 pub mod restore;
+pub mod rollback;
 pub mod set_up;
 pub mod summary;
-pub mod rollback;
 pub mod upgrade;
 pub mod verify;
 
-pub use error::{LostConfig, OperationError};
+pub use error::{LostConfig, OperationError, Reversal};
 
 use leoflow_base::config::{self, ConfigError, Loaded};
 use leoflow_base::home::Home;

@@ -1,7 +1,7 @@
 //! Summaries of an instance's state for the plan of a restore: what it replaces and what it restores.
 
-use super::OperationContext;
-use super::open::{Datastore, OpenError};
+use super::open::Datastore;
+use super::{OperationContext, OperationError};
 use crate::backup::create::dump;
 use crate::backup::{Manifest, not_restored};
 use leoflow_base::counted::counted;
@@ -49,7 +49,7 @@ impl Summary {
     }
 
     /// Summarizes the current state of the instance.
-    pub async fn of_current(context: &OperationContext<'_>, datastore: &Datastore) -> Result<Self, OpenError> {
+    pub async fn of_current(context: &OperationContext<'_>, datastore: &Datastore) -> Result<Self, OperationError> {
         let client = datastore.connect().await?;
         let schema_records = schema::inspect(&client).await?;
         let rows = datastore.access.explain(dump::count_all(&client).await).await?;

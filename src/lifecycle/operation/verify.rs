@@ -160,7 +160,7 @@ impl Verification<'_> {
             Err(error) if error.is_refusal() => Ok((None, Proof::now(self.plan.method, Some(error.to_string())))),
             Err(error) if error.cannot_decrypt() => self.compare_bytes(path, error).map(|proof| (None, proof)),
             Err(error) => Err(match self.datastore {
-                Some(datastore) => OperationError::in_datastore(datastore, error),
+                Some(datastore) => datastore.explain(error),
                 None => error.into(),
             }),
         }

@@ -100,7 +100,7 @@ impl DagCode {
             "path": "", "roots": [], "work_in": [questions.workspace()], "sources": {}, "settings": null, "dag_id": "",
             "question": question, "spec": null, "socket": self.core.own_socket(),
         });
-        let answer = questions.ask(interpreter, options).await?.answer()?;
+        let answer = questions.ask(interpreter, options).await?.answer().map_err(|error| error.to_string())?;
         serde_json::from_value(answer).map_err(|error| error.to_string())
     }
 }

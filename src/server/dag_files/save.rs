@@ -152,9 +152,9 @@ impl DagFileLoop {
             result: match &parsed.output {
                 Err(no_output) => Err(no_output.to_string()),
                 Ok(ParseOutput { error: Some(text), .. }) => Err(text.clone()),
-                Ok(output) => {
-                    dag_check::read(&output.structures).map(|dags| dags_to_store(dags, output, workspace, parsed))
-                }
+                Ok(output) => dag_check::read(&output.structures)
+                    .map(|dags| dags_to_store(dags, output, workspace, parsed))
+                    .map_err(|error| error.to_string()),
             },
             relative_fileloc: relative_to(workspace, &parsed.path),
         }

@@ -1,8 +1,8 @@
 //! Opens the datastore for an operation: the running one, or a private server while the operation runs.
 
-use super::{AfterUpgrade, OpenError, access, claims};
+use super::{AfterUpgrade, access, claims};
 use crate::backup::restore::quarantine;
-use crate::operation::OperationContext;
+use crate::operation::{OperationContext, OperationError};
 use leoflow_base::home::Home;
 use leoflow_base::home::lock::{self, HomeLock, LockError, OperationLock};
 use leoflow_base::protocol::control;
@@ -37,52 +37,22 @@ pub struct Datastore {
     lock: Option<HomeLock>,
 }
 
-/// The state in which an operation finds the datastore.
-enum DatastoreState {
-    /// The home does not exist.
-    NotSetUp,
-    /// The running instance has it open.
-    Served,
-    /// No instance runs, and the files are as the last operation left them.
-    Stopped,
-    /// No instance runs, and an interrupted operation may have moved the files away.
-    Interrupted,
-}
-
-impl DatastoreState {
-    /// Determines the state. Changes nothing.
-    fn find(home: &Home) -> Result<Self, OpenError> {
-        if !home.exists() {
-            return Ok(Self::NotSetUp);
-        }
-        if lock::is_held(home).map_err(OpenError::Instance)? && control::status_of(home).is_some() {
-            return Ok(Self::Served);
-        }
-        let quarantined = quarantine::pending(home).map_err(|source| OpenError::Io {
-            doing: "read",
-            path: home.quarantine_note(),
-            source,
-        })?;
-        match home.journal().exists() || quarantined.is_some() {
-            true => Ok(Self::Interrupted),
-            false => Ok(Self::Stopped),
-        }
-    }
-}
-
 impl Datastore {
-    /// Opens the datastore: determines its state, finishes or undoes an interrupted operation, then uses the running
-    /// server or starts a private one. `command` names the holder of the home's lock in other processes' messages.
-    pub async fn open(context: &OperationContext<'_>, command: &str) -> Result<Self, OpenError> {
+    /// Opens the datastore: that of the running instance, or after an interrupted operation was finished or undone, a
+    /// private server. `command` names the holder of the home's lock in other processes' messages.
+    pub async fn open(context: &OperationContext<'_>, command: &str) -> Result<Self, OperationError> {
         let home = context.home;
-        match DatastoreState::find(home)? {
-            DatastoreState::NotSetUp => return Err(OpenError::NotSetUp),
-            DatastoreState::Served => return Self::open_served(home),
-            // The check precedes all writes, because the folder may not be a home of Leoflow.
-            DatastoreState::Stopped => check(home)?,
-            // Not checked before the repair: the check would fail while the interrupted operation has the files moved
-            // away, and the operation's record shows that the folder is a home. `open_held` checks after the repair.
-            DatastoreState::Interrupted => {}
+        if !home.exists() {
+            return Err(OperationError::NotSetUp);
+        }
+        if is_served(home)? {
+            return Self::open_served(home);
+        }
+        // The check precedes all writes, because the folder may not be a home of Leoflow. It would fail while an
+        // interrupted operation has the files moved away; then the operation's record shows that the folder is a home,
+        // and `open_held` checks after the repair.
+        if !is_interrupted(home)? {
+            check(home)?;
         }
         context.create_home()?;
         Self::open_held(home, context.take_home(command, None, AfterUpgrade::GoOn).await?).await
@@ -94,7 +64,7 @@ impl Datastore {
         context: &OperationContext<'_>,
         command: &str,
         started_by: StartedBy,
-    ) -> Result<(Self, OperationLock), OpenError> {
+    ) -> Result<(Self, OperationLock), OperationError> {
         let home = context.home;
         if started_by == StartedBy::User {
             let operation_lock = OperationLock::take(home, command)?;
@@ -116,13 +86,13 @@ impl Datastore {
     }
 
     /// Opens the datastore of the running instance.
-    fn open_served(home: &Home) -> Result<Self, OpenError> {
+    fn open_served(home: &Home) -> Result<Self, OperationError> {
         check(home)?;
         Ok(Self { access: access(home)?, is_of_running_instance: true, home: home.clone(), server: None, lock: None })
     }
 
     /// Like [`Self::open`], for a caller that holds the home's lock; the datastore keeps it.
-    pub async fn open_held(home: &Home, home_lock: HomeLock) -> Result<Self, OpenError> {
+    pub async fn open_held(home: &Home, home_lock: HomeLock) -> Result<Self, OperationError> {
         check(home)?;
         let access = access(home)?;
         let server = PrivateServer::start(home, &access.installation, &access.endpoint, &access.credentials).await?;
@@ -130,16 +100,14 @@ impl Datastore {
         Ok(Self { access, is_of_running_instance: false, home: home.clone(), server, lock })
     }
 
-    /// How the running instance, whose datastore this is, has ended meanwhile; the datastore ended with it.
-    pub fn end_of_instance(&self) -> Option<EndOfInstance> {
-        if !self.is_of_running_instance {
-            return None;
-        }
-        match settled_state(&self.home) {
-            None | Some(InstanceState::Stopped) => Some(EndOfInstance::Stopped),
-            Some(InstanceState::Starting | InstanceState::Upgrading) => Some(EndOfInstance::Restarted),
-            Some(_) => None,
-        }
+    /// The error of work in the datastore, which fails if the running instance ends.
+    pub(crate) fn explain(&self, error: impl Into<OperationError>) -> OperationError {
+        let how = match self.is_of_running_instance.then(|| settled_state(&self.home)) {
+            Some(None | Some(InstanceState::Stopped)) => "stopped",
+            Some(Some(InstanceState::Starting | InstanceState::Upgrading)) => "restarted",
+            _ => return error.into(),
+        };
+        OperationError::InstanceEnded { how, source: Box::new(error.into()) }
     }
 
     /// Returns the access; if no instance runs, also the private server and the home's lock.
@@ -148,35 +116,27 @@ impl Datastore {
     }
 
     /// Connects as the application's role. Creates the role and the database if they are missing.
-    pub async fn connect(&self) -> Result<Client, OpenError> {
+    pub async fn connect(&self) -> Result<Client, OperationError> {
         let client = provision::connect_in(&self.home, &self.access.endpoint, &self.access.credentials).await?;
         claims::require(&self.home, &client).await?;
         Ok(client)
     }
 }
 
+/// True when the running instance has the datastore open.
+fn is_served(home: &Home) -> Result<bool, OperationError> {
+    Ok(lock::is_held(home).map_err(OperationError::Instance)? && control::status_of(home).is_some())
+}
+
+/// True when an interrupted operation may have moved the files away.
+fn is_interrupted(home: &Home) -> Result<bool, OperationError> {
+    let quarantined = quarantine::pending(home).map_err(OperationError::io("read", &home.quarantine_note()))?;
+    Ok(home.journal().exists() || quarantined.is_some())
+}
+
 /// Fails unless the running instance has the datastore open.
-fn check_served(home: &Home) -> Result<(), OpenError> {
-    match DatastoreState::find(home)? {
-        DatastoreState::Served => Ok(()),
-        _ => Err(OpenError::InstanceStopped),
-    }
-}
-
-/// How an instance ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EndOfInstance {
-    Stopped,
-    Restarted,
-}
-
-impl std::fmt::Display for EndOfInstance {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(match self {
-            Self::Stopped => "stopped",
-            Self::Restarted => "restarted",
-        })
-    }
+fn check_served(home: &Home) -> Result<(), OperationError> {
+    if is_served(home)? { Ok(()) } else { Err(OperationError::InstanceStopped) }
 }
 
 /// The state of the instance; `None` if none runs. Waits up to 5 s while processes start or stop.
@@ -195,11 +155,11 @@ const SETTLING_TRIES: u32 = 50;
 const SETTLING_PAUSE: Duration = Duration::from_millis(100);
 
 /// Fails unless there is a datastore that this release may open.
-pub fn check(home: &Home) -> Result<(), OpenError> {
+pub fn check(home: &Home) -> Result<(), OperationError> {
     match cluster::state(home) {
         ClusterState::Ready => Ok(()),
-        ClusterState::Absent => Err(OpenError::NotSetUp),
-        ClusterState::OtherMajor(major) => Err(OpenError::OtherMajor(major)),
-        ClusterState::NotACluster(reason) => Err(OpenError::IncompleteCluster(reason)),
+        ClusterState::Absent => Err(OperationError::NotSetUp),
+        ClusterState::OtherMajor(major) => Err(OperationError::OtherMajor(major)),
+        ClusterState::NotACluster(reason) => Err(OperationError::IncompleteCluster(reason)),
     }
 }

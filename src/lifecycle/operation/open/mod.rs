@@ -2,18 +2,16 @@
 
 pub mod claims;
 pub mod datastore;
-mod error;
 mod restores;
 mod rollbacks;
 mod upgrades;
 
 pub use datastore::Datastore;
-pub use error::{OpenError, Reversal};
 pub use restores::report_conflicts;
 pub use rollbacks::{refuse_during_rollback, rollback_record};
 pub use upgrades::{Abort, InstalledRelease, interrupted_upgrade};
 
-use super::OperationContext;
+use super::{OperationContext, OperationError};
 use crate::backup::restore::quarantine;
 use crate::setup::uninstall;
 use crate::upgrade::rollback::rollback_record::Settled;
@@ -44,7 +42,7 @@ impl OperationContext<'_> {
         command: &str,
         url: Option<&str>,
         after: AfterUpgrade,
-    ) -> Result<HomeLock, OpenError> {
+    ) -> Result<HomeLock, OperationError> {
         let lock = HomeLock::take(self.home, command, url)?;
         match self.take_held_home(after).await? {
             // This program would migrate the database that the rollback restored, so the older release takes over.
@@ -56,7 +54,7 @@ impl OperationContext<'_> {
     }
 
     /// Like [`Self::take_home`], for a caller that holds the lock. Returns how an interrupted rollback was settled.
-    async fn take_held_home(&self, after: AfterUpgrade) -> Result<Option<Settled>, OpenError> {
+    async fn take_held_home(&self, after: AfterUpgrade) -> Result<Option<Settled>, OperationError> {
         if let Some(entry @ Entry { operation: Operation::Purge, .. }) = journal::unfinished(self.home)? {
             // Brings back the journal that the purge replaced.
             self.discard_purge(entry)?;
@@ -80,7 +78,7 @@ impl OperationContext<'_> {
     }
 
     /// Discards an interrupted purge that had removed nothing. The caller holds the home's lock.
-    pub fn discard_purge(&self, entry: Entry) -> Result<(), OpenError> {
+    pub fn discard_purge(&self, entry: Entry) -> Result<(), OperationError> {
         refuse_begun_purge(&entry)?;
         if let uninstall::Resumed::Undone(Some(workspace)) = uninstall::resume_purge(self.home, entry, self.reporter)? {
             self.warn(uninstall::workspace_not_restored(&workspace));
@@ -90,21 +88,21 @@ impl OperationContext<'_> {
     }
 
     /// Refuses a partial purge, for a command that reads the home before it takes the lock.
-    pub fn refuse_half_purged(&self) -> Result<(), OpenError> {
+    pub fn refuse_half_purged(&self) -> Result<(), OperationError> {
         journal::unfinished(self.home)?.as_ref().map_or(Ok(()), refuse_begun_purge)
     }
 
     /// Execs the installed version with the same arguments. Returns only on failure.
-    pub fn exec_installed_version(&self) -> OpenError {
+    pub fn exec_installed_version(&self) -> OperationError {
         let program = self.home.bin().join("leoflow");
         let arguments: Vec<_> = env_vars::arguments().into_iter().skip(1).collect();
         // The exec releases the lock.
         let source = replace::replace_self(&program, "leoflow", &arguments, &[]);
-        OpenError::Io { doing: "run", path: program, source }
+        OperationError::Io { doing: "run", path: program, source }
     }
 
     /// Finishes an interrupted operation, for a command that decides by the state of the home.
-    pub async fn finish_first(&self, command: &str) -> Result<(), OpenError> {
+    pub async fn finish_first(&self, command: &str) -> Result<(), OperationError> {
         if self.interrupted()?.is_some() || self.is_cluster_moved_away() {
             self.take_home(command, None, AfterUpgrade::GoOn).await?;
         }
@@ -112,12 +110,12 @@ impl OperationContext<'_> {
     }
 
     /// Refuses an interrupted operation, for a read-only command, which cannot know the final state.
-    pub fn refuse_interrupted(&self) -> Result<(), OpenError> {
+    pub fn refuse_interrupted(&self) -> Result<(), OperationError> {
         if self.is_cluster_moved_away() {
-            return Err(OpenError::RestoreInterrupted);
+            return Err(OperationError::RestoreInterrupted);
         }
         self.refuse_half_purged()?;
-        self.interrupted()?.map_or(Ok(()), |entry| Err(OpenError::Interrupted(entry.operation)))
+        self.interrupted()?.map_or(Ok(()), |entry| Err(OperationError::Interrupted(entry.operation)))
     }
 
     /// True when an interrupted restore, not a running one, has moved the cluster away.
@@ -133,18 +131,17 @@ impl OperationContext<'_> {
     }
 
     /// Creates the home's folders.
-    pub(super) fn create_home(&self) -> Result<(), OpenError> {
-        let io = |source| OpenError::Io { doing: "create", path: self.home.root().to_owned(), source };
-        self.home.create().map_err(io)
+    pub(super) fn create_home(&self) -> Result<(), OperationError> {
+        self.home.create().map_err(OperationError::io("create", self.home.root()))
     }
 
     /// Stops the processes of an earlier run.
-    fn end_leftovers(&self) -> Result<(), OpenError> {
-        supervisor::end_leftovers(self.home).map(drop).map_err(OpenError::Leftovers)
+    fn end_leftovers(&self) -> Result<(), OperationError> {
+        supervisor::end_leftovers(self.home).map(drop).map_err(OperationError::Leftovers)
     }
 
     /// Starts a private server. The caller holds the home's lock.
-    async fn private_server(&self) -> Result<(Access, PrivateServer), OpenError> {
+    async fn private_server(&self) -> Result<(Access, PrivateServer), OperationError> {
         let access = access(self.home)?;
         let server =
             PrivateServer::start(self.home, &access.installation, &access.endpoint, &access.credentials).await?;
@@ -153,18 +150,18 @@ impl OperationContext<'_> {
 }
 
 /// Refuses a partial purge. Only another purge finishes it, because no other command may lose data.
-fn refuse_begun_purge(entry: &Entry) -> Result<(), OpenError> {
+fn refuse_begun_purge(entry: &Entry) -> Result<(), OperationError> {
     match entry.operation == Operation::Purge && uninstall::may_have_removed_something(entry) {
-        true => Err(OpenError::PurgeBegun),
+        true => Err(OperationError::PurgeBegun),
         false => Ok(()),
     }
 }
 
 /// The access to a home's datastore.
-pub(super) fn access(home: &Home) -> Result<Access, OpenError> {
+pub(super) fn access(home: &Home) -> Result<Access, OperationError> {
     let installation = install::installed(home).ok_or_else(|| {
         let reason = install::why_incomplete(home).map(|reason| format!(": {reason}"));
-        OpenError::ProgramsMissing(reason.unwrap_or_default())
+        OperationError::ProgramsMissing(reason.unwrap_or_default())
     })?;
     let credentials = Credentials::require(home)?;
     Ok(Access { endpoint: Endpoint::for_home(home), credentials, installation })

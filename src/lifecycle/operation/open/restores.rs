@@ -1,12 +1,12 @@
 //! Finishes or undoes interrupted restores, restore undos, and moves to another datastore; removes the leftovers of
 //! operations that were killed before they changed anything.
 
-use super::{OpenError, rollback_record};
+use super::rollback_record;
 use crate::backup::ExchangeError;
 use crate::backup::relocation;
 use crate::backup::restore::exchange::{self, Resumed};
 use crate::backup::restore::{self, quarantine};
-use crate::operation::OperationContext;
+use crate::operation::{OperationContext, OperationError};
 use crate::upgrade::release::stage;
 use crate::upgrade::rollback::snapshot;
 use leoflow_base::home::Home;
@@ -20,7 +20,7 @@ use std::path::Path;
 
 impl OperationContext<'_> {
     /// Finishes or undoes a move to another datastore.
-    pub(super) async fn finish_move(&self, entry: Entry) -> Result<(), OpenError> {
+    pub(super) async fn finish_move(&self, entry: Entry) -> Result<(), OperationError> {
         self.end_leftovers()?;
         self.note(match relocation::resume(self.home, entry, self.reporter).await? {
             relocation::Resumed::Finished => {
@@ -34,7 +34,7 @@ impl OperationContext<'_> {
     }
 
     /// Finishes or undoes the exchange of the current state with another one: a restore, or the undo of one.
-    pub(super) async fn finish_exchange(&self, entry: Entry) -> Result<(), OpenError> {
+    pub(super) async fn finish_exchange(&self, entry: Entry) -> Result<(), OperationError> {
         self.end_leftovers()?;
         let (access, server) = self.private_server().await?;
         let operation = match entry.operation {
@@ -56,28 +56,28 @@ impl OperationContext<'_> {
 
     /// Adds the older release's program: in a rollback, that program restores, and this release may not know its
     /// steps.
-    fn with_restorer(&self, source: ExchangeError) -> OpenError {
+    fn with_restorer(&self, source: ExchangeError) -> OperationError {
         let is_other_release = matches!(source, ExchangeError::OtherSteps | ExchangeError::Plan(_));
         let record = rollback_record(self.home).ok().flatten().filter(|_| is_other_release);
         let restorer = record.map(|record| (record.to.clone(), stage::program_of(self.home, &record.to)));
-        OpenError::Exchange { source, restorer }
+        OperationError::Exchange { source, restorer }
     }
 
     /// Moves an unreadable cluster back that an interrupted restore had moved away.
-    pub(super) fn restore_cluster(&self) -> Result<(), OpenError> {
-        let (home, io) = (self.home, |doing, path| move |source| OpenError::Io { doing, path, source });
-        if quarantine::pending(home).map_err(io("read", home.quarantine_note()))?.is_none() {
+    pub(super) fn restore_cluster(&self) -> Result<(), OperationError> {
+        let home = self.home;
+        if quarantine::pending(home).map_err(OperationError::io("read", &home.quarantine_note()))?.is_none() {
             return Ok(());
         }
         self.end_leftovers()?;
-        quarantine::put_back(home).map_err(io("move", home.postgres_data()))?;
+        quarantine::put_back(home).map_err(OperationError::io("move", &home.postgres_data()))?;
         self.note("undid an interrupted restore: the unreadable datastore is back in its place");
         Ok(())
     }
 
     /// Removes the leftovers of a restore, a verification or a rehearsal that was killed before it changed anything,
     /// unless the operation that uses them runs: it holds the operation lock.
-    pub(super) async fn remove_leftovers(&self) -> Result<(), OpenError> {
+    pub(super) async fn remove_leftovers(&self) -> Result<(), OperationError> {
         if !restore::has_leftovers(self.home) {
             return Ok(());
         }
@@ -91,7 +91,7 @@ impl OperationContext<'_> {
 
     /// Removes leftovers from the home and from the cluster: the running one, or a private one. The caller holds the
     /// operation lock. A failed removal is only a warning, because leftovers do no harm.
-    pub async fn clean_up(&self, access: Option<&Access>) -> Result<(), OpenError> {
+    pub async fn clean_up(&self, access: Option<&Access>) -> Result<(), OperationError> {
         // The folder of an unfinished exchange looks like leftovers but holds live data.
         if !restore::has_leftovers(self.home) || journal::unfinished(self.home)?.is_some() {
             return Ok(());

@@ -1,7 +1,7 @@
 //! Settles interrupted rollbacks by backup: finishes them, or discards those that had changed nothing.
 
-use super::{AfterUpgrade, Datastore, OpenError};
-use crate::operation::{DryRun, OperationContext};
+use super::{AfterUpgrade, Datastore};
+use crate::operation::{DryRun, OperationContext, OperationError};
 use crate::upgrade::rollback::history;
 use crate::upgrade::rollback::rollback_record::{self, RollbackRecord, Settled};
 use leoflow_base::home::Home;
@@ -19,35 +19,34 @@ const RESTORE_TIMEOUT: Duration = Duration::from_secs(600);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Reads the record of a running or interrupted rollback by backup.
-pub fn rollback_record(home: &Home) -> Result<Option<RollbackRecord>, OpenError> {
-    let io = |source| OpenError::Io { doing: "read", path: home.upgrade().join("rollback.json"), source };
-    rollback_record::read(home).map_err(io)
+pub fn rollback_record(home: &Home) -> Result<Option<RollbackRecord>, OperationError> {
+    rollback_record::read(home).map_err(OperationError::io("read", &home.upgrade().join("rollback.json")))
 }
 
 /// Refuses a command that changes the schema or the release: a rollback decides by the schema which release is
 /// installed.
-pub fn refuse_during_rollback(home: &Home) -> Result<(), OpenError> {
-    rollback_record(home)?.map_or(Ok(()), |record| Err(OpenError::RollbackUnfinished(record.to)))
+pub fn refuse_during_rollback(home: &Home) -> Result<(), OperationError> {
+    rollback_record(home)?.map_or(Ok(()), |record| Err(OperationError::RollbackUnfinished(record.to)))
 }
 
 impl OperationContext<'_> {
     /// Finishes an interrupted rollback by backup, or discards one that had changed nothing; `None` when there was
     /// none. Fails for a rollback that another process is performing, and in a dry run for every rollback.
-    pub async fn settle_rollback(&self, dry_run: DryRun) -> Result<Option<Settled>, OpenError> {
+    pub async fn settle_rollback(&self, dry_run: DryRun) -> Result<Option<Settled>, OperationError> {
         if env_vars::is_set(RESTORE_OF_ROLLBACK) {
             return Ok(None);
         }
         let Some(mut record) = rollback_record(self.home)? else { return Ok(None) };
         if record.worker.as_ref().is_some_and(|worker| worker.is_alive()) {
-            return Err(OpenError::RollbackInProgress(record.to));
+            return Err(OperationError::RollbackInProgress(record.to));
         }
         if dry_run == DryRun::Yes {
-            return Err(OpenError::RollbackInterrupted(record.to));
+            return Err(OperationError::RollbackInterrupted(record.to));
         }
         let deadline = Instant::now() + RESTORE_TIMEOUT;
         while record.is_under_way() {
             if Instant::now() > deadline {
-                return Err(OpenError::RestoreInProgress(record.to));
+                return Err(OperationError::RestoreInProgress(record.to));
             }
             self.reporter.report(Progress::Started("Waiting for a restore in progress".to_owned()));
             tokio::time::sleep(POLL_INTERVAL).await;
@@ -71,7 +70,7 @@ impl OperationContext<'_> {
     }
 
     /// Like [`Self::settle_rollback`], for a caller that holds the home's lock of a stopped instance.
-    pub(super) async fn settle_rollback_of_stopped(&self) -> Result<Option<Settled>, OpenError> {
+    pub(super) async fn settle_rollback_of_stopped(&self) -> Result<Option<Settled>, OperationError> {
         let Some(record) = rollback_record(self.home)? else { return Ok(None) };
         if env_vars::is_set(RESTORE_OF_ROLLBACK) || record.is_under_way() {
             return Ok(None);
@@ -82,7 +81,7 @@ impl OperationContext<'_> {
     }
 
     /// Settles a rollback by the database's schema version.
-    async fn settle_and_report(&self, record: RollbackRecord, access: &Access) -> Result<Settled, OpenError> {
+    async fn settle_and_report(&self, record: RollbackRecord, access: &Access) -> Result<Settled, OperationError> {
         let client = access.connect(&access.application()).await?;
         let settled = record.settle(self.home, schema::current_version(&client).await?)?;
         self.note(match &settled {

@@ -1,7 +1,7 @@
 //! Finishes or undoes interrupted upgrades and rollbacks.
 
-use super::{OpenError, Reversal, access};
-use crate::operation::{DryRun, OperationContext};
+use super::access;
+use crate::operation::{DryRun, OperationContext, OperationError, Reversal};
 use crate::upgrade::failure_policy::{self, FinishAction, Undoing};
 use crate::upgrade::finish::{self, Conclusion};
 use crate::upgrade::host::Host;
@@ -94,7 +94,7 @@ const OPERATION_TIMEOUT: Duration = Duration::from_secs(60);
 impl OperationContext<'_> {
     /// Finishes or undoes an interrupted upgrade or rollback of a stopped instance, after a process that still performs
     /// it has ended. The caller holds the home's lock.
-    pub(super) async fn finish_upgrade_of_stopped(&self, abort: Abort) -> Result<InstalledRelease, OpenError> {
+    pub(super) async fn finish_upgrade_of_stopped(&self, abort: Abort) -> Result<InstalledRelease, OperationError> {
         let _operation_lock = self.wait_for_operation().await?;
         let Some(entry) = interrupted_upgrade(self.home)? else { return Ok(InstalledRelease::Own) };
         self.end_leftovers()?;
@@ -109,7 +109,7 @@ impl OperationContext<'_> {
     }
 
     /// Takes the operation lock, with retries for `OPERATION_TIMEOUT`; `None` when this process already holds it.
-    pub(super) async fn wait_for_operation(&self) -> Result<Option<OperationLock>, OpenError> {
+    pub(super) async fn wait_for_operation(&self) -> Result<Option<OperationLock>, OperationError> {
         let own_pid = std::process::id() as i32;
         let deadline = Instant::now() + OPERATION_TIMEOUT;
         let mut is_reported = false;
@@ -129,10 +129,10 @@ impl OperationContext<'_> {
     }
 
     /// Finishes or undoes an upgrade. The caller holds the operation lock.
-    async fn finish_upgrade(&self, host: Host, entry: Entry, abort: Abort) -> Result<Settled, OpenError> {
-        let (state, action) = planned_action(&entry).map_err(OpenError::UnknownChange)?;
+    async fn finish_upgrade(&self, host: Host, entry: Entry, abort: Abort) -> Result<Settled, OperationError> {
+        let (state, action) = planned_action(&entry).map_err(OperationError::UnknownChange)?;
         if abort == Abort::Yes && action == FinishAction::Complete {
-            return Err(OpenError::TooLateToAbort { to: state.plan.to.clone(), reversal: reversal(&state) });
+            return Err(OperationError::TooLateToAbort { to: state.plan.to.clone(), reversal: reversal(&state) });
         }
         let config = self.running_config()?;
         let mut upgrade_context = self.upgrade_context(&config, host)?;
@@ -152,7 +152,7 @@ impl OperationContext<'_> {
         Ok(Settled { text, installed })
     }
 
-    fn upgrade_context<'a>(&'a self, config: &'a Config, host: Host) -> Result<UpgradeContext<'a>, OpenError> {
+    fn upgrade_context<'a>(&'a self, config: &'a Config, host: Host) -> Result<UpgradeContext<'a>, OperationError> {
         let access = access(self.home)?;
         Ok(UpgradeContext {
             home: self.home,
@@ -167,11 +167,11 @@ impl OperationContext<'_> {
     }
 
     /// Returns the installed release. Fails if the new one stays but no longer runs.
-    fn installed_after(&self, state: &State, conclusion: Conclusion) -> Result<InstalledRelease, OpenError> {
+    fn installed_after(&self, state: &State, conclusion: Conclusion) -> Result<InstalledRelease, OperationError> {
         match conclusion {
             Conclusion::UndoFailed { exit_error: Some(source) }
             | Conclusion::Completed { exit_error: Some(source) } => {
-                Err(OpenError::NewReleaseExited { source, reversal: reversal(state) })
+                Err(OperationError::NewReleaseExited { source, reversal: reversal(state) })
             }
             Conclusion::UndoFailed { .. } | Conclusion::Completed { .. }
                 if state.plan.to.to_string() != self.version =>
@@ -184,16 +184,16 @@ impl OperationContext<'_> {
 
     /// Finishes or undoes an interrupted upgrade or rollback, for a command that needs a stable release. In a dry run,
     /// only discards an upgrade that had changed nothing. Fails if another process is performing the operation.
-    pub async fn settle_change(&self, dry_run: DryRun) -> Result<(), OpenError> {
+    pub async fn settle_change(&self, dry_run: DryRun) -> Result<(), OperationError> {
         self.settle_rollback(dry_run).await?;
         let Some(entry) = interrupted_upgrade(self.home)? else { return Ok(()) };
         let change = journal::change_under_way(self.home);
         let description = change.as_ref().map(ToString::to_string).unwrap_or_default();
         if change.is_some_and(|change| change.by.is_some()) {
-            return Err(OpenError::ChangeInProgress(description));
+            return Err(OperationError::ChangeInProgress(description));
         }
         if dry_run == DryRun::Yes && !matches!(planned_action(&entry), Ok((_, FinishAction::Discard))) {
-            return Err(OpenError::ChangeInterrupted(description));
+            return Err(OperationError::ChangeInterrupted(description));
         }
         if let Some(text) = self.finish_interrupted(Abort::No).await? {
             self.note(text);
@@ -203,11 +203,11 @@ impl OperationContext<'_> {
 
     /// Finishes or undoes an interrupted upgrade and returns a message; `None` when there was none, or when the result
     /// was already reported.
-    pub async fn finish_interrupted(&self, abort: Abort) -> Result<Option<String>, OpenError> {
+    pub async fn finish_interrupted(&self, abort: Abort) -> Result<Option<String>, OperationError> {
         if interrupted_upgrade(self.home)?.is_none() {
             return Ok(None);
         }
-        let Some(host) = Host::live(self.home).map_err(OpenError::Instance)? else {
+        let Some(host) = Host::live(self.home).map_err(OperationError::Instance)? else {
             let _home_lock = HomeLock::take(self.home, "leoflow upgrade --resume", None)?;
             self.finish_upgrade_of_stopped(abort).await?;
             return Ok(Some("The interrupted operation is settled".to_owned()));
@@ -224,10 +224,10 @@ impl OperationContext<'_> {
     }
 
     /// The configuration, with the address of the running instance, because the file may have changed since its start.
-    pub fn running_config(&self) -> Result<Config, OpenError> {
+    pub fn running_config(&self) -> Result<Config, OperationError> {
         // Requests to the server need the secret that signs its tokens.
         let loaded = self.with_warnings_reported(config::load_with_secrets(&self.home.config())?);
-        let loaded = loaded.ok_or(OpenError::NoConfig)?;
+        let loaded = loaded.ok_or(OperationError::NoConfig)?;
         Ok(match lock::holder(self.home).and_then(|holder| holder.address()) {
             Some((host, port)) => Config { host, port, ..loaded.config },
             None => loaded.config,

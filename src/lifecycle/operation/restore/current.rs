@@ -3,7 +3,7 @@
 use super::{COMMAND, Force};
 use crate::backup::restore::quarantine;
 use crate::operation::instance::{self, StoppedInstance};
-use crate::operation::open::{Datastore, OpenError};
+use crate::operation::open::Datastore;
 use crate::operation::summary::Summary;
 use crate::operation::{OperationContext, OperationError};
 use leoflow_base::home::Home;
@@ -33,7 +33,7 @@ impl CurrentState {
         context: &OperationContext<'_>,
         home_lock: Option<HomeLock>,
         force: Force,
-    ) -> Result<(), OpenError> {
+    ) -> Result<(), OperationError> {
         match read_present(context, home_lock).await {
             Ok((datastore, summary)) => (self.opened, self.before) = (Some(datastore), summary),
             Err(error) if force == Force::Yes && (error.is_damage() || has_failed_for_damage(context.home)) => {
@@ -49,7 +49,7 @@ impl CurrentState {
 async fn read_present(
     context: &OperationContext<'_>,
     home_lock: Option<HomeLock>,
-) -> Result<(Datastore, Summary), OpenError> {
+) -> Result<(Datastore, Summary), OperationError> {
     let datastore = open(context, home_lock).await?;
     context.clean_up(Some(&datastore.access)).await?;
     let summary = Summary::of_current(context, &datastore).await?;
@@ -67,7 +67,7 @@ fn has_failed_for_damage(home: &Home) -> bool {
 const LAST_LINES: usize = 100;
 
 /// Opens the datastore with the home's lock if the caller has it.
-pub async fn open(context: &OperationContext<'_>, home_lock: Option<HomeLock>) -> Result<Datastore, OpenError> {
+pub async fn open(context: &OperationContext<'_>, home_lock: Option<HomeLock>) -> Result<Datastore, OperationError> {
     match home_lock {
         Some(home_lock) => Datastore::open_held(context.home, home_lock).await,
         None => Datastore::open(context, COMMAND).await,

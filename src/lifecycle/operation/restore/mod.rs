@@ -7,7 +7,7 @@ mod undo;
 pub use undo::{UndoPlan, apply as apply_undo, plan as plan_undo};
 
 use super::instance::{self, StoppedInstance};
-use super::open::{AfterUpgrade, Datastore, OpenError, report_conflicts};
+use super::open::{AfterUpgrade, Datastore, report_conflicts};
 use super::summary::{FormatTime, Summary};
 use super::{DryRun, LostConfig, OperationContext, OperationError, set_up};
 use crate::backup::restore::restore_dir::{self, RetainedState};
@@ -281,7 +281,7 @@ impl Restore<'_> {
             None => self.prepare_home().await?,
         };
         let loaded = restore::load_and_verify(home, &datastore.access, staged, version, reporter).await;
-        let ready = loaded.map_err(|error| OperationError::in_datastore(&datastore, error))?;
+        let ready = loaded.map_err(|error| datastore.explain(error))?;
         let records = Records {
             config,
             receipt: target.receipt(context)?,
@@ -312,7 +312,7 @@ impl Restore<'_> {
             *self.stopped = instance::stop(self.context)?;
             self.home_lock = Some(self.context.take_home(COMMAND, None, AfterUpgrade::GoOn).await?);
         }
-        supervisor::end_leftovers(home).map_err(OpenError::Instance)?;
+        supervisor::end_leftovers(home).map_err(OperationError::Instance)?;
         quarantine::begin(home, reason)?;
         Ok(())
     }
