@@ -110,8 +110,7 @@ impl OperationContext<'_> {
         report: &mut dyn FnMut(&str),
     ) -> Result<i64, OperationError> {
         let home = self.home;
-        let (endpoint, credentials) =
-            (Endpoint::for_home(home), Credentials::require(home).map_err(OperationError::from)?);
+        let (endpoint, credentials) = (Endpoint::for_home(home), Credentials::require(home)?);
         let connect = async || match database {
             None => provision::connect_in(home, &endpoint, &credentials).await,
             Some(database) => endpoint.connect(credentials.application(&endpoint).dbname(database)).await,

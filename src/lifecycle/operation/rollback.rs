@@ -1,8 +1,8 @@
 //! Rollbacks to an earlier release: planned for the command, performed by the worker that it starts.
 
 use super::change::Gathered;
+use super::open::Datastore;
 use super::{DryRun, OperationContext, OperationError};
-use crate::operation::open::Datastore;
 use crate::upgrade::plan::{UpgradeFacts, UpgradePlan};
 use crate::upgrade::rollback::capacity::Need;
 use crate::upgrade::rollback::history::{self, Change};
