@@ -5,10 +5,11 @@ use super::findings::Findings;
 use super::repository::is_copied;
 use crate::error::Error;
 use leoflow_base::config::leoflow_yaml;
+use leoflow_base::home::RESTORE_IN_WORKSPACE;
 use leoflow_base::sys::fs::beneath::{Folder, Kind};
 use leoflow_base::sys::fs::files::is_temporary_neighbour;
 use leoflow_base::sys::fs::{permissions, sparse};
-use leoflow_lifecycle::backup::create::excluded::{OWN_FOLDER, is_excluded};
+use leoflow_lifecycle::backup::create::selection::is_excluded;
 use leoflow_lifecycle::backup::format::manifest::link_stays_inside;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -118,7 +119,7 @@ impl Copying<'_> {
         for entry in &entries {
             let (path, name) = (folder_path.join(&entry.name), entry.name.to_string_lossy());
             let is_left_out = is_excluded(&folder, entry)
-                || name.starts_with(OWN_FOLDER)
+                || name.starts_with(RESTORE_IN_WORKSPACE)
                 || is_temporary_neighbour(&name)
                 || self.direction == Direction::FromRepository && depth == 0 && !is_copied(&name);
             match entry.kind {

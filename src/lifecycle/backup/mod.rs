@@ -9,11 +9,10 @@ pub mod restore;
 pub mod retain;
 pub mod verify;
 
-pub use create::CreateError;
 pub use create::collect::CollectError;
-pub use create::created_backup::CreatedBackup;
-pub(crate) use create::files_size::files_size;
+pub(crate) use create::selection::files_size;
 pub use create::survey::not_restored;
+pub use create::{CreateError, CreatedBackup};
 pub use encryption::{Input, Keys};
 pub use format::manifest::Manifest;
 pub use restore::changed_settings::changed_settings;

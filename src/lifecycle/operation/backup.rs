@@ -125,7 +125,7 @@ fn record(context: &OperationContext<'_>, plan: &BackupPlan, created: &CreatedBa
     // A manual backup in the home's own folder replaces the next scheduled one.
     if !matches!(plan.destination, Destination::File(_)) {
         // The time that `leoflow lite backups` lists.
-        let created_at = created.created_at.parse().unwrap_or_else(|_| Timestamp::now());
+        let created_at = created.manifest.created_at.parse().unwrap_or_else(|_| Timestamp::now());
         upkeep::note_end(context.home, created_at, upkeep::Kind::Backup, End::Done)?;
     }
     Ok(())

@@ -60,30 +60,36 @@ fn print(printer: &Printer, created: &CreatedBackup) -> Result<(), Error> {
     if !created.encrypted {
         printer.warn_if_readable_by_others(&created.path);
     }
+    let CreatedBackup { path, size_bytes, sha256, encrypted, manifest } = created;
     let json = json!({
-        "path": created.path,
-        "size_bytes": created.size_bytes,
-        "sha256": created.sha256,
-        "encrypted": created.encrypted,
-        "schema_version": created.schema_version,
-        "tables": created.tables,
-        "skipped": created.skipped,
+        "path": path,
+        "size_bytes": size_bytes,
+        "sha256": sha256,
+        "encrypted": encrypted,
+        "schema_version": manifest.schema_version,
+        "tables": manifest.tables,
+        "skipped": manifest.skipped,
     });
     printer.result(&json, |printer| print_text(printer, created))
 }
 
 fn print_text(printer: &Printer, created: &CreatedBackup) {
-    for skipped in &created.skipped {
+    for skipped in &created.manifest.skipped {
         printer.warning(format!("not backed up: {}: {}", skipped.path.escape_debug(), skipped.reason.escape_debug()));
     }
-    let rows = counted(created.tables.values().sum::<i64>(), "row");
+    let rows = counted(created.manifest.rows(), "row");
     printer.line(format!("{}", created.path.display()));
-    printer.line(format!("  {}, {rows}, schema version {}", human_size(created.size_bytes), created.schema_version));
+    printer.line(format!(
+        "  {}, {rows}, schema version {}",
+        human_size(created.size_bytes),
+        created.manifest.schema_version
+    ));
     printer.line(format!("  sha256 {}", created.sha256));
-    if created.left_out > 0 {
+    let left_out = created.manifest.left_out.len();
+    if left_out > 0 {
         printer.note(format!(
             "Excluded by design: {} of version control, environments and caches.",
-            counted(created.left_out, "folder")
+            counted(left_out, "folder")
         ));
     }
     if created.encrypted {

@@ -1,8 +1,7 @@
 //! Backups that Lite takes automatically: by schedule, and before migrations, upgrades and rollbacks.
 
-use super::created_backup::CreatedBackup;
 use super::dump::{DumpError, NewerSchema, has_rows};
-use super::{CreateError, Output, Source, create};
+use super::{CreateError, CreatedBackup, Output, Source, create};
 use crate::backup::encryption::EncryptTo;
 use crate::backup::retain::catalog::{self, Listed};
 use crate::backup::retain::notes;

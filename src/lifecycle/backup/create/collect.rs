@@ -2,11 +2,12 @@
 //! reason.
 
 use super::own_backups::OwnBackups;
-use super::selection::{self, BELONGS_TO_LEOFLOW, Selection};
+use super::selection::{self, BELONGS_TO_LEOFLOW, Found, Selection};
 use super::spool::{Piece, Spool, SpoolError};
 use crate::backup::format::manifest::{Content, ENTRY_LIMIT, Entry, Skipped, TASK_LOGS, WORKSPACE};
 use leoflow_base::sys::fs::beneath::{self, Folder};
 use leoflow_base::sys::fs::{folders, sparse};
+use std::convert::Infallible;
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -17,7 +18,7 @@ pub struct Collected {
     pub spool: Spool,
     pub items: Vec<Item>,
     pub skipped: Vec<Skipped>,
-    /// Paths excluded on purpose, see `excluded`.
+    /// Paths excluded on purpose, see `selection`.
     pub left_out: Vec<String>,
 }
 
@@ -102,44 +103,30 @@ impl Collected {
         self.push(WORKSPACE.to_owned(), Content::Directory { private: false }, None, 0)?;
         let excluded_in_root: Vec<&Path> =
             excluded_folders.iter().filter_map(|path| path.strip_prefix(root).ok()).collect();
-        self.add_folder(&root_folder, PathBuf::new(), &excluded_in_root, own)
-    }
-
-    /// Adds the content of the folder `relative` below `root`.
-    fn add_folder(
-        &mut self,
-        root: &Folder,
-        relative: PathBuf,
-        excluded_folders: &[&Path],
-        own: &OwnBackups,
-    ) -> Result<(), CollectError> {
-        let listed = root.below(&relative).and_then(|folder| folder.entries().map(|entries| (folder, entries)));
-        let (folder, entries) = match listed {
-            Ok(both) => both,
-            Err(error) => {
-                self.skip(&workspace_path(&relative), format!("cannot read it: {error}"));
-                return Ok(());
-            }
+        let select = |folder: &Folder, entry: &beneath::Entry, path: &Path| match excluded_in_root.contains(&path) {
+            true => Selection::Skipped(BELONGS_TO_LEOFLOW.to_owned()),
+            false => selection::in_workspace(folder, entry, path, own),
         };
-        for entry in entries {
-            let path = relative.join(&entry.name);
-            let archive_path = workspace_path(&path);
-            if excluded_folders.contains(&path.as_path()) {
-                self.skip(&archive_path, BELONGS_TO_LEOFLOW);
-                continue;
-            }
-            match selection::in_workspace(&folder, &entry, &path, own) {
-                Selection::File => self.add_file(&folder, &entry, archive_path)?,
-                Selection::Folder => {
-                    self.push(archive_path, Content::Directory { private: entry.is_private }, None, 0)?;
-                    self.add_folder(root, path, excluded_folders, own)?;
+        selection::walk(&root_folder, &select, &mut |found| {
+            match found {
+                Found::Unreadable { path, error } => {
+                    self.skip(&join_path(WORKSPACE, path), format!("cannot read it: {error}"));
                 }
-                Selection::Link { target } => self.push(archive_path, Content::Symlink { target }, None, 0)?,
-                Selection::Excluded => self.left_out.push(archive_path),
-                Selection::Skipped(reason) => self.skip(&archive_path, reason),
+                Found::Entry { folder, entry, path, selection } => {
+                    let path = join_path(WORKSPACE, path);
+                    match selection {
+                        Selection::File => self.add_file(folder, entry, path)?,
+                        Selection::Folder => {
+                            self.push(path, Content::Directory { private: entry.is_private }, None, 0)?;
+                        }
+                        Selection::Link { target } => self.push(path, Content::Symlink { target }, None, 0)?,
+                        Selection::Excluded => self.left_out.push(path),
+                        Selection::Skipped(reason) => self.skip(&path, reason),
+                    }
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Adds a file; lists it as skipped if it changes during each attempt to copy it.
@@ -171,8 +158,7 @@ impl Collected {
             return Ok(());
         }
         let root_folder = Folder::open(root).map_err(|source| CollectError::Read { path: root.to_owned(), source })?;
-        let mut logs = Vec::new();
-        self.find_logs(&root_folder, PathBuf::new(), &mut logs);
+        let mut logs = self.find_logs(&root_folder);
         logs.sort_by_key(|log| std::cmp::Reverse(log.modified));
         let mut remaining = budget;
         let fits = logs.iter().take_while(|log| {
@@ -201,23 +187,24 @@ impl Collected {
     }
 
     /// Lists the regular files below the task logs. Leoflow creates no links or special files there.
-    fn find_logs(&mut self, root: &Folder, folder: PathBuf, logs: &mut Vec<Log>) {
-        let (entries, open) = match root.below(&folder).and_then(|open| Ok((open.entries()?, open))) {
-            Ok(both) => both,
-            Err(error) => {
-                self.skip(&join_path(TASK_LOGS, &folder), format!("cannot read it: {error}"));
-                return;
+    fn find_logs(&mut self, root: &Folder) -> Vec<Log> {
+        let mut logs = Vec::new();
+        let Ok(()) = selection::walk(root, &selection::in_task_logs, &mut |found| -> Result<(), Infallible> {
+            match found {
+                Found::Unreadable { path, error } => {
+                    self.skip(&join_path(TASK_LOGS, path), format!("cannot read it: {error}"));
+                }
+                Found::Entry { entry, path, selection: Selection::File, .. } => {
+                    logs.push(Log { path: path.to_owned(), size: entry.size, modified: entry.modified });
+                }
+                Found::Entry { path, selection: Selection::Skipped(reason), .. } => {
+                    self.skip(&join_path(TASK_LOGS, path), reason);
+                }
+                Found::Entry { .. } => {}
             }
-        };
-        for entry in entries {
-            let path = folder.join(&entry.name);
-            match selection::in_task_logs(&open, &entry, &path) {
-                Selection::Folder => self.find_logs(root, path, logs),
-                Selection::File => logs.push(Log { path, size: entry.size, modified: entry.modified }),
-                Selection::Skipped(reason) => self.skip(&join_path(TASK_LOGS, &path), reason),
-                Selection::Link { .. } | Selection::Excluded => {}
-            }
-        }
+            Ok(())
+        });
+        logs
     }
 
     /// Adds the folders of `path` that are not folders of `last_parent`, the parent of the previous log.
@@ -306,9 +293,4 @@ fn modified_seconds(meta: &Metadata) -> u64 {
 /// Path in the archive of a path relative to the folder `top`.
 fn join_path(top: &str, path: &Path) -> String {
     if path.as_os_str().is_empty() { top.to_owned() } else { format!("{top}/{}", path.to_string_lossy()) }
-}
-
-/// Path in the archive of a path relative to the workspace.
-fn workspace_path(path: &Path) -> String {
-    join_path(WORKSPACE, path)
 }

@@ -3,20 +3,18 @@
 
 pub mod automatic;
 pub(crate) mod collect;
-pub(crate) mod created_backup;
 pub mod dump;
-pub mod excluded;
-pub(crate) mod files_size;
 mod output_file;
 pub(crate) mod own_backups;
-pub(crate) mod selection;
+pub mod selection;
 pub(crate) mod spool;
 pub(crate) mod survey;
 
 use super::encryption::{EncryptTo, EncryptionError};
-use super::format::manifest::{CONFIG, DUMP, DatabaseFacts, MANIFEST_VERSION, Manifest, RECEIPT, SIZE_LIMIT, Skipped};
+use super::format::manifest::{
+    CONFIG, DUMP, DatabaseFacts, MANIFEST_VERSION, Manifest, RECEIPT, SIZE_LIMIT, Sha256Hex, Skipped,
+};
 use collect::{CollectError, Collected};
-use created_backup::CreatedBackup;
 use dump::{DumpError, Dumped, NewerSchema, Snapshot};
 use leoflow_base::config::{self, Config};
 use leoflow_base::home::Home;
@@ -77,6 +75,16 @@ pub struct Output<'a> {
     pub newer_schema: NewerSchema,
 }
 
+/// A finished backup.
+#[derive(Debug)]
+pub struct CreatedBackup {
+    pub path: PathBuf,
+    pub size_bytes: u64,
+    pub sha256: Sha256Hex,
+    pub encrypted: bool,
+    pub manifest: Manifest,
+}
+
 /// Interval between progress reports.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -102,18 +110,8 @@ pub async fn create(source: &Source<'_>, output: &Output<'_>) -> Result<CreatedB
     checkpoint("backup.in-place");
     let rows = leoflow_base::counted::counted(manifest.rows(), "row");
     source.reporter.report(Progress::Finished(format!("Backup of {rows} written")));
-    Ok(CreatedBackup {
-        path: output.path.to_owned(),
-        size_bytes,
-        sha256,
-        encrypted: !output.encrypt_to.is_off(),
-        created_at: manifest.created_at.clone(),
-        leoflow_version: manifest.leoflow_version.clone(),
-        schema_version: manifest.schema_version,
-        tables: manifest.tables,
-        skipped: manifest.skipped,
-        left_out: manifest.left_out.len(),
-    })
+    let encrypted = !output.encrypt_to.is_off();
+    Ok(CreatedBackup { path: output.path.to_owned(), size_bytes, sha256, encrypted, manifest })
 }
 
 /// Row counts and invariants in the dump's snapshot.

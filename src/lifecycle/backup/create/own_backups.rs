@@ -21,7 +21,8 @@ const MANIFEST_MARKER: &[u8] = b"\"leoflow_version\"";
 
 impl OwnBackups {
     pub fn of(home: &Home) -> Self {
-        Self { encrypted: notes::encrypted_sizes_and_hashes(home) }
+        let records = notes::encrypted_records(home).unwrap_or_default();
+        Self { encrypted: records.into_iter().map(|backup| (backup.size, backup.sha256)).collect() }
     }
 
     /// True if the entry is a backup.

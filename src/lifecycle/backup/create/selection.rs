@@ -1,11 +1,12 @@
-//! Decides which paths of the workspace and of the task logs a backup contains. Restores use the same decision: a
+//! Decides which paths of the workspace and of the task logs a backup contains, and walks through them. It excludes
+//! what other tools store elsewhere or can recreate. Restores use the same decision: a
 //! restore keeps the existing files that a backup would omit.
 
-use super::excluded::{OWN_FOLDER, is_excluded};
 use super::own_backups::OwnBackups;
 use crate::backup::format::manifest::link_stays_inside;
-use leoflow_base::home::DELETED_TASK_LOGS;
+use leoflow_base::home::{DELETED_TASK_LOGS, Home, LOST_AND_FOUND, RESTORE_IN_WORKSPACE};
 use leoflow_base::sys::fs::beneath::{Entry, Folder, Kind};
+use std::convert::Infallible;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ pub enum Selection {
     Link {
         target: String,
     },
-    /// Omitted on purpose, see `excluded`.
+    /// Omitted on purpose, see `is_excluded`.
     Excluded,
     /// Cannot be backed up, for this reason.
     Skipped(String),
@@ -67,7 +68,7 @@ pub fn in_task_logs(folder: &Folder, entry: &Entry, path: &Path) -> Selection {
 
 /// True for a top-level folder that a restore creates.
 fn is_own_folder(entry: &Entry, path: &Path) -> bool {
-    path.components().count() == 1 && entry.name.to_string_lossy().starts_with(OWN_FOLDER)
+    path.components().count() == 1 && entry.name.to_string_lossy().starts_with(RESTORE_IN_WORKSPACE)
 }
 
 /// Includes a file only if it can be read.
@@ -99,6 +100,48 @@ fn unsupported_path_reason(path: &Path) -> Option<&'static str> {
     }
 }
 
+/// What [`walk`] finds.
+pub enum Found<'a> {
+    Entry {
+        folder: &'a Folder,
+        entry: &'a Entry,
+        /// Relative to the root.
+        path: &'a Path,
+        selection: Selection,
+    },
+    /// A folder that cannot be read; the empty path is the root.
+    Unreadable { path: &'a Path, error: io::Error },
+}
+
+type Select<'a> = &'a dyn Fn(&Folder, &Entry, &Path) -> Selection;
+
+/// Visits what is below `root`, folders before their content. Descends only into folders that `select` includes.
+pub fn walk<E>(root: &Folder, select: Select<'_>, visit: &mut impl FnMut(Found<'_>) -> Result<(), E>) -> Result<(), E> {
+    walk_below(root, Path::new(""), select, visit)
+}
+
+fn walk_below<E>(
+    root: &Folder,
+    relative: &Path,
+    select: Select<'_>,
+    visit: &mut impl FnMut(Found<'_>) -> Result<(), E>,
+) -> Result<(), E> {
+    let (folder, entries) = match root.below(relative).and_then(|folder| Ok((folder.entries()?, folder))) {
+        Ok((entries, folder)) => (folder, entries),
+        Err(error) => return visit(Found::Unreadable { path: relative, error }),
+    };
+    for entry in &entries {
+        let path = relative.join(&entry.name);
+        let selection = select(&folder, entry, &path);
+        let is_folder = selection == Selection::Folder;
+        visit(Found::Entry { folder: &folder, entry, path: &path, selection })?;
+        if is_folder {
+            walk_below(root, &path, select, visit)?;
+        }
+    }
+    Ok(())
+}
+
 /// Lists the paths in a workspace that backups omit, each with everything below it.
 pub fn omitted_in_workspace(root: &Folder, own: &OwnBackups) -> io::Result<Vec<PathBuf>> {
     find_omitted(root, &|folder, entry, path| in_workspace(folder, entry, path, own))
@@ -109,43 +152,88 @@ pub fn omitted_in_task_logs(root: &Folder) -> io::Result<Vec<PathBuf>> {
     find_omitted(root, &in_task_logs)
 }
 
-type Select<'a> = &'a dyn Fn(&Folder, &Entry, &Path) -> Selection;
-
 fn find_omitted(root: &Folder, select: Select<'_>) -> io::Result<Vec<PathBuf>> {
     let mut omitted = Vec::new();
-    // An unreadable root is an error: if it counted as empty, a restore would keep none of its files.
-    find_omitted_below(root, Path::new(""), root.entries()?, select, &mut omitted);
+    walk(root, select, &mut |found| {
+        match found {
+            // If an unreadable root counted as empty, a restore would keep none of its files.
+            Found::Unreadable { path, error } if path.as_os_str().is_empty() => return Err(error),
+            // A backup could not read it either.
+            Found::Unreadable { path, .. }
+            | Found::Entry { path, selection: Selection::Excluded | Selection::Skipped(_), .. } => {
+                omitted.push(path.to_owned());
+            }
+            Found::Entry { .. } => {}
+        }
+        Ok(())
+    })?;
     Ok(omitted)
 }
 
-fn find_omitted_below(
-    root: &Folder,
-    relative: &Path,
-    entries: Vec<Entry>,
-    select: Select<'_>,
-    omitted: &mut Vec<PathBuf>,
-) {
-    let Ok(folder) = root.below(relative) else {
-        omitted.push(relative.to_owned());
-        return;
-    };
-    for entry in entries {
-        let path = relative.join(&entry.name);
-        match select(&folder, &entry, &path) {
-            Selection::File | Selection::Link { .. } => {}
-            Selection::Excluded | Selection::Skipped(_) => omitted.push(path),
-            // A backup could not read it either.
-            Selection::Folder => match root.below(&path).and_then(|inside| inside.entries()) {
-                Ok(entries) => find_omitted_below(root, &path, entries, select, omitted),
-                Err(_) => omitted.push(path),
-            },
+/// Disk space of the workspace and of at most `task_logs_bytes` of task logs, in bytes. An unreadable folder counts as
+/// empty, because a backup skips it.
+pub(crate) fn files_size(home: &Home, workspace: Option<&Path>, task_logs_bytes: u64) -> u64 {
+    let own = OwnBackups::of(home);
+    let roots = [Some(home.root().to_owned()), home.root().canonicalize().ok()];
+    let is_home = |path: &Path| roots.iter().flatten().any(|root| root == path);
+    let workspace_bytes = workspace.map_or(0, |root| {
+        size(root, &|folder, entry, path| match is_home(&root.join(path)) {
+            true => Selection::Excluded,
+            false => in_workspace(folder, entry, path, &own),
+        })
+    });
+    workspace_bytes.saturating_add(size(&home.task_logs(), &in_task_logs).min(task_logs_bytes))
+}
+
+/// Disk space of the files below `root` that `select` includes, in bytes.
+fn size(root: &Path, select: Select<'_>) -> u64 {
+    let Ok(root) = Folder::open(root) else { return 0 };
+    let mut total = 0_u64;
+    let Ok(()) = walk(&root, select, &mut |found| -> Result<(), Infallible> {
+        if let Found::Entry { entry, selection: Selection::File, .. } = found {
+            // Not the holes of a sparse file. A file system that compresses also allocates less.
+            let is_sparse = entry.allocated < entry.size / 2;
+            total = total.saturating_add(if is_sparse { entry.allocated } else { entry.size });
         }
+        Ok(())
+    });
+    total
+}
+
+const VERSION_CONTROL: &[&str] = &[".git", ".hg", ".svn", ".bzr", ".jj", "_darcs", "CVS"];
+const CACHES: &[&str] =
+    &["__pycache__", "node_modules", ".tox", ".nox", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".cache"];
+
+/// True when an entry of `folder` is excluded with everything below it. A folder with `pyvenv.cfg` is a virtual
+/// environment (PEP 405), one with `CACHEDIR.TAG` a cache (<https://bford.info/cachedir/>).
+pub fn is_excluded(folder: &Folder, entry: &Entry) -> bool {
+    let Some(name) = entry.name.to_str() else { return false };
+    // `.git` is a file in a worktree or submodule.
+    if name == ".git" && entry.kind == Kind::File || is_deleted_but_open(name) {
+        return true;
     }
+    if entry.kind != Kind::Folder {
+        return false;
+    }
+    VERSION_CONTROL.contains(&name)
+        || CACHES.contains(&name)
+        || name == LOST_AND_FOUND
+        || folder.below(Path::new(name)).is_ok_and(|inside| inside.has("pyvenv.cfg") || inside.has("CACHEDIR.TAG"))
+}
+
+/// True for the name that NFS or FUSE gives to a deleted file that a program still has open, such as this backup's
+/// spool.
+fn is_deleted_but_open(name: &str) -> bool {
+    [".nfs", ".fuse_hidden"].iter().any(|start| {
+        name.strip_prefix(start)
+            .is_some_and(|rest| rest.len() >= 16 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use leoflow_base::sys::fs::sparse;
     use std::fs;
     use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::symlink;
@@ -174,5 +262,37 @@ mod tests {
         expected.push(non_utf8.to_owned());
         expected.sort();
         assert_eq!(omitted, expected);
+    }
+
+    #[test]
+    fn removed_files_on_shares_are_excluded() {
+        for name in [".nfs000000000012d68700000001", ".fuse_hidden0000000700000001"] {
+            assert!(is_deleted_but_open(name), "{name}");
+        }
+        for name in [".nfs", ".nfs-server.yaml", ".fuse_hidden", "nfs000000000012d68700000001"] {
+            assert!(!is_deleted_but_open(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn counts_files_in_a_backup() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = leoflow_base::home::resolve(Some(&folder.path().join("home"))).unwrap();
+        home.create().unwrap();
+        let workspace = folder.path().join("w");
+        fs::create_dir_all(workspace.join("a/.git")).unwrap();
+        fs::write(workspace.join("a/dag.py"), [b'x'; 100]).unwrap();
+        fs::write(workspace.join("a/.git/pack"), [b'x'; 1000]).unwrap();
+        fs::create_dir_all(home.task_logs().join("dag/run")).unwrap();
+        fs::write(home.task_logs().join("dag/run/1.log"), [b'x'; 50]).unwrap();
+        assert_eq!(files_size(&home, Some(&workspace), u64::MAX), 150);
+        assert_eq!(files_size(&home, Some(&workspace), 20), 120);
+        assert_eq!(files_size(&home, Some(&folder.path().join("none")), 0), 0);
+        let sparse = fs::File::create(workspace.join("a/sparse")).unwrap();
+        sparse.set_len(64 * 1024 * 1024).unwrap();
+        match sparse::is_sparse(&sparse.metadata().unwrap()) {
+            true => assert!(files_size(&home, Some(&workspace), 20) < 1_000_000),
+            false => eprintln!("skipped: no holes here"),
+        }
     }
 }

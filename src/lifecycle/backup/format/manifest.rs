@@ -1,7 +1,7 @@
 //! `MANIFEST.json`, the first file of a backup, which lists all others with their sizes and hashes. The format is
 //! documented in `docs/reference/backup-format.md`. `Manifest::parse` checks a manifest completely.
 
-use crate::backup::create::excluded::OWN_FOLDER;
+use leoflow_base::home::RESTORE_IN_WORKSPACE;
 use leoflow_postgres::totals::Answer;
 use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -338,7 +338,7 @@ fn check_location(entry: &Entry) -> Result<(), &'static str> {
         (TASK_LOGS | WORKSPACE, None, Content::Directory { .. }) => Ok(()),
         (TASK_LOGS, Some(_), Content::Directory { .. } | Content::File { executable: false, .. }) => Ok(()),
         // Reserved for a restore's own folders.
-        (WORKSPACE, Some(relative_path), _) if relative_path.starts_with(OWN_FOLDER) => {
+        (WORKSPACE, Some(relative_path), _) if relative_path.starts_with(RESTORE_IN_WORKSPACE) => {
             Err("has a name reserved for restores")
         }
         (WORKSPACE, Some(_), Content::Directory { .. } | Content::File { .. }) => Ok(()),

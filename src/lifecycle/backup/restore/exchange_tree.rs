@@ -2,8 +2,8 @@
 //! links to it and working directories of processes remain valid.
 
 use super::exchange_error::{ExchangeError, io_error};
-use crate::backup::create::excluded::OWN_FOLDER;
 use crate::backup::create::own_backups::OwnBackups;
+use leoflow_base::home::RESTORE_IN_WORKSPACE;
 use leoflow_base::sys::fs::{files, folders, permissions};
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -59,7 +59,7 @@ pub const CONFLICTS: &str = ".leoflow-conflicts-";
 /// True for folders that restores create; an exchange does not move them.
 fn is_own(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
-    name.starts_with(OWN_FOLDER) || name.starts_with(CONFLICTS)
+    name.starts_with(RESTORE_IN_WORKSPACE) || name.starts_with(CONFLICTS)
 }
 
 /// Names in a folder; empty if it does not exist.

@@ -2,13 +2,14 @@
 
 use super::preserved::PreservedPaths;
 use crate::backup::create::own_backups::OwnBackups;
-use crate::backup::create::selection::{self, Selection};
+use crate::backup::create::selection::{self, Found, Selection};
 use crate::backup::format::manifest::{Manifest, WORKSPACE};
 use jiff::Timestamp;
 use leoflow_base::home::Home;
-use leoflow_base::sys::fs::beneath::Folder;
+use leoflow_base::sys::fs::beneath::{Entry, Folder};
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::convert::Infallible;
+use std::path::Path;
 
 /// Lists such files by their paths relative to the workspace. Skips unreadable folders, because a restore keeps them.
 /// `input` is the path of the backup.
@@ -18,51 +19,31 @@ pub fn newer_files(home: &Home, manifest: &Manifest, input: &Path, workspace: &P
         return Vec::new();
     };
     let Ok(root) = Folder::open(&workspace) else { return Vec::new() };
-    let prefix = format!("{WORKSPACE}/");
-    let search = Search {
-        root: &root,
-        own: OwnBackups::of(home),
-        preserved: &preserved,
-        backup_paths: manifest.entries.iter().filter_map(|entry| entry.path.strip_prefix(&prefix)).collect(),
-        created: manifest.created_at.parse::<Timestamp>().map_or(i64::MAX, Timestamp::as_second),
+    let (own, prefix) = (OwnBackups::of(home), format!("{WORKSPACE}/"));
+    let backup_paths: HashSet<&str> =
+        manifest.entries.iter().filter_map(|entry| entry.path.strip_prefix(&prefix)).collect();
+    // Seconds since 1970.
+    let created = manifest.created_at.parse::<Timestamp>().map_or(i64::MAX, Timestamp::as_second);
+    let select = |folder: &Folder, entry: &Entry, path: &Path| match path.to_str() {
+        Some(text) if !preserved.workspace.contains(text) => selection::in_workspace(folder, entry, path, &own),
+        _ => Selection::Excluded,
     };
     let mut paths = Vec::new();
-    search.add(Path::new(""), &mut paths);
-    paths
-}
-
-struct Search<'a> {
-    root: &'a Folder,
-    own: OwnBackups,
-    preserved: &'a PreservedPaths,
-    /// Paths in the backup, relative to the workspace.
-    backup_paths: HashSet<&'a str>,
-    /// Time of the backup, in seconds since 1970.
-    created: i64,
-}
-
-impl Search<'_> {
-    fn add(&self, relative: &Path, paths: &mut Vec<String>) {
-        let Ok((folder, entries)) =
-            self.root.below(relative).and_then(|folder| folder.entries().map(|entries| (folder, entries)))
-        else {
-            return;
-        };
-        for entry in entries {
-            let path: PathBuf = relative.join(&entry.name);
-            let Some(path_text) = path.to_str().filter(|path_text| !self.preserved.workspace.contains(*path_text))
-            else {
-                continue;
+    let Ok(()) = selection::walk(&root, &select, &mut |found| -> Result<(), Infallible> {
+        if let Found::Entry { entry, path, selection, .. } = found
+            && let Some(path) = path.to_str()
+        {
+            let is_in_backup = backup_paths.contains(path);
+            let is_newer = match selection {
+                Selection::File => !is_in_backup || entry.modified > created,
+                Selection::Link { .. } => !is_in_backup,
+                _ => false,
             };
-            let is_in_backup = self.backup_paths.contains(path_text);
-            match selection::in_workspace(&folder, &entry, &path, &self.own) {
-                Selection::Folder => self.add(&path, paths),
-                Selection::File if !is_in_backup || entry.modified > self.created => paths.push(path_text.to_owned()),
-                Selection::Link { .. } if !is_in_backup => paths.push(path_text.to_owned()),
-                _ => {}
-            }
+            paths.extend(is_newer.then(|| path.to_owned()));
         }
-    }
+        Ok(())
+    });
+    paths
 }
 
 #[cfg(test)]

@@ -1,13 +1,14 @@
 //! Paths that an exchange keeps because the backup's manifest lists them as missing. They are stored in the restore
 //! directory, because an undo has no manifest.
 
-use crate::backup::create::selection::{self, Selection};
+use crate::backup::create::selection::{self, Found, Selection};
 use crate::backup::format::manifest::{Manifest, TASK_LOGS, WORKSPACE};
 use jiff::Timestamp;
 use leoflow_base::sys::fs::beneath::Folder;
 use leoflow_base::sys::fs::files;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashSet};
+use std::convert::Infallible;
 use std::io;
 use std::path::{Component, Path};
 
@@ -79,25 +80,17 @@ fn older_logs(manifest: &Manifest, root: &Path) -> io::Result<Vec<String>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(logs),
         Err(error) => return Err(error),
     };
-    let mut folders = vec![Path::new("").to_owned()];
-    while let Some(relative) = folders.pop() {
-        // An unreadable folder is carried over as a whole.
-        let Ok((entries, subfolder)) =
-            folder.below(&relative).and_then(|subfolder| Ok((subfolder.entries()?, subfolder)))
-        else {
-            continue;
-        };
-        for entry in entries {
-            let path = relative.join(&entry.name);
-            match (selection::in_task_logs(&subfolder, &entry, &path), path.to_str()) {
-                (Selection::Folder, _) => folders.push(path),
-                (Selection::File, Some(text)) if entry.modified <= created && !backup_paths.contains(text) => {
-                    logs.push(text.to_owned());
-                }
-                _ => {}
-            }
+    // An unreadable folder is carried over as a whole.
+    let Ok(()) = selection::walk(&folder, &selection::in_task_logs, &mut |found| -> Result<(), Infallible> {
+        if let Found::Entry { entry, path, selection: Selection::File, .. } = found
+            && let Some(path) = path.to_str()
+            && entry.modified <= created
+            && !backup_paths.contains(path)
+        {
+            logs.push(path.to_owned());
         }
-    }
+        Ok(())
+    });
     Ok(logs)
 }
 

@@ -1,9 +1,8 @@
 //! `restore/<id>/`: the state that is not current. It first contains an unpacked backup; after the exchange it contains
 //! the replaced state, so that `restore --undo` is the same exchange again.
 
-use crate::backup::create::excluded::OWN_FOLDER;
 use crate::backup::verify::scratch::RestoreId;
-use leoflow_base::home::Home;
+use leoflow_base::home::{Home, RESTORE_IN_WORKSPACE};
 use leoflow_base::sys::clock;
 use leoflow_base::sys::fs::{files, folders, permissions};
 use serde::{Deserialize, Serialize};
@@ -122,7 +121,7 @@ impl RestoreDir {
 
     /// Hidden folder in `root`, used if `root` is on another file system than the home.
     pub(crate) fn hidden_in(&self, root: &Path) -> PathBuf {
-        root.join(format!("{OWN_FOLDER}{}", self.id.as_str()))
+        root.join(format!("{RESTORE_IN_WORKSPACE}{}", self.id.as_str()))
     }
 
     /// Reads the record of the retained state; `None` if it is missing or unreadable.

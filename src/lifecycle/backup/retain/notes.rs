@@ -1,6 +1,6 @@
 //! Files in `backups/` with information about backups: results of verifications, and records of encrypted backups.
 
-use crate::backup::create::created_backup::CreatedBackup;
+use crate::backup::create::CreatedBackup;
 use crate::backup::format::manifest::Manifest;
 use leoflow_base::home::Home;
 use leoflow_base::sys::fs::files;
@@ -62,12 +62,6 @@ pub(crate) fn encrypted_records(home: &Home) -> io::Result<Vec<EncryptedRecord>>
     read_notes(home, ENCRYPTED_RECORDS_FILE)
 }
 
-/// Size in bytes and SHA-256 of the encrypted backups made on this machine.
-pub(crate) fn encrypted_sizes_and_hashes(home: &Home) -> Vec<(u64, String)> {
-    let records = encrypted_records(home).unwrap_or_default();
-    records.into_iter().map(|backup| (backup.size, backup.sha256)).collect()
-}
-
 /// Records an encrypted backup; does nothing for others.
 pub fn record_created(home: &Home, backup: &CreatedBackup) -> io::Result<()> {
     let name = backup.path.file_name().and_then(OsStr::to_str);
@@ -76,12 +70,7 @@ pub fn record_created(home: &Home, backup: &CreatedBackup) -> io::Result<()> {
         name: name.to_owned(),
         size: backup.size_bytes,
         sha256: backup.sha256.to_string(),
-        facts: Summary {
-            created_at: Some(backup.created_at.clone()),
-            leoflow_version: Some(backup.leoflow_version.clone()),
-            schema_version: Some(backup.schema_version),
-            rows: Some(backup.tables.values().sum()),
-        },
+        facts: Summary::of(&backup.manifest),
     };
-    add_note(home, ENCRYPTED_RECORDS_FILE, read_notes(home, ENCRYPTED_RECORDS_FILE)?, note)
+    add_note(home, ENCRYPTED_RECORDS_FILE, encrypted_records(home)?, note)
 }
