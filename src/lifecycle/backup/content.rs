@@ -3,11 +3,10 @@
 //! transaction that verifies the row count of every table and the built-in invariants, so it happens completely or not
 //! at all.
 
-use super::create::dump::{DumpError, count, error_output, lock_limit, lock_relations, start};
+use super::create::dump::{DumpError, PipeError, attend, count, lock_limit, lock_relations, start};
 use super::create::survey::{Tables, pattern, survey};
 use super::format::archive::zstd_decoder;
 use leoflow_base::sys::fs::files;
-use leoflow_base::sys::process::command;
 use leoflow_base::sys::{blocking, checkpoint};
 use leoflow_engine::store::totals::INVARIANTS;
 use leoflow_postgres::external::claim;
@@ -264,78 +263,42 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes the output of `pg_dump` to `path` and waits for the program.
-fn export(mut child: Child, path: &Path) -> Result<(), ContentError> {
-    let io_error = |source| ContentError::Io { path: path.to_owned(), source };
-    let errors = child.stderr.take().map(|pipe| blocking::thread(move || error_output(pipe)));
-    let copied = copy_out(&mut child, path);
-    if copied.is_err() {
-        // Nothing reads the output of pg_dump any more.
-        let _ = child.kill();
-    }
-    let status = child.wait().map_err(|source| DumpError::Spawn { program: "pg_dump", source })?;
-    let stderr = errors.and_then(|thread| thread.join().ok()).unwrap_or_default();
-    match copied {
-        Err(error) => Err(io_error(error)),
-        Ok(()) if !status.success() => {
-            Err(DumpError::Failed { program: "pg_dump", stderr: command::failure(&stderr, status) }.into())
+/// Compresses the output of `pg_dump` into the new private file `path`, and waits for the program.
+fn export(child: Child, path: &Path) -> Result<(), ContentError> {
+    let own = |source| PipeError::Own(ContentError::Io { path: path.to_owned(), source });
+    attend("pg_dump", child, |child| {
+        let mut output = child.stdout.take().ok_or(PipeError::Program)?;
+        let mut copy = || {
+            let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+            let mut encoder = zstd::stream::write::Encoder::new(file, LEVEL)?;
+            encoder.include_checksum(true)?;
+            io::copy(&mut output, &mut encoder)?;
+            encoder.finish()?.sync_all()
+        };
+        copy().map_err(own)
+    })
+}
+
+/// Writes the statements `begin`, the file `path` and the statements `end` to `psql`, and waits for the program. If
+/// reading the file fails, psql is killed before COMMIT, so that the server rolls the transaction back.
+fn import_content(child: Child, path: &Path, begin: &str, end: &str) -> Result<(), ContentError> {
+    let own = |source| PipeError::Own(ContentError::Io { path: path.to_owned(), source });
+    let imported = attend("psql", child, |child| {
+        let stdin = child.stdin.as_mut().ok_or(PipeError::Program)?;
+        let mut put = |bytes: &[u8]| stdin.write_all(bytes).map_err(|_| PipeError::Program);
+        put(begin.as_bytes())?;
+        let mut content = zstd_decoder(BufReader::new(File::open(path).map_err(own)?)).map_err(own)?;
+        let mut buffer = vec![0; 256 * 1024];
+        loop {
+            match content.read(&mut buffer).map_err(own)? {
+                0 => break,
+                count => put(&buffer[..count])?,
+            }
         }
-        Ok(()) => Ok(()),
-    }
-}
-
-/// Compresses the program's output into a new private file.
-fn copy_out(child: &mut Child, path: &Path) -> io::Result<()> {
-    let mut output = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    let mut encoder = zstd::stream::write::Encoder::new(file, LEVEL)?;
-    encoder.include_checksum(true)?;
-    io::copy(&mut output, &mut encoder)?;
-    encoder.finish()?.sync_all()
-}
-
-/// Writes the statements `begin`, the file `path` and the statements `end` to `psql`. If reading the file fails, it
-/// kills psql before COMMIT, so that the server rolls the transaction back.
-fn import_content(mut child: Child, path: &Path, begin: &str, end: &str) -> Result<(), ContentError> {
-    let io_error = |source| ContentError::Io { path: path.to_owned(), source };
-    let errors = child.stderr.take().map(|pipe| blocking::thread(move || error_output(pipe)));
-    let output = child.stdout.take().map(|pipe| blocking::thread(move || error_output(pipe)));
-    let fed = feed(&mut child, path, begin, end);
-    if matches!(fed, Err(FeedError::Source(_))) {
-        let _ = child.kill();
-    }
-    drop(child.stdin.take());
-    let status = child.wait().map_err(|source| DumpError::Spawn { program: "psql", source })?;
-    let stderr = errors.and_then(|thread| thread.join().ok()).unwrap_or_default();
-    drop(output.map(std::thread::JoinHandle::join));
-    match fed {
-        Err(FeedError::Source(error)) => Err(io_error(error)),
-        Err(FeedError::Pipe) => Err(ContentError::Refused(command::failure(&stderr, status))),
-        Ok(()) if !status.success() => Err(ContentError::Refused(command::failure(&stderr, status))),
-        Ok(()) => Ok(()),
-    }
-}
-
-/// The side of `feed` that failed.
-enum FeedError {
-    /// psql stopped reading; its stderr contains the reason.
-    Pipe,
-    Source(io::Error),
-}
-
-/// Writes the statements and the decompressed file to the standard input of `psql`.
-fn feed(child: &mut Child, path: &Path, begin: &str, end: &str) -> Result<(), FeedError> {
-    let stdin = child.stdin.as_mut().ok_or(FeedError::Pipe)?;
-    let mut put = |bytes: &[u8]| stdin.write_all(bytes).map_err(|_| FeedError::Pipe);
-    put(begin.as_bytes())?;
-    let mut content =
-        zstd_decoder(BufReader::new(File::open(path).map_err(FeedError::Source)?)).map_err(FeedError::Source)?;
-    let mut buffer = vec![0; 256 * 1024];
-    loop {
-        match content.read(&mut buffer).map_err(FeedError::Source)? {
-            0 => break,
-            count => put(&buffer[..count])?,
-        }
-    }
-    put(end.as_bytes())
+        put(end.as_bytes())
+    });
+    imported.map_err(|error| match error {
+        ContentError::Dump(DumpError::Failed { stderr, .. }) => ContentError::Refused(stderr),
+        other => other,
+    })
 }

@@ -153,26 +153,16 @@ impl Snapshot {
         for pattern in self.survey.patterns() {
             command.arg("--table").arg(pattern);
         }
-        let mut child = start("pg_dump", &mut command)?;
+        let child = start("pg_dump", &mut command)?;
         Ok(blocking::begin(move || {
-            let mut output = child.stdout.take().ok_or(DumpError::ThreadEnded)?;
-            let errors = child.stderr.take().map(|pipe| blocking::thread(move || error_output(pipe)));
-            let copied = spool.add_compressed(&mut output, &mut on_progress);
-            drop(output);
-            if copied.is_err() {
-                // Nothing reads the output of pg_dump any more.
-                let _ = child.kill();
-            }
-            let status = child.wait().map_err(|source| DumpError::Spawn { program: "pg_dump", source })?;
-            let stderr = errors.and_then(|thread| thread.join().ok()).unwrap_or_default();
-            match copied {
-                Err(SpoolError::Spool(error)) => Err(DumpError::Write(error)),
-                _ if !status.success() => {
-                    Err(DumpError::Failed { program: "pg_dump", stderr: command::failure(&stderr, status) })
+            attend("pg_dump", child, |child| {
+                let mut output = child.stdout.take().ok_or(PipeError::Program)?;
+                match spool.add_compressed(&mut output, &mut on_progress) {
+                    Ok((piece, bytes)) => Ok(Dumped { spool, piece, bytes }),
+                    Err(SpoolError::Spool(error)) => Err(PipeError::Own(DumpError::Write(error))),
+                    Err(SpoolError::Source(_)) => Err(PipeError::Program),
                 }
-                Err(SpoolError::Source(error)) => Err(DumpError::Write(error)),
-                Ok((piece, bytes)) => Ok(Dumped { spool, piece, bytes }),
-            }
+            })
         }))
     }
 }
@@ -246,17 +236,53 @@ pub async fn count_all(client: &Client) -> Result<BTreeMap<String, i64>, PgError
 }
 
 /// Starts a client program with pipes for its output. The kernel kills it when the calling thread ends.
-pub fn start(program: &'static str, command: &mut Command) -> Result<Child, DumpError> {
+pub(crate) fn start(program: &'static str, command: &mut Command) -> Result<Child, DumpError> {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command::dies_with_this_thread(command);
     command::spawn(command).map_err(|source| DumpError::Spawn { program, source })
+}
+
+/// Why work with the pipes of a program failed.
+pub(crate) enum PipeError<E> {
+    /// The program closed them; its stderr contains the reason.
+    Program,
+    Own(E),
+}
+
+/// Does the work with the pipes of a program from [`start`], then waits for the program. Kills it if the work fails for
+/// another reason than the program: before its input ends, so that it commits nothing.
+pub(crate) fn attend<T, E: From<DumpError>>(
+    program: &'static str,
+    mut child: Child,
+    work: impl FnOnce(&mut Child) -> Result<T, PipeError<E>>,
+) -> Result<T, E> {
+    let drain = |pipe| blocking::thread(move || error_output(pipe));
+    let errors = child.stderr.take().map(|pipe| blocking::thread(move || error_output(pipe)));
+    // The output of a program that is fed is of no use.
+    let output = child.stdin.is_some().then(|| child.stdout.take().map(drain)).flatten();
+    let outcome = work(&mut child);
+    if let Err(PipeError::Own(_)) = outcome {
+        let _ = child.kill();
+    }
+    drop(child.stdin.take());
+    let status = child.wait().map_err(|source| DumpError::Spawn { program, source })?;
+    let stderr = errors.and_then(|thread| thread.join().ok()).unwrap_or_default();
+    drop(output.map(std::thread::JoinHandle::join));
+    match outcome {
+        Err(PipeError::Own(error)) => Err(error),
+        _ if !status.success() => Err(DumpError::Failed { program, stderr: command::failure(&stderr, status) }.into()),
+        Err(PipeError::Program) => {
+            Err(DumpError::Failed { program, stderr: "it stopped reading or writing".to_owned() }.into())
+        }
+        Ok(result) => Ok(result),
+    }
 }
 
 /// Maximum length of a program's error output, in bytes; the rest is dropped.
 const ERROR_OUTPUT_LIMIT: u64 = 4 * 1024;
 
 /// Reads the start of an output (`pipe`) and drains the rest, so that the program never blocks.
-pub(crate) fn error_output(mut pipe: impl Read) -> String {
+fn error_output(mut pipe: impl Read) -> String {
     let mut bytes = Vec::new();
     // A read error only shortens the message.
     let _ = (&mut pipe).take(ERROR_OUTPUT_LIMIT).read_to_end(&mut bytes);

@@ -4,8 +4,7 @@ use super::restore_error::RestoreError;
 use crate::backup::encryption::Input;
 use crate::backup::format::archive_read::{ArchiveError, ArchiveReader, Sink, open_error};
 use crate::backup::format::manifest::{CONFIG, Manifest};
-use crate::backup::verify::progress_reader::ProgressReader;
-use leoflow_base::home::progress::Reporter;
+use leoflow_base::home::progress::{Progress, Reporter};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -47,6 +46,32 @@ fn open_archive<'a>(input: &Input, file: impl Read + 'a) -> Result<ArchiveReader
 pub fn read(input: &Input, sink: &mut dyn Sink, reporter: &dyn Reporter) -> Result<Manifest, RestoreError> {
     let file = open(&input.path)?;
     let total = file.metadata().map_or(0, |meta| meta.len());
-    let source = ProgressReader::new(file, total, reporter);
+    let source = ProgressReader { file, done: 0, reported: 0, total, reporter };
     open_archive(input, source)?.read(sink).map_err(archive_error(&input.path))
+}
+
+/// Reports how much of the file has been read.
+struct ProgressReader<'a> {
+    file: File,
+    done: u64,
+    reported: u64,
+    /// Size in bytes.
+    total: u64,
+    reporter: &'a dyn Reporter,
+}
+
+/// Bytes between two progress reports.
+const STRIDE: u64 = 4 * 1024 * 1024;
+
+impl Read for ProgressReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read(buffer)?;
+        self.done += count as u64;
+        if self.done - self.reported >= STRIDE {
+            self.reported = self.done;
+            let what = "Checking the backup".to_owned();
+            self.reporter.report(Progress::Bytes { what, done: self.done, total: self.total });
+        }
+        Ok(count)
+    }
 }

@@ -1,23 +1,27 @@
 //! Loads an untrusted dump and verifies the result: it must have the rows that the manifest lists, in tables as our
 //! migrations create them, and the backup's key must decrypt it.
 
-use super::compare::{compare_counts, compare_invariants};
 use super::load_error::LoadError;
 use super::scratch::Scratch;
 use super::{pg_restore, schema_check};
-use crate::backup::create::dump::schema_text;
-use crate::backup::create::survey;
+use crate::backup::create::dump::{count, schema_text};
+use crate::backup::create::survey::{self, Survey};
 use crate::backup::format::manifest::Manifest;
 use leoflow_base::auth::cipher::Cipher;
 use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_base::sys::{blocking, checkpoint, limit};
 use leoflow_engine::store::secret::encryption_key;
+use leoflow_engine::store::totals::INVARIANTS;
 use leoflow_postgres::schema::{self, EmbeddedMigration};
+use leoflow_postgres::totals::{self, Answer, Limits};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio_postgres::Client;
 
+/// Time limit of one invariant; longer than in a backup, because this machine may be slower than the one that made it.
+const TIME_LIMIT: Duration = Duration::from_secs(120);
 /// Interval between progress reports.
 const TICK: Duration = Duration::from_millis(100);
 /// Progress reports between two checks of the database's size, which look at each of its files.
@@ -131,7 +135,7 @@ async fn load_and_compare(
 }
 
 /// Versions of the deferred migrations that are not applied yet.
-async fn waiting_versions(client: &tokio_postgres::Client) -> Result<Vec<i64>, LoadError> {
+async fn waiting_versions(client: &Client) -> Result<Vec<i64>, LoadError> {
     let ledger = schema::inspect(client).await?;
     Ok(schema::waiting(schema::known(), &ledger).iter().map(|known| known.version).collect())
 }
@@ -139,7 +143,7 @@ async fn waiting_versions(client: &tokio_postgres::Client) -> Result<Vec<i64>, L
 /// Checks the schema version, replaces the rollback scripts in the database with this binary's, and applies the missing
 /// migrations.
 async fn migrate_loaded(
-    client: &tokio_postgres::Client,
+    client: &Client,
     scratch: &Scratch,
     manifest: &Manifest,
     version: &str,
@@ -180,4 +184,37 @@ async fn reference_schema(scratch: &Scratch, version: &str, excluded: &[i64]) ->
     migrated.map_err(LoadError::Reference)?;
     let access = scratch.access.clone();
     Ok(run_blocking(move || schema_text(&access, &login, &[])).await??)
+}
+
+/// Compares the row count of each table with the manifest.
+async fn compare_counts(client: &Client, inventory: &Survey, manifest: &Manifest) -> Result<(), LoadError> {
+    let counts = count(client, inventory.tables()).await?;
+    let row_count_text = |rows: Option<&i64>| rows.map_or("no such table".to_owned(), i64::to_string);
+    for table in manifest.tables.keys().chain(counts.keys()) {
+        let (expected, actual) = (manifest.tables.get(table), counts.get(table));
+        if expected != actual {
+            return Err(LoadError::Rows {
+                table: table.clone(),
+                expected: row_count_text(expected),
+                found: row_count_text(actual),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Evaluates the manifest's invariants and compares the answers. A missing answer is only a warning, because it is no
+/// sign of lost data. A query that this release does not have is not run, because it comes from the backup.
+async fn compare_invariants(client: &Client, manifest: &Manifest, reporter: &dyn Reporter) -> Result<(), LoadError> {
+    let warn = |text: String| reporter.report(Progress::Warning(format!("{text}; it was not compared")));
+    let asked = totals::answered(INVARIANTS, &manifest.invariants);
+    for Answer { name, .. } in manifest.invariants.iter().filter(|answer| !asked.iter().any(|one| answer.is_of(one))) {
+        warn(format!("the invariant {name:?} is not one of this release"));
+    }
+    let actual = totals::ask_in_snapshot(client, None, &asked, Limits::each(TIME_LIMIT)).await?;
+    actual.unanswered.iter().for_each(|unanswered| warn(unanswered.to_string()));
+    match totals::differences(&manifest.invariants, &actual.answers).into_iter().next() {
+        Some(difference) => Err(LoadError::Invariant(difference)),
+        None => Ok(()),
+    }
 }

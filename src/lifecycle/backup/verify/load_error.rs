@@ -1,10 +1,10 @@
 //! Errors of loading a dump.
 
-use super::compare::CompareError;
 use crate::backup::create::dump::DumpError;
 use leoflow_engine::store::StoreError;
 use leoflow_postgres::PgError;
 use leoflow_postgres::schema::SchemaError;
+use leoflow_postgres::totals::Difference;
 use std::io;
 use std::time::Duration;
 
@@ -31,8 +31,10 @@ pub enum LoadError {
          machine is too slow", limit.as_secs()
     )]
     TooSlow { limit: Duration },
-    #[error(transparent)]
-    Compare(CompareError),
+    #[error("{table:?} has {found} rows, the manifest says {expected}")]
+    Rows { table: String, expected: String, found: String },
+    #[error("{0}")]
+    Invariant(Difference),
     #[error("it contains objects that are not Leoflow's: {0}")]
     Foreign(String),
     #[error("its tables differ from Leoflow's: {0}")]
@@ -49,15 +51,6 @@ pub enum LoadError {
     ServerStopped(String),
     #[error("the copying thread ended unexpectedly")]
     ThreadEnded,
-}
-
-impl From<CompareError> for LoadError {
-    fn from(error: CompareError) -> Self {
-        match error {
-            CompareError::Postgres(error) => Self::Postgres(error),
-            other => Self::Compare(other),
-        }
-    }
 }
 
 impl LoadError {

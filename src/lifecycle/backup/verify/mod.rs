@@ -1,12 +1,10 @@
 //! Verifies a backup: compares every hash, then restores it into a database of its own and drops that database.
 
-mod compare;
 mod freeze;
 pub(crate) mod leftovers;
 pub mod load;
 pub mod load_error;
 mod pg_restore;
-pub(crate) mod progress_reader;
 pub(crate) mod schema_check;
 pub(crate) mod scratch;
 pub(crate) mod stage;

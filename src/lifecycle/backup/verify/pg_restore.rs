@@ -3,12 +3,11 @@
 use super::freeze;
 use super::load_error::LoadError;
 use super::scratch::Scratch;
-use crate::backup::create::dump::{DumpError, error_output, start};
+use crate::backup::create::dump::{DumpError, PipeError, attend, start};
 use crate::backup::format::archive::zstd_decoder;
 use crate::backup::format::manifest::Manifest;
 use leoflow_base::sys::blocking;
 use leoflow_base::sys::fs::disk;
-use leoflow_base::sys::process::command;
 use leoflow_postgres::fatal_message::{self, Cause};
 use std::fs::File;
 use std::io::{BufReader, Read, Write};
@@ -34,7 +33,11 @@ pub async fn run(scratch: &Scratch, dump: &Path, manifest: &Manifest, fed: &Arc<
     let file = File::open(dump).map_err(LoadError::Read)?;
     let child = start("pg_restore", &mut command)?;
     let (declared, counter) = (manifest.database.dump_bytes, fed.clone());
-    let fed = blocking::run(move || feed(child, file, declared, &counter)).await;
+    let feed = move |child: &mut Child| match child.stdin.take() {
+        Some(mut stdin) => copy(file, &mut stdin, declared, &counter),
+        None => Err(PipeError::Program),
+    };
+    let fed = blocking::run(move || attend("pg_restore", child, feed)).await;
     match fed.map_err(|_| LoadError::ThreadEnded)? {
         Err(LoadError::Program(DumpError::Failed { stderr, .. })) => {
             Err(classify_failure(stderr, disk::free_bytes(dump).unwrap_or(u64::MAX)))
@@ -70,61 +73,27 @@ fn classify_failure(stderr: String, free: u64) -> LoadError {
     }
 }
 
-/// Decompresses the dump, at most the declared number of bytes, into `pg_restore` and waits for the program.
-fn feed(mut child: Child, file: File, declared: u64, fed: &AtomicU64) -> Result<(), LoadError> {
-    let errors = child.stderr.take().map(|pipe| blocking::thread(move || error_output(pipe)));
-    let output = child.stdout.take().map(|pipe| blocking::thread(move || error_output(pipe)));
-    let copied = match child.stdin.take() {
-        Some(mut stdin) => copy(file, &mut stdin, declared, fed),
-        None => Err(FeedError::Pipe),
-    };
-    if matches!(copied, Err(FeedError::Failed(_))) {
-        let _ = child.kill();
-    }
-    let status = child.wait().map_err(LoadError::Read)?;
-    let join = |thread: Option<std::thread::JoinHandle<String>>| thread.and_then(|t| t.join().ok()).unwrap_or_default();
-    let stderr = join(errors);
-    drop(join(output));
-    match copied {
-        Err(FeedError::Failed(error)) => Err(error),
-        _ if !status.success() => {
-            Err(DumpError::Failed { program: "pg_restore", stderr: command::failure(&stderr, status) }.into())
-        }
-        Err(FeedError::Pipe) => {
-            Err(DumpError::Failed { program: "pg_restore", stderr: "it stopped reading".to_owned() }.into())
-        }
-        Ok(()) => Ok(()),
-    }
-}
-
-/// The side of `copy` that failed.
-enum FeedError {
-    /// pg_restore stopped reading; its stderr contains the reason.
-    Pipe,
-    Failed(LoadError),
-}
-
 /// Decompresses exactly the declared number of bytes into `stdin`.
-fn copy(file: File, stdin: &mut impl Write, declared: u64, fed: &AtomicU64) -> Result<(), FeedError> {
-    let failed = |error| FeedError::Failed(LoadError::Read(error));
+fn copy(file: File, stdin: &mut impl Write, declared: u64, fed: &AtomicU64) -> Result<(), PipeError<LoadError>> {
+    let failed = |error| PipeError::Own(LoadError::Read(error));
     let mut decoder = zstd_decoder(BufReader::new(file)).map_err(failed)?;
     let head = freeze::with_freeze(&mut decoder).map_err(failed)?;
     let mut buffer = vec![0; 256 * 1024];
     let (mut total, mut next) = (head.input_length as u64, head.output.as_slice());
     while !next.is_empty() {
         if total > declared {
-            return Err(FeedError::Failed(LoadError::DumpSize { declared, found: "larger" }));
+            return Err(PipeError::Own(LoadError::DumpSize { declared, found: "larger" }));
         }
-        stdin.write_all(next).map_err(|_| FeedError::Pipe)?;
+        stdin.write_all(next).map_err(|_| PipeError::Program)?;
         fed.store(total, Ordering::Relaxed);
         let count = decoder.read(&mut buffer).map_err(failed)?;
         total += count as u64;
         next = &buffer[..count];
     }
     if total < declared {
-        return Err(FeedError::Failed(LoadError::DumpSize { declared, found: "smaller" }));
+        return Err(PipeError::Own(LoadError::DumpSize { declared, found: "smaller" }));
     }
-    stdin.flush().map_err(|_| FeedError::Pipe)
+    stdin.flush().map_err(|_| PipeError::Program)
 }
 
 #[cfg(test)]
