@@ -3,26 +3,26 @@
 //! for what it has already done, so that it can be repeated. If a step fails, the exchange is undone; after a kill the
 //! next start resumes it.
 
-use super::database_names::{allow_connections, database_oid, swap_in_transaction};
-use super::exchange_content::ContentExchange;
 use super::exchange_error::{ExchangeError, io_error};
 use super::exchange_tree::{CONFLICTS, Tree, TreeExchange};
 use super::preserved::PreservedPaths;
 use super::restore_dir::{self, RestoreDir, RetainedState, When};
 use super::{obstacles, quarantine};
-use crate::backup::content;
+use crate::backup::content::{self, Content, ExpectedOwner};
 use crate::backup::create::own_backups::OwnBackups;
 use crate::backup::verify::scratch::{RestoreId, drop_leftovers};
-use leoflow_base::config::{self};
+use leoflow_base::config;
 use leoflow_base::home::journal::{Entry, Journal, Operation};
 use leoflow_base::home::{Home, RESTORED};
 use leoflow_base::sys::fs::{files, folders};
 use leoflow_base::sys::may_fail;
-use leoflow_postgres::databases::Connections;
-use leoflow_postgres::{APPLICATION_DATABASE, Access, database_attributes};
+use leoflow_postgres::databases::{self, Connections, Sessions};
+use leoflow_postgres::external::claim::Claim;
+use leoflow_postgres::{APPLICATION_DATABASE, Access, PgError, database_attributes, instance_fact, location};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Path, PathBuf};
+use tokio_postgres::Client;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExchangePlan {
@@ -62,35 +62,21 @@ enum Step {
     DiscardOlder,
 }
 
-const STEPS: [Step; 10] = [
-    Step::MoveOut,
-    Step::MoveIn,
-    Step::CarryOver,
-    Step::LogsOut,
-    Step::LogsIn,
-    Step::LogsCarryOver,
-    Step::Database,
-    Step::Config,
-    Step::RetainReplaced,
-    Step::DiscardOlder,
+/// The steps in order, with their names in the journal.
+const STEPS: [(Step, &str); 10] = [
+    (Step::MoveOut, "move-out"),
+    (Step::MoveIn, "move-in"),
+    (Step::CarryOver, "carry-over"),
+    (Step::LogsOut, "task-logs-out"),
+    (Step::LogsIn, "task-logs-in"),
+    (Step::LogsCarryOver, "task-logs"),
+    (Step::Database, "database"),
+    (Step::Config, "config"),
+    (Step::RetainReplaced, "settle"),
+    (Step::DiscardOlder, "forget"),
 ];
 
 impl Step {
-    fn name(self) -> &'static str {
-        match self {
-            Self::MoveOut => "move-out",
-            Self::MoveIn => "move-in",
-            Self::CarryOver => "carry-over",
-            Self::LogsOut => "task-logs-out",
-            Self::LogsIn => "task-logs-in",
-            Self::LogsCarryOver => "task-logs",
-            Self::Database => "database",
-            Self::Config => "config",
-            Self::RetainReplaced => "settle",
-            Self::DiscardOlder => "forget",
-        }
-    }
-
     fn is_committed(self) -> bool {
         matches!(self, Self::RetainReplaced | Self::DiscardOlder)
     }
@@ -107,7 +93,7 @@ pub async fn exchange(
     operation: Operation,
     plan: ExchangePlan,
 ) -> Result<(), ExchangeError> {
-    let names = STEPS.iter().map(|step| step.name().to_owned()).collect();
+    let names = STEPS.map(|(_, name)| name.to_owned()).to_vec();
     let mut exchange_state = Exchange::new(home, access, plan)?;
     exchange_state.flush()?;
     let mut journal = Journal::begin_with(home, operation, names, exchange_state.plan()?)?;
@@ -125,7 +111,7 @@ pub enum Resumed {
 
 /// Resumes an interrupted exchange or its undo.
 pub async fn resume(home: &Home, access: &Access, entry: Entry) -> Result<Resumed, ExchangeError> {
-    if entry.steps.iter().map(String::as_str).ne(STEPS.iter().map(|step| step.name())) {
+    if entry.steps.iter().map(String::as_str).ne(STEPS.map(|(_, name)| name)) {
         return Err(ExchangeError::OtherSteps);
     }
     let plan: ExchangePlan =
@@ -171,8 +157,8 @@ impl<'a> Exchange<'a> {
 
     /// Applies the steps from index `from` on; undoes the exchange if one fails before the last two.
     async fn forward(&mut self, journal: &mut Journal, from: usize) -> Result<(), ExchangeError> {
-        for (index, step) in STEPS.into_iter().enumerate().skip(from) {
-            if let Err(error) = self.apply_step(step).await {
+        for (index, (step, name)) in STEPS.into_iter().enumerate().skip(from) {
+            if let Err(error) = self.apply_step(step, name).await {
                 if step.is_committed() {
                     return Err(error);
                 }
@@ -193,14 +179,14 @@ impl<'a> Exchange<'a> {
 
     /// Undoes the steps from index `step_index` down to the first.
     async fn undo(&mut self, journal: &mut Journal, step_index: usize) -> Result<(), ExchangeError> {
-        for (index, step) in STEPS.into_iter().enumerate().take(step_index + 1).rev() {
+        for (index, (step, _)) in STEPS.into_iter().enumerate().take(step_index + 1).rev() {
             journal.set_at(index)?;
             self.undo_step(step).await?;
         }
         Ok(())
     }
 
-    async fn apply_step(&self, step: Step) -> Result<(), ExchangeError> {
+    async fn apply_step(&self, step: Step, name: &str) -> Result<(), ExchangeError> {
         match step {
             Step::MoveOut => self.workspace().move_out()?,
             Step::MoveIn => self.workspace().move_in()?,
@@ -220,7 +206,7 @@ impl<'a> Exchange<'a> {
             Step::DiscardOlder => self.discard_older().await,
         }
         self.flush()?;
-        let name = format!("exchange.{}", step.name());
+        let name = format!("exchange.{name}");
         may_fail(&name).map_err(|source| io_error("finish", Path::new(&name), source))
     }
 
@@ -289,13 +275,7 @@ impl<'a> Exchange<'a> {
 
     /// Makes the database of this state current.
     async fn exchange_databases(&self, state: When) -> Result<(), ExchangeError> {
-        match self.access.owns_server() {
-            true => self.rename_databases(state).await,
-            false => {
-                let content = ContentExchange { home: self.home, access: self.access, restore_dir: &self.restore_dir };
-                content.exchange(&self.plan.mark, state).await
-            }
-        }
+        if self.access.owns_server() { self.rename_databases(state).await } else { self.exchange_content(state).await }
     }
 
     /// Swaps the names of the application database and the standby, the database of the state that is not current, in
@@ -317,6 +297,27 @@ impl<'a> Exchange<'a> {
         let renamed = swap_in_transaction(&mut client, &standby, &temporary_name).await;
         allow_connections(&client, [APPLICATION_DATABASE, &standby], Connections::Allowed).await?;
         renamed
+    }
+
+    /// Makes the content of this state current in one transaction, which also records the mark of this exchange. Does nothing if the recorded mark shows that the state is already current.
+    async fn exchange_content(&self, state: When) -> Result<(), ExchangeError> {
+        let login = self.access.application();
+        let client = self.access.connect(&login).await?;
+        let is_exchanged = instance_fact::read(&client, MARK).await?.as_deref() == Some(self.plan.mark.as_bytes());
+        drop(client);
+        if is_exchanged == (state == When::After) {
+            return Ok(());
+        }
+        let path = self.restore_dir.content(state);
+        let content = Content::at(&path).map_err(|source| io_error("read", &path, source))?;
+        let content = content.ok_or_else(|| io_error("read", &path, io::ErrorKind::NotFound.into()))?;
+        let mark = if state == When::After { self.plan.mark.as_str() } else { "" };
+        let location = location::recorded(self.home)?.ok_or(PgError::NotManaged)?;
+        let final_statements = [instance_fact::statement(MARK, mark), Claim::of(self.home, &location).statement()];
+        Ok(content
+            .import_into(self.access, &login, ExpectedOwner::Home(&location.home_id), &final_statements)
+            .await
+            .map_err(Box::new)?)
     }
 
     fn write_config_and_receipt(&self, when: When) -> Result<(), ExchangeError> {
@@ -376,6 +377,39 @@ impl<'a> Exchange<'a> {
             let _ = older.remove();
         }
     }
+}
+
+/// Name of the row in `instance_fact` that records the mark of the last exchange.
+const MARK: &str = "exchange";
+
+/// Swaps the names of the application database and the standby, the database of the state that is not current.
+async fn swap_in_transaction(client: &mut Client, standby: &str, temporary_name: &str) -> Result<(), ExchangeError> {
+    for name in [APPLICATION_DATABASE, standby] {
+        databases::end_sessions(client, Sessions::In(name)).await?;
+    }
+    let transaction = client.transaction().await.map_err(PgError::from)?;
+    for (from, to) in
+        [(APPLICATION_DATABASE, temporary_name), (standby, APPLICATION_DATABASE), (temporary_name, standby)]
+    {
+        let rename = format!("ALTER DATABASE {from} RENAME TO {to}");
+        transaction.batch_execute(&rename).await.map_err(PgError::from)?;
+    }
+    transaction.commit().await.map_err(PgError::from)?;
+    Ok(())
+}
+
+/// Allows or refuses connections to these databases.
+async fn allow_connections(client: &Client, names: [&str; 2], connections: Connections) -> Result<(), PgError> {
+    for name in names {
+        databases::set_connections(client, name, connections).await?;
+    }
+    Ok(())
+}
+
+/// The object id of a database; `None` if it does not exist.
+pub(super) async fn database_oid(client: &Client, name: &str) -> Result<Option<u32>, PgError> {
+    let row = client.query_opt("SELECT oid FROM pg_database WHERE datname = $1::text::name", &[&name]).await?;
+    Ok(row.map(|row| row.get(0)))
 }
 
 /// Lists the conflicts folders of earlier exchanges.

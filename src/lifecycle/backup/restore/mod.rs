@@ -4,9 +4,7 @@
 
 mod carry_over;
 pub(crate) mod changed_settings;
-mod database_names;
 pub mod exchange;
-pub(crate) mod exchange_content;
 pub(crate) mod exchange_error;
 pub(crate) mod exchange_tree;
 pub(crate) mod newer_files;
@@ -27,8 +25,7 @@ use super::verify::load;
 use super::verify::scratch::{RestoreId, Scratch};
 use super::verify::stage::{Stage, Targets};
 use super::verify::staging::StagingServer;
-use database_names::database_oid;
-use exchange::ExchangePlan;
+use exchange::{ExchangePlan, database_oid};
 use exchange_error::ExchangeError;
 use exchange_tree::write_names;
 use leoflow_base::auth::cipher::Cipher;
