@@ -126,9 +126,7 @@ pub async fn log(State(state): Shared, request: Request, next: Next) -> Response
 fn body_error(headers: &HeaderMap) -> ApiError {
     let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     match length {
-        Some(length) if length <= MAX_BODY_BYTES => {
-            ApiError::new(StatusCode::BAD_REQUEST, "Failed to read the request body")
-        }
+        Some(length) if length <= MAX_BODY_BYTES => ApiError::bad_request("Failed to read the request body"),
         _ => ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "The request body is larger than 16 MiB"),
     }
 }

@@ -24,6 +24,30 @@ impl ApiError {
         Self { status, detail: detail.into(), retry_after_seconds: None }
     }
 
+    pub fn bad_request(detail: impl Into<Value>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail)
+    }
+
+    pub fn forbidden(detail: impl Into<Value>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, detail)
+    }
+
+    pub fn not_found(detail: impl Into<Value>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, detail)
+    }
+
+    pub fn conflict(detail: impl Into<Value>) -> Self {
+        Self::new(StatusCode::CONFLICT, detail)
+    }
+
+    /// Returns the conversion of a store error by an operation with its own words for 404.
+    pub fn or_not_found(detail: impl FnOnce() -> String) -> impl FnOnce(StoreError) -> Self {
+        |error| match error {
+            StoreError::NotFound { .. } => Self::not_found(detail()),
+            other => other.into(),
+        }
+    }
+
     pub fn unauthorized() -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "Not authenticated")
     }

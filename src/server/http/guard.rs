@@ -110,7 +110,7 @@ fn server_address(request: &Request) -> IpAddr {
 /// Returns the host that the request names. A request with several, in `Host` or in an absolute target, is refused as
 /// RFC 9112 says: a proxy before this server may have decided by another one.
 fn requested_host(request: &Request) -> Result<&str, ApiError> {
-    let refusal = || ApiError::new(StatusCode::BAD_REQUEST, "The request must name one host, in one Host header");
+    let refusal = || ApiError::bad_request("The request must name one host, in one Host header");
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let (host, None) = (hosts.next(), hosts.next()) else { return Err(refusal()) };
     let host = host.and_then(|host| host.to_str().ok()).unwrap_or_default();
@@ -140,7 +140,7 @@ fn check_host(host: &str, port: u16, server_address: IpAddr) -> Result<(), ApiEr
     if is_known {
         Ok(())
     } else {
-        Err(ApiError::new(StatusCode::FORBIDDEN, "This host name is not served here: use the IP address or localhost"))
+        Err(ApiError::forbidden("This host name is not served here: use the IP address or localhost"))
     }
 }
 
@@ -152,7 +152,7 @@ fn check_origin(request: &Request, host: &str) -> Result<(), ApiError> {
     if is_read || request.headers().get_all(header::ORIGIN).iter().all(is_own) {
         Ok(())
     } else {
-        Err(ApiError::new(StatusCode::FORBIDDEN, "Requests from other sites are refused"))
+        Err(ApiError::forbidden("Requests from other sites are refused"))
     }
 }
 
@@ -171,7 +171,7 @@ const FRAMED_POLICY: &str = "default-src 'self'; frame-ancestors 'self'; form-ac
 pub async fn require_local(request: Request, next: Next) -> Response {
     match caller(&request) {
         Caller::LocalAdmin => next.run(request).await,
-        Caller::Network => ApiError::new(StatusCode::NOT_FOUND, "Not Found").into_response(),
+        Caller::Network => ApiError::not_found("Not Found").into_response(),
     }
 }
 

@@ -3,7 +3,6 @@
 use super::api_error::ApiError;
 use super::body::lax;
 use super::request::{BODY, Params};
-use axum::http::StatusCode;
 use jiff::Timestamp;
 use leoflow_engine::store::list::field::{FieldType, ListField};
 use leoflow_engine::store::list::filter::{FieldTest, Range, Unset};
@@ -107,7 +106,7 @@ impl Params {
         let order = requested.map(|name| parse_order(name, names)).collect::<Result<Vec<_>, _>>()?;
         if order.len() > MAX_SORT_FIELDS {
             let detail = format!("Ordering with more than {MAX_SORT_FIELDS} parameters is not allowed");
-            return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
+            return Err(ApiError::bad_request(detail));
         }
         Ok(order)
     }
@@ -146,7 +145,7 @@ impl Params {
                     CursorError::Malformed => "Invalid cursor token",
                     CursorError::OtherList => "Cursor token does not match current query shape",
                 };
-                ApiError::new(StatusCode::BAD_REQUEST, detail)
+                ApiError::bad_request(detail)
             })?;
         }
         Ok(listing)
@@ -210,7 +209,7 @@ fn parse_order<F: Copy>(name: &str, fields: &[(&str, F)]) -> Result<Order<F>, Ap
         Some((_, field)) => Ok(order(*field)),
         None => {
             let detail = format!("Ordering with '{known}' is disallowed or the attribute does not exist on the model");
-            Err(ApiError::new(StatusCode::BAD_REQUEST, detail))
+            Err(ApiError::bad_request(detail))
         }
     }
 }

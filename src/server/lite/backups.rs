@@ -54,7 +54,7 @@ async fn path_of(state: &AppState, name: &str) -> Result<String, ApiError> {
     let found = backup_list(state).await?;
     let mut paths = found["backups"].as_array().into_iter().flatten().filter_map(|backup| backup["path"].as_str());
     let path = paths.find(|path| name_of(path) == name).map(str::to_owned);
-    path.ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, format!("There is no backup {name}")))
+    path.ok_or_else(|| ApiError::not_found(format!("There is no backup {name}")))
 }
 
 async fn begin_verification(state: &AppState, name: &str) -> Result<Operation, ApiError> {
@@ -102,7 +102,7 @@ fn name_of(path: &str) -> &str {
 /// `GET /api/lite/operations/{id}`.
 pub async fn operation(State(state): Shared, Segments(id): Segments<u64>) -> Result<Json<Operation>, ApiError> {
     let found = find(&state.core.home, id).await;
-    let missing = || ApiError::new(StatusCode::NOT_FOUND, format!("There is no operation {id}"));
+    let missing = || ApiError::not_found(format!("There is no operation {id}"));
     found.map(Json).ok_or_else(missing)
 }
 

@@ -8,7 +8,7 @@ use crate::release::own_program;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use leoflow_base::home::operations::{Operation, Status};
@@ -50,7 +50,7 @@ async fn find(state: &AppState, id: u64) -> Result<Operation, ApiError> {
     own_program::find(&state.core.home, id)
         .await
         .filter(|operation| [UPGRADE, ROLLBACK, UPGRADE_INSTANCES].contains(&operation.kind.as_str()))
-        .ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, format!("There is no upgrade {id}")))
+        .ok_or_else(|| ApiError::not_found(format!("There is no upgrade {id}")))
 }
 
 /// The events of one operation for one client.

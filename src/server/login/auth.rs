@@ -188,7 +188,7 @@ impl crate::http::query::Query for LoginQuery {
 pub async fn login_redirect(params: QueryParams<LoginQuery>) -> Result<Redirect, ApiError> {
     let Some(next) = params.text("next") else { return Ok(Redirect::temporary("/auth/login")) };
     if !is_local_path(next) {
-        return Err(ApiError::new(StatusCode::BAD_REQUEST, "Invalid or unsafe next URL"));
+        return Err(ApiError::bad_request("Invalid or unsafe next URL"));
     }
     let next = utf8_percent_encode(next, NON_ALPHANUMERIC);
     Ok(Redirect::temporary(&format!("/auth/login?next={next}")))

@@ -3,7 +3,7 @@
 
 use crate::http::api_error::ApiError;
 use axum::extract::Path;
-use axum::http::{StatusCode, header};
+use axum::http::header;
 use axum::response::{Html, IntoResponse};
 use leoflow_base::home::{self, Home};
 use minijinja::value::Value as TemplateValue;
@@ -63,7 +63,7 @@ pub async fn static_file(Path(name): Path<String>) -> Result<impl IntoResponse, 
         Some((_, "svg")) => "image/svg+xml",
         _ => "text/javascript; charset=utf-8",
     };
-    let text = text(&format!("static/{name}")).ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, "Not Found"))?;
+    let text = text(&format!("static/{name}")).ok_or_else(|| ApiError::not_found("Not Found"))?;
     Ok(([(header::CONTENT_TYPE, media_type)], text))
 }
 

@@ -85,12 +85,12 @@ impl OwnProgram {
             let _guard = this.start_lock.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(other) = operations::running(&home) {
                 let detail = format!("Operation {} ({}) is running; try again when it is done", other.id, other.kind);
-                return Err(ApiError::new(StatusCode::CONFLICT, detail));
+                return Err(ApiError::conflict(detail));
             }
             if let Some(other) = lock::operation_holder(&home) {
                 let detail =
                     format!("`{}` (pid {}) is running; try again when it is done", other.command, other.process.pid);
-                return Err(ApiError::new(StatusCode::CONFLICT, detail));
+                return Err(ApiError::conflict(detail));
             }
             let record_failed = |error: io::Error| {
                 let detail = format!("Failed to record the operation: {error}; run leoflow doctor");

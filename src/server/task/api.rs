@@ -54,7 +54,7 @@ pub async fn require_try(State(state): Shared, mut request: Request, next: Next)
 pub async fn refuse_callbacks(request: Request, next: Next) -> Response {
     if request.extensions().get::<FromCallback>().is_some() {
         let detail = "Only a task can do this: a callback of a DAG reads, and changes only Variables";
-        return ApiError::new(StatusCode::FORBIDDEN, detail).into_response();
+        return ApiError::forbidden(detail).into_response();
     }
     next.run(request).await
 }

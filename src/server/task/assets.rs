@@ -4,7 +4,6 @@ use crate::http::api_error::ApiError;
 use crate::http::body::body_as;
 use crate::http::datastore::Datastore;
 use axum::extract::rejection::JsonRejection;
-use axum::http::StatusCode;
 use axum::{Extension, Json};
 use leoflow_engine::model::keys::TryKey;
 use leoflow_engine::schedule::asset_condition;
@@ -49,7 +48,7 @@ pub async fn get(Datastore(client): Datastore, body: Body) -> Result<Json<Value>
         (Some(name), _) => format!("named {name:?}"),
         (None, uri) => format!("with the URI {:?}", uri.as_deref().unwrap_or_default()),
     };
-    let asset = asset.ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, format!("no asset {description} exists")))?;
+    let asset = asset.ok_or_else(|| ApiError::not_found(format!("no asset {description} exists")))?;
     Ok(Json(asset_json(&asset)))
 }
 

@@ -2,7 +2,7 @@
 //! <https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/>
 
 use crate::http::api_error::ApiError;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::HeaderMap;
 use deadpool_postgres::Transaction;
 use leoflow_engine::store::request_keys::{self, Attempt};
 
@@ -18,7 +18,7 @@ pub async fn record(transaction: &Transaction<'_>, headers: &HeaderMap) -> Resul
         Ok(key) if key.len() <= MAX_KEY_BYTES => Ok(request_keys::record(transaction, key).await?),
         _ => {
             let detail = format!("The header Idempotency-Key must have at most {MAX_KEY_BYTES} ASCII characters");
-            Err(ApiError::new(StatusCode::BAD_REQUEST, detail))
+            Err(ApiError::bad_request(detail))
         }
     }
 }

@@ -91,7 +91,7 @@ pub async fn trigger(
             let key = RunKey { dag_id: body.dag_id, run_id: body.run_id };
             reset(&state, &transaction, &key, &existing).await?;
         }
-        Err(StoreError::Invalid(text)) => return Err(ApiError::new(StatusCode::BAD_REQUEST, text)),
+        Err(StoreError::Invalid(text)) => return Err(ApiError::bad_request(text)),
         Err(error) => return Err(error.into()),
     }
     transaction.commit().await?;
@@ -112,7 +112,7 @@ async fn reset(state: &AppState, transaction: &Transaction<'_>, key: &RunKey, ex
                 "Dag run with run_id: '{run_id}' not found, and the run '{existing}' has its logical date. Use another \
                  logical date, or the run_id '{existing}' to reset that run"
             );
-            ApiError::new(StatusCode::NOT_FOUND, detail)
+            ApiError::not_found(detail)
         }
         other => other.into(),
     })

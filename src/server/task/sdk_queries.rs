@@ -7,7 +7,6 @@ use crate::http::datastore::Datastore;
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
-use axum::http::StatusCode;
 use jiff::Timestamp;
 use leoflow_engine::model::keys::RunKey;
 use leoflow_engine::store::instance::sdk_queries::{self, PreviousInstance, SdkInstanceFilter, SdkRunFilter};
@@ -20,7 +19,7 @@ pub async fn run(Datastore(client): Datastore, body: Body) -> Result<Json<Value>
     let key: RunKey = body_as(body)?;
     let run_row = sdk_queries::run(&*client, &key).await?;
     let missing = || format!("Dag run with dag_id '{}' and run_id '{}' was not found", key.dag_id, key.run_id);
-    run_row.map(Json).ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, missing()))
+    run_row.map(Json).ok_or_else(|| ApiError::not_found(missing()))
 }
 
 #[derive(Deserialize)]

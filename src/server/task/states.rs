@@ -36,7 +36,7 @@ impl Asset {
     /// Like `find`; 404 when there is no such asset.
     async fn id(&self, client: &impl GenericClient) -> Result<i64, ApiError> {
         let asset_name = self.name.as_deref().or(self.uri.as_deref()).unwrap_or_default();
-        let unknown = || ApiError::new(StatusCode::NOT_FOUND, format!("no asset {asset_name:?} exists"));
+        let unknown = || ApiError::not_found(format!("no asset {asset_name:?} exists"));
         self.find(client).await?.ok_or_else(unknown)
     }
 }

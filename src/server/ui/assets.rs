@@ -9,7 +9,6 @@ use crate::http::datastore::Datastore;
 use crate::http::request::{Params, Segments};
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
 use leoflow_engine::schedule::partition_mapper::Mappers;
 use leoflow_engine::schedule::timetable::Timetable;
 use leoflow_engine::store::asset::asset_lists::{self, AwaitedAsset};
@@ -189,7 +188,7 @@ pub async fn pending(
     let partitions = partitions::pending(&*client, Some(&dag_id)).await?;
     let Some(partition) = partitions.iter().find(|partition| partition.key == key) else {
         let detail = format!("No PartitionedDagRun for dag={dag_id} partition={key}");
-        return Err(ApiError::new(StatusCode::NOT_FOUND, detail));
+        return Err(ApiError::not_found(detail));
     };
     Ok(Json(partition_view(&*client, &dag, partition).await?))
 }

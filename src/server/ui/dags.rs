@@ -111,7 +111,7 @@ pub async fn run_stats(
     Segments((dag_id, run_id)): Segments<(String, String)>,
 ) -> Result<Json<Value>, ApiError> {
     let key = RunKey { dag_id, run_id };
-    runs::get(&*client, &key, ReadFor::Reading).await.map_err(|error| run_not_found(error, &key))?;
+    runs::get(&*client, &key, ReadFor::Reading).await.map_err(run_not_found(&key))?;
     let seconds = overview::durations(&*client, &key.dag_id, SAMPLED_RUNS).await?;
     Ok(Json(json!({"duration": statistics(&seconds)})))
 }

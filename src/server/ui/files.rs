@@ -56,7 +56,7 @@ const NO_FILE: [io::ErrorKind; 4] = [
 ];
 
 fn not_found() -> ApiError {
-    ApiError::new(StatusCode::NOT_FOUND, "Not Found")
+    ApiError::not_found("Not Found")
 }
 
 /// Fallback for all other paths: the UI's index page, which routes on the client. A path that is not the UI's is

@@ -10,7 +10,7 @@ use crate::http::request::{Params, Segments};
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures_util::future::try_join_all;
 use futures_util::stream;
@@ -320,7 +320,7 @@ pub async fn gantt(
     let RunKey { dag_id, run_id } = key;
     if bars.is_empty() {
         let detail = format!("No task instances for dag_id={dag_id} run_id={run_id}");
-        return Err(ApiError::new(StatusCode::NOT_FOUND, detail));
+        return Err(ApiError::not_found(detail));
     }
     let bars_json: Vec<Value> = bars
         .iter()

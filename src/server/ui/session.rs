@@ -7,7 +7,6 @@ use crate::http::body::body_as;
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
-use axum::http::StatusCode;
 use leoflow_base::auth::token::{self, Bearer};
 use leoflow_base::config;
 use serde::Deserialize;
@@ -96,5 +95,5 @@ pub async fn token(State(state): Shared, body: Result<Json<Value>, JsonRejection
 
 /// `/ui/teams`: teams are not supported.
 pub async fn teams() -> ApiError {
-    ApiError::new(StatusCode::FORBIDDEN, "Multi-team mode is not configured in the Airflow environment")
+    ApiError::forbidden("Multi-team mode is not configured in the Airflow environment")
 }

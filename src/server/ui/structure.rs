@@ -7,7 +7,6 @@ use crate::http::api_error::ApiError;
 use crate::http::datastore::Datastore;
 use crate::http::request::Params;
 use axum::Json;
-use axum::http::StatusCode;
 use leoflow_engine::model::dag::{Structure, Task};
 use leoflow_engine::store::dag::{dags, versions};
 use leoflow_postgres::GenericClient;
@@ -15,7 +14,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 pub fn not_found(dag_id: &str) -> ApiError {
-    ApiError::new(StatusCode::NOT_FOUND, format!("Dag with id {dag_id} was not found"))
+    ApiError::not_found(format!("Dag with id {dag_id} was not found"))
 }
 
 /// Parses which part of the DAG the query selects.
@@ -39,7 +38,7 @@ async fn selected_version(client: &impl GenericClient, dag_id: &str, params: &Pa
     let structure = versions::structure(client, dag_id, number).await?;
     structure.ok_or_else(|| {
         let detail = format!("Dag with id {dag_id} and version number {number} was not found");
-        ApiError::new(StatusCode::NOT_FOUND, detail)
+        ApiError::not_found(detail)
     })
 }
 

@@ -10,7 +10,6 @@ use crate::http::listing::{Fields, collection};
 use crate::http::query::{ListParameters, Query, QueryParams};
 use crate::http::request::Segments;
 use axum::Json;
-use axum::http::StatusCode;
 use leoflow_engine::model::keys::RunKey;
 use leoflow_engine::schedule::partition_key;
 use leoflow_engine::schedule::timetable::Partition;
@@ -123,7 +122,7 @@ pub async fn upstream(
     Segments((dag_id, run_id)): Segments<(String, String)>,
 ) -> Result<Json<AssetEventCollectionResponse>, ApiError> {
     let key = RunKey { dag_id, run_id };
-    runs::get(&*client, &key, ReadFor::Reading).await.map_err(|error| run_not_found(error, &key))?;
+    runs::get(&*client, &key, ReadFor::Reading).await.map_err(run_not_found(&key))?;
     let events = asset_lists::events_of_run(&*client, &key, CreatedRuns::Read).await?;
     Ok(Json(events.into_iter().map(view).collect()))
 }
@@ -164,7 +163,7 @@ pub async fn create(
     let transaction = client.transaction().await?;
     if asset_lists::get(&transaction, asset_id).await?.is_none() {
         let detail = format!("Asset with ID: `{asset_id}` was not found");
-        return Err(ApiError::new(StatusCode::NOT_FOUND, detail));
+        return Err(ApiError::not_found(detail));
     }
     let id = assets::add_event(&transaction, asset_id, &extra.into(), None, &[], partition.as_ref()).await?;
     let event = asset_lists::event(&transaction, id).await?;

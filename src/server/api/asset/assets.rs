@@ -11,7 +11,6 @@ use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams};
 use crate::http::request::Segments;
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
 use jiff::Timestamp;
 use leoflow_engine::model::state::RunType;
 use leoflow_engine::store::asset::asset_lists::{self, AliasField, Asset, AssetField, AssetFilter, AssetUse, UsedBy};
@@ -189,12 +188,12 @@ pub async fn aliases(
 
 pub async fn alias(State(state): Shared, Segments(id): Segments<i64>) -> Result<Json<AssetAliasResponse>, ApiError> {
     let alias = asset_lists::alias(&*state.core.database.get().await?, id).await?;
-    let not_found = || ApiError::new(StatusCode::NOT_FOUND, format!("The Asset Alias with ID: `{id}` was not found"));
+    let not_found = || ApiError::not_found(format!("The Asset Alias with ID: `{id}` was not found"));
     Ok(Json(alias_view(alias.ok_or_else(not_found)?)))
 }
 
 fn asset_not_found(id: i64) -> ApiError {
-    ApiError::new(StatusCode::NOT_FOUND, format!("The Asset with ID: `{id}` was not found"))
+    ApiError::not_found(format!("The Asset with ID: `{id}` was not found"))
 }
 
 pub async fn get(Datastore(client): Datastore, Segments(id): Segments<i64>) -> Result<Json<AssetResponse>, ApiError> {
@@ -261,7 +260,7 @@ async fn producing_dag(client: &impl GenericClient, id: i64) -> Result<String, A
     let mut dag_ids = asset_lists::producers(client, id).await?.into_iter();
     match (dag_ids.next(), dag_ids.next()) {
         (Some(dag_id), None) => Ok(dag_id),
-        (None, _) => Err(ApiError::new(StatusCode::NOT_FOUND, format!("No Dag materializes asset with ID: {id}"))),
-        _ => Err(ApiError::new(StatusCode::CONFLICT, format!("More than one Dag materializes asset with ID: {id}"))),
+        (None, _) => Err(ApiError::not_found(format!("No Dag materializes asset with ID: {id}"))),
+        _ => Err(ApiError::conflict(format!("More than one Dag materializes asset with ID: {id}"))),
     }
 }

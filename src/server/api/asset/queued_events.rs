@@ -9,7 +9,6 @@ use crate::http::query::{Kind, Parameter, Query, QueryParams};
 use crate::http::request::{Params, Segments};
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
 use jiff::Timestamp;
 use leoflow_engine::store::asset::asset_lists::{self, QueuedUpdate};
 use schemars::JsonSchema;
@@ -27,7 +26,7 @@ impl QueueSelector {
         let dag = self.dag_id.as_ref().map(|id| format!("dag_id: `{id}`"));
         let asset = self.asset_id.map(|id| format!("asset_id: `{id}`"));
         let selectors: Vec<String> = dag.into_iter().chain(asset).collect();
-        ApiError::new(StatusCode::NOT_FOUND, format!("Queued event with {} was not found", selectors.join(" and ")))
+        ApiError::not_found(format!("Queued event with {} was not found", selectors.join(" and ")))
     }
 
     fn parse_before(params: &Params) -> Result<Option<Timestamp>, ApiError> {

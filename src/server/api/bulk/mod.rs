@@ -6,7 +6,6 @@ mod schema;
 use crate::http::api_error::ApiError;
 use crate::state::Core;
 use axum::Json;
-use axum::http::StatusCode;
 use deadpool_postgres::Transaction;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -253,11 +252,11 @@ fn select_entities(
     }
     if !clashing.is_empty() {
         let detail = format!("The {plural} with these names already exist: {}", clashing.join(", "));
-        return Err(ApiError::new(StatusCode::CONFLICT, detail));
+        return Err(ApiError::conflict(detail));
     }
     if !absent.is_empty() {
         let detail = format!("The {plural} with these names were not found: {}", absent.join(", "));
-        return Err(ApiError::new(StatusCode::NOT_FOUND, detail));
+        return Err(ApiError::not_found(detail));
     }
     Ok(selection)
 }

@@ -10,7 +10,7 @@ use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams};
 use crate::http::request::Segments;
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use leoflow_engine::store::dag::dags;
 use leoflow_engine::store::dag::import_errors::{self, ImportErrorField};
 use leoflow_engine::store::list::listing::Listing;
@@ -22,7 +22,7 @@ use serde_json::Value;
 pub async fn parse_again(State(state): Shared, Segments(token): Segments<String>) -> Result<Created<Value>, ApiError> {
     let page = dags::list(&*state.core.database.get().await?, &state.dag_files.structures, Listing::default()).await?;
     let dag = page.rows.into_iter().find(|dag| file_token(&dag.fileloc) == token);
-    let dag = dag.ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, "The DAG file with this token was not found"))?;
+    let dag = dag.ok_or_else(|| ApiError::not_found("The DAG file with this token was not found"))?;
     state.dag_files.parse_requests.add(dag.fileloc.into());
     Ok(Created(Value::Null))
 }
@@ -52,7 +52,7 @@ pub async fn source(
     let (version_number, content) = dags::source(&*client, &dag_id, number_filter).await?.ok_or_else(|| {
         let number = number.map_or_else(|| "None".to_owned(), |number| number.to_string());
         let detail = format!("The source code of the Dag {dag_id}, version_number {number} was not found");
-        ApiError::new(StatusCode::NOT_FOUND, detail)
+        ApiError::not_found(detail)
     })?;
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("*/*");
     if accept.starts_with("text/plain") {

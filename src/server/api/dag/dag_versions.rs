@@ -8,7 +8,6 @@ use crate::http::listing::{Fields, collection};
 use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams};
 use crate::http::request::Segments;
 use axum::Json;
-use axum::http::StatusCode;
 use leoflow_engine::store::dag::dags;
 use leoflow_engine::store::dag::versions::{self, VersionField};
 use leoflow_engine::store::list::filter::FieldTest;
@@ -61,7 +60,7 @@ pub async fn get(
     let version_name = versions::named(&*client, &dag_id, number).await?;
     let not_found = || {
         let detail = format!("The DagVersion with dag_id: `{dag_id}` and version_number: `{number}` was not found");
-        ApiError::new(StatusCode::NOT_FOUND, detail)
+        ApiError::not_found(detail)
     };
     Ok(Json(version(&version_name.ok_or_else(not_found)?)))
 }

@@ -13,7 +13,6 @@ use crate::http::openapi::answers::{NoContent, Written};
 use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams, UPDATE_MASK, UpdateMaskQuery};
 use crate::http::request::{Params, Segments};
 use axum::extract::State;
-use axum::http::StatusCode;
 use leoflow_base::protocol::task_log;
 use leoflow_engine::store::StoreError;
 use leoflow_engine::store::dag::dags::{self, Activity, DagField, Favorite, LatestRun, Tags};
@@ -156,7 +155,7 @@ fn check_mask(params: &Params) -> Result<(), ApiError> {
         return Ok(());
     }
     let detail = "Only `is_paused` field can be updated through the REST API";
-    Err(ApiError::new(StatusCode::BAD_REQUEST, detail))
+    Err(ApiError::bad_request(detail))
 }
 
 pub async fn patch(
@@ -167,7 +166,7 @@ pub async fn patch(
 ) -> Result<WrittenDag, ApiError> {
     check_mask(&params)?;
     let transaction = client.transaction().await?;
-    dags::set_paused(&transaction, &dag_id, is_paused.into()).await.map_err(|error| not_found(error, &dag_id))?;
+    dags::set_paused(&transaction, &dag_id, is_paused.into()).await.map_err(not_found(&dag_id))?;
     let changed = dags::get(&transaction, &dag_id).await?;
     transaction.commit().await?;
     Ok(Written::new(DAGResponse::new(&changed)))
@@ -218,19 +217,14 @@ pub async fn patch_several(
 }
 
 /// 404 of routes that change a DAG; Airflow words it differently for routes that read it.
-fn not_found(error: StoreError, dag_id: &str) -> ApiError {
-    match error {
-        StoreError::NotFound { .. } => {
-            ApiError::new(StatusCode::NOT_FOUND, format!("Dag with id: {dag_id} was not found"))
-        }
-        other => other.into(),
-    }
+fn not_found(dag_id: &str) -> impl FnOnce(StoreError) -> ApiError {
+    ApiError::or_not_found(move || format!("Dag with id: {dag_id} was not found"))
 }
 
 pub async fn delete(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<NoContent, ApiError> {
     let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
-    dags::delete(&transaction, &dag_id).await.map_err(|error| not_found(error, &dag_id))?;
+    dags::delete(&transaction, &dag_id).await.map_err(not_found(&dag_id))?;
     let logs = DeletedLogs::quarantine(&state.core.home, task_log::folder_of_dag(&state.core.home, &dag_id)).await;
     transaction.commit().await?;
     logs.remove();
@@ -240,17 +234,12 @@ pub async fn delete(State(state): Shared, Segments(dag_id): Segments<String>) ->
 }
 
 /// 404 of the routes about favorites.
-fn favorite_not_found(error: StoreError, dag_id: &str) -> ApiError {
-    match error {
-        StoreError::NotFound { .. } => {
-            ApiError::new(StatusCode::NOT_FOUND, format!("Dag with id '{dag_id}' not found"))
-        }
-        other => other.into(),
-    }
+fn favorite_not_found(dag_id: &str) -> impl FnOnce(StoreError) -> ApiError {
+    ApiError::or_not_found(move || format!("Dag with id '{dag_id}' not found"))
 }
 
 pub async fn favorite(Datastore(client): Datastore, Segments(dag_id): Segments<String>) -> Result<NoContent, ApiError> {
-    dags::set_favorite(&*client, &dag_id, Favorite::Yes).await.map_err(|error| favorite_not_found(error, &dag_id))?;
+    dags::set_favorite(&*client, &dag_id, Favorite::Yes).await.map_err(favorite_not_found(&dag_id))?;
     Ok(NoContent)
 }
 
@@ -258,8 +247,8 @@ pub async fn unfavorite(
     Datastore(client): Datastore,
     Segments(dag_id): Segments<String>,
 ) -> Result<NoContent, ApiError> {
-    if !dags::get(&*client, &dag_id).await.map_err(|error| favorite_not_found(error, &dag_id))?.is_favorite {
-        return Err(ApiError::new(StatusCode::CONFLICT, "Dag is not marked as favorite"));
+    if !dags::get(&*client, &dag_id).await.map_err(favorite_not_found(&dag_id))?.is_favorite {
+        return Err(ApiError::conflict("Dag is not marked as favorite"));
     }
     dags::set_favorite(&*client, &dag_id, Favorite::No).await?;
     Ok(NoContent)

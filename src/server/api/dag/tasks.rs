@@ -12,10 +12,8 @@ use crate::http::listing::collection;
 use crate::http::query::{Kind, Parameter, Query, QueryParams};
 use crate::http::request::Segments;
 use axum::Json;
-use axum::http::StatusCode;
 use leoflow_engine::model::dag::{Structure, Task, TriggerRule};
 use leoflow_engine::model::keys::{InstanceKey, RunKey};
-use leoflow_engine::store::StoreError;
 use leoflow_engine::store::dag::dags;
 use leoflow_engine::store::instance::instances::{self, InstanceFilter};
 use schemars::JsonSchema;
@@ -168,7 +166,7 @@ fn sort(tasks: &mut Vec<TaskResponse>, order: &str) -> Result<(), ApiError> {
     let name = order.trim_start_matches(['-', '+']);
     if !SORTABLE_FIELDS.contains(&name) {
         let detail = format!("Ordering with '{name}' is disallowed or the attribute does not exist on the model");
-        return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
+        return Err(ApiError::bad_request(detail));
     }
     let key = |task: &TaskResponse| SortKey::new(&serde_json::to_value(task).unwrap_or_default()[name]);
     let mut keyed: Vec<(SortKey, TaskResponse)> = tasks.drain(..).map(|task| (key(&task), task)).collect();
@@ -223,7 +221,7 @@ pub async fn get(
         .tasks
         .iter()
         .find(|task| task.task_id == task_id)
-        .ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, format!("Task with id {task_id} was not found")))?;
+        .ok_or_else(|| ApiError::not_found(format!("Task with id {task_id} was not found")))?;
     Ok(Json(view(&structure, task)))
 }
 
@@ -242,7 +240,7 @@ pub async fn list_mapped(
     let page = instances::list(&*client, listing).await?;
     if page.total == 0 {
         let structure = dags::get(&*client, &dag_id).await?.structure;
-        let not_found = |detail: String| Err(ApiError::new(StatusCode::NOT_FOUND, detail));
+        let not_found = |detail: String| Err(ApiError::not_found(detail));
         match structure.tasks.iter().find(|task| task.task_id == task_id) {
             None => return not_found(format!("Task id {task_id} not found")),
             Some(task) if !task.mapped && task.group.is_none() => {
@@ -259,16 +257,13 @@ pub async fn get_mapped_instance(
     Segments(path): Segments<MappedPath>,
 ) -> Result<Json<TaskInstanceResponse>, ApiError> {
     let key = instance_key(path);
-    let mapped_instance = instances::get(&*client, &key).await.map_err(|error| match error {
-        StoreError::NotFound { .. } => {
-            let InstanceKey { run: RunKey { dag_id, run_id }, task_id, map_index } = &key;
-            let detail = format!(
-                "The Mapped Task Instance with dag_id: `{dag_id}`, run_id: `{run_id}`, task_id: `{task_id}`, \
-                 and map_index: `{map_index}` was not found"
-            );
-            ApiError::new(StatusCode::NOT_FOUND, detail)
-        }
-        other => other.into(),
-    })?;
+    let not_found = ApiError::or_not_found(|| {
+        let InstanceKey { run: RunKey { dag_id, run_id }, task_id, map_index } = &key;
+        format!(
+            "The Mapped Task Instance with dag_id: `{dag_id}`, run_id: `{run_id}`, task_id: `{task_id}`, \
+             and map_index: `{map_index}` was not found"
+        )
+    });
+    let mapped_instance = instances::get(&*client, &key).await.map_err(not_found)?;
     Ok(Json(instance(mapped_instance)))
 }

@@ -8,15 +8,14 @@ use crate::http::body::Body;
 use crate::http::request::Segments;
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use leoflow_engine::model::keys::{InstanceKey, RunKey};
 use leoflow_engine::model::state::TaskState;
+use leoflow_engine::store::ReadFor;
 use leoflow_engine::store::instance::clear::{Clearing, Selection};
 use leoflow_engine::store::instance::instances;
 use leoflow_engine::store::run::runs;
-use leoflow_engine::store::{ReadFor, StoreError};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
@@ -138,19 +137,15 @@ impl ClearTaskInstancesBody {
             return Ok(runs::between(transaction, dag_id, self.start_date, self.end_date).await?);
         };
         let key = RunKey { dag_id: dag_id.to_owned(), run_id: run_id.clone() };
-        let run = runs::get(transaction, &key, ReadFor::Reading).await.map_err(|error| match error {
-            StoreError::NotFound { .. } => {
-                ApiError::new(StatusCode::NOT_FOUND, format!("Dag Run id {run_id} not found in dag {dag_id}"))
-            }
-            other => other.into(),
-        })?;
+        let detail = || format!("Dag Run id {run_id} not found in dag {dag_id}");
+        let run = runs::get(transaction, &key, ReadFor::Reading).await.map_err(ApiError::or_not_found(detail))?;
         if !self.include_past && !self.include_future {
             return Ok(vec![key]);
         }
         let Some(date) = run.logical_date else {
             let detail =
                 "Cannot use include_past or include_future with no logical_date(e.g. manually or asset-triggered).";
-            return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
+            return Err(ApiError::bad_request(detail));
         };
         let (from, to) = ((!self.include_past).then_some(date), (!self.include_future).then_some(date));
         Ok(runs::between(transaction, dag_id, from, to).await?)
@@ -222,5 +217,5 @@ async fn refuse_running(transaction: &Transaction<'_>, keys: &[InstanceKey]) -> 
     }
     let detail = "AirflowClearRunningTaskException: Disable 'prevent_running_task' to proceed, or wait until the task is \
                   not running, queued, or scheduled state.";
-    Err(ApiError::new(StatusCode::CONFLICT, detail))
+    Err(ApiError::conflict(detail))
 }

@@ -6,7 +6,6 @@ use crate::http::datastore::Datastore;
 use crate::http::query::{Kind, Parameter, Query, QueryParams};
 use crate::http::request::Segments;
 use axum::Json;
-use axum::http::StatusCode;
 use leoflow_engine::store::instance::{instances, xcoms};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -37,7 +36,7 @@ pub async fn links(
         let tries = instances::tries(&*client, &key).await?;
         if !tries.iter().any(|past| i64::from(past.number) == number) {
             let detail = format!("TaskInstanceHistory not found for try_number={number}");
-            return Err(ApiError::new(StatusCode::NOT_FOUND, detail));
+            return Err(ApiError::not_found(detail));
         }
     }
     let extra_links = xcoms::extra_links(&*client, &key).await?;

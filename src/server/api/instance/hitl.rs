@@ -14,7 +14,6 @@ use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams};
 use crate::http::request::Segments;
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
 use jiff::Timestamp;
 use leoflow_engine::model::state::TaskState;
 use leoflow_engine::store::instance::hitl::{self, Answer, Detail, DetailField, DetailFilter, Refusal};
@@ -28,16 +27,11 @@ use serde_json::{Map, Value, json};
 /// Converts the refusal of an answer to Airflow's response.
 pub fn refusal_response(refusal: Refusal) -> ApiError {
     match refusal {
-        Refusal::NotAsked => {
-            ApiError::new(StatusCode::NOT_FOUND, "Human-in-the-loop detail does not exist for this Task Instance")
-        }
-        Refusal::AnsweredAlready => ApiError::new(
-            StatusCode::CONFLICT,
+        Refusal::NotAsked => ApiError::not_found("Human-in-the-loop detail does not exist for this Task Instance"),
+        Refusal::AnsweredAlready => ApiError::conflict(
             "Human-in-the-loop detail has already been updated for this Task Instance and is not allowed to write again.",
         ),
-        Refusal::UnknownOptions { .. } | Refusal::SeveralOptions => {
-            ApiError::new(StatusCode::BAD_REQUEST, refusal.to_string())
-        }
+        Refusal::UnknownOptions { .. } | Refusal::SeveralOptions => ApiError::bad_request(refusal.to_string()),
         Refusal::Store(error) => error.into(),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::clear::{check_note, response};
 use super::instance_views::TaskInstanceCollectionResponse;
-use super::task_instances::{MapIndexQuery, instance_not_found, instances_not_found};
+use super::task_instances::{MapIndexQuery, missing_instances};
 use crate::api::deleted_logs::DeletedLogs;
 use crate::api::instance_path::{TaskPath, instance_key_from_query};
 use crate::app_state::Shared;
@@ -14,7 +14,6 @@ use crate::http::query::{Kind, Parameter, Query, QueryParams, UPDATE_MASK, Updat
 use crate::http::request::{Params, PathParts, Segments};
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
 use deadpool_postgres::Transaction;
 use leoflow_engine::model::keys::{InstanceKey, RunKey};
 use leoflow_engine::model::state::TaskState;
@@ -132,7 +131,7 @@ async fn preview(
 /// `Task id t is`.
 pub fn same_state(subject: &str, state: Option<TaskState>) -> ApiError {
     let state = state.map_or("", TaskState::as_str);
-    ApiError::new(StatusCode::CONFLICT, format!("{subject} already in {state} state"))
+    ApiError::conflict(format!("{subject} already in {state} state"))
 }
 
 /// Returns the task's instances in the run; 404 when the DAG has no such task.
@@ -145,12 +144,12 @@ async fn task_keys(
     let dag = dags::get(transaction, &run.dag_id).await?;
     if dag.structure.tasks.iter().all(|task| task.task_id != task_id) {
         let detail = format!("Task '{task_id}' not found in Dag '{}'", run.dag_id);
-        return Err(ApiError::new(StatusCode::NOT_FOUND, detail));
+        return Err(ApiError::not_found(detail));
     }
     let mut keys = instances::of_task(transaction, run, task_id).await?;
     keys.retain(|key| map_index.is_none_or(|index| index == key.map_index));
     if keys.is_empty() {
-        return Err(instances_not_found(run, task_id, map_index));
+        return Err(ApiError::not_found(missing_instances(run, task_id, map_index)));
     }
     Ok(keys)
 }
@@ -162,7 +161,7 @@ async fn group_tasks_and_keys(
     group_id: &str,
 ) -> Result<(Vec<String>, Vec<InstanceKey>), ApiError> {
     let structure = dags::get(transaction, &run.dag_id).await?.structure;
-    let not_found = |detail: String| Err(ApiError::new(StatusCode::NOT_FOUND, detail));
+    let not_found = |detail: String| Err(ApiError::not_found(detail));
     if structure.groups.iter().all(|group| group.group_id != group_id) {
         return not_found(format!("Task group '{group_id}' not found in DAG '{}'", run.dag_id));
     }
@@ -307,7 +306,7 @@ pub async fn delete(
     let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
     if !instances::of_task(&transaction, &key.run, &key.task_id).await?.contains(&key) {
-        return Err(instance_not_found(&key));
+        return Err(ApiError::not_found(missing_instances(&key.run, &key.task_id, Some(key.map_index))));
     }
     mark::delete_instance(&transaction, &key).await?;
     let logs = DeletedLogs::quarantine(&state.core.home, key.log_folder(&state.core.home)).await;

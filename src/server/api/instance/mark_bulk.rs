@@ -9,7 +9,6 @@ use crate::http::body::{Body, fields_as};
 use crate::http::request::Segments;
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
 use deadpool_postgres::Transaction;
 use leoflow_base::home::Home;
 use leoflow_engine::model::keys::{InstanceKey, RunKey};
@@ -92,7 +91,7 @@ impl KeyedEntities for TaskInstances {
             let detail = format!(
                 "When using wildcard in path, dag_id and dag_run_id must be specified in {location} for task_id: {name}"
             );
-            return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
+            return Err(ApiError::bad_request(detail));
         }
         let map_index = body.and_then(|body| body.get("map_index")).and_then(Value::as_i64);
         Ok(InstanceSelector {
@@ -134,7 +133,7 @@ impl KeyedEntities for TaskInstances {
             json!({"dag_id": dag_id, "dag_run_id": run_id, "task_id": selector.task_id, "map_index": selector.map_index})
         });
         let ids: Value = ids.collect();
-        ApiError::new(StatusCode::NOT_FOUND, format!("The task instances with these identifiers: {ids} were not found"))
+        ApiError::not_found(format!("The task instances with these identifiers: {ids} were not found"))
     }
 
     async fn change(

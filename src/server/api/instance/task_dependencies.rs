@@ -134,14 +134,10 @@ async fn unmet_trigger_rule(
 
 async fn respond(state: &AppState, key: InstanceKey) -> DependencyResult {
     let client = state.core.database.get().await?;
-    let not_found = |error| match error {
-        StoreError::NotFound { .. } => instance_not_found(&key),
-        other => other.into(),
-    };
-    let instance = instances::get(&*client, &key).await.map_err(not_found)?;
+    let instance = instances::get(&*client, &key).await.map_err(instance_not_found(&key))?;
     let dependencies = match instance.state {
         None | Some(TaskState::Scheduled) => {
-            let run = runs::get(&*client, &key.run, ReadFor::Reading).await.map_err(not_found)?;
+            let run = runs::get(&*client, &key.run, ReadFor::Reading).await.map_err(instance_not_found(&key))?;
             unmet_dependencies(&*client, &run, &instance).await?
         }
         Some(_) => Vec::new(),

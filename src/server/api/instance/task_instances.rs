@@ -11,7 +11,6 @@ use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams};
 use crate::http::request::{Params, Segments};
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
 use leoflow_engine::model::keys::{InstanceKey, RunKey};
 use leoflow_engine::model::state::TaskState;
 use leoflow_engine::store::dag::dags;
@@ -158,19 +157,18 @@ pub fn instance_listing(params: &Params, scope: Scope) -> Result<Listing<Instanc
 }
 
 /// 404 in Airflow's words.
-pub fn instance_not_found(key: &InstanceKey) -> ApiError {
-    instances_not_found(&key.run, &key.task_id, Some(key.map_index))
+pub fn instance_not_found(key: &InstanceKey) -> impl FnOnce(StoreError) -> ApiError {
+    ApiError::or_not_found(|| missing_instances(&key.run, &key.task_id, Some(key.map_index)))
 }
 
-/// 404 for a request about the instances of a task; `map_index` is `None` when the request selects all of them.
-pub fn instances_not_found(run: &RunKey, task_id: &str, map_index: Option<i32>) -> ApiError {
+/// The text of a 404 about the instances of a task; `map_index` is `None` when the request selects all of them.
+pub fn missing_instances(run: &RunKey, task_id: &str, map_index: Option<i32>) -> String {
     let RunKey { dag_id, run_id } = run;
     let map_index = map_index.map_or_else(|| "None".to_owned(), |index| index.to_string());
-    let detail = format!(
+    format!(
         "The Task Instance with dag_id: `{dag_id}`, run_id: `{run_id}`, task_id: `{task_id}` and map_index: `{map_index}` \
          was not found"
-    );
-    ApiError::new(StatusCode::NOT_FOUND, detail)
+    )
 }
 
 batch_body! {
@@ -214,17 +212,12 @@ pub async fn list(
     match (dag, run) {
         (None, Some(_)) => {
             let detail = "dag_id is required when dag_run_id is specified";
-            return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
+            return Err(ApiError::bad_request(detail));
         }
         (Some(dag_id), Some(run_id)) => {
             let key = RunKey { dag_id: dag_id.to_owned(), run_id: run_id.to_owned() };
-            runs::get(&*client, &key, ReadFor::Reading).await.map_err(|error| match error {
-                StoreError::NotFound { .. } => {
-                    let detail = format!("DagRun with dag_id: `{dag_id}` and run_id: `{run_id}` was not found");
-                    ApiError::new(StatusCode::NOT_FOUND, detail)
-                }
-                other => other.into(),
-            })?;
+            let detail = || format!("DagRun with dag_id: `{dag_id}` and run_id: `{run_id}` was not found");
+            runs::get(&*client, &key, ReadFor::Reading).await.map_err(ApiError::or_not_found(detail))?;
         }
         (Some(dag_id), None) => drop(dags::get(&*client, dag_id).await?),
         (None, None) => {}
@@ -235,7 +228,7 @@ pub async fn list(
         let structure = dags::get(&*client, dag_id).await?.structure;
         if structure.groups.iter().all(|group| group.group_id != group_id) {
             let detail = format!("Task group {group_id} was not found in Dag {dag_id}");
-            return Err(ApiError::new(StatusCode::NOT_FOUND, detail));
+            return Err(ApiError::not_found(detail));
         }
         listing.filter.task_ids = Some(structure.tasks_of_group(group_id));
     }
@@ -248,15 +241,10 @@ pub async fn get(
     Segments((dag_id, run_id, task_id)): Segments<(String, String, String)>,
 ) -> Result<Json<TaskInstanceResponse>, ApiError> {
     let key = InstanceKey::unmapped(RunKey { dag_id, run_id }, &task_id);
-    let task_instance = instances::get(&*client, &key).await.map_err(|error| match error {
-        StoreError::NotFound { .. } => {
-            let RunKey { dag_id, run_id } = &key.run;
-            let detail = format!(
-                "The Task Instance with dag_id: `{dag_id}`, run_id: `{run_id}` and task_id: `{task_id}` was not found"
-            );
-            ApiError::new(StatusCode::NOT_FOUND, detail)
-        }
-        other => other.into(),
-    })?;
+    let not_found = ApiError::or_not_found(|| {
+        let RunKey { dag_id, run_id } = &key.run;
+        format!("The Task Instance with dag_id: `{dag_id}`, run_id: `{run_id}` and task_id: `{task_id}` was not found")
+    });
+    let task_instance = instances::get(&*client, &key).await.map_err(not_found)?;
     Ok(Json(instance(task_instance)))
 }

@@ -16,7 +16,6 @@ use axum::http::{HeaderMap, StatusCode, header};
 use leoflow_base::sys::blocking;
 use leoflow_engine::model::keys::TryKey;
 use leoflow_engine::model::state::TaskState;
-use leoflow_engine::store::StoreError;
 use leoflow_engine::store::instance::instances;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -66,13 +65,11 @@ pub async fn get(
     let position = position(&params)?;
     let key = TryKey { instance: instance_key((dag_id, run_id, task_id, map_index)), try_number };
     let client = state.core.database.get().await?;
-    let instance = instances::get(&*client, &key.instance).await.map_err(|error| match error {
-        StoreError::NotFound { .. } => ApiError::new(StatusCode::NOT_FOUND, "TaskInstance not found"),
-        other => other.into(),
-    })?;
+    let not_found = || "TaskInstance not found".to_owned();
+    let instance = instances::get(&*client, &key.instance).await.map_err(ApiError::or_not_found(not_found))?;
     let is_newest = instance.try_number == try_number;
     if !is_newest && !instances::has_try(&*client, &key).await? {
-        return Err(ApiError::new(StatusCode::NOT_FOUND, "TaskInstance not found"));
+        return Err(ApiError::not_found(not_found()));
     }
     drop(client);
     if try_number == 0 {
@@ -107,7 +104,7 @@ fn accepts_lines(headers: &HeaderMap) -> Result<bool, ApiError> {
 fn position(params: &Params) -> Result<Position, ApiError> {
     let Some(token) = params.text("token") else { return Ok(Position::default()) };
     let detail = "Bad Signature. Please use only the tokens provided by the API.";
-    Position::parse(token).ok_or_else(|| ApiError::new(StatusCode::BAD_REQUEST, detail))
+    Position::parse(token).ok_or_else(|| ApiError::bad_request(detail))
 }
 
 /// Returns the line to show instead of a log for an instance in `state` that has not started.
@@ -138,5 +135,5 @@ pub async fn external_url(
     _: Segments<(String, String, String, NonZeroU32)>,
     _: QueryParams<MapIndexQuery>,
 ) -> Result<Json<ExternalLogUrlResponse>, ApiError> {
-    Err(ApiError::new(StatusCode::BAD_REQUEST, "Task log handler does not support external logs."))
+    Err(ApiError::bad_request("Task log handler does not support external logs."))
 }

@@ -9,10 +9,8 @@ use crate::http::query::QueryParams;
 use crate::http::request::Segments;
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
 use leoflow_engine::model::keys::{InstanceKey, RunKey, TryKey};
 use leoflow_engine::model::state::TaskState;
-use leoflow_engine::store::StoreError;
 use leoflow_engine::store::instance::instances::{self, Instance, Try};
 
 /// A task instance and the tries that started.
@@ -23,10 +21,7 @@ struct InstanceTries {
 
 async fn load_tries(state: &AppState, key: &InstanceKey) -> Result<InstanceTries, ApiError> {
     let client = state.core.database.get().await?;
-    let instance = instances::get(&*client, key).await.map_err(|error| match error {
-        StoreError::NotFound { .. } => instance_not_found(key),
-        other => other.into(),
-    })?;
+    let instance = instances::get(&*client, key).await.map_err(instance_not_found(key))?;
     let tries = instances::tries(&*client, key).await?;
     Ok(InstanceTries { instance, tries })
 }
@@ -61,7 +56,7 @@ pub async fn load_try(state: &AppState, try_key: &TryKey) -> Result<TaskInstance
         "The Task Instance with dag_id: `{dag_id}`, run_id: `{run_id}`, task_id: `{task_id}`, try_number: `{try_number}` \
          and map_index: `{map_index}` was not found"
     );
-    Err(ApiError::new(StatusCode::NOT_FOUND, detail))
+    Err(ApiError::not_found(detail))
 }
 
 pub async fn list(

@@ -14,10 +14,8 @@ use crate::http::request::Segments;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::StatusCode;
 use deadpool_postgres::ClientWrapper;
 use leoflow_engine::model::keys::{InstanceKey, NOT_MAPPED, RunKey};
-use leoflow_engine::store::StoreError;
 use leoflow_engine::store::instance::instances;
 use leoflow_engine::store::instance::xcoms::{self, XCom, XComField, XComFilter};
 use leoflow_engine::store::secret::secrets;
@@ -193,7 +191,7 @@ async fn written_entry(
 
 fn not_found(key: &str) -> ApiError {
     let detail = format!("The XCom with key: `{key}` with mentioned task instance doesn't exist.");
-    ApiError::new(StatusCode::NOT_FOUND, detail)
+    ApiError::not_found(detail)
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -217,17 +215,14 @@ pub async fn create(
     let XComCreateBody { key, value, map_index } = body;
     let instance = instance_key((dag_id, run_id, task_id, map_index));
     let client = state.core.database.get().await?;
-    instances::get(&*client, &instance).await.map_err(|error| match error {
-        StoreError::NotFound { .. } => {
-            let (task_id, RunKey { dag_id, run_id }) = (&instance.task_id, &instance.run);
-            let detail = format!("Task with ID: `{task_id}` not found in run `{run_id}` of dag: `{dag_id}`");
-            ApiError::new(StatusCode::NOT_FOUND, detail)
-        }
-        other => other.into(),
-    })?;
+    let not_found = ApiError::or_not_found(|| {
+        let (task_id, RunKey { dag_id, run_id }) = (&instance.task_id, &instance.run);
+        format!("Task with ID: `{task_id}` not found in run `{run_id}` of dag: `{dag_id}`")
+    });
+    instances::get(&*client, &instance).await.map_err(not_found)?;
     if xcoms::exists(&*client, &instance, &key).await? {
         let detail = format!("The XCom with key: `{key}` with mentioned task instance already exists.");
-        return Err(ApiError::new(StatusCode::CONFLICT, detail));
+        return Err(ApiError::conflict(detail));
     }
     xcoms::push(&*client, &instance, &key, &value.to_string()).await?;
     Ok(Created(written_entry(&state, &client, &instance, &key).await?))

@@ -123,7 +123,7 @@ pub async fn get(
     if let Some(name) = params.text("section") {
         sections.retain(|section| section.name == name);
         if sections.is_empty() {
-            return Err(ApiError::new(StatusCode::NOT_FOUND, format!("Section {name} not found.")));
+            return Err(ApiError::not_found(format!("Section {name} not found.")));
         }
     }
     respond(&headers, sections)
@@ -141,7 +141,7 @@ pub async fn get_value(
     }
     if sections.iter().all(|section| section.options.is_empty()) {
         let detail = format!("Option [{section_name}/{option_key}] not found.");
-        return Err(ApiError::new(StatusCode::NOT_FOUND, detail));
+        return Err(ApiError::not_found(detail));
     }
     respond(&headers, sections)
 }

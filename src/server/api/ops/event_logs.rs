@@ -8,8 +8,6 @@ use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams};
 use crate::http::request::Segments;
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
-use leoflow_engine::store::StoreError;
 use leoflow_engine::store::event_log::{self, EventField, EventFilter, LoggedEvent};
 use leoflow_engine::store::list::listing::Order;
 use schemars::JsonSchema;
@@ -114,11 +112,8 @@ pub async fn list(
 }
 
 pub async fn get(State(state): Shared, Segments(id): Segments<i64>) -> Result<Json<EventLogResponse>, ApiError> {
-    let event = event_log::get(&*state.core.database.get().await?, id).await.map_err(|error| match error {
-        StoreError::NotFound { .. } => {
-            ApiError::new(StatusCode::NOT_FOUND, format!("The Event Log with id: `{id}` not found"))
-        }
-        other => other.into(),
-    })?;
+    let event = event_log::get(&*state.core.database.get().await?, id)
+        .await
+        .map_err(ApiError::or_not_found(|| format!("The Event Log with id: `{id}` not found")))?;
     Ok(Json(view(event)))
 }

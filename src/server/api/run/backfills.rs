@@ -114,10 +114,8 @@ impl From<BackfillPostBody> for BackfillRequest {
 /// Converts store errors to Airflow's responses.
 fn to_api_error(error: StoreError) -> ApiError {
     match error {
-        StoreError::NotFound { what: "dag", id } => {
-            ApiError::new(StatusCode::NOT_FOUND, format!("Could not find dag {id}"))
-        }
-        StoreError::NotFound { .. } => ApiError::new(StatusCode::NOT_FOUND, "Backfill not found"),
+        StoreError::NotFound { what: "dag", id } => ApiError::not_found(format!("Could not find dag {id}")),
+        StoreError::NotFound { .. } => ApiError::not_found("Backfill not found"),
         StoreError::Invalid(text) => ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, text),
         other => other.into(),
     }

@@ -16,7 +16,6 @@ use crate::http::listing::collection;
 use crate::http::request::Segments;
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
 use deadpool_postgres::Transaction;
 use leoflow_engine::model::keys::RunKey;
 use leoflow_engine::store::ReadFor;
@@ -127,7 +126,7 @@ impl Options {
         let selection = self.selection();
         let mut clearing_by_dag: HashMap<&str, Clearing<'_>> = HashMap::new();
         for key in keys {
-            runs::get(&transaction, key, ReadFor::Reading).await.map_err(|error| run_not_found(error, key))?;
+            runs::get(&transaction, key, ReadFor::Reading).await.map_err(run_not_found(key))?;
             let clearing = match clearing_by_dag.entry(&key.dag_id) {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(new) => {
@@ -232,7 +231,7 @@ pub async fn clear_dag_runs(
     let keys = if body.dag_runs.is_empty() {
         let Some(dag_id) = specific_id(&dag_id) else {
             let detail = "Partition selectors require a concrete dag_id; '~' is not supported.";
-            return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
+            return Err(ApiError::bad_request(detail));
         };
         let client = state.core.database.get().await?;
         let dag = dags::get(&*client, dag_id).await?;
@@ -251,7 +250,7 @@ pub async fn clear_dag_runs(
 
 /// Returns the keys of the runs in the body, without duplicates and in the order of the request.
 fn run_keys(dag_id: &str, entries: Vec<BulkDAGRunBody>) -> Result<Vec<RunKey>, ApiError> {
-    let refuse = |detail: String| Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
+    let refuse = |detail: String| Err(ApiError::bad_request(detail));
     let (mut keys, mut seen): (Vec<RunKey>, HashSet<RunKey>) = (Vec::new(), HashSet::new());
     for BulkDAGRunBody { dag_run_id: run_id, dag_id: entry_dag_id, .. } in entries {
         let key = match (specific_id(dag_id), entry_dag_id.filter(|entry_dag_id| !entry_dag_id.is_empty())) {

@@ -106,7 +106,7 @@ pub async fn list(
         add_partition_dates(&dag, from, to, &mut listing.filter)?;
     } else if from.or(to).is_some() {
         let detail = "partition_date_gte and partition_date_lte require a specific dag_id.";
-        return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
+        return Err(ApiError::bad_request(detail));
     }
     let page = runs::list(&*client, listing).await?;
     Ok(Json(page.map(views::run).into()))
@@ -128,7 +128,7 @@ fn add_partition_dates(
             "Dag with dag_id: '{}' is not partitioned; partition_date_gte and partition_date_lte are not supported.",
             dag.dag_id
         );
-        return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
+        return Err(ApiError::bad_request(detail));
     };
     let zone = timetable.zone_of_partitions();
     let start = |date: Date| date.to_zoned(zone.clone()).map(|zoned| zoned.timestamp()).ok();

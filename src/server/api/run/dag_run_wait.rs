@@ -1,5 +1,6 @@
 //! Waits for a run to end: streams its state, one JSON line per poll, and last the requested XCom results.
 
+use super::dag_runs::run_not_found;
 use crate::app_state::{AppState, Shared};
 use crate::http::api_error::ApiError;
 use crate::http::openapi::answers::{Either, Lines};
@@ -10,10 +11,10 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use futures_util::stream;
 use leoflow_engine::model::keys::RunKey;
+use leoflow_engine::store::ReadFor;
 use leoflow_engine::store::instance::xcoms::{self, Pull};
 use leoflow_engine::store::run::runs;
 use leoflow_engine::store::secret::secrets;
-use leoflow_engine::store::{ReadFor, StoreError};
 use serde_json::{Map, Value, json};
 use std::convert::Infallible;
 use std::time::Duration;
@@ -51,13 +52,7 @@ pub async fn wait(
     })?;
     let interval = Duration::try_from_secs_f64(interval).unwrap_or(MAX_INTERVAL).clamp(MIN_INTERVAL, MAX_INTERVAL);
     let run = RunKey { dag_id, run_id };
-    runs::get(&*state.core.database.get().await?, &run, ReadFor::Reading).await.map_err(|error| match error {
-        StoreError::NotFound { .. } => {
-            let detail = format!("The DagRun with dag_id: `{}` and run_id: `{}` was not found", run.dag_id, run.run_id);
-            ApiError::new(StatusCode::NOT_FOUND, detail)
-        }
-        other => other.into(),
-    })?;
+    runs::get(&*state.core.database.get().await?, &run, ReadFor::Reading).await.map_err(run_not_found(&run))?;
     let run_wait = RunWait { state, run, interval, tasks: params.texts("result"), is_first: true };
     let lines = stream::unfold(Some(run_wait), |run_wait| async {
         let mut run_wait = run_wait?;

@@ -12,7 +12,7 @@ use crate::http::openapi::answers::NoContent;
 use crate::http::query::{QueryParams, UpdateMaskQuery};
 use crate::http::request::Segments;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use axum::{Extension, Json};
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
@@ -27,12 +27,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-pub fn run_not_found(error: StoreError, key: &RunKey) -> ApiError {
-    match error {
+/// 404 in Airflow's words.
+pub fn run_not_found(RunKey { dag_id, run_id }: &RunKey) -> impl FnOnce(StoreError) -> ApiError {
+    move |error| match error {
         StoreError::NotFound { what: "run", .. } => {
-            let RunKey { dag_id, run_id } = key;
-            let detail = format!("The DagRun with dag_id: `{dag_id}` and run_id: `{run_id}` was not found");
-            ApiError::new(StatusCode::NOT_FOUND, detail)
+            ApiError::not_found(format!("The DagRun with dag_id: `{dag_id}` and run_id: `{run_id}` was not found"))
         }
         other => other.into(),
     }
@@ -43,7 +42,7 @@ pub async fn get(
     Segments((dag_id, run_id)): Segments<(String, String)>,
 ) -> Result<Json<DAGRunResponse>, ApiError> {
     let key = RunKey { dag_id, run_id };
-    let run = runs::get(&*client, &key, ReadFor::Reading).await.map_err(|error| run_not_found(error, &key))?;
+    let run = runs::get(&*client, &key, ReadFor::Reading).await.map_err(run_not_found(&key))?;
     Ok(Json(views::run(run)))
 }
 
@@ -119,10 +118,8 @@ pub async fn trigger(
     let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
     let run = runs::trigger(&transaction, &dag_id, &trigger).await.map_err(|error| match error {
-        StoreError::NotFound { .. } => {
-            ApiError::new(StatusCode::NOT_FOUND, format!("Dag with dag_id: '{dag_id}' not found"))
-        }
-        StoreError::Invalid(text) => ApiError::new(StatusCode::BAD_REQUEST, text),
+        StoreError::NotFound { .. } => ApiError::not_found(format!("Dag with dag_id: '{dag_id}' not found")),
+        StoreError::Invalid(text) => ApiError::bad_request(text),
         other => other.into(),
     })?;
     transaction.commit().await?;
@@ -144,7 +141,7 @@ pub async fn custom_interval(
         return Ok(None);
     }
     let interval = state.dag_code.manual_interval(dag.version_id, dag_id, date).await;
-    let interval = interval.map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, error))?;
+    let interval = interval.map_err(|error| ApiError::bad_request(error))?;
     Ok(Some((interval.start, interval.end)))
 }
 
@@ -183,10 +180,10 @@ impl DAGRunPatchBody {
         let is_in_mask = |field: &str| mask.is_empty() || mask.iter().any(|name| name == field);
         if let Some(note) = self.note.filter(|_| is_in_mask("note")) {
             let note = note.filter(|note| !note.is_empty());
-            runs::set_note(transaction, key, note.as_deref()).await.map_err(|error| run_not_found(error, key))?;
+            runs::set_note(transaction, key, note.as_deref()).await.map_err(run_not_found(key))?;
         }
         if let Some(new) = self.state.filter(|_| is_in_mask("state")) {
-            mark::run(transaction, key, new).await.map_err(|error| run_not_found(error, key))?;
+            mark::run(transaction, key, new).await.map_err(run_not_found(key))?;
         }
         Ok(())
     }
@@ -202,7 +199,7 @@ pub async fn patch(
     body.check()?;
     let transaction = client.transaction().await?;
     body.apply(&transaction, &key, &params.texts("update_mask")).await?;
-    let run = runs::get(&transaction, &key, ReadFor::Reading).await.map_err(|error| run_not_found(error, &key))?;
+    let run = runs::get(&transaction, &key, ReadFor::Reading).await.map_err(run_not_found(&key))?;
     transaction.commit().await?;
     Ok(Json(views::run(run)))
 }
@@ -214,7 +211,7 @@ pub async fn delete(
     let key = RunKey { dag_id, run_id };
     let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
-    runs::delete(&transaction, &key).await.map_err(|error| run_not_found(error, &key))?;
+    runs::delete(&transaction, &key).await.map_err(run_not_found(&key))?;
     let folder = task_log::folder_of_run(&state.core.home, &key.dag_id, &key.run_id);
     let logs = DeletedLogs::quarantine(&state.core.home, folder).await;
     transaction.commit().await?;

@@ -9,7 +9,6 @@ use crate::http::body::{Body, fields_as};
 use crate::http::request::Segments;
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
 use deadpool_postgres::Transaction;
 use leoflow_base::home::Home;
 use leoflow_base::protocol::task_log;
@@ -64,7 +63,7 @@ impl KeyedEntities for DagRuns {
         if dag_id == "~" || run_id == "~" {
             let detail =
                 format!("When using wildcard in path, dag_id must be specified in {location} for dag_run_id: {run_id}");
-            return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
+            return Err(ApiError::bad_request(detail));
         }
         Ok(RunKey { dag_id, run_id })
     }
@@ -88,7 +87,7 @@ impl KeyedEntities for DagRuns {
     fn not_found(&self, keys: &[RunKey]) -> ApiError {
         let ids: Vec<String> = keys.iter().map(|key| format!("('{}', '{}')", key.dag_id, key.run_id)).collect();
         let detail = format!("The DagRuns with these identifiers: [{}] were not found", ids.join(", "));
-        ApiError::new(StatusCode::NOT_FOUND, detail)
+        ApiError::not_found(detail)
     }
 
     async fn change(
@@ -102,7 +101,7 @@ impl KeyedEntities for DagRuns {
     }
 
     async fn remove(&self, transaction: &Transaction<'_>, key: &RunKey) -> Result<(), ApiError> {
-        runs::delete(transaction, key).await.map_err(|error| run_not_found(error, key))
+        runs::delete(transaction, key).await.map_err(run_not_found(key))
     }
 
     fn log_folder(home: &Home, key: &RunKey) -> PathBuf {

@@ -167,7 +167,7 @@ pub async fn patch(
 ) -> Result<Json<ConnectionResponse>, ApiError> {
     if changes.values.connection_id != id {
         let detail = "The connection_id in the request body does not match the URL parameter";
-        return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
+        return Err(ApiError::bad_request(detail));
     }
     let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
@@ -300,7 +300,7 @@ fn unknown_test(headers: &HeaderMap) -> ApiError {
         return ApiError::unprocessable(&["header", TEST_TOKEN_HEADER], "missing", "Field required");
     };
     let detail = format!("No connection test found for token: `{}`", String::from_utf8_lossy(token.as_bytes()));
-    ApiError::new(StatusCode::NOT_FOUND, detail)
+    ApiError::not_found(detail)
 }
 
 /// Creates nothing, because Airflow's default connections name services that do not exist here.
@@ -314,7 +314,7 @@ const ENQUEUE_WORD: &str = "enqueue-test";
 fn test_is_disabled() -> ApiError {
     let detail = "Testing connections is disabled in Airflow configuration. Contact your deployment admin to enable it. \
                   `leoflow connections test` tests an existing connection.";
-    ApiError::new(StatusCode::FORBIDDEN, detail)
+    ApiError::forbidden(detail)
 }
 
 struct Connections<'a>(&'a Cipher);

@@ -12,7 +12,6 @@ use crate::http::query::{ListParameters, Query, QueryParams, UpdateMaskQuery};
 use crate::http::request::Id;
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
 use deadpool_postgres::Transaction;
 use leoflow_engine::store::StoreError;
 use leoflow_engine::store::list::filter::FieldTest;
@@ -68,12 +67,10 @@ fn view(pool: Pool) -> PoolResponse {
     }
 }
 
-fn convert_error(error: StoreError, name: &str) -> ApiError {
-    match error {
-        StoreError::NotFound { .. } => {
-            ApiError::new(StatusCode::NOT_FOUND, format!("The Pool with name: `{name}` was not found"))
-        }
-        StoreError::Invalid(text) => ApiError::new(StatusCode::BAD_REQUEST, text),
+fn convert_error(name: &str) -> impl FnOnce(StoreError) -> ApiError {
+    move |error| match error {
+        StoreError::NotFound { .. } => ApiError::not_found(format!("The Pool with name: `{name}` was not found")),
+        StoreError::Invalid(text) => ApiError::bad_request(text),
         other => other.into(),
     }
 }
@@ -88,7 +85,7 @@ pub async fn list(
 }
 
 pub async fn get(Datastore(client): Datastore, Id(name): Id) -> Result<Json<PoolResponse>, ApiError> {
-    Ok(Json(view(pools::get(&*client, &name).await.map_err(|error| convert_error(error, &name))?)))
+    Ok(Json(view(pools::get(&*client, &name).await.map_err(convert_error(&name))?)))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -163,7 +160,7 @@ pub async fn patch(
 ) -> Result<Json<PoolResponse>, ApiError> {
     if body.pool.as_ref().is_some_and(|other| *other != name) {
         let detail = "Invalid body, pool name from request body doesn't match uri parameter";
-        return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
+        return Err(ApiError::bad_request(detail));
     }
     Ok(Json(view(change(&*client, &name, body, &params.texts("update_mask")).await?)))
 }
@@ -176,7 +173,7 @@ async fn change(
     mask: &[String],
 ) -> Result<Pool, ApiError> {
     let is_in_mask = |field: &str| mask.is_empty() || mask.iter().any(|name| name == field);
-    let old = pools::get(client, name).await.map_err(|error| convert_error(error, name))?;
+    let old = pools::get(client, name).await.map_err(convert_error(name))?;
     let slots = body.slots.filter(|_| is_in_mask("slots")).unwrap_or(old.slots);
     check_slots(slots)?;
     let description = body.description.filter(|_| is_in_mask("description")).or(old.description);
@@ -188,7 +185,7 @@ async fn change(
 }
 
 pub async fn delete(Datastore(client): Datastore, Id(name): Id) -> Result<NoContent, ApiError> {
-    pools::delete(&*client, &name).await.map_err(|error| convert_error(error, &name))?;
+    pools::delete(&*client, &name).await.map_err(convert_error(&name))?;
     Ok(NoContent)
 }
 
@@ -227,7 +224,7 @@ impl Entities for Pools {
     }
 
     async fn remove(&self, transaction: &Transaction<'_>, name: &str) -> Result<(), ApiError> {
-        pools::delete(transaction, name).await.map_err(|error| convert_error(error, name))
+        pools::delete(transaction, name).await.map_err(convert_error(name))
     }
 }
 

@@ -11,7 +11,6 @@ use crate::http::query::{Kind, ListParameters, Paging, Parameter, Query, QueryPa
 use crate::http::request::Segments;
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use leoflow_engine::model::keys::{InstanceKey, RunKey};
 use leoflow_engine::store::asset::asset_lists;
@@ -32,7 +31,7 @@ const MAX_VALUE_BYTES: usize = 65_535;
 const API_WRITER: &str = "";
 
 fn key_not_found(store_kind: &str, key: &str) -> ApiError {
-    ApiError::new(StatusCode::NOT_FOUND, format!("{store_kind} state store key '{key}' not found"))
+    ApiError::not_found(format!("{store_kind} state store key '{key}' not found"))
 }
 
 /// A time, `"default"`, or null for never.
@@ -209,7 +208,7 @@ async fn require_instance(state: &AppState, instance: &InstanceKey, map_indexes:
         let detail = format!(
             "Task instance not found for dag_id='{dag_id}', run_id='{run_id}', task_id='{task_id}', {index_text}"
         );
-        return Err(ApiError::new(StatusCode::NOT_FOUND, detail));
+        return Err(ApiError::not_found(detail));
     }
     Ok(())
 }
@@ -298,7 +297,7 @@ pub async fn task_clear(
 /// 404 unless the asset exists.
 async fn require_asset(state: &AppState, id: i64) -> Result<(), ApiError> {
     let asset = asset_lists::get(&*state.core.database.get().await?, id).await?;
-    asset.map(drop).ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, format!("Asset with id {id} not found")))
+    asset.map(drop).ok_or_else(|| ApiError::not_found(format!("Asset with id {id} not found")))
 }
 
 pub async fn asset_list(

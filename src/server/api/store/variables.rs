@@ -13,7 +13,6 @@ use crate::http::query::{ListParameters, Query, QueryParams};
 use crate::http::request::Id;
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
 use deadpool_postgres::Transaction;
 use leoflow_base::auth::cipher::Cipher;
 use leoflow_engine::store::ReadFor;
@@ -114,7 +113,7 @@ pub async fn patch(
 ) -> Result<Json<VariableResponse>, ApiError> {
     if changes.values.key != key {
         let detail = "Invalid body, key from request body doesn't match uri parameter";
-        return Err(ApiError::new(StatusCode::BAD_REQUEST, detail));
+        return Err(ApiError::bad_request(detail));
     }
     let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
