@@ -63,7 +63,7 @@ pub fn line_of_subkey(text: &str, outer: &str, subkey: &str) -> usize {
 }
 
 /// The key that a line sets at its beginning, if any; a top-level key unless the line was trimmed.
-pub fn key_on(line: &str) -> Option<&str> {
+fn key_on(line: &str) -> Option<&str> {
     let (key, after_colon) = line.split_once(':')?;
     let trimmed = key.trim_end();
     let unquoted = trimmed

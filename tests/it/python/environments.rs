@@ -393,7 +393,7 @@ fn init_writes_the_dependencies_of_a_new_project() {
     let path = folder.to_str().unwrap();
     test.run(&["init", path, "--with", "pandas>=2,requests"]).expect(0);
     let text = std::fs::read_to_string(folder.join("leoflow.yaml")).unwrap();
-    assert_eq!(text, "dependencies: ['pandas>=2', requests]\n");
+    assert_eq!(text, "dependencies: [pandas>=2, requests]\n");
     let refused = test.run(&["init", path, "--with", "polars"]).expect(1);
     assert!(refused.stderr.contains("leoflow add polars --project"), "{}", refused.stderr);
     assert_eq!(std::fs::read_to_string(folder.join("leoflow.yaml")).unwrap(), text);

@@ -1,8 +1,10 @@
 //! Adds dependencies to the text of a `leoflow.yaml` and keeps its other lines.
 
-use super::super::document::{key_on, to_mapping};
+use super::super::document::{line_of, to_mapping};
 use super::super::edit::EditError;
 use serde_yaml::Value;
+use std::str::FromStr;
+use yaml_edit::{Sequence, YamlFile};
 
 const KEY: &str = "dependencies";
 
@@ -16,57 +18,29 @@ pub fn add_dependencies(text: &str, packages: &[String]) -> Result<String, EditE
         return Ok(text.to_owned());
     }
     dependencies.extend(missing.iter().map(|package| Value::from(package.as_str())));
-    expected.insert(KEY.into(), Value::Sequence(dependencies.clone()));
-    let lines: Vec<&str> = text.split_inclusive('\n').map(|line| line.trim_end_matches(['\r', '\n'])).collect();
-    let result = match lines.iter().position(|line| key_on(line) == Some(KEY)) {
-        None => with_line_at(&lines, lines.len(), &one_line_list(&dependencies)),
-        Some(key_line) => match last_item(&lines, key_line) {
-            Some((last, indent)) => {
-                let items: Vec<String> =
-                    missing.iter().map(|package| format!("{indent}- {}", quoted(package))).collect();
-                with_line_at(&lines, last + 1, &items.join("\n"))
-            }
-            None => {
-                let mut lines = lines.clone();
-                let comment =
-                    lines.remove(key_line).split_once("] #").map(|(_, rest)| format!(" #{rest}")).unwrap_or_default();
-                with_line_at(&lines, key_line, &format!("{}{comment}", one_line_list(&dependencies)))
-            }
-        },
-    };
-    let result = if text.contains("\r\n") { result.replace('\n', "\r\n") } else { result };
-    match to_mapping(&result) {
-        Ok(parsed) if parsed == expected => Ok(result),
+    expected.insert(KEY.into(), Value::Sequence(dependencies));
+    match with_items(text, &missing) {
+        Some(result) if to_mapping(&result).is_ok_and(|parsed| parsed == expected) => Ok(result),
         _ => Err(EditError::CannotChange(KEY.to_owned())),
     }
 }
 
-/// Index and indentation of the last item of the block list below the line `key`; `None` for another notation.
-fn last_item<'a>(lines: &[&'a str], key: usize) -> Option<(usize, &'a str)> {
-    let is_item = |line: &&str| line.trim_start().starts_with("- ");
-    let is_between = |line: &&str| is_item(line) || line.trim().is_empty() || line.trim_start().starts_with('#');
-    let line_count = lines[key + 1..].iter().take_while(|line| is_between(line)).count();
-    let last = (key + 1..=key + line_count).rev().find(|index| is_item(&lines[*index]))?;
-    let indent = lines[last].len() - lines[last].trim_start().len();
-    Some((last, &lines[last][..indent]))
-}
-
-fn one_line_list(dependencies: &[Value]) -> String {
-    let items: Vec<String> = dependencies.iter().filter_map(Value::as_str).map(quoted).collect();
-    format!("{KEY}: [{}]", items.join(", "))
-}
-
-/// Quotes an item of a list if YAML might interpret a character.
-fn quoted(text: &str) -> String {
-    let is_plain =
-        text.chars().all(|c| c.is_alphanumeric() || "-_.=~".contains(c)) && !text.starts_with(['-', '=', '~']);
-    if is_plain { text.to_owned() } else { format!("'{}'", text.replace('\'', "''")) }
-}
-
-/// Joins the lines with `line`, which may have several lines, inserted at `index`.
-fn with_line_at(lines: &[&str], index: usize, line: &str) -> String {
-    let (before, after) = lines.split_at(index);
-    before.iter().chain([&line]).chain(after).map(|line| format!("{line}\n")).collect()
+/// Returns the text with the packages at the end of the list; `None` if it cannot be edited.
+fn with_items(text: &str, packages: &[&String]) -> Option<String> {
+    let text = if text.is_empty() || text.ends_with('\n') { text.to_owned() } else { format!("{text}\n") };
+    let file = YamlFile::from_str(&text).ok()?;
+    let Some(mapping) = file.document().and_then(|document| document.as_mapping()) else {
+        // A text of only comments has no tree to edit until it has a key.
+        let is_set = line_of(&text, KEY) > 0;
+        return if is_set { None } else { with_items(&format!("{text}{KEY}: []\n"), packages) };
+    };
+    let list = mapping.get_sequence(KEY).or_else(|| {
+        mapping.set(KEY, Sequence::new_flow());
+        mapping.get_sequence(KEY)
+    })?;
+    packages.iter().for_each(|package| list.push(package.as_str()));
+    let text = file.to_string();
+    Some(if text.ends_with('\n') { text } else { text + "\n" })
 }
 
 #[cfg(test)]
@@ -80,7 +54,7 @@ mod tests {
     #[test]
     fn appends_to_lists_in_any_notation() {
         assert_eq!(added("", &["pandas"]), "dependencies: [pandas]\n");
-        assert_eq!(added("# mine\ndag_id: d", &["a>=2", "b"]), "# mine\ndag_id: d\ndependencies: ['a>=2', b]\n");
+        assert_eq!(added("# mine\ndag_id: d", &["a>=2", "b"]), "# mine\ndag_id: d\ndependencies: [a>=2, b]\n");
         assert_eq!(added("dependencies: [a]\ntags: [x]\n", &["b"]), "dependencies: [a, b]\ntags: [x]\n");
         assert_eq!(added("dependencies:\n", &["b"]), "dependencies: [b]\n");
         assert_eq!(added("dependencies: [a] # all\r\n", &["b"]), "dependencies: [a, b] # all\r\n");
@@ -92,6 +66,18 @@ mod tests {
     fn skips_present_packages_and_rejects_unknown_notation() {
         assert_eq!(added("dependencies: [a]\n", &["a"]), "dependencies: [a]\n");
         let several = "dependencies: [a,\n  b]\n";
-        assert!(matches!(add_dependencies(several, &["c".to_owned()]), Err(EditError::CannotChange(_))));
+        assert_eq!(added(several, &["c"]), "dependencies: [a,\n  b,\n  c]\n");
+        let alias = "tags: &all [a]\ndependencies: *all\n";
+        assert!(matches!(add_dependencies(alias, &["c".to_owned()]), Err(EditError::CannotChange(_))));
+    }
+
+    #[test]
+    fn quotes_what_yaml_would_interpret() {
+        for package in ["r[socks,x]>=2", "m ; python_version < '3.12'", "m @ git+https://x/y#egg=z", "1.0", "a #b"] {
+            for text in ["", "dependencies: [a]\n", "dependencies:\n  - a\n"] {
+                let mapping = to_mapping(&added(text, &[package])).unwrap();
+                assert_eq!(mapping[KEY].as_sequence().unwrap().last().unwrap().as_str(), Some(package), "{text}");
+            }
+        }
     }
 }
