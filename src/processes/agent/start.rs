@@ -135,21 +135,33 @@ impl TaskContext {
     }
 }
 
-/// Result of starting a try.
-enum StartResult {
-    Started,
-    /// The try waits: its environment is being built, or its warm Python is loading.
+/// Why a try is not started.
+enum NotStarted {
+    /// It waits: its environment is being built, or its warm Python is loading.
     Waits,
-    /// The try cannot run, for this reason: it fails.
+    /// It cannot run, for this reason: it fails.
     Impossible(String),
-    /// The try cannot run now because of a transient error, with this reason: it goes back to the queue.
+    /// It cannot run now because of a transient error, with this reason: it goes back to the queue.
     NotNow(String),
+    Store(StoreError),
 }
 
-impl StartResult {
-    fn failed(error: &io::Error) -> Self {
+impl From<StoreError> for NotStarted {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<NoPython> for NotStarted {
+    fn from(NoPython { reason, is_transient }: NoPython) -> Self {
+        if is_transient { Self::NotNow(reason) } else { Self::Impossible(reason) }
+    }
+}
+
+impl From<io::Error> for NotStarted {
+    fn from(error: io::Error) -> Self {
         let reason = format!("failed to start the task: {error}");
-        if is_transient(error) { Self::NotNow(reason) } else { Self::Impossible(reason) }
+        if is_transient(&error) { Self::NotNow(reason) } else { Self::Impossible(reason) }
     }
 }
 
@@ -161,10 +173,11 @@ impl Agent {
         claimed: &Claimed,
         batch: Batch,
     ) -> Result<(), StoreError> {
-        match self.try_start(client, claimed, batch).await? {
-            StartResult::Started | StartResult::Waits => Ok(()),
-            StartResult::Impossible(reason) => self.fail(client, &claimed.key, reason).await,
-            StartResult::NotNow(reason) => self.requeue_try(client, &claimed.key, reason).await,
+        match self.try_start(client, claimed, batch).await {
+            Ok(()) | Err(NotStarted::Waits) => Ok(()),
+            Err(NotStarted::Impossible(reason)) => self.fail(client, &claimed.key, reason).await,
+            Err(NotStarted::NotNow(reason)) => self.requeue_try(client, &claimed.key, reason).await,
+            Err(NotStarted::Store(error)) => Err(error),
         }
     }
 
@@ -176,31 +189,23 @@ impl Agent {
         Ok(())
     }
 
-    async fn try_start(
-        &mut self,
-        client: &ClientWrapper,
-        claimed: &Claimed,
-        batch: Batch,
-    ) -> Result<StartResult, StoreError> {
-        let Some(version) = claimed.version_id else {
-            return Ok(StartResult::Impossible("the task's DAG has no version to run".to_owned()));
-        };
-        let version = self.versions.get(client, version).await?;
-        let plain = match self.interpreter.get().await {
-            Ok(interpreter) => interpreter,
-            Err(NoPython { reason, is_transient: true }) => return Ok(StartResult::NotNow(reason)),
-            Err(NoPython { reason, .. }) => return Ok(StartResult::Impossible(reason)),
-        };
-        let Some(interpreter) = self.interpreter_for(claimed, plain, version.environment.as_deref()) else {
-            return Ok(StartResult::Waits);
+    async fn try_start(&mut self, client: &ClientWrapper, claimed: &Claimed, batch: Batch) -> Result<(), NotStarted> {
+        let no_version = || NotStarted::Impossible("the task's DAG has no version to run".to_owned());
+        let version = self.versions.get(client, claimed.version_id.ok_or_else(no_version)?).await?;
+        let plain = self.interpreter.get().await?;
+        let interpreter = match version.environment.as_deref() {
+            None => Rc::new(plain),
+            Some(hash) => self.environments.find(&plain, hash).ok_or_else(|| {
+                let message = "waiting for its environment, which is not on this machine and is being built";
+                self.context.log_waiting(&claimed.key, message);
+                self.environments.wait_for(claimed, hash.to_owned());
+                NotStarted::Waits
+            })?,
         };
         if self.environments.wait_for_warm(claimed, &mut self.warm, &interpreter) {
-            return Ok(StartResult::Waits);
+            return Err(NotStarted::Waits);
         }
-        let mut request = match self.context.prepare(claimed, &version, &interpreter) {
-            Ok(request) => request,
-            Err(error) => return Ok(StartResult::failed(&error)),
-        };
+        let mut request = self.context.prepare(claimed, &version, &interpreter)?;
         if self.warm.uses_large(&request.usage_key) && warm::may_set_variables(&version.sources) {
             // Without a usage key, the try gets a zygote without large libraries, and imports them after it has set the
             // variables.
@@ -208,33 +213,12 @@ impl Agent {
         }
         let keeper = match warm::start(&mut self.warm, &interpreter, &request, batch).await {
             Some(keeper) => keeper,
-            None => match keepers::start_cold(&request.folder) {
-                Ok(keeper) => keeper,
-                Err(error) => return Ok(StartResult::failed(&error)),
-            },
+            None => keepers::start_cold(&request.folder)?,
         };
         debug!("{}: started, keeper {}", claimed.key, keeper.pid);
         let running = Running::new(request.folder, keeper, Some(interpreter));
         self.watch(claimed.key.clone(), running, Duration::ZERO);
-        Ok(StartResult::Started)
-    }
-
-    /// The Python of the environment with this hash, or `plain` without one. `None` if the try has to wait while the
-    /// environment is built.
-    fn interpreter_for(
-        &mut self,
-        claimed: &Claimed,
-        plain: Interpreter,
-        environment: Option<&str>,
-    ) -> Option<Rc<Interpreter>> {
-        let Some(hash) = environment else { return Some(Rc::new(plain)) };
-        let interpreter = self.environments.find(&plain, hash);
-        if interpreter.is_none() {
-            let message = "waiting for its environment, which is not on this machine and is being built";
-            self.context.log_waiting(&claimed.key, message);
-            self.environments.wait_for(claimed, hash.to_owned());
-        }
-        interpreter
+        Ok(())
     }
 }
 
