@@ -68,6 +68,7 @@ fn instance(task_index: usize, map_index: i32, state: Option<TaskState>) -> Inst
     let ended =
         (state == Some(TaskState::Running)).then(|| EndedTry { outcome: Outcome::Success, at, skips: Vec::new() });
     Instance {
+        task_id: String::new(),
         task_index: Some(task_index),
         map_index,
         state,

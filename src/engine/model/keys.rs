@@ -42,23 +42,6 @@ impl InstanceKey {
     }
 }
 
-/// Identifies a task instance within its run.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct InstanceName {
-    pub task_id: String,
-    pub map_index: i32,
-}
-
-impl InstanceName {
-    pub(crate) fn of(key: &InstanceKey) -> Self {
-        Self { task_id: key.task_id.clone(), map_index: key.map_index }
-    }
-
-    pub(crate) fn in_run(&self, run: &RunKey) -> InstanceKey {
-        InstanceKey::new(run.clone(), &self.task_id, self.map_index)
-    }
-}
-
 /// Identifies one try of a task instance.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TryKey {

@@ -43,6 +43,7 @@ impl Play {
 
     fn of(graph: Graph) -> Self {
         let instance = |task_index| Instance {
+            task_id: String::new(),
             task_index: Some(task_index),
             map_index: -1,
             state: None,

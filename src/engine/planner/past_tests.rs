@@ -26,6 +26,7 @@ fn states(graph: &Graph, outcome: Outcome, skips: &[&str], is_held: bool) -> [Op
         skips: skips.iter().map(|task_id| (*task_id).to_owned()).collect(),
     };
     let instance = |task_index: usize| Instance {
+        task_id: String::new(),
         task_index: Some(task_index),
         map_index: -1,
         state: (task_index == 0).then_some(TaskState::Running),

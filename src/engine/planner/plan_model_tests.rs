@@ -7,8 +7,7 @@ mod airflow_model;
 
 use self::airflow_model::{Model, States};
 use super::*;
-use crate::model::dag::Structure;
-use crate::model::dag::TriggerRule;
+use crate::model::dag::{Structure, TriggerRule};
 use crate::model::state::RunState;
 use crate::planner::graph::Graph;
 use serde_json::{Value, json};
@@ -118,6 +117,7 @@ fn random_dag(dice: &mut Dice) -> Structure {
 
 fn first_instances(graph: &Graph) -> Vec<Instance> {
     let instance = |task_index: usize, map_index| Instance {
+        task_id: String::new(),
         task_index: Some(task_index),
         map_index,
         state: None,

@@ -55,6 +55,7 @@ impl Play {
         let graph = graph(tasks, max_active_tasks);
         let instances = (0..graph.len())
             .map(|task_index| Instance {
+                task_id: String::new(),
                 task_index: Some(task_index),
                 map_index: -1,
                 state: None,
@@ -420,6 +421,7 @@ fn a_task_cleared_while_running_runs_again() {
 fn a_removed_task_does_not_keep_the_run_open() {
     let mut play = Play::new(&["a"], 16);
     play.instances.push(Instance {
+        task_id: String::new(),
         task_index: None,
         map_index: -1,
         state: Some(TaskState::Removed),
@@ -437,6 +439,7 @@ fn a_removed_task_does_not_keep_the_run_open() {
 fn a_removed_task_cleared_while_running_is_marked_removed() {
     let mut play = Play::new(&["a"], 16);
     play.instances.push(Instance {
+        task_id: String::new(),
         task_index: None,
         map_index: -1,
         state: Some(TaskState::Restarting),

@@ -71,6 +71,7 @@ pub struct Dates {
 /// A task instance of the run.
 #[derive(Debug, Clone)]
 pub struct Instance {
+    pub task_id: String,
     /// The task's index in the graph; `None` when the DAG version of the run no longer has the task.
     pub task_index: Option<usize>,
     pub map_index: i32,
@@ -185,6 +186,7 @@ impl Plan {
     pub fn apply(&self, graph: &Graph, instances: &mut Vec<Instance>) {
         self.expanded.iter().for_each(|index| instances[*index].map_index = 0);
         instances.extend(self.added.iter().map(|(task_index, map_index)| Instance {
+            task_id: graph.task(*task_index).task_id.clone(),
             task_index: Some(*task_index),
             map_index: *map_index,
             state: None,
@@ -242,6 +244,18 @@ impl Plan {
         self.restored.iter().for_each(|index| states[*index] = None);
         self.transitions.iter().for_each(|transition| states[transition.index] = Some(transition.to));
         states
+    }
+
+    /// The state that an instance has in the database before the plan; `None` is no state.
+    pub(crate) fn state_before(&self, snapshot: &Snapshot<'_>, index: usize) -> Option<TaskState> {
+        snapshot.instances.get(index).filter(|_| !self.restored.contains(&index)).and_then(|instance| instance.state)
+    }
+
+    /// The task id and the map index of an instance after the plan.
+    pub(crate) fn name_after<'a>(&self, snapshot: &'a Snapshot<'_>, index: usize) -> (&'a str, i32) {
+        let (task_index, map_index) = self.instance_after(snapshot, index);
+        let added = || task_index.map_or("", |task_index| &snapshot.graph.task(task_index).task_id);
+        (snapshot.instances.get(index).map_or_else(added, |instance| &instance.task_id), map_index)
     }
 
     /// The task index and the map index of an instance after the plan.

@@ -1,10 +1,10 @@
 //! Advances a run as far as it can go, in one transaction.
 
-use super::apply::{self, Capacity, Rows};
+use super::apply::{self, Capacity};
 use super::file_sensors::{self, FileSensors};
 use super::live_run::{Graphs, LiveRun, LiveRuns};
 use super::past;
-use crate::model::keys::{InstanceName, RunKey, TryKey};
+use crate::model::keys::{InstanceKey, RunKey, TryKey};
 use crate::model::state::{RunState, TaskState};
 use crate::planner::graph::Graph;
 use crate::planner::plan::{self, Dates, Instance, Plan, Reason, Snapshot, Transition, TransitionKind};
@@ -87,24 +87,23 @@ async fn step(client: &mut ClientWrapper, cache: &mut Cache, key: &RunKey) -> Re
     let instances = std::mem::take(&mut run.instances);
     let snapshot = read_snapshot(&transaction, &cache.file_sensors, key, &graph, instances, &row).await?;
     let mut plan = plan::plan(&snapshot);
-    let mut rows = Rows::new(std::mem::take(&mut run.names));
-    rows.expand(&transaction, key, &snapshot, &plan).await?;
+    apply::expand(&transaction, key, &snapshot, &plan).await?;
     let queued = apply::admit(&transaction, &mut cache.graphs, key, &snapshot, &mut plan, capacity).await?;
     let changed = plan.run.is_some() || !plan.transitions.is_empty() || !plan.restored.is_empty();
-    if changed && write(&transaction, key, &rows, &snapshot, &plan).await? == Written::Overtaken {
+    if changed && write(&transaction, key, &snapshot, &plan).await? == Written::Overtaken {
         return Ok(Step::Overtaken);
     }
     if let Some((state, reason)) = plan.run {
         let unfinished = plan.unfinished_at_end(&snapshot);
-        let unfinished: Option<Vec<&InstanceName>> =
-            unfinished.map(|indices| indices.into_iter().map(|index| &rows.names[index]).collect());
-        finish(&transaction, key, &graph, (state, reason), unfinished.as_deref()).await?;
+        let name = |index| plan.name_after(&snapshot, index);
+        let unfinished = unfinished.map(|indices| indices.into_iter().map(name).collect());
+        finish(&transaction, key, &graph, (state, reason), unfinished).await?;
     }
     transaction.commit().await?;
     cache.mark_queued(&queued);
     if plan.run.is_none() {
         run.instances = snapshot.instances;
-        run.apply(&plan, rows.names);
+        run.apply(&plan);
         cache.runs.keep(key, run);
     }
     Ok(Step::Taken { changed })
@@ -191,16 +190,14 @@ enum Written {
 async fn write(
     transaction: &Transaction<'_>,
     key: &RunKey,
-    rows: &Rows,
     snapshot: &Snapshot<'_>,
     plan: &Plan,
 ) -> Result<Written, StoreError> {
-    let write = apply::transitions(transaction, key, rows, snapshot, &plan.transitions);
+    let write = apply::transitions(transaction, key, snapshot, plan);
     let notify = async {
-        if needs_notification(snapshot, plan) {
-            notify(transaction, key, snapshot.graph, rows, plan).await
-        } else {
-            Ok(())
+        match needs_notification(snapshot, plan) {
+            true => notify(transaction, key, snapshot, plan).await,
+            false => Ok(()),
         }
     };
     let (is_current, ()) = try_join(write, notify).await?;
@@ -221,10 +218,10 @@ fn needs_notification(snapshot: &Snapshot<'_>, plan: &Plan) -> bool {
 async fn notify(
     transaction: &Transaction<'_>,
     key: &RunKey,
-    graph: &Graph,
-    rows: &Rows,
+    snapshot: &Snapshot<'_>,
     plan: &Plan,
 ) -> Result<(), StoreError> {
+    let graph = snapshot.graph;
     let any_becomes =
         |predicate: &dyn Fn(TaskState) -> bool| plan.transitions.iter().any(|transition| predicate(transition.to));
     if any_becomes(&|state| state == TaskState::Queued) {
@@ -236,12 +233,12 @@ async fn notify(
     }
     let succeeded = plan.transitions.iter().filter(|transition| transition.to == TaskState::Success);
     for transition in succeeded {
-        let name = &rows.names[transition.index];
+        let (task_id, map_index) = plan.name_after(snapshot, transition.index);
         let has_outlets =
-            graph.task_index(&name.task_id).is_some_and(|task_index| !graph.task(task_index).outlets.is_empty());
+            graph.task_index(task_id).is_some_and(|task_index| !graph.task(task_index).outlets.is_empty());
         if has_outlets {
-            let try_key = TryKey { instance: name.in_run(key), try_number: transition.try_number };
-            assets::save_events(transaction, &try_key).await?;
+            let instance = InstanceKey::new(key.clone(), task_id, map_index);
+            assets::save_events(transaction, &TryKey { instance, try_number: transition.try_number }).await?;
         }
     }
     if graph.has_past && any_becomes(&TaskState::is_finished) {
@@ -259,7 +256,7 @@ async fn finish(
     key: &RunKey,
     graph: &Graph,
     (state, reason): (RunState, Reason),
-    unfinished: Option<&[&InstanceName]>,
+    unfinished: Option<Vec<(&str, i32)>>,
 ) -> Result<(), StoreError> {
     transition::run::end(transaction, key, state, new_run::now()).await?;
     let structure = &graph.structure;

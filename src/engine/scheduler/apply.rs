@@ -2,83 +2,44 @@
 
 use super::live_run::Graphs;
 use crate::model::dag::Task;
-use crate::model::keys::{InstanceName, RunKey};
+use crate::model::keys::RunKey;
 use crate::model::state::TaskState;
 use crate::planner::competition::{Choice, Competition, CutOff, Hidden, OtherRuns, RunTask};
-use crate::planner::plan::{Instance, Plan, Snapshot, Transition, TransitionKind};
+use crate::planner::plan::{Plan, Snapshot, Transition, TransitionKind};
 use crate::planner::pool_limits::{Usage, Waiting};
 use crate::store::events::{self, Event};
 use crate::store::instance::instances;
 use crate::store::instance::scheduled::{self, Size, Window};
-use crate::store::transition::instance::{self, Change, DateChange};
+use crate::store::transition::instance::{self, Change};
 use crate::store::{StoreError, pools};
 use deadpool_postgres::Transaction;
 use futures_util::future::try_join;
 use leoflow_postgres::GenericClient;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use tracing::debug;
 
-/// The task instances of a run: first those in the database, then those that the plan adds.
-pub struct Rows {
-    /// The name of each instance.
-    pub names: Vec<InstanceName>,
-    /// Number of instances that were in the database when the plan was made.
-    stored_count: usize,
-    restored: HashSet<usize>,
-}
-
-impl Rows {
-    pub fn new(names: Vec<InstanceName>) -> Self {
-        Self { stored_count: names.len(), names, restored: HashSet::new() }
+/// Writes the instances of mapped tasks that the plan expands, adds or restores.
+pub async fn expand(
+    transaction: &Transaction<'_>,
+    key: &RunKey,
+    snapshot: &Snapshot<'_>,
+    plan: &Plan,
+) -> Result<(), StoreError> {
+    let (graph, instances) = (snapshot.graph, &snapshot.instances);
+    if !plan.expanded.is_empty() {
+        let tasks: Vec<&str> = plan.expanded.iter().map(|index| instances[*index].task_id.as_str()).collect();
+        instances::expand(transaction, key, &tasks).await?;
     }
-
-    /// Writes the instances of mapped tasks that the plan expands, adds or restores.
-    pub async fn expand(
-        &mut self,
-        transaction: &Transaction<'_>,
-        key: &RunKey,
-        snapshot: &Snapshot<'_>,
-        plan: &Plan,
-    ) -> Result<(), StoreError> {
-        let graph = snapshot.graph;
-        if !plan.expanded.is_empty() {
-            let tasks: Vec<&str> = plan.expanded.iter().map(|index| self.names[*index].task_id.as_str()).collect();
-            instances::expand(transaction, key, &tasks).await?;
-            plan.expanded.iter().for_each(|index| self.names[*index].map_index = 0);
-        }
-        let added: Vec<(&Task, i32)> =
-            plan.added.iter().map(|(task_index, map_index)| (graph.task(*task_index), *map_index)).collect();
-        let task_of = |index: &usize| {
-            snapshot.instances[*index]
-                .task_index
-                .map(|task_index| (graph.task(task_index), self.names[*index].map_index))
-        };
-        let restored = plan.restored.iter().filter_map(task_of);
-        let rows: Vec<(&Task, i32)> = added.iter().copied().chain(restored).collect();
-        instance::insert(transaction, &key.dag_id, &[&key.run_id], &rows).await?;
-        self.restored.extend(&plan.restored);
-        let name =
-            |(task, map_index): &(&Task, i32)| InstanceName { task_id: task.task_id.clone(), map_index: *map_index };
-        self.names.extend(added.iter().map(name));
-        Ok(())
-    }
-
-    /// The state that an instance has in the database; `None` is no state.
-    fn stored_state(&self, instances: &[Instance], index: usize) -> Option<TaskState> {
-        let is_new = index >= self.stored_count || self.restored.contains(&index);
-        if is_new { None } else { instances[index].state }
-    }
-
-    fn change(&self, snapshot: &Snapshot<'_>, transition: &Transition) -> Change<'_> {
-        Change {
-            instance: &self.names[transition.index],
-            from: self.stored_state(&snapshot.instances, transition.index),
-            to: transition.to,
-            try_number: transition.try_number,
-            due_at: transition.due_at,
-            dates: date_change(snapshot, transition),
-        }
-    }
+    let restored = plan.restored.iter().map(|index| &instances[*index]);
+    let restored = restored.filter_map(|instance| Some((instance.task_index?, instance.map_index)));
+    let rows: Vec<(&Task, i32)> = plan
+        .added
+        .iter()
+        .copied()
+        .chain(restored)
+        .map(|(task_index, map_index)| (graph.task(task_index), map_index))
+        .collect();
+    instance::insert(transaction, &key.dag_id, &[&key.run_id], &rows).await
 }
 
 /// Writes the transitions. Returns `false` when an instance no longer has the state that was read, because the agent
@@ -86,46 +47,29 @@ impl Rows {
 pub async fn transitions(
     transaction: &Transaction<'_>,
     key: &RunKey,
-    rows: &Rows,
     snapshot: &Snapshot<'_>,
-    transitions: &[Transition],
+    plan: &Plan,
 ) -> Result<bool, StoreError> {
-    if transitions.is_empty() {
+    if plan.transitions.is_empty() {
         return Ok(true);
     }
-    let changes: Vec<Change<'_>> = transitions.iter().map(|transition| rows.change(snapshot, transition)).collect();
-    for change in &changes {
-        log(key, change);
+    let change = |transition| change(snapshot, plan, transition);
+    let changes: Vec<Change<'_>> = plan.transitions.iter().map(change).collect();
+    for Change { name: (task_id, map_index), from, transition, .. } in &changes {
+        let (from, to) = (from.map_or("none", TaskState::as_str), transition.to);
+        debug!("{}.{task_id}[{map_index}] of {}: {from} -> {to}", key.dag_id, key.run_id);
     }
     let changed = instance::apply(transaction, key, &changes, snapshot.now).await?;
     Ok(changed == changes.len() as u64)
 }
 
-/// How a transition affects the dates of an instance.
-fn date_change(snapshot: &Snapshot<'_>, transition: &Transition) -> DateChange {
-    match transition.kind {
-        TransitionKind::NoOp => DateChange::StartAndEnd,
-        TransitionKind::NeverRan | TransitionKind::Waited => DateChange::EndNow,
-        TransitionKind::Waits { .. } => DateChange::Wait,
-        TransitionKind::TryEnded => {
-            let ended = snapshot.instances.get(transition.index).and_then(|instance| instance.ended.as_ref());
-            // The end is at most now: the clock may have been set back since.
-            ended.map_or(DateChange::Keep, |ended| DateChange::End(ended.at.min(snapshot.now)))
-        }
-        TransitionKind::Waiting | TransitionKind::KeepDates => DateChange::Keep,
-    }
-}
-
-fn log(key: &RunKey, change: &Change<'_>) {
-    debug!(
-        "{}.{}[{}] of {}: {} -> {}",
-        key.dag_id,
-        change.instance.task_id,
-        change.instance.map_index,
-        key.run_id,
-        change.from.map_or("none", TaskState::as_str),
-        change.to.as_str()
-    );
+fn change<'a>(snapshot: &'a Snapshot<'_>, plan: &Plan, transition: &'a Transition) -> Change<'a> {
+    let index = transition.index;
+    let instance = snapshot.instances.get(index).filter(|_| transition.kind == TransitionKind::TryEnded);
+    // The end is at most now: the clock may have been set back since.
+    let ended_at = instance.and_then(|instance| instance.ended.as_ref()).map(|ended| ended.at.min(snapshot.now));
+    let (name, from) = (plan.name_after(snapshot, index), plan.state_before(snapshot, index));
+    Change { name, from, transition, ended_at }
 }
 
 /// Usage of slots and limits by other runs, and whether other runs have instances that wait for capacity.

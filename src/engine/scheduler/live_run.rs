@@ -1,8 +1,9 @@
 //! The scheduler's cache of running runs. It makes the cost of a step depend on the number of changes, not on the size
 //! of the run. Before each step the cache reads the rows that the agent may have changed; the whole run is read again
-//! when its revision, its version or anything else does not match.
+//! when its revision, its version or anything else does not match. The graphs of DAG versions, which never change, are
+//! cached too.
 
-use crate::model::keys::{InstanceKey, InstanceName, NOT_MAPPED, RunKey};
+use crate::model::keys::{InstanceKey, NOT_MAPPED, RunKey};
 use crate::model::state::TaskState;
 use crate::planner::graph::Graph;
 use crate::planner::plan::{Instance, Plan};
@@ -19,11 +20,9 @@ pub struct LiveRun {
     /// Revision of the run when it was read; see `runs::bump_revision`.
     revision: Option<String>,
     pub graph: Rc<Graph>,
-    /// The name of each instance.
-    pub names: Vec<InstanceName>,
     pub instances: Vec<Instance>,
-    /// Index of each instance by name.
-    positions: HashMap<InstanceName, usize>,
+    /// Index of each instance by task id and map index.
+    positions: HashMap<(String, i32), usize>,
 }
 
 /// Maximum number of cached instances, some 150 bytes each.
@@ -61,7 +60,7 @@ impl LiveRuns {
     /// Sets the state of an instance that a step of another run has changed.
     pub fn set_state(&mut self, key: &InstanceKey, state: TaskState) {
         let Some(run) = self.0.get_mut(&key.run) else { return };
-        match run.positions.get(&InstanceName::of(key)) {
+        match run.positions.get(&(key.task_id.clone(), key.map_index)) {
             Some(index) => run.instances[*index].state = Some(state),
             None => self.forget(&key.run),
         }
@@ -76,15 +75,15 @@ impl LiveRun {
         (version, revision): (i64, Option<String>),
         graph: Rc<Graph>,
     ) -> Result<Self, StoreError> {
-        let (names, instances) = planner_input::instances(client, key, &graph).await?;
-        let positions = names.iter().cloned().zip(0..).collect();
-        Ok(Self { version, revision, graph, names, instances, positions })
+        let instances = planner_input::instances(client, key, &graph).await?;
+        let positions = instances.iter().map(name).zip(0..).collect();
+        Ok(Self { version, revision, graph, instances, positions })
     }
 
     /// Reads the instances that the agent may have changed. Returns `false` when the rows do not match the cache.
     pub async fn refresh(&mut self, client: &impl GenericClient, key: &RunKey) -> Result<bool, StoreError> {
-        for (name, changed) in planner_input::claimed_instances(client, key, &self.graph).await? {
-            let Some(index) = self.positions.get(&name) else { return Ok(false) };
+        for changed in planner_input::claimed_instances(client, key, &self.graph).await? {
+            let Some(index) = self.positions.get(&name(&changed)) else { return Ok(false) };
             let cached = &mut self.instances[*index];
             let may_change =
                 matches!(cached.state, Some(TaskState::Queued | TaskState::Running | TaskState::Restarting));
@@ -96,20 +95,24 @@ impl LiveRun {
         Ok(true)
     }
 
-    /// Applies the plan to the cache; `names` includes the instances that the plan adds.
-    pub fn apply(&mut self, plan: &Plan, names: Vec<InstanceName>) {
+    /// Applies the plan to the cache.
+    pub fn apply(&mut self, plan: &Plan) {
         let old_count = self.instances.len();
         plan.apply(&self.graph, &mut self.instances);
         for index in &plan.expanded {
-            let name = &names[*index];
-            self.positions.remove(&InstanceName { map_index: NOT_MAPPED, ..name.clone() });
-            self.positions.insert(name.clone(), *index);
+            let name = name(&self.instances[*index]);
+            self.positions.remove(&(name.0.clone(), NOT_MAPPED));
+            self.positions.insert(name, *index);
         }
-        self.positions.extend(names[old_count..].iter().cloned().zip(old_count..));
-        self.names = names;
+        self.positions.extend(self.instances[old_count..].iter().map(name).zip(old_count..));
     }
 }
 
+fn name(instance: &Instance) -> (String, i32) {
+    (instance.task_id.clone(), instance.map_index)
+}
+
+/// The cached graphs, by the id of the version.
 #[derive(Default)]
 pub struct Graphs(HashMap<i64, Rc<Graph>>);
 

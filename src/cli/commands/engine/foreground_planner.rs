@@ -156,6 +156,7 @@ fn instance(graph: &Graph, input: InstanceInput, now: Timestamp) -> Instance {
     let state = input.state.as_deref().and_then(TaskState::parse);
     Instance {
         task_index: graph.task_index(&input.task_id),
+        task_id: input.task_id,
         map_index: input.map_index,
         state,
         try_number: input.try_number,

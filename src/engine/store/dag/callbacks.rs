@@ -1,7 +1,7 @@
 //! The queue of DAG-level callbacks: code of a DAG file that is called when a run has ended, and listeners of plugins,
 //! which are also called when it has started.
 
-use crate::model::keys::{InstanceKey, InstanceName, RunKey, TryKey};
+use crate::model::keys::{InstanceKey, RunKey, TryKey};
 use crate::model::state::RunState;
 use crate::planner::snapshot::Reason;
 use crate::store::StoreError;
@@ -22,10 +22,10 @@ pub async fn add(
     transaction: &Transaction<'_>,
     run: &RunKey,
     (state, reason): (RunState, Reason),
-    unfinished: Option<&[&InstanceName]>,
+    unfinished: Option<Vec<(&str, i32)>>,
 ) -> Result<(), StoreError> {
-    let task_ids: Option<Vec<&str>> = unfinished.map(|names| names.iter().map(|name| name.task_id.as_str()).collect());
-    let map_indexes: Option<Vec<i32>> = unfinished.map(|names| names.iter().map(|name| name.map_index).collect());
+    let (task_ids, map_indexes): (Option<Vec<&str>>, Option<Vec<i32>>) =
+        unfinished.map(|names| names.into_iter().unzip()).unzip();
     let query = "
         INSERT INTO dag_callback (dag_id, run_id, state, reason, task_id, map_index)
         SELECT $1, $2, $3, $4, ti.task_id, coalesce(ti.map_index, -1)

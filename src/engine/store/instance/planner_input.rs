@@ -1,7 +1,7 @@
 //! Task instances as the planner reads them, in the same transaction that applies the plan, with the decisions of
 //! branches and the numbers of elements that tasks and groups are mapped over.
 
-use crate::model::keys::{InstanceName, RunKey};
+use crate::model::keys::RunKey;
 use crate::model::state::TryState;
 use crate::planner::graph::Graph;
 use crate::planner::snapshot::{Decision, EndedTry, Instance, Outcome, Returned};
@@ -35,12 +35,8 @@ static INSTANCES: LazyLock<String> = LazyLock::new(|| {
 static CLAIMED: LazyLock<String> =
     LazyLock::new(|| format!("{} AND ti.state IN ('running', 'restarting')", *INSTANCES));
 
-/// Returns the names and the instances of a run, in the same order.
-pub async fn instances(
-    client: &impl GenericClient,
-    key: &RunKey,
-    graph: &Graph,
-) -> Result<(Vec<InstanceName>, Vec<Instance>), StoreError> {
+/// Returns the instances of a run.
+pub async fn instances(client: &impl GenericClient, key: &RunKey, graph: &Graph) -> Result<Vec<Instance>, StoreError> {
     let rows = client.query(&INSTANCES, &[&key.dag_id, &key.run_id]).await?;
     rows.iter().map(|row| instance(row, graph)).collect()
 }
@@ -51,24 +47,24 @@ pub async fn claimed_instances(
     client: &impl GenericClient,
     key: &RunKey,
     graph: &Graph,
-) -> Result<Vec<(InstanceName, Instance)>, StoreError> {
+) -> Result<Vec<Instance>, StoreError> {
     let rows = client.query(&CLAIMED, &[&key.dag_id, &key.run_id]).await?;
     rows.iter().map(|row| instance(row, graph)).collect()
 }
 
-fn instance(row: &Row, graph: &Graph) -> Result<(InstanceName, Instance), StoreError> {
-    let name = InstanceName { task_id: row.get("task_id"), map_index: row.get("map_index") };
-    let instance = Instance {
-        task_index: graph.task_index(&name.task_id),
-        map_index: name.map_index,
+fn instance(row: &Row, graph: &Graph) -> Result<Instance, StoreError> {
+    let task_id: String = get(row, "task_id")?;
+    Ok(Instance {
+        task_index: graph.task_index(&task_id),
+        task_id,
+        map_index: get(row, "map_index")?,
         state: get(row, "state")?,
         try_number: get(row, "try_number")?,
         max_tries: get(row, "max_tries")?,
         due_at: get(row, "due_at")?,
         waits_since: get(row, "waits_since")?,
         ended: ended_try(row)?,
-    };
-    Ok((name, instance))
+    })
 }
 
 /// The end of the current try; `None` while it runs.

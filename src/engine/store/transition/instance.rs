@@ -2,9 +2,10 @@
 //! are in `claim`. `planner/pool_limits.rs` chooses the instances that `queue` queues.
 
 use crate::model::dag::Task;
-use crate::model::keys::{InstanceKey, InstanceName, RunKey, TryKey};
+use crate::model::keys::{InstanceKey, RunKey, TryKey};
 use crate::model::state::{RunState, TaskState};
 use crate::planner::pool_limits::Waiting;
+use crate::planner::snapshot::{Transition, TransitionKind};
 use crate::store::StoreError;
 use crate::store::instance_key::{INSTANCE, KEY, KeyColumns, TRY};
 use crate::store::rows::execute;
@@ -17,27 +18,13 @@ use tokio_postgres::types::ToSql;
 /// A planned change of one instance of a run.
 #[derive(Debug)]
 pub struct Change<'a> {
-    pub instance: &'a InstanceName,
+    /// Task id and map index of the instance.
+    pub name: (&'a str, i32),
     /// The state that the instance must still have.
     pub from: Option<TaskState>,
-    pub to: TaskState,
-    pub try_number: i32,
-    pub due_at: Option<Timestamp>,
-    pub dates: DateChange,
-}
-
-/// How a planned change affects the start and end dates of an instance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DateChange {
-    Keep,
-    /// The instance starts and ends now.
-    StartAndEnd,
-    /// The instance ends now; it also starts now if it has not started.
-    EndNow,
-    /// The instance ended at this time.
-    End(Timestamp),
-    /// The instance waits without a process: it has started and not ended.
-    Wait,
+    pub transition: &'a Transition,
+    /// When the try has ended, for a transition that settles it.
+    pub ended_at: Option<Timestamp>,
 }
 
 /// Applies planned changes; `$13` is the current time. Each row of `new` contains the run's key too, so that Postgres
@@ -65,7 +52,7 @@ static APPLY: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// `from` to `to` of each change: the scheduler writes the changes that it has planned for a run. The caller must have
+/// `from` to the new state of each change: the scheduler writes the changes that it has planned for a run. The caller must have
 /// locked the run. The agent may have changed an instance meanwhile; one that no longer has the state `from` is left
 /// unchanged. Returns the number of changed instances.
 pub async fn apply(
@@ -74,17 +61,16 @@ pub async fn apply(
     changes: &[Change<'_>],
     now: Timestamp,
 ) -> Result<u64, StoreError> {
-    let tasks: Vec<&str> = changes.iter().map(|change| change.instance.task_id.as_str()).collect();
-    let map_indexes: Vec<i32> = changes.iter().map(|change| change.instance.map_index).collect();
+    let (tasks, map_indexes): (Vec<&str>, Vec<i32>) = changes.iter().map(|change| change.name).unzip();
     let states_before: Vec<Option<&str>> = changes.iter().map(|change| change.from.map(TaskState::as_str)).collect();
-    let states: Vec<&str> = changes.iter().map(|change| change.to.as_str()).collect();
-    let try_numbers: Vec<i32> = changes.iter().map(|change| change.try_number).collect();
-    let due_dates: Vec<Option<Timestamp>> = changes.iter().map(|change| change.due_at).collect();
-    let have = |dates: DateChange| changes.iter().map(|change| change.dates == dates).collect::<Vec<bool>>();
-    let end_dates: Vec<Option<Timestamp>> = changes
-        .iter()
-        .map(|change| if let DateChange::End(end_date) = change.dates { Some(end_date) } else { None })
-        .collect();
+    let states: Vec<&str> = changes.iter().map(|change| change.transition.to.as_str()).collect();
+    let try_numbers: Vec<i32> = changes.iter().map(|change| change.transition.try_number).collect();
+    let due_dates: Vec<Option<Timestamp>> = changes.iter().map(|change| change.transition.due_at).collect();
+    let are = |is: fn(TransitionKind) -> bool| changes.iter().map(|change| is(change.transition.kind)).collect();
+    let no_ops: Vec<bool> = are(|kind| kind == TransitionKind::NoOp);
+    let never_ran: Vec<bool> = are(|kind| matches!(kind, TransitionKind::NeverRan | TransitionKind::Waited));
+    let waits: Vec<bool> = are(|kind| matches!(kind, TransitionKind::Waits { .. }));
+    let end_dates: Vec<Option<Timestamp>> = changes.iter().map(|change| change.ended_at).collect();
     let parameters: [&(dyn ToSql + Sync); 13] = [
         &run.dag_id,
         &run.run_id,
@@ -94,9 +80,9 @@ pub async fn apply(
         &states,
         &try_numbers,
         &due_dates,
-        &have(DateChange::StartAndEnd),
-        &have(DateChange::EndNow),
-        &have(DateChange::Wait),
+        &no_ops,
+        &never_ran,
+        &waits,
         &end_dates,
         &now,
     ];
