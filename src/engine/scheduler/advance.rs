@@ -15,7 +15,7 @@ use crate::store::events::{self, Event};
 use crate::store::instance::planner_input;
 use crate::store::run::active::{self, RunningRun};
 use crate::store::run::{new_run, runs};
-use crate::store::{StoreError, transition};
+use crate::store::{Result, StoreError, transition};
 use deadpool_postgres::{ClientWrapper, Transaction};
 use futures_util::future::try_join;
 
@@ -28,7 +28,7 @@ pub struct Cache {
 }
 
 /// Queues the waiting instances of all runs, as far as there is capacity.
-pub(crate) async fn admit_all(client: &mut ClientWrapper, cache: &mut Cache) -> Result<(), StoreError> {
+pub(crate) async fn admit_all(client: &mut ClientWrapper, cache: &mut Cache) -> Result<()> {
     let transaction = client.transaction().await?;
     let queued = apply::admit_all(&transaction, &mut cache.graphs).await?;
     transaction.commit().await?;
@@ -50,7 +50,7 @@ const ATTEMPTS: usize = 20;
 
 /// Advances a run as far as it can go now, in one transaction. Returns whether anything changed. The error is
 /// `StoreError::Invalid` if all attempts fail.
-pub async fn advance(client: &mut ClientWrapper, cache: &mut Cache, key: &RunKey) -> Result<bool, StoreError> {
+pub async fn advance(client: &mut ClientWrapper, cache: &mut Cache, key: &RunKey) -> Result<bool> {
     for _ in 0..ATTEMPTS {
         match step(client, cache, key).await {
             Ok(Step::Overtaken) => cache.runs.forget(key),
@@ -74,7 +74,7 @@ enum Step {
 }
 
 /// Plans a run and writes the changes, in one transaction.
-async fn step(client: &mut ClientWrapper, cache: &mut Cache, key: &RunKey) -> Result<Step, StoreError> {
+async fn step(client: &mut ClientWrapper, cache: &mut Cache, key: &RunKey) -> Result<Step> {
     let transaction = client.transaction().await?;
     let Some(row) = active::lock_running(&transaction, key).await? else {
         return release_slots(transaction, cache, key).await;
@@ -111,7 +111,7 @@ async fn step(client: &mut ClientWrapper, cache: &mut Cache, key: &RunKey) -> Re
 
 /// Queues waiting instances of other runs if the run is not running, for example after a user has ended or deleted it,
 /// because its slots are free.
-async fn release_slots(transaction: Transaction<'_>, cache: &mut Cache, key: &RunKey) -> Result<Step, StoreError> {
+async fn release_slots(transaction: Transaction<'_>, cache: &mut Cache, key: &RunKey) -> Result<Step> {
     cache.runs.forget(key);
     let queued = apply::admit_all(&transaction, &mut cache.graphs).await?;
     transaction.commit().await?;
@@ -126,7 +126,7 @@ async fn load(
     key: &RunKey,
     version: i64,
     row: &RunningRun,
-) -> Result<Option<(LiveRun, Capacity)>, StoreError> {
+) -> Result<Option<(LiveRun, Capacity)>> {
     let Some(mut run) = cache.runs.take(key, version, row.revision.as_deref()) else {
         let graph = cache.graphs.get(transaction, version).await?;
         let run = LiveRun::read(transaction, key, (version, row.revision.clone()), graph).await?;
@@ -145,7 +145,7 @@ async fn read_snapshot<'a>(
     graph: &'a Graph,
     instances: Vec<Instance>,
     row: &RunningRun,
-) -> Result<Snapshot<'a>, StoreError> {
+) -> Result<Snapshot<'a>> {
     let RunningRun { logical_date, not_before, run_after, marked, .. } = *row;
     // The lengths of lists are read only while an instance of a mapped task may start.
     let may_begin = |instance: &Instance| {
@@ -187,12 +187,7 @@ enum Written {
 }
 
 /// Writes the transitions and notifies the listeners; the statements are pipelined.
-async fn write(
-    transaction: &Transaction<'_>,
-    key: &RunKey,
-    snapshot: &Snapshot<'_>,
-    plan: &Plan,
-) -> Result<Written, StoreError> {
+async fn write(transaction: &Transaction<'_>, key: &RunKey, snapshot: &Snapshot<'_>, plan: &Plan) -> Result<Written> {
     let write = apply::transitions(transaction, key, snapshot, plan);
     let notify = async {
         match needs_notification(snapshot, plan) {
@@ -215,12 +210,7 @@ fn needs_notification(snapshot: &Snapshot<'_>, plan: &Plan) -> bool {
 }
 
 /// Sends a notification for each kind of change, and saves the asset events of tasks that have succeeded.
-async fn notify(
-    transaction: &Transaction<'_>,
-    key: &RunKey,
-    snapshot: &Snapshot<'_>,
-    plan: &Plan,
-) -> Result<(), StoreError> {
+async fn notify(transaction: &Transaction<'_>, key: &RunKey, snapshot: &Snapshot<'_>, plan: &Plan) -> Result<()> {
     let graph = snapshot.graph;
     let any_becomes =
         |predicate: &dyn Fn(TaskState) -> bool| plan.transitions.iter().any(|transition| predicate(transition.to));
@@ -257,7 +247,7 @@ async fn finish(
     graph: &Graph,
     (state, reason): (RunState, Reason),
     unfinished: Option<Vec<(&str, i32)>>,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     transition::run::end(transaction, key, state, new_run::now()).await?;
     let structure = &graph.structure;
     if reason == Reason::Marked {
@@ -280,7 +270,7 @@ async fn finish(
 }
 
 /// Completes the backfill of a run that has ended, and wakes queued runs that may wait for its end.
-async fn announce_end(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), StoreError> {
+async fn announce_end(transaction: &Transaction<'_>, key: &RunKey) -> Result<()> {
     runs::complete_backfill_of(transaction, key).await?;
     events::notify(transaction, &Event::Sweep).await
 }

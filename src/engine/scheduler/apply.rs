@@ -11,7 +11,7 @@ use crate::store::events::{self, Event};
 use crate::store::instance::instances;
 use crate::store::instance::scheduled::{self, Size, Window};
 use crate::store::transition::instance::{self, Change};
-use crate::store::{StoreError, pools};
+use crate::store::{Result, pools};
 use deadpool_postgres::Transaction;
 use futures_util::future::try_join;
 use leoflow_postgres::GenericClient;
@@ -19,12 +19,7 @@ use std::collections::{BTreeSet, HashMap};
 use tracing::debug;
 
 /// Writes the instances of mapped tasks that the plan expands, adds or restores.
-pub async fn expand(
-    transaction: &Transaction<'_>,
-    key: &RunKey,
-    snapshot: &Snapshot<'_>,
-    plan: &Plan,
-) -> Result<(), StoreError> {
+pub async fn expand(transaction: &Transaction<'_>, key: &RunKey, snapshot: &Snapshot<'_>, plan: &Plan) -> Result<()> {
     let (graph, instances) = (snapshot.graph, &snapshot.instances);
     if !plan.expanded.is_empty() {
         let tasks: Vec<&str> = plan.expanded.iter().map(|index| instances[*index].task_id.as_str()).collect();
@@ -49,7 +44,7 @@ pub async fn transitions(
     key: &RunKey,
     snapshot: &Snapshot<'_>,
     plan: &Plan,
-) -> Result<bool, StoreError> {
+) -> Result<bool> {
     if plan.transitions.is_empty() {
         return Ok(true);
     }
@@ -75,7 +70,7 @@ fn change<'a>(snapshot: &'a Snapshot<'_>, plan: &Plan, transition: &'a Transitio
 /// Usage of slots and limits by other runs, and whether other runs have instances that wait for capacity.
 pub type Capacity = (Usage, bool);
 
-pub async fn capacity(transaction: &Transaction<'_>, key: &RunKey) -> Result<Capacity, StoreError> {
+pub async fn capacity(transaction: &Transaction<'_>, key: &RunKey) -> Result<Capacity> {
     try_join(pools::usage(transaction, Some(key)), scheduled::any_waits(transaction, Some(key))).await
 }
 
@@ -88,7 +83,7 @@ pub(crate) async fn admit(
     snapshot: &Snapshot<'_>,
     plan: &mut Plan,
     (usage, others_wait): Capacity,
-) -> Result<Vec<Waiting>, StoreError> {
+) -> Result<Vec<Waiting>> {
     let competition = Competition::of_run(key, snapshot, plan, usage);
     let (choice, others) = match others_wait {
         true => choose(transaction, graphs, Some(key), &competition).await?,
@@ -111,7 +106,7 @@ async fn choose(
     graphs: &mut Graphs,
     excluded_run: Option<&RunKey>,
     competition: &Competition,
-) -> Result<(Choice, Vec<Waiting>), StoreError> {
+) -> Result<(Choice, Vec<Waiting>)> {
     let (mut size, mut left_out, mut kept) = (Size::FreeSlots(FIRST_WINDOW), BTreeSet::<RunTask>::new(), Vec::new());
     loop {
         let window = Window { pools: competition.open_pools(), size, left_out: left_out.iter().collect() };
@@ -147,7 +142,7 @@ async fn waiting_instances(
     graphs: &mut Graphs,
     excluded_run: Option<&RunKey>,
     window: &Window<'_>,
-) -> Result<OtherRuns, StoreError> {
+) -> Result<OtherRuns> {
     let mut others = OtherRuns::default();
     if window.pools.is_empty() {
         return Ok(others);
@@ -170,7 +165,7 @@ async fn waiting_instances(
 }
 
 /// Queues the instances and notifies the agent. Returns the instances.
-async fn queue_others(client: &impl GenericClient, chosen: Vec<Waiting>) -> Result<Vec<Waiting>, StoreError> {
+async fn queue_others(client: &impl GenericClient, chosen: Vec<Waiting>) -> Result<Vec<Waiting>> {
     if chosen.is_empty() {
         return Ok(chosen);
     }
@@ -183,7 +178,7 @@ async fn queue_others(client: &impl GenericClient, chosen: Vec<Waiting>) -> Resu
 }
 
 /// Queues and returns the waiting instances of all runs that fit, when slots have become free.
-pub(crate) async fn admit_all(transaction: &Transaction<'_>, graphs: &mut Graphs) -> Result<Vec<Waiting>, StoreError> {
+pub(crate) async fn admit_all(transaction: &Transaction<'_>, graphs: &mut Graphs) -> Result<Vec<Waiting>> {
     if !scheduled::any_waits(transaction, None).await? {
         return Ok(Vec::new());
     }

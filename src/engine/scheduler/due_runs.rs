@@ -4,7 +4,7 @@ use crate::model::keys::RunKey;
 use crate::model::state::RunType;
 use crate::planner::retry;
 use crate::schedule::timetable::{Info, Interval, Partition, Restriction, TimetableProblem};
-use crate::store::StoreError;
+use crate::store::Result;
 use crate::store::dag::next_runs::{self, DueRun, StaleDag};
 use crate::store::run::new_run::{self, NewRun, isoformat};
 use deadpool_postgres::{ClientWrapper, Transaction};
@@ -81,7 +81,7 @@ pub(crate) async fn update_next_runs(
     client: &mut ClientWrapper,
     evaluator: &impl TimetableEvaluator,
     pending_queries: &mut PendingQueries,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     let mut answers = std::mem::take(&mut pending_queries.answers);
     for stale in next_runs::stale_dags(client, new_run::now()).await? {
         let next = match &stale.structure.timetable {
@@ -112,7 +112,7 @@ async fn store_next_run(
     stale: &StaleDag,
     next: Result<Option<Info>, Box<dyn Error>>,
     retry_at: Option<Timestamp>,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     let info = next.unwrap_or_else(|error| {
         warn!("cannot compute the next run of {}: {error}", stale.dag_id);
         None
@@ -152,7 +152,7 @@ fn run_id(run_after: Timestamp, partition: Option<&Partition>) -> String {
 
 /// Creates one run of each DAG that is due and below its `max_active_runs`, until `TIME_LIMIT`. Returns the number of
 /// DAGs handled, including those whose run exists already.
-pub(crate) async fn make_due_runs(client: &mut ClientWrapper) -> Result<usize, StoreError> {
+pub(crate) async fn make_due_runs(client: &mut ClientWrapper) -> Result<usize> {
     let start = Instant::now();
     let mut handled = 0;
     loop {
@@ -168,7 +168,7 @@ pub(crate) async fn make_due_runs(client: &mut ClientWrapper) -> Result<usize, S
 const TIME_LIMIT: Duration = Duration::from_secs(1);
 
 /// Creates a batch of runs and returns the number of DAGs handled.
-async fn make_batch(client: &mut ClientWrapper) -> Result<usize, StoreError> {
+async fn make_batch(client: &mut ClientWrapper) -> Result<usize> {
     let transaction = client.transaction().await?;
     let due_runs = next_runs::lock_due(&transaction, new_run::now()).await?;
     let handled = due_runs.len();
@@ -186,7 +186,7 @@ async fn make_batch(client: &mut ClientWrapper) -> Result<usize, StoreError> {
 }
 
 /// Creates a run that is due. Returns false if it already exists.
-async fn make_run(transaction: &Transaction<'_>, due: &DueRun) -> Result<bool, StoreError> {
+async fn make_run(transaction: &Transaction<'_>, due: &DueRun) -> Result<bool> {
     let timetable = due.structure.timetable.as_ref();
     let partition = timetable.and_then(|timetable| timetable.partition_at(due.run_after));
     let run_id = due.run_id.clone().unwrap_or_else(|| run_id(due.run_after, partition.as_ref()));

@@ -3,8 +3,8 @@
 use crate::model::dag::{External, Until};
 use crate::planner::graph::Graph;
 use crate::planner::snapshot::{Instance, Polled};
-use crate::store::StoreError;
 use crate::store::instance::sdk_queries::{self, CountTarget};
+use crate::store::{Result, StoreError};
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use leoflow_base::sys::blocking;
@@ -75,7 +75,7 @@ pub async fn poll(
     instances: &[Instance],
     date: Timestamp,
     now: Timestamp,
-) -> Result<HashMap<usize, Polled>, StoreError> {
+) -> Result<HashMap<usize, Polled>> {
     if graph.polled_sensors.is_empty() {
         return Ok(HashMap::new());
     }
@@ -106,11 +106,7 @@ pub async fn poll(
 }
 
 /// Evaluates the condition of an ExternalTaskSensor as its own code does.
-async fn poll_external(
-    client: &impl GenericClient,
-    external: &External,
-    date: Timestamp,
-) -> Result<Polled, StoreError> {
+async fn poll_external(client: &impl GenericClient, external: &External, date: Timestamp) -> Result<Polled> {
     let delta = SignedDuration::try_from_secs_f64(external.execution_delta).ok();
     let Some(date) = delta.and_then(|delta| date.checked_sub(delta).ok()) else { return Ok(Polled::NeedsProcess) };
     let (target, expected) = match (&external.task_ids, &external.group_id) {

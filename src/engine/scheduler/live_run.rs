@@ -7,7 +7,7 @@ use crate::model::keys::{InstanceKey, NOT_MAPPED, RunKey};
 use crate::model::state::TaskState;
 use crate::planner::graph::Graph;
 use crate::planner::plan::{Instance, Plan};
-use crate::store::StoreError;
+use crate::store::Result;
 use crate::store::dag::versions;
 use crate::store::instance::planner_input;
 use leoflow_postgres::GenericClient;
@@ -74,14 +74,14 @@ impl LiveRun {
         key: &RunKey,
         (version, revision): (i64, Option<String>),
         graph: Rc<Graph>,
-    ) -> Result<Self, StoreError> {
+    ) -> Result<Self> {
         let instances = planner_input::instances(client, key, &graph).await?;
         let positions = instances.iter().map(name).zip(0..).collect();
         Ok(Self { version, revision, graph, instances, positions })
     }
 
     /// Reads the instances that the agent may have changed. Returns `false` when the rows do not match the cache.
-    pub async fn refresh(&mut self, client: &impl GenericClient, key: &RunKey) -> Result<bool, StoreError> {
+    pub async fn refresh(&mut self, client: &impl GenericClient, key: &RunKey) -> Result<bool> {
         for changed in planner_input::claimed_instances(client, key, &self.graph).await? {
             let Some(index) = self.positions.get(&name(&changed)) else { return Ok(false) };
             let cached = &mut self.instances[*index];
@@ -121,7 +121,7 @@ const MAX_GRAPHS: usize = 64;
 
 impl Graphs {
     /// Returns the graph of the version with this id.
-    pub async fn get(&mut self, client: &impl GenericClient, id: i64) -> Result<Rc<Graph>, StoreError> {
+    pub async fn get(&mut self, client: &impl GenericClient, id: i64) -> Result<Rc<Graph>> {
         if let Some(graph) = self.0.get(&id) {
             return Ok(graph.clone());
         }

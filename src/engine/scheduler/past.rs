@@ -2,7 +2,7 @@
 
 use crate::model::keys::RunKey;
 use crate::planner::graph::Graph;
-use crate::store::StoreError;
+use crate::store::Result;
 use crate::store::run::active::{self, PastRuns};
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
@@ -15,7 +15,7 @@ pub async fn held_by_past(
     key: &RunKey,
     graph: &Graph,
     logical_date: Option<Timestamp>,
-) -> Result<HashSet<usize>, StoreError> {
+) -> Result<HashSet<usize>> {
     let mut held = HashSet::new();
     let (true, Some(date)) = (graph.has_past, logical_date) else { return Ok(held) };
     let catchup = graph.structure.catchup;

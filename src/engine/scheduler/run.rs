@@ -9,7 +9,7 @@ use crate::store::asset::{assets, partitions};
 use crate::store::clock_step::{self, Sensors};
 use crate::store::events::{self, Event};
 use crate::store::run::{active, new_run};
-use crate::store::{StoreError, transition};
+use crate::store::{Result, StoreError, transition};
 use deadpool_postgres::ClientWrapper;
 use jiff::Timestamp;
 use leoflow_base::sys::clock::ClockWatch;
@@ -66,7 +66,7 @@ async fn session(
     heartbeat: &impl Fn(),
     evaluator: &impl TimetableEvaluator,
     watch: &mut Option<ClockWatch>,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     let (mut client, mut events) = endpoint.listen(config, events::ENGINE).await?;
     // Events may have been missed while there was no connection.
     on_event(None);
@@ -103,7 +103,7 @@ async fn wait_to_lead(
     client: &ClientWrapper,
     events: &mut UnboundedReceiver<String>,
     on_event: &impl Fn(Option<&Event>),
-) -> Result<(), StoreError> {
+) -> Result<()> {
     while !active::try_lead(client).await? {
         match tokio::time::timeout(LEADER_RETRY, events.recv()).await {
             Ok(Some(payload)) => on_event(Event::parse(&payload).as_ref()),
@@ -121,7 +121,7 @@ async fn check_clock(
     cache: &mut Cache,
     work: &mut PendingWork,
     watch: &mut Option<ClockWatch>,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     let is_first = watch.is_none();
     let set_back = watch.get_or_insert_default().set_back(Timestamp::now(), Instant::now());
     if let Some(step) = set_back {
@@ -135,7 +135,7 @@ async fn check_clock(
 }
 
 /// Adds all work whose notifications may have been missed.
-async fn poll(client: &ClientWrapper, cache: &mut Cache, work: &mut PendingWork) -> Result<(), StoreError> {
+async fn poll(client: &ClientWrapper, cache: &mut Cache, work: &mut PendingWork) -> Result<()> {
     for RunKey { dag_id, run_id } in std::mem::take(&mut work.missed) {
         warn!("polling advanced run {run_id} of {dag_id}; its notification was missed");
     }
@@ -150,7 +150,7 @@ async fn poll(client: &ClientWrapper, cache: &mut Cache, work: &mut PendingWork)
 }
 
 /// Corrects dates that a clock ahead may have written, and drops the cache if a due date of an instance changed.
-async fn correct_dates(client: &ClientWrapper, cache: &mut Cache, sensors: Sensors) -> Result<(), StoreError> {
+async fn correct_dates(client: &ClientWrapper, cache: &mut Cache, sensors: Sensors) -> Result<()> {
     if clock_step::correct_dates(client, sensors).await? {
         cache.runs.forget_all();
     }
@@ -231,7 +231,7 @@ impl PendingWork {
         cache: &mut Cache,
         evaluator: &impl TimetableEvaluator,
         pending_queries: &mut PendingQueries,
-    ) -> Result<Option<Timestamp>, StoreError> {
+    ) -> Result<Option<Timestamp>> {
         let mut evaluated = Evaluated::default();
         let start = Instant::now();
         if std::mem::take(&mut self.dags) {
@@ -267,7 +267,7 @@ impl PendingWork {
         client: &mut ClientWrapper,
         cache: &mut Cache,
         evaluated: &mut Evaluated,
-    ) -> Result<(), StoreError> {
+    ) -> Result<()> {
         while let Some(run) = self.runs.pop_first() {
             self.polled.remove(&run);
             if advance(client, cache, &run).await? {
@@ -288,7 +288,7 @@ impl PendingWork {
         client: &mut ClientWrapper,
         evaluator: &impl TimetableEvaluator,
         pending_queries: &mut PendingQueries,
-    ) -> Result<(), StoreError> {
+    ) -> Result<()> {
         if std::mem::take(&mut self.schedules) {
             due_runs::update_next_runs(client, evaluator, pending_queries).await?;
             // Each pass creates at most one run of a DAG, because its next run must be computed first.
@@ -303,7 +303,7 @@ impl PendingWork {
 }
 
 /// Advances a run and returns whether anything changed. Invalid data of one run must not stop the others.
-async fn advance(client: &mut ClientWrapper, cache: &mut Cache, run: &RunKey) -> Result<bool, StoreError> {
+async fn advance(client: &mut ClientWrapper, cache: &mut Cache, run: &RunKey) -> Result<bool> {
     match advance::advance(client, cache, run).await {
         Err(error @ (StoreError::Invalid(_) | StoreError::UnknownValue { .. })) => {
             warn!("run {} of {} cannot advance: {error}", run.run_id, run.dag_id);
@@ -319,7 +319,7 @@ async fn wait_for_work(
     limit: Duration,
     on_event: &impl Fn(Option<&Event>),
     work: &mut PendingWork,
-) -> Result<bool, StoreError> {
+) -> Result<bool> {
     // After a timeout, scheduled runs may be due.
     let Ok(first) = tokio::time::timeout(limit, events.recv()).await else {
         work.schedules = true;

@@ -2,7 +2,7 @@
 //! waits for these dates would be delayed by as much as the clock was wrong. Other dates are corrected where they are
 //! computed, in `due_runs` and the planner.
 
-use super::StoreError;
+use super::Result;
 use super::events::{self, Event};
 use super::run::new_run;
 use leoflow_postgres::GenericClient;
@@ -41,7 +41,7 @@ pub enum Sensors {
 }
 
 /// Corrects the dates written by a clock that was ahead. Returns whether due dates of task instances have changed.
-pub(crate) async fn correct_dates(client: &impl GenericClient, sensors: Sensors) -> Result<bool, StoreError> {
+pub(crate) async fn correct_dates(client: &impl GenericClient, sensors: Sensors) -> Result<bool> {
     let now = new_run::now();
     let mut changed = client.execute(RETRIES, &[&now]).await?;
     if sensors == Sensors::PokeNow {

@@ -1,10 +1,10 @@
 //! The audit log.
 
-use super::StoreError;
 use super::list::conditions::Conditions;
 use super::list::field::{Filter, list_fields};
 use super::list::listing::{ListPage, Listing, Source};
 use super::rows::{fetch_all, fetch_one, fetch_optional, from_row};
+use super::{Result, StoreError};
 use crate::model::keys::RunKey;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
@@ -79,7 +79,7 @@ impl Filter for EventFilter {
     }
 }
 
-pub async fn add(client: &impl GenericClient, new: &NewEvent) -> Result<(), StoreError> {
+pub async fn add(client: &impl GenericClient, new: &NewEvent) -> Result<()> {
     let query = "
         INSERT INTO event_log (event, owner, dag_id, run_id, task_id, map_index, logical_date, extra)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id";
@@ -92,10 +92,7 @@ pub async fn add(client: &impl GenericClient, new: &NewEvent) -> Result<(), Stor
     Ok(())
 }
 
-pub async fn list(
-    client: &impl GenericClient,
-    listing: Listing<EventField>,
-) -> Result<ListPage<LoggedEvent>, StoreError> {
+pub async fn list(client: &impl GenericClient, listing: Listing<EventField>) -> Result<ListPage<LoggedEvent>> {
     listing.fetch(client, &Source::new("*", "event_log")).await
 }
 
@@ -104,7 +101,7 @@ pub async fn failed_callbacks(
     client: &impl GenericClient,
     run: Option<&RunKey>,
     since: Timestamp,
-) -> Result<Vec<LoggedEvent>, StoreError> {
+) -> Result<Vec<LoggedEvent>> {
     let query = "
         SELECT * FROM event_log WHERE event = $1 AND created_at >= $2
           AND ($3::text IS NULL OR dag_id = $3 AND run_id = $4) ORDER BY id DESC LIMIT 100";
@@ -112,7 +109,7 @@ pub async fn failed_callbacks(
     fetch_all(client, query, &[&CALLBACK_FAILED, &since, &dag_id, &run_id]).await
 }
 
-pub async fn get(client: &impl GenericClient, id: i64) -> Result<LoggedEvent, StoreError> {
+pub async fn get(client: &impl GenericClient, id: i64) -> Result<LoggedEvent> {
     let event = fetch_optional(client, "SELECT * FROM event_log WHERE id = $1", &[&id]).await?;
     event.ok_or_else(|| StoreError::NotFound { what: "event log", id: id.to_string() })
 }

@@ -1,7 +1,7 @@
 //! Wakes other processes through Postgres's LISTEN and NOTIFY. A notification is only a hint: the receiver then reads
 //! the tables to find its work. It also does so after each connect, so notifications lost with a connection do no harm.
 
-use super::StoreError;
+use super::Result;
 use super::rows::execute;
 use crate::model::keys::RunKey;
 use leoflow_postgres::GenericClient;
@@ -60,12 +60,12 @@ impl Event {
 }
 
 /// Sends the event when the current transaction commits; Postgres drops duplicates within a transaction.
-pub async fn notify(client: &impl GenericClient, event: &Event) -> Result<(), StoreError> {
+pub async fn notify(client: &impl GenericClient, event: &Event) -> Result<()> {
     execute(client, "SELECT pg_notify($1, $2)", &[&event.channel(), &event.payload()]).await
 }
 
 /// Sends several events.
-pub async fn notify_all(client: &impl GenericClient, events: &[Event]) -> Result<(), StoreError> {
+pub async fn notify_all(client: &impl GenericClient, events: &[Event]) -> Result<()> {
     for event in events {
         notify(client, event).await?;
     }

@@ -26,6 +26,9 @@ use leoflow_postgres::PgError;
 use serde::{Deserialize, Serialize};
 use tokio_postgres::error::SqlState;
 
+/// The result of an operation on the store.
+pub type Result<T, E = StoreError> = std::result::Result<T, E>;
+
 /// Why an operation on the store failed; `what` is the kind of object, `id` identifies it.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -108,7 +111,7 @@ pub enum OnExisting {
 impl OnExisting {
     /// Evaluates an attempt to create an entry: true if it was created, false if it exists and is skipped, otherwise
     /// the error.
-    pub(super) fn settle(self, created: Result<(), StoreError>) -> Result<bool, StoreError> {
+    pub(super) fn settle(self, created: Result<()>) -> Result<bool> {
         match created {
             Err(StoreError::AlreadyExists { .. }) if self == Self::Skip => Ok(false),
             other => other.map(|()| true),

@@ -2,12 +2,12 @@
 //!
 //! <https://airflow.apache.org/docs/apache-airflow/stable/administration-and-deployment/pools.html>
 
-use super::StoreError;
 use super::events::{self, Event};
 use super::instance_key::{TRY, TRY_KEY};
 use super::list::field::list_fields;
 use super::list::listing::{ListPage, Listing, Source};
 use super::rows::{self, FromRow, fetch_optional, from_row};
+use super::{Result, StoreError};
 use crate::model::dag::DEFAULT_POOL;
 use crate::model::keys::RunKey;
 use crate::planner::pool_limits::{PoolSlots, SlotUse, Usage};
@@ -65,7 +65,7 @@ list_fields! {
     Name = text("p.name"),
 }
 
-pub async fn list(client: &impl GenericClient, listing: Listing<PoolField>) -> Result<ListPage<Pool>, StoreError> {
+pub async fn list(client: &impl GenericClient, listing: Listing<PoolField>) -> Result<ListPage<Pool>> {
     listing.fetch(client, &Source::new("*", &format!("{ALL} {USED}"))).await
 }
 
@@ -73,7 +73,7 @@ fn not_found(name: &str) -> StoreError {
     StoreError::NotFound { what: "pool", id: name.to_owned() }
 }
 
-pub async fn get(client: &impl GenericClient, name: &str) -> Result<Pool, StoreError> {
+pub async fn get(client: &impl GenericClient, name: &str) -> Result<Pool> {
     let query = format!("SELECT * FROM {ALL} {USED} WHERE p.name = $1");
     fetch_optional(client, &query, &[&name]).await?.ok_or_else(|| not_found(name))
 }
@@ -87,7 +87,7 @@ pub struct PoolSettings<'a> {
     pub include_deferred: bool,
 }
 
-pub async fn create(client: &impl GenericClient, pool: &PoolSettings<'_>) -> Result<(), StoreError> {
+pub async fn create(client: &impl GenericClient, pool: &PoolSettings<'_>) -> Result<()> {
     let exists = || StoreError::AlreadyExists { what: "pool", id: pool.name.to_owned() };
     if pool.name == DEFAULT_POOL {
         return Err(exists());
@@ -98,7 +98,7 @@ pub async fn create(client: &impl GenericClient, pool: &PoolSettings<'_>) -> Res
     }
 }
 
-pub async fn set(client: &impl GenericClient, pool: &PoolSettings<'_>) -> Result<(), StoreError> {
+pub async fn set(client: &impl GenericClient, pool: &PoolSettings<'_>) -> Result<()> {
     let replace = "UPDATE SET slots = EXCLUDED.slots, description = EXCLUDED.description,
                               include_deferred = EXCLUDED.include_deferred";
     write(client, pool, replace).await.map(drop)
@@ -106,7 +106,7 @@ pub async fn set(client: &impl GenericClient, pool: &PoolSettings<'_>) -> Result
 
 /// Inserts a pool and notifies the scheduler; `on_conflict` is the SQL for an existing name. Returns the number of rows
 /// written.
-async fn write(client: &impl GenericClient, pool: &PoolSettings<'_>, on_conflict: &str) -> Result<u64, StoreError> {
+async fn write(client: &impl GenericClient, pool: &PoolSettings<'_>, on_conflict: &str) -> Result<u64> {
     let query = format!(
         "INSERT INTO pool (name, slots, description, include_deferred) VALUES ($1, $2, $3, $4)
          ON CONFLICT (name) DO {on_conflict}"
@@ -119,7 +119,7 @@ async fn write(client: &impl GenericClient, pool: &PoolSettings<'_>, on_conflict
     Ok(written)
 }
 
-pub async fn delete(client: &impl GenericClient, name: &str) -> Result<(), StoreError> {
+pub async fn delete(client: &impl GenericClient, name: &str) -> Result<()> {
     if name == DEFAULT_POOL {
         return Err(StoreError::Invalid("Default Pool can't be deleted".to_owned()));
     }
@@ -130,7 +130,7 @@ pub async fn delete(client: &impl GenericClient, name: &str) -> Result<(), Store
 }
 
 /// Notifies the scheduler, since waiting tasks may fit now.
-async fn notify_capacity(client: &impl GenericClient) -> Result<(), StoreError> {
+async fn notify_capacity(client: &impl GenericClient) -> Result<()> {
     events::notify(client, &Event::Capacity).await
 }
 
@@ -162,7 +162,7 @@ static IN_FLIGHT: LazyLock<String> = LazyLock::new(|| {
 });
 
 /// Reads the slots of all pools, and the current usage of all limits by runs in any state except `excluded_run`.
-pub async fn usage(client: &impl GenericClient, excluded_run: Option<&RunKey>) -> Result<Usage, StoreError> {
+pub async fn usage(client: &impl GenericClient, excluded_run: Option<&RunKey>) -> Result<Usage> {
     let mut usage = Usage::default();
     let unused_slots = |all: i32, include_deferred| PoolSlots { all: all.into(), used: 0, include_deferred };
     usage.pools.insert(DEFAULT_POOL.to_owned(), unused_slots(DEFAULT_SLOTS, false));

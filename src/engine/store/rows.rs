@@ -1,6 +1,6 @@
 //! Reads the rows of queries. [`from_row`] defines a struct whose fields are read from the columns of the same names.
 
-use super::StoreError;
+use super::{Result, StoreError};
 use crate::model::keys::{InstanceKey, RunKey, TryKey};
 use crate::model::state::{RunState, RunType, TaskState, TryState};
 use leoflow_postgres::GenericClient;
@@ -12,7 +12,7 @@ type Parameters<'a> = &'a [&'a (dyn ToSql + Sync)];
 
 /// A value that is read from a row: a struct by the names of the columns, a scalar or a tuple by their positions.
 pub(crate) trait FromRow: Sized {
-    fn from_row(row: &Row) -> Result<Self, StoreError>;
+    fn from_row(row: &Row) -> Result<Self>;
 }
 
 /// Runs a query and reads all rows.
@@ -20,7 +20,7 @@ pub(crate) async fn fetch_all<T: FromRow>(
     client: &impl GenericClient,
     query: &str,
     parameters: Parameters<'_>,
-) -> Result<Vec<T>, StoreError> {
+) -> Result<Vec<T>> {
     client.query(query, parameters).await?.iter().map(T::from_row).collect()
 }
 
@@ -29,7 +29,7 @@ pub(crate) async fn fetch_optional<T: FromRow>(
     client: &impl GenericClient,
     query: &str,
     parameters: Parameters<'_>,
-) -> Result<Option<T>, StoreError> {
+) -> Result<Option<T>> {
     client.query_opt(query, parameters).await?.as_ref().map(T::from_row).transpose()
 }
 
@@ -38,25 +38,17 @@ pub(crate) async fn fetch_one<T: FromRow>(
     client: &impl GenericClient,
     query: &str,
     parameters: Parameters<'_>,
-) -> Result<T, StoreError> {
+) -> Result<T> {
     T::from_row(&client.query_one(query, parameters).await?)
 }
 
 /// True if the query has a row.
-pub(crate) async fn exists(
-    client: &impl GenericClient,
-    query: &str,
-    parameters: Parameters<'_>,
-) -> Result<bool, StoreError> {
+pub(crate) async fn exists(client: &impl GenericClient, query: &str, parameters: Parameters<'_>) -> Result<bool> {
     Ok(client.query_opt(query, parameters).await?.is_some())
 }
 
 /// Runs a statement that may change any number of rows.
-pub(crate) async fn execute(
-    client: &impl GenericClient,
-    statement: &str,
-    parameters: Parameters<'_>,
-) -> Result<(), StoreError> {
+pub(crate) async fn execute(client: &impl GenericClient, statement: &str, parameters: Parameters<'_>) -> Result<()> {
     client.execute(statement, parameters).await?;
     Ok(())
 }
@@ -67,12 +59,12 @@ pub(crate) async fn execute(
 struct UnknownName(String);
 
 /// Reads a column. A name from a fixed set that this version does not know is a `StoreError::UnknownValue`.
-pub(crate) fn get<'a, T: FromSql<'a>>(row: &'a Row, column: &str) -> Result<T, StoreError> {
+pub(crate) fn get<'a, T: FromSql<'a>>(row: &'a Row, column: &str) -> Result<T> {
     row.try_get(column).map_err(|error| unknown_name(error, column))
 }
 
 /// Reads a column by its position.
-fn get_at<'a, T: FromSql<'a>>(row: &'a Row, position: usize) -> Result<T, StoreError> {
+fn get_at<'a, T: FromSql<'a>>(row: &'a Row, position: usize) -> Result<T> {
     row.try_get(position).map_err(|error| unknown_name(error, row.columns()[position].name()))
 }
 
@@ -105,7 +97,7 @@ read_by_name!(RunState, RunType, TaskState, TryState, crate::store::run::backfil
 macro_rules! single_value {
     ($($type:ty),+) => {$(
         impl FromRow for $type {
-            fn from_row(row: &Row) -> Result<Self, StoreError> {
+            fn from_row(row: &Row) -> Result<Self> {
                 get_at(row, 0)
             }
         }
@@ -115,13 +107,13 @@ macro_rules! single_value {
 single_value!(String, Option<String>, Option<TaskState>, bool, i32, i64, f64, serde_json::Value);
 
 impl<A: FromSqlOwned, B: FromSqlOwned> FromRow for (A, B) {
-    fn from_row(row: &Row) -> Result<Self, StoreError> {
+    fn from_row(row: &Row) -> Result<Self> {
         Ok((get_at(row, 0)?, get_at(row, 1)?))
     }
 }
 
 impl<A: FromSqlOwned, B: FromSqlOwned, C: FromSqlOwned> FromRow for (A, B, C) {
-    fn from_row(row: &Row) -> Result<Self, StoreError> {
+    fn from_row(row: &Row) -> Result<Self> {
         Ok((get_at(row, 0)?, get_at(row, 1)?, get_at(row, 2)?))
     }
 }
@@ -145,7 +137,7 @@ macro_rules! from_row {
         }
 
         impl $crate::store::rows::FromRow for $name {
-            fn from_row(row: &tokio_postgres::Row) -> Result<Self, $crate::store::StoreError> {
+            fn from_row(row: &tokio_postgres::Row) -> $crate::store::Result<Self> {
                 Ok(Self {
                     $($field: $crate::store::rows::from_row!(
                         @field row $field $(= $column)? $(as $json $(= $json_column)?)? $(=> $read)?
@@ -173,19 +165,19 @@ macro_rules! from_row {
 pub(crate) use from_row;
 
 impl FromRow for RunKey {
-    fn from_row(row: &Row) -> Result<Self, StoreError> {
+    fn from_row(row: &Row) -> Result<Self> {
         Ok(Self { dag_id: get(row, "dag_id")?, run_id: get(row, "run_id")? })
     }
 }
 
 impl FromRow for InstanceKey {
-    fn from_row(row: &Row) -> Result<Self, StoreError> {
+    fn from_row(row: &Row) -> Result<Self> {
         Ok(Self { run: RunKey::from_row(row)?, task_id: get(row, "task_id")?, map_index: get(row, "map_index")? })
     }
 }
 
 impl FromRow for TryKey {
-    fn from_row(row: &Row) -> Result<Self, StoreError> {
+    fn from_row(row: &Row) -> Result<Self> {
         Ok(Self { instance: InstanceKey::from_row(row)?, try_number: get(row, "try_number")? })
     }
 }

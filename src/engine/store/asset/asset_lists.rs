@@ -2,7 +2,7 @@
 
 use crate::model::keys::RunKey;
 use crate::schedule::asset_condition::Reference;
-use crate::store::StoreError;
+use crate::store::Result;
 use crate::store::list::conditions::Conditions;
 use crate::store::list::field::{Filter, list_fields};
 use crate::store::list::listing::{ListPage, Listing, Source};
@@ -33,7 +33,7 @@ from_row! {
     }
 }
 
-fn last_event(row: &Row) -> Result<Option<(i64, Timestamp)>, StoreError> {
+fn last_event(row: &Row) -> Result<Option<(i64, Timestamp)>> {
     let (id, happened_at): (Option<i64>, Option<Timestamp>) =
         (rows::get(row, "event_id")?, rows::get(row, "happened_at")?);
     Ok(id.zip(happened_at))
@@ -102,11 +102,11 @@ const EVENT_WITH_RUNS: &str = "
             FROM dag_run_asset_event d JOIN dag_run r USING (dag_id, run_id) WHERE d.event_id = e.id) AS created";
 
 /// A page of assets with the total number of matches.
-pub async fn list(client: &impl GenericClient, listing: Listing<AssetField>) -> Result<ListPage<Asset>, StoreError> {
+pub async fn list(client: &impl GenericClient, listing: Listing<AssetField>) -> Result<ListPage<Asset>> {
     listing.fetch(client, &Source::new(ASSET, "asset a")).await
 }
 
-pub async fn get(client: &impl GenericClient, id: i64) -> Result<Option<Asset>, StoreError> {
+pub async fn get(client: &impl GenericClient, id: i64) -> Result<Option<Asset>> {
     fetch_optional(client, &format!("SELECT {ASSET} FROM asset a WHERE a.id = $1"), &[&id]).await
 }
 
@@ -123,28 +123,21 @@ from_row! {
 }
 
 /// Finds an asset by name or URI; if there are several, the one that was updated last.
-pub async fn named(
-    client: &impl GenericClient,
-    name: Option<&str>,
-    uri: Option<&str>,
-) -> Result<Option<NamedAsset>, StoreError> {
+pub async fn named(client: &impl GenericClient, name: Option<&str>, uri: Option<&str>) -> Result<Option<NamedAsset>> {
     let query = "SELECT id, name, uri, group_name, extra FROM asset WHERE name = $1 OR uri = $2
                  ORDER BY updated_at DESC, id DESC LIMIT 1";
     fetch_optional(client, query, &[&name, &uri]).await
 }
 
 /// Ids of the assets with these names, or of all assets, by name and URI.
-pub async fn ids(
-    client: &impl GenericClient,
-    names: Option<&[&str]>,
-) -> Result<HashMap<(String, String), i64>, StoreError> {
+pub async fn ids(client: &impl GenericClient, names: Option<&[&str]>) -> Result<HashMap<(String, String), i64>> {
     let query = "SELECT name, uri, id FROM asset WHERE $1::text[] IS NULL OR name = ANY ($1)";
     let rows: Vec<(String, String, i64)> = fetch_all(client, query, &[&names]).await?;
     Ok(rows.into_iter().map(|(name, uri, id)| ((name, uri), id)).collect())
 }
 
 /// The assets that an alias has resolved to.
-pub async fn of_alias(client: &impl GenericClient, alias: &str) -> Result<Vec<NamedAsset>, StoreError> {
+pub async fn of_alias(client: &impl GenericClient, alias: &str) -> Result<Vec<NamedAsset>> {
     let query = "SELECT a.id, a.name, a.uri, a.group_name, a.extra
                  FROM asset a JOIN asset_alias_asset link ON link.asset_id = a.id JOIN asset_alias l ON l.id = link.alias_id
                  WHERE l.name = $1 ORDER BY a.id";
@@ -152,7 +145,7 @@ pub async fn of_alias(client: &impl GenericClient, alias: &str) -> Result<Vec<Na
 }
 
 /// Ids of the active DAGs with a task that produces the asset.
-pub async fn producers(client: &impl GenericClient, id: i64) -> Result<Vec<String>, StoreError> {
+pub async fn producers(client: &impl GenericClient, id: i64) -> Result<Vec<String>> {
     let query = "SELECT DISTINCT d.dag_id FROM dag_asset d JOIN dag USING (dag_id) JOIN asset a ON a.id = $1
                  WHERE dag.is_active AND d.role = 'outlet' AND d.kind = 'asset' AND d.name = a.name AND d.uri = a.uri";
     fetch_all(client, query, &[&id]).await
@@ -178,7 +171,7 @@ pub async fn queued(
     dag_id: Option<&str>,
     asset_id: Option<i64>,
     before: Option<Timestamp>,
-) -> Result<Vec<QueuedUpdate>, StoreError> {
+) -> Result<Vec<QueuedUpdate>> {
     let query = format!("SELECT dag_id, asset_id, created_at FROM asset_queue {QUEUED} ORDER BY created_at");
     fetch_all(client, &query, &[&dag_id, &asset_id, &before]).await
 }
@@ -189,7 +182,7 @@ pub async fn forget_queued(
     dag_id: Option<&str>,
     asset_id: Option<i64>,
     before: Option<Timestamp>,
-) -> Result<u64, StoreError> {
+) -> Result<u64> {
     let query = format!("DELETE FROM asset_queue {QUEUED}");
     Ok(client.execute(&query, &[&dag_id, &asset_id, &before]).await?)
 }
@@ -200,23 +193,20 @@ const ALIAS: &str = "n.id, n.name, n.group_name";
 pub async fn aliases(
     client: &impl GenericClient,
     listing: Listing<AliasField>,
-) -> Result<ListPage<(i64, String, String)>, StoreError> {
+) -> Result<ListPage<(i64, String, String)>> {
     listing.fetch(client, &Source::new(ALIAS, "asset_alias n")).await
 }
 
-pub async fn alias(client: &impl GenericClient, id: i64) -> Result<Option<(i64, String, String)>, StoreError> {
+pub async fn alias(client: &impl GenericClient, id: i64) -> Result<Option<(i64, String, String)>> {
     fetch_optional(client, &format!("SELECT {ALIAS} FROM asset_alias n WHERE n.id = $1"), &[&id]).await
 }
 
 /// A page of events with the total number of matches.
-pub async fn events(
-    client: &impl GenericClient,
-    listing: Listing<AssetEventField>,
-) -> Result<ListPage<AssetEvent>, StoreError> {
+pub async fn events(client: &impl GenericClient, listing: Listing<AssetEventField>) -> Result<ListPage<AssetEvent>> {
     listing.fetch(client, &Source::new(EVENT_WITH_RUNS, EVENTS)).await
 }
 
-pub async fn event(client: &impl GenericClient, id: i64) -> Result<AssetEvent, StoreError> {
+pub async fn event(client: &impl GenericClient, id: i64) -> Result<AssetEvent> {
     fetch_one(client, &format!("SELECT {EVENT_WITH_RUNS} FROM {EVENTS} WHERE e.id = $1"), &[&id]).await
 }
 
@@ -232,7 +222,7 @@ pub async fn events_of_run(
     client: &impl GenericClient,
     run: &RunKey,
     created_runs: CreatedRuns,
-) -> Result<Vec<AssetEvent>, StoreError> {
+) -> Result<Vec<AssetEvent>> {
     let fields = match created_runs {
         CreatedRuns::Read => EVENT_WITH_RUNS,
         CreatedRuns::LeaveOut => EVENT,
@@ -245,7 +235,7 @@ pub async fn events_of_run(
 }
 
 /// All events of the asset or alias that a task reads, oldest first, without the triggered runs.
-pub async fn events_of(client: &impl GenericClient, reference: &Reference<'_>) -> Result<Vec<AssetEvent>, StoreError> {
+pub async fn events_of(client: &impl GenericClient, reference: &Reference<'_>) -> Result<Vec<AssetEvent>> {
     let (kind, name, uri) = reference.columns();
     let query = format!(
         "SELECT {EVENT} FROM {EVENTS} WHERE CASE $1 WHEN 'asset' THEN a.name = $2 AND a.uri = $3 WHEN 'name' THEN a.name = $2
@@ -346,7 +336,7 @@ from_row! {
 }
 
 /// The assets in the schedule of a DAG.
-pub async fn awaited(client: &impl GenericClient, dag_id: &str) -> Result<Vec<AwaitedAsset>, StoreError> {
+pub async fn awaited(client: &impl GenericClient, dag_id: &str) -> Result<Vec<AwaitedAsset>> {
     let query = "
         SELECT DISTINCT a.id, a.name, a.uri, q.created_at AS queued_at
         FROM dag_asset d JOIN asset a

@@ -5,7 +5,7 @@ use crate::model::dag::Structure;
 use crate::model::keys::{InstanceKey, NOT_MAPPED, TryKey};
 use crate::schedule::asset_condition::{self, Reference, Updated};
 use crate::schedule::timetable::Partition;
-use crate::store::StoreError;
+use crate::store::Result;
 use crate::store::events::{self, Event};
 use crate::store::instance_key::TRY;
 use crate::store::rows::{self, execute, fetch_all, fetch_one, fetch_optional, from_row};
@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 use tokio_postgres::types::{Json, ToSql};
 
 /// Saves the asset references of a DAG's current version: its schedule, and the inlets and outlets of its tasks.
-pub(crate) async fn save_references(transaction: &Transaction<'_>, structure: &Structure) -> Result<(), StoreError> {
+pub(crate) async fn save_references(transaction: &Transaction<'_>, structure: &Structure) -> Result<()> {
     let mut references: Vec<(&str, &'static str, &Value)> = Vec::new();
     let mut scheduled = Vec::new();
     if let Some(condition) = &structure.asset_condition {
@@ -62,7 +62,7 @@ pub(crate) async fn save_references(transaction: &Transaction<'_>, structure: &S
 }
 
 /// Creates or updates an asset and returns its id.
-async fn save_asset(client: &impl GenericClient, asset: &Value) -> Result<i64, StoreError> {
+async fn save_asset(client: &impl GenericClient, asset: &Value) -> Result<i64> {
     let text = |name: &str| asset.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     let group = asset.get("group").and_then(Value::as_str).unwrap_or("asset");
     let extra = asset.get("extra").cloned().unwrap_or_else(|| Value::Object(Map::new()));
@@ -76,14 +76,14 @@ async fn save_asset(client: &impl GenericClient, asset: &Value) -> Result<i64, S
 }
 
 /// Creates an alias if it does not exist, and returns its id.
-async fn save_alias(client: &impl GenericClient, name: &str) -> Result<i64, StoreError> {
+async fn save_alias(client: &impl GenericClient, name: &str) -> Result<i64> {
     let query = "INSERT INTO asset_alias (name) VALUES ($1) ON CONFLICT (name) DO UPDATE SET name = EXCLUDED.name
                  RETURNING id";
     fetch_one(client, query, &[&name]).await
 }
 
 /// Finds the id of the asset that a reference names; `None` for an alias.
-async fn find_asset(client: &impl GenericClient, reference: &Reference<'_>) -> Result<Option<i64>, StoreError> {
+async fn find_asset(client: &impl GenericClient, reference: &Reference<'_>) -> Result<Option<i64>> {
     let (kind, name, uri) = reference.columns();
     let query = "SELECT id FROM asset WHERE CASE $1 WHEN 'asset' THEN name = $2 AND uri = $3 WHEN 'name' THEN name = $2
                                                      WHEN 'uri' THEN uri = $3 ELSE false END ORDER BY id LIMIT 1";
@@ -91,7 +91,7 @@ async fn find_asset(client: &impl GenericClient, reference: &Reference<'_>) -> R
 }
 
 /// Adds the asset events that a successful try has reported.
-pub(crate) async fn save_events(transaction: &Transaction<'_>, key: &TryKey) -> Result<(), StoreError> {
+pub(crate) async fn save_events(transaction: &Transaction<'_>, key: &TryKey) -> Result<()> {
     let query = format!(
         "SELECT t.asset_events, r.partition_key, r.partition_date
          FROM task_try t JOIN dag_run r ON (r.dag_id, r.run_id) = (t.dag_id, t.run_id) WHERE {}",
@@ -138,7 +138,7 @@ pub async fn add_event(
     source: Option<&InstanceKey>,
     aliases: &[&str],
     partition: Option<&Partition>,
-) -> Result<i64, StoreError> {
+) -> Result<i64> {
     let run = source.map(|source| &source.run);
     let (dag_id, run_id) = run.map(|run| (run.dag_id.as_str(), run.run_id.as_str())).unzip();
     let (task_id, map_index) =
@@ -188,7 +188,7 @@ from_row! {
 }
 
 /// Creates a run of each DAG whose asset condition is met.
-pub(crate) async fn make_runs(client: &mut ClientWrapper) -> Result<(), StoreError> {
+pub(crate) async fn make_runs(client: &mut ClientWrapper) -> Result<()> {
     let transaction = client.transaction().await?;
     let query = format!(
         "
@@ -226,7 +226,7 @@ async fn make_run(
     structure: &Structure,
     version_id: i64,
     newest: Timestamp,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     let dag_id = &structure.dag_id;
     let run = NewRun::of_assets(dag_id, version_id, newest, None);
     // Selects the events since the last asset-triggered run. For the first run, selects those since the DAG began to

@@ -6,7 +6,7 @@ use crate::model::keys::RunKey;
 use crate::schedule::asset_condition::{self, Updated};
 use crate::schedule::partition_mapper::Mappers;
 use crate::schedule::timetable::{Partition, Timetable};
-use crate::store::StoreError;
+use crate::store::Result;
 use crate::store::rows::{execute, fetch_all, from_row, get};
 use crate::store::run::new_run::{self, NewRun};
 use deadpool_postgres::{ClientWrapper, Transaction};
@@ -35,7 +35,7 @@ fn definition(timetable: &Value, condition: &Value) -> Value {
 }
 
 /// Reads a run's partition from a row with its columns.
-pub(crate) fn read(row: &Row) -> Result<Option<Partition>, StoreError> {
+pub(crate) fn read(row: &Row) -> Result<Option<Partition>> {
     let (key, date): (Option<String>, _) = (get(row, "partition_key")?, get(row, "partition_date")?);
     Ok(key.map(|key| Partition { key, date }))
 }
@@ -60,11 +60,7 @@ from_row! {
 }
 
 /// The selected runs, ordered by partition date.
-pub async fn runs(
-    client: &impl GenericClient,
-    dag_id: &str,
-    selector: &RunSelector,
-) -> Result<Vec<PartitionedRun>, StoreError> {
+pub async fn runs(client: &impl GenericClient, dag_id: &str, selector: &RunSelector) -> Result<Vec<PartitionedRun>> {
     let (run_id, partition, from, to) = match selector {
         RunSelector::Run(id) => (Some(id), None, None, None),
         RunSelector::Key(key) => (None, Some(key), None, None),
@@ -81,7 +77,7 @@ pub async fn runs(
 }
 
 /// Removes the partition of a run.
-pub async fn forget(client: &impl GenericClient, key: &RunKey) -> Result<(), StoreError> {
+pub async fn forget(client: &impl GenericClient, key: &RunKey) -> Result<()> {
     let query = "UPDATE dag_run SET partition_key = NULL, partition_date = NULL WHERE dag_id = $1 AND run_id = $2";
     execute(client, query, &[&key.dag_id, &key.run_id]).await
 }
@@ -94,7 +90,7 @@ pub async fn queue(
     event: i64,
     partition: Option<&Partition>,
     dag_ids: &[String],
-) -> Result<(), StoreError> {
+) -> Result<()> {
     let Some(partition) = partition else {
         if !dag_ids.is_empty() {
             warn!("an asset whose partitions {} wait for was updated without a partition", dag_ids.join(", "));
@@ -137,7 +133,7 @@ async fn add_to_pending_runs(
     date: Option<Timestamp>,
     definition: &Value,
     event: i64,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     let keys: Vec<&str> = keys.iter().map(String::as_str).collect::<BTreeSet<_>>().into_iter().collect();
     // Pending runs of an older definition of the DAG are dropped with their events.
     let delete_outdated =
@@ -175,7 +171,7 @@ const BATCH_SIZE: usize = 100;
 
 /// Creates the runs for which enough partition keys have arrived. Returns true if there may be more pending runs to
 /// evaluate.
-pub(crate) async fn make_runs(client: &mut ClientWrapper) -> Result<bool, StoreError> {
+pub(crate) async fn make_runs(client: &mut ClientWrapper) -> Result<bool> {
     let transaction = client.transaction().await?;
     let query = format!(
         "SELECT d.current_version_id, p.id, p.partition_key, p.partition_date, p.definition
@@ -220,7 +216,7 @@ pub(crate) async fn make_runs(client: &mut ClientWrapper) -> Result<bool, StoreE
 }
 
 /// Returns the structure of a version and its definition.
-async fn version(client: &impl GenericClient, id: i64) -> Result<(Structure, Value), StoreError> {
+async fn version(client: &impl GenericClient, id: i64) -> Result<(Structure, Value)> {
     let query = "SELECT structure, structure->'timetable' AS timetable, structure->'asset_condition' AS condition
                  FROM dag_version WHERE id = $1";
     let row = client.query_one(query, &[&id]).await?;
@@ -230,10 +226,7 @@ async fn version(client: &impl GenericClient, id: i64) -> Result<(Structure, Val
 }
 
 /// Reads the partition keys that have arrived for a pending run, by name and URI of the asset.
-async fn received_keys(
-    client: &impl GenericClient,
-    id: i64,
-) -> Result<BTreeMap<(String, String), ReceivedKeys>, StoreError> {
+async fn received_keys(client: &impl GenericClient, id: i64) -> Result<BTreeMap<(String, String), ReceivedKeys>> {
     let query = "
         SELECT a.name, a.uri, e.partition_key, e.aliases
         FROM asset_partition_event p JOIN asset_event e ON e.id = p.event_id JOIN asset a ON a.id = e.asset_id
@@ -278,7 +271,7 @@ async fn make_run(
     version_id: i64,
     mappers: &Mappers,
     pending_run: &PendingRun,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     let dag_id = &structure.dag_id;
     let names: Vec<&str> = pending_run.assets.keys().map(|(name, _)| name.as_str()).collect();
     let date = match mappers.dates(&names, &pending_run.partition.key) {
@@ -308,7 +301,7 @@ from_row! {
 }
 
 /// The pending runs of one DAG or of all, oldest first.
-pub async fn pending(client: &impl GenericClient, dag_id: Option<&str>) -> Result<Vec<PendingPartition>, StoreError> {
+pub async fn pending(client: &impl GenericClient, dag_id: Option<&str>) -> Result<Vec<PendingPartition>> {
     let query = "
         SELECT p.id, p.dag_id, p.partition_key, p.created_at
         FROM asset_partition p WHERE $1::text IS NULL OR p.dag_id = $1 ORDER BY p.created_at, p.id";
@@ -316,10 +309,7 @@ pub async fn pending(client: &impl GenericClient, dag_id: Option<&str>) -> Resul
 }
 
 /// The partition keys received for a pending run, by asset id.
-pub async fn received(
-    client: &impl GenericClient,
-    partition_id: i64,
-) -> Result<BTreeMap<i64, BTreeSet<String>>, StoreError> {
+pub async fn received(client: &impl GenericClient, partition_id: i64) -> Result<BTreeMap<i64, BTreeSet<String>>> {
     let query = "
         SELECT e.asset_id, e.partition_key FROM asset_partition_event p JOIN asset_event e ON e.id = p.event_id
         WHERE p.partition_id = $1 AND e.partition_key IS NOT NULL";

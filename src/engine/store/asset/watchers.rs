@@ -4,7 +4,7 @@
 use super::assets;
 use crate::model::dag::Structure;
 use crate::schedule::asset_condition;
-use crate::store::StoreError;
+use crate::store::Result;
 use crate::store::events::{self, Event};
 use crate::store::rows::{exists, fetch_all, from_row};
 use deadpool_postgres::Transaction;
@@ -44,7 +44,7 @@ fn declared(structure: &Structure) -> Vec<(&Value, &Value)> {
 }
 
 /// Saves the watchers of a DAG's current version.
-pub async fn save(transaction: &Transaction<'_>, structure: &Structure) -> Result<(), StoreError> {
+pub async fn save(transaction: &Transaction<'_>, structure: &Structure) -> Result<()> {
     let declared = declared(structure);
     let dag_id = &structure.dag_id;
     let current = "(SELECT current_version_id FROM dag WHERE dag_id = $1)";
@@ -72,7 +72,7 @@ pub async fn save(transaction: &Transaction<'_>, structure: &Structure) -> Resul
 }
 
 /// Notifies the agent that the active or the paused DAGs have changed, if there are watchers.
-pub(crate) async fn notify_agent(client: &impl GenericClient) -> Result<(), StoreError> {
+pub(crate) async fn notify_agent(client: &impl GenericClient) -> Result<()> {
     match exists(client, "SELECT FROM asset_watcher LIMIT 1", &[]).await? {
         true => events::notify(client, &Event::Triggers).await,
         false => Ok(()),
@@ -84,12 +84,12 @@ const IS_ACTIVE: &str = "EXISTS (SELECT FROM dag d WHERE d.dag_id = w.dag_id AND
                                AND d.current_version_id = w.version_id)";
 
 /// True if there are watchers to run.
-pub async fn is_any(client: &impl GenericClient) -> Result<bool, StoreError> {
+pub async fn is_any(client: &impl GenericClient) -> Result<bool> {
     exists(client, &format!("SELECT FROM asset_watcher w WHERE {IS_ACTIVE} LIMIT 1"), &[]).await
 }
 
 /// The watchers to run. If several DAGs have identical watchers, only one of these is returned.
-pub async fn all(client: &impl GenericClient) -> Result<Vec<Watcher>, StoreError> {
+pub async fn all(client: &impl GenericClient) -> Result<Vec<Watcher>> {
     let query = format!(
         "SELECT DISTINCT ON (asset_id, classpath, kwargs::text) * FROM asset_watcher w WHERE {IS_ACTIVE}
          ORDER BY asset_id, classpath, kwargs::text, id"
@@ -105,7 +105,7 @@ pub struct WatcherEvent {
 }
 
 /// Adds the asset event for an event of a watcher, in Airflow's form. Does nothing if the asset no longer exists.
-pub async fn fire(transaction: &Transaction<'_>, event: &WatcherEvent) -> Result<(), StoreError> {
+pub async fn fire(transaction: &Transaction<'_>, event: &WatcherEvent) -> Result<()> {
     if !exists(transaction, "SELECT FROM asset WHERE id = $1", &[&event.asset_id]).await? {
         return Ok(());
     }

@@ -4,7 +4,7 @@
 use crate::model::keys::{InstanceKey, RunKey, TryKey};
 use crate::model::state::RunState;
 use crate::planner::snapshot::Reason;
-use crate::store::StoreError;
+use crate::store::Result;
 use crate::store::events::{self, Event};
 use crate::store::instance_key::KEY;
 use crate::store::rows::FromRow;
@@ -23,7 +23,7 @@ pub async fn add(
     run: &RunKey,
     (state, reason): (RunState, Reason),
     unfinished: Option<Vec<(&str, i32)>>,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     let (task_ids, map_indexes): (Option<Vec<&str>>, Option<Vec<i32>>) =
         unfinished.map(|names| names.into_iter().unzip()).unzip();
     let query = "
@@ -44,7 +44,7 @@ pub async fn add(
 }
 
 /// Queues the call of the listeners of a run that a user has marked, if its DAG has any.
-pub(crate) async fn add_marked(transaction: &Transaction<'_>, run: &RunKey, state: RunState) -> Result<(), StoreError> {
+pub(crate) async fn add_marked(transaction: &Transaction<'_>, run: &RunKey, state: RunState) -> Result<()> {
     let query = "
         INSERT INTO dag_callback (dag_id, run_id, state, reason)
         SELECT r.dag_id, r.run_id, $3, $4 FROM dag_run r JOIN dag_version v ON v.id = r.dag_version_id
@@ -66,7 +66,7 @@ pub struct Callback {
 }
 
 /// Removes and returns the oldest callback whose DAG is not in `busy`. The caller must run it.
-pub async fn take(client: &impl GenericClient, busy: &[&str]) -> Result<Option<Callback>, StoreError> {
+pub async fn take(client: &impl GenericClient, busy: &[&str]) -> Result<Option<Callback>> {
     let query = format!(
         "
         WITH taken AS (DELETE FROM dag_callback WHERE id = (

@@ -1,6 +1,6 @@
 //! Facts about all DAGs together: tags, ids, run counts, unknown pools, warnings.
 
-use crate::store::StoreError;
+use crate::store::Result;
 use crate::store::asset::asset_lists::CONFLICTS;
 use crate::store::dag::next_runs;
 use crate::store::list::field::list_fields;
@@ -27,19 +27,19 @@ list_fields! {
 }
 
 /// The distinct tags of active DAGs.
-pub async fn tags(client: &impl GenericClient, listing: Listing<TagField>) -> Result<ListPage<String>, StoreError> {
+pub async fn tags(client: &impl GenericClient, listing: Listing<TagField>) -> Result<ListPage<String>> {
     let from = "(SELECT DISTINCT jsonb_array_elements_text(v.structure->'tags') AS name
                  FROM dag d JOIN dag_version v ON v.id = d.current_version_id WHERE d.is_active) t";
     listing.fetch(client, &Source::new("t.name", from)).await
 }
 
 /// The ids of all DAGs, also of inactive ones.
-pub async fn ids(client: &impl GenericClient) -> Result<Vec<String>, StoreError> {
+pub async fn ids(client: &impl GenericClient) -> Result<Vec<String>> {
     fetch_all(client, "SELECT dag_id FROM dag", &[]).await
 }
 
 /// The ids of the DAGs that start runs by their schedules: active, not paused, and with a schedule of dates.
-pub async fn unpaused_with_schedule(client: &tokio_postgres::Client) -> Result<Vec<String>, StoreError> {
+pub async fn unpaused_with_schedule(client: &tokio_postgres::Client) -> Result<Vec<String>> {
     let query = "
         SELECT d.dag_id FROM dag d JOIN dag_version v ON v.id = d.current_version_id
         WHERE d.is_active AND NOT d.is_paused
@@ -61,7 +61,7 @@ from_row! {
 }
 
 /// The number of runs in each state, for all DAGs or for the named ones. As in Airflow, a DAG without runs is left out.
-pub async fn count_runs(client: &impl GenericClient, dag_ids: &[String]) -> Result<Vec<RunCounts>, StoreError> {
+pub async fn count_runs(client: &impl GenericClient, dag_ids: &[String]) -> Result<Vec<RunCounts>> {
     let query = "
         SELECT c.dag_id, coalesce(v.structure->>'dag_display_name', c.dag_id) AS display_name, c.counts
         FROM (SELECT dag_id, json_object_agg(state, count) AS counts
@@ -83,7 +83,7 @@ from_row! {
 }
 
 /// The pools that do not exist, of all active DAGs or of one.
-pub async fn unknown_pools(client: &impl GenericClient, dag_id: Option<&str>) -> Result<Vec<UnknownPool>, StoreError> {
+pub async fn unknown_pools(client: &impl GenericClient, dag_id: Option<&str>) -> Result<Vec<UnknownPool>> {
     let query = "
         SELECT DISTINCT d.dag_id, task->>'pool' AS pool
         FROM dag d JOIN dag_version v ON v.id = d.current_version_id,
@@ -95,7 +95,7 @@ pub async fn unknown_pools(client: &impl GenericClient, dag_id: Option<&str>) ->
 }
 
 /// The ids of unpaused DAGs whose schedule failed or makes no progress, of all DAGs or of one.
-pub async fn stalled_schedules(client: &impl GenericClient, dag_id: Option<&str>) -> Result<Vec<String>, StoreError> {
+pub async fn stalled_schedules(client: &impl GenericClient, dag_id: Option<&str>) -> Result<Vec<String>> {
     let query = "SELECT dag_id FROM dag WHERE is_active AND NOT is_paused AND starts_with(schedule_key, $2)
                    AND ($1::text IS NULL OR dag_id = $1) ORDER BY dag_id";
     fetch_all(client, query, &[&dag_id, &next_runs::RETRY_PREFIX]).await
@@ -116,10 +116,7 @@ from_row! {
 
 /// Warnings, with Airflow's texts: tasks whose pool does not exist, and assets that conflict with another asset of the
 /// same name or URI.
-pub async fn warnings(
-    client: &impl GenericClient,
-    listing: Listing<WarningField>,
-) -> Result<ListPage<Warning>, StoreError> {
+pub async fn warnings(client: &impl GenericClient, listing: Listing<WarningField>) -> Result<ListPage<Warning>> {
     let conflicts = [("name", "uri"), ("uri", "name")].into_iter().zip(CONFLICTS).map(|((column, other), conflict)| {
         format!(
             "SELECT d.dag_id, 'asset conflict' AS kind,

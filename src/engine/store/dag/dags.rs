@@ -2,7 +2,6 @@
 
 use super::structures::{Structures, VersionKey};
 use crate::model::dag::Structure;
-use crate::store::StoreError;
 use crate::store::asset::watchers;
 use crate::store::events::{self, Event};
 use crate::store::instance_key::KEY;
@@ -11,6 +10,7 @@ use crate::store::list::field::{Column, Filter, list_fields};
 use crate::store::list::filter::{Range, Unset, containing};
 use crate::store::list::listing::{ListPage, Listing, Source};
 use crate::store::rows::{exists, fetch_all, fetch_one, fetch_optional};
+use crate::store::{Result, StoreError};
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
@@ -77,7 +77,7 @@ pub async fn list(
     client: &impl GenericClient,
     structures: &Structures,
     listing: Listing<DagField>,
-) -> Result<ListPage<Dag>, StoreError> {
+) -> Result<ListPage<Dag>> {
     let page = listing.fetch_with(client, &Source::new(COLUMNS, FROM), Row::clone).await?;
     let version = |row: &Row| (row.get("version_id"), row.get("version_created_at"));
     let versions: Vec<VersionKey> = page.rows.iter().map(version).collect();
@@ -86,7 +86,7 @@ pub async fn list(
     Ok(page.filter_map(|row| known.get(&version(&row)).map(|structure| read(&row, Arc::clone(structure)))))
 }
 
-pub async fn get(client: &impl GenericClient, dag_id: &str) -> Result<Dag, StoreError> {
+pub async fn get(client: &impl GenericClient, dag_id: &str) -> Result<Dag> {
     let query = format!("SELECT {COLUMNS}, v.structure FROM {FROM} WHERE d.dag_id = $1");
     let row = client.query_opt(&query, &[&dag_id]).await?;
     let read_row = |row: &Row| read(row, Arc::new(row.get::<_, Json<Structure>>("structure").0));
@@ -98,11 +98,11 @@ fn not_found(dag_id: &str) -> StoreError {
 }
 
 /// Number of running runs.
-pub async fn active_runs(client: &impl GenericClient, dag_id: &str) -> Result<i64, StoreError> {
+pub async fn active_runs(client: &impl GenericClient, dag_id: &str) -> Result<i64> {
     fetch_one(client, "SELECT count(*) FROM dag_run WHERE dag_id = $1 AND state = 'running'", &[&dag_id]).await
 }
 
-pub async fn is_paused(client: &impl GenericClient, dag_id: &str) -> Result<bool, StoreError> {
+pub async fn is_paused(client: &impl GenericClient, dag_id: &str) -> Result<bool> {
     let is_paused = fetch_optional(client, "SELECT is_paused FROM dag WHERE dag_id = $1", &[&dag_id]).await?;
     is_paused.ok_or_else(|| not_found(dag_id))
 }
@@ -120,7 +120,7 @@ impl From<bool> for Pause {
     }
 }
 
-pub async fn set_paused(client: &impl GenericClient, dag_id: &str, pause: Pause) -> Result<(), StoreError> {
+pub async fn set_paused(client: &impl GenericClient, dag_id: &str, pause: Pause) -> Result<()> {
     set_flag(client, "is_paused", dag_id, pause == Pause::Paused).await?;
     watchers::notify_agent(client).await?;
     events::notify_all(client, &[Event::Dags, Event::Sweep]).await?;
@@ -132,7 +132,7 @@ pub async fn set_paused(client: &impl GenericClient, dag_id: &str, pause: Pause)
     Ok(())
 }
 
-async fn set_flag(client: &impl GenericClient, column: &str, dag_id: &str, value: bool) -> Result<(), StoreError> {
+async fn set_flag(client: &impl GenericClient, column: &str, dag_id: &str, value: bool) -> Result<()> {
     match client.execute(&format!("UPDATE dag SET {column} = $2 WHERE dag_id = $1"), &[&dag_id, &value]).await? {
         0 => Err(not_found(dag_id)),
         _ => Ok(()),
@@ -146,17 +146,13 @@ pub enum Favorite {
     No,
 }
 
-pub async fn set_favorite(client: &impl GenericClient, dag_id: &str, favorite: Favorite) -> Result<(), StoreError> {
+pub async fn set_favorite(client: &impl GenericClient, dag_id: &str, favorite: Favorite) -> Result<()> {
     set_flag(client, "is_favorite", dag_id, favorite == Favorite::Yes).await
 }
 
 /// Pauses the DAG if its last `max_failures` finished runs have all failed: Airflow's
 /// `max_consecutive_failed_dag_runs`. Returns true if the DAG was paused.
-pub(crate) async fn pause_after_failures(
-    client: &impl GenericClient,
-    dag_id: &str,
-    max_failures: i64,
-) -> Result<bool, StoreError> {
+pub(crate) async fn pause_after_failures(client: &impl GenericClient, dag_id: &str, max_failures: i64) -> Result<bool> {
     let query = "
             UPDATE dag SET is_paused = true WHERE dag_id = $1 AND (
                 SELECT count(*) = $2 AND bool_and(state = 'failed') FROM (
@@ -166,7 +162,7 @@ pub(crate) async fn pause_after_failures(
 }
 
 /// Deletes a DAG with all of its history. A DAG whose file still exists is created again without history.
-pub async fn delete(transaction: &Transaction<'_>, dag_id: &str) -> Result<(), StoreError> {
+pub async fn delete(transaction: &Transaction<'_>, dag_id: &str) -> Result<()> {
     // Tasks of cancelled runs that are still being stopped count as running.
     let running = "SELECT FROM task_try WHERE dag_id = $1 AND state = 'running' LIMIT 1";
     if exists(transaction, running, &[&dag_id]).await? {
@@ -185,7 +181,7 @@ pub async fn source(
     client: &impl GenericClient,
     dag_id: &str,
     version_number: Option<i32>,
-) -> Result<Option<(i32, String)>, StoreError> {
+) -> Result<Option<(i32, String)>> {
     let query = "SELECT v.version_number, v.source FROM dag_version v JOIN dag d USING (dag_id)
                  WHERE dag_id = $1 AND (v.version_number = $2 OR $2 IS NULL AND v.id = d.current_version_id)";
     fetch_optional(client, query, &[&dag_id, &version_number]).await

@@ -1,8 +1,8 @@
 //! The locked Python environments of DAG versions.
 
 use crate::model::keys::RunKey;
-use crate::store::StoreError;
 use crate::store::rows::{self, FromRow, execute, fetch_all, fetch_optional, from_row};
+use crate::store::{Result, StoreError};
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use leoflow_python::environments::Lock;
@@ -11,7 +11,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Json;
 
 impl FromRow for Lock {
-    fn from_row(row: &Row) -> Result<Self, StoreError> {
+    fn from_row(row: &Row) -> Result<Self> {
         let Json(declared) = rows::get(row, "declared")?;
         Ok(Self { declared, python: rows::get(row, "python")?, text: rows::get(row, "lock")? })
     }
@@ -19,18 +19,18 @@ impl FromRow for Lock {
 
 /// Returns the lock that was last chosen for a project, `None` if there is none. `inputs` is a hash of the project's
 /// declared packages and of its Python.
-pub async fn chosen(client: &impl GenericClient, inputs: &str) -> Result<Option<Lock>, StoreError> {
+pub async fn chosen(client: &impl GenericClient, inputs: &str) -> Result<Option<Lock>> {
     let query = "SELECT e.* FROM environment_choice c JOIN environment e USING (hash) WHERE c.inputs = $1";
     fetch_optional(client, query, &[&inputs]).await
 }
 
-pub async fn get(client: &impl GenericClient, hash: &str) -> Result<Lock, StoreError> {
+pub async fn get(client: &impl GenericClient, hash: &str) -> Result<Lock> {
     let lock = fetch_optional(client, "SELECT * FROM environment WHERE hash = $1", &[&hash]).await?;
     lock.ok_or_else(|| StoreError::NotFound { what: "environment", id: hash.to_owned() })
 }
 
 /// Returns the lock of the newest version of a run's DAG; `None` if the run has that version, or the version has no lock.
-pub async fn newer_than_run(client: &impl GenericClient, run: &RunKey) -> Result<Option<Lock>, StoreError> {
+pub async fn newer_than_run(client: &impl GenericClient, run: &RunKey) -> Result<Option<Lock>> {
     let query = "
         SELECT e.* FROM dag_run r JOIN dag d USING (dag_id) JOIN dag_version v ON v.id = d.current_version_id
              JOIN environment e ON e.hash = v.environment
@@ -39,7 +39,7 @@ pub async fn newer_than_run(client: &impl GenericClient, run: &RunKey) -> Result
 }
 
 /// Stores a lock and makes it the current choice for these inputs.
-pub async fn choose(client: &impl GenericClient, inputs: &str, lock: &Lock) -> Result<(), StoreError> {
+pub async fn choose(client: &impl GenericClient, inputs: &str, lock: &Lock) -> Result<()> {
     let query = "
         WITH stored AS (INSERT INTO environment (hash, declared, python, lock) VALUES ($1, $2, $3, $4)
                         ON CONFLICT (hash) DO NOTHING)
@@ -64,7 +64,7 @@ from_row! {
 }
 
 /// Returns all stored environments, newest first.
-pub async fn all(client: &impl GenericClient) -> Result<Vec<StoredEnvironment>, StoreError> {
+pub async fn all(client: &impl GenericClient) -> Result<Vec<StoredEnvironment>> {
     let query = "
         SELECT e.*, used.* FROM environment e CROSS JOIN LATERAL (
             SELECT coalesce(array_agg(d.dag_id ORDER BY d.dag_id), '{}') AS dags,
@@ -76,7 +76,7 @@ pub async fn all(client: &impl GenericClient) -> Result<Vec<StoredEnvironment>, 
 }
 
 /// The environments used by the current version of an active DAG or by an unfinished run: their Python versions by hash.
-pub async fn in_use(client: &impl GenericClient) -> Result<HashMap<String, String>, StoreError> {
+pub async fn in_use(client: &impl GenericClient) -> Result<HashMap<String, String>> {
     let query = "
         SELECT e.hash, e.python FROM dag_version v JOIN environment e ON e.hash = v.environment
         WHERE EXISTS (SELECT FROM dag d WHERE d.current_version_id = v.id AND d.is_active)

@@ -2,7 +2,7 @@
 
 use crate::model::dag::Structure;
 use crate::schedule::timetable::{Info, Interval};
-use crate::store::StoreError;
+use crate::store::Result;
 use crate::store::rows::{FromRow, execute, fetch_all, from_row, get};
 use crate::store::run::new_run::{BELOW_MAX_ACTIVE_RUNS, NewRun};
 use deadpool_postgres::Transaction;
@@ -68,7 +68,7 @@ const LAST: &str = "
         ORDER BY data_interval_end DESC LIMIT 1) l ON true";
 
 /// Reads the DAGs whose next run must be computed again.
-pub async fn stale_dags(client: &impl GenericClient, now: Timestamp) -> Result<Vec<StaleDag>, StoreError> {
+pub async fn stale_dags(client: &impl GenericClient, now: Timestamp) -> Result<Vec<StaleDag>> {
     let query = format!(
         "SELECT d.dag_id, {KEY} AS key, v.structure, v.id, l.data_interval_start, l.data_interval_end, d.schedule_key,
                 $1::timestamptz AS now
@@ -87,12 +87,12 @@ pub async fn stale_dags(client: &impl GenericClient, now: Timestamp) -> Result<V
 }
 
 /// A key with another prefix means that no existing run prevented a new one.
-fn existing_run_date(row: &Row) -> Result<Option<Timestamp>, StoreError> {
+fn existing_run_date(row: &Row) -> Result<Option<Timestamp>> {
     let key: Option<&str> = get(row, "schedule_key")?;
     Ok(key.and_then(|key| key.strip_prefix(EXISTING_PREFIX)?.parse().ok()))
 }
 
-fn interval(start: &'static str, end: &'static str) -> impl Fn(&Row) -> Result<Option<Interval>, StoreError> {
+fn interval(start: &'static str, end: &'static str) -> impl Fn(&Row) -> Result<Option<Interval>> {
     move |row| {
         let (start, end): (Option<Timestamp>, Option<Timestamp>) = (get(row, start)?, get(row, end)?);
         Ok(start.zip(end).map(|(start, end)| Interval { start, end }))
@@ -105,7 +105,7 @@ pub async fn write_next_run(
     stale: &StaleDag,
     info: Option<&Info>,
     retry_at: Option<Timestamp>,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     let key = match retry_at {
         None => format!("{COMPUTED_PREFIX}{} {}", stale.now, stale.key),
         Some(retry_at) => format!("{RETRY_PREFIX}{retry_at} {}", stale.key),
@@ -144,7 +144,7 @@ from_row! {
 pub async fn lock_due(
     transaction: &Transaction<'_>,
     now: Timestamp,
-) -> Result<impl ExactSizeIterator<Item = Result<DueRun, StoreError>> + use<>, StoreError> {
+) -> Result<impl ExactSizeIterator<Item = Result<DueRun>> + use<>> {
     let query = format!(
         "
         SELECT d.dag_id, d.next_logical_date, d.next_interval_start, d.next_interval_end, d.next_run_after,
@@ -160,7 +160,7 @@ pub async fn lock_due(
 }
 
 /// Records that a due run already exists, so that the schedule continues after it. The caller must have locked the DAG.
-pub async fn skip_existing(transaction: &Transaction<'_>, run: &NewRun<'_>) -> Result<(), StoreError> {
+pub async fn skip_existing(transaction: &Transaction<'_>, run: &NewRun<'_>) -> Result<()> {
     let dag_id = &run.key.dag_id;
     let mark_existing =
         "UPDATE dag_run SET stands_for_scheduled = true WHERE dag_id = $1 AND (logical_date = $2 OR run_id = $3)";
@@ -171,7 +171,7 @@ pub async fn skip_existing(transaction: &Transaction<'_>, run: &NewRun<'_>) -> R
 }
 
 /// Clears the next runs of DAGs, so that they are computed again. The caller must have locked the DAGs.
-pub async fn clear(transaction: &Transaction<'_>, dag_ids: &[String]) -> Result<(), StoreError> {
+pub async fn clear(transaction: &Transaction<'_>, dag_ids: &[String]) -> Result<()> {
     let clear_key = "UPDATE dag SET schedule_key = NULL, next_run_after = NULL WHERE dag_id = ANY ($1)";
     execute(transaction, clear_key, &[&dag_ids]).await
 }

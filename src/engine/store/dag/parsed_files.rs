@@ -4,7 +4,7 @@ use super::import_errors::save_error;
 use crate::model::dag::Structure;
 use crate::model::dag_check;
 use crate::schedule::timetable::Timetable;
-use crate::store::StoreError;
+use crate::store::Result;
 use crate::store::asset::{assets, watchers};
 use crate::store::events::{self, Event};
 use crate::store::rows::{fetch_all, fetch_one};
@@ -46,7 +46,7 @@ pub struct Saved {
 }
 
 /// Saves the result of parsing a file.
-pub async fn save(transaction: &Transaction<'_>, file: &ParsedFile) -> Result<Saved, StoreError> {
+pub async fn save(transaction: &Transaction<'_>, file: &ParsedFile) -> Result<Saved> {
     let mut saved = Saved { conflicts: false, released: false };
     let mut error = None;
     let mut saved_dag_ids = Vec::new();
@@ -98,7 +98,7 @@ async fn owners(
     transaction: &Transaction<'_>,
     file: &ParsedFile,
     dags: &[Structure],
-) -> Result<HashMap<String, String>, StoreError> {
+) -> Result<HashMap<String, String>> {
     let ids: Vec<&str> = dags.iter().map(|dag| dag.dag_id.as_str()).collect();
     let query = "SELECT d.dag_id, d.fileloc FROM (SELECT pg_advisory_xact_lock(hashtextextended($2, 0))) held
                  LEFT JOIN dag d ON d.dag_id = ANY ($1) AND d.is_active";
@@ -112,7 +112,7 @@ async fn save_dag(
     file: &ParsedFile,
     parsed: &ParsedDags,
     structure: &Structure,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     // As in Airflow, a new DAG with a schedule starts paused.
     let is_manual = structure.schedule.is_none() || structure.timetable == Some(Timetable::PartitionedAtRuntime);
     let is_paused = structure.is_paused_upon_creation.unwrap_or(!is_manual);
@@ -170,7 +170,7 @@ pub async fn keep_only(
     transaction: &Transaction<'_>,
     files: &[(String, String)],
     unreadable: &[(String, String)],
-) -> Result<(), StoreError> {
+) -> Result<()> {
     let (files, relative): (Vec<&str>, Vec<&str>) =
         files.iter().map(|(file, relative)| (file.as_str(), relative.as_str())).unzip();
     let (locations, reasons): (Vec<&str>, Vec<&str>) =

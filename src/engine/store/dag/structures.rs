@@ -2,7 +2,7 @@
 //! DAGs is to deserialize structures.
 
 use crate::model::dag::Structure;
-use crate::store::StoreError;
+use crate::store::Result;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use std::collections::HashMap;
@@ -40,7 +40,7 @@ impl Structures {
         &self,
         client: &impl GenericClient,
         versions: &[VersionKey],
-    ) -> Result<HashMap<VersionKey, Arc<Structure>>, StoreError> {
+    ) -> Result<HashMap<VersionKey, Arc<Structure>>> {
         let mut structures = self.cache().cached(versions);
         let missing: Vec<i64> =
             versions.iter().filter(|key| !structures.contains_key(key)).map(|(id, _)| *id).collect();

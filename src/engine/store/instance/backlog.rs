@@ -2,14 +2,14 @@
 //! runs tasks) or for their next try.
 
 use crate::model::keys::RunKey;
-use crate::store::StoreError;
+use crate::store::Result;
 use crate::store::rows::{execute, fetch_all, from_row};
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use std::time::Duration;
 
 /// Ends each further statement of the transaction that takes longer than `limit`.
-pub async fn limit_statement_time(transaction: &impl GenericClient, limit: Duration) -> Result<(), StoreError> {
+pub async fn limit_statement_time(transaction: &impl GenericClient, limit: Duration) -> Result<()> {
     let milliseconds = limit.as_millis().to_string();
     execute(transaction, "SELECT set_config('statement_timeout', $1, true)", &[&milliseconds]).await
 }
@@ -64,7 +64,7 @@ pub struct Backlog {
 }
 
 /// Reads the backlog. Each query uses a partial index of unfinished work, so finished history costs nothing.
-pub async fn backlog(client: &impl GenericClient, now: Timestamp) -> Result<Backlog, StoreError> {
+pub async fn backlog(client: &impl GenericClient, now: Timestamp) -> Result<Backlog> {
     let counts = "
         SELECT q.count AS queued, q.since AS queued_since, w.count AS due, w.next AS next_due
         FROM (SELECT count(*), min(queued_at) AS since FROM task_instance WHERE state = 'queued') q
@@ -81,7 +81,7 @@ pub async fn backlog(client: &impl GenericClient, now: Timestamp) -> Result<Back
 }
 
 /// Reads the backlog of one run: why it waits itself, and its scheduled task instances.
-pub async fn of_run(client: &impl GenericClient, key: &RunKey, now: Timestamp) -> Result<Backlog, StoreError> {
+pub async fn of_run(client: &impl GenericClient, key: &RunKey, now: Timestamp) -> Result<Backlog> {
     Ok(Backlog {
         scheduled: scheduled(client, Some(key)).await?,
         runs: runs(client, Some(key), now).await?,
@@ -89,7 +89,7 @@ pub async fn of_run(client: &impl GenericClient, key: &RunKey, now: Timestamp) -
     })
 }
 
-async fn scheduled(client: &impl GenericClient, run: Option<&RunKey>) -> Result<Vec<ScheduledTasks>, StoreError> {
+async fn scheduled(client: &impl GenericClient, run: Option<&RunKey>) -> Result<Vec<ScheduledTasks>> {
     let query = "
         SELECT ti.dag_id, ti.pool, d.is_paused, (r.state = 'running') IS TRUE AS is_run_running,
                min(ti.pool_slots) AS pool_slots, count(*) AS count, min(ti.scheduled_at) AS since
@@ -105,11 +105,7 @@ fn ids(run: Option<&RunKey>) -> (Option<&str>, Option<&str>) {
     run.map(|run| (run.dag_id.as_str(), run.run_id.as_str())).unzip()
 }
 
-async fn runs(
-    client: &impl GenericClient,
-    run: Option<&RunKey>,
-    now: Timestamp,
-) -> Result<Vec<QueuedRuns>, StoreError> {
+async fn runs(client: &impl GenericClient, run: Option<&RunKey>, now: Timestamp) -> Result<Vec<QueuedRuns>> {
     // As in `transition::run::start_queued`: a run that was due when it was queued stays due if the clock is set back.
     let query = "
         SELECT r.dag_id, d.is_paused, d.is_active,

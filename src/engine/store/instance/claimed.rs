@@ -3,9 +3,9 @@
 use super::triggers::{self, Resumption};
 use crate::model::keys::TryKey;
 use crate::schedule::timetable::Partition;
-use crate::store::StoreError;
 use crate::store::asset::partitions;
 use crate::store::rows::{from_row, get};
+use crate::store::{Result, StoreError};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use tokio_postgres::Row;
@@ -44,6 +44,6 @@ from_row! {
 }
 
 /// NULL for a try that starts for the first time.
-fn reschedules(row: &Row) -> Result<i32, StoreError> {
+fn reschedules(row: &Row) -> Result<i32> {
     Ok(get::<Option<i32>>(row, "reschedules")?.unwrap_or(0))
 }

@@ -13,7 +13,7 @@ use crate::store::run::new_run::{self, TaskDates};
 use crate::store::run::runs;
 use crate::store::run::version_choice::{RunVersion, RunVersions, VersionChoice};
 use crate::store::transition::{self, instance};
-use crate::store::{ReadFor, StoreError};
+use crate::store::{ReadFor, Result};
 use deadpool_postgres::Transaction;
 use leoflow_postgres::GenericClient;
 use std::collections::HashMap;
@@ -58,13 +58,13 @@ impl<'a> Clearing<'a> {
         dag_id: &str,
         selection: &'a Selection,
         choice: VersionChoice,
-    ) -> Result<Self, StoreError> {
+    ) -> Result<Self> {
         Ok(Self { selection, versions: RunVersions::load(client, dag_id, choice).await? })
     }
 
     /// Returns the instances of a run to clear. Includes removed instances: the list of their mapped task may be longer
     /// at the next try, and the planner removes surplus instances again.
-    pub async fn select(&mut self, client: &impl GenericClient, key: &RunKey) -> Result<Vec<InstanceKey>, StoreError> {
+    pub async fn select(&mut self, client: &impl GenericClient, key: &RunKey) -> Result<Vec<InstanceKey>> {
         let run = runs::get(client, key, ReadFor::Reading).await?;
         let version = self.versions.of_run(client, run.version_id).await?;
         let graph = &version.graph;
@@ -116,12 +116,7 @@ impl<'a> Clearing<'a> {
 
     /// Clears the selected instances of a run and moves the run to the chosen version. The caller must have locked the
     /// run before it selected them.
-    pub async fn clear(
-        &mut self,
-        transaction: &Transaction<'_>,
-        key: &RunKey,
-        chosen: &[InstanceKey],
-    ) -> Result<(), StoreError> {
+    pub async fn clear(&mut self, transaction: &Transaction<'_>, key: &RunKey, chosen: &[InstanceKey]) -> Result<()> {
         let run = runs::get(transaction, key, ReadFor::Update).await?;
         let version = self.versions.of_run(transaction, run.version_id).await?;
         if Some(version.id) != run.version_id {
@@ -166,7 +161,7 @@ pub async fn clear(
     key: &RunKey,
     selection: &Selection,
     choice: VersionChoice,
-) -> Result<Vec<InstanceKey>, StoreError> {
+) -> Result<Vec<InstanceKey>> {
     runs::lock(transaction, std::slice::from_ref(key)).await?;
     let mut clearing = Clearing::load(transaction, &key.dag_id, selection, choice).await?;
     let chosen = clearing.select(transaction, key).await?;
@@ -174,13 +169,13 @@ pub async fn clear(
     Ok(chosen)
 }
 
-async fn notify_cleared(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), StoreError> {
+async fn notify_cleared(transaction: &Transaction<'_>, key: &RunKey) -> Result<()> {
     let events = [Event::Stop, Event::Sweep, Event::Plan(key.clone()), Event::Changed(key.clone())];
     events::notify_all(transaction, &events).await
 }
 
 /// Ids of the tasks of the DAG's current version for which `add_new_tasks` would add instances, sorted.
-pub async fn new_tasks(client: &impl GenericClient, key: &RunKey) -> Result<Vec<String>, StoreError> {
+pub async fn new_tasks(client: &impl GenericClient, key: &RunKey) -> Result<Vec<String>> {
     let dag = dags::get(client, &key.dag_id).await?;
     let run = runs::get(client, key, ReadFor::Reading).await?;
     let task_dates = TaskDates::of_run(run.logical_date, run.backfill_id);
@@ -193,7 +188,7 @@ pub async fn new_tasks(client: &impl GenericClient, key: &RunKey) -> Result<Vec<
 
 /// Moves a run to its DAG's current version if that has tasks without instances in the run, which adds these instances.
 /// Does not clear other instances; requeues a finished run.
-pub async fn add_new_tasks(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), StoreError> {
+pub async fn add_new_tasks(transaction: &Transaction<'_>, key: &RunKey) -> Result<()> {
     let run = runs::get(transaction, key, ReadFor::Update).await?;
     if new_tasks(transaction, key).await?.is_empty() {
         return Ok(());
@@ -210,7 +205,7 @@ pub async fn add_new_tasks(transaction: &Transaction<'_>, key: &RunKey) -> Resul
 
 /// Moves the run to a version: adds instances of new tasks, and marks instances of tasks that the version lacks
 /// removed.
-async fn take_version(transaction: &Transaction<'_>, run: &runs::Run, version: &RunVersion) -> Result<(), StoreError> {
+async fn take_version(transaction: &Transaction<'_>, run: &runs::Run, version: &RunVersion) -> Result<()> {
     let key = &run.key;
     let ids: Vec<&str> = version.structure.tasks.iter().map(|task| task.task_id.as_str()).collect();
     let set_version = "UPDATE dag_run SET dag_version_id = $3 WHERE dag_id = $1 AND run_id = $2";

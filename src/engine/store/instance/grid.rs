@@ -2,7 +2,7 @@
 
 use crate::model::keys::RunKey;
 use crate::model::state::TaskState;
-use crate::store::StoreError;
+use crate::store::Result;
 use crate::store::dag::structures::VersionKey;
 use crate::store::instance_key::KEY;
 use crate::store::rows::{fetch_all, from_row, get};
@@ -66,7 +66,7 @@ pub async fn versions(
     client: &impl GenericClient,
     dag_id: &str,
     run_ids: &[String],
-) -> Result<HashMap<String, Version>, StoreError> {
+) -> Result<HashMap<String, Version>> {
     let query = "SELECT r.run_id, v.id, v.created_at, v.version_number FROM dag_run r JOIN dag_version v ON v.id = r.dag_version_id
                  WHERE r.dag_id = $1 AND r.run_id = ANY ($2)";
     let rows = client.query(query, &[&dag_id, &run_ids]).await?;
@@ -80,7 +80,7 @@ pub async fn versions(
 pub struct Instances(Vec<Row>);
 
 impl Instances {
-    pub async fn load(client: &impl GenericClient, dag_id: &str, run_id: &str) -> Result<Self, StoreError> {
+    pub async fn load(client: &impl GenericClient, dag_id: &str, run_id: &str) -> Result<Self> {
         let query = "SELECT task_id, state, start_date, end_date, note IS NOT NULL AS has_note
                      FROM task_instance WHERE dag_id = $1 AND run_id = $2";
         Ok(Self(client.query(query, &[&dag_id, &run_id]).await?))
@@ -88,7 +88,7 @@ impl Instances {
 
     /// Summarizes the instances by task id. This is not done in SQL, where grouping by text would dominate the query
     /// time.
-    pub fn by_task(&self) -> Result<HashMap<&str, Summary>, StoreError> {
+    pub fn by_task(&self) -> Result<HashMap<&str, Summary>> {
         let mut summaries: HashMap<&str, Summary> = HashMap::new();
         for row in &self.0 {
             let mut states = StateCounts::default();
@@ -121,7 +121,7 @@ from_row! {
 
 /// All tries of the unmapped tasks of a run, ordered by task and number. The current try is read from the instance,
 /// unless that is in `up_for_retry`: its last try has then ended and is read from `task_try`.
-pub async fn bars(client: &impl GenericClient, run: &RunKey) -> Result<Vec<Bar>, StoreError> {
+pub async fn bars(client: &impl GenericClient, run: &RunKey) -> Result<Vec<Bar>> {
     let query = format!(
         "
         SELECT task_id, greatest(try_number, 0) AS try_number, state, scheduled_at, queued_at, start_date, end_date

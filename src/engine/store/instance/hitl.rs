@@ -5,7 +5,6 @@
 use super::instances;
 use super::triggers::{self, Fired, Waiting};
 use crate::model::keys::{InstanceKey, TryKey};
-use crate::store::StoreError;
 use crate::store::events::{self, Event};
 use crate::store::instance_key::{INSTANCE, KEY, TRY, TRY_KEY};
 use crate::store::list::conditions::Conditions;
@@ -13,6 +12,7 @@ use crate::store::list::field::{Filter, list_fields};
 use crate::store::list::listing::{ListPage, Listing, Source};
 use crate::store::rows::{self, execute, exists, fetch_all, fetch_one, fetch_optional, from_row};
 use crate::store::run::runs;
+use crate::store::{Result, StoreError};
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
@@ -46,7 +46,7 @@ from_row! {
     }
 }
 
-fn optional_json<T: DeserializeOwned>(row: &Row, column: &str) -> Result<Option<T>, StoreError> {
+fn optional_json<T: DeserializeOwned>(row: &Row, column: &str) -> Result<Option<T>> {
     Ok(rows::get::<Option<Json<T>>>(row, column)?.map(|Json(value)| value))
 }
 
@@ -74,14 +74,14 @@ from_row! {
     }
 }
 
-fn read_answer(row: &Row) -> Result<Option<Answer>, StoreError> {
+fn read_answer(row: &Row) -> Result<Option<Answer>> {
     let Some(chosen_options) = optional_json(row, "chosen_options")? else { return Ok(None) };
     let params_input = optional_json(row, "params_input")?.unwrap_or_default();
     Ok(Some(Answer { chosen_options, params_input }))
 }
 
 /// Stores the request of a try. A request of an earlier try is copied to the history and replaced.
-pub async fn ask(client: &impl GenericClient, key: &TryKey, question: &Question) -> Result<(), StoreError> {
+pub async fn ask(client: &impl GenericClient, key: &TryKey, question: &Question) -> Result<()> {
     let TryKey { instance, try_number } = key;
     let move_to_history = format!(
         "INSERT INTO hitl_detail_history SELECT * FROM hitl_detail WHERE try_number < $1 AND {} ON CONFLICT DO NOTHING",
@@ -106,13 +106,13 @@ pub async fn ask(client: &impl GenericClient, key: &TryKey, question: &Question)
     execute(client, &query, &parameters).await
 }
 
-pub async fn get(client: &impl GenericClient, key: &InstanceKey) -> Result<Option<Detail>, StoreError> {
+pub async fn get(client: &impl GenericClient, key: &InstanceKey) -> Result<Option<Detail>> {
     let query = format!("SELECT * FROM hitl_detail WHERE {}", INSTANCE.is("hitl_detail", 1));
     fetch_optional(client, &query, &key.after(&[])).await
 }
 
 /// The open requests of a DAG's tasks, oldest first.
-pub async fn open_of_dag(client: &impl GenericClient, dag_id: &str) -> Result<Vec<Detail>, StoreError> {
+pub async fn open_of_dag(client: &impl GenericClient, dag_id: &str) -> Result<Vec<Detail>> {
     let query = format!(
         "SELECT h.* FROM {} WHERE h.dag_id = $1 AND h.responded_at IS NULL
          AND ti.state IN ('deferred', 'awaiting_input') ORDER BY h.created_at",
@@ -122,7 +122,7 @@ pub async fn open_of_dag(client: &impl GenericClient, dag_id: &str) -> Result<Ve
 }
 
 /// The request of a try.
-pub async fn of_try(client: &impl GenericClient, key: &TryKey) -> Result<Option<Detail>, StoreError> {
+pub async fn of_try(client: &impl GenericClient, key: &TryKey) -> Result<Option<Detail>> {
     let query = format!(
         "SELECT * FROM (SELECT * FROM hitl_detail UNION ALL SELECT * FROM hitl_detail_history) h WHERE {}",
         TRY.is("h", 1)
@@ -176,7 +176,7 @@ impl Filter for DetailFilter {
 }
 
 /// A page of requests with the total number of matches.
-pub async fn list(client: &impl GenericClient, listing: Listing<DetailField>) -> Result<ListPage<Detail>, StoreError> {
+pub async fn list(client: &impl GenericClient, listing: Listing<DetailField>) -> Result<ListPage<Detail>> {
     listing.fetch(client, &Source::new("h.*", &from())).await
 }
 
@@ -253,7 +253,7 @@ async fn write_answer(
     detail: &Detail,
     answer: &Answer,
     responder: Option<&str>,
-) -> Result<Detail, StoreError> {
+) -> Result<Detail> {
     let query = format!(
         "UPDATE hitl_detail SET responded_at = now(), responded_by = $1, chosen_options = $2, params_input = $3
          WHERE {} AND responded_at IS NULL RETURNING *",
@@ -266,7 +266,7 @@ async fn write_answer(
 /// Returns the event for a task whose timeout has passed, or whose response came before the task waited: that response,
 /// the defaults, or a timeout error. `None` if the task no longer waits. A concurrent response waits for this
 /// transaction.
-pub async fn time_out(client: &Transaction<'_>, waiting: &Waiting) -> Result<Option<Fired>, StoreError> {
+pub async fn time_out(client: &Transaction<'_>, waiting: &Waiting) -> Result<Option<Fired>> {
     let instance = &waiting.key.instance;
     runs::bump_revision(client, &instance.run).await?;
     let lock_trigger = "SELECT FROM task_trigger WHERE id = $1 AND fired_at IS NULL FOR UPDATE";

@@ -3,13 +3,13 @@
 
 use crate::model::keys::{InstanceKey, RunKey, TryKey};
 use crate::model::state::{TaskState, TryState};
-use crate::store::StoreError;
 use crate::store::dag::versions::{VERSION_NAME, VersionName};
 use crate::store::instance_key::{INSTANCE, KEY, KeyColumns, TRY};
 use crate::store::list::conditions::Conditions;
 use crate::store::list::field::{Filter, list_fields};
 use crate::store::list::listing::{ListPage, Listing, Source};
 use crate::store::rows::{execute, exists, fetch_all, fetch_optional, from_row};
+use crate::store::{Result, StoreError};
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
@@ -68,15 +68,12 @@ fn source() -> Source<'static> {
 }
 
 /// The instances of one run, ordered by task id and map index.
-pub async fn of_run(client: &impl GenericClient, run: &RunKey) -> Result<Vec<Instance>, StoreError> {
+pub async fn of_run(client: &impl GenericClient, run: &RunKey) -> Result<Vec<Instance>> {
     Ok(list(client, Listing::of(InstanceFilter::of_run(run))).await?.rows)
 }
 
 /// A page of instances of one or several runs.
-pub async fn list(
-    client: &impl GenericClient,
-    listing: Listing<InstanceField>,
-) -> Result<ListPage<Instance>, StoreError> {
+pub async fn list(client: &impl GenericClient, listing: Listing<InstanceField>) -> Result<ListPage<Instance>> {
     listing.fetch(client, &source()).await
 }
 
@@ -86,7 +83,7 @@ fn select() -> String {
 }
 
 /// The instances with these keys, ordered by DAG, due date of the run, run, task and map index.
-pub async fn by_keys(client: &impl GenericClient, keys: &[InstanceKey]) -> Result<Vec<Instance>, StoreError> {
+pub async fn by_keys(client: &impl GenericClient, keys: &[InstanceKey]) -> Result<Vec<Instance>> {
     let query = format!(
         "{} JOIN {} AS chosen ({KEY}) ON {} ORDER BY ti.dag_id, r.run_after, ti.run_id, ti.task_id, ti.map_index",
         select(),
@@ -98,7 +95,7 @@ pub async fn by_keys(client: &impl GenericClient, keys: &[InstanceKey]) -> Resul
 
 /// Locks the instances until the transaction ends, so that the agent does not claim them. The caller must have locked
 /// their runs first. Returns the states.
-pub async fn lock(transaction: &Transaction<'_>, keys: &[InstanceKey]) -> Result<Vec<Option<TaskState>>, StoreError> {
+pub async fn lock(transaction: &Transaction<'_>, keys: &[InstanceKey]) -> Result<Vec<Option<TaskState>>> {
     let query = format!(
         "SELECT state FROM task_instance WHERE ({KEY}) IN (SELECT * FROM {}) ORDER BY {KEY} FOR UPDATE",
         INSTANCE.unnest(1)
@@ -107,7 +104,7 @@ pub async fn lock(transaction: &Transaction<'_>, keys: &[InstanceKey]) -> Result
 }
 
 /// Sets the note of the instances; `None` removes it.
-pub async fn set_note(client: &impl GenericClient, keys: &[InstanceKey], note: Option<&str>) -> Result<(), StoreError> {
+pub async fn set_note(client: &impl GenericClient, keys: &[InstanceKey], note: Option<&str>) -> Result<()> {
     let query = format!(
         "UPDATE task_instance ti SET note = $1 FROM {} AS chosen ({KEY}) WHERE {}",
         INSTANCE.unnest(2),
@@ -117,14 +114,14 @@ pub async fn set_note(client: &impl GenericClient, keys: &[InstanceKey], note: O
 }
 
 /// The keys of the instances of a task in a run, ordered by map index.
-pub async fn of_task(client: &impl GenericClient, run: &RunKey, task_id: &str) -> Result<Vec<InstanceKey>, StoreError> {
+pub async fn of_task(client: &impl GenericClient, run: &RunKey, task_id: &str) -> Result<Vec<InstanceKey>> {
     let query = format!(
         "SELECT {KEY} FROM task_instance WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 ORDER BY map_index"
     );
     fetch_all(client, &query, &[&run.dag_id, &run.run_id, &task_id]).await
 }
 
-pub async fn get(client: &impl GenericClient, key: &InstanceKey) -> Result<Instance, StoreError> {
+pub async fn get(client: &impl GenericClient, key: &InstanceKey) -> Result<Instance> {
     let query = format!("{} WHERE {}", select(), INSTANCE.is("ti", 1));
     let InstanceKey { run, task_id, .. } = key;
     let id = || format!("{}/{}/{task_id}", run.dag_id, run.run_id);
@@ -135,7 +132,7 @@ pub async fn get(client: &impl GenericClient, key: &InstanceKey) -> Result<Insta
 /// Gives the instances with map index -1 of these tasks the map index 0, once the length of the list is known. Deletes
 /// rows that an earlier try wrote with map index -1, because they no longer belong to any instance. The caller must
 /// have locked the run.
-pub(crate) async fn expand(transaction: &Transaction<'_>, key: &RunKey, tasks: &[&str]) -> Result<(), StoreError> {
+pub(crate) async fn expand(transaction: &Transaction<'_>, key: &RunKey, tasks: &[&str]) -> Result<()> {
     let delete = |table: &str| {
         format!("DELETE FROM {table} WHERE dag_id = $1 AND run_id = $2 AND task_id = ANY ($3) AND map_index = -1")
     };
@@ -149,7 +146,7 @@ pub(crate) async fn expand(transaction: &Transaction<'_>, key: &RunKey, tasks: &
 }
 
 /// True if the try exists.
-pub async fn has_try(client: &impl GenericClient, key: &TryKey) -> Result<bool, StoreError> {
+pub async fn has_try(client: &impl GenericClient, key: &TryKey) -> Result<bool> {
     exists(client, &format!("SELECT FROM task_try WHERE {}", TRY.is("task_try", 1)), &key.after(&[])).await
 }
 
@@ -166,7 +163,7 @@ from_row! {
 }
 
 /// All tries of an instance, ordered by number. An instance that waits for its first start has none.
-pub async fn tries(client: &impl GenericClient, key: &InstanceKey) -> Result<Vec<Try>, StoreError> {
+pub async fn tries(client: &impl GenericClient, key: &InstanceKey) -> Result<Vec<Try>> {
     // While a try runs or waits, its start is that of its newest process; once it has ended, that of its first process.
     let query = format!(
         "SELECT try_number, state, pid, end_date,

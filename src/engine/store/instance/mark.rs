@@ -14,7 +14,7 @@ use crate::store::rows::{exists, fetch_all};
 use crate::store::run::version_choice::VersionChoice;
 use crate::store::run::{new_run, runs};
 use crate::store::transition::{self, instance};
-use crate::store::{ReadFor, StoreError};
+use crate::store::{ReadFor, Result, StoreError};
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
@@ -45,12 +45,7 @@ impl Marking {
 }
 
 /// Returns the runs that a marking applies to.
-async fn runs_to_mark(
-    client: &impl GenericClient,
-    dag: &Dag,
-    key: &RunKey,
-    marking: &Marking,
-) -> Result<Vec<RunKey>, StoreError> {
+async fn runs_to_mark(client: &impl GenericClient, dag: &Dag, key: &RunKey, marking: &Marking) -> Result<Vec<RunKey>> {
     let run = runs::get(client, key, ReadFor::Reading).await?;
     let Some((from, to)) = marking.dates(run.logical_date) else { return Ok(vec![key.clone()]) };
     let timetable = dag.structure.timetable.as_ref();
@@ -74,7 +69,7 @@ async fn others_to_clear(
     key: &RunKey,
     marking: &Marking,
     marked: &[RunKey],
-) -> Result<Vec<RunKey>, StoreError> {
+) -> Result<Vec<RunKey>> {
     let run = runs::get(client, key, ReadFor::Reading).await?;
     let Some((from, to)) = marking.dates(run.logical_date) else { return Ok(Vec::new()) };
     let marked: Vec<&str> = marked.iter().map(|run| run.run_id.as_str()).collect();
@@ -88,11 +83,7 @@ async fn others_to_clear(
 }
 
 /// Returns the instances that a marking would change.
-pub async fn select(
-    client: &impl GenericClient,
-    key: &RunKey,
-    marking: &Marking,
-) -> Result<Vec<InstanceKey>, StoreError> {
+pub async fn select(client: &impl GenericClient, key: &RunKey, marking: &Marking) -> Result<Vec<InstanceKey>> {
     let dag = dags::get(client, &key.dag_id).await?;
     let graph = Graph::new((*dag.structure).clone());
     let mut selected = Vec::new();
@@ -109,7 +100,7 @@ async fn of_run(
     run: &RunKey,
     marking: &Marking,
     graph: &Graph,
-) -> Result<Vec<InstanceKey>, StoreError> {
+) -> Result<Vec<InstanceKey>> {
     let relatives = relatives(client, run, marking, graph).await?;
     let id = |task_index: &usize| graph.task(*task_index).task_id.as_str();
     let whole_tasks: Vec<&str> = relatives.whole_tasks.iter().map(id).collect();
@@ -132,12 +123,7 @@ async fn of_run(
 
 /// Returns the requested upstream and downstream instances; within a mapped group, those of the same copy. Downstream
 /// teardowns are excluded.
-async fn relatives(
-    client: &impl GenericClient,
-    run: &RunKey,
-    marking: &Marking,
-    graph: &Graph,
-) -> Result<InstanceSet, StoreError> {
+async fn relatives(client: &impl GenericClient, run: &RunKey, marking: &Marking, graph: &Graph) -> Result<InstanceSet> {
     if !marking.upstream && !marking.downstream {
         return Ok(InstanceSet::default());
     }
@@ -157,11 +143,7 @@ async fn relatives(
 }
 
 /// Marks the instances, stops those that run, and clears failed downstream instances. Returns the marked instances.
-pub async fn mark(
-    transaction: &Transaction<'_>,
-    key: &RunKey,
-    marking: &Marking,
-) -> Result<Vec<InstanceKey>, StoreError> {
+pub async fn mark(transaction: &Transaction<'_>, key: &RunKey, marking: &Marking) -> Result<Vec<InstanceKey>> {
     let failed_downstream = Selection {
         tasks: marking.tasks.iter().map(|id| (id.clone(), marking.map_index)).collect(),
         downstream: true,
@@ -198,7 +180,7 @@ async fn set_state(
     run: &RunKey,
     marked: &[InstanceKey],
     state: TaskState,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     instance::mark(transaction, marked, state).await?;
     runs::bump_revision(transaction, run).await?;
     let events = [Event::Stop, Event::Triggers, Event::Plan(run.clone()), Event::Capacity, Event::Changed(run.clone())];
@@ -208,7 +190,7 @@ async fn set_state(
 /// Marks a run, as Airflow does: running and suspended instances get the run's state and are stopped, other unfinished
 /// ones are skipped, and teardowns still run, after which the run ends. `Queued` requeues the run without a change of
 /// its instances; `Running` changes nothing.
-pub async fn run(transaction: &Transaction<'_>, key: &RunKey, state: RunState) -> Result<(), StoreError> {
+pub async fn run(transaction: &Transaction<'_>, key: &RunKey, state: RunState) -> Result<()> {
     let run = runs::get(transaction, key, ReadFor::Update).await?;
     if state == RunState::Queued {
         transition::run::requeue(transaction, key, new_run::now()).await?;
@@ -232,7 +214,7 @@ pub async fn run(transaction: &Transaction<'_>, key: &RunKey, state: RunState) -
 }
 
 /// The teardown tasks of the run's version.
-async fn teardowns(client: &impl GenericClient, key: &RunKey) -> Result<Vec<String>, StoreError> {
+async fn teardowns(client: &impl GenericClient, key: &RunKey) -> Result<Vec<String>> {
     let query = "
         SELECT task->>'task_id' FROM dag_run r JOIN dag_version v ON v.id = r.dag_version_id
         CROSS JOIN LATERAL jsonb_array_elements(v.structure->'tasks') AS task
@@ -240,14 +222,14 @@ async fn teardowns(client: &impl GenericClient, key: &RunKey) -> Result<Vec<Stri
     fetch_all(client, query, &[&key.dag_id, &key.run_id]).await
 }
 
-async fn has_unfinished(client: &impl GenericClient, key: &RunKey) -> Result<bool, StoreError> {
+async fn has_unfinished(client: &impl GenericClient, key: &RunKey) -> Result<bool> {
     let query = "SELECT FROM task_instance WHERE dag_id = $1 AND run_id = $2
                  AND (state IS NULL OR state NOT IN ('success', 'failed', 'skipped', 'upstream_failed', 'removed')) LIMIT 1";
     exists(client, query, &[&key.dag_id, &key.run_id]).await
 }
 
 /// Deletes an instance with its tries, XComs and stored state.
-pub async fn delete_instance(transaction: &Transaction<'_>, key: &InstanceKey) -> Result<(), StoreError> {
+pub async fn delete_instance(transaction: &Transaction<'_>, key: &InstanceKey) -> Result<()> {
     let InstanceKey { run, task_id, map_index } = key;
     runs::get(transaction, run, ReadFor::Update).await?;
     instances::lock(transaction, std::slice::from_ref(key)).await?;

@@ -5,7 +5,7 @@ use crate::model::keys::RunKey;
 use crate::model::state::TryState;
 use crate::planner::graph::Graph;
 use crate::planner::snapshot::{Decision, EndedTry, Instance, Outcome, Returned};
-use crate::store::StoreError;
+use crate::store::Result;
 use crate::store::instance_key::{KEY, TRY};
 use crate::store::rows::{fetch_all, get};
 use jiff::Timestamp;
@@ -36,23 +36,19 @@ static CLAIMED: LazyLock<String> =
     LazyLock::new(|| format!("{} AND ti.state IN ('running', 'restarting')", *INSTANCES));
 
 /// Returns the instances of a run.
-pub async fn instances(client: &impl GenericClient, key: &RunKey, graph: &Graph) -> Result<Vec<Instance>, StoreError> {
+pub async fn instances(client: &impl GenericClient, key: &RunKey, graph: &Graph) -> Result<Vec<Instance>> {
     let rows = client.query(&INSTANCES, &[&key.dag_id, &key.run_id]).await?;
     rows.iter().map(|row| instance(row, graph)).collect()
 }
 
 /// Returns the instances that the agent has claimed and the scheduler has not settled. Only these change without a new
 /// revision of the run.
-pub async fn claimed_instances(
-    client: &impl GenericClient,
-    key: &RunKey,
-    graph: &Graph,
-) -> Result<Vec<Instance>, StoreError> {
+pub async fn claimed_instances(client: &impl GenericClient, key: &RunKey, graph: &Graph) -> Result<Vec<Instance>> {
     let rows = client.query(&CLAIMED, &[&key.dag_id, &key.run_id]).await?;
     rows.iter().map(|row| instance(row, graph)).collect()
 }
 
-fn instance(row: &Row, graph: &Graph) -> Result<Instance, StoreError> {
+fn instance(row: &Row, graph: &Graph) -> Result<Instance> {
     let task_id: String = get(row, "task_id")?;
     Ok(Instance {
         task_index: graph.task_index(&task_id),
@@ -68,7 +64,7 @@ fn instance(row: &Row, graph: &Graph) -> Result<Instance, StoreError> {
 }
 
 /// The end of the current try; `None` while it runs.
-fn ended_try(row: &Row) -> Result<Option<EndedTry>, StoreError> {
+fn ended_try(row: &Row) -> Result<Option<EndedTry>> {
     let (Some(ended_at), Some(state)) = (get(row, "try_end")?, get(row, "try_state")?) else { return Ok(None) };
     let outcome = match state {
         TryState::Running => return Ok(None),
@@ -90,7 +86,7 @@ pub async fn decisions(
     client: &impl GenericClient,
     key: &RunKey,
     graph: &Graph,
-) -> Result<HashMap<(usize, i32), Decision>, StoreError> {
+) -> Result<HashMap<(usize, i32), Decision>> {
     let mut decisions = HashMap::new();
     if !graph.has_decisions {
         return Ok(decisions);
@@ -113,11 +109,7 @@ pub async fn decisions(
 
 /// Returns the lengths of the lists that other tasks are mapped over, by the id of the task that has returned the list.
 /// Removed instances do not count.
-pub async fn lengths(
-    client: &impl GenericClient,
-    key: &RunKey,
-    graph: &Graph,
-) -> Result<HashMap<String, Returned>, StoreError> {
+pub async fn lengths(client: &impl GenericClient, key: &RunKey, graph: &Graph) -> Result<HashMap<String, Returned>> {
     let sources = graph.length_sources();
     let mut lengths = HashMap::new();
     if sources.is_empty() {

@@ -1,7 +1,7 @@
 //! Instances that wait for capacity.
 
 use crate::model::keys::{InstanceKey, RunKey};
-use crate::store::StoreError;
+use crate::store::Result;
 use crate::store::rows::{fetch_all, fetch_one, from_row};
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
@@ -50,7 +50,7 @@ impl Size {
 }
 
 /// True if an instance of a run other than `excluded_run` waits for capacity.
-pub async fn any_waits(client: &impl GenericClient, excluded_run: Option<&RunKey>) -> Result<bool, StoreError> {
+pub async fn any_waits(client: &impl GenericClient, excluded_run: Option<&RunKey>) -> Result<bool> {
     // All runs are after the empty key, so it excludes none.
     let (dag_id, run_id) = excluded_run.map_or(("", ""), |key| (key.dag_id.as_str(), key.run_id.as_str()));
     // `<>` would read the instances of the excluded run, which may be many; two ranges of the index skip them. ORDER BY
@@ -69,7 +69,7 @@ pub async fn waiting(
     client: &impl GenericClient,
     excluded_run: Option<&RunKey>,
     window: &Window<'_>,
-) -> Result<Vec<Scheduled>, StoreError> {
+) -> Result<Vec<Scheduled>> {
     let (dag_id, run_id) = excluded_run.map(|key| (key.dag_id.as_str(), key.run_id.as_str())).unzip();
     let (pools, free): (Vec<&str>, Vec<i64>) = window.pools.iter().copied().unzip();
     let limits: Vec<i64> = free.iter().map(|free| window.size.limit(*free)).collect();

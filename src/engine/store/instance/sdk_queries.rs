@@ -2,9 +2,9 @@
 //! SDK, or poll them as sensors, which the scheduler does for some.
 
 use crate::model::keys::RunKey;
-use crate::store::StoreError;
 use crate::store::dag::dags;
 use crate::store::rows::{fetch_one, fetch_optional, from_row};
+use crate::store::{Result, StoreError};
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use serde::Deserialize;
@@ -57,7 +57,7 @@ const RUN: &str = "json_build_object(
     'note', r.note, 'partition_key', r.partition_key, 'partition_date', r.partition_date)";
 
 /// A run as JSON, with Airflow's field names.
-pub async fn run(client: &impl GenericClient, key: &RunKey) -> Result<Option<Value>, StoreError> {
+pub async fn run(client: &impl GenericClient, key: &RunKey) -> Result<Option<Value>> {
     let query = format!("SELECT {RUN} FROM dag_run r WHERE dag_id = $1 AND run_id = $2");
     fetch_optional(client, &query, &[&key.dag_id, &key.run_id]).await
 }
@@ -68,7 +68,7 @@ pub async fn previous_run(
     dag_id: &str,
     before: Timestamp,
     state: Option<&str>,
-) -> Result<Option<Value>, StoreError> {
+) -> Result<Option<Value>> {
     let query = format!(
         "SELECT {RUN} FROM dag_run r WHERE dag_id = $1 AND logical_date < $2 AND ($3::text IS NULL OR state = $3)
          ORDER BY logical_date DESC LIMIT 1"
@@ -76,7 +76,7 @@ pub async fn previous_run(
     fetch_optional(client, &query, &[&dag_id, &before, &state]).await
 }
 
-pub async fn count_runs(client: &impl GenericClient, runs: &SdkRunFilter) -> Result<i64, StoreError> {
+pub async fn count_runs(client: &impl GenericClient, runs: &SdkRunFilter) -> Result<i64> {
     let query = "
         SELECT count(*) FROM dag_run WHERE dag_id = $1 AND ($2::text[] IS NULL OR run_id = ANY ($2))
            AND ($3::timestamptz[] IS NULL OR logical_date = ANY ($3)) AND ($4::text[] IS NULL OR state = ANY ($4))";
@@ -92,7 +92,7 @@ const MATCHING: &str = "
       AND ($5::integer IS NULL OR ti.map_index = $5)";
 
 /// Counts task instances. With `task_ids` and `group_id`, only the named tasks in the group count.
-pub async fn count_instances(client: &impl GenericClient, filter: &SdkInstanceFilter) -> Result<i64, StoreError> {
+pub async fn count_instances(client: &impl GenericClient, filter: &SdkInstanceFilter) -> Result<i64> {
     let mut tasks = filter.task_ids.clone().filter(|ids| !ids.is_empty());
     if let Some(group) = &filter.group_id {
         let in_group = group_tasks(client, &filter.dag_id, group).await?;
@@ -109,7 +109,7 @@ pub async fn count_instances(client: &impl GenericClient, filter: &SdkInstanceFi
 
 /// Returns a JSON object of states by run id and task id; for a mapped instance, `_` and its map index follow the task
 /// id. The filter's `states` are ignored.
-pub async fn states(client: &impl GenericClient, filter: &SdkInstanceFilter) -> Result<Value, StoreError> {
+pub async fn states(client: &impl GenericClient, filter: &SdkInstanceFilter) -> Result<Value> {
     let mut tasks = filter.task_ids.clone().filter(|ids| !ids.is_empty());
     if let Some(group) = &filter.group_id {
         // Unlike in `count_instances`, the tasks of the group are added to the named ones.
@@ -126,7 +126,7 @@ pub async fn states(client: &impl GenericClient, filter: &SdkInstanceFilter) -> 
 }
 
 /// The tasks of a group and its nested groups. Fails with `NotFound` if there is no such group.
-async fn group_tasks(client: &impl GenericClient, dag_id: &str, group: &str) -> Result<Vec<String>, StoreError> {
+async fn group_tasks(client: &impl GenericClient, dag_id: &str, group: &str) -> Result<Vec<String>> {
     let structure = dags::get(client, dag_id).await?.structure;
     if !structure.groups.iter().any(|other| other.group_id == group) {
         return Err(StoreError::NotFound { what: "task group", id: group.to_owned() });
@@ -135,7 +135,7 @@ async fn group_tasks(client: &impl GenericClient, dag_id: &str, group: &str) -> 
 }
 
 /// The finished task instances of a run as JSON, with Airflow's field names.
-pub async fn breadcrumbs(client: &impl GenericClient, key: &RunKey) -> Result<Value, StoreError> {
+pub async fn breadcrumbs(client: &impl GenericClient, key: &RunKey) -> Result<Value> {
     let query = "
         SELECT coalesce(json_agg(json_build_object(
             'task_id', task_id, 'map_index', map_index, 'state', state, 'operator', operator,
@@ -156,10 +156,7 @@ pub struct PreviousInstance {
 }
 
 /// Returns the matching instance of the newest run by logical date, before `logical_date` if that is set, as JSON.
-pub async fn previous_instance(
-    client: &impl GenericClient,
-    filter: &PreviousInstance,
-) -> Result<Option<Value>, StoreError> {
+pub async fn previous_instance(client: &impl GenericClient, filter: &PreviousInstance) -> Result<Option<Value>> {
     let query = "
         SELECT json_build_object('task_id', ti.task_id, 'dag_id', ti.dag_id, 'run_id', ti.run_id,
             'logical_date', r.logical_date, 'start_date', ti.start_date, 'end_date', ti.end_date, 'state', ti.state,
@@ -190,7 +187,7 @@ pub async fn count(
     target: &CountTarget,
     dates: &[Timestamp],
     states: &[String],
-) -> Result<i64, StoreError> {
+) -> Result<i64> {
     match target {
         CountTarget::Runs => {
             let query =
@@ -232,7 +229,7 @@ from_row! {
 }
 
 /// Dates of the last successful run of the DAG before this run, by logical date.
-pub async fn previous_success(client: &impl GenericClient, run: &RunKey) -> Result<Option<Dates>, StoreError> {
+pub async fn previous_success(client: &impl GenericClient, run: &RunKey) -> Result<Option<Dates>> {
     let query = "
         SELECT p.data_interval_start, p.data_interval_end, p.start_date, p.end_date
         FROM dag_run r JOIN dag_run p ON p.dag_id = r.dag_id AND p.state = 'success' AND p.logical_date < r.logical_date

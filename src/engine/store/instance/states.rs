@@ -3,12 +3,12 @@
 
 use super::xcoms;
 use crate::model::keys::InstanceKey;
-use crate::store::StoreError;
 use crate::store::instance_key::{INSTANCE, KEY};
 use crate::store::list::conditions::Conditions;
 use crate::store::list::field::{Filter, list_fields};
 use crate::store::list::listing::{ListPage, Listing, Source};
 use crate::store::rows::{execute, exists, fetch_optional, from_row};
+use crate::store::{Result, StoreError};
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use serde_json::Value;
@@ -75,7 +75,7 @@ pub async fn list_of_task(
     client: &impl GenericClient,
     key: &InstanceKey,
     mut listing: Listing<StateField>,
-) -> Result<ListPage<StateEntry>, StoreError> {
+) -> Result<ListPage<StateEntry>> {
     listing.filter.owner = Some(Owner::Task(key.clone()));
     listing.fetch(client, &Source::new("s.*", "task_state s")).await
 }
@@ -84,7 +84,7 @@ pub async fn list_of_asset(
     client: &impl GenericClient,
     asset: i64,
     mut listing: Listing<StateField>,
-) -> Result<ListPage<StateEntry>, StoreError> {
+) -> Result<ListPage<StateEntry>> {
     listing.filter.owner = Some(Owner::Asset(asset));
     listing.fetch(client, &Source::new("s.*, NULL::timestamptz AS expires_at", "asset_state s")).await
 }
@@ -98,11 +98,7 @@ pub enum MapIndexes {
 }
 
 /// True if the task instance exists or, with all map indexes, any instance of its task.
-pub async fn has_instance(
-    client: &impl GenericClient,
-    key: &InstanceKey,
-    map_indexes: MapIndexes,
-) -> Result<bool, StoreError> {
+pub async fn has_instance(client: &impl GenericClient, key: &InstanceKey, map_indexes: MapIndexes) -> Result<bool> {
     let query =
         "SELECT FROM task_instance WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND (map_index = $4 OR $5)
                  LIMIT 1";
@@ -112,17 +108,13 @@ pub async fn has_instance(
 }
 
 /// Deletes all values of all instances of a task.
-pub async fn delete_of_all_indexes(client: &impl GenericClient, key: &InstanceKey) -> Result<(), StoreError> {
+pub async fn delete_of_all_indexes(client: &impl GenericClient, key: &InstanceKey) -> Result<()> {
     let query = "DELETE FROM task_state WHERE dag_id = $1 AND run_id = $2 AND task_id = $3";
     execute(client, query, &[&key.run.dag_id, &key.run.run_id, &key.task_id]).await
 }
 
 /// Returns the value as JSON text; `None` if it does not exist or has expired.
-pub async fn of_task(
-    client: &impl GenericClient,
-    instance: &InstanceKey,
-    key: &str,
-) -> Result<Option<String>, StoreError> {
+pub async fn of_task(client: &impl GenericClient, instance: &InstanceKey, key: &str) -> Result<Option<String>> {
     let query = format!(
         "SELECT value::text FROM task_state WHERE key = $1 AND {} AND (expires_at IS NULL OR expires_at > now())",
         INSTANCE.is("task_state", 2)
@@ -130,7 +122,7 @@ pub async fn of_task(
     fetch_optional(client, &query, &instance.after(&[&key])).await
 }
 
-fn check_key(key: &str) -> Result<(), StoreError> {
+fn check_key(key: &str) -> Result<()> {
     if !xcoms::is_key(key) {
         return Err(StoreError::Invalid(format!("a key must have 1 to 512 characters without NUL, got {key:?}")));
     }
@@ -144,7 +136,7 @@ pub async fn set_of_task(
     key: &str,
     value: &str,
     expires_at: Option<Timestamp>,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     check_key(key)?;
     client.execute("DELETE FROM task_state WHERE expires_at <= now()", &[]).await?;
     let query = format!(
@@ -157,18 +149,14 @@ pub async fn set_of_task(
 }
 
 /// Deletes a value of a task instance; all of its values if `key` is `None`.
-pub async fn delete_of_task(
-    client: &impl GenericClient,
-    instance: &InstanceKey,
-    key: Option<&str>,
-) -> Result<(), StoreError> {
+pub async fn delete_of_task(client: &impl GenericClient, instance: &InstanceKey, key: Option<&str>) -> Result<()> {
     let query =
         format!("DELETE FROM task_state WHERE ($1::text IS NULL OR key = $1) AND {}", INSTANCE.is("task_state", 2));
     execute(client, &query, &instance.after(&[&key])).await
 }
 
 /// Returns the value as JSON text; `None` if it does not exist.
-pub async fn of_asset(client: &impl GenericClient, asset: i64, key: &str) -> Result<Option<String>, StoreError> {
+pub async fn of_asset(client: &impl GenericClient, asset: i64, key: &str) -> Result<Option<String>> {
     let query = "SELECT value::text FROM asset_state WHERE asset_id = $1 AND key = $2";
     fetch_optional(client, query, &[&asset, &key]).await
 }
@@ -180,7 +168,7 @@ pub async fn set_of_asset(
     key: &str,
     value: &str,
     writer: &InstanceKey,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     check_key(key)?;
     let query = format!(
         "INSERT INTO asset_state (asset_id, key, value, {KEY}) VALUES ($1, $2, $3::text::json, {})
@@ -193,7 +181,7 @@ pub async fn set_of_asset(
 }
 
 /// Deletes a value of an asset; all of its values if `key` is `None`.
-pub async fn delete_of_asset(client: &impl GenericClient, asset: i64, key: Option<&str>) -> Result<(), StoreError> {
+pub async fn delete_of_asset(client: &impl GenericClient, asset: i64, key: Option<&str>) -> Result<()> {
     let query = "DELETE FROM asset_state WHERE asset_id = $1 AND ($2::text IS NULL OR key = $2)";
     execute(client, query, &[&asset, &key]).await
 }

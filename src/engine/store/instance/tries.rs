@@ -7,13 +7,13 @@ use super::triggers::{self, Deferral};
 use super::xcoms;
 use crate::model::keys::TryKey;
 use crate::model::state::TryState;
-use crate::store::StoreError;
 use crate::store::events::{self, Event};
 use crate::store::instance_key::{INSTANCE, KEY, KeyColumns, TRY, TRY_KEY};
 use crate::store::rows::{FromRow, execute, exists, fetch_all, fetch_one, fetch_optional, from_row};
 use crate::store::run::new_run;
 pub use crate::store::transition::claim::requeue;
 use crate::store::transition::claim::{self, Claim};
+use crate::store::{Result, StoreError};
 use jiff::Timestamp;
 use leoflow_base::sys::process::ProcessId;
 use leoflow_postgres::GenericClient;
@@ -37,7 +37,7 @@ pub async fn claim(
     limit: usize,
     boot_id: &str,
     new_token: impl Fn() -> String,
-) -> Result<Vec<Claimed>, StoreError> {
+) -> Result<Vec<Claimed>> {
     let tokens: Vec<String> = (0..limit).map(|_| new_token()).collect();
     let hashes: Vec<Vec<u8>> = tokens.iter().map(|token| token_hash(token)).collect();
     let claim = Claim { limit, boot_id, token_hashes: &hashes };
@@ -51,7 +51,7 @@ pub async fn claim(
 }
 
 /// True if there are queued instances that `claim` would take, unless another transaction has locked them.
-pub async fn is_any_claimable(client: &impl GenericClient) -> Result<bool, StoreError> {
+pub async fn is_any_claimable(client: &impl GenericClient) -> Result<bool> {
     let query = format!(
         "SELECT EXISTS (SELECT FROM task_instance q WHERE state = 'queued' AND NOT EXISTS (
              SELECT FROM task_try t WHERE t.state = 'running' AND {}))",
@@ -72,7 +72,7 @@ from_row! {
 
 /// Returns all unfinished tries, for an agent that starts. Their tokens are empty, since the database has only hashes;
 /// `renew_token` sets a new one.
-pub async fn unfinished(client: &impl GenericClient) -> Result<Vec<Unfinished>, StoreError> {
+pub async fn unfinished(client: &impl GenericClient) -> Result<Vec<Unfinished>> {
     let query = format!(
         "
         SELECT {}, t.boot_id, ti.max_tries,
@@ -97,20 +97,20 @@ pub async fn running_names(client: &tokio_postgres::Client) -> Result<Vec<String
 }
 
 /// Identifies the database. A restored or copied one has another id.
-pub async fn datastore_id(client: &impl GenericClient) -> Result<String, StoreError> {
+pub async fn datastore_id(client: &impl GenericClient) -> Result<String> {
     let query = "SELECT concat_ws('/', system_identifier, oid) FROM pg_control_system(), pg_database
                  WHERE datname = current_database()";
     fetch_one(client, query, &[]).await
 }
 
 /// Replaces the token of a try that has not started.
-pub async fn renew_token(client: &impl GenericClient, key: &TryKey, token: &str) -> Result<(), StoreError> {
+pub async fn renew_token(client: &impl GenericClient, key: &TryKey, token: &str) -> Result<()> {
     let query = format!("UPDATE task_try SET token_hash = $1 WHERE {}", TRY.is("task_try", 2));
     execute(client, &query, &key.after(&[&token_hash(token)])).await
 }
 
 /// Records that these tries still run, with their processes.
-pub async fn heartbeat(client: &impl GenericClient, alive: &[(TryKey, ProcessId)]) -> Result<(), StoreError> {
+pub async fn heartbeat(client: &impl GenericClient, alive: &[(TryKey, ProcessId)]) -> Result<()> {
     let instances = KeyColumns::new(alive.iter().map(|(key, _)| &key.instance));
     let try_numbers: Vec<i32> = alive.iter().map(|(key, _)| key.try_number).collect();
     let pids: Vec<i32> = alive.iter().map(|(_, process)| process.pid).collect();
@@ -126,7 +126,7 @@ pub async fn heartbeat(client: &impl GenericClient, alive: &[(TryKey, ProcessId)
 }
 
 /// Running tries that must be stopped, because the state of their instance was changed.
-pub async fn to_stop(client: &impl GenericClient) -> Result<Vec<TryKey>, StoreError> {
+pub async fn to_stop(client: &impl GenericClient) -> Result<Vec<TryKey>> {
     let query = format!(
         "SELECT {} FROM task_try t JOIN task_instance ti USING ({KEY})
          WHERE t.state = 'running' AND ti.state IS DISTINCT FROM 'running'",
@@ -234,7 +234,7 @@ fn record_statement(deferred: &str) -> String {
 
 /// Records how a try ended, with its XComs, in one statement. Returns `false` if the try is no longer running in the
 /// database, for example because its end was recorded before.
-pub async fn record(client: &impl GenericClient, ended: &Ended) -> Result<bool, StoreError> {
+pub async fn record(client: &impl GenericClient, ended: &Ended) -> Result<bool> {
     let outcome = ended.outcome.as_ref().map(|text| text.replace('\0', "\u{fffd}"));
     let rendered = ended.rendered.as_ref().map(|value| Json(storable(value)));
     let has_rendered = rendered.is_some() || ended.rendered_map_index.is_some();
@@ -288,7 +288,7 @@ fn storable(value: &Value) -> Value {
 }
 
 /// Names the instance of a running try, before the try has ended.
-pub async fn set_rendered_map_index(client: &impl GenericClient, key: &TryKey, name: &str) -> Result<(), StoreError> {
+pub async fn set_rendered_map_index(client: &impl GenericClient, key: &TryKey, name: &str) -> Result<()> {
     let query = format!(
         "UPDATE task_instance SET rendered_map_index = $1 WHERE {} AND rendered_map_index IS DISTINCT FROM $1",
         TRY.is("task_instance", 2)
@@ -297,12 +297,12 @@ pub async fn set_rendered_map_index(client: &impl GenericClient, key: &TryKey, n
 }
 
 /// Finds the running try that a token belongs to.
-pub async fn find_by_token(client: &impl GenericClient, token: &str) -> Result<Option<TryKey>, StoreError> {
+pub async fn find_by_token(client: &impl GenericClient, token: &str) -> Result<Option<TryKey>> {
     let query = format!("SELECT {TRY_KEY} FROM task_try WHERE token_hash = $1 AND state = 'running'");
     fetch_optional(client, &query, &[&token_hash(token)]).await
 }
 
-pub async fn count_running(client: &impl GenericClient) -> Result<usize, StoreError> {
+pub async fn count_running(client: &impl GenericClient) -> Result<usize> {
     let running: i64 = fetch_one(client, "SELECT count(*) FROM task_try WHERE state = 'running'", &[]).await?;
     Ok(usize::try_from(running).unwrap_or(usize::MAX))
 }

@@ -3,7 +3,7 @@
 use super::xcoms;
 use crate::model::keys::{InstanceKey, TryKey};
 use crate::model::state::TryState;
-use crate::store::StoreError;
+use crate::store::Result;
 use crate::store::events::{self, Event};
 use crate::store::instance_key::{INSTANCE, KEY, TRY, TRY_KEY};
 use crate::store::rows::{exists, fetch_all, fetch_optional, from_row, get};
@@ -40,7 +40,7 @@ pub struct Resumption {
 }
 
 /// Reads how to resume a try; `None` if it did not defer.
-pub(super) fn resumption(row: &Row) -> Result<Option<Resumption>, StoreError> {
+pub(super) fn resumption(row: &Row) -> Result<Option<Resumption>> {
     let Some(next_method) = get(row, "next_method")? else { return Ok(None) };
     let next_kwargs = get::<Option<Value>>(row, "next_kwargs")?.unwrap_or_default();
     Ok(Some(Resumption { next_method, next_kwargs }))
@@ -93,7 +93,7 @@ impl Waiting {
 const NEEDS_AGENT: &str = "(w.classpath <> '' OR w.timeout_at IS NOT NULL OR h.responded_at IS NOT NULL)";
 
 /// True if there may be triggers for the agent. A quick check, since usually no task is deferred.
-pub async fn is_any_waiting(client: &impl GenericClient) -> Result<bool, StoreError> {
+pub async fn is_any_waiting(client: &impl GenericClient) -> Result<bool> {
     let query = format!(
         "SELECT FROM task_trigger w LEFT JOIN hitl_detail h USING ({KEY})
          WHERE w.fired_at IS NULL AND {NEEDS_AGENT} LIMIT 1"
@@ -103,7 +103,7 @@ pub async fn is_any_waiting(client: &impl GenericClient) -> Result<bool, StoreEr
 
 /// All triggers and requests that the agent must handle, oldest first. The timeout of a request that has a response is
 /// 1970, so that the agent handles it immediately.
-pub async fn waiting(client: &impl GenericClient) -> Result<Vec<Waiting>, StoreError> {
+pub async fn waiting(client: &impl GenericClient) -> Result<Vec<Waiting>> {
     let query = format!(
         "SELECT w.*, r.dag_version_id, CASE WHEN w.classpath = '' AND h.responded_at IS NOT NULL THEN 'epoch'
                                             ELSE w.timeout_at END AS until
@@ -117,7 +117,7 @@ pub async fn waiting(client: &impl GenericClient) -> Result<Vec<Waiting>, StoreE
 }
 
 /// The trigger or request that an instance waits for, including a request without a timeout.
-pub async fn of_instance(client: &impl GenericClient, key: &InstanceKey) -> Result<Option<Waiting>, StoreError> {
+pub async fn of_instance(client: &impl GenericClient, key: &InstanceKey) -> Result<Option<Waiting>> {
     let query = format!(
         "SELECT w.*, coalesce(r.dag_version_id, 0) AS dag_version_id, w.timeout_at AS until
          FROM task_trigger w JOIN task_try t USING ({TRY_KEY}) JOIN dag_run r USING (dag_id, run_id)
@@ -146,7 +146,7 @@ const FAIL: &str = "__fail__";
 
 /// Records that a trigger has fired, and resumes or ends its task. Returns `false` if the task no longer waits, because
 /// it was already resumed or was cleared.
-pub async fn fire(transaction: &Transaction<'_>, waiting: &Waiting, fired: &Fired) -> Result<bool, StoreError> {
+pub async fn fire(transaction: &Transaction<'_>, waiting: &Waiting, fired: &Fired) -> Result<bool> {
     let run = &waiting.key.instance.run;
     // Also locks the run, so that the scheduler does not plan it meanwhile.
     runs::bump_revision(transaction, run).await?;

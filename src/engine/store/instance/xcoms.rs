@@ -8,7 +8,7 @@ use crate::store::list::field::{Filter, list_fields};
 use crate::store::list::listing::{ListPage, Listing, Source};
 use crate::store::rows::{self, FromRow, execute, fetch_all, fetch_one, from_row};
 use crate::store::run::runs;
-use crate::store::{ReadFor, StoreError};
+use crate::store::{ReadFor, Result, StoreError};
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use std::collections::BTreeMap;
@@ -78,17 +78,13 @@ fn columns() -> String {
     format!("{}, x.key, x.created_at, r.logical_date, r.run_after", INSTANCE.of("x"))
 }
 
-pub async fn list(client: &impl GenericClient, listing: Listing<XComField>) -> Result<ListPage<XCom>, StoreError> {
+pub async fn list(client: &impl GenericClient, listing: Listing<XComField>) -> Result<ListPage<XCom>> {
     let joins = &[("r", "JOIN dag_run r USING (dag_id, run_id)")];
     listing.fetch(client, &Source { columns: &columns(), from: "xcom x", joins }).await
 }
 
 /// An XCom with its value.
-pub async fn get(
-    client: &impl GenericClient,
-    instance: &InstanceKey,
-    key: &str,
-) -> Result<(XCom, ValueText), StoreError> {
+pub async fn get(client: &impl GenericClient, instance: &InstanceKey, key: &str) -> Result<(XCom, ValueText)> {
     let query = format!(
         "SELECT {}, x.value::text AS value FROM xcom x JOIN dag_run r USING (dag_id, run_id) WHERE x.key = $1 AND {}",
         columns(),
@@ -100,7 +96,7 @@ pub async fn get(
 }
 
 /// True if the task instance has an XCom with this key.
-pub async fn exists(client: &impl GenericClient, instance: &InstanceKey, key: &str) -> Result<bool, StoreError> {
+pub async fn exists(client: &impl GenericClient, instance: &InstanceKey, key: &str) -> Result<bool> {
     let query = format!("SELECT FROM xcom WHERE key = $1 AND {}", INSTANCE.is("xcom", 2));
     rows::exists(client, &query, &instance.after(&[&key])).await
 }
@@ -110,7 +106,7 @@ pub async fn exists(client: &impl GenericClient, instance: &InstanceKey, key: &s
 pub async fn extra_links(
     client: &impl GenericClient,
     instance: &InstanceKey,
-) -> Result<BTreeMap<String, Option<String>>, StoreError> {
+) -> Result<BTreeMap<String, Option<String>>> {
     let InstanceKey { run, task_id, .. } = instance;
     let missing = || StoreError::NotFound { what: "task", id: task_id.clone() };
     let version = runs::get(client, run, ReadFor::Reading).await?.version_id.ok_or_else(missing)?;
@@ -132,7 +128,7 @@ pub(crate) fn is_key(key: &str) -> bool {
     !key.is_empty() && key.chars().count() <= 512 && !key.contains('\0')
 }
 
-pub(crate) fn check_key(key: &str) -> Result<(), StoreError> {
+pub(crate) fn check_key(key: &str) -> Result<()> {
     if !is_key(key) {
         return Err(StoreError::Invalid(format!(
             "XCom key must be a text of 1 to 512 characters without NUL. Received: {key:?}"
@@ -142,12 +138,7 @@ pub(crate) fn check_key(key: &str) -> Result<(), StoreError> {
 }
 
 /// Writes an XCom of a task instance; replaces an older value of the key.
-pub async fn push(
-    client: &impl GenericClient,
-    instance: &InstanceKey,
-    key: &str,
-    value: &str,
-) -> Result<(), StoreError> {
+pub async fn push(client: &impl GenericClient, instance: &InstanceKey, key: &str, value: &str) -> Result<()> {
     check_key(key)?;
     let query = format!(
         "INSERT INTO xcom (key, value, {KEY}) VALUES ($1, $2::text::json, {}) ON CONFLICT ({KEY}, key)
@@ -185,7 +176,7 @@ const RUN_DATE: &str = "coalesce(r.logical_date, r.run_after)";
 
 /// Returns the values of some tasks under a key: task id, map index and JSON text. They are ordered by task, date and map
 /// index or, for given map indexes, by task and map index.
-pub async fn pull(client: &impl GenericClient, pull: &Pull<'_>) -> Result<Vec<(String, i32, String)>, StoreError> {
+pub async fn pull(client: &impl GenericClient, pull: &Pull<'_>) -> Result<Vec<(String, i32, String)>> {
     // As in Airflow, a pull of all instances returns the values of every run, oldest first; a pull of named map indexes
     // returns only the newest value of each.
     let (distinct_on, order_by) = match pull.map_indexes {
@@ -212,7 +203,7 @@ pub async fn pull(client: &impl GenericClient, pull: &Pull<'_>) -> Result<Vec<(S
 }
 
 /// Number of instances of a task that have an XCom with this key.
-pub async fn count(client: &impl GenericClient, run: &RunKey, task_id: &str, key: &str) -> Result<i64, StoreError> {
+pub async fn count(client: &impl GenericClient, run: &RunKey, task_id: &str, key: &str) -> Result<i64> {
     let query = format!(
         "SELECT count(*) FROM xcom x
          WHERE x.dag_id = $1 AND x.run_id = $2 AND x.task_id = $3 AND x.key = $4 AND {}",
@@ -222,7 +213,7 @@ pub async fn count(client: &impl GenericClient, run: &RunKey, task_id: &str, key
 }
 
 /// Deletes an XCom of a task instance; a missing key is no error.
-pub async fn delete(client: &impl GenericClient, instance: &InstanceKey, key: &str) -> Result<(), StoreError> {
+pub async fn delete(client: &impl GenericClient, instance: &InstanceKey, key: &str) -> Result<()> {
     let query = format!("DELETE FROM xcom WHERE key = $1 AND {}", INSTANCE.is("xcom", 2));
     execute(client, &query, &instance.after(&[&key])).await
 }

@@ -5,7 +5,7 @@ use super::conditions::Conditions;
 use super::cursor::{Cursor, ReadDirection, after_cursor};
 use super::field::{Column, Filter, ListField};
 use super::filter::FieldTest;
-use crate::store::StoreError;
+use crate::store::Result;
 use crate::store::rows::FromRow;
 use leoflow_postgres::GenericClient;
 use std::cmp::Ordering;
@@ -106,7 +106,7 @@ impl<F: ListField> Listing<F> {
         self,
         client: &impl GenericClient,
         source: &Source<'_>,
-    ) -> Result<ListPage<T>, StoreError> {
+    ) -> Result<ListPage<T>> {
         self.fetch_with(client, source, T::from_row).await?.transpose()
     }
 
@@ -116,7 +116,7 @@ impl<F: ListField> Listing<F> {
         client: &impl GenericClient,
         source: &Source<'_>,
         read: impl Fn(&Row) -> T,
-    ) -> Result<ListPage<T>, StoreError> {
+    ) -> Result<ListPage<T>> {
         let (order, page, cursor) = (self.full_order(), self.page, self.cursor.take());
         let query = PageQuery { source, key: &key::<F>(), conditions: self.conditions(), order, page };
         match cursor {
@@ -202,11 +202,7 @@ pub(super) struct PageQuery<'a> {
 
 impl PageQuery<'_> {
     /// Reads the page that the offset selects. `read` converts a row.
-    pub async fn fetch<T>(
-        self,
-        client: &impl GenericClient,
-        read: impl Fn(&Row) -> T,
-    ) -> Result<ListPage<T>, StoreError> {
+    pub async fn fetch<T>(self, client: &impl GenericClient, read: impl Fn(&Row) -> T) -> Result<ListPage<T>> {
         let Self { source, key, conditions, order, page } = self;
         let condition = conditions.sql();
         let count = format!("SELECT count(*) {}", counted(source, &condition));
@@ -229,7 +225,7 @@ impl PageQuery<'_> {
         client: &impl GenericClient,
         cursor: &Cursor,
         read: impl Fn(&Row) -> T,
-    ) -> Result<ListPage<T>, StoreError> {
+    ) -> Result<ListPage<T>> {
         let Self { source, key, mut conditions, order, page } = self;
         let counted = counted(source, &conditions.sql());
         let count = format!("SELECT count(*) FROM (SELECT {counted} LIMIT {MAX_COUNTED}) AS counted");
@@ -351,9 +347,9 @@ impl<T> ListPage<T> {
     }
 }
 
-impl<T> ListPage<Result<T, StoreError>> {
+impl<T> ListPage<Result<T>> {
     /// Returns the first error of a row, if any.
-    pub fn transpose(self) -> Result<ListPage<T>, StoreError> {
+    pub fn transpose(self) -> Result<ListPage<T>> {
         let Self { rows, total, total_limit, next, previous } = self;
         Ok(ListPage { rows: rows.into_iter().collect::<Result<_, _>>()?, total, total_limit, next, previous })
     }

@@ -2,7 +2,7 @@
 
 use super::filter::Range;
 use super::listing::MAX_COUNTED;
-use crate::store::StoreError;
+use crate::store::Result;
 use crate::store::rows::{fetch_all, fetch_one, from_row};
 use jiff::{SignedDuration, Timestamp};
 use leoflow_postgres::GenericClient;
@@ -16,11 +16,7 @@ pub struct Counts {
     pub are_lower_bounds: bool,
 }
 
-async fn counts(
-    client: &impl GenericClient,
-    from: &str,
-    (start, end): (Timestamp, Timestamp),
-) -> Result<Counts, StoreError> {
+async fn counts(client: &impl GenericClient, from: &str, (start, end): (Timestamp, Timestamp)) -> Result<Counts> {
     let query = format!(
         "SELECT coalesce(state, 'no_status'), count(*)
          FROM (SELECT {from} WHERE r.run_after >= $1 AND r.run_after <= $2 LIMIT $3) AS counted GROUP BY 1"
@@ -32,12 +28,12 @@ async fn counts(
 }
 
 /// Counts the runs that were due in the time range.
-pub async fn runs(client: &impl GenericClient, range: (Timestamp, Timestamp)) -> Result<Counts, StoreError> {
+pub async fn runs(client: &impl GenericClient, range: (Timestamp, Timestamp)) -> Result<Counts> {
     counts(client, "r.state FROM dag_run r", range).await
 }
 
 /// Counts the task instances of the runs that were due in the time range.
-pub async fn instances(client: &impl GenericClient, range: (Timestamp, Timestamp)) -> Result<Counts, StoreError> {
+pub async fn instances(client: &impl GenericClient, range: (Timestamp, Timestamp)) -> Result<Counts> {
     counts(client, "ti.state FROM dag_run r JOIN task_instance ti USING (dag_id, run_id)", range).await
 }
 
@@ -52,7 +48,7 @@ from_row! {
     }
 }
 
-pub async fn dags(client: &impl GenericClient) -> Result<DagCounts, StoreError> {
+pub async fn dags(client: &impl GenericClient) -> Result<DagCounts> {
     let query = "
         SELECT count(*) FILTER (WHERE NOT d.is_paused) AS active,
                count(*) FILTER (WHERE (SELECT r.state FROM dag_run r
@@ -65,7 +61,7 @@ pub async fn dags(client: &impl GenericClient) -> Result<DagCounts, StoreError> 
 }
 
 /// Durations in seconds of the newest finished runs of a DAG, shortest first. `newest` is the maximum number of runs.
-pub async fn durations(client: &impl GenericClient, dag_id: &str, newest: i64) -> Result<Vec<f64>, StoreError> {
+pub async fn durations(client: &impl GenericClient, dag_id: &str, newest: i64) -> Result<Vec<f64>> {
     let query = "
         SELECT seconds FROM (
             SELECT extract(epoch FROM end_date - start_date)::float8 AS seconds FROM dag_run
@@ -109,7 +105,7 @@ pub async fn calendar(
     dag_id: &str,
     granularity: Granularity,
     range: DateRange,
-) -> Result<Vec<CalendarCount>, StoreError> {
+) -> Result<Vec<CalendarCount>> {
     let unit = match granularity {
         Granularity::Hourly => "hour",
         Granularity::Daily => "day",
@@ -155,7 +151,7 @@ pub async fn finished_tasks(
     client: &impl GenericClient,
     (start, end): (Timestamp, Timestamp),
     length: SignedDuration,
-) -> Result<Vec<FinishedTasks>, StoreError> {
+) -> Result<Vec<FinishedTasks>> {
     let query = "
         SELECT floor(extract(epoch FROM end_date - $1::timestamptz)::float8 / $3::float8)::bigint AS interval,
                count(*) FILTER (WHERE state = 'success') AS succeeded, count(*) FILTER (WHERE state = 'failed') AS failed

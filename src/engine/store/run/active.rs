@@ -3,7 +3,7 @@
 
 use crate::model::keys::RunKey;
 use crate::model::state::RunState;
-use crate::store::StoreError;
+use crate::store::Result;
 use crate::store::rows::{exists, fetch_all, fetch_one, fetch_optional, from_row};
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
@@ -11,12 +11,12 @@ use leoflow_postgres::GenericClient;
 use std::collections::HashMap;
 
 /// Returns all running runs.
-pub async fn running(client: &impl GenericClient) -> Result<Vec<RunKey>, StoreError> {
+pub async fn running(client: &impl GenericClient) -> Result<Vec<RunKey>> {
     fetch_all(client, "SELECT dag_id, run_id FROM dag_run WHERE state = 'running'", &[]).await
 }
 
 /// Returns the other running runs of the DAG.
-pub async fn other_running(client: &impl GenericClient, key: &RunKey) -> Result<Vec<RunKey>, StoreError> {
+pub async fn other_running(client: &impl GenericClient, key: &RunKey) -> Result<Vec<RunKey>> {
     let query = "SELECT dag_id, run_id FROM dag_run WHERE dag_id = $1 AND run_id <> $2 AND state = 'running'";
     fetch_all(client, query, &[&key.dag_id, &key.run_id]).await
 }
@@ -44,7 +44,7 @@ from_row! {
 }
 
 /// Locks and reads a run until the transaction ends; `None` if it is not running or does not exist.
-pub async fn lock_running(transaction: &Transaction<'_>, key: &RunKey) -> Result<Option<RunningRun>, StoreError> {
+pub async fn lock_running(transaction: &Transaction<'_>, key: &RunKey) -> Result<Option<RunningRun>> {
     let query = "SELECT r.dag_version_id, r.revision::text, r.logical_date, r.deadline_at, d.is_paused,
                         CASE WHEN r.logical_date > r.queued_at THEN r.logical_date END AS not_before,
                         r.data_interval_end, r.run_after, r.marked_state
@@ -67,7 +67,7 @@ pub struct DueWork {
 
 /// Reads the work that is due now and the time of the next work, in one statement, so that all answers come from one
 /// snapshot.
-pub async fn due_work(client: &impl GenericClient, now: Timestamp) -> Result<DueWork, StoreError> {
+pub async fn due_work(client: &impl GenericClient, now: Timestamp) -> Result<DueWork> {
     // `dated` first reads the instances with a due date, by their index; `IS TRUE` prevents Postgres from starting at
     // the index of running runs, which would read all their instances.
     let query = "
@@ -108,7 +108,7 @@ const LEADER: i64 = 0x6c65_6f66_6c6f_7701;
 
 /// Tries to take the leader lock, without waiting; true if this connection now holds the lock. Postgres releases the
 /// lock when the connection ends.
-pub async fn try_lead(client: &impl GenericClient) -> Result<bool, StoreError> {
+pub async fn try_lead(client: &impl GenericClient) -> Result<bool> {
     fetch_one(client, "SELECT pg_try_advisory_lock($1)", &[&LEADER]).await
 }
 
@@ -135,7 +135,7 @@ pub async fn previous_run(
     key: &RunKey,
     date: Timestamp,
     past_runs: PastRuns,
-) -> Result<Option<PreviousRun>, StoreError> {
+) -> Result<Option<PreviousRun>> {
     let query = "
         SELECT run_id, logical_date FROM dag_run
         WHERE dag_id = $1 AND logical_date < $2 AND (run_type <> 'manual' OR NOT $3)
@@ -148,11 +148,7 @@ pub async fn previous_run(
 
 /// Whether each task of a run has succeeded, by task id. Removed instances do not count: a task whose instances were
 /// all removed has succeeded.
-pub async fn successes(
-    client: &impl GenericClient,
-    dag_id: &str,
-    run_id: &str,
-) -> Result<HashMap<String, bool>, StoreError> {
+pub async fn successes(client: &impl GenericClient, dag_id: &str, run_id: &str) -> Result<HashMap<String, bool>> {
     let query = "
         SELECT task_id, bool_and(coalesce(state IN ('success', 'skipped', 'removed'), false)) AS has_succeeded
         FROM task_instance
@@ -166,7 +162,7 @@ pub async fn has_earlier_instance(
     dag_id: &str,
     task_id: &str,
     date: Timestamp,
-) -> Result<bool, StoreError> {
+) -> Result<bool> {
     let query = "SELECT FROM task_instance ti JOIN dag_run r USING (dag_id, run_id)
                  WHERE ti.dag_id = $1 AND ti.task_id = $2 AND r.logical_date < $3 LIMIT 1";
     exists(client, query, &[&dag_id, &task_id, &date]).await

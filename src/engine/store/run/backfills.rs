@@ -16,7 +16,7 @@ use crate::store::list::field::{Filter, list_fields};
 use crate::store::list::listing::{ListPage, Listing, Source};
 use crate::store::rows::{FromRow, execute, exists, fetch_all, fetch_one, fetch_optional, from_row};
 use crate::store::run::version_choice::VersionChoice;
-use crate::store::{StoreError, transition};
+use crate::store::{Result, StoreError, transition};
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
@@ -63,7 +63,7 @@ from_row! {
 }
 
 /// Validates a backfill before its dates are computed. Errors are Airflow's texts.
-pub async fn check(client: &impl GenericClient, dag: &Dag, request: &BackfillRequest) -> Result<(), StoreError> {
+pub async fn check(client: &impl GenericClient, dag: &Dag, request: &BackfillRequest) -> Result<()> {
     let dag_id = &request.dag_id;
     let invalid = |text: String| Err(StoreError::Invalid(text));
     if !dag.structure.timetable.as_ref().is_some_and(|timetable| timetable.is_periodic()) {
@@ -92,7 +92,7 @@ pub async fn check(client: &impl GenericClient, dag: &Dag, request: &BackfillReq
     Ok(params::check(&dag.structure, &request.conf)?)
 }
 
-async fn check_no_active_backfill(client: &impl GenericClient, dag_id: &str) -> Result<(), StoreError> {
+async fn check_no_active_backfill(client: &impl GenericClient, dag_id: &str) -> Result<()> {
     let active = "SELECT FROM backfill WHERE dag_id = $1 AND completed_at IS NULL LIMIT 1";
     match exists(client, active, &[&dag_id]).await? {
         true => Err(StoreError::Busy(format!("There is already a running backfill for dag {dag_id}"))),
@@ -102,7 +102,7 @@ async fn check_no_active_backfill(client: &impl GenericClient, dag_id: &str) -> 
 
 /// Refuses the backfill if another transaction is creating one of the same DAG. Waiting would occupy a connection for
 /// as long as that takes, and usually refuse the backfill too.
-async fn lock_creation(transaction: &Transaction<'_>, dag_id: &str) -> Result<(), StoreError> {
+async fn lock_creation(transaction: &Transaction<'_>, dag_id: &str) -> Result<()> {
     let lock = "SELECT pg_try_advisory_xact_lock(hashtextextended('backfill ' || $1, 0))";
     match fetch_one(transaction, lock, &[&dag_id]).await? {
         true => Ok(()),
@@ -120,7 +120,7 @@ pub async fn create(
     request: &BackfillRequest,
     infos: &[Info],
     user: &str,
-) -> Result<Backfill, StoreError> {
+) -> Result<Backfill> {
     if infos.is_empty() {
         return Err(nothing_to_create(request));
     }
@@ -166,7 +166,7 @@ fn ordinal(index: usize) -> i32 {
     i32::try_from(index + 1).unwrap_or(i32::MAX)
 }
 
-async fn insert(transaction: &Transaction<'_>, request: &BackfillRequest) -> Result<Backfill, StoreError> {
+async fn insert(transaction: &Transaction<'_>, request: &BackfillRequest) -> Result<Backfill> {
     let query = "
         INSERT INTO backfill (dag_id, from_date, to_date, dag_run_conf, reprocess_behavior, max_active_runs, run_backwards)
         VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING *";
@@ -182,7 +182,7 @@ async fn existing_runs(
     transaction: &Transaction<'_>,
     dag_id: &str,
     infos: &[Info],
-) -> Result<HashMap<Timestamp, (String, RunState)>, StoreError> {
+) -> Result<HashMap<Timestamp, (String, RunState)>> {
     let dates: Vec<Option<Timestamp>> = infos.iter().map(Info::logical_date).collect();
     let query =
         "SELECT logical_date, run_id, state FROM dag_run WHERE dag_id = $1 AND logical_date = ANY ($2) FOR UPDATE";
@@ -196,7 +196,7 @@ async fn record_runs(
     backfill_id: i64,
     infos: &[Info],
     outcomes: &[Result<String, &'static str>],
-) -> Result<(), StoreError> {
+) -> Result<()> {
     let dates: Vec<Option<Timestamp>> = infos.iter().map(Info::logical_date).collect();
     let run_ids: Vec<Option<&str>> = outcomes.iter().map(|outcome| outcome.as_deref().ok()).collect();
     let reasons: Vec<Option<&str>> = outcomes.iter().map(|outcome| outcome.as_ref().err().copied()).collect();
@@ -253,7 +253,7 @@ async fn rerun(
     backfill: &Backfill,
     ordinal: i32,
     run_id: &str,
-) -> Result<String, StoreError> {
+) -> Result<String> {
     let key = RunKey { dag_id: request.dag_id.clone(), run_id: run_id.to_owned() };
     clear::clear(transaction, &key, &Selection::default(), request.version).await?;
     let join_backfill = "
@@ -267,7 +267,7 @@ async fn rerun(
 }
 
 /// Number of runs in a backfill, and number of dates without a run by reason.
-pub async fn outcome(client: &impl GenericClient, id: i64) -> Result<(i64, Vec<(String, i64)>), StoreError> {
+pub async fn outcome(client: &impl GenericClient, id: i64) -> Result<(i64, Vec<(String, i64)>)> {
     get(client, id).await?;
     let query =
         "SELECT exception_reason, count(*) AS count FROM backfill_run WHERE backfill_id = $1 GROUP BY 1 ORDER BY 1";
@@ -282,20 +282,17 @@ pub async fn outcome(client: &impl GenericClient, id: i64) -> Result<(i64, Vec<(
 }
 
 /// Number of a backfill's runs in each state.
-pub async fn states(client: &impl GenericClient, id: i64) -> Result<Map<String, Value>, StoreError> {
+pub async fn states(client: &impl GenericClient, id: i64) -> Result<Map<String, Value>> {
     let query = "SELECT state, count(*) AS count FROM dag_run WHERE backfill_id = $1 GROUP BY 1";
     let counts: Vec<(String, i64)> = fetch_all(client, query, &[&id]).await?;
     Ok(counts.into_iter().map(|(state, count)| (state, count.into())).collect())
 }
 
-pub async fn list(
-    client: &impl GenericClient,
-    listing: Listing<BackfillField>,
-) -> Result<ListPage<Backfill>, StoreError> {
+pub async fn list(client: &impl GenericClient, listing: Listing<BackfillField>) -> Result<ListPage<Backfill>> {
     listing.fetch(client, &Source::new("*", "backfill")).await
 }
 
-pub async fn get(client: &impl GenericClient, id: i64) -> Result<Backfill, StoreError> {
+pub async fn get(client: &impl GenericClient, id: i64) -> Result<Backfill> {
     let backfill = fetch_optional(client, "SELECT * FROM backfill WHERE id = $1", &[&id]).await?;
     backfill.ok_or_else(|| StoreError::NotFound { what: "backfill", id: id.to_string() })
 }
@@ -310,7 +307,7 @@ pub enum Change {
 }
 
 /// Pauses, unpauses or cancels a backfill. Fails with `Busy` if it is already completed.
-pub async fn change(transaction: &Transaction<'_>, id: i64, change: Change) -> Result<Backfill, StoreError> {
+pub async fn change(transaction: &Transaction<'_>, id: i64, change: Change) -> Result<Backfill> {
     let backfill = get(transaction, id).await?;
     if backfill.completed_at.is_some() {
         return Err(StoreError::Busy("Backfill is already completed.".to_owned()));
@@ -333,7 +330,7 @@ pub async fn newest(
     client: &impl GenericClient,
     dag_id: &str,
     limit: i64,
-) -> Result<Vec<(Backfill, Map<String, Value>)>, StoreError> {
+) -> Result<Vec<(Backfill, Map<String, Value>)>> {
     let query = "
         SELECT b.*, (SELECT coalesce(json_object_agg(state, count), '{}') FROM (
                          SELECT state, count(*) FROM dag_run WHERE backfill_id = b.id GROUP BY state) AS counted) AS states

@@ -5,7 +5,7 @@ use crate::model::keys::RunKey;
 use crate::model::state::RunType;
 use crate::planner::graph::Graph;
 use crate::schedule::timetable::{Interval, Partition};
-use crate::store::StoreError;
+use crate::store::Result;
 use crate::store::events::{self, Event};
 use crate::store::rows::fetch_all;
 use crate::store::transition::instance;
@@ -118,11 +118,7 @@ impl TaskDates {
 }
 
 /// Creates a run. Returns `false` if a run with this id or date exists.
-pub async fn insert(
-    transaction: &Transaction<'_>,
-    run: &NewRun<'_>,
-    structure: &Structure,
-) -> Result<bool, StoreError> {
+pub async fn insert(transaction: &Transaction<'_>, run: &NewRun<'_>, structure: &Structure) -> Result<bool> {
     if !insert_row(transaction, run).await? {
         return Ok(false);
     }
@@ -139,7 +135,7 @@ pub async fn insert(
 }
 
 /// Inserts the row of a run. Returns `false` if a run with this id or date exists.
-async fn insert_row(transaction: &Transaction<'_>, run: &NewRun<'_>) -> Result<bool, StoreError> {
+async fn insert_row(transaction: &Transaction<'_>, run: &NewRun<'_>) -> Result<bool> {
     let query = "
         INSERT INTO dag_run (dag_id, run_id, run_type, state, logical_date, data_interval_start, data_interval_end,
                              run_after, conf, note, dag_version_id, triggered_by, triggering_user_name, backfill_id,
@@ -182,7 +178,7 @@ pub(crate) async fn insert_all(
     transaction: &Transaction<'_>,
     runs: &[NewRun<'_>],
     structure: &Structure,
-) -> Result<HashSet<String>, StoreError> {
+) -> Result<HashSet<String>> {
     let Some(first) = runs.first() else { return Ok(HashSet::new()) };
     let query = "
         INSERT INTO dag_run (dag_id, run_id, run_type, state, logical_date, data_interval_start, data_interval_end,
@@ -231,7 +227,7 @@ pub(crate) async fn add_instances(
     key: &RunKey,
     structure: &Structure,
     task_dates: TaskDates,
-) -> Result<(), StoreError> {
+) -> Result<()> {
     let new_instances = missing(client, key, structure, task_dates).await?;
     instance::insert(client, &key.dag_id, &[&key.run_id], &new_instances).await
 }
@@ -242,7 +238,7 @@ pub(crate) async fn missing<'a>(
     key: &RunKey,
     structure: &'a Structure,
     task_dates: TaskDates,
-) -> Result<Vec<(&'a Task, i32)>, StoreError> {
+) -> Result<Vec<(&'a Task, i32)>> {
     let query = "SELECT DISTINCT task_id FROM task_instance WHERE dag_id = $1 AND run_id = $2";
     let existing: HashSet<String> = fetch_all(client, query, &[&key.dag_id, &key.run_id]).await?.into_iter().collect();
     Ok(initial_instances(structure, &existing, task_dates))

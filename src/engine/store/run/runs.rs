@@ -17,7 +17,7 @@ use crate::store::list::field::{Filter, list_fields};
 use crate::store::list::filter::containing;
 use crate::store::list::listing::{ListPage, Listing, Source};
 use crate::store::rows::{execute, exists, fetch_all, fetch_optional, from_row};
-use crate::store::{ReadFor, StoreError};
+use crate::store::{ReadFor, Result, StoreError};
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use leoflow_postgres::{GenericClient, PgError};
@@ -73,7 +73,7 @@ pub struct Trigger {
 }
 
 /// Checks a run id against Airflow's `allowed_run_id_pattern`, and against path traversal and reserved prefixes.
-fn check_run_id(run_id: &str) -> Result<(), StoreError> {
+fn check_run_id(run_id: &str) -> Result<()> {
     if run_id.contains("..") {
         let text = format!("The run_id '{run_id}' must not contain '..' to prevent path traversal");
         return Err(StoreError::Invalid(text));
@@ -93,7 +93,7 @@ fn check_run_id(run_id: &str) -> Result<(), StoreError> {
 }
 
 /// Creates a run with its task instances. The scheduler starts the run.
-pub async fn trigger(transaction: &Transaction<'_>, dag_id: &str, request: &Trigger) -> Result<Run, StoreError> {
+pub async fn trigger(transaction: &Transaction<'_>, dag_id: &str, request: &Trigger) -> Result<Run> {
     let dag = dags::get(transaction, dag_id).await?;
     if !dag.is_active {
         return Err(StoreError::NotFound { what: "dag", id: dag_id.to_owned() });
@@ -161,7 +161,7 @@ fn not_found(key: &RunKey) -> StoreError {
     StoreError::NotFound { what: "run", id: format!("{}/{}", key.dag_id, key.run_id) }
 }
 
-pub async fn get(client: &impl GenericClient, key: &RunKey, read_for: ReadFor) -> Result<Run, StoreError> {
+pub async fn get(client: &impl GenericClient, key: &RunKey, read_for: ReadFor) -> Result<Run> {
     let lock = if read_for == ReadFor::Update { " FOR UPDATE OF r" } else { "" };
     let query = format!("SELECT {COLUMNS} FROM {FROM} WHERE r.dag_id = $1 AND r.run_id = $2{lock}");
     fetch_optional(client, &query, &[&key.dag_id, &key.run_id]).await?.ok_or_else(|| not_found(key))
@@ -169,7 +169,7 @@ pub async fn get(client: &impl GenericClient, key: &RunKey, read_for: ReadFor) -
 
 /// Locks the runs until the transaction ends, in a fixed order to avoid deadlocks. Runs that do not exist are
 /// ignored.
-pub async fn lock(transaction: &Transaction<'_>, keys: &[RunKey]) -> Result<(), StoreError> {
+pub async fn lock(transaction: &Transaction<'_>, keys: &[RunKey]) -> Result<()> {
     let (dags, ids): (Vec<&str>, Vec<&str>) = keys.iter().map(|key| (key.dag_id.as_str(), key.run_id.as_str())).unzip();
     let query = "
         SELECT FROM dag_run WHERE (dag_id, run_id) IN (SELECT * FROM unnest($1::text[], $2::text[]))
@@ -183,24 +183,20 @@ pub async fn between(
     dag_id: &str,
     from: Option<Timestamp>,
     to: Option<Timestamp>,
-) -> Result<Vec<RunKey>, StoreError> {
+) -> Result<Vec<RunKey>> {
     let query = "SELECT dag_id, run_id FROM dag_run
                  WHERE dag_id = $1 AND ($2::timestamptz IS NULL OR logical_date >= $2)
                    AND ($3::timestamptz IS NULL OR logical_date <= $3) ORDER BY run_after, run_id";
     fetch_all(client, query, &[&dag_id, &from, &to]).await
 }
 
-pub async fn list(client: &impl GenericClient, listing: Listing<RunField>) -> Result<ListPage<Run>, StoreError> {
+pub async fn list(client: &impl GenericClient, listing: Listing<RunField>) -> Result<ListPage<Run>> {
     let joins = &[("v", "LEFT JOIN dag_version v ON v.id = r.dag_version_id")];
     listing.fetch(client, &Source { columns: COLUMNS, from: "dag_run r", joins }).await
 }
 
 /// The newest runs of each of these DAGs, or of all DAGs, ordered by DAG and newest first.
-pub async fn newest(
-    client: &impl GenericClient,
-    dag_ids: Option<&[&str]>,
-    limit_per_dag: i64,
-) -> Result<Vec<Run>, StoreError> {
+pub async fn newest(client: &impl GenericClient, dag_ids: Option<&[&str]>, limit_per_dag: i64) -> Result<Vec<Run>> {
     let query = format!(
         "SELECT {COLUMNS} FROM dag d
         CROSS JOIN LATERAL (SELECT * FROM dag_run WHERE dag_id = d.dag_id ORDER BY run_after DESC LIMIT $1) r
@@ -218,7 +214,7 @@ pub async fn newest_queued_at(client: &tokio_postgres::Client) -> Result<Option<
 
 /// Notifies the scheduler after a run was ended manually or deleted: its slots are free, and its tasks no longer hold
 /// up other runs of the DAG.
-pub(crate) async fn notify_waiting_runs(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), StoreError> {
+pub(crate) async fn notify_waiting_runs(transaction: &Transaction<'_>, key: &RunKey) -> Result<()> {
     events::notify(transaction, &Event::Capacity).await?;
     for run in active::other_running(transaction, key).await? {
         events::notify(transaction, &Event::Plan(run)).await?;
@@ -226,7 +222,7 @@ pub(crate) async fn notify_waiting_runs(transaction: &Transaction<'_>, key: &Run
     Ok(())
 }
 
-pub async fn set_note(transaction: &Transaction<'_>, key: &RunKey, note: Option<&str>) -> Result<(), StoreError> {
+pub async fn set_note(transaction: &Transaction<'_>, key: &RunKey, note: Option<&str>) -> Result<()> {
     let query = "UPDATE dag_run SET note = $3 WHERE dag_id = $1 AND run_id = $2";
     match transaction.execute(query, &[&key.dag_id, &key.run_id, &note]).await? {
         0 => Err(not_found(key)),
@@ -234,7 +230,7 @@ pub async fn set_note(transaction: &Transaction<'_>, key: &RunKey, note: Option<
     }
 }
 
-pub async fn delete(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), StoreError> {
+pub async fn delete(transaction: &Transaction<'_>, key: &RunKey) -> Result<()> {
     let run = get(transaction, key, ReadFor::Update).await?;
     // Tasks that are still being stopped count as running: they would collide with a new run of the same id.
     let running_try = "SELECT FROM task_try WHERE dag_id = $1 AND run_id = $2 AND state = 'running' LIMIT 1";
@@ -253,13 +249,13 @@ pub async fn delete(transaction: &Transaction<'_>, key: &RunKey) -> Result<(), S
 }
 
 /// Changes the revision of a run, so that the scheduler reads its task instances again.
-pub(crate) async fn bump_revision(client: &impl GenericClient, key: &RunKey) -> Result<(), StoreError> {
+pub(crate) async fn bump_revision(client: &impl GenericClient, key: &RunKey) -> Result<()> {
     let query = "UPDATE dag_run SET revision = gen_random_uuid() WHERE dag_id = $1 AND run_id = $2";
     execute(client, query, &[&key.dag_id, &key.run_id]).await
 }
 
 /// Completes the backfill of a run that has just ended, if no other run of the backfill is unfinished.
-pub async fn complete_backfill_of(client: &impl GenericClient, run: &RunKey) -> Result<(), StoreError> {
+pub async fn complete_backfill_of(client: &impl GenericClient, run: &RunKey) -> Result<()> {
     let query = "SELECT backfill_id FROM dag_run WHERE dag_id = $1 AND run_id = $2 AND backfill_id IS NOT NULL";
     match client.query_opt(query, &[&run.dag_id, &run.run_id]).await? {
         Some(row) => complete_backfill(client, row.get(0)).await,
@@ -268,7 +264,7 @@ pub async fn complete_backfill_of(client: &impl GenericClient, run: &RunKey) -> 
 }
 
 /// Completes a backfill if none of its runs is queued or running.
-pub(crate) async fn complete_backfill(client: &impl GenericClient, id: i64) -> Result<(), StoreError> {
+pub(crate) async fn complete_backfill(client: &impl GenericClient, id: i64) -> Result<()> {
     let query = "
         UPDATE backfill SET completed_at = now(), updated_at = now() WHERE id = $1 AND completed_at IS NULL
           AND NOT EXISTS (SELECT FROM dag_run WHERE backfill_id = $1 AND state IN ('queued', 'running'))";

@@ -2,7 +2,7 @@
 
 use crate::model::dag::Structure;
 use crate::planner::graph::Graph;
-use crate::store::StoreError;
+use crate::store::Result;
 use crate::store::dag::dags::{self, Dag};
 use crate::store::dag::versions;
 use leoflow_postgres::GenericClient;
@@ -55,18 +55,14 @@ pub(crate) struct RunVersions {
 }
 
 impl RunVersions {
-    pub async fn load(client: &impl GenericClient, dag_id: &str, choice: VersionChoice) -> Result<Self, StoreError> {
+    pub async fn load(client: &impl GenericClient, dag_id: &str, choice: VersionChoice) -> Result<Self> {
         let dag = dags::get(client, dag_id).await?;
         let newest = Arc::new(RunVersion::new(dag.version_id, Arc::clone(&dag.structure)));
         Ok(Self { choice, dag, newest, others: HashMap::new() })
     }
 
     /// Returns the version for the rerun of a run that has this version. A run without a version gets the newest.
-    pub async fn of_run(
-        &mut self,
-        client: &impl GenericClient,
-        version_id: Option<i64>,
-    ) -> Result<Arc<RunVersion>, StoreError> {
+    pub async fn of_run(&mut self, client: &impl GenericClient, version_id: Option<i64>) -> Result<Arc<RunVersion>> {
         let own = version_id.filter(|id| self.choice == VersionChoice::Own && *id != self.newest.id);
         let Some(id) = own else { return Ok(Arc::clone(&self.newest)) };
         if let Some(known) = self.others.get(&id) {

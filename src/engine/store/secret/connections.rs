@@ -3,7 +3,7 @@
 use crate::store::list::field::list_fields;
 use crate::store::list::listing::{ListPage, Listing, Source};
 use crate::store::rows::fetch_all;
-use crate::store::{OnExisting, ReadFor, StoreError};
+use crate::store::{OnExisting, ReadFor, Result, StoreError};
 use leoflow_base::auth::cipher::Cipher;
 use leoflow_postgres::GenericClient;
 use serde::{Deserialize, Serialize};
@@ -34,7 +34,7 @@ fn associated_data(connection_id: &str, field: &str) -> String {
 }
 
 /// Applies the rules of Airflow's API, so that every connection can be exported to Airflow.
-fn check(connection: &Connection) -> Result<(), StoreError> {
+fn check(connection: &Connection) -> Result<()> {
     let id = &connection.connection_id;
     let invalid = |problem: &str| Err(StoreError::Invalid(format!("connection {id:?}: {problem}")));
     let is_allowed = |c: char| c.is_alphanumeric() || "_-.".contains(c);
@@ -58,7 +58,7 @@ fn check(connection: &Connection) -> Result<(), StoreError> {
     }
 }
 
-fn read(row: &Row, cipher: &Cipher) -> Result<Connection, StoreError> {
+fn read(row: &Row, cipher: &Cipher) -> Result<Connection> {
     let connection_id: String = row.get("connection_id");
     let decrypt = |column: &str, field: &str| {
         let encrypted: Option<&[u8]> = row.get(column);
@@ -96,12 +96,12 @@ pub async fn list(
     client: &impl GenericClient,
     cipher: &Cipher,
     listing: Listing<ConnectionField>,
-) -> Result<ListPage<Connection>, StoreError> {
+) -> Result<ListPage<Connection>> {
     listing.fetch_with(client, &Source::new("*", "connection"), |row| read(row, cipher)).await?.transpose()
 }
 
 /// Returns all connections but those that cannot be decrypted.
-pub(super) async fn all_readable(client: &impl GenericClient, cipher: &Cipher) -> Result<Vec<Connection>, StoreError> {
+pub(super) async fn all_readable(client: &impl GenericClient, cipher: &Cipher) -> Result<Vec<Connection>> {
     let page = Listing::<ConnectionField>::default()
         .fetch_with(client, &Source::new("*", "connection"), |row| read(row, cipher))
         .await?;
@@ -109,17 +109,12 @@ pub(super) async fn all_readable(client: &impl GenericClient, cipher: &Cipher) -
 }
 
 /// Returns which of these ids exist, whether they can be decrypted or not.
-pub async fn existing(client: &impl GenericClient, ids: &[String]) -> Result<Vec<String>, StoreError> {
+pub async fn existing(client: &impl GenericClient, ids: &[String]) -> Result<Vec<String>> {
     let query = "SELECT connection_id FROM connection WHERE connection_id = ANY ($1)";
     fetch_all(client, query, &[&ids]).await
 }
 
-pub async fn get(
-    client: &impl GenericClient,
-    cipher: &Cipher,
-    id: &str,
-    read_for: ReadFor,
-) -> Result<Connection, StoreError> {
+pub async fn get(client: &impl GenericClient, cipher: &Cipher, id: &str, read_for: ReadFor) -> Result<Connection> {
     let query = format!("SELECT * FROM connection WHERE connection_id = $1{}", read_for.clause());
     match client.query_opt(&query, &[&id]).await? {
         Some(row) => read(&row, cipher),
@@ -136,12 +131,7 @@ const REPLACE: &str = "DO UPDATE SET conn_type = EXCLUDED.conn_type, description
     password_encrypted = EXCLUDED.password_encrypted, extra_encrypted = EXCLUDED.extra_encrypted, updated_at = now()";
 
 /// Inserts a connection. `on_conflict` is the SQL for an existing id. Returns the number of rows written.
-async fn write(
-    client: &impl GenericClient,
-    cipher: &Cipher,
-    new: &Connection,
-    on_conflict: &str,
-) -> Result<u64, StoreError> {
+async fn write(client: &impl GenericClient, cipher: &Cipher, new: &Connection, on_conflict: &str) -> Result<u64> {
     check(new)?;
     let id = &new.connection_id;
     let seal = |field: &str, secret: &Option<String>| {
@@ -158,7 +148,7 @@ async fn write(
 }
 
 /// Creates a connection; fails if the id exists.
-pub async fn create(client: &impl GenericClient, cipher: &Cipher, new: &Connection) -> Result<(), StoreError> {
+pub async fn create(client: &impl GenericClient, cipher: &Cipher, new: &Connection) -> Result<()> {
     match write(client, cipher, new, "DO NOTHING").await? {
         0 => Err(StoreError::AlreadyExists { what: WHAT, id: new.connection_id.clone() }),
         _ => Ok(()),
@@ -166,7 +156,7 @@ pub async fn create(client: &impl GenericClient, cipher: &Cipher, new: &Connecti
 }
 
 /// Creates or replaces a connection.
-pub async fn set(client: &impl GenericClient, cipher: &Cipher, new: &Connection) -> Result<(), StoreError> {
+pub async fn set(client: &impl GenericClient, cipher: &Cipher, new: &Connection) -> Result<()> {
     write(client, cipher, new, REPLACE).await.map(drop)
 }
 
@@ -176,14 +166,14 @@ pub async fn import(
     cipher: &Cipher,
     new: &Connection,
     on_existing: OnExisting,
-) -> Result<bool, StoreError> {
+) -> Result<bool> {
     match on_existing {
         OnExisting::Overwrite => set(client, cipher, new).await.map(|()| true),
         OnExisting::Skip | OnExisting::Fail => on_existing.settle(create(client, cipher, new).await),
     }
 }
 
-pub async fn delete(client: &impl GenericClient, id: &str) -> Result<(), StoreError> {
+pub async fn delete(client: &impl GenericClient, id: &str) -> Result<()> {
     match client.execute("DELETE FROM connection WHERE connection_id = $1", &[&id]).await? {
         0 => Err(StoreError::NotFound { what: WHAT, id: id.to_owned() }),
         _ => Ok(()),

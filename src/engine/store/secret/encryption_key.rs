@@ -2,7 +2,7 @@
 //! written with, so that a wrong key is reported at startup or by a restore and not at the first secret that fails to
 //! decrypt.
 
-use crate::store::StoreError;
+use crate::store::Result;
 use leoflow_base::auth::cipher::{Cipher, CipherError};
 use tokio_postgres::GenericClient;
 
@@ -12,7 +12,7 @@ const TEXT: &str = "leoflow";
 
 /// Verifies the key. The first key that is used with this database is recorded. Fails with `CipherError::CannotOpen` if
 /// the key is another one.
-pub async fn check(client: &impl GenericClient, cipher: &Cipher) -> Result<(), StoreError> {
+pub async fn check(client: &impl GenericClient, cipher: &Cipher) -> Result<()> {
     let sealed = cipher.seal(FACT, TEXT);
     let insert = "INSERT INTO instance_fact (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING";
     let select = "SELECT value FROM instance_fact WHERE name = $1";

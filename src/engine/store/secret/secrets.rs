@@ -2,14 +2,14 @@
 
 use super::connections;
 use super::variables;
-use crate::store::StoreError;
+use crate::store::Result;
 use leoflow_base::auth::cipher::Cipher;
 use leoflow_base::auth::masking::{Masker, is_sensitive};
 use leoflow_postgres::GenericClient;
 use serde_json::Value;
 
 /// Returns a masker for all stored secrets: passwords, and values with a sensitive name.
-pub async fn stored(client: &impl GenericClient, cipher: &Cipher) -> Result<Masker, StoreError> {
+pub async fn stored(client: &impl GenericClient, cipher: &Cipher) -> Result<Masker> {
     let mut masker = Masker::default();
     // A value that cannot be decrypted cannot leak, so it needs no masking.
     for connection in connections::all_readable(client, cipher).await? {

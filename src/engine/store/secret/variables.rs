@@ -3,7 +3,7 @@
 use crate::store::list::field::list_fields;
 use crate::store::list::listing::{ListPage, Listing, Source};
 use crate::store::rows::{fetch_all, fetch_one};
-use crate::store::{OnExisting, ReadFor, StoreError};
+use crate::store::{OnExisting, ReadFor, Result, StoreError};
 use leoflow_base::auth::cipher::Cipher;
 use leoflow_postgres::{GenericClient, PgError};
 use serde::{Deserialize, Serialize};
@@ -32,7 +32,7 @@ fn associated_data(key: &str) -> String {
     format!("variable/{key}")
 }
 
-fn check(variable: &Variable) -> Result<(), StoreError> {
+fn check(variable: &Variable) -> Result<()> {
     if variable.key.is_empty() || variable.key.chars().count() > MAX_KEY {
         return Err(StoreError::Invalid(format!(
             "{:?}: a variable key must have 1 to {MAX_KEY} characters",
@@ -45,7 +45,7 @@ fn check(variable: &Variable) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn read(row: &Row, cipher: &Cipher) -> Result<Variable, StoreError> {
+fn read(row: &Row, cipher: &Cipher) -> Result<Variable> {
     let key: String = row.get("key");
     let decrypted = cipher.open(&associated_data(&key), row.get("value_encrypted"));
     let value = decrypted.map_err(|_| StoreError::Sealed { what: WHAT, id: key.clone() })?;
@@ -65,12 +65,12 @@ pub async fn list(
     client: &impl GenericClient,
     cipher: &Cipher,
     listing: Listing<VariableField>,
-) -> Result<ListPage<Variable>, StoreError> {
+) -> Result<ListPage<Variable>> {
     listing.fetch_with(client, &Source::new("*", "variable"), |row| read(row, cipher)).await?.transpose()
 }
 
 /// Returns all variables but those that cannot be decrypted.
-pub(super) async fn all_readable(client: &impl GenericClient, cipher: &Cipher) -> Result<Vec<Variable>, StoreError> {
+pub(super) async fn all_readable(client: &impl GenericClient, cipher: &Cipher) -> Result<Vec<Variable>> {
     let page = Listing::<VariableField>::default()
         .fetch_with(client, &Source::new("*", "variable"), |row| read(row, cipher))
         .await?;
@@ -78,17 +78,12 @@ pub(super) async fn all_readable(client: &impl GenericClient, cipher: &Cipher) -
 }
 
 /// Returns which of these names exist, whether they can be decrypted or not.
-pub async fn existing(client: &impl GenericClient, names: &[String]) -> Result<Vec<String>, StoreError> {
+pub async fn existing(client: &impl GenericClient, names: &[String]) -> Result<Vec<String>> {
     let query = "SELECT key FROM variable WHERE key = ANY ($1)";
     fetch_all(client, query, &[&names]).await
 }
 
-pub async fn get(
-    client: &impl GenericClient,
-    cipher: &Cipher,
-    key: &str,
-    read_for: ReadFor,
-) -> Result<Variable, StoreError> {
+pub async fn get(client: &impl GenericClient, cipher: &Cipher, key: &str, read_for: ReadFor) -> Result<Variable> {
     let query = format!("SELECT * FROM variable WHERE key = $1{}", read_for.clause());
     match client.query_opt(&query, &[&key]).await? {
         Some(row) => read(&row, cipher),
@@ -108,12 +103,7 @@ fn on_conflict(on_existing: OnExisting) -> &'static str {
 }
 
 /// Writes a variable and returns the number of written rows: 0 if the key exists and `on_existing` does not overwrite it.
-async fn insert(
-    client: &impl GenericClient,
-    cipher: &Cipher,
-    new: &Variable,
-    on_existing: OnExisting,
-) -> Result<u64, StoreError> {
+async fn insert(client: &impl GenericClient, cipher: &Cipher, new: &Variable, on_existing: OnExisting) -> Result<u64> {
     check(new)?;
     let sealed = cipher.seal(&associated_data(&new.key), &new.value);
     let query = format!(
@@ -124,7 +114,7 @@ async fn insert(
 }
 
 /// Creates a variable; fails if the key exists.
-pub async fn create(client: &impl GenericClient, cipher: &Cipher, new: &Variable) -> Result<(), StoreError> {
+pub async fn create(client: &impl GenericClient, cipher: &Cipher, new: &Variable) -> Result<()> {
     match insert(client, cipher, new, OnExisting::Fail).await? {
         0 => Err(StoreError::AlreadyExists { what: WHAT, id: new.key.clone() }),
         _ => Ok(()),
@@ -132,7 +122,7 @@ pub async fn create(client: &impl GenericClient, cipher: &Cipher, new: &Variable
 }
 
 /// Creates or replaces a variable.
-pub async fn set(client: &impl GenericClient, cipher: &Cipher, new: &Variable) -> Result<(), StoreError> {
+pub async fn set(client: &impl GenericClient, cipher: &Cipher, new: &Variable) -> Result<()> {
     insert(client, cipher, new, OnExisting::Overwrite).await.map(drop)
 }
 
@@ -143,7 +133,7 @@ pub async fn import(
     cipher: &Cipher,
     entries: Vec<Variable>,
     on_existing: OnExisting,
-) -> Result<usize, StoreError> {
+) -> Result<usize> {
     let on_conflict = on_conflict(on_existing);
     let query = format!(
         "INSERT INTO variable (key, value_encrypted, description) SELECT * FROM unnest($1::text[], $2::bytea[], $3::text[])
@@ -182,7 +172,7 @@ fn drop_overwritten(mut entries: Vec<Variable>, on_existing: OnExisting) -> Vec<
 /// Number of variables that are encrypted and written per statement.
 const BATCH: usize = 1000;
 
-pub async fn delete(client: &impl GenericClient, key: &str) -> Result<(), StoreError> {
+pub async fn delete(client: &impl GenericClient, key: &str) -> Result<()> {
     match client.execute("DELETE FROM variable WHERE key = $1", &[&key]).await? {
         0 => Err(StoreError::NotFound { what: WHAT, id: key.to_owned() }),
         _ => Ok(()),
@@ -201,7 +191,7 @@ pub async fn keys(
     prefix: Option<&str>,
     limit: i64,
     offset: i64,
-) -> Result<(Vec<String>, i64), StoreError> {
+) -> Result<(Vec<String>, i64)> {
     let prefix_condition = "$1::text IS NULL OR starts_with(key, $1)";
     let count = format!("SELECT count(*) FROM variable WHERE {prefix_condition}");
     let total = fetch_one(client, &count, &[&prefix]).await?;

@@ -1,7 +1,7 @@
 //! Changes the states of task instances when the agent claims them or puts them back into the queue.
 
 use crate::model::keys::TryKey;
-use crate::store::StoreError;
+use crate::store::Result;
 use crate::store::events;
 use crate::store::instance::claimed::Claimed;
 use crate::store::instance_key::{INSTANCE, KEY, TRY, TRY_KEY};
@@ -87,11 +87,7 @@ pub struct Claim<'a> {
 /// `queued` to `running`, and the tries to `running` too: claims task instances, highest priority and oldest first. An
 /// instance whose last try is still being stopped is not claimed. Expects no locks: instances that another transaction
 /// has locked are skipped. Returns the claimed tries with their numbers, which count from 1.
-pub async fn claim(
-    client: &impl GenericClient,
-    claim: &Claim<'_>,
-    now: Timestamp,
-) -> Result<Vec<(i64, Claimed)>, StoreError> {
+pub async fn claim(client: &impl GenericClient, claim: &Claim<'_>, now: Timestamp) -> Result<Vec<(i64, Claimed)>> {
     let limit = i64::try_from(claim.limit).unwrap_or(i64::MAX);
     let rows = client.query(&CLAIM, &[&limit, &claim.boot_id, &claim.token_hashes, &events::ENGINE, &now]).await?;
     rows.iter().map(|row: &Row| Ok((row.get("number"), Claimed::from_row(row)?))).collect()
@@ -101,7 +97,7 @@ pub async fn claim(
 /// try that cannot start does not block them. A try that was resumed keeps its row and gets the state
 /// `up_for_reschedule` or `deferred`, so that `claim` resumes it again; any other is deleted. Expects no locks. Returns
 /// false if the try is no longer running in the database.
-pub async fn requeue(client: &impl GenericClient, key: &TryKey) -> Result<bool, StoreError> {
+pub async fn requeue(client: &impl GenericClient, key: &TryKey) -> Result<bool> {
     let is_try = TRY.is("t", 2);
     let query = format!(
         "

@@ -6,7 +6,7 @@ use crate::model::keys::{InstanceKey, RunKey, TryKey};
 use crate::model::state::{RunState, TaskState};
 use crate::planner::pool_limits::Waiting;
 use crate::planner::snapshot::{Transition, TransitionKind};
-use crate::store::StoreError;
+use crate::store::Result;
 use crate::store::instance_key::{INSTANCE, KEY, KeyColumns, TRY};
 use crate::store::rows::execute;
 use jiff::Timestamp;
@@ -55,12 +55,7 @@ static APPLY: LazyLock<String> = LazyLock::new(|| {
 /// `from` to the new state of each change: the scheduler writes the changes that it has planned for a run. The caller must have
 /// locked the run. The agent may have changed an instance meanwhile; one that no longer has the state `from` is left
 /// unchanged. Returns the number of changed instances.
-pub async fn apply(
-    client: &impl GenericClient,
-    run: &RunKey,
-    changes: &[Change<'_>],
-    now: Timestamp,
-) -> Result<u64, StoreError> {
+pub async fn apply(client: &impl GenericClient, run: &RunKey, changes: &[Change<'_>], now: Timestamp) -> Result<u64> {
     let (tasks, map_indexes): (Vec<&str>, Vec<i32>) = changes.iter().map(|change| change.name).unzip();
     let states_before: Vec<Option<&str>> = changes.iter().map(|change| change.from.map(TaskState::as_str)).collect();
     let states: Vec<&str> = changes.iter().map(|change| change.transition.to.as_str()).collect();
@@ -91,7 +86,7 @@ pub async fn apply(
 
 /// `scheduled` to `queued`: the instances that `planner/pool_limits.rs` has chosen, of any runs. The caller needs no
 /// locks; an instance that is no longer `scheduled` is left unchanged.
-pub async fn queue(client: &impl GenericClient, chosen: &[Waiting]) -> Result<(), StoreError> {
+pub async fn queue(client: &impl GenericClient, chosen: &[Waiting]) -> Result<()> {
     let keys = KeyColumns::new(chosen.iter().map(|waiting| &waiting.instance));
     let query = format!(
         "UPDATE task_instance ti SET state = 'queued', queued_at = clock_timestamp() FROM {} AS new ({KEY})
@@ -105,12 +100,7 @@ pub async fn queue(client: &impl GenericClient, chosen: &[Waiting]) -> Result<()
 /// Inserts instances without a state into each of these runs; `rows` has their tasks and map indexes. `removed` to no
 /// state: a `removed` instance that exists is reset as if it were cleared, with all of its retries. The caller must
 /// have locked the runs that already exist.
-pub async fn insert(
-    client: &impl GenericClient,
-    dag_id: &str,
-    run_ids: &[&str],
-    rows: &[(&Task, i32)],
-) -> Result<(), StoreError> {
+pub async fn insert(client: &impl GenericClient, dag_id: &str, run_ids: &[&str], rows: &[(&Task, i32)]) -> Result<()> {
     if rows.is_empty() || run_ids.is_empty() {
         return Ok(());
     }
@@ -144,7 +134,7 @@ fn retries(task: &Task) -> i32 {
 }
 
 /// Any state to `state`: a user marks instances. The caller must have locked their runs.
-pub async fn mark(client: &impl GenericClient, marked: &[InstanceKey], state: TaskState) -> Result<(), StoreError> {
+pub async fn mark(client: &impl GenericClient, marked: &[InstanceKey], state: TaskState) -> Result<()> {
     let query = format!(
         "UPDATE task_instance ti SET state = $1, due_at = NULL, updated_at = clock_timestamp(),
                 start_date = coalesce(start_date, now()),
@@ -165,7 +155,7 @@ pub async fn end_unfinished(
     run: &RunKey,
     state: RunState,
     except: &[String],
-) -> Result<(), StoreError> {
+) -> Result<()> {
     let query = "
             UPDATE task_instance SET end_date = now(), start_date = coalesce(start_date, now()), due_at = NULL,
                    state = CASE WHEN state IN ('running', 'deferred', 'up_for_reschedule', 'awaiting_input') THEN $3
@@ -178,11 +168,7 @@ pub async fn end_unfinished(
 /// Any state to no state: clears instances of one run. `tasks` are the tasks of the run's DAG version by id; the
 /// instances get their retries, pools and weights. `running` and `restarting` instances become `restarting`, and those
 /// whose task is not in `tasks` become `removed`. The caller must have locked the run.
-pub async fn clear(
-    client: &impl GenericClient,
-    chosen: &[InstanceKey],
-    tasks: &HashMap<&str, &Task>,
-) -> Result<(), StoreError> {
+pub async fn clear(client: &impl GenericClient, chosen: &[InstanceKey], tasks: &HashMap<&str, &Task>) -> Result<()> {
     let chosen_tasks: Vec<Option<&Task>> =
         chosen.iter().map(|instance| tasks.get(instance.task_id.as_str()).copied()).collect();
     let retries: Vec<i32> = chosen_tasks.iter().map(|task| task.map_or(0, retries)).collect();
@@ -210,14 +196,14 @@ pub async fn clear(
 
 /// Any state but `running` to `removed`: the instances of a run whose tasks are not among `task_ids`, the tasks of the
 /// version that the run now has. The caller must have locked the run.
-pub async fn remove_others(client: &impl GenericClient, run: &RunKey, task_ids: &[&str]) -> Result<(), StoreError> {
+pub async fn remove_others(client: &impl GenericClient, run: &RunKey, task_ids: &[&str]) -> Result<()> {
     let query = "UPDATE task_instance SET state = $4, due_at = NULL, updated_at = clock_timestamp()
                 WHERE dag_id = $1 AND run_id = $2 AND task_id <> ALL ($3) AND state IS DISTINCT FROM 'running'";
     execute(client, query, &[&run.dag_id, &run.run_id, &task_ids, &TaskState::Removed.as_str()]).await
 }
 
 /// `removed` to no state: the instances of a run whose tasks are among `task_ids`. The caller must have locked the run.
-pub async fn restore(client: &impl GenericClient, run: &RunKey, task_ids: &[&str]) -> Result<(), StoreError> {
+pub async fn restore(client: &impl GenericClient, run: &RunKey, task_ids: &[&str]) -> Result<()> {
     let query = "UPDATE task_instance SET state = NULL, updated_at = clock_timestamp()
                 WHERE dag_id = $1 AND run_id = $2 AND task_id = ANY ($3) AND state = 'removed'";
     execute(client, query, &[&run.dag_id, &run.run_id, &task_ids]).await
@@ -234,7 +220,7 @@ pub enum TriggerEffect {
 
 /// `deferred` and `awaiting_input` stay or, if the trigger ends the try, become `running`; the scheduler then settles
 /// the instance like any ended try. The instance becomes due now in both cases. The caller must have locked the run.
-pub async fn fire(client: &impl GenericClient, key: &TryKey, effect: TriggerEffect) -> Result<(), StoreError> {
+pub async fn fire(client: &impl GenericClient, key: &TryKey, effect: TriggerEffect) -> Result<()> {
     let query = format!(
         "UPDATE task_instance SET due_at = now(), updated_at = clock_timestamp(),
                 state = CASE WHEN $1 THEN 'running' ELSE state END

@@ -2,7 +2,7 @@
 
 use crate::model::keys::RunKey;
 use crate::model::state::RunState;
-use crate::store::StoreError;
+use crate::store::Result;
 use crate::store::dag::callbacks;
 use crate::store::events::{self, Event};
 use crate::store::rows::{FromRow, execute};
@@ -59,7 +59,7 @@ const START_QUEUED: &str = "
 /// `queued` to `running`: starts queued runs of DAGs that are active and not paused, oldest first, up to
 /// `max_active_runs`; runs of a backfill count against the backfill's own limit. Queues calls of the listeners of DAG
 /// runs. Expects no locks. Returns the started runs.
-pub async fn start_queued(client: &impl GenericClient, now: Timestamp) -> Result<Vec<RunKey>, StoreError> {
+pub async fn start_queued(client: &impl GenericClient, now: Timestamp) -> Result<Vec<RunKey>> {
     let rows = client.query(START_QUEUED, &[&now, &callbacks::STARTED]).await?;
     if rows.iter().any(|row| row.get("listens")) {
         events::notify(client, &Event::Callback).await?;
@@ -69,7 +69,7 @@ pub async fn start_queued(client: &impl GenericClient, now: Timestamp) -> Result
 
 /// `running` to `state`, which is finished: the scheduler ends a run. The caller must have locked the run and have
 /// found it running.
-pub async fn end(client: &impl GenericClient, key: &RunKey, state: RunState, now: Timestamp) -> Result<(), StoreError> {
+pub async fn end(client: &impl GenericClient, key: &RunKey, state: RunState, now: Timestamp) -> Result<()> {
     let query = "UPDATE dag_run SET state = $3, end_date = greatest($4, start_date), marked_state = NULL
                  WHERE dag_id = $1 AND run_id = $2";
     execute(client, query, &[&key.dag_id, &key.run_id, &state.as_str(), &now]).await
@@ -77,12 +77,7 @@ pub async fn end(client: &impl GenericClient, key: &RunKey, state: RunState, now
 
 /// Any state to `state`, which is finished: a user marks a run that has no unfinished instances. The caller must have
 /// locked the run and have read its state, `previous`. A run that was finished keeps its end date.
-pub async fn mark(
-    client: &impl GenericClient,
-    key: &RunKey,
-    previous: RunState,
-    state: RunState,
-) -> Result<(), StoreError> {
+pub async fn mark(client: &impl GenericClient, key: &RunKey, previous: RunState, state: RunState) -> Result<()> {
     let query = "UPDATE dag_run SET state = $3, revision = gen_random_uuid(), start_date = coalesce(start_date, now()),
                                      end_date = CASE WHEN $4 THEN end_date ELSE now() END, marked_state = NULL
                        WHERE dag_id = $1 AND run_id = $2";
@@ -91,14 +86,14 @@ pub async fn mark(
 
 /// No change of the state: a user ends a run in `mark`, which it gets once its teardowns have ended; `None` when its
 /// instances are cleared. The caller must have locked the run.
-pub async fn set_mark(client: &impl GenericClient, key: &RunKey, mark: Option<RunState>) -> Result<(), StoreError> {
+pub async fn set_mark(client: &impl GenericClient, key: &RunKey, mark: Option<RunState>) -> Result<()> {
     let query = "UPDATE dag_run SET marked_state = $3, revision = gen_random_uuid() WHERE dag_id = $1 AND run_id = $2";
     execute(client, query, &[&key.dag_id, &key.run_id, &mark.map(RunState::as_str)]).await
 }
 
 /// Any state to `queued`: the run starts again. The caller must have locked the run. `queued_at` is at least
 /// `run_after`, so that the run counts as due even if the clock has been set back.
-pub async fn requeue(client: &impl GenericClient, key: &RunKey, now: Timestamp) -> Result<(), StoreError> {
+pub async fn requeue(client: &impl GenericClient, key: &RunKey, now: Timestamp) -> Result<()> {
     let query =
         "UPDATE dag_run SET state = 'queued', revision = gen_random_uuid(), queued_at = greatest($3, run_after),
                         start_date = NULL, end_date = NULL, deadline_at = NULL, marked_state = NULL
@@ -107,7 +102,7 @@ pub async fn requeue(client: &impl GenericClient, key: &RunKey, now: Timestamp) 
 }
 
 /// `queued` to `failed`: the runs of a cancelled backfill that have not started. Expects no locks.
-pub async fn fail_queued(client: &impl GenericClient, backfill_id: i64) -> Result<(), StoreError> {
+pub async fn fail_queued(client: &impl GenericClient, backfill_id: i64) -> Result<()> {
     let query = "UPDATE dag_run SET state = 'failed', end_date = now() WHERE backfill_id = $1 AND state = 'queued'";
     execute(client, query, &[&backfill_id]).await
 }
