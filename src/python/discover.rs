@@ -119,12 +119,11 @@ fn inspect(path: &Path) -> Result<Python, NoPython> {
     let unusable = |reason| Err(NoPython { reason, is_transient: false });
     let printed = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     let (version, program) = printed.split_once(' ').unwrap_or((&printed, ""));
-    let mut numbers = version.split('.').map(|part| part.parse::<u32>().ok());
-    match (numbers.next().flatten(), numbers.next().flatten()) {
-        (Some(major), Some(minor)) if (major, minor) >= MINIMUM => {
+    match numbers(version)[..] {
+        [major, minor, ..] if (major, minor) >= MINIMUM => {
             Ok(Python { path: resolve_shim(path, Path::new(program)), version: version.to_owned() })
         }
-        (Some(_), Some(_)) => {
+        [_, _, ..] => {
             unusable(format!("{} is Python {version}; {}.{} or newer is needed", path.display(), MINIMUM.0, MINIMUM.1))
         }
         _ => unusable(format!("{} does not print its version", path.display())),

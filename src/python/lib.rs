@@ -8,6 +8,7 @@ mod dotenv;
 pub mod environments;
 mod import_timeout;
 mod interpreter;
+mod io_error;
 mod leftovers;
 mod no_result;
 pub mod notes;

@@ -6,6 +6,7 @@ use super::children::{ChildOutput, Children};
 use super::dotenv;
 use super::environments::{self, DagLocation, DeclarationError, Declared, Unread};
 use super::interpreter::{Interpreter, Job};
+use super::io_error::unreadable;
 use super::no_result::NoResult;
 use super::roots::{folders, project_of, roots};
 use leoflow_base::config::leoflow_yaml::{self, EnvironmentSettings, Unusable};
@@ -227,7 +228,7 @@ pub async fn parse(
 fn settings_of(folder: &Path) -> Result<Option<Value>, DeclarationError> {
     let path = folder.join(leoflow_yaml::FILE);
     leoflow_yaml::load(folder).map_err(|unusable| match unusable {
-        Unusable::Unreadable(source) => DeclarationError::Unreadable { path, source },
+        Unusable::Unreadable(error) => unreadable(&path)(error).into(),
         Unusable::Invalid(problems) => invalid_settings(path, problems),
     })
 }

@@ -72,21 +72,13 @@ impl DagPlaces {
     /// True if a DAG file may be at this path; always true outside of the workspace.
     pub fn allows(&self, file: &Path) -> bool {
         let Some(relative) = file.strip_prefix(&self.workspace).ok().and_then(Path::parent) else { return true };
-        let folders: Vec<&str> = relative.components().filter_map(name_of).collect();
-        if folders.contains(&TESTS) || folders.iter().take(2).any(|folder| *folder == PLUGINS) {
+        if relative.iter().any(|folder| folder == TESTS) || relative.iter().take(2).any(|folder| folder == PLUGINS) {
             return false;
         }
         match project_of(&self.workspace, file) {
             Some(project) if self.with_dags.contains(&project) => file.starts_with(project.join(DAGS)),
             _ => true,
         }
-    }
-}
-
-fn name_of(part: Component<'_>) -> Option<&str> {
-    match part {
-        Component::Normal(name) => name.to_str(),
-        _ => None,
     }
 }
 
@@ -118,7 +110,7 @@ impl VersionCode {
 /// Maps a path that a user gave to the path that the server uses: one below the workspace if the path leads there, also
 /// through symbolic links. A path that does not exist stays as is.
 pub fn path_in_workspace(workspace: Option<&Path>, path: &Path) -> PathBuf {
-    let has_dots = path.components().any(|part| part == std::path::Component::ParentDir);
+    let has_dots = path.components().any(|part| part == Component::ParentDir);
     let resolved = path.canonicalize();
     let Some(workspace) = workspace else { return resolved.unwrap_or_else(|_| path.to_owned()) };
     if path.starts_with(workspace) && !has_dots {

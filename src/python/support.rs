@@ -1,6 +1,7 @@
 //! Support packages, which DAG files expect because Airflow depends on them: jinja2 and pendulum, with their
 //! dependencies. Without them, DAGs that do not use them still run. Packages of the user's own Python take precedence.
 
+use super::io_error::{io, unwritable};
 use super::wheels::{self, WheelError};
 use leoflow_base::home::{Home, shared};
 use leoflow_base::sys::env_vars;
@@ -66,12 +67,12 @@ pub fn install(home: &Home, source: &PackageSource) -> Result<(), WheelError> {
     if target.is_dir() {
         return Ok(());
     }
-    let write_error = WheelError::write(&home.python());
+    let write_error = unwritable(&home.python());
     home.create_folder(&home.python()).map_err(&write_error)?;
     if *source == PackageSource::Index && shared::copy_from_other_instance(home, &target) {
         return Ok(());
     }
-    files::create_folder_atomic(&target, write_error, |staging| install_wheels(staging, source))
+    files::create_folder_atomic(&target, |error| write_error(error).into(), |staging| install_wheels(staging, source))
 }
 
 /// Installs the packages below `staging`; returns the complete folder there.
@@ -101,7 +102,7 @@ pub fn download(folder: &Path) -> Result<(), WheelError> {
 pub fn verified_wheels(folder: &Path) -> Result<Vec<PathBuf>, WheelError> {
     let verified = |(name, version, hash): &(&'static str, &'static str, &str)| {
         let start = format!("{}-{version}-", name.replace('-', "_"));
-        let mut files = std::fs::read_dir(folder).map_err(WheelError::io(folder))?.flatten().map(|entry| entry.path());
+        let mut files = std::fs::read_dir(folder).map_err(io(folder.display()))?.flatten().map(|entry| entry.path());
         let is_its_wheel = |path: &PathBuf| {
             path.file_name().is_some_and(|name| name.to_string_lossy().to_lowercase().starts_with(&start))
         };

@@ -1,8 +1,8 @@
 //! Downloads and unpacks wheels of pinned versions: uv, and the support packages.
 
+use super::io_error::{IoError, io};
 use leoflow_components::archive::{self, ArchiveError};
 use leoflow_components::wheel;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,30 +22,16 @@ pub enum WheelError {
     Missing { name: &'static str, version: &'static str, folder: PathBuf },
     #[error("the uv in the wheel does not run here")]
     UnusableUv,
-    #[error("failed to write {}: {source}", path.display())]
-    Write { path: PathBuf, source: io::Error },
-    #[error("{}: {source}", path.display())]
-    Io { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Io(#[from] IoError),
     #[error("{}: {source}", path.display())]
     Archive { path: PathBuf, source: ArchiveError },
-}
-
-impl WheelError {
-    pub fn write(path: &Path) -> impl Fn(io::Error) -> Self + use<> {
-        let path = path.to_owned();
-        move |source| Self::Write { path: path.clone(), source }
-    }
-
-    pub fn io(path: &Path) -> impl Fn(io::Error) -> Self + use<> {
-        let path = path.to_owned();
-        move |source| Self::Io { path: path.clone(), source }
-    }
 }
 
 /// Downloads packages, in pip's notation, for these platform tags from the index that pip is configured for into a new
 /// folder.
 pub fn download(packages: &[&str], platforms: &[&str], folder: &Path, limit: Duration) -> Result<(), WheelError> {
-    std::fs::create_dir(folder).map_err(WheelError::io(folder))?;
+    std::fs::create_dir(folder).map_err(io(folder.display()))?;
     Ok(wheel::download(&wheel::Wheels { packages, platforms }, folder, limit)?)
 }
 
@@ -56,7 +42,7 @@ pub fn check(file: &Path, sha256: &str) -> Result<(), WheelError> {
 
 /// Unpacks a wheel into `folder`, in addition to the folder's content.
 pub fn unpack(file: &Path, folder: &Path) -> Result<(), WheelError> {
-    std::fs::create_dir_all(folder).map_err(WheelError::io(folder))?;
+    std::fs::create_dir_all(folder).map_err(io(folder.display()))?;
     archive::unpack_wheel(file, folder, |_| true)
         .map_err(|source| WheelError::Archive { path: file.to_owned(), source })
 }

@@ -5,7 +5,8 @@ use super::error::EnvironmentError;
 use super::install_packages::{INSTALL_LIMIT, install};
 use super::installed::{self, program};
 use super::lock::Lock;
-use super::uv::{Call, Uv};
+use super::uv::{self, Call, Uv};
+use crate::io_error::{io, unwritable};
 use crate::{Python, discover};
 use leoflow_base::counted::counted;
 use leoflow_base::home::progress::{Progress, Reporter};
@@ -47,11 +48,6 @@ pub struct Stamp {
     pub base: PathBuf,
     /// RFC 3339.
     pub created_at: String,
-}
-
-/// The error for a failure to write below the folder of environments.
-pub(super) fn unwritable(home: &Home) -> impl Fn(io::Error) -> EnvironmentError + use<> {
-    EnvironmentError::write(&home.environments())
 }
 
 /// Path of the environment of a lock, named after the hash of the lock and the installed Python.
@@ -114,17 +110,17 @@ enum Reuse {
     Nothing,
 }
 
-/// Builds the environment of a lock again, to replace a damaged one. First removes the lock's packages from uv's cache:
-/// an environment's files are hard links to those of the cache, so the damage is in both.
+/// Downloads and installs the environment of a lock again, to replace a damaged one. First removes the lock's packages
+/// from uv's cache: an environment's files are hard links to those of the cache, so the damage is in both.
 pub fn reinstall(
-    uv: &Uv,
     home: &Home,
     lock: &Lock,
     python: &Python,
     reporter: &dyn Reporter,
 ) -> Result<PathBuf, EnvironmentError> {
-    remove_cached(uv, home, lock, reporter)?;
-    make(uv, home, lock, python, Reuse::Nothing, reporter)
+    let uv = uv::ensure(home, reporter)?;
+    remove_cached(&uv, home, lock, reporter)?;
+    make(&uv, home, lock, python, Reuse::Nothing, reporter)
 }
 
 /// Removes the lock's packages from uv's cache, and all compiled modules.
@@ -134,7 +130,7 @@ fn remove_cached(uv: &Uv, home: &Home, lock: &Lock, reporter: &dyn Reporter) -> 
     if let Some(arguments) = clean_arguments(lock) {
         uv.run(&Call::new(arguments, PRUNE_LIMIT), reporter)?;
     }
-    bytecode::remove_all(home).map_err(unwritable(home))
+    Ok(bytecode::remove_all(home).map_err(unwritable(&home.environments()))?)
 }
 
 /// Arguments for uv to remove the lock's packages from its cache; `None` for a lock without packages, because without
@@ -146,18 +142,12 @@ fn clean_arguments(lock: &Lock) -> Option<Vec<OsString>> {
 
 /// Builds the environment of a lock unless it exists; returns its folder. Several builds may run at the same time, also
 /// of the same environment: the first to finish stays.
-pub fn build(
-    uv: &Uv,
-    home: &Home,
-    lock: &Lock,
-    python: &Python,
-    reporter: &dyn Reporter,
-) -> Result<PathBuf, EnvironmentError> {
+pub fn build(home: &Home, lock: &Lock, python: &Python, reporter: &dyn Reporter) -> Result<PathBuf, EnvironmentError> {
     let target = environment_folder(home, &lock.hash(), python);
     if stamp(&target).is_some() {
         return Ok(target);
     }
-    make(uv, home, lock, python, Reuse::All, reporter)
+    make(&uv::ensure(home, reporter)?, home, lock, python, Reuse::All, reporter)
 }
 
 fn make(
@@ -190,10 +180,10 @@ fn make(
         lock: lock.clone(),
         inputs: Some(lock.inputs()),
         version: python.version.clone(),
-        base: program(&tree).canonicalize().map_err(EnvironmentError::UnknownPython)?,
+        base: program(&tree).canonicalize().map_err(io("failed to resolve its Python"))?,
         created_at: clock::now_rfc3339(),
     };
-    finish(home, &tree, &target, &stamp, reuse).map_err(unwritable(home))?;
+    finish(home, &tree, &target, &stamp, reuse).map_err(unwritable(&home.environments()))?;
     reporter.report(Progress::Finished(format!("{packages} for Python {}", lock.python)));
     Ok(target)
 }
@@ -238,10 +228,10 @@ pub(super) struct Staging(pub(super) PathBuf);
 
 impl Staging {
     pub(super) fn new(home: &Home) -> Result<Self, EnvironmentError> {
-        home.create_folder(&home.environments()).map_err(unwritable(home))?;
+        home.create_folder(&home.environments()).map_err(unwritable(&home.environments()))?;
         let name = format!("{STAGING}{}-{}", std::process::id(), hex::encode(leoflow_base::sys::random::bytes::<4>()));
         let folder = home.environments().join(name);
-        std::fs::create_dir(&folder).map_err(unwritable(home))?;
+        std::fs::create_dir(&folder).map_err(unwritable(&home.environments()))?;
         Ok(Self(folder))
     }
 }
@@ -265,9 +255,9 @@ const FINISH_LOCK: &str = "environments-finish.lock";
 
 /// Takes `BUILDS_LOCK` shared, and removes the staging folders of killed builds.
 fn begin_build(home: &Home) -> Result<FileLock, EnvironmentError> {
-    let file = lock_file(home, BUILDS_LOCK).map_err(unwritable(home))?;
-    let lock = FileLock::shared_within(file, CLEANUP_WAIT).map_err(EnvironmentError::CleanUp)?;
-    for entry in std::fs::read_dir(home.environments()).map_err(unwritable(home))?.flatten() {
+    let file = lock_file(home, BUILDS_LOCK).map_err(unwritable(&home.environments()))?;
+    let lock = FileLock::shared_within(file, CLEANUP_WAIT).map_err(io("environments are being cleaned up"))?;
+    for entry in std::fs::read_dir(home.environments()).map_err(unwritable(&home.environments()))?.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let Some(suffix) = name.strip_prefix(STAGING) else { continue };
         let is_builder_alive = suffix.split('-').next().is_some_and(|pid| Path::new("/proc").join(pid).exists());
@@ -282,11 +272,10 @@ fn begin_build(home: &Home) -> Result<FileLock, EnvironmentError> {
 
 /// Takes `BUILDS_LOCK` exclusively, for removing files that builds use; waits up to `wait` for running builds to end.
 pub(super) fn exclude_builds(home: &Home, wait: Duration) -> Result<FileLock, EnvironmentError> {
-    let file = lock_file(home, BUILDS_LOCK).map_err(unwritable(home))?;
-    FileLock::exclusive_within(file, wait).map_err(|source| {
-        let home_option = home::option_for(home.root()).map(|option| format!("{option} ")).unwrap_or_default();
-        EnvironmentError::Build { home_option, source }
-    })
+    let file = lock_file(home, BUILDS_LOCK).map_err(unwritable(&home.environments()))?;
+    let option = home::option_for(home.root()).map(|option| format!("{option} ")).unwrap_or_default();
+    let is_building = format!("an environment is being built; try again when `leoflow {option}env list` shows it");
+    Ok(FileLock::exclusive_within(file, wait).map_err(io(is_building))?)
 }
 
 #[cfg(test)]

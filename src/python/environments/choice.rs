@@ -96,18 +96,8 @@ pub fn environment_of_lock(
 ) -> Result<PathBuf, EnvironmentError> {
     match build::find(home, &lock.hash()) {
         Some(folder) => Ok(folder),
-        None => build::build(&uv::ensure(home, reporter)?, home, lock, python, reporter),
+        None => build::build(home, lock, python, reporter),
     }
-}
-
-/// Downloads and installs the environment of a lock again, to replace a damaged one.
-pub fn reinstall(
-    home: &Home,
-    lock: &Lock,
-    python: &Python,
-    reporter: &dyn Reporter,
-) -> Result<PathBuf, EnvironmentError> {
-    build::reinstall(&uv::ensure(home, reporter)?, home, lock, python, reporter)
 }
 
 /// The lock of the newest environment on this machine with the same inputs.
@@ -131,7 +121,7 @@ pub fn renew(
     let newer = may_be_newer.then(|| managed::install_newer(home, python, &declared.python, reporter)).flatten();
     let python = newer.as_ref().unwrap_or(python);
     let lock = resolve::lock(&uv, home, declared, python, reporter)?;
-    let folder = build::build(&uv, home, &lock, python, reporter)?;
+    let folder = build::build(home, &lock, python, reporter)?;
     Ok((lock, folder))
 }
 
@@ -151,10 +141,7 @@ pub fn renew_managed(home: &Home, in_use: &[String], reporter: &dyn Reporter) ->
         for (_, stamp) in build::newest_of_each(home).into_iter().filter(|(_, stamp)| uses_python(stamp)) {
             let ranges = &stamp.lock.declared.python;
             let Some(newer) = managed::install_newer(home, &python, ranges, reporter) else { continue };
-            let built = uv::ensure(home, reporter)
-                .map_err(EnvironmentError::from)
-                .and_then(|uv| build::build(&uv, home, &stamp.lock, &newer, reporter));
-            match built {
+            match build::build(home, &stamp.lock, &newer, reporter) {
                 Ok(_) => renewed += 1,
                 Err(error) => problems.push(error),
             }

@@ -1,9 +1,10 @@
 //! Removes environments and managed Pythons that nothing uses any more.
 
-use super::build::{self, PRUNE_LIMIT, STAMP, Stamp, stamp, unwritable};
+use super::build::{self, PRUNE_LIMIT, STAMP, Stamp, stamp};
 use super::error::EnvironmentError;
 use super::uv::{self, Call};
 use super::{bytecode, managed};
+use crate::io_error::unwritable;
 use leoflow_base::home::Home;
 use leoflow_base::home::progress::Progress;
 use leoflow_base::sys::fs::flock::FileLock;
@@ -69,7 +70,7 @@ impl Cleanup {
             is_old && !in_use.locks.contains_key(&stamp.lock.hash())
         };
         // Environments that cannot be listed may use any Python.
-        folders::entries(&home.environments()).map_err(unwritable(home))?;
+        folders::entries(&home.environments()).map_err(unwritable(&home.environments()))?;
         let (unused, used): (Vec<_>, Vec<_>) = build::all(home).into_iter().partition(is_unused);
         let bases = bases(home, &used, in_use);
         let mut unused: Vec<PathBuf> = unused.into_iter().map(|(folder, _)| folder).collect();
@@ -112,8 +113,8 @@ fn bases(home: &Home, environments: &[(PathBuf, Stamp)], in_use: &InUse) -> Vec<
 fn remove_environments(home: &Home, environments: &[PathBuf]) -> Result<(), EnvironmentError> {
     for folder in environments {
         // The stamp first: without it the folder counts as broken, even if its removal fails halfway.
-        files::remove_any(&folder.join(STAMP)).map_err(unwritable(home))?;
-        files::remove_any(folder).map_err(unwritable(home))?;
+        files::remove_any(&folder.join(STAMP)).map_err(unwritable(&home.environments()))?;
+        files::remove_any(folder).map_err(unwritable(&home.environments()))?;
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use super::installed::program;
 use super::lock::Lock;
 use super::pins;
 use super::uv::{Call, Uv};
+use crate::io_error::io;
 use leoflow_base::home::progress::Reporter;
 use leoflow_base::sys::fs::files;
 use std::ffi::OsString;
@@ -32,7 +33,7 @@ pub(super) fn install(
     let locked = staging.join("lock.txt");
     let index = &lock.declared.index;
     let text = text_lines(&index.lines()) + &lock.text;
-    files::write_atomic(&locked, text.as_bytes(), 0o600).map_err(EnvironmentError::write(&locked))?;
+    files::write_atomic(&locked, text.as_bytes(), 0o600).map_err(io(locked.display()))?;
     // A git address has no files with hashes; the lock pins its commit instead.
     let hashes = if pins::pins_by_commit(&lock.text) { "--verify-hashes" } else { "--require-hashes" };
     // `unsafe-best-match` is safe with hashes: a file must match its hash, whichever index has it.

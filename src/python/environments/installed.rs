@@ -1,6 +1,7 @@
 //! Lists what is installed in an environment, and checks that it works.
 
 use super::error::EnvironmentError;
+use crate::io_error::io;
 use leoflow_base::sys::process::command;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -68,7 +69,7 @@ fn run_code(folder: &Path, scratch: &Path, code: &str) -> Result<(), Environment
     let mut python = Command::new(program(folder));
     python.args(["-I", "-X", "utf8", "-c", code]);
     python.env("AIRFLOW_HOME", scratch.join("airflow")).env("_AIRFLOW_PROCESS_CONTEXT", "client");
-    let output = command::output_within(&mut python, LIMIT).map_err(EnvironmentError::NotRunnable)?;
+    let output = command::output_within(&mut python, LIMIT).map_err(io("the environment's Python failed to run"))?;
     if output.status.success() {
         return Ok(());
     }

@@ -4,6 +4,7 @@ use super::declaration::python_range::PythonRange;
 use super::error::EnvironmentError;
 use super::uv;
 use crate::discover::{self, MINIMUM, Python};
+use crate::io_error::{io, unwritable};
 use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_base::home::{Home, shared};
 use leoflow_base::sys::fs::files;
@@ -57,7 +58,7 @@ pub fn install(home: &Home, ranges: &[String], reporter: &dyn Reporter) -> Resul
     let uv = uv::ensure(home, reporter)?;
     let folder = folder(home);
     let _lock = lock_folder(home, DOWNLOAD_LIMIT)?;
-    let write_error = EnvironmentError::write(&folder);
+    let write_error = unwritable(&folder);
     // Removes the leftovers of a killed or failed installation.
     let leftovers = folders(home).filter(|folder| !folder.join(STAMP).is_file()).chain([folder.join(UNPACK_FOLDER)]);
     for incomplete in leftovers {
@@ -201,7 +202,7 @@ pub fn remove(home: &Home, pythons: &[PathBuf], _lock: &FileLock) -> Result<(), 
         }
         Ok(())
     };
-    remove().map_err(|source| EnvironmentError::Remove { path: folder(home), source })
+    Ok(remove().map_err(io(folder(home).display()))?)
 }
 
 /// Takes the lock for removing Pythons. `None` if there are none, and while another process installs one, because it may
@@ -213,10 +214,11 @@ pub fn exclude_installs(home: &Home) -> Option<FileLock> {
 /// Takes the lock for installing and removing Pythons.
 fn lock_folder(home: &Home, wait_limit: Duration) -> Result<FileLock, EnvironmentError> {
     let folder = folder(home);
-    let write_error = EnvironmentError::write(&folder);
+    let write_error = unwritable(&folder);
     home.create_folder(&folder).map_err(&write_error)?;
     let lock = File::options().create(true).append(true).open(folder.join(LOCK)).map_err(&write_error)?;
-    FileLock::exclusive_within(lock, wait_limit).map_err(EnvironmentError::PythonInstall)
+    let is_busy = io("another Python is being installed or removed");
+    Ok(FileLock::exclusive_within(lock, wait_limit).map_err(is_busy)?)
 }
 
 #[cfg(test)]

@@ -22,10 +22,8 @@ mod uv_settings;
 mod uv_variables;
 mod verify;
 
-pub use build::{count, find, record_use};
-pub use choice::{
-    MissingPython, choose, choose_or_install, ensure, environment_of_lock, reinstall, renew, renew_managed,
-};
+pub use build::{count, find, record_use, reinstall};
+pub use choice::{MissingPython, choose, choose_or_install, ensure, environment_of_lock, renew, renew_managed};
 pub use cleanup::{Cleanup, InUse, Pruned, Pruning};
 pub(crate) use declaration::collect::collect_declared;
 pub use declaration::collect::{DagLocation, find_requirements_source};

@@ -11,6 +11,7 @@ use super::lock::Lock;
 use super::uv::{Call, Uv, UvError};
 use super::{airflow_versions, pins, uv_messages};
 use crate::Python;
+use crate::io_error::{unreadable, unwritable};
 use leoflow_base::home::Home;
 use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_base::sys::checkpoint::checkpoint;
@@ -54,8 +55,8 @@ pub fn lock(
     reporter.report(Progress::Started(format!("Resolving {}", declared.requirements.join(", "))));
     let lines = fetched::included(declared)?;
     let staging = Staging::new(home)?;
-    let resolution = Resolution::new(uv, declared, python, &staging, &lines)
-        .map_err(EnvironmentError::write(&home.environments()))?;
+    let resolution =
+        Resolution::new(uv, declared, python, &staging, &lines).map_err(unwritable(&home.environments()))?;
     let text = resolution.text(reporter)?;
     checkpoint("environment.locked");
     let pin_lines = || lines.iter().map(|(_, line)| line);
@@ -161,8 +162,7 @@ impl<'a> Resolution<'a> {
         environment.extend(variables.required([&self.requirements.1, &self.constraints.1])?);
         let arguments = self.arguments(platforms, order);
         self.uv.run(&Call { arguments, limit: RESOLVE_LIMIT, environment, variables }, reporter)?;
-        std::fs::read_to_string(&self.locked)
-            .map_err(|source| EnvironmentError::Read { path: self.locked.clone(), source })
+        Ok(std::fs::read_to_string(&self.locked).map_err(unreadable(&self.locked))?)
     }
 
     fn arguments(&self, platforms: Platforms, order: IndexOrder) -> Vec<OsString> {

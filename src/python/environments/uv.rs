@@ -3,6 +3,7 @@
 use super::declaration::variables::Variables;
 use super::{pip_settings, uv_messages, uv_settings, uv_variables};
 use crate::interpreter::environment;
+use crate::io_error::{IoError, io, unwritable};
 use crate::wheels::{self, WheelError};
 use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_base::home::{self, Home, shared};
@@ -67,13 +68,11 @@ pub enum UvError {
     /// uv's message about any other failure, such as an index that does not answer.
     #[error("{0}")]
     Failed(String),
-    #[error("{}: {source}", path.display())]
-    Io { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Io(#[from] IoError),
     /// A settings file of the user that is not valid.
     #[error("{}: {source}", path.display())]
     Settings { path: PathBuf, source: toml::de::Error },
-    #[error("failed to write {}: {source}", path.display())]
-    Write { path: PathBuf, source: io::Error },
     #[error(
         "failed to install uv, which installs a project's dependencies: {0}\nInstall it (https://docs.astral.sh/uv) so \
          that it is on PATH, or set LEOFLOW_UV to its path."
@@ -81,13 +80,6 @@ pub enum UvError {
     Install(#[from] WheelError),
     #[error("{} is gone", .0.display())]
     Gone(PathBuf),
-}
-
-impl UvError {
-    pub fn io(path: &Path) -> impl Fn(io::Error) -> Self + use<> {
-        let path = path.to_owned();
-        move |source| Self::Io { path: path.clone(), source }
-    }
 }
 
 /// Finds uv, in this order: `LEOFLOW_UV`, the downloaded uv, one on PATH, one beside Leoflow's program. `None` if it
@@ -135,14 +127,14 @@ pub fn ensure(home: &Home, reporter: &dyn Reporter) -> Result<Uv, UvError> {
         return Ok(uv);
     }
     let target = folder(home).join(VERSION);
-    home.create_folder(&folder(home)).map_err(|source| UvError::Write { path: home.tools(), source })?;
+    home.create_folder(&folder(home)).map_err(unwritable(&home.tools()))?;
     if shared::copy_from_other_instance(home, &target)
         && let Some(uv) = find(home)
     {
         return Ok(uv);
     }
     reporter.report(Progress::Started(format!("Installing uv {VERSION}, which installs packages")));
-    files::create_folder_atomic(&target, WheelError::write(&home.tools()), install_wheel)?;
+    files::create_folder_atomic(&target, |error| unwritable(&home.tools())(error).into(), install_wheel)?;
     find(home).ok_or(UvError::Gone(target))
 }
 
@@ -169,7 +161,7 @@ fn install_wheel(staging: &Path) -> Result<PathBuf, WheelError> {
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))?;
         std::fs::rename(&program, tree.join("uv"))
     };
-    install().map_err(WheelError::io(&file))?;
+    install().map_err(io(file.display()))?;
     if is_new_enough(&tree.join("uv")) { Ok(tree) } else { Err(WheelError::UnusableUv) }
 }
 
@@ -247,7 +239,7 @@ impl Uv {
     ) -> Result<(), UvError> {
         // If the uv is the user's own, the folder may not exist yet.
         let folder = folder(&self.home);
-        self.home.create_folder(&folder).map_err(UvError::io(&folder))?;
+        self.home.create_folder(&folder).map_err(io(folder.display()))?;
         if !cache(&self.home).exists() {
             // Copies the cache of another instance, so that each instance need not download the same packages.
             shared::copy_from_other_instance(&self.home, &cache(&self.home));
@@ -271,7 +263,7 @@ impl Uv {
             reporter.report(Progress::Detail(line.trim().to_owned()));
             output_lines.push(line.to_owned());
         };
-        let status = command::errors_line_by_line(&mut command, limit, on_line).map_err(UvError::io(&self.program))?;
+        let status = command::errors_line_by_line(&mut command, limit, on_line).map_err(io(self.program.display()))?;
         if status.success() {
             return Ok(());
         }
@@ -309,7 +301,7 @@ fn settings(folder: &Path) -> Result<PathBuf, UvError> {
             Ok(text) => texts.extend(text.map(|text| (path, text))),
             // uv ignores these too.
             Err(error) if matches!(error.kind(), ErrorKind::NotADirectory | ErrorKind::PermissionDenied) => {}
-            Err(source) => return Err(UvError::Io { path, source }),
+            Err(error) => return Err(io(path.display())(error).into()),
         }
     }
     if !uv_settings::names_index(&texts) && !uv_variables::has_index_variable() {
@@ -319,9 +311,9 @@ fn settings(folder: &Path) -> Result<PathBuf, UvError> {
     // Two writers in one process would share the temporary file.
     static WRITING: Mutex<()> = Mutex::new(());
     let _writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
-    if files::read_text(&file, SETTINGS_BYTES).map_err(UvError::io(&file))?.as_ref() != Some(&text) {
+    if files::read_text(&file, SETTINGS_BYTES).map_err(io(file.display()))?.as_ref() != Some(&text) {
         // Private: it may contain an index address with a password.
-        files::write_atomic(&file, text.as_bytes(), 0o600).map_err(UvError::io(&file))?;
+        files::write_atomic(&file, text.as_bytes(), 0o600).map_err(io(file.display()))?;
     }
     Ok(file)
 }

@@ -2,6 +2,8 @@
 //! resolves relative references.
 
 use super::error::LineError;
+use regex::Regex;
+use std::sync::LazyLock;
 
 /// Prefixes of the access tokens of GitHub and GitLab.
 const TOKEN_PREFIXES: [&str; 6] = ["ghp_", "gho_", "ghs_", "ghu_", "github_pat_", "glpat-"];
@@ -33,21 +35,19 @@ pub fn is_constraints_file(constraint: &str) -> bool {
     is_web(constraint) || constraint.starts_with("${")
 }
 
+/// The last part of the scheme of an address, the user, and the password if there is one.
+static LOGIN: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"(\w*)://([^/#? :]*)(?::([^/#? ]*))?@").expect("a valid expression"));
+
 /// Checks that an address contains no password or token, because addresses are stored in the datastore and displayed. A
 /// user name alone is allowed, and `${NAME}` in place of a password.
 pub fn check_login(address: &str) -> Result<(), LineError> {
-    let Some((scheme, rest)) = address.split_once("://") else { return Ok(()) };
-    let Some((login, _)) = authority(rest).rsplit_once('@') else { return Ok(()) };
-    let (user, password) = login.split_once(':').unwrap_or((login, ""));
-    if (password.is_empty() || is_variable(password)) && !is_token(user) {
+    let Some(login) = LOGIN.captures(address) else { return Ok(()) };
+    let password = login.get(3).map_or("", |password| password.as_str());
+    if (password.is_empty() || is_variable(password)) && !is_token(&login[2]) {
         return Ok(());
     }
-    Err(if scheme.ends_with("ssh") { LineError::SshPassword } else { LineError::Password })
-}
-
-/// The user, host and port of an address; `rest` is the address after `://`.
-fn authority(rest: &str) -> &str {
-    rest.split(['/', '#', '?', ' ']).next().unwrap_or_default()
+    Err(if &login[1] == "ssh" { LineError::SshPassword } else { LineError::Password })
 }
 
 fn is_variable(text: &str) -> bool {
@@ -61,13 +61,7 @@ fn is_token(user: &str) -> bool {
 
 /// Returns the text without the logins (`user:password@`) in its addresses.
 pub fn without_logins(text: &str) -> String {
-    let mut parts = text.split("://");
-    let mut result = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let host = authority(part).rsplit_once('@').map_or(part, |(login, _)| &part[login.len() + 1..]);
-        result = format!("{result}://{host}");
-    }
-    result
+    LOGIN.replace_all(text, "${1}://").into_owned()
 }
 
 /// Resolves a reference, absolute or relative, that stands in the file at the address `base`.
@@ -76,7 +70,8 @@ pub fn join(base: &str, reference: &str) -> String {
         return reference.to_owned();
     }
     let base = base.split(['?', '#']).next().unwrap_or_default();
-    let origin = base.split_once("://").map_or(base.len(), |(scheme, rest)| scheme.len() + 3 + authority(rest).len());
+    let host = base.find("://").map_or(base.len(), |end| end + 3);
+    let origin = base[host..].find('/').map_or(base.len(), |end| host + end);
     match reference.starts_with('/') {
         true => format!("{}{reference}", &base[..origin]),
         false => {

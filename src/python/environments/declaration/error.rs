@@ -1,14 +1,14 @@
 //! Why a declaration of dependencies cannot be used. Each text is a message for the user, and contains no value that may
 //! be a secret.
 
+use crate::io_error::IoError;
 use leoflow_base::config::ConfigError;
-use std::io;
 use std::path::PathBuf;
 
 #[derive(Debug, thiserror::Error)]
 pub enum DeclarationError {
-    #[error("failed to read {}: {source}", path.display())]
-    Unreadable { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Io(#[from] IoError),
     #[error(transparent)]
     Settings(#[from] ConfigError),
     #[error("{}: {source}", path.display())]
