@@ -103,3 +103,8 @@ def utcnow() -> datetime:
 def stamp(value: datetime | None) -> str | None:
     """Formats a time in UTC for JSON."""
     return None if value is None else aware("a date", value).astimezone(timezone.utc).isoformat()
+
+
+def iso(value: Any) -> str | None:
+    """The ISO 8601 text of a date or datetime; None for None."""
+    return None if value is None else value.isoformat()

@@ -8,15 +8,11 @@ import enum
 import math
 import re
 
-from leoflow.common.dates import stamp, zone_name
+from leoflow.common.dates import iso, stamp, zone_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-
-def iso(value: Any) -> str | None:
-    return None if value is None else value.isoformat()
 
 
 def seconds(value):

@@ -11,7 +11,8 @@ from leoflow.authoring.assets.definitions import Asset, AssetAlias, AssetNameRef
 from leoflow.authoring.dag.task_group import MappedTaskGroup
 from leoflow.authoring.operators import priority
 from leoflow.common import structure
-from leoflow.common.structure import iso, unless_default
+from leoflow.common.dates import iso
+from leoflow.common.structure import unless_default
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

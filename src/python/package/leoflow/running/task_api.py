@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from leoflow.authoring.assets.definitions import Asset
 from leoflow.common.client import ServerError, quote
+from leoflow.common.dates import iso
 from leoflow.common.exceptions import AirflowException, AirflowRuntimeError, DagNotFound, DagRunAlreadyExists
 from leoflow.common.leoflow_server import client
 from leoflow.common.reports import clean
@@ -30,10 +31,8 @@ class TaskApi:
             raise DagNotFound(f"Dag {dag_id}: {error}") from None
 
     def trigger(self, dag_id, run_id, conf, logical_date, run_after, note, reset):
-        def stamp(value):
-            return None if value is None else value.isoformat()
-        body = {"dag_id": dag_id, "run_id": run_id, "conf": conf, "logical_date": stamp(logical_date),
-                "run_after": stamp(run_after), "note": note, "reset": bool(reset)}
+        body = {"dag_id": dag_id, "run_id": run_id, "conf": conf, "logical_date": iso(logical_date),
+                "run_after": iso(run_after), "note": note, "reset": bool(reset)}
         try:
             self.ask("POST", "runs/trigger", body)
         except ServerError as error:

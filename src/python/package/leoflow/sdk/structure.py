@@ -6,7 +6,8 @@ from __future__ import annotations
 import enum
 
 from leoflow.common import structure, topology
-from leoflow.common.structure import iso, unless_default
+from leoflow.common.dates import iso
+from leoflow.common.structure import unless_default
 from leoflow.sdk import older_versions, timetables
 from leoflow.sdk.plugins import operator_links
 from leoflow.sdk.weights import rule_of, weight

@@ -6,11 +6,11 @@ The messages are those of `airflow.sdk.execution_time.comms`; the answers are th
 
 from __future__ import annotations
 
-import datetime
 import json
 
 from leoflow.common import leoflow_server, masking
 from leoflow.common.client import ServerError, quote
+from leoflow.common.dates import iso
 from leoflow.common.reports import clean
 from leoflow.sdk import older_versions
 from leoflow.sdk.messages import assets as asset_messages
@@ -150,7 +150,7 @@ class TaskSupervisor(Supervisor):
 
     def trigger(self, message):
         body = {"dag_id": message.dag_id, "run_id": message.run_id, "conf": message.conf or {},
-                "logical_date": stamp(message.logical_date), "run_after": stamp(getattr(message, "run_after", None)),
+                "logical_date": iso(message.logical_date), "run_after": iso(getattr(message, "run_after", None)),
                 "note": getattr(message, "note", None), "reset": bool(message.reset_dag_run)}
         if getattr(message, "partition_key", None) is not None:
             body["partition_key"] = message.partition_key
@@ -173,7 +173,7 @@ class TaskSupervisor(Supervisor):
         return make("DagRunStateResult", **self.ask("runs/state", {"dag_id": message.dag_id, "run_id": message.run_id}))
 
     def previous_run(self, message):
-        body = {"dag_id": message.dag_id, "logical_date": stamp(message.logical_date), "state": plain(message.state)}
+        body = {"dag_id": message.dag_id, "logical_date": iso(message.logical_date), "state": plain(message.state)}
         run = self.ask("runs/previous", body)
         return make("PreviousDagRunResult", dag_run=None if run is None else run_fields(run))
 
@@ -203,7 +203,7 @@ class TaskSupervisor(Supervisor):
 
     def previous_instance(self, message):
         body = {"dag_id": message.dag_id, "task_id": message.task_id, "map_index": message.map_index,
-                "logical_date": stamp(message.logical_date), "state": plain(message.state)}
+                "logical_date": iso(message.logical_date), "state": plain(message.state)}
         return make("PreviousTIResult", task_instance=self.ask("instances/previous", body))
 
     def first_start(self, _message):
@@ -255,7 +255,7 @@ class TaskSupervisor(Supervisor):
 
     def reschedule_task(self, message):
         self.xcoms.flush()
-        self.result.update(state="up_for_reschedule", due=stamp(message.reschedule_date))
+        self.result.update(state="up_for_reschedule", due=iso(message.reschedule_date))
 
     def defer_task(self, message):
         kwargs = message.model_dump(mode="json")["trigger_kwargs"] or {}
@@ -292,12 +292,8 @@ def hide(name, value):
         _secrets_masker().add_mask(value, name)
 
 
-def stamp(value: datetime.datetime | None) -> str | None:
-    return None if value is None else value.isoformat()
-
-
 def dates(message):
-    return None if message.logical_dates is None else [stamp(date) for date in message.logical_dates]
+    return None if message.logical_dates is None else [iso(date) for date in message.logical_dates]
 
 
 def plain(value: Any) -> Any:

@@ -206,13 +206,18 @@ class MapXComArg(Argument):
         return LazySequence(len(values), get)
 
 
-class ZipXComArg(Argument):
-    def __init__(self, args, fillvalue):
+class SeveralArgs(Argument):
+    def __init__(self, args):
         self.args = args
-        self.fillvalue = fillvalue
 
     def operators(self):
         return unique(operator for arg in self.args for operator in arg.operators())
+
+
+class ZipXComArg(SeveralArgs):
+    def __init__(self, args, fillvalue):
+        super().__init__(args)
+        self.fillvalue = fillvalue
 
     def length(self):
         return {"longest" if self.fillvalue is not _MISSING else "shortest": [arg.length() for arg in self.args]}
@@ -224,13 +229,7 @@ class ZipXComArg(Argument):
         return LazySequence(length, lambda index: tuple(column[index] if index < len(column) else self.fillvalue for column in columns))
 
 
-class ConcatXComArg(Argument):
-    def __init__(self, args):
-        self.args = args
-
-    def operators(self):
-        return unique(operator for arg in self.args for operator in arg.operators())
-
+class ConcatXComArg(SeveralArgs):
     def length(self):
         return {"sum": [arg.length() for arg in self.args]}
 

@@ -11,6 +11,7 @@ import os
 from collections import ChainMap
 
 from leoflow.authoring.mapping.xcom_arg import Argument
+from leoflow.common.dates import iso
 from leoflow.common.exceptions import MissingPackage
 from leoflow.common.masking import hide, is_sensitive
 from leoflow.common.signatures import parameters
@@ -32,10 +33,6 @@ def format_date(pattern):
     return lambda value: None if value is None else value.strftime(pattern)
 
 
-def isoformat(value):
-    return None if value is None else value.isoformat()
-
-
 def with_tz(value):
     return None if value is None else value.isoformat().replace("-", "").replace(":", "")
 
@@ -43,7 +40,7 @@ def with_tz(value):
 FILTERS = {
     "ds": format_date("%Y-%m-%d"),
     "ds_nodash": format_date("%Y%m%d"),
-    "ts": isoformat,
+    "ts": iso,
     "ts_nodash": format_date("%Y%m%dT%H%M%S"),
     "ts_nodash_with_tz": with_tz,
 }

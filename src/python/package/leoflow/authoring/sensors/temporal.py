@@ -8,7 +8,14 @@ from leoflow.common.dates import task_datetime, utcnow, zone_name
 from leoflow.common.exceptions import Unsupported
 
 
-class TimeSensor(BaseSensorOperator):
+class MomentSensor(BaseSensorOperator):
+    """Waits until `due` has passed."""
+
+    def poke(self, context):
+        return utcnow() > self.due(context)
+
+
+class TimeSensor(MomentSensor):
     def __init__(self, *, target_time, end_from_trigger=False, **others):
         super().__init__(**others)
         self.target_time = target_time
@@ -27,11 +34,8 @@ class TimeSensor(BaseSensorOperator):
     def due(self, context):
         return self.target_datetime
 
-    def poke(self, context):
-        return utcnow() > self.due(context)
 
-
-class DateTimeSensor(BaseSensorOperator):
+class DateTimeSensor(MomentSensor):
     template_fields = ("target_time",)
 
     def __init__(self, *, target_time, end_from_trigger=False, **others):
@@ -55,11 +59,8 @@ class DateTimeSensor(BaseSensorOperator):
             target = datetime.fromisoformat(target.replace("Z", "+00:00"))
         return target if target.tzinfo else target.replace(tzinfo=timezone.utc)
 
-    def poke(self, context):
-        return utcnow() > self.due(context)
 
-
-class TimeDeltaSensor(BaseSensorOperator):
+class TimeDeltaSensor(MomentSensor):
     template_fields = ("delta",)
 
     def __init__(self, *, delta, end_from_trigger=False, **others):
@@ -76,9 +77,6 @@ class TimeDeltaSensor(BaseSensorOperator):
         # A rendered template is a text with a number of minutes.
         delta = self.delta if isinstance(self.delta, timedelta) else timedelta(minutes=int(self.delta))
         return (run.data_interval_end or run.run_after) + delta
-
-    def poke(self, context):
-        return utcnow() > self.due(context)
 
 
 class DayOfWeekSensor(BaseSensorOperator):
