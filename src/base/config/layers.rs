@@ -3,9 +3,10 @@
 //! recorded. Secrets, the workspace and the datastore are read from `config.yaml` only, because backups and restores
 //! depend on them.
 
+use super::SIZE_LIMIT;
 use super::document::{Problem, line_of, line_of_subkey, to_mapping};
 use super::keys::{KEYS, Notice, ValueError};
-use super::load::{Config, ConfigError, Loaded, SIZE_LIMIT, check, describe, parse, read_file};
+use super::load::{Config, ConfigError, Loaded, check, describe, parse, read_file};
 use super::origin::{Origin, Origins};
 use super::recipient::SecretReference;
 use super::secret_references::{check_secret, resolve};

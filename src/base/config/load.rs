@@ -7,7 +7,7 @@ use super::recipient::UnreadableSecret;
 use super::renamed::rename_deprecated;
 use super::{
     BackupSettings, DEFAULT_ADMIN_EMAIL, DEFAULT_MAX_MAP_LENGTH, DEFAULT_PORT, DEPRECATED, DatastoreSetting,
-    UpgradeSettings,
+    SIZE_LIMIT, UpgradeSettings,
 };
 use crate::build_info;
 use crate::protocol::log;
@@ -17,9 +17,6 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use tracing::Level;
-
-/// Size limit of a config file, or of the file that a secret's reference names, in bytes.
-pub(super) const SIZE_LIMIT: u64 = 1024 * 1024;
 
 /// The settings with defaults filled in. Secrets have no default: setup decides whether a missing one is created or
 /// must be restored from a backup.

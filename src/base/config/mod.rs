@@ -46,6 +46,8 @@ pub fn instance_name(config: Option<&Config>) -> &str {
     config.and_then(|config| config.instance_name.as_deref()).unwrap_or("leoflow")
 }
 
+/// Size limit of a config file, or of the file that a secret's reference names, in bytes.
+const SIZE_LIMIT: u64 = 1024 * 1024;
 /// Default port of the web server.
 pub const DEFAULT_PORT: u16 = 8088;
 /// Airflow's default, `core.max_map_length`.

@@ -2,7 +2,7 @@
 //!
 //! <https://age-encryption.org/v1>
 
-use super::load::SIZE_LIMIT;
+use super::SIZE_LIMIT;
 use crate::sys::fs::files;
 use bech32::{FromBase32 as _, Variant};
 use std::fmt;

@@ -20,7 +20,7 @@ impl Tail {
         Self { path, position: 0, inode: 0, partial: Vec::new() }
     }
 
-    pub fn at_end(path: PathBuf) -> Self {
+    pub(crate) fn at_end(path: PathBuf) -> Self {
         let (position, inode) = std::fs::metadata(&path).map_or((0, 0), |meta| (meta.len(), meta.ino()));
         Self { path, position, inode, partial: Vec::new() }
     }
@@ -35,7 +35,7 @@ impl Tail {
     }
 
     /// Reads new complete lines. A file that does not exist, as during a rotation, has none.
-    pub fn new_lines(&mut self) -> io::Result<Vec<String>> {
+    pub(crate) fn new_lines(&mut self) -> io::Result<Vec<String>> {
         let mut file = match File::open(&self.path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             opened => opened?,

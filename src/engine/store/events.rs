@@ -65,7 +65,7 @@ pub async fn notify(client: &impl GenericClient, event: &Event) -> Result<()> {
 }
 
 /// Sends several events.
-pub async fn notify_all(client: &impl GenericClient, events: &[Event]) -> Result<()> {
+pub(crate) async fn notify_all(client: &impl GenericClient, events: &[Event]) -> Result<()> {
     for event in events {
         notify(client, event).await?;
     }

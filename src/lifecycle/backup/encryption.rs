@@ -53,7 +53,7 @@ impl EncryptTo {
         if recipients.is_empty() { Self::Off } else { Self::Recipients(recipients) }
     }
 
-    pub fn is_off(&self) -> bool {
+    pub(crate) fn is_off(&self) -> bool {
         matches!(self, Self::Off)
     }
 

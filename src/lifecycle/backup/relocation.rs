@@ -142,7 +142,7 @@ impl Relocation {
     }
 
     /// Plans a change of the address or role of the database that the home already uses.
-    pub fn plan_address(home: &Home, to: &DatastoreSetting) -> Result<Self, RelocationError> {
+    pub(crate) fn plan_address(home: &Home, to: &DatastoreSetting) -> Result<Self, RelocationError> {
         Ok(Self { is_same: true, ..Self::planned(home, to)? })
     }
 
@@ -225,7 +225,11 @@ pub async fn relocate(
 }
 
 /// Switches the home's files to another address or role of the same database.
-pub async fn readdress(home: &Home, relocation: &Relocation, reporter: &dyn Reporter) -> Result<(), RelocationError> {
+pub(crate) async fn readdress(
+    home: &Home,
+    relocation: &Relocation,
+    reporter: &dyn Reporter,
+) -> Result<(), RelocationError> {
     let mut journal = begin(home, relocation)?;
     journal.set_at(SWITCH)?;
     finish(home, relocation, journal, reporter).await

@@ -51,7 +51,7 @@ pub async fn check_planned_datastore(home: &Home, plan: &Plan, reporter: &dyn Re
 }
 
 /// Checks that this home can use an external or Docker datastore.
-pub async fn check_datastore(
+pub(crate) async fn check_datastore(
     home: &Home,
     setting: &DatastoreSetting,
     reporter: &dyn Reporter,

@@ -241,7 +241,7 @@ fn write_receipt(home: &Home, plan: &Plan, version: &str, password_shown: bool) 
 }
 
 /// Generates a new password if the last one was never shown because of a kill.
-pub fn renew_unseen_password(home: &Home) -> Result<Option<String>, ApplyError> {
+pub(crate) fn renew_unseen_password(home: &Home) -> Result<Option<String>, ApplyError> {
     if Receipt::load(home)?.is_none_or(|receipt| receipt.password_shown) {
         return Ok(None);
     }

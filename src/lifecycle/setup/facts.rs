@@ -70,7 +70,7 @@ pub enum FactsError {
 
 /// Whether `gather` compares the installed binary with the running one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum InstalledBinary {
+pub(crate) enum InstalledBinary {
     /// Compares the content of both files.
     Compare,
     /// Assumes that they differ, without reading them.
@@ -78,7 +78,12 @@ pub enum InstalledBinary {
 }
 
 /// Gathers the facts. `workspace` applies if the config names none.
-pub fn gather(home: &Home, own_version: &str, workspace: &Path, binary: InstalledBinary) -> Result<Facts, FactsError> {
+pub(crate) fn gather(
+    home: &Home,
+    own_version: &str,
+    workspace: &Path,
+    binary: InstalledBinary,
+) -> Result<Facts, FactsError> {
     // Without the override files: setup must not write their values into `config.yaml`.
     let config = config::read_file(&home.config())?.map(|loaded| loaded.config);
     let workspace = config.as_ref().and_then(|config| config.workspace.clone()).unwrap_or_else(|| workspace.to_owned());

@@ -38,7 +38,7 @@ pub struct Plan {
 
 impl Plan {
     /// The datastore that the plan starts to use, if that is not the managed one.
-    pub fn other_datastore(&self) -> Option<&DatastoreSetting> {
+    pub(crate) fn other_datastore(&self) -> Option<&DatastoreSetting> {
         self.steps.iter().find_map(|step| match step {
             Step::UseDatastore { setting } => Some(setting),
             _ => None,

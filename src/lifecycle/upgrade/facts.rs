@@ -22,7 +22,7 @@ use tokio_postgres::Client;
 
 /// Gathers the facts. `config` is `None` without a `config.yaml`, `own_version` the version of this program, and
 /// `instance` the state of the one that serves the datastore; `client` is connected to the application's database.
-pub async fn gather(
+pub(crate) async fn gather(
     home: &Home,
     config: Option<&Config>,
     own_version: &str,

@@ -42,7 +42,7 @@ pub(crate) fn after_failure(step: Step, undo: Undo) -> FinishAction {
 }
 
 /// The action after the process was killed at `step`.
-pub fn after_interruption(step: Step, undoing: Undoing) -> FinishAction {
+pub(crate) fn after_interruption(step: Step, undoing: Undoing) -> FinishAction {
     match undoing {
         Undoing::Begun => FinishAction::UndoMigrations,
         Undoing::NotBegun => after_failure(step, Undo::Impossible),

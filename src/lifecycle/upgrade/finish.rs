@@ -191,7 +191,7 @@ async fn stop_all_but_datastore(context: &mut UpgradeContext<'_>, state: &State)
 }
 
 /// Removes the PostgreSQL that was installed for the upgrade. No process may run from it.
-pub fn remove_new_postgres(state: &State) -> Result<(), UpgradeError> {
+pub(crate) fn remove_new_postgres(state: &State) -> Result<(), UpgradeError> {
     let Some(folder) = state.new_postgres.as_ref().filter(|folder| folder.exists()) else { return Ok(()) };
     // The folder is renamed first, so that a half-removed folder never counts as complete.
     let renamed = files::temporary_neighbour(folder);

@@ -24,7 +24,7 @@ pub(super) fn make_installed(home: &Home, change: Change) -> Result<(), UpgradeE
 }
 
 /// Migrations that this program has applied without the steps of an upgrade, as at the start of a development build.
-pub struct MigrationAtStart<'a> {
+pub(crate) struct MigrationAtStart<'a> {
     /// The release that applied the migrations before, as the ledger has it.
     pub ledger_release: Option<String>,
     /// The version of this program.

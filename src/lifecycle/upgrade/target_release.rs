@@ -216,7 +216,7 @@ impl TargetRelease {
     }
 
     /// Returns reasons to doubt that the host's manifest is current, see [`doubts`].
-    pub fn doubts(&self, home: &Home, purpose: Purpose, reporter: &dyn Reporter) -> Vec<String> {
+    pub(crate) fn doubts(&self, home: &Home, purpose: Purpose, reporter: &dyn Reporter) -> Vec<String> {
         match &self.origin {
             Origin::Retained { .. } | Origin::Own { .. } => Vec::new(),
             Origin::Host { source, manifest } => doubts(home, manifest, source, purpose, reporter),
@@ -269,7 +269,7 @@ pub fn earlier_failures(home: &Home, to: &Version) -> Vec<String> {
 
 /// Returns reasons to doubt that the host's manifest is current. With [`Purpose::Apply`], records the manifest's date and
 /// the next key that it announces; a failed write is a warning.
-pub fn doubts(
+pub(crate) fn doubts(
     home: &Home,
     manifest: &Manifest,
     source: &Source,

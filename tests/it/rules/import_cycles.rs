@@ -58,7 +58,8 @@ fn paths(code: &str) -> Vec<Module> {
     for prefix in ["crate::", "super::"] {
         for (start, _) in code.match_indices(prefix) {
             let before = &code[..start];
-            if !before.ends_with(|character| is_word(character) || character == ':') {
+            // `$crate` in a macro is the path to what the macro's users need, not an import of its own file.
+            if !before.ends_with(|character| is_word(character) || matches!(character, ':' | '$')) {
                 expand(&code[start..], &[], &mut paths);
             }
         }

@@ -43,7 +43,11 @@ pub async fn instances(client: &impl GenericClient, key: &RunKey, graph: &Graph)
 
 /// Returns the instances that the agent has claimed and the scheduler has not settled. Only these change without a new
 /// revision of the run.
-pub async fn claimed_instances(client: &impl GenericClient, key: &RunKey, graph: &Graph) -> Result<Vec<Instance>> {
+pub(crate) async fn claimed_instances(
+    client: &impl GenericClient,
+    key: &RunKey,
+    graph: &Graph,
+) -> Result<Vec<Instance>> {
     let rows = client.query(&CLAIMED, &[&key.dag_id, &key.run_id]).await?;
     rows.iter().map(|row| instance(row, graph)).collect()
 }

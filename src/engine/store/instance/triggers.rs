@@ -117,7 +117,7 @@ pub async fn waiting(client: &impl GenericClient) -> Result<Vec<Waiting>> {
 }
 
 /// The trigger or request that an instance waits for, including a request without a timeout.
-pub async fn of_instance(client: &impl GenericClient, key: &InstanceKey) -> Result<Option<Waiting>> {
+pub(crate) async fn of_instance(client: &impl GenericClient, key: &InstanceKey) -> Result<Option<Waiting>> {
     let query = format!(
         "SELECT w.*, coalesce(r.dag_version_id, 0) AS dag_version_id, w.timeout_at AS until
          FROM task_trigger w JOIN task_try t USING ({TRY_KEY}) JOIN dag_run r USING (dag_id, run_id)

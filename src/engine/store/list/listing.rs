@@ -177,7 +177,7 @@ impl<'a> Source<'a> {
     }
 
     /// The FROM clause with all joins.
-    pub fn full_from(&self) -> String {
+    pub(crate) fn full_from(&self) -> String {
         self.joins.iter().fold(self.from.to_owned(), |from, (_, join)| format!("{from} {join}"))
     }
 }
@@ -220,7 +220,7 @@ impl PageQuery<'_> {
     }
 
     /// Reads the page that starts or ends at the cursor. `read` converts a row.
-    pub async fn fetch_from<T>(
+    pub(crate) async fn fetch_from<T>(
         self,
         client: &impl GenericClient,
         cursor: &Cursor,

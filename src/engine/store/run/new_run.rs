@@ -96,7 +96,7 @@ pub fn isoformat(date: Timestamp) -> String {
 
 /// Selects the tasks of a new or changed run that get instances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TaskDates {
+pub(crate) enum TaskDates {
     /// The tasks whose own start and end dates include this logical date; all of them without a logical date.
     Include(Option<Timestamp>),
     /// All tasks: a backfill ignores their dates.

@@ -255,7 +255,7 @@ pub(crate) async fn bump_revision(client: &impl GenericClient, key: &RunKey) -> 
 }
 
 /// Completes the backfill of a run that has just ended, if no other run of the backfill is unfinished.
-pub async fn complete_backfill_of(client: &impl GenericClient, run: &RunKey) -> Result<()> {
+pub(crate) async fn complete_backfill_of(client: &impl GenericClient, run: &RunKey) -> Result<()> {
     let query = "SELECT backfill_id FROM dag_run WHERE dag_id = $1 AND run_id = $2 AND backfill_id IS NOT NULL";
     match client.query_opt(query, &[&run.dag_id, &run.run_id]).await? {
         Some(row) => complete_backfill(client, row.get(0)).await,

@@ -26,7 +26,7 @@ pub struct Automatic<'a> {
 
 /// Takes a backup into `backups/` before a change and removes old backups over the limits; `None` if the database
 /// contains no user data.
-pub async fn before_change(reason: &str, context: &Automatic<'_>) -> Result<Option<CreatedBackup>, CreateError> {
+pub(crate) async fn before_change(reason: &str, context: &Automatic<'_>) -> Result<Option<CreatedBackup>, CreateError> {
     if !has_rows(context.source.access).await? {
         return Ok(None);
     }

@@ -230,7 +230,7 @@ fn is_accepted_index(line: &str) -> bool {
 }
 
 /// Counts the rows of every table that a backup contains.
-pub async fn count_all(client: &Client) -> Result<BTreeMap<String, i64>, PgError> {
+pub(crate) async fn count_all(client: &Client) -> Result<BTreeMap<String, i64>, PgError> {
     let survey = survey::survey(client, Tables::Known).await?;
     count(client, survey.tables()).await
 }

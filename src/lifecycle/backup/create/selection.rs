@@ -27,7 +27,7 @@ pub enum Selection {
 /// Maximum number of nested folders; deeper trees are a mistake or an attack.
 const DEPTH_LIMIT: usize = 100;
 /// Reason for skipping folders and backups of Leoflow.
-pub const BELONGS_TO_LEOFLOW: &str = "it belongs to Leoflow";
+pub(crate) const BELONGS_TO_LEOFLOW: &str = "it belongs to Leoflow";
 
 /// Classifies a path relative to the workspace; `entry` is its last component, in `folder`.
 pub fn in_workspace(folder: &Folder, entry: &Entry, path: &Path, own: &OwnBackups) -> Selection {
@@ -49,7 +49,7 @@ pub fn in_workspace(folder: &Folder, entry: &Entry, path: &Path, own: &OwnBackup
 }
 
 /// Classifies a path relative to the task logs.
-pub fn in_task_logs(folder: &Folder, entry: &Entry, path: &Path) -> Selection {
+pub(crate) fn in_task_logs(folder: &Folder, entry: &Entry, path: &Path) -> Selection {
     if let Some(reason) = unsupported_path_reason(path) {
         return Selection::Skipped(reason.to_owned());
     }
@@ -143,12 +143,12 @@ fn walk_below<E>(
 }
 
 /// Lists the paths in a workspace that backups omit, each with everything below it.
-pub fn omitted_in_workspace(root: &Folder, own: &OwnBackups) -> io::Result<Vec<PathBuf>> {
+pub(crate) fn omitted_in_workspace(root: &Folder, own: &OwnBackups) -> io::Result<Vec<PathBuf>> {
     find_omitted(root, &|folder, entry, path| in_workspace(folder, entry, path, own))
 }
 
 /// Lists the paths in the task logs that backups omit.
-pub fn omitted_in_task_logs(root: &Folder) -> io::Result<Vec<PathBuf>> {
+pub(crate) fn omitted_in_task_logs(root: &Folder) -> io::Result<Vec<PathBuf>> {
     find_omitted(root, &in_task_logs)
 }
 

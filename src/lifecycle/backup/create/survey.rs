@@ -163,7 +163,7 @@ pub(crate) async fn survey(client: &impl GenericClient, scope: Tables) -> Result
 
 /// Describes the present objects and privileges that a restore would lose, for its plan. A restore on an external
 /// server keeps the user's objects.
-pub async fn not_restored(client: &impl GenericClient, access: &Access) -> Result<Vec<String>, PgError> {
+pub(crate) async fn not_restored(client: &impl GenericClient, access: &Access) -> Result<Vec<String>, PgError> {
     let survey = survey(client, Tables::Known).await?;
     let others = survey.others.into_iter().filter(|_| access.owns_server());
     let mut names: Vec<String> = others.map(|(name, reason)| format!("{name} ({reason})")).collect();

@@ -13,7 +13,7 @@ pub enum Compression {
 }
 
 /// True when a file's name marks it as encrypted.
-pub fn is_encrypted_name(path: &Path) -> bool {
+pub(crate) fn is_encrypted_name(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "age")
 }
 

@@ -149,7 +149,7 @@ pub struct Ready {
 }
 
 /// Loads and verifies the staged dump. Leaves nothing behind on an error.
-pub async fn load_and_verify(
+pub(crate) async fn load_and_verify(
     home: &Home,
     access: &Access,
     staged: Staged,
@@ -212,7 +212,12 @@ pub struct Records {
 
 impl Ready {
     /// Makes the backup current. No other process may use the home or be connected to its databases.
-    pub async fn make_current(self, home: &Home, access: &Access, records: &Records) -> Result<(), RestoreError> {
+    pub(crate) async fn make_current(
+        self,
+        home: &Home,
+        access: &Access,
+        records: &Records,
+    ) -> Result<(), RestoreError> {
         let staged = &self.staged;
         let restore_dir = &staged.restore_dir;
         let write = |path: &Path, source| RestoreError::Write { path: path.to_owned(), source };
@@ -370,7 +375,7 @@ pub fn has_leftovers(home: &Home) -> bool {
 
 /// Removes leftovers of killed restores and verifications: first from the server, because the directories identify the
 /// databases. The caller holds the home's lock or the operation lock, and no exchange is in progress.
-pub async fn remove_restore_leftovers(home: &Home, access: Option<&Access>) -> Result<(), RestoreError> {
+pub(crate) async fn remove_restore_leftovers(home: &Home, access: Option<&Access>) -> Result<(), RestoreError> {
     if let Some(access) = access {
         leftovers::remove_from(home, access).await?;
     }

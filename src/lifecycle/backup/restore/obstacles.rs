@@ -28,7 +28,7 @@ pub enum Obstacle {
 
 /// Finds an obstacle to an exchange, which renames files of the home and the entries of the workspace and task logs.
 /// Like the other functions, returns `None` if there is no obstacle.
-pub fn find_in_exchange(home: &Home, workspace: Option<&Path>) -> io::Result<Option<Obstacle>> {
+pub(crate) fn find_in_exchange(home: &Home, workspace: Option<&Path>) -> io::Result<Option<Obstacle>> {
     for file in [home.config(), home.receipt()] {
         if let Some(obstacle) = find_in_file(&file)? {
             return Ok(Some(obstacle));
@@ -78,7 +78,7 @@ fn find_in_entries(real: &Path, omitted: &[PathBuf], allows: Allows<'_>) -> io::
 }
 
 /// Finds an obstacle to moving the data directory.
-pub fn find_in_cluster(home: &Home) -> io::Result<Option<Obstacle>> {
+pub(crate) fn find_in_cluster(home: &Home) -> io::Result<Option<Obstacle>> {
     let data = home.postgres_data();
     match fs::symlink_metadata(&data) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

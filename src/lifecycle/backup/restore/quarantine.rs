@@ -42,7 +42,7 @@ pub enum QuarantineError {
 }
 
 /// Returns an unused path in the cluster's folder, for the unreadable file or folder `name`.
-pub fn quarantine_path(home: &Home, name: &str) -> PathBuf {
+pub(crate) fn quarantine_path(home: &Home, name: &str) -> PathBuf {
     let time = clock::now_rfc3339().replace(['-', ':'], "");
     let path = home.postgres().join(format!("{name}.damaged-{time}"));
     match path.exists() {

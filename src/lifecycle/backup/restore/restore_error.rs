@@ -43,7 +43,7 @@ pub enum RestoreError {
 
 impl RestoreError {
     /// True when the backup is encrypted and no given key or passphrase decrypts it.
-    pub fn cannot_decrypt(&self) -> bool {
+    pub(crate) fn cannot_decrypt(&self) -> bool {
         matches!(self, Self::NotOpened { why, .. } if !matches!(why, NotOpened::Unusable(_)))
     }
 

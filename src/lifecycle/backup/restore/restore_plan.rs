@@ -140,7 +140,7 @@ pub enum ConfigRefusal {
 }
 
 /// Adapts a backup's configuration to this machine.
-pub fn adapted_config(text: &str, machine: &Machine<'_>) -> Result<String, ConfigRefusal> {
+pub(crate) fn adapted_config(text: &str, machine: &Machine<'_>) -> Result<String, ConfigRefusal> {
     let text = &config::with_new_names(text)?;
     let config = config::parse(text, config::DEPRECATED).map_err(ConfigRefusal::Invalid)?.config;
     for (key, value) in [
@@ -181,7 +181,7 @@ pub fn adapted_config(text: &str, machine: &Machine<'_>) -> Result<String, Confi
 }
 
 /// Names of the settings in a backup's configuration that [`Protected::Unset`] removes.
-pub fn protected_settings(text: &str) -> Vec<&'static str> {
+pub(crate) fn protected_settings(text: &str) -> Vec<&'static str> {
     let Ok(loaded) = config::parse(text, config::DEPRECATED) else { return Vec::new() };
     let names = PROTECTED.into_iter().filter_map(config::Setting::find);
     names.filter(|setting| setting.value_in(&loaded).is_some()).map(|setting| setting.name).collect()

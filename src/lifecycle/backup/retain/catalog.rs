@@ -54,7 +54,7 @@ impl Proof {
     }
 
     /// True after a successful test restore.
-    pub fn is_test_restored(&self) -> bool {
+    pub(crate) fn is_test_restored(&self) -> bool {
         self.ok && !self.quick
     }
 }
@@ -84,7 +84,7 @@ const SECOND: i128 = 1_000_000_000;
 
 /// Identifies the content of a backup file without reading it. The fields are those of [`StoredProof`].
 #[derive(Debug, PartialEq, Eq)]
-pub struct FileVersion {
+pub(crate) struct FileVersion {
     path: PathBuf,
     size: u64,
     modified: i128,
@@ -126,7 +126,7 @@ fn read_proofs(home: &Home) -> io::Result<Vec<StoredProof>> {
 }
 
 /// The stored proof of a backup; `None` if there is none or the file has changed since.
-pub fn known_proof(home: &Home, path: &Path) -> Option<Proof> {
+pub(crate) fn known_proof(home: &Home, path: &Path) -> Option<Proof> {
     let file = FileVersion::of(path).ok()?;
     stored_proofs(home).into_iter().find(|stored| stored.is_of(&file)).map(|stored| stored.proof)
 }
@@ -140,7 +140,7 @@ pub fn last_test_restore(home: &Home) -> Option<String> {
 }
 
 /// True for a file in the home's `backups` folder.
-pub fn is_in_home(home: &Home, path: &Path) -> bool {
+pub(crate) fn is_in_home(home: &Home, path: &Path) -> bool {
     let backups = home.backups().canonicalize();
     path.canonicalize().ok().zip(backups.ok()).is_some_and(|(path, backups)| path.starts_with(backups))
 }
@@ -154,7 +154,7 @@ pub fn is_newest(home: &Home, path: &Path) -> bool {
 /// Stores the proof of the backup at `path`. `verified` is the file before its verification. A file that changes during
 /// the verification, for example because it is still being copied, gets no proof, nor does a
 /// link that now points to another file.
-pub fn store_proof(home: &Home, path: &Path, verified: FileVersion, proof: &Proof) -> io::Result<()> {
+pub(crate) fn store_proof(home: &Home, path: &Path, verified: FileVersion, proof: &Proof) -> io::Result<()> {
     if FileVersion::of(path)? != verified {
         return Err(io::Error::other("the file was changed during its verification; verify it again"));
     }
@@ -180,7 +180,7 @@ pub fn store_proof(home: &Home, path: &Path, verified: FileVersion, proof: &Proo
 
 /// Verifies an encrypted backup without its key, by comparing its bytes with those that this machine wrote. `None` if
 /// this machine has no record of the backup.
-pub fn compare_bytes(home: &Home, path: &Path) -> io::Result<Option<Proof>> {
+pub(crate) fn compare_bytes(home: &Home, path: &Path) -> io::Result<Option<Proof>> {
     let mut hashed = Hashed::new(fs::File::open(path)?);
     io::copy(&mut hashed, &mut io::sink())?;
     let (sha256, records) = (hashed.sha256().to_string(), encrypted_records(home)?);

@@ -63,7 +63,7 @@ pub(crate) fn encrypted_records(home: &Home) -> io::Result<Vec<EncryptedRecord>>
 }
 
 /// Records an encrypted backup; does nothing for others.
-pub fn record_created(home: &Home, backup: &CreatedBackup) -> io::Result<()> {
+pub(crate) fn record_created(home: &Home, backup: &CreatedBackup) -> io::Result<()> {
     let name = backup.path.file_name().and_then(OsStr::to_str);
     let Some(name) = name.filter(|_| backup.encrypted) else { return Ok(()) };
     let note = EncryptedRecord {

@@ -27,13 +27,13 @@ use scratch::{RestoreId, Scratch};
 use staging::StagingServer;
 
 /// Compares the hash of every entry with the manifest. Returns the manifest.
-pub fn verify_hashes(input: &Input, reporter: &dyn Reporter) -> Result<Manifest, RestoreError> {
+pub(crate) fn verify_hashes(input: &Input, reporter: &dyn Reporter) -> Result<Manifest, RestoreError> {
     read(input, &mut NoSink, reporter)
 }
 
 /// Verifies the hashes and restores the backup into a temporary database. Removes its files and databases afterwards.
 /// `version` is the version of this program.
-pub async fn test_restore(
+pub(crate) async fn test_restore(
     home: &Home,
     access: &Access,
     input: &Input,

@@ -60,7 +60,7 @@ impl Datastore {
 
     /// Takes the operation lock and opens the datastore. A scheduled operation waits for another one instead of
     /// failing; it fails when the instance has stopped since, because the user wants the home unused then.
-    pub async fn open_locked(
+    pub(crate) async fn open_locked(
         context: &OperationContext<'_>,
         command: &str,
         started_by: StartedBy,
@@ -92,7 +92,7 @@ impl Datastore {
     }
 
     /// Like [`Self::open`], for a caller that holds the home's lock; the datastore keeps it.
-    pub async fn open_held(home: &Home, home_lock: HomeLock) -> Result<Self, OperationError> {
+    pub(crate) async fn open_held(home: &Home, home_lock: HomeLock) -> Result<Self, OperationError> {
         check(home)?;
         let access = access(home)?;
         let server = PrivateServer::start(home, &access.installation, &access.endpoint, &access.credentials).await?;

@@ -112,7 +112,7 @@ impl OperationContext<'_> {
     }
 
     /// Refuses an interrupted operation, for a read-only command, which cannot know the final state.
-    pub fn refuse_interrupted(&self) -> Result<(), OperationError> {
+    pub(crate) fn refuse_interrupted(&self) -> Result<(), OperationError> {
         if self.is_cluster_moved_away() {
             return Err(OperationError::RestoreInterrupted);
         }

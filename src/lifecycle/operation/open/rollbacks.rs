@@ -32,7 +32,7 @@ pub fn refuse_during_rollback(home: &Home) -> Result<(), OperationError> {
 impl OperationContext<'_> {
     /// Finishes an interrupted rollback by backup, or discards one that had changed nothing; `None` when there was
     /// none. Fails for a rollback that another process is performing, and in a dry run for every rollback.
-    pub async fn settle_rollback(&self, dry_run: DryRun) -> Result<Option<Settled>, OperationError> {
+    pub(crate) async fn settle_rollback(&self, dry_run: DryRun) -> Result<Option<Settled>, OperationError> {
         if env_vars::is_set(RESTORE_OF_ROLLBACK) {
             return Ok(None);
         }

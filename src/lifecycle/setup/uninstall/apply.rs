@@ -174,7 +174,7 @@ fn restore_workspace(removal: &WorkspaceRemoval) -> Result<Option<PathBuf>, Remo
 }
 
 /// Message about a workspace that an undone purge could not rename back.
-pub fn workspace_not_restored(workspace: &Path) -> String {
+pub(crate) fn workspace_not_restored(workspace: &Path) -> String {
     format!("the workspace is at {}, because its original path is occupied", workspace.display())
 }
 

@@ -132,7 +132,7 @@ fn containing(repositories: &[Repository]) -> String {
 impl UninstallPlan {
     /// True when another plan removes the same; sizes may differ. So may parts without data: an instance that started a
     /// moment ago still installs what its server needs.
-    pub fn removes_the_same(&self, other: &Self) -> bool {
+    pub(crate) fn removes_the_same(&self, other: &Self) -> bool {
         let paths = |parts: &[Part]| -> Vec<PathBuf> {
             parts.iter().filter(|part| part.is_data).map(|part| part.path.clone()).collect()
         };

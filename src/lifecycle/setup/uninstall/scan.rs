@@ -23,7 +23,7 @@ const OTHER_REPOSITORIES: [(&str, &str); 5] =
     [(".hg", "Mercurial"), (".svn", "Subversion"), (".bzr", "Bazaar"), (".jj", "Jujutsu"), ("_darcs", "Darcs")];
 
 /// Gathers the facts. For a purge, also walks the home and the workspace for other users' files and unsaved work.
-pub fn gather(home: &Home, request: &Request) -> Result<UninstallFacts, RemoveError> {
+pub(crate) fn gather(home: &Home, request: &Request) -> Result<UninstallFacts, RemoveError> {
     let receipt = Receipt::load(home)?;
     let io = |path: &Path| {
         let path = path.to_owned();

@@ -62,7 +62,7 @@ pub struct ReleaseFile {
 }
 
 impl ReleaseFile {
-    pub fn from_asset(asset: &Asset) -> Result<Self, ManifestError> {
+    pub(crate) fn from_asset(asset: &Asset) -> Result<Self, ManifestError> {
         Ok(Self { url: asset.url.clone(), sha256: asset.sha256()?.to_owned(), size: asset.size })
     }
 

@@ -101,7 +101,7 @@ pub(crate) fn upgrade_path(changes: &[Change]) -> Vec<&Change> {
 }
 
 /// The target of a rollback from `version`: the release from which it was installed; `None` if no upgrade led to it.
-pub fn rollback_target(changes: &[Change], version: &Version) -> Option<Version> {
+pub(crate) fn rollback_target(changes: &[Change], version: &Version) -> Option<Version> {
     upgrade_path(changes).into_iter().rev().find(|change| change.to == *version).map(|change| change.from.clone())
 }
 
@@ -134,7 +134,7 @@ pub(crate) fn rolled_back_at<'a>(changes: &'a [Change], version: &Version) -> Op
 
 /// The backups that a rollback to a release in `versions/` needs. Pruning must not remove them, so a failed read is an
 /// error.
-pub fn rollback_backups(home: &Home) -> io::Result<Vec<PathBuf>> {
+pub(crate) fn rollback_backups(home: &Home) -> io::Result<Vec<PathBuf>> {
     folders::entries(&home.versions())?;
     let is_kept = |version: &Version| stage::program_of(home, version).exists();
     let changes = read(home)?;
@@ -151,20 +151,20 @@ pub fn rollback_backups(home: &Home) -> io::Result<Vec<PathBuf>> {
 }
 
 /// The last change, if it is a rollback that another command finished and no rollback command has reported yet.
-pub fn finished_by_another(changes: &[Change]) -> Option<&Change> {
+pub(crate) fn finished_by_another(changes: &[Change]) -> Option<&Change> {
     changes.last().filter(|change| change.finished_by_another)
 }
 
 /// Whether a rollback command has reported the finished rollback to the user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reported {
+pub(crate) enum Reported {
     /// Another command finished the rollback.
     No,
     Yes,
 }
 
 /// Sets or clears `finished_by_another` of the last change, if that is a rollback.
-pub fn set_finished_by_another(home: &Home, reported: Reported) -> io::Result<()> {
+pub(crate) fn set_finished_by_another(home: &Home, reported: Reported) -> io::Result<()> {
     let is_marked = reported == Reported::No;
     let mut entries = read(home)?;
     if let Some(last) =

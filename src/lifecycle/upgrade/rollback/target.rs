@@ -35,7 +35,7 @@ pub enum RollbackTargetError {
 }
 
 /// The target of a rollback, and the plan.
-pub struct RollbackTarget {
+pub(crate) struct RollbackTarget {
     pub to: Version,
     pub plan: UpgradePlan,
     pub rollback_plan: RollbackPlan,
@@ -114,7 +114,7 @@ async fn read_schema(
 
 /// Returns the version that `bin/` links to, if the last upgrade or rollback installed it. The running supervisor may
 /// still have the previous version, if it could not be replaced.
-pub fn version_of_last_change(home: &Home) -> Option<Version> {
+pub(crate) fn version_of_last_change(home: &Home) -> Option<Version> {
     let linked = Version::parse(&setup::linked_version(home)?).ok()?;
     history::history(home).pop().map(|change| change.to).filter(|to| *to == linked)
 }
@@ -148,7 +148,7 @@ pub fn needs(
 }
 
 /// Refuses a rollback without enough free disk space.
-pub fn check_space(home: &Home, facts: &UpgradeFacts, needs: &[Need]) -> Result<(), RollbackRefusal> {
+pub(crate) fn check_space(home: &Home, facts: &UpgradeFacts, needs: &[Need]) -> Result<(), RollbackRefusal> {
     let needed = capacity::total(needs);
     match facts.free_bytes.filter(|free| *free < needed) {
         Some(free) => Err(RollbackRefusal::Space { needs: needs.to_vec(), free, backups: backups_bytes(home) }),

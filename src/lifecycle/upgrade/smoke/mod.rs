@@ -129,7 +129,7 @@ impl Smoke<'_> {
     }
 
     /// Collects the faults of the running release. Fails if the import errors cannot be listed.
-    pub async fn known_faults(&self) -> Result<KnownFaults, SmokeError> {
+    pub(crate) async fn known_faults(&self) -> Result<KnownFaults, SmokeError> {
         let import_errors = Some(self.import_errors().await?);
         let grids = self.grids().await.map(|grids| grids.failed.into_keys().collect()).unwrap_or_default();
         let trial_task = self.run_trial_task().await.is_err() && self.run_trial_task().await.is_err();

@@ -31,7 +31,7 @@ pub enum DeclarationError {
 
 impl DeclarationError {
     /// Adds to the reason the file, setting or variable that contains the line.
-    pub fn in_origin(origin: impl ToString) -> impl Fn(LineError) -> Self {
+    pub(crate) fn in_origin(origin: impl ToString) -> impl Fn(LineError) -> Self {
         move |source| Self::In { origin: origin.to_string(), source }
     }
 }
