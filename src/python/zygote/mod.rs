@@ -21,7 +21,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// Limit of processor time for loading, in clock ticks of 10 ms. Airflow's own SDK takes two seconds, and ten if it is
@@ -45,7 +45,10 @@ const MARK_PLACEHOLDER: &str = "________________________";
 pub struct Zygote {
     socket: Rc<SeqPacket>,
     pid: i32,
-    readiness: Rc<Readiness>,
+    /// When the first message, which says that the zygote is ready or has failed, was received.
+    loaded_at: watch::Receiver<Option<Instant>>,
+    /// `None` before the message arrives, and after `ready` has returned it.
+    first_message: Rc<RefCell<Option<io::Result<Ready>>>>,
     last_id: Cell<u64>,
     /// The id of a fork request whose answer is late, and when it was sent.
     late_fork: Cell<Option<(u64, Instant)>>,
@@ -57,40 +60,6 @@ pub struct Ready {
     pub path: Vec<PathBuf>,
     /// Libraries that the zygote could not preload, each with the reason.
     pub left_out: BTreeMap<String, String>,
-}
-
-/// Receives the zygote's first message, which says that it is ready or has failed.
-#[derive(Default)]
-struct Readiness {
-    /// `None` before the message arrives, and after `Zygote::ready` has returned it.
-    first_message: RefCell<Option<io::Result<Ready>>>,
-    /// When the message was received.
-    loaded_at: Cell<Option<Instant>>,
-    /// Notified when the message is received.
-    received: Notify,
-}
-
-impl Readiness {
-    async fn listen(&self, socket: &SeqPacket, pid: i32) {
-        let first_message = match first_answer(socket, pid).await {
-            Ok(Answer::Ready { path, left_out }) => Ok(Ready { path, left_out }),
-            Ok(Answer::Failed { error, .. }) => Err(io::Error::other(error)),
-            Ok(Answer::Forked { .. }) => Err(io::Error::other("its first message does not say that it is ready")),
-            Err(error) => Err(error),
-        };
-        *self.first_message.borrow_mut() = Some(first_message);
-        self.loaded_at.set(Some(Instant::now()));
-        self.received.notify_waiters();
-    }
-
-    async fn wait(&self) {
-        let received = self.received.notified();
-        tokio::pin!(received);
-        received.as_mut().enable();
-        if self.loaded_at.get().is_none() {
-            received.await;
-        }
-    }
 }
 
 #[derive(Deserialize)]
@@ -158,29 +127,36 @@ impl Zygote {
             ..Spawn::new(&interpreter.program, errors.as_fd())
         };
         let pid = spawn.start().map_err(io::Error::other)?;
-        let (socket, readiness) = (Rc::new(socket), Rc::new(Readiness::default()));
-        let (receiver, listener) = (socket.clone(), readiness.clone());
-        tokio::task::spawn_local(async move { listener.listen(&receiver, pid).await });
-        Ok(Self { socket, pid, readiness, last_id: Cell::new(0), late_fork: Cell::new(None) })
+        let (socket, first_message) = (Rc::new(socket), Rc::new(RefCell::new(None)));
+        let (receiver, message) = (socket.clone(), first_message.clone());
+        let (loaded, loaded_at) = watch::channel(None);
+        tokio::task::spawn_local(async move {
+            *message.borrow_mut() = Some(receive_ready(&receiver, pid).await);
+            loaded.send_replace(Some(Instant::now()));
+        });
+        Ok(Self { socket, pid, loaded_at, first_message, last_id: Cell::new(0), late_fork: Cell::new(None) })
     }
 
     /// Waits for the first message; `None` if it has not arrived within `limit`, or was returned before.
     pub async fn ready(&self, limit: Duration) -> io::Result<Option<Ready>> {
         // After a timeout the message is missing.
-        let _ = tokio::time::timeout(limit, self.readiness.wait()).await;
-        self.readiness.first_message.take().transpose()
+        let _ = tokio::time::timeout(limit, self.loaded_at.clone().wait_for(Option::is_some)).await;
+        self.first_message.take().transpose()
     }
 
     /// When the zygote became ready or failed; `None` while it loads.
     pub fn loaded_at(&self) -> Option<Instant> {
-        self.readiness.loaded_at.get()
+        *self.loaded_at.borrow()
     }
 
     /// The future completes when the zygote is ready or has failed; `None` if it no longer loads.
     pub fn loading(&self) -> Option<impl Future<Output = ()> + use<>> {
-        let readiness = self.readiness.clone();
-        let has_loaded = readiness.loaded_at.get().is_some();
-        (!has_loaded).then_some(async move { readiness.wait().await })
+        let mut loaded_at = self.loaded_at.clone();
+        let is_loading = loaded_at.borrow().is_none();
+        is_loading.then_some(async move {
+            // The sender is dropped after it has sent.
+            let _ = loaded_at.wait_for(Option::is_some).await;
+        })
     }
 
     /// Sends a fork request (a JSON object, to which this adds an `id`) with the descriptors. Returns the pid of the
@@ -229,6 +205,14 @@ impl Zygote {
                 Some(_) => {}
             }
         }
+    }
+}
+
+async fn receive_ready(socket: &SeqPacket, pid: i32) -> io::Result<Ready> {
+    match first_answer(socket, pid).await? {
+        Answer::Ready { path, left_out } => Ok(Ready { path, left_out }),
+        Answer::Failed { error, .. } => Err(io::Error::other(error)),
+        Answer::Forked { .. } => Err(io::Error::other("its first message does not say that it is ready")),
     }
 }
 
@@ -297,7 +281,8 @@ mod tests {
             // No process has this pid.
             let (socket, pid) = (Rc::new(ours), i32::MAX);
             let late_fork = Cell::new(Some((1, Instant::now())));
-            let zygote = Zygote { socket, pid, readiness: Rc::default(), last_id: Cell::new(1), late_fork };
+            let (loaded_at, first_message) = (watch::channel(None).1, Rc::default());
+            let zygote = Zygote { socket, pid, loaded_at, first_message, last_id: Cell::new(1), late_fork };
             let request = json!({"folder": "f"});
             assert_eq!(zygote.fork(&request, &[]).await.unwrap(), None, "a late answer does not block the request");
             theirs.send(br#"{"id": 1, "pid": 11}"#, &[]).await.unwrap();
