@@ -6,7 +6,7 @@ use super::cursor::{Cursor, ReadDirection, after_cursor};
 use super::field::{Column, Filter, ListField};
 use super::filter::FieldTest;
 use crate::store::Result;
-use crate::store::rows::FromRow;
+use crate::store::rows::{FromRow, fetch_one};
 use leoflow_postgres::GenericClient;
 use std::cmp::Ordering;
 use tokio_postgres::Row;
@@ -118,12 +118,61 @@ impl<F: ListField> Listing<F> {
         read: impl Fn(&Row) -> T,
     ) -> Result<ListPage<T>> {
         let (order, page, cursor) = (self.full_order(), self.page, self.cursor.take());
-        let query = PageQuery { source, key: &key::<F>(), conditions: self.conditions(), order, page };
-        match cursor {
-            None => query.fetch(client, read).await,
-            Some(cursor) => query.fetch_from(client, &cursor, read).await,
-        }
+        let conditions = self.conditions();
+        let condition = conditions.sql();
+        let counted = format!("FROM {} WHERE {condition}", source.needed_from(&condition));
+        let Some(cursor) = cursor else {
+            let total = fetch_one(client, &format!("SELECT count(*) {counted}"), &conditions.values()).await?;
+            let mut values = conditions.values();
+            let mut limit = String::new();
+            if page.limit.is_some() || page.offset > 0 {
+                limit = format!("LIMIT ${} OFFSET ${}", values.len() + 1, values.len() + 2);
+                values.extend([&page.limit as &(dyn ToSql + Sync), &page.offset]);
+            }
+            let order = order_by(&order, ReadDirection::Forward);
+            let query = source.page_sql(&key::<F>(), source.columns, &condition, &order, &limit);
+            let rows = client.query(&query, &values).await?.iter().map(read).collect();
+            return Ok(ListPage { rows, total, total_limit: None, next: None, previous: None });
+        };
+        let count = format!("SELECT count(*) FROM (SELECT {counted} LIMIT {MAX_COUNTED}) AS counted");
+        let total = fetch_one(client, &count, &conditions.values()).await?;
+        let limit = page.limit.unwrap_or(MAX_COUNTED);
+        let (rows, next, previous) = cursor_page::<F>(client, source, conditions, &order, &cursor, limit).await?;
+        let rows = rows.iter().map(read).collect();
+        Ok(ListPage { rows, total, total_limit: Some(MAX_COUNTED), next, previous })
     }
+}
+
+/// Reads at most `limit` rows that start or end at the cursor, with the cursors of the next and the previous page.
+async fn cursor_page<F: ListField>(
+    client: &impl GenericClient,
+    source: &Source<'_>,
+    mut conditions: Conditions,
+    order: &[Order<Column>],
+    cursor: &Cursor,
+    limit: i64,
+) -> Result<(Vec<Row>, Option<String>, Option<String>)> {
+    let is_backward = matches!(cursor, Cursor::Before(_));
+    let direction = if is_backward { ReadDirection::Backward } else { ReadDirection::Forward };
+    if *cursor != Cursor::First {
+        let (sql, values) = after_cursor(order, cursor.values(), direction);
+        conditions.add(&sql, values);
+    }
+    let keys: Vec<String> = order.iter().map(|order| format!("({})::text", order.field.sql)).collect();
+    let columns = format!("{}, ARRAY[{}] AS cursor_values", source.columns, keys.join(", "));
+    let one_more = format!("LIMIT {}", limit.saturating_add(1));
+    let query = source.page_sql(&key::<F>(), &columns, &conditions.sql(), &order_by(order, direction), &one_more);
+    let mut rows = client.query(&query, &conditions.values()).await?;
+    let has_more = i64::try_from(rows.len()).is_ok_and(|count| count > limit);
+    rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    if is_backward {
+        rows.reverse();
+    }
+    let (has_previous, has_next) = if is_backward { (has_more, true) } else { (*cursor != Cursor::First, has_more) };
+    let write = |row: &Row, direction| Cursor::write(&row.get::<_, Vec<Option<String>>>("cursor_values"), direction);
+    let next = rows.last().filter(|_| has_next).map(|row| write(row, ReadDirection::Forward));
+    let previous = rows.first().filter(|_| has_previous).map(|row| write(row, ReadDirection::Backward));
+    Ok((rows, next, previous))
 }
 
 fn key<F: ListField>() -> Vec<Column> {
@@ -188,81 +237,6 @@ fn mentions(sql: &str, alias: &str) -> bool {
         let before = sql[..position].chars().next_back();
         before.is_none_or(|c| !c.is_alphanumeric() && c != '_')
     })
-}
-
-/// A page of a list, from the tables of `source`.
-pub(super) struct PageQuery<'a> {
-    pub source: &'a Source<'a>,
-    pub key: &'a [Column],
-    pub conditions: Conditions,
-    /// Includes the columns of the key, so that it decides between any two rows.
-    pub order: Vec<Order<Column>>,
-    pub page: Page,
-}
-
-impl PageQuery<'_> {
-    /// Reads the page that the offset selects. `read` converts a row.
-    pub async fn fetch<T>(self, client: &impl GenericClient, read: impl Fn(&Row) -> T) -> Result<ListPage<T>> {
-        let Self { source, key, conditions, order, page } = self;
-        let condition = conditions.sql();
-        let count = format!("SELECT count(*) {}", counted(source, &condition));
-        let total = client.query_one(&count, &conditions.values()).await?.get(0);
-        let mut values = conditions.values();
-        let count = values.len();
-        let mut limit = String::new();
-        if page.limit.is_some() || page.offset > 0 {
-            limit = format!("LIMIT ${} OFFSET ${}", count + 1, count + 2);
-            values.extend([&page.limit as &(dyn ToSql + Sync), &page.offset]);
-        }
-        let query = source.page_sql(key, source.columns, &condition, &order_by(&order, ReadDirection::Forward), &limit);
-        let rows = client.query(&query, &values).await?.iter().map(read).collect();
-        Ok(ListPage { rows, total, total_limit: None, next: None, previous: None })
-    }
-
-    /// Reads the page that starts or ends at the cursor. `read` converts a row.
-    pub(crate) async fn fetch_from<T>(
-        self,
-        client: &impl GenericClient,
-        cursor: &Cursor,
-        read: impl Fn(&Row) -> T,
-    ) -> Result<ListPage<T>> {
-        let Self { source, key, mut conditions, order, page } = self;
-        let counted = counted(source, &conditions.sql());
-        let count = format!("SELECT count(*) FROM (SELECT {counted} LIMIT {MAX_COUNTED}) AS counted");
-        let total = client.query_one(&count, &conditions.values()).await?.get(0);
-        let is_backward = matches!(cursor, Cursor::Before(_));
-        let direction = if is_backward { ReadDirection::Backward } else { ReadDirection::Forward };
-        if *cursor != Cursor::First {
-            let (sql, values) = after_cursor(&order, cursor.values(), direction);
-            conditions.add(&sql, values);
-        }
-        let limit = page.limit.unwrap_or(MAX_COUNTED);
-        let keys: Vec<String> = order.iter().map(|order| format!("({})::text", order.field.sql)).collect();
-        let columns = format!("{}, ARRAY[{}] AS cursor_values", source.columns, keys.join(", "));
-        let one_more = format!("LIMIT {}", limit.saturating_add(1));
-        let query = source.page_sql(key, &columns, &conditions.sql(), &order_by(&order, direction), &one_more);
-        let mut rows = client.query(&query, &conditions.values()).await?;
-        let has_more = i64::try_from(rows.len()).is_ok_and(|count| count > limit);
-        rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-        if is_backward {
-            rows.reverse();
-        }
-        let (has_previous, has_next) =
-            if is_backward { (has_more, true) } else { (*cursor != Cursor::First, has_more) };
-        let cursor_values = |row: &Row| row.get::<_, Vec<Option<String>>>("cursor_values");
-        let next =
-            rows.last().filter(|_| has_next).map(|row| Cursor::write(&cursor_values(row), ReadDirection::Forward));
-        let previous = rows
-            .first()
-            .filter(|_| has_previous)
-            .map(|row| Cursor::write(&cursor_values(row), ReadDirection::Backward));
-        Ok(ListPage { rows: rows.iter().map(read).collect(), total, total_limit: Some(MAX_COUNTED), next, previous })
-    }
-}
-
-/// The FROM and WHERE clauses of the count.
-fn counted(source: &Source<'_>, conditions: &str) -> String {
-    format!("FROM {} WHERE {conditions}", source.needed_from(conditions))
 }
 
 /// The terms of the ORDER BY clause; they are reversed when the rows are read backward.
