@@ -11,7 +11,7 @@ pub mod verify;
 
 pub use create::collect::CollectError;
 pub(crate) use create::selection::files_size;
-pub use create::survey::not_restored;
+pub(crate) use create::survey::not_restored;
 pub use create::{CreateError, CreatedBackup};
 pub use encryption::{Input, Keys};
 pub use format::manifest::Manifest;

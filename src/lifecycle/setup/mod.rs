@@ -20,10 +20,12 @@ mod step;
 pub mod uninstall;
 
 pub(crate) use apply::record_version;
-pub use apply::{Applied, ApplyError, apply, get_extras, mark_password_shown, renew_unseen_password};
+pub(crate) use apply::renew_unseen_password;
+pub use apply::{Applied, ApplyError, apply, get_extras, mark_password_shown};
 pub use check::{Check, Fix, Verdict};
 pub use doctor::{RESTORE, SchemaReport, SchemaUnavailable, ServerPython, examine, fix};
-pub use facts::{ConfigFact, Facts, FactsError, InstalledBinary, gather};
+pub use facts::{ConfigFact, Facts, FactsError};
+pub(crate) use facts::{InstalledBinary, gather};
 pub(crate) use install_self::add_version;
 pub use install_self::{InstallError, installed_version, link, linked_version};
 pub use instance_port::own_port;

@@ -24,7 +24,7 @@ mod totals;
 mod upgrade_context;
 
 pub use automatic_backup::automatic_backup;
-pub use installed::MigrationAtStart;
+pub(crate) use installed::MigrationAtStart;
 pub use outcome::{Outcome, Status};
 pub use own_program::OwnProgram;
 pub use run::{ReleaseSource, upgrade};

@@ -10,7 +10,8 @@ mod scan;
 mod shell_files;
 pub use shell_files::{MARK, SIZE_LIMIT};
 
-pub use apply::{Resumed, may_have_removed_something, resume_purge, workspace_not_restored};
+pub(crate) use apply::workspace_not_restored;
+pub use apply::{Resumed, may_have_removed_something, resume_purge};
 pub use operation::{Found, apply, find, plan_of, remove_empty};
 pub use plan::{Part, Request, UninstallPlan, UninstallRefusal};
 pub use removal::RemoveError;
