@@ -77,11 +77,6 @@ impl<'a> Context<'a> {
         OperationContext { home: &self.home, version: self.version, reporter: self.printer }
     }
 
-    /// The same, by its earlier name.
-    pub fn recovery(&self) -> OperationContext<'_> {
-        self.operation()
-    }
-
     /// The URL of the web UI, for a browser on this machine.
     pub fn url(&self, config: Option<&Config>, port: u16) -> String {
         format!("http://{}:{port}", config.map_or(Ipv4Addr::LOCALHOST, Config::own_address))

@@ -3,8 +3,6 @@
 
 pub mod error;
 
-pub mod recovery;
-
 pub mod args;
 
 pub mod terminal;

@@ -8,7 +8,6 @@ use super::{AIRFLOW_VERSION, dag_folder, history, requirements, secrets};
 use crate::api_client::{Api, joined, list_of, texts};
 use crate::context::Context;
 use crate::error::Error;
-use crate::recovery::datastore::{Datastore, not_set_up};
 use crate::terminal::printer::{Printer, counted};
 use clap::{Args, Subcommand};
 use leoflow_base::config::{Config, Recipient};
@@ -17,6 +16,7 @@ use leoflow_base::sys::{env_vars, shell};
 use leoflow_engine::model::dag::DEFAULT_POOL;
 use leoflow_engine::store::secret::connections::Connection;
 use leoflow_engine::store::secret::variables::Variable;
+use leoflow_lifecycle::operation::open::Datastore;
 use serde_json::{Value, json};
 use std::fs;
 use std::io;
@@ -55,7 +55,7 @@ const AIRFLOW_DEFAULT_POOL_SLOTS: i64 = 128;
 
 pub async fn airflow(context: &Context<'_>, args: &ExportAirflow) -> Result<u8, Error> {
     let config = context.config()?.map(|loaded| loaded.config);
-    let config = config.ok_or_else(not_set_up)?;
+    let config = config.ok_or_else(Error::not_set_up)?;
     let workspace =
         config.workspace.clone().ok_or_else(|| Error::failed("no workspace is configured").hint("leoflow setup"))?;
     let recipients = recipients(args, &config)?;
@@ -284,7 +284,7 @@ impl Exported<'_> {
 
     /// Writes `history.sql` and returns its numbers of rows.
     async fn write_history(&self, folder: &Path, suffix: &str, findings: &mut Findings) -> Result<Value, Error> {
-        let datastore = Datastore::open(&self.context.recovery(), "leoflow export").await?;
+        let datastore = Datastore::open(&self.context.operation(), "leoflow export").await?;
         let mut client = datastore.connect().await?;
         let counts = history::write(&mut client, &folder.join(format!("history.sql{suffix}")), self.recipients).await?;
         if counts.left_out > 0 {

@@ -10,7 +10,6 @@ use crate::api_client::{Api, texts};
 use crate::args::OnExisting;
 use crate::context::Context;
 use crate::error::Error;
-use crate::recovery::datastore::not_set_up;
 use crate::terminal::printer::{Printer, counted};
 use clap::{Args, Subcommand};
 use leoflow_base::sys::fs::files;
@@ -65,7 +64,7 @@ const SECRET_LIMIT: u64 = 64 * 1024;
 
 pub async fn airflow(context: &Context<'_>, args: &ImportAirflow) -> Result<u8, Error> {
     let config = context.config()?.map(|loaded| loaded.config);
-    let config = config.ok_or_else(not_set_up)?;
+    let config = config.ok_or_else(Error::not_set_up)?;
     let workspace = config.workspace;
     let workspace = workspace.ok_or_else(|| Error::failed("no workspace is configured").hint("leoflow setup"))?;
     let project_folder = new_project_folder(&workspace, &args.project)?;

@@ -149,7 +149,7 @@ fn change(context: &Context<'_>, key: &str, value: Option<&str>) -> Result<u8, E
     });
     changed.map_err(|error| write_error(key, error))?;
     let displayed = value.as_deref().map(|value| display_value(key, value));
-    context.printer.result(&json!({"key": key, "value": displayed}), |printer| match &displayed {
+    context.printer.show(&json!({"key": key, "value": displayed}), |printer| match &displayed {
         Some(value) => printer.line(format!("Set {key} to {value}")),
         None => printer.line(format!("Reset {key} to its default: {}", setting.default)),
     })?;

@@ -33,7 +33,7 @@ pub fn exec_instead_of_another(context: &Context<'_>, command: &Command) -> Resu
     }
     let next_step = if is_newer { "; to upgrade the instance: leoflow upgrade" } else { "" };
     context.printer.note(format!("Using this instance's Leoflow {installed} (this program is {own}){next_step}"));
-    Err(Error::from(context.recovery().exec_installed_version()).hint("leoflow upgrade"))
+    Err(Error::from(context.operation().exec_installed_version()).hint("leoflow upgrade"))
 }
 
 /// `program` is a path without links.

@@ -28,7 +28,7 @@ pub fn run(context: &Context<'_>) -> Result<u8, Error> {
     let mut report = Report::of_config(&context.home.config())?;
     report.projects = project_problems(context)?;
     let json = report.json();
-    context.printer.result(&json, |printer| report.print(printer))?;
+    context.printer.show(&json, |printer| report.print(printer))?;
     Ok(u8::from(json["ok"] != true))
 }
 

@@ -6,6 +6,13 @@ use leoflow_lifecycle::operation::migrations::SchemaChange;
 use leoflow_lifecycle::operation::open::claims::ClaimError;
 use leoflow_lifecycle::operation::{OperationError, Reversal};
 
+impl Error {
+    /// The error of every command that needs a home.
+    pub(crate) fn not_set_up() -> Self {
+        OperationError::NotSetUp.into()
+    }
+}
+
 impl From<OperationError> for Error {
     fn from(error: OperationError) -> Self {
         match error {

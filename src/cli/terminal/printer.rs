@@ -130,15 +130,6 @@ impl Printer {
         Ok(())
     }
 
-    /// Prints the result of a command: its JSON, or without `--json` the lines that `print_text` prints.
-    pub(crate) fn result(&self, json: &impl Serialize, print_text: impl FnOnce(&Self)) -> Result<(), Error> {
-        if self.json {
-            return self.json(json);
-        }
-        print_text(self);
-        Ok(())
-    }
-
     /// Prints the result of a command: `value` as JSON or YAML, or for people what `text` prints. Returns exit code 0.
     pub fn show<T: Printed>(&self, value: &impl Serialize, text: impl FnOnce(&Self) -> T) -> Result<u8, Error> {
         match self.json {

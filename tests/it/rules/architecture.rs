@@ -83,7 +83,7 @@ const PARTS: &[(&str, &[&str])] = &[
         ],
     ),
     ("lifecycle", &["backup", "contract", "setup", "upgrade", "operation", "lib"]),
-    ("cli", &["error", "recovery", "api_client", "args", "terminal", "context", "airflow", "commands", "lib"]),
+    ("cli", &["error", "api_client", "args", "terminal", "context", "airflow", "commands", "lib"]),
 ];
 
 /// Parts of a crate that must not use each other.

@@ -60,7 +60,7 @@ pub async fn run(context: &Context<'_>, args: &Backups) -> Result<u8, Error> {
 fn list(context: &Context<'_>) -> Result<u8, Error> {
     let home = &context.home;
     let backups = catalog::list(home).map_err(|error| Error::io("read", &home.backups(), &error))?;
-    context.printer.result(&json!({"backups": backups, "upkeep": upkeep::read(home)}), |printer| {
+    context.printer.show(&json!({"backups": backups, "upkeep": upkeep::read(home)}), |printer| {
         if backups.is_empty() {
             let folder = home.backups();
             return printer
@@ -68,8 +68,7 @@ fn list(context: &Context<'_>) -> Result<u8, Error> {
         }
         let rows: Vec<Vec<String>> = backups.iter().map(|backup| backup_row(printer, backup)).collect();
         printer.table(&["CREATED", "SIZE", "ROWS", "SCHEMA", "LAST VERIFIED", "FILE"], &rows);
-    })?;
-    Ok(0)
+    })
 }
 
 /// Removes the automatic backups over the limits.
@@ -89,15 +88,14 @@ fn remove_excess(context: &Context<'_>, dry_run: DryRun, confirmation: Confirmat
         prune::apply(&plan)?;
     }
     let json = json!({"removed": plan.excess, "freed_bytes": plan.bytes(), "dry_run": is_dry_run});
-    context.printer.result(&json, |printer| {
+    context.printer.show(&json, |printer| {
         let freed = human_size(plan.bytes());
         printer.line(match (plan.excess.len(), is_dry_run) {
             (0, _) => "No automatic backup exceeds the limits of config.yaml".to_owned(),
             (count, true) => format!("Would remove {}, {freed}", counted(count, "backup")),
             (count, false) => format!("Removed {}, {freed}", counted(count, "backup")),
         });
-    })?;
-    Ok(0)
+    })
 }
 
 fn backup_row(printer: &Printer, backup: &Listed) -> Vec<String> {

@@ -35,8 +35,7 @@ pub async fn run(context: &Context<'_>, args: &Backup) -> Result<u8, Error> {
     let operation = context.operation();
     let plan = backup::plan(&operation, args.destination()?)?;
     let created = backup::apply(&operation, &plan, COMMAND).await?;
-    print(context.printer, &created)?;
-    Ok(0)
+    print(context.printer, &created)
 }
 
 /// Creates an unencrypted backup, which the caller restores at once and removes.
@@ -56,7 +55,7 @@ impl Backup {
     }
 }
 
-fn print(printer: &Printer, created: &CreatedBackup) -> Result<(), Error> {
+fn print(printer: &Printer, created: &CreatedBackup) -> Result<u8, Error> {
     if !created.encrypted {
         printer.warn_if_readable_by_others(&created.path);
     }
@@ -70,7 +69,7 @@ fn print(printer: &Printer, created: &CreatedBackup) -> Result<(), Error> {
         "tables": manifest.tables,
         "skipped": manifest.skipped,
     });
-    printer.result(&json, |printer| print_text(printer, created))
+    printer.show(&json, |printer| print_text(printer, created))
 }
 
 fn print_text(printer: &Printer, created: &CreatedBackup) {

@@ -36,8 +36,7 @@ pub async fn run(context: &Context<'_>, args: &MoveDatastore) -> Result<u8, Erro
     if args.dry_run {
         printer.note("Nothing was changed.");
         let (from, to) = (plan.relocation.from_description(), plan.relocation.to_description());
-        printer.result(&json!({"dry_run": true, "from": from, "to": to}), |_| {})?;
-        return Ok(0);
+        return printer.show(&json!({"dry_run": true, "from": from, "to": to}), |_| {});
     }
     let configured = context.config()?.map(|loaded| loaded.config);
     if !context.confirm_by_name("Move your data?", config::instance_name(configured.as_ref()), args.yes.into())? {
@@ -68,11 +67,11 @@ fn print_plan(printer: &Printer, plan: &MovePlan<'_>) {
     }
 }
 
-fn print_result(printer: &Printer, relocation: &Relocation, rows: i64, is_running: bool) -> Result<(), Error> {
+fn print_result(printer: &Printer, relocation: &Relocation, rows: i64, is_running: bool) -> Result<u8, Error> {
     let to = relocation.to_description();
     let kept = (!relocation.is_same()).then(|| relocation.old_location());
     let json = json!({"to": to, "rows": rows, "kept": kept, "running": is_running});
-    printer.result(&json, |printer| match &kept {
+    printer.show(&json, |printer| match &kept {
         None => printer.line(format!("Your data was not moved; it is now accessed as {to}")),
         Some(kept) => {
             let rows = counted(rows, "row");

@@ -95,8 +95,7 @@ async fn dry_run(context: &Context<'_>, args: &Restore, request: &RestoreRequest
         "newer_files": overview.newer_files,
         "left_out": overview.left_out,
     });
-    context.printer.result(&json, |_| {})?;
-    Ok(0)
+    context.printer.show(&json, |_| {})
 }
 
 /// The result of an operation and of the restart; the latter is `None` if the instance was not running.
@@ -139,7 +138,7 @@ fn restart<T>(context: &Context<'_>, args: &Restore, applied: Applied<T>) -> Res
     Ok((outcome?, restarted))
 }
 
-fn print_result(context: &Context<'_>, restored: &Restored, is_running: bool) -> Result<(), Error> {
+fn print_result(context: &Context<'_>, restored: &Restored, is_running: bool) -> Result<u8, Error> {
     let manifest = &restored.manifest;
     let config = config::load(&context.home.config())?.map(|loaded| loaded.config);
     let json = json!({
@@ -153,7 +152,7 @@ fn print_result(context: &Context<'_>, restored: &Restored, is_running: bool) ->
         "left_out": restored.left_out,
         "running_tries": manifest.running,
     });
-    context.printer.result(&json, |printer| {
+    context.printer.show(&json, |printer| {
         let rows = counted(manifest.rows(), "row");
         let created_at = printer.time(Some(&manifest.created_at));
         printer.line(format!("Restored {} of {created_at}: {rows}", manifest.instance));
@@ -193,8 +192,7 @@ async fn undo(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
         printer.note("Nothing was changed.");
         let (in_force, comes_back) = (&plan.retained.restored, &plan.retained.replaced);
         let json = json!({"dry_run": true, "in_force": in_force, "comes_back": comes_back, "changes": plan.changes});
-        printer.result(&json, |_| {})?;
-        return Ok(0);
+        return printer.show(&json, |_| {});
     }
     args.check_address(context)?;
     let current = context.config()?.map(|loaded| loaded.config);
@@ -206,9 +204,9 @@ async fn undo(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
     restarted.unwrap_or(Ok(())).map(|()| 0)
 }
 
-fn print_undone(context: &Context<'_>, retained: &RetainedState, is_running: bool) -> Result<(), Error> {
+fn print_undone(context: &Context<'_>, retained: &RetainedState, is_running: bool) -> Result<u8, Error> {
     let json = json!({"undone": true, "in_force": retained.restored, "running": is_running});
-    context.printer.result(&json, |printer| {
+    context.printer.show(&json, |printer| {
         printer.line(format!("Restored:  {}", retained.restored));
         match is_running {
             true => printer.line("  Leoflow is running again"),

@@ -66,7 +66,7 @@ impl VerifyBackups {
 fn print_results(printer: &Printer, all_verified: &[Verified]) -> Result<u8, Error> {
     let results: Vec<_> =
         all_verified.iter().map(|Verified { path, proof, .. }| json!({"path": path, "last_verified": proof})).collect();
-    printer.result(&json!({"backups": results}), |_| {})?;
+    printer.show(&json!({"backups": results}), |_| {})?;
     match all_verified.iter().filter(|verified| !verified.proof.ok).count() {
         0 => Ok(0),
         // The value names the problems.

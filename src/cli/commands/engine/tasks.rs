@@ -12,11 +12,11 @@ use crate::args::rerun_version::RerunVersion;
 use crate::args::run_args::RunArgs;
 use crate::context::Context;
 use crate::error::Error;
-use crate::recovery::DryRun;
 use crate::terminal::printer::counted;
 use clap::{Args, Subcommand};
 use clap_complete::ArgValueCompleter;
 use jiff::Timestamp;
+use leoflow_lifecycle::operation::DryRun;
 use serde_json::{Value, json};
 
 #[derive(Subcommand, Debug)]

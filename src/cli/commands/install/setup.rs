@@ -5,12 +5,12 @@ use crate::commands::lite::run::{plan_setup, set_up};
 use crate::commands::release::packaged;
 use crate::context::Context;
 use crate::error::Error;
-use crate::recovery::AfterUpgrade;
 use clap::Args;
 use leoflow_base::config::{self, DEFAULT_PORT};
 use leoflow_base::home::absolute_workspace;
 use leoflow_base::protocol::control;
 use leoflow_base::sys::env_vars;
+use leoflow_lifecycle::operation::open::AfterUpgrade;
 use leoflow_lifecycle::operation::set_up::check_planned_datastore;
 use leoflow_lifecycle::setup::{self, Plan, Request};
 use leoflow_lifecycle::upgrade::release::{program, stage, version_order};
@@ -49,7 +49,7 @@ pub struct Setup {
 }
 
 pub async fn run(context: &Context<'_>, args: &Setup) -> Result<u8, Error> {
-    context.recovery().refuse_half_purged()?;
+    context.operation().refuse_half_purged()?;
     let request = Request {
         port: args.port.or_else(|| (!context.home.config().exists()).then(|| setup::own_port(&context.home))),
         workspace: args.workspace.as_deref().map(absolute_workspace).transpose()?,
@@ -90,7 +90,7 @@ async fn set_up_home(context: &Context<'_>, request: &Request) -> Result<Option<
     let home = &context.home;
     let created_home = !home.exists();
     home.create().map_err(|error| Error::io("create", home.root(), &error))?;
-    let lock = context.recovery().take_home("leoflow setup", None, AfterUpgrade::ExecInstalled).await?;
+    let lock = context.operation().take_home("leoflow setup", None, AfterUpgrade::ExecInstalled).await?;
     let outcome = set_up(context, request, context.printer).await;
     drop(lock);
     match &outcome {

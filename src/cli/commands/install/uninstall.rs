@@ -65,18 +65,17 @@ pub fn run(context: &Context<'_>, args: &Uninstall) -> Result<u8, Error> {
         Found::PurgeBegun(entry) if !args.dry_run => {
             // The interrupted purge may have moved the workspace. `discard_purge` moves it back before the new plan.
             let _home_lock = HomeLock::take(home, COMMAND, None)?;
-            context.recovery().discard_purge(entry)?;
+            context.operation().discard_purge(entry)?;
         }
         Found::PurgeBegun(_) | Found::Instance => {}
     }
     let request = args.request();
     let plan = uninstall::plan_of(home, &request)?;
     if args.dry_run {
-        printer.result(&as_json(&plan), |printer| {
+        return printer.show(&as_json(&plan), |printer| {
             print_plan(context, &plan);
             printer.note("Nothing was changed.");
-        })?;
-        return Ok(0);
+        });
     }
     print_plan(context, &plan);
     if !confirm_plan(context, &plan, args)? {
@@ -85,8 +84,7 @@ pub fn run(context: &Context<'_>, args: &Uninstall) -> Result<u8, Error> {
     let _operation_lock = OperationLock::take(home, COMMAND)?;
     stop::stop_with_tasks(context)?;
     let data_location = uninstall::apply(home, &request, &plan, printer)?;
-    printer.result(&as_json(&plan), |printer| print_removed(printer, home, &plan, data_location))?;
-    Ok(0)
+    printer.show(&as_json(&plan), |printer| print_removed(printer, home, &plan, data_location))
 }
 
 const COMMAND: &str = "leoflow uninstall";
@@ -111,8 +109,7 @@ fn print_nothing_left(printer: &Printer, args: &Uninstall, text: &str) -> Result
         "purge": args.purge, "remove": [], "keep": [], "workspace": null, "repositories": [], "shell_files": [],
         "service": null,
     });
-    printer.result(&empty, |_| {})?;
-    Ok(0)
+    printer.show(&empty, |_| {})
 }
 
 /// Asks for a confirmation; a purge asks for the instance's name, and for the path of a workspace that existed before

@@ -3,7 +3,6 @@
 use crate::commands::engine::validate::servers_python;
 use crate::context::{Confirmation, Context};
 use crate::error::Error;
-use crate::recovery::datastore::Datastore;
 use crate::terminal::printer::Printer;
 use clap::Args;
 use leoflow_base::home::Home;
@@ -12,6 +11,7 @@ use leoflow_base::home::lock::{self, HomeLock};
 use leoflow_base::protocol::control;
 use leoflow_base::protocol::status::InstanceStatus;
 use leoflow_lifecycle::backup::restore;
+use leoflow_lifecycle::operation::open::Datastore;
 use leoflow_lifecycle::setup::{self, Check, Fix, SchemaReport, SchemaUnavailable, Verdict, uninstall};
 use leoflow_postgres::acquire::Sources;
 use leoflow_postgres::cluster::{self, ClusterState};
@@ -45,7 +45,7 @@ pub async fn run(context: &Context<'_>, args: &Doctor) -> Result<u8, Error> {
     let checks = setup::examine(&context.home, &Sources::for_home(&context.home), schema, &servers, &supervisor);
     let fixes: Vec<&Fix> = checks.iter().filter_map(|check| check.fix.as_ref()).collect();
     let healthy = checks.iter().all(|check| check.verdict != Verdict::Problem);
-    context.printer.result(&json!({"ok": healthy, "checks": checks}), |printer| show(printer, &checks))?;
+    context.printer.show(&json!({"ok": healthy, "checks": checks}), |printer| show(printer, &checks))?;
     if args.fix && !fixes.is_empty() {
         return fix(context, &fixes, args.yes.into());
     }
@@ -97,7 +97,7 @@ fn obstacle_to_start(home: &Home) -> Option<SchemaUnavailable> {
 }
 
 async fn read_schema(context: &Context<'_>) -> Result<SchemaReport, Error> {
-    let datastore = Datastore::open(&context.recovery(), "leoflow doctor").await?;
+    let datastore = Datastore::open(&context.operation(), "leoflow doctor").await?;
     let result = tokio::time::timeout(QUERY_TIMEOUT, query_schema(&datastore.access)).await;
     result.unwrap_or_else(|_| Err(Error::failed("the datastore does not respond")))
 }

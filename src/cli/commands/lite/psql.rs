@@ -2,10 +2,10 @@
 
 use crate::context::Context;
 use crate::error::Error;
-use crate::recovery::datastore::Datastore;
 use clap::Args;
 use leoflow_base::sys::process::reaper::Exit;
 use leoflow_base::sys::{env_vars, process};
+use leoflow_lifecycle::operation::open::Datastore;
 use leoflow_postgres::SOCKET_PORT;
 use leoflow_postgres::external::scram;
 use std::process::Command;
@@ -18,7 +18,7 @@ pub struct Psql {
 }
 
 pub async fn run(context: &Context<'_>, args: &Psql) -> Result<u8, Error> {
-    let datastore = Datastore::open(&context.recovery(), "leoflow lite psql").await?;
+    let datastore = Datastore::open(&context.operation(), "leoflow lite psql").await?;
     drop(datastore.connect().await?);
     let login = datastore.access.application();
     let program = datastore.access.installation.program("psql");

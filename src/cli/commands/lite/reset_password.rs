@@ -2,7 +2,6 @@
 
 use crate::context::Context;
 use crate::error::Error;
-use crate::recovery::datastore::not_set_up;
 use clap::Args;
 use leoflow_base::auth::password;
 use leoflow_base::config;
@@ -31,7 +30,7 @@ const COMMAND: &str = "leoflow lite reset-password";
 pub async fn run(context: &Context<'_>, args: &ResetPassword) -> Result<u8, Error> {
     let home = &context.home;
     let Some(loaded) = context.config()? else {
-        return Err(not_set_up());
+        return Err(Error::not_set_up());
     };
     let new_password = if args.generate { password::generate() } else { read_password(args)? };
     password::acceptable(&new_password).map_err(|reason| {
@@ -39,7 +38,7 @@ pub async fn run(context: &Context<'_>, args: &ResetPassword) -> Result<u8, Erro
     })?;
     let hash = password::hash(&new_password).map_err(Error::failed)?;
     // Finish an interrupted operation first, because it may replace config.yaml.
-    context.recovery().finish_first(COMMAND).await?;
+    context.operation().finish_first(COMMAND).await?;
     let mut jwt_reference = None;
     config::update(home, |loaded| {
         let epoch = loaded.config.session_epoch.saturating_add(1);
@@ -70,7 +69,7 @@ fn print_password(context: &Context<'_>, args: &ResetPassword, new_password: &st
     let printer = context.printer;
     let printed_password = args.generate.then_some(new_password);
     let value = json!({"admin_email": email, "admin_password": printed_password, "sessions_ended": true});
-    printer.result(&value, |printer| printed_password.iter().for_each(|password| printer.line(password)))?;
+    printer.show(&value, |printer| printed_password.iter().for_each(|password| printer.line(password)))?;
     if args.generate && printer.stdout_closed() {
         return Err(Error::failed("the new password could not be printed and is lost").hint(COMMAND));
     }

@@ -5,7 +5,6 @@ use super::stop;
 use crate::commands::release::packaged;
 use crate::context::Context;
 use crate::error::Error;
-use crate::recovery::{AfterUpgrade, Recovery};
 use crate::terminal::report::{PipeSink, Ready, Report, Sink};
 use clap::Args;
 use leoflow_base::config::{self, Config, Loaded, running_settings};
@@ -17,7 +16,9 @@ use leoflow_base::protocol::log;
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::process::{replace, stdio};
 use leoflow_base::sys::{clock, env_vars};
+use leoflow_lifecycle::operation::OperationContext;
 use leoflow_lifecycle::operation::instance::ended_tasks;
+use leoflow_lifecycle::operation::open::AfterUpgrade;
 use leoflow_lifecycle::operation::set_up;
 use leoflow_lifecycle::setup::{self, Plan, Request};
 use leoflow_lifecycle::upgrade::rollback::expire;
@@ -68,7 +69,7 @@ async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Res
         };
     }
     let started = Instant::now();
-    context.recovery().refuse_half_purged()?;
+    context.operation().refuse_half_purged()?;
     let (loaded, address) = ListenAddress::choose(context, args.port)?;
     let workspace = args.workspace.as_deref().map(absolute_workspace).transpose()?;
     if let Some(workspace) = &workspace {
@@ -119,7 +120,7 @@ async fn take_home(
     let early_listener = if home.exists() { None } else { Some(address.bind(context)?) };
     home.create().map_err(|error| Error::io("create", home.root(), &error))?;
     let lock = Rc::new(
-        Recovery { reporter: sink, ..context.recovery() }
+        OperationContext { reporter: sink, ..context.operation() }
             .take_home("leoflow lite", Some(&url), AfterUpgrade::ExecInstalled)
             .await?,
     );

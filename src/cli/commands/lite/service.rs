@@ -5,11 +5,11 @@ use super::stop;
 use crate::commands::release::packaged;
 use crate::context::Context;
 use crate::error::Error;
-use crate::recovery::DryRun;
 use clap::Subcommand;
 use leoflow_base::home::lock::OperationLock;
 use leoflow_base::protocol::control;
 use leoflow_base::protocol::status::InstanceStatus;
+use leoflow_lifecycle::operation::DryRun;
 use leoflow_lifecycle::setup::Receipt;
 use leoflow_lifecycle::setup::service::{self, Facts, FileState, Instance, Service, Step};
 use serde_json::json;
@@ -162,20 +162,19 @@ fn print_replaced(context: &Context<'_>, service: &Service, copy: &Path) {
 fn show_dry_run(context: &Context<'_>, service: &Service, plan: &[Step]) -> Result<u8, Error> {
     let text = service.definition.text();
     let steps: Vec<String> = plan.iter().map(ToString::to_string).collect();
-    context.printer.result(&json!({"file": service.file, "text": text, "steps": steps}), |printer| {
+    context.printer.show(&json!({"file": service.file, "text": text, "steps": steps}), |printer| {
         for step in &steps {
             printer.note(format!("Would {step}"));
         }
         printer.note(format!("Nothing was changed. Content of {}:", service.file.display()));
         printer.line(text.trim_end());
-    })?;
-    Ok(0)
+    })
 }
 
 fn print_installed(context: &Context<'_>, service: &Service, plan: &[Step]) -> Result<u8, Error> {
     let steps: Vec<String> = plan.iter().map(ToString::to_string).collect();
     let value = json!({"unit": service.unit(), "file": service.file, "steps": steps, "starts": start_event()});
-    context.printer.result(&value, |printer| {
+    context.printer.show(&value, |printer| {
         let state = if plan.is_empty() { "is already installed" } else { "is installed" };
         printer.line(format!("{} {state}, {}", service.unit(), service::start_description()));
         match control::status_of(&context.home) {
@@ -187,8 +186,7 @@ fn print_installed(context: &Context<'_>, service: &Service, plan: &[Step]) -> R
                 "  systemd stops it when you log out; to start it at boot and keep it running: loginctl enable-linger",
             );
         }
-    })?;
-    Ok(0)
+    })
 }
 
 /// The event at which the service starts, for the JSON output.
@@ -198,10 +196,9 @@ fn start_event() -> &'static str {
 
 fn uninstall(context: &Context<'_>, now: Now, dry_run: DryRun) -> Result<u8, Error> {
     let Some(service) = service::installed(&context.home)? else {
-        context.printer.result(&json!({"removed": null, "stopped": false}), |printer| {
+        return context.printer.show(&json!({"removed": null, "stopped": false}), |printer| {
             printer.line("No service of this home is installed; nothing to do");
-        })?;
-        return Ok(0);
+        });
     };
     let runs_as_service = service.main_pid().ok().flatten().is_some();
     if dry_run == DryRun::Yes {
@@ -215,13 +212,12 @@ fn uninstall(context: &Context<'_>, now: Now, dry_run: DryRun) -> Result<u8, Err
     let _operation_lock = OperationLock::take(&context.home, "leoflow service uninstall")?;
     let stopped = now == Now::Yes && runs_as_service && stop::stop_running(context)?;
     service::remove(&context.home)?;
-    context.printer.result(&json!({"removed": service.file, "stopped": stopped}), |printer| {
+    context.printer.show(&json!({"removed": service.file, "stopped": stopped}), |printer| {
         printer.line(format!("Removed the service {}; your data stays", service.unit()));
         if runs_as_service && !stopped {
             printer.advice("  Leoflow is still running; stop it with: leoflow lite stop");
         }
-    })?;
-    Ok(0)
+    })
 }
 
 fn status(context: &Context<'_>) -> Result<u8, Error> {
@@ -238,7 +234,7 @@ fn status(context: &Context<'_>) -> Result<u8, Error> {
         "unit": service.unit(), "file": service.file, "installed": is_installed, "current": is_current,
         "enabled": is_enabled, "pid": pid, "starts": is_enabled.then(start_event), "manager_error": manager_error,
     });
-    context.printer.result(&value, |printer| {
+    context.printer.show(&value, |printer| {
         if let Some(manager_error) = &manager_error {
             printer.warning(manager_error);
         }

@@ -52,7 +52,7 @@ pub fn run(context: &Context<'_>, args: &LiteRun) -> Result<u8, Error> {
         _ => {}
     }
     let ready = start(context, args)?;
-    context.printer.result(&ready, |printer| {
+    context.printer.show(&ready, |printer| {
         printer.ready(&ready);
     })?;
     if ready.admin_password.is_some() && !context.printer.stdout_closed() {

@@ -3,7 +3,6 @@
 use super::restart::changed_settings;
 use crate::context::Context;
 use crate::error::Error;
-use crate::recovery::rollback_record;
 use crate::terminal::printer::Printer;
 use clap::Args;
 use jiff::{SignedDuration, Timestamp, Zoned};
@@ -15,6 +14,7 @@ use leoflow_base::protocol::status::{BackupsStatus, InstanceState, InstanceStatu
 use leoflow_base::sys::fs::folders;
 use leoflow_base::sys::process::environment_of;
 use leoflow_lifecycle::backup::retain::catalog;
+use leoflow_lifecycle::operation::open::rollback_record;
 use leoflow_lifecycle::setup::{self, installed_version};
 use leoflow_postgres::location;
 use serde_json::{Value, json};
@@ -33,7 +33,7 @@ pub fn run(context: &Context<'_>, args: &LiteStatus) -> Result<u8, Error> {
         return show_all(context);
     }
     let status = current_status(context);
-    context.printer.result(&status, |printer| show(context, printer, &status))?;
+    context.printer.show(&status, |printer| show(context, printer, &status))?;
     Ok(u8::from(!status.is_well()))
 }
 
@@ -43,7 +43,7 @@ fn show_all(context: &Context<'_>) -> Result<u8, Error> {
     let statuses: Vec<(String, InstanceStatus)> = names.into_iter().zip(statuses_of_homes(context, homes)).collect();
     let entry = |(name, status): &(String, InstanceStatus)| json!({"name": name, "status": status});
     let entries: Vec<Value> = statuses.iter().map(entry).collect();
-    context.printer.result(&json!({"instances": entries}), |printer| {
+    context.printer.show(&json!({"instances": entries}), |printer| {
         if statuses.is_empty() {
             return printer.note("No instances below your home directory. Create one with `leoflow lite start`; one that was chosen with --home is not listed.");
         }

@@ -5,9 +5,9 @@ use super::upgrade::args::Upgrade;
 use super::watch_worker;
 use crate::context::Context;
 use crate::error::Error;
-use crate::recovery::DryRun;
 use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_base::protocol::control;
+use leoflow_lifecycle::operation::DryRun;
 use leoflow_lifecycle::operation::change::Gathered;
 use leoflow_lifecycle::upgrade::OwnProgram;
 use leoflow_lifecycle::upgrade::target_release::{TargetRelease, earlier_failures};
@@ -73,7 +73,7 @@ pub async fn before_start(context: &Context<'_>, reporter: &dyn Reporter) -> Res
     if !can_open || newer(context).is_none() || control::status_of(home).is_some() {
         return Ok(());
     }
-    context.recovery().settle_change(DryRun::No).await?;
+    context.operation().settle_change(DryRun::No).await?;
     // An interrupted upgrade may have been finished.
     let Some(program) = newer(context) else { return Ok(()) };
     refuse_failed(context, &program)?;

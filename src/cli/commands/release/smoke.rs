@@ -14,7 +14,7 @@ pub struct SmokeArgs {}
 
 pub async fn run(context: &Context<'_>) -> Result<u8, Error> {
     let status = control::status_of(&context.home).ok_or_else(not_running)?;
-    let config = context.recovery().running_config()?;
+    let config = context.operation().running_config()?;
     let checks = Smoke::new(&config, ServerEndpoint::Public, status.version).all_checks().await;
     let ok = checks.iter().all(|check| check.ok);
     let printer = context.printer;

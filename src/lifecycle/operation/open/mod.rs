@@ -11,8 +11,6 @@ pub use restores::report_conflicts;
 pub use rollbacks::{refuse_during_rollback, rollback_record};
 pub use upgrades::{Abort, InstalledRelease, interrupted_upgrade};
 
-/// The same error, by its earlier name.
-pub use super::OperationError as OpenError;
 use super::{OperationContext, OperationError};
 use crate::backup::restore::quarantine;
 use crate::setup::uninstall;

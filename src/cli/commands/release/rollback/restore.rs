@@ -6,8 +6,6 @@ use crate::commands::release::worker::LoggedSink;
 use crate::context::Context;
 use crate::error::Error;
 use crate::error::upgrade::SEE_UPGRADE_LOG;
-use crate::recovery::Recovery;
-use crate::recovery::datastore::Datastore;
 use leoflow_base::config::Config;
 use leoflow_base::home::Home;
 use leoflow_base::home::lock::OperationLock;
@@ -19,7 +17,9 @@ use leoflow_base::sys::process::ProcessId;
 use leoflow_base::sys::process::command;
 use leoflow_lifecycle::backup::CreatedBackup;
 use leoflow_lifecycle::backup::create::automatic;
+use leoflow_lifecycle::operation::OperationContext;
 use leoflow_lifecycle::operation::instance;
+use leoflow_lifecycle::operation::open::Datastore;
 use leoflow_lifecycle::upgrade::plan::UpgradePlan;
 use leoflow_lifecycle::upgrade::release::stage;
 use leoflow_lifecycle::upgrade::rollback::history;
@@ -73,7 +73,7 @@ const RESTORING: &str = "Restoring the backup";
 /// A rollback that restores a backup; its record is written.
 struct Rollback<'a> {
     context: &'a Context<'a>,
-    recovery: Recovery<'a>,
+    operation: OperationContext<'a>,
     config: Config,
     record: RollbackRecord,
     /// The backup from before the upgrade.
@@ -91,9 +91,9 @@ impl<'a> Rollback<'a> {
     fn begin(context: &'a Context<'_>, input: RestoreInput) -> Result<(Self, Datastore), Error> {
         let home = &context.home;
         let RestoreInput { datastore, plan, schema_to, backup, was_running } = input;
-        let recovery = Recovery { reporter: &LoggedSink, ..context.recovery() };
+        let operation = OperationContext { reporter: &LoggedSink, ..context.operation() };
         let port = requested_port(context);
-        let config = recovery.running_config()?;
+        let config = operation.running_config()?;
         let UpgradePlan { from, to, schema_from, .. } = plan;
         // Restore a copy, because the retention after the new backup may remove the original.
         let backup_copy = home.upgrade().join(backup.file_name().unwrap_or_default());
@@ -111,7 +111,7 @@ impl<'a> Rollback<'a> {
         write_record(home, &record)?;
         checkpoint("rollback.begun");
         let steps = Steps::default();
-        let rollback = Self { context, recovery, config, record, backup, backup_copy, was_running, port, steps };
+        let rollback = Self { context, operation, config, record, backup, backup_copy, was_running, port, steps };
         Ok((rollback, datastore))
     }
 
@@ -142,7 +142,7 @@ impl<'a> Rollback<'a> {
 
     async fn schema_now(&self) -> Result<i64, Error> {
         let read = async {
-            let datastore = Datastore::open(&self.recovery, "leoflow rollback").await?;
+            let datastore = Datastore::open(&self.operation, "leoflow rollback").await?;
             Ok(schema::current_version(&datastore.connect().await?).await?)
         };
         read.await.map_err(|error: Error| {
