@@ -1,6 +1,8 @@
 #!/bin/sh
 # Removes a Leoflow Lite whose program is missing or does not run; otherwise use `leoflow uninstall`.
-# Your data stays: datastore, config, task logs, backups, workspace.
+# Your data stays: datastore, config, task logs, backups, workspace. The whole script is one command between braces, as
+# in install.sh, so a truncated download does nothing.
+{
 set -eu
 
 SCRIPT=uninstall.sh
@@ -142,3 +144,4 @@ main() {
 }
 
 main "$@"
+}

@@ -3,7 +3,7 @@
 
 use crate::sys::env_vars;
 use crate::sys::net::sd_notify::NotifySender;
-use crate::sys::process::{memory, spawn};
+use crate::sys::process::{descriptors, memory};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -40,7 +40,7 @@ impl Inheritance {
         let is_for_this_process = env_vars::text("LISTEN_PID").is_none_or(|pid| pid == std::process::id().to_string());
         let count = env_vars::text("LISTEN_FDS").and_then(|count| count.parse().ok()).unwrap_or(0);
         let names = env_vars::text("LISTEN_FDNAMES").unwrap_or_default();
-        let passed = if is_for_this_process { spawn::take_passed(count, &names)? } else { Vec::new() };
+        let passed = if is_for_this_process { descriptors::take_passed(count, &names)? } else { Vec::new() };
         let (mut lifelines, listeners): (Vec<_>, Vec<_>) = passed.into_iter().partition(|(name, _)| name == LIFELINE);
         Ok(Self {
             listeners,

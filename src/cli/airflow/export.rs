@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::terminal::printer::{Printer, counted};
 use clap::{Args, Subcommand};
 use leoflow_base::config::{Config, Recipient};
-use leoflow_base::sys::fs::{files, permissions};
+use leoflow_base::sys::fs::files;
 use leoflow_base::sys::{env_vars, shell};
 use leoflow_engine::model::dag::DEFAULT_POOL;
 use leoflow_engine::store::secret::connections::Connection;
@@ -216,7 +216,7 @@ struct Exported<'a> {
 impl Exported<'_> {
     /// Writes the export into a new folder. Returns the content of `export.json`.
     async fn write(&self, folder: &Path, with_history: bool, findings: &mut Findings) -> Result<Value, Error> {
-        permissions::create_dir_where_supported(folder).map_err(|error| Error::io("create", folder, &error))?;
+        files::create_dir_where_supported(folder).map_err(|error| Error::io("create", folder, &error))?;
         let copied = dag_folder::copy(self.workspace, Some(&folder.join("dags")), Direction::ToAirflow, findings)?;
         let pins = requirements::lines(&self.content.environments, findings);
         let path = folder.join("requirements.txt");

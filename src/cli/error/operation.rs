@@ -68,7 +68,8 @@ impl From<OperationError> for Error {
             }
             OperationError::SchemaInUse => Self::refused(error).hint("stop it with leoflow lite stop, then try again"),
             OperationError::NotSetUp => Self::failed(error).hint("leoflow setup"),
-            OperationError::InstanceStopped => Self::failed(error),
+            OperationError::StoppedBeforeSchedule => Self::failed(error),
+            OperationError::NotRunning => crate::api_client::not_running(),
             OperationError::OtherMajor(_) => Self::refused(error).hint("run the leoflow release that created it"),
             OperationError::IncompleteCluster(reason) => {
                 Self::incomplete_cluster(format!("managed-postgres/data: {reason}"))
@@ -103,7 +104,8 @@ impl From<OperationError> for Error {
                 Self::failed(error).hint("finish the rollback: leoflow rollback")
             }
             OperationError::RestoreInProgress(_) => Self::failed(error).hint("leoflow lite status"),
-            OperationError::NoConfig => Self::failed(error).hint("leoflow setup"),
+            // The home has a datastore, for which `leoflow setup` creates no new key.
+            OperationError::NoConfig => Self::failed(error).hint("restore it from a backup"),
             OperationError::Exchange { source, restorer } => {
                 let mut base = Self::from(source);
                 if let Some((version, program)) = restorer {

@@ -2,7 +2,7 @@
 
 use super::open::{Datastore, interrupted_upgrade, refuse_during_rollback};
 use super::{OperationContext, OperationError};
-use crate::upgrade::host::{Host, HostError};
+use crate::upgrade::host::Host;
 use crate::upgrade::plan::{Instance, UpgradeFacts, UpgradePlan};
 use crate::upgrade::smoke::{KnownFaults, ServerEndpoint, Smoke, SmokeError};
 use crate::upgrade::{self, Notes, Outcome, ReleaseSource, UpgradeContext, UpgradeError, facts};
@@ -68,9 +68,7 @@ impl Change<'_> {
         let (access, server_and_lock) = gathered.datastore.into_parts();
         let host = match server_and_lock {
             Some((server, lock)) => Host::stopped(server, Some(lock)),
-            None => Host::live(home)
-                .map_err(OperationError::Instance)?
-                .ok_or(UpgradeError::Host(HostError::InstanceStopped))?,
+            None => Host::live(home).map_err(OperationError::Instance)?.ok_or(OperationError::NotRunning)?,
         };
         let mut cancelled = std::pin::pin!(cancelled);
         reporter.report(Progress::Started("Checking the running release".to_owned()));

@@ -45,7 +45,10 @@ pub enum OperationError {
     #[error("Leoflow is not set up in this home")]
     NotSetUp,
     #[error("Leoflow has stopped; the scheduled job runs again after the next start")]
-    InstanceStopped,
+    StoppedBeforeSchedule,
+    /// The running instance has stopped before a change of release began.
+    #[error("Leoflow is not running")]
+    NotRunning,
     #[error("the datastore belongs to PostgreSQL {0}")]
     OtherMajor(String),
     #[error("the datastore is damaged: managed-postgres/data: {0}")]

@@ -29,9 +29,9 @@ pub enum BackUp {
     No,
 }
 
-/// From the value of `--no-backup`.
-impl From<bool> for BackUp {
-    fn from(no_backup: bool) -> Self {
+impl BackUp {
+    /// From the value of `--no-backup`.
+    pub fn unless(no_backup: bool) -> Self {
         if no_backup { Self::No } else { Self::Yes }
     }
 }

@@ -54,7 +54,7 @@ pub async fn blocking_dependents(client: &mut Client, extent: Extent) -> Result<
 /// The drop statements of a script. A semicolon inside a text or a function body ends a statement here, too: at worst a
 /// part of it fails, or its effect is rolled back.
 fn drop_statements(script: &str) -> Vec<String> {
-    let code: Vec<&str> = script.lines().filter(|line| !line.starts_with("--")).collect();
+    let code: Vec<&str> = script.lines().map(|line| line.split_once("--").map_or(line, |(code, _)| code)).collect();
     code.join("\n")
         .split(';')
         .map(|text| text.split_whitespace().collect::<Vec<_>>().join(" "))

@@ -62,6 +62,8 @@ const PARTS: &[(&str, &[&str])] = &[
     (
         "python",
         &[
+            "io_error",
+            "wheels",
             "discover",
             "dotenv",
             "no_result",

@@ -159,6 +159,11 @@ pub fn create_private_dir_in(root: &Path, path: &Path) -> io::Result<()> {
     create_private_dir_by(root, path, |path| fs::set_permissions(path, Permissions::from_mode(0o700)))
 }
 
+/// Like [`create_private_dir`], on a file system without modes too.
+pub fn create_dir_where_supported(path: &Path) -> io::Result<()> {
+    create_private_dir_by(Path::new(""), path, |path| permissions::set_path_where_supported(path, 0o700))
+}
+
 /// Like [`create_private_dir_in`]; `set_mode` corrects the mode that the umask gave a new folder.
 pub(super) fn create_private_dir_by(
     root: &Path,

@@ -39,7 +39,7 @@ pub fn create_all(folder: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{files, permissions};
+    use super::super::files;
     use super::*;
 
     #[test]
@@ -56,7 +56,7 @@ mod tests {
             create_all(&link).unwrap_err(),
             files::create_private_dir(&link).unwrap_err(),
             files::create_private_dir(&below).unwrap_err(),
-            permissions::create_dir_where_supported(&link).unwrap_err(),
+            files::create_dir_where_supported(&link).unwrap_err(),
         ] {
             assert_eq!(error.to_string(), text);
         }

@@ -1,6 +1,5 @@
 //! Sets modes where the file system has them, and finds out who can read a file.
 
-use super::files;
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -18,12 +17,6 @@ pub fn set_where_supported(file: &File, mode: u32) -> io::Result<()> {
 /// Like [`set_where_supported`], by path; follows links.
 pub fn set_path_where_supported(path: &Path, mode: u32) -> io::Result<()> {
     ignore_refusal(fs::set_permissions(path, Permissions::from_mode(mode)))
-}
-
-/// Creates a folder and its missing parents with mode 0700 where the file system has modes; an existing folder keeps
-/// its mode.
-pub fn create_dir_where_supported(path: &Path) -> io::Result<()> {
-    files::create_private_dir_by(Path::new(""), path, |path| set_path_where_supported(path, 0o700))
 }
 
 /// Clears the owner's bits of this process's umask, with which it could not use the files that it creates. The other
@@ -66,7 +59,7 @@ mod tests {
         assert!(is_readable_by_others(refusing));
         assert!(set_path_where_supported(Path::new("/proc/self/missing"), 0o600).is_err());
         let folder = tempfile::tempdir().unwrap();
-        create_dir_where_supported(&folder.path().join("a/new")).unwrap();
+        crate::sys::fs::files::create_dir_where_supported(&folder.path().join("a/new")).unwrap();
         assert!(!is_readable_by_others(&folder.path().join("a/new")));
     }
 

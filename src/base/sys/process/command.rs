@@ -1,7 +1,7 @@
 //! Additions to `std::process::Command`: a time limit, death with the starting thread, a session of its own.
 
+use super::descriptors::{FIRST_PASSED, close_at_exec_from};
 use super::reaper::Exit;
-use super::spawn::{FIRST_PASSED, close_at_exec_from};
 use super::{Signal, signal_group, text_busy};
 use crate::sys::blocking;
 use std::io::{self, BufRead, Read};

@@ -2,6 +2,7 @@
 //! the boot id does.
 
 pub mod command;
+pub mod descriptors;
 pub mod free_memory;
 pub mod limits;
 pub mod memory;

@@ -1,12 +1,13 @@
 //! Execs another program in this process, with some descriptors left open for it.
 
+use super::descriptors::{FIRST_PASSED, close_at_exec_from};
 use super::text_busy;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use std::convert::Infallible;
 use std::ffi::{CString, OsString};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::Command;
@@ -55,7 +56,7 @@ pub fn unblock_signals() {
 
 /// Like [`replace_self`], with only standard input, output and error left open.
 pub fn replace_self_bare(program: &Path, argv0: &str, arguments: &[OsString]) -> io::Error {
-    super::spawn::close_at_exec_from(super::spawn::FIRST_PASSED);
+    close_at_exec_from(FIRST_PASSED);
     replace_self(program, argv0, arguments, &[])
 }
 
@@ -71,14 +72,4 @@ fn close_at_exec(descriptors: &[BorrowedFd<'_>]) {
         // This cannot fail, because borrowed descriptors are open.
         let _ = fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
     }
-}
-
-/// Takes over a descriptor that the previous program left open at `number`; fails if it is not open. It is closed at
-/// the next exec. Each number may be taken only once.
-pub fn take_inherited(number: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: a number; if it is not open, the next call fails.
-    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
-    fcntl(borrowed.as_fd(), FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
-    // SAFETY: it is open, and the previous program passed it to us; nothing else in this process uses the number.
-    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }

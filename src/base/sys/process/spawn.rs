@@ -6,7 +6,7 @@
 //! system calls.
 
 use super::Signal;
-use super::replace::take_inherited;
+use super::descriptors::{FIRST_PASSED, close_at_exec_from};
 use super::spawn_image::{Image, NulByte};
 use super::text_busy;
 use super::user_namespace::SingleUser;
@@ -20,8 +20,6 @@ use std::io::{self, Read};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
-/// The first descriptor passed by systemd's protocol, sd_listen_fds(3).
-pub const FIRST_PASSED: RawFd = 3;
 /// Maximum number of passed descriptors, in a fixed array because memory cannot be allocated after the fork.
 const MAX_PASSED: usize = 8;
 
@@ -266,16 +264,6 @@ fn reset_signals() {
     let _ = nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
 }
 
-/// Marks all descriptors from the number `first` on as close-on-exec, including those that this process inherited
-/// unintentionally.
-pub(crate) fn close_at_exec_from(first: RawFd) {
-    // SAFETY: the system call gets only numbers. Kernels before 5.11 do not support it; there, inherited descriptors
-    // stay open.
-    unsafe {
-        nix::libc::syscall(nix::libc::SYS_close_range, first, nix::libc::c_uint::MAX, nix::libc::CLOSE_RANGE_CLOEXEC)
-    };
-}
-
 /// Duplicates `descriptor` to the lowest free number that is at least `minimum`, with close-on-exec.
 fn duplicate_at_or_above(descriptor: RawFd, minimum: RawFd) -> Result<RawFd, Errno> {
     // SAFETY: the descriptor is open in this process during the call.
@@ -303,14 +291,6 @@ fn wait_for_exec(error_reader: OwnedFd, child: Pid, spawn: &Spawn<'_>) -> Result
         STAGE_FOLDER => SpawnError::Folder { folder: spawn.folder.clone().unwrap_or_default(), source },
         _ => SpawnError::Exec { program: spawn.program.clone(), source },
     })
-}
-
-/// Takes the descriptors that the parent passed by systemd's protocol, with their names, sd_listen_fds(3). `names` is
-/// the value of `LISTEN_FDNAMES`. May be called only once, because the returned values own the descriptors.
-pub fn take_passed(count: usize, names: &str) -> io::Result<Vec<(String, OwnedFd)>> {
-    let names = names.split(':').chain(std::iter::repeat(""));
-    let take = |(number, name): (RawFd, &str)| Ok((name.to_owned(), take_inherited(number)?));
-    (FIRST_PASSED..).zip(names).take(count).map(take).collect()
 }
 
 #[cfg(test)]

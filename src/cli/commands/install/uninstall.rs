@@ -9,7 +9,7 @@ use leoflow_base::config;
 use leoflow_base::home::journal::Entry;
 use leoflow_base::home::lock::{HomeLock, OperationLock};
 use leoflow_base::home::{Home, LOST_AND_FOUND};
-use leoflow_lifecycle::setup::uninstall::{self, Found, Part, Repository, Request, UninstallPlan};
+use leoflow_lifecycle::setup::uninstall::{self, HomeState, Part, Repository, Request, UninstallPlan};
 use leoflow_postgres::location::{self, Location};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -54,20 +54,20 @@ impl Uninstall {
 pub fn run(context: &Context<'_>, args: &Uninstall) -> Result<u8, Error> {
     let (home, printer) = (&context.home, context.printer);
     match uninstall::find(home)? {
-        Found::Nothing => {
+        HomeState::Nothing => {
             if args.purge && !args.dry_run {
                 uninstall::remove_empty(home)?;
             }
             let text = format!("Leoflow is not installed in {}; nothing to do", home.root().display());
             return print_nothing_left(printer, args, &text);
         }
-        Found::HalfPurged(entry) => return finish_purge(context, args, entry),
-        Found::PurgeBegun(entry) if !args.dry_run => {
+        HomeState::HalfPurged(entry) => return finish_purge(context, args, entry),
+        HomeState::PurgeBegun(entry) if !args.dry_run => {
             // The interrupted purge may have moved the workspace. `discard_purge` moves it back before the new plan.
             let _home_lock = HomeLock::take(home, COMMAND, None)?;
             context.operation().discard_purge(entry)?;
         }
-        Found::PurgeBegun(_) | Found::Instance => {}
+        HomeState::PurgeBegun(_) | HomeState::Instance => {}
     }
     let request = args.request();
     let plan = uninstall::plan_of(home, &request)?;

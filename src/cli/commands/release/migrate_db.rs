@@ -11,6 +11,7 @@ use leoflow_base::protocol::child::Inheritance;
 use leoflow_base::protocol::log;
 use leoflow_lifecycle::operation::OperationContext;
 use leoflow_lifecycle::operation::migrations::{BackUp, SchemaStatus};
+use leoflow_lifecycle::operation::open::refuse_during_rollback;
 use leoflow_postgres::schema::Extent;
 use leoflow_postgres::schema::deferred::Waiting;
 use serde_json::json;
@@ -77,13 +78,15 @@ pub async fn run(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error> {
         None if args.later => migrate_later(context).await,
         None if args.supervised => supervised(context, args).await,
         None if args.dry_run => dry_run(context).await,
-        None => migrate(context, args.no_backup.into()).await,
+        None => migrate(context, BackUp::unless(args.no_backup)).await,
         Some(MigrateCommand::Status) => status(context).await,
         Some(MigrateCommand::Rollback(args)) => rollback(context, args).await,
     }
 }
 
 async fn migrate(context: &Context<'_>, back_up: BackUp) -> Result<u8, Error> {
+    // Before the check of the releases, whose hint leads to an upgrade: the rollback has to be finished first.
+    refuse_during_rollback(&context.home)?;
     packaged::refuse_newer(context)?;
     let printer = context.printer;
     let mut report = |file: &str| printer.part(|printer| printer.line(format!("applied: {file}")));
@@ -142,8 +145,8 @@ async fn supervised(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error
     // docs/reference/process-protocol.md.
     let is_parsed = args.no_backup;
     let mut report = |file: &str| if is_parsed { eprintln!("applied: {file}") } else { info!("applied: {file}") };
-    let operation = logged(context);
-    match operation.migrate_at_start(args.database.as_deref(), args.no_backup.into(), &mut report).await {
+    let (operation, back_up) = (logged(context), BackUp::unless(args.no_backup));
+    match operation.migrate_at_start(args.database.as_deref(), back_up, &mut report).await {
         Ok(version) => {
             notifier.schema(version);
             Ok(0)
@@ -205,7 +208,7 @@ async fn rollback(context: &Context<'_>, args: &Rollback) -> Result<u8, Error> {
         return Ok(1);
     }
     let mut report = |label: &str| printer.part(|printer| printer.line(format!("rolled back: {label}.sql")));
-    let rolled_back = operation.roll_back_schema(plan, args.no_backup.into(), &mut report).await?;
+    let rolled_back = operation.roll_back_schema(plan, BackUp::unless(args.no_backup), &mut report).await?;
     let value = json!({"rolled_back": rolled_back.undone, "database_version": rolled_back.version});
     printer.show(&value, |printer| {
         let count = counted(rolled_back.undone.len(), "migration");

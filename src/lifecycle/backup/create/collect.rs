@@ -2,7 +2,7 @@
 //! reason.
 
 use super::own_backups::OwnBackups;
-use super::selection::{self, BELONGS_TO_LEOFLOW, Found, Selection};
+use super::selection::{self, BELONGS_TO_LEOFLOW, Selection, Visit};
 use super::spool::{Piece, Spool, SpoolError};
 use crate::backup::format::manifest::{Content, ENTRY_LIMIT, Entry, Skipped, TASK_LOGS, WORKSPACE};
 use leoflow_base::sys::fs::beneath::{self, Folder};
@@ -109,10 +109,10 @@ impl Collected {
         };
         selection::walk(&root_folder, &select, &mut |found| {
             match found {
-                Found::Unreadable { path, error } => {
+                Visit::Unreadable { path, error } => {
                     self.skip(&join_path(WORKSPACE, path), format!("cannot read it: {error}"));
                 }
-                Found::Entry { folder, entry, path, selection } => {
+                Visit::Entry { folder, entry, path, selection } => {
                     let path = join_path(WORKSPACE, path);
                     match selection {
                         Selection::File => self.add_file(folder, entry, path)?,
@@ -191,16 +191,16 @@ impl Collected {
         let mut logs = Vec::new();
         let Ok(()) = selection::walk(root, &selection::in_task_logs, &mut |found| -> Result<(), Infallible> {
             match found {
-                Found::Unreadable { path, error } => {
+                Visit::Unreadable { path, error } => {
                     self.skip(&join_path(TASK_LOGS, path), format!("cannot read it: {error}"));
                 }
-                Found::Entry { entry, path, selection: Selection::File, .. } => {
+                Visit::Entry { entry, path, selection: Selection::File, .. } => {
                     logs.push(Log { path: path.to_owned(), size: entry.size, modified: entry.modified });
                 }
-                Found::Entry { path, selection: Selection::Skipped(reason), .. } => {
+                Visit::Entry { path, selection: Selection::Skipped(reason), .. } => {
                     self.skip(&join_path(TASK_LOGS, path), reason);
                 }
-                Found::Entry { .. } => {}
+                Visit::Entry { .. } => {}
             }
             Ok(())
         });

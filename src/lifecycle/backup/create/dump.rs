@@ -159,8 +159,9 @@ impl Snapshot {
                 let mut output = child.stdout.take().ok_or(PipeError::Program)?;
                 match spool.add_compressed(&mut output, &mut on_progress) {
                     Ok((piece, bytes)) => Ok(Dumped { spool, piece, bytes }),
-                    Err(SpoolError::Spool(error)) => Err(PipeError::Own(DumpError::Write(error))),
-                    Err(SpoolError::Source(_)) => Err(PipeError::Program),
+                    Err(SpoolError::Spool(error) | SpoolError::Source(error)) => {
+                        Err(PipeError::Own(DumpError::Write(error)))
+                    }
                 }
             })
         }))

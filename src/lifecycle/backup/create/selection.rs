@@ -101,7 +101,7 @@ fn unsupported_path_reason(path: &Path) -> Option<&'static str> {
 }
 
 /// What [`walk`] finds.
-pub enum Found<'a> {
+pub enum Visit<'a> {
     Entry {
         folder: &'a Folder,
         entry: &'a Entry,
@@ -116,7 +116,7 @@ pub enum Found<'a> {
 type Select<'a> = &'a dyn Fn(&Folder, &Entry, &Path) -> Selection;
 
 /// Visits what is below `root`, folders before their content. Descends only into folders that `select` includes.
-pub fn walk<E>(root: &Folder, select: Select<'_>, visit: &mut impl FnMut(Found<'_>) -> Result<(), E>) -> Result<(), E> {
+pub fn walk<E>(root: &Folder, select: Select<'_>, visit: &mut impl FnMut(Visit<'_>) -> Result<(), E>) -> Result<(), E> {
     walk_below(root, Path::new(""), select, visit)
 }
 
@@ -124,17 +124,17 @@ fn walk_below<E>(
     root: &Folder,
     relative: &Path,
     select: Select<'_>,
-    visit: &mut impl FnMut(Found<'_>) -> Result<(), E>,
+    visit: &mut impl FnMut(Visit<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
     let (folder, entries) = match root.below(relative).and_then(|folder| Ok((folder.entries()?, folder))) {
         Ok((entries, folder)) => (folder, entries),
-        Err(error) => return visit(Found::Unreadable { path: relative, error }),
+        Err(error) => return visit(Visit::Unreadable { path: relative, error }),
     };
     for entry in &entries {
         let path = relative.join(&entry.name);
         let selection = select(&folder, entry, &path);
         let is_folder = selection == Selection::Folder;
-        visit(Found::Entry { folder: &folder, entry, path: &path, selection })?;
+        visit(Visit::Entry { folder: &folder, entry, path: &path, selection })?;
         if is_folder {
             walk_below(root, &path, select, visit)?;
         }
@@ -157,13 +157,13 @@ fn find_omitted(root: &Folder, select: Select<'_>) -> io::Result<Vec<PathBuf>> {
     walk(root, select, &mut |found| {
         match found {
             // If an unreadable root counted as empty, a restore would keep none of its files.
-            Found::Unreadable { path, error } if path.as_os_str().is_empty() => return Err(error),
+            Visit::Unreadable { path, error } if path.as_os_str().is_empty() => return Err(error),
             // A backup could not read it either.
-            Found::Unreadable { path, .. }
-            | Found::Entry { path, selection: Selection::Excluded | Selection::Skipped(_), .. } => {
+            Visit::Unreadable { path, .. }
+            | Visit::Entry { path, selection: Selection::Excluded | Selection::Skipped(_), .. } => {
                 omitted.push(path.to_owned());
             }
-            Found::Entry { .. } => {}
+            Visit::Entry { .. } => {}
         }
         Ok(())
     })?;
@@ -190,7 +190,7 @@ fn size(root: &Path, select: Select<'_>) -> u64 {
     let Ok(root) = Folder::open(root) else { return 0 };
     let mut total = 0_u64;
     let Ok(()) = walk(&root, select, &mut |found| -> Result<(), Infallible> {
-        if let Found::Entry { entry, selection: Selection::File, .. } = found {
+        if let Visit::Entry { entry, selection: Selection::File, .. } = found {
             // Not the holes of a sparse file. A file system that compresses also allocates less.
             let is_sparse = entry.allocated < entry.size / 2;
             total = total.saturating_add(if is_sparse { entry.allocated } else { entry.size });

@@ -210,7 +210,7 @@ fn is_empty_folder(path: &Path) -> Result<bool, ExchangeError> {
 /// Creates `folder` with the permissions of `model` (at least the owner's); private if `model` is not a folder.
 fn create_like(model: &Path, folder: &Path) -> Result<(), ExchangeError> {
     let failed = |source| io_error("create", folder, source);
-    permissions::create_dir_where_supported(folder).map_err(failed)?;
+    files::create_dir_where_supported(folder).map_err(failed)?;
     match fs::symlink_metadata(model) {
         Ok(meta) if meta.is_dir() => {
             permissions::set_path_where_supported(folder, meta.permissions().mode() & 0o7777 | 0o700).map_err(failed)

@@ -4,7 +4,7 @@
 use super::exchange_error::{ExchangeError, io_error};
 use crate::backup::create::own_backups::OwnBackups;
 use leoflow_base::home::RESTORE_IN_WORKSPACE;
-use leoflow_base::sys::fs::{files, folders, permissions};
+use leoflow_base::sys::fs::{files, folders};
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -147,7 +147,7 @@ impl TreeExchange<'_> {
         }
         let is_in_root = self.root.is_some_and(|root| to.parent() == Some(root));
         let newcomer = if is_in_root && !(self.is_fixed)(to) { to } else { from };
-        permissions::create_dir_where_supported(&self.conflicts).map_err(failed)?;
+        files::create_dir_where_supported(&self.conflicts).map_err(failed)?;
         let name = newcomer.file_name().unwrap_or_default();
         let free = (0..).map(|number: u32| match number {
             0 => self.conflicts.join(name),

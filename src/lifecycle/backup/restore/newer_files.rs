@@ -2,7 +2,7 @@
 
 use super::preserved::PreservedPaths;
 use crate::backup::create::own_backups::OwnBackups;
-use crate::backup::create::selection::{self, Found, Selection};
+use crate::backup::create::selection::{self, Selection, Visit};
 use crate::backup::format::manifest::{Manifest, WORKSPACE};
 use jiff::Timestamp;
 use leoflow_base::home::Home;
@@ -30,7 +30,7 @@ pub fn newer_files(home: &Home, manifest: &Manifest, input: &Path, workspace: &P
     };
     let mut paths = Vec::new();
     let Ok(()) = selection::walk(&root, &select, &mut |found| -> Result<(), Infallible> {
-        if let Found::Entry { entry, path, selection, .. } = found
+        if let Visit::Entry { entry, path, selection, .. } = found
             && let Some(path) = path.to_str()
         {
             let is_in_backup = backup_paths.contains(path);

@@ -1,7 +1,7 @@
 //! Paths that an exchange keeps because the backup's manifest lists them as missing. They are stored in the restore
 //! directory, because an undo has no manifest.
 
-use crate::backup::create::selection::{self, Found, Selection};
+use crate::backup::create::selection::{self, Selection, Visit};
 use crate::backup::format::manifest::{Manifest, TASK_LOGS, WORKSPACE};
 use jiff::Timestamp;
 use leoflow_base::sys::fs::beneath::Folder;
@@ -82,7 +82,7 @@ fn older_logs(manifest: &Manifest, root: &Path) -> io::Result<Vec<String>> {
     };
     // An unreadable folder is carried over as a whole.
     let Ok(()) = selection::walk(&folder, &selection::in_task_logs, &mut |found| -> Result<(), Infallible> {
-        if let Found::Entry { entry, path, selection: Selection::File, .. } = found
+        if let Visit::Entry { entry, path, selection: Selection::File, .. } = found
             && let Some(path) = path.to_str()
             && entry.modified <= created
             && !backup_paths.contains(path)

@@ -4,7 +4,7 @@
 use crate::backup::verify::scratch::RestoreId;
 use leoflow_base::home::{Home, RESTORE_IN_WORKSPACE};
 use leoflow_base::sys::clock;
-use leoflow_base::sys::fs::{files, folders, permissions};
+use leoflow_base::sys::fs::{files, folders};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
@@ -78,7 +78,7 @@ impl RestoreDir {
                 std::fs::remove_dir(&in_home)?;
                 folders::create_all(root)?;
                 let in_root = self.hidden_in(root);
-                permissions::create_dir_where_supported(&in_root)?;
+                files::create_dir_where_supported(&in_root)?;
                 Ok(in_root)
             }
             Err(error) => Err(error),

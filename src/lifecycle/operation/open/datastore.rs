@@ -136,7 +136,7 @@ fn is_interrupted(home: &Home) -> Result<bool, OperationError> {
 
 /// Fails unless the running instance has the datastore open.
 fn check_served(home: &Home) -> Result<(), OperationError> {
-    if is_served(home)? { Ok(()) } else { Err(OperationError::InstanceStopped) }
+    if is_served(home)? { Ok(()) } else { Err(OperationError::StoppedBeforeSchedule) }
 }
 
 /// The state of the instance; `None` if none runs. Waits up to 5 s while processes start or stop.

@@ -16,7 +16,7 @@ use leoflow_base::sys::process::Signal;
 use std::time::{Duration, Instant};
 
 /// How an interrupted upgrade was settled.
-pub struct Settled {
+pub struct SettledUpgrade {
     pub text: String,
     pub installed: InstalledRelease,
 }
@@ -129,7 +129,7 @@ impl OperationContext<'_> {
     }
 
     /// Finishes or undoes an upgrade. The caller holds the operation lock.
-    async fn finish_upgrade(&self, host: Host, entry: Entry, abort: Abort) -> Result<Settled, OperationError> {
+    async fn finish_upgrade(&self, host: Host, entry: Entry, abort: Abort) -> Result<SettledUpgrade, OperationError> {
         let (state, action) = planned_action(&entry).map_err(OperationError::UnknownChange)?;
         if abort == Abort::Yes && action == FinishAction::Complete {
             return Err(OperationError::TooLateToAbort { to: state.plan.to.clone(), reversal: reversal(&state) });
@@ -149,7 +149,7 @@ impl OperationContext<'_> {
         let installed = self.installed_after(&state, conclusion)?;
         // Removes the leftovers of an interrupted rehearsal.
         self.clean_up(Some(&upgrade_context.access)).await?;
-        Ok(Settled { text, installed })
+        Ok(SettledUpgrade { text, installed })
     }
 
     fn upgrade_context<'a>(&'a self, config: &'a Config, host: Host) -> Result<UpgradeContext<'a>, OperationError> {

@@ -12,7 +12,7 @@ pub use shell_files::{MARK, SIZE_LIMIT};
 
 pub(crate) use apply::workspace_not_restored;
 pub use apply::{Resumed, may_have_removed_something, resume_purge};
-pub use operation::{Found, apply, find, plan_of, remove_empty};
+pub use operation::{HomeState, apply, find, plan_of, remove_empty};
 pub use plan::{Part, Request, UninstallPlan, UninstallRefusal};
 pub use removal::RemoveError;
 pub use repositories::Repository;

@@ -17,7 +17,7 @@ use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 
 /// What an uninstall finds in a home.
-pub enum Found {
+pub enum HomeState {
     /// No home, or only the empty folders of a purge that was killed at its end.
     Nothing,
     /// An interrupted purge that may have removed something; only another purge finishes it.
@@ -27,15 +27,15 @@ pub enum Found {
     Instance,
 }
 
-pub fn find(home: &Home) -> Result<Found, RemoveError> {
+pub fn find(home: &Home) -> Result<HomeState, RemoveError> {
     if !home.exists() || is_empty(home)? {
-        return Ok(Found::Nothing);
+        return Ok(HomeState::Nothing);
     }
     let purge = journal::unfinished(home)?.filter(|entry| entry.operation == Operation::Purge);
     Ok(match purge {
-        Some(entry) if may_have_removed_something(&entry) => Found::HalfPurged(entry),
-        Some(entry) => Found::PurgeBegun(entry),
-        None => Found::Instance,
+        Some(entry) if may_have_removed_something(&entry) => HomeState::HalfPurged(entry),
+        Some(entry) => HomeState::PurgeBegun(entry),
+        None => HomeState::Instance,
     })
 }
 

@@ -1,5 +1,5 @@
-//! The steps from the pause on that need few decisions: requests wait, the database is copied, the new release gets the
-//! listeners and becomes the installed one.
+//! Pause, snapshot, open, commit, take-over and tidy: the steps from the pause on, without the migration, the trial and
+//! the smoke test.
 
 use super::{Direction, State, Step};
 use crate::upgrade::UpgradeError;

@@ -9,7 +9,7 @@ use leoflow_base::home::Home;
 use leoflow_base::home::lock::{HomeLock, LockError};
 use leoflow_base::protocol::control::Answer;
 use leoflow_base::sys::fs::files;
-use leoflow_base::sys::process::replace;
+use leoflow_base::sys::process::{descriptors, replace};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::net::TcpListener;
@@ -104,15 +104,15 @@ impl Inherited {
             return Err(HandoverError::Format(handover.format));
         }
         files::remove_any(&home.handover())?;
-        let [lifeline, lifeline_writer] = handover.lifeline.map(replace::take_inherited);
-        let [file, folder] = handover.lock.map(replace::take_inherited);
+        let [lifeline, lifeline_writer] = handover.lifeline.map(descriptors::take_inherited);
+        let [file, folder] = handover.lock.map(descriptors::take_inherited);
         let adopted = |child: &HandedOverChild<i32>| {
             let HandedOverChild { name, pid, restarts, output } = child.clone();
-            Ok(HandedOverChild { name, pid, restarts, output: output.map(replace::take_inherited).transpose()? })
+            Ok(HandedOverChild { name, pid, restarts, output: output.map(descriptors::take_inherited).transpose()? })
         };
         let resources = Resources {
-            tcp: TcpListener::from(replace::take_inherited(handover.http)?),
-            api: ApiSocket::inherit(home, UnixListener::from(replace::take_inherited(handover.api)?))?,
+            tcp: TcpListener::from(descriptors::take_inherited(handover.http)?),
+            api: ApiSocket::inherit(home, UnixListener::from(descriptors::take_inherited(handover.api)?))?,
             lifeline: lifeline?,
             lifeline_writer: lifeline_writer?,
             lock: Rc::new(HomeLock::inherit(home, [file?, folder?])?),

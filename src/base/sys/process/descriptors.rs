@@ -1,0 +1,36 @@
+//! File descriptors that a process keeps for the next program, or takes from the previous one.
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// The first descriptor passed by systemd's protocol, sd_listen_fds(3).
+pub const FIRST_PASSED: RawFd = 3;
+
+/// Marks all descriptors from the number `first` on as close-on-exec, including those that this process inherited
+/// unintentionally.
+pub(crate) fn close_at_exec_from(first: RawFd) {
+    // SAFETY: the system call gets only numbers. Kernels before 5.11 do not support it; there, inherited descriptors
+    // stay open.
+    unsafe {
+        nix::libc::syscall(nix::libc::SYS_close_range, first, nix::libc::c_uint::MAX, nix::libc::CLOSE_RANGE_CLOEXEC)
+    };
+}
+
+/// Takes over a descriptor that the previous program left open at `number`; fails if it is not open. It is closed at
+/// the next exec. Each number may be taken only once.
+pub fn take_inherited(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: a number; if it is not open, the next call fails.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    fcntl(borrowed.as_fd(), FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+    // SAFETY: it is open, and the previous program passed it to us; nothing else in this process uses the number.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Takes the descriptors that the parent passed by systemd's protocol, with their names, sd_listen_fds(3). `names` is
+/// the value of `LISTEN_FDNAMES`. May be called only once, because the returned values own the descriptors.
+pub fn take_passed(count: usize, names: &str) -> io::Result<Vec<(String, OwnedFd)>> {
+    let names = names.split(':').chain(std::iter::repeat(""));
+    let take = |(number, name): (RawFd, &str)| Ok((name.to_owned(), take_inherited(number)?));
+    (FIRST_PASSED..).zip(names).take(count).map(take).collect()
+}
