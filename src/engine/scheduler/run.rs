@@ -305,7 +305,7 @@ impl PendingWork {
 /// Advances a run and returns whether anything changed. Invalid data of one run must not stop the others.
 async fn advance(client: &mut ClientWrapper, cache: &mut Cache, run: &RunKey) -> Result<bool> {
     match advance::advance(client, cache, run).await {
-        Err(error @ (StoreError::Invalid(_) | StoreError::UnknownValue { .. })) => {
+        Err(error @ (StoreError::Invalid(_) | StoreError::UnknownValue { .. } | StoreError::Unreadable { .. })) => {
             warn!("run {} of {} cannot advance: {error}", run.run_id, run.dag_id);
             Ok(false)
         }

@@ -8,7 +8,6 @@ pub mod event_log;
 pub mod events;
 pub mod instance;
 pub(crate) mod instance_key;
-
 pub mod list;
 pub mod pools;
 mod refused;
@@ -46,6 +45,9 @@ pub enum StoreError {
     /// A row has a value that this version does not know, although the table's constraints should allow no such value.
     #[error("the database has an unknown {column}: {value:?}")]
     UnknownValue { column: String, value: String },
+    /// A column of another type, or JSON of another form, such as that of another release.
+    #[error("cannot read {column}: {source}")]
+    Unreadable { column: String, source: tokio_postgres::Error },
     #[error(transparent)]
     Cipher(#[from] CipherError),
     #[error(transparent)]

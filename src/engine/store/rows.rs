@@ -60,18 +60,19 @@ struct UnknownName(String);
 
 /// Reads a column. A name from a fixed set that this version does not know is a `StoreError::UnknownValue`.
 pub(crate) fn get<'a, T: FromSql<'a>>(row: &'a Row, column: &str) -> Result<T> {
-    row.try_get(column).map_err(|error| unknown_name(error, column))
+    row.try_get(column).map_err(|error| unreadable(error, column))
 }
 
 /// Reads a column by its position.
 fn get_at<'a, T: FromSql<'a>>(row: &'a Row, position: usize) -> Result<T> {
-    row.try_get(position).map_err(|error| unknown_name(error, row.columns()[position].name()))
+    row.try_get(position).map_err(|error| unreadable(error, row.columns()[position].name()))
 }
 
-fn unknown_name(error: tokio_postgres::Error, column: &str) -> StoreError {
+fn unreadable(error: tokio_postgres::Error, column: &str) -> StoreError {
+    let column = column.to_owned();
     match error.source().and_then(|source| source.downcast_ref()) {
-        Some(UnknownName(value)) => StoreError::UnknownValue { column: column.to_owned(), value: value.clone() },
-        None => error.into(),
+        Some(UnknownName(value)) => StoreError::UnknownValue { column, value: value.clone() },
+        None => StoreError::Unreadable { column, source: error },
     }
 }
 

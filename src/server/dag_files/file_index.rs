@@ -218,8 +218,11 @@ impl FileIndex {
         self.dag_files.values().any(|file| matches!(file.work, Work::Unsaved(_)))
     }
 
+    /// Takes the results that could not be written, in the order of the parses: the first file that defines a DAG owns it.
     pub fn take_unsaved(&mut self) -> Vec<Box<Parsed>> {
-        self.dag_files.values_mut().filter_map(DagFile::take_unsaved).collect()
+        let mut unsaved: Vec<_> = self.dag_files.values_mut().filter_map(DagFile::take_unsaved).collect();
+        unsaved.sort_by_key(|parsed| parsed.number);
+        unsaved
     }
 
     /// Returns the file if it exists.

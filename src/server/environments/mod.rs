@@ -10,6 +10,7 @@ mod uv;
 
 use self::python::NoPython;
 use crate::state::Core;
+use crate::state::database::DatastoreError;
 pub use availability::{Availability, Environment, RequiredEnvironment};
 use leoflow_base::sys::blocking;
 use leoflow_engine::store::dag::environments as store;
@@ -22,7 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use tracing::info;
+use tracing::{info, warn};
 
 /// First retry delay after a failed build; grows fourfold up to `MAX_RETRY_DELAY`.
 const RETRY_DELAY: Duration = Duration::from_secs(60);
@@ -179,8 +180,11 @@ impl Environments {
         file: PathBuf,
     ) -> Availability {
         match self.find_built(&inputs, &plain).await {
-            // The datastore logs why it is not available.
-            Err(_) => {
+            Err(error) => {
+                // `Database::get` logs why the datastore is not available.
+                if let DatastoreError::Store(error) = error {
+                    warn!("cannot read the lock of the environment of {}: {error}; retrying", file.display());
+                }
                 self.states().remove(&inputs);
                 self.notify_after(STORE_RETRY_DELAY);
                 Availability::Waits
@@ -242,10 +246,10 @@ impl Environments {
         &self,
         inputs: &str,
         plain: &Interpreter,
-    ) -> Result<(Option<Lock>, Option<Environment>), String> {
+    ) -> Result<(Option<Lock>, Option<Environment>), DatastoreError> {
         let lock = {
-            let client = self.core.database.get().await.map_err(|error| error.to_string())?;
-            store::chosen(&*client, inputs).await.map_err(|error| error.to_string())?
+            let client = self.core.database.get().await?;
+            store::chosen(&*client, inputs).await?
         };
         // A lock that is no longer allowed is resolved again.
         let environment = match lock.as_ref().filter(|lock| lock.is_allowed()) {

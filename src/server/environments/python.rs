@@ -45,7 +45,8 @@ impl Environments {
         declared: &Declared,
         plain: &Interpreter,
     ) -> Result<Python, NoPython> {
-        let is_same = |(known, python, _): &&(Declared, Python, BuildState)| known == declared && python.path.is_file();
+        let is_same =
+            |(known, python, _): &&(Declared, Python, BuildState)| known.is_equal_to(declared) && python.path.is_file();
         if let Some((_, python, _)) = self.states().values().find(is_same) {
             return Ok(python.clone());
         }

@@ -91,7 +91,7 @@ impl Environments {
                 // There is no Python yet; the next request looks for one again.
                 continue;
             }
-            let before = self.find_built(&inputs, &plain).await?.0;
+            let before = self.find_built(&inputs, &plain).await.map_err(|error| error.to_string())?.0;
             let kept = before.clone().filter(|_| renewal == Renewal::Reinstall);
             match self.renew(&inputs, (&declared, &python), kept, &plain).await {
                 Ok(lock) => changes.extend(before.map(|before| (before, lock))),

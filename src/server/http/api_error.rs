@@ -127,7 +127,7 @@ impl From<StoreError> for ApiError {
             }
             StoreError::Busy(message) => Self::new(StatusCode::CONFLICT, message.as_str()),
             StoreError::Invalid(message) => Self::unprocessable(&["body"], "value_error", message),
-            StoreError::UnknownValue { .. } => Self::internal(&error),
+            StoreError::UnknownValue { .. } | StoreError::Unreadable { .. } => Self::internal(&error),
             StoreError::Cipher(_) | StoreError::Sealed { .. } => {
                 warn!("{}", error);
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())

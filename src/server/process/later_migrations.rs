@@ -119,6 +119,10 @@ async fn next_batch(state: &AppState, guard: &mut TotalsGuard) -> Result<Outcome
         return Ok(Outcome::Pause(RETRY_DELAY));
     }
     let batch = data_migration::advance(&mut client, known, guard).await.map_err(error_text)?;
+    if batch == Batch::Nothing {
+        // The first batch after a pause or a failure, and that of the next migration, is compared.
+        *guard = TotalsGuard::new(INVARIANTS);
+    }
     Ok(match batch {
         Batch::Moved { took, .. } => Outcome::Pause(took + BATCH_PAUSE),
         Batch::Done => Outcome::Pause(BATCH_PAUSE),

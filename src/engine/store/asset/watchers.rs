@@ -11,7 +11,6 @@ use deadpool_postgres::Transaction;
 use leoflow_postgres::GenericClient;
 use serde::Deserialize;
 use serde_json::{Value, json};
-
 use tokio_postgres::types::Json;
 
 from_row! {

@@ -5,7 +5,6 @@ use crate::store::Result;
 use crate::store::rows::{fetch_all, fetch_one, from_row};
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
-
 use tokio_postgres::types::ToSql;
 
 from_row! {

@@ -52,9 +52,9 @@ static APPLY: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// `from` to the new state of each change: the scheduler writes the changes that it has planned for a run. The caller must have
-/// locked the run. The agent may have changed an instance meanwhile; one that no longer has the state `from` is left
-/// unchanged. Returns the number of changed instances.
+/// `from` to the new state of each change: the scheduler writes the changes that it has planned for a run. The caller
+/// must have locked the run. The agent may have changed an instance meanwhile; one that no longer has the state `from`
+/// is left unchanged. Returns the number of changed instances.
 pub async fn apply(client: &impl GenericClient, run: &RunKey, changes: &[Change<'_>], now: Timestamp) -> Result<u64> {
     let (tasks, map_indexes): (Vec<&str>, Vec<i32>) = changes.iter().map(|change| change.name).unzip();
     let states_before: Vec<Option<&str>> = changes.iter().map(|change| change.from.map(TaskState::as_str)).collect();

@@ -7,9 +7,10 @@ mod rollbacks;
 mod upgrades;
 
 pub use datastore::Datastore;
-pub use restores::report_conflicts;
+pub(crate) use restores::report_conflicts;
 pub use rollbacks::{refuse_during_rollback, rollback_record};
-pub use upgrades::{Abort, InstalledRelease, interrupted_upgrade};
+pub(crate) use upgrades::interrupted_upgrade;
+pub use upgrades::{Abort, InstalledRelease};
 
 use super::{OperationContext, OperationError};
 use crate::backup::restore::quarantine;

@@ -115,7 +115,7 @@ impl OperationContext<'_> {
 }
 
 /// Reports the files that were in the way of an exchange and where they were moved, and the folders that it left.
-pub fn report_conflicts(home: &Home, reporter: &dyn Reporter) {
+pub(crate) fn report_conflicts(home: &Home, reporter: &dyn Reporter) {
     for folder in exchange::fixed(home) {
         let text = format!("{} stays as it was: this user cannot move it, and no backup contains it", folder.display());
         reporter.report(Progress::Warning(text));

@@ -37,7 +37,7 @@ pub enum Abort {
 }
 
 /// The journal entry of a running or interrupted upgrade or rollback.
-pub fn interrupted_upgrade(home: &Home) -> Result<Option<Entry>, JournalError> {
+pub(crate) fn interrupted_upgrade(home: &Home) -> Result<Option<Entry>, JournalError> {
     Ok(journal::unfinished(home)?.filter(|entry| entry.operation == Operation::Upgrade))
 }
 

@@ -71,6 +71,11 @@ impl Declared {
         self.lines().filter(|(role, line)| role.included_address(line).is_none()).map(|(_, line)| line)
     }
 
+    /// True if both declare the same; the files that contain the requirements may differ.
+    pub fn is_equal_to(&self, other: &Self) -> bool {
+        *self == Self { origins: self.origins.clone(), ..other.clone() }
+    }
+
     /// All texts that may contain variables.
     pub(crate) fn texts(&self) -> impl Iterator<Item = &String> {
         self.requirements.iter().chain(&self.constraints).chain(self.index.addresses())
