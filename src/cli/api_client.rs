@@ -100,7 +100,7 @@ impl<'a> Api<'a> {
                 Some(_) => Error::failed("run/api.sock is missing")
                     .hint("wait ten seconds for the server to recreate it, or run leoflow lite restart")
                     .transient(),
-                None => not_running(),
+                None => Error::not_running(),
             },
             _ => Error::io("connect to", &path, &error),
         })
@@ -124,11 +124,6 @@ pub async fn all_pages(field: &str, get: impl AsyncFn(usize) -> Result<Value, Er
 
 fn silent_server() -> Error {
     Error::failed("the server does not respond").hint("leoflow lite status").transient()
-}
-
-/// The error of a command that needs a running instance.
-pub fn not_running() -> Error {
-    Error::failed("Leoflow is not running").hint("leoflow lite start").transient()
 }
 
 /// Builds the error for a response, with hints for its status and path.

@@ -4,9 +4,10 @@
 use super::child::{Child, KillTiming};
 use super::dotenv::InvalidVariable;
 use super::import_timeout::{ImportTimeout, TimeSpent};
-use super::interpreter::{Interpreter, Job, PARSE_MARK, TASK_MARK, environment};
+use super::interpreter::{Interpreter, Job, PARSE_MARK, TASK_MARK};
 use super::leftovers::{self, Forking};
 use super::no_result::NoResult;
+use super::passed_variables::environment;
 use super::warm::Warm;
 use leoflow_base::home::Home;
 use leoflow_base::sys::net::listener;

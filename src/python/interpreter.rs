@@ -4,9 +4,9 @@ use super::discover::{self, NoPython};
 use super::{environments, package, support};
 use leoflow_base::config;
 use leoflow_base::home::{self, Home, lock};
+use leoflow_base::sys::blocking;
 use leoflow_base::sys::process::command;
 use leoflow_base::sys::transient::is_transient;
-use leoflow_base::sys::{blocking, env_vars};
 use serde_json::{Map, Value};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -215,41 +215,6 @@ impl SharedInterpreter {
         *prepared = Some(interpreter.clone());
         Ok(interpreter)
     }
-}
-
-/// Variables that any program of the user needs. Listed in docs/reference/environment-variables.md.
-const PASSED: &[&str] = &[
-    "CURL_CA_BUNDLE",
-    "HOME",
-    "HOSTNAME",
-    "HTTPS_PROXY",
-    "HTTP_PROXY",
-    "LANG",
-    "LANGUAGE",
-    "LD_LIBRARY_PATH",
-    "LOGNAME",
-    "NO_PROXY",
-    "PATH",
-    "REQUESTS_CA_BUNDLE",
-    "SHELL",
-    "SSL_CERT_DIR",
-    "SSL_CERT_FILE",
-    "TERM",
-    "TMPDIR",
-    "TZ",
-    "USER",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-];
-const PASSED_PREFIXES: &[&str] = &["AIRFLOW_", "LC_", "XDG_"];
-
-/// The variables of our environment that DAGs and tasks get. All others depend on the shell that started Lite; a
-/// project sets those that it needs in its `.env`, so that they are the same after every start.
-pub fn environment() -> Vec<(OsString, OsString)> {
-    let is_passed =
-        |name: &str| PASSED.contains(&name) || PASSED_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
-    env_vars::all().into_iter().filter(|(name, _)| is_passed(&name.to_string_lossy())).collect()
 }
 
 /// The options that depend on the home only: the URL of the web UI, for links in messages that tasks send, and the

@@ -14,6 +14,7 @@ mod no_result;
 pub mod notes;
 mod package;
 mod parse;
+mod passed_variables;
 mod roots;
 mod scan;
 mod support;
@@ -25,12 +26,13 @@ pub use children::{AnswerError, ChildOutput, Children};
 pub use discover::NoPython;
 pub use discover::{MINIMUM, Python, find};
 pub use dotenv::{InvalidVariable, flag};
-pub use interpreter::{Interpreter, Job, SharedInterpreter, TASK_MARK, environment, is_parse_mark};
+pub use interpreter::{Interpreter, Job, SharedInterpreter, TASK_MARK, is_parse_mark};
 pub use no_result::NoResult;
 pub use parse::{
     FileContext, FileSettings, ParseOutput, Request, declared_with, file_context, find_requirements_source, parse,
     read_file_context,
 };
+pub use passed_variables::environment;
 pub use roots::{DagPlaces, VersionCode, folders, path_in_workspace, roots};
 pub use scan::{LIMITS, Scan, Stamp, Syntax, Unscanned, dag_files, is_dag_file, scan};
 pub use support::{

@@ -23,11 +23,38 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), signal.pthread_sigmask
 """
 
 
+# This hook runs while the signals are blocked, because hooks before the fork run in reverse order.
+SIGNAL_IN_THE_PARENT = """
+import os, signal
+parent = os.getpid()
+os.register_at_fork(before=lambda: os.kill(parent, signal.SIGTERM))
+from leoflow.running import fork_signals
+fork_signals.reset_handlers()
+
+def handler(*_):
+    raise TimeoutError
+
+signal.signal(signal.SIGTERM, handler)
+try:
+    if os.fork() == 0:
+        os._exit(0)
+except TimeoutError:
+    print("ended")
+"""
+
+
+def run(script):
+    environment = {**os.environ, "PYTHONPATH": PACKAGE}
+    output = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60)
+    return output.stdout, output.stderr
+
+
 class ForkSignalsTest(unittest.TestCase):
     def test_a_signal_ends_a_child_that_has_just_been_forked(self):
-        environment = {**os.environ, "PYTHONPATH": PACKAGE}
-        output = subprocess.run([sys.executable, "-c", EARLY_SIGNAL], env=environment, capture_output=True, text=True)
-        self.assertEqual((output.stdout, output.stderr), (f"{-signal.SIGTERM} True\n", ""))
+        self.assertEqual(run(EARLY_SIGNAL), (f"{-signal.SIGTERM} True\n", ""))
+
+    def test_a_signal_during_a_fork_reaches_the_parents_code(self):
+        self.assertEqual(run(SIGNAL_IN_THE_PARENT), ("ended\n", ""))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,11 @@ use leoflow_lifecycle::operation::open::claims::ClaimError;
 use leoflow_lifecycle::operation::{OperationError, Reversal};
 
 impl Error {
+    /// The error of a command that needs a running instance.
+    pub fn not_running() -> Self {
+        Self::failed("Leoflow is not running").hint("leoflow lite start").transient()
+    }
+
     /// The error of every command that needs a home.
     pub(crate) fn not_set_up() -> Self {
         OperationError::NotSetUp.into()
@@ -69,7 +74,7 @@ impl From<OperationError> for Error {
             OperationError::SchemaInUse => Self::refused(error).hint("stop it with leoflow lite stop, then try again"),
             OperationError::NotSetUp => Self::failed(error).hint("leoflow setup"),
             OperationError::StoppedBeforeSchedule => Self::failed(error),
-            OperationError::NotRunning => crate::api_client::not_running(),
+            OperationError::NotRunning => Self::not_running(),
             OperationError::OtherMajor(_) => Self::refused(error).hint("run the leoflow release that created it"),
             OperationError::IncompleteCluster(reason) => {
                 Self::incomplete_cluster(format!("managed-postgres/data: {reason}"))

@@ -2,7 +2,7 @@
 
 use super::snapshot::Dates;
 use crate::model::dag::{Until, Wait};
-use crate::schedule::run_dates;
+use crate::schedule::zone;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan};
 
@@ -19,7 +19,7 @@ pub fn due(wait: &Wait, dates: &Dates, base: Timestamp) -> Option<Timestamp> {
         }
         Until::Moment { at } => Some(*at),
         Until::Time { time, zone } => {
-            let zone = run_dates::zone(zone).ok()?;
+            let zone = zone::zone(zone).ok()?;
             let today = base.to_zoned(zone.clone()).date();
             Some(today.to_datetime(*time).to_zoned(zone).ok()?.timestamp())
         }

@@ -13,3 +13,4 @@ pub mod run_dates;
 pub mod series;
 pub mod timetable;
 pub mod upcoming;
+pub mod zone;

@@ -1,6 +1,6 @@
 //! Dates in partition keys, formatted and parsed like Python's `strftime` and `strptime`. Pure.
 
-use super::run_dates::UnknownZone;
+use super::zone::UnknownZone;
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::fmt::strtime::BrokenDownTime;
@@ -8,6 +8,9 @@ use jiff::tz::TimeZone;
 
 /// Length of Airflow's database column for partition keys, in characters.
 pub(crate) const LONGEST_KEY: usize = 250;
+
+/// Limit on `run_offset`, because each due run counts the ticks one by one.
+pub(super) const MAX_TICKS: u32 = 10_000;
 
 /// Why a partition key is refused, or cannot be mapped. The texts of `OtherFormat`, `Empty`, `TooLong`, `NotAllowed` and
 /// `Segments` are Airflow's or Python's.
@@ -49,7 +52,7 @@ pub enum PartitionError {
     Mappers { key: String, source: Box<Self> },
     #[error("Dag '{0}' is not a partitioned Dag and does not accept a partition_key.")]
     NotPartitioned(String),
-    #[error("run_offset {0} is more than {max} ticks", max = super::partition_ticks::MAX_TICKS)]
+    #[error("run_offset {0} is more than {max} ticks", max = MAX_TICKS)]
     RunOffset(i32),
 }
 

@@ -5,7 +5,7 @@
 
 use super::partition_key::{self, PartitionError};
 use super::partition_window::{Period, Wait, Window, parts};
-use super::run_dates::zone;
+use super::zone::zone;
 use jiff::Timestamp;
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;

@@ -1,6 +1,6 @@
 //! Partitions enumerated by a cron expression. Pure.
 
-use super::partition_key::{self, PartitionError};
+use super::partition_key::{self, MAX_TICKS, PartitionError};
 use super::run_dates::{Crontab, Info, Partition, TimetableProblem};
 use super::series::CronSeries;
 use jiff::Timestamp;
@@ -18,9 +18,6 @@ pub struct PartitionTicks {
     run_offset: i32,
     key_format: String,
 }
-
-/// Limit on `run_offset`, because each due run counts the ticks one by one.
-pub(super) const MAX_TICKS: u32 = 10_000;
 
 impl PartitionTicks {
     pub(crate) fn series(&self) -> Result<CronSeries<'_>, TimetableProblem> {

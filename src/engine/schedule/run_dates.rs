@@ -2,7 +2,8 @@
 
 use super::cron::{CronProblem, Schedule};
 use super::partition_key::PartitionError;
-use jiff::tz::{Offset, TimeZone};
+use super::zone::{UnknownZone, zone};
+use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Span, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -68,10 +69,6 @@ pub enum TimetableProblem {
     Partition(#[from] PartitionError),
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown time zone {0}")]
-pub struct UnknownZone(String);
-
 impl Info {
     /// A run whose data interval starts and ends at `date`.
     pub(super) fn exact(date: Timestamp) -> Self {
@@ -90,19 +87,6 @@ impl Info {
     /// The date that no other scheduled run of the DAG has.
     pub(crate) fn key_date(&self) -> Timestamp {
         self.logical_date().unwrap_or(self.run_after)
-    }
-}
-
-/// Parses a zone name such as `Europe/Berlin`, or seconds east of Greenwich; null is UTC.
-pub fn zone(name: &Value) -> Result<TimeZone, UnknownZone> {
-    match name {
-        Value::Null => Ok(TimeZone::UTC),
-        Value::String(name) => TimeZone::get(name).map_err(|_| UnknownZone(name.clone())),
-        other => other
-            .as_i64()
-            .and_then(|seconds| Offset::from_seconds(i32::try_from(seconds).ok()?).ok())
-            .map(Offset::to_time_zone)
-            .ok_or_else(|| UnknownZone(other.to_string())),
     }
 }
 

@@ -6,7 +6,7 @@ use crate::model::state::{RunState, RunType, TaskState, TryState};
 use leoflow_postgres::GenericClient;
 use std::error::Error;
 use tokio_postgres::Row;
-use tokio_postgres::types::{FromSql, FromSqlOwned, ToSql, Type};
+use tokio_postgres::types::{FromSql, FromSqlOwned, ToSql};
 
 type Parameters<'a> = &'a [&'a (dyn ToSql + Sync)];
 
@@ -56,7 +56,7 @@ pub(crate) async fn execute(client: &impl GenericClient, statement: &str, parame
 /// A name, such as a state, that this version does not know, although the table's constraints should allow no such name.
 #[derive(Debug, thiserror::Error)]
 #[error("unknown name {0:?}")]
-struct UnknownName(String);
+pub(crate) struct UnknownName(pub(crate) String);
 
 /// Reads a column. A name from a fixed set that this version does not know is a `StoreError::UnknownValue`.
 pub(crate) fn get<'a, T: FromSql<'a>>(row: &'a Row, column: &str) -> Result<T> {
@@ -79,20 +79,20 @@ fn unreadable(error: tokio_postgres::Error, column: &str) -> StoreError {
 /// Reads enums of names from text columns.
 macro_rules! read_by_name {
     ($($name:ty),+) => {$(
-        impl FromSql<'_> for $name {
-            fn from_sql(kind: &Type, raw: &[u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
-                let name = <&str>::from_sql(kind, raw)?;
-                Self::parse(name).ok_or_else(|| UnknownName(name.to_owned()).into())
+        impl tokio_postgres::types::FromSql<'_> for $name {
+            fn from_sql(kind: &tokio_postgres::types::Type, raw: &[u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+                let name = <&str as tokio_postgres::types::FromSql>::from_sql(kind, raw)?;
+                Self::parse(name).ok_or_else(|| $crate::store::rows::UnknownName(name.to_owned()).into())
             }
 
-            fn accepts(kind: &Type) -> bool {
-                <&str as FromSql>::accepts(kind)
+            fn accepts(kind: &tokio_postgres::types::Type) -> bool {
+                <&str as tokio_postgres::types::FromSql>::accepts(kind)
             }
         }
     )+};
 }
 
-read_by_name!(RunState, RunType, TaskState, TryState, crate::store::run::backfills::Reprocess);
+read_by_name!(RunState, RunType, TaskState, TryState);
 
 /// Reads single values from the first column.
 macro_rules! single_value {
@@ -163,7 +163,7 @@ macro_rules! from_row {
         $read($row)?
     };
 }
-pub(crate) use from_row;
+pub(crate) use {from_row, read_by_name};
 
 impl FromRow for RunKey {
     fn from_row(row: &Row) -> Result<Self> {

@@ -1,6 +1,6 @@
 //! Exports the content of a database to a file and imports such a file into a database, with only the rights of the
 //! tables' owner. Leoflow needs this on external servers, where it may not rename databases. An import is one
-//! transaction that verifies the row count of every table and the built-in invariants, so it happens completely or not
+//! transaction that verifies the row count of every table and the invariants, so it happens completely or not
 //! at all.
 
 use super::create::dump::{DumpError, PipeError, attend, count, lock_limit, lock_relations, start};
@@ -35,7 +35,7 @@ pub struct Facts {
     /// Rows of each table.
     pub rows: BTreeMap<String, i64>,
     pub schema_version: i64,
-    /// Answers of the built-in invariants; empty in a file of an older release.
+    /// Answers of the invariants; empty in a file of an older release.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub invariants: Vec<Answer>,
 }

@@ -46,10 +46,11 @@ pub enum Rest {
     No,
 }
 
-/// The data migrations of an open datastore.
+/// The data migrations of an open datastore. Fields are dropped in order, so the connection ends before a private
+/// server.
 pub struct DataMigrations {
-    pub datastore: Datastore,
     pub client: Client,
+    pub datastore: Datastore,
 }
 
 /// A data migration with its progress.
@@ -62,7 +63,7 @@ impl OperationContext<'_> {
         let datastore = Datastore::open(self, "leoflow data-migrate").await?;
         let client = datastore.connect().await?;
         schema::require_current(&client, known()).await?;
-        Ok(DataMigrations { datastore, client })
+        Ok(DataMigrations { client, datastore })
     }
 }
 

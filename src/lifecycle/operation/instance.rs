@@ -35,11 +35,13 @@ pub fn refuse_in_terminal(home: &Home) -> Result<(), OperationError> {
     }
 }
 
-/// Stops the instance and ends its tasks, so that no process uses the home afterwards. `None` if no instance ran.
-pub fn stop(context: &OperationContext<'_>) -> Result<Option<StoppedInstance>, OperationError> {
+/// Stops the instance and ends its tasks, so that no process uses the home afterwards. Sets `stopped` if an instance ran,
+/// also if the end of its tasks then fails.
+pub fn stop(context: &OperationContext<'_>, stopped: &mut Option<StoppedInstance>) -> Result<(), OperationError> {
     let home = context.home;
-    let instance = control::status_of(home).map(|_| StoppedInstance { requested_port: requested_port(home) });
+    let instance = StoppedInstance { requested_port: requested_port(home) };
     if stop_running(home)? {
+        *stopped = Some(instance);
         context.note("Stopped Leoflow for this operation");
     }
     let (ended, read_error) = end_tasks(home);
@@ -48,7 +50,7 @@ pub fn stop(context: &OperationContext<'_>) -> Result<Option<StoppedInstance>, O
     }
     match read_error {
         Some(error) => Err(OperationError::io("read", &home.running_tasks())(error)),
-        None => Ok(instance),
+        None => Ok(()),
     }
 }
 

@@ -72,7 +72,7 @@ async fn relocate(
     stopped: &mut Option<StoppedInstance>,
 ) -> Result<i64, OperationError> {
     let &OperationContext { home, reporter, .. } = context;
-    *stopped = instance::stop(context)?;
+    instance::stop(context, stopped)?;
     if relocation.is_same() {
         let _home_lock = context.take_home(COMMAND, None, AfterUpgrade::GoOn).await?;
         return Ok(relocation::readdress(home, relocation, reporter).await.map(|()| 0)?);

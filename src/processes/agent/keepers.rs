@@ -1,11 +1,16 @@
 //! The agent's side of keepers: starts them, asks them to stop, waits for them.
 
 use super::folder::TaskFolder;
-use super::start;
+use leoflow_base::sys::env_vars;
 use leoflow_base::sys::process::pidfd::PidFd;
+use leoflow_base::sys::process::spawn::Spawn;
 use leoflow_base::sys::process::{self, ProcessId, Signal};
 use leoflow_engine::model::keys::TryKey;
+use leoflow_python::environment;
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 use tracing::warn;
@@ -41,11 +46,24 @@ impl StoppedKeepers {
     }
 }
 
+/// Starts a keeper for a prepared folder; returns its pid. The keeper leads its own process group and outlives the
+/// agent.
+pub fn spawn_keeper(folder: &TaskFolder) -> io::Result<i32> {
+    let output = File::create(folder.path().join("keeper.log"))?;
+    let spawn = Spawn {
+        argv0: Some("leoflow".into()),
+        arguments: vec!["keep-task".into(), folder.path().into()],
+        environment: environment(),
+        ..Spawn::new(env_vars::running_program(), output.as_fd())
+    };
+    spawn.start().map_err(io::Error::other)
+}
+
 /// Starts a keeper that starts a new Python for its task.
-pub fn start_cold(folder: &TaskFolder) -> std::io::Result<ProcessId> {
-    let pid = start::spawn_keeper(folder)?;
+pub fn start_cold(folder: &TaskFolder) -> io::Result<ProcessId> {
+    let pid = spawn_keeper(folder)?;
     // The pid of our child is not reused before we reap it.
-    ProcessId::of(pid).ok_or_else(|| std::io::Error::other("the keeper is not in /proc"))
+    ProcessId::of(pid).ok_or_else(|| io::Error::other("the keeper is not in /proc"))
 }
 
 /// Asks a keeper to end its task. A keeper that has not exited after `STOP_DEADLINE` is killed, and its task with it.

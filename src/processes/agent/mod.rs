@@ -15,6 +15,7 @@ mod start;
 mod start_backoff;
 mod stop;
 mod take_over;
+mod task_context;
 mod task_files;
 mod triggers;
 mod try_outcome;
@@ -79,7 +80,8 @@ pub async fn run(home: &Home, mut inheritance: Inheritance) -> Result<(), AgentE
         checked = check => checked?,
     };
     let boot_id = ProcessId::current().map(|own| own.boot_id).unwrap_or_default();
-    let context = start::TaskContext { home: home.clone(), workspace: workspace.unwrap_or_default(), max_map_length };
+    let context =
+        task_context::TaskContext { home: home.clone(), workspace: workspace.unwrap_or_default(), max_map_length };
     let agent = run::Agent::new(context, python, boot_id, notifier.clone());
     notifier.ready("waiting for tasks");
     let heartbeats = tokio::task::spawn_local(send_heartbeats(notifier.clone()));

@@ -3,8 +3,8 @@
 use super::environments::Environments;
 use super::folder::TaskFolder;
 use super::keepers::{self, StoppedKeepers};
-use super::start::{TaskContext, Versions};
 use super::start_backoff::StartBackoff;
+use super::task_context::{TaskContext, Versions};
 use super::triggers::{self, TriggerEvent, Triggers};
 use super::warm::Batch;
 use deadpool_postgres::ClientWrapper;

@@ -3,8 +3,8 @@
 use super::adopt::{self, Adoption, Boot};
 use super::finish::EndedTry;
 use super::folder::TaskFolder;
+use super::keepers;
 use super::run::{Agent, Running};
-use super::start;
 use super::stop::end_now;
 use super::warm::Batch;
 use deadpool_postgres::ClientWrapper;
@@ -60,7 +60,7 @@ impl Agent {
                 }
                 // A spec that is complete or unreadable is not rewritten: a keeper may already be reading it.
                 (Adoption::Start, _) if !matches!(folder.spec(), Ok(None)) => {
-                    match start::spawn_keeper(folder).map(ProcessId::of) {
+                    match keepers::spawn_keeper(folder).map(ProcessId::of) {
                         Ok(Some(keeper)) => {
                             self.watch(key.clone(), Running::new(folder.clone(), keeper, None), Duration::ZERO)
                         }

@@ -109,7 +109,6 @@ fn lock_with_inputs(home: &Home, inputs: &str) -> Option<Lock> {
 }
 
 /// Resolves the newest matching versions and installs them; first installs a newer patch of a managed Python, if any.
-///
 pub fn renew(
     home: &Home,
     declared: &Declared,

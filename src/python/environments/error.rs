@@ -2,9 +2,10 @@
 
 use super::declaration::error::{DeclarationError, LineError};
 use super::pins::PinError;
-use super::uv::UvError;
 use crate::NoPython;
 use crate::io_error::IoError;
+use crate::wheels::WheelError;
+use std::path::PathBuf;
 
 #[derive(Debug, thiserror::Error)]
 pub enum EnvironmentError {
@@ -39,4 +40,27 @@ impl From<EnvironmentError> for String {
     fn from(error: EnvironmentError) -> Self {
         error.to_string()
     }
+}
+
+/// Why uv cannot be run or has failed; each text is a message for the user.
+#[derive(Debug, thiserror::Error)]
+pub enum UvError {
+    /// No versions meet all requirements. uv's own message.
+    #[error("{0}")]
+    NoSolution(String),
+    /// uv's message about any other failure, such as an index that does not answer.
+    #[error("{0}")]
+    Failed(String),
+    #[error(transparent)]
+    Io(#[from] IoError),
+    /// A settings file of the user that is not valid.
+    #[error("{}: {source}", path.display())]
+    Settings { path: PathBuf, source: toml::de::Error },
+    #[error(
+        "failed to install uv, which installs a project's dependencies: {0}\nInstall it (https://docs.astral.sh/uv) so \
+         that it is on PATH, or set LEOFLOW_UV to its path."
+    )]
+    Install(#[from] WheelError),
+    #[error("{} is gone", .0.display())]
+    Gone(PathBuf),
 }

@@ -20,6 +20,8 @@ pub enum PinError {
     Line(#[from] LineError),
     #[error("{name}: commit {commit} is pinned, but its address resolves to {resolved}")]
     Commit { name: String, commit: String, resolved: String },
+    #[error("{0}: its files have no hashes, so it cannot be locked")]
+    Unhashed(String),
     #[error("--require-hashes: no hash is given for {0}; add --hash=sha256:… to each of them")]
     Unpinned(String),
 }
@@ -211,6 +213,9 @@ impl Entry {
         let known: Vec<String> =
             pinned.iter().filter(|hash| self.hashes.contains(hash)).map(|hash| (*hash).clone()).collect();
         let hashes = match (pinned.is_empty(), known.is_empty()) {
+            (true, _) if self.hashes.is_empty() && self.commit().is_none() => {
+                return Err(PinError::Unhashed(self.label().to_owned()));
+            }
             (true, _) => self.hashes.clone(),
             (false, true) => pinned.into_iter().cloned().collect(),
             (false, false) => known,
@@ -346,5 +351,6 @@ mod tests {
         let refused =
             restricted(&text, &["n @ git+http://127.0.0.1:1/n.git@810d33d".to_owned()]).unwrap_err().to_string();
         assert!(refused.starts_with("n: commit 810d33d is pinned"), "{refused}");
+        assert_eq!(restricted(&lock("n==1.0", &[]), &["n".to_owned()]), Err(PinError::Unhashed("n==1.0".to_owned())));
     }
 }

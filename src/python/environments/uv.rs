@@ -1,9 +1,10 @@
 //! uv, the program that resolves and installs packages: found on the machine, or downloaded once.
 
 use super::declaration::variables::Variables;
+use super::error::UvError;
 use super::{pip_settings, uv_messages, uv_settings, uv_variables};
-use crate::interpreter::environment;
-use crate::io_error::{IoError, io, unwritable};
+use crate::io_error::{io, unwritable};
+use crate::passed_variables::environment;
 use crate::wheels::{self, WheelError};
 use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_base::home::{self, Home, shared};
@@ -57,29 +58,6 @@ impl Call<'_> {
         static NONE: Variables = Variables::NONE;
         Self { arguments, limit, environment: Vec::new(), variables: &NONE }
     }
-}
-
-/// Why uv cannot be run or has failed; each text is a message for the user.
-#[derive(Debug, thiserror::Error)]
-pub enum UvError {
-    /// No versions meet all requirements. uv's own message.
-    #[error("{0}")]
-    NoSolution(String),
-    /// uv's message about any other failure, such as an index that does not answer.
-    #[error("{0}")]
-    Failed(String),
-    #[error(transparent)]
-    Io(#[from] IoError),
-    /// A settings file of the user that is not valid.
-    #[error("{}: {source}", path.display())]
-    Settings { path: PathBuf, source: toml::de::Error },
-    #[error(
-        "failed to install uv, which installs a project's dependencies: {0}\nInstall it (https://docs.astral.sh/uv) so \
-         that it is on PATH, or set LEOFLOW_UV to its path."
-    )]
-    Install(#[from] WheelError),
-    #[error("{} is gone", .0.display())]
-    Gone(PathBuf),
 }
 
 /// Finds uv, in this order: `LEOFLOW_UV`, the downloaded uv, one on PATH, one beside Leoflow's program. `None` if it

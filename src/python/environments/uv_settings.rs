@@ -3,7 +3,7 @@
 //! `pyproject.toml` in the user's home, which uv finds above its working directory.
 //! Source: <https://docs.astral.sh/uv/reference/settings/>.
 
-use super::uv::UvError;
+use super::error::UvError;
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 

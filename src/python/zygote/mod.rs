@@ -3,7 +3,8 @@
 
 pub(super) mod retry;
 
-use super::interpreter::{Interpreter, Job, TASK_MARK, environment};
+use super::interpreter::{Interpreter, Job, TASK_MARK};
+use super::passed_variables::environment;
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::net::seqpacket::SeqPacket;
 use leoflow_base::sys::process::pidfd::PidFd;

@@ -63,6 +63,7 @@ const PARTS: &[(&str, &[&str])] = &[
         "python",
         &[
             "io_error",
+            "passed_variables",
             "wheels",
             "discover",
             "dotenv",

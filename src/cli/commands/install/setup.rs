@@ -1,12 +1,11 @@
 //! `leoflow setup`: sets up everything that `leoflow lite` needs, without starting it.
 
-use crate::commands::lite::datastore;
 use crate::commands::lite::run::{plan_setup, set_up};
 use crate::commands::release::packaged;
 use crate::context::Context;
 use crate::error::Error;
 use clap::Args;
-use leoflow_base::config::{self, DEFAULT_PORT};
+use leoflow_base::config::{self, DEFAULT_PORT, DatastoreSetting};
 use leoflow_base::home::absolute_workspace;
 use leoflow_base::protocol::control;
 use leoflow_base::sys::env_vars;
@@ -53,7 +52,7 @@ pub async fn run(context: &Context<'_>, args: &Setup) -> Result<u8, Error> {
     let request = Request {
         port: args.port.or_else(|| (!context.home.config().exists()).then(|| setup::own_port(&context.home))),
         workspace: args.workspace.as_deref().map(absolute_workspace).transpose()?,
-        datastore: args.datastore.as_deref().map(|text| datastore::parse(text, "--datastore")).transpose()?,
+        datastore: args.datastore.as_deref().map(parse_datastore).transpose()?,
         install_always: true,
     };
     refuse_newer(context)?;
@@ -229,4 +228,8 @@ fn show_python(context: &Context<'_>, configured: Option<&Path>) {
         "no usable Python for your DAGs ({reason}): install Python {major}.{minor} or newer, or set one with \
          `leoflow config set python PATH`"
     ));
+}
+
+fn parse_datastore(text: &str) -> Result<DatastoreSetting, Error> {
+    DatastoreSetting::parse(text).map_err(|allowed| Error::usage(format!("--datastore is not {allowed}")))
 }

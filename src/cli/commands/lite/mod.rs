@@ -1,7 +1,6 @@
 //! The commands on an instance: running it, its status, its logs.
 
 pub mod agent;
-pub mod datastore;
 pub mod doctor;
 pub mod logs;
 pub mod port;

@@ -118,7 +118,7 @@ fn revive(context: &Context<'_>, mut status: InstanceStatus) -> Result<Option<u8
 pub fn restart_children(context: &Context<'_>) -> Result<(), Error> {
     let home = &context.home;
     let is_silent = |error| Error::failed("the supervisor does not respond").cause(error).hint("leoflow lite status");
-    let mut client = ControlClient::connect(home).map_err(is_silent)?.ok_or_else(crate::api_client::not_running)?;
+    let mut client = ControlClient::connect(home).map_err(is_silent)?.ok_or_else(Error::not_running)?;
     match client.ask(&Request::Restart, RESTART_TIMEOUT) {
         Ok(Answer::Error(reason)) => Err(Error::from_child(&reason)
             .unwrap_or_else(|| Error::failed(reason).hint("leoflow lite status"))

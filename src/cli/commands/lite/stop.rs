@@ -90,7 +90,7 @@ fn wait_for_backup(home: &Home) {
 
 /// Stops the instance and ends its tasks, so that no process uses the home afterwards.
 pub fn stop_with_tasks(context: &Context<'_>) -> Result<(), Error> {
-    Ok(instance::stop(&context.operation()).map(drop)?)
+    Ok(instance::stop(&context.operation(), &mut None)?)
 }
 
 /// The error of unreadable task folders.

@@ -1,6 +1,5 @@
 //! `leoflow smoke`: tests the running instance, from login to a task.
 
-use crate::api_client::not_running;
 use crate::context::Context;
 use crate::error::Error;
 use clap::Args;
@@ -13,7 +12,7 @@ use serde_json::json;
 pub struct SmokeArgs {}
 
 pub async fn run(context: &Context<'_>) -> Result<u8, Error> {
-    let status = control::status_of(&context.home).ok_or_else(not_running)?;
+    let status = control::status_of(&context.home).ok_or_else(Error::not_running)?;
     let config = context.operation().running_config()?;
     let checks = Smoke::new(&config, ServerEndpoint::Public, status.version).all_checks().await;
     let ok = checks.iter().all(|check| check.ok);

@@ -1,6 +1,6 @@
 //! SQL conditions with their parameters.
 
-use super::field::Column;
+use super::column::Column;
 use std::fmt::Write;
 use tokio_postgres::types::ToSql;
 

@@ -1,9 +1,8 @@
 //! Cursors for keyset pagination. A cursor holds the sort values of the last row of a page, after which the next page
 //! starts, or of its first row, before which the previous page ends.
 
+use super::column::{Column, Order};
 use super::conditions::Value;
-use super::field::Column;
-use super::listing::Order;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 

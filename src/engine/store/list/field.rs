@@ -1,6 +1,7 @@
 //! Fields that lists are ordered and filtered by. Callers outside the store name a field; only the store knows its
 //! column.
 
+use super::column::{Column, FieldType};
 use super::conditions::Conditions;
 
 /// The fields of one entity. Implemented by [`list_fields`].
@@ -45,9 +46,9 @@ macro_rules! list_fields {
             type Filter = $crate::store::list::field::filter_or_none!($($filter)?);
             const KEY: &'static [Self] = &[$(Self::$key),+];
 
-            fn column(self) -> $crate::store::list::field::Column {
+            fn column(self) -> $crate::store::list::column::Column {
                 match self {
-                    $(Self::$variant => $crate::store::list::field::Column::$field_type($sql),)+
+                    $(Self::$variant => $crate::store::list::column::Column::$field_type($sql),)+
                 }
             }
         }
@@ -64,49 +65,3 @@ macro_rules! filter_or_none {
 }
 
 pub(crate) use {filter_or_none, list_fields};
-
-/// Type of a field's values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FieldType {
-    Text,
-    Time,
-    Whole,
-    Number,
-}
-
-impl FieldType {
-    /// Name of the Postgres type.
-    pub(super) fn sql(self) -> &'static str {
-        match self {
-            Self::Text => "text",
-            Self::Time => "timestamptz",
-            Self::Whole => "bigint",
-            Self::Number => "float8",
-        }
-    }
-}
-
-/// A column or SQL expression, with its type.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Column {
-    pub sql: &'static str,
-    pub field_type: FieldType,
-}
-
-impl Column {
-    pub const fn text(sql: &'static str) -> Self {
-        Self { sql, field_type: FieldType::Text }
-    }
-
-    pub const fn time(sql: &'static str) -> Self {
-        Self { sql, field_type: FieldType::Time }
-    }
-
-    pub const fn whole(sql: &'static str) -> Self {
-        Self { sql, field_type: FieldType::Whole }
-    }
-
-    pub const fn number(sql: &'static str) -> Self {
-        Self { sql, field_type: FieldType::Number }
-    }
-}

@@ -1,7 +1,7 @@
 //! Tests of one field's value, which lists use as filters.
 
+use super::column::Column;
 use super::conditions::Conditions;
-use super::field::Column;
 use jiff::Timestamp;
 use tokio_postgres::types::ToSql;
 

@@ -1,14 +1,14 @@
 //! Lists with filters, order and pages. A page is selected by an offset, or by a cursor that identifies the row before
 //! or after it.
 
+use super::column::{Column, Order};
 use super::conditions::Conditions;
 use super::cursor::{Cursor, ReadDirection, after_cursor};
-use super::field::{Column, Filter, ListField};
+use super::field::{Filter, ListField};
 use super::filter::FieldTest;
 use crate::store::Result;
 use crate::store::rows::{FromRow, fetch_one};
 use leoflow_postgres::GenericClient;
-use std::cmp::Ordering;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
@@ -246,32 +246,6 @@ pub(super) fn order_by(order: &[Order<Column>], direction: ReadDirection) -> Str
         format!("{} {}", order.field.sql, if order.descending == is_backward { "ASC" } else { "DESC" })
     };
     order.iter().map(term).collect::<Vec<_>>().join(", ")
-}
-
-/// A field to order by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Order<F> {
-    pub(crate) field: F,
-    pub(crate) descending: bool,
-}
-
-impl<F> Order<F> {
-    pub fn ascending(field: F) -> Self {
-        Self { field, descending: false }
-    }
-
-    pub fn descending(field: F) -> Self {
-        Self { field, descending: true }
-    }
-
-    /// Compares two rows that do not come from the database; `compare` compares them by a field.
-    pub fn compare(&self, compare: impl Fn(F) -> Ordering) -> Ordering
-    where
-        F: Copy,
-    {
-        let ascending = compare(self.field);
-        if self.descending { ascending.reverse() } else { ascending }
-    }
 }
 
 /// Rows to return and rows to skip; by default all.

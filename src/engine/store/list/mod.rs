@@ -1,5 +1,6 @@
 //! Lists with filters, order and pages.
 
+pub mod column;
 pub(crate) mod conditions;
 pub(crate) mod cursor;
 pub mod field;

@@ -14,7 +14,7 @@ use crate::store::instance::clear::{self, Selection};
 use crate::store::list::conditions::Conditions;
 use crate::store::list::field::{Filter, list_fields};
 use crate::store::list::listing::{ListPage, Listing, Source};
-use crate::store::rows::{FromRow, execute, exists, fetch_all, fetch_one, fetch_optional, from_row};
+use crate::store::rows::{FromRow, execute, exists, fetch_all, fetch_one, fetch_optional, from_row, read_by_name};
 use crate::store::run::version_choice::VersionChoice;
 use crate::store::{Result, StoreError, transition};
 use deadpool_postgres::Transaction;
@@ -30,6 +30,8 @@ states! {
     #[schemars(rename = "ReprocessBehavior")]
     Reprocess { #[default] None = "none", Failed = "failed", Completed = "completed" }
 }
+
+read_by_name!(Reprocess);
 
 #[derive(Debug, Clone)]
 pub struct BackfillRequest {

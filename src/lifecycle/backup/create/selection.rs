@@ -1,6 +1,6 @@
 //! Decides which paths of the workspace and of the task logs a backup contains, and walks through them. It excludes
-//! what other tools store elsewhere or can recreate. Restores use the same decision: a
-//! restore keeps the existing files that a backup would omit.
+//! what other tools store elsewhere or can recreate. Restores use the same decision: a restore keeps the existing files
+//! that a backup would omit.
 
 use super::own_backups::OwnBackups;
 use crate::backup::format::manifest::link_stays_inside;

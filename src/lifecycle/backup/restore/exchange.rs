@@ -299,7 +299,8 @@ impl<'a> Exchange<'a> {
         renamed
     }
 
-    /// Makes the content of this state current in one transaction, which also records the mark of this exchange. Does nothing if the recorded mark shows that the state is already current.
+    /// Makes the content of this state current in one transaction, which also records the mark of this exchange. Does
+    /// nothing if the recorded mark shows that the state is already current.
     async fn exchange_content(&self, state: When) -> Result<(), ExchangeError> {
         let login = self.access.application();
         let client = self.access.connect(&login).await?;

@@ -40,7 +40,7 @@ use preserved::PreservedPaths;
 pub use read::{peek, peek_config, read};
 use restore_dir::{ExternalPaths, RestoreDir, RetainedState, When};
 use restore_error::RestoreError;
-use restore_plan::{ConfigRefusal, with_datastore};
+use restore_plan::{ConfigRefusal, with_datastore, without_recipients};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -195,7 +195,8 @@ async fn load_in_staging(
 }
 
 pub(crate) fn cipher_of(config: &str) -> Result<Cipher, ConfigRefusal> {
-    let loaded = config::parse(&config::with_new_names(config)?, DEPRECATED).map_err(ConfigRefusal::Invalid)?;
+    let text = without_recipients(&config::with_new_names(config)?);
+    let loaded = config::parse(&text, DEPRECATED).map_err(ConfigRefusal::Invalid)?;
     let key = loaded.config.encryption_key.ok_or(ConfigRefusal::Missing("encryption_key"))?;
     Cipher::new(&key).map_err(|_| ConfigRefusal::Missing("usable encryption_key"))
 }

@@ -141,7 +141,11 @@ pub enum ConfigRefusal {
 
 /// Adapts a backup's configuration to this machine.
 pub(crate) fn adapted_config(text: &str, machine: &Machine<'_>) -> Result<String, ConfigRefusal> {
-    let text = &config::with_new_names(text)?;
+    let text = config::with_new_names(text)?;
+    let text = &match machine.protected {
+        Protected::TakenOver => text,
+        Protected::Kept { .. } | Protected::Unset => without_recipients(&text),
+    };
     let config = config::parse(text, config::DEPRECATED).map_err(ConfigRefusal::Invalid)?.config;
     for (key, value) in [
         ("encryption_key", &config.encryption_key),
@@ -180,11 +184,21 @@ pub(crate) fn adapted_config(text: &str, machine: &Machine<'_>) -> Result<String
     with_values(text, "upgrade", [("from", upgrade_from.map(Value::from))])
 }
 
+/// The text without the public keys that backups are encrypted to. Only [`Protected::TakenOver`] uses those of a backup,
+/// which may be SSH keys of an earlier version: this one refuses them.
+pub(crate) fn without_recipients(text: &str) -> String {
+    config::remove_subkey(text, "backup", "recipients").unwrap_or_else(|_| text.to_owned())
+}
+
 /// Names of the settings in a backup's configuration that [`Protected::Unset`] removes.
 pub(crate) fn protected_settings(text: &str) -> Vec<&'static str> {
-    let Ok(loaded) = config::parse(text, config::DEPRECATED) else { return Vec::new() };
-    let names = PROTECTED.into_iter().filter_map(config::Setting::find);
-    names.filter(|setting| setting.value_in(&loaded).is_some()).map(|setting| setting.name).collect()
+    let readable = without_recipients(text);
+    let Ok(loaded) = config::parse(&readable, config::DEPRECATED) else { return Vec::new() };
+    let is_set = |setting: &&config::Setting| match setting.name {
+        "backup.recipients" => readable != text,
+        _ => setting.value_in(&loaded).is_some(),
+    };
+    PROTECTED.into_iter().filter_map(config::Setting::find).filter(is_set).map(|setting| setting.name).collect()
 }
 
 pub(crate) const PROTECTED: [&str; 4] = ["backup.recipients", "backup.passphrase", "backup.identity", "upgrade.from"];

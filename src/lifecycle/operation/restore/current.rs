@@ -85,7 +85,7 @@ pub async fn open_exclusively(
     }
     drop(datastore);
     instance::refuse_in_terminal(context.home)?;
-    *stopped = instance::stop(context)?;
+    instance::stop(context, stopped)?;
     let datastore = Datastore::open(context, COMMAND).await?;
     if datastore.is_of_running_instance {
         *stopped = None;

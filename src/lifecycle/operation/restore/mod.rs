@@ -309,7 +309,7 @@ impl Restore<'_> {
         let home = self.context.home;
         refuse_obstacle(obstacles::find_in_cluster(home).map_err(OperationError::io("read", &home.postgres()))?)?;
         if self.home_lock.is_none() {
-            *self.stopped = instance::stop(self.context)?;
+            instance::stop(self.context, self.stopped)?;
             self.home_lock = Some(self.context.take_home(COMMAND, None, AfterUpgrade::GoOn).await?);
         }
         supervisor::end_leftovers(home).map_err(OperationError::Instance)?;

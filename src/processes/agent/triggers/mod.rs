@@ -5,7 +5,7 @@
 pub(crate) mod trigger_host;
 pub(crate) mod trigger_problems;
 
-use super::start::{self, Versions};
+use super::task_context::{self, Versions};
 use deadpool_postgres::ClientWrapper;
 use jiff::Timestamp;
 use leoflow_base::home::Home;
@@ -271,7 +271,7 @@ impl Triggers {
             }
             TriggerEvent::Host(_, _, HostEvent::Message(HostMessage::Log { id, log })) => {
                 if let Some(waiting) = self.waiting.get(&id) {
-                    start::write_to_log(&self.home, &waiting.key, |file| file.write_output(log.as_bytes()));
+                    task_context::write_to_log(&self.home, &waiting.key, |file| file.write_output(log.as_bytes()));
                 }
                 Ok(false)
             }

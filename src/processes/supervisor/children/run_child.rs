@@ -2,11 +2,11 @@
 
 use super::child::{self, ChildResources, SupervisedChild};
 use super::record::Record;
-use crate::supervisor::levels::Trial;
 use crate::supervisor::policy::{ChildEvent, Event};
 use crate::supervisor::run::Supervisor;
 use crate::supervisor::spec::{ProbeResult, Readiness};
 use crate::supervisor::state::Phase;
+use crate::supervisor::takeover::change::Trial;
 use leoflow_base::sys::fs::disk::{self, Shortage};
 use leoflow_base::sys::process::ProcessId;
 use leoflow_base::sys::process::reaper;

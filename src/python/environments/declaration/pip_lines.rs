@@ -102,8 +102,9 @@ fn without_comment(line: &str) -> &str {
 
 /// The requirement with each of its hashes in the same spelling.
 fn requirement(line: &str) -> String {
-    let parts = line.split("--hash").map(|part| part.trim().trim_start_matches('=').trim_matches(['"', '\'', ' ']));
-    parts.collect::<Vec<_>>().join(" --hash=")
+    static HASH: LazyLock<regex::Regex> =
+        LazyLock::new(|| regex::Regex::new(r#"\s+--hash[=\s]+["']?([^\s"']*)["']?"#).expect("a valid expression"));
+    HASH.replace_all(line, " --hash=$1").into_owned()
 }
 
 /// Parses options like Python's `optparse`, which accepts `-rFILE` and unique prefixes of long names.
@@ -168,13 +169,16 @@ mod tests {
     #[test]
     fn lines_are_joined_and_comments_removed_like_pip() {
         let text = "# first, C:\\\nrequests==2.\\\n32 \\\n    --hash sha256:ab \\\n    --hash=sha256:cd\npandas >= 2  # for frames\n\n\
-                    x @ https://e.example/x-1.whl#sha256=ab\ny \\\n# a comment ends the line \\\nz\r\n";
+                    x @ https://e.example/x-1.whl#sha256=ab\ny \\\n# a comment ends the line \\\nz\r\n\
+                    w ; sys_platform == \"win32\" \\\n    --hash='sha256:ef'\nv ; python_version < '3.12'\n";
         let expected = [
             requirement("requests==2.32 --hash=sha256:ab --hash=sha256:cd"),
             requirement("pandas >= 2"),
             requirement("x @ https://e.example/x-1.whl#sha256=ab"),
             requirement("y"),
             requirement("z"),
+            requirement("w ; sys_platform == \"win32\" --hash=sha256:ef"),
+            requirement("v ; python_version < '3.12'"),
         ];
         assert_eq!(lines(text).unwrap(), expected);
     }

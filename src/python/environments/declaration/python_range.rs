@@ -21,7 +21,7 @@ impl FromStr for PythonRange {
         let clauses = text.strip_suffix(',').unwrap_or(text).split(',').map(|clause| {
             let clause = clause.trim();
             match (clause.starts_with(|c: char| c.is_ascii_digit()), clause.split('.').count()) {
-                (true, 1 | 2) => format!("=={clause}.*"),
+                (true, 1 | 2) if !clause.ends_with(".*") => format!("=={clause}.*"),
                 (true, _) => format!("=={clause}"),
                 (false, _) => clause.to_owned(),
             }
@@ -54,6 +54,7 @@ mod tests {
     #[test]
     fn matches_versions() {
         let contains = |range: &str, version: &str| range.parse::<PythonRange>().unwrap().contains(version);
+        assert!(contains("3.*", "3.12.4") && contains("3.12.*", "3.12.4") && !contains("3.11.*", "3.12.4"));
         assert!(contains("3.12", "3.12.4") && !contains("3.12", "3.13.0") && !contains("3.1", "3.12.4"));
         assert!(contains("3.12.4", "3.12.4") && !contains("3.12.4", "3.12.5"));
         assert!(contains(">=3.10,<3.13", "3.12.9") && !contains(">=3.10, <3.13", "3.13.0"));

@@ -16,7 +16,7 @@ use leoflow_engine::schedule::timetable::Partition;
 use leoflow_engine::store::ReadFor;
 use leoflow_engine::store::asset::asset_lists::{self, AssetEvent, AssetEventField, CreatedRuns};
 use leoflow_engine::store::asset::assets;
-use leoflow_engine::store::list::listing::Order;
+use leoflow_engine::store::list::column::Order;
 use leoflow_engine::store::run::runs;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

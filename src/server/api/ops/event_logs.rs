@@ -9,7 +9,7 @@ use crate::http::request::Segments;
 use axum::Json;
 use axum::extract::State;
 use leoflow_engine::store::event_log::{self, EventField, EventFilter, LoggedEvent};
-use leoflow_engine::store::list::listing::Order;
+use leoflow_engine::store::list::column::Order;
 use schemars::JsonSchema;
 use serde::Serialize;
 

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import _signal
+import ctypes
+# Its own hook must precede those below: it is Python code, and Python discards what a handler raises in such a hook.
+import logging  # noqa: F401
 import os
-from _thread import get_ident
+from functools import partial
 
 _NUMBERS = (_signal.SIGTERM, _signal.SIGALRM)
+# The largest sigset_t, in bytes: that of glibc.
+_SIGNAL_SET_BYTES = 128
 
 
 def reset_handlers() -> None:
     """Resets the signal handlers in processes that this process forks from now on.
 
     The signals are blocked across the fork. Python discards those that arrive in a child before its handlers are reset:
-    `multiprocessing.Pool` would wait forever for the end of a worker that it terminated so early."""
-    masks = {}
-
-    def block():
-        masks[get_ident()] = _signal.pthread_sigmask(_signal.SIG_BLOCK, _NUMBERS)
-
-    def restore():
-        _signal.pthread_sigmask(_signal.SIG_SETMASK, masks.pop(get_ident()))
+    `multiprocessing.Pool` would wait forever for the end of a worker that it terminated so early. In the parent, a
+    handler must not run in a hook, where what it raises is discarded. So those hooks are calls of pthread_sigmask(3)
+    without Python code; the handler runs after the fork."""
+    libc = ctypes.PyDLL(None)
+    blocked, previous = (ctypes.create_string_buffer(_SIGNAL_SET_BYTES) for _ in range(2))
+    libc.sigemptyset(blocked)
+    for number in _NUMBERS:
+        libc.sigaddset(blocked, int(number))
+    restore = partial(libc.pthread_sigmask, int(_signal.SIG_SETMASK), previous, None)
 
     def reset():
         for number in _NUMBERS:
             _signal.signal(number, _signal.SIG_DFL)
         restore()
 
+    block = partial(libc.pthread_sigmask, int(_signal.SIG_BLOCK), blocked, previous)
     os.register_at_fork(before=block, after_in_parent=restore, after_in_child=reset)
