@@ -82,7 +82,7 @@ fn errors_name_the_file_or_variable() {
         both.starts_with("config.yaml:3: backup.passphrase") && both.contains("together with recipients"),
         "{both}"
     );
-    let both = error_of("x", "", &[("LEOFLOW_BACKUP_RECIPIENTS", &key.to_string())]);
+    let both = error_of("x", "", &[("LEOFLOW_BACKUP_RECIPIENTS", key)]);
     assert!(both.contains("together with recipients"), "{both}");
     for (name, value) in [("LEOFLOW_PORT", "no"), ("LEOFLOW_PORT", "70000"), ("LEOFLOW_BACKUP_SCHEDULE", "x")] {
         let wrong = error_of("x", "", &[(name, value)]);

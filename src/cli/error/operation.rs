@@ -8,7 +8,7 @@ use leoflow_lifecycle::operation::{OperationError, Reversal};
 
 impl Error {
     /// The error of a command that needs a running instance.
-    pub fn not_running() -> Self {
+    pub(crate) fn not_running() -> Self {
         Self::failed("Leoflow is not running").hint("leoflow lite start").transient()
     }
 

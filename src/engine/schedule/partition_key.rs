@@ -115,7 +115,7 @@ pub fn write(civil: DateTime, format: &str, zone: &TimeZone) -> Result<String, P
     let reject = |source| PartitionError::Format { date: civil, format: format.to_owned(), source };
     let zoned = zone.to_ambiguous_zoned(civil).later().map_err(reject)?;
     // Python writes all six digits.
-    BrokenDownTime::from(&zoned).to_string(&format.replace("%f", "%6f")).map_err(reject)
+    BrokenDownTime::from(&zoned).to_string(format.replace("%f", "%6f")).map_err(reject)
 }
 
 /// Extracts the fields of a key whose format `strptime` cannot parse, such as `%Y-%m-%d (W%V)` or `%Y-Q{quarter}`. A

@@ -219,8 +219,9 @@ impl FileIndex {
     }
 
     /// Takes the results that could not be written, in the order of the parses: the first file that defines a DAG owns it.
-    pub fn take_unsaved(&mut self) -> Vec<Box<Parsed>> {
-        let mut unsaved: Vec<_> = self.dag_files.values_mut().filter_map(DagFile::take_unsaved).collect();
+    pub fn take_unsaved(&mut self) -> Vec<Parsed> {
+        let mut unsaved: Vec<_> =
+            self.dag_files.values_mut().filter_map(DagFile::take_unsaved).map(|parsed| *parsed).collect();
         unsaved.sort_by_key(|parsed| parsed.number);
         unsaved
     }

@@ -319,7 +319,7 @@ impl DagFileLoop {
             self.store_file_list().await;
         }
         for parsed in self.index.take_unsaved() {
-            self.write(*parsed).await;
+            self.write(parsed).await;
         }
     }
 

@@ -81,7 +81,7 @@ pub async fn update(State(state): Shared, body: Result<Json<Update>, JsonRejecti
     };
     let renewal = if reinstall { Renewal::Reinstall } else { Renewal::Resolve };
     let updated = state.environments.update(is_selected, renewal).await;
-    let (changes, problems) = updated.map_err(|reason| ApiError::conflict(reason))?;
+    let (changes, problems) = updated.map_err(ApiError::conflict)?;
     let lines: Vec<String> = changes.iter().flat_map(|(before, after)| differences(before, after)).collect();
     let reinstalled = if reinstall { changes.len() } else { 0 };
     Ok(Json(json!({"changes": lines, "problems": problems, "reinstalled": reinstalled})))
@@ -117,6 +117,6 @@ pub async fn prune(
         .environments
         .prune(Duration::ZERO, if dry_run { Pruning::ListOnly } else { Pruning::Remove })
         .await
-        .map_err(|reason| ApiError::conflict(reason))?;
+        .map_err(ApiError::conflict)?;
     Ok(Json(json!({"removed": pruned.removed, "locked": pruned.locked})))
 }

@@ -156,7 +156,7 @@ pub async fn create(
 ) -> Result<Json<AssetEventResponse>, ApiError> {
     let CreateAssetEventsBody { asset_id, mut extra, partition_key, .. } = body;
     if let Some(problem) = partition_key.as_deref().and_then(|key| partition_key::check(key).err()) {
-        return Err(ApiError::unprocessable(&["body", "partition_key"], "value_error", &problem.to_string()));
+        return Err(ApiError::unprocessable(&["body", "partition_key"], "value_error", problem.to_string()));
     }
     let partition = partition_key.map(|key| Partition { key, date: None });
     extra.insert("from_rest_api".to_owned(), true.into());
