@@ -396,6 +396,10 @@ mod tests {
         let kept = Protected::Kept { backup: &no_recipients, upgrade_from: Some("/mine") };
         let plain = Machine { protected: kept, ..machine.clone() };
         assert!(fitted(&format!("backup: {{recipients: ['{public}']}}\n"), &plain).recipients.is_empty());
+        // A backup of an older release, which encrypted to SSH keys too.
+        let of_older = "backup:\n  recipients: ['ssh-ed25519 AAAA']\n  keep: 9\n";
+        assert_eq!(fitted(of_older, &plain).keep, 9);
+        assert_eq!(protected_settings(of_older), ["backup.recipients"]);
         let theirs = format!("backup: {{recipients: ['{public}']}}\nupgrade: {{from: 'https://theirs.example'}}\n");
         assert_eq!(protected_settings(&theirs), ["backup.recipients", "upgrade.from"]);
         let new = Machine { protected: Protected::Unset, ..machine.clone() };
