@@ -285,7 +285,7 @@ fn a_migration_that_changes_an_invariant_is_rolled_back() {
         let output = format!("{}{}", done.stdout, done.stderr);
         assert!(output.contains(status), "{output}");
         assert!(
-            output.contains("the invariant \"variables\" answered") && output.contains("and now answers"),
+            output.contains(r#"the invariant \"variables\" answered"#) && output.contains("and now answers"),
             "{output}"
         );
         assert_eq!((version(&test).as_str(), test.sql(query).as_str()), ("0.1.0", "1"));
