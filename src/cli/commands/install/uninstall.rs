@@ -1,6 +1,5 @@
 //! `leoflow uninstall`.
 
-use crate::commands::lite::stop;
 use crate::context::{Confirmation, Context};
 use crate::error::Error;
 use crate::terminal::printer::{Printer, human_size};
@@ -9,6 +8,7 @@ use leoflow_base::config;
 use leoflow_base::home::journal::Entry;
 use leoflow_base::home::lock::{HomeLock, OperationLock};
 use leoflow_base::home::{Home, LOST_AND_FOUND};
+use leoflow_lifecycle::operation::instance;
 use leoflow_lifecycle::setup::uninstall::{self, HomeState, Part, Repository, Request, UninstallPlan};
 use leoflow_postgres::location::{self, Location};
 use serde_json::{Value, json};
@@ -82,7 +82,7 @@ pub fn run(context: &Context<'_>, args: &Uninstall) -> Result<u8, Error> {
         return Err(Error::failed(Context::DECLINED));
     }
     let _operation_lock = OperationLock::take(home, COMMAND)?;
-    stop::stop_with_tasks(context)?;
+    instance::stop(&context.operation(), &mut None)?;
     let data_location = uninstall::apply(home, &request, &plan, printer)?;
     printer.show(&as_json(&plan), |printer| print_removed(printer, home, &plan, data_location))
 }

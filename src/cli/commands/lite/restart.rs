@@ -3,7 +3,7 @@
 use super::run::LiteRun;
 use super::start;
 use super::start_check::{self, Starter};
-use super::stop::{requested_port, running_address, running_port, stop_running};
+use super::stop::running_port;
 use crate::commands::release::packaged;
 use crate::context::Context;
 use crate::error::Error;
@@ -12,6 +12,7 @@ use leoflow_base::config::{self, Config, running_settings};
 use leoflow_base::protocol::child::RESTORE_OF_ROLLBACK;
 use leoflow_base::protocol::control;
 use leoflow_base::sys::env_vars;
+use leoflow_lifecycle::operation::instance;
 use leoflow_lifecycle::operation::instance::StoppedInstance;
 use leoflow_lifecycle::setup::service::{self, Service};
 use std::path::PathBuf;
@@ -60,17 +61,17 @@ pub async fn restart(context: &Context<'_>, args: &LiteRestart) -> Result<u8, Er
         // An instance in the foreground belongs to its terminal, so only its children are restarted.
         Some(status) if !status.detached => restart_in_place(context, status.pid).await,
         Some(_) => {
-            let port = args.port.or_else(|| requested_port(context));
+            let port = args.port.or_else(|| instance::requested_port(&context.home));
             start_check::run(context, Starter::ThisCommand)?;
             start_check::address(context, Starter::ThisCommand, port)?;
             start_check::surroundings(context, Starter::ThisCommand).await?;
             packaged::upgrade_running(context).await?;
-            stop_running(context)?;
+            instance::stop_running(&context.home)?;
             start::run(context, &LiteRun { port, ..LiteRun::default() })
         }
         None => {
             start_check::run(context, Starter::ThisCommand)?;
-            stop_running(context)?;
+            instance::stop_running(&context.home)?;
             start::run(context, &LiteRun { port: args.port, ..LiteRun::default() })
         }
     }
@@ -82,7 +83,7 @@ pub fn changed_settings(context: &Context<'_>) -> Result<Vec<&'static str>, Erro
     let mut changed = running_settings::changed_since(&context.home, &loaded);
     let is_from_file = |setting: &str| !running_settings::is_from_variable(&loaded, setting);
     if let Some(port) = running_port(context) {
-        let is_requested = requested_port(context).is_some();
+        let is_requested = instance::requested_port(&context.home).is_some();
         changed.extend((is_from_file("host") && !is_same_host(context, &loaded.config)).then_some("host"));
         changed.extend((is_from_file("port") && !is_requested && port != loaded.config.port).then_some("port"));
     }
@@ -114,8 +115,9 @@ async fn restart_service(
 /// True when a start would use another address than the running instance.
 fn serves_elsewhere(context: &Context<'_>) -> Result<bool, Error> {
     let Some(config) = context.config()?.map(|loaded| loaded.config) else { return Ok(false) };
-    let next_port = requested_port(context).unwrap_or(config.port);
-    Ok(running_address(context).is_some_and(|(_, port)| port != next_port || !is_same_host(context, &config)))
+    let next_port = instance::requested_port(&context.home).unwrap_or(config.port);
+    Ok(instance::running_address(&context.home)
+        .is_some_and(|(_, port)| port != next_port || !is_same_host(context, &config)))
 }
 
 /// True when the running instance uses the configured host, or when its host is unknown because a variable set it.
@@ -137,7 +139,7 @@ async fn restart_in_place(context: &Context<'_>, supervisor: i32) -> Result<u8, 
 pub fn check_address(context: &Context<'_>) -> Result<(), Error> {
     match env_vars::is_set(RESTORE_OF_ROLLBACK) {
         true => Ok(()),
-        false => start_check::address(context, Starter::ThisCommand, requested_port(context)),
+        false => start_check::address(context, Starter::ThisCommand, instance::requested_port(&context.home)),
     }
 }
 

@@ -1,7 +1,6 @@
 //! `leoflow service`.
 
 use super::start_check::{self, Starter};
-use super::stop;
 use crate::commands::release::packaged;
 use crate::context::Context;
 use crate::error::Error;
@@ -10,6 +9,7 @@ use leoflow_base::home::lock::OperationLock;
 use leoflow_base::protocol::control;
 use leoflow_base::protocol::status::InstanceStatus;
 use leoflow_lifecycle::operation::DryRun;
+use leoflow_lifecycle::operation::instance;
 use leoflow_lifecycle::setup::Receipt;
 use leoflow_lifecycle::setup::service::{self, Facts, FileState, Instance, Service, Step};
 use serde_json::json;
@@ -143,7 +143,7 @@ fn apply_step(context: &Context<'_>, service: &Service, step: &Step) -> Result<(
         }
         Step::Load => service.reload()?,
         Step::Enable(_) => service.enable()?,
-        Step::StopInstance => drop(stop::stop_running(context)?),
+        Step::StopInstance => drop(instance::stop_running(&context.home)?),
         Step::Start(_) => service.start()?,
     }
     Ok(())
@@ -210,7 +210,7 @@ fn uninstall(context: &Context<'_>, now: Now, dry_run: DryRun) -> Result<u8, Err
         return Ok(0);
     }
     let _operation_lock = OperationLock::take(&context.home, "leoflow service uninstall")?;
-    let stopped = now == Now::Yes && runs_as_service && stop::stop_running(context)?;
+    let stopped = now == Now::Yes && runs_as_service && instance::stop_running(&context.home)?;
     service::remove(&context.home)?;
     context.printer.show(&json!({"removed": service.file, "stopped": stopped}), |printer| {
         printer.line(format!("Removed the service {}; your data stays", service.unit()));

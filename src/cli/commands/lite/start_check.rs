@@ -3,13 +3,13 @@
 
 use super::port::bind_error;
 use super::run::plan_setup;
-use super::stop::running_address;
 use crate::context::Context;
 use crate::error::Error;
 use leoflow_base::config::{self, Config, DatastoreSetting, SecretReference, running_settings};
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::net::listener;
 use leoflow_base::sys::process::{Environment, environment_of};
+use leoflow_lifecycle::operation::instance;
 use leoflow_lifecycle::setup::Request;
 use leoflow_postgres::Credentials;
 use leoflow_postgres::external::database_check;
@@ -63,7 +63,7 @@ pub fn address(context: &Context<'_>, starter: Starter, requested_port: Option<u
 fn is_held_by_running_instance(context: &Context<'_>, host: Ipv4Addr, port: u16) -> bool {
     // A host from an environment variable is not recorded, and may be all addresses.
     let overlaps = |running: Ipv4Addr| running == host || running.is_unspecified() || host.is_unspecified();
-    running_address(context).is_some_and(|(_, running_port)| running_port == port)
+    instance::running_address(&context.home).is_some_and(|(_, running_port)| running_port == port)
         && running_settings::recorded_host(&context.home).is_none_or(overlaps)
 }
 

@@ -13,7 +13,6 @@ use leoflow_postgres::location;
 use leoflow_processes::agent;
 use serde_json::json;
 use std::io;
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
 #[derive(Args, Debug)]
@@ -60,7 +59,7 @@ pub fn stop(context: &Context<'_>, args: &LiteStop) -> Result<u8, Error> {
     if let Some(holder) = lock::operation_holder(&context.home) {
         context.printer.note(format!("`{}`, pid {}, is in progress and fails now", holder.command, holder.process.pid));
     }
-    let stopped = stop_running(context)?;
+    let stopped = instance::stop_running(&context.home)?;
     wait_for_backup(&context.home);
     let (ended, read_error) = instance::end_tasks(&context.home);
     if let Some(error) = read_error {
@@ -88,33 +87,13 @@ fn wait_for_backup(home: &Home) {
     }
 }
 
-/// Stops the instance and ends its tasks, so that no process uses the home afterwards.
-pub fn stop_with_tasks(context: &Context<'_>) -> Result<(), Error> {
-    Ok(instance::stop(&context.operation(), &mut None)?)
-}
-
 /// The error of unreadable task folders.
 pub fn unreadable_tasks_error(home: &Home, error: &io::Error) -> Error {
     Error::io("read", &home.running_tasks(), error)
 }
 
-/// Stops a running instance. Returns false when none was running.
-pub fn stop_running(context: &Context<'_>) -> Result<bool, Error> {
-    Ok(instance::stop_running(&context.home)?)
-}
-
-/// The address of the running instance.
-pub fn running_address(context: &Context<'_>) -> Option<(Ipv4Addr, u16)> {
-    instance::running_address(&context.home)
-}
-
 pub fn running_port(context: &Context<'_>) -> Option<u16> {
-    running_address(context).map(|(_, port)| port)
-}
-
-/// The port that the running instance's start requested, if it differs from the configured one. A restart keeps it.
-pub fn requested_port(context: &Context<'_>) -> Option<u16> {
-    instance::requested_port(&context.home)
+    instance::running_address(&context.home).map(|(_, port)| port)
 }
 
 /// Records the port that a start requested; `None` if it is the configured one.

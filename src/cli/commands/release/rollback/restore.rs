@@ -1,7 +1,6 @@
 //! The worker of a rollback that restores the backup created before the upgrade. The older release, which the backup
 //! belongs to, runs the restore.
 
-use crate::commands::lite::stop::requested_port;
 use crate::commands::release::worker::LoggedSink;
 use crate::context::Context;
 use crate::error::Error;
@@ -92,7 +91,7 @@ impl<'a> Rollback<'a> {
         let home = &context.home;
         let RestoreInput { datastore, plan, schema_to, backup, was_running } = input;
         let operation = OperationContext { reporter: &LoggedSink, ..context.operation() };
-        let port = requested_port(context);
+        let port = instance::requested_port(&context.home);
         let config = operation.running_config()?;
         let UpgradePlan { from, to, schema_from, .. } = plan;
         // Restore a copy, because the retention after the new backup may remove the original.
