@@ -561,6 +561,8 @@ impl Drop for TestHome {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.print_logs();
+            // Again, because a shortened log of a failed test keeps the end.
+            eprintln!("--- {}", LAST_PANIC.take());
         }
         processes::kill_all(self.folder());
         postgres::remove_shared_memory(self.folder());
@@ -571,7 +573,25 @@ impl Drop for TestHome {
     }
 }
 
+thread_local! {
+    /// The message of this thread's last panic.
+    static LAST_PANIC: std::cell::RefCell<String> = const { std::cell::RefCell::new(String::new()) };
+}
+
+/// Keeps the message of each panic in [`LAST_PANIC`].
+fn remember_panics() {
+    static HOOK: std::sync::Once = std::sync::Once::new();
+    HOOK.call_once(|| {
+        let print = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            LAST_PANIC.set(panic.to_string());
+            print(panic);
+        }));
+    });
+}
+
 fn new_folder(parent: &Path) -> TempDir {
+    remember_panics();
     let folder = tempfile::Builder::new().prefix("leoflow-test-").tempdir_in(parent).unwrap();
     for name in ["user", "tmp"] {
         std::fs::create_dir(folder.path().join(name)).unwrap();
