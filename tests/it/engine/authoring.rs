@@ -3,6 +3,8 @@
 use crate::support::http::Session;
 use crate::support::{TestHome, wait_until};
 use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::time::Duration;
 
 #[test]
@@ -220,24 +222,45 @@ fn a_file_that_calls_dag_test_runs_in_env_shell() {
     assert!(done.stderr.contains("task Nice none 7"), "{done:?}");
 }
 
+/// Answers one SMTP session with success; returns the message that it received.
+fn receive_email(listener: &TcpListener) -> String {
+    let (stream, _) = listener.accept().unwrap();
+    let (mut lines, mut answer) = (BufReader::new(&stream).lines(), &stream);
+    answer.write_all(b"220 ready\r\n").unwrap();
+    let mut message = Vec::new();
+    while let Some(Ok(line)) = lines.next() {
+        if line == "DATA" {
+            answer.write_all(b"354 go on\r\n").unwrap();
+            message.extend(lines.by_ref().map_while(Result::ok).take_while(|line| line != "."));
+        }
+        answer.write_all(if line == "QUIT" { b"221 bye\r\n" } else { b"250 done\r\n" }).unwrap();
+    }
+    message.join("\n")
+}
+
 #[test]
-fn email_settings_are_refused_only_if_they_would_send() {
+fn failed_tasks_send_email_and_files_warn_without_a_mail_server() {
     let test = TestHome::new();
-    test.set_up();
-    let file = |defaults: &str, more: &str| {
-        let text = format!(
-            "from airflow.sdk import DAG, task\nwith DAG('mail', default_args={{{defaults}}}):\n    @task({more})\n    def t(): pass\n    t()\n"
-        );
-        test.save("mail.py", &text);
-        test.run(&["validate"])
-    };
-    file("'email': ['a@b.c'], 'email_on_failure': False", "").expect(0);
-    file("'email': ['a@b.c'], 'email_on_failure': False, 'email_on_retry': False, 'retries': 3", "").expect(0);
-    file("'email_on_failure': True", "").expect(0);
-    let refused = file("'email': ['a@b.c'], 'email_on_failure': True", "").expect(1);
-    assert!(refused.stdout.contains("email_on_failure=True in default_args"), "{refused:?}");
-    let refused = file("'email': 'a@b.c', 'email_on_failure': False, 'retries': 1", "").expect(1);
-    assert!(refused.stdout.contains("email without email_on_retry=False in default_args"), "{refused:?}");
+    test.start();
+    test.save(
+        "p/mail.py",
+        "from airflow.sdk import DAG, task\nwith DAG('mail', default_args={'email': ['a@b.c']}):\n    @task\n    def t(): raise ValueError('no data')\n    t()\n",
+    );
+    let warned = test.run(&["validate"]).expect(0);
+    let warning = "The e-mails of mail are not sent: no mail server is known: create the connection 'smtp_default'";
+    assert!(warned.stdout.contains(warning) || warned.stderr.contains(warning), "{warned:?}");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    test.save("p/.env", &format!("AIRFLOW_CONN_SMTP_DEFAULT=smtp://127.0.0.1:{port}?disable_ssl=true&disable_tls=true\n"));
+    let validated = test.run(&["validate"]).expect(0);
+    assert!(!validated.stdout.contains("e-mails") && !validated.stderr.contains("e-mails"), "{validated:?}");
+    let mail = std::thread::spawn(move || receive_email(&listener));
+    test.wait_imported("mail");
+    test.run(&["dags", "trigger", "mail", "--wait"]).expect(1);
+    let mail = mail.join().unwrap();
+    for part in ["To: a@b.c", "Subject: Airflow alert: <TaskInstance: mail.t", "no data"] {
+        assert!(mail.contains(part), "{mail}");
+    }
 }
 
 #[test]

@@ -203,11 +203,6 @@ fn unsupported_features_are_import_errors_with_their_line() {
             "5: queue='gpu'",
         ),
         (
-            "mail",
-            "from airflow.sdk import DAG\nfrom airflow.operators.empty import EmptyOperator\nwith DAG('x', default_args={'email': ['a@b.c']}):\n    EmptyOperator(task_id='a')\n",
-            "e-mail (email without email_on_failure=False in default_args;",
-        ),
-        (
             "decorator",
             "from airflow.sdk import DAG, task\nwith DAG('x'):\n    @task.docker\n    def t(): pass\n",
             "3: @task.docker",

@@ -115,9 +115,8 @@ class Defaults(unittest.TestCase):
 
     def test_each_default_counts_alone(self):
         for name, (of_class, *_) in VALUES.items():
-            extra = {"email_on_failure": False, "email_on_retry": False} if name == "email" else {}
             with self.subTest(name):
-                self.compare(*self.pair(class_with({name: of_class, **extra}), value=1))
+                self.compare(*self.pair(class_with({name: of_class}), value=1))
 
     def test_the_nearest_class_wins_and_default_args_win_over_classes(self):
         nearest = class_with({"retries": 4}, class_with({"retries": 2, "pool": "base", "trigger_rule": "none_failed"}))
@@ -138,7 +137,7 @@ class Defaults(unittest.TestCase):
         self.assertEqual((mapped.do_xcom_push, mapped.unmapped({}, 0).do_xcom_push, direct.do_xcom_push), (False, True, True))
 
     def test_an_unsupported_default_is_refused(self):
-        for name, value in {"queue": "gpu", "run_as_user": "ada", "retry_policy": object(), "email": "a@b.c"}.items():
+        for name, value in {"queue": "gpu", "run_as_user": "ada", "retry_policy": object()}.items():
             with self.subTest(name), self.assertRaises(Unsupported):
                 class_with({name: value}).partial(task_id="t").expand(value=[1])
 

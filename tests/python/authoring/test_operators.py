@@ -133,11 +133,17 @@ class Arguments(unittest.TestCase):
             callbacks("c", "print")
 
     def test_refuses_arguments_that_leoflow_does_not_implement(self):
-        for arguments in ({"run_as_user": "ada"}, {"executor": "KubernetesExecutor"}, {"queue": "gpu"}, {"email": "a@b.c"}):
+        for arguments in ({"run_as_user": "ada"}, {"executor": "KubernetesExecutor"}, {"queue": "gpu"}):
             with self.subTest(arguments=arguments), DAG("d"), self.assertRaises(Unsupported):
                 Hello(task_id="t", name="x", **arguments)
-        with DAG("d"):
-            Hello(task_id="t", name="x", email="a@b.c", email_on_failure=False)
+
+    def test_email_has_airflows_defaults(self):
+        with DAG("d", default_args={"email": "a@b.c"}):
+            sends = Hello(task_id="t", name="x")
+            with unittest.mock.patch.dict(os.environ, {"AIRFLOW__EMAIL__DEFAULT_EMAIL_ON_RETRY": "False"}):
+                on_failure = Hello(task_id="u", name="x")
+        self.assertEqual((sends.email, sends.email_on_failure, sends.email_on_retry), ("a@b.c", True, True))
+        self.assertEqual((on_failure.email_on_failure, on_failure.email_on_retry), (True, False))
 
 
 class Mapped(unittest.TestCase):

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
 
 def current() -> ModuleType:
-    """Returns a module with `dags_of`, `structures`, `plugin_problems`, `begin_try`, `try_in_foreground`,
-    `wait_for_trigger`, `begin_log`, `timetable_of` and `call_back`."""
+    """Returns a module with `dags_of`, `structures`, `plugin_problems`, `email_problem`, `begin_try`,
+    `try_in_foreground`, `wait_for_trigger`, `begin_log`, `timetable_of` and `call_back`."""
     if real_sdk.is_active():
         from leoflow.sdk import backend
     else:

@@ -38,7 +38,9 @@ def note_reads(workspace, is_existing):
 def structures_of(workspace, path, settings):
     """Imports the file; returns the structures of its DAGs."""
     backend = backends.current()
-    dags = backend.structures(backend.dags_of(workspace, path, settings), workspace)
+    loaded = backend.dags_of(workspace, path, settings)
+    workspace.email_problems = email_problems(loaded)
+    dags = backend.structures(loaded, workspace)
     # Raises an error, which becomes the file's, for values that JSON cannot represent.
     json.dumps(dags, allow_nan=False)
     for dag in dags:
@@ -46,6 +48,15 @@ def structures_of(workspace, path, settings):
     if clean(dags) != dags:
         raise ValueError("a text of the DAG holds the character NUL, or is not valid Unicode")
     return dags
+
+
+def email_problems(dags):
+    """Returns a warning if a task sends e-mail and none can be sent."""
+    senders = (dag.dag_id for dag in dags for task in dag.tasks
+               if getattr(task, "email", None) and (task.email_on_failure or task.email_on_retry and task.retries))
+    dag_id = next(senders, None)
+    problem = backends.current().email_problem() if dag_id is not None else None
+    return [f"The e-mails of {dag_id} are not sent: {problem}"] if problem else []
 
 
 def parse(path, roots, settings, enter=Workspace.enter, check_plugins=False):
@@ -78,7 +89,7 @@ def parse(path, roots, settings, enter=Workspace.enter, check_plugins=False):
     result["libraries"] = libraries.in_use(workspace.owns)
     if check_plugins:
         workspace.plugin_problems += backends.current().plugin_problems()
-    result["warnings"] = clean([*env_warnings, *workspace.plugin_problems])
+    result["warnings"] = clean([*env_warnings, *workspace.plugin_problems, *workspace.email_problems])
     return result
 
 

@@ -16,6 +16,7 @@ from leoflow.authoring.run_types import DagRunType
 from leoflow.authoring.timetables.standard import DataInterval, TimeRestriction
 from leoflow.common import current, run_events, task_log
 from leoflow.common.exceptions import AirflowException
+from leoflow.common.leoflow_server import NotRunning
 from leoflow.entry import plugin_files
 
 TYPE_CHECKING = False
@@ -54,6 +55,19 @@ def structures(dags: list[DAG], workspace: Workspace) -> list[dict[str, Any]]:
 def plugin_problems() -> list[str]:
     """Returns nothing, because `dags_of` has noted them."""
     return []
+
+
+def email_problem() -> str | None:
+    """Returns why no e-mail can be sent, or None if a mail server is configured or, without Leoflow's server, may be."""
+    from leoflow.running.error_email import MailServer
+
+    try:
+        MailServer.configured()
+    except NotRunning:
+        return None
+    except AirflowException as error:
+        return str(error)
+    return None
 
 
 def begin_try(spec: dict[str, Any], workspace: Workspace, folder: str) -> Try:

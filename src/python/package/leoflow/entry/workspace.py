@@ -46,6 +46,7 @@ class Workspace:
         self.executed = {}
         # Plugins that could not be loaded, with reasons.
         self.plugin_problems = []
+        self.email_problems = []
 
     @property
     def paths_before_packages(self):

@@ -249,7 +249,17 @@ class Try:
                 current.set_context(self.context)
                 self.call_back(functions)
                 current.set_context(None)
+        if state == "failed" and self.task.email and (self.task.email_on_retry if will_retry else self.task.email_on_failure):
+            self.send_email()
         self.notify_of_end(state)
+
+    def send_email(self):
+        from leoflow.running import error_email
+
+        try:
+            error_email.send(self.task, self.context)
+        except Exception as error:
+            log_error(error, "Failed to send the e-mail")
 
     def push_links(self):
         for link in plugins.links_of(self.task):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from leoflow.common import run_events
 from leoflow.common.exceptions import AirflowException
+from leoflow.common.hints.packages import how_to_add
 from leoflow.sdk import dag_file, logs, named_classes, structure, task_try
 from leoflow.sdk.messages import hitl as hitl_messages
 from leoflow.sdk.offline import OfflineSupervisor
@@ -39,6 +40,18 @@ def structures(dags: list[DAG], workspace: Any) -> list[dict[str, Any]]:
 def plugin_problems() -> list[str]:
     """Returns the plugins that cannot be loaded, with reasons. Loads all, which takes seconds."""
     return load_errors.find()
+
+
+def email_problem() -> str | None:
+    """Returns why no e-mail can be sent, or None if the provider that sends it is installed."""
+    from importlib.util import find_spec
+
+    try:
+        is_installed = find_spec("airflow.providers.smtp") is not None
+    except ModuleNotFoundError:
+        is_installed = False
+    package = "apache-airflow-providers-smtp"
+    return None if is_installed else f"{package} is not installed: {how_to_add(package)}"
 
 
 def begin_try(spec: dict[str, Any], workspace: Any, folder: str) -> task_try.Try:

@@ -9,6 +9,8 @@ from leoflow.authoring.dag.edges import Linkable, check_key, connect
 from leoflow.authoring.dag.params import ParamsDict
 from leoflow.authoring.mapping.xcom_arg import XComArg, operators_in
 from leoflow.authoring.operators.arguments import (
+    EMAIL_ON_FAILURE,
+    EMAIL_ON_RETRY,
     EXECUTION_TIMEOUT,
     OWNER,
     RETRIES,
@@ -18,7 +20,6 @@ from leoflow.authoring.operators.arguments import (
     backoff,
     callbacks,
     check_doc,
-    check_email,
     check_retries,
     limit,
     one_or_many,
@@ -78,8 +79,8 @@ class AbstractOperator(Linkable, metaclass=OperatorMeta):
     start_from_trigger = False
     start_trigger_args = None
 
-    def __init__(self, *, task_id, owner=OWNER, email=None, email_on_retry=None, email_on_failure=None, retries=RETRIES,
-                 retry_delay=RETRY_DELAY, retry_exponential_backoff=0, max_retry_delay=None, start_date=None,
+    def __init__(self, *, task_id, owner=OWNER, email=None, email_on_retry=EMAIL_ON_RETRY, email_on_failure=EMAIL_ON_FAILURE,
+                 retries=RETRIES, retry_delay=RETRY_DELAY, retry_exponential_backoff=0, max_retry_delay=None, start_date=None,
                  end_date=None, depends_on_past=False, ignore_first_depends_on_past=False,
                  wait_for_past_depends_before_skipping=False, wait_for_downstream=False, dag=None, params=None,
                  default_args=None, priority_weight=1, weight_rule=WEIGHT_RULE, queue="default", pool=None,
@@ -96,10 +97,10 @@ class AbstractOperator(Linkable, metaclass=OperatorMeta):
                 f"Invalid arguments were passed to {type(self).__name__} (task_id: {task_id}). "
                 f"Invalid arguments were:\n**kwargs: {others}"
             )
-        owner, retries, retry_delay, weight_rule, execution_timeout = (
-            airflow_settings.setting_or_value(argument) for argument in (owner, retries, retry_delay, weight_rule, execution_timeout))
-        self._refuse_unsupported(email, email_on_failure, email_on_retry, retries, default_args or {}, run_as_user=run_as_user,
-                                     executor=executor, retry_policy=retry_policy, queue=queue)
+        owner, retries, retry_delay, weight_rule, execution_timeout, email_on_failure, email_on_retry = (
+            airflow_settings.setting_or_value(argument) for argument in
+            (owner, retries, retry_delay, weight_rule, execution_timeout, email_on_failure, email_on_retry))
+        self._refuse_unsupported(run_as_user=run_as_user, executor=executor, retry_policy=retry_policy, queue=queue)
         mapped = current.unmapped()
         dag = dag or current.dag()
         group = task_group or (current.group(dag) if dag is not None else None)
@@ -131,6 +132,7 @@ class AbstractOperator(Linkable, metaclass=OperatorMeta):
             max_active_tis_per_dagrun=limit("max_active_tis_per_dagrun", max_active_tis_per_dagrun),
             executor_config=executor_config or {}, resources=resources, do_xcom_push=bool(do_xcom_push),
             multiple_outputs=bool(multiple_outputs), inlets=one_or_many(inlets), outlets=one_or_many(outlets),
+            email=email, email_on_failure=email_on_failure, email_on_retry=email_on_retry,
             doc=doc, doc_json=doc_json, doc_yaml=doc_yaml, doc_rst=doc_rst, doc_md=check_doc(doc_md),
             task_display_name=text_or_none("task_display_name", task_display_name) or task_id,
             render_template_as_native_obj=render_template_as_native_obj,
@@ -147,9 +149,8 @@ class AbstractOperator(Linkable, metaclass=OperatorMeta):
     # --- construction
 
     @staticmethod
-    def _refuse_unsupported(email, on_failure, on_retry, retries, defaults, **arguments):
+    def _refuse_unsupported(**arguments):
         """Raises Unsupported for arguments that Airflow implements and Leoflow does not."""
-        check_email(email, on_failure, on_retry, retries if isinstance(retries, int) else 0, defaults)
         for name, value in arguments.items():
             if value not in NEUTRAL_VALUES[name]:
                 raise Unsupported(f"{name}={value!r}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import timedelta
 
-from leoflow.common.exceptions import AirflowException, Unsupported
+from leoflow.common.exceptions import AirflowException
 from leoflow.common.reports import user_line
 from leoflow.common.settings.airflow_settings import Setting
 
@@ -21,6 +21,8 @@ OWNER = Setting("operators", "default_owner", "airflow", str)
 RETRIES = Setting("core", "default_task_retries", 0, int)
 RETRY_DELAY = Setting("core", "default_task_retry_delay", timedelta(seconds=300), timedelta)
 WEIGHT_RULE = Setting("core", "default_task_weight_rule", "downstream", str)
+EMAIL_ON_FAILURE = Setting("email", "default_email_on_failure", True, bool)
+EMAIL_ON_RETRY = Setting("email", "default_email_on_retry", True, bool)
 EXECUTION_TIMEOUT = Setting("core", "default_task_execution_timeout", None, timedelta)
 
 
@@ -64,20 +66,6 @@ def callbacks(name: str, value: Any) -> list[Callable]:
     if isinstance(value, Collection) and not isinstance(value, (str, bytes)):
         return list(value)
     raise TypeError(f"{name} must be a function or a list of them, not {type(value).__name__}")
-
-
-def check_email(email: Any, on_failure: bool | None, on_retry: bool | None, retries: int, defaults: dict[str, Any]) -> None:
-    """Raises Unsupported if Airflow would send e-mail for a failure or a retry. `email` alone is accepted if both
-    events are switched off; a task without retries has no retry event. None means not set; Airflow's default is
-    True."""
-    if not email:
-        return
-    source = " in default_args" if "email" in defaults else ""
-    for name, value, happens in (("email_on_failure", on_failure, True), ("email_on_retry", on_retry, retries > 0)):
-        if not happens or value is False:
-            continue
-        setting = f"{name}={value!r}" if value is not None else f"email without {name}=False"
-        raise Unsupported(f"e-mail ({setting}{source}; use on_failure_callback or on_retry_callback)")
 
 
 def warn_of_sla() -> None:
