@@ -2,9 +2,13 @@
 
 import datetime
 import enum
+import os
 import unittest
+import unittest.mock
 
+from airflow.sdk import DAG
 from leoflow.common.structure import iso_duration, shown_defaults
+from leoflow.entry.structure import dag_structure
 
 
 class Rule(str, enum.Enum):
@@ -36,6 +40,14 @@ class ShownDefaults(unittest.TestCase):
 
     def test_an_object_is_shown_without_its_address(self):
         self.assertEqual(shown_defaults({"x": Opaque()}), {"x": f"<{__name__}.Opaque object>"})
+
+    def test_a_setting_pauses_new_dags(self):
+        with DAG("d") as dag, DAG("e", is_paused_upon_creation=True) as own:
+            pass
+        for value, expected in ("True", True), ("False", False), ("", None):
+            with unittest.mock.patch.dict(os.environ, {"AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": value}):
+                self.assertEqual(dag_structure(dag, True)["is_paused_upon_creation"], expected)
+                self.assertTrue(dag_structure(own, True)["is_paused_upon_creation"])
 
     def test_durations_are_those_of_pydantic(self):
         for duration, expected in (

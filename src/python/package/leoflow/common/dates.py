@@ -4,14 +4,19 @@ methods."""
 from __future__ import annotations
 
 import itertools
+import os
 from datetime import datetime, timedelta, timezone
 
 from leoflow.common.exceptions import MissingPackage, Unsupported
+from leoflow.common.settings.airflow_settings import Setting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from datetime import tzinfo
     from typing import Any
+
+
+DEFAULT_TIMEZONE = Setting("core", "default_timezone", "utc", str)
 
 
 class PlainDateTime(datetime):
@@ -56,7 +61,7 @@ def task_datetime(value: datetime) -> datetime:
 
 
 def aware(name: str, value: Any) -> datetime | None:
-    """Checks the user's datetime `name`; a datetime without a time zone is in UTC."""
+    """Checks the user's datetime `name`; a datetime without a time zone is in that of [`default_zone`]."""
     if value is None:
         return None
     if isinstance(value, str):
@@ -64,7 +69,15 @@ def aware(name: str, value: Any) -> datetime | None:
         value = datetime.fromisoformat(value.replace("Z", "+00:00"))
     if not isinstance(value, datetime):
         raise TypeError(f"{name} must be a datetime and is {type(value).__name__}")
-    return value if value.tzinfo else value.replace(tzinfo=timezone.utc)
+    return value if value.tzinfo else value.replace(tzinfo=default_zone())
+
+
+def default_zone() -> tzinfo:
+    """Returns the time zone that AIRFLOW__CORE__DEFAULT_TIMEZONE names: UTC by default, or `system` for the machine's."""
+    name = DEFAULT_TIMEZONE.value()
+    if name == "system":
+        name = os.environ.get("TZ") or os.path.realpath("/etc/localtime").rpartition("/zoneinfo/")[2]
+    return timezone.utc if name.lower() in ("utc", "") else zone(name)
 
 
 def zone_name(tzinfo: tzinfo | None) -> str | int:

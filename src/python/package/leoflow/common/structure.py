@@ -9,6 +9,7 @@ import math
 import re
 
 from leoflow.common.dates import iso, stamp, zone_name
+from leoflow.common.settings.airflow_settings import Setting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,6 +33,10 @@ def unless_default(usual: Any, value: Any) -> Any:
     return None if value == usual else value
 
 
+# Airflow's default is True; without the setting, Leoflow pauses only DAGs with a schedule.
+PAUSED = Setting("core", "dags_are_paused_at_creation", None, bool)
+
+
 def dag_structure(dag: Any, timetable: Any, own: dict[str, Any], rare: dict[str, Any], tasks: list[dict[str, Any]]) -> dict[str, Any]:
     """Returns the structure of a DAG. `own` and `rare` are fields that the small package and the SDK compute
     differently; empty fields of `rare` are omitted."""
@@ -47,7 +52,7 @@ def dag_structure(dag: Any, timetable: Any, own: dict[str, Any], rare: dict[str,
         "owners": sorted({task.owner for task in dag.tasks}),
         "max_active_runs": dag.max_active_runs,
         "max_active_tasks": dag.max_active_tasks,
-        "is_paused_upon_creation": dag.is_paused_upon_creation,
+        "is_paused_upon_creation": PAUSED.value() if dag.is_paused_upon_creation is None else dag.is_paused_upon_creation,
         "timetable": timetable.to_structure(),
         "timetable_summary": str(timetable.summary),
         "timetable_description": timetable.description,

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta, timezone
 
 from leoflow.authoring.operators.branching import WeekDay, reference_time
 from leoflow.authoring.sensors.base import BaseSensorOperator
-from leoflow.common.dates import task_datetime, utcnow, zone_name
+from leoflow.common.dates import aware, task_datetime, utcnow, zone_name
 from leoflow.common.exceptions import Unsupported
 
 
@@ -54,10 +54,7 @@ class DateTimeSensor(MomentSensor):
         return {"kind": "moment", "at": due.isoformat()} if 1 < due.year < 9999 else None
 
     def due(self, context):
-        target = self.target_time
-        if isinstance(target, str):
-            target = datetime.fromisoformat(target.replace("Z", "+00:00"))
-        return target if target.tzinfo else target.replace(tzinfo=timezone.utc)
+        return aware("target_time", self.target_time)
 
 
 class TimeDeltaSensor(MomentSensor):
