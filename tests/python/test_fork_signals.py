@@ -15,7 +15,7 @@ os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), signal.SIGTERM))
 from leoflow.running import fork_signals
 fork_signals.reset_handlers()
 signal.signal(signal.SIGTERM, lambda *_: None)
-signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+signal.pthread_sigmask(signal.SIG_SETMASK, [signal.SIGUSR1])
 child = os.fork()
 if child == 0:
     os._exit(0)

@@ -136,15 +136,31 @@ class TestRemovedInAirflow3(unittest.TestCase):
 
 
 class TestMissingPackages(unittest.TestCase):
-    def test_a_package_and_a_package_with_another_name(self):
-        self.assertIn("`leoflow add not-there`", fails("import not_there.inside")[1])
-        error = ModuleNotFoundError("No module named 'sklearn'", name="sklearn")
-        self.assertIn("`leoflow add scikit-learn`", hint(error))
+    def test_packages_of_modules(self):
+        for line, added in [
+            ("import duckdb", "duckdb"), ("import sklearn.linear_model", "scikit-learn"),
+            ("import googleapiclient.discovery", "google-api-python-client"),
+            ("from google.cloud import bigquery, storage", "google-cloud-bigquery google-cloud-storage"),
+            ("from google.cloud.bigquery import Client", "google-cloud-bigquery"), ("import dbt.version", "dbt-core"),
+            ("import snowflake.connector", "snowflake-connector-python"), ("import azure.storage.blob", "azure-storage-blob"),
+        ]:
+            name = line.split()[1].partition(".")[0]
+            names = packages.names_in(line, line.split()[1])
+            with self.subTest(line), unittest.mock.patch.object(packages, "imported_names", return_value=names):
+                self.assertIn(f"`leoflow add {added}`", hint(ModuleNotFoundError("no", name=name)))
+
+    def test_an_unknown_module_is_no_package_of_that_name(self):
+        self.assertIn("which is not known here:\n`leoflow add PACKAGE`", fails("import not_there.inside")[1])
+
+    def test_a_module_of_a_namespace_that_is_installed(self):
+        with unittest.mock.patch.dict(sys.modules, {"google": sys, "google.cloud": sys, "yaml": sys}):
+            self.assertIn("`leoflow add google-cloud-bigquery`", hint(ModuleNotFoundError("no", name="google.cloud.bigquery")))
+            self.assertIsNone(hint(ModuleNotFoundError("no", name="yaml.renamed")))
 
     def test_a_home_that_is_not_the_default(self):
         with unittest.mock.patch.object(commands, "_program", commands._program):
             commands.use_home("--home '/srv/my home'")
-            self.assertIn("`leoflow --home '/srv/my home' add not-there`", fails("import not_there")[1])
+            self.assertIn("`leoflow --home '/srv/my home' add PACKAGE`", fails("import not_there")[1])
 
     def test_a_package_of_the_newest_version(self):
         from leoflow.common.hints import error_hint
@@ -154,7 +170,7 @@ class TestMissingPackages(unittest.TestCase):
             self.assertEqual(fails("import not_there")[1],
                              "not_there is in the newest version of a b, but this run keeps the version that it began with. "
                              "Rerun it: leoflow runs clear 'a b' manual__1 --only-failed --run-on-latest-version")
-            self.assertIn("`leoflow add nor-there`", fails("import nor_there")[1])
+            self.assertIn("`leoflow add PACKAGE`", fails("import nor_there")[1])
 
     def test_a_provider(self):
         for module, provider in [("snowflake", "snowflake"), ("microsoft.azure", "microsoft-azure"), ("apache.spark", "apache-spark")]:
@@ -177,9 +193,9 @@ class TestMissingPackages(unittest.TestCase):
     def test_the_command_names_the_project(self):
         with unittest.mock.patch.object(local_modules, "_project", None):
             local_modules.enter_project(["/w/my orders/dags", "/w/my orders", "/w"])
-            self.assertIn("`leoflow add not-there --project 'my orders'`, or in its leoflow.yaml", fails("import not_there")[1])
+            self.assertIn("`leoflow add PACKAGE --project 'my orders'`, or in its leoflow.yaml", fails("import not_there")[1])
             local_modules.enter_project(["/w"])
-            self.assertIn("`leoflow add not-there` in the project's folder", fails("import not_there")[1])
+            self.assertIn("`leoflow add PACKAGE` in the project's folder", fails("import not_there")[1])
 
     def test_names_declarations_that_are_not_read(self):
         text = "/w/p/Pipfile: its [packages] is not read; run in its folder: pipenv requirements > requirements.txt"
@@ -189,7 +205,7 @@ class TestMissingPackages(unittest.TestCase):
 
     def test_follows_the_cause_of_an_error(self):
         text = "try:\n    import not_there\nexcept ImportError as error:\n    raise ValueError('no') from error"
-        self.assertIn("`leoflow add not-there`", fails(text)[1])
+        self.assertIn("`leoflow add PACKAGE`", fails(text)[1])
 
     def test_no_hint_for_other_errors(self):
         for error in [ValueError("no"), ModuleNotFoundError("no", name="airflow.sdk"), ModuleNotFoundError("no", name="json.nothing")]:

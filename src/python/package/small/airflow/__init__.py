@@ -6,7 +6,7 @@ import sys
 
 from leoflow.common import airflow_version
 from leoflow.common.exceptions import unsupported_name
-from leoflow.common.hints.packages import IN_TWO_PARTS
+from leoflow.common.hints.packages import package_names
 from leoflow.names import MODULES, is_misspelt, make_getattr
 
 
@@ -19,7 +19,7 @@ class _Modules:
             return None
         if name not in MODULES and is_misspelt(name):
             return None
-        if name not in MODULES and name.removeprefix("airflow.providers.") not in IN_TWO_PARTS:
+        if name not in MODULES and not any(module.startswith(f"{name}.") for module in package_names()):
             raise unsupported_name(f"the module {name}")
         return importlib.machinery.ModuleSpec(name, self, is_package=True)
 

@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from leoflow.common import local_modules
 from leoflow.common.hints import own_modules
 from leoflow.common.hints.commands import command
 
-# Modules whose package has a different name.
-PACKAGE_OF = {
-    "attr": "attrs", "bs4": "beautifulsoup4", "cv2": "opencv-python-headless", "dateutil": "python-dateutil",
-    "dotenv": "python-dotenv", "jwt": "pyjwt", "MySQLdb": "mysqlclient", "OpenSSL": "pyopenssl",
-    "PIL": "pillow", "psycopg2": "psycopg2-binary", "serial": "pyserial", "skimage": "scikit-image",
-    "sklearn": "scikit-learn", "yaml": "pyyaml", "zmq": "pyzmq",
-}
-# First parts of the provider names that have two parts, such as `cncf.kubernetes`.
-IN_TWO_PARTS = ("apache", "atlassian", "cncf", "common", "dbt", "microsoft")
 # While a DAG file is imported: for each declaration of dependencies around it that is not read, a text that names it.
 unread: list[str] = []
+
+
+def package_of(name: str) -> str | None:
+    """Returns the package that provides a module or a name in it, by its dotted name; None if that is unknown, and for
+    Airflow's own modules."""
+    table = package_names()
+    while name and name not in table:
+        name = name.rpartition(".")[0]
+    return table.get(name)
 
 
 def provider_package(name: str) -> str | None:
     """Returns the provider package that contains a dotted name; None for a name outside of providers and for the
     standard provider, which is part of Airflow."""
-    names = name.partition("airflow.providers.")[2].split(".")
-    length = 2 if names[0] in IN_TWO_PARTS else 1
-    if names[0] in ("", "standard") or len(names) < length:
-        return None
-    return "-".join(["apache-airflow-providers", *names[:length]])
+    return package_of(name) if name.startswith("airflow.providers.") else None
+
+
+def package_names():
+    """Returns the package of each known module; `scripts/import-names` writes the table."""
+    if not _package_names:
+        with open(os.path.join(os.path.dirname(__file__), "import_names.txt"), encoding="utf-8") as file:
+            for line in file.read().splitlines():
+                module, _, package = line.partition("=")
+                _package_names[module] = package or module.replace("_", "-").replace(".", "-").lower()
+    return _package_names
+
+
+_package_names: dict[str, str] = {}
 
 
 def provider_modules(provider):
@@ -37,20 +47,21 @@ def provider_modules(provider):
     return {loaded for loaded in sys.modules if f"{loaded}.".startswith(f"{name}.")}
 
 
-def add_command(package: str) -> str:
-    """Returns the command that adds a dependency to the project whose code runs."""
+def add_command(*packages: str) -> str:
+    """Returns the command that adds dependencies to the project whose code runs."""
     import shlex
 
     project = local_modules.project_name()
+    names = " ".join(packages)
     if project is None:
-        return f"`{command(f'add {package}')}` in the project's folder"
-    return f"`{command(f'add {package} --project {shlex.quote(project)}')}`"
+        return f"`{command(f'add {names}')}` in the project's folder"
+    return f"`{command(f'add {names} --project {shlex.quote(project)}')}`"
 
 
-def how_to_add(package: str) -> str:
-    """Returns a text with the command that adds a dependency, the lines for each file that may list it, and the
+def how_to_add(*packages: str) -> str:
+    """Returns a text with the command that adds dependencies, the lines for each file that may list them, and the
     declarations that are not read."""
-    text = (f"{add_command(package)}, or in its leoflow.yaml\n    dependencies: [{package}]\n"
+    text = (f"{add_command(*packages)}, or in its leoflow.yaml\n    dependencies: [{', '.join(packages)}]\n"
             "or a line in the requirements.txt, pyproject.toml or `# /// script` block that lists what it depends on")
     return "\n".join([text, *unread])
 
@@ -65,14 +76,25 @@ def missing_package(error: ImportError) -> tuple[str, str | None, str] | None:
         text = f"{error.name} is not installed for this project. Add its provider: {how_to_add(provider)}"
         return error.name, provider, text
     top = error.name.partition(".")[0]
-    if top in sys.stdlib_module_names or top in ("airflow", "leoflow") or sys.modules.get(top):
+    if top in sys.stdlib_module_names or top in ("airflow", "leoflow"):
         return None
+    module, *names = imported_names(error)
+    packages = list(dict.fromkeys(filter(None, map(package_of, names or [module]))))
+    if sys.modules.get(top):
+        # A package with other modules of that namespace is installed, or the module is missing in an installed package.
+        packages = packages if package_of(top) is None else []
+        return (error.name, packages[0], f"{error.name} is not installed for this project. {is_added(packages)}") if packages else None
     own = own_modules.describe(error, top)
     if own:
         return top, None, own
-    package = PACKAGE_OF.get(top, top.replace("_", "-"))
-    return top, package, (f"{top} is not installed for this project, and no folder of the project has a module of that name. "
-                          f"If it is a package, add it:\n{how_to_add(package)}")
+    text = f"{top} is not installed for this project, and no folder of the project has a module of that name."
+    return top, packages[0] if packages else top.replace("_", "-"), f"{text} {is_added(packages)}"
+
+
+def is_added(packages):
+    if packages:
+        return f"If it is a package, add it:\n{how_to_add(*packages)}"
+    return f"If it is of a package, add that by its name, which is not known here:\n{how_to_add('PACKAGE')}"
 
 
 def imported_names(error: ImportError) -> list[str]:
