@@ -78,6 +78,17 @@ class TestOwnModules(unittest.TestCase):
         self.assertIn("`leoflow add acme`", fails_in(self.folder, "import acme")[1])
 
 
+class TestPathsOfImages(unittest.TestCase):
+    def test_name_the_file_of_the_project(self):
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, "sql").mkdir()
+            Path(folder, "sql/query.sql").touch()
+            for path in ("/opt/airflow/sql/query.sql", "/usr/local/airflow/dags/sql/query.sql", "/home/airflow/gcs/dags/sql/query.sql"):
+                self.assertIn("pathlib.Path(__file__).parent / 'sql/query.sql'", fails_in(Path(folder), f"open({path!r})")[1])
+            self.assertIn("No folder of the project has dags/none.sql", fails_in(Path(folder), "open('/opt/airflow/dags/none.sql')")[1])
+            self.assertIsNone(fails_in(Path(folder), "open('/opt/other')")[1])
+
+
 class TestRemovedInAirflow3(unittest.TestCase):
     def test_modules(self):
         for line, advice in {

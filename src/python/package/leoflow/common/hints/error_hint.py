@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from leoflow.common.hints import airflow_2
+from leoflow.common.hints import airflow_2, image_paths
 from leoflow.common.hints.commands import command
 from leoflow.common.hints.packages import imported_names, missing_package
 
@@ -38,7 +38,7 @@ def direct_hint(error):
         argument = airflow_2.removed_argument(str(error))
         if argument:
             return argument
-    return airflow_2.removed_context_key(error)
+    return image_paths.missing_file(error) or airflow_2.removed_context_key(error)
 
 
 def missing_module(error):

@@ -45,7 +45,7 @@ def describe(error: ImportError, name: str) -> str | None:
     return None
 
 
-def importing_file(error):
+def importing_file(error: BaseException) -> str | None:
     """Returns the innermost file of the traceback outside of `site-packages`, or None."""
     file, frame = None, error.__traceback__
     while frame is not None:

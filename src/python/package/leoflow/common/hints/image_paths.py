@@ -1,0 +1,28 @@
+"""Finds the file of the project that a path of a container image stands for, such as `/opt/airflow/dags/query.sql`."""
+
+from __future__ import annotations
+
+import os
+
+from leoflow.common import local_modules
+from leoflow.common.hints.own_modules import importing_file
+
+# Airflow's folder in the images of Apache Airflow and of Astronomer, on MWAA and on Cloud Composer.
+FOLDERS = ("/opt/airflow/", "/usr/local/airflow/", "/home/airflow/gcs/")
+
+
+def missing_file(error: BaseException) -> str | None:
+    """Returns a hint for a file that was not found because its path is one of an image, or None."""
+    path = getattr(error, "filename", None)
+    folder = next((folder for folder in FOLDERS if isinstance(path, str) and path.startswith(folder)), None)
+    if not isinstance(error, FileNotFoundError) or folder is None or os.path.isdir(folder):
+        return None
+    text = f"{folder.rstrip('/')} is Airflow's folder in a container image, which is not here."
+    file, inner = importing_file(error), path.removeprefix(folder)
+    # The project's folder may be the image's `dags` folder.
+    found = [os.path.join(root, name) for root in (local_modules.roots_of(file) if file else [])
+             for name in (inner, inner.removeprefix("dags/")) if os.path.exists(os.path.join(root, name))]
+    if not found:
+        return f"{text} No folder of the project has {inner}."
+    relative = os.path.relpath(found[0], os.path.dirname(file))
+    return f"{text} Write the path from the file that uses it, which works there and here: pathlib.Path(__file__).parent / {relative!r}"
