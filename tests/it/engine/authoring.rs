@@ -229,11 +229,11 @@ fn receive_email(listener: &TcpListener) -> String {
     answer.write_all(b"220 ready\r\n").unwrap();
     let mut message = Vec::new();
     while let Some(Ok(line)) = lines.next() {
-        if line == "DATA" {
+        if line.eq_ignore_ascii_case("data") {
             answer.write_all(b"354 go on\r\n").unwrap();
             message.extend(lines.by_ref().map_while(Result::ok).take_while(|line| line != "."));
         }
-        answer.write_all(if line == "QUIT" { b"221 bye\r\n" } else { b"250 done\r\n" }).unwrap();
+        answer.write_all(if line.eq_ignore_ascii_case("quit") { b"221 bye\r\n" } else { b"250 done\r\n" }).unwrap();
     }
     message.join("\n")
 }
@@ -251,7 +251,10 @@ fn failed_tasks_send_email_and_files_warn_without_a_mail_server() {
     assert!(warned.stdout.contains(warning) || warned.stderr.contains(warning), "{warned:?}");
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    test.save("p/.env", &format!("AIRFLOW_CONN_SMTP_DEFAULT=smtp://127.0.0.1:{port}?disable_ssl=true&disable_tls=true\n"));
+    test.save(
+        "p/.env",
+        &format!("AIRFLOW_CONN_SMTP_DEFAULT=smtp://127.0.0.1:{port}?disable_ssl=true&disable_tls=true\n"),
+    );
     let validated = test.run(&["validate"]).expect(0);
     assert!(!validated.stdout.contains("e-mails") && !validated.stderr.contains("e-mails"), "{validated:?}");
     let mail = std::thread::spawn(move || receive_email(&listener));
