@@ -289,8 +289,8 @@ impl ChildPlan {
             passed: vec![self.result.as_fd()],
             parent_death: Some(Signal::Kill),
             own_session: true,
-            ..Spawn::new(&interpreter.program, self.output.as_fd())
+            ..Spawn::new(&interpreter.program)
         };
-        spawn.start().map_err(io::Error::other)
+        spawn.start(self.output.as_fd()).map_err(io::Error::other)
     }
 }

@@ -7,7 +7,7 @@ use crate::fatal_message::{self, FatalMessage};
 use crate::{Credentials, Endpoint, Installation, PgError};
 use leoflow_base::home::Home;
 use leoflow_base::sys::process::reaper::{self, Exit};
-use leoflow_base::sys::process::spawn::{Spawn, SpawnError};
+use leoflow_base::sys::process::spawn::SpawnError;
 use leoflow_base::sys::process::{Signal, signal_process};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
@@ -52,19 +52,11 @@ impl PrivateServer {
     ) -> Result<Self, PrivateError> {
         leftovers::end(home)?;
         endpoint.prepare()?;
-        let command = server::command(home, installation, endpoint);
+        let (spawn, _) = server::command(home, installation, endpoint);
         let log_path = home.logs().join("postgres.log");
         let log_offset = std::fs::metadata(&log_path).map_or(0, |meta| meta.len());
         let log = OpenOptions::new().append(true).create(true).mode(0o600).open(&log_path)?;
-        let pid = Spawn {
-            single_user: command.identity().single_user().cloned(),
-            argv0: command.argv0,
-            arguments: command.arguments,
-            environment: command.environment,
-            parent_death: Some(Signal::Interrupt),
-            ..Spawn::new(command.program, log.as_fd())
-        }
-        .start()?;
+        let pid = spawn.start(log.as_fd())?;
         let mut server = Self { pid, ended: false, endpoint: endpoint.clone() };
         match server.wait_ready(endpoint, credentials).await {
             Err(PrivateError::Ended { exit, .. }) => {

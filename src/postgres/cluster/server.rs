@@ -7,27 +7,10 @@ use crate::{Endpoint, Installation, SETTINGS, SOCKET_PORT};
 use leoflow_base::home::Home;
 use leoflow_base::protocol::child;
 use leoflow_base::sys::env_vars;
+use leoflow_base::sys::process::Signal;
+use leoflow_base::sys::process::spawn::Spawn;
 use leoflow_base::sys::process::user_namespace::Identity;
 use std::ffi::OsString;
-use std::path::PathBuf;
-
-/// The program to execute.
-pub struct ServerCommand {
-    pub program: PathBuf,
-    /// `argv[0]` if it differs from the program.
-    pub argv0: Option<OsString>,
-    pub arguments: Vec<OsString>,
-    pub environment: Vec<(OsString, OsString)>,
-    /// False for PostgreSQL itself, which refuses to run as root.
-    pub may_run_as_root: bool,
-}
-
-impl ServerCommand {
-    /// User to run as.
-    pub fn identity(&self) -> Identity {
-        if self.may_run_as_root { Identity::Own } else { Identity::for_postgres() }
-    }
-}
 
 /// Durable like PostgreSQL's defaults: one local application, no replication, no idle workers. Meanings: PostgreSQL 18
 /// manual, chapter 19.
@@ -50,26 +33,28 @@ const SERVER_SETTINGS: [&str; 16] = [
     "restart_after_crash=on",
 ];
 
-/// Builds the command for the home's kind of datastore.
-pub fn command(home: &Home, installation: &Installation, endpoint: &Endpoint) -> ServerCommand {
-    match location::kind(home) {
-        Kind::Managed => postmaster(home, installation, endpoint),
-        Kind::Docker | Kind::External => relay(home),
-    }
+/// The process for the home's kind of datastore, which gets a signal when the thread that starts it ends, and the user
+/// that it runs as: PostgreSQL itself refuses to run as root.
+pub fn command(home: &Home, installation: &Installation, endpoint: &Endpoint) -> (Spawn<'static>, Identity) {
+    let (spawn, identity) = match location::kind(home) {
+        Kind::Managed => (postmaster(home, installation, endpoint), Identity::for_postgres()),
+        Kind::Docker | Kind::External => (relay(home), Identity::Own),
+    };
+    let single_user = identity.single_user().cloned();
+    (Spawn { single_user, parent_death: Some(Signal::Interrupt), ..spawn }, identity)
 }
 
-fn relay(home: &Home) -> ServerCommand {
-    ServerCommand {
-        program: env_vars::running_program().to_owned(),
+fn relay(home: &Home) -> Spawn<'static> {
+    Spawn {
         argv0: Some("leoflow".into()),
         arguments: vec!["--home".into(), home.root().into(), "datastore-relay".into()],
         // The URL may be in an environment variable.
         environment: child::environment(),
-        may_run_as_root: true,
+        ..Spawn::new(env_vars::running_program())
     }
 }
 
-fn postmaster(home: &Home, installation: &Installation, endpoint: &Endpoint) -> ServerCommand {
+fn postmaster(home: &Home, installation: &Installation, endpoint: &Endpoint) -> Spawn<'static> {
     let folder = endpoint.socket_folder.to_string_lossy().replace('"', "\"\"");
     let mut arguments: Vec<OsString> = vec!["-D".into(), home.postgres_data().into()];
     let of_machine = [
@@ -80,11 +65,5 @@ fn postmaster(home: &Home, installation: &Installation, endpoint: &Endpoint) -> 
     let settings = SETTINGS.iter().chain(&SERVER_SETTINGS).map(OsString::from).chain(of_machine.map(OsString::from));
     arguments.extend(settings.flat_map(|setting| ["-c".into(), setting]));
     let environment = clean_environment().into_iter().map(|(name, value)| (name.into(), value.into()));
-    ServerCommand {
-        program: installation.program("postgres"),
-        argv0: None,
-        arguments,
-        environment: environment.collect(),
-        may_run_as_root: false,
-    }
+    Spawn { arguments, environment: environment.collect(), ..Spawn::new(installation.program("postgres")) }
 }

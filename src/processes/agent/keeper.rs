@@ -163,9 +163,9 @@ impl TaskKeeper {
             folder: Some(keeper.folder.clone()),
             passed: vec![secrets_writer.as_fd()],
             parent_death: Some(Signal::Kill),
-            ..Spawn::new(&keeper.program, output_writer.as_fd())
+            ..Spawn::new(&keeper.program)
         };
-        let pid = spawn.start().map_err(|error| {
+        let pid = spawn.start(output_writer.as_fd()).map_err(|error| {
             log.write_message(Level::Error, &format!("failed to start the task: {error}"));
             io::Error::other(error)
         })?;

@@ -54,9 +54,9 @@ pub fn spawn_keeper(folder: &TaskFolder) -> io::Result<i32> {
         argv0: Some("leoflow".into()),
         arguments: vec!["keep-task".into(), folder.path().into()],
         environment: environment(),
-        ..Spawn::new(env_vars::running_program(), output.as_fd())
+        ..Spawn::new(env_vars::running_program())
     };
-    spawn.start().map_err(io::Error::other)
+    spawn.start(output.as_fd()).map_err(io::Error::other)
 }
 
 /// Starts a keeper that starts a new Python for its task.

@@ -6,6 +6,7 @@ use leoflow_base::home::Home;
 use leoflow_base::protocol::child;
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::process::Signal;
+use leoflow_base::sys::process::spawn::Spawn;
 use leoflow_base::sys::process::user_namespace::Identity;
 use leoflow_postgres::cluster::{leftovers, private};
 use leoflow_postgres::fatal_message::{self, Cause, FatalMessage};
@@ -78,21 +79,11 @@ impl Instance {
         self.endpoint.prepare()?;
         // An upgrade may have installed or removed a version.
         let installation = postgres::install::installed(&self.home).unwrap_or_else(|| self.installation.clone());
-        let command = postgres::cluster::server::command(&self.home, &installation, &self.endpoint);
-        let identity = command.identity();
+        let (spawn, identity) = postgres::cluster::server::command(&self.home, &installation, &self.endpoint);
         if matches!(identity, Identity::Impossible) {
             return Err(LaunchError::NoOtherUser);
         }
-        Ok(Launch {
-            program: command.program,
-            argv0: command.argv0,
-            arguments: command.arguments,
-            environment: command.environment,
-            single_user: identity.single_user().cloned(),
-            parent_death: Some(Signal::Interrupt),
-            speaks_protocol: false,
-            listens: false,
-        })
+        Ok(Launch { spawn, speaks_protocol: false, listens: false })
     }
 
     fn probe(&self) -> Probe {
@@ -142,16 +133,13 @@ impl Instance {
             plan,
             readiness: Readiness::Notify,
             launch: Box::new(move || {
-                Ok(Launch {
-                    program: program.borrow().clone(),
+                let spawn = Spawn {
                     argv0: Some(argv0.into()),
                     arguments: all_arguments.clone(),
                     environment: child::environment(),
-                    single_user: None,
-                    parent_death: None,
-                    speaks_protocol: true,
-                    listens,
-                })
+                    ..Spawn::new(&*program.borrow())
+                };
+                Ok(Launch { spawn, speaks_protocol: true, listens })
             }),
             clean_up: None,
             find_exit_reason: own_exit_reason,

@@ -167,8 +167,8 @@ impl Supervisor {
             argv0: Some("leoflow".into()),
             arguments: arguments.into(),
             environment: env_vars::all(),
-            ..Spawn::new(env_vars::running_program(), output.as_fd())
+            ..Spawn::new(env_vars::running_program())
         };
-        spawn.start().map_err(io::Error::other)
+        spawn.start(output.as_fd()).map_err(io::Error::other)
     }
 }

@@ -1,11 +1,8 @@
 //! Descriptions of the supervised processes: plain data and a few closures.
 
 use leoflow_base::sys::process::Signal;
-use leoflow_base::sys::process::spawn::SpawnError;
-use leoflow_base::sys::process::user_namespace::SingleUser;
-use std::ffi::OsString;
+use leoflow_base::sys::process::spawn::{Spawn, SpawnError};
 use std::io;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -56,15 +53,9 @@ pub enum ProbeResult {
 
 /// The command to execute.
 pub struct Launch {
-    pub program: PathBuf,
-    pub argv0: Option<OsString>,
-    pub arguments: Vec<OsString>,
-    pub environment: Vec<(OsString, OsString)>,
-    /// The user namespace to run in, if the program refuses to run as root.
-    pub single_user: Option<SingleUser>,
-    /// The signal that the kernel sends to the child when the supervisor dies. Set for a child that does not watch the
-    /// lifeline, the pipe that closes when the supervisor dies.
-    pub parent_death: Option<Signal>,
+    /// The process, without the descriptors that the supervisor passes to it. Its `parent_death` is set if it does not
+    /// watch the lifeline, the pipe that closes when the supervisor dies.
+    pub spawn: Spawn<'static>,
     /// True when the program supports the process protocol: lifeline and notifications.
     pub speaks_protocol: bool,
     /// True when the child gets the listeners.

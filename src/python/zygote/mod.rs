@@ -125,9 +125,9 @@ impl Zygote {
             environment,
             passed: vec![theirs.as_fd(), program.as_fd()],
             parent_death: Some(Signal::Kill),
-            ..Spawn::new(&interpreter.program, errors.as_fd())
+            ..Spawn::new(&interpreter.program)
         };
-        let pid = spawn.start().map_err(io::Error::other)?;
+        let pid = spawn.start(errors.as_fd()).map_err(io::Error::other)?;
         let (socket, first_message) = (Rc::new(socket), Rc::new(RefCell::new(None)));
         let (receiver, message) = (socket.clone(), first_message.clone());
         let (loaded, loaded_at) = watch::channel(None);

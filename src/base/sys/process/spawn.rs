@@ -17,13 +17,13 @@ use nix::unistd::{ForkResult, Pid};
 use std::ffi::{CStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
 /// Maximum number of passed descriptors, in a fixed array because memory cannot be allocated after the fork.
 const MAX_PASSED: usize = 8;
 
-/// A child to start. In the child, descriptor 0 is `/dev/null`, 1 is `output`, 2 is `errors`, and 3, 4, … are those in
+/// A child to start. In the child, descriptor 0 is `/dev/null`, 1 is the output, 2 is `errors`, and 3, 4, … are those in
 /// `passed`; it inherits no others. Its environment is exactly `environment`, but each value `{PID}` is replaced by the
 /// child's own pid.
 pub struct Spawn<'a> {
@@ -32,8 +32,7 @@ pub struct Spawn<'a> {
     pub argv0: Option<OsString>,
     pub arguments: Vec<OsString>,
     pub environment: Vec<(OsString, OsString)>,
-    pub output: BorrowedFd<'a>,
-    /// The descriptor for stderr, if it differs from `output`.
+    /// The descriptor for stderr, if it differs from that for stdout.
     pub errors: Option<BorrowedFd<'a>>,
     /// The working directory, if it differs from ours.
     pub folder: Option<PathBuf>,
@@ -87,16 +86,14 @@ const STAGE_NAMESPACE: u8 = 1;
 const STAGE_OTHER: u8 = 2;
 const STAGE_FOLDER: u8 = 3;
 
-impl<'a> Spawn<'a> {
-    /// A child without arguments, environment or passed descriptors, which outlives us and leads a process group. Its
-    /// output and errors go to `output`.
-    pub fn new(program: impl Into<PathBuf>, output: BorrowedFd<'a>) -> Self {
+impl Spawn<'_> {
+    /// A child without arguments, environment or passed descriptors, which outlives us and leads a process group.
+    pub fn new(program: impl Into<PathBuf>) -> Self {
         Self {
             program: program.into(),
             argv0: None,
             arguments: Vec::new(),
             environment: Vec::new(),
-            output,
             errors: None,
             folder: None,
             passed: Vec::new(),
@@ -105,16 +102,15 @@ impl<'a> Spawn<'a> {
             own_session: false,
         }
     }
-}
 
-impl Spawn<'_> {
-    /// Forks and execs; returns the child's pid once the new program runs. With `parent_death`, must be called from the
-    /// main thread, which lives as long as the process.
-    pub fn start(self) -> Result<i32, SpawnError> {
-        text_busy::retry(|| self.try_start(), |error| error.source_error().is_some_and(text_busy::is_busy))
+    /// Forks and execs with stdout, and stderr unless `errors` is set, going to `output`; returns the child's pid once
+    /// the new program runs. With `parent_death`, must be called from the main thread, which lives as long as the
+    /// process.
+    pub fn start(self, output: BorrowedFd<'_>) -> Result<i32, SpawnError> {
+        text_busy::retry(|| self.try_start(output), |error| error.source_error().is_some_and(text_busy::is_busy))
     }
 
-    fn try_start(&self) -> Result<i32, SpawnError> {
+    fn try_start(&self, output: BorrowedFd<'_>) -> Result<i32, SpawnError> {
         assert!(self.passed.len() <= MAX_PASSED, "{} descriptors exceed the maximum", self.passed.len());
         let image = self.image()?;
         let dev_null = File::open("/dev/null").map_err(SpawnError::SystemLimit)?;
@@ -133,7 +129,7 @@ impl Spawn<'_> {
             ForkResult::Child => {
                 image.fill_in_pid();
                 let error_writer = error_writer.as_raw_fd();
-                match self.become_child(&dev_null, error_writer, parent, image.folder.as_deref()) {
+                match self.become_child([dev_null.as_fd(), output], error_writer, parent, image.folder.as_deref()) {
                     Err((failure, error_writer)) => report_and_exit(failure, error_writer),
                     Ok(error_writer) => {
                         let errno = image.execute(&pointers);
@@ -155,7 +151,7 @@ impl Spawn<'_> {
     /// write end to report it to.
     fn become_child(
         &self,
-        dev_null: &File,
+        input_and_output: [BorrowedFd<'_>; 2],
         error_writer: RawFd,
         parent: Pid,
         folder: Option<&CStr>,
@@ -173,7 +169,7 @@ impl Spawn<'_> {
             if let Some(folder) = folder {
                 nix::unistd::chdir(folder).map_err(failed_at(STAGE_FOLDER))?;
             }
-            self.place_descriptors(dev_null, first_unassigned).map_err(failed_at(STAGE_OTHER))
+            self.place_descriptors(input_and_output, first_unassigned).map_err(failed_at(STAGE_OTHER))
         };
         prepare().map_err(|failure| (failure, moved_error_writer))?;
         close_at_exec_from(first_unassigned);
@@ -210,14 +206,14 @@ impl Spawn<'_> {
     /// Gives the standard and the passed descriptors their final numbers, which are below `first_unassigned`. A
     /// descriptor may already have the final number of another, so all are first duplicated to higher numbers. Those
     /// duplicates close at exec.
-    fn place_descriptors(&self, dev_null: &File, first_unassigned: RawFd) -> Result<(), Errno> {
+    fn place_descriptors(&self, [input, output]: [BorrowedFd<'_>; 2], first_unassigned: RawFd) -> Result<(), Errno> {
         let move_up = |descriptor: RawFd| duplicate_at_or_above(descriptor, first_unassigned);
-        let output = move_up(self.output.as_raw_fd())?;
+        let output = move_up(output.as_raw_fd())?;
         let errors = match self.errors {
             Some(errors) => move_up(errors.as_raw_fd())?,
             None => output,
         };
-        let input = move_up(dev_null.as_raw_fd())?;
+        let input = move_up(input.as_raw_fd())?;
         let mut moved = [0; MAX_PASSED];
         for (slot, descriptor) in moved.iter_mut().zip(&self.passed) {
             *slot = move_up(descriptor.as_raw_fd())?;
@@ -296,7 +292,6 @@ fn wait_for_exec(error_reader: OwnedFd, child: Pid, spawn: &Spawn<'_>) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsFd;
 
     fn shell(script: &str, environment: &[(&str, &str)], passed: Vec<BorrowedFd<'_>>) -> String {
         let (output, input) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
@@ -304,9 +299,9 @@ mod tests {
             arguments: vec!["-c".into(), script.into()],
             environment: environment.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect(),
             passed,
-            ..Spawn::new("/bin/sh", input.as_fd())
+            ..Spawn::new("/bin/sh")
         }
-        .start()
+        .start(input.as_fd())
         .unwrap();
         drop(input);
         let mut text = String::new();
@@ -348,7 +343,7 @@ mod tests {
     #[test]
     fn a_missing_program_is_an_error() {
         let null = File::open("/dev/null").unwrap();
-        let error = Spawn::new("/nowhere/at all", null.as_fd()).start().unwrap_err();
+        let error = Spawn::new("/nowhere/at all").start(null.as_fd()).unwrap_err();
         assert!(matches!(error, SpawnError::Exec { source, .. } if source.kind() == io::ErrorKind::NotFound));
     }
 }

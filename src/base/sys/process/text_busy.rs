@@ -59,7 +59,7 @@ mod tests {
         let program = folder.path().join("other");
         let writer = busy_program(&program);
         let null = File::options().write(true).open("/dev/null").unwrap();
-        let pid = Spawn::new(&program, null.as_fd()).start().unwrap();
+        let pid = Spawn::new(&program).start(null.as_fd()).unwrap();
         let status = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None).unwrap();
         assert!(matches!(status, nix::sys::wait::WaitStatus::Exited(_, 0)), "{status:?}");
         writer.join().unwrap();

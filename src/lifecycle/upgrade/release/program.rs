@@ -152,9 +152,9 @@ impl CandidateServer {
             arguments,
             environment,
             passed: vec![private.as_fd(), lifeline.as_fd()],
-            ..Spawn::new(program, output.as_fd())
+            ..Spawn::new(program)
         };
-        Ok(Self { pid: spawn.start()?, ended: false, socket, log, _lifeline: lifeline_writer })
+        Ok(Self { pid: spawn.start(output.as_fd())?, ended: false, socket, log, _lifeline: lifeline_writer })
     }
 
     /// Waits until `answers` returns true. Fails if the server exits or the time limit passes.

@@ -107,9 +107,9 @@ impl Host {
             environment: environment(),
             passed: vec![theirs.as_fd()],
             parent_death: Some(Signal::Kill),
-            ..Spawn::new(&python.program, output.as_fd())
+            ..Spawn::new(&python.program)
         };
-        let pid = spawn.start().map_err(io::Error::other)?;
+        let pid = spawn.start(output.as_fd()).map_err(io::Error::other)?;
         drop((theirs, output));
         let last_output = Rc::new(RefCell::default());
         let copying = tokio::task::spawn_local(copy_output(output_reader, last_output.clone()));

@@ -80,28 +80,27 @@ pub struct ChildResources<'a> {
 
 /// Starts a child with its output going to `log`; returns its pid.
 pub fn start(
-    launch: Launch,
+    Launch { spawn, speaks_protocol, listens }: Launch,
     resources: &ChildResources<'_>,
     log: &Rc<RefCell<LogFile>>,
 ) -> Result<(i32, ChildProcess), SpawnError> {
     let (output, writer) = listener::pipe().map_err(SpawnError::SystemLimit)?;
     let copy_task = copy(&output, log).map_err(SpawnError::SystemLimit)?;
-    let mut arguments = launch.arguments;
-    let mut passed = Vec::new();
+    // A shorter lifetime than 'static: that of the passed descriptors.
+    let mut spawn: Spawn<'_> = spawn;
     let mut names = Vec::new();
-    if launch.listens {
-        arguments.extend(resources.arguments.iter().cloned());
+    if listens {
+        spawn.arguments.extend(resources.arguments.iter().cloned());
         for (name, descriptor) in &resources.listeners {
             names.push(*name);
-            passed.push(*descriptor);
+            spawn.passed.push(*descriptor);
         }
     }
-    let mut environment = launch.environment;
-    if launch.speaks_protocol {
+    if speaks_protocol {
         names.push(LIFELINE);
-        passed.push(resources.lifeline.as_fd());
-        let mut set_variable = |name: &str, value: OsString| environment.push((name.into(), value));
-        set_variable("LISTEN_FDS", passed.len().to_string().into());
+        spawn.passed.push(resources.lifeline.as_fd());
+        let mut set_variable = |name: &str, value: OsString| spawn.environment.push((name.into(), value));
+        set_variable("LISTEN_FDS", spawn.passed.len().to_string().into());
         set_variable("LISTEN_FDNAMES", names.join(":").into());
         // `Spawn` replaces {PID} with the child's pid.
         set_variable("LISTEN_PID", "{PID}".into());
@@ -109,16 +108,7 @@ pub fn start(
     }
     // An error report must not contain lines of the previous start.
     log.borrow_mut().clear_remembered_lines();
-    let pid = Spawn {
-        argv0: launch.argv0,
-        arguments,
-        environment,
-        passed,
-        single_user: launch.single_user,
-        parent_death: launch.parent_death,
-        ..Spawn::new(launch.program, writer.as_fd())
-    }
-    .start()?;
+    let pid = spawn.start(writer.as_fd())?;
     Ok((pid, ChildProcess::new(output, copy_task)))
 }
 
