@@ -4,16 +4,6 @@ use super::folder::TaskFolder;
 use leoflow_base::sys::process::ProcessId;
 use std::io;
 
-/// Evidence about a try, from its files and its keeper.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Evidence {
-    /// From `process.json`: whether a keeper took the try, and whether that keeper is alive.
-    pub keeper: KeeperState,
-    /// True if `outcome.json` or `result.json` exists.
-    pub has_ended: bool,
-    pub boot: Boot,
-}
-
 /// Where a try was claimed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Boot {
@@ -25,8 +15,9 @@ pub enum Boot {
     OtherDatastore,
 }
 
+/// From `process.json`: whether a keeper took the try, and whether that keeper is alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeeperState {
+enum KeeperState {
     /// No keeper took the try.
     Never,
     Alive,
@@ -46,20 +37,22 @@ pub enum Adoption {
     Lost,
 }
 
-pub fn decide(evidence: Evidence) -> Adoption {
-    match evidence {
+/// `has_ended` is true if `outcome.json` or `result.json` exists.
+fn decide(keeper: KeeperState, has_ended: bool, boot: Boot) -> Adoption {
+    match (keeper, boot) {
         // Also if there is an outcome, since the keeper is then about to exit.
-        Evidence { keeper: KeeperState::Alive, .. } => Adoption::Watch,
-        Evidence { has_ended: true, .. } => Adoption::Record,
-        Evidence { keeper: KeeperState::Never, boot: Boot::Current, .. } => Adoption::Start,
+        (KeeperState::Alive, _) => Adoption::Watch,
+        _ if has_ended => Adoption::Record,
+        (KeeperState::Never, Boot::Current) => Adoption::Start,
         // After a reboot, missing files prove nothing: the last writes may be lost. Nor does a missing folder for a
         // datastore that was restored or cloned.
-        Evidence { keeper: KeeperState::Never | KeeperState::Gone, .. } => Adoption::Lost,
+        (KeeperState::Never | KeeperState::Gone, _) => Adoption::Lost,
     }
 }
 
-/// Reads the evidence about a try, and its keeper. An error proves nothing about the try, so the caller retries later.
-pub fn inspect(folder: &TaskFolder, boot: Boot) -> io::Result<(Evidence, Option<ProcessId>)> {
+/// Decides from the files of a try; returns its keeper too. An error proves nothing about the try, so the caller retries
+/// later.
+pub fn inspect(folder: &TaskFolder, boot: Boot) -> io::Result<(Adoption, Option<ProcessId>)> {
     let process = folder.keeper()?;
     let keeper = match &process {
         None => KeeperState::Never,
@@ -67,7 +60,7 @@ pub fn inspect(folder: &TaskFolder, boot: Boot) -> io::Result<(Evidence, Option<
         Some(_) => KeeperState::Gone,
     };
     let has_ended = folder.outcome()?.is_some() || folder.result()?.is_some();
-    Ok((Evidence { keeper, has_ended, boot }, process))
+    Ok((decide(keeper, has_ended, boot), process))
 }
 
 #[cfg(test)]
@@ -76,7 +69,6 @@ mod tests {
 
     #[test]
     fn each_try_is_adopted_exactly_once() {
-        let decide = |keeper, has_ended, boot| decide(Evidence { keeper, has_ended, boot });
         for boot in [Boot::Current, Boot::Earlier, Boot::OtherDatastore] {
             for has_ended in [true, false] {
                 assert_eq!(decide(KeeperState::Alive, has_ended, boot), Adoption::Watch);

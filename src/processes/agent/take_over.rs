@@ -45,8 +45,8 @@ impl Agent {
                 (true, true) => Boot::Current,
                 (true, false) => Boot::Earlier,
             };
-            let (evidence, keeper) = match adopt::inspect(folder, boot) {
-                Ok(evidence) => evidence,
+            let (adoption, keeper) = match adopt::inspect(folder, boot) {
+                Ok(inspected) => inspected,
                 Err(error) => {
                     let reason = format!("{key}: cannot read {}: {error}", folder.path().display());
                     self.start_backoff.note_unread(reason, Instant::now());
@@ -54,7 +54,7 @@ impl Agent {
                     continue;
                 }
             };
-            match (adopt::decide(evidence), keeper) {
+            match (adoption, keeper) {
                 (Adoption::Watch, Some(keeper)) => {
                     self.watch(key.clone(), Running::new(folder.clone(), keeper, None), Duration::ZERO)
                 }
