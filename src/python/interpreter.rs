@@ -66,7 +66,7 @@ pub struct Interpreter {
     package: PathBuf,
     /// True for an environment's Python, which writes compiled modules into the environment.
     is_of_environment: bool,
-    home: Home,
+    pub(crate) home: Home,
     /// The options that [`home_options`] returned when the interpreter was prepared.
     home_options: Arc<Map<String, Value>>,
     /// True if the environment contains Airflow's own SDK, which then parses and runs the DAGs.

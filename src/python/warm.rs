@@ -30,7 +30,6 @@ const MAX_ZYGOTES: usize = 3;
 
 /// The pool. For each interpreter it has one zygote for most tasks and one for the tasks that use large libraries.
 pub struct Warm {
-    home: PathBuf,
     slots: Vec<Slot>,
     /// Usage keys of the tasks or files that have used a large library.
     large_users: HashSet<String>,
@@ -57,16 +56,9 @@ struct LiveZygote {
     zygote: Zygote,
     /// The folders of its module search path with their modification times; `None` until the zygote is ready.
     search_path: Option<Vec<(PathBuf, Option<SystemTime>)>>,
-    source: Source,
-    last_used: Instant,
-}
-
-/// The inputs of a zygote: when they change, a new zygote must replace it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Source {
-    interpreter: Interpreter,
-    /// Libraries that the zygote preloads.
+    /// Libraries that the zygote preloads. When they change, a new zygote must replace it.
     libraries: BTreeSet<String>,
+    last_used: Instant,
 }
 
 impl Warm {
@@ -82,14 +74,7 @@ impl Warm {
 
     fn with_limit(home: &Home, max_zygotes: usize, purpose: &'static str) -> Self {
         let notes = Notes::new(home, "warm");
-        Self {
-            home: home.root().to_owned(),
-            slots: Vec::new(),
-            large_users: HashSet::new(),
-            max_zygotes,
-            purpose,
-            notes,
-        }
+        Self { slots: Vec::new(), large_users: HashSet::new(), max_zygotes, purpose, notes }
     }
 
     /// Starts a zygote before the first fork. This also compiles our package, so that the first run after an
@@ -106,7 +91,7 @@ impl Warm {
     fn prepare_slot(&mut self, interpreter: &Interpreter, is_large: bool) {
         let index = self.slot_index(interpreter, is_large);
         self.evict(index);
-        self.slots[index].prepare(&self.home);
+        self.slots[index].prepare();
     }
 
     /// Forks a process and returns its pid; `None` if the caller must start a new Python. Starts a missing zygote, and
@@ -127,7 +112,7 @@ impl Warm {
             index = self.slot_index(interpreter, false);
         }
         self.evict(index);
-        let pid = self.slots[index].fork(&self.home, request, descriptors, wait_limit).await;
+        let pid = self.slots[index].fork(request, descriptors, wait_limit).await;
         self.notes.set(self.slots.iter().flat_map(|slot| slot.notes(self.purpose)).collect());
         pid
     }
@@ -140,7 +125,7 @@ impl Warm {
         }
         let index = self.slot_index(interpreter, false);
         self.evict(index);
-        self.slots[index].loading(&self.home)
+        self.slots[index].loading()
     }
 
     /// Index of the slot for an interpreter; adds the slot if it is missing.
@@ -224,29 +209,34 @@ impl Slot {
         Self { interpreter: interpreter.clone(), is_large, live: None, libraries, retry_state: RetryState::default() }
     }
 
-    fn prepare(&mut self, home: &Path) {
+    fn prepare(&mut self) {
         if cfg!(target_os = "linux") && self.live.is_none() && !self.is_paused() {
-            self.live = LiveZygote::start(self.source(), home).ok();
+            self.live = self.start().ok();
         }
     }
 
     /// Starts the zygote if needed and possible. The future completes when the zygote is ready or has failed; `None` if
     /// it is ready, or cannot start.
-    fn loading(&mut self, home: &Path) -> Option<impl Future<Output = ()> + use<>> {
+    fn loading(&mut self) -> Option<impl Future<Output = ()> + use<>> {
         if self.is_paused() {
             return None;
         }
         self.drop_outdated();
-        self.prepare(home);
+        self.prepare();
         let live = self.live.as_mut().filter(|live| live.search_path.is_none())?;
         live.last_used = Instant::now();
         live.zygote.loading()
     }
 
-    /// The inputs that a new zygote would have now.
-    fn source(&self) -> Source {
-        let libraries = self.retry_state.usable(&self.libraries, Instant::now());
-        Source { interpreter: self.interpreter.clone(), libraries }
+    /// The libraries that a new zygote would preload now.
+    fn usable_libraries(&self) -> BTreeSet<String> {
+        self.retry_state.usable(&self.libraries, Instant::now())
+    }
+
+    fn start(&self) -> io::Result<LiveZygote> {
+        let libraries = self.usable_libraries();
+        let zygote = Zygote::start(&self.interpreter, &libraries)?;
+        Ok(LiveZygote { zygote, search_path: None, libraries, last_used: Instant::now() })
     }
 
     fn is_paused(&self) -> bool {
@@ -255,7 +245,7 @@ impl Slot {
 
     /// True if this slot's zygote has or will have a large library.
     fn has_large(&self) -> bool {
-        self.source().libraries.iter().any(|name| LARGE.contains(&name.as_str()))
+        self.usable_libraries().iter().any(|name| LARGE.contains(&name.as_str()))
     }
 
     /// Ends the zygote if its inputs or installed packages have changed.
@@ -264,8 +254,8 @@ impl Slot {
             // Libraries that failed before may work with the changed packages.
             (self.live, self.retry_state) = (None, RetryState::default());
         }
-        let source = self.source();
-        self.live = self.live.take().filter(|live| live.source == source);
+        let libraries = self.usable_libraries();
+        self.live = self.live.take().filter(|live| live.libraries == libraries);
     }
 
     /// Notes for `leoflow doctor`; `purpose` is the pool's.
@@ -292,7 +282,6 @@ impl Slot {
 
     async fn fork(
         &mut self,
-        home: &Path,
         request: &Value,
         descriptors: &[BorrowedFd<'_>],
         wait_limit: Duration,
@@ -301,15 +290,15 @@ impl Slot {
             return None;
         }
         self.drop_outdated();
-        match self.try_fork(home, request, descriptors, wait_limit).await {
+        match self.try_fork(request, descriptors, wait_limit).await {
             Ok(pid) => {
                 if let Some(live) = self.live.as_ref().filter(|_| pid.is_some()) {
-                    self.retry_state.succeeded(&live.source.libraries);
+                    self.retry_state.succeeded(&live.libraries);
                 }
                 pid
             }
             Err(error) => {
-                let libraries = self.live.take().map_or_else(|| self.source(), |live| live.source).libraries;
+                let libraries = self.live.take().map_or_else(|| self.usable_libraries(), |live| live.libraries);
                 self.retry_state.failed(&libraries, &error.to_string(), Instant::now());
                 warn!("the warm Python of {} failed: {error}; starting cold", self.interpreter.program.display());
                 None
@@ -319,22 +308,21 @@ impl Slot {
 
     async fn try_fork(
         &mut self,
-        home: &Path,
         request: &Value,
         descriptors: &[BorrowedFd<'_>],
         wait_limit: Duration,
     ) -> io::Result<Option<i32>> {
-        let source = self.source();
-        let live = match &mut self.live {
+        let live = match self.live.take() {
             Some(live) => live,
-            empty => empty.insert(LiveZygote::start(source, home)?),
+            None => self.start()?,
         };
+        let live = self.live.insert(live);
         live.last_used = Instant::now();
         if live.search_path.is_none() {
             let Some(ready) = live.zygote.ready(wait_limit).await? else { return Ok(None) };
             for (name, reason) in &ready.left_out {
                 self.retry_state.note_left_out(name, reason, Instant::now());
-                live.source.libraries.remove(name);
+                live.libraries.remove(name);
             }
             let with_modification_time = |folder: PathBuf| {
                 let modified = modified_at(&folder);
@@ -347,11 +335,6 @@ impl Slot {
 }
 
 impl LiveZygote {
-    fn start(source: Source, home: &Path) -> io::Result<Self> {
-        let zygote = Zygote::start(&source.interpreter, &source.libraries, home)?;
-        Ok(Self { zygote, search_path: None, source, last_used: Instant::now() })
-    }
-
     /// True if packages were installed or removed since the zygote loaded.
     fn is_out_of_date(&self) -> bool {
         self.search_path.iter().flatten().any(|(folder, modified)| modified_at(folder) != *modified)

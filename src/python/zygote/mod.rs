@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -56,21 +56,19 @@ pub struct Zygote {
 }
 
 /// The zygote's first message.
+#[derive(Deserialize)]
 pub struct Ready {
     /// The module search path of the zygote.
     pub path: Vec<PathBuf>,
     /// Libraries that the zygote could not preload, each with the reason.
+    #[serde(default)]
     pub left_out: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Answer {
-    Ready {
-        path: Vec<PathBuf>,
-        #[serde(default)]
-        left_out: BTreeMap<String, String>,
-    },
+    Ready(Ready),
     Forked {
         id: u64,
         pid: i32,
@@ -110,16 +108,16 @@ impl Progress {
 }
 
 impl Zygote {
-    /// Starts a zygote, which can fork once `ready` returns. Besides our package it imports `libraries`; `folder` is
-    /// its working directory. Its output goes to our standard error. Must be called on the main thread: PDEATHSIG kills
+    /// Starts a zygote, which can fork once `ready` returns. Besides our package it imports `libraries`. Its
+    /// working directory is the home. Its output goes to our standard error. Must be called on the main thread: PDEATHSIG kills
     /// the zygote when the calling thread ends.
-    pub fn start(interpreter: &Interpreter, libraries: &BTreeSet<String>, folder: &Path) -> io::Result<Self> {
+    pub fn start(interpreter: &Interpreter, libraries: &BTreeSet<String>) -> io::Result<Self> {
         let (socket, theirs) = SeqPacket::pair()?;
         let program = File::open(env_vars::running_program())?;
         let errors = io::stderr();
         let mut environment = environment();
         environment.push((TASK_MARK.into(), MARK_PLACEHOLDER.into()));
-        let options = json!({"folder": folder, "preload": libraries});
+        let options = json!({"folder": interpreter.home.root(), "preload": libraries});
         let spawn = Spawn {
             arguments: interpreter.arguments(Job::Zygote, &options),
             environment,
@@ -202,27 +200,25 @@ impl Zygote {
                     return Ok(Some(Err(error)));
                 }
                 Some(Answer::Failed { id: None, error, .. }) => return Err(io::Error::other(error)),
-                Some(Answer::Ready { .. }) => return Err(io::Error::other("it repeated that it is ready")),
+                Some(Answer::Ready(_)) => return Err(io::Error::other("it repeated that it is ready")),
                 Some(_) => {}
             }
         }
     }
 }
 
+/// Waits for the first message. Fails once the zygote makes no progress in loading.
 async fn receive_ready(socket: &SeqPacket, pid: i32) -> io::Result<Ready> {
-    match first_answer(socket, pid).await? {
-        Answer::Ready { path, left_out } => Ok(Ready { path, left_out }),
-        Answer::Failed { error, .. } => Err(io::Error::other(error)),
-        Answer::Forked { .. } => Err(io::Error::other("its first message does not say that it is ready")),
-    }
-}
-
-async fn first_answer(socket: &SeqPacket, pid: i32) -> io::Result<Answer> {
     let ticks = || process::processor_ticks(pid).unwrap_or_default();
     let mut progress = Progress::new(ticks(), Instant::now());
     loop {
-        if let Some(answer) = receive_answer(socket, CHECK_INTERVAL).await? {
-            return Ok(answer);
+        match receive_answer(socket, CHECK_INTERVAL).await? {
+            Some(Answer::Ready(ready)) => return Ok(ready),
+            Some(Answer::Failed { error, .. }) => return Err(io::Error::other(error)),
+            Some(Answer::Forked { .. }) => {
+                return Err(io::Error::other("its first message does not say that it is ready"));
+            }
+            None => {}
         }
         if let Some(problem) = progress.problem(ticks(), Instant::now()) {
             return Err(io::Error::new(io::ErrorKind::TimedOut, problem));
