@@ -17,18 +17,4 @@ impl NoResult {
             Self::Permanent(reason) | Self::Transient(reason) => reason,
         }
     }
-
-    /// Appends to the reason.
-    pub(crate) fn followed_by(self, text: &str) -> Self {
-        match self {
-            Self::Permanent(reason) => Self::Permanent(reason + text),
-            Self::Transient(reason) => Self::Transient(reason + text),
-        }
-    }
-}
-
-impl From<NoResult> for String {
-    fn from(no_result: NoResult) -> Self {
-        no_result.reason().to_owned()
-    }
 }

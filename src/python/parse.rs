@@ -4,11 +4,11 @@
 use super::child::RESULT_BYTES;
 use super::children::{ChildOutput, Children};
 use super::dotenv;
-use super::environments::{self, DagLocation, DeclarationError, Declared, Unread};
+use super::environments::{self, DeclarationError, Declared, Unread};
 use super::interpreter::{Interpreter, Job};
 use super::io_error::unreadable;
 use super::no_result::NoResult;
-use super::roots::{folders, project_of, roots};
+use super::roots::Request;
 use leoflow_base::config::leoflow_yaml::{self, EnvironmentSettings, Unusable};
 use leoflow_base::config::{ConfigError, Problem};
 use leoflow_base::sys::blocking;
@@ -52,45 +52,6 @@ pub struct ParseOutput {
     /// The project's settings, passed to its tasks.
     #[serde(skip)]
     pub settings: Option<Value>,
-}
-
-/// What to parse.
-#[derive(Debug, Clone)]
-pub struct Request {
-    pub path: PathBuf,
-    /// Folders on the file's module search path, nearest first.
-    pub roots: Vec<PathBuf>,
-    /// Folders with the file's settings, nearest first. The first is the working directory of its import and its tasks.
-    pub folders: Vec<PathBuf>,
-    /// The project folder; `None` for a file outside of projects.
-    pub project: Option<PathBuf>,
-    /// The workspace, whose settings apply to projects that have none.
-    pub workspace: Option<PathBuf>,
-    /// Socket of the server that provides the Variables and Connections that the import reads.
-    pub api_socket: PathBuf,
-    /// True to load all plugins of Airflow's own SDK, which takes seconds, for warnings about those that fail.
-    pub check_plugins: bool,
-}
-
-impl Request {
-    /// Derives the folders from the path: a file of the workspace belongs to its project, any other file to its own
-    /// folder.
-    pub fn new(path: PathBuf, workspace: Option<&Path>, api_socket: PathBuf) -> Self {
-        match workspace.filter(|workspace| path.starts_with(workspace)) {
-            Some(workspace) => {
-                let (roots, project) = (roots(workspace, &path), project_of(workspace, &path));
-                let folders = folders(workspace, &path);
-                let workspace = Some(workspace.to_owned());
-                Self { roots, folders, project, workspace, path, api_socket, check_plugins: false }
-            }
-            None => {
-                let folder = path.parent().map(Path::to_owned);
-                let roots: Vec<PathBuf> = folder.iter().cloned().collect();
-                let folders = roots.clone();
-                Self { folders, roots, project: folder, workspace: None, path, api_socket, check_plugins: false }
-            }
-        }
-    }
 }
 
 /// The settings around a DAG file that decide how it runs.
@@ -144,7 +105,7 @@ fn collect_settings(request: &Request, read: &mut Vec<PathBuf>) -> Result<FileSe
     let workspace_settings = |read: &mut Vec<PathBuf>| {
         Ok(load_from(request.workspace.as_deref(), read)?.as_mut().map(leoflow_yaml::take_environment))
     };
-    let collected = environments::collect_declared(&location_of(request), environment, workspace_settings, read)?;
+    let collected = environments::collect_declared(request, environment, workspace_settings, read)?;
     Ok(FileSettings { settings, declared: collected.declared, unread: collected.unread })
 }
 
@@ -152,7 +113,7 @@ fn collect_settings(request: &Request, read: &mut Vec<PathBuf>) -> Result<FileSe
 pub fn declared_with(request: &Request, text: &str) -> Result<Option<Declared>, DeclarationError> {
     let environment = environment_in(request, text)?;
     let collected =
-        environments::collect_declared(&location_of(request), Some(environment), |_| Ok(None), &mut Vec::new())?;
+        environments::collect_declared(request, Some(environment), |_| Ok(None), &mut Vec::new())?;
     Ok(collected.declared)
 }
 
@@ -161,7 +122,7 @@ pub fn declared_with(request: &Request, text: &str) -> Result<Option<Declared>, 
 pub fn find_requirements_source(request: &Request, settings: &str) -> Result<Option<PathBuf>, DeclarationError> {
     let environment = environment_in(request, settings)?;
     let included = environment.requirements.as_ref().map(|name| project_folder(request).join(name));
-    environments::find_requirements_source(&location_of(request), &environment, included.as_deref())
+    environments::find_requirements_source(request, &environment, included.as_deref())
 }
 
 fn project_folder(request: &Request) -> &Path {
@@ -174,15 +135,6 @@ fn environment_in(request: &Request, text: &str) -> Result<EnvironmentSettings, 
     let settings = leoflow_yaml::parse(text, folder);
     let mut settings = settings.map_err(|problems| invalid_settings(folder.join(leoflow_yaml::FILE), problems))?;
     Ok(leoflow_yaml::take_environment(&mut settings))
-}
-
-fn location_of(request: &Request) -> DagLocation<'_> {
-    DagLocation {
-        workspace: request.workspace.as_deref(),
-        project: request.project.as_deref(),
-        file: &request.path,
-        folders: &request.folders,
-    }
 }
 
 /// Parses a file in a child. Updates `used` with the child's processor time so far. Dropping the future kills the
@@ -208,20 +160,14 @@ pub async fn parse(
         "unread": unread.iter().map(Unread::to_string).collect::<Vec<_>>(),
     });
     let ChildOutput { result, exit, printed } = children.run(interpreter, Job::Parse, options, used).await?;
-    let parsed = read_result(&result, exit);
-    if let Ok(output) = &parsed {
-        children.note_libraries(interpreter, &request.path, &output.libraries).await;
+    let mut output = read_result(&result, exit, &printed)?;
+    children.note_libraries(interpreter, &request.path, &output.libraries).await;
+    if let Some(error) = &mut output.error {
+        error.push_str(&printed);
     }
-    parsed
-        .map(|mut output| {
-            if let Some(error) = &mut output.error {
-                error.push_str(&printed);
-            }
-            output.settings = settings;
-            output.warnings.extend(unread.iter().filter(|unread| unread.is_certain).map(Unread::to_string));
-            output
-        })
-        .map_err(|no_result| no_result.followed_by(&printed))
+    output.settings = settings;
+    output.warnings.extend(unread.iter().filter(|unread| unread.is_certain).map(Unread::to_string));
+    Ok(output)
 }
 
 /// Loads the settings of a folder; `None` without a settings file.
@@ -237,21 +183,22 @@ fn invalid_settings(path: PathBuf, problems: Vec<Problem>) -> DeclarationError {
     ConfigError::Invalid { path, problems }.into()
 }
 
-fn read_result(bytes: &[u8], exit: Exit) -> Result<ParseOutput, NoResult> {
+/// `printed` is what the child printed, which is appended to errors.
+fn read_result(bytes: &[u8], exit: Exit, printed: &str) -> Result<ParseOutput, NoResult> {
     if bytes.len() >= RESULT_BYTES {
         return Err(NoResult::Permanent(format!(
-            "The DAGs and sources of this file are larger than {} MiB.",
+            "The DAGs and sources of this file are larger than {} MiB.{printed}",
             RESULT_BYTES / 1024 / 1024
         )));
     }
     match serde_json::from_slice(bytes) {
         Ok(output) => Ok(output),
         // The OOM killer sends SIGKILL.
-        Err(_) if exit == Exit::Signal(9) => Err(NoResult::Transient(
-            "The process that imported the file was killed; it may have used too much memory.".to_owned(),
-        )),
+        Err(_) if exit == Exit::Signal(9) => Err(NoResult::Transient(format!(
+            "The process that imported the file was killed; it may have used too much memory.{printed}"
+        ))),
         Err(_) => Err(NoResult::Permanent(format!(
-            "The process that imported the file ended before the import finished: {exit}."
+            "The process that imported the file ended before the import finished: {exit}.{printed}"
         ))),
     }
 }

@@ -31,6 +31,45 @@ pub fn roots(workspace: &Path, file: &Path) -> Vec<PathBuf> {
     dags.map(Path::to_owned).into_iter().chain(folders(workspace, file)).collect()
 }
 
+/// A DAG file, and where its settings are.
+#[derive(Debug, Clone)]
+pub struct Request {
+    pub path: PathBuf,
+    /// Folders on the file's module search path, nearest first.
+    pub roots: Vec<PathBuf>,
+    /// Folders with the file's settings, nearest first. The first is the working directory of its import and its tasks.
+    pub folders: Vec<PathBuf>,
+    /// The project folder; `None` for a file outside of projects.
+    pub project: Option<PathBuf>,
+    /// The workspace, whose settings apply to projects that have none.
+    pub workspace: Option<PathBuf>,
+    /// Socket of the server that provides the Variables and Connections that the import reads.
+    pub api_socket: PathBuf,
+    /// True to load all plugins of Airflow's own SDK, which takes seconds, for warnings about those that fail.
+    pub check_plugins: bool,
+}
+
+impl Request {
+    /// Derives the folders from the path: a file of the workspace belongs to its project, any other file to its own
+    /// folder.
+    pub fn new(path: PathBuf, workspace: Option<&Path>, api_socket: PathBuf) -> Self {
+        match workspace.filter(|workspace| path.starts_with(workspace)) {
+            Some(workspace) => {
+                let (roots, project) = (roots(workspace, &path), project_of(workspace, &path));
+                let folders = folders(workspace, &path);
+                let workspace = Some(workspace.to_owned());
+                Self { roots, folders, project, workspace, path, api_socket, check_plugins: false }
+            }
+            None => {
+                let folder = path.parent().map(Path::to_owned);
+                let roots: Vec<PathBuf> = folder.iter().cloned().collect();
+                let folders = roots.clone();
+                Self { folders, roots, project: folder, workspace: None, path, api_socket, check_plugins: false }
+            }
+        }
+    }
+}
+
 /// Decides by path alone which files of a workspace may be DAG files. It does not apply to a file that a command names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DagPlaces {

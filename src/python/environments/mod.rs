@@ -26,7 +26,7 @@ pub use build::{count, find, record_use, reinstall};
 pub use choice::{MissingPython, choose, choose_or_install, ensure, environment_of_lock, renew, renew_managed};
 pub use cleanup::{Cleanup, InUse, Pruned, Pruning};
 pub(crate) use declaration::collect::collect_declared;
-pub use declaration::collect::{DagLocation, find_requirements_source};
+pub use declaration::collect::find_requirements_source;
 pub use declaration::declared::Declared;
 pub use declaration::error::DeclarationError;
 pub use declaration::requirements_file::added_to;

@@ -11,21 +11,13 @@ use super::unread::{self, ADDITIONAL, Unread};
 use super::variables::Variables;
 use super::{project_text, requirements_file};
 use crate::dotenv;
+use crate::roots::Request;
 use leoflow_base::config::leoflow_yaml::{self, EnvironmentSettings};
 use std::path::{Path, PathBuf};
 
 /// Lists that are read only if the settings, `pyproject.toml`, `requirements.txt` and the DAG file list nothing: those
 /// of Amazon MWAA's layout and of pip-tools.
 const OTHER_LISTS: [&str; 2] = ["requirements/requirements.txt", "requirements.in"];
-
-/// Where a DAG file is.
-pub struct DagLocation<'a> {
-    pub workspace: Option<&'a Path>,
-    pub project: Option<&'a Path>,
-    pub file: &'a Path,
-    /// Folders with a `.env`, nearest first.
-    pub folders: &'a [PathBuf],
-}
 
 /// What a DAG file's project declares.
 #[derive(Debug, Default)]
@@ -40,15 +32,15 @@ pub struct Collected {
 /// the file itself; without any of these, those of the workspace's settings and files. Adds to `read` the paths of all
 /// files that the result depends on, existing or not.
 pub(crate) fn collect_declared(
-    location: &DagLocation<'_>,
+    request: &Request,
     environment: Option<EnvironmentSettings>,
     workspace_settings: impl FnOnce(&mut Vec<PathBuf>) -> Result<Option<EnvironmentSettings>, DeclarationError>,
     read: &mut Vec<PathBuf>,
 ) -> Result<Collected, DeclarationError> {
-    let mut collector = Collector::new(location, read);
+    let mut collector = Collector::new(request, read);
     let mut included = None;
     let mut is_listed = false;
-    if let (Some(project), Some(environment)) = (location.project, environment) {
+    if let (Some(project), Some(environment)) = (request.project.as_deref(), environment) {
         included = environment.requirements.as_ref().map(|name| project.join(name));
         is_listed = has_list(&environment);
         collector.read_settings(project, environment)?;
@@ -59,11 +51,11 @@ pub(crate) fn collect_declared(
         declaration.requirements.is_some() || !declaration.additional.is_empty() || declaration.python.is_some()
     };
     let declares_nothing = !collector.sources.iter().any(declares_packages);
-    if let Some(workspace) = location.workspace
-        && (declares_nothing || location.project.is_none())
+    if let Some(workspace) = request.workspace.as_deref()
+        && (declares_nothing || request.project.is_none())
     {
         let mut environment = workspace_settings(collector.read)?;
-        if declares_nothing && location.project.is_some() {
+        if declares_nothing && request.project.is_some() {
             // If the workspace is one repository, the requirements of all projects are in its top folder.
             let included = environment.as_ref().and_then(|settings| settings.requirements.as_ref());
             collector.read_files(&[workspace], included.map(|name| workspace.join(name)).as_deref())?;
@@ -78,12 +70,12 @@ pub(crate) fn collect_declared(
             collector.read_settings(workspace, environment)?;
         }
     }
-    if let Some(packages) = location.variable(ADDITIONAL) {
+    if let Some(packages) = variable(request, ADDITIONAL) {
         let additional = packages.split_whitespace().map(str::to_owned).collect();
         collector.add(ADDITIONAL, Declaration { additional, ..Declaration::default() });
     }
     let declared = merge(collector.sources)?.map(|declared| {
-        let variables = Variables::read(declared.texts(), &|name| location.variable(name));
+        let variables = Variables::read(declared.texts(), &|name| variable(request, name));
         Declared { variables, ..declared }
     });
     Ok(Collected { declared, unread: collector.unread })
@@ -93,15 +85,15 @@ pub(crate) fn collect_declared(
 /// DAG file itself or, if neither the project nor its `settings` list any, one of the workspace. Ignores the file that
 /// the settings include (`included`).
 pub fn find_requirements_source(
-    location: &DagLocation<'_>,
+    request: &Request,
     settings: &EnvironmentSettings,
     included: Option<&Path>,
 ) -> Result<Option<PathBuf>, DeclarationError> {
     let mut read = Vec::new();
-    let mut collector = Collector::new(location, &mut read);
+    let mut collector = Collector::new(request, &mut read);
     collector.read_project(included, has_list(settings))?;
-    if let Some(workspace) = location.workspace
-        && location.project.is_some()
+    if let Some(workspace) = request.workspace.as_deref()
+        && request.project.is_some()
         && !has_list(settings)
     {
         collector.read_files(&[workspace], None)?;
@@ -119,32 +111,30 @@ fn lists_requirements(source: &Source) -> bool {
     source.declaration.requirements.as_ref().is_some_and(|all| !all.is_empty())
 }
 
-impl<'a> DagLocation<'a> {
-    /// A variable of a `.env` file or of our own environment; `None` if it is empty, because pip does not expand an
-    /// empty variable either.
-    fn variable(&self, name: &str) -> Option<String> {
-        dotenv::variable(self.folders, name).filter(|value| !value.is_empty())
-    }
+/// A variable of a `.env` file or of our own environment; `None` if it is empty, because pip does not expand an empty
+/// variable either.
+fn variable(request: &Request, name: &str) -> Option<String> {
+    dotenv::variable(&request.folders, name).filter(|value| !value.is_empty())
+}
 
-    /// The folders from the DAG file's up to its project's.
-    fn folders_beside(&self) -> Vec<&'a Path> {
-        let top = self.project.or_else(|| self.file.parent()).unwrap_or(Path::new("/"));
-        let is_inside = |folder: &&Path| folder.starts_with(top) && *folder != Path::new("");
-        self.file.ancestors().skip(1).take_while(is_inside).collect()
-    }
+/// The folders from the DAG file's up to its project's.
+fn folders_beside(request: &Request) -> Vec<&Path> {
+    let top = request.project.as_deref().or_else(|| request.path.parent()).unwrap_or(Path::new("/"));
+    let is_inside = |folder: &&Path| folder.starts_with(top) && *folder != Path::new("");
+    request.path.ancestors().skip(1).take_while(is_inside).collect()
 }
 
 /// The declarations that were read so far.
 struct Collector<'a> {
-    location: &'a DagLocation<'a>,
+    request: &'a Request,
     read: &'a mut Vec<PathBuf>,
     unread: Vec<Unread>,
     sources: Vec<Source>,
 }
 
 impl<'a> Collector<'a> {
-    fn new(location: &'a DagLocation<'a>, read: &'a mut Vec<PathBuf>) -> Self {
-        Self { location, read, unread: Vec::new(), sources: Vec::new() }
+    fn new(request: &'a Request, read: &'a mut Vec<PathBuf>) -> Self {
+        Self { request, read, unread: Vec::new(), sources: Vec::new() }
     }
 
     fn add(&mut self, origin: impl AsRef<Path>, declaration: Declaration) {
@@ -152,14 +142,14 @@ impl<'a> Collector<'a> {
     }
 
     fn requirements_in(&mut self, path: &Path) -> Result<Option<Declaration>, DeclarationError> {
-        requirements_file::read_file(path, &|name| self.location.variable(name), self.read)
+        requirements_file::read_file(path, &|name| variable(self.request, name), self.read)
     }
 
     /// Reads the nearest `pyproject.toml` and the nearest `requirements.txt`, from the DAG file's folder up to its
     /// project's, the block in the DAG file, and in a project its other list. Ignores the file that the settings include
     /// (`included`) and files of that name above it.
     fn read_project(&mut self, included: Option<&Path>, is_listed: bool) -> Result<(), DeclarationError> {
-        let (file, folders) = (self.location.file, self.location.folders_beside());
+        let (file, folders) = (&self.request.path, folders_beside(self.request));
         self.read_files(&folders, included)?;
         // The DAG file is not added to `read`: the server watches it anyway.
         if let Some(text) = project_text::text_of(file, &mut Vec::new()).ok().flatten()
@@ -167,7 +157,7 @@ impl<'a> Collector<'a> {
         {
             self.add(file, declaration);
         }
-        if self.location.project.is_some() { self.read_other_list(&folders, is_listed) } else { Ok(()) }
+        if self.request.project.is_some() { self.read_other_list(&folders, is_listed) } else { Ok(()) }
     }
 
     /// Reads the first `pyproject.toml` and the first `requirements.txt` in these folders.
@@ -281,14 +271,9 @@ mod tests {
         ) -> Result<Collected, DeclarationError> {
             let environment = |settings: &Value| leoflow_yaml::take_environment(&mut settings.clone());
             let root = self.0.path();
-            let location = DagLocation {
-                workspace: Some(root),
-                project: Some(&root.join("p")),
-                file: &root.join("p/dags/dag.py"),
-                folders: &[root.join("p"), root.to_owned()],
-            };
+            let request = Request::new(root.join("p/dags/dag.py"), Some(root), PathBuf::new());
             let of_workspace = |_: &mut Vec<PathBuf>| Ok(workspace_settings.map(environment));
-            collect_declared(&location, settings.map(environment), of_workspace, &mut Vec::new())
+            collect_declared(&request, settings.map(environment), of_workspace, &mut Vec::new())
         }
     }
 
@@ -429,10 +414,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("dag.py");
         std::fs::write(&file, "# /// script\n# dependencies = ['a']\n# ///\n").unwrap();
-        let location = DagLocation { workspace: Some(folder.path()), project: None, file: &file, folders: &[] };
+        let request = Request::new(file, Some(folder.path()), PathBuf::new());
         let mut settings = json!({"dependencies": ["b"], "constraints": ["a<2"], "index": "https://i.example/simple"});
         let found = collect_declared(
-            &location,
+            &request,
             None,
             |_| Ok(Some(leoflow_yaml::take_environment(&mut settings))),
             &mut Vec::new(),
@@ -446,14 +431,9 @@ mod tests {
     fn names_the_file_that_lists_requirements() {
         let folder = Folder::with(&[("p/requirements.txt", "a\n")]);
         let (root, project) = (folder.0.path(), folder.0.path().join("p"));
-        let location = DagLocation {
-            workspace: Some(root),
-            project: Some(&project),
-            file: &root.join("p/dags/dag.py"),
-            folders: &[],
-        };
+        let request = Request::new(root.join("p/dags/dag.py"), Some(root), PathBuf::new());
         let source = |included: Option<&Path>| {
-            find_requirements_source(&location, &EnvironmentSettings::default(), included).unwrap()
+            find_requirements_source(&request, &EnvironmentSettings::default(), included).unwrap()
         };
         assert_eq!(source(None), Some(project.join("requirements.txt")));
         assert_eq!(source(Some(&project.join("requirements.txt"))), None);
