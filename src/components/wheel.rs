@@ -126,7 +126,7 @@ pub fn fetch(folder: &Path) -> Result<PathBuf, WheelError> {
 }
 
 /// Finds the downloaded wheel whose name `is_named` accepts.
-pub(crate) fn find(folder: &Path, is_named: impl Fn(&str) -> bool) -> Result<PathBuf, WheelError> {
+pub fn find(folder: &Path, is_named: impl Fn(&str) -> bool) -> Result<PathBuf, WheelError> {
     let entries = std::fs::read_dir(folder).map_err(WheelError::at(folder))?;
     let mut wheels = entries.flatten().filter(|entry| is_named(&entry.file_name().to_string_lossy()));
     wheels.next().map(|entry| entry.path()).ok_or(WheelError::NoWheel)

@@ -18,3 +18,9 @@ impl NoResult {
         }
     }
 }
+
+impl From<NoResult> for String {
+    fn from(no_result: NoResult) -> Self {
+        no_result.reason().to_owned()
+    }
+}

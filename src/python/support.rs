@@ -3,6 +3,7 @@
 
 use super::io_error::{io, unwritable};
 use super::wheels::{self, WheelError};
+use leoflow_components::wheel;
 use leoflow_base::home::{Home, shared};
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
@@ -108,7 +109,8 @@ pub fn verified_wheels(folder: &Path) -> Result<Vec<PathBuf>, WheelError> {
         };
         let missing = || WheelError::Missing { name, version, folder: folder.to_owned() };
         let file = files.find(is_its_wheel).ok_or_else(missing)?;
-        wheels::check(&file, hash).map(|()| file)
+        wheel::check(&file, hash)?;
+        Ok(file)
     };
     WHEELS.iter().map(verified).collect()
 }

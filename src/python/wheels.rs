@@ -16,8 +16,6 @@ pub enum WheelError {
     /// A failed download, or another sha256 than the pinned one.
     #[error(transparent)]
     Unavailable(#[from] wheel::WheelError),
-    #[error("pip reported success but left no wheel")]
-    NotDownloaded,
     #[error("no wheel of {name} {version} in {}", folder.display())]
     Missing { name: &'static str, version: &'static str, folder: PathBuf },
     #[error("the uv in the wheel does not run here")]
@@ -33,11 +31,6 @@ pub enum WheelError {
 pub fn download(packages: &[&str], platforms: &[&str], folder: &Path, limit: Duration) -> Result<(), WheelError> {
     std::fs::create_dir(folder).map_err(io(folder.display()))?;
     Ok(wheel::download(&wheel::Wheels { packages, platforms }, folder, limit)?)
-}
-
-/// Checks that a file has this sha256.
-pub fn check(file: &Path, sha256: &str) -> Result<(), WheelError> {
-    Ok(wheel::check(file, sha256)?)
 }
 
 /// Unpacks a wheel into `folder`, in addition to the folder's content.

@@ -12,8 +12,8 @@ use leoflow_base::protocol::web;
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::process::command;
+use leoflow_components::wheel;
 use std::ffi::OsString;
-use std::fmt;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -127,11 +127,11 @@ fn install_wheel(staging: &Path) -> Result<PathBuf, WheelError> {
             let downloads = staging.join("download");
             let package = format!("uv=={VERSION}");
             wheels::download(&[&package], &[platform], &downloads, DOWNLOAD_LIMIT)?;
-            wheel_in(&downloads).ok_or(WheelError::NotDownloaded)?
+            wheel_in(&downloads)?
         }
     };
     let (unpacked, tree) = (staging.join("unpacked"), staging.join("tree"));
-    wheels::check(&file, hash)?;
+    wheel::check(&file, hash)?;
     wheels::unpack(&file, &unpacked)?;
     let program = unpacked.join(format!("uv-{VERSION}.data/scripts/uv"));
     let install = || -> io::Result<()> {
@@ -145,16 +145,12 @@ fn install_wheel(staging: &Path) -> Result<PathBuf, WheelError> {
 
 /// The wheel that a release contains beside the program.
 fn bundled_wheel() -> Option<PathBuf> {
-    wheel_in(env_vars::current_exe().ok()?.parent()?)
+    wheel_in(env_vars::current_exe().ok()?.parent()?).ok()
 }
 
-fn wheel_in(folder: &Path) -> Option<PathBuf> {
+fn wheel_in(folder: &Path) -> Result<PathBuf, wheel::WheelError> {
     let start = format!("uv-{VERSION}-");
-    let is_wheel = |path: &PathBuf| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.starts_with(&start) && name.ends_with(".whl")
-    };
-    std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path()).find(is_wheel)
+    wheel::find(folder, |name| name.starts_with(&start) && name.ends_with(".whl"))
 }
 
 fn is_new_enough(program: &Path) -> bool {
@@ -170,29 +166,12 @@ fn version_in(text: &str) -> Option<[u32; 2]> {
     Some([numbers.next()??, numbers.next()??])
 }
 
-impl fmt::Display for Uv {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.program.display())
-    }
-}
-
 impl Uv {
-    /// Runs uv and reports each line of its output.
+    /// Runs uv and reports each line of its output. It uses an installed Python and downloads none.
     pub fn run(&self, call: &Call<'_>, reporter: &dyn Reporter) -> Result<(), UvError> {
         let mut command = Command::new(&self.program);
         command.args(&call.arguments).arg("--no-python-downloads");
-        let masked = |text: &str| call.variables.mask(text);
-        let report = |progress: Progress| {
-            reporter.report(match progress {
-                Progress::Detail(line) => Progress::Detail(masked(&line)),
-                other => other,
-            });
-        };
-        self.run_reported(command, &call.environment, call.limit, &report).map_err(|error| match error {
-            UvError::NoSolution(message) => UvError::NoSolution(masked(&message)),
-            UvError::Failed(message) => UvError::Failed(masked(&message)),
-            other => other,
-        })
+        self.run_command(command, call, reporter)
     }
 
     /// Installs a Python of these versions (a version request) as a folder in `target`, unless one is installed there.
@@ -205,16 +184,11 @@ impl Uv {
     ) -> Result<(), UvError> {
         let mut command = Command::new(&self.program);
         command.args(["python", "install", "--no-bin", versions, "--install-dir"]).arg(target);
-        self.run_reported(command, &[], limit, reporter)
+        self.run_command(command, &Call::new(Vec::new(), limit), reporter)
     }
 
-    fn run_reported(
-        &self,
-        mut command: Command,
-        environment_of_call: &[(String, String)],
-        limit: Duration,
-        reporter: &dyn Reporter,
-    ) -> Result<(), UvError> {
+    /// Runs a command of uv that has the arguments of `call` already.
+    fn run_command(&self, mut command: Command, call: &Call<'_>, reporter: &dyn Reporter) -> Result<(), UvError> {
         // If the uv is the user's own, the folder may not exist yet.
         let folder = folder(&self.home);
         self.home.create_folder(&folder).map_err(io(folder.display()))?;
@@ -232,22 +206,24 @@ impl Uv {
             .envs(uv_variables::DEFAULTS)
             .envs(credentials_variable(users_credentials().as_deref(), &self.home))
             .envs(uv_variables::passed())
-            .envs(environment_of_call.iter().map(|(name, value)| (name, value)))
+            .envs(call.environment.iter().map(|(name, value)| (name, value)))
             .envs(web::no_proxy_variables())
             .current_dir(&folder);
         command::dies_with_this_thread(&mut command);
         let mut output_lines = Vec::new();
         let on_line = &mut |line: &str| {
-            reporter.report(Progress::Detail(line.trim().to_owned()));
+            reporter.report(Progress::Detail(call.variables.mask(line.trim())));
             output_lines.push(line.to_owned());
         };
-        let status = command::errors_line_by_line(&mut command, limit, on_line).map_err(io(self.program.display()))?;
+        let status =
+            command::errors_line_by_line(&mut command, call.limit, on_line).map_err(io(self.program.display()))?;
         if status.success() {
             return Ok(());
         }
         let home_option = home::option_for(self.home.root());
         let message = uv_messages::error_message(&output_lines, home_option.as_deref());
         let message = message.unwrap_or_else(|| format!("uv failed with {status} and no message"));
+        let message = call.variables.mask(&message);
         let has_no_solution = status.code() == Some(NO_SOLUTION);
         Err(if has_no_solution { UvError::NoSolution(message) } else { UvError::Failed(message) })
     }
