@@ -2,7 +2,7 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, Builder};
 use std::time::{Duration, Instant};
 use tokio::task::{JoinError, JoinHandle};
@@ -60,6 +60,17 @@ pub fn begin<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Jo
 /// gets one, so only threads that may block may call it.
 pub fn thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> thread::JoinHandle<T> {
     thread_by(work, |work| Builder::new().spawn(work))
+}
+
+/// Runs `work` in a thread of its own; `None` if it takes longer than `limit`. A thread that blocks on a hanging mount
+/// cannot be interrupted, only abandoned.
+pub fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (sender, done) = mpsc::channel();
+    thread(move || {
+        // The receiver may have given up.
+        let _ = sender.send(work());
+    });
+    done.recv_timeout(limit).ok()
 }
 
 type Work<T> = Box<dyn FnOnce() -> T + Send>;

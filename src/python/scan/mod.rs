@@ -17,7 +17,7 @@ use std::fs::{self, DirEntry, FileType, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 /// Identifies the state of a file, to detect changes.
@@ -138,20 +138,16 @@ pub fn scan(
         }
         result => result?,
     }
-    let mut walker = None;
     for project in projects {
         let folder = project.folder.clone();
         if let Some(reason) = avoid.get(&folder) {
             scan.unscanned.insert(folder, reason.clone());
             continue;
         }
-        let active_walker = walker.get_or_insert_with(|| Walker::start(limits, visited.clone()));
-        match active_walker.walk(project, limits.time + GRACE) {
+        let shared = visited.clone();
+        match blocking::within(limits.time + GRACE, move || walk(project, limits, &shared)) {
             Some(project_scan) => scan.add(project_scan),
-            None => {
-                scan.unscanned.insert(folder, Unscanned::NoAnswer(limits.time));
-                walker = None;
-            }
+            None => drop(scan.unscanned.insert(folder, Unscanned::NoAnswer(limits.time))),
         }
     }
     let linked = std::mem::take(&mut *visited.linked.lock().unwrap_or_else(PoisonError::into_inner));
@@ -163,34 +159,6 @@ pub fn scan(
 
 /// Extra time for a walk to notice its own time limit; only a blocked walk takes longer.
 const GRACE: Duration = Duration::from_secs(1);
-
-/// Scans projects in a thread of its own: a thread that blocks on a hanging mount cannot be interrupted, only
-/// abandoned.
-struct Walker {
-    projects: mpsc::Sender<PendingFolder>,
-    scans: mpsc::Receiver<Scan>,
-}
-
-impl Walker {
-    fn start(limits: Limits, visited: Arc<Visited>) -> Self {
-        let (projects, pending) = mpsc::channel::<PendingFolder>();
-        let (scan_sender, scans) = mpsc::channel();
-        blocking::thread(move || {
-            for project in pending {
-                if scan_sender.send(walk(project, limits, &visited)).is_err() {
-                    return;
-                }
-            }
-        });
-        Self { projects, scans }
-    }
-
-    /// Scans a project; `None` if that takes longer than `limit`.
-    fn walk(&self, project: PendingFolder, limit: Duration) -> Option<Scan> {
-        self.projects.send(project).ok()?;
-        self.scans.recv_timeout(limit).ok()
-    }
-}
 
 /// State that the walks of all projects share.
 #[derive(Debug, Default)]
@@ -346,13 +314,8 @@ fn is_skipped(name: &str) -> bool {
 
 /// Metadata of a symbolic link's target; an error of kind `TimedOut` after `LINK_LIMIT`.
 fn link_target(path: &Path) -> io::Result<Metadata> {
-    let (sender, answer) = mpsc::channel();
     let target = path.to_owned();
-    blocking::thread(move || {
-        // The receiver may have given up.
-        let _ = sender.send(fs::metadata(target));
-    });
-    answer.recv_timeout(LINK_LIMIT).unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    blocking::within(LINK_LIMIT, move || fs::metadata(target)).unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// Time limit for reading the target of a link, which may be on a hanging mount.
