@@ -45,7 +45,13 @@ const FIRST_ANSWER_LIMIT: Duration = Duration::from_secs(15);
 
 impl Instance {
     pub(crate) fn specs(&self) -> Vec<Spec> {
-        vec![self.postgres(), self.migrate(), self.server(), self.agent()]
+        vec![
+            self.postgres(),
+            // A migration may rewrite tables; its own lock timeout normally ends a blocked one.
+            self.own_process("migrate", 3600 * SECOND, &["migrate-db", "--supervised"]),
+            self.own_process("server", 30 * SECOND, &["--port", &self.port.to_string()]),
+            self.own_process("agent", 30 * SECOND, &[]),
+        ]
     }
 
     /// The datastore: the managed server, or the relay to another one. A stop of the server is a fast shutdown, which
@@ -62,7 +68,6 @@ impl Instance {
                 // On a busy machine the datastore may answer a query later than our processes send their heartbeat.
                 silence_limit: child::silence_limit() * 9 / 4,
                 stop: vec![(Signal::Interrupt, 20 * SECOND), (Signal::Quit, 3 * SECOND), (Signal::Kill, 3 * SECOND)],
-                stop_now_at: 1,
             },
             readiness: Readiness::Probe(self.probe()),
             launch: Box::new(move || instance.launch_postgres()),
@@ -104,24 +109,11 @@ impl Instance {
         })
     }
 
-    fn migrate(&self) -> Spec {
-        // A migration may rewrite tables; its own lock timeout normally ends a blocked one.
-        let plan = own_process_plan("migrate", true, 3600 * SECOND);
-        self.own_process(plan, "leoflow", &["migrate-db", "--supervised"], false)
-    }
-
-    fn server(&self) -> Spec {
-        let port = self.port.to_string();
-        let arguments = ["--port", port.as_str()];
-        self.own_process(own_process_plan("server", false, 30 * SECOND), "leoflow-server", &arguments, true)
-    }
-
-    fn agent(&self) -> Spec {
-        self.own_process(own_process_plan("agent", false, 30 * SECOND), "leoflow-agent", &[], false)
-    }
-
-    /// A process of our own program: the migrator, the server or the agent.
-    fn own_process(&self, plan: Plan, argv0: &'static str, arguments: &[&str], listens: bool) -> Spec {
+    /// A process of our own program. The migrator is a command that must succeed before the others start; the server
+    /// gets the listeners.
+    fn own_process(&self, name: &'static str, start_limit: Duration, arguments: &[&str]) -> Spec {
+        let is_migrator = name == "migrate";
+        let argv0 = if is_migrator { "leoflow".to_owned() } else { format!("leoflow-{name}") };
         let mut all_arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
         all_arguments.push("--home".into());
         all_arguments.push(self.home.root().into());
@@ -130,16 +122,22 @@ impl Instance {
         }
         let program = self.program.clone();
         Spec {
-            plan,
+            plan: Plan {
+                name,
+                one_shot: is_migrator,
+                start_limit,
+                silence_limit: child::silence_limit(),
+                stop: vec![(Signal::Terminate, 8 * SECOND), (Signal::Kill, 5 * SECOND)],
+            },
             readiness: Readiness::Notify,
             launch: Box::new(move || {
                 let spawn = Spawn {
-                    argv0: Some(argv0.into()),
+                    argv0: Some(argv0.clone().into()),
                     arguments: all_arguments.clone(),
                     environment: child::environment(),
                     ..Spawn::new(&*program.borrow())
                 };
-                Ok(Launch { spawn, speaks_protocol: true, listens })
+                Ok(Launch { spawn, speaks_protocol: true, listens: name == "server" })
             }),
             clean_up: None,
             find_exit_reason: own_exit_reason,
@@ -233,15 +231,4 @@ const MAKE_SHARED_MEMORY: &str = "Shared memory is full, not the disk: free some
 fn own_exit_reason(lines: &[String]) -> Option<ExitReason> {
     let line = lines.iter().rev().find(|line| fatal_message::cause_of(line) == Cause::DiskFull)?;
     Some(ExitReason { text: format!("{}. {MAKE_ROOM}", line.trim()), outlook: Outlook::Passes })
-}
-
-fn own_process_plan(name: &'static str, one_shot: bool, start_limit: Duration) -> Plan {
-    Plan {
-        name,
-        one_shot,
-        start_limit,
-        silence_limit: child::silence_limit(),
-        stop: vec![(Signal::Terminate, 8 * SECOND), (Signal::Kill, 5 * SECOND)],
-        stop_now_at: 1,
-    }
 }

@@ -8,6 +8,9 @@ use super::spec::Plan;
 use super::state::{Action, ChildState, Phase};
 use std::time::{Duration, Instant};
 
+/// The step of the stop sequence at which an immediate stop begins.
+const STOP_NOW_STEP: usize = 1;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Goal {
     Run,
@@ -222,9 +225,8 @@ impl Model {
     fn stop_now(&mut self, now: Instant, actions: &mut Vec<Action>) {
         self.goal = Goal::Stop;
         for child in &mut self.children {
-            let first_step = child.plan.stop_now_at;
-            if !matches!(child.phase, Phase::Stopping { step, .. } if step >= first_step) {
-                child.stop_step(first_step, None, now, actions);
+            if !matches!(child.phase, Phase::Stopping { step, .. } if step >= STOP_NOW_STEP) {
+                child.stop_step(STOP_NOW_STEP, None, now, actions);
             }
         }
     }

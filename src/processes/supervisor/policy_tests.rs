@@ -20,7 +20,6 @@ fn plan(name: &'static str, one_shot: bool) -> Plan {
         start_limit: Duration::from_secs(30),
         silence_limit: Duration::from_secs(20),
         stop: vec![(Signal::Terminate, Duration::from_secs(5)), (Signal::Kill, Duration::from_secs(5))],
-        stop_now_at: 1,
     }
 }
 

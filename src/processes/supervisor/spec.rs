@@ -17,10 +17,9 @@ pub struct Plan {
     pub start_limit: Duration,
     /// Time without a heartbeat or an answer after which a ready child is killed.
     pub silence_limit: Duration,
-    /// The stop sequence: signals with the time each has to work. The last one is `Kill`.
+    /// The stop sequence: signals with the time each has to work. The last one is `Kill`. An immediate stop begins with
+    /// the second.
     pub stop: Vec<(Signal, Duration)>,
-    /// The index in `stop` at which an immediate stop begins.
-    pub stop_now_at: usize,
 }
 
 /// How a child's readiness is determined.

@@ -1,14 +1,11 @@
-//! Starts a child and copies its output to its log.
+//! A child, and the copying of its output to its log.
 
 use super::logs::LogFile;
-use crate::supervisor::spec::{Launch, Spec};
+use crate::supervisor::spec::Spec;
 use leoflow_base::home::Home;
-use leoflow_base::protocol::child::LIFELINE;
 use leoflow_base::sys::net::listener;
-use leoflow_base::sys::process::spawn::{Spawn, SpawnError};
 use std::cell::RefCell;
-use std::ffi::OsString;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
@@ -34,8 +31,12 @@ pub struct ChildProcess {
 }
 
 impl ChildProcess {
-    fn new(output: OwnedFd, copy_task: JoinHandle<()>) -> Self {
-        Self { output, copy_task, probe: None }
+    /// Begins to copy the output of a process to its log. `output` is the read end of its pipe.
+    pub fn new(output: OwnedFd, log: &Rc<RefCell<LogFile>>) -> std::io::Result<Self> {
+        listener::set_nonblocking(&output)?;
+        let reader = pipe::Receiver::from_owned_fd(output.try_clone()?)?;
+        let copy_task = tokio::task::spawn_local(copy_to_log(reader, log.clone()));
+        Ok(Self { output, copy_task, probe: None })
     }
 }
 
@@ -47,8 +48,7 @@ impl SupervisedChild {
 
     /// Takes over the output of a child that the previous supervisor started.
     pub fn adopt(&mut self, output: OwnedFd) -> std::io::Result<()> {
-        let copy_task = copy(&output, &self.log)?;
-        self.process = Some(ChildProcess::new(output, copy_task));
+        self.process = Some(ChildProcess::new(output, &self.log)?);
         Ok(())
     }
 
@@ -64,59 +64,6 @@ impl SupervisedChild {
             drain(&process.output, &self.log);
         }
     }
-}
-
-/// The resources that the supervisor passes to a child.
-pub struct ChildResources<'a> {
-    /// The listeners with their names in the process protocol.
-    pub listeners: Vec<(&'static str, BorrowedFd<'a>)>,
-    /// Additional arguments of the child that gets the listeners.
-    pub arguments: Vec<OsString>,
-    /// Read end of a pipe that closes when the supervisor dies; the child then exits.
-    pub lifeline: &'a OwnedFd,
-    /// Address of the socket for notifications (`NOTIFY_SOCKET`).
-    pub notify_address: OsString,
-}
-
-/// Starts a child with its output going to `log`; returns its pid.
-pub fn start(
-    Launch { spawn, speaks_protocol, listens }: Launch,
-    resources: &ChildResources<'_>,
-    log: &Rc<RefCell<LogFile>>,
-) -> Result<(i32, ChildProcess), SpawnError> {
-    let (output, writer) = listener::pipe().map_err(SpawnError::SystemLimit)?;
-    let copy_task = copy(&output, log).map_err(SpawnError::SystemLimit)?;
-    // A shorter lifetime than 'static: that of the passed descriptors.
-    let mut spawn: Spawn<'_> = spawn;
-    let mut names = Vec::new();
-    if listens {
-        spawn.arguments.extend(resources.arguments.iter().cloned());
-        for (name, descriptor) in &resources.listeners {
-            names.push(*name);
-            spawn.passed.push(*descriptor);
-        }
-    }
-    if speaks_protocol {
-        names.push(LIFELINE);
-        spawn.passed.push(resources.lifeline.as_fd());
-        let mut set_variable = |name: &str, value: OsString| spawn.environment.push((name.into(), value));
-        set_variable("LISTEN_FDS", spawn.passed.len().to_string().into());
-        set_variable("LISTEN_FDNAMES", names.join(":").into());
-        // `Spawn` replaces {PID} with the child's pid.
-        set_variable("LISTEN_PID", "{PID}".into());
-        set_variable("NOTIFY_SOCKET", resources.notify_address.clone());
-    }
-    // An error report must not contain lines of the previous start.
-    log.borrow_mut().clear_remembered_lines();
-    let pid = spawn.start(writer.as_fd())?;
-    Ok((pid, ChildProcess::new(output, copy_task)))
-}
-
-/// Spawns a task that copies `output` to the log.
-fn copy(output: &OwnedFd, log: &Rc<RefCell<LogFile>>) -> std::io::Result<JoinHandle<()>> {
-    listener::set_nonblocking(output)?;
-    let reader = pipe::Receiver::from_owned_fd(output.try_clone()?)?;
-    Ok(tokio::task::spawn_local(copy_to_log(reader, log.clone())))
 }
 
 /// Copies the output that is available now. After the child has exited, that is all the remaining output.

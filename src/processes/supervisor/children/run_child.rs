@@ -1,17 +1,23 @@
 //! Starts children for the policy, probes those that send no notifications, and reaps those that have exited.
 
-use super::child::{self, ChildResources, SupervisedChild};
+use super::child::{ChildProcess, SupervisedChild};
+use super::logs::LogFile;
 use super::record::Record;
+use crate::supervisor::levels::Trial;
 use crate::supervisor::policy::{ChildEvent, Event};
 use crate::supervisor::run::Supervisor;
-use crate::supervisor::spec::{ProbeResult, Readiness};
+use crate::supervisor::spec::{Launch, ProbeResult, Readiness};
 use crate::supervisor::state::Phase;
-use crate::supervisor::takeover::change::Trial;
+use leoflow_base::protocol::child::LIFELINE;
 use leoflow_base::sys::fs::disk::{self, Shortage};
+use leoflow_base::sys::net::listener;
 use leoflow_base::sys::process::ProcessId;
 use leoflow_base::sys::process::reaper;
+use leoflow_base::sys::process::spawn::{Spawn, SpawnError};
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::rc::Rc;
 use std::time::Duration;
 
 /// Pauses between two probes of a child that starts.
@@ -24,15 +30,8 @@ impl Supervisor {
     /// Starts a child and returns `Spawned` or `SpawnFailed`.
     pub(crate) fn spawn(&mut self, index: usize) -> Event {
         let name = self.children[index].spec.plan.name;
-        let started = (self.children[index].spec.launch)().and_then(|launch| {
-            let resources = ChildResources {
-                listeners: self.listeners(),
-                arguments: self.trial_arguments(),
-                lifeline: &self.resources.lifeline,
-                notify_address: self.notify.address().into(),
-            };
-            Ok(child::start(launch, &resources, &self.children[index].log)?)
-        });
+        let started =
+            (self.children[index].spec.launch)().and_then(|launch| Ok(self.launch(launch, &self.children[index].log)?));
         match started {
             Ok((pid, process)) => {
                 self.children[index].process = Some(process);
@@ -46,6 +45,36 @@ impl Supervisor {
                 Event::SpawnFailed { index, reason: error.to_string(), is_final: error.is_final() }
             }
         }
+    }
+
+    /// Starts a process with the descriptors that it gets, its output going to `log`; returns its pid.
+    fn launch(&self, launch: Launch, log: &Rc<RefCell<LogFile>>) -> Result<(i32, ChildProcess), SpawnError> {
+        let (output, writer) = listener::pipe().map_err(SpawnError::SystemLimit)?;
+        let process = ChildProcess::new(output, log).map_err(SpawnError::SystemLimit)?;
+        // A shorter lifetime than 'static: that of the passed descriptors.
+        let mut spawn: Spawn<'_> = launch.spawn;
+        let mut names = Vec::new();
+        if launch.listens {
+            spawn.arguments.extend(self.trial_arguments());
+            for (name, descriptor) in self.listeners() {
+                names.push(name);
+                spawn.passed.push(descriptor);
+            }
+        }
+        if launch.speaks_protocol {
+            names.push(LIFELINE);
+            spawn.passed.push(self.resources.lifeline.as_fd());
+            let mut set_variable = |name: &str, value: OsString| spawn.environment.push((name.into(), value));
+            set_variable("LISTEN_FDS", spawn.passed.len().to_string().into());
+            set_variable("LISTEN_FDNAMES", names.join(":").into());
+            // `Spawn` replaces {PID} with the child's pid.
+            set_variable("LISTEN_PID", "{PID}".into());
+            set_variable("NOTIFY_SOCKET", self.notify.address().into());
+        }
+        // An error report must not contain lines of the previous start.
+        log.borrow_mut().clear_remembered_lines();
+        let pid = spawn.start(writer.as_fd())?;
+        Ok((pid, process))
     }
 
     fn listeners(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {

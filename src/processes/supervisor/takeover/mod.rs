@@ -1,6 +1,4 @@
 //! A supervisor that takes over from the previous one, as in an upgrade.
 
-pub(crate) mod change;
 pub(crate) mod handover;
-pub(crate) mod resources;
 pub(crate) mod startup;

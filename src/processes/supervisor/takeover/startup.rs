@@ -1,12 +1,11 @@
 //! Starts a supervisor: a new one, or one that takes over from the previous supervisor.
 
-use super::change::ReleaseChange;
-use super::handover::{HandedOverChild, Inherited};
-use super::resources::Resources;
+use super::handover::{HandedOverChild, Inherited, Resources};
 use crate::supervisor::children::api_socket::ApiSocket;
 use crate::supervisor::children::child::SupervisedChild;
 use crate::supervisor::children::logs::OwnLog;
 use crate::supervisor::instance::Instance;
+use crate::supervisor::levels::ReleaseChange;
 use crate::supervisor::own_pause::OwnPause;
 use crate::supervisor::policy::{Event, Model};
 use crate::supervisor::run::{Identity, Notice, Supervisor, SupervisorError};
@@ -100,7 +99,7 @@ impl Supervisor {
             started: Instant::now(),
             systemd: Notifier::from_environment(),
             waiters: Vec::new(),
-            change: ReleaseChange::new(instance.program.clone()),
+            change: ReleaseChange { program: instance.program.clone(), ..ReleaseChange::default() },
             has_disk_space: true,
             own_pause: OwnPause::new(Instant::now()),
         };
