@@ -197,7 +197,6 @@ fn lacks_hard_links(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::task_files::Obstacle;
     use super::*;
     use leoflow_base::sys::process::reaper::Exit;
 
@@ -223,7 +222,7 @@ mod tests {
     fn an_outcome_takes_the_place_of_its_reserve() {
         let folder = tempfile::tempdir().unwrap();
         let task = TaskFolder::at(folder.path().to_owned());
-        let outcome = Outcome::not_started(&io::Error::other("x"), Obstacle::Transient);
+        let outcome = Outcome::not_started(&io::Error::other("x"));
         task.write_outcome(&outcome).unwrap();
         assert_eq!(task.outcome().unwrap(), Some(outcome.clone()), "without a reserve");
         task.reserve_outcome().unwrap();

@@ -5,7 +5,7 @@
 use super::folder::TaskFolder;
 use super::log::TaskLog;
 use super::secrets::SecretsPipe;
-use super::task_files::{Cause, Obstacle, Outcome, Spec};
+use super::task_files::{Cause, Outcome, Spec};
 use jiff::Timestamp;
 use leoflow_base::protocol::task_log::{Level, Stream};
 use leoflow_base::sys::net::listener;
@@ -77,10 +77,10 @@ pub fn run(folder: &TaskFolder, started_pid: Option<i32>) -> io::Result<u8> {
     let outcome = match begin(folder, started_pid) {
         Ok(keeper) => keeper.keep(&terminate),
         Err(error) => {
-            // A task that already runs is ended with its descendants.
+            // A task that already runs is ended with its descendants, and is not started again.
             started_pid.into_iter().for_each(kill_task_tree);
-            let is_transient = started_pid.is_none() && is_transient(&error);
-            Outcome::not_started(&error, if is_transient { Obstacle::Transient } else { Obstacle::Lasting })
+            let outcome = Outcome::not_started(&error);
+            Outcome { transient: outcome.transient && started_pid.is_none(), ..outcome }
         }
     };
     retry_transient(folder, "the outcome", || folder.write_outcome(&outcome))?;

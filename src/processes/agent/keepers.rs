@@ -46,9 +46,9 @@ impl StoppedKeepers {
     }
 }
 
-/// Starts a keeper for a prepared folder; returns its pid. The keeper leads its own process group and outlives the
-/// agent.
-pub fn spawn_keeper(folder: &TaskFolder) -> io::Result<i32> {
+/// Starts a keeper, which starts a new Python for its task, for a prepared folder. The keeper leads its own process group
+/// and outlives the agent.
+pub fn start_cold(folder: &TaskFolder) -> io::Result<ProcessId> {
     let output = File::create(folder.path().join("keeper.log"))?;
     let spawn = Spawn {
         argv0: Some("leoflow".into()),
@@ -56,12 +56,7 @@ pub fn spawn_keeper(folder: &TaskFolder) -> io::Result<i32> {
         environment: environment(),
         ..Spawn::new(env_vars::running_program())
     };
-    spawn.start(output.as_fd()).map_err(io::Error::other)
-}
-
-/// Starts a keeper that starts a new Python for its task.
-pub fn start_cold(folder: &TaskFolder) -> io::Result<ProcessId> {
-    let pid = spawn_keeper(folder)?;
+    let pid = spawn.start(output.as_fd()).map_err(io::Error::other)?;
     // The pid of our child is not reused before we reap it.
     ProcessId::of(pid).ok_or_else(|| io::Error::other("the keeper is not in /proc"))
 }

@@ -9,7 +9,6 @@ use super::stop::end_now;
 use super::warm::Batch;
 use deadpool_postgres::ClientWrapper;
 use leoflow_base::sys::fs::files;
-use leoflow_base::sys::process::ProcessId;
 use leoflow_base::sys::random;
 use leoflow_engine::store::StoreError;
 use leoflow_engine::store::instance::claimed::Claimed;
@@ -59,14 +58,10 @@ impl Agent {
                     self.watch(key.clone(), Running::new(folder.clone(), keeper, None), Duration::ZERO)
                 }
                 // A spec that is complete or unreadable is not rewritten: a keeper may already be reading it.
-                (Adoption::Start, _) if !matches!(folder.spec(), Ok(None)) => {
-                    match keepers::spawn_keeper(folder).map(ProcessId::of) {
-                        Ok(Some(keeper)) => {
-                            self.watch(key.clone(), Running::new(folder.clone(), keeper, None), Duration::ZERO)
-                        }
-                        _ => drop(self.record(client, vec![EndedTry::adopted(key, folder, None, boot)]).await?),
-                    }
-                }
+                (Adoption::Start, _) if !matches!(folder.spec(), Ok(None)) => match keepers::start_cold(folder) {
+                    Ok(keeper) => self.watch(key.clone(), Running::new(folder.clone(), keeper, None), Duration::ZERO),
+                    Err(_) => drop(self.record(client, vec![EndedTry::adopted(key, folder, None, boot)]).await?),
+                },
                 (Adoption::Start, _) => {
                     let claimed = Claimed { token: random::hex_256(), ..attempt.claimed.clone() };
                     tries::renew_token(client, key, &claimed.token).await?;

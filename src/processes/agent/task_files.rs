@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use leoflow_base::sys::process::reaper::Exit;
+use leoflow_base::sys::transient::is_transient;
 use leoflow_engine::model::keys::TryKey;
 use leoflow_engine::store::instance::triggers::Deferral;
 use serde::{Deserialize, Serialize};
@@ -44,20 +45,11 @@ pub struct Outcome {
     pub transient: bool,
 }
 
-/// The kind of error that prevented a task from beginning.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Obstacle {
-    /// Another start may succeed, and no user code has run.
-    Transient,
-    Lasting,
-}
-
 impl Outcome {
-    /// The outcome of a task that never began, or that its keeper could not adopt.
-    pub fn not_started(error: &io::Error, obstacle: Obstacle) -> Self {
+    /// The outcome of a task that never began: another start may succeed after a transient error.
+    pub fn not_started(error: &io::Error) -> Self {
         let problem = Some(format!("failed to start the task: {error}"));
-        let transient = obstacle == Obstacle::Transient;
-        Self { exit: None, ended_at: Timestamp::now(), cause: None, problem, transient }
+        Self { exit: None, ended_at: Timestamp::now(), cause: None, problem, transient: is_transient(error) }
     }
 }
 
