@@ -23,7 +23,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tracing::{debug, warn};
-use trigger_host::{Host, HostEvent, HostExit, HostKey, HostMessage, Outcome};
+use trigger_host::{Host, HostEvent, HostKey, HostMessage, Outcome};
 use trigger_problems::HostProblems;
 
 /// Poll interval while there are triggers or watchers; catches missed notifications.
@@ -65,8 +65,6 @@ pub struct Triggers {
     watchers: HashMap<i64, Watcher>,
     /// Events of watchers that are not stored yet.
     unstored_events: VecDeque<WatcherEvent>,
-    /// The host of each trigger and watcher.
-    host_keys: HashMap<i64, HostKey>,
     hosts: HashMap<HostKey, Host>,
     failures: HashMap<HostKey, Failures>,
     problems: HostProblems,
@@ -84,7 +82,6 @@ impl Triggers {
             waiting: HashMap::new(),
             watchers: HashMap::new(),
             unstored_events: VecDeque::new(),
-            host_keys: HashMap::new(),
             hosts: HashMap::new(),
             failures: HashMap::new(),
             problems: HostProblems::new(home),
@@ -138,7 +135,7 @@ impl Triggers {
     fn add(&mut self, waiting: Vec<Waiting>, watchers: Vec<Watcher>) -> Vec<(i64, i64)> {
         let mut new = Vec::new();
         for trigger in waiting {
-            if is_running(&self.host_keys, &self.hosts, trigger.id) {
+            if self.is_running(trigger.id) {
                 // The scheduler changes the timeout after the system clock was set back.
                 if let Some(waiting) = self.waiting.get_mut(&trigger.id) {
                     waiting.timeout_at = trigger.timeout_at;
@@ -151,11 +148,18 @@ impl Triggers {
             }
             self.waiting.insert(trigger.id, trigger);
         }
-        for watcher in watchers.into_iter().filter(|watcher| !is_running(&self.host_keys, &self.hosts, -watcher.id)) {
-            new.push((-watcher.id, watcher.version_id));
-            self.watchers.insert(-watcher.id, watcher);
+        for watcher in watchers {
+            if !self.is_running(-watcher.id) {
+                new.push((-watcher.id, watcher.version_id));
+                self.watchers.insert(-watcher.id, watcher);
+            }
         }
         new
+    }
+
+    /// True if a live host has this trigger.
+    fn is_running(&self, id: i64) -> bool {
+        self.hosts.values().any(|host| host.trigger_ids.contains(&id))
     }
 
     /// Starts a trigger in its host, unless the host has failed and its pause is not over.
@@ -170,7 +174,6 @@ impl Triggers {
             self.next_poll = self.next_poll.min(retry_at);
             return;
         }
-        self.host_keys.insert(id, host_key.clone());
         if let Err(error) = self.start_trigger(id, host_key.clone(), python, code) {
             warn!("cannot start a trigger host: {error}");
             let reason = format!("it failed to start: {error}");
@@ -216,8 +219,7 @@ impl Triggers {
     fn forget(&mut self, id: i64, end: End) {
         self.waiting.remove(&id);
         self.watchers.remove(&id);
-        let Some(host_key) = self.host_keys.remove(&id) else { return };
-        let Some(host) = self.hosts.get_mut(&host_key) else { return };
+        let Some(host) = self.hosts.values_mut().find(|host| host.trigger_ids.contains(&id)) else { return };
         host.trigger_ids.remove(&id);
         host.last_used = Instant::now();
         let message = match end {
@@ -292,15 +294,14 @@ impl Triggers {
                 let written = self.fire(client, id, fired, End::Fired).await;
                 if written.is_err() {
                     // The host has dropped the trigger: the next `refresh` starts it again.
-                    self.host_keys.remove(&id);
                     for host in self.hosts.values_mut() {
                         host.trigger_ids.remove(&id);
                     }
                 }
                 written.map(|()| false)
             }
-            TriggerEvent::Host(host_key, pid, HostEvent::Ended(exit)) => {
-                self.on_host_end(client, host_key, pid, exit).await
+            TriggerEvent::Host(host_key, pid, HostEvent::Ended { exit, output }) => {
+                self.on_host_end(client, host_key, pid, exit, output).await
             }
         }
     }
@@ -345,7 +346,8 @@ impl Triggers {
         client: &mut ClientWrapper,
         host_key: HostKey,
         pid: i32,
-        HostExit { exit, output }: HostExit,
+        exit: Option<Exit>,
+        output: Vec<String>,
     ) -> Result<bool, StoreError> {
         // A newer host may have replaced it.
         if self.hosts.get(&host_key).is_none_or(|host| host.pid != pid) {
@@ -418,11 +420,6 @@ enum End {
 /// True if there may be triggers or watchers to run.
 pub async fn is_any(client: &ClientWrapper) -> Result<bool, StoreError> {
     Ok(triggers::is_any_waiting(client).await? || watchers::is_any(client).await?)
-}
-
-/// True if a live host has this trigger.
-fn is_running(host_keys: &HashMap<i64, HostKey>, hosts: &HashMap<HostKey, Host>, id: i64) -> bool {
-    host_keys.get(&id).is_some_and(|host_key| hosts.get(host_key).is_some_and(|host| host.trigger_ids.contains(&id)))
 }
 
 /// An event that `next` returns for `handle`.
