@@ -1,7 +1,7 @@
 //! A child process that parses a DAG file or answers a question about it: collects its result and output, and kills
 //! it with its descendants.
 
-use super::leftovers::{self, ChildState};
+use super::leftovers;
 use leoflow_base::sys::process::reaper::Exit;
 use leoflow_base::sys::process::{self, Signal};
 use std::cell::RefCell;
@@ -64,12 +64,14 @@ impl Child {
         self.end_group();
         let mark = self.mark.clone();
         // A descendant that still holds a pipe is killed now: `collect` would wait for it.
-        let has_exited = self.exit.is_some();
-        if timing == KillTiming::Batched && has_exited && self.result.has_ended().await && self.output.has_ended().await
+        if timing == KillTiming::Batched
+            && self.exit.is_some()
+            && self.result.has_ended().await
+            && self.output.has_ended().await
         {
             leftovers::end_soon(mark);
         } else {
-            leftovers::end_now(mark, if has_exited { ChildState::Ended } else { ChildState::Running }).await;
+            leftovers::end_now(mark, self.exit).await;
         }
         self.mark.clear();
     }

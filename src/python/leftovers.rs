@@ -76,29 +76,23 @@ pub fn end_soon(mark: String) {
     }
 }
 
-/// Whether a child itself, as opposed to its descendants, has exited.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ChildState {
-    Running,
-    Ended,
-}
-
-/// Kills the processes of the child with this mark, and all pending leftovers, now.
-pub async fn end_now(mark: String, child: ChildState) {
+/// Kills the processes of the child with this mark, and all pending leftovers, now. `exit` is `None` while the child
+/// itself runs.
+pub async fn end_now(mark: String, exit: Option<Exit>) {
     ENDED.with_borrow_mut(|ended| ended.push(mark));
-    scan(child).await;
+    scan(exit.is_some()).await;
 }
 
 /// Kills all pending leftovers now.
 pub async fn end_pending() {
     if ENDED.with_borrow(|ended| !ended.is_empty()) {
-        scan(ChildState::Ended).await;
+        scan(true).await;
     }
 }
 
-/// Kills the processes with the marks in `ENDED`, and adopted children. `children_state` is `Ended` if the children
-/// with these marks have all exited.
-async fn scan(children_state: ChildState) {
+/// Kills the processes with the marks in `ENDED`, and adopted children. `have_exited` is true if the children with these
+/// marks have all exited.
+async fn scan(have_exited: bool) {
     let marks = ENDED.take();
     let live_pids = LIVE.with_borrow(|live| live.clone());
     // Reads every process, which takes a while.
@@ -106,7 +100,7 @@ async fn scan(children_state: ChildState) {
         let children = process::children_in_other_sessions();
         // Once a child has exited, its orphaned descendants are our children, because this process is a subreaper:
         // without such children there are no leftovers.
-        if children_state == ChildState::Ended && children.iter().all(|pid| live_pids.contains(pid)) {
+        if have_exited && children.iter().all(|pid| live_pids.contains(pid)) {
             return marks;
         }
         process::kill_marked(TASK_MARK, &marks, KILL_LIMIT);
@@ -124,10 +118,7 @@ async fn scan(children_state: ChildState) {
 async fn end_adopted(marks: &[String]) {
     let deadline = Instant::now() + KILL_LIMIT;
     loop {
-        let Round { killed, is_settled } = kill_adopted(marks);
-        if is_settled {
-            return;
-        }
+        let Some(killed) = kill_adopted(marks) else { return };
         if Instant::now() >= deadline {
             // The kernel has not ended them yet.
             for pid in killed.into_iter().filter(|pid| LIVE.with_borrow_mut(|live| live.insert(*pid))) {
@@ -139,22 +130,14 @@ async fn end_adopted(marks: &[String]) {
     }
 }
 
-/// The result of one round of [`end_adopted`].
-#[derive(Default)]
-struct Round {
-    killed: Vec<i32>,
-    /// True if all children were looked at, none was killed and none exits, so that none can have started another.
-    is_settled: bool,
-}
-
-/// One round of [`end_adopted`]. A pid cannot be reused between its check and its kill, because this thread is the only
-/// one that reaps.
-fn kill_adopted(marks: &[String]) -> Round {
-    let mut round = Round::default();
+/// One round of [`end_adopted`]; returns the killed processes. `None` if all children were looked at, none was killed and
+/// none exits, so that none can have started another. A pid cannot be reused between its check and its kill, because this
+/// thread is the only one that reaps.
+fn kill_adopted(marks: &[String]) -> Option<Vec<i32>> {
     if FORKING.get() > 0 {
-        return round;
+        return Some(Vec::new());
     }
-    round.is_settled = true;
+    let (mut killed, mut is_settled) = (Vec::new(), true);
     let children = process::children_in_other_sessions();
     let is_ours = |pid: i32| LIVE.with_borrow(|live| live.contains(&pid));
     let no_child_runs = children.iter().all(|pid| !is_ours(*pid) || process::is_zombie(*pid));
@@ -167,14 +150,14 @@ fn kill_adopted(marks: &[String]) -> Round {
                 // Other threads of the process still run.
                 process::signal_process(pid, Signal::Kill);
             }
-            round.is_settled = false;
+            is_settled = false;
         } else if is_leftover {
             process::signal_process(pid, Signal::Kill);
-            round.killed.push(pid);
-            round.is_settled = false;
+            killed.push(pid);
+            is_settled = false;
         } else if process::has_begun_to_exit(pid) {
-            round.is_settled = false;
+            is_settled = false;
         }
     }
-    round
+    (!is_settled).then_some(killed)
 }
