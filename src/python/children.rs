@@ -4,18 +4,17 @@
 use super::child::{Child, KillTiming};
 use super::dotenv::InvalidVariable;
 use super::import_timeout::{ImportTimeout, TimeSpent};
-use super::interpreter::{Interpreter, Job, PARSE_MARK, TASK_MARK};
+use super::interpreter::{Interpreter, Job, PARSE_MARK};
 use super::leftovers::{self, Forking};
 use super::no_result::NoResult;
-use super::passed_variables::environment;
 use super::warm::Warm;
 use leoflow_base::home::Home;
 use leoflow_base::sys::net::listener;
+use leoflow_base::sys::process;
 use leoflow_base::sys::process::descriptors::FIRST_PASSED;
 use leoflow_base::sys::process::processor;
 use leoflow_base::sys::process::reaper::Exit;
 use leoflow_base::sys::process::spawn::Spawn;
-use leoflow_base::sys::process::{self, Signal};
 use leoflow_base::sys::transient::is_transient;
 use leoflow_base::sys::{blocking, random};
 use serde_json::{Value, json};
@@ -280,17 +279,9 @@ impl ChildPlan {
 
     /// Starts the child as a new Python; returns its pid.
     fn start(&self, interpreter: &Interpreter) -> io::Result<i32> {
-        let mut environment = environment();
-        environment.push((TASK_MARK.into(), self.mark.clone().into()));
         // The child changes its directory itself: a hanging mount must not block us.
-        let spawn = Spawn {
-            arguments: interpreter.arguments(self.job, &self.options),
-            environment,
-            passed: vec![self.result.as_fd()],
-            parent_death: Some(Signal::Kill),
-            own_session: true,
-            ..Spawn::new(&interpreter.program)
-        };
+        let spawn = interpreter.spawn(self.job, &self.options, Some(&self.mark));
+        let spawn = Spawn { passed: vec![self.result.as_fd()], own_session: true, ..spawn };
         spawn.start(self.output.as_fd()).map_err(io::Error::other)
     }
 }

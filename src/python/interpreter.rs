@@ -1,11 +1,14 @@
 //! A Python that is ready to run the user's DAGs, with the small package (our own `airflow.sdk`, see `package.rs`).
 
 use super::discover::{self, NoPython};
+use super::passed_variables::environment;
 use super::{environments, package, support};
 use leoflow_base::config;
 use leoflow_base::home::{self, Home, lock};
 use leoflow_base::sys::blocking;
+use leoflow_base::sys::process::Signal;
 use leoflow_base::sys::process::command;
+use leoflow_base::sys::process::spawn::Spawn;
 use leoflow_base::sys::transient::is_transient;
 use serde_json::{Map, Value};
 use std::ffi::OsString;
@@ -143,6 +146,17 @@ impl Interpreter {
         arguments
     }
 
+    /// A process for a job, which dies with this process; `mark` is its `TASK_MARK`.
+    pub fn spawn(&self, job: Job, options: &Value, mark: Option<&str>) -> Spawn<'static> {
+        let mark = mark.map(|mark| (TASK_MARK.into(), mark.into()));
+        Spawn {
+            arguments: self.arguments(job, options),
+            environment: environment().into_iter().chain(mark).collect(),
+            parent_death: Some(Signal::Kill),
+            ..Spawn::new(&self.program)
+        }
+    }
+
     /// Adds to the options the paths and the URL that DAGs and tasks need.
     pub fn options(&self, options: &Value) -> Value {
         let mut options = options.clone();
@@ -152,12 +166,11 @@ impl Interpreter {
             map.insert("uv".to_owned(), uv.to_string_lossy().into());
             map.insert("uv_cache".to_owned(), cache.to_string_lossy().into());
             map.extend(self.home_options.as_ref().clone());
-            let packages = support::folder(&self.home);
             if self.has_airflow_sdk {
                 // The folder for files that Airflow writes.
                 let folder = self.home.python().join("airflow");
                 map.entry("airflow_home").or_insert_with(|| folder.to_string_lossy().into());
-            } else if packages.is_dir() {
+            } else if let Some(packages) = support::installed(&self.home) {
                 map.insert("support".to_owned(), packages.to_string_lossy().into());
             }
         }

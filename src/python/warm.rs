@@ -10,8 +10,7 @@ use serde_json::Value;
 use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -46,19 +45,10 @@ struct Slot {
     /// True for the zygote with large libraries.
     is_large: bool,
     /// `None` while no zygote runs.
-    live: Option<LiveZygote>,
+    live: Option<Zygote>,
     /// Libraries that earlier processes imported.
     libraries: BTreeSet<String>,
     retry_state: RetryState,
-}
-
-struct LiveZygote {
-    zygote: Zygote,
-    /// The folders of its module search path with their modification times; `None` until the zygote is ready.
-    search_path: Option<Vec<(PathBuf, Option<SystemTime>)>>,
-    /// Libraries that the zygote preloads. When they change, a new zygote must replace it.
-    libraries: BTreeSet<String>,
-    last_used: Instant,
 }
 
 impl Warm {
@@ -211,7 +201,7 @@ impl Slot {
 
     fn prepare(&mut self) {
         if cfg!(target_os = "linux") && self.live.is_none() && !self.is_paused() {
-            self.live = self.start().ok();
+            self.live = Zygote::start(&self.interpreter, self.usable_libraries()).ok();
         }
     }
 
@@ -223,20 +213,14 @@ impl Slot {
         }
         self.drop_outdated();
         self.prepare();
-        let live = self.live.as_mut().filter(|live| live.search_path.is_none())?;
+        let live = self.live.as_mut().filter(|live| !live.is_ready())?;
         live.last_used = Instant::now();
-        live.zygote.loading()
+        live.loading()
     }
 
     /// The libraries that a new zygote would preload now.
     fn usable_libraries(&self) -> BTreeSet<String> {
         self.retry_state.usable(&self.libraries, Instant::now())
-    }
-
-    fn start(&self) -> io::Result<LiveZygote> {
-        let libraries = self.usable_libraries();
-        let zygote = Zygote::start(&self.interpreter, &libraries)?;
-        Ok(LiveZygote { zygote, search_path: None, libraries, last_used: Instant::now() })
     }
 
     fn is_paused(&self) -> bool {
@@ -250,7 +234,7 @@ impl Slot {
 
     /// Ends the zygote if its inputs or installed packages have changed.
     fn drop_outdated(&mut self) {
-        if self.live.as_ref().is_some_and(LiveZygote::is_out_of_date) {
+        if self.live.as_ref().is_some_and(Zygote::is_out_of_date) {
             // Libraries that failed before may work with the changed packages.
             (self.live, self.retry_state) = (None, RetryState::default());
         }
@@ -277,15 +261,10 @@ impl Slot {
     /// When the zygote becomes idle; `None` without a zygote, and while it loads, because it then has waiters.
     fn idle_at(&self) -> Option<Instant> {
         let live = self.live.as_ref()?;
-        live.zygote.loaded_at().map(|loaded_at| loaded_at.max(live.last_used) + idle_limit())
+        live.loaded_at().map(|loaded_at| loaded_at.max(live.last_used) + idle_limit())
     }
 
-    async fn fork(
-        &mut self,
-        request: &Value,
-        descriptors: &[BorrowedFd<'_>],
-        wait_limit: Duration,
-    ) -> Option<i32> {
+    async fn fork(&mut self, request: &Value, descriptors: &[BorrowedFd<'_>], wait_limit: Duration) -> Option<i32> {
         if !cfg!(target_os = "linux") || self.is_paused() || request.to_string().len() > LARGEST_REQUEST {
             return None;
         }
@@ -298,7 +277,7 @@ impl Slot {
                 pid
             }
             Err(error) => {
-                let libraries = self.live.take().map_or_else(|| self.usable_libraries(), |live| live.libraries);
+                let libraries = self.live.take().map_or_else(|| self.usable_libraries(), |live| live.libraries.clone());
                 self.retry_state.failed(&libraries, &error.to_string(), Instant::now());
                 warn!("the warm Python of {} failed: {error}; starting cold", self.interpreter.program.display());
                 None
@@ -314,33 +293,17 @@ impl Slot {
     ) -> io::Result<Option<i32>> {
         let live = match self.live.take() {
             Some(live) => live,
-            None => self.start()?,
+            None => Zygote::start(&self.interpreter, self.usable_libraries())?,
         };
         let live = self.live.insert(live);
         live.last_used = Instant::now();
-        if live.search_path.is_none() {
-            let Some(ready) = live.zygote.ready(wait_limit).await? else { return Ok(None) };
-            for (name, reason) in &ready.left_out {
+        if !live.is_ready() {
+            let Some(left_out) = live.ready(wait_limit).await? else { return Ok(None) };
+            for (name, reason) in &left_out {
                 self.retry_state.note_left_out(name, reason, Instant::now());
                 live.libraries.remove(name);
             }
-            let with_modification_time = |folder: PathBuf| {
-                let modified = modified_at(&folder);
-                (folder, modified)
-            };
-            live.search_path = Some(ready.path.into_iter().map(with_modification_time).collect());
         }
-        live.zygote.fork(request, descriptors).await
+        live.fork(request, descriptors).await
     }
-}
-
-impl LiveZygote {
-    /// True if packages were installed or removed since the zygote loaded.
-    fn is_out_of_date(&self) -> bool {
-        self.search_path.iter().flatten().any(|(folder, modified)| modified_at(folder) != *modified)
-    }
-}
-
-fn modified_at(folder: &Path) -> Option<SystemTime> {
-    folder.metadata().and_then(|meta| meta.modified()).ok()
 }

@@ -3,8 +3,7 @@
 
 pub(super) mod retry;
 
-use super::interpreter::{Interpreter, Job, TASK_MARK};
-use super::passed_variables::environment;
+use super::interpreter::{Interpreter, Job};
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::net::seqpacket::SeqPacket;
 use leoflow_base::sys::process::pidfd::PidFd;
@@ -19,9 +18,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -44,6 +43,11 @@ const NO_WAIT: Duration = Duration::from_millis(1);
 const MARK_PLACEHOLDER: &str = "________________________";
 
 pub struct Zygote {
+    /// Libraries that it preloads. When they change, a new zygote must replace it.
+    pub libraries: BTreeSet<String>,
+    pub last_used: Instant,
+    /// The folders of its module search path with their modification times; `None` until `ready` has returned.
+    search_path: Option<Vec<(Option<SystemTime>, PathBuf)>>,
     socket: Rc<SeqPacket>,
     pid: i32,
     /// When the first message, which says that the zygote is ready or has failed, was received.
@@ -57,12 +61,12 @@ pub struct Zygote {
 
 /// The zygote's first message.
 #[derive(Deserialize)]
-pub struct Ready {
+struct Ready {
     /// The module search path of the zygote.
-    pub path: Vec<PathBuf>,
+    path: Vec<PathBuf>,
     /// Libraries that the zygote could not preload, each with the reason.
     #[serde(default)]
-    pub left_out: BTreeMap<String, String>,
+    left_out: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -111,20 +115,13 @@ impl Zygote {
     /// Starts a zygote, which can fork once `ready` returns. Besides our package it imports `libraries`. Its
     /// working directory is the home. Its output goes to our standard error. Must be called on the main thread: PDEATHSIG kills
     /// the zygote when the calling thread ends.
-    pub fn start(interpreter: &Interpreter, libraries: &BTreeSet<String>) -> io::Result<Self> {
+    pub fn start(interpreter: &Interpreter, libraries: BTreeSet<String>) -> io::Result<Self> {
         let (socket, theirs) = SeqPacket::pair()?;
         let program = File::open(env_vars::running_program())?;
         let errors = io::stderr();
-        let mut environment = environment();
-        environment.push((TASK_MARK.into(), MARK_PLACEHOLDER.into()));
         let options = json!({"folder": interpreter.home.root(), "preload": libraries});
-        let spawn = Spawn {
-            arguments: interpreter.arguments(Job::Zygote, &options),
-            environment,
-            passed: vec![theirs.as_fd(), program.as_fd()],
-            parent_death: Some(Signal::Kill),
-            ..Spawn::new(&interpreter.program)
-        };
+        let spawn = interpreter.spawn(Job::Zygote, &options, Some(MARK_PLACEHOLDER));
+        let spawn = Spawn { passed: vec![theirs.as_fd(), program.as_fd()], ..spawn };
         let pid = spawn.start(errors.as_fd()).map_err(io::Error::other)?;
         let (socket, first_message) = (Rc::new(socket), Rc::new(RefCell::new(None)));
         let (receiver, message) = (socket.clone(), first_message.clone());
@@ -133,14 +130,37 @@ impl Zygote {
             *message.borrow_mut() = Some(receive_ready(&receiver, pid).await);
             loaded.send_replace(Some(Instant::now()));
         });
-        Ok(Self { socket, pid, loaded_at, first_message, last_id: Cell::new(0), late_fork: Cell::new(None) })
+        Ok(Self {
+            libraries,
+            last_used: Instant::now(),
+            search_path: None,
+            socket,
+            pid,
+            loaded_at,
+            first_message,
+            last_id: Cell::new(0),
+            late_fork: Cell::new(None),
+        })
     }
 
-    /// Waits for the first message; `None` if it has not arrived within `limit`, or was returned before.
-    pub async fn ready(&self, limit: Duration) -> io::Result<Option<Ready>> {
+    /// Waits for the first message, and returns the libraries that the zygote could not preload, each with the reason;
+    /// `None` if the message has not arrived within `limit`, or was returned before.
+    pub async fn ready(&mut self, limit: Duration) -> io::Result<Option<BTreeMap<String, String>>> {
         // After a timeout the message is missing.
         let _ = tokio::time::timeout(limit, self.loaded_at.clone().wait_for(Option::is_some)).await;
-        self.first_message.take().transpose()
+        let Some(Ready { path, left_out }) = self.first_message.take().transpose()? else { return Ok(None) };
+        self.search_path = Some(path.into_iter().map(|folder| (modified_at(&folder), folder)).collect());
+        Ok(Some(left_out))
+    }
+
+    /// True once `ready` has returned the first message.
+    pub fn is_ready(&self) -> bool {
+        self.search_path.is_some()
+    }
+
+    /// True if packages were installed or removed since the zygote loaded.
+    pub fn is_out_of_date(&self) -> bool {
+        self.search_path.iter().flatten().any(|(modified, folder)| modified_at(folder) != *modified)
     }
 
     /// When the zygote became ready or failed; `None` while it loads.
@@ -205,6 +225,10 @@ impl Zygote {
             }
         }
     }
+}
+
+fn modified_at(folder: &Path) -> Option<SystemTime> {
+    folder.metadata().and_then(|meta| meta.modified()).ok()
 }
 
 /// Waits for the first message. Fails once the zygote makes no progress in loading.
@@ -279,7 +303,10 @@ mod tests {
             let (socket, pid) = (Rc::new(ours), i32::MAX);
             let late_fork = Cell::new(Some((1, Instant::now())));
             let (loaded_at, first_message) = (watch::channel(None).1, Rc::default());
-            let zygote = Zygote { socket, pid, loaded_at, first_message, last_id: Cell::new(1), late_fork };
+            let (last_id, last_used) = (Cell::new(1), Instant::now());
+            let (libraries, search_path) = (BTreeSet::new(), None);
+            let zygote =
+                Zygote { libraries, last_used, search_path, socket, pid, loaded_at, first_message, last_id, late_fork };
             let request = json!({"folder": "f"});
             assert_eq!(zygote.fork(&request, &[]).await.unwrap(), None, "a late answer does not block the request");
             theirs.send(br#"{"id": 1, "pid": 11}"#, &[]).await.unwrap();

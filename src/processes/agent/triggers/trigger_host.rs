@@ -8,7 +8,7 @@ use leoflow_base::sys::process::spawn::Spawn;
 use leoflow_base::sys::process::{self, Signal};
 use leoflow_engine::model::state::TryState;
 use leoflow_engine::store::asset::watchers::WatcherEvent;
-use leoflow_python::{Interpreter, Job, VersionCode, environment};
+use leoflow_python::{Interpreter, Job, VersionCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::cell::RefCell;
@@ -56,15 +56,12 @@ pub(crate) struct Host {
 /// An event of a host.
 pub(crate) enum HostEvent {
     Message(HostMessage),
-    Ended(HostExit),
-}
-
-/// How a host ended.
-pub(crate) struct HostExit {
-    /// `None` if unknown.
-    pub exit: Option<Exit>,
-    /// The last lines of its output.
-    pub output: Vec<String>,
+    Ended {
+        /// `None` if unknown.
+        exit: Option<Exit>,
+        /// The last lines of its output.
+        output: Vec<String>,
+    },
 }
 
 /// A message of a host about a trigger: its outcome, or lines for the log of its task.
@@ -102,13 +99,7 @@ impl Host {
         ours.set_nonblocking(true)?;
         let options = json!({"roots": code.roots, "work_in": code.folders, "socket": home.api_socket()});
         let (output_reader, output) = listener::pipe_with_async_reader()?;
-        let spawn = Spawn {
-            arguments: python.arguments(Job::Triggers, &options),
-            environment: environment(),
-            passed: vec![theirs.as_fd()],
-            parent_death: Some(Signal::Kill),
-            ..Spawn::new(&python.program)
-        };
+        let spawn = Spawn { passed: vec![theirs.as_fd()], ..python.spawn(Job::Triggers, &options, None) };
         let pid = spawn.start(output.as_fd()).map_err(io::Error::other)?;
         drop((theirs, output));
         let last_output = Rc::new(RefCell::default());
@@ -121,8 +112,8 @@ impl Host {
             connection.serve(reader, sending).await;
             connection.wait_for_exit().await;
             let _ = tokio::time::timeout(DRAIN, copying).await;
-            let host_exit = HostExit { exit: reaper::ended_child(pid), output: last_lines(&last_output.take()) };
-            connection.send(HostEvent::Ended(host_exit)).await;
+            let (exit, output) = (reaper::ended_child(pid), last_lines(&last_output.take()));
+            connection.send(HostEvent::Ended { exit, output }).await;
         });
         Ok(Self { pid, sender, trigger_ids: HashSet::new(), last_used: Instant::now(), started: Instant::now() })
     }
