@@ -76,13 +76,11 @@ pub async fn read_file_context(request: &Request) -> FileContext {
     let query = request.clone();
     let reading = blocking::run(move || file_context(&query));
     let path_shown = request.project.as_deref().unwrap_or(&request.path).display().to_string();
+    let failed = |reason| FileContext { settings: Err(NoResult::Transient(reason)), read: Vec::new() };
     match tokio::time::timeout(READ_LIMIT, reading).await {
         Ok(Ok(file_context)) => file_context,
-        Ok(Err(error)) => FileContext { settings: Err(NoResult::Transient(error.to_string())), read: Vec::new() },
-        Err(_) => {
-            let reason = format!("reading {path_shown} took longer than {} s", READ_LIMIT.as_secs());
-            FileContext { settings: Err(NoResult::Transient(reason)), read: Vec::new() }
-        }
+        Ok(Err(error)) => failed(error.to_string()),
+        Err(_) => failed(format!("reading {path_shown} took longer than {} s", READ_LIMIT.as_secs())),
     }
 }
 
@@ -112,8 +110,7 @@ fn collect_settings(request: &Request, read: &mut Vec<PathBuf>) -> Result<FileSe
 /// Collects the declarations as if the project's settings were this text, without the workspace's settings.
 pub fn declared_with(request: &Request, text: &str) -> Result<Option<Declared>, DeclarationError> {
     let environment = environment_in(request, text)?;
-    let collected =
-        environments::collect_declared(request, Some(environment), |_| Ok(None), &mut Vec::new())?;
+    let collected = environments::collect_declared(request, Some(environment), |_| Ok(None), &mut Vec::new())?;
     Ok(collected.declared)
 }
 

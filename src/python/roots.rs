@@ -53,20 +53,17 @@ impl Request {
     /// Derives the folders from the path: a file of the workspace belongs to its project, any other file to its own
     /// folder.
     pub fn new(path: PathBuf, workspace: Option<&Path>, api_socket: PathBuf) -> Self {
-        match workspace.filter(|workspace| path.starts_with(workspace)) {
-            Some(workspace) => {
-                let (roots, project) = (roots(workspace, &path), project_of(workspace, &path));
-                let folders = folders(workspace, &path);
-                let workspace = Some(workspace.to_owned());
-                Self { roots, folders, project, workspace, path, api_socket, check_plugins: false }
-            }
+        let workspace = workspace.filter(|workspace| path.starts_with(workspace));
+        let (roots, folders, project) = match workspace {
+            Some(workspace) => (roots(workspace, &path), folders(workspace, &path), project_of(workspace, &path)),
             None => {
                 let folder = path.parent().map(Path::to_owned);
-                let roots: Vec<PathBuf> = folder.iter().cloned().collect();
-                let folders = roots.clone();
-                Self { folders, roots, project: folder, workspace: None, path, api_socket, check_plugins: false }
+                let folders: Vec<PathBuf> = folder.iter().cloned().collect();
+                (folders.clone(), folders, folder)
             }
-        }
+        };
+        let workspace = workspace.map(Path::to_owned);
+        Self { path, roots, folders, project, workspace, api_socket, check_plugins: false }
     }
 }
 

@@ -3,10 +3,10 @@
 
 use super::io_error::{io, unwritable};
 use super::wheels::{self, WheelError};
-use leoflow_components::wheel;
 use leoflow_base::home::{Home, shared};
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
+use leoflow_components::wheel;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

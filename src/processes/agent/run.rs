@@ -87,14 +87,6 @@ struct ClaimResult {
     locked: bool,
 }
 
-/// The cause of a round of the loop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wake {
-    /// The poll interval, and not a notification.
-    Poll,
-    Other,
-}
-
 impl Agent {
     pub fn new(context: TaskContext, python: Option<PathBuf>, boot_id: String, notifier: Notifier) -> Self {
         Self {
@@ -144,11 +136,12 @@ impl Agent {
         // Heartbeats that were missed during a suspend are not sent later.
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut pause = LOCK_RETRY;
-        let mut wake = Wake::Other;
+        // True for a round of the loop that the poll interval has caused, and not a notification.
+        let mut is_poll = false;
         let mut last_wake = tokio::time::Instant::now();
         loop {
             let claimed = self.claim(&client).await?;
-            let has_polled = std::mem::replace(&mut wake, Wake::Other) == Wake::Poll;
+            let has_polled = std::mem::take(&mut is_poll);
             // Notifications arrive on the same connection, before the answer to the claim.
             if has_polled && claimed.started > 0 && events.is_empty() {
                 warn!("polling found {} queued task(s) that no notification announced", claimed.started);
@@ -172,7 +165,7 @@ impl Agent {
                 () = self.start_backoff.due() => self.on_backoff_end(&client).await?,
                 () = tokio::time::sleep_until(last_wake + POLL_INTERVAL) => {
                     last_wake = tokio::time::Instant::now();
-                    wake = Wake::Poll;
+                    is_poll = true;
                     if self.running.is_empty() && std::mem::take(&mut self.has_claimed) {
                         memory::release_memory();
                         return Ok(());
@@ -232,7 +225,8 @@ impl Agent {
     }
 
     async fn on_heartbeat(&mut self, client: &ClientWrapper) -> Result<(), StoreError> {
-        self.record_heartbeats(client).await?;
+        let alive: Vec<_> = self.running.iter().map(|(key, running)| (key.clone(), running.keeper.clone())).collect();
+        tries::heartbeat(client, &alive).await?;
         self.stopped
             .continue_all(self.running.iter().map(|(key, running)| (key, running.folder.path(), &running.keeper)));
         self.stop_cancelled(client).await
@@ -254,11 +248,6 @@ impl Agent {
         let Ok(plain) = self.interpreter.get().await.map(Rc::new) else { return Ok(()) };
         let find = |hash: Option<&str>| self.environments.find_or_request(&plain, hash);
         self.triggers.refresh(client, &mut self.versions, find).await
-    }
-
-    async fn record_heartbeats(&self, client: &ClientWrapper) -> Result<(), StoreError> {
-        let alive: Vec<_> = self.running.iter().map(|(key, running)| (key.clone(), running.keeper.clone())).collect();
-        tries::heartbeat(client, &alive).await
     }
 
     /// Claims and starts queued tasks for the free slots.

@@ -82,7 +82,7 @@ impl Agent {
             None => Rc::new(plain),
             Some(hash) => self.environments.find(&plain, hash).ok_or_else(|| {
                 let message = "waiting for its environment, which is not on this machine and is being built";
-                self.context.log_waiting(&claimed.key, message);
+                write_to_log(&self.context.home, &claimed.key, |log| log.write_message(Level::Info, message));
                 self.environments.wait_for(claimed, hash.to_owned());
                 NotStarted::Waits
             })?,

@@ -6,7 +6,6 @@ use super::task_files::{KeeperSpec, Spec};
 use super::warm::{self, Request};
 use jiff::Timestamp;
 use leoflow_base::home::Home;
-use leoflow_base::protocol::task_log::Level;
 use leoflow_base::sys::process::descriptors::FIRST_PASSED;
 use leoflow_engine::model::keys::TryKey;
 use leoflow_engine::planner::retry;
@@ -80,11 +79,6 @@ impl TaskContext {
         };
         folder.write_spec(&spec)?;
         Ok(Request { folder, usage_key: warm::usage_key(key), options, env_names })
-    }
-
-    /// Writes to the log of a try why it waits.
-    pub fn log_waiting(&self, key: &TryKey, reason: &str) {
-        write_to_log(&self.home, key, |log| log.write_message(Level::Info, reason));
     }
 
     /// The part of `spec.json` that the Python package reads.

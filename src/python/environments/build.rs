@@ -164,10 +164,9 @@ fn make(
     let tree = staging.0.join("tree");
     let packages = counted(lock.packages().len(), "package");
     reporter.report(Progress::Started(format!("Installing {packages} for Python {}", lock.python)));
-    let path_option = |option: &str, path: &Path| [OsString::from(option), path.into()];
-    let venv: [OsString; 4] = ["venv", "--quiet", "--relocatable", "--no-project"].map(Into::into);
-    let arguments =
-        venv.into_iter().chain(path_option("--python", &python.path)).chain([tree.clone().into()]).collect();
+    let mut arguments: Vec<OsString> =
+        ["venv", "--quiet", "--relocatable", "--no-project", "--python"].map(Into::into).into();
+    arguments.extend([python.path.clone().into(), tree.clone().into()]);
     uv.run(&Call::new(arguments, INSTALL_LIMIT), reporter)?;
     checkpoint("environment.made");
     install(uv, lock, &staging.0, &tree, reporter)?;

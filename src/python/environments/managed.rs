@@ -109,14 +109,12 @@ pub fn install_newer(home: &Home, python: &Python, ranges: &[String], reporter: 
 
 /// The managed Python for DAGs without an environment: the newest patch of the most preferred minor version.
 pub fn plain(home: &Home) -> Option<Python> {
-    let mut pythons = all(home);
     let rank = |python: &Python| {
         let minor = discover::numbers(&python.version).get(1).copied();
         PREFERRED.iter().position(|preferred| Some(*preferred) == minor).unwrap_or(PREFERRED.len())
     };
-    // The sort is stable: within a minor version the newest stays first.
-    pythons.sort_by_key(rank);
-    pythons.into_iter().next()
+    // Of equal ranks the first is returned, which is the newest of a minor version.
+    all(home).into_iter().min_by_key(rank)
 }
 
 /// True if a program belongs to a managed Python.

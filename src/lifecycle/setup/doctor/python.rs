@@ -114,7 +114,8 @@ pub fn environments(home: &Home, server: &ServerPython) -> Check {
         return check;
     }
     let built = environments::count(home);
-    let uv_state = environments::find_uv(home).map_or("uv is downloaded when needed".to_owned(), |uv| uv.program.display().to_string());
+    let uv_state = environments::find_uv(home)
+        .map_or("uv is downloaded when needed".to_owned(), |uv| uv.program.display().to_string());
     Check::ok(NAME, format!("{built} built; {uv_state}"))
 }
 

@@ -15,7 +15,7 @@ pub enum Line {
 }
 
 /// pip's options in requirements files: the long form, and the short form if it has one.
-const WITH_VALUE: [(&str, &str); 14] = [
+const OPTIONS: [(&str, &str); 18] = [
     ("--index-url", "-i"),
     ("--pypi-url", ""),
     ("--extra-index-url", ""),
@@ -30,8 +30,13 @@ const WITH_VALUE: [(&str, &str); 14] = [
     ("--hash", ""),
     ("--config-settings", "-C"),
     ("--global-option", ""),
+    ("--no-index", ""),
+    ("--prefer-binary", ""),
+    ("--require-hashes", ""),
+    ("--pre", ""),
 ];
-const FLAGS: [(&str, &str); 4] = [("--no-index", ""), ("--prefer-binary", ""), ("--require-hashes", ""), ("--pre", "")];
+/// Options without a value.
+const FLAGS: [&str; 4] = ["--no-index", "--prefer-binary", "--require-hashes", "--pre"];
 /// Options that follow a requirement and apply to it alone.
 const PER_REQUIREMENT: [&str; 3] = ["--hash", "--config-settings", "--global-option"];
 
@@ -123,32 +128,25 @@ fn options(line: &str) -> Result<Line, LineError> {
                 (name, Some(value.strip_prefix('=').unwrap_or(value)).filter(|value| !value.is_empty()))
             }
         };
-        let (name, takes_value) = known(name).ok_or_else(|| LineError::NoOption(name.to_owned()))?;
+        let name = known(name).ok_or_else(|| LineError::NoOption(name.to_owned()))?;
         if PER_REQUIREMENT.contains(&name) {
             return Err(LineError::WithoutRequirement(name));
         }
-        let value = match (takes_value, attached.map(str::to_owned)) {
-            (true, attached) => attached.or_else(|| words.next()).ok_or(LineError::NoValue(name))?,
-            (false, Some(_)) => return Err(LineError::UnexpectedValue(name)),
-            (false, None) => String::new(),
+        let value = match (FLAGS.contains(&name), attached.map(str::to_owned)) {
+            (false, attached) => attached.or_else(|| words.next()).ok_or(LineError::NoValue(name))?,
+            (true, Some(_)) => return Err(LineError::UnexpectedValue(name)),
+            (true, None) => String::new(),
         };
         options.push((name, value));
     }
     Ok(Line::Options(options))
 }
 
-/// The long form of an option, and whether it takes a value.
-fn known(name: &str) -> Option<(&'static str, bool)> {
-    let all = || {
-        WITH_VALUE
-            .map(|(long, short)| (long, short, true))
-            .into_iter()
-            .chain(FLAGS.map(|(long, short)| (long, short, false)))
-    };
-    let exact = all().find(|(long, short, _)| [*long, *short].contains(&name));
-    let mut prefixed = all().filter(|(long, _, _)| name.starts_with("--") && long.starts_with(name));
-    let (long, _, takes_value) = exact.or_else(|| prefixed.next().filter(|_| prefixed.next().is_none()))?;
-    Some((long, takes_value))
+/// The long form of an option.
+fn known(name: &str) -> Option<&'static str> {
+    let exact = OPTIONS.iter().find(|(long, short)| [*long, *short].contains(&name));
+    let mut prefixed = OPTIONS.iter().filter(|(long, _)| name.starts_with("--") && long.starts_with(name));
+    exact.or_else(|| prefixed.next().filter(|_| prefixed.next().is_none())).map(|(long, _)| *long)
 }
 
 #[cfg(test)]

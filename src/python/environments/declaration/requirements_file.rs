@@ -23,15 +23,14 @@ pub fn read_file(
     lookup: Lookup<'_>,
     read: &mut Vec<PathBuf>,
 ) -> Result<Option<Declaration>, DeclarationError> {
-    let mut reader =
-        FileReader { declaration: Declaration::default(), requirements: Vec::new(), lookup, read, files: 1 };
+    let declaration = Declaration { requirements: Some(Vec::new()), ..Declaration::default() };
+    let mut reader = FileReader { declaration, lookup, read, files: 1 };
     let is_found = reader.read_file(path, Role::Requirements)?;
-    Ok(is_found.then_some(Declaration { requirements: Some(reader.requirements), ..reader.declaration }))
+    Ok(is_found.then_some(reader.declaration))
 }
 
 struct FileReader<'a> {
     declaration: Declaration,
-    requirements: Vec<String>,
     lookup: Lookup<'a>,
     /// Paths of the files that were read or are missing.
     read: &'a mut Vec<PathBuf>,
@@ -66,7 +65,7 @@ impl FileReader<'_> {
 
     fn add(&mut self, role: Role, line: String) {
         match role {
-            Role::Requirements => self.requirements.push(line),
+            Role::Requirements => self.declaration.requirements.get_or_insert_default().push(line),
             Role::Constraints => self.declaration.constraints.push(line),
         }
     }
@@ -75,7 +74,7 @@ impl FileReader<'_> {
         let index = &mut self.declaration.index;
         match name {
             // An environment never changes, so a git repository is installed like any other package.
-            "--editable" if value.starts_with("git+") => self.requirements.push(value),
+            "--editable" if value.starts_with("git+") => self.add(Role::Requirements, value),
             "--index-url" | "--pypi-url" => index.first = Some(value),
             "--extra-index-url" => index.extra.push(value),
             "--no-index" => index.no_index = true,
