@@ -60,20 +60,15 @@ impl SupervisedChild {
 
     /// Copies the remaining output of the process, which has exited.
     pub fn note_exit(&mut self) {
-        if let Some(process) = &self.process {
-            drain(&process.output, &self.log);
-        }
-    }
-}
-
-/// Copies the output that is available now. After the child has exited, that is all the remaining output.
-fn drain(output: &OwnedFd, log: &Rc<RefCell<LogFile>>) {
-    let mut buffer = vec![0; 8 * 1024];
-    // The number of reads is limited, because a surviving grandchild may write without end.
-    for _ in 0..MAX_READS {
-        match nix::unistd::read(output, &mut buffer) {
-            Ok(length @ 1..) => log.borrow_mut().write(&buffer[..length]),
-            _ => return,
+        let Some(process) = &self.process else { return };
+        let mut buffer = vec![0; 8 * 1024];
+        // After the exit, the pipe has all the remaining output. The number of reads is limited, because a surviving
+        // grandchild may write without end.
+        for _ in 0..MAX_READS {
+            match nix::unistd::read(&process.output, &mut buffer) {
+                Ok(length @ 1..) => self.log.borrow_mut().write(&buffer[..length]),
+                _ => return,
+            }
         }
     }
 }
@@ -83,10 +78,7 @@ const MAX_READS: usize = 1_000;
 
 async fn copy_to_log(mut reader: pipe::Receiver, log: Rc<RefCell<LogFile>>) {
     let mut buffer = vec![0; 8 * 1024];
-    loop {
-        match reader.read(&mut buffer).await {
-            Ok(0) | Err(_) => return,
-            Ok(length) => log.borrow_mut().write(&buffer[..length]),
-        }
+    while let Ok(length @ 1..) = reader.read(&mut buffer).await {
+        log.borrow_mut().write(&buffer[..length]);
     }
 }

@@ -16,7 +16,7 @@ use leoflow_base::sys::process::reaper;
 use leoflow_base::sys::process::spawn::{Spawn, SpawnError};
 use std::cell::RefCell;
 use std::ffi::OsString;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -55,10 +55,15 @@ impl Supervisor {
         let mut spawn: Spawn<'_> = launch.spawn;
         let mut names = Vec::new();
         if launch.listens {
-            spawn.arguments.extend(self.trial_arguments());
-            for (name, descriptor) in self.listeners() {
+            let listeners = [("http", self.resources.tcp.as_fd()), ("api", self.resources.api.listener.as_fd())];
+            for (name, descriptor) in listeners.into_iter().chain(self.change.trial.iter().flat_map(Trial::descriptors))
+            {
                 names.push(name);
                 spawn.passed.push(descriptor);
+            }
+            // A candidate server takes only this listener until its doors open.
+            if self.change.trial.is_some() {
+                spawn.arguments.extend(["--private-socket".into(), self.home.trial_socket().into()]);
             }
         }
         if launch.speaks_protocol {
@@ -75,19 +80,6 @@ impl Supervisor {
         log.borrow_mut().clear_remembered_lines();
         let pid = spawn.start(writer.as_fd())?;
         Ok((pid, process))
-    }
-
-    fn listeners(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
-        let listeners = [("http", self.resources.tcp.as_fd()), ("api", self.resources.api.listener.as_fd())];
-        listeners.into_iter().chain(self.change.trial.iter().flat_map(Trial::descriptors)).collect()
-    }
-
-    /// The additional arguments of a candidate server.
-    fn trial_arguments(&self) -> Vec<OsString> {
-        match self.change.trial {
-            Some(_) => vec!["--private-socket".into(), self.home.trial_socket().into()],
-            None => Vec::new(),
-        }
     }
 
     /// Records all running children; the child at `index` has just started with the pid `pid`.

@@ -75,15 +75,6 @@ pub struct Resources {
     pub lock: Rc<HomeLock>,
 }
 
-impl Resources {
-    /// All descriptors, which stay open across the exec.
-    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let own_descriptors =
-            [self.tcp.as_fd(), self.api.listener.as_fd(), self.lifeline.as_fd(), self.lifeline_writer.as_fd()];
-        own_descriptors.into_iter().chain(self.lock.descriptors())
-    }
-}
-
 /// The resources and children of the previous supervisor.
 pub struct Inherited {
     pub handover: Handover,
@@ -124,11 +115,11 @@ impl Inherited {
 impl Supervisor {
     /// Execs `program`. Returns only on failure, with nothing changed.
     pub(crate) fn become_program(&mut self, program: &Path, answer: oneshot::Sender<Answer>) {
-        let error = self.try_to_become(program);
-        self.own_log.warn(format_args!("failed to hand over to {}: {error}", program.display()));
+        let problem = format!("failed to hand over to {}: {}", program.display(), self.try_to_become(program));
+        self.own_log.warn(&problem);
         let _ = files::remove_any(&self.home.handover());
         // The client may have disconnected.
-        let _ = answer.send(Answer::Error(format!("failed to hand over to {}: {error}", program.display())));
+        let _ = answer.send(Answer::Error(problem));
     }
 
     /// Returns the error, because a successful exec does not return.
@@ -163,10 +154,12 @@ impl Supervisor {
         Some(self.children.get(index)?.process.as_ref()?.output.as_fd())
     }
 
-    /// All descriptors that stay open; `handover` has their numbers.
+    /// All descriptors that stay open across the exec; `handover` has their numbers.
     fn kept_descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let Resources { tcp, api, lifeline, lifeline_writer, lock } = &self.resources;
+        let own = [tcp.as_fd(), api.listener.as_fd(), lifeline.as_fd(), lifeline_writer.as_fd()];
         let outputs = (0..self.children.len()).filter_map(|index| self.output(index));
-        self.resources.descriptors().chain(outputs).collect()
+        own.into_iter().chain(lock.descriptors()).chain(outputs).collect()
     }
 
     fn handover(&self) -> Handover {
