@@ -90,8 +90,8 @@ pub async fn end_pending() {
     }
 }
 
-/// Kills the processes with the marks in `ENDED`, and adopted children. `have_exited` is true if the children with these
-/// marks have all exited.
+/// Kills the processes with the marks in `ENDED`, and adopted children. `have_exited` is true if the children with
+/// these marks have all exited.
 async fn scan(have_exited: bool) {
     let marks = ENDED.take();
     let live_pids = LIVE.with_borrow(|live| live.clone());
@@ -130,9 +130,9 @@ async fn end_adopted(marks: &[String]) {
     }
 }
 
-/// One round of [`end_adopted`]; returns the killed processes. `None` if all children were looked at, none was killed and
-/// none exits, so that none can have started another. A pid cannot be reused between its check and its kill, because this
-/// thread is the only one that reaps.
+/// One round of [`end_adopted`]; returns the killed processes. `None` if all children were looked at, none was killed
+/// and none exits, so that none can have started another. A pid cannot be reused between its check and its kill,
+/// because this thread is the only one that reaps.
 fn kill_adopted(marks: &[String]) -> Option<Vec<i32>> {
     if FORKING.get() > 0 {
         return Some(Vec::new());

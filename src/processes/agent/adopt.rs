@@ -50,8 +50,8 @@ fn decide(keeper: KeeperState, has_ended: bool, boot: Boot) -> Adoption {
     }
 }
 
-/// Decides from the files of a try; returns its keeper too. An error proves nothing about the try, so the caller retries
-/// later.
+/// Decides from the files of a try; returns its keeper too. An error proves nothing about the try, so the caller
+/// retries later.
 pub fn inspect(folder: &TaskFolder, boot: Boot) -> io::Result<(Adoption, Option<ProcessId>)> {
     let process = folder.keeper()?;
     let keeper = match &process {

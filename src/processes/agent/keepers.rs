@@ -46,8 +46,8 @@ impl StoppedKeepers {
     }
 }
 
-/// Starts a keeper, which starts a new Python for its task, for a prepared folder. The keeper leads its own process group
-/// and outlives the agent.
+/// Starts a keeper, which starts a new Python for its task, for a prepared folder. The keeper leads its own process
+/// group and outlives the agent.
 pub fn start_cold(folder: &TaskFolder) -> io::Result<ProcessId> {
     let output = File::create(folder.path().join("keeper.log"))?;
     let spawn = Spawn {

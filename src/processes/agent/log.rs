@@ -158,10 +158,7 @@ impl TaskLog {
     }
 
     fn push_masked(&mut self, lines: &mut Vec<u8>, prefix: &str, text: &[u8]) {
-        match self.secrets.mask(text) {
-            Some(masked) => push_lines(lines, prefix, &masked),
-            None => push_lines(lines, prefix, text),
-        }
+        push_lines(lines, prefix, self.secrets.mask(text).as_deref().unwrap_or(text));
     }
 
     /// Writes a record as an event. If the text does not parse, a program has printed a stray start byte: the text is

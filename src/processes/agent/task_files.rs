@@ -68,33 +68,25 @@ pub struct TaskResult {
     pub state: ResultState,
     #[serde(default = "yes")]
     pub retry: bool,
-    #[serde(default)]
     pub reason: Option<String>,
     /// JSON texts by XCom key.
     #[serde(default)]
     pub xcoms: BTreeMap<String, String>,
     /// Number of elements of the return value, if other tasks are mapped over it.
-    #[serde(default)]
     pub mapped_length: Option<i32>,
     /// When a rescheduled sensor pokes again.
-    #[serde(default)]
     pub due: Option<Timestamp>,
     /// The trigger that resumes a deferred task, or a task that waits for human input.
-    #[serde(default)]
     pub deferral: Option<Deferral>,
     /// Seconds until a failed task is retried; replaces the `retry_delay` of its DAG file.
-    #[serde(default)]
     pub retry_delay: Option<f64>,
     /// Tasks that the try has decided to skip immediately.
     #[serde(default)]
     pub skipped_tasks: Vec<String>,
-    #[serde(default)]
     pub asset_events: Option<serde_json::Value>,
     /// The rendered template fields.
-    #[serde(default)]
     pub rendered: Option<serde_json::Value>,
     /// The rendered name of a mapped instance.
-    #[serde(default)]
     pub map_index: Option<String>,
     /// Large libraries that the task has imported; a warm Python may preload them for later tasks.
     #[serde(default)]

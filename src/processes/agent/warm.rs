@@ -41,10 +41,7 @@ pub async fn start(warm: &mut Warm, interpreter: &Interpreter, request: &Request
     if starts_cold(&request.env_names) {
         return None;
     }
-    let patience = match batch {
-        Batch::Single => Duration::ZERO,
-        Batch::Several => BATCH_WAIT,
-    };
+    let patience = if batch == Batch::Several { BATCH_WAIT } else { Duration::ZERO };
     // The keeper sets `oom_score_adj` too, but the task may read the value earlier.
     let fork_request = json!({"folder": request.folder.path(), "options": request.options, "oom_score": OOM_SCORE});
     let pid = warm.fork(interpreter, &request.usage_key, &fork_request, &[], patience).await?;

@@ -40,7 +40,6 @@ pub struct Stamp {
     pub lock: Lock,
     /// Hash of the declaration, with the values of its variables, that the lock was resolved from. `None` in the stamp
     /// of an earlier release.
-    #[serde(default)]
     pub inputs: Option<String>,
     /// Version of the Python, such as `3.12.1`.
     pub version: String,

@@ -42,11 +42,7 @@ pub(super) fn install(
     arguments.extend([program(tree).into(), locked.into()]);
     arguments.extend(index.arguments());
     let variables = &lock.declared.variables;
-    let environment = || -> Result<Vec<(String, String)>, EnvironmentError> {
-        let mut environment = index.environment(variables)?;
-        environment.extend(variables.required([&text])?);
-        Ok(environment)
-    };
+    let environment = || index.environment(variables, [&text]);
     let run =
         |arguments, environment| uv.run(&Call { arguments, limit: INSTALL_LIMIT, environment, variables }, reporter);
     // All files may be in the cache already: then it does not matter that a variable is not set any more.

@@ -39,4 +39,4 @@ pub use lock::Lock;
 pub use managed::plain as managed_plain;
 pub(crate) use uv::for_tasks as uv_for_tasks;
 pub use uv::{ensure as ensure_uv, find as find_uv};
-pub use verify::{verify, verify_until};
+pub use verify::verify;

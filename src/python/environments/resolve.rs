@@ -159,8 +159,8 @@ impl<'a> Resolution<'a> {
         reporter: &dyn Reporter,
     ) -> Result<String, EnvironmentError> {
         let variables = &self.declared.variables;
-        let mut environment = self.declared.index.environment(variables)?;
-        environment.extend(variables.required([&self.requirements.1, &self.constraints.1])?);
+        let texts = [&self.requirements.1, &self.constraints.1];
+        let environment = self.declared.index.environment(variables, texts)?;
         let arguments = self.arguments(platforms, order);
         self.uv.run(&Call { arguments, limit: RESOLVE_LIMIT, environment, variables }, reporter)?;
         Ok(std::fs::read_to_string(&self.locked).map_err(unreadable(&self.locked))?)

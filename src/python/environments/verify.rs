@@ -19,13 +19,8 @@ pub struct Verified {
     pub is_partial: bool,
 }
 
-/// Reads all files of the packages in an environment, which takes seconds for a large environment.
-pub fn verify(folder: &Path) -> Verified {
-    verify_until(folder, None)
-}
-
-/// Like [`verify`], but stops at `deadline`.
-pub fn verify_until(folder: &Path, deadline: Option<Instant>) -> Verified {
+/// Reads all files of the packages in an environment, which takes seconds for a large environment; stops at `deadline`.
+pub fn verify(folder: &Path, deadline: Option<Instant>) -> Verified {
     let mut verified = Verified::default();
     for (file, hashes) in recorded_files(folder, &mut verified.damaged) {
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
@@ -92,18 +87,18 @@ mod tests {
         std::fs::write(info.join("RECORD"), record).unwrap();
         write("x.py", "1");
         write("a,b.py", "1");
-        let verified = verify(folder.path());
+        let verified = verify(folder.path(), None);
         assert_eq!((verified.files, verified.damaged.clone()), (3, vec![packages.join("gone.py")]));
         write("x.py", "2");
-        assert_eq!(verify(folder.path()).damaged, [packages.join("gone.py"), packages.join("x.py")]);
-        let partial = verify_until(folder.path(), Some(Instant::now()));
+        assert_eq!(verify(folder.path(), None).damaged, [packages.join("gone.py"), packages.join("x.py")]);
+        let partial = verify(folder.path(), Some(Instant::now()));
         assert_eq!((partial.files, partial.is_partial), (0, true));
         // Another package has overwritten the file.
         let other = packages.join("y-1.dist-info");
         std::fs::create_dir_all(&other).unwrap();
         std::fs::write(other.join("RECORD"), format!("x.py,sha256={},1\n", hash("2"))).unwrap();
-        assert_eq!(verify(folder.path()).damaged, [packages.join("gone.py")]);
+        assert_eq!(verify(folder.path(), None).damaged, [packages.join("gone.py")]);
         std::fs::remove_file(info.join("RECORD")).unwrap();
-        assert_eq!(verify(folder.path()).damaged, [info.join("RECORD")], "an unreadable record");
+        assert_eq!(verify(folder.path(), None).damaged, [info.join("RECORD")], "an unreadable record");
     }
 }

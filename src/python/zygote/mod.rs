@@ -112,8 +112,8 @@ impl Progress {
 }
 
 impl Zygote {
-    /// Starts a zygote, which can fork once `ready` returns. Besides our package it imports `libraries`. Its
-    /// working directory is the home. Its output goes to our standard error. Must be called on the main thread: PDEATHSIG kills
+    /// Starts a zygote, which can fork once `ready` returns. Besides our package it imports `libraries`. Its working
+    /// directory is the home. Its output goes to our standard error. Must be called on the main thread: PDEATHSIG kills
     /// the zygote when the calling thread ends.
     pub fn start(interpreter: &Interpreter, libraries: BTreeSet<String>) -> io::Result<Self> {
         let (socket, theirs) = SeqPacket::pair()?;

@@ -23,9 +23,9 @@ use std::path::PathBuf;
 /// Maximum number of passed descriptors, in a fixed array because memory cannot be allocated after the fork.
 const MAX_PASSED: usize = 8;
 
-/// A child to start. In the child, descriptor 0 is `/dev/null`, 1 is the output, 2 is `errors`, and 3, 4, … are those in
-/// `passed`; it inherits no others. Its environment is exactly `environment`, but each value `{PID}` is replaced by the
-/// child's own pid.
+/// A child to start. In the child, descriptor 0 is `/dev/null`, 1 is the output, 2 is `errors`, and 3, 4, … are those
+/// in `passed`; it inherits no others. Its environment is exactly `environment`, but each value `{PID}` is replaced by
+/// the child's own pid.
 pub struct Spawn<'a> {
     pub program: PathBuf,
     /// `argv[0]`, if it differs from the program's path.

@@ -142,7 +142,7 @@ async fn verify(context: &Context<'_>, api: &Api<'_>, project: Option<&str>) -> 
     let mut verified = Vec::new();
     for environment in &environments {
         if let Some(folder) = environment["folder"].as_str() {
-            let outcome = environments::verify(Path::new(folder));
+            let outcome = environments::verify(Path::new(folder), None);
             let (files, damaged) = (outcome.files, outcome.damaged);
             verified.push(VerifiedEnvironment { hash: &environment["hash"], files, damaged });
         }

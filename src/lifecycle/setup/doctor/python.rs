@@ -146,7 +146,7 @@ fn damaged_environment(suspect: &[SuspectEnvironment]) -> Option<Check> {
     for environment in suspect {
         let file = environment.files.first()?;
         let project = file.iter().next().unwrap_or(file.as_os_str()).to_string_lossy();
-        let verified = environments::verify_until(&environment.folder, Some(deadline));
+        let verified = environments::verify(&environment.folder, Some(deadline));
         if let Some(damaged) = verified.damaged.first() {
             let detail = format!(
                 "{} cannot be imported, and {} of its environment's files are damaged or missing, such as {}",

@@ -78,8 +78,13 @@ impl Index {
         self.addresses().try_for_each(|url| check_login(url).map_err(LineError::about("an index")))
     }
 
-    /// The indexes as environment variables for uv. Other users cannot read them, unlike arguments.
-    pub fn environment(&self, variables: &Variables) -> Result<Vec<(String, String)>, LineError> {
+    /// The indexes, and the variables that these texts contain, as environment variables for uv. Other users cannot
+    /// read them, unlike arguments.
+    pub fn environment<'a>(
+        &self,
+        variables: &Variables,
+        texts: impl IntoIterator<Item = &'a String>,
+    ) -> Result<Vec<(String, String)>, LineError> {
         let mut environment = Vec::new();
         if let Some(url) = &self.first {
             environment.push(("UV_DEFAULT_INDEX".to_owned(), variables.expand(url)?));
@@ -88,6 +93,7 @@ impl Index {
             let urls: Vec<String> = self.extra.iter().map(|url| variables.expand(url)).collect::<Result<_, _>>()?;
             environment.push(("UV_INDEX".to_owned(), urls.join(" ")));
         }
+        environment.extend(variables.required(texts)?);
         Ok(environment)
     }
 
@@ -133,7 +139,7 @@ mod tests {
         let lookup = |name: &str| Some(format!("{name}-value"));
         let variables = Variables::read(index.addresses(), &lookup);
         assert_eq!(
-            index.environment(&variables).unwrap(),
+            index.environment(&variables, []).unwrap(),
             [("UV_DEFAULT_INDEX".to_owned(), "https://U-value:P-value@i/simple".to_owned())]
         );
         assert_eq!(index.lines(), ["--find-links https://${U}:${P}@w/"]);
