@@ -1,23 +1,20 @@
 //! Levels, which an upgrade requests. At a level, the first children in start order are up and the others are stopped.
-//! Level `Trial` runs a candidate server, which accepts on the listeners once it reads a byte from a pipe. Also watches
-//! over the worker, the process that runs the upgrade.
+//! Level `Trial` runs a candidate server, which accepts on the listeners once it reads a byte from a pipe.
 
-use super::instance::SharedProgram;
 use super::policy::{Event, Overall};
 use super::run::Supervisor;
-use leoflow_base::home::{Home, journal};
+use super::takeover::resources::Trial;
+use leoflow_base::home::journal;
 use leoflow_base::protocol::control::{Answer, Level};
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
-use leoflow_base::sys::net::{listener, unix_socket};
 use leoflow_base::sys::process::spawn::Spawn;
 use leoflow_base::sys::process::{self, ProcessId, Signal};
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -47,57 +44,6 @@ enum LevelError {
 /// A worker (the process that runs an upgrade) that is stopped (SIGSTOP) for this long is killed, because requests wait
 /// for it.
 const FROZEN_LIMIT: Duration = Duration::from_secs(15);
-
-/// What a change of release sets and watches; the default is that none is under way.
-#[derive(Default)]
-pub struct ReleaseChange {
-    /// The program of migrator, server and agent.
-    pub program: SharedProgram,
-    /// The descriptors of a candidate server, from level `Trial` until it gets the listeners.
-    pub trial: Option<Trial>,
-    /// The change of release under way, if any; the journal is then polled more often.
-    pub watch: Option<ChangeWatch>,
-    /// The pid of a running `leoflow upgrade --resume`.
-    pub resume: Option<i32>,
-}
-
-/// The trial of a candidate server: the server of the new release, which runs but does not accept on the public
-/// listeners yet. The fields are the descriptors that it gets besides the listeners.
-pub struct Trial {
-    /// Listener on `run/trial.sock`, through which only the upgrade reaches the server.
-    pub private: UnixListener,
-    /// Read end of the pipe `doors` of the process protocol: once a byte arrives, the server accepts on the public
-    /// listeners.
-    pub doors: OwnedFd,
-    /// Write end of the same pipe.
-    pub doors_writer: OwnedFd,
-}
-
-impl Trial {
-    pub fn new(home: &Home) -> io::Result<Self> {
-        let private = unix_socket::listen(&home.trial_socket())?;
-        private.set_nonblocking(true)?;
-        let (doors, doors_writer) = listener::pipe()?;
-        listener::set_nonblocking(&doors)?;
-        Ok(Self { private, doors, doors_writer })
-    }
-
-    /// The descriptors with their names in the process protocol.
-    pub fn descriptors(&self) -> [(&'static str, BorrowedFd<'_>); 2] {
-        [("private", self.private.as_fd()), ("doors", self.doors.as_fd())]
-    }
-}
-
-/// A change of release that the journal records as under way.
-#[derive(Default)]
-pub struct ChangeWatch {
-    /// Number of resumes started so far.
-    pub resume_count: u32,
-    /// Earliest time of the next resume; `None` before the first.
-    pub not_before: Option<Instant>,
-    /// When the worker was first seen stopped (SIGSTOP).
-    pub frozen_since: Option<Instant>,
-}
 
 impl Supervisor {
     /// Changes to `level` and answers once the level is reached or has failed. `program` replaces the program of our

@@ -3,11 +3,11 @@
 use super::child::{ChildProcess, SupervisedChild};
 use super::logs::LogFile;
 use super::record::Record;
-use crate::supervisor::levels::Trial;
 use crate::supervisor::policy::{ChildEvent, Event};
 use crate::supervisor::run::Supervisor;
 use crate::supervisor::spec::{Launch, ProbeResult, Readiness};
 use crate::supervisor::state::Phase;
+use crate::supervisor::takeover::resources::Trial;
 use leoflow_base::protocol::child::LIFELINE;
 use leoflow_base::sys::fs::disk::{self, Shortage};
 use leoflow_base::sys::net::listener;

@@ -2,6 +2,7 @@
 //! descriptors. The format is part of the process protocol, because an older release writes the file and a newer one
 //! reads it.
 
+use super::resources::Resources;
 use crate::supervisor::children::api_socket::ApiSocket;
 use crate::supervisor::run::Supervisor;
 use crate::supervisor::state::{ChildState, Phase};
@@ -61,18 +62,6 @@ pub(crate) struct HandedOverChild<Descriptor> {
     pub restarts: u32,
     /// The read end of the child's output pipe.
     pub output: Option<Descriptor>,
-}
-
-/// Resources that a supervisor holds from its start on, and hands over to the next one.
-pub struct Resources {
-    pub(crate) tcp: TcpListener,
-    pub(crate) api: ApiSocket,
-    /// Read end of the lifeline, a pipe that each child inherits.
-    pub(crate) lifeline: OwnedFd,
-    /// Write end of the lifeline. Nothing is written to it: it closes when this process dies, and the children exit.
-    pub(crate) lifeline_writer: OwnedFd,
-    /// Released when the last owner is dropped.
-    pub lock: Rc<HomeLock>,
 }
 
 /// The resources and children of the previous supervisor.

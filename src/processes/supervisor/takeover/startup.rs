@@ -1,11 +1,11 @@
 //! Starts a supervisor: a new one, or one that takes over from the previous supervisor.
 
-use super::handover::{HandedOverChild, Inherited, Resources};
+use super::handover::{HandedOverChild, Inherited};
+use super::resources::{ReleaseChange, Resources};
 use crate::supervisor::children::api_socket::ApiSocket;
 use crate::supervisor::children::child::SupervisedChild;
 use crate::supervisor::children::logs::OwnLog;
 use crate::supervisor::instance::Instance;
-use crate::supervisor::levels::ReleaseChange;
 use crate::supervisor::own_pause::OwnPause;
 use crate::supervisor::policy::{Event, Model};
 use crate::supervisor::run::{Identity, Notice, Supervisor, SupervisorError};
