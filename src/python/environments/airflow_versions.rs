@@ -1,54 +1,66 @@
-//! The versions of Apache Airflow that this release supports. The resolver must not choose a newer one: the package
-//! index may have it some months before a release of Leoflow has been tested with it.
+//! The versions of Apache Airflow that this release supports. The resolver must not choose another one: an older one
+//! cannot run, and the package index may have a newer one some months before a release of Leoflow has been tested with it.
 
+use super::declaration::declared::Declared;
 use super::error::EnvironmentError;
+use super::{pins, uv_messages};
 
-/// Airflow's packages, each with the first minor version that is not supported. `leoflow/sdk/refusals.py` has the same
-/// versions and refuses imports.
-const TOO_NEW: [(&str, (u32, u32)); 3] =
-    [("apache-airflow", (3, 4)), ("apache-airflow-core", (3, 4)), ("apache-airflow-task-sdk", (1, 4))];
+/// Major and minor version.
+type Minor = (u32, u32);
+
+/// Airflow's packages, each with the first minor version that is supported and the first newer one that is not.
+/// `leoflow/sdk/refusals.py` has the same versions and refuses imports.
+const SUPPORTED: [(&str, Minor, Minor); 3] = [
+    ("apache-airflow", (3, 0), (3, 4)),
+    ("apache-airflow-core", (3, 0), (3, 4)),
+    ("apache-airflow-task-sdk", (1, 0), (1, 4)),
+];
 const OLDEST: &str = "3.0";
 const NEWEST: &str = "3.3";
 
-/// Upper bounds as constraints in pip's syntax. They have no effect if a project does not require Airflow.
+/// The supported versions as constraints in pip's syntax. They have no effect if a project does not require Airflow.
 pub fn bounds() -> Vec<String> {
-    TOO_NEW.iter().map(|(name, (major, minor))| format!("{name}<{major}.{minor}")).collect()
+    SUPPORTED.iter().map(|(name, from, to)| format!("{name}>={}.{},<{}.{}", from.0, from.1, to.0, to.1)).collect()
 }
 
 /// Checks that this release supports the locked versions of Airflow's packages (name, version).
 pub fn check(packages: &[(String, String)]) -> Result<(), EnvironmentError> {
-    let is_too_new = |(name, versions): &&(String, String)| {
-        let first_unsupported = TOO_NEW.iter().find(|(package, _)| package == name).map(|(_, minor)| *minor);
-        first_unsupported.is_some_and(|limit| {
-            versions.split(" or ").any(|version| minor(version).is_some_and(|locked| locked >= limit))
+    let is_unsupported = |(name, versions): &&(String, String)| {
+        let supported = SUPPORTED.iter().find(|(package, ..)| package == name);
+        supported.is_some_and(|(_, from, to)| {
+            versions.split(" or ").any(|version| minor(version).is_some_and(|locked| !(*from..*to).contains(&locked)))
         })
     };
-    match packages.iter().find(is_too_new).cloned() {
-        Some((package, version)) => Err(EnvironmentError::NewerAirflow { package, version, advice: advice() }),
+    match packages.iter().find(is_unsupported).cloned() {
+        Some((package, version)) => Err(EnvironmentError::UnsupportedAirflow { package, version, advice: advice() }),
         None => Ok(()),
     }
 }
 
-/// Adds advice to an error message of uv if it names one of `bounds`.
-pub fn add_advice(reason: String) -> String {
-    if bounds().iter().any(|bound| reason.contains(bound.as_str())) {
-        format!("{reason}\n{}", advice())
-    } else {
-        reason
+/// Adds advice to an error message of uv if it names one of `bounds`, with the project's lines about Airflow.
+pub fn add_advice(reason: String, declared: &Declared) -> String {
+    if !bounds().iter().any(|bound| reason.contains(bound.as_str())) {
+        return reason;
     }
+    let is_airflow = |line: &&String| SUPPORTED.iter().any(|(name, ..)| pins::name_of(line) == *name);
+    let places = declared.pin_lines().filter(is_airflow).filter_map(|line| {
+        uv_messages::origin_of(line, &declared.origins).map(|origin| format!("\n    {origin}: {line}"))
+    });
+    format!("{reason}\n{}{}", advice(), places.collect::<String>())
 }
 
 fn advice() -> String {
-    let bounds: Vec<String> = bounds().iter().map(|bound| format!("'{bound}'")).collect();
+    let newest: Vec<String> = SUPPORTED.iter().map(|(name, _, to)| format!("'{name}<{}.{}'", to.0, to.1)).collect();
     format!(
-        "This release of Leoflow runs Apache Airflow {OLDEST} to {NEWEST}. Wherever the project lists its dependencies, its \
-         leoflow.yaml may limit the versions of Airflow and of providers:\n    constraints: [{}]",
-        bounds.join(", ")
+        "This release of Leoflow runs Apache Airflow {OLDEST} to {NEWEST}. Leave out lines that require or pin an older one, \
+         and take the newest version of each provider. To leave out newer ones, wherever the project lists its \
+         dependencies, its leoflow.yaml may limit the versions of Airflow and of providers:\n    constraints: [{}]",
+        newest.join(", ")
     )
 }
 
 /// Parses the minor version: `(3, 4)` for `3.4.0rc1`.
-fn minor(version: &str) -> Option<(u32, u32)> {
+fn minor(version: &str) -> Option<Minor> {
     let mut parts = version.split('.').map(|part| part.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok());
     Some((parts.next()??, parts.next()??))
 }
@@ -62,13 +74,14 @@ mod tests {
     }
 
     #[test]
-    fn refuses_an_airflow_newer_than_supported() {
+    fn refuses_other_versions_of_airflow_than_supported() {
         for (name, version) in [
             ("apache-airflow", "3.4.0"),
             ("apache-airflow-core", "3.4.0rc1"),
             ("apache-airflow-core", "3.3.2 or 3.10.0"),
             ("apache-airflow-task-sdk", "1.4.0"),
             ("apache-airflow-task-sdk", "2.0"),
+            ("apache-airflow", "2.11.0"),
         ] {
             let refused = checked(name, version).unwrap_err();
             assert!(refused.starts_with(&format!("{name} {version} would be")), "{refused}");
@@ -76,7 +89,7 @@ mod tests {
         }
         for (name, version) in [
             ("apache-airflow", "3.3.9"),
-            ("apache-airflow", "2.11.0"),
+            ("apache-airflow", "3.0.0"),
             ("apache-airflow-core", "3.0.6"),
             ("apache-airflow-task-sdk", "1.3.2"),
             ("apache-airflow-providers-http", "6.3.0"),
@@ -87,10 +100,17 @@ mod tests {
 
     #[test]
     fn an_unsolvable_bound_names_the_supported_versions() {
-        let bound_error =
-            "Because you require apache-airflow==3.4.* and apache-airflow<3.4, your requirements are unsatisfiable.";
-        assert!(add_advice(bound_error.to_owned()).contains("Apache Airflow 3.0 to 3.3"));
-        assert_eq!(add_advice("no version of x==3.4".to_owned()), "no version of x==3.4");
+        let bound_error = "Because you require apache-airflow==3.4.* and apache-airflow>=3.0,<3.4, your requirements are unsatisfiable.";
+        let line = "apache-airflow==3.4.*".to_owned();
+        let declared = Declared {
+            requirements: vec![line.clone(), "paint".to_owned()],
+            origins: [(line, "p/leoflow.yaml".to_owned())].into(),
+            ..Declared::default()
+        };
+        let advice = add_advice(bound_error.to_owned(), &declared);
+        assert!(advice.contains("Apache Airflow 3.0 to 3.3"), "{advice}");
+        assert!(advice.ends_with("\n    p/leoflow.yaml: apache-airflow==3.4.*"), "{advice}");
+        assert_eq!(add_advice("no version of x==3.4".to_owned(), &declared), "no version of x==3.4");
     }
 
     #[test]
@@ -98,6 +118,9 @@ mod tests {
         let python = include_str!("../package/leoflow/sdk/refusals.py");
         assert!(python.contains("OLDEST, NEWEST = (3, 0), (3, 3)"));
         assert_eq!((OLDEST, NEWEST), ("3.0", "3.3"));
-        assert_eq!(bounds(), ["apache-airflow<3.4", "apache-airflow-core<3.4", "apache-airflow-task-sdk<1.4"]);
+        assert_eq!(
+            bounds(),
+            ["apache-airflow>=3.0,<3.4", "apache-airflow-core>=3.0,<3.4", "apache-airflow-task-sdk>=1.0,<1.4"]
+        );
     }
 }

@@ -129,7 +129,7 @@ impl<'a> Resolution<'a> {
         }
         let here = here.map_err(|error| match error {
             EnvironmentError::Uv(UvError::NoSolution(message) | UvError::Failed(message)) => {
-                EnvironmentError::Unresolvable(airflow_versions::add_advice(self.with_origins(message)))
+                EnvironmentError::Unresolvable(airflow_versions::add_advice(self.with_origins(message), self.declared))
             }
             other => other,
         })?;

@@ -52,14 +52,17 @@ pub fn with_origin(message: &str, file: &Path, text: &str, origins: &BTreeMap<St
         Some(_) => (text.get(..number)?.matches('\n').count(), "`"),
         None => (number.checked_sub(1)?, ""),
     };
-    let requirement = text.lines().nth(line)?;
+    let origin = origin_of(text.lines().nth(line)?, origins)?;
+    let rest = numbers[end..].trim_start_matches(|c: char| c == ':' || c.is_ascii_digit());
+    Some(format!("{before}{origin}{quote}{rest}"))
+}
+
+/// The place of a requirement in the project, such as `FILE:LINE`; without a line number if it has several lines.
+pub fn origin_of(requirement: &str, origins: &BTreeMap<String, String>) -> Option<String> {
     let origin = origins.get(requirement)?;
     let has_requirement = |line: &str| line.contains(requirement.split(" --hash").next().unwrap_or_default());
-    // A requirement over several lines has no line number.
     let number = std::fs::read_to_string(origin).ok().and_then(|text| text.lines().position(has_requirement));
-    let number = number.map(|index| format!(":{}", index + 1)).unwrap_or_default();
-    let rest = numbers[end..].trim_start_matches(|c: char| c == ':' || c.is_ascii_digit());
-    Some(format!("{before}{origin}{number}{quote}{rest}"))
+    Some(format!("{origin}{}", number.map(|index| format!(":{}", index + 1)).unwrap_or_default()))
 }
 
 /// The setting or command of Leoflow that replaces an option of uv.

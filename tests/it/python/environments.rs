@@ -379,6 +379,16 @@ fn a_requirements_file_is_read_as_pip_reads_it() {
         let refused = test.run(&["validate", path]).expect(1).stdout;
         assert!(refused.contains(expected) && refused.contains("p/more.txt:2"), "{refused}");
     }
+    // Another Airflow is refused before anything is installed.
+    more("apache-airflow==2.9.2");
+    let refused = test.run(&["validate", path]).expect(1).stdout;
+    for part in [
+        "you require apache-airflow==2.9.2",
+        "p/more.txt:2: apache-airflow==2.9.2",
+        "runs Apache Airflow 3.0 to 3.3. Leave out lines",
+    ] {
+        assert!(refused.contains(part), "{refused}");
+    }
     // A file with another hash than the pinned one is refused, also if an environment has it.
     more(&format!("paint==1.0 --hash=sha256:{}", "0".repeat(64)));
     let refused = test.run(&["validate", path]).expect(1).stdout;
@@ -416,7 +426,7 @@ fn add_installs_first_and_changes_nothing_on_failure() {
     let user_files: Vec<_> = user_files.map(|entry| entry.file_name()).collect();
     assert_eq!(user_files, ["leoflow"], "uv writes nothing outside of the home");
     let missing = test.run(&["validate", path]).expect(1).stdout;
-    assert!(missing.contains("dependencies: [paint]"), "{missing}");
+    assert!(missing.contains("dependencies: [PACKAGE]"), "{missing}");
     let added = test.run(&["add", "paint", "--project", path, "--json"]).expect(0).json();
     assert_eq!(added["packages"], serde_json::json!(["paint"]));
     let text = std::fs::read_to_string(&file).unwrap();
@@ -443,7 +453,7 @@ fn add_waits_until_the_server_has_imported_the_project() {
     let errors = || test.run(&["dags", "list", "--json"]).expect(0).json()["import_errors"].clone();
     wait_until("the import fails", LIMIT, || errors()[0]["stack_trace"].is_string());
     let hint = errors()[0]["stack_trace"].as_str().unwrap().to_owned();
-    let command = format!("`leoflow --home {} add paint --project p`", test.home.display());
+    let command = format!("`leoflow --home {} add PACKAGE --project p`", test.home.display());
     assert!(hint.contains(&command), "{hint}");
     test.run(&["add", "paint", "--project", "p"]).expect(0);
     assert_eq!(errors(), serde_json::json!([]));
