@@ -1,5 +1,6 @@
 //! Records what the callbacks of a run printed, in the server's log, and which of them failed, there and in the audit log.
 
+use crate::environments::CodeError;
 use crate::state::Core;
 use crate::state::database::DatastoreError;
 use leoflow_base::auth::masking::{HIDDEN, Masker};
@@ -27,8 +28,8 @@ struct Problem {
     report: String,
 }
 
-/// Records how the callbacks of a run ended. The error in `output` is a text for users.
-pub async fn record(core: &Core, run: RunKey, output: Result<ChildOutput, String>) {
+/// Records how the callbacks of a run ended.
+pub async fn record(core: &Core, run: RunKey, output: Result<ChildOutput, CodeError>) {
     let printed = output.as_ref().map_or_else(|_| String::new(), |output| output.printed.clone());
     let problems = problems(output);
     let name = format!("the callback of {} for {}", run.dag_id, run.run_id);
@@ -62,13 +63,11 @@ pub async fn record(core: &Core, run: RunKey, output: Result<ChildOutput, String
 }
 
 /// Returns the callbacks that failed. A process that ended without an answer counts as one.
-fn problems(output: Result<ChildOutput, String>) -> Vec<Problem> {
-    let answer = output.and_then(|output| output.answer().map_err(|error| error.to_string()));
-    let answer: Result<Answer, String> =
-        answer.and_then(|answer| serde_json::from_value(answer).map_err(|error| error.to_string()));
-    match answer {
+fn problems(output: Result<ChildOutput, CodeError>) -> Vec<Problem> {
+    match output.and_then(|output| Ok(serde_json::from_value(output.answer()?)?)) {
         Ok(Answer { problems }) => problems,
-        Err(report) => {
+        Err(error) => {
+            let report = error.to_string();
             // What the process printed follows after the first line.
             let error = report.lines().next().unwrap_or_default().to_owned();
             vec![Problem { callback: None, error, report }]
@@ -87,8 +86,9 @@ fn masked(masker: Option<&mut Masker>, text: &str) -> String {
 mod tests {
     use super::*;
     use leoflow_base::sys::process::reaper::Exit;
+    use leoflow_python::NoResult;
 
-    fn output(result: &str, printed: &str) -> Result<ChildOutput, String> {
+    fn output(result: &str, printed: &str) -> Result<ChildOutput, CodeError> {
         Ok(ChildOutput { result: result.into(), exit: Exit::Code(3), printed: printed.to_owned() })
     }
 
@@ -99,7 +99,7 @@ mod tests {
         assert_eq!(died.len(), 1);
         assert!(died[0].error.starts_with("the process ended before it answered") && !died[0].error.contains("hello"));
         assert!(died[0].report.ends_with("It printed:\nhello"), "{died:?}");
-        let late = problems(Err("It took too long\n\nIt printed:\nhello".to_owned()));
+        let late = problems(Err(NoResult::Transient("It took too long\n\nIt printed:\nhello".to_owned()).into()));
         assert_eq!((&late[0].callback, late[0].error.as_str()), (&None, "It took too long"));
     }
 

@@ -7,7 +7,7 @@ pub(crate) mod providers;
 pub(crate) mod questions;
 pub(crate) mod slot_policy;
 
-use crate::environments::Environments;
+use crate::environments::{CodeError, Environments};
 use crate::state::Core;
 use jiff::Timestamp;
 use leoflow_engine::schedule::timetable::{Info, Interval, Restriction};
@@ -76,8 +76,8 @@ impl DagCode {
         let _ = self.questions.set(questions);
     }
 
-    fn questions(&self) -> Result<&Questions, String> {
-        self.questions.get().ok_or_else(|| "no workspace is configured".to_owned())
+    fn questions(&self) -> Result<&Questions, CodeError> {
+        self.questions.get().ok_or(CodeError::NoWorkspace)
     }
 
     /// Returns the workspace; `None` without one, and before the scheduler starts. Then no code runs.
@@ -86,9 +86,9 @@ impl DagCode {
     }
 
     /// Runs the code of a DAG version to answer `question`, which holds its kind and parameters, and returns the answer
-    /// as JSON. The error is a text for users.
-    async fn ask(&self, version_id: i64, dag_id: &str, question: Value) -> Result<Value, String> {
-        self.run(version_id, dag_id, question, Value::Null, None).await?.answer().map_err(|error| error.to_string())
+    /// as JSON.
+    async fn ask(&self, version_id: i64, dag_id: &str, question: Value) -> Result<Value, CodeError> {
+        Ok(self.run(version_id, dag_id, question, Value::Null, None).await?.answer()?)
     }
 
     /// Like `ask`, but returns the output of the process. `spec` is the callback to run, or null; `token` is that of the
@@ -100,11 +100,11 @@ impl DagCode {
         question: Value,
         spec: Value,
         token: Option<&str>,
-    ) -> Result<ChildOutput, String> {
+    ) -> Result<ChildOutput, CodeError> {
         let questions = self.questions()?;
         let version = {
-            let client = self.core.database.get().await.map_err(|error| error.to_string())?;
-            versions::version(&*client, version_id).await.map_err(|error| error.to_string())?
+            let client = self.core.database.get().await?;
+            versions::version(&*client, version_id).await?
         };
         let VersionCode { file, roots, folders, sources } =
             VersionCode::of(questions.workspace(), &version.relative_fileloc, &version.sources);
@@ -127,13 +127,13 @@ impl DagCode {
         last: Option<Interval>,
         restriction: Restriction,
         count: usize,
-    ) -> Result<Vec<Info>, String> {
+    ) -> Result<Vec<Info>, CodeError> {
         let question = json!({
             "kind": "next", "last": last.map(|last| [last.start, last.end]), "earliest": restriction.earliest,
             "latest": restriction.latest, "catchup": restriction.catchup, "count": count,
         });
         let answer = self.ask(version_id, dag_id, question).await?;
-        let infos: Infos = serde_json::from_value(answer).map_err(|error| error.to_string())?;
+        let infos: Infos = serde_json::from_value(answer)?;
         Ok(infos.infos.into_iter().map(Info::from).collect())
     }
 
@@ -143,14 +143,14 @@ impl DagCode {
         version_id: i64,
         dag_id: &str,
         run_after: Timestamp,
-    ) -> Result<Interval, String> {
+    ) -> Result<Interval, CodeError> {
         #[derive(Deserialize)]
         struct Answer {
             interval: (Timestamp, Timestamp),
         }
         let question = json!({"kind": "manual", "run_after": run_after});
         let answer = self.ask(version_id, dag_id, question).await?;
-        let Answer { interval: (start, end) } = serde_json::from_value(answer).map_err(|error| error.to_string())?;
+        let Answer { interval: (start, end) } = serde_json::from_value(answer)?;
         Ok(Interval { start, end })
     }
 

@@ -1,5 +1,6 @@
 //! Caches the Airflow providers installed in environments.
 
+use crate::environments::CodeError;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -41,14 +42,14 @@ impl ProviderCache {
     pub async fn get(
         &self,
         hash: &str,
-        query: impl Future<Output = Result<Vec<Provider>, String>> + Send + 'static,
-    ) -> Result<Arc<Vec<Provider>>, String> {
+        query: impl Future<Output = Result<Vec<Provider>, CodeError>> + Send + 'static,
+    ) -> Result<Arc<Vec<Provider>>, CodeError> {
         let cell = self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(hash.to_owned()).or_default().clone();
         if let Some(providers) = cell.get() {
             return Ok(providers.clone());
         }
         let task = tokio::spawn(async move { cell.get_or_try_init(async || query.await.map(Arc::new)).await.cloned() });
-        task.await.map_err(|error| error.to_string())?
+        task.await?
     }
 }
 
@@ -62,18 +63,18 @@ mod tests {
     async fn a_query_survives_its_caller_and_runs_once() {
         let cache = ProviderCache::default();
         let (answer_sender, answer_receiver) = oneshot::channel();
-        let query = async move { answer_receiver.await.map_err(|_| "no receiver".to_owned()) };
+        let query = async move { answer_receiver.await.map_err(|_| CodeError::ShuttingDown) };
         assert!(tokio::time::timeout(Duration::from_millis(10), cache.get("a", query)).await.is_err());
         answer_sender.send(Vec::new()).expect("the query is still running");
-        let second_result = cache.get("a", async { Err("asked again".to_owned()) }).await;
+        let second_result = cache.get("a", async { Err(CodeError::NoWorkspace) }).await;
         assert!(second_result.is_ok_and(|providers| providers.is_empty()));
     }
 
     #[tokio::test]
     async fn errors_are_not_cached_and_environments_are_separate() {
         let cache = ProviderCache::default();
-        assert_eq!(cache.get("a", async { Err("busy".to_owned()) }).await.err().as_deref(), Some("busy"));
+        assert!(matches!(cache.get("a", async { Err(CodeError::NoWorkspace) }).await, Err(CodeError::NoWorkspace)));
         assert!(cache.get("a", async { Ok(Vec::new()) }).await.is_ok());
-        assert_eq!(cache.get("b", async { Err("busy".to_owned()) }).await.err().as_deref(), Some("busy"));
+        assert!(matches!(cache.get("b", async { Err(CodeError::NoWorkspace) }).await, Err(CodeError::NoWorkspace)));
     }
 }

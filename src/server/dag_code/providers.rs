@@ -2,6 +2,7 @@
 
 use super::DagCode;
 use super::provider_cache::Provider;
+use crate::environments::CodeError;
 use leoflow_engine::store::dag::environments as store;
 use leoflow_python::Interpreter;
 use leoflow_python::environments;
@@ -22,9 +23,8 @@ pub struct ConnectionTest {
 }
 
 impl DagCode {
-    /// Lists each provider once, in the newest environment's version, ordered by package name. The error is a text for
-    /// users.
-    pub async fn list_providers(self: &Arc<Self>) -> Result<Vec<Provider>, String> {
+    /// Lists each provider once, in the newest environment's version, ordered by package name.
+    pub async fn list_providers(self: &Arc<Self>) -> Result<Vec<Provider>, CodeError> {
         let mut by_package = BTreeMap::new();
         for (_, providers) in self.providers_by_environment().await? {
             for provider in providers.iter() {
@@ -39,7 +39,7 @@ impl DagCode {
         self: &Arc<Self>,
         connection_id: &str,
         conn_type: &str,
-    ) -> Result<Option<ConnectionTest>, String> {
+    ) -> Result<Option<ConnectionTest>, CodeError> {
         for (interpreter, providers) in self.providers_by_environment().await? {
             let has_hook =
                 |provider: &&Provider| provider.connection_types.iter().any(|kind| kind.connection_type == conn_type);
@@ -47,8 +47,12 @@ impl DagCode {
             let question = json!({"kind": "test_connection", "connection_id": connection_id});
             let result = self.ask_environment(interpreter, question).await;
             // A test that hangs times out like every child.
-            let result =
-                result.unwrap_or_else(|message| ConnectionTest { status: false, message, provider: String::new() });
+            let failed = |error: CodeError| ConnectionTest {
+                status: false,
+                message: error.to_string(),
+                provider: String::new(),
+            };
+            let result = result.unwrap_or_else(failed);
             return Ok(Some(ConnectionTest {
                 provider: format!("{} {}", provider.package_name, provider.version),
                 ..result
@@ -59,10 +63,10 @@ impl DagCode {
 
     /// Lists the providers of the environments in use, newest environment first. Environments that are missing or
     /// cannot be queried are skipped.
-    async fn providers_by_environment(self: &Arc<Self>) -> Result<Vec<(Interpreter, Arc<Vec<Provider>>)>, String> {
+    async fn providers_by_environment(self: &Arc<Self>) -> Result<Vec<(Interpreter, Arc<Vec<Provider>>)>, CodeError> {
         let environments_in_use = {
-            let client = self.core.database.get().await.map_err(|error| error.to_string())?;
-            store::all(&*client).await.map_err(|error| error.to_string())?
+            let client = self.core.database.get().await?;
+            store::all(&*client).await?
         };
         let mut by_environment = Vec::new();
         for environment in environments_in_use.into_iter().filter(|environment| !environment.dags.is_empty()) {
@@ -80,7 +84,7 @@ impl DagCode {
         Ok(by_environment)
     }
 
-    async fn query_providers(self: Arc<Self>, interpreter: Interpreter) -> Result<Vec<Provider>, String> {
+    async fn query_providers(self: Arc<Self>, interpreter: Interpreter) -> Result<Vec<Provider>, CodeError> {
         #[derive(Deserialize)]
         struct Answer {
             providers: Vec<Provider>,
@@ -94,13 +98,13 @@ impl DagCode {
         &self,
         interpreter: Interpreter,
         question: Value,
-    ) -> Result<T, String> {
+    ) -> Result<T, CodeError> {
         let questions = self.questions()?;
         let options = json!({
             "path": "", "roots": [], "work_in": [questions.workspace()], "sources": {}, "settings": null, "dag_id": "",
             "question": question, "spec": null, "socket": self.core.own_socket(),
         });
-        let answer = questions.ask(interpreter, options).await?.answer().map_err(|error| error.to_string())?;
-        serde_json::from_value(answer).map_err(|error| error.to_string())
+        let answer = questions.ask(interpreter, options).await?.answer()?;
+        Ok(serde_json::from_value(answer)?)
     }
 }

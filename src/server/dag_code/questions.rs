@@ -2,7 +2,8 @@
 
 use super::child_slots::ChildSlots;
 use super::slot_policy::Pace;
-use leoflow_python::{ChildOutput, Children, Interpreter, Job};
+use crate::environments::CodeError;
+use leoflow_python::{ChildOutput, Children, Interpreter, Job, NoResult};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -20,7 +21,7 @@ pub struct Questions {
 struct PendingQuestion {
     interpreter: Interpreter,
     options: Value,
-    answer: oneshot::Sender<Result<ChildOutput, String>>,
+    answer: oneshot::Sender<Result<ChildOutput, NoResult>>,
 }
 
 impl Questions {
@@ -35,12 +36,12 @@ impl Questions {
         &self.workspace
     }
 
-    /// Runs a child with these options and returns its output. The error is a text for users.
-    pub async fn ask(&self, interpreter: Interpreter, options: Value) -> Result<ChildOutput, String> {
+    /// Runs a child with these options and returns its output.
+    pub async fn ask(&self, interpreter: Interpreter, options: Value) -> Result<ChildOutput, CodeError> {
         let (answer, answered) = oneshot::channel();
-        let shutting_down = "the server is shutting down".to_owned();
-        self.sender.send(PendingQuestion { interpreter, options, answer }).map_err(|_| shutting_down.clone())?;
-        answered.await.map_err(|_| shutting_down)?
+        let question = PendingQuestion { interpreter, options, answer };
+        self.sender.send(question).map_err(|_| CodeError::ShuttingDown)?;
+        Ok(answered.await.map_err(|_| CodeError::ShuttingDown)??)
     }
 }
 
@@ -55,7 +56,7 @@ async fn answer(children: Rc<Children>, slots: Rc<ChildSlots>, mut questions: Un
                 async move { children.run(interpreter, Job::Ask, options, &used).await }
             });
             tokio::select! {
-                outcome = run => drop(answer.send(outcome.result.map_err(|error| error.to_string()))),
+                outcome = run => drop(answer.send(outcome.result)),
                 // The caller no longer waits.
                 () = answer.closed() => {}
             }

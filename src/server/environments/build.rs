@@ -1,6 +1,6 @@
 //! Builds of environments, with their progress and retries.
 
-use super::{BuildState, Environment, Environments, retry_delay, upkeep};
+use super::{BuildState, CodeError, Environment, Environments, retry_delay, upkeep};
 use leoflow_base::home::progress::Progress;
 use leoflow_base::sys::blocking;
 use leoflow_engine::store::dag::environments as store;
@@ -8,7 +8,6 @@ use leoflow_engine::store::events::Event;
 use leoflow_python::environments::{self, Declared, Lock};
 use leoflow_python::{Interpreter, Python};
 use std::sync::Arc;
-use tokio::sync::SemaphorePermit;
 use tracing::{info, warn};
 
 impl Environments {
@@ -27,7 +26,7 @@ impl Environments {
                 self.set(&inputs, &declared, &python, BuildState::Ready(environment));
                 return self.changed.notify_one();
             }
-            Err(reason) => reason,
+            Err(error) => error.to_string(),
         };
         warn!("failed to build the environment of {}: {reason}", declared.requirements.join(", "));
         self.core.changes.publish(Some(&Event::Dags));
@@ -50,8 +49,8 @@ impl Environments {
         python: &Python,
         lock: Option<Lock>,
         plain: &Interpreter,
-    ) -> Result<Environment, String> {
-        let _building = self.build_permit().await?;
+    ) -> Result<Environment, CodeError> {
+        let _building = self.builds.acquire().await;
         let (this, inputs_copy) = (self.clone(), inputs.to_owned());
         let (declared, python) = (declared.clone(), python.clone());
         let work = move || {
@@ -65,14 +64,9 @@ impl Environments {
             };
             environments::ensure(&this.core.home, &declared, &python, lock, &report)
         };
-        let (lock, folder) = blocking::run(work).await.map_err(|error| error.to_string())??;
-        let client = self.core.database.get().await.map_err(|error| error.to_string())?;
-        store::choose(&*client, inputs, &lock).await.map_err(|error| error.to_string())?;
+        let (lock, folder) = blocking::run(work).await??;
+        let client = self.core.database.get().await?;
+        store::choose(&*client, inputs, &lock).await?;
         Ok(Environment { hash: Some(lock.hash()), interpreter: plain.in_environment(&folder) })
-    }
-
-    /// Waits until another build may begin.
-    pub(super) async fn build_permit(&self) -> Result<SemaphorePermit<'_>, String> {
-        self.builds.acquire().await.map_err(|error| error.to_string())
     }
 }

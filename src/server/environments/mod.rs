@@ -4,6 +4,7 @@
 
 mod availability;
 mod build;
+mod error;
 mod python;
 pub mod upkeep;
 mod uv;
@@ -12,6 +13,7 @@ use self::python::NoPython;
 use crate::state::Core;
 use crate::state::database::DatastoreError;
 pub use availability::{Availability, Environment, RequiredEnvironment};
+pub use error::CodeError;
 use leoflow_base::sys::blocking;
 use leoflow_engine::store::dag::environments as store;
 use leoflow_engine::store::events::Event;

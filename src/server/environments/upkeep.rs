@@ -1,6 +1,6 @@
 //! Maintains environments: rebuilds them for older DAG versions, updates them, and removes unused ones.
 
-use super::{BuildState, Environment, Environments};
+use super::{BuildState, CodeError, Environment, Environments};
 use leoflow_base::home::progress::Progress;
 use leoflow_base::sys::blocking;
 use leoflow_engine::store::dag::environments as store;
@@ -44,25 +44,25 @@ fn log_warnings(progress: Progress) {
 
 impl Environments {
     /// Returns the environment that a DAG version runs with; rebuilds a missing one and waits for it.
-    pub async fn with_hash(&self, hash: &str) -> Result<Environment, String> {
+    pub async fn with_hash(&self, hash: &str) -> Result<Environment, CodeError> {
         let plain = self.interpreter.get().await?;
         if let Some(environment) = self.find_on_disk(hash.to_owned(), &plain).await {
             return Ok(environment);
         }
         let lock = {
-            let client = self.core.database.get().await.map_err(|error| error.to_string())?;
-            store::get(&*client, hash).await.map_err(|error| error.to_string())?
+            let client = self.core.database.get().await?;
+            store::get(&*client, hash).await?
         };
-        let _building = self.build_permit().await?;
+        let _building = self.builds.acquire().await;
         let (home, plain_interpreter, lock) = (self.core.home.clone(), plain.clone(), self.with_variables(lock));
-        let work = move || -> Result<PathBuf, String> {
+        let work = move || {
             // Requires the Python of the lock, not any of the declared range.
             let declared = Declared { python: vec![lock.python.clone()], ..lock.declared.clone() };
             let python =
                 environments::choose_or_install(&home, &declared, &plain_interpreter.python()?, &log_warnings)?;
-            Ok(environments::environment_of_lock(&home, &lock, &python, &log_warnings)?)
+            environments::environment_of_lock(&home, &lock, &python, &log_warnings)
         };
-        let folder = blocking::run(work).await.map_err(|error| error.to_string())??;
+        let folder = blocking::run(work).await??;
         Ok(Environment { hash: Some(hash.to_owned()), interpreter: plain.in_environment(&folder) })
     }
 
@@ -81,7 +81,7 @@ impl Environments {
         &self,
         is_selected: impl Fn(&Path) -> bool,
         renewal: Renewal,
-    ) -> Result<(Vec<(Lock, Lock)>, Vec<String>), String> {
+    ) -> Result<(Vec<(Lock, Lock)>, Vec<String>), CodeError> {
         let plain = self.interpreter.get().await?;
         self.clear_failed_downloads();
         let (mut changes, mut problems) = (Vec::new(), Vec::new());
@@ -91,11 +91,11 @@ impl Environments {
                 // There is no Python yet; the next request looks for one again.
                 continue;
             }
-            let before = self.find_built(&inputs, &plain).await.map_err(|error| error.to_string())?.0;
+            let before = self.find_built(&inputs, &plain).await?.0;
             let kept = before.clone().filter(|_| renewal == Renewal::Reinstall);
             match self.renew(&inputs, (&declared, &python), kept, &plain).await {
                 Ok(lock) => changes.extend(before.map(|before| (before, lock))),
-                Err(reason) => problems.push(reason),
+                Err(error) => problems.push(error.to_string()),
             }
         }
         self.changed.notify_one();
@@ -125,8 +125,8 @@ impl Environments {
         (declared, python): (&Declared, &Python),
         kept: Option<Lock>,
         plain: &Interpreter,
-    ) -> Result<Lock, String> {
-        let _building = self.build_permit().await?;
+    ) -> Result<Lock, CodeError> {
+        let _building = self.builds.acquire().await;
         let (home, python_copy, declared_copy) = (self.core.home.clone(), python.clone(), declared.clone());
         let work = move || match kept {
             Some(mut lock) => {
@@ -136,9 +136,9 @@ impl Environments {
             }
             None => environments::renew(&home, &declared_copy, &python_copy, &log_warnings),
         };
-        let (lock, folder) = blocking::run(work).await.map_err(|error| error.to_string())??;
-        let client = self.core.database.get().await.map_err(|error| error.to_string())?;
-        store::choose(&*client, inputs, &lock).await.map_err(|error| error.to_string())?;
+        let (lock, folder) = blocking::run(work).await??;
+        let client = self.core.database.get().await?;
+        store::choose(&*client, inputs, &lock).await?;
         let environment = Environment { hash: Some(lock.hash()), interpreter: plain.in_environment(&folder) };
         self.set(inputs, declared, python, BuildState::Ready(environment));
         Ok(lock)
@@ -146,22 +146,22 @@ impl Environments {
 
     /// Removes, or with `Pruning::ListOnly` lists, the environments that no file requires, no unfinished run needs, and
     /// that were unused for `unused_for`.
-    pub async fn prune(&self, unused_for: Duration, pruning: Pruning) -> Result<Pruned, String> {
+    pub async fn prune(&self, unused_for: Duration, pruning: Pruning) -> Result<Pruned, CodeError> {
         let home = self.core.home.clone();
         let begin = move || Cleanup::begin(&home, pruning);
-        let cleanup = blocking::run(begin).await.map_err(|error| error.to_string())??;
+        let cleanup = blocking::run(begin).await??;
         // Read after `Cleanup::begin`, because a build that ended before it may have changed which environments are in
         // use.
         let in_use = InUse { locks: self.locks_in_use().await?, pythons: self.pythons_in_use().await };
         let home = self.core.home.clone();
         let work = move || cleanup.prune(&home, &in_use, unused_for);
-        Ok(blocking::run(work).await.map_err(|error| error.to_string())??)
+        Ok(blocking::run(work).await??)
     }
 
     /// Returns the hashes of the locks in use, with their Python versions.
-    async fn locks_in_use(&self) -> Result<HashMap<String, String>, String> {
-        let client = self.core.database.get().await.map_err(|error| error.to_string())?;
-        let mut in_use = store::in_use(&*client).await.map_err(|error| error.to_string())?;
+    async fn locks_in_use(&self) -> Result<HashMap<String, String>, CodeError> {
+        let client = self.core.database.get().await?;
+        let mut in_use = store::in_use(&*client).await?;
         for required in self.required() {
             // No stored DAG uses these yet: files are about to be parsed with them.
             if let Some(hash) = required.hash {
@@ -182,7 +182,7 @@ impl Environments {
     /// Rebuilds environments on a managed Python that has a newer patch release, such as after an upgrade with a newer
     /// uv, and parses their files again.
     async fn renew_managed(&self) {
-        let Ok(_building) = self.build_permit().await else { return };
+        let _building = self.builds.acquire().await;
         let in_use: Vec<String> = match self.locks_in_use().await {
             Ok(locks) => locks.into_keys().collect(),
             Err(reason) => return warn!("cannot check Pythons for updates: {reason}"),

@@ -52,7 +52,7 @@ pub async fn list(State(state): Shared) -> Result<Json<Value>, ApiError> {
 pub async fn build(State(state): Shared, Id(hash): Id) -> Result<Json<Value>, ApiError> {
     let mut shutting_down = state.core.changes.shutting_down.subscribe();
     tokio::select! {
-        built = state.environments.with_hash(&hash) => Ok(Json(json!({"problem": built.err()}))),
+        built = state.environments.with_hash(&hash) => Ok(Json(json!({"problem": built.err().map(|error| error.to_string())}))),
         _ = shutting_down.wait_for(|is_set| *is_set) => Err(ApiError::retry_later("The server is shutting down")),
     }
 }
@@ -81,7 +81,7 @@ pub async fn update(State(state): Shared, body: Result<Json<Update>, JsonRejecti
     };
     let renewal = if reinstall { Renewal::Reinstall } else { Renewal::Resolve };
     let updated = state.environments.update(is_selected, renewal).await;
-    let (changes, problems) = updated.map_err(ApiError::conflict)?;
+    let (changes, problems) = updated.map_err(|error| ApiError::conflict(error.to_string()))?;
     let lines: Vec<String> = changes.iter().flat_map(|(before, after)| differences(before, after)).collect();
     let reinstalled = if reinstall { changes.len() } else { 0 };
     Ok(Json(json!({"changes": lines, "problems": problems, "reinstalled": reinstalled})))
@@ -117,6 +117,6 @@ pub async fn prune(
         .environments
         .prune(Duration::ZERO, if dry_run { Pruning::ListOnly } else { Pruning::Remove })
         .await
-        .map_err(ApiError::conflict)?;
+        .map_err(|error| ApiError::conflict(error.to_string()))?;
     Ok(Json(json!({"removed": pruned.removed, "locked": pruned.locked})))
 }

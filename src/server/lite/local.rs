@@ -117,7 +117,7 @@ pub async fn test_connection(State(state): Shared, Id(id): Id) -> Result<Json<se
     let connection = connections::get(&*client, &state.core.cipher, &id, ReadFor::Reading).await?;
     drop(client);
     let result = state.dag_code.test_connection(&id, &connection.conn_type).await;
-    let result = result.map_err(|reason| ApiError::new(StatusCode::BAD_GATEWAY, reason))?;
+    let result = result.map_err(|error| ApiError::new(StatusCode::BAD_GATEWAY, error.to_string()))?;
     Ok(Json(match result {
         None => serde_json::json!({"tested": false}),
         Some(ConnectionTest { status, message, provider }) => {

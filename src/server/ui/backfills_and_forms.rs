@@ -83,7 +83,7 @@ const STANDARD_FIELDS: [(&str, &str); 6] = [
 /// `/ui/connections/hook_meta`: forms of the projects' providers, and of common types without a provider.
 pub async fn hook_meta(State(state): Shared) -> Result<Json<Value>, ApiError> {
     let providers = state.dag_code.list_providers().await;
-    let providers = providers.map_err(|reason| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, reason))?;
+    let providers = providers.map_err(|error| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
     let mut forms: BTreeMap<String, Value> = BTreeMap::new();
     for kind in providers.iter().flat_map(|provider| &provider.connection_types) {
         let (hidden, relabeled) = (&kind.behaviour["hidden_fields"], &kind.behaviour["relabeling"]);

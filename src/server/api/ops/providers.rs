@@ -34,7 +34,7 @@ pub async fn list(
 ) -> Result<Json<ProviderCollectionResponse>, ApiError> {
     let page = params.page()?;
     let providers = state.dag_code.list_providers().await;
-    let providers = providers.map_err(|reason| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, reason))?;
+    let providers = providers.map_err(|error| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
     let view = |provider: &Provider| ProviderResponse {
         package_name: provider.package_name.clone(),
         description: provider.description.clone(),

@@ -130,7 +130,9 @@ async fn planned_runs(code: &DagCode, dag: &Dag, request: &BackfillRequest) -> R
     let problem = |text: String| ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, text);
     if timetable.is_custom() {
         let infos = code.next_runs(dag.version_id, &dag.dag_id, None, restriction, MAX_CUSTOM_RUNS + 1).await;
-        runs.extend(infos.map_err(problem)?.into_iter().take_while(|info| info.run_after < now));
+        runs.extend(
+            infos.map_err(|error| problem(error.to_string()))?.into_iter().take_while(|info| info.run_after < now),
+        );
         if runs.len() > MAX_CUSTOM_RUNS {
             return Err(problem(too_many(&format!("more than {MAX_CUSTOM_RUNS}"), MAX_CUSTOM_RUNS)));
         }

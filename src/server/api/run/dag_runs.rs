@@ -141,7 +141,7 @@ pub async fn custom_interval(
         return Ok(None);
     }
     let interval = state.dag_code.manual_interval(dag.version_id, dag_id, date).await;
-    let interval = interval.map_err(ApiError::bad_request)?;
+    let interval = interval.map_err(|error| ApiError::bad_request(error.to_string()))?;
     Ok(Some((interval.start, interval.end)))
 }
 
