@@ -8,7 +8,7 @@ use crate::http::body::bad_body;
 use crate::http::openapi::answers::Accepted;
 use crate::http::request::Segments;
 use crate::pages::{page, with_home};
-use crate::release::own_program::{answer, ask, find, newest};
+use crate::release::own_program::{ask, find, newest};
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
@@ -28,7 +28,7 @@ pub async fn list(State(state): Shared) -> Result<Json<Value>, ApiError> {
 }
 
 async fn backup_list(state: &AppState) -> Result<Value, ApiError> {
-    answer(&state.core.home, &["lite", "backups", "list"]).await
+    ask(&state.core.home, &["lite", "backups", "list"]).await
 }
 
 async fn begin(state: &AppState) -> Result<Operation, ApiError> {
@@ -113,9 +113,9 @@ pub async fn backups_page(State(state): Shared) -> Result<Html<String>, ApiError
 
 /// Renders the page; `refused` is the reason why the previous request was refused.
 async fn show(state: &AppState, refused: Option<&str>) -> Result<Html<String>, ApiError> {
-    let (backups, reason) = match ask(&state.core.home, &["lite", "backups", "list"]).await {
+    let (backups, reason) = match backup_list(state).await {
         Ok(found) => (found["backups"].as_array().cloned().unwrap_or_default(), None),
-        Err(reason) => (Vec::new(), Some(reason)),
+        Err(error) => (Vec::new(), Some(error.message())),
     };
     let backups: Vec<Value> = backups.iter().map(row).collect();
     let operation = newest(&state.core.home).await;

@@ -5,7 +5,7 @@ use crate::app_state::{AppState, Shared};
 use crate::http::api_error::ApiError;
 use crate::http::query::{Kind, Parameter, Query, QueryParams};
 use crate::pages::{page, with_home};
-use crate::release::own_program::{answer, ask, newest};
+use crate::release::own_program::{ask, newest};
 use axum::Json;
 use axum::extract::State;
 use axum::response::Html;
@@ -14,17 +14,17 @@ use serde_json::{Value, json};
 
 /// `GET /api/lite/releases`: the installed releases, and the history of upgrades and rollbacks.
 pub async fn list(State(state): Shared) -> Result<Json<Value>, ApiError> {
-    answer(&state.core.home, &["versions"]).await.map(Json)
+    ask(&state.core.home, &["versions"]).await.map(Json)
 }
 
 /// `GET /api/lite/releases/plan`: what an upgrade would do.
 pub async fn plan(State(state): Shared) -> Result<Json<Value>, ApiError> {
-    answer(&state.core.home, &["upgrade", "--dry-run"]).await.map(Json)
+    ask(&state.core.home, &["upgrade", "--dry-run"]).await.map(Json)
 }
 
 /// `GET /api/lite/doctor`.
 pub async fn doctor(State(state): Shared) -> Result<Json<Value>, ApiError> {
-    answer(&state.core.home, &["doctor"]).await.map(Json)
+    ask(&state.core.home, &["doctor"]).await.map(Json)
 }
 
 pub struct ReleasesQuery;
@@ -42,31 +42,31 @@ pub async fn releases_page(State(state): Shared, params: QueryParams<ReleasesQue
             false => Ok(None),
         }
     };
-    let (versions, plan) = tokio::join!(ask(&state.core.home, &["versions"]), plan);
-    let page = render_releases(&state.core.instance_name(), versions, plan, newest(&state.core.home).await.as_ref())?;
-    Ok(with_home(page, &state.core.home))
+    show(&state, plan).await
 }
 
 /// Renders the page of releases with the reason why a request was refused.
-pub async fn error_page(state: &AppState, refused: &str) -> Result<Html<String>, ApiError> {
-    let versions = ask(&state.core.home, &["versions"]).await;
-    let page = render_releases(
-        &state.core.instance_name(),
-        versions,
-        Err(refused.to_owned()),
-        newest(&state.core.home).await.as_ref(),
-    )?;
+pub async fn error_page(state: &AppState, refused: ApiError) -> Result<Html<String>, ApiError> {
+    show(state, async { Err(refused) }).await
+}
+
+async fn show(
+    state: &AppState,
+    plan: impl Future<Output = Result<Option<Value>, ApiError>>,
+) -> Result<Html<String>, ApiError> {
+    let (versions, plan) = tokio::join!(ask(&state.core.home, &["versions"]), plan);
+    let operation = newest(&state.core.home).await;
+    let page = render_releases(&state.core.instance_name(), versions, plan, operation.as_ref())?;
     Ok(with_home(page, &state.core.home))
 }
 
 fn render_releases(
     instance: &str,
-    versions: Result<Value, String>,
-    plan: Result<Option<Value>, String>,
+    versions: Result<Value, ApiError>,
+    plan: Result<Option<Value>, ApiError>,
     operation: Option<&Operation>,
 ) -> Result<Html<String>, ApiError> {
-    let reasons: Vec<&String> = [versions.as_ref().err(), plan.as_ref().err()].into_iter().flatten().collect();
-    let reason = json!(reasons.first());
+    let reason = versions.as_ref().err().or(plan.as_ref().err()).map(ApiError::message);
     let found = versions.unwrap_or_default();
     let row = |one: &Value| {
         json!({
@@ -130,7 +130,7 @@ pub async fn doctor_page(State(state): Shared) -> Result<Html<String>, ApiError>
     Ok(with_home(page, &state.core.home))
 }
 
-fn render_doctor(instance: &str, found: Result<Value, String>) -> Result<Html<String>, ApiError> {
+fn render_doctor(instance: &str, found: Result<Value, ApiError>) -> Result<Html<String>, ApiError> {
     // A warning is not a failure, as in the terminal.
     let (verdict, summary) = match &found {
         Ok(found) if found["ok"] == true => ("healthy", "all checks passed"),
@@ -139,7 +139,7 @@ fn render_doctor(instance: &str, found: Result<Value, String>) -> Result<Html<St
     };
     let (checks, reason) = match found {
         Ok(found) => (found["checks"].clone(), None),
-        Err(reason) => (json!([]), Some(reason)),
+        Err(error) => (json!([]), Some(error.message())),
     };
     page("doctor.html", instance, json!({"checks": checks, "verdict": verdict, "summary": summary, "reason": reason}))
 }
@@ -164,7 +164,7 @@ mod tests {
         for part in ["leoflow upgrade 0.2.0", "7.0 MB", "postgres 18: download, 9.0 MB", "V0002__more (reversible)"] {
             assert!(page.contains(part), "{part}: {page}");
         }
-        let Html(page) = render_releases("one", Err("no answer".to_owned()), Ok(None), None).unwrap();
+        let Html(page) = render_releases("one", Err(ApiError::retry_later("no answer")), Ok(None), None).unwrap();
         assert!(page.contains("no answer") && page.contains("Check for a newer release"), "{page}");
     }
 
@@ -174,7 +174,7 @@ mod tests {
         for (found, summary) in [
             (Ok(json!({"ok": true, "checks": [check]})), "all checks passed"),
             (Ok(json!({"ok": false, "checks": [check]})), "problems found"),
-            (Err("it cannot".to_owned()), "unknown"),
+            (Err(ApiError::retry_later("it cannot")), "unknown"),
         ] {
             let Html(page) = render_doctor("one", found).unwrap();
             assert!(page.contains(summary), "{summary}: {page}");

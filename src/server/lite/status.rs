@@ -47,7 +47,7 @@ pub async fn status_page(State(state): Shared) -> Result<Html<String>, ApiError>
     let backups = storage::backups(backup_list, verified_at);
     let (tasks, tasks_problem) = match tasks {
         Ok(tasks) => (Some(tasks), None),
-        Err(problem) => (None, Some(problem)),
+        Err(error) => (None, Some(error.message())),
     };
     let config = state.core.config();
     let instance = config::instance_name(config.as_ref());
@@ -103,8 +103,8 @@ struct Tasks {
     failed_callback: Option<LoggedEvent>,
 }
 
-/// Reads the facts about tasks. The error is a message for the user.
-async fn tasks(state: &AppState, window: Window) -> Result<Tasks, String> {
+/// Reads the facts about tasks.
+async fn tasks(state: &AppState, window: Window) -> Result<Tasks, ApiError> {
     let query = async {
         let mut client = state.core.database.get().await?;
         // Never committed. The statement timeout makes PostgreSQL cancel slow queries too.
@@ -112,7 +112,7 @@ async fn tasks(state: &AppState, window: Window) -> Result<Tasks, String> {
         backlog::limit_statement_time(&transaction, DATASTORE_TIMEOUT).await?;
         let errors = Listing::default().with_page(Page::first(NAMED_FILES));
         let errors = import_errors::list(&transaction, errors).await?;
-        Ok::<_, ApiError>(Tasks {
+        Ok(Tasks {
             finished: overview::finished_tasks(&transaction, (window.start, window.end), chart::BAR_DURATION).await?,
             backlog: backlog::backlog(&transaction, Timestamp::now()).await?,
             pools: pools::list(&transaction, Listing::default()).await?.rows,
@@ -122,18 +122,18 @@ async fn tasks(state: &AppState, window: Window) -> Result<Tasks, String> {
             failed_callback: event_log::failed_callbacks(&transaction, None, window.start).await?.into_iter().next(),
         })
     };
-    match tokio::time::timeout(DATASTORE_TIMEOUT, query).await {
-        Ok(tasks) => tasks.map_err(|error| error.message()),
-        Err(_) => Err(format!("The datastore did not answer within {} seconds", DATASTORE_TIMEOUT.as_secs())),
-    }
+    let limit = DATASTORE_TIMEOUT.as_secs();
+    let late = |_| Err(ApiError::retry_later(&format!("The datastore did not answer within {limit} seconds")));
+    tokio::time::timeout(DATASTORE_TIMEOUT, query).await.unwrap_or_else(late)
 }
 
-/// Lists the backups in the home, newest first. The error is a message for the user.
-async fn backup_list(state: &AppState) -> Result<Value, String> {
+/// Lists the backups in the home, newest first.
+async fn backup_list(state: &AppState) -> Result<Value, ApiError> {
     let list = ask_within(&state.core.home, &["lite", "backups", "list"], BACKUPS_TIMEOUT);
     // Also limits the wait for other commands' slots.
-    let list = tokio::time::timeout(BACKUPS_TIMEOUT, list).await;
-    list.unwrap_or_else(|_| Err(format!("the list took longer than {} seconds", BACKUPS_TIMEOUT.as_secs())))
+    let limit = BACKUPS_TIMEOUT.as_secs();
+    let late = |_| Err(ApiError::retry_later(&format!("the list took longer than {limit} seconds")));
+    tokio::time::timeout(BACKUPS_TIMEOUT, list).await.unwrap_or_else(late)
 }
 
 /// The page's facts about this machine.

@@ -1,5 +1,6 @@
 //! The disk space that the instance uses, by kind, and its newest backup, for the status page.
 
+use crate::http::api_error::ApiError;
 use jiff::Timestamp;
 use leoflow_base::home::{Home, upkeep};
 use leoflow_base::sys::fs::disk;
@@ -94,7 +95,7 @@ pub struct LastBackup {
 /// Takes the newest backup from `list`, the answer of `leoflow lite backups list` or why there is none. That command
 /// reads the manifests, or for encrypted backups the record of their creation: the time of a file changes when it is
 /// copied.
-pub fn backups(list: Result<Value, String>, verified_at: Option<Timestamp>) -> Backups {
+pub fn backups(list: Result<Value, ApiError>, verified_at: Option<Timestamp>) -> Backups {
     match list {
         Ok(list) => {
             let last = list["backups"].get(0).map(|newest| LastBackup {
@@ -105,7 +106,7 @@ pub fn backups(list: Result<Value, String>, verified_at: Option<Timestamp>) -> B
             let unreadable = listed.iter().filter(|backup| backup["problem"].is_string()).count();
             Backups { last, problem: None, unreadable, verified_at }
         }
-        Err(problem) => Backups { last: None, problem: Some(problem), unreadable: 0, verified_at },
+        Err(error) => Backups { last: None, problem: Some(error.message()), unreadable: 0, verified_at },
     }
 }
 
@@ -185,6 +186,6 @@ mod tests {
         let unreadable = backups(Ok(json!({"backups": [damaged]})), None);
         assert_eq!((unreadable.last.unwrap().created_at, unreadable.unreadable), (None, 1));
         assert_eq!(backups(Ok(json!({"backups": []})), None).last, None);
-        assert_eq!(backups(Err("timeout".to_owned()), None).problem.as_deref(), Some("timeout"));
+        assert_eq!(backups(Err(ApiError::retry_later("timeout")), None).problem.as_deref(), Some("timeout"));
     }
 }

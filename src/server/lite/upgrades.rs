@@ -8,7 +8,7 @@ use crate::http::body::OptionalBody;
 use crate::http::openapi::answers::Accepted;
 use crate::lite::releases;
 use crate::lite::upgrade_progress::{ROLLBACK, UPGRADE, UPGRADE_INSTANCES, view};
-use crate::release::own_program::answer;
+use crate::release::own_program::ask;
 use axum::extract::State;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::{Form, Json};
@@ -111,7 +111,7 @@ pub async fn upgrade(State(state): Shared, request: RequestBody) -> Result<Accep
 pub async fn upgrade_for_page(State(state): Shared, Form(request): Form<Upgrade>) -> Result<Response, ApiError> {
     match begin(&state, UPGRADE, request.arguments()?).await {
         Ok(_) => Ok(Redirect::to("/lite/releases").into_response()),
-        Err(refused) => Ok((refused.status(), releases::error_page(&state, &refused.message()).await?).into_response()),
+        Err(refused) => Ok((refused.status(), releases::error_page(&state, refused).await?).into_response()),
     }
 }
 
@@ -138,7 +138,7 @@ pub async fn rollback(State(state): Shared, request: RequestBody) -> Result<Acce
 
 /// `GET /api/lite/instances`: this user's instances on this machine.
 pub async fn instances(State(state): Shared) -> Result<Json<Value>, ApiError> {
-    answer(&state.core.home, &["instances", "list"]).await.map(Json)
+    ask(&state.core.home, &["instances", "list"]).await.map(Json)
 }
 
 #[derive(Deserialize, Default)]
@@ -196,9 +196,9 @@ mod tests {
     fn arguments<T: Default + for<'a> Deserialize<'a>>(
         body: Value,
         convert: fn(T) -> Result<Vec<String>, ApiError>,
-    ) -> Result<String, String> {
-        let request = serde_json::from_value(body).map_err(|error| error.to_string())?;
-        convert(request).map(|words| words.join(" ")).map_err(|error| error.message().to_owned())
+    ) -> Result<String, ApiError> {
+        let request = serde_json::from_value(body).map_err(|error| ApiError::bad_request(error.to_string()))?;
+        convert(request).map(|words| words.join(" "))
     }
 
     #[test]

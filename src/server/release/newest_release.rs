@@ -2,6 +2,7 @@
 //! for a minute. Callers never wait for the network.
 
 use super::own_program::ask;
+use crate::http::api_error::ApiError;
 use jiff::Timestamp;
 use leoflow_base::build_info;
 use leoflow_base::config::Config;
@@ -84,7 +85,7 @@ fn settings_of(config: Option<&Config>) -> String {
 }
 
 /// Interprets the command's output: nothing to do, or a plan.
-fn parse(output: Result<Value, String>) -> Lookup {
+fn parse(output: Result<Value, ApiError>) -> Lookup {
     let checked_at = Some(Timestamp::now());
     match output {
         Ok(plan) => {
@@ -95,7 +96,7 @@ fn parse(output: Result<Value, String>) -> Lookup {
             let own_commit = build_info::build_info().commit.filter(|_| is_own).map(str::to_owned);
             Lookup { version, commit: text(&plan["commit"]).or(own_commit), is_newer, checked_at, problem: None }
         }
-        Err(problem) => Lookup { checked_at, problem: Some(problem), ..Lookup::default() },
+        Err(error) => Lookup { checked_at, problem: Some(error.message()), ..Lookup::default() },
     }
 }
 
@@ -111,7 +112,7 @@ mod tests {
         assert_eq!(lookup.commit.as_deref(), Some("0123abc"));
         let lookup = parse(Ok(json!({"status": "up_to_date", "version": "0.2.0"})));
         assert_eq!((lookup.version.as_deref(), lookup.is_newer), (Some("0.2.0"), false));
-        let lookup = parse(Err("no network".to_owned()));
+        let lookup = parse(Err(ApiError::retry_later("no network")));
         assert_eq!((lookup.version, lookup.problem.as_deref()), (None, Some("no network")));
         assert!(!lookup.is_newer && lookup.checked_at.is_some());
     }

@@ -17,7 +17,7 @@ use axum::http::StatusCode;
 use leoflow_base::home::Home;
 use leoflow_base::home::lock;
 use leoflow_base::home::operations::{self, Operation, Record, Status};
-use leoflow_base::protocol::own_command::{self, CommandOutput};
+use leoflow_base::protocol::own_command::{self, CommandOutput, Failure};
 use leoflow_base::sys::process::command;
 use leoflow_base::sys::{blocking, env_vars};
 use serde_json::Value;
@@ -160,33 +160,29 @@ fn start_process(home: &Home, id: u64) -> io::Result<Child> {
     command::spawn(&mut process)
 }
 
-/// Runs a read-only command; returns its JSON, or its error text.
-pub async fn ask(home: &Home, arguments: &[&str]) -> Result<Value, String> {
+/// Runs a read-only command; returns its JSON. Fails with 503 and the command's error text.
+pub async fn ask(home: &Home, arguments: &[&str]) -> Result<Value, ApiError> {
     ask_within(home, arguments, QUERY_TIMEOUT).await
 }
 
 /// Like `ask`, but ends the command after `limit`.
-pub async fn ask_within(home: &Home, arguments: &[&str], limit: Duration) -> Result<Value, String> {
+pub async fn ask_within(home: &Home, arguments: &[&str], limit: Duration) -> Result<Value, ApiError> {
     // The semaphore is never closed.
     let slot = QUERY_SLOTS.acquire().await;
     let (home, arguments) = (home.clone(), arguments.iter().map(|argument| (*argument).to_owned()).collect::<Vec<_>>());
     let output = blocking::run(move || {
         // Held until the command ends, also if the caller stops waiting.
         let _slot = slot;
-        let program = env_vars::current_exe().map_err(|error| error.to_string())?;
+        let program = env_vars::current_exe().map_err(Failure::new)?;
         let mut process = own_command::command(&program, Some(&home));
         match own_command::run(process.args(&arguments), limit, &mut |_| {}, &mut |_| {}) {
             Ok(CommandOutput { json, .. }) => Ok(json),
             Err(failure) => {
                 warn!("leoflow {}: {}", arguments.join(" "), failure.error);
-                Err(failure.to_string())
+                Err(failure)
             }
         }
     });
-    output.await.unwrap_or_else(|error| Err(error.to_string()))
-}
-
-/// Runs a read-only command for the API: 503 with the command's error text.
-pub async fn answer(home: &Home, arguments: &[&str]) -> Result<Value, ApiError> {
-    ask(home, arguments).await.map_err(|reason| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, reason))
+    let output = output.await.unwrap_or_else(|error| Err(Failure::new(error)));
+    output.map_err(|failure| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, failure.to_string()))
 }
