@@ -3,6 +3,7 @@
 
 use crate::app_state::AppState;
 use crate::release::own_program;
+use crate::state::database::DatastoreError;
 use leoflow_base::home::journal;
 use leoflow_base::home::lock;
 use leoflow_base::home::operations::Status;
@@ -95,11 +96,19 @@ enum Outcome {
     Nothing,
 }
 
+/// Why the migrations could not be read or run.
+#[derive(Debug, thiserror::Error)]
+enum MigrationError {
+    #[error(transparent)]
+    Datastore(#[from] DatastoreError),
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+}
+
 /// Runs one batch of the first due data migration, or verifies a complete one.
-async fn next_batch(state: &AppState, guard: &mut TotalsGuard) -> Result<Outcome, String> {
-    let error_text = |error: SchemaError| error.to_string();
-    let mut client = state.core.database.get().await.map_err(|error| error.to_string())?;
-    let migrations = data_migration::list(&**client, known()).await.map_err(error_text)?;
+async fn next_batch(state: &AppState, guard: &mut TotalsGuard) -> Result<Outcome, MigrationError> {
+    let mut client = state.core.database.get().await?;
+    let migrations = data_migration::list(&**client, known()).await?;
     let due = migrations.iter().find(|migration| migration.is_due());
     let Some((progress, known)) =
         due.and_then(|migration| Some((migration, known().iter().find(|known| known.version == migration.version)?)))
@@ -110,7 +119,7 @@ async fn next_batch(state: &AppState, guard: &mut TotalsGuard) -> Result<Outcome
         info!("data migration {} started", progress.migration);
     }
     if progress.status == data_migration::Status::Done {
-        let remaining = data_migration::verify(&**client, known).await.map_err(error_text)?;
+        let remaining = data_migration::verify(&**client, known).await?;
         if remaining == 0 {
             info!("data migration {} verified: {} row(s) changed", progress.migration, progress.rows);
             return Ok(Outcome::Verified);
@@ -118,7 +127,7 @@ async fn next_batch(state: &AppState, guard: &mut TotalsGuard) -> Result<Outcome
         // Another round begins: rows were skipped, for example because they were locked.
         return Ok(Outcome::Pause(RETRY_DELAY));
     }
-    let batch = data_migration::advance(&mut client, known, guard).await.map_err(error_text)?;
+    let batch = data_migration::advance(&mut client, known, guard).await?;
     if batch == Batch::Nothing {
         // The first batch after a pause or a failure, and that of the next migration, is compared.
         *guard = TotalsGuard::new(INVARIANTS);
@@ -128,7 +137,7 @@ async fn next_batch(state: &AppState, guard: &mut TotalsGuard) -> Result<Outcome
         Batch::Done => Outcome::Pause(BATCH_PAUSE),
         Batch::Blocked => Outcome::Pause(RETRY_DELAY),
         Batch::Nothing => {
-            let progress = data_migration::progress(&**client, known).await.map_err(error_text)?;
+            let progress = data_migration::progress(&**client, known).await?;
             if let Some(progress) = progress.filter(|progress| progress.status == data_migration::Status::Failed) {
                 let reason = progress.error.unwrap_or_default();
                 warn!("data migration {} failed: {reason}; see leoflow data-migrate status", progress.migration);
@@ -180,8 +189,8 @@ async fn apply_later(state: &AppState) -> bool {
 }
 
 /// True when a later schema migration is not applied yet.
-async fn is_any_waiting(state: &AppState) -> Result<bool, String> {
-    let client = state.core.database.get().await.map_err(|error| error.to_string())?;
-    let schema_state = schema::inspect(&**client).await.map_err(|error| error.to_string())?;
+async fn is_any_waiting(state: &AppState) -> Result<bool, MigrationError> {
+    let client = state.core.database.get().await?;
+    let schema_state = schema::inspect(&**client).await?;
     Ok(!schema::waiting(known(), &schema_state).is_empty())
 }

@@ -21,6 +21,8 @@ const IDLE_LIMIT: Duration = Duration::from_secs(5);
 /// A connection that was used more often than this is closed when idle even if it is the only one: its Postgres process
 /// has grown in memory.
 const MAX_USES: usize = 20;
+/// The query of a health check.
+const PING: &str = "SELECT 1";
 
 /// Why the datastore was not read or changed. The texts are for clients of the API; the source is for the log.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +42,17 @@ impl From<tokio_postgres::Error> for DatastoreError {
     }
 }
 
+/// Why the datastore does not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    #[error(transparent)]
+    Postgres(#[from] tokio_postgres::Error),
+    #[error("no answer within {} s", .0.as_secs())]
+    TimedOut(Duration),
+}
+
 pub struct Database {
     pool: Pool,
     /// Notified when a connection is requested.
@@ -47,10 +60,6 @@ pub struct Database {
     config: tokio_postgres::Config,
     /// Held while a health check uses a connection outside of the pool.
     extra_connection: Mutex<()>,
-}
-
-async fn ping(client: &tokio_postgres::Client) -> Result<(), String> {
-    client.simple_query("SELECT 1").await.map(drop).map_err(|error| error.to_string())
 }
 
 impl Database {
@@ -97,27 +106,24 @@ impl Database {
         }
     }
 
-    /// Checks that the datastore answers a query within `limit`; the error is the reason. When no pooled
+    /// Checks that the datastore answers a query within `limit`. When no pooled
     /// connection is available within `POOL_TIMEOUT`, the check opens one of its own: the datastore itself may be well.
-    pub async fn check(&self, limit: Duration) -> Result<(), String> {
+    pub async fn check(&self, limit: Duration) -> Result<(), CheckError> {
         let ping_pooled = async {
             match tokio::time::timeout(POOL_TIMEOUT, self.pool.get()).await {
-                Ok(client) => {
-                    let client = client.map_err(|error| error.to_string())?;
-                    ping(&client).await
-                }
+                Ok(client) => client?.simple_query(PING).await?,
                 Err(_) => {
                     let _guard = self.extra_connection.lock().await;
-                    let (client, connection) = self.config.connect(NoTls).await.map_err(|error| error.to_string())?;
+                    let (client, connection) = self.config.connect(NoTls).await?;
                     let connection = tokio::spawn(connection);
-                    let answer = ping(&client).await;
+                    let answer = client.simple_query(PING).await;
                     drop(client);
                     connection.abort();
-                    answer
+                    answer?
                 }
-            }
+            };
+            Ok(())
         };
-        let result = tokio::time::timeout(limit, ping_pooled).await;
-        result.unwrap_or_else(|_| Err(format!("no answer within {} s", limit.as_secs())))
+        tokio::time::timeout(limit, ping_pooled).await.unwrap_or(Err(CheckError::TimedOut(limit)))
     }
 }
