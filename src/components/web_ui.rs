@@ -2,7 +2,7 @@
 //! all. Everything except the UI itself works without it.
 
 use crate::archive::{self, ArchiveError};
-use crate::wheel::{self, WheelError};
+use crate::wheel::{self, DownloadError};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use leoflow_base::home::{Home, shared};
@@ -101,7 +101,7 @@ pub enum UiError {
     #[error("{0} is not the web UI of Airflow {VERSION}")]
     OtherVersion(PathBuf),
     #[error(transparent)]
-    Wheel(#[from] WheelError),
+    Wheel(#[from] DownloadError),
     #[error("{file}; and from the package index: {index}")]
     Nowhere { file: Box<UiError>, index: Box<UiError> },
 }
@@ -239,8 +239,8 @@ pub fn wheel_in(folder: &Path) -> Option<PathBuf> {
 }
 
 /// Downloads the wheel into a new folder.
-pub fn download(folder: &Path) -> Result<PathBuf, WheelError> {
-    fs::create_dir(folder).map_err(WheelError::at(folder))?;
+pub fn download(folder: &Path) -> Result<PathBuf, DownloadError> {
+    fs::create_dir(folder).map_err(DownloadError::at(folder))?;
     wheel::download(&wheel::Wheels { packages: &[&requirement()], platforms: &["any"] }, folder, LIMIT)?;
     wheel::find(folder, |name| name.ends_with(".whl"))
 }

