@@ -13,6 +13,7 @@ use crate::setup::{ApplyError, FactsError, ReceiptError, Refusal};
 use crate::upgrade::UpgradeError;
 use crate::upgrade::rollback::target::RollbackTargetError;
 use crate::upgrade::smoke::SmokeError;
+use crate::upgrade::steps::UnknownChange;
 use crate::upgrade::target_release::TargetError;
 use leoflow_base::config::{ConfigError, DatastoreSetting};
 use leoflow_base::home::HomeError;
@@ -65,7 +66,7 @@ pub enum OperationError {
     #[error("a {0} was interrupted and has to be finished first")]
     Interrupted(Operation),
     #[error("run/journal.json describes a change of release that this version does not understand: {0}")]
-    UnknownChange(String),
+    UnknownChange(#[from] UnknownChange),
     /// The text describes the change of release that another process performs.
     #[error("{0}")]
     ChangeInProgress(String),

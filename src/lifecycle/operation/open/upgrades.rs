@@ -5,7 +5,7 @@ use crate::operation::{DryRun, OperationContext, OperationError, Reversal};
 use crate::upgrade::failure_policy::{self, FinishAction, Undoing};
 use crate::upgrade::finish::{self, Conclusion};
 use crate::upgrade::host::Host;
-use crate::upgrade::steps::{self, Direction, State};
+use crate::upgrade::steps::{self, Direction, State, UnknownChange};
 use crate::upgrade::{Notes, StepRunner, UpgradeContext, UpgradeError};
 use leoflow_base::config::{self, Config};
 use leoflow_base::home::Home;
@@ -53,7 +53,7 @@ fn cancel_unchanged(home: &Home) {
 }
 
 /// The state of an interrupted upgrade, and how to finish it.
-fn planned_action(entry: &Entry) -> Result<(State, FinishAction), String> {
+fn planned_action(entry: &Entry) -> Result<(State, FinishAction), UnknownChange> {
     let (state, step) = steps::read(entry)?;
     let undoing = if state.undo_reason.is_some() { Undoing::Begun } else { Undoing::NotBegun };
     let action = failure_policy::after_interruption(step, undoing);
@@ -130,7 +130,7 @@ impl OperationContext<'_> {
 
     /// Finishes or undoes an upgrade. The caller holds the operation lock.
     async fn finish_upgrade(&self, host: Host, entry: Entry, abort: Abort) -> Result<SettledUpgrade, OperationError> {
-        let (state, action) = planned_action(&entry).map_err(OperationError::UnknownChange)?;
+        let (state, action) = planned_action(&entry)?;
         if abort == Abort::Yes && action == FinishAction::Complete {
             return Err(OperationError::TooLateToAbort { to: state.plan.to.clone(), reversal: reversal(&state) });
         }

@@ -160,12 +160,21 @@ impl State {
     }
 }
 
+/// Why the journal of a change of release is not understood.
+#[derive(Debug, thiserror::Error)]
+pub enum UnknownChange {
+    #[error(transparent)]
+    State(#[from] serde_json::Error),
+    #[error("the journal has no step {0}")]
+    NoStep(&'static str),
+}
+
 /// Returns the state of an interrupted upgrade and the last started step. A step that only another version knows counts
 /// as the step before it. Fails for a journal that this version does not understand.
-pub fn read(entry: &Entry) -> Result<(State, Step), String> {
-    let state = serde_json::from_value(entry.plan.clone()).map_err(|error| error.to_string())?;
+pub fn read(entry: &Entry) -> Result<(State, Step), UnknownChange> {
+    let state = serde_json::from_value(entry.plan.clone())?;
     for step in [Step::Pause, Step::Open, Step::Commit] {
-        position(entry, step).ok_or_else(|| format!("the journal has no step {}", step.name()))?;
+        position(entry, step).ok_or(UnknownChange::NoStep(step.name()))?;
     }
     Ok((state, reached(entry)))
 }
