@@ -23,12 +23,6 @@ pub struct NoPython {
     pub is_transient: bool,
 }
 
-impl From<NoPython> for String {
-    fn from(no_python: NoPython) -> Self {
-        no_python.reason
-    }
-}
-
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Python {
     pub path: PathBuf,

@@ -18,9 +18,3 @@ impl NoResult {
         }
     }
 }
-
-impl From<NoResult> for String {
-    fn from(no_result: NoResult) -> Self {
-        no_result.reason().to_owned()
-    }
-}

@@ -69,8 +69,8 @@ fn minor(version: &str) -> Option<Minor> {
 mod tests {
     use super::*;
 
-    fn checked(name: &str, version: &str) -> Result<(), String> {
-        Ok(check(&[("attrs".to_owned(), "25.1.0".to_owned()), (name.to_owned(), version.to_owned())])?)
+    fn checked(name: &str, version: &str) -> Result<(), EnvironmentError> {
+        check(&[("attrs".to_owned(), "25.1.0".to_owned()), (name.to_owned(), version.to_owned())])
     }
 
     #[test]
@@ -83,7 +83,7 @@ mod tests {
             ("apache-airflow-task-sdk", "2.0"),
             ("apache-airflow", "2.11.0"),
         ] {
-            let refused = checked(name, version).unwrap_err();
+            let refused = checked(name, version).unwrap_err().to_string();
             assert!(refused.starts_with(&format!("{name} {version} would be")), "{refused}");
             assert!(refused.contains("constraints: ['apache-airflow<3.4', "), "{refused}");
         }
@@ -94,7 +94,7 @@ mod tests {
             ("apache-airflow-task-sdk", "1.3.2"),
             ("apache-airflow-providers-http", "6.3.0"),
         ] {
-            assert_eq!(checked(name, version), Ok(()), "{name} {version}");
+            assert!(checked(name, version).is_ok(), "{name} {version}");
         }
     }
 

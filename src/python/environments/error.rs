@@ -35,13 +35,6 @@ pub enum EnvironmentError {
     NoPython(#[from] NoPython),
 }
 
-/// For callers that only show the reason.
-impl From<EnvironmentError> for String {
-    fn from(error: EnvironmentError) -> Self {
-        error.to_string()
-    }
-}
-
 /// Why uv cannot be run or has failed; each text is a message for the user.
 #[derive(Debug, thiserror::Error)]
 pub enum UvError {

@@ -1,8 +1,8 @@
 //! The Python environment of a DAG file, for commands that run its code themselves.
 
 use crate::context::Context;
-use leoflow_python::environments::{self, Lock};
-use leoflow_python::{Children, FileSettings, Interpreter, ParseOutput, Request, file_context, parse};
+use leoflow_python::environments::{self, EnvironmentError, Lock};
+use leoflow_python::{Children, FileSettings, Interpreter, NoResult, ParseOutput, Request, file_context, parse};
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
@@ -10,14 +10,23 @@ use std::time::Duration;
 /// Timeout of the request for the server's lock.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Why a file cannot be parsed in its project's environment; each text is a message for users.
+#[derive(Debug, thiserror::Error)]
+pub enum ParseError {
+    #[error(transparent)]
+    NoResult(#[from] NoResult),
+    #[error(transparent)]
+    Environment(#[from] EnvironmentError),
+}
+
 /// Parses a file with its project's Python, and returns that Python, too. `base` is the Python without a project's
-/// packages. The error is a message for users.
+/// packages.
 pub async fn parse_in_project_environment(
     context: &Context<'_>,
     base: &Interpreter,
     children: &Rc<Children>,
     request: &Request,
-) -> Result<(Interpreter, ParseOutput), String> {
+) -> Result<(Interpreter, ParseOutput), ParseError> {
     let file_settings = file_context(request).settings?;
     let interpreter = for_project(context, base, &file_settings).await?;
     let output = parse(children, &interpreter, request, file_settings, &Cell::default()).await?;
@@ -30,7 +39,7 @@ pub async fn for_project(
     context: &Context<'_>,
     base: &Interpreter,
     file_settings: &FileSettings,
-) -> Result<Interpreter, String> {
+) -> Result<Interpreter, EnvironmentError> {
     let Some(declared) = &file_settings.declared else { return Ok(base.clone()) };
     let python = environments::choose_or_install(&context.home, declared, &base.python()?, context.printer)?;
     if declared.is_plain(&python, &base.program) {

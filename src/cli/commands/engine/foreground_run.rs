@@ -267,7 +267,8 @@ async fn find(
     let mut broken = Vec::new();
     for file in files {
         let request = Request::new(file.clone(), Some(workspace), context.home.api_socket());
-        match parse_in_project_environment(context, interpreter, &children, &request).await.map(|(_, parsed)| parsed) {
+        let parsed = parse_in_project_environment(context, interpreter, &children, &request).await;
+        match parsed.map(|(_, parsed)| parsed).map_err(|error| error.to_string()) {
             Ok(parsed) if parsed.structures.iter().any(|dag| dag["dag_id"].as_str() == Some(dag_id)) => {
                 children.end().await;
                 return Ok(file);

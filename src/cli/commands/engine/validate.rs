@@ -1,6 +1,6 @@
 //! `leoflow validate [PATH]`: imports DAG files as the server does, and stores nothing.
 
-use super::environment::parse_in_project_environment;
+use super::environment::{ParseError, parse_in_project_environment};
 use crate::context::Context;
 use crate::error::Error;
 use crate::terminal::printer::counted;
@@ -112,7 +112,7 @@ fn files_of(path: PathBuf, workspace: Option<&Path>) -> Result<Vec<PathBuf>, Err
 }
 
 impl CheckedFile {
-    fn new(path: PathBuf, parsed: Result<ParseOutput, String>) -> Self {
+    fn new(path: PathBuf, parsed: Result<ParseOutput, ParseError>) -> Self {
         let dag_id = |dag: &Value| dag["dag_id"].as_str().unwrap_or_default().to_owned();
         match parsed {
             // Run the server's checks on the structures, too.
@@ -124,7 +124,7 @@ impl CheckedFile {
                     .or_else(|| dag_check::read(&output.structures).err().map(|error| error.to_string())),
                 warnings: output.warnings,
             },
-            Err(reason) => Self { path, dag_ids: Vec::new(), error: Some(reason), warnings: Vec::new() },
+            Err(error) => Self { path, dag_ids: Vec::new(), error: Some(error.to_string()), warnings: Vec::new() },
         }
     }
 }
