@@ -12,7 +12,7 @@ use leoflow_components::wheel::{self, DownloadError, Wheels};
 use leoflow_python::{self as python, PackageSource, WheelError};
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
@@ -45,9 +45,8 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// A common download that fails later than this is not followed by a download of each part, which would take as long.
 const QUICK_FAILURE: Duration = Duration::from_secs(30);
 
-/// The common download: its folder, or why neither part can be had. The sender is dropped if each part is to be
-/// downloaded by itself.
-type Common = Result<Arc<Downloads>, Arc<ExtraError>>;
+/// The download that both parts share; the first one to need it performs it.
+type Common = Arc<OnceLock<Result<Option<Downloads>, Arc<ExtraError>>>>;
 
 impl Extra {
     /// Starts the downloads of the plan: the packages and the web UI.
@@ -56,22 +55,17 @@ impl Extra {
         let [has_packages, has_ui] = [Step::AcquirePackages, Step::AcquireUi].map(|step| plan.steps.contains(&step));
         let from_index = has_packages && has_ui && packages == PackageSource::Index && ui == UiSource::Index;
         // The files of another instance are copied instead.
-        let is_common = from_index && shared::other_homes(home).is_empty();
-        let (sender, receiver) = mpsc::channel();
-        let packages = has_packages.then(|| Self::packages(home, packages, is_common.then_some(sender)));
-        let ui = has_ui.then(|| Self::ui(home, ui, is_common.then_some(receiver)));
+        let common = (from_index && shared::other_homes(home).is_empty()).then(Common::default);
+        let packages = has_packages.then(|| Self::packages(home, packages, common.clone()));
+        let ui = has_ui.then(|| Self::ui(home, ui, common));
         (packages, ui)
     }
 
-    /// Installs the packages; `common` gets the folder of a download that includes the web UI, if it succeeds.
-    fn packages(home: &Home, source: PackageSource, common: Option<mpsc::Sender<Common>>) -> Self {
+    fn packages(home: &Home, source: PackageSource, common: Option<Common>) -> Self {
         let home = home.clone();
         let fetch = move || {
-            let downloads = match common {
-                Some(sender) => Downloads::share(&home, &sender)?,
-                None => None,
-            };
-            let source = downloads.as_ref().map_or(source, |all| PackageSource::Folder(all.folder.clone()));
+            let downloads = Downloads::of(&home, common.as_ref())?;
+            let source = downloads.map_or(source, |all| PackageSource::Folder(all.folder.clone()));
             Ok(python::install_packages(&home, &source)?)
         };
         Self {
@@ -81,11 +75,10 @@ impl Extra {
         }
     }
 
-    fn ui(home: &Home, source: UiSource, common: Option<mpsc::Receiver<Common>>) -> Self {
+    fn ui(home: &Home, source: UiSource, common: Option<Common>) -> Self {
         let home = home.clone();
         let fetch = move || {
-            let downloads = common.and_then(|receiver| receiver.recv().ok()).transpose()?;
-            let wheel = downloads.as_ref().and_then(|all| web_ui::wheel_in(&all.folder));
+            let wheel = Downloads::of(&home, common.as_ref())?.and_then(|all| web_ui::wheel_in(&all.folder));
             Ok(web_ui::install(&home, &wheel.map_or(source, UiSource::File))?)
         };
         Self {
@@ -113,17 +106,19 @@ struct Downloads {
 }
 
 impl Downloads {
-    /// Downloads all wheels by one pip and sends the result: each pip takes more than a second of processor time, as long
-    /// as the rest of a first start. `None` after a quick failure, such as one missing wheel; then nothing is sent.
-    fn share(home: &Home, sender: &mpsc::Sender<Common>) -> Result<Option<Arc<Self>>, ExtraError> {
-        let begun = Instant::now();
-        let common = match Self::fetch(home) {
-            Err(_) if begun.elapsed() < QUICK_FAILURE => return Ok(None),
-            fetched => fetched.map(Arc::new).map_err(Arc::new),
+    /// Downloads all wheels by one pip, unless the other part did: each pip takes more than a second of processor time,
+    /// as long as the rest of a first start. `None` if each part is to be downloaded by itself, such as after a quick
+    /// failure, which one missing wheel may cause.
+    fn of<'a>(home: &Home, common: Option<&'a Common>) -> Result<Option<&'a Self>, ExtraError> {
+        let Some(common) = common else { return Ok(None) };
+        let fetch = || {
+            let begun = Instant::now();
+            match Self::fetch(home) {
+                Err(_) if begun.elapsed() < QUICK_FAILURE => Ok(None),
+                fetched => fetched.map(Some).map_err(Arc::new),
+            }
         };
-        // A failure to send means that nobody waits for it.
-        let _ = sender.send(common.clone());
-        Ok(Some(common?))
+        Ok(common.get_or_init(fetch).as_ref().map_err(Arc::clone)?.as_ref())
     }
 
     fn fetch(home: &Home) -> Result<Self, ExtraError> {
@@ -168,20 +163,17 @@ mod tests {
         std::fs::create_dir(&downloads.folder).unwrap();
         let name = web_ui::requirement().replace('-', "_").replace("==", "-") + "-py3-none-any.whl";
         std::fs::write(downloads.folder.join(name), "altered").unwrap();
-        let (sender, receiver) = mpsc::channel();
-        sender.send(Ok(Arc::new(downloads))).unwrap();
-        let refused = Extra::ui(&home, UiSource::None, Some(receiver)).fetching.await.unwrap().unwrap_err();
-        assert!(refused.to_string().contains("the file was altered"), "{refused}");
+        let refused = async |common| {
+            let common = Some(Arc::new(OnceLock::from(common)));
+            Extra::ui(&home, UiSource::None, common).fetching.await.unwrap().unwrap_err().to_string()
+        };
+        let altered = refused(Ok(Some(downloads))).await;
+        assert!(altered.contains("the file was altered"), "{altered}");
         assert!(!folder.path().join("download").exists(), "removed at the end");
 
-        let (sender, receiver) = mpsc::channel();
-        sender.send(Err(Arc::new(DownloadError::NoPython.into()))).unwrap();
-        let refused = Extra::ui(&home, UiSource::None, Some(receiver)).fetching.await.unwrap().unwrap_err();
-        assert_eq!(refused.to_string(), DownloadError::NoPython.to_string());
-
-        let (sender, receiver) = mpsc::channel();
-        drop(sender);
-        let refused = Extra::ui(&home, UiSource::None, Some(receiver)).fetching.await.unwrap().unwrap_err();
-        assert!(refused.to_string().contains("none"), "{refused}");
+        let failed = refused(Err(Arc::new(DownloadError::NoPython.into()))).await;
+        assert_eq!(failed, DownloadError::NoPython.to_string());
+        let own_source = refused(Ok(None)).await;
+        assert!(own_source.contains("none"), "{own_source}");
     }
 }

@@ -51,9 +51,9 @@ pub struct FailedEnvironment {
 pub fn python_found(known: Option<&Path>) -> Check {
     match python::find(known) {
         Ok(python) => Check::ok("python", format!("{} ({})", python.path.display(), python.version)),
-        Err(reason) => Check::warning(
+        Err(missing) => Check::warning(
             "python",
-            reason,
+            missing.reason,
             "install Python 3.10 or newer, or set its path: leoflow config set python PATH",
         ),
     }
