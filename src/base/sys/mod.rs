@@ -7,6 +7,7 @@ pub mod checkpoint;
 pub mod clock;
 pub mod env_vars;
 pub mod fs;
+pub mod mutex;
 pub mod net;
 pub mod process;
 pub mod random;

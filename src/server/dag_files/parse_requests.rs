@@ -1,9 +1,10 @@
 //! Files that a client asked to parse again, and clients that wait until changed files are parsed.
 
 use super::refresh::Refresh;
+use leoflow_base::sys::mutex::lock;
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 use tokio::sync::{Notify, oneshot};
 
 #[derive(Default)]
@@ -18,14 +19,14 @@ pub struct ParseRequests {
 
 impl ParseRequests {
     pub fn add(&self, file: PathBuf) {
-        self.files.lock().unwrap_or_else(PoisonError::into_inner).push(file);
+        lock(&self.files).push(file);
         self.added.notify_one();
     }
 
     /// Waits for requests and returns their files.
     pub async fn take(&self) -> Vec<PathBuf> {
         self.added.notified().await;
-        std::mem::take(&mut self.files.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut lock(&self.files))
     }
 
     /// Records that nothing parses DAG files: calls of `refresh` return at once.
@@ -40,7 +41,7 @@ impl ParseRequests {
             return Vec::new();
         }
         let (done, answer) = oneshot::channel();
-        self.refreshes.lock().unwrap_or_else(PoisonError::into_inner).push(Refresh { path, done });
+        lock(&self.refreshes).push(Refresh { path, done });
         self.refresh_added.notify_one();
         // Fails only while the server shuts down.
         answer.await.unwrap_or_default()
@@ -49,7 +50,7 @@ impl ParseRequests {
     /// Waits for calls of `refresh` and returns them.
     pub(super) async fn take_refreshes(&self) -> Vec<Refresh> {
         self.refresh_added.notified().await;
-        std::mem::take(&mut self.refreshes.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut lock(&self.refreshes))
     }
 }
 

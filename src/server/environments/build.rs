@@ -3,6 +3,7 @@
 use super::{BuildState, CodeError, Environment, Environments, retry_delay, upkeep};
 use leoflow_base::home::progress::Progress;
 use leoflow_base::sys::blocking;
+use leoflow_base::sys::mutex;
 use leoflow_engine::store::dag::environments as store;
 use leoflow_engine::store::events::Event;
 use leoflow_python::environments::{self, Declared, Lock};
@@ -36,7 +37,7 @@ impl Environments {
         tokio::time::sleep(retry_delay(failures)).await;
         let is_latest =
             |state: &BuildState| matches!(state, BuildState::Failed { failures: now, .. } if *now == failures);
-        if self.states().get(&inputs).is_some_and(|(_, _, state)| is_latest(state)) {
+        if mutex::lock(&self.states).get(&inputs).is_some_and(|(_, _, state)| is_latest(state)) {
             self.set(&inputs, &declared, &python, BuildState::RetryDue { failures });
             self.changed.notify_one();
         }

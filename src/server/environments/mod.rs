@@ -15,13 +15,14 @@ use crate::state::database::DatastoreError;
 pub use availability::{Availability, Environment, RequiredEnvironment};
 pub use error::CodeError;
 use leoflow_base::sys::blocking;
+use leoflow_base::sys::mutex::lock;
 use leoflow_engine::store::dag::environments as store;
 use leoflow_engine::store::events::Event;
 use leoflow_python::environments::{self, Declared, Lock, Variables};
 use leoflow_python::{Interpreter, Python, SharedInterpreter};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -102,14 +103,9 @@ impl Environments {
         }
     }
 
-    fn states(&self) -> MutexGuard<'_, HashMap<String, (Declared, Python, BuildState)>> {
-        // No holder can panic halfway through a change.
-        self.states.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Records which environment a file requires.
     fn set_requirement(&self, file: &Path, inputs: Option<&str>) {
-        let mut inputs_by_file = self.inputs_by_file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inputs_by_file = lock(&self.inputs_by_file);
         match inputs {
             Some(inputs) => drop(inputs_by_file.insert(file.to_owned(), inputs.to_owned())),
             None => drop(inputs_by_file.remove(file)),
@@ -123,11 +119,12 @@ impl Environments {
 
     /// Forgets removed DAG files, and environments that no file requires, except those being built.
     pub fn keep_only(&self, is_dag_file: impl Fn(&Path) -> bool) {
-        let mut inputs_by_file = self.inputs_by_file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inputs_by_file = lock(&self.inputs_by_file);
         inputs_by_file.retain(|file, _| is_dag_file(file));
         let is_required = |inputs: &String| inputs_by_file.values().any(|required| required == inputs);
-        self.tried_values.lock().unwrap_or_else(PoisonError::into_inner).retain(|inputs, _| is_required(inputs));
-        self.states().retain(|inputs, (_, _, state)| is_required(inputs) || matches!(state, BuildState::Building(_)));
+        lock(&self.tried_values).retain(|inputs, _| is_required(inputs));
+        lock(&self.states)
+            .retain(|inputs, (_, _, state)| is_required(inputs) || matches!(state, BuildState::Building(_)));
     }
 
     /// Returns the environment that a DAG file's project declares; starts building it if it does not exist.
@@ -140,7 +137,7 @@ impl Environments {
         let unresolved_key = declared.inputs(&format!("none of {}", declared.python.join(" ")));
         let python = match self.python_for(declared, &plain).await {
             Ok(python) => {
-                self.states().remove(&unresolved_key);
+                lock(&self.states).remove(&unresolved_key);
                 python
             }
             Err(NoPython::Downloading(progress)) => {
@@ -149,7 +146,7 @@ impl Environments {
                 return Availability::Waits;
             }
             Err(NoPython::Unavailable(reason)) => {
-                self.states().remove(&unresolved_key);
+                lock(&self.states).remove(&unresolved_key);
                 // A Python may be installed at any time.
                 self.notify_after(PYTHON_RETRY_DELAY);
                 return Availability::Failed(reason);
@@ -187,7 +184,7 @@ impl Environments {
                 if let DatastoreError::Store(error) = error {
                     warn!("cannot read the lock of the environment of {}: {error}; retrying", file.display());
                 }
-                self.states().remove(&inputs);
+                lock(&self.states).remove(&inputs);
                 self.notify_after(STORE_RETRY_DELAY);
                 Availability::Waits
             }
@@ -208,18 +205,18 @@ impl Environments {
     }
 
     fn is_required_by_others(&self, inputs: &str, file: &Path) -> bool {
-        let inputs_by_file = self.inputs_by_file.lock().unwrap_or_else(PoisonError::into_inner);
+        let inputs_by_file = lock(&self.inputs_by_file);
         inputs_by_file.iter().any(|(other, required)| required == inputs && other != file)
     }
 
     /// Marks the environment as building and returns its count of consecutive failures. The error is the availability
     /// of an environment that must not be built now.
     fn try_start(&self, inputs: &str, declared: &Declared, python: &Python) -> Result<u32, Availability> {
-        let mut states = self.states();
+        let mut states = lock(&self.states);
         if let Some((known, _, _)) = states.get_mut(inputs) {
             known.variables.clone_from(&declared.variables);
         }
-        let mut tried_values = self.tried_values.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tried_values = lock(&self.tried_values);
         let tried_values = tried_values.entry(inputs.to_owned()).or_default();
         // New values, such as a corrected password, are tried at once.
         let has_new_values = !tried_values.contains(&declared.variables);
@@ -264,7 +261,7 @@ impl Environments {
     /// Notifies `changed` after the pause, unless it will be notified earlier.
     fn notify_after(self: &Arc<Self>, pause: Duration) {
         let due = Instant::now() + pause;
-        let mut next = self.next_notification.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = lock(&self.next_notification);
         if next.is_some_and(|next| next <= due) {
             return;
         }
@@ -273,7 +270,7 @@ impl Environments {
         let this = self.clone();
         tokio::spawn(async move {
             tokio::time::sleep_until(due).await;
-            this.next_notification.lock().unwrap_or_else(PoisonError::into_inner).take_if(|next| *next == due);
+            lock(&this.next_notification).take_if(|next| *next == due);
             this.changed.notify_one();
         });
     }
@@ -288,31 +285,31 @@ impl Environments {
 
     /// Records the state of an environment.
     fn set(&self, inputs: &str, declared: &Declared, python: &Python, state: BuildState) {
-        self.states().insert(inputs.to_owned(), (declared.clone(), python.clone(), state));
+        lock(&self.states).insert(inputs.to_owned(), (declared.clone(), python.clone(), state));
     }
 
     /// True if `changed` will be notified for this file's environment.
     pub fn will_notify(&self, file: &Path) -> bool {
-        let next_notification = *self.next_notification.lock().unwrap_or_else(PoisonError::into_inner);
+        let next_notification = *lock(&self.next_notification);
         next_notification.is_some() || self.is_building(file)
     }
 
     /// True while this file's environment is being built.
     pub fn is_building(&self, file: &Path) -> bool {
-        let inputs_by_file = self.inputs_by_file.lock().unwrap_or_else(PoisonError::into_inner);
+        let inputs_by_file = lock(&self.inputs_by_file);
         let inputs = inputs_by_file.get(file).cloned();
         drop(inputs_by_file);
-        inputs.is_some_and(|inputs| matches!(self.states().get(&inputs), Some((_, _, BuildState::Building(_)))))
+        inputs.is_some_and(|inputs| matches!(lock(&self.states).get(&inputs), Some((_, _, BuildState::Building(_)))))
     }
 
     /// Returns files that must be parsed again with another environment.
     pub fn take_outdated(&self) -> Vec<PathBuf> {
-        std::mem::take(&mut self.outdated.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut lock(&self.outdated))
     }
 
     /// Lists the required environments with their states.
     pub fn required(&self) -> Vec<RequiredEnvironment> {
-        let inputs_by_file = self.inputs_by_file.lock().unwrap_or_else(PoisonError::into_inner);
+        let inputs_by_file = lock(&self.inputs_by_file);
         let files = |inputs: &String| {
             let mut files: Vec<PathBuf> = inputs_by_file
                 .iter()
@@ -339,6 +336,6 @@ impl Environments {
                 hash,
             }
         };
-        self.states().iter().map(describe).filter(|required| !required.files.is_empty()).collect()
+        lock(&self.states).iter().map(describe).filter(|required| !required.files.is_empty()).collect()
     }
 }

@@ -3,10 +3,11 @@
 use super::{BuildState, Environments, retry_delay};
 use leoflow_base::home::progress::Progress;
 use leoflow_base::sys::blocking;
+use leoflow_base::sys::mutex::lock;
 use leoflow_python::environments::{self, Declared, MissingPython};
 use leoflow_python::{Interpreter, Python};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
@@ -22,13 +23,6 @@ enum State {
     UnderWay(String),
     /// Holds the number of consecutive failures.
     Failed { reason: String, failed_at: Instant, failures: u32 },
-}
-
-impl PythonDownloads {
-    fn states(&self) -> MutexGuard<'_, HashMap<Vec<String>, State>> {
-        // No holder can panic halfway through a change.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// Why there is no Python; the texts are for users.
@@ -47,10 +41,10 @@ impl Environments {
     ) -> Result<Python, NoPython> {
         let is_same =
             |(known, python, _): &&(Declared, Python, BuildState)| known.is_equal_to(declared) && python.path.is_file();
-        if let Some((_, python, _)) = self.states().values().find(is_same) {
+        if let Some((_, python, _)) = lock(&self.states).values().find(is_same) {
             return Ok(python.clone());
         }
-        if let Some(State::UnderWay(progress)) = self.python_downloads.states().get(&declared.python) {
+        if let Some(State::UnderWay(progress)) = lock(&self.python_downloads.0).get(&declared.python) {
             return Err(NoPython::Downloading(progress.clone()));
         }
         let (home, declared, plain) = (self.core.home.clone(), declared.clone(), plain.clone());
@@ -65,7 +59,7 @@ impl Environments {
 
     /// Starts a download, unless it is under way or failed recently.
     fn start_download(self: &Arc<Self>, missing: MissingPython) -> NoPython {
-        let mut states = self.python_downloads.states();
+        let mut states = lock(&self.python_downloads.0);
         let failures = match states.get(&missing.ranges) {
             Some(State::UnderWay(progress)) => return NoPython::Downloading(progress.clone()),
             Some(State::Failed { reason, failed_at, failures }) => {
@@ -100,7 +94,7 @@ impl Environments {
         let get = move || {
             let report = |progress: Progress| {
                 let (Progress::Started(step) | Progress::Detail(step)) = progress else { return };
-                this.python_downloads.states().insert(missing.ranges.clone(), State::UnderWay(step));
+                lock(&this.python_downloads.0).insert(missing.ranges.clone(), State::UnderWay(step));
             };
             missing.install(&this.core.home, &report).map_err(|error| error.to_string())
         };
@@ -108,22 +102,23 @@ impl Environments {
         match downloaded {
             Ok(python) => {
                 info!("Python {} is installed", python.version);
-                self.python_downloads.states().remove(&ranges);
+                lock(&self.python_downloads.0).remove(&ranges);
             }
             Err(reason) => {
                 warn!("{reason}");
                 let failed = State::Failed { reason, failed_at: Instant::now(), failures: failures + 1 };
-                self.python_downloads.states().insert(ranges, failed);
+                lock(&self.python_downloads.0).insert(ranges, failed);
             }
         }
         // Removes the environments that wait for this Python, so that their files request it again. A file whose parse
         // is saved later is parsed again too, because `will_notify` is false without the state.
-        self.states().retain(|_, (declared, python, _)| *python != Python::default() || declared.python != waited_for);
+        lock(&self.states)
+            .retain(|_, (declared, python, _)| *python != Python::default() || declared.python != waited_for);
         self.changed.notify_one();
     }
 
     /// Allows failed downloads to be retried at once.
     pub(super) fn clear_failed_downloads(&self) {
-        self.python_downloads.states().retain(|_, state| matches!(state, State::UnderWay(_)));
+        lock(&self.python_downloads.0).retain(|_, state| matches!(state, State::UnderWay(_)));
     }
 }

@@ -3,12 +3,12 @@
 use super::{BuildState, CodeError, Environment, Environments};
 use leoflow_base::home::progress::Progress;
 use leoflow_base::sys::blocking;
+use leoflow_base::sys::mutex;
 use leoflow_engine::store::dag::environments as store;
 use leoflow_python::environments::{self, Cleanup, Declared, InUse, Lock, Pruned, Pruning};
 use leoflow_python::{Interpreter, Python};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::PoisonError;
 use std::time::Duration;
 use tracing::{info, warn};
 
@@ -69,7 +69,7 @@ impl Environments {
     /// Adds the values of environment variables, which are not stored with locks, from a project with the same
     /// declaration.
     fn with_variables(&self, mut lock: Lock) -> Lock {
-        let states = self.states();
+        let states = mutex::lock(&self.states);
         let same = states.values().find_map(|(declared, _, _)| lock.declared.with_variables_of(declared));
         lock.declared = same.unwrap_or(lock.declared);
         lock
@@ -86,7 +86,7 @@ impl Environments {
         self.clear_failed_downloads();
         let (mut changes, mut problems) = (Vec::new(), Vec::new());
         for (inputs, declared, python, files) in self.selected(is_selected) {
-            self.outdated.lock().unwrap_or_else(PoisonError::into_inner).extend(files);
+            mutex::lock(&self.outdated).extend(files);
             if python == Python::default() {
                 // There is no Python yet; the next request looks for one again.
                 continue;
@@ -106,11 +106,11 @@ impl Environments {
     /// Python, files.
     fn selected(&self, is_selected: impl Fn(&Path) -> bool) -> Vec<(String, Declared, Python, Vec<PathBuf>)> {
         let mut by_inputs: HashMap<String, Vec<PathBuf>> = HashMap::new();
-        for (file, inputs) in &*self.inputs_by_file.lock().unwrap_or_else(PoisonError::into_inner) {
+        for (file, inputs) in &*mutex::lock(&self.inputs_by_file) {
             by_inputs.entry(inputs.clone()).or_default().push(file.clone());
         }
         by_inputs.retain(|_, files| files.iter().any(|file| is_selected(file)));
-        let states = self.states();
+        let states = mutex::lock(&self.states);
         let complete = |(inputs, files): (String, Vec<PathBuf>)| {
             let (declared, python, _) = states.get(&inputs)?;
             Some((inputs, declared.clone(), python.clone(), files))
@@ -175,7 +175,8 @@ impl Environments {
     /// environments, which may wait for their build, be under construction or wait for a retry.
     async fn pythons_in_use(&self) -> Vec<PathBuf> {
         let plain = self.interpreter.get().await.ok().map(|plain| plain.program);
-        let chosen: Vec<PathBuf> = self.states().values().map(|(_, python, _)| python.path.clone()).collect();
+        let chosen: Vec<PathBuf> =
+            mutex::lock(&self.states).values().map(|(_, python, _)| python.path.clone()).collect();
         plain.into_iter().chain(chosen).collect()
     }
 
@@ -197,10 +198,9 @@ impl Environments {
             return;
         }
         info!("rebuilt {renewed} environments with a newer patch release of Python");
-        self.states().retain(|_, (_, _, state)| !matches!(state, BuildState::Ready(_)));
-        let files: Vec<PathBuf> =
-            self.inputs_by_file.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect();
-        self.outdated.lock().unwrap_or_else(PoisonError::into_inner).extend(files);
+        mutex::lock(&self.states).retain(|_, (_, _, state)| !matches!(state, BuildState::Ready(_)));
+        let files: Vec<PathBuf> = mutex::lock(&self.inputs_by_file).keys().cloned().collect();
+        mutex::lock(&self.outdated).extend(files);
         self.changed.notify_one();
     }
 

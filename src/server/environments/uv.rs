@@ -1,10 +1,11 @@
 //! Finds or downloads uv, the package installer, for tasks that create virtual environments.
 
-use super::Environments;
+use super::{CodeError, Environments};
 use leoflow_base::sys::blocking;
-use leoflow_python::environments;
+use leoflow_base::sys::mutex::lock;
+use leoflow_python::environments::{self, EnvironmentError};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Retry delay after a failed download.
@@ -18,30 +19,31 @@ enum State {
     #[default]
     Idle,
     UnderWay,
-    Failed(String, Instant),
+    Failed(Arc<CodeError>, Instant),
 }
 
 impl Environments {
-    /// Returns the path of uv; `None` while it is being downloaded. The error is a text for users.
-    pub async fn uv(self: &Arc<Self>) -> Result<Option<PathBuf>, String> {
+    /// Returns the path of uv; `None` while it is being downloaded.
+    pub async fn uv(self: &Arc<Self>) -> Result<Option<PathBuf>, Arc<CodeError>> {
         let home = self.core.home.clone();
         let find = move || environments::find_uv(&home).map(|uv| uv.program);
-        if let Some(program) = blocking::run(find).await.map_err(|error| error.to_string())? {
+        if let Some(program) = blocking::run(find).await.map_err(CodeError::from)? {
             return Ok(Some(program));
         }
-        let mut state = self.uv_download.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.uv_download.0);
         match &*state {
             State::UnderWay => return Ok(None),
-            State::Failed(reason, failed_at) if failed_at.elapsed() < RETRY_DELAY => return Err(reason.clone()),
+            State::Failed(error, failed_at) if failed_at.elapsed() < RETRY_DELAY => return Err(error.clone()),
             State::Failed(..) | State::Idle => *state = State::UnderWay,
         }
         let this = self.clone();
         tokio::spawn(async move {
             let home = this.core.home.clone();
-            let download = move || environments::ensure_uv(&home, &|_| {}).map(drop).map_err(|error| error.to_string());
-            let downloaded = blocking::run(download).await.unwrap_or_else(|error| Err(error.to_string()));
-            let new_state = downloaded.map_or_else(|reason| State::Failed(reason, Instant::now()), |()| State::Idle);
-            *this.uv_download.0.lock().unwrap_or_else(PoisonError::into_inner) = new_state;
+            let download = move || environments::ensure_uv(&home, &|_| {}).map(drop).map_err(EnvironmentError::from);
+            let downloaded = async { Ok::<_, CodeError>(blocking::run(download).await??) }.await;
+            let failed = |error| State::Failed(Arc::new(error), Instant::now());
+            let new_state = downloaded.map_or_else(failed, |()| State::Idle);
+            *lock(&this.uv_download.0) = new_state;
         });
         Ok(None)
     }

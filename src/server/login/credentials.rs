@@ -7,8 +7,9 @@ use leoflow_base::auth::token::{Bearer, Binding, Claims, Signer};
 use leoflow_base::config::{self, Loaded, SecretReference};
 use leoflow_base::home::config_files;
 use leoflow_base::sys::clock;
+use leoflow_base::sys::mutex::lock;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
 
 pub struct Auth {
@@ -24,8 +25,7 @@ impl Auth {
     }
 
     pub fn secrets(&self) -> MutexGuard<'_, Secrets> {
-        // No holder can panic halfway through a change.
-        let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut secrets = lock(&self.secrets);
         secrets.refresh();
         secrets
     }
@@ -38,7 +38,7 @@ impl Auth {
     /// Reloads the secrets unconditionally. `Err` names the missing one, or says "a secret" if the files cannot be
     /// read; then nothing changes.
     pub fn reload_secrets(&self) -> Result<(), &'static str> {
-        let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut secrets = lock(&self.secrets);
         let loaded = config::load_with_secrets(&secrets.path).ok().flatten().ok_or("a secret")?;
         *secrets = Secrets::new(secrets.path.clone(), &loaded)?;
         Ok(())

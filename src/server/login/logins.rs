@@ -3,9 +3,10 @@
 
 use crate::http::caller::{Caller, Peer};
 use leoflow_base::auth::throttle::{Origin, Slowdown, Throttle};
+use leoflow_base::sys::mutex::lock;
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -80,19 +81,15 @@ pub struct Turn {
 impl Turn {
     pub fn failed(&self) {
         if let Some(queue) = &self.queue {
-            lock_mutex(&queue.throttle).failed(Instant::now());
+            lock(&queue.throttle).failed(Instant::now());
         }
     }
 
     pub fn succeeded(&self) {
         if let Some(queue) = &self.queue {
-            lock_mutex(&queue.throttle).succeeded();
+            lock(&queue.throttle).succeeded();
         }
     }
-}
-
-fn lock_mutex<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Logins {
@@ -117,7 +114,7 @@ impl Logins {
         };
         let turn = tokio::time::timeout(TURN_TIMEOUT, queue.turn.clone().acquire_owned()).await;
         let turn = turn.map_err(|_| RETRY_AFTER)?.map_err(|_| RETRY_AFTER)?;
-        let slowdown = lock_mutex(&queue.throttle).slowdown(Instant::now(), source.origin());
+        let slowdown = lock(&queue.throttle).slowdown(Instant::now(), source.origin());
         match slowdown {
             Slowdown::Delay(pause) => tokio::time::sleep(pause).await,
             Slowdown::Refuse(pause) => return Err(pause),
@@ -128,19 +125,19 @@ impl Logins {
 
     /// Forgets the failures of all sources once the password has changed, so that the new one is accepted at once.
     fn forget_failures_with_other(&self, password_hash: &str) {
-        let mut recorded = lock_mutex(&self.password_hash);
+        let mut recorded = lock(&self.password_hash);
         if *recorded != password_hash {
             password_hash.clone_into(&mut recorded);
-            lock_mutex(&self.queues).values().for_each(|queue| lock_mutex(&queue.throttle).succeeded());
+            lock(&self.queues).values().for_each(|queue| lock(&queue.throttle).succeeded());
         }
     }
 
     fn queue_of(&self, source: Source) -> Arc<LoginQueue> {
-        let mut queues = lock_mutex(&self.queues);
+        let mut queues = lock(&self.queues);
         if queues.len() >= MAX_QUEUES && !queues.contains_key(&source) {
             let now = Instant::now();
             // A source with recent failures is remembered, however many others there are.
-            queues.retain(|_, queue| Arc::strong_count(queue) > 1 || !lock_mutex(&queue.throttle).is_forgotten(now));
+            queues.retain(|_, queue| Arc::strong_count(queue) > 1 || !lock(&queue.throttle).is_forgotten(now));
         }
         let is_full = queues.len() >= MAX_QUEUES && !queues.contains_key(&source);
         let source = match source {
@@ -167,7 +164,7 @@ mod tests {
         let logins = Logins::new();
         for _ in 0..8 {
             logins.turn(Source::Own, "").await.unwrap().failed();
-            lock_mutex(&logins.queue_of(Source::Unknown).throttle).failed(Instant::now());
+            lock(&logins.queue_of(Source::Unknown).throttle).failed(Instant::now());
         }
         let is_immediate =
             async |source: Source| tokio::time::timeout(Duration::ZERO, logins.turn(source, "")).await.is_ok();
@@ -180,7 +177,7 @@ mod tests {
         let sources = [1, 2].map(|number: u32| Source::Address(IpAddr::from(number.to_be_bytes())));
         for source in sources {
             drop(logins.turn(source, "old").await.unwrap());
-            (0..20).for_each(|_| lock_mutex(&logins.queue_of(source).throttle).failed(Instant::now()));
+            (0..20).for_each(|_| lock(&logins.queue_of(source).throttle).failed(Instant::now()));
             assert!(logins.turn(source, "old").await.is_err(), "slowed down");
         }
         for source in sources {
@@ -192,11 +189,11 @@ mod tests {
     fn many_addresses_do_not_make_the_server_forget_one() {
         let logins = Logins::new();
         let address = |number: u32| Source::Address(IpAddr::from(number.to_be_bytes()));
-        lock_mutex(&logins.queue_of(address(0)).throttle).failed(Instant::now());
+        lock(&logins.queue_of(address(0)).throttle).failed(Instant::now());
         for number in 1..2 * MAX_QUEUES as u32 {
-            lock_mutex(&logins.queue_of(address(number)).throttle).failed(Instant::now());
+            lock(&logins.queue_of(address(number)).throttle).failed(Instant::now());
         }
-        assert!(!lock_mutex(&logins.queue_of(address(0)).throttle).is_forgotten(Instant::now()));
+        assert!(!lock(&logins.queue_of(address(0)).throttle).is_forgotten(Instant::now()));
         let others = logins.queue_of(address(u32::MAX));
         assert!(Arc::ptr_eq(&others, &logins.queue_of(Source::OtherAddresses)));
         assert!(!Arc::ptr_eq(&others, &logins.queue_of(Source::Uid(1))));

@@ -3,10 +3,11 @@
 use crate::state::database::{Database, DatastoreError};
 use jiff::Timestamp;
 use leoflow_base::auth::token::Claims;
+use leoflow_base::sys::mutex::lock;
 use leoflow_engine::store::secret::revoked_tokens;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 /// Token hashes, with the expiry of each token.
 #[derive(Default)]
@@ -17,19 +18,15 @@ fn hash(token: &str) -> Vec<u8> {
 }
 
 impl Revoked {
-    fn locked(&self) -> MutexGuard<'_, HashMap<Vec<u8>, Timestamp>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Loads the tokens that other servers have revoked.
     pub async fn load(&self, database: &Database) -> Result<(), DatastoreError> {
         let all = revoked_tokens::all(&*database.get().await?).await?;
-        self.locked().extend(all);
+        lock(&self.0).extend(all);
         Ok(())
     }
 
     pub fn has(&self, token: &str) -> bool {
-        let revoked = self.locked();
+        let revoked = lock(&self.0);
         !revoked.is_empty() && revoked.contains_key(&hash(token))
     }
 
@@ -37,7 +34,7 @@ impl Revoked {
     pub async fn add(&self, database: &Database, token: &str, claims: &Claims) -> Result<(), DatastoreError> {
         let expires_at = Timestamp::from_second(claims.exp).unwrap_or(Timestamp::MAX);
         {
-            let (mut revoked, now) = (self.locked(), Timestamp::now());
+            let (mut revoked, now) = (lock(&self.0), Timestamp::now());
             revoked.retain(|_, expires_at| *expires_at > now);
             revoked.insert(hash(token), expires_at);
         }

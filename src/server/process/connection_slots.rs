@@ -2,11 +2,12 @@
 //! its client stops reading. When no slot is free, the oldest of the other connections are closed.
 
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use leoflow_base::sys::mutex::lock;
 use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -59,12 +60,12 @@ impl Slot {
     }
 
     fn unsent(&self) -> Option<Instant> {
-        *self.unsent.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.unsent)
     }
 
     /// Records whether the last write is still pending.
     fn set_write_pending(&self, is_pending: bool) {
-        let mut unsent = self.unsent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unsent = lock(&self.unsent);
         *unsent = is_pending.then(|| unsent.unwrap_or_else(Instant::now));
     }
 
@@ -134,7 +135,7 @@ impl Slots {
         };
         self.is_full.store(false, Ordering::Relaxed);
         let slot = Arc::new(Slot::default());
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = lock(&self.taken);
         if taken.len() > 2 * self.max {
             // Drops closed connections.
             taken.retain(|slot| slot.strong_count() > 0);
@@ -167,7 +168,7 @@ impl Slots {
     /// client does not read. Each connection checks its state again before it closes, because a request may have
     /// arrived meanwhile.
     fn close_idle(&self) {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = lock(&self.taken);
         let mut remaining = self.max.div_ceil(4);
         taken.retain(|slot| match slot.upgrade() {
             Some(slot) if remaining > 0 && (slot.is_idle() || slot.is_stalled(self.send_limit)) => {

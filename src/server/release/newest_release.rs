@@ -7,9 +7,10 @@ use jiff::Timestamp;
 use leoflow_base::build_info;
 use leoflow_base::config::Config;
 use leoflow_base::home::Home;
+use leoflow_base::sys::mutex::lock;
 use serde::Serialize;
 use serde_json::Value;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// How long a result is reused.
@@ -45,15 +46,11 @@ struct State {
 pub struct NewestRelease(Mutex<State>);
 
 impl NewestRelease {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Returns the result for these settings. If it is missing or stale, returns an empty one and starts a lookup in
     /// the background, unless one is running.
     pub fn known(self: &Arc<Self>, home: &Home, config: Option<&Config>) -> Lookup {
         let settings = settings_of(config);
-        let mut state = self.state();
+        let mut state = lock(&self.0);
         let max_age = if state.lookup.problem.is_some() { FAILURE_MAX_AGE } else { MAX_AGE };
         let is_known =
             state.settings == settings && state.looked_up.is_some_and(|looked_up| looked_up.elapsed() < max_age);
@@ -62,19 +59,17 @@ impl NewestRelease {
             let (this, home) = (self.clone(), home.clone());
             tokio::spawn(async move {
                 let lookup = parse(ask(&home, &["upgrade", "--dry-run"]).await);
-                *this.state() = State { lookup, settings, looked_up: Some(Instant::now()), is_running: false };
+                *lock(&this.0) = State { lookup, settings, looked_up: Some(Instant::now()), is_running: false };
             });
         }
         if is_known { state.lookup.clone() } else { Lookup::default() }
     }
-}
 
-impl NewestRelease {
     /// Returns the result of the last lookup for these settings, however old; `None` before the first. Starts no
     /// lookup.
     pub fn last(&self, config: Option<&Config>) -> Option<Lookup> {
         let settings = settings_of(config);
-        let state = self.state();
+        let state = lock(&self.0);
         (state.looked_up.is_some() && state.settings == settings).then(|| state.lookup.clone())
     }
 }

@@ -2,8 +2,9 @@
 
 use leoflow_base::home::Home;
 use leoflow_base::sys::blocking;
+use leoflow_base::sys::mutex::lock;
 use leoflow_components::web_ui::{self, UiSource};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tracing::{info, warn};
 
@@ -20,11 +21,11 @@ pub struct UiComponent {
 impl UiComponent {
     /// Returns why the UI is not installed; `None` while it is being installed, and afterwards.
     pub fn reason(&self) -> Option<String> {
-        self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.reason).clone()
     }
 
     fn set(&self, reason: Option<String>) {
-        *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+        *lock(&self.reason) = reason;
     }
 }
 

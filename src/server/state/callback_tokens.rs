@@ -1,10 +1,11 @@
 //! Tokens of the processes that run callbacks of DAGs. This process starts and ends them, so it keeps their tokens in
 //! memory.
 
+use leoflow_base::sys::mutex::lock;
 use leoflow_base::sys::random;
 use leoflow_engine::model::keys::TryKey;
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 /// The tokens of the running callbacks, each with the try whose context its callback gets.
 #[derive(Default)]
@@ -19,23 +20,18 @@ pub struct CallbackToken<'a> {
 impl CallbackTokens {
     pub fn issue(&self, key: TryKey) -> CallbackToken<'_> {
         let text = random::hex_256();
-        self.lock().insert(text.clone(), key);
+        lock(&self.0).insert(text.clone(), key);
         CallbackToken { text, tokens: self }
     }
 
     pub fn find(&self, token: &str) -> Option<TryKey> {
-        self.lock().get(token).cloned()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, TryKey>> {
-        // No holder can panic halfway through a change.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0).get(token).cloned()
     }
 }
 
 impl Drop for CallbackToken<'_> {
     fn drop(&mut self) {
-        self.tokens.lock().remove(&self.text);
+        lock(&self.tokens.0).remove(&self.text);
     }
 }
 
