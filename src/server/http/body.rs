@@ -9,7 +9,7 @@ use axum::extract::rejection::JsonRejection;
 use axum::extract::{FromRequest, Request};
 use axum::http::StatusCode;
 use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::value::MapDeserializer;
@@ -41,11 +41,8 @@ pub async fn with_body_read(mut request: Request) -> Result<Request, ApiError> {
 }
 
 /// Middleware that reads the body before the inner handlers run.
-pub async fn read_body(request: Request, next: Next) -> Response {
-    match with_body_read(request).await {
-        Ok(request) => next.run(request).await,
-        Err(error) => error.into_response(),
-    }
+pub async fn read_body(request: Request, next: Next) -> Result<Response, ApiError> {
+    Ok(next.run(with_body_read(request).await?).await)
 }
 
 /// Deserializes a body. `T` should deny unknown fields where they must be refused.
@@ -83,6 +80,18 @@ impl<S: Send + Sync, T: DeserializeOwned + JsonSchema> FromRequest<S> for Body<T
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         within_limits(Json::from_request(request, state).await).map(Self)
+    }
+}
+
+/// A required body of an endpoint that the OpenAPI document leaves out, without declared limits. `T` should deny unknown
+/// fields where they must be refused.
+pub struct InternalBody<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for InternalBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        body_as(Json::from_request(request, state).await).map(Self)
     }
 }
 

@@ -8,7 +8,7 @@ use crate::state::Core;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use leoflow_base::sys::user;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub const DATASTORE_TIMEOUT: Duration = Duration::from_secs(10);
 const BACKFILL_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Timeout of all routes but those with `import_timeout`.
-pub async fn request_timeout(request: Request, next: Next) -> Response {
+pub async fn request_timeout(request: Request, next: Next) -> Result<Response, ApiError> {
     let ordinary = leoflow_base::sys::limit("LEOFLOW_REQUEST_LIMIT", REQUEST_TIMEOUT);
     with_timeout(limit_for(&request, ordinary), request, next).await
 }
@@ -41,42 +41,32 @@ pub(super) fn limit_for(request: &Request, ordinary: Duration) -> Duration {
 }
 
 /// Timeout of imports, exports, and the routes of environments.
-pub async fn import_timeout(request: Request, next: Next) -> Response {
+pub async fn import_timeout(request: Request, next: Next) -> Result<Response, ApiError> {
     with_timeout(IMPORT_TIMEOUT, request, next).await
 }
 
-async fn with_timeout(limit: Duration, request: Request, next: Next) -> Response {
-    match tokio::time::timeout(limit, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => ApiError::new(StatusCode::REQUEST_TIMEOUT, "The request took too long").into_response(),
-    }
+async fn with_timeout(limit: Duration, request: Request, next: Next) -> Result<Response, ApiError> {
+    let response = tokio::time::timeout(limit, next.run(request)).await;
+    response.map_err(|_| ApiError::new(StatusCode::REQUEST_TIMEOUT, "The request took too long"))
 }
 
 /// Answers 503 when a handler takes too long, usually because the datastore does not respond.
-pub async fn datastore_timeout(request: Request, next: Next) -> Response {
+pub async fn datastore_timeout(request: Request, next: Next) -> Result<Response, ApiError> {
     with_datastore_timeout(limit_for(&request, DATASTORE_TIMEOUT), request, next).await
 }
 
-async fn with_datastore_timeout(limit: Duration, request: Request, next: Next) -> Response {
-    let request = match with_body_read(request).await {
-        Ok(request) => request,
-        Err(error) => return error.into_response(),
-    };
-    match tokio::time::timeout(limit, next.run(request)).await {
-        Ok(response) => response,
-        Err(elapsed) => ApiError::unavailable(&elapsed).into_response(),
-    }
+async fn with_datastore_timeout(limit: Duration, request: Request, next: Next) -> Result<Response, ApiError> {
+    let request = with_body_read(request).await?;
+    let response = tokio::time::timeout(limit, next.run(request)).await;
+    response.map_err(|elapsed| ApiError::unavailable(&elapsed))
 }
 
 /// Refuses a request over TCP with a foreign host or origin. Sets security headers on all other responses.
-pub async fn check_request(State(core): State<Arc<Core>>, request: Request, next: Next) -> Response {
-    if caller(&request) == Caller::Network
-        && let Err(refusal) = requested_host(&request).and_then(|host| {
-            check_host(host, core.phase.port, server_address(&request))?;
-            check_origin(&request, host)
-        })
-    {
-        return refusal.into_response();
+pub async fn check_request(State(core): State<Arc<Core>>, request: Request, next: Next) -> Result<Response, ApiError> {
+    if caller(&request) == Caller::Network {
+        let host = requested_host(&request)?;
+        check_host(host, core.phase.port, server_address(&request))?;
+        check_origin(&request, host)?;
     }
     let (method, path, began) = (request.method().clone(), request.uri().path().to_owned(), Instant::now());
     let mut response = next.run(request).await;
@@ -93,7 +83,7 @@ pub async fn check_request(State(core): State<Arc<Core>>, request: Request, next
         header::CONTENT_SECURITY_POLICY,
         "default-src 'self'; frame-ancestors 'none'; form-action 'self'; base-uri 'none'",
     );
-    response
+    Ok(response)
 }
 
 /// Returns where the request came from.
@@ -168,10 +158,10 @@ pub async fn allow_own_frames(request: Request, next: Next) -> Response {
 const FRAMED_POLICY: &str = "default-src 'self'; frame-ancestors 'self'; form-action 'self'; base-uri 'none'";
 
 /// Restricts routes to the Unix socket, which this user's commands, tasks and agent use: 404 over TCP.
-pub async fn require_local(request: Request, next: Next) -> Response {
+pub async fn require_local(request: Request, next: Next) -> Result<Response, ApiError> {
     match caller(&request) {
-        Caller::LocalAdmin => next.run(request).await,
-        Caller::Network => ApiError::not_found("Not Found").into_response(),
+        Caller::LocalAdmin => Ok(next.run(request).await),
+        Caller::Network => Err(ApiError::not_found("Not Found")),
     }
 }
 

@@ -7,7 +7,7 @@ use super::guard::{DATASTORE_TIMEOUT, limit_for};
 use axum::extract::Request;
 use axum::http::{Method, header};
 use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use leoflow_base::sys::blocking;
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -24,32 +24,25 @@ static THREADS: Semaphore = Semaphore::const_new(4);
 
 /// Handles large requests on a thread. Answers 503 when no thread becomes free in time, or when the handler takes too
 /// long.
-pub async fn off_the_event_loop(request: Request, next: Next) -> Response {
+pub async fn off_the_event_loop(request: Request, next: Next) -> Result<Response, ApiError> {
     let limit = limit_for(&request, DATASTORE_TIMEOUT);
-    if is_large(&request) { on_a_thread(request, next, limit).await } else { next.run(request).await }
+    if is_large(&request) { on_a_thread(request, next, limit).await } else { Ok(next.run(request).await) }
 }
 
-async fn on_a_thread(request: Request, next: Next, limit: Duration) -> Response {
-    let permit = match timeout(limit, THREADS.acquire()).await {
-        // Cannot fail: the semaphore is never closed.
-        Ok(permit) => permit,
-        Err(_) => return ApiError::busy().into_response(),
-    };
+async fn on_a_thread(request: Request, next: Next, limit: Duration) -> Result<Response, ApiError> {
+    // The semaphore is never closed.
+    let permit = timeout(limit, THREADS.acquire()).await.map_err(|_| ApiError::busy())?;
     // Read under the permit, which limits the memory of large bodies.
-    let request = match with_body_read(request).await {
-        Ok(request) => request,
-        Err(error) => return error.into_response(),
-    };
+    let request = with_body_read(request).await?;
     let deadline = Instant::now() + limit;
     let handle = Handle::current();
     let work = move || {
         // The thread holds the permit, because its work continues when the client disconnects.
         let _permit = permit;
         let response = handle.block_on(async { timeout_at(deadline, next.run(request)).await });
-        response.unwrap_or_else(|elapsed| ApiError::unavailable(&elapsed).into_response())
+        response.map_err(|elapsed| ApiError::unavailable(&elapsed))
     };
-    let response = blocking::run(work).await;
-    response.unwrap_or_else(|error| ApiError::internal(&error).into_response())
+    blocking::run(work).await?
 }
 
 /// Runs `work` for a large answer that is being sent on one of these threads, as soon as one is free.

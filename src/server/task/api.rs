@@ -2,17 +2,17 @@
 //! authenticates with its own token, which expires with the try, and a DAG's callback with that of its process. Triggers
 //! use some of these handlers without a token.
 
-use crate::app_state::{AppState, Shared};
+use crate::app_state::Shared;
+use crate::environments::CodeError;
 use crate::http::api_error::ApiError;
-use crate::http::body::body_as;
+use crate::http::body::InternalBody;
 use crate::http::datastore::Datastore;
 use crate::http::request::Id;
 use crate::login::tokens::bearer;
-use axum::extract::rejection::JsonRejection;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::{Extension, Json};
 use leoflow_engine::model::keys::{RunKey, TryKey};
 use leoflow_engine::store::StoreError;
@@ -22,59 +22,51 @@ use leoflow_engine::store::instance::xcoms;
 use leoflow_engine::store::secret::variables::{self, Variable};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-
-type Body = Result<Json<Value>, JsonRejection>;
+use std::sync::Arc;
 
 /// Marks a request of a DAG's callback.
 #[derive(Clone, Copy)]
 struct FromCallback;
 
 /// Requires the token of a running try, or of a DAG's callback that is running: 401 otherwise.
-pub async fn require_try(State(state): Shared, mut request: Request, next: Next) -> Response {
-    let token = bearer(request.headers()).map(str::to_owned);
-    if let Some(key) = token.as_deref().and_then(|token| state.core.callback_tokens.find(token)) {
-        request.extensions_mut().insert(key);
-        request.extensions_mut().insert(FromCallback);
-        return next.run(request).await;
-    }
-    match find_try(&state, token).await {
-        Ok(Some(key)) => {
-            request.extensions_mut().insert(key);
-            next.run(request).await
+pub async fn require_try(State(state): Shared, mut request: Request, next: Next) -> Result<Response, ApiError> {
+    let refused = || ApiError::new(StatusCode::UNAUTHORIZED, "This try of the task has ended or never started");
+    let token = bearer(request.headers()).ok_or_else(refused)?.to_owned();
+    let key = match state.core.callback_tokens.find(&token) {
+        Some(key) => {
+            request.extensions_mut().insert(FromCallback);
+            key
         }
-        Ok(None) => {
-            let detail = "This try of the task has ended or never started";
-            ApiError::new(StatusCode::UNAUTHORIZED, detail).into_response()
+        None => {
+            let client = state.core.database.get().await?;
+            tries::find_by_token(&*client, &token).await?.ok_or_else(refused)?
         }
-        Err(error) => error.into_response(),
-    }
+    };
+    request.extensions_mut().insert(key);
+    Ok(next.run(request).await)
 }
 
 /// Refuses callbacks of DAGs: 403. As in Airflow, they read, and change only Variables.
-pub async fn refuse_callbacks(request: Request, next: Next) -> Response {
+pub async fn refuse_callbacks(request: Request, next: Next) -> Result<Response, ApiError> {
     if request.extensions().get::<FromCallback>().is_some() {
         let detail = "Only a task can do this: a callback of a DAG reads, and changes only Variables";
-        return ApiError::forbidden(detail).into_response();
+        return Err(ApiError::forbidden(detail));
     }
-    next.run(request).await
-}
-
-/// Returns the running try that a token belongs to.
-async fn find_try(state: &AppState, token: Option<String>) -> Result<Option<TryKey>, ApiError> {
-    let Some(token) = token else { return Ok(None) };
-    let client = state.core.database.get().await?;
-    Ok(tries::find_by_token(&*client, &token).await?)
+    Ok(next.run(request).await)
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct SetVariable {
+pub struct SetVariable {
     value: String,
     description: Option<String>,
 }
 
-pub async fn set_variable(State(state): Shared, Id(key): Id, body: Body) -> Result<StatusCode, ApiError> {
-    let SetVariable { value, description } = body_as(body)?;
+pub async fn set_variable(
+    State(state): Shared,
+    Id(key): Id,
+    InternalBody(SetVariable { value, description }): InternalBody<SetVariable>,
+) -> Result<StatusCode, ApiError> {
     let client = state.core.database.get().await?;
     variables::set(&*client, &state.core.cipher, &Variable { key, value, description }).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -90,7 +82,7 @@ pub async fn delete_variable(Datastore(client): Datastore, Id(key): Id) -> Resul
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct MapIndexName {
+pub struct MapIndexName {
     name: String,
 }
 
@@ -98,16 +90,15 @@ struct MapIndexName {
 pub async fn set_map_index_name(
     Datastore(client): Datastore,
     Extension(try_key): Extension<TryKey>,
-    body: Body,
+    InternalBody(MapIndexName { name }): InternalBody<MapIndexName>,
 ) -> Result<StatusCode, ApiError> {
-    let MapIndexName { name } = body_as(body)?;
     tries::set_rendered_map_index(&*client, &try_key, &name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Push {
+pub struct Push {
     key: String,
     /// The value as JSON text, so that numbers keep the task's notation.
     value_json: String,
@@ -116,16 +107,15 @@ struct Push {
 pub async fn push_xcom(
     Datastore(client): Datastore,
     Extension(try_key): Extension<TryKey>,
-    body: Body,
+    InternalBody(Push { key, value_json }): InternalBody<Push>,
 ) -> Result<StatusCode, ApiError> {
-    let Push { key, value_json } = body_as(body)?;
     xcoms::push(&*client, &try_key.instance, &key, &value_json).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Pull {
+pub struct Pull {
     dag_id: String,
     run_id: String,
     task_ids: Vec<String>,
@@ -148,8 +138,12 @@ pub struct PulledXCom {
     value_json: String,
 }
 
-pub async fn pull_xcoms(Datastore(client): Datastore, body: Body) -> Result<Json<Vec<PulledXCom>>, ApiError> {
-    let Pull { dag_id, run_id, task_ids, key, map_indexes, include_prior_dates, offset, limit } = body_as(body)?;
+pub async fn pull_xcoms(
+    Datastore(client): Datastore,
+    InternalBody(Pull { dag_id, run_id, task_ids, key, map_indexes, include_prior_dates, offset, limit }): InternalBody<
+        Pull,
+    >,
+) -> Result<Json<Vec<PulledXCom>>, ApiError> {
     let pull = xcoms::Pull {
         run: &RunKey { dag_id, run_id },
         task_ids: &task_ids,
@@ -167,38 +161,39 @@ pub async fn pull_xcoms(Datastore(client): Datastore, body: Body) -> Result<Json
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct CountXComs {
+pub struct CountXComs {
     dag_id: String,
     run_id: String,
     task_id: String,
     key: String,
 }
 
-pub async fn count_xcoms(Datastore(client): Datastore, body: Body) -> Result<Json<Value>, ApiError> {
-    let CountXComs { dag_id, run_id, task_id, key } = body_as(body)?;
+pub async fn count_xcoms(
+    Datastore(client): Datastore,
+    InternalBody(CountXComs { dag_id, run_id, task_id, key }): InternalBody<CountXComs>,
+) -> Result<Json<Value>, ApiError> {
     let count = xcoms::count(&*client, &RunKey { dag_id, run_id }, &task_id, &key).await?;
     Ok(Json(json!({"count": count})))
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct DeleteXCom {
+pub struct DeleteXCom {
     key: String,
 }
 
 pub async fn delete_xcom(
     Datastore(client): Datastore,
     Extension(try_key): Extension<TryKey>,
-    body: Body,
+    InternalBody(DeleteXCom { key }): InternalBody<DeleteXCom>,
 ) -> Result<StatusCode, ApiError> {
-    let DeleteXCom { key } = body_as(body)?;
     xcoms::delete(&*client, &try_key.instance, &key).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct NewerPackage {
+pub struct NewerPackage {
     name: String,
 }
 
@@ -206,9 +201,8 @@ struct NewerPackage {
 pub async fn has_newer_package(
     Datastore(client): Datastore,
     Extension(try_key): Extension<TryKey>,
-    body: Body,
+    InternalBody(NewerPackage { name }): InternalBody<NewerPackage>,
 ) -> Result<Json<Value>, ApiError> {
-    let NewerPackage { name } = body_as(body)?;
     let RunKey { dag_id, run_id } = &try_key.instance.run;
     let lock = environments::newer_than_run(&*client, &try_key.instance.run).await?;
     let exists = lock.is_some_and(|lock| lock.has_package(&name));
@@ -217,21 +211,23 @@ pub async fn has_newer_package(
 
 /// Returns the path of uv; `null` while it is being downloaded.
 pub async fn uv(State(state): Shared) -> Result<Json<Value>, ApiError> {
-    let program =
-        state.environments.uv().await.map_err(|reason| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, reason))?;
+    let failed = |error: Arc<CodeError>| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
+    let program = state.environments.uv().await.map_err(failed)?;
     Ok(Json(json!({"program": program})))
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct VariableKeys {
+pub struct VariableKeys {
     prefix: Option<String>,
     limit: i64,
     offset: i64,
 }
 
-pub async fn variable_keys(Datastore(client): Datastore, body: Body) -> Result<Json<Value>, ApiError> {
-    let VariableKeys { prefix, limit, offset } = body_as(body)?;
+pub async fn variable_keys(
+    Datastore(client): Datastore,
+    InternalBody(VariableKeys { prefix, limit, offset }): InternalBody<VariableKeys>,
+) -> Result<Json<Value>, ApiError> {
     let (keys, total) = variables::keys(&*client, prefix.as_deref(), limit.clamp(1, 10_000), offset.max(0)).await?;
     Ok(Json(json!({"keys": keys, "total_entries": total})))
 }

@@ -1,17 +1,14 @@
 //! Requests of tasks and triggers about assets: `/task/assets/…` and `/local/triggers/assets/…` over the Unix socket.
 
 use crate::http::api_error::ApiError;
-use crate::http::body::body_as;
+use crate::http::body::InternalBody;
 use crate::http::datastore::Datastore;
-use axum::extract::rejection::JsonRejection;
 use axum::{Extension, Json};
 use leoflow_engine::model::keys::TryKey;
 use leoflow_engine::schedule::asset_condition;
 use leoflow_engine::store::asset::asset_lists::{self, AssetEvent, CreatedRuns, NamedAsset};
 use serde::Deserialize;
 use serde_json::{Value, json};
-
-type Body = Result<Json<Value>, JsonRejection>;
 
 fn event_json(event: &AssetEvent) -> Value {
     json!({
@@ -33,7 +30,7 @@ pub async fn list_triggering_events(
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct AssetQuery {
+pub struct AssetQuery {
     #[serde(default)]
     name: Option<String>,
     #[serde(default)]
@@ -41,8 +38,10 @@ struct AssetQuery {
 }
 
 /// Returns the asset with a name or URI; of several, the one updated last.
-pub async fn get(Datastore(client): Datastore, body: Body) -> Result<Json<Value>, ApiError> {
-    let AssetQuery { name, uri } = body_as(body)?;
+pub async fn get(
+    Datastore(client): Datastore,
+    InternalBody(AssetQuery { name, uri }): InternalBody<AssetQuery>,
+) -> Result<Json<Value>, ApiError> {
     let asset = asset_lists::named(&*client, name.as_deref(), uri.as_deref()).await?;
     let description = match (&name, &uri) {
         (Some(name), _) => format!("named {name:?}"),
@@ -58,25 +57,29 @@ fn asset_json(asset: &NamedAsset) -> Value {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct AliasQuery {
+pub struct AliasQuery {
     alias: String,
 }
 
 /// Lists assets for which tasks emitted events through an alias.
-pub async fn list_assets_of_alias(Datastore(client): Datastore, body: Body) -> Result<Json<Value>, ApiError> {
-    let AliasQuery { alias } = body_as(body)?;
+pub async fn list_assets_of_alias(
+    Datastore(client): Datastore,
+    InternalBody(AliasQuery { alias }): InternalBody<AliasQuery>,
+) -> Result<Json<Value>, ApiError> {
     Ok(Json(asset_lists::of_alias(&*client, &alias).await?.iter().map(asset_json).collect()))
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct EventsQuery {
+pub struct EventsQuery {
     of: Value,
 }
 
 /// Lists all events of an inlet: of an asset, or of a reference to assets.
-pub async fn events(Datastore(client): Datastore, body: Body) -> Result<Json<Value>, ApiError> {
-    let EventsQuery { of: inlet } = body_as(body)?;
+pub async fn events(
+    Datastore(client): Datastore,
+    InternalBody(EventsQuery { of: inlet }): InternalBody<EventsQuery>,
+) -> Result<Json<Value>, ApiError> {
     let Some(reference) = asset_condition::reference(&inlet) else { return Ok(Json(json!([]))) };
     let events = asset_lists::events_of(&*client, &reference).await?;
     Ok(Json(events.iter().map(event_json).collect()))

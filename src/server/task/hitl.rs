@@ -4,9 +4,8 @@
 use super::request_keys;
 use crate::api::instance::hitl::refusal_response;
 use crate::http::api_error::ApiError;
-use crate::http::body::body_as;
+use crate::http::body::InternalBody;
 use crate::http::datastore::Datastore;
-use axum::extract::rejection::JsonRejection;
 use axum::http::{HeaderMap, StatusCode};
 use axum::{Extension, Json};
 use leoflow_engine::model::keys::{InstanceKey, RunKey, TryKey};
@@ -15,15 +14,12 @@ use leoflow_engine::store::request_keys::Attempt;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-type Body = Result<Json<Value>, JsonRejection>;
-
 pub async fn ask(
     Datastore(mut client): Datastore,
     Extension(try_key): Extension<TryKey>,
     headers: HeaderMap,
-    body: Body,
+    InternalBody(question): InternalBody<Question>,
 ) -> Result<StatusCode, ApiError> {
-    let question: Question = body_as(body)?;
     let transaction = client.transaction().await?;
     // A repeated request would remove an answer that a person gave meanwhile.
     if request_keys::record(&transaction, &headers).await? == Attempt::First {
@@ -36,7 +32,7 @@ pub async fn ask(
 /// Names a task instance and not a try, since a trigger belongs to no try. May contain an answer.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct InstanceQuery {
+pub struct InstanceQuery {
     dag_id: String,
     run_id: String,
     task_id: String,
@@ -67,16 +63,21 @@ fn view(detail: &Detail) -> Value {
 }
 
 /// Returns the answer to the instance's question, with null fields while there is none; 404 without a question.
-pub async fn get(Datastore(client): Datastore, body: Body) -> Result<Json<Value>, ApiError> {
-    let query: InstanceQuery = body_as(body)?;
+pub async fn get(
+    Datastore(client): Datastore,
+    InternalBody(query): InternalBody<InstanceQuery>,
+) -> Result<Json<Value>, ApiError> {
     let detail = hitl::get(&*client, &query.key()).await?;
     detail.as_ref().map(|detail| Json(view(detail))).ok_or_else(|| refusal_response(hitl::Refusal::NotAsked))
 }
 
 /// Records the answer that a trigger gives when its question times out. The trigger itself resumes its task. A repeated
 /// request returns the recorded answer.
-pub async fn answer(Datastore(mut client): Datastore, headers: HeaderMap, body: Body) -> Result<Json<Value>, ApiError> {
-    let query: InstanceQuery = body_as(body)?;
+pub async fn answer(
+    Datastore(mut client): Datastore,
+    headers: HeaderMap,
+    InternalBody(query): InternalBody<InstanceQuery>,
+) -> Result<Json<Value>, ApiError> {
     let transaction = client.transaction().await?;
     let key = query.key();
     let answer = Answer { chosen_options: query.chosen_options, params_input: query.params_input };

@@ -5,11 +5,10 @@ use crate::api::run::rerun_version;
 use crate::api::views::BUNDLE;
 use crate::app_state::{AppState, Shared};
 use crate::http::api_error::ApiError;
-use crate::http::body::body_as;
+use crate::http::body::InternalBody;
 use crate::http::datastore::Datastore;
 use crate::http::request::Id;
 use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
 use axum::http::{HeaderMap, StatusCode};
 use axum::{Extension, Json};
 use deadpool_postgres::Transaction;
@@ -31,8 +30,6 @@ use leoflow_engine::store::{ReadFor, StoreError};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-type Body = Result<Json<Value>, JsonRejection>;
-
 pub async fn dag(Datastore(client): Datastore, Id(dag_id): Id) -> Result<Json<Value>, ApiError> {
     let dag = dags::get(&*client, &dag_id).await?;
     let owners = dag.structure.owners.join(", ");
@@ -47,7 +44,7 @@ pub async fn dag(Datastore(client): Datastore, Id(dag_id): Id) -> Result<Json<Va
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TriggerBody {
+pub struct TriggerBody {
     dag_id: String,
     run_id: String,
     conf: Map<String, Value>,
@@ -65,13 +62,11 @@ pub async fn trigger(
     State(state): Shared,
     Extension(try_key): Extension<TryKey>,
     headers: HeaderMap,
-    body: Body,
+    InternalBody(body): InternalBody<TriggerBody>,
 ) -> Result<StatusCode, ApiError> {
-    let body: TriggerBody = body_as(body)?;
     let trigger = Trigger {
         run_id: Some(body.run_id.clone()),
         logical_date: body.logical_date,
-        data_interval: None,
         run_after: body.run_after,
         conf: body.conf,
         note: body.note,
@@ -79,6 +74,7 @@ pub async fn trigger(
         user: try_key.instance.run.dag_id.clone(),
         run_type: Some(RunType::OperatorTriggered),
         partition_key: body.partition_key,
+        ..Trigger::default()
     };
     let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
@@ -118,8 +114,7 @@ async fn reset(state: &AppState, transaction: &Transaction<'_>, key: &RunKey, ex
     })
 }
 
-pub async fn state(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
-    let key: RunKey = body_as(body)?;
+pub async fn state(State(state): Shared, InternalBody(key): InternalBody<RunKey>) -> Result<Json<Value>, ApiError> {
     let client = state.core.database.get().await?;
     let run = runs::get(&*client, &key, ReadFor::Reading).await?;
     Ok(Json(json!({"state": run.state})))
@@ -127,7 +122,7 @@ pub async fn state(State(state): Shared, body: Body) -> Result<Json<Value>, ApiE
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Count {
+pub struct Count {
     dag_id: String,
     task_ids: Option<Vec<String>>,
     group_id: Option<String>,
@@ -136,8 +131,10 @@ struct Count {
 }
 
 /// Counts the runs with one of the logical dates, or task instances in them, that are in one of the states.
-pub async fn count(Datastore(client): Datastore, body: Body) -> Result<Json<Value>, ApiError> {
-    let Count { dag_id, task_ids, group_id, dates, states } = body_as(body)?;
+pub async fn count(
+    Datastore(client): Datastore,
+    InternalBody(Count { dag_id, task_ids, group_id, dates, states }): InternalBody<Count>,
+) -> Result<Json<Value>, ApiError> {
     let target = match (task_ids, group_id) {
         (Some(task_ids), _) => CountTarget::Tasks(task_ids),
         (None, Some(group_id)) => CountTarget::Group(group_id),
@@ -149,7 +146,7 @@ pub async fn count(Datastore(client): Datastore, body: Body) -> Result<Json<Valu
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct LengthBody {
+pub struct LengthBody {
     length: Length,
 }
 
@@ -157,9 +154,8 @@ struct LengthBody {
 pub async fn length(
     Datastore(client): Datastore,
     Extension(try_key): Extension<TryKey>,
-    body: Body,
+    InternalBody(LengthBody { length }): InternalBody<LengthBody>,
 ) -> Result<Json<Value>, ApiError> {
-    let LengthBody { length } = body_as(body)?;
     let run = runs::get(&*client, &try_key.instance.run, ReadFor::Reading).await?;
     let Some(version) = run.version_id else { return Ok(Json(json!({"length": null}))) };
     let version = versions::version(&*client, version).await?;

@@ -2,21 +2,20 @@
 
 use crate::app_state::Shared;
 use crate::http::api_error::ApiError;
-use crate::http::body::body_as;
+use crate::http::body::InternalBody;
 use crate::http::datastore::Datastore;
 use axum::Json;
 use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
 use jiff::Timestamp;
 use leoflow_engine::model::keys::RunKey;
 use leoflow_engine::store::instance::sdk_queries::{self, PreviousInstance, SdkInstanceFilter, SdkRunFilter};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-type Body = Result<Json<Value>, JsonRejection>;
-
-pub async fn run(Datastore(client): Datastore, body: Body) -> Result<Json<Value>, ApiError> {
-    let key: RunKey = body_as(body)?;
+pub async fn run(
+    Datastore(client): Datastore,
+    InternalBody(key): InternalBody<RunKey>,
+) -> Result<Json<Value>, ApiError> {
     let run_row = sdk_queries::run(&*client, &key).await?;
     let missing = || format!("Dag run with dag_id '{}' and run_id '{}' was not found", key.dag_id, key.run_id);
     run_row.map(Json).ok_or_else(|| ApiError::not_found(missing()))
@@ -24,40 +23,52 @@ pub async fn run(Datastore(client): Datastore, body: Body) -> Result<Json<Value>
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct PreviousRun {
+pub struct PreviousRun {
     dag_id: String,
     logical_date: Timestamp,
     state: Option<String>,
 }
 
-pub async fn previous_run(State(state): Shared, body: Body) -> Result<Json<Value>, ApiError> {
-    let query: PreviousRun = body_as(body)?;
+pub async fn previous_run(
+    State(state): Shared,
+    InternalBody(query): InternalBody<PreviousRun>,
+) -> Result<Json<Value>, ApiError> {
     let client = state.core.database.get().await?;
     let run = sdk_queries::previous_run(&*client, &query.dag_id, query.logical_date, query.state.as_deref()).await?;
     Ok(Json(run.unwrap_or_default()))
 }
 
-pub async fn count_runs(Datastore(client): Datastore, body: Body) -> Result<Json<Value>, ApiError> {
-    let query: SdkRunFilter = body_as(body)?;
+pub async fn count_runs(
+    Datastore(client): Datastore,
+    InternalBody(query): InternalBody<SdkRunFilter>,
+) -> Result<Json<Value>, ApiError> {
     Ok(Json(json!({"count": sdk_queries::count_runs(&*client, &query).await?})))
 }
 
-pub async fn count_instances(Datastore(client): Datastore, body: Body) -> Result<Json<Value>, ApiError> {
-    let query: SdkInstanceFilter = body_as(body)?;
+pub async fn count_instances(
+    Datastore(client): Datastore,
+    InternalBody(query): InternalBody<SdkInstanceFilter>,
+) -> Result<Json<Value>, ApiError> {
     Ok(Json(json!({"count": sdk_queries::count_instances(&*client, &query).await?})))
 }
 
-pub async fn states(Datastore(client): Datastore, body: Body) -> Result<Json<Value>, ApiError> {
-    let query: SdkInstanceFilter = body_as(body)?;
+pub async fn states(
+    Datastore(client): Datastore,
+    InternalBody(query): InternalBody<SdkInstanceFilter>,
+) -> Result<Json<Value>, ApiError> {
     Ok(Json(sdk_queries::states(&*client, &query).await?))
 }
 
-pub async fn breadcrumbs(Datastore(client): Datastore, body: Body) -> Result<Json<Value>, ApiError> {
-    let key: RunKey = body_as(body)?;
+pub async fn breadcrumbs(
+    Datastore(client): Datastore,
+    InternalBody(key): InternalBody<RunKey>,
+) -> Result<Json<Value>, ApiError> {
     Ok(Json(sdk_queries::breadcrumbs(&*client, &key).await?))
 }
 
-pub async fn previous_instance(Datastore(client): Datastore, body: Body) -> Result<Json<Value>, ApiError> {
-    let query: PreviousInstance = body_as(body)?;
+pub async fn previous_instance(
+    Datastore(client): Datastore,
+    InternalBody(query): InternalBody<PreviousInstance>,
+) -> Result<Json<Value>, ApiError> {
     Ok(Json(sdk_queries::previous_instance(&*client, &query).await?.unwrap_or_default()))
 }

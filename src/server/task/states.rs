@@ -1,9 +1,8 @@
 //! A running task's requests to the state stores: `/task/state/…` over the Unix socket.
 
 use crate::http::api_error::ApiError;
-use crate::http::body::body_as;
+use crate::http::body::InternalBody;
 use crate::http::datastore::Datastore;
-use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use jiff::Timestamp;
@@ -13,8 +12,6 @@ use leoflow_engine::store::instance::states;
 use leoflow_postgres::GenericClient;
 use serde::Deserialize;
 use serde_json::{Value, json};
-
-type Body = Result<Json<Value>, JsonRejection>;
 
 /// The asset whose state store is used. Requests without one use the task's own store.
 #[derive(Deserialize)]
@@ -43,7 +40,7 @@ impl Asset {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Get {
+pub struct Get {
     key: String,
     #[serde(default)]
     asset: Option<Asset>,
@@ -53,9 +50,8 @@ struct Get {
 pub async fn get(
     Datastore(client): Datastore,
     Extension(try_key): Extension<TryKey>,
-    body: Body,
+    InternalBody(Get { key, asset }): InternalBody<Get>,
 ) -> Result<Json<Value>, ApiError> {
-    let Get { key, asset } = body_as(body)?;
     let value = match asset {
         Some(asset) => match asset.find(&*client).await? {
             Some(id) => states::of_asset(&*client, id, &key).await?,
@@ -68,7 +64,7 @@ pub async fn get(
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Set {
+pub struct Set {
     key: String,
     /// The value as JSON text, so that numbers keep the task's notation.
     value_json: String,
@@ -82,9 +78,8 @@ struct Set {
 pub async fn set(
     Datastore(client): Datastore,
     Extension(try_key): Extension<TryKey>,
-    body: Body,
+    InternalBody(Set { key, value_json, expires_at, asset }): InternalBody<Set>,
 ) -> Result<StatusCode, ApiError> {
-    let Set { key, value_json, expires_at, asset } = body_as(body)?;
     match asset {
         Some(asset) => {
             let id = asset.id(&*client).await?;
@@ -97,7 +92,7 @@ pub async fn set(
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Delete {
+pub struct Delete {
     /// `None` deletes all keys.
     #[serde(default)]
     key: Option<String>,
@@ -108,9 +103,8 @@ struct Delete {
 pub async fn delete(
     Datastore(client): Datastore,
     Extension(try_key): Extension<TryKey>,
-    body: Body,
+    InternalBody(Delete { key, asset }): InternalBody<Delete>,
 ) -> Result<StatusCode, ApiError> {
-    let Delete { key, asset } = body_as(body)?;
     match asset {
         Some(asset) => states::delete_of_asset(&*client, asset.id(&*client).await?, key.as_deref()).await?,
         None => states::delete_of_task(&*client, &try_key.instance, key.as_deref()).await?,
