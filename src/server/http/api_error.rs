@@ -8,6 +8,7 @@ use leoflow_engine::store::StoreError;
 use leoflow_postgres::PgError;
 use serde_json::{Value, json};
 use std::fmt::Display;
+use tokio::task::JoinError;
 use tokio_postgres::error::SqlState;
 use tracing::{error, warn};
 
@@ -158,9 +159,17 @@ fn is_statement_error(error: &tokio_postgres::Error) -> bool {
     error.code().is_some_and(|state| ["22", "23", "42"].contains(&&state.code()[..2]))
 }
 
-fn capitalised(text: &str) -> String {
+/// Makes the first letter a capital.
+pub(super) fn capitalised(text: &str) -> String {
     let mut characters = text.chars();
     characters.next().map(|first| first.to_uppercase().chain(characters).collect()).unwrap_or_default()
+}
+
+/// A thread or task of this process has panicked.
+impl From<JoinError> for ApiError {
+    fn from(error: JoinError) -> Self {
+        Self::internal(&error)
+    }
 }
 
 impl From<tokio_postgres::Error> for ApiError {

@@ -29,26 +29,20 @@ fn violated(declared: &Value, value: &Value) -> Option<(&'static str, String)> {
         Value::String(text) => {
             let length = text.chars().count() as f64;
             let characters = |count: f64| if count == 1.0 { "character" } else { "characters" };
-            let longest = limit("maxLength").filter(|longest| length > *longest).map(|longest| {
-                ("string_too_long", format!("String should have at most {longest} {}", characters(longest)))
-            });
-            longest.or_else(|| {
-                limit("minLength").filter(|shortest| length < *shortest).map(|shortest| {
-                    ("string_too_short", format!("String should have at least {shortest} {}", characters(shortest)))
-                })
-            })
+            let text = |bound: &str, count: f64| format!("String should have {bound} {count} {}", characters(count));
+            if let Some(longest) = limit("maxLength").filter(|longest| length > *longest) {
+                return Some(("string_too_long", text("at most", longest)));
+            }
+            let shortest = limit("minLength").filter(|shortest| length < *shortest)?;
+            Some(("string_too_short", text("at least", shortest)))
         }
         Value::Number(number) => {
             let number = number.as_f64()?;
-            let largest = limit("maximum")
-                .filter(|largest| number > *largest)
-                .map(|largest| ("less_than_equal", format!("Input should be less than or equal to {largest}")));
-            largest.or_else(|| {
-                let smallest = limit("minimum").filter(|smallest| number < *smallest);
-                smallest.map(|smallest| {
-                    ("greater_than_equal", format!("Input should be greater than or equal to {smallest}"))
-                })
-            })
+            if let Some(largest) = limit("maximum").filter(|largest| number > *largest) {
+                return Some(("less_than_equal", format!("Input should be less than or equal to {largest}")));
+            }
+            let smallest = limit("minimum").filter(|smallest| number < *smallest)?;
+            Some(("greater_than_equal", format!("Input should be greater than or equal to {smallest}")))
         }
         _ => None,
     }

@@ -35,16 +35,10 @@ impl<Q: Query> QueryParams<Q> {
     /// intended.
     pub fn refuse_params_of<R: Query>(&self) -> Result<(), ApiError> {
         let (own, others) = (declared_names::<Q>(), declared_names::<R>());
-        match self
-            .names()
-            .find(|name| others.iter().any(|declared| declared == name) && !own.iter().any(|declared| declared == name))
-        {
-            Some(name) => {
-                let message = "This operation does not support this filter";
-                Err(ApiError::unprocessable(&["query", name], "extra_forbidden", message))
-            }
-            None => Ok(()),
-        }
+        let is_in = |names: &[String], name: &str| names.iter().any(|declared| declared == name);
+        let Some(name) = self.names().find(|name| is_in(&others, name) && !is_in(&own, name)) else { return Ok(()) };
+        let message = "This operation does not support this filter";
+        Err(ApiError::unprocessable(&["query", name], "extra_forbidden", message))
     }
 }
 

@@ -9,6 +9,9 @@ use jiff::civil::Date;
 use schemars::{JsonSchema, Schema};
 use serde::de::DeserializeOwned;
 use serde_json::json;
+use std::fmt::Display;
+use std::num::{ParseFloatError, ParseIntError};
+use std::str::FromStr;
 
 /// The only path parameter, percent-decoded; it may span several segments.
 pub struct Id(pub String);
@@ -17,9 +20,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let path = Path::<String>::from_request_parts(parts, state).await;
-        path.map(|Path(id)| Self(id))
-            .map_err(|error| ApiError::unprocessable(&["path"], "value_error", error.body_text()))
+        Segments::from_request_parts(parts, state).await.map(|Segments(id)| Self(id))
     }
 }
 
@@ -126,64 +127,55 @@ impl Params {
 
     /// Parses an integer that must not be negative.
     pub fn number(&self, name: &str, default: i64) -> Result<i64, ApiError> {
-        match self.whole(name)? {
-            None => Ok(default),
-            Some(number @ 0..) => Ok(number),
-            Some(_) => {
-                let message = "Input should be greater than or equal to 0";
-                Err(ApiError::unprocessable(&[self.location, name], "greater_than_equal", message))
-            }
-        }
+        Ok(self.at_least(0, name)?.unwrap_or(default))
     }
 
     /// Parses an integer, which may be negative.
     pub fn whole(&self, name: &str) -> Result<Option<i64>, ApiError> {
-        let Some(text) = self.text(name) else { return Ok(None) };
-        text.parse().map(Some).map_err(|_| {
-            let message = "Input should be a valid integer, unable to parse string as an integer";
-            ApiError::unprocessable(&[self.location, name], "int_parsing", message)
-        })
+        let message = "Input should be a valid integer, unable to parse string as an integer";
+        self.parsed(name, "int_parsing", |_: ParseIntError| message)
+    }
+
+    fn at_least(&self, minimum: i64, name: &str) -> Result<Option<i64>, ApiError> {
+        match self.whole(name)? {
+            Some(number) if number < minimum => {
+                let message = format!("Input should be greater than or equal to {minimum}");
+                Err(ApiError::unprocessable(&[self.location, name], "greater_than_equal", message))
+            }
+            number => Ok(number),
+        }
+    }
+
+    /// Parses a value; `kind` is pydantic's type of the error, and `message` its text.
+    fn parsed<T: FromStr, M: Display>(
+        &self,
+        name: &str,
+        kind: &str,
+        message: impl FnOnce(T::Err) -> M,
+    ) -> Result<Option<T>, ApiError> {
+        let value = self.text(name).map(str::parse).transpose();
+        value.map_err(|error| ApiError::unprocessable(&[self.location, name], kind, message(error)))
     }
 
     /// Parses `map_index`; -1 means not mapped.
     pub fn map_index(&self) -> Result<Option<i32>, ApiError> {
-        match self.whole("map_index")? {
-            None => Ok(None),
-            Some(index @ -1..) => Ok(Some(i32::try_from(index).unwrap_or(i32::MAX))),
-            Some(_) => {
-                let message = "Input should be greater than or equal to -1";
-                Err(ApiError::unprocessable(&[self.location, "map_index"], "greater_than_equal", message))
-            }
-        }
+        let index = self.at_least(-1, "map_index")?;
+        Ok(index.map(|index| i32::try_from(index).unwrap_or(i32::MAX)))
     }
 
     pub fn fraction(&self, name: &str) -> Result<Option<f64>, ApiError> {
-        let Some(text) = self.text(name) else { return Ok(None) };
-        text.parse().map(Some).map_err(|_| {
-            let message = "Input should be a valid number, unable to parse string as a number";
-            ApiError::unprocessable(&[self.location, name], "float_parsing", message)
-        })
+        let message = "Input should be a valid number, unable to parse string as a number";
+        self.parsed(name, "float_parsing", |_: ParseFloatError| message)
     }
 
     /// Parses an RFC 3339 time.
     pub fn time(&self, name: &str) -> Result<Option<Timestamp>, ApiError> {
-        let read = |text: &str| {
-            let invalid = |error: jiff::Error| {
-                ApiError::unprocessable(&[self.location, name], "datetime_parsing", error.to_string())
-            };
-            text.parse().map_err(invalid)
-        };
-        self.text(name).map(read).transpose()
+        self.parsed(name, "datetime_parsing", |error: jiff::Error| error)
     }
 
     /// Parses a date such as `2026-01-31`.
     pub fn date(&self, name: &str) -> Result<Option<Date>, ApiError> {
-        let read = |text: &str| {
-            let invalid =
-                |error: jiff::Error| ApiError::unprocessable(&[self.location, name], "date_parsing", error.to_string());
-            text.parse().map_err(invalid)
-        };
-        self.text(name).map(read).transpose()
+        self.parsed(name, "date_parsing", |error: jiff::Error| error)
     }
 
     /// Returns a copy in which a parameter's value `old` is replaced by `new`.

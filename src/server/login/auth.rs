@@ -6,12 +6,11 @@ use super::tokens::PresentedTokens;
 use crate::http::api_error::ApiError;
 use crate::http::body::bad_body;
 use crate::http::caller::{Caller, Peer};
-use crate::http::openapi::operation::{Operation, Output, Schemas};
 use crate::http::query::{Kind, Parameter, QueryParams};
 use crate::pages;
 use axum::extract::rejection::FormRejection;
 use axum::extract::{FromRequest, Query, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::{Extension, Form, Json};
 use cookie::{Cookie, SameSite};
@@ -62,8 +61,7 @@ async fn authenticate(
     let turn = turn
         .map_err(|retry_after| ApiError::too_many(retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0)))?;
     let auth = auth.clone();
-    let result = tokio::spawn(async move { verify_credentials(&auth, &turn, credentials, bearer).await }).await;
-    result.map_err(|error| ApiError::internal(&error))?
+    tokio::spawn(async move { verify_credentials(&auth, &turn, credentials, bearer).await }).await?
 }
 
 /// Checks the credentials and issues a token that is bound to the password hash that matched: a reset in the meantime
@@ -87,7 +85,7 @@ async fn verify_credentials(
         let renewed_hash = if must_renew { rehash_password(&home, &credentials.password, hash) } else { None };
         (is_right, renewed_hash)
     });
-    let (is_right_password, renewed_hash) = verified.await.map_err(|error| ApiError::internal(&error))?;
+    let (is_right_password, renewed_hash) = verified.await?;
     if is_right_name && is_right_password {
         turn.succeeded();
         let renewed = renewed_hash.map(|hash| auth.secrets().binding_with(&hash));
@@ -157,7 +155,8 @@ pub async fn login(
     };
     match authenticated {
         Ok(token) => {
-            with_session_cookie(&auth, Redirect::to(next.as_deref().unwrap_or("/")), token, token::LIFETIME_SECONDS)
+            let redirect = Redirect::to(next.as_deref().unwrap_or("/"));
+            with_session_cookie(&auth, redirect, token, token::LIFETIME_SECONDS).into_response()
         }
         Err(error) => {
             let page = login_form(&auth, peer.as_deref(), Some(&error.message()));
@@ -201,31 +200,16 @@ fn is_local_path(next: &str) -> bool {
 }
 
 /// `GET /api/v2/auth/logout`.
-pub async fn logout_redirect(State(auth): State<Arc<Auth>>, presented: PresentedTokens) -> RedirectResponse {
-    RedirectResponse(end_session(&auth, &presented, Redirect::temporary("/auth/login")).await)
+pub async fn logout_redirect(State(auth): State<Arc<Auth>>, presented: PresentedTokens) -> RedirectWithCookie {
+    end_session(&auth, &presented, Redirect::temporary("/auth/login")).await
 }
 
-/// A redirect that also removes the session cookie.
-pub struct RedirectResponse(Response);
-
-impl Output for RedirectResponse {
-    fn describe(operation: &mut Operation, schemas: &mut Schemas) {
-        Redirect::describe(operation, schemas);
-    }
-}
-
-impl IntoResponse for RedirectResponse {
-    fn into_response(self) -> Response {
-        self.0
-    }
-}
-
-pub async fn logout(State(auth): State<Arc<Auth>>, presented: PresentedTokens) -> Response {
+pub async fn logout(State(auth): State<Arc<Auth>>, presented: PresentedTokens) -> RedirectWithCookie {
     end_session(&auth, &presented, Redirect::to("/auth/login")).await
 }
 
 /// Revokes the tokens of the request, so that copies of them are refused too, and removes the cookie.
-async fn end_session(auth: &Auth, presented: &PresentedTokens, redirect: Redirect) -> Response {
+async fn end_session(auth: &Auth, presented: &PresentedTokens, redirect: Redirect) -> RedirectWithCookie {
     for token in &presented.tokens {
         let Some(claims) = presented.check_token(auth, token).await else { continue };
         if let Err(error) = auth.revoked.add(&auth.core.database, token, &claims).await {
@@ -235,13 +219,16 @@ async fn end_session(auth: &Auth, presented: &PresentedTokens, redirect: Redirec
     with_session_cookie(auth, redirect, String::new(), 0)
 }
 
+/// A redirect that sets or removes the session cookie.
+type RedirectWithCookie = ([(HeaderName, String); 1], Redirect);
+
 /// Sets the session cookie, which expires after `seconds`. The cookie is not `Secure`, since all pages are served over
 /// http.
-fn with_session_cookie(auth: &Auth, redirect: Redirect, token: String, seconds: i64) -> Response {
+fn with_session_cookie(auth: &Auth, redirect: Redirect, token: String, seconds: i64) -> RedirectWithCookie {
     let cookie = Cookie::build((auth.cookie_name(), token))
         .path("/")
         .max_age(cookie::time::Duration::seconds(seconds))
         .http_only(true)
         .same_site(SameSite::Strict);
-    ([(header::SET_COOKIE, cookie.to_string())], redirect).into_response()
+    ([(header::SET_COOKIE, cookie.to_string())], redirect)
 }

@@ -11,34 +11,31 @@ use serde::Serialize;
 use std::convert::Infallible;
 use std::marker::PhantomData;
 
-/// 201 with the created object.
-pub struct Created<T>(pub T);
+/// Defines an object that is sent with another status than 200.
+macro_rules! with_status {
+    ($($(#[$doc:meta])* $name:ident $status:ident)*) => {
+        $($(#[$doc])*
+        pub struct $name<T>(pub T);
 
-impl<T: Serialize> IntoResponse for Created<T> {
-    fn into_response(self) -> Response {
-        (StatusCode::CREATED, Json(self.0)).into_response()
-    }
+        impl<T: Serialize> IntoResponse for $name<T> {
+            fn into_response(self) -> Response {
+                (StatusCode::$status, Json(self.0)).into_response()
+            }
+        }
+
+        impl<T: JsonSchema> Output for $name<T> {
+            fn describe(operation: &mut Operation, schemas: &mut Schemas) {
+                operation.set_answer::<T>(schemas, StatusCode::$status.as_u16());
+            }
+        })*
+    };
 }
 
-impl<T: JsonSchema> Output for Created<T> {
-    fn describe(operation: &mut Operation, schemas: &mut Schemas) {
-        operation.set_answer::<T>(schemas, StatusCode::CREATED.as_u16());
-    }
-}
-
-/// 202 with the accepted object.
-pub struct Accepted<T>(pub T);
-
-impl<T: Serialize> IntoResponse for Accepted<T> {
-    fn into_response(self) -> Response {
-        (StatusCode::ACCEPTED, Json(self.0)).into_response()
-    }
-}
-
-impl<T: JsonSchema> Output for Accepted<T> {
-    fn describe(operation: &mut Operation, schemas: &mut Schemas) {
-        operation.set_answer::<T>(schemas, StatusCode::ACCEPTED.as_u16());
-    }
+with_status! {
+    /// 201 with the created object.
+    Created CREATED
+    /// 202 with the accepted object.
+    Accepted ACCEPTED
 }
 
 /// 204 without content.

@@ -3,6 +3,7 @@
 use super::nullable;
 use super::operation::{JSON, Operation, Schemas};
 use super::routes::Entry;
+use crate::http::api_error::capitalised;
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
 
@@ -86,11 +87,7 @@ fn error_response(reason: &str, schema: &str) -> Value {
 
 /// Converts `get_dag_run` to "Get Dag Run".
 fn title(id: &str) -> String {
-    let capitalized = |word: &str| {
-        let mut letters = word.chars();
-        letters.next().map(|first| first.to_uppercase().chain(letters).collect::<String>()).unwrap_or_default()
-    };
-    id.split('_').map(capitalized).collect::<Vec<_>>().join(" ")
+    id.split('_').map(capitalised).collect::<Vec<_>>().join(" ")
 }
 
 /// Schemas of the error bodies. `ApiError` builds them as plain JSON: no Rust type has a schema of them.

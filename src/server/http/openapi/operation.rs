@@ -144,6 +144,13 @@ impl Output for Redirect {
     }
 }
 
+/// An answer with further headers, which the document leaves out.
+impl<H, T: Output> Output for (H, T) {
+    fn describe(operation: &mut Operation, schemas: &mut Schemas) {
+        T::describe(operation, schemas);
+    }
+}
+
 impl<T: Output, E> Output for Result<T, E> {
     fn describe(operation: &mut Operation, schemas: &mut Schemas) {
         T::describe(operation, schemas);

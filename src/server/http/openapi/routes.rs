@@ -33,6 +33,19 @@ pub struct Routes<S> {
     needs_token: bool,
 }
 
+/// Adds an operation, with a function for each method.
+macro_rules! methods {
+    ($($name:ident $method:ident)*) => {
+        $(pub fn $name<H, T, A>(self, path: &str, id: &'static str, errors: &'static [u16], handler: H) -> Self
+        where
+            H: Handler<T, S> + Described<A>,
+            T: 'static,
+        {
+            self.operation(Method::$method, MethodFilter::$method, path, id, errors, handler)
+        })*
+    };
+}
+
 impl<S: Clone + Send + Sync + 'static> Routes<S> {
     /// Starts a list of routes that require a login, with Airflow's tags.
     pub fn new(tags: &'static [&'static str]) -> Self {
@@ -54,45 +67,7 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         Self { router: self.router.merge(other.router), ..self }
     }
 
-    pub fn get<H, T, A>(self, path: &str, id: &'static str, errors: &'static [u16], handler: H) -> Self
-    where
-        H: Handler<T, S> + Described<A>,
-        T: 'static,
-    {
-        self.operation(Method::GET, MethodFilter::GET, path, id, errors, handler)
-    }
-
-    pub fn post<H, T, A>(self, path: &str, id: &'static str, errors: &'static [u16], handler: H) -> Self
-    where
-        H: Handler<T, S> + Described<A>,
-        T: 'static,
-    {
-        self.operation(Method::POST, MethodFilter::POST, path, id, errors, handler)
-    }
-
-    pub fn put<H, T, A>(self, path: &str, id: &'static str, errors: &'static [u16], handler: H) -> Self
-    where
-        H: Handler<T, S> + Described<A>,
-        T: 'static,
-    {
-        self.operation(Method::PUT, MethodFilter::PUT, path, id, errors, handler)
-    }
-
-    pub fn patch<H, T, A>(self, path: &str, id: &'static str, errors: &'static [u16], handler: H) -> Self
-    where
-        H: Handler<T, S> + Described<A>,
-        T: 'static,
-    {
-        self.operation(Method::PATCH, MethodFilter::PATCH, path, id, errors, handler)
-    }
-
-    pub fn delete<H, T, A>(self, path: &str, id: &'static str, errors: &'static [u16], handler: H) -> Self
-    where
-        H: Handler<T, S> + Described<A>,
-        T: 'static,
-    {
-        self.operation(Method::DELETE, MethodFilter::DELETE, path, id, errors, handler)
-    }
+    methods! { get GET post POST put PUT patch PATCH delete DELETE }
 
     fn operation<H, T, A>(
         mut self,
