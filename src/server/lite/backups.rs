@@ -32,11 +32,7 @@ async fn backup_list(state: &AppState) -> Result<Value, ApiError> {
 }
 
 async fn begin(state: &AppState) -> Result<Operation, ApiError> {
-    state.release.own_program.begin(&state.core.home, "backup", words(&["lite", "backup"])).await
-}
-
-fn words(words: &[&str]) -> Vec<String> {
-    words.iter().map(|word| (*word).to_owned()).collect()
+    state.release.own_program.begin(&state.core.home, "backup", ["lite", "backup"]).await
 }
 
 /// `POST /api/lite/backups`: starts a backup; returns the operation.
@@ -59,7 +55,7 @@ async fn path_of(state: &AppState, name: &str) -> Result<String, ApiError> {
 
 async fn begin_verification(state: &AppState, name: &str) -> Result<Operation, ApiError> {
     let path = path_of(state, name).await?;
-    state.release.own_program.begin(&state.core.home, "verify", words(&["lite", "backups", "verify", &path])).await
+    state.release.own_program.begin(&state.core.home, "verify", ["lite", "backups", "verify", &path]).await
 }
 
 /// A restore replaces all data of an instance, so the request repeats the instance's name.
@@ -91,7 +87,7 @@ async fn begin_restore(state: &AppState, backup: &str, instance: &str) -> Result
     state
         .release
         .own_program
-        .begin(&state.core.home, "restore", words(&["lite", "restore", "--input", &path, "--force", "--yes"]))
+        .begin(&state.core.home, "restore", ["lite", "restore", "--input", &path, "--force", "--yes"])
         .await
 }
 

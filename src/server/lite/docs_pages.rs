@@ -37,9 +37,7 @@ pub async fn page(State(state): Shared, Path(name): Path<String>) -> Result<Resp
 
 async fn show(state: &AppState, name: &str) -> Result<Response, ApiError> {
     let page = documentation().page(name).ok_or_else(|| ApiError::internal(&format!("there is no page {name}")))?;
-    let rendered = blocking::run(move || docs_html::render(documentation(), page))
-        .await
-        .map_err(|error| ApiError::internal(&error))?;
+    let rendered = blocking::run(move || docs_html::render(documentation(), page)).await?;
     let headings: Vec<Value> =
         rendered.headings.iter().map(|heading| json!({"id": heading.id, "text": heading.text})).collect();
     let page = render_template(

@@ -30,7 +30,7 @@ pub async fn list(State(state): Shared) -> Result<Json<Value>, ApiError> {
             |environment: store::StoredEnvironment| (environments::find(&home, &environment.hash), environment);
         all.into_iter().map(with_folder).collect::<Vec<_>>()
     };
-    let found = blocking::run(find).await.map_err(|error| ApiError::internal(&error))?;
+    let found = blocking::run(find).await?;
     let views: Vec<Value> = found
         .into_iter()
         .map(|(folder, stored)| {

@@ -32,7 +32,7 @@ pub struct Import<T> {
     entries: Vec<T>,
 }
 
-#[derive(Default, Serialize)]
+#[derive(Serialize)]
 pub struct Imported {
     imported: usize,
     skipped: usize,
@@ -155,16 +155,11 @@ pub async fn import_connections(State(state): Shared, body: Body<Connection>) ->
     let Json(import) = body.map_err(bad_body)?;
     let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
-    let mut counts = Imported::default();
+    let mut imported = 0;
     for entry in &import.entries {
-        counts.count(connections::import(&transaction, &state.core.cipher, entry, import.on_existing).await?);
+        let is_written = connections::import(&transaction, &state.core.cipher, entry, import.on_existing).await?;
+        imported += usize::from(is_written);
     }
     transaction.commit().await?;
-    Ok(Json(counts))
-}
-
-impl Imported {
-    fn count(&mut self, written: bool) {
-        *(if written { &mut self.imported } else { &mut self.skipped }) += 1;
-    }
+    Ok(Json(Imported { imported, skipped: import.entries.len() - imported }))
 }

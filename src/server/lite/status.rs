@@ -152,7 +152,7 @@ async fn local(state: &AppState, processes: &[ProcessStatus]) -> Result<Local, A
         verified_at: storage::last_verification(&home),
         processes: processes.iter().map(process_row).collect(),
     };
-    blocking::run(read).await.map_err(|error| ApiError::internal(&error))
+    Ok(blocking::run(read).await?)
 }
 
 fn process_row(process: &ProcessStatus) -> Value {

@@ -16,7 +16,7 @@ use leoflow_engine::store::instance::tries;
 use leoflow_engine::store::pools;
 use leoflow_engine::store::run::runs::{self, Run, Trigger};
 use leoflow_engine::store::{ReadFor, StoreError};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -81,7 +81,8 @@ async fn run_once(state: &AppState) -> Result<Run, ApiError> {
     let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
     parsed_files::save(&transaction, &file()).await?;
-    let run = runs::trigger(&transaction, DAG_ID, &manual_trigger(state)).await?;
+    let trigger = Trigger { triggered_by: "operator", user: state.auth.admin_email(), ..Trigger::default() };
+    let run = runs::trigger(&transaction, DAG_ID, &trigger).await?;
     transaction.commit().await?;
     let key = RunKey { dag_id: DAG_ID.to_owned(), run_id: run.key.run_id };
     let deadline = Instant::now() + RUN_TIMEOUT;
@@ -91,21 +92,6 @@ async fn run_once(state: &AppState) -> Result<Run, ApiError> {
             return Ok(run);
         }
         tokio::time::sleep(POLL_INTERVAL).await;
-    }
-}
-
-fn manual_trigger(state: &AppState) -> Trigger {
-    Trigger {
-        run_id: None,
-        logical_date: None,
-        data_interval: None,
-        run_after: None,
-        conf: Map::new(),
-        note: None,
-        triggered_by: "operator",
-        run_type: None,
-        partition_key: None,
-        user: state.auth.admin_email(),
     }
 }
 

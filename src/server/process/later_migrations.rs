@@ -2,6 +2,7 @@
 //! migrations. A later migration has gates: conditions such as its age, or that a release is no longer installed.
 
 use crate::app_state::AppState;
+use crate::http::api_error::ApiError;
 use crate::release::own_program;
 use crate::state::database::DatastoreError;
 use leoflow_base::home::journal;
@@ -159,10 +160,7 @@ async fn apply_later(state: &AppState) -> bool {
         }
     }
     // The gates depend on the releases that are kept, which the command knows.
-    let status = match own_program::ask(&state.core.home, &["migrate-db", "status"]).await {
-        Ok(status) => status,
-        Err(_) => return false,
-    };
+    let Ok(status) = own_program::ask(&state.core.home, &["migrate-db", "status"]).await else { return false };
     let is_applicable = |migration: &Value| migration["gates_shut"].as_array().is_some_and(Vec::is_empty);
     let is_unrecorded = |migration: &Value| migration["phase"] == "contract" && migration["since"].is_null();
     if !status["waiting"]
@@ -174,14 +172,9 @@ async fn apply_later(state: &AppState) -> bool {
     if lock::operation_holder(&state.core.home).is_some() || own_program::is_busy(&state.core.home).await {
         return false;
     }
-    let arguments = ["migrate-db", "--later"].map(str::to_owned).to_vec();
-    let operation = match state.release.own_program.perform(&state.core.home, "migration", arguments).await {
-        Ok(operation) => operation,
-        Err(error) => {
-            warn!("failed to start later migrations: {}", error.message());
-            return false;
-        }
-    };
+    let performed = state.release.own_program.perform(&state.core.home, "migration", ["migrate-db", "--later"]).await;
+    let failed = |error: &ApiError| warn!("failed to start later migrations: {}", error.message());
+    let Ok(operation) = performed.inspect_err(failed) else { return false };
     if operation.status != Status::Done {
         warn!("failed to apply later migrations: {}", operation.error.unwrap_or_default());
     }

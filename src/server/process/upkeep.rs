@@ -195,8 +195,7 @@ async fn perform(state: &AppState, kind: Kind) -> io::Result<Attempt> {
     // A backup records the second of its creation, which must not be before the try.
     let started = clock::whole_second(Timestamp::now());
     upkeep::note_try(home, started, kind)?;
-    let arguments = arguments.iter().map(|word| (*word).to_owned()).collect();
-    let failure = match state.release.own_program.perform(home, name, arguments).await {
+    let failure = match state.release.own_program.perform(home, name, arguments.iter().copied()).await {
         Ok(operation) if operation.status == Status::Done => None,
         Ok(operation) => Some(reason(&operation)),
         Err(other) if other.status() == StatusCode::CONFLICT => {

@@ -18,6 +18,7 @@ use leoflow_base::home::Home;
 use leoflow_base::home::lock;
 use leoflow_base::home::operations::{self, Operation, Record, Status};
 use leoflow_base::protocol::own_command::{self, CommandOutput, Failure};
+use leoflow_base::sys::mutex;
 use leoflow_base::sys::process::command;
 use leoflow_base::sys::{blocking, env_vars};
 use serde_json::Value;
@@ -26,7 +27,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tracing::warn;
@@ -48,12 +49,11 @@ impl OwnProgram {
         self: &Arc<Self>,
         home: &Home,
         kind: &'static str,
-        arguments: Vec<String>,
+        arguments: impl IntoIterator<Item = impl Into<String>>,
     ) -> Result<Operation, ApiError> {
-        let (operation, mut child) = self.start(home, kind, arguments).await?;
-        let (home, id) = (home.clone(), operation.id);
+        let (operation, wait) = self.start(home.clone(), kind, owned(arguments)).await?;
         // The operation continues if this server exits.
-        tokio::spawn(blocking::run(move || wait_and_record(&home, id, &mut child)));
+        tokio::spawn(blocking::run(wait));
         Ok(operation)
     }
 
@@ -62,27 +62,26 @@ impl OwnProgram {
         self: &Arc<Self>,
         home: &Home,
         kind: &'static str,
-        arguments: Vec<String>,
+        arguments: impl IntoIterator<Item = impl Into<String>>,
     ) -> Result<Operation, ApiError> {
-        let (operation, mut child) = self.start(home, kind, arguments).await?;
-        let (home, id) = (home.clone(), operation.id);
-        let result = blocking::run(move || {
-            wait_and_record(&home, id, &mut child);
-            operations::find(&home, id).ok_or_else(|| "its outcome is unknown".to_owned())
-        });
-        let result = result.await.unwrap_or_else(|error| Err(error.to_string()));
-        Ok(result.unwrap_or_else(|reason| Operation { status: Status::Failed, error: Some(reason), ..operation }))
+        let (operation, wait) = self.start(home.clone(), kind, owned(arguments)).await?;
+        let reason = match blocking::run(wait).await {
+            Ok(Some(ended)) => return Ok(ended),
+            Ok(None) => "its outcome is unknown".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        Ok(Operation { status: Status::Failed, error: Some(reason), ..operation })
     }
 
     async fn start(
         self: &Arc<Self>,
-        home: &Home,
+        home: Home,
         kind: &'static str,
         arguments: Vec<String>,
-    ) -> Result<(Operation, Child), ApiError> {
-        let (this, home) = (self.clone(), home.clone());
+    ) -> Result<(Operation, Wait), ApiError> {
+        let this = self.clone();
         let start_operation = move || {
-            let _guard = this.start_lock.lock().unwrap_or_else(PoisonError::into_inner);
+            let _guard = mutex::lock(&this.start_lock);
             if let Some(other) = operations::running(&home) {
                 let detail = format!("Operation {} ({}) is running; try again when it is done", other.id, other.kind);
                 return Err(ApiError::conflict(detail));
@@ -99,15 +98,28 @@ impl OwnProgram {
             let record = operations::begin(&home, kind, arguments).map_err(record_failed)?;
             let id = record.operation.id;
             match start_process(&home, id) {
-                Ok(child) => Ok((record.operation, child)),
+                Ok(mut child) => {
+                    let wait: Wait = Box::new(move || {
+                        wait_and_record(&home, id, &mut child);
+                        operations::find(&home, id)
+                    });
+                    Ok((record.operation, wait))
+                }
                 Err(error) => {
                     let _ = operations::end(&home, record, Err((None, error.to_string())));
                     Err(ApiError::internal(&error))
                 }
             }
         };
-        blocking::run(start_operation).await.map_err(|error| ApiError::internal(&error))?
+        blocking::run(start_operation).await?
     }
+}
+
+/// Waits for the end of an operation, and returns it with its outcome.
+type Wait = Box<dyn FnOnce() -> Option<Operation> + Send>;
+
+fn owned(arguments: impl IntoIterator<Item = impl Into<String>>) -> Vec<String> {
+    arguments.into_iter().map(Into::into).collect()
 }
 
 /// Waits for the process. Records the operation's end if the process could not.
