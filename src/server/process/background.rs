@@ -48,20 +48,15 @@ impl Background {
             state.dag_code.start(questions);
             self.helpers.push(spawn_local(state.dag_code.clone().run_callbacks()));
         }
-        let state = state.clone();
-        self.helpers.push(spawn_local({
-            let state = state.clone();
-            async move { state.core.database.close_idle().await }
-        }));
-        self.helpers.push(spawn_local({
-            let state = state.clone();
-            async move { state.environments.maintain().await }
-        }));
+        let (core, environments) = (state.core.clone(), state.environments.clone());
+        self.helpers.push(spawn_local(async move { core.database.close_idle().await }));
+        self.helpers.push(spawn_local(async move { environments.maintain().await }));
         self.helpers.push(spawn_local(state.environments.clone().ensure_plain_python()));
         self.helpers.push(spawn_local(upkeep::run(state.clone())));
         self.helpers.push(spawn_local(deleted_logs::settle_leftovers(state.core.clone())));
         self.helpers.push(spawn_local(later_migrations::run(state.clone())));
         self.helpers.push(spawn_local(ui_component::install(state.core.home.clone(), state.release.ui.clone())));
+        let state = state.clone();
         self.scheduler = Some(spawn_local(async move {
             let (on_event, on_beat) =
                 (|event: Option<&_>| state.core.changes.publish(event), || state.core.phase.scheduler_beat.beat());

@@ -79,8 +79,9 @@ impl Serving {
         let accepting = accept(self.stopped.clone(), router.clone(), async move || {
             let (stream, client) = tcp.accept().await?;
             stream.set_nodelay(true)?;
-            let server = stream.local_addr()?;
-            Ok((stream, Client { caller: Caller::Network, peer: Some(Peer::new(client, server)) }))
+            let mut extensions = extensions_of(Caller::Network);
+            extensions.insert(Peer::new(client, stream.local_addr()?));
+            Ok((stream, extensions))
         });
         self.tasks.push(tokio::task::spawn_local(accepting));
         Ok(())
@@ -93,7 +94,7 @@ impl Serving {
         let accepting = accept(self.stopped.clone(), router.clone(), async move || {
             let (stream, _) = unix.accept().await?;
             match unix_socket::peer_uid(&stream)? {
-                uid if uid == own_uid || uid == 0 => Ok((stream, Client { caller: Caller::LocalAdmin, peer: None })),
+                uid if uid == own_uid || uid == 0 => Ok((stream, extensions_of(Caller::LocalAdmin))),
                 _ => Err(io::ErrorKind::PermissionDenied.into()),
             }
         });
@@ -118,11 +119,12 @@ impl Serving {
     }
 }
 
-/// Accepts until stopped; returns the connections still open then.
+/// Accepts until stopped; returns the connections still open then. `accept_next` returns a connection and what is added to
+/// each of its requests: the [`Caller`], and over TCP the [`Peer`].
 async fn accept<S>(
     mut stopped: watch::Receiver<bool>,
     router: Router,
-    accept_next: impl AsyncFn() -> io::Result<(S, Client)>,
+    accept_next: impl AsyncFn() -> io::Result<(S, Extensions)>,
 ) -> JoinSet<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
@@ -137,13 +139,13 @@ where
             accepted = accept_next() => accepted,
         };
         match accepted {
-            Ok((stream, client)) => {
+            Ok((stream, extensions)) => {
                 // An accepted connection is answered even if a shutdown starts meanwhile.
                 match slots.next().await {
                     Some(slot) => {
                         let service = ConnectionService {
                             router: router.clone(),
-                            extensions: client.extensions(),
+                            extensions,
                             stopped: stopped.clone(),
                             contention: slots.contention_flag(),
                             slot: slot.0.clone(),
@@ -166,23 +168,10 @@ where
     }
 }
 
-/// The other end of a connection.
-struct Client {
-    caller: Caller,
-    /// `None` on a Unix socket.
-    peer: Option<Peer>,
-}
-
-impl Client {
-    /// Returns the extensions that each request of the connection gets.
-    fn extensions(self) -> Extensions {
-        let mut extensions = Extensions::new();
-        extensions.insert(self.caller);
-        if let Some(peer) = self.peer {
-            extensions.insert(peer);
-        }
-        extensions
-    }
+fn extensions_of(caller: Caller) -> Extensions {
+    let mut extensions = Extensions::new();
+    extensions.insert(caller);
+    extensions
 }
 
 /// Serves the requests of one connection. Adds the connection's extensions and header to each request and response: a

@@ -11,7 +11,6 @@ fn raise_limit() {
     setrlimit(Resource::RLIMIT_NOFILE, hard.min(16_384), hard).unwrap();
 }
 
-const LOCAL: Client = Client { caller: Caller::LocalAdmin, peer: None };
 const LARGE: usize = 32 * 1024 * 1024;
 
 /// Serves on its own thread. Returns the port and a sender of pause requests: the thread reports the start of the pause
@@ -31,7 +30,7 @@ fn server(pause: Duration) -> (u16, std::sync::mpsc::Sender<std::sync::mpsc::Sen
                 .route("/wait", axum::routing::get(async || std::future::pending::<&str>().await))
                 .route("/large", axum::routing::get(async || vec![b'x'; LARGE]));
             let (_stop, stopped) = watch::channel(false);
-            let next = async move || Ok((tcp.accept().await?.0, LOCAL));
+            let next = async move || Ok((tcp.accept().await?.0, extensions_of(Caller::LocalAdmin)));
             let accepting = tokio::task::spawn_local(accept(stopped, router, next));
             let paused = loop {
                 match pause_requests.try_recv() {
@@ -85,7 +84,8 @@ async fn answers_a_request_that_arrives_during_eviction() {
     let (slot, permit) = slots.next().await.unwrap();
     slot.ask_to_close();
     let contention = slots.contention_flag();
-    let service = ConnectionService { router, extensions: LOCAL.extensions(), stopped, contention, slot };
+    let service =
+        ConnectionService { router, extensions: extensions_of(Caller::LocalAdmin), stopped, contention, slot };
     serve_connection(stream, service, permit).await;
     let mut answer = String::new();
     client.read_to_string(&mut answer).await.unwrap();
@@ -108,8 +108,9 @@ fn answers_an_upload_during_the_drain() {
         };
         let router = Router::new().route("/", axum::routing::post(upload));
         let (stop, stopped) = watch::channel(false);
-        let accepting =
-            tokio::task::spawn_local(accept(stopped, router, async move || Ok((tcp.accept().await?.0, LOCAL))));
+        let accepting = tokio::task::spawn_local(accept(stopped, router, async move || {
+            Ok((tcp.accept().await?.0, extensions_of(Caller::LocalAdmin)))
+        }));
         let (go_on, wait) = std::sync::mpsc::channel::<()>();
         let client = tokio::task::spawn_blocking(move || {
             let mut client = connect(port);
@@ -193,7 +194,8 @@ async fn two_answers(contention: bool) -> String {
     let (_stop, stopped) = watch::channel(false);
     let (slot, permit) = Slots::new(1, SEND_TIMEOUT).next().await.unwrap();
     let contention = Arc::new(AtomicBool::new(contention));
-    let service = ConnectionService { router, extensions: LOCAL.extensions(), stopped, contention, slot };
+    let service =
+        ConnectionService { router, extensions: extensions_of(Caller::LocalAdmin), stopped, contention, slot };
     serve_connection(stream, service, permit).await;
     let mut answers = String::new();
     client.read_to_string(&mut answers).await.unwrap();
