@@ -1,5 +1,6 @@
 //! Records what the callbacks of a run printed, in the server's log, and which of them failed, there and in the audit log.
 
+use super::answer_of;
 use crate::environments::CodeError;
 use crate::state::Core;
 use crate::state::database::DatastoreError;
@@ -64,7 +65,7 @@ pub async fn record(core: &Core, run: RunKey, output: Result<ChildOutput, CodeEr
 
 /// Returns the callbacks that failed. A process that ended without an answer counts as one.
 fn problems(output: Result<ChildOutput, CodeError>) -> Vec<Problem> {
-    match output.and_then(|output| Ok(serde_json::from_value(output.answer()?)?)) {
+    match output.and_then(answer_of) {
         Ok(Answer { problems }) => problems,
         Err(error) => {
             let report = error.to_string();

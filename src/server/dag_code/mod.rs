@@ -20,6 +20,7 @@ use leoflow_python::{ChildOutput, VersionCode};
 use provider_cache::ProviderCache;
 use questions::Questions;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::error::Error;
 use std::path::Path;
@@ -65,6 +66,11 @@ impl From<InfoAnswer> for Info {
     }
 }
 
+/// Reads a child's answer.
+fn answer_of<T: DeserializeOwned>(output: ChildOutput) -> Result<T, CodeError> {
+    Ok(serde_json::from_value(output.answer()?)?)
+}
+
 impl DagCode {
     pub fn new(core: Arc<Core>, environments: Arc<Environments>) -> Self {
         Self { core, environments, questions: OnceLock::new(), providers: ProviderCache::default() }
@@ -85,10 +91,9 @@ impl DagCode {
         self.questions.get().map(Questions::workspace)
     }
 
-    /// Runs the code of a DAG version to answer `question`, which holds its kind and parameters, and returns the answer
-    /// as JSON.
-    async fn ask(&self, version_id: i64, dag_id: &str, question: Value) -> Result<Value, CodeError> {
-        Ok(self.run(version_id, dag_id, question, Value::Null, None).await?.answer()?)
+    /// Runs the code of a DAG version to answer `question`, which holds its kind and parameters.
+    async fn ask<T: DeserializeOwned>(&self, version_id: i64, dag_id: &str, question: Value) -> Result<T, CodeError> {
+        answer_of(self.run(version_id, dag_id, question, Value::Null, None).await?)
     }
 
     /// Like `ask`, but returns the output of the process. `spec` is the callback to run, or null; `token` is that of the
@@ -132,9 +137,8 @@ impl DagCode {
             "kind": "next", "last": last.map(|last| [last.start, last.end]), "earliest": restriction.earliest,
             "latest": restriction.latest, "catchup": restriction.catchup, "count": count,
         });
-        let answer = self.ask(version_id, dag_id, question).await?;
-        let infos: Infos = serde_json::from_value(answer)?;
-        Ok(infos.infos.into_iter().map(Info::from).collect())
+        let Infos { infos } = self.ask(version_id, dag_id, question).await?;
+        Ok(infos.into_iter().map(Info::from).collect())
     }
 
     /// Asks a custom timetable for the data interval of a manual run.
@@ -149,8 +153,7 @@ impl DagCode {
             interval: (Timestamp, Timestamp),
         }
         let question = json!({"kind": "manual", "run_after": run_after});
-        let answer = self.ask(version_id, dag_id, question).await?;
-        let Answer { interval: (start, end) } = serde_json::from_value(answer)?;
+        let Answer { interval: (start, end) } = self.ask(version_id, dag_id, question).await?;
         Ok(Interval { start, end })
     }
 
@@ -190,13 +193,8 @@ impl DagCode {
     async fn take_callback(&self, running: &[(Id, String)]) -> Option<Callback> {
         let busy: Vec<&str> = running.iter().map(|(_, dag_id)| dag_id.as_str()).collect();
         let client = self.core.database.get().await.ok()?;
-        match callbacks::take(&*client, &busy).await {
-            Ok(callback) => callback,
-            Err(error) => {
-                warn!("cannot read DAG callbacks: {error}");
-                None
-            }
-        }
+        let callback = callbacks::take(&*client, &busy).await;
+        callback.inspect_err(|error| warn!("cannot read DAG callbacks: {error}")).ok().flatten()
     }
 
     async fn run_callback(&self, callback: Callback) {

@@ -1,10 +1,11 @@
 //! Caches the Airflow providers installed in environments.
 
 use crate::environments::CodeError;
+use leoflow_base::sys::mutex::lock;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use tokio::sync::OnceCell;
 
 /// A provider's description of itself.
@@ -44,7 +45,7 @@ impl ProviderCache {
         hash: &str,
         query: impl Future<Output = Result<Vec<Provider>, CodeError>> + Send + 'static,
     ) -> Result<Arc<Vec<Provider>>, CodeError> {
-        let cell = self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(hash.to_owned()).or_default().clone();
+        let cell = lock(&self.0).entry(hash.to_owned()).or_default().clone();
         if let Some(providers) = cell.get() {
             return Ok(providers.clone());
         }

@@ -1,7 +1,7 @@
 //! Airflow providers installed in the projects' environments, and their hooks' connection tests.
 
-use super::DagCode;
 use super::provider_cache::Provider;
+use super::{DagCode, answer_of};
 use crate::environments::CodeError;
 use leoflow_engine::store::dag::environments as store;
 use leoflow_python::Interpreter;
@@ -104,7 +104,6 @@ impl DagCode {
             "path": "", "roots": [], "work_in": [questions.workspace()], "sources": {}, "settings": null, "dag_id": "",
             "question": question, "spec": null, "socket": self.core.own_socket(),
         });
-        let answer = questions.ask(interpreter, options).await?.answer()?;
-        Ok(serde_json::from_value(answer)?)
+        answer_of(questions.ask(interpreter, options).await?)
     }
 }
