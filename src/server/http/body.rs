@@ -83,18 +83,6 @@ impl<S: Send + Sync, T: DeserializeOwned + JsonSchema> FromRequest<S> for Body<T
     }
 }
 
-/// A required body of an endpoint that the OpenAPI document leaves out, without declared limits. `T` should deny unknown
-/// fields where they must be refused.
-pub struct InternalBody<T>(pub T);
-
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for InternalBody<T> {
-    type Rejection = ApiError;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        body_as(Json::from_request(request, state).await).map(Self)
-    }
-}
-
 /// Like `body_as`, and checks the limits that `T` declares.
 fn within_limits<T: DeserializeOwned + JsonSchema>(body: Result<Json<Value>, JsonRejection>) -> Result<T, ApiError> {
     if let Ok(Json(Value::Object(fields))) = &body {

@@ -2,10 +2,10 @@
 //! authenticates with its own token, which expires with the try, and a DAG's callback with that of its process. Triggers
 //! use some of these handlers without a token.
 
+use super::{Body, JsonAnswer};
 use crate::app_state::Shared;
 use crate::environments::CodeError;
 use crate::http::api_error::ApiError;
-use crate::http::body::InternalBody;
 use crate::http::datastore::Datastore;
 use crate::http::request::Id;
 use crate::login::tokens::bearer;
@@ -21,7 +21,7 @@ use leoflow_engine::store::instance::tries;
 use leoflow_engine::store::instance::xcoms;
 use leoflow_engine::store::secret::variables::{self, Variable};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::sync::Arc;
 
 /// Marks a request of a DAG's callback.
@@ -65,7 +65,7 @@ pub struct SetVariable {
 pub async fn set_variable(
     State(state): Shared,
     Id(key): Id,
-    InternalBody(SetVariable { value, description }): InternalBody<SetVariable>,
+    Body(SetVariable { value, description }): Body<SetVariable>,
 ) -> Result<StatusCode, ApiError> {
     let client = state.core.database.get().await?;
     variables::set(&*client, &state.core.cipher, &Variable { key, value, description }).await?;
@@ -82,7 +82,7 @@ pub async fn delete_variable(Datastore(client): Datastore, Id(key): Id) -> Resul
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct MapIndexName {
+pub struct Name {
     name: String,
 }
 
@@ -90,7 +90,7 @@ pub struct MapIndexName {
 pub async fn set_map_index_name(
     Datastore(client): Datastore,
     Extension(try_key): Extension<TryKey>,
-    InternalBody(MapIndexName { name }): InternalBody<MapIndexName>,
+    Body(Name { name }): Body<Name>,
 ) -> Result<StatusCode, ApiError> {
     tries::set_rendered_map_index(&*client, &try_key, &name).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -107,7 +107,7 @@ pub struct Push {
 pub async fn push_xcom(
     Datastore(client): Datastore,
     Extension(try_key): Extension<TryKey>,
-    InternalBody(Push { key, value_json }): InternalBody<Push>,
+    Body(Push { key, value_json }): Body<Push>,
 ) -> Result<StatusCode, ApiError> {
     xcoms::push(&*client, &try_key.instance, &key, &value_json).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -121,13 +121,11 @@ pub struct Pull {
     task_ids: Vec<String>,
     key: String,
     /// `None` selects all instances.
-    #[serde(default)]
     map_indexes: Option<Vec<i32>>,
     #[serde(default)]
     include_prior_dates: bool,
     #[serde(default)]
     offset: i64,
-    #[serde(default)]
     limit: Option<i64>,
 }
 
@@ -140,9 +138,7 @@ pub struct PulledXCom {
 
 pub async fn pull_xcoms(
     Datastore(client): Datastore,
-    InternalBody(Pull { dag_id, run_id, task_ids, key, map_indexes, include_prior_dates, offset, limit }): InternalBody<
-        Pull,
-    >,
+    Body(Pull { dag_id, run_id, task_ids, key, map_indexes, include_prior_dates, offset, limit }): Body<Pull>,
 ) -> Result<Json<Vec<PulledXCom>>, ApiError> {
     let pull = xcoms::Pull {
         run: &RunKey { dag_id, run_id },
@@ -168,10 +164,8 @@ pub struct CountXComs {
     key: String,
 }
 
-pub async fn count_xcoms(
-    Datastore(client): Datastore,
-    InternalBody(CountXComs { dag_id, run_id, task_id, key }): InternalBody<CountXComs>,
-) -> Result<Json<Value>, ApiError> {
+pub async fn count_xcoms(Datastore(client): Datastore, Body(body): Body<CountXComs>) -> JsonAnswer {
+    let CountXComs { dag_id, run_id, task_id, key } = body;
     let count = xcoms::count(&*client, &RunKey { dag_id, run_id }, &task_id, &key).await?;
     Ok(Json(json!({"count": count})))
 }
@@ -185,24 +179,18 @@ pub struct DeleteXCom {
 pub async fn delete_xcom(
     Datastore(client): Datastore,
     Extension(try_key): Extension<TryKey>,
-    InternalBody(DeleteXCom { key }): InternalBody<DeleteXCom>,
+    Body(DeleteXCom { key }): Body<DeleteXCom>,
 ) -> Result<StatusCode, ApiError> {
     xcoms::delete(&*client, &try_key.instance, &key).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NewerPackage {
-    name: String,
 }
 
 /// Returns whether the newest version of the task's DAG has a package, if the run has an older version.
 pub async fn has_newer_package(
     Datastore(client): Datastore,
     Extension(try_key): Extension<TryKey>,
-    InternalBody(NewerPackage { name }): InternalBody<NewerPackage>,
-) -> Result<Json<Value>, ApiError> {
+    Body(Name { name }): Body<Name>,
+) -> JsonAnswer {
     let RunKey { dag_id, run_id } = &try_key.instance.run;
     let lock = environments::newer_than_run(&*client, &try_key.instance.run).await?;
     let exists = lock.is_some_and(|lock| lock.has_package(&name));
@@ -210,7 +198,7 @@ pub async fn has_newer_package(
 }
 
 /// Returns the path of uv; `null` while it is being downloaded.
-pub async fn uv(State(state): Shared) -> Result<Json<Value>, ApiError> {
+pub async fn uv(State(state): Shared) -> JsonAnswer {
     let failed = |error: Arc<CodeError>| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
     let program = state.environments.uv().await.map_err(failed)?;
     Ok(Json(json!({"program": program})))
@@ -226,8 +214,8 @@ pub struct VariableKeys {
 
 pub async fn variable_keys(
     Datastore(client): Datastore,
-    InternalBody(VariableKeys { prefix, limit, offset }): InternalBody<VariableKeys>,
-) -> Result<Json<Value>, ApiError> {
+    Body(VariableKeys { prefix, limit, offset }): Body<VariableKeys>,
+) -> JsonAnswer {
     let (keys, total) = variables::keys(&*client, prefix.as_deref(), limit.clamp(1, 10_000), offset.max(0)).await?;
     Ok(Json(json!({"keys": keys, "total_entries": total})))
 }

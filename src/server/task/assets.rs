@@ -1,7 +1,7 @@
 //! Requests of tasks and triggers about assets: `/task/assets/…` and `/local/triggers/assets/…` over the Unix socket.
 
+use super::{Body, JsonAnswer};
 use crate::http::api_error::ApiError;
-use crate::http::body::InternalBody;
 use crate::http::datastore::Datastore;
 use axum::{Extension, Json};
 use leoflow_engine::model::keys::TryKey;
@@ -20,10 +20,7 @@ fn event_json(event: &AssetEvent) -> Value {
 }
 
 /// Lists the events that triggered the task's own run.
-pub async fn list_triggering_events(
-    Datastore(client): Datastore,
-    Extension(try_key): Extension<TryKey>,
-) -> Result<Json<Value>, ApiError> {
+pub async fn list_triggering_events(Datastore(client): Datastore, Extension(try_key): Extension<TryKey>) -> JsonAnswer {
     let events = asset_lists::events_of_run(&*client, &try_key.instance.run, CreatedRuns::LeaveOut).await?;
     Ok(Json(events.iter().map(event_json).collect()))
 }
@@ -31,17 +28,12 @@ pub async fn list_triggering_events(
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AssetQuery {
-    #[serde(default)]
     name: Option<String>,
-    #[serde(default)]
     uri: Option<String>,
 }
 
 /// Returns the asset with a name or URI; of several, the one updated last.
-pub async fn get(
-    Datastore(client): Datastore,
-    InternalBody(AssetQuery { name, uri }): InternalBody<AssetQuery>,
-) -> Result<Json<Value>, ApiError> {
+pub async fn get(Datastore(client): Datastore, Body(AssetQuery { name, uri }): Body<AssetQuery>) -> JsonAnswer {
     let asset = asset_lists::named(&*client, name.as_deref(), uri.as_deref()).await?;
     let description = match (&name, &uri) {
         (Some(name), _) => format!("named {name:?}"),
@@ -64,8 +56,8 @@ pub struct AliasQuery {
 /// Lists assets for which tasks emitted events through an alias.
 pub async fn list_assets_of_alias(
     Datastore(client): Datastore,
-    InternalBody(AliasQuery { alias }): InternalBody<AliasQuery>,
-) -> Result<Json<Value>, ApiError> {
+    Body(AliasQuery { alias }): Body<AliasQuery>,
+) -> JsonAnswer {
     Ok(Json(asset_lists::of_alias(&*client, &alias).await?.iter().map(asset_json).collect()))
 }
 
@@ -76,10 +68,7 @@ pub struct EventsQuery {
 }
 
 /// Lists all events of an inlet: of an asset, or of a reference to assets.
-pub async fn events(
-    Datastore(client): Datastore,
-    InternalBody(EventsQuery { of: inlet }): InternalBody<EventsQuery>,
-) -> Result<Json<Value>, ApiError> {
+pub async fn events(Datastore(client): Datastore, Body(EventsQuery { of: inlet }): Body<EventsQuery>) -> JsonAnswer {
     let Some(reference) = asset_condition::reference(&inlet) else { return Ok(Json(json!([]))) };
     let events = asset_lists::events_of(&*client, &reference).await?;
     Ok(Json(events.iter().map(event_json).collect()))

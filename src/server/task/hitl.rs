@@ -1,10 +1,9 @@
 //! Questions of running tasks to people, and answers by their triggers: `/task/hitl/…` and `/local/triggers/hitl/…`
 //! over the Unix socket.
 
-use super::request_keys;
+use super::{Body, JsonAnswer, request_keys};
 use crate::api::instance::hitl::refusal_response;
 use crate::http::api_error::ApiError;
-use crate::http::body::InternalBody;
 use crate::http::datastore::Datastore;
 use axum::http::{HeaderMap, StatusCode};
 use axum::{Extension, Json};
@@ -18,7 +17,7 @@ pub async fn ask(
     Datastore(mut client): Datastore,
     Extension(try_key): Extension<TryKey>,
     headers: HeaderMap,
-    InternalBody(question): InternalBody<Question>,
+    Body(question): Body<Question>,
 ) -> Result<StatusCode, ApiError> {
     let transaction = client.transaction().await?;
     // A repeated request would remove an answer that a person gave meanwhile.
@@ -63,10 +62,7 @@ fn view(detail: &Detail) -> Value {
 }
 
 /// Returns the answer to the instance's question, with null fields while there is none; 404 without a question.
-pub async fn get(
-    Datastore(client): Datastore,
-    InternalBody(query): InternalBody<InstanceQuery>,
-) -> Result<Json<Value>, ApiError> {
+pub async fn get(Datastore(client): Datastore, Body(query): Body<InstanceQuery>) -> JsonAnswer {
     let detail = hitl::get(&*client, &query.key()).await?;
     detail.as_ref().map(|detail| Json(view(detail))).ok_or_else(|| refusal_response(hitl::Refusal::NotAsked))
 }
@@ -76,8 +72,8 @@ pub async fn get(
 pub async fn answer(
     Datastore(mut client): Datastore,
     headers: HeaderMap,
-    InternalBody(query): InternalBody<InstanceQuery>,
-) -> Result<Json<Value>, ApiError> {
+    Body(query): Body<InstanceQuery>,
+) -> JsonAnswer {
     let transaction = client.transaction().await?;
     let key = query.key();
     let answer = Answer { chosen_options: query.chosen_options, params_input: query.params_input };

@@ -10,12 +10,30 @@ mod states;
 
 use crate::app_state::AppState;
 use crate::dag_files;
+use crate::http::api_error::ApiError;
+use crate::http::body::body_as;
 use crate::http::{guard, large};
 use crate::lite::local;
-use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, FromRequest, Request};
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// The body of a request. `T` denies unknown fields.
+struct Body<T>(T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        body_as(Json::from_request(request, state).await).map(Self)
+    }
+}
+
+/// JSON without a schema, which the OpenAPI document leaves out.
+type JsonAnswer = Result<Json<Value>, ApiError>;
 
 /// Largest body of a task or trigger: an XCom's value is JSON inside a JSON string, which doubles escaped characters.
 const BODY_BYTES: usize = 24 * 1024 * 1024;

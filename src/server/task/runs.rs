@@ -1,11 +1,10 @@
 //! Requests of running tasks about their own and other runs, and of triggers about DAGs and states of runs.
 
-use super::request_keys;
+use super::{Body, JsonAnswer, request_keys};
 use crate::api::run::rerun_version;
 use crate::api::views::BUNDLE;
 use crate::app_state::{AppState, Shared};
 use crate::http::api_error::ApiError;
-use crate::http::body::InternalBody;
 use crate::http::datastore::Datastore;
 use crate::http::request::Id;
 use axum::extract::State;
@@ -30,7 +29,7 @@ use leoflow_engine::store::{ReadFor, StoreError};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-pub async fn dag(Datastore(client): Datastore, Id(dag_id): Id) -> Result<Json<Value>, ApiError> {
+pub async fn dag(Datastore(client): Datastore, Id(dag_id): Id) -> JsonAnswer {
     let dag = dags::get(&*client, &dag_id).await?;
     let owners = dag.structure.owners.join(", ");
     let task_ids: Vec<&str> = dag.structure.tasks.iter().map(|task| task.task_id.as_str()).collect();
@@ -51,7 +50,6 @@ pub struct TriggerBody {
     logical_date: Option<Timestamp>,
     run_after: Option<Timestamp>,
     note: Option<String>,
-    #[serde(default)]
     partition_key: Option<String>,
     /// True to clear an existing run with the id `run_id`.
     reset: bool,
@@ -62,7 +60,7 @@ pub async fn trigger(
     State(state): Shared,
     Extension(try_key): Extension<TryKey>,
     headers: HeaderMap,
-    InternalBody(body): InternalBody<TriggerBody>,
+    Body(body): Body<TriggerBody>,
 ) -> Result<StatusCode, ApiError> {
     let trigger = Trigger {
         run_id: Some(body.run_id.clone()),
@@ -114,7 +112,7 @@ async fn reset(state: &AppState, transaction: &Transaction<'_>, key: &RunKey, ex
     })
 }
 
-pub async fn state(State(state): Shared, InternalBody(key): InternalBody<RunKey>) -> Result<Json<Value>, ApiError> {
+pub async fn state(State(state): Shared, Body(key): Body<RunKey>) -> JsonAnswer {
     let client = state.core.database.get().await?;
     let run = runs::get(&*client, &key, ReadFor::Reading).await?;
     Ok(Json(json!({"state": run.state})))
@@ -131,10 +129,8 @@ pub struct Count {
 }
 
 /// Counts the runs with one of the logical dates, or task instances in them, that are in one of the states.
-pub async fn count(
-    Datastore(client): Datastore,
-    InternalBody(Count { dag_id, task_ids, group_id, dates, states }): InternalBody<Count>,
-) -> Result<Json<Value>, ApiError> {
+pub async fn count(Datastore(client): Datastore, Body(body): Body<Count>) -> JsonAnswer {
+    let Count { dag_id, task_ids, group_id, dates, states } = body;
     let target = match (task_ids, group_id) {
         (Some(task_ids), _) => CountTarget::Tasks(task_ids),
         (None, Some(group_id)) => CountTarget::Group(group_id),
@@ -154,8 +150,8 @@ pub struct LengthBody {
 pub async fn length(
     Datastore(client): Datastore,
     Extension(try_key): Extension<TryKey>,
-    InternalBody(LengthBody { length }): InternalBody<LengthBody>,
-) -> Result<Json<Value>, ApiError> {
+    Body(LengthBody { length }): Body<LengthBody>,
+) -> JsonAnswer {
     let run = runs::get(&*client, &try_key.instance.run, ReadFor::Reading).await?;
     let Some(version) = run.version_id else { return Ok(Json(json!({"length": null}))) };
     let version = versions::version(&*client, version).await?;
@@ -165,10 +161,7 @@ pub async fn length(
 }
 
 /// Returns the dates of the last successful run before the task's own.
-pub async fn previous(
-    Datastore(client): Datastore,
-    Extension(try_key): Extension<TryKey>,
-) -> Result<Json<Value>, ApiError> {
+pub async fn previous(Datastore(client): Datastore, Extension(try_key): Extension<TryKey>) -> JsonAnswer {
     let dates = sdk_queries::previous_success(&*client, &try_key.instance.run).await?;
     Ok(Json(dates.map_or(Value::Null, |dates| {
         json!({
@@ -179,10 +172,7 @@ pub async fn previous(
 }
 
 /// Returns whether the task's own run is the latest of its schedule so far.
-pub async fn latest(
-    Datastore(client): Datastore,
-    Extension(try_key): Extension<TryKey>,
-) -> Result<Json<Value>, ApiError> {
+pub async fn latest(Datastore(client): Datastore, Extension(try_key): Extension<TryKey>) -> JsonAnswer {
     let run = runs::get(&*client, &try_key.instance.run, ReadFor::Reading).await?;
     let dag = dags::get(&*client, &try_key.instance.run.dag_id).await?;
     let interval = run.data_interval_start.zip(run.data_interval_end);

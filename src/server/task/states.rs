@@ -1,7 +1,7 @@
 //! A running task's requests to the state stores: `/task/state/…` over the Unix socket.
 
+use super::{Body, JsonAnswer};
 use crate::http::api_error::ApiError;
-use crate::http::body::InternalBody;
 use crate::http::datastore::Datastore;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
@@ -11,15 +11,13 @@ use leoflow_engine::store::asset::asset_lists;
 use leoflow_engine::store::instance::states;
 use leoflow_postgres::GenericClient;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// The asset whose state store is used. Requests without one use the task's own store.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Asset {
-    #[serde(default)]
     name: Option<String>,
-    #[serde(default)]
     uri: Option<String>,
 }
 
@@ -42,7 +40,6 @@ impl Asset {
 #[serde(deny_unknown_fields)]
 pub struct Get {
     key: String,
-    #[serde(default)]
     asset: Option<Asset>,
 }
 
@@ -50,8 +47,8 @@ pub struct Get {
 pub async fn get(
     Datastore(client): Datastore,
     Extension(try_key): Extension<TryKey>,
-    InternalBody(Get { key, asset }): InternalBody<Get>,
-) -> Result<Json<Value>, ApiError> {
+    Body(Get { key, asset }): Body<Get>,
+) -> JsonAnswer {
     let value = match asset {
         Some(asset) => match asset.find(&*client).await? {
             Some(id) => states::of_asset(&*client, id, &key).await?,
@@ -69,16 +66,14 @@ pub struct Set {
     /// The value as JSON text, so that numbers keep the task's notation.
     value_json: String,
     /// Expiry of a task's own state.
-    #[serde(default)]
     expires_at: Option<Timestamp>,
-    #[serde(default)]
     asset: Option<Asset>,
 }
 
 pub async fn set(
     Datastore(client): Datastore,
     Extension(try_key): Extension<TryKey>,
-    InternalBody(Set { key, value_json, expires_at, asset }): InternalBody<Set>,
+    Body(Set { key, value_json, expires_at, asset }): Body<Set>,
 ) -> Result<StatusCode, ApiError> {
     match asset {
         Some(asset) => {
@@ -94,16 +89,14 @@ pub async fn set(
 #[serde(deny_unknown_fields)]
 pub struct Delete {
     /// `None` deletes all keys.
-    #[serde(default)]
     key: Option<String>,
-    #[serde(default)]
     asset: Option<Asset>,
 }
 
 pub async fn delete(
     Datastore(client): Datastore,
     Extension(try_key): Extension<TryKey>,
-    InternalBody(Delete { key, asset }): InternalBody<Delete>,
+    Body(Delete { key, asset }): Body<Delete>,
 ) -> Result<StatusCode, ApiError> {
     match asset {
         Some(asset) => states::delete_of_asset(&*client, asset.id(&*client).await?, key.as_deref()).await?,
