@@ -8,7 +8,7 @@ use crate::http::body::bad_body;
 use crate::http::openapi::answers::Accepted;
 use crate::http::request::Segments;
 use crate::pages::{page, with_home};
-use crate::release::own_program::{ask, find, newest};
+use crate::release::own_program::{self, ask, find, newest};
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
@@ -32,7 +32,7 @@ async fn backup_list(state: &AppState) -> Result<Value, ApiError> {
 }
 
 async fn begin(state: &AppState) -> Result<Operation, ApiError> {
-    state.release.own_program.begin(&state.core.home, "backup", ["lite", "backup"]).await
+    own_program::begin(&state.core.home, "backup", ["lite", "backup"]).await
 }
 
 /// `POST /api/lite/backups`: starts a backup; returns the operation.
@@ -55,7 +55,7 @@ async fn path_of(state: &AppState, name: &str) -> Result<String, ApiError> {
 
 async fn begin_verification(state: &AppState, name: &str) -> Result<Operation, ApiError> {
     let path = path_of(state, name).await?;
-    state.release.own_program.begin(&state.core.home, "verify", ["lite", "backups", "verify", &path]).await
+    own_program::begin(&state.core.home, "verify", ["lite", "backups", "verify", &path]).await
 }
 
 /// A restore replaces all data of an instance, so the request repeats the instance's name.
@@ -84,11 +84,7 @@ async fn begin_restore(state: &AppState, backup: &str, instance: &str) -> Result
         return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, reason));
     }
     let path = path_of(state, backup).await?;
-    state
-        .release
-        .own_program
-        .begin(&state.core.home, "restore", ["lite", "restore", "--input", &path, "--force", "--yes"])
-        .await
+    own_program::begin(&state.core.home, "restore", ["lite", "restore", "--input", &path, "--force", "--yes"]).await
 }
 
 fn name_of(path: &str) -> &str {

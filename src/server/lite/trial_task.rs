@@ -18,6 +18,7 @@ use leoflow_engine::store::run::runs::{self, Run, Trigger};
 use leoflow_engine::store::{ReadFor, StoreError};
 use serde_json::{Value, json};
 use std::time::Duration;
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 const DAG_ID: &str = "leoflow_trial_task";
@@ -28,6 +29,9 @@ const SOURCE: &str = "from airflow.sdk import DAG, task\n\nwith DAG(\"leoflow_tr
 const RUN_TIMEOUT: Duration = Duration::from_secs(20);
 const REMOVAL_TIMEOUT: Duration = Duration::from_secs(5);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// One trial task runs at a time, because all use the same DAG id.
+static RUNNING: Mutex<()> = Mutex::const_new(());
 
 pub async fn run(State(state): Shared) -> Result<Json<Value>, ApiError> {
     // A missing Python is no fault of this release.
@@ -43,8 +47,7 @@ pub async fn run(State(state): Shared) -> Result<Json<Value>, ApiError> {
 }
 
 async fn run_alone(state: &AppState) -> Result<Json<Value>, ApiError> {
-    // One at a time, because all use the same DAG id.
-    let _guard = state.core.phase.trial_task.lock().await;
+    let _guard = RUNNING.lock().await;
     remove(state).await?;
     let outcome = run_once(state).await;
     let removed = remove(state).await;

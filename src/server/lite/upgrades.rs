@@ -8,7 +8,7 @@ use crate::http::body::OptionalBody;
 use crate::http::openapi::answers::Accepted;
 use crate::lite::releases;
 use crate::lite::upgrade_progress::{ROLLBACK, UPGRADE, UPGRADE_INSTANCES, view};
-use crate::release::own_program::ask;
+use crate::release::own_program::{self, ask};
 use axum::extract::State;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::{Form, Json};
@@ -98,7 +98,7 @@ fn parse<T: Default + DeserializeOwned>(OptionalBody(body): RequestBody) -> Resu
 }
 
 async fn begin(state: &AppState, kind: &'static str, arguments: Vec<String>) -> Result<Accepted<Value>, ApiError> {
-    let operation = state.release.own_program.begin(&state.core.home, kind, arguments).await?;
+    let operation = own_program::begin(&state.core.home, kind, arguments).await?;
     Ok(Accepted(view(&operation)))
 }
 

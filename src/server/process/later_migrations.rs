@@ -172,7 +172,7 @@ async fn apply_later(state: &AppState) -> bool {
     if lock::operation_holder(&state.core.home).is_some() || own_program::is_busy(&state.core.home).await {
         return false;
     }
-    let performed = state.release.own_program.perform(&state.core.home, "migration", ["migrate-db", "--later"]).await;
+    let performed = own_program::perform(&state.core.home, "migration", ["migrate-db", "--later"]).await;
     let failed = |error: &ApiError| warn!("failed to start later migrations: {}", error.message());
     let Ok(operation) = performed.inspect_err(failed) else { return false };
     if operation.status != Status::Done {

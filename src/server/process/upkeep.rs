@@ -1,7 +1,7 @@
 //! Runs scheduled backups and test restores by this program's own commands when they are due.
 
 use crate::app_state::AppState;
-use crate::release::own_program::is_busy;
+use crate::release::own_program;
 use axum::http::StatusCode;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, Zoned};
@@ -185,7 +185,7 @@ async fn perform(state: &AppState, kind: Kind) -> io::Result<Attempt> {
     if let Some(holder) = lock::operation_holder(home) {
         return Ok(Attempt::MustWait(format!("`{}` (pid {})", holder.command, holder.process.pid)));
     }
-    if is_busy(home).await {
+    if own_program::is_busy(home).await {
         return Ok(Attempt::MustWait("a running operation".to_owned()));
     }
     let (name, arguments): (_, &[&str]) = match kind {
@@ -195,7 +195,7 @@ async fn perform(state: &AppState, kind: Kind) -> io::Result<Attempt> {
     // A backup records the second of its creation, which must not be before the try.
     let started = clock::whole_second(Timestamp::now());
     upkeep::note_try(home, started, kind)?;
-    let failure = match state.release.own_program.perform(home, name, arguments.iter().copied()).await {
+    let failure = match own_program::perform(home, name, arguments.iter().copied()).await {
         Ok(operation) if operation.status == Status::Done => None,
         Ok(operation) => Some(reason(&operation)),
         Err(other) if other.status() == StatusCode::CONFLICT => {

@@ -5,7 +5,6 @@ pub(crate) mod own_program;
 pub(crate) mod ui_component;
 
 use newest_release::NewestRelease;
-use own_program::OwnProgram;
 use std::sync::Arc;
 use ui_component::UiComponent;
 
@@ -13,12 +12,11 @@ use ui_component::UiComponent;
 pub struct Release {
     pub version: &'static str,
     pub ui: Arc<UiComponent>,
-    pub own_program: Arc<OwnProgram>,
     pub newest_release: Arc<NewestRelease>,
 }
 
 impl Release {
     pub fn new(version: &'static str) -> Self {
-        Self { version, ui: Arc::default(), own_program: Arc::default(), newest_release: Arc::default() }
+        Self { version, ui: Arc::default(), newest_release: Arc::default() }
     }
 }

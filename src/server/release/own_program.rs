@@ -27,7 +27,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tracing::warn;
@@ -37,89 +37,77 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(25);
 /// Concurrent read-only commands; others wait.
 static QUERY_SLOTS: Semaphore = Semaphore::const_new(4);
 
-#[derive(Default)]
-pub struct OwnProgram {
-    /// Held while an operation is started.
-    start_lock: Mutex<()>,
+/// Held while an operation is started.
+static START_LOCK: Mutex<()> = Mutex::new(());
+
+/// Starts an operation. Fails with 409 while another operation runs or a command holds the operation lock.
+pub async fn begin(
+    home: &Home,
+    kind: &'static str,
+    arguments: impl IntoIterator<Item = impl Into<String>>,
+) -> Result<Operation, ApiError> {
+    let (operation, wait) = start(home, kind, arguments).await?;
+    // The operation continues if this server exits.
+    tokio::spawn(blocking::run(wait));
+    Ok(operation)
 }
 
-impl OwnProgram {
-    /// Starts an operation. Fails with 409 while another operation runs or a command holds the operation lock.
-    pub async fn begin(
-        self: &Arc<Self>,
-        home: &Home,
-        kind: &'static str,
-        arguments: impl IntoIterator<Item = impl Into<String>>,
-    ) -> Result<Operation, ApiError> {
-        let (operation, wait) = self.start(home.clone(), kind, owned(arguments)).await?;
-        // The operation continues if this server exits.
-        tokio::spawn(blocking::run(wait));
-        Ok(operation)
-    }
-
-    /// Runs an operation to its end, and returns it with its outcome. Fails only if it cannot be started.
-    pub async fn perform(
-        self: &Arc<Self>,
-        home: &Home,
-        kind: &'static str,
-        arguments: impl IntoIterator<Item = impl Into<String>>,
-    ) -> Result<Operation, ApiError> {
-        let (operation, wait) = self.start(home.clone(), kind, owned(arguments)).await?;
-        let reason = match blocking::run(wait).await {
-            Ok(Some(ended)) => return Ok(ended),
-            Ok(None) => "its outcome is unknown".to_owned(),
-            Err(error) => error.to_string(),
-        };
-        Ok(Operation { status: Status::Failed, error: Some(reason), ..operation })
-    }
-
-    async fn start(
-        self: &Arc<Self>,
-        home: Home,
-        kind: &'static str,
-        arguments: Vec<String>,
-    ) -> Result<(Operation, Wait), ApiError> {
-        let this = self.clone();
-        let start_operation = move || {
-            let _guard = mutex::lock(&this.start_lock);
-            if let Some(other) = operations::running(&home) {
-                let detail = format!("Operation {} ({}) is running; try again when it is done", other.id, other.kind);
-                return Err(ApiError::conflict(detail));
-            }
-            if let Some(other) = lock::operation_holder(&home) {
-                let detail =
-                    format!("`{}` (pid {}) is running; try again when it is done", other.command, other.process.pid);
-                return Err(ApiError::conflict(detail));
-            }
-            let record_failed = |error: io::Error| {
-                let detail = format!("Failed to record the operation: {error}; run leoflow doctor");
-                ApiError::new(StatusCode::SERVICE_UNAVAILABLE, detail)
-            };
-            let record = operations::begin(&home, kind, arguments).map_err(record_failed)?;
-            let id = record.operation.id;
-            match start_process(&home, id) {
-                Ok(mut child) => {
-                    let wait: Wait = Box::new(move || {
-                        wait_and_record(&home, id, &mut child);
-                        operations::find(&home, id)
-                    });
-                    Ok((record.operation, wait))
-                }
-                Err(error) => {
-                    let _ = operations::end(&home, record, Err((None, error.to_string())));
-                    Err(ApiError::internal(&error))
-                }
-            }
-        };
-        blocking::run(start_operation).await?
-    }
+/// Runs an operation to its end, and returns it with its outcome. Fails only if it cannot be started.
+pub async fn perform(
+    home: &Home,
+    kind: &'static str,
+    arguments: impl IntoIterator<Item = impl Into<String>>,
+) -> Result<Operation, ApiError> {
+    let (operation, wait) = start(home, kind, arguments).await?;
+    let reason = match blocking::run(wait).await {
+        Ok(Some(ended)) => return Ok(ended),
+        Ok(None) => "its outcome is unknown".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Ok(Operation { status: Status::Failed, error: Some(reason), ..operation })
 }
 
 /// Waits for the end of an operation, and returns it with its outcome.
 type Wait = Box<dyn FnOnce() -> Option<Operation> + Send>;
 
-fn owned(arguments: impl IntoIterator<Item = impl Into<String>>) -> Vec<String> {
-    arguments.into_iter().map(Into::into).collect()
+async fn start(
+    home: &Home,
+    kind: &'static str,
+    arguments: impl IntoIterator<Item = impl Into<String>>,
+) -> Result<(Operation, Wait), ApiError> {
+    let (home, arguments) = (home.clone(), arguments.into_iter().map(Into::into).collect());
+    let start_operation = move || {
+        let _guard = mutex::lock(&START_LOCK);
+        if let Some(other) = operations::running(&home) {
+            let detail = format!("Operation {} ({}) is running; try again when it is done", other.id, other.kind);
+            return Err(ApiError::conflict(detail));
+        }
+        if let Some(other) = lock::operation_holder(&home) {
+            let detail =
+                format!("`{}` (pid {}) is running; try again when it is done", other.command, other.process.pid);
+            return Err(ApiError::conflict(detail));
+        }
+        let record_failed = |error: io::Error| {
+            let detail = format!("Failed to record the operation: {error}; run leoflow doctor");
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+        };
+        let record = operations::begin(&home, kind, arguments).map_err(record_failed)?;
+        let id = record.operation.id;
+        match start_process(&home, id) {
+            Ok(mut child) => {
+                let wait: Wait = Box::new(move || {
+                    wait_and_record(&home, id, &mut child);
+                    operations::find(&home, id)
+                });
+                Ok((record.operation, wait))
+            }
+            Err(error) => {
+                let _ = operations::end(&home, record, Err((None, error.to_string())));
+                Err(ApiError::internal(&error))
+            }
+        }
+    };
+    blocking::run(start_operation).await?
 }
 
 /// Waits for the process. Records the operation's end if the process could not.

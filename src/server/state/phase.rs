@@ -5,7 +5,7 @@ use leoflow_base::home::Home;
 use leoflow_base::sys::clock;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::watch;
 
 pub struct Phase {
     pub started_at: Timestamp,
@@ -17,8 +17,6 @@ pub struct Phase {
     pub private_socket: Option<PathBuf>,
     /// When the scheduler was last active, or saw that another server leads.
     pub scheduler_beat: SchedulerBeat,
-    /// Held while a trial task runs: an empty task that tests the whole way through scheduler, agent and Python.
-    pub trial_task: Mutex<()>,
 }
 
 impl Phase {
@@ -29,7 +27,6 @@ impl Phase {
             is_public: watch::Sender::new(private_socket.is_none()),
             private_socket,
             scheduler_beat: SchedulerBeat::default(),
-            trial_task: Mutex::default(),
         }
     }
 
