@@ -104,17 +104,13 @@ impl Environments {
     }
 
     /// Records which environment a file requires.
-    fn set_requirement(&self, file: &Path, inputs: Option<&str>) {
-        let mut inputs_by_file = lock(&self.inputs_by_file);
-        match inputs {
-            Some(inputs) => drop(inputs_by_file.insert(file.to_owned(), inputs.to_owned())),
-            None => drop(inputs_by_file.remove(file)),
-        }
+    fn set_requirement(&self, file: &Path, inputs: &str) {
+        lock(&self.inputs_by_file).insert(file.to_owned(), inputs.to_owned());
     }
 
     /// Records that a file uses the plain interpreter, or that its requirements are unknown.
     pub fn clear_requirement(&self, file: &Path) {
-        self.set_requirement(file, None);
+        lock(&self.inputs_by_file).remove(file);
     }
 
     /// Forgets removed DAG files, and environments that no file requires, except those being built.
@@ -141,7 +137,7 @@ impl Environments {
                 python
             }
             Err(NoPython::Downloading(progress)) => {
-                self.set_requirement(file, Some(&unresolved_key));
+                self.set_requirement(file, &unresolved_key);
                 self.set(&unresolved_key, declared, &Python::default(), BuildState::Building(progress));
                 return Availability::Waits;
             }
@@ -158,7 +154,7 @@ impl Environments {
             return Availability::Ready(Environment { hash: None, interpreter: plain });
         }
         let inputs = declared.inputs_with(&python);
-        self.set_requirement(file, Some(&inputs));
+        self.set_requirement(file, &inputs);
         let failures = match self.try_start(&inputs, declared, &python) {
             Ok(failures) => failures,
             Err(availability) => return availability,
@@ -205,8 +201,7 @@ impl Environments {
     }
 
     fn is_required_by_others(&self, inputs: &str, file: &Path) -> bool {
-        let inputs_by_file = lock(&self.inputs_by_file);
-        inputs_by_file.iter().any(|(other, required)| required == inputs && other != file)
+        lock(&self.inputs_by_file).iter().any(|(other, required)| required == inputs && other != file)
     }
 
     /// Marks the environment as building and returns its count of consecutive failures. The error is the availability
@@ -296,9 +291,7 @@ impl Environments {
 
     /// True while this file's environment is being built.
     pub fn is_building(&self, file: &Path) -> bool {
-        let inputs_by_file = lock(&self.inputs_by_file);
-        let inputs = inputs_by_file.get(file).cloned();
-        drop(inputs_by_file);
+        let inputs = lock(&self.inputs_by_file).get(file).cloned();
         inputs.is_some_and(|inputs| matches!(lock(&self.states).get(&inputs), Some((_, _, BuildState::Building(_)))))
     }
 
