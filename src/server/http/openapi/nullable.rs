@@ -47,9 +47,9 @@ fn rewrite_object(object: &mut Map<String, Value>) {
     }
     let Some(Value::Array(types)) = object.get("type").cloned() else { return };
     object.remove("type");
-    let limits: Map<String, Value> =
-        object.iter().filter(|(name, _)| !ANNOTATIONS.contains(&name.as_str())).map(clone_entry).collect();
-    object.retain(|name, _| ANNOTATIONS.contains(&name.as_str()));
+    let (annotations, limits): (Map<String, Value>, Map<String, Value>) =
+        std::mem::take(object).into_iter().partition(|(name, _)| ANNOTATIONS.contains(&name.as_str()));
+    *object = annotations;
     object.insert("anyOf".to_owned(), types.into_iter().map(|kind| alternative(kind, &limits)).collect());
 }
 
@@ -57,10 +57,6 @@ fn object_for_true(schema: &mut Value) {
     if *schema == Value::Bool(true) {
         *schema = json!({});
     }
-}
-
-fn clone_entry((name, value): (&String, &Value)) -> (String, Value) {
-    (name.clone(), value.clone())
 }
 
 /// Returns the schema of one type, with the limits that apply to it.
