@@ -47,7 +47,7 @@ pub async fn read_body(request: Request, next: Next) -> Result<Response, ApiErro
 
 /// Deserializes a body. `T` should deny unknown fields where they must be refused.
 pub fn body_as<T: DeserializeOwned>(body: Result<Json<Value>, JsonRejection>) -> Result<T, ApiError> {
-    let Json(value) = body.map_err(bad_body)?;
+    let Json(value) = body?;
     match value {
         Value::Object(map) => fields_as(map),
         Value::Null => Err(ApiError::unprocessable(&["body"], "missing", "Field required")),
@@ -149,11 +149,13 @@ pub fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     Option::deserialize(deserializer).map(Some)
 }
 
-/// Converts the rejection of a body: not JSON, another content type, or not readable, such as too large.
-pub fn bad_body(error: JsonRejection) -> ApiError {
-    match error {
-        JsonRejection::BytesRejection(error) => ApiError::new(error.status(), error.body_text()),
-        other => ApiError::unprocessable(&["body"], "value_error", other.body_text()),
+/// A body that is not JSON, of another content type, or not readable, such as too large.
+impl From<JsonRejection> for ApiError {
+    fn from(error: JsonRejection) -> Self {
+        match error {
+            JsonRejection::BytesRejection(error) => Self::new(error.status(), error.body_text()),
+            other => Self::unprocessable(&["body"], "value_error", other.body_text()),
+        }
     }
 }
 

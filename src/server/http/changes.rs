@@ -1,7 +1,7 @@
 //! Bodies of PATCH requests.
 
 use super::api_error::ApiError;
-use super::body::{bad_body, fields_as};
+use super::body::fields_as;
 use super::limits;
 use super::openapi::operation::{Input, Operation, Presence, Schemas};
 use super::query::UPDATE_MASK;
@@ -37,7 +37,7 @@ impl<S: Send + Sync, T: DeserializeOwned + JsonSchema> FromRequest<S> for Change
         let body = Json::<Map<String, Value>>::from_request(Request::from_parts(parts, body), state).await;
         let mask: Vec<String> =
             params.all("update_mask").flat_map(|list| list.split(',')).map(|name| name.trim().to_owned()).collect();
-        Self::new(body.map_err(bad_body)?.0, &mask)
+        Self::new(body?.0, &mask)
     }
 }
 

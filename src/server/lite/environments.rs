@@ -3,7 +3,6 @@
 use crate::app_state::Shared;
 use crate::environments::upkeep::Renewal;
 use crate::http::api_error::ApiError;
-use crate::http::body::bad_body;
 use crate::http::datastore::Datastore;
 use crate::http::request::Id;
 use axum::Json;
@@ -73,7 +72,7 @@ pub struct Update {
 
 /// Resolves and installs the newest allowed packages, or the same ones again, and retries earlier failures.
 pub async fn update(State(state): Shared, body: Result<Json<Update>, JsonRejection>) -> Result<Json<Value>, ApiError> {
-    let Json(Update { project, reinstall }) = body.map_err(bad_body)?;
+    let Json(Update { project, reinstall }) = body?;
     let workspace = state.dag_code.workspace();
     let is_selected = |file: &Path| {
         let relative = workspace.and_then(|workspace| file.strip_prefix(workspace).ok()).unwrap_or(file);
@@ -112,7 +111,7 @@ pub async fn prune(
     State(state): Shared,
     body: Result<Json<PruneBody>, JsonRejection>,
 ) -> Result<Json<Value>, ApiError> {
-    let Json(PruneBody { dry_run }) = body.map_err(bad_body)?;
+    let Json(PruneBody { dry_run }) = body?;
     let pruned = state
         .environments
         .prune(Duration::ZERO, if dry_run { Pruning::ListOnly } else { Pruning::Remove })

@@ -5,7 +5,6 @@ use crate::app_state::{AppState, Shared};
 use crate::dag_code::providers::ConnectionTest;
 use crate::environments;
 use crate::http::api_error::ApiError;
-use crate::http::body::bad_body;
 use crate::http::request::Id;
 use axum::Json;
 use axum::body::Bytes;
@@ -152,7 +151,7 @@ pub async fn import_variables(State(state): Shared, body: Bytes) -> Result<Json<
 }
 
 pub async fn import_connections(State(state): Shared, body: Body<Connection>) -> Result<Json<Imported>, ApiError> {
-    let Json(import) = body.map_err(bad_body)?;
+    let Json(import) = body?;
     let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
     let mut imported = 0;

@@ -4,7 +4,6 @@ use super::credentials::Auth;
 use super::logins::{Source, Turn};
 use super::tokens::PresentedTokens;
 use crate::http::api_error::ApiError;
-use crate::http::body::bad_body;
 use crate::http::caller::{Caller, Peer};
 use crate::http::query::{Kind, Parameter, QueryParams};
 use crate::pages;
@@ -122,7 +121,7 @@ pub async fn token(
         let form = Form::from_request(request, &()).await;
         form.map_err(|error| ApiError::unprocessable(&["body"], "value_error", error.body_text()))?.0
     } else {
-        Json::from_request(request, &()).await.map_err(bad_body)?.0
+        Json::from_request(request, &()).await?.0
     };
     let token = authenticate(&auth, client, credentials, LoginKind::Token).await?;
     Ok((StatusCode::CREATED, Json(json!({"access_token": token}))))
