@@ -4,7 +4,6 @@ use super::status::problems;
 use super::storage::size_text;
 use crate::app_state::{AppState, Shared};
 use crate::http::api_error::ApiError;
-use crate::http::body::bad_body;
 use crate::http::openapi::answers::Accepted;
 use crate::http::request::Segments;
 use crate::pages::{page, with_home};
@@ -71,7 +70,7 @@ pub async fn restore(
     State(state): Shared,
     body: Result<Json<Restore>, JsonRejection>,
 ) -> Result<Accepted<Operation>, ApiError> {
-    let Json(Restore { backup, instance }) = body.map_err(bad_body)?;
+    let Json(Restore { backup, instance }) = body?;
     begin_restore(&state, &backup, &instance).await.map(Accepted)
 }
 
@@ -105,11 +104,9 @@ pub async fn backups_page(State(state): Shared) -> Result<Html<String>, ApiError
 
 /// Renders the page; `refused` is the reason why the previous request was refused.
 async fn show(state: &AppState, refused: Option<&str>) -> Result<Html<String>, ApiError> {
-    let (backups, reason) = match backup_list(state).await {
-        Ok(found) => (found["backups"].as_array().cloned().unwrap_or_default(), None),
-        Err(error) => (Vec::new(), Some(error.message())),
-    };
-    let backups: Vec<Value> = backups.iter().map(row).collect();
+    let list = backup_list(state).await;
+    let reason = list.as_ref().err().map(ApiError::message);
+    let backups: Vec<Value> = list.unwrap_or_default()["backups"].as_array().into_iter().flatten().map(row).collect();
     let operation = newest(&state.core.home).await;
     let config = state.core.config();
     let settings = config.as_ref().map(|config| &config.backup);

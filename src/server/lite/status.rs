@@ -45,10 +45,8 @@ pub async fn status_page(State(state): Shared) -> Result<Html<String>, ApiError>
         tokio::join!(tasks(&state, window), local(&state, &status.processes), backup_list(&state));
     let Local { storage, verified_at, processes } = local?;
     let backups = storage::backups(backup_list, verified_at);
-    let (tasks, tasks_problem) = match tasks {
-        Ok(tasks) => (Some(tasks), None),
-        Err(error) => (None, Some(error.message())),
-    };
+    let tasks_problem = tasks.as_ref().err().map(ApiError::message);
+    let tasks = tasks.ok();
     let config = state.core.config();
     let instance = config::instance_name(config.as_ref());
     // The result of an earlier lookup; the page itself starts none.

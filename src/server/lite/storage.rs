@@ -96,18 +96,15 @@ pub struct LastBackup {
 /// reads the manifests, or for encrypted backups the record of their creation: the time of a file changes when it is
 /// copied.
 pub fn backups(list: Result<Value, ApiError>, verified_at: Option<Timestamp>) -> Backups {
-    match list {
-        Ok(list) => {
-            let last = list["backups"].get(0).map(|newest| LastBackup {
-                created_at: newest["created_at"].as_str().map(str::to_owned),
-                size: size_text(newest["size_bytes"].as_u64()),
-            });
-            let listed = list["backups"].as_array().map(Vec::as_slice).unwrap_or_default();
-            let unreadable = listed.iter().filter(|backup| backup["problem"].is_string()).count();
-            Backups { last, problem: None, unreadable, verified_at }
-        }
-        Err(error) => Backups { last: None, problem: Some(error.message()), unreadable: 0, verified_at },
-    }
+    let problem = list.as_ref().err().map(ApiError::message);
+    let list = list.unwrap_or_default();
+    let listed = list["backups"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let last = listed.first().map(|newest| LastBackup {
+        created_at: newest["created_at"].as_str().map(str::to_owned),
+        size: size_text(newest["size_bytes"].as_u64()),
+    });
+    let unreadable = listed.iter().filter(|backup| backup["problem"].is_string()).count();
+    Backups { last, problem, unreadable, verified_at }
 }
 
 /// Reads when backups were last verified. Blocks.
