@@ -27,7 +27,7 @@ impl AppState {
         Self {
             auth: Arc::new(Auth::new(core.clone(), secrets)),
             dag_code: Arc::new(DagCode::new(core.clone(), environments.clone())),
-            dag_files: Arc::new(DagFiles::new()),
+            dag_files: Arc::default(),
             environments,
             release,
             core,

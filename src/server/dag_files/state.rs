@@ -9,6 +9,7 @@ use leoflow_engine::store::dag::structures::Structures;
 use std::sync::Arc;
 use tokio::sync::{Notify, watch};
 
+#[derive(Default)]
 pub struct DagFiles {
     /// Notified when a DAG is deleted whose file may still exist.
     pub dag_deleted: Notify,
@@ -25,17 +26,6 @@ pub struct DagFiles {
 }
 
 impl DagFiles {
-    pub fn new() -> Self {
-        Self {
-            dag_deleted: Notify::new(),
-            parse_requests: ParseRequests::default(),
-            store_changed: Notify::new(),
-            initial_parse: watch::Sender::new(false),
-            initial_files: watch::Sender::new(None),
-            structures: Structures::default(),
-        }
-    }
-
     /// Records that nothing parses DAG files, since there is no workspace.
     pub fn close(&self) {
         self.initial_parse.send_replace(true);

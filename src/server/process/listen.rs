@@ -57,26 +57,19 @@ const BUSY_RESPONSE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 
 const LINGER: Duration = Duration::from_millis(100);
 
 /// The accept loops of all listeners.
+#[derive(Default)]
 pub struct Serving {
     /// Becomes true when the loops must stop.
-    stopped: watch::Receiver<bool>,
     stop: watch::Sender<bool>,
     /// Each returns its open connections.
     tasks: Vec<JoinHandle<JoinSet<()>>>,
-}
-
-impl Default for Serving {
-    fn default() -> Self {
-        let (stop, stopped) = watch::channel(false);
-        Self { stop, stopped, tasks: Vec::new() }
-    }
 }
 
 impl Serving {
     /// Starts accepting from browsers and programs.
     pub fn over_tcp(&mut self, listener: OwnedFd, router: &Router) -> io::Result<()> {
         let tcp = TcpListener::from_std(std::net::TcpListener::from(listener))?;
-        let accepting = accept(self.stopped.clone(), router.clone(), async move || {
+        let accepting = accept(self.stop.subscribe(), router.clone(), async move || {
             let (stream, client) = tcp.accept().await?;
             stream.set_nodelay(true)?;
             let mut extensions = extensions_of(Caller::Network);
@@ -91,7 +84,7 @@ impl Serving {
     pub fn over_unix(&mut self, listener: OwnedFd, router: &Router) -> io::Result<()> {
         let unix = UnixListener::from_std(std::os::unix::net::UnixListener::from(listener))?;
         let own_uid = user::effective_uid();
-        let accepting = accept(self.stopped.clone(), router.clone(), async move || {
+        let accepting = accept(self.stop.subscribe(), router.clone(), async move || {
             let (stream, _) = unix.accept().await?;
             match unix_socket::peer_uid(&stream)? {
                 uid if uid == own_uid || uid == 0 => Ok((stream, extensions_of(Caller::LocalAdmin))),
@@ -105,8 +98,7 @@ impl Serving {
     /// Stops accepting (new connections wait in the supervisor's queue for the next server) and lets running requests
     /// finish, with `Connection: close`.
     pub async fn drain(self) {
-        // Cannot fail: the tasks below hold receivers.
-        let _ = self.stop.send(true);
+        self.stop.send_replace(true);
         let finished = async {
             for task in self.tasks {
                 if let Ok(mut connections) = task.await {
