@@ -21,27 +21,20 @@ pub struct ChildSlots {
     start: Instant,
 }
 
-/// The result of a child, and how it ran.
-pub struct RunResult<T> {
-    pub result: T,
-    /// Slow or quick, as measured.
-    pub pace: Pace,
-}
-
 impl ChildSlots {
     pub fn new() -> Rc<Self> {
         let policy = RefCell::new(SlotPolicy::new(processor::count()));
         Rc::new(Self { policy, notifies: RefCell::default(), start: Instant::now() })
     }
 
-    /// Waits for a slot, then calls `new_work` and runs its future. If the policy aborts the child, the future is
+    /// Waits for a slot, then calls `new_work` and runs its future. Returns its result and the measured pace. If the policy aborts the child, the future is
     /// dropped and `new_work` is called again with the next slot. The future stores the processor time that it used in
     /// the cell.
     pub async fn run<T, F: Future<Output = T>>(
         &self,
         mut pace: Pace,
         new_work: impl Fn(Rc<Cell<Duration>>) -> F,
-    ) -> RunResult<T> {
+    ) -> (T, Pace) {
         loop {
             let registration = Registration::new(self, pace);
             registration.notify.notified().await;
@@ -51,7 +44,7 @@ impl ChildSlots {
             while !self.policy.borrow().is_aborting(registration.id) {
                 tokio::select! {
                     result = work.as_mut() => {
-                        return RunResult { result, pace: registration.measure(used.get()) };
+                        return (result, registration.measure(used.get()));
                     }
                     () = registration.notify.notified() => {}
                     () = tokio::time::sleep(TICK) => {
@@ -132,9 +125,9 @@ mod tests {
             quick_is_done.send_replace(true);
             result
         };
-        let (first_slow, second_slow, quick) =
+        let ((_, first_slow), (_, second_slow), (_, quick)) =
             tokio::join!(slots.run(Pace::Slow, slow), slots.run(Pace::Quick, slow), quick);
-        assert_eq!((first_slow.pace, second_slow.pace, quick.pace), (Pace::Slow, Pace::Slow, Pace::Quick));
+        assert_eq!((first_slow, second_slow, quick), (Pace::Slow, Pace::Slow, Pace::Quick));
         assert_eq!(start_count.get(), 3, "one of the two was restarted");
     }
 

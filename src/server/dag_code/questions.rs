@@ -56,7 +56,7 @@ async fn answer(children: Rc<Children>, slots: Rc<ChildSlots>, mut questions: Un
                 async move { children.run(interpreter, Job::Ask, options, &used).await }
             });
             tokio::select! {
-                outcome = run => drop(answer.send(outcome.result)),
+                (result, _) = run => drop(answer.send(result)),
                 // The caller no longer waits.
                 () = answer.closed() => {}
             }

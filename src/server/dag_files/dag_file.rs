@@ -90,17 +90,10 @@ pub enum DagOwner {
 #[derive(Debug)]
 pub struct Failure {
     began: SystemTime,
-    python: Python,
+    /// True without an environment: packages may be missing, so a new environment may fix the import.
+    is_plain: bool,
     /// Set if the failure is transient.
     retry: Option<Retry>,
-}
-
-/// The Python that a file was parsed with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Python {
-    /// It may lack packages, so a new environment may fix the import.
-    Plain,
-    Environment,
 }
 
 #[derive(Debug)]
@@ -206,11 +199,10 @@ impl DagFile {
             self.outcome = Outcome::Imported(DagOwner::ThisFile);
             return None;
         }
-        let python = if parsed.environment.is_none() { Python::Plain } else { Python::Environment };
         let is_transient = matches!(parsed.output, Err(NoOutput::NoResult(NoResult::Transient(_))));
         let retry = is_transient.then(|| self.next_retry(stamp, now));
         let delay = retry.as_ref().map(|retry| retry.due - now);
-        self.outcome = Outcome::Failed(Failure { began, python, retry });
+        self.outcome = Outcome::Failed(Failure { began, is_plain: parsed.environment.is_none(), retry });
         delay
     }
 
@@ -244,7 +236,7 @@ impl DagFile {
     pub fn awaits_new_environment(&self) -> bool {
         let awaits = match &self.outcome {
             Outcome::AwaitsEnvironment { .. } => true,
-            Outcome::Failed(failure) => failure.python == Python::Plain,
+            Outcome::Failed(failure) => failure.is_plain,
             Outcome::NotParsed | Outcome::Imported(_) => false,
         };
         awaits && !matches!(self.work, Work::Parsing(_))

@@ -1,7 +1,7 @@
 //! Parses one DAG file, with the settings beside it and the environment it needs.
 
 use super::stamps::{Stamps, stamps};
-use crate::dag_code::child_slots::{ChildSlots, RunResult};
+use crate::dag_code::child_slots::ChildSlots;
 use crate::dag_code::slot_policy::Pace;
 use crate::environments::{Availability, Environment, Environments};
 use leoflow_base::sys::blocking;
@@ -60,7 +60,7 @@ pub async fn parse_file(context: Rc<ParseContext>, path: PathBuf, number: u64, p
         let (context, request) = (&context, &request);
         async move { parse_with_slot(context, request, number, &used).await }
     };
-    let RunResult { result, pace } = context.slots.run(pace, work).await;
+    let (result, pace) = context.slots.run(pace, work).await;
     // Fails only while the loop is being dropped.
     let _ = context.results.send(Parsed { pace, ..result });
 }

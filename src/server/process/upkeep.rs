@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, Zoned};
 use leoflow_base::config::{self, BackupSettings, Cadence};
+use leoflow_base::home::Home;
 use leoflow_base::home::lock;
 use leoflow_base::home::operations::{Operation, Status};
 use leoflow_base::home::upkeep::{self, End, Job, Kind, Upkeep};
@@ -93,7 +94,7 @@ async fn run_due_job(state: &AppState, started: Timestamp, awake_since: &mut Ins
         return Ok(Duration::from_millis(remaining).min(poll_interval()));
     }
     jobs = note_awake(state, now, awake_since)?;
-    let Attempt::MustWait(other) = perform(state, kind).await? else { return Ok(Duration::ZERO) };
+    let Some(other) = perform(&state.core.home, kind).await? else { return Ok(Duration::ZERO) };
     let problem = format!("{WAIT_PREFIX}{other}");
     let is_new = jobs
         .job(kind)
@@ -172,21 +173,14 @@ fn next_due(
     [Kind::Backup, Kind::Verification].into_iter().filter_map(due).min_by_key(|(_, due_at)| *due_at)
 }
 
-/// The outcome of trying to run a job.
-enum Attempt {
-    /// The job ended; its record has the outcome.
-    Ended,
-    /// Another operation, described by the text, is running.
-    MustWait(String),
-}
-
-async fn perform(state: &AppState, kind: Kind) -> io::Result<Attempt> {
-    let home = &state.core.home;
+/// Runs a job to its end and records the outcome. Returns a description of the operation that it must wait for, if another
+/// one is running.
+async fn perform(home: &Home, kind: Kind) -> io::Result<Option<String>> {
     if let Some(holder) = lock::operation_holder(home) {
-        return Ok(Attempt::MustWait(format!("`{}` (pid {})", holder.command, holder.process.pid)));
+        return Ok(Some(format!("`{}` (pid {})", holder.command, holder.process.pid)));
     }
     if own_program::is_busy(home).await {
-        return Ok(Attempt::MustWait("a running operation".to_owned()));
+        return Ok(Some("a running operation".to_owned()));
     }
     let (name, arguments): (_, &[&str]) = match kind {
         Kind::Backup => ("backup", &["lite", "backup", "--scheduled"]),
@@ -200,7 +194,7 @@ async fn perform(state: &AppState, kind: Kind) -> io::Result<Attempt> {
         Ok(operation) => Some(reason(&operation)),
         Err(other) if other.status() == StatusCode::CONFLICT => {
             upkeep::withdraw_try(home, Timestamp::now(), kind)?;
-            return Ok(Attempt::MustWait(other.message()));
+            return Ok(Some(other.message()));
         }
         Err(error) => Some(error.message()),
     };
@@ -219,7 +213,7 @@ async fn perform(state: &AppState, kind: Kind) -> io::Result<Attempt> {
             }
         }
     }
-    Ok(Attempt::Ended)
+    Ok(None)
 }
 
 /// Returns why a job failed: a test restore's finding, or the command's error.
