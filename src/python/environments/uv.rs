@@ -148,7 +148,7 @@ fn bundled_wheel() -> Option<PathBuf> {
     wheel_in(env_vars::current_exe().ok()?.parent()?).ok()
 }
 
-fn wheel_in(folder: &Path) -> Result<PathBuf, wheel::WheelError> {
+fn wheel_in(folder: &Path) -> Result<PathBuf, wheel::DownloadError> {
     let start = format!("uv-{VERSION}-");
     wheel::find(folder, |name| name.starts_with(&start) && name.ends_with(".whl"))
 }
