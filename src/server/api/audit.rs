@@ -1,19 +1,17 @@
 //! Audit log: records the operations listed below, when they are requested over HTTP, with their user and arguments.
 
 use super::redact;
-use crate::app_state::{AppState, Shared};
-use crate::http::api_error::ApiError;
+use crate::api::prelude::*;
 use crate::http::body::MAX_BODY_BYTES;
 use crate::state::database::DatastoreError;
 use axum::body::{Body, to_bytes};
-use axum::extract::{MatchedPath, Query, Request, State};
-use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::extract::{MatchedPath, Query, Request};
+use axum::http::{HeaderMap, Method, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use leoflow_base::auth::masking::HIDDEN;
 use leoflow_engine::store::event_log::{self, NewEvent};
 use percent_encoding::percent_decode_str;
-use serde_json::{Map, Value};
 use tracing::warn;
 
 /// Operations that change something: method, path below `/api/v2`, and Airflow's operation id. `{}` stands for any

@@ -1,16 +1,13 @@
 //! The REST API's OpenAPI document, at `/openapi.json` and as a page at `/docs`.
 
-use crate::app_state::Shared;
-use crate::http::api_error::ApiError;
+use crate::api::prelude::*;
 use crate::http::openapi::document::document;
 use crate::pages::page;
 use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{Html, IntoResponse, Response};
 use leoflow_base::sys::blocking;
 use leoflow_components::web_ui;
-use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use tokio::sync::OnceCell;
@@ -19,7 +16,7 @@ use tokio::sync::OnceCell;
 static DOCUMENT: OnceCell<(Bytes, HeaderValue)> = OnceCell::const_new();
 
 /// `GET /openapi.json`. A client that has the document gets 304.
-pub async fn openapi(headers: HeaderMap) -> Result<Response, ApiError> {
+pub async fn openapi(headers: HeaderMap) -> ApiResult<Response> {
     let (bytes, tag) = DOCUMENT.get_or_try_init(serialized_document).await?;
     let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let is_current = known.split(',').any(|known| known.trim().trim_start_matches("W/").as_bytes() == tag.as_bytes());
@@ -31,7 +28,7 @@ pub async fn openapi(headers: HeaderMap) -> Result<Response, ApiError> {
     Ok((common, kind, bytes.clone()).into_response())
 }
 
-async fn serialized_document() -> Result<(Bytes, HeaderValue), ApiError> {
+async fn serialized_document() -> ApiResult<(Bytes, HeaderValue)> {
     let bytes = serde_json::to_vec(&build_document().await?).map_err(|error| ApiError::internal(&error))?;
     let hash = hex::encode(&Sha256::digest(&bytes)[..8]);
     let tag = HeaderValue::from_str(&format!("\"{hash}\"")).map_err(|error| ApiError::internal(&error))?;
@@ -43,20 +40,20 @@ pub fn openapi_document() -> Value {
     document(web_ui::VERSION, &super::all_routes().entries)
 }
 
-async fn build_document() -> Result<Value, ApiError> {
+async fn build_document() -> ApiResult<Value> {
     let document = blocking::run(openapi_document).await;
     document.map_err(|error| ApiError::internal(&error))
 }
 
 /// `GET /docs`.
-pub async fn docs(State(state): Shared) -> Result<Html<String>, ApiError> {
+pub async fn docs(State(state): Shared) -> ApiResult<Html<String>> {
     let document = build_document().await?;
     let instance = state.core.instance_name();
     let html = blocking::run(move || render(&document, &instance)).await;
     html.map_err(|error| ApiError::internal(&error))?
 }
 
-fn render(document: &Value, instance: &str) -> Result<Html<String>, ApiError> {
+fn render(document: &Value, instance: &str) -> ApiResult<Html<String>> {
     let mut groups: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for (path, methods) in members(&document["paths"]) {
         for (method, operation) in members(methods) {

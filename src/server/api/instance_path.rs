@@ -1,8 +1,7 @@
 //! The parts of a path and a query that name a task instance.
 
-use crate::http::api_error::ApiError;
-use crate::http::request::Params;
-use leoflow_engine::model::keys::{InstanceKey, NOT_MAPPED, RunKey, TryKey};
+use crate::api::prelude::*;
+use leoflow_engine::model::keys::{NOT_MAPPED, TryKey};
 
 /// DAG id, run id and task id.
 pub type TaskPath = (String, String, String);
@@ -18,7 +17,7 @@ pub fn instance_key((dag_id, run_id, task_id, map_index): MappedPath) -> Instanc
 
 /// Returns the key of the instance that the path and the query parameter `map_index` name; without the parameter, of
 /// the only instance of a task that is not mapped.
-pub fn instance_key_from_query((dag_id, run_id, task_id): TaskPath, params: &Params) -> Result<InstanceKey, ApiError> {
+pub fn instance_key_from_query((dag_id, run_id, task_id): TaskPath, params: &Params) -> ApiResult<InstanceKey> {
     Ok(instance_key((dag_id, run_id, task_id, params.map_index()?.unwrap_or(NOT_MAPPED))))
 }
 

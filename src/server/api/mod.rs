@@ -9,6 +9,7 @@ pub mod docs;
 pub mod instance;
 pub mod instance_path;
 pub mod ops;
+pub mod prelude;
 pub mod redact;
 pub mod run;
 pub mod store;

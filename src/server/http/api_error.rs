@@ -20,6 +20,11 @@ pub struct ApiError {
     retry_after_seconds: Option<u64>,
 }
 
+/// The result of a handler.
+pub type ApiResult<T> = Result<T, ApiError>;
+/// The result of a handler that responds with JSON.
+pub type JsonResult<T> = ApiResult<Json<T>>;
+
 impl ApiError {
     pub fn new(status: StatusCode, detail: impl Into<Value>) -> Self {
         Self { status, detail: detail.into(), retry_after_seconds: None }

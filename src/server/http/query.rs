@@ -20,6 +20,22 @@ pub trait Query {
     const OTHERS: &'static [Parameter] = &[];
 }
 
+/// Defines the query of one or several operations: `query! { pub Name(LIST) { PARAMETER, … } }`. The list and the
+/// parameters may be omitted.
+macro_rules! query {
+    ($(#[$attribute:meta])* pub $name:ident $(($list:ident))? $({ $($parameter:expr),+ $(,)? })?) => {
+        $(#[$attribute])*
+        pub struct $name;
+
+        impl $crate::http::query::Query for $name {
+            $(const LIST: Option<&'static dyn $crate::http::query::ListParameters> = Some(&$list);)?
+            $(const OTHERS: &'static [$crate::http::query::Parameter] = &[$($parameter),+];)?
+        }
+    };
+}
+
+pub(crate) use query;
+
 /// The query of a request. In debug builds, reading a parameter that `Q` does not declare panics.
 pub struct QueryParams<Q>(Params, PhantomData<fn() -> Q>);
 
@@ -88,11 +104,11 @@ pub struct Parameter {
     is_header: bool,
 }
 
-/// Parameters of a PATCH with only `update_mask`.
-pub struct UpdateMaskQuery;
-
-impl Query for UpdateMaskQuery {
-    const OTHERS: &'static [Parameter] = &[UPDATE_MASK];
+query! {
+    /// Parameters of a PATCH with only `update_mask`.
+    pub UpdateMaskQuery {
+        UPDATE_MASK,
+    }
 }
 
 /// Names of the body fields to apply.

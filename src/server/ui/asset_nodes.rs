@@ -1,10 +1,8 @@
 //! Assets, and references to assets, as nodes of the UI's graphs.
 
-use crate::http::api_error::ApiError;
+use crate::api::prelude::*;
 use leoflow_engine::schedule::asset_condition::{self, Reference};
 use leoflow_engine::store::asset::asset_lists;
-use leoflow_postgres::GenericClient;
-use serde_json::Value;
 use std::collections::HashMap;
 
 /// Ids of all assets by name and URI, loaded once because a graph references many.
@@ -25,7 +23,7 @@ impl AssetNode {
 }
 
 impl AssetNodes {
-    pub async fn load(client: &impl GenericClient) -> Result<Self, ApiError> {
+    pub async fn load(client: &impl GenericClient) -> ApiResult<Self> {
         Ok(Self(asset_lists::ids(client, None).await?))
     }
 

@@ -2,20 +2,13 @@
 
 use super::structure::not_found;
 use crate::api::asset::asset_expressions;
+use crate::api::prelude::*;
 use crate::api::views::{optional_stamp, stamp};
-use crate::app_state::Shared;
-use crate::http::api_error::ApiError;
-use crate::http::datastore::Datastore;
-use crate::http::request::{Params, Segments};
-use axum::Json;
-use axum::extract::State;
 use leoflow_engine::schedule::partition_mapper::Mappers;
 use leoflow_engine::schedule::timetable::Timetable;
 use leoflow_engine::store::asset::asset_lists::{self, AwaitedAsset};
 use leoflow_engine::store::asset::partitions::{self, PendingPartition};
 use leoflow_engine::store::dag::dags::{self, Dag};
-use leoflow_postgres::GenericClient;
-use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The partition keys of one asset that a pending partition of a DAG has received, and the keys that it requires.
@@ -68,7 +61,7 @@ async fn progress<'a>(
     mappers: &Mappers,
     assets: &'a [AwaitedAsset],
     pending: &PendingPartition,
-) -> Result<Vec<(&'a AwaitedAsset, Progress)>, ApiError> {
+) -> ApiResult<Vec<(&'a AwaitedAsset, Progress)>> {
     let mut received: BTreeMap<i64, BTreeSet<String>> = partitions::received(client, pending.id).await?;
     let with_progress = |asset: &'a AwaitedAsset| {
         let keys = received.remove(&asset.id).unwrap_or_default();
@@ -87,10 +80,7 @@ fn with_fields(mut fields: Value, others: Value) -> Value {
 
 /// `/ui/next_run_assets/{dag_id}`: the assets that the next run waits for. The next run of a partitioned DAG is that of
 /// its oldest pending partition.
-pub async fn next_run(
-    Datastore(client): Datastore,
-    Segments(dag_id): Segments<String>,
-) -> Result<Json<Value>, ApiError> {
+pub async fn next_run(Datastore(client): Datastore, Segments(dag_id): Segments<String>) -> JsonResult<Value> {
     let dag = dags::get(&*client, &dag_id).await.map_err(|_| not_found(&dag_id))?;
     let assets = asset_lists::awaited(&*client, &dag_id).await?;
     let asset_fields = |asset: &AwaitedAsset| json!({"id": asset.id, "name": asset.name, "uri": asset.uri});
@@ -125,7 +115,7 @@ pub async fn next_run(
 }
 
 /// Describes a pending partition; includes its assets if the DAG is still partitioned.
-async fn partition_view(client: &impl GenericClient, dag: &Dag, pending: &PendingPartition) -> Result<Value, ApiError> {
+async fn partition_view(client: &impl GenericClient, dag: &Dag, pending: &PendingPartition) -> ApiResult<Value> {
     let assets = asset_lists::awaited(client, &dag.dag_id).await?;
     let progress_by_asset = match mappers(dag) {
         Some(mappers) => progress(client, mappers, &assets, pending).await?,
@@ -158,7 +148,7 @@ const LISTED_FIELDS: [&str; 7] =
     ["id", "dag_id", "partition_key", "created_at", "total_received", "total_required", "created_dag_run_id"];
 
 /// `/ui/partitioned_dag_runs`: pending partitions, each of which becomes a run once it is complete.
-pub async fn list_pending(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
+pub async fn list_pending(State(state): Shared, params: Params) -> JsonResult<Value> {
     let client = state.core.database.get().await?;
     let pending = match params.flag("has_created_dag_run_id")? {
         // A created run has no pending partition.
@@ -182,7 +172,7 @@ pub async fn pending(
     Datastore(client): Datastore,
     Segments(dag_id): Segments<String>,
     params: Params,
-) -> Result<Json<Value>, ApiError> {
+) -> JsonResult<Value> {
     let dag = dags::get(&*client, &dag_id).await.map_err(|_| not_found(&dag_id))?;
     let key = params.text("partition_key").unwrap_or_default();
     let partitions = partitions::pending(&*client, Some(&dag_id)).await?;

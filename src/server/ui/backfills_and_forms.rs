@@ -1,16 +1,8 @@
 //! Backfills with progress, deadlines, and connection forms.
 
+use crate::api::prelude::*;
 use crate::api::run::backfills::{BackfillResponse, FIELDS, view};
-use crate::app_state::Shared;
-use crate::http::api_error::ApiError;
-use crate::http::datastore::Datastore;
-use crate::http::request::Params;
-use axum::Json;
-use axum::extract::State;
-use axum::http::StatusCode;
 use leoflow_engine::store::run::backfills::{self, BackfillFilter};
-use serde::Serialize;
-use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 #[derive(Serialize)]
@@ -29,7 +21,7 @@ struct BackfillWithRuns {
 }
 
 /// `/ui/backfills`.
-pub async fn backfills(Datastore(client): Datastore, params: Params) -> Result<Json<Backfills>, ApiError> {
+pub async fn backfills(Datastore(client): Datastore, params: Params) -> JsonResult<Backfills> {
     let mut listing = params.listing(&FIELDS)?;
     let dag_id = params.text("dag_id").map(str::to_owned);
     listing.filter = BackfillFilter { dag_id, is_active: params.flag("active")? };
@@ -81,7 +73,7 @@ const STANDARD_FIELDS: [(&str, &str); 6] = [
 ];
 
 /// `/ui/connections/hook_meta`: forms of the projects' providers, and of common types without a provider.
-pub async fn hook_meta(State(state): Shared) -> Result<Json<Value>, ApiError> {
+pub async fn hook_meta(State(state): Shared) -> JsonResult<Value> {
     let providers = state.dag_code.list_providers().await;
     let providers = providers.map_err(|error| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
     let mut forms: BTreeMap<String, Value> = BTreeMap::new();

@@ -1,20 +1,14 @@
 //! `/ui/calendar/{dag_id}`: run counts per day or hour, and planned runs in the year of the last run.
 
 use super::structure::not_found;
+use crate::api::prelude::*;
 use crate::api::views::stamp;
-use crate::app_state::Shared;
-use crate::http::api_error::ApiError;
-use crate::http::request::{Params, Segments};
-use axum::Json;
-use axum::extract::State;
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use leoflow_engine::schedule::timetable::Interval;
 use leoflow_engine::schedule::upcoming::upcoming;
 use leoflow_engine::store::dag::dags::{self, Dag};
 use leoflow_engine::store::list::filter::Range;
 use leoflow_engine::store::list::overview::{self, CalendarCount, DateRange, Granularity};
-use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// Maximum number of planned dates.
@@ -30,11 +24,7 @@ fn truncate(time: Timestamp, granularity: Granularity) -> Timestamp {
     Timestamp::from_second(whole).unwrap_or(time)
 }
 
-pub async fn get(
-    State(state): Shared,
-    Segments(dag_id): Segments<String>,
-    params: Params,
-) -> Result<Json<Value>, ApiError> {
+pub async fn get(State(state): Shared, Segments(dag_id): Segments<String>, params: Params) -> JsonResult<Value> {
     let granularity = match params.text("granularity") {
         None | Some("daily") => Granularity::Daily,
         Some("hourly") => Granularity::Hourly,

@@ -4,26 +4,14 @@ use crate::api::asset::asset_expressions;
 use crate::api::dag::dag_views::DAGResponse;
 use crate::api::dag::dags::dag_listing;
 use crate::api::instance::hitl::{HITLDetail, detail_response};
+use crate::api::prelude::*;
 use crate::api::run::dag_runs::run_not_found;
 use crate::api::views::{duration, optional_stamp, stamp};
-use crate::app_state::Shared;
-use crate::http::api_error::ApiError;
-use crate::http::datastore::Datastore;
-use crate::http::request::{Params, Segments};
-use axum::Json;
-use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use jiff::Timestamp;
-use leoflow_engine::model::keys::RunKey;
-use leoflow_engine::model::state::{RunState, TaskState};
-use leoflow_engine::store::ReadFor;
 use leoflow_engine::store::dag::dags::{self, DagField};
 use leoflow_engine::store::instance::hitl;
-use leoflow_engine::store::list::filter::FieldTest;
 use leoflow_engine::store::list::overview::{self, Counts};
 use leoflow_engine::store::run::runs::{self, Run};
-use serde::Serialize;
-use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 
 fn run_summary(run: &Run) -> Value {
@@ -62,7 +50,7 @@ struct DagWithRuns<'a> {
 }
 
 /// `/ui/dags`.
-pub async fn list(State(state): Shared, params: Params) -> Result<Response, ApiError> {
+pub async fn list(State(state): Shared, params: Params) -> ApiResult<Response> {
     let mut listing = dag_listing(&params)?;
     listing.test(DagField::DagId, FieldTest::OneOf(params.texts("dag_ids")));
     let with_pending = params.flag("has_pending_actions")?;
@@ -97,7 +85,7 @@ pub async fn list(State(state): Shared, params: Params) -> Result<Response, ApiE
 }
 
 /// `/ui/dags/{dag_id}/latest_run`.
-pub async fn latest_run(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<Json<Value>, ApiError> {
+pub async fn latest_run(State(state): Shared, Segments(dag_id): Segments<String>) -> JsonResult<Value> {
     let runs = runs::newest(&*state.core.database.get().await?, Some(&[dag_id.as_str()]), 1).await?;
     Ok(Json(runs.first().map_or(Value::Null, run_summary)))
 }
@@ -109,7 +97,7 @@ const SAMPLED_RUNS: i64 = 100;
 pub async fn run_stats(
     Datastore(client): Datastore,
     Segments((dag_id, run_id)): Segments<(String, String)>,
-) -> Result<Json<Value>, ApiError> {
+) -> JsonResult<Value> {
     let key = RunKey { dag_id, run_id };
     runs::get(&*client, &key, ReadFor::Reading).await.map_err(run_not_found(&key))?;
     let seconds = overview::durations(&*client, &key.dag_id, SAMPLED_RUNS).await?;
@@ -143,7 +131,7 @@ fn statistics(sorted: &[f64]) -> Value {
 }
 
 /// `/ui/dashboard/dag_stats`.
-pub async fn dag_stats(State(state): Shared) -> Result<Json<Value>, ApiError> {
+pub async fn dag_stats(State(state): Shared) -> JsonResult<Value> {
     let counts = overview::dags(&*state.core.database.get().await?).await?;
     Ok(Json(json!({
         "active_dag_count": counts.active, "failed_dag_count": counts.failed, "running_dag_count": counts.running,
@@ -157,7 +145,7 @@ fn state_counts(states: impl Iterator<Item = &'static str>, counts: &Counts) -> 
 }
 
 /// `/ui/dashboard/historical_metrics_data`.
-pub async fn history(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
+pub async fn history(State(state): Shared, params: Params) -> JsonResult<Value> {
     let Some(start) = params.time("start_date")? else {
         return Err(ApiError::unprocessable(&["query", "start_date"], "missing", "Field required"));
     };

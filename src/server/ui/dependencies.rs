@@ -1,17 +1,10 @@
 //! `/ui/dependencies`: the graph of DAGs, assets and tasks.
 
 use super::asset_nodes::AssetNodes;
-use crate::app_state::Shared;
-use crate::http::api_error::ApiError;
-use crate::http::request::Params;
-use axum::Json;
-use axum::extract::State;
-use axum::http::StatusCode;
+use crate::api::prelude::*;
 use leoflow_engine::model::dag::{External, Structure, Until};
 use leoflow_engine::schedule::asset_condition;
 use leoflow_engine::store::dag::dags::{self, Activity, DagFilter};
-use leoflow_engine::store::list::listing::Listing;
-use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -59,7 +52,7 @@ impl Dependencies {
     }
 }
 
-pub async fn get(State(state): Shared, params: Params) -> Result<Json<Value>, ApiError> {
+pub async fn get(State(state): Shared, params: Params) -> JsonResult<Value> {
     let client = state.core.database.get().await?;
     let listing = Listing::of(DagFilter { activity: Activity::Active, ..DagFilter::default() });
     let structures: Vec<Arc<Structure>> = dags::list(&*client, &state.dag_files.structures, listing)

@@ -1,16 +1,14 @@
 //! Static files of Airflow's web UI.
 
-use crate::app_state::{AppState, Shared};
-use crate::http::api_error::ApiError;
+use crate::api::prelude::*;
 use crate::http::request::Id;
 use crate::login::tokens;
 use crate::pages;
-use axum::extract::{RawQuery, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::extract::{RawQuery, Request};
+use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::response::{Html, IntoResponse, Response};
 use leoflow_base::sys::blocking;
 use leoflow_components::web_ui;
-use serde_json::json;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::time::UNIX_EPOCH;
@@ -61,7 +59,7 @@ fn not_found() -> ApiError {
 
 /// Fallback for all other paths: the UI's index page, which routes on the client. A path that is not the UI's is
 /// answered with 404.
-pub async fn page(State(state): Shared, request: Request) -> Result<Response, ApiError> {
+pub async fn page(State(state): Shared, request: Request) -> ApiResult<Response> {
     let first = request.uri().path().trim_start_matches('/').split('/').next().unwrap_or_default();
     let is_read = [Method::GET, Method::HEAD].contains(request.method());
     if !is_read {
@@ -91,7 +89,7 @@ pub async fn page(State(state): Shared, request: Request) -> Result<Response, Ap
 }
 
 /// The page shown while the UI is not installed; it gives the reason, or says that the UI is being installed.
-fn without_ui(state: &AppState) -> Result<Html<String>, ApiError> {
+fn without_ui(state: &AppState) -> ApiResult<Html<String>> {
     let context = json!({"reason": state.release.ui.reason()});
     pages::page("without_ui.html", &state.core.instance_name(), context)
 }
@@ -108,7 +106,7 @@ pub async fn file(
     Id(path): Id,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
-) -> Result<Response, ApiError> {
+) -> ApiResult<Response> {
     let relative = Path::new(&path);
     let is_plain = relative.components().all(|part| matches!(part, Component::Normal(_)));
     let folder = web_ui::installed(&state.core.home).filter(|_| is_plain).ok_or_else(not_found)?;

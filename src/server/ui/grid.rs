@@ -2,29 +2,20 @@
 
 use super::structure::{not_found, parse_part, setup_or_teardown};
 use super::tree::{Node, tree};
-use crate::api::views::{Stamp, optional_stamp, stamp, version};
-use crate::app_state::Shared;
-use crate::http::api_error::ApiError;
-use crate::http::listing::Fields;
-use crate::http::request::{Params, Segments};
-use axum::Json;
+use crate::api::prelude::*;
+use crate::api::views::{optional_stamp, stamp, version};
 use axum::body::{Body, Bytes};
-use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures_util::future::try_join_all;
 use futures_util::stream;
-use jiff::{Timestamp, Unit};
-use leoflow_engine::model::keys::RunKey;
-use leoflow_engine::model::state::TaskState;
+use jiff::Unit;
 use leoflow_engine::store::dag::dags;
 use leoflow_engine::store::dag::structures::VersionKey;
 use leoflow_engine::store::instance::grid::{self, Instances, StateCounts, Summary, Version};
 use leoflow_engine::store::list::column::Order;
-use leoflow_engine::store::list::listing::Listing;
 use leoflow_engine::store::run::runs::{self, RunField, RunFilter};
-use serde::{Serialize, Serializer};
-use serde_json::{Map, Value, json};
+use serde::Serializer;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::convert::Infallible;
@@ -43,7 +34,7 @@ const RUNS: Fields<RunField> = Fields {
 };
 
 /// Lists the runs shown as columns of the grid; the newest by default.
-fn run_listing(params: &Params, dag_id: &str) -> Result<Listing<RunField>, ApiError> {
+fn run_listing(params: &Params, dag_id: &str) -> ApiResult<Listing<RunField>> {
     let mut listing = params.listing(&RUNS)?;
     listing.order_by_default(Order::descending(RunField::RunAfter));
     listing.filter = RunFilter {
@@ -55,11 +46,7 @@ fn run_listing(params: &Params, dag_id: &str) -> Result<Listing<RunField>, ApiEr
 }
 
 /// `/ui/grid/structure/{dag_id}`: the newest version, merged with nodes of the shown runs' versions.
-pub async fn structure(
-    State(state): Shared,
-    Segments(dag_id): Segments<String>,
-    params: Params,
-) -> Result<Json<Value>, ApiError> {
+pub async fn structure(State(state): Shared, Segments(dag_id): Segments<String>, params: Params) -> JsonResult<Value> {
     let client = state.core.database.get().await?;
     let newest = dags::get(&*client, &dag_id).await.map_err(|_| not_found(&dag_id))?;
     let page = runs::list(&*client, run_listing(&params, &dag_id)?).await?;
@@ -125,11 +112,7 @@ fn merge(nodes: &mut Vec<Value>, others: Vec<Value>) {
 }
 
 /// `/ui/grid/runs/{dag_id}`.
-pub async fn runs(
-    State(state): Shared,
-    Segments(dag_id): Segments<String>,
-    params: Params,
-) -> Result<Json<Value>, ApiError> {
+pub async fn runs(State(state): Shared, Segments(dag_id): Segments<String>, params: Params) -> JsonResult<Value> {
     let client = state.core.database.get().await?;
     dags::get(&*client, &dag_id).await.map_err(|_| not_found(&dag_id))?;
     let page = runs::list(&*client, run_listing(&params, &dag_id)?).await?;
@@ -279,7 +262,7 @@ pub async fn ti_summaries(
     State(state): Shared,
     Segments(dag_id): Segments<String>,
     params: Params,
-) -> Result<Response, ApiError> {
+) -> ApiResult<Response> {
     let mut run_ids = params.texts("run_ids");
     let mut seen = HashSet::new();
     run_ids.retain(|run_id| seen.insert(run_id.clone()));
@@ -289,7 +272,7 @@ pub async fn ti_summaries(
     let structures = state.dag_files.structures.get(&*client, &keys).await?;
     let trees: HashMap<VersionKey, Vec<Node<'_>>> =
         structures.iter().map(|(key, structure)| (*key, tree(structure))).collect();
-    let line = async |run_id: &String| -> Result<Bytes, ApiError> {
+    let line = async |run_id: &String| -> ApiResult<Bytes> {
         let instances = Instances::load(&*client, &dag_id, run_id).await?;
         let run_tasks = RunTasks { tasks: instances.by_task()?, version: versions.get(run_id).copied() };
         if run_tasks.tasks.is_empty() {
@@ -312,10 +295,7 @@ pub async fn ti_summaries(
 }
 
 /// `/ui/gantt/{dag_id}/{run_id}`.
-pub async fn gantt(
-    State(state): Shared,
-    Segments((dag_id, run_id)): Segments<(String, String)>,
-) -> Result<Json<Value>, ApiError> {
+pub async fn gantt(State(state): Shared, Segments((dag_id, run_id)): Segments<(String, String)>) -> JsonResult<Value> {
     let key = RunKey { dag_id, run_id };
     let bars = grid::bars(&*state.core.database.get().await?, &key).await?;
     let RunKey { dag_id, run_id } = key;

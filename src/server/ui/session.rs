@@ -1,20 +1,15 @@
 //! The endpoints that the UI requests first: the user, the permitted menu items, and some settings.
 
+use crate::api::prelude::*;
 use crate::api::run::rerun_version;
-use crate::app_state::{AppState, Shared};
-use crate::http::api_error::ApiError;
 use crate::http::body::body_as;
-use axum::Json;
-use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use leoflow_base::auth::token::{self, Bearer};
 use leoflow_base::config;
-use serde::Deserialize;
-use serde_json::{Value, json};
 use tracing::warn;
 
 /// `/ui/config`.
-pub async fn config(State(state): Shared) -> Result<Json<Value>, ApiError> {
+pub async fn config(State(state): Shared) -> JsonResult<Value> {
     let loaded = config::load(&state.core.home.config()).map_err(|error| ApiError::internal(&error))?;
     let name = config::instance_name(loaded.as_ref().map(|loaded| &loaded.config)).to_owned();
     Ok(Json(json!({
@@ -80,7 +75,7 @@ struct TokenRequest {
 }
 
 /// `POST /ui/auth/token`: issues another token for the logged-in user.
-pub async fn token(State(state): Shared, body: Result<Json<Value>, JsonRejection>) -> Result<Json<Value>, ApiError> {
+pub async fn token(State(state): Shared, body: Result<Json<Value>, JsonRejection>) -> JsonResult<Value> {
     let request: TokenRequest = body_as(body)?;
     let kind = request.token_type.unwrap_or_else(|| "api".to_owned());
     if !["api", "cli"].contains(&kind.as_str()) {

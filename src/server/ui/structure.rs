@@ -3,14 +3,9 @@
 use super::asset_nodes::AssetNodes;
 use super::joins::{Edge, downstream_join, edges_with_joins, upstream_join};
 use super::tree::{Node, Part, tree};
-use crate::http::api_error::ApiError;
-use crate::http::datastore::Datastore;
-use crate::http::request::Params;
-use axum::Json;
+use crate::api::prelude::*;
 use leoflow_engine::model::dag::{Structure, Task};
 use leoflow_engine::store::dag::{dags, versions};
-use leoflow_postgres::GenericClient;
-use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 pub fn not_found(dag_id: &str) -> ApiError {
@@ -18,7 +13,7 @@ pub fn not_found(dag_id: &str) -> ApiError {
 }
 
 /// Parses which part of the DAG the query selects.
-pub fn parse_part(params: &Params) -> Result<Part, ApiError> {
+pub fn parse_part(params: &Params) -> ApiResult<Part> {
     Ok(Part {
         root: params.text("root").filter(|root| !root.is_empty()).map(str::to_owned),
         upstream: params.flag("include_upstream")?.unwrap_or(false),
@@ -28,7 +23,7 @@ pub fn parse_part(params: &Params) -> Result<Part, ApiError> {
 }
 
 /// Returns the structure of the version that the query selects; the newest by default.
-async fn selected_version(client: &impl GenericClient, dag_id: &str, params: &Params) -> Result<Structure, ApiError> {
+async fn selected_version(client: &impl GenericClient, dag_id: &str, params: &Params) -> ApiResult<Structure> {
     let newest = dags::get(client, dag_id).await.map_err(|_| not_found(dag_id))?;
     let Some(number) = params.whole("version_number")?.filter(|number| *number != i64::from(newest.version_number))
     else {
@@ -42,7 +37,7 @@ async fn selected_version(client: &impl GenericClient, dag_id: &str, params: &Pa
     })
 }
 
-pub async fn data(Datastore(client): Datastore, params: Params) -> Result<Json<Value>, ApiError> {
+pub async fn data(Datastore(client): Datastore, params: Params) -> JsonResult<Value> {
     let Some(dag_id) = params.text("dag_id") else {
         return Err(ApiError::unprocessable(&["query", "dag_id"], "missing", "Field required"));
     };

@@ -1,26 +1,14 @@
 //! `/api/v2/assets/events` and `…/upstreamAssetEvents`, with Airflow's names and shapes.
 
 use crate::api::instance::clear::yes;
+use crate::api::prelude::*;
 use crate::api::run::dag_runs::run_not_found;
-use crate::api::views::Stamp;
-use crate::http::api_error::ApiError;
-use crate::http::body::Body;
-use crate::http::datastore::Datastore;
-use crate::http::listing::{Fields, collection};
-use crate::http::query::{ListParameters, Query, QueryParams};
-use crate::http::request::Segments;
-use axum::Json;
-use leoflow_engine::model::keys::RunKey;
 use leoflow_engine::schedule::partition_key;
 use leoflow_engine::schedule::timetable::Partition;
-use leoflow_engine::store::ReadFor;
 use leoflow_engine::store::asset::asset_lists::{self, AssetEvent, AssetEventField, CreatedRuns};
 use leoflow_engine::store::asset::assets;
 use leoflow_engine::store::list::column::Order;
 use leoflow_engine::store::run::runs;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 /// A run that the event triggered, alone or together with other events.
 #[derive(Serialize, JsonSchema)]
@@ -100,16 +88,12 @@ const FIELDS: Fields<AssetEventField> = Fields {
     ..Fields::NONE
 };
 
-pub struct AssetEventsQuery;
-
-impl Query for AssetEventsQuery {
-    const LIST: Option<&'static dyn ListParameters> = Some(&FIELDS);
-}
+query! { pub AssetEventsQuery(FIELDS) }
 
 pub async fn list(
     Datastore(client): Datastore,
     params: QueryParams<AssetEventsQuery>,
-) -> Result<Json<AssetEventCollectionResponse>, ApiError> {
+) -> JsonResult<AssetEventCollectionResponse> {
     let mut listing = params.listing(&FIELDS)?;
     listing.order_by_default(Order::ascending(AssetEventField::HappenedAt));
     let page = asset_lists::events(&*client, listing).await?;
@@ -120,7 +104,7 @@ pub async fn list(
 pub async fn upstream(
     Datastore(client): Datastore,
     Segments((dag_id, run_id)): Segments<(String, String)>,
-) -> Result<Json<AssetEventCollectionResponse>, ApiError> {
+) -> JsonResult<AssetEventCollectionResponse> {
     let key = RunKey { dag_id, run_id };
     runs::get(&*client, &key, ReadFor::Reading).await.map_err(run_not_found(&key))?;
     let events = asset_lists::events_of_run(&*client, &key, CreatedRuns::Read).await?;
@@ -153,7 +137,7 @@ pub struct CreateAssetEventsBody {
 pub async fn create(
     Datastore(mut client): Datastore,
     Body(body): Body<CreateAssetEventsBody>,
-) -> Result<Json<AssetEventResponse>, ApiError> {
+) -> JsonResult<AssetEventResponse> {
     let CreateAssetEventsBody { asset_id, mut extra, partition_key, .. } = body;
     if let Some(problem) = partition_key.as_deref().and_then(|key| partition_key::check(key).err()) {
         return Err(ApiError::unprocessable(&["body", "partition_key"], "value_error", problem.to_string()));

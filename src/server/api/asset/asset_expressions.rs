@@ -1,17 +1,12 @@
 //! Asset conditions as Airflow's API shows them: with each asset's id, from which the UI builds a link.
 
-use crate::http::api_error::ApiError;
+use crate::api::prelude::*;
 use leoflow_engine::schedule::asset_condition::{self, Reference};
 use leoflow_engine::store::asset::asset_lists;
-use leoflow_postgres::GenericClient;
-use serde_json::{Value, json};
 use std::collections::HashMap;
 
 /// Adds the asset ids to the conditions of several DAGs, in order; `None` for a DAG without a condition.
-pub async fn resolve_all(
-    client: &impl GenericClient,
-    conditions: &[Option<&Value>],
-) -> Result<Vec<Option<Value>>, ApiError> {
+pub async fn resolve_all(client: &impl GenericClient, conditions: &[Option<&Value>]) -> ApiResult<Vec<Option<Value>>> {
     let mut references = Vec::new();
     for condition in conditions.iter().flatten() {
         asset_condition::references(condition, &mut references);
@@ -26,7 +21,7 @@ pub async fn resolve_all(
 }
 
 /// Adds the asset ids to the condition of one DAG.
-pub async fn resolve(client: &impl GenericClient, condition: Option<&Value>) -> Result<Option<Value>, ApiError> {
+pub async fn resolve(client: &impl GenericClient, condition: Option<&Value>) -> ApiResult<Option<Value>> {
     Ok(resolve_all(client, &[condition]).await?.pop().flatten())
 }
 

@@ -1,25 +1,13 @@
 //! `/api/v2/assets`, with Airflow's names and shapes.
 
+use crate::api::prelude::*;
 use crate::api::run::dag_runs::{custom_interval, parse_interval};
-use crate::api::views::{self, DAGRunResponse, Stamp};
-use crate::app_state::Shared;
-use crate::http::api_error::ApiError;
+use crate::api::views::{self, DAGRunResponse};
 use crate::http::body::OptionalBody;
-use crate::http::datastore::Datastore;
-use crate::http::listing::{Fields, collection};
-use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams};
-use crate::http::request::Segments;
-use axum::Json;
-use axum::extract::State;
-use jiff::Timestamp;
 use leoflow_engine::model::state::RunType;
 use leoflow_engine::store::asset::asset_lists::{self, AliasField, Asset, AssetField, AssetFilter, AssetUse, UsedBy};
 use leoflow_engine::store::run::new_run::isoformat;
 use leoflow_engine::store::run::runs::{self, Trigger};
-use leoflow_postgres::GenericClient;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 /// A DAG that is scheduled on an asset.
 #[derive(Serialize, JsonSchema)]
@@ -132,18 +120,17 @@ const ASSET_FIELDS: Fields<AssetField> = Fields {
     ..Fields::NONE
 };
 
-pub struct AssetsQuery;
-
-impl Query for AssetsQuery {
-    const LIST: Option<&'static dyn ListParameters> = Some(&ASSET_FIELDS);
-    const OTHERS: &'static [Parameter] =
-        &[Parameter::new("dag_ids", Kind::Texts), Parameter::new("only_active", Kind::Flag).or("true")];
+query! {
+    pub AssetsQuery(ASSET_FIELDS) {
+        Parameter::new("dag_ids", Kind::Texts),
+        Parameter::new("only_active", Kind::Flag).or("true"),
+    }
 }
 
 pub async fn list(
     Datastore(client): Datastore,
     params: QueryParams<AssetsQuery>,
-) -> Result<Json<AssetCollectionResponse>, ApiError> {
+) -> JsonResult<AssetCollectionResponse> {
     let mut listing = params.listing(&ASSET_FIELDS)?;
     let dag_ids = params.all("dag_ids").flat_map(|list| list.split(',')).map(str::to_owned).collect();
     let used_by = if params.flag("only_active")?.unwrap_or(true) { UsedBy::ActiveDag } else { UsedBy::Any };
@@ -158,11 +145,7 @@ const ALIAS_FIELDS: Fields<AliasField> = Fields {
     ..Fields::NONE
 };
 
-pub struct AliasesQuery;
-
-impl Query for AliasesQuery {
-    const LIST: Option<&'static dyn ListParameters> = Some(&ALIAS_FIELDS);
-}
+query! { pub AliasesQuery(ALIAS_FIELDS) }
 
 #[derive(Serialize, JsonSchema)]
 pub struct AssetAliasResponse {
@@ -180,13 +163,13 @@ fn alias_view((id, name, group): (i64, String, String)) -> AssetAliasResponse {
 pub async fn aliases(
     State(state): Shared,
     params: QueryParams<AliasesQuery>,
-) -> Result<Json<AssetAliasCollectionResponse>, ApiError> {
+) -> JsonResult<AssetAliasCollectionResponse> {
     let listing = params.listing(&ALIAS_FIELDS)?;
     let page = asset_lists::aliases(&*state.core.database.get().await?, listing).await?;
     Ok(Json(page.map(alias_view).into()))
 }
 
-pub async fn alias(State(state): Shared, Segments(id): Segments<i64>) -> Result<Json<AssetAliasResponse>, ApiError> {
+pub async fn alias(State(state): Shared, Segments(id): Segments<i64>) -> JsonResult<AssetAliasResponse> {
     let alias = asset_lists::alias(&*state.core.database.get().await?, id).await?;
     let not_found = || ApiError::not_found(format!("The Asset Alias with ID: `{id}` was not found"));
     Ok(Json(alias_view(alias.ok_or_else(not_found)?)))
@@ -196,7 +179,7 @@ fn asset_not_found(id: i64) -> ApiError {
     ApiError::not_found(format!("The Asset with ID: `{id}` was not found"))
 }
 
-pub async fn get(Datastore(client): Datastore, Segments(id): Segments<i64>) -> Result<Json<AssetResponse>, ApiError> {
+pub async fn get(Datastore(client): Datastore, Segments(id): Segments<i64>) -> JsonResult<AssetResponse> {
     let asset = asset_lists::get(&*client, id).await?;
     Ok(Json(view(asset.ok_or_else(|| asset_not_found(id))?)))
 }
@@ -228,7 +211,7 @@ pub async fn materialize(
     State(state): Shared,
     Segments(id): Segments<i64>,
     OptionalBody(body): OptionalBody<MaterializeAssetBody>,
-) -> Result<Json<DAGRunResponse>, ApiError> {
+) -> JsonResult<DAGRunResponse> {
     let body = body.unwrap_or_default();
     let data_interval = parse_interval(body.data_interval_start, body.data_interval_end)?;
     let dag_id = producing_dag(&*state.core.database.get().await?, id).await?;
@@ -256,7 +239,7 @@ pub async fn materialize(
     Ok(Json(views::run(run)))
 }
 
-async fn producing_dag(client: &impl GenericClient, id: i64) -> Result<String, ApiError> {
+async fn producing_dag(client: &impl GenericClient, id: i64) -> ApiResult<String> {
     let mut dag_ids = asset_lists::producers(client, id).await?.into_iter();
     match (dag_ids.next(), dag_ids.next()) {
         (Some(dag_id), None) => Ok(dag_id),

@@ -1,18 +1,7 @@
 //! Queued asset events: updates that wait for the other assets a DAG needs. With Airflow's names and shapes.
 
-use crate::api::views::Stamp;
-use crate::app_state::{AppState, Shared};
-use crate::http::api_error::ApiError;
-use crate::http::listing::collection;
-use crate::http::openapi::answers::NoContent;
-use crate::http::query::{Kind, Parameter, Query, QueryParams};
-use crate::http::request::{Params, Segments};
-use axum::Json;
-use axum::extract::State;
-use jiff::Timestamp;
+use crate::api::prelude::*;
 use leoflow_engine::store::asset::asset_lists::{self, QueuedUpdate};
-use schemars::JsonSchema;
-use serde::Serialize;
 
 /// Selects queued events; `None` matches any.
 #[derive(Default)]
@@ -29,21 +18,21 @@ impl QueueSelector {
         ApiError::not_found(format!("Queued event with {} was not found", selectors.join(" and ")))
     }
 
-    fn parse_before(params: &Params) -> Result<Option<Timestamp>, ApiError> {
+    fn parse_before(params: &Params) -> ApiResult<Option<Timestamp>> {
         params.time("before")
     }
 
-    async fn load(&self, state: &AppState, params: &Params) -> Result<Vec<QueuedUpdate>, ApiError> {
+    async fn load(&self, state: &AppState, params: &Params) -> ApiResult<Vec<QueuedUpdate>> {
         let client = state.core.database.get().await?;
         let before = Self::parse_before(params)?;
         Ok(asset_lists::queued(&*client, self.dag_id.as_deref(), self.asset_id, before).await?)
     }
 
-    async fn list(&self, state: &AppState, params: &Params) -> Result<Json<QueuedEventCollectionResponse>, ApiError> {
+    async fn list(&self, state: &AppState, params: &Params) -> JsonResult<QueuedEventCollectionResponse> {
         Ok(Json(self.load(state, params).await?.into_iter().map(view).collect()))
     }
 
-    async fn delete(&self, state: &AppState, params: &Params) -> Result<NoContent, ApiError> {
+    async fn delete(&self, state: &AppState, params: &Params) -> ApiResult<NoContent> {
         let client = state.core.database.get().await?;
         let before = Self::parse_before(params)?;
         match asset_lists::forget_queued(&*client, self.dag_id.as_deref(), self.asset_id, before).await? {
@@ -53,11 +42,7 @@ impl QueueSelector {
     }
 }
 
-pub struct QueuedEventsQuery;
-
-impl Query for QueuedEventsQuery {
-    const OTHERS: &'static [Parameter] = &[Parameter::new("before", Kind::Text)];
-}
+query! { pub QueuedEventsQuery { Parameter::new("before", Kind::Text) } }
 
 #[derive(Serialize, JsonSchema)]
 pub struct QueuedEventResponse {
@@ -82,7 +67,7 @@ pub async fn list_for_dag(
     State(state): Shared,
     Segments(id): Segments<String>,
     params: QueryParams<QueuedEventsQuery>,
-) -> Result<Json<QueuedEventCollectionResponse>, ApiError> {
+) -> JsonResult<QueuedEventCollectionResponse> {
     QueueSelector { dag_id: Some(id), ..QueueSelector::default() }.list(&state, &params).await
 }
 
@@ -90,7 +75,7 @@ pub async fn delete_for_dag(
     State(state): Shared,
     Segments(id): Segments<String>,
     params: QueryParams<QueuedEventsQuery>,
-) -> Result<NoContent, ApiError> {
+) -> ApiResult<NoContent> {
     QueueSelector { dag_id: Some(id), ..QueueSelector::default() }.delete(&state, &params).await
 }
 
@@ -98,7 +83,7 @@ pub async fn list_for_asset(
     State(state): Shared,
     Segments(id): Segments<i64>,
     params: QueryParams<QueuedEventsQuery>,
-) -> Result<Json<QueuedEventCollectionResponse>, ApiError> {
+) -> JsonResult<QueuedEventCollectionResponse> {
     QueueSelector { asset_id: Some(id), ..QueueSelector::default() }.list(&state, &params).await
 }
 
@@ -106,7 +91,7 @@ pub async fn delete_for_asset(
     State(state): Shared,
     Segments(id): Segments<i64>,
     params: QueryParams<QueuedEventsQuery>,
-) -> Result<NoContent, ApiError> {
+) -> ApiResult<NoContent> {
     QueueSelector { asset_id: Some(id), ..QueueSelector::default() }.delete(&state, &params).await
 }
 
@@ -114,7 +99,7 @@ pub async fn get(
     State(state): Shared,
     Segments((dag_id, asset_id)): Segments<(String, i64)>,
     params: QueryParams<QueuedEventsQuery>,
-) -> Result<Json<QueuedEventResponse>, ApiError> {
+) -> JsonResult<QueuedEventResponse> {
     let selector = QueueSelector { dag_id: Some(dag_id), asset_id: Some(asset_id) };
     let events = selector.load(&state, &params).await?;
     Ok(Json(events.into_iter().next().map(view).ok_or_else(|| selector.not_found())?))
@@ -124,6 +109,6 @@ pub async fn delete_one(
     State(state): Shared,
     Segments((dag_id, asset_id)): Segments<(String, i64)>,
     params: QueryParams<QueuedEventsQuery>,
-) -> Result<NoContent, ApiError> {
+) -> ApiResult<NoContent> {
     QueueSelector { dag_id: Some(dag_id), asset_id: Some(asset_id) }.delete(&state, &params).await
 }

@@ -3,13 +3,9 @@
 
 use super::{Action, Bulk, BulkResponse, Kind, OnConflict, check_fields};
 use crate::api::deleted_logs::DeletedLogs;
-use crate::http::api_error::ApiError;
+use crate::api::prelude::*;
 use crate::state::Core;
-use axum::Json;
-use axum::http::StatusCode;
-use deadpool_postgres::Transaction;
 use leoflow_base::home::Home;
-use serde_json::{Map, Value};
 use std::path::PathBuf;
 
 /// An entity in a request body: a name alone, or an object with a key and, for an update, the changes.
@@ -28,17 +24,17 @@ pub trait KeyedEntities: Sync {
     const CREATE_REFUSAL: &'static str;
 
     /// Parses the key of an entity in a request.
-    fn selector(&self, entity: &Entity) -> Result<Self::Selector, ApiError>;
+    fn selector(&self, entity: &Entity) -> ApiResult<Self::Selector>;
 
     /// Validates a body; errors are reported before anything is changed.
-    fn check(&self, body: &Map<String, Value>) -> Result<(), ApiError>;
+    fn check(&self, body: &Map<String, Value>) -> ApiResult<()>;
 
     /// Returns the keys that match the selector and exist.
     fn existing(
         &self,
         transaction: &Transaction<'_>,
         selector: &Self::Selector,
-    ) -> impl Future<Output = Result<Vec<Self::Key>, ApiError>> + Send;
+    ) -> impl Future<Output = ApiResult<Vec<Self::Key>>> + Send;
 
     /// The error for selectors that match nothing.
     fn not_found(&self, selectors: &[Self::Selector]) -> ApiError;
@@ -50,13 +46,9 @@ pub trait KeyedEntities: Sync {
         key: &Self::Key,
         body: Map<String, Value>,
         mask: &[String],
-    ) -> impl Future<Output = Result<(), ApiError>> + Send;
+    ) -> impl Future<Output = ApiResult<()>> + Send;
 
-    fn remove(
-        &self,
-        transaction: &Transaction<'_>,
-        key: &Self::Key,
-    ) -> impl Future<Output = Result<(), ApiError>> + Send;
+    fn remove(&self, transaction: &Transaction<'_>, key: &Self::Key) -> impl Future<Output = ApiResult<()>> + Send;
 
     /// Returns the folder with the logs of the run or instance that `remove` deletes.
     fn log_folder(home: &Home, key: &Self::Key) -> PathBuf;
@@ -66,7 +58,7 @@ pub trait KeyedEntities: Sync {
 }
 
 /// Returns a text field of an entity; `None` when absent or empty.
-pub fn text_of(body: &Map<String, Value>, field: &str) -> Result<Option<String>, ApiError> {
+pub fn text_of(body: &Map<String, Value>, field: &str) -> ApiResult<Option<String>> {
     match body.get(field) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.clone()).filter(|text| !text.is_empty())),
@@ -77,7 +69,7 @@ pub fn text_of(body: &Map<String, Value>, field: &str) -> Result<Option<String>,
     }
 }
 
-fn parse_entity(value: Value) -> Result<Entity, ApiError> {
+fn parse_entity(value: Value) -> ApiResult<Entity> {
     match value {
         Value::String(name) => Ok(Entity::Name(name)),
         Value::Object(body) => Ok(Entity::Body(body)),
@@ -89,7 +81,7 @@ fn parse_entity(value: Value) -> Result<Entity, ApiError> {
 }
 
 /// Validates all actions, then applies them one by one.
-pub async fn run<K: KeyedEntities, T>(core: &Core, handler: &K, body: Bulk<T>) -> Result<Json<BulkResponse>, ApiError> {
+pub async fn run<K: KeyedEntities, T>(core: &Core, handler: &K, body: Bulk<T>) -> JsonResult<BulkResponse> {
     let Bulk { actions, .. } = body;
     let mut parsed = Vec::new();
     for mut action in actions {
@@ -121,7 +113,7 @@ async fn apply<K: KeyedEntities>(
     action: &Action,
     entities: Vec<Entity>,
     outcome: &mut BulkResponse,
-) -> Result<(), ApiError> {
+) -> ApiResult<()> {
     let kind = action.action;
     if kind == Kind::Create {
         outcome.add(kind, Err(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, K::CREATE_REFUSAL)));
@@ -164,7 +156,7 @@ async fn find<K: KeyedEntities>(
     kind: Kind,
     entities: Vec<Entity>,
     outcome: &mut BulkResponse,
-) -> Result<(Matches<K>, Vec<K::Selector>), ApiError> {
+) -> ApiResult<(Matches<K>, Vec<K::Selector>)> {
     let (mut matches, mut unmatched) = (Vec::new(), Vec::new());
     for entity in entities {
         let selector = match handler.selector(&entity) {
@@ -192,7 +184,7 @@ async fn apply_to_one<K: KeyedEntities>(
     action: &Action,
     entity: &Entity,
     key: &K::Key,
-) -> Result<Option<DeletedLogs>, ApiError> {
+) -> ApiResult<Option<DeletedLogs>> {
     match entity {
         Entity::Body(body) if action.action == Kind::Update => {
             let mask = action.update_mask.as_deref().unwrap_or_default();

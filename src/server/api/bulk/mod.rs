@@ -3,13 +3,8 @@
 pub mod keyed;
 mod schema;
 
-use crate::http::api_error::ApiError;
+use crate::api::prelude::*;
 use crate::state::Core;
-use axum::Json;
-use deadpool_postgres::Transaction;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use std::marker::PhantomData;
 
 /// The body of a bulk operation on entities of type `T`.
@@ -66,13 +61,13 @@ pub trait Entities: Sync {
         &self,
         transaction: &Transaction<'_>,
         names: &[String],
-    ) -> impl Future<Output = Result<Vec<String>, ApiError>> + Send;
+    ) -> impl Future<Output = ApiResult<Vec<String>>> + Send;
 
     /// Validates a body; errors are reported before anything is changed.
-    fn check(body: Body) -> Result<(), ApiError>;
+    fn check(body: Body) -> ApiResult<()>;
 
     /// Creates an entity, or replaces all of its fields.
-    fn set(&self, transaction: &Transaction<'_>, body: Body) -> impl Future<Output = Result<(), ApiError>> + Send;
+    fn set(&self, transaction: &Transaction<'_>, body: Body) -> impl Future<Output = ApiResult<()>> + Send;
 
     /// Changes the fields present in the body (limited to the mask when given).
     fn change(
@@ -80,16 +75,16 @@ pub trait Entities: Sync {
         transaction: &Transaction<'_>,
         body: Body,
         mask: &[String],
-    ) -> impl Future<Output = Result<(), ApiError>> + Send;
+    ) -> impl Future<Output = ApiResult<()>> + Send;
 
-    fn remove(&self, transaction: &Transaction<'_>, name: &str) -> impl Future<Output = Result<(), ApiError>> + Send;
+    fn remove(&self, transaction: &Transaction<'_>, name: &str) -> impl Future<Output = ApiResult<()>> + Send;
 }
 
 /// An entity in a request body.
 pub type Body = Map<String, Value>;
 
 /// Validates all actions, then applies them one by one.
-pub async fn run<E: Entities, T>(core: &Core, entities: &E, body: Bulk<T>) -> Result<Json<BulkResponse>, ApiError> {
+pub async fn run<E: Entities, T>(core: &Core, entities: &E, body: Bulk<T>) -> JsonResult<BulkResponse> {
     let Bulk { actions, .. } = body;
     actions.iter().try_for_each(check::<E>)?;
     let mut outcome = BulkResponse::default();
@@ -101,7 +96,7 @@ pub async fn run<E: Entities, T>(core: &Core, entities: &E, body: Bulk<T>) -> Re
 }
 
 /// Rejects fields that do not belong to this kind of action.
-pub fn check_fields(action: &Action) -> Result<(), ApiError> {
+pub fn check_fields(action: &Action) -> ApiResult<()> {
     let refuse = |kind: &str, message: &str| Err(ApiError::unprocessable(&["body", "actions"], kind, message));
     let has_extra_fields = match action.action {
         Kind::Create => action.update_mask.is_some() || action.action_on_non_existence.is_some(),
@@ -118,7 +113,7 @@ pub fn check_fields(action: &Action) -> Result<(), ApiError> {
 }
 
 /// Validates an action before anything is changed.
-fn check<E: Entities>(action: &Action) -> Result<(), ApiError> {
+fn check<E: Entities>(action: &Action) -> ApiResult<()> {
     check_fields(action)?;
     let refuse = |kind: &str, message: &str| Err(ApiError::unprocessable(&["body", "actions"], kind, message));
     for entity in &action.entities {
@@ -135,7 +130,7 @@ fn check<E: Entities>(action: &Action) -> Result<(), ApiError> {
 }
 
 /// Applies one action in one transaction. Returns the names of the entities that it created, updated or deleted.
-async fn apply<E: Entities>(core: &Core, entities: &E, action: Action) -> Result<Vec<String>, ApiError> {
+async fn apply<E: Entities>(core: &Core, entities: &E, action: Action) -> ApiResult<Vec<String>> {
     let (kind, mask) = (action.action, action.update_mask.clone().unwrap_or_default());
     let mut client = core.database.get().await?;
     let transaction = client.transaction().await?;
@@ -186,7 +181,7 @@ struct BulkActionResponse {
 
 impl BulkResponse {
     /// Adds an outcome of an action: the names of created, updated or deleted entities, or an error.
-    pub fn add(&mut self, kind: Kind, result: Result<Vec<String>, ApiError>) {
+    pub fn add(&mut self, kind: Kind, result: ApiResult<Vec<String>>) {
         let response = match kind {
             Kind::Create => &mut self.create,
             Kind::Update => &mut self.update,
@@ -220,7 +215,7 @@ fn select_entities(
     plural: &str,
     name_of: impl Fn(&Value) -> Option<String>,
     existing: &[String],
-) -> Result<SelectedEntities, ApiError> {
+) -> ApiResult<SelectedEntities> {
     let mut selection = SelectedEntities { selected: Vec::new(), names: Vec::new() };
     let (on_existence, on_absence) =
         (action.action_on_existence.unwrap_or_default(), action.action_on_non_existence.unwrap_or_default());

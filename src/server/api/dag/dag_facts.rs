@@ -1,18 +1,7 @@
 //! Facts about all DAGs: tags, run counts and warnings, with Airflow's names and shapes.
 
-use crate::api::views::Stamp;
-use crate::app_state::Shared;
-use crate::http::api_error::ApiError;
-use crate::http::listing::{Fields, collection};
-use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams};
-use axum::Json;
-use axum::extract::State;
-use leoflow_engine::model::state::RunState;
+use crate::api::prelude::*;
 use leoflow_engine::store::dag::dag_facts::{self, RunCounts, TagField, Warning, WarningField};
-use leoflow_engine::store::list::filter::FieldTest;
-use schemars::JsonSchema;
-use serde::Serialize;
-use serde_json::Value;
 
 const TAG_FIELDS: Fields<TagField> = Fields {
     order: &[("name", TagField::Name)],
@@ -21,28 +10,17 @@ const TAG_FIELDS: Fields<TagField> = Fields {
     ..Fields::NONE
 };
 
-pub struct TagsQuery;
-
-impl Query for TagsQuery {
-    const LIST: Option<&'static dyn ListParameters> = Some(&TAG_FIELDS);
-}
+query! { pub TagsQuery(TAG_FIELDS) }
 
 collection! { DAGTagCollectionResponse { tags: String } }
 
-pub async fn tags(
-    State(state): Shared,
-    params: QueryParams<TagsQuery>,
-) -> Result<Json<DAGTagCollectionResponse>, ApiError> {
+pub async fn tags(State(state): Shared, params: QueryParams<TagsQuery>) -> JsonResult<DAGTagCollectionResponse> {
     let listing = params.listing(&TAG_FIELDS)?;
     let page = dag_facts::tags(&*state.core.database.get().await?, listing).await?;
     Ok(Json(page.into()))
 }
 
-pub struct StatsQuery;
-
-impl Query for StatsQuery {
-    const OTHERS: &'static [Parameter] = &[Parameter::new("dag_ids", Kind::Texts)];
-}
+query! { pub StatsQuery { Parameter::new("dag_ids", Kind::Texts) } }
 
 #[derive(Serialize, JsonSchema)]
 struct DagStatsStateResponse {
@@ -60,10 +38,7 @@ pub struct DagStatsResponse {
 collection! { DagStatsCollectionResponse { dags: DagStatsResponse } }
 
 /// Counts the runs of each DAG by state, for `dag_ids` or for all DAGs.
-pub async fn stats(
-    State(state): Shared,
-    params: QueryParams<StatsQuery>,
-) -> Result<Json<DagStatsCollectionResponse>, ApiError> {
+pub async fn stats(State(state): Shared, params: QueryParams<StatsQuery>) -> JsonResult<DagStatsCollectionResponse> {
     let counts = dag_facts::count_runs(&*state.core.database.get().await?, &params.texts("dag_ids")).await?;
     let view = |RunCounts { dag_id, display_name, by_state }| {
         let count = |state: &RunState| by_state.get(state.as_str()).and_then(Value::as_i64).unwrap_or(0);
@@ -88,12 +63,7 @@ const WARNING_FIELDS: Fields<WarningField> = Fields {
 /// Airflow's warning types.
 const WARNING_TYPES: &[&str] = &["asset conflict", "non-existent pool", "runtime varying value"];
 
-pub struct WarningsQuery;
-
-impl Query for WarningsQuery {
-    const LIST: Option<&'static dyn ListParameters> = Some(&WARNING_FIELDS);
-    const OTHERS: &'static [Parameter] = &[Parameter::new("warning_type", Kind::OneOf(WARNING_TYPES))];
-}
+query! { pub WarningsQuery(WARNING_FIELDS) { Parameter::new("warning_type", Kind::OneOf(WARNING_TYPES)) } }
 
 #[derive(Serialize, JsonSchema)]
 #[expect(dead_code, reason = "only for the JSON schema; warnings store their type as text")]
@@ -121,7 +91,7 @@ collection! { DAGWarningCollectionResponse { dag_warnings: DAGWarningResponse } 
 pub async fn warnings(
     State(state): Shared,
     params: QueryParams<WarningsQuery>,
-) -> Result<Json<DAGWarningCollectionResponse>, ApiError> {
+) -> JsonResult<DAGWarningCollectionResponse> {
     let mut listing = params.listing(&WARNING_FIELDS)?;
     listing.test(WarningField::Kind, FieldTest::OneOf(params.texts("warning_type")));
     let page = dag_facts::warnings(&*state.core.database.get().await?, listing).await?;

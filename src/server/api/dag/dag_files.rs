@@ -1,25 +1,14 @@
 //! DAG files: `dagSources`, `importErrors` and `parseDagFile`, with Airflow's names and shapes.
 
+use crate::api::prelude::*;
 use crate::api::views::{self, BUNDLE, ImportErrorCollectionResponse, ImportErrorResponse, file_token};
-use crate::app_state::Shared;
-use crate::http::api_error::ApiError;
-use crate::http::datastore::Datastore;
-use crate::http::listing::Fields;
-use crate::http::openapi::answers::{Created, Either, Plain};
-use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams};
-use crate::http::request::Segments;
-use axum::Json;
-use axum::extract::State;
+use crate::http::openapi::answers::{Either, Plain};
 use axum::http::{HeaderMap, header};
 use leoflow_engine::store::dag::dags;
 use leoflow_engine::store::dag::import_errors::{self, ImportErrorField};
-use leoflow_engine::store::list::listing::Listing;
-use schemars::JsonSchema;
-use serde::Serialize;
-use serde_json::Value;
 
 /// Parses the file with this token again, changed or not.
-pub async fn parse_again(State(state): Shared, Segments(token): Segments<String>) -> Result<Created<Value>, ApiError> {
+pub async fn parse_again(State(state): Shared, Segments(token): Segments<String>) -> ApiResult<Created<Value>> {
     let page = dags::list(&*state.core.database.get().await?, &state.dag_files.structures, Listing::default()).await?;
     let dag = page.rows.into_iter().find(|dag| file_token(&dag.fileloc) == token);
     let dag = dag.ok_or_else(|| ApiError::not_found("The DAG file with this token was not found"))?;
@@ -27,11 +16,7 @@ pub async fn parse_again(State(state): Shared, Segments(token): Segments<String>
     Ok(Created(Value::Null))
 }
 
-pub struct SourceQuery;
-
-impl Query for SourceQuery {
-    const OTHERS: &'static [Parameter] = &[Parameter::new("version_number", Kind::Whole)];
-}
+query! { pub SourceQuery { Parameter::new("version_number", Kind::Whole) } }
 
 #[derive(Serialize, JsonSchema)]
 pub struct DAGSourceResponse {
@@ -46,7 +31,7 @@ pub async fn source(
     Segments(dag_id): Segments<String>,
     params: QueryParams<SourceQuery>,
     headers: HeaderMap,
-) -> Result<Either<DAGSourceResponse, Plain>, ApiError> {
+) -> ApiResult<Either<DAGSourceResponse, Plain>> {
     let number = params.whole("version_number")?.filter(|number| *number > 0);
     let number_filter = number.map(|number| i32::try_from(number).unwrap_or(i32::MAX));
     let (version_number, content) = dags::source(&*client, &dag_id, number_filter).await?.ok_or_else(|| {
@@ -81,17 +66,12 @@ const ERROR_FIELDS: Fields<ImportErrorField> = Fields {
     ..Fields::NONE
 };
 
-pub struct ImportErrorsQuery;
-
-impl Query for ImportErrorsQuery {
-    const LIST: Option<&'static dyn ListParameters> = Some(&ERROR_FIELDS);
-    const OTHERS: &'static [Parameter] = &[Parameter::new("bundle_name", Kind::Text)];
-}
+query! { pub ImportErrorsQuery(ERROR_FIELDS) { Parameter::new("bundle_name", Kind::Text) } }
 
 pub async fn import_errors(
     Datastore(client): Datastore,
     params: QueryParams<ImportErrorsQuery>,
-) -> Result<Json<ImportErrorCollectionResponse>, ApiError> {
+) -> JsonResult<ImportErrorCollectionResponse> {
     let mut listing = params.listing(&ERROR_FIELDS)?;
     if params.text("bundle_name").is_some_and(|name| name != BUNDLE) {
         listing.select_none();
@@ -103,6 +83,6 @@ pub async fn import_errors(
 pub async fn import_error(
     Datastore(client): Datastore,
     Segments(id): Segments<i64>,
-) -> Result<Json<ImportErrorResponse>, ApiError> {
+) -> JsonResult<ImportErrorResponse> {
     Ok(Json(views::import_error(import_errors::get(&*client, id).await?)))
 }

@@ -1,16 +1,10 @@
 //! `/api/v2/dags/{dag_id}/dagVersions`, with Airflow's names and shapes.
 
+use crate::api::prelude::*;
 use crate::api::run::dag_run_lists::specific_id;
 use crate::api::views::{BUNDLE, DagVersionResponse, version};
-use crate::http::api_error::ApiError;
-use crate::http::datastore::Datastore;
-use crate::http::listing::{Fields, collection};
-use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams};
-use crate::http::request::Segments;
-use axum::Json;
 use leoflow_engine::store::dag::dags;
 use leoflow_engine::store::dag::versions::{self, VersionField};
-use leoflow_engine::store::list::filter::FieldTest;
 
 const FIELDS: Fields<VersionField> = Fields {
     order: &[
@@ -25,12 +19,11 @@ const FIELDS: Fields<VersionField> = Fields {
     ..Fields::NONE
 };
 
-pub struct VersionsQuery;
-
-impl Query for VersionsQuery {
-    const LIST: Option<&'static dyn ListParameters> = Some(&FIELDS);
-    const OTHERS: &'static [Parameter] =
-        &[Parameter::new("bundle_name", Kind::Text), Parameter::new("bundle_version", Kind::Text)];
+query! {
+    pub VersionsQuery(FIELDS) {
+        Parameter::new("bundle_name", Kind::Text),
+        Parameter::new("bundle_version", Kind::Text),
+    }
 }
 
 collection! { DAGVersionCollectionResponse { dag_versions: DagVersionResponse } }
@@ -39,7 +32,7 @@ pub async fn list(
     Datastore(client): Datastore,
     Segments(dag_id): Segments<String>,
     params: QueryParams<VersionsQuery>,
-) -> Result<Json<DAGVersionCollectionResponse>, ApiError> {
+) -> JsonResult<DAGVersionCollectionResponse> {
     let mut listing = params.listing(&FIELDS)?;
     if let Some(dag_id) = specific_id(&dag_id) {
         dags::get(&*client, dag_id).await?;
@@ -56,7 +49,7 @@ pub async fn list(
 pub async fn get(
     Datastore(client): Datastore,
     Segments((dag_id, number)): Segments<(String, i32)>,
-) -> Result<Json<DagVersionResponse>, ApiError> {
+) -> JsonResult<DagVersionResponse> {
     let version_name = versions::named(&*client, &dag_id, number).await?;
     let not_found = || {
         let detail = format!("The DagVersion with dag_id: `{dag_id}` and version_number: `{number}` was not found");

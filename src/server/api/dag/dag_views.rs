@@ -1,16 +1,13 @@
 //! DAGs as Airflow's API shows them.
 
-use crate::api::views::{BUNDLE, DagVersionResponse, Stamp, file_token, version};
-use crate::http::listing::collection;
+use crate::api::prelude::*;
+use crate::api::views::{BUNDLE, DagVersionResponse, file_token, version};
 use jiff::SignedDuration;
 use leoflow_engine::model::dag::{Structure, Task};
 use leoflow_engine::model::state::RunType;
 use leoflow_engine::schedule::timetable::Timetable;
 use leoflow_engine::store::dag::dags::Dag;
 use leoflow_engine::store::dag::versions::VersionName;
-use schemars::JsonSchema;
-use serde::Serialize;
-use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
 

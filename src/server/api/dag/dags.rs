@@ -3,23 +3,13 @@
 use super::dag_views::{DAGCollectionResponse, DAGDetailsResponse, DAGResponse};
 use crate::api::asset::asset_expressions;
 use crate::api::deleted_logs::DeletedLogs;
+use crate::api::prelude::*;
 use crate::api::views::BUNDLE;
-use crate::app_state::Shared;
-use crate::http::api_error::ApiError;
-use crate::http::body::Body;
-use crate::http::datastore::Datastore;
-use crate::http::listing::Fields;
-use crate::http::openapi::answers::{NoContent, Written};
-use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams, UPDATE_MASK, UpdateMaskQuery};
-use crate::http::request::{Params, Segments};
-use axum::extract::State;
+use crate::http::openapi::answers::Written;
+use crate::http::query::{UPDATE_MASK, UpdateMaskQuery};
 use leoflow_base::protocol::task_log;
-use leoflow_engine::store::StoreError;
 use leoflow_engine::store::dag::dags::{self, Activity, DagField, Favorite, LatestRun, Tags};
-use leoflow_engine::store::list::filter::FieldTest;
-use leoflow_engine::store::list::listing::{Listing, Page};
-use schemars::JsonSchema;
-use serde::Deserialize;
+use leoflow_engine::store::list::listing::Page;
 
 const FIELDS: Fields<DagField> = Fields {
     order: &[
@@ -39,11 +29,8 @@ const FIELDS: Fields<DagField> = Fields {
 
 const RUN_STATES: &[&str] = &["queued", "running", "success", "failed"];
 
-pub struct DagsQuery;
-
-impl Query for DagsQuery {
-    const LIST: Option<&'static dyn ListParameters> = Some(&FIELDS);
-    const OTHERS: &'static [Parameter] = &[
+query! {
+    pub DagsQuery(FIELDS) {
         Parameter::new("tags", Kind::Texts),
         Parameter::new("tags_match_mode", Kind::OneOf(&["any", "all"])),
         Parameter::new("owners", Kind::Texts),
@@ -66,11 +53,11 @@ impl Query for DagsQuery {
         Parameter::new("dag_run_state", Kind::Texts),
         Parameter::new("is_favorite", Kind::Flag),
         Parameter::new("timetable_type", Kind::Texts),
-    ];
+    }
 }
 
 /// Builds the listing with the filters that GET and PATCH share.
-fn shared_listing(params: &Params, fields: &Fields<DagField>) -> Result<Listing<DagField>, ApiError> {
+fn shared_listing(params: &Params, fields: &Fields<DagField>) -> ApiResult<Listing<DagField>> {
     let mut listing = params.listing(fields)?;
     let filter = &mut listing.filter;
     if params.flag("exclude_stale")?.unwrap_or(true) {
@@ -82,7 +69,7 @@ fn shared_listing(params: &Params, fields: &Fields<DagField>) -> Result<Listing<
     Ok(listing)
 }
 
-fn tags(params: &Params) -> Result<Option<Tags>, ApiError> {
+fn tags(params: &Params) -> ApiResult<Option<Tags>> {
     let tags = params.texts("tags");
     match params.text("tags_match_mode") {
         _ if tags.is_empty() => Ok(None),
@@ -96,7 +83,7 @@ fn tags(params: &Params) -> Result<Option<Tags>, ApiError> {
 }
 
 /// Builds the listing for GET, with all filters.
-pub fn dag_listing(params: &Params) -> Result<Listing<DagField>, ApiError> {
+pub fn dag_listing(params: &Params) -> ApiResult<Listing<DagField>> {
     let mut listing = shared_listing(params, &FIELDS)?;
     listing.test(DagField::TimetableType, FieldTest::OneOf(params.texts("timetable_type")));
     listing.test(DagField::BundleVersion, FieldTest::OneOf(params.texts("bundle_version")));
@@ -121,7 +108,7 @@ pub fn dag_listing(params: &Params) -> Result<Listing<DagField>, ApiError> {
 type DagPage = Written<DAGCollectionResponse<'static>>;
 type WrittenDag = Written<DAGResponse<'static>>;
 
-pub async fn list(State(state): Shared, params: QueryParams<DagsQuery>) -> Result<DagPage, ApiError> {
+pub async fn list(State(state): Shared, params: QueryParams<DagsQuery>) -> ApiResult<DagPage> {
     let listing = dag_listing(&params)?;
     let client = state.core.database.get().await?;
     let page = dags::list(&*client, &state.dag_files.structures, listing).await?;
@@ -129,14 +116,14 @@ pub async fn list(State(state): Shared, params: QueryParams<DagsQuery>) -> Resul
     Ok(Written::new(DAGCollectionResponse::new(dags, page.total)))
 }
 
-pub async fn get(Datastore(client): Datastore, Segments(dag_id): Segments<String>) -> Result<WrittenDag, ApiError> {
+pub async fn get(Datastore(client): Datastore, Segments(dag_id): Segments<String>) -> ApiResult<WrittenDag> {
     Ok(Written::new(DAGResponse::new(&dags::get(&*client, &dag_id).await?)))
 }
 
 pub async fn details(
     Datastore(client): Datastore,
     Segments(dag_id): Segments<String>,
-) -> Result<Written<DAGDetailsResponse<'static>>, ApiError> {
+) -> ApiResult<Written<DAGDetailsResponse<'static>>> {
     let dag = dags::get(&*client, &dag_id).await?;
     let expression = asset_expressions::resolve(&*client, dag.structure.asset_condition.as_ref()).await?;
     Ok(Written::new(DAGDetailsResponse::new(&dag, dags::active_runs(&*client, &dag_id).await?, expression)))
@@ -149,7 +136,7 @@ pub struct DAGPatchBody {
 }
 
 /// Accepts only `is_paused` in the mask.
-fn check_mask(params: &Params) -> Result<(), ApiError> {
+fn check_mask(params: &Params) -> ApiResult<()> {
     let mask = params.texts("update_mask");
     if mask.is_empty() || mask == ["is_paused"] {
         return Ok(());
@@ -163,7 +150,7 @@ pub async fn patch(
     Segments(dag_id): Segments<String>,
     params: QueryParams<UpdateMaskQuery>,
     Body(DAGPatchBody { is_paused }): Body<DAGPatchBody>,
-) -> Result<WrittenDag, ApiError> {
+) -> ApiResult<WrittenDag> {
     check_mask(&params)?;
     let transaction = client.transaction().await?;
     dags::set_paused(&transaction, &dag_id, is_paused.into()).await.map_err(not_found(&dag_id))?;
@@ -175,18 +162,15 @@ pub async fn patch(
 /// Parameters of a PATCH of several DAGs, which are always ordered by `dag_id`.
 const PATCH_FIELDS: Fields<DagField> = Fields { patterns: &[("dag_id", DagField::DagId)], ..Fields::NONE };
 
-pub struct PatchDagsQuery;
-
-impl Query for PatchDagsQuery {
-    const LIST: Option<&'static dyn ListParameters> = Some(&PATCH_FIELDS);
-    const OTHERS: &'static [Parameter] = &[
+query! {
+    pub PatchDagsQuery(PATCH_FIELDS) {
         UPDATE_MASK,
         Parameter::new("tags", Kind::Texts),
         Parameter::new("tags_match_mode", Kind::OneOf(&["any", "all"])),
         Parameter::new("owners", Kind::Texts),
         Parameter::new("exclude_stale", Kind::Flag).or("true"),
         Parameter::new("paused", Kind::Flag),
-    ];
+    }
 }
 
 /// Pauses or unpauses all DAGs that match a pattern; without a pattern nothing changes.
@@ -194,7 +178,7 @@ pub async fn patch_several(
     State(state): Shared,
     params: QueryParams<PatchDagsQuery>,
     Body(DAGPatchBody { is_paused }): Body<DAGPatchBody>,
-) -> Result<DagPage, ApiError> {
+) -> ApiResult<DagPage> {
     check_mask(&params)?;
     // Airflow ignores these filters, and so changes more DAGs than intended.
     params.refuse_params_of::<DagsQuery>()?;
@@ -221,7 +205,7 @@ fn not_found(dag_id: &str) -> impl FnOnce(StoreError) -> ApiError {
     ApiError::or_not_found(move || format!("Dag with id: {dag_id} was not found"))
 }
 
-pub async fn delete(State(state): Shared, Segments(dag_id): Segments<String>) -> Result<NoContent, ApiError> {
+pub async fn delete(State(state): Shared, Segments(dag_id): Segments<String>) -> ApiResult<NoContent> {
     let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
     dags::delete(&transaction, &dag_id).await.map_err(not_found(&dag_id))?;
@@ -238,15 +222,12 @@ fn favorite_not_found(dag_id: &str) -> impl FnOnce(StoreError) -> ApiError {
     ApiError::or_not_found(move || format!("Dag with id '{dag_id}' not found"))
 }
 
-pub async fn favorite(Datastore(client): Datastore, Segments(dag_id): Segments<String>) -> Result<NoContent, ApiError> {
+pub async fn favorite(Datastore(client): Datastore, Segments(dag_id): Segments<String>) -> ApiResult<NoContent> {
     dags::set_favorite(&*client, &dag_id, Favorite::Yes).await.map_err(favorite_not_found(&dag_id))?;
     Ok(NoContent)
 }
 
-pub async fn unfavorite(
-    Datastore(client): Datastore,
-    Segments(dag_id): Segments<String>,
-) -> Result<NoContent, ApiError> {
+pub async fn unfavorite(Datastore(client): Datastore, Segments(dag_id): Segments<String>) -> ApiResult<NoContent> {
     if !dags::get(&*client, &dag_id).await.map_err(favorite_not_found(&dag_id))?.is_favorite {
         return Err(ApiError::conflict("Dag is not marked as favorite"));
     }

@@ -5,20 +5,10 @@ use super::operator_module;
 use crate::api::instance::instance_views::{TaskInstanceCollectionResponse, TaskInstanceResponse, instance};
 use crate::api::instance::task_instances::{self, MappedQuery};
 use crate::api::instance_path::{MappedPath, instance_key};
-use crate::api::views::Stamp;
-use crate::http::api_error::ApiError;
-use crate::http::datastore::Datastore;
-use crate::http::listing::collection;
-use crate::http::query::{Kind, Parameter, Query, QueryParams};
-use crate::http::request::Segments;
-use axum::Json;
+use crate::api::prelude::*;
 use leoflow_engine::model::dag::{Structure, Task, TriggerRule};
-use leoflow_engine::model::keys::{InstanceKey, RunKey};
 use leoflow_engine::store::dag::dags;
 use leoflow_engine::store::instance::instances::{self, InstanceFilter};
-use schemars::JsonSchema;
-use serde::Serialize;
-use serde_json::{Map, Value, json};
 use std::cmp::Ordering;
 
 /// Airflow's JSON for a timedelta.
@@ -120,17 +110,13 @@ fn view(structure: &Structure, task: &Task) -> TaskResponse {
     }
 }
 
-pub struct TasksQuery;
-
-impl Query for TasksQuery {
-    const OTHERS: &'static [Parameter] = &[Parameter::new("order_by", Kind::Text).or("\"task_id\"")];
-}
+query! { pub TasksQuery { Parameter::new("order_by", Kind::Text).or("\"task_id\"") } }
 
 pub async fn list(
     Datastore(client): Datastore,
     Segments(dag_id): Segments<String>,
     params: QueryParams<TasksQuery>,
-) -> Result<Json<TaskCollectionResponse>, ApiError> {
+) -> JsonResult<TaskCollectionResponse> {
     let structure = dags::get(&*client, &dag_id).await?.structure;
     let mut tasks: Vec<TaskResponse> = structure.tasks.iter().map(|task| view(&structure, task)).collect();
     sort(&mut tasks, params.text("order_by").unwrap_or("task_id"))?;
@@ -162,7 +148,7 @@ const SORTABLE_FIELDS: [&str; 20] = [
 ];
 
 /// Sorts as Airflow does: missing values last; with `-` in descending order, missing values first.
-fn sort(tasks: &mut Vec<TaskResponse>, order: &str) -> Result<(), ApiError> {
+fn sort(tasks: &mut Vec<TaskResponse>, order: &str) -> ApiResult<()> {
     let name = order.trim_start_matches(['-', '+']);
     if !SORTABLE_FIELDS.contains(&name) {
         let detail = format!("Ordering with '{name}' is disallowed or the attribute does not exist on the model");
@@ -215,7 +201,7 @@ impl SortKey {
 pub async fn get(
     Datastore(client): Datastore,
     Segments((dag_id, task_id)): Segments<(String, String)>,
-) -> Result<Json<TaskResponse>, ApiError> {
+) -> JsonResult<TaskResponse> {
     let structure = dags::get(&*client, &dag_id).await?.structure;
     let task = structure
         .tasks
@@ -229,7 +215,7 @@ pub async fn list_mapped(
     Datastore(client): Datastore,
     Segments((dag_id, run_id, task_id)): Segments<(String, String, String)>,
     params: QueryParams<MappedQuery>,
-) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
+) -> JsonResult<TaskInstanceCollectionResponse> {
     let mut listing = task_instances::instance_listing(&params, task_instances::Scope::Task)?;
     listing.filter = InstanceFilter {
         dag_id: Some(dag_id.clone()),
@@ -255,7 +241,7 @@ pub async fn list_mapped(
 pub async fn get_mapped_instance(
     Datastore(client): Datastore,
     Segments(path): Segments<MappedPath>,
-) -> Result<Json<TaskInstanceResponse>, ApiError> {
+) -> JsonResult<TaskInstanceResponse> {
     let key = instance_key(path);
     let not_found = ApiError::or_not_found(|| {
         let InstanceKey { run: RunKey { dag_id, run_id }, task_id, map_index } = &key;

@@ -1,29 +1,16 @@
 //! `clearTaskInstances`: clears task instances, so that they run again.
 
 use super::instance_views::{TaskInstanceCollectionResponse, instance};
+use crate::api::prelude::*;
 use crate::api::run::rerun_version;
-use crate::app_state::Shared;
-use crate::http::api_error::ApiError;
-use crate::http::body::Body;
-use crate::http::request::Segments;
-use axum::Json;
-use axum::extract::State;
-use deadpool_postgres::Transaction;
-use jiff::Timestamp;
-use leoflow_engine::model::keys::{InstanceKey, RunKey};
-use leoflow_engine::model::state::TaskState;
-use leoflow_engine::store::ReadFor;
 use leoflow_engine::store::instance::clear::{Clearing, Selection};
 use leoflow_engine::store::instance::instances;
 use leoflow_engine::store::run::runs;
-use schemars::JsonSchema;
-use serde::Deserialize;
-use serde_json::Value;
 
 /// Airflow's limit for a note, in characters.
 pub const MAX_NOTE_CHARS: usize = 1000;
 
-pub fn check_note(note: Option<&str>) -> Result<(), ApiError> {
+pub fn check_note(note: Option<&str>) -> ApiResult<()> {
     if note.is_none_or(|note| note.chars().count() <= MAX_NOTE_CHARS) {
         return Ok(());
     }
@@ -90,7 +77,7 @@ pub struct ClearTaskInstancesBody {
 }
 
 impl ClearTaskInstancesBody {
-    fn check(&self) -> Result<(), ApiError> {
+    fn check(&self) -> ApiResult<()> {
         check_note(self.note.as_deref())?;
         if self.only_failed == Some(true) && self.only_running {
             return Err(invalid("only_failed and only_running both are set to True"));
@@ -111,7 +98,7 @@ impl ClearTaskInstancesBody {
     }
 
     /// Returns which instances of a run the request selects.
-    fn selection(&self) -> Result<Selection, ApiError> {
+    fn selection(&self) -> ApiResult<Selection> {
         let tasks = match &self.task_ids {
             Some(list) if list.is_empty() => return Err(invalid("task_ids list should have at least 1 element.")),
             Some(list) => list.iter().map(parse_task).collect::<Option<Vec<_>>>().ok_or_else(|| {
@@ -132,7 +119,7 @@ impl ClearTaskInstancesBody {
     }
 
     /// Returns the runs whose instances the request selects.
-    async fn runs(&self, transaction: &Transaction<'_>, dag_id: &str) -> Result<Vec<RunKey>, ApiError> {
+    async fn runs(&self, transaction: &Transaction<'_>, dag_id: &str) -> ApiResult<Vec<RunKey>> {
         let Some(run_id) = &self.dag_run_id else {
             return Ok(runs::between(transaction, dag_id, self.start_date, self.end_date).await?);
         };
@@ -168,7 +155,7 @@ fn parse_task(value: &Value) -> Option<(String, Option<i32>)> {
 pub async fn response(
     transaction: &Transaction<'_>,
     keys: &[InstanceKey],
-) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
+) -> JsonResult<TaskInstanceCollectionResponse> {
     Ok(Json(instances::by_keys(transaction, keys).await?.into_iter().map(instance).collect()))
 }
 
@@ -177,7 +164,7 @@ pub async fn task_instances(
     State(state): Shared,
     Segments(dag_id): Segments<String>,
     Body(body): Body<ClearTaskInstancesBody>,
-) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
+) -> JsonResult<TaskInstanceCollectionResponse> {
     body.check()?;
     let selection = body.selection()?;
     let mut client = state.core.database.get().await?;
@@ -209,7 +196,7 @@ pub async fn task_instances(
     Ok(answer)
 }
 
-async fn refuse_running(transaction: &Transaction<'_>, keys: &[InstanceKey]) -> Result<(), ApiError> {
+async fn refuse_running(transaction: &Transaction<'_>, keys: &[InstanceKey]) -> ApiResult<()> {
     // Locks the instances, so that none starts before the transaction ends.
     let states = instances::lock(transaction, keys).await?;
     if !states.iter().any(|state| matches!(state, Some(TaskState::Running | TaskState::Restarting))) {

@@ -1,21 +1,15 @@
 //! `…/taskInstances/{task_id}/links`, with Airflow's shape.
 
 use crate::api::instance_path::{TaskPath, instance_key_from_query};
-use crate::http::api_error::ApiError;
-use crate::http::datastore::Datastore;
-use crate::http::query::{Kind, Parameter, Query, QueryParams};
-use crate::http::request::Segments;
-use axum::Json;
+use crate::api::prelude::*;
 use leoflow_engine::store::instance::{instances, xcoms};
-use schemars::JsonSchema;
-use serde::Serialize;
 use std::collections::BTreeMap;
 
-pub struct LinksQuery;
-
-impl Query for LinksQuery {
-    const OTHERS: &'static [Parameter] =
-        &[Parameter::new("map_index", Kind::Whole).or("-1"), Parameter::new("try_number", Kind::Whole)];
+query! {
+    pub LinksQuery {
+        Parameter::new("map_index", Kind::Whole).or("-1"),
+        Parameter::new("try_number", Kind::Whole),
+    }
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -29,7 +23,7 @@ pub async fn links(
     Datastore(client): Datastore,
     Segments(path): Segments<TaskPath>,
     params: QueryParams<LinksQuery>,
-) -> Result<Json<ExtraLinkCollectionResponse>, ApiError> {
+) -> JsonResult<ExtraLinkCollectionResponse> {
     let key = instance_key_from_query(path, &params)?;
     let instance = instances::get(&*client, &key).await?;
     if let Some(number) = params.whole("try_number")?.filter(|number| *number != i64::from(instance.try_number)) {

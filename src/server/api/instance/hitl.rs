@@ -3,26 +3,10 @@
 use super::instance_views::{TaskInstanceHistoryResponse, TaskInstanceResponse, instance};
 use super::tries;
 use crate::api::instance_path::{MappedPath, MappedTryPath, instance_key, try_key};
+use crate::api::prelude::*;
 use crate::api::run::dag_run_lists::{check_states, specific_id};
-use crate::api::views::Stamp;
-use crate::app_state::Shared;
-use crate::http::api_error::ApiError;
-use crate::http::body::Body;
-use crate::http::datastore::Datastore;
-use crate::http::listing::{Fields, collection};
-use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams};
-use crate::http::request::Segments;
-use axum::Json;
-use axum::extract::State;
-use jiff::Timestamp;
-use leoflow_engine::model::state::TaskState;
 use leoflow_engine::store::instance::hitl::{self, Answer, Detail, DetailField, DetailFilter, Refusal};
 use leoflow_engine::store::instance::instances;
-use leoflow_engine::store::list::filter::FieldTest;
-use leoflow_postgres::GenericClient;
-use schemars::JsonSchema;
-use serde::Serialize;
-use serde_json::{Map, Value, json};
 
 /// Converts the refusal of an answer to Airflow's response.
 pub fn refusal_response(refusal: Refusal) -> ApiError {
@@ -76,7 +60,7 @@ pub struct HITLDetailHistory(HitlResponse<TaskInstanceHistoryResponse>);
 collection! { HITLDetailCollection { hitl_details: HITLDetail } }
 
 /// Returns a question with its current task instance.
-pub async fn detail_response(client: &impl GenericClient, detail: Detail) -> Result<HITLDetail, ApiError> {
+pub async fn detail_response(client: &impl GenericClient, detail: Detail) -> ApiResult<HITLDetail> {
     let current = instances::get(client, &detail.instance).await?;
     Ok(HITLDetail(with_instance(detail, instance(current))))
 }
@@ -137,23 +121,20 @@ const FIELDS: Fields<DetailField> = Fields {
     ..Fields::NONE
 };
 
-pub struct HitlQuery;
-
-impl Query for HitlQuery {
-    const LIST: Option<&'static dyn ListParameters> = Some(&FIELDS);
-    const OTHERS: &'static [Parameter] = &[
+query! {
+    pub HitlQuery(FIELDS) {
         Parameter::new("state", Kind::Texts),
         Parameter::new("response_received", Kind::Flag),
         Parameter::new("subject_search", Kind::Text),
         Parameter::new("body_search", Kind::Text),
-    ];
+    }
 }
 
 pub async fn list(
     State(state): Shared,
     Segments((dag_id, run_id)): Segments<(String, String)>,
     params: QueryParams<HitlQuery>,
-) -> Result<Json<HITLDetailCollection>, ApiError> {
+) -> JsonResult<HITLDetailCollection> {
     let mut listing = params.listing(&FIELDS)?;
     let states = params.texts("state");
     check_states(&states, &TaskState::ALL.iter().map(|state| state.as_str()).collect::<Vec<_>>())?;
@@ -174,10 +155,7 @@ pub async fn list(
     Ok(Json(HITLDetailCollection::new(details, page.total)))
 }
 
-pub async fn get(
-    Datastore(client): Datastore,
-    Segments(path): Segments<MappedPath>,
-) -> Result<Json<HITLDetail>, ApiError> {
+pub async fn get(Datastore(client): Datastore, Segments(path): Segments<MappedPath>) -> JsonResult<HITLDetail> {
     let detail = hitl::get(&*client, &instance_key(path)).await?;
     Ok(Json(detail_response(&*client, detail.ok_or_else(|| refusal_response(Refusal::NotAsked))?).await?))
 }
@@ -186,7 +164,7 @@ pub async fn get(
 pub async fn get_for_try(
     State(state): Shared,
     Segments(path): Segments<MappedTryPath>,
-) -> Result<Json<HITLDetailHistory>, ApiError> {
+) -> JsonResult<HITLDetailHistory> {
     let try_key = try_key(path);
     let detail = hitl::of_try(&*state.core.database.get().await?, &try_key)
         .await?
@@ -206,7 +184,7 @@ pub async fn answer(
     State(state): Shared,
     Segments(path): Segments<MappedPath>,
     Body(answer): Body<Answer>,
-) -> Result<Json<HITLDetailResponse>, ApiError> {
+) -> JsonResult<HITLDetailResponse> {
     if answer.chosen_options.is_empty() {
         let message = "List should have at least 1 item after validation, not 0";
         return Err(ApiError::unprocessable(&["body", "chosen_options"], "too_short", message));

@@ -1,15 +1,10 @@
 //! Task instances and their tries as Airflow's API shows them.
 
 use crate::api::ops::monitor::JobResponse;
+use crate::api::prelude::*;
 use crate::api::redact;
-use crate::api::views::{DagVersionResponse, Stamp, Uuid, duration, uuid, version};
-use crate::http::listing::collection;
-use leoflow_engine::model::keys::{InstanceKey, RunKey};
-use leoflow_engine::model::state::TaskState;
+use crate::api::views::{DagVersionResponse, Uuid, duration, uuid, version};
 use leoflow_engine::store::instance::instances::{Instance, Try};
-use schemars::JsonSchema;
-use serde::Serialize;
-use serde_json::{Map, Value};
 
 /// Defines the response for an instance and the one for a try, which lacks the fields of `current`.
 macro_rules! responses {

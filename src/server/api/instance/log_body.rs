@@ -1,15 +1,11 @@
 //! The body of a response with a log. It is read, parsed and sent piece by piece: the parsed lines of a log of megabytes
 //! take many times its size.
 
-use crate::api::views::Stamp;
+use crate::api::prelude::*;
 use crate::http::large;
 use futures_util::future;
 use futures_util::stream::{self, Stream, StreamExt};
-use jiff::Timestamp;
 use leoflow_base::protocol::task_log::{Line, Record};
-use schemars::JsonSchema;
-use serde::Serialize;
-use serde_json::{Map, Value};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Take};

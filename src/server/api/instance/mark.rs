@@ -5,25 +5,16 @@ use super::instance_views::TaskInstanceCollectionResponse;
 use super::task_instances::{MapIndexQuery, missing_instances};
 use crate::api::deleted_logs::DeletedLogs;
 use crate::api::instance_path::{TaskPath, instance_key_from_query};
-use crate::app_state::Shared;
-use crate::http::api_error::ApiError;
-use crate::http::body::{Body, nullable};
-use crate::http::datastore::Datastore;
+use crate::api::prelude::*;
+use crate::http::body::nullable;
 use crate::http::openapi::operation::Schemas;
-use crate::http::query::{Kind, Parameter, Query, QueryParams, UPDATE_MASK, UpdateMaskQuery};
-use crate::http::request::{Params, PathParts, Segments};
-use axum::Json;
-use axum::extract::State;
-use deadpool_postgres::Transaction;
-use leoflow_engine::model::keys::{InstanceKey, RunKey};
-use leoflow_engine::model::state::TaskState;
+use crate::http::query::{UPDATE_MASK, UpdateMaskQuery};
+use crate::http::request::PathParts;
 use leoflow_engine::store::dag::dags;
 use leoflow_engine::store::instance::instances;
 use leoflow_engine::store::instance::mark::{self, Marking};
 use leoflow_engine::store::run::runs;
-use schemars::{JsonSchema, Schema};
-use serde::Deserialize;
-use serde_json::Value;
+use schemars::Schema;
 use std::slice;
 
 /// States that can be set by hand.
@@ -57,7 +48,7 @@ pub struct Change {
 }
 
 impl PatchTaskInstanceBody {
-    pub fn into_change(self, mask: &[String]) -> Result<Change, ApiError> {
+    pub fn into_change(self, mask: &[String]) -> ApiResult<Change> {
         let is_in_mask = |field: &str| mask.is_empty() || mask.iter().any(|name| name == field);
         let state = self.new_state.as_ref().map(|state| parse_state(state.as_deref())).transpose()?;
         check_note(self.note.as_ref().and_then(Option::as_deref))?;
@@ -72,7 +63,7 @@ impl PatchTaskInstanceBody {
     }
 }
 
-fn parse_state(text: Option<&str>) -> Result<TaskState, ApiError> {
+fn parse_state(text: Option<&str>) -> ApiResult<TaskState> {
     let invalid = |message: String| ApiError::unprocessable(&["body", "new_state"], "value_error", message);
     let text = text.ok_or_else(|| invalid("Value error, 'new_state' should not be empty".to_owned()))?;
     let text = text.to_lowercase();
@@ -101,7 +92,7 @@ impl Change {
         run: &RunKey,
         keys: &[InstanceKey],
         marking: Option<&Marking>,
-    ) -> Result<Option<Vec<InstanceKey>>, ApiError> {
+    ) -> ApiResult<Option<Vec<InstanceKey>>> {
         // Locks the run before its instances, the order of every other writer.
         runs::lock(transaction, slice::from_ref(run)).await?;
         if let Some(note) = &self.note {
@@ -120,7 +111,7 @@ async fn preview(
     run: &RunKey,
     keys: &[InstanceKey],
     marking: Option<Marking>,
-) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
+) -> JsonResult<TaskInstanceCollectionResponse> {
     match marking {
         Some(marking) => response(transaction, &mark::select(transaction, run, &marking).await?).await,
         None => response(transaction, keys).await,
@@ -140,7 +131,7 @@ async fn task_keys(
     run: &RunKey,
     task_id: &str,
     map_index: Option<i32>,
-) -> Result<Vec<InstanceKey>, ApiError> {
+) -> ApiResult<Vec<InstanceKey>> {
     let dag = dags::get(transaction, &run.dag_id).await?;
     if dag.structure.tasks.iter().all(|task| task.task_id != task_id) {
         let detail = format!("Task '{task_id}' not found in Dag '{}'", run.dag_id);
@@ -159,7 +150,7 @@ async fn group_tasks_and_keys(
     transaction: &Transaction<'_>,
     run: &RunKey,
     group_id: &str,
-) -> Result<(Vec<String>, Vec<InstanceKey>), ApiError> {
+) -> ApiResult<(Vec<String>, Vec<InstanceKey>)> {
     let structure = dags::get(transaction, &run.dag_id).await?.structure;
     let not_found = |detail: String| Err(ApiError::not_found(detail));
     if structure.groups.iter().all(|group| group.group_id != group_id) {
@@ -193,16 +184,17 @@ impl PathParts for InstancePath {
     }
 }
 
-/// The query of a change: optionally the map index, which selects one instance, and the update mask.
-pub struct InstanceQuery;
-
-impl Query for InstanceQuery {
-    const OTHERS: &'static [Parameter] = &[Parameter::new("map_index", Kind::Whole), UPDATE_MASK];
+query! {
+    /// The query of a change: optionally the map index, which selects one instance, and the update mask.
+    pub InstanceQuery {
+        Parameter::new("map_index", Kind::Whole),
+        UPDATE_MASK,
+    }
 }
 
 impl InstancePath {
     /// Resolves the map index from the path, or else from the query.
-    fn read(self, params: &Params) -> Result<(RunKey, String, Option<i32>), ApiError> {
+    fn read(self, params: &Params) -> ApiResult<(RunKey, String, Option<i32>)> {
         let map_index = match self.map_index {
             None => params.map_index()?,
             index => index,
@@ -216,7 +208,7 @@ pub async fn patch(
     Segments(path): Segments<InstancePath>,
     params: QueryParams<InstanceQuery>,
     Body(body): Body<PatchTaskInstanceBody>,
-) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
+) -> JsonResult<TaskInstanceCollectionResponse> {
     let (run, task_id, map_index) = path.read(&params)?;
     let change = body.into_change(&params.texts("update_mask"))?;
     let mut client = state.core.database.get().await?;
@@ -237,7 +229,7 @@ pub async fn patch_mapped(
     path: Segments<InstancePath>,
     params: QueryParams<UpdateMaskQuery>,
     body: Body<PatchTaskInstanceBody>,
-) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
+) -> JsonResult<TaskInstanceCollectionResponse> {
     patch(state, path, params.cast(), body).await
 }
 
@@ -246,7 +238,7 @@ pub async fn dry_run(
     Segments(path): Segments<InstancePath>,
     params: QueryParams<InstanceQuery>,
     Body(body): Body<PatchTaskInstanceBody>,
-) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
+) -> JsonResult<TaskInstanceCollectionResponse> {
     let (run, task_id, map_index) = path.read(&params)?;
     let change = body.into_change(&params.texts("update_mask"))?;
     let transaction = client.transaction().await?;
@@ -260,7 +252,7 @@ pub async fn dry_run_mapped(
     path: Segments<InstancePath>,
     params: QueryParams<UpdateMaskQuery>,
     body: Body<PatchTaskInstanceBody>,
-) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
+) -> JsonResult<TaskInstanceCollectionResponse> {
     dry_run(datastore, path, params.cast(), body).await
 }
 
@@ -269,7 +261,7 @@ pub async fn patch_group(
     Segments((dag_id, run_id, group_id)): Segments<(String, String, String)>,
     params: QueryParams<UpdateMaskQuery>,
     Body(body): Body<PatchTaskInstanceBody>,
-) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
+) -> JsonResult<TaskInstanceCollectionResponse> {
     let change = body.into_change(&params.texts("update_mask"))?;
     let run = RunKey { dag_id, run_id };
     let mut client = state.core.database.get().await?;
@@ -289,7 +281,7 @@ pub async fn dry_run_group(
     Datastore(mut client): Datastore,
     Segments((dag_id, run_id, group_id)): Segments<(String, String, String)>,
     Body(body): Body<PatchTaskInstanceBody>,
-) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
+) -> JsonResult<TaskInstanceCollectionResponse> {
     let change = body.into_change(&[])?;
     let run = RunKey { dag_id, run_id };
     let transaction = client.transaction().await?;
@@ -301,7 +293,7 @@ pub async fn delete(
     State(state): Shared,
     Segments(path): Segments<TaskPath>,
     params: QueryParams<MapIndexQuery>,
-) -> Result<Json<Value>, ApiError> {
+) -> JsonResult<Value> {
     let key = instance_key_from_query(path, &params)?;
     let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;

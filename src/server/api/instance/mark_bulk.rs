@@ -3,20 +3,10 @@
 use super::mark::{PatchTaskInstanceBody, same_state};
 use crate::api::bulk::keyed::{self, Entity, KeyedEntities, text_of};
 use crate::api::bulk::{Bulk, BulkResponse};
-use crate::app_state::Shared;
-use crate::http::api_error::ApiError;
-use crate::http::body::{Body, fields_as};
-use crate::http::request::Segments;
-use axum::Json;
-use axum::extract::State;
-use deadpool_postgres::Transaction;
+use crate::api::prelude::*;
+use crate::http::body::fields_as;
 use leoflow_base::home::Home;
-use leoflow_engine::model::keys::{InstanceKey, RunKey};
-use leoflow_engine::model::state::TaskState;
 use leoflow_engine::store::instance::{instances, mark};
-use schemars::JsonSchema;
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::slice;
 
@@ -62,7 +52,7 @@ struct InstanceSelector {
 /// Fields of a body that identify instances; the other fields are the change.
 const KEY_FIELDS: [&str; 4] = ["task_id", "map_index", "dag_id", "dag_run_id"];
 
-fn parse_patch(mut entity: Map<String, Value>) -> Result<PatchTaskInstanceBody, ApiError> {
+fn parse_patch(mut entity: Map<String, Value>) -> ApiResult<PatchTaskInstanceBody> {
     entity.retain(|name, _| !KEY_FIELDS.contains(&name.as_str()));
     fields_as(entity)
 }
@@ -73,7 +63,7 @@ impl KeyedEntities for TaskInstances {
 
     const CREATE_REFUSAL: &'static str = "Task instances bulk create is not supported";
 
-    fn selector(&self, entity: &Entity) -> Result<InstanceSelector, ApiError> {
+    fn selector(&self, entity: &Entity) -> ApiResult<InstanceSelector> {
         let (name, body) = match entity {
             Entity::Name(name) => (name.clone(), None),
             Entity::Body(body) => (text_of(body, "task_id")?.unwrap_or_default(), Some(body)),
@@ -101,7 +91,7 @@ impl KeyedEntities for TaskInstances {
         })
     }
 
-    fn check(&self, body: &Map<String, Value>) -> Result<(), ApiError> {
+    fn check(&self, body: &Map<String, Value>) -> ApiResult<()> {
         if text_of(body, "task_id")?.is_none() {
             return Err(ApiError::unprocessable(
                 &["body", "actions", "entities", "task_id"],
@@ -121,7 +111,7 @@ impl KeyedEntities for TaskInstances {
         &self,
         transaction: &Transaction<'_>,
         selector: &InstanceSelector,
-    ) -> Result<Vec<InstanceKey>, ApiError> {
+    ) -> ApiResult<Vec<InstanceKey>> {
         let mut keys = instances::of_task(transaction, &selector.run, &selector.task_id).await?;
         keys.retain(|key| selector.map_index.is_none_or(|index| index == key.map_index));
         Ok(keys)
@@ -142,7 +132,7 @@ impl KeyedEntities for TaskInstances {
         key: &InstanceKey,
         body: Map<String, Value>,
         mask: &[String],
-    ) -> Result<(), ApiError> {
+    ) -> ApiResult<()> {
         let change = parse_patch(body)?.into_change(mask)?;
         let marking = change.marking(vec![key.task_id.clone()], Some(key.map_index));
         let changed = change.apply(transaction, &key.run, slice::from_ref(key), marking.as_ref()).await?;
@@ -152,7 +142,7 @@ impl KeyedEntities for TaskInstances {
         Ok(())
     }
 
-    async fn remove(&self, transaction: &Transaction<'_>, key: &InstanceKey) -> Result<(), ApiError> {
+    async fn remove(&self, transaction: &Transaction<'_>, key: &InstanceKey) -> ApiResult<()> {
         Ok(mark::delete_instance(transaction, key).await?)
     }
 
@@ -169,6 +159,6 @@ pub async fn task_instances(
     State(state): Shared,
     Segments((dag_id, run_id)): Segments<(String, String)>,
     Body(body): Body<Bulk<BulkTaskInstanceBody>>,
-) -> Result<Json<BulkResponse>, ApiError> {
+) -> JsonResult<BulkResponse> {
     keyed::run(&state.core, &TaskInstances { path: RunKey { dag_id, run_id } }, body).await
 }

@@ -2,28 +2,15 @@
 
 use super::task_instances::{MapIndexQuery, instance_not_found};
 use crate::api::instance_path::{MappedPath, TaskPath, instance_key, instance_key_from_query};
-use crate::app_state::{AppState, Shared};
-use crate::http::api_error::ApiError;
-use crate::http::query::QueryParams;
-use crate::http::request::Segments;
-use axum::Json;
-use axum::extract::State;
-use jiff::Timestamp;
+use crate::api::prelude::*;
 use leoflow_engine::model::dag::Task;
-use leoflow_engine::model::keys::InstanceKey;
-use leoflow_engine::model::state::{RunState, TaskState};
 use leoflow_engine::store::dag::dags::{self, Dag};
 use leoflow_engine::store::dag::versions;
 use leoflow_engine::store::instance::instances::{self, Instance, InstanceFilter};
 use leoflow_engine::store::instance::tries::SLOTS;
-use leoflow_engine::store::list::listing::Listing;
+use leoflow_engine::store::pools;
 use leoflow_engine::store::run::new_run::isoformat;
 use leoflow_engine::store::run::runs::{self, Run};
-use leoflow_engine::store::{ReadFor, StoreError, pools};
-use leoflow_postgres::GenericClient;
-use schemars::JsonSchema;
-use serde::Serialize;
-use serde_json::json;
 use std::collections::BTreeMap;
 
 #[derive(Serialize, JsonSchema)]
@@ -37,7 +24,7 @@ pub struct TaskDependencyCollectionResponse {
     dependencies: Vec<TaskDependencyResponse>,
 }
 
-type DependencyResult = Result<Json<TaskDependencyCollectionResponse>, ApiError>;
+type DependencyResult = JsonResult<TaskDependencyCollectionResponse>;
 
 fn dependency(name: &'static str, reason: String) -> TaskDependencyResponse {
     TaskDependencyResponse { name, reason }

@@ -1,24 +1,13 @@
 //! Task instances, single and in lists, with Airflow's names and shapes.
 
 use super::instance_views::{TaskInstanceCollectionResponse, TaskInstanceResponse, instance};
+use crate::api::prelude::*;
 use crate::api::run::dag_run_lists::{OnlyList, check_states, require_wildcard, specific_id};
-use crate::app_state::Shared;
-use crate::http::api_error::ApiError;
-use crate::http::body::Body;
-use crate::http::datastore::Datastore;
-use crate::http::listing::{Fields, PageLimit, PageOffset, batch_body};
-use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams};
-use crate::http::request::{Params, Segments};
-use axum::Json;
-use axum::extract::State;
-use leoflow_engine::model::keys::{InstanceKey, RunKey};
-use leoflow_engine::model::state::TaskState;
+use crate::http::listing::{PageLimit, PageOffset, batch_body};
 use leoflow_engine::store::dag::dags;
 use leoflow_engine::store::instance::instances::{self, InstanceField};
 use leoflow_engine::store::list::field::ListField;
-use leoflow_engine::store::list::listing::Listing;
 use leoflow_engine::store::run::runs;
-use leoflow_engine::store::{ReadFor, StoreError};
 
 /// Parameters that match any of several values. `state` is the field that the parameter `state` filters.
 const fn one_of(state: InstanceField) -> [(&'static str, InstanceField); 8] {
@@ -86,12 +75,7 @@ const FIELDS: Fields<InstanceField> = Fields {
     one_of: &one_of(InstanceField::State),
 };
 
-pub struct InstancesQuery;
-
-impl Query for InstancesQuery {
-    const LIST: Option<&'static dyn ListParameters> = Some(&FIELDS);
-    const OTHERS: &'static [Parameter] = &[Parameter::new("task_group_id", Kind::Text)];
-}
+query! { pub InstancesQuery(FIELDS) { Parameter::new("task_group_id", Kind::Text) } }
 
 /// Fields for the instances of one task, which the path names.
 const MAPPED_FIELDS: Fields<InstanceField> = Fields {
@@ -112,17 +96,13 @@ const FIELDS_WITH_NONE: Fields<InstanceField> = Fields { one_of: &one_of(Instanc
 const MAPPED_FIELDS_WITH_NONE: Fields<InstanceField> =
     Fields { one_of: &one_of(InstanceField::StateOrNone), ..MAPPED_FIELDS };
 
-pub struct MappedQuery;
+query! { pub MappedQuery(MAPPED_FIELDS) }
 
-impl Query for MappedQuery {
-    const LIST: Option<&'static dyn ListParameters> = Some(&MAPPED_FIELDS);
-}
-
-/// Selects the instance by `map_index` in the query; defaults to the unmapped one.
-pub struct MapIndexQuery;
-
-impl Query for MapIndexQuery {
-    const OTHERS: &'static [Parameter] = &[Parameter::new("map_index", Kind::Whole).or("-1")];
+query! {
+    /// Selects the instance by `map_index` in the query; defaults to the unmapped one.
+    pub MapIndexQuery {
+        Parameter::new("map_index", Kind::Whole).or("-1"),
+    }
 }
 
 /// Scope of a list of instances.
@@ -137,7 +117,7 @@ pub enum Scope {
 }
 
 /// Builds the listing for a query or a body.
-pub fn instance_listing(params: &Params, scope: Scope) -> Result<Listing<InstanceField>, ApiError> {
+pub fn instance_listing(params: &Params, scope: Scope) -> ApiResult<Listing<InstanceField>> {
     let states = params.texts("state");
     let known_states: Vec<&str> = TaskState::ALL.iter().map(|state| state.as_str()).collect();
     check_states(&states, &known_states)?;
@@ -194,7 +174,7 @@ pub async fn list_by_body(
     _: OnlyList,
     Segments((dag_id, run_id, _)): Segments<(String, String, String)>,
     Body(body): Body<TaskInstancesBatchBody>,
-) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
+) -> JsonResult<TaskInstanceCollectionResponse> {
     require_wildcard(&dag_id, "dag_id")?;
     require_wildcard(&run_id, "dag_run_id")?;
     let params = Params::from_body(&body, &[])?;
@@ -206,7 +186,7 @@ pub async fn list(
     Datastore(client): Datastore,
     Segments((dag_id, run_id)): Segments<(String, String)>,
     params: QueryParams<InstancesQuery>,
-) -> Result<Json<TaskInstanceCollectionResponse>, ApiError> {
+) -> JsonResult<TaskInstanceCollectionResponse> {
     let (dag, run) = (specific_id(&dag_id), specific_id(&run_id));
     let mut listing = instance_listing(&params, if run.is_some() { Scope::Run } else { Scope::All })?;
     match (dag, run) {
@@ -239,7 +219,7 @@ pub async fn list(
 pub async fn get(
     Datastore(client): Datastore,
     Segments((dag_id, run_id, task_id)): Segments<(String, String, String)>,
-) -> Result<Json<TaskInstanceResponse>, ApiError> {
+) -> JsonResult<TaskInstanceResponse> {
     let key = InstanceKey::unmapped(RunKey { dag_id, run_id }, &task_id);
     let not_found = ApiError::or_not_found(|| {
         let RunKey { dag_id, run_id } = &key.run;

@@ -3,36 +3,25 @@
 use super::log_body::{self, Format, LogBody, Position, StructuredLogMessage, Writing};
 use super::task_instances::MapIndexQuery;
 use crate::api::instance_path::instance_key;
-use crate::app_state::Shared;
-use crate::http::api_error::ApiError;
+use crate::api::prelude::*;
 use crate::http::openapi::answers::{Either, Lines, Media};
 use crate::http::openapi::operation::JSON;
-use crate::http::query::{Kind, Parameter, Query, QueryParams};
-use crate::http::request::{Params, Segments};
-use axum::Json;
 use axum::body::Body;
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use leoflow_base::sys::blocking;
 use leoflow_engine::model::keys::TryKey;
-use leoflow_engine::model::state::TaskState;
 use leoflow_engine::store::instance::instances;
-use schemars::JsonSchema;
-use serde::Serialize;
-use serde_json::Map;
 use std::num::NonZeroU32;
 
 /// Maximum bytes of the log in one response; the client requests the rest with the continuation token.
 const MAX_CHUNK_BYTES: u64 = 512 * 1024;
 
-pub struct LogQuery;
-
-impl Query for LogQuery {
-    const OTHERS: &'static [Parameter] = &[
+query! {
+    pub LogQuery {
         Parameter::new("full_content", Kind::Flag).or("false"),
         Parameter::new("map_index", Kind::Whole).or("-1"),
         Parameter::new("token", Kind::Text),
-    ];
+    }
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -57,7 +46,7 @@ pub async fn get(
     Segments((dag_id, run_id, task_id, try_number)): Segments<(String, String, String, u32)>,
     params: QueryParams<LogQuery>,
     headers: HeaderMap,
-) -> Result<Log, ApiError> {
+) -> ApiResult<Log> {
     let as_lines = accepts_lines(&headers)?;
     let try_number = i32::try_from(try_number).unwrap_or(i32::MAX);
     let map_index = params.whole("map_index")?.unwrap_or(-1);
@@ -90,7 +79,7 @@ pub async fn get(
 }
 
 /// Returns true if the client prefers NDJSON over one JSON document; 406 if it accepts neither.
-fn accepts_lines(headers: &HeaderMap) -> Result<bool, ApiError> {
+fn accepts_lines(headers: &HeaderMap) -> ApiResult<bool> {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("*/*");
     let as_lines = accept.starts_with("application/x-ndjson");
     if !as_lines && !accept.starts_with("*/*") && !accept.contains("application/json") {
@@ -101,7 +90,7 @@ fn accepts_lines(headers: &HeaderMap) -> Result<bool, ApiError> {
 }
 
 /// Parses the continuation token; without one, the response starts with the log.
-fn position(params: &Params) -> Result<Position, ApiError> {
+fn position(params: &Params) -> ApiResult<Position> {
     let Some(token) = params.text("token") else { return Ok(Position::default()) };
     let detail = "Bad Signature. Please use only the tokens provided by the API.";
     Position::parse(token).ok_or_else(|| ApiError::bad_request(detail))
@@ -134,6 +123,6 @@ pub struct ExternalLogUrlResponse {
 pub async fn external_url(
     _: Segments<(String, String, String, NonZeroU32)>,
     _: QueryParams<MapIndexQuery>,
-) -> Result<Json<ExternalLogUrlResponse>, ApiError> {
+) -> JsonResult<ExternalLogUrlResponse> {
     Err(ApiError::bad_request("Task log handler does not support external logs."))
 }

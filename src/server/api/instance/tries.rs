@@ -3,14 +3,8 @@
 use super::instance_views::{TaskInstanceHistoryCollectionResponse, TaskInstanceHistoryResponse, response_for_try};
 use super::task_instances::{MapIndexQuery, instance_not_found};
 use crate::api::instance_path::{MappedPath, MappedTryPath, TaskPath, instance_key, instance_key_from_query, try_key};
-use crate::app_state::{AppState, Shared};
-use crate::http::api_error::ApiError;
-use crate::http::query::QueryParams;
-use crate::http::request::Segments;
-use axum::Json;
-use axum::extract::State;
-use leoflow_engine::model::keys::{InstanceKey, RunKey, TryKey};
-use leoflow_engine::model::state::TaskState;
+use crate::api::prelude::*;
+use leoflow_engine::model::keys::TryKey;
 use leoflow_engine::store::instance::instances::{self, Instance, Try};
 
 /// A task instance and the tries that started.
@@ -19,14 +13,14 @@ struct InstanceTries {
     tries: Vec<Try>,
 }
 
-async fn load_tries(state: &AppState, key: &InstanceKey) -> Result<InstanceTries, ApiError> {
+async fn load_tries(state: &AppState, key: &InstanceKey) -> ApiResult<InstanceTries> {
     let client = state.core.database.get().await?;
     let instance = instances::get(&*client, key).await.map_err(instance_not_found(key))?;
     let tries = instances::tries(&*client, key).await?;
     Ok(InstanceTries { instance, tries })
 }
 
-type AllTries = Result<Json<TaskInstanceHistoryCollectionResponse>, ApiError>;
+type AllTries = JsonResult<TaskInstanceHistoryCollectionResponse>;
 
 /// Lists all tries, including the current one before it starts.
 async fn all_tries(state: &AppState, key: &InstanceKey) -> AllTries {
@@ -42,7 +36,7 @@ async fn all_tries(state: &AppState, key: &InstanceKey) -> AllTries {
 }
 
 /// Returns the instance as of the try; 404 if there is no such try.
-pub async fn load_try(state: &AppState, try_key: &TryKey) -> Result<TaskInstanceHistoryResponse, ApiError> {
+pub async fn load_try(state: &AppState, try_key: &TryKey) -> ApiResult<TaskInstanceHistoryResponse> {
     let TryKey { instance: key, try_number } = try_key;
     let InstanceTries { instance, tries } = load_tries(state, key).await?;
     if let Some(task_try) = tries.iter().find(|task_try| task_try.number == *try_number) {
@@ -75,7 +69,7 @@ pub async fn get(
     State(state): Shared,
     Segments((dag_id, run_id, task_id, try_number)): Segments<(String, String, String, i32)>,
     params: QueryParams<MapIndexQuery>,
-) -> Result<Json<TaskInstanceHistoryResponse>, ApiError> {
+) -> JsonResult<TaskInstanceHistoryResponse> {
     let instance = instance_key_from_query((dag_id, run_id, task_id), &params)?;
     load_try(&state, &TryKey { instance, try_number }).await.map(Json)
 }
@@ -83,6 +77,6 @@ pub async fn get(
 pub async fn get_mapped(
     State(state): Shared,
     Segments(path): Segments<MappedTryPath>,
-) -> Result<Json<TaskInstanceHistoryResponse>, ApiError> {
+) -> JsonResult<TaskInstanceHistoryResponse> {
     load_try(&state, &try_key(path)).await.map(Json)
 }

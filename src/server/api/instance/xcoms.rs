@@ -1,27 +1,15 @@
 //! XComs, with Airflow's names and shapes.
 
 use crate::api::instance_path::{TaskPath, instance_key, instance_key_from_query};
+use crate::api::prelude::*;
 use crate::api::run::dag_run_lists::specific_id;
-use crate::api::views::Stamp;
-use crate::app_state::{AppState, Shared};
-use crate::http::api_error::ApiError;
-use crate::http::body::Body;
-use crate::http::datastore::Datastore;
-use crate::http::listing::{Fields, collection};
-use crate::http::openapi::answers::{Created, NoContent, Written};
-use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams};
-use crate::http::request::Segments;
-use axum::Json;
+use crate::http::openapi::answers::Written;
 use axum::body::Bytes;
-use axum::extract::State;
 use deadpool_postgres::ClientWrapper;
-use leoflow_engine::model::keys::{InstanceKey, NOT_MAPPED, RunKey};
+use leoflow_engine::model::keys::NOT_MAPPED;
 use leoflow_engine::store::instance::instances;
 use leoflow_engine::store::instance::xcoms::{self, XCom, XComField, XComFilter};
 use leoflow_engine::store::secret::secrets;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 const FIELDS: Fields<XComField> = Fields {
     order: &[
@@ -46,12 +34,7 @@ const FIELDS: Fields<XComField> = Fields {
     ..Fields::NONE
 };
 
-pub struct EntriesQuery;
-
-impl Query for EntriesQuery {
-    const LIST: Option<&'static dyn ListParameters> = Some(&FIELDS);
-    const OTHERS: &'static [Parameter] = &[Parameter::new("map_index", Kind::MapIndex)];
-}
+query! { pub EntriesQuery(FIELDS) { Parameter::new("map_index", Kind::MapIndex) } }
 
 /// An XCom entry without its value.
 #[derive(Serialize, JsonSchema)]
@@ -114,7 +97,7 @@ pub async fn list(
     Datastore(client): Datastore,
     Segments((dag_id, run_id, task_id)): Segments<TaskPath>,
     params: QueryParams<EntriesQuery>,
-) -> Result<Json<XComCollectionResponse>, ApiError> {
+) -> JsonResult<XComCollectionResponse> {
     let mut listing = params.listing(&FIELDS)?;
     listing.filter = XComFilter {
         dag_id: specific_id(&dag_id).map(str::to_owned),
@@ -128,22 +111,20 @@ pub async fn list(
 
 const MAP_INDEX: Parameter = Parameter::new("map_index", Kind::MapIndex).or("-1");
 
-pub struct EntryQuery;
-
-impl Query for EntryQuery {
-    const OTHERS: &'static [Parameter] = &[
+query! {
+    pub EntryQuery {
         MAP_INDEX,
         // Values are stored as JSON, so there is nothing to deserialize.
         Parameter::new("deserialize", Kind::Flag).or("false"),
         Parameter::new("stringify", Kind::Flag).or("false"),
-    ];
+    }
 }
 
 pub async fn get(
     State(state): Shared,
     Segments((dag_id, run_id, task_id, key)): Segments<(String, String, String, String)>,
     params: QueryParams<EntryQuery>,
-) -> Result<Written<GetXComResponse>, ApiError> {
+) -> ApiResult<Written<GetXComResponse>> {
     let instance = instance_key_from_query((dag_id, run_id, task_id), &params)?;
     let is_text = params.flag("stringify")?.unwrap_or(false);
     let client = state.core.database.get().await?;
@@ -159,14 +140,14 @@ async fn load_entry(
     client: &ClientWrapper,
     instance: &InstanceKey,
     key: &str,
-) -> Result<(XComResponse, Bytes), ApiError> {
+) -> ApiResult<(XComResponse, Bytes)> {
     let (xcom, text) = xcoms::get(client, instance, key).await?;
     let masked = secrets::stored(client, &state.core.cipher).await?.mask_json_text(text.as_str());
     Ok((view(xcom), masked.map_or_else(|| Bytes::from_owner(text), Bytes::from)))
 }
 
 /// Returns JSON as a JSON string that contains it, without blanks between its parts; a string as it is.
-fn json_string(json: Bytes) -> Result<Bytes, ApiError> {
+fn json_string(json: Bytes) -> ApiResult<Bytes> {
     if json.trim_ascii_start().starts_with(b"\"") {
         return Ok(json);
     }
@@ -174,7 +155,7 @@ fn json_string(json: Bytes) -> Result<Bytes, ApiError> {
     Ok(serde_json::to_string(&value).map_err(|error| ApiError::internal(&error))?.into())
 }
 
-fn parse_json(json: &[u8]) -> Result<Value, ApiError> {
+fn parse_json(json: &[u8]) -> ApiResult<Value> {
     serde_json::from_slice(json).map_err(|error| ApiError::internal(&error))
 }
 
@@ -184,7 +165,7 @@ async fn written_entry(
     client: &ClientWrapper,
     instance: &InstanceKey,
     key: &str,
-) -> Result<XComResponseNative, ApiError> {
+) -> ApiResult<XComResponseNative> {
     let (entry, json) = load_entry(state, client, instance, key).await?;
     Ok(XComResponseNative { entry, value: parse_json(&json)? })
 }
@@ -211,7 +192,7 @@ pub async fn create(
     State(state): Shared,
     Segments((dag_id, run_id, task_id)): Segments<TaskPath>,
     Body(body): Body<XComCreateBody>,
-) -> Result<Created<XComResponseNative>, ApiError> {
+) -> ApiResult<Created<XComResponseNative>> {
     let XComCreateBody { key, value, map_index } = body;
     let instance = instance_key((dag_id, run_id, task_id, map_index));
     let client = state.core.database.get().await?;
@@ -240,7 +221,7 @@ pub async fn update(
     State(state): Shared,
     Segments((dag_id, run_id, task_id, key)): Segments<(String, String, String, String)>,
     Body(body): Body<XComUpdateBody>,
-) -> Result<Json<XComResponseNative>, ApiError> {
+) -> JsonResult<XComResponseNative> {
     let XComUpdateBody { value, map_index } = body;
     let instance = instance_key((dag_id, run_id, task_id, map_index));
     let client = state.core.database.get().await?;
@@ -251,17 +232,13 @@ pub async fn update(
     Ok(Json(written_entry(&state, &client, &instance, &key).await?))
 }
 
-pub struct DeleteQuery;
-
-impl Query for DeleteQuery {
-    const OTHERS: &'static [Parameter] = &[MAP_INDEX];
-}
+query! { pub DeleteQuery { MAP_INDEX } }
 
 pub async fn delete(
     Datastore(client): Datastore,
     Segments((dag_id, run_id, task_id, key)): Segments<(String, String, String, String)>,
     params: QueryParams<DeleteQuery>,
-) -> Result<NoContent, ApiError> {
+) -> ApiResult<NoContent> {
     let instance = instance_key_from_query((dag_id, run_id, task_id), &params)?;
     if !xcoms::exists(&*client, &instance, &key).await? {
         return Err(not_found(&key));

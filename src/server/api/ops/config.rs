@@ -1,18 +1,12 @@
 //! `/api/v2/config`: the current settings without secrets, in Airflow's sections and in a section `leoflow`. A change
 //! of `config.yaml` is shown at once, also if it takes effect only after a restart.
 
-use crate::app_state::{AppState, Shared};
-use crate::http::api_error::ApiError;
+use crate::api::prelude::*;
 use crate::http::openapi::answers::{Either, Plain};
-use crate::http::query::{Kind, Parameter, Query, QueryParams};
-use crate::http::request::Segments;
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use leoflow_base::config::{self, Config};
 use leoflow_base::home::lock;
 use leoflow_engine::store::instance::tries::SLOTS;
-use schemars::JsonSchema;
-use serde::Serialize;
 use std::fmt::Write as _;
 
 /// Airflow's `Config`.
@@ -40,7 +34,7 @@ fn section(name: &'static str, options: Vec<(&'static str, String)>) -> ConfigSe
     ConfigSection { name, options: options.into_iter().map(|(key, value)| ConfigOption { key, value }).collect() }
 }
 
-fn sections(state: &AppState) -> Result<Vec<ConfigSection>, ApiError> {
+fn sections(state: &AppState) -> ApiResult<Vec<ConfigSection>> {
     let loaded = config::load(&state.core.home.config()).map_err(|error| ApiError::internal(&error))?;
     let Some(config) = loaded.map(|loaded| loaded.config) else {
         return Err(ApiError::retry_later("config.yaml does not exist"));
@@ -83,7 +77,7 @@ fn leoflow_options(config: &Config, workspace: String) -> Vec<(&'static str, Str
 }
 
 /// Responds with JSON or plain text, as `Accept` allows.
-fn respond(headers: &HeaderMap, sections: Vec<ConfigSection>) -> Result<Either<ConfigResponse, Plain>, ApiError> {
+fn respond(headers: &HeaderMap, sections: Vec<ConfigSection>) -> ApiResult<Either<ConfigResponse, Plain>> {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("*/*");
     let accepts = |kind: &str| {
         accept
@@ -108,17 +102,13 @@ fn respond(headers: &HeaderMap, sections: Vec<ConfigSection>) -> Result<Either<C
     Ok(Either::text(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text)))
 }
 
-pub struct ConfigQuery;
-
-impl Query for ConfigQuery {
-    const OTHERS: &'static [Parameter] = &[Parameter::new("section", Kind::Text)];
-}
+query! { pub ConfigQuery { Parameter::new("section", Kind::Text) } }
 
 pub async fn get(
     State(state): Shared,
     params: QueryParams<ConfigQuery>,
     headers: HeaderMap,
-) -> Result<Either<ConfigResponse, Plain>, ApiError> {
+) -> ApiResult<Either<ConfigResponse, Plain>> {
     let mut sections = sections(&state)?;
     if let Some(name) = params.text("section") {
         sections.retain(|section| section.name == name);
@@ -133,7 +123,7 @@ pub async fn get_value(
     State(state): Shared,
     Segments((section_name, option_key)): Segments<(String, String)>,
     headers: HeaderMap,
-) -> Result<Either<ConfigResponse, Plain>, ApiError> {
+) -> ApiResult<Either<ConfigResponse, Plain>> {
     let mut sections = sections(&state)?;
     sections.retain(|section| section.name.eq_ignore_ascii_case(&section_name));
     for section in &mut sections {

@@ -1,17 +1,8 @@
 //! `/api/v2/eventLogs`: the audit log, with Airflow's names and shapes.
 
-use crate::api::views::Stamp;
-use crate::app_state::Shared;
-use crate::http::api_error::ApiError;
-use crate::http::listing::{Fields, collection};
-use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams};
-use crate::http::request::Segments;
-use axum::Json;
-use axum::extract::State;
+use crate::api::prelude::*;
 use leoflow_engine::store::event_log::{self, EventField, EventFilter, LoggedEvent};
 use leoflow_engine::store::list::column::Order;
-use schemars::JsonSchema;
-use serde::Serialize;
 
 const FIELDS: Fields<EventField> = Fields {
     order: &[
@@ -47,15 +38,12 @@ const FIELDS: Fields<EventField> = Fields {
     ..Fields::NONE
 };
 
-pub struct EventLogsQuery;
-
-impl Query for EventLogsQuery {
-    const LIST: Option<&'static dyn ListParameters> = Some(&FIELDS);
-    const OTHERS: &'static [Parameter] = &[
+query! {
+    pub EventLogsQuery(FIELDS) {
         Parameter::new("excluded_events", Kind::Texts),
         Parameter::new("before", Kind::Time),
         Parameter::new("after", Kind::Time),
-    ];
+    }
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -96,10 +84,7 @@ fn view(logged: LoggedEvent) -> EventLogResponse {
     }
 }
 
-pub async fn list(
-    State(state): Shared,
-    params: QueryParams<EventLogsQuery>,
-) -> Result<Json<EventLogCollectionResponse>, ApiError> {
+pub async fn list(State(state): Shared, params: QueryParams<EventLogsQuery>) -> JsonResult<EventLogCollectionResponse> {
     let mut listing = params.listing(&FIELDS)?;
     listing.order_by_default(Order::ascending(EventField::Id));
     listing.filter = EventFilter {
@@ -111,7 +96,7 @@ pub async fn list(
     Ok(Json(page.map(view).into()))
 }
 
-pub async fn get(State(state): Shared, Segments(id): Segments<i64>) -> Result<Json<EventLogResponse>, ApiError> {
+pub async fn get(State(state): Shared, Segments(id): Segments<i64>) -> JsonResult<EventLogResponse> {
     let event = event_log::get(&*state.core.database.get().await?, id)
         .await
         .map_err(ApiError::or_not_found(|| format!("The Event Log with id: `{id}` not found")))?;

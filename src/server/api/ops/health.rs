@@ -1,21 +1,13 @@
 //! Health checks for programs.
 
-use crate::app_state::Shared;
-use crate::http::api_error::ApiError;
+use crate::api::prelude::*;
 use crate::state::Core;
-use axum::Json;
-use axum::extract::State;
-use axum::http::StatusCode;
 use axum::http::header::RETRY_AFTER;
 use axum::response::{IntoResponse, Response};
-use jiff::Timestamp;
 use leoflow_base::protocol::control;
 use leoflow_base::protocol::status::InstanceStatus;
 use leoflow_base::sys::blocking;
 use leoflow_components::web_ui;
-use schemars::JsonSchema;
-use serde::Serialize;
-use serde_json::json;
 use std::time::Duration;
 
 const DATASTORE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -46,7 +38,7 @@ pub async fn version(State(state): Shared) -> Json<VersionInfo> {
 }
 
 /// Asks the supervisor for the status of the instance.
-pub async fn ask_supervisor(core: &Core) -> Result<InstanceStatus, ApiError> {
+pub async fn ask_supervisor(core: &Core) -> ApiResult<InstanceStatus> {
     let home = core.home.clone();
     let asked = blocking::run(move || control::status_of(&home)).await;
     asked

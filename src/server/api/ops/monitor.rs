@@ -1,17 +1,9 @@
 //! `/jobs`: the components that Airflow runs as jobs, with Airflow's names and shapes.
 
 use crate::api::ops::health::{self, Component};
-use crate::api::views::Stamp;
-use crate::app_state::Shared;
-use crate::http::api_error::ApiError;
-use crate::http::listing::collection;
-use crate::http::query::{Kind, ListParameters, Paging, Parameter, Query, QueryParams};
-use axum::Json;
-use axum::extract::State;
-use jiff::Timestamp;
+use crate::api::prelude::*;
+use crate::http::query::Paging;
 use leoflow_base::sys::user;
-use schemars::JsonSchema;
-use serde::Serialize;
 use std::cmp::Ordering;
 
 /// Fields that jobs are ordered by.
@@ -37,11 +29,8 @@ const ORDERS: &[(&str, JobField)] = &[
     ("unixname", JobField::Constant),
 ];
 
-pub struct JobsQuery;
-
-impl Query for JobsQuery {
-    const LIST: Option<&'static dyn ListParameters> = Some(&Paging);
-    const OTHERS: &'static [Parameter] = &[
+query! {
+    pub JobsQuery(Paging) {
         Parameter::new("order_by", Kind::Texts).or(r#"["id"]"#),
         Parameter::new("start_date_gte", Kind::Time),
         Parameter::new("start_date_gt", Kind::Time),
@@ -56,7 +45,7 @@ impl Query for JobsQuery {
         Parameter::new("job_type", Kind::Text),
         Parameter::new("hostname", Kind::Text),
         Parameter::new("executor_class", Kind::Text),
-    ];
+    }
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -95,10 +84,7 @@ impl JobResponse {
 collection! { JobCollectionResponse { jobs: JobResponse } }
 
 /// Lists the components of this instance that are jobs in Airflow: one of each, since the server started.
-pub async fn jobs(
-    State(state): Shared,
-    params: QueryParams<JobsQuery>,
-) -> Result<Json<JobCollectionResponse>, ApiError> {
+pub async fn jobs(State(state): Shared, params: QueryParams<JobsQuery>) -> JsonResult<JobCollectionResponse> {
     let order = params.order(ORDERS)?;
     let (started, ended) = (params.times("start_date")?, params.times("end_date")?);
     let page = params.page()?;

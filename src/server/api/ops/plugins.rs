@@ -1,18 +1,9 @@
 //! `/api/v2/plugins`, with Airflow's names and shapes.
 
-use crate::http::api_error::ApiError;
-use crate::http::listing::collection;
-use crate::http::query::{ListParameters, Paging, Query, QueryParams};
-use axum::Json;
-use schemars::JsonSchema;
-use serde::Serialize;
-use serde_json::{Map, Value};
+use crate::api::prelude::*;
+use crate::http::query::Paging;
 
-pub struct PluginsQuery;
-
-impl Query for PluginsQuery {
-    const LIST: Option<&'static dyn ListParameters> = Some(&Paging);
-}
+query! { pub PluginsQuery(Paging) }
 
 /// Where the UI shows a plugin's page.
 #[derive(Serialize, JsonSchema)]
@@ -170,7 +161,7 @@ fn leoflow() -> PluginResponse {
     }
 }
 
-pub async fn list(params: QueryParams<PluginsQuery>) -> Result<Json<PluginCollectionResponse>, ApiError> {
+pub async fn list(params: QueryParams<PluginsQuery>) -> JsonResult<PluginCollectionResponse> {
     Ok(Json(params.page()?.of(vec![leoflow()]).into()))
 }
 

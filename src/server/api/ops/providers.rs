@@ -1,21 +1,10 @@
 //! `/api/v2/providers`, with Airflow's names and shapes.
 
-use crate::app_state::Shared;
+use crate::api::prelude::*;
 use crate::dag_code::provider_cache::Provider;
-use crate::http::api_error::ApiError;
-use crate::http::listing::collection;
-use crate::http::query::{ListParameters, Paging, Query, QueryParams};
-use axum::Json;
-use axum::extract::State;
-use axum::http::StatusCode;
-use schemars::JsonSchema;
-use serde::Serialize;
+use crate::http::query::Paging;
 
-pub struct ProvidersQuery;
-
-impl Query for ProvidersQuery {
-    const LIST: Option<&'static dyn ListParameters> = Some(&Paging);
-}
+query! { pub ProvidersQuery(Paging) }
 
 #[derive(Serialize, JsonSchema)]
 pub struct ProviderResponse {
@@ -28,10 +17,7 @@ pub struct ProviderResponse {
 collection! { ProviderCollectionResponse { providers: ProviderResponse } }
 
 /// Lists the providers of all projects.
-pub async fn list(
-    State(state): Shared,
-    params: QueryParams<ProvidersQuery>,
-) -> Result<Json<ProviderCollectionResponse>, ApiError> {
+pub async fn list(State(state): Shared, params: QueryParams<ProvidersQuery>) -> JsonResult<ProviderCollectionResponse> {
     let page = params.page()?;
     let providers = state.dag_code.list_providers().await;
     let providers = providers.map_err(|error| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;

@@ -1,30 +1,15 @@
 //! `/api/v2/backfills`, with Airflow's names and shapes.
 
 use super::rerun_version;
-use crate::api::views::Stamp;
-use crate::app_state::{AppState, Shared};
+use crate::api::prelude::*;
 use crate::dag_code::DagCode;
-use crate::http::api_error::ApiError;
-use crate::http::body::Body;
-use crate::http::datastore::Datastore;
-use crate::http::listing::{Fields, collection};
-use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams};
-use crate::http::request::Segments;
-use axum::Json;
-use axum::extract::State;
-use axum::http::StatusCode;
-use jiff::Timestamp;
 use leoflow_base::counted::counted;
 use leoflow_base::sys::blocking;
 use leoflow_engine::schedule::timetable::{Info, Restriction};
 use leoflow_engine::schedule::upcoming::{self, RangeProblem};
-use leoflow_engine::store::StoreError;
 use leoflow_engine::store::dag::dags::{self, Dag};
 use leoflow_engine::store::run::backfills::{self, Backfill, BackfillField, BackfillRequest, Change, Reprocess};
 use leoflow_engine::store::run::version_choice::VersionChoice;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
 use std::time::Duration;
 
 /// Maximum runs in one backfill; a larger range is refused with its count, so that the user can split it.
@@ -122,7 +107,7 @@ fn to_api_error(error: StoreError) -> ApiError {
 }
 
 /// Returns the runs that the timetable has in the backfill's range, in creation order. Some may exist already.
-async fn planned_runs(code: &DagCode, dag: &Dag, request: &BackfillRequest) -> Result<Vec<Info>, ApiError> {
+async fn planned_runs(code: &DagCode, dag: &Dag, request: &BackfillRequest) -> ApiResult<Vec<Info>> {
     let Some(timetable) = &dag.structure.timetable else { return Ok(Vec::new()) };
     let now = Timestamp::now();
     let restriction = Restriction { earliest: Some(request.from_date), latest: Some(request.to_date), catchup: true };
@@ -162,7 +147,7 @@ fn too_many(count: &str, max_runs: usize) -> String {
 }
 
 /// `GET /api/lite/backfills/{id}/outcome`: how many dates got a run and why others did not, as counts and as text.
-pub async fn outcome(Datastore(client): Datastore, Segments(id): Segments<i64>) -> Result<Json<Value>, ApiError> {
+pub async fn outcome(Datastore(client): Datastore, Segments(id): Segments<i64>) -> JsonResult<Value> {
     let (created, skipped) = backfills::outcome(&*client, id).await.map_err(to_api_error)?;
     let mut summary =
         if created == 0 { "no runs were created".to_owned() } else { format!("{} created", counted(created, "run")) };
@@ -179,10 +164,7 @@ pub async fn outcome(Datastore(client): Datastore, Segments(id): Segments<i64>) 
     Ok(Json(json!({"made": created, "left": skipped, "summary": summary})))
 }
 
-pub async fn create(
-    State(state): Shared,
-    Body(body): Body<BackfillPostBody>,
-) -> Result<Json<BackfillResponse>, ApiError> {
+pub async fn create(State(state): Shared, Body(body): Body<BackfillPostBody>) -> JsonResult<BackfillResponse> {
     let requested_version = body.run_on_latest_version;
     let mut request: BackfillRequest = body.into();
     let client = state.core.database.get().await?;
@@ -220,7 +202,7 @@ collection! { DryRunBackfillCollectionResponse { backfills: DryRunBackfillRespon
 pub async fn dry_run(
     State(state): Shared,
     Body(body): Body<BackfillPostBody>,
-) -> Result<Json<DryRunBackfillCollectionResponse>, ApiError> {
+) -> JsonResult<DryRunBackfillCollectionResponse> {
     let request: BackfillRequest = body.into();
     let client = state.core.database.get().await?;
     let dag = dags::get(&*client, &request.dag_id).await.map_err(to_api_error)?;
@@ -239,31 +221,23 @@ pub async fn dry_run(
     Ok(Json(planned_runs.iter().map(date).collect()))
 }
 
-pub struct BackfillsQuery;
-
-impl Query for BackfillsQuery {
-    const LIST: Option<&'static dyn ListParameters> = Some(&FIELDS);
-    const OTHERS: &'static [Parameter] = &[Parameter::new("dag_id", Kind::Text)];
-}
+query! { pub BackfillsQuery(FIELDS) { Parameter::new("dag_id", Kind::Text) } }
 
 pub async fn list(
     Datastore(client): Datastore,
     params: QueryParams<BackfillsQuery>,
-) -> Result<Json<BackfillCollectionResponse>, ApiError> {
+) -> JsonResult<BackfillCollectionResponse> {
     let mut listing = params.listing(&FIELDS)?;
     listing.filter.dag_id = params.text("dag_id").map(str::to_owned);
     let page = backfills::list(&*client, listing).await?;
     Ok(Json(page.map(view).into()))
 }
 
-pub async fn get(
-    Datastore(client): Datastore,
-    Segments(id): Segments<u32>,
-) -> Result<Json<BackfillResponse>, ApiError> {
+pub async fn get(Datastore(client): Datastore, Segments(id): Segments<u32>) -> JsonResult<BackfillResponse> {
     Ok(Json(view(backfills::get(&*client, id.into()).await.map_err(to_api_error)?)))
 }
 
-async fn change(state: &AppState, id: i64, requested: Change) -> Result<Json<BackfillResponse>, ApiError> {
+async fn change(state: &AppState, id: i64, requested: Change) -> JsonResult<BackfillResponse> {
     let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
     let changed = backfills::change(&transaction, id, requested).await.map_err(to_api_error)?;
@@ -271,14 +245,14 @@ async fn change(state: &AppState, id: i64, requested: Change) -> Result<Json<Bac
     Ok(Json(view(changed)))
 }
 
-pub async fn pause(State(state): Shared, Segments(id): Segments<u32>) -> Result<Json<BackfillResponse>, ApiError> {
+pub async fn pause(State(state): Shared, Segments(id): Segments<u32>) -> JsonResult<BackfillResponse> {
     change(&state, id.into(), Change::Pause).await
 }
 
-pub async fn unpause(State(state): Shared, Segments(id): Segments<u32>) -> Result<Json<BackfillResponse>, ApiError> {
+pub async fn unpause(State(state): Shared, Segments(id): Segments<u32>) -> JsonResult<BackfillResponse> {
     change(&state, id.into(), Change::Unpause).await
 }
 
-pub async fn cancel(State(state): Shared, Segments(id): Segments<u32>) -> Result<Json<BackfillResponse>, ApiError> {
+pub async fn cancel(State(state): Shared, Segments(id): Segments<u32>) -> JsonResult<BackfillResponse> {
     change(&state, id.into(), Change::Cancel).await
 }

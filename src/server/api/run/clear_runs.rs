@@ -8,25 +8,14 @@ use super::partition_selector::{OtherSelector, Partitions};
 use super::rerun_version;
 use crate::api::instance::clear::{check_note, invalid, yes};
 use crate::api::instance::instance_views::{TaskInstanceResponse, instance};
-use crate::api::views::{self, DAGRunCollectionResponse, DAGRunResponse, Stamp};
-use crate::app_state::{AppState, Shared};
-use crate::http::api_error::ApiError;
-use crate::http::body::Body;
-use crate::http::listing::collection;
-use crate::http::request::Segments;
-use axum::Json;
-use axum::extract::State;
-use deadpool_postgres::Transaction;
-use leoflow_engine::model::keys::RunKey;
-use leoflow_engine::store::ReadFor;
+use crate::api::prelude::*;
+use crate::api::views::{self, DAGRunCollectionResponse, DAGRunResponse};
 use leoflow_engine::store::asset::partitions::{self, RunSelector};
 use leoflow_engine::store::dag::dags;
 use leoflow_engine::store::instance::clear::{self, Clearing, Selection};
 use leoflow_engine::store::instance::instances;
 use leoflow_engine::store::run::runs;
 use leoflow_engine::store::run::version_choice::VersionChoice;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
@@ -67,7 +56,7 @@ pub struct NewTaskResponse {
 collection! { ClearTaskInstanceCollectionResponse { task_instances: Affected } }
 
 impl Options {
-    fn check(&self) -> Result<(), ApiError> {
+    fn check(&self) -> ApiResult<()> {
         check_note(self.note.as_deref())?;
         if self.only_new && self.only_failed {
             return Err(invalid("only_new and only_failed are mutually exclusive"));
@@ -85,7 +74,7 @@ impl Options {
         transaction: &Transaction<'_>,
         clearing: &mut Clearing<'_>,
         key: &RunKey,
-    ) -> Result<Vec<Affected>, ApiError> {
+    ) -> ApiResult<Vec<Affected>> {
         if self.only_new {
             let new = clear::new_tasks(transaction, key).await?.into_iter();
             let responses = new.map(|id| NewTaskResponse { task_display_name: id.clone(), task_id: id });
@@ -97,12 +86,7 @@ impl Options {
     }
 
     /// Clears one run, or only adds its missing tasks.
-    async fn apply(
-        &self,
-        transaction: &Transaction<'_>,
-        clearing: &mut Clearing<'_>,
-        key: &RunKey,
-    ) -> Result<(), ApiError> {
+    async fn apply(&self, transaction: &Transaction<'_>, clearing: &mut Clearing<'_>, key: &RunKey) -> ApiResult<()> {
         if self.only_new {
             clear::add_new_tasks(transaction, key).await?;
         } else {
@@ -116,7 +100,7 @@ impl Options {
     }
 
     /// Clears the runs in one transaction; a dry run only returns what clearing would affect.
-    async fn run(&self, state: &AppState, keys: &[RunKey]) -> Result<Outcome, ApiError> {
+    async fn run(&self, state: &AppState, keys: &[RunKey]) -> ApiResult<Outcome> {
         let mut client = state.core.database.get().await?;
         let transaction = client.transaction().await?;
         let mut outcome = Outcome::default();
@@ -175,7 +159,7 @@ pub async fn clear_run(
     State(state): Shared,
     Segments((dag_id, run_id)): Segments<(String, String)>,
     Body(options): Body<Options>,
-) -> Result<Json<Cleared<DAGRunResponse>>, ApiError> {
+) -> JsonResult<Cleared<DAGRunResponse>> {
     options.check()?;
     let mut outcome = options.run(&state, &[RunKey { dag_id, run_id }]).await?;
     Ok(Json(outcome.runs.pop().map_or_else(|| Cleared::DryRun(outcome.affected()), Cleared::Done)))
@@ -213,7 +197,7 @@ pub async fn clear_dag_runs(
     State(state): Shared,
     Segments(dag_id): Segments<String>,
     Body(body): Body<BulkDAGRunClearBody>,
-) -> Result<Json<Cleared<DAGRunCollectionResponse>>, ApiError> {
+) -> JsonResult<Cleared<DAGRunCollectionResponse>> {
     let options = Options {
         dry_run: body.dry_run,
         only_failed: body.only_failed,
@@ -249,7 +233,7 @@ pub async fn clear_dag_runs(
 }
 
 /// Returns the keys of the runs in the body, without duplicates and in the order of the request.
-fn run_keys(dag_id: &str, entries: Vec<BulkDAGRunBody>) -> Result<Vec<RunKey>, ApiError> {
+fn run_keys(dag_id: &str, entries: Vec<BulkDAGRunBody>) -> ApiResult<Vec<RunKey>> {
     let refuse = |detail: String| Err(ApiError::bad_request(detail));
     let (mut keys, mut seen): (Vec<RunKey>, HashSet<RunKey>) = (Vec::new(), HashSet::new());
     for BulkDAGRunBody { dag_run_id: run_id, dag_id: entry_dag_id, .. } in entries {
@@ -304,7 +288,7 @@ pub async fn partitions(
     State(state): Shared,
     Segments(dag_id): Segments<String>,
     Body(body): Body<ClearPartitionsBody>,
-) -> Result<Json<ClearPartitionsResponse>, ApiError> {
+) -> JsonResult<ClearPartitionsResponse> {
     let partitions = Partitions::parse(
         body.partition_key,
         body.partition_date_start.as_deref(),

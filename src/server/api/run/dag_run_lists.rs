@@ -1,23 +1,13 @@
 //! Lists of `/api/v2/dags/{dag_id}/dagRuns`, by query or by body, with Airflow's names and shapes.
 
+use crate::api::prelude::*;
 use crate::api::views::{self, DAGRunCollectionResponse};
-use crate::app_state::Shared;
-use crate::http::api_error::ApiError;
-use crate::http::body::Body;
-use crate::http::datastore::Datastore;
-use crate::http::listing::{Fields, PageLimit, PageOffset, batch_body};
+use crate::http::listing::{PageLimit, PageOffset, batch_body};
 use crate::http::openapi::operation::Input;
-use crate::http::query::{Kind, ListParameters, Parameter, Query, QueryParams};
-use crate::http::request::{Params, Segments};
-use axum::Json;
-use axum::extract::{FromRequestParts, State};
-use axum::http::StatusCode;
+use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use jiff::civil::Date;
-use leoflow_engine::model::state::RunState;
 use leoflow_engine::store::dag::dags::{self, Dag};
-use leoflow_engine::store::list::filter::FieldTest;
-use leoflow_engine::store::list::listing::Listing;
 use leoflow_engine::store::run::runs::{self, RunField, RunFilter};
 
 const FIELDS: Fields<RunField> = Fields {
@@ -57,21 +47,18 @@ const FIELDS: Fields<RunField> = Fields {
     in_body: &[("dag_ids", RunField::DagId)],
 };
 
-pub struct RunsQuery;
-
-impl Query for RunsQuery {
-    const LIST: Option<&'static dyn ListParameters> = Some(&FIELDS);
-    const OTHERS: &'static [Parameter] = &[
+query! {
+    pub RunsQuery(FIELDS) {
         Parameter::new("conf_contains", Kind::Text),
         Parameter::new("bundle_version", Kind::Text),
         Parameter::new("consuming_asset_pattern", Kind::Text),
         Parameter::new("partition_date_gte", Kind::Date),
         Parameter::new("partition_date_lte", Kind::Date),
-    ];
+    }
 }
 
 /// Builds the listing for a query or a body.
-fn run_listing(params: &Params) -> Result<Listing<RunField>, ApiError> {
+fn run_listing(params: &Params) -> ApiResult<Listing<RunField>> {
     check_states(&params.texts("state"), &RunState::ALL.iter().map(|state| state.as_str()).collect::<Vec<_>>())?;
     let mut listing = params.listing_with_cursor(&FIELDS, RunField::QueuedAt)?;
     listing.test(RunField::BundleVersion, FieldTest::OneOf(params.texts("bundle_version")));
@@ -85,7 +72,7 @@ pub fn specific_id(id: &str) -> Option<&str> {
     (id != "~").then_some(id)
 }
 
-pub fn check_states(states: &[String], known: &[&str]) -> Result<(), ApiError> {
+pub fn check_states(states: &[String], known: &[&str]) -> ApiResult<()> {
     if states.iter().all(|state| known.contains(&state.as_str()) || ["none", "no_status"].contains(&state.as_str())) {
         return Ok(());
     }
@@ -97,7 +84,7 @@ pub async fn list(
     Datastore(client): Datastore,
     Segments(dag_id): Segments<String>,
     params: QueryParams<RunsQuery>,
-) -> Result<Json<DAGRunCollectionResponse>, ApiError> {
+) -> JsonResult<DAGRunCollectionResponse> {
     let mut listing = run_listing(&params)?;
     let (from, to) = (params.date("partition_date_gte")?, params.date("partition_date_lte")?);
     if let Some(dag_id) = specific_id(&dag_id) {
@@ -113,12 +100,7 @@ pub async fn list(
 }
 
 /// Adds bounds of the partition date, as whole days in the timetable's timezone; `to` is included.
-fn add_partition_dates(
-    dag: &Dag,
-    from: Option<Date>,
-    to: Option<Date>,
-    filter: &mut RunFilter,
-) -> Result<(), ApiError> {
+fn add_partition_dates(dag: &Dag, from: Option<Date>, to: Option<Date>, filter: &mut RunFilter) -> ApiResult<()> {
     if from.or(to).is_none() {
         return Ok(());
     }
@@ -145,7 +127,7 @@ impl Input for OnlyList {}
 impl<S: Send + Sync> FromRequestParts<S> for OnlyList {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> ApiResult<Self> {
         if parts.uri.path().ends_with("/list") {
             return Ok(Self);
         }
@@ -172,7 +154,7 @@ pub async fn list_by_body(
     _: OnlyList,
     Segments((dag_id, _)): Segments<(String, String)>,
     Body(body): Body<DAGRunsBatchBody>,
-) -> Result<Json<DAGRunCollectionResponse>, ApiError> {
+) -> JsonResult<DAGRunCollectionResponse> {
     require_wildcard(&dag_id, "dag_id")?;
     let params = Params::from_body(&body, &[("states", "state")])?;
     let page = runs::list(&*state.core.database.get().await?, run_listing(&params)?).await?;
@@ -180,7 +162,7 @@ pub async fn list_by_body(
 }
 
 /// Requires `~` in the path, since the body selects the ids.
-pub fn require_wildcard(id: &str, name: &str) -> Result<(), ApiError> {
+pub fn require_wildcard(id: &str, name: &str) -> ApiResult<()> {
     if specific_id(id).is_none() {
         return Ok(());
     }

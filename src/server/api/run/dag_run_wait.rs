@@ -1,21 +1,13 @@
 //! Waits for a run to end: streams its state, one JSON line per poll, and last the requested XCom results.
 
 use super::dag_runs::run_not_found;
-use crate::app_state::{AppState, Shared};
-use crate::http::api_error::ApiError;
+use crate::api::prelude::*;
 use crate::http::openapi::answers::{Either, Lines};
-use crate::http::query::{Kind, Parameter, Query, QueryParams};
-use crate::http::request::Segments;
 use axum::body::Body;
-use axum::extract::State;
-use axum::http::StatusCode;
 use futures_util::stream;
-use leoflow_engine::model::keys::RunKey;
-use leoflow_engine::store::ReadFor;
 use leoflow_engine::store::instance::xcoms::{self, Pull};
 use leoflow_engine::store::run::runs;
 use leoflow_engine::store::secret::secrets;
-use serde_json::{Map, Value, json};
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -35,18 +27,13 @@ struct RunWait {
     is_first: bool,
 }
 
-pub struct WaitQuery;
-
-impl Query for WaitQuery {
-    const OTHERS: &'static [Parameter] =
-        &[Parameter::new("interval", Kind::Seconds).required(), Parameter::new("result", Kind::Texts)];
-}
+query! { pub WaitQuery { Parameter::new("interval", Kind::Seconds).required(), Parameter::new("result", Kind::Texts) } }
 
 pub async fn wait(
     State(state): Shared,
     Segments((dag_id, run_id)): Segments<(String, String)>,
     params: QueryParams<WaitQuery>,
-) -> Result<Either<Value, Lines>, ApiError> {
+) -> ApiResult<Either<Value, Lines>> {
     let interval = params.fraction("interval")?.filter(|seconds| *seconds > 0.0).ok_or_else(|| {
         ApiError::unprocessable(&["query", "interval"], "greater_than", "Input should be greater than 0")
     })?;
@@ -81,7 +68,7 @@ impl RunWait {
     }
 
     /// Reads the run. Returns the line for its state, and whether the run has ended.
-    async fn poll(&self) -> Result<(Value, bool), ApiError> {
+    async fn poll(&self) -> ApiResult<(Value, bool)> {
         let client = self.state.core.database.get().await?;
         let run = runs::get(&*client, &self.run, ReadFor::Reading).await?;
         let mut line = json!({"state": run.state});

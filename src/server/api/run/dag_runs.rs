@@ -2,30 +2,18 @@
 
 use crate::api::deleted_logs::DeletedLogs;
 use crate::api::instance::clear::check_note;
+use crate::api::prelude::*;
 use crate::api::views::{self, DAGRunResponse};
-use crate::app_state::{AppState, Shared};
-use crate::http::api_error::ApiError;
-use crate::http::body::{Body, nullable};
+use crate::http::body::nullable;
 use crate::http::caller::Caller;
-use crate::http::datastore::Datastore;
-use crate::http::openapi::answers::NoContent;
-use crate::http::query::{QueryParams, UpdateMaskQuery};
-use crate::http::request::Segments;
-use axum::extract::State;
+use crate::http::query::UpdateMaskQuery;
+use axum::Extension;
 use axum::http::{HeaderMap, header};
-use axum::{Extension, Json};
-use deadpool_postgres::Transaction;
-use jiff::Timestamp;
 use leoflow_base::protocol::task_log;
-use leoflow_engine::model::keys::RunKey;
-use leoflow_engine::model::state::RunState;
 use leoflow_engine::store::dag::dags;
 use leoflow_engine::store::instance::mark;
 use leoflow_engine::store::run::runs::{self, Trigger};
-use leoflow_engine::store::{ReadFor, StoreError};
-use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer};
-use serde_json::{Map, Value};
+use serde::Deserializer;
 
 /// 404 in Airflow's words.
 pub fn run_not_found(RunKey { dag_id, run_id }: &RunKey) -> impl FnOnce(StoreError) -> ApiError {
@@ -40,7 +28,7 @@ pub fn run_not_found(RunKey { dag_id, run_id }: &RunKey) -> impl FnOnce(StoreErr
 pub async fn get(
     Datastore(client): Datastore,
     Segments((dag_id, run_id)): Segments<(String, String)>,
-) -> Result<Json<DAGRunResponse>, ApiError> {
+) -> JsonResult<DAGRunResponse> {
     let key = RunKey { dag_id, run_id };
     let run = runs::get(&*client, &key, ReadFor::Reading).await.map_err(run_not_found(&key))?;
     Ok(Json(views::run(run)))
@@ -75,10 +63,7 @@ fn explicit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timesta
 }
 
 /// Returns the interval; fails when only one end is given.
-pub fn parse_interval(
-    start: Option<Timestamp>,
-    end: Option<Timestamp>,
-) -> Result<Option<(Timestamp, Timestamp)>, ApiError> {
+pub fn parse_interval(start: Option<Timestamp>, end: Option<Timestamp>) -> ApiResult<Option<(Timestamp, Timestamp)>> {
     if start.is_some() == end.is_some() {
         return Ok(start.zip(end));
     }
@@ -93,7 +78,7 @@ pub async fn trigger(
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     Body(body): Body<TriggerDAGRunPostBody>,
-) -> Result<Json<DAGRunResponse>, ApiError> {
+) -> JsonResult<DAGRunResponse> {
     let data_interval = parse_interval(body.data_interval_start, body.data_interval_end)?;
     let triggered_by = match caller {
         Caller::LocalAdmin => "cli",
@@ -132,7 +117,7 @@ pub async fn custom_interval(
     state: &AppState,
     dag_id: &str,
     date: Timestamp,
-) -> Result<Option<(Timestamp, Timestamp)>, ApiError> {
+) -> ApiResult<Option<(Timestamp, Timestamp)>> {
     // The timetable's code may be slow, so no pooled connection is held while it runs.
     let dag_result = dags::get(&*state.core.database.get().await?, dag_id).await;
     let Ok(dag) = dag_result else { return Ok(None) };
@@ -166,7 +151,7 @@ pub struct DAGRunPatchBody {
 }
 
 impl DAGRunPatchBody {
-    pub fn check(&self) -> Result<(), ApiError> {
+    pub fn check(&self) -> ApiResult<()> {
         check_note(self.note.as_ref().and_then(Option::as_deref))?;
         if self.state != Some(RunState::Running) {
             return Ok(());
@@ -176,7 +161,7 @@ impl DAGRunPatchBody {
     }
 
     /// Applies the change; an empty mask means all fields.
-    pub async fn apply(self, transaction: &Transaction<'_>, key: &RunKey, mask: &[String]) -> Result<(), ApiError> {
+    pub async fn apply(self, transaction: &Transaction<'_>, key: &RunKey, mask: &[String]) -> ApiResult<()> {
         let is_in_mask = |field: &str| mask.is_empty() || mask.iter().any(|name| name == field);
         if let Some(note) = self.note.filter(|_| is_in_mask("note")) {
             let note = note.filter(|note| !note.is_empty());
@@ -194,7 +179,7 @@ pub async fn patch(
     Segments((dag_id, run_id)): Segments<(String, String)>,
     params: QueryParams<UpdateMaskQuery>,
     Body(body): Body<DAGRunPatchBody>,
-) -> Result<Json<DAGRunResponse>, ApiError> {
+) -> JsonResult<DAGRunResponse> {
     let key = RunKey { dag_id, run_id };
     body.check()?;
     let transaction = client.transaction().await?;
@@ -207,7 +192,7 @@ pub async fn patch(
 pub async fn delete(
     State(state): Shared,
     Segments((dag_id, run_id)): Segments<(String, String)>,
-) -> Result<NoContent, ApiError> {
+) -> ApiResult<NoContent> {
     let key = RunKey { dag_id, run_id };
     let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;

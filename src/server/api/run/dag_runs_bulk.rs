@@ -3,21 +3,11 @@
 use super::dag_runs::{DAGRunPatchBody, DagRunMutableStates, run_not_found};
 use crate::api::bulk::keyed::{self, Entity, KeyedEntities, text_of};
 use crate::api::bulk::{Bulk, BulkResponse};
-use crate::app_state::Shared;
-use crate::http::api_error::ApiError;
-use crate::http::body::{Body, fields_as};
-use crate::http::request::Segments;
-use axum::Json;
-use axum::extract::State;
-use deadpool_postgres::Transaction;
+use crate::api::prelude::*;
+use crate::http::body::fields_as;
 use leoflow_base::home::Home;
 use leoflow_base::protocol::task_log;
-use leoflow_engine::model::keys::RunKey;
 use leoflow_engine::store::run::runs;
-use leoflow_engine::store::{ReadFor, StoreError};
-use schemars::JsonSchema;
-use serde::Deserialize;
-use serde_json::{Map, Value};
 use std::path::PathBuf;
 
 /// Runs of the DAG in the path, or of any DAG when the path says `~`.
@@ -40,7 +30,7 @@ pub struct BulkDAGRunBody {
     _note: Option<Value>,
 }
 
-fn parse_patch(mut entity: Map<String, Value>) -> Result<DAGRunPatchBody, ApiError> {
+fn parse_patch(mut entity: Map<String, Value>) -> ApiResult<DAGRunPatchBody> {
     entity.retain(|name, _| !["dag_id", "dag_run_id"].contains(&name.as_str()));
     fields_as(entity)
 }
@@ -52,7 +42,7 @@ impl KeyedEntities for DagRuns {
     const CREATE_REFUSAL: &'static str =
         "Dag Runs bulk create is not supported. Use the trigger Dag Run endpoint instead.";
 
-    fn selector(&self, entity: &Entity) -> Result<RunKey, ApiError> {
+    fn selector(&self, entity: &Entity) -> ApiResult<RunKey> {
         let (run_id, own_dag_id, location) = match entity {
             Entity::Name(name) => (name.clone(), None, "BulkDAGRunBody object, not as string"),
             Entity::Body(body) => {
@@ -68,7 +58,7 @@ impl KeyedEntities for DagRuns {
         Ok(RunKey { dag_id, run_id })
     }
 
-    fn check(&self, body: &Map<String, Value>) -> Result<(), ApiError> {
+    fn check(&self, body: &Map<String, Value>) -> ApiResult<()> {
         if text_of(body, "dag_run_id")?.is_none() {
             let location = ["body", "actions", "entities", "dag_run_id"];
             return Err(ApiError::unprocessable(&location, "missing", "Field required"));
@@ -76,7 +66,7 @@ impl KeyedEntities for DagRuns {
         parse_patch(body.clone())?.check()
     }
 
-    async fn existing(&self, transaction: &Transaction<'_>, key: &RunKey) -> Result<Vec<RunKey>, ApiError> {
+    async fn existing(&self, transaction: &Transaction<'_>, key: &RunKey) -> ApiResult<Vec<RunKey>> {
         match runs::get(transaction, key, ReadFor::Reading).await {
             Ok(run) => Ok(vec![run.key]),
             Err(StoreError::NotFound { .. }) => Ok(Vec::new()),
@@ -96,11 +86,11 @@ impl KeyedEntities for DagRuns {
         key: &RunKey,
         body: Map<String, Value>,
         mask: &[String],
-    ) -> Result<(), ApiError> {
+    ) -> ApiResult<()> {
         parse_patch(body)?.apply(transaction, key, mask).await
     }
 
-    async fn remove(&self, transaction: &Transaction<'_>, key: &RunKey) -> Result<(), ApiError> {
+    async fn remove(&self, transaction: &Transaction<'_>, key: &RunKey) -> ApiResult<()> {
         runs::delete(transaction, key).await.map_err(run_not_found(key))
     }
 
@@ -117,6 +107,6 @@ pub async fn dag_runs(
     State(state): Shared,
     Segments(path_dag_id): Segments<String>,
     Body(body): Body<Bulk<BulkDAGRunBody>>,
-) -> Result<Json<BulkResponse>, ApiError> {
+) -> JsonResult<BulkResponse> {
     keyed::run(&state.core, &DagRuns { path_dag_id }, body).await
 }

@@ -2,13 +2,10 @@
 //! reset. The request decides, else the DAG, else the setting `[core] rerun_with_latest_version`, else the operation's
 //! default.
 
-use crate::app_state::AppState;
-use crate::http::api_error::ApiError;
-use axum::http::StatusCode;
+use crate::api::prelude::*;
 use leoflow_base::sys::blocking;
 use leoflow_engine::store::dag::dags::{self, Dag};
 use leoflow_engine::store::run::version_choice::VersionChoice;
-use leoflow_postgres::GenericClient;
 use std::path::PathBuf;
 
 /// Airflow's `[core] rerun_with_latest_version`, in the environment of the server or in a `.env`.
@@ -16,7 +13,7 @@ const SETTING: &str = "AIRFLOW__CORE__RERUN_WITH_LATEST_VERSION";
 
 /// Reads the setting that applies to the DAG file at `relative_fileloc` in the workspace, or without a path to the
 /// instance. 500 if the value is not a boolean.
-pub async fn setting(state: &AppState, relative_fileloc: Option<&str>) -> Result<Option<bool>, ApiError> {
+pub async fn setting(state: &AppState, relative_fileloc: Option<&str>) -> ApiResult<Option<bool>> {
     let workspace = state.dag_code.workspace().map(ToOwned::to_owned);
     let folders: Vec<PathBuf> = match (workspace, relative_fileloc) {
         (Some(workspace), Some(path)) => leoflow_python::folders(&workspace, &workspace.join(path)),
@@ -36,7 +33,7 @@ pub async fn of_dag(
     dag: &Dag,
     requested: Option<bool>,
     default: VersionChoice,
-) -> Result<VersionChoice, ApiError> {
+) -> ApiResult<VersionChoice> {
     let setting = setting(state, Some(&dag.relative_fileloc)).await?;
     Ok(VersionChoice::resolve(requested, &dag.structure, setting, default))
 }
@@ -47,6 +44,6 @@ pub async fn of_clear(
     client: &impl GenericClient,
     dag_id: &str,
     requested: Option<bool>,
-) -> Result<VersionChoice, ApiError> {
+) -> ApiResult<VersionChoice> {
     of_dag(state, &dags::get(client, dag_id).await?, requested, VersionChoice::Own).await
 }

@@ -1,29 +1,18 @@
 //! `/api/v2/connections`, with Airflow's names and shapes. Passwords can be written but are never returned.
 
 use crate::api::bulk::{self, Bulk, BulkResponse, Entities};
+use crate::api::prelude::*;
 use crate::api::redact;
-use crate::api::views::Stamp;
-use crate::app_state::Shared;
-use crate::http::api_error::ApiError;
-use crate::http::body::Body;
 use crate::http::changes::Changes;
-use crate::http::datastore::Datastore;
-use crate::http::listing::{Fields, collection};
-use crate::http::openapi::answers::{Accepted, Created, NoContent};
-use crate::http::query::{ListParameters, Parameter, Query, QueryParams};
+use crate::http::openapi::answers::Accepted;
 use crate::http::request::Id;
-use axum::Json;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::handler::Handler;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
-use deadpool_postgres::Transaction;
 use leoflow_base::auth::cipher::Cipher;
 use leoflow_base::auth::masking;
-use leoflow_engine::store::ReadFor;
 use leoflow_engine::store::secret::connections::{self, Connection, ConnectionField};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
 /// Fields to order and filter by. Airflow's `id` is the order of creation.
 const FIELDS: Fields<ConnectionField> = Fields {
@@ -40,11 +29,7 @@ const FIELDS: Fields<ConnectionField> = Fields {
     ..Fields::NONE
 };
 
-pub struct ConnectionsQuery;
-
-impl Query for ConnectionsQuery {
-    const LIST: Option<&'static dyn ListParameters> = Some(&FIELDS);
-}
+query! { pub ConnectionsQuery(FIELDS) }
 
 #[derive(Serialize, JsonSchema)]
 pub struct ConnectionResponse {
@@ -80,14 +65,14 @@ fn response(connection: Connection) -> ConnectionResponse {
 pub async fn list(
     State(state): Shared,
     params: QueryParams<ConnectionsQuery>,
-) -> Result<Json<ConnectionCollectionResponse>, ApiError> {
+) -> JsonResult<ConnectionCollectionResponse> {
     let listing = params.listing(&FIELDS)?;
     let client = state.core.database.get().await?;
     let page = connections::list(&*client, &state.core.cipher, listing).await?;
     Ok(Json(page.map(response).into()))
 }
 
-pub async fn get(State(state): Shared, Id(id): Id, headers: HeaderMap) -> Result<Json<ConnectionResponse>, ApiError> {
+pub async fn get(State(state): Shared, Id(id): Id, headers: HeaderMap) -> JsonResult<ConnectionResponse> {
     if id == ENQUEUE_WORD {
         return Err(unknown_test(&headers));
     }
@@ -149,10 +134,7 @@ impl ConnectionBody {
     }
 }
 
-pub async fn create(
-    State(state): Shared,
-    Body(body): Body<ConnectionBody>,
-) -> Result<Created<ConnectionResponse>, ApiError> {
+pub async fn create(State(state): Shared, Body(body): Body<ConnectionBody>) -> ApiResult<Created<ConnectionResponse>> {
     let connection = body.into_connection();
     let client = state.core.database.get().await?;
     connections::create(&*client, &state.core.cipher, &connection).await?;
@@ -164,7 +146,7 @@ pub async fn patch(
     State(state): Shared,
     Id(id): Id,
     changes: Changes<ConnectionBody>,
-) -> Result<Json<ConnectionResponse>, ApiError> {
+) -> JsonResult<ConnectionResponse> {
     if changes.values.connection_id != id {
         let detail = "The connection_id in the request body does not match the URL parameter";
         return Err(ApiError::bad_request(detail));
@@ -182,7 +164,7 @@ async fn change(
     cipher: &Cipher,
     id: &str,
     changes: &Changes<ConnectionBody>,
-) -> Result<Connection, ApiError> {
+) -> ApiResult<Connection> {
     let old = connections::get(transaction, cipher, id, ReadFor::Update).await?;
     let merged = merge(old, changes);
     connections::set(transaction, cipher, &merged).await?;
@@ -210,7 +192,7 @@ fn merge(old: Connection, changes: &Changes<ConnectionBody>) -> Connection {
     }
 }
 
-pub async fn delete(Datastore(client): Datastore, Id(id): Id) -> Result<NoContent, ApiError> {
+pub async fn delete(Datastore(client): Datastore, Id(id): Id) -> ApiResult<NoContent> {
     connections::delete(&*client, &id).await?;
     Ok(NoContent)
 }
@@ -236,7 +218,7 @@ pub struct ConnectionTestResponse {
 }
 
 /// Always 403, Airflow's default: a connection test makes this machine connect to any host the caller names.
-pub async fn test(_: Body<ConnectionBody>) -> Result<Json<ConnectionTestResponse>, ApiError> {
+pub async fn test(_: Body<ConnectionBody>) -> JsonResult<ConnectionTestResponse> {
     Err(test_is_disabled())
 }
 
@@ -263,19 +245,13 @@ pub struct ConnectionTestQueuedResponse {
 }
 
 /// Always 403, like [`test`]. In Airflow it queues a test, whose result the client polls.
-pub async fn enqueue_test(
-    _: Body<ConnectionTestRequestBody>,
-) -> Result<Accepted<ConnectionTestQueuedResponse>, ApiError> {
+pub async fn enqueue_test(_: Body<ConnectionTestRequestBody>) -> ApiResult<Accepted<ConnectionTestQueuedResponse>> {
     Err(test_is_disabled())
 }
 
-pub struct ConnectionTestQuery;
-
 const TEST_TOKEN_HEADER: &str = "Airflow-Connection-Test-Token";
 
-impl Query for ConnectionTestQuery {
-    const OTHERS: &'static [Parameter] = &[Parameter::header(TEST_TOKEN_HEADER).required()];
-}
+query! { pub ConnectionTestQuery { Parameter::header(TEST_TOKEN_HEADER).required() } }
 
 #[derive(Serialize, JsonSchema)]
 pub struct AsyncConnectionTestResponse {
@@ -290,7 +266,7 @@ pub struct AsyncConnectionTestResponse {
 pub async fn get_test(
     _: QueryParams<ConnectionTestQuery>,
     headers: HeaderMap,
-) -> Result<Json<AsyncConnectionTestResponse>, ApiError> {
+) -> JsonResult<AsyncConnectionTestResponse> {
     Err(unknown_test(&headers))
 }
 
@@ -324,32 +300,29 @@ impl Entities for Connections<'_> {
     const NAME_FIELDS: &'static [&'static str] = &["connection_id"];
     const OVERWRITE_RESETS: bool = false;
 
-    async fn existing(&self, transaction: &Transaction<'_>, names: &[String]) -> Result<Vec<String>, ApiError> {
+    async fn existing(&self, transaction: &Transaction<'_>, names: &[String]) -> ApiResult<Vec<String>> {
         Ok(connections::existing(transaction, names).await?)
     }
 
-    fn check(body: bulk::Body) -> Result<(), ApiError> {
+    fn check(body: bulk::Body) -> ApiResult<()> {
         Changes::<ConnectionBody>::new(body, &[]).map(drop)
     }
 
-    async fn set(&self, transaction: &Transaction<'_>, body: bulk::Body) -> Result<(), ApiError> {
+    async fn set(&self, transaction: &Transaction<'_>, body: bulk::Body) -> ApiResult<()> {
         let new: ConnectionBody = Changes::new(body, &[])?.values;
         Ok(connections::set(transaction, self.0, &new.into_connection()).await?)
     }
 
-    async fn change(&self, transaction: &Transaction<'_>, body: bulk::Body, mask: &[String]) -> Result<(), ApiError> {
+    async fn change(&self, transaction: &Transaction<'_>, body: bulk::Body, mask: &[String]) -> ApiResult<()> {
         let changes = Changes::<ConnectionBody>::new(body, mask)?;
         change(transaction, self.0, &changes.values.connection_id, &changes).await.map(drop)
     }
 
-    async fn remove(&self, transaction: &Transaction<'_>, name: &str) -> Result<(), ApiError> {
+    async fn remove(&self, transaction: &Transaction<'_>, name: &str) -> ApiResult<()> {
         Ok(connections::delete(transaction, name).await?)
     }
 }
 
-pub async fn bulk(
-    State(state): Shared,
-    Body(body): Body<Bulk<ConnectionBody>>,
-) -> Result<Json<BulkResponse>, ApiError> {
+pub async fn bulk(State(state): Shared, Body(body): Body<Bulk<ConnectionBody>>) -> JsonResult<BulkResponse> {
     bulk::run(&state.core, &Connections(&state.core.cipher), body).await
 }

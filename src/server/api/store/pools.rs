@@ -1,25 +1,11 @@
 //! `/api/v2/pools`, with Airflow's names and shapes.
 
 use crate::api::bulk::{self, Bulk, BulkResponse, Entities};
-use crate::app_state::Shared;
-use crate::http::api_error::ApiError;
-use crate::http::body::Body;
+use crate::api::prelude::*;
 use crate::http::changes::Changes;
-use crate::http::datastore::Datastore;
-use crate::http::listing::{Fields, collection};
-use crate::http::openapi::answers::{Created, NoContent};
-use crate::http::query::{ListParameters, Query, QueryParams, UpdateMaskQuery};
+use crate::http::query::UpdateMaskQuery;
 use crate::http::request::Id;
-use axum::Json;
-use axum::extract::State;
-use deadpool_postgres::Transaction;
-use leoflow_engine::store::StoreError;
-use leoflow_engine::store::list::filter::FieldTest;
-use leoflow_engine::store::list::listing::Listing;
 use leoflow_engine::store::pools::{self, Pool, PoolField, PoolSettings};
-use leoflow_postgres::GenericClient;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
 const FIELDS: Fields<PoolField> = Fields {
     order: &[("id", PoolField::Name), ("pool", PoolField::Name), ("name", PoolField::Name)],
@@ -27,11 +13,7 @@ const FIELDS: Fields<PoolField> = Fields {
     ..Fields::NONE
 };
 
-pub struct PoolsQuery;
-
-impl Query for PoolsQuery {
-    const LIST: Option<&'static dyn ListParameters> = Some(&FIELDS);
-}
+query! { pub PoolsQuery(FIELDS) }
 
 #[derive(Serialize, JsonSchema)]
 pub struct PoolResponse {
@@ -75,16 +57,13 @@ fn convert_error(name: &str) -> impl FnOnce(StoreError) -> ApiError {
     }
 }
 
-pub async fn list(
-    Datastore(client): Datastore,
-    params: QueryParams<PoolsQuery>,
-) -> Result<Json<PoolCollectionResponse>, ApiError> {
+pub async fn list(Datastore(client): Datastore, params: QueryParams<PoolsQuery>) -> JsonResult<PoolCollectionResponse> {
     let listing = params.listing(&FIELDS)?;
     let page = pools::list(&*client, listing).await?;
     Ok(Json(page.map(view).into()))
 }
 
-pub async fn get(Datastore(client): Datastore, Id(name): Id) -> Result<Json<PoolResponse>, ApiError> {
+pub async fn get(Datastore(client): Datastore, Id(name): Id) -> JsonResult<PoolResponse> {
     Ok(Json(view(pools::get(&*client, &name).await.map_err(convert_error(&name))?)))
 }
 
@@ -115,7 +94,7 @@ impl PoolBody {
     }
 }
 
-fn check_slots(slots: i32) -> Result<(), ApiError> {
+fn check_slots(slots: i32) -> ApiResult<()> {
     if slots >= -1 {
         return Ok(());
     }
@@ -126,10 +105,7 @@ fn check_slots(slots: i32) -> Result<(), ApiError> {
     ))
 }
 
-pub async fn create(
-    Datastore(client): Datastore,
-    Body(body): Body<PoolBody>,
-) -> Result<Created<PoolResponse>, ApiError> {
+pub async fn create(Datastore(client): Datastore, Body(body): Body<PoolBody>) -> ApiResult<Created<PoolResponse>> {
     check_slots(body.slots)?;
     pools::create(&*client, &body.settings()).await?;
     Ok(Created(view(pools::get(&*client, &body.name).await?)))
@@ -157,7 +133,7 @@ pub async fn patch(
     Id(name): Id,
     params: QueryParams<UpdateMaskQuery>,
     Body(body): Body<PoolPatchBody>,
-) -> Result<Json<PoolResponse>, ApiError> {
+) -> JsonResult<PoolResponse> {
     if body.pool.as_ref().is_some_and(|other| *other != name) {
         let detail = "Invalid body, pool name from request body doesn't match uri parameter";
         return Err(ApiError::bad_request(detail));
@@ -166,12 +142,7 @@ pub async fn patch(
 }
 
 /// Applies the change; fields outside the body or the mask keep their values.
-async fn change(
-    client: &impl GenericClient,
-    name: &str,
-    body: PoolPatchBody,
-    mask: &[String],
-) -> Result<Pool, ApiError> {
+async fn change(client: &impl GenericClient, name: &str, body: PoolPatchBody, mask: &[String]) -> ApiResult<Pool> {
     let is_in_mask = |field: &str| mask.is_empty() || mask.iter().any(|name| name == field);
     let old = pools::get(client, name).await.map_err(convert_error(name))?;
     let slots = body.slots.filter(|_| is_in_mask("slots")).unwrap_or(old.slots);
@@ -184,7 +155,7 @@ async fn change(
     Ok(pools::get(client, name).await?)
 }
 
-pub async fn delete(Datastore(client): Datastore, Id(name): Id) -> Result<NoContent, ApiError> {
+pub async fn delete(Datastore(client): Datastore, Id(name): Id) -> ApiResult<NoContent> {
     pools::delete(&*client, &name).await.map_err(convert_error(&name))?;
     Ok(NoContent)
 }
@@ -196,14 +167,14 @@ impl Entities for Pools {
     const NAME_FIELDS: &'static [&'static str] = &["name", "pool"];
     const OVERWRITE_RESETS: bool = false;
 
-    async fn existing(&self, transaction: &Transaction<'_>, names: &[String]) -> Result<Vec<String>, ApiError> {
+    async fn existing(&self, transaction: &Transaction<'_>, names: &[String]) -> ApiResult<Vec<String>> {
         let mut listing = Listing::default();
         listing.test(PoolField::Name, FieldTest::OneOf(names.to_vec()));
         let page = pools::list(transaction, listing).await?;
         Ok(page.rows.into_iter().map(|pool| pool.name).collect())
     }
 
-    fn check(body: bulk::Body) -> Result<(), ApiError> {
+    fn check(body: bulk::Body) -> ApiResult<()> {
         let slots = body.get("slots").cloned();
         match slots {
             Some(_) if body.contains_key("name") => check_slots(Changes::<PoolBody>::new(body, &[])?.values.slots),
@@ -211,23 +182,23 @@ impl Entities for Pools {
         }
     }
 
-    async fn set(&self, transaction: &Transaction<'_>, body: bulk::Body) -> Result<(), ApiError> {
+    async fn set(&self, transaction: &Transaction<'_>, body: bulk::Body) -> ApiResult<()> {
         let new: PoolBody = Changes::new(body, &[])?.values;
         check_slots(new.slots)?;
         Ok(pools::set(transaction, &new.settings()).await?)
     }
 
-    async fn change(&self, transaction: &Transaction<'_>, body: bulk::Body, mask: &[String]) -> Result<(), ApiError> {
+    async fn change(&self, transaction: &Transaction<'_>, body: bulk::Body, mask: &[String]) -> ApiResult<()> {
         let new: PoolPatchBody = Changes::new(body, &[])?.values;
         let name = new.pool.clone().unwrap_or_default();
         change(transaction, &name, new, mask).await.map(drop)
     }
 
-    async fn remove(&self, transaction: &Transaction<'_>, name: &str) -> Result<(), ApiError> {
+    async fn remove(&self, transaction: &Transaction<'_>, name: &str) -> ApiResult<()> {
         pools::delete(transaction, name).await.map_err(convert_error(name))
     }
 }
 
-pub async fn bulk(State(state): Shared, Body(body): Body<Bulk<PoolBody>>) -> Result<Json<BulkResponse>, ApiError> {
+pub async fn bulk(State(state): Shared, Body(body): Body<Bulk<PoolBody>>) -> JsonResult<BulkResponse> {
     bulk::run(&state.core, &Pools, body).await
 }

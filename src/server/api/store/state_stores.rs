@@ -1,24 +1,11 @@
 //! State stores of tasks and assets, with Airflow's names and shapes.
 
 use crate::api::instance_path::{TaskPath, instance_key_from_query};
-use crate::api::views::Stamp;
-use crate::app_state::{AppState, Shared};
-use crate::http::api_error::ApiError;
-use crate::http::body::Body;
-use crate::http::listing::collection;
-use crate::http::openapi::answers::NoContent;
-use crate::http::query::{Kind, ListParameters, Paging, Parameter, Query, QueryParams};
-use crate::http::request::Segments;
-use axum::Json;
-use axum::extract::State;
-use jiff::{SignedDuration, Timestamp};
-use leoflow_engine::model::keys::{InstanceKey, RunKey};
+use crate::api::prelude::*;
+use crate::http::query::Paging;
+use jiff::SignedDuration;
 use leoflow_engine::store::asset::asset_lists;
 use leoflow_engine::store::instance::states::{self, MapIndexes, StateEntry, StateFilter};
-use leoflow_engine::store::list::listing::Listing;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 type Instance = Segments<TaskPath>;
 type InstanceAndKey = Segments<(String, String, String, String)>;
@@ -77,7 +64,7 @@ pub struct AssetStateStoreBody {
 }
 
 /// Serializes the value. Airflow rejects null.
-fn to_stored_value(value: &Value) -> Result<String, ApiError> {
+fn to_stored_value(value: &Value) -> ApiResult<String> {
     if value.is_null() {
         return Err(ApiError::unprocessable(&["body", "value"], "value_error", "Value error, value cannot be null"));
     }
@@ -90,7 +77,7 @@ fn to_stored_value(value: &Value) -> Result<String, ApiError> {
 }
 
 /// Parses the time at which a value expires; `None` for never.
-fn expiry(value: &Value) -> Result<Option<Timestamp>, ApiError> {
+fn expiry(value: &Value) -> ApiResult<Option<Timestamp>> {
     match value {
         Value::Null => Ok(None),
         Value::String(word) if word == "default" => Ok(Some(Timestamp::now() + DEFAULT_RETENTION)),
@@ -171,33 +158,16 @@ fn asset_response(entry: StateEntry) -> AssetStateStoreResponse {
 
 const MAP_INDEX: Parameter = Parameter::new("map_index", Kind::MapIndex).or("-1");
 
-pub struct InstanceQuery;
+query! { pub InstanceQuery { MAP_INDEX } }
 
-impl Query for InstanceQuery {
-    const OTHERS: &'static [Parameter] = &[MAP_INDEX];
-}
+query! { pub TaskStoreQuery(Paging) { MAP_INDEX } }
 
-pub struct TaskStoreQuery;
+query! { pub ClearQuery { MAP_INDEX, Parameter::new("all_map_indices", Kind::Flag).or("false") } }
 
-impl Query for TaskStoreQuery {
-    const LIST: Option<&'static dyn ListParameters> = Some(&Paging);
-    const OTHERS: &'static [Parameter] = &[MAP_INDEX];
-}
-
-pub struct ClearQuery;
-
-impl Query for ClearQuery {
-    const OTHERS: &'static [Parameter] = &[MAP_INDEX, Parameter::new("all_map_indices", Kind::Flag).or("false")];
-}
-
-pub struct AssetStoreQuery;
-
-impl Query for AssetStoreQuery {
-    const LIST: Option<&'static dyn ListParameters> = Some(&Paging);
-}
+query! { pub AssetStoreQuery(Paging) }
 
 /// 404 unless the instance exists, or with `MapIndexes::All` any instance of the task.
-async fn require_instance(state: &AppState, instance: &InstanceKey, map_indexes: MapIndexes) -> Result<(), ApiError> {
+async fn require_instance(state: &AppState, instance: &InstanceKey, map_indexes: MapIndexes) -> ApiResult<()> {
     let client = state.core.database.get().await?;
     if !states::has_instance(&*client, instance, map_indexes).await? {
         let InstanceKey { run: RunKey { dag_id, run_id }, task_id, map_index } = instance;
@@ -217,13 +187,13 @@ pub async fn task_list(
     State(state): Shared,
     Segments(ids): Instance,
     params: QueryParams<TaskStoreQuery>,
-) -> Result<Json<TaskStateStoreCollectionResponse>, ApiError> {
+) -> JsonResult<TaskStateStoreCollectionResponse> {
     let (instance, listing) = (instance_key_from_query(ids, &params)?, Listing::default().with_page(params.page()?));
     let page = states::list_of_task(&*state.core.database.get().await?, &instance, listing).await?;
     Ok(Json(page.map(task_response).into()))
 }
 
-async fn task_entry(state: &AppState, instance: &InstanceKey, key: &str) -> Result<StateEntry, ApiError> {
+async fn task_entry(state: &AppState, instance: &InstanceKey, key: &str) -> ApiResult<StateEntry> {
     let listing = Listing::of(StateFilter::of_key(key));
     let page = states::list_of_task(&*state.core.database.get().await?, instance, listing).await?;
     page.rows.into_iter().next().ok_or_else(|| key_not_found("Task", key))
@@ -233,7 +203,7 @@ pub async fn task_get(
     State(state): Shared,
     Segments((dag_id, run_id, task_id, key)): InstanceAndKey,
     params: QueryParams<InstanceQuery>,
-) -> Result<Json<TaskStateStoreResponse>, ApiError> {
+) -> JsonResult<TaskStateStoreResponse> {
     let instance = instance_key_from_query((dag_id, run_id, task_id), &params)?;
     Ok(Json(task_response(task_entry(&state, &instance, &key).await?)))
 }
@@ -243,7 +213,7 @@ pub async fn task_set(
     Segments((dag_id, run_id, task_id, key)): InstanceAndKey,
     params: QueryParams<InstanceQuery>,
     Body(body): Body<TaskStateStoreBody>,
-) -> Result<NoContent, ApiError> {
+) -> ApiResult<NoContent> {
     let instance = instance_key_from_query((dag_id, run_id, task_id), &params)?;
     let TaskStateStoreBody { value, expires_at } = body;
     let (value, expires_at) = (to_stored_value(&value)?, expiry(&expires_at)?);
@@ -257,7 +227,7 @@ pub async fn task_patch(
     Segments((dag_id, run_id, task_id, key)): InstanceAndKey,
     params: QueryParams<InstanceQuery>,
     Body(TaskStateStorePatchBody { value }): Body<TaskStateStorePatchBody>,
-) -> Result<Json<Value>, ApiError> {
+) -> JsonResult<Value> {
     let instance = instance_key_from_query((dag_id, run_id, task_id), &params)?;
     let value = to_stored_value(&value)?;
     require_instance(&state, &instance, MapIndexes::Given).await?;
@@ -270,7 +240,7 @@ pub async fn task_delete(
     State(state): Shared,
     Segments((dag_id, run_id, task_id, key)): InstanceAndKey,
     params: QueryParams<InstanceQuery>,
-) -> Result<NoContent, ApiError> {
+) -> ApiResult<NoContent> {
     let instance = instance_key_from_query((dag_id, run_id, task_id), &params)?;
     require_instance(&state, &instance, MapIndexes::Given).await?;
     states::delete_of_task(&*state.core.database.get().await?, &instance, Some(&key)).await?;
@@ -281,7 +251,7 @@ pub async fn task_clear(
     State(state): Shared,
     Segments(ids): Instance,
     params: QueryParams<ClearQuery>,
-) -> Result<NoContent, ApiError> {
+) -> ApiResult<NoContent> {
     let instance = instance_key_from_query(ids, &params)?;
     let is_every_index = params.flag("all_map_indices")?.unwrap_or(false);
     require_instance(&state, &instance, if is_every_index { MapIndexes::All } else { MapIndexes::Given }).await?;
@@ -295,7 +265,7 @@ pub async fn task_clear(
 }
 
 /// 404 unless the asset exists.
-async fn require_asset(state: &AppState, id: i64) -> Result<(), ApiError> {
+async fn require_asset(state: &AppState, id: i64) -> ApiResult<()> {
     let asset = asset_lists::get(&*state.core.database.get().await?, id).await?;
     asset.map(drop).ok_or_else(|| ApiError::not_found(format!("Asset with id {id} not found")))
 }
@@ -304,7 +274,7 @@ pub async fn asset_list(
     State(state): Shared,
     Segments(id): Segments<i64>,
     params: QueryParams<AssetStoreQuery>,
-) -> Result<Json<AssetStateStoreCollectionResponse>, ApiError> {
+) -> JsonResult<AssetStateStoreCollectionResponse> {
     let listing = Listing::default().with_page(params.page()?);
     require_asset(&state, id).await?;
     let page = states::list_of_asset(&*state.core.database.get().await?, id, listing).await?;
@@ -314,7 +284,7 @@ pub async fn asset_list(
 pub async fn asset_get(
     State(state): Shared,
     Segments((id, key)): Segments<(i64, String)>,
-) -> Result<Json<AssetStateStoreResponse>, ApiError> {
+) -> JsonResult<AssetStateStoreResponse> {
     require_asset(&state, id).await?;
     let listing = Listing::of(StateFilter::of_key(&key));
     let page = states::list_of_asset(&*state.core.database.get().await?, id, listing).await?;
@@ -325,7 +295,7 @@ pub async fn asset_set(
     State(state): Shared,
     Segments((id, key)): Segments<(i64, String)>,
     Body(AssetStateStoreBody { value }): Body<AssetStateStoreBody>,
-) -> Result<NoContent, ApiError> {
+) -> ApiResult<NoContent> {
     let value = to_stored_value(&value)?;
     require_asset(&state, id).await?;
     let run = RunKey { dag_id: API_WRITER.to_owned(), run_id: API_WRITER.to_owned() };
@@ -334,16 +304,13 @@ pub async fn asset_set(
     Ok(NoContent)
 }
 
-pub async fn asset_delete(
-    State(state): Shared,
-    Segments((id, key)): Segments<(i64, String)>,
-) -> Result<NoContent, ApiError> {
+pub async fn asset_delete(State(state): Shared, Segments((id, key)): Segments<(i64, String)>) -> ApiResult<NoContent> {
     require_asset(&state, id).await?;
     states::delete_of_asset(&*state.core.database.get().await?, id, Some(&key)).await?;
     Ok(NoContent)
 }
 
-pub async fn asset_clear(State(state): Shared, Segments(id): Segments<i64>) -> Result<NoContent, ApiError> {
+pub async fn asset_clear(State(state): Shared, Segments(id): Segments<i64>) -> ApiResult<NoContent> {
     require_asset(&state, id).await?;
     states::delete_of_asset(&*state.core.database.get().await?, id, None).await?;
     Ok(NoContent)

@@ -1,25 +1,12 @@
 //! `/api/v2/variables`, with Airflow's names and shapes.
 
 use crate::api::bulk::{self, Bulk, BulkResponse, Entities};
+use crate::api::prelude::*;
 use crate::api::redact;
-use crate::app_state::Shared;
-use crate::http::api_error::ApiError;
-use crate::http::body::Body;
 use crate::http::changes::Changes;
-use crate::http::datastore::Datastore;
-use crate::http::listing::{Fields, collection};
-use crate::http::openapi::answers::{Created, NoContent};
-use crate::http::query::{ListParameters, Query, QueryParams};
 use crate::http::request::Id;
-use axum::Json;
-use axum::extract::State;
-use deadpool_postgres::Transaction;
 use leoflow_base::auth::cipher::Cipher;
-use leoflow_engine::store::ReadFor;
 use leoflow_engine::store::secret::variables::{self, Variable, VariableField};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 /// Fields to order and filter by. Airflow's `id` is the order of creation.
 const FIELDS: Fields<VariableField> = Fields {
@@ -33,11 +20,7 @@ const FIELDS: Fields<VariableField> = Fields {
     ..Fields::NONE
 };
 
-pub struct VariablesQuery;
-
-impl Query for VariablesQuery {
-    const LIST: Option<&'static dyn ListParameters> = Some(&FIELDS);
-}
+query! { pub VariablesQuery(FIELDS) }
 
 #[derive(Serialize, JsonSchema)]
 pub struct VariableResponse {
@@ -60,17 +43,14 @@ fn response(variable: Variable) -> VariableResponse {
     }
 }
 
-pub async fn list(
-    State(state): Shared,
-    params: QueryParams<VariablesQuery>,
-) -> Result<Json<VariableCollectionResponse>, ApiError> {
+pub async fn list(State(state): Shared, params: QueryParams<VariablesQuery>) -> JsonResult<VariableCollectionResponse> {
     let listing = params.listing(&FIELDS)?;
     let client = state.core.database.get().await?;
     let page = variables::list(&*client, &state.core.cipher, listing).await?;
     Ok(Json(page.map(response).into()))
 }
 
-pub async fn get(State(state): Shared, Id(key): Id) -> Result<Json<VariableResponse>, ApiError> {
+pub async fn get(State(state): Shared, Id(key): Id) -> JsonResult<VariableResponse> {
     let client = state.core.database.get().await?;
     Ok(Json(response(variables::get(&*client, &state.core.cipher, &key, ReadFor::Reading).await?)))
 }
@@ -95,10 +75,7 @@ impl VariableBody {
     }
 }
 
-pub async fn create(
-    State(state): Shared,
-    Body(body): Body<VariableBody>,
-) -> Result<Created<VariableResponse>, ApiError> {
+pub async fn create(State(state): Shared, Body(body): Body<VariableBody>) -> ApiResult<Created<VariableResponse>> {
     let variable = body.into_variable();
     let client = state.core.database.get().await?;
     variables::create(&*client, &state.core.cipher, &variable).await?;
@@ -106,11 +83,7 @@ pub async fn create(
 }
 
 /// Changes the fields present in the body (limited to `update_mask` when given).
-pub async fn patch(
-    State(state): Shared,
-    Id(key): Id,
-    changes: Changes<VariableBody>,
-) -> Result<Json<VariableResponse>, ApiError> {
+pub async fn patch(State(state): Shared, Id(key): Id, changes: Changes<VariableBody>) -> JsonResult<VariableResponse> {
     if changes.values.key != key {
         let detail = "Invalid body, key from request body doesn't match uri parameter";
         return Err(ApiError::bad_request(detail));
@@ -128,7 +101,7 @@ async fn change(
     cipher: &Cipher,
     key: String,
     changes: &Changes<VariableBody>,
-) -> Result<Variable, ApiError> {
+) -> ApiResult<Variable> {
     let new = &changes.values;
     let old = variables::get(transaction, cipher, &key, ReadFor::Update).await?;
     let new_value = redact::restore(&variables::as_text(&new.value), &old.value);
@@ -141,7 +114,7 @@ async fn change(
     Ok(variable)
 }
 
-pub async fn delete(Datastore(client): Datastore, Id(key): Id) -> Result<NoContent, ApiError> {
+pub async fn delete(Datastore(client): Datastore, Id(key): Id) -> ApiResult<NoContent> {
     variables::delete(&*client, &key).await?;
     Ok(NoContent)
 }
@@ -153,29 +126,29 @@ impl Entities for Variables<'_> {
     const NAME_FIELDS: &'static [&'static str] = &["key"];
     const OVERWRITE_RESETS: bool = true;
 
-    async fn existing(&self, transaction: &Transaction<'_>, names: &[String]) -> Result<Vec<String>, ApiError> {
+    async fn existing(&self, transaction: &Transaction<'_>, names: &[String]) -> ApiResult<Vec<String>> {
         Ok(variables::existing(transaction, names).await?)
     }
 
-    fn check(body: bulk::Body) -> Result<(), ApiError> {
+    fn check(body: bulk::Body) -> ApiResult<()> {
         Changes::<VariableBody>::new(body, &[]).map(drop)
     }
 
-    async fn set(&self, transaction: &Transaction<'_>, body: bulk::Body) -> Result<(), ApiError> {
+    async fn set(&self, transaction: &Transaction<'_>, body: bulk::Body) -> ApiResult<()> {
         let new: VariableBody = Changes::new(body, &[])?.values;
         Ok(variables::set(transaction, self.0, &new.into_variable()).await?)
     }
 
-    async fn change(&self, transaction: &Transaction<'_>, body: bulk::Body, mask: &[String]) -> Result<(), ApiError> {
+    async fn change(&self, transaction: &Transaction<'_>, body: bulk::Body, mask: &[String]) -> ApiResult<()> {
         let changes = Changes::<VariableBody>::new(body, mask)?;
         change(transaction, self.0, changes.values.key.clone(), &changes).await.map(drop)
     }
 
-    async fn remove(&self, transaction: &Transaction<'_>, name: &str) -> Result<(), ApiError> {
+    async fn remove(&self, transaction: &Transaction<'_>, name: &str) -> ApiResult<()> {
         Ok(variables::delete(transaction, name).await?)
     }
 }
 
-pub async fn bulk(State(state): Shared, Body(body): Body<Bulk<VariableBody>>) -> Result<Json<BulkResponse>, ApiError> {
+pub async fn bulk(State(state): Shared, Body(body): Body<Bulk<VariableBody>>) -> JsonResult<BulkResponse> {
     bulk::run(&state.core, &Variables(&state.core.cipher), body).await
 }
