@@ -6,7 +6,7 @@ pub use crate::http::api_error::{ApiError, ApiResult, JsonResult};
 pub use crate::http::body::Body;
 pub use crate::http::datastore::Datastore;
 pub use crate::http::listing::Fields;
-pub(crate) use crate::http::listing::collection;
+pub(crate) use crate::http::listing::{collection, view};
 pub use crate::http::openapi::answers::{Created, NoContent};
 pub(crate) use crate::http::query::query;
 pub use crate::http::query::{Kind, Parameter, QueryParams};

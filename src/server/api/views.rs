@@ -1,7 +1,7 @@
 //! Rows as Airflow's API shows them: every Airflow field, in Airflow's order. Fields without a counterpart in Lite hold
 //! Airflow's value for an unused feature.
 
-use crate::http::listing::collection;
+use crate::http::listing::{collection, view};
 use jiff::tz::Offset;
 use jiff::{Timestamp, Unit};
 use leoflow_engine::model::state::{RunState, RunType};
@@ -111,31 +111,19 @@ pub fn uuid(parts: &[&str]) -> String {
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
-#[derive(Serialize, JsonSchema)]
-pub struct DagVersionResponse {
-    #[schemars(with = "Uuid")]
-    id: String,
-    version_number: i32,
-    dag_id: String,
-    bundle_name: Option<&'static str>,
-    bundle_version: Option<String>,
-    created_at: Stamp,
-    dag_display_name: String,
-    bundle_url: Option<String>,
-}
-
-pub fn version(version: &VersionName) -> DagVersionResponse {
-    let VersionName { dag_id, number, created_at } = version;
-    DagVersionResponse {
-        id: uuid(&["version", dag_id, &number.to_string()]),
-        version_number: *number,
-        dag_id: dag_id.clone(),
-        bundle_name: Some(BUNDLE),
+view! {
+    pub struct DagVersionResponse;
+    pub fn version(version: &VersionName) {
+        #[schemars(with = "Uuid")]
+        id: String = uuid(&["version", &version.dag_id, &version.number.to_string()]),
+        version_number: i32 = version.number,
+        dag_id: String = version.dag_id.clone(),
+        bundle_name: Option<&'static str> = Some(BUNDLE),
         // Each DAG version stores its source, as a version of an Airflow bundle does.
-        bundle_version: Some(number.to_string()),
-        created_at: Stamp(*created_at),
-        dag_display_name: dag_id.clone(),
-        bundle_url: None,
+        bundle_version: Option<String> = Some(version.number.to_string()),
+        created_at: Stamp = Stamp(version.created_at),
+        dag_display_name: String = version.dag_id.clone(),
+        bundle_url: Option<String> = None,
     }
 }
 
@@ -159,84 +147,49 @@ pub enum DagRunTriggeredByType {
     Backfill,
 }
 
-#[derive(Serialize, JsonSchema)]
-pub struct DAGRunResponse {
-    dag_run_id: String,
-    dag_id: String,
-    logical_date: Option<Stamp>,
-    queued_at: Option<Stamp>,
-    start_date: Option<Stamp>,
-    end_date: Option<Stamp>,
-    duration: Option<f64>,
-    data_interval_start: Option<Stamp>,
-    data_interval_end: Option<Stamp>,
-    run_after: Stamp,
-    last_scheduling_decision: Option<Stamp>,
-    run_type: RunType,
-    state: RunState,
-    #[schemars(with = "Option<DagRunTriggeredByType>")]
-    triggered_by: Option<String>,
-    triggering_user_name: Option<String>,
-    conf: Option<Map<String, Value>>,
-    note: Option<String>,
-    dag_versions: Vec<DagVersionResponse>,
-    bundle_version: Option<String>,
-    dag_display_name: String,
-    partition_key: Option<String>,
-    partition_date: Option<Stamp>,
+view! {
+    pub struct DAGRunResponse;
+    pub fn run(run: Run) {
+        dag_run_id: String = run.key.run_id,
+        dag_id: String = run.key.dag_id.clone(),
+        logical_date: Option<Stamp> = run.logical_date.map(Stamp),
+        queued_at: Option<Stamp> = Some(Stamp(run.queued_at)),
+        start_date: Option<Stamp> = run.start_date.map(Stamp),
+        end_date: Option<Stamp> = run.end_date.map(Stamp),
+        duration: Option<f64> = duration(run.start_date, run.end_date),
+        data_interval_start: Option<Stamp> = run.data_interval_start.map(Stamp),
+        data_interval_end: Option<Stamp> = run.data_interval_end.map(Stamp),
+        run_after: Stamp = Stamp(run.run_after),
+        last_scheduling_decision: Option<Stamp> = run.last_scheduling_decision.map(Stamp),
+        run_type: RunType,
+        state: RunState,
+        #[schemars(with = "Option<DagRunTriggeredByType>")]
+        triggered_by: Option<String>,
+        triggering_user_name: Option<String>,
+        conf: Option<Map<String, Value>> = Some(run.conf),
+        note: Option<String>,
+        dag_versions: Vec<DagVersionResponse> = run.version.iter().map(version).collect(),
+        bundle_version: Option<String> = run.version.map(|version| version.number.to_string()),
+        dag_display_name: String = run.key.dag_id,
+        partition_key: Option<String> = run.partition.as_ref().map(|partition| partition.key.clone()),
+        partition_date: Option<Stamp> = run.partition.and_then(|partition| partition.date).map(Stamp),
+    }
 }
 
 collection! { DAGRunCollectionResponse { dag_runs: DAGRunResponse }, with cursors }
 
-pub fn run(run: Run) -> DAGRunResponse {
-    let (partition_key, partition_date) =
-        run.partition.map_or((None, None), |partition| (Some(partition.key), partition.date.map(Stamp)));
-    DAGRunResponse {
-        dag_run_id: run.key.run_id,
-        dag_display_name: run.key.dag_id.clone(),
-        dag_id: run.key.dag_id,
-        logical_date: run.logical_date.map(Stamp),
-        queued_at: Some(Stamp(run.queued_at)),
-        start_date: run.start_date.map(Stamp),
-        end_date: run.end_date.map(Stamp),
-        duration: duration(run.start_date, run.end_date),
-        data_interval_start: run.data_interval_start.map(Stamp),
-        data_interval_end: run.data_interval_end.map(Stamp),
-        run_after: Stamp(run.run_after),
-        last_scheduling_decision: run.last_scheduling_decision.map(Stamp),
-        run_type: run.run_type,
-        state: run.state,
-        triggered_by: run.triggered_by,
-        triggering_user_name: run.triggering_user_name,
-        conf: Some(run.conf),
-        note: run.note,
-        dag_versions: run.version.iter().map(version).collect(),
-        bundle_version: run.version.as_ref().map(|version| version.number.to_string()),
-        partition_key,
-        partition_date,
+view! {
+    pub struct ImportErrorResponse;
+    pub fn import_error(error: ImportError) {
+        import_error_id: i64 = error.id,
+        timestamp: Stamp = Stamp(error.created_at),
+        filename: String,
+        bundle_name: Option<&'static str> = Some(BUNDLE),
+        stack_trace: String,
     }
-}
-
-#[derive(Serialize, JsonSchema)]
-pub struct ImportErrorResponse {
-    import_error_id: i64,
-    timestamp: Stamp,
-    filename: String,
-    bundle_name: Option<&'static str>,
-    stack_trace: String,
 }
 
 collection! { ImportErrorCollectionResponse { import_errors: ImportErrorResponse } }
-
-pub fn import_error(error: ImportError) -> ImportErrorResponse {
-    ImportErrorResponse {
-        import_error_id: error.id,
-        timestamp: Stamp(error.created_at),
-        filename: error.filename,
-        bundle_name: Some(BUNDLE),
-        stack_trace: error.stack_trace,
-    }
-}
 
 #[cfg(test)]
 mod tests {

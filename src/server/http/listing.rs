@@ -282,6 +282,29 @@ macro_rules! collection {
     };
 }
 
+/// Defines a response and the function that builds it, so that a field is written once: with its type and its value,
+/// which by default is the field of the same name in the function's first argument.
+macro_rules! view {
+    (
+        $(#[$attribute:meta])* $visibility:vis struct $name:ident$(<$life:lifetime>)?;
+        $fn_visibility:vis fn $function:ident($row:ident: $row_type:ty $(, $argument:ident: $argument_type:ty)*) {
+            $($(#[$field_attribute:meta])* $field:ident: $type:ty $(= $value:expr)?,)*
+        }
+    ) => {
+        #[derive(serde::Serialize, schemars::JsonSchema)]
+        $(#[$attribute])*
+        $visibility struct $name$(<$life>)? {
+            $($(#[$field_attribute])* $field: $type,)*
+        }
+
+        $fn_visibility fn $function$(<$life>)?($row: $row_type $(, $argument: $argument_type)*) -> $name$(<$life>)? {
+            $name { $($field: $crate::http::listing::view!(@value $row.$field $(, $value)?),)* }
+        }
+    };
+    (@value $default:expr) => { $default };
+    (@value $default:expr, $value:expr) => { $value };
+}
+
 /// Defines the body of a list request: its own fields, and at `..ranges` the bounds that runs and task instances share.
 macro_rules! batch_body {
     ($name:ident {
@@ -322,7 +345,7 @@ macro_rules! batch_body {
     };
 }
 
-pub(crate) use {batch_body, collection};
+pub(crate) use {batch_body, collection, view};
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,7 @@
 //! `/ui/dags`, the latest runs of listed DAGs, and the dashboard.
 
 use crate::api::asset::asset_expressions;
-use crate::api::dag::dag_views::DAGResponse;
+use crate::api::dag::dag_views::{DAGResponse, dag_response};
 use crate::api::dag::dags::dag_listing;
 use crate::api::instance::hitl::{HITLDetail, detail_response};
 use crate::api::prelude::*;
@@ -74,7 +74,7 @@ pub async fn list(State(state): Shared, params: Params) -> ApiResult<Response> {
             }
         }
         dags.push(DagWithRuns {
-            dag: DAGResponse::new(dag),
+            dag: dag_response(dag),
             asset_expression,
             latest_dag_runs: newest.remove(&dag.dag_id).unwrap_or_default(),
             pending_actions: questions,

@@ -26,44 +26,28 @@ struct DagRunAssetReference {
     triggering: bool,
 }
 
-#[derive(Serialize, JsonSchema)]
-pub struct AssetEventResponse {
-    id: i64,
-    asset_id: i64,
-    uri: Option<String>,
-    name: Option<String>,
-    group: Option<String>,
-    #[schemars(with = "Option<Map<String, Value>>")]
-    extra: Value,
-    source_task_id: Option<String>,
-    source_dag_id: Option<String>,
-    source_run_id: Option<String>,
-    source_map_index: i32,
-    #[schemars(with = "Vec<DagRunAssetReference>")]
-    created_dagruns: Value,
-    timestamp: Stamp,
-    partition_key: Option<String>,
+view! {
+    pub struct AssetEventResponse;
+    fn response(event: AssetEvent) {
+        id: i64,
+        asset_id: i64,
+        uri: Option<String> = Some(event.uri),
+        name: Option<String> = Some(event.name),
+        group: Option<String> = Some(event.group),
+        #[schemars(with = "Option<Map<String, Value>>")]
+        extra: Value,
+        source_task_id: Option<String>,
+        source_dag_id: Option<String>,
+        source_run_id: Option<String>,
+        source_map_index: i32,
+        #[schemars(with = "Vec<DagRunAssetReference>")]
+        created_dagruns: Value = event.created_runs,
+        timestamp: Stamp = Stamp(event.happened_at),
+        partition_key: Option<String>,
+    }
 }
 
 collection! { AssetEventCollectionResponse { asset_events: AssetEventResponse } }
-
-fn view(event: AssetEvent) -> AssetEventResponse {
-    AssetEventResponse {
-        id: event.id,
-        asset_id: event.asset_id,
-        uri: Some(event.uri),
-        name: Some(event.name),
-        group: Some(event.group),
-        extra: event.extra,
-        source_task_id: event.source_task_id,
-        source_dag_id: event.source_dag_id,
-        source_run_id: event.source_run_id,
-        source_map_index: event.source_map_index,
-        created_dagruns: event.created_runs,
-        timestamp: Stamp(event.happened_at),
-        partition_key: event.partition_key,
-    }
-}
 
 const FIELDS: Fields<AssetEventField> = Fields {
     order: &[
@@ -97,7 +81,7 @@ pub async fn list(
     let mut listing = params.listing(&FIELDS)?;
     listing.order_by_default(Order::ascending(AssetEventField::HappenedAt));
     let page = asset_lists::events(&*client, listing).await?;
-    Ok(Json(page.map(view).into()))
+    Ok(Json(page.map(response).into()))
 }
 
 /// Lists the events that triggered a run.
@@ -108,7 +92,7 @@ pub async fn upstream(
     let key = RunKey { dag_id, run_id };
     runs::get(&*client, &key, ReadFor::Reading).await.map_err(run_not_found(&key))?;
     let events = asset_lists::events_of_run(&*client, &key, CreatedRuns::Read).await?;
-    Ok(Json(events.into_iter().map(view).collect()))
+    Ok(Json(events.into_iter().map(response).collect()))
 }
 
 /// Airflow's access control by team; accepted and ignored, since Lite has no teams.
@@ -152,5 +136,5 @@ pub async fn create(
     let id = assets::add_event(&transaction, asset_id, &extra.into(), None, &[], partition.as_ref()).await?;
     let event = asset_lists::event(&transaction, id).await?;
     transaction.commit().await?;
-    Ok(Json(view(event)))
+    Ok(Json(response(event)))
 }

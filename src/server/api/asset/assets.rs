@@ -9,39 +9,45 @@ use leoflow_engine::store::asset::asset_lists::{self, AliasField, Asset, AssetFi
 use leoflow_engine::store::run::new_run::isoformat;
 use leoflow_engine::store::run::runs::{self, Trigger};
 
-/// A DAG that is scheduled on an asset.
-#[derive(Serialize, JsonSchema)]
-#[schemars(deny_unknown_fields)]
-struct DagScheduleAssetReference {
-    dag_id: String,
-    #[schemars(with = "Stamp")]
-    created_at: String,
-    #[schemars(with = "Stamp")]
-    updated_at: String,
+view! {
+    /// A DAG that is scheduled on an asset.
+    #[schemars(deny_unknown_fields)]
+    struct DagScheduleAssetReference;
+    fn scheduled_dag(asset_use: &AssetUse) {
+        dag_id: String = asset_use.dag_id.clone(),
+        #[schemars(with = "Stamp")]
+        created_at: String = asset_use.created_at.clone(),
+        #[schemars(with = "Stamp")]
+        updated_at: String = asset_use.created_at.clone(),
+    }
 }
 
-/// A task with the asset as an outlet.
-#[derive(Serialize, JsonSchema)]
-#[schemars(deny_unknown_fields)]
-struct TaskOutletAssetReference {
-    dag_id: String,
-    task_id: String,
-    #[schemars(with = "Stamp")]
-    created_at: String,
-    #[schemars(with = "Stamp")]
-    updated_at: String,
+view! {
+    /// A task with the asset as an outlet.
+    #[schemars(deny_unknown_fields)]
+    struct TaskOutletAssetReference;
+    fn producing_task(asset_use: &AssetUse) {
+        dag_id: String = asset_use.dag_id.clone(),
+        task_id: String = asset_use.task_id.clone(),
+        #[schemars(with = "Stamp")]
+        created_at: String = asset_use.created_at.clone(),
+        #[schemars(with = "Stamp")]
+        updated_at: String = asset_use.created_at.clone(),
+    }
 }
 
-/// A task with the asset as an inlet.
-#[derive(Serialize, JsonSchema)]
-#[schemars(deny_unknown_fields)]
-struct TaskInletAssetReference {
-    dag_id: String,
-    task_id: String,
-    #[schemars(with = "Stamp")]
-    created_at: String,
-    #[schemars(with = "Stamp")]
-    updated_at: String,
+view! {
+    /// A task with the asset as an inlet.
+    #[schemars(deny_unknown_fields)]
+    struct TaskInletAssetReference;
+    fn consuming_task(asset_use: &AssetUse) {
+        dag_id: String = asset_use.dag_id.clone(),
+        task_id: String = asset_use.task_id.clone(),
+        #[schemars(with = "Stamp")]
+        created_at: String = asset_use.created_at.clone(),
+        #[schemars(with = "Stamp")]
+        updated_at: String = asset_use.created_at.clone(),
+    }
 }
 
 /// A trigger that creates events of an asset.
@@ -59,53 +65,37 @@ struct LastAssetEventResponse {
     timestamp: Option<Stamp>,
 }
 
-#[derive(Serialize, JsonSchema)]
-pub struct AssetResponse {
-    id: i64,
-    name: String,
-    uri: String,
-    group: String,
-    #[schemars(with = "Option<Map<String, Value>>")]
-    extra: Value,
-    created_at: Stamp,
-    updated_at: Stamp,
-    scheduled_dags: Vec<DagScheduleAssetReference>,
-    producing_tasks: Vec<TaskOutletAssetReference>,
-    consuming_tasks: Vec<TaskInletAssetReference>,
-    #[schemars(with = "Vec<AssetAliasResponse>")]
-    aliases: Value,
-    watchers: Vec<AssetWatcherResponse>,
-    last_asset_event: Option<LastAssetEventResponse>,
+view! {
+    pub struct AssetResponse;
+    fn response(asset: Asset) {
+        id: i64,
+        name: String,
+        uri: String,
+        group: String,
+        #[schemars(with = "Option<Map<String, Value>>")]
+        extra: Value,
+        created_at: Stamp = Stamp(asset.created_at),
+        updated_at: Stamp = Stamp(asset.updated_at),
+        scheduled_dags: Vec<DagScheduleAssetReference> = uses(&asset.uses, "schedule", scheduled_dag),
+        producing_tasks: Vec<TaskOutletAssetReference> = uses(&asset.uses, "outlet", producing_task),
+        consuming_tasks: Vec<TaskInletAssetReference> = uses(&asset.uses, "inlet", consuming_task),
+        #[schemars(with = "Vec<AssetAliasResponse>")]
+        aliases: Value,
+        watchers: Vec<AssetWatcherResponse> = Vec::new(),
+        last_asset_event: Option<LastAssetEventResponse> = Some(last_event(asset.last_event)),
+    }
 }
 
 collection! { AssetCollectionResponse { assets: AssetResponse } }
 
-fn view(asset: Asset) -> AssetResponse {
-    let (id, happened_at) = asset.last_event.unzip();
-    let (mut scheduled_dags, mut producing_tasks, mut consuming_tasks) = (Vec::new(), Vec::new(), Vec::new());
-    for AssetUse { dag_id, task_id, role, created_at } in asset.uses {
-        let updated_at = created_at.clone();
-        match role.as_str() {
-            "schedule" => scheduled_dags.push(DagScheduleAssetReference { dag_id, created_at, updated_at }),
-            "outlet" => producing_tasks.push(TaskOutletAssetReference { dag_id, task_id, created_at, updated_at }),
-            _ => consuming_tasks.push(TaskInletAssetReference { dag_id, task_id, created_at, updated_at }),
-        }
-    }
-    AssetResponse {
-        id: asset.id,
-        name: asset.name,
-        uri: asset.uri,
-        group: asset.group,
-        extra: asset.extra,
-        created_at: Stamp(asset.created_at),
-        updated_at: Stamp(asset.updated_at),
-        scheduled_dags,
-        producing_tasks,
-        consuming_tasks,
-        aliases: asset.aliases,
-        watchers: Vec::new(),
-        last_asset_event: Some(LastAssetEventResponse { id, timestamp: happened_at.map(Stamp) }),
-    }
+/// Returns the uses of an asset in one role.
+fn uses<T>(uses: &[AssetUse], role: &str, view: fn(&AssetUse) -> T) -> Vec<T> {
+    uses.iter().filter(|asset_use| asset_use.role == role).map(view).collect()
+}
+
+fn last_event(event: Option<(i64, Timestamp)>) -> LastAssetEventResponse {
+    let (id, happened_at) = event.unzip();
+    LastAssetEventResponse { id, timestamp: happened_at.map(Stamp) }
 }
 
 const ASSET_FIELDS: Fields<AssetField> = Fields {
@@ -136,7 +126,7 @@ pub async fn list(
     let used_by = if params.flag("only_active")?.unwrap_or(true) { UsedBy::ActiveDag } else { UsedBy::Any };
     listing.filter = AssetFilter { dag_ids, used_by };
     let page = asset_lists::list(&*client, listing).await?;
-    Ok(Json(page.map(view).into()))
+    Ok(Json(page.map(response).into()))
 }
 
 const ALIAS_FIELDS: Fields<AliasField> = Fields {
@@ -181,7 +171,7 @@ fn asset_not_found(id: i64) -> ApiError {
 
 pub async fn get(Datastore(client): Datastore, Segments(id): Segments<i64>) -> JsonResult<AssetResponse> {
     let asset = asset_lists::get(&*client, id).await?;
-    Ok(Json(view(asset.ok_or_else(|| asset_not_found(id))?)))
+    Ok(Json(response(asset.ok_or_else(|| asset_not_found(id))?)))
 }
 
 /// Parameters of the run that materializes an asset.

@@ -29,7 +29,7 @@ impl QueueSelector {
     }
 
     async fn list(&self, state: &AppState, params: &Params) -> JsonResult<QueuedEventCollectionResponse> {
-        Ok(Json(self.load(state, params).await?.into_iter().map(view).collect()))
+        Ok(Json(self.load(state, params).await?.into_iter().map(response).collect()))
     }
 
     async fn delete(&self, state: &AppState, params: &Params) -> ApiResult<NoContent> {
@@ -44,24 +44,17 @@ impl QueueSelector {
 
 query! { pub QueuedEventsQuery { Parameter::new("before", Kind::Text) } }
 
-#[derive(Serialize, JsonSchema)]
-pub struct QueuedEventResponse {
-    dag_id: String,
-    asset_id: i64,
-    created_at: Stamp,
-    dag_display_name: String,
+view! {
+    pub struct QueuedEventResponse;
+    fn response(event: QueuedUpdate) {
+        dag_id: String = event.dag_id.clone(),
+        asset_id: i64,
+        created_at: Stamp = Stamp(event.created_at),
+        dag_display_name: String = event.dag_id,
+    }
 }
 
 collection! { QueuedEventCollectionResponse { queued_events: QueuedEventResponse } }
-
-fn view(event: QueuedUpdate) -> QueuedEventResponse {
-    QueuedEventResponse {
-        dag_display_name: event.dag_id.clone(),
-        dag_id: event.dag_id,
-        asset_id: event.asset_id,
-        created_at: Stamp(event.created_at),
-    }
-}
 
 pub async fn list_for_dag(
     State(state): Shared,
@@ -102,7 +95,7 @@ pub async fn get(
 ) -> JsonResult<QueuedEventResponse> {
     let selector = QueueSelector { dag_id: Some(dag_id), asset_id: Some(asset_id) };
     let events = selector.load(&state, &params).await?;
-    Ok(Json(events.into_iter().next().map(view).ok_or_else(|| selector.not_found())?))
+    Ok(Json(events.into_iter().next().map(response).ok_or_else(|| selector.not_found())?))
 }
 
 pub async fn delete_one(

@@ -76,14 +76,16 @@ enum DagWarningType {
     RuntimeVaryingValue,
 }
 
-#[derive(Serialize, JsonSchema)]
-pub struct DAGWarningResponse {
-    dag_id: String,
-    #[schemars(with = "DagWarningType")]
-    warning_type: String,
-    message: String,
-    timestamp: Stamp,
-    dag_display_name: String,
+view! {
+    pub struct DAGWarningResponse;
+    fn warning_response(warning: Warning) {
+        dag_id: String = warning.dag_id.clone(),
+        #[schemars(with = "DagWarningType")]
+        warning_type: String = warning.kind,
+        message: String,
+        timestamp: Stamp = Stamp(warning.at),
+        dag_display_name: String = warning.dag_id,
+    }
 }
 
 collection! { DAGWarningCollectionResponse { dag_warnings: DAGWarningResponse } }
@@ -95,12 +97,5 @@ pub async fn warnings(
     let mut listing = params.listing(&WARNING_FIELDS)?;
     listing.test(WarningField::Kind, FieldTest::OneOf(params.texts("warning_type")));
     let page = dag_facts::warnings(&*state.core.database.get().await?, listing).await?;
-    let view = |Warning { dag_id, kind, message, at }| DAGWarningResponse {
-        message,
-        warning_type: kind,
-        dag_display_name: dag_id.clone(),
-        dag_id,
-        timestamp: Stamp(at),
-    };
-    Ok(Json(page.map(view).into()))
+    Ok(Json(page.map(warning_response).into()))
 }

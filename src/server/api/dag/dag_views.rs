@@ -11,39 +11,43 @@ use leoflow_engine::store::dag::versions::VersionName;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// A DAG without the fields that only `/details` returns.
-#[derive(Serialize, JsonSchema)]
-pub struct DAGResponse<'a> {
-    dag_id: &'a str,
-    dag_display_name: &'a str,
-    is_paused: bool,
-    is_stale: bool,
-    last_parsed_time: Option<Stamp>,
-    last_parse_duration: Option<f64>,
-    last_expired: Option<Stamp>,
-    bundle_name: Option<&'static str>,
-    bundle_version: Option<String>,
-    relative_fileloc: Option<&'a str>,
-    fileloc: &'a str,
-    description: Option<&'a str>,
-    timetable_summary: Option<&'a str>,
-    timetable_description: Option<String>,
-    timetable_partitioned: bool,
-    timetable_periodic: bool,
-    tags: Vec<DagTagResponse<'a>>,
-    max_active_tasks: u32,
-    max_active_runs: Option<u32>,
-    max_consecutive_failed_dag_runs: u32,
-    has_task_concurrency_limits: bool,
-    has_import_errors: bool,
-    next_dagrun_logical_date: Option<Stamp>,
-    next_dagrun_data_interval_start: Option<Stamp>,
-    next_dagrun_data_interval_end: Option<Stamp>,
-    next_dagrun_run_after: Option<Stamp>,
-    allowed_run_types: Option<Vec<RunType>>,
-    owners: &'a [String],
-    is_backfillable: bool,
-    file_token: String,
+view! {
+    /// A DAG without the fields that only `/details` returns.
+    pub struct DAGResponse<'a>;
+    pub fn dag_response(dag: &'a Dag) {
+        dag_id: &'a str = &dag.dag_id,
+        dag_display_name: &'a str = dag.structure.dag_display_name.as_ref().unwrap_or(&dag.dag_id),
+        is_paused: bool,
+        is_stale: bool = !dag.is_active,
+        last_parsed_time: Option<Stamp> = dag.last_parsed_at.map(Stamp),
+        last_parse_duration: Option<f64>,
+        last_expired: Option<Stamp> = None,
+        bundle_name: Option<&'static str> = Some(BUNDLE),
+        bundle_version: Option<String> = Some(dag.version_number.to_string()),
+        relative_fileloc: Option<&'a str> = Some(&dag.relative_fileloc),
+        fileloc: &'a str = &dag.fileloc,
+        description: Option<&'a str> = dag.structure.description.as_deref(),
+        timetable_summary: Option<&'a str> =
+            dag.structure.timetable_summary.as_deref().filter(|_| dag.structure.schedule.is_some()),
+        timetable_description: Option<String> = Some(timetable_description(&dag.structure)),
+        timetable_partitioned: bool =
+            dag.structure.timetable.as_ref().is_some_and(|timetable| timetable.is_partitioned()),
+        timetable_periodic: bool = is_periodic(&dag.structure),
+        tags: Vec<DagTagResponse<'a>> = tags(dag),
+        max_active_tasks: u32 = dag.structure.max_active_tasks,
+        max_active_runs: Option<u32> = Some(dag.structure.max_active_runs),
+        max_consecutive_failed_dag_runs: u32 = dag.structure.max_consecutive_failed_dag_runs,
+        has_task_concurrency_limits: bool = dag.structure.tasks.iter().any(is_limited),
+        has_import_errors: bool,
+        next_dagrun_logical_date: Option<Stamp> = dag.next_interval.map(|(start, _)| Stamp(start)),
+        next_dagrun_data_interval_start: Option<Stamp> = dag.next_interval.map(|(start, _)| Stamp(start)),
+        next_dagrun_data_interval_end: Option<Stamp> = dag.next_interval.map(|(_, end)| Stamp(end)),
+        next_dagrun_run_after: Option<Stamp> = dag.next_run_after.map(Stamp),
+        allowed_run_types: Option<Vec<RunType>> = None,
+        owners: &'a [String] = &dag.structure.owners,
+        is_backfillable: bool = is_periodic(&dag.structure),
+        file_token: String = file_token(&dag.fileloc),
+    }
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -55,107 +59,53 @@ struct DagTagResponse<'a> {
 
 collection! { DAGCollectionResponse<'a> { dags: DAGResponse<'a> } }
 
-impl<'a> DAGResponse<'a> {
-    pub fn new(dag: &'a Dag) -> Self {
-        let structure = &*dag.structure;
-        let tag = |name: &'a String| DagTagResponse { name, dag_id: &dag.dag_id, dag_display_name: &dag.dag_id };
-        let is_limited =
-            |task: &Task| task.max_active_tis_per_dag.is_some() || task.max_active_tis_per_dagrun.is_some();
-        let (next_start, next_end) = dag.next_interval.unzip();
-        let is_periodic = structure.timetable.as_ref().is_some_and(|timetable| timetable.is_periodic());
-        Self {
-            dag_id: &dag.dag_id,
-            dag_display_name: structure.dag_display_name.as_ref().unwrap_or(&dag.dag_id),
-            is_paused: dag.is_paused,
-            is_stale: !dag.is_active,
-            last_parsed_time: dag.last_parsed_at.map(Stamp),
-            last_parse_duration: dag.last_parse_duration,
-            last_expired: None,
-            bundle_name: Some(BUNDLE),
-            bundle_version: Some(dag.version_number.to_string()),
-            relative_fileloc: Some(&dag.relative_fileloc),
-            fileloc: &dag.fileloc,
-            description: structure.description.as_deref(),
-            timetable_summary: structure.timetable_summary.as_deref().filter(|_| structure.schedule.is_some()),
-            timetable_description: Some(timetable_description(structure)),
-            timetable_partitioned: structure.timetable.as_ref().is_some_and(|timetable| timetable.is_partitioned()),
-            timetable_periodic: is_periodic,
-            tags: structure.tags.iter().map(tag).collect(),
-            max_active_tasks: structure.max_active_tasks,
-            max_active_runs: Some(structure.max_active_runs),
-            max_consecutive_failed_dag_runs: structure.max_consecutive_failed_dag_runs,
-            has_task_concurrency_limits: structure.tasks.iter().any(is_limited),
-            has_import_errors: dag.has_import_errors,
-            next_dagrun_logical_date: next_start.map(Stamp),
-            next_dagrun_data_interval_start: next_start.map(Stamp),
-            next_dagrun_data_interval_end: next_end.map(Stamp),
-            next_dagrun_run_after: dag.next_run_after.map(Stamp),
-            allowed_run_types: None,
-            owners: &structure.owners,
-            is_backfillable: is_periodic,
-            file_token: file_token(&dag.fileloc),
-        }
+fn is_periodic(structure: &Structure) -> bool {
+    structure.timetable.as_ref().is_some_and(|timetable| timetable.is_periodic())
+}
+
+fn is_limited(task: &Task) -> bool {
+    task.max_active_tis_per_dag.is_some() || task.max_active_tis_per_dagrun.is_some()
+}
+
+fn tags(dag: &Dag) -> Vec<DagTagResponse<'_>> {
+    let tag = |name| DagTagResponse { name, dag_id: &dag.dag_id, dag_display_name: &dag.dag_id };
+    dag.structure.tags.iter().map(|name| tag(name)).collect()
+}
+
+view! {
+    /// A DAG with the additional fields of `/details`.
+    pub struct DAGDetailsResponse<'a>;
+    pub fn details_response(dag: &'a Dag, active_runs: i64, asset_expression: Option<Value>) {
+        #[serde(flatten)]
+        dag: DAGResponse<'a> = dag_response(dag),
+        catchup: bool = dag.structure.catchup,
+        #[schemars(with = "Option<SignedDuration>")]
+        dag_run_timeout: Option<String> = dag.structure.dagrun_timeout.map(iso_duration),
+        doc_md: Option<String> = dag.structure.doc_md.as_deref().map(clean_doc),
+        #[schemars(with = "Option<Stamp>")]
+        start_date: Option<&'a str> = dag.structure.start_date.as_deref(),
+        #[schemars(with = "Option<Stamp>")]
+        end_date: Option<&'a str> = dag.structure.end_date.as_deref(),
+        is_paused_upon_creation: Option<bool> = dag.structure.is_paused_upon_creation,
+        params: Option<Map<String, Value>> = Some(view_params(&dag.structure.params)),
+        concurrency: u32 = dag.structure.max_active_tasks,
+        timezone: Option<String> = Some(zone_name(&dag.structure.timezone)),
+        #[schemars(with = "Option<Map<String, Value>>")]
+        asset_expression: Option<Value> = asset_expression,
+        last_parsed: Option<Stamp> = dag.last_parsed_at.map(Stamp),
+        default_args: Option<&'a Map<String, Value>> = Some(&dag.structure.default_args),
+        template_search_path: Option<Vec<String>> = None,
+        render_template_as_native_obj: bool = dag.structure.render_template_as_native_obj,
+        rerun_with_latest_version: Option<bool> = dag.structure.rerun_with_latest_version,
+        owner_links: Option<BTreeMap<String, String>> = Some(dag.structure.owner_links.clone()),
+        is_favorite: bool,
+        active_runs_count: i64 = active_runs,
+        latest_dag_version: Option<DagVersionResponse> = Some(version(&version_name(dag))),
     }
 }
 
-/// A DAG with the additional fields of `/details`.
-#[derive(Serialize, JsonSchema)]
-pub struct DAGDetailsResponse<'a> {
-    #[serde(flatten)]
-    dag: DAGResponse<'a>,
-    catchup: bool,
-    #[schemars(with = "Option<SignedDuration>")]
-    dag_run_timeout: Option<String>,
-    doc_md: Option<String>,
-    #[schemars(with = "Option<Stamp>")]
-    start_date: Option<&'a str>,
-    #[schemars(with = "Option<Stamp>")]
-    end_date: Option<&'a str>,
-    is_paused_upon_creation: Option<bool>,
-    params: Option<Map<String, Value>>,
-    concurrency: u32,
-    timezone: Option<String>,
-    #[schemars(with = "Option<Map<String, Value>>")]
-    asset_expression: Option<Value>,
-    last_parsed: Option<Stamp>,
-    default_args: Option<&'a Map<String, Value>>,
-    template_search_path: Option<Vec<String>>,
-    render_template_as_native_obj: bool,
-    rerun_with_latest_version: Option<bool>,
-    owner_links: Option<BTreeMap<String, String>>,
-    is_favorite: bool,
-    active_runs_count: i64,
-    latest_dag_version: Option<DagVersionResponse>,
-}
-
-impl<'a> DAGDetailsResponse<'a> {
-    pub fn new(dag: &'a Dag, active_runs: i64, asset_expression: Option<Value>) -> Self {
-        let structure = &*dag.structure;
-        let name =
-            VersionName { dag_id: dag.dag_id.clone(), number: dag.version_number, created_at: dag.version_created_at };
-        Self {
-            dag: DAGResponse::new(dag),
-            catchup: structure.catchup,
-            dag_run_timeout: structure.dagrun_timeout.map(iso_duration),
-            doc_md: structure.doc_md.as_deref().map(clean_doc),
-            start_date: structure.start_date.as_deref(),
-            end_date: structure.end_date.as_deref(),
-            is_paused_upon_creation: structure.is_paused_upon_creation,
-            params: Some(structure.params.iter().map(|(name, param)| (name.clone(), view_param(param))).collect()),
-            concurrency: structure.max_active_tasks,
-            timezone: Some(zone_name(&structure.timezone)),
-            asset_expression,
-            last_parsed: dag.last_parsed_at.map(Stamp),
-            default_args: Some(&structure.default_args),
-            template_search_path: None,
-            render_template_as_native_obj: structure.render_template_as_native_obj,
-            rerun_with_latest_version: structure.rerun_with_latest_version,
-            owner_links: Some(structure.owner_links.clone()),
-            is_favorite: dag.is_favorite,
-            active_runs_count: active_runs,
-            latest_dag_version: Some(version(&name)),
-        }
-    }
+fn version_name(dag: &Dag) -> VersionName {
+    VersionName { dag_id: dag.dag_id.clone(), number: dag.version_number, created_at: dag.version_created_at }
 }
 
 /// Describes a DAG's timetable in words, as Airflow does.
@@ -220,8 +170,13 @@ fn clean_doc(text: &str) -> String {
     lines[first..=last].join("\n")
 }
 
+/// Describes the parameters of a DAG or a task; of several with the same name, the last one.
+pub fn view_params<'a>(params: impl IntoIterator<Item = (&'a String, &'a Value)>) -> Map<String, Value> {
+    params.into_iter().map(|(name, param)| (name.clone(), view_param(param))).collect()
+}
+
 /// Describes a parameter of a DAG or a task. DAG versions stored by older releases hold only its value.
-pub fn view_param(param: &Value) -> Value {
+fn view_param(param: &Value) -> Value {
     match param.as_object().filter(|map| map.contains_key("schema")) {
         Some(map) => json!({
             "value": map.get("value"), "schema": map["schema"], "description": map.get("description"), "source": null,

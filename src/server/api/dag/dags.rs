@@ -1,6 +1,6 @@
 //! `/api/v2/dags`, with Airflow's names and shapes.
 
-use super::dag_views::{DAGCollectionResponse, DAGDetailsResponse, DAGResponse};
+use super::dag_views::{DAGCollectionResponse, DAGDetailsResponse, DAGResponse, dag_response, details_response};
 use crate::api::asset::asset_expressions;
 use crate::api::deleted_logs::DeletedLogs;
 use crate::api::prelude::*;
@@ -112,12 +112,12 @@ pub async fn list(State(state): Shared, params: QueryParams<DagsQuery>) -> ApiRe
     let listing = dag_listing(&params)?;
     let client = state.core.database.get().await?;
     let page = dags::list(&*client, &state.dag_files.structures, listing).await?;
-    let dags = page.rows.iter().map(DAGResponse::new).collect();
+    let dags = page.rows.iter().map(dag_response).collect();
     Ok(Written::new(DAGCollectionResponse::new(dags, page.total)))
 }
 
 pub async fn get(Datastore(client): Datastore, Segments(dag_id): Segments<String>) -> ApiResult<WrittenDag> {
-    Ok(Written::new(DAGResponse::new(&dags::get(&*client, &dag_id).await?)))
+    Ok(Written::new(dag_response(&dags::get(&*client, &dag_id).await?)))
 }
 
 pub async fn details(
@@ -126,7 +126,7 @@ pub async fn details(
 ) -> ApiResult<Written<DAGDetailsResponse<'static>>> {
     let dag = dags::get(&*client, &dag_id).await?;
     let expression = asset_expressions::resolve(&*client, dag.structure.asset_condition.as_ref()).await?;
-    Ok(Written::new(DAGDetailsResponse::new(&dag, dags::active_runs(&*client, &dag_id).await?, expression)))
+    Ok(Written::new(details_response(&dag, dags::active_runs(&*client, &dag_id).await?, expression)))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -156,7 +156,7 @@ pub async fn patch(
     dags::set_paused(&transaction, &dag_id, is_paused.into()).await.map_err(not_found(&dag_id))?;
     let changed = dags::get(&transaction, &dag_id).await?;
     transaction.commit().await?;
-    Ok(Written::new(DAGResponse::new(&changed)))
+    Ok(Written::new(dag_response(&changed)))
 }
 
 /// Parameters of a PATCH of several DAGs, which are always ordered by `dag_id`.
@@ -197,7 +197,7 @@ pub async fn patch_several(
     transaction.commit().await?;
     let number = |count: i64| usize::try_from(count).unwrap_or(usize::MAX);
     let shown_dags = page.rows.iter().skip(number(offset)).take(limit.map_or(usize::MAX, number));
-    Ok(Written::new(DAGCollectionResponse::new(shown_dags.map(DAGResponse::new).collect(), page.total)))
+    Ok(Written::new(DAGCollectionResponse::new(shown_dags.map(dag_response).collect(), page.total)))
 }
 
 /// 404 of routes that change a DAG; Airflow words it differently for routes that read it.

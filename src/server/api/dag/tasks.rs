@@ -1,6 +1,6 @@
 //! `/api/v2/dags/{dag_id}/tasks` and the instances of a mapped task, with Airflow's names and shapes.
 
-use super::dag_views::view_param;
+use super::dag_views::view_params;
 use super::operator_module;
 use crate::api::instance::instance_views::{TaskInstanceCollectionResponse, TaskInstanceResponse, instance};
 use crate::api::instance::task_instances::{self, MappedQuery};
@@ -31,84 +31,57 @@ fn time_delta(seconds: f64) -> TimeDelta {
     }
 }
 
-#[derive(Serialize, JsonSchema)]
-pub struct TaskResponse {
-    task_id: Option<String>,
-    task_display_name: Option<String>,
-    owner: Option<String>,
-    #[schemars(with = "Option<Stamp>")]
-    start_date: Option<String>,
-    #[schemars(with = "Option<Stamp>")]
-    end_date: Option<String>,
-    #[schemars(with = "Option<String>")]
-    trigger_rule: TriggerRule,
-    depends_on_past: bool,
-    wait_for_downstream: bool,
-    #[schemars(with = "Option<f64>")]
-    retries: u32,
-    queue: Option<&'static str>,
-    pool: Option<String>,
-    #[schemars(with = "Option<f64>")]
-    pool_slots: i32,
-    execution_timeout: Option<TimeDelta>,
-    retry_delay: Option<TimeDelta>,
-    retry_exponential_backoff: f64,
-    #[schemars(with = "Option<f64>")]
-    priority_weight: i32,
-    weight_rule: Option<String>,
-    ui_color: Option<String>,
-    ui_fgcolor: Option<String>,
-    template_fields: Option<Vec<String>>,
-    downstream_task_ids: Option<Vec<String>>,
-    doc_md: Option<String>,
-    operator_name: Option<String>,
-    #[schemars(with = "Option<Map<String, Value>>")]
-    params: Value,
-    class_ref: Option<Map<String, Value>>,
-    is_mapped: Option<bool>,
-    extra_links: Vec<String>,
+view! {
+    pub struct TaskResponse;
+    fn response(task: &Task, structure: &Structure) {
+        task_id: Option<String> = Some(task.task_id.clone()),
+        task_display_name: Option<String> = Some(task.display_name.as_ref().unwrap_or(&task.task_id).clone()),
+        owner: Option<String> = Some(task.owner.clone()),
+        #[schemars(with = "Option<Stamp>")]
+        start_date: Option<String> = task.start_date.as_ref().or(structure.start_date.as_ref()).cloned(),
+        #[schemars(with = "Option<Stamp>")]
+        end_date: Option<String> = task.end_date.as_ref().or(structure.end_date.as_ref()).cloned(),
+        #[schemars(with = "Option<String>")]
+        trigger_rule: TriggerRule,
+        depends_on_past: bool,
+        wait_for_downstream: bool,
+        #[schemars(with = "Option<f64>")]
+        retries: u32,
+        queue: Option<&'static str> = Some("default"),
+        pool: Option<String> = Some(task.pool().to_owned()),
+        #[schemars(with = "Option<f64>")]
+        pool_slots: i32,
+        execution_timeout: Option<TimeDelta> = task.execution_timeout.map(time_delta),
+        retry_delay: Option<TimeDelta> = Some(time_delta(task.retry_delay)),
+        retry_exponential_backoff: f64 = task.retry_backoff.unwrap_or(0.0),
+        #[schemars(with = "Option<f64>")]
+        priority_weight: i32 = task.own_weight,
+        weight_rule: Option<String> = Some(task.weight_rule.as_deref().unwrap_or("downstream").to_owned()),
+        ui_color: Option<String> = None,
+        ui_fgcolor: Option<String> = None,
+        template_fields: Option<Vec<String>> = Some(task.template_fields.clone()),
+        downstream_task_ids: Option<Vec<String>> = Some(downstream_task_ids(task, structure)),
+        doc_md: Option<String> = task.doc_md.clone(),
+        operator_name: Option<String> = Some(task.operator_name.clone()),
+        #[schemars(with = "Option<Map<String, Value>>")]
+        params: Map<String, Value> = view_params(structure.params.iter().chain(&task.params)),
+        class_ref: Option<Map<String, Value>> = Some(class_ref(task)),
+        is_mapped: Option<bool> = Some(task.mapped),
+        extra_links: Vec<String> = Vec::new(),
+    }
+}
+
+fn downstream_task_ids(task: &Task, structure: &Structure) -> Vec<String> {
+    let downstream = structure.tasks.iter().filter(|other| other.upstream.contains(&task.task_id));
+    downstream.map(|other| other.task_id.clone()).collect()
+}
+
+fn class_ref(task: &Task) -> Map<String, Value> {
+    let class = [("module_path", json!(operator_module::of(task))), ("class_name", json!(task.operator))];
+    class.map(|(name, value)| (name.to_owned(), value)).into_iter().collect()
 }
 
 collection! { TaskCollectionResponse { tasks: TaskResponse } }
-
-fn view(structure: &Structure, task: &Task) -> TaskResponse {
-    let downstream = structure.tasks.iter().filter(|other| other.upstream.contains(&task.task_id));
-    let class = [("module_path", json!(operator_module::of(task))), ("class_name", json!(task.operator))];
-    TaskResponse {
-        task_id: Some(task.task_id.clone()),
-        task_display_name: Some(task.display_name.as_ref().unwrap_or(&task.task_id).clone()),
-        owner: Some(task.owner.clone()),
-        start_date: task.start_date.as_ref().or(structure.start_date.as_ref()).cloned(),
-        end_date: task.end_date.as_ref().or(structure.end_date.as_ref()).cloned(),
-        trigger_rule: task.trigger_rule,
-        depends_on_past: task.depends_on_past,
-        wait_for_downstream: task.wait_for_downstream,
-        retries: task.retries,
-        queue: Some("default"),
-        pool: Some(task.pool().to_owned()),
-        pool_slots: task.pool_slots,
-        execution_timeout: task.execution_timeout.map(time_delta),
-        retry_delay: Some(time_delta(task.retry_delay)),
-        retry_exponential_backoff: task.retry_backoff.unwrap_or(0.0),
-        priority_weight: task.own_weight,
-        weight_rule: Some(task.weight_rule.as_deref().unwrap_or("downstream").to_owned()),
-        ui_color: None,
-        ui_fgcolor: None,
-        template_fields: Some(task.template_fields.clone()),
-        downstream_task_ids: Some(downstream.map(|other| other.task_id.clone()).collect()),
-        doc_md: task.doc_md.clone(),
-        operator_name: Some(task.operator_name.clone()),
-        params: structure
-            .params
-            .iter()
-            .chain(&task.params)
-            .map(|(name, param)| (name.clone(), view_param(param)))
-            .collect(),
-        class_ref: Some(class.map(|(name, value)| (name.to_owned(), value)).into_iter().collect()),
-        is_mapped: Some(task.mapped),
-        extra_links: Vec::new(),
-    }
-}
 
 query! { pub TasksQuery { Parameter::new("order_by", Kind::Text).or("\"task_id\"") } }
 
@@ -118,7 +91,7 @@ pub async fn list(
     params: QueryParams<TasksQuery>,
 ) -> JsonResult<TaskCollectionResponse> {
     let structure = dags::get(&*client, &dag_id).await?.structure;
-    let mut tasks: Vec<TaskResponse> = structure.tasks.iter().map(|task| view(&structure, task)).collect();
+    let mut tasks: Vec<TaskResponse> = structure.tasks.iter().map(|task| response(task, &structure)).collect();
     sort(&mut tasks, params.text("order_by").unwrap_or("task_id"))?;
     Ok(Json(tasks.into_iter().collect()))
 }
@@ -208,7 +181,7 @@ pub async fn get(
         .iter()
         .find(|task| task.task_id == task_id)
         .ok_or_else(|| ApiError::not_found(format!("Task with id {task_id} was not found")))?;
-    Ok(Json(view(&structure, task)))
+    Ok(Json(response(task, &structure)))
 }
 
 pub async fn list_mapped(

@@ -6,11 +6,12 @@ use crate::api::redact;
 use crate::api::views::{DagVersionResponse, Uuid, duration, uuid, version};
 use leoflow_engine::store::instance::instances::{Instance, Try};
 
-/// Defines the response for an instance and the one for a try, which lacks the fields of `current`.
+/// Defines the response for an instance with the function that builds it, and the response for a try, which lacks the
+/// fields of `current`. As in `view!`, a field has its type and its value.
 macro_rules! responses {
-    ($(
-        current { $($(#[$current_attribute:meta])* $current:ident: $current_type:ty,)* }
-        both { $($(#[$attribute:meta])* $field:ident: $type:ty,)* }
+    (fn $function:ident($row:ident) $(
+        current { $($(#[$current_attribute:meta])* $current:ident: $current_type:ty $(= $current_value:expr)?,)* }
+        both { $($(#[$attribute:meta])* $field:ident: $type:ty $(= $value:expr)?,)* }
     )*) => {
         #[derive(Serialize, JsonSchema)]
         pub struct TaskInstanceResponse {
@@ -26,6 +27,15 @@ macro_rules! responses {
             $($($(#[$attribute])* $field: $type,)*)*
         }
 
+        pub fn $function($row: Instance) -> TaskInstanceResponse {
+            TaskInstanceResponse {
+                $(
+                    $($current: view!(@value $row.$current $(, $current_value)?),)*
+                    $($field: view!(@value $row.$field $(, $value)?),)*
+                )*
+            }
+        }
+
         impl From<TaskInstanceResponse> for TaskInstanceHistoryResponse {
             fn from(response: TaskInstanceResponse) -> Self {
                 Self { $($($field: response.$field,)*)* }
@@ -35,53 +45,57 @@ macro_rules! responses {
 }
 
 responses! {
+    fn instance(instance)
     current {
         #[schemars(with = "Uuid")]
-        id: String,
+        id: String = instance_id(&instance.key, instance.try_number),
     }
     both {
-        task_id: String,
-        dag_id: String,
-        dag_run_id: String,
-        map_index: i32,
+        task_id: String = instance.key.task_id.clone(),
+        dag_id: String = instance.key.run.dag_id.clone(),
+        dag_run_id: String = instance.key.run.run_id,
+        map_index: i32 = instance.key.map_index,
     }
     current {
-        logical_date: Option<Stamp>,
-        run_after: Stamp,
+        logical_date: Option<Stamp> = instance.logical_date.map(Stamp),
+        run_after: Stamp = Stamp(instance.run_after),
     }
     both {
-        start_date: Option<Stamp>,
-        end_date: Option<Stamp>,
-        duration: Option<f64>,
+        start_date: Option<Stamp> = instance.start_date.map(Stamp),
+        end_date: Option<Stamp> = instance.end_date.map(Stamp),
+        duration: Option<f64> = duration(instance.start_date, instance.end_date),
         #[schemars(with = "Option<TaskState>")]
-        state: Option<String>,
+        state: Option<String> = instance.state.map(|state| state.to_string()),
         try_number: i32,
         max_tries: i32,
-        task_display_name: String,
-        dag_display_name: String,
-        hostname: Option<&'static str>,
-        unixname: Option<&'static str>,
+        task_display_name: String = instance.key.task_id,
+        dag_display_name: String = instance.key.run.dag_id,
+        hostname: Option<&'static str> = Some(""),
+        unixname: Option<&'static str> = Some(""),
         pool: String,
         pool_slots: i32,
-        queue: Option<&'static str>,
-        priority_weight: Option<i32>,
-        operator: Option<String>,
-        operator_name: Option<String>,
-        queued_when: Option<Stamp>,
-        scheduled_when: Option<Stamp>,
+        queue: Option<&'static str> = Some("default"),
+        priority_weight: Option<i32> = Some(instance.priority_weight),
+        operator: Option<String> = instance.operator.clone(),
+        operator_name: Option<String> = operator_name(instance.operator.as_deref()).map(str::to_owned),
+        queued_when: Option<Stamp> = instance.queued_at.map(Stamp),
+        scheduled_when: Option<Stamp> = instance.scheduled_at.or(instance.queued_at).map(Stamp),
         pid: Option<i32>,
-        executor: Option<String>,
-        executor_config: &'static str,
+        executor: Option<String> = None,
+        executor_config: &'static str = "{}",
     }
     current {
         note: Option<String>,
-        rendered_map_index: Option<String>,
-        rendered_fields: Map<String, Value>,
-        trigger: Option<TriggerResponse>,
-        triggerer_job: Option<JobResponse>,
+        // Falls back to the map index.
+        rendered_map_index: Option<String> = instance
+            .rendered_map_index
+            .or_else(|| (instance.key.map_index >= 0).then(|| instance.key.map_index.to_string())),
+        rendered_fields: Map<String, Value> = rendered_fields(instance.rendered.as_deref()),
+        trigger: Option<TriggerResponse> = None,
+        triggerer_job: Option<JobResponse> = None,
     }
     both {
-        dag_version: Option<DagVersionResponse>,
+        dag_version: Option<DagVersionResponse> = instance.version.as_ref().map(version),
     }
 }
 
@@ -110,51 +124,16 @@ fn operator_name(class: Option<&str>) -> Option<&str> {
     }
 }
 
-pub fn instance(instance: Instance) -> TaskInstanceResponse {
-    let InstanceKey { run: RunKey { dag_id, run_id }, task_id, map_index } = instance.key;
-    let numbers = [map_index, instance.try_number].map(|number| number.to_string());
-    let id = uuid(&[&dag_id, &run_id, &task_id, &numbers[0], &numbers[1]]);
-    let rendered = instance.rendered.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok());
-    let rendered_fields = match rendered.map(|rendered| redact::fields(&rendered)) {
+fn instance_id(InstanceKey { run, task_id, map_index }: &InstanceKey, try_number: i32) -> String {
+    uuid(&[&run.dag_id, &run.run_id, task_id, &map_index.to_string(), &try_number.to_string()])
+}
+
+/// Parses the rendered template fields and masks the sensitive ones.
+fn rendered_fields(rendered: Option<&str>) -> Map<String, Value> {
+    let rendered = rendered.and_then(|text| serde_json::from_str::<Value>(text).ok());
+    match rendered.map(|rendered| redact::fields(&rendered)) {
         Some(Value::Object(fields)) => fields,
         _ => Map::new(),
-    };
-    TaskInstanceResponse {
-        id,
-        task_display_name: task_id.clone(),
-        task_id,
-        dag_display_name: dag_id.clone(),
-        dag_id,
-        dag_run_id: run_id,
-        map_index,
-        logical_date: instance.logical_date.map(Stamp),
-        run_after: Stamp(instance.run_after),
-        start_date: instance.start_date.map(Stamp),
-        end_date: instance.end_date.map(Stamp),
-        duration: duration(instance.start_date, instance.end_date),
-        state: instance.state.map(|state| state.to_string()),
-        try_number: instance.try_number,
-        max_tries: instance.max_tries,
-        hostname: Some(""),
-        unixname: Some(""),
-        pool: instance.pool,
-        pool_slots: instance.pool_slots,
-        queue: Some("default"),
-        priority_weight: Some(instance.priority_weight),
-        operator_name: operator_name(instance.operator.as_deref()).map(str::to_owned),
-        operator: instance.operator,
-        queued_when: instance.queued_at.map(Stamp),
-        scheduled_when: instance.scheduled_at.or(instance.queued_at).map(Stamp),
-        pid: instance.pid,
-        executor: None,
-        executor_config: "{}",
-        note: instance.note,
-        // Falls back to the map index.
-        rendered_map_index: instance.rendered_map_index.or_else(|| (map_index >= 0).then(|| map_index.to_string())),
-        rendered_fields,
-        trigger: None,
-        triggerer_job: None,
-        dag_version: instance.version.as_ref().map(version),
     }
 }
 

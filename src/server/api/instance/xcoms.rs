@@ -36,19 +36,21 @@ const FIELDS: Fields<XComField> = Fields {
 
 query! { pub EntriesQuery(FIELDS) { Parameter::new("map_index", Kind::MapIndex) } }
 
-/// An XCom entry without its value.
-#[derive(Serialize, JsonSchema)]
-pub struct XComResponse {
-    key: String,
-    timestamp: Stamp,
-    logical_date: Option<Stamp>,
-    map_index: i32,
-    task_id: String,
-    dag_id: String,
-    run_id: String,
-    dag_display_name: String,
-    task_display_name: String,
-    run_after: Stamp,
+view! {
+    /// An XCom entry without its value.
+    pub struct XComResponse;
+    fn response(xcom: XCom) {
+        key: String,
+        timestamp: Stamp = Stamp(xcom.created_at),
+        logical_date: Option<Stamp> = xcom.logical_date.map(Stamp),
+        map_index: i32 = xcom.instance.map_index,
+        task_id: String = xcom.instance.task_id.clone(),
+        dag_id: String = xcom.instance.run.dag_id.clone(),
+        run_id: String = xcom.instance.run.run_id,
+        dag_display_name: String = xcom.instance.run.dag_id,
+        task_display_name: String = xcom.instance.task_id,
+        run_after: Stamp = Stamp(xcom.run_after),
+    }
 }
 
 collection! { XComCollectionResponse { xcom_entries: XComResponse } }
@@ -77,22 +79,6 @@ pub enum GetXComResponse {
     Text(XComResponseString),
 }
 
-fn view(xcom: XCom) -> XComResponse {
-    let InstanceKey { run: RunKey { dag_id, run_id }, task_id, map_index } = xcom.instance;
-    XComResponse {
-        key: xcom.key,
-        timestamp: Stamp(xcom.created_at),
-        logical_date: xcom.logical_date.map(Stamp),
-        map_index,
-        task_display_name: task_id.clone(),
-        task_id,
-        dag_display_name: dag_id.clone(),
-        dag_id,
-        run_id,
-        run_after: Stamp(xcom.run_after),
-    }
-}
-
 pub async fn list(
     Datastore(client): Datastore,
     Segments((dag_id, run_id, task_id)): Segments<TaskPath>,
@@ -106,7 +92,7 @@ pub async fn list(
         map_index: params.map_index()?,
     };
     let page = xcoms::list(&*client, listing).await?;
-    Ok(Json(page.map(view).into()))
+    Ok(Json(page.map(response).into()))
 }
 
 const MAP_INDEX: Parameter = Parameter::new("map_index", Kind::MapIndex).or("-1");
@@ -143,7 +129,7 @@ async fn load_entry(
 ) -> ApiResult<(XComResponse, Bytes)> {
     let (xcom, text) = xcoms::get(client, instance, key).await?;
     let masked = secrets::stored(client, &state.core.cipher).await?.mask_json_text(text.as_str());
-    Ok((view(xcom), masked.map_or_else(|| Bytes::from_owner(text), Bytes::from)))
+    Ok((response(xcom), masked.map_or_else(|| Bytes::from_owner(text), Bytes::from)))
 }
 
 /// Returns JSON as a JSON string that contains it, without blanks between its parts; a string as it is.

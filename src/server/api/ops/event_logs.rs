@@ -46,43 +46,26 @@ query! {
     }
 }
 
-#[derive(Serialize, JsonSchema)]
-pub struct EventLogResponse {
-    event_log_id: i64,
-    when: Stamp,
-    dag_id: Option<String>,
-    task_id: Option<String>,
-    run_id: Option<String>,
-    map_index: Option<i32>,
-    try_number: Option<i32>,
-    event: String,
-    logical_date: Option<Stamp>,
-    owner: Option<String>,
-    extra: Option<String>,
-    dag_display_name: Option<String>,
-    task_display_name: Option<String>,
+view! {
+    pub struct EventLogResponse;
+    fn response(logged: LoggedEvent) {
+        event_log_id: i64 = logged.id,
+        when: Stamp = Stamp(logged.created_at),
+        dag_id: Option<String> = logged.what.dag_id.clone(),
+        task_id: Option<String> = logged.what.task_id.clone(),
+        run_id: Option<String> = logged.what.run_id,
+        map_index: Option<i32> = logged.what.map_index,
+        try_number: Option<i32> = None,
+        event: String = logged.what.event,
+        logical_date: Option<Stamp> = logged.what.logical_date.map(Stamp),
+        owner: Option<String> = logged.what.owner,
+        extra: Option<String> = logged.what.extra,
+        dag_display_name: Option<String> = logged.what.dag_id,
+        task_display_name: Option<String> = logged.what.task_id,
+    }
 }
 
 collection! { EventLogCollectionResponse { event_logs: EventLogResponse } }
-
-fn view(logged: LoggedEvent) -> EventLogResponse {
-    let record = logged.what;
-    EventLogResponse {
-        event_log_id: logged.id,
-        when: Stamp(logged.created_at),
-        dag_display_name: record.dag_id.clone(),
-        dag_id: record.dag_id,
-        task_display_name: record.task_id.clone(),
-        task_id: record.task_id,
-        run_id: record.run_id,
-        map_index: record.map_index,
-        try_number: None,
-        event: record.event,
-        logical_date: record.logical_date.map(Stamp),
-        owner: record.owner,
-        extra: record.extra,
-    }
-}
 
 pub async fn list(State(state): Shared, params: QueryParams<EventLogsQuery>) -> JsonResult<EventLogCollectionResponse> {
     let mut listing = params.listing(&FIELDS)?;
@@ -93,12 +76,12 @@ pub async fn list(State(state): Shared, params: QueryParams<EventLogsQuery>) -> 
         after: params.time("after")?,
     };
     let page = event_log::list(&*state.core.database.get().await?, listing).await?;
-    Ok(Json(page.map(view).into()))
+    Ok(Json(page.map(response).into()))
 }
 
 pub async fn get(State(state): Shared, Segments(id): Segments<i64>) -> JsonResult<EventLogResponse> {
     let event = event_log::get(&*state.core.database.get().await?, id)
         .await
         .map_err(ApiError::or_not_found(|| format!("The Event Log with id: `{id}` not found")))?;
-    Ok(Json(view(event)))
+    Ok(Json(response(event)))
 }

@@ -48,36 +48,20 @@ query! {
     }
 }
 
-#[derive(Serialize, JsonSchema)]
-pub struct JobResponse {
-    id: usize,
-    dag_id: Option<String>,
-    state: Option<&'static str>,
-    job_type: Option<&'static str>,
-    start_date: Option<Stamp>,
-    end_date: Option<Stamp>,
-    latest_heartbeat: Option<Stamp>,
-    executor_class: Option<&'static str>,
-    hostname: Option<String>,
-    unixname: Option<String>,
-    dag_display_name: Option<String>,
-}
-
-impl JobResponse {
-    fn new(id: usize, job_type: &'static str, component: &Component, began: Timestamp) -> Self {
-        Self {
-            id,
-            dag_id: None,
-            state: Some(job_state(component)),
-            job_type: Some(job_type),
-            start_date: Some(Stamp(began)),
-            end_date: None,
-            latest_heartbeat: component.heartbeat.map(Stamp),
-            executor_class: Some(EXECUTOR),
-            hostname: None,
-            unixname: None,
-            dag_display_name: None,
-        }
+view! {
+    pub struct JobResponse;
+    fn response(component: &Component, id: usize, job_type: &'static str, hostname: &str, began: Timestamp) {
+        id: usize = id,
+        dag_id: Option<String> = None,
+        state: Option<&'static str> = Some(job_state(component)),
+        job_type: Option<&'static str> = Some(job_type),
+        start_date: Option<Stamp> = Some(Stamp(began)),
+        end_date: Option<Stamp> = None,
+        latest_heartbeat: Option<Stamp> = component.heartbeat.map(Stamp),
+        executor_class: Option<&'static str> = Some(EXECUTOR),
+        hostname: Option<String> = Some(hostname.to_owned()),
+        unixname: Option<String> = None,
+        dag_display_name: Option<String> = None,
     }
 }
 
@@ -113,10 +97,7 @@ pub async fn jobs(State(state): Shared, params: QueryParams<JobsQuery>) -> JsonR
                 && matches_filters(kind, component)
                 && is_alive.is_none_or(|is_alive| is_alive == component.is_alive)
         })
-        .map(|(index, (kind, component))| JobResponse {
-            hostname: Some(host_name.clone()),
-            ..JobResponse::new(index + 1, kind, component, began)
-        })
+        .map(|(index, (kind, component))| response(component, index + 1, kind, &host_name, began))
         .collect();
     // The sort is stable, so sorting by the first field last makes it decide.
     for order in order.iter().rev() {

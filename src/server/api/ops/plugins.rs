@@ -98,7 +98,7 @@ struct AppBuilderMenuItemResponse {
     others: Map<String, Value>,
 }
 
-#[derive(Serialize, JsonSchema)]
+#[derive(Default, Serialize, JsonSchema)]
 pub struct PluginResponse {
     name: &'static str,
     macros: Vec<String>,
@@ -145,19 +145,9 @@ fn leoflow() -> PluginResponse {
     };
     PluginResponse {
         name: "leoflow",
-        macros: Vec::new(),
-        flask_blueprints: Vec::new(),
-        fastapi_apps: Vec::new(),
-        fastapi_root_middlewares: Vec::new(),
         external_views: PAGES.map(page).into(),
-        react_apps: Vec::new(),
-        appbuilder_views: Vec::new(),
-        appbuilder_menu_items: Vec::new(),
-        global_operator_extra_links: Vec::new(),
-        operator_extra_links: Vec::new(),
         source: "Leoflow",
-        listeners: Vec::new(),
-        timetables: Vec::new(),
+        ..PluginResponse::default()
     }
 }
 

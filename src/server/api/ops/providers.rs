@@ -6,12 +6,14 @@ use crate::http::query::Paging;
 
 query! { pub ProvidersQuery(Paging) }
 
-#[derive(Serialize, JsonSchema)]
-pub struct ProviderResponse {
-    package_name: String,
-    description: String,
-    version: String,
-    documentation_url: Option<String>,
+view! {
+    pub struct ProviderResponse;
+    fn response(provider: &Provider) {
+        package_name: String = provider.package_name.clone(),
+        description: String = provider.description.clone(),
+        version: String = provider.version.clone(),
+        documentation_url: Option<String> = provider.documentation_url.clone(),
+    }
 }
 
 collection! { ProviderCollectionResponse { providers: ProviderResponse } }
@@ -21,11 +23,5 @@ pub async fn list(State(state): Shared, params: QueryParams<ProvidersQuery>) -> 
     let page = params.page()?;
     let providers = state.dag_code.list_providers().await;
     let providers = providers.map_err(|error| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
-    let view = |provider: &Provider| ProviderResponse {
-        package_name: provider.package_name.clone(),
-        description: provider.description.clone(),
-        version: provider.version.clone(),
-        documentation_url: provider.documentation_url.clone(),
-    };
-    Ok(Json(page.of(providers.iter().collect()).map(view).into()))
+    Ok(Json(page.of(providers.iter().collect()).map(response).into()))
 }

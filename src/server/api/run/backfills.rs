@@ -23,41 +23,26 @@ const COUNT_TIMEOUT: Duration = Duration::from_secs(4);
 pub const FIELDS: Fields<BackfillField> =
     Fields { order: &[("id", BackfillField::Id), ("created_at", BackfillField::CreatedAt)], ..Fields::NONE };
 
-#[derive(Serialize, JsonSchema)]
-pub struct BackfillResponse {
-    #[schemars(range(min = 0))]
-    id: i64,
-    dag_id: String,
-    from_date: Stamp,
-    to_date: Stamp,
-    dag_run_conf: Option<Map<String, Value>>,
-    is_paused: bool,
-    reprocess_behavior: Reprocess,
-    max_active_runs: i32,
-    created_at: Stamp,
-    completed_at: Option<Stamp>,
-    updated_at: Stamp,
-    dag_display_name: String,
+view! {
+    pub struct BackfillResponse;
+    pub fn view(backfill: Backfill) {
+        #[schemars(range(min = 0))]
+        id: i64,
+        dag_id: String = backfill.dag_id.clone(),
+        from_date: Stamp = Stamp(backfill.from_date),
+        to_date: Stamp = Stamp(backfill.to_date),
+        dag_run_conf: Option<Map<String, Value>> = Some(backfill.conf),
+        is_paused: bool,
+        reprocess_behavior: Reprocess,
+        max_active_runs: i32,
+        created_at: Stamp = Stamp(backfill.created_at),
+        completed_at: Option<Stamp> = backfill.completed_at.map(Stamp),
+        updated_at: Stamp = Stamp(backfill.updated_at),
+        dag_display_name: String = backfill.dag_id,
+    }
 }
 
 collection! { BackfillCollectionResponse { backfills: BackfillResponse } }
-
-pub fn view(backfill: Backfill) -> BackfillResponse {
-    BackfillResponse {
-        id: backfill.id,
-        dag_display_name: backfill.dag_id.clone(),
-        dag_id: backfill.dag_id,
-        from_date: Stamp(backfill.from_date),
-        to_date: Stamp(backfill.to_date),
-        dag_run_conf: Some(backfill.conf),
-        is_paused: backfill.is_paused,
-        reprocess_behavior: backfill.reprocess_behavior,
-        max_active_runs: backfill.max_active_runs,
-        created_at: Stamp(backfill.created_at),
-        completed_at: backfill.completed_at.map(Stamp),
-        updated_at: Stamp(backfill.updated_at),
-    }
-}
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -31,36 +31,23 @@ const FIELDS: Fields<ConnectionField> = Fields {
 
 query! { pub ConnectionsQuery(FIELDS) }
 
-#[derive(Serialize, JsonSchema)]
-pub struct ConnectionResponse {
-    connection_id: String,
-    conn_type: String,
-    description: Option<String>,
-    host: Option<String>,
-    login: Option<String>,
-    schema: Option<String>,
-    port: Option<i32>,
-    password: Option<&'static str>,
-    extra: Option<String>,
-    team_name: Option<String>,
+view! {
+    pub struct ConnectionResponse;
+    fn response(connection: Connection) {
+        connection_id: String,
+        conn_type: String,
+        description: Option<String>,
+        host: Option<String>,
+        login: Option<String>,
+        schema: Option<String>,
+        port: Option<i32>,
+        password: Option<&'static str> = connection.password.map(|_| masking::HIDDEN),
+        extra: Option<String> = connection.extra.map(|extra| redact::text("extra", &extra)),
+        team_name: Option<String> = None,
+    }
 }
 
 collection! { ConnectionCollectionResponse { connections: ConnectionResponse } }
-
-fn response(connection: Connection) -> ConnectionResponse {
-    ConnectionResponse {
-        connection_id: connection.connection_id,
-        conn_type: connection.conn_type,
-        description: connection.description,
-        host: connection.host,
-        login: connection.login,
-        schema: connection.schema,
-        port: connection.port,
-        password: connection.password.map(|_| masking::HIDDEN),
-        extra: connection.extra.map(|extra| redact::text("extra", &extra)),
-        team_name: None,
-    }
-}
 
 pub async fn list(
     State(state): Shared,

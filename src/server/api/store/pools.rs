@@ -15,39 +15,25 @@ const FIELDS: Fields<PoolField> = Fields {
 
 query! { pub PoolsQuery(FIELDS) }
 
-#[derive(Serialize, JsonSchema)]
-pub struct PoolResponse {
-    name: String,
-    #[schemars(range(min = -1))]
-    slots: i32,
-    description: Option<String>,
-    include_deferred: bool,
-    occupied_slots: i64,
-    running_slots: i64,
-    queued_slots: i64,
-    scheduled_slots: i64,
-    open_slots: i64,
-    deferred_slots: i64,
-    team_name: Option<String>,
+view! {
+    pub struct PoolResponse;
+    fn response(pool: &Pool) {
+        name: String = pool.name.clone(),
+        #[schemars(range(min = -1))]
+        slots: i32,
+        description: Option<String> = pool.description.clone(),
+        include_deferred: bool,
+        occupied_slots: i64 = pool.occupied(),
+        running_slots: i64 = pool.running,
+        queued_slots: i64 = pool.queued,
+        scheduled_slots: i64 = pool.scheduled,
+        open_slots: i64 = pool.open(),
+        deferred_slots: i64 = pool.deferred,
+        team_name: Option<String> = None,
+    }
 }
 
 collection! { PoolCollectionResponse { pools: PoolResponse } }
-
-fn view(pool: Pool) -> PoolResponse {
-    PoolResponse {
-        occupied_slots: pool.occupied(),
-        open_slots: pool.open(),
-        name: pool.name,
-        slots: pool.slots,
-        description: pool.description,
-        include_deferred: pool.include_deferred,
-        running_slots: pool.running,
-        queued_slots: pool.queued,
-        scheduled_slots: pool.scheduled,
-        deferred_slots: pool.deferred,
-        team_name: None,
-    }
-}
 
 fn convert_error(name: &str) -> impl FnOnce(StoreError) -> ApiError {
     move |error| match error {
@@ -60,11 +46,11 @@ fn convert_error(name: &str) -> impl FnOnce(StoreError) -> ApiError {
 pub async fn list(Datastore(client): Datastore, params: QueryParams<PoolsQuery>) -> JsonResult<PoolCollectionResponse> {
     let listing = params.listing(&FIELDS)?;
     let page = pools::list(&*client, listing).await?;
-    Ok(Json(page.map(view).into()))
+    Ok(Json(page.map(|pool| response(&pool)).into()))
 }
 
 pub async fn get(Datastore(client): Datastore, Id(name): Id) -> JsonResult<PoolResponse> {
-    Ok(Json(view(pools::get(&*client, &name).await.map_err(convert_error(&name))?)))
+    Ok(Json(response(&pools::get(&*client, &name).await.map_err(convert_error(&name))?)))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -108,7 +94,7 @@ fn check_slots(slots: i32) -> ApiResult<()> {
 pub async fn create(Datastore(client): Datastore, Body(body): Body<PoolBody>) -> ApiResult<Created<PoolResponse>> {
     check_slots(body.slots)?;
     pools::create(&*client, &body.settings()).await?;
-    Ok(Created(view(pools::get(&*client, &body.name).await?)))
+    Ok(Created(response(&pools::get(&*client, &body.name).await?)))
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -138,7 +124,7 @@ pub async fn patch(
         let detail = "Invalid body, pool name from request body doesn't match uri parameter";
         return Err(ApiError::bad_request(detail));
     }
-    Ok(Json(view(change(&*client, &name, body, &params.texts("update_mask")).await?)))
+    Ok(Json(response(&change(&*client, &name, body, &params.texts("update_mask")).await?)))
 }
 
 /// Applies the change; fields outside the body or the mask keep their values.

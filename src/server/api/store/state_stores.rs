@@ -88,24 +88,17 @@ fn expiry(value: &Value) -> ApiResult<Option<Timestamp>> {
     }
 }
 
-#[derive(Serialize, JsonSchema)]
-pub struct TaskStateStoreResponse {
-    key: String,
-    value: Value,
-    updated_at: Stamp,
-    expires_at: Option<Stamp>,
+view! {
+    pub struct TaskStateStoreResponse;
+    fn task_response(entry: StateEntry) {
+        key: String,
+        value: Value,
+        updated_at: Stamp = Stamp(entry.updated_at),
+        expires_at: Option<Stamp> = entry.expires_at.map(Stamp),
+    }
 }
 
 collection! { TaskStateStoreCollectionResponse { task_state_store: TaskStateStoreResponse } }
-
-fn task_response(entry: StateEntry) -> TaskStateStoreResponse {
-    TaskStateStoreResponse {
-        key: entry.key,
-        value: entry.value,
-        updated_at: Stamp(entry.updated_at),
-        expires_at: entry.expires_at.map(Stamp),
-    }
-}
 
 /// Kinds of writers to an asset's store.
 #[derive(Serialize, JsonSchema)]
@@ -126,35 +119,29 @@ struct AssetStateStoreLastUpdatedBy {
     map_index: Option<i32>,
 }
 
-#[derive(Serialize, JsonSchema)]
-pub struct AssetStateStoreResponse {
-    key: String,
-    value: Value,
-    updated_at: Stamp,
-    last_updated_by: Option<AssetStateStoreLastUpdatedBy>,
+fn last_updated_by(writer: InstanceKey) -> AssetStateStoreLastUpdatedBy {
+    let is_api = writer.run.dag_id == API_WRITER;
+    let unless_api = |id: String| (!is_api).then_some(id);
+    AssetStateStoreLastUpdatedBy {
+        kind: if is_api { AssetStateStoreWriterKind::Api } else { AssetStateStoreWriterKind::Task },
+        dag_id: unless_api(writer.run.dag_id),
+        run_id: unless_api(writer.run.run_id),
+        task_id: unless_api(writer.task_id),
+        map_index: (!is_api).then_some(writer.map_index),
+    }
+}
+
+view! {
+    pub struct AssetStateStoreResponse;
+    fn asset_response(entry: StateEntry) {
+        key: String,
+        value: Value,
+        updated_at: Stamp = Stamp(entry.updated_at),
+        last_updated_by: Option<AssetStateStoreLastUpdatedBy> = Some(last_updated_by(entry.by)),
+    }
 }
 
 collection! { AssetStateStoreCollectionResponse { asset_state_store: AssetStateStoreResponse } }
-
-fn asset_response(entry: StateEntry) -> AssetStateStoreResponse {
-    let writer_response = |writer: InstanceKey| {
-        let is_api = writer.run.dag_id == API_WRITER;
-        let unless_api = |id: String| (!is_api).then_some(id);
-        AssetStateStoreLastUpdatedBy {
-            kind: if is_api { AssetStateStoreWriterKind::Api } else { AssetStateStoreWriterKind::Task },
-            dag_id: unless_api(writer.run.dag_id),
-            run_id: unless_api(writer.run.run_id),
-            task_id: unless_api(writer.task_id),
-            map_index: (!is_api).then_some(writer.map_index),
-        }
-    };
-    AssetStateStoreResponse {
-        key: entry.key,
-        value: entry.value,
-        updated_at: Stamp(entry.updated_at),
-        last_updated_by: Some(writer_response(entry.by)),
-    }
-}
 
 const MAP_INDEX: Parameter = Parameter::new("map_index", Kind::MapIndex).or("-1");
 

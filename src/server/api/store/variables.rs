@@ -22,26 +22,18 @@ const FIELDS: Fields<VariableField> = Fields {
 
 query! { pub VariablesQuery(FIELDS) }
 
-#[derive(Serialize, JsonSchema)]
-pub struct VariableResponse {
-    key: String,
-    value: Option<String>,
-    description: Option<String>,
-    is_encrypted: bool,
-    team_name: Option<String>,
+view! {
+    pub struct VariableResponse;
+    fn response(variable: Variable) {
+        key: String = variable.key.clone(),
+        value: Option<String> = Some(redact::text(&variable.key, &variable.value)),
+        description: Option<String>,
+        is_encrypted: bool = true,
+        team_name: Option<String> = None,
+    }
 }
 
 collection! { VariableCollectionResponse { variables: VariableResponse } }
-
-fn response(variable: Variable) -> VariableResponse {
-    VariableResponse {
-        value: Some(redact::text(&variable.key, &variable.value)),
-        key: variable.key,
-        description: variable.description,
-        is_encrypted: true,
-        team_name: None,
-    }
-}
 
 pub async fn list(State(state): Shared, params: QueryParams<VariablesQuery>) -> JsonResult<VariableCollectionResponse> {
     let listing = params.listing(&FIELDS)?;
