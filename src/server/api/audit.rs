@@ -1,8 +1,9 @@
 //! Audit log: records the operations listed below, when they are requested over HTTP, with their user and arguments.
 
-use super::redact;
+use super::{all_routes, redact};
 use crate::api::prelude::*;
 use crate::http::body::MAX_BODY_BYTES;
+use crate::http::openapi::routes::{Entry, documented_path};
 use crate::state::database::DatastoreError;
 use axum::body::{Body, to_bytes};
 use axum::extract::{MatchedPath, Query, Request};
@@ -12,64 +13,19 @@ use axum::response::{IntoResponse, Response};
 use leoflow_base::auth::masking::HIDDEN;
 use leoflow_engine::store::event_log::{self, NewEvent};
 use percent_encoding::percent_decode_str;
+use std::collections::HashMap;
+use std::sync::LazyLock;
 use tracing::warn;
 
-/// Operations that change something: method, path below `/api/v2`, and Airflow's operation id. `{}` stands for any
-/// path parameter.
-const EVENTS: &[(Method, &str, &str)] = &[
-    (Method::POST, "/assets/events", "create_asset_event"),
-    (Method::POST, "/assets/{}/materialize", "materialize_asset"),
-    (Method::DELETE, "/assets/{}/queuedEvents", "delete_asset_queued_events"),
-    (Method::DELETE, "/assets/{}/state-store", "clear_asset_state_store"),
-    (Method::PUT, "/assets/{}/state-store/{}", "set_asset_state_store"),
-    (Method::DELETE, "/assets/{}/state-store/{}", "delete_asset_state_store"),
-    (Method::POST, "/backfills", "create_backfill"),
-    (Method::PUT, "/backfills/{}/pause", "pause_backfill"),
-    (Method::PUT, "/backfills/{}/unpause", "unpause_backfill"),
-    (Method::PUT, "/backfills/{}/cancel", "cancel_backfill"),
-    (Method::POST, "/connections", "post_connection"),
-    (Method::PATCH, "/connections", "bulk_connections"),
-    (Method::PATCH, "/connections/{}", "patch_connection"),
-    (Method::DELETE, "/connections/{}", "delete_connection"),
-    (Method::PATCH, "/dags", "patch_dags"),
-    (Method::PATCH, "/dags/{}", "patch_dag"),
-    (Method::DELETE, "/dags/{}", "delete_dag"),
-    (Method::POST, "/dags/{}/favorite", "favorite_dag"),
-    (Method::POST, "/dags/{}/unfavorite", "unfavorite_dag"),
-    (Method::DELETE, "/dags/{}/assets/queuedEvents", "delete_dag_asset_queued_events"),
-    (Method::DELETE, "/dags/{}/assets/{}/queuedEvents", "delete_dag_asset_queued_event"),
-    (Method::POST, "/dags/{}/clearTaskInstances", "post_clear_task_instances"),
-    (Method::POST, "/dags/{}/clearDagRuns", "clear_dag_runs"),
-    (Method::POST, "/dags/{}/clearPartitions", "clear_dag_run_partitions"),
-    (Method::POST, "/dags/{}/dagRuns", "trigger_dag_run"),
-    (Method::PATCH, "/dags/{}/dagRuns", "bulk_dag_runs"),
-    (Method::PATCH, "/dags/{}/dagRuns/{}", "patch_dag_run"),
-    (Method::DELETE, "/dags/{}/dagRuns/{}", "delete_dag_run"),
-    (Method::POST, "/dags/{}/dagRuns/{}/clear", "clear_dag_run"),
-    (Method::PATCH, "/dags/{}/dagRuns/{}/taskGroupInstances/{}", "patch_task_group_instances"),
-    (Method::PATCH, "/dags/{}/dagRuns/{}/taskInstances", "bulk_task_instances"),
-    (Method::PATCH, "/dags/{}/dagRuns/{}/taskInstances/{}", "patch_task_instance"),
-    (Method::DELETE, "/dags/{}/dagRuns/{}/taskInstances/{}", "delete_task_instance"),
-    (Method::PATCH, "/dags/{}/dagRuns/{}/taskInstances/{}/{}", "patch_task_instance"),
-    (Method::PATCH, "/dags/{}/dagRuns/{}/taskInstances/{}/{}/hitlDetails", "update_hitl_detail"),
-    (Method::POST, "/dags/{}/dagRuns/{}/taskInstances/{}/xcomEntries", "create_xcom_entry"),
-    (Method::PATCH, "/dags/{}/dagRuns/{}/taskInstances/{}/xcomEntries/{}", "update_xcom_entry"),
-    (Method::DELETE, "/dags/{}/dagRuns/{}/taskInstances/{}/xcomEntries/{}", "delete_xcom_entry"),
-    (Method::DELETE, "/dags/{}/dagRuns/{}/taskInstances/{}/state-store", "clear_task_state_store"),
-    (Method::PUT, "/dags/{}/dagRuns/{}/taskInstances/{}/state-store/{}", "set_task_state_store"),
-    (Method::PATCH, "/dags/{}/dagRuns/{}/taskInstances/{}/state-store/{}", "patch_task_state_store"),
-    (Method::DELETE, "/dags/{}/dagRuns/{}/taskInstances/{}/state-store/{}", "delete_task_state_store"),
-    (Method::PUT, "/parseDagFile/{}", "reparse_dag_file"),
-    (Method::POST, "/pools", "post_pool"),
-    (Method::PATCH, "/pools", "bulk_pools"),
-    (Method::PATCH, "/pools/{}", "patch_pool"),
-    (Method::DELETE, "/pools/{}", "delete_pool"),
-    (Method::POST, "/variables", "post_variable"),
-    (Method::PATCH, "/variables", "bulk_variables"),
-    (Method::PATCH, "/variables/{}", "patch_variable"),
-    (Method::DELETE, "/variables/{}", "delete_variable"),
-];
-/// Operations of Leoflow's own API, with paths below `/api/lite`.
+/// Airflow's operations that change something: their ids by method and path.
+static EVENTS: LazyLock<HashMap<(Method, String), &'static str>> = LazyLock::new(|| {
+    let changes = |entry: &Entry| entry.method != Method::GET && !entry.path.ends_with("/dry_run");
+    let operations = all_routes().entries.into_iter().filter(changes);
+    // As in Airflow, the change of a mapped instance is logged like that of another one.
+    let event = |id: &'static str| id.strip_suffix("_by_map_index").unwrap_or(id);
+    operations.map(|entry| ((entry.method, entry.path), event(entry.id))).collect()
+});
+/// Operations of Leoflow's own API: method, path below `/api/lite`, and event. `{}` stands for any path parameter.
 const LITE_OPERATIONS: &[(Method, &str, &str)] = &[
     (Method::POST, "/backups", "make_backup"),
     (Method::POST, "/backups/{}/verify", "verify_backup"),
@@ -155,7 +111,11 @@ impl LoggedBody {
 /// Returns the id of the requested operation and the path of its route; `None` when it is not logged.
 fn operation_of(request: &Request) -> Option<(&'static str, String)> {
     let path = request.extensions().get::<MatchedPath>()?.as_str();
-    let groups = [("/api/v2", EVENTS), ("/api/lite", LITE_OPERATIONS), ("/lite", PAGE_OPERATIONS)];
+    if path.starts_with("/api/v2/") {
+        let operation = (request.method().clone(), documented_path(path));
+        return Some((*EVENTS.get(&operation)?, path.to_owned()));
+    }
+    let groups = [("/api/lite", LITE_OPERATIONS), ("/lite", PAGE_OPERATIONS)];
     let group = groups
         .iter()
         .find_map(|(prefix, operations)| path.strip_prefix(prefix).map(|relative| (*operations, relative)));
@@ -255,9 +215,26 @@ fn mask(value: &mut Value, names: &[&str]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::all_routes;
-    use crate::http::openapi::routes::Entry;
     use serde_json::json;
+
+    #[test]
+    fn every_change_is_logged() {
+        let is_logged = |entry: &&Entry| EVENTS.contains_key(&(entry.method.clone(), entry.path.clone()));
+        let operations = all_routes().entries;
+        assert!(operations.iter().filter(is_logged).all(|entry| entry.method != Method::GET));
+        let changes = operations.iter().filter(|entry| entry.method != Method::GET);
+        let mut unlogged: Vec<&str> = changes.filter(|entry| !is_logged(entry)).map(|entry| entry.id).collect();
+        unlogged.sort_unstable();
+        let dry_runs = [
+            "create_backfill_dry_run",
+            "patch_task_group_instances_dry_run",
+            "patch_task_instance_dry_run",
+            "patch_task_instance_dry_run_by_map_index",
+        ];
+        assert_eq!(unlogged, dry_runs);
+        let mapped = "/api/v2/dags/{dag_id}/dagRuns/{dag_run_id}/taskInstances/{task_id}/{map_index}".to_owned();
+        assert_eq!(EVENTS[&(Method::PATCH, mapped)], "patch_task_instance");
+    }
 
     #[test]
     fn every_logged_event_has_a_route() {
@@ -265,14 +242,6 @@ mod tests {
             let part = |part| if str::starts_with(part, '{') { "{}" } else { part };
             path.split('/').map(part).collect::<Vec<_>>().join("/")
         };
-        let operations = all_routes().entries;
-        for (method, path, event) in EVENTS {
-            let path = format!("/api/v2{path}");
-            let matches = |entry: &&Entry| entry.method == method && template(&entry.path) == path;
-            let entry =
-                operations.iter().find(matches).unwrap_or_else(|| panic!("{event}: there is no {method} {path}"));
-            assert!(entry.id.starts_with(event), "{method} {path} is {}, and not {event}", entry.id);
-        }
         let lite_source = include_str!("../lite/mod.rs");
         let routes: Vec<String> = lite_source.split('"').filter(|part| part.starts_with('/')).map(template).collect();
         for (prefix, operations) in [("/api/lite", LITE_OPERATIONS), ("/lite", PAGE_OPERATIONS)] {

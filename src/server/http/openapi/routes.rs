@@ -25,6 +25,11 @@ pub struct Entry {
     pub describe: fn(&mut Operation, &mut Schemas),
 }
 
+/// Returns a route's path as in the document, which has no syntax for the rest of a path.
+pub fn documented_path(path: &str) -> String {
+    path.replace("{*", "{")
+}
+
 /// Routes with their document entries.
 pub struct Routes<S> {
     pub router: Router<S>,
@@ -99,8 +104,7 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
     where
         H: Described<A>,
     {
-        // The document has no syntax for the rest of a path.
-        let path = format!("{BASE}{}", path.replace("{*", "{"));
+        let path = documented_path(&format!("{BASE}{path}"));
         let (tags, needs_token) = (self.tags, self.needs_token);
         self.entries.push(Entry { method, path, id, tags, errors, needs_token, describe: H::describe });
         self
