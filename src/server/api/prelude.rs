@@ -10,7 +10,7 @@ pub(crate) use crate::http::listing::{collection, view};
 pub use crate::http::openapi::answers::{Created, NoContent};
 pub(crate) use crate::http::query::query;
 pub use crate::http::query::{Kind, Parameter, QueryParams};
-pub use crate::http::request::{Params, Segments};
+pub use crate::http::request::{Id, Params, Segments};
 pub use axum::Json;
 pub use axum::extract::State;
 pub use axum::http::StatusCode;

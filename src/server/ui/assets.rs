@@ -80,7 +80,7 @@ fn with_fields(mut fields: Value, others: Value) -> Value {
 
 /// `/ui/next_run_assets/{dag_id}`: the assets that the next run waits for. The next run of a partitioned DAG is that of
 /// its oldest pending partition.
-pub async fn next_run(Datastore(client): Datastore, Segments(dag_id): Segments<String>) -> JsonResult<Value> {
+pub async fn next_run(Datastore(client): Datastore, Id(dag_id): Id) -> JsonResult<Value> {
     let dag = dags::get(&*client, &dag_id).await.map_err(|_| not_found(&dag_id))?;
     let assets = asset_lists::awaited(&*client, &dag_id).await?;
     let asset_fields = |asset: &AwaitedAsset| json!({"id": asset.id, "name": asset.name, "uri": asset.uri});
@@ -168,11 +168,7 @@ pub async fn list_pending(State(state): Shared, params: Params) -> JsonResult<Va
 }
 
 /// `/ui/pending_partitioned_dag_run/{dag_id}`: one pending partition, with its assets.
-pub async fn pending(
-    Datastore(client): Datastore,
-    Segments(dag_id): Segments<String>,
-    params: Params,
-) -> JsonResult<Value> {
+pub async fn pending(Datastore(client): Datastore, Id(dag_id): Id, params: Params) -> JsonResult<Value> {
     let dag = dags::get(&*client, &dag_id).await.map_err(|_| not_found(&dag_id))?;
     let key = params.text("partition_key").unwrap_or_default();
     let partitions = partitions::pending(&*client, Some(&dag_id)).await?;

@@ -24,7 +24,7 @@ fn truncate(time: Timestamp, granularity: Granularity) -> Timestamp {
     Timestamp::from_second(whole).unwrap_or(time)
 }
 
-pub async fn get(State(state): Shared, Segments(dag_id): Segments<String>, params: Params) -> JsonResult<Value> {
+pub async fn get(State(state): Shared, Id(dag_id): Id, params: Params) -> JsonResult<Value> {
     let granularity = match params.text("granularity") {
         None | Some("daily") => Granularity::Daily,
         Some("hourly") => Granularity::Hourly,

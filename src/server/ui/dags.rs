@@ -85,7 +85,7 @@ pub async fn list(State(state): Shared, params: Params) -> ApiResult<Response> {
 }
 
 /// `/ui/dags/{dag_id}/latest_run`.
-pub async fn latest_run(State(state): Shared, Segments(dag_id): Segments<String>) -> JsonResult<Value> {
+pub async fn latest_run(State(state): Shared, Id(dag_id): Id) -> JsonResult<Value> {
     let runs = runs::newest(&*state.core.database.get().await?, Some(&[dag_id.as_str()]), 1).await?;
     Ok(Json(runs.first().map_or(Value::Null, run_summary)))
 }

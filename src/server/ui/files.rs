@@ -1,7 +1,6 @@
 //! Static files of Airflow's web UI.
 
 use crate::api::prelude::*;
-use crate::http::request::Id;
 use crate::login::tokens;
 use crate::pages;
 use axum::extract::{RawQuery, Request};

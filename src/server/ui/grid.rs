@@ -46,7 +46,7 @@ fn run_listing(params: &Params, dag_id: &str) -> ApiResult<Listing<RunField>> {
 }
 
 /// `/ui/grid/structure/{dag_id}`: the newest version, merged with nodes of the shown runs' versions.
-pub async fn structure(State(state): Shared, Segments(dag_id): Segments<String>, params: Params) -> JsonResult<Value> {
+pub async fn structure(State(state): Shared, Id(dag_id): Id, params: Params) -> JsonResult<Value> {
     let client = state.core.database.get().await?;
     let newest = dags::get(&*client, &dag_id).await.map_err(|_| not_found(&dag_id))?;
     let page = runs::list(&*client, run_listing(&params, &dag_id)?).await?;
@@ -112,7 +112,7 @@ fn merge(nodes: &mut Vec<Value>, others: Vec<Value>) {
 }
 
 /// `/ui/grid/runs/{dag_id}`.
-pub async fn runs(State(state): Shared, Segments(dag_id): Segments<String>, params: Params) -> JsonResult<Value> {
+pub async fn runs(State(state): Shared, Id(dag_id): Id, params: Params) -> JsonResult<Value> {
     let client = state.core.database.get().await?;
     dags::get(&*client, &dag_id).await.map_err(|_| not_found(&dag_id))?;
     let page = runs::list(&*client, run_listing(&params, &dag_id)?).await?;
@@ -258,11 +258,7 @@ impl<'a> RunTasks<'a> {
 }
 
 /// `/ui/grid/ti_summaries/{dag_id}`: one JSON line per run, in the requested order.
-pub async fn ti_summaries(
-    State(state): Shared,
-    Segments(dag_id): Segments<String>,
-    params: Params,
-) -> ApiResult<Response> {
+pub async fn ti_summaries(State(state): Shared, Id(dag_id): Id, params: Params) -> ApiResult<Response> {
     let mut run_ids = params.texts("run_ids");
     let mut seen = HashSet::new();
     run_ids.retain(|run_id| seen.insert(run_id.clone()));

@@ -176,23 +176,15 @@ pub async fn get(Datastore(client): Datastore, Segments(id): Segments<i64>) -> J
 
 /// Parameters of the run that materializes an asset.
 #[derive(Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct MaterializeAssetBody {
-    #[serde(default)]
     dag_run_id: Option<String>,
-    #[serde(default)]
     data_interval_start: Option<Timestamp>,
-    #[serde(default)]
     data_interval_end: Option<Timestamp>,
-    #[serde(default)]
     logical_date: Option<Timestamp>,
-    #[serde(default)]
     run_after: Option<Timestamp>,
-    #[serde(default)]
     conf: Option<Map<String, Value>>,
-    #[serde(default)]
     note: Option<String>,
-    #[serde(default)]
     partition_key: Option<String>,
 }
 

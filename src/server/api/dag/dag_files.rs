@@ -8,7 +8,7 @@ use leoflow_engine::store::dag::dags;
 use leoflow_engine::store::dag::import_errors::{self, ImportErrorField};
 
 /// Parses the file with this token again, changed or not.
-pub async fn parse_again(State(state): Shared, Segments(token): Segments<String>) -> ApiResult<Created<Value>> {
+pub async fn parse_again(State(state): Shared, Id(token): Id) -> ApiResult<Created<Value>> {
     let page = dags::list(&*state.core.database.get().await?, &state.dag_files.structures, Listing::default()).await?;
     let dag = page.rows.into_iter().find(|dag| file_token(&dag.fileloc) == token);
     let dag = dag.ok_or_else(|| ApiError::not_found("The DAG file with this token was not found"))?;
@@ -28,7 +28,7 @@ pub struct DAGSourceResponse {
 
 pub async fn source(
     Datastore(client): Datastore,
-    Segments(dag_id): Segments<String>,
+    Id(dag_id): Id,
     params: QueryParams<SourceQuery>,
     headers: HeaderMap,
 ) -> ApiResult<Either<DAGSourceResponse, Plain>> {

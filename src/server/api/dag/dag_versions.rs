@@ -30,7 +30,7 @@ collection! { DAGVersionCollectionResponse { dag_versions: DagVersionResponse } 
 
 pub async fn list(
     Datastore(client): Datastore,
-    Segments(dag_id): Segments<String>,
+    Id(dag_id): Id,
     params: QueryParams<VersionsQuery>,
 ) -> JsonResult<DAGVersionCollectionResponse> {
     let mut listing = params.listing(&FIELDS)?;

@@ -116,14 +116,11 @@ pub async fn list(State(state): Shared, params: QueryParams<DagsQuery>) -> ApiRe
     Ok(Written::new(DAGCollectionResponse::new(dags, page.total)))
 }
 
-pub async fn get(Datastore(client): Datastore, Segments(dag_id): Segments<String>) -> ApiResult<WrittenDag> {
+pub async fn get(Datastore(client): Datastore, Id(dag_id): Id) -> ApiResult<WrittenDag> {
     Ok(Written::new(dag_response(&dags::get(&*client, &dag_id).await?)))
 }
 
-pub async fn details(
-    Datastore(client): Datastore,
-    Segments(dag_id): Segments<String>,
-) -> ApiResult<Written<DAGDetailsResponse<'static>>> {
+pub async fn details(Datastore(client): Datastore, Id(dag_id): Id) -> ApiResult<Written<DAGDetailsResponse<'static>>> {
     let dag = dags::get(&*client, &dag_id).await?;
     let expression = asset_expressions::resolve(&*client, dag.structure.asset_condition.as_ref()).await?;
     Ok(Written::new(details_response(&dag, dags::active_runs(&*client, &dag_id).await?, expression)))
@@ -147,7 +144,7 @@ fn check_mask(params: &Params) -> ApiResult<()> {
 
 pub async fn patch(
     Datastore(mut client): Datastore,
-    Segments(dag_id): Segments<String>,
+    Id(dag_id): Id,
     params: QueryParams<UpdateMaskQuery>,
     Body(DAGPatchBody { is_paused }): Body<DAGPatchBody>,
 ) -> ApiResult<WrittenDag> {
@@ -205,7 +202,7 @@ fn not_found(dag_id: &str) -> impl FnOnce(StoreError) -> ApiError {
     ApiError::or_not_found(move || format!("Dag with id: {dag_id} was not found"))
 }
 
-pub async fn delete(State(state): Shared, Segments(dag_id): Segments<String>) -> ApiResult<NoContent> {
+pub async fn delete(State(state): Shared, Id(dag_id): Id) -> ApiResult<NoContent> {
     let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
     dags::delete(&transaction, &dag_id).await.map_err(not_found(&dag_id))?;
@@ -222,12 +219,12 @@ fn favorite_not_found(dag_id: &str) -> impl FnOnce(StoreError) -> ApiError {
     ApiError::or_not_found(move || format!("Dag with id '{dag_id}' not found"))
 }
 
-pub async fn favorite(Datastore(client): Datastore, Segments(dag_id): Segments<String>) -> ApiResult<NoContent> {
+pub async fn favorite(Datastore(client): Datastore, Id(dag_id): Id) -> ApiResult<NoContent> {
     dags::set_favorite(&*client, &dag_id, Favorite::Yes).await.map_err(favorite_not_found(&dag_id))?;
     Ok(NoContent)
 }
 
-pub async fn unfavorite(Datastore(client): Datastore, Segments(dag_id): Segments<String>) -> ApiResult<NoContent> {
+pub async fn unfavorite(Datastore(client): Datastore, Id(dag_id): Id) -> ApiResult<NoContent> {
     if !dags::get(&*client, &dag_id).await.map_err(favorite_not_found(&dag_id))?.is_favorite {
         return Err(ApiError::conflict("Dag is not marked as favorite"));
     }

@@ -87,7 +87,7 @@ query! { pub TasksQuery { Parameter::new("order_by", Kind::Text).or("\"task_id\"
 
 pub async fn list(
     Datastore(client): Datastore,
-    Segments(dag_id): Segments<String>,
+    Id(dag_id): Id,
     params: QueryParams<TasksQuery>,
 ) -> JsonResult<TaskCollectionResponse> {
     let structure = dags::get(&*client, &dag_id).await?.structure;

@@ -38,40 +38,27 @@ enum NamedTask {
     Mapped((String, i32)),
 }
 
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct ClearTaskInstancesBody {
     #[serde(default = "yes")]
     dry_run: bool,
-    #[serde(default)]
     start_date: Option<Timestamp>,
-    #[serde(default)]
     end_date: Option<Timestamp>,
-    #[serde(default)]
     #[schemars(with = "bool", default = "yes")]
     only_failed: Option<bool>,
-    #[serde(default)]
     only_running: bool,
     #[serde(default = "yes")]
     reset_dag_runs: bool,
-    #[serde(default)]
     #[schemars(with = "Option<Vec<NamedTask>>")]
     task_ids: Option<Vec<Value>>,
-    #[serde(default)]
     dag_run_id: Option<String>,
-    #[serde(default)]
     include_upstream: bool,
-    #[serde(default)]
     include_downstream: bool,
-    #[serde(default)]
     include_future: bool,
-    #[serde(default)]
     include_past: bool,
-    #[serde(default)]
     run_on_latest_version: Option<bool>,
-    #[serde(default)]
     prevent_running_task: bool,
-    #[serde(default)]
     #[schemars(length(max = 1000))]
     note: Option<String>,
 }
@@ -162,7 +149,7 @@ pub async fn response(
 /// `POST …/clearTaskInstances`.
 pub async fn task_instances(
     State(state): Shared,
-    Segments(dag_id): Segments<String>,
+    Id(dag_id): Id,
     Body(body): Body<ClearTaskInstancesBody>,
 ) -> JsonResult<TaskInstanceCollectionResponse> {
     body.check()?;

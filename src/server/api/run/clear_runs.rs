@@ -20,19 +20,15 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 /// The body of `clear`; `clearDagRuns` has the same options.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 #[schemars(rename = "DAGRunClearBody")]
 pub struct Options {
     #[serde(default = "yes")]
     dry_run: bool,
-    #[serde(default)]
     only_failed: bool,
-    #[serde(default)]
     only_new: bool,
-    #[serde(default)]
     run_on_latest_version: Option<bool>,
-    #[serde(default)]
     #[schemars(length(max = 1000))]
     note: Option<String>,
 }
@@ -166,28 +162,20 @@ pub async fn clear_run(
 }
 
 /// A selection of runs, with the options.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct BulkDAGRunClearBody {
-    #[serde(default)]
     dag_runs: Vec<BulkDAGRunBody>,
-    #[serde(default)]
     partition_key: Option<String>,
-    #[serde(default)]
     #[schemars(with = "Option<Stamp>")]
     partition_date_start: Option<String>,
-    #[serde(default)]
     #[schemars(with = "Option<Stamp>")]
     partition_date_end: Option<String>,
     #[serde(default = "yes")]
     dry_run: bool,
-    #[serde(default)]
     only_failed: bool,
-    #[serde(default)]
     only_new: bool,
-    #[serde(default)]
     run_on_latest_version: Option<bool>,
-    #[serde(default)]
     #[schemars(length(max = 1000))]
     note: Option<String>,
 }
@@ -195,7 +183,7 @@ pub struct BulkDAGRunClearBody {
 /// `POST …/clearDagRuns`.
 pub async fn clear_dag_runs(
     State(state): Shared,
-    Segments(dag_id): Segments<String>,
+    Id(dag_id): Id,
     Body(body): Body<BulkDAGRunClearBody>,
 ) -> JsonResult<Cleared<DAGRunCollectionResponse>> {
     let options = Options {
@@ -257,20 +245,15 @@ fn run_keys(dag_id: &str, entries: Vec<BulkDAGRunBody>) -> ApiResult<Vec<RunKey>
     Ok(keys)
 }
 
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct ClearPartitionsBody {
-    #[serde(default)]
     run_id: Option<String>,
-    #[serde(default)]
     partition_key: Option<String>,
-    #[serde(default)]
     #[schemars(with = "Option<Stamp>")]
     partition_date_start: Option<String>,
-    #[serde(default)]
     #[schemars(with = "Option<Stamp>")]
     partition_date_end: Option<String>,
-    #[serde(default)]
     clear_task_instances: bool,
     #[serde(default = "yes")]
     dry_run: bool,
@@ -286,7 +269,7 @@ pub struct ClearPartitionsResponse {
 /// `POST …/clearPartitions`: detaches the runs from their partitions, and clears their instances on request.
 pub async fn partitions(
     State(state): Shared,
-    Segments(dag_id): Segments<String>,
+    Id(dag_id): Id,
     Body(body): Body<ClearPartitionsBody>,
 ) -> JsonResult<ClearPartitionsResponse> {
     let partitions = Partitions::parse(

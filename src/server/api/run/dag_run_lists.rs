@@ -82,7 +82,7 @@ pub fn check_states(states: &[String], known: &[&str]) -> ApiResult<()> {
 
 pub async fn list(
     Datastore(client): Datastore,
-    Segments(dag_id): Segments<String>,
+    Id(dag_id): Id,
     params: QueryParams<RunsQuery>,
 ) -> JsonResult<DAGRunCollectionResponse> {
     let mut listing = run_listing(&params)?;

@@ -74,7 +74,7 @@ pub fn parse_interval(start: Option<Timestamp>, end: Option<Timestamp>) -> ApiRe
 
 pub async fn trigger(
     State(state): Shared,
-    Segments(dag_id): Segments<String>,
+    Id(dag_id): Id,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     Body(body): Body<TriggerDAGRunPostBody>,
@@ -139,13 +139,12 @@ pub enum DagRunMutableStates {
     Failed,
 }
 
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct DAGRunPatchBody {
-    #[serde(default)]
     #[schemars(with = "Option<DagRunMutableStates>")]
     state: Option<RunState>,
-    #[serde(default, deserialize_with = "nullable")]
+    #[serde(deserialize_with = "nullable")]
     #[schemars(with = "Option<String>", length(max = 1000))]
     note: Option<Option<String>>,
 }

@@ -105,7 +105,7 @@ impl KeyedEntities for DagRuns {
 
 pub async fn dag_runs(
     State(state): Shared,
-    Segments(path_dag_id): Segments<String>,
+    Id(path_dag_id): Id,
     Body(body): Body<Bulk<BulkDAGRunBody>>,
 ) -> JsonResult<BulkResponse> {
     keyed::run(&state.core, &DagRuns { path_dag_id }, body).await

@@ -5,7 +5,6 @@ use crate::api::prelude::*;
 use crate::api::redact;
 use crate::http::changes::Changes;
 use crate::http::openapi::answers::Accepted;
-use crate::http::request::Id;
 use axum::extract::Request;
 use axum::handler::Handler;
 use axum::http::HeaderMap;

@@ -4,7 +4,6 @@ use crate::api::bulk::{self, Bulk, BulkResponse, Entities};
 use crate::api::prelude::*;
 use crate::http::changes::Changes;
 use crate::http::query::UpdateMaskQuery;
-use crate::http::request::Id;
 use leoflow_engine::store::pools::{self, Pool, PoolField, PoolSettings};
 
 const FIELDS: Fields<PoolField> = Fields {
@@ -97,19 +96,16 @@ pub async fn create(Datastore(client): Datastore, Body(body): Body<PoolBody>) ->
     Ok(Created(response(&pools::get(&*client, &body.name).await?)))
 }
 
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct PoolPatchBody {
-    #[serde(default, alias = "name")]
+    #[serde(alias = "name")]
     pool: Option<String>,
-    #[serde(default)]
     #[schemars(range(min = -1))]
     slots: Option<i32>,
-    #[serde(default)]
     description: Option<String>,
-    #[serde(default)]
     include_deferred: Option<bool>,
-    #[serde(default, rename = "team_name")]
+    #[serde(rename = "team_name")]
     #[schemars(length(max = 50))]
     _team_name: Option<String>,
 }

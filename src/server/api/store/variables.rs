@@ -4,7 +4,6 @@ use crate::api::bulk::{self, Bulk, BulkResponse, Entities};
 use crate::api::prelude::*;
 use crate::api::redact;
 use crate::http::changes::Changes;
-use crate::http::request::Id;
 use leoflow_base::auth::cipher::Cipher;
 use leoflow_engine::store::secret::variables::{self, Variable, VariableField};
 
