@@ -15,6 +15,7 @@ use serde::Deserialize;
 use serde::de::value::MapDeserializer;
 use serde::de::{self, DeserializeOwned, Deserializer, IntoDeserializer, Visitor};
 use serde_json::{Map, Value};
+use std::convert;
 use std::fmt;
 use std::str::FromStr;
 
@@ -206,21 +207,12 @@ impl IntoDeserializer<'_, Problem> for Field {
     }
 }
 
-/// Delegates the listed methods to the JSON value, because the requested type decides how `null` and variant names are
-/// read.
-macro_rules! as_json {
-    ($($method:ident)*) => {
-        $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
-            Self::read(self.name, self.value.$method(visitor))
-        })*
-    };
-}
-
-/// As `as_json`, for whole numbers.
-macro_rules! as_whole {
-    ($($method:ident)*) => {
-        $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
-            Self::read(self.name, whole(self.value).$method(visitor))
+/// Delegates the listed methods to a JSON value made from the field's, because the requested type decides how `null`
+/// and variant names are read.
+macro_rules! delegate {
+    ($read:expr, $($method:ident($($argument:ident: $type:ty),*))*) => {
+        $(fn $method<V: Visitor<'de>>(self, $($argument: $type,)* visitor: V) -> Result<V::Value, Problem> {
+            Self::read(self.name, $read(self.value).$method($($argument,)* visitor))
         })*
     };
 }
@@ -242,59 +234,28 @@ fn whole(value: Value) -> Value {
 impl<'de> Deserializer<'de> for Field {
     type Error = Problem;
 
-    as_json! {
-        deserialize_any deserialize_bool deserialize_f32 deserialize_f64
-        deserialize_char deserialize_str deserialize_string deserialize_bytes deserialize_byte_buf
-        deserialize_unit deserialize_seq deserialize_map deserialize_identifier
-        deserialize_ignored_any
+    delegate! {
+        convert::identity,
+        deserialize_any() deserialize_bool() deserialize_f32() deserialize_f64()
+        deserialize_char() deserialize_str() deserialize_string() deserialize_bytes() deserialize_byte_buf()
+        deserialize_unit() deserialize_seq() deserialize_map() deserialize_identifier()
+        deserialize_ignored_any()
+        deserialize_unit_struct(name: &'static str)
+        deserialize_newtype_struct(name: &'static str)
+        deserialize_tuple(length: usize)
+        deserialize_tuple_struct(name: &'static str, length: usize)
+        deserialize_struct(name: &'static str, fields: &'static [&'static str])
+        deserialize_enum(name: &'static str, variants: &'static [&'static str])
     }
 
-    as_whole! {
-        deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64
-        deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64
+    delegate! {
+        whole,
+        deserialize_i8() deserialize_i16() deserialize_i32() deserialize_i64()
+        deserialize_u8() deserialize_u16() deserialize_u32() deserialize_u64()
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Problem> {
         if self.value.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
-    }
-
-    fn deserialize_unit_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Problem> {
-        Self::read(self.name, self.value.deserialize_unit_struct(name, visitor))
-    }
-
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Problem> {
-        Self::read(self.name, self.value.deserialize_newtype_struct(name, visitor))
-    }
-
-    fn deserialize_tuple<V: Visitor<'de>>(self, length: usize, visitor: V) -> Result<V::Value, Problem> {
-        Self::read(self.name, self.value.deserialize_tuple(length, visitor))
-    }
-
-    fn deserialize_tuple_struct<V: Visitor<'de>>(
-        self,
-        name: &'static str,
-        length: usize,
-        visitor: V,
-    ) -> Result<V::Value, Problem> {
-        Self::read(self.name, self.value.deserialize_tuple_struct(name, length, visitor))
-    }
-
-    fn deserialize_struct<V: Visitor<'de>>(
-        self,
-        name: &'static str,
-        fields: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Problem> {
-        Self::read(self.name, self.value.deserialize_struct(name, fields, visitor))
-    }
-
-    fn deserialize_enum<V: Visitor<'de>>(
-        self,
-        name: &'static str,
-        variants: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Problem> {
-        Self::read(self.name, self.value.deserialize_enum(name, variants, visitor))
     }
 }
 
