@@ -39,13 +39,6 @@ pub(crate) use query;
 /// The query of a request. In debug builds, reading a parameter that `Q` does not declare panics.
 pub struct QueryParams<Q>(Params, PhantomData<fn() -> Q>);
 
-impl<Q> QueryParams<Q> {
-    /// Reuses the query for the handler of another operation.
-    pub fn cast<R>(self) -> QueryParams<R> {
-        QueryParams(self.0, PhantomData)
-    }
-}
-
 impl<Q: Query> QueryParams<Q> {
     /// Refuses parameters of another operation that this one lacks, where ignoring a filter would change more than
     /// intended.

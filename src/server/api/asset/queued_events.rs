@@ -4,8 +4,7 @@ use crate::api::prelude::*;
 use leoflow_engine::store::asset::asset_lists::{self, QueuedUpdate};
 
 /// Selects queued events; `None` matches any.
-#[derive(Default)]
-struct QueueSelector {
+pub struct QueueSelector {
     dag_id: Option<String>,
     asset_id: Option<i64>,
 }
@@ -18,27 +17,27 @@ impl QueueSelector {
         ApiError::not_found(format!("Queued event with {} was not found", selectors.join(" and ")))
     }
 
-    fn parse_before(params: &Params) -> ApiResult<Option<Timestamp>> {
-        params.time("before")
+    async fn load(&self, client: &impl GenericClient, params: &Params) -> ApiResult<Vec<QueuedUpdate>> {
+        let before = params.time("before")?;
+        Ok(asset_lists::queued(client, self.dag_id.as_deref(), self.asset_id, before).await?)
     }
+}
 
-    async fn load(&self, state: &AppState, params: &Params) -> ApiResult<Vec<QueuedUpdate>> {
-        let client = state.core.database.get().await?;
-        let before = Self::parse_before(params)?;
-        Ok(asset_lists::queued(&*client, self.dag_id.as_deref(), self.asset_id, before).await?)
+impl From<String> for QueueSelector {
+    fn from(dag_id: String) -> Self {
+        Self { dag_id: Some(dag_id), asset_id: None }
     }
+}
 
-    async fn list(&self, state: &AppState, params: &Params) -> JsonResult<QueuedEventCollectionResponse> {
-        Ok(Json(self.load(state, params).await?.into_iter().map(response).collect()))
+impl From<i64> for QueueSelector {
+    fn from(asset_id: i64) -> Self {
+        Self { dag_id: None, asset_id: Some(asset_id) }
     }
+}
 
-    async fn delete(&self, state: &AppState, params: &Params) -> ApiResult<NoContent> {
-        let client = state.core.database.get().await?;
-        let before = Self::parse_before(params)?;
-        match asset_lists::forget_queued(&*client, self.dag_id.as_deref(), self.asset_id, before).await? {
-            0 => Err(self.not_found()),
-            _ => Ok(NoContent),
-        }
+impl From<(String, i64)> for QueueSelector {
+    fn from((dag_id, asset_id): (String, i64)) -> Self {
+        Self { dag_id: Some(dag_id), asset_id: Some(asset_id) }
     }
 }
 
@@ -56,52 +55,35 @@ view! {
 
 collection! { QueuedEventCollectionResponse { queued_events: QueuedEventResponse } }
 
-pub async fn list_for_dag(
-    State(state): Shared,
-    Segments(id): Segments<String>,
+/// `P` is the DAG's or the asset's id.
+pub async fn list<P: Into<QueueSelector>>(
+    Segments(path): Segments<P>,
     params: QueryParams<QueuedEventsQuery>,
+    Datastore(client): Datastore,
 ) -> JsonResult<QueuedEventCollectionResponse> {
-    QueueSelector { dag_id: Some(id), ..QueueSelector::default() }.list(&state, &params).await
-}
-
-pub async fn delete_for_dag(
-    State(state): Shared,
-    Segments(id): Segments<String>,
-    params: QueryParams<QueuedEventsQuery>,
-) -> ApiResult<NoContent> {
-    QueueSelector { dag_id: Some(id), ..QueueSelector::default() }.delete(&state, &params).await
-}
-
-pub async fn list_for_asset(
-    State(state): Shared,
-    Segments(id): Segments<i64>,
-    params: QueryParams<QueuedEventsQuery>,
-) -> JsonResult<QueuedEventCollectionResponse> {
-    QueueSelector { asset_id: Some(id), ..QueueSelector::default() }.list(&state, &params).await
-}
-
-pub async fn delete_for_asset(
-    State(state): Shared,
-    Segments(id): Segments<i64>,
-    params: QueryParams<QueuedEventsQuery>,
-) -> ApiResult<NoContent> {
-    QueueSelector { asset_id: Some(id), ..QueueSelector::default() }.delete(&state, &params).await
+    Ok(Json(path.into().load(&*client, &params).await?.into_iter().map(response).collect()))
 }
 
 pub async fn get(
-    State(state): Shared,
-    Segments((dag_id, asset_id)): Segments<(String, i64)>,
+    Segments(path): Segments<(String, i64)>,
     params: QueryParams<QueuedEventsQuery>,
+    Datastore(client): Datastore,
 ) -> JsonResult<QueuedEventResponse> {
-    let selector = QueueSelector { dag_id: Some(dag_id), asset_id: Some(asset_id) };
-    let events = selector.load(&state, &params).await?;
+    let selector = QueueSelector::from(path);
+    let events = selector.load(&*client, &params).await?;
     Ok(Json(events.into_iter().next().map(response).ok_or_else(|| selector.not_found())?))
 }
 
-pub async fn delete_one(
-    State(state): Shared,
-    Segments((dag_id, asset_id)): Segments<(String, i64)>,
+/// `P` is the DAG's or the asset's id, or both.
+pub async fn delete<P: Into<QueueSelector>>(
+    Segments(path): Segments<P>,
     params: QueryParams<QueuedEventsQuery>,
+    Datastore(client): Datastore,
 ) -> ApiResult<NoContent> {
-    QueueSelector { dag_id: Some(dag_id), asset_id: Some(asset_id) }.delete(&state, &params).await
+    let selector: QueueSelector = path.into();
+    let before = params.time("before")?;
+    match asset_lists::forget_queued(&*client, selector.dag_id.as_deref(), selector.asset_id, before).await? {
+        0 => Err(selector.not_found()),
+        _ => Ok(NoContent),
+    }
 }

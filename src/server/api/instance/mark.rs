@@ -8,7 +8,7 @@ use crate::api::instance_path::{TaskPath, instance_key_from_query};
 use crate::api::prelude::*;
 use crate::http::body::nullable;
 use crate::http::openapi::operation::Schemas;
-use crate::http::query::{UPDATE_MASK, UpdateMaskQuery};
+use crate::http::query::{Query, UPDATE_MASK, UpdateMaskQuery};
 use crate::http::request::PathParts;
 use leoflow_engine::store::dag::dags;
 use leoflow_engine::store::instance::instances;
@@ -20,22 +20,18 @@ use std::slice;
 /// States that can be set by hand.
 const STATES: [TaskState; 3] = [TaskState::Success, TaskState::Failed, TaskState::Skipped];
 
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct PatchTaskInstanceBody {
-    #[serde(default, deserialize_with = "nullable")]
+    #[serde(deserialize_with = "nullable")]
     #[schemars(with = "Option<TaskState>")]
     new_state: Option<Option<String>>,
-    #[serde(default, deserialize_with = "nullable")]
+    #[serde(deserialize_with = "nullable")]
     #[schemars(with = "Option<String>", length(max = 1000))]
     note: Option<Option<String>>,
-    #[serde(default)]
     include_upstream: bool,
-    #[serde(default)]
     include_downstream: bool,
-    #[serde(default)]
     include_future: bool,
-    #[serde(default)]
     include_past: bool,
 }
 
@@ -203,10 +199,11 @@ impl InstancePath {
     }
 }
 
-pub async fn patch(
+/// `Q` is [`UpdateMaskQuery`] where the path has the map index, otherwise [`InstanceQuery`].
+pub async fn patch<Q: Query>(
     State(state): Shared,
     Segments(path): Segments<InstancePath>,
-    params: QueryParams<InstanceQuery>,
+    params: QueryParams<Q>,
     Body(body): Body<PatchTaskInstanceBody>,
 ) -> JsonResult<TaskInstanceCollectionResponse> {
     let (run, task_id, map_index) = path.read(&params)?;
@@ -223,20 +220,11 @@ pub async fn patch(
     Ok(answer)
 }
 
-/// `patch` for an instance that the path selects.
-pub async fn patch_mapped(
-    state: Shared,
-    path: Segments<InstancePath>,
-    params: QueryParams<UpdateMaskQuery>,
-    body: Body<PatchTaskInstanceBody>,
-) -> JsonResult<TaskInstanceCollectionResponse> {
-    patch(state, path, params.cast(), body).await
-}
-
-pub async fn dry_run(
+/// `Q` as for [`patch`].
+pub async fn dry_run<Q: Query>(
     Datastore(mut client): Datastore,
     Segments(path): Segments<InstancePath>,
-    params: QueryParams<InstanceQuery>,
+    params: QueryParams<Q>,
     Body(body): Body<PatchTaskInstanceBody>,
 ) -> JsonResult<TaskInstanceCollectionResponse> {
     let (run, task_id, map_index) = path.read(&params)?;
@@ -244,16 +232,6 @@ pub async fn dry_run(
     let transaction = client.transaction().await?;
     let keys = task_keys(&transaction, &run, &task_id, map_index).await?;
     preview(&transaction, &run, &keys, change.marking(vec![task_id], map_index)).await
-}
-
-/// `dry_run` for an instance that the path selects.
-pub async fn dry_run_mapped(
-    datastore: Datastore,
-    path: Segments<InstancePath>,
-    params: QueryParams<UpdateMaskQuery>,
-    body: Body<PatchTaskInstanceBody>,
-) -> JsonResult<TaskInstanceCollectionResponse> {
-    dry_run(datastore, path, params.cast(), body).await
 }
 
 pub async fn patch_group(
