@@ -1,6 +1,6 @@
 //! Parses requests as FastAPI does, with FastAPI's errors.
 
-use super::api_error::ApiError;
+use super::api_error::{ApiError, ApiResult};
 use super::openapi::operation::{Input, Operation, Schemas};
 use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::request::Parts;
@@ -9,8 +9,6 @@ use jiff::civil::Date;
 use schemars::{JsonSchema, Schema};
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use std::fmt::Display;
-use std::num::{ParseFloatError, ParseIntError};
 use std::str::FromStr;
 
 /// The only path parameter, percent-decoded; it may span several segments.
@@ -125,57 +123,57 @@ impl Params {
         self.pairs.iter().filter(move |(other, _)| other == name).map(|(_, value)| value.as_str())
     }
 
+    /// Parses the last value of a parameter; `message` explains to the client why it is invalid.
+    fn parse<T: FromStr>(
+        &self,
+        name: &str,
+        kind: &str,
+        message: impl FnOnce(T::Err) -> String,
+    ) -> ApiResult<Option<T>> {
+        let invalid = |error| ApiError::unprocessable(&[self.location, name], kind, message(error));
+        self.text(name).map(str::parse).transpose().map_err(invalid)
+    }
+
+    /// Parses an integer that must not be less than `min`.
+    fn at_least(&self, min: i64, name: &str) -> ApiResult<Option<i64>> {
+        let number = self.whole(name)?;
+        if number.is_some_and(|number| number < min) {
+            let message = format!("Input should be greater than or equal to {min}");
+            return Err(ApiError::unprocessable(&[self.location, name], "greater_than_equal", message));
+        }
+        Ok(number)
+    }
+
     /// Parses an integer that must not be negative.
-    pub fn number(&self, name: &str, default: i64) -> Result<i64, ApiError> {
+    pub fn number(&self, name: &str, default: i64) -> ApiResult<i64> {
         Ok(self.at_least(0, name)?.unwrap_or(default))
     }
 
     /// Parses an integer, which may be negative.
-    pub fn whole(&self, name: &str) -> Result<Option<i64>, ApiError> {
+    pub fn whole(&self, name: &str) -> ApiResult<Option<i64>> {
         let message = "Input should be a valid integer, unable to parse string as an integer";
-        self.parsed(name, "int_parsing", |_: ParseIntError| message)
-    }
-
-    fn at_least(&self, minimum: i64, name: &str) -> Result<Option<i64>, ApiError> {
-        match self.whole(name)? {
-            Some(number) if number < minimum => {
-                let message = format!("Input should be greater than or equal to {minimum}");
-                Err(ApiError::unprocessable(&[self.location, name], "greater_than_equal", message))
-            }
-            number => Ok(number),
-        }
-    }
-
-    /// Parses a value; `kind` is pydantic's type of the error, and `message` its text.
-    fn parsed<T: FromStr, M: Display>(
-        &self,
-        name: &str,
-        kind: &str,
-        message: impl FnOnce(T::Err) -> M,
-    ) -> Result<Option<T>, ApiError> {
-        let value = self.text(name).map(str::parse).transpose();
-        value.map_err(|error| ApiError::unprocessable(&[self.location, name], kind, message(error)))
+        self.parse(name, "int_parsing", |_| message.to_owned())
     }
 
     /// Parses `map_index`; -1 means not mapped.
-    pub fn map_index(&self) -> Result<Option<i32>, ApiError> {
+    pub fn map_index(&self) -> ApiResult<Option<i32>> {
         let index = self.at_least(-1, "map_index")?;
         Ok(index.map(|index| i32::try_from(index).unwrap_or(i32::MAX)))
     }
 
-    pub fn fraction(&self, name: &str) -> Result<Option<f64>, ApiError> {
+    pub fn fraction(&self, name: &str) -> ApiResult<Option<f64>> {
         let message = "Input should be a valid number, unable to parse string as a number";
-        self.parsed(name, "float_parsing", |_: ParseFloatError| message)
+        self.parse(name, "float_parsing", |_| message.to_owned())
     }
 
     /// Parses an RFC 3339 time.
-    pub fn time(&self, name: &str) -> Result<Option<Timestamp>, ApiError> {
-        self.parsed(name, "datetime_parsing", |error: jiff::Error| error)
+    pub fn time(&self, name: &str) -> ApiResult<Option<Timestamp>> {
+        self.parse(name, "datetime_parsing", |error: jiff::Error| error.to_string())
     }
 
     /// Parses a date such as `2026-01-31`.
-    pub fn date(&self, name: &str) -> Result<Option<Date>, ApiError> {
-        self.parsed(name, "date_parsing", |error: jiff::Error| error)
+    pub fn date(&self, name: &str) -> ApiResult<Option<Date>> {
+        self.parse(name, "date_parsing", |error: jiff::Error| error.to_string())
     }
 
     /// Returns a copy in which a parameter's value `old` is replaced by `new`.
@@ -201,7 +199,7 @@ impl Params {
     }
 
     /// Parses a boolean as FastAPI does.
-    pub fn flag(&self, name: &str) -> Result<Option<bool>, ApiError> {
+    pub fn flag(&self, name: &str) -> ApiResult<Option<bool>> {
         match self.text(name).map(str::to_ascii_lowercase).as_deref() {
             None => Ok(None),
             Some("true" | "1" | "yes" | "on" | "t" | "y") => Ok(Some(true)),

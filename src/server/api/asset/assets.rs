@@ -1,13 +1,13 @@
 //! `/api/v2/assets`, with Airflow's names and shapes.
 
 use crate::api::prelude::*;
-use crate::api::run::dag_runs::{custom_interval, parse_interval};
-use crate::api::views::{self, DAGRunResponse};
+use crate::api::run::dag_runs::{parse_interval, trigger_run};
+use crate::api::views::DAGRunResponse;
 use crate::http::body::OptionalBody;
 use leoflow_engine::model::state::RunType;
 use leoflow_engine::store::asset::asset_lists::{self, AliasField, Asset, AssetField, AssetFilter, AssetUse, UsedBy};
 use leoflow_engine::store::run::new_run::isoformat;
-use leoflow_engine::store::run::runs::{self, Trigger};
+use leoflow_engine::store::run::runs::Trigger;
 
 view! {
     /// A DAG that is scheduled on an asset.
@@ -199,7 +199,7 @@ pub async fn materialize(
     let dag_id = producing_dag(&*state.core.database.get().await?, id).await?;
     let default_run_id =
         || format!("asset_materialization_{}", isoformat(body.run_after.unwrap_or_else(Timestamp::now)));
-    let mut trigger = Trigger {
+    let trigger = Trigger {
         run_id: Some(body.dag_run_id.unwrap_or_else(default_run_id)),
         logical_date: body.logical_date,
         data_interval,
@@ -211,14 +211,7 @@ pub async fn materialize(
         run_type: Some(RunType::AssetMaterialization),
         partition_key: body.partition_key,
     };
-    if let (Some(date), None) = (trigger.logical_date, trigger.data_interval) {
-        trigger.data_interval = custom_interval(&state, &dag_id, date).await?;
-    }
-    let mut client = state.core.database.get().await?;
-    let transaction = client.transaction().await?;
-    let run = runs::trigger(&transaction, &dag_id, &trigger).await?;
-    transaction.commit().await?;
-    Ok(Json(views::run(run)))
+    trigger_run(&state, &dag_id, trigger, ApiError::from).await
 }
 
 async fn producing_dag(client: &impl GenericClient, id: i64) -> ApiResult<String> {

@@ -30,25 +30,44 @@ fn user(name: &str) -> HITLUser {
     HITLUser { id: name.to_owned(), name: name.to_owned() }
 }
 
-/// A question with its answer. `T` is the task instance, either current or as of one of its tries.
+view! {
+    /// A question with its answer.
+    struct QuestionResponse;
+    fn question_response(detail: Detail) {
+        options: Vec<String> = detail.question.options,
+        subject: String = detail.question.subject,
+        body: Option<String> = detail.question.body,
+        defaults: Option<Vec<String>> = detail.question.defaults,
+        multiple: bool = detail.question.multiple,
+        params: Map<String, Value> = detail.question.params.into_iter().map(complete_param).collect(),
+        #[schemars(with = "Vec<HITLUser>")]
+        assigned_users: Vec<Value> = detail.question.assigned_users,
+        created_at: Stamp = Stamp(detail.created_at),
+        responded_by_user: Option<HITLUser> = detail.responded_by.as_deref().map(user),
+        responded_at: Option<Stamp> = detail.responded_at.map(Stamp),
+        chosen_options: Option<Vec<String>> = detail.answer.as_ref().map(|answer| answer.chosen_options.clone()),
+        params_input: Map<String, Value> = detail.answer.map(|answer| answer.params_input).unwrap_or_default(),
+        response_received: bool = detail.responded_at.is_some(),
+    }
+}
+
+/// Adds a null description and an empty schema to a parameter that is stored as a plain value.
+fn complete_param((name, param): (String, Value)) -> (String, Value) {
+    let is_complete = ["description", "schema", "value"].iter().all(|name| param.get(name).is_some());
+    (name, if is_complete { param } else { json!({"value": param, "description": null, "schema": {}}) })
+}
+
+/// A question with its task instance `T`, either current or as of one of its tries.
 #[derive(Serialize, JsonSchema)]
 #[schemars(inline)]
 pub struct HitlResponse<T> {
-    options: Vec<String>,
-    subject: String,
-    body: Option<String>,
-    defaults: Option<Vec<String>>,
-    multiple: bool,
-    params: Map<String, Value>,
-    #[schemars(with = "Vec<HITLUser>")]
-    assigned_users: Vec<Value>,
-    created_at: Stamp,
-    responded_by_user: Option<HITLUser>,
-    responded_at: Option<Stamp>,
-    chosen_options: Option<Vec<String>>,
-    params_input: Map<String, Value>,
-    response_received: bool,
+    #[serde(flatten)]
+    question: QuestionResponse,
     task_instance: T,
+}
+
+fn with_instance<T>(detail: Detail, task_instance: T) -> HitlResponse<T> {
+    HitlResponse { question: question_response(detail), task_instance }
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -63,35 +82,6 @@ collection! { HITLDetailCollection { hitl_details: HITLDetail } }
 pub async fn detail_response(client: &impl GenericClient, detail: Detail) -> ApiResult<HITLDetail> {
     let current = instances::get(client, &detail.instance).await?;
     Ok(HITLDetail(with_instance(detail, instance(current))))
-}
-
-/// Builds the response. A parameter stored as a plain value gets a null description and an empty schema.
-fn with_instance<T>(detail: Detail, task_instance: T) -> HitlResponse<T> {
-    let Detail { question, answer, .. } = detail;
-    let is_complete = |param: &Value| ["description", "schema", "value"].iter().all(|name| param.get(name).is_some());
-    let complete_param = |(name, param): (String, Value)| {
-        let complete =
-            if is_complete(&param) { param } else { json!({"value": param, "description": null, "schema": {}}) };
-        (name, complete)
-    };
-    let (chosen_options, params_input) =
-        answer.map_or((None, Map::new()), |answer| (Some(answer.chosen_options), answer.params_input));
-    HitlResponse {
-        options: question.options,
-        subject: question.subject,
-        body: question.body,
-        defaults: question.defaults,
-        multiple: question.multiple,
-        params: question.params.into_iter().map(complete_param).collect(),
-        assigned_users: question.assigned_users,
-        created_at: Stamp(detail.created_at),
-        responded_by_user: detail.responded_by.as_deref().map(user),
-        responded_at: detail.responded_at.map(Stamp),
-        chosen_options,
-        params_input,
-        response_received: detail.responded_at.is_some(),
-        task_instance,
-    }
 }
 
 const FIELDS: Fields<DetailField> = Fields {

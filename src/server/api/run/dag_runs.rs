@@ -85,7 +85,7 @@ pub async fn trigger(
         Caller::Network if headers.contains_key(header::REFERER) => "ui",
         Caller::Network => "rest_api",
     };
-    let mut trigger = Trigger {
+    let trigger = Trigger {
         run_id: body.dag_run_id,
         logical_date: body.logical_date,
         data_interval,
@@ -97,27 +97,34 @@ pub async fn trigger(
         run_type: None,
         partition_key: body.partition_key,
     };
-    if let (Some(date), None) = (trigger.logical_date, trigger.data_interval) {
-        trigger.data_interval = custom_interval(&state, &dag_id, date).await?;
-    }
-    let mut client = state.core.database.get().await?;
-    let transaction = client.transaction().await?;
-    let run = runs::trigger(&transaction, &dag_id, &trigger).await.map_err(|error| match error {
+    let convert_error = |error| match error {
         StoreError::NotFound { .. } => ApiError::not_found(format!("Dag with dag_id: '{dag_id}' not found")),
         StoreError::Invalid(text) => ApiError::bad_request(text),
         other => other.into(),
-    })?;
+    };
+    trigger_run(&state, &dag_id, trigger, convert_error).await
+}
+
+/// Triggers a run, with the data interval of a custom timetable unless one is given.
+pub async fn trigger_run(
+    state: &AppState,
+    dag_id: &str,
+    mut trigger: Trigger,
+    convert_error: impl FnOnce(StoreError) -> ApiError,
+) -> JsonResult<DAGRunResponse> {
+    if let (Some(date), None) = (trigger.logical_date, trigger.data_interval) {
+        trigger.data_interval = custom_interval(state, dag_id, date).await?;
+    }
+    let mut client = state.core.database.get().await?;
+    let transaction = client.transaction().await?;
+    let run = runs::trigger(&transaction, dag_id, &trigger).await.map_err(convert_error)?;
     transaction.commit().await?;
     Ok(Json(views::run(run)))
 }
 
 /// Asks a DAG's custom timetable for the data interval of a run at `date`; `None` for other timetables, for an unknown
 /// DAG, and without a workspace.
-pub async fn custom_interval(
-    state: &AppState,
-    dag_id: &str,
-    date: Timestamp,
-) -> ApiResult<Option<(Timestamp, Timestamp)>> {
+async fn custom_interval(state: &AppState, dag_id: &str, date: Timestamp) -> ApiResult<Option<(Timestamp, Timestamp)>> {
     // The timetable's code may be slow, so no pooled connection is held while it runs.
     let dag_result = dags::get(&*state.core.database.get().await?, dag_id).await;
     let Ok(dag) = dag_result else { return Ok(None) };
