@@ -10,7 +10,6 @@ use axum::extract::{MatchedPath, Query, Request};
 use axum::http::{HeaderMap, Method, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use leoflow_base::auth::masking::HIDDEN;
 use leoflow_engine::store::event_log::{self, NewEvent};
 use percent_encoding::percent_decode_str;
 use std::collections::HashMap;
@@ -188,33 +187,17 @@ fn without_secrets(event: &str, fields: Map<String, Value>) -> Map<String, Value
         _ => &[],
     };
     let mut masked = redact::fields(&Value::Object(fields));
-    mask(&mut masked, masked_names);
+    redact::mask(&mut masked, &|name, field| masked_names.contains(&name) && !field.is_null());
     match masked {
         Value::Object(fields) => fields,
         _ => Map::new(),
     }
 }
 
-/// Masks the non-null fields with these names at any depth.
-fn mask(value: &mut Value, names: &[&str]) {
-    match value {
-        Value::Object(fields) => {
-            for (name, field) in fields {
-                if names.contains(&name.as_str()) && !field.is_null() {
-                    *field = HIDDEN.into();
-                } else {
-                    mask(field, names);
-                }
-            }
-        }
-        Value::Array(list) => list.iter_mut().for_each(|field| mask(field, names)),
-        _ => {}
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use leoflow_base::auth::masking::HIDDEN;
     use serde_json::json;
 
     #[test]

@@ -1,8 +1,11 @@
 //! The parts of a path and a query that name a task instance.
 
-use crate::api::prelude::*;
-use leoflow_engine::model::keys::{NOT_MAPPED, TryKey};
+use crate::http::api_error::ApiResult;
+use crate::http::request::Params;
+use leoflow_engine::model::keys::{InstanceKey, NOT_MAPPED, RunKey, TryKey};
 
+/// DAG id and run id.
+pub type RunPath = (String, String);
 /// DAG id, run id and task id.
 pub type TaskPath = (String, String, String);
 /// DAG id, run id, task id and map index.

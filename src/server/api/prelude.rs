@@ -1,5 +1,6 @@
 //! The names that most handlers use.
 
+pub use super::instance_path::{RunPath, TaskPath};
 pub use super::views::Stamp;
 pub use crate::app_state::{AppState, Shared};
 pub use crate::http::api_error::{ApiError, ApiResult, JsonResult};

@@ -14,7 +14,7 @@ pub fn text(name: &str, value: &str) -> String {
     }
     match serde_json::from_str::<Value>(value) {
         Ok(mut parsed) if parsed.is_object() || parsed.is_array() => {
-            if mask(&mut parsed) {
+            if mask_sensitive(&mut parsed) {
                 parsed.to_string()
             } else {
                 value.to_owned()
@@ -27,7 +27,7 @@ pub fn text(name: &str, value: &str) -> String {
 /// Returns a copy with sensitive fields masked.
 pub fn fields(value: &Value) -> Value {
     let mut masked = value.clone();
-    mask(&mut masked);
+    mask_sensitive(&mut masked);
     masked
 }
 
@@ -59,18 +59,22 @@ fn fill_in(new: &mut Value, old: &Value) -> bool {
     }
 }
 
-/// Masks sensitive fields. Returns true when anything was masked.
-fn mask(value: &mut Value) -> bool {
+fn mask_sensitive(value: &mut Value) -> bool {
+    mask(value, &|name, field| is_sensitive(name) && !field.is_null() && field != "")
+}
+
+/// Masks the fields, at any depth, whose name and value are a secret. Returns true when anything was masked.
+pub fn mask(value: &mut Value, is_secret: &dyn Fn(&str, &Value) -> bool) -> bool {
     match value {
         Value::Object(object) => object.iter_mut().fold(false, |any_masked, (name, field)| {
-            let is_masked = is_sensitive(name) && !field.is_null() && field != "";
+            let is_masked = is_secret(name, field);
             if is_masked {
                 *field = HIDDEN.into();
             }
-            is_masked || mask(field) || any_masked
+            is_masked || mask(field, is_secret) || any_masked
         }),
         // Not `any`, which would stop at the first match.
-        Value::Array(list) => list.iter_mut().filter_map(|field| mask(field).then_some(())).count() > 0,
+        Value::Array(list) => list.iter_mut().filter_map(|field| mask(field, is_secret).then_some(())).count() > 0,
         _ => false,
     }
 }

@@ -19,10 +19,15 @@ pub struct Changes<T> {
     fields: Vec<String>,
 }
 
+/// Returns true if the mask of an update names the field; an empty mask means all fields.
+pub fn is_in_mask(mask: &[String], field: &str) -> bool {
+    mask.is_empty() || mask.iter().any(|name| name == field)
+}
+
 impl<T: DeserializeOwned + JsonSchema> Changes<T> {
     /// Builds the changes; an empty mask means all fields.
     pub fn new(body: Map<String, Value>, mask: &[String]) -> Result<Self, ApiError> {
-        let fields = body.keys().filter(|name| mask.is_empty() || mask.contains(name)).cloned().collect();
+        let fields = body.keys().filter(|name| is_in_mask(mask, name)).cloned().collect();
         limits::check::<T>(&body)?;
         Ok(Self { values: fields_as(body)?, fields })
     }

@@ -5,15 +5,11 @@ use crate::api::run::backfills::{BackfillResponse, FIELDS, view};
 use leoflow_engine::store::run::backfills::{self, BackfillFilter};
 use std::collections::BTreeMap;
 
-#[derive(Serialize)]
-pub struct Backfills {
-    backfills: Vec<BackfillWithRuns>,
-    total_entries: i64,
-}
+collection! { Backfills { backfills: BackfillWithRuns } }
 
 /// A backfill with its progress.
-#[derive(Serialize)]
-struct BackfillWithRuns {
+#[derive(Serialize, JsonSchema)]
+pub struct BackfillWithRuns {
     #[serde(flatten)]
     backfill: BackfillResponse,
     num_runs: i64,
@@ -34,7 +30,7 @@ pub async fn backfills(Datastore(client): Datastore, params: Params) -> JsonResu
             backfill: view(backfill),
         });
     }
-    Ok(Json(Backfills { backfills: with_runs, total_entries: page.total }))
+    Ok(Json(Backfills::new(with_runs, page.total)))
 }
 
 /// `/ui/dags/{dag_id}/dagRuns/{run_id}/deadlines`: always empty.

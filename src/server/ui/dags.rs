@@ -96,7 +96,7 @@ const SAMPLED_RUNS: i64 = 100;
 /// `/ui/dags/{dag_id}/dagRuns/{run_id}/stats`.
 pub async fn run_stats(
     Datastore(client): Datastore,
-    Segments((dag_id, run_id)): Segments<(String, String)>,
+    Segments((dag_id, run_id)): Segments<RunPath>,
 ) -> JsonResult<Value> {
     let key = RunKey { dag_id, run_id };
     runs::get(&*client, &key, ReadFor::Reading).await.map_err(run_not_found(&key))?;

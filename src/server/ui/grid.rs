@@ -291,7 +291,7 @@ pub async fn ti_summaries(State(state): Shared, Id(dag_id): Id, params: Params) 
 }
 
 /// `/ui/gantt/{dag_id}/{run_id}`.
-pub async fn gantt(State(state): Shared, Segments((dag_id, run_id)): Segments<(String, String)>) -> JsonResult<Value> {
+pub async fn gantt(State(state): Shared, Segments((dag_id, run_id)): Segments<RunPath>) -> JsonResult<Value> {
     let key = RunKey { dag_id, run_id };
     let bars = grid::bars(&*state.core.database.get().await?, &key).await?;
     let RunKey { dag_id, run_id } = key;

@@ -87,7 +87,7 @@ pub async fn list(
 /// Lists the events that triggered a run.
 pub async fn upstream(
     Datastore(client): Datastore,
-    Segments((dag_id, run_id)): Segments<(String, String)>,
+    Segments((dag_id, run_id)): Segments<RunPath>,
 ) -> JsonResult<AssetEventCollectionResponse> {
     let key = RunKey { dag_id, run_id };
     runs::get(&*client, &key, ReadFor::Reading).await.map_err(run_not_found(&key))?;

@@ -1,7 +1,7 @@
 //! Airflow's bulk operations on runs and task instances: each run or instance is changed on its own, and a failure does
 //! not undo the others.
 
-use super::{Action, Bulk, BulkResponse, Kind, OnConflict, check_fields};
+use super::{Action, Bulk, BulkResponse, Kind, OnConflict, check_fields, not_an_object};
 use crate::api::deleted_logs::DeletedLogs;
 use crate::api::prelude::*;
 use crate::state::Core;
@@ -69,14 +69,17 @@ pub fn text_of(body: &Map<String, Value>, field: &str) -> ApiResult<Option<Strin
     }
 }
 
+/// Returns a text field of an entity; 422 when absent or empty.
+pub fn require_text(body: &Map<String, Value>, field: &str) -> ApiResult<String> {
+    let location = ["body", "actions", "entities", field];
+    text_of(body, field)?.ok_or_else(|| ApiError::unprocessable(&location, "missing", "Field required"))
+}
+
 fn parse_entity(value: Value) -> ApiResult<Entity> {
     match value {
         Value::String(name) => Ok(Entity::Name(name)),
         Value::Object(body) => Ok(Entity::Body(body)),
-        _ => {
-            let location = ["body", "actions", "entities"];
-            Err(ApiError::unprocessable(&location, "model_type", "Input should be an object"))
-        }
+        _ => Err(not_an_object()),
     }
 }
 
@@ -92,10 +95,7 @@ pub async fn run<K: KeyedEntities, T>(core: &Core, handler: &K, body: Bulk<T>) -
             match entity {
                 Entity::Body(body) => handler.check(body)?,
                 Entity::Name(_) if action.action == Kind::Delete => {}
-                Entity::Name(_) => {
-                    let location = ["body", "actions", "entities"];
-                    return Err(ApiError::unprocessable(&location, "model_type", "Input should be an object"));
-                }
+                Entity::Name(_) => return Err(not_an_object()),
             }
         }
         parsed.push((action, entities));

@@ -112,6 +112,10 @@ pub fn check_fields(action: &Action) -> ApiResult<()> {
     Ok(())
 }
 
+fn not_an_object() -> ApiError {
+    ApiError::unprocessable(&["body", "actions", "entities"], "model_type", "Input should be an object")
+}
+
 /// Validates an action before anything is changed.
 fn check<E: Entities>(action: &Action) -> ApiResult<()> {
     check_fields(action)?;
@@ -148,10 +152,7 @@ async fn apply<E: Entities>(core: &Core, entities: &E, action: Action) -> ApiRes
             }
             (Kind::Create, Value::Object(body)) => entities.set(&transaction, body).await?,
             (Kind::Update, Value::Object(body)) => entities.change(&transaction, body, &mask).await?,
-            _ => {
-                let message = "Input should be an object";
-                return Err(ApiError::unprocessable(&["body", "actions", "entities"], "model_type", message));
-            }
+            _ => return Err(not_an_object()),
         }
     }
     transaction.commit().await?;

@@ -186,7 +186,7 @@ pub async fn get(
 
 pub async fn list_mapped(
     Datastore(client): Datastore,
-    Segments((dag_id, run_id, task_id)): Segments<(String, String, String)>,
+    Segments((dag_id, run_id, task_id)): Segments<TaskPath>,
     params: QueryParams<MappedQuery>,
 ) -> JsonResult<TaskInstanceCollectionResponse> {
     let mut listing = task_instances::instance_listing(&params, task_instances::Scope::Task)?;

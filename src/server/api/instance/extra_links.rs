@@ -1,6 +1,6 @@
 //! `…/taskInstances/{task_id}/links`, with Airflow's shape.
 
-use crate::api::instance_path::{TaskPath, instance_key_from_query};
+use crate::api::instance_path::instance_key_from_query;
 use crate::api::prelude::*;
 use leoflow_engine::store::instance::{instances, xcoms};
 use std::collections::BTreeMap;

@@ -57,7 +57,7 @@ fn complete_param((name, param): (String, Value)) -> (String, Value) {
     (name, if is_complete { param } else { json!({"value": param, "description": null, "schema": {}}) })
 }
 
-/// A question with its task instance `T`, either current or as of one of its tries.
+/// A question with its answer. `T` is the task instance, either current or as of one of its tries.
 #[derive(Serialize, JsonSchema)]
 #[schemars(inline)]
 pub struct HitlResponse<T> {
@@ -122,7 +122,7 @@ query! {
 
 pub async fn list(
     State(state): Shared,
-    Segments((dag_id, run_id)): Segments<(String, String)>,
+    Segments((dag_id, run_id)): Segments<RunPath>,
     params: QueryParams<HitlQuery>,
 ) -> JsonResult<HITLDetailCollection> {
     let mut listing = params.listing(&FIELDS)?;

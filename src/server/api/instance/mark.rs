@@ -4,9 +4,10 @@ use super::clear::{check_note, response};
 use super::instance_views::TaskInstanceCollectionResponse;
 use super::task_instances::{MapIndexQuery, missing_instances};
 use crate::api::deleted_logs::DeletedLogs;
-use crate::api::instance_path::{TaskPath, instance_key_from_query};
+use crate::api::instance_path::instance_key_from_query;
 use crate::api::prelude::*;
 use crate::http::body::nullable;
+use crate::http::changes::is_in_mask;
 use crate::http::openapi::operation::Schemas;
 use crate::http::query::{Query, UPDATE_MASK, UpdateMaskQuery};
 use crate::http::request::PathParts;
@@ -45,17 +46,16 @@ pub struct Change {
 
 impl PatchTaskInstanceBody {
     pub fn into_change(self, mask: &[String]) -> ApiResult<Change> {
-        let is_in_mask = |field: &str| mask.is_empty() || mask.iter().any(|name| name == field);
         let state = self.new_state.as_ref().map(|state| parse_state(state.as_deref())).transpose()?;
         check_note(self.note.as_ref().and_then(Option::as_deref))?;
         let note = match &self.note {
-            _ if !is_in_mask("note") => None,
+            _ if !is_in_mask(mask, "note") => None,
             None => None,
             // A null note removes the note only if the mask names `note`.
             Some(None) => (!mask.is_empty()).then_some(None),
             Some(Some(text)) => Some(Some(text.clone()).filter(|text| !text.is_empty())),
         };
-        Ok(Change { note, state: state.filter(|_| is_in_mask("new_state")), patch: self })
+        Ok(Change { note, state: state.filter(|_| is_in_mask(mask, "new_state")), patch: self })
     }
 }
 
@@ -236,7 +236,7 @@ pub async fn dry_run<Q: Query>(
 
 pub async fn patch_group(
     State(state): Shared,
-    Segments((dag_id, run_id, group_id)): Segments<(String, String, String)>,
+    Segments((dag_id, run_id, group_id)): Segments<TaskPath>,
     params: QueryParams<UpdateMaskQuery>,
     Body(body): Body<PatchTaskInstanceBody>,
 ) -> JsonResult<TaskInstanceCollectionResponse> {
@@ -257,7 +257,7 @@ pub async fn patch_group(
 
 pub async fn dry_run_group(
     Datastore(mut client): Datastore,
-    Segments((dag_id, run_id, group_id)): Segments<(String, String, String)>,
+    Segments((dag_id, run_id, group_id)): Segments<TaskPath>,
     Body(body): Body<PatchTaskInstanceBody>,
 ) -> JsonResult<TaskInstanceCollectionResponse> {
     let change = body.into_change(&[])?;

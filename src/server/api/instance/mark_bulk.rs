@@ -1,7 +1,7 @@
 //! `PATCH …/taskInstances`: changes and deletes task instances in bulk.
 
 use super::mark::{PatchTaskInstanceBody, same_state};
-use crate::api::bulk::keyed::{self, Entity, KeyedEntities, text_of};
+use crate::api::bulk::keyed::{self, Entity, KeyedEntities, require_text, text_of};
 use crate::api::bulk::{Bulk, BulkResponse};
 use crate::api::prelude::*;
 use crate::http::body::fields_as;
@@ -92,13 +92,7 @@ impl KeyedEntities for TaskInstances {
     }
 
     fn check(&self, body: &Map<String, Value>) -> ApiResult<()> {
-        if text_of(body, "task_id")?.is_none() {
-            return Err(ApiError::unprocessable(
-                &["body", "actions", "entities", "task_id"],
-                "missing",
-                "Field required",
-            ));
-        }
+        require_text(body, "task_id")?;
         let is_index = |value: &Value| value.is_null() || value.as_i64().is_some_and(|index| index >= -1);
         if !body.get("map_index").is_none_or(is_index) {
             let location = ["body", "actions", "entities", "map_index"];
@@ -157,7 +151,7 @@ impl KeyedEntities for TaskInstances {
 
 pub async fn task_instances(
     State(state): Shared,
-    Segments((dag_id, run_id)): Segments<(String, String)>,
+    Segments((dag_id, run_id)): Segments<RunPath>,
     Body(body): Body<Bulk<BulkTaskInstanceBody>>,
 ) -> JsonResult<BulkResponse> {
     keyed::run(&state.core, &TaskInstances { path: RunKey { dag_id, run_id } }, body).await

@@ -1,7 +1,7 @@
 //! `…/dependencies`: the unmet dependencies of a task instance that has not started.
 
 use super::task_instances::{MapIndexQuery, instance_not_found};
-use crate::api::instance_path::{MappedPath, TaskPath, instance_key, instance_key_from_query};
+use crate::api::instance_path::{MappedPath, instance_key, instance_key_from_query};
 use crate::api::prelude::*;
 use leoflow_engine::model::dag::Task;
 use leoflow_engine::store::dag::dags::{self, Dag};

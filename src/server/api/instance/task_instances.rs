@@ -92,9 +92,7 @@ const MAPPED_FIELDS: Fields<InstanceField> = Fields {
 
 /// For requests that filter by the state `none`, which selects instances without a state. These queries cannot use the
 /// index on the state.
-const FIELDS_WITH_NONE: Fields<InstanceField> = Fields { one_of: &one_of(InstanceField::StateOrNone), ..FIELDS };
-const MAPPED_FIELDS_WITH_NONE: Fields<InstanceField> =
-    Fields { one_of: &one_of(InstanceField::StateOrNone), ..MAPPED_FIELDS };
+const ONE_OF_WITH_NONE: &[(&str, InstanceField)] = &one_of(InstanceField::StateOrNone);
 
 query! { pub MappedQuery(MAPPED_FIELDS) }
 
@@ -122,18 +120,14 @@ pub fn instance_listing(params: &Params, scope: Scope) -> ApiResult<Listing<Inst
     let known_states: Vec<&str> = TaskState::ALL.iter().map(|state| state.as_str()).collect();
     check_states(&states, &known_states)?;
     let names_none = states.iter().any(|state| ["none", "no_status"].contains(&state.as_str()));
-    let fields = match (scope, names_none) {
-        (Scope::Run | Scope::All, false) => &FIELDS,
-        (Scope::Run | Scope::All, true) => &FIELDS_WITH_NONE,
-        (Scope::Task, false) => &MAPPED_FIELDS,
-        (Scope::Task, true) => &MAPPED_FIELDS_WITH_NONE,
-    };
+    let fields = if matches!(scope, Scope::Task) { MAPPED_FIELDS } else { FIELDS };
+    let fields = if names_none { Fields { one_of: ONE_OF_WITH_NONE, ..fields } } else { fields };
     let default_order = match scope {
         Scope::Run | Scope::Task => InstanceField::MapIndex,
         Scope::All => InstanceField::KEY[0],
     };
     // `no_status` and `none` are synonyms.
-    params.with_value_replaced("state", "no_status", "none").listing_with_cursor(fields, default_order)
+    params.with_value_replaced("state", "no_status", "none").listing_with_cursor(&fields, default_order)
 }
 
 /// 404 in Airflow's words.
@@ -172,7 +166,7 @@ batch_body! {
 pub async fn list_by_body(
     State(state): Shared,
     _: OnlyList,
-    Segments((dag_id, run_id, _)): Segments<(String, String, String)>,
+    Segments((dag_id, run_id, _)): Segments<TaskPath>,
     Body(body): Body<TaskInstancesBatchBody>,
 ) -> JsonResult<TaskInstanceCollectionResponse> {
     require_wildcard(&dag_id, "dag_id")?;
@@ -184,7 +178,7 @@ pub async fn list_by_body(
 
 pub async fn list(
     Datastore(client): Datastore,
-    Segments((dag_id, run_id)): Segments<(String, String)>,
+    Segments((dag_id, run_id)): Segments<RunPath>,
     params: QueryParams<InstancesQuery>,
 ) -> JsonResult<TaskInstanceCollectionResponse> {
     let (dag, run) = (specific_id(&dag_id), specific_id(&run_id));
@@ -218,7 +212,7 @@ pub async fn list(
 
 pub async fn get(
     Datastore(client): Datastore,
-    Segments((dag_id, run_id, task_id)): Segments<(String, String, String)>,
+    Segments((dag_id, run_id, task_id)): Segments<TaskPath>,
 ) -> JsonResult<TaskInstanceResponse> {
     let key = InstanceKey::unmapped(RunKey { dag_id, run_id }, &task_id);
     let not_found = ApiError::or_not_found(|| {

@@ -2,7 +2,7 @@
 
 use super::instance_views::{TaskInstanceHistoryCollectionResponse, TaskInstanceHistoryResponse, response_for_try};
 use super::task_instances::{MapIndexQuery, instance_not_found};
-use crate::api::instance_path::{MappedPath, MappedTryPath, TaskPath, instance_key, instance_key_from_query, try_key};
+use crate::api::instance_path::{MappedPath, MappedTryPath, instance_key, instance_key_from_query, try_key};
 use crate::api::prelude::*;
 use leoflow_engine::model::keys::TryKey;
 use leoflow_engine::store::instance::instances::{self, Instance, Try};

@@ -1,6 +1,6 @@
 //! XComs, with Airflow's names and shapes.
 
-use crate::api::instance_path::{TaskPath, instance_key, instance_key_from_query};
+use crate::api::instance_path::{instance_key, instance_key_from_query};
 use crate::api::prelude::*;
 use crate::api::run::dag_run_lists::specific_id;
 use crate::http::openapi::answers::Written;

@@ -78,22 +78,28 @@ struct BaseInfoResponse {
     status: Option<&'static str>,
 }
 
-#[derive(Serialize, JsonSchema)]
-struct SchedulerInfoResponse {
-    status: Option<&'static str>,
-    latest_scheduler_heartbeat: Option<String>,
+view! {
+    struct SchedulerInfoResponse;
+    fn scheduler_info(component: &Component) {
+        status: Option<&'static str> = status_text(component.is_alive),
+        latest_scheduler_heartbeat: Option<String> = heartbeat_text(component),
+    }
 }
 
-#[derive(Serialize, JsonSchema)]
-struct TriggererInfoResponse {
-    status: Option<&'static str>,
-    latest_triggerer_heartbeat: Option<String>,
+view! {
+    struct TriggererInfoResponse;
+    fn triggerer_info(component: &Component) {
+        status: Option<&'static str> = status_text(component.is_alive),
+        latest_triggerer_heartbeat: Option<String> = heartbeat_text(component),
+    }
 }
 
-#[derive(Serialize, JsonSchema)]
-struct DagProcessorInfoResponse {
-    status: Option<&'static str>,
-    latest_dag_processor_heartbeat: Option<String>,
+view! {
+    struct DagProcessorInfoResponse;
+    fn dag_processor_info(component: &Component) {
+        status: Option<&'static str> = status_text(component.is_alive),
+        latest_dag_processor_heartbeat: Option<String> = heartbeat_text(component),
+    }
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -104,24 +110,20 @@ pub struct HealthInfoResponse {
     dag_processor: Option<DagProcessorInfoResponse>,
 }
 
+fn status_text(is_healthy: bool) -> Option<&'static str> {
+    Some(if is_healthy { "healthy" } else { "unhealthy" })
+}
+
+fn heartbeat_text(component: &Component) -> Option<String> {
+    component.heartbeat.map(|time| time.to_string())
+}
+
 pub async fn monitor(State(state): Shared) -> Json<HealthInfoResponse> {
-    let status_text = |healthy: bool| Some(if healthy { "healthy" } else { "unhealthy" });
     let (status, components) = tokio::join!(state.core.database.check(DATASTORE_TIMEOUT), components(&state.core));
-    let heartbeat_text = |component: &Component| component.heartbeat.map(|time| time.to_string());
-    let Components { scheduler, dag_processor, triggerer } = components;
     Json(HealthInfoResponse {
         metadatabase: BaseInfoResponse { status: status_text(status.is_ok()) },
-        scheduler: SchedulerInfoResponse {
-            status: status_text(scheduler.is_alive),
-            latest_scheduler_heartbeat: heartbeat_text(&scheduler),
-        },
-        triggerer: TriggererInfoResponse {
-            status: status_text(triggerer.is_alive),
-            latest_triggerer_heartbeat: heartbeat_text(&triggerer),
-        },
-        dag_processor: Some(DagProcessorInfoResponse {
-            status: status_text(dag_processor.is_alive),
-            latest_dag_processor_heartbeat: heartbeat_text(&dag_processor),
-        }),
+        scheduler: scheduler_info(&components.scheduler),
+        triggerer: triggerer_info(&components.triggerer),
+        dag_processor: Some(dag_processor_info(&components.dag_processor)),
     })
 }

@@ -153,7 +153,7 @@ pub enum Cleared<T> {
 /// `POST …/dagRuns/{run_id}/clear`.
 pub async fn clear_run(
     State(state): Shared,
-    Segments((dag_id, run_id)): Segments<(String, String)>,
+    Segments((dag_id, run_id)): Segments<RunPath>,
     Body(options): Body<Options>,
 ) -> JsonResult<Cleared<DAGRunResponse>> {
     options.check()?;
@@ -194,11 +194,7 @@ pub async fn clear_dag_runs(
         note: body.note,
     };
     options.check()?;
-    let partitions = Partitions::parse(
-        body.partition_key,
-        body.partition_date_start.as_deref(),
-        body.partition_date_end.as_deref(),
-    )?;
+    let partitions = Partitions::parse(body.partition_key, body.partition_date_start, body.partition_date_end)?;
     partitions.check(&OtherSelector { name: "dag_runs (non-empty)", is_given: !body.dag_runs.is_empty() })?;
     let keys = if body.dag_runs.is_empty() {
         let Some(dag_id) = specific_id(&dag_id) else {
@@ -272,11 +268,7 @@ pub async fn partitions(
     Id(dag_id): Id,
     Body(body): Body<ClearPartitionsBody>,
 ) -> JsonResult<ClearPartitionsResponse> {
-    let partitions = Partitions::parse(
-        body.partition_key,
-        body.partition_date_start.as_deref(),
-        body.partition_date_end.as_deref(),
-    )?;
+    let partitions = Partitions::parse(body.partition_key, body.partition_date_start, body.partition_date_end)?;
     partitions.check(&OtherSelector { name: "run_id", is_given: body.run_id.is_some() })?;
     let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;

@@ -31,7 +31,7 @@ query! { pub WaitQuery { Parameter::new("interval", Kind::Seconds).required(), P
 
 pub async fn wait(
     State(state): Shared,
-    Segments((dag_id, run_id)): Segments<(String, String)>,
+    Segments((dag_id, run_id)): Segments<RunPath>,
     params: QueryParams<WaitQuery>,
 ) -> ApiResult<Either<Value, Lines>> {
     let interval = params.fraction("interval")?.filter(|seconds| *seconds > 0.0).ok_or_else(|| {

@@ -6,6 +6,7 @@ use crate::api::prelude::*;
 use crate::api::views::{self, DAGRunResponse};
 use crate::http::body::nullable;
 use crate::http::caller::Caller;
+use crate::http::changes::is_in_mask;
 use crate::http::query::UpdateMaskQuery;
 use axum::Extension;
 use axum::http::{HeaderMap, header};
@@ -27,7 +28,7 @@ pub fn run_not_found(RunKey { dag_id, run_id }: &RunKey) -> impl FnOnce(StoreErr
 
 pub async fn get(
     Datastore(client): Datastore,
-    Segments((dag_id, run_id)): Segments<(String, String)>,
+    Segments((dag_id, run_id)): Segments<RunPath>,
 ) -> JsonResult<DAGRunResponse> {
     let key = RunKey { dag_id, run_id };
     let run = runs::get(&*client, &key, ReadFor::Reading).await.map_err(run_not_found(&key))?;
@@ -168,12 +169,11 @@ impl DAGRunPatchBody {
 
     /// Applies the change; an empty mask means all fields.
     pub async fn apply(self, transaction: &Transaction<'_>, key: &RunKey, mask: &[String]) -> ApiResult<()> {
-        let is_in_mask = |field: &str| mask.is_empty() || mask.iter().any(|name| name == field);
-        if let Some(note) = self.note.filter(|_| is_in_mask("note")) {
+        if let Some(note) = self.note.filter(|_| is_in_mask(mask, "note")) {
             let note = note.filter(|note| !note.is_empty());
             runs::set_note(transaction, key, note.as_deref()).await.map_err(run_not_found(key))?;
         }
-        if let Some(new) = self.state.filter(|_| is_in_mask("state")) {
+        if let Some(new) = self.state.filter(|_| is_in_mask(mask, "state")) {
             mark::run(transaction, key, new).await.map_err(run_not_found(key))?;
         }
         Ok(())
@@ -182,7 +182,7 @@ impl DAGRunPatchBody {
 
 pub async fn patch(
     Datastore(mut client): Datastore,
-    Segments((dag_id, run_id)): Segments<(String, String)>,
+    Segments((dag_id, run_id)): Segments<RunPath>,
     params: QueryParams<UpdateMaskQuery>,
     Body(body): Body<DAGRunPatchBody>,
 ) -> JsonResult<DAGRunResponse> {
@@ -195,10 +195,7 @@ pub async fn patch(
     Ok(Json(views::run(run)))
 }
 
-pub async fn delete(
-    State(state): Shared,
-    Segments((dag_id, run_id)): Segments<(String, String)>,
-) -> ApiResult<NoContent> {
+pub async fn delete(State(state): Shared, Segments((dag_id, run_id)): Segments<RunPath>) -> ApiResult<NoContent> {
     let key = RunKey { dag_id, run_id };
     let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;

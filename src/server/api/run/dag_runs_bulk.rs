@@ -1,7 +1,7 @@
 //! `PATCH /api/v2/dags/{dag_id}/dagRuns`: changes and deletes runs in bulk.
 
 use super::dag_runs::{DAGRunPatchBody, DagRunMutableStates, run_not_found};
-use crate::api::bulk::keyed::{self, Entity, KeyedEntities, text_of};
+use crate::api::bulk::keyed::{self, Entity, KeyedEntities, require_text, text_of};
 use crate::api::bulk::{Bulk, BulkResponse};
 use crate::api::prelude::*;
 use crate::http::body::fields_as;
@@ -59,10 +59,7 @@ impl KeyedEntities for DagRuns {
     }
 
     fn check(&self, body: &Map<String, Value>) -> ApiResult<()> {
-        if text_of(body, "dag_run_id")?.is_none() {
-            let location = ["body", "actions", "entities", "dag_run_id"];
-            return Err(ApiError::unprocessable(&location, "missing", "Field required"));
-        }
+        require_text(body, "dag_run_id")?;
         parse_patch(body.clone())?.check()
     }
 

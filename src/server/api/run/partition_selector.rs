@@ -24,10 +24,10 @@ pub(super) struct Partitions {
 }
 
 impl Partitions {
-    pub(super) fn parse(key: Option<String>, from: Option<&str>, to: Option<&str>) -> Result<Self, ApiError> {
-        let parse_date = |name: &str, text: Option<&str>| {
-            let read = |text: &str| -> Result<DateTime, jiff::Error> {
-                let pieces = DateTimeParser::new().parse_pieces(text)?;
+    pub(super) fn parse(key: Option<String>, from: Option<String>, to: Option<String>) -> Result<Self, ApiError> {
+        let parse_date = |name: &str, text: Option<String>| {
+            let read = |text: String| -> Result<DateTime, jiff::Error> {
+                let pieces = DateTimeParser::new().parse_pieces(&text)?;
                 Ok(pieces.date().to_datetime(pieces.time().unwrap_or_default()))
             };
             let refuse = |error: jiff::Error| ApiError::unprocessable(&["body", name], "datetime_parsing", error);

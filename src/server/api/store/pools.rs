@@ -2,7 +2,7 @@
 
 use crate::api::bulk::{self, Bulk, BulkResponse, Entities};
 use crate::api::prelude::*;
-use crate::http::changes::Changes;
+use crate::http::changes::{Changes, is_in_mask};
 use crate::http::query::UpdateMaskQuery;
 use leoflow_engine::store::pools::{self, Pool, PoolField, PoolSettings};
 
@@ -125,13 +125,12 @@ pub async fn patch(
 
 /// Applies the change; fields outside the body or the mask keep their values.
 async fn change(client: &impl GenericClient, name: &str, body: PoolPatchBody, mask: &[String]) -> ApiResult<Pool> {
-    let is_in_mask = |field: &str| mask.is_empty() || mask.iter().any(|name| name == field);
     let old = pools::get(client, name).await.map_err(convert_error(name))?;
-    let slots = body.slots.filter(|_| is_in_mask("slots")).unwrap_or(old.slots);
+    let slots = body.slots.filter(|_| is_in_mask(mask, "slots")).unwrap_or(old.slots);
     check_slots(slots)?;
-    let description = body.description.filter(|_| is_in_mask("description")).or(old.description);
+    let description = body.description.filter(|_| is_in_mask(mask, "description")).or(old.description);
     let include_deferred =
-        body.include_deferred.filter(|_| is_in_mask("include_deferred")).unwrap_or(old.include_deferred);
+        body.include_deferred.filter(|_| is_in_mask(mask, "include_deferred")).unwrap_or(old.include_deferred);
     let settings = PoolSettings { name, slots, description: description.as_deref(), include_deferred };
     pools::set(client, &settings).await?;
     Ok(pools::get(client, name).await?)

@@ -1,6 +1,6 @@
 //! State stores of tasks and assets, with Airflow's names and shapes.
 
-use crate::api::instance_path::{TaskPath, instance_key_from_query};
+use crate::api::instance_path::instance_key_from_query;
 use crate::api::prelude::*;
 use crate::http::query::Paging;
 use jiff::SignedDuration;
