@@ -6,7 +6,8 @@ use crate::error::Error;
 use leoflow_base::auth::masking::is_sensitive;
 use leoflow_base::config::Recipient;
 use leoflow_base::sys::fs::files;
-use leoflow_lifecycle::backup::encryption::{EncryptTo, Output};
+use leoflow_lifecycle::backup::encryption::EncryptTo;
+use leoflow_lifecycle::backup::format::archive::Layer;
 use serde_json::{Map, Value};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -55,7 +56,7 @@ fn contains_sensitive(value: &Value) -> bool {
 }
 
 /// A new file with mode 0600, encrypted if there are recipients. Incomplete until `finish`.
-pub struct PrivateFile(Output<BufWriter<File>>);
+pub struct PrivateFile(Box<dyn Layer<BufWriter<File>>>);
 
 impl PrivateFile {
     pub fn create(path: &Path, recipients: &[Recipient]) -> io::Result<Self> {

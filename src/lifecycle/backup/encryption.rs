@@ -2,14 +2,14 @@
 //!
 //! <https://age-encryption.org/v1>
 
+use super::format::archive::Layer;
 use age::secrecy::SecretString;
-use age::stream::StreamWriter;
 use age::{DecryptError, Decryptor, Encryptor};
 use leoflow_base::config::{BackupSettings, Recipient, SecretReference};
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
 use std::fmt;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -57,16 +57,17 @@ impl EncryptTo {
         matches!(self, Self::Off)
     }
 
-    pub fn writer<W: Write>(&self, writer: W) -> io::Result<Output<W>> {
+    /// Encrypts what is written, or passes it on unchanged.
+    pub fn writer<W: Layer<W> + 'static>(&self, writer: W) -> io::Result<Box<dyn Layer<W>>> {
         let encryptor = match self {
-            Self::Off => return Ok(Output::Plain(writer)),
+            Self::Off => return Ok(Box::new(writer)),
             Self::Passphrase(passphrase) => Encryptor::with_user_passphrase(passphrase.clone()),
             Self::Recipients(recipients) => {
                 Encryptor::with_recipients(recipients.iter().map(|recipient| recipient as &dyn age::Recipient))
                     .map_err(io::Error::other)?
             }
         };
-        Ok(Output::Encrypted(Box::new(encryptor.wrap_output(writer)?)))
+        Ok(Box::new(encryptor.wrap_output(writer)?))
     }
 }
 
@@ -81,38 +82,6 @@ fn read_passphrase(reference: &SecretReference) -> Result<SecretString, Encrypti
     };
     let first = text.lines().next().unwrap_or_default();
     if first.is_empty() { Err(invalid("its first line is empty".to_owned())) } else { Ok(first.to_owned().into()) }
-}
-
-/// A plain or encrypted output.
-pub enum Output<W: Write> {
-    Plain(W),
-    Encrypted(Box<StreamWriter<W>>),
-}
-
-impl<W: Write> Output<W> {
-    /// Writes the last encrypted chunk; without it, decryption fails.
-    pub fn finish(self) -> io::Result<W> {
-        match self {
-            Self::Plain(writer) => Ok(writer),
-            Self::Encrypted(stream) => stream.finish(),
-        }
-    }
-}
-
-impl<W: Write> Write for Output<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(writer) => writer.write(bytes),
-            Self::Encrypted(stream) => stream.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::Plain(writer) => writer.flush(),
-            Self::Encrypted(stream) => stream.flush(),
-        }
-    }
 }
 
 /// Prompts for the passphrase of the backup. `None` if there is no terminal.
@@ -281,6 +250,7 @@ mod tests {
     use super::*;
     use crate::backup::format::archive::Hashed;
     use age::secrecy::ExposeSecret;
+    use std::io::Write;
 
     fn settings(text: &str) -> BackupSettings {
         BackupSettings::read(&serde_yaml::from_str(text).unwrap()).unwrap()

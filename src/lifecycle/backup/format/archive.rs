@@ -2,7 +2,7 @@
 
 use super::manifest::{Content, Entry, MANIFEST, Sha256Hex};
 use sha2::{Digest, Sha256};
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, BufRead, BufWriter, Read, Write};
 use std::path::Path;
 use tar::{EntryType, Header};
 
@@ -77,42 +77,44 @@ impl<R: Read> Read for Hashed<R> {
     }
 }
 
-enum Encoder<W: Write> {
-    Zstd(Box<zstd::stream::write::Encoder<'static, W>>),
-    Gzip(Box<flate2::write::GzEncoder<W>>),
+/// A writer that passes what it is given on to another, compressed or encrypted for example.
+pub trait Layer<W>: Write {
+    /// Writes what is still buffered, without which the output cannot be read, and returns the inner writer.
+    fn finish(self: Box<Self>) -> io::Result<W>;
 }
 
-impl<W: Write> Encoder<W> {
-    fn new(writer: W, compression: Compression) -> io::Result<Self> {
-        Ok(match compression {
-            Compression::Zstd => Self::Zstd(Box::new(zstd_encoder(writer)?)),
-            Compression::Gzip => {
-                Self::Gzip(Box::new(flate2::write::GzEncoder::new(writer, flate2::Compression::default())))
+/// Implements [`Layer`] by the method `finish` of the type.
+macro_rules! layers {
+    ($($layer:ty),+ $(,)?) => {$(
+        impl<W: Write> Layer<W> for $layer {
+            fn finish(self: Box<Self>) -> io::Result<W> {
+                (*self).finish()
             }
-        })
-    }
-
-    fn finish(self) -> io::Result<W> {
-        match self {
-            Self::Zstd(encoder) => encoder.finish(),
-            Self::Gzip(encoder) => encoder.finish(),
         }
-    }
+    )+};
 }
 
-impl<W: Write> Write for Encoder<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Zstd(encoder) => encoder.write(bytes),
-            Self::Gzip(encoder) => encoder.write(bytes),
-        }
-    }
+layers!(zstd::stream::write::Encoder<'static, W>, flate2::write::GzEncoder<W>, age::stream::StreamWriter<W>);
 
-    fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::Zstd(encoder) => encoder.flush(),
-            Self::Gzip(encoder) => encoder.flush(),
+/// Lets a writer stand for itself where nothing is put around it.
+macro_rules! no_layer {
+    ($($writer:ty),+) => {$(
+        impl<W: Write> Layer<Self> for $writer {
+            fn finish(self: Box<Self>) -> io::Result<Self> {
+                Ok(*self)
+            }
         }
+    )+};
+}
+
+no_layer!(Hashed<W>, BufWriter<W>);
+
+impl Compression {
+    fn writer<W: Write + 'static>(self, writer: W) -> io::Result<Box<dyn Layer<W>>> {
+        Ok(match self {
+            Self::Zstd => Box::new(zstd_encoder(writer)?),
+            Self::Gzip => Box::new(flate2::write::GzEncoder::new(writer, flate2::Compression::default())),
+        })
     }
 }
 
@@ -131,14 +133,14 @@ pub(crate) fn zstd_decoder<R: BufRead>(reader: R) -> io::Result<zstd::stream::re
 }
 
 /// Writes a backup entry by entry.
-pub struct ArchiveWriter<W: Write> {
-    tar: tar::Builder<Encoder<W>>,
+pub struct ArchiveWriter<W> {
+    tar: tar::Builder<Box<dyn Layer<W>>>,
 }
 
-impl<W: Write> ArchiveWriter<W> {
+impl<W: Write + 'static> ArchiveWriter<W> {
     /// Starts the archive with the manifest. `created` is in seconds since 1970.
     pub fn begin(writer: W, compression: Compression, manifest: &[u8], created: u64) -> io::Result<Self> {
-        let mut archive = Self { tar: tar::Builder::new(Encoder::new(writer, compression)?) };
+        let mut archive = Self { tar: tar::Builder::new(compression.writer(writer)?) };
         archive.file(MANIFEST, manifest.len() as u64, false, created, manifest)?;
         Ok(archive)
     }
