@@ -1,8 +1,7 @@
 //! DAG versions. A version is the definition of a DAG at one state of its file.
 
 use crate::model::dag::Structure;
-use crate::store::list::conditions::Conditions;
-use crate::store::list::field::{Filter, list_fields};
+use crate::store::list::field::{filter, list_fields};
 use crate::store::list::listing::{ListPage, Listing, Source};
 use crate::store::rows::{FromRow, fetch_one, fetch_optional, from_row, get};
 use crate::store::{Result, StoreError};
@@ -41,15 +40,10 @@ list_fields! {
     CreatedAt = time("v.created_at"),
 }
 
-/// Filters of DAG versions.
-#[derive(Debug, Default)]
-pub struct VersionFilter {
-    pub dag_id: Option<String>,
-}
-
-impl Filter for VersionFilter {
-    fn add_to(self, conditions: &mut Conditions) {
-        conditions.maybe("v.dag_id = {}", self.dag_id);
+filter! {
+    /// Filters of DAG versions.
+    pub struct VersionFilter {
+        dag_id: String = "v.dag_id = {}",
     }
 }
 

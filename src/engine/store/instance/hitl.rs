@@ -7,8 +7,7 @@ use super::triggers::{self, Fired, Waiting};
 use crate::model::keys::{InstanceKey, TryKey};
 use crate::store::events::{self, Event};
 use crate::store::instance_key::{INSTANCE, KEY, TRY, TRY_KEY};
-use crate::store::list::conditions::Conditions;
-use crate::store::list::field::{Filter, list_fields};
+use crate::store::list::field::{filter, list_fields};
 use crate::store::list::listing::{ListPage, Listing, Source};
 use crate::store::rows::{self, execute, exists, fetch_all, fetch_one, fetch_optional, from_row};
 use crate::store::run::runs;
@@ -153,25 +152,15 @@ list_fields! {
     TaskState = text("ti.state"),
 }
 
-/// Filters of requests.
-#[derive(Debug, Default)]
-pub struct DetailFilter {
-    pub dag_id: Option<String>,
-    pub run_id: Option<String>,
-    pub has_response: Option<bool>,
-    /// Substrings of the subject and of the body; `%` and `_` are wildcards.
-    pub subject_contains: Option<String>,
-    pub body_contains: Option<String>,
-}
-
-impl Filter for DetailFilter {
-    fn add_to(self, conditions: &mut Conditions) {
-        let with_wildcards = |text: Option<String>| text.map(|text| format!("%{text}%"));
-        conditions.maybe("h.dag_id = {}", self.dag_id);
-        conditions.maybe("h.run_id = {}", self.run_id);
-        conditions.maybe("(h.responded_at IS NOT NULL) = {}", self.has_response);
-        conditions.maybe("h.subject ILIKE {}", with_wildcards(self.subject_contains));
-        conditions.maybe("h.body ILIKE {}", with_wildcards(self.body_contains));
+filter! {
+    /// Filters of requests.
+    pub struct DetailFilter {
+        dag_id: String = "h.dag_id = {}",
+        run_id: String = "h.run_id = {}",
+        has_response: bool = "(h.responded_at IS NOT NULL) = {}",
+        /// Substrings of the subject and of the body; `%` and `_` are wildcards.
+        subject_contains: String = "h.subject ILIKE '%' || {}::text || '%'",
+        body_contains: String = "h.body ILIKE '%' || {}::text || '%'",
     }
 }
 

@@ -5,8 +5,7 @@ use crate::model::keys::{InstanceKey, RunKey, TryKey};
 use crate::model::state::{TaskState, TryState};
 use crate::store::dag::versions::{VERSION_NAME, VersionName};
 use crate::store::instance_key::{INSTANCE, KEY, KeyColumns, TRY};
-use crate::store::list::conditions::Conditions;
-use crate::store::list::field::{Filter, list_fields};
+use crate::store::list::field::{filter, list_fields};
 use crate::store::list::listing::{ListPage, Listing, Source};
 use crate::store::rows::{execute, exists, fetch_all, fetch_optional, from_row};
 use crate::store::{Result, StoreError};
@@ -211,31 +210,22 @@ list_fields! {
     VersionNumber = whole("v.version_number"),
 }
 
-/// Filters of task instances.
-#[derive(Debug, Default)]
-pub struct InstanceFilter {
-    pub dag_id: Option<String>,
-    pub run_id: Option<String>,
-    /// An empty list selects no instance.
-    pub task_ids: Option<Vec<String>>,
-    /// Selects the expanded instances of this mapped task.
-    pub mapped_task_id: Option<String>,
-    /// Selects the instances whose state changed after this time.
-    pub changed_after: Option<Timestamp>,
+filter! {
+    /// Filters of task instances.
+    pub struct InstanceFilter {
+        dag_id: String = "ti.dag_id = {}",
+        run_id: String = "ti.run_id = {}",
+        /// An empty list selects no instance.
+        task_ids: Vec<String> = "ti.task_id = ANY ({})",
+        /// Selects the expanded instances of this mapped task.
+        mapped_task_id: String = "ti.task_id = {} AND ti.map_index >= 0",
+        /// Selects the instances whose state changed after this time.
+        changed_after: Timestamp = &format!("{UPDATED_AT} > {{}}"),
+    }
 }
 
 impl InstanceFilter {
     pub fn of_run(run: &RunKey) -> Self {
         Self { dag_id: Some(run.dag_id.clone()), run_id: Some(run.run_id.clone()), ..Self::default() }
-    }
-}
-
-impl Filter for InstanceFilter {
-    fn add_to(self, conditions: &mut Conditions) {
-        conditions.maybe("ti.dag_id = {}", self.dag_id);
-        conditions.maybe("ti.run_id = {}", self.run_id);
-        conditions.maybe("ti.task_id = ANY ({})", self.task_ids);
-        conditions.maybe("ti.task_id = {} AND ti.map_index >= 0", self.mapped_task_id);
-        conditions.maybe(&format!("{UPDATED_AT} > {{}}"), self.changed_after);
     }
 }

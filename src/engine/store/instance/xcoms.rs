@@ -3,8 +3,7 @@
 use crate::model::keys::{InstanceKey, RunKey};
 use crate::store::dag::versions;
 use crate::store::instance_key::{INSTANCE, KEY};
-use crate::store::list::conditions::Conditions;
-use crate::store::list::field::{Filter, list_fields};
+use crate::store::list::field::{filter, list_fields};
 use crate::store::list::listing::{ListPage, Listing, Source};
 use crate::store::rows::{self, FromRow, execute, fetch_all, fetch_one, from_row};
 use crate::store::run::runs;
@@ -55,21 +54,13 @@ list_fields! {
     LogicalDate = time("r.logical_date"),
 }
 
-/// Selects XComs by their task instance; `None` matches all.
-#[derive(Debug, Default)]
-pub struct XComFilter {
-    pub dag_id: Option<String>,
-    pub run_id: Option<String>,
-    pub task_id: Option<String>,
-    pub map_index: Option<i32>,
-}
-
-impl Filter for XComFilter {
-    fn add_to(self, conditions: &mut Conditions) {
-        conditions.maybe("x.dag_id = {}", self.dag_id);
-        conditions.maybe("x.run_id = {}", self.run_id);
-        conditions.maybe("x.task_id = {}", self.task_id);
-        conditions.maybe("x.map_index = {}", self.map_index);
+filter! {
+    /// Selects XComs by their task instance; `None` matches all.
+    pub struct XComFilter {
+        dag_id: String = "x.dag_id = {}",
+        run_id: String = "x.run_id = {}",
+        task_id: String = "x.task_id = {}",
+        map_index: i32 = "x.map_index = {}",
     }
 }
 

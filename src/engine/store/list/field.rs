@@ -64,4 +64,26 @@ macro_rules! filter_or_none {
     };
 }
 
-pub(crate) use {filter_or_none, list_fields};
+/// Defines the filters of an entity that test one value each; `None` tests nothing.
+macro_rules! filter {
+    (
+        $(#[$doc:meta])*
+        pub struct $name:ident {
+            $($(#[$field_doc:meta])* $field:ident: $type:ty = $sql:expr,)+
+        }
+    ) => {
+        $(#[$doc])*
+        #[derive(Debug, Default)]
+        pub struct $name {
+            $($(#[$field_doc])* pub $field: Option<$type>,)+
+        }
+
+        impl $crate::store::list::field::Filter for $name {
+            fn add_to(self, conditions: &mut $crate::store::list::conditions::Conditions) {
+                $(conditions.maybe($sql, self.$field);)+
+            }
+        }
+    };
+}
+
+pub(crate) use {filter, filter_or_none, list_fields};

@@ -11,8 +11,7 @@ use crate::schedule::timetable::Info;
 use crate::store::dag::dags::Dag;
 use crate::store::events::{self, Event};
 use crate::store::instance::clear::{self, Selection};
-use crate::store::list::conditions::Conditions;
-use crate::store::list::field::{Filter, list_fields};
+use crate::store::list::field::{filter, list_fields};
 use crate::store::list::listing::{ListPage, Listing, Source};
 use crate::store::rows::{FromRow, execute, exists, fetch_all, fetch_one, fetch_optional, from_row, read_by_name};
 use crate::store::run::version_choice::VersionChoice;
@@ -353,17 +352,11 @@ list_fields! {
     CreatedAt = time("created_at"),
 }
 
-/// Filters of backfills.
-#[derive(Debug, Default)]
-pub struct BackfillFilter {
-    pub dag_id: Option<String>,
-    /// True if the backfill has not completed.
-    pub is_active: Option<bool>,
-}
-
-impl Filter for BackfillFilter {
-    fn add_to(self, conditions: &mut Conditions) {
-        conditions.maybe("dag_id = {}", self.dag_id);
-        conditions.maybe("(completed_at IS NULL) = {}", self.is_active);
+filter! {
+    /// Filters of backfills.
+    pub struct BackfillFilter {
+        dag_id: String = "dag_id = {}",
+        /// True if the backfill has not completed.
+        is_active: bool = "(completed_at IS NULL) = {}",
     }
 }
