@@ -54,7 +54,6 @@ pub struct Record {
     /// The process that monitors the command.
     pub process: Option<ProcessId>,
     /// The command's own process, which continues when the monitor is killed.
-    #[serde(default)]
     pub command: Option<ProcessId>,
 }
 

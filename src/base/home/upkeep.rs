@@ -25,13 +25,10 @@ pub struct Job {
     /// When the record was created, scheduled or not; the first run is due after that.
     pub since: Timestamp,
     /// When the last try started.
-    #[serde(default)]
     pub tried_at: Option<Timestamp>,
     /// When the job last succeeded, also [partially](End::Partial).
-    #[serde(default)]
     pub done_at: Option<Timestamp>,
     /// Why the last try failed, or why the job cannot be tried.
-    #[serde(default)]
     pub problem: Option<String>,
     /// Number of consecutive failures.
     #[serde(default)]

@@ -25,11 +25,9 @@ pub enum Request {
     /// `leoflow upgrade --resume`.
     Run {
         level: Level,
-        #[serde(default)]
         program: Option<PathBuf>,
         /// For `Level::Trial`: how long the server may take to get ready, milliseconds. The supervisor does not restart
         /// this server if it ends, and the answer does not wait for its exit.
-        #[serde(default)]
         limit_ms: Option<u64>,
     },
     /// Executes `program` as the supervisor in the same process; children, listeners and locks stay. On success the

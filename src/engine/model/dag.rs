@@ -16,12 +16,9 @@ pub struct Structure {
     pub dag_id: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dag_display_name: Option<String>,
-    #[serde(default)]
     pub description: Option<String>,
-    #[serde(default)]
     pub doc_md: Option<String>,
     /// For display: a cron expression, a preset or an interval; `None` when it is only triggered manually.
-    #[serde(default)]
     pub schedule: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "via_json_value")]
     pub timetable: Option<Timetable>,
@@ -32,9 +29,7 @@ pub struct Structure {
     /// A name such as `Europe/Berlin`, or seconds east of Greenwich.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub timezone: Value,
-    #[serde(default)]
     pub start_date: Option<String>,
-    #[serde(default)]
     pub end_date: Option<String>,
     /// Bounds of the scheduled runs' dates, computed from `start_date` and `end_date` of the DAG and of its tasks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -57,7 +52,6 @@ pub struct Structure {
     /// Maximum number of executing tasks of one run; 0 is no limit.
     #[serde(default = "sixteen")]
     pub max_active_tasks: u32,
-    #[serde(default)]
     pub is_paused_upon_creation: Option<bool>,
     /// Seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -147,7 +141,6 @@ impl Structure {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Group {
     pub group_id: String,
-    #[serde(default)]
     pub parent: Option<String>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub tooltip: String,

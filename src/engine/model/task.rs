@@ -35,11 +35,9 @@ pub struct Task {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_retry_delay: Option<f64>,
     /// Seconds.
-    #[serde(default)]
     pub execution_timeout: Option<f64>,
     #[serde(default)]
     pub owner: String,
-    #[serde(default)]
     pub doc_md: Option<String>,
     #[serde(default, skip_serializing_if = "TriggerRule::is_default")]
     pub trigger_rule: TriggerRule,

@@ -103,7 +103,6 @@ pub struct UpgradePlan {
     pub running_tasks: usize,
     pub warnings: Vec<String>,
     /// The commit of the release's sources.
-    #[serde(default)]
     pub commit: Option<String>,
     /// The release notes, Markdown.
     pub notes: String,

@@ -21,7 +21,6 @@ pub struct Installation {
     /// In the stamp relative to its folder, or absolute for a system's own PostgreSQL.
     pub bin: PathBuf,
     /// Hash of the archive that it was unpacked from.
-    #[serde(default)]
     pub sha256: Option<String>,
     /// RFC 3339; of two builds of one version the later one is used.
     #[serde(default)]

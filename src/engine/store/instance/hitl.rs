@@ -28,11 +28,9 @@ from_row! {
     #[serde(deny_unknown_fields)]
     pub struct Question {
         pub subject: String,
-        #[serde(default)]
         pub body: Option<String>,
         pub options: Vec<String> as Json,
         /// Options that are chosen when the timeout passes without a response; without defaults the task then fails.
-        #[serde(default)]
         pub defaults: Option<Vec<String>> => |row| optional_json(row, "defaults"),
         #[serde(default)]
         pub multiple: bool,

@@ -16,11 +16,8 @@ use tokio_postgres::types::ToSql;
 #[serde(deny_unknown_fields)]
 pub struct SdkRunFilter {
     pub dag_id: String,
-    #[serde(default)]
     pub run_ids: Option<Vec<String>>,
-    #[serde(default)]
     pub dates: Option<Vec<Timestamp>>,
-    #[serde(default)]
     pub states: Option<Vec<String>>,
 }
 
@@ -29,18 +26,12 @@ pub struct SdkRunFilter {
 #[serde(deny_unknown_fields)]
 pub struct SdkInstanceFilter {
     pub dag_id: String,
-    #[serde(default)]
     pub run_ids: Option<Vec<String>>,
-    #[serde(default)]
     pub dates: Option<Vec<Timestamp>>,
-    #[serde(default)]
     pub task_ids: Option<Vec<String>>,
-    #[serde(default)]
     pub group_id: Option<String>,
-    #[serde(default)]
     pub map_index: Option<i32>,
     /// The text `null` means no state.
-    #[serde(default)]
     pub states: Option<Vec<String>>,
 }
 

@@ -18,10 +18,8 @@ pub struct QuarantinedCluster {
     /// Reason why it was unreadable.
     pub reason: String,
     /// Credentials created because the old ones were missing or unreadable.
-    #[serde(default)]
     pub credentials: Option<NewCredentials>,
     /// Content of `setup.json` before the restore.
-    #[serde(default)]
     pub receipt: Option<String>,
 }
 

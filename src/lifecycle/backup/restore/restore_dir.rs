@@ -180,7 +180,6 @@ pub struct ExternalPaths {
     /// True when the restore created the workspace.
     pub made_workspace: bool,
     /// Canonical path of the task logs.
-    #[serde(default)]
     pub task_logs: Option<PathBuf>,
 }
 
@@ -217,7 +216,6 @@ pub struct RetainedState {
     pub rows: BTreeMap<String, i64>,
     pub workspace: Option<PathBuf>,
     /// Path of the cluster that was unreadable at the exchange; the retained state then has no database.
-    #[serde(default)]
     pub unreadable: Option<PathBuf>,
 }
 

@@ -25,7 +25,6 @@ struct Purge {
     workspace: Option<WorkspaceRemoval>,
     shell_files: Vec<PathBuf>,
     /// The interrupted operation whose journal the purge replaced; undoing the purge restores that journal.
-    #[serde(default)]
     before: Option<Entry>,
 }
 

@@ -49,7 +49,6 @@ pub struct About {
     pub target: String,
     pub schema_version: i64,
     /// The commit that the program was built from.
-    #[serde(default)]
     pub commit: Option<String>,
     /// Every migration that the program knows, oldest first.
     #[serde(default)]

@@ -127,7 +127,6 @@ pub struct State {
     /// Expected wait of requests in seconds, from the rehearsal.
     pub expected_pause: Option<f64>,
     /// Seconds that the candidate server took in the rehearsal to start and pass its checks.
-    #[serde(default)]
     pub rehearsed_trial: Option<f64>,
     #[serde(default)]
     pub known_faults: KnownFaults,
