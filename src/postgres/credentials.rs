@@ -75,13 +75,10 @@ impl Credentials {
     /// Loads the credentials of a managed server; `None` if they do not exist.
     pub fn load(home: &Home) -> Result<Option<Self>, CredentialsError> {
         let path = home.postgres_credentials();
-        let text = files::read_text(&path, 64 * 1024).map_err(|source| match source.kind() {
-            io::ErrorKind::InvalidData => CredentialsError::Damaged { path: path.clone(), detail: source.to_string() },
-            _ => CredentialsError::Io { path: path.clone(), source },
+        let stored: Option<Stored> = files::read_json(&path, 64 * 1024).map_err(|source| match source.kind() {
+            io::ErrorKind::InvalidData => CredentialsError::Damaged { path, detail: source.to_string() },
+            _ => CredentialsError::Io { path, source },
         })?;
-        let stored: Option<Result<Stored, _>> = text.map(|text| serde_json::from_str(&text));
-        let stored = stored.transpose();
-        let stored = stored.map_err(|error| CredentialsError::Damaged { path, detail: error.to_string() })?;
         Ok(stored.map(Self::from))
     }
 

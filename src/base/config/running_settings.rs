@@ -55,8 +55,8 @@ pub fn is_from_variable(loaded: &Loaded, setting: &str) -> bool {
 
 /// Returns the settings that differ from those at the server's start; empty if these are unknown.
 pub fn changed_since(home: &Home, loaded: &Loaded) -> Vec<&'static str> {
-    let text = files::read_text(&home.running_settings(), SIZE_LIMIT).ok().flatten();
-    let Some(recorded) = text.and_then(|text| serde_json::from_str::<Values>(&text).ok()) else { return Vec::new() };
+    let recorded = files::read_json::<Values>(&home.running_settings(), SIZE_LIMIT);
+    let Ok(Some(recorded)) = recorded else { return Vec::new() };
     let current = values(loaded);
     let is_changed = |name: &&str| recorded.get(*name).zip(current.get(*name)).is_some_and(|(old, new)| old != new);
     settings().map(|setting| setting.name).filter(is_changed).collect()

@@ -55,12 +55,7 @@ const SIZE_LIMIT: u64 = 1024 * 1024;
 /// Reads the operation that is not finished: it runs, or an earlier process was interrupted. `None` without a journal.
 pub fn unfinished(home: &Home) -> Result<Option<Entry>, JournalError> {
     let path = home.journal();
-    let text = match files::read_text(&path, SIZE_LIMIT) {
-        Ok(None) => return Ok(None),
-        Ok(Some(text)) => text,
-        Err(error) => return Err(JournalError::Unknown { path, detail: error.to_string() }),
-    };
-    serde_json::from_str(&text).map(Some).map_err(|error| JournalError::Unknown { path, detail: error.to_string() })
+    files::read_json(&path, SIZE_LIMIT).map_err(|error| JournalError::Unknown { path, detail: error.to_string() })
 }
 
 /// An upgrade or rollback that runs or was interrupted, as other processes see it.

@@ -122,8 +122,7 @@ pub fn write(home: &Home, record: &Record) -> io::Result<()> {
 
 /// Reads a record. `None` when it is missing or unreadable.
 pub fn read(home: &Home, id: u64) -> Option<Record> {
-    let text = files::read_text(&path(home, id), SIZE_LIMIT).ok()??;
-    serde_json::from_str(&text).ok()
+    files::read_json(&path(home, id), SIZE_LIMIT).ok()?
 }
 
 /// Reads an operation; one whose process died without a result counts as failed.

@@ -127,10 +127,7 @@ impl Upkeep {
 
 /// Reads the record; `None` when it is missing or unreadable.
 pub fn read(home: &Home) -> Option<Upkeep> {
-    let read = |path: &Path| {
-        let text = files::read_text(path, SIZE_LIMIT).ok().flatten()?;
-        serde_json::from_str(&text).ok()
-    };
+    let read = |path: &Path| files::read_json(path, SIZE_LIMIT).ok()?;
     read(&home.upkeep()).or_else(|| read(&home.legacy_upkeep()))
 }
 

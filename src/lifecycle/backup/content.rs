@@ -143,8 +143,7 @@ pub(crate) async fn check_replaceable(access: &Access, login: &Login) -> Result<
 impl Content {
     /// Opens an existing file; `None` if it is missing or was not written completely.
     pub fn at(path: &Path) -> io::Result<Option<Self>> {
-        let text = files::read_text(&facts_path(path), 1024 * 1024)?;
-        match text.map(|text| serde_json::from_str(&text)).transpose()? {
+        match files::read_json(&facts_path(path), 1024 * 1024)? {
             Some(facts) if path.is_file() => Ok(Some(Self { path: path.to_owned(), facts })),
             _ => Ok(None),
         }

@@ -40,12 +40,9 @@ impl Receipt {
     /// Reads the receipt; `None` if it does not exist.
     pub fn load(home: &Home) -> Result<Option<Self>, ReceiptError> {
         let path = home.receipt();
-        let text = files::read_text(&path, 1024 * 1024).map_err(|source| match source.kind() {
-            io::ErrorKind::InvalidData => ReceiptError::Damaged { path: path.clone(), detail: source.to_string() },
-            _ => ReceiptError::Io { path: path.clone(), source },
-        })?;
-        text.map(|text| {
-            serde_json::from_str(&text).map_err(|error| ReceiptError::Damaged { path, detail: error.to_string() })
+        files::read_json(&path, 1024 * 1024).map_err(|source| match source.kind() {
+            io::ErrorKind::InvalidData => ReceiptError::Damaged { path, detail: source.to_string() },
+            _ => ReceiptError::Io { path, source },
         })
         .transpose()
     }

@@ -36,8 +36,7 @@ impl Installation {
 
     /// Reads the stamp of a folder. The programs may be incomplete.
     fn read(folder: &Path) -> Option<Self> {
-        let text = files::read_text(&folder.join(STAMP), 64 * 1024).ok()??;
-        let mut installation: Self = serde_json::from_str(&text).ok()?;
+        let mut installation: Self = files::read_json(&folder.join(STAMP), 64 * 1024).ok()??;
         // `join` with an absolute path is that path.
         installation.bin = folder.join(&installation.bin);
         Some(installation)

@@ -235,11 +235,18 @@ pub fn read_text(path: &Path, limit: u64) -> io::Result<Option<String>> {
     String::from_utf8(bytes).map(Some).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not UTF-8 text"))
 }
 
+/// Reads a JSON file of at most `limit` bytes; `Ok(None)` when it does not exist. The error is `InvalidData` when the
+/// file does not contain what is expected.
+pub fn read_json<T: DeserializeOwned>(path: &Path, limit: u64) -> io::Result<Option<T>> {
+    let parsed = read_text(path, limit)?.map(|text| serde_json::from_str(&text)).transpose();
+    parsed.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
 /// Reads a JSON file of at most `limit` bytes. A missing or damaged file gives the default; a failed read is an error,
 /// because the file may be intact and a rewrite would lose its content.
 pub fn read_json_or_default<T: DeserializeOwned + Default>(path: &Path, limit: u64) -> io::Result<T> {
-    match read_text(path, limit) {
-        Ok(text) => Ok(text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()),
+    match read_json(path, limit) {
+        Ok(value) => Ok(value.unwrap_or_default()),
         Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(T::default()),
         Err(error) => Err(error),
     }

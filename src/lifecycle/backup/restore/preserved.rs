@@ -54,7 +54,7 @@ impl PreservedPaths {
 
     /// Reads the file; empty if it does not exist, because earlier releases did not write it.
     pub fn read(path: &Path) -> io::Result<Self> {
-        Ok(files::read_text(path, LIMIT)?.map(|text| serde_json::from_str(&text)).transpose()?.unwrap_or_default())
+        Ok(files::read_json(path, LIMIT)?.unwrap_or_default())
     }
 }
 

@@ -52,8 +52,7 @@ pub(crate) fn quarantine_path(home: &Home, name: &str) -> PathBuf {
 /// Reads the note of an unfinished restore; `None` if there is none. An unreadable note is an error: if it were
 /// ignored, the cluster would never be put back.
 pub fn pending(home: &Home) -> io::Result<Option<QuarantinedCluster>> {
-    let text = files::read_text(&home.quarantine_note(), 2 * 1024 * 1024)?;
-    text.map(|text| serde_json::from_str(&text)).transpose().map_err(io::Error::from)
+    files::read_json(&home.quarantine_note(), 2 * 1024 * 1024)
 }
 
 /// Quarantines the cluster. The caller holds the home's lock; the cluster's server must not run.

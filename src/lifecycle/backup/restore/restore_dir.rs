@@ -126,8 +126,7 @@ impl RestoreDir {
 
     /// Reads the record of the retained state; `None` if it is missing or unreadable.
     pub(crate) fn read_retained(&self) -> Option<RetainedState> {
-        let text = files::read_text(&self.retained(), 1024 * 1024).ok()??;
-        serde_json::from_str(&text).ok()
+        files::read_json(&self.retained(), 1024 * 1024).ok()?
     }
 
     /// True when the directory has no record of a retained state, because its restore did not complete. An unreadable

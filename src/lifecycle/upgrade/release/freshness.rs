@@ -27,8 +27,7 @@ fn path(home: &Home) -> PathBuf {
 
 /// Reads the record of the newest manifest; `None` if the file is missing or unreadable.
 pub fn seen(home: &Home) -> Option<Seen> {
-    let text = files::read_text(&path(home), SIZE_LIMIT).ok().flatten()?;
-    serde_json::from_str(&text).ok()
+    files::read_json(&path(home), SIZE_LIMIT).ok()?
 }
 
 /// True for a manifest that has expired or is older than one seen before. An upgrade from such a manifest needs the

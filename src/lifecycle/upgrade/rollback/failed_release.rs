@@ -26,8 +26,7 @@ fn path(home: &Home) -> PathBuf {
 
 /// Reads the record; `None` if the file is missing or unreadable, because the record only serves a warning.
 pub fn read(home: &Home) -> Option<FailedRelease> {
-    let text = files::read_text(&path(home), SIZE_LIMIT).ok().flatten()?;
-    serde_json::from_str(&text).ok()
+    files::read_json(&path(home), SIZE_LIMIT).ok()?
 }
 
 /// Records that upgrading to `version` failed for `reason`.

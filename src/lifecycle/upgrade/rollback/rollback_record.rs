@@ -54,8 +54,7 @@ fn path(home: &Home) -> PathBuf {
 
 /// Reads the record; `None` if there is none. A damaged record is an error, because it may have to be finished.
 pub fn read(home: &Home) -> io::Result<Option<RollbackRecord>> {
-    let text = files::read_text(&path(home), SIZE_LIMIT)?;
-    text.map(|text| serde_json::from_str(&text).map_err(io::Error::from)).transpose()
+    files::read_json(&path(home), SIZE_LIMIT)
 }
 
 impl RollbackRecord {
