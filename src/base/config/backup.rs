@@ -1,7 +1,7 @@
 //! The `backup` key: schedules for backups and test restores, retention and encryption.
 
 use super::cadence::{Cadence, duration};
-use super::keys::ValueError;
+use super::keys::{ValueError, count};
 use super::{Recipient, SecretReference};
 use serde_yaml::Value;
 use std::path::PathBuf;
@@ -76,33 +76,25 @@ impl BackupSettings {
         let mapping = value.as_mapping().ok_or(ALLOWED)?;
         let mut settings = Self::default();
         for (key, value) in mapping {
-            let cadence = |key| value.as_str().and_then(Cadence::parse).ok_or(ValueError::in_subkey(key, SCHEDULE));
-            let bytes = |key| value.as_u64().ok_or(ValueError::in_subkey(key, BYTES));
+            let text = value.as_str();
+            let path = || text.filter(|path| path.starts_with('/')).map(PathBuf::from);
+            let age = || text.and_then(duration).filter(|age| !age.is_zero());
             match key.as_str() {
-                Some("schedule") => settings.schedule = cadence("schedule")?,
-                Some("verify") => settings.verify = cadence("verify")?,
-                Some("keep") => {
-                    let keep = value.as_u64().filter(|keep| *keep >= 1);
-                    settings.keep = keep.ok_or(ValueError::in_subkey("keep", COUNT))?;
-                }
+                Some("schedule") => set(&mut settings.schedule, text.and_then(Cadence::parse), "schedule", SCHEDULE)?,
+                Some("verify") => set(&mut settings.verify, text.and_then(Cadence::parse), "verify", SCHEDULE)?,
+                Some("keep") => set(&mut settings.keep, count(value), "keep", COUNT)?,
                 Some("max_age") if value == "off" => settings.max_age = None,
-                Some("max_age") => {
-                    let age = value.as_str().and_then(duration).filter(|age| !age.is_zero());
-                    settings.max_age = Some(age.ok_or(ValueError::in_subkey("max_age", AGE))?);
+                Some("max_age") => set(&mut settings.max_age, age().map(Some), "max_age", AGE)?,
+                Some("max_bytes") => set(&mut settings.max_bytes, value.as_u64(), "max_bytes", BYTES)?,
+                Some("task_logs_bytes") => {
+                    set(&mut settings.task_logs_bytes, value.as_u64(), "task_logs_bytes", BYTES)?
                 }
-                Some("max_bytes") => settings.max_bytes = bytes("max_bytes")?,
-                Some("task_logs_bytes") => settings.task_logs_bytes = bytes("task_logs_bytes")?,
-                Some("recipients") => {
-                    settings.recipients = recipients(value).ok_or(ValueError::in_subkey("recipients", RECIPIENTS))?;
-                }
+                Some("recipients") => set(&mut settings.recipients, recipients(value), "recipients", RECIPIENTS)?,
                 Some("passphrase") => {
-                    let reference = value.as_str().and_then(SecretReference::parse);
-                    settings.passphrase = Some(reference.ok_or(ValueError::in_subkey("passphrase", SECRET_REFERENCE))?);
+                    let reference = text.and_then(SecretReference::parse).map(Some);
+                    set(&mut settings.passphrase, reference, "passphrase", SECRET_REFERENCE)?;
                 }
-                Some("identity") => {
-                    let path = value.as_str().filter(|path| path.starts_with('/'));
-                    settings.identity = Some(path.ok_or(ValueError::in_subkey("identity", PATH))?.into());
-                }
+                Some("identity") => set(&mut settings.identity, path().map(Some), "identity", PATH)?,
                 // An unknown key may belong to a later release; the caller warns about it.
                 _ => {}
             }
@@ -112,6 +104,12 @@ impl BackupSettings {
         }
         Ok(settings)
     }
+}
+
+/// Sets a field to its value; `None` is not allowed.
+fn set<T>(field: &mut T, value: Option<T>, subkey: &'static str, allowed: &'static str) -> Result<(), ValueError> {
+    *field = value.ok_or(ValueError::in_subkey(subkey, allowed))?;
+    Ok(())
 }
 
 fn recipients(value: &Value) -> Option<Vec<Recipient>> {
