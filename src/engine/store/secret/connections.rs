@@ -24,7 +24,6 @@ pub struct Connection {
     pub extra: Option<String>,
 }
 
-const WHAT: &str = "connection";
 /// Airflow's limit on the length of a connection id.
 const MAX_ID: usize = 200;
 
@@ -91,36 +90,7 @@ list_fields! {
     CreatedAt = time("created_at"),
 }
 
-/// A page of connections with the total number of matches.
-pub async fn list(
-    client: &impl GenericClient,
-    cipher: &Cipher,
-    listing: Listing<ConnectionField>,
-) -> Result<ListPage<Connection>> {
-    listing.fetch_with(client, &Source::new("*", "connection"), |row| read(row, cipher)).await?.transpose()
-}
-
-/// Returns all connections but those that cannot be decrypted.
-pub(super) async fn all_readable(client: &impl GenericClient, cipher: &Cipher) -> Result<Vec<Connection>> {
-    let page = Listing::<ConnectionField>::default()
-        .fetch_with(client, &Source::new("*", "connection"), |row| read(row, cipher))
-        .await?;
-    page.rows.into_iter().filter(|row| !matches!(row, Err(StoreError::Sealed { .. }))).collect()
-}
-
-/// Returns which of these ids exist, whether they can be decrypted or not.
-pub async fn existing(client: &impl GenericClient, ids: &[String]) -> Result<Vec<String>> {
-    let query = "SELECT connection_id FROM connection WHERE connection_id = ANY ($1)";
-    fetch_all(client, query, &[&ids]).await
-}
-
-pub async fn get(client: &impl GenericClient, cipher: &Cipher, id: &str, read_for: ReadFor) -> Result<Connection> {
-    let query = format!("SELECT * FROM connection WHERE connection_id = $1{}", read_for.clause());
-    match client.query_opt(&query, &[&id]).await? {
-        Some(row) => read(&row, cipher),
-        None => Err(StoreError::NotFound { what: WHAT, id: id.to_owned() }),
-    }
-}
+encrypted_table!(Connection in connection, id: connection_id, fields: ConnectionField);
 
 const INSERT: &str = "INSERT INTO connection
     (connection_id, conn_type, description, host, login, schema, port, password_encrypted, extra_encrypted)
@@ -130,9 +100,16 @@ const REPLACE: &str = "DO UPDATE SET conn_type = EXCLUDED.conn_type, description
     host = EXCLUDED.host, login = EXCLUDED.login, schema = EXCLUDED.schema, port = EXCLUDED.port,
     password_encrypted = EXCLUDED.password_encrypted, extra_encrypted = EXCLUDED.extra_encrypted, updated_at = now()";
 
-/// Inserts a connection. `on_conflict` is the SQL for an existing id. Returns the number of rows written.
-async fn write(client: &impl GenericClient, cipher: &Cipher, new: &Connection, on_conflict: &str) -> Result<u64> {
+/// Writes a connection and returns the number of written rows: 0 if the id exists and `on_existing` does not overwrite
+/// it.
+async fn insert(
+    client: &impl GenericClient,
+    cipher: &Cipher,
+    new: &Connection,
+    on_existing: OnExisting,
+) -> Result<u64> {
     check(new)?;
+    let on_conflict = if on_existing == OnExisting::Overwrite { REPLACE } else { "DO NOTHING" };
     let id = &new.connection_id;
     let seal = |field: &str, secret: &Option<String>| {
         secret.as_ref().map(|text| cipher.seal(&associated_data(id, field), text))
@@ -147,19 +124,6 @@ async fn write(client: &impl GenericClient, cipher: &Cipher, new: &Connection, o
     Ok(written)
 }
 
-/// Creates a connection; fails if the id exists.
-pub async fn create(client: &impl GenericClient, cipher: &Cipher, new: &Connection) -> Result<()> {
-    match write(client, cipher, new, "DO NOTHING").await? {
-        0 => Err(StoreError::AlreadyExists { what: WHAT, id: new.connection_id.clone() }),
-        _ => Ok(()),
-    }
-}
-
-/// Creates or replaces a connection.
-pub async fn set(client: &impl GenericClient, cipher: &Cipher, new: &Connection) -> Result<()> {
-    write(client, cipher, new, REPLACE).await.map(drop)
-}
-
 /// Writes a connection of an import. Returns true if it was written, false if it exists and is skipped.
 pub async fn import(
     client: &impl GenericClient,
@@ -170,12 +134,5 @@ pub async fn import(
     match on_existing {
         OnExisting::Overwrite => set(client, cipher, new).await.map(|()| true),
         OnExisting::Skip | OnExisting::Fail => on_existing.settle(create(client, cipher, new).await),
-    }
-}
-
-pub async fn delete(client: &impl GenericClient, id: &str) -> Result<()> {
-    match client.execute("DELETE FROM connection WHERE connection_id = $1", &[&id]).await? {
-        0 => Err(StoreError::NotFound { what: WHAT, id: id.to_owned() }),
-        _ => Ok(()),
     }
 }

@@ -24,7 +24,6 @@ pub fn as_text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-const WHAT: &str = "variable";
 /// Maximum number of characters of a key: the length of Airflow's column.
 const MAX_KEY: usize = 250;
 
@@ -60,36 +59,7 @@ list_fields! {
     CreatedAt = time("created_at"),
 }
 
-/// A page of variables with the total number of matches.
-pub async fn list(
-    client: &impl GenericClient,
-    cipher: &Cipher,
-    listing: Listing<VariableField>,
-) -> Result<ListPage<Variable>> {
-    listing.fetch_with(client, &Source::new("*", "variable"), |row| read(row, cipher)).await?.transpose()
-}
-
-/// Returns all variables but those that cannot be decrypted.
-pub(super) async fn all_readable(client: &impl GenericClient, cipher: &Cipher) -> Result<Vec<Variable>> {
-    let page = Listing::<VariableField>::default()
-        .fetch_with(client, &Source::new("*", "variable"), |row| read(row, cipher))
-        .await?;
-    page.rows.into_iter().filter(|row| !matches!(row, Err(StoreError::Sealed { .. }))).collect()
-}
-
-/// Returns which of these names exist, whether they can be decrypted or not.
-pub async fn existing(client: &impl GenericClient, names: &[String]) -> Result<Vec<String>> {
-    let query = "SELECT key FROM variable WHERE key = ANY ($1)";
-    fetch_all(client, query, &[&names]).await
-}
-
-pub async fn get(client: &impl GenericClient, cipher: &Cipher, key: &str, read_for: ReadFor) -> Result<Variable> {
-    let query = format!("SELECT * FROM variable WHERE key = $1{}", read_for.clause());
-    match client.query_opt(&query, &[&key]).await? {
-        Some(row) => read(&row, cipher),
-        None => Err(StoreError::NotFound { what: WHAT, id: key.to_owned() }),
-    }
-}
+encrypted_table!(Variable in variable, id: key, fields: VariableField);
 
 /// The action of `ON CONFLICT` for an existing key.
 fn on_conflict(on_existing: OnExisting) -> &'static str {
@@ -111,19 +81,6 @@ async fn insert(client: &impl GenericClient, cipher: &Cipher, new: &Variable, on
         on_conflict(on_existing)
     );
     Ok(client.execute(&query, &[&new.key, &sealed, &new.description]).await?)
-}
-
-/// Creates a variable; fails if the key exists.
-pub async fn create(client: &impl GenericClient, cipher: &Cipher, new: &Variable) -> Result<()> {
-    match insert(client, cipher, new, OnExisting::Fail).await? {
-        0 => Err(StoreError::AlreadyExists { what: WHAT, id: new.key.clone() }),
-        _ => Ok(()),
-    }
-}
-
-/// Creates or replaces a variable.
-pub async fn set(client: &impl GenericClient, cipher: &Cipher, new: &Variable) -> Result<()> {
-    insert(client, cipher, new, OnExisting::Overwrite).await.map(drop)
 }
 
 /// Writes the entries of an import and returns how many were written. `on_existing` decides about existing keys. The
@@ -171,13 +128,6 @@ fn drop_overwritten(mut entries: Vec<Variable>, on_existing: OnExisting) -> Vec<
 
 /// Number of variables that are encrypted and written per statement.
 const BATCH: usize = 1000;
-
-pub async fn delete(client: &impl GenericClient, key: &str) -> Result<()> {
-    match client.execute("DELETE FROM variable WHERE key = $1", &[&key]).await? {
-        0 => Err(StoreError::NotFound { what: WHAT, id: key.to_owned() }),
-        _ => Ok(()),
-    }
-}
 
 /// Deletes the variables whose keys have this prefix.
 pub async fn delete_prefixed(client: &tokio_postgres::Client, prefix: &str) -> Result<(), PgError> {
