@@ -34,6 +34,18 @@ pub enum PgError {
     Query(#[from] tokio_postgres::Error),
 }
 
+/// Lets `?` convert the error of a query to an error with a variant `Postgres(PgError)`.
+#[macro_export]
+macro_rules! from_query_error {
+    ($error:ty) => {
+        impl From<tokio_postgres::Error> for $error {
+            fn from(error: tokio_postgres::Error) -> Self {
+                Self::Postgres(error.into())
+            }
+        }
+    };
+}
+
 impl PgError {
     /// SQLSTATE of a failed query; `None` if the connection failed.
     pub fn sql_state(&self) -> Option<&SqlState> {

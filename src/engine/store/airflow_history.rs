@@ -92,11 +92,7 @@ pub enum ExportError {
     Write(#[from] io::Error),
 }
 
-impl From<tokio_postgres::Error> for ExportError {
-    fn from(error: tokio_postgres::Error) -> Self {
-        Self::Postgres(error.into())
-    }
-}
+leoflow_postgres::from_query_error!(ExportError);
 
 /// Writes a file for `psql`. `psql` can run the file again: rows that are already in Airflow's database are skipped.
 pub async fn write(client: &mut Client, file: &mut impl Write) -> Result<Counts, ExportError> {

@@ -54,11 +54,7 @@ pub enum ContentError {
     ThreadEnded,
 }
 
-impl From<tokio_postgres::Error> for ContentError {
-    fn from(error: tokio_postgres::Error) -> Self {
-        Self::Postgres(error.into())
-    }
-}
+leoflow_postgres::from_query_error!(ContentError);
 
 /// zstd level: fast, and the file has about a third of the dump's size.
 const LEVEL: i32 = 1;

@@ -70,8 +70,4 @@ fn join(versions: &[i64]) -> String {
     versions.iter().map(i64::to_string).collect::<Vec<_>>().join(", ")
 }
 
-impl From<tokio_postgres::Error> for SchemaError {
-    fn from(error: tokio_postgres::Error) -> Self {
-        Self::Postgres(error.into())
-    }
-}
+crate::from_query_error!(SchemaError);

@@ -38,11 +38,7 @@ pub enum DumpError {
     ThreadEnded,
 }
 
-impl From<tokio_postgres::Error> for DumpError {
-    fn from(error: tokio_postgres::Error) -> Self {
-        Self::Postgres(error.into())
-    }
-}
+leoflow_postgres::from_query_error!(DumpError);
 
 /// Whether to back up a database whose schema is newer than this release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

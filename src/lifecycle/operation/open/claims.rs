@@ -23,11 +23,7 @@ pub enum ClaimError {
     Postgres(#[from] PgError),
 }
 
-impl From<tokio_postgres::Error> for ClaimError {
-    fn from(error: tokio_postgres::Error) -> Self {
-        Self::Postgres(error.into())
-    }
-}
+leoflow_postgres::from_query_error!(ClaimError);
 
 /// Claims the home's external database if it is unclaimed, and updates the claim of a home that was moved. Refuses a
 /// database that another home has claimed, or that runs another major version of PostgreSQL.
