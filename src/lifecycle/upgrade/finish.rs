@@ -104,6 +104,11 @@ pub async fn end(run: &mut StepRunner<'_>, action: FinishAction) -> Result<Concl
 /// The journal may be at any step from `Step::Open` on; finished steps are repeated.
 async fn complete(run: &mut StepRunner<'_>) -> Result<Option<UpgradeError>, UpgradeError> {
     run.go_to(Step::Commit)?;
+    install(run).await
+}
+
+/// Makes the new release the installed one: the steps from `Step::Commit` on. Returns the error if its program exited.
+pub(super) async fn install(run: &mut StepRunner<'_>) -> Result<Option<UpgradeError>, UpgradeError> {
     steps::commit(run).await?;
     let exit_error = steps::take_over(run).await?;
     steps::tidy(run).await?;

@@ -91,11 +91,7 @@ async fn run_steps(
     // The new release serves. `finish` repeats the steps from `commit` on after an interruption.
     steps::open(run).await?;
     steps::smoke(run).await?;
-    steps::commit(run).await?;
-    let exit_error = steps::take_over(run).await?;
-    steps::tidy(run).await?;
-    run.journal.finish()?;
-    Ok(exit_error)
+    finish::install(run).await
 }
 
 /// The state before the first step.

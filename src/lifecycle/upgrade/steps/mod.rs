@@ -61,41 +61,33 @@ impl Step {
         Self::Tidy,
     ];
 
+    /// The name in the journal, and the text shown while the step runs.
+    fn texts(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Fetch => ("fetch", "Fetching the release"),
+            Self::Backup => ("backup", "Backing up"),
+            Self::Rehearse => ("rehearse", "Rehearsing with the backup"),
+            // The name that older releases use; they may read this journal too.
+            Self::Pause => ("let-go", "Pausing; tasks continue, requests wait"),
+            Self::Snapshot => ("snapshot", "Copying the database"),
+            Self::Migrate => ("migrate", "Migrating"),
+            Self::Trial => ("trial", "Testing the candidate server"),
+            Self::Open => ("open", "Handing over the listeners"),
+            Self::Smoke => ("smoke", "Smoke test"),
+            Self::Commit => ("commit", "Making it the installed release"),
+            Self::TakeOver => ("take-over", "Replacing the supervisor"),
+            Self::Tidy => ("tidy", "Tidying up"),
+        }
+    }
+
     /// The name in the journal.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Fetch => "fetch",
-            Self::Backup => "backup",
-            Self::Rehearse => "rehearse",
-            // The name that older releases use; they may read this journal too.
-            Self::Pause => "let-go",
-            Self::Snapshot => "snapshot",
-            Self::Migrate => "migrate",
-            Self::Trial => "trial",
-            Self::Open => "open",
-            Self::Smoke => "smoke",
-            Self::Commit => "commit",
-            Self::TakeOver => "take-over",
-            Self::Tidy => "tidy",
-        }
+        self.texts().0
     }
 
     /// The text shown while the step runs.
     pub fn title(self) -> &'static str {
-        match self {
-            Self::Fetch => "Fetching the release",
-            Self::Backup => "Backing up",
-            Self::Rehearse => "Rehearsing with the backup",
-            Self::Pause => "Pausing; tasks continue, requests wait",
-            Self::Snapshot => "Copying the database",
-            Self::Migrate => "Migrating",
-            Self::Trial => "Testing the candidate server",
-            Self::Open => "Handing over the listeners",
-            Self::Smoke => "Smoke test",
-            Self::Commit => "Making it the installed release",
-            Self::TakeOver => "Replacing the supervisor",
-            Self::Tidy => "Tidying up",
-        }
+        self.texts().1
     }
 }
 
