@@ -96,16 +96,20 @@ pub fn fetch(url: &str, limit: u64) -> Result<Vec<u8>, FetchError> {
 }
 
 async fn fetch_bytes(url: &str, limit: u64) -> Result<Vec<u8>, FetchError> {
-    let mut response = client().build()?.get(url).send().await?;
+    let bytes = read_body(response, limit, |_| {}).await?;
+    if bytes.len() as u64 > limit { Err(FetchError::TooLarge(limit)) } else { Ok(bytes) }
+}
+
+/// Reads the body of a response, and stops once it has more than `limit` bytes. Reports its length after each part.
+pub async fn read_body(mut response: reqwest::Response, limit: u64, report: impl Fn(u64)) -> reqwest::Result<Vec<u8>> {
+    let response = client().build()?.get(url).send().await?;
     if !response.status().is_success() {
         return Err(FetchError::Status(response.status()));
     }
     let mut bytes = Vec::new();
     while let Some(chunk) = response.chunk().await? {
         bytes.extend_from_slice(&chunk);
-        if bytes.len() as u64 > limit {
-            return Err(FetchError::TooLarge(limit));
-        }
+        report(bytes.len() as u64);
     }
     Ok(bytes)
 }

@@ -162,17 +162,11 @@ impl From<reqwest::Error> for MirrorError {
 
 impl Mirror {
     async fn get(&self, url: &str) -> Result<Vec<u8>, MirrorError> {
-        let mut response = web::client().build()?.get(url).send().await?.error_for_status()?;
+        let response = web::client().build()?.get(url).send().await?.error_for_status()?;
         self.counter.total.store(response.content_length().unwrap_or(0), Ordering::Relaxed);
-        let mut bytes = Vec::new();
-        while let Some(chunk) = response.chunk().await? {
-            bytes.extend_from_slice(&chunk);
-            if bytes.len() as u64 > MAX_BYTES {
-                return Err(MirrorError::TooLarge);
-            }
-            self.counter.done.store(bytes.len() as u64, Ordering::Relaxed);
-        }
-        Ok(bytes)
+        let bytes =
+            web::read_body(response, MAX_BYTES, |done| self.counter.done.store(done, Ordering::Relaxed)).await?;
+        if bytes.len() as u64 > MAX_BYTES { Err(MirrorError::TooLarge) } else { Ok(bytes) }
     }
 }
 

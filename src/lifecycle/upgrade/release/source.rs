@@ -189,13 +189,8 @@ impl Source {
             }
             Self::Url(_) => {
                 let read = async {
-                    let mut response = client()?.get(self.request(name)).send().await?.error_for_status()?;
-                    while let Some(chunk) = response.chunk().await? {
-                        bytes.extend_from_slice(&chunk);
-                        if bytes.len() as u64 > limit {
-                            break;
-                        }
-                    }
+                    let response = client()?.get(self.request(name)).send().await?.error_for_status()?;
+                    bytes = web::read_body(response, limit, |_| {}).await?;
                     Ok(())
                 };
                 with_timeout(&location, read).await?;
