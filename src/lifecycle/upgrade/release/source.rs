@@ -3,12 +3,13 @@
 use super::address::{Address, is_address, without_secrets};
 use super::manifest::{Asset, MANIFEST, Manifest, ManifestError, SIGNATURE_SUFFIX, SIZE_LIMIT};
 use super::signature::{self, SignatureError};
+use crate::backup::format::archive::Hashed;
 use leoflow_base::home::progress::Reporter;
 use leoflow_base::protocol::web::{self, chain};
 use reqwest::StatusCode;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -138,20 +139,17 @@ impl Source {
             return Err(FetchError::Page { location });
         }
         let name = format!("{MANIFEST}{SIGNATURE_SUFFIX}");
-        let signature = self.read(&name, SIGNATURE_LIMIT).await.map_err(|error| match error {
-            FetchError::Unreachable { location, reason } | FetchError::Certificate { location, reason } => {
-                FetchError::Unsigned { location, reason }
-            }
-            FetchError::Refused { location } => {
-                FetchError::Unsigned { location, reason: "connection refused".to_owned() }
-            }
-            FetchError::Absent { location } => {
-                FetchError::Unsigned { location, reason: "it does not exist".to_owned() }
-            }
-            FetchError::Status { location, status } => {
-                FetchError::Unsigned { location, reason: format!("HTTP status {status}") }
-            }
-            other => other,
+        let signature = self.read(&name, SIGNATURE_LIMIT).await.map_err(|error| {
+            let (location, reason) = match error {
+                FetchError::Unreachable { location, reason } | FetchError::Certificate { location, reason } => {
+                    (location, reason)
+                }
+                FetchError::Refused { location } => (location, "connection refused".to_owned()),
+                FetchError::Absent { location } => (location, "it does not exist".to_owned()),
+                FetchError::Status { location, status } => (location, format!("HTTP status {status}")),
+                other => return other,
+            };
+            FetchError::Unsigned { location, reason }
         })?;
         if is_page(&signature) {
             return Err(FetchError::Page { location: self.location(&name) });
@@ -281,23 +279,12 @@ fn check(path: &Path, release_file: &ReleaseFile, location: &str) -> Result<(), 
         location: path.display().to_string(),
         reason: source.to_string(),
     };
-    let mut file = File::open(path).map_err(read)?;
-    let mut hash = Sha256::new();
+    let mut file = Hashed::new(BufReader::with_capacity(256 * 1024, File::open(path).map_err(read)?));
     let mut first_bytes = Vec::new();
-    let mut buffer = vec![0; 256 * 1024];
-    let mut size = 0;
-    loop {
-        let length = file.read(&mut buffer).map_err(read)?;
-        if length == 0 {
-            break;
-        }
-        if first_bytes.is_empty() {
-            first_bytes.extend_from_slice(&buffer[..length.min(32)]);
-        }
-        size += length as u64;
-        hash.update(&buffer[..length]);
-    }
-    let sha256 = hex::encode(hash.finalize());
+    file.by_ref().take(32).read_to_end(&mut first_bytes).map_err(read)?;
+    io::copy(&mut file, &mut io::sink()).map_err(read)?;
+    let size = file.bytes;
+    let sha256 = String::from(file.sha256());
     if sha256 == release_file.sha256 && size == release_file.size {
         return Ok(());
     }
