@@ -175,10 +175,10 @@ fn complete_config(home: &Home, plan: &Plan, keys: &[&'static str]) -> Result<Op
         changes.push((*key, new_value(key, plan, &password)?));
     }
     let is_new = keys.contains(&"admin_password_hash");
-    if is_new && let Some(receipt) = Receipt::load(home)? {
+    if is_new {
         // Write the receipt first: in the other order, a kill between the two writes leaves a password that counts as
         // shown although nobody saw it.
-        Receipt { password_shown: false, ..receipt }.write(home)?;
+        Receipt::change(home, |receipt| receipt.password_shown = false)?;
     }
     config::update(home, |_| changes)?;
     Ok(is_new.then_some(password))
@@ -261,16 +261,10 @@ pub(crate) fn renew_unseen_password(home: &Home) -> Result<Option<String>, Apply
 
 /// Records the installed version in the receipt.
 pub(crate) fn record_version(home: &Home, version: &str) -> Result<(), ReceiptError> {
-    match Receipt::load(home)? {
-        Some(receipt) => Receipt { leoflow_version: version.to_owned(), ..receipt }.write(home),
-        None => Ok(()),
-    }
+    Receipt::change(home, |receipt| receipt.leoflow_version = version.to_owned())
 }
 
 /// Records that the password was shown.
 pub fn mark_password_shown(home: &Home) -> Result<(), ReceiptError> {
-    match Receipt::load(home)? {
-        Some(receipt) => Receipt { password_shown: true, ..receipt }.write(home),
-        None => Ok(()),
-    }
+    Receipt::change(home, |receipt| receipt.password_shown = true)
 }

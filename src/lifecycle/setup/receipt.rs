@@ -44,7 +44,13 @@ impl Receipt {
             io::ErrorKind::InvalidData => ReceiptError::Damaged { path, detail: source.to_string() },
             _ => ReceiptError::Io { path, source },
         })
-        .transpose()
+    }
+
+    /// Changes the receipt, if there is one.
+    pub(crate) fn change(home: &Home, change: impl FnOnce(&mut Self)) -> Result<(), ReceiptError> {
+        let Some(mut receipt) = Self::load(home)? else { return Ok(()) };
+        change(&mut receipt);
+        receipt.write(home)
     }
 
     pub fn write(&self, home: &Home) -> Result<(), ReceiptError> {

@@ -48,10 +48,8 @@ const HOME: usize = 3;
 /// caller holds the home's lock.
 pub fn remove_programs(home: &Home, plan: &UninstallPlan, reporter: &dyn Reporter) -> Result<(), RemoveError> {
     let shell_files = remove_service_and_shell_lines(home, &plan.shell_files, reporter);
-    if let Some(receipt) = Receipt::load(home)? {
-        // A file that keeps its line stays in the receipt for the next uninstall.
-        Receipt { shell_files, ..receipt }.write(home)?;
-    }
+    // A file that keeps its line stays in the receipt for the next uninstall.
+    Receipt::change(home, |receipt| receipt.shell_files = shell_files)?;
     for part in &plan.remove {
         remove_ours(&part.path, &plan.not_ours)?;
         checkpoint("uninstall.part");

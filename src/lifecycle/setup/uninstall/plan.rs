@@ -169,14 +169,11 @@ pub fn plan(facts: &UninstallFacts, request: &Request) -> Result<UninstallPlan, 
             .filter(|part| Some(&part.path) != facts.other_workspace.as_ref())
             .cloned()
             .collect(),
-        home: facts.home.path.clone(),
-        identity: facts.home.identity,
         workspace: workspace.cloned(),
         not_ours: facts.not_ours.iter().chain(&facts.other_workspace).chain(home_mount(facts)).cloned().collect(),
         repositories,
         must_type_workspace_path,
-        shell_files: facts.shell_files.clone(),
-        service: facts.service.clone(),
+        ..removal_of_programs(facts)
     })
 }
 
