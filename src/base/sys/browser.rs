@@ -1,7 +1,8 @@
 //! Opens an address in the user's browser.
 
+use super::blocking;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long the command may take to fail. One that still runs then is a browser that stays in the foreground.
 const START_LIMIT: Duration = Duration::from_secs(2);
@@ -37,15 +38,8 @@ pub fn open(command: &[String], url: &str) -> bool {
     let started =
         Command::new(program).args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     let Ok(mut child) = started else { return false };
-    let began = Instant::now();
-    loop {
-        match child.try_wait() {
-            Ok(Some(status)) => return status.success(),
-            Ok(None) if began.elapsed() < START_LIMIT => std::thread::sleep(POLL_INTERVAL),
-            Ok(None) => return true,
-            Err(_) => return false,
-        }
-    }
+    let ended = blocking::poll(START_LIMIT, POLL_INTERVAL, || child.try_wait().transpose());
+    ended.is_none_or(|status| status.is_ok_and(|status| status.success()))
 }
 
 #[cfg(test)]
