@@ -29,7 +29,10 @@ pub struct Cache {
 
 /// Queues the waiting instances of all runs, as far as there is capacity.
 pub(crate) async fn admit_all(client: &mut ClientWrapper, cache: &mut Cache) -> Result<()> {
-    let transaction = client.transaction().await?;
+    commit_admitted(client.transaction().await?, cache).await
+}
+
+async fn commit_admitted(transaction: Transaction<'_>, cache: &mut Cache) -> Result<()> {
     let queued = apply::admit_all(&transaction, &mut cache.graphs).await?;
     transaction.commit().await?;
     cache.mark_queued(&queued);
@@ -113,9 +116,7 @@ async fn step(client: &mut ClientWrapper, cache: &mut Cache, key: &RunKey) -> Re
 /// because its slots are free.
 async fn release_slots(transaction: Transaction<'_>, cache: &mut Cache, key: &RunKey) -> Result<Step> {
     cache.runs.forget(key);
-    let queued = apply::admit_all(&transaction, &mut cache.graphs).await?;
-    transaction.commit().await?;
-    cache.mark_queued(&queued);
+    commit_admitted(transaction, cache).await?;
     Ok(Step::Taken { changed: false })
 }
 
