@@ -19,7 +19,7 @@ const ENTRIES: &[(&str, Inside)] = &[
     ("versions", Inside::Only(is_version)),
     ("managed-postgres", Inside::All),
     ("python", Inside::Only(is_python_entry)),
-    ("tools", Inside::Only(is_tool)),
+    ("tools", Inside::Only(|name| name == "uv")),
     ("ui", Inside::Only(is_version)),
     ("venv", Inside::All),
     ("venvs", Inside::Only(is_hash)),
@@ -53,10 +53,6 @@ fn is_python_entry(name: &str) -> bool {
         || name.starts_with("shim-")
         || name.starts_with("packages-")
         || is_version(name)
-}
-
-fn is_tool(name: &str) -> bool {
-    name == "uv"
 }
 
 fn is_hash(name: &str) -> bool {

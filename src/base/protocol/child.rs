@@ -64,7 +64,8 @@ impl Inheritance {
     pub fn until_shutdown(&mut self) -> io::Result<impl Future<Output = ()> + use<>> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let lifeline = self.lifeline.take().map(lifeline_reader).transpose()?;
+        // The supervisor has made the pipe non-blocking, which applies to all processes that share it.
+        let lifeline = self.lifeline.take().map(pipe::Receiver::from_owned_fd).transpose()?;
         Ok(async move {
             tokio::select! {
                 _ = terminate.recv() => {}
@@ -73,11 +74,6 @@ impl Inheritance {
             }
         })
     }
-}
-
-fn lifeline_reader(descriptor: OwnedFd) -> io::Result<pipe::Receiver> {
-    // The supervisor has made the pipe non-blocking, which applies to all processes that share it.
-    pipe::Receiver::from_owned_fd(descriptor)
 }
 
 /// Completes when the other end of the lifeline is closed; never without a lifeline.

@@ -1,7 +1,6 @@
 //! Log output of a process by `tracing`: lines in one format on standard error. The supervisor stores what its children
 //! print.
 
-use crate::sys::clock;
 use std::fmt::{self, Write as _};
 use std::io;
 use tracing::field::{Field, Visit};
@@ -30,7 +29,7 @@ pub fn start(process: &'static str, level: Level) {
 
 /// Formats a line: `2026-11-21T18:30:00.042Z WARN  server: text`.
 pub fn line(level: Level, process: &str, text: impl fmt::Display) -> String {
-    format!("{} {level:<5} {process}: {text}", clock::now_with_milliseconds())
+    format!("{:.3} {level:<5} {process}: {text}", jiff::Timestamp::now())
 }
 
 struct Format {

@@ -189,12 +189,9 @@ impl Record {
 
     /// A line of the event's text as printed text, with the event's level.
     pub fn printed_line(&self, line: &str) -> Self {
-        let logger = if self.is_error() { STDERR } else { STDOUT };
+        let is_error = ["error", "critical"].contains(&self.level.as_str());
+        let logger = if is_error { STDERR } else { STDOUT };
         Self { level: self.level.clone(), logger: logger.to_owned(), event: line.to_owned(), others: Map::new() }
-    }
-
-    fn is_error(&self) -> bool {
-        ["error", "critical"].contains(&self.level.as_str())
     }
 
     /// The record as text: level, logger, message (`event`), further fields, and the traceback below.

@@ -7,10 +7,6 @@ use std::io;
 use std::time::Duration;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// The longest stall in a download.
-fn stall_timeout() -> Duration {
-    crate::sys::limit("LEOFLOW_STALL_TIMEOUT", Duration::from_secs(30))
-}
 
 /// A client with time limits for connecting and for the next bytes, and with the proxies of the environment.
 pub fn client() -> reqwest::ClientBuilder {
@@ -18,7 +14,7 @@ pub fn client() -> reqwest::ClientBuilder {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let builder = reqwest::Client::builder()
         .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(stall_timeout())
+        .read_timeout(crate::sys::limit("LEOFLOW_STALL_TIMEOUT", Duration::from_secs(30)))
         .user_agent(concat!("leoflow/", env!("CARGO_PKG_VERSION")));
     proxies(&env_vars::text).into_iter().fold(builder, reqwest::ClientBuilder::proxy)
 }
@@ -96,18 +92,20 @@ pub fn fetch(url: &str, limit: u64) -> Result<Vec<u8>, FetchError> {
 }
 
 async fn fetch_bytes(url: &str, limit: u64) -> Result<Vec<u8>, FetchError> {
+    let response = client().build()?.get(url).send().await?;
+    if !response.status().is_success() {
+        return Err(FetchError::Status(response.status()));
+    }
     let bytes = read_body(response, limit, |_| {}).await?;
     if bytes.len() as u64 > limit { Err(FetchError::TooLarge(limit)) } else { Ok(bytes) }
 }
 
 /// Reads the body of a response, and stops once it has more than `limit` bytes. Reports its length after each part.
 pub async fn read_body(mut response: reqwest::Response, limit: u64, report: impl Fn(u64)) -> reqwest::Result<Vec<u8>> {
-    let response = client().build()?.get(url).send().await?;
-    if !response.status().is_success() {
-        return Err(FetchError::Status(response.status()));
-    }
     let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await? {
+    while bytes.len() as u64 <= limit
+        && let Some(chunk) = response.chunk().await?
+    {
         bytes.extend_from_slice(&chunk);
         report(bytes.len() as u64);
     }

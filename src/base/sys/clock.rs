@@ -23,11 +23,6 @@ pub fn whole_second(time: Timestamp) -> Timestamp {
     time.round(rounding).unwrap_or(time)
 }
 
-/// The current time with milliseconds: `2026-01-31T08:15:00.042Z`.
-pub(crate) fn now_with_milliseconds() -> String {
-    format!("{:.3}", jiff::Timestamp::now())
-}
-
 /// A sentence about a `TZ` that names no time zone. Times are then in UTC, as with tzset(3).
 pub fn unknown_time_zone() -> Option<String> {
     let name = env_vars::text("TZ").filter(|_| TimeZone::try_system().is_err())?;

@@ -113,11 +113,6 @@ pub struct Task {
 }
 
 impl Task {
-    /// True when the scheduler itself marks the task as success, as Airflow does for an EmptyOperator.
-    pub(crate) fn is_no_op(&self) -> bool {
-        self.is_no_op
-    }
-
     pub fn pool(&self) -> &str {
         self.pool.as_deref().unwrap_or(DEFAULT_POOL)
     }

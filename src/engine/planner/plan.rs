@@ -339,7 +339,7 @@ impl<'a> Planner<'a> {
         let number = self.try_number(index) + i32::from(!resumes);
         let (to, due_at, kind) = match self.snapshot.graph.task(task_index) {
             _ if resumes && !is_rescheduled => (TaskState::Scheduled, None, TransitionKind::Waiting),
-            task if task.is_no_op() => (TaskState::Success, None, TransitionKind::NoOp),
+            task if task.is_no_op => (TaskState::Success, None, TransitionKind::NoOp),
             task => self.wait_without_process(task, index, is_rescheduled).unwrap_or((
                 TaskState::Scheduled,
                 None,

@@ -29,7 +29,8 @@ impl Schedule {
         let lower = expression.trim().to_lowercase();
         let columns: Vec<&str> = lower.split_whitespace().collect();
         if columns.len() == 1 && lower.starts_with('@') {
-            return Err(CronProblem::Preset(lower.clone(), similar_preset(&lower)));
+            let similar = nearest(&lower, &PRESETS).map(|preset| format!(" (did you mean {preset:?}?)"));
+            return Err(CronProblem::Preset(lower.clone(), similar.unwrap_or_default()));
         }
         if !(5..=7).contains(&columns.len()) {
             return Err(CronProblem::Columns(lower.clone(), columns.len()));
@@ -133,10 +134,6 @@ const PRESETS: [&str; 10] = [
     "@annually",
     "@midnight",
 ];
-
-fn similar_preset(name: &str) -> String {
-    nearest(name, &PRESETS).map(|preset| format!(" (did you mean {preset:?}?)")).unwrap_or_default()
-}
 
 /// Resolves local times that are skipped or repeated at a change of the clock.
 trait Ambiguous {

@@ -78,7 +78,8 @@ pub fn read(key: &str, format: &str, zone: &TimeZone) -> Result<DateTime, Partit
     })();
     let civil = completed.map_err(|_| reject(""))?;
     match parts.offset() {
-        None => Ok(adjust_for_gap(civil, zone)),
+        // A local time that is skipped in spring is one hour later.
+        None => Ok(to_timestamp(civil, zone).map_or(civil, |timestamp| zone.to_datetime(timestamp))),
         Some(offset) => {
             let timestamp = offset.to_timestamp(civil).map_err(|_| reject(""))?;
             Ok(zone.to_datetime(timestamp))
@@ -103,11 +104,6 @@ fn normalize_offset(key: &str) -> String {
 /// repeated in autumn, the result is the second occurrence.
 pub(crate) fn to_timestamp(civil: DateTime, zone: &TimeZone) -> Result<Timestamp, PartitionError> {
     Ok(zone.to_ambiguous_zoned(civil).later()?.timestamp())
-}
-
-/// Moves a local time that is skipped in spring one hour later.
-fn adjust_for_gap(civil: DateTime, zone: &TimeZone) -> DateTime {
-    to_timestamp(civil, zone).map_or(civil, |timestamp| zone.to_datetime(timestamp))
 }
 
 /// Formats a local date and time as a key.

@@ -221,11 +221,6 @@ impl Mapper {
             Self::Identity | Self::FixedKey { .. } | Self::AllowedKey { .. } => None,
         })
     }
-
-    /// True if a run takes its date from the run that updated the asset, because the key itself has no date.
-    pub(crate) fn carries_date(&self) -> bool {
-        *self == Self::Identity
-    }
 }
 
 impl Window {

@@ -32,13 +32,6 @@ pub struct Restriction {
     pub catchup: bool,
 }
 
-impl Restriction {
-    /// True if `latest` allows a run with this date.
-    pub(super) fn is_before_end(&self, date: Timestamp) -> bool {
-        self.latest.is_none_or(|latest| date <= latest)
-    }
-}
-
 /// A run that a timetable has computed: Airflow's `DagRunInfo`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Info {

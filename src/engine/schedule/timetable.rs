@@ -170,7 +170,8 @@ impl Timetable {
         restriction: Restriction,
         now: Timestamp,
     ) -> Result<Option<Info>, TimetableProblem> {
-        let within_end = |info: Info, date: Timestamp| restriction.is_before_end(date).then_some(info);
+        let within_end =
+            |info: Info, date: Timestamp| restriction.latest.is_none_or(|latest| date <= latest).then_some(info);
         Ok(match self {
             Self::Null | Self::Asset | Self::PartitionedAsset(_) | Self::PartitionedAtRuntime => None,
             Self::CronPartition { ticks } => match next_tick(&ticks.series()?, last, restriction, now)? {

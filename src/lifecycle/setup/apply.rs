@@ -96,7 +96,7 @@ pub async fn apply(
             Step::SetDatastore { setting } => config::update(home, |_| vec![("datastore", setting.to_value())])?,
             Step::UseDatastore { setting } => use_datastore(home, setting, reporter)?,
             Step::InstallBinary { version } => install_self::install(home, version)?,
-            Step::SetPort { port } => set_port(home, *port)?,
+            Step::SetPort { port } => config::update(home, |_| vec![("port", (*port).into())])?,
             Step::MakeWorkspace { path } | Step::AdoptWorkspace { path } => {
                 scaffold::make(path).map_err(|source| ApplyError::Io { path: path.clone(), source })?;
             }
@@ -182,10 +182,6 @@ fn complete_config(home: &Home, plan: &Plan, keys: &[&'static str]) -> Result<Op
     }
     config::update(home, |_| changes)?;
     Ok(is_new.then_some(password))
-}
-
-fn set_port(home: &Home, port: u16) -> Result<(), ApplyError> {
-    Ok(config::update(home, |_| vec![("port", port.into())])?)
 }
 
 fn create_cluster(home: &Home, reporter: &dyn Reporter) -> Result<(), ApplyError> {

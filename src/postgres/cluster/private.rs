@@ -15,7 +15,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
-use tokio_postgres::{Client, Config};
+use tokio_postgres::Client;
 
 #[derive(Debug, thiserror::Error)]
 pub enum PrivateError {
@@ -134,17 +134,14 @@ fn fatal_message_since(log: &Path, from: u64) -> Option<FatalMessage> {
 /// of the server.
 pub async fn probe(endpoint: &Endpoint, credentials: &Credentials) -> Result<Client, PgError> {
     within(Duration::from_secs(5), async {
-        let client = endpoint.connect(&any_login(endpoint, credentials)).await?;
+        // The superuser exists even before the application's role is created.
+        let config = credentials.superuser(endpoint, "postgres");
+        let client = endpoint.connect(&config.unwrap_or_else(|| credentials.application(endpoint))).await?;
         client.simple_query("SELECT 1").await?;
         Ok(client)
     })
     .await
     .map_err(|error| credentials.explain(error))
-}
-
-/// Configuration for a login that exists even before the application's role is created.
-fn any_login(endpoint: &Endpoint, credentials: &Credentials) -> Config {
-    credentials.superuser(endpoint, "postgres").unwrap_or_else(|| credentials.application(endpoint))
 }
 
 /// Counts checksum failures of any reader since the statistics were reset.

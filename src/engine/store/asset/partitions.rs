@@ -4,7 +4,7 @@
 use crate::model::dag::Structure;
 use crate::model::keys::RunKey;
 use crate::schedule::asset_condition::{self, Updated};
-use crate::schedule::partition_mapper::Mappers;
+use crate::schedule::partition_mapper::{Mapper, Mappers};
 use crate::schedule::timetable::{Partition, Timetable};
 use crate::store::Result;
 use crate::store::rows::{execute, fetch_all, from_row, get};
@@ -118,7 +118,8 @@ pub async fn queue(
                 continue;
             }
         };
-        let date = partition.date.filter(|_| mappers.of(&asset_name).carries_date());
+        // If the key itself has no date, the run takes that of the run that updated the asset.
+        let date = partition.date.filter(|_| *mappers.of(&asset_name) == Mapper::Identity);
         add_to_pending_runs(transaction, &dag_id, &keys, date, &definition, event).await?;
     }
     Ok(())

@@ -46,16 +46,12 @@ pub async fn scheduled(context: &Automatic<'_>) -> Result<CreatedBackup, CreateE
     let all = catalog::list(home).unwrap_or_default();
     let last_size = all.iter().find(|backup| backup.automatic).map_or(0, |backup| backup.size_bytes);
     let free = disk::free_bytes(&home.backups()).unwrap_or(u64::MAX);
-    let missing_bytes = space_for(last_size).saturating_sub(free);
+    // The next backup may be as large as the last one, and needs space for its spool, its file and the reserve.
+    let missing_bytes = (KEEP_FREE + last_size * 5 / 2).saturating_sub(free);
     if missing_bytes > 0 {
         remove(&all, Path::new(""), context, missing_bytes);
     }
     make("scheduled", context, &EncryptTo::of(&config.backup)?, KEEP_FREE).await
-}
-
-/// Disk space required by a backup that is as large as the last one, in bytes: its spool, its file and the reserve.
-fn space_for(last_size: u64) -> u64 {
-    KEEP_FREE + last_size * 5 / 2
 }
 
 async fn make(

@@ -136,6 +136,12 @@ impl RestoreDir {
         meta.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
     }
 
+    /// True when the directory contains the only copy of a workspace: the replaced state has no database, so no undo
+    /// can restore it.
+    pub(crate) fn is_only_copy(&self) -> bool {
+        self.read_retained().is_some_and(|retained| retained.unreadable.is_some())
+    }
+
     /// Removes the record of the retained state, so that the directory counts as a leftover.
     pub(crate) fn discard_retained(&self) -> io::Result<()> {
         files::remove_any(&self.retained())
@@ -221,14 +227,6 @@ pub struct RetainedState {
 impl RetainedState {
     pub fn now(restored: String, replaced: String, rows: BTreeMap<String, i64>, workspace: Option<PathBuf>) -> Self {
         Self { exchanged_at: clock::now_rfc3339(), restored, replaced, rows, workspace, unreadable: None }
-    }
-}
-
-impl RestoreDir {
-    /// True when the directory contains the only copy of a workspace: the replaced state has no database, so no undo
-    /// can restore it.
-    pub(crate) fn is_only_copy(&self) -> bool {
-        self.read_retained().is_some_and(|retained| retained.unreadable.is_some())
     }
 }
 

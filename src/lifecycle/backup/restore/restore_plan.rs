@@ -93,11 +93,8 @@ pub fn check(facts: &RestoreFacts<'_>, home: &Path) -> Result<(), RestoreRefusal
 
 /// Disk space of the workspace's files in a backup, in bytes.
 pub(crate) fn workspace_size(manifest: &Manifest) -> u64 {
-    manifest.entries.iter().filter(|entry| is_in_workspace(entry)).map(Entry::stored).sum()
-}
-
-fn is_in_workspace(entry: &Entry) -> bool {
-    entry.path.strip_prefix(WORKSPACE).is_some_and(|rest| rest.starts_with('/'))
+    let is_inside = |entry: &&Entry| entry.path.strip_prefix(WORKSPACE).is_some_and(|rest| rest.starts_with('/'));
+    manifest.entries.iter().filter(is_inside).map(Entry::stored).sum()
 }
 
 /// Settings that belong to a machine, not to an instance.

@@ -97,12 +97,6 @@ impl FileVersion {
         let modified = i128::from(meta.mtime()) * SECOND + i128::from(meta.mtime_nsec());
         Ok(Self { path, size: meta.len(), modified })
     }
-
-    /// Seconds since 1970.
-    fn modified_second(&self) -> i64 {
-        // Fits, because it was computed from a second.
-        self.modified.div_euclid(SECOND) as i64
-    }
 }
 
 /// Stored proofs; empty if the file is unreadable. Code that writes uses `read_proofs`.
@@ -250,7 +244,9 @@ fn listed(path: &Path, file: FileVersion, proofs: &[StoredProof], records: &[Enc
     let mut facts = facts.unwrap_or_default();
     if encrypted && facts.created_at.is_none() {
         // This machine has no record of the backup, so use the file's modification time.
-        facts.created_at = Timestamp::from_second(file.modified_second()).ok().map(|time| time.to_string());
+        // The second fits, because the time was computed from one.
+        let second = file.modified.div_euclid(SECOND) as i64;
+        facts.created_at = Timestamp::from_second(second).ok().map(|time| time.to_string());
     }
     Listed {
         path: path.to_owned(),

@@ -320,7 +320,9 @@ impl Restore<'_> {
     /// Sets up an empty home: programs, a cluster, and a configuration that the backup's will replace.
     async fn prepare_home(&mut self) -> Result<Datastore, OperationError> {
         let &OperationContext { home, version, reporter } = self.context;
-        let request = Request { workspace: self.target.workspace_to_create(), ..Request::default() };
+        let has_workspace = self.target.config.as_ref().is_some_and(|config| config.workspace.is_some());
+        let workspace = (!has_workspace).then(|| self.target.workspace.clone());
+        let request = Request { workspace, ..Request::default() };
         set_up::apply(home, version, &request, reporter).await?;
         let datastore = current::open(self.context, self.home_lock.take()).await?;
         drop(datastore.connect().await?);

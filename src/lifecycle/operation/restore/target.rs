@@ -142,11 +142,6 @@ impl Target {
         canonical(home).starts_with(canonical(&self.workspace))
     }
 
-    /// The workspace that setup must create; `None` when the config has one.
-    pub fn workspace_to_create(&self) -> Option<PathBuf> {
-        self.config.as_ref().and_then(|config| config.workspace.as_ref()).is_none().then(|| self.workspace.clone())
-    }
-
     fn protected(&self) -> Protected<'_> {
         match (&self.config, self.archive_settings) {
             (Some(config), _) => Protected::Kept { backup: &config.backup, upgrade_from: self.upgrade_from.as_deref() },
