@@ -39,18 +39,19 @@ pub struct Home {
 /// The content of [`Home::running_tasks_datastore`] after a restore: no folder belongs to the datastore.
 pub const RESTORED: &[u8] = b"restored";
 
-/// Defines methods of `Home` that return a path: the name of a file in the folder that another method returns.
+/// Defines methods of a type that return a path: the name of a file in the folder that another method returns.
+#[macro_export]
 macro_rules! paths {
-    ($($(#[$doc:meta])* $access:vis $name:ident = $folder:ident / $file:literal,)*) => {
-        impl Home {
-            $($(#[$doc])* $access fn $name(&self) -> PathBuf {
+    ($type:ty: $($(#[$doc:meta])* $access:vis $name:ident = $folder:ident / $file:expr,)*) => {
+        impl $type {
+            $($(#[$doc])* $access fn $name(&self) -> std::path::PathBuf {
                 self.$folder().join($file)
             })*
         }
     };
 }
 
-paths! {
+paths! { Home:
     /// The settings and secrets.
     pub config = root / "config.yaml",
     /// Written by a command that creates the instance, and removed at its end.
@@ -128,6 +129,18 @@ paths! {
     pub handover = run / "handover.json",
     /// The downloads, records and logs of upgrades.
     pub upgrade = root / "upgrade",
+    /// The upgrades and rollbacks that were performed.
+    pub upgrade_history = upgrade / "history.json",
+    /// The record of a rollback that is not finished.
+    pub rollback_record = upgrade / "rollback.json",
+    /// The release that the last upgrade failed to switch to.
+    pub failed_release = upgrade / "failed.json",
+    /// The newest manifest of releases that was seen.
+    pub newest_manifest = upgrade / "seen.json",
+    /// The announced keys that sign releases.
+    pub trusted_keys = upgrade / "trusted-keys.json",
+    /// The programs that plan the upgrade to themselves.
+    pub upgraders = upgrade / "upgrader",
     /// The socket for notifications to the supervisor.
     pub notify_socket = run / "notify.sock",
     /// One folder for each running task.

@@ -17,6 +17,27 @@ pub struct RestoreDir {
     folder: PathBuf,
 }
 
+leoflow_base::paths! { RestoreDir:
+    /// Folder in this directory for the task logs that are not current.
+    pub(crate) logs_here = folder / "task-logs",
+    /// File with the names of the entries that an exchange moves into the task logs.
+    pub(crate) log_names = folder / "log-names.json",
+    /// File with the plan of the entries that an exchange carries over in the task logs.
+    pub(crate) carried_logs = folder / "carried-logs.json",
+    /// File with the `PreservedPaths`.
+    pub(crate) preserved = folder / "stays.json",
+    pub dump = folder / crate::backup::format::manifest::DUMP,
+    /// File with the names of the entries that an exchange moves into the workspace.
+    pub names = folder / "names.json",
+    /// File with the plan of the entries that an exchange carries over in the workspace.
+    pub carried = folder / "carried.json",
+    retained = folder / "kept.json",
+    /// Folder in this directory for the workspace content that is not current.
+    pub(crate) workspace_here = folder / "workspace",
+    /// File with the [`ExternalPaths`].
+    external_paths = folder / "elsewhere.json",
+}
+
 impl RestoreDir {
     pub fn of(home: &Home, id: RestoreId) -> Self {
         let folder = home.restore().join(id.as_str());
@@ -30,7 +51,7 @@ impl RestoreDir {
     /// Creates the directory. Paths outside it are recorded first, for a later cleanup.
     pub fn create(&self, external_paths: &ExternalPaths) -> io::Result<()> {
         files::create_private_dir(&self.folder)?;
-        files::write_atomic(&self.folder.join(EXTERNAL_PATHS_FILE), &serde_json::to_vec(external_paths)?, 0o600)
+        files::write_atomic(&self.external_paths(), &serde_json::to_vec(external_paths)?, 0o600)
     }
 
     /// The `config.yaml` of the state before or after the exchange.
@@ -41,26 +62,6 @@ impl RestoreDir {
     /// The `setup.json` of the state before or after the exchange.
     pub fn receipt(&self, when: When) -> PathBuf {
         self.folder.join(format!("setup.{}", when.name()))
-    }
-
-    /// Folder in this directory for the task logs that are not current.
-    pub(crate) fn logs_here(&self) -> PathBuf {
-        self.folder.join("task-logs")
-    }
-
-    /// File with the names of the entries that an exchange moves into the task logs.
-    pub(crate) fn log_names(&self) -> PathBuf {
-        self.folder.join("log-names.json")
-    }
-
-    /// File with the plan of the entries that an exchange carries over in the task logs.
-    pub(crate) fn carried_logs(&self) -> PathBuf {
-        self.folder.join("carried-logs.json")
-    }
-
-    /// File with the `PreservedPaths`.
-    pub(crate) fn preserved(&self) -> PathBuf {
-        self.folder.join("stays.json")
     }
 
     /// Creates and returns a folder from which files can be renamed into `root`: `in_home`, or a hidden folder in
@@ -96,29 +97,6 @@ impl RestoreDir {
         self.folder.join(format!("database.{}", when.name()))
     }
 
-    pub fn dump(&self) -> PathBuf {
-        self.folder.join(crate::backup::format::manifest::DUMP)
-    }
-
-    /// File with the names of the entries that an exchange moves into the workspace.
-    pub fn names(&self) -> PathBuf {
-        self.folder.join("names.json")
-    }
-
-    /// File with the plan of the entries that an exchange carries over in the workspace.
-    pub fn carried(&self) -> PathBuf {
-        self.folder.join("carried.json")
-    }
-
-    fn retained(&self) -> PathBuf {
-        self.folder.join("kept.json")
-    }
-
-    /// Folder in this directory for the workspace content that is not current.
-    pub(crate) fn workspace_here(&self) -> PathBuf {
-        self.folder.join("workspace")
-    }
-
     /// Hidden folder in `root`, used if `root` is on another file system than the home.
     pub(crate) fn hidden_in(&self, root: &Path) -> PathBuf {
         root.join(format!("{RESTORE_IN_WORKSPACE}{}", self.id.as_str()))
@@ -152,13 +130,13 @@ impl RestoreDir {
     pub(crate) fn write_retained(&self, retained: &RetainedState, task_logs: &Path) -> io::Result<()> {
         let (workspace, task_logs) = (retained.workspace.clone(), Some(task_logs.to_owned()));
         let external_paths = ExternalPaths { workspace, made_workspace: false, task_logs };
-        files::write_atomic(&self.folder.join(EXTERNAL_PATHS_FILE), &serde_json::to_vec(&external_paths)?, 0o600)?;
+        files::write_atomic(&self.external_paths(), &serde_json::to_vec(&external_paths)?, 0o600)?;
         files::write_atomic(&self.retained(), &serde_json::to_vec_pretty(retained)?, 0o600)
     }
 
     /// Removes the directory and its folders in the workspace and the task logs.
     pub fn remove(&self) -> io::Result<()> {
-        let text = files::read_text(&self.folder.join(EXTERNAL_PATHS_FILE), 64 * 1024)?;
+        let text = files::read_text(&self.external_paths(), 64 * 1024)?;
         // An unparsable record was torn by a kill before the restore created anything outside the directory.
         let external_paths =
             text.and_then(|text| serde_json::from_str::<ExternalPaths>(&text).ok()).unwrap_or_default();
@@ -175,8 +153,6 @@ impl RestoreDir {
         files::remove_any(&self.folder)
     }
 }
-
-const EXTERNAL_PATHS_FILE: &str = "elsewhere.json";
 
 /// Paths of a restore outside the home.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -20,7 +20,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Reads the record of a running or interrupted rollback by backup.
 pub fn rollback_record(home: &Home) -> Result<Option<RollbackRecord>, OperationError> {
-    rollback_record::read(home).map_err(OperationError::io("read", &home.upgrade().join("rollback.json")))
+    rollback_record::read(home).map_err(OperationError::io("read", &home.rollback_record()))
 }
 
 /// Refuses a command that changes the schema or the release: a rollback decides by the schema which release is

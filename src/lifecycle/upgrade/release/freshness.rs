@@ -7,7 +7,6 @@ use leoflow_base::home::Home;
 use leoflow_base::sys::fs::files;
 use serde::{Deserialize, Serialize};
 use std::io;
-use std::path::PathBuf;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
@@ -21,13 +20,9 @@ const SIZE_LIMIT: u64 = 64 * 1024;
 /// Tolerated difference between the clocks of publisher and machine.
 const CLOCK_DIFFERENCE: SignedDuration = SignedDuration::from_hours(24);
 
-fn path(home: &Home) -> PathBuf {
-    home.upgrade().join("seen.json")
-}
-
 /// Reads the record of the newest manifest; `None` if the file is missing or unreadable.
 pub fn seen(home: &Home) -> Option<Seen> {
-    files::read_json(&path(home), SIZE_LIMIT).ok()?
+    files::read_json(&home.newest_manifest(), SIZE_LIMIT).ok()?
 }
 
 /// True for a manifest that has expired or is older than one seen before. An upgrade from such a manifest needs the
@@ -83,7 +78,7 @@ pub fn remember(home: &Home, manifest: &Manifest, place: &str, now: Timestamp) -
     }
     files::create_private_dir(&home.upgrade())?;
     let text = serde_json::to_string_pretty(&Seen { issued_at, place: place.to_owned() })?;
-    files::write_atomic(&path(home), text.as_bytes(), 0o600)
+    files::write_atomic(&home.newest_manifest(), text.as_bytes(), 0o600)
 }
 
 #[cfg(test)]
@@ -147,7 +142,7 @@ mod tests {
             .unwrap();
         remember(&home, &manifest(Some("2026-11-01T00:00:00Z"), None), "here", now).unwrap();
         assert_eq!(seen(&home).unwrap().issued_at, timestamp("2028-01-01T00:00:00Z"));
-        std::fs::write(path(&home), "no").unwrap();
+        std::fs::write(home.newest_manifest(), "no").unwrap();
         assert_eq!(seen(&home), None);
     }
 }

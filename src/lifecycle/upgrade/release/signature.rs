@@ -6,7 +6,6 @@ use leoflow_base::home::Home;
 use leoflow_base::sys::fs::files;
 use minisign_verify::{PublicKey, Signature};
 use std::io;
-use std::path::PathBuf;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SignatureError {
@@ -30,7 +29,7 @@ const SIZE_LIMIT: u64 = 64 * 1024;
 /// second line of a minisign `.pub` file.
 pub fn trusted(home: &Home, built_in: Option<&str>) -> Vec<String> {
     // Trust in the stored keys derives from the built-in key. A program without one trusts no stored key.
-    let announced: Vec<String> = files::read_json_or_default(&path(home), SIZE_LIMIT).unwrap_or_default();
+    let announced: Vec<String> = files::read_json_or_default(&home.trusted_keys(), SIZE_LIMIT).unwrap_or_default();
     built_in.into_iter().map(str::to_owned).chain(announced.into_iter().filter(|_| built_in.is_some())).collect()
 }
 
@@ -44,17 +43,12 @@ pub fn remember(home: &Home, manifest: &Manifest, built_in: Option<&str>) -> io:
     if trusted(home, built_in).contains(next_key) {
         return Ok(());
     }
-    let mut announced: Vec<String> = files::read_json_or_default(&path(home), SIZE_LIMIT)?;
+    let mut announced: Vec<String> = files::read_json_or_default(&home.trusted_keys(), SIZE_LIMIT)?;
     announced.push(next_key.clone());
     let excess = announced.len().saturating_sub(MAX_ANNOUNCED);
     announced.drain(..excess);
     files::create_private_dir(&home.upgrade())?;
-    files::write_atomic(&path(home), &serde_json::to_vec_pretty(&announced)?, 0o600)
-}
-
-/// The file with the announced keys.
-fn path(home: &Home) -> PathBuf {
-    home.upgrade().join("trusted-keys.json")
+    files::write_atomic(&home.trusted_keys(), &serde_json::to_vec_pretty(&announced)?, 0o600)
 }
 
 /// Succeeds when one of the signatures is by one of the keys.

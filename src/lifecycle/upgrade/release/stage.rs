@@ -104,22 +104,17 @@ fn unpack(archive: &Path, destination: &Path) -> Result<(), StageError> {
 /// Unpacks the program of a release that plans the upgrade to itself, and returns its path. No link in `bin/` points to
 /// it.
 pub(crate) fn upgrader(home: &Home, archive: &Path, version: &Version) -> Result<PathBuf, StageError> {
-    let folder = upgraders(home).join(version.to_string());
+    let folder = home.upgraders().join(version.to_string());
     let program = folder.join("leoflow");
     if program.is_file() && check(&program, version).is_ok() {
         return Ok(program);
     }
     let write_error = |source| StageError::Write { path: folder.clone(), source };
     // Programs of earlier upgrades are no longer needed.
-    files::remove_any(&upgraders(home)).and_then(|()| files::create_private_dir(&folder)).map_err(write_error)?;
+    files::remove_any(&home.upgraders()).and_then(|()| files::create_private_dir(&folder)).map_err(write_error)?;
     unpack(archive, &program)?;
     check(&program, version)?;
     Ok(program)
-}
-
-/// The folder of programs that plan the upgrade to themselves.
-pub(crate) fn upgraders(home: &Home) -> PathBuf {
-    home.upgrade().join("upgrader")
 }
 
 /// Unpacks the companion files, which are in the archive next to the program: licences, shell completions, and the

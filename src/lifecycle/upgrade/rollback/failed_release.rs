@@ -6,7 +6,6 @@ use leoflow_base::sys::fs::files;
 use semver::Version;
 use serde::{Deserialize, Serialize};
 use std::io;
-use std::path::PathBuf;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailedRelease {
@@ -20,13 +19,9 @@ const SIZE_LIMIT: u64 = 64 * 1024;
 /// Maximum length of a reason, in characters.
 const REASON_LIMIT: usize = 500;
 
-fn path(home: &Home) -> PathBuf {
-    home.upgrade().join("failed.json")
-}
-
 /// Reads the record; `None` if the file is missing or unreadable, because the record only serves a warning.
 pub fn read(home: &Home) -> Option<FailedRelease> {
-    files::read_json(&path(home), SIZE_LIMIT).ok()?
+    files::read_json(&home.failed_release(), SIZE_LIMIT).ok()?
 }
 
 /// Records that upgrading to `version` failed for `reason`.
@@ -35,12 +30,16 @@ pub fn remember(home: &Home, version: &Version, reason: &str) -> io::Result<()> 
     // Only the first line is the reason; the end of a program's log may follow.
     let reason: String = reason.lines().next().unwrap_or_default().chars().take(REASON_LIMIT).collect();
     let failed = FailedRelease { version: version.clone(), at: clock::now_rfc3339(), reason };
-    files::write_atomic(&path(home), &serde_json::to_vec_pretty(&failed)?, 0o600)
+    files::write_atomic(&home.failed_release(), &serde_json::to_vec_pretty(&failed)?, 0o600)
 }
 
 /// Removes the record if it is about `version`, which now works.
 pub fn clear(home: &Home, version: &Version) -> io::Result<()> {
-    if read(home).is_some_and(|failed| failed.version == *version) { files::remove_any(&path(home)) } else { Ok(()) }
+    if read(home).is_some_and(|failed| failed.version == *version) {
+        files::remove_any(&home.failed_release())
+    } else {
+        Ok(())
+    }
 }
 
 #[cfg(test)]

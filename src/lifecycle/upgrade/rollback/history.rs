@@ -65,7 +65,7 @@ pub fn history(home: &Home) -> Vec<Change> {
 /// All changes, oldest first. A damaged file counts as empty; a failed read is an error, because the file may be
 /// intact.
 fn read(home: &Home) -> io::Result<Vec<Change>> {
-    let mut entries: Vec<Change> = files::read_json_or_default(&path(home), SIZE_LIMIT)?;
+    let mut entries: Vec<Change> = files::read_json_or_default(&home.upgrade_history(), SIZE_LIMIT)?;
     for backup in entries.iter_mut().filter_map(|change| change.backup.as_mut()) {
         *backup = resolve_stored_path(home, backup);
     }
@@ -209,11 +209,7 @@ fn write(home: &Home, entries: &[Change]) -> io::Result<()> {
             *backup = relative.to_owned();
         }
     }
-    files::write_atomic(&path(home), &serde_json::to_vec_pretty(&entries)?, 0o600)
-}
-
-fn path(home: &Home) -> PathBuf {
-    home.upgrade().join("history.json")
+    files::write_atomic(&home.upgrade_history(), &serde_json::to_vec_pretty(&entries)?, 0o600)
 }
 
 impl Change {
@@ -254,19 +250,19 @@ mod tests {
         assert_eq!(read(&home).unwrap(), std::slice::from_ref(&change));
 
         // A folder at the file's path fails every read, even as root.
-        let moved_away = path(&home).with_extension("aside");
-        std::fs::rename(path(&home), &moved_away).unwrap();
-        std::fs::create_dir(path(&home)).unwrap();
+        let moved_away = home.upgrade_history().with_extension("aside");
+        std::fs::rename(home.upgrade_history(), &moved_away).unwrap();
+        std::fs::create_dir(home.upgrade_history()).unwrap();
         assert!(rollback_backups(&home).is_err());
         assert!(add(&home, change.clone()).is_err());
         assert!(forget_snapshots(&home, None).is_err());
 
-        std::fs::remove_dir(path(&home)).unwrap();
-        std::fs::rename(moved_away, path(&home)).unwrap();
+        std::fs::remove_dir(home.upgrade_history()).unwrap();
+        std::fs::rename(moved_away, home.upgrade_history()).unwrap();
         add(&home, change.clone()).unwrap();
         assert_eq!(read(&home).unwrap().len(), 2);
 
-        std::fs::write(path(&home), "not JSON").unwrap();
+        std::fs::write(home.upgrade_history(), "not JSON").unwrap();
         add(&home, change.clone()).unwrap();
         assert_eq!(read(&home).unwrap(), [change]);
     }
@@ -359,8 +355,8 @@ mod tests {
         let moved = home.backups().join("a.tar.zst");
         assert_eq!(history(&home)[0].backup.as_ref(), Some(&moved));
         // An absolute path, as an older release wrote it.
-        let text = std::fs::read_to_string(path(&home)).unwrap();
-        std::fs::write(path(&home), text.replace("backups/a.tar.zst", backup.to_str().unwrap())).unwrap();
+        let text = std::fs::read_to_string(home.upgrade_history()).unwrap();
+        std::fs::write(home.upgrade_history(), text.replace("backups/a.tar.zst", backup.to_str().unwrap())).unwrap();
         assert_eq!(history(&home)[0].backup.as_ref(), Some(&moved));
     }
 }

@@ -48,19 +48,15 @@ pub enum Settled {
 
 const SIZE_LIMIT: u64 = 64 * 1024;
 
-fn path(home: &Home) -> PathBuf {
-    home.upgrade().join("rollback.json")
-}
-
 /// Reads the record; `None` if there is none. A damaged record is an error, because it may have to be finished.
 pub fn read(home: &Home) -> io::Result<Option<RollbackRecord>> {
-    files::read_json(&path(home), SIZE_LIMIT)
+    files::read_json(&home.rollback_record(), SIZE_LIMIT)
 }
 
 impl RollbackRecord {
     pub fn write(&self, home: &Home) -> io::Result<()> {
         files::create_private_dir(&home.upgrade())?;
-        files::write_atomic(&path(home), &serde_json::to_vec_pretty(self)?, 0o600)
+        files::write_atomic(&home.rollback_record(), &serde_json::to_vec_pretty(self)?, 0o600)
     }
 
     /// True while the worker or the restore process is alive.
@@ -109,7 +105,8 @@ impl RollbackRecord {
         }
         // A leftover copy only takes disk space.
         let _ = files::remove_any(&home.root().join(&self.backup));
-        files::remove_any(&path(home)).map_err(|source| UpgradeError::Write { path: path(home), source })
+        files::remove_any(&home.rollback_record())
+            .map_err(|source| UpgradeError::Write { path: home.rollback_record(), source })
     }
 }
 
@@ -145,7 +142,7 @@ mod tests {
         assert!(!record().is_under_way());
         let own = ProcessId::current();
         assert!(RollbackRecord { restorer: own, ..record() }.is_under_way());
-        std::fs::write(path(&home), "{").unwrap();
+        std::fs::write(home.rollback_record(), "{").unwrap();
         assert!(read(&home).is_err());
     }
 }
