@@ -7,7 +7,7 @@ use super::cron_random;
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
 use jiff::civil::DateTime;
-use jiff::tz::TimeZone;
+use jiff::tz::{AmbiguousOffset, TimeZone};
 use jiff::{SignedDuration, Timestamp};
 use leoflow_base::config::leoflow_yaml::nearest;
 use std::collections::BTreeSet;
@@ -117,7 +117,12 @@ impl Schedule {
         }
         // If the local time is skipped in spring, the tick is one hour later; if it is repeated in autumn, the tick is
         // the second occurrence.
-        self.zone.to_ambiguous_timestamp(tick).later_or_after_gap()
+        let ambiguous = self.zone.to_ambiguous_timestamp(tick);
+        let timestamp = match ambiguous.offset() {
+            AmbiguousOffset::Gap { .. } => ambiguous.compatible(),
+            _ => ambiguous.later(),
+        };
+        timestamp.unwrap_or(Timestamp::MAX)
     }
 }
 
@@ -134,22 +139,6 @@ const PRESETS: [&str; 10] = [
     "@annually",
     "@midnight",
 ];
-
-/// Resolves local times that are skipped or repeated at a change of the clock.
-trait Ambiguous {
-    fn later_or_after_gap(self) -> Timestamp;
-}
-
-impl Ambiguous for jiff::tz::AmbiguousTimestamp {
-    fn later_or_after_gap(self) -> Timestamp {
-        use jiff::tz::AmbiguousOffset;
-        let timestamp = match self.offset() {
-            AmbiguousOffset::Gap { .. } => self.compatible(),
-            _ => self.later(),
-        };
-        timestamp.unwrap_or(Timestamp::MAX)
-    }
-}
 
 /// Range of years that the library supports. The other columns are validated before they reach the library, except the
 /// ordinal of a weekday such as `5#2`.
