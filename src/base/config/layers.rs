@@ -3,7 +3,6 @@
 //! recorded. Secrets, the workspace and the datastore are read from `config.yaml` only, because backups and restores
 //! depend on them.
 
-use super::SIZE_LIMIT;
 use super::document::{Problem, line_of, line_of_subkey, to_mapping};
 use super::keys::{KEYS, Notice, ValueError};
 use super::load::{Config, ConfigError, Loaded, check, describe, parse, read_file};
@@ -11,7 +10,7 @@ use super::origin::{Origin, Origins};
 use super::recipient::SecretReference;
 use super::secret_references::{check_secret, resolve};
 use super::settings::{SECRETS, SETTINGS, Setting};
-use super::{DEPRECATED, SettingError};
+use super::{DEPRECATED, SIZE_LIMIT, SettingError};
 use crate::build_info;
 use crate::home::config_files;
 use crate::sys::env_vars;

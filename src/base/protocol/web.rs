@@ -1,7 +1,6 @@
 //! HTTP client for external servers.
 
-use crate::sys::blocking;
-use crate::sys::env_vars;
+use crate::sys::{blocking, env_vars};
 use reqwest::Proxy;
 use std::io;
 use std::time::Duration;

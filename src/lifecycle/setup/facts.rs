@@ -1,8 +1,7 @@
 //! Reads the present state of a home. Changes nothing.
 
-use super::install_self;
 use super::receipt::{Receipt, ReceiptError};
-use super::scaffold;
+use super::{install_self, scaffold};
 use leoflow_base::config::{self, Config, ConfigError, DatastoreSetting};
 use leoflow_base::home::journal::{self, JournalError, Operation};
 use leoflow_base::home::{Home, instances};

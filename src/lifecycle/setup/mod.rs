@@ -19,9 +19,8 @@ mod shell_path;
 mod step;
 pub mod uninstall;
 
-pub(crate) use apply::record_version;
-pub(crate) use apply::renew_unseen_password;
 pub use apply::{Applied, ApplyError, apply, get_extras, mark_password_shown};
+pub(crate) use apply::{record_version, renew_unseen_password};
 pub use check::{Check, Fix, Verdict};
 pub use doctor::{RESTORE, SchemaReport, SchemaUnavailable, ServerPython, examine, fix};
 pub use facts::{ConfigFact, Facts, FactsError};

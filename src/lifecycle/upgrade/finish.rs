@@ -1,14 +1,13 @@
 //! Ends an upgrade after a failure or an interruption: discards it, restores the previous state, undoes the migrations,
 //! or repeats the last steps. If this process dies meanwhile, another one can resume.
 
-use super::UpgradeError;
 use super::failure_policy::{self, FinishAction, Undo};
 use super::release::{program, stage};
 use super::rollback::{snapshot, undo_migrations};
 use super::step_runner::StepRunner;
 use super::steps::{self, Direction, State, Step};
-use super::totals;
 use super::upgrade_context::UpgradeContext;
+use super::{UpgradeError, totals};
 use crate::backup::restore;
 use crate::setup;
 use leoflow_base::home::RESTORED;

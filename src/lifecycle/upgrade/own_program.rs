@@ -1,10 +1,9 @@
 //! This program beside the release of a home. They differ after a package manager has replaced the program, or after it
 //! was copied over the home's own.
 
-use super::UpgradeError;
-use super::facts;
 use super::release::{program, stage, version_order};
 use super::target_release::Request;
+use super::{UpgradeError, facts};
 use crate::setup::{self, PackageOwner};
 use leoflow_base::build_info;
 use leoflow_base::home::Home;

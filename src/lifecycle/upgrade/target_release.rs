@@ -1,8 +1,6 @@
 //! Finds the release that the user requested, on this machine or on a release host, and plans the upgrade to it. The
 //! command and its worker both use this module.
 
-use super::UpgradeError;
-use super::facts;
 use super::plan::{Target, UpgradeFacts, UpgradePlan, UpgradeRefusal, plan, plan_retained};
 use super::release::manifest::{Manifest, Migration};
 use super::release::program::{self, About};
@@ -10,6 +8,7 @@ use super::release::source::{FetchError, Source};
 use super::release::{freshness, signature, stage, version_order};
 use super::rollback::{failed_release, history};
 use super::run::ReleaseSource;
+use super::{UpgradeError, facts};
 use crate::contract::Contract;
 use crate::setup::{self, InstallError, PackageOwner};
 use jiff::Timestamp;

@@ -1,10 +1,9 @@
 //! Finds the user's objects (views, foreign keys, functions) that depend on tables and columns that a rollback drops.
 //! They make undoing a migration fail.
 
-use super::SchemaError;
 use super::ledger::Undoable;
 use super::rollback::{Extent, undo_steps};
-use super::tables;
+use super::{SchemaError, tables};
 use crate::PgError;
 use regex::Regex;
 use std::collections::BTreeSet;

@@ -1,9 +1,8 @@
 //! Undoes migrations with the rollback SQL in the ledger, including those that this binary does not know.
 
 use super::ledger::{self, Undoable};
-use super::migrate;
 use super::schema_state::{self, State, classify, database_version};
-use super::{SchemaError, deferred, known};
+use super::{SchemaError, deferred, known, migrate};
 use crate::{PgError, locks};
 use tokio_postgres::Client;
 

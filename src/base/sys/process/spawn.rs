@@ -5,11 +5,10 @@
 //! this module calls fork and exec directly. Everything is prepared before the fork; after it, the child only makes
 //! system calls.
 
-use super::Signal;
 use super::descriptors::{FIRST_PASSED, close_at_exec_from};
 use super::spawn_image::{Image, NulByte};
-use super::text_busy;
 use super::user_namespace::SingleUser;
+use super::{Signal, text_busy};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{SigSet, SigmaskHow};

@@ -1,7 +1,6 @@
 //! Secret values of Connections and Variables, which must be masked in logs and other output.
 
-use super::connections;
-use super::variables;
+use super::{connections, variables};
 use crate::store::Result;
 use leoflow_base::auth::cipher::Cipher;
 use leoflow_base::auth::masking::{Masker, is_sensitive};

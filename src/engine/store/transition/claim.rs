@@ -1,11 +1,10 @@
 //! Changes the states of task instances when the agent claims them or puts them back into the queue.
 
 use crate::model::keys::TryKey;
-use crate::store::Result;
-use crate::store::events;
 use crate::store::instance::claimed::Claimed;
 use crate::store::instance_key::{INSTANCE, KEY, TRY, TRY_KEY};
 use crate::store::rows::{FromRow, exists};
+use crate::store::{Result, events};
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use std::sync::LazyLock;

@@ -9,8 +9,7 @@ use leoflow_base::protocol::control;
 use leoflow_base::protocol::status::InstanceState;
 use leoflow_postgres::Access;
 use leoflow_postgres::cluster::private::PrivateServer;
-use leoflow_postgres::cluster::provision;
-use leoflow_postgres::cluster::{self, ClusterState};
+use leoflow_postgres::cluster::{self, ClusterState, provision};
 use std::time::{Duration, Instant};
 use tokio_postgres::Client;
 

@@ -2,10 +2,9 @@
 //! operations that were killed before they changed anything.
 
 use super::rollback_record;
-use crate::backup::ExchangeError;
-use crate::backup::relocation;
 use crate::backup::restore::exchange::{self, Resumed};
 use crate::backup::restore::{self, quarantine};
+use crate::backup::{ExchangeError, relocation};
 use crate::operation::{OperationContext, OperationError};
 use crate::upgrade::release::stage;
 use crate::upgrade::rollback::snapshot;

@@ -10,8 +10,7 @@ use leoflow_base::home::progress::Progress;
 use leoflow_base::protocol::child::RESTORE_OF_ROLLBACK;
 use leoflow_base::protocol::control;
 use leoflow_base::sys::env_vars;
-use leoflow_postgres::Access;
-use leoflow_postgres::schema;
+use leoflow_postgres::{Access, schema};
 use std::time::{Duration, Instant};
 
 /// How long to wait for a restore whose rollback process is dead.

@@ -1,9 +1,8 @@
 //! Drops the database snapshot of an upgrade when it expires or the disk runs short.
 
 use super::{history, snapshot};
-use leoflow_base::home::Home;
-use leoflow_base::home::journal;
 use leoflow_base::home::lock::OperationLock;
+use leoflow_base::home::{Home, journal};
 use leoflow_base::sys::clock;
 use leoflow_base::sys::fs::disk;
 use leoflow_postgres::Access;

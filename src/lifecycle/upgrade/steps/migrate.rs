@@ -1,12 +1,11 @@
 //! Migrates the live database while requests wait, or undoes migrations for a rollback.
 
 use super::{Direction, State, Step};
-use crate::upgrade::UpgradeError;
 use crate::upgrade::release::program::{self, ProgramError};
 use crate::upgrade::rollback::undo_migrations;
 use crate::upgrade::step_runner::StepRunner;
-use crate::upgrade::totals;
 use crate::upgrade::upgrade_context::UpgradeContext;
+use crate::upgrade::{UpgradeError, totals};
 use leoflow_base::home::progress::Progress;
 use leoflow_base::sys::blocking;
 use std::time::Duration;
