@@ -4,6 +4,8 @@
 
 pub mod counted;
 
+pub mod words;
+
 pub mod docs;
 
 pub mod build_info;

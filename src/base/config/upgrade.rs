@@ -5,29 +5,14 @@ use super::keys::{ValueError, count, field};
 use serde_yaml::Value;
 use std::time::Duration;
 
-/// A release channel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Channel {
-    Stable,
-    /// Release candidates and stable releases.
-    Rc,
-}
-
-impl Channel {
-    pub fn parse(text: &str) -> Option<Self> {
-        match text {
-            "stable" => Some(Self::Stable),
-            "rc" => Some(Self::Rc),
-            _ => None,
-        }
-    }
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Stable => "stable",
-            Self::Rc => "rc",
-        }
+crate::words! {
+    /// A release channel.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum Channel: name {
+        Stable = "stable",
+        /// Release candidates and stable releases.
+        Rc = "rc",
     }
 }
 

@@ -5,6 +5,7 @@
 //! logger's event with `level`, `logger`, `event` and further fields, under Airflow's names.
 
 use crate::home::Home;
+use crate::words;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -17,45 +18,27 @@ pub const TAIL_PIECE_BYTES: u64 = 2 * 1024 * 1024;
 /// The byte in a task's output that starts a record, which ends at the end of the line: RFC 7464.
 pub const RECORD_START: u8 = 0x1e;
 
-/// Severity of an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Level {
-    Info,
-    Warning,
-    Error,
-    Critical,
-}
-
-impl Level {
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Info => "info",
-            Self::Warning => "warning",
-            Self::Error => "error",
-            Self::Critical => "critical",
-        }
+words! {
+    /// Severity of an event.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum Level: word {
+        Info = "info",
+        Warning = "warning",
+        Error = "error",
+        Critical = "critical",
     }
 }
 
-/// Source of a line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stream {
-    Output,
-    Errors,
-    /// A message of Leoflow about the task.
-    System,
-    /// An event of a logger.
-    Log,
-}
-
-impl Stream {
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Output => "out",
-            Self::Errors => "err",
-            Self::System => "sys",
-            Self::Log => "log",
-        }
+words! {
+    /// Source of a line.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum Stream: word {
+        Output = "out",
+        Errors = "err",
+        /// A message of Leoflow about the task.
+        System = "sys",
+        /// An event of a logger.
+        Log = "log",
     }
 }
 
@@ -76,9 +59,7 @@ impl<'a> Line<'a> {
     fn parse_formatted(line: &'a str) -> Option<Self> {
         let mut parts = line.splitn(3, ' ');
         let time = parts.next()?.parse().ok()?;
-        let word = parts.next()?;
-        let streams = [Stream::Output, Stream::Errors, Stream::System, Stream::Log];
-        let stream = streams.into_iter().find(|stream| stream.word() == word)?;
+        let stream = Stream::parse(parts.next()?)?;
         Some(Self { time: Some(time), stream, text: parts.next().unwrap_or_default() })
     }
 

@@ -271,25 +271,15 @@ impl Plan {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
-    Success,
-    TaskFailure,
-    Deadlocked,
-    TimedOut,
-    /// A user has marked the run.
-    Marked,
-}
-
-impl Reason {
-    /// The reason as Airflow passes it to callbacks; `Marked` is for listeners only.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Success => "success",
-            Self::TaskFailure => "task_failure",
-            Self::Deadlocked => "all_tasks_deadlocked",
-            Self::TimedOut => "timed_out",
-            Self::Marked => "marked",
-        }
+leoflow_base::words! {
+    /// Why a run ended, as Airflow passes it to callbacks; `Marked` is for listeners only.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum Reason: as_str {
+        Success = "success",
+        TaskFailure = "task_failure",
+        Deadlocked = "all_tasks_deadlocked",
+        TimedOut = "timed_out",
+        /// A user has marked the run.
+        Marked = "marked",
     }
 }

@@ -7,6 +7,7 @@ pub mod rules;
 
 pub use compare::{Change, Difference, compare};
 
+use leoflow_base::words;
 use semver::Version;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -26,52 +27,33 @@ pub struct Contract {
     pub removed: BTreeMap<Section, BTreeMap<String, Deprecation>>,
 }
 
-/// A kind of public interface that users, scripts and clients refer to by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Section {
-    /// Keys of `config.yaml`.
-    Settings,
-    /// Keys of a project's `leoflow.yaml`.
-    ProjectSettings,
-    EnvironmentVariables,
-    Commands,
-    /// Options and arguments: `leoflow lite start --port`.
-    Options,
-    ExitCodes,
-    /// Fields that `--json` prints: `leoflow dags list: dags[].dag_id`.
-    JsonFields,
-    /// Operations of the REST API: `GET /api/v2/dags`.
-    ApiOperations,
-    /// Parameters of operations: `GET /api/v2/dags limit`.
-    ApiParameters,
-    /// Fields of the schemas in requests and responses: `DAGResponse.dag_id`.
-    ApiFields,
-    /// Files and sockets in the home, by their paths below it.
-    HomeFiles,
-    BackupFiles,
-    /// Processes, with their purpose and what starts them.
-    Processes,
-}
-
-impl Section {
-    /// Noun for one entry of the section, for messages.
-    pub fn noun(self) -> &'static str {
-        match self {
-            Self::Settings => "setting",
-            Self::ProjectSettings => "project setting",
-            Self::EnvironmentVariables => "environment variable",
-            Self::Commands => "command",
-            Self::Options => "option",
-            Self::ExitCodes => "exit code",
-            Self::JsonFields => "JSON field",
-            Self::ApiOperations => "API operation",
-            Self::ApiParameters => "API parameter",
-            Self::ApiFields => "API field",
-            Self::HomeFiles => "file of the home",
-            Self::BackupFiles => "file of a backup",
-            Self::Processes => "process",
-        }
+words! {
+    /// A kind of public interface that users, scripts and clients refer to by name.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    pub enum Section: noun {
+        /// Keys of `config.yaml`.
+        Settings = "setting",
+        /// Keys of a project's `leoflow.yaml`.
+        ProjectSettings = "project setting",
+        EnvironmentVariables = "environment variable",
+        Commands = "command",
+        /// Options and arguments: `leoflow lite start --port`.
+        Options = "option",
+        ExitCodes = "exit code",
+        /// Fields that `--json` prints: `leoflow dags list: dags[].dag_id`.
+        JsonFields = "JSON field",
+        /// Operations of the REST API: `GET /api/v2/dags`.
+        ApiOperations = "API operation",
+        /// Parameters of operations: `GET /api/v2/dags limit`.
+        ApiParameters = "API parameter",
+        /// Fields of the schemas in requests and responses: `DAGResponse.dag_id`.
+        ApiFields = "API field",
+        /// Files and sockets in the home, by their paths below it.
+        HomeFiles = "file of the home",
+        BackupFiles = "file of a backup",
+        /// Processes, with their purpose and what starts them.
+        Processes = "process",
     }
 }
 

@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn keeps_data_written_after_the_listeners_are_handed_over() {
-        for step in Step::ALL.into_iter().filter(|step| *step >= Step::Open) {
+        for step in Step::ALL.iter().copied().filter(|step| *step >= Step::Open) {
             for undo in [Undo::Possible, Undo::Impossible] {
                 assert!(
                     matches!(after_failure(step, undo), FinishAction::UndoMigrations | FinishAction::Complete),
@@ -80,8 +80,6 @@ mod tests {
 
     #[test]
     fn an_interrupted_undo_is_resumed() {
-        assert!(
-            Step::ALL.into_iter().all(|step| after_interruption(step, Undoing::Begun) == FinishAction::UndoMigrations)
-        );
+        assert!(Step::ALL.iter().all(|step| after_interruption(*step, Undoing::Begun) == FinishAction::UndoMigrations));
     }
 }

@@ -18,7 +18,7 @@ pub struct StepRunner<'a> {
 impl<'a> StepRunner<'a> {
     /// Starts the journal.
     pub(super) fn begin(context: UpgradeContext<'a>, state: State) -> Result<Self, JournalError> {
-        let steps = Step::ALL.map(|step| step.name().to_owned()).to_vec();
+        let steps = Step::ALL.iter().map(|step| step.name().to_owned()).collect();
         let journal = Journal::begin_with(context.home, Operation::Upgrade, steps, state.to_json())?;
         Ok(Self { context, journal, state })
     }

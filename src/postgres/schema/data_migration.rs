@@ -29,34 +29,17 @@ const TRANSIENT: [SqlState; 4] = [
     SqlState::QUERY_CANCELED,
 ];
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Status {
-    Pending,
-    Running,
-    /// Every row was processed; not yet verified.
-    Done,
-    Failed,
-    /// A count found no row left.
-    Verified,
-}
-
-impl Status {
-    const ALL: [(Self, &'static str); 5] = [
-        (Self::Pending, "pending"),
-        (Self::Running, "running"),
-        (Self::Done, "done"),
-        (Self::Failed, "failed"),
-        (Self::Verified, "verified"),
-    ];
-
-    pub fn name(self) -> &'static str {
-        Self::ALL[self as usize].1
-    }
-
-    /// Parses a stored status; a check constraint allows no other text.
-    fn parse(text: &str) -> Self {
-        Self::ALL.iter().find(|(_, name)| *name == text).map_or(Self::Pending, |(status, _)| *status)
+leoflow_base::words! {
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+    #[serde(rename_all = "snake_case")]
+    pub enum Status: name {
+        Pending = "pending",
+        Running = "running",
+        /// Every row was processed; not yet verified.
+        Done = "done",
+        Failed = "failed",
+        /// A count found no row left.
+        Verified = "verified",
     }
 }
 
@@ -103,7 +86,8 @@ fn progress_from_row(known: &EmbeddedMigration, row: &Row) -> Progress {
     Progress {
         version: known.version,
         migration: label(known),
-        status: Status::parse(row.get("status")),
+        // A check constraint allows no other text.
+        status: Status::parse(row.get("status")).unwrap_or(Status::Pending),
         is_paused: row.get("is_paused"),
         round: row.get("round"),
         batches: row.get("batches"),

@@ -11,7 +11,7 @@ pub const CRATES: &[&str] =
 
 /// The crates whose parts are ordered, with their parts from the bottom up.
 const PARTS: &[(&str, &[&str])] = &[
-    ("base", &["counted", "docs", "build_info", "sys", "home", "protocol", "config", "auth", "lib"]),
+    ("base", &["counted", "words", "docs", "build_info", "sys", "home", "protocol", "config", "auth", "lib"]),
     ("components", &["archive", "wheel", "web_ui", "lib"]),
     ("engine", &["schedule", "model", "planner", "store", "scheduler", "lib"]),
     ("processes", &["agent", "supervisor", "lib"]),

@@ -164,21 +164,14 @@ pub struct ExternalPaths {
     pub task_logs: Option<PathBuf>,
 }
 
-/// The state that a file in the restore directory belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum When {
-    /// The state that is current after the exchange.
-    After,
-    /// The state that was current before the exchange.
-    Before,
-}
-
-impl When {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::After => "after",
-            Self::Before => "before",
-        }
+leoflow_base::words! {
+    /// The state that a file in the restore directory belongs to.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum When: name {
+        /// The state that is current after the exchange.
+        After = "after",
+        /// The state that was current before the exchange.
+        Before = "before",
     }
 }
 

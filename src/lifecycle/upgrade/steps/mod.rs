@@ -19,75 +19,51 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// A step. Its name is written to the journal before the step begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Step {
-    Fetch,
-    Backup,
-    Rehearse,
-    /// Stops server and agent; from here on requests wait. If the release has a new PostgreSQL, also installs it and
-    /// restarts the datastore with it.
-    Pause,
-    Snapshot,
-    Migrate,
-    /// Runs the new release as a candidate server, which gets no public requests.
-    Trial,
-    /// Hands the listeners to the candidate server; from here on the new release may write data that the previous one
-    /// does not understand.
-    Open,
-    /// Tests the new release through the listeners.
-    Smoke,
-    /// Switches to the new release: makes it the installed one.
-    Commit,
-    /// Makes the running supervisor exec the new release's program.
-    TakeOver,
-    /// Frees disk space.
-    Tidy,
+leoflow_base::words! {
+    /// A step. Its name is written to the journal before the step begins.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+    pub enum Step: name {
+        Fetch = "fetch",
+        Backup = "backup",
+        Rehearse = "rehearse",
+        /// Stops server and agent; from here on requests wait. If the release has a new PostgreSQL, also installs it
+        /// and restarts the datastore with it. The name is that of older releases, which may read this journal too.
+        Pause = "let-go",
+        Snapshot = "snapshot",
+        Migrate = "migrate",
+        /// Runs the new release as a candidate server, which gets no public requests.
+        Trial = "trial",
+        /// Hands the listeners to the candidate server; from here on the new release may write data that the previous
+        /// one does not understand.
+        Open = "open",
+        /// Tests the new release through the listeners.
+        Smoke = "smoke",
+        /// Switches to the new release: makes it the installed one.
+        Commit = "commit",
+        /// Makes the running supervisor exec the new release's program.
+        TakeOver = "take-over",
+        /// Frees disk space.
+        Tidy = "tidy",
+    }
 }
 
 impl Step {
-    pub const ALL: [Self; 12] = [
-        Self::Fetch,
-        Self::Backup,
-        Self::Rehearse,
-        Self::Pause,
-        Self::Snapshot,
-        Self::Migrate,
-        Self::Trial,
-        Self::Open,
-        Self::Smoke,
-        Self::Commit,
-        Self::TakeOver,
-        Self::Tidy,
-    ];
-
-    /// The name in the journal, and the text shown while the step runs.
-    fn texts(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Fetch => ("fetch", "Fetching the release"),
-            Self::Backup => ("backup", "Backing up"),
-            Self::Rehearse => ("rehearse", "Rehearsing with the backup"),
-            // The name that older releases use; they may read this journal too.
-            Self::Pause => ("let-go", "Pausing; tasks continue, requests wait"),
-            Self::Snapshot => ("snapshot", "Copying the database"),
-            Self::Migrate => ("migrate", "Migrating"),
-            Self::Trial => ("trial", "Testing the candidate server"),
-            Self::Open => ("open", "Handing over the listeners"),
-            Self::Smoke => ("smoke", "Smoke test"),
-            Self::Commit => ("commit", "Making it the installed release"),
-            Self::TakeOver => ("take-over", "Replacing the supervisor"),
-            Self::Tidy => ("tidy", "Tidying up"),
-        }
-    }
-
-    /// The name in the journal.
-    pub fn name(self) -> &'static str {
-        self.texts().0
-    }
-
     /// The text shown while the step runs.
     pub fn title(self) -> &'static str {
-        self.texts().1
+        match self {
+            Self::Fetch => "Fetching the release",
+            Self::Backup => "Backing up",
+            Self::Rehearse => "Rehearsing with the backup",
+            Self::Pause => "Pausing; tasks continue, requests wait",
+            Self::Snapshot => "Copying the database",
+            Self::Migrate => "Migrating",
+            Self::Trial => "Testing the candidate server",
+            Self::Open => "Handing over the listeners",
+            Self::Smoke => "Smoke test",
+            Self::Commit => "Making it the installed release",
+            Self::TakeOver => "Replacing the supervisor",
+            Self::Tidy => "Tidying up",
+        }
     }
 }
 
@@ -183,7 +159,7 @@ pub(crate) fn is_past(entry: &Entry, step: Step) -> bool {
 /// The last step that was started.
 pub fn reached(entry: &Entry) -> Step {
     let is_started = |step: &Step| position(entry, *step).is_some_and(|index| entry.at >= index);
-    Step::ALL.into_iter().rfind(is_started).unwrap_or(Step::Fetch)
+    Step::ALL.iter().copied().rfind(is_started).unwrap_or(Step::Fetch)
 }
 
 #[cfg(test)]
@@ -249,7 +225,7 @@ mod tests {
 
     #[test]
     fn reads_the_step_at_the_journals_position() {
-        for (index, step) in Step::ALL.into_iter().enumerate() {
+        for (index, step) in Step::ALL.iter().copied().enumerate() {
             assert_eq!(read(&entry(&NAMES, index)).unwrap(), (state(), step));
         }
         assert_eq!(read(&entry(&NAMES, NAMES.len())).unwrap().1, Step::Tidy);
