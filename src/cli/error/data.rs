@@ -28,32 +28,24 @@ use std::path::Path;
 const NEXT_START: &str =
     "fix the cause, then run `leoflow lite start`: it finishes the interrupted operation or undoes it";
 
-impl From<UpdateError> for Error {
-    fn from(error: UpdateError) -> Self {
-        match error {
-            UpdateError::Io { ref path, ref source } => Self::io("write", path, source),
-            UpdateError::Missing(_) => Self::failed(&error).hint("leoflow setup"),
-            UpdateError::Config(error) => error.into(),
-            UpdateError::Edit(error) => error.into(),
-            UpdateError::Setting(error) => Self::failed(error).hint("leoflow verify-config"),
-        }
-    }
+from_error! {
+    error: UpdateError;
+    passed_on: Config, Edit;
+    UpdateError::Io { ref path, ref source } => Self::io("write", path, source),
+    UpdateError::Missing(_) => Self::failed(&error).hint("leoflow setup"),
+    UpdateError::Setting(error) => Self::failed(error).hint("leoflow verify-config"),
 }
 
-impl From<DumpError> for Error {
-    fn from(error: DumpError) -> Self {
-        match error {
-            DumpError::Postgres(error) => error.into(),
-            DumpError::Schema(error) => error.into(),
-            DumpError::Write(ref source) => with_disk_hint(Self::failed(&error), Some(source)),
-            DumpError::SchemaChanged(_) => {
-                Self::failed(&error).hint("drop the objects named above (`leoflow lite psql`), then back up again")
-            }
-            DumpError::Empty => Self::failed(&error).hint("leoflow lite start creates the tables"),
-            DumpError::Spawn { .. } | DumpError::Failed { .. } | DumpError::ThreadEnded => {
-                Self::failed(&error).hint("leoflow lite logs postgres").hint("leoflow doctor")
-            }
-        }
+from_error! {
+    error: DumpError;
+    passed_on: Postgres, Schema;
+    DumpError::Write(ref source) => with_disk_hint(Self::failed(&error), Some(source)),
+    DumpError::SchemaChanged(_) => {
+        Self::failed(&error).hint("drop the objects named above (`leoflow lite psql`), then back up again")
+    }
+    DumpError::Empty => Self::failed(&error).hint("leoflow lite start creates the tables"),
+    DumpError::Spawn { .. } | DumpError::Failed { .. } | DumpError::ThreadEnded => {
+        Self::failed(&error).hint("leoflow lite logs postgres").hint("leoflow doctor")
     }
 }
 
@@ -125,92 +117,57 @@ fn is_own(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|meta| meta.uid() == user::effective_uid())
 }
 
-impl From<RestoreError> for Error {
-    fn from(error: RestoreError) -> Self {
-        match error {
-            RestoreError::Open { ref path, ref source } => {
-                Self::io("open", path, source).hint("leoflow lite backups list shows the backups of this home")
-            }
-            RestoreError::NotOpened { ref why, .. } => {
-                let base = Self::failed(&error);
-                match why {
-                    NotOpened::NoKey | NotOpened::WrongKey => base.hint("pass the private key: --identity FILE"),
-                    NotOpened::NoPassphrase => base.hint("pass the passphrase in a file: --passphrase-file FILE"),
-                    NotOpened::WrongPassphrase => {
-                        base.hint("pass the right passphrase in a file: --passphrase-file FILE")
-                    }
-                    NotOpened::TooMuchWork => base.hint("decrypt it on the machine that made it: age -d"),
-                    NotOpened::Unusable(_) => base.hint("leoflow config get backup.identity"),
-                }
-                .hint("nothing was changed")
-            }
-            RestoreError::Archive { source: ArchiveError::Sink(ref source), .. } => {
-                with_disk_hint(Self::failed("cannot unpack the backup").cause(source), Some(source))
-            }
-            RestoreError::Archive { .. } | RestoreError::Config(_) => {
-                Self::refused(&error).hint("nothing was changed; use another backup: leoflow lite backups list")
-            }
-            RestoreError::Refused(refusal) => refusal.into(),
-            RestoreError::Load(error) => error.into(),
-            RestoreError::Postgres(error) => error.into(),
-            RestoreError::Exchange(error) => error.into(),
-            RestoreError::StagingServer(error) => error.into(),
-            RestoreError::Content(error) => error.into(),
-            RestoreError::Write { ref path, ref source } => Self::io("read or write", path, source),
-            RestoreError::RetainedStateMissing(_) => Self::refused(&error).hint("nothing was changed"),
-            RestoreError::NoRetainedState => {
-                Self::failed(&error).hint("only the last restore that replaced an installation can be undone")
-            }
+from_error! {
+    error: RestoreError;
+    passed_on: Refused, Load, Postgres, Exchange, StagingServer, Content;
+    RestoreError::Open { ref path, ref source } => {
+        Self::io("open", path, source).hint("leoflow lite backups list shows the backups of this home")
+    }
+    RestoreError::NotOpened { ref why, .. } => {
+        let base = Self::failed(&error);
+        match why {
+            NotOpened::NoKey | NotOpened::WrongKey => base.hint("pass the private key: --identity FILE"),
+            NotOpened::NoPassphrase => base.hint("pass the passphrase in a file: --passphrase-file FILE"),
+            NotOpened::WrongPassphrase => base.hint("pass the right passphrase in a file: --passphrase-file FILE"),
+            NotOpened::TooMuchWork => base.hint("decrypt it on the machine that made it: age -d"),
+            NotOpened::Unusable(_) => base.hint("leoflow config get backup.identity"),
         }
+        .hint("nothing was changed")
+    }
+    RestoreError::Archive { source: ArchiveError::Sink(ref source), .. } => {
+        with_disk_hint(Self::failed("cannot unpack the backup").cause(source), Some(source))
+    }
+    RestoreError::Archive { .. } | RestoreError::Config(_) => {
+        Self::refused(&error).hint("nothing was changed; use another backup: leoflow lite backups list")
+    }
+    RestoreError::Write { ref path, ref source } => Self::io("read or write", path, source),
+    RestoreError::RetainedStateMissing(_) => Self::refused(&error).hint("nothing was changed"),
+    RestoreError::NoRetainedState => {
+        Self::failed(&error).hint("only the last restore that replaced an installation can be undone")
     }
 }
 
-impl From<StagingError> for Error {
-    fn from(error: StagingError) -> Self {
-        match error {
-            StagingError::Io(ref source) => with_disk_hint(Self::failed(&error), Some(source)),
-            StagingError::Home(error) => error.into(),
-            StagingError::Cluster(error) => error.into(),
-            StagingError::Credentials(error) => error.into(),
-            StagingError::Private(error) => error.into(),
-            StagingError::Postgres(error) => error.into(),
-        }
-    }
+from_error! {
+    error: StagingError;
+    passed_on: Home, Cluster, Credentials, Private, Postgres;
+    StagingError::Io(ref source) => with_disk_hint(Self::failed(&error), Some(source)),
 }
 
-impl From<RelocationError> for Error {
-    fn from(error: RelocationError) -> Self {
-        match error {
-            RelocationError::Io { ref path, ref source } => Self::io("write or move", path, source),
-            RelocationError::InTheWay(_) => {
-                Self::refused(&error).hint("move it elsewhere, or remove it if it is not needed")
-            }
-            RelocationError::Obstacle(obstacle) => RestoreRefusal::from(obstacle).into(),
-            RelocationError::Plan(_) => Self::refused(&error).hint("run the leoflow release that started it"),
-            RelocationError::Journal(error) => error.into(),
-            RelocationError::Home(error) => error.into(),
-            RelocationError::Config(error) => error.into(),
-            RelocationError::Location(error) => error.into(),
-            RelocationError::Container(error) => error.into(),
-            RelocationError::Credentials(error) => error.into(),
-            RelocationError::Cluster(error) => error.into(),
-            RelocationError::Private(error) => error.into(),
-            RelocationError::Postgres(error) => error.into(),
-            RelocationError::Content(error) => error.into(),
-        }
-    }
+from_error! {
+    error: RelocationError;
+    passed_on: Journal, Home, Config, Location, Container, Credentials, Cluster, Private, Postgres, Content;
+    RelocationError::Io { ref path, ref source } => Self::io("write or move", path, source),
+    RelocationError::InTheWay(_) => Self::refused(&error).hint("move it elsewhere, or remove it if it is not needed"),
+    RelocationError::Obstacle(obstacle) => RestoreRefusal::from(obstacle).into(),
+    RelocationError::Plan(_) => Self::refused(&error).hint("run the leoflow release that started it"),
 }
 
-impl From<ContentError> for Error {
-    fn from(error: ContentError) -> Self {
-        match error {
-            ContentError::Dump(error) => error.into(),
-            ContentError::Postgres(error) => error.into(),
-            ContentError::Io { ref path, ref source } => Self::io("write or read", path, source),
-            ContentError::Refused(_) | ContentError::ThreadEnded => {
-                Self::failed(&error).hint("the existing data is unchanged; try again")
-            }
-        }
+from_error! {
+    error: ContentError;
+    passed_on: Dump, Postgres;
+    ContentError::Io { ref path, ref source } => Self::io("write or read", path, source),
+    ContentError::Refused(_) | ContentError::ThreadEnded => {
+        Self::failed(&error).hint("the existing data is unchanged; try again")
     }
 }
 
@@ -239,31 +196,28 @@ impl From<LoadError> for Error {
     }
 }
 
-impl From<ExchangeError> for Error {
-    fn from(error: ExchangeError) -> Self {
-        match error {
-            ExchangeError::Reverted(cause) => Self::failed("the operation failed; everything was put back as it was")
-                .cause(cause)
-                .hint("fix the cause, then rerun the same command"),
-            ExchangeError::Stuck(_, ref second) => {
-                let base = Self::failed(&error);
-                match busy_mount_point(second) {
-                    Some(path) => base.hint(format!("{} is a mount point: unmount it first", path.display())),
-                    None => base,
-                }
-                .hint(NEXT_START)
-            }
-            ExchangeError::Journal(error) => Self::from(error).hint(NEXT_START),
-            ExchangeError::Postgres(error @ PgError::WrongPassword) => error.into(),
-            ExchangeError::Plan(_) | ExchangeError::OtherSteps => {
-                Self::refused(&error).hint("run the leoflow release that started it")
-            }
-            ExchangeError::Location(error) => error.into(),
-            ExchangeError::Content(error) => Self::from(*error).hint(NEXT_START),
-            ExchangeError::Io { .. } | ExchangeError::Postgres(_) | ExchangeError::Config(_) => {
-                Self::failed(&error).hint(NEXT_START)
-            }
+from_error! {
+    error: ExchangeError;
+    passed_on: Location;
+    ExchangeError::Reverted(cause) => Self::failed("the operation failed; everything was put back as it was")
+        .cause(cause)
+        .hint("fix the cause, then rerun the same command"),
+    ExchangeError::Stuck(_, ref second) => {
+        let base = Self::failed(&error);
+        match busy_mount_point(second) {
+            Some(path) => base.hint(format!("{} is a mount point: unmount it first", path.display())),
+            None => base,
         }
+        .hint(NEXT_START)
+    }
+    ExchangeError::Journal(error) => Self::from(error).hint(NEXT_START),
+    ExchangeError::Postgres(error @ PgError::WrongPassword) => error.into(),
+    ExchangeError::Plan(_) | ExchangeError::OtherSteps => {
+        Self::refused(&error).hint("run the leoflow release that started it")
+    }
+    ExchangeError::Content(error) => Self::from(*error).hint(NEXT_START),
+    ExchangeError::Io { .. } | ExchangeError::Postgres(_) | ExchangeError::Config(_) => {
+        Self::failed(&error).hint(NEXT_START)
     }
 }
 
@@ -333,35 +287,25 @@ impl From<EncryptionError> for Error {
     }
 }
 
-impl From<RemoveError> for Error {
-    fn from(error: RemoveError) -> Self {
-        match error {
-            RemoveError::Io { ref path, ref source } => {
-                Self::io("remove", path, source).hint("rerun the same command to finish")
-            }
-            RemoveError::Inspect { path, source } => Self::io("inspect", &path, &source),
-            RemoveError::Leftovers(ref source) => Self::failed(&error).cause(source).hint("leoflow doctor"),
-            RemoveError::Unfinished(_) => {
-                Self::refused(&error).hint("finish it with leoflow lite start, then uninstall again")
-            }
-            RemoveError::PlanChanged => Self::refused(&error).hint("run the same command again and review the plan"),
-            RemoveError::Refused(refusal) => refusal.into(),
-            RemoveError::Lock(error) => error.into(),
-            RemoveError::Changed(_) => {
-                Self::refused(&error).hint("restore it to its earlier state, then rerun the same command")
-            }
-            RemoveError::Journal(error) => error.into(),
-            RemoveError::Receipt(error) => error.into(),
-            RemoveError::NothingRemoved(cause) => {
-                let cause = match *cause {
-                    RemoveError::Io { path, source } => Self::io("move", &path, &source),
-                    other => Self::from(other),
-                };
-                Self { message: format!("{}; the purge was undone, nothing was removed", cause.message), ..cause }
-            }
-            RemoveError::Location(error) => error.into(),
-            RemoveError::Container(error) => error.into(),
-            RemoveError::Plan(_) => Self::refused(&error).hint("run the leoflow release that started it"),
-        }
+from_error! {
+    error: RemoveError;
+    passed_on: Refused, Lock, Journal, Receipt, Location, Container;
+    RemoveError::Io { ref path, ref source } => {
+        Self::io("remove", path, source).hint("rerun the same command to finish")
     }
+    RemoveError::Inspect { path, source } => Self::io("inspect", &path, &source),
+    RemoveError::Leftovers(ref source) => Self::failed(&error).cause(source).hint("leoflow doctor"),
+    RemoveError::Unfinished(_) => Self::refused(&error).hint("finish it with leoflow lite start, then uninstall again"),
+    RemoveError::PlanChanged => Self::refused(&error).hint("run the same command again and review the plan"),
+    RemoveError::Changed(_) => {
+        Self::refused(&error).hint("restore it to its earlier state, then rerun the same command")
+    }
+    RemoveError::NothingRemoved(cause) => {
+        let cause = match *cause {
+            RemoveError::Io { path, source } => Self::io("move", &path, &source),
+            other => Self::from(other),
+        };
+        Self { message: format!("{}; the purge was undone, nothing was removed", cause.message), ..cause }
+    }
+    RemoveError::Plan(_) => Self::refused(&error).hint("run the leoflow release that started it"),
 }

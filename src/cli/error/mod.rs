@@ -1,6 +1,21 @@
 //! The one error at the edge: message, cause, hints and exit code. Library modules have their own error types; this
 //! module maps them to text for users.
 
+/// Implements `From` for an error that wraps other errors: those in the variants after `passed_on` are shown in its place,
+/// and the arms map the other variants.
+macro_rules! from_error {
+    ($error:ident: $type:ident; passed_on: $($variant:ident),+; $($arms:tt)*) => {
+        impl From<$type> for $crate::error::Error {
+            fn from($error: $type) -> Self {
+                match $error {
+                    $($arms)*
+                    $($type::$variant(source) => source.into(),)+
+                }
+            }
+        }
+    };
+}
+
 mod data;
 mod disk_hint;
 mod home;
@@ -135,6 +150,11 @@ impl Error {
         with_disk_hint_at(Self::failed(format!("cannot {doing} {}", path.display())).cause(error), error, path)
     }
 
+    /// Like [`Self::io`], for `map_err`.
+    pub fn cannot(doing: &str, path: &Path) -> impl Fn(io::Error) -> Self + Copy {
+        move |error| Self::io(doing, path, &error)
+    }
+
     /// Parses the failure that a child reported; `None` when it reported nothing readable.
     pub(crate) fn from_child(json: &str) -> Option<Self> {
         serde_json::from_str(json).ok()
@@ -226,15 +246,9 @@ impl From<ReceiptError> for Error {
     }
 }
 
-impl From<FactsError> for Error {
-    fn from(error: FactsError) -> Self {
-        match error {
-            FactsError::Config(error) => error.into(),
-            FactsError::Receipt(error) => error.into(),
-            FactsError::Journal(error) => error.into(),
-            FactsError::Location(error) => error.into(),
-        }
-    }
+from_error! {
+    error: FactsError;
+    passed_on: Config, Receipt, Journal, Location;
 }
 
 impl From<Refusal> for Error {
@@ -270,65 +284,47 @@ impl From<InstallError> for Error {
     }
 }
 
-impl From<ApplyError> for Error {
-    fn from(error: ApplyError) -> Self {
-        match error {
-            ApplyError::Io { ref path, ref source } => Self::io("write", path, source),
-            ApplyError::Journal(error) => error.into(),
-            ApplyError::Config(error) => error.into(),
-            ApplyError::Edit(error) => error.into(),
-            ApplyError::Update(error) => error.into(),
-            ApplyError::Hash(error) => Self::failed(error).hint("is there enough memory?"),
-            ApplyError::Acquire(error) => error.into(),
-            ApplyError::Credentials(error) => error.into(),
-            ApplyError::Cluster(error) => error.into(),
-            ApplyError::Location(error) => error.into(),
-            ApplyError::Container(error) => error.into(),
-            ApplyError::Install(error) => error.into(),
-            ApplyError::Receipt(error) => error.into(),
-            ApplyError::NoInstallation(_) => Self::failed(error).hint("rerun the same command"),
-            ApplyError::NoIdentity => Self::failed(error).hint("run leoflow as an ordinary user with a passwd entry"),
-        }
-    }
+from_error! {
+    error: ApplyError;
+    passed_on: Journal, Config, Edit, Update, Acquire, Credentials, Cluster, Location, Container, Install, Receipt;
+    ApplyError::Io { ref path, ref source } => Self::io("write", path, source),
+    ApplyError::Hash(error) => Self::failed(error).hint("is there enough memory?"),
+    ApplyError::NoInstallation(_) => Self::failed(error).hint("rerun the same command"),
+    ApplyError::NoIdentity => Self::failed(error).hint("run leoflow as an ordinary user with a passwd entry"),
 }
 
-impl From<SchemaError> for Error {
-    fn from(error: SchemaError) -> Self {
-        match error {
-            SchemaError::Newer { database, .. } => Self { newer_schema: Some(database), ..Self::refused(&error) }
-                .hint("your data is intact: a newer leoflow reads it; `leoflow versions` lists the installed releases")
-                .hint("a newer release can roll back with your data: leoflow rollback --to VERSION"),
-            SchemaError::Edited(_) | SchemaError::Gap(_) | SchemaError::Damaged(_) => Self::refused(&error)
-                .hint("nothing was changed; run the leoflow that wrote this database, or restore a backup"),
-            SchemaError::NotReversible(_) => Self::refused(&error).hint("restore the backup that was taken before it"),
-            SchemaError::NotNewest { newest, .. } => Self::refused(&error)
-                .hint(format!("leoflow migrate-db rollback {newest}"))
-                .hint("leoflow migrate-db rollback --to VERSION undoes several"),
-            SchemaError::NoDataMigration(_) => Self::usage(&error).hint("leoflow data-migrate list"),
-            SchemaError::NothingToUndo => Self::failed(&error).hint("leoflow migrate-db status"),
-            SchemaError::NotMigrated { .. } => Self::failed(&error).hint("leoflow migrate-db"),
-            SchemaError::Failed { .. } => Self::failed(&error).hint("migrations committed before it stay; fix the cause and run `leoflow migrate-db`, which continues from there"),
-            SchemaError::Locked { ref holder, .. } => Self::locked(&error, holder),
-            SchemaError::Totals(_) => Self::failed(&error).hint("leoflow data-migrate status"),
-            SchemaError::Busy => Self::failed(&error).hint("try again when it has finished"),
-            SchemaError::Postgres(error) => error.into(),
-        }
+from_error! {
+    error: SchemaError;
+    passed_on: Postgres;
+    SchemaError::Newer { database, .. } => Self { newer_schema: Some(database), ..Self::refused(&error) }
+        .hint("your data is intact: a newer leoflow reads it; `leoflow versions` lists the installed releases")
+        .hint("a newer release can roll back with your data: leoflow rollback --to VERSION"),
+    SchemaError::Edited(_) | SchemaError::Gap(_) | SchemaError::Damaged(_) => {
+        Self::refused(&error).hint("nothing was changed; run the leoflow that wrote this database, or restore a backup")
     }
+    SchemaError::NotReversible(_) => Self::refused(&error).hint("restore the backup that was taken before it"),
+    SchemaError::NotNewest { newest, .. } => Self::refused(&error)
+        .hint(format!("leoflow migrate-db rollback {newest}"))
+        .hint("leoflow migrate-db rollback --to VERSION undoes several"),
+    SchemaError::NoDataMigration(_) => Self::usage(&error).hint("leoflow data-migrate list"),
+    SchemaError::NothingToUndo => Self::failed(&error).hint("leoflow migrate-db status"),
+    SchemaError::NotMigrated { .. } => Self::failed(&error).hint("leoflow migrate-db"),
+    SchemaError::Failed { .. } => Self::failed(&error).hint(
+        "migrations committed before it stay; fix the cause and run `leoflow migrate-db`, which continues from there",
+    ),
+    SchemaError::Locked { ref holder, .. } => Self::locked(&error, holder),
+    SchemaError::Totals(_) => Self::failed(&error).hint("leoflow data-migrate status"),
+    SchemaError::Busy => Self::failed(&error).hint("try again when it has finished"),
 }
 
-impl From<AgentError> for Error {
-    fn from(error: AgentError) -> Self {
-        match error {
-            AgentError::Config(error) => error.into(),
-            AgentError::Credentials(error) => error.into(),
-            AgentError::Schema(error) => error.into(),
-            AgentError::Io(_) => Self::failed(&error),
-            AgentError::Probe(_) => Self::failed(&error).hint(
-                "a container's or service manager's filter of system calls, or the file system of the home, is the usual \
-                 cause; docs/explanation/how-tasks-run.md says what a task needs",
-            ),
-        }
-    }
+from_error! {
+    error: AgentError;
+    passed_on: Config, Credentials, Schema;
+    AgentError::Io(_) => Self::failed(&error),
+    AgentError::Probe(_) => Self::failed(&error).hint(
+        "a container's or service manager's filter of system calls, or the file system of the home, is the usual \
+             cause; docs/explanation/how-tasks-run.md says what a task needs",
+    ),
 }
 
 impl From<SupervisorError> for Error {

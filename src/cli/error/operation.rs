@@ -18,136 +18,101 @@ impl Error {
     }
 }
 
-impl From<OperationError> for Error {
-    fn from(error: OperationError) -> Self {
-        match error {
-            OperationError::NothingToBackUp => Self::failed(error).hint("leoflow setup"),
-            OperationError::NoBackups(_) => {
-                Self::failed(error).hint("specify a file: leoflow lite backups verify FILE")
-            }
-            OperationError::InstanceEnded { how, source } => {
-                Self::failed(format!("Leoflow was {how} meanwhile, and with it the datastore that this command used"))
-                    .cause(Self::from(*source).in_one_line())
-                    .hint("rerun the same command")
-            }
-            OperationError::InTerminal(_) => Self::refused(error)
-                .hint("press Ctrl-C there, or run `leoflow lite stop`; then run the same command again"),
-            OperationError::DoesNotStop(pid) => {
-                Self::failed(error).hint(format!("kill -9 {pid}; the next start recovers"))
-            }
-            OperationError::StartedMeanwhile => Self::failed(error).hint("run the same command again"),
-            OperationError::DataElsewhere { .. } => Self::refused(error)
-                .hint("restore config.yaml from a copy of the home")
-                .hint("or restore into another home: leoflow --home DIR lite restore --input FILE"),
-            OperationError::NoReceipt => Self::failed(error).hint("create a new one with leoflow setup"),
-            OperationError::RetainedUnreadable { .. } => Self::refused(error)
-                .hint("leoflow lite backups list")
-                .hint("restore another backup: leoflow lite restore --input FILE --force"),
-            OperationError::RetainedSchemaNewer { .. } => Self::refused(error)
-                .hint("upgrade to its release first: leoflow upgrade VERSION (`leoflow versions` lists the kept ones)")
-                .hint("then run leoflow lite restore --undo"),
-            OperationError::SameDatastore { ref setting, .. } => {
-                let hint = match setting {
-                    None => "leoflow lite status".to_owned(),
-                    Some(setting) => format!("restore this line in config.yaml: datastore: {setting}"),
-                };
-                Self::refused(error).hint(hint)
-            }
-            OperationError::NoSpaceToMove { .. } => {
-                Self::refused(error).hint("nothing was changed; free some space, then run the same command again")
-            }
-            OperationError::KnownFaults(source) => {
-                Self::failed("failed to read the import errors of the running instance")
-                    .cause(source)
-                    .hint("leoflow smoke")
-            }
-            OperationError::BackUpBefore { change, source } => {
-                let cause = Self::from(source);
-                let message =
-                    format!("the {change} did not run, because the backup before it failed: {}", cause.message);
-                let skip = match change {
-                    SchemaChange::Migration => "leoflow migrate-db --no-backup",
-                    SchemaChange::Rollback => "leoflow migrate-db rollback VERSION --no-backup",
-                };
-                Self { message, ..cause }.hint(format!("to continue without a backup: {skip}"))
-            }
-            OperationError::SchemaInUse => Self::refused(error).hint("stop it with leoflow lite stop, then try again"),
-            OperationError::NotSetUp => Self::failed(error).hint("leoflow setup"),
-            OperationError::StoppedBeforeSchedule => Self::failed(error),
-            OperationError::NotRunning => Self::not_running(),
-            OperationError::OtherMajor(_) => Self::refused(error).hint("run the leoflow release that created it"),
-            OperationError::IncompleteCluster(reason) => {
-                Self::incomplete_cluster(format!("managed-postgres/data: {reason}"))
-            }
-            OperationError::ProgramsMissing(_) => Self::failed(error).hint("install them again: leoflow setup"),
-            OperationError::Leftovers(source) => {
-                Self::failed("cannot stop the processes of an earlier run").cause(source).hint("leoflow doctor")
-            }
-            OperationError::PurgeBegun => Self::refused(error).hint("finish the purge: leoflow uninstall --purge"),
-            OperationError::RestoreInterrupted => Self::failed(error).hint("leoflow lite start undoes it"),
-            OperationError::Interrupted(_) => Self::failed(error).hint("leoflow lite start finishes it"),
-            OperationError::UnknownChange(detail) => {
-                Self::failed("run/journal.json describes a change of release that this version does not understand")
-                    .cause(detail)
-                    .hint("run the leoflow version that started it; `leoflow versions` lists the kept ones")
-            }
-            OperationError::ChangeInProgress(_) => Self::failed(error)
-                .hint("wait for it: leoflow upgrade --resume")
-                .hint("follow its log: leoflow lite logs upgrade -f"),
-            OperationError::ChangeInterrupted(_) => Self::failed(error).hint("leoflow upgrade --resume"),
-            OperationError::TooLateToAbort { ref reversal, .. } => {
-                let hint = format!("then {}", reversal_hint(reversal));
-                Self::refused(error).hint("leoflow upgrade --resume").hint(hint)
-            }
-            OperationError::NewReleaseExited { source, reversal } => {
-                Self::from(source).hint("leoflow lite start").hint(format!("to {}", reversal_hint(&reversal)))
-            }
-            OperationError::RollbackInProgress(_) => {
-                Self::failed(error).hint("follow its log: leoflow lite logs upgrade -f")
-            }
-            OperationError::RollbackUnfinished(_) | OperationError::RollbackInterrupted(_) => {
-                Self::failed(error).hint("finish the rollback: leoflow rollback")
-            }
-            OperationError::RestoreInProgress(_) => Self::failed(error).hint("leoflow lite status"),
-            // The home has a datastore, for which `leoflow setup` creates no new key.
-            OperationError::NoConfig => Self::failed(error).hint("restore it from a backup"),
-            OperationError::Exchange { source, restorer } => {
-                let mut base = Self::from(source);
-                if let Some((version, program)) = restorer {
-                    base.hints.insert(0, format!("finish it with {version}: {} lite start", program.display()));
-                }
-                base
-            }
-            OperationError::Io { doing, path, source } => Self::io(doing, &path, &source),
-            OperationError::Instance(source) => Self::failed(source),
-            OperationError::Lock(error) => error.into(),
-            OperationError::Journal(error) => error.into(),
-            OperationError::Config(error) => error.into(),
-            OperationError::Claim(error) => error.into(),
-            OperationError::Credentials(error) => error.into(),
-            OperationError::Private(error) => error.into(),
-            OperationError::Postgres(error) => error.into(),
-            OperationError::Schema(error) => error.into(),
-            OperationError::Purge(error) => error.into(),
-            OperationError::Create(error) => error.into(),
-            OperationError::Restore(error) => error.into(),
-            OperationError::Encryption(error) => error.into(),
-            OperationError::Relocation(error) => error.into(),
-            OperationError::Upgrade(error) => error.into(),
-            OperationError::Home(error) => error.into(),
-            OperationError::Location(error) => error.into(),
-            OperationError::Receipt(error) => error.into(),
-            OperationError::Quarantine(error) => Self::failed(error),
-            OperationError::SetupFacts(error) => error.into(),
-            OperationError::SetupRefusal(error) => error.into(),
-            OperationError::Setup(error) => error.into(),
-            OperationError::Container(error) => error.into(),
-            OperationError::DatabaseCheck(error) => error.into(),
-            OperationError::DataMigration(error) => error.into(),
-            OperationError::Target(error) => error.into(),
-            OperationError::Rollback(error) => error.into(),
-        }
+from_error! {
+    error: OperationError;
+    passed_on: Lock, Journal, Config, Claim, Credentials, Private, Postgres, Schema, Purge, Create, Restore, Encryption,
+        Relocation, Upgrade, Home, Location, Receipt, SetupFacts, SetupRefusal, Setup, Container, DatabaseCheck,
+        DataMigration, Target, Rollback;
+    OperationError::NothingToBackUp => Self::failed(error).hint("leoflow setup"),
+    OperationError::NoBackups(_) => Self::failed(error).hint("specify a file: leoflow lite backups verify FILE"),
+    OperationError::InstanceEnded { how, source } => {
+        Self::failed(format!("Leoflow was {how} meanwhile, and with it the datastore that this command used"))
+            .cause(Self::from(*source).in_one_line())
+            .hint("rerun the same command")
     }
+    OperationError::InTerminal(_) => {
+        Self::refused(error).hint("press Ctrl-C there, or run `leoflow lite stop`; then run the same command again")
+    }
+    OperationError::DoesNotStop(pid) => Self::failed(error).hint(format!("kill -9 {pid}; the next start recovers")),
+    OperationError::StartedMeanwhile => Self::failed(error).hint("run the same command again"),
+    OperationError::DataElsewhere { .. } => Self::refused(error)
+        .hint("restore config.yaml from a copy of the home")
+        .hint("or restore into another home: leoflow --home DIR lite restore --input FILE"),
+    OperationError::NoReceipt => Self::failed(error).hint("create a new one with leoflow setup"),
+    OperationError::RetainedUnreadable { .. } => Self::refused(error)
+        .hint("leoflow lite backups list")
+        .hint("restore another backup: leoflow lite restore --input FILE --force"),
+    OperationError::RetainedSchemaNewer { .. } => Self::refused(error)
+        .hint("upgrade to its release first: leoflow upgrade VERSION (`leoflow versions` lists the kept ones)")
+        .hint("then run leoflow lite restore --undo"),
+    OperationError::SameDatastore { ref setting, .. } => {
+        let hint = match setting {
+            None => "leoflow lite status".to_owned(),
+            Some(setting) => format!("restore this line in config.yaml: datastore: {setting}"),
+        };
+        Self::refused(error).hint(hint)
+    }
+    OperationError::NoSpaceToMove { .. } => {
+        Self::refused(error).hint("nothing was changed; free some space, then run the same command again")
+    }
+    OperationError::KnownFaults(source) => {
+        Self::failed("failed to read the import errors of the running instance").cause(source).hint("leoflow smoke")
+    }
+    OperationError::BackUpBefore { change, source } => {
+        let cause = Self::from(source);
+        let message = format!("the {change} did not run, because the backup before it failed: {}", cause.message);
+        let skip = match change {
+            SchemaChange::Migration => "leoflow migrate-db --no-backup",
+            SchemaChange::Rollback => "leoflow migrate-db rollback VERSION --no-backup",
+        };
+        Self { message, ..cause }.hint(format!("to continue without a backup: {skip}"))
+    }
+    OperationError::SchemaInUse => Self::refused(error).hint("stop it with leoflow lite stop, then try again"),
+    OperationError::NotSetUp => Self::failed(error).hint("leoflow setup"),
+    OperationError::StoppedBeforeSchedule => Self::failed(error),
+    OperationError::NotRunning => Self::not_running(),
+    OperationError::OtherMajor(_) => Self::refused(error).hint("run the leoflow release that created it"),
+    OperationError::IncompleteCluster(reason) => Self::incomplete_cluster(format!("managed-postgres/data: {reason}")),
+    OperationError::ProgramsMissing(_) => Self::failed(error).hint("install them again: leoflow setup"),
+    OperationError::Leftovers(source) => {
+        Self::failed("cannot stop the processes of an earlier run").cause(source).hint("leoflow doctor")
+    }
+    OperationError::PurgeBegun => Self::refused(error).hint("finish the purge: leoflow uninstall --purge"),
+    OperationError::RestoreInterrupted => Self::failed(error).hint("leoflow lite start undoes it"),
+    OperationError::Interrupted(_) => Self::failed(error).hint("leoflow lite start finishes it"),
+    OperationError::UnknownChange(detail) => {
+        Self::failed("run/journal.json describes a change of release that this version does not understand")
+            .cause(detail)
+            .hint("run the leoflow version that started it; `leoflow versions` lists the kept ones")
+    }
+    OperationError::ChangeInProgress(_) => Self::failed(error)
+        .hint("wait for it: leoflow upgrade --resume")
+        .hint("follow its log: leoflow lite logs upgrade -f"),
+    OperationError::ChangeInterrupted(_) => Self::failed(error).hint("leoflow upgrade --resume"),
+    OperationError::TooLateToAbort { ref reversal, .. } => {
+        let hint = format!("then {}", reversal_hint(reversal));
+        Self::refused(error).hint("leoflow upgrade --resume").hint(hint)
+    }
+    OperationError::NewReleaseExited { source, reversal } => {
+        Self::from(source).hint("leoflow lite start").hint(format!("to {}", reversal_hint(&reversal)))
+    }
+    OperationError::RollbackInProgress(_) => Self::failed(error).hint("follow its log: leoflow lite logs upgrade -f"),
+    OperationError::RollbackUnfinished(_) | OperationError::RollbackInterrupted(_) => {
+        Self::failed(error).hint("finish the rollback: leoflow rollback")
+    }
+    OperationError::RestoreInProgress(_) => Self::failed(error).hint("leoflow lite status"),
+    // The home has a datastore, for which `leoflow setup` creates no new key.
+    OperationError::NoConfig => Self::failed(error).hint("restore it from a backup"),
+    OperationError::Exchange { source, restorer } => {
+        let mut base = Self::from(source);
+        if let Some((version, program)) = restorer {
+            base.hints.insert(0, format!("finish it with {version}: {} lite start", program.display()));
+        }
+        base
+    }
+    OperationError::Io { doing, path, source } => Self::io(doing, &path, &source),
+    OperationError::Instance(source) => Self::failed(source),
+    OperationError::Quarantine(error) => Self::failed(error),
 }
 
 impl From<DataMigrationError> for Error {
@@ -172,22 +137,19 @@ fn reversal_hint(reversal: &Reversal) -> String {
     }
 }
 
-impl From<ClaimError> for Error {
-    fn from(error: ClaimError) -> Self {
-        match error {
-            ClaimError::OtherMajor { .. } => {
-                Self::refused(error).hint("install a release that supports that version: leoflow upgrade")
-            }
-            ClaimError::Copy { .. } => Self::refused(error)
-                .hint("stop that instance first; if it no longer exists, the server closes its connections within minutes")
-                .hint("to run both, clone the instance with its data: leoflow instances clone NAME"),
-            ClaimError::Moved { .. } => Self::refused(error)
-                .hint("restore datastore.json and the datastore setting in config.yaml to their state after the move"),
-            ClaimError::OtherHome { .. } => Self::refused(error)
-                .hint("each home needs its own database: set up an empty one and restore a backup into it"),
-            ClaimError::Location(error) => error.into(),
-            ClaimError::Postgres(error) => error.into(),
-        }
+from_error! {
+    error: ClaimError;
+    passed_on: Location, Postgres;
+    ClaimError::OtherMajor { .. } => {
+        Self::refused(error).hint("install a release that supports that version: leoflow upgrade")
+    }
+    ClaimError::Copy { .. } => Self::refused(error)
+        .hint("stop that instance first; if it no longer exists, the server closes its connections within minutes")
+        .hint("to run both, clone the instance with its data: leoflow instances clone NAME"),
+    ClaimError::Moved { .. } => Self::refused(error)
+        .hint("restore datastore.json and the datastore setting in config.yaml to their state after the move"),
+    ClaimError::OtherHome { .. } => {
+        Self::refused(error).hint("each home needs its own database: set up an empty one and restore a backup into it")
     }
 }
 

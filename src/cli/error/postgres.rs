@@ -67,20 +67,15 @@ impl From<PgError> for Error {
     }
 }
 
-impl From<LocationError> for Error {
-    fn from(error: LocationError) -> Self {
-        match error {
-            LocationError::Io { path, source } => Self::io("read or write", &path, &source),
-            LocationError::Config(error) => error.into(),
-            LocationError::Damaged { .. } => {
-                Self::refused(&error).hint("restore datastore.json from a copy of the home")
-            }
-            LocationError::Url(_) => Self::failed(&error).hint("leoflow config get datastore.url"),
-            LocationError::Other { .. } => Self::refused(&error)
-                .hint("put the previous `datastore` setting back into config.yaml")
-                .hint("or, after that, move the data: leoflow lite move-datastore --to URL"),
-        }
-    }
+from_error! {
+    error: LocationError;
+    passed_on: Config;
+    LocationError::Io { path, source } => Self::io("read or write", &path, &source),
+    LocationError::Damaged { .. } => Self::refused(&error).hint("restore datastore.json from a copy of the home"),
+    LocationError::Url(_) => Self::failed(&error).hint("leoflow config get datastore.url"),
+    LocationError::Other { .. } => Self::refused(&error)
+        .hint("put the previous `datastore` setting back into config.yaml")
+        .hint("or, after that, move the data: leoflow lite move-datastore --to URL"),
 }
 
 impl From<ContainerError> for Error {
@@ -103,16 +98,13 @@ impl From<ContainerError> for Error {
     }
 }
 
-impl From<DatabaseCheckError> for Error {
-    fn from(error: DatabaseCheckError) -> Self {
-        match error {
-            DatabaseCheckError::Postgres(error) => error.into(),
-            DatabaseCheckError::Unreachable(reason) => Self::failed(reason).hint("check the URL; nothing was changed"),
-            DatabaseCheckError::Unsuitable { ref remedies, .. } => {
-                let remedies = remedies.clone();
-                remedies.into_iter().fold(Self::refused(&error), |error, remedy| error.hint(remedy))
-            }
-        }
+from_error! {
+    error: DatabaseCheckError;
+    passed_on: Postgres;
+    DatabaseCheckError::Unreachable(reason) => Self::failed(reason).hint("check the URL; nothing was changed"),
+    DatabaseCheckError::Unsuitable { ref remedies, .. } => {
+        let remedies = remedies.clone();
+        remedies.into_iter().fold(Self::refused(&error), |error, remedy| error.hint(remedy))
     }
 }
 
@@ -141,15 +133,12 @@ impl From<AcquireError> for Error {
     }
 }
 
-impl From<CredentialsError> for Error {
-    fn from(error: CredentialsError) -> Self {
-        match error {
-            CredentialsError::Io { path, source } => Self::io("read or write", &path, &source),
-            CredentialsError::Location(error) => error.into(),
-            CredentialsError::Damaged { .. } | CredentialsError::Missing(_) => Self::refused(&error)
-                .hint("restore managed-postgres/credentials.json from a copy of the home")
-                .hint(RESTORE),
-        }
+from_error! {
+    error: CredentialsError;
+    passed_on: Location;
+    CredentialsError::Io { path, source } => Self::io("read or write", &path, &source),
+    CredentialsError::Damaged { .. } | CredentialsError::Missing(_) => {
+        Self::refused(&error).hint("restore managed-postgres/credentials.json from a copy of the home").hint(RESTORE)
     }
 }
 

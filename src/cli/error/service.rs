@@ -21,16 +21,14 @@ impl From<Unavailable> for Error {
     }
 }
 
-impl From<ServiceError> for Error {
-    fn from(error: ServiceError) -> Self {
-        match error {
-            ServiceError::Read { ref path, .. } => Self::refused(&error)
-                .hint(format!("move it elsewhere and run the same command again: {}", path.display())),
-            ServiceError::Write { path, source } => Self::io("write", &path, &source),
-            ServiceError::Remove { path, source } => Self::io("remove", &path, &source),
-            ServiceError::Receipt(error) => error.into(),
-        }
+from_error! {
+    error: ServiceError;
+    passed_on: Receipt;
+    ServiceError::Read { ref path, .. } => {
+        Self::refused(&error).hint(format!("move it elsewhere and run the same command again: {}", path.display()))
     }
+    ServiceError::Write { path, source } => Self::io("write", &path, &source),
+    ServiceError::Remove { path, source } => Self::io("remove", &path, &source),
 }
 
 impl From<Refusal> for Error {

@@ -160,118 +160,81 @@ impl From<RollbackRefusal> for Error {
     }
 }
 
-impl From<RollbackTargetError> for Error {
-    fn from(error: RollbackTargetError) -> Self {
-        match error {
-            RollbackTargetError::NotAVersion { .. } => Self::usage(error).hint("leoflow versions"),
-            RollbackTargetError::Refused(refusal) => refusal.into(),
-            RollbackTargetError::Upgrade(error) => error.into(),
-            RollbackTargetError::Postgres(error) => error.into(),
-            RollbackTargetError::Schema(error) => error.into(),
-        }
-    }
+from_error! {
+    error: RollbackTargetError;
+    passed_on: Refused, Upgrade, Postgres, Schema;
+    RollbackTargetError::NotAVersion { .. } => Self::usage(error).hint("leoflow versions"),
 }
 
-impl From<ShellError> for Error {
-    fn from(error: ShellError) -> Self {
-        match error {
-            ShellError::Unquotable(_) => Self::failed(&error).hint("add it to the PATH by hand"),
-            ShellError::Receipt(error) => error.into(),
-        }
-    }
+from_error! {
+    error: ShellError;
+    passed_on: Receipt;
+    ShellError::Unquotable(_) => Self::failed(&error).hint("add it to the PATH by hand"),
 }
 
 /// Hint to the log of an upgrade.
 pub(crate) const SEE_UPGRADE_LOG: &str = "see each step: leoflow lite logs upgrade";
 
-impl From<UpgradeError> for Error {
-    fn from(error: UpgradeError) -> Self {
-        let text = error.to_string();
-        match error {
-            UpgradeError::Journal(error) => error.into(),
-            UpgradeError::Fetch(error) => error.into(),
-            UpgradeError::Backup(error) => error.into(),
-            UpgradeError::Rehearsal(error) => error.into(),
-            UpgradeError::Postgres(error) => error.into(),
-            UpgradeError::Content(error) => error.into(),
-            UpgradeError::Schema(SchemaError::Failed { .. }) => Self::failed(text)
-                .hint("fix the cause, then rerun the same command; the migration was rolled back")
-                .hint(SEE_UPGRADE_LOG),
-            UpgradeError::Schema(error) => error.into(),
-            UpgradeError::Receipt(error) => error.into(),
-            UpgradeError::Host(error) => error.into(),
-            UpgradeError::Read { path, source } => Self::io("read", &path, &source),
-            UpgradeError::Write { path, source } => Self::io("write", &path, &source),
-            UpgradeError::Stage(StageError::Write { path, source }) => Self::io("write", &path, &source),
-            UpgradeError::Program(ProgramError::Io { path, source }) => Self::io("prepare", &path, &source),
-            UpgradeError::NoSnapshot(_) => Self::failed(text).hint("leoflow lite backups").hint("leoflow rollback"),
-            UpgradeError::LongPause { expected, .. } => Self::failed(text)
-                .hint(format!("allow it: leoflow config set upgrade.max_pause {:.0}m", (expected / 60.0).ceil() + 1.0))
-                .hint("or stop it first: leoflow lite stop, then leoflow upgrade"),
-            UpgradeError::Totals(_) => {
-                Self::refused(text).hint("report this to the publisher of the release").hint(SEE_UPGRADE_LOG)
-            }
-            UpgradeError::NotAVersion { .. } => Self::bug(text),
-            UpgradeError::Cancelled => Self::failed(text).hint("nothing was changed"),
-            UpgradeError::Stage(_)
-            | UpgradeError::Component { .. }
-            | UpgradeError::Program(_)
-            | UpgradeError::Smoke { .. } => Self::failed(text).hint(SEE_UPGRADE_LOG),
-        }
+from_error! {
+    error: UpgradeError;
+    passed_on: Journal, Fetch, Backup, Rehearsal, Postgres, Content, Schema, Receipt, Host;
+    UpgradeError::Schema(SchemaError::Failed { .. }) => Self::failed(error)
+        .hint("fix the cause, then rerun the same command; the migration was rolled back")
+        .hint(SEE_UPGRADE_LOG),
+    UpgradeError::Read { path, source } => Self::io("read", &path, &source),
+    UpgradeError::Write { path, source } => Self::io("write", &path, &source),
+    UpgradeError::Stage(StageError::Write { path, source }) => Self::io("write", &path, &source),
+    UpgradeError::Program(ProgramError::Io { path, source }) => Self::io("prepare", &path, &source),
+    UpgradeError::NoSnapshot(_) => Self::failed(error).hint("leoflow lite backups").hint("leoflow rollback"),
+    UpgradeError::LongPause { expected, .. } => Self::failed(error)
+        .hint(format!("allow it: leoflow config set upgrade.max_pause {:.0}m", (expected / 60.0).ceil() + 1.0))
+        .hint("or stop it first: leoflow lite stop, then leoflow upgrade"),
+    UpgradeError::Totals(_) => {
+        Self::refused(error).hint("report this to the publisher of the release").hint(SEE_UPGRADE_LOG)
+    }
+    UpgradeError::NotAVersion { .. } => Self::bug(error),
+    UpgradeError::Cancelled => Self::failed(error).hint("nothing was changed"),
+    UpgradeError::Stage(_) | UpgradeError::Component { .. } | UpgradeError::Program(_) | UpgradeError::Smoke { .. } => {
+        Self::failed(error).hint(SEE_UPGRADE_LOG)
     }
 }
 
-impl From<TargetError> for Error {
-    fn from(error: TargetError) -> Self {
-        let text = error.to_string();
-        match error {
-            TargetError::Unparsable(_) => {
-                Self::usage(text).hint("leoflow upgrade stable").hint("leoflow upgrade 0.3.0")
-            }
-            TargetError::DevelopmentBuild => Self::refused(text)
-                .hint("install a release over it, your data stays: sh DIR/install.sh")
-                .hint("or build the newer source: git pull, then cargo run --release -- lite restart")
-                .hint("leoflow docs upgrade-and-roll-back"),
-            TargetError::NoHost => Self::failed(text)
-                .hint("leoflow upgrade --from DIR_OR_URL")
-                .hint("or set it permanently in config.yaml:  upgrade: {from: URL}"),
-            TargetError::AlreadyInstalled => Self::refused(text).hint("leoflow upgrade"),
-            TargetError::Owned { owner, .. } => {
-                let error = Self::refused(text).hint(owner.upgrade_command());
-                match owner {
-                    PackageOwner::Uvx => error,
-                    _ => error.hint("then, for the instance: leoflow upgrade"),
-                }
-            }
-            TargetError::OlderProgram { program, .. } => {
-                Self::refused(text).hint(format!("{} upgrade", program.display()))
-            }
-            TargetError::Outdated => Self::refused(text)
-                .hint("read the warnings: leoflow upgrade plan")
-                .hint("if the host is as it should be: leoflow upgrade --yes --accept-old-manifest"),
-            TargetError::HandedOver { .. } => {
-                Self::failed(text).hint("nothing was changed; report this to the publisher of the releases")
-            }
-            TargetError::Run { program, source } => Self::io("run", &program, &source),
-            TargetError::Refused(error) => error.into(),
-            TargetError::Lock(error) => error.into(),
-            TargetError::Fetch(error) => error.into(),
-            TargetError::Upgrade(error) => error.into(),
+from_error! {
+    error: TargetError;
+    passed_on: Refused, Lock, Fetch, Upgrade;
+    TargetError::Unparsable(_) => Self::usage(error).hint("leoflow upgrade stable").hint("leoflow upgrade 0.3.0"),
+    TargetError::DevelopmentBuild => Self::refused(error)
+        .hint("install a release over it, your data stays: sh DIR/install.sh")
+        .hint("or build the newer source: git pull, then cargo run --release -- lite restart")
+        .hint("leoflow docs upgrade-and-roll-back"),
+    TargetError::NoHost => Self::failed(error)
+        .hint("leoflow upgrade --from DIR_OR_URL")
+        .hint("or set it permanently in config.yaml:  upgrade: {from: URL}"),
+    TargetError::AlreadyInstalled => Self::refused(error).hint("leoflow upgrade"),
+    TargetError::Owned { owner, .. } => {
+        let error = Self::refused(error).hint(owner.upgrade_command());
+        match owner {
+            PackageOwner::Uvx => error,
+            _ => error.hint("then, for the instance: leoflow upgrade"),
         }
     }
+    TargetError::OlderProgram { ref program, .. } => Self::refused(&error).hint(format!("{} upgrade", program.display())),
+    TargetError::Outdated => Self::refused(error)
+        .hint("read the warnings: leoflow upgrade plan")
+        .hint("if the host is as it should be: leoflow upgrade --yes --accept-old-manifest"),
+    TargetError::HandedOver { .. } => {
+        Self::failed(error).hint("nothing was changed; report this to the publisher of the releases")
+    }
+    TargetError::Run { program, source } => Self::io("run", &program, &source),
 }
 
-impl From<HostError> for Error {
-    fn from(error: HostError) -> Self {
-        let text = error.to_string();
-        match error {
-            HostError::Private(error) => error.into(),
-            HostError::InstanceStopped => Self::failed(text).hint("finish it with: leoflow lite start"),
-            HostError::SupervisorExited(_) => Self::failed(text).hint("leoflow lite start"),
-            HostError::NoAnswer(_) | HostError::Refused(_) | HostError::Program(_) => {
-                Self::failed(text).hint("leoflow lite status").hint("leoflow upgrade --resume")
-            }
-        }
+from_error! {
+    error: HostError;
+    passed_on: Private;
+    HostError::InstanceStopped => Self::failed(error).hint("finish it with: leoflow lite start"),
+    HostError::SupervisorExited(_) => Self::failed(error).hint("leoflow lite start"),
+    HostError::NoAnswer(_) | HostError::Refused(_) | HostError::Program(_) => {
+        Self::failed(error).hint("leoflow lite status").hint("leoflow upgrade --resume")
     }
 }
 
