@@ -28,7 +28,7 @@ const CONNECTION_KEYS: [(&str, &str); 8] = [
 /// Adds the connections, pools and variables of the file in `folder`. Without a file, adds nothing.
 pub fn add(folder: &Path, content: &mut AirflowContent) -> Result<(), Error> {
     let path = folder.join(FILE);
-    let text = files::read_text(&path, LIMIT).map_err(|error| Error::io("read", &path, &error))?;
+    let text = files::read_text(&path, LIMIT).map_err(Error::cannot("read", &path))?;
     let Some(text) = text else { return Ok(()) };
     let invalid = |reason: &dyn Display| {
         Error::failed(format!("{} cannot be read: {reason}", path.display()))

@@ -70,7 +70,7 @@ pub fn copy(
         return Err(Error::refused(format!("cannot copy {} into itself", workspace.display()))
             .hint("choose a folder outside it"));
     }
-    let from = Folder::open(workspace).map_err(|error| Error::io("read", workspace, &error))?;
+    let from = Folder::open(workspace).map_err(Error::cannot("read", workspace))?;
     let mut copying = Copying { from: &from, workspace, to, result: DagFolder::default(), findings, direction };
     copying.copy_folder(Path::new(""), 0)?;
     let Copying { result, findings, .. } = copying;
@@ -101,7 +101,7 @@ impl Copying<'_> {
         let target = self.to.map(|to| to.join(folder_path));
         if let Some(target) = &target {
             // Its mode is set last, because a read-only folder accepts no entries.
-            fs::create_dir(target).map_err(|error| Error::io("create", target, &error))?;
+            fs::create_dir(target).map_err(Error::cannot("create", target))?;
         }
         let listed = self.from.below(folder_path).and_then(|folder| folder.entries().map(|entries| (folder, entries)));
         let (folder, entries) = match listed {
@@ -145,7 +145,7 @@ impl Copying<'_> {
     fn finish_folder(&self, target: &Path, ignored: &str, mode: u32) -> Result<(), Error> {
         if !ignored.is_empty() {
             let path = target.join(AIRFLOW_IGNORE);
-            fs::write(&path, ignored).map_err(|error| Error::io("write", &path, &error))?;
+            fs::write(&path, ignored).map_err(Error::cannot("write", &path))?;
             self.set_mode(&path, 0o644)?;
         }
         self.set_mode(target, mode | 0o700)
@@ -177,7 +177,7 @@ impl Copying<'_> {
         if let Some(target) = self.to.map(|to| to.join(path)) {
             let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&target);
             let copied = created.and_then(|mut file| sparse::copy(&mut source, &mut file));
-            copied.map_err(|error| Error::io("write", &target, &error))?;
+            copied.map_err(Error::cannot("write", &target))?;
             self.set_mode(&target, mode)?;
         }
         self.result.files += 1;
@@ -199,7 +199,7 @@ impl Copying<'_> {
             Direction::ToAirflow if mode & 0o077 != 0 => 0o644,
             _ => mode,
         };
-        permissions::set_path_where_supported(path, mode).map_err(|error| Error::io("write", path, &error))
+        permissions::set_path_where_supported(path, mode).map_err(Error::cannot("write", path))
     }
 
     /// Records a top-level module of a project and its root, a folder of the module search path.

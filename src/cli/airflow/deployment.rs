@@ -80,10 +80,10 @@ pub fn write(folder: &Path, context: &TemplateContext<'_>) -> Result<(), Error> 
         text.truncate(text.trim_end().len());
         text.push('\n');
         let path = folder.join(name);
-        files::write_atomic(&path, text.as_bytes(), mode).map_err(|error| Error::io("write", &path, &error))?;
+        files::write_atomic(&path, text.as_bytes(), mode).map_err(Error::cannot("write", &path))?;
     }
     let path = folder.join(".env");
-    files::write_atomic(&path, env_file()?.as_bytes(), 0o600).map_err(|error| Error::io("write", &path, &error))
+    files::write_atomic(&path, env_file()?.as_bytes(), 0o600).map_err(Error::cannot("write", &path))
 }
 
 /// Returns the content of `.env`: new random passwords and keys.

@@ -74,7 +74,7 @@ pub async fn airflow(context: &Context<'_>, args: &ExportAirflow) -> Result<u8, 
         Exported { context, config: &config, workspace: &workspace, recipients: &recipients, content: &content };
     let outcome = export.write(&staging, args.history, &mut findings).await;
     let moved = outcome.and_then(|report| {
-        files::rename_to_new(&staging, &output).map_err(|error| Error::io("create", &output, &error))?;
+        files::rename_to_new(&staging, &output).map_err(Error::cannot("create", &output))?;
         Ok(report)
     });
     let report = moved.inspect_err(|_| drop(files::remove_any(&staging)))?;
@@ -216,12 +216,12 @@ struct Exported<'a> {
 impl Exported<'_> {
     /// Writes the export into a new folder. Returns the content of `export.json`.
     async fn write(&self, folder: &Path, with_history: bool, findings: &mut Findings) -> Result<Value, Error> {
-        files::create_dir_where_supported(folder).map_err(|error| Error::io("create", folder, &error))?;
+        files::create_dir_where_supported(folder).map_err(Error::cannot("create", folder))?;
         let copied = dag_folder::copy(self.workspace, Some(&folder.join("dags")), Direction::ToAirflow, findings)?;
         let pins = requirements::lines(&self.content.environments, findings);
         let path = folder.join("requirements.txt");
         let text: String = pins.iter().map(|pin| format!("{pin}\n")).collect();
-        files::write_atomic(&path, text.as_bytes(), 0o644).map_err(|error| Error::io("write", &path, &error))?;
+        files::write_atomic(&path, text.as_bytes(), 0o644).map_err(Error::cannot("write", &path))?;
         let (suffix, omitted_values) = self.write_data_files(folder)?;
         let history_counts = match with_history {
             true => Some(self.write_history(folder, suffix, findings).await?),
@@ -258,7 +258,7 @@ impl Exported<'_> {
             "does_not_fit": findings.all(),
         });
         secrets::write_private_json(&folder.join("export.json"), &report)?;
-        files::sync_file_system(folder).map_err(|error| Error::io("write", folder, &error))?;
+        files::sync_file_system(folder).map_err(Error::cannot("write", folder))?;
         Ok(report)
     }
 

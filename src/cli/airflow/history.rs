@@ -9,7 +9,7 @@ use tokio_postgres::Client;
 
 /// Writes the file, encrypted to the recipients if there are any.
 pub async fn write(client: &mut Client, path: &Path, recipients: &[Recipient]) -> Result<Counts, Error> {
-    let io = |error: std::io::Error| Error::io("write", path, &error);
+    let io = Error::cannot("write", path);
     let mut output = PrivateFile::create(path, recipients).map_err(io)?;
     let counts = airflow_history::write(client, output.writer()).await.map_err(|error| match error {
         ExportError::Postgres(error) => error.into(),

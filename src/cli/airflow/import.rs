@@ -160,7 +160,7 @@ fn staging_path(workspace: &Path, project_folder: &Path) -> PathBuf {
 /// Returns the login that the arguments specify; prompts for a missing password.
 fn login(args: &ImportAirflow) -> Result<Login, Error> {
     let secret = |path: &PathBuf| -> Result<String, Error> {
-        let text = files::read_text(path, SECRET_LIMIT).map_err(|error| Error::io("read", path, &error))?;
+        let text = files::read_text(path, SECRET_LIMIT).map_err(Error::cannot("read", path))?;
         let text = text.ok_or_else(|| Error::usage(format!("{} does not exist", path.display())))?;
         Ok(text.lines().next().unwrap_or_default().to_owned())
     };
@@ -244,12 +244,12 @@ fn stage_files(from: &DagFiles, to: Option<&PathBuf>, findings: &mut Findings) -
                 let target = to.map(|to| to.join(place));
                 if let Some(parent) = target.as_deref().and_then(Path::parent).filter(|_| !place.as_os_str().is_empty())
                 {
-                    fs::create_dir_all(parent).map_err(|error| Error::io("create", parent, &error))?;
+                    fs::create_dir_all(parent).map_err(Error::cannot("create", parent))?;
                 }
                 count += dag_folder::copy(from, target.as_deref(), Direction::FromAirflow, findings)?.files;
             }
             for (file, to) in files.iter().filter_map(|file| Some((file, to?.join(file.file_name()?)))) {
-                fs::copy(file, to).map_err(|error| Error::io("copy", file, &error))?;
+                fs::copy(file, to).map_err(Error::cannot("copy", file))?;
             }
             Ok(count)
         }
@@ -257,8 +257,8 @@ fn stage_files(from: &DagFiles, to: Option<&PathBuf>, findings: &mut Findings) -
             for (path, text) in texts {
                 let Some(target) = to.map(|to| to.join(path)) else { continue };
                 let folder = target.parent().unwrap_or(&target);
-                fs::create_dir_all(folder).map_err(|error| Error::io("create", folder, &error))?;
-                fs::write(&target, text).map_err(|error| Error::io("write", &target, &error))?;
+                fs::create_dir_all(folder).map_err(Error::cannot("create", folder))?;
+                fs::write(&target, text).map_err(Error::cannot("write", &target))?;
             }
             Ok(texts.len())
         }
@@ -283,7 +283,7 @@ async fn import_content(
         pools::set(api, pool).await?;
     }
     if file_count > 0 {
-        files::rename_to_new(staging, project_folder).map_err(|error| Error::io("create", project_folder, &error))?;
+        files::rename_to_new(staging, project_folder).map_err(Error::cannot("create", project_folder))?;
     }
     Ok(())
 }

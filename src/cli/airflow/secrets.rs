@@ -16,12 +16,12 @@ use std::path::Path;
 
 /// Writes JSON that only the owner may read.
 pub fn write_private_json(path: &Path, value: &Value) -> Result<(), Error> {
-    files::write_atomic(path, &pretty_json(value)?, 0o600).map_err(|error| Error::io("write", path, &error))
+    files::write_atomic(path, &pretty_json(value)?, 0o600).map_err(Error::cannot("write", path))
 }
 
 /// Writes JSON encrypted to all recipients; `age -d -i KEY FILE` decrypts it.
 pub fn write_encrypted_json(path: &Path, value: &Value, recipients: &[Recipient]) -> Result<(), Error> {
-    let io = |error: io::Error| Error::io("write", path, &error);
+    let io = Error::cannot("write", path);
     let mut file = PrivateFile::create(path, recipients).map_err(io)?;
     file.writer().write_all(&pretty_json(value)?).map_err(io)?;
     file.finish().map_err(io)

@@ -156,7 +156,7 @@ fn change(context: &Context<'_>, key: &str, value: Option<&str>) -> Result<u8, E
     if key == "port" {
         // The new setting also replaces the port that the last start requested.
         let port_file = context.home.requested_port();
-        files::remove_any(&port_file).map_err(|error| Error::io("remove", &port_file, &error))?;
+        files::remove_any(&port_file).map_err(Error::cannot("remove", &port_file))?;
     }
     warn_if_overridden(context, key)?;
     if setting.needs_restart && control::status_of(&context.home).is_some() {

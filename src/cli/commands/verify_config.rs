@@ -99,11 +99,11 @@ fn project_problems(context: &Context<'_>) -> Result<Vec<(PathBuf, Vec<Problem>)
     // The workspace is unknown if config.yaml cannot be read.
     let Ok(Some(loaded)) = config::load(&context.home.config()) else { return Ok(Vec::new()) };
     let Some(workspace) = loaded.config.workspace.filter(|workspace| workspace.is_dir()) else { return Ok(Vec::new()) };
-    let projects = leoflow_yaml::with_settings(&workspace).map_err(|error| Error::io("read", &workspace, &error))?;
+    let projects = leoflow_yaml::with_settings(&workspace).map_err(Error::cannot("read", &workspace))?;
     let mut checked_files = Vec::new();
     for folder in projects {
         let file = folder.join(leoflow_yaml::FILE);
-        let problems = leoflow_yaml::check(&folder).map_err(|error| Error::io("read", &file, &error))?;
+        let problems = leoflow_yaml::check(&folder).map_err(Error::cannot("read", &file))?;
         checked_files.push((file, problems));
     }
     Ok(checked_files)

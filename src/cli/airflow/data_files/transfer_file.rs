@@ -16,7 +16,7 @@ pub fn read_json(path: &Path) -> Result<Value, Error> {
     let text = if path == Path::new("-") {
         stdin()?
     } else {
-        let text = files::read_text(path, LIMIT).map_err(|error| Error::io("read", path, &error))?;
+        let text = files::read_text(path, LIMIT).map_err(Error::cannot("read", path))?;
         text.ok_or_else(|| Error::failed(format!("{} does not exist", path.display())))?
     };
     serde_json::from_str(&text).map_err(|error| {
@@ -33,7 +33,7 @@ pub fn write_json(context: &Context<'_>, path: &Path, value: &Value) -> Result<(
         return Ok(());
     }
     // The file contains secrets.
-    files::write_atomic(path, text.as_bytes(), 0o600).map_err(|error| Error::io("write", path, &error))?;
+    files::write_atomic(path, text.as_bytes(), 0o600).map_err(Error::cannot("write", path))?;
     context.printer.warn_if_readable_by_others(path);
     Ok(())
 }

@@ -59,7 +59,7 @@ pub async fn run(context: &Context<'_>, args: &Backups) -> Result<u8, Error> {
 
 fn list(context: &Context<'_>) -> Result<u8, Error> {
     let home = &context.home;
-    let backups = catalog::list(home).map_err(|error| Error::io("read", &home.backups(), &error))?;
+    let backups = catalog::list(home).map_err(Error::cannot("read", &home.backups()))?;
     context.printer.show(&json!({"backups": backups, "upkeep": upkeep::read(home)}), |printer| {
         if backups.is_empty() {
             let folder = home.backups();

@@ -69,8 +69,7 @@ pub async fn run(context: &Context<'_>, args: &Add) -> Result<u8, Error> {
             .hint("run the same command again"));
     }
     let mode = files::mode(&change.file).unwrap_or(0o644);
-    files::write_atomic(&change.file, change.after.as_bytes(), mode)
-        .map_err(|error| Error::io("write", &change.file, &error))?;
+    files::write_atomic(&change.file, change.after.as_bytes(), mode).map_err(Error::cannot("write", &change.file))?;
     if workspace.as_ref().is_some_and(|workspace| folder.starts_with(workspace)) {
         wait_until_imported(context, &folder).await;
     }
@@ -106,7 +105,7 @@ async fn wait_until_imported(context: &Context<'_>, folder: &Path) {
 }
 
 fn read(file: &Path) -> Result<Option<String>, Error> {
-    files::read_text(file, leoflow_yaml::SIZE_LIMIT).map_err(|error| Error::io("read", file, &error))
+    files::read_text(file, leoflow_yaml::SIZE_LIMIT).map_err(Error::cannot("read", file))
 }
 
 fn refused(reason: impl ToString) -> Error {
@@ -141,7 +140,7 @@ fn change(request: &Request, settings_file: &Path, packages: &[String]) -> Resul
 
 /// Returns a DAG file of the project, the least nested one, to find the settings next to it.
 pub(super) fn dag_file(folder: &Path, workspace: Option<&Path>) -> Result<PathBuf, Error> {
-    let mut candidates = dag_files(folder, workspace).map_err(|error| Error::io("read", folder, &error))?;
+    let mut candidates = dag_files(folder, workspace).map_err(Error::cannot("read", folder))?;
     candidates.sort_by_key(|file| file.components().count());
     candidates.into_iter().next().ok_or_else(|| {
         Error::failed(format!("{} has no DAG file, so it is not a project", folder.display()))

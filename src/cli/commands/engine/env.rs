@@ -181,7 +181,7 @@ fn write_lock(context: &Context<'_>, project: &str, lock: &str) -> Result<u8, Er
     let workspace = context.workspace()?.unwrap_or_default();
     let file = workspace.join(project).join("requirements.lock");
     let mode = files::mode(&file).unwrap_or(0o644);
-    files::write_atomic(&file, lock.as_bytes(), mode).map_err(|error| Error::io("write", &file, &error))?;
+    files::write_atomic(&file, lock.as_bytes(), mode).map_err(Error::cannot("write", &file))?;
     context.printer.show(&json!({"file": file}), |printer| printer.line(format!("Wrote {}", file.display())))
 }
 

@@ -108,7 +108,7 @@ pub async fn task(context: &Context<'_>, args: &TestTask, action: TaskAction) ->
 /// Creates a private folder with a random name. It is in the home, because `TMPDIR` may name a missing folder.
 fn temporary_folder(home: &Home) -> Result<PathBuf, Error> {
     let folder = home.run().join(format!("foreground-{}", hex::encode(random::bytes::<8>())));
-    home.create_folder(&folder).map_err(|error| Error::io("create", &folder, &error))?;
+    home.create_folder(&folder).map_err(Error::cannot("create", &folder))?;
     Ok(folder)
 }
 
@@ -193,7 +193,7 @@ impl Prepared {
             self.options["result"] = path.to_string_lossy().into();
         }
         let path = folder.join("planner.sock");
-        let listener = unix_socket::listen(&path).map_err(|error| Error::io("create", &path, &error))?;
+        let listener = unix_socket::listen(&path).map_err(Error::cannot("create", &path))?;
         self.options["planner"] = path.to_string_lossy().into();
         // The thread ends with this process; nothing joins it.
         blocking::thread(move || foreground_planner::serve(&listener, structure));
@@ -228,7 +228,7 @@ impl Prepared {
         }
         // This process ignores Ctrl-C, which the debugger or the task handles.
         let status = process::ignoring_interrupts(|| command.status())
-            .map_err(|error| Error::io("run", &self.interpreter.program, &error))?;
+            .map_err(Error::cannot("run", &self.interpreter.program))?;
         match (status.code(), status.signal()) {
             (Some(0), _) => Ok(0),
             (Some(code), _) => Ok(u8::try_from(code).unwrap_or(1)),
@@ -255,7 +255,7 @@ async fn find(
             .hint("or name the file: --file FILE")
     };
     let workspace = workspace.ok_or_else(missing)?;
-    let mut files = dag_files(workspace, Some(workspace)).map_err(|error| Error::io("read", workspace, &error))?;
+    let mut files = dag_files(workspace, Some(workspace)).map_err(Error::cannot("read", workspace))?;
     // Likely files first: those that contain the dag_id, and those whose path does. This avoids building the
     // environments of other projects.
     files.sort_by_cached_key(|file| {

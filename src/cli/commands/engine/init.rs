@@ -46,9 +46,8 @@ pub async fn run(context: &Context<'_>, args: &Init) -> Result<u8, Error> {
         return Err(already_exists(&folder));
     }
     if let Some(text) = settings_text {
-        folders::create_all(&folder).map_err(|error| Error::io("write", &folder, &error))?;
-        files::write_atomic(&settings, text.as_bytes(), 0o644)
-            .map_err(|error| Error::io("write", &settings, &error))?;
+        folders::create_all(&folder).map_err(Error::cannot("write", &folder))?;
+        files::write_atomic(&settings, text.as_bytes(), 0o644).map_err(Error::cannot("write", &settings))?;
     }
     let dag_id = dag_id_of(&folder.file_name().unwrap_or_default().to_string_lossy());
     let file = setup::make_project(&folder, &dag_id).map_err(|error| match error.kind() {

@@ -100,7 +100,7 @@ fn wait_for_more(tail: &Tail) {
 
 /// Prints complete lines; an unfinished last line is left for the next call.
 fn print_new(context: &Context<'_>, args: &TaskLogs, tail: &mut Tail) -> Result<(), Error> {
-    for line in tail.new_lines().map_err(|error| Error::io("read", tail.path(), &error))? {
+    for line in tail.new_lines().map_err(Error::cannot("read", tail.path()))? {
         if context.printer.stdout_closed() {
             break;
         }

@@ -80,7 +80,7 @@ pub async fn servers_python(context: &Context<'_>) -> Option<ServerPython> {
 pub async fn prepare_interpreter(context: &Context<'_>, configured: Option<&Path>) -> Result<Interpreter, Error> {
     let server_python = servers_python(context).await.and_then(|server_python| server_python.python);
     let python = server_python.as_deref().or(configured);
-    context.home.create().map_err(|error| Error::io("create", context.home.root(), &error))?;
+    context.home.create().map_err(Error::cannot("create", context.home.root()))?;
     Interpreter::prepare(&context.home, python).map_err(|missing| {
         let mut lines = missing.reason.lines();
         let base = Error::failed(lines.next().unwrap_or_default());

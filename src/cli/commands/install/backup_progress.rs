@@ -42,6 +42,6 @@ impl BackupProgress {
     pub fn end(&self) -> Result<(), Error> {
         let Some(home) = &self.home else { return Ok(()) };
         let path = home.backup_of_all();
-        files::remove_any(&path).map_err(|error| Error::io("remove", &path, &error))
+        files::remove_any(&path).map_err(Error::cannot("remove", &path))
     }
 }

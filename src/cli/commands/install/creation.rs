@@ -18,7 +18,7 @@ pub async fn run<T>(home: &Home, workspace: &Path, work: impl Future<Output = Re
         home.create()?;
         files::write_atomic(&marker, b"", 0o600)
     };
-    begin().map_err(|error| Error::io("create", home.root(), &error))?;
+    begin().map_err(Error::cannot("create", home.root()))?;
     let outcome = work.await;
     let Err(error) = outcome else {
         complete(home)?;
@@ -28,7 +28,7 @@ pub async fn run<T>(home: &Home, workspace: &Path, work: impl Future<Output = Re
         return Err(error.hint(format!("remove {}: {}", home.root().display(), discard_error.in_one_line())));
     }
     if !workspace_existed && setup::is_untouched(workspace) {
-        files::remove_any(workspace).map_err(|error| Error::io("remove", workspace, &error))?;
+        files::remove_any(workspace).map_err(Error::cannot("remove", workspace))?;
     }
     Err(error.hint("nothing was created"))
 }
@@ -36,7 +36,7 @@ pub async fn run<T>(home: &Home, workspace: &Path, work: impl Future<Output = Re
 /// Removes the marker of an incomplete creation, because the home has a complete instance.
 pub fn complete(home: &Home) -> Result<(), Error> {
     let marker = home.creating();
-    files::remove_any(&marker).map_err(|error| Error::io("remove", &marker, &error))
+    files::remove_any(&marker).map_err(Error::cannot("remove", &marker))
 }
 
 /// Removes the home of an incomplete instance.
@@ -44,5 +44,5 @@ pub fn discard(home: &Home) -> Result<(), Error> {
     // A creation that still runs holds the lock.
     let _lock = HomeLock::take(home, "leoflow instances", None)?;
     supervisor::end_leftovers(home).map_err(Error::failed)?;
-    files::remove_any(home.root()).map_err(|error| Error::io("remove", home.root(), &error))
+    files::remove_any(home.root()).map_err(Error::cannot("remove", home.root()))
 }

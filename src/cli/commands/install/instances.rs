@@ -233,9 +233,9 @@ async fn clone(context: &Context<'_>, name: &str, from: Option<&str>) -> Result<
     }
     // The backup is in the source's `run/`, so that after a kill the source's next start removes this unencrypted file.
     let folder = files::temporary_neighbour(&old_context.home.run().join("clone"));
-    files::create_private_dir(&folder).map_err(|error| Error::io("create", &folder, &error))?;
+    files::create_private_dir(&folder).map_err(Error::cannot("create", &folder))?;
     let copied = copy(&old_context, &new_context, &folder.join("copy.tar.zst")).await;
-    let removed = files::remove_any(&folder).map_err(|error| Error::io("remove", &folder, &error));
+    let removed = files::remove_any(&folder).map_err(Error::cannot("remove", &folder));
     copied.and(removed)?;
     let new_status = status_of_home(&new_context);
     let new_row = InstanceRow::read(name.to_owned(), &new_context.home, new_status);

@@ -88,7 +88,7 @@ pub async fn run(context: &Context<'_>, args: &Setup) -> Result<u8, Error> {
 async fn set_up_home(context: &Context<'_>, request: &Request) -> Result<Option<String>, Error> {
     let home = &context.home;
     let created_home = !home.exists();
-    home.create().map_err(|error| Error::io("create", home.root(), &error))?;
+    home.create().map_err(Error::cannot("create", home.root()))?;
     let lock = context.operation().take_home("leoflow setup", None, AfterUpgrade::ExecInstalled).await?;
     let outcome = set_up(context, request, context.printer).await;
     drop(lock);

@@ -53,7 +53,7 @@ fn follow(context: &Context<'_>, watch: &FolderWatch, tails: &mut [(String, Tail
             tail.new_lines().unwrap_or_default().iter().for_each(|line| show(context, width, name, line));
         }
         let folder = context.home.logs();
-        watch.wait(Duration::from_secs(60)).map_err(|error| Error::io("watch", &folder, &error))?;
+        watch.wait(Duration::from_secs(60)).map_err(Error::cannot("watch", &folder))?;
     }
     Ok(())
 }

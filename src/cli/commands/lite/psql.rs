@@ -42,7 +42,7 @@ pub async fn run(context: &Context<'_>, args: &Psql) -> Result<u8, Error> {
     }
     // Ctrl-C is for psql, where it cancels a query.
     let status = process::ignoring_interrupts(|| command.status());
-    let status = status.map_err(|error| Error::io("run", &program, &error))?;
+    let status = status.map_err(Error::cannot("run", &program))?;
     match Exit::from(status) {
         Exit::Code(code) => Ok(u8::try_from(code).unwrap_or(1)),
         exit => Err(Error::failed(format!("psql was terminated by {exit}"))),

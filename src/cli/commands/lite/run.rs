@@ -118,7 +118,7 @@ async fn take_home(
     let url = context.url(Some(&loaded.config), address.port);
     // A new home is created only after the port was bound.
     let early_listener = if home.exists() { None } else { Some(address.bind(context)?) };
-    home.create().map_err(|error| Error::io("create", home.root(), &error))?;
+    home.create().map_err(Error::cannot("create", home.root()))?;
     let lock = Rc::new(
         OperationContext { reporter: sink, ..context.operation() }
             .take_home("leoflow lite", Some(&url), AfterUpgrade::ExecInstalled)
@@ -126,10 +126,9 @@ async fn take_home(
     );
     // Leftover processes of an earlier run may hold the port, so they are ended first.
     end_leftovers(context, sink)?;
-    home.tidy().map_err(|error| Error::io("tidy", home.root(), &error))?;
+    home.tidy().map_err(Error::cannot("tidy", home.root()))?;
     stop::note_requested_port(home, address.temporary_port)?;
-    running_settings::record_host(home, address.host, loaded)
-        .map_err(|error| Error::io("write", &home.host(), &error))?;
+    running_settings::record_host(home, address.host, loaded).map_err(Error::cannot("write", &home.host()))?;
     let tcp = match early_listener {
         Some(tcp) => tcp,
         None => address.bind_with_retries(context)?,

@@ -171,7 +171,7 @@ fn start_service(context: &Context<'_>, args: &LiteRun) -> Result<Option<Ready>,
     }
     let started = Instant::now();
     let failure = context.home.service_failure();
-    files::remove_any(&failure).map_err(|error| Error::io("remove", &failure, &error))?;
+    files::remove_any(&failure).map_err(Error::cannot("remove", &failure))?;
     if let Err(error) = service.start() {
         // The service has written its error to a file.
         let reason = files::read_text(&failure, 64 * 1024).ok().flatten();
@@ -229,7 +229,7 @@ impl Detached {
         let stderr = errors.as_ref().and_then(|(file, _)| file.try_clone().ok()).map_or_else(Stdio::null, Stdio::from);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
         command::in_own_session(&mut command);
-        let child = command::spawn(&mut command).map_err(|error| Error::io("run", &program, &error))?;
+        let child = command::spawn(&mut command).map_err(Error::cannot("run", &program))?;
         Ok(Self { child, errors })
     }
 

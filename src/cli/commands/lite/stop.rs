@@ -103,5 +103,5 @@ pub fn note_requested_port(home: &Home, requested: Option<u16>) -> Result<(), Er
         Some(port) => files::write_atomic(&path, port.to_string().as_bytes(), 0o600),
         None => files::remove_any(&path),
     };
-    outcome.map_err(|error| Error::io("write", &path, &error))
+    outcome.map_err(Error::cannot("write", &path))
 }

@@ -13,7 +13,7 @@ pub struct Versions {}
 
 pub fn run(context: &Context<'_>) -> Result<u8, Error> {
     let folder = context.home.versions();
-    let releases = versions::list(&context.home).map_err(|error| Error::io("read", &folder, &error))?;
+    let releases = versions::list(&context.home).map_err(Error::cannot("read", &folder))?;
     if context.printer.json {
         context.printer.json(&json!({"versions": releases, "history": history::history(&context.home)}))?;
         return Ok(0);

@@ -40,15 +40,14 @@ pub async fn run(
 ) -> Result<Outcome, Error> {
     let program = env_vars::current_exe().map_err(Error::failed)?;
     let log = context.home.logs().join("upgrade.log");
-    files::create_private_dir(&context.home.logs())
-        .map_err(|error| Error::io("create", &context.home.logs(), &error))?;
+    files::create_private_dir(&context.home.logs()).map_err(Error::cannot("create", &context.home.logs()))?;
     let errors = OpenOptions::new().append(true).create(true).mode(0o600).open(&log);
-    let errors = errors.map_err(|error| Error::io("open", &log, &error))?;
+    let errors = errors.map_err(Error::cannot("open", &log))?;
     let mut command = Command::new(&program);
     command.arg("--home").arg(context.home.root()).args(arguments).envs(variables.iter().cloned());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
     command::in_own_session(&mut command);
-    let mut child = command::spawn(&mut command).map_err(|error| Error::io("run", &program, &error))?;
+    let mut child = command::spawn(&mut command).map_err(Error::cannot("run", &program))?;
     let pid = child.id() as i32;
     let stdout = child.stdout.take().ok_or_else(|| Error::bug("a child with a piped stdout has none"))?;
     let reports = pipe::Receiver::from_owned_fd(OwnedFd::from(stdout)).map_err(Error::failed)?;

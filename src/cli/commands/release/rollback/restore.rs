@@ -96,7 +96,7 @@ impl<'a> Rollback<'a> {
         let UpgradePlan { from, to, schema_from, .. } = plan;
         // Restore a copy, because the retention after the new backup may remove the original.
         let backup_copy = home.upgrade().join(backup.file_name().unwrap_or_default());
-        copy_backup(&backup, &backup_copy).map_err(|error| Error::io("write", &backup_copy, &error))?;
+        copy_backup(&backup, &backup_copy).map_err(Error::cannot("write", &backup_copy))?;
         let record = RollbackRecord {
             from,
             to,
@@ -225,7 +225,7 @@ impl Steps {
 }
 
 fn write_record(home: &Home, record: &RollbackRecord) -> Result<(), Error> {
-    record.write(home).map_err(|error| Error::io("write", &home.upgrade(), &error))
+    record.write(home).map_err(Error::cannot("write", &home.upgrade()))
 }
 
 /// Removes the record. If that fails, the next command does it.
