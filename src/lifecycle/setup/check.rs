@@ -15,6 +15,13 @@ pub enum Verdict {
 #[derive(Debug, Clone, Serialize)]
 pub struct Check {
     pub name: &'static str,
+    #[serde(flatten)]
+    pub finding: Finding,
+}
+
+/// The result of a check.
+#[derive(Debug, Clone, Serialize)]
+pub struct Finding {
     pub verdict: Verdict,
     pub detail: String,
     /// How to fix it.
@@ -31,19 +38,19 @@ pub enum Fix {
     LinkBinaries(String),
 }
 
-impl Check {
-    pub(super) fn ok(name: &'static str, detail: impl Into<String>) -> Self {
-        Self { name, verdict: Verdict::Ok, detail: detail.into(), remedy: None, fix: None }
-    }
+pub(super) fn ok(detail: impl Into<String>) -> Finding {
+    Finding { verdict: Verdict::Ok, detail: detail.into(), remedy: None, fix: None }
+}
 
-    pub(super) fn warning(name: &'static str, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Warning, remedy: Some(remedy.into()), ..Self::ok(name, detail) }
-    }
+pub(super) fn warning(detail: impl Into<String>, remedy: impl Into<String>) -> Finding {
+    Finding { verdict: Verdict::Warning, remedy: Some(remedy.into()), ..ok(detail) }
+}
 
-    pub(super) fn problem(name: &'static str, detail: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { verdict: Verdict::Problem, ..Self::warning(name, detail, remedy) }
-    }
+pub(super) fn problem(detail: impl Into<String>, remedy: impl Into<String>) -> Finding {
+    Finding { verdict: Verdict::Problem, ..warning(detail, remedy) }
+}
 
+impl Finding {
     pub(super) fn with_fix(self, fix: Fix) -> Self {
         Self { fix: Some(fix), ..self }
     }

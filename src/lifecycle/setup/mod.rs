@@ -22,7 +22,7 @@ pub mod uninstall;
 pub use apply::{Applied, ApplyError, apply, get_extras, mark_password_shown};
 pub(crate) use apply::{record_version, renew_unseen_password};
 pub use check::{Check, Fix, Verdict};
-pub use doctor::{RESTORE, SchemaReport, SchemaUnavailable, ServerPython, examine, fix};
+pub use doctor::{RESTORE, SchemaReport, SchemaUnavailable, ServerPython, examine, fix, overdue};
 pub use facts::{ConfigFact, Facts, FactsError};
 pub(crate) use facts::{InstalledBinary, gather};
 pub(crate) use install_self::add_version;

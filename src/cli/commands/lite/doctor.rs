@@ -43,8 +43,8 @@ pub async fn run(context: &Context<'_>, args: &Doctor) -> Result<u8, Error> {
     let schema = schema_state(context, supervisor.status()).await;
     let servers = servers_python(context).await.unwrap_or_default();
     let checks = setup::examine(&context.home, &Sources::for_home(&context.home), schema, &servers, &supervisor);
-    let fixes: Vec<&Fix> = checks.iter().filter_map(|check| check.fix.as_ref()).collect();
-    let healthy = checks.iter().all(|check| check.verdict != Verdict::Problem);
+    let fixes: Vec<&Fix> = checks.iter().filter_map(|check| check.finding.fix.as_ref()).collect();
+    let healthy = checks.iter().all(|check| check.finding.verdict != Verdict::Problem);
     context.printer.show(&json!({"ok": healthy, "checks": checks}), |printer| show(printer, &checks))?;
     if args.fix && !fixes.is_empty() {
         return fix(context, &fixes, args.yes.into());
@@ -122,15 +122,15 @@ async fn query_schema(access: &Access) -> Result<SchemaReport, Error> {
 }
 
 fn show(printer: &Printer, checks: &[Check]) {
-    for check in checks {
-        let label = match check.verdict {
+    for Check { name, finding } in checks {
+        let label = match finding.verdict {
             Verdict::Ok => printer.paint("32", "ok     "),
             Verdict::Warning => printer.paint("33", "warning"),
             Verdict::Problem => printer.paint("31", "problem"),
         };
-        let detail = check.detail.replace('\n', "\n                       ");
-        printer.line(format!("{label}  {:<12} {detail}", check.name));
-        if let Some(remedy) = &check.remedy {
+        let detail = finding.detail.replace('\n', "\n                       ");
+        printer.line(format!("{label}  {name:<12} {detail}"));
+        if let Some(remedy) = &finding.remedy {
             printer.advice(format!("         {:<12} -> {remedy}", ""));
         }
     }

@@ -1,6 +1,6 @@
 //! Opens the datastore for an operation: the running one, or a private server while the operation runs.
 
-use super::{AfterUpgrade, access, claims};
+use super::{AfterUpgrade, access, claims, private_server};
 use crate::backup::restore::quarantine;
 use crate::operation::{OperationContext, OperationError};
 use leoflow_base::home::Home;
@@ -93,8 +93,7 @@ impl Datastore {
     /// Like [`Self::open`], for a caller that holds the home's lock; the datastore keeps it.
     pub(crate) async fn open_held(home: &Home, home_lock: HomeLock) -> Result<Self, OperationError> {
         check(home)?;
-        let access = access(home)?;
-        let server = PrivateServer::start(home, &access.installation, &access.endpoint, &access.credentials).await?;
+        let (access, server) = private_server(home).await?;
         let (server, lock) = (Some(server), Some(home_lock));
         Ok(Self { access, is_of_running_instance: false, home: home.clone(), server, lock })
     }

@@ -140,14 +140,13 @@ impl OperationContext<'_> {
     fn end_leftovers(&self) -> Result<(), OperationError> {
         supervisor::end_leftovers(self.home).map(drop).map_err(OperationError::Leftovers)
     }
+}
 
-    /// Starts a private server. The caller holds the home's lock.
-    async fn private_server(&self) -> Result<(Access, PrivateServer), OperationError> {
-        let access = access(self.home)?;
-        let server =
-            PrivateServer::start(self.home, &access.installation, &access.endpoint, &access.credentials).await?;
-        Ok((access, server))
-    }
+/// Starts a private server. The caller holds the home's lock.
+async fn private_server(home: &Home) -> Result<(Access, PrivateServer), OperationError> {
+    let access = access(home)?;
+    let server = PrivateServer::start(home, &access.installation, &access.endpoint, &access.credentials).await?;
+    Ok((access, server))
 }
 
 /// Refuses a partial purge. Only another purge finishes it, because no other command may lose data.

@@ -1,7 +1,7 @@
 //! Finishes or undoes interrupted restores, restore undos, and moves to another datastore; removes the leftovers of
 //! operations that were killed before they changed anything.
 
-use super::rollback_record;
+use super::{private_server, rollback_record};
 use crate::backup::restore::exchange::{self, Resumed};
 use crate::backup::restore::{self, quarantine};
 use crate::backup::{ExchangeError, relocation};
@@ -35,7 +35,7 @@ impl OperationContext<'_> {
     /// Finishes or undoes the exchange of the current state with another one: a restore, or the undo of one.
     pub(super) async fn finish_exchange(&self, entry: Entry) -> Result<(), OperationError> {
         self.end_leftovers()?;
-        let (access, server) = self.private_server().await?;
+        let (access, server) = private_server(self.home).await?;
         let operation = match entry.operation {
             Operation::RestoreUndo => "undo of a restore",
             _ => "restore",
@@ -96,7 +96,7 @@ impl OperationContext<'_> {
             return Ok(());
         }
         let removed = match access {
-            None if cluster::state(self.home) == ClusterState::Ready => match self.private_server().await {
+            None if cluster::state(self.home) == ClusterState::Ready => match private_server(self.home).await {
                 Ok((access, _server)) => restore::remove_restore_leftovers(self.home, Some(&access)).await,
                 // The next start reports why the server fails; the folders stay, so that it retries the removal.
                 Err(_) => return Ok(()),

@@ -1,6 +1,6 @@
 //! Settles interrupted rollbacks by backup: finishes them, or discards those that had changed nothing.
 
-use super::{AfterUpgrade, Datastore};
+use super::{AfterUpgrade, Datastore, private_server};
 use crate::operation::{DryRun, OperationContext, OperationError};
 use crate::upgrade::rollback::history;
 use crate::upgrade::rollback::rollback_record::{self, RollbackRecord, Settled};
@@ -75,7 +75,7 @@ impl OperationContext<'_> {
             return Ok(None);
         }
         self.end_leftovers()?;
-        let (access, _server) = self.private_server().await?;
+        let (access, _server) = private_server(self.home).await?;
         self.settle_and_report(record, &access).await.map(Some)
     }
 

@@ -1,6 +1,6 @@
 //! Finishes or undoes interrupted upgrades and rollbacks.
 
-use super::access;
+use super::{access, private_server};
 use crate::operation::{DryRun, OperationContext, OperationError, Reversal};
 use crate::upgrade::failure_policy::{self, FinishAction, Undoing};
 use crate::upgrade::finish::{self, Conclusion};
@@ -102,7 +102,7 @@ impl OperationContext<'_> {
             // The private server must start with the old PostgreSQL: the new one may be the part that fails.
             finish::remove_new_postgres(&state)?;
         }
-        let (_, server) = self.private_server().await?;
+        let (_, server) = private_server(self.home).await?;
         let settled = self.finish_upgrade(Host::stopped(server, None), entry, abort).await?;
         self.note(settled.text);
         Ok(settled.installed)

@@ -1,17 +1,18 @@
 //! Checks the scheduled backups.
 
-use crate::setup::check::Check;
+use crate::setup::check::{Finding, ok, problem};
 use jiff::{SignedDuration, Timestamp, Zoned};
-use leoflow_base::config::{Config, Overdue};
+use leoflow_base::config::{BackupSettings, Config, Overdue};
 use leoflow_base::home::Home;
-use leoflow_base::home::upkeep::{self, Kind};
+use leoflow_base::home::upkeep::{self, Kind, Upkeep};
 use leoflow_base::protocol::status::InstanceStatus;
 
 /// Checks scheduled backups and test restores; `None` before the first one is due.
-pub fn backups(home: &Home, config: Option<&Config>, status: Option<&InstanceStatus>) -> Option<Check> {
+pub fn backups(home: &Home, config: Option<&Config>, status: Option<&InstanceStatus>) -> Option<Finding> {
     let upkeep = upkeep::read(home);
-    let overdue = config.zip(status).map(|(config, status)| overdue(home, config, status)).unwrap_or_default();
-    let mut problems = upkeep.as_ref().map(upkeep::Upkeep::problems).unwrap_or_default();
+    let overdue = config.zip(status).map(|(config, status)| overdue(&config.backup, upkeep.as_ref(), status));
+    let overdue = overdue.unwrap_or_default();
+    let mut problems = upkeep.as_ref().map(Upkeep::problems).unwrap_or_default();
     problems.extend(overdue.iter().map(ToString::to_string));
     let describe = |verb: &str, time: Option<Timestamp>| match time {
         Some(time) => format!("{verb} {}", time.strftime("%Y-%m-%d %H:%M UTC")),
@@ -29,15 +30,15 @@ pub fn backups(home: &Home, config: Option<&Config>, status: Option<&InstanceSta
         || overdue.iter().any(|job| job.kind == Kind::Backup);
     let remedy = if concerns_backup { "leoflow lite backup" } else { "leoflow lite backups verify" };
     Some(match problems.as_slice() {
-        [] => Check::ok("backups", format!("scheduled: {times}")),
-        problems => Check::problem("backups", format!("{}; {times}", problems.join("; ")), remedy),
+        [] => ok(format!("scheduled: {times}")),
+        problems => problem(format!("{}; {times}", problems.join("; ")), remedy),
     })
 }
 
 /// Returns what is overdue in an instance that runs with this status.
-fn overdue(home: &Home, config: &Config, status: &InstanceStatus) -> Vec<Overdue> {
+pub fn overdue(settings: &BackupSettings, upkeep: Option<&Upkeep>, status: &InstanceStatus) -> Vec<Overdue> {
     let now = Zoned::now();
     let uptime = SignedDuration::from_secs(i64::try_from(status.uptime_seconds).unwrap_or(i64::MAX));
     let since = now.timestamp().checked_sub(uptime).unwrap_or(Timestamp::MIN);
-    config.backup.overdue(upkeep::read(home).as_ref(), since, &now)
+    settings.overdue(upkeep, since, &now)
 }

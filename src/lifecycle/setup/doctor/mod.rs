@@ -5,10 +5,11 @@ mod instance;
 mod postgres;
 mod python;
 
+pub use backups::overdue;
 pub use postgres::RESTORE;
 pub use python::ServerPython;
 
-use super::check::{Check, Fix};
+use super::check::{Check, Finding, Fix, ok, problem, warning};
 use super::facts::config_is_blank;
 use super::install_self;
 use super::other_copy::other_copy;
@@ -67,38 +68,56 @@ pub fn examine(
     let running = lock::is_held(home).unwrap_or(false);
     let loaded = config::load(&home.config());
     let config = loaded.as_ref().ok().and_then(Option::as_ref).map(|loaded| loaded.config.clone());
-    let mut checks = vec![platform(), home_folder(home), owner(home), space(home)];
-    checks.extend(permissions(home));
-    checks.push(configuration(home, &loaded));
-    let zone = clock::unknown_time_zone();
-    checks.extend(zone.map(|text| Check::warning("time zone", text, "set TZ to a name such as Europe/Berlin")));
-    checks.push(port(home, config.as_ref(), running));
+    let config = config.as_ref();
+    let configured_python = config.and_then(|config| config.python.as_deref());
     let server = schema.as_ref().and_then(|report| report.as_ref().ok()?.server_version.clone());
-    checks.push(postgres::programs(home, sources, server.as_deref()));
-    checks.push(postgres::datastore(home, server.as_deref(), status));
-    checks.extend(instance::instance(home, supervisor));
+    let server = server.as_deref();
+    let mut checks = Checks(Vec::new());
+    checks.add("platform", [platform()]);
+    checks.add("home", [home_folder(home)]);
+    checks.add("owner", [owner(home)]);
+    checks.add("space", [space(home)]);
+    checks.add("permissions", permissions(home));
+    checks.add("config", [configuration(home, &loaded)]);
+    checks.add("time zone", time_zone());
+    checks.add("port", [port(home, config, running)]);
+    checks.add("postgres", [postgres::programs(home, sources, server)]);
+    checks.add("datastore", [postgres::datastore(home, server, status)]);
+    checks.add("instance", instance::instance(home, supervisor));
     match journal::change_under_way(home) {
         // During an upgrade the schema's state is meaningless.
-        Some(change) => checks.push(Check::warning("upgrade", change.to_string(), "leoflow upgrade --resume")),
-        None => checks.push(schema_check(schema)),
+        Some(change) => checks.add("upgrade", [warning(change.to_string(), "leoflow upgrade --resume")]),
+        None => checks.add("schema", [schema_check(schema)]),
     }
-    checks.push(binaries(home));
-    checks.extend(path(home));
-    checks.extend(backups::backups(home, config.as_ref(), status));
-    checks.extend(instance::service(home));
-    let configured = config.as_ref().and_then(|config| config.python.as_deref());
-    checks.push(python::python_found(server_python.python.as_deref().or(configured)));
-    checks.push(python::environments(home, server_python));
-    checks.push(python::processes(home));
-    checks.extend(python::pools(&server_python.unknown_pools));
-    checks.extend(python::schedules(&server_python.stalled_schedules));
-    checks.extend(config.as_ref().and_then(|config| workspace(config.workspace.as_deref()?)));
-    checks.push(leftovers(home, running));
-    checks
+    checks.add("binary", [binaries(home)]);
+    checks.add("path", path(home));
+    checks.add("backups", backups::backups(home, config, status));
+    checks.add("service", instance::service(home));
+    checks.add("python", [python::python_found(server_python.python.as_deref().or(configured_python))]);
+    checks.add("environments", [python::environments(home, server_python)]);
+    checks.add("processes", [python::processes(home)]);
+    checks.add("pools", python::pools(&server_python.unknown_pools));
+    checks.add("schedules", python::schedules(&server_python.stalled_schedules));
+    checks.add("workspace", config.and_then(|config| workspace(config.workspace.as_deref()?)));
+    checks.add("leftovers", [leftovers(home, running)]);
+    checks.0
+}
+
+/// The lines of the report so far.
+struct Checks(Vec<Check>);
+
+impl Checks {
+    fn add(&mut self, name: &'static str, findings: impl IntoIterator<Item = Finding>) {
+        self.0.extend(findings.into_iter().map(|finding| Check { name, finding }));
+    }
+}
+
+fn time_zone() -> Option<Finding> {
+    clock::unknown_time_zone().map(|text| warning(text, "set TZ to a name such as Europe/Berlin"))
 }
 
 /// Checks that the server can read the whole workspace.
-fn workspace(folder: &Path) -> Option<Check> {
+fn workspace(folder: &Path) -> Option<Finding> {
     let scan = leoflow_python::scan(
         folder,
         leoflow_python::Syntax::from_environment(),
@@ -106,8 +125,7 @@ fn workspace(folder: &Path) -> Option<Check> {
         &BTreeMap::new(),
     );
     Some(match scan {
-        Err(error) => Check::problem(
-            "workspace",
+        Err(error) => problem(
             format!("cannot read {}: {error}", folder.display()),
             "make it readable (its DAGs stay unchanged until then), or set another `workspace` in config.yaml",
         ),
@@ -115,10 +133,9 @@ fn workspace(folder: &Path) -> Option<Check> {
             None => {
                 let is_python = |path: &&PathBuf| path.extension().is_some_and(|extension| extension == "py");
                 let count = scan.files.keys().filter(is_python).count();
-                Check::ok("workspace", format!("{}, {}", folder.display(), counted(count, "Python file")))
+                ok(format!("{}, {}", folder.display(), counted(count, "Python file")))
             }
-            Some((folder, reason)) => Check::warning(
-                "workspace",
+            Some((folder, reason)) => warning(
                 format!(
                     "{} of its folders were not scanned completely, such as {}",
                     scan.unscanned.len(),
@@ -131,22 +148,20 @@ fn workspace(folder: &Path) -> Option<Check> {
 }
 
 /// Checks that PostgreSQL can run for this user.
-fn platform() -> Check {
+fn platform() -> Finding {
     let platform = format!("{} on {}", std::env::consts::OS, std::env::consts::ARCH);
     match Identity::for_postgres() {
-        Identity::Own => Check::ok("platform", platform),
+        Identity::Own => ok(platform),
         Identity::Mapped(single) => match single.check_allowed() {
-            Ok(()) => Check::ok("platform", format!("{platform}; PostgreSQL runs in a user namespace")),
-            Err(error) => Check::problem(
-                "platform",
+            Ok(()) => ok(format!("{platform}; PostgreSQL runs in a user namespace")),
+            Err(error) => problem(
                 format!("{platform}; PostgreSQL needs a user namespace to run for this user: {error}"),
                 "run as an ordinary user, or allow user namespaces",
             ),
         },
         Identity::Impossible => {
             let uid = user::effective_uid();
-            Check::problem(
-                "platform",
+            problem(
                 format!("{platform}; user {uid} has no passwd entry, and neither has any other user"),
                 "run as an ordinary user",
             )
@@ -154,23 +169,22 @@ fn platform() -> Check {
     }
 }
 
-fn home_folder(home: &Home) -> Check {
+fn home_folder(home: &Home) -> Finding {
     let path = home.root().display();
     let data_folders = [home.backups(), home.task_logs(), home.restore(), home.versions()];
     let unreadable = data_folders.iter().find_map(|folder| Some((folder, folders::entries(folder).err()?)));
     match unreadable {
-        Some((folder, error)) => Check::problem(
-            "home",
+        Some((folder, error)) => problem(
             format!("cannot read {}: {error}", folder.display()),
             "mount its disk, or make it readable (`ls -ld` shows the owner)",
         ),
-        None if home.exists() => Check::ok("home", path.to_string()),
-        None => Check::warning("home", format!("{path} does not exist yet"), "leoflow setup"),
+        None if home.exists() => ok(path.to_string()),
+        None => warning(format!("{path} does not exist yet"), "leoflow setup"),
     }
 }
 
 /// Checks for files that belong to another user, for example after a command ran as root: Leoflow cannot change them.
-fn owner(home: &Home) -> Check {
+fn owner(home: &Home) -> Finding {
     let own_uid = user::effective_uid();
     let name = |uid| user::login_name(uid).unwrap_or_else(|| format!("user {uid}"));
     let owner_of = |path: &Path| fs::symlink_metadata(path).ok().map(|meta| meta.uid());
@@ -179,101 +193,86 @@ fn owner(home: &Home) -> Check {
     let mut paths = entries.map(|entry| entry.path()).filter(|path| !path.ends_with(LOST_AND_FOUND));
     let foreign = paths.find(|path| owner_of(path).is_some_and(|uid| uid != own_uid));
     match foreign {
-        None => Check::ok("owner", name(own_uid)),
-        Some(path) => Check::problem(
-            "owner",
+        None => ok(name(own_uid)),
+        Some(path) => problem(
             format!("{} belongs to {}", path.display(), owner_of(&path).map(name).unwrap_or_default()),
             format!("sudo chown -hR {own_uid} '{}'", home.root().display()),
         ),
     }
 }
 
-fn space(home: &Home) -> Check {
+fn space(home: &Home) -> Finding {
     if disk::shortage(home.root()).is_ok_and(|shortage| shortage == Shortage::Files) {
-        return Check::problem("space", "no inode is free", Shortage::Files.remedy(None));
+        return problem("no inode is free", Shortage::Files.remedy(None));
     }
     match disk::free_bytes(home.root()) {
-        Ok(free) if free < SPACE_REQUIRED => Check::problem(
-            "space",
-            format!("{} MiB free", free / MIB),
-            format!("free at least {} MiB", SPACE_REQUIRED / MIB),
-        ),
-        Ok(free) if free < SPACE_RECOMMENDED => {
-            Check::warning("space", format!("{} MiB free", free / MIB), "free some disk space")
+        Ok(free) if free < SPACE_REQUIRED => {
+            problem(format!("{} MiB free", free / MIB), format!("free at least {} MiB", SPACE_REQUIRED / MIB))
         }
-        Ok(free) => Check::ok("space", format!("{} MiB free", free / MIB)),
-        Err(error) => Check::warning(
-            "space",
-            format!("cannot read the free space: {error}"),
-            "check that the home's disk is mounted",
-        ),
+        Ok(free) if free < SPACE_RECOMMENDED => warning(format!("{} MiB free", free / MIB), "free some disk space"),
+        Ok(free) => ok(format!("{} MiB free", free / MIB)),
+        Err(error) => warning(format!("cannot read the free space: {error}"), "check that the home's disk is mounted"),
     }
 }
 
 /// Checks that private files are readable by the owner only.
-fn permissions(home: &Home) -> Vec<Check> {
+fn permissions(home: &Home) -> Vec<Finding> {
     let private = [
         (home.root().to_owned(), 0o700),
         (home.run(), 0o700),
         (home.config(), 0o600),
         (home.postgres_credentials(), 0o600),
     ];
-    let open_files: Vec<Check> = private
+    let open_files: Vec<Finding> = private
         .into_iter()
         .filter_map(|(path, expected)| {
             let mode = files::mode(&path).ok()?;
             (mode & 0o077 != 0).then(|| {
                 let detail = format!("{} is readable by other users (mode {mode:04o})", path.display());
                 let remedy = format!("chmod {expected:o} '{}'", path.display());
-                Check::problem("permissions", detail, remedy).with_fix(Fix::RestrictPermissions(path, expected))
+                problem(detail, remedy).with_fix(Fix::RestrictPermissions(path, expected))
             })
         })
         .collect();
-    if open_files.is_empty() { vec![Check::ok("permissions", "private files are private")] } else { open_files }
+    if open_files.is_empty() { vec![ok("private files are private")] } else { open_files }
 }
 
 /// Checks that the settings are valid, and that `config.yaml` exists if a datastore needs its encryption key.
-fn configuration(home: &Home, loaded: &Result<Option<config::Loaded>, config::ConfigError>) -> Check {
+fn configuration(home: &Home, loaded: &Result<Option<config::Loaded>, config::ConfigError>) -> Finding {
     match loaded {
-        Ok(None) if cluster::state(home) == ClusterState::Ready => Check::problem(
-            "config",
-            "config.yaml is missing, and with it the encryption key of the datastore",
-            KEY_LOST,
-        ),
-        Ok(None) => Check::warning("config", "no config.yaml yet", "leoflow setup"),
-        Ok(Some(_)) if config_is_blank(home) => Check::problem("config", "config.yaml is empty", KEY_LOST),
-        Ok(Some(loaded)) if !loaded.warning_lines(&home.config()).is_empty() => {
-            Check::warning("config", loaded.warning_lines(&home.config()).join("; "), "leoflow verify-config")
+        Ok(None) if cluster::state(home) == ClusterState::Ready => {
+            problem("config.yaml is missing, and with it the encryption key of the datastore", KEY_LOST)
         }
-        Ok(Some(_)) => Check::ok("config", home.config().display().to_string()),
+        Ok(None) => warning("no config.yaml yet", "leoflow setup"),
+        Ok(Some(_)) if config_is_blank(home) => problem("config.yaml is empty", KEY_LOST),
+        Ok(Some(loaded)) if !loaded.warning_lines(&home.config()).is_empty() => {
+            warning(loaded.warning_lines(&home.config()).join("; "), "leoflow verify-config")
+        }
+        Ok(Some(_)) => ok(home.config().display().to_string()),
         Err(error @ config::ConfigError::Io { path, .. }) if *path == home.config() => {
-            Check::problem("config", error.to_string(), KEY_LOST)
+            problem(error.to_string(), KEY_LOST)
         }
         Err(error @ config::ConfigError::Io { .. }) => {
-            Check::problem("config", error.to_string(), "make it readable, or move it elsewhere")
+            problem(error.to_string(), "make it readable, or move it elsewhere")
         }
-        Err(error) => Check::problem("config", error.to_string(), "leoflow verify-config lists each line"),
+        Err(error) => problem(error.to_string(), "leoflow verify-config lists each line"),
     }
 }
 
 /// Checks that the port is free, unless the instance is running.
-fn port(home: &Home, config: Option<&Config>, running: bool) -> Check {
+fn port(home: &Home, config: Option<&Config>, running: bool) -> Finding {
     let port = config.map_or(config::DEFAULT_PORT, |config| config.port);
     if running {
         let url = lock::holder(home).and_then(|holder| holder.url).unwrap_or_else(|| format!("port {port}"));
-        return Check::ok("port", format!("serving {url}"));
+        return ok(format!("serving {url}"));
     }
     let host = config.map_or(std::net::Ipv4Addr::LOCALHOST, |config| config.host);
     match leoflow_base::sys::net::listener::bind_at(host, port) {
-        Ok(_) => Check::ok("port", format!("{port} is free")),
+        Ok(_) => ok(format!("{port} is free")),
         Err(error) => {
             let occupant = ports::listening_process(port)
                 .map_or_else(|| error.to_string(), |(pid, words)| format!("taken by {} (pid {pid})", words.join(" ")));
-            Check::problem(
-                "port",
-                format!("{port}: {occupant}"),
-                "leoflow lite --port ANOTHER, or change port in config.yaml",
-            )
+            problem(format!("{port}: {occupant}"), "leoflow lite --port ANOTHER, or change port in config.yaml")
         }
     }
 }
@@ -283,57 +282,54 @@ const KEY_LOST: &str = "restore it from a copy, because a new one would have ano
                         leoflow lite restore --input FILE --force, which keeps the current data";
 
 /// Checks the database's schema and data migrations.
-fn schema_check(schema: Option<Result<SchemaReport, SchemaUnavailable>>) -> Check {
+fn schema_check(schema: Option<Result<SchemaReport, SchemaUnavailable>>) -> Finding {
     match schema {
-        None => Check::ok("schema", "not checked: no datastore, or another command uses it"),
-        Some(Ok(SchemaReport { failed: Some(failed), .. })) => Check::warning(
-            "schema",
+        None => ok("not checked: no datastore, or another command uses it"),
+        Some(Ok(SchemaReport { failed: Some(failed), .. })) => warning(
             format!("data migration {} failed: {}", failed.migration, failed.error.unwrap_or_default()),
             format!("fix the cause, then: leoflow data-migrate resume {}", failed.version),
         ),
         Some(Ok(report)) => schema_verdict(&report.state),
-        Some(Err(unavailable)) => Check::problem("schema", unavailable.reason, unavailable.remedy),
+        Some(Err(unavailable)) => problem(unavailable.reason, unavailable.remedy),
     }
 }
 
-fn schema_verdict(state: &State) -> Check {
+fn schema_verdict(state: &State) -> Finding {
     match (state, schema::refusal(state)) {
-        (State::Newer { database, binary }, _) => Check::problem(
-            "schema",
+        (State::Newer { database, binary }, _) => problem(
             format!(
                 "the database is at version {database} but this program only knows up to {binary}: it is an older leoflow; \
                  the data is intact"
             ),
             "run a newer one: leoflow versions lists the installed releases",
         ),
-        (_, Some(error)) => Check::problem("schema", error.to_string(), "leoflow migrate-db status"),
-        (State::Current { version }, None) => Check::ok("schema", format!("version {version}")),
-        (State::Pending { versions, .. }, None) => Check::warning(
-            "schema",
-            format!("{} pending", counted(versions.len(), "migration")),
-            "leoflow migrate-db, or start Leoflow",
-        ),
-        (_, None) => Check::ok("schema", "not created yet; the next start creates it"),
+        (_, Some(error)) => problem(error.to_string(), "leoflow migrate-db status"),
+        (State::Current { version }, None) => ok(format!("version {version}")),
+        (State::Pending { versions, .. }, None) => {
+            warning(format!("{} pending", counted(versions.len(), "migration")), "leoflow migrate-db, or start Leoflow")
+        }
+        (_, None) => ok("not created yet; the next start creates it"),
     }
 }
 
 /// Checks the links in `bin/`.
-fn binaries(home: &Home) -> Check {
+fn binaries(home: &Home) -> Finding {
     match install_self::installed_version(home) {
-        Some(version) => Check::ok("binary", format!("{version} in {}", home.bin().display())),
+        Some(version) => ok(format!("{version} in {}", home.bin().display())),
         None => match newest_version(home) {
-            Some(version) => Check::warning("binary", "the links in bin/ are incomplete", "leoflow doctor --fix")
-                .with_fix(Fix::LinkBinaries(version)),
-            None => Check::warning("binary", "not installed in the home", "leoflow setup"),
+            Some(version) => {
+                warning("the links in bin/ are incomplete", "leoflow doctor --fix").with_fix(Fix::LinkBinaries(version))
+            }
+            None => warning("not installed in the home", "leoflow setup"),
         },
     }
 }
 
 /// Warns about another `leoflow` that comes first on the PATH.
-fn path(home: &Home) -> Option<Check> {
+fn path(home: &Home) -> Option<Finding> {
     let other = other_copy(home)?;
     let remedy = format!("remove it, or put {} first on the PATH", home.bin().display());
-    Some(Check::warning("path", other.warning(home), remedy))
+    Some(warning(other.warning(home), remedy))
 }
 
 /// The version that was installed last.
@@ -349,21 +345,20 @@ fn newest_version(home: &Home) -> Option<String> {
 }
 
 /// Checks for leftover processes of a killed run.
-fn leftovers(home: &Home, running: bool) -> Check {
+fn leftovers(home: &Home, running: bool) -> Finding {
     if running {
-        return Check::ok("leftovers", "not checked while Leoflow runs");
+        return ok("not checked while Leoflow runs");
     }
     let processes = match supervisor::find_leftovers(home) {
-        Ok(processes) if processes.is_empty() => return Check::ok("leftovers", "none"),
+        Ok(processes) if processes.is_empty() => return ok("none"),
         Ok(processes) => processes,
         Err(error) => {
             let detail = format!("cannot read {}: {error}", home.processes().display());
-            return Check::problem("leftovers", detail, "check the disk, then rerun leoflow doctor");
+            return problem(detail, "check the disk, then rerun leoflow doctor");
         }
     };
     let pids: Vec<String> = processes.iter().map(|(name, process)| format!("{name} {}", process.pid)).collect();
-    Check::warning(
-        "leftovers",
+    warning(
         format!("processes of a killed run: {}", pids.join(", ")),
         "the next start ends them, or run leoflow doctor --fix",
     )

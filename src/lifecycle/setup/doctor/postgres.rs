@@ -1,6 +1,6 @@
 //! Checks PostgreSQL: its programs, the running server, and the data.
 
-use crate::setup::check::Check;
+use crate::setup::check::{Finding, ok, problem, warning};
 use leoflow_base::home::Home;
 use leoflow_base::protocol::status::{InstanceState, InstanceStatus};
 use leoflow_postgres::acquire::Sources;
@@ -11,7 +11,7 @@ use leoflow_postgres::location::{self, Kind};
 use leoflow_postgres::{Installation, NEWEST};
 
 /// Checks the programs in the home. `server` is the version of the running server.
-pub fn programs(home: &Home, sources: &Sources, server: Option<&str>) -> Check {
+pub fn programs(home: &Home, sources: &Sources, server: Option<&str>) -> Finding {
     // `datastore` checks the version of an external server.
     let running = server.filter(|_| location::kind(home) == Kind::Managed);
     match install::installed(home) {
@@ -20,31 +20,31 @@ pub fn programs(home: &Home, sources: &Sources, server: Option<&str>) -> Check {
     }
 }
 
-fn check_installed(installation: &Installation, running: Option<&str>) -> Check {
+fn check_installed(installation: &Installation, running: Option<&str>) -> Finding {
     let description = format!("{} ({})", installation.version, installation.source);
     if version::is_behind(&installation.version) {
-        return outdated("postgres", &description, "leoflow setup, then leoflow lite restart");
+        return outdated(&description, "leoflow setup, then leoflow lite restart");
     }
     match running.filter(|running| version::numbers(running) < version::numbers(&installation.version)) {
         Some(running) => {
             let detail = format!("{running} is running, but {} is installed", installation.version);
-            Check::warning("postgres", detail, "leoflow lite restart")
+            warning(detail, "leoflow lite restart")
         }
-        None => Check::ok("postgres", description),
+        None => ok(description),
     }
 }
 
-fn outdated(name: &'static str, description: &str, remedy: &str) -> Check {
-    Check::warning(name, format!("{description} lacks fixes of PostgreSQL {NEWEST}, including security fixes"), remedy)
+fn outdated(description: &str, remedy: &str) -> Finding {
+    warning(format!("{description} lacks fixes of PostgreSQL {NEWEST}, including security fixes"), remedy)
 }
 
-fn not_installed(sources: &Sources) -> Check {
+fn not_installed(sources: &Sources) -> Finding {
     match sources.plan() {
         Ok(plan) => {
             let sources: Vec<String> = plan.iter().map(ToString::to_string).collect();
-            Check::warning("postgres", format!("not installed yet; sources: {}", sources.join(", ")), "leoflow setup")
+            warning(format!("not installed yet; sources: {}", sources.join(", ")), "leoflow setup")
         }
-        Err(error) => Check::problem("postgres", error.to_string(), "unset LEOFLOW_POSTGRES_SOURCE"),
+        Err(error) => problem(error.to_string(), "unset LEOFLOW_POSTGRES_SOURCE"),
     }
 }
 
@@ -53,52 +53,43 @@ pub const RESTORE: &str =
     "leoflow lite backups list, then leoflow lite restore --input FILE --force, which keeps the current data";
 
 /// Checks the datastore. `server` is the version reported by the server, if it was reached.
-pub fn datastore(home: &Home, server: Option<&str>, status: Option<&InstanceStatus>) -> Check {
+pub fn datastore(home: &Home, server: Option<&str>, status: Option<&InstanceStatus>) -> Finding {
     let data = home.postgres_data();
     match location::recorded(home) {
         Ok(None) => {}
         Ok(Some(location)) => {
             return match location::external(home) {
                 Ok(_) => match server.filter(|server| version::is_behind(server)) {
-                    Some(server) => outdated(
-                        "datastore",
-                        &format!("{}: {server}", location.display_text),
-                        update_remedy(location.kind),
-                    ),
-                    None => Check::ok("datastore", location.display_text),
+                    Some(server) => {
+                        outdated(&format!("{}: {server}", location.display_text), update_remedy(location.kind))
+                    }
+                    None => ok(location.display_text),
                 },
-                Err(error) => Check::problem(
-                    "datastore",
-                    error.to_string(),
-                    "put the previous `datastore` setting back into config.yaml",
-                ),
+                Err(error) => problem(error.to_string(), "put the previous `datastore` setting back into config.yaml"),
             };
         }
         Err(error) => {
-            return Check::problem("datastore", error.to_string(), "restore datastore.json from a copy of the home");
+            return problem(error.to_string(), "restore datastore.json from a copy of the home");
         }
     }
     match cluster::state(home) {
-        _ if home.quarantine_note().exists() => Check::problem(
-            "datastore",
+        _ if home.quarantine_note().exists() => problem(
             "a restore is in progress or was interrupted; the previous data is set aside",
             "leoflow lite start puts it back",
         ),
-        ClusterState::Absent => Check::warning("datastore", "not created yet", "leoflow setup"),
+        ClusterState::Absent => warning("not created yet", "leoflow setup"),
         ClusterState::Ready if !matches!(Credentials::load(home), Ok(Some(_))) => {
             let detail = "managed-postgres/credentials.json, which opens the datastore, is missing or unreadable";
-            Check::problem("datastore", detail, format!("restore it from a copy of the home; or {RESTORE}"))
+            problem(detail, format!("restore it from a copy of the home; or {RESTORE}"))
         }
         ClusterState::Ready => match status.filter(|status| status.state == InstanceState::Damaged) {
-            None => Check::ok("datastore", data.display().to_string()),
-            Some(status) => Check::problem("datastore", status.reason.clone().unwrap_or_default(), RESTORE),
+            None => ok(data.display().to_string()),
+            Some(status) => problem(status.reason.clone().unwrap_or_default(), RESTORE),
         },
-        ClusterState::OtherMajor(major) => Check::problem(
-            "datastore",
-            format!("belongs to PostgreSQL {major}"),
-            "run the leoflow release that created it",
-        ),
-        ClusterState::NotACluster(why) => Check::problem("datastore", format!("{}: {why}", data.display()), RESTORE),
+        ClusterState::OtherMajor(major) => {
+            problem(format!("belongs to PostgreSQL {major}"), "run the leoflow release that created it")
+        }
+        ClusterState::NotACluster(why) => problem(format!("{}: {why}", data.display()), RESTORE),
     }
 }
 

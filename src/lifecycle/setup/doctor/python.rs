@@ -1,6 +1,6 @@
 //! Checks Python and the environments of projects.
 
-use crate::setup::check::Check;
+use crate::setup::check::{Finding, ok, problem, warning};
 use jiff::Timestamp;
 use leoflow_base::home::Home;
 use leoflow_python::notes::{self, Note};
@@ -48,31 +48,28 @@ pub struct FailedEnvironment {
 }
 
 /// Checks the Python for DAGs; `known` is the running server's interpreter or the configured one.
-pub fn python_found(known: Option<&Path>) -> Check {
+pub fn python_found(known: Option<&Path>) -> Finding {
     match python::find(known) {
-        Ok(python) => Check::ok("python", format!("{} ({})", python.path.display(), python.version)),
-        Err(missing) => Check::warning(
-            "python",
-            missing.reason,
-            "install Python 3.10 or newer, or set its path: leoflow config set python PATH",
-        ),
+        Ok(python) => ok(format!("{} ({})", python.path.display(), python.version)),
+        Err(missing) => {
+            warning(missing.reason, "install Python 3.10 or newer, or set its path: leoflow config set python PATH")
+        }
     }
 }
 
 /// Checks a running instance's warm Python processes, which are kept ready for tasks, and its trigger processes.
-pub fn processes(home: &Home) -> Check {
+pub fn processes(home: &Home) -> Finding {
     processes_check(&notes::of_running(home))
 }
 
-fn processes_check(notes: &[Note]) -> Check {
-    const NAME: &str = "processes";
+fn processes_check(notes: &[Note]) -> Finding {
     if notes.is_empty() {
-        return Check::ok(NAME, "warm Python processes and triggers: no failure recorded");
+        return ok("warm Python processes and triggers: no failure recorded");
     }
     let lines: Vec<String> = notes.iter().map(describe).collect();
     let remedy = "see leoflow lite logs agent and leoflow lite logs server; no action is needed where a next \
                   try is listed";
-    Check::warning(NAME, lines.join("\n"), remedy)
+    warning(lines.join("\n"), remedy)
 }
 
 fn describe(note: &Note) -> String {
@@ -89,26 +86,19 @@ fn describe(note: &Note) -> String {
     )
 }
 
-const ENVIRONMENTS: &str = "environments";
-
 /// How long the files of environments are compared with their hashes; a large one takes seconds.
 const VERIFY_LIMIT: Duration = Duration::from_secs(10);
 
 /// Checks the Python environments of projects, as far as the running server knows them. Those whose DAG files cannot be
 /// imported are compared with the hashes of their packages.
-pub fn environments(home: &Home, server: &ServerPython) -> Check {
-    const NAME: &str = ENVIRONMENTS;
+pub fn environments(home: &Home, server: &ServerPython) -> Finding {
     if let Some(environment) = server.failed.first() {
         let first_line = environment.detail.lines().next().unwrap_or_default();
         let more = environment.files.len().saturating_sub(1);
         let others = if more == 0 { String::new() } else { format!(" and {more} more") };
         let file = environment.files.first().map_or("", String::as_str);
         let detail = format!("cannot build the environment of {file}{others}: {first_line}");
-        return Check::warning(
-            NAME,
-            detail,
-            "leoflow env list shows the whole error; change the project's requirements",
-        );
+        return warning(detail, "leoflow env list shows the whole error; change the project's requirements");
     }
     if let Some(check) = damaged_environment(&server.suspect) {
         return check;
@@ -116,11 +106,11 @@ pub fn environments(home: &Home, server: &ServerPython) -> Check {
     let built = environments::count(home);
     let uv_state = environments::find_uv(home)
         .map_or("uv is downloaded when needed".to_owned(), |uv| uv.program.display().to_string());
-    Check::ok(NAME, format!("{built} built; {uv_state}"))
+    ok(format!("{built} built; {uv_state}"))
 }
 
 /// Checks that the pools of all tasks exist. Without a running server, nothing is checked.
-pub fn pools(unknown: &[UnknownPool]) -> Option<Check> {
+pub fn pools(unknown: &[UnknownPool]) -> Option<Finding> {
     let first = unknown.first()?;
     let others = match unknown.len() - 1 {
         0 => String::new(),
@@ -128,19 +118,19 @@ pub fn pools(unknown: &[UnknownPool]) -> Option<Check> {
     };
     let UnknownPool { dag_id, pool } = first;
     let detail = format!("tasks of {dag_id} wait, because there is no pool {pool}{others}");
-    Some(Check::warning("pools", detail, format!("leoflow pools set {pool} 8")))
+    Some(warning(detail, format!("leoflow pools set {pool} 8")))
 }
 
 /// Checks that no schedule is stalled. Without a running server, nothing is checked.
-pub fn schedules(stalled: &[String]) -> Option<Check> {
+pub fn schedules(stalled: &[String]) -> Option<Finding> {
     let first = stalled.first()?;
     let detail = format!("schedules that make no progress: {}", stalled.join(", "));
     let remedy = format!("see leoflow lite logs server for the reason; change the schedule of {first} in its file");
-    Some(Check::warning("schedules", detail, remedy))
+    Some(warning(detail, remedy))
 }
 
 /// The first environment with damaged files, or one that could not be checked completely.
-fn damaged_environment(suspect: &[SuspectEnvironment]) -> Option<Check> {
+fn damaged_environment(suspect: &[SuspectEnvironment]) -> Option<Finding> {
     let deadline = Instant::now() + VERIFY_LIMIT;
     let mut unchecked = None;
     for environment in suspect {
@@ -155,7 +145,7 @@ fn damaged_environment(suspect: &[SuspectEnvironment]) -> Option<Check> {
                 damaged.display()
             );
             let remedy = format!("leoflow env update {project} --reinstall");
-            return Some(Check::problem(ENVIRONMENTS, detail, remedy));
+            return Some(problem(detail, remedy));
         }
         if verified.is_partial {
             unchecked = unchecked.or(Some((file, project)));
@@ -167,7 +157,7 @@ fn damaged_environment(suspect: &[SuspectEnvironment]) -> Option<Check> {
         file.display(),
         VERIFY_LIMIT.as_secs()
     );
-    Some(Check::warning(ENVIRONMENTS, detail, format!("leoflow env verify {project}")))
+    Some(warning(detail, format!("leoflow env verify {project}")))
 }
 
 #[cfg(test)]
