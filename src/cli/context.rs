@@ -47,6 +47,11 @@ impl<'a> Context<'a> {
         Ok(Self { home, printer, version: build_info::version() })
     }
 
+    /// The context for another home.
+    pub(crate) fn at(&self, home: Home) -> Self {
+        Self { home, ..*self }
+    }
+
     /// Loads the configuration and prints its warnings.
     pub fn config(&self) -> Result<Option<Loaded>, Error> {
         Ok(self.operation().config()?)
@@ -100,15 +105,17 @@ impl<'a> Context<'a> {
         Ok(answer.is_none_or(|answer| matches!(answer.as_str(), "y" | "Y" | "yes")))
     }
 
-    /// Asks the user to type a name, so that a slip of the finger confirms nothing.
-    pub(crate) fn confirm_by_name(
-        &self,
-        question: &str,
-        name: &str,
-        confirmation: Confirmation,
-    ) -> Result<bool, Error> {
-        let answer = self.ask(&format!("{question} Type {name} to confirm:"), confirmation)?;
-        Ok(answer.is_none_or(|answer| answer == name))
+    /// Like [`Self::confirm`], for a command that fails when the user declines.
+    pub(crate) fn require_confirmation(&self, question: &str, confirmation: Confirmation) -> Result<(), Error> {
+        if self.confirm(question, confirmation)? { Ok(()) } else { Err(Error::failed(Self::DECLINED)) }
+    }
+
+    /// Asks the user to type a name, so that a slip of the finger confirms nothing. Fails when the user types another.
+    pub(crate) fn require_name(&self, question: &str, name: &str, confirmation: Confirmation) -> Result<(), Error> {
+        match self.ask(&format!("{question} Type {name} to confirm:"), confirmation)? {
+            Some(answer) if answer != name => Err(Error::failed(Self::DECLINED)),
+            _ => Ok(()),
+        }
     }
 
     /// Asks a question and returns the answer; `None` when the user has confirmed already.

@@ -82,9 +82,7 @@ fn remove_excess(context: &Context<'_>, dry_run: DryRun, confirmation: Confirmat
     });
     let is_dry_run = dry_run == DryRun::Yes;
     if !is_dry_run && !plan.excess.is_empty() {
-        if !context.confirm("Remove these backups?", confirmation)? {
-            return Err(Error::failed(Context::DECLINED));
-        }
+        context.require_confirmation("Remove these backups?", confirmation)?;
         prune::apply(&plan)?;
     }
     let json = json!({"removed": plan.excess, "freed_bytes": plan.bytes(), "dry_run": is_dry_run});

@@ -39,9 +39,7 @@ pub async fn run(context: &Context<'_>, args: &MoveDatastore) -> Result<u8, Erro
         return printer.show(&json!({"dry_run": true, "from": from, "to": to}), |_| {});
     }
     let configured = context.config()?.map(|loaded| loaded.config);
-    if !context.confirm_by_name("Move your data?", config::instance_name(configured.as_ref()), args.yes.into())? {
-        return Err(Error::failed(Context::DECLINED));
-    }
+    context.require_name("Move your data?", config::instance_name(configured.as_ref()), args.yes.into())?;
     if control::status_of(&context.home).is_some() {
         packaged::refuse_newer(context)?;
         start_check::run(context, Starter::ThisCommand)?;

@@ -115,9 +115,7 @@ async fn restore_backup(
             args.check_address(context)?;
         }
         let name = config::instance_name(overview.config.as_ref());
-        if !context.confirm_by_name("Replace the current data?", name, args.yes.into())? {
-            return Err(Error::failed(Context::DECLINED));
-        }
+        context.require_name("Replace the current data?", name, args.yes.into())?;
     } else {
         print_trust(context, &overview.workspace, args.next_start(context));
     }
@@ -196,9 +194,7 @@ async fn undo(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
     }
     args.check_address(context)?;
     let current = context.config()?.map(|loaded| loaded.config);
-    if !context.confirm_by_name("Undo the restore?", config::instance_name(current.as_ref()), args.yes.into())? {
-        return Err(Error::failed(Context::DECLINED));
-    }
+    context.require_name("Undo the restore?", config::instance_name(current.as_ref()), args.yes.into())?;
     let (retained, restarted) = restart(context, args, restore::apply_undo(plan).await)?;
     print_undone(context, &retained, matches!(restarted, Some(Ok(()))))?;
     restarted.unwrap_or(Ok(())).map(|()| 0)

@@ -1,6 +1,7 @@
 //! Runs a command for several instances, one after another, each with its own program.
 
 use super::backup_progress::BackupProgress;
+use crate::args::all::All;
 use crate::context::Context;
 use crate::error::Error;
 use crate::terminal::printer::{Printer, counted};
@@ -12,7 +13,6 @@ use leoflow_base::sys::blocking;
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::process::{Signal, signal_process};
 use serde_json::{Value, json};
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -91,16 +91,21 @@ impl CancelSignals {
 
 /// The command to run for each instance, and how to print its result.
 pub struct InstanceCommand<'a> {
-    pub arguments: Vec<OsString>,
-    pub variables: Vec<(&'static str, OsString)>,
+    pub arguments: &'a [&'a str],
     pub keep_going: bool,
     /// Formats the command's JSON result for the table.
     pub describe: fn(&Value) -> String,
+    /// An environment variable for the command.
+    pub variable: Option<(&'static str, String)>,
     /// The instances that an earlier, incomplete backup has done; `None` for other commands.
-    pub backup_progress: Option<&'a mut BackupProgress>,
+    pub backup_progress: Option<BackupProgress>,
 }
 
-impl InstanceCommand<'_> {
+impl<'a> InstanceCommand<'a> {
+    pub fn new(arguments: &'a [&'a str], all: &All, describe: fn(&Value) -> String) -> Self {
+        Self { arguments, keep_going: all.keep_going, describe, variable: None, backup_progress: None }
+    }
+
     /// Runs the command for each instance and prints its result. Stops at the first failure unless `keep_going` is set.
     pub async fn run(mut self, context: &Context<'_>, instances: Vec<Instance>) -> Result<u8, Error> {
         let printer = context.printer;
@@ -206,12 +211,12 @@ impl InstanceCommand<'_> {
 
     fn child_command(&self, program: &Path, home: &Home) -> Command {
         let mut child_command = own_command::command(program, Some(home));
-        child_command.args(&self.arguments);
+        child_command.args(self.arguments);
         // Environment variables of settings, such as LEOFLOW_PORT, apply to the current instance, not to all.
         for name in SETTINGS.iter().filter_map(config::variable_of) {
             child_command.env_remove(name);
         }
-        child_command.envs(self.variables.iter().cloned());
+        child_command.envs(self.variable.iter().map(|(name, value)| (name, value)));
         child_command
     }
 }

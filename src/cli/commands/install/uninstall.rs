@@ -78,9 +78,7 @@ pub fn run(context: &Context<'_>, args: &Uninstall) -> Result<u8, Error> {
         });
     }
     print_plan(context, &plan);
-    if !confirm_plan(context, &plan, args)? {
-        return Err(Error::failed(Context::DECLINED));
-    }
+    confirm_plan(context, &plan, args.yes.into())?;
     let _operation_lock = OperationLock::take(home, COMMAND)?;
     instance::stop(&context.operation(), &mut None)?;
     let data_location = uninstall::apply(home, &request, &plan, printer)?;
@@ -114,20 +112,18 @@ fn print_nothing_left(printer: &Printer, args: &Uninstall, text: &str) -> Result
 
 /// Asks for a confirmation; a purge asks for the instance's name, and for the path of a workspace that existed before
 /// Leoflow.
-fn confirm_plan(context: &Context<'_>, plan: &UninstallPlan, args: &Uninstall) -> Result<bool, Error> {
+fn confirm_plan(context: &Context<'_>, plan: &UninstallPlan, confirmation: Confirmation) -> Result<(), Error> {
     if !plan.purge {
-        return context.confirm("Uninstall Leoflow?", args.yes.into());
+        return context.require_confirmation("Uninstall Leoflow?", confirmation);
     }
     let config = config::load(&context.home.config()).ok().flatten().map(|loaded| loaded.config);
-    if !context.confirm_by_name("This cannot be undone.", config::instance_name(config.as_ref()), args.yes.into())? {
-        return Ok(false);
-    }
+    context.require_name("This cannot be undone.", config::instance_name(config.as_ref()), confirmation)?;
     match &plan.workspace {
         Some(workspace) if plan.must_type_workspace_path => {
             let path = workspace.path.display().to_string();
-            context.confirm_by_name("The workspace existed before Leoflow.", &path, Confirmation::Ask)
+            context.require_name("The workspace existed before Leoflow.", &path, Confirmation::Ask)
         }
-        _ => Ok(true),
+        _ => Ok(()),
     }
 }
 

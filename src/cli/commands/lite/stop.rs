@@ -33,11 +33,7 @@ const TASKS_POLL_INTERVAL: Duration = Duration::from_millis(200);
 const BACKUP_LIMIT: Duration = Duration::from_secs(10);
 
 pub fn stop(context: &Context<'_>, args: &LiteStop) -> Result<u8, Error> {
-    let (mut count, read_error) = agent::running(&context.home);
-    if let Some(error) = read_error {
-        let why = unreadable_tasks_error(&context.home, &error).message;
-        context.printer.warning(format!("the list of running tasks is incomplete: {why}"));
-    }
+    let mut count = count_running_tasks(context, &context.home);
     if args.wait && count > 0 {
         context.printer.note(format!(
             "Waiting for {} to finish. New runs still start meanwhile; pause DAGs to prevent that. Press Ctrl-C to stop \
@@ -50,11 +46,7 @@ pub fn stop(context: &Context<'_>, args: &LiteStop) -> Result<u8, Error> {
         }
     }
     if count > 0 && !args.yes {
-        let tasks = counted(count, "running task");
-        context.printer.note(format!("A stop ends {tasks}; `--wait` lets them finish first."));
-        if !context.confirm("Stop and end them?", Confirmation::Ask)? {
-            return Err(Error::failed(Context::DECLINED));
-        }
+        confirm_end_of_tasks(context, count, "Stop and end them?")?;
     }
     if let Some(holder) = lock::operation_holder(&context.home) {
         context.printer.note(format!("`{}`, pid {}, is in progress and fails now", holder.command, holder.process.pid));
@@ -63,8 +55,7 @@ pub fn stop(context: &Context<'_>, args: &LiteStop) -> Result<u8, Error> {
     wait_for_backup(&context.home);
     let (ended, read_error) = instance::end_tasks(&context.home);
     if let Some(error) = read_error {
-        let why = unreadable_tasks_error(&context.home, &error).message;
-        context.printer.warning(format!("tasks may still be running: {why}"));
+        warn_of_unreadable_tasks(context, &context.home, "tasks may still be running", &error);
     }
     context.printer.show(&json!({"state": "stopped", "was_running": stopped, "ended_tasks": ended}), |printer| {
         if ended > 0 {
@@ -87,9 +78,25 @@ fn wait_for_backup(home: &Home) {
     }
 }
 
-/// The error of unreadable task folders.
-pub fn unreadable_tasks_error(home: &Home, error: &io::Error) -> Error {
-    Error::io("read", &home.running_tasks(), error)
+/// The number of running tasks. Warns if the list of them cannot be read completely.
+pub fn count_running_tasks(context: &Context<'_>, home: &Home) -> usize {
+    let (count, read_error) = agent::running(home);
+    if let Some(error) = read_error {
+        warn_of_unreadable_tasks(context, home, "the list of running tasks is incomplete", &error);
+    }
+    count
+}
+
+fn warn_of_unreadable_tasks(context: &Context<'_>, home: &Home, consequence: &str, error: &io::Error) {
+    let why = Error::io("read", &home.running_tasks(), error).message;
+    context.printer.warning(format!("{consequence}: {why}"));
+}
+
+/// Asks whether a stop may end the running tasks.
+pub fn confirm_end_of_tasks(context: &Context<'_>, count: usize, question: &str) -> Result<(), Error> {
+    let tasks = counted(count, "running task");
+    context.printer.note(format!("A stop ends {tasks}; `--wait` lets them finish first."));
+    context.require_confirmation(question, Confirmation::Ask)
 }
 
 pub fn running_port(context: &Context<'_>) -> Option<u16> {
