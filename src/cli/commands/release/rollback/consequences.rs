@@ -14,6 +14,7 @@ use leoflow_lifecycle::upgrade::rollback::rollback_plan::RollbackPlan;
 use leoflow_postgres::schema::{self, Extent};
 use serde_json::{Value, json};
 
+#[derive(Default)]
 pub struct Consequences {
     /// A line for each loss: an object that is dropped, or data that returns to its earlier state.
     lost: Vec<String>,
@@ -27,18 +28,13 @@ impl Consequences {
     /// Compares the current state with the one after the rollback.
     pub async fn find(context: &Context<'_>, planned: &PlannedRollback) -> Result<Self, Error> {
         match &planned.rollback_plan {
-            RollbackPlan::Undo { migrations, .. } if migrations.is_empty() => {
-                Ok(Self { lost: Vec::new(), settings: Vec::new(), in_the_way: Vec::new() })
-            }
+            RollbackPlan::Undo { migrations, .. } if migrations.is_empty() => Ok(Self::default()),
             RollbackPlan::Undo { schema, .. } => {
                 let mut client = planned.datastore.connect().await?;
                 let extent = Extent::DownTo(*schema);
                 let lost = schema::rollback_losses(&client, extent).await?;
-                Ok(Self {
-                    lost,
-                    settings: Vec::new(),
-                    in_the_way: schema::blocking_dependents(&mut client, extent).await?,
-                })
+                let in_the_way = schema::blocking_dependents(&mut client, extent).await?;
+                Ok(Self { lost, in_the_way, ..Self::default() })
             }
             RollbackPlan::Restore { backup } => {
                 let (backup_manifest, config) = restore::peek_config(&Input::plain(backup))?;
@@ -63,7 +59,7 @@ impl Consequences {
                     backup_manifest.created_at
                 ));
                 let current_config = config::self_contained(&context.home.config()).ok().flatten().unwrap_or_default();
-                Ok(Self { lost, settings: changed_settings(&current_config, &config), in_the_way: Vec::new() })
+                Ok(Self { lost, settings: changed_settings(&current_config, &config), ..Self::default() })
             }
         }
     }

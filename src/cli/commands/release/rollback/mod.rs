@@ -18,7 +18,7 @@ use leoflow_lifecycle::operation::rollback::{Finished, FinishedBy, PlannedRollba
 use leoflow_lifecycle::upgrade::plan::Instance;
 use leoflow_lifecycle::upgrade::rollback::rollback_plan::RollbackPlan;
 use leoflow_lifecycle::upgrade::{Outcome, ReleaseSource};
-use restore::RestoreInput;
+use restore::Rollback;
 use serde_json::json;
 use std::ffi::OsString;
 
@@ -88,14 +88,13 @@ async fn perform(context: &Context<'_>, args: &RollbackRelease, cancelled: Cance
     let operation = context.operation();
     operation.refuse_interrupted_change()?;
     let planned = operation.plan_rollback(args.to.as_deref()).await?;
-    if let RollbackPlan::Restore { backup } = &planned.rollback_plan {
-        let backup = backup.clone();
-        let PlannedRollback { facts, datastore, plan, own_schema_of_target, .. } = planned;
+    let PlannedRollback { facts, datastore, plan, rollback_plan, own_schema_of_target, .. } = planned;
+    if let RollbackPlan::Restore { backup } = rollback_plan {
+        restore::refuse_instance_in_terminal(context, &datastore)?;
         let was_running = facts.instance != Instance::Stopped;
-        let input = RestoreInput { datastore, plan, schema_to: own_schema_of_target, backup, was_running };
-        return restore::restore_backup(context, input, operation_lock, cancelled.received()).await;
+        let rollback = Rollback::begin(context, plan, own_schema_of_target, backup, was_running)?;
+        return rollback.run(datastore, operation_lock, cancelled.received()).await;
     }
-    let PlannedRollback { facts, datastore, plan, .. } = planned;
     let config = operation.running_config()?;
     let source = ReleaseSource::RetainedOlder;
     let change = Change { plan, source, no_rollback: true, reporter: &LoggedSink };

@@ -31,47 +31,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// The input of a rollback by restore.
-pub struct RestoreInput {
-    pub datastore: Datastore,
-    pub plan: UpgradePlan,
-    /// The newest schema that the target release knows.
-    pub schema_to: i64,
-    pub backup: PathBuf,
-    pub was_running: bool,
-}
-
-/// Restores the backup. Releases `operation_lock` for the restore, which takes the operation lock itself. Cancels when
-/// `cancelled` completes, as long as nothing was changed.
-pub async fn restore_backup(
-    context: &Context<'_>,
-    input: RestoreInput,
-    operation_lock: OperationLock,
-    cancelled: impl Future<Output = ()>,
-) -> Result<Outcome, Error> {
-    refuse_instance_in_terminal(context, &input.datastore)?;
-    let (mut rollback, datastore) = Rollback::begin(context, input)?;
-    let new_backup = rollback.back_up(&datastore.access, cancelled).await?;
-    drop(datastore);
-    drop(operation_lock);
-    let restore_start = rollback.steps.begin(RESTORING);
-    let restore_status = rollback.restore();
-    // The schema decides, not the exit status: a killed restore may have completed.
-    if rollback.schema_now().await? > rollback.record.schema_to {
-        return Err(rollback.give_up(restore_status, &new_backup));
-    }
-    rollback.steps.end(RESTORING, restore_start);
-    rollback.record.finish(&context.home)?;
-    rollback.start_if_it_ran(restore_start, &new_backup)?;
-    Ok(rollback.outcome(new_backup))
-}
-
 /// The title of the step that restores.
 const RESTORING: &str = "Restoring the backup";
 
 /// A rollback that restores a backup; its record is written.
-struct Rollback<'a> {
-    context: &'a Context<'a>,
+pub struct Rollback<'a> {
     operation: OperationContext<'a>,
     config: Config,
     record: RollbackRecord,
@@ -82,16 +46,22 @@ struct Rollback<'a> {
     was_running: bool,
     /// The port that the running instance's start requested, if it differs from the configured one.
     port: Option<u16>,
-    steps: Steps,
+    /// The finished steps with their durations, for the report.
+    finished_steps: Vec<String>,
 }
 
 impl<'a> Rollback<'a> {
-    /// Copies the backup and records the rollback.
-    fn begin(context: &'a Context<'_>, input: RestoreInput) -> Result<(Self, Datastore), Error> {
+    /// Copies the backup and records the rollback. `schema_to` is the newest schema that the target release knows.
+    pub fn begin(
+        context: &'a Context<'_>,
+        plan: UpgradePlan,
+        schema_to: i64,
+        backup: PathBuf,
+        was_running: bool,
+    ) -> Result<Self, Error> {
         let home = &context.home;
-        let RestoreInput { datastore, plan, schema_to, backup, was_running } = input;
         let operation = OperationContext { reporter: &LoggedSink, ..context.operation() };
-        let port = instance::requested_port(&context.home);
+        let port = instance::requested_port(home);
         let config = operation.running_config()?;
         let UpgradePlan { from, to, schema_from, .. } = plan;
         // Restore a copy, because the retention after the new backup may remove the original.
@@ -107,36 +77,75 @@ impl<'a> Rollback<'a> {
             worker: ProcessId::current(),
             restorer: None,
         };
-        write_record(home, &record)?;
+        record.write(home).map_err(Error::cannot("write", &home.upgrade()))?;
         checkpoint("rollback.begun");
-        let steps = Steps::default();
-        let rollback = Self { context, operation, config, record, backup, backup_copy, was_running, port, steps };
-        Ok((rollback, datastore))
+        let finished_steps = Vec::new();
+        Ok(Self { operation, config, record, backup, backup_copy, was_running, port, finished_steps })
+    }
+
+    /// Restores the backup. Releases `operation_lock` for the restore, which takes the operation lock itself. Cancels
+    /// when `cancelled` completes, as long as nothing was changed.
+    pub async fn run(
+        mut self,
+        datastore: Datastore,
+        operation_lock: OperationLock,
+        cancelled: impl Future<Output = ()>,
+    ) -> Result<Outcome, Error> {
+        let new_backup = self.back_up(&datastore.access, cancelled).await.inspect_err(|_| self.discard_record())?;
+        drop(datastore);
+        drop(operation_lock);
+        let restore_start = begin_step(RESTORING);
+        let restore_status = self.restore();
+        checkpoint("rollback.restored");
+        // The schema decides, not the exit status: a killed restore may have completed.
+        if self.schema_now().await? > self.record.schema_to {
+            return Err(self.give_up(restore_status, &new_backup));
+        }
+        self.end_step(RESTORING, restore_start);
+        self.record.finish(self.operation.home)?;
+        self.start_if_it_ran(restore_start, &new_backup)?;
+        Ok(self.outcome(new_backup))
     }
 
     /// Backs up the current state and records the backup.
     async fn back_up(&mut self, access: &Access, cancelled: impl Future<Output = ()>) -> Result<CreatedBackup, Error> {
-        let home = &self.context.home;
-        let step_start = self.steps.begin("Backing up");
-        let new_backup = tokio::select! {
-            new_backup = back_up(self.context, access, &self.config) => new_backup,
+        let OperationContext { home, version, .. } = self.operation;
+        let step_start = begin_step("Backing up");
+        let create = async {
+            let parameters = upgrade::automatic_backup(home, access, &self.config, version, &LoggedSink)?;
+            Ok(automatic::create_even_if_empty("rollback", &parameters).await.map_err(UpgradeError::from)?)
+        };
+        let created: Result<CreatedBackup, Error> = tokio::select! {
+            created = create => created,
             () = cancelled => Err(UpgradeError::Cancelled.into()),
         };
-        let new_backup = new_backup.inspect_err(|_| discard_record(home, &self.record))?;
-        self.steps.end("Backing up", step_start);
+        let new_backup = created?;
+        self.end_step("Backing up", step_start);
         self.record.backup_of_current_state = Some(relative_to_home(home, &new_backup.path));
-        write_record(home, &self.record).inspect_err(|_| discard_record(home, &self.record))?;
+        self.record.write(home).map_err(Error::cannot("write", &home.upgrade()))?;
         checkpoint("rollback.backed-up");
         Ok(new_backup)
     }
 
-    /// Restores with the older release.
+    /// Restores with the older release's program, whose stderr goes to this process's log. The program waits for a byte
+    /// on stdin, which this function writes once the program's pid is in the record: recovery then waits for its end.
     fn restore(&mut self) -> io::Result<ExitStatus> {
-        let home = &self.context.home;
-        let program = stage::program_of(home, &self.record.to);
-        let restore_status = restore_with(&program, home, &self.backup_copy, &mut self.record);
-        checkpoint("rollback.restored");
-        restore_status
+        let home = self.operation.home;
+        let mut command = Command::new(stage::program_of(home, &self.record.to));
+        command.arg("--home").arg(home.root()).args(["lite", "restore", "--force", "--yes", "--input"]);
+        // The program's stdout ends with an undo hint that does not work across releases; this command prints its own.
+        command.arg(&self.backup_copy).env(RESTORE_OF_ROLLBACK, "1").stdin(Stdio::piped()).stdout(Stdio::null());
+        let mut child = command::spawn(&mut command)?;
+        self.record.restorer = ProcessId::of(child.id() as i32);
+        let started = self.record.write(home).and_then(|()| {
+            let mut stdin = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
+            stdin.write_all(b"\n")
+        });
+        checkpoint("rollback.restoring");
+        // Without the byte, the child exits and changes nothing.
+        drop(child.stdin.take());
+        let status = child.wait()?;
+        started.map(|()| status)
     }
 
     async fn schema_now(&self) -> Result<i64, Error> {
@@ -152,8 +161,8 @@ impl<'a> Rollback<'a> {
 
     /// Starts the instance again after a restore that changed nothing.
     fn give_up(&self, restore_status: io::Result<ExitStatus>, new_backup: &CreatedBackup) -> Error {
-        let (home, RollbackRecord { from, to, .. }) = (&self.context.home, &self.record);
-        discard_record(home, &self.record);
+        let (home, RollbackRecord { from, to, .. }) = (self.operation.home, &self.record);
+        self.discard_record();
         let cause = restore_status.map_or_else(|error| error.to_string(), |status| status.to_string());
         let consequence = match self.was_running.then(|| start(home, self.port)) {
             None | Some(Ok(())) => format!("{from} continues as before"),
@@ -171,14 +180,14 @@ impl<'a> Rollback<'a> {
         if !self.was_running {
             return Ok(());
         }
-        let home = &self.context.home;
-        let step_start = self.steps.begin("Starting");
+        let home = self.operation.home;
+        let step_start = begin_step("Starting");
         start(home, self.port).map_err(|error| {
             Error::failed(format!("{} was restored with its data but failed to start: {error}", self.record.to))
                 .hint("leoflow lite start")
                 .hint(format!("a backup of the previous state: {}", new_backup.path.display()))
         })?;
-        self.steps.end("Starting", step_start);
+        self.end_step("Starting", step_start);
         // If recording the pause fails, the next plan does not show it.
         let _ = history::set_last_pause(home, restore_start.elapsed().as_secs_f64());
         Ok(())
@@ -198,39 +207,30 @@ impl<'a> Rollback<'a> {
                 format!("to return to it:  leoflow upgrade {from} && leoflow lite restore --undo"),
             ],
             backup_path: Some(new_backup.path),
-            details: self.steps.0,
+            details: self.finished_steps,
             expected_pause: None,
             pause: None,
             problem_text: None,
             error: None,
         }
     }
-}
 
-/// The finished steps with their durations, for the report.
-#[derive(Default)]
-struct Steps(Vec<String>);
-
-impl Steps {
-    fn begin(&self, title: &str) -> Instant {
-        LoggedSink.report(Progress::Started(title.to_owned()));
-        Instant::now()
-    }
-
-    fn end(&mut self, title: &str, step_start: Instant) {
+    fn end_step(&mut self, title: &str, step_start: Instant) {
         let line = format!("{title}... {:.1} s", step_start.elapsed().as_secs_f64());
         LoggedSink.report(Progress::Finished(line.clone()));
-        self.0.push(line);
+        self.finished_steps.push(line);
+    }
+
+    /// Removes the record. If that fails, the next command does it.
+    fn discard_record(&self) {
+        let _ = self.record.discard(self.operation.home);
     }
 }
 
-fn write_record(home: &Home, record: &RollbackRecord) -> Result<(), Error> {
-    record.write(home).map_err(Error::cannot("write", &home.upgrade()))
-}
-
-/// Removes the record. If that fails, the next command does it.
-fn discard_record(home: &Home, record: &RollbackRecord) {
-    let _ = record.discard(home);
+/// Reports the begin of a step and returns its time.
+fn begin_step(title: &str) -> Instant {
+    LoggedSink.report(Progress::Started(title.to_owned()));
+    Instant::now()
 }
 
 /// Starts the release that `bin/` links to.
@@ -249,31 +249,6 @@ fn start(home: &Home, port: Option<u16>) -> Result<(), String> {
 /// Time limit of a start; the first one after a restore parses every DAG file.
 const START_LIMIT: Duration = Duration::from_secs(300);
 const OUTPUT_LIMIT: u64 = 1024 * 1024;
-
-async fn back_up(context: &Context<'_>, access: &Access, config: &Config) -> Result<CreatedBackup, Error> {
-    let parameters = upgrade::automatic_backup(&context.home, access, config, context.version, &LoggedSink)?;
-    Ok(automatic::create_even_if_empty("rollback", &parameters).await.map_err(UpgradeError::from)?)
-}
-
-/// Restores with the older release's program, whose stderr goes to this process's log. The program waits for a byte on
-/// stdin, which this function writes once the program's pid is in the record: recovery then waits for its end.
-fn restore_with(program: &Path, home: &Home, backup: &Path, record: &mut RollbackRecord) -> io::Result<ExitStatus> {
-    let mut command = Command::new(program);
-    command.arg("--home").arg(home.root()).args(["lite", "restore", "--force", "--yes", "--input"]).arg(backup);
-    // The program's stdout ends with an undo hint that does not work across releases; this command prints its own.
-    command.env(RESTORE_OF_ROLLBACK, "1").stdin(Stdio::piped()).stdout(Stdio::null());
-    let mut child = command::spawn(&mut command)?;
-    record.restorer = ProcessId::of(child.id() as i32);
-    let started = record.write(home).and_then(|()| {
-        let mut stdin = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
-        stdin.write_all(b"\n")
-    });
-    checkpoint("rollback.restoring");
-    // Without the byte, the child exits and changes nothing.
-    drop(child.stdin.take());
-    let status = child.wait()?;
-    started.map(|()| status)
-}
 
 /// The path relative to the home.
 fn relative_to_home(home: &Home, path: &Path) -> PathBuf {
