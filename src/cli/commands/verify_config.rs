@@ -13,98 +13,79 @@ use std::path::{Path, PathBuf};
 #[command(after_help = "Example:\n  leoflow verify-config")]
 pub struct VerifyConfig {}
 
-/// The problems and warnings of the checked files.
-#[derive(Default)]
-struct Report {
-    /// The problems of config.yaml and the files beside it.
-    problems: Vec<(PathBuf, Problem)>,
-    /// The valid files, with their warnings.
-    warnings: Vec<(PathBuf, Vec<Problem>)>,
-    /// The settings files of projects, with their problems.
-    projects: Vec<(PathBuf, Vec<Problem>)>,
+/// The problems that make a file invalid, or the warnings of a valid one.
+struct CheckedFile {
+    path: PathBuf,
+    problems: Vec<Problem>,
+    warnings: Vec<Problem>,
 }
 
 pub fn run(context: &Context<'_>) -> Result<u8, Error> {
-    let mut report = Report::of_config(&context.home.config())?;
-    report.projects = project_problems(context)?;
-    let json = report.json();
-    context.printer.show(&json, |printer| report.print(printer))?;
-    Ok(u8::from(json["ok"] != true))
+    let mut files = check_config(&context.home.config())?;
+    files.extend(check_projects(context)?);
+    let problems: Vec<Value> = files.iter().flat_map(|file| file.as_json(&file.problems)).collect();
+    let warnings: Vec<Value> = files.iter().flat_map(|file| file.as_json(&file.warnings)).collect();
+    let is_valid = problems.is_empty();
+    let json = json!({"ok": is_valid, "problems": problems, "warnings": warnings});
+    context.printer.show(&json, |printer| files.iter().for_each(|file| file.print(printer)))?;
+    Ok(u8::from(!is_valid))
 }
 
-impl Report {
-    /// Checks config.yaml and the files beside it.
-    fn of_config(path: &Path) -> Result<Self, Error> {
-        let mut report = Self::default();
-        match config::load_with_secrets(path) {
-            Ok(None) => {
-                return Err(
-                    Error::failed(format!("{} does not exist", path.display())).hint("create it with leoflow setup")
-                );
-            }
-            Ok(Some(loaded)) if loaded.text.trim().is_empty() => {
-                let message = "the file is empty: the secrets that setup wrote are missing".to_owned();
-                report.problems.push((path.to_owned(), Problem { line: 1, message }));
-            }
-            Ok(Some(loaded)) => {
-                report.warnings.push((path.to_owned(), loaded.warnings));
-                report.warnings.extend(loaded.override_warnings);
-            }
-            // An invalid file prevents the merge of all files, so each is checked on its own.
-            Err(ConfigError::Invalid { .. }) => report.problems.extend(config::problems_of_each(path)?),
-            Err(ConfigError::Secret { path, line, source }) => {
-                report.problems.push((path, Problem { line, message: source.to_string() }));
-            }
-            Err(error) => return Err(error.into()),
+/// Checks config.yaml and the files beside it.
+fn check_config(path: &Path) -> Result<Vec<CheckedFile>, Error> {
+    let invalid = |path: PathBuf, problem| CheckedFile { path, problems: vec![problem], warnings: Vec::new() };
+    match config::load_with_secrets(path) {
+        Ok(None) => {
+            Err(Error::failed(format!("{} does not exist", path.display())).hint("create it with leoflow setup"))
         }
-        Ok(report)
+        Ok(Some(loaded)) if loaded.text.trim().is_empty() => {
+            let message = "the file is empty: the secrets that setup wrote are missing".to_owned();
+            Ok(vec![invalid(path.to_owned(), Problem { line: 1, message })])
+        }
+        Ok(Some(loaded)) => {
+            let files = [(path.to_owned(), loaded.warnings)].into_iter().chain(loaded.override_warnings);
+            Ok(files.map(|(path, warnings)| CheckedFile { path, problems: Vec::new(), warnings }).collect())
+        }
+        // An invalid file prevents the merge of all files, so each is checked on its own.
+        Err(ConfigError::Invalid { .. }) => {
+            let problems = config::problems_of_each(path)?;
+            Ok(problems.into_iter().map(|(path, problem)| invalid(path, problem)).collect())
+        }
+        Err(ConfigError::Secret { path, line, source }) => {
+            Ok(vec![invalid(path, Problem { line, message: source.to_string() })])
+        }
+        Err(error) => Err(error.into()),
     }
+}
 
-    fn json(&self) -> Value {
-        let problem = |(file, problem): &(PathBuf, Problem)| as_json(file, problem);
-        let problems_of = |(file, problems): &(PathBuf, Vec<Problem>)| -> Vec<Value> {
-            problems.iter().map(|problem| as_json(file, problem)).collect()
-        };
-        let mut problems: Vec<Value> = self.problems.iter().map(problem).collect();
-        problems.extend(self.projects.iter().flat_map(problems_of));
-        let warnings: Vec<Value> = self.warnings.iter().flat_map(problems_of).collect();
-        json!({"ok": problems.is_empty(), "problems": problems, "warnings": warnings})
+impl CheckedFile {
+    fn as_json(&self, problems: &[Problem]) -> Vec<Value> {
+        let entry =
+            |problem: &Problem| json!({"file": self.path, "line": problem.line.max(1), "message": problem.message});
+        problems.iter().map(entry).collect()
     }
 
     fn print(&self, printer: &Printer) {
-        self.problems.iter().for_each(|(file, problem)| printer.line(as_text(file, problem)));
-        for (file, warnings) in &self.warnings {
-            warnings.iter().for_each(|warning| printer.warning(as_text(file, warning)));
-            printer.line(format!("{} is valid", file.display()));
-        }
-        for (file, problems) in &self.projects {
-            problems.iter().for_each(|problem| printer.line(as_text(file, problem)));
-            if problems.is_empty() {
-                printer.line(format!("{} is valid", file.display()));
-            }
+        let path = self.path.display();
+        let text = |problem: &Problem| format!("{path}:{}: {}", problem.line.max(1), problem.message);
+        self.problems.iter().for_each(|problem| printer.line(text(problem)));
+        self.warnings.iter().for_each(|warning| printer.warning(text(warning)));
+        if self.problems.is_empty() {
+            printer.line(format!("{path} is valid"));
         }
     }
 }
 
-fn as_json(file: &Path, problem: &Problem) -> Value {
-    json!({"file": file, "line": problem.line.max(1), "message": problem.message})
-}
-
-fn as_text(file: &Path, problem: &Problem) -> String {
-    format!("{}:{}: {}", file.display(), problem.line.max(1), problem.message)
-}
-
 /// Checks the settings of every project in the workspace.
-fn project_problems(context: &Context<'_>) -> Result<Vec<(PathBuf, Vec<Problem>)>, Error> {
+fn check_projects(context: &Context<'_>) -> Result<Vec<CheckedFile>, Error> {
     // The workspace is unknown if config.yaml cannot be read.
     let Ok(Some(loaded)) = config::load(&context.home.config()) else { return Ok(Vec::new()) };
     let Some(workspace) = loaded.config.workspace.filter(|workspace| workspace.is_dir()) else { return Ok(Vec::new()) };
     let projects = leoflow_yaml::with_settings(&workspace).map_err(Error::cannot("read", &workspace))?;
-    let mut checked_files = Vec::new();
-    for folder in projects {
-        let file = folder.join(leoflow_yaml::FILE);
-        let problems = leoflow_yaml::check(&folder).map_err(Error::cannot("read", &file))?;
-        checked_files.push((file, problems));
-    }
-    Ok(checked_files)
+    let check = |folder: PathBuf| {
+        let path = folder.join(leoflow_yaml::FILE);
+        let problems = leoflow_yaml::check(&folder).map_err(Error::cannot("read", &path))?;
+        Ok(CheckedFile { path, problems, warnings: Vec::new() })
+    };
+    projects.into_iter().map(check).collect()
 }
