@@ -1,46 +1,12 @@
 //! The list of commands: their names and help, and the functions that run them.
 
-use super::config::{self, ConfigCommand};
-use super::data::connections::{self, ConnectionsCommand};
-use super::data::pools::{self, PoolsCommand};
-use super::data::variables::{self, VariablesCommand};
-use super::docs::{self, Docs};
-use super::engine::add::{self, Add};
-use super::engine::assets::{self, AssetsCommand};
-use super::engine::backfill::{self, BackfillCommand};
-use super::engine::dags::{self, DagsCommand};
-use super::engine::env::{self, EnvCommand};
-use super::engine::hitl::{self, HitlCommand};
-use super::engine::init::{self, Init};
-use super::engine::runs::{self, RunsCommand};
-use super::engine::tasks::{self, TasksCommand};
-use super::engine::validate::{self, Validate};
-use super::engine::xcom::{self, XcomCommand};
-use super::install::completions::Completions;
-use super::install::instances::{self, Instances};
-use super::install::setup::{self, Setup};
-use super::install::uninstall::{self, Uninstall};
-use super::install::version::Version;
-use super::install::{every_instance, operation};
-use super::lite::doctor::{self, Doctor};
-use super::lite::logs::Logs;
-use super::lite::restart::LiteRestart;
-use super::lite::run::LiteRun;
-use super::lite::service::{self, ServiceCommand};
-use super::lite::status::LiteStatus;
-use super::lite::stop::LiteStop;
-use super::lite::{self, Lite, LiteCommand, agent};
-use super::release::data_migrate::{self, DataMigrate};
-use super::release::migrate_db::{self, MigrateDb};
-use super::release::rollback;
-use super::release::rollback::args::RollbackRelease;
-use super::release::set_channel::{self, SetChannel};
-use super::release::smoke::{self, SmokeArgs};
-use super::release::upgrade;
-use super::release::upgrade::args::Upgrade;
-use super::release::versions::{self, Versions};
+use super::data::{connections, pools, variables};
+use super::engine::{add, assets, backfill, dags, env, hitl, init, runs, tasks, validate, xcom};
+use super::install::{completions, every_instance, instances, operation, setup, uninstall, version};
+use super::lite::{self, Lite, LiteCommand, agent, doctor, logs, restart, run, service, status, stop};
+use super::release::{data_migrate, migrate_db, rollback, set_channel, smoke, upgrade, versions};
 use super::server::{Server, ServerProcess};
-use super::verify_config::{self, VerifyConfig};
+use super::{config, docs, verify_config};
 use crate::airflow::export::{self, Export};
 use crate::airflow::import::{self, Import};
 use crate::args::help::Grouped;
@@ -76,55 +42,55 @@ pub enum Command {
     Lite(Lite),
     /// Run in the background (same as `leoflow lite start`)
     #[command(hide = true)]
-    Start(LiteRun),
+    Start(run::LiteRun),
     /// Stop Leoflow (same as `leoflow lite stop`)
     #[command(hide = true)]
-    Stop(LiteStop),
+    Stop(stop::LiteStop),
     /// Restart Leoflow (same as `leoflow lite restart`)
     #[command(hide = true)]
-    Restart(LiteRestart),
+    Restart(restart::LiteRestart),
     /// Show the processes (same as `leoflow lite status`)
     #[command(hide = true)]
-    Status(LiteStatus),
+    Status(status::LiteStatus),
     /// Show the logs (same as `leoflow lite logs`)
     #[command(hide = true)]
-    Logs(Logs),
+    Logs(logs::Logs),
     /// Set up the home, the datastore and the workspace without starting Leoflow
-    Setup(Setup),
+    Setup(setup::Setup),
     /// Check the installation and show how to fix what is wrong
-    Doctor(Doctor),
+    Doctor(doctor::Doctor),
     /// Manage the service that starts Leoflow when you log in or the machine boots
     #[command(subcommand)]
-    Service(ServiceCommand),
+    Service(service::ServiceCommand),
     /// List, create, clone and remove instances
-    Instances(Instances),
+    Instances(instances::Instances),
     /// List, read and change settings
     #[command(subcommand)]
-    Config(ConfigCommand),
+    Config(config::ConfigCommand),
     /// Open the documentation in a browser, or print it
-    Docs(Docs),
+    Docs(docs::Docs),
     /// Check config.yaml and the leoflow.yaml of each project
-    VerifyConfig(VerifyConfig),
+    VerifyConfig(verify_config::VerifyConfig),
     /// Apply pending schema migrations, or undo them
-    MigrateDb(MigrateDb),
+    MigrateDb(migrate_db::MigrateDb),
     /// Manage data migrations, which change rows in batches while the server runs
-    DataMigrate(DataMigrate),
+    DataMigrate(data_migrate::DataMigrate),
     /// List, trigger, pause and test DAGs
-    Dags(WithOutput<DagsCommand>),
+    Dags(WithOutput<dags::DagsCommand>),
     /// List, show, watch, clear and cancel DAG runs
-    Runs(WithOutput<RunsCommand>),
+    Runs(WithOutput<runs::RunsCommand>),
     /// List, clear and test tasks, and show their logs
-    Tasks(WithOutput<TasksCommand>),
+    Tasks(WithOutput<tasks::TasksCommand>),
     /// List and read XComs, the values that tasks pass to one another
-    Xcom(WithOutput<XcomCommand>),
+    Xcom(WithOutput<xcom::XcomCommand>),
     /// Import DAG files as the server does and report their errors
-    Validate(Validate),
+    Validate(validate::Validate),
     /// Create a project with a first DAG
-    Init(Init),
+    Init(init::Init),
     /// List, read, change, import and export variables
-    Variables(WithOutput<VariablesCommand>),
+    Variables(WithOutput<variables::VariablesCommand>),
     /// List, read, change, test, import and export connections
-    Connections(WithOutput<ConnectionsCommand>),
+    Connections(WithOutput<connections::ConnectionsCommand>),
     /// Export DAGs, variables, connections and history for Apache Airflow
     #[command(subcommand)]
     Export(Export),
@@ -132,33 +98,33 @@ pub enum Command {
     #[command(subcommand)]
     Import(Import),
     /// Manage the Python environments of projects
-    Env(WithOutput<EnvCommand>),
+    Env(WithOutput<env::EnvCommand>),
     /// Add packages to a project's dependencies and install them
-    Add(Add),
+    Add(add::Add),
     /// Manage pools, which limit how many tasks run at once
-    Pools(WithOutput<PoolsCommand>),
+    Pools(WithOutput<pools::PoolsCommand>),
     /// List assets and their events, and materialize an asset
-    Assets(WithOutput<AssetsCommand>),
+    Assets(WithOutput<assets::AssetsCommand>),
     /// List and respond to human-in-the-loop tasks
-    Hitl(WithOutput<HitlCommand>),
+    Hitl(WithOutput<hitl::HitlCommand>),
     /// Run a DAG for dates in the past
-    Backfill(WithOutput<BackfillCommand>),
+    Backfill(WithOutput<backfill::BackfillCommand>),
     /// Upgrade Leoflow to another release; your data stays
-    Upgrade(Upgrade),
+    Upgrade(upgrade::args::Upgrade),
     /// Roll back to an earlier release, with your data
-    Rollback(RollbackRelease),
+    Rollback(rollback::args::RollbackRelease),
     /// List the releases kept on this machine
-    Versions(Versions),
+    Versions(versions::Versions),
     /// Set the channel that `upgrade` takes releases from
-    SetChannel(SetChannel),
+    SetChannel(set_channel::SetChannel),
     /// Test the running instance, from login to a task
-    Smoke(SmokeArgs),
+    Smoke(smoke::SmokeArgs),
     /// Remove Leoflow; your data stays unless you add --purge
-    Uninstall(Uninstall),
+    Uninstall(uninstall::Uninstall),
     /// Print the version
-    Version(Version),
+    Version(version::Version),
     /// Print a shell completion script
-    Completions(Completions),
+    Completions(completions::Completions),
     /// Run the server process (started by `leoflow lite`)
     #[command(hide = true)]
     Server(Server),

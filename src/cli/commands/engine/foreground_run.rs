@@ -28,6 +28,16 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 
 #[derive(Args, Debug)]
+pub struct SourceArgs {
+    /// Params of the run, as a JSON object [default: those of the DAG]
+    #[arg(long, short)]
+    pub conf: Option<String>,
+    /// The DAG file [default: the file in the workspace that defines the DAG]
+    #[arg(long, short, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
 pub struct Test {
     /// The DAG's id
     #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
@@ -35,12 +45,8 @@ pub struct Test {
     /// The logical date, for example 2026-01-31 [default: none]
     #[arg(conflicts_with = "logical_date")]
     pub date: Option<String>,
-    /// Params of the run, as a JSON object [default: those of the DAG]
-    #[arg(long, short)]
-    pub conf: Option<String>,
-    /// The DAG file [default: the file in the workspace that defines the DAG]
-    #[arg(long, short, value_name = "FILE")]
-    pub file: Option<PathBuf>,
+    #[command(flatten)]
+    pub source: SourceArgs,
     /// The logical date as an option
     #[arg(long, short)]
     pub logical_date: Option<String>,
@@ -60,12 +66,8 @@ pub struct TestTask {
     /// The instance of a mapped task, counted from 0; `work[7]` as the task's id means the same
     #[arg(long, value_parser = clap::value_parser!(i32).range(-1..), allow_negative_numbers = true)]
     pub map_index: Option<i32>,
-    /// Params of the run, as a JSON object [default: those of the DAG]
-    #[arg(long, short)]
-    pub conf: Option<String>,
-    /// The DAG file [default: the file in the workspace that defines the DAG]
-    #[arg(long, short, value_name = "FILE")]
-    pub file: Option<PathBuf>,
+    #[command(flatten)]
+    pub source: SourceArgs,
     /// The logical date, for example 2026-01-31 [default: none]
     #[arg(long, short)]
     pub logical_date: Option<String>,
@@ -80,9 +82,9 @@ const MAX_RESULT_SIZE: u64 = 256 * 1024 * 1024;
 const MAX_FILE_SIZE: u64 = 4 * 1024 * 1024;
 
 pub async fn run(context: &Context<'_>, args: &Test) -> Result<u8, Error> {
-    let Test { dag_id, date, conf, file, logical_date, pdb } = args;
-    let date = logical_date.as_ref().or(date.as_ref());
-    Prepared::new(context, dag_id, file.as_ref(), (conf.as_ref(), date), *pdb).await?.run(context, dag_id)
+    let Test { dag_id, date, source, logical_date, pdb } = args;
+    let date = logical_date.as_deref().or(date.as_deref());
+    Prepared::new(context, dag_id, source, date, *pdb).await?.run(context, dag_id)
 }
 
 /// What to do with one task.
@@ -95,10 +97,9 @@ pub enum TaskAction {
 
 /// Runs one task alone, or renders its template fields.
 pub async fn task(context: &Context<'_>, args: &TestTask, action: TaskAction) -> Result<u8, Error> {
-    let TestTask { dag_id, task_id, map_index, conf, file, logical_date, pdb } = args;
+    let TestTask { dag_id, task_id, map_index, source, logical_date, pdb } = args;
     let (task_id, map_index) = task_names::instance_name(task_id, *map_index)?;
-    let inputs = (conf.as_ref(), logical_date.as_ref());
-    let mut prepared = Prepared::new(context, dag_id, file.as_ref(), inputs, *pdb).await?;
+    let mut prepared = Prepared::new(context, dag_id, source, logical_date.as_deref(), *pdb).await?;
     prepared.options["task_id"] = task_id.into();
     prepared.options["map_index"] = map_index.into();
     prepared.options["render"] = (action == TaskAction::Render).into();
@@ -140,15 +141,15 @@ struct Prepared {
 }
 
 impl Prepared {
-    /// Finds and imports the DAG file. `conf` and `logical_date` are the run's, as they are on the command line.
+    /// Finds and imports the DAG file. `logical_date` is that of the run, as on the command line.
     async fn new(
         context: &Context<'_>,
         dag_id: &str,
-        file: Option<&PathBuf>,
-        (conf, logical_date): (Option<&String>, Option<&String>),
+        SourceArgs { conf, file }: &SourceArgs,
+        logical_date: Option<&str>,
         pdb: bool,
     ) -> Result<Self, Error> {
-        let conf = read_conf(conf.map(String::as_str))?;
+        let conf = read_conf(conf.as_deref())?;
         let logical_date = logical_date.map(|text| read_date("--logical-date", text)).transpose()?;
         let config = context.config()?.map(|loaded| loaded.config);
         let workspace = config.as_ref().and_then(|config| config.workspace.clone());

@@ -33,16 +33,10 @@ pub enum RunsCommand {
     },
     /// Show one run with its tasks
     #[command(after_help = "Examples:\n  leoflow runs show hello latest\n  leoflow runs show hello RUN_ID --json")]
-    Show {
-        #[command(flatten)]
-        run: RunArgs,
-    },
+    Show(RunArgs),
     /// Follow a run until it ends; exits 1 when it fails
     #[command(after_help = "Example:\n  leoflow runs watch hello latest")]
-    Watch {
-        #[command(flatten)]
-        run: RunArgs,
-    },
+    Watch(RunArgs),
     /// Rerun a run's tasks
     #[command(
         after_help = "Examples:\n  leoflow runs clear hello latest --only-failed\n  leoflow runs clear hello RUN_ID --run-on-latest-version --yes"
@@ -70,21 +64,18 @@ pub enum RunsCommand {
     },
     /// Cancel a run: stop its running tasks, skip the others and mark the run failed
     #[command(after_help = "Example:\n  leoflow runs cancel hello latest")]
-    Cancel {
-        #[command(flatten)]
-        run: RunArgs,
-    },
+    Cancel(RunArgs),
 }
 
 pub async fn run(context: &Context<'_>, command: &RunsCommand) -> Result<u8, Error> {
     let api = context.api();
     match command {
         RunsCommand::List { dag_id, state, limit } => list(context, &api, dag_id, state.as_deref(), *limit).await,
-        RunsCommand::Show { run } => {
+        RunsCommand::Show(run) => {
             let run = RunView::get(&api, &run.dag_id, &resolve_run(&api, run).await?).await?;
             context.printer.show(&run, |printer| run.print(printer))
         }
-        RunsCommand::Watch { run } => {
+        RunsCommand::Watch(run) => {
             let run = follow_run::follow(context, &run.dag_id, &resolve_run(&api, run).await?).await?;
             finish(context, &run)
         }
@@ -96,7 +87,7 @@ pub async fn run(context: &Context<'_>, command: &RunsCommand) -> Result<u8, Err
         RunsCommand::Delete { run, yes } => {
             delete(context, &api, &run.dag_id, &resolve_run(&api, run).await?, (*yes).into()).await
         }
-        RunsCommand::Cancel { run } => cancel(context, &api, &run.dag_id, &resolve_run(&api, run).await?).await,
+        RunsCommand::Cancel(run) => cancel(context, &api, &run.dag_id, &resolve_run(&api, run).await?).await,
     }
 }
 

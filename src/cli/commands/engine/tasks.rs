@@ -9,7 +9,7 @@ use super::task_names;
 use crate::api_client::{Api, dag_path, list_of, lite_dag_path};
 use crate::args::complete;
 use crate::args::rerun_version::RerunVersion;
-use crate::args::run_args::RunArgs;
+use crate::args::run_args::{DagArg, RunArgs};
 use crate::context::Context;
 use crate::error::Error;
 use crate::terminal::printer::counted;
@@ -24,11 +24,7 @@ use serde_json::{Value, json};
 pub enum TasksCommand {
     /// List the tasks of a DAG in topological order
     #[command(after_help = "Example:\n  leoflow tasks list hello")]
-    List {
-        /// The DAG's id
-        #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
-        dag_id: String,
-    },
+    List(DagArg),
     /// Show the state of one task instance
     #[command(
         after_help = "Examples:\n  leoflow tasks state hello latest greet\n  leoflow tasks state hello latest 'work[7]'"
@@ -106,7 +102,7 @@ pub struct ClearTasks {
 
 pub async fn run(context: &Context<'_>, command: &TasksCommand) -> Result<u8, Error> {
     match command {
-        TasksCommand::List { dag_id } => list(context, dag_id).await,
+        TasksCommand::List(DagArg { dag_id }) => list(context, dag_id).await,
         TasksCommand::State { run, task_id } => state(context, run, task_id).await,
         TasksCommand::Logs(args) => task_logs::run(context, args).await,
         TasksCommand::Clear(args) => clear(context, args).await,

@@ -8,6 +8,7 @@ pub mod trigger;
 use super::foreground_run::{self, Test};
 use crate::api_client::{cell, dag_path, encode, joined, list_of, lite_dag_path, texts};
 use crate::args::complete;
+use crate::args::run_args::DagArg;
 use crate::context::{Confirmation, Context};
 use crate::error::Error;
 use crate::terminal::printer::counted;
@@ -25,25 +26,13 @@ pub enum DagsCommand {
     List(ListDags),
     /// Show one DAG with its tasks and last runs
     #[command(after_help = "Example:\n  leoflow dags show hello")]
-    Show {
-        /// The DAG's id
-        #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
-        dag_id: String,
-    },
+    Show(DagArg),
     /// Pause a DAG: no new runs or tasks start
     #[command(after_help = "Example:\n  leoflow dags pause hello")]
-    Pause {
-        /// The DAG's id
-        #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
-        dag_id: String,
-    },
+    Pause(DagArg),
     /// Unpause a DAG: its runs and tasks may start
     #[command(after_help = "Example:\n  leoflow dags unpause hello")]
-    Unpause {
-        /// The DAG's id
-        #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
-        dag_id: String,
-    },
+    Unpause(DagArg),
     /// Trigger a run of a DAG
     #[command(
         after_help = "Examples:\n  leoflow dags trigger hello --wait\n  leoflow dags trigger hello --conf '{\"name\": \"Ada\"}'"
@@ -99,9 +88,9 @@ pub enum DagsCommand {
 pub async fn run(context: &Context<'_>, command: &DagsCommand) -> Result<u8, Error> {
     match command {
         DagsCommand::List(args) => list::run(context, args).await,
-        DagsCommand::Show { dag_id } => show(context, dag_id).await,
-        DagsCommand::Pause { dag_id } => pause(context, dag_id, true).await,
-        DagsCommand::Unpause { dag_id } => pause(context, dag_id, false).await,
+        DagsCommand::Show(DagArg { dag_id }) => show(context, dag_id).await,
+        DagsCommand::Pause(DagArg { dag_id }) => pause(context, dag_id, true).await,
+        DagsCommand::Unpause(DagArg { dag_id }) => pause(context, dag_id, false).await,
         DagsCommand::Trigger(args) => trigger::run(context, args).await,
         DagsCommand::Test(args) => foreground_run::run(context, args).await,
         DagsCommand::NextExecution { dag_id, num_executions } => next_execution(context, dag_id, *num_executions).await,
