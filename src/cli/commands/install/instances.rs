@@ -5,7 +5,7 @@ use super::setup::{self, Setup};
 use super::uninstall::{self, Uninstall};
 use crate::commands::backup::restore_args::Restore;
 use crate::commands::backup::{create, restore};
-use crate::commands::lite::status::{status_of_home, statuses_of_homes};
+use crate::commands::lite::status::{NO_INSTANCES, status_of_home, statuses_of_homes};
 use crate::context::Context;
 use crate::error::Error;
 use clap::{Args, Subcommand};
@@ -16,6 +16,7 @@ use leoflow_base::home::{
 use leoflow_base::protocol::status::InstanceStatus;
 use leoflow_base::sys::fs::files;
 use leoflow_lifecycle::setup::installed_version;
+use serde::Serialize;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -105,30 +106,23 @@ fn list(context: &Context<'_>) -> Result<u8, Error> {
         .zip(statuses)
         .map(|((name, home), status)| InstanceRow::read(name, &home, status))
         .collect();
-    let printer = context.printer;
-    if printer.json {
-        let entries: Vec<_> = rows.iter().map(InstanceRow::as_json).collect();
-        printer.json(&json!({"instances": entries}))?;
-        return Ok(0);
-    }
-    if rows.is_empty() {
-        printer.note("No instances below your home directory. Create one with `leoflow lite start`; one that was chosen with --home is not listed.");
-        return Ok(0);
-    }
-    let cells: Vec<Vec<String>> = rows.iter().map(InstanceRow::row).collect();
-    printer.table(&["INSTANCE", "STATE", "URL", "VERSION", "HOME", "WORKSPACE"], &cells);
-    for row in rows.iter().filter(|row| row.state == INCOMPLETE) {
-        let name = &row.name;
-        printer.note(format!(
-            "The creation of {name} was interrupted: create it again, or run leoflow instances remove {name}"
-        ));
-    }
-    Ok(0)
+    context.printer.show(&json!({"instances": rows}), |printer| {
+        if rows.is_empty() {
+            return printer.note(NO_INSTANCES);
+        }
+        printer.table(&["INSTANCE", "STATE", "URL", "VERSION", "HOME", "WORKSPACE"], rows.iter().map(InstanceRow::row));
+        for InstanceRow { name, .. } in rows.iter().filter(|row| row.state == INCOMPLETE) {
+            printer.note(format!(
+                "The creation of {name} was interrupted: create it again, or run leoflow instances remove {name}"
+            ));
+        }
+    })
 }
 
 /// State of an instance whose creation was interrupted.
 const INCOMPLETE: &str = "incomplete";
 
+#[derive(Serialize)]
 struct InstanceRow {
     name: String,
     state: String,
@@ -158,16 +152,9 @@ impl InstanceRow {
         }
     }
 
-    fn as_json(&self) -> serde_json::Value {
-        json!({
-            "name": self.name, "state": self.state, "url": self.url, "version": self.version, "home": self.home,
-            "workspace": self.workspace,
-        })
-    }
-
-    fn row(&self) -> Vec<String> {
+    fn row(&self) -> [String; 6] {
         let path = |path: &Path| path.display().to_string();
-        vec![
+        [
             self.name.clone(),
             self.state.clone(),
             self.url.clone(),
@@ -176,11 +163,6 @@ impl InstanceRow {
             self.workspace.as_deref().map(path).unwrap_or_default(),
         ]
     }
-}
-
-/// Returns the context for another home.
-fn with_home<'a>(context: &Context<'a>, home: Home) -> Context<'a> {
-    Context { home, ..*context }
 }
 
 /// The home of a named instance.
@@ -204,15 +186,8 @@ fn new_home(context: &Context<'_>, name: &str) -> Result<Home, Error> {
 }
 
 async fn create(context: &Context<'_>, name: &str, port: Option<u16>, workspace: Option<&Path>) -> Result<u8, Error> {
-    let new_context = with_home(context, new_home(context, name)?);
-    let args = Setup {
-        workspace: workspace.map(Path::to_owned),
-        port,
-        datastore: None,
-        non_interactive: true,
-        modify_path: false,
-        dry_run: false,
-    };
+    let new_context = context.at(new_home(context, name)?);
+    let args = Setup { workspace: workspace.map(Path::to_owned), port, ..Setup::default() };
     let workspace = match workspace {
         Some(workspace) => absolute_workspace(workspace)?,
         None => instances::default_workspace(&new_context.home)?,
@@ -222,11 +197,8 @@ async fn create(context: &Context<'_>, name: &str, port: Option<u16>, workspace:
 
 /// Backs up one instance and restores it as the new one, so the copy has passed every check of a restore.
 async fn clone(context: &Context<'_>, name: &str, from: Option<&str>) -> Result<u8, Error> {
-    let new_context = with_home(context, new_home(context, name)?);
-    let old_context = match from {
-        Some(from) => with_home(context, instance_home(from)?),
-        None => with_home(context, context.home.clone()),
-    };
+    let new_context = context.at(new_home(context, name)?);
+    let old_context = context.at(from.map_or_else(|| Ok(context.home.clone()), instance_home)?);
     if !old_context.home.exists() {
         return Err(Error::failed(format!("no instance in {}", old_context.home.root().display()))
             .hint("leoflow instances list"));
@@ -239,24 +211,21 @@ async fn clone(context: &Context<'_>, name: &str, from: Option<&str>) -> Result<
     copied.and(removed)?;
     let new_status = status_of_home(&new_context);
     let new_row = InstanceRow::read(name.to_owned(), &new_context.home, new_status);
-    if context.printer.json {
-        context.printer.json(&new_row.as_json())?;
-        return Ok(0);
-    }
-    context.printer.line(format!("Cloned {} to {name}", old_context.home.root().display()));
-    if let Some(version) = installed_version(&old_context.home).filter(|version| version != context.version) {
-        context.printer.line(format!("  release    {} (the original stays at {version})", context.version));
-    }
-    context.printer.line(format!("  URL        {}   (once it runs; with the same password)", new_row.url));
-    context.printer.line(format!("  start it:  leoflow --instance {name} lite start"));
-    if config_files::override_files(&old_context.home.config()).is_ok_and(|over| !over.is_empty()) {
-        context.printer.warning(format!(
-            "config-*.yaml of {} were not copied, because their settings, such as a port, may not suit both",
-            old_context.home.root().display()
-        ));
-    }
-    context.printer.line("  Once it starts, active DAGs with a schedule run there too; pause those that must not.");
-    Ok(0)
+    context.printer.show(&new_row, |printer| {
+        let old_home = old_context.home.root().display();
+        printer.line(format!("Cloned {old_home} to {name}"));
+        if let Some(version) = installed_version(&old_context.home).filter(|version| version != context.version) {
+            printer.line(format!("  release    {} (the original stays at {version})", context.version));
+        }
+        printer.line(format!("  URL        {}   (once it runs; with the same password)", new_row.url));
+        printer.line(format!("  start it:  leoflow --instance {name} lite start"));
+        if config_files::override_files(&old_context.home.config()).is_ok_and(|over| !over.is_empty()) {
+            printer.warning(format!(
+                "config-*.yaml of {old_home} were not copied, because their settings, such as a port, may not suit both"
+            ));
+        }
+        printer.line("  Once it starts, active DAGs with a schedule run there too; pause those that must not.");
+    })
 }
 
 async fn copy(old_context: &Context<'_>, new_context: &Context<'_>, file: &Path) -> Result<(), Error> {
@@ -269,17 +238,11 @@ async fn copy(old_context: &Context<'_>, new_context: &Context<'_>, file: &Path)
 }
 
 fn remove(context: &Context<'_>, name: &str, options: &RemoveOptions) -> Result<u8, Error> {
-    let target = with_home(context, instance_home(name)?);
+    let target = context.at(instance_home(name)?);
     if !target.home.root().exists() {
         return Err(Error::failed(format!("there is no instance {name:?}")).hint("leoflow instances list"));
     }
-    let args = Uninstall {
-        purge: true,
-        dry_run: false,
-        yes: options.yes,
-        keep_workspace: options.keep_workspace,
-        include_workspace: options.include_workspace,
-        include_repositories: options.include_repositories,
-    };
+    let RemoveOptions { yes, keep_workspace, include_workspace, include_repositories } = *options;
+    let args = Uninstall { purge: true, dry_run: false, yes, keep_workspace, include_workspace, include_repositories };
     uninstall::run(&target, &args)
 }

@@ -1,6 +1,5 @@
 //! `leoflow setup`: sets up everything that `leoflow lite` needs, without starting it.
 
-use crate::commands::lite::run::{plan_setup, set_up};
 use crate::commands::release::packaged;
 use crate::context::Context;
 use crate::error::Error;
@@ -10,7 +9,7 @@ use leoflow_base::home::absolute_workspace;
 use leoflow_base::protocol::control;
 use leoflow_base::sys::env_vars;
 use leoflow_lifecycle::operation::open::AfterUpgrade;
-use leoflow_lifecycle::operation::set_up::check_planned_datastore;
+use leoflow_lifecycle::operation::set_up;
 use leoflow_lifecycle::setup::{self, Plan, Request};
 use leoflow_lifecycle::upgrade::release::{program, stage, version_order};
 use leoflow_postgres::acquire::Sources;
@@ -21,7 +20,7 @@ use semver::Version;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 #[command(
     after_help = "Examples:\n  leoflow setup                                 set everything up\n  leoflow setup --dry-run                       print the plan only\n  leoflow setup --datastore env:DATABASE_URL    use your own PostgreSQL"
 )]
@@ -59,10 +58,10 @@ pub async fn run(context: &Context<'_>, args: &Setup) -> Result<u8, Error> {
     if !args.dry_run {
         packaged::before_start(context, context.printer).await?;
     }
-    let plan = plan_setup(context, &request)?;
+    let plan = set_up::plan(&context.home, context.version, &request)?;
     if args.dry_run {
         packaged::print_plan(context);
-        check_planned_datastore(&context.home, &plan, context.printer).await?;
+        set_up::check_planned_datastore(&context.home, &plan, context.printer).await?;
         return show_plan(context, &plan);
     }
     let password = if plan.steps.is_empty() && !plan.resumes {
@@ -90,7 +89,7 @@ async fn set_up_home(context: &Context<'_>, request: &Request) -> Result<Option<
     let created_home = !home.exists();
     home.create().map_err(Error::cannot("create", home.root()))?;
     let lock = context.operation().take_home("leoflow setup", None, AfterUpgrade::ExecInstalled).await?;
-    let outcome = set_up(context, request, context.printer).await;
+    let outcome = set_up::apply(home, context.version, request, context.printer).await.map_err(Error::from);
     drop(lock);
     match &outcome {
         // An earlier, interrupted creation of this instance is complete now.
@@ -156,23 +155,18 @@ fn modify_path(context: &Context<'_>) {
 
 fn show_plan(context: &Context<'_>, plan: &Plan) -> Result<u8, Error> {
     let steps: Vec<String> = plan.steps.iter().map(ToString::to_string).collect();
-    if context.printer.json {
-        context.printer.json(&json!({"steps": steps, "resumes": plan.resumes}))?;
-        return Ok(0);
-    }
-    if plan.resumes {
-        context.printer.line("Would finish an interrupted setup");
-    }
-    for step in &steps {
-        context.printer.line(format!("Would {step}"));
-    }
-    if steps.is_empty() {
-        context.printer.line("Everything is set up; nothing to do");
-    }
-    Ok(0)
+    context.printer.show(&json!({"steps": steps, "resumes": plan.resumes}), |printer| {
+        if plan.resumes {
+            printer.line("Would finish an interrupted setup");
+        }
+        steps.iter().for_each(|step| printer.line(format!("Would {step}")));
+        if steps.is_empty() {
+            printer.line("Everything is set up; nothing to do");
+        }
+    })
 }
 
-fn show_result(context: &Context<'_>, plan: &Plan, password: Option<&str>) -> Result<(), Error> {
+fn show_result(context: &Context<'_>, plan: &Plan, password: Option<&str>) -> Result<u8, Error> {
     let home = &context.home;
     let config = config::load(&home.config())?.map(|loaded| loaded.config);
     let running = control::status_of(home);
@@ -182,39 +176,33 @@ fn show_result(context: &Context<'_>, plan: &Plan, password: Option<&str>) -> Re
     );
     let configured_python = config.as_ref().and_then(|config| config.python.clone());
     let email = config.map(|config| config.admin_email).unwrap_or_default();
-    if context.printer.json {
-        return context.printer.json(&json!({
-            "home": home.root(),
-            "workspace": plan.workspace,
-            "url": url,
-            "admin_email": email,
-            "admin_password": password,
-        }));
-    }
-    let printer = context.printer;
-    printer.line(format!("Leoflow is set up in {}", home.root().display()));
-    printer.line(format!("  workspace  {}", plan.workspace.display()));
-    let state = if running.is_some() { "running" } else { "once it runs" };
-    printer.line(format!("  URL        {url}   ({state})"));
-    if let Some(password) = password {
-        printer.line(format!("  e-mail     {email}"));
-        printer.line(format!("  password   {password}   (shown only now)"));
-    }
-    let own_program = home.bin().join("leoflow");
-    // The shell may find none, or one of another release.
-    let finds_other = setup::first_on_path().is_none() || setup::other_copy(home).is_some();
-    let program =
-        if finds_other && own_program.exists() { own_program.display().to_string() } else { "leoflow".into() };
-    show_python(context, configured_python.as_deref());
-    let option = printer.home_option();
-    match &running {
-        Some(_) => printer.line(format!("It is running; its state:  {program}{option} lite status")),
-        None => printer.line(format!("Start it:  {program}{option} lite start")),
-    }
-    if let Some(hint) = context.path_hint() {
-        printer.line(format!("To put `leoflow` on your PATH:  {hint}"));
-    }
-    Ok(())
+    let value = json!({
+        "home": home.root(), "workspace": plan.workspace, "url": url, "admin_email": email, "admin_password": password,
+    });
+    context.printer.show(&value, |printer| {
+        printer.line(format!("Leoflow is set up in {}", home.root().display()));
+        printer.line(format!("  workspace  {}", plan.workspace.display()));
+        let state = if running.is_some() { "running" } else { "once it runs" };
+        printer.line(format!("  URL        {url}   ({state})"));
+        if let Some(password) = password {
+            printer.line(format!("  e-mail     {email}"));
+            printer.line(format!("  password   {password}   (shown only now)"));
+        }
+        let own_program = home.bin().join("leoflow");
+        // The shell may find none, or one of another release.
+        let finds_other = setup::first_on_path().is_none() || setup::other_copy(home).is_some();
+        let program =
+            if finds_other && own_program.exists() { own_program.display().to_string() } else { "leoflow".into() };
+        show_python(context, configured_python.as_deref());
+        let option = printer.home_option();
+        match &running {
+            Some(_) => printer.line(format!("It is running; its state:  {program}{option} lite status")),
+            None => printer.line(format!("Start it:  {program}{option} lite start")),
+        }
+        if let Some(hint) = context.path_hint() {
+            printer.line(format!("To put `leoflow` on your PATH:  {hint}"));
+        }
+    })
 }
 
 /// Says what happens if no Python was found.

@@ -26,19 +26,13 @@ fn migrations() -> Vec<Migration> {
 }
 
 pub fn run(printer: &Printer) -> Result<u8, Error> {
-    let schema = embedded::newest(known());
-    if printer.json {
-        printer.json(&json!({
-            "version": build_info::version(),
-            "target": build_info::build_info().target,
-            "commit": build_info::build_info().commit,
-            "schema_version": schema,
-            "postgres_major": postgres::MAJOR,
-            "migrations": migrations(),
-        }))?;
-    } else {
+    let (schema, build) = (embedded::newest(known()), build_info::build_info());
+    let value = json!({
+        "version": build_info::version(), "target": build.target, "commit": build.commit, "schema_version": schema,
+        "postgres_major": postgres::MAJOR, "migrations": migrations(),
+    });
+    printer.show(&value, |printer| {
         printer.line(format!("leoflow {}", build_info::version()));
-        printer.detail(format!("{}, schema {schema}, PostgreSQL {}", build_info::build_info().target, postgres::MAJOR));
-    }
-    Ok(0)
+        printer.detail(format!("{}, schema {schema}, PostgreSQL {}", build.target, postgres::MAJOR));
+    })
 }

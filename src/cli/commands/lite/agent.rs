@@ -13,16 +13,11 @@ pub async fn agent(context: &Context<'_>) -> Result<u8, Error> {
     let inheritance = Inheritance::take().map_err(Error::failed)?;
     let notifier = inheritance.notifier();
     let ended = agent::run(&context.home, inheritance).await;
-    ended.map(|()| 0).map_err(|error| send_failure(&notifier, error.into()))
+    ended.map(|()| 0).map_err(Error::from).inspect_err(|error| notifier.failure(&error.to_json()))
 }
 
 /// Runs the relay, which forwards local connections to an external datastore.
 pub async fn relay(context: &Context<'_>) -> Result<u8, Error> {
     log::start("postgres", context.log_level());
     relay::run(&context.home).await.map(|()| 0).map_err(Error::failed)
-}
-
-fn send_failure(notifier: &leoflow_base::protocol::child::Notifier, error: Error) -> Error {
-    notifier.failure(&error.to_json());
-    error
 }

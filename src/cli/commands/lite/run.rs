@@ -20,7 +20,7 @@ use leoflow_lifecycle::operation::OperationContext;
 use leoflow_lifecycle::operation::instance::ended_tasks;
 use leoflow_lifecycle::operation::open::AfterUpgrade;
 use leoflow_lifecycle::operation::set_up;
-use leoflow_lifecycle::setup::{self, Plan, Request};
+use leoflow_lifecycle::setup::{self, Request};
 use leoflow_lifecycle::upgrade::rollback::expire;
 use leoflow_postgres::{Access, Credentials, Endpoint, PgError, install};
 use leoflow_processes::agent;
@@ -79,7 +79,7 @@ async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Res
     packaged::before_start(context, sink).await?;
     let (lock, tcp) = take_home(context, sink, &loaded, &address).await?;
     let request = Request { port: address.port_to_write, workspace, datastore: None, install_always: false };
-    let password = set_up(context, &request, sink).await?;
+    let password = set_up::apply(&context.home, context.version, &request, sink).await?;
     let config = load_written_config(context)?;
     warn_of_shared_workspace(context, sink, &config);
     clock::unknown_time_zone().into_iter().for_each(|text| sink.report(Progress::Warning(text)));
@@ -287,16 +287,6 @@ fn end_leftovers(context: &Context<'_>, sink: &dyn Sink) -> Result<(), Error> {
         sink.report(Progress::Note(format!("Ended processes of an earlier run: {}", ended.join(", "))));
     }
     Ok(())
-}
-
-/// Plans what setup has to do.
-pub fn plan_setup(context: &Context<'_>, request: &Request) -> Result<Plan, Error> {
-    Ok(set_up::plan(&context.home, context.version, request)?)
-}
-
-/// Sets up what is missing. Returns the admin password if it was not shown yet.
-pub async fn set_up(context: &Context<'_>, request: &Request, sink: &dyn Sink) -> Result<Option<String>, Error> {
-    Ok(set_up::apply(&context.home, context.version, request, sink).await?)
 }
 
 /// Warns about another instance of this user with the same workspace. Homes that were chosen with `--home` are unknown.

@@ -2,14 +2,13 @@
 //! it stops the instance, so that a mistake in the settings does not end an instance that works.
 
 use super::port::bind_error;
-use super::run::plan_setup;
 use crate::context::Context;
 use crate::error::Error;
 use leoflow_base::config::{self, Config, DatastoreSetting, SecretReference, running_settings};
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::net::listener;
 use leoflow_base::sys::process::{Environment, environment_of};
-use leoflow_lifecycle::operation::instance;
+use leoflow_lifecycle::operation::{instance, set_up};
 use leoflow_lifecycle::setup::Request;
 use leoflow_postgres::Credentials;
 use leoflow_postgres::external::database_check;
@@ -105,7 +104,7 @@ fn check(context: &Context<'_>, starter: Starter) -> Result<(), Error> {
     let config = context.config()?.map(|loaded| loaded.config);
     if let Starter::ThisCommand = starter {
         // A start adds missing parts; the plan refuses if a part is missing that a start must not add.
-        plan_setup(context, &Request::default())?;
+        set_up::plan(home, context.version, &Request::default())?;
     } else if let (Starter::Supervisor(_), Some(key)) = (&starter, missing_key(config.as_ref())) {
         return Err(Error::failed(format!("config.yaml has no {key}")).hint("leoflow verify-config"));
     }

@@ -5,7 +5,6 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::terminal::printer::Printer;
 use clap::Args;
-use jiff::{SignedDuration, Timestamp, Zoned};
 use leoflow_base::config::{self, DEFAULT_PORT, Overdue};
 use leoflow_base::home::upkeep::{self, Kind, Upkeep};
 use leoflow_base::home::{Home, all_instances, journal, lock};
@@ -37,6 +36,10 @@ pub fn run(context: &Context<'_>, args: &LiteStatus) -> Result<u8, Error> {
     Ok(u8::from(!status.is_well()))
 }
 
+/// Printed instead of an empty list of instances.
+pub(crate) const NO_INSTANCES: &str = "No instances below your home directory. Create one with `leoflow lite start`; one \
+                                       that was chosen with --home is not listed.";
+
 /// Prints a row per instance.
 fn show_all(context: &Context<'_>) -> Result<u8, Error> {
     let (names, homes): (Vec<String>, Vec<Home>) = all_instances().into_iter().unzip();
@@ -45,7 +48,7 @@ fn show_all(context: &Context<'_>) -> Result<u8, Error> {
     let entries: Vec<Value> = statuses.iter().map(entry).collect();
     context.printer.show(&json!({"instances": entries}), |printer| {
         if statuses.is_empty() {
-            return printer.note("No instances below your home directory. Create one with `leoflow lite start`; one that was chosen with --home is not listed.");
+            return printer.note(NO_INSTANCES);
         }
         let rows = statuses.iter().map(|(name, status)| instance_row(printer, name, status));
         printer.table(&["INSTANCE", "STATE", "URL", "VERSION", "UPTIME", "LAST BACKUP"], rows);
@@ -84,7 +87,7 @@ fn current_status(context: &Context<'_>) -> InstanceStatus {
 /// The status of each home, without `needs_restart`. Reads them at the same time, because a supervisor that does not
 /// respond takes many seconds.
 pub(crate) fn statuses_of_homes(context: &Context<'_>, homes: Vec<Home>) -> Vec<InstanceStatus> {
-    let contexts: Vec<_> = homes.into_iter().map(|home| Context { home, ..*context }).collect();
+    let contexts: Vec<_> = homes.into_iter().map(|home| context.at(home)).collect();
     std::thread::scope(|scope| {
         // Where the system refuses a thread, this one reads the status.
         let start = |context| std::thread::Builder::new().spawn_scoped(scope, move || status_of_home(context)).ok();
@@ -138,11 +141,7 @@ fn find_overdue(context: &Context<'_>, upkeep: Option<&Upkeep>, status: &Instanc
     // The server has the variables of the supervisor, which started it.
     let variables = environment_of(status.pid);
     let loaded = config::load_for_process(&context.home.config(), variables.as_ref()).ok().flatten();
-    let Some(settings) = loaded.map(|loaded| loaded.config.backup) else { return Vec::new() };
-    let now = Zoned::now();
-    let uptime = SignedDuration::from_secs(i64::try_from(status.uptime_seconds).unwrap_or(i64::MAX));
-    let since = now.timestamp().checked_sub(uptime).unwrap_or(Timestamp::MIN);
-    settings.overdue(upkeep, since, &now)
+    loaded.map(|loaded| setup::overdue(&loaded.config.backup, upkeep, status)).unwrap_or_default()
 }
 
 /// The status of an instance without a supervisor that responds, from its lock and files. `is_silent` tells whether

@@ -5,6 +5,7 @@ use crate::context::Context;
 use crate::error::Error;
 use clap::Args;
 use leoflow_base::config;
+use serde_json::json;
 use serde_yaml::Value;
 
 #[derive(Args, Debug)]
@@ -24,10 +25,7 @@ pub fn run(context: &Context<'_>, args: &SetChannel) -> Result<u8, Error> {
         vec![("upgrade", Value::Mapping(settings))]
     })?;
     warn_if_overridden(context, "upgrade.channel")?;
-    if context.printer.json {
-        context.printer.json(&serde_json::json!({"channel": args.channel}))?;
-    } else {
-        context.printer.line(format!("Set the channel to {}", args.channel));
-    }
-    Ok(0)
+    context.printer.show(&json!({"channel": args.channel}), |printer| {
+        printer.line(format!("Set the channel to {}", args.channel));
+    })
 }

@@ -16,24 +16,16 @@ pub async fn run(context: &Context<'_>) -> Result<u8, Error> {
     let config = context.operation().running_config()?;
     let checks = Smoke::new(&config, ServerEndpoint::Public, status.version).all_checks().await;
     let ok = checks.iter().all(|check| check.ok);
-    let printer = context.printer;
-    if printer.json {
-        printer.json(&json!({"ok": ok, "checks": checks}))?;
-        return Ok(u8::from(!ok));
-    }
-    for check in &checks {
-        let (colour, verdict) = if check.ok { ("32", "ok") } else { ("31;1", "failed") };
-        let seconds = format!("{:.2} s", check.seconds);
-        printer.line(format!(
-            "{} {:<12} {:>7}  {}",
-            printer.paint(colour, &format!("{verdict:<6}")),
-            check.name,
-            seconds,
-            check.detail
-        ));
-    }
-    if !ok {
-        return Err(Error::failed("the smoke test failed").hint("leoflow lite status").hint("leoflow doctor"));
-    }
-    Ok(0)
+    context.printer.show(&json!({"ok": ok, "checks": checks}), |printer| {
+        for check in &checks {
+            let (colour, verdict) = if check.ok { ("32", "ok    ") } else { ("31;1", "failed") };
+            let (verdict, seconds) = (printer.paint(colour, verdict), format!("{:.2} s", check.seconds));
+            printer.line(format!("{verdict} {:<12} {seconds:>7}  {}", check.name, check.detail));
+        }
+        match ok {
+            true => Ok(()),
+            false => Err(Error::failed("the smoke test failed").hint("leoflow lite status").hint("leoflow doctor")),
+        }
+    })?;
+    Ok(u8::from(!ok))
 }

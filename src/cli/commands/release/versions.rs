@@ -14,25 +14,19 @@ pub struct Versions {}
 pub fn run(context: &Context<'_>) -> Result<u8, Error> {
     let folder = context.home.versions();
     let releases = versions::list(&context.home).map_err(Error::cannot("read", &folder))?;
-    if context.printer.json {
-        context.printer.json(&json!({"versions": releases, "history": history::history(&context.home)}))?;
-        return Ok(0);
-    }
-    if releases.is_empty() {
-        context.printer.advice("No releases installed. Install this one with `leoflow setup`.");
-        return Ok(0);
-    }
-    let rows: Vec<Vec<String>> = releases
-        .iter()
-        .map(|release| {
-            vec![
+    let value = json!({"versions": releases, "history": history::history(&context.home)});
+    context.printer.show(&value, |printer| {
+        if releases.is_empty() {
+            return printer.advice("No releases installed. Install this one with `leoflow setup`.");
+        }
+        let rows = releases.iter().map(|release| {
+            [
                 release.version.to_string(),
                 if release.current { "in use".to_owned() } else { String::new() },
                 release.schema_version.map_or_else(|| "?".to_owned(), |schema| format!("{schema:04}")),
                 format!("{:.1} MB", release.size_bytes as f64 / 1e6),
             ]
-        })
-        .collect();
-    context.printer.table(&["VERSION", "STATUS", "SCHEMA", "SIZE"], &rows);
-    Ok(0)
+        });
+        printer.table(&["VERSION", "STATUS", "SCHEMA", "SIZE"], rows);
+    })
 }
