@@ -80,15 +80,12 @@ pub struct TargetRelease {
 }
 
 enum Origin {
-    /// A newer release that is still in `versions/`; its program lists its migrations.
-    Retained {
+    /// A newer release whose program is on this machine and lists its migrations: one that is still in `versions/`, or
+    /// with `is_own` that of this program, which a package manager brought.
+    Local {
         version: Version,
         migrations: Vec<Migration>,
-    },
-    /// The release of this program, which a package manager brought.
-    Own {
-        version: Version,
-        migrations: Vec<Migration>,
+        is_own: bool,
     },
     Host {
         source: Source,
@@ -114,7 +111,8 @@ impl TargetRelease {
         let target = target(request.version, config)?;
         if let Some(about) = find_retained(home, &target, request.from, &facts::installed_version(home, own_version)?) {
             let version = version_of(&about)?;
-            return Ok(Self { target, origin: Origin::Retained { version, migrations: about.migrations } });
+            let origin = Origin::Local { version, migrations: about.migrations, is_own: false };
+            return Ok(Self { target, origin });
         }
         if build_info().public_key.is_none() {
             return Err(TargetError::DevelopmentBuild);
@@ -131,23 +129,21 @@ impl TargetRelease {
         let about = program::about(&program).map_err(UpgradeError::from)?;
         let version = version_of(&about)?;
         let target = Target::Version(version.clone());
-        Ok(Self { target, origin: Origin::Own { version, migrations: about.migrations } })
+        Ok(Self { target, origin: Origin::Local { version, migrations: about.migrations, is_own: true } })
     }
 
     /// Puts the program where the upgrade expects it, if this is the release of this program.
     pub fn add_own_program(&self, home: &Home) -> Result<(), InstallError> {
         match &self.origin {
-            Origin::Own { version, .. } => setup::add_version(home, &version.to_string()),
-            Origin::Retained { .. } | Origin::Host { .. } => Ok(()),
+            Origin::Local { version, is_own: true, .. } => setup::add_version(home, &version.to_string()),
+            Origin::Local { .. } | Origin::Host { .. } => Ok(()),
         }
     }
 
     /// Plans the upgrade to the release.
     pub fn plan(&self, facts: &UpgradeFacts) -> Result<UpgradePlan, UpgradeRefusal> {
         match &self.origin {
-            Origin::Retained { version, migrations } | Origin::Own { version, migrations } => {
-                plan_retained(facts, migrations, version)
-            }
+            Origin::Local { version, migrations, .. } => plan_retained(facts, migrations, version),
             Origin::Host { manifest, .. } => plan(facts, manifest, &self.target),
         }
     }
@@ -155,7 +151,7 @@ impl TargetRelease {
     /// The release host; `None` for a release that is still in `versions/`.
     pub fn host(&self) -> Option<&Source> {
         match &self.origin {
-            Origin::Retained { .. } | Origin::Own { .. } => None,
+            Origin::Local { .. } => None,
             Origin::Host { source, .. } => Some(source),
         }
     }
@@ -217,7 +213,7 @@ impl TargetRelease {
     /// Returns reasons to doubt that the host's manifest is current, see [`doubts`].
     pub(crate) fn doubts(&self, home: &Home, purpose: Purpose, reporter: &dyn Reporter) -> Vec<String> {
         match &self.origin {
-            Origin::Retained { .. } | Origin::Own { .. } => Vec::new(),
+            Origin::Local { .. } => Vec::new(),
             Origin::Host { source, manifest } => doubts(home, manifest, source, purpose, reporter),
         }
     }
