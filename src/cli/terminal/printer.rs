@@ -73,11 +73,7 @@ impl Printer {
     /// Prints one line of the result.
     pub fn line(&self, text: impl AsRef<str>) {
         self.end_bar();
-        let mut stdout = std::io::stdout().lock();
-        // A closed stdout means that the reader has read enough.
-        if writeln!(stdout, "{}", text.as_ref()).and_then(|()| stdout.flush()).is_err() {
-            self.stdout_closed.store(true, Ordering::Relaxed);
-        }
+        self.raw(&format!("{}\n", text.as_ref()));
     }
 
     /// Prints one line of the result that names commands: they act on the same home.
@@ -93,6 +89,7 @@ impl Printer {
     /// Prints text unchanged, without a newline.
     pub fn raw(&self, text: &str) {
         let mut stdout = std::io::stdout().lock();
+        // A closed stdout means that the reader has read enough.
         if stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_err() {
             self.stdout_closed.store(true, Ordering::Relaxed);
         }
@@ -148,12 +145,10 @@ impl Printer {
 
     /// Prints a note to stderr.
     pub fn note(&self, text: impl AsRef<str>) {
-        self.end_bar();
         self.to_stderr(&self.for_home(text.as_ref()));
     }
 
     pub fn warning(&self, text: impl AsRef<str>) {
-        self.end_bar();
         self.to_stderr(&format!("{} {}", self.paint_err("33;1", "warning:"), self.for_home(text.as_ref())));
     }
 
@@ -170,13 +165,11 @@ impl Printer {
     /// Prints a note only with `--verbose`.
     pub fn detail(&self, text: impl AsRef<str>) {
         if self.verbose {
-            self.end_bar();
             self.to_stderr(text.as_ref());
         }
     }
 
     pub fn error(&self, error: &Error) {
-        self.end_bar();
         if self.json {
             let (message, cause) = (&error.message, &error.cause);
             let hints: Vec<String> = error.hints.iter().map(|hint| self.for_home(hint)).collect();
@@ -233,6 +226,7 @@ impl Printer {
     }
 
     fn to_stderr(&self, text: &str) {
+        self.end_bar();
         // A failure to write to stderr cannot be reported anywhere.
         let _ = writeln!(std::io::stderr().lock(), "{text}");
     }
