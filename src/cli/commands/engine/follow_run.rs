@@ -50,9 +50,7 @@ pub async fn follow(context: &Context<'_>, dag_id: &str, run_id: &str) -> Result
         } else {
             as_of.clone_from(&run.as_of);
         }
-        if !context.printer.json {
-            changes.print(context, &run);
-        }
+        context.printer.part(|_| changes.print(context, &run));
         if run.is_finished() {
             return Ok(run);
         }

@@ -111,11 +111,8 @@ impl<'a> InstanceCommand<'a> {
         let printer = context.printer;
         let (mut cancel_signals, mut received_signal) = (CancelSignals::listen()?, None);
         let width = instances.iter().map(|(name, _)| name.len()).max().unwrap_or(0).max("INSTANCE".len());
-        let print_row = |name: &str, text: &str| {
-            if !printer.json {
-                printer.line(format!("{name:<width$}  {text}"));
-            }
-        };
+        let print_row =
+            |name: &str, text: &str| printer.part(|printer| printer.line(format!("{name:<width$}  {text}")));
         print_row("INSTANCE", "RESULT");
         let (mut results, mut is_over): (Vec<(String, InstanceResult)>, bool) = (Vec::new(), false);
         for (name, home) in instances {
@@ -136,10 +133,8 @@ impl<'a> InstanceCommand<'a> {
             }
             results.push((name, outcome));
         }
-        if printer.json {
-            let entries: Vec<Value> = results.iter().map(|(name, outcome)| outcome.json(name)).collect();
-            printer.json(&json!({"instances": entries}))?;
-        }
+        let entries: Vec<Value> = results.iter().map(|(name, outcome)| outcome.json(name)).collect();
+        printer.show(&json!({"instances": entries}), |_| {})?;
         if let Some(number) = received_signal {
             return Err(cancelled(number, &results));
         }

@@ -32,22 +32,15 @@ pub fn run(context: &Context<'_>, id: u64) -> Result<u8, Error> {
     let mut child_command = own_command::command(&program, Some(home).filter(|_| !is_for_all));
     child_command.args(&record.arguments);
     let record = RefCell::new(record);
-    // Write errors of the progress are ignored, so that the operation continues.
-    let save = |record: &Record| drop(operations::write(home, record));
-    let command_result = own_command::run(
-        &mut child_command,
-        limit,
-        &mut |pid| {
-            let mut record = record.borrow_mut();
-            record.command = ProcessId::of(pid);
-            save(&record);
-        },
-        &mut |line| {
-            let mut record = record.borrow_mut();
-            record.add_progress(line);
-            save(&record);
-        },
-    );
+    let update = |change: &dyn Fn(&mut Record)| {
+        let mut record = record.borrow_mut();
+        change(&mut record);
+        // Write errors of the progress are ignored, so that the operation continues.
+        drop(operations::write(home, &record));
+    };
+    let on_start = &mut |pid| update(&|record| record.command = ProcessId::of(pid));
+    let on_line = &mut |line: &str| update(&|record| record.add_progress(line));
+    let command_result = own_command::run(&mut child_command, limit, on_start, on_line);
     let (record, command_result) = (record.into_inner(), outcome(command_result));
     // Recording the result is retried, because a full disk may have space again.
     let mut written = operations::end(home, record.clone(), command_result.clone());

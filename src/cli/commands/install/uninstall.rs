@@ -41,13 +41,8 @@ pub struct Uninstall {
 
 impl Uninstall {
     fn request(&self) -> Request {
-        Request {
-            purge: self.purge,
-            keep_workspace: self.keep_workspace,
-            include_workspace: self.include_workspace,
-            include_repositories: self.include_repositories,
-            yes: self.yes,
-        }
+        let &Self { purge, keep_workspace, include_workspace, include_repositories, yes, .. } = self;
+        Request { purge, keep_workspace, include_workspace, include_repositories, yes }
     }
 }
 

@@ -14,22 +14,11 @@ pub mod start_check;
 pub mod status;
 pub mod stop;
 
-use crate::commands::backup::backups::{self, Backups};
-use crate::commands::backup::create::{self, Backup};
-use crate::commands::backup::move_datastore::{self, MoveDatastore};
-use crate::commands::backup::restore;
-use crate::commands::backup::restore_args::Restore;
+use crate::commands::backup::{backups, create, move_datastore, restore, restore_args};
 use crate::commands::install::every_instance;
 use crate::context::Context;
 use crate::error::Error;
 use clap::{Args, Subcommand};
-use logs::Logs;
-use psql::Psql;
-use reset_password::ResetPassword;
-use restart::LiteRestart;
-use run::LiteRun;
-use status::LiteStatus;
-use stop::LiteStop;
 
 #[derive(Args, Debug)]
 #[command(
@@ -39,7 +28,7 @@ use stop::LiteStop;
 )]
 pub struct Lite {
     #[command(flatten)]
-    pub run: LiteRun,
+    pub run: run::LiteRun,
     #[command(subcommand)]
     pub command: Option<LiteCommand>,
 }
@@ -48,43 +37,43 @@ pub struct Lite {
 pub enum LiteCommand {
     /// Run in the background; returns once Leoflow is healthy, or reports why it is not
     #[command(after_help = "Example:\n  leoflow lite start --port 9000")]
-    Start(LiteRun),
+    Start(run::LiteRun),
     /// Stop Leoflow; your data stays
     #[command(
         after_help = "Examples:\n  leoflow lite stop\n  leoflow lite stop --wait   wait until no task is running\n  leoflow lite stop --all    stop every instance"
     )]
-    Stop(LiteStop),
+    Stop(stop::LiteStop),
     /// Restart Leoflow, or start it if it is not running
     #[command(
         after_help = "Examples:\n  leoflow lite restart\n  leoflow lite restart --port 9000   use another port until the next stop\n  leoflow lite restart --if-needed   restart only when a changed setting requires it"
     )]
-    Restart(LiteRestart),
+    Restart(restart::LiteRestart),
     /// Show the processes and their health; exits 0 only when all are healthy
     #[command(
         after_help = "Examples:\n  leoflow lite status\n  leoflow lite status --json\n  leoflow lite status --all    show every instance"
     )]
-    Status(LiteStatus),
+    Status(status::LiteStatus),
     /// Show the logs of the processes
     #[command(
         after_help = "Examples:\n  leoflow lite logs              the last lines of every log\n  leoflow lite logs -f server    follow the server's log"
     )]
-    Logs(Logs),
+    Logs(logs::Logs),
     /// Open psql on the datastore; arguments after -- are passed to psql
     #[command(after_help = "Examples:\n  leoflow lite psql\n  leoflow lite psql -- -c 'SELECT count(*) FROM dag_run'")]
-    Psql(Psql),
+    Psql(psql::Psql),
     /// Create a backup: one file with all your data
-    Backup(Backup),
+    Backup(create::Backup),
     /// List, verify and prune backups
-    Backups(Backups),
+    Backups(backups::Backups),
     /// Restore a backup, or undo the last restore
-    Restore(Restore),
+    Restore(restore_args::Restore),
     /// Move your data to another datastore; the old one is kept
     #[command(
         after_help = "Examples:\n  leoflow lite move-datastore --to env:DATABASE_URL   move to your own PostgreSQL\n  leoflow lite move-datastore --to managed            move back to the home\n  leoflow lite move-datastore --to docker --dry-run   print what would be done"
     )]
-    MoveDatastore(MoveDatastore),
+    MoveDatastore(move_datastore::MoveDatastore),
     /// Reset the admin password and end every session
-    ResetPassword(ResetPassword),
+    ResetPassword(reset_password::ResetPassword),
 }
 
 impl LiteCommand {

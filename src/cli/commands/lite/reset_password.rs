@@ -73,9 +73,9 @@ fn print_password(context: &Context<'_>, args: &ResetPassword, new_password: &st
     if args.generate && printer.stdout_closed() {
         return Err(Error::failed("the new password could not be printed and is lost").hint(COMMAND));
     }
-    if !printer.json {
+    printer.part(|printer| {
         printer.note(format!("The password of {email} was changed. All earlier sessions and tokens are invalid."));
-    }
+    });
     Ok(())
 }
 

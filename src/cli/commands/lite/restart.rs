@@ -62,10 +62,7 @@ pub async fn restart(context: &Context<'_>, args: &LiteRestart) -> Result<u8, Er
         Some(status) if !status.detached => restart_in_place(context, status.pid).await,
         Some(_) => {
             let port = args.port.or_else(|| instance::requested_port(&context.home));
-            start_check::run(context, Starter::ThisCommand)?;
-            start_check::address(context, Starter::ThisCommand, port)?;
-            start_check::surroundings(context, Starter::ThisCommand).await?;
-            packaged::upgrade_running(context).await?;
+            check_and_upgrade(context, Starter::ThisCommand, port).await?;
             instance::stop_running(&context.home)?;
             start::run(context, &LiteRun { port, ..LiteRun::default() })
         }
@@ -103,13 +100,18 @@ async fn restart_service(
     if !serves_elsewhere(context)? {
         return restart_in_place(context, pid).await;
     }
-    start_check::run(context, Starter::ServiceManager)?;
-    start_check::address(context, Starter::ServiceManager, None)?;
-    start_check::surroundings(context, Starter::ServiceManager).await?;
-    packaged::upgrade_running(context).await?;
+    check_and_upgrade(context, Starter::ServiceManager, None).await?;
     service.restart()?;
     context.printer.line("Leoflow was restarted");
     Ok(0)
+}
+
+/// Checks what the next start needs, then upgrades the running instance to the release of a newer program.
+async fn check_and_upgrade(context: &Context<'_>, starter: Starter, port: Option<u16>) -> Result<(), Error> {
+    start_check::run(context, starter)?;
+    start_check::address(context, starter, port)?;
+    start_check::surroundings(context, starter).await?;
+    packaged::upgrade_running(context).await
 }
 
 /// True when a start would use another address than the running instance.

@@ -117,9 +117,7 @@ fn install(context: &Context<'_>, now: Now, dry_run: DryRun) -> Result<u8, Error
         start_check::address(context, Starter::ServiceManager, None)?;
     }
     for step in &plan {
-        if !context.printer.json {
-            context.printer.note(step.to_string());
-        }
+        context.printer.part(|printer| printer.note(step.to_string()));
         apply_step(context, &service, step)?;
     }
     print_installed(context, &service, &plan)

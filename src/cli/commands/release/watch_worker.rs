@@ -99,11 +99,7 @@ async fn follow(
 /// Prints the worker's result and returns the exit code, or its error.
 fn print_result(context: &Context<'_>, result: &Value, error: Option<Error>) -> Result<u8, Error> {
     let printer = context.printer;
-    if printer.json {
-        printer.json(result)?;
-    } else if let Some(text) = result["message"].as_str() {
-        printer.line(text);
-    }
+    printer.show(result, |printer| result["message"].as_str().into_iter().for_each(|text| printer.line(text)))?;
     if let Some(other) = setup::other_copy(&context.home) {
         printer.warning(other.warning(&context.home));
     }

@@ -69,9 +69,7 @@ pub async fn run(context: &Context<'_>, args: &Trigger) -> Result<u8, Error> {
             }
         });
     }
-    if !context.printer.json {
-        context.printer.note(format!("{dag_id}  {run_id}"));
-    }
+    context.printer.part(|printer| printer.note(format!("{dag_id}  {run_id}")));
     let run = follow_run::follow(context, dag_id, run_id).await?;
     finish(context, &run)
 }
