@@ -218,7 +218,9 @@ from_error! {
             _ => error.hint("then, for the instance: leoflow upgrade"),
         }
     }
-    TargetError::OlderProgram { ref program, .. } => Self::refused(&error).hint(format!("{} upgrade", program.display())),
+    TargetError::OlderProgram { ref program, .. } => {
+        Self::refused(&error).hint(format!("{} upgrade", program.display()))
+    }
     TargetError::Outdated => Self::refused(error)
         .hint("read the warnings: leoflow upgrade plan")
         .hint("if the host is as it should be: leoflow upgrade --yes --accept-old-manifest"),

@@ -1,6 +1,6 @@
 //! Opens the datastore for an operation: the running one, or a private server while the operation runs.
 
-use super::{AfterUpgrade, access, claims, private_server};
+use super::{AfterUpgrade, access, claims};
 use crate::backup::restore::quarantine;
 use crate::operation::{OperationContext, OperationError};
 use leoflow_base::home::Home;
@@ -119,6 +119,13 @@ impl Datastore {
         claims::require(&self.home, &client).await?;
         Ok(client)
     }
+}
+
+/// Starts a private server. The caller holds the home's lock.
+pub(super) async fn private_server(home: &Home) -> Result<(Access, PrivateServer), OperationError> {
+    let access = access(home)?;
+    let server = PrivateServer::start(home, &access.installation, &access.endpoint, &access.credentials).await?;
+    Ok((access, server))
 }
 
 /// True when the running instance has the datastore open.

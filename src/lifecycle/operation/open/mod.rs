@@ -22,7 +22,6 @@ use leoflow_base::home::lock::HomeLock;
 use leoflow_base::protocol::control;
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::process::replace;
-use leoflow_postgres::cluster::private::PrivateServer;
 use leoflow_postgres::{Access, Credentials, Endpoint, install};
 use leoflow_processes::supervisor;
 
@@ -140,13 +139,6 @@ impl OperationContext<'_> {
     fn end_leftovers(&self) -> Result<(), OperationError> {
         supervisor::end_leftovers(self.home).map(drop).map_err(OperationError::Leftovers)
     }
-}
-
-/// Starts a private server. The caller holds the home's lock.
-async fn private_server(home: &Home) -> Result<(Access, PrivateServer), OperationError> {
-    let access = access(home)?;
-    let server = PrivateServer::start(home, &access.installation, &access.endpoint, &access.credentials).await?;
-    Ok((access, server))
 }
 
 /// Refuses a partial purge. Only another purge finishes it, because no other command may lose data.

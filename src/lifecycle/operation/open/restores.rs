@@ -1,7 +1,8 @@
 //! Finishes or undoes interrupted restores, restore undos, and moves to another datastore; removes the leftovers of
 //! operations that were killed before they changed anything.
 
-use super::{private_server, rollback_record};
+use super::datastore::private_server;
+use super::rollback_record;
 use crate::backup::restore::exchange::{self, Resumed};
 use crate::backup::restore::{self, quarantine};
 use crate::backup::{ExchangeError, relocation};
@@ -11,7 +12,7 @@ use crate::upgrade::rollback::snapshot;
 use leoflow_base::home::Home;
 use leoflow_base::home::journal::{self, Entry, Operation};
 use leoflow_base::home::lock::{LockError, OperationLock};
-use leoflow_base::home::progress::{Progress, Reporter};
+use leoflow_base::home::progress::Reporter;
 use leoflow_postgres::Access;
 use leoflow_postgres::cluster::{self, ClusterState};
 use std::fs;
@@ -117,15 +118,14 @@ impl OperationContext<'_> {
 pub(crate) fn report_conflicts(home: &Home, reporter: &dyn Reporter) {
     for folder in exchange::fixed(home) {
         let text = format!("{} stays as it was: this user cannot move it, and no backup contains it", folder.display());
-        reporter.report(Progress::Warning(text));
+        reporter.warn(text);
     }
     for folder in exchange::conflicts(home) {
         let mut names: Vec<String> = files_below(&folder);
         let unnamed_count = names.len().saturating_sub(MAX_NAMED);
         names.truncate(MAX_NAMED);
         let suffix = if unnamed_count > 0 { format!(" and {unnamed_count} more") } else { String::new() };
-        let text = format!("files in the way were moved to {}: {}{suffix}", folder.display(), names.join(", "));
-        reporter.report(Progress::Warning(text));
+        reporter.warn(format!("files in the way were moved to {}: {}{suffix}", folder.display(), names.join(", ")));
     }
 }
 

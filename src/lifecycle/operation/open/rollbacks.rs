@@ -1,6 +1,7 @@
 //! Settles interrupted rollbacks by backup: finishes them, or discards those that had changed nothing.
 
-use super::{AfterUpgrade, Datastore, private_server};
+use super::AfterUpgrade;
+use super::datastore::{Datastore, private_server};
 use crate::operation::{DryRun, OperationContext, OperationError};
 use crate::upgrade::rollback::history;
 use crate::upgrade::rollback::rollback_record::{self, RollbackRecord, Settled};

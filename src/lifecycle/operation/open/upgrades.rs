@@ -1,6 +1,7 @@
 //! Finishes or undoes interrupted upgrades and rollbacks.
 
-use super::{access, private_server};
+use super::access;
+use super::datastore::private_server;
 use crate::operation::{DryRun, OperationContext, OperationError, Reversal};
 use crate::upgrade::failure_policy::{self, FinishAction, Undoing};
 use crate::upgrade::finish::{self, Conclusion};
