@@ -28,6 +28,16 @@ pub enum Progress {
 /// Receives progress events.
 pub trait Reporter: Sync {
     fn report(&self, progress: Progress);
+
+    /// Reports a message that remains.
+    fn note(&self, text: String) {
+        self.report(Progress::Note(text));
+    }
+
+    /// Reports a warning.
+    fn warn(&self, text: String) {
+        self.report(Progress::Warning(text));
+    }
 }
 
 impl<F: Fn(Progress) + Sync> Reporter for F {

@@ -32,7 +32,7 @@ pub async fn apply(
 ) -> Result<Option<String>, OperationError> {
     let plan = plan(home, version, request)?;
     if plan.resumes {
-        reporter.report(Progress::Note("Finishing an interrupted setup".to_owned()));
+        reporter.note("Finishing an interrupted setup".to_owned());
     }
     check_planned_datastore(home, &plan, reporter).await?;
     let applied = setup::apply(home, &plan, request, version, &Sources::for_home(home), reporter).await?;
@@ -67,14 +67,13 @@ pub(crate) async fn check_datastore(
     let database = database_check::require(&url, Some(&home_id)).await?;
     reporter.report(Progress::Finished(format!("PostgreSQL {} at {}", database.version, url.address)));
     if url.is_open_to_others() {
-        let text = format!("the connection to {} is not encrypted: its URL has sslmode=disable", url.address);
-        reporter.report(Progress::Warning(text));
+        reporter.warn(format!("the connection to {} is not encrypted: its URL has sslmode=disable", url.address));
     }
     if !database.may_create_databases {
-        reporter.report(Progress::Note(format!(
+        reporter.note(format!(
             "the role {} may not create databases: upgrades are not rehearsed, and copy the data to this machine while they run",
             url.role
-        )));
+        ));
     }
     Ok(())
 }

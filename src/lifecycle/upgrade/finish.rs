@@ -11,7 +11,6 @@ use super::{UpgradeError, totals};
 use crate::backup::restore;
 use crate::setup;
 use leoflow_base::home::RESTORED;
-use leoflow_base::home::progress::Progress;
 use leoflow_base::sys::checkpoint;
 use leoflow_base::sys::fs::files;
 use leoflow_postgres::schema;
@@ -51,7 +50,7 @@ pub(super) async fn action_after(run: &mut StepRunner<'_>, fault: &UpgradeError)
         FinishAction::Complete => Some("the new release stays"),
     };
     if let Some(consequence) = consequence {
-        context.reporter.report(Progress::Warning(format!("{fault}; {consequence}")));
+        context.reporter.warn(format!("{fault}; {consequence}"));
     }
     if action == FinishAction::RestoreSnapshot {
         // If the failure was a journal write, the next step may be on disk nevertheless. Write the current step again,
@@ -160,15 +159,14 @@ async fn undo_and_start_previous(context: &mut UpgradeContext<'_>, state: &State
     }
     context.host.start_previous()?;
     if let Err(error) = snapshot::remove(context.home, &context.access, &state.snapshot).await {
-        let text = format!("cannot drop the database snapshot: {error}");
-        context.reporter.report(Progress::Warning(text));
+        context.reporter.warn(format!("cannot drop the database snapshot: {error}"));
     }
     Ok(())
 }
 
 /// Keeps the new release because not all of its migrations can be undone. Applies the already undone ones again.
 async fn keep_new_release(run: &mut StepRunner<'_>, fault: &UpgradeError) -> Result<(), UpgradeError> {
-    run.context.reporter.report(Progress::Warning(format!("cannot roll back the upgrade: {fault}")));
+    run.context.reporter.warn(format!("cannot roll back the upgrade: {fault}"));
     run.state.undo_reason = None;
     run.save_state()?;
     program::migrate(&run.state.new_program, run.context.home, None)?;
@@ -208,8 +206,7 @@ pub(crate) fn remove_new_postgres(state: &State) -> Result<(), UpgradeError> {
 /// Drops the database of the failed upgrade, which `snapshot::restore` has renamed.
 async fn tidy_failed(context: &UpgradeContext<'_>) {
     if let Err(error) = snapshot::clean_up(&context.access).await {
-        let text = format!("cannot drop the database of the failed upgrade: {error}");
-        context.reporter.report(Progress::Warning(text));
+        context.reporter.warn(format!("cannot drop the database of the failed upgrade: {error}"));
     }
 }
 
@@ -217,7 +214,7 @@ async fn tidy_failed(context: &UpgradeContext<'_>) {
 /// retries any removal that fails here.
 async fn remove_rehearsal(context: &UpgradeContext<'_>, state: &State) {
     let warn = |error: String| {
-        context.reporter.report(Progress::Warning(format!("cannot remove the leftovers of the rehearsal: {error}")));
+        context.reporter.warn(format!("cannot remove the leftovers of the rehearsal: {error}"));
     };
     // Discard the snapshot first: while it is being copied, its template, the rehearsal's database, cannot be dropped.
     if let Err(error) = snapshot::discard(context.home, &context.access, &state.snapshot).await {

@@ -10,7 +10,7 @@ use crate::setup;
 use leoflow_base::build_info::build_info;
 use leoflow_base::home::Home;
 use leoflow_base::home::lock::OperationLock;
-use leoflow_base::home::progress::{Progress, Reporter};
+use leoflow_base::home::progress::Reporter;
 use leoflow_base::sys::fs::files;
 use leoflow_postgres::cluster::{self, ClusterState};
 use semver::Version;
@@ -50,7 +50,7 @@ pub async fn install(home: &Home, request: Request<'_>, reporter: &dyn Reporter)
     // Removes only the downloads: the folder above them also has the records of manifests seen before.
     files::remove_any(&downloads).map_err(|source| UpgradeError::Write { path: downloads, source })?;
     for doubt in doubts(home, &manifest, &source, Purpose::Apply, reporter) {
-        reporter.report(Progress::Warning(doubt));
+        reporter.warn(doubt);
     }
     setup::link(home, &release.version.to_string())
         .map_err(|source| UpgradeError::Write { path: home.bin(), source })?;

@@ -16,7 +16,7 @@ use leoflow_base::build_info::build_info;
 use leoflow_base::config::{self, Config};
 use leoflow_base::home::Home;
 use leoflow_base::home::lock::LockError;
-use leoflow_base::home::progress::{Progress, Reporter};
+use leoflow_base::home::progress::Reporter;
 use leoflow_base::protocol::child::{HANDED_OVER, RELEASE_SOURCE};
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
@@ -177,7 +177,7 @@ impl TargetRelease {
             return Err(TargetError::HandedOver { earlier, to: plan.to.clone(), own: own_version.to_owned() });
         }
         let text = format!("leoflow {} plans this upgrade itself; downloading it", plan.to);
-        reporter.report(Progress::Note(text));
+        reporter.note(text);
         let source = self.host().ok_or(TargetError::NoHost)?;
         let downloads = home.upgrade().join("download");
         let write_error = |source| UpgradeError::Write { path: downloads.clone(), source };
@@ -286,7 +286,7 @@ pub(crate) fn doubts(
     if purpose == Purpose::Apply
         && let Err(error) = record()
     {
-        reporter.report(Progress::Warning(format!("cannot write {}: {error}", home.upgrade().display())));
+        reporter.warn(format!("cannot write {}: {error}", home.upgrade().display()));
     }
     doubts
 }

@@ -3,7 +3,6 @@
 
 use super::UpgradeError;
 use super::upgrade_context::UpgradeContext;
-use leoflow_base::home::progress::Progress;
 use leoflow_engine::store::totals::INVARIANTS;
 use leoflow_postgres::Login;
 use leoflow_postgres::totals::{self, Answer, Answers, Invariant, Limits, TIME_LIMIT, Unanswered};
@@ -40,7 +39,7 @@ pub(super) async fn require_unchanged(
 /// Warns if an answer differs from the one in `before`, after a rollback, which is kept in any case.
 pub(super) async fn warn_if_changed(context: &UpgradeContext<'_>, before: &[Answer]) {
     if let Err(error) = require_unchanged(context, before, None).await {
-        context.reporter.report(Progress::Warning(format!("after the rollback, {error}")));
+        context.reporter.warn(format!("after the rollback, {error}"));
     }
 }
 
@@ -59,5 +58,5 @@ async fn ask(
 }
 
 fn warn_not_compared(context: &UpgradeContext<'_>, unanswered: &Unanswered) {
-    context.reporter.report(Progress::Warning(format!("{unanswered}; it is not compared")));
+    context.reporter.warn(format!("{unanswered}; it is not compared"));
 }

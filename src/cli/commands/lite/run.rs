@@ -82,7 +82,7 @@ async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Res
     let password = set_up::apply(&context.home, context.version, &request, sink).await?;
     let config = load_written_config(context)?;
     warn_of_shared_workspace(context, sink, &config);
-    clock::unknown_time_zone().into_iter().for_each(|text| sink.report(Progress::Warning(text)));
+    clock::unknown_time_zone().into_iter().for_each(|text| sink.warn(text));
     let instance = describe_instance(context, address.port)?;
     let is_detached = !sink.is_terminal() || is_service();
     let identity = describe_process(context, url.clone(), is_detached);
@@ -152,7 +152,7 @@ async fn take_over(context: &Context<'_>, sink: &dyn Sink) -> Result<(), TakeOve
     let instance = describe_instance(context, port).map_err(TakeOverError::NotBegun)?;
     log::start("supervisor", identity.log_level);
     expire_snapshot(&instance);
-    sink.report(Progress::Note(format!("Leoflow now runs version {}", context.version)));
+    sink.note(format!("Leoflow now runs version {}", context.version));
     let ended = Supervisor::take_over(&instance, identity, inherited, &mut |notice| report_notice(sink, notice)).await;
     finish(context, sink, &instance, ended).map_err(TakeOverError::Ended)
 }
@@ -167,7 +167,7 @@ enum TakeOverError {
 /// Replaces this process by a normal start that inherits nothing, so that the old processes exit. Returns only on
 /// failure.
 fn start_fresh(context: &Context<'_>, sink: &dyn Sink, error: Error) -> Error {
-    sink.report(Progress::Warning(format!("{}; starting again", error.message)));
+    sink.warn(format!("{}; starting again", error.message));
     let arguments: Vec<_> =
         env_vars::arguments().into_iter().skip(1).filter(|argument| argument != "--take-over").collect();
     match env_vars::current_exe() {
@@ -243,10 +243,10 @@ fn finish(
         // A detached instance and a service leave this to the stopping command, because tasks outlive a restart.
         let (tasks, read_error) = agent::end_all(&context.home);
         if let Some(error) = read_error {
-            sink.report(Progress::Note(format!("failed to end all running tasks: {error}")));
+            sink.note(format!("failed to end all running tasks: {error}"));
         }
         if tasks > 0 {
-            sink.report(Progress::Note(ended_tasks(tasks)));
+            sink.note(ended_tasks(tasks));
         }
     }
     ended.map_err(|error| match error {
@@ -265,12 +265,12 @@ fn finish(
 fn announce(context: &Context<'_>, sink: &dyn Sink, ready: &Ready) {
     let was_printed = sink.ready(ready);
     if sink.is_terminal() {
-        sink.report(Progress::Note("Press Ctrl-C to stop.".to_owned()));
+        sink.note("Press Ctrl-C to stop.".to_owned());
         if was_printed
             && ready.admin_password.is_some()
             && let Err(error) = setup::mark_password_shown(&context.home)
         {
-            sink.report(Progress::Warning(error.to_string()));
+            sink.warn(error.to_string());
         }
     } else {
         // `lite start` has read its result; from here on, output goes only to the log.
@@ -284,7 +284,7 @@ fn end_leftovers(context: &Context<'_>, sink: &dyn Sink) -> Result<(), Error> {
         Error::failed("failed to end the processes of an earlier run").cause(error).hint("leoflow doctor")
     })?;
     if !ended.is_empty() {
-        sink.report(Progress::Note(format!("Ended processes of an earlier run: {}", ended.join(", "))));
+        sink.note(format!("Ended processes of an earlier run: {}", ended.join(", ")));
     }
     Ok(())
 }
@@ -294,12 +294,12 @@ fn warn_of_shared_workspace(context: &Context<'_>, sink: &dyn Sink, config: &Con
     let others = shared::other_homes(&context.home);
     let Some(workspace) = &config.workspace else { return };
     if let Some(other) = setup::user_of_workspace(workspace, &others) {
-        sink.report(Progress::Warning(format!(
+        sink.warn(format!(
             "{} uses the workspace {} too, and schedules run in both; choose another one: leoflow config set \
              workspace DIR",
             other.root().display(),
             workspace.display(),
-        )));
+        ));
     }
 }
 

@@ -5,7 +5,7 @@ use super::upgrade::args::Upgrade;
 use super::watch_worker;
 use crate::context::Context;
 use crate::error::Error;
-use leoflow_base::home::progress::{Progress, Reporter};
+use leoflow_base::home::progress::Reporter;
 use leoflow_base::protocol::control;
 use leoflow_lifecycle::operation::DryRun;
 use leoflow_lifecycle::operation::change::Gathered;
@@ -77,7 +77,7 @@ pub async fn before_start(context: &Context<'_>, reporter: &dyn Reporter) -> Res
     // An interrupted upgrade may have been finished.
     let Some(program) = newer(context) else { return Ok(()) };
     refuse_failed(context, &program)?;
-    reporter.report(Progress::Note(program.announcement()));
+    reporter.note(program.announcement());
     upgrade(context, reporter).await.map_err(|error| with_start_of_installed(context, &program, error))
 }
 
@@ -86,7 +86,7 @@ async fn upgrade(context: &Context<'_>, reporter: &dyn Reporter) -> Result<(), E
     // The worker opens the datastore itself.
     let facts = Gathered::open(&context.operation(), "leoflow lite start").await?.facts;
     let plan = release.plan(&facts)?;
-    plan.warnings.iter().for_each(|warning| reporter.report(Progress::Warning(warning.clone())));
+    plan.warnings.iter().for_each(|warning| reporter.warn(warning.clone()));
     release.add_own_program(&context.home)?;
     let (_, error) = watch_worker::run(context, &Upgrade::default().for_worker(&plan.to), &[], reporter).await?;
     error.map_or(Ok(()), Err)

@@ -5,7 +5,7 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::terminal::report::Report;
 use leoflow_base::home::journal;
-use leoflow_base::home::progress::{Progress, Reporter};
+use leoflow_base::home::progress::Reporter;
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::process::command;
@@ -79,7 +79,7 @@ async fn follow(
             line = lines.next_line() => line.ok()??,
             _ = interrupts.recv() => {
                 let text = "Cancelling, unless changes were already made; then the operation continues";
-                reporter.report(Progress::Note(text.to_owned()));
+                reporter.note(text.to_owned());
                 signal_process(pid, Signal::Terminate);
                 *was_interrupted = true;
                 continue;
@@ -91,7 +91,7 @@ async fn follow(
             Ok(Report::Done { result, error }) => return Some(Ok((result, error))),
             Ok(Report::Ready(_)) => {}
             // Other output of the worker is shown to the user too.
-            Err(_) => reporter.report(Progress::Note(line)),
+            Err(_) => reporter.note(line),
         }
     }
 }

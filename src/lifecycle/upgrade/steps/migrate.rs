@@ -6,7 +6,6 @@ use crate::upgrade::rollback::undo_migrations;
 use crate::upgrade::step_runner::StepRunner;
 use crate::upgrade::upgrade_context::UpgradeContext;
 use crate::upgrade::{UpgradeError, totals};
-use leoflow_base::home::progress::Progress;
 use leoflow_base::sys::blocking;
 use std::time::Duration;
 
@@ -59,12 +58,12 @@ async fn migrate_within_pause(context: &UpgradeContext<'_>, state: &State) -> Re
         tokio::select! {
             migrated = &mut migration => break migrated,
             () = tokio::time::sleep(REPORT_INTERVAL) => {
-                context.reporter.report(Progress::Note(format!(
+                context.reporter.note(format!(
                     "requests have waited for {} s{}; the upgrade is rolled back after {} s",
                     paused.elapsed().as_secs(),
                     state.expected_pause_text(),
                     max_pause.as_secs()
-                )));
+                ));
             }
         }
     };

@@ -11,7 +11,6 @@ use crate::upgrade::smoke::ServerEndpoint;
 use crate::upgrade::step_runner::StepRunner;
 use crate::upgrade::upgrade_context::UpgradeContext;
 use crate::upgrade::{UpgradeError, totals};
-use leoflow_base::home::progress::Progress;
 use leoflow_base::sys::blocking;
 use leoflow_postgres::schema::{embedded, known};
 use leoflow_postgres::{Access, PgError};
@@ -39,7 +38,7 @@ async fn rehearse_on_copy(
 ) -> Result<Option<(f64, f64)>, UpgradeError> {
     if !may_create_databases(&context.access).await? {
         let text = "the upgrade is not rehearsed: the role may not create databases on that server";
-        context.reporter.report(Progress::Warning(text.to_owned()));
+        context.reporter.warn(text.to_owned());
         return Ok(None);
     }
     let (home, input, reporter) = (context.home, Input::plain(backup), context.reporter);
@@ -85,7 +84,7 @@ async fn rehearse_in(
         return Err(UpgradeError::Smoke { reason, log: server.log_tail() });
     }
     let seconds = (copy_time + migration_start.elapsed()).as_secs_f64();
-    context.reporter.report(Progress::Note(format!("the pause will take about {seconds:.1} s")));
+    context.reporter.note(format!("the pause will take about {seconds:.1} s"));
     let max_pause = context.config.upgrade.max_pause;
     if context.host.is_live() && seconds > max_pause.as_secs_f64() {
         return Err(UpgradeError::LongPause { expected: seconds, max_pause });

@@ -9,7 +9,6 @@ use crate::upgrade::smoke::{self, KnownFaults, ServerEndpoint, Smoke};
 use crate::upgrade::step_runner::StepRunner;
 use crate::upgrade::upgrade_context::UpgradeContext;
 use leoflow_base::home::Home;
-use leoflow_base::home::progress::Progress;
 use leoflow_base::protocol::control;
 use leoflow_base::sys::blocking;
 use leoflow_engine::store::secret::variables;
@@ -28,8 +27,7 @@ async fn test_candidate(context: &mut UpgradeContext<'_>, state: &State) -> Resu
     let passed = start_and_check(context, state, limit).await;
     let is_limited_by_max_pause = context.host.is_live() && limit < program::trial_limit();
     if passed.is_err() && begun.elapsed() >= limit && is_limited_by_max_pause {
-        let text = "the candidate server gets more time with a longer upgrade.max_pause";
-        context.reporter.report(Progress::Note(text.to_owned()));
+        context.reporter.note("the candidate server gets more time with a longer upgrade.max_pause".to_owned());
     }
     passed
 }
@@ -146,6 +144,6 @@ fn require_passed(context: &UpgradeContext<'_>, checks: &[smoke::Check]) -> Resu
 
 /// Returns why a smoke test failed; other problems are reported as warnings.
 pub(super) fn failure(context: &UpgradeContext<'_>, checks: &[smoke::Check]) -> Option<String> {
-    smoke::warnings(checks).for_each(|text| context.reporter.report(Progress::Warning(text)));
+    smoke::warnings(checks).for_each(|text| context.reporter.warn(text));
     smoke::failure(checks)
 }

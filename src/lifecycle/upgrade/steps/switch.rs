@@ -10,7 +10,6 @@ use crate::upgrade::rollback::history::{self, Change, Kind, Snapshot};
 use crate::upgrade::rollback::snapshot;
 use crate::upgrade::step_runner::StepRunner;
 use crate::upgrade::upgrade_context::UpgradeContext;
-use leoflow_base::home::progress::Progress;
 use leoflow_base::protocol::web::chain;
 use leoflow_base::sys::clock;
 use leoflow_base::sys::fs::files;
@@ -38,8 +37,7 @@ pub async fn pause(run: &mut StepRunner<'_>, postgres: Option<Staged>) -> Result
 pub fn report_pause(context: &mut UpgradeContext<'_>, state: &State) {
     let pause = context.notes.paused.map(|paused| paused.elapsed()).unwrap_or_default();
     context.notes.pause = Some(pause);
-    let text = format!("the pause took {:.1} s{}", pause.as_secs_f64(), state.expected_pause_text());
-    context.reporter.report(Progress::Note(text));
+    context.reporter.note(format!("the pause took {:.1} s{}", pause.as_secs_f64(), state.expected_pause_text()));
 }
 
 /// Takes the snapshot of the database.
@@ -94,7 +92,7 @@ fn replace_supervisor(context: &mut UpgradeContext<'_>, state: &State) -> Option
     }
     // The old supervisor keeps running with the new children; the next start replaces it.
     let text = format!("{error}; run `leoflow lite restart` to replace the supervisor");
-    context.reporter.report(Progress::Warning(text));
+    context.reporter.warn(text);
     None
 }
 
