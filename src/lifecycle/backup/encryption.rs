@@ -18,6 +18,12 @@ const MAGIC: &[u8] = b"age-encryption.org/";
 /// Size limit of a file with a key or a passphrase, in bytes.
 const KEY_FILE_LIMIT: u64 = 64 * 1024;
 const BUFFER_SIZE: usize = 256 * 1024;
+/// Binary logarithm of the rounds of scrypt that derive a key from a passphrase, as `age` uses it: about a second and
+/// 256 MiB of memory. The library's default depends on the speed of the machine at that moment, so a busy machine or a
+/// slower one would refuse its backups.
+const WORK_FACTOR: u8 = 18;
+/// The largest work factor that is tried, as in `age`: 4 GiB of memory.
+const MAX_WORK_FACTOR: u8 = 22;
 /// Older versions encrypted to ssh-ed25519 keys too; age's own program still decrypts those backups.
 const SSH_KEY: &str = "SSH keys are not supported; use a key that `age-keygen` made, and decrypt a backup made for an \
                        SSH key before restoring it: age -d -i KEY";
@@ -61,13 +67,16 @@ impl EncryptTo {
     pub fn writer<W: Layer<W> + 'static>(&self, writer: W) -> io::Result<Box<dyn Layer<W>>> {
         let encryptor = match self {
             Self::Off => return Ok(Box::new(writer)),
-            Self::Passphrase(passphrase) => Encryptor::with_user_passphrase(passphrase.clone()),
+            Self::Passphrase(passphrase) => {
+                let mut recipient = age::scrypt::Recipient::new(passphrase.clone());
+                recipient.set_work_factor(WORK_FACTOR);
+                Encryptor::with_recipients(std::iter::once(&recipient as &dyn age::Recipient))
+            }
             Self::Recipients(recipients) => {
                 Encryptor::with_recipients(recipients.iter().map(|recipient| recipient as &dyn age::Recipient))
-                    .map_err(io::Error::other)?
             }
         };
-        Ok(Box::new(encryptor.wrap_output(writer)?))
+        Ok(Box::new(encryptor.map_err(io::Error::other)?.wrap_output(writer)?))
     }
 }
 
@@ -109,7 +118,7 @@ pub enum NotOpened {
     /// The given key is not one of the recipients.
     WrongKey,
     WrongPassphrase,
-    /// The passphrase's scrypt work factor, set on a much faster machine, is too high for this one.
+    /// The passphrase's scrypt work factor is higher than [`MAX_WORK_FACTOR`].
     TooMuchWork,
     /// The key in config.yaml is unusable for this reason.
     Unusable(String),
@@ -172,7 +181,8 @@ impl Keys {
             let Some(passphrase) = self.passphrase.clone().or_else(typed) else {
                 return Ok(Err(NotOpened::NoPassphrase));
             };
-            let identity = age::scrypt::Identity::new(passphrase);
+            let mut identity = age::scrypt::Identity::new(passphrase);
+            identity.set_max_work_factor(MAX_WORK_FACTOR);
             return opened(
                 decryptor.decrypt(std::iter::once(&identity as &dyn age::Identity)),
                 NotOpened::WrongPassphrase,
@@ -326,6 +336,9 @@ mod tests {
         assert!(matches!(EncryptTo::of(&settings), Err(EncryptionError::Passphrase { .. })));
         std::fs::write(&reference, "swordfish\n").unwrap();
         let bytes = encrypted(&settings, b"text");
+        // The work factor is the same on each machine.
+        let header = String::from_utf8_lossy(&bytes).lines().nth(1).unwrap_or_default().to_owned();
+        assert!(header.starts_with("-> scrypt ") && header.ends_with(" 18"), "{header}");
         assert_eq!(read(&Keys::read(&[], None, Some(&settings), || None).unwrap(), &bytes), Ok(b"text".to_vec()));
         let typed = |ask: AskPassphrase| read(&Keys::read(&[], None, None, ask).unwrap(), &bytes);
         assert_eq!(typed(|| Some("swordfish".to_owned())), Ok(b"text".to_vec()));
