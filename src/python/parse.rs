@@ -153,7 +153,7 @@ pub async fn parse(
         "socket": request.api_socket,
         "settings": settings,
         "work_in": request.folders,
-        "check_plugins": request.check_plugins,
+        "is_validation": request.is_validation,
         "unread": unread.iter().map(Unread::to_string).collect::<Vec<_>>(),
     });
     let ChildOutput { result, exit, printed } = children.run(interpreter, Job::Parse, options, used).await?;

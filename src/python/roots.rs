@@ -45,8 +45,8 @@ pub struct Request {
     pub workspace: Option<PathBuf>,
     /// Socket of the server that provides the Variables and Connections that the import reads.
     pub api_socket: PathBuf,
-    /// True to load all plugins of Airflow's own SDK, which takes seconds, for warnings about those that fail.
-    pub check_plugins: bool,
+    /// True to warn also of plugins of Airflow's own SDK that fail, and of e-mail that cannot be sent, which takes seconds.
+    pub is_validation: bool,
 }
 
 impl Request {
@@ -63,7 +63,7 @@ impl Request {
             }
         };
         let workspace = workspace.map(Path::to_owned);
-        Self { path, roots, folders, project, workspace, api_socket, check_plugins: false }
+        Self { path, roots, folders, project, workspace, api_socket, is_validation: false }
     }
 }
 

@@ -1,7 +1,10 @@
 """The e-mail of a failed task, read by a mail server of the test."""
 
 import os
+import signal
+import socket
 import socketserver
+import sys
 import tempfile
 import threading
 import unittest
@@ -35,6 +38,12 @@ class Session(socketserver.StreamRequestHandler):
             self.wfile.write(b"250 ok\r\n" if command != b"QUIT" else b"221 bye\r\n")
 
 
+def render(value, context):
+    if isinstance(value, list):
+        return [render(item, context) for item in value]
+    return value.replace("{{n}}", str(context["max_tries"]))
+
+
 class Instance(SimpleNamespace):
     def __str__(self):
         return "<TaskInstance: d.t r>"
@@ -50,7 +59,7 @@ class ErrorEmail(unittest.TestCase):
 
     def send(self, email, **variables):
         ti = Instance(try_number=2, max_tries=3, log_url="http://localhost/a?b&c", hostname="here")
-        task = SimpleNamespace(email=email, render_template=lambda text, context: text.replace("{{n}}", str(context["max_tries"])))
+        task = SimpleNamespace(email=email, render_template=render)
         with unittest.mock.patch.dict(os.environ, variables):
             error_email.send(task, {"ti": ti, "exception": ValueError("1 < 2\nand more")})
         return self.server.messages[-1]
@@ -66,6 +75,28 @@ class ErrorEmail(unittest.TestCase):
         for part in ("Try 2 out of 4", "1 &lt; 2<br>and more", 'href="http://localhost/a?b&amp;c"', "Host: here"):
             self.assertIn(part, text)
         self.assertEqual(message.get_content_type(), "text/html")
+
+    def test_recipients_have_names_and_templates(self):
+        message = self.send(["Data Team <team{{n}}@x.io>"], **self.settings())
+        self.assertEqual((self.server.recipients, message["To"]), (["team3@x.io"], "Data Team <team3@x.io>"))
+        self.send("Ops <a@x.io>; b@x.io", **self.settings())
+        self.assertEqual(self.server.recipients[1:], ["a@x.io", "b@x.io"])
+        self.assertIsNotNone(message["Date"])
+
+    def test_a_backend_of_the_settings_sends(self):
+        sent = []
+        module = SimpleNamespace(send=lambda to, subject, body, **options: sent.append((to, subject, options)))
+        with unittest.mock.patch.dict(sys.modules, {"mailer": module}), self.assertRaises(IndexError):
+            self.send("a@x.io", AIRFLOW__EMAIL__EMAIL_BACKEND="mailer.send")
+        options = {"conn_id": "smtp_default", "from_email": "airflow@airflow"}
+        self.assertEqual(sent, [(["a@x.io"], "Airflow alert: <TaskInstance: d.t r>", options)])
+
+    def test_a_server_that_hangs_is_given_up(self):
+        with socket.create_server(("127.0.0.1", 0)) as silent, unittest.mock.patch.object(error_email, "LIMIT", 0.2):
+            settings = {"AIRFLOW_CONN_SMTP_DEFAULT": f"smtp://127.0.0.1:{silent.getsockname()[1]}?disable_ssl=true"}
+            with self.assertRaisesRegex(TimeoutError, "did not answer"):
+                self.send("a@x.io", **settings)
+        self.assertEqual(signal.getitimer(signal.ITIMER_REAL), (0, 0))
 
     def test_sender_and_templates_are_settings(self):
         with tempfile.NamedTemporaryFile("w", suffix=".txt") as subject:

@@ -129,7 +129,7 @@ from_error! {
             NotOpened::NoKey | NotOpened::WrongKey => base.hint("pass the private key: --identity FILE"),
             NotOpened::NoPassphrase => base.hint("pass the passphrase in a file: --passphrase-file FILE"),
             NotOpened::WrongPassphrase => base.hint("pass the right passphrase in a file: --passphrase-file FILE"),
-            NotOpened::TooMuchWork => base.hint("decrypt it on the machine that made it: age -d"),
+            NotOpened::TooMuchWork => base.hint("decrypt it with the program that encrypted it"),
             NotOpened::Unusable(_) => base.hint("leoflow config get backup.identity"),
         }
         .hint("nothing was changed")

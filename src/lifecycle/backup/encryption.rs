@@ -131,7 +131,7 @@ impl fmt::Display for NotOpened {
             Self::NoPassphrase => "no passphrase was given",
             Self::WrongKey => "the private key given is not a recipient",
             Self::WrongPassphrase => "the passphrase is wrong",
-            Self::TooMuchWork => "checking its passphrase would take too long on this machine",
+            Self::TooMuchWork => "its passphrase has a scrypt work factor above 22, which `age` does not open either",
             Self::Unusable(why) => return write!(f, "the private key in backup.identity is unusable: {why}"),
         })
     }

@@ -23,16 +23,17 @@ pub fn bounds() -> Vec<String> {
     SUPPORTED.iter().map(|(name, from, to)| format!("{name}>={}.{},<{}.{}", from.0, from.1, to.0, to.1)).collect()
 }
 
-/// Checks that this release supports the locked versions of Airflow's packages (name, version).
+/// Checks that no locked version of Airflow's packages (name, version) is newer than supported. A lock that an earlier
+/// release made with an older Airflow stays: DAGs that use nothing of it run with the small package.
 pub fn check(packages: &[(String, String)]) -> Result<(), EnvironmentError> {
-    let is_unsupported = |(name, versions): &&(String, String)| {
-        let supported = SUPPORTED.iter().find(|(package, ..)| package == name);
-        supported.is_some_and(|(_, from, to)| {
-            versions.split(" or ").any(|version| minor(version).is_some_and(|locked| !(*from..*to).contains(&locked)))
+    let is_too_new = |(name, versions): &&(String, String)| {
+        let first_unsupported = SUPPORTED.iter().find(|(package, ..)| package == name).map(|(.., to)| *to);
+        first_unsupported.is_some_and(|limit| {
+            versions.split(" or ").any(|version| minor(version).is_some_and(|locked| locked >= limit))
         })
     };
-    match packages.iter().find(is_unsupported).cloned() {
-        Some((package, version)) => Err(EnvironmentError::UnsupportedAirflow { package, version, advice: advice() }),
+    match packages.iter().find(is_too_new).cloned() {
+        Some((package, version)) => Err(EnvironmentError::NewerAirflow { package, version, advice: advice() }),
         None => Ok(()),
     }
 }
@@ -42,20 +43,27 @@ pub fn add_advice(reason: String, declared: &Declared) -> String {
     if !bounds().iter().any(|bound| reason.contains(bound.as_str())) {
         return reason;
     }
-    let is_airflow = |line: &&String| SUPPORTED.iter().any(|(name, ..)| pins::name_of(line) == *name);
-    let places = declared.pin_lines().filter(is_airflow).filter_map(|line| {
+    // A limit as the advice gives it is no obstacle.
+    let is_obstacle = |line: &&String| {
+        SUPPORTED.iter().any(|(name, ..)| pins::name_of(line) == *name) && !newest().contains(&line.replace(' ', ""))
+    };
+    let places = declared.pin_lines().filter(is_obstacle).filter_map(|line| {
         uv_messages::origin_of(line, &declared.origins).map(|origin| format!("\n    {origin}: {line}"))
     });
     format!("{reason}\n{}{}", advice(), places.collect::<String>())
 }
 
+/// The constraints that a project may have to stay with the versions that are supported.
+fn newest() -> Vec<String> {
+    SUPPORTED.iter().map(|(name, _, to)| format!("{name}<{}.{}", to.0, to.1)).collect()
+}
+
 fn advice() -> String {
-    let newest: Vec<String> = SUPPORTED.iter().map(|(name, _, to)| format!("'{name}<{}.{}'", to.0, to.1)).collect();
     format!(
         "This release of Leoflow runs Apache Airflow {OLDEST} to {NEWEST}. Leave out lines that require or pin an older one, \
          and take the newest version of each provider. To leave out newer ones, wherever the project lists its \
-         dependencies, its leoflow.yaml may limit the versions of Airflow and of providers:\n    constraints: [{}]",
-        newest.join(", ")
+         dependencies, its leoflow.yaml may limit the versions of Airflow and of providers:\n    constraints: ['{}']",
+        newest().join("', '")
     )
 }
 
@@ -74,14 +82,13 @@ mod tests {
     }
 
     #[test]
-    fn refuses_other_versions_of_airflow_than_supported() {
+    fn refuses_an_airflow_newer_than_supported() {
         for (name, version) in [
             ("apache-airflow", "3.4.0"),
             ("apache-airflow-core", "3.4.0rc1"),
             ("apache-airflow-core", "3.3.2 or 3.10.0"),
             ("apache-airflow-task-sdk", "1.4.0"),
             ("apache-airflow-task-sdk", "2.0"),
-            ("apache-airflow", "2.11.0"),
         ] {
             let refused = checked(name, version).unwrap_err().to_string();
             assert!(refused.starts_with(&format!("{name} {version} would be")), "{refused}");
@@ -89,7 +96,7 @@ mod tests {
         }
         for (name, version) in [
             ("apache-airflow", "3.3.9"),
-            ("apache-airflow", "3.0.0"),
+            ("apache-airflow", "2.11.0"),
             ("apache-airflow-core", "3.0.6"),
             ("apache-airflow-task-sdk", "1.3.2"),
             ("apache-airflow-providers-http", "6.3.0"),
@@ -104,6 +111,7 @@ mod tests {
         let line = "apache-airflow==3.4.*".to_owned();
         let declared = Declared {
             requirements: vec![line.clone(), "paint".to_owned()],
+            constraints: vec!["apache-airflow<3.4".to_owned()],
             origins: [(line, "p/leoflow.yaml".to_owned())].into(),
             ..Declared::default()
         };

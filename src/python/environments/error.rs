@@ -17,7 +17,7 @@ pub enum EnvironmentError {
     #[error(transparent)]
     Pin(#[from] PinError),
     #[error("{package} {version} would be installed. {advice}")]
-    UnsupportedAirflow { package: String, version: String, advice: String },
+    NewerAirflow { package: String, version: String, advice: String },
     #[error(transparent)]
     Uv(#[from] UvError),
     /// uv's message about requirements, with advice for the user.

@@ -453,7 +453,7 @@ fn installing_a_missing_package_fixes_its_import_errors() {
         test.save("needs.py", "from airflow.sdk import DAG\nimport newcomer.parts\nwith DAG('needs'):\n    pass\n");
     let listed = || test.run(&["dags", "list"]);
     wait_until("an import error", Duration::from_secs(20), || listed().stderr.contains("No module named 'newcomer'"));
-    assert!(listed().stderr.contains("dependencies: [newcomer]"), "{}", listed().stderr);
+    assert!(listed().stderr.contains("dependencies: [PACKAGE]"), "{}", listed().stderr);
     // Writes the package first, then its metadata, as an installer does.
     std::fs::create_dir_all(site.join("newcomer")).unwrap();
     std::fs::write(site.join("newcomer/parts.py"), "").unwrap();

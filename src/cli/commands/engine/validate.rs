@@ -50,7 +50,7 @@ pub async fn run(context: &Context<'_>, args: &Validate) -> Result<u8, Error> {
     let mut checked = Vec::new();
     for path in files {
         let request = Request::new(path.clone(), workspace.as_deref(), context.home.api_socket());
-        let request = Request { check_plugins: true, ..request };
+        let request = Request { is_validation: true, ..request };
         let parsed =
             parse_in_project_environment(context, &interpreter, &children, &request).await.map(|(_, output)| output);
         checked.push(CheckedFile::new(path, parsed));

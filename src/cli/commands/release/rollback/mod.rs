@@ -93,7 +93,7 @@ async fn perform(context: &Context<'_>, args: &RollbackRelease, cancelled: Cance
         restore::refuse_instance_in_terminal(context, &datastore)?;
         let was_running = facts.instance != Instance::Stopped;
         let rollback = Rollback::begin(context, plan, own_schema_of_target, backup, was_running)?;
-        return rollback.run(datastore, operation_lock, cancelled.received()).await;
+        return rollback.run(operation_lock, datastore, cancelled.received()).await;
     }
     let config = operation.running_config()?;
     let source = ReleaseSource::RetainedOlder;

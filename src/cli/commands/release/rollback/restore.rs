@@ -87,8 +87,8 @@ impl<'a> Rollback<'a> {
     /// when `cancelled` completes, as long as nothing was changed.
     pub async fn run(
         mut self,
-        datastore: Datastore,
         operation_lock: OperationLock,
+        datastore: Datastore,
         cancelled: impl Future<Output = ()>,
     ) -> Result<Outcome, Error> {
         let new_backup = self.back_up(&datastore.access, cancelled).await.inspect_err(|_| self.discard_record())?;

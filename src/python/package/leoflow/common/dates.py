@@ -75,9 +75,14 @@ def aware(name: str, value: Any) -> datetime | None:
 def default_zone() -> tzinfo:
     """Returns the time zone that AIRFLOW__CORE__DEFAULT_TIMEZONE names: UTC by default, or `system` for the machine's."""
     name = DEFAULT_TIMEZONE.value()
-    if name == "system":
-        name = os.environ.get("TZ") or os.path.realpath("/etc/localtime").rpartition("/zoneinfo/")[2]
-    return timezone.utc if name.lower() in ("utc", "") else zone(name)
+    return system_zone() if name == "system" else zone("UTC" if name.lower() == "utc" else name)
+
+
+def system_zone():
+    """Returns the time zone of the machine: that of TZ or `/etc/localtime`; its offset if that file is a copy, which has
+    no name."""
+    name = os.environ.get("TZ", "").lstrip(":") or os.path.realpath("/etc/localtime").partition("/zoneinfo/")[2]
+    return zone(name) if name else datetime.now().astimezone().tzinfo
 
 
 def zone_name(tzinfo: tzinfo | None) -> str | int:

@@ -35,11 +35,10 @@ def note_reads(workspace, is_existing):
     sys.addaudithook(hook)
 
 
-def structures_of(workspace, path, settings):
+def structures_of(workspace, path, settings, is_validation):
     """Imports the file; returns the structures of its DAGs."""
     backend = backends.current()
     loaded = backend.dags_of(workspace, path, settings)
-    workspace.email_problems = email_problems(loaded)
     dags = backend.structures(loaded, workspace)
     # Raises an error, which becomes the file's, for values that JSON cannot represent.
     json.dumps(dags, allow_nan=False)
@@ -47,6 +46,8 @@ def structures_of(workspace, path, settings):
         dag["place"] = clean(dag["place"])
     if clean(dags) != dags:
         raise ValueError("a text of the DAG holds the character NUL, or is not valid Unicode")
+    if is_validation:
+        workspace.email_problems = email_problems(loaded)
     return dags
 
 
@@ -59,7 +60,7 @@ def email_problems(dags):
     return [f"The e-mails of {dag_id} are not sent: {problem}"] if problem else []
 
 
-def parse(path, roots, settings, enter=Workspace.enter, check_plugins=False):
+def parse(path, roots, settings, enter=Workspace.enter, is_validation=False):
     workspace = Workspace(roots)
     is_existing = {}
     note_reads(workspace, is_existing)
@@ -72,7 +73,7 @@ def parse(path, roots, settings, enter=Workspace.enter, check_plugins=False):
         if env_errors:
             workspace.source(os.path.abspath(path))
         else:
-            result["dags"] = structures_of(workspace, path, settings)
+            result["dags"] = structures_of(workspace, path, settings, is_validation)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
@@ -87,7 +88,7 @@ def parse(path, roots, settings, enter=Workspace.enter, check_plugins=False):
     result["absent"] = sorted(name for name, exists in others.items() if not exists)
     result["asks"] = leoflow_server.was_queried()
     result["libraries"] = libraries.in_use(workspace.owns)
-    if check_plugins:
+    if is_validation:
         workspace.plugin_problems += backends.current().plugin_problems()
     result["warnings"] = clean([*env_warnings, *workspace.plugin_problems, *workspace.email_problems])
     return result
@@ -107,7 +108,7 @@ def main(options: dict[str, Any]) -> None:
         workspace.enter()
         libraries.restart_if_too_late(environment, "parse", options)
 
-    result = parse(options["path"], options["roots"], options.get("settings"), enter, options.get("check_plugins"))
+    result = parse(options["path"], options["roots"], options.get("settings"), enter, options.get("is_validation"))
     if os.getpid() != own_pid:
         # The file forked this process; only the original may answer.
         os._exit(0)

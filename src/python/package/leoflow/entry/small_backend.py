@@ -59,13 +59,13 @@ def plugin_problems() -> list[str]:
 
 def email_problem() -> str | None:
     """Returns why no e-mail can be sent, or None if a mail server is configured or, without Leoflow's server, may be."""
-    from leoflow.running.error_email import MailServer
+    from leoflow.running import error_email
 
     try:
-        MailServer.configured()
+        error_email.check()
     except NotRunning:
         return None
-    except AirflowException as error:
+    except Exception as error:
         return str(error)
     return None
 

@@ -1,35 +1,42 @@
 """Sends the e-mail of a failed or retried task, as Airflow does for a task with `email`.
 
 The mail server is the connection `smtp_default`, or the one that AIRFLOW__EMAIL__EMAIL_CONN_ID names; without that
-connection, the settings AIRFLOW__SMTP__*. The defaults of both are those of Airflow.
+connection, the settings AIRFLOW__SMTP__*. AIRFLOW__EMAIL__EMAIL_BACKEND may name a function that sends instead.
 <https://airflow.apache.org/docs/apache-airflow/stable/howto/email-config.html>"""
 
 from __future__ import annotations
 
 import os
+import signal
+import threading
 
 from leoflow.authoring.connection import Connection
 from leoflow.common.exceptions import AirflowException, AirflowNotFoundException
 from leoflow.common.hints.commands import command
-from leoflow.common.settings.airflow_settings import Setting
+from leoflow.common.settings.airflow_settings import DEFAULT_BACKEND, Setting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import smtplib
     from typing import Any
 
+# Time limit of sending an e-mail, seconds. The try ends only afterwards.
+LIMIT = 30
+DEFAULT_SENDER = "airflow@airflow"
+
 
 class MailServer:
-    """A mail server and how to log in; `timeout` in seconds."""
+    """A mail server and how to log in; `timeout` of each answer in seconds."""
 
-    def __init__(self, host, port, login, password, sender, is_ssl, starts_tls, verifies, timeout):
+    def __init__(self, host, port, login, password, sender, is_ssl, starts_tls, verifies, timeout, retries=0):
         self.host, self.port, self.login, self.password, self.sender = host, port, login, password, sender
-        self.is_ssl, self.starts_tls, self.verifies, self.timeout = is_ssl, starts_tls, verifies, timeout
+        self.is_ssl, self.starts_tls, self.verifies = is_ssl, starts_tls, verifies
+        self.timeout, self.retries = timeout, retries
 
     @classmethod
     def configured(cls) -> MailServer:
         """Raises AirflowException if neither the connection nor the settings name a server."""
-        name = setting("email", "email_conn_id", "smtp_default")
+        name = connection_id()
         try:
             return cls.of_connection(Connection.get(name))
         except AirflowNotFoundException:
@@ -41,25 +48,34 @@ class MailServer:
         is_ssl = setting("smtp", "smtp_ssl", False, bool)
         return cls(host, setting("smtp", "smtp_port", 25, int), setting("smtp", "smtp_user", ""), setting("smtp", "smtp_password", ""),
                    setting("smtp", "smtp_mail_from", ""), is_ssl, setting("smtp", "smtp_starttls", True, bool) and not is_ssl,
-                   setting("email", "ssl_context", "default") != "none", setting("smtp", "smtp_timeout", 30, int))
+                   setting("email", "ssl_context", "default") != "none", setting("smtp", "smtp_timeout", LIMIT, int))
 
     @classmethod
     def of_connection(cls, connection: Connection) -> MailServer:
         extra = connection.extra_dejson
+        if extra.get("auth_type", "basic") != "basic":
+            raise AirflowException(f"the connection {connection.conn_id!r} has the auth_type {extra['auth_type']!r}: only Airflow's smtp "
+                                   "provider has it")
         is_ssl = not as_bool(extra.get("disable_ssl"))
         starts_tls = not is_ssl and not as_bool(extra.get("disable_tls"))
         return cls(connection.host, connection.port or 0, connection.login, connection.password, extra.get("from_email"), is_ssl,
-                   starts_tls, extra.get("ssl_context") != "none", int(extra.get("timeout") or 30))
+                   starts_tls, extra.get("ssl_context") != "none", float(extra.get("timeout") or LIMIT), int(extra.get("retry_limit") or 5))
 
     def connect(self) -> smtplib.SMTP:
         import smtplib
         import ssl
 
-        context = ssl.create_default_context() if self.verifies else None
-        if self.is_ssl:
-            client = smtplib.SMTP_SSL(self.host, self.port, timeout=self.timeout, context=context)
-        else:
-            client = smtplib.SMTP(self.host, self.port, timeout=self.timeout)
+        context = ssl.create_default_context() if self.verifies else ssl._create_unverified_context()
+        for attempt in range(self.retries + 1):
+            try:
+                if self.is_ssl:
+                    client = smtplib.SMTP_SSL(self.host, self.port, timeout=self.timeout, context=context)
+                else:
+                    client = smtplib.SMTP(self.host, self.port, timeout=self.timeout)
+                break
+            except smtplib.SMTPServerDisconnected:
+                if attempt == self.retries:
+                    raise
         if self.starts_tls:
             client.starttls(context=context)
         if self.login and self.password:
@@ -71,16 +87,34 @@ def setting(section: str, key: str, default: Any, kind: type = str) -> Any:
     return Setting(section, key, default, kind).value()
 
 
+def connection_id():
+    return setting("email", "email_conn_id", "smtp_default")
+
+
 def as_bool(value):
     return str(value or "").lower() in ("true", "1", "t")
+
+
+def backend():
+    """Returns the function that the settings name, or None for Airflow's own."""
+    from importlib import import_module
+
+    module, _, name = setting("email", "email_backend", DEFAULT_BACKEND).rpartition(".")
+    return None if f"{module}.{name}" == DEFAULT_BACKEND else getattr(import_module(module), name)
+
+
+def check() -> None:
+    """Raises an error if e-mails cannot be sent, because no mail server is known or the settings are wrong."""
+    if backend() is None:
+        MailServer.configured()
 
 
 def addresses(email: Any) -> list[str]:
     """Returns the addresses of an `email` argument: a text, where `,` or `;` separates them, or several texts."""
     import re
 
-    texts = [email] if isinstance(email, str) else email
-    return [address for text in texts for address in re.split(r"[,;\s]+", text) if address]
+    texts = re.split(r"[,;]", email) if isinstance(email, str) else email
+    return [text.strip() for text in texts if text.strip()]
 
 
 def rendered(key, task, context):
@@ -93,19 +127,53 @@ def rendered(key, task, context):
 
 
 def send(task: Any, context: Any) -> None:
-    """Sends the e-mail about the exception in `context`. Raises any error, for example if no mail server is known."""
+    """Sends the e-mail about the exception in `context`. Raises any error, for example if no mail server is known, and
+    TimeoutError after [`LIMIT`]."""
     import html
-    from email.message import EmailMessage
 
     ti, exception = context["ti"], html.escape(str(context.get("exception"))).replace("\n", "<br>")
     own = {**context, "exception_html": exception, "try_number": ti.try_number, "max_tries": ti.max_tries}
-    server, to = MailServer.configured(), addresses(task.email)
-    message = EmailMessage()
-    message["Subject"] = " ".join(rendered("subject_template", task, own).split()) or f"Airflow alert: {ti}"
-    message["From"] = setting("email", "from_email", "") or server.sender or "airflow@airflow"
-    message["To"] = ", ".join(to)
-    message.set_content(rendered("html_content_template", task, own) or (
+    subject = " ".join(rendered("subject_template", task, own).split()) or f"Airflow alert: {ti}"
+    url = html.escape(ti.log_url)
+    body = rendered("html_content_template", task, own) or (
         f"Try {ti.try_number} out of {ti.max_tries + 1}<br>Exception:<br>{exception}<br>"
-        f'Log: <a href="{html.escape(ti.log_url)}">Link</a><br>Host: {ti.hostname}<br>'), subtype="html")
+        f'Log: <a href="{url}">Link</a><br>Host: {ti.hostname}<br>Mark success: <a href="{url}">Link</a><br>')
+    to, sender = addresses(task.render_template(task.email, own)), task.render_template(setting("email", "from_email", ""), own)
+    function = backend()
+    with TimeLimit():
+        if function is not None:
+            function(to, subject, body, conn_id=connection_id(), from_email=sender or DEFAULT_SENDER)
+        else:
+            send_by_smtp(to, subject, body, sender)
+
+
+def send_by_smtp(to, subject, body, sender):
+    from email.message import EmailMessage
+    from email.utils import localtime, make_msgid
+
+    server, message = MailServer.configured(), EmailMessage()
+    message["Subject"], message["To"], message["Date"], message["Message-ID"] = subject, ", ".join(to), localtime(), make_msgid()
+    message["From"] = sender or server.sender or DEFAULT_SENDER
+    message.set_content(body, subtype="html")
     with server.connect() as client:
         client.send_message(message, to_addrs=to)
+
+
+class TimeLimit:
+    """Raises TimeoutError in the code within after [`LIMIT`], also while it waits for a name server. Only the main thread
+    has the limit."""
+
+    def __enter__(self):
+        self.has_limit = threading.current_thread() is threading.main_thread()
+        if self.has_limit:
+            self.previous = signal.signal(signal.SIGALRM, expire)
+            signal.setitimer(signal.ITIMER_REAL, LIMIT)
+
+    def __exit__(self, *_):
+        if self.has_limit:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, self.previous)
+
+
+def expire(*_):
+    raise TimeoutError(f"the mail server did not answer for {LIMIT} seconds")

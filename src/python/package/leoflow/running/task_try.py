@@ -249,9 +249,10 @@ class Try:
                 current.set_context(self.context)
                 self.call_back(functions)
                 current.set_context(None)
+        self.notify_of_end(state)
         if state == "failed" and self.task.email and (self.task.email_on_retry if will_retry else self.task.email_on_failure):
             self.send_email()
-        self.notify_of_end(state)
+        self.notify_listeners("before_stopping", component=run_events.Component())
 
     def send_email(self):
         from leoflow.running import error_email
@@ -276,7 +277,6 @@ class Try:
             if state == "failed":
                 arguments["error"] = self.context.get("exception")
             self.notify_listeners(f"on_task_instance_{state}", **arguments)
-        self.notify_listeners("before_stopping", component=run_events.Component())
 
     def notify_listeners(self, hook, **arguments):
         error = plugins.call(hook, **arguments)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from leoflow.common import run_events
 from leoflow.common.exceptions import AirflowException
 from leoflow.common.hints.packages import how_to_add
+from leoflow.common.settings.airflow_settings import DEFAULT_BACKEND, Setting
 from leoflow.sdk import dag_file, logs, named_classes, structure, task_try
 from leoflow.sdk.messages import hitl as hitl_messages
 from leoflow.sdk.offline import OfflineSupervisor
@@ -43,9 +44,11 @@ def plugin_problems() -> list[str]:
 
 
 def email_problem() -> str | None:
-    """Returns why no e-mail can be sent, or None if the provider that sends it is installed."""
+    """Returns why no e-mail can be sent, or None if the provider that sends it, or another backend, is there."""
     from importlib.util import find_spec
 
+    if Setting("email", "email_backend", DEFAULT_BACKEND, str).value() != DEFAULT_BACKEND:
+        return None
     try:
         is_installed = find_spec("airflow.providers.smtp") is not None
     except ModuleNotFoundError:

@@ -12,6 +12,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+# Airflow's own e-mail backend, which uses the smtp provider.
+DEFAULT_BACKEND = "airflow.utils.email.send_email_smtp"
 TRUE, FALSE = ("t", "true", "1"), ("f", "false", "0")
 
 
