@@ -10,7 +10,7 @@ mod engine;
 mod install;
 mod installed_program;
 mod lite;
-mod newer_schema;
+mod newer_schema_hint;
 mod release;
 pub mod server;
 mod verify_config;
@@ -53,5 +53,5 @@ async fn dispatch(cli: Cli, printer: &Printer, server: &impl ServerProcess) -> R
     }
     installed_program::exec_instead_of_another(&context, &cli.command)?;
     let outcome = cli.command.run(&context, server).await;
-    outcome.map_err(|error| newer_schema::with_hint_to_newer_release(&context.home, error))
+    outcome.map_err(|error| newer_schema_hint::with_hint_to_newer_release(&context.home, error))
 }

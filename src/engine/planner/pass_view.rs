@@ -1,8 +1,8 @@
 //! The state of a run at the beginning of a pass, from which the next step of each task instance follows. A pass
 //! evaluates the instances once; the next pass sees its changes. Pure.
 
-use super::copies::{self, Relevant};
 use super::graph::Graph;
+use super::relevant_instances::{Relevant, relevant_instances};
 use super::rules::{self, Tally, Verdict};
 use super::snapshot::{Returned, Snapshot};
 use crate::model::dag::TriggerRule;
@@ -348,7 +348,7 @@ impl<'a> PassView<'a> {
             return Relevant::All;
         }
         let (count, length) = (|task_index| self.count(task_index), |task: &str| self.length_of(task));
-        copies::relevant_instances(graph, (task_index, map_index), up, &count, &length)
+        relevant_instances(graph, (task_index, map_index), up, &count, &length)
     }
 
     /// True when the task or a group around it is mapped over the return value of `up`.

@@ -5,6 +5,7 @@ use super::data_migration::{self, Status};
 use super::embedded::{EmbeddedMigration, Phase};
 use super::migrate::{self, Applied};
 use super::schema_state::{State, classify, database_version, waiting};
+use super::start_check::refusal;
 use super::{SchemaError, ledger};
 use crate::instance_fact;
 use jiff::{SignedDuration, Timestamp};
@@ -82,7 +83,7 @@ async fn apply_locked(
 ) -> Result<(Applied, Vec<Waiting>), SchemaError> {
     let records = ledger::inspect(migration_client).await?;
     let state = classify(known, &records);
-    if let Some(error) = migrate::refusal(&state) {
+    if let Some(error) = refusal(&state) {
         return Err(error);
     }
     let mut applied = Applied { files: Vec::new(), version: database_version(&records) };

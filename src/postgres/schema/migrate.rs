@@ -1,14 +1,15 @@
 //! Applies pending migrations: one migrator at a time, each migration and its ledger row in one transaction.
 
-use super::embedded::{EmbeddedMigration, newest};
+use super::embedded::EmbeddedMigration;
 use super::schema_state::{State, classify, database_version};
+use super::start_check::refusal;
 use super::{SchemaError, ledger};
 use crate::locks;
 use leoflow_base::sys::process::free_memory;
 use std::error::Error as _;
 use std::time::Duration;
+use tokio_postgres::Client;
 use tokio_postgres::error::{DbError, SqlState};
-use tokio_postgres::{Client, GenericClient};
 
 /// Key of the advisory lock ("leoflow" in ASCII) that every schema change takes.
 pub const LOCK_KEY: i64 = 0x006c_656f_666c_6f77;
@@ -129,31 +130,6 @@ fn reason(error: &refinery::Error) -> String {
     let names_objects = *db.code() == SqlState::DEPENDENT_OBJECTS_STILL_EXIST;
     let detail = db.detail().filter(|_| names_objects).map(|detail| format!(" ({detail})")).unwrap_or_default();
     format!("{}: {}{detail}", db.severity(), db.message())
-}
-
-/// Fails unless every migration of `known` that is not deferred, and no unknown one, is applied; checked when a process
-/// starts to use the database.
-pub async fn require_current(client: &impl GenericClient, known: &[EmbeddedMigration]) -> Result<i64, SchemaError> {
-    let records = ledger::inspect(client).await?;
-    let state = classify(known, &records);
-    match refusal(&state) {
-        Some(error) => Err(error),
-        None => match state {
-            State::Current { version } => Ok(version),
-            _ => Err(SchemaError::NotMigrated { database: database_version(&records), binary: newest(known) }),
-        },
-    }
-}
-
-/// The error for states in which nothing may be written.
-pub fn refusal(state: &State) -> Option<SchemaError> {
-    match state.clone() {
-        State::Fresh | State::Current { .. } | State::Pending { .. } => None,
-        State::Newer { database, binary } => Some(SchemaError::Newer { database, binary }),
-        State::Edited { files } => Some(SchemaError::Edited(files)),
-        State::Gap { missing } => Some(SchemaError::Gap(missing)),
-        State::Damaged { reason } => Some(SchemaError::Damaged(reason)),
-    }
 }
 
 /// Does `work` while `lock` holds the advisory lock of schema changes; `Busy` if another migrator holds it for too long.

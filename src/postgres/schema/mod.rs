@@ -10,16 +10,18 @@ mod rollback;
 mod rollback_losses;
 mod schema_state;
 pub mod shape;
+mod start_check;
 pub mod tables;
 mod totals_guard;
 
 pub use dependents::blocking_dependents;
 pub use embedded::{EmbeddedMigration, known};
 pub use ledger::{applied, current_version, inspect, newest_release, own_rollbacks};
-pub use migrate::{Applied, migrate, refusal, require_current};
+pub use migrate::{Applied, migrate};
 pub use rollback::{Extent, RolledBack, rollback, to_undo};
 pub use rollback_losses::rollback_losses;
 pub use schema_state::{State, classify, damage, database_version, waiting};
+pub use start_check::{refusal, require_current};
 pub use totals_guard::TotalsGuard;
 
 use crate::PgError;

@@ -1,7 +1,7 @@
 //! `leoflow migrate-db`, its status and rollback, and the migrator of the supervisor and of upgrades.
 
 use super::packaged;
-use crate::commands::newer_schema;
+use crate::commands::newer_schema_hint;
 use crate::context::Context;
 use crate::error::Error;
 use crate::terminal::printer::{Printer, counted};
@@ -152,7 +152,7 @@ async fn supervised(context: &Context<'_>, args: &MigrateDb) -> Result<u8, Error
             Ok(0)
         }
         Err(error) => {
-            let error = newer_schema::with_hint_to_newer_release(&context.home, error.into());
+            let error = newer_schema_hint::with_hint_to_newer_release(&context.home, error.into());
             notifier.failure(&error.to_json());
             Err(error)
         }

@@ -1,7 +1,7 @@
 //! Upstream and downstream task instances in a run; within a mapped group, those of the same copy. Pure.
 
-use crate::planner::copies::{self, Relevant};
 use crate::planner::graph::Graph;
+use crate::planner::relevant_instances::{Relevant, relevant_instances};
 use crate::planner::snapshot::Returned;
 use std::collections::{BTreeSet, HashMap};
 
@@ -105,7 +105,7 @@ impl Relatives<'_> {
     fn add(&self, set: &mut InstanceSet, (task_index, map_index): (usize, i32), other: usize) -> Whole {
         let length = |task: &str| self.lengths.get(task).map(Returned::count);
         let count = |task_index: usize| self.graph.count(task_index, &length);
-        match copies::relevant_instances(self.graph, (task_index, map_index), other, &count, &length) {
+        match relevant_instances(self.graph, (task_index, map_index), other, &count, &length) {
             Relevant::Range(range) if map_index >= 0 => {
                 let indexes = range.filter_map(|index| i32::try_from(index).ok());
                 // Until the copies exist, one instance with map index -1 represents all of them.
