@@ -154,6 +154,8 @@ class TestMissingPackages(unittest.TestCase):
             ("from google.cloud import bigquery, storage", "google-cloud-bigquery google-cloud-storage"),
             ("from google.cloud.bigquery import Client", "google-cloud-bigquery"), ("import dbt.version", "dbt-core"),
             ("import snowflake.connector", "snowflake-connector-python"), ("import azure.storage.blob", "azure-storage-blob"),
+            ("import pyspark.sql", "pyspark"), ("from databricks import sql", "databricks-sql-connector"), ("import wget", "wget"),
+            ("import bs4", "beautifulsoup4"), ("import sagemaker", "sagemaker"),
         ]:
             name = line.split()[1].partition(".")[0]
             names = packages.names_in(line, line.split()[1])

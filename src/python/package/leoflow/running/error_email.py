@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import smtplib
     from typing import Any
 
-# Time limit of sending an e-mail, seconds. The try ends only afterwards.
-LIMIT = 30
+# Time limits of each answer, as in Airflow, and of sending an e-mail, seconds. The try ends only afterwards.
+TIMEOUT, LIMIT = 30, 45
 DEFAULT_SENDER = "airflow@airflow"
 
 
@@ -48,7 +48,7 @@ class MailServer:
         is_ssl = setting("smtp", "smtp_ssl", False, bool)
         return cls(host, setting("smtp", "smtp_port", 25, int), setting("smtp", "smtp_user", ""), setting("smtp", "smtp_password", ""),
                    setting("smtp", "smtp_mail_from", ""), is_ssl, setting("smtp", "smtp_starttls", True, bool) and not is_ssl,
-                   setting("email", "ssl_context", "default") != "none", setting("smtp", "smtp_timeout", LIMIT, int))
+                   setting("email", "ssl_context", "default") != "none", setting("smtp", "smtp_timeout", TIMEOUT, int))
 
     @classmethod
     def of_connection(cls, connection: Connection) -> MailServer:
@@ -59,7 +59,7 @@ class MailServer:
         is_ssl = not as_bool(extra.get("disable_ssl"))
         starts_tls = not is_ssl and not as_bool(extra.get("disable_tls"))
         return cls(connection.host, connection.port or 0, connection.login, connection.password, extra.get("from_email"), is_ssl,
-                   starts_tls, extra.get("ssl_context") != "none", float(extra.get("timeout") or LIMIT), int(extra.get("retry_limit") or 5))
+                   starts_tls, extra.get("ssl_context") != "none", float(extra.get("timeout") or TIMEOUT), int(extra.get("retry_limit") or 5))
 
     def connect(self) -> smtplib.SMTP:
         import smtplib
