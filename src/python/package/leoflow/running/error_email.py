@@ -58,8 +58,9 @@ class MailServer:
                                    "provider has it")
         is_ssl = not as_bool(extra.get("disable_ssl"))
         starts_tls = not is_ssl and not as_bool(extra.get("disable_tls"))
+        timeout, retries = float(extra.get("timeout") or TIMEOUT), int(extra.get("retry_limit") or 5)
         return cls(connection.host, connection.port or 0, connection.login, connection.password, extra.get("from_email"), is_ssl,
-                   starts_tls, extra.get("ssl_context") != "none", float(extra.get("timeout") or TIMEOUT), int(extra.get("retry_limit") or 5))
+                   starts_tls, extra.get("ssl_context") != "none", timeout, retries)
 
     def connect(self) -> smtplib.SMTP:
         import smtplib
@@ -127,8 +128,8 @@ def rendered(key, task, context):
 
 
 def send(task: Any, context: Any) -> None:
-    """Sends the e-mail about the exception in `context`. Raises any error, for example if no mail server is known, and
-    TimeoutError after [`LIMIT`]."""
+    """Sends the e-mail about the exception in `context`. Raises any error, for example if no mail server is known or
+    none answers within [`LIMIT`]."""
     import html
 
     ti, exception = context["ti"], html.escape(str(context.get("exception"))).replace("\n", "<br>")
@@ -155,13 +156,17 @@ def send_by_smtp(to, subject, body, sender):
     message["Subject"], message["To"], message["Date"], message["Message-ID"] = subject, ", ".join(to), localtime(), make_msgid()
     message["From"] = sender or server.sender or DEFAULT_SENDER
     message.set_content(body, subtype="html")
-    with server.connect() as client:
+    client = server.connect()
+    try:
         client.send_message(message, to_addrs=to)
+        client.quit()
+    finally:
+        client.close()
 
 
 class TimeLimit:
-    """Raises TimeoutError in the code within after [`LIMIT`], also while it waits for a name server. Only the main thread
-    has the limit."""
+    """Raises AirflowException in the code within after [`LIMIT`], also while it waits for a name server. Only the main
+    thread has the limit."""
 
     def __enter__(self):
         self.has_limit = threading.current_thread() is threading.main_thread()
@@ -176,4 +181,5 @@ class TimeLimit:
 
 
 def expire(*_):
-    raise TimeoutError(f"the mail server did not answer for {LIMIT} seconds")
+    # No OSError, which smtplib takes for a lost connection.
+    raise AirflowException(f"the e-mail could not be sent within {LIMIT} seconds")
