@@ -50,7 +50,9 @@ pub fn add_advice(reason: String, declared: &Declared) -> String {
     let places = declared.pin_lines().filter(is_obstacle).filter_map(|line| {
         uv_messages::origin_of(line, &declared.origins).map(|origin| format!("\n    {origin}: {line}"))
     });
-    format!("{reason}\n{}{}", advice(), places.collect::<String>())
+    let places: String = places.collect();
+    let heading = if places.is_empty() { "" } else { "\nThe project's lines about Airflow:" };
+    format!("{reason}\n{}{heading}{places}", advice())
 }
 
 /// The constraints that a project may have to stay with the versions that are supported.
