@@ -100,8 +100,9 @@ impl FileReader<'_> {
             }
             _ => {
                 return Err(LineError::Unsupported(
-                    "-e of a folder is not supported, because an environment never changes; modules in the project's \
-                     folder can be imported without it, so remove the line",
+                    "-e of a folder is not supported, because an environment never changes; remove the line: modules in \
+                     the project's folder can be imported without it, and those of another folder with its path as \
+                     PYTHONPATH in the project's .env",
                 ));
             }
         }
