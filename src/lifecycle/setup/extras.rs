@@ -107,7 +107,7 @@ struct Downloads {
 
 impl Downloads {
     /// Downloads all wheels by one pip, unless the other part did: each pip takes more than a second of processor time,
-    /// as long as the rest of a first start. `None` if each part is to be downloaded by itself, such as after a quick
+    /// as long as the rest of a first start. `None` if each part is to be downloaded separately, such as after a quick
     /// failure, which one missing wheel may cause.
     fn of<'a>(home: &Home, common: Option<&'a Common>) -> Result<Option<&'a Self>, ExtraError> {
         let Some(common) = common else { return Ok(None) };

@@ -111,8 +111,8 @@ impl Serving {
     }
 }
 
-/// Accepts until stopped; returns the connections still open then. `accept_next` returns a connection and what is added to
-/// each of its requests: the [`Caller`], and over TCP the [`Peer`].
+/// Accepts until stopped; returns the connections still open then. `accept_next` returns a connection and the
+/// extensions of each of its requests: the [`Caller`], and over TCP the [`Peer`].
 async fn accept<S>(
     mut stopped: watch::Receiver<bool>,
     router: Router,

@@ -236,7 +236,7 @@ pub fn read_text(path: &Path, limit: u64) -> io::Result<Option<String>> {
 }
 
 /// Reads a JSON file of at most `limit` bytes; `Ok(None)` when it does not exist. The error is `InvalidData` when the
-/// file does not contain what is expected.
+/// file holds no JSON of this type.
 pub fn read_json<T: DeserializeOwned>(path: &Path, limit: u64) -> io::Result<Option<T>> {
     let parsed = read_text(path, limit)?.map(|text| serde_json::from_str(&text)).transpose();
     parsed.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
