@@ -118,7 +118,10 @@ class ErrorEmail(unittest.TestCase):
         with unittest.mock.patch.dict(os.environ, {"AIRFLOW_CONN_SMTP_DEFAULT": "smtp://me:secret@mail.x.io"}):
             server = error_email.MailServer.configured()
         self.assertEqual((server.host, server.login, server.password), ("mail.x.io", "me", "secret"))
-        self.assertEqual((server.is_ssl, server.starts_tls, server.verifies, server.timeout), (True, False, True, 30))
+        self.assertEqual((server.is_ssl, server.starts_tls, server.is_verified, server.timeout), (True, False, True, 30))
+        self.assertEqual(server.retries, 5)
+        with unittest.mock.patch.dict(os.environ, {"AIRFLOW_CONN_SMTP_DEFAULT": "smtp://mail.x.io?retry_limit=0"}):
+            self.assertEqual(error_email.MailServer.configured().retries, 0)
 
 
 if __name__ == "__main__":

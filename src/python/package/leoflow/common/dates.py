@@ -61,7 +61,7 @@ def task_datetime(value: datetime) -> datetime:
 
 
 def aware(name: str, value: Any) -> datetime | None:
-    """Checks the user's datetime `name`; a datetime without a time zone is in that of [`default_zone`]."""
+    """Checks the user's datetime `name`; a datetime without a time zone is in that of `default_zone`."""
     if value is None:
         return None
     if isinstance(value, str):

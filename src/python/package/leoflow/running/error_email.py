@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from leoflow.authoring.connection import Connection
 from leoflow.common.exceptions import AirflowException, AirflowNotFoundException
 from leoflow.common.hints.commands import command
-from leoflow.common.settings.airflow_settings import DEFAULT_BACKEND, Setting
+from leoflow.common.settings.airflow_settings import DEFAULT_BACKEND, TRUE, Setting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,13 +27,23 @@ TIMEOUT, LIMIT = 30, 45
 DEFAULT_SENDER = "airflow@airflow"
 
 
+@dataclass
 class MailServer:
-    """A mail server and how to log in; `timeout` of each answer in seconds."""
-
-    def __init__(self, host, port, login, password, sender, is_ssl, starts_tls, verifies, timeout, retries=0):
-        self.host, self.port, self.login, self.password, self.sender = host, port, login, password, sender
-        self.is_ssl, self.starts_tls, self.verifies = is_ssl, starts_tls, verifies
-        self.timeout, self.retries = timeout, retries
+    host: str
+    # 0 for the protocol's own.
+    port: int
+    login: str | None
+    password: str | None
+    # The address in `From`.
+    sender: str | None
+    # TLS from the start, or from a command on; with a check of the server's certificate.
+    is_ssl: bool
+    starts_tls: bool
+    is_verified: bool
+    # Time limit of each answer, seconds.
+    timeout: float
+    # Attempts after a lost connection.
+    retries: int = 0
 
     @classmethod
     def configured(cls) -> MailServer:
@@ -46,9 +58,13 @@ class MailServer:
             raise AirflowException(f"no mail server is known: create the connection {name!r} (`{example}`), "
                                    "or set AIRFLOW__SMTP__SMTP_HOST")
         is_ssl = setting("smtp", "smtp_ssl", False, bool)
-        return cls(host, setting("smtp", "smtp_port", 25, int), setting("smtp", "smtp_user", ""), setting("smtp", "smtp_password", ""),
-                   setting("smtp", "smtp_mail_from", ""), is_ssl, setting("smtp", "smtp_starttls", True, bool) and not is_ssl,
-                   setting("email", "ssl_context", "default") != "none", setting("smtp", "smtp_timeout", TIMEOUT, int))
+        return cls(
+            host=host, port=setting("smtp", "smtp_port", 25, int), login=setting("smtp", "smtp_user", ""),
+            password=setting("smtp", "smtp_password", ""), sender=setting("smtp", "smtp_mail_from", ""), is_ssl=is_ssl,
+            starts_tls=setting("smtp", "smtp_starttls", True, bool) and not is_ssl,
+            is_verified=setting("email", "ssl_context", "default") != "none",
+            timeout=setting("smtp", "smtp_timeout", TIMEOUT, int),
+        )
 
     @classmethod
     def of_connection(cls, connection: Connection) -> MailServer:
@@ -57,22 +73,25 @@ class MailServer:
             raise AirflowException(f"the connection {connection.conn_id!r} has the auth_type {extra['auth_type']!r}: only Airflow's smtp "
                                    "provider has it")
         is_ssl = not as_bool(extra.get("disable_ssl"))
-        starts_tls = not is_ssl and not as_bool(extra.get("disable_tls"))
-        timeout, retries = float(extra.get("timeout") or TIMEOUT), int(extra.get("retry_limit") or 5)
-        return cls(connection.host, connection.port or 0, connection.login, connection.password, extra.get("from_email"), is_ssl,
-                   starts_tls, extra.get("ssl_context") != "none", timeout, retries)
+        retries = extra.get("retry_limit")
+        return cls(
+            host=connection.host, port=connection.port or 0, login=connection.login, password=connection.password,
+            sender=extra.get("from_email"), is_ssl=is_ssl, starts_tls=not is_ssl and not as_bool(extra.get("disable_tls")),
+            is_verified=extra.get("ssl_context") != "none", timeout=float(extra.get("timeout") or TIMEOUT),
+            retries=5 if retries is None else int(retries),
+        )
 
     def connect(self) -> smtplib.SMTP:
         import smtplib
         import ssl
 
-        context = ssl.create_default_context() if self.verifies else ssl._create_unverified_context()
+        # smtplib checks no certificate without a context.
+        context = ssl.create_default_context() if self.is_verified else None
+        options = {"context": context} if self.is_ssl else {}
+        kind = smtplib.SMTP_SSL if self.is_ssl else smtplib.SMTP
         for attempt in range(self.retries + 1):
             try:
-                if self.is_ssl:
-                    client = smtplib.SMTP_SSL(self.host, self.port, timeout=self.timeout, context=context)
-                else:
-                    client = smtplib.SMTP(self.host, self.port, timeout=self.timeout)
+                client = kind(self.host, self.port, timeout=self.timeout, **options)
                 break
             except smtplib.SMTPServerDisconnected:
                 if attempt == self.retries:
@@ -93,7 +112,7 @@ def connection_id():
 
 
 def as_bool(value):
-    return str(value or "").lower() in ("true", "1", "t")
+    return str(value or "").lower() in TRUE
 
 
 def backend():
@@ -129,7 +148,7 @@ def rendered(key, task, context):
 
 def send(task: Any, context: Any) -> None:
     """Sends the e-mail about the exception in `context`. Raises any error, for example if no mail server is known or
-    none answers within [`LIMIT`]."""
+    none answers within LIMIT."""
     import html
 
     ti, exception = context["ti"], html.escape(str(context.get("exception"))).replace("\n", "<br>")
@@ -141,7 +160,7 @@ def send(task: Any, context: Any) -> None:
         f'Log: <a href="{url}">Link</a><br>Host: {ti.hostname}<br>Mark success: <a href="{url}">Link</a><br>')
     to, sender = addresses(task.render_template(task.email, own)), task.render_template(setting("email", "from_email", ""), own)
     function = backend()
-    with TimeLimit():
+    with time_limit():
         if function is not None:
             function(to, subject, body, conn_id=connection_id(), from_email=sender or DEFAULT_SENDER)
         else:
@@ -164,20 +183,20 @@ def send_by_smtp(to, subject, body, sender):
         client.close()
 
 
-class TimeLimit:
-    """Raises AirflowException in the code within after [`LIMIT`], also while it waits for a name server. Only the main
-    thread has the limit."""
-
-    def __enter__(self):
-        self.has_limit = threading.current_thread() is threading.main_thread()
-        if self.has_limit:
-            self.previous = signal.signal(signal.SIGALRM, expire)
-            signal.setitimer(signal.ITIMER_REAL, LIMIT)
-
-    def __exit__(self, *_):
-        if self.has_limit:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, self.previous)
+@contextmanager
+def time_limit():
+    """Raises AirflowException in the code within after LIMIT, also while it waits for a name server. Only the main thread
+    has the limit."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGALRM, expire)
+    signal.setitimer(signal.ITIMER_REAL, LIMIT)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
 
 
 def expire(*_):
