@@ -11,22 +11,39 @@ use std::sync::LazyLock;
 /// Size limit, bytes, as in `entry/dotenv.py`; a larger file is not read.
 const MAX_BYTES: u64 = 256 * 1024;
 
-/// Path of the `.env` in a folder.
-pub fn path(folder: &Path) -> PathBuf {
-    folder.join(".env")
+/// Paths of the files with variables, nearest first, existing or not: `.env` in each folder, and for a project in a
+/// workspace the one beside its folder, such as `sales.env` for the folder `sales`, which takes precedence over the
+/// project's own. `folders` are ordered nearest first.
+pub fn paths(folders: &[PathBuf]) -> Vec<PathBuf> {
+    let beside = folders.first().filter(|_| folders.len() > 1).and_then(|project| path_beside(project));
+    beside.into_iter().chain(folders.iter().map(|folder| folder.join(".env"))).collect()
 }
 
-/// A variable from the nearest folder whose `.env` sets it, else from our own environment, including variables that
+/// The path of the file with variables beside a project's folder; `None` for a path without a name.
+pub fn path_beside(folder: &Path) -> Option<PathBuf> {
+    let mut name = folder.file_name()?.to_owned();
+    name.push(".env");
+    Some(folder.with_file_name(name))
+}
+
+/// A variable from the nearest of `paths` that sets it, else from our own environment, including variables that
 /// children do not get. `folders` are ordered nearest first.
 pub fn variable(folders: &[PathBuf], name: &str) -> Option<String> {
     let mut variables: HashMap<String, String> = HashMap::new();
-    for folder in folders.iter().rev() {
+    for path in paths(folders).iter().rev() {
         // Errors are ignored here; `entry/dotenv.py` reports them.
-        if let Some(text) = files::read_text(&path(folder), MAX_BYTES).ok().flatten() {
+        if let Some(text) = files::read_text(path, MAX_BYTES).ok().flatten() {
             variables = Reader { variables, lines: text.trim_start_matches('\u{feff}').lines().collect() }.read();
         }
     }
     variables.remove(name).or_else(|| env_vars::text(name))
+}
+
+/// The variables of one file, in any order; empty if it cannot be read.
+pub fn variables_of(path: &Path) -> Vec<(String, String)> {
+    let text = files::read_text(path, MAX_BYTES).ok().flatten().unwrap_or_default();
+    let lines = text.trim_start_matches('\u{feff}').lines().collect();
+    Reader { variables: HashMap::new(), lines }.read().into_iter().collect()
 }
 
 /// Airflow's spellings of booleans.

@@ -45,6 +45,8 @@ pub enum Job {
     Zygote,
     /// Runs a user's command with a project's variables and import folders.
     Shell,
+    /// Reads what files need from their sources.
+    Survey,
 }
 
 impl Job {
@@ -58,6 +60,7 @@ impl Job {
             Self::Triggers => "triggers",
             Self::Zygote => "zygote",
             Self::Shell => "shell",
+            Self::Survey => "survey",
         }
     }
 }

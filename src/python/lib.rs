@@ -1,6 +1,7 @@
 //! Finds a Python that can run DAGs, installs the small package (our own `airflow.sdk`) and the environments of
 //! projects, and parses DAG files in child processes.
 
+pub mod airflow_keys;
 mod child;
 mod children;
 mod discover;
@@ -25,7 +26,7 @@ mod zygote;
 pub use children::{AnswerError, ChildOutput, Children};
 pub use discover::NoPython;
 pub use discover::{MINIMUM, Python, find};
-pub use dotenv::{InvalidVariable, flag};
+pub use dotenv::{InvalidVariable, flag, path_beside as variables_beside, variables_of};
 pub use interpreter::{Interpreter, Job, SharedInterpreter, TASK_MARK, is_parse_mark};
 pub use no_result::NoResult;
 pub use parse::{

@@ -87,7 +87,7 @@ pub async fn read_file_context(request: &Request) -> FileContext {
 /// Reads the settings around a DAG file. Blocks.
 pub fn file_context(request: &Request) -> FileContext {
     // The `.env` files come first, even if the settings are invalid: a variable may be the cause.
-    let mut read = request.folders.iter().map(|folder| dotenv::path(folder)).collect();
+    let mut read = dotenv::paths(&request.folders);
     let settings = collect_settings(request, &mut read).map_err(|error| NoResult::Permanent(error.to_string()));
     FileContext { settings, read }
 }
@@ -95,7 +95,7 @@ pub fn file_context(request: &Request) -> FileContext {
 fn collect_settings(request: &Request, read: &mut Vec<PathBuf>) -> Result<FileSettings, DeclarationError> {
     let load_from = |folder: Option<&Path>, read: &mut Vec<PathBuf>| {
         let Some(folder) = folder else { return Ok(None) };
-        read.push(folder.join(leoflow_yaml::FILE));
+        read.extend([Some(folder.join(leoflow_yaml::FILE)), leoflow_yaml::path_beside(folder)].into_iter().flatten());
         settings_of(folder)
     };
     let mut settings = load_from(request.project.as_deref(), read)?;
@@ -130,7 +130,7 @@ fn project_folder(request: &Request) -> &Path {
 fn environment_in(request: &Request, text: &str) -> Result<EnvironmentSettings, DeclarationError> {
     let folder = project_folder(request);
     let settings = leoflow_yaml::parse(text, folder);
-    let mut settings = settings.map_err(|problems| invalid_settings(folder.join(leoflow_yaml::FILE), problems))?;
+    let mut settings = settings.map_err(|problems| invalid_settings(leoflow_yaml::path(folder), problems))?;
     Ok(leoflow_yaml::take_environment(&mut settings))
 }
 
@@ -169,7 +169,7 @@ pub async fn parse(
 
 /// Loads the settings of a folder; `None` without a settings file.
 fn settings_of(folder: &Path) -> Result<Option<Value>, DeclarationError> {
-    let path = folder.join(leoflow_yaml::FILE);
+    let path = leoflow_yaml::path(folder);
     leoflow_yaml::load(folder).map_err(|unusable| match unusable {
         Unusable::Unreadable(error) => unreadable(&path)(error).into(),
         Unusable::Invalid(problems) => invalid_settings(path, problems),

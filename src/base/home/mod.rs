@@ -68,6 +68,8 @@ paths! { Home:
     pub datastore = root / "datastore.json",
     /// The record of what setup has done.
     pub receipt = root / "setup.json",
+    /// What `leoflow bring` has made, a file for each repository.
+    pub brought = root / "brought",
     /// Links to the installed version's program.
     pub bin = root / "bin",
     /// The programs of the retained releases, a folder for each version.

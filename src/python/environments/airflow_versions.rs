@@ -60,6 +60,20 @@ fn newest() -> Vec<String> {
     SUPPORTED.iter().map(|(name, _, to)| format!("{name}<{}.{}", to.0, to.1)).collect()
 }
 
+/// True if a requirement is of one of Airflow's packages, and accepts no version that is supported.
+pub fn excludes_supported(requirement: &str) -> bool {
+    /// More than any minor version has.
+    const PATCHES: u32 = 30;
+    let Some((_, (major, first), (_, end))) = SUPPORTED.iter().find(|(name, ..)| *name == pins::name_of(requirement))
+    else {
+        return false;
+    };
+    let Some(specifiers) = pins::specifiers_of(requirement) else { return false };
+    let mut versions =
+        (*first..*end).flat_map(|minor| (0..PATCHES).map(move |patch| format!("{major}.{minor}.{patch}")));
+    !versions.any(|version| version.parse().is_ok_and(|version| specifiers.contains(&version)))
+}
+
 fn advice() -> String {
     format!(
         "This release of Leoflow runs Apache Airflow {OLDEST} to {NEWEST}. Leave out lines that require or pin an older one, \
@@ -104,6 +118,25 @@ mod tests {
             ("apache-airflow-providers-http", "6.3.0"),
         ] {
             assert!(checked(name, version).is_ok(), "{name} {version}");
+        }
+    }
+
+    #[test]
+    fn requirements_of_airflow_2_are_recognized() {
+        for (line, expected) in [
+            ("apache-airflow==2.9.2", true),
+            ("apache_airflow[s3]~=2.5 ; python_version > '3'", true),
+            ("apache-airflow>=2.5,<3", true),
+            ("apache-airflow <= 2.11 --hash=sha256:ab", true),
+            ("apache-airflow==3.4.*", true),
+            ("apache-airflow>=2.5", false),
+            ("apache-airflow<3.2", false),
+            ("apache-airflow==3.0.2", false),
+            ("apache-airflow", false),
+            ("apache-airflow-task-sdk==1.0.2", false),
+            ("apache-airflow-providers-http==2.0", false),
+        ] {
+            assert_eq!(excludes_supported(line), expected, "{line}");
         }
     }
 

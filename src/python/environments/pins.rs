@@ -3,8 +3,10 @@
 //! other file when it installs the lock.
 
 use super::declaration::error::LineError;
+use pep440_rs::VersionSpecifiers;
 use regex::Regex;
 use std::collections::BTreeSet;
+use std::str::FromStr;
 use std::sync::LazyLock;
 
 /// The hash algorithms that uv checks, with their number of hexadecimal digits.
@@ -39,6 +41,19 @@ struct Pin {
 /// Checks the pins of one requirement.
 pub fn check(requirement: &str) -> Result<(), LineError> {
     pin(requirement).map(drop)
+}
+
+/// The versions that a requirement accepts; `None` if it has an address, or accepts all.
+pub fn specifiers_of(requirement: &str) -> Option<VersionSpecifiers> {
+    let text = requirement.split(';').next()?.split(" --hash").next()?;
+    let text = &text[text.find(['=', '<', '>', '!', '~'])?..];
+    VersionSpecifiers::from_str(text.trim().trim_end_matches(',')).ok()
+}
+
+/// A requirement without its versions and hashes: `pandas[excel]` for `pandas[excel]==1.5.3`.
+pub fn without_versions(requirement: &str) -> &str {
+    let end = requirement.find(['=', '<', '>', '!', '~', ';', '@']).unwrap_or(requirement.len());
+    requirement[..end].split(" --hash").next().unwrap_or_default().trim()
 }
 
 fn all_pins<'a>(requirements: impl IntoIterator<Item = &'a String>) -> Result<Vec<Pin>, LineError> {

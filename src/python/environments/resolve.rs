@@ -53,7 +53,7 @@ pub fn lock(
     python: &Python,
     reporter: &dyn Reporter,
 ) -> Result<Lock, EnvironmentError> {
-    reporter.report(Progress::Started(format!("Resolving {}", declared.requirements.join(", "))));
+    reporter.report(Progress::Started(format!("Resolving {}", shown(&declared.requirements))));
     let lines = fetched::included(declared)?;
     let staging = Staging::new(home)?;
     let resolution =
@@ -68,14 +68,41 @@ pub fn lock(
     Lock { declared: declared.clone(), python: declared.python_of_lock(python), text }.allowed()
 }
 
+/// The requirements in a message: the first of them, if there are many.
+fn shown(requirements: &[String]) -> String {
+    const MOST: usize = 12;
+    match requirements.len().checked_sub(MOST) {
+        None | Some(0) => requirements.join(", "),
+        Some(more) => format!("{} and {more} more", requirements[..MOST].join(", ")),
+    }
+}
+
 /// Warning for `IndexOrder::FirstThatFits`: a later index may provide a package that an earlier one has, too.
 fn index_order_warning(declared: &Declared) -> String {
     format!(
         "{}: no versions fit if each package comes from the first index that has it, so the next indexes are asked, \
          where anybody may use the name of a private package; set UV_INDEX_STRATEGY=first-index in the environment \
          that starts Leoflow to refuse this",
-        declared.requirements.join(", ")
+        shown(&declared.requirements)
     )
+}
+
+/// Resolves a declaration for this machine; returns the text of the lock. uv keeps the versions in `preferred`, lines
+/// `NAME==VERSION`, that match.
+pub fn resolve_here(
+    uv: &Uv,
+    home: &Home,
+    declared: &Declared,
+    python: &Python,
+    preferred: &[String],
+    reporter: &dyn Reporter,
+) -> Result<String, EnvironmentError> {
+    let lines = fetched::included(declared)?;
+    let staging = Staging::new(home)?;
+    let in_environments = unwritable(&home.environments());
+    let resolution = Resolution::new(uv, declared, python, &staging, &lines).map_err(&in_environments)?;
+    files::write_atomic(&resolution.locked, text_lines(preferred).as_bytes(), 0o600).map_err(&in_environments)?;
+    resolution.here(reporter).map(|(text, _)| text)
 }
 
 struct Resolution<'a> {
@@ -118,6 +145,14 @@ impl<'a> Resolution<'a> {
     /// without files for this machine. Both calls write the same output file, from which uv keeps versions that match;
     /// the lock for all platforms is returned only if it contains every version of the first.
     fn text(&self, reporter: &dyn Reporter) -> Result<String, EnvironmentError> {
+        let (here, order) = self.here(reporter)?;
+        let Ok(everywhere) = self.resolved(Platforms::All, order, reporter) else { return Ok(here) };
+        let is_the_same_here = pins::labels(&here).is_subset(&pins::labels(&everywhere));
+        Ok(if is_the_same_here { everywhere } else { here })
+    }
+
+    /// Resolves for this machine; returns the text of the lock and the order of the indexes.
+    fn here(&self, reporter: &dyn Reporter) -> Result<(String, IndexOrder), EnvironmentError> {
         let mut order = IndexOrder::OnlyFirst;
         let mut here = self.resolved(Platforms::Here, order, reporter);
         let has_no_solution = matches!(here, Err(EnvironmentError::Uv(UvError::NoSolution(_))));
@@ -133,9 +168,7 @@ impl<'a> Resolution<'a> {
             }
             other => other,
         })?;
-        let Ok(everywhere) = self.resolved(Platforms::All, order, reporter) else { return Ok(here) };
-        let is_the_same_here = pins::labels(&here).is_subset(&pins::labels(&everywhere));
-        Ok(if is_the_same_here { everywhere } else { here })
+        Ok((here, order))
     }
 
     /// uv's message with the project's files and lines in place of the staged ones.

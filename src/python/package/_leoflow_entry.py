@@ -1,4 +1,4 @@
-"""Entry point: `python _leoflow_entry.py parse|task|ask|test|triggers|zygote|shell OPTIONS`, with OPTIONS as JSON."""
+"""Entry point: `python _leoflow_entry.py parse|task|ask|test|triggers|zygote|shell|survey OPTIONS`, with OPTIONS as JSON."""
 
 import json
 import os
@@ -47,6 +47,8 @@ if __name__ == "__main__":
         from leoflow.entry.zygote import main
     elif job == "shell":
         from leoflow.entry.shell import main
+    elif job == "survey":
+        from leoflow.entry.survey import main
     else:
         from leoflow.entry.foreground import main
     main(options)

@@ -305,7 +305,7 @@ fn scan_entry(
 
 /// True for Python files and the settings files of projects.
 fn is_of_interest(name: &str) -> bool {
-    name.ends_with(".py") && !name.starts_with('.') || name == leoflow_yaml::FILE
+    name.ends_with(".py") && !name.starts_with('.') || name.ends_with(leoflow_yaml::FILE)
 }
 
 fn is_skipped(name: &str) -> bool {

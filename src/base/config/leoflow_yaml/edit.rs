@@ -7,36 +7,44 @@ use std::str::FromStr;
 use yaml_edit::{Sequence, YamlFile};
 
 const KEY: &str = "dependencies";
+const ADDITIONAL: &str = "additional_dependencies";
 
-/// Appends packages to `dependencies`. Verifies that the result differs from `text` in that key only.
+/// True if the text has the key `additional_dependencies`.
+pub fn has_additional_dependencies(text: &str) -> bool {
+    to_mapping(text).is_ok_and(|mapping| mapping.contains_key(ADDITIONAL))
+}
+
+/// Appends packages to `additional_dependencies` if the text has that key, else to `dependencies`. Verifies that the
+/// result differs from `text` in that key only.
 pub fn add_dependencies(text: &str, packages: &[String]) -> Result<String, EditError> {
     let mut expected = to_mapping(text).map_err(EditError::Invalid)?;
-    let mut dependencies: Vec<Value> = expected.get(KEY).and_then(Value::as_sequence).cloned().unwrap_or_default();
+    let key = if has_additional_dependencies(text) { ADDITIONAL } else { KEY };
+    let mut dependencies: Vec<Value> = expected.get(key).and_then(Value::as_sequence).cloned().unwrap_or_default();
     let missing: Vec<&String> =
         packages.iter().filter(|package| !dependencies.contains(&Value::from(package.as_str()))).collect();
     if missing.is_empty() {
         return Ok(text.to_owned());
     }
     dependencies.extend(missing.iter().map(|package| Value::from(package.as_str())));
-    expected.insert(KEY.into(), Value::Sequence(dependencies));
-    match with_items(text, &missing) {
+    expected.insert(key.into(), Value::Sequence(dependencies));
+    match with_items(text, key, &missing) {
         Some(result) if to_mapping(&result).is_ok_and(|parsed| parsed == expected) => Ok(result),
-        _ => Err(EditError::CannotChange(KEY.to_owned())),
+        _ => Err(EditError::CannotChange(key.to_owned())),
     }
 }
 
 /// Returns the text with the packages at the end of the list; `None` if it cannot be edited.
-fn with_items(text: &str, packages: &[&String]) -> Option<String> {
+fn with_items(text: &str, key: &str, packages: &[&String]) -> Option<String> {
     let text = if text.is_empty() || text.ends_with('\n') { text.to_owned() } else { format!("{text}\n") };
     let file = YamlFile::from_str(&text).ok()?;
     let Some(mapping) = file.document().and_then(|document| document.as_mapping()) else {
         // A text of only comments has no tree to edit until it has a key.
-        let is_set = line_of(&text, KEY) > 0;
-        return if is_set { None } else { with_items(&format!("{text}{KEY}: []\n"), packages) };
+        let is_set = line_of(&text, key) > 0;
+        return if is_set { None } else { with_items(&format!("{text}{key}: []\n"), key, packages) };
     };
-    let list = mapping.get_sequence(KEY).or_else(|| {
-        mapping.set(KEY, Sequence::new_flow());
-        mapping.get_sequence(KEY)
+    let list = mapping.get_sequence(key).or_else(|| {
+        mapping.set(key, Sequence::new_flow());
+        mapping.get_sequence(key)
     })?;
     packages.iter().for_each(|package| list.push(package.as_str()));
     let text = file.to_string();

@@ -12,6 +12,9 @@ pub struct EnvironmentSettings {
     /// Version of Apache Airflow whose own SDK parses and runs the DAGs.
     pub airflow: Option<String>,
     pub dependencies: Option<Vec<String>>,
+    pub additional_dependencies: Vec<String>,
+    /// Names of packages, and files and addresses, that are left out of all lists.
+    pub ignored_requirements: Vec<String>,
     /// A requirements file, relative to the folder of the settings.
     pub requirements: Option<String>,
     pub constraints: Vec<String>,
@@ -27,6 +30,8 @@ pub fn take_environment(settings: &mut Value) -> EnvironmentSettings {
         "python_version",
         "airflow",
         "dependencies",
+        "additional_dependencies",
+        "ignored_requirements",
         "requirements",
         "constraints",
         "index",

@@ -22,7 +22,13 @@ pub const PROJECT: &[ProjectKey] = &[
     key("python_version", "text", "The Python version of the environment, such as `\"3.12\"`, or a range."),
     key("airflow", "version", "Runs the DAGs with Apache Airflow's own SDK of this version, such as `3.3` or `3.3.2`."),
     key("dependencies", "list of texts", "Python packages of the environment, as requirements: `pandas>=2`."),
-    key("requirements", "path", "A file of requirements in the project's folder."),
+    key("additional_dependencies", "list of texts", "Python packages in addition to those that another file lists."),
+    key(
+        "ignored_requirements",
+        "list of texts",
+        "What is left out of the project's lists: names of packages, and files or addresses after `-r`, `-c` or `-e`.",
+    ),
+    key("requirements", "path", "A file of requirements, relative to the project's folder."),
     key(
         "constraints",
         "list of texts",

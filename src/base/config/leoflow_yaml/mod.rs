@@ -5,7 +5,7 @@ mod edit;
 mod environment;
 pub mod keys;
 
-pub use edit::add_dependencies;
+pub use edit::{add_dependencies, has_additional_dependencies};
 pub use environment::{EnvironmentSettings, take_environment};
 
 use self::keys::{PROJECT, TASK, default_names, names};
@@ -18,6 +18,21 @@ use std::path::{Path, PathBuf};
 
 /// File name in a project's folder.
 pub const FILE: &str = "leoflow.yaml";
+
+/// The settings file of a project: the one in its folder, or else one beside the folder, such as `sales.leoflow.yaml`
+/// for the folder `sales`, so that a linked repository need not change.
+pub fn path(folder: &Path) -> PathBuf {
+    let inside = folder.join(FILE);
+    if inside.exists() { inside } else { path_beside(folder).filter(|beside| beside.exists()).unwrap_or(inside) }
+}
+
+/// The path of the settings file beside a project's folder; `None` for a path without a name.
+pub fn path_beside(folder: &Path) -> Option<PathBuf> {
+    let mut name = folder.file_name()?.to_owned();
+    name.push(".");
+    name.push(FILE);
+    Some(folder.with_file_name(name))
+}
 
 const SCHEMA_VERSION: &str = "1.0";
 
@@ -42,7 +57,7 @@ pub fn check(folder: &Path) -> io::Result<Vec<Problem>> {
 
 /// Loads the settings in `folder` as JSON, with the path of the file; `None` if there is none.
 pub fn load(folder: &Path) -> Result<Option<Json>, Unusable> {
-    let file = folder.join(FILE);
+    let file = path(folder);
     let Some(text) = files::read_text(&file, SIZE_LIMIT).map_err(Unusable::Unreadable)? else { return Ok(None) };
     let mut settings = read(&text, folder).map_err(Unusable::Invalid)?;
     settings.insert("file".to_owned(), file.to_string_lossy().into());
@@ -126,7 +141,12 @@ impl<'a> Reader<'a> {
             "python_version" => self.python_version(name, value),
             "airflow" => self.airflow(name, value),
             "exclude_newer" => self.date_or_time(name, value),
-            "tags" | "dependencies" | "constraints" | "extra_index" => self.string_list(name, value),
+            "tags"
+            | "dependencies"
+            | "additional_dependencies"
+            | "ignored_requirements"
+            | "constraints"
+            | "extra_index" => self.string_list(name, value),
             "defaults" => self.task(name, value, &default_names(), &format!(" in {name}")),
             "tasks" => self.tasks(value),
             "dag_source" => {
@@ -285,7 +305,7 @@ pub fn with_settings(workspace: &Path) -> io::Result<Vec<PathBuf>> {
         .flatten()
         .map(|entry| entry.path())
         .chain([workspace.to_owned()])
-        .filter(|path| path.join(FILE).exists())
+        .filter(|folder| folder.is_dir() && path(folder).exists())
         .collect();
     folders.sort();
     Ok(folders)

@@ -41,6 +41,7 @@ pub(crate) fn collect_declared(
     let mut included = None;
     let mut is_listed = false;
     if let (Some(project), Some(environment)) = (request.project.as_deref(), environment) {
+        collector.ignored.clone_from(&environment.ignored_requirements);
         included = environment.requirements.as_ref().map(|name| project.join(name));
         is_listed = has_list(&environment);
         collector.read_settings(project, environment)?;
@@ -91,6 +92,7 @@ pub fn find_requirements_source(
 ) -> Result<Option<PathBuf>, DeclarationError> {
     let mut read = Vec::new();
     let mut collector = Collector::new(request, &mut read);
+    collector.ignored.clone_from(&settings.ignored_requirements);
     collector.read_project(included, has_list(settings))?;
     if let Some(workspace) = request.workspace.as_deref()
         && request.project.is_some()
@@ -130,11 +132,13 @@ struct Collector<'a> {
     read: &'a mut Vec<PathBuf>,
     unread: Vec<Unread>,
     sources: Vec<Source>,
+    /// What is left out of all lists but those of the settings; see `requirements_file::is_ignored`.
+    ignored: Vec<String>,
 }
 
 impl<'a> Collector<'a> {
     fn new(request: &'a Request, read: &'a mut Vec<PathBuf>) -> Self {
-        Self { request, read, unread: Vec::new(), sources: Vec::new() }
+        Self { request, read, unread: Vec::new(), sources: Vec::new(), ignored: Vec::new() }
     }
 
     fn add(&mut self, origin: impl AsRef<Path>, declaration: Declaration) {
@@ -142,7 +146,7 @@ impl<'a> Collector<'a> {
     }
 
     fn requirements_in(&mut self, path: &Path) -> Result<Option<Declaration>, DeclarationError> {
-        requirements_file::read_file(path, &|name| variable(self.request, name), self.read)
+        requirements_file::read_file(path, &|name| variable(self.request, name), &self.ignored, self.read)
     }
 
     /// Reads the nearest `pyproject.toml` and the nearest `requirements.txt`, from the DAG file's folder up to its
@@ -153,8 +157,9 @@ impl<'a> Collector<'a> {
         self.read_files(&folders, included)?;
         // The DAG file is not added to `read`: the server watches it anyway.
         if let Some(text) = project_text::text_of(file, &mut Vec::new()).ok().flatten()
-            && let Some(declaration) = requirements::read_script(file, &text)?
+            && let Some(mut declaration) = requirements::read_script(file, &text)?
         {
+            declaration.ignore(&self.ignored);
             self.add(file, declaration);
         }
         if self.request.project.is_some() { self.read_other_list(&folders, is_listed) } else { Ok(()) }
@@ -169,7 +174,8 @@ impl<'a> Collector<'a> {
                     "pyproject.toml" => requirements::read_pyproject(&path, self.read)?,
                     _ => self.requirements_in(&path)?,
                 };
-                if let Some(declaration) = declaration {
+                if let Some(mut declaration) = declaration {
+                    declaration.ignore(&self.ignored);
                     self.add(path, declaration);
                     break;
                 }
@@ -200,6 +206,7 @@ impl<'a> Collector<'a> {
     fn read_settings(&mut self, folder: &Path, environment: EnvironmentSettings) -> Result<(), DeclarationError> {
         let mut declaration = Declaration {
             requirements: environment.dependencies,
+            additional: environment.additional_dependencies,
             python: environment.python_version,
             constraints: environment.constraints,
             index: Index {
@@ -214,7 +221,7 @@ impl<'a> Collector<'a> {
             let exact = if version.split('.').count() == 2 { format!("{version}.*") } else { version };
             declaration.additional.push(format!("apache-airflow=={exact}"));
         }
-        let origin = folder.join(leoflow_yaml::FILE);
+        let origin = leoflow_yaml::path(folder);
         if let Some(name) = environment.requirements {
             let file = folder.join(name);
             let listed = self.requirements_in(&file)?;

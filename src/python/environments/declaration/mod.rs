@@ -7,6 +7,7 @@ pub mod error;
 pub mod index;
 mod lock_files;
 mod merge;
+pub mod other_tools;
 pub mod pip_lines;
 pub mod project_text;
 pub mod python_range;

@@ -25,6 +25,22 @@ pub struct Declaration {
     pub origins: BTreeMap<String, PathBuf>,
 }
 
+impl Declaration {
+    /// Removes requirements and constraints that are ignored.
+    pub fn ignore(&mut self, ignored: &[String]) {
+        self.requirements.iter_mut().chain([&mut self.constraints]).for_each(|lines| {
+            lines.retain(|line| !is_ignored(ignored, line));
+        });
+    }
+}
+
+/// True if `ignored_requirements` has a requirement's package, or the file or address of an option, as it is written.
+pub fn is_ignored(ignored: &[String], text: &str) -> bool {
+    let name = pins::name_of(text);
+    let is_its_package = |entry: &String| !entry.contains(['/', ':']) && pins::name_of(entry) == name;
+    ignored.iter().any(|entry| entry == text || (!name.is_empty() && is_its_package(entry)))
+}
+
 /// Whether a line is a requirement or a constraint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
@@ -51,7 +67,8 @@ impl Role {
     }
 }
 
-fn check(requirement: &str) -> Result<(), LineError> {
+/// Checks a requirement; see [`Role::check`].
+pub fn check(requirement: &str) -> Result<(), LineError> {
     // For an address without a name, messages show only its scheme: the rest may be a secret.
     let name = requirement.split([' ', '=', '@', '<', '>', '[', ';']).next().unwrap_or_default();
     let name = name.split("://").next().unwrap_or_default();

@@ -4,7 +4,7 @@ use super::addresses::{include_line, is_web, join};
 use super::error::{DeclarationError, LineError};
 use super::pip_lines::{self, Line, decode};
 use super::project_text::bytes_of;
-use super::requirements::{Declaration, Role};
+use super::requirements::{Declaration, Role, is_ignored};
 use super::variables;
 use crate::environments::pins::name_of;
 use std::path::{Path, PathBuf};
@@ -17,21 +17,29 @@ pub const MAX_FILES: usize = 20;
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Reads a requirements file and the local files that it includes; `None` if it does not exist. Adds the paths of all
-/// these files to `read`, existing or not.
+/// these files to `read`, existing or not. Leaves out what is ignored; see `is_ignored`.
 pub fn read_file(
     path: &Path,
     lookup: Lookup<'_>,
+    ignored: &[String],
     read: &mut Vec<PathBuf>,
 ) -> Result<Option<Declaration>, DeclarationError> {
     let declaration = Declaration { requirements: Some(Vec::new()), ..Declaration::default() };
-    let mut reader = FileReader { declaration, lookup, read, files: 1 };
+    let mut reader = FileReader { declaration, lookup, ignored, read, files: 1 };
     let is_found = reader.read_file(path, Role::Requirements)?;
     Ok(is_found.then_some(reader.declaration))
+}
+
+/// The lines of one file, without those of the files that it includes; `None` if it cannot be read.
+pub fn lines_of(path: &Path) -> Option<Vec<Line>> {
+    let bytes = bytes_of(path, &mut Vec::new()).ok()??;
+    decode(bytes).and_then(|text| pip_lines::lines(&text)).ok()
 }
 
 struct FileReader<'a> {
     declaration: Declaration,
     lookup: Lookup<'a>,
+    ignored: &'a [String],
     /// Paths of the files that were read or are missing.
     read: &'a mut Vec<PathBuf>,
     /// Number of files read so far.
@@ -45,6 +53,7 @@ impl FileReader<'_> {
         let Some(bytes) = bytes_of(path, self.read)? else { return Ok(false) };
         for line in decode(bytes).and_then(|text| pip_lines::lines(&text)).map_err(&named)? {
             match line {
+                Line::Requirement(line) if is_ignored(self.ignored, &line) => {}
                 Line::Requirement(line) => {
                     self.declaration.origins.insert(line.clone(), path.to_owned());
                     self.add(role, line);
@@ -52,6 +61,7 @@ impl FileReader<'_> {
                 Line::Options(options) => {
                     for (name, value) in options {
                         match name {
+                            "--requirement" | "--constraint" | "--editable" if self.ignored.contains(&value) => {}
                             "--requirement" => self.include(path, &value, role)?,
                             "--constraint" => self.include(path, &value, Role::Constraints)?,
                             _ => self.take_option(path, name, value).map_err(&named)?,
@@ -197,14 +207,31 @@ mod tests {
     use super::*;
 
     fn read(files: &[(&str, &str)]) -> Result<(Declaration, usize, PathBuf), DeclarationError> {
+        read_without(&[], files)
+    }
+
+    fn read_without(
+        ignored: &[String],
+        files: &[(&str, &str)],
+    ) -> Result<(Declaration, usize, PathBuf), DeclarationError> {
         let folder = tempfile::tempdir().unwrap();
         for (name, text) in files {
             std::fs::write(folder.path().join(name), text).unwrap();
         }
         let mut read = Vec::new();
         let lookup = |name: &str| (name == "BASE").then(|| "base".to_owned());
-        let declaration = read_file(&folder.path().join("requirements.txt"), &lookup, &mut read)?.unwrap();
+        let declaration = read_file(&folder.path().join("requirements.txt"), &lookup, ignored, &mut read)?.unwrap();
         Ok((declaration, read.len(), folder.path().to_owned()))
+    }
+
+    #[test]
+    fn ignored_packages_files_and_addresses_are_left_out() {
+        let ignored = ["Apache.Airflow", "old.txt", "./pkg", "https://e.example/c.txt"].map(str::to_owned);
+        let text = "apache-airflow[s3]==2.9.2\n-r old.txt\n-e ./pkg\n-c https://e.example/c.txt\n-c https://e.example/d.txt\n\
+                    six==1 --hash=sha256:ab\nx @ https://e.example/x.whl\n";
+        let (declaration, ..) = read_without(&ignored, &[("requirements.txt", text)]).unwrap();
+        assert_eq!(declaration.requirements.unwrap(), ["six==1 --hash=sha256:ab", "x @ https://e.example/x.whl"]);
+        assert_eq!(declaration.constraints, ["https://e.example/d.txt"]);
     }
 
     #[test]
@@ -221,7 +248,7 @@ mod tests {
         assert_eq!(declaration.requirements.unwrap(), ["requests==2.32", "pandas", "-r https://e.example/r.txt"]);
         assert_eq!(declaration.constraints, ["urllib3<3", "https://e.example/c.txt"]);
         assert_eq!(files, 3);
-        assert_eq!(read_file(Path::new("/no/such.txt"), &|_| None, &mut Vec::new()).unwrap(), None);
+        assert_eq!(read_file(Path::new("/no/such.txt"), &|_| None, &[], &mut Vec::new()).unwrap(), None);
     }
 
     #[test]

@@ -67,8 +67,7 @@ def files(roots):
     def look_up(name):
         return farther[name] if name in farther else _before[name] if name in _before else os.environ.get(name)
 
-    for root in reversed(roots):
-        path = os.path.join(root, ".env")
+    for path in reversed(paths(roots)):
         try:
             text = text_of(path)
         except UnusableFile as error:
@@ -78,6 +77,13 @@ def files(roots):
             file = EnvFile(text, look_up)
             farther.update(file.variables)
             yield path, file
+
+
+def paths(roots):
+    """Returns the paths of the files, nearest first, existing or not: `.env` in each root, and for a project in a workspace
+    the one beside its folder, such as `sales.env`, which takes precedence over the project's own."""
+    beside = [f"{roots[0]}.env"] if len(roots) > 1 else []
+    return [*beside, *(os.path.join(root, ".env") for root in roots)]
 
 
 class UnusableFile(Exception):

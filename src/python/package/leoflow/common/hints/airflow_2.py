@@ -8,6 +8,10 @@ import re
 
 from leoflow.common.hints.packages import how_to_add, provider_package
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 # One replacement per line, then the removed modules below `airflow`. A replacement that does not start with `airflow.`
 # is below `airflow.providers`.
 MOVED = """
@@ -141,42 +145,46 @@ def replacements() -> dict[str, str]:
     return table
 
 
-def removed_name(name: str) -> str | None:
+def removed_name(name: str, advice: Callable[[str], str] | None = how_to_add) -> str | None:
     """Returns a sentence with the replacement of a removed module, or of a removed name in a module; None for any other
-    name."""
+    name. `advice` returns how to add a package."""
     moved = replacements()
     parts = name.split(".")
     # A name below a removed module, such as one of its classes, is removed, too.
     for length in range(len(parts), 1, -1):
         part = ".".join(parts[:length])
         if part in moved:
-            return f"{part} was removed in Airflow 3; use {moved[part]}{how_to_get(moved[part])}"
+            return f"{part} was removed in Airflow 3; use {moved[part]}{how_to_get(moved[part], advice)}"
         if part in REPLACED:
-            return f"{name} was removed in Airflow 3; {contrib_provider(name) or REPLACED[part]}"
+            return f"{name} was removed in Airflow 3; {contrib_provider(name, advice) or REPLACED[part]}"
     return None
 
 
-def removed_import(names: list[str]) -> str | None:
+def removed_import(names: list[str], advice: Callable[[str], str] | None = how_to_add) -> str | None:
     """Returns the replacements of the removed names in an import, or else of its module. `names` are the module and
     then the imported names, with the module."""
     module, *others = names
-    found = [removed_name(name) for name in others if name in REPLACED]
-    return "\n".join(found) or removed_name(module)
+    found = [removed_name(name, advice) for name in others if name in REPLACED]
+    return "\n".join(found) or removed_name(module, advice)
 
 
-def how_to_get(module):
+def how_to_get(module, advice):
     """Returns a text that explains how to add the provider of a module; empty for a module without a provider."""
     provider = provider_package(module.partition(" ")[0])
-    return f" of {provider}: {how_to_add(provider)}" if provider else ""
+    return f" of {provider}{advised(provider, advice)}" if provider else ""
 
 
-def contrib_provider(name):
+def advised(package, advice):
+    return f": {advice(package)}" if advice else ""
+
+
+def contrib_provider(name, advice):
     if not name.startswith("airflow.contrib."):
         return None
     words = re.split(r"[._]", name)
     provider = next((CONTRIB[word] for word in words if word in CONTRIB), None)
     package = f"apache-airflow-providers-{provider}"
-    return f"its successor is in {package}: {how_to_add(package)}" if provider else None
+    return f"its successor is in {package}{advised(package, advice)}" if provider else None
 
 
 def removed_argument(message: str) -> str | None:

@@ -1,0 +1,150 @@
+"""Reads what the DAG files of a project need, from their sources and those of the project's modules that they import."""
+
+from __future__ import annotations
+
+import ast
+import os
+import sys
+import warnings
+
+from leoflow.common.hints import airflow_2
+from leoflow.common.hints.packages import package_of
+from leoflow.entry.workspace import read_source
+from leoflow.names import MODULES
+from leoflow.survey.source_file import SourceFile
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+# Places that are listed for one fact.
+MOST_PLACES = 5
+# Bytes; a larger file is data.
+LARGEST = 4 * 1024 * 1024
+
+
+class Facts:
+    """Facts of one kind, each with the places where it was found: paths below the top folder, with lines."""
+
+    def __init__(self):
+        self.places: dict[str, list[str]] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, fact: str, place: str) -> None:
+        places = self.places.setdefault(fact, [])
+        if len(places) < MOST_PLACES:
+            places.append(place)
+        self.counts[fact] = self.counts.get(fact, 0) + 1
+
+    def all(self, **more: Any) -> list[dict[str, Any]]:
+        return [{"what": fact, "places": places, "count": self.counts[fact], **{key: get(fact) for key, get in more.items()}}
+                for fact, places in sorted(self.places.items())]
+
+
+class Survey:
+    """`roots` are the folders from which the project's modules are imported, in order; places are relative to `top`."""
+
+    def __init__(self, top: str, roots: list[str]):
+        self.top = top
+        self.roots = roots
+        self.modules, self.optional, self.removed, self.only_sdk = Facts(), Facts(), Facts(), Facts()
+        self.unreadable, self.image_paths = Facts(), Facts()
+        self.variables, self.connections, self.environment = Facts(), Facts(), Facts()
+        self._seen: set[str] = set()
+
+    def read(self, files: list[str]) -> dict[str, Any]:
+        pending = list(files)
+        while pending:
+            path = pending.pop()
+            real = os.path.realpath(path)
+            if real in self._seen:
+                continue
+            self._seen.add(real)
+            pending += self._read_file(path)
+        return {
+            "modules": self.modules.all(package=self._package_of),
+            "optional": self.optional.all(package=self._package_of),
+            "removed": self.removed.all(), "only_sdk": self.only_sdk.all(), "unreadable": self.unreadable.all(),
+            "image_paths": self.image_paths.all(), "variables": self.variables.all(),
+            "connections": self.connections.all(), "environment": self.environment.all(),
+        }
+
+    @staticmethod
+    def _package_of(module):
+        # The name of a module of its own company is often that of a stranger's package: only the table decides.
+        return package_of(module)
+
+    def _read_file(self, path):
+        """Reads a file; returns the files of the project that it imports."""
+        shown = os.path.relpath(path, self.top)
+        try:
+            if os.path.getsize(path) > LARGEST:
+                return []
+            with warnings.catch_warnings():
+                # Invalid escapes in the user's strings.
+                warnings.simplefilter("ignore")
+                source = SourceFile(ast.parse(read_source(path), path), self._package(path))
+        except SyntaxError as error:
+            self.unreadable.add(error.msg, f"{shown}:{error.lineno or 1}")
+            return []
+        except UnicodeDecodeError as error:
+            line = error.object.count(b"\n", 0, error.start) + 1
+            self.unreadable.add("it is not valid UTF-8; save it as UTF-8, or name its encoding in the first line", f"{shown}:{line}")
+            return []
+        except (OSError, ValueError, RecursionError) as error:
+            self.unreadable.add(getattr(error, "strerror", None) or str(error), f"{shown}:1")
+            return []
+        for facts, found in ((self.image_paths, source.image_paths), (self.removed, source.removed),
+                             (self.variables, source.variables), (self.connections, source.connections),
+                             (self.environment, source.environment)):
+            for fact, line in found.items():
+                facts.add(fact, f"{shown}:{line}")
+        local = []
+        for module, names, line, is_optional in source.imports:
+            files = self._local_files(module, names)
+            local += files or ()
+            if files is None and module:
+                self._note_import(module, names, f"{shown}:{line}", is_optional)
+        return local
+
+    def _note_import(self, module, names, place, is_optional):
+        top = module.partition(".")[0]
+        full_names = [f"{module}.{name}" for name in names]
+        if top == "airflow":
+            self._note_airflow(module, names, full_names, place, is_optional)
+        elif top not in sys.stdlib_module_names and top != "leoflow":
+            # Of a namespace package, the names have packages of their own: `from google.cloud import bigquery`.
+            in_namespace = [] if package_of(module) else [name for name in full_names if package_of(name)]
+            for name in in_namespace or [module]:
+                (self.optional if is_optional else self.modules).add(name, place)
+
+    def _note_airflow(self, module, names, full_names, place, is_optional):
+        removed = airflow_2.removed_import([module, *full_names], advice=None)
+        provider = package_of(module)
+        if removed:
+            # A file may try the old name after the new one.
+            if not is_optional:
+                self.removed.add(removed, place)
+        elif module in MODULES and all(name == "*" or name in MODULES[module] or f"{module}.{name}" in MODULES for name in names):
+            pass
+        elif provider:
+            (self.optional if is_optional else self.modules).add(module, place)
+        elif not is_optional:
+            self.only_sdk.add(module, place)
+
+    def _package(self, path):
+        """Returns the dotted name of a file's folder below the root that contains it."""
+        root = max((root for root in self.roots if path.startswith(root + os.sep)), key=len, default=os.path.dirname(path))
+        return os.path.relpath(os.path.dirname(path), root).replace(os.sep, ".").strip(".")
+
+    def _local_files(self, module, names):
+        """Returns the files of the project that an import loads; None if the module is not the project's."""
+        for root in self.roots:
+            base = os.path.join(root, *module.split("."))
+            files = [base + ".py", os.path.join(base, "__init__.py"), *(os.path.join(base, f"{name}.py") for name in names),
+                     *(os.path.join(base, name, "__init__.py") for name in names)]
+            existing = [file for file in files if os.path.isfile(file)]
+            # A folder without `__init__.py` is a module, too, but `google` may be a folder with something else.
+            if existing or os.path.isdir(base) and any(name.endswith(".py") for name in os.listdir(base)):
+                return existing
+        return None

@@ -1,0 +1,151 @@
+"""Reads what a Python file needs from its syntax tree, without running it."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+from leoflow.common.hints import airflow_2, image_paths
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Decorators and operators whose functions run with packages of their own.
+OTHER_PYTHON = ("virtualenv", "external_python", "docker", "kubernetes")
+OTHER_PYTHON_OPERATORS = ("VirtualenvOperator", "ExternalPythonOperator")
+TEMPLATE_VARIABLE = re.compile(r"\bvar\.(?:value|json)\.(\w+)(?!\w*\.get)")
+TEMPLATE = re.compile(r"\{[{%](.*?)[}%]\}", re.DOTALL)
+REMOVED_KEY = re.compile(rf"(?<![\w.'\"])({'|'.join(airflow_2.CONTEXT)})\b")
+NO_DEFAULT = object()
+
+
+class SourceFile(ast.NodeVisitor):
+    """The facts of one file. Each has the line where it stands first."""
+
+    def __init__(self, tree: ast.Module, package: str):
+        """`package` is the dotted name of the file's folder, for relative imports."""
+        self.package = package
+        # For each import: the module, the imported names (empty for `import x`), the line, and whether the file copes
+        # without it.
+        self.imports: list[tuple[str, tuple[str, ...], int, bool]] = []
+        self.image_paths: dict[str, int] = {}
+        # Arguments and context keys that Airflow 3 lacks, as sentences.
+        self.removed: dict[str, int] = {}
+        # Variables, connections and environment variables that are read without a default value.
+        self.variables: dict[str, int] = {}
+        self.connections: dict[str, int] = {}
+        self.environment: dict[str, int] = {}
+        self._is_optional = False
+        self._own_packages = set(functions_with_own_packages(tree))
+        self.visit(tree)
+
+    def visit_Import(self, node):
+        for alias in node.names:
+            self.imports.append((alias.name, (), node.lineno, self._is_optional))
+
+    def visit_ImportFrom(self, node):
+        module = node.module or ""
+        if node.level:
+            parents = self.package.split(".")[: len(self.package.split(".")) - node.level + 1]
+            module = ".".join(filter(None, (*parents, module)))
+        self.imports.append((module, tuple(alias.name for alias in node.names), node.lineno, self._is_optional))
+
+    def visit_Try(self, node):
+        caught = {getattr(name, "id", getattr(name, "attr", "")) for handler in node.handlers
+                  for name in (getattr(handler.type, "elts", None) or [handler.type])}
+        outer, self._is_optional = self._is_optional, self._is_optional or bool(
+            caught & {"", "ImportError", "ModuleNotFoundError", "Exception", "BaseException", "NoneType"} or None in caught)
+        for child in node.body:
+            self.visit(child)
+        for handler in node.handlers:
+            self.visit(handler)
+        self._is_optional = outer
+        for child in (*node.orelse, *node.finalbody):
+            self.visit(child)
+
+    def visit_If(self, node):
+        test = getattr(node.test, "id", getattr(node.test, "attr", ""))
+        for child in node.orelse if test == "TYPE_CHECKING" else (node.test, *node.body, *node.orelse):
+            self.visit(child)
+
+    def visit_FunctionDef(self, node):
+        if node.name not in self._own_packages and not any(map(is_other_python, node.decorator_list)):
+            self.generic_visit(node)
+
+    visit_AsyncFunctionDef = visit_FunctionDef
+
+    def visit_Call(self, node):
+        name = called_name(node)
+        last = name.rpartition(".")[2]
+        first = text_of(node.args[0]) if node.args else None
+        has_default = len(node.args) > 1 or any(keyword.arg in ("default", "default_var", "deserialize_json") and keyword.arg
+                                                != "deserialize_json" for keyword in node.keywords)
+        if last in ("DAG", "dag") or last.endswith(("Operator", "Sensor")):
+            for keyword in node.keywords:
+                if keyword.arg in airflow_2.ARGUMENTS:
+                    self._note(self.removed, airflow_2.sentences("argument", [keyword.arg], airflow_2.ARGUMENTS), keyword.value)
+        if first and name.endswith("Variable.get") and not has_default:
+            self._note(self.variables, first, node)
+        elif first and last in ("get_connection", "get_connection_from_secrets"):
+            self._note(self.connections, first, node)
+        for keyword in node.keywords:
+            if keyword.arg and keyword.arg.endswith("conn_id") and text_of(keyword.value):
+                self._note(self.connections, text_of(keyword.value), node)
+        self.generic_visit(node)
+
+    def visit_Subscript(self, node):
+        if dotted(node.value) in ("os.environ", "environ") and isinstance(node.ctx, ast.Load) and text_of(node.slice):
+            self._note(self.environment, text_of(node.slice), node)
+        self.generic_visit(node)
+
+    def visit_Constant(self, node):
+        text = node.value
+        if not isinstance(text, str) or len(text) > 1_000_000:
+            return
+        if text.startswith(image_paths.FOLDERS) or text + "/" in image_paths.FOLDERS:
+            self._note(self.image_paths, text, node)
+        for template in TEMPLATE.findall(text):
+            for key in TEMPLATE_VARIABLE.findall(template):
+                if f"{key}.get(" not in template:
+                    self._note(self.variables, key, node)
+            for key in REMOVED_KEY.findall(template):
+                self._note(self.removed, airflow_2.sentences("context key", [key], airflow_2.CONTEXT), node)
+
+    def visit_Expr(self, node):
+        # A docstring's examples are no code.
+        if not isinstance(node.value, ast.Constant):
+            self.generic_visit(node)
+
+    @staticmethod
+    def _note(facts, fact, node):
+        facts.setdefault(fact, node.lineno)
+
+
+def functions_with_own_packages(tree: ast.AST) -> Iterator[str]:
+    """Yields the names of the functions that operators call in another Python."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and called_name(node).endswith(OTHER_PYTHON_OPERATORS):
+            yield from (keyword.value.id for keyword in node.keywords
+                        if keyword.arg == "python_callable" and isinstance(keyword.value, ast.Name))
+
+
+def is_other_python(decorator: ast.expr) -> bool:
+    name = called_name(decorator) if isinstance(decorator, ast.Call) else dotted(decorator)
+    return name.startswith("task.") and name.partition(".")[2].removeprefix("branch_") in OTHER_PYTHON
+
+
+def called_name(call: ast.Call) -> str:
+    return dotted(call.func)
+
+
+def dotted(node: ast.expr) -> str:
+    """Returns `a.b.c` for such an expression; an empty text for any other one."""
+    if isinstance(node, ast.Attribute):
+        base = dotted(node.value)
+        return f"{base}.{node.attr}" if base else ""
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def text_of(node: ast.expr) -> str | None:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
