@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Everything that can be imported from an Airflow.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct AirflowContent {
     pub variables: Vec<Variable>,
     pub connections: Vec<Connection>,
@@ -15,8 +15,15 @@ pub struct AirflowContent {
     pub files: DagFiles,
 }
 
+impl AirflowContent {
+    /// True if there are no variables, connections and pools.
+    pub fn has_no_entries(&self) -> bool {
+        self.variables.is_empty() && self.connections.is_empty() && self.pools.is_empty()
+    }
+}
+
 /// The DAG files to import, and where to read them.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub enum DagFiles {
     #[default]
     None,
@@ -29,6 +36,7 @@ pub enum DagFiles {
 }
 
 /// A folder to copy.
+#[derive(Clone)]
 pub struct FolderCopy {
     pub from: PathBuf,
     /// Path in the new project; empty for the project folder itself.

@@ -25,7 +25,7 @@ pub fn read(home: &Path, findings: &mut Findings) -> Result<AirflowContent, Erro
             .hint("name an Airflow home folder, or the URL of a server such as http://localhost:8080"));
     }
     let mut content = AirflowContent::default();
-    astro_settings::add(home, &mut content)?;
+    add_data_files(home, &mut content)?;
     for (kind, name, command) in EXPORTS {
         let file = home.join(name);
         if !file.exists() {
@@ -44,12 +44,6 @@ pub fn read(home: &Path, findings: &mut Findings) -> Result<AirflowContent, Erro
             );
             continue;
         }
-        let json = transfer_file::read_json(&file)?;
-        match kind {
-            "variables" => content.variables.extend(variables::from_airflow(json)?),
-            "connections" => content.connections.extend(connections::from_airflow(json)?),
-            _ => content.pools.extend(pools::from_airflow(json)?),
-        }
     }
     match dag_folder(home, findings) {
         Some(folder) => content.files = repository::files(home, &folder, findings),
@@ -60,6 +54,24 @@ pub fn read(home: &Path, findings: &mut Findings) -> Result<AirflowContent, Erro
         ),
     }
     Ok(content)
+}
+
+/// Adds the variables, connections and pools of the files in a folder.
+pub fn add_data_files(folder: &Path, content: &mut AirflowContent) -> Result<(), Error> {
+    astro_settings::add(folder, content)?;
+    for (kind, name, _) in EXPORTS {
+        let file = folder.join(name);
+        if !file.exists() {
+            continue;
+        }
+        let json = transfer_file::read_json(&file)?;
+        match kind {
+            "variables" => content.variables.extend(variables::from_airflow(json)?),
+            "connections" => content.connections.extend(connections::from_airflow(json)?),
+            _ => content.pools.extend(pools::from_airflow(json)?),
+        }
+    }
+    Ok(())
 }
 
 /// Returns the DAG folder that `airflow.cfg` names, else `dags` in the home; `None` if neither exists.

@@ -187,14 +187,15 @@ fn drop_invalid_extras(content: &mut AirflowContent, findings: &mut Findings) {
 }
 
 /// Names of the variables, connections and pools that already exist in Leoflow.
-struct ExistingNames {
-    variables: BTreeSet<String>,
-    connections: BTreeSet<String>,
-    pools: BTreeSet<String>,
+#[derive(Default)]
+pub struct ExistingNames {
+    pub variables: BTreeSet<String>,
+    pub connections: BTreeSet<String>,
+    pub pools: BTreeSet<String>,
 }
 
 impl ExistingNames {
-    async fn read(api: &Api<'_>) -> Result<Self, Error> {
+    pub async fn read(api: &Api<'_>) -> Result<Self, Error> {
         let entries: Vec<Variable> = api.with_bulk_timeout().get(variables::LOCAL).await?;
         let variables = entries.into_iter().map(|entry| entry.key).collect();
         let entries: Vec<Connection> = api.with_bulk_timeout().get(connections::LOCAL).await?;
@@ -206,7 +207,7 @@ impl ExistingNames {
 
     /// Removes existing entries from `content`, unless they are to be overwritten. Returns the names of the removed
     /// entries. With `OnExisting::Fail`, an existing entry is an error.
-    fn retain_new(&self, content: &mut AirflowContent, on_existing: OnExisting) -> Result<Vec<String>, Error> {
+    pub fn retain_new(&self, content: &mut AirflowContent, on_existing: OnExisting) -> Result<Vec<String>, Error> {
         let mut left_out: Vec<String> = Vec::new();
         let mut is_new = |kind: &str, existing: &BTreeSet<String>, name: &str| {
             let exists = existing.contains(name);
@@ -275,15 +276,21 @@ async fn import_content(
     project_folder: &Path,
     file_count: usize,
 ) -> Result<(), Error> {
+    import_entries(api, content, on_existing).await?;
+    if file_count > 0 {
+        files::rename_to_new(staging, project_folder).map_err(Error::cannot("create", project_folder))?;
+    }
+    Ok(())
+}
+
+/// Imports variables, connections and pools.
+pub async fn import_entries(api: &Api<'_>, content: &AirflowContent, on_existing: OnExisting) -> Result<(), Error> {
     // The server applies `on_existing` again, to variables and connections that were created in the meantime.
     let _ = variables::import(api, content.variables.clone(), on_existing).await?;
     let entries = json!({"on_existing": on_existing.for_store(), "entries": content.connections});
     let _: Value = api.with_bulk_timeout().put(connections::LOCAL, &entries).await?;
     for pool in &content.pools {
         pools::set(api, pool).await?;
-    }
-    if file_count > 0 {
-        files::rename_to_new(staging, project_folder).map_err(Error::cannot("create", project_folder))?;
     }
     Ok(())
 }

@@ -1,13 +1,13 @@
 //! Moving to and from Apache Airflow: `leoflow export airflow`, `leoflow import airflow`.
 
-mod airflow_content;
+pub mod airflow_content;
 mod astro_settings;
 mod dag_folder;
 pub mod data_files;
 mod deployment;
 pub mod export;
 mod findings;
-mod from_home;
+pub mod from_home;
 mod from_url;
 mod history;
 pub mod import;

@@ -1,5 +1,6 @@
 //! The list of commands: their names and help, and the functions that run them.
 
+use super::bring::{self, Bring};
 use super::data::{connections, pools, variables};
 use super::engine::{add, assets, backfill, dags, env, hitl, init, runs, tasks, validate, xcom};
 use super::install::{completions, every_instance, instances, operation, setup, uninstall, version};
@@ -87,6 +88,8 @@ pub enum Command {
     Validate(validate::Validate),
     /// Create a project with a first DAG
     Init(init::Init),
+    /// Run the DAGs of a repository that you have, as it is
+    Bring(Bring),
     /// List, read, change, import and export variables
     Variables(WithOutput<variables::VariablesCommand>),
     /// List, read, change, test, import and export connections
@@ -145,7 +148,7 @@ pub enum Command {
 impl Grouped for Cli {
     const GROUPS: &'static [(&'static str, &'static [&'static str])] = &[
         ("Run", &["lite", "setup", "service", "instances"]),
-        ("Author", &["init", "add", "env", "validate", "dags", "runs", "tasks", "backfill", "assets", "hitl"]),
+        ("Author", &["init", "bring", "add", "env", "validate", "dags", "runs", "tasks", "backfill", "assets", "hitl"]),
         ("Operate", &["doctor", "smoke", "config", "verify-config", "docs", "completions"]),
         ("Data", &["variables", "connections", "pools", "xcom", "export", "import"]),
         (
@@ -176,7 +179,7 @@ impl Command {
             Self::Upgrade(_) | Self::Rollback(_) | Self::Versions(_) | Self::Smoke(_) => true,
             Self::Dags(_) | Self::Runs(_) | Self::Tasks(_) | Self::Xcom(_) | Self::Backfill(_) => true,
             Self::Assets(_) | Self::Hitl(_) | Self::Pools(_) | Self::Variables(_) | Self::Connections(_) => true,
-            Self::Env(_) | Self::Add(_) => true,
+            Self::Env(_) | Self::Add(_) | Self::Bring(_) => true,
             _ => false,
         }
     }
@@ -251,6 +254,7 @@ impl Command {
             Self::Variables(args) => variables::run(context, &args.command).await,
             Self::Connections(args) => connections::run(context, &args.command).await,
             Self::Export(Export::Airflow(args)) => export::airflow(context, &args).await,
+            Self::Bring(args) => bring::run(context, &args).await,
             Self::Import(Import::Airflow(args)) => import::airflow(context, &args).await,
             Self::Env(args) => env::run(context, &args.command).await,
             Self::Add(args) => add::run(context, &args).await,

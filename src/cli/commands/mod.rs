@@ -1,6 +1,7 @@
 //! One file per command: its arguments, and glue between features and the printer. `command.rs` lists them.
 
 mod backup;
+mod bring;
 mod command;
 mod config;
 mod config_file;

@@ -83,7 +83,7 @@ fn check_projects(context: &Context<'_>) -> Result<Vec<CheckedFile>, Error> {
     let Some(workspace) = loaded.config.workspace.filter(|workspace| workspace.is_dir()) else { return Ok(Vec::new()) };
     let projects = leoflow_yaml::with_settings(&workspace).map_err(Error::cannot("read", &workspace))?;
     let check = |folder: PathBuf| {
-        let path = folder.join(leoflow_yaml::FILE);
+        let path = leoflow_yaml::path(&folder);
         let problems = leoflow_yaml::check(&folder).map_err(Error::cannot("read", &path))?;
         Ok(CheckedFile { path, problems, warnings: Vec::new() })
     };

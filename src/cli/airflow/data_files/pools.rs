@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 pub const POOLS: &str = "/api/v2/pools";
 
 /// A pool to create or change.
+#[derive(Clone)]
 pub struct Entry {
     pub name: String,
     pub slots: i32,

@@ -57,7 +57,7 @@ pub async fn run(context: &Context<'_>, args: &Add) -> Result<u8, Error> {
         return Err(Error::failed(format!("{} is not a project", folder.display()))
             .hint("change to a project's folder, or specify one with --project"));
     }
-    let change = change(&request, &folder.join(leoflow_yaml::FILE), &args.packages)?;
+    let change = change(&request, &leoflow_yaml::path(&folder), &args.packages)?;
     let file_settings = FileSettings { declared: change.declared.clone(), ..FileSettings::default() };
     let base_interpreter = prepare_interpreter(context, config.and_then(|config| config.python).as_deref()).await?;
     environment::for_project(context, &base_interpreter, &file_settings).await.map_err(|reason| {
@@ -119,7 +119,9 @@ fn change(request: &Request, settings_file: &Path, packages: &[String]) -> Resul
     let settings_file = settings_file.canonicalize().unwrap_or_else(|_| settings_file.to_owned());
     let settings = read(&settings_file)?;
     let text = settings.clone().unwrap_or_default();
-    let Some(file) = find_requirements_source(request, &text).map_err(refused)? else {
+    let has_own_list = leoflow_yaml::has_additional_dependencies(&text);
+    let other_list = if has_own_list { None } else { find_requirements_source(request, &text).map_err(refused)? };
+    let Some(file) = other_list else {
         let after = leoflow_yaml::add_dependencies(&text, packages)
             .map_err(|error| refused(format!("{}: {error}", settings_file.display())))?;
         let declared = declared_with(request, &after).map_err(refused)?;

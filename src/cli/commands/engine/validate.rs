@@ -26,11 +26,11 @@ pub struct Validate {
 
 /// The result of one file, as `--json` prints it.
 #[derive(Serialize)]
-struct CheckedFile {
+pub struct CheckedFile {
     #[serde(rename = "file")]
-    path: PathBuf,
+    pub path: PathBuf,
     dag_ids: Vec<String>,
-    error: Option<String>,
+    pub error: Option<String>,
     warnings: Vec<String>,
 }
 
@@ -46,18 +46,28 @@ pub async fn run(context: &Context<'_>, args: &Validate) -> Result<u8, Error> {
     files.sort();
     files.dedup();
     let interpreter = prepare_interpreter(context, python.as_deref()).await?;
+    print(context, &check_files(context, &interpreter, files, workspace.as_deref()).await)
+}
+
+/// Imports DAG files as the server does, and stores nothing.
+pub async fn check_files(
+    context: &Context<'_>,
+    interpreter: &Interpreter,
+    files: Vec<PathBuf>,
+    workspace: Option<&Path>,
+) -> Vec<CheckedFile> {
     let children = Children::new(&context.home);
     let mut checked = Vec::new();
     for path in files {
-        let request = Request::new(path.clone(), workspace.as_deref(), context.home.api_socket());
+        let request = Request::new(path.clone(), workspace, context.home.api_socket());
         let request = Request { is_validation: true, ..request };
         let parsed =
-            parse_in_project_environment(context, &interpreter, &children, &request).await.map(|(_, output)| output);
+            parse_in_project_environment(context, interpreter, &children, &request).await.map(|(_, output)| output);
         checked.push(CheckedFile::new(path, parsed));
     }
     children.end().await;
     mark_duplicates(&mut checked);
-    print(context, &checked)
+    checked
 }
 
 /// Time limit for the server's answer.

@@ -1,0 +1,260 @@
+//! `leoflow bring PATH`: runs the DAGs of a repository as it is.
+
+mod apply;
+mod image;
+mod plan;
+mod report;
+mod repository;
+mod requirements;
+mod survey;
+
+use self::apply::Record;
+use self::image::Image;
+use self::plan::{Facts, ProjectPlan};
+use self::repository::{Project, Repository};
+use self::requirements::{LeftOut, Requirements};
+use self::survey::Survey;
+use crate::airflow::airflow_content::AirflowContent;
+use crate::airflow::import::ExistingNames;
+use crate::args::OnExisting;
+use crate::commands::engine::validate::{self, prepare_interpreter};
+use crate::context::{Confirmation, Context};
+use crate::error::Error;
+use clap::Args;
+use leoflow_base::sys::env_vars;
+use leoflow_python::environments::{self, EnvironmentError, Loosened};
+use leoflow_python::{Interpreter, declared_with};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "The repository stays as it is: the workspace gets a link to each of its projects (folders with a\n\
+                  folder `dags`), and beside the link a leoflow.yaml and variables, where they are needed. Run the\n\
+                  command again after the repository has changed.\n\n\
+                  Examples:\n  leoflow bring ~/src/sales             show the plan, and do it after a confirmation\n  \
+                  leoflow bring ~/src/sales --dry-run   only show the plan\n  \
+                  leoflow bring ~/src/sales --undo      remove what the command has made"
+)]
+pub struct Bring {
+    /// The repository, or one of its folders
+    pub path: PathBuf,
+    /// The name in the workspace [default: the folder's name]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Remove what the command has made for this folder
+    #[arg(long)]
+    pub undo: bool,
+    /// Print the plan and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Skip the confirmation prompt
+    #[arg(long)]
+    pub yes: bool,
+}
+
+pub async fn run(context: &Context<'_>, args: &Bring) -> Result<u8, Error> {
+    let config = context.config()?.map(|loaded| loaded.config).ok_or_else(Error::not_set_up)?;
+    let workspace =
+        config.workspace.ok_or_else(|| Error::failed("no workspace is configured").hint("leoflow setup"))?;
+    let folder = folder(&args.path, &workspace)?;
+    if args.undo {
+        return apply::undo(context, &folder, args).await;
+    }
+    let name = args.name.as_deref();
+    if let Some(name) = name.filter(|name| !plan::is_project_name(name)) {
+        return Err(Error::usage(format!("{name:?} is not a valid project name"))
+            .hint("use letters, digits, - and _; not airflow or leoflow"));
+    }
+    let (repository, is_in_workspace) = find(&folder, &workspace, name)?;
+    let interpreter = prepare_interpreter(context, config.python.as_deref()).await?;
+    let reading = Reading::new(context, &interpreter, &repository).await?;
+    let uv = environments::find_uv(&context.home).map_or_else(|| PathBuf::from("uv"), |uv| uv.program);
+    let links = |project: &Project| (!is_in_workspace).then(|| workspace.join(&project.name));
+    let plans: Vec<ProjectPlan> = reading.plans(&repository, &uv, links);
+    for plan in &plans {
+        apply::check_place(plan, &repository)?;
+    }
+    let report = report::Report { repository: &repository, plans: &plans, content: &reading.content, args };
+    if args.dry_run {
+        return report.show(context, &[]);
+    }
+    report.print_plan(context.printer);
+    context.require_confirmation("Do this?", Confirmation::from(args.yes))?;
+    let record = Record::new(&repository, &plans, &reading.content);
+    apply::apply(context, &plans, &record, reading.content.clone()).await?;
+    let mut checked = Vec::new();
+    for (plan, project) in plans.iter().zip(&repository.projects) {
+        let place = plan.link.as_deref().unwrap_or(&plan.folder);
+        let below = |file: &PathBuf| file.strip_prefix(&project.folder).map(|file| place.join(file)).ok();
+        let files = project.dag_files.iter().filter_map(below).collect();
+        checked.extend(validate::check_files(context, &interpreter, files, Some(&workspace)).await);
+    }
+    report.show(context, &checked)
+}
+
+/// The folder to bring, without links.
+fn folder(path: &Path, workspace: &Path) -> Result<PathBuf, Error> {
+    let path = env_vars::absolute(path)?;
+    let folder = path.canonicalize().map_err(Error::cannot("read", &path))?;
+    if !folder.is_dir() {
+        return Err(Error::usage(format!("{} is not a folder", folder.display())).hint("name the repository's folder"));
+    }
+    let workspace = workspace.canonicalize().unwrap_or_else(|_| workspace.to_owned());
+    if workspace.starts_with(&folder) {
+        return Err(Error::refused(format!("{} contains the workspace", folder.display()))
+            .hint("name the repository's folder, or one of its folders"));
+    }
+    Ok(folder)
+}
+
+/// Finds the projects; `true` if they are in the workspace already.
+fn find(folder: &Path, workspace: &Path, name: Option<&str>) -> Result<(Repository, bool), Error> {
+    let real_workspace = workspace.canonicalize().unwrap_or_else(|_| workspace.to_owned());
+    let in_workspace = folder.strip_prefix(&real_workspace).ok().and_then(|relative| relative.iter().next());
+    let repository = match in_workspace {
+        // A folder of the workspace is one project, whatever folders it has.
+        Some(first) => {
+            let project = workspace.join(first);
+            let mut repository = Repository::find(&project, name)?;
+            let dag_files = repository.projects.iter().flat_map(|project| project.dag_files.clone()).collect();
+            repository.projects =
+                vec![Project { name: first.to_string_lossy().into_owned(), folder: project, dag_files }];
+            repository
+        }
+        None => Repository::find(folder, name)?,
+    };
+    if repository.projects.iter().all(|project| project.dag_files.is_empty()) {
+        return Err(Error::failed(format!("{} has no DAG files", folder.display()))
+            .hint("a DAG file is a .py file with the words `dag` and `airflow` in it, outside of tests and plugins"));
+    }
+    Ok((repository, in_workspace.is_some()))
+}
+
+/// What was read about a repository.
+struct Reading {
+    surveys: Vec<Survey>,
+    images: Vec<Image>,
+    requirements: Vec<Requirements>,
+    /// Connections, variables and pools of files in the repository that do not exist yet.
+    content: AirflowContent,
+    known_variables: BTreeSet<String>,
+    known_connections: BTreeSet<String>,
+}
+
+impl Reading {
+    async fn new(context: &Context<'_>, interpreter: &Interpreter, repository: &Repository) -> Result<Self, Error> {
+        let projects = &repository.projects;
+        let folders = |project: &Project| -> Vec<PathBuf> {
+            let parents = project.folder.ancestors().take_while(|folder| folder.starts_with(&repository.top));
+            let mut folders: Vec<PathBuf> = parents.map(Path::to_owned).collect();
+            folders.reverse();
+            folders
+        };
+        let images: Vec<Image> = projects
+            .iter()
+            .map(|project| Image::read(&folders(project).iter().map(PathBuf::as_path).collect::<Vec<_>>()))
+            .collect();
+        let with_folders: Vec<(&Project, Vec<PathBuf>)> = projects
+            .iter()
+            .zip(&images)
+            .map(|(project, image)| (project, plan::import_folders(repository, project, image)))
+            .collect();
+        let surveys = survey::read(interpreter, repository, &with_folders)?;
+        let mut content = AirflowContent::default();
+        for folder in projects.iter().flat_map(folders).collect::<BTreeSet<PathBuf>>() {
+            crate::airflow::from_home::add_data_files(&folder, &mut content)?;
+        }
+        let mut requirements = Vec::new();
+        for (project, (image, survey)) in projects.iter().zip(images.iter().zip(&surveys)) {
+            let mut read = requirements::read(repository, project, image.airflow_version().as_deref());
+            loosen(context, interpreter, repository, (project, survey), &mut read);
+            requirements.push(read);
+        }
+        let existing = match context.home.api_socket().exists() {
+            true => ExistingNames::read(&context.api()).await?,
+            false => ExistingNames::default(),
+        };
+        existing.retain_new(&mut content, OnExisting::Skip)?;
+        if !content.has_no_entries() && !context.home.api_socket().exists() {
+            return Err(Error::failed(
+                "Leoflow is not running, which imports the repository's connections and variables",
+            )
+            .hint("leoflow lite start"));
+        }
+        let known_variables =
+            content.variables.iter().map(|entry| entry.key.clone()).chain(existing.variables).collect();
+        let known_connections =
+            content.connections.iter().map(|entry| entry.connection_id.clone()).chain(existing.connections).collect();
+        Ok(Self { surveys, images, requirements, content, known_variables, known_connections })
+    }
+
+    fn plans(
+        &self,
+        repository: &Repository,
+        uv: &Path,
+        link: impl Fn(&Project) -> Option<PathBuf>,
+    ) -> Vec<ProjectPlan> {
+        let parts = self.surveys.iter().zip(&self.images).zip(&self.requirements);
+        let plan = |(project, ((survey, image), requirements)): (&Project, _)| {
+            let in_env = leoflow_python::variables_of(&project.folder.join(".env"));
+            plan::plan(Facts {
+                repository,
+                project,
+                survey,
+                image,
+                requirements,
+                in_env: &in_env.into_iter().map(|(name, _)| name).collect(),
+                known_variables: &self.known_variables,
+                known_connections: &self.known_connections,
+                link: link(project),
+                uv,
+                env_above: &plan::env_above(repository, project),
+            })
+        };
+        repository.projects.iter().zip(parts).map(plan).collect()
+    }
+}
+
+/// Leaves out the pins of the project's lists that do not fit Airflow 3 or this Python; the versions that fit are added.
+fn loosen(
+    context: &Context<'_>,
+    interpreter: &Interpreter,
+    repository: &Repository,
+    (project, survey): (&Project, &Survey),
+    requirements: &mut Requirements,
+) {
+    let text = requirements.settings_text() + &plan::additional_text(survey, requirements);
+    let declared = declared_with(&requirements::request(project), &text);
+    let Some(declared) = declared.ok().flatten().filter(|declared| !declared.requirements.is_empty()) else { return };
+    let loosened = interpreter.python().map_err(EnvironmentError::from).and_then(|python| {
+        let python = environments::choose(&context.home, &declared, &python).unwrap_or(python);
+        environments::loosen(&context.home, &declared, &python, context.printer)
+    });
+    match loosened {
+        Ok(loosened) => {
+            let is_added = |pin: &Loosened| requirements.added.iter().any(|(line, _)| *line == pin.line);
+            let (of_added, of_lists): (Vec<Loosened>, Vec<Loosened>) = loosened.into_iter().partition(is_added);
+            for (line, _) in &mut requirements.added {
+                if of_added.iter().any(|pin| pin.line == *line) {
+                    *line = environments::without_versions(line).to_owned();
+                }
+            }
+            let left_out = of_lists.iter().map(|pin| LeftOut {
+                entry: environments::name_of(&pin.line),
+                place: declared
+                    .origins
+                    .get(&pin.line)
+                    .map(|file| repository.place(file, &pin.line))
+                    .unwrap_or_default(),
+                why: format!("{}: version {} fits the other packages and this Python", pin.line, pin.version),
+                instead: declared
+                    .requirements
+                    .contains(&pin.line)
+                    .then(|| environments::without_versions(&pin.line).to_owned()),
+            });
+            requirements.left_out.extend(left_out);
+        }
+        Err(error) => requirements.error = Some(error.to_string()),
+    }
+}

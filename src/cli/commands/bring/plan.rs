@@ -1,0 +1,463 @@
+//! Decides what a project of a repository gets: pure, from what was read.
+
+use super::image::Image;
+use super::repository::{Project, Repository};
+use super::requirements::Requirements;
+use super::survey::{Fact, Survey};
+use leoflow_base::config::leoflow_yaml;
+use leoflow_python::airflow_keys::{Meaning, meaning};
+use leoflow_python::environments::name_of;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// Packages that DAG files have without an environment.
+const SUPPLIED: [&str; 6] = ["jinja2", "markupsafe", "pendulum", "python-dateutil", "six", "tzdata"];
+/// Airflow's folder in the images of Apache Airflow and of Astronomer, on MWAA and on Cloud Composer.
+const IMAGE_FOLDERS: [&str; 3] = ["/opt/airflow", "/usr/local/airflow", "/home/airflow/gcs"];
+/// Variables of an image that say nothing about DAGs, and beginnings of such names.
+const OF_IMAGE: [&str; 13] = [
+    "AIRFLOW_GID",
+    "AIRFLOW_HOME",
+    "AIRFLOW_IMAGE_NAME",
+    "AIRFLOW_UID",
+    "DEBIAN_FRONTEND",
+    "DUMB_INIT_SETSID",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "PATH",
+    "PYTHONPATH",
+    "PYTHONUNBUFFERED",
+    "TERM",
+];
+const OF_IMAGE_PREFIXES: [&str; 5] = ["_AIRFLOW_", "_PIP_", "FLOWER_", "PIP_", "UV_"];
+
+/// A file that the plan writes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NewFile {
+    pub path: PathBuf,
+    /// May contain secrets, so it is not printed.
+    #[serde(skip)]
+    pub text: String,
+}
+
+/// What the plan does for one project.
+#[derive(Debug, Serialize)]
+pub struct ProjectPlan {
+    pub name: String,
+    pub folder: PathBuf,
+    pub dag_files: usize,
+    /// The link in the workspace; `None` for a folder that is in the workspace already.
+    pub link: Option<PathBuf>,
+    pub settings: Option<NewFile>,
+    pub variables: Option<NewFile>,
+    /// Packages that are added, each with the imports that need it.
+    pub packages: Vec<Fact>,
+    /// Number of packages that the project lists.
+    pub listed: usize,
+    /// Lines of the project's lists that are left out, with reasons.
+    pub left_out: Vec<Fact>,
+    /// Settings that are taken over from files of an image.
+    pub taken_over: Vec<Fact>,
+    /// What only a person can decide.
+    pub decisions: Vec<Decision>,
+    /// Settings that have no effect here.
+    pub ignored_settings: Vec<Fact>,
+    /// Number of settings about parts of Airflow that Leoflow does not have.
+    pub other_settings: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Decision {
+    #[serde(flatten)]
+    pub fact: Fact,
+    pub remedy: String,
+}
+
+/// What was read about one project.
+pub struct Facts<'a> {
+    pub repository: &'a Repository,
+    pub project: &'a Project,
+    pub survey: &'a Survey,
+    pub image: &'a Image,
+    pub requirements: &'a Requirements,
+    /// Names of the variables that `.env` of the project sets.
+    pub in_env: &'a BTreeSet<String>,
+    /// Variables and connections that exist or that the plan imports.
+    pub known_variables: &'a BTreeSet<String>,
+    pub known_connections: &'a BTreeSet<String>,
+    /// The link in the workspace; `None` for a folder that is in the workspace already.
+    pub link: Option<PathBuf>,
+    /// The program uv.
+    pub uv: &'a Path,
+    /// Variables of an `.env` above the project, which is not read by itself.
+    pub env_above: &'a [(String, String, String)],
+}
+
+pub fn plan(facts: Facts<'_>) -> ProjectPlan {
+    let Facts { project, survey, requirements, .. } = &facts;
+    let settings = Settings::sort(&facts);
+    let needed = missing_packages(survey, &requirements.listed);
+    let left_out = requirements.left_out.iter().map(|left_out| {
+        let what = if left_out.why.starts_with(&left_out.entry) || left_out.instead.is_some() {
+            left_out.why.clone()
+        } else {
+            format!("{}: {}", left_out.entry, left_out.why)
+        };
+        Fact::at(what, &left_out.place)
+    });
+    let place = facts.link.clone().unwrap_or_else(|| project.folder.clone());
+    let text = settings_text(&facts, &needed);
+    let beside =
+        |path: Option<PathBuf>, text: String| path.filter(|_| !text.is_empty()).map(|path| NewFile { path, text });
+    ProjectPlan {
+        name: project.name.clone(),
+        folder: project.folder.clone(),
+        dag_files: project.dag_files.len(),
+        settings: beside(leoflow_yaml::path_beside(&place), with_heading(&facts, text)),
+        variables: beside(leoflow_python::variables_beside(&place), with_heading(&facts, settings.text())),
+        link: facts.link.clone(),
+        listed: requirements.listed.len(),
+        left_out: left_out.collect(),
+        decisions: decisions(&facts, &settings),
+        packages: needed,
+        taken_over: settings.taken_over.iter().map(|entry| Fact::at(&entry.name, &entry.place)).collect(),
+        ignored_settings: settings.ignored,
+        other_settings: settings.without_part,
+    }
+}
+
+/// The packages that provide the missing modules, each with the imports that need it.
+fn missing_packages(survey: &Survey, listed: &BTreeSet<String>) -> Vec<Fact> {
+    let mut packages: BTreeMap<String, Fact> = BTreeMap::new();
+    for module in &survey.modules {
+        let Some(package) = &module.package else { continue };
+        let name = name_of(package);
+        // The package of a driver has several names: psycopg2 and psycopg2-binary.
+        let is_listed = |other: &String| *other == name || *other == name.trim_end_matches("-binary");
+        if listed.iter().any(is_listed) || SUPPLIED.contains(&&*name) {
+            continue;
+        }
+        let fact = packages.entry(name).or_insert_with(|| Fact { what: package.clone(), ..Fact::default() });
+        fact.count += module.count;
+        fact.places.extend(module.places.iter().cloned());
+    }
+    packages.into_values().collect()
+}
+
+/// The modules whose package is not known and that no listed package is named after, by their first name.
+fn unknown_modules(survey: &Survey, listed: &BTreeSet<String>) -> Vec<Fact> {
+    let mut unknown: BTreeMap<&str, Fact> = BTreeMap::new();
+    for module in survey.modules.iter().filter(|module| module.package.is_none()) {
+        let top = module.what.split('.').next().unwrap_or_default();
+        let name = name_of(top);
+        // `airflow_client` is in apache-airflow-client, `mlflow_provider` in airflow-provider-mlflow.
+        let mut words: Vec<&str> = name.split('-').collect();
+        words.sort_unstable();
+        let is_like = |other: &String| {
+            let other: Vec<&str> = other.split('-').collect();
+            words.iter().all(|word| other.contains(word))
+        };
+        if listed.iter().any(is_like) {
+            continue;
+        }
+        let fact = unknown.entry(top).or_insert_with(|| Fact { what: top.to_owned(), ..Fact::default() });
+        fact.count += module.count;
+        fact.places.extend(module.places.iter().cloned());
+    }
+    unknown.into_values().collect()
+}
+
+fn settings_text(facts: &Facts<'_>, needed: &[Fact]) -> String {
+    let Facts { survey, image, requirements, .. } = facts;
+    let mut text = requirements.settings_text();
+    text.push_str(&dependencies_text(requirements, needed));
+    let has_airflow = requirements
+        .listed
+        .iter()
+        .chain(needed.iter().map(|fact| &fact.what))
+        .any(|name| name.starts_with("apache-airflow"));
+    if let (Some(module), false) = (survey.only_sdk.first(), has_airflow) {
+        text.push_str(&format!("airflow: \"3.3\" # {} imports {}\n", module.places[0], module.what));
+    }
+    // Airflow 3 needs Python 3.10.
+    let is_new_enough = |version: &&str| {
+        version.split('.').nth(1).and_then(|minor| minor.parse().ok()).is_some_and(|minor: u32| minor >= 10)
+    };
+    if let (Some(version), false) = (image.python_version().filter(is_new_enough), text.is_empty()) {
+        text.push_str(&format!("python_version: \"{version}\"\n"));
+    }
+    text
+}
+
+/// The packages that are added.
+fn dependencies_text(requirements: &Requirements, needed: &[Fact]) -> String {
+    let instead =
+        requirements.left_out.iter().filter_map(|left_out| Some((left_out.instead.as_deref()?, &left_out.place)));
+    let added = needed.iter().map(|fact| (fact.what.as_str(), &fact.places[0]));
+    let listed_elsewhere = requirements.added.iter().map(|(line, place)| (line.as_str(), place));
+    let lines: BTreeMap<&str, &String> = instead.chain(listed_elsewhere).chain(added).collect();
+    let heading = if lines.is_empty() { "" } else { "additional_dependencies:\n" };
+    let lines = lines.iter().map(|(package, place)| format!("- {} # {place}\n", quoted(package)));
+    format!("{heading}{}", lines.collect::<String>())
+}
+
+/// The packages that are added to the lists of a project, as settings.
+pub fn additional_text(survey: &Survey, requirements: &Requirements) -> String {
+    dependencies_text(requirements, &missing_packages(survey, &requirements.listed))
+}
+
+fn with_heading(facts: &Facts<'_>, text: String) -> String {
+    if text.is_empty() {
+        return text;
+    }
+    let folder = facts.repository.folder.display();
+    format!("# Written by `leoflow bring {folder}`, which updates it; with --undo it removes it.\n{text}")
+}
+
+/// A text as YAML, in quotes where it needs them.
+pub fn quoted(text: &str) -> String {
+    let is_plain = !text.is_empty()
+        && text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '.')
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./=<>~!@+".contains(c))
+        && !["true", "false", "null", "yes", "no", "on", "off"].contains(&text.to_lowercase().as_str());
+    if is_plain { text.to_owned() } else { serde_json::Value::from(text).to_string() }
+}
+
+/// A variable that is taken over.
+struct Entry {
+    name: String,
+    value: String,
+    place: String,
+}
+
+/// The variables of an image, by what becomes of them.
+#[derive(Default)]
+struct Settings {
+    taken_over: Vec<Entry>,
+    ignored: Vec<Fact>,
+    without_part: usize,
+}
+
+impl Settings {
+    fn sort(facts: &Facts<'_>) -> Self {
+        let mut settings = Self::default();
+        for (name, value, place) in facts.env_above {
+            settings.add(facts, name, value, place.clone());
+        }
+        for setting in &facts.image.settings {
+            let file = facts.repository.shown(&setting.file);
+            let place = if setting.line > 0 { format!("{file}:{}", setting.line) } else { file };
+            settings.add(facts, &setting.name, &setting.value, place);
+        }
+        settings
+    }
+
+    fn add(&mut self, facts: &Facts<'_>, name: &str, value: &str, place: String) {
+        if facts.in_env.contains(name) || OF_IMAGE_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
+            return;
+        }
+        let value = if name == "PYTHONPATH" { python_path(facts, value) } else { here(facts, value) };
+        if value.is_empty() || OF_IMAGE.contains(&name) && name != "PYTHONPATH" {
+            return;
+        }
+        match meaning(name) {
+            Some(Meaning::Ignored) => self.ignored.push(Fact::at(name, place)),
+            Some(Meaning::NoPart) => self.without_part += 1,
+            Some(Meaning::Honoured | Meaning::OnlySdk) | None => {
+                self.taken_over.retain(|entry| entry.name != name);
+                self.taken_over.push(Entry { name: name.to_owned(), value, place });
+            }
+        }
+    }
+
+    /// The text of the file with variables.
+    fn text(&self) -> String {
+        let lines = self.taken_over.iter().map(|Entry { name, value, place }| {
+            // References stay: they mean variables of the project's `.env`.
+            let value = if value.contains("${") {
+                format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""))
+            } else {
+                format!("'{}'", value.replace('\\', "\\\\").replace('\'', "\\'"))
+            };
+            format!("# {place}\n{name}={value}\n")
+        });
+        lines.collect()
+    }
+}
+
+/// A value with paths of this machine in place of those of the image.
+fn here(facts: &Facts<'_>, value: &str) -> String {
+    let is_path = value.starts_with('/') && !value.contains([':', ' ']);
+    if is_path {
+        place_of(facts, value).map_or(value.to_owned(), |path| path.display().to_string())
+    } else {
+        value.to_owned()
+    }
+}
+
+/// The path of the project that a path of the image stands for, if it exists.
+pub fn place_of(facts: &Facts<'_>, path: &str) -> Option<PathBuf> {
+    let project = &facts.project.folder;
+    let roots = IMAGE_FOLDERS.map(|folder| (folder.to_owned(), project.clone()));
+    let below = |(to, from): &(String, PathBuf)| {
+        let rest = path.strip_prefix(to.as_str())?;
+        let rest = rest.strip_prefix('/').or_else(|| rest.is_empty().then_some(""))?;
+        Some(if rest.is_empty() { from.clone() } else { from.join(rest) })
+    };
+    facts.image.mounts.iter().chain(&roots).filter_map(below).find(|path| path.exists())
+}
+
+/// Folders of `PYTHONPATH` that exist here and are not searched anyway.
+fn python_path(facts: &Facts<'_>, value: &str) -> String {
+    let project = &facts.project.folder;
+    let is_searched = |path: &PathBuf| {
+        path == project
+            || *path == facts.project.dags()
+            || *path == project.join("plugins")
+            || *path == facts.repository.top
+    };
+    let folders = value.split(':').filter(|folder| folder.starts_with('/'));
+    let folders = folders.filter_map(|folder| place_of(facts, folder.trim_end_matches('/')));
+    let folders: Vec<String> =
+        folders.filter(|path| path.is_dir() && !is_searched(path)).map(|path| path.display().to_string()).collect();
+    folders.join(":")
+}
+
+/// The folders of `PYTHONPATH` that the plan sets, to find modules.
+pub fn import_folders(repository: &Repository, project: &Project, image: &Image) -> Vec<PathBuf> {
+    let empty = BTreeSet::new();
+    let (survey, requirements) = (Survey::default(), Requirements::default());
+    let facts = Facts {
+        repository,
+        project,
+        survey: &survey,
+        image,
+        requirements: &requirements,
+        in_env: &empty,
+        known_variables: &empty,
+        known_connections: &empty,
+        link: None,
+        uv: Path::new("uv"),
+        env_above: &[],
+    };
+    let values = image.settings.iter().filter(|setting| setting.name == "PYTHONPATH");
+    let folders = values.map(|setting| python_path(&facts, &setting.value));
+    folders
+        .flat_map(|folders| {
+            folders.split(':').filter(|folder| !folder.is_empty()).map(PathBuf::from).collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+fn decisions(facts: &Facts<'_>, settings: &Settings) -> Vec<Decision> {
+    let Facts { repository, project, survey, image, requirements, .. } = facts;
+    let project_name = &project.name;
+    let mut all = Vec::new();
+    let mut decide = |fact: Fact, remedy: String| all.push(Decision { fact, remedy });
+    for fact in &survey.unreadable {
+        decide(fact.clone(), "correct the file; its DAGs cannot be imported".to_owned());
+    }
+    for fact in &survey.removed {
+        let dags = project.dags();
+        let remedy = format!(
+            "correct it; ruff corrects most: {} tool run ruff check --preview --select AIR3 --fix --unsafe-fixes {}",
+            facts.uv.display(),
+            dags.display()
+        );
+        decide(fact.clone(), remedy);
+    }
+    for fact in unknown_modules(survey, &requirements.listed) {
+        let what = format!("the module {}, whose package is not known here", fact.what);
+        decide(Fact { what, ..fact }, format!("leoflow add PACKAGE --project {project_name}"));
+    }
+    for fact in &survey.image_paths {
+        let what = format!("the path {} of a container image", fact.what);
+        let remedy = match place_of(facts, &fact.what) {
+            Some(path) => format!(
+                "here it is {}; AIRFLOW_HOME is {}",
+                repository.shown(&path),
+                if project.folder == repository.folder {
+                    "this folder".to_owned()
+                } else {
+                    repository.shown(&project.folder)
+                }
+            ),
+            None => "no file or folder of the project corresponds to it".to_owned(),
+        };
+        decide(Fact { what, ..fact.clone() }, remedy);
+    }
+    let is_set =
+        |name: &String| facts.in_env.contains(name) || settings.taken_over.iter().any(|entry| entry.name == *name);
+    let prefixed = |prefix: &str, name: &str| is_set(&format!("{prefix}{}", name.to_uppercase()));
+    let unset = |facts: &[Fact], is_known: &dyn Fn(&String) -> bool| {
+        let unset: Vec<&Fact> = facts.iter().filter(|fact| !is_known(&fact.what)).collect();
+        let names: Vec<&str> = unset.iter().map(|fact| fact.what.as_str()).collect();
+        (!unset.is_empty()).then(|| Fact {
+            what: names.join(", "),
+            places: unset.iter().map(|fact| fact.places[0].clone()).collect(),
+            count: unset.len(),
+            package: None,
+        })
+    };
+    let is_known = |name: &String| facts.known_variables.contains(name) || prefixed("AIRFLOW_VAR_", name);
+    if let Some(fact) = unset(&survey.variables, &is_known) {
+        let what = format!("variables without a value: {}", fact.what);
+        decide(Fact { what, ..fact }, "leoflow variables set NAME VALUE, or AIRFLOW_VAR_NAME in .env".to_owned());
+    }
+    let is_known = |name: &String| facts.known_connections.contains(name) || prefixed("AIRFLOW_CONN_", name);
+    if let Some(fact) = unset(&survey.connections, &is_known) {
+        let what = format!("connections that do not exist: {}", fact.what);
+        decide(
+            Fact { what, ..fact },
+            "leoflow connections set NAME --uri URI, or AIRFLOW_CONN_NAME in .env".to_owned(),
+        );
+    }
+    let is_inherited =
+        |name: &String| is_set(name) || ["HOME", "PATH", "USER", "TMPDIR", "AIRFLOW_HOME"].contains(&name.as_str());
+    if let Some(fact) = unset(&survey.environment, &is_inherited) {
+        let what = format!("environment variables without a value: {}", fact.what);
+        decide(Fact { what, ..fact }, "set them in .env".to_owned());
+    }
+    if let Some(error) = &requirements.error {
+        decide(Fact { what: error.clone(), ..Fact::default() }, "the environment cannot be built before".to_owned());
+    }
+    for unread in &requirements.unread {
+        let remedy = "packages that the files import are added without these versions".to_owned();
+        decide(Fact { what: unread.clone(), ..Fact::default() }, remedy);
+    }
+    for unreadable in &image.unreadable {
+        decide(Fact { what: unreadable.clone(), ..Fact::default() }, "its settings are not taken over".to_owned());
+    }
+    if !image.packages.is_empty() {
+        let what = format!("system packages of packages.txt: {}", image.packages.join(", "));
+        decide(
+            Fact { what, ..Fact::default() },
+            "install those that the DAGs need with this machine's package manager".to_owned(),
+        );
+    }
+    all
+}
+
+/// True if `name` may be a project's name.
+pub fn is_project_name(name: &str) -> bool {
+    let is_valid = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+    !name.is_empty() && name.chars().all(is_valid) && !["airflow", "leoflow"].contains(&name)
+}
+
+/// The variables of each `.env` above the project in the repository, nearest last: name, value and place.
+pub fn env_above(repository: &Repository, project: &Project) -> Vec<(String, String, String)> {
+    let mut folders: Vec<&Path> =
+        project.folder.ancestors().skip(1).take_while(|folder| folder.starts_with(&repository.top)).collect();
+    folders.reverse();
+    let files = folders.into_iter().map(|folder| folder.join(".env"));
+    files
+        .flat_map(|file| {
+            let place = repository.shown(&file);
+            let mut variables = leoflow_python::variables_of(&file);
+            variables.sort();
+            variables.into_iter().map(move |(name, value)| (name, value, place.clone()))
+        })
+        .collect()
+}

@@ -1,0 +1,346 @@
+//! What the lists of requirements around a project say, and what of it has to be left out here.
+
+use super::repository::{Project, Repository};
+use leoflow_base::config::leoflow_yaml;
+use leoflow_python::environments::{
+    Line, check_requirement, excludes_supported, lines_of, name_of, requirements_of_other_tool, without_versions,
+};
+use leoflow_python::{Request, declared_with, file_context};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// The packages of Airflow itself.
+const AIRFLOW: [&str; 3] = ["apache-airflow", "apache-airflow-core", "apache-airflow-task-sdk"];
+const PROVIDERS: &str = "apache-airflow-providers-";
+/// Names of lists for other purposes than running DAGs.
+const OTHER_PURPOSES: [&str; 9] = ["build", "ci", "dev", "doc", "docs", "lint", "local", "test", "tests"];
+
+/// A line that is left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// The entry of `ignored_requirements`.
+    pub entry: String,
+    pub place: String,
+    pub why: String,
+    /// The package without its version, which is added instead.
+    pub instead: Option<String>,
+}
+
+#[derive(Debug, Default)]
+pub struct Requirements {
+    /// The list that `requirements` in leoflow.yaml names, relative to the project's folder.
+    pub named: Option<String>,
+    pub left_out: Vec<LeftOut>,
+    /// Names of the packages that are listed.
+    pub listed: BTreeSet<String>,
+    /// Requirements that are added, each with its place: those of Poetry and Pipenv.
+    pub added: Vec<(String, String)>,
+    /// Declarations that only another tool can read, as texts.
+    pub unread: Vec<String>,
+    /// Why the lists cannot be read.
+    pub error: Option<String>,
+    /// True if the lists name Airflow 3.
+    pub is_airflow_3: bool,
+}
+
+/// The request for the project's settings, from the point of view of its least nested DAG file.
+pub fn request(project: &Project) -> Request {
+    let file = project.dag_files.iter().min_by_key(|file| file.components().count());
+    let path = file.cloned().unwrap_or_else(|| project.folder.join("dag.py"));
+    let folders = vec![project.folder.clone()];
+    Request { project: Some(project.folder.clone()), folders, ..Request::new(path, None, PathBuf::new()) }
+}
+
+/// Reads the lists. `airflow` is the version in the project's image.
+pub fn read(repository: &Repository, project: &Project, airflow: Option<&str>) -> Requirements {
+    let is_of = |major: char| airflow.is_some_and(|version| version.starts_with(major));
+    let mut requirements = Requirements { is_airflow_3: is_of('3'), ..Requirements::default() };
+    let request = request(project);
+    let context = file_context(&request);
+    let mut lists: Vec<PathBuf> = context.read.into_iter().filter(|path| is_list(path) && path.is_file()).collect();
+    if let Ok(settings) = &context.settings {
+        requirements.unread =
+            settings.unread.iter().filter(|unread| unread.is_certain).map(ToString::to_string).collect();
+    }
+    let declares = lists.iter().any(|list| !lines_of(list).unwrap_or_default().is_empty())
+        || matches!(&context.settings, Ok(settings) if settings.declared.is_some());
+    if !declares && let Some(list) = other_list(repository, project) {
+        requirements.named = relative(&list, &project.folder);
+        requirements.unread.clear();
+        lists = vec![list];
+    }
+    let mut is_airflow_2 = is_of('2');
+    let mut seen = BTreeSet::new();
+    while let Some(list) = lists.pop() {
+        if !seen.insert(list.clone()) {
+            continue;
+        }
+        let place = |text: &str| repository.place(&list, text);
+        for line in lines_of(&list).unwrap_or_default() {
+            match line {
+                Line::Requirement(line) => {
+                    is_airflow_2 |= excludes_supported(&line);
+                    let start = line.split(" --hash").next().unwrap_or_default();
+                    requirements.judge(&line, place(start));
+                }
+                Line::Options(options) => {
+                    for (name, value) in options {
+                        lists.extend(requirements.judge_option(name, value, &list, &place));
+                    }
+                }
+            }
+        }
+    }
+    // Lists in `pyproject.toml`.
+    if let Ok(settings) = &context.settings
+        && let Some(declared) = &settings.declared
+    {
+        for line in &declared.requirements {
+            is_airflow_2 |= excludes_supported(line);
+            let place = declared.origins.get(line).map(|file| repository.place(file, line));
+            requirements.judge(line, place.unwrap_or_default());
+        }
+    }
+    // Lists of Poetry and Pipenv, in the project or above it.
+    let parents = project.folder.ancestors().take_while(|folder| folder.starts_with(&repository.top));
+    for file in parents.flat_map(|folder| ["pyproject.toml", "Pipfile"].map(|name| folder.join(name))) {
+        for line in requirements_of_other_tool(&file) {
+            is_airflow_2 |= excludes_supported(&line);
+            let place = repository.place(&file, &name_of(&line));
+            requirements.judge_added(line, place);
+        }
+    }
+    requirements.finish(&request, is_airflow_2);
+    requirements
+}
+
+impl Requirements {
+    fn leave_out(&mut self, entry: &str, place: String, why: impl Into<String>) {
+        if !self.left_out.iter().any(|left_out| left_out.entry == entry) {
+            self.left_out.push(LeftOut { entry: entry.to_owned(), place, why: why.into(), instead: None });
+        }
+    }
+
+    fn judge(&mut self, line: &str, place: String) {
+        let name = name_of(line);
+        if let Err(reason) = check_requirement(line) {
+            self.leave_out(line, place, reason.to_string());
+        } else if AIRFLOW.contains(&&*name) {
+            if excludes_supported(line) {
+                self.leave_out(&name, place, format!("{line}: this release runs Airflow 3.0 to 3.3"));
+            } else {
+                self.is_airflow_3 |= line.contains("=3") || line.contains("> 3");
+            }
+        } else if name.starts_with(PROVIDERS)
+            && is_limited(line)
+            && !self.left_out.iter().any(|left_out| left_out.entry == name)
+        {
+            let package = without_versions(line).to_owned();
+            self.left_out.push(LeftOut {
+                entry: name,
+                place,
+                why: format!("{line}: its newest version is taken"),
+                instead: Some(package),
+            });
+        }
+    }
+
+    /// Adds a requirement of Poetry or Pipenv, unless it is of an Airflow that is not supported.
+    fn judge_added(&mut self, line: String, place: String) {
+        if AIRFLOW.contains(&&*name_of(&line)) && !excludes_supported(&line) {
+            self.is_airflow_3 |= line.contains("=3");
+        }
+        if !excludes_supported(&line) && check_requirement(&line).is_ok() {
+            self.added.push((line, place));
+        }
+    }
+
+    /// Judges an option; returns the list that it includes.
+    fn judge_option(
+        &mut self,
+        name: &str,
+        value: String,
+        list: &Path,
+        place: &dyn Fn(&str) -> String,
+    ) -> Option<PathBuf> {
+        let file = list.with_file_name(value.trim_start_matches("file:"));
+        match name {
+            "--requirement" if file.is_file() => return Some(file),
+            "--editable" if value.starts_with("git+") => {}
+            "--editable" => {
+                let why = "a folder: its modules are imported from where they are, if that is the project's folder";
+                self.leave_out(&value, place(&value), why);
+            }
+            "--constraint" if value.contains("constraints-2") => {
+                self.leave_out(&value, place(&value), "the constraints of an Airflow 2");
+            }
+            "--constraint" if file.is_file() => {
+                let lines = lines_of(&file).unwrap_or_default();
+                let is_obstacle = |line: &Line| matches!(line, Line::Requirement(line) if excludes_supported(line));
+                if lines.iter().any(is_obstacle) {
+                    self.leave_out(&value, place(&value), "the constraints of an Airflow 2");
+                }
+            }
+            "--requirement" | "--constraint" if !value.contains("://") && !value.contains("${") => {
+                self.leave_out(&value, place(&value), "no such file");
+            }
+            _ => {}
+        }
+        None
+    }
+
+    /// Keeps the limits of providers if the project is for Airflow 3, and lists what is declared.
+    fn finish(&mut self, request: &Request, is_airflow_2: bool) {
+        if self.is_airflow_3 && !is_airflow_2 {
+            self.left_out.retain(|left_out| left_out.instead.is_none());
+        }
+        let is_for_airflow_3 = self.is_airflow_3 && !is_airflow_2;
+        for (line, _) in &mut self.added {
+            if name_of(line).starts_with(PROVIDERS) && !is_for_airflow_3 {
+                *line = without_versions(line).to_owned();
+            }
+        }
+        let declared = declared_with(request, &self.settings_text());
+        match declared {
+            Ok(declared) => {
+                let lines = declared.into_iter().flat_map(|declared| declared.requirements);
+                self.listed = lines.map(|line| name_of(&line)).collect();
+            }
+            Err(error) => self.error = Some(error.to_string()),
+        }
+        self.listed.extend(self.left_out.iter().filter_map(|left_out| left_out.instead.as_deref()).map(name_of));
+        // What is listed already is not added again.
+        self.added.retain(|(line, _)| !self.listed.contains(&name_of(line)));
+        self.unread.retain(|unread| !unread.contains("poetry") && !unread.contains("[packages]"));
+        self.listed.extend(self.added.iter().map(|(line, _)| name_of(line)));
+    }
+
+    /// The lines of leoflow.yaml about the lists.
+    pub fn settings_text(&self) -> String {
+        let named = self.named.as_ref().map(|list| format!("requirements: {}\n", super::plan::quoted(list)));
+        let ignored = self.left_out.iter().map(|left_out| {
+            format!(
+                "- {} # {}, {}\n",
+                super::plan::quoted(&left_out.entry),
+                left_out.place,
+                without_breaks(&left_out.why)
+            )
+        });
+        let ignored: String = ignored.collect();
+        let heading = if ignored.is_empty() { "" } else { "ignored_requirements:\n" };
+        format!("{}{heading}{ignored}", named.unwrap_or_default())
+    }
+}
+
+fn without_breaks(text: &str) -> String {
+    text.replace('\n', " ")
+}
+
+fn is_list(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end == "txt" || end == "in")
+        && path.file_name() != Some(leoflow_yaml::FILE.as_ref())
+}
+
+/// A list that is not read by itself: in `requirements/` of the project, or above the project in its repository.
+fn other_list(repository: &Repository, project: &Project) -> Option<PathBuf> {
+    let parents = project.folder.ancestors().take_while(|folder| folder.starts_with(&repository.top));
+    parents.flat_map(|folder| [folder.to_owned(), folder.join("requirements")]).find_map(|folder| {
+        let entries = std::fs::read_dir(&folder).ok()?.flatten().map(|entry| entry.path());
+        let is_in_requirements = folder.ends_with("requirements");
+        let is_candidate = |path: &PathBuf| {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
+            let mut words = name.split(['-', '_', '.']);
+            is_list(path)
+                && (is_in_requirements || name.starts_with("requirements"))
+                && !words.any(|word| OTHER_PURPOSES.contains(&word))
+                && lines_of(path).is_some_and(|lines| !lines.is_empty())
+        };
+        let mut candidates: Vec<PathBuf> = entries.filter(is_candidate).collect();
+        // `requirements.txt` before `requirements-airflow.txt`, and that before others.
+        candidates.sort_by_key(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            (name != "requirements.txt", !name.contains("airflow") && !name.contains("composer"), name)
+        });
+        candidates.into_iter().next()
+    })
+}
+
+/// The path of a file above or below a folder, relative to the folder.
+fn relative(file: &Path, folder: &Path) -> Option<String> {
+    let shared = folder.ancestors().find(|parent| file.starts_with(parent))?;
+    let up = "../".repeat(folder.strip_prefix(shared).ok()?.components().count());
+    Some(format!("{up}{}", file.strip_prefix(shared).ok()?.display()))
+}
+
+/// True for a requirement that excludes newer versions.
+fn is_limited(line: &str) -> bool {
+    let specifiers = line.split(';').next().unwrap_or_default();
+    ["==", "<", "~="].iter().any(|operator| specifiers.contains(operator))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn read_all(files: &[(&str, &str)], folder: &str) -> (Requirements, Vec<String>) {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join(".git")).unwrap();
+        for (name, text) in files.iter().chain([&("flows/dags/a.py", "from airflow.sdk import DAG\n")]) {
+            fs::create_dir_all(root.path().join(name).parent().unwrap()).unwrap();
+            fs::write(root.path().join(name), text).unwrap();
+        }
+        let repository = Repository::find(&root.path().join(folder), Some("x")).unwrap();
+        let requirements = read(&repository, &repository.projects[0], None);
+        let left_out = requirements.left_out.iter().map(|left_out| format!("{} {}", left_out.place, left_out.entry));
+        let left_out = left_out.collect();
+        (requirements, left_out)
+    }
+
+    #[test]
+    fn lines_that_cannot_be_met_are_left_out() {
+        let text = "# ours\n-c https://e.example/constraints-2.9.2/constraints-3.11.txt\n-c old.txt\n-c good.txt\n-r gone.txt\n\
+                    apache-airflow[s3]==2.9.2\napache-airflow-providers-google[x]==10.1\n-e ./pkg\n./wheels/x.whl\n\
+                    pandas==2.2\n";
+        let files = [
+            ("flows/requirements.txt", text),
+            ("flows/old.txt", "apache-airflow==2.9.2\nsix==1\n"),
+            ("flows/good.txt", "six==1\n"),
+        ];
+        let (requirements, left_out) = read_all(&files, "");
+        assert_eq!(
+            left_out,
+            [
+                "flows/requirements.txt:2 https://e.example/constraints-2.9.2/constraints-3.11.txt",
+                "flows/requirements.txt:3 old.txt",
+                "flows/requirements.txt:5 gone.txt",
+                "flows/requirements.txt:6 apache-airflow",
+                "flows/requirements.txt:7 apache-airflow-providers-google",
+                "flows/requirements.txt:8 ./pkg",
+                "flows/requirements.txt:9 ./wheels/x.whl",
+            ]
+        );
+        assert_eq!(requirements.error, None);
+        let listed: Vec<_> = requirements.listed.iter().map(String::as_str).collect();
+        assert_eq!(listed, ["apache-airflow-providers-google", "pandas"]);
+        assert_eq!(requirements.left_out[4].instead.as_deref(), Some("apache-airflow-providers-google[x]"));
+    }
+
+    #[test]
+    fn providers_for_airflow_3_keep_their_versions() {
+        let text = "apache-airflow==3.0.2\napache-airflow-providers-http==5.0\n";
+        assert_eq!(read_all(&[("flows/requirements.txt", text)], "").1, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_list_elsewhere_in_the_repository_is_named() {
+        let named = |files: &[(&str, &str)]| read_all(files, "flows").0.named;
+        assert_eq!(named(&[("requirements.txt", "six\n")]).as_deref(), Some("../requirements.txt"));
+        assert_eq!(named(&[("flows/requirements/base.txt", "six\n")]).as_deref(), Some("requirements/base.txt"));
+        assert_eq!(
+            named(&[("requirements-dev.txt", "six\n"), ("requirements_airflow.txt", "six\n")]).as_deref(),
+            Some("../requirements_airflow.txt")
+        );
+        assert_eq!(named(&[("flows/requirements.txt", "six\n"), ("requirements.txt", "x\n")]), None);
+    }
+}

@@ -1,0 +1,86 @@
+//! Reads what the DAG files of projects need from their sources, without running them; see `leoflow/survey/`.
+
+use super::repository::{Project, Repository};
+use crate::error::Error;
+use leoflow_python::{Interpreter, Job};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+/// Something that was found, and where: paths relative to the folder that is brought, with lines.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fact {
+    pub what: String,
+    /// The first places.
+    pub places: Vec<String>,
+    pub count: usize,
+    /// Of a module: the package that provides it, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub package: Option<String>,
+}
+
+impl Fact {
+    pub fn at(what: impl Into<String>, place: impl Into<String>) -> Self {
+        Self { what: what.into(), places: vec![place.into()], count: 1, package: None }
+    }
+}
+
+/// What the files of one project need.
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Survey {
+    /// Modules that are neither Python's nor the project's own.
+    pub modules: Vec<Fact>,
+    /// The same, of imports whose failure the code handles.
+    pub optional: Vec<Fact>,
+    /// Names that Airflow 3 lacks, as sentences.
+    pub removed: Vec<Fact>,
+    /// Airflow's modules that the small package lacks.
+    pub only_sdk: Vec<Fact>,
+    pub unreadable: Vec<Fact>,
+    /// Paths of container images.
+    pub image_paths: Vec<Fact>,
+    /// Variables, connections and environment variables that are read without a default.
+    pub variables: Vec<Fact>,
+    pub connections: Vec<Fact>,
+    pub environment: Vec<Fact>,
+}
+
+/// Reads the projects' files. `extra_roots` are import folders in addition to the usual ones.
+pub fn read(
+    interpreter: &Interpreter,
+    repository: &Repository,
+    projects: &[(&Project, Vec<PathBuf>)],
+) -> Result<Vec<Survey>, Error> {
+    let failed = |reason: &dyn std::fmt::Display| Error::failed(format!("the sources cannot be read: {reason}"));
+    let arguments = interpreter.arguments(Job::Survey, &json!({}));
+    let mut child = Command::new(&interpreter.program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| failed(&error))?;
+    let lines: String = projects
+        .iter()
+        .map(|(project, extra_roots)| {
+            let folder = &project.folder;
+            let roots = [project.dags(), folder.clone(), folder.join("plugins"), repository.top.clone()];
+            let parent = folder.parent().filter(|_| *folder != repository.top).map(PathBuf::from);
+            let roots: Vec<PathBuf> = extra_roots.iter().cloned().chain(roots).chain(parent).collect();
+            format!("{}\n", json!({"top": repository.folder, "roots": roots, "files": project.dag_files}))
+        })
+        .collect();
+    if let Some(mut stdin) = child.stdin.take() {
+        // A child that has ended says why.
+        let _ = stdin.write_all(lines.as_bytes());
+    }
+    let output = child.wait_with_output().map_err(|error| failed(&error))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let surveys: Result<Vec<Survey>, _> = text.lines().map(serde_json::from_str).collect();
+    match surveys {
+        Ok(surveys) if surveys.len() == projects.len() => Ok(surveys),
+        _ => Err(failed(&String::from_utf8_lossy(&output.stderr).trim())),
+    }
+}
