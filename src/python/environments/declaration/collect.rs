@@ -47,10 +47,6 @@ pub(crate) fn collect_declared(
         collector.read_settings(project, environment)?;
     }
     collector.read_project(included.as_deref(), is_listed)?;
-    let declares_packages = |source: &Source| {
-        let declaration = &source.declaration;
-        declaration.requirements.is_some() || !declaration.additional.is_empty() || declaration.python.is_some()
-    };
     let declares_nothing = !collector.sources.iter().any(declares_packages);
     if let Some(workspace) = request.workspace.as_deref()
         && (declares_nothing || request.project.is_none())
@@ -83,8 +79,8 @@ pub(crate) fn collect_declared(
 }
 
 /// Finds the file, other than `leoflow.yaml`, that lists the requirements of a DAG file: one beside the DAG file, the
-/// DAG file itself or, if neither the project nor its `settings` list any, one of the workspace. Ignores the file that
-/// the settings include (`included`).
+/// DAG file itself or, if neither the project nor its `settings` declare any, one of the workspace. The project's
+/// requirements file without requirements is the last choice. Ignores the file that the settings include (`included`).
 pub fn find_requirements_source(
     request: &Request,
     settings: &EnvironmentSettings,
@@ -94,14 +90,29 @@ pub fn find_requirements_source(
     let mut collector = Collector::new(request, &mut read);
     collector.ignored.clone_from(&settings.ignored_requirements);
     collector.read_project(included, has_list(settings))?;
-    if let Some(workspace) = request.workspace.as_deref()
-        && request.project.is_some()
-        && !has_list(settings)
-    {
-        collector.read_files(&[workspace], None)?;
-        collector.read_other_list(&[workspace], false)?;
+    let mut empty_file = None;
+    if !has_list(settings) {
+        empty_file = collector.sources.iter().find(|source| is_requirements_file(source)).map(|one| one.origin.clone());
+        if let Some(workspace) = request.workspace.as_deref()
+            && request.project.is_some()
+            && !collector.sources.iter().any(declares_packages)
+        {
+            collector.read_files(&[workspace], None)?;
+            collector.read_other_list(&[workspace], false)?;
+        }
     }
-    Ok(collector.sources.into_iter().find(lists_requirements).map(|source| source.origin.into()))
+    let listing = collector.sources.into_iter().find(lists_requirements).map(|source| source.origin);
+    Ok(listing.or(empty_file).map(PathBuf::from))
+}
+
+fn is_requirements_file(source: &Source) -> bool {
+    Path::new(&source.origin).extension().is_some_and(|extension| extension == "txt" || extension == "in")
+}
+
+/// True if the source decides about packages or Python, so that the workspace's declarations are not used.
+fn declares_packages(source: &Source) -> bool {
+    let declaration = &source.declaration;
+    declaration.requirements.is_some() || !declaration.additional.is_empty() || declaration.python.is_some()
 }
 
 /// True if the settings list requirements, even an empty list.
@@ -446,6 +457,29 @@ mod tests {
         assert_eq!(source(Some(&project.join("requirements.txt"))), None);
         std::fs::write(root.join("requirements.txt"), "b\n").unwrap();
         assert_eq!(source(Some(&project.join("requirements.txt"))), Some(root.join("requirements.txt")));
+    }
+
+    #[test]
+    fn an_empty_requirements_file_is_the_source_without_another_list() {
+        let empty = ("p/requirements.txt", "# packages\n");
+        let pyproject = ("p/pyproject.toml", "[project]\nname='x'\ndependencies=['a']\n");
+        let pip_tools = ("p/requirements.in", "a\n");
+        let workspace = ("requirements.txt", "a\n");
+        let listed = json!({"dependencies": ["a"]});
+        for (other, settings, expected) in [
+            (("p/dag.py", ""), json!({}), Some("p/requirements.txt")),
+            (workspace, json!({}), Some("p/requirements.txt")),
+            (pyproject, json!({}), Some("p/pyproject.toml")),
+            (pip_tools, json!({}), Some("p/requirements.in")),
+            (("p/dag.py", ""), listed, None),
+        ] {
+            let folder = Folder::with(&[empty, other]);
+            let root = folder.0.path();
+            let request = Request::new(root.join("p/dags/dag.py"), Some(root), PathBuf::new());
+            let settings = leoflow_yaml::take_environment(&mut settings.clone());
+            let source = find_requirements_source(&request, &settings, None).unwrap();
+            assert_eq!(source, expected.map(|name| root.join(name)), "{}", other.0);
+        }
     }
 
     #[test]
