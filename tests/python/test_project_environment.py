@@ -190,6 +190,20 @@ class TestProjectEnvironment(unittest.TestCase):
         description = self.parsed_with(raw)["dags"][0]["description"]
         self.assertEqual(description, f"/opt/own:{os.environ['PATH']} /opt/lib:")
 
+    def test_python_is_the_python_of_the_project(self):
+        code = ("import os, subprocess; from leoflow.entry import dotenv; dotenv.own_python_first()\n"
+                "path = os.environ['PATH']; dotenv.own_python_first(); assert os.environ['PATH'] == path\n"
+                "subprocess.run(['python', '-c', 'import os, sys; print(os.path.realpath(sys.executable))'], check=True)")
+        with tempfile.TemporaryDirectory() as folder:
+            python3, other = Path(folder, "python3"), Path(folder, "python")
+            python3.symlink_to(os.path.realpath(sys._base_executable))
+            other.write_text("#!/bin/sh\necho other\n")
+            for mode in (0o755, 0o644):
+                other.chmod(mode)
+                variables = {"PATH": f"{folder}:/usr/bin:/bin", "PYTHONPATH": str(ENTRY.parent)}
+                printed = subprocess.check_output([python3, "-c", code], env=variables, text=True)
+                self.assertEqual(printed.strip(), os.path.realpath(python3))
+
     def test_an_invalid_setting_is_an_error(self):
         from leoflow.authoring.operators.arguments import RETRIES
         from leoflow.common.exceptions import AirflowException

@@ -217,7 +217,7 @@ fn a_file_that_calls_dag_test_runs_in_env_shell() {
          if __name__ == '__main__':\n    print('run', dag.test(run_conf={'n': 7}).state)\n",
     );
     let file = test.workspace().join("p/dag.py");
-    let done = test.run(&["env", "shell", "p", "--", "python3", file.to_str().unwrap()]).expect(0);
+    let done = test.run(&["env", "shell", "p", "--", "python", file.to_str().unwrap()]).expect(0);
     assert_eq!(done.stdout, "run success\n", "{done:?}");
     assert!(done.stderr.contains("task Nice none 7"), "{done:?}");
 }

@@ -136,15 +136,28 @@ def python_path() -> list[str]:
 
 
 def own_python_first() -> None:
-    """Puts the folder of this process's Python first in PATH, so that `python3` and the commands of its environment
-    take precedence."""
-    folders = os.environ.get("PATH", "").split(os.pathsep)
+    """Puts the folder of this process's Python first in PATH, so that `python`, `python3` and the commands of its
+    environment take precedence."""
     own_folder = os.path.dirname(sys.executable)
     if sys.prefix != sys.base_prefix:
         os.environ["VIRTUAL_ENV"] = sys.prefix
-        is_first = folders[0] == own_folder
-    else:
-        first_python = next((path for path in (os.path.join(folder, "python3") for folder in folders) if os.access(path, os.X_OK)), "")
-        is_first = os.path.realpath(first_python) == os.path.realpath(sys.executable)
-    if not is_first:
-        os.environ["PATH"] = os.pathsep.join(filter(None, (own_folder, os.environ.get("PATH"))))
+        if os.environ.get("PATH", "").split(os.pathsep)[0] != own_folder:
+            put_first(own_folder)
+        return
+    own = os.path.realpath(sys.executable)
+    if first_program("python3") != own:
+        put_first(own_folder)
+    # Many systems install no `python`, or another one. The script runs the first `python3`.
+    script = os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), "bin", "python")
+    if first_program("python") not in (own, script) and first_program("python3") == own:
+        put_first(os.path.dirname(script))
+
+
+def first_program(name):
+    """Returns the real path of the first program of this name in PATH; an empty string if there is none."""
+    paths = (os.path.join(folder, name) for folder in os.environ.get("PATH", "").split(os.pathsep))
+    return next((os.path.realpath(path) for path in paths if os.access(path, os.X_OK)), "")
+
+
+def put_first(folder):
+    os.environ["PATH"] = os.pathsep.join(filter(None, (folder, os.environ.get("PATH"))))
