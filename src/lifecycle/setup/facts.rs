@@ -51,6 +51,8 @@ pub struct Facts {
     pub workspace_exists: bool,
     /// True when the workspace is empty or contains only the starter project, as after an interrupted run.
     pub workspace_is_empty: bool,
+    /// True after the instance's first start.
+    pub has_started: bool,
     /// Steps that an interrupted run had started.
     pub unfinished: Option<Vec<String>>,
 }
@@ -108,6 +110,7 @@ pub(crate) fn gather(
         workspace_exists: workspace.exists(),
         workspace_is_empty: scaffold::is_untouched(&workspace),
         workspace,
+        has_started: home.running_settings().exists(),
         unfinished: journal::unfinished(home)?
             .filter(|entry| entry.operation == Operation::Setup)
             .map(|entry| entry.steps.into_iter().take(entry.at + 1).collect()),

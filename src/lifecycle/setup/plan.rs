@@ -18,7 +18,7 @@ pub struct Request {
     /// Datastore of a new home.
     pub datastore: Option<DatastoreSetting>,
     /// Always install the running binary and write the port to the config, as `setup` does. `lite` installs only if
-    /// nothing is installed, and writes the port only to a new config.
+    /// nothing is installed, and writes the port only before the instance's first start.
     pub install_always: bool,
 }
 
@@ -183,7 +183,7 @@ fn config_steps(facts: &Facts, request: &Request) -> Vec<Step> {
     let ConfigFact::Present(config) = &facts.config else { return vec![Step::WriteConfig] };
     let missing = missing_keys(facts);
     let complete = (!missing.is_empty()).then_some(Step::CompleteConfig { keys: missing });
-    let port = request.port.filter(|port| request.install_always && config.port != *port);
+    let port = request.port.filter(|port| config.port != *port && (request.install_always || !facts.has_started));
     let requested = request.datastore.clone().filter(|requested| *requested != facts.datastore);
     let datastore = requested.map(|setting| Step::SetDatastore { setting });
     complete.into_iter().chain(datastore).chain(port.map(|port| Step::SetPort { port })).collect()
@@ -230,6 +230,7 @@ mod tests {
             workspace: "/w".into(),
             workspace_exists: false,
             workspace_is_empty: false,
+            has_started: false,
             unfinished: None,
         }
     }
@@ -367,10 +368,12 @@ mod tests {
     }
 
     #[test]
-    fn only_setup_writes_the_port() {
+    fn setup_and_the_first_start_write_the_port() {
         let request = Request { port: Some(9999), ..Request::default() };
-        assert!(names(&complete(), &request).is_empty());
-        assert_eq!(names(&complete(), &Request { install_always: true, ..request }), ["set-port", "write-receipt"]);
+        assert_eq!(names(&complete(), &request), ["set-port", "write-receipt"]);
+        let started = Facts { has_started: true, ..complete() };
+        assert!(names(&started, &request).is_empty());
+        assert_eq!(names(&started, &Request { install_always: true, ..request }), ["set-port", "write-receipt"]);
     }
 
     #[test]

@@ -26,10 +26,20 @@ fn a_port_used_by_another_instance_is_reported() {
     second.start();
     assert_eq!(first.state(), "healthy");
     assert_eq!(second.state(), "healthy");
-    // The port of the first setup is saved.
-    second.run(&["lite", "stop"]).expect(0);
-    assert_eq!(
-        second.run(&["lite", "start", "--json"]).expect(0).json()["url"],
-        format!("http://127.0.0.1:{}", second.port)
-    );
+}
+
+#[test]
+fn the_port_of_the_first_start_is_saved() {
+    let (test, other) = (TestHome::new(), TestHome::new());
+    let configured = || test.run(&["config", "get", "port"]).expect(0).stdout.trim().to_owned();
+    test.run(&["setup", "--port", &other.port.to_string()]).expect(0);
+    test.run(&["lite", "start", "--port", &test.port.to_string()]).expect(0);
+    assert_eq!(configured(), test.port.to_string());
+    test.run(&["lite", "stop"]).expect(0);
+    // A later start uses its port for that run only.
+    test.run(&["lite", "start", "--port", &other.port.to_string()]).expect(0);
+    assert_eq!(configured(), test.port.to_string());
+    test.run(&["lite", "stop"]).expect(0);
+    let started = test.run(&["lite", "start", "--json"]).expect(0).json();
+    assert_eq!(started["url"], format!("http://127.0.0.1:{}", test.port));
 }

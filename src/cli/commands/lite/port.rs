@@ -38,9 +38,9 @@ impl ListenAddress {
         let configured_port = (!is_first || loaded.origins.contains_key("port")).then_some(loaded.config.port);
         let requested_port = argument.or(port_from_variable);
         let port_to_write = argument.or(own_port);
-        let written_port = match is_first {
-            true => port_to_write,
-            false => config::read_file(&home.config())?.map(|loaded| loaded.config.port),
+        let written_port = match port_to_write {
+            Some(port) if is_first || !home.running_settings().exists() => Some(port),
+            _ => config::read_file(&home.config())?.map(|loaded| loaded.config.port),
         };
         let address = Self {
             host: loaded.config.host,

@@ -33,7 +33,7 @@ use std::time::Instant;
 
 #[derive(Args, Debug, Clone, Default)]
 pub struct LiteRun {
-    /// The TCP port for this run [default: the one in config.yaml, or 8088]
+    /// The TCP port for this run; the first start saves it [default: the one in config.yaml, or 8088]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
     /// The folder with your projects [default: the one in config.yaml, or ~/leoflow]
