@@ -41,9 +41,16 @@ pub use settings::{SECRETS, SETTINGS, Setting, SettingError};
 pub use update::{UpdateError, exchange, replace, rewrite, set_secret_reference, update};
 pub use upgrade::{Channel, UpgradeSettings};
 
+use crate::build_info::build_info;
+
 /// Name of the instance, or the default name.
 pub fn instance_name(config: Option<&Config>) -> &str {
     config.and_then(|config| config.instance_name.as_deref()).unwrap_or("leoflow")
+}
+
+/// The URL or folder of releases: the setting, or that of the build.
+pub fn release_host(config: Option<&Config>) -> Option<&str> {
+    config.and_then(|config| config.upgrade.from.as_deref()).or(build_info().releases_url)
 }
 
 /// Size limit of a config file, or of the file that a secret's reference names, in bytes.

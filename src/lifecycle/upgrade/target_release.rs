@@ -229,9 +229,8 @@ pub fn target(version: Option<&str>, config: Option<&Config>) -> Result<Target, 
 
 /// The release host: from `--from`, the environment, the configuration or the build.
 pub fn source(from: Option<&str>, config: Option<&Config>) -> Result<Source, TargetError> {
-    let configured = config.and_then(|config| config.upgrade.from.as_deref());
     let inherited_source = env_vars::text(RELEASE_SOURCE);
-    let text = from.or(inherited_source.as_deref()).or(configured).or(build_info().releases_url);
+    let text = from.or(inherited_source.as_deref()).or_else(|| config::release_host(config));
     text.map(Source::parse).ok_or(TargetError::NoHost)
 }
 

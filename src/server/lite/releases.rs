@@ -9,6 +9,7 @@ use crate::release::own_program::{ask, newest};
 use axum::Json;
 use axum::extract::State;
 use axum::response::Html;
+use leoflow_base::config;
 use leoflow_base::home::operations::Operation;
 use serde_json::{Value, json};
 
@@ -56,7 +57,8 @@ async fn show(
 ) -> Result<Html<String>, ApiError> {
     let (versions, plan) = tokio::join!(ask(&state.core.home, &["versions"]), plan);
     let operation = newest(&state.core.home).await;
-    let page = render_releases(&state.core.instance_name(), versions, plan, operation.as_ref())?;
+    let has_host = config::release_host(state.core.config().as_ref()).is_some();
+    let page = render_releases(&state.core.instance_name(), versions, plan, operation.as_ref(), has_host)?;
     Ok(with_home(page, &state.core.home))
 }
 
@@ -65,6 +67,7 @@ fn render_releases(
     versions: Result<Value, ApiError>,
     plan: Result<Option<Value>, ApiError>,
     operation: Option<&Operation>,
+    has_release_host: bool,
 ) -> Result<Html<String>, ApiError> {
     let reason = versions.as_ref().err().or(plan.as_ref().err()).map(ApiError::message);
     let found = versions.unwrap_or_default();
@@ -81,7 +84,10 @@ fn render_releases(
     page(
         "releases.html",
         instance,
-        json!({"versions": versions, "history": history, "plan": plan, "reason": reason, "operation": operation}),
+        json!({
+            "versions": versions, "history": history, "plan": plan, "reason": reason, "operation": operation,
+            "has_release_host": has_release_host,
+        }),
     )
 }
 
@@ -153,19 +159,24 @@ mod tests {
         let versions = json!({"versions": [{"version": "0.1.0", "current": true, "size_bytes": 5}], "history": []});
         let versions = || Ok(versions.clone());
         let up_to_date = Ok(Some(json!({"status": "up_to_date", "version": "0.1.0"})));
-        let Html(page) = render_releases("one", versions(), up_to_date, None).unwrap();
+        let Html(page) = render_releases("one", versions(), up_to_date, None, true).unwrap();
         assert!(page.contains("0.1.0 is the newest") && !page.contains("leoflow upgrade"), "{page}");
         let plan = json!({
             "from": "0.1.0", "to": "0.2.0", "schema_from": 1, "schema_to": 2, "needs_bytes": 3_000_000, "warnings": ["w"],
             "migrations": [{"version": 2, "name": "more", "reversible": true}], "notes": "N", "program": {"size": 7_000_000},
             "components": [{"name": "postgres", "version": "18", "action": {"fetch": {"size": 9_000_000}}}],
         });
-        let Html(page) = render_releases("one", versions(), Ok(Some(plan)), None).unwrap();
+        let Html(page) = render_releases("one", versions(), Ok(Some(plan)), None, true).unwrap();
         for part in ["leoflow upgrade 0.2.0", "7.0 MB", "postgres 18: download, 9.0 MB", "V0002__more (reversible)"] {
             assert!(page.contains(part), "{part}: {page}");
         }
-        let Html(page) = render_releases("one", Err(ApiError::retry_later("no answer")), Ok(None), None).unwrap();
-        assert!(page.contains("no answer") && page.contains("Check for a newer release"), "{page}");
+        for has_host in [true, false] {
+            let versions = Err(ApiError::retry_later("no answer"));
+            let Html(page) = render_releases("one", versions, Ok(None), None, has_host).unwrap();
+            assert!(page.contains("no answer"), "{page}");
+            assert_eq!(page.contains("Check for a newer release"), has_host, "{page}");
+            assert_ne!(page.contains("No release host is configured"), has_host, "{page}");
+        }
     }
 
     #[test]

@@ -66,7 +66,7 @@ pub async fn status_page(State(state): Shared) -> Result<Html<String>, ApiError>
             "import_errors": tasks.as_ref().map(|tasks| tasks.import_errors), "tasks_problem": tasks_problem,
             "is_importing": is_importing,
             "storage": storage, "backups": backups, "schedule": schedule,
-            "newest": newest,
+            "newest": newest, "has_release_host": config::release_host(config.as_ref()).is_some(),
         }),
     )
     .map(|page| with_home(page, &state.core.home))
