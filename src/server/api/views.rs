@@ -127,6 +127,14 @@ view! {
     }
 }
 
+impl DagVersionResponse {
+    /// The version as if its bundle had no versions, as Airflow's local bundles. The UI's Code tab lacks the label of a
+    /// bundle version. Only DAGs, runs and task instances have one: with it the UI offers to rerun the newest version.
+    pub fn without_bundle(self) -> Self {
+        Self { bundle_version: None, ..self }
+    }
+}
+
 /// Returns the token that identifies a file in API paths.
 pub fn file_token(fileloc: &str) -> String {
     uuid(&["file", fileloc])

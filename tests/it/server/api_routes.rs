@@ -43,6 +43,9 @@ fn versions_tags_tries_and_queued_events_are_served() {
     let (test, api) = home_with_finished_run();
     let version = api.get("dags/shown/dagVersions/1");
     assert_eq!(api.get("dags/shown/dagVersions")["dag_versions"], json!([version]));
+    // The UI's Code tab has no label for it; the UI needs that of the run to offer a rerun on the newest version.
+    assert_eq!(version["bundle_version"], Value::Null);
+    assert_eq!(api.get("dags/shown/dagRuns/first")["dag_versions"][0]["bundle_version"], "1");
     assert_eq!(api.get("dags/~/dagVersions?order_by=-version_number")["total_entries"], 3);
     api.expect("GET", "dags/shown/dagVersions/9", Value::Null, 404);
     assert_eq!(api.get("dagTags")["tags"], json!(["blue", "example", "red"]));

@@ -43,7 +43,7 @@ pub async fn list(
         listing.select_none();
     }
     let page = versions::list(&*client, listing).await?;
-    Ok(Json(page.map(|version_name| version(&version_name)).into()))
+    Ok(Json(page.map(|version_name| version(&version_name).without_bundle()).into()))
 }
 
 pub async fn get(
@@ -55,5 +55,5 @@ pub async fn get(
         let detail = format!("The DagVersion with dag_id: `{dag_id}` and version_number: `{number}` was not found");
         ApiError::not_found(detail)
     };
-    Ok(Json(version(&version_name.ok_or_else(not_found)?)))
+    Ok(Json(version(&version_name.ok_or_else(not_found)?).without_bundle()))
 }
