@@ -30,11 +30,14 @@ use leoflow_engine::store::{ReadFor, pools};
 use leoflow_postgres::GenericClient;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
 
 /// Runs per DAG in the list.
 const LAST_RUNS: i64 = 10;
 /// Maximum delay between the end of a task, whose time its keeper process records, and the write to the datastore.
 const MAX_END_DELAY: SignedDuration = SignedDuration::from_secs(2);
+const NEXT_RUN_LIMIT: Duration = Duration::from_secs(5);
+const NEXT_RUN_POLL: Duration = Duration::from_millis(20);
 /// Backfills per DAG.
 const LAST_BACKFILLS: i64 = 5;
 
@@ -146,13 +149,18 @@ pub async fn dag(Datastore(client): Datastore, Segments(dag_id): Segments<String
     })))
 }
 
-/// Returns when the next `?count=` runs of a DAG are due; fewer if only the DAG's own code can compute them.
+/// Returns when the next `?count=` runs of a DAG are due; fewer if only the DAG's own code can compute them. Waits up to
+/// `NEXT_RUN_LIMIT` for the scheduler, which computes the next run of a new version.
 pub async fn next(
     Datastore(client): Datastore,
     Segments(dag_id): Segments<String>,
     params: Params,
 ) -> Result<Json<Value>, ApiError> {
     let count = params.whole("count")?.and_then(|count| usize::try_from(count).ok()).unwrap_or(1).min(1000);
+    let start = Instant::now();
+    while start.elapsed() < NEXT_RUN_LIMIT && dag_facts::is_next_run_stale(&*client, &dag_id).await? {
+        tokio::time::sleep(NEXT_RUN_POLL).await;
+    }
     let dag = dags::get(&*client, &dag_id).await?;
     let first = dag.next_run_after.map(|at| (at, dag.next_interval.map(|(start, end)| Interval { start, end })));
     let (timetable, restriction) = (dag.structure.timetable.as_ref(), dag.structure.restriction());

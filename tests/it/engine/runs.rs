@@ -427,6 +427,12 @@ fn the_cli_accepts_airflows_commands() {
     let lines: Vec<&str> = next.lines().collect();
     assert_eq!(lines.len(), 3, "{next}");
     assert!(lines.iter().all(|line| line.ends_with("06:00:00 UTC")) && lines[0] < lines[1], "{next}");
+    // The command waits for the import of a saved file.
+    test.save("timed.py", &timed.replace("0 6", "0 7"));
+    let changed = run(&["dags", "next-execution", "timed", "--json", "--utc"]).expect(0).json();
+    assert!(changed["next"][0]["run_after"].as_str().unwrap().contains("T07:00:00"), "{changed}");
+    assert!(changed["next_dagrun_run_after"].as_str().unwrap().contains("T07:00:00"), "{changed}");
+    test.save("timed.py", timed);
     let mut local = test.command(&["dags", "next-execution", "timed"]);
     let local = String::from_utf8(local.env("TZ", "Asia/Tokyo").output().unwrap().stdout).unwrap();
     assert!(local.trim_end().ends_with("15:00:00 JST"), "{local}");

@@ -6,6 +6,7 @@ use crate::store::dag::next_runs;
 use crate::store::list::field::list_fields;
 use crate::store::list::listing::{ListPage, Listing, Source};
 use crate::store::rows::{fetch_all, from_row};
+use crate::store::run::new_run;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use serde::Serialize;
@@ -99,6 +100,12 @@ pub async fn stalled_schedules(client: &impl GenericClient, dag_id: Option<&str>
     let query = "SELECT dag_id FROM dag WHERE is_active AND NOT is_paused AND starts_with(schedule_key, $2)
                    AND ($1::text IS NULL OR dag_id = $1) ORDER BY dag_id";
     fetch_all(client, query, &[&dag_id, &next_runs::RETRY_PREFIX]).await
+}
+
+/// True from the import of a new version until the scheduler has computed the DAG's next run, a moment later.
+pub async fn is_next_run_stale(client: &impl GenericClient, dag_id: &str) -> Result<bool> {
+    let stale = next_runs::stale_dags(client, new_run::now()).await?;
+    Ok(stale.iter().any(|dag| dag.dag_id == dag_id))
 }
 
 from_row! {

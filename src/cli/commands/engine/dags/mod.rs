@@ -103,8 +103,9 @@ pub async fn run(context: &Context<'_>, command: &DagsCommand) -> Result<u8, Err
 
 async fn next_execution(context: &Context<'_>, dag_id: &str, count: u32) -> Result<u8, Error> {
     let api = context.api();
-    let dag: Value = api.get(&dag_path(dag_id)).await?;
+    refresh::refresh(context, &api, dag_id).await?;
     let response: Value = api.get(&format!("{}/next?count={count}", lite_dag_path(dag_id))).await?;
+    let dag: Value = api.get(&dag_path(dag_id)).await?;
     let names = ["next_dagrun_logical_date", "next_dagrun_run_after"];
     let mut result: serde_json::Map<_, _> = names.iter().map(|name| ((*name).to_owned(), dag[*name].clone())).collect();
     result.insert("next".to_owned(), response["next"].clone());
