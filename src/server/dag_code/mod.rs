@@ -5,6 +5,7 @@ pub(crate) mod child_slots;
 pub(crate) mod provider_cache;
 pub(crate) mod providers;
 pub(crate) mod questions;
+mod reach;
 pub(crate) mod slot_policy;
 
 use crate::environments::{CodeError, Environments};

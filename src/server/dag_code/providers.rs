@@ -1,25 +1,27 @@
 //! Airflow providers installed in the projects' environments, and their hooks' connection tests.
 
 use super::provider_cache::Provider;
+use super::reach::reach;
 use super::{DagCode, answer_of};
 use crate::environments::CodeError;
 use leoflow_engine::store::dag::environments as store;
+use leoflow_engine::store::secret::connections::Connection;
 use leoflow_python::Interpreter;
 use leoflow_python::environments;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tracing::warn;
 
-/// The result of a hook's connection test.
-#[derive(Debug, Deserialize)]
+/// The result of a connection test.
+#[derive(Debug, Serialize, Deserialize)]
 pub struct ConnectionTest {
     pub status: bool,
     pub message: String,
-    #[serde(default)]
-    pub provider: String,
+    /// The provider whose hook tested the connection; `None` if only the host was reached, or not.
+    pub provider: Option<String>,
 }
 
 impl DagCode {
@@ -34,31 +36,32 @@ impl DagCode {
         Ok(by_package.into_values().collect())
     }
 
-    /// Tests a connection with the hook for its type; `None` when no environment has one.
-    pub async fn test_connection(
-        self: &Arc<Self>,
-        connection_id: &str,
-        conn_type: &str,
-    ) -> Result<Option<ConnectionTest>, CodeError> {
+    /// Tests a saved connection with the hook for its type; if no environment has one, connects to its host and port.
+    pub async fn test_connection(self: &Arc<Self>, connection: &Connection) -> Result<ConnectionTest, CodeError> {
+        let conn_type = &connection.conn_type;
         for (interpreter, providers) in self.providers_by_environment().await? {
             let has_hook =
-                |provider: &&Provider| provider.connection_types.iter().any(|kind| kind.connection_type == conn_type);
+                |provider: &&Provider| provider.connection_types.iter().any(|kind| kind.connection_type == *conn_type);
             let Some(provider) = providers.iter().find(has_hook) else { continue };
-            let question = json!({"kind": "test_connection", "connection_id": connection_id});
+            let question = json!({"kind": "test_connection", "connection_id": connection.connection_id});
             let result = self.ask_environment(interpreter, question).await;
             // A test that hangs times out like every child.
-            let failed = |error: CodeError| ConnectionTest {
-                status: false,
-                message: error.to_string(),
-                provider: String::new(),
-            };
+            let failed =
+                |error: CodeError| ConnectionTest { status: false, message: error.to_string(), provider: None };
             let result = result.unwrap_or_else(failed);
-            return Ok(Some(ConnectionTest {
-                provider: format!("{} {}", provider.package_name, provider.version),
-                ..result
-            }));
+            let provider = Some(format!("{} {}", provider.package_name, provider.version));
+            return Ok(ConnectionTest { provider, ..result });
         }
-        Ok(None)
+        let reached = reach(connection).await;
+        let status = reached.is_ok();
+        let message = match reached {
+            Ok(address) => format!(
+                "{address} is reachable. The login was not tested: no project has a provider with a hook for the type \
+                 {conn_type}."
+            ),
+            Err(error) => error.to_string(),
+        };
+        Ok(ConnectionTest { status, message, provider: None })
     }
 
     /// Lists the providers of the environments in use, newest environment first. Environments that are missing or

@@ -110,19 +110,12 @@ pub async fn get_connection(State(state): Shared, Id(id): Id) -> Result<Json<Con
     Ok(Json(connections::get(&*client, &state.core.cipher, &id, ReadFor::Reading).await?))
 }
 
-/// Tests a connection with the provider's hook from one of the projects; `tested` is false if no project has it.
-pub async fn test_connection(State(state): Shared, Id(id): Id) -> Result<Json<serde_json::Value>, ApiError> {
+pub async fn test_connection(State(state): Shared, Id(id): Id) -> Result<Json<ConnectionTest>, ApiError> {
     let client = state.core.database.get().await?;
     let connection = connections::get(&*client, &state.core.cipher, &id, ReadFor::Reading).await?;
     drop(client);
-    let result = state.dag_code.test_connection(&id, &connection.conn_type).await;
-    let result = result.map_err(|error| ApiError::new(StatusCode::BAD_GATEWAY, error.to_string()))?;
-    Ok(Json(match result {
-        None => serde_json::json!({"tested": false}),
-        Some(ConnectionTest { status, message, provider }) => {
-            serde_json::json!({"tested": true, "status": status, "message": message, "provider": provider})
-        }
-    }))
+    let result = state.dag_code.test_connection(&connection).await;
+    result.map(Json).map_err(|error| ApiError::new(StatusCode::BAD_GATEWAY, error.to_string()))
 }
 
 pub async fn export_variables(State(state): Shared) -> Result<Json<Vec<Variable>>, ApiError> {

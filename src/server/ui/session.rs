@@ -20,7 +20,7 @@ pub async fn config(State(state): Shared) -> JsonResult<Value> {
         "enable_swagger_ui": true,
         "require_confirmation_dag_change": false,
         "default_wrap": false,
-        "test_connection": "Disabled",
+        "test_connection": "Enabled",
         "dashboard_alert": [],
         "show_external_log_redirect": false,
         "external_log_name": null,

@@ -288,6 +288,24 @@ fn pauses_pools_reparses_and_waits_follow_airflows_api() {
     api.expect("POST", "connections", json!({"connection_id": "test", "conn_type": "http"}), 201);
     assert_eq!(api.get("connections/test")["conn_type"], "http");
     api.expect("DELETE", "connections/test", Value::Null, 204);
+    // The UI sends a connection as it was shown, with empty texts for missing values.
+    let saved = json!({
+        "connection_id": "saved", "conn_type": "http", "host": "127.0.0.1", "port": test.port, "password": "secret",
+        "extra": r#"{"token": "secret", "n": 1}"#,
+    });
+    api.expect("POST", "connections", saved, 201);
+    let shown = api.get("connections/saved");
+    let sent = |host: &str, password: &Value| {
+        json!({
+            "connection_id": "saved", "conn_type": "http", "host": host, "port": shown["port"], "login": "", "schema": "",
+            "description": "", "password": password, "extra": shown["extra"],
+        })
+    };
+    let tested = api.expect("POST", "connections/test", sent("127.0.0.1", &shown["password"]), 200);
+    assert_eq!(tested["status"], true, "{tested}");
+    assert!(tested["message"].as_str().unwrap().contains("is reachable"), "{tested}");
+    api.expect("POST", "connections/test", sent("localhost", &shown["password"]), 403);
+    api.expect("POST", "connections/test", sent("127.0.0.1", &json!("other")), 403);
     api.expect("POST", "connections/other", Value::Null, 405);
 }
 

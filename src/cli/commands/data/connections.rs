@@ -1,7 +1,6 @@
 //! `leoflow connections`, with the names and file formats of Airflow's CLI:
 //! <https://airflow.apache.org/docs/apache-airflow/stable/cli-and-env-variables-ref.html#connections>
 
-use super::connection_test;
 use crate::airflow::data_files::connections::{ConnectionError, LOCAL, from_airflow, from_json, from_uri, to_airflow};
 use crate::airflow::data_files::transfer_file::{read_json, value_or_stdin, write_json};
 use crate::api_client::{Api, encode};
@@ -150,37 +149,20 @@ async fn get(context: &Context<'_>, api: &Api<'_>, conn_id: &str) -> Result<u8, 
 
 /// Tests a connection with its provider's hook; without one, connects to its host and port.
 async fn test(context: &Context<'_>, api: &Api<'_>, conn_id: &str) -> Result<u8, Error> {
-    let connection: Connection = api.get(&format!("{LOCAL}/{}", encode(conn_id))).await?;
     let response: Value =
         api.with_bulk_timeout().post(&format!("/local/connection-tests/{}", encode(conn_id)), &json!({})).await?;
-    if response["tested"] == true {
-        return print_tested(context, conn_id, &response);
-    }
-    let reached = connection_test::reach(&connection).await;
-    let message = reached.as_ref().map_or_else(ToString::to_string, String::clone);
-    let value = json!({"connection_id": conn_id, "reached": reached.is_ok(), "message": message});
-    context.printer.show(&value, |printer| match &reached {
-        Ok(address) => {
-            printer.line(format!("{address} is reachable"));
-            printer.note(format!(
-                "The login was not tested: no project has a provider with a hook for the type {}.",
-                connection.conn_type
-            ));
-        }
-        Err(error) => printer.line(format!("{conn_id} is not reachable: {error}")),
-    })?;
-    Ok(u8::from(reached.is_err()))
-}
-
-/// Prints the result of the provider hook's test.
-fn print_tested(context: &Context<'_>, conn_id: &str, response: &Value) -> Result<u8, Error> {
     let (is_working, message) = (response["status"] == true, response["message"].as_str().unwrap_or_default());
-    let provider = &response["provider"];
-    let value = json!({"connection_id": conn_id, "reached": is_working, "message": message, "provider": provider});
-    context.printer.show(&value, |printer| {
-        let outcome = if is_working { "works" } else { "does not work" };
-        let provider = provider.as_str().unwrap_or_default();
-        printer.line(format!("{conn_id} {outcome}, according to {provider}: {message}"));
+    let mut value = json!({"connection_id": conn_id, "reached": is_working, "message": message});
+    if response["provider"].is_string() {
+        value["provider"] = response["provider"].clone();
+    }
+    context.printer.show(&value, |printer| match response["provider"].as_str() {
+        Some(provider) => {
+            let outcome = if is_working { "works" } else { "does not work" };
+            printer.line(format!("{conn_id} {outcome}, according to {provider}: {message}"));
+        }
+        None if is_working => printer.line(message),
+        None => printer.line(format!("{conn_id} is not reachable: {message}")),
     })?;
     Ok(u8::from(!is_working))
 }

@@ -49,7 +49,7 @@ fn sections(state: &AppState) -> ApiResult<Vec<ConfigSection>> {
         ("default_timezone", "utc".to_owned()),
         ("load_examples", "False".to_owned()),
         ("max_map_length", config.max_map_length.to_string()),
-        ("test_connection", "Disabled".to_owned()),
+        ("test_connection", "Enabled".to_owned()),
     ];
     let api = vec![
         ("base_url", address),

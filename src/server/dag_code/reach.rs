@@ -1,4 +1,4 @@
-//! `leoflow connections test` without a provider's hook: connects to the host's port. Does not try the login.
+//! The test of a connection without a provider's hook: connects to the host's port. Does not try the login.
 
 use leoflow_engine::store::secret::connections::Connection;
 use std::io;
