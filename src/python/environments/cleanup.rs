@@ -9,8 +9,10 @@ use leoflow_base::home::Home;
 use leoflow_base::home::progress::Progress;
 use leoflow_base::sys::fs::flock::FileLock;
 use leoflow_base::sys::fs::{files, folders};
+use leoflow_base::sys::mutex;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::time::Duration;
 
 /// Time limit for waiting for builds to end.
@@ -40,6 +42,8 @@ pub struct Pruned {
     pub removed: Vec<PathBuf>,
     /// Unused managed Pythons that stay, because a Python is being installed.
     pub locked: Vec<PathBuf>,
+    /// What uv says about the removal of unused files of its cache; `None` without a removal.
+    pub uv_cache: Option<String>,
 }
 
 /// A clean-up in progress. Callers must read what is in use after `begin`: then it includes every build that has ended,
@@ -80,20 +84,26 @@ impl Cleanup {
         if self.pruning == Pruning::Remove {
             remove_environments(home, &unused)?;
         }
+        let mut uv_cache = None;
         // Listed after that removal, which takes a moment: a Python may be chosen in the meantime.
         let pythons = managed::unused(home, &bases, unused_for);
         if self.pruning == Pruning::Remove {
             if let Some(install_lock) = &install_lock {
                 managed::remove(home, &pythons, install_lock)?;
             }
-            remove_unused_caches(home, &unused);
+            bytecode::remove_unused(home);
+            // Files of environments are hard links to files of uv's cache: only pruning the cache frees their space. A
+            // clean-up on request prunes it in any case.
+            if unused_for.is_zero() || !unused.is_empty() {
+                uv_cache = prune_uv_cache(home);
+            }
         }
         match install_lock {
             Some(_) => {
                 unused.extend(pythons);
-                Ok(Pruned { removed: unused, locked: Vec::new() })
+                Ok(Pruned { removed: unused, locked: Vec::new(), uv_cache })
             }
-            None => Ok(Pruned { removed: unused, locked: pythons }),
+            None => Ok(Pruned { removed: unused, locked: pythons, uv_cache }),
         }
     }
 }
@@ -119,13 +129,16 @@ fn remove_environments(home: &Home, environments: &[PathBuf]) -> Result<(), Envi
     Ok(())
 }
 
-/// Removes the compiled modules and cached files that only removed Pythons and these removed environments used.
-fn remove_unused_caches(home: &Home, environments: &[PathBuf]) {
-    bytecode::remove_unused(home);
-    if let Some(uv) = uv::find(home).filter(|_| !environments.is_empty()) {
-        // Files of environments are hard links to files of uv's cache: only pruning the cache frees their space.
-        let _ = uv.run(&Call::new(["cache", "prune"].map(Into::into).into(), PRUNE_LIMIT), &|_: Progress| {});
-    }
+/// Removes unused files from uv's cache. Returns the last line of uv's output, or why it failed; `None` without a uv.
+fn prune_uv_cache(home: &Home) -> Option<String> {
+    let last_line = Mutex::new(String::new());
+    let reporter = |progress: Progress| {
+        if let Progress::Detail(line) = progress {
+            *mutex::lock(&last_line) = line;
+        }
+    };
+    let outcome = uv::find(home)?.run(&Call::new(["cache", "prune"].map(Into::into).into(), PRUNE_LIMIT), &reporter);
+    Some(outcome.map_or_else(|error| error.to_string(), |()| mutex::lock(&last_line).clone()))
 }
 
 /// Lists broken environments: those whose Python is gone or whose removal was interrupted.
@@ -173,15 +186,15 @@ mod tests {
         let (_folder, home) = new_home();
         // DAGs without an environment may run with the newest patch, so only the older one is unused.
         let (unused, _newest) = (install(&home, "3.13.1"), install(&home, "3.13.2"));
-        let prune = |pruning| prune(&home, pruning, &InUse::default());
+        let prune = |pruning| Pruned { uv_cache: None, ..prune(&home, pruning, &InUse::default()) };
         let installing = managed::exclude_installs(&home).unwrap();
         for pruning in [Pruning::ListOnly, Pruning::Remove] {
-            assert_eq!(prune(pruning), Pruned { removed: Vec::new(), locked: vec![unused.clone()] });
+            assert_eq!(prune(pruning), Pruned { locked: vec![unused.clone()], ..Pruned::default() });
         }
         assert!(unused.exists());
         drop(installing);
         for pruning in [Pruning::ListOnly, Pruning::Remove] {
-            assert_eq!(prune(pruning), Pruned { removed: vec![unused.clone()], locked: Vec::new() });
+            assert_eq!(prune(pruning), Pruned { removed: vec![unused.clone()], ..Pruned::default() });
         }
         assert!(!unused.exists());
     }

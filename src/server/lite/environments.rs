@@ -106,7 +106,8 @@ pub struct PruneBody {
 }
 
 /// Removes, or in a dry run lists, built environments that no current DAG and no unfinished run uses. Removed ones can
-/// be rebuilt. `locked` lists the unused Pythons that stay, because a Python is being installed.
+/// be rebuilt. `locked` lists the unused Pythons that stay, because a Python is being installed; `uv_cache` is what uv says
+/// about its cache, of which it removes unused files.
 pub async fn prune(
     State(state): Shared,
     body: Result<Json<PruneBody>, JsonRejection>,
@@ -117,5 +118,5 @@ pub async fn prune(
         .prune(Duration::ZERO, if dry_run { Pruning::ListOnly } else { Pruning::Remove })
         .await
         .map_err(|error| ApiError::conflict(error.to_string()))?;
-    Ok(Json(json!({"removed": pruned.removed, "locked": pruned.locked})))
+    Ok(Json(json!({"removed": pruned.removed, "locked": pruned.locked, "uv_cache": pruned.uv_cache})))
 }

@@ -34,7 +34,7 @@ pub struct DiskKind {
     pub size: String,
     /// True when there is more than was measured.
     pub is_partial: bool,
-    /// A command that shows what could be removed.
+    /// A command that shows or removes what is unused.
     pub command: Option<&'static str>,
 }
 
@@ -124,11 +124,9 @@ fn folders(home: &Home) -> Vec<Folders> {
         ("Backups", vec![home.backups()], Some("leoflow lite backups prune --dry-run")),
         ("Task logs", vec![home.task_logs()], None),
         ("Environments", vec![home.environments(), home.python()], Some("leoflow env prune --dry-run")),
-        (
-            "Releases",
-            vec![home.versions(), home.postgres_installs(), home.ui(), home.tools(), home.upgrade()],
-            Some("leoflow versions"),
-        ),
+        ("Releases", vec![home.versions(), home.upgrade()], Some("leoflow versions")),
+        ("PostgreSQL and the web UI", vec![home.postgres_installs(), home.ui()], None),
+        ("uv and its cache", vec![home.tools()], Some("leoflow env prune")),
         ("Logs", vec![home.logs()], None),
     ]);
     all
@@ -147,10 +145,22 @@ mod tests {
         std::fs::write(home.logs().join("server.log"), vec![b'x'; 50_000]).unwrap();
         let storage = read(&home);
         let names: Vec<&str> = storage.kinds.iter().map(|kind| kind.name).collect();
-        assert_eq!(names, ["Datastore", "Backups", "Task logs", "Environments", "Releases", "Logs"]);
+        assert_eq!(
+            names,
+            [
+                "Datastore",
+                "Backups",
+                "Task logs",
+                "Environments",
+                "Releases",
+                "PostgreSQL and the web UI",
+                "uv and its cache",
+                "Logs"
+            ]
+        );
         assert!(storage.kinds.iter().all(|kind| !kind.is_partial));
         assert_eq!(storage.kinds[0].size, "0.0 kB");
-        assert_ne!(storage.kinds[5].size, "0.0 kB");
+        assert_ne!(storage.kinds[7].size, "0.0 kB");
         assert!(!storage.free.is_empty() && !storage.total.is_empty());
     }
 

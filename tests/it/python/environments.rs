@@ -305,6 +305,10 @@ fn a_backup_keeps_the_lock_and_env_update_changes_it() {
     let pruned = new.run(&["env", "prune", "--json"]).expect(0).json();
     assert_eq!(pruned["removed"].as_array().unwrap().len(), 1, "{pruned}");
     assert_eq!(environments(&new).len(), 1);
+    // uv's cache is pruned, also when no environment is removed.
+    let cache = |arguments: &[&str]| new.run(arguments).expect(0).json()["uv_cache"].clone();
+    assert!(cache(&["env", "prune", "--json"]).as_str().unwrap().contains("unused"));
+    assert!(cache(&["env", "prune", "--dry-run", "--json"]).is_null());
     let lock = new.run(&["env", "lock", "p"]).expect(0).stdout;
     new.run(&["env", "lock", "p", "--write"]).expect(0);
     let written = std::fs::read_to_string(new.workspace().join("p/requirements.lock")).unwrap();

@@ -180,7 +180,7 @@ fn the_status_page_shows_tasks_queue_and_disk_use() {
     for part in ["No task finished in the last 24 hours", "Nothing is waiting", "There are no backups yet", "MiB"] {
         assert!(empty.contains(part), "{part}: {empty}");
     }
-    for kind in ["Datastore", "Backups", "Task logs", "Environments", "Releases", "Logs"] {
+    for kind in ["Datastore", "Backups", "Task logs", "Environments", "Releases", "uv and its cache", "Logs"] {
         assert!(empty.contains(&format!("<th scope=\"row\">{kind}</th>")), "{kind}: {empty}");
     }
     assert!(!empty.contains("Needs attention"), "{empty}");

@@ -59,8 +59,10 @@ pub enum EnvCommand {
         #[arg(long)]
         write: bool,
     },
-    /// Remove environments that no DAG uses
-    #[command(after_help = "Examples:\n  leoflow env prune --dry-run\n  leoflow env prune")]
+    /// Remove environments that no DAG uses, and unused files of uv's cache
+    #[command(
+        after_help = "The cache is pruned with `uv cache prune`, not with --dry-run.\n\nExamples:\n  leoflow env prune --dry-run\n  leoflow env prune"
+    )]
     Prune {
         /// Print what would be removed and change nothing
         #[arg(long)]
@@ -287,6 +289,9 @@ async fn prune(context: &Context<'_>, api: &Api<'_>, dry_run: bool) -> Result<u8
         }
         if removed.is_empty() && locked.is_empty() {
             printer.line("All environments are in use");
+        }
+        if let Some(text) = response["uv_cache"].as_str() {
+            printer.line(format!("uv's cache: {text}"));
         }
     })
 }

@@ -7,6 +7,7 @@ use clap::Args;
 use leoflow_base::config;
 use leoflow_base::home::journal::Entry;
 use leoflow_base::home::lock::{HomeLock, OperationLock};
+use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_base::home::{Home, LOST_AND_FOUND};
 use leoflow_lifecycle::operation::instance;
 use leoflow_lifecycle::setup::uninstall::{self, HomeState, Part, Repository, Request, UninstallPlan};
@@ -76,7 +77,7 @@ pub fn run(context: &Context<'_>, args: &Uninstall) -> Result<u8, Error> {
     confirm_plan(context, &plan, args.yes.into())?;
     let _operation_lock = OperationLock::take(home, COMMAND)?;
     instance::stop(&context.operation(), &mut None)?;
-    let data_location = uninstall::apply(home, &request, &plan, printer)?;
+    let data_location = uninstall::apply(home, &request, &plan, &without_progress_in_json(printer))?;
     printer.show(&as_json(&plan), |printer| print_removed(printer, home, &plan, data_location))
 }
 
@@ -92,8 +93,16 @@ fn finish_purge(context: &Context<'_>, args: &Uninstall, entry: Entry) -> Result
         return print_nothing_left(context.printer, args, &format!("{text}; this command would finish it"));
     }
     let _lock = HomeLock::take(&context.home, COMMAND, None)?;
-    uninstall::resume_purge(&context.home, entry, context.printer)?;
+    uninstall::resume_purge(&context.home, entry, &without_progress_in_json(context.printer))?;
     print_nothing_left(context.printer, args, "Finished the interrupted purge; nothing is left")
+}
+
+fn without_progress_in_json(printer: &Printer) -> impl Fn(Progress) + Sync {
+    |progress| {
+        if !printer.json || !matches!(progress, Progress::Started(_)) {
+            printer.report(progress);
+        }
+    }
 }
 
 fn print_nothing_left(printer: &Printer, args: &Uninstall, text: &str) -> Result<u8, Error> {

@@ -2,12 +2,14 @@
 
 use super::plan::{Identity, UninstallPlan};
 use super::removal::{RemoveError, check_unchanged, entries, is_mount, remove, remove_all_but, remove_ours};
+use super::scan;
 use super::shell_files::{self, MARK};
 use crate::setup::receipt::Receipt;
 use crate::setup::service;
 use leoflow_base::home::journal::{self, Entry, Journal, Operation};
 use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_base::home::{Home, foreign};
+use leoflow_base::sys::fs::disk::human_size;
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::{checkpoint, may_fail, random};
 use leoflow_postgres::location::{self, Container};
@@ -43,6 +45,8 @@ const QUARANTINE: usize = 1;
 /// The first irreversible step.
 const COMMIT: usize = 2;
 const HOME: usize = 3;
+/// Bytes of a part whose removal may take noticeable time.
+const LARGE: u64 = 10_000_000;
 
 /// Removes programs, downloads, process logs, the service and our lines in shell files; keeps the user's data. The
 /// caller holds the home's lock.
@@ -51,6 +55,7 @@ pub fn remove_programs(home: &Home, plan: &UninstallPlan, reporter: &dyn Reporte
     // A file that keeps its line stays in the receipt for the next uninstall.
     Receipt::change(home, |receipt| receipt.shell_files = shell_files)?;
     for part in &plan.remove {
+        report_removal(reporter, &part.path, part.bytes.unwrap_or(0));
         remove_ours(&part.path, &plan.not_ours)?;
         checkpoint("uninstall.part");
     }
@@ -221,6 +226,7 @@ fn finish(home: &Home, purge: &Purge, journal: &mut Journal, reporter: &dyn Repo
         remove_service_and_shell_lines(home, &purge.shell_files, reporter);
         checkpoint("purge.shell-files");
         if let Some(workspace) = &purge.workspace {
+            report_removal(reporter, &workspace.path, scan::bytes(&workspace.quarantine));
             remove(&workspace.quarantine)?;
             checkpoint("purge.workspace");
         }
@@ -231,6 +237,7 @@ fn finish(home: &Home, purge: &Purge, journal: &mut Journal, reporter: &dyn Repo
     let not_ours = foreign(home);
     for entry in entries(home.root())? {
         if entry != home.run() {
+            report_removal(reporter, &entry, scan::bytes(&entry));
             remove_ours(&entry, &not_ours)?;
         }
     }
@@ -246,6 +253,13 @@ fn finish(home: &Home, purge: &Purge, journal: &mut Journal, reporter: &dyn Repo
         checkpoint("purge.last");
     }
     Ok(())
+}
+
+/// Reports the removal of a large part; others take no time.
+fn report_removal(reporter: &dyn Reporter, path: &Path, bytes: u64) {
+    if bytes >= LARGE {
+        reporter.report(Progress::Started(format!("Removing {} ({})", path.display(), human_size(bytes))));
+    }
 }
 
 /// Random hidden path next to `path`.
@@ -331,6 +345,20 @@ mod tests {
             matches!(&reports[..], [Progress::Warning(text)] if text.contains(".bashrc") && text.contains(MARK)),
             "{reports:?}"
         );
+    }
+
+    #[test]
+    fn a_purge_reports_the_large_folders_it_removes() {
+        let fixture = Fixture::new();
+        let tools = fixture.home.tools();
+        fs::create_dir_all(&tools).unwrap();
+        fs::write(tools.join("cache"), vec![1; 11_000_000]).unwrap();
+        let reports = Mutex::new(Vec::new());
+        let reporter = |progress: Progress| reports.lock().unwrap().push(progress);
+        purge(&fixture.home, &fixture.plan(Vec::new()), &reporter).unwrap();
+        let reports = reports.into_inner().unwrap();
+        let expected = format!("Removing {} (11 MB)", tools.display());
+        assert!(matches!(&reports[..], [Progress::Started(text)] if *text == expected), "{reports:?}");
     }
 
     #[test]

@@ -124,7 +124,7 @@ fn parts(home: &Home) -> Vec<Part> {
 }
 
 /// Allocated size of a file or folder, in bytes.
-fn bytes(path: &Path) -> u64 {
+pub(super) fn bytes(path: &Path) -> u64 {
     match fs::symlink_metadata(path) {
         Ok(meta) if meta.is_dir() => {
             let mut walk =
