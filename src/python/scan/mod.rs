@@ -40,6 +40,11 @@ impl Stamp {
         self.modified.0.saturating_add(CLOCK_GRAIN) >= since.cast_signed()
     }
 
+    /// The modification time in seconds and nanoseconds.
+    pub fn modified(&self) -> (i64, i64) {
+        self.modified
+    }
+
     fn of(meta: &Metadata) -> Self {
         Self { modified: (meta.mtime(), meta.mtime_nsec()), size: meta.size(), inode: meta.ino() }
     }

@@ -1,7 +1,7 @@
 //! Runs child processes with users' code. A child starts when it gets a slot; `slot_policy` decides which child gets
 //! one.
 
-use super::slot_policy::{Id, Pace, SlotPolicy, Step};
+use super::slot_policy::{Id, Pace, Priority, SlotPolicy, Step};
 use leoflow_base::sys::process::{free_memory, processor};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -32,11 +32,11 @@ impl ChildSlots {
     /// the cell.
     pub async fn run<T, F: Future<Output = T>>(
         &self,
-        mut pace: Pace,
+        mut priority: Priority,
         new_work: impl Fn(Rc<Cell<Duration>>) -> F,
     ) -> (T, Pace) {
         loop {
-            let registration = Registration::new(self, pace);
+            let registration = Registration::new(self, priority);
             registration.notify.notified().await;
             let used = Rc::new(Cell::new(Duration::ZERO));
             // Declared after `registration`, so that the child is stopped before its slot is freed.
@@ -53,7 +53,7 @@ impl ChildSlots {
                     }
                 }
             }
-            pace = Pace::Slow;
+            priority.pace = Pace::Slow;
         }
     }
 
@@ -81,8 +81,8 @@ struct Registration<'a> {
 }
 
 impl<'a> Registration<'a> {
-    fn new(slots: &'a ChildSlots, pace: Pace) -> Self {
-        let id = slots.policy.borrow_mut().add(pace, slots.now());
+    fn new(slots: &'a ChildSlots, priority: Priority) -> Self {
+        let id = slots.policy.borrow_mut().add(priority, slots.now());
         let notify = Rc::new(Notify::new());
         slots.notifies.borrow_mut().insert(id, notify.clone());
         slots.apply_policy();
@@ -107,7 +107,11 @@ impl Drop for Registration<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::slot_policy::Recency;
     use super::*;
+
+    const QUICK: Priority = Priority { pace: Pace::Quick, recency: Recency { scan: 1, modified: (0, 0) } };
+    const SLOW: Priority = Priority { pace: Pace::Slow, ..QUICK };
 
     #[tokio::test]
     async fn a_slow_parse_yields_and_restarts() {
@@ -121,12 +125,12 @@ mod tests {
             async move { done.wait_for(|done| *done).await.is_ok() }
         };
         let quick = async {
-            let result = slots.run(Pace::Quick, |_| async {}).await;
+            let result = slots.run(QUICK, |_| async {}).await;
             quick_is_done.send_replace(true);
             result
         };
         let ((_, first_slow), (_, second_slow), (_, quick)) =
-            tokio::join!(slots.run(Pace::Slow, slow), slots.run(Pace::Quick, slow), quick);
+            tokio::join!(slots.run(SLOW, slow), slots.run(QUICK, slow), quick);
         assert_eq!((first_slow, second_slow, quick), (Pace::Slow, Pace::Slow, Pace::Quick));
         assert_eq!(start_count.get(), 3, "one of the two was restarted");
     }
@@ -135,10 +139,10 @@ mod tests {
     async fn a_dropped_parse_frees_its_slot() {
         let slots = ChildSlots::new();
         for _ in 0..20 {
-            let never = slots.run(Pace::Slow, |_| std::future::pending::<()>());
+            let never = slots.run(SLOW, |_| std::future::pending::<()>());
             let _ = tokio::time::timeout(Duration::from_millis(1), never).await;
         }
-        slots.run(Pace::Slow, |_| async {}).await;
+        slots.run(SLOW, |_| async {}).await;
         assert!(slots.notifies.borrow().is_empty());
     }
 }

@@ -1,7 +1,7 @@
 //! Sends questions to child processes, which run code of DAG files to answer them, such as a custom timetable's dates.
 
 use super::child_slots::ChildSlots;
-use super::slot_policy::Pace;
+use super::slot_policy::Priority;
 use crate::environments::CodeError;
 use leoflow_python::{ChildOutput, Children, Interpreter, Job, NoResult};
 use serde_json::Value;
@@ -51,7 +51,7 @@ async fn answer(children: Rc<Children>, slots: Rc<ChildSlots>, mut questions: Un
         let (children, slots) = (children.clone(), slots.clone());
         tokio::task::spawn_local(async move {
             let (children, interpreter) = (&children, &interpreter);
-            let run = slots.run(Pace::Question, |used| {
+            let run = slots.run(Priority::question(), |used| {
                 let options = options.clone();
                 async move { children.run(interpreter, Job::Ask, options, &used).await }
             });

@@ -7,7 +7,13 @@
 //! quick child arrives then, the youngest parse is aborted and restarted later. A new file counts as quick until its
 //! parse turns out to be slow, and may be aborted too. Older parses are not aborted, so every parse completes
 //! eventually. A child that sleeps uses no processor and gives up its slot after a while.
+//!
+//! The file saved last goes first, and a parse is not aborted for a file saved before it. A file saved after those of
+//! all running parses need not wait until one of them ends: there is one extra slot for it. A folder of hundreds of
+//! files therefore never delays the file that its user saves next. Some slots go to the child that has waited longest,
+//! so that files which a program saves again and again do not starve the others.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 pub type Id = u64;
@@ -27,6 +33,10 @@ const BUSY_CPU_TIME: Duration = Duration::from_millis(50);
 const MAX_ASLEEP: usize = 4;
 /// Minimum number of slots: one slow child must not block a machine with a single processor.
 const MIN_SLOTS: usize = 2;
+/// One in this many slots goes to the child that has waited longest.
+const FAIR_SHARE: u32 = 4;
+/// Number of starts since then after which the extra slot stays free.
+const MAX_UNFAIR: u32 = 2 * FAIR_SHARE;
 /// Free memory per child required before another starts. A parse with Airflow's own SDK uses 150 to 250 MiB.
 const CHILD_BYTES: u64 = 256 * 1024 * 1024;
 
@@ -38,6 +48,42 @@ pub enum Pace {
     /// A parse that was quick last time, or the first of its file.
     Quick,
     Slow,
+}
+
+/// When a file was saved; later is greater. The scan that noticed the change counts first, since a file may be copied or
+/// unpacked with an old modification time, or one in the future. That time orders the files of one scan, such as those
+/// found at the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Recency {
+    /// Number of the scan.
+    pub scan: u64,
+    /// Modification time in seconds and nanoseconds.
+    pub modified: (i64, i64),
+}
+
+/// What decides when a child gets a slot.
+#[derive(Debug, Clone, Copy)]
+pub struct Priority {
+    pub pace: Pace,
+    pub recency: Recency,
+}
+
+impl Priority {
+    pub fn question() -> Self {
+        Self { pace: Pace::Question, recency: Recency::default() }
+    }
+
+    /// Questions before files, and files of later scans before others.
+    fn urgency(&self) -> (bool, u64) {
+        (self.pace == Pace::Question, self.recency.scan)
+    }
+}
+
+/// An order of the waiting children; questions are first in both.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    Newest,
+    LongestWaiting,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -52,13 +98,15 @@ pub struct SlotPolicy {
     slots: usize,
     children: Vec<Child>,
     last_id: Id,
+    /// Number of children started since the last one that had waited longest.
+    unfair_starts: u32,
     /// When a quick child last waited or started.
     last_quick_at: Option<Duration>,
 }
 
 struct Child {
     id: Id,
-    pace: Pace,
+    priority: Priority,
     state: State,
 }
 
@@ -82,11 +130,19 @@ impl Child {
     fn is_slow(&self, now: Duration) -> bool {
         match self.state {
             State::Running { since, used, .. } => {
-                self.pace == Pace::Slow || used >= QUICK_CPU_TIME || now.saturating_sub(since) >= QUICK_RUN_TIME
+                self.priority.pace == Pace::Slow
+                    || used >= QUICK_CPU_TIME
+                    || now.saturating_sub(since) >= QUICK_RUN_TIME
             }
             State::Asleep | State::Aborting => true,
-            State::Waiting { .. } => self.pace == Pace::Slow,
+            State::Waiting { .. } => self.priority.pace == Pace::Slow,
         }
+    }
+
+    /// The first child in an order has the greatest rank. Questions, and files of equal recency, keep their order.
+    fn rank(&self, order: Order) -> (bool, Option<Recency>, Reverse<Id>) {
+        let Priority { pace, recency } = self.priority;
+        (pace == Pace::Question, (order == Order::Newest).then_some(recency), Reverse(self.id))
     }
 
     fn has_slot(&self) -> bool {
@@ -115,13 +171,19 @@ impl Child {
 /// Times are durations since a fixed start.
 impl SlotPolicy {
     pub fn new(processors: usize) -> Self {
-        Self { slots: processors.max(MIN_SLOTS), children: Vec::new(), last_id: 0, last_quick_at: None }
+        Self {
+            slots: processors.max(MIN_SLOTS),
+            children: Vec::new(),
+            last_id: 0,
+            unfair_starts: 0,
+            last_quick_at: None,
+        }
     }
 
     /// Adds a child that waits for a slot.
-    pub fn add(&mut self, pace: Pace, now: Duration) -> Id {
+    pub fn add(&mut self, priority: Priority, now: Duration) -> Id {
         self.last_id += 1;
-        self.children.push(Child { id: self.last_id, pace, state: State::Waiting { since: now } });
+        self.children.push(Child { id: self.last_id, priority, state: State::Waiting { since: now } });
         self.last_id
     }
 
@@ -152,20 +214,22 @@ impl SlotPolicy {
     /// Returns the next step; the caller repeats the call until it returns `None`. `free_bytes` returns the available
     /// memory, if the system reports it.
     pub fn next(&mut self, now: Duration, free_bytes: impl Fn() -> Option<u64>) -> Option<Step> {
-        if !self.children.iter().any(|child| child.waiting_since().is_some()) {
-            return None;
-        }
+        let (newest, newest_priority) = self.first(Order::Newest, |_| true)?;
         self.mark_sleeping(now);
-        let is_quick = |child: &Child| child.waiting_since().is_some() && child.pace != Pace::Slow;
-        let quick = self.children.iter().find(|child| is_quick(child)).map(|child| child.id);
+        let quick = self.first(Order::Newest, |pace| pace != Pace::Slow);
         if quick.is_some() {
             self.last_quick_at = Some(now);
         }
         let taken = self.children.iter().filter(|child| child.has_slot()).count();
-        if taken >= self.slots {
-            return quick.and_then(|_| self.preempt(now));
-        }
-        let id = self.choose(quick, now)?;
+        let id = if taken < self.slots {
+            self.choose(now)?
+        } else if taken == self.slots && self.unfair_starts < MAX_UNFAIR && self.is_newer_than_running(newest_priority)
+        {
+            newest
+        } else {
+            let (_, quick_priority) = quick?;
+            return self.preempt(quick_priority, taken, now);
+        };
         // Running children may not have allocated most of their memory yet.
         let needed = (taken as u64 + 1) * CHILD_BYTES;
         if taken > 0 && free_bytes().is_some_and(|bytes| bytes < needed) {
@@ -173,7 +237,21 @@ impl SlotPolicy {
         }
         let child = self.children.iter_mut().find(|child| child.id == id)?;
         child.state = State::Running { since: now, used: Duration::ZERO, busy: (now, Duration::ZERO) };
+        let has_waited_longest = taken < self.slots && self.order() == Order::LongestWaiting;
+        self.unfair_starts = if has_waited_longest { 0 } else { self.unfair_starts + 1 };
         Some(Step::Start(id))
+    }
+
+    /// Returns the first waiting child in this order whose pace is accepted.
+    fn first(&self, order: Order, accepts: impl Fn(Pace) -> bool) -> Option<(Id, Priority)> {
+        let waiting = self.children.iter().filter(|child| child.waiting_since().is_some());
+        let first = waiting.filter(|child| accepts(child.priority.pace)).max_by_key(|child| child.rank(order))?;
+        Some((first.id, first.priority))
+    }
+
+    fn is_newer_than_running(&self, priority: Priority) -> bool {
+        let mut running = self.children.iter().filter(|child| child.has_slot());
+        running.all(|child| child.priority.urgency() < priority.urgency())
     }
 
     /// Takes the slots of sleeping children; called while other children wait.
@@ -187,32 +265,44 @@ impl SlotPolicy {
         self.children.iter().filter(|child| child.running_since().is_some() && child.is_slow(now)).count()
     }
 
+    /// The order in which the next free slot is given.
+    fn order(&self) -> Order {
+        if self.unfair_starts + 1 < FAIR_SHARE { Order::Newest } else { Order::LongestWaiting }
+    }
+
     /// Chooses the waiting child that gets a free slot.
-    fn choose(&self, quick: Option<Id>, now: Duration) -> Option<Id> {
+    fn choose(&self, now: Duration) -> Option<Id> {
+        let order = self.order();
         let slow_running = self.slow_running(now);
-        let waiting = self.children.iter().filter_map(|child| child.waiting_since().map(|since| (child, since)));
-        let slow = waiting.filter(|(child, _)| child.pace == Pace::Slow).min_by_key(|(child, _)| child.id);
-        let slow = slow.filter(|_| {
-            let is_quiet = self.last_quick_at.is_none_or(|last| now.saturating_sub(last) >= QUICK_GRACE);
-            is_quiet || slow_running + 1 < self.slots
-        });
+        let is_quiet = self.last_quick_at.is_none_or(|last| now.saturating_sub(last) >= QUICK_GRACE);
+        let quick = self.first(order, |pace| pace != Pace::Slow);
+        let slow = self.first(order, |pace| pace == Pace::Slow).filter(|_| is_quiet || slow_running + 1 < self.slots);
         match (quick, slow) {
-            (Some(_), Some((slow, since))) if slow_running == 0 && now.saturating_sub(since) >= MAX_SLOW_WAIT => {
-                Some(slow.id)
+            (Some((_, quick)), Some((id, slow)))
+                if slow_running == 0 && (slow.urgency() > quick.urgency() || self.is_slow_overdue(now)) =>
+            {
+                Some(id)
             }
-            (Some(quick), _) => Some(quick),
-            (None, slow) => slow.map(|(slow, _)| slow.id),
+            (Some((id, _)), _) | (None, Some((id, _))) => Some(id),
+            (None, None) => None,
         }
     }
 
-    /// Aborts the youngest parse if slow children hold every slot.
-    fn preempt(&mut self, now: Duration) -> Option<Step> {
-        if self.slow_running(now) < self.slots {
+    fn is_slow_overdue(&self, now: Duration) -> bool {
+        let mut slow = self.children.iter().filter(|child| child.priority.pace == Pace::Slow);
+        slow.any(|child| child.waiting_since().is_some_and(|since| now.saturating_sub(since) >= MAX_SLOW_WAIT))
+    }
+
+    /// Aborts the youngest parse if slow children hold all `taken` slots, unless its file was saved after the waiting one.
+    fn preempt(&mut self, waiting: Priority, taken: usize, now: Duration) -> Option<Step> {
+        if self.slow_running(now) < taken {
             return None;
         }
-        let parses =
-            self.children.iter_mut().filter(|child| child.running_since().is_some() && child.pace != Pace::Question);
-        let youngest = parses.max_by_key(|child| child.running_since())?;
+        let is_parse = |child: &&mut Child| child.running_since().is_some() && child.priority.pace != Pace::Question;
+        let youngest = self.children.iter_mut().filter(is_parse).max_by_key(|child| child.running_since())?;
+        if youngest.priority.urgency() > waiting.urgency() {
+            return None;
+        }
         youngest.state = State::Aborting;
         Some(Step::Abort(youngest.id))
     }

@@ -1,8 +1,13 @@
 //! Tests which children get a slot, on machines of any size and with simulated time.
 
 use super::*;
+use std::collections::VecDeque;
 
 const GIB: u64 = 1024 * 1024 * 1024;
+
+fn saved(scan: u64, modified: i64) -> Recency {
+    Recency { scan, modified: (modified, 0) }
+}
 
 /// A machine whose children use the given processor time.
 struct Machine {
@@ -20,12 +25,29 @@ impl Machine {
         Self { policy: SlotPolicy::new(processors), now: seconds(1000), free_bytes: 64 * GIB }
     }
 
-    /// Adds children; returns the resulting steps.
+    /// Adds children of the first scan, or questions; returns the resulting steps.
     fn add(&mut self, pace: Pace, count: usize) -> Vec<Step> {
         for _ in 0..count {
-            self.policy.add(pace, self.now);
+            self.policy.add(Priority { pace, recency: saved(1, 0) }, self.now);
         }
         self.steps()
+    }
+
+    /// Adds a file.
+    fn save(&mut self, pace: Pace, recency: Recency) -> Vec<Step> {
+        self.policy.add(Priority { pace, recency }, self.now);
+        self.steps()
+    }
+
+    /// Ends the children that are started one after another, this many times; returns those that are started then.
+    fn next_started(&mut self, mut running: Id, count: usize) -> Vec<Id> {
+        let next = |_| {
+            let steps = self.remove(running);
+            let [Step::Start(id)] = steps[..] else { panic!("{steps:?}") };
+            running = id;
+            id
+        };
+        (0..count).map(next).collect()
     }
 
     fn steps(&mut self) -> Vec<Step> {
@@ -146,4 +168,100 @@ fn sleeping_children_free_their_slots() {
     assert_eq!(machine.pass(IDLE_TIME, &[2]), [Step::Start(6)]);
     assert_eq!(machine.pass(IDLE_TIME, &[2]), [], "and no more than four");
     assert_eq!(machine.remove(1), [Step::Start(7)]);
+}
+
+#[test]
+fn a_file_saved_later_takes_the_extra_slot() {
+    for pace in [Pace::Quick, Pace::Slow] {
+        for batch in [Pace::Quick, Pace::Slow] {
+            let mut machine = Machine::new(2);
+            assert_eq!(machine.add(batch, 200).len(), 2);
+            assert_eq!(machine.save(pace, saved(2, 0)), [Step::Start(201)]);
+            // There is one extra slot, which is free again after the file.
+            assert_eq!(machine.save(Pace::Slow, saved(3, 0)), []);
+            assert_eq!(machine.remove(201), [Step::Start(202)]);
+            assert_eq!(machine.remove(202), []);
+        }
+    }
+}
+
+#[test]
+fn the_extra_slot_needs_memory() {
+    let mut machine = Machine::new(2);
+    machine.add(Pace::Quick, 200);
+    machine.free_bytes = 0;
+    assert_eq!(machine.save(Pace::Quick, saved(2, 0)), []);
+}
+
+#[test]
+fn files_found_together_start_in_the_order_of_their_times() {
+    let mut machine = Machine::new(2);
+    machine.add(Pace::Quick, 2);
+    for modified in [3, 1, 2] {
+        machine.policy.add(Priority { pace: Pace::Quick, recency: saved(1, modified) }, machine.now);
+    }
+    assert_eq!(machine.remove(1), [Step::Start(3)]);
+    // The fourth start is that of the child that has waited longest.
+    assert_eq!(machine.remove(2), [Step::Start(4)]);
+    assert_eq!(machine.remove(3), [Step::Start(5)]);
+}
+
+#[test]
+fn a_later_scan_counts_more_than_the_modification_time() {
+    let mut machine = Machine::new(2);
+    machine.add(Pace::Quick, 2);
+    for recency in [saved(1, 9), saved(2, 5)] {
+        machine.policy.add(Priority { pace: Pace::Quick, recency }, machine.now);
+    }
+    assert_eq!(machine.steps(), [Step::Start(4)]);
+}
+
+#[test]
+fn a_file_saved_again_and_again_does_not_starve_the_others() {
+    let mut machine = Machine::new(2);
+    machine.add(Pace::Quick, 10);
+    // Two files are saved whenever an import ends.
+    let (mut running, mut scan) = (VecDeque::from([1, 2]), 1);
+    while !running.contains(&10) {
+        scan += 1;
+        assert!(scan < 100, "still running: {running:?}");
+        (0..2).for_each(|_| {
+            drop(machine.policy.add(Priority { pace: Pace::Quick, recency: saved(scan, 0) }, machine.now))
+        });
+        machine.policy.remove(running.pop_front().unwrap());
+        let started = |step| if let Step::Start(id) = step { id } else { panic!("{step:?}") };
+        running.extend(machine.steps().into_iter().map(started));
+    }
+}
+
+#[test]
+fn a_parse_is_not_aborted_for_files_saved_before_it() {
+    let mut machine = Machine::new(2);
+    machine.add(Pace::Quick, 200);
+    machine.save(Pace::Quick, saved(2, 0));
+    assert_eq!(machine.remove(1), []);
+    assert_eq!(machine.pass(seconds(5), &[2, 201]), [], "both are slow");
+    assert_eq!(machine.save(Pace::Quick, saved(3, 0)), [Step::Start(202)]);
+    assert_eq!(machine.save(Pace::Quick, saved(4, 0)), [], "202 may be quick");
+    assert_eq!(machine.pass(seconds(5), &[2, 201, 202]), [Step::Abort(202)]);
+    assert_eq!(machine.remove(202), [Step::Start(203)]);
+}
+
+#[test]
+fn a_slow_file_saved_later_goes_before_quick_ones() {
+    let mut machine = Machine::new(2);
+    machine.add(Pace::Quick, 200);
+    machine.save(Pace::Quick, saved(2, 0));
+    machine.save(Pace::Slow, saved(2, 0));
+    machine.remove(1);
+    assert_eq!(machine.remove(2), [Step::Start(202)]);
+}
+
+#[test]
+fn questions_go_before_files() {
+    let mut machine = Machine::new(2);
+    machine.add(Pace::Quick, 200);
+    assert_eq!(machine.add(Pace::Question, 3), [Step::Start(201)]);
+    machine.remove(1);
+    assert_eq!(machine.next_started(2, 2), [202, 203]);
 }

@@ -115,6 +115,8 @@ pub struct DagFile {
     pub uses_store: bool,
     /// True from the start of the server until a result of the file is recorded for the first time.
     pub is_initial: bool,
+    /// Number of the last scan that noticed a change of the file or of what it imports.
+    pub changed_in: u64,
     pace: Option<Pace>,
     last_parse: Option<LastParse>,
     /// Number of consecutive parses whose inputs changed meanwhile.

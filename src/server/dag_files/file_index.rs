@@ -3,7 +3,7 @@
 use super::dag_file::{DagFile, DagOwner, Outcome, Work};
 use super::parse_file::Parsed;
 use super::stamps::Stamps;
-use crate::dag_code::slot_policy::Pace;
+use crate::dag_code::slot_policy::{Priority, Recency};
 use leoflow_python::{DagPlaces, Scan, Stamp, Unscanned};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -40,6 +40,13 @@ pub struct ParseInputs {
     pub uses_store: bool,
     /// True when an input changed after it was read, as far as the caller knows.
     pub have_changed: bool,
+}
+
+/// How many of the DAG files wait for their import or are being imported.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ImportProgress {
+    pub remaining: usize,
+    pub total: usize,
 }
 
 /// The changes that a scan found.
@@ -101,7 +108,7 @@ impl FileIndex {
         let mut change = Change { to_parse: Vec::new(), removed: unscanned_changed };
         for path in &changed {
             if dag_files.contains(*path) {
-                self.dag_files.entry((*path).clone()).or_default();
+                self.dag_files.entry((*path).clone()).or_default().changed_in = self.scan_number;
                 change.to_parse.push((*path).clone());
             } else {
                 change.removed |= self.dag_files.remove(*path).is_some();
@@ -111,7 +118,7 @@ impl FileIndex {
         self.dag_files.retain(|path, _| self.files.contains_key(path));
         change.removed |= self.dag_files.len() < count_before;
         let any_change = !changed.is_empty() || any_removed;
-        for (path, file) in &self.dag_files {
+        for (path, file) in &mut self.dag_files {
             let current_stamp = |import: &PathBuf| {
                 let listed = self.files.get(import).map(|stamp| Some(*stamp));
                 listed.or_else(|| outside.get(import).copied())
@@ -120,6 +127,9 @@ impl FileIndex {
                 .imports
                 .iter()
                 .any(|(import, old_stamp)| current_stamp(import).is_some_and(|current| current != *old_stamp));
+            if imports_changed {
+                file.changed_in = self.scan_number;
+            }
             let may_succeed =
                 any_change && (file.failed_since().is_some() || (file.has_other_owner() && change.removed));
             if (imports_changed || may_succeed) && !change.to_parse.contains(path) {
@@ -149,12 +159,23 @@ impl FileIndex {
         self.files.get(path).copied()
     }
 
-    /// Returns the pace of the file's last parse and how long to wait before the next one; `None` for an unknown file, and
-    /// if the current parse must complete first.
-    pub fn next_parse(&mut self, path: &Path) -> Option<(Pace, Duration)> {
+    /// Gives the files the priority of a change that a scan notices now.
+    pub fn set_changed(&mut self, paths: &[PathBuf]) {
+        self.scan_number += 1;
+        for path in paths {
+            self.dag_files.get_mut(path).into_iter().for_each(|file| file.changed_in = self.scan_number);
+        }
+    }
+
+    /// Returns the priority of the file's next parse and how long to wait before it; `None` for an unknown file, and if
+    /// the current parse must complete first. A retry has the priority of the last change, not of one made now: a user
+    /// who saves one file does not wait for all those that failed.
+    pub fn next_parse(&mut self, path: &Path) -> Option<(Priority, Duration)> {
         let stamp = self.stamp(path);
         let file = self.dag_files.get_mut(path)?;
-        Some((file.pace(), file.pause_before_parse(stamp)?))
+        let recency =
+            Recency { scan: file.changed_in, modified: stamp.map(|stamp| stamp.modified()).unwrap_or_default() };
+        Some((Priority { pace: file.pace(), recency }, file.pause_before_parse(stamp)?))
     }
 
     /// Returns the number of a new parse.
@@ -268,6 +289,11 @@ impl FileIndex {
     /// Returns the number of files of the server's start that are not parsed yet.
     pub fn initial_count(&self) -> usize {
         self.dag_files.values().filter(|file| file.is_initial).count()
+    }
+
+    pub fn progress(&self) -> ImportProgress {
+        let is_parsing = |file: &&DagFile| matches!(file.work, Work::Parsing(_));
+        ImportProgress { remaining: self.dag_files.values().filter(is_parsing).count(), total: self.dag_files.len() }
     }
 
     pub fn unscanned(&self) -> &BTreeMap<PathBuf, Unscanned> {

@@ -4,6 +4,7 @@ use super::super::dag_file::{MAX_RESTARTS, pause_before_repeat};
 use super::super::parse_file::NoOutput;
 use super::super::stamps::stamps;
 use super::*;
+use crate::dag_code::slot_policy::Pace;
 use leoflow_python::NoResult;
 use std::fs;
 use tempfile::TempDir;
@@ -98,6 +99,11 @@ impl TestWorkspace {
 
     fn failed(&self) -> Vec<PathBuf> {
         self.index.select(|file| file.failed_since().is_some())
+    }
+
+    fn recency(&mut self, name: &str) -> Recency {
+        let path = self.path(name);
+        self.index.next_parse(&path).unwrap().0.recency
     }
 
     fn pause_before_parse(&mut self, path: &Path) -> Option<Duration> {
@@ -289,4 +295,32 @@ fn a_new_dags_folder_excludes_files_beside_it() {
     assert_eq!(scan_and_apply(&dags), (vec![], true));
     assert_eq!(scan_and_apply(&dags), (vec![], false));
     assert_eq!(scan_and_apply(&[]), (vec![file.clone()], false));
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_parse_has_the_recency_of_the_last_change() {
+    let mut workspace = TestWorkspace::new(&["dag_a.py", "dag_b.py", "dag_c.py", "dag_d.py", "helper.py"]);
+    workspace.scan_and_apply();
+    workspace.parse("dag_a.py", &["dag_a.py", "helper.py"], false);
+    workspace.parse("dag_b.py", &["dag_b.py"], true);
+    let first = workspace.recency("dag_b.py");
+    workspace.save("helper.py", "changed");
+    assert_eq!(workspace.scan_and_apply().0, ["dag_a.py", "dag_b.py"]);
+    assert_eq!(workspace.recency("dag_b.py"), first, "a failed file is only tried again");
+    let imports_helper = workspace.recency("dag_a.py");
+    workspace.save("dag_c.py", "changed");
+    workspace.scan_and_apply();
+    let saved = workspace.recency("dag_c.py");
+    workspace.index.set_changed(&[workspace.path("dag_d.py")]);
+    assert!(first < imports_helper && imports_helper < saved && saved < workspace.recency("dag_d.py"));
+    assert_eq!(workspace.recency("dag_b.py"), first);
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn counts_the_files_that_are_being_imported() {
+    let mut workspace = TestWorkspace::new(&["dag_a.py", "dag_b.py", "helper.py"]);
+    workspace.scan_and_apply();
+    workspace.begin_parse("dag_a.py");
+    let ImportProgress { remaining, total } = workspace.index.progress();
+    assert_eq!((remaining, total), (1, 2));
 }

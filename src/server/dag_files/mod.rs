@@ -11,6 +11,7 @@ mod stamps;
 mod state;
 mod watch;
 
+pub use file_index::ImportProgress;
 pub use state::{DagFiles, after_initial_parse, notify_store_changed};
 
 use crate::dag_code::child_slots::ChildSlots;
@@ -124,6 +125,7 @@ impl DagFileLoop {
                 }
             }
             self.answer_refreshes();
+            self.dag_files.progress.send_replace(self.index.progress());
             let event = self.next_event(&mut changes, folders.coverage(), &mut packages).await;
             if matches!(event, LoopEvent::RefreshRequested(_)) {
                 // The command is answered after the parses that earlier changes require.
@@ -169,7 +171,10 @@ impl DagFileLoop {
             LoopEvent::FoldersChanged => return Rescan::Answering,
             LoopEvent::StoreChanged => self.parse_all(self.index.select(|file| file.uses_store)),
             LoopEvent::EnvironmentsChanged => self.parse_waiting(),
-            LoopEvent::ParseRequested(files) => self.parse_all(files),
+            LoopEvent::ParseRequested(files) => {
+                self.index.set_changed(&files);
+                self.parse_all(files);
+            }
             LoopEvent::RefreshRequested(refreshes) => {
                 self.refreshes.extend(refreshes);
                 return Rescan::Answering;
@@ -336,12 +341,12 @@ impl DagFileLoop {
 
     /// Starts a parse, unless the current one must complete first.
     fn parse(&mut self, path: PathBuf) {
-        let Some((pace, pause)) = self.index.next_parse(&path) else { return };
+        let Some((priority, pause)) = self.index.next_parse(&path) else { return };
         let (context, file, socket) = (self.context.clone(), path.clone(), self.core.own_socket());
         let number = self.index.next_parse_number();
         let task = tokio::task::spawn_local(async move {
             tokio::time::sleep(pause).await;
-            parse_file(context, file, number, pace, socket).await;
+            parse_file(context, file, number, priority, socket).await;
         });
         self.index.set_parsing(&path, number, task);
     }

@@ -2,7 +2,7 @@
 
 use super::stamps::{Stamps, stamps};
 use crate::dag_code::child_slots::ChildSlots;
-use crate::dag_code::slot_policy::Pace;
+use crate::dag_code::slot_policy::{Pace, Priority};
 use crate::environments::{Availability, Environment, Environments};
 use leoflow_base::sys::blocking;
 use leoflow_python::{Children, FileContext, FileSettings, NoResult, ParseOutput, Request, parse, read_file_context};
@@ -54,13 +54,13 @@ impl Parsed {
 }
 
 /// Parses a file and sends the result to the loop.
-pub async fn parse_file(context: Rc<ParseContext>, path: PathBuf, number: u64, pace: Pace, socket: PathBuf) {
+pub async fn parse_file(context: Rc<ParseContext>, path: PathBuf, number: u64, priority: Priority, socket: PathBuf) {
     let request = Request::new(path, Some(&context.workspace), socket);
     let work = |used: Rc<Cell<Duration>>| {
         let (context, request) = (&context, &request);
         async move { parse_with_slot(context, request, number, &used).await }
     };
-    let (result, pace) = context.slots.run(pace, work).await;
+    let (result, pace) = context.slots.run(priority, work).await;
     // Fails only while the loop is being dropped.
     let _ = context.results.send(Parsed { pace, ..result });
 }

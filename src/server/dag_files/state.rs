@@ -1,5 +1,6 @@
 //! What the handlers and the loop that parses DAG files share.
 
+use super::file_index::ImportProgress;
 use super::parse_requests::ParseRequests;
 use axum::extract::{Request, State};
 use axum::http::Method;
@@ -21,6 +22,8 @@ pub struct DagFiles {
     pub initial_parse: watch::Sender<bool>,
     /// Number of the DAG files found at the start that are not imported yet; `None` until the first scan.
     pub initial_files: watch::Sender<Option<usize>>,
+    /// How far the imports are, at any time.
+    pub progress: watch::Sender<ImportProgress>,
     /// Caches the structures of DAGs, for lists.
     pub structures: Structures,
 }

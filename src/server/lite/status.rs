@@ -6,6 +6,7 @@ use super::queue;
 use super::storage::{self, Storage};
 use crate::api::ops::health::ask_supervisor;
 use crate::app_state::{AppState, Shared};
+use crate::dag_files::ImportProgress;
 use crate::http::api_error::ApiError;
 use crate::pages::{page, with_home};
 use crate::release::own_program::ask_within;
@@ -53,7 +54,7 @@ pub async fn status_page(State(state): Shared) -> Result<Html<String>, ApiError>
     let newest = state.release.newest_release.last(config.as_ref());
     let warnings = warnings(&status, tasks.as_ref(), &storage, problems(&state.core));
     let schedule = config.as_ref().map(|config| config.backup.schedule.to_string());
-    let is_importing = *state.dag_files.initial_files.borrow() != Some(0);
+    let importing = importing(*state.dag_files.initial_files.borrow(), *state.dag_files.progress.borrow());
     page(
         "status.html",
         instance,
@@ -64,12 +65,21 @@ pub async fn status_page(State(state): Shared) -> Result<Html<String>, ApiError>
             "waiting": tasks.as_ref().map(|tasks| queue::waiting(&tasks.backlog, &tasks.pools, tasks.running)),
             "pools": tasks.as_ref().map(|tasks| tasks.pools.iter().map(pool_row).collect::<Vec<_>>()),
             "import_errors": tasks.as_ref().map(|tasks| tasks.import_errors), "tasks_problem": tasks_problem,
-            "is_importing": is_importing,
+            "importing": importing,
             "storage": storage, "backups": backups, "schedule": schedule,
             "newest": newest, "has_release_host": config::release_host(config.as_ref()).is_some(),
         }),
     )
     .map(|page| with_home(page, &state.core.home))
+}
+
+/// Says how far the imports are; `None` when no file is being imported. `initial` is `None` until the first scan.
+fn importing(initial: Option<usize>, ImportProgress { remaining, total }: ImportProgress) -> Option<String> {
+    match (initial, remaining) {
+        (None, _) => Some("The workspace is still being scanned for DAG files.".to_owned()),
+        (Some(_), 0) => None,
+        (Some(_), _) => Some(format!("DAG files still being imported: {remaining} of {total}.")),
+    }
 }
 
 /// `GET /api/lite/status`, also polled by the script of the page.
@@ -257,6 +267,14 @@ mod tests {
         let (dag_id, run_id) = (Some("sales".to_owned()), Some("a b".to_owned()));
         let what = event_log::NewEvent { dag_id, run_id, ..Default::default() };
         LoggedEvent { id: 1, created_at: Timestamp::UNIX_EPOCH, what }
+    }
+
+    #[test]
+    fn the_page_counts_files_that_are_being_imported() {
+        let progress = |remaining| ImportProgress { remaining, total: 200 };
+        assert!(importing(None, ImportProgress::default()).unwrap().contains("being scanned"));
+        assert_eq!(importing(Some(0), progress(0)), None);
+        assert_eq!(importing(Some(0), progress(37)).unwrap(), "DAG files still being imported: 37 of 200.");
     }
 
     #[test]

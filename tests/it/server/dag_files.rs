@@ -491,6 +491,31 @@ fn a_file_saved_during_its_import_is_imported_again() {
     wait_until("no import runs", Duration::from_secs(10), || imports() == 0);
 }
 
+/// The imports of a folder begin by creating a marker, and wait for the file `gate`.
+#[test]
+fn a_new_file_does_not_wait_behind_a_large_folder() {
+    let test = TestHome::new();
+    test.first_setup();
+    let (gate, markers) = (test.folder().join("gate"), test.folder().join("markers"));
+    std::fs::create_dir(&markers).unwrap();
+    let processors = std::thread::available_parallelism().unwrap().get();
+    let names: Vec<String> = (0..30 + 4 * processors).map(|number| format!("many_{number}")).collect();
+    for name in &names {
+        let marker = markers.join(name);
+        let wait = "while not os.path.exists(GATE): time.sleep(0.02)";
+        let head = format!("import os, time\nGATE = {gate:?}\nopen({marker:?}, 'w').close()\n{wait}\n");
+        test.save(&format!("many/{name}.py"), &(head + &one_task(name, "return 1")));
+    }
+    test.start();
+    let begun = || std::fs::read_dir(&markers).unwrap().count();
+    wait_until("an import of the folder", SOON, || begun() > 0);
+    test.add_dag("newer", &one_task("newer", "return 1"));
+    test.add_dag("newest", &one_task("newest", "return 1"));
+    assert!(begun() < names.len() && !gate.exists(), "{} of {} imports have begun", begun(), names.len());
+    std::fs::write(gate, "").unwrap();
+    names.iter().for_each(|name| test.wait_imported(name));
+}
+
 /// True for a process that imports a file, started cold or forked from a zygote (a warm Python).
 fn is_parse_process(pid: i32) -> bool {
     let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
