@@ -238,6 +238,13 @@ impl Printer {
         }
     }
 
+    /// Shows what the command does now in place of what it did before, on a terminal and without `--json`.
+    pub(crate) fn progress(&self, text: &str) {
+        if !self.json {
+            self.show_bar(text, None);
+        }
+    }
+
     fn show_bar(&self, text: &str, bytes: Option<(u64, u64)>) {
         if !self.terminal {
             return;

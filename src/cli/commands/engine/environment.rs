@@ -1,7 +1,7 @@
 //! The Python environment of a DAG file, for commands that run its code themselves.
 
 use crate::context::Context;
-use leoflow_python::environments::{self, EnvironmentError, Lock};
+use leoflow_python::environments::{self, Declared, EnvironmentError, Lock};
 use leoflow_python::{Children, FileSettings, Interpreter, NoResult, ParseOutput, Request, file_context, parse};
 use std::cell::Cell;
 use std::rc::Rc;
@@ -15,8 +15,37 @@ const SERVER_TIMEOUT: Duration = Duration::from_secs(3);
 pub enum ParseError {
     #[error(transparent)]
     NoResult(#[from] NoResult),
-    #[error(transparent)]
-    Environment(#[from] EnvironmentError),
+    #[error("{0}")]
+    Environment(Rc<EnvironmentError>),
+}
+
+/// The Pythons of projects whose files are parsed in turn: each environment is built, or fails, once.
+#[derive(Default)]
+pub struct ProjectPythons(Vec<(Declared, Result<Interpreter, Rc<EnvironmentError>>)>);
+
+impl ProjectPythons {
+    /// Parses a file with its project's Python. `base` is the Python without a project's packages.
+    pub async fn parse(
+        &mut self,
+        context: &Context<'_>,
+        base: &Interpreter,
+        children: &Rc<Children>,
+        request: &Request,
+    ) -> Result<ParseOutput, ParseError> {
+        let file_settings = file_context(request).settings?;
+        let declared = file_settings.declared.clone().unwrap_or_default();
+        let known = self.0.iter().find(|(other, _)| other.is_equal_to(&declared)).map(|(_, python)| python.clone());
+        let python = match known {
+            Some(python) => python,
+            None => {
+                let python = for_project(context, base, &file_settings).await.map_err(Rc::new);
+                self.0.push((declared, python.clone()));
+                python
+            }
+        };
+        let python = python.map_err(ParseError::Environment)?;
+        Ok(parse(children, &python, request, file_settings, &Cell::default()).await?)
+    }
 }
 
 /// Parses a file with its project's Python, and returns that Python, too. `base` is the Python without a project's
@@ -28,7 +57,8 @@ pub async fn parse_in_project_environment(
     request: &Request,
 ) -> Result<(Interpreter, ParseOutput), ParseError> {
     let file_settings = file_context(request).settings?;
-    let interpreter = for_project(context, base, &file_settings).await?;
+    let interpreter =
+        for_project(context, base, &file_settings).await.map_err(|error| ParseError::Environment(Rc::new(error)))?;
     let output = parse(children, &interpreter, request, file_settings, &Cell::default()).await?;
     Ok((interpreter, output))
 }

@@ -1,6 +1,6 @@
 //! `leoflow validate [PATH]`: imports DAG files as the server does, and stores nothing.
 
-use super::environment::{ParseError, parse_in_project_environment};
+use super::environment::{ParseError, ProjectPythons};
 use crate::context::Context;
 use crate::error::Error;
 use crate::terminal::printer::counted;
@@ -58,11 +58,15 @@ pub async fn check_files(
 ) -> Vec<CheckedFile> {
     let children = Children::new(&context.home);
     let mut checked = Vec::new();
-    for path in files {
+    let mut pythons = ProjectPythons::default();
+    let count = files.len();
+    for (index, path) in files.into_iter().enumerate() {
+        if count > 1 {
+            context.printer.progress(&format!("Importing file {} of {count}: {}", index + 1, path.display()));
+        }
         let request = Request::new(path.clone(), workspace, context.home.api_socket());
         let request = Request { is_validation: true, ..request };
-        let parsed =
-            parse_in_project_environment(context, interpreter, &children, &request).await.map(|(_, output)| output);
+        let parsed = pythons.parse(context, interpreter, &children, &request).await;
         checked.push(CheckedFile::new(path, parsed));
     }
     children.end().await;
