@@ -20,15 +20,17 @@ pub enum Meaning {
 const TABLE: &str = include_str!("package/leoflow/common/settings/airflow_keys.txt");
 
 /// A row of the table.
-struct Row {
-    meaning: Meaning,
-    section: &'static str,
-    key: &'static str,
+#[derive(Debug)]
+pub struct Row {
+    pub meaning: Meaning,
+    pub section: &'static str,
+    pub key: &'static str,
     /// Airflow's default values, of several versions; empty if they are not known.
     defaults: &'static str,
 }
 
-fn rows() -> impl Iterator<Item = Row> {
+/// The table.
+pub fn rows() -> impl Iterator<Item = Row> {
     let lines = TABLE.lines().filter(|line| !line.starts_with('#'));
     lines.flat_map(|line| {
         let mut words = line.split_whitespace();

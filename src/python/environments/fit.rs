@@ -18,15 +18,23 @@ pub struct Loosened {
     pub version: String,
 }
 
-/// Returns the lines whose versions have to go; an empty list if the declaration can be resolved as it is. Keeps as many
-/// as possible, and prefers versions with wheels for this machine. The error is that of the declaration without any
-/// versions.
-pub fn loosen(
+/// What a declaration needs so that it can be installed.
+#[derive(Debug, Default)]
+pub struct Fit {
+    /// Lines whose versions have to go.
+    pub loosened: Vec<Loosened>,
+    /// Constraints to the newest versions with wheels, for packages whose newest version has none for this machine.
+    pub limits: Vec<String>,
+}
+
+/// Finds out what has to change so that the declaration can be installed. Keeps as many versions as possible, and
+/// prefers those with wheels for this machine. The error is that of the declaration without any versions.
+pub fn fit(
     home: &Home,
     declared: &Declared,
     python: &Python,
     reporter: &dyn Reporter,
-) -> Result<Vec<Loosened>, EnvironmentError> {
+) -> Result<Fit, EnvironmentError> {
     let uv = uv::ensure(home, reporter)?;
     let resolve = |declared: &Declared, preferred: &[String]| {
         resolve::resolve_here(&uv, home, declared, python, preferred, reporter)
@@ -38,31 +46,36 @@ pub fn loosen(
     };
     match resolve(&with_wheels(declared), &[]) {
         Err(EnvironmentError::Unresolvable(_)) => {}
-        other => return other.map(|_| Vec::new()),
+        Err(error) => return Err(error),
+        Ok(wheels) => {
+            let wheels = versions(&wheels);
+            let newest = versions(&resolve(declared, &[])?);
+            let limits = newest.iter().filter_map(|(name, version)| {
+                wheels.get(name).filter(|other| *other != version).map(|other| format!("{name}<={other}"))
+            });
+            return Ok(Fit { limits: limits.collect(), ..Fit::default() });
+        }
     }
     // First the exact versions go, which uv keeps where it can, then all.
     let preferred: Vec<String> = declared.pin_lines().filter_map(|line| exact(line)).collect();
-    let lock = [without(declared, |line| exact(line).is_some()), without(declared, |_| true)].into_iter().fold(
-        Err(None),
-        |lock, loose| {
-            lock.or_else(|_| {
-                resolve(&with_wheels(&loose), &preferred).or_else(|_| resolve(&loose, &preferred)).map_err(Some)
-            })
-        },
-    );
-    let lock = lock.map_err(|error| error.unwrap_or(EnvironmentError::Unresolvable(String::new())))?;
-    let chosen: BTreeMap<String, String> = pins::labels(&lock)
-        .iter()
-        .filter_map(|label| label.split_once("=="))
-        .map(|(name, version)| (pins::name_of(name), version.to_owned()))
-        .collect();
+    let attempt = |loose: &Declared| resolve(&with_wheels(loose), &preferred).or_else(|_| resolve(loose, &preferred));
+    let lock = attempt(&without(declared, |line| exact(line).is_some()));
+    let lock = lock.or_else(|_| attempt(&without(declared, |_| true)))?;
+    let chosen = versions(&lock);
     let loosened = declared.pin_lines().filter_map(|line| {
         let version = chosen.get(&pins::name_of(line))?;
         let specifiers = pins::specifiers_of(line)?;
         let is_met = version.parse().is_ok_and(|version| specifiers.contains(&version));
         (!is_met).then(|| Loosened { line: line.clone(), version: version.clone() })
     });
-    Ok(loosened.collect())
+    Ok(Fit { loosened: loosened.collect(), ..Fit::default() })
+}
+
+/// The versions in a lock, by package.
+fn versions(lock: &str) -> BTreeMap<String, String> {
+    let labels = pins::labels(lock);
+    let pairs = labels.iter().filter_map(|label| label.split_once("=="));
+    pairs.map(|(name, version)| (pins::name_of(name), version.to_owned())).collect()
 }
 
 /// The declaration without the versions of some lines.

@@ -38,7 +38,7 @@ pub use declaration::requirements_file::{added_to, lines_of};
 pub use declaration::unread::Unread;
 pub use declaration::variables::Variables;
 pub use error::EnvironmentError;
-pub use fit::{Loosened, loosen};
+pub use fit::{Loosened, fit};
 pub(crate) use installed::has_airflow;
 pub use installed::{installed, program};
 pub use lock::Lock;

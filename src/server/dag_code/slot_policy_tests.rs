@@ -225,9 +225,9 @@ fn a_file_saved_again_and_again_does_not_starve_the_others() {
     while !running.contains(&10) {
         scan += 1;
         assert!(scan < 100, "still running: {running:?}");
-        (0..2).for_each(|_| {
-            drop(machine.policy.add(Priority { pace: Pace::Quick, recency: saved(scan, 0) }, machine.now))
-        });
+        for _ in 0..2 {
+            machine.policy.add(Priority { pace: Pace::Quick, recency: saved(scan, 0) }, machine.now);
+        }
         machine.policy.remove(running.pop_front().unwrap());
         let started = |step| if let Step::Start(id) = step { id } else { panic!("{step:?}") };
         running.extend(machine.steps().into_iter().map(started));

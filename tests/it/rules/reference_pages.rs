@@ -6,6 +6,7 @@ use leoflow::cli::args::help;
 use leoflow::cli::commands::Cli;
 use leoflow::config::leoflow_yaml::keys::{PROJECT, ProjectKey, TASK};
 use leoflow::config::{SECRETS, SETTINGS, Setting, variable_of};
+use leoflow::python::airflow_keys::{self, Meaning};
 use leoflow::server::openapi_document;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -224,6 +225,34 @@ fn project_settings_page_is_current() {
         "\nNext: [Environments](../explanation/environments.md) · [Add packages](../how-to/add-packages.md)\n",
     );
     check("project-settings.md", &text);
+}
+
+#[test]
+fn airflow_settings_page_is_current() {
+    let mut text = format!(
+        "# Airflow settings\n\n{GENERATED}\nThis page lists the settings of Airflow 3.3 that have a meaning here. Set them as \
+         `AIRFLOW__SECTION__KEY` in the `.env` of the project or of the workspace, or in the environment that starts Leoflow; \
+         an `airflow.cfg` is read by `leoflow bring` only. Keys that are not listed configure parts of Airflow that Leoflow does \
+         not have, such as executors, its database and its web server. `leoflow validate` warns about settings without effect.\n"
+    );
+    for (meaning, title) in [
+        (Meaning::Honoured, "Honoured by both packages"),
+        (Meaning::OnlySdk, "Honoured by Airflow's own SDK only"),
+        (Meaning::Ignored, "Without effect, though DAGs may depend on them"),
+    ] {
+        writeln!(text, "\n## {title}\n\n| section | keys |\n|---|---|").unwrap();
+        let mut sections: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for row in airflow_keys::rows().filter(|row| row.meaning == meaning) {
+            sections.entry(row.section).or_default().push(format!("`{}`", row.key));
+        }
+        for (section, keys) in sections {
+            writeln!(text, "| `{section}` | {} |", keys.join(", ")).unwrap();
+        }
+    }
+    text.push_str(
+        "\nNext: [Environment variables](environment-variables.md) · [Airflow's own SDK](../explanation/airflow-sdk.md)\n",
+    );
+    check("airflow-settings.md", &text);
 }
 
 #[test]

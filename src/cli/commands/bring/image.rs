@@ -18,6 +18,9 @@ const COMPOSE_FILES: [&str; 6] = [
     "docker-compose.override.yaml",
 ];
 
+/// Names and values of variables.
+type Pairs = Vec<(String, String)>;
+
 /// A variable that one of the files sets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setting {
@@ -142,7 +145,7 @@ impl Image {
         }
         let folder = file.parent().unwrap_or(Path::new("/"));
         let services = document["services"].as_mapping().into_iter().flatten();
-        let airflows: Vec<(&str, &Value, Vec<(String, String)>)> = services
+        let airflows: Vec<(&str, &Value, Pairs)> = services
             .map(|(name, service)| {
                 (name.as_str().unwrap_or_default(), service, environment_of(&service["environment"]))
             })
@@ -167,7 +170,8 @@ impl Image {
                 let mut parts = mount.split(':');
                 let (Some(from), Some(to)) = (parts.next(), parts.next()) else { continue };
                 if from.starts_with('.') && to.starts_with('/') && folder.join(from).exists() {
-                    self.mounts.push((to.trim_end_matches('/').to_owned(), folder.join(from)));
+                    let from = folder.join(from.trim_start_matches("./"));
+                    self.mounts.push((to.trim_end_matches('/').to_owned(), from));
                 }
             }
         }
@@ -175,7 +179,7 @@ impl Image {
         self.mounts.dedup();
     }
 
-    fn add_settings(&mut self, file: &Path, line: usize, pairs: Vec<(String, String)>) {
+    fn add_settings(&mut self, file: &Path, line: usize, pairs: Pairs) {
         for (name, value) in pairs {
             self.settings.retain(|setting| setting.name != name);
             self.settings.push(Setting { name, value, file: file.to_owned(), line });
@@ -206,7 +210,7 @@ impl Image {
 
 /// The variables of `environment` in a compose file: a mapping, or a list of `NAME=VALUE`. One without a value is left
 /// out: compose takes it from its own environment.
-fn environment_of(value: &Value) -> Vec<(String, String)> {
+fn environment_of(value: &Value) -> Pairs {
     let scalar = |value: &Value| match value {
         Value::String(text) => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),
@@ -278,7 +282,7 @@ mod tests {
                 ("AIRFLOW_X", "1")
             ]
         );
-        assert_eq!(image.mounts, [("/opt/airflow/dags".to_owned(), folder.path().join("./dags"))]);
+        assert_eq!(image.mounts, [("/opt/airflow/dags".to_owned(), folder.path().join("dags"))]);
         assert!(image.unreadable.is_empty());
         let (image, _folder) = read(&[("compose.yml", "services: [\n")]);
         assert_eq!(image.unreadable.len(), 1);

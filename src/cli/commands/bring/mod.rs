@@ -168,7 +168,7 @@ impl Reading {
         let mut requirements = Vec::new();
         for (project, (image, survey)) in projects.iter().zip(images.iter().zip(&surveys)) {
             let mut read = requirements::read(repository, project, image.airflow_version().as_deref());
-            loosen(context, interpreter, repository, (project, survey), &mut read);
+            fit_versions(context, interpreter, repository, (project, survey), &mut read);
             requirements.push(read);
         }
         let existing = match context.home.api_socket().exists() {
@@ -216,8 +216,9 @@ impl Reading {
     }
 }
 
-/// Leaves out the pins of the project's lists that do not fit Airflow 3 or this Python; the versions that fit are added.
-fn loosen(
+/// Leaves out the versions in the project's lists that do not fit Airflow 3 or this Python, and limits packages to
+/// versions that can be installed here.
+fn fit_versions(
     context: &Context<'_>,
     interpreter: &Interpreter,
     repository: &Repository,
@@ -227,14 +228,15 @@ fn loosen(
     let text = requirements.settings_text() + &plan::additional_text(survey, requirements);
     let declared = declared_with(&requirements::request(project), &text);
     let Some(declared) = declared.ok().flatten().filter(|declared| !declared.requirements.is_empty()) else { return };
-    let loosened = interpreter.python().map_err(EnvironmentError::from).and_then(|python| {
+    let fit = interpreter.python().map_err(EnvironmentError::from).and_then(|python| {
         let python = environments::choose(&context.home, &declared, &python).unwrap_or(python);
-        environments::loosen(&context.home, &declared, &python, context.printer)
+        environments::fit(&context.home, &declared, &python, context.printer)
     });
-    match loosened {
-        Ok(loosened) => {
+    match fit {
+        Ok(fit) => {
+            requirements.limits = fit.limits;
             let is_added = |pin: &Loosened| requirements.added.iter().any(|(line, _)| *line == pin.line);
-            let (of_added, of_lists): (Vec<Loosened>, Vec<Loosened>) = loosened.into_iter().partition(is_added);
+            let (of_added, of_lists): (Vec<Loosened>, Vec<Loosened>) = fit.loosened.into_iter().partition(is_added);
             for (line, _) in &mut requirements.added {
                 if of_added.iter().any(|pin| pin.line == *line) {
                     *line = environments::without_versions(line).to_owned();

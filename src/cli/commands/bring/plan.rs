@@ -173,6 +173,10 @@ fn settings_text(facts: &Facts<'_>, needed: &[Fact]) -> String {
     let Facts { survey, image, requirements, .. } = facts;
     let mut text = requirements.settings_text();
     text.push_str(&dependencies_text(requirements, needed));
+    if !requirements.limits.is_empty() {
+        text.push_str("# The newest versions have no wheels for this machine.\nconstraints:\n");
+        requirements.limits.iter().for_each(|limit| text.push_str(&format!("- {}\n", quoted(limit))));
+    }
     let has_airflow = requirements
         .listed
         .iter()
@@ -352,7 +356,7 @@ pub fn import_folders(repository: &Repository, project: &Project, image: &Image)
 }
 
 fn decisions(facts: &Facts<'_>, settings: &Settings) -> Vec<Decision> {
-    let Facts { repository, project, survey, image, requirements, .. } = facts;
+    let Facts { project, survey, image, requirements, .. } = facts;
     let project_name = &project.name;
     let mut all = Vec::new();
     let mut decide = |fact: Fact, remedy: String| all.push(Decision { fact, remedy });
@@ -372,21 +376,17 @@ fn decisions(facts: &Facts<'_>, settings: &Settings) -> Vec<Decision> {
         let what = format!("the module {}, whose package is not known here", fact.what);
         decide(Fact { what, ..fact }, format!("leoflow add PACKAGE --project {project_name}"));
     }
-    for fact in &survey.image_paths {
-        let what = format!("the path {} of a container image", fact.what);
-        let remedy = match place_of(facts, &fact.what) {
-            Some(path) => format!(
-                "here it is {}; AIRFLOW_HOME is {}",
-                repository.shown(&path),
-                if project.folder == repository.folder {
-                    "this folder".to_owned()
-                } else {
-                    repository.shown(&project.folder)
-                }
-            ),
-            None => "no file or folder of the project corresponds to it".to_owned(),
+    if !survey.image_paths.is_empty() {
+        let paths: Vec<&str> = survey.image_paths.iter().map(|fact| fact.what.as_str()).collect();
+        let fact = Fact {
+            what: format!("paths of a container image: {}", paths.join(", ")),
+            places: survey.image_paths.iter().map(|fact| fact.places[0].clone()).collect(),
+            count: paths.len(),
+            package: None,
         };
-        decide(Fact { what, ..fact.clone() }, remedy);
+        let remedy = "they are not on this machine; AIRFLOW_HOME is the project's folder, here and in the image: write \
+                      os.path.join(os.environ[\"AIRFLOW_HOME\"], ...)";
+        decide(fact, remedy.to_owned());
     }
     let is_set =
         |name: &String| facts.in_env.contains(name) || settings.taken_over.iter().any(|entry| entry.name == *name);

@@ -50,7 +50,7 @@ impl Repository {
         // Without any `dags` folder, the whole folder is one project, wherever its DAG files are.
         let folders = if folders.is_empty() && !dag_files.is_empty() { BTreeSet::from([folder]) } else { folders };
         let is_in = |project: &Path, file: &Path| {
-            project_folder(folder, file).map_or(folders.len() == 1 && !folder.join(DAGS).is_dir(), |of| of == project)
+            project_folder(folder, file).map_or(project == folder && !folder.join(DAGS).is_dir(), |of| of == project)
         };
         let base = name.map_or_else(|| project_name(folder.file_name().unwrap_or_default().as_ref()), str::to_owned);
         let projects: Vec<Project> = folders
@@ -99,7 +99,7 @@ fn project_folder<'a>(top: &Path, file: &'a Path) -> Option<&'a Path> {
 fn may_be_dag_file(top: &Path, file: &Path) -> bool {
     let relative = file.strip_prefix(top).unwrap_or(file);
     let is_test = relative.parent().is_some_and(|parent| parent.iter().any(|folder| folder == "tests"));
-    !is_test && !relative.iter().next().is_some_and(|folder| folder == "plugins")
+    !is_test && relative.iter().next().is_none_or(|folder| folder != "plugins")
 }
 
 /// A name for a folder in the workspace: `airflow/etl` becomes `airflow-etl`.
@@ -146,7 +146,10 @@ mod tests {
             found(&["etl/dags/a.py", "ml/jobs/dags/b.py", "c.py"], ""),
             (vec![project("Sales-data-etl", "etl", 1), project("Sales-data-ml-jobs", "ml/jobs", 1)], 1)
         );
-        assert_eq!(found(&["airflow/dags/a.py"], ""), (vec![project("Sales-data", "airflow", 1)], 0));
+        assert_eq!(
+            found(&["airflow/dags/a.py", "airflow/plugins/b.py"], ""),
+            (vec![project("Sales-data", "airflow", 1)], 1)
+        );
         assert_eq!(found(&["flows/a.py", "b.py", "plugins/c.py"], ""), (vec![project("Sales-data", "", 2)], 0));
         assert_eq!(found(&["tests/a.py"], ""), (Vec::new(), 0));
     }

@@ -35,6 +35,8 @@ pub struct Requirements {
     pub listed: BTreeSet<String>,
     /// Requirements that are added, each with its place: those of Poetry and Pipenv.
     pub added: Vec<(String, String)>,
+    /// Constraints to versions that can be installed here.
+    pub limits: Vec<String>,
     /// Declarations that only another tool can read, as texts.
     pub unread: Vec<String>,
     /// Why the lists cannot be read.

@@ -6,9 +6,10 @@ import json
 import os
 import sys
 
-from leoflow.common import leoflow_server, local_modules
+from leoflow.common import leoflow_server, local_modules, real_sdk
 from leoflow.common.hints import packages
 from leoflow.common.reports import clean, explain
+from leoflow.common.settings import airflow_settings
 from leoflow.entry import backends, dotenv, libraries
 from leoflow.entry.workspace import Workspace, prepare
 from leoflow.running import loading
@@ -90,6 +91,7 @@ def parse(path, roots, settings, enter=Workspace.enter, is_validation=False):
     result["libraries"] = libraries.in_use(workspace.owns)
     if is_validation:
         workspace.plugin_problems += backends.current().plugin_problems()
+        env_warnings += airflow_settings.without_effect(real_sdk.is_active())
     result["warnings"] = clean([*env_warnings, *workspace.plugin_problems, *workspace.email_problems])
     return result
 

@@ -149,7 +149,10 @@ class Workspace:
     def enter(self):
         """Sets the project's environment variables, and its name for hints."""
         local_modules.enter_project(self.roots)
-        dotenv.load(local_modules.project_roots(self.roots))
+        roots = local_modules.project_roots(self.roots)
+        # Code finds its files below Airflow's folder; that of another Airflow on this machine does not matter.
+        os.environ["AIRFLOW_HOME"] = roots[0]
+        dotenv.load(roots)
         dotenv.own_python_first()
         if real_sdk.is_active():
             real_sdk.enter_project(self.roots)

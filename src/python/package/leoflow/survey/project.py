@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import ast
 import os
-import sys
 import warnings
 
 from leoflow.common.hints import airflow_2
 from leoflow.common.hints.packages import package_of
-from leoflow.entry.workspace import read_source
+from leoflow.entry.workspace import NOT_LOCAL, read_source
 from leoflow.names import MODULES
 from leoflow.survey.source_file import SourceFile
 
@@ -112,7 +111,7 @@ class Survey:
         full_names = [f"{module}.{name}" for name in names]
         if top == "airflow":
             self._note_airflow(module, names, full_names, place, is_optional)
-        elif top not in sys.stdlib_module_names and top != "leoflow":
+        elif top not in NOT_LOCAL:
             # Of a namespace package, the names have packages of their own: `from google.cloud import bigquery`.
             in_namespace = [] if package_of(module) else [name for name in full_names if package_of(name)]
             for name in in_namespace or [module]:
@@ -139,12 +138,22 @@ class Survey:
 
     def _local_files(self, module, names):
         """Returns the files of the project that an import loads; None if the module is not the project's."""
-        for root in self.roots:
+        first = module.partition(".")[0]
+        if first in NOT_LOCAL:
+            return None
+        # As in Python, the first folder that has the top module provides all modules below it.
+        for root in [root for root in self.roots if has_module(root, first)][:1]:
             base = os.path.join(root, *module.split("."))
             files = [base + ".py", os.path.join(base, "__init__.py"), *(os.path.join(base, f"{name}.py") for name in names),
                      *(os.path.join(base, name, "__init__.py") for name in names)]
             existing = [file for file in files if os.path.isfile(file)]
-            # A folder without `__init__.py` is a module, too, but `google` may be a folder with something else.
-            if existing or os.path.isdir(base) and any(name.endswith(".py") for name in os.listdir(base)):
-                return existing
+            return existing
         return None
+
+
+def has_module(folder: str, name: str) -> bool:
+    """True if a folder has a module, or a package with or without `__init__.py`; a folder with other files is none."""
+    base = os.path.join(folder, name)
+    if os.path.isfile(f"{base}.py") or os.path.isfile(os.path.join(base, "__init__.py")):
+        return True
+    return os.path.isdir(base) and any(file.endswith(".py") for _, _, files in os.walk(base) for file in files)

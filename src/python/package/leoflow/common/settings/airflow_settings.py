@@ -17,6 +17,22 @@ DEFAULT_BACKEND = "airflow.utils.email.send_email_smtp"
 TRUE, FALSE = ("t", "true", "1"), ("f", "false", "0")
 
 
+def without_effect(has_sdk: bool) -> list[str]:
+    """Returns a warning for each setting of Airflow in the environment that would change what DAGs do and has no effect;
+    those with Airflow's default values are left out. `airflow_keys.txt` has the table."""
+    warnings = []
+    with open(os.path.join(os.path.dirname(__file__), "airflow_keys.txt"), encoding="utf-8") as file:
+        rows = [line.split() for line in file if not line.startswith("#")]
+    for meaning, section, *keys in rows:
+        for key, _, defaults in (word.partition("=") for word in keys):
+            variable = f"AIRFLOW__{section}__{key}".upper()
+            value = os.environ.get(variable, "").strip().lower()
+            if value and value not in defaults.lower().split("|") and (meaning == "ignored" or meaning == "sdk" and not has_sdk):
+                how = "Leoflow has no such setting" if meaning == "ignored" else "only Airflow's own SDK has it, which this project lacks"
+                warnings.append(f"{variable} has no effect: {how}")
+    return warnings
+
+
 class Setting:
     """The default value of an argument; `value()` reads the setting on each call."""
 
