@@ -193,19 +193,23 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (near, far) = (folder.path().join("near"), folder.path().to_owned());
         std::fs::create_dir(&near).unwrap();
-        std::fs::write(path(&far), "ONE=far\nTWO=far\n").unwrap();
-        std::fs::write(path(&near), "ONE=near\nTHREE=${TWO}/${ONE}\n").unwrap();
+        std::fs::write(far.join(".env"), "ONE=far\nTWO=far\n").unwrap();
+        std::fs::write(near.join(".env"), "ONE=near\nTHREE=${TWO}/${ONE}\n").unwrap();
         let folders = [near, far];
         assert_eq!(variable(&folders, "ONE").as_deref(), Some("near"));
         assert_eq!(variable(&folders, "TWO").as_deref(), Some("far"));
         assert_eq!(variable(&folders, "THREE").as_deref(), Some("far/near"));
         assert_eq!(variable(&folders, "LEOFLOW_NO_SUCH_VARIABLE"), None);
+        // The file beside the project's folder.
+        std::fs::write(folder.path().join("near.env"), "ONE=beside\n").unwrap();
+        assert_eq!(variable(&folders, "ONE").as_deref(), Some("beside"));
+        assert_eq!(variable(&folders[..1], "ONE").as_deref(), Some("near"), "only in a workspace");
     }
 
     #[test]
     fn flags_are_spelled_as_airflow_allows() {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(path(folder.path()), "A=True\nB= 0\nC=yes\nD=\n").unwrap();
+        std::fs::write(folder.path().join(".env"), "A=True\nB= 0\nC=yes\nD=\n").unwrap();
         let folders = [folder.path().to_owned()];
         let flag = |name| flag(&folders, name);
         assert_eq!((flag("A"), flag("B"), flag("D")), (Ok(Some(true)), Ok(Some(false)), Ok(None)));

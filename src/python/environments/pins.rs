@@ -46,6 +46,9 @@ pub fn check(requirement: &str) -> Result<(), LineError> {
 /// The versions that a requirement accepts; `None` if it has an address, or accepts all.
 pub fn specifiers_of(requirement: &str) -> Option<VersionSpecifiers> {
     let text = requirement.split(';').next()?.split(" --hash").next()?;
+    if text.contains(['@', ':']) {
+        return None;
+    }
     let text = &text[text.find(['=', '<', '>', '!', '~'])?..];
     VersionSpecifiers::from_str(text.trim().trim_end_matches(',')).ok()
 }

@@ -62,6 +62,8 @@ mod tests {
     #[test]
     fn appends_to_lists_in_any_notation() {
         assert_eq!(added("", &["pandas"]), "dependencies: [pandas]\n");
+        let additional = "additional_dependencies:\n- a # dags/x.py:1\n";
+        assert_eq!(added(additional, &["b"]), format!("{additional}- b\n"));
         assert_eq!(added("# mine\ndag_id: d", &["a>=2", "b"]), "# mine\ndag_id: d\ndependencies: [a>=2, b]\n");
         assert_eq!(added("dependencies: [a]\ntags: [x]\n", &["b"]), "dependencies: [a, b]\ntags: [x]\n");
         assert_eq!(added("dependencies:\n", &["b"]), "dependencies: [b]\n");

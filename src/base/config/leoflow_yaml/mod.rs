@@ -322,6 +322,20 @@ mod tests {
     }
 
     #[test]
+    fn settings_stand_in_the_folder_or_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let project = folder.path().join("sales");
+        std::fs::create_dir(&project).unwrap();
+        assert_eq!(path(&project), project.join(FILE));
+        std::fs::write(folder.path().join("sales.leoflow.yaml"), "owner: beside\n").unwrap();
+        assert_eq!(path(&project), folder.path().join("sales.leoflow.yaml"));
+        assert_eq!(load(&project).unwrap().unwrap()["owner"], "beside");
+        assert_eq!(with_settings(folder.path()).unwrap(), [project.clone()]);
+        std::fs::write(project.join(FILE), "owner: inside\n").unwrap();
+        assert_eq!(load(&project).unwrap().unwrap()["owner"], "inside");
+    }
+
+    #[test]
     fn reads_settings() {
         assert_eq!(problems("# nothing\n"), []);
         assert_eq!(problems("schema_version: 1.0\n"), []);

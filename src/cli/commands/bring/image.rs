@@ -274,18 +274,20 @@ mod tests {
         let names: Vec<_> = variables(&image).into_iter().map(|(name, value, _)| (name, value)).collect();
         assert_eq!(
             names,
-            [
-                ("FROM_FILE", "1"),
-                ("PRICE", "5$"),
-                ("AIRFLOW__CORE__LOAD_EXAMPLES", "false"),
-                ("API", "${API:-none}"),
-                ("AIRFLOW_X", "1")
-            ]
+            [("FROM_FILE", "1"), ("PRICE", "5$"), ("AIRFLOW__CORE__LOAD_EXAMPLES", "false"), ("API", "${API:-none}")]
         );
         assert_eq!(image.mounts, [("/opt/airflow/dags".to_owned(), folder.path().join("dags"))]);
         assert!(image.unreadable.is_empty());
         let (image, _folder) = read(&[("compose.yml", "services: [\n")]);
         assert_eq!(image.unreadable.len(), 1);
+    }
+
+    #[test]
+    fn without_workers_all_services_of_airflow_count() {
+        let text =
+            "services:\n  airflow:\n    environment: [AIRFLOW_X=1, EMPTY]\n  postgres:\n    environment: {A: 1}\n";
+        let (image, _folder) = read(&[("compose.yaml", text)]);
+        assert_eq!(variables(&image), [("AIRFLOW_X", "1", 3)]);
     }
 
     #[test]

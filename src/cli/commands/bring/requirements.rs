@@ -64,6 +64,9 @@ pub fn read(repository: &Repository, project: &Project, airflow: Option<&str>) -
         requirements.unread =
             settings.unread.iter().filter(|unread| unread.is_certain).map(ToString::to_string).collect();
     }
+    // Constraints are judged where they are included.
+    let constraints: BTreeSet<PathBuf> = lists.iter().flat_map(|list| constraint_files(list)).collect();
+    lists.retain(|list| !constraints.contains(list));
     let declares = lists.iter().any(|list| !lines_of(list).unwrap_or_default().is_empty())
         || matches!(&context.settings, Ok(settings) if settings.declared.is_some());
     if !declares && let Some(list) = other_list(repository, project) {
@@ -232,6 +235,16 @@ impl Requirements {
         let heading = if ignored.is_empty() { "" } else { "ignored_requirements:\n" };
         format!("{}{heading}{ignored}", named.unwrap_or_default())
     }
+}
+
+/// The files that a list includes as constraints.
+fn constraint_files(list: &Path) -> Vec<PathBuf> {
+    let options = lines_of(list).unwrap_or_default().into_iter().filter_map(|line| match line {
+        Line::Options(options) => Some(options),
+        Line::Requirement(_) => None,
+    });
+    let is_constraint = |(name, _): &(&str, String)| *name == "--constraint";
+    options.flatten().filter(is_constraint).map(|(_, value)| list.with_file_name(value)).collect()
 }
 
 fn without_breaks(text: &str) -> String {

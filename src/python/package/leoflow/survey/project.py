@@ -61,17 +61,12 @@ class Survey:
             self._seen.add(real)
             pending += self._read_file(path)
         return {
-            "modules": self.modules.all(package=self._package_of),
-            "optional": self.optional.all(package=self._package_of),
+            # The name of a company's own module is often that of a stranger's package: only the table decides.
+            "modules": self.modules.all(package=package_of), "optional": self.optional.all(package=package_of),
             "removed": self.removed.all(), "only_sdk": self.only_sdk.all(), "unreadable": self.unreadable.all(),
             "image_paths": self.image_paths.all(), "variables": self.variables.all(),
             "connections": self.connections.all(), "environment": self.environment.all(),
         }
-
-    @staticmethod
-    def _package_of(module):
-        # The name of a module of its own company is often that of a stranger's package: only the table decides.
-        return package_of(module)
 
     def _read_file(self, path):
         """Reads a file; returns the files of the project that it imports."""

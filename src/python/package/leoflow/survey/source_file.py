@@ -14,10 +14,9 @@ if TYPE_CHECKING:
 # Decorators and operators whose functions run with packages of their own.
 OTHER_PYTHON = ("virtualenv", "external_python", "docker", "kubernetes")
 OTHER_PYTHON_OPERATORS = ("VirtualenvOperator", "ExternalPythonOperator")
-TEMPLATE_VARIABLE = re.compile(r"\bvar\.(?:value|json)\.(\w+)(?!\w*\.get)")
+TEMPLATE_VARIABLE = re.compile(r"\bvar\.(?:value|json)\.(?!get\b)(\w+)")
 TEMPLATE = re.compile(r"\{[{%](.*?)[}%]\}", re.DOTALL)
 REMOVED_KEY = re.compile(rf"(?<![\w.'\"])({'|'.join(airflow_2.CONTEXT)})\b")
-NO_DEFAULT = object()
 
 
 class SourceFile(ast.NodeVisitor):
@@ -79,8 +78,7 @@ class SourceFile(ast.NodeVisitor):
         name = called_name(node)
         last = name.rpartition(".")[2]
         first = text_of(node.args[0]) if node.args else None
-        has_default = len(node.args) > 1 or any(keyword.arg in ("default", "default_var", "deserialize_json") and keyword.arg
-                                                != "deserialize_json" for keyword in node.keywords)
+        has_default = len(node.args) > 1 or any(keyword.arg in ("default", "default_var") for keyword in node.keywords)
         if last in ("DAG", "dag") or last.endswith(("Operator", "Sensor")):
             for keyword in node.keywords:
                 if keyword.arg in airflow_2.ARGUMENTS:
@@ -107,8 +105,7 @@ class SourceFile(ast.NodeVisitor):
             self._note(self.image_paths, text, node)
         for template in TEMPLATE.findall(text):
             for key in TEMPLATE_VARIABLE.findall(template):
-                if f"{key}.get(" not in template:
-                    self._note(self.variables, key, node)
+                self._note(self.variables, key, node)
             for key in REMOVED_KEY.findall(template):
                 self._note(self.removed, airflow_2.sentences("context key", [key], airflow_2.CONTEXT), node)
 

@@ -1,0 +1,118 @@
+"""Tests of `leoflow.survey`: what a project's sources need."""
+
+import tempfile
+import textwrap
+import unittest
+from pathlib import Path
+
+from leoflow.survey.project import Survey
+
+
+class SurveyTest(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.top = Path(folder.name)
+
+    def survey(self, **files):
+        """`files` are texts by path, with `__` for `/`; those in `dags` are the DAG files."""
+        paths = []
+        for name, text in files.items():
+            path = self.top / (name.replace("__", "/") + ".py")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(text if isinstance(text, bytes) else textwrap.dedent(text).encode())
+            paths += [str(path)] if name.startswith("dags") and "lib" not in name else []
+        return Survey(str(self.top), [str(self.top / "dags"), str(self.top)]).read(paths)
+
+    @staticmethod
+    def facts(facts, *, package=False):
+        return {(fact["what"], fact["package"]) if package else fact["what"]: fact["places"] for fact in facts}
+
+    def test_imports_are_followed_through_the_projects_own_modules(self):
+        found = self.survey(
+            dags__a="""
+                import pandas as pd, os.path
+                from google.cloud import bigquery
+                from lib.tools import helper
+                from .near import x
+                import unknown_thing
+            """,
+            dags__lib__tools="import requests\nfrom . import other\n",
+            dags__lib__other="import yaml\n",
+            dags__near="",
+            include__unused="import sklearn\n",
+        )
+        self.assertEqual(self.facts(found["modules"], package=True), {
+            ("pandas", "pandas"): ["dags/a.py:2"], ("google.cloud.bigquery", "google-cloud-bigquery"): ["dags/a.py:3"],
+            ("requests", "requests"): ["dags/lib/tools.py:1"], ("yaml", "pyyaml"): ["dags/lib/other.py:1"],
+            ("unknown_thing", None): ["dags/a.py:6"],
+        })
+
+    def test_imports_that_need_not_succeed_are_optional(self):
+        found = self.survey(dags__a="""
+            from typing import TYPE_CHECKING
+            if TYPE_CHECKING:
+                import numpy
+            try:
+                import ujson
+            except ImportError:
+                import simplejson
+            try:
+                import boto3
+            except KeyError:
+                pass
+            @task.virtualenv(requirements=["polars"])
+            def f():
+                import polars
+            def g():
+                import duckdb
+            PythonVirtualenvOperator(python_callable=g)
+            def h():
+                import redis
+        """)
+        self.assertEqual(list(self.facts(found["modules"])), ["boto3", "redis"])
+        self.assertEqual(list(self.facts(found["optional"])), ["simplejson", "ujson"])
+
+    def test_airflows_modules_are_told_apart(self):
+        found = self.survey(dags__a="""
+            from airflow import DAG
+            from airflow.sdk import task
+            from airflow.operators.python import PythonOperator
+            from airflow.operators.bash_operator import BashOperator
+            from airflow.providers.google.cloud.hooks.gcs import GCSHook
+            from airflow.configuration import conf
+            DAG("d", schedule_interval="@daily")
+            BashOperator(bash_command="echo {{ execution_date }} {{ var.value.color }} {{ var.value.get('x', 1) }}")
+        """)
+        self.assertEqual(list(self.facts(found["modules"], package=True)),
+                         [("airflow.providers.google.cloud.hooks.gcs", "apache-airflow-providers-google")])
+        self.assertEqual(list(self.facts(found["only_sdk"])), ["airflow.configuration"])
+        removed = self.facts(found["removed"])
+        self.assertEqual([places for text, places in removed.items() if "schedule_interval" in text], [["dags/a.py:8"]])
+        self.assertEqual([places for text, places in removed.items() if "bash_operator" in text], [["dags/a.py:5"]])
+        self.assertEqual([places for text, places in removed.items() if "execution_date" in text], [["dags/a.py:9"]])
+        self.assertFalse(any("leoflow add" in text for text in removed))
+        self.assertEqual(self.facts(found["variables"]), {"color": ["dags/a.py:9"]})
+
+    def test_values_without_a_default_are_found(self):
+        found = self.survey(dags__a="""
+            import os
+            Variable.get("a"), Variable.get("b", default=1), Variable.get("c", None), Variable.get("d", deserialize_json=True)
+            os.environ["E"], os.environ.get("F"), os.environ["G"]
+            os.environ["H"] = "1"
+            Operator(postgres_conn_id="pg", other="/opt/airflow/x.sql")
+            BaseHook.get_connection("api")
+        """)
+        self.assertEqual(list(self.facts(found["variables"])), ["a", "d"])
+        self.assertEqual(list(self.facts(found["environment"])), ["E", "G"])
+        self.assertEqual(list(self.facts(found["connections"])), ["api", "pg"])
+        self.assertEqual(self.facts(found["image_paths"]), {"/opt/airflow/x.sql": ["dags/a.py:6"]})
+
+    def test_files_that_cannot_be_read_are_named_with_their_lines(self):
+        found = self.survey(dags__a="x = 1\ndef f(:\n", dags__b=b"x = 1\ny = '\xff'\n", dags__c="x = '\\d'\n")
+        self.assertEqual(sorted(place for places in self.facts(found["unreadable"]).values() for place in places),
+                         ["dags/a.py:2", "dags/b.py:2"])
+
+
+if __name__ == "__main__":
+    unittest.main()
