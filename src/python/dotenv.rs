@@ -33,17 +33,23 @@ pub fn variable(folders: &[PathBuf], name: &str) -> Option<String> {
     for path in paths(folders).iter().rev() {
         // Errors are ignored here; `entry/dotenv.py` reports them.
         if let Some(text) = files::read_text(path, MAX_BYTES).ok().flatten() {
-            variables = Reader { variables, lines: text.trim_start_matches('\u{feff}').lines().collect() }.read();
+            variables = Reader {
+                others: Others::Environment,
+                variables,
+                lines: text.trim_start_matches('\u{feff}').lines().collect(),
+            }
+            .read();
         }
     }
     variables.remove(name).or_else(|| env_vars::text(name))
 }
 
-/// The variables of one file, in any order; empty if it cannot be read.
+/// The variables of one file, in any order; empty if it cannot be read. References to variables that the file does not
+/// set stay as they are.
 pub fn variables_of(path: &Path) -> Vec<(String, String)> {
     let text = files::read_text(path, MAX_BYTES).ok().flatten().unwrap_or_default();
     let lines = text.trim_start_matches('\u{feff}').lines().collect();
-    Reader { variables: HashMap::new(), lines }.read().into_iter().collect()
+    Reader { variables: HashMap::new(), lines, others: Others::Kept }.read().into_iter().collect()
 }
 
 /// Airflow's spellings of booleans.
@@ -84,8 +90,17 @@ fn expression(text: &str) -> Regex {
     Regex::new(text).expect("a valid expression")
 }
 
+/// What becomes of references to variables that no file sets.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Others {
+    /// They mean those of our own environment.
+    Environment,
+    Kept,
+}
+
 /// Reads one `.env`.
 struct Reader<'a> {
+    others: Others,
     /// The variables that this file and those of farther folders have set so far.
     variables: HashMap<String, String>,
     lines: Vec<&'a str>,
@@ -157,7 +172,11 @@ impl Reader<'_> {
 
     fn expand(&self, text: &str) -> String {
         let value = |reference: &Captures<'_>| {
-            let value = self.variables.get(&reference[1]).cloned().or_else(|| env_vars::text(&reference[1]));
+            let value = match (self.variables.get(&reference[1]), self.others) {
+                (Some(value), _) => Some(value.clone()),
+                (None, Others::Kept) => return reference[0].to_owned(),
+                (None, Others::Environment) => env_vars::text(&reference[1]),
+            };
             let default = || reference.get(2).map_or("", |default| default.as_str()).to_owned();
             value.filter(|value| !value.is_empty()).unwrap_or_else(default)
         };
@@ -183,7 +202,8 @@ mod tests {
         assert!(cases.len() > 10, "{}", cases.len());
         for case in cases {
             let text = case["text"].as_str().unwrap().trim_start_matches('\u{feff}');
-            let variables = Reader { variables: HashMap::new(), lines: text.lines().collect() }.read();
+            let variables =
+                Reader { others: Others::Environment, variables: HashMap::new(), lines: text.lines().collect() }.read();
             assert_eq!(serde_json::json!(variables), case["variables"], "{text}");
         }
     }

@@ -44,12 +44,15 @@ pub fn fit(
         declared.index.only_binary = vec![":all:".to_owned()];
         declared
     };
-    match resolve(&with_wheels(declared), &[]) {
-        Err(EnvironmentError::Unresolvable(_)) => {}
-        Err(error) => return Err(error),
-        Ok(wheels) => {
+    let as_declared = resolve(declared, &[]);
+    match (resolve(&with_wheels(declared), &[]), &as_declared) {
+        (Err(EnvironmentError::Unresolvable(_)), Err(EnvironmentError::Unresolvable(_))) => {}
+        // Some version has no wheel: it is built from its source.
+        (Err(_), Ok(_)) => return Ok(Fit::default()),
+        (Err(error), _) => return Err(error),
+        (Ok(wheels), _) => {
             let wheels = versions(&wheels);
-            let newest = versions(&resolve(declared, &[])?);
+            let newest = versions(&as_declared?);
             let limits = newest.iter().filter_map(|(name, version)| {
                 wheels.get(name).filter(|other| *other != version).map(|other| format!("{name}<={other}"))
             });
@@ -81,8 +84,7 @@ fn versions(lock: &str) -> BTreeMap<String, String> {
 /// The declaration without the versions of some lines.
 fn without(declared: &Declared, is_loose: impl Fn(&str) -> bool) -> Declared {
     let is_loose = |line: &String| pins::specifiers_of(line).is_some() && is_loose(line);
-    let requirement =
-        |line: &String| if is_loose(line) { pins::without_versions(line).to_owned() } else { line.clone() };
+    let requirement = |line: &String| if is_loose(line) { pins::without_versions(line) } else { line.clone() };
     Declared {
         requirements: declared.requirements.iter().map(requirement).collect(),
         constraints: declared.constraints.iter().filter(|line| !is_loose(line)).cloned().collect(),
@@ -108,13 +110,15 @@ mod tests {
             assert_eq!(exact(line), None, "{line}");
         }
         let declared = Declared {
-            requirements: ["Pandas[excel]==1.5.3 --hash=x", "a>=1,<2", "b @ https://h/b.whl"].map(str::to_owned).into(),
+            requirements: ["Pandas[excel]==1.5.3 ; os_name == 'a' --hash=x", "a (>=1,<2)", "b @ https://h/b.whl"]
+                .map(str::to_owned)
+                .into(),
             constraints: ["c==1", "d<2"].map(str::to_owned).into(),
             ..Declared::default()
         };
         let loose = without(&declared, |line| exact(line).is_some());
-        assert_eq!(loose.requirements, ["Pandas[excel]", "a>=1,<2", "b @ https://h/b.whl"]);
+        assert_eq!(loose.requirements, ["Pandas[excel] ; os_name == 'a'", "a (>=1,<2)", "b @ https://h/b.whl"]);
         assert_eq!(loose.constraints, ["d<2"]);
-        assert_eq!(without(&declared, |_| true).requirements, ["Pandas[excel]", "a", "b @ https://h/b.whl"]);
+        assert_eq!(without(&declared, |_| true).requirements[1..], ["a", "b @ https://h/b.whl"]);
     }
 }

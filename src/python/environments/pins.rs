@@ -50,13 +50,17 @@ pub fn specifiers_of(requirement: &str) -> Option<VersionSpecifiers> {
         return None;
     }
     let text = &text[text.find(['=', '<', '>', '!', '~'])?..];
-    VersionSpecifiers::from_str(text.trim().trim_end_matches(',')).ok()
+    VersionSpecifiers::from_str(text.trim_matches([' ', ')', ','])).ok()
 }
 
-/// A requirement without its versions and hashes: `pandas[excel]` for `pandas[excel]==1.5.3`.
-pub fn without_versions(requirement: &str) -> &str {
-    let end = requirement.find(['=', '<', '>', '!', '~', ';', '@']).unwrap_or(requirement.len());
-    requirement[..end].split(" --hash").next().unwrap_or_default().trim()
+/// A requirement without its versions and hashes: `pandas[excel] ; sys_platform == 'linux'` for
+/// `pandas[excel]==1.5.3 ; sys_platform == 'linux'`.
+pub fn without_versions(requirement: &str) -> String {
+    let (text, marker) = requirement.split_once(';').map_or((requirement, None), |(text, marker)| (text, Some(marker)));
+    let end = text.find(['=', '<', '>', '!', '~', '(', '@']).unwrap_or(text.len());
+    let package = text[..end].split(" --hash").next().unwrap_or_default().trim();
+    let marker = marker.map(|marker| marker.split(" --hash").next().unwrap_or_default().trim());
+    marker.map_or(package.to_owned(), |marker| format!("{package} ; {marker}"))
 }
 
 fn all_pins<'a>(requirements: impl IntoIterator<Item = &'a String>) -> Result<Vec<Pin>, LineError> {

@@ -48,7 +48,7 @@ if __name__ == "__main__":
     elif job == "shell":
         from leoflow.entry.shell import main
     elif job == "survey":
-        from leoflow.entry.survey import main
+        from leoflow.survey.main import main
     else:
         from leoflow.entry.foreground import main
     main(options)

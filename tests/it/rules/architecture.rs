@@ -63,6 +63,7 @@ const PARTS: &[(&str, &[&str])] = &[
         "python",
         &[
             "io_error",
+            "airflow_keys",
             "passed_variables",
             "wheels",
             "discover",

@@ -4,6 +4,7 @@
 use leoflow_base::sys::fs::files;
 use regex::Regex;
 use serde_yaml::Value;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
@@ -17,6 +18,9 @@ const COMPOSE_FILES: [&str; 6] = [
     "docker-compose.override.yml",
     "docker-compose.override.yaml",
 ];
+
+/// A variable in a value of `airflow.cfg`.
+static REFERENCE: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\{\{|\{[A-Z_]+\}").expect("a valid expression"));
 
 /// Names and values of variables.
 type Pairs = Vec<(String, String)>;
@@ -89,7 +93,9 @@ impl Image {
                 let name = leoflow_python::airflow_keys::variable(&section, key.trim());
                 let value = value.trim().replace("%%", "%");
                 let is_default = leoflow_python::airflow_keys::is_default(&name, &value);
-                if !value.is_empty() && !is_default && !value.contains(['{', '$']) {
+                // `{AIRFLOW_HOME}` and references to other keys are left to Airflow; JSON is not.
+                let is_reference = value.contains('$') || value.contains("%(") || REFERENCE.is_match(&value);
+                if !value.is_empty() && !is_default && !is_reference {
                     self.settings.push(Setting { name, value, file: file.to_owned(), line: index + 1 });
                 }
             }
@@ -98,7 +104,9 @@ impl Image {
 
     /// Adds the base and the `ENV` lines of the last stage of a `Dockerfile`.
     fn add_dockerfile(&mut self, file: &Path, text: &str) {
-        let (mut joined, mut start) = (String::new(), 0);
+        let before = self.settings.clone();
+        let mut stages: HashMap<String, (String, Vec<Setting>)> = HashMap::new();
+        let (mut joined, mut start, mut current) = (String::new(), 0, String::new());
         for (index, line) in text.lines().enumerate() {
             if joined.is_empty() {
                 start = index + 1;
@@ -114,9 +122,14 @@ impl Image {
             let instruction = std::mem::take(&mut joined);
             let (word, rest) = instruction.trim().split_once(char::is_whitespace).unwrap_or_default();
             if word.eq_ignore_ascii_case("FROM") {
-                self.settings.retain(|setting| setting.file != file);
-                let image = rest.split_whitespace().find(|word| !word.starts_with("--")).unwrap_or_default();
-                self.base = Some((image.to_owned(), file.to_owned()));
+                let mut words = rest.split_whitespace().filter(|word| !word.starts_with("--"));
+                let (image, stage) = (words.next().unwrap_or_default(), words.nth(1).unwrap_or_default());
+                // A stage that starts from another one has its variables.
+                let inherited = stages.get(image).cloned();
+                let (base, settings) = inherited.unwrap_or_else(|| (image.to_owned(), before.clone()));
+                self.settings = settings;
+                self.base = Some((base, file.to_owned()));
+                stage.clone_into(&mut current);
             } else if word.eq_ignore_ascii_case("ENV") {
                 let pairs = match rest.trim().split_once(char::is_whitespace) {
                     Some((name, value)) if !name.contains('=') => vec![(name.to_owned(), value.trim().to_owned())],
@@ -126,6 +139,9 @@ impl Image {
                     }
                 };
                 self.add_settings(file, start, pairs);
+            }
+            if let (Some((base, _)), false) = (&self.base, current.is_empty()) {
+                stages.insert(current.clone(), (base.clone(), self.settings.clone()));
             }
         }
     }
@@ -188,7 +204,7 @@ impl Image {
 
     /// The version of Airflow in the image's tag, if it is known.
     pub fn airflow_version(&self) -> Option<String> {
-        let (name, tag) = self.base.as_ref()?.0.rsplit_once(':')?;
+        let (name, tag) = self.base.as_ref()?.0.split('@').next()?.rsplit_once(':')?;
         let number: String = tag.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
         let major: u32 = number.split('.').next()?.parse().ok()?;
         match name {
@@ -300,9 +316,14 @@ mod tests {
             [("A", "1", 4), ("B", "two words", 4), ("C", "3", 4), ("LEGACY", "some text", 6)]
         );
         assert_eq!(image.airflow_version().as_deref(), Some("2"));
+        let text = "FROM apache/airflow:2.9.2 AS base\nENV A=1\nFROM node AS ui\nENV B=2\nFROM base\nENV C=3\n";
+        let (image, _folder) = read(&[("Dockerfile", text)]);
+        assert_eq!(variables(&image), [("A", "1", 2), ("C", "3", 6)]);
+        assert_eq!(image.airflow_version().as_deref(), Some("2.9.2"));
         for (tag, airflow, python) in [
             ("apache/airflow:2.9.2-python3.11", Some("2.9.2"), Some("3.11")),
             ("apache/airflow:slim-3.0.2", None, None),
+            ("apache/airflow:2.9.2@sha256:abc", Some("2.9.2"), None),
             ("astrocrpublic.azurecr.io/runtime:3.0-4", Some("3.0"), None),
             ("python:3.12", None, None),
         ] {
@@ -313,12 +334,12 @@ mod tests {
 
     #[test]
     fn configurations_become_variables() {
-        let text = "[core]\n# a comment = 1\ndefault_timezone = Europe/Berlin\ndags_folder = {AIRFLOW_HOME}/dags\n\n[smtp]\n\
+        let text = "[core]\n# a comment = 1\ndefault_timezone = Europe/Berlin\nplugins_folder = %(x)s\ndags_folder = {AIRFLOW_HOME}/dags\n\n[smtp]\n\
                     smtp_password = 5%%\nempty =\n";
         let (image, _folder) = read(&[("airflow.cfg", text)]);
         assert_eq!(
             variables(&image),
-            [("AIRFLOW__CORE__DEFAULT_TIMEZONE", "Europe/Berlin", 3), ("AIRFLOW__SMTP__SMTP_PASSWORD", "5%", 7)]
+            [("AIRFLOW__CORE__DEFAULT_TIMEZONE", "Europe/Berlin", 3), ("AIRFLOW__SMTP__SMTP_PASSWORD", "5%", 8)]
         );
     }
 }

@@ -8,9 +8,8 @@ mod repository;
 mod requirements;
 mod survey;
 
-use self::apply::Record;
 use self::image::Image;
-use self::plan::{Facts, ProjectPlan};
+use self::plan::{ProjectPlan, Sources};
 use self::repository::{Project, Repository};
 use self::requirements::{LeftOut, Requirements};
 use self::survey::Survey;
@@ -57,10 +56,10 @@ pub async fn run(context: &Context<'_>, args: &Bring) -> Result<u8, Error> {
     let config = context.config()?.map(|loaded| loaded.config).ok_or_else(Error::not_set_up)?;
     let workspace =
         config.workspace.ok_or_else(|| Error::failed("no workspace is configured").hint("leoflow setup"))?;
-    let folder = folder(&args.path, &workspace)?;
     if args.undo {
-        return apply::undo(context, &folder, args).await;
+        return apply::undo(context, args).await;
     }
+    let folder = folder(&args.path, &workspace)?;
     let name = args.name.as_deref();
     if let Some(name) = name.filter(|name| !plan::is_project_name(name)) {
         return Err(Error::usage(format!("{name:?} is not a valid project name"))
@@ -68,21 +67,20 @@ pub async fn run(context: &Context<'_>, args: &Bring) -> Result<u8, Error> {
     }
     let (repository, is_in_workspace) = find(&folder, &workspace, name)?;
     let interpreter = prepare_interpreter(context, config.python.as_deref()).await?;
-    let reading = Reading::new(context, &interpreter, &repository).await?;
+    let reading = Reading::new(context, &interpreter, &repository, args).await?;
     let uv = environments::find_uv(&context.home).map_or_else(|| PathBuf::from("uv"), |uv| uv.program);
     let links = |project: &Project| (!is_in_workspace).then(|| workspace.join(&project.name));
     let plans: Vec<ProjectPlan> = reading.plans(&repository, &uv, links);
-    for plan in &plans {
-        apply::check_place(plan, &repository)?;
-    }
+    apply::check_places(context, &plans, &repository)?;
     let report = report::Report { repository: &repository, plans: &plans, content: &reading.content, args };
     if args.dry_run {
         return report.show(context, &[]);
     }
     report.print_plan(context.printer);
     context.require_confirmation("Do this?", Confirmation::from(args.yes))?;
-    let record = Record::new(&repository, &plans, &reading.content);
-    apply::apply(context, &plans, &record, reading.content.clone()).await?;
+    for kept in apply::apply(context, &plans, &repository, reading.content.clone()).await? {
+        context.printer.warning(format!("{} was changed by hand and stays as it is", kept.display()));
+    }
     let mut checked = Vec::new();
     for (plan, project) in plans.iter().zip(&repository.projects) {
         let place = plan.link.as_deref().unwrap_or(&plan.folder);
@@ -97,6 +95,7 @@ pub async fn run(context: &Context<'_>, args: &Bring) -> Result<u8, Error> {
 fn folder(path: &Path, workspace: &Path) -> Result<PathBuf, Error> {
     let path = env_vars::absolute(path)?;
     let folder = path.canonicalize().map_err(Error::cannot("read", &path))?;
+    let folder = repository::top_folder(&folder).to_owned();
     if !folder.is_dir() {
         return Err(Error::usage(format!("{} is not a folder", folder.display())).hint("name the repository's folder"));
     }
@@ -140,10 +139,16 @@ struct Reading {
     content: AirflowContent,
     known_variables: BTreeSet<String>,
     known_connections: BTreeSet<String>,
+    is_running: bool,
 }
 
 impl Reading {
-    async fn new(context: &Context<'_>, interpreter: &Interpreter, repository: &Repository) -> Result<Self, Error> {
+    async fn new(
+        context: &Context<'_>,
+        interpreter: &Interpreter,
+        repository: &Repository,
+        args: &Bring,
+    ) -> Result<Self, Error> {
         let projects = &repository.projects;
         let folders = |project: &Project| -> Vec<PathBuf> {
             let parents = project.folder.ancestors().take_while(|folder| folder.starts_with(&repository.top));
@@ -168,15 +173,17 @@ impl Reading {
         let mut requirements = Vec::new();
         for (project, (image, survey)) in projects.iter().zip(images.iter().zip(&surveys)) {
             let mut read = requirements::read(repository, project, image.airflow_version().as_deref());
-            fit_versions(context, interpreter, repository, (project, survey), &mut read);
+            fit_versions(context, interpreter, (repository, project, survey, image), &mut read);
             requirements.push(read);
         }
-        let existing = match context.home.api_socket().exists() {
+        let is_running = context.home.api_socket().exists();
+        let existing = match is_running {
             true => ExistingNames::read(&context.api()).await?,
             false => ExistingNames::default(),
         };
         existing.retain_new(&mut content, OnExisting::Skip)?;
-        if !content.has_no_entries() && !context.home.api_socket().exists() {
+        keep_nearest(&mut content);
+        if !args.dry_run && !content.has_no_entries() && !is_running {
             return Err(Error::failed(
                 "Leoflow is not running, which imports the repository's connections and variables",
             )
@@ -186,7 +193,7 @@ impl Reading {
             content.variables.iter().map(|entry| entry.key.clone()).chain(existing.variables).collect();
         let known_connections =
             content.connections.iter().map(|entry| entry.connection_id.clone()).chain(existing.connections).collect();
-        Ok(Self { surveys, images, requirements, content, known_variables, known_connections })
+        Ok(Self { surveys, images, requirements, content, known_variables, known_connections, is_running })
     }
 
     fn plans(
@@ -198,7 +205,7 @@ impl Reading {
         let parts = self.surveys.iter().zip(&self.images).zip(&self.requirements);
         let plan = |(project, ((survey, image), requirements)): (&Project, _)| {
             let in_env = leoflow_python::variables_of(&project.folder.join(".env"));
-            plan::plan(Facts {
+            plan::plan(Sources {
                 repository,
                 project,
                 survey,
@@ -207,6 +214,7 @@ impl Reading {
                 in_env: &in_env.into_iter().map(|(name, _)| name).collect(),
                 known_variables: &self.known_variables,
                 known_connections: &self.known_connections,
+                is_running: self.is_running,
                 link: link(project),
                 uv,
                 env_above: &plan::env_above(repository, project),
@@ -216,16 +224,28 @@ impl Reading {
     }
 }
 
+/// Of entries with one name, keeps that of the folder nearest to the DAG files, which was read last.
+fn keep_nearest(content: &mut AirflowContent) {
+    fn last<T>(entries: &mut Vec<T>, name: impl Fn(&T) -> String) {
+        let mut seen = BTreeSet::new();
+        entries.reverse();
+        entries.retain(|entry| seen.insert(name(entry)));
+        entries.reverse();
+    }
+    last(&mut content.variables, |entry| entry.key.clone());
+    last(&mut content.connections, |entry| entry.connection_id.clone());
+    last(&mut content.pools, |entry| entry.name.clone());
+}
+
 /// Leaves out the versions in the project's lists that do not fit Airflow 3 or this Python, and limits packages to
 /// versions that can be installed here.
 fn fit_versions(
     context: &Context<'_>,
     interpreter: &Interpreter,
-    repository: &Repository,
-    (project, survey): (&Project, &Survey),
+    (repository, project, survey, image): (&Repository, &Project, &Survey, &Image),
     requirements: &mut Requirements,
 ) {
-    let text = requirements.settings_text() + &plan::additional_text(survey, requirements);
+    let text = plan::settings_text(survey, image, requirements);
     let declared = declared_with(&requirements::request(project), &text);
     let Some(declared) = declared.ok().flatten().filter(|declared| !declared.requirements.is_empty()) else { return };
     let fit = interpreter.python().map_err(EnvironmentError::from).and_then(|python| {
@@ -239,7 +259,7 @@ fn fit_versions(
             let (of_added, of_lists): (Vec<Loosened>, Vec<Loosened>) = fit.loosened.into_iter().partition(is_added);
             for (line, _) in &mut requirements.added {
                 if of_added.iter().any(|pin| pin.line == *line) {
-                    *line = environments::without_versions(line).to_owned();
+                    *line = environments::without_versions(line);
                 }
             }
             let left_out = of_lists.iter().map(|pin| LeftOut {
@@ -250,10 +270,7 @@ fn fit_versions(
                     .map(|file| repository.place(file, &pin.line))
                     .unwrap_or_default(),
                 why: format!("{}: version {} fits the other packages and this Python", pin.line, pin.version),
-                instead: declared
-                    .requirements
-                    .contains(&pin.line)
-                    .then(|| environments::without_versions(&pin.line).to_owned()),
+                instead: declared.requirements.contains(&pin.line).then(|| environments::without_versions(&pin.line)),
             });
             requirements.left_out.extend(left_out);
         }

@@ -2,7 +2,7 @@
 
 use super::image::Image;
 use super::repository::{Project, Repository};
-use super::requirements::Requirements;
+use super::requirements::{Requirements, quoted};
 use super::survey::{Fact, Survey};
 use leoflow_base::config::leoflow_yaml;
 use leoflow_python::airflow_keys::{Meaning, meaning};
@@ -76,7 +76,7 @@ pub struct Decision {
 }
 
 /// What was read about one project.
-pub struct Facts<'a> {
+pub struct Sources<'a> {
     pub repository: &'a Repository,
     pub project: &'a Project,
     pub survey: &'a Survey,
@@ -87,6 +87,8 @@ pub struct Facts<'a> {
     /// Variables and connections that exist or that the plan imports.
     pub known_variables: &'a BTreeSet<String>,
     pub known_connections: &'a BTreeSet<String>,
+    /// False if Leoflow does not run: then nothing is known of its variables and connections.
+    pub is_running: bool,
     /// The link in the workspace; `None` for a folder that is in the workspace already.
     pub link: Option<PathBuf>,
     /// The program uv.
@@ -95,8 +97,8 @@ pub struct Facts<'a> {
     pub env_above: &'a [(String, String, String)],
 }
 
-pub fn plan(facts: Facts<'_>) -> ProjectPlan {
-    let Facts { project, survey, requirements, .. } = &facts;
+pub fn plan(facts: Sources<'_>) -> ProjectPlan {
+    let Sources { project, survey, requirements, .. } = &facts;
     let settings = Settings::sort(&facts);
     let needed = missing_packages(survey, &requirements.listed);
     let left_out = requirements.left_out.iter().map(|left_out| {
@@ -108,19 +110,23 @@ pub fn plan(facts: Facts<'_>) -> ProjectPlan {
         Fact::at(what, &left_out.place)
     });
     let place = facts.link.clone().unwrap_or_else(|| project.folder.clone());
-    let text = settings_text(&facts, &needed);
+    let text = settings_text(survey, facts.image, requirements);
+    let has_own_settings = project.folder.join(leoflow_yaml::FILE).exists();
     let beside =
         |path: Option<PathBuf>, text: String| path.filter(|_| !text.is_empty()).map(|path| NewFile { path, text });
     ProjectPlan {
         name: project.name.clone(),
         folder: project.folder.clone(),
         dag_files: project.dag_files.len(),
-        settings: beside(leoflow_yaml::path_beside(&place), with_heading(&facts, text)),
+        settings: beside(
+            leoflow_yaml::path_beside(&place).filter(|_| !has_own_settings),
+            with_heading(&facts, text.clone()),
+        ),
         variables: beside(leoflow_python::variables_beside(&place), with_heading(&facts, settings.text())),
         link: facts.link.clone(),
         listed: requirements.listed.len(),
         left_out: left_out.collect(),
-        decisions: decisions(&facts, &settings),
+        decisions: decisions(&facts, &settings, if has_own_settings { &text } else { "" }),
         packages: needed,
         taken_over: settings.taken_over.iter().map(|entry| Fact::at(&entry.name, &entry.place)).collect(),
         ignored_settings: settings.ignored,
@@ -169,27 +175,25 @@ fn unknown_modules(survey: &Survey, listed: &BTreeSet<String>) -> Vec<Fact> {
     unknown.into_values().collect()
 }
 
-fn settings_text(facts: &Facts<'_>, needed: &[Fact]) -> String {
-    let Facts { survey, image, requirements, .. } = facts;
+/// The settings of the project's environment.
+pub fn settings_text(survey: &Survey, image: &Image, requirements: &Requirements) -> String {
+    let needed = missing_packages(survey, &requirements.listed);
     let mut text = requirements.settings_text();
-    text.push_str(&dependencies_text(requirements, needed));
+    text.push_str(&dependencies_text(requirements, &needed));
     if !requirements.limits.is_empty() {
         text.push_str("# The newest versions have no wheels for this machine.\nconstraints:\n");
         requirements.limits.iter().for_each(|limit| text.push_str(&format!("- {}\n", quoted(limit))));
     }
-    let has_airflow = requirements
-        .listed
-        .iter()
-        .chain(needed.iter().map(|fact| &fact.what))
-        .any(|name| name.starts_with("apache-airflow"));
+    let mut names = requirements.listed.iter().chain(needed.iter().map(|fact| &fact.what));
+    let has_airflow = names.any(|name| name.starts_with("apache-airflow"));
     if let (Some(module), false) = (survey.only_sdk.first(), has_airflow) {
         text.push_str(&format!("airflow: \"3.3\" # {} imports {}\n", module.places[0], module.what));
     }
     // Airflow 3 needs Python 3.10.
-    let is_new_enough = |version: &&str| {
-        version.split('.').nth(1).and_then(|minor| minor.parse().ok()).is_some_and(|minor: u32| minor >= 10)
-    };
-    if let (Some(version), false) = (image.python_version().filter(is_new_enough), text.is_empty()) {
+    let minor = |version: &str| version.split('.').nth(1)?.parse::<u32>().ok();
+    let version = image.python_version().filter(|version| minor(version).is_some_and(|minor| minor >= 10));
+    let has_environment = has_airflow || !text.is_empty() || !requirements.listed.is_empty();
+    if let (Some(version), true) = (version, has_environment) {
         text.push_str(&format!("python_version: \"{version}\"\n"));
     }
     text
@@ -207,26 +211,12 @@ fn dependencies_text(requirements: &Requirements, needed: &[Fact]) -> String {
     format!("{heading}{}", lines.collect::<String>())
 }
 
-/// The packages that are added to the lists of a project, as settings.
-pub fn additional_text(survey: &Survey, requirements: &Requirements) -> String {
-    dependencies_text(requirements, &missing_packages(survey, &requirements.listed))
-}
-
-fn with_heading(facts: &Facts<'_>, text: String) -> String {
+fn with_heading(facts: &Sources<'_>, text: String) -> String {
     if text.is_empty() {
         return text;
     }
     let folder = facts.repository.folder.display();
     format!("# Written by `leoflow bring {folder}`, which updates it; with --undo it removes it.\n{text}")
-}
-
-/// A text as YAML, in quotes where it needs them.
-pub fn quoted(text: &str) -> String {
-    let is_plain = !text.is_empty()
-        && text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '.')
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./=<>~!@+".contains(c))
-        && !["true", "false", "null", "yes", "no", "on", "off"].contains(&text.to_lowercase().as_str());
-    if is_plain { text.to_owned() } else { serde_json::Value::from(text).to_string() }
 }
 
 /// A variable that is taken over.
@@ -245,7 +235,7 @@ struct Settings {
 }
 
 impl Settings {
-    fn sort(facts: &Facts<'_>) -> Self {
+    fn sort(facts: &Sources<'_>) -> Self {
         let mut settings = Self::default();
         for (name, value, place) in facts.env_above {
             settings.add(facts, name, value, place.clone());
@@ -258,8 +248,12 @@ impl Settings {
         settings
     }
 
-    fn add(&mut self, facts: &Facts<'_>, name: &str, value: &str, place: String) {
+    fn add(&mut self, facts: &Sources<'_>, name: &str, value: &str, place: String) {
         if facts.in_env.contains(name) || OF_IMAGE_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
+            return;
+        }
+        let is_name = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+        if name.is_empty() || !name.chars().all(is_name) {
             return;
         }
         let value = if name == "PYTHONPATH" { python_path(facts, value) } else { here(facts, value) };
@@ -292,7 +286,7 @@ impl Settings {
 }
 
 /// A value with paths of this machine in place of those of the image.
-fn here(facts: &Facts<'_>, value: &str) -> String {
+fn here(facts: &Sources<'_>, value: &str) -> String {
     let is_path = value.starts_with('/') && !value.contains([':', ' ']);
     if is_path {
         place_of(facts, value).map_or(value.to_owned(), |path| path.display().to_string())
@@ -302,7 +296,7 @@ fn here(facts: &Facts<'_>, value: &str) -> String {
 }
 
 /// The path of the project that a path of the image stands for, if it exists.
-pub fn place_of(facts: &Facts<'_>, path: &str) -> Option<PathBuf> {
+pub fn place_of(facts: &Sources<'_>, path: &str) -> Option<PathBuf> {
     let project = &facts.project.folder;
     let roots = IMAGE_FOLDERS.map(|folder| (folder.to_owned(), project.clone()));
     let below = |(to, from): &(String, PathBuf)| {
@@ -314,7 +308,7 @@ pub fn place_of(facts: &Facts<'_>, path: &str) -> Option<PathBuf> {
 }
 
 /// Folders of `PYTHONPATH` that exist here and are not searched anyway.
-fn python_path(facts: &Facts<'_>, value: &str) -> String {
+fn python_path(facts: &Sources<'_>, value: &str) -> String {
     let project = &facts.project.folder;
     let is_searched = |path: &PathBuf| {
         path == project
@@ -333,7 +327,7 @@ fn python_path(facts: &Facts<'_>, value: &str) -> String {
 pub fn import_folders(repository: &Repository, project: &Project, image: &Image) -> Vec<PathBuf> {
     let empty = BTreeSet::new();
     let (survey, requirements) = (Survey::default(), Requirements::default());
-    let facts = Facts {
+    let facts = Sources {
         repository,
         project,
         survey: &survey,
@@ -342,6 +336,7 @@ pub fn import_folders(repository: &Repository, project: &Project, image: &Image)
         in_env: &empty,
         known_variables: &empty,
         known_connections: &empty,
+        is_running: false,
         link: None,
         uv: Path::new("uv"),
         env_above: &[],
@@ -355,11 +350,15 @@ pub fn import_folders(repository: &Repository, project: &Project, image: &Image)
         .collect()
 }
 
-fn decisions(facts: &Facts<'_>, settings: &Settings) -> Vec<Decision> {
-    let Facts { project, survey, image, requirements, .. } = facts;
+fn decisions(facts: &Sources<'_>, settings: &Settings, own_settings: &str) -> Vec<Decision> {
+    let Sources { project, survey, image, requirements, .. } = facts;
     let project_name = &project.name;
     let mut all = Vec::new();
     let mut decide = |fact: Fact, remedy: String| all.push(Decision { fact, remedy });
+    if !own_settings.is_empty() {
+        let what = format!("the project has a {} of its own, which lacks:\n{own_settings}", leoflow_yaml::FILE);
+        decide(Fact { what, ..Fact::default() }, "add these lines to it".to_owned());
+    }
     for fact in &survey.unreadable {
         decide(fact.clone(), "correct the file; its DAGs cannot be imported".to_owned());
     }
@@ -401,12 +400,14 @@ fn decisions(facts: &Facts<'_>, settings: &Settings) -> Vec<Decision> {
             package: None,
         })
     };
-    let is_known = |name: &String| facts.known_variables.contains(name) || prefixed("AIRFLOW_VAR_", name);
+    let is_known =
+        |name: &String| !facts.is_running || facts.known_variables.contains(name) || prefixed("AIRFLOW_VAR_", name);
     if let Some(fact) = unset(&survey.variables, &is_known) {
         let what = format!("variables without a value: {}", fact.what);
         decide(Fact { what, ..fact }, "leoflow variables set NAME VALUE, or AIRFLOW_VAR_NAME in .env".to_owned());
     }
-    let is_known = |name: &String| facts.known_connections.contains(name) || prefixed("AIRFLOW_CONN_", name);
+    let is_known =
+        |name: &String| !facts.is_running || facts.known_connections.contains(name) || prefixed("AIRFLOW_CONN_", name);
     if let Some(fact) = unset(&survey.connections, &is_known) {
         let what = format!("connections that do not exist: {}", fact.what);
         decide(

@@ -40,8 +40,6 @@ impl Project {
 impl Repository {
     /// Reads the folder. `name` names the project, or starts the names of several.
     pub fn find(folder: &Path, name: Option<&str>) -> Result<Self, Error> {
-        // `repository/dags` is the project's folder of DAG files.
-        let folder = if folder.ends_with(DAGS) { folder.parent().unwrap_or(folder) } else { folder };
         let scan = scan(folder, Syntax::from_environment(), LIMITS, &BTreeMap::new());
         let scan = scan.map_err(Error::cannot("read", folder))?;
         let dag_files: Vec<PathBuf> =
@@ -89,6 +87,12 @@ impl Repository {
     }
 }
 
+/// The folder to bring for a folder that the user names: `repository` for its folder `repository/dags`.
+pub fn top_folder(folder: &Path) -> &Path {
+    let is_inner = folder.ends_with(DAGS) && !folder.join(".git").exists();
+    folder.parent().filter(|_| is_inner).unwrap_or(folder)
+}
+
 /// The folder that contains the outermost `dags` folder of a file.
 fn project_folder<'a>(top: &Path, file: &'a Path) -> Option<&'a Path> {
     let parents = file.ancestors().skip(1).take_while(|parent| parent.starts_with(top) && *parent != top);
@@ -126,7 +130,7 @@ mod tests {
             fs::create_dir_all(top.join(file).parent().unwrap()).unwrap();
             fs::write(top.join(file), DAG).unwrap();
         }
-        let found = Repository::find(&top.join(folder), None).unwrap();
+        let found = Repository::find(top_folder(&top.join(folder)), None).unwrap();
         let relative = |path: &Path| path.strip_prefix(&top).unwrap().display().to_string();
         let projects = found.projects.iter();
         let projects =

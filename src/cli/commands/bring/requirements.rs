@@ -1,7 +1,6 @@
 //! What the lists of requirements around a project say, and what of it has to be left out here.
 
 use super::repository::{Project, Repository};
-use leoflow_base::config::leoflow_yaml;
 use leoflow_python::environments::{
     Line, check_requirement, excludes_supported, lines_of, name_of, requirements_of_other_tool, without_versions,
 };
@@ -61,8 +60,12 @@ pub fn read(repository: &Repository, project: &Project, airflow: Option<&str>) -
     let context = file_context(&request);
     let mut lists: Vec<PathBuf> = context.read.into_iter().filter(|path| is_list(path) && path.is_file()).collect();
     if let Ok(settings) = &context.settings {
-        requirements.unread =
-            settings.unread.iter().filter(|unread| unread.is_certain).map(ToString::to_string).collect();
+        requirements.unread = settings
+            .unread
+            .iter()
+            .filter(|unread| unread.is_certain && !is_read_here(unread.part))
+            .map(ToString::to_string)
+            .collect();
     }
     // Constraints are judged where they are included.
     let constraints: BTreeSet<PathBuf> = lists.iter().flat_map(|list| constraint_files(list)).collect();
@@ -129,7 +132,12 @@ impl Requirements {
     fn judge(&mut self, line: &str, place: String) {
         let name = name_of(line);
         if let Err(reason) = check_requirement(line) {
-            self.leave_out(line, place, reason.to_string());
+            // A line with a name is left out by that, because the line may contain a password.
+            let entry = if line.contains(" @ ") { &name } else { line };
+            match entry.contains('@') {
+                true => self.error = Some(format!("{place}: {reason}")),
+                false => self.leave_out(entry, place, reason.to_string()),
+            }
         } else if AIRFLOW.contains(&&*name) {
             if excludes_supported(line) {
                 self.leave_out(&name, place, format!("{line}: this release runs Airflow 3.0 to 3.3"));
@@ -140,7 +148,7 @@ impl Requirements {
             && is_limited(line)
             && !self.left_out.iter().any(|left_out| left_out.entry == name)
         {
-            let package = without_versions(line).to_owned();
+            let package = without_versions(line);
             self.left_out.push(LeftOut {
                 entry: name,
                 place,
@@ -155,8 +163,11 @@ impl Requirements {
         if AIRFLOW.contains(&&*name_of(&line)) && !excludes_supported(&line) {
             self.is_airflow_3 |= line.contains("=3");
         }
-        if !excludes_supported(&line) && check_requirement(&line).is_ok() {
-            self.added.push((line, place));
+        let is_known = self.added.iter().any(|(other, _)| name_of(other) == name_of(&line));
+        match check_requirement(&line) {
+            _ if excludes_supported(&line) || is_known => {}
+            Ok(()) => self.added.push((line, place)),
+            Err(reason) => self.unread.push(format!("{place}: {reason}")),
         }
     }
 
@@ -202,7 +213,7 @@ impl Requirements {
         let is_for_airflow_3 = self.is_airflow_3 && !is_airflow_2;
         for (line, _) in &mut self.added {
             if name_of(line).starts_with(PROVIDERS) && !is_for_airflow_3 {
-                *line = without_versions(line).to_owned();
+                *line = without_versions(line);
             }
         }
         let declared = declared_with(request, &self.settings_text());
@@ -216,25 +227,28 @@ impl Requirements {
         self.listed.extend(self.left_out.iter().filter_map(|left_out| left_out.instead.as_deref()).map(name_of));
         // What is listed already is not added again.
         self.added.retain(|(line, _)| !self.listed.contains(&name_of(line)));
-        self.unread.retain(|unread| !unread.contains("poetry") && !unread.contains("[packages]"));
         self.listed.extend(self.added.iter().map(|(line, _)| name_of(line)));
     }
 
     /// The lines of leoflow.yaml about the lists.
     pub fn settings_text(&self) -> String {
-        let named = self.named.as_ref().map(|list| format!("requirements: {}\n", super::plan::quoted(list)));
+        let named = self.named.as_ref().map(|list| format!("requirements: {}\n", quoted(list)));
         let ignored = self.left_out.iter().map(|left_out| {
-            format!(
-                "- {} # {}, {}\n",
-                super::plan::quoted(&left_out.entry),
-                left_out.place,
-                without_breaks(&left_out.why)
-            )
+            format!("- {} # {}, {}\n", quoted(&left_out.entry), left_out.place, without_breaks(&left_out.why))
         });
         let ignored: String = ignored.collect();
         let heading = if ignored.is_empty() { "" } else { "ignored_requirements:\n" };
         format!("{}{heading}{ignored}", named.unwrap_or_default())
     }
+}
+
+/// A text as YAML, in quotes where it needs them.
+pub fn quoted(text: &str) -> String {
+    let is_plain = !text.is_empty()
+        && text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '.')
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./=<>~!@+".contains(c))
+        && !["true", "false", "null", "yes", "no", "on", "off"].contains(&text.to_lowercase().as_str());
+    if is_plain { text.to_owned() } else { serde_json::Value::from(text).to_string() }
 }
 
 /// The files that a list includes as constraints.
@@ -251,9 +265,13 @@ fn without_breaks(text: &str) -> String {
     text.replace('\n', " ")
 }
 
+/// True for the parts of files that `requirements_of_other_tool` reads.
+fn is_read_here(part: &str) -> bool {
+    ["[tool.poetry.dependencies]", "[packages]"].contains(&part)
+}
+
 fn is_list(path: &Path) -> bool {
     path.extension().is_some_and(|end| end == "txt" || end == "in")
-        && path.file_name() != Some(leoflow_yaml::FILE.as_ref())
 }
 
 /// A list that is not read by itself: in `requirements/` of the project, or above the project in its repository.

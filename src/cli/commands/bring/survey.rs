@@ -72,11 +72,13 @@ pub fn read(
             format!("{}\n", json!({"top": repository.folder, "roots": roots, "files": project.dag_files}))
         })
         .collect();
-    if let Some(mut stdin) = child.stdin.take() {
-        // A child that has ended says why.
-        let _ = stdin.write_all(lines.as_bytes());
-    }
-    let output = child.wait_with_output().map_err(|error| failed(&error))?;
+    let stdin = child.stdin.take();
+    // The child answers while it reads.
+    let output = std::thread::scope(|scope| {
+        scope.spawn(move || stdin.map(|mut stdin| stdin.write_all(lines.as_bytes())));
+        child.wait_with_output()
+    });
+    let output = output.map_err(|error| failed(&error))?;
     let text = String::from_utf8_lossy(&output.stdout);
     let surveys: Result<Vec<Survey>, _> = text.lines().map(serde_json::from_str).collect();
     match surveys {

@@ -2,8 +2,12 @@
 //! not read.
 
 use super::project_text::text_of;
+use regex::Regex;
 use std::path::Path;
+use std::sync::LazyLock;
 use toml::{Table, Value};
+
+static AFTER_OPERATOR: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"([<>=!~^])\s+").expect("a valid expression"));
 
 /// The requirements of `[tool.poetry.dependencies]` in a `pyproject.toml`, or of `[packages]` in a `Pipfile`; an empty
 /// list if the file has none.
@@ -34,6 +38,9 @@ fn requirement(name: &str, value: &Value) -> Option<String> {
     let extras = extras.collect::<Vec<_>>().join(",");
     let extras = if extras.is_empty() { extras } else { format!("[{extras}]") };
     if let Some(git) = text("git") {
+        // `git@HOST:OWNER/NAME` is an address of ssh.
+        let ssh = git.strip_prefix("git@").and_then(|rest| rest.split_once(':'));
+        let git = ssh.map_or(git.to_owned(), |(host, path)| format!("ssh://git@{host}/{path}"));
         let reference = ["rev", "ref", "tag", "branch"].iter().find_map(|key| text(key));
         return Some(format!(
             "{name}{extras} @ git+{git}{}",
@@ -53,7 +60,9 @@ fn specifiers(version: &str) -> String {
     if version == "*" || version.is_empty() || version.contains("||") {
         return String::new();
     }
-    let clauses = version.split(',').map(|clause| {
+    // Poetry accepts blanks between clauses and after operators.
+    let version = AFTER_OPERATOR.replace_all(version, "$1").replace(' ', ",");
+    let clauses = version.split(',').filter(|clause| !clause.is_empty()).map(|clause| {
         let clause = clause.trim();
         match clause.chars().next() {
             Some('^') => {
@@ -61,7 +70,7 @@ fn specifiers(version: &str) -> String {
             }
             Some('~') if !clause.starts_with("~=") => range(&clause[1..], |parts| usize::from(parts.len() > 1)),
             Some(digit) if digit.is_ascii_digit() => format!("=={clause}"),
-            _ => clause.replace(' ', ""),
+            _ => clause.to_owned(),
         }
     });
     clauses.collect::<Vec<_>>().join(",")
@@ -94,7 +103,7 @@ mod tests {
         let poetry = "[tool.poetry.dependencies]\npython = '^3.10'\na = '^1.2.3'\nb = '^0.2.3'\nc = '^0.0.3'\nd = '~1.2'\n\
                       e = '1.2'\nf = '*'\ng = '>=1, <2'\nh = {version = '~=2.1', extras = ['x', 'y'], markers = \"os_name == 'a'\"}\n\
                       i = {git = 'https://h/i', tag = 'v1'}\nj = {path = '../j'}\nk = {version = '1', optional = true}\n\
-                      l = [{version = '1', python = '<3.9'}, {version = '2', python = '>=3.9'}]\nm = '>=1 || 2'\n";
+                      l = [{version = '1', python = '<3.9'}, {version = '2', python = '>=3.9'}]\nm = '>=1 || 2'\nn = '>= 1 <2'\no = {git = 'git@h:x/o.git'}\n";
         assert_eq!(
             read("pyproject.toml", poetry),
             [
@@ -108,7 +117,9 @@ mod tests {
                 "h[x,y]~=2.1 ; os_name == 'a'",
                 "i @ git+https://h/i@v1",
                 "l==2",
-                "m"
+                "m",
+                "n>=1,<2",
+                "o @ git+ssh://git@h/x/o.git"
             ]
         );
         assert_eq!(read("Pipfile", "[packages]\nsix = '*'\nx = '==1'\n[dev-packages]\ny = '*'\n"), ["six", "x==1"]);

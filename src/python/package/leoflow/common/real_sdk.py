@@ -7,18 +7,24 @@ import os
 
 from leoflow.common import local_modules
 
-_active = False
+# Airflow's folder of this process, below Leoflow's home; empty while the SDK is not active.
+_home = ""
 
 
 def is_active() -> bool:
-    return _active
+    return bool(_home)
+
+
+def home() -> str:
+    """Returns the folder for files that Airflow writes. `AIRFLOW_HOME` is the project's folder while its code runs."""
+    return _home
 
 
 def activate(home: str) -> None:
     """Switches this process to Airflow's SDK. `home` becomes AIRFLOW_HOME, so that the user's own Airflow home does not
     affect projects."""
-    global _active
-    _active = True
+    global _home
+    _home = home
     os.environ["AIRFLOW_HOME"] = home
     os.environ["AIRFLOW_CONFIG"] = os.path.join(home, "airflow.cfg")
     # There is no Airflow database or server; code that needs one gets Airflow's error.

@@ -24,7 +24,7 @@ def main(options: dict[str, Any]) -> None:
     workspace.enter()
     own_path = [path for path in workspace.paths_before_packages if path]
     if real_sdk.is_active():
-        use_database(os.environ["AIRFLOW_HOME"])
+        use_database(real_sdk.home())
     else:
         # `airflow` is the small package, which is beside this one.
         own_path += [path for path in (*sys.path[:2], options.get("support")) if path]

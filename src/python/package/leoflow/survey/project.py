@@ -22,8 +22,8 @@ MOST_PLACES = 5
 LARGEST = 4 * 1024 * 1024
 
 
-class Facts:
-    """Facts of one kind, each with the places where it was found: paths below the top folder, with lines."""
+class Findings:
+    """Findings of one kind, each with the places where it was found: paths below the top folder, with lines."""
 
     def __init__(self):
         self.places: dict[str, list[str]] = {}
@@ -46,9 +46,9 @@ class Survey:
     def __init__(self, top: str, roots: list[str]):
         self.top = top
         self.roots = roots
-        self.modules, self.optional, self.removed, self.only_sdk = Facts(), Facts(), Facts(), Facts()
-        self.unreadable, self.image_paths = Facts(), Facts()
-        self.variables, self.connections, self.environment = Facts(), Facts(), Facts()
+        self.modules, self.optional, self.removed, self.only_sdk = Findings(), Findings(), Findings(), Findings()
+        self.unreadable, self.image_paths = Findings(), Findings()
+        self.variables, self.connections, self.environment = Findings(), Findings(), Findings()
         self._seen: set[str] = set()
 
     def read(self, files: list[str]) -> dict[str, Any]:
@@ -85,8 +85,9 @@ class Survey:
             line = error.object.count(b"\n", 0, error.start) + 1
             self.unreadable.add("it is not valid UTF-8; save it as UTF-8, or name its encoding in the first line", f"{shown}:{line}")
             return []
-        except (OSError, ValueError, RecursionError) as error:
-            self.unreadable.add(getattr(error, "strerror", None) or str(error), f"{shown}:1")
+        except (OSError, ValueError, RecursionError, MemoryError) as error:
+            # The parser raises MemoryError for code that is nested too deeply.
+            self.unreadable.add(getattr(error, "strerror", None) or str(error) or type(error).__name__, f"{shown}:1")
             return []
         for facts, found in ((self.image_paths, source.image_paths), (self.removed, source.removed),
                              (self.variables, source.variables), (self.connections, source.connections),

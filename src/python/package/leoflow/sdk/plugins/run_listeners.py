@@ -82,7 +82,7 @@ def allow_database_settings():
     from airflow import settings
 
     settings.configure_orm = lambda *_, **__: None
-    os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = real_sdk.no_database(os.environ["AIRFLOW_HOME"])
+    os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = real_sdk.no_database(real_sdk.home())
 
 
 def notify(dag: Any, spec: dict[str, Any]) -> list[dict[str, Any]]:
