@@ -88,8 +88,12 @@ fn broken_rule(change: &Change, step: Step, old: &Contract, new: &Contract) -> O
 /// True if the name of an added entry begins with the name of an entry in the older contract, as the name of an option
 /// begins with its command.
 fn belongs_to_existing(change: &Change, old: &Contract) -> bool {
-    let is_owner =
-        |name: &String| change.name.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with([' ', '.', ':']));
+    // An option is one word behind its command: `leoflow new PATH` belongs to `leoflow new`, not to `leoflow`.
+    let is_option = |rest: &str| rest.strip_prefix(' ').is_some_and(|option| !option.contains(' '));
+    let is_owner = |name: &String| {
+        let rest = change.name.strip_prefix(name.as_str());
+        rest.is_some_and(|rest| is_option(rest) || rest.starts_with(['.', ':']))
+    };
     old.sections.values().flat_map(|promises| promises.keys()).any(is_owner)
 }
 
@@ -243,7 +247,10 @@ mod tests {
         assert_eq!(rules(&contract("1.2.3"), &new), [Rule::NothingNewIsRequired]);
         let mut new = contract("1.3.0");
         new.add(Section::Options, "leoflow lite tunnel --token", [("required", "yes".to_owned())]);
-        assert_eq!(rules(&contract("1.2.3"), &new), [], "the command is new as well");
+        let mut old = contract("1.2.3");
+        old.add(Section::Commands, "leoflow lite", []);
+        new.add(Section::Commands, "leoflow lite", []);
+        assert_eq!(rules(&old, &new), [], "the command is new as well");
     }
 
     #[test]

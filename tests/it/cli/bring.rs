@@ -101,6 +101,51 @@ fn a_repository_runs_as_it_is() {
 }
 
 #[test]
+fn an_undo_removes_only_what_was_made() {
+    let test = &TestHome::started();
+    let root = test.folder().join("repo");
+    write(
+        &root,
+        &[
+            ("dags/a.py", "from airflow.sdk import DAG\nDAG('a')\n"),
+            ("requirements.txt", "apache-airflow==2.9.2\n"),
+            ("variables.json", r#"{"mine": "1", "changed": "1", "brought": "1"}"#),
+        ],
+    );
+    let path = root.to_str().unwrap();
+    test.run(&["variables", "set", "mine", "1"]).expect(0);
+    std::os::unix::fs::symlink(&root, test.workspace().join("own")).unwrap();
+    test.run(&["bring", path, "--name", "first", "--yes"]).expect(0);
+    // Another name replaces the first link and its files; a link of the user stays.
+    test.run(&["bring", path, "--name", "second", "--yes"]).expect(0);
+    let names = || -> Vec<String> {
+        let all = fs::read_dir(test.workspace()).unwrap().flatten();
+        let mut names: Vec<String> = all.map(|entry| entry.file_name().into_string().unwrap()).collect();
+        names.retain(|name| name != "hello");
+        names.sort();
+        names
+    };
+    assert_eq!(names(), ["own", "second", "second.leoflow.yaml"]);
+    test.run(&["bring", path, "--name", "own", "--yes"]).expect(0);
+    assert_eq!(names(), ["own", "own.leoflow.yaml"]);
+    test.run(&["variables", "set", "changed", "2"]).expect(0);
+    test.run(&["lite", "stop"]).expect(0);
+    // Without the server, the variables cannot be removed, so nothing is.
+    assert_ne!(test.run(&["bring", path, "--undo", "--yes"]).code, Some(0));
+    assert_eq!(names(), ["own", "own.leoflow.yaml"]);
+    test.start();
+    fs::rename(&root, test.folder().join("moved")).unwrap();
+    let undone = test.run(&["bring", path, "--undo", "--yes"]).expect(0);
+    assert!(undone.stderr.contains("Kept variables changed"), "{undone:?}");
+    assert_eq!(names(), ["own"]);
+    let variables = test.run(&["variables", "list"]).expect(0).stdout;
+    assert!(
+        variables.contains("mine") && variables.contains("changed") && !variables.contains("brought"),
+        "{variables}"
+    );
+}
+
+#[test]
 fn a_plan_that_cannot_be_carried_out_changes_nothing() {
     let test = TestHome::new();
     test.set_up();

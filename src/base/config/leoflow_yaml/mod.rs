@@ -330,7 +330,7 @@ mod tests {
         std::fs::write(folder.path().join("sales.leoflow.yaml"), "owner: beside\n").unwrap();
         assert_eq!(path(&project), folder.path().join("sales.leoflow.yaml"));
         assert_eq!(load(&project).unwrap().unwrap()["owner"], "beside");
-        assert_eq!(with_settings(folder.path()).unwrap(), [project.clone()]);
+        assert_eq!(with_settings(folder.path()).unwrap(), std::slice::from_ref(&project));
         std::fs::write(project.join(FILE), "owner: inside\n").unwrap();
         assert_eq!(load(&project).unwrap().unwrap()["owner"], "inside");
     }

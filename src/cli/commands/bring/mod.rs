@@ -165,7 +165,7 @@ impl Reading {
             .zip(&images)
             .map(|(project, image)| (project, plan::import_folders(repository, project, image)))
             .collect();
-        let surveys = survey::read(interpreter, repository, &with_folders)?;
+        let surveys = survey::read(interpreter, repository, &with_folders).await?;
         let mut content = AirflowContent::default();
         for folder in projects.iter().flat_map(folders).collect::<BTreeSet<PathBuf>>() {
             crate::airflow::from_home::add_data_files(&folder, &mut content)?;

@@ -2,6 +2,7 @@
 
 use super::repository::{Project, Repository};
 use crate::error::Error;
+use leoflow_base::sys::blocking;
 use leoflow_python::{Interpreter, Job};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -48,7 +49,7 @@ pub struct Survey {
 }
 
 /// Reads the projects' files. `extra_roots` are import folders in addition to the usual ones.
-pub fn read(
+pub async fn read(
     interpreter: &Interpreter,
     repository: &Repository,
     projects: &[(&Project, Vec<PathBuf>)],
@@ -73,12 +74,12 @@ pub fn read(
         })
         .collect();
     let stdin = child.stdin.take();
-    // The child answers while it reads.
-    let output = std::thread::scope(|scope| {
-        scope.spawn(move || stdin.map(|mut stdin| stdin.write_all(lines.as_bytes())));
-        child.wait_with_output()
-    });
-    let output = output.map_err(|error| failed(&error))?;
+    // The child answers while it reads. If it ends early, its output says why.
+    let (_, output) = tokio::join!(
+        blocking::run(move || stdin.map(|mut stdin| stdin.write_all(lines.as_bytes()))),
+        blocking::run(move || child.wait_with_output()),
+    );
+    let output = output.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
     let text = String::from_utf8_lossy(&output.stdout);
     let surveys: Result<Vec<Survey>, _> = text.lines().map(serde_json::from_str).collect();
     match surveys {
