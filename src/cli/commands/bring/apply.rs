@@ -49,7 +49,10 @@ impl Record {
         let paths = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "json"));
         let read = |path: PathBuf| {
             let text = files::read_text(&path, LIMIT).map_err(Error::cannot("read", &path))?.unwrap_or_default();
-            serde_json::from_str(&text).map_err(|error| Error::failed(format!("{}: {error}", path.display())))
+            serde_json::from_str(&text).map_err(|error| {
+                Error::failed(format!("the record {} cannot be read: {error}", path.display()))
+                    .hint("nothing was changed; move it away: what it lists then stays until you remove it yourself")
+            })
         };
         paths.map(read).collect()
     }
