@@ -21,9 +21,7 @@ pub fn paths(folders: &[PathBuf]) -> Vec<PathBuf> {
 
 /// The path of the file with variables beside a project's folder; `None` for a path without a name.
 pub fn path_beside(folder: &Path) -> Option<PathBuf> {
-    let mut name = folder.file_name()?.to_owned();
-    name.push(".env");
-    Some(folder.with_file_name(name))
+    files::beside(folder, "env")
 }
 
 /// A variable from the nearest of `paths` that sets it, else from our own environment, including variables that

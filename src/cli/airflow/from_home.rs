@@ -42,7 +42,6 @@ pub fn read(home: &Path, findings: &mut Findings) -> Result<AirflowContent, Erro
                 format!("{name} does not exist in {}; Airflow stores {kind} in its database", home.display()),
                 format!("run in that folder: {command}"),
             );
-            continue;
         }
     }
     match dag_folder(home, findings) {

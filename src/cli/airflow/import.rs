@@ -130,15 +130,22 @@ fn print_report(printer: &Printer, args: &ImportAirflow, report: &Value, finding
     }
 }
 
-/// Returns the folder of the new project `name`. Refuses an invalid name and a folder that exists.
-fn new_project_folder(workspace: &Path, name: &str) -> Result<PathBuf, Error> {
+/// Names of packages that a folder of the workspace would shadow, because the workspace is a module search path.
+pub const SHADOWING_NAMES: [&str; 2] = ["airflow", "leoflow"];
+
+/// Refuses a name that a new project cannot have.
+pub fn check_project_name(name: &str) -> Result<(), Error> {
     let is_name = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c));
-    // The workspace is a module search path, so folders with these names would shadow the packages `airflow` and
-    // `leoflow`.
-    if !is_name || ["airflow", "leoflow"].contains(&name) {
+    if !is_name || SHADOWING_NAMES.contains(&name) {
         return Err(Error::usage(format!("{name:?} is not a valid project name"))
             .hint("use letters, digits, - and _; not airflow or leoflow"));
     }
+    Ok(())
+}
+
+/// Returns the folder of the new project `name`. Refuses an invalid name and a folder that exists.
+fn new_project_folder(workspace: &Path, name: &str) -> Result<PathBuf, Error> {
+    check_project_name(name)?;
     let folder = workspace.join(name);
     match fs::symlink_metadata(&folder) {
         Ok(_) => Err(Error::refused(format!("{} already exists", folder.display()))

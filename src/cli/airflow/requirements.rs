@@ -2,6 +2,7 @@
 
 use super::findings::Findings;
 use crate::api_client::list_of;
+use leoflow_python::environments::name_of;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -39,7 +40,7 @@ impl Dependencies {
                 continue;
             }
             let installed: BTreeMap<String, &str> = list_of(&environment["packages"])
-                .filter_map(|package| Some((normalize(package["name"].as_str()?), package["version"].as_str()?)))
+                .filter_map(|package| Some((name_of(package["name"].as_str()?), package["version"].as_str()?)))
                 .collect();
             for requirement in list_of(&environment["requirements"]).filter_map(Value::as_str) {
                 dependencies.add(requirement, &installed, &dags);
@@ -104,19 +105,6 @@ impl Dependencies {
     }
 }
 
-/// Normalizes a package name: <https://packaging.python.org/en/latest/specifications/name-normalization/>
-fn normalize(name: &str) -> String {
-    let mut normalized = String::new();
-    for c in name.chars() {
-        match c {
-            '-' | '_' | '.' if normalized.ends_with('-') => {}
-            '-' | '_' | '.' => normalized.push('-'),
-            c => normalized.extend(c.to_lowercase()),
-        }
-    }
-    normalized
-}
-
 /// Splits a requirement such as `pandas[excel] >= 2` into its name, `pandas`, and its extras, `excel`.
 fn split_requirement(requirement: &str) -> (String, Vec<String>) {
     let end =
@@ -124,8 +112,8 @@ fn split_requirement(requirement: &str) -> (String, Vec<String>) {
     let (name, rest) = requirement.split_at(end);
     let extras =
         rest.trim_start().strip_prefix('[').and_then(|rest| rest.split_once(']')).map(|(extras_text, _)| extras_text);
-    let extras = extras.into_iter().flat_map(|extras_text| extras_text.split(',')).map(|extra| normalize(extra.trim()));
-    (normalize(name), extras.collect())
+    let extras = extras.into_iter().flat_map(|extras_text| extras_text.split(',')).map(|extra| name_of(extra.trim()));
+    (name_of(name), extras.collect())
 }
 
 /// True for a URL or a path.

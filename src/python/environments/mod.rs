@@ -43,7 +43,7 @@ pub(crate) use installed::has_airflow;
 pub use installed::{installed, program};
 pub use lock::Lock;
 pub use managed::plain as managed_plain;
-pub use pins::{name_of, specifiers_of, without_versions};
+pub use pins::{name_of, without_versions};
 pub(crate) use uv::for_tasks as uv_for_tasks;
 pub use uv::{ensure as ensure_uv, find as find_uv};
 pub use verify::verify;

@@ -28,10 +28,7 @@ pub fn path(folder: &Path) -> PathBuf {
 
 /// The path of the settings file beside a project's folder; `None` for a path without a name.
 pub fn path_beside(folder: &Path) -> Option<PathBuf> {
-    let mut name = folder.file_name()?.to_owned();
-    name.push(".");
-    name.push(FILE);
-    Some(folder.with_file_name(name))
+    files::beside(folder, FILE)
 }
 
 const SCHEMA_VERSION: &str = "1.0";

@@ -40,6 +40,15 @@ fn create_neighbour(path: &Path, mode: u32) -> io::Result<(File, PathBuf)> {
     Err(io::ErrorKind::AlreadyExists.into())
 }
 
+/// The path beside a folder with the folder's name and `.extension`, such as `sales.env` for `sales`; `None` for a path
+/// without a name.
+pub fn beside(folder: &Path, extension: &str) -> Option<PathBuf> {
+    let mut name = folder.file_name()?.to_owned();
+    name.push(".");
+    name.push(extension);
+    Some(folder.with_file_name(name))
+}
+
 /// A name beside `path` that only this process uses: `.name.tmp-<pid>`.
 pub fn temporary_neighbour(path: &Path) -> PathBuf {
     neighbour_named(path, &std::process::id().to_string())

@@ -9,12 +9,12 @@ mod requirements;
 mod survey;
 
 use self::image::Image;
-use self::plan::{ProjectPlan, Sources};
+use self::plan::{Places, ProjectPlan, Sources};
 use self::repository::{Project, Repository};
 use self::requirements::{LeftOut, Requirements};
 use self::survey::Survey;
 use crate::airflow::airflow_content::AirflowContent;
-use crate::airflow::import::ExistingNames;
+use crate::airflow::import::{ExistingNames, check_project_name};
 use crate::args::OnExisting;
 use crate::commands::engine::validate::{self, prepare_interpreter};
 use crate::context::{Confirmation, Context};
@@ -61,10 +61,7 @@ pub async fn run(context: &Context<'_>, args: &Bring) -> Result<u8, Error> {
     }
     let folder = folder(&args.path, &workspace)?;
     let name = args.name.as_deref();
-    if let Some(name) = name.filter(|name| !plan::is_project_name(name)) {
-        return Err(Error::usage(format!("{name:?} is not a valid project name"))
-            .hint("use letters, digits, - and _; not airflow or leoflow"));
-    }
+    name.map_or(Ok(()), check_project_name)?;
     let (repository, is_in_workspace) = find(&folder, &workspace, name)?;
     let interpreter = prepare_interpreter(context, config.python.as_deref()).await?;
     let reading = Reading::new(context, &interpreter, &repository, args).await?;
@@ -150,25 +147,18 @@ impl Reading {
         args: &Bring,
     ) -> Result<Self, Error> {
         let projects = &repository.projects;
-        let folders = |project: &Project| -> Vec<PathBuf> {
-            let parents = project.folder.ancestors().take_while(|folder| folder.starts_with(&repository.top));
-            let mut folders: Vec<PathBuf> = parents.map(Path::to_owned).collect();
-            folders.reverse();
-            folders
-        };
-        let images: Vec<Image> = projects
-            .iter()
-            .map(|project| Image::read(&folders(project).iter().map(PathBuf::as_path).collect::<Vec<_>>()))
-            .collect();
+        let images: Vec<Image> =
+            projects.iter().map(|project| Image::read(&repository.folders_down_to(project))).collect();
         let with_folders: Vec<(&Project, Vec<PathBuf>)> = projects
             .iter()
             .zip(&images)
-            .map(|(project, image)| (project, plan::import_folders(repository, project, image)))
+            .map(|(project, image)| (project, Places { repository, project, image }.import_folders()))
             .collect();
         let surveys = survey::read(interpreter, repository, &with_folders).await?;
         let mut content = AirflowContent::default();
-        for folder in projects.iter().flat_map(folders).collect::<BTreeSet<PathBuf>>() {
-            crate::airflow::from_home::add_data_files(&folder, &mut content)?;
+        let folders = projects.iter().flat_map(|project| repository.folders_down_to(project));
+        for folder in folders.collect::<BTreeSet<&Path>>() {
+            crate::airflow::from_home::add_data_files(folder, &mut content)?;
         }
         let mut requirements = Vec::new();
         for (project, (image, survey)) in projects.iter().zip(images.iter().zip(&surveys)) {
@@ -206,10 +196,8 @@ impl Reading {
         let plan = |(project, ((survey, image), requirements)): (&Project, _)| {
             let in_env = leoflow_python::variables_of(&project.folder.join(".env"));
             plan::plan(Sources {
-                repository,
-                project,
+                places: Places { repository, project, image },
                 survey,
-                image,
                 requirements,
                 in_env: &in_env.into_iter().map(|(name, _)| name).collect(),
                 known_variables: &self.known_variables,

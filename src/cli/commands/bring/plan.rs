@@ -77,10 +77,8 @@ pub struct Decision {
 
 /// What was read about one project.
 pub struct Sources<'a> {
-    pub repository: &'a Repository,
-    pub project: &'a Project,
+    pub places: Places<'a>,
     pub survey: &'a Survey,
-    pub image: &'a Image,
     pub requirements: &'a Requirements,
     /// Names of the variables that `.env` of the project sets.
     pub in_env: &'a BTreeSet<String>,
@@ -98,7 +96,7 @@ pub struct Sources<'a> {
 }
 
 pub fn plan(facts: Sources<'_>) -> ProjectPlan {
-    let Sources { project, survey, requirements, .. } = &facts;
+    let Sources { places: Places { project, .. }, survey, requirements, .. } = &facts;
     let settings = Settings::sort(&facts);
     let needed = missing_packages(survey, &requirements.listed);
     let left_out = requirements.left_out.iter().map(|left_out| {
@@ -110,7 +108,7 @@ pub fn plan(facts: Sources<'_>) -> ProjectPlan {
         Fact::at(what, &left_out.place)
     });
     let place = facts.link.clone().unwrap_or_else(|| project.folder.clone());
-    let text = settings_text(survey, facts.image, requirements);
+    let text = settings_text(survey, facts.places.image, requirements);
     let has_own_settings = project.folder.join(leoflow_yaml::FILE).exists();
     let beside =
         |path: Option<PathBuf>, text: String| path.filter(|_| !text.is_empty()).map(|path| NewFile { path, text });
@@ -145,9 +143,7 @@ fn missing_packages(survey: &Survey, listed: &BTreeSet<String>) -> Vec<Fact> {
         if listed.iter().any(is_listed) || SUPPLIED.contains(&&*name) {
             continue;
         }
-        let fact = packages.entry(name).or_insert_with(|| Fact { what: package.clone(), ..Fact::default() });
-        fact.count += module.count;
-        fact.places.extend(module.places.iter().cloned());
+        packages.entry(name).or_insert_with(|| Fact { what: package.clone(), ..Fact::default() }).merge(module);
     }
     packages.into_values().collect()
 }
@@ -168,9 +164,7 @@ fn unknown_modules(survey: &Survey, listed: &BTreeSet<String>) -> Vec<Fact> {
         if listed.iter().any(is_like) {
             continue;
         }
-        let fact = unknown.entry(top).or_insert_with(|| Fact { what: top.to_owned(), ..Fact::default() });
-        fact.count += module.count;
-        fact.places.extend(module.places.iter().cloned());
+        unknown.entry(top).or_insert_with(|| Fact { what: top.to_owned(), ..Fact::default() }).merge(module);
     }
     unknown.into_values().collect()
 }
@@ -215,7 +209,7 @@ fn with_heading(facts: &Sources<'_>, text: String) -> String {
     if text.is_empty() {
         return text;
     }
-    let folder = facts.repository.folder.display();
+    let folder = facts.places.repository.folder.display();
     format!("# Written by `leoflow bring {folder}`, which updates it; with --undo it removes it.\n{text}")
 }
 
@@ -240,8 +234,8 @@ impl Settings {
         for (name, value, place) in facts.env_above {
             settings.add(facts, name, value, place.clone());
         }
-        for setting in &facts.image.settings {
-            let file = facts.repository.shown(&setting.file);
+        for setting in &facts.places.image.settings {
+            let file = facts.places.repository.shown(&setting.file);
             let place = if setting.line > 0 { format!("{file}:{}", setting.line) } else { file };
             settings.add(facts, &setting.name, &setting.value, place);
         }
@@ -256,7 +250,12 @@ impl Settings {
         if name.is_empty() || !name.chars().all(is_name) {
             return;
         }
-        let value = if name == "PYTHONPATH" { python_path(facts, value) } else { here(facts, value) };
+        let value = if name == "PYTHONPATH" {
+            let folders = facts.places.python_path(value);
+            folders.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(":")
+        } else {
+            facts.places.here(value)
+        };
         if value.is_empty() || OF_IMAGE.contains(&name) && name != "PYTHONPATH" {
             return;
         }
@@ -285,73 +284,49 @@ impl Settings {
     }
 }
 
-/// A value with paths of this machine in place of those of the image.
-fn here(facts: &Sources<'_>, value: &str) -> String {
-    let is_path = value.starts_with('/') && !value.contains([':', ' ']);
-    if is_path {
-        place_of(facts, value).map_or(value.to_owned(), |path| path.display().to_string())
-    } else {
-        value.to_owned()
+/// Finds what stands here for paths of a project's image.
+pub struct Places<'a> {
+    pub repository: &'a Repository,
+    pub project: &'a Project,
+    pub image: &'a Image,
+}
+
+impl Places<'_> {
+    /// A value with a path of this machine in place of one of the image.
+    fn here(&self, value: &str) -> String {
+        let path = Some(value).filter(|value| value.starts_with('/') && !value.contains([':', ' ']));
+        path.and_then(|path| self.place_of(path)).map_or(value.to_owned(), |path| path.display().to_string())
+    }
+
+    /// The path of the project that a path of the image stands for, if it exists.
+    fn place_of(&self, path: &str) -> Option<PathBuf> {
+        let roots = IMAGE_FOLDERS.map(|folder| (folder.to_owned(), self.project.folder.clone()));
+        let below = |(to, from): &(String, PathBuf)| {
+            let rest = path.strip_prefix(to.as_str())?;
+            let rest = rest.strip_prefix('/').or_else(|| rest.is_empty().then_some(""))?;
+            Some(if rest.is_empty() { from.clone() } else { from.join(rest) })
+        };
+        self.image.mounts.iter().chain(&roots).filter_map(below).find(|path| path.exists())
+    }
+
+    /// The folders of a `PYTHONPATH` that exist here and are not searched anyway.
+    fn python_path(&self, value: &str) -> Vec<PathBuf> {
+        let project = &self.project.folder;
+        let searched = [project.clone(), self.project.dags(), project.join("plugins"), self.repository.top.clone()];
+        let folders = value.split(':').filter(|folder| folder.starts_with('/'));
+        let folders = folders.filter_map(|folder| self.place_of(folder.trim_end_matches('/')));
+        folders.filter(|path| path.is_dir() && !searched.contains(path)).collect()
+    }
+
+    /// The folders of `PYTHONPATH` that the plan sets, to find modules.
+    pub fn import_folders(&self) -> Vec<PathBuf> {
+        let values = self.image.settings.iter().filter(|setting| setting.name == "PYTHONPATH");
+        values.flat_map(|setting| self.python_path(&setting.value)).collect()
     }
 }
 
-/// The path of the project that a path of the image stands for, if it exists.
-pub fn place_of(facts: &Sources<'_>, path: &str) -> Option<PathBuf> {
-    let project = &facts.project.folder;
-    let roots = IMAGE_FOLDERS.map(|folder| (folder.to_owned(), project.clone()));
-    let below = |(to, from): &(String, PathBuf)| {
-        let rest = path.strip_prefix(to.as_str())?;
-        let rest = rest.strip_prefix('/').or_else(|| rest.is_empty().then_some(""))?;
-        Some(if rest.is_empty() { from.clone() } else { from.join(rest) })
-    };
-    facts.image.mounts.iter().chain(&roots).filter_map(below).find(|path| path.exists())
-}
-
-/// Folders of `PYTHONPATH` that exist here and are not searched anyway.
-fn python_path(facts: &Sources<'_>, value: &str) -> String {
-    let project = &facts.project.folder;
-    let is_searched = |path: &PathBuf| {
-        path == project
-            || *path == facts.project.dags()
-            || *path == project.join("plugins")
-            || *path == facts.repository.top
-    };
-    let folders = value.split(':').filter(|folder| folder.starts_with('/'));
-    let folders = folders.filter_map(|folder| place_of(facts, folder.trim_end_matches('/')));
-    let folders: Vec<String> =
-        folders.filter(|path| path.is_dir() && !is_searched(path)).map(|path| path.display().to_string()).collect();
-    folders.join(":")
-}
-
-/// The folders of `PYTHONPATH` that the plan sets, to find modules.
-pub fn import_folders(repository: &Repository, project: &Project, image: &Image) -> Vec<PathBuf> {
-    let empty = BTreeSet::new();
-    let (survey, requirements) = (Survey::default(), Requirements::default());
-    let facts = Sources {
-        repository,
-        project,
-        survey: &survey,
-        image,
-        requirements: &requirements,
-        in_env: &empty,
-        known_variables: &empty,
-        known_connections: &empty,
-        is_running: false,
-        link: None,
-        uv: Path::new("uv"),
-        env_above: &[],
-    };
-    let values = image.settings.iter().filter(|setting| setting.name == "PYTHONPATH");
-    let folders = values.map(|setting| python_path(&facts, &setting.value));
-    folders
-        .flat_map(|folders| {
-            folders.split(':').filter(|folder| !folder.is_empty()).map(PathBuf::from).collect::<Vec<_>>()
-        })
-        .collect()
-}
-
 fn decisions(facts: &Sources<'_>, settings: &Settings, own_settings: &str) -> Vec<Decision> {
-    let Sources { project, survey, image, requirements, .. } = facts;
+    let Sources { places: Places { project, image, .. }, survey, requirements, .. } = facts;
     let project_name = &project.name;
     let mut all = Vec::new();
     let mut decide = |fact: Fact, remedy: String| all.push(Decision { fact, remedy });
@@ -376,13 +351,7 @@ fn decisions(facts: &Sources<'_>, settings: &Settings, own_settings: &str) -> Ve
         decide(Fact { what, ..fact }, format!("leoflow add PACKAGE --project {project_name}"));
     }
     if !survey.image_paths.is_empty() {
-        let paths: Vec<&str> = survey.image_paths.iter().map(|fact| fact.what.as_str()).collect();
-        let fact = Fact {
-            what: format!("paths of a container image: {}", paths.join(", ")),
-            places: survey.image_paths.iter().map(|fact| fact.places[0].clone()).collect(),
-            count: paths.len(),
-            package: None,
-        };
+        let fact = Fact::joined(&survey.image_paths.iter().collect::<Vec<_>>(), "paths of a container image");
         let remedy = "they are not on this machine; AIRFLOW_HOME is the project's folder, here and in the image: write \
                       os.path.join(os.environ[\"AIRFLOW_HOME\"], ...)";
         decide(fact, remedy.to_owned());
@@ -390,36 +359,24 @@ fn decisions(facts: &Sources<'_>, settings: &Settings, own_settings: &str) -> Ve
     let is_set =
         |name: &String| facts.in_env.contains(name) || settings.taken_over.iter().any(|entry| entry.name == *name);
     let prefixed = |prefix: &str, name: &str| is_set(&format!("{prefix}{}", name.to_uppercase()));
-    let unset = |facts: &[Fact], is_known: &dyn Fn(&String) -> bool| {
+    let unset = |facts: &[Fact], is_known: &dyn Fn(&String) -> bool, heading: &str| {
         let unset: Vec<&Fact> = facts.iter().filter(|fact| !is_known(&fact.what)).collect();
-        let names: Vec<&str> = unset.iter().map(|fact| fact.what.as_str()).collect();
-        (!unset.is_empty()).then(|| Fact {
-            what: names.join(", "),
-            places: unset.iter().map(|fact| fact.places[0].clone()).collect(),
-            count: unset.len(),
-            package: None,
-        })
+        (!unset.is_empty()).then(|| Fact::joined(&unset, heading))
     };
     let is_known =
         |name: &String| !facts.is_running || facts.known_variables.contains(name) || prefixed("AIRFLOW_VAR_", name);
-    if let Some(fact) = unset(&survey.variables, &is_known) {
-        let what = format!("variables without a value: {}", fact.what);
-        decide(Fact { what, ..fact }, "leoflow variables set NAME VALUE, or AIRFLOW_VAR_NAME in .env".to_owned());
+    if let Some(fact) = unset(&survey.variables, &is_known, "variables without a value") {
+        decide(fact, "leoflow variables set NAME VALUE, or AIRFLOW_VAR_NAME in .env".to_owned());
     }
     let is_known =
         |name: &String| !facts.is_running || facts.known_connections.contains(name) || prefixed("AIRFLOW_CONN_", name);
-    if let Some(fact) = unset(&survey.connections, &is_known) {
-        let what = format!("connections that do not exist: {}", fact.what);
-        decide(
-            Fact { what, ..fact },
-            "leoflow connections set NAME --uri URI, or AIRFLOW_CONN_NAME in .env".to_owned(),
-        );
+    if let Some(fact) = unset(&survey.connections, &is_known, "connections that do not exist") {
+        decide(fact, "leoflow connections set NAME --uri URI, or AIRFLOW_CONN_NAME in .env".to_owned());
     }
     let is_inherited =
         |name: &String| is_set(name) || ["HOME", "PATH", "USER", "TMPDIR", "AIRFLOW_HOME"].contains(&name.as_str());
-    if let Some(fact) = unset(&survey.environment, &is_inherited) {
-        let what = format!("environment variables without a value: {}", fact.what);
-        decide(Fact { what, ..fact }, "set them in .env".to_owned());
+    if let Some(fact) = unset(&survey.environment, &is_inherited, "environment variables without a value") {
+        decide(fact, "set them in .env".to_owned());
     }
     if let Some(error) = &requirements.error {
         decide(Fact { what: error.clone(), ..Fact::default() }, "the environment cannot be built before".to_owned());
@@ -441,18 +398,10 @@ fn decisions(facts: &Sources<'_>, settings: &Settings, own_settings: &str) -> Ve
     all
 }
 
-/// True if `name` may be a project's name.
-pub fn is_project_name(name: &str) -> bool {
-    let is_valid = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
-    !name.is_empty() && name.chars().all(is_valid) && !["airflow", "leoflow"].contains(&name)
-}
-
 /// The variables of each `.env` above the project in the repository, nearest last: name, value and place.
 pub fn env_above(repository: &Repository, project: &Project) -> Vec<(String, String, String)> {
-    let mut folders: Vec<&Path> =
-        project.folder.ancestors().skip(1).take_while(|folder| folder.starts_with(&repository.top)).collect();
-    folders.reverse();
-    let files = folders.into_iter().map(|folder| folder.join(".env"));
+    let folders = repository.folders_down_to(project).into_iter().filter(|folder| *folder != project.folder);
+    let files = folders.map(|folder| folder.join(".env"));
     files
         .flat_map(|file| {
             let place = repository.shown(&file);

@@ -1,5 +1,6 @@
 //! Finds the projects of a repository: folders with a folder `dags`.
 
+use crate::airflow::import::SHADOWING_NAMES;
 use crate::error::Error;
 use leoflow_python::{LIMITS, Syntax, is_dag_file, scan};
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,6 +74,14 @@ impl Repository {
         })
     }
 
+    /// The folders from the top of the repository down to a project's.
+    pub fn folders_down_to<'a>(&self, project: &'a Project) -> Vec<&'a Path> {
+        let mut folders: Vec<&Path> =
+            project.folder.ancestors().take_while(|folder| folder.starts_with(&self.top)).collect();
+        folders.reverse();
+        folders
+    }
+
     /// The place of a text in a file, with its line.
     pub fn place(&self, file: impl AsRef<Path>, text: &str) -> String {
         let file = file.as_ref();
@@ -112,8 +121,7 @@ fn project_name(path: &Path) -> String {
     let name: String =
         text.chars().map(|c| if c.is_ascii_alphanumeric() || "-_".contains(c) { c } else { '-' }).collect();
     let name = name.trim_matches('-').to_owned();
-    // The workspace is a module search path, so these names would hide packages.
-    if ["airflow", "leoflow"].contains(&name.as_str()) { format!("{name}-project") } else { name }
+    if SHADOWING_NAMES.contains(&name.as_str()) { format!("{name}-project") } else { name }
 }
 
 #[cfg(test)]

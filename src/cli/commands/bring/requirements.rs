@@ -110,7 +110,7 @@ pub fn read(repository: &Repository, project: &Project, airflow: Option<&str>) -
         }
     }
     // Lists of Poetry and Pipenv, in the project or above it.
-    let parents = project.folder.ancestors().take_while(|folder| folder.starts_with(&repository.top));
+    let parents = repository.folders_down_to(project).into_iter().rev();
     for file in parents.flat_map(|folder| ["pyproject.toml", "Pipfile"].map(|name| folder.join(name))) {
         for line in requirements_of_other_tool(&file) {
             is_airflow_2 |= excludes_supported(&line);
@@ -209,10 +209,8 @@ impl Requirements {
     fn finish(&mut self, request: &Request, is_airflow_2: bool) {
         if self.is_airflow_3 && !is_airflow_2 {
             self.left_out.retain(|left_out| left_out.instead.is_none());
-        }
-        let is_for_airflow_3 = self.is_airflow_3 && !is_airflow_2;
-        for (line, _) in &mut self.added {
-            if name_of(line).starts_with(PROVIDERS) && !is_for_airflow_3 {
+        } else {
+            for (line, _) in self.added.iter_mut().filter(|(line, _)| name_of(line).starts_with(PROVIDERS)) {
                 *line = without_versions(line);
             }
         }
@@ -276,7 +274,7 @@ fn is_list(path: &Path) -> bool {
 
 /// A list that is not read by itself: in `requirements/` of the project, or above the project in its repository.
 fn other_list(repository: &Repository, project: &Project) -> Option<PathBuf> {
-    let parents = project.folder.ancestors().take_while(|folder| folder.starts_with(&repository.top));
+    let parents = repository.folders_down_to(project).into_iter().rev();
     parents.flat_map(|folder| [folder.to_owned(), folder.join("requirements")]).find_map(|folder| {
         let entries = std::fs::read_dir(&folder).ok()?.flatten().map(|entry| entry.path());
         let is_in_requirements = folder.ends_with("requirements");

@@ -26,6 +26,23 @@ impl Fact {
     pub fn at(what: impl Into<String>, place: impl Into<String>) -> Self {
         Self { what: what.into(), places: vec![place.into()], count: 1, package: None }
     }
+
+    /// Adds the places of another fact.
+    pub fn merge(&mut self, other: &Self) {
+        self.count += other.count;
+        self.places.extend(other.places.iter().cloned());
+    }
+
+    /// One fact for several, named after them and placed where each is found first.
+    pub fn joined(facts: &[&Self], heading: &str) -> Self {
+        let names: Vec<&str> = facts.iter().map(|fact| fact.what.as_str()).collect();
+        Self {
+            what: format!("{heading}: {}", names.join(", ")),
+            places: facts.iter().map(|fact| fact.places[0].clone()).collect(),
+            count: facts.len(),
+            package: None,
+        }
+    }
 }
 
 /// What the files of one project need.
