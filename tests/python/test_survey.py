@@ -87,12 +87,37 @@ class SurveyTest(unittest.TestCase):
         self.assertEqual(list(self.facts(found["modules"], package=True)),
                          [("airflow.providers.google.cloud.hooks.gcs", "apache-airflow-providers-google")])
         self.assertEqual(list(self.facts(found["only_sdk"])), ["airflow.configuration"])
-        removed = self.facts(found["removed"])
+        removed = self.facts(found["translated"])
         self.assertEqual([places for text, places in removed.items() if "schedule_interval" in text], [["dags/a.py:8"]])
         self.assertEqual([places for text, places in removed.items() if "bash_operator" in text], [["dags/a.py:5"]])
         self.assertEqual([places for text, places in removed.items() if "execution_date" in text], [["dags/a.py:9"]])
         self.assertFalse(any("leoflow add" in text for text in removed))
+        self.assertEqual(found["removed"], [])
         self.assertEqual(self.facts(found["variables"]), {"color": ["dags/a.py:9"]})
+
+    def test_the_packages_of_what_replaces_names_of_airflow_2(self):
+        found = self.survey(dags__a="""
+            from airflow.operators.postgres_operator import PostgresOperator
+            from airflow.operators import docker_operator, bash_operator
+            from airflow.contrib.operators.gcs_to_bq import GoogleCloudStorageToBigQueryOperator
+            from airflow.operators.python_operator import *
+            from airflow.models.xcom import LazyXComAccess
+        """)
+        packages = {fact["package"].removeprefix("apache-airflow-providers-") for fact in found["modules"]}
+        self.assertEqual(packages, {"common-sql", "docker", "google", "postgres"})
+        self.assertEqual(found["removed"], [])
+        self.assertEqual(list(self.facts(found["only_sdk"])), ["airflow.sdk.execution_time.lazy_sequence"])
+
+    def test_what_of_airflow_2_has_no_translation(self):
+        found = self.survey(dags__a="""
+            from airflow.operators.subdag import SubDagOperator
+            from airflow.www.utils import x
+            def pull(ti):
+                return ti.xcom_pull(key="k"), ti.xcom_pull("t"), ti.xcom_pull(task_ids="t", key="k"), ti.xcom_pull(**{})
+            BashOperator(bash_command="{{ prev_ds }}", execution_date="x")
+        """)
+        self.assertEqual([places[0].partition(":")[2] for places in self.facts(found["removed"]).values()], ["6", "6", "2", "3", "5"])
+        self.assertEqual(found["translated"], [])
 
     def test_values_without_a_default_are_found(self):
         found = self.survey(dags__a="""

@@ -6,7 +6,7 @@ use super::{pins, resolve, uv};
 use crate::Python;
 use leoflow_base::home::Home;
 use leoflow_base::home::progress::Reporter;
-use pep440_rs::Operator;
+use pep440_rs::{Operator, Version};
 use std::collections::BTreeMap;
 
 /// A requirement or constraint whose versions cannot be met.
@@ -26,6 +26,10 @@ pub struct Fit {
     /// Constraints to the newest versions with wheels, for packages whose newest version has none for this machine.
     pub limits: Vec<String>,
 }
+
+/// The first version of each package whose wheels are compiled for numpy 2. Source: release notes of the packages.
+const BUILT_FOR_NUMPY_2: [(&str, &str); 5] =
+    [("matplotlib", "3.8.4"), ("pandas", "2.2.2"), ("pyarrow", "16.0"), ("scikit-learn", "1.4.2"), ("scipy", "1.13.0")];
 
 /// Finds out what has to change so that the declaration can be installed. Keeps as many versions as possible, and
 /// prefers those with wheels for this machine. The error is that of the declaration without any versions.
@@ -56,7 +60,8 @@ pub fn fit(
             let limits = newest.iter().filter_map(|(name, version)| {
                 wheels.get(name).filter(|other| *other != version).map(|other| format!("{name}<={other}"))
             });
-            return Ok(Fit { limits: limits.collect(), ..Fit::default() });
+            let limits = limits.chain(numpy_limit(&wheels)).collect();
+            return Ok(Fit { limits, ..Fit::default() });
         }
     }
     // First the exact versions go, which uv keeps where it can, then all.
@@ -71,7 +76,15 @@ pub fn fit(
         let is_met = version.parse().is_ok_and(|version| specifiers.contains(&version));
         (!is_met).then(|| Loosened { line: line.clone(), version: version.clone() })
     });
-    Ok(Fit { loosened: loosened.collect(), ..Fit::default() })
+    Ok(Fit { loosened: loosened.collect(), limits: numpy_limit(&chosen).into_iter().collect() })
+}
+
+/// Limits numpy if the chosen version of another package was compiled for numpy 1, which its metadata does not say.
+fn numpy_limit(chosen: &BTreeMap<String, String>) -> Option<String> {
+    let version = |text: &str| text.parse::<Version>().ok();
+    let is_older = |name: &str, than: &str| chosen.get(name).is_some_and(|chosen| version(chosen) < version(than));
+    let is_for_numpy_1 = BUILT_FOR_NUMPY_2.iter().any(|(name, first)| is_older(name, first));
+    (is_for_numpy_1 && !is_older("numpy", "2")).then(|| "numpy<2".to_owned())
 }
 
 /// The versions in a lock, by package.
@@ -102,6 +115,17 @@ fn exact(line: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn packages_for_numpy_1_limit_numpy() {
+        let limit = |chosen: &[(&str, &str)]| {
+            numpy_limit(&chosen.iter().map(|(name, version)| ((*name).to_owned(), (*version).to_owned())).collect())
+        };
+        assert_eq!(limit(&[("pandas", "2.0.3"), ("numpy", "2.4.6")]).as_deref(), Some("numpy<2"));
+        assert_eq!(limit(&[("pandas", "2.0.3"), ("numpy", "1.26.4")]), None);
+        assert_eq!(limit(&[("pandas", "2.2.2"), ("scipy", "1.13.0"), ("numpy", "2.0.0")]), None);
+        assert_eq!(limit(&[("requests", "2.0.3")]), None);
+    }
 
     #[test]
     fn versions_of_requirements_are_dropped() {

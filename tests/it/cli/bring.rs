@@ -45,7 +45,13 @@ fn repository(root: &Path) {
                 "etl/airflow_settings.yaml",
                 "airflow:\n  variables:\n    - variable_name: color\n      variable_value: red\n",
             ),
-            ("ml/dags/old.py", "import nothing_like_it\nfrom airflow import DAG\nDAG('old', schedule_interval=None)\n"),
+            (
+                "ml/dags/old.py",
+                "import nothing_like_it\nfrom airflow import DAG\nDAG('old', schedule_interval=None)\n\
+                 from airflow.models import Variable\nVariable.get('kept')\n",
+            ),
+            ("ml/airflow_variables_dev.json", r#"{"kept": 1, "other": 2}"#),
+            ("ml/dags/older.py", "from airflow import DAG\nDAG('older', schedule_interval='@daily', concurrency=2)\n"),
             ("ml/dags/broken.py", "from airflow.sdk import DAG\nDAG('x'\n"),
         ],
     );
@@ -71,9 +77,13 @@ fn a_repository_runs_as_it_is() {
     assert!(left_out.contains("etl/requirements.txt:2") && left_out.contains("etl/requirements.txt:3"), "{left_out}");
     assert_eq!(dry["projects"][0]["other_settings"], 1);
     let decisions = dry["projects"][1]["decisions"].to_string();
-    for expected in ["nothing_like_it", "schedule_interval", "ml/dags/old.py:3", "ml/dags/broken.py:2"] {
+    let file = root.join("ml/airflow_variables_dev.json");
+    let import = format!("leoflow variables import {}, which has 1 of them", file.display());
+    for expected in ["nothing_like_it", "ml/dags/old.py:1", "ml/dags/broken.py:2", &import] {
         assert!(decisions.contains(expected), "{expected}: {decisions}");
     }
+    let translated = dry["projects"][1]["translated"].to_string();
+    assert!(translated.contains("schedule_interval") && translated.contains("ml/dags/old.py:3"), "{translated}");
     let done = plan(test, &["bring", path, "--yes", "--json"]);
     let error_of = |name: &str| {
         let files = done["files"].as_array().unwrap().iter();
@@ -84,7 +94,8 @@ fn a_repository_runs_as_it_is() {
             .1
     };
     assert_eq!(error_of("sales.py"), &Value::Null);
-    assert!(error_of("old.py").as_str().unwrap().contains("nothing_like_it"));
+    assert_eq!(error_of("older.py"), &Value::Null);
+    assert!(error_of("/old.py").as_str().unwrap().contains("nothing_like_it"));
     assert_eq!(contents(&root), before, "the repository stays as it is");
     assert_eq!(test.run(&["variables", "get", "color"]).expect(0).stdout.trim(), "red");
     assert!(test.run(&["dags", "trigger", "sales", "--wait"]).expect(0).stdout.contains("success"));

@@ -137,6 +137,9 @@ impl<'a> Reader<'a> {
             }
             "python_version" => self.python_version(name, value),
             "airflow" => self.airflow(name, value),
+            "airflow_2_names" => {
+                self.or_problem(value.as_bool(), name, format!("{name}: {} is not true or false", show(value)))
+            }
             "exclude_newer" => self.date_or_time(name, value),
             "tags"
             | "dependencies"

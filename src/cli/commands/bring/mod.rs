@@ -205,6 +205,7 @@ impl Reading {
                 is_running: self.is_running,
                 link: link(project),
                 uv,
+                json_files: &repository.json_files(project),
                 env_above: &plan::env_above(repository, project),
             })
         };

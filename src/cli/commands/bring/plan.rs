@@ -60,6 +60,8 @@ pub struct ProjectPlan {
     pub left_out: Vec<Fact>,
     /// Settings that are taken over from files of an image.
     pub taken_over: Vec<Fact>,
+    /// Names of Airflow 2 that are translated when the files are loaded.
+    pub translated: Vec<Fact>,
     /// What only a person can decide.
     pub decisions: Vec<Decision>,
     /// Settings that have no effect here.
@@ -91,6 +93,8 @@ pub struct Sources<'a> {
     pub link: Option<PathBuf>,
     /// The program uv.
     pub uv: &'a Path,
+    /// Keys of JSON files beside the project and above it, which may be values of variables.
+    pub json_files: &'a [(PathBuf, BTreeSet<String>)],
     /// Variables of an `.env` above the project, which is not read by itself.
     pub env_above: &'a [(String, String, String)],
 }
@@ -124,6 +128,7 @@ pub fn plan(facts: Sources<'_>) -> ProjectPlan {
         link: facts.link.clone(),
         listed: requirements.listed.len(),
         left_out: left_out.collect(),
+        translated: translated(survey, requirements).to_vec(),
         decisions: decisions(&facts, &settings, if has_own_settings { &text } else { "" }),
         packages: needed,
         taken_over: settings.taken_over.iter().map(|entry| Fact::at(&entry.name, &entry.place)).collect(),
@@ -159,7 +164,8 @@ fn unknown_modules(survey: &Survey, listed: &BTreeSet<String>) -> Vec<Fact> {
         words.sort_unstable();
         let is_like = |other: &String| {
             let other: Vec<&str> = other.split('-').collect();
-            words.iter().all(|word| other.contains(word))
+            // `ethereumetl` is in ethereum-etl.
+            words.iter().all(|word| other.contains(word)) || other.concat() == name
         };
         if listed.iter().any(is_like) {
             continue;
@@ -169,13 +175,24 @@ fn unknown_modules(survey: &Survey, listed: &BTreeSet<String>) -> Vec<Fact> {
     unknown.into_values().collect()
 }
 
+/// The names of Airflow 2 in a project that is not for Airflow 3: there they do not work either.
+fn translated<'a>(survey: &'a Survey, requirements: &Requirements) -> &'a [Fact] {
+    if requirements.is_airflow_3 { &[] } else { &survey.translated }
+}
+
 /// The settings of the project's environment.
 pub fn settings_text(survey: &Survey, image: &Image, requirements: &Requirements) -> String {
     let needed = missing_packages(survey, &requirements.listed);
     let mut text = requirements.settings_text();
+    if let Some(first) = translated(survey, requirements).first() {
+        let what = first.what.lines().next().unwrap_or_default();
+        text.push_str(&format!("airflow_2_names: true # {}: {what}\n", first.places[0]));
+    }
     text.push_str(&dependencies_text(requirements, &needed));
     if !requirements.limits.is_empty() {
-        text.push_str("# The newest versions have no wheels for this machine.\nconstraints:\n");
+        text.push_str(
+            "# Newer versions have no wheels for this machine, or do not fit other packages.\nconstraints:\n",
+        );
         requirements.limits.iter().for_each(|limit| text.push_str(&format!("- {}\n", quoted(limit))));
     }
     let mut names = requirements.listed.iter().chain(needed.iter().map(|fact| &fact.what));
@@ -337,7 +354,8 @@ fn decisions(facts: &Sources<'_>, settings: &Settings, own_settings: &str) -> Ve
     for fact in &survey.unreadable {
         decide(fact.clone(), "correct the file; its DAGs cannot be imported".to_owned());
     }
-    for fact in &survey.removed {
+    let untranslated = if requirements.is_airflow_3 { survey.translated.as_slice() } else { &[] };
+    for fact in survey.removed.iter().chain(untranslated) {
         let dags = project.dags();
         let remedy = format!(
             "correct it; ruff corrects most: {} tool run ruff check --preview --select AIR3 --fix --unsafe-fixes {}",
@@ -366,7 +384,13 @@ fn decisions(facts: &Sources<'_>, settings: &Settings, own_settings: &str) -> Ve
     let is_known =
         |name: &String| !facts.is_running || facts.known_variables.contains(name) || prefixed("AIRFLOW_VAR_", name);
     if let Some(fact) = unset(&survey.variables, &is_known, "variables without a value") {
-        decide(fact, "leoflow variables set NAME VALUE, or AIRFLOW_VAR_NAME in .env".to_owned());
+        let is_unset = |name: &&String| survey.variables.iter().any(|fact| fact.what == **name && !is_known(name));
+        let count = |keys: &BTreeSet<String>| keys.iter().filter(is_unset).count();
+        let files = facts.json_files.iter().filter(|(_, keys)| count(keys) > 0).map(|(file, keys)| {
+            format!("\n      leoflow variables import {}, which has {} of them", file.display(), count(keys))
+        });
+        let files: String = files.collect();
+        decide(fact, format!("leoflow variables set NAME VALUE, or AIRFLOW_VAR_NAME in .env{files}"));
     }
     let is_known =
         |name: &String| !facts.is_running || facts.known_connections.contains(name) || prefixed("AIRFLOW_CONN_", name);

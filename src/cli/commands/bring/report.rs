@@ -96,6 +96,11 @@ impl Report<'_> {
             &plan.packages,
         );
         list(printer, "leaves out of the project's lists", &plan.left_out);
+        if let Some(first) = plan.translated.first() {
+            let count = counted(plan.translated.iter().map(|fact| fact.count).sum::<usize>(), "use");
+            printer.note(format!("  translates {count} of what Airflow 3 removed, such as:"));
+            printer.note(format!("    {}{}", first.what.lines().next().unwrap_or_default(), places(first)));
+        }
         if let Some(variables) = &plan.variables {
             let count = counted(plan.taken_over.len(), "variable");
             printer.note(format!("  takes over {count} into {}:", variables.path.display()));

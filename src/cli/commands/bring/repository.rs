@@ -2,6 +2,7 @@
 
 use crate::airflow::import::SHADOWING_NAMES;
 use crate::error::Error;
+use leoflow_base::sys::fs::files;
 use leoflow_python::{LIMITS, Syntax, is_dag_file, scan};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -80,6 +81,22 @@ impl Repository {
             project.folder.ancestors().take_while(|folder| folder.starts_with(&self.top)).collect();
         folders.reverse();
         folders
+    }
+
+    /// The JSON files in a project's folder and in those above it that hold an object, each with the object's keys.
+    pub fn json_files(&self, project: &Project) -> Vec<(PathBuf, BTreeSet<String>)> {
+        const SIZE_LIMIT: u64 = 1024 * 1024;
+        let folders = self.folders_down_to(project).into_iter();
+        let entries = folders.flat_map(|folder| std::fs::read_dir(folder).into_iter().flatten().flatten());
+        let files = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "json"));
+        let keys = |file: PathBuf| {
+            let text = files::read_text(&file, SIZE_LIMIT).ok()??;
+            let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&text).ok()?;
+            Some((file, object.into_iter().map(|(key, _)| key).collect()))
+        };
+        let mut found: Vec<_> = files.filter_map(keys).collect();
+        found.sort();
+        found
     }
 
     /// The place of a text in a file, with its line.

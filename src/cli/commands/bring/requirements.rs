@@ -40,7 +40,7 @@ pub struct Requirements {
     pub unread: Vec<String>,
     /// Why the lists cannot be read.
     pub error: Option<String>,
-    /// True if the lists name Airflow 3.
+    /// True if the image or the lists name Airflow 3, and nothing names Airflow 2.
     pub is_airflow_3: bool,
 }
 
@@ -207,7 +207,8 @@ impl Requirements {
 
     /// Keeps the limits of providers if the project is for Airflow 3, and lists what is declared.
     fn finish(&mut self, request: &Request, is_airflow_2: bool) {
-        if self.is_airflow_3 && !is_airflow_2 {
+        self.is_airflow_3 &= !is_airflow_2;
+        if self.is_airflow_3 {
             self.left_out.retain(|left_out| left_out.instead.is_none());
         } else {
             for (line, _) in self.added.iter_mut().filter(|(line, _)| name_of(line).starts_with(PROVIDERS)) {

@@ -16,6 +16,7 @@ from leoflow.running.task_instance import TaskInstance
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from leoflow.authoring.dag.dag import DAG
@@ -139,8 +140,19 @@ def asset_state(task, server):
     return AssetStateStores(task.inlets, task.outlets, server)
 
 
+# Returns keys in addition to those of Airflow 3.
+other_keys: Callable[[Context], dict[str, Any]] | None = None
+
+
 def build_context(spec: dict[str, Any], dag: DAG, task: AbstractOperator, store: TaskXComs | InMemoryXComs,
                   server: TaskApi) -> Context:
+    context = context_of_airflow_3(spec, dag, task, store, server)
+    if other_keys is not None:
+        context.update(other_keys(context))
+    return context
+
+
+def context_of_airflow_3(spec, dag, task, store, server):
     ti = TaskInstance(spec, task, store, server)
     run = ti.dag_run
     ready = {

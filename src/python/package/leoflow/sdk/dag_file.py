@@ -35,6 +35,10 @@ def dags_of(workspace: Any, path: str, settings: dict[str, Any] | None) -> list[
 
     refusals.check_version()
     enter_project()
+    if settings and settings.get("airflow_2_names"):
+        from leoflow.airflow_2.install import install
+
+        install()
     DagContext.autoregistered_dags.clear()
     DagContext.current_autoregister_module_name = workspace.module_name(path)
     try:

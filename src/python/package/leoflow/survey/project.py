@@ -6,6 +6,7 @@ import ast
 import os
 import warnings
 
+from leoflow.airflow_2 import modules
 from leoflow.common.hints import airflow_2
 from leoflow.common.hints.packages import package_of
 from leoflow.entry.workspace import NOT_LOCAL, read_source
@@ -46,7 +47,8 @@ class Survey:
     def __init__(self, top: str, roots: list[str]):
         self.top = top
         self.roots = roots
-        self.modules, self.optional, self.removed, self.only_sdk = Findings(), Findings(), Findings(), Findings()
+        self.modules, self.optional, self.only_sdk = Findings(), Findings(), Findings()
+        self.removed, self.translated = Findings(), Findings()
         self.unreadable, self.image_paths = Findings(), Findings()
         self.variables, self.connections, self.environment = Findings(), Findings(), Findings()
         self._seen: set[str] = set()
@@ -63,7 +65,8 @@ class Survey:
         return {
             # The name of a company's own module is often that of a stranger's package: only the table decides.
             "modules": self.modules.all(package=package_of), "optional": self.optional.all(package=package_of),
-            "removed": self.removed.all(), "only_sdk": self.only_sdk.all(), "unreadable": self.unreadable.all(),
+            "removed": self.removed.all(), "translated": self.translated.all(), "only_sdk": self.only_sdk.all(),
+            "unreadable": self.unreadable.all(),
             "image_paths": self.image_paths.all(), "variables": self.variables.all(),
             "connections": self.connections.all(), "environment": self.environment.all(),
         }
@@ -89,7 +92,7 @@ class Survey:
             # The parser raises MemoryError for code that is nested too deeply.
             self.unreadable.add(getattr(error, "strerror", None) or str(error) or type(error).__name__, f"{shown}:1")
             return []
-        for facts, found in ((self.image_paths, source.image_paths), (self.removed, source.removed),
+        for facts, found in ((self.image_paths, source.image_paths), (self.removed, source.removed), (self.translated, source.translated),
                              (self.variables, source.variables), (self.connections, source.connections),
                              (self.environment, source.environment)):
             for fact, line in found.items():
@@ -119,7 +122,12 @@ class Survey:
         if removed:
             # A file may try the old name after the new one.
             if not is_optional:
-                self.removed.add(removed, place)
+                old_names = [name for name in full_names if not name.endswith(".*")] or [module]
+                is_translated = all(map(modules.is_translated, old_names))
+                (self.translated if is_translated else self.removed).add(removed, place)
+                for old_name in old_names:
+                    for successor in modules.needed_for(old_name):
+                        self._note_airflow(successor, (), [], place, is_optional)
         elif module in MODULES and all(name == "*" or name in MODULES[module] or f"{module}.{name}" in MODULES for name in names):
             pass
         elif provider:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 
+from leoflow.airflow_2 import arguments, context
 from leoflow.common.hints import airflow_2, image_paths
 
 TYPE_CHECKING = False
@@ -29,8 +30,9 @@ class SourceFile(ast.NodeVisitor):
         # without it.
         self.imports: list[tuple[str, tuple[str, ...], int, bool]] = []
         self.image_paths: dict[str, int] = {}
-        # Arguments and context keys that Airflow 3 lacks, as sentences.
+        # Arguments and context keys that Airflow 3 lacks, as sentences; those that `airflow_2_names` translates are apart.
         self.removed: dict[str, int] = {}
+        self.translated: dict[str, int] = {}
         # Variables, connections and environment variables that are read without a default value.
         self.variables: dict[str, int] = {}
         self.connections: dict[str, int] = {}
@@ -81,8 +83,9 @@ class SourceFile(ast.NodeVisitor):
         has_default = len(node.args) > 1 or any(keyword.arg in ("default", "default_var") for keyword in node.keywords)
         if last in ("DAG", "dag") or last.endswith(("Operator", "Sensor")):
             for keyword in node.keywords:
-                if keyword.arg in airflow_2.ARGUMENTS:
-                    self._note(self.removed, airflow_2.sentences("argument", [keyword.arg], airflow_2.ARGUMENTS), keyword.value)
+                self._note_removed("argument", keyword.arg, airflow_2.ARGUMENTS, arguments.TRANSLATED, keyword.value)
+        if last == "xcom_pull" and not node.args and not any(keyword.arg in ("task_ids", None) for keyword in node.keywords):
+            self._note(self.removed, "xcom_pull without task_ids reads only the task's own XComs in Airflow 3; name the tasks", node)
         if first and name.endswith("Variable.get") and not has_default:
             self._note(self.variables, first, node)
         elif first and last in ("get_connection", "get_connection_from_secrets"):
@@ -107,12 +110,16 @@ class SourceFile(ast.NodeVisitor):
             for key in TEMPLATE_VARIABLE.findall(template):
                 self._note(self.variables, key, node)
             for key in REMOVED_KEY.findall(template):
-                self._note(self.removed, airflow_2.sentences("context key", [key], airflow_2.CONTEXT), node)
+                self._note_removed("context key", key, airflow_2.CONTEXT, context.KEYS, node)
 
     def visit_Expr(self, node):
         # A docstring's examples are no code.
         if not isinstance(node.value, ast.Constant):
             self.generic_visit(node)
+
+    def _note_removed(self, kind, name, table, translated, node):
+        if name in table:
+            self._note(self.translated if name in translated else self.removed, airflow_2.sentences(kind, [name], table), node)
 
     @staticmethod
     def _note(facts, fact, node):
