@@ -6,6 +6,7 @@ use super::{environments, package, support};
 use leoflow_base::config;
 use leoflow_base::home::{self, Home, lock};
 use leoflow_base::sys::blocking;
+use leoflow_base::sys::fs::disk;
 use leoflow_base::sys::process::Signal;
 use leoflow_base::sys::process::command;
 use leoflow_base::sys::process::spawn::Spawn;
@@ -20,6 +21,9 @@ use std::time::Duration;
 /// Environment variable that marks the processes of one task try, or of one child that parses or answers a question, with
 /// its id. Descendants inherit it, so leftovers can be found in /proc.
 pub const TASK_MARK: &str = "LEOFLOW_TASK";
+/// Free bytes below which Python keeps no compiled modules: when the disk becomes full, it keeps truncated ones.
+/// <https://github.com/python/cpython/issues/126606>
+const NEEDED_FOR_COMPILED: u64 = 64 << 20;
 /// Start of the marks of children that import DAG files; those of tries are paths.
 pub(crate) const PARSE_MARK: &str = "parse-";
 
@@ -142,6 +146,9 @@ impl Interpreter {
             let mut prefix = OsString::from("pycache_prefix=");
             prefix.push(self.package.with_file_name("compiled"));
             arguments.extend(["-X".into(), prefix]);
+        }
+        if disk::free_bytes(self.home.root()).is_ok_and(|free| free < NEEDED_FOR_COMPILED) {
+            arguments.push("-B".into());
         }
         let options = self.options(options);
         let entry = self.package.join("_leoflow_entry.py").into_os_string();

@@ -4,11 +4,11 @@ import json
 import os
 import sys
 
-if __name__ == "__main__":
-    here = os.path.dirname(os.path.abspath(__file__))
-    # First on the module search path, so that user files cannot shadow `leoflow` or the small package's `airflow`.
-    sys.path[0] = here
-    job, options = sys.argv[1], json.loads(sys.argv[2])
+# Set in a process that has been restarted by `compile_again`.
+COMPILED_AGAIN = "LEOFLOW_COMPILED_AGAIN"
+
+def load(job, options):
+    """Prepares the process and imports the function of the job, which it returns."""
     from leoflow.entry import working_folder
 
     working_folder.enter(options)
@@ -34,7 +34,6 @@ if __name__ == "__main__":
         from leoflow.common import uv
 
         uv.add_to_path(options["uv"], options["uv_cache"])
-    sys.argv = [options.get("path") or options.get("folder") or job]
     if job == "parse":
         from leoflow.entry.parse import main
     elif job == "task":
@@ -51,4 +50,32 @@ if __name__ == "__main__":
         from leoflow.survey.main import main
     else:
         from leoflow.entry.foreground import main
+    return main
+
+
+def compile_again():
+    """Removes the compiled modules of this package, and restarts the process. Python keeps truncated ones when the disk
+    becomes full, and every later import of them fails. <https://github.com/python/cpython/issues/126606>"""
+    import shutil
+
+    compiled = [sys.pycache_prefix] if sys.pycache_prefix else [path for path, _, _ in os.walk(here) if path.endswith("__pycache__")]
+    for folder in compiled:
+        shutil.rmtree(folder, ignore_errors=True)
+    os.environ[COMPILED_AGAIN] = "1"
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+if __name__ == "__main__":
+    here = os.path.dirname(os.path.abspath(__file__))
+    # First on the module search path, so that user files cannot shadow `leoflow` or the small package's `airflow`.
+    sys.path[0] = here
+    job, options = sys.argv[1], json.loads(sys.argv[2])
+    try:
+        main = load(job, options)
+    except EOFError:
+        if os.environ.pop(COMPILED_AGAIN, None):
+            raise
+        compile_again()
+    os.environ.pop(COMPILED_AGAIN, None)
+    sys.argv = [options.get("path") or options.get("folder") or job]
     main(options)
