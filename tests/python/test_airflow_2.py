@@ -1,4 +1,4 @@
-"""`airflow_2_names`: what is translated. Its effect in a process is tested in tests/it/python/airflow_2_names.rs."""
+"""`airflow_2`: what is translated. Its effect in a process is tested in tests/it/python/airflow_2.rs."""
 
 import datetime
 import unittest

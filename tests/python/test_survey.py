@@ -115,8 +115,11 @@ class SurveyTest(unittest.TestCase):
             def pull(ti):
                 return ti.xcom_pull(key="k"), ti.xcom_pull("t"), ti.xcom_pull(task_ids="t", key="k"), ti.xcom_pull(**{})
             BashOperator(bash_command="{{ prev_ds }}", execution_date="x")
+            BashOperator(bash_command="{{ dag.following_schedule(ts) }}")
+            print(dag.previous_schedule(date))
         """)
-        self.assertEqual([places[0].partition(":")[2] for places in self.facts(found["removed"]).values()], ["6", "6", "2", "3", "5"])
+        lines = [places[0].partition(":")[2] for places in self.facts(found["removed"]).values()]
+        self.assertEqual(lines, ["6", "6", "7", "8", "2", "3", "5"])
         self.assertEqual(found["translated"], [])
 
     def test_values_without_a_default_are_found(self):

@@ -1,6 +1,6 @@
 //! Python: environments, warm processes, the package.
 
-mod airflow_2_names;
+mod airflow_2;
 mod airflow_sdk;
 mod environments;
 mod managed_python;

@@ -22,10 +22,10 @@ pub const PROJECT: &[ProjectKey] = &[
     key("python_version", "text", "The Python version of the environment, such as `\"3.12\"`, or a range."),
     key("airflow", "version", "Runs the DAGs with Apache Airflow's own SDK of this version, such as `3.3` or `3.3.2`."),
     key(
-        "airflow_2_names",
+        "airflow_2",
         "true or false",
-        "Translates imports, arguments and context keys of Airflow 2 that Airflow 3 removed, and keeps Airflow 2's meaning \
-         of schedules.",
+        "Runs files that were written for Airflow 2: translates imports, arguments and context keys that Airflow 3 \
+         removed, and keeps the meaning of schedules.",
     ),
     key("dependencies", "list of texts", "Python packages of the environment, as requirements: `pandas>=2`."),
     key("additional_dependencies", "list of texts", "Python packages in addition to those that another file lists."),

@@ -137,7 +137,7 @@ impl<'a> Reader<'a> {
             }
             "python_version" => self.python_version(name, value),
             "airflow" => self.airflow(name, value),
-            "airflow_2_names" => {
+            "airflow_2" => {
                 self.or_problem(value.as_bool(), name, format!("{name}: {} is not true or false", show(value)))
             }
             "exclude_newer" => self.date_or_time(name, value),

@@ -2,7 +2,7 @@
 
 use super::image::Image;
 use super::repository::{Project, Repository};
-use super::requirements::{Requirements, quoted};
+use super::requirements::{Release, Requirements, quoted};
 use super::survey::{Fact, Survey};
 use leoflow_base::config::leoflow_yaml;
 use leoflow_python::airflow_keys::{Meaning, meaning};
@@ -175,19 +175,15 @@ fn unknown_modules(survey: &Survey, listed: &BTreeSet<String>) -> Vec<Fact> {
     unknown.into_values().collect()
 }
 
-/// The names of Airflow 2 in a project that is not for Airflow 3: there they do not work either.
+/// The names of Airflow 2 that are translated; in a project for Airflow 3 they do not work either.
 fn translated<'a>(survey: &'a Survey, requirements: &Requirements) -> &'a [Fact] {
-    if requirements.is_airflow_3 { &[] } else { &survey.translated }
+    if requirements.release == Release::Airflow3 { &[] } else { &survey.translated }
 }
 
 /// The settings of the project's environment.
 pub fn settings_text(survey: &Survey, image: &Image, requirements: &Requirements) -> String {
     let needed = missing_packages(survey, &requirements.listed);
     let mut text = requirements.settings_text();
-    if let Some(first) = translated(survey, requirements).first() {
-        let what = first.what.lines().next().unwrap_or_default();
-        text.push_str(&format!("airflow_2_names: true # {}: {what}\n", first.places[0]));
-    }
     text.push_str(&dependencies_text(requirements, &needed));
     if !requirements.limits.is_empty() {
         text.push_str(
@@ -206,6 +202,12 @@ pub fn settings_text(survey: &Survey, image: &Image, requirements: &Requirements
     let has_environment = has_airflow || !text.is_empty() || !requirements.listed.is_empty();
     if let (Some(version), true) = (version, has_environment) {
         text.push_str(&format!("python_version: \"{version}\"\n"));
+    }
+    let first = translated(survey, requirements).first();
+    if first.is_some() || requirements.release == Release::Airflow2 {
+        let why =
+            first.map(|first| format!(" # {}: {}", first.places[0], first.what.lines().next().unwrap_or_default()));
+        text.push_str(&format!("airflow_2: true{}\n", why.unwrap_or_default()));
     }
     text
 }
@@ -354,7 +356,7 @@ fn decisions(facts: &Sources<'_>, settings: &Settings, own_settings: &str) -> Ve
     for fact in &survey.unreadable {
         decide(fact.clone(), "correct the file; its DAGs cannot be imported".to_owned());
     }
-    let untranslated = if requirements.is_airflow_3 { survey.translated.as_slice() } else { &[] };
+    let untranslated = if requirements.release == Release::Airflow3 { survey.translated.as_slice() } else { &[] };
     for fact in survey.removed.iter().chain(untranslated) {
         let dags = project.dags();
         let remedy = format!(

@@ -25,6 +25,31 @@ pub struct LeftOut {
     pub instead: Option<String>,
 }
 
+/// The major release of Airflow that a project is for, by its image and its lists.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Release {
+    #[default]
+    Unknown,
+    Airflow3,
+    /// Takes precedence where both are named.
+    Airflow2,
+}
+
+impl Release {
+    /// Notes the release that a requirement of Airflow names.
+    fn note(&mut self, line: &str) {
+        if !AIRFLOW.contains(&&*name_of(line)) {
+            return;
+        }
+        let is_3 = ["=3", "> 3", ">3"].iter().any(|version| line.contains(version));
+        match (is_3, excludes_supported(line)) {
+            (true, _) if *self == Self::Unknown => *self = Self::Airflow3,
+            (false, true) => *self = Self::Airflow2,
+            _ => {}
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 pub struct Requirements {
     /// The list that `requirements` in leoflow.yaml names, relative to the project's folder.
@@ -40,8 +65,7 @@ pub struct Requirements {
     pub unread: Vec<String>,
     /// Why the lists cannot be read.
     pub error: Option<String>,
-    /// True if the image or the lists name Airflow 3, and nothing names Airflow 2.
-    pub is_airflow_3: bool,
+    pub release: Release,
 }
 
 /// The request for the project's settings, from the point of view of its least nested DAG file.
@@ -54,8 +78,12 @@ pub fn request(project: &Project) -> Request {
 
 /// Reads the lists. `airflow` is the version in the project's image.
 pub fn read(repository: &Repository, project: &Project, airflow: Option<&str>) -> Requirements {
-    let is_of = |major: char| airflow.is_some_and(|version| version.starts_with(major));
-    let mut requirements = Requirements { is_airflow_3: is_of('3'), ..Requirements::default() };
+    let release = match airflow.and_then(|version| version.chars().next()) {
+        Some('3') => Release::Airflow3,
+        Some('2') => Release::Airflow2,
+        _ => Release::Unknown,
+    };
+    let mut requirements = Requirements { release, ..Requirements::default() };
     let request = request(project);
     let context = file_context(&request);
     let mut lists: Vec<PathBuf> = context.read.into_iter().filter(|path| is_list(path) && path.is_file()).collect();
@@ -77,7 +105,6 @@ pub fn read(repository: &Repository, project: &Project, airflow: Option<&str>) -
         requirements.unread.clear();
         lists = vec![list];
     }
-    let mut is_airflow_2 = is_of('2');
     let mut seen = BTreeSet::new();
     while let Some(list) = lists.pop() {
         if !seen.insert(list.clone()) {
@@ -87,7 +114,6 @@ pub fn read(repository: &Repository, project: &Project, airflow: Option<&str>) -
         for line in lines_of(&list).unwrap_or_default() {
             match line {
                 Line::Requirement(line) => {
-                    is_airflow_2 |= excludes_supported(&line);
                     let start = line.split(" --hash").next().unwrap_or_default();
                     requirements.judge(&line, place(start));
                 }
@@ -104,7 +130,6 @@ pub fn read(repository: &Repository, project: &Project, airflow: Option<&str>) -
         && let Some(declared) = &settings.declared
     {
         for line in &declared.requirements {
-            is_airflow_2 |= excludes_supported(line);
             let place = declared.origins.get(line).map(|file| repository.place(file, line));
             requirements.judge(line, place.unwrap_or_default());
         }
@@ -113,12 +138,11 @@ pub fn read(repository: &Repository, project: &Project, airflow: Option<&str>) -
     let parents = repository.folders_down_to(project).into_iter().rev();
     for file in parents.flat_map(|folder| ["pyproject.toml", "Pipfile"].map(|name| folder.join(name))) {
         for line in requirements_of_other_tool(&file) {
-            is_airflow_2 |= excludes_supported(&line);
             let place = repository.place(&file, &name_of(&line));
             requirements.judge_added(line, place);
         }
     }
-    requirements.finish(&request, is_airflow_2);
+    requirements.finish(&request);
     requirements
 }
 
@@ -131,6 +155,7 @@ impl Requirements {
 
     fn judge(&mut self, line: &str, place: String) {
         let name = name_of(line);
+        self.release.note(line);
         if let Err(reason) = check_requirement(line) {
             // A line with a name is left out by that, because the line may contain a password.
             let entry = if line.contains(" @ ") { &name } else { line };
@@ -141,8 +166,6 @@ impl Requirements {
         } else if AIRFLOW.contains(&&*name) {
             if excludes_supported(line) {
                 self.leave_out(&name, place, format!("{line}: this release runs Airflow 3.0 to 3.3"));
-            } else {
-                self.is_airflow_3 |= line.contains("=3") || line.contains("> 3");
             }
         } else if name.starts_with(PROVIDERS)
             && is_limited(line)
@@ -160,9 +183,7 @@ impl Requirements {
 
     /// Adds a requirement of Poetry or Pipenv, unless it is of an Airflow that is not supported.
     fn judge_added(&mut self, line: String, place: String) {
-        if AIRFLOW.contains(&&*name_of(&line)) && !excludes_supported(&line) {
-            self.is_airflow_3 |= line.contains("=3");
-        }
+        self.release.note(&line);
         let is_known = self.added.iter().any(|(other, _)| name_of(other) == name_of(&line));
         match check_requirement(&line) {
             _ if excludes_supported(&line) || is_known => {}
@@ -206,9 +227,8 @@ impl Requirements {
     }
 
     /// Keeps the limits of providers if the project is for Airflow 3, and lists what is declared.
-    fn finish(&mut self, request: &Request, is_airflow_2: bool) {
-        self.is_airflow_3 &= !is_airflow_2;
-        if self.is_airflow_3 {
+    fn finish(&mut self, request: &Request) {
+        if self.release == Release::Airflow3 {
             self.left_out.retain(|left_out| left_out.instead.is_none());
         } else {
             for (line, _) in self.added.iter_mut().filter(|(line, _)| name_of(line).starts_with(PROVIDERS)) {

@@ -54,7 +54,7 @@ pub struct Survey {
     pub optional: Vec<Fact>,
     /// Names that Airflow 3 lacks, as sentences.
     pub removed: Vec<Fact>,
-    /// The same, of names that `airflow_2_names` in leoflow.yaml translates.
+    /// The same, of names that `airflow_2` in leoflow.yaml translates.
     pub translated: Vec<Fact>,
     /// Airflow's modules that the small package lacks.
     pub only_sdk: Vec<Fact>,

@@ -1,4 +1,4 @@
-"""Translates what Airflow 3 removed, for a project with `airflow_2_names` in its `leoflow.yaml`: imports, arguments of DAGs
+"""Translates what Airflow 3 removed, for a project with `airflow_2` in its `leoflow.yaml`: imports, arguments of DAGs
 and operators, and context keys. Works with the small package and with Airflow's SDK."""
 
 from __future__ import annotations

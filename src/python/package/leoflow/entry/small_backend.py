@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 def dags_of(workspace: Workspace, path: str, settings: dict[str, Any] | None = None) -> list[DAG]:
     """Runs a DAG file and loads the project's plugins; returns its DAGs with the project's settings applied."""
     path = os.path.abspath(path)
-    if settings and settings.get("airflow_2_names"):
+    if settings and settings.get("airflow_2"):
         from leoflow.airflow_2.install import install
 
         install()

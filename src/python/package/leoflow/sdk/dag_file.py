@@ -35,7 +35,7 @@ def dags_of(workspace: Any, path: str, settings: dict[str, Any] | None) -> list[
 
     refusals.check_version()
     enter_project()
-    if settings and settings.get("airflow_2_names"):
+    if settings and settings.get("airflow_2"):
         from leoflow.airflow_2.install import install
 
         install()

@@ -17,6 +17,7 @@ OTHER_PYTHON = ("virtualenv", "external_python", "docker", "kubernetes")
 OTHER_PYTHON_OPERATORS = ("VirtualenvOperator", "ExternalPythonOperator")
 TEMPLATE_VARIABLE = re.compile(r"\bvar\.(?:value|json)\.(?!get\b)(\w+)")
 TEMPLATE = re.compile(r"\{[{%](.*?)[}%]\}", re.DOTALL)
+REMOVED_METHOD = re.compile(rf"\bdag\.({'|'.join(airflow_2.METHODS)})\b")
 REMOVED_KEY = re.compile(rf"(?<![\w.'\"])({'|'.join(airflow_2.CONTEXT)})\b")
 
 
@@ -30,7 +31,7 @@ class SourceFile(ast.NodeVisitor):
         # without it.
         self.imports: list[tuple[str, tuple[str, ...], int, bool]] = []
         self.image_paths: dict[str, int] = {}
-        # Arguments and context keys that Airflow 3 lacks, as sentences; those that `airflow_2_names` translates are apart.
+        # Arguments and context keys that Airflow 3 lacks, as sentences; those that `airflow_2` translates are apart.
         self.removed: dict[str, int] = {}
         self.translated: dict[str, int] = {}
         # Variables, connections and environment variables that are read without a default value.
@@ -95,6 +96,10 @@ class SourceFile(ast.NodeVisitor):
                 self._note(self.connections, text_of(keyword.value), node)
         self.generic_visit(node)
 
+    def visit_Attribute(self, node):
+        self._note_removed("method", node.attr, airflow_2.METHODS, (), node)
+        self.generic_visit(node)
+
     def visit_Subscript(self, node):
         if dotted(node.value) in ("os.environ", "environ") and isinstance(node.ctx, ast.Load) and text_of(node.slice):
             self._note(self.environment, text_of(node.slice), node)
@@ -109,6 +114,8 @@ class SourceFile(ast.NodeVisitor):
         for template in TEMPLATE.findall(text):
             for key in TEMPLATE_VARIABLE.findall(template):
                 self._note(self.variables, key, node)
+            for name in REMOVED_METHOD.findall(template):
+                self._note_removed("method", name, airflow_2.METHODS, (), node)
             for key in REMOVED_KEY.findall(template):
                 self._note_removed("context key", key, airflow_2.CONTEXT, context.KEYS, node)
 

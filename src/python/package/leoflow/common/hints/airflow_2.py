@@ -62,6 +62,7 @@ MOVED_NAMES = """
     airflow.providers.sqlite.operators.sqlite common.sql.operators.sql SqliteOperator=SQLExecuteQueryOperator
     airflow.providers.trino.operators.trino common.sql.operators.sql TrinoOperator=SQLExecuteQueryOperator
     airflow.providers.vertica.operators.vertica common.sql.operators.sql VerticaOperator=SQLExecuteQueryOperator
+    airflow.utils.db airflow.utils.session create_session provide_session
     airflow.utils.helpers airflow.sdk chain cross_downstream
 """
 # Removed modules and names that no single module replaces.
@@ -83,8 +84,10 @@ ARGUMENTS = {
     "fail_stop": "use `fail_fast`", "default_view": "remove it", "orientation": "remove it",
     "full_filepath": "remove it",
     "provide_context": "remove it; the context is always passed", "task_concurrency": "use `max_active_tis_per_dag`",
-    "use_dill": "use `serializer='dill'`", "execution_date": "use `logical_date`",
+    "use_task_execution_day": "use `use_task_logical_date`", "use_dill": "use `serializer='dill'`", "execution_date": "use `logical_date`",
 }
+# Methods of DAGs.
+METHODS = {"following_schedule": "use `data_interval_end`", "previous_schedule": "use `data_interval_start`"}
 # Keys of the context, in templates and in arguments of functions.
 CONTEXT = {
     "execution_date": "use `logical_date`", "next_execution_date": "use `data_interval_end`",

@@ -1,4 +1,4 @@
-//! `airflow_2_names`: files for Airflow 2 run as they are, with the small package and with Airflow's SDK.
+//! `airflow_2`: files for Airflow 2 run as they are, with the small package and with Airflow's SDK.
 
 use crate::support::{TestHome, wait_until};
 use serde_json::{Value, json};
@@ -68,7 +68,7 @@ fn runs_a_file_for_airflow_2(test: &TestHome) {
 #[test]
 fn the_small_package_translates_airflow_2() {
     let test = TestHome::new().with_packages();
-    test.save("old/leoflow.yaml", "airflow_2_names: true\n");
+    test.save("old/leoflow.yaml", "airflow_2: true\n");
     test.save("old/dag.py", DAG);
     test.start();
     runs_a_file_for_airflow_2(&test);
@@ -78,7 +78,7 @@ fn the_small_package_translates_airflow_2() {
 fn the_sdk_translates_airflow_2() {
     let test = TestHome::new().with_airflow();
     let text = std::fs::read_to_string(test.workspace().join("leoflow.yaml")).unwrap();
-    test.save("old/leoflow.yaml", &format!("{text}airflow_2_names: true\n"));
+    test.save("old/leoflow.yaml", &format!("{text}airflow_2: true\n"));
     test.save("old/dag.py", DAG);
     test.start();
     runs_a_file_for_airflow_2(&test);
