@@ -25,13 +25,22 @@ DEFAULT_SCHEDULE = timedelta(days=1)
 
 
 def install() -> None:
-    from airflow.sdk import DAG, BaseOperator
+    from airflow.sdk import BaseOperator
 
-    wrap(DAG, of_dag)
+    for kind in dag_classes():
+        wrap(kind, of_dag)
     wrap(BaseOperator, of_operator)
     for rule in trigger_rule_classes():
         for old, new in TRIGGER_RULES.items():
             setattr(rule, old.upper(), rule(new))
+
+
+def dag_classes():
+    """In Airflow 3.0, `airflow.DAG` is a class of its own below that of the SDK."""
+    import airflow
+    from airflow.sdk import DAG
+
+    return {DAG, airflow.DAG}
 
 
 def trigger_rule_classes():
