@@ -13,6 +13,7 @@ from email import message_from_string
 from types import SimpleNamespace
 
 from leoflow.common.exceptions import AirflowException
+from leoflow.entry import parse
 from leoflow.running import error_email
 
 
@@ -126,3 +127,14 @@ class ErrorEmail(unittest.TestCase):
 
 if __name__ == "__main__":
     unittest.main()
+
+
+class TestWhichTasksSend(unittest.TestCase):
+    def test_a_mapped_operator_of_the_sdk_has_its_arguments_in_partial_kwargs(self):
+        def mapped(**arguments):
+            return SimpleNamespace(task_id="m", partial_kwargs=arguments)
+
+        self.assertTrue(parse.sends_email(mapped(email="x@y.z")))
+        self.assertFalse(parse.sends_email(mapped(email="x@y.z", email_on_failure=False, email_on_retry=True)))
+        self.assertTrue(parse.sends_email(mapped(email="x@y.z", email_on_failure=False, retries=1)))
+        self.assertFalse(parse.sends_email(mapped(email=None)))

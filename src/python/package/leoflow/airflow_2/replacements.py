@@ -64,6 +64,10 @@ def sql_operator(name, connection):
 
     def __init__(self, **kwargs):
         hook_params = {key: kwargs.pop(key) for key in HOOK_ARGUMENTS if kwargs.get(key) is not None}
+        # Of PostgresOperator.
+        options = kwargs.pop("runtime_parameters", None)
+        if options:
+            hook_params["options"] = " ".join(f"-c {key}={value}" for key, value in options.items())
         if hook_params:
             kwargs["hook_params"] = {**hook_params, **(kwargs.get("hook_params") or {})}
         SQLExecuteQueryOperator.__init__(self, conn_id=kwargs.pop(connection, default), **kwargs)

@@ -54,11 +54,17 @@ def structures_of(workspace, path, settings, is_validation):
 
 def email_problems(dags):
     """Returns a warning if a task sends e-mail and none can be sent."""
-    senders = (dag.dag_id for dag in dags for task in dag.tasks
-               if getattr(task, "email", None) and (task.email_on_failure or task.email_on_retry and task.retries))
+    senders = (dag.dag_id for dag in dags for task in dag.tasks if sends_email(task))
     dag_id = next(senders, None)
     problem = backends.current().email_problem() if dag_id is not None else None
     return [f"The e-mails of {dag_id} are not sent: {problem}"] if problem else []
+
+
+def sends_email(task):
+    # Mapped operators of Airflow's SDK have these values among the arguments of `partial`.
+    values = {**getattr(task, "partial_kwargs", {}), **vars(task)}
+    on_failure = values.get("email_on_failure", True)
+    return bool(values.get("email")) and bool(on_failure or values.get("email_on_retry", True) and values.get("retries"))
 
 
 def parse(path, roots, settings, enter=Workspace.enter, is_validation=False):
