@@ -21,6 +21,7 @@ mod scan;
 mod support;
 mod warm;
 mod wheels;
+mod without_effect;
 mod zygote;
 
 pub use children::{AnswerError, ChildOutput, Children};
@@ -42,3 +43,4 @@ pub use support::{
 };
 pub use warm::Warm;
 pub use wheels::WheelError;
+pub use without_effect::{WithoutEffect, settings_without_effect};

@@ -18,10 +18,10 @@ use leoflow_engine::store::list::listing::Listing;
 use leoflow_engine::store::secret::connections::{self, Connection};
 use leoflow_engine::store::secret::variables::{self, Variable};
 use leoflow_engine::store::{OnExisting, ReadFor};
-use leoflow_python::environments as python_environments;
+use leoflow_python::{environments as python_environments, settings_without_effect};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 type Body<T> = Result<Json<Import<T>>, JsonRejection>;
 
@@ -48,8 +48,8 @@ pub struct Session {
 }
 
 /// Returns the Python that runs DAGs, independent of the caller's `PATH`, the environments that failed to build, those
-/// whose DAG files cannot be imported, the pools that DAGs name but that do not exist, and the DAGs whose schedule makes
-/// no progress.
+/// whose DAG files cannot be imported, the pools that DAGs name but that do not exist, the DAGs whose schedule makes no
+/// progress, and the settings of Airflow without effect.
 pub async fn python(State(state): Shared) -> Json<serde_json::Value> {
     let interpreter = state.environments.interpreter.get().await;
     let required = state.environments.required();
@@ -60,9 +60,11 @@ pub async fn python(State(state): Shared) -> Json<serde_json::Value> {
     let unknown_pools = unknown_pools(&state).await.unwrap_or_default();
     let stalled = stalled_schedules(&state).await.unwrap_or_default();
     let suspect = suspect_environments(&state, &required).await.unwrap_or_default();
+    let (home, workspace) = (state.core.home.clone(), state.dag_code.workspace().map(Path::to_owned));
+    let without_effect = blocking::run(move || settings_without_effect(&home, workspace.as_deref())).await.ok();
     Json(serde_json::json!({
         "python": program, "failed": failed, "unknown_pools": unknown_pools, "suspect": suspect,
-        "stalled_schedules": stalled,
+        "stalled_schedules": stalled, "without_effect": without_effect,
     }))
 }
 

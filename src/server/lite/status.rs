@@ -28,8 +28,10 @@ use leoflow_engine::store::instance::tries;
 use leoflow_engine::store::list::listing::{Listing, Page};
 use leoflow_engine::store::list::overview::{self, FinishedTasks};
 use leoflow_engine::store::pools::{self, Pool};
+use leoflow_python::settings_without_effect;
 use serde::Serialize;
 use serde_json::{Value, json};
+use std::path::Path;
 use std::time::Duration;
 
 /// How long the page waits for the datastore.
@@ -44,7 +46,7 @@ pub async fn status_page(State(state): Shared) -> Result<Html<String>, ApiError>
     let window = Window::ending_with(Timestamp::now());
     let (tasks, local, backup_list) =
         tokio::join!(tasks(&state, window), local(&state, &status.processes), backup_list(&state));
-    let Local { storage, verified_at, processes } = local?;
+    let Local { storage, verified_at, processes, without_effect } = local?;
     let backups = storage::backups(backup_list, verified_at);
     let tasks_problem = tasks.as_ref().err().map(ApiError::message);
     let tasks = tasks.ok();
@@ -52,7 +54,8 @@ pub async fn status_page(State(state): Shared) -> Result<Html<String>, ApiError>
     let instance = config::instance_name(config.as_ref());
     // The result of an earlier lookup; the page itself starts none.
     let newest = state.release.newest_release.last(config.as_ref());
-    let warnings = warnings(&status, tasks.as_ref(), &storage, problems(&state.core));
+    let mut warnings = warnings(&status, tasks.as_ref(), &storage, problems(&state.core));
+    warnings.extend(settings_warning(without_effect));
     let schedule = config.as_ref().map(|config| config.backup.schedule.to_string());
     let importing = importing(*state.dag_files.initial_files.borrow(), *state.dag_files.progress.borrow());
     page(
@@ -151,11 +154,15 @@ struct Local {
     verified_at: Option<Timestamp>,
     /// Rows of the table of processes.
     processes: Vec<Value>,
+    /// The number of settings of Airflow without effect.
+    without_effect: usize,
 }
 
 async fn local(state: &AppState, processes: &[ProcessStatus]) -> Result<Local, ApiError> {
     let (home, processes) = (state.core.home.clone(), processes.to_vec());
+    let workspace = state.dag_code.workspace().map(Path::to_owned);
     let read = move || Local {
+        without_effect: settings_without_effect(&home, workspace.as_deref()).len(),
         storage: storage::read(&home),
         verified_at: storage::last_verification(&home),
         processes: processes.iter().map(process_row).collect(),
@@ -241,6 +248,16 @@ fn failed_callback(newest: &LoggedEvent) -> Option<Warning> {
         text: format!("Callbacks of DAGs failed in the last {span}, the last one of {dag_id}."),
         command: Some(format!("leoflow runs show {} {}", shell::word(dag_id), shell::word(run_id))),
         link: Some(("/events", "Audit log")),
+        ..Warning::default()
+    })
+}
+
+/// The warning about settings of Airflow without effect.
+fn settings_warning(count: usize) -> Option<Warning> {
+    (count > 0).then(|| Warning {
+        text: format!("{} of Airflow without effect here.", counted(count, "setting")),
+        command: Some("leoflow doctor".to_owned()),
+        link: Some(("/lite/doctor", "Doctor")),
         ..Warning::default()
     })
 }

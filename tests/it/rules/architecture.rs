@@ -83,6 +83,7 @@ const PARTS: &[(&str, &[&str])] = &[
             "child",
             "children",
             "parse",
+            "without_effect",
             "lib",
         ],
     ),

@@ -233,7 +233,8 @@ fn airflow_settings_page_is_current() {
         "# Airflow settings\n\n{GENERATED}\nThis page lists the settings of Airflow 3.3 that have a meaning here. Set them as \
          `AIRFLOW__SECTION__KEY` in the `.env` of the project or of the workspace, or in the environment that starts Leoflow; \
          an `airflow.cfg` is read by `leoflow bring` only. Keys that are not listed configure parts of Airflow that Leoflow does \
-         not have, such as executors, its database and its web server. `leoflow validate` warns about settings without effect.\n"
+         not have, such as executors, its database and its web server. `leoflow validate`, `leoflow doctor`, the start and the \
+         page `/lite/` warn about settings without effect.\n"
     );
     for (meaning, title) in [
         (Meaning::Honoured, "Honoured by both packages"),

@@ -1,5 +1,6 @@
 //! The checks and fixes of `doctor`.
 
+use crate::support::http::Session;
 use crate::support::processes::leave_stale_server;
 use crate::support::{CommandOutput, TestHome, newest};
 use serde_json::Value;
@@ -115,4 +116,24 @@ fn fix_applies_the_safe_fixes_after_confirmation() {
     test.run(&["doctor", "--fix", "--yes"]).expect(0);
     assert!(!reaper.join().unwrap().unwrap().success());
     assert_eq!(check(&test, "leftovers")["verdict"], "ok");
+}
+
+#[test]
+fn settings_without_effect_are_warned_of() {
+    let test = TestHome::new();
+    let password = test.start()["admin_password"].as_str().unwrap().to_owned();
+    test.run(&["lite", "stop"]).expect(0);
+    std::fs::create_dir_all(test.workspace().join("sales")).unwrap();
+    std::fs::write(test.workspace().join("sales/.env"), "AIRFLOW__CORE__PARALLELISM=4017\n").unwrap();
+    let mut start = test.command(&["lite", "start", "--json", "--port", &test.port.to_string()]);
+    let started: CommandOutput = start.env("AIRFLOW__OPERATORS__DEFAULT_QUEUE", "big").output().unwrap().into();
+    let line = "2 settings of Airflow without effect here: leoflow doctor lists them";
+    let stderr = started.expect(0).stderr;
+    assert!(stderr.contains(line), "{stderr}");
+    // The server's environment counts, not that of the command.
+    let detail = check(&test, "settings")["detail"].as_str().unwrap().to_owned();
+    let names = "AIRFLOW__OPERATORS__DEFAULT_QUEUE (environment), AIRFLOW__CORE__PARALLELISM (";
+    assert!(detail.contains(names) && !detail.contains("4017"), "{detail}");
+    let page = Session::login(test.port, &password).request("GET", "/lite/", "").body;
+    assert!(page.contains("2 settings of Airflow without effect here."), "{page}");
 }

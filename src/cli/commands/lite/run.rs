@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::terminal::report::{PipeSink, Ready, Report, Sink};
 use clap::Args;
 use leoflow_base::config::{self, Config, Loaded, running_settings};
+use leoflow_base::counted::counted;
 use leoflow_base::home::lock::{self, HomeLock};
 use leoflow_base::home::progress::Progress;
 use leoflow_base::home::{absolute_workspace, check_workspace, shared};
@@ -26,6 +27,7 @@ use leoflow_postgres::{Access, Credentials, Endpoint, PgError, install};
 use leoflow_processes::agent;
 use leoflow_processes::supervisor::instance::{Instance, own_program};
 use leoflow_processes::supervisor::{self, Identity, Inherited, Notice, Supervisor, SupervisorError};
+use leoflow_python::settings_without_effect;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -83,6 +85,7 @@ async fn run_with(context: &Context<'_>, args: &LiteRun, sink: &dyn Sink) -> Res
     let config = load_written_config(context)?;
     warn_of_shared_workspace(context, sink, &config);
     clock::unknown_time_zone().into_iter().for_each(|text| sink.warn(text));
+    warn_of_settings_without_effect(context, sink, &config);
     let instance = describe_instance(context, address.port)?;
     let is_detached = !sink.is_terminal() || is_service();
     let identity = describe_process(context, url.clone(), is_detached);
@@ -300,6 +303,14 @@ fn warn_of_shared_workspace(context: &Context<'_>, sink: &dyn Sink, config: &Con
             other.root().display(),
             workspace.display(),
         ));
+    }
+}
+
+/// Warns about settings of Airflow without effect.
+fn warn_of_settings_without_effect(context: &Context<'_>, sink: &dyn Sink, config: &Config) {
+    let count = settings_without_effect(&context.home, config.workspace.as_deref()).len();
+    if count > 0 {
+        sink.warn(format!("{} of Airflow without effect here: leoflow doctor lists them", counted(count, "setting")));
     }
 }
 

@@ -26,6 +26,7 @@ use leoflow_postgres::acquire::Sources;
 use leoflow_postgres::cluster::{self, ClusterState};
 use leoflow_postgres::schema::{self, State, data_migration};
 use leoflow_processes::supervisor;
+use leoflow_python::settings_without_effect;
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -98,7 +99,11 @@ pub fn examine(
     checks.add("processes", [python::processes(home)]);
     checks.add("pools", python::pools(&server_python.unknown_pools));
     checks.add("schedules", python::schedules(&server_python.stalled_schedules));
-    checks.add("workspace", config.and_then(|config| workspace(config.workspace.as_deref()?)));
+    let workspace_folder = config.and_then(|config| config.workspace.as_deref());
+    let without_effect = server_python.without_effect.clone();
+    let without_effect = without_effect.unwrap_or_else(|| settings_without_effect(home, workspace_folder));
+    checks.add("settings", python::airflow_settings(&without_effect));
+    checks.add("workspace", workspace_folder.and_then(workspace));
     checks.add("leftovers", [leftovers(home, running)]);
     checks.0
 }

@@ -4,7 +4,7 @@ use crate::setup::check::{Finding, ok, problem, warning};
 use jiff::Timestamp;
 use leoflow_base::home::Home;
 use leoflow_python::notes::{self, Note};
-use leoflow_python::{self as python, environments};
+use leoflow_python::{self as python, WithoutEffect, environments};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -20,6 +20,8 @@ pub struct ServerPython {
     pub unknown_pools: Vec<UnknownPool>,
     /// DAGs whose schedule makes no progress.
     pub stalled_schedules: Vec<String>,
+    /// Settings of Airflow without effect; `None` if the server did not answer.
+    pub without_effect: Option<Vec<WithoutEffect>>,
     /// Built environments whose DAG files have import errors.
     pub suspect: Vec<SuspectEnvironment>,
 }
@@ -127,6 +129,25 @@ pub fn schedules(stalled: &[String]) -> Option<Finding> {
     let detail = format!("schedules that make no progress: {}", stalled.join(", "));
     let remedy = format!("see leoflow lite logs server for the reason; change the schedule of {first} in its file");
     Some(warning(detail, remedy))
+}
+
+/// Checks that all settings of Airflow have an effect: those of the running server, else those of our environment.
+pub fn airflow_settings(found: &[WithoutEffect]) -> Option<Finding> {
+    let names = |needs_sdk| {
+        let selected = found.iter().filter(|setting| setting.needs_sdk == needs_sdk);
+        selected.map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    };
+    let lines: Vec<String> = [("no effect here", names(false)), ("an effect only with Airflow's own SDK", names(true))]
+        .into_iter()
+        .filter(|(_, names)| !names.is_empty())
+        .map(|(effect, names)| format!("settings with {effect}: {names}"))
+        .collect();
+    let sdk = ", or add Airflow's own SDK: leoflow add apache-airflow --project PROJECT";
+    let remedy = format!(
+        "remove them{}; leoflow docs reference/airflow-settings lists all keys",
+        if found.iter().any(|setting| setting.needs_sdk) { sdk } else { "" },
+    );
+    (!found.is_empty()).then(|| warning(lines.join("\n"), remedy))
 }
 
 /// The first environment with damaged files, or one that could not be checked completely.
