@@ -59,12 +59,13 @@ pub fn variable(section: &str, key: &str) -> String {
 }
 
 /// What a variable `AIRFLOW__SECTION__KEY` means; `None` for any other one. The suffixes `_CMD` and `_SECRET` belong to
-/// the key.
+/// the key, and so does `_KWARG__NAME`, one argument of a secrets backend.
 pub fn meaning(name: &str) -> Option<Meaning> {
     static MEANINGS: LazyLock<HashMap<String, Meaning>> =
         LazyLock::new(|| rows().map(|row| (variable(row.section, row.key), row.meaning)).collect());
     name.strip_prefix("AIRFLOW__")?.split_once("__")?;
-    let key = ["_CMD", "_SECRET"].iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name);
+    let key = ["_CMD", "_SECRET"].iter().find_map(|suffix| name.strip_suffix(suffix));
+    let key = key.or_else(|| Some(name.split_once("_KWARG__")?.0)).unwrap_or(name);
     Some(MEANINGS.get(name).or_else(|| MEANINGS.get(key)).copied().unwrap_or(Meaning::NoPart))
 }
 
@@ -81,6 +82,7 @@ mod tests {
         assert_eq!(names.len(), all);
         assert_eq!(meaning("AIRFLOW__CORE__DEFAULT_TIMEZONE"), Some(Meaning::Honoured));
         assert_eq!(meaning("AIRFLOW__SMTP__SMTP_PASSWORD_CMD"), Some(Meaning::Honoured));
+        assert_eq!(meaning("AIRFLOW__SECRETS__BACKEND_KWARG__TOKEN"), Some(Meaning::Honoured));
         assert_eq!(meaning("AIRFLOW__CELERY__BROKER_URL"), Some(Meaning::NoPart));
         assert_eq!(meaning("AIRFLOW_VAR_X"), None);
         assert!(is_default("AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT", "30.0"));

@@ -1,4 +1,4 @@
-"""Connections, read from environment variables first and then from Leoflow's datastore."""
+"""Connections, read from the secrets backend, then from environment variables and then from Leoflow's datastore."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from leoflow.common.exceptions import AirflowException, AirflowNotFoundException
 from leoflow.common.hints.commands import command
 from leoflow.common.leoflow_server import read
 from leoflow.common.masking import mask_sensitive
+from leoflow.common.settings import secrets_backend
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,6 +58,9 @@ class Connection:
 
     @classmethod
     def get(cls, conn_id: str) -> Connection:
+        value = secrets_backend.find("connections", conn_id)
+        if value is not None:
+            return cls.from_value(conn_id, value)
         text = os.environ.get(f"AIRFLOW_CONN_{conn_id.upper()}")
         if text is not None:
             return cls.from_text(conn_id, text)
@@ -80,6 +84,24 @@ class Connection:
         if text.lstrip().startswith("{"):
             return cls.from_json(text, conn_id)
         return cls.from_uri(text, conn_id)
+
+    @classmethod
+    def from_value(cls, conn_id: str, value: Any) -> Connection:
+        """Returns the connection that a file of the secrets backend describes: a text, or an object with fields."""
+        if isinstance(value, list) and len(value) == 1:
+            value = value[0]
+        if isinstance(value, str):
+            return cls.from_text(conn_id, value)
+        if not isinstance(value, dict):
+            raise AirflowException(f"The connection {conn_id!r} of the secrets backend is a {type(value).__name__}, no text or object")
+        fields = {"extra" if name == "extra_dejson" else name: field for name, field in value.items()}
+        unknown = sorted(fields.keys() - {"conn_id", "uri", *FIELDS})
+        if unknown or len(fields) < len(value):
+            problem = f"has the unknown field {unknown[0]!r}" if unknown else "has both extra and extra_dejson"
+            raise AirflowException(f"The connection {conn_id!r} of the secrets backend {problem}")
+        if fields.pop("conn_id", conn_id) != conn_id:
+            raise AirflowException(f"The connection {conn_id!r} of the secrets backend has another conn_id")
+        return cls(conn_id, **fields)
 
     @classmethod
     def from_uri(cls, uri: str, conn_id: str | None = None) -> Connection:

@@ -1,4 +1,4 @@
-"""Variables, read from environment variables first and then from Leoflow's datastore."""
+"""Variables, read from the secrets backend, then from environment variables and then from Leoflow's datastore."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from leoflow.common.exceptions import AirflowRuntimeError
 from leoflow.common.hints.commands import command
 from leoflow.common.leoflow_server import NotRunning, read, write
 from leoflow.common.masking import mask_sensitive
+from leoflow.common.settings import secrets_backend
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +24,9 @@ class Variable:
 
     @classmethod
     def get(cls, key: str, default: Any = _UNSET, deserialize_json: bool = False, default_var: Any = _UNSET) -> Any:
-        value = os.environ.get(f"AIRFLOW_VAR_{key.upper()}")
+        value = secrets_backend.find("variables", key)
+        if value is None:
+            value = os.environ.get(f"AIRFLOW_VAR_{key.upper()}")
         if value is None:
             # `default_var` is the older name of `default`.
             default = default_var if default is _UNSET else default
@@ -40,7 +43,8 @@ class Variable:
                                               f"`{command('variables set')}`, or set AIRFLOW_VAR_{key.upper()} in the project's .env)")
                 return default
             value = stored["value"]
-        stored = json.loads(value) if deserialize_json else value
+        # A file of the secrets backend may have values of other types.
+        stored = json.loads(value) if deserialize_json and isinstance(value, str) else value
         mask_sensitive(key, stored)
         return stored
 

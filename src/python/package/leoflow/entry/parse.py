@@ -9,7 +9,7 @@ import sys
 from leoflow.common import leoflow_server, local_modules, real_sdk
 from leoflow.common.hints import packages
 from leoflow.common.reports import clean, explain
-from leoflow.common.settings import airflow_settings
+from leoflow.common.settings import airflow_settings, secrets_backend
 from leoflow.entry import backends, dotenv, libraries
 from leoflow.entry.workspace import Workspace, prepare
 from leoflow.running import loading
@@ -98,6 +98,8 @@ def parse(path, roots, settings, enter=Workspace.enter, is_validation=False):
     if is_validation:
         workspace.plugin_problems += backends.current().plugin_problems()
         env_warnings += airflow_settings.without_effect(real_sdk.is_active())
+        if result["error"] is None and not real_sdk.is_active():
+            env_warnings += secrets_backend.problems()
     result["warnings"] = clean([*env_warnings, *workspace.plugin_problems, *workspace.email_problems])
     return result
 

@@ -17,6 +17,7 @@ from leoflow.authoring.timetables.standard import DataInterval, TimeRestriction
 from leoflow.common import current, run_events, task_log
 from leoflow.common.exceptions import AirflowException
 from leoflow.common.leoflow_server import NotRunning
+from leoflow.common.settings import secrets_backend
 from leoflow.entry import plugin_files
 
 TYPE_CHECKING = False
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 def dags_of(workspace: Workspace, path: str, settings: dict[str, Any] | None = None) -> list[DAG]:
     """Runs a DAG file and loads the project's plugins; returns its DAGs with the project's settings applied."""
+    secrets_backend.paths()
     path = os.path.abspath(path)
     if settings and settings.get("airflow_2"):
         from leoflow.airflow_2.install import install
