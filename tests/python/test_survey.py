@@ -80,13 +80,13 @@ class SurveyTest(unittest.TestCase):
             from airflow.operators.python import PythonOperator
             from airflow.operators.bash_operator import BashOperator
             from airflow.providers.google.cloud.hooks.gcs import GCSHook
-            from airflow.configuration import conf
+            from airflow.stats import Stats
             DAG("d", schedule_interval="@daily")
             BashOperator(bash_command="echo {{ execution_date }} {{ var.value.color }} {{ var.value.get('x', 1) }}")
         """)
         self.assertEqual(list(self.facts(found["modules"], package=True)),
                          [("airflow.providers.google.cloud.hooks.gcs", "apache-airflow-providers-google")])
-        self.assertEqual(list(self.facts(found["only_sdk"])), ["airflow.configuration"])
+        self.assertEqual(list(self.facts(found["only_sdk"])), ["airflow.stats"])
         removed = self.facts(found["translated"])
         self.assertEqual([places for text, places in removed.items() if "schedule_interval" in text], [["dags/a.py:8"]])
         self.assertEqual([places for text, places in removed.items() if "bash_operator" in text], [["dags/a.py:5"]])

@@ -65,7 +65,7 @@ NAMES_BY_MODULE = {
     "common.airflow_version": "version",
     "common.current": "get_current_context",
     "common.exceptions": """
-        AirflowDagCycleException AirflowException AirflowFailException AirflowNotFoundException
+        AirflowConfigException AirflowDagCycleException AirflowException AirflowFailException AirflowNotFoundException
         AirflowOptionalProviderFeatureException AirflowRescheduleException AirflowRuntimeError
         AirflowSensorTimeout AirflowSkipException AirflowTaskTerminated AirflowTaskTimeout
         AirflowTimetableInvalid DagNotFound DagRunAlreadyExists DownstreamTasksSkipped DuplicateTaskIdFound
@@ -73,6 +73,7 @@ NAMES_BY_MODULE = {
         UnmappableXComLengthPushed UnmappableXComTypePushed XComNotFound
     """,
     "common.masking": "mask_secret",
+    "common.settings.configuration": "AIRFLOW_HOME DAGS_FOLDER PLUGINS_FOLDER TIMEZONE conf",
     "running.context": "Context",
     "running.state_stores": "NEVER_EXPIRE",
     "running.task_instance": "DagRun TaskInstance",
@@ -93,7 +94,7 @@ SDK = named("""
     CronTriggerTimetable DAG DagRunState DeltaDataIntervalTimetable DeltaTriggerTimetable EdgeModifier
     EventsTimetable Label Metadata MultipleCronTriggerTimetable Param ParamsDict PokeReturnValue SkipMixin
     TaskGroup TaskInstance TaskInstanceState TriggerRule Variable WeightRule XComArg asset chain chain_linear
-    cross_downstream dag get_current_context get_parsing_context literal macros setup task task_group teardown
+    conf cross_downstream dag get_current_context get_parsing_context literal macros setup task task_group teardown
     timezone
 """)
 # The names and modules in Airflow 3.3's `airflow.sdk` that the small package lacks; other unknown names are misspelt.
@@ -103,9 +104,9 @@ ONLY_IN_AIRFLOW = frozenset("""
     FixedKeyMapper HourWindow IdentityMapper MinimumCount MonthWindow NEVER_EXPIRE ObjectStoragePath PartitionMapper
     PartitionedAssetTimetable PartitionedAtRuntime ProductMapper QuarterWindow ResumableJobMixin RetryAction RetryDecision
     RetryPolicy RetryRule RollupMapper SegmentWindow StartOfDayMapper StartOfHourMapper StartOfMonthMapper
-    StartOfQuarterMapper StartOfWeekMapper StartOfYearMapper SyncCallback WaitForAll WeekWindow Window YearWindow conf
+    StartOfQuarterMapper StartOfWeekMapper StartOfYearMapper SyncCallback WaitForAll WeekWindow Window YearWindow
     deadline_reference lineage result
-    api bases configuration coordinators crypto definitions exceptions execution_time io listener log module_loading
+    api bases coordinators crypto definitions exceptions execution_time io listener log module_loading
     observability plugins_manager providers_manager_runtime serde state types yaml
 """.split())
 EXCEPTIONS = named(NAMES_BY_MODULE["common.exceptions"])
@@ -142,6 +143,7 @@ COMPAT = {**SDK, **EXCEPTIONS, **HOOK, **named("AirflowPlugin MappedOperator XCO
 
 MODULES = {
     "airflow": named("Asset AirflowException DAG Dataset XComArg"),
+    "airflow.configuration": named("AirflowConfigException conf"),
     "airflow.decorators": named("dag setup task task_group teardown"),
     "airflow.exceptions": EXCEPTIONS,
     "airflow.hooks": {},
@@ -210,6 +212,7 @@ MODULES = {
     "airflow.sdk.bases.operator": named("BaseOperator chain chain_linear cross_downstream"),
     "airflow.sdk.bases.operatorlink": named("BaseOperatorLink"),
     "airflow.sdk.bases.sensor": SENSOR_BASE,
+    "airflow.sdk.configuration": named("conf"),
     "airflow.sdk.definitions": {},
     "airflow.sdk.definitions.asset": named("Asset AssetAlias AssetAll AssetAny Dataset Model"),
     "airflow.sdk.definitions.asset.metadata": named("Metadata"),
@@ -227,6 +230,7 @@ MODULES = {
     "airflow.sdk.execution_time.context": named("NEVER_EXPIRE"),
     "airflow.sdk.log": named("mask_secret"),
     "airflow.sdk.timezone": TIMEZONE,
+    "airflow.settings": named("AIRFLOW_HOME DAGS_FOLDER PLUGINS_FOLDER TIMEZONE"),
     "airflow.task": {},
     "airflow.task.trigger_rule": named("TriggerRule"),
     "airflow.sensors": {},

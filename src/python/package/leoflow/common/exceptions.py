@@ -10,6 +10,10 @@ class AirflowException(Exception):
     """Base of Airflow's exceptions."""
 
 
+class AirflowConfigException(AirflowException):
+    """A setting is missing or invalid."""
+
+
 class AirflowSkipException(AirflowException):
     """Raised by a task to end as skipped."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
+from functools import cache
 
 from leoflow.common.exceptions import AirflowException
 
@@ -21,23 +22,38 @@ def without_effect(has_sdk: bool) -> list[str]:
     """Returns a warning for each setting of Airflow in the environment that would change what DAGs do and has no effect;
     those with Airflow's default values are left out. `airflow_keys.txt` has the table."""
     warnings = []
-    with open(os.path.join(os.path.dirname(__file__), "airflow_keys.txt"), encoding="utf-8") as file:
-        rows = [line.split() for line in file if not line.startswith("#")]
-    for meaning, section, *keys in rows:
-        for key, _, defaults in (word.partition("=") for word in keys):
-            variable = f"AIRFLOW__{section}__{key}".upper()
-            value = os.environ.get(variable, "").strip().lower()
-            if value and value not in defaults.lower().split("|") and (meaning == "ignored" or meaning == "sdk" and not has_sdk):
-                how = "Leoflow has no such setting" if meaning == "ignored" else "only Airflow's own SDK has it, which this project lacks"
-                warnings.append(f"{variable} has no effect: {how}")
+    for meaning, section, key, defaults in rows():
+        variable = variable_of(section, key)
+        value = os.environ.get(variable, "").strip().lower()
+        if value and value not in defaults.lower().split("|") and (meaning == "ignored" or meaning == "sdk" and not has_sdk):
+            how = "Leoflow has no such setting" if meaning == "ignored" else "only Airflow's own SDK has it, which this project lacks"
+            warnings.append(f"{variable} has no effect: {how}")
     return warnings
+
+
+@cache
+def rows() -> list[tuple[str, str, str, str]]:
+    """Returns meaning, section, key and default values of each key in `airflow_keys.txt`."""
+    with open(os.path.join(os.path.dirname(__file__), "airflow_keys.txt"), encoding="utf-8") as file:
+        lines = [line.split() for line in file if not line.startswith("#")]
+    return [(meaning, section, *word.partition("=")[::2]) for meaning, section, *words in lines for word in words]
+
+
+def variable_of(section: str, key: str) -> str:
+    return f"AIRFLOW__{section}__{key}".upper().replace(".", "_")
+
+
+def unread_variable(variable: str) -> str | None:
+    """Returns why a setting is not read: a command or a secrets backend has its value. None if it is not set so."""
+    name = next((name for name in (f"{variable}_CMD", f"{variable}_SECRET") if os.environ.get(name)), None)
+    return name and f"{name} is read by Airflow's own SDK only; set {variable} to the value itself"
 
 
 class Setting:
     """The default value of an argument; `value()` reads the setting on each call."""
 
     def __init__(self, section: str, key: str, default: Any, kind: type):
-        self.variable = f"AIRFLOW__{section}__{key}".upper()
+        self.variable = variable_of(section, key)
         self.default = default
         self.kind = kind
 
@@ -47,6 +63,8 @@ class Setting:
     def value(self) -> Any:
         text = os.environ.get(self.variable, "").strip()
         if not text:
+            if (problem := unread_variable(self.variable)) is not None:
+                raise AirflowException(problem)
             return self.default
         try:
             return READERS[self.kind](text)
@@ -54,7 +72,7 @@ class Setting:
             raise AirflowException(f"{self.variable}: {text!r} is not a valid {self.kind.__name__}") from None
 
 
-def boolean(text):
+def boolean(text: str) -> bool:
     word = text.lower()
     if word not in TRUE + FALSE:
         raise ValueError(text)
