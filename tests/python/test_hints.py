@@ -1,5 +1,6 @@
 """Hints for errors of the user's code."""
 
+import shutil
 import sys
 import tempfile
 import unittest
@@ -76,6 +77,45 @@ class TestOwnModules(unittest.TestCase):
     def test_a_folder_without_python_is_no_module(self):
         (self.folder / "data" / "acme").mkdir(parents=True)
         self.assertIn("`leoflow add acme`", fails_in(self.folder, "import acme")[1])
+
+
+class TestHiddenModules(unittest.TestCase):
+    """The hint for a module of the project that an installed one of the same name hides."""
+
+    def setUp(self):
+        holder = tempfile.TemporaryDirectory()
+        self.addCleanup(holder.cleanup)
+        self.workspace = Path(holder.name).resolve()
+        self.project = self.workspace / "sales"
+        installed = self.workspace.parent / f"{self.workspace.name}-site-packages"
+        (installed / "acme_tools").mkdir(parents=True)
+        self.addCleanup(shutil.rmtree, installed)
+        (installed / "acme_tools" / "__init__.py").touch()
+        (self.project / "dags").mkdir(parents=True)
+        (self.project / "plugins" / "calendar").mkdir(parents=True)
+        (self.project / "dags" / "acme_tools.py").write_text("def helper(): pass")
+        (self.project / "plugins" / "calendar" / "days.py").touch()
+        roots = [str(self.project), str(self.workspace)]
+        path = [*roots, str(installed), *sys.path, str(self.project / "dags"), str(self.project / "plugins")]
+        for patcher in (unittest.mock.patch.object(sys, "path", path), unittest.mock.patch.object(local_modules, "_is_entered", True)):
+            patcher.start()
+            self.addCleanup(patcher.stop)
+        self.addCleanup(sys.modules.pop, "acme_tools", None)
+
+    def test_an_installed_package_hides_a_file_of_dags(self):
+        for text in ("from acme_tools import helper", "import acme_tools.db", "import acme_tools\nacme_tools.helper()"):
+            _, found = fails_in(self.project, text)
+            self.assertIn(f"{self.project}/dags/acme_tools.py is hidden by acme_tools (", found, text)
+            self.assertIn("Import it as `dags.acme_tools`, or give it a name of its own", found)
+
+    def test_a_module_of_python_hides_a_folder_of_plugins(self):
+        _, found = fails_in(self.project, "from calendar.days import holidays")
+        self.assertIn(f"{self.project}/plugins/calendar is hidden by Python's own module calendar (", found)
+        self.assertIn("as `plugins.calendar`", found)
+
+    def test_a_missing_name_of_another_package_has_no_such_hint(self):
+        for text in ("from json import nothing", "import json\njson.nothing", "None.x"):
+            self.assertIsNone(fails_in(self.project, text)[1])
 
 
 class TestPathsOfImages(unittest.TestCase):

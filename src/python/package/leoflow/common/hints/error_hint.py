@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from leoflow.common.hints import airflow_2, image_paths
+from leoflow.common.hints import airflow_2, image_paths, own_modules
 from leoflow.common.hints.commands import command
 from leoflow.common.hints.packages import imported_names, missing_package
 
@@ -33,7 +33,9 @@ def hint(error: BaseException) -> str | None:
 
 def direct_hint(error):
     if isinstance(error, ImportError) and error.name:
-        return removed_import(error) or misspelt(error) or missing_module(error)
+        return removed_import(error) or misspelt(error) or own_modules.hidden(error) or missing_module(error)
+    if isinstance(error, AttributeError) and (found := own_modules.hidden(error)):
+        return found
     if isinstance(error, TypeError):
         argument = airflow_2.removed_argument(str(error))
         if argument:

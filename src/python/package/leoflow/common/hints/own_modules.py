@@ -1,9 +1,11 @@
-"""Finds the user's own module that an import did not find. The hint then names this module, not a package of the same
-name."""
+"""Finds the user's own module that an import did not find, or that an installed one of the same name hides. The hint
+then names this module, not a package of the same name."""
 
 from __future__ import annotations
 
 import os
+import sys
+from types import ModuleType
 
 from leoflow.common import local_modules
 
@@ -43,6 +45,35 @@ def describe(error: ImportError, name: str) -> str | None:
     if name in OWN_NAMES:
         return f"No folder of the project has a module {name}: {searched or 'none'}"
     return None
+
+
+def hidden(error: ImportError | AttributeError) -> str | None:
+    """Returns a text that says which installed module hides the project's own one of the same name, if what is missing in
+    the installed one may be in that; else None."""
+    module = getattr(error, "obj", None)
+    name = module.__name__ if isinstance(module, ModuleType) else isinstance(error, ImportError) and error.name
+    top, file = name.partition(".")[0] if name else "", importing_file(error)
+    places = getattr(sys.modules.get(top), "__path__", None) or [getattr(sys.modules.get(top), "__file__", None)]
+    installed, top_root = next(iter(places)), local_modules.roots_of(file)[-1] if file else ""
+    if not installed or not local_modules.is_entered():
+        return None
+    folders = [folder for folder in sys.path if os.path.join(folder, "").startswith(os.path.join(top_root, ""))]
+    bases = [os.path.join(folder, top) for folder in folders if "site-packages" not in folder]
+    own = next((path for base in bases for path in (f"{base}.py", base) if os.path.isfile(path) or has_python(path)), None)
+    if own is None or os.path.splitext(own)[0] == os.path.splitext(installed)[0]:
+        return None
+    root = local_modules.roots_of(own)[-2:][0]
+    dotted = os.path.relpath(os.path.splitext(own)[0], root).replace(os.sep, ".")
+    way = f"Import it as `{dotted}`, or give it" if "." in dotted else "Give it"
+    return f"{own} is hidden by {owner(top)} ({installed}), which is imported first, as in Airflow. {way} a name of its own"
+
+
+def owner(top):
+    """Names what a module was installed with."""
+    from importlib.metadata import packages_distributions
+
+    packages = packages_distributions().get(top)
+    return f"the installed package {packages[0]}" if packages else f"Python's own module {top}" if top in sys.stdlib_module_names else top
 
 
 def importing_file(error: BaseException) -> str | None:
