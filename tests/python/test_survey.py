@@ -71,7 +71,6 @@ class SurveyTest(unittest.TestCase):
                 import redis
         """)
         self.assertEqual(list(self.facts(found["modules"])), ["boto3", "redis"])
-        self.assertEqual(list(self.facts(found["optional"])), ["simplejson", "ujson"])
 
     def test_airflows_modules_are_told_apart(self):
         found = self.survey(dags__a="""

@@ -31,7 +31,7 @@ pub use cleanup::{Cleanup, InUse, Pruned, Pruning};
 pub(crate) use declaration::collect::collect_declared;
 pub use declaration::collect::find_requirements_source;
 pub use declaration::declared::Declared;
-pub use declaration::error::DeclarationError;
+pub use declaration::error::{DeclarationError, LineError};
 pub use declaration::other_tools::requirements_of as requirements_of_other_tool;
 pub use declaration::pip_lines::Line;
 pub use declaration::requirements::check as check_requirement;

@@ -263,6 +263,6 @@ fn fit_versions(
             });
             requirements.left_out.extend(left_out);
         }
-        Err(error) => requirements.error = Some(error.to_string()),
+        Err(error) => requirements.error = Some(error.into()),
     }
 }

@@ -405,7 +405,10 @@ fn decisions(facts: &Sources<'_>, settings: &Settings, own_settings: &str) -> Ve
         decide(fact, "set them in .env".to_owned());
     }
     if let Some(error) = &requirements.error {
-        decide(Fact { what: error.clone(), ..Fact::default() }, "the environment cannot be built before".to_owned());
+        decide(
+            Fact { what: error.to_string(), ..Fact::default() },
+            "the environment cannot be built before".to_owned(),
+        );
     }
     for unread in &requirements.unread {
         let remedy = "packages that the files import are added without these versions".to_owned();
@@ -436,4 +439,16 @@ pub fn env_above(repository: &Repository, project: &Project) -> Vec<(String, Str
             variables.into_iter().map(move |(name, value)| (name, value, place.clone()))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::IMAGE_FOLDERS;
+
+    #[test]
+    fn folders_of_images_are_those_of_the_hints() {
+        let hints = include_str!("../../../python/package/leoflow/common/hints/image_paths.py");
+        let folders = IMAGE_FOLDERS.map(|folder| format!("\"{folder}/\"")).join(", ");
+        assert!(hints.contains(&format!("FOLDERS = ({folders})\n")), "{folders}");
+    }
 }

@@ -2,7 +2,8 @@
 
 use super::repository::{Project, Repository};
 use leoflow_python::environments::{
-    Line, check_requirement, excludes_supported, lines_of, name_of, requirements_of_other_tool, without_versions,
+    DeclarationError, EnvironmentError, Line, LineError, check_requirement, excludes_supported, lines_of, name_of,
+    requirements_of_other_tool, without_versions,
 };
 use leoflow_python::{Request, declared_with, file_context};
 use std::collections::BTreeSet;
@@ -50,6 +51,18 @@ impl Release {
     }
 }
 
+/// Why an environment cannot be made of the lists.
+#[derive(Debug, thiserror::Error)]
+pub enum ListError {
+    /// The line may contain a password, so it can neither be shown nor left out by its text.
+    #[error("{place}: {source}")]
+    Line { place: String, source: LineError },
+    #[error(transparent)]
+    Declaration(#[from] DeclarationError),
+    #[error(transparent)]
+    Fit(#[from] EnvironmentError),
+}
+
 #[derive(Debug, Default)]
 pub struct Requirements {
     /// The list that `requirements` in leoflow.yaml names, relative to the project's folder.
@@ -64,7 +77,7 @@ pub struct Requirements {
     /// Declarations that only another tool can read, as texts.
     pub unread: Vec<String>,
     /// Why the lists cannot be read.
-    pub error: Option<String>,
+    pub error: Option<ListError>,
     pub release: Release,
 }
 
@@ -160,7 +173,7 @@ impl Requirements {
             // A line with a name is left out by that, because the line may contain a password.
             let entry = if line.contains(" @ ") { &name } else { line };
             match entry.contains('@') {
-                true => self.error = Some(format!("{place}: {reason}")),
+                true => self.error = Some(ListError::Line { place, source: reason }),
                 false => self.leave_out(entry, place, reason.to_string()),
             }
         } else if AIRFLOW.contains(&&*name) {
@@ -241,7 +254,7 @@ impl Requirements {
                 let lines = declared.into_iter().flat_map(|declared| declared.requirements);
                 self.listed = lines.map(|line| name_of(&line)).collect();
             }
-            Err(error) => self.error = Some(error.to_string()),
+            Err(error) => self.error = Some(error.into()),
         }
         self.listed.extend(self.left_out.iter().filter_map(|left_out| left_out.instead.as_deref()).map(name_of));
         // What is listed already is not added again.
@@ -372,7 +385,7 @@ mod tests {
                 "flows/requirements.txt:9 ./wheels/x.whl",
             ]
         );
-        assert_eq!(requirements.error, None);
+        assert!(requirements.error.is_none(), "{:?}", requirements.error);
         let listed: Vec<_> = requirements.listed.iter().map(String::as_str).collect();
         assert_eq!(listed, ["apache-airflow-providers-google", "pandas"]);
         assert_eq!(requirements.left_out[4].instead.as_deref(), Some("apache-airflow-providers-google[x]"));

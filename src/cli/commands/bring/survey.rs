@@ -50,8 +50,6 @@ impl Fact {
 pub struct Survey {
     /// Modules that are neither Python's nor the project's own.
     pub modules: Vec<Fact>,
-    /// The same, of imports whose failure the code handles.
-    pub optional: Vec<Fact>,
     /// Names that Airflow 3 lacks, as sentences.
     pub removed: Vec<Fact>,
     /// The same, of names that `airflow_2` in leoflow.yaml translates.

@@ -47,7 +47,7 @@ class Survey:
     def __init__(self, top: str, roots: list[str]):
         self.top = top
         self.roots = roots
-        self.modules, self.optional, self.only_sdk = Findings(), Findings(), Findings()
+        self.modules, self.only_sdk = Findings(), Findings()
         self.removed, self.translated = Findings(), Findings()
         self.unreadable, self.image_paths = Findings(), Findings()
         self.variables, self.connections, self.environment = Findings(), Findings(), Findings()
@@ -64,8 +64,8 @@ class Survey:
             pending += self._read_file(path)
         return {
             # The name of a company's own module is often that of a stranger's package: only the table decides.
-            "modules": self.modules.all(package=package_of), "optional": self.optional.all(package=package_of),
-            "removed": self.removed.all(), "translated": self.translated.all(), "only_sdk": self.only_sdk.all(),
+            "modules": self.modules.all(package=package_of), "removed": self.removed.all(),
+            "translated": self.translated.all(), "only_sdk": self.only_sdk.all(),
             "unreadable": self.unreadable.all(),
             "image_paths": self.image_paths.all(), "variables": self.variables.all(),
             "connections": self.connections.all(), "environment": self.environment.all(),
@@ -101,38 +101,37 @@ class Survey:
         for module, names, line, is_optional in source.imports:
             files = self._local_files(module, names)
             local += files or ()
-            if files is None and module:
-                self._note_import(module, names, f"{shown}:{line}", is_optional)
+            # The code handles the failure of an optional import.
+            if files is None and module and not is_optional:
+                self._note_import(module, names, f"{shown}:{line}")
         return local
 
-    def _note_import(self, module, names, place, is_optional):
+    def _note_import(self, module, names, place):
         top = module.partition(".")[0]
         full_names = [f"{module}.{name}" for name in names]
         if top == "airflow":
-            self._note_airflow(module, names, full_names, place, is_optional)
+            self._note_airflow(module, names, full_names, place)
         elif top not in NOT_LOCAL:
             # Of a namespace package, the names have packages of their own: `from google.cloud import bigquery`.
             in_namespace = [] if package_of(module) else [name for name in full_names if package_of(name)]
             for name in in_namespace or [module]:
-                (self.optional if is_optional else self.modules).add(name, place)
+                self.modules.add(name, place)
 
-    def _note_airflow(self, module, names, full_names, place, is_optional):
+    def _note_airflow(self, module, names, full_names, place):
         removed = airflow_2.removed_import([module, *full_names], advice=None)
         provider = package_of(module)
         if removed:
-            # A file may try the old name after the new one.
-            if not is_optional:
-                old_names = [name for name in full_names if not name.endswith(".*")] or [module]
-                is_translated = all(map(modules.is_translated, old_names))
-                (self.translated if is_translated else self.removed).add(removed, place)
-                for old_name in old_names:
-                    for successor in modules.needed_for(old_name):
-                        self._note_airflow(successor, (), [], place, is_optional)
+            old_names = [name for name in full_names if not name.endswith(".*")] or [module]
+            is_translated = all(map(modules.is_translated, old_names))
+            (self.translated if is_translated else self.removed).add(removed, place)
+            for old_name in old_names:
+                for successor in modules.needed_for(old_name):
+                    self._note_airflow(successor, (), [], place)
         elif module in MODULES and all(name == "*" or name in MODULES[module] or f"{module}.{name}" in MODULES for name in names):
             pass
         elif provider:
-            (self.optional if is_optional else self.modules).add(module, place)
-        elif not is_optional:
+            self.modules.add(module, place)
+        else:
             self.only_sdk.add(module, place)
 
     def _package(self, path):
