@@ -40,6 +40,7 @@ pub fn evaluate(
     };
     Ended {
         state,
+        is_killed: false,
         may_retry: true,
         outcome: result.reason,
         end_date,
@@ -67,7 +68,7 @@ fn failed(key: TryKey, result: TaskResult, cause: Option<Cause>, end_date: Times
     let due = delay.and_then(|delay| end_date.checked_add(delay).ok());
     let retry = if result.retry { Retry::Allowed } else { Retry::Never };
     let (rendered, rendered_map_index) = (result.rendered, result.map_index);
-    Ended { due, rendered, rendered_map_index, ..Ended::failed(key, retry, reason, end_date) }
+    Ended { is_killed: false, due, rendered, rendered_map_index, ..Ended::failed(key, retry, reason, end_date) }
 }
 
 fn reason_without_result(outcome: Option<&Outcome>, keeper_log: &str) -> String {

@@ -5,7 +5,7 @@ use crate::environments::CodeError;
 use crate::state::Core;
 use crate::state::database::DatastoreError;
 use leoflow_base::auth::masking::{HIDDEN, Masker};
-use leoflow_engine::model::keys::RunKey;
+use leoflow_engine::model::keys::InstanceKey;
 use leoflow_engine::store::event_log::{self, CALLBACK_FAILED, NewEvent};
 use leoflow_engine::store::secret::secrets;
 use leoflow_python::ChildOutput;
@@ -30,9 +30,10 @@ struct Problem {
 }
 
 /// Records how the callbacks of a run ended.
-pub async fn record(core: &Core, run: RunKey, output: Result<ChildOutput, CodeError>) {
+pub async fn record(core: &Core, key: InstanceKey, output: Result<ChildOutput, CodeError>) {
     let printed = output.as_ref().map_or_else(|_| String::new(), |output| output.printed.clone());
     let problems = problems(output);
+    let InstanceKey { run, task_id, map_index } = key;
     let name = format!("the callback of {} for {}", run.dag_id, run.run_id);
     if printed.is_empty() && problems.is_empty() {
         return;
@@ -52,6 +53,8 @@ pub async fn record(core: &Core, run: RunKey, output: Result<ChildOutput, CodeEr
             owner: Some("leoflow".to_owned()),
             dag_id: Some(run.dag_id.clone()),
             run_id: Some(run.run_id.clone()),
+            task_id: (!task_id.is_empty()).then(|| task_id.clone()),
+            map_index: Some(map_index),
             extra: Some(extra.to_string()),
             ..NewEvent::default()
         };

@@ -201,12 +201,12 @@ impl DagCode {
     async fn run_callback(&self, callback: Callback) {
         let Callback { key, version_id, spec } = callback;
         let Some(version_id) = version_id else { return };
-        let run = key.instance.run.clone();
+        let instance = key.instance.clone();
         let token = self.core.callback_tokens.issue(key);
         let question = json!({"kind": "callback"});
-        let output = self.run(version_id, &run.dag_id, question, spec, Some(token.text.as_str())).await;
+        let output = self.run(version_id, &instance.run.dag_id, question, spec, Some(token.text.as_str())).await;
         drop(token);
-        callback_report::record(&self.core, run, output).await;
+        callback_report::record(&self.core, instance, output).await;
     }
 }
 

@@ -104,7 +104,7 @@ fn assert_callbacks_read_and_report(test: &TestHome) {
     assert!(error.contains("Only a task can do this"), "{error}");
     assert_eq!(test.sql("SELECT count(*) FROM xcom WHERE key = 'key'"), "0");
     let shown = test.run(&show).expect(0);
-    assert!(shown.stderr.contains("the DAG's callback writes failed: "), "{}", shown.stderr);
+    assert!(shown.stderr.contains("the callback writes failed: "), "{}", shown.stderr);
     let logs = api.get("eventLogs?dag_id=alerts&run_id=bad&event=callback_failed");
     assert_eq!(logs["total_entries"], 1, "{logs}");
     assert!(logs["event_logs"][0]["extra"].as_str().unwrap().contains("leoflow lite logs server"), "{logs}");
@@ -137,4 +137,78 @@ fn callbacks_of_dags_read_their_run_and_failures_are_seen() {
 #[test]
 fn callbacks_of_dags_with_airflows_own_sdk() {
     assert_callbacks_read_and_report(&TestHome::new().with_airflow());
+}
+
+const KILLED_DAG: &str = r#"
+import os
+from datetime import timedelta
+from airflow.sdk import DAG, task
+
+def write(*values):
+    with open(os.path.join(os.path.dirname(__file__), "calls"), "a") as file:
+        print(*values, sep="|", file=file)
+
+def failed(context):
+    write("failed", context["ti"].task_id, context["ti"].try_number, context["exception"])
+
+def retried(context):
+    write("retried", context["ti"].task_id, context["ti"].try_number)
+
+with DAG("killed"):
+    @task(retries=1, retry_delay=timedelta(0), email="ops@example.com", on_failure_callback=failed, on_retry_callback=retried)
+    def dies():
+        os.kill(os.getpid(), 9)
+    dies()
+    @task(email="nobody@example.com", email_on_failure=False)
+    def quiet():
+        os.kill(os.getpid(), 9)
+    quiet()
+"#;
+
+const MAIL: &str = r#"
+import os
+
+def send(to, subject, body, **options):
+    with open(os.path.join(os.path.dirname(__file__), "mails"), "a") as file:
+        print(",".join([to] if isinstance(to, str) else to), "dies" in subject, "killed by SIGKILL" in body, file=file)
+    if os.path.exists(os.path.join(os.path.dirname(__file__), "refuse")):
+        raise RuntimeError("the mail server refused it")
+"#;
+
+fn assert_killed_tries_call_back(test: &TestHome) {
+    test.start();
+    test.save("project/mail.py", MAIL);
+    test.save("project/.env", "AIRFLOW__EMAIL__EMAIL_BACKEND=mail.send\n");
+    test.save("project/dag.py", KILLED_DAG);
+    test.wait_imported("killed");
+    let written = |name: &str| fs::read_to_string(test.workspace().join("project").join(name)).unwrap_or_default();
+    let trigger = |run_id: &str| {
+        test.run(&["dags", "trigger", "killed", "--unpause", "--run-id", run_id]).expect(0);
+        test.wait_run("killed", run_id);
+    };
+    trigger("sent");
+    let calls = "retried|dies|1\nfailed|dies|2|the task's process was killed by SIGKILL\n";
+    wait_until(calls, LIMIT, || written("calls").starts_with(calls));
+    let mails = "ops@example.com True True\n".repeat(2);
+    wait_until(&mails, LIMIT, || written("mails") == mails);
+
+    test.save("project/refuse", "");
+    trigger("refused");
+    let show = ["runs", "show", "killed", "refused", "--json"];
+    let failures = || test.run(&show).expect(0).json()["callback_failures"].clone();
+    wait_until("the refused mail is recorded", LIMIT, || failures() != json!([]));
+    assert_eq!(failures()[0]["callback"], "email of dies", "{}", failures());
+    assert!(failures()[0]["error"].as_str().unwrap().contains("the mail server refused it"), "{}", failures());
+    let event = "SELECT DISTINCT task_id FROM event_log WHERE event = 'callback_failed'";
+    assert_eq!(test.sql(event), "dies");
+}
+
+#[test]
+fn a_killed_try_calls_back_and_sends_its_email() {
+    assert_killed_tries_call_back(&TestHome::new());
+}
+
+#[test]
+fn a_killed_try_calls_back_with_airflows_own_sdk() {
+    assert_killed_tries_call_back(&TestHome::new().with_airflow());
 }

@@ -123,7 +123,7 @@ impl RunView {
         for CallbackFailure { callback, error, log, .. } in &self.callback_failures {
             let name = callback.as_deref().map(|name| format!(" {name}")).unwrap_or_default();
             let error = error.lines().next().unwrap_or_default();
-            printer.warning(format!("the DAG's callback{name} failed: {error} ({log})"));
+            printer.warning(format!("the callback{name} failed: {error} ({log})"));
         }
     }
 

@@ -1,12 +1,13 @@
 //! The queue of DAG-level callbacks: code of a DAG file that is called when a run has ended, and listeners of plugins,
-//! which are also called when it has started.
+//! which are also called when it has started. It also has the tries that failed and whose processes could not call the
+//! callbacks of their tasks.
 
 use crate::model::keys::{InstanceKey, RunKey, TryKey};
 use crate::model::state::RunState;
 use crate::planner::snapshot::Reason;
 use crate::store::Result;
 use crate::store::events::{self, Event};
-use crate::store::instance_key::KEY;
+use crate::store::instance_key::{INSTANCE, KEY};
 use crate::store::rows::FromRow;
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
@@ -55,6 +56,26 @@ pub(crate) async fn add_marked(transaction: &Transaction<'_>, run: &RunKey, stat
     Ok(())
 }
 
+/// Reasons of calls for a task, by whether it is retried; the queue has them with the number of the try: `task_failed:1`.
+const RETRIED: &str = "task_up_for_retry";
+const FAILED: &str = "task_failed";
+
+/// The part of the statement that records the end of a try, for one that has failed and could not call its callbacks.
+/// `key` is the number of the first parameter of the instance's key.
+pub(crate) fn of_killed_try(key: usize) -> String {
+    format!(
+        ",
+        killed AS (
+            INSERT INTO dag_callback (dag_id, run_id, state, reason, task_id, map_index)
+            SELECT ti.dag_id, ti.run_id, 'failed',
+                   CASE WHEN ti.max_tries > 0 AND ti.try_number <= ti.max_tries THEN '{RETRIED}:' ELSE '{FAILED}:' END
+                   || ti.try_number,
+                   ti.task_id, ti.map_index
+            FROM ended, task_instance ti WHERE {} AND ti.state = 'running')",
+        INSTANCE.is("ti", key)
+    )
+}
+
 /// A queued callback.
 #[derive(Debug)]
 pub struct Callback {
@@ -71,12 +92,15 @@ pub async fn take(client: &impl GenericClient, busy: &[&str]) -> Result<Option<C
         "
         WITH taken AS (DELETE FROM dag_callback WHERE id = (
             SELECT id FROM dag_callback WHERE dag_id <> ALL ($1) ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING *)
-        SELECT t.*, r.dag_version_id, r.run_type, r.conf, r.logical_date, r.data_interval_start,
-               r.data_interval_end, r.run_after, r.start_date, r.end_date, r.queued_at,
+        SELECT t.dag_id, t.run_id, t.state, split_part(t.reason, ':', 1) AS reason, t.task_id, t.map_index,
+               r.dag_version_id, r.run_type, r.conf, r.logical_date, r.data_interval_start, r.data_interval_end, r.run_after, r.start_date, r.end_date, r.queued_at,
                r.triggered_by, r.triggering_user_name, r.note, r.partition_key, r.partition_date,
                (SELECT version_number FROM dag_version v WHERE v.id = r.dag_version_id) AS version_number,
-               coalesce(ti.try_number, 0) AS try_number, coalesce(ti.max_tries, 0) AS max_tries
-        FROM taken t JOIN dag_run r USING (dag_id, run_id) LEFT JOIN task_instance ti USING ({KEY})"
+               coalesce(killed.try_number, ti.try_number, 0) AS try_number, coalesce(ti.max_tries, 0) AS max_tries,
+               killed.outcome
+        FROM taken t JOIN dag_run r USING (dag_id, run_id) LEFT JOIN task_instance ti USING ({KEY})
+             LEFT JOIN task_try killed ON {} AND killed.try_number::text = split_part(t.reason, ':', 2)",
+        INSTANCE.same("killed", "t")
     );
     let Some(row) = client.query_opt(&query, &[&busy]).await? else { return Ok(None) };
     let text = |name: &str| row.get::<_, Option<String>>(name);
@@ -99,7 +123,7 @@ pub async fn take(client: &impl GenericClient, busy: &[&str]) -> Result<Option<C
         "run_start_date": time("start_date"), "end_date": end_date, "queued_at": time("queued_at"),
         "version_number": number("version_number"), "triggered_by": text("triggered_by"),
         "triggering_user_name": text("triggering_user_name"), "note": text("note"),
-        "partition_key": text("partition_key"), "partition_date": time("partition_date"),
+        "error": text("outcome"), "partition_key": text("partition_key"), "partition_date": time("partition_date"),
     });
     let instance = InstanceKey::new(run, task_id.as_deref().unwrap_or_default(), row.get("map_index"));
     let key = TryKey { instance, try_number: row.get("try_number") };

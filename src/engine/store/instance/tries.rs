@@ -7,6 +7,7 @@ use super::triggers::{self, Deferral};
 use super::xcoms;
 use crate::model::keys::TryKey;
 use crate::model::state::TryState;
+use crate::store::dag::callbacks;
 use crate::store::events::{self, Event};
 use crate::store::instance_key::{INSTANCE, KEY, KeyColumns, TRY, TRY_KEY};
 use crate::store::rows::{FromRow, execute, exists, fetch_all, fetch_one, fetch_optional, from_row};
@@ -141,6 +142,8 @@ pub struct Ended {
     pub key: TryKey,
     pub state: TryState,
     pub may_retry: bool,
+    /// True if the try failed and its process could not call the callbacks of its task.
+    pub is_killed: bool,
     /// The outcome as a text for users.
     pub outcome: Option<String>,
     pub end_date: Timestamp,
@@ -173,6 +176,7 @@ impl Ended {
             key,
             state: TryState::Failed,
             may_retry: retry == Retry::Allowed,
+            is_killed: true,
             outcome: Some(outcome),
             end_date,
             xcoms: BTreeMap::new(),
@@ -195,8 +199,10 @@ static RECORD: LazyLock<String> = LazyLock::new(|| record_statement(""));
 static RECORD_DEFERRED: LazyLock<String> =
     LazyLock::new(|| record_statement(&triggers::deferred(RECORD_KEY, RECORD_KEY + TRY.len())));
 
-/// Records the end of a running try, with its rendered fields and its XComs; `deferred` is a further part.
-fn record_statement(deferred: &str) -> String {
+static RECORD_KILLED: LazyLock<String> = LazyLock::new(|| record_statement(&callbacks::of_killed_try(RECORD_KEY)));
+
+/// Records the end of a running try, with its rendered fields and its XComs; `more` is a further part.
+fn record_statement(more: &str) -> String {
     let key = INSTANCE.parameters(RECORD_KEY);
     format!(
         "
@@ -225,7 +231,7 @@ fn record_statement(deferred: &str) -> String {
             FROM unnest($11::text[], $12::text[]) AS new (key, value)
             WHERE EXISTS (SELECT FROM ended)
             ON CONFLICT ({KEY}, key)
-            DO UPDATE SET value = EXCLUDED.value, mapped_length = EXCLUDED.mapped_length, created_at = now()){deferred}
+            DO UPDATE SET value = EXCLUDED.value, mapped_length = EXCLUDED.mapped_length, created_at = now()){more}
         SELECT pg_notify($14, $15) FROM ended",
         TRY.is("task_try", RECORD_KEY),
         INSTANCE.is("ti", RECORD_KEY)
@@ -264,13 +270,18 @@ pub async fn record(client: &impl GenericClient, ended: &Ended) -> Result<bool> 
     let mut parameters = ended.key.after(&others);
     let (deferral, now) = (ended.deferral.as_ref().map(Json), new_run::now());
     let query = match &deferral {
+        None if ended.is_killed => &RECORD_KILLED,
         None => &RECORD,
         Some(deferral) => {
             parameters.extend([deferral as &(dyn ToSql + Sync), &now]);
             &RECORD_DEFERRED
         }
     };
-    exists(client, query, &parameters).await
+    let is_recorded = exists(client, query, &parameters).await?;
+    if is_recorded && ended.is_killed {
+        events::notify(client, &Event::Callback).await?;
+    }
+    Ok(is_recorded)
 }
 
 /// Replaces NUL characters, which Postgres cannot store.

@@ -126,8 +126,30 @@ def timetable_of(dag: DAG) -> tuple[Any, type, type, Any]:
 def call_back(dag: DAG, spec: dict[str, Any], memory: InMemoryXComs | None = None) -> list[dict[str, Any]]:
     """Calls the listeners of DAG runs, then the DAG's callbacks. `memory` has the XComs of a foreground run. Returns the
     problems, see `run_events.problem`."""
+    if spec["reason"] in run_events.KILLED:
+        return call_back_of_try(dag, spec)
     problems = notify_listeners(dag, spec)
     return problems + (run_callbacks(dag, spec, memory) if run_events.calls_callbacks(spec) else [])
+
+
+def call_back_of_try(dag, spec):
+    """Calls the callbacks of a failed try whose process was killed. Returns the problems."""
+    from leoflow.running import error_email
+    from leoflow.running.context import build_context
+    from leoflow.running.task_api import TaskApi
+    from leoflow.running.xcoms import TaskXComs
+
+    context = build_context(spec, dag, dag.get_task(spec["task_id"]), TaskXComs(), TaskApi())
+    ti, task = context["ti"], context["task"]
+    ti.state = run_events.KILLED[spec["reason"]]
+
+    def notify(error):
+        failure = plugins.call("on_task_instance_failed", previous_state="running", task_instance=ti, error=error)
+        if failure is not None:
+            raise failure
+
+    current.set_context(context)
+    return run_events.call_back_of_try(spec, context, notify, lambda: error_email.send(task, context))
 
 
 def notify_listeners(dag, spec):

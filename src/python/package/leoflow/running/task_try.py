@@ -250,7 +250,7 @@ class Try:
                 self.call_back(functions)
                 current.set_context(None)
         self.notify_of_end(state)
-        if state == "failed" and self.task.email and (self.task.email_on_retry if will_retry else self.task.email_on_failure):
+        if state == "failed" and run_events.sends_email(self.task, self.ti.state):
             self.send_email()
         self.notify_listeners("before_stopping", component=run_events.Component())
 

@@ -111,8 +111,24 @@ def timetable_of(dag: DAG) -> tuple[Any, type, type, Any]:
 def call_back(dag: DAG, spec: dict[str, Any], memory: Any = None) -> list[dict[str, Any]]:
     """Calls the listeners of DAG runs, then the DAG's callbacks. `memory` has the XComs of a foreground run. Returns the
     problems, see `run_events.problem`."""
+    if spec["reason"] in run_events.KILLED:
+        return call_back_of_try(dag, spec)
     problems = run_listeners.notify(dag, spec)
     return problems + (run_callbacks(dag, spec, memory) if run_events.calls_callbacks(spec) else [])
+
+
+def call_back_of_try(dag, spec):
+    """Calls the callbacks of a failed try whose process was killed. Returns the problems."""
+    from airflow.sdk.execution_time import task_runner
+    from airflow.sdk.execution_time.context import set_current_context
+
+    context = task_try.context_of(dag, spec)
+    context["ti"].state = task_runner.TaskInstanceState(run_events.KILLED[spec["reason"]])
+    fields = {"previous_state": task_runner.TaskInstanceState.RUNNING, "task_instance": context["ti"]}
+    hooks = task_runner.get_listener_manager().hook
+    with set_current_context(context):
+        return run_events.call_back_of_try(spec, context, lambda error: hooks.on_task_instance_failed(**fields, error=error),
+                                           lambda: task_try.send_email(context))
 
 
 def run_callbacks(dag, spec, memory):

@@ -7,8 +7,11 @@ import contextlib
 import inspect
 import os
 import pathlib
+import sys
+from types import SimpleNamespace
 
 from leoflow.common import local_modules, plain_files, task_log
+from leoflow.common.exceptions import AirflowException
 from leoflow.common.hints.error_hint import hint as error_hint
 from leoflow.common.reports import describe, missing_date
 from leoflow.sdk import child_processes, older_versions, start_trigger, startup
@@ -168,3 +171,16 @@ def context_of(dag: Any, spec: dict[str, Any], supervisor: TaskSupervisor | None
         return {"dag": dag, "run_id": spec["run_id"], "dag_run": details.ti_context.dag_run}
     supervisor.task = dag.get_task(spec["task_id"])
     return instance(startup.details(spec, events), supervisor.task, dag.fileloc).get_template_context()
+
+
+def send_email(context: dict[str, Any]) -> None:
+    """Sends the e-mail of a failed try whose process was killed. Raises the errors that Airflow would log."""
+    from airflow.sdk.execution_time import task_runner
+
+    failures: list[Any] = []
+    log = SimpleNamespace(error=lambda text, *_: failures.append(AirflowException(text)),
+                          exception=lambda *_, **__: failures.append(sys.exc_info()[1]))
+    # Airflow 3.0 has no such function.
+    task_runner._send_error_email_notification(context["task"], context["ti"], context, context["exception"], log)
+    if failures:
+        raise failures[0]
