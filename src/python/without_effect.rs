@@ -1,8 +1,7 @@
 //! Finds the settings of Airflow that are set here and have no effect. Values may be secrets, so they are not reported.
 
 use crate::airflow_keys::{Meaning, is_default, meaning};
-use crate::environments::{self, Declared};
-use crate::{Request, dotenv, parse, scan};
+use crate::{Request, dotenv, environments, parse, scan};
 use leoflow_base::home::Home;
 use leoflow_base::sys::{blocking, env_vars};
 use serde::{Deserialize, Serialize};
@@ -54,10 +53,10 @@ fn find(home: &Home, workspace: Option<&Path>) -> Vec<WithoutEffect> {
         found.extend(of_source(&dotenv::variables_of(&file), Some(&file), any_has_sdk));
     }
     for project in &projects {
-        let files = dotenv::path_beside(project).into_iter().chain([project.join(".env")]);
-        found.extend(files.flat_map(|file| {
-            of_source(&dotenv::variables_of(&file), Some(&file), || has_sdk(home, workspace, project))
-        }));
+        for file in dotenv::path_beside(project).into_iter().chain([project.join(".env")]) {
+            let has_sdk = || has_sdk(home, workspace, project);
+            found.extend(of_source(&dotenv::variables_of(&file), Some(&file), has_sdk));
+        }
     }
     found
 }
@@ -94,17 +93,11 @@ fn projects(workspace: &Path) -> Vec<PathBuf> {
 /// True if the environment of a project's DAG file has Airflow's own SDK; before it is built, if it requires a package
 /// of Airflow.
 fn has_sdk(home: &Home, workspace: Option<&Path>, project: &Path) -> bool {
-    let files = scan::dag_files(project, workspace).unwrap_or_default();
-    let declared_by = |file: PathBuf| {
-        let request = Request::new(file, workspace, home.api_socket());
-        parse::file_context(&request).settings.ok()?.declared
-    };
-    let mut declarations: Vec<Declared> = files.into_iter().filter_map(declared_by).collect();
-    declarations.dedup();
     let built = environments::newest_of_each(home);
-    declarations.iter().any(|declared| {
-        let mut same = built.iter().filter(|(_, stamp)| stamp.lock.declared.requirements == declared.requirements);
-        match same.next() {
+    scan::dag_files(project, workspace).unwrap_or_default().into_iter().any(|file| {
+        let context = parse::file_context(&Request::new(file, workspace, home.api_socket()));
+        let Some(declared) = context.settings.ok().and_then(|settings| settings.declared) else { return false };
+        match built.iter().find(|(_, stamp)| stamp.lock.declared.requirements == declared.requirements) {
             Some((folder, _)) => environments::has_airflow(folder),
             None => declared.requirements.iter().any(|line| environments::name_of(line).starts_with("apache-airflow")),
         }
