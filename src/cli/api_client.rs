@@ -175,6 +175,11 @@ fn list_command(path: &str) -> Option<String> {
         }
         return Some(format!("leoflow runs list {}", percent_encoding::percent_decode_str(dag_id).decode_utf8().ok()?));
     }
+    if segments.contains(&"connection-tests") {
+        let way =
+            "a connection of .env or of a secrets backend is tested by a task: BaseHook.get_hook(ID).test_connection()";
+        return Some(way.to_owned());
+    }
     let kinds = ["dags", "dagSources", "backfills", "variables", "connections", "pools", "assets", "environments"];
     let command = match kinds.into_iter().find(|kind| segments.contains(kind))? {
         "dagSources" | "backfills" => "dags",

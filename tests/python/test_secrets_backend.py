@@ -11,6 +11,7 @@ from leoflow.authoring.variable import Variable
 from leoflow.common import masking, task_log
 from leoflow.common.exceptions import AirflowException
 from leoflow.common.settings import secrets_backend
+from leoflow.running import keeper_pipe
 
 NAME = "AIRFLOW__SECRETS__BACKEND"
 
@@ -81,6 +82,11 @@ class SecretsBackend(unittest.TestCase):
         for text, problem in (("{", "not a JSON object"), ("[]", "not a JSON object"), ('{"path": "x"}', "no argument 'path'")):
             with patch.dict(os.environ, {f"{NAME}_KWARGS": text}), self.assertRaisesRegex(AirflowException, problem):
                 secrets_backend.paths()
+
+    def test_secrets_in_its_arguments_are_masked(self):
+        with patch.dict(os.environ, {f"{NAME}_KWARGS": '{"token": "vault-token"}', "AIRFLOW__SMTP__SMTP_PASSWORD": "mail-word"}):
+            keeper_pipe.mask_environment()
+        self.assertEqual(masking.hide("vault-token mail-word"), "*** ***")
 
     def test_another_backend_names_the_package_to_add(self):
         for backend, package in (("airflow.providers.hashicorp.secrets.vault.VaultBackend", "apache-airflow-providers-hashicorp"),

@@ -3,6 +3,7 @@ programs."""
 
 from __future__ import annotations
 
+import json
 import os
 
 from leoflow.authoring.connection import Connection
@@ -36,3 +37,10 @@ def mask_environment() -> None:
                 pass
         elif name.startswith("AIRFLOW_VAR_"):
             masking.mask_sensitive(name[len("AIRFLOW_VAR_"):], value)
+        elif name.startswith("AIRFLOW__"):
+            try:
+                # Such as the arguments of a secrets backend.
+                value = json.loads(value) if value.startswith("{") else value
+            except ValueError:
+                pass
+            masking.mask_sensitive(name.rpartition("__")[2], value)

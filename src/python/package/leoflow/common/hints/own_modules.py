@@ -50,22 +50,30 @@ def describe(error: ImportError, name: str) -> str | None:
 def hidden(error: ImportError | AttributeError) -> str | None:
     """Returns a text that says which installed module hides the project's own one of the same name, if what is missing in
     the installed one may be in that; else None."""
-    module = getattr(error, "obj", None)
+    file, module = importing_file(error), getattr(error, "obj", None)
     name = module.__name__ if isinstance(module, ModuleType) else isinstance(error, ImportError) and error.name
-    top, file = name.partition(".")[0] if name else "", importing_file(error)
-    places = getattr(sys.modules.get(top), "__path__", None) or [getattr(sys.modules.get(top), "__file__", None)]
-    installed, top_root = next(iter(places)), local_modules.roots_of(file)[-1] if file else ""
-    if not installed or not local_modules.is_entered():
+    top = name.partition(".")[0] if name else ""
+    loaded = sys.modules.get(top)
+    installed = next(iter(getattr(loaded, "__path__", ())), None) or getattr(loaded, "__file__", None)
+    if not file or not installed or not local_modules.is_entered():
         return None
-    folders = [folder for folder in sys.path if os.path.join(folder, "").startswith(os.path.join(top_root, ""))]
-    bases = [os.path.join(folder, top) for folder in folders if "site-packages" not in folder]
-    own = next((path for base in bases for path in (f"{base}.py", base) if os.path.isfile(path) or has_python(path)), None)
+    own = own_place(top, os.path.join(local_modules.roots_of(file)[-1], ""))
     if own is None or os.path.splitext(own)[0] == os.path.splitext(installed)[0]:
         return None
     root = local_modules.roots_of(own)[-2:][0]
     dotted = os.path.relpath(os.path.splitext(own)[0], root).replace(os.sep, ".")
     way = f"Import it as `{dotted}`, or give it" if "." in dotted else "Give it"
     return f"{own} is hidden by {owner(top)} ({installed}), which is imported first, as in Airflow. {way} a name of its own"
+
+
+def own_place(name, outermost):
+    """Returns the file or folder of a module in the folders of `sys.path` below `outermost`, without environments."""
+    for folder in sys.path:
+        if os.path.join(folder, "").startswith(outermost) and "site-packages" not in folder:
+            base = os.path.join(folder, name)
+            if os.path.isfile(f"{base}.py") or has_python(base):
+                return f"{base}.py" if os.path.isfile(f"{base}.py") else base
+    return None
 
 
 def owner(top):

@@ -4,9 +4,7 @@ defaults of the keys in `airflow_keys.txt`.
 
 from __future__ import annotations
 
-import json
 import os
-from datetime import timedelta
 
 from leoflow.common import dates
 from leoflow.common.exceptions import AirflowConfigException
@@ -61,14 +59,6 @@ class AirflowConfigParser:
             return value
         return [item.strip() for item in value.split(delimiter)] if value else []
 
-    def getjson(self, section: str, key: str, fallback: Any = None, **options: Any) -> Any:
-        value = self.get(section, key, fallback=fallback, **options)
-        return self._converted(section, key, json.loads, "JSON", {}) if value and value is not fallback else fallback
-
-    def gettimedelta(self, section: str, key: str, fallback: Any = None, **options: Any) -> timedelta | None:
-        value = self.get(section, key, fallback=fallback, **options)
-        return timedelta(seconds=self.getint(section, key, fallback=fallback)) if value else None
-
     def _converted(self, section: str, key: str, convert: Callable[[Any], Any], kind: str, options: dict[str, Any]) -> Any:
         value = self.get(section, key, **options)
         try:
@@ -80,9 +70,9 @@ class AirflowConfigParser:
 
 def whole(value):
     number = float(value)
-    if number != int(number):
+    if not number.is_integer():
         raise ValueError(value)
-    return int(value) if not isinstance(value, str) or "." not in value else int(number)
+    return int(number)
 
 
 def default(section: str, key: str) -> str | None:
