@@ -16,7 +16,7 @@ pub struct RunArgs {
     /// The DAG's id
     #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
     pub dag_id: String,
-    /// The run's id, or `latest`
+    /// The run's id, its logical date, or `latest`
     #[arg(add = ArgValueCompleter::new(complete::run_ids))]
     pub run_id: String,
 }

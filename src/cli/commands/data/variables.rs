@@ -9,7 +9,7 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::terminal::printer::counted;
 use clap::Subcommand;
-use leoflow_engine::store::secret::variables::Variable;
+use leoflow_engine::store::secret::variables::{Variable, as_text};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -29,6 +29,9 @@ pub enum VariablesCommand {
         /// Print this value when the variable does not exist [default: fail]
         #[arg(long, short)]
         default: Option<String>,
+        /// Print a value that is JSON text without its quotes, as Airflow's CLI does with --json
+        #[arg(long, hide = true)]
+        deserialize_json: bool,
     },
     /// Create or change a variable
     #[command(
@@ -43,6 +46,9 @@ pub enum VariablesCommand {
         /// A description for people [default: none]
         #[arg(long)]
         description: Option<String>,
+        /// Store the value as JSON text in quotes, as Airflow's CLI does with --json
+        #[arg(long, hide = true)]
+        serialize_json: bool,
     },
     /// Delete a variable
     #[command(after_help = "Example:\n  leoflow variables delete bucket")]
@@ -74,10 +80,13 @@ pub async fn run(context: &Context<'_>, command: &VariablesCommand) -> Result<u8
     let printer = context.printer;
     match command {
         VariablesCommand::List => return list(context, &api).await,
-        VariablesCommand::Get { key, default } => return get(context, &api, key, default.as_deref()).await,
-        VariablesCommand::Set { key, value, description } => {
-            let variable =
-                Variable { key: key.clone(), value: value_or_stdin(value)?, description: description.clone() };
+        VariablesCommand::Get { key, default, deserialize_json } => {
+            return get(context, &api, key, default.as_deref(), *deserialize_json).await;
+        }
+        VariablesCommand::Set { key, value, description, serialize_json } => {
+            let text = value_or_stdin(value)?;
+            let value = if *serialize_json { Value::String(text).to_string() } else { text };
+            let variable = Variable { key: key.clone(), value, description: description.clone() };
             import(&api, vec![variable], OnExisting::Overwrite).await?;
             printer.note(format!("Set variable {key}"));
         }
@@ -113,7 +122,13 @@ async fn list(context: &Context<'_>, api: &Api<'_>) -> Result<u8, Error> {
 }
 
 /// Prints the value of a variable, or the default if the variable does not exist.
-async fn get(context: &Context<'_>, api: &Api<'_>, key: &str, default: Option<&str>) -> Result<u8, Error> {
+async fn get(
+    context: &Context<'_>,
+    api: &Api<'_>,
+    key: &str,
+    default: Option<&str>,
+    deserialize_json: bool,
+) -> Result<u8, Error> {
     let result: Result<Variable, Error> = api.get(&format!("{LOCAL}/{}", encode(key))).await;
     let variable = match (result, default) {
         (Err(_), Some(value)) if !exists(api, key).await? => {
@@ -121,6 +136,18 @@ async fn get(context: &Context<'_>, api: &Api<'_>, key: &str, default: Option<&s
         }
         (result, _) => result?,
     };
+    if deserialize_json {
+        let value = match serde_json::from_str(&variable.value) {
+            Ok(value) => value,
+            Err(_) if default == Some(&variable.value) => Value::from(variable.value),
+            Err(error) => {
+                let failed = Error::failed(format!("the value of {key} is not JSON")).cause(error);
+                return Err(failed.hint(format!("leoflow variables get {key}")));
+            }
+        };
+        context.printer.line(as_text(&value));
+        return Ok(0);
+    }
     context.printer.show(&variable, |printer| printer.line(&variable.value))
 }
 

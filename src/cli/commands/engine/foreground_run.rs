@@ -63,12 +63,15 @@ pub struct TestTask {
     /// The task's id
     #[arg(add = ArgValueCompleter::new(complete::task_ids))]
     pub task_id: String,
+    /// The logical date, for example 2026-01-31 [default: none]
+    #[arg(conflicts_with = "logical_date")]
+    pub date: Option<String>,
     /// The instance of a mapped task, counted from 0; `work[7]` as the task's id means the same
     #[arg(long, value_parser = clap::value_parser!(i32).range(-1..), allow_negative_numbers = true)]
     pub map_index: Option<i32>,
     #[command(flatten)]
     pub source: SourceArgs,
-    /// The logical date, for example 2026-01-31 [default: none]
+    /// The logical date as an option
     #[arg(long, short)]
     pub logical_date: Option<String>,
     /// Open Python's debugger where the task fails
@@ -97,9 +100,10 @@ pub enum TaskAction {
 
 /// Runs one task alone, or renders its template fields.
 pub async fn task(context: &Context<'_>, args: &TestTask, action: TaskAction) -> Result<u8, Error> {
-    let TestTask { dag_id, task_id, map_index, source, logical_date, pdb } = args;
+    let TestTask { dag_id, task_id, date, map_index, source, logical_date, pdb } = args;
+    let date = logical_date.as_deref().or(date.as_deref());
     let (task_id, map_index) = task_names::instance_name(task_id, *map_index)?;
-    let mut prepared = Prepared::new(context, dag_id, source, logical_date.as_deref(), *pdb).await?;
+    let mut prepared = Prepared::new(context, dag_id, source, date, *pdb).await?;
     prepared.options["task_id"] = task_id.into();
     prepared.options["map_index"] = map_index.into();
     prepared.options["render"] = (action == TaskAction::Render).into();

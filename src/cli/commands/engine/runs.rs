@@ -2,6 +2,7 @@
 
 use super::dags::trigger::finish;
 use super::follow_run;
+use super::run_inputs::read_date;
 use super::run_view::{RunView, resolve_run};
 use super::task_names;
 use crate::api_client::{Api, cell, dag_path, encode, list_of, run_path};
@@ -11,7 +12,7 @@ use crate::args::run_args::RunArgs;
 use crate::context::{Confirmation, Context};
 use crate::error::Error;
 use crate::terminal::printer::counted;
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use clap_complete::ArgValueCompleter;
 use serde_json::{Value, json};
 
@@ -19,18 +20,9 @@ use serde_json::{Value, json};
 #[command(after_help = "Examples:\n  leoflow runs list hello\n  leoflow runs show hello latest")]
 pub enum RunsCommand {
     /// List the runs of a DAG, newest first
-    #[command(after_help = "Examples:\n  leoflow runs list hello\n  leoflow runs list hello --state failed")]
-    List {
-        /// The DAG's id
-        #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
-        dag_id: String,
-        /// Only runs in this state [default: all states]
-        #[arg(long, value_parser = ["queued", "running", "success", "failed"])]
-        state: Option<String>,
-        /// The maximum number of runs to list
-        #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-        limit: u32,
-    },
+    #[command(after_help = "Examples:\n  leoflow runs list hello\n  leoflow runs list hello --state failed\n  \
+                      leoflow runs list hello -s 2026-01-01 -e 2026-01-31")]
+    List(ListRuns),
     /// Show one run with its tasks
     #[command(after_help = "Examples:\n  leoflow runs show hello latest\n  leoflow runs show hello RUN_ID --json")]
     Show(RunArgs),
@@ -67,10 +59,56 @@ pub enum RunsCommand {
     Cancel(RunArgs),
 }
 
+/// A filter for every run type but `backfill`.
+const OTHER_THAN_BACKFILL: &str = "&run_type=scheduled&run_type=manual&run_type=operator_triggered&run_type=asset_triggered&run_type=asset_materialization";
+
+#[derive(Args, Debug)]
+pub struct ListRuns {
+    /// The DAG's id
+    #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
+    pub dag_id: String,
+    /// Only runs in this state [default: all states]
+    #[arg(long, value_parser = ["queued", "running", "success", "failed"])]
+    pub state: Option<String>,
+    /// Only runs whose logical date is this date or later
+    #[arg(long, short)]
+    pub start_date: Option<String>,
+    /// Only runs whose logical date is this date or earlier
+    #[arg(long, short)]
+    pub end_date: Option<String>,
+    /// Leave out the runs of backfills
+    #[arg(long)]
+    pub no_backfill: bool,
+    /// The maximum number of runs to list
+    #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub limit: u32,
+}
+
+impl ListRuns {
+    /// The filters as parameters of the API.
+    fn query(&self) -> Result<String, Error> {
+        let mut query = String::new();
+        if let Some(state) = &self.state {
+            query.push_str(&format!("&state={}", encode(state)));
+        }
+        for (option, parameter, date) in
+            [("--start-date", "logical_date_gte", &self.start_date), ("--end-date", "logical_date_lte", &self.end_date)]
+        {
+            if let Some(date) = date {
+                query.push_str(&format!("&{parameter}={}", read_date(option, date)?));
+            }
+        }
+        if self.no_backfill {
+            query.push_str(OTHER_THAN_BACKFILL);
+        }
+        Ok(query)
+    }
+}
+
 pub async fn run(context: &Context<'_>, command: &RunsCommand) -> Result<u8, Error> {
     let api = context.api();
     match command {
-        RunsCommand::List { dag_id, state, limit } => list(context, &api, dag_id, state.as_deref(), *limit).await,
+        RunsCommand::List(args) => list(context, &api, args).await,
         RunsCommand::Show(run) => {
             let run = RunView::get(&api, &run.dag_id, &resolve_run(&api, run).await?).await?;
             context.printer.show(&run, |printer| run.print(printer))
@@ -91,22 +129,16 @@ pub async fn run(context: &Context<'_>, command: &RunsCommand) -> Result<u8, Err
     }
 }
 
-async fn list(
-    context: &Context<'_>,
-    api: &Api<'_>,
-    dag_id: &str,
-    state: Option<&str>,
-    limit: u32,
-) -> Result<u8, Error> {
-    let state = state.map(|state| format!("&state={}", encode(state))).unwrap_or_default();
+async fn list(context: &Context<'_>, api: &Api<'_>, args: &ListRuns) -> Result<u8, Error> {
+    let (ListRuns { dag_id, limit, .. }, filters) = (args, args.query()?);
     let (mut runs, mut total): (Vec<Value>, u64) = (Vec::new(), 0);
     loop {
-        let (remaining, offset) = (limit as usize - runs.len(), runs.len());
-        let query = format!("limit={remaining}&offset={offset}&order_by=-run_after{state}");
+        let (remaining, offset) = (*limit as usize - runs.len(), runs.len());
+        let query = format!("limit={remaining}&offset={offset}&order_by=-run_after{filters}");
         let page: Value = api.get(&format!("{}/dagRuns?{query}", dag_path(dag_id))).await?;
         runs.extend(list_of(&page["dag_runs"]).cloned());
         total = page["total_entries"].as_u64().unwrap_or(total);
-        if runs.len() == offset || runs.len() as u64 >= total.min(limit.into()) {
+        if runs.len() == offset || runs.len() as u64 >= total.min((*limit).into()) {
             break;
         }
     }

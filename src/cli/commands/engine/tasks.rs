@@ -26,9 +26,8 @@ pub enum TasksCommand {
     #[command(after_help = "Example:\n  leoflow tasks list hello")]
     List(DagArg),
     /// Show the state of one task instance
-    #[command(
-        after_help = "Examples:\n  leoflow tasks state hello latest greet\n  leoflow tasks state hello latest 'work[7]'"
-    )]
+    #[command(after_help = "The run and the task may also be in Airflow's order, with the run last.\n\n\
+                      Examples:\n  leoflow tasks state hello latest greet\n  leoflow tasks state hello latest 'work[7]'")]
     State {
         #[command(flatten)]
         run: RunArgs,
@@ -54,7 +53,7 @@ pub enum TasksCommand {
     )]
     Test(TestTask),
     /// Render a task's template fields and print them
-    #[command(after_help = "Example:\n  leoflow tasks render hello greet --logical-date 2026-01-31")]
+    #[command(after_help = "Example:\n  leoflow tasks render hello greet 2026-01-31")]
     Render(TestTask),
 }
 
@@ -64,7 +63,7 @@ pub struct ClearTasks {
     #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
     pub dag_id: String,
     /// The run's id, or `latest`; not together with --start-date or --end-date
-    #[arg(required_unless_present_any = ["start_date", "end_date"], conflicts_with_all = ["start_date", "end_date"], add = ArgValueCompleter::new(complete::run_ids))]
+    #[arg(required_unless_present_any = ["start_date", "end_date", "all_runs"], conflicts_with_all = ["start_date", "end_date"], add = ArgValueCompleter::new(complete::run_ids))]
     pub run_id: Option<String>,
     /// The tasks' ids; `work[7]` is instance 7 of a mapped task [default: all tasks]
     #[arg(add = ArgValueCompleter::new(complete::task_ids))]
@@ -78,6 +77,9 @@ pub struct ClearTasks {
     /// Tasks of every run whose logical date is this date or earlier
     #[arg(long, short)]
     pub end_date: Option<String>,
+    /// Tasks of every run, as Airflow's CLI does without dates
+    #[arg(long, hide = true)]
+    pub all_runs: bool,
     /// Only running tasks
     #[arg(long, short = 'r', conflicts_with = "only_failed")]
     pub only_running: bool,
@@ -123,8 +125,22 @@ async fn list(context: &Context<'_>, dag_id: &str) -> Result<u8, Error> {
 /// Prints the state of a task instance and nothing else.
 async fn state(context: &Context<'_>, run: &RunArgs, name: &str) -> Result<u8, Error> {
     let api = context.api();
-    let run = RunView::get(&api, &run.dag_id, &resolve_run(&api, run).await?).await?;
-    let InstanceView { task_id, map_index, state, .. } = instance(&run, name, None)?;
+    let found = match RunView::get(&api, &run.dag_id, &resolve_run(&api, run).await?).await {
+        Ok(found) => found,
+        // Airflow's order, with the run last. Only the first error is about what the user typed.
+        Err(error) => return state_of_airflow(context, &api, run, name).await.map_err(|_| error),
+    };
+    print_state(context, &found, name)
+}
+
+async fn state_of_airflow(context: &Context<'_>, api: &Api<'_>, typed: &RunArgs, run_id: &str) -> Result<u8, Error> {
+    let run = RunArgs { dag_id: typed.dag_id.clone(), run_id: run_id.to_owned() };
+    let run = RunView::get(api, &run.dag_id, &resolve_run(api, &run).await?).await?;
+    print_state(context, &run, &typed.run_id)
+}
+
+fn print_state(context: &Context<'_>, run: &RunView, name: &str) -> Result<u8, Error> {
+    let InstanceView { task_id, map_index, state, .. } = instance(run, name, None)?;
     context.printer.show(&json!({"task_id": task_id, "map_index": map_index, "state": state}), |printer| {
         printer.line(state.as_deref().unwrap_or("none"));
     })
@@ -227,12 +243,15 @@ async fn tasks_to_clear(api: &Api<'_>, args: &ClearTasks) -> Result<Option<Vec<V
     Ok(Some(tasks))
 }
 
-/// Returns the ids of the runs whose logical date is between the two dates, both included.
+/// Returns the ids of the runs whose logical date is between the two dates, both included; of all without dates.
 async fn runs_between(api: &Api<'_>, args: &ClearTasks) -> Result<Vec<String>, Error> {
     let date =
         |option, date_text: &Option<String>| date_text.as_deref().map(|text| read_date(option, text)).transpose();
     let (start, end) = (date("--start-date", &args.start_date)?, date("--end-date", &args.end_date)?);
     let is_between = |run: &&Value| {
+        if start.is_none() && end.is_none() {
+            return true;
+        }
         let logical_date: Option<Timestamp> = run["logical_date"].as_str().and_then(|text| text.parse().ok());
         logical_date.is_some_and(|logical_date| {
             start.is_none_or(|start| logical_date >= start) && end.is_none_or(|end| logical_date <= end)
