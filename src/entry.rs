@@ -7,7 +7,8 @@ use leoflow_base::protocol::log;
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::permissions;
 use leoflow_base::sys::process::{limits, replace, set_own_name};
-use leoflow_cli::args::{complete, help};
+use leoflow_cli::args::airflow::{self, Program, Refusal, Rows, Translation};
+use leoflow_cli::args::{Global, complete, help};
 use leoflow_cli::commands::{self, Cli};
 use leoflow_cli::error::Error;
 use leoflow_cli::terminal::printer::Printer;
@@ -15,11 +16,11 @@ use leoflow_processes::agent::{self, TaskFolder};
 use serde_json::json;
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::Path;
-use std::process::ExitCode;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
 use tracing::{Level, error};
 
-/// Runs the program as `leoflow`, `leoflow-server` or `leoflow-agent`, by the name it was called with.
+/// Runs the program as `leoflow`, `leoflow-server`, `leoflow-agent` or `airflow`, by the name it was called with.
 pub fn main() -> ExitCode {
     build_info::set(BUILT);
     set_own_name(&program_name().to_string_lossy());
@@ -36,11 +37,15 @@ pub fn main() -> ExitCode {
         replace::unblock_signals();
     }
     complete::answer_shell::<Cli>();
-    let cli = match help::parse::<Cli>(arguments()) {
+    let (arguments, rows) = match translated(arguments()) {
+        Ok(translated) => translated,
+        Err(code) => return code,
+    };
+    let cli = match help::parse::<Cli>(arguments) {
         Ok(cli) => cli,
         Err(usage) => {
             let code = u8::try_from(usage.exit_code()).unwrap_or(2);
-            if code != 0 && asks_for_json(&arguments()) {
+            if code != 0 && asks_for_json(&env_vars::arguments()) {
                 // There is no printer yet, because parsing failed.
                 let line =
                     json!({"error": usage.to_string().trim_end(), "cause": null, "hints": [], "exit_code": code});
@@ -52,7 +57,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    let printer = Printer::new(&cli.global, cli.command.format(), help::command::<Cli>);
+    let printer = Printer::new(&cli.global, cli.command.format(), help::command::<Cli>).with_rows(rows);
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| commands::run(cli, &printer, &Process)));
     let error = match outcome {
         Ok(Ok(code)) => return ExitCode::from(code),
@@ -62,6 +67,53 @@ pub fn main() -> ExitCode {
     };
     printer.error(&error);
     ExitCode::from(error.exit_code())
+}
+
+/// The arguments with Airflow's words translated to ours, and the form of JSON results; an exit code if that is all.
+fn translated(arguments: Vec<OsString>) -> Result<(Vec<OsString>, Option<Rows>), ExitCode> {
+    let program = if program_name() == "airflow" { Program::Airflow } else { Program::Leoflow };
+    // No word of a command is other than UTF-8.
+    let Some(texts) = arguments.iter().skip(1).map(|text| text.to_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
+    else {
+        return Ok((arguments, None));
+    };
+    let refusal = match airflow::translate(program, &texts) {
+        Translation::Ours(texts, rows) => {
+            let own_name = arguments.first().cloned();
+            return Ok((own_name.into_iter().chain(texts.into_iter().map(OsString::from)).collect(), rows));
+        }
+        Translation::Help(text) => {
+            let _ = write!(std::io::stdout(), "{text}");
+            return Err(ExitCode::SUCCESS);
+        }
+        Translation::Unknown => None,
+        Translation::Refused(refusal) => Some(refusal),
+    };
+    let is_for_installed =
+        program == Program::Airflow && refusal.as_ref().is_none_or(|refusal| refusal.is_for_installed);
+    if let Some(installed) = installed_airflow().filter(|_| is_for_installed) {
+        let mut command = Command::new(&installed);
+        command.args(texts);
+        let error = Error::io("run", &installed, &replace::replace_self_by(command));
+        return Err(refused(&error));
+    }
+    match refusal {
+        Some(Refusal { command, sentence, .. }) => {
+            Err(refused(&Error::usage(format!("no `airflow {command}` here: {sentence}"))))
+        }
+        None => Ok((arguments, None)),
+    }
+}
+
+fn refused(error: &Error) -> ExitCode {
+    let global = Global { json: asks_for_json(&env_vars::arguments()), ..Global::default() };
+    Printer::new(&global, None, help::command::<Cli>).error(error);
+    ExitCode::from(error.exit_code())
+}
+
+/// The program of an Apache Airflow in the environment of this shell or task.
+fn installed_airflow() -> Option<PathBuf> {
+    env_vars::path("VIRTUAL_ENV").map(|environment| environment.join("bin/airflow")).filter(|program| program.is_file())
 }
 
 /// The error of a process that has reached its CPU time limit (SIGXCPU).

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 /// The heading of the options that every command takes.
 const GLOBAL: &str = "Global options";
 
-#[derive(Args, Debug, Clone)]
+#[derive(Args, Debug, Clone, Default)]
 pub struct Global {
     /// The home: the folder with all of Leoflow's files [default: LEOFLOW_HOME, or ~/.leoflow]
     #[arg(long, global = true, help_heading = GLOBAL, value_name = "DIR")]

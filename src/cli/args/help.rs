@@ -50,7 +50,21 @@ const GUESSES: &[(&str, &str)] = &[
 /// Suggests `lite backup` for `backup`, `dags trigger` for `trigger`, and the like.
 fn suggest_meant(mut error: clap::Error, command: &Command, arguments: &[OsString]) -> clap::Error {
     let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidSubcommand) else { return error };
-    if let Some(meant) = meant(command, arguments, name) {
+    let meant = meant(command, arguments, name);
+    let tips = match error.get(ContextKind::SuggestedSubcommand) {
+        Some(ContextValue::String(tip)) => vec![tip.clone()],
+        Some(ContextValue::Strings(tips)) => tips.clone(),
+        _ => Vec::new(),
+    };
+    let is_hidden = |tip: &String| command.find_subcommand(tip).is_some_and(Command::is_hide_set);
+    if tips.iter().any(is_hidden) {
+        let tips: Vec<String> = tips.into_iter().filter(|tip| !is_hidden(tip)).collect();
+        error.remove(ContextKind::SuggestedSubcommand);
+        if !tips.is_empty() {
+            error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(tips));
+        }
+    }
+    if let Some(meant) = meant {
         let tip = StyledStr::from(format!("did you mean `leoflow {meant}`?"));
         error.remove(ContextKind::SuggestedSubcommand);
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
@@ -120,6 +134,15 @@ mod tests {
             let command =
                 meant.split(' ').try_fold(Cli::command(), |command, word| command.find_subcommand(word).cloned());
             assert!(command.is_some(), "{meant}");
+        }
+    }
+
+    #[test]
+    fn tips_name_no_hidden_commands() {
+        assert!(refusal(&["leoflow", "uprgade"]).contains("'upgrade'"));
+        for (typo, hidden) in [("airflo", "'airflow'"), ("sever", "'server'"), ("agnet", "'agent'")] {
+            let text = refusal(&["leoflow", typo]);
+            assert!(!text.contains(hidden), "{text}");
         }
     }
 

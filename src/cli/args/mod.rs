@@ -1,6 +1,7 @@
 //! Arguments that several commands share, the help in groups, and completion. A command's own arguments are in the
 //! command's file. Doc comments of arguments are the text of `--help`.
 
+pub mod airflow;
 pub mod all;
 pub mod complete;
 pub mod global;

@@ -7,7 +7,7 @@ use super::install::{completions, every_instance, instances, operation, setup, u
 use super::lite::{self, Lite, LiteCommand, agent, doctor, logs, restart, run, service, status, stop};
 use super::release::{data_migrate, migrate_db, rollback, set_channel, smoke, upgrade, versions};
 use super::server::{Server, ServerProcess};
-use super::{config, docs, verify_config};
+use super::{airflow, config, docs, verify_config};
 use crate::airflow::export::{self, Export};
 use crate::airflow::import::{self, Import};
 use crate::args::help::Grouped;
@@ -128,6 +128,9 @@ pub enum Command {
     Version(version::Version),
     /// Print a shell completion script
     Completions(completions::Completions),
+    /// Commands of Airflow that have no other form here (see `args/airflow`)
+    #[command(hide = true)]
+    Airflow(WithOutput<airflow::AirflowCommand>),
     /// Run the server process (started by `leoflow lite`)
     #[command(hide = true)]
     Server(Server),
@@ -179,7 +182,7 @@ impl Command {
             Self::Upgrade(_) | Self::Rollback(_) | Self::Versions(_) | Self::Smoke(_) => true,
             Self::Dags(_) | Self::Runs(_) | Self::Tasks(_) | Self::Xcom(_) | Self::Backfill(_) => true,
             Self::Assets(_) | Self::Hitl(_) | Self::Pools(_) | Self::Variables(_) | Self::Connections(_) => true,
-            Self::Env(_) | Self::Add(_) | Self::Bring(_) => true,
+            Self::Env(_) | Self::Add(_) | Self::Bring(_) | Self::Airflow(_) => true,
             _ => false,
         }
     }
@@ -223,6 +226,7 @@ impl Command {
             Self::Assets(args) => args.output,
             Self::Hitl(args) => args.output,
             Self::Backfill(args) => args.output,
+            Self::Airflow(args) => args.output,
             _ => None,
         }
     }
@@ -262,6 +266,7 @@ impl Command {
             Self::Assets(args) => assets::run(context, &args.command).await,
             Self::Hitl(args) => hitl::run(context, &args.command).await,
             Self::Backfill(args) => backfill::run(context, &args.command).await,
+            Self::Airflow(args) => airflow::run(context, &args.command).await,
             Self::Upgrade(args) if args.all.all => every_instance::upgrade(context, &args).await,
             Self::Upgrade(args) => upgrade::run(context, &args).await,
             Self::Rollback(args) => rollback::run(context, &args).await,

@@ -100,7 +100,7 @@ fn list(context: &Context<'_>, with_origin: bool) -> Result<u8, Error> {
     })
 }
 
-fn get(context: &Context<'_>, key: &str) -> Result<u8, Error> {
+pub(super) fn get(context: &Context<'_>, key: &str) -> Result<u8, Error> {
     let setting = find(key)?;
     let loaded = load(context)?;
     let value = setting.value_in(&loaded);

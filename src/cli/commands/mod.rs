@@ -1,5 +1,6 @@
 //! One file per command: its arguments, and glue between features and the printer. `command.rs` lists them.
 
+mod airflow;
 mod backup;
 mod bring;
 mod command;

@@ -2,6 +2,7 @@
 //! stdout (`| head -1`) is not an error.
 
 use super::home_hints::{home_option, with_home};
+use crate::args::airflow::Rows;
 use crate::args::{Global, OutputFormat};
 use crate::error::Error;
 use clap::Command;
@@ -32,6 +33,8 @@ pub struct Printer {
     zone: TimeZone,
     /// Print JSON results as YAML.
     yaml: bool,
+    /// Airflow's form of JSON results.
+    rows: Option<Rows>,
     /// True when stdout takes colour.
     colour_out: bool,
     /// True when stderr takes colour.
@@ -62,12 +65,18 @@ impl Printer {
             command,
             zone,
             yaml,
+            rows: None,
             colour_out,
             colour_err,
             terminal,
             stdout_closed: AtomicBool::new(false),
             bar: Mutex::new(None),
         }
+    }
+
+    /// Prints JSON results in Airflow's form.
+    pub fn with_rows(self, rows: Option<Rows>) -> Self {
+        Self { rows, ..self }
     }
 
     /// Prints one line of the result.
@@ -116,6 +125,13 @@ impl Printer {
 
     /// Prints the result as JSON on one line, so that several results form JSON lines; or as a YAML document.
     pub fn json(&self, value: &impl Serialize) -> Result<(), Error> {
+        match &self.rows {
+            Some(rows) => self.document(&rows.of(serde_json::to_value(value).map_err(Error::bug)?)),
+            None => self.document(value),
+        }
+    }
+
+    fn document(&self, value: &impl Serialize) -> Result<(), Error> {
         if self.yaml {
             let value = as_yaml(serde_json::to_value(value).map_err(Error::bug)?);
             // One document per result: some commands print several.
@@ -129,9 +145,11 @@ impl Printer {
 
     /// Prints the result of a command: `value` as JSON or YAML, or for people what `text` prints. Returns exit code 0.
     pub fn show<T: Printed>(&self, value: &impl Serialize, text: impl FnOnce(&Self) -> T) -> Result<u8, Error> {
-        match self.json {
-            true => self.json(value)?,
-            false => text(self).into_result()?,
+        let columns = |rows: &Rows| rows.table(serde_json::to_value(value).ok()?);
+        match self.rows.as_ref().filter(|_| !self.json).and_then(columns) {
+            Some((header, rows)) => self.table(&header, rows),
+            None if self.json => self.json(value)?,
+            None => text(self).into_result()?,
         }
         Ok(0)
     }

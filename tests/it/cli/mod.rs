@@ -1,6 +1,7 @@
 //! The command line.
 
 mod airflow_export;
+mod airflow_words;
 mod bring;
 mod concurrent_commands;
 mod home_option;

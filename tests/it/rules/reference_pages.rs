@@ -2,6 +2,7 @@
 //! reference_pages` updates them.
 
 use clap::{Arg, Command};
+use leoflow::cli::args::airflow::{self, Action, Flag, Outcome};
 use leoflow::cli::args::help;
 use leoflow::cli::commands::Cli;
 use leoflow::config::leoflow_yaml::keys::{PROJECT, ProjectKey, TASK};
@@ -63,6 +64,61 @@ fn commands_page_is_current() {
          [Environment variables](environment-variables.md)\n",
     );
     check("commands.md", &text);
+}
+
+#[test]
+fn airflow_commands_page_is_current() {
+    let mut text = format!(
+        "# Airflow's commands\n\n{GENERATED}\nThis page lists the commands of Airflow 3.3 and what runs here. In `leoflow env shell` \
+         and in tasks they run as `airflow COMMAND`, on the instance of the shell or task, and `-o json` prints Airflow's keys. \
+         `leoflow COMMAND` accepts the same words everywhere, except for flags that have a meaning of its own. The program \
+         `airflow` is in no other PATH. Without a command, it prints this list.\n\n\
+         A refused command exits with 2 and names ours. Commands that only read an installed Airflow are run by the program \
+         `airflow` of the project's environment, if that has one. Where a command takes a run, it also takes the run's logical date \
+         or `latest`.\n\n## Accepted\n\n| `airflow` | runs | differences |\n|---|---|---|\n"
+    );
+    let (rules, common) = airflow::rules();
+    for rule in &rules {
+        let Outcome::Ours(ours) = rule.outcome else { continue };
+        let flags = rule.flags.iter().map(difference);
+        let note = (!rule.note.is_empty()).then(|| sentence(rule.note));
+        let differences: Vec<String> = note.into_iter().chain(flags).collect();
+        let ours = ours.strip_prefix("airflow ").map_or_else(|| format!("`leoflow {ours}`"), |_| "the same".to_owned());
+        writeln!(
+            text,
+            "| `{}` | {ours} | {} |",
+            rule.command,
+            cell(&differences.join("<br>")).replace("&lt;br>", "<br>")
+        )
+        .unwrap();
+    }
+    text.push_str("\nFor every command:\n\n");
+    common.iter().for_each(|flag| writeln!(text, "- {}", difference(flag)).unwrap());
+    text.push_str("\n## Refused\n\n| `airflow` | instead |\n|---|---|\n");
+    for rule in &rules {
+        if let Outcome::Refused(reason) | Outcome::Installed(reason) = rule.outcome {
+            let installed =
+                if matches!(rule.outcome, Outcome::Installed(_)) { "the installed Airflow; without one: " } else { "" };
+            writeln!(text, "| `{}` | {} |", rule.command, cell(&sentence(&format!("{installed}{reason}")))).unwrap();
+        }
+    }
+    text.push_str("\nNext: [Commands](commands.md) · [Airflow settings](airflow-settings.md)\n");
+    check("airflow-commands.md", &text);
+}
+
+/// Says what happens to a flag of Airflow.
+fn difference(flag: &Flag) -> String {
+    let names: Vec<String> = flag.names.iter().map(|name| format!("`{name}`")).collect();
+    let text = match flag.action {
+        Action::Columns => "as in Airflow, but not for `leoflow`".to_owned(),
+        _ if !flag.for_leoflow => "as in Airflow; `leoflow` prints its result as JSON".to_owned(),
+        Action::Drop => "no effect".to_owned(),
+        Action::As(ours) => format!("`{ours}`"),
+        Action::Value => "a positional argument of `leoflow`".to_owned(),
+        Action::Only(value, reason) => format!("only `{value}`; {reason}"),
+        Action::Refuse(reason) => format!("refused; {reason}"),
+    };
+    sentence(&format!("{}: {text}", names.join(", ")))
 }
 
 fn is_shown(command: &Command) -> bool {
