@@ -204,6 +204,20 @@ class TestProjectEnvironment(unittest.TestCase):
                 printed = subprocess.check_output([python3, "-c", code], env=variables, text=True)
                 self.assertEqual(printed.strip(), os.path.realpath(python3))
 
+    def test_the_command_airflow_of_the_instance_is_first_in_path(self):
+        from leoflow.entry import dotenv
+
+        with tempfile.TemporaryDirectory() as home, unittest.mock.patch.dict(os.environ, PATH="/usr/bin:/bin", LEOFLOW_HOME="/other"):
+            package = os.path.join(home, "python", "leoflow-1")
+            commands = os.path.join(package, "commands")
+            os.makedirs(commands)
+            with unittest.mock.patch.multiple(dotenv, PACKAGE=package, COMMANDS=commands):
+                for _ in range(2):
+                    dotenv.own_commands_first()
+                    self.assertEqual(os.environ["PATH"].split(":")[0], commands)
+                    self.assertEqual(os.environ["PATH"].count(commands), 1)
+            self.assertEqual(os.environ["LEOFLOW_HOME"], home)
+
     def test_an_invalid_setting_is_an_error(self):
         from leoflow.authoring.operators.arguments import RETRIES
         from leoflow.common.exceptions import AirflowException

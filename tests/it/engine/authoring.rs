@@ -222,6 +222,36 @@ fn a_file_that_calls_dag_test_runs_in_env_shell() {
     assert!(done.stderr.contains("task Nice none 7"), "{done:?}");
 }
 
+#[test]
+fn env_shell_and_tasks_have_airflows_command() {
+    let test = TestHome::started();
+    test.save(
+        "p/dag.py",
+        "from airflow.sdk import DAG, task\nimport subprocess\n\
+         with DAG('own'):\n    @task\n    def t(): return subprocess.check_output(['airflow', 'variables', 'get', 'city'], text=True)\n    \
+         t()\n",
+    );
+    let in_shell = |words: &[&str]| test.run(&[&["env", "shell", "p", "--", "airflow"], words].concat());
+    in_shell(&["variables", "set", "city", "Nice"]).expect(0);
+    let run = test.run_dag("own");
+    assert_eq!(run["state"], "success", "{}", test.task_log("own", "t"));
+    assert_eq!(test.run(&["xcom", "get", "own", "latest", "t"]).expect(0).json(), "Nice\n");
+    let runs = in_shell(&["dags", "list-runs", "-d", "own", "--state", "success", "-o", "json"]).expect(0).json();
+    assert_eq!(runs[0]["run_id"], run["dag_run_id"]);
+    assert_eq!(in_shell(&["dags", "state", "own", "latest"]).expect(0).stdout, "success\n");
+    let run_id = run["dag_run_id"].as_str().unwrap();
+    assert_eq!(in_shell(&["tasks", "state", "own", "t", run_id]).expect(0).stdout, "success\n");
+    assert_eq!(
+        in_shell(&["tasks", "clear", "own", "-y"]).expect(0).stdout,
+        "Cleared 1 task of own RUN\n".replace("RUN", run_id)
+    );
+    let refused = in_shell(&["users", "list"]).expect(2).stderr;
+    assert!(refused.contains("leoflow lite reset-password"), "{refused}");
+    in_shell(&["variables", "set", "--json", "limits", "{\"rows\": 1}"]).expect(0);
+    assert_eq!(test.run(&["variables", "get", "limits"]).expect(0).stdout, "\"{\\\"rows\\\": 1}\"\n");
+    assert_eq!(in_shell(&["variables", "get", "--json", "limits"]).expect(0).stdout, "{\"rows\": 1}\n");
+}
+
 /// Answers one SMTP session with success; returns the message that it received.
 fn receive_email(listener: &TcpListener) -> String {
     let (stream, _) = listener.accept().unwrap();

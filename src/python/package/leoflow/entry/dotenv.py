@@ -15,6 +15,9 @@ from leoflow.entry.env_file import EnvFile
 LARGEST = 256 * 1024
 # Prefixes of variables that the dynamic loader and the C library read only at process start.
 READ_AT_START = ("GLIBC_TUNABLES", "LD_", "MALLOC_")
+# The folder that contains the package. In a home, its subfolder has the command `airflow`, see `package.rs`.
+PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+COMMANDS = os.path.join(PACKAGE, "commands")
 # Environment variable that passes `_before` through the exec of `load_first`.
 BEFORE = "LEOFLOW_VARIABLES_BEFORE"
 # For each variable that a file sets, its value before, or None if it was not set.
@@ -133,6 +136,18 @@ def problems(roots: list[str]) -> tuple[list[str], list[str]]:
 def python_path() -> list[str]:
     """Returns the folders of `PYTHONPATH`, which our Python processes ignore at startup (`-E`)."""
     return [os.path.abspath(folder) for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
+
+
+def own_commands_first() -> None:
+    """Puts the command `airflow` of this instance and the folder of this process's Python first in PATH."""
+    folders = os.environ.get("PATH", "").split(os.pathsep)
+    if COMMANDS in folders:
+        os.environ["PATH"] = os.pathsep.join(folder for folder in folders if folder != COMMANDS)
+    own_python_first()
+    if os.path.isdir(COMMANDS):
+        put_first(COMMANDS)
+        # The package is in HOME/python.
+        os.environ["LEOFLOW_HOME"] = os.path.dirname(os.path.dirname(PACKAGE))
 
 
 def own_python_first() -> None:

@@ -153,7 +153,7 @@ class Workspace:
         # Code finds its files below Airflow's folder; that of another Airflow on this machine does not matter.
         os.environ["AIRFLOW_HOME"] = roots[0]
         dotenv.load(roots)
-        dotenv.own_python_first()
+        dotenv.own_commands_first()
         if real_sdk.is_active():
             real_sdk.enter_project(self.roots)
 
