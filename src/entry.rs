@@ -7,7 +7,7 @@ use leoflow_base::protocol::log;
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::permissions;
 use leoflow_base::sys::process::{limits, replace, set_own_name};
-use leoflow_cli::args::airflow::{self, Program, Refusal, Rows, Translation};
+use leoflow_cli::args::airflow::{self, Program, Rows, Translation};
 use leoflow_cli::args::{Global, complete, help};
 use leoflow_cli::commands::{self, Cli};
 use leoflow_cli::error::Error;
@@ -16,7 +16,7 @@ use leoflow_processes::agent::{self, TaskFolder};
 use serde_json::json;
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode};
 use tracing::{Level, error};
 
@@ -72,48 +72,34 @@ pub fn main() -> ExitCode {
 /// The arguments with Airflow's words translated to ours, and the form of JSON results; an exit code if that is all.
 fn translated(arguments: Vec<OsString>) -> Result<(Vec<OsString>, Option<Rows>), ExitCode> {
     let program = if program_name() == "airflow" { Program::Airflow } else { Program::Leoflow };
-    // No word of a command is other than UTF-8.
-    let Some(texts) = arguments.iter().skip(1).map(|text| text.to_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
-    else {
-        return Ok((arguments, None));
-    };
+    let texts: Option<Vec<String>> = arguments.iter().skip(1).map(|text| Some(text.to_str()?.to_owned())).collect();
+    // The words of commands are UTF-8.
+    let Some(texts) = texts else { return Ok((arguments, None)) };
     let refusal = match airflow::translate(program, &texts) {
         Translation::Ours(texts, rows) => {
-            let own_name = arguments.first().cloned();
-            return Ok((own_name.into_iter().chain(texts.into_iter().map(OsString::from)).collect(), rows));
+            let own_name = arguments.into_iter().take(1);
+            return Ok((own_name.chain(texts.into_iter().map(OsString::from)).collect(), rows));
         }
         Translation::Help(text) => {
             let _ = write!(std::io::stdout(), "{text}");
             return Err(ExitCode::SUCCESS);
         }
-        Translation::Unknown => None,
-        Translation::Refused(refusal) => Some(refusal),
+        Translation::Refused(refusal) => refusal,
     };
-    let is_for_installed =
-        program == Program::Airflow && refusal.as_ref().is_none_or(|refusal| refusal.is_for_installed);
-    if let Some(installed) = installed_airflow().filter(|_| is_for_installed) {
-        let mut command = Command::new(&installed);
-        command.args(texts);
-        let error = Error::io("run", &installed, &replace::replace_self_by(command));
-        return Err(refused(&error));
-    }
-    match refusal {
-        Some(Refusal { command, sentence, .. }) => {
-            Err(refused(&Error::usage(format!("no `airflow {command}` here: {sentence}"))))
+    // The program of an Apache Airflow in the environment of this shell or task.
+    let installed = env_vars::path("VIRTUAL_ENV").map(|environment| environment.join("bin/airflow"));
+    let error = match installed.filter(|path| program == Program::Airflow && refusal.is_for_installed && path.is_file())
+    {
+        Some(path) => {
+            let mut command = Command::new(&path);
+            command.args(texts);
+            Error::io("run", &path, &replace::replace_self_by(command))
         }
-        None => Ok((arguments, None)),
-    }
-}
-
-fn refused(error: &Error) -> ExitCode {
+        None => Error::usage(format!("no `airflow {}` here: {}", refusal.command, refusal.sentence)),
+    };
     let global = Global { json: asks_for_json(&env_vars::arguments()), ..Global::default() };
-    Printer::new(&global, None, help::command::<Cli>).error(error);
-    ExitCode::from(error.exit_code())
-}
-
-/// The program of an Apache Airflow in the environment of this shell or task.
-fn installed_airflow() -> Option<PathBuf> {
-    env_vars::path("VIRTUAL_ENV").map(|environment| environment.join("bin/airflow")).filter(|program| program.is_file())
+    Printer::new(&global, None, help::command::<Cli>).error(&error);
+    Err(ExitCode::from(error.exit_code()))
 }
 
 /// The error of a process that has reached its CPU time limit (SIGXCPU).

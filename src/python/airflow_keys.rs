@@ -53,12 +53,6 @@ pub fn is_default(name: &str, value: &str) -> bool {
     row.is_some_and(|row| row.defaults.split('|').any(|default| default.eq_ignore_ascii_case(value.trim())))
 }
 
-/// Airflow's newest known default of a key; `None` for an unknown key, or one whose default is not known.
-pub fn default_of(section: &str, key: &str) -> Option<&'static str> {
-    let row = rows().find(|row| row.section == section && row.key == key)?;
-    row.defaults.split('|').next().filter(|default| !default.is_empty())
-}
-
 /// The variable that sets a key.
 pub fn variable(section: &str, key: &str) -> String {
     format!("AIRFLOW__{}__{}", section.to_uppercase(), key.to_uppercase())

@@ -51,14 +51,9 @@ const GUESSES: &[(&str, &str)] = &[
 fn suggest_meant(mut error: clap::Error, command: &Command, arguments: &[OsString]) -> clap::Error {
     let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidSubcommand) else { return error };
     let meant = meant(command, arguments, name);
-    let tips = match error.get(ContextKind::SuggestedSubcommand) {
-        Some(ContextValue::String(tip)) => vec![tip.clone()],
-        Some(ContextValue::Strings(tips)) => tips.clone(),
-        _ => Vec::new(),
-    };
-    let is_hidden = |tip: &String| command.find_subcommand(tip).is_some_and(Command::is_hide_set);
-    if tips.iter().any(is_hidden) {
-        let tips: Vec<String> = tips.into_iter().filter(|tip| !is_hidden(tip)).collect();
+    let is_visible = |tip: &String| command.find_subcommand(tip).is_none_or(|tip| !tip.is_hide_set());
+    if let Some(ContextValue::Strings(tips)) = error.get(ContextKind::SuggestedSubcommand) {
+        let tips: Vec<String> = tips.iter().filter(|tip| is_visible(tip)).cloned().collect();
         error.remove(ContextKind::SuggestedSubcommand);
         if !tips.is_empty() {
             error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(tips));

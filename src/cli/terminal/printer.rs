@@ -145,11 +145,9 @@ impl Printer {
 
     /// Prints the result of a command: `value` as JSON or YAML, or for people what `text` prints. Returns exit code 0.
     pub fn show<T: Printed>(&self, value: &impl Serialize, text: impl FnOnce(&Self) -> T) -> Result<u8, Error> {
-        let columns = |rows: &Rows| rows.table(serde_json::to_value(value).ok()?);
-        match self.rows.as_ref().filter(|_| !self.json).and_then(columns) {
-            Some((header, rows)) => self.table(&header, rows),
-            None if self.json => self.json(value)?,
-            None => text(self).into_result()?,
+        match self.json {
+            true => self.json(value)?,
+            false => text(self).into_result()?,
         }
         Ok(0)
     }

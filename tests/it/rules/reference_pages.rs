@@ -110,7 +110,6 @@ fn airflow_commands_page_is_current() {
 fn difference(flag: &Flag) -> String {
     let names: Vec<String> = flag.names.iter().map(|name| format!("`{name}`")).collect();
     let text = match flag.action {
-        Action::Columns => "as in Airflow, but not for `leoflow`".to_owned(),
         _ if !flag.for_leoflow => "as in Airflow; `leoflow` prints its result as JSON".to_owned(),
         Action::Drop => "no effect".to_owned(),
         Action::As(ours) => format!("`{ours}`"),

@@ -28,8 +28,6 @@ pub enum Action {
     As(&'static str),
     /// Its value is a positional argument here.
     Value,
-    /// Its value chooses keys of the result's rows.
-    Columns,
     /// Dropped with this value, otherwise refused with a sentence.
     Only(&'static str, &'static str),
     Refuse(&'static str),
@@ -50,8 +48,6 @@ pub struct Rows {
     list: &'static str,
     /// Airflow's name of a key and ours.
     keys: Vec<(&'static str, &'static str)>,
-    /// True if the user has chosen the keys.
-    are_chosen: bool,
 }
 
 impl Rows {
@@ -67,22 +63,6 @@ impl Rows {
             Value::Object(self.keys.iter().filter_map(field).collect::<Map<_, _>>())
         };
         entries.iter().map(row).collect()
-    }
-
-    /// These keys only, in this order. Keys that do not exist are left out.
-    fn choose(&mut self, names: &str) {
-        let key = |name: &str| self.keys.iter().find(|(known, _)| *known == name).copied();
-        self.keys = names.split(',').filter_map(|name| key(name.trim())).collect();
-        self.are_chosen = true;
-    }
-
-    /// The header and the cells of a table, if the user has chosen its columns.
-    pub fn table(&self, result: Value) -> Option<(Vec<&'static str>, Vec<Vec<String>>)> {
-        let header = self.keys.iter().map(|(name, _)| *name).collect();
-        let rows = self.are_chosen.then(|| self.of(result))?;
-        let cell = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        let cells = |row: &Value| self.keys.iter().map(|(name, _)| cell(&row[*name])).collect();
-        Some((header, rows.as_array()?.iter().map(cells).collect()))
     }
 }
 
@@ -136,7 +116,6 @@ fn read_flag(names: &'static str, text: &'static str) -> Option<Flag> {
         "drop" => Action::Drop,
         "as" => Action::As(rest),
         "value" => Action::Value,
-        "columns" => Action::Columns,
         "only" => rest.split_once(' ').map(|(value, sentence)| Action::Only(value, sentence))?,
         "refuse" => Action::Refuse(rest),
         _ => return None,
@@ -152,8 +131,7 @@ fn read_flag(names: &'static str, text: &'static str) -> Option<Flag> {
 
 fn read_rows(text: &'static str) -> Option<Rows> {
     let (list, keys) = text.split_once(' ')?;
-    let keys = keys.split(' ').map(|key| key.split_once('=').unwrap_or((key, key))).collect();
-    Some(Rows { list, keys, are_chosen: false })
+    Some(Rows { list, keys: keys.split(' ').map(|key| key.split_once('=').unwrap_or((key, key))).collect() })
 }
 
 /// Lists the commands, or those of one group, and what runs here.

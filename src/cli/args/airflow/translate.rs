@@ -16,8 +16,6 @@ pub enum Translation {
     Ours(Vec<String>, Option<Rows>),
     Help(String),
     Refused(Refusal),
-    /// A command that neither Airflow nor its providers fab and celery have.
-    Unknown,
 }
 
 /// Why a command or a flag does not run here.
@@ -47,8 +45,8 @@ pub fn translate(program: Program, arguments: &[String]) -> Translation {
         (Outcome::Ours(ours), _) => {
             let mut translated = globals.to_vec();
             translated.extend(ours.split(' ').map(str::to_owned));
-            let mut rows = rule.rows.clone().filter(|_| program == Program::Airflow);
-            match flags(program, rule, &common, &words[count..], translated, &mut rows) {
+            let rows = rule.rows.clone().filter(|_| program == Program::Airflow);
+            match flags(program, rule, &common, &words[count..], translated) {
                 Ok(arguments) => Translation::Ours(arguments, rows),
                 Err(refusal) => Translation::Refused(refusal),
             }
@@ -84,7 +82,12 @@ fn without_rule(program: Program, arguments: &[String], words: &[String], rules:
             [command, ..] if !command.starts_with('-') => unchanged(),
             _ => Translation::Help(listing(Some(group))),
         },
-        _ => Translation::Unknown,
+        // The command of another provider, if it is one.
+        [word, ..] => Translation::Refused(Refusal {
+            command: word.clone(),
+            sentence: "Airflow has no such command; `airflow cheat-sheet` lists all",
+            is_for_installed: true,
+        }),
     }
 }
 
@@ -95,7 +98,6 @@ fn flags(
     common: &[Flag],
     arguments: &[String],
     mut translated: Vec<String>,
-    rows: &mut Option<Rows>,
 ) -> Result<Vec<String>, Refusal> {
     let mut arguments = arguments.iter();
     let mut added: Vec<String> = Vec::new();
@@ -124,11 +126,6 @@ fn flags(
             Action::Drop => {}
             Action::As(ours) => translated.extend([ours.to_owned()].into_iter().chain(value)),
             Action::Value => translated.extend(value),
-            Action::Columns => {
-                if let Some((rows, names)) = rows.as_mut().zip(value) {
-                    rows.choose(&names);
-                }
-            }
             Action::Only(expected, _) if value.as_deref() == Some(expected) => {}
             Action::Only(_, sentence) | Action::Refuse(sentence) => return refused(sentence),
         }
@@ -162,7 +159,6 @@ mod tests {
             Translation::Ours(arguments, _) => arguments.join(" "),
             Translation::Help(text) => text,
             Translation::Refused(refusal) => format!("{}: {}", refusal.command, refusal.sentence),
-            Translation::Unknown => "unknown".to_owned(),
         }
     }
 
@@ -185,7 +181,7 @@ mod tests {
             ("variables get -j key", "variables get --deserialize-json key"),
             ("db shell -- -c x", "lite psql -- -c x"),
             ("dags source hello", "dags source hello"),
-            ("kubernetes-provider list", "unknown"),
+            ("other list", "other: Airflow has no such command; `airflow cheat-sheet` lists all"),
             ("dags list -B x", "dags list -B: the workspace is the only bundle; leave the option out"),
         ] {
             assert_eq!(translated(Program::Airflow, line), expected, "{line}");

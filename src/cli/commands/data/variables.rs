@@ -136,15 +136,7 @@ async fn get(
         }
         (result, _) => result?,
     };
-    if deserialize_json {
-        let value = match serde_json::from_str(&variable.value) {
-            Ok(value) => value,
-            Err(_) if default == Some(&variable.value) => Value::from(variable.value),
-            Err(error) => {
-                let failed = Error::failed(format!("the value of {key} is not JSON")).cause(error);
-                return Err(failed.hint(format!("leoflow variables get {key}")));
-            }
-        };
+    if let Some(value) = serde_json::from_str::<Value>(&variable.value).ok().filter(|_| deserialize_json) {
         context.printer.line(as_text(&value));
         return Ok(0);
     }

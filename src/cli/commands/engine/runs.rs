@@ -12,7 +12,7 @@ use crate::args::run_args::RunArgs;
 use crate::context::{Confirmation, Context};
 use crate::error::Error;
 use crate::terminal::printer::counted;
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use clap_complete::ArgValueCompleter;
 use serde_json::{Value, json};
 
@@ -22,7 +22,26 @@ pub enum RunsCommand {
     /// List the runs of a DAG, newest first
     #[command(after_help = "Examples:\n  leoflow runs list hello\n  leoflow runs list hello --state failed\n  \
                       leoflow runs list hello -s 2026-01-01 -e 2026-01-31")]
-    List(ListRuns),
+    List {
+        /// The DAG's id
+        #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
+        dag_id: String,
+        /// Only runs in this state [default: all states]
+        #[arg(long, value_parser = ["queued", "running", "success", "failed"])]
+        state: Option<String>,
+        /// Only runs whose logical date is this date or later
+        #[arg(long, short)]
+        start_date: Option<String>,
+        /// Only runs whose logical date is this date or earlier
+        #[arg(long, short)]
+        end_date: Option<String>,
+        /// Leave out the runs of backfills
+        #[arg(long)]
+        no_backfill: bool,
+        /// The maximum number of runs to list
+        #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        limit: u32,
+    },
     /// Show one run with its tasks
     #[command(after_help = "Examples:\n  leoflow runs show hello latest\n  leoflow runs show hello RUN_ID --json")]
     Show(RunArgs),
@@ -62,53 +81,19 @@ pub enum RunsCommand {
 /// A filter for every run type but `backfill`.
 const OTHER_THAN_BACKFILL: &str = "&run_type=scheduled&run_type=manual&run_type=operator_triggered&run_type=asset_triggered&run_type=asset_materialization";
 
-#[derive(Args, Debug)]
-pub struct ListRuns {
-    /// The DAG's id
-    #[arg(add = ArgValueCompleter::new(complete::dag_ids))]
-    pub dag_id: String,
-    /// Only runs in this state [default: all states]
-    #[arg(long, value_parser = ["queued", "running", "success", "failed"])]
-    pub state: Option<String>,
-    /// Only runs whose logical date is this date or later
-    #[arg(long, short)]
-    pub start_date: Option<String>,
-    /// Only runs whose logical date is this date or earlier
-    #[arg(long, short)]
-    pub end_date: Option<String>,
-    /// Leave out the runs of backfills
-    #[arg(long)]
-    pub no_backfill: bool,
-    /// The maximum number of runs to list
-    #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub limit: u32,
-}
-
-impl ListRuns {
-    /// The filters as parameters of the API.
-    fn query(&self) -> Result<String, Error> {
-        let mut query = String::new();
-        if let Some(state) = &self.state {
-            query.push_str(&format!("&state={}", encode(state)));
-        }
-        for (option, parameter, date) in
-            [("--start-date", "logical_date_gte", &self.start_date), ("--end-date", "logical_date_lte", &self.end_date)]
-        {
-            if let Some(date) = date {
-                query.push_str(&format!("&{parameter}={}", read_date(option, date)?));
-            }
-        }
-        if self.no_backfill {
-            query.push_str(OTHER_THAN_BACKFILL);
-        }
-        Ok(query)
-    }
-}
-
 pub async fn run(context: &Context<'_>, command: &RunsCommand) -> Result<u8, Error> {
     let api = context.api();
     match command {
-        RunsCommand::List(args) => list(context, &api, args).await,
+        RunsCommand::List { dag_id, state, start_date, end_date, no_backfill, limit } => {
+            let mut filters = state.iter().map(|state| format!("&state={}", encode(state))).collect::<String>();
+            for (option, name, date) in [("--start-date", "gte", start_date), ("--end-date", "lte", end_date)] {
+                if let Some(date) = date {
+                    filters.push_str(&format!("&logical_date_{name}={}", read_date(option, date)?));
+                }
+            }
+            filters.push_str(if *no_backfill { OTHER_THAN_BACKFILL } else { "" });
+            list(context, &api, dag_id, &filters, *limit).await
+        }
         RunsCommand::Show(run) => {
             let run = RunView::get(&api, &run.dag_id, &resolve_run(&api, run).await?).await?;
             context.printer.show(&run, |printer| run.print(printer))
@@ -129,16 +114,16 @@ pub async fn run(context: &Context<'_>, command: &RunsCommand) -> Result<u8, Err
     }
 }
 
-async fn list(context: &Context<'_>, api: &Api<'_>, args: &ListRuns) -> Result<u8, Error> {
-    let (ListRuns { dag_id, limit, .. }, filters) = (args, args.query()?);
+/// `filters` are parameters of the API.
+async fn list(context: &Context<'_>, api: &Api<'_>, dag_id: &str, filters: &str, limit: u32) -> Result<u8, Error> {
     let (mut runs, mut total): (Vec<Value>, u64) = (Vec::new(), 0);
     loop {
-        let (remaining, offset) = (*limit as usize - runs.len(), runs.len());
+        let (remaining, offset) = (limit as usize - runs.len(), runs.len());
         let query = format!("limit={remaining}&offset={offset}&order_by=-run_after{filters}");
         let page: Value = api.get(&format!("{}/dagRuns?{query}", dag_path(dag_id))).await?;
         runs.extend(list_of(&page["dag_runs"]).cloned());
         total = page["total_entries"].as_u64().unwrap_or(total);
-        if runs.len() == offset || runs.len() as u64 >= total.min((*limit).into()) {
+        if runs.len() == offset || runs.len() as u64 >= total.min(limit.into()) {
             break;
         }
     }

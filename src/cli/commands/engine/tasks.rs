@@ -122,25 +122,20 @@ async fn list(context: &Context<'_>, dag_id: &str) -> Result<u8, Error> {
     })
 }
 
-/// Prints the state of a task instance and nothing else.
+/// Prints the state of a task instance and nothing else. Airflow's order of the arguments, with the run last, works too;
+/// an error is about ours.
 async fn state(context: &Context<'_>, run: &RunArgs, name: &str) -> Result<u8, Error> {
+    let in_airflows_order = RunArgs { dag_id: run.dag_id.clone(), run_id: name.to_owned() };
+    match state_of(context, run, name).await {
+        Err(error) => state_of(context, &in_airflows_order, &run.run_id).await.map_err(|_| error),
+        printed => printed,
+    }
+}
+
+async fn state_of(context: &Context<'_>, run: &RunArgs, name: &str) -> Result<u8, Error> {
     let api = context.api();
-    let found = match RunView::get(&api, &run.dag_id, &resolve_run(&api, run).await?).await {
-        Ok(found) => found,
-        // Airflow's order, with the run last. Only the first error is about what the user typed.
-        Err(error) => return state_of_airflow(context, &api, run, name).await.map_err(|_| error),
-    };
-    print_state(context, &found, name)
-}
-
-async fn state_of_airflow(context: &Context<'_>, api: &Api<'_>, typed: &RunArgs, run_id: &str) -> Result<u8, Error> {
-    let run = RunArgs { dag_id: typed.dag_id.clone(), run_id: run_id.to_owned() };
-    let run = RunView::get(api, &run.dag_id, &resolve_run(api, &run).await?).await?;
-    print_state(context, &run, &typed.run_id)
-}
-
-fn print_state(context: &Context<'_>, run: &RunView, name: &str) -> Result<u8, Error> {
-    let InstanceView { task_id, map_index, state, .. } = instance(run, name, None)?;
+    let run = RunView::get(&api, &run.dag_id, &resolve_run(&api, run).await?).await?;
+    let InstanceView { task_id, map_index, state, .. } = instance(&run, name, None)?;
     context.printer.show(&json!({"task_id": task_id, "map_index": map_index, "state": state}), |printer| {
         printer.line(state.as_deref().unwrap_or("none"));
     })
