@@ -55,9 +55,10 @@ fn suggest_meant(mut error: clap::Error, command: &Command, arguments: &[OsStrin
     if let Some(ContextValue::Strings(tips)) = error.get(ContextKind::SuggestedSubcommand) {
         let tips: Vec<String> = tips.iter().filter(|tip| is_visible(tip)).cloned().collect();
         error.remove(ContextKind::SuggestedSubcommand);
-        if !tips.is_empty() {
-            error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(tips));
-        }
+        match tips.is_empty() {
+            true => error.remove(ContextKind::Suggested),
+            false => error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(tips)),
+        };
     }
     if let Some(meant) = meant {
         let tip = StyledStr::from(format!("did you mean `leoflow {meant}`?"));
@@ -137,7 +138,7 @@ mod tests {
         assert!(refusal(&["leoflow", "uprgade"]).contains("'upgrade'"));
         for (typo, hidden) in [("airflo", "'airflow'"), ("sever", "'server'"), ("agnet", "'agent'")] {
             let text = refusal(&["leoflow", typo]);
-            assert!(!text.contains(hidden), "{text}");
+            assert!(!text.contains(hidden) && !text.contains("\n\n\n"), "{text}");
         }
     }
 
