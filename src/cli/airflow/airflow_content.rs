@@ -29,8 +29,6 @@ pub enum DagFiles {
     None,
     /// Some folders of an Airflow home, and single files beside them.
     Folders { folders: Vec<FolderCopy>, files: Vec<PathBuf> },
-    /// A whole repository; only the entries that `repository::is_copied` accepts are copied.
-    Repository(PathBuf),
     /// The source of each DAG file, by its path in the DAG folder.
     Texts(BTreeMap<PathBuf, String>),
 }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use std::fmt::Display;
 use std::path::Path;
 
-pub const FILE: &str = "airflow_settings.yaml";
+const FILE: &str = "airflow_settings.yaml";
 /// Size limit, bytes.
 const LIMIT: u64 = 4 * 1024 * 1024;
 /// Keys of a connection in this file, each with its key in Airflow's JSON format.

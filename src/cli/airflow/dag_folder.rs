@@ -2,7 +2,6 @@
 //! what Airflow does not support.
 
 use super::findings::Findings;
-use super::repository::is_copied;
 use crate::error::Error;
 use leoflow_base::config::leoflow_yaml;
 use leoflow_base::home::RESTORE_IN_WORKSPACE;
@@ -52,8 +51,6 @@ struct Copying<'a> {
 pub enum Direction {
     ToAirflow,
     FromAirflow,
-    /// From a whole repository, of which some entries belong to other tools.
-    FromRepository,
 }
 
 /// Copies `workspace` to `to`, which must not exist yet; with `None`, only checks `workspace`.
@@ -118,10 +115,8 @@ impl Copying<'_> {
         let mut ignored = String::new();
         for entry in &entries {
             let (path, name) = (folder_path.join(&entry.name), entry.name.to_string_lossy());
-            let is_left_out = is_excluded(&folder, entry)
-                || name.starts_with(RESTORE_IN_WORKSPACE)
-                || is_temporary_neighbour(&name)
-                || self.direction == Direction::FromRepository && depth == 0 && !is_copied(&name);
+            let is_left_out =
+                is_excluded(&folder, entry) || name.starts_with(RESTORE_IN_WORKSPACE) || is_temporary_neighbour(&name);
             match entry.kind {
                 _ if is_left_out => {}
                 Kind::Folder => self.copy_folder(&path, depth + 1)?,

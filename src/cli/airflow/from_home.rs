@@ -1,12 +1,13 @@
 //! Reads the home of an Airflow: its DAG folder and the files of `airflow variables|connections|pools export`.
 
-use super::airflow_content::AirflowContent;
+use super::airflow_content::{AirflowContent, DagFiles, FolderCopy};
+use super::astro_settings;
 use super::data_files::{connections, pools, transfer_file, variables};
 use super::findings::Findings;
-use super::{astro_settings, repository};
 use crate::error::Error;
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
+use leoflow_python::{FileContext, Request, file_context};
 use std::path::{Path, PathBuf};
 
 /// Size limit of `airflow.cfg`, in bytes.
@@ -17,26 +18,24 @@ const EXPORTS: [(&str, &str, &str); 3] = [
     ("connections", "connections.json", "airflow connections export connections.json --file-format json"),
     ("pools", "pools.json", "airflow pools export pools.json"),
 ];
+/// Folders beside the DAG folder that DAGs import modules from or read, or that list their requirements.
+const SIBLING_FOLDERS: [&str; 3] = ["include", "plugins", "requirements"];
 
-/// Reads the content of the home. Adds a finding for each missing file, unless `airflow_settings.yaml` has its entries.
+/// Reads the content of the home. Adds a finding for each missing file. Refuses a repository.
 pub fn read(home: &Path, findings: &mut Findings) -> Result<AirflowContent, Error> {
     if !home.is_dir() {
         return Err(Error::usage(format!("the folder {} does not exist", home.display()))
             .hint("name an Airflow home folder, or the URL of a server such as http://localhost:8080"));
+    }
+    if is_repository(home) {
+        return Err(Error::usage(format!("{} is a repository, not an Airflow home", home.display()))
+            .hint(format!("leoflow bring {}", home.display())));
     }
     let mut content = AirflowContent::default();
     add_data_files(home, &mut content)?;
     for (kind, name, command) in EXPORTS {
         let file = home.join(name);
         if !file.exists() {
-            let has_astro_entries = match kind {
-                "variables" => !content.variables.is_empty(),
-                "connections" => !content.connections.is_empty(),
-                _ => !content.pools.is_empty(),
-            };
-            if has_astro_entries {
-                continue;
-            }
             findings.add(
                 kind,
                 format!("{name} does not exist in {}; Airflow stores {kind} in its database", home.display()),
@@ -45,11 +44,11 @@ pub fn read(home: &Path, findings: &mut Findings) -> Result<AirflowContent, Erro
         }
     }
     match dag_folder(home, findings) {
-        Some(folder) => content.files = repository::files(home, &folder, findings),
+        Some(folder) => content.files = dag_files(home, &folder),
         None => findings.add(
             "DAG files",
             format!("{} has no DAG folder", home.display()),
-            "copy them into the workspace by hand",
+            "run it on their folder: leoflow bring PATH",
         ),
     }
     Ok(content)
@@ -71,6 +70,46 @@ pub fn add_data_files(folder: &Path, content: &mut AirflowContent) -> Result<(),
         }
     }
     Ok(())
+}
+
+/// True for a folder with DAG files that neither Airflow nor `leoflow export airflow` made.
+fn is_repository(home: &Path) -> bool {
+    let has = |name: &str| home.join(name).exists();
+    has("dags") && !has("export.json") && (has(".git") || !has("airflow.cfg"))
+}
+
+/// The DAG folder `dags`, and of the rest of the home, which also has logs, databases and settings, only the
+/// `SIBLING_FOLDERS` and the files that decide about the environment of the DAGs.
+fn dag_files(home: &Path, dags: &Path) -> DagFiles {
+    let is_export = home.join("export.json").exists();
+    let siblings: Vec<FolderCopy> = SIBLING_FOLDERS
+        .iter()
+        .map(|name| FolderCopy { from: home.join(name), to: PathBuf::from(name) })
+        .filter(|folder| folder.from.is_dir() && folder.from != dags && !is_export)
+        .collect();
+    let mut files = environment_files(home, dags);
+    files.retain(|file| !is_export || !file.ends_with(".env"));
+    // Without sibling folders, the DAG folder itself becomes the project folder.
+    let to = PathBuf::from(if siblings.is_empty() { "" } else { "dags" });
+    if to.as_os_str().is_empty() {
+        files.retain(|file| !dags.join(file.file_name().unwrap_or_default()).exists());
+    }
+    let folders = [FolderCopy { from: dags.to_owned(), to }].into_iter().chain(siblings).collect();
+    DagFiles::Folders { folders, files }
+}
+
+/// The files directly in `home` that decide about the environment of its DAGs.
+fn environment_files(home: &Path, dags: &Path) -> Vec<PathBuf> {
+    let folder = if dags.starts_with(home) { dags } else { home };
+    let any_file = Request::new(folder.join("_.py"), None, PathBuf::new());
+    let request = Request { folders: vec![home.to_owned()], project: Some(home.to_owned()), ..any_file };
+    let FileContext { read: mut files, .. } = file_context(&request);
+    // An invalid `pyproject.toml` is an error before this file is read.
+    files.push(home.join("requirements.txt"));
+    files.retain(|file| file.parent() == Some(home) && file.is_file());
+    files.sort();
+    files.dedup();
+    files
 }
 
 /// Returns the DAG folder that `airflow.cfg` names, else `dags` in the home; `None` if neither exists.
@@ -100,7 +139,6 @@ fn dag_folder(home: &Path, findings: &mut Findings) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::airflow_content::DagFiles;
     use super::*;
     use std::fs;
 
@@ -120,5 +158,26 @@ mod tests {
         fs::write(home.path().join("pools.json"), "[]").unwrap();
         assert!(read(home.path(), &mut findings).is_err());
         assert!(read(&home.path().join("missing"), &mut findings).is_err());
+    }
+
+    #[test]
+    fn refuses_a_repository_and_reads_parts_of_a_home() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = folder.path();
+        for name in ["dags", "include", "plugins", "logs"] {
+            fs::create_dir(home.join(name)).unwrap();
+        }
+        for (name, text) in [(".env", "A=1\n"), ("requirements.txt", "-c limits.txt\n"), ("limits.txt", "six<2\n")] {
+            fs::write(home.join(name), text).unwrap();
+        }
+        let mut findings = Findings::default();
+        assert!(read(home, &mut findings).is_err());
+        fs::write(home.join("airflow.cfg"), "").unwrap();
+        let DagFiles::Folders { folders, files } = read(home, &mut findings).unwrap().files else { panic!() };
+        let to: Vec<_> = folders.iter().map(|folder| folder.to.to_str().unwrap()).collect();
+        assert_eq!(to, ["dags", "include", "plugins"]);
+        assert_eq!(files, [".env", "limits.txt", "requirements.txt"].map(|name| home.join(name)));
+        fs::create_dir(home.join(".git")).unwrap();
+        assert!(read(home, &mut findings).is_err());
     }
 }

@@ -30,7 +30,7 @@ pub enum Import {
                       From an Airflow home, Leoflow reads the DAG folder and the files that its CLI exports there:\n\
                       variables.json, connections.json and pools.json. A URL must be that of an Airflow 3 server,\n\
                       whose API masks passwords and returns DAG files without the modules they import.\n\
-                      What cannot be imported is listed.")]
+                      What cannot be imported is listed. For a repository, see `leoflow bring`.")]
     Airflow(ImportAirflow),
 }
 
@@ -242,10 +242,6 @@ impl ExistingNames {
 fn stage_files(from: &DagFiles, to: Option<&PathBuf>, findings: &mut Findings) -> Result<usize, Error> {
     match from {
         DagFiles::None => Ok(0),
-        DagFiles::Repository(folder) => {
-            dag_folder::copy(folder, to.map(PathBuf::as_path), Direction::FromRepository, findings)
-                .map(|copied| copied.files)
-        }
         DagFiles::Folders { folders, files } => {
             let mut count = files.len();
             for FolderCopy { from, to: place } in folders {
@@ -300,41 +296,4 @@ pub async fn import_entries(api: &Api<'_>, content: &AirflowContent, on_existing
         pools::set(api, pool).await?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::airflow::repository;
-
-    #[test]
-    fn a_repository_becomes_a_project_with_the_same_layout() {
-        let folder = tempfile::tempdir().unwrap();
-        let home = folder.path().join("repository");
-        for (path, text) in [
-            ("dags/a.py", ""),
-            ("dags/common/b.py", ""),
-            ("include/q.sql", ""),
-            ("plugins/operators/c.py", ""),
-            (".env", "A=1\n"),
-            ("requirements.txt", "six\n"),
-            ("connections.json", "{}"),
-            ("logs/x.log", ""),
-        ] {
-            fs::create_dir_all(home.join(path).parent().unwrap()).unwrap();
-            fs::write(home.join(path), text).unwrap();
-        }
-        let copied =
-            ["dags/common/b.py", "dags/a.py", "include/q.sql", "plugins/operators/c.py", ".env", "requirements.txt"];
-        // The second pass has an airflow.cfg, so only parts of the home are copied, with the same result.
-        for name in ["whole", "part"] {
-            let (to, mut findings) = (folder.path().join(name), Findings::default());
-            let content = repository::files(&home, &home.join("dags"), &mut findings);
-            assert_eq!(stage_files(&content, None, &mut findings).unwrap(), copied.len());
-            assert_eq!(stage_files(&content, Some(&to), &mut findings).unwrap(), copied.len());
-            assert!(copied.iter().all(|path| to.join(path).is_file()), "{name}");
-            assert!(!to.join("logs").exists() && !to.join("connections.json").exists());
-            fs::write(home.join("airflow.cfg"), "").unwrap();
-        }
-    }
 }

@@ -11,7 +11,6 @@ pub mod from_home;
 mod from_url;
 mod history;
 pub mod import;
-mod repository;
 mod requirements;
 mod secrets;
 
