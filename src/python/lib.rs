@@ -32,11 +32,11 @@ pub use interpreter::{Interpreter, Job, SharedInterpreter, TASK_MARK, is_parse_m
 pub use no_result::NoResult;
 pub use parse::{
     FileContext, FileSettings, ParseOutput, declared_with, file_context, find_requirements_source, parse,
-    read_file_context,
+    read_file_context, unzip_command,
 };
 pub use passed_variables::environment;
 pub use roots::{DagPlaces, Request, VersionCode, folders, path_in_workspace, roots};
-pub use scan::{LIMITS, Scan, Stamp, Syntax, Unscanned, dag_files, is_dag_file, scan};
+pub use scan::{LIMITS, Scan, Stamp, Syntax, Unscanned, dag_files, is_dag_file, is_zip, scan};
 pub use support::{
     PLATFORMS as PACKAGE_PLATFORMS, PackageSource, download as download_packages, install as install_packages,
     installed as installed_packages, requirements as package_requirements, verified_wheels,

@@ -9,6 +9,7 @@ use super::interpreter::{Interpreter, Job};
 use super::io_error::unreadable;
 use super::no_result::NoResult;
 use super::roots::Request;
+use super::scan::is_zip;
 use leoflow_base::config::leoflow_yaml::{self, EnvironmentSettings, Unusable};
 use leoflow_base::config::{ConfigError, Problem};
 use leoflow_base::sys::blocking;
@@ -88,8 +89,23 @@ pub async fn read_file_context(request: &Request) -> FileContext {
 pub fn file_context(request: &Request) -> FileContext {
     // The `.env` files come first, even if the settings are invalid: a variable may be the cause.
     let mut read = dotenv::paths(&request.folders);
-    let settings = collect_settings(request, &mut read).map_err(|error| NoResult::Permanent(error.to_string()));
+    let settings = match is_zip(&request.path) {
+        true => Err(NoResult::Permanent(packaged_dags(request))),
+        false => collect_settings(request, &mut read).map_err(|error| NoResult::Permanent(error.to_string())),
+    };
     FileContext { settings, read }
+}
+
+/// The import error of a zip file with DAGs, with the commands that make them load.
+fn packaged_dags(request: &Request) -> String {
+    let folder = request.roots.first().map_or(Path::new("."), PathBuf::as_path);
+    format!("DAGs in a zip file are not loaded: {}", unzip_command(&request.path, folder))
+}
+
+/// The shell command that replaces a zip file by what it contains.
+pub fn unzip_command(zip: &Path, folder: &Path) -> String {
+    let quoted = |path: &Path| shlex::try_quote(&path.to_string_lossy()).map(String::from).unwrap_or_default();
+    format!("unzip {0} -d {1} && rm {0}", quoted(zip), quoted(folder))
 }
 
 fn collect_settings(request: &Request, read: &mut Vec<PathBuf>) -> Result<FileSettings, DeclarationError> {

@@ -1,22 +1,43 @@
 //! Recognizes DAG files by their text.
 
 use leoflow_base::sys::fs::files;
-use std::io;
+use std::io::{self, Cursor, Read};
 use std::path::Path;
+use zip::ZipArchive;
 
 /// Size limit, bytes; a larger file is data, not a DAG file.
 const LARGEST_FILE: u64 = 16 * 1024 * 1024;
 
 /// True for a Python file that is worth importing: its text mentions DAGs, or it cannot be read, which the import then
-/// reports. False for a file above `LARGEST_FILE`.
+/// reports. True for packaged DAGs, whose import reports that they are not loaded. False for a file above `LARGEST_FILE`.
 pub fn is_dag_file(path: &Path) -> bool {
-    if path.extension().is_none_or(|end| end != "py") {
+    let is_zip = is_zip(path);
+    if !is_zip && path.extension().is_none_or(|end| end != "py") {
         return false;
     }
     match files::read_regular(path, LARGEST_FILE) {
+        Ok(text) if is_zip => text.is_some_and(has_dag_file),
         Ok(text) => text.is_some_and(|text| might_have_dags(&text)),
-        Err(error) => error.kind() != io::ErrorKind::InvalidData,
+        Err(error) => !is_zip && error.kind() != io::ErrorKind::InvalidData,
     }
+}
+
+/// True for the name of a zip file, which may contain packaged DAGs.
+pub fn is_zip(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end == "zip")
+}
+
+/// True if a Python file at the top of a zip file mentions DAGs: Airflow imports those.
+/// <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/dags.html#packaging-dags>
+fn has_dag_file(archive: Vec<u8>) -> bool {
+    let Ok(mut archive) = ZipArchive::new(Cursor::new(archive)) else { return false };
+    let is_module = |name: &&str| name.ends_with(".py") && !name.contains('/');
+    let modules: Vec<String> = archive.file_names().filter(is_module).map(str::to_owned).collect();
+    modules.iter().any(|name| {
+        let mut text = Vec::new();
+        let read = archive.by_name(name).map(|file| file.take(LARGEST_FILE).read_to_end(&mut text));
+        matches!(read, Ok(Ok(_))) && might_have_dags(&text)
+    })
 }
 
 /// Airflow's heuristic `might_contain_dag`, extended by our package name: most Python files need no import.
@@ -28,6 +49,7 @@ fn might_have_dags(text: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
 
     #[test]
     fn recognizes_dag_files_by_two_words() {
@@ -36,5 +58,18 @@ mod tests {
         assert!(might_have_dags(b"from airflow.sdk import asset"));
         assert!(!might_have_dags(b"import airflow"));
         assert!(!might_have_dags(b"dag = 1"));
+    }
+
+    #[test]
+    fn packaged_dags_are_modules_at_the_top_of_a_zip() {
+        let archive = |name: &str| {
+            let mut archive = zip::ZipWriter::new(Cursor::new(Vec::new()));
+            archive.start_file(name, zip::write::SimpleFileOptions::default()).unwrap();
+            archive.write_all(b"from airflow.sdk import DAG").unwrap();
+            archive.finish().unwrap().into_inner()
+        };
+        assert!(has_dag_file(archive("a.py")));
+        assert!(!has_dag_file(archive("package/a.py")) && !has_dag_file(archive("a.txt")));
+        assert!(!has_dag_file(b"PK, but no archive".to_vec()));
     }
 }

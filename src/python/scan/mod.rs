@@ -4,13 +4,14 @@ mod dag_file;
 mod ignore;
 
 pub use self::ignore::Syntax;
-pub use dag_file::is_dag_file;
+pub use dag_file::{is_dag_file, is_zip};
 
 use self::ignore::{IGNORE_FILE, PathKind, Rules};
 use super::roots::DagPlaces;
 use leoflow_base::config::leoflow_yaml;
 use leoflow_base::home::LOST_AND_FOUND;
 use leoflow_base::sys::blocking;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::fmt;
 use std::fs::{self, DirEntry, FileType, Metadata};
@@ -55,7 +56,7 @@ const CLOCK_GRAIN: i64 = 1;
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Scan {
-    /// All Python files, with DAGs or not, and the settings files of projects.
+    /// All Python and zip files, with DAGs or not, and the settings files of projects.
     pub files: BTreeMap<PathBuf, Stamp>,
     /// Decides which of the files may be DAG files.
     pub dag_places: DagPlaces,
@@ -143,6 +144,9 @@ pub fn scan(
         }
         result => result?,
     }
+    // Each folder is scanned once, as part of the project whose link leads deepest: `leoflow bring` makes links to a
+    // repository and to projects inside it.
+    projects.sort_by_key(|project| Reverse(depth_outside(workspace, &project.folder)));
     for project in projects {
         let folder = project.folder.clone();
         if let Some(reason) = avoid.get(&folder) {
@@ -160,6 +164,13 @@ pub fn scan(
     let scanned: HashSet<PathBuf> = scan.folders.iter().cloned().collect();
     scan.folders.extend(linked.into_iter().filter(|folder| !scanned.contains(folder)));
     Ok(scan)
+}
+
+/// The depth of the folder outside of the workspace to which a link leads; 0 for other folders. Does not touch that
+/// folder, which may be on a hanging mount.
+fn depth_outside(workspace: &Path, folder: &Path) -> usize {
+    let target = fs::read_link(folder).ok().filter(|target| target.is_absolute() && !target.starts_with(workspace));
+    target.map_or(0, |target| target.components().count())
 }
 
 /// Extra time for a walk to notice its own time limit; only a blocked walk takes longer.
@@ -308,9 +319,9 @@ fn scan_entry(
     }
 }
 
-/// True for Python files and the settings files of projects.
+/// True for Python and zip files and the settings files of projects.
 fn is_of_interest(name: &str) -> bool {
-    name.ends_with(".py") && !name.starts_with('.') || name.ends_with(leoflow_yaml::FILE)
+    (name.ends_with(".py") || name.ends_with(".zip")) && !name.starts_with('.') || name.ends_with(leoflow_yaml::FILE)
 }
 
 fn is_skipped(name: &str) -> bool {
@@ -354,6 +365,22 @@ mod tests {
         assert_eq!(found, ["a.py", "p/dag.py", "p/lib/x.py"]);
         assert_eq!(scan.folders.len(), 3);
         assert!(super::scan(&root.join("nowhere"), Syntax::Glob, LIMITS, &BTreeMap::new()).is_err());
+    }
+
+    #[test]
+    fn a_project_inside_another_has_its_own_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let (workspace, repository) = (folder.path().join("w"), folder.path().join("repository"));
+        fs::create_dir_all(&workspace).unwrap();
+        for file in ["dags/a.py", "etl/dags/b.py"] {
+            fs::create_dir_all(repository.join(file).parent().unwrap()).unwrap();
+            fs::write(repository.join(file), "").unwrap();
+        }
+        std::os::unix::fs::symlink(&repository, workspace.join("sales")).unwrap();
+        std::os::unix::fs::symlink(repository.join("etl"), workspace.join("sales-etl")).unwrap();
+        let scan = super::scan(&workspace, Syntax::Glob, LIMITS, &BTreeMap::new()).unwrap();
+        let files = ["sales/dags/a.py", "sales-etl/dags/b.py"].map(|file| workspace.join(file));
+        assert_eq!(scan.files.into_keys().collect::<Vec<_>>(), files);
     }
 
     #[test]

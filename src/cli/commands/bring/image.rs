@@ -47,6 +47,8 @@ pub struct Image {
     pub base: Option<(String, PathBuf)>,
     /// System packages of `packages.txt`.
     pub packages: Vec<String>,
+    /// Scripts that are not run, and do more than set variables.
+    pub scripts: Vec<PathBuf>,
     /// Files that cannot be read, with reasons.
     pub unreadable: Vec<String>,
 }
@@ -66,6 +68,8 @@ impl Image {
                 let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
                 image.packages = lines.map(str::to_owned).collect();
             });
+            // Amazon MWAA runs it before Airflow.
+            image.read_file(&folder.join("startup_script/startup.sh"), Self::add_startup_script);
             for name in COMPOSE_FILES {
                 image.read_file(&folder.join(name), Self::add_compose);
             }
@@ -143,6 +147,25 @@ impl Image {
             if let (Some((base, _)), false) = (&self.base, current.is_empty()) {
                 stages.insert(current.clone(), (base.clone(), self.settings.clone()));
             }
+        }
+    }
+
+    /// Adds the `export` lines of a shell script. Values that refer to others are left out.
+    fn add_startup_script(&mut self, file: &Path, text: &str) {
+        let lines = text.lines().map(str::trim).enumerate();
+        let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+        let (exports, others): (Vec<_>, Vec<_>) =
+            lines.partition(|(_, line)| line.starts_with("export ") && !line.contains(['$', '`']));
+        for (index, line) in exports {
+            let words = shlex::split(line).unwrap_or_default();
+            self.add_settings(
+                file,
+                index + 1,
+                words.iter().filter_map(|word| word.split_once('=')).map(owned).collect(),
+            );
+        }
+        if !others.is_empty() {
+            self.scripts.push(file.to_owned());
         }
     }
 
@@ -276,6 +299,15 @@ mod tests {
 
     fn variables(image: &Image) -> Vec<(&str, &str, usize)> {
         image.settings.iter().map(|setting| (&*setting.name, &*setting.value, setting.line)).collect()
+    }
+
+    #[test]
+    fn a_startup_script_sets_variables_and_is_not_run() {
+        let read = |text: &str| read(&[("startup_script/startup.sh", text)]).0;
+        let image = read("#!/bin/sh\nexport STAGE='dev 1' B=2\nexport PATH=$PATH:/x\nyum install -y libpq\n");
+        let settings: Vec<_> = image.settings.iter().map(|setting| (&*setting.name, &*setting.value)).collect();
+        assert_eq!(settings, [("STAGE", "dev 1"), ("B", "2")]);
+        assert_eq!((image.scripts.len(), read("# nothing\nexport A=1\n").scripts.len()), (1, 0));
     }
 
     #[test]

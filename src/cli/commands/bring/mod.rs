@@ -1,6 +1,7 @@
 //! `leoflow bring PATH`: runs the DAGs of a repository as it is.
 
 mod apply;
+mod checkout;
 mod image;
 mod plan;
 mod report;

@@ -1,5 +1,6 @@
 //! Decides what a project of a repository gets: pure, from what was read.
 
+use super::checkout;
 use super::image::Image;
 use super::repository::{Project, Repository};
 use super::requirements::{Release, Requirements, quoted};
@@ -347,7 +348,7 @@ impl Places<'_> {
 fn decisions(facts: &Sources<'_>, settings: &Settings, own_settings: &str) -> Vec<Decision> {
     let Sources { places: Places { project, image, .. }, survey, requirements, .. } = facts;
     let project_name = &project.name;
-    let mut all = Vec::new();
+    let mut all = checkout::packaged_dags(facts.places.repository, project);
     let mut decide = |fact: Fact, remedy: String| all.push(Decision { fact, remedy });
     if !own_settings.is_empty() {
         let what = format!("the project has a {} of its own, which lacks:\n{own_settings}", leoflow_yaml::FILE);
@@ -416,6 +417,10 @@ fn decisions(facts: &Sources<'_>, settings: &Settings, own_settings: &str) -> Ve
     }
     for unreadable in &image.unreadable {
         decide(Fact { what: unreadable.clone(), ..Fact::default() }, "its settings are not taken over".to_owned());
+    }
+    for script in &image.scripts {
+        let fact = Fact::at("a script of the image, which is not run", facts.places.repository.shown(script));
+        decide(fact, "do what the DAGs need of it on this machine; its variables are taken over".to_owned());
     }
     if !image.packages.is_empty() {
         let what = format!("system packages of packages.txt: {}", image.packages.join(", "));

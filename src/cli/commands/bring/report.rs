@@ -28,6 +28,7 @@ impl Report<'_> {
         let failed: Vec<&CheckedFile> = checked.iter().filter(|file| file.error.is_some()).collect();
         let value = json!({
             "projects": self.plans, "outside": self.repository.outside, "unscanned": self.repository.unscanned,
+            "missing": self.repository.missing,
             "variables": self.content.variables.iter().map(|entry| &entry.key).collect::<Vec<_>>(),
             "connections": self.content.connections.iter().map(|entry| &entry.connection_id).collect::<Vec<_>>(),
             "pools": self.content.pools.iter().map(|entry| &entry.name).collect::<Vec<_>>(),
@@ -70,6 +71,7 @@ impl Report<'_> {
                 .note(format!("Not brought, because outside of a project's `dags`: {count}, such as {}", outside[0]));
         }
         self.repository.unscanned.iter().for_each(|unscanned| printer.warning(unscanned));
+        decide(printer, "Missing in this checkout:", &self.repository.missing);
         let AirflowContent { variables, connections, pools, .. } = self.content;
         let names = [
             ("variable", variables.iter().map(|entry| entry.key.as_str()).collect::<Vec<_>>()),
@@ -111,24 +113,28 @@ impl Report<'_> {
             }
             by_file.iter().for_each(|(file, names)| printer.note(format!("    {file}: {}", names.join(", "))));
         }
-        if !plan.decisions.is_empty() {
-            printer.note("  for you to decide:");
-        }
-        let mut decisions = plan.decisions.iter().peekable();
-        while let Some(Decision { fact, remedy }) = decisions.next() {
-            let text = fact.what.trim_end().replace('\n', "\n      ");
-            printer.note(format!("    {text}{}", places(fact)));
-            // Several often have one remedy.
-            if decisions.peek().is_none_or(|next| next.remedy != *remedy) {
-                printer.note(format!("      {remedy}"));
-            }
-        }
+        decide(printer, "  for you to decide:", &plan.decisions);
         list(printer, "settings without effect here", &plan.ignored_settings);
         if plan.other_settings > 0 {
             let count = counted(plan.other_settings, "setting");
             printer.note(format!(
                 "  {count} of parts of Airflow that Leoflow does not have, such as executors and its database"
             ));
+        }
+    }
+}
+
+fn decide(printer: &Printer, heading: &str, decisions: &[Decision]) {
+    if !decisions.is_empty() {
+        printer.note(heading);
+    }
+    let mut decisions = decisions.iter().peekable();
+    while let Some(Decision { fact, remedy }) = decisions.next() {
+        let text = fact.what.trim_end().replace('\n', "\n      ");
+        printer.note(format!("    {text}{}", places(fact)));
+        // Several often have one remedy.
+        if decisions.peek().is_none_or(|next| next.remedy != *remedy) {
+            printer.note(format!("      {remedy}"));
         }
     }
 }

@@ -1,9 +1,11 @@
 //! Finds the projects of a repository: folders with a folder `dags`.
 
+use super::checkout;
+use super::plan::Decision;
 use crate::airflow::import::SHADOWING_NAMES;
 use crate::error::Error;
 use leoflow_base::sys::fs::files;
-use leoflow_python::{LIMITS, Syntax, is_dag_file, scan};
+use leoflow_python::{LIMITS, Syntax, is_dag_file, is_zip, scan};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -21,6 +23,8 @@ pub struct Repository {
     pub outside: Vec<PathBuf>,
     /// Folders that could not be read completely, with reasons.
     pub unscanned: Vec<String>,
+    /// What the checkout lacks.
+    pub missing: Vec<Decision>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +48,9 @@ impl Repository {
     pub fn find(folder: &Path, name: Option<&str>) -> Result<Self, Error> {
         let scan = scan(folder, Syntax::from_environment(), LIMITS, &BTreeMap::new());
         let scan = scan.map_err(Error::cannot("read", folder))?;
+        let top = folder.ancestors().find(|parent| parent.join(".git").exists()).unwrap_or(folder);
+        let zips: Vec<PathBuf> = scan.files.keys().filter(|file| is_zip(file)).cloned().collect();
+        let missing = checkout::missing(top, &scan.folders, &zips);
         let dag_files: Vec<PathBuf> =
             scan.files.into_keys().filter(|file| may_be_dag_file(folder, file) && is_dag_file(file)).collect();
         let folders: BTreeSet<&Path> = dag_files.iter().filter_map(|file| project_folder(folder, file)).collect();
@@ -65,13 +72,13 @@ impl Repository {
             })
             .collect();
         let outside = dag_files.iter().filter(|file| !folders.iter().any(|project| is_in(project, file))).cloned();
-        let top = folder.ancestors().find(|parent| parent.join(".git").exists()).unwrap_or(folder);
         Ok(Self {
             folder: folder.to_owned(),
             top: top.to_owned(),
             outside: outside.collect(),
             projects,
             unscanned: scan.unscanned.iter().map(|(path, why)| format!("{}: {why}", path.display())).collect(),
+            missing,
         })
     }
 

@@ -3,7 +3,7 @@
 use super::repository::{Project, Repository};
 use crate::error::Error;
 use leoflow_base::sys::blocking;
-use leoflow_python::{Interpreter, Job};
+use leoflow_python::{Interpreter, Job, is_zip};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::io::Write;
@@ -87,7 +87,8 @@ pub async fn read(
             let roots = [project.dags(), folder.clone(), folder.join("plugins"), repository.top.clone()];
             let parent = folder.parent().filter(|_| *folder != repository.top).map(PathBuf::from);
             let roots: Vec<PathBuf> = extra_roots.iter().cloned().chain(roots).chain(parent).collect();
-            format!("{}\n", json!({"top": repository.folder, "roots": roots, "files": project.dag_files}))
+            let files: Vec<&PathBuf> = project.dag_files.iter().filter(|file| !is_zip(file)).collect();
+            format!("{}\n", json!({"top": repository.folder, "roots": roots, "files": files}))
         })
         .collect();
     let stdin = child.stdin.take();

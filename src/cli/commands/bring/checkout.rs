@@ -1,0 +1,125 @@
+//! What a checkout of a repository lacks: submodules, files in Git LFS, and code that is packed in zip files.
+
+use super::plan::Decision;
+use super::repository::{Project, Repository};
+use super::survey::Fact;
+use leoflow_base::sys::fs::files;
+use leoflow_python::{is_zip, unzip_command};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Size limit of `.gitmodules` and `.gitattributes`, bytes.
+const LIMIT: u64 = 1024 * 1024;
+/// First line of a file that stands for one in Git LFS, which has less than 1024 bytes.
+/// <https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md>
+const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/v1\n";
+const POINTER_LIMIT: u64 = 1023;
+
+/// Finds what is missing. `folders` are those that were scanned, and `zips` the zip files in them.
+pub fn missing(top: &Path, folders: &[PathBuf], zips: &[PathBuf]) -> Vec<Decision> {
+    let mut all = Vec::new();
+    let submodules = submodules(top).into_iter().filter(|path| is_empty(&top.join(path))).collect::<Vec<_>>();
+    if !submodules.is_empty() {
+        let what = format!("git submodules that are not checked out: {}", submodules.join(", "));
+        let remedy = format!("git -C {} submodule update --init --recursive", quoted(top));
+        all.push(Decision { fact: Fact::at(what, ".gitmodules"), remedy });
+    }
+    let uses_lfs = [top]
+        .into_iter()
+        .chain(folders.iter().map(PathBuf::as_path))
+        .any(|folder| text(&folder.join(".gitattributes")).is_some_and(|attributes| attributes.contains("filter=lfs")));
+    let pointers = if uses_lfs { pointers(folders) } else { Vec::new() };
+    if !pointers.is_empty() {
+        let places = pointers.iter().map(|path| path.strip_prefix(top).unwrap_or(path).display().to_string());
+        let what = "files in Git LFS that are not checked out".to_owned();
+        let fact = Fact { what, count: pointers.len(), places: places.collect(), ..Fact::default() };
+        all.push(Decision { fact, remedy: format!("git -C {} lfs pull", quoted(top)) });
+    }
+    let plugins = zips.iter().filter(|zip| zip.ends_with("plugins.zip") && !zip.with_extension("").is_dir());
+    all.extend(plugins.map(|zip| {
+        let place = zip.strip_prefix(top).unwrap_or(zip).display().to_string();
+        let remedy = unzip_command(zip, &zip.with_extension(""));
+        Decision { fact: Fact::at("plugins in a zip file, which are not loaded", place), remedy }
+    }));
+    all
+}
+
+/// The zip files with DAGs of a project, which are not loaded.
+pub fn packaged_dags(repository: &Repository, project: &Project) -> Vec<Decision> {
+    let zips = project.dag_files.iter().filter(|file| is_zip(file));
+    let decision = |zip: &PathBuf| Decision {
+        fact: Fact::at("DAGs in a zip file, which are not loaded", repository.shown(zip)),
+        remedy: unzip_command(zip, &project.dags()),
+    };
+    zips.map(decision).collect()
+}
+
+/// The paths of the submodules that `.gitmodules` names.
+fn submodules(top: &Path) -> Vec<String> {
+    let text = text(&top.join(".gitmodules")).unwrap_or_default();
+    let path = |line: &str| Some(line.trim().strip_prefix("path")?.trim_start().strip_prefix('=')?.trim().to_owned());
+    text.lines().filter_map(path).collect()
+}
+
+fn is_empty(folder: &Path) -> bool {
+    fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none())
+}
+
+fn pointers(folders: &[PathBuf]) -> Vec<PathBuf> {
+    let entries = folders.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
+    let small = entries
+        .filter(|entry| entry.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() <= POINTER_LIMIT));
+    let is_pointer = |path: &PathBuf| {
+        files::read_regular(path, POINTER_LIMIT).ok().flatten().is_some_and(|text| text.starts_with(POINTER))
+    };
+    let mut pointers: Vec<PathBuf> = small.map(|entry| entry.path()).filter(is_pointer).collect();
+    pointers.sort();
+    pointers
+}
+
+fn text(path: &Path) -> Option<String> {
+    files::read_text(path, LIMIT).ok().flatten()
+}
+
+/// A path as a shell reads it.
+fn quoted(path: &Path) -> String {
+    shlex::try_quote(&path.to_string_lossy()).map(String::from).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_what_a_checkout_lacks_with_commands() {
+        let folder = tempfile::tempdir().unwrap();
+        let top = folder.path();
+        for name in ["dags", "empty", "full"] {
+            fs::create_dir(top.join(name)).unwrap();
+        }
+        let modules = "[submodule \"a\"]\n\tpath = empty\n\turl = u\n[submodule \"b\"]\n\tpath=full\n";
+        let pointer = [POINTER, b"oid sha256:0\nsize 1\n"].concat();
+        for (name, text) in [
+            (".gitmodules", modules.as_bytes()),
+            ("full/x", b""),
+            ("dags/model.bin", &pointer),
+            ("dags/small.txt", b"version 1\n"),
+        ] {
+            fs::write(top.join(name), text).unwrap();
+        }
+        let found = |zips: &[PathBuf]| {
+            let all = missing(top, &[top.to_owned(), top.join("dags")], zips);
+            all.into_iter().map(|decision| (decision.fact.places[0].clone(), decision.remedy)).collect::<Vec<_>>()
+        };
+        let git = format!("git -C {}", top.display());
+        let submodules = (".gitmodules".to_owned(), format!("{git} submodule update --init --recursive"));
+        assert_eq!(found(&[]), [submodules.clone()]);
+        fs::write(top.join(".gitattributes"), "*.bin filter=lfs diff=lfs merge=lfs -text\n").unwrap();
+        let zip = top.join("plugins.zip");
+        let lfs = ("dags/model.bin".to_owned(), format!("{git} lfs pull"));
+        let plugins = ("plugins.zip".to_owned(), unzip_command(&zip, &top.join("plugins")));
+        assert_eq!(found(&[zip.clone()]), [submodules.clone(), lfs.clone(), plugins]);
+        fs::create_dir(top.join("plugins")).unwrap();
+        assert_eq!(found(&[zip]), [submodules, lfs]);
+    }
+}
