@@ -11,12 +11,16 @@ use leoflow_base::sys::fs::flock::FileLock;
 use leoflow_base::sys::fs::{files, folders};
 use leoflow_base::sys::mutex;
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
 /// Time limit for waiting for builds to end.
 const BUILDS_WAIT: Duration = Duration::from_secs(5);
+/// Size of the files in uv's cache that no environment shares, above which every clean-up prunes the cache, in bytes.
+const CACHE_LIMIT: u64 = 5 * 1024 * 1024 * 1024;
 
 /// What `prune` does with unused environments and Pythons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +46,7 @@ pub struct Pruned {
     pub removed: Vec<PathBuf>,
     /// Unused managed Pythons that stay, because a Python is being installed.
     pub locked: Vec<PathBuf>,
-    /// What uv says about the removal of unused files of its cache; `None` without a removal.
+    /// What uv says about the removal of packages from its cache; `None` without a removal.
     pub uv_cache: Option<String>,
 }
 
@@ -92,10 +96,11 @@ impl Cleanup {
                 managed::remove(home, &pythons, install_lock)?;
             }
             bytecode::remove_unused(home);
-            // Files of environments are hard links to files of uv's cache: only pruning the cache frees their space. A
-            // clean-up on request prunes it in any case.
-            if unused_for.is_zero() || !unused.is_empty() {
-                uv_cache = prune_uv_cache(home);
+            // The packages of removed environments stay in the cache, from which they can be installed offline. A
+            // clean-up on request removes them in any case.
+            let cache = uv::cache(home);
+            if unused_for.is_zero() || unshared_size(&cache) > CACHE_LIMIT {
+                uv_cache = prune_uv_cache(home, &unused_packages(&cache, &used));
             }
         }
         match install_lock {
@@ -129,16 +134,57 @@ fn remove_environments(home: &Home, environments: &[PathBuf]) -> Result<(), Envi
     Ok(())
 }
 
-/// Removes unused files from uv's cache. Returns the last line of uv's output, or why it failed; `None` without a uv.
-fn prune_uv_cache(home: &Home) -> Option<String> {
-    let last_line = Mutex::new(String::new());
-    let reporter = |progress: Progress| {
-        if let Progress::Detail(line) = progress {
-            *mutex::lock(&last_line) = line;
-        }
+/// Removes packages, and what uv finds unused, from uv's cache. Returns the last lines of uv's output, or why it failed;
+/// `None` without a uv. `uv cache prune` alone keeps every package that was ever installed.
+fn prune_uv_cache(home: &Home, packages: &BTreeSet<String>) -> Option<String> {
+    let uv = uv::find(home)?;
+    let run = |arguments: Vec<OsString>| {
+        let last_line = Mutex::new(String::new());
+        let reporter = |progress: Progress| {
+            if let Progress::Detail(line) = progress {
+                *mutex::lock(&last_line) = line;
+            }
+        };
+        let outcome = uv.run(&Call::new(arguments, PRUNE_LIMIT), &reporter);
+        outcome.map_or_else(|error| error.to_string(), |()| mutex::lock(&last_line).clone())
     };
-    let outcome = uv::find(home)?.run(&Call::new(["cache", "prune"].map(Into::into).into(), PRUNE_LIMIT), &reporter);
-    Some(outcome.map_or_else(|error| error.to_string(), |()| mutex::lock(&last_line).clone()))
+    // Without names, uv would remove the whole cache.
+    let names = (!packages.is_empty()).then(|| packages.iter().map(Into::into));
+    let clean = names.map(|names| run(["cache", "clean"].map(Into::into).into_iter().chain(names).collect()));
+    let pruned = run(["cache", "prune"].map(Into::into).into());
+    Some(clean.into_iter().chain([pruned]).collect::<Vec<_>>().join("; "))
+}
+
+/// The packages in uv's cache that none of these environments has.
+fn unused_packages(cache: &Path, environments: &[(PathBuf, Stamp)]) -> BTreeSet<String> {
+    let used: HashSet<String> =
+        environments.iter().flat_map(|(_, stamp)| stamp.lock.packages()).map(|(name, _)| name).collect();
+    let below = |folders: Vec<PathBuf>| -> Vec<PathBuf> {
+        folders.iter().flat_map(|folder| folders::entries(folder).unwrap_or_default()).collect()
+    };
+    let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut kinds = below(vec![cache.to_owned()]);
+    kinds.retain(|bucket| ["wheels-v", "sdists-v"].iter().any(|start| name(bucket).starts_with(start)));
+    // Packages of PyPI are in `pypi/NAME`, those of other indexes in `index/HASH/NAME`.
+    let (pypi, others): (Vec<_>, Vec<_>) = below(kinds).into_iter().partition(|kind| kind.ends_with("pypi"));
+    let indexes = below(others.into_iter().filter(|kind| kind.ends_with("index")).collect());
+    let packages = below(pypi.into_iter().chain(indexes).collect());
+    packages.iter().filter(|path| path.is_dir()).map(name).filter(|name| !used.contains(name)).collect()
+}
+
+/// Size of the files below a folder with no other hard link, in bytes.
+fn unshared_size(folder: &Path) -> u64 {
+    let (mut size, mut pending) = (0, vec![folder.to_owned()]);
+    while let Some(folder) = pending.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            match entry.metadata() {
+                Ok(metadata) if metadata.is_dir() => pending.push(entry.path()),
+                Ok(metadata) if metadata.nlink() == 1 => size += metadata.blocks() * 512,
+                _ => {}
+            }
+        }
+    }
+    size
 }
 
 /// Lists broken environments: those whose Python is gone or whose removal was interrupted.
@@ -153,7 +199,7 @@ fn broken(home: &Home) -> Vec<PathBuf> {
 mod tests {
     use super::*;
     use crate::Python;
-    use crate::environments::{Declared, choose};
+    use crate::environments::{Declared, Lock, choose};
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
     use std::time::SystemTime;
@@ -224,5 +270,25 @@ mod tests {
         let plain = Python { path: "/plain/python3".into(), version: "3.13.91".to_owned() };
         assert_eq!(choose(&home, &declared, &plain).unwrap().path, older.join("bin/python3"));
         assert_eq!(unused(&InUse::default()), [newer]);
+    }
+
+    #[test]
+    fn packages_without_an_environment_are_found_in_uvs_cache() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = folder.path().join("cache");
+        for path in ["wheels-v8/pypi/six", "wheels-v8/index/0a1b/paint", "sdists-v11/pypi/six", "archive-v0/x"] {
+            fs::create_dir_all(cache.join(path)).unwrap();
+        }
+        fs::write(cache.join("archive-v0/x/a.py"), [0; 5000]).unwrap();
+        fs::write(cache.join("archive-v0/x/b.py"), [0; 5000]).unwrap();
+        let both = unshared_size(&cache);
+        fs::hard_link(cache.join("archive-v0/x/a.py"), folder.path().join("a.py")).unwrap();
+        assert_eq!(unshared_size(&cache) * 2, both);
+        assert_eq!(unused_packages(&cache, &[]), BTreeSet::from(["paint".to_owned(), "six".to_owned()]));
+        let lock = Lock { declared: Declared::default(), python: "3.12".into(), text: "six==1.17.0\n".into() };
+        let stamp =
+            Stamp { lock, inputs: None, version: "3.12.1".into(), base: PathBuf::new(), created_at: String::new() };
+        let used = unused_packages(&cache, &[(PathBuf::new(), stamp)]);
+        assert_eq!(used, BTreeSet::from(["paint".to_owned()]));
     }
 }

@@ -82,7 +82,7 @@ fn folder(home: &Home) -> PathBuf {
 }
 
 /// uv's cache; the files of environments are hard links to its files.
-fn cache(home: &Home) -> PathBuf {
+pub(super) fn cache(home: &Home) -> PathBuf {
     folder(home).join("cache")
 }
 

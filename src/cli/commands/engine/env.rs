@@ -59,9 +59,9 @@ pub enum EnvCommand {
         #[arg(long)]
         write: bool,
     },
-    /// Remove environments that no DAG uses, and unused files of uv's cache
+    /// Remove environments that no DAG uses, and packages of uv's cache that no environment has
     #[command(
-        after_help = "The cache is pruned with `uv cache prune`, not with --dry-run.\n\nExamples:\n  leoflow env prune --dry-run\n  leoflow env prune"
+        after_help = "The cache is pruned with `uv cache clean PACKAGE` and `uv cache prune`, not with --dry-run.\n\nExamples:\n  leoflow env prune --dry-run\n  leoflow env prune"
     )]
     Prune {
         /// Print what would be removed and change nothing
