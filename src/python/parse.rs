@@ -215,3 +215,18 @@ fn read_result(bytes: &[u8], exit: Exit, printed: &str) -> Result<ParseOutput, N
         ))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dags_in_a_zip_file_are_an_error_with_a_command() {
+        let (workspace, zip) = (Path::new("/w"), Path::new("/w/p/dags/my dags.zip"));
+        let request = Request::new(zip.to_owned(), Some(workspace), PathBuf::new());
+        assert_eq!(
+            file_context(&request).settings.unwrap_err().reason(),
+            "DAGs in a zip file are not loaded: unzip '/w/p/dags/my dags.zip' -d /w/p/dags && rm '/w/p/dags/my dags.zip'"
+        );
+    }
+}

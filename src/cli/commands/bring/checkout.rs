@@ -1,22 +1,21 @@
-//! What a checkout of a repository lacks: submodules, files in Git LFS, and code that is packed in zip files.
+//! What a checkout of a repository lacks: submodules, files in Git LFS, and plugins that are packed in a zip file.
 
 use super::plan::Decision;
-use super::repository::{Project, Repository};
+use super::repository::Repository;
 use super::survey::Fact;
 use leoflow_base::sys::fs::files;
-use leoflow_python::{is_zip, unzip_command};
+use leoflow_python::unzip_command;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Size limit of `.gitmodules` and `.gitattributes`, bytes.
 const LIMIT: u64 = 1024 * 1024;
-/// First line of a file that stands for one in Git LFS, which has less than 1024 bytes.
-/// <https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md>
+/// First line of a pointer of the Git LFS specification, a file of less than 1024 bytes that stands for another one.
 const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/v1\n";
 const POINTER_LIMIT: u64 = 1023;
 
-/// Finds what is missing. `folders` are those that were scanned, and `zips` the zip files in them.
-pub fn missing(top: &Path, folders: &[PathBuf], zips: &[PathBuf]) -> Vec<Decision> {
+pub fn missing(repository: &Repository) -> Vec<Decision> {
+    let Repository { top, scanned: folders, zips, .. } = repository;
     let mut all = Vec::new();
     let submodules = submodules(top).into_iter().filter(|path| is_empty(&top.join(path))).collect::<Vec<_>>();
     if !submodules.is_empty() {
@@ -26,7 +25,7 @@ pub fn missing(top: &Path, folders: &[PathBuf], zips: &[PathBuf]) -> Vec<Decisio
     }
     let uses_lfs = [top]
         .into_iter()
-        .chain(folders.iter().map(PathBuf::as_path))
+        .chain(folders)
         .any(|folder| text(&folder.join(".gitattributes")).is_some_and(|attributes| attributes.contains("filter=lfs")));
     let pointers = if uses_lfs { pointers(folders) } else { Vec::new() };
     if !pointers.is_empty() {
@@ -42,16 +41,6 @@ pub fn missing(top: &Path, folders: &[PathBuf], zips: &[PathBuf]) -> Vec<Decisio
         Decision { fact: Fact::at("plugins in a zip file, which are not loaded", place), remedy }
     }));
     all
-}
-
-/// The zip files with DAGs of a project, which are not loaded.
-pub fn packaged_dags(repository: &Repository, project: &Project) -> Vec<Decision> {
-    let zips = project.dag_files.iter().filter(|file| is_zip(file));
-    let decision = |zip: &PathBuf| Decision {
-        fact: Fact::at("DAGs in a zip file, which are not loaded", repository.shown(zip)),
-        remedy: unzip_command(zip, &project.dags()),
-    };
-    zips.map(decision).collect()
 }
 
 /// The paths of the submodules that `.gitmodules` names.
@@ -107,19 +96,21 @@ mod tests {
         ] {
             fs::write(top.join(name), text).unwrap();
         }
-        let found = |zips: &[PathBuf]| {
-            let all = missing(top, &[top.to_owned(), top.join("dags")], zips);
-            all.into_iter().map(|decision| (decision.fact.places[0].clone(), decision.remedy)).collect::<Vec<_>>()
+        let mut repository = Repository::find(top, None).unwrap();
+        let found = |repository: &Repository| {
+            let all = missing(repository).into_iter();
+            all.map(|decision| (decision.fact.places[0].clone(), decision.remedy)).collect::<Vec<_>>()
         };
         let git = format!("git -C {}", top.display());
         let submodules = (".gitmodules".to_owned(), format!("{git} submodule update --init --recursive"));
-        assert_eq!(found(&[]), [submodules.clone()]);
+        assert_eq!(found(&repository), std::slice::from_ref(&submodules));
         fs::write(top.join(".gitattributes"), "*.bin filter=lfs diff=lfs merge=lfs -text\n").unwrap();
         let zip = top.join("plugins.zip");
         let lfs = ("dags/model.bin".to_owned(), format!("{git} lfs pull"));
         let plugins = ("plugins.zip".to_owned(), unzip_command(&zip, &top.join("plugins")));
-        assert_eq!(found(&[zip.clone()]), [submodules.clone(), lfs.clone(), plugins]);
+        repository.zips = vec![zip];
+        assert_eq!(found(&repository), [submodules.clone(), lfs.clone(), plugins]);
         fs::create_dir(top.join("plugins")).unwrap();
-        assert_eq!(found(&[zip]), [submodules, lfs]);
+        assert_eq!(found(&repository), [submodules, lfs]);
     }
 }

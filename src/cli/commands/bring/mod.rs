@@ -70,7 +70,9 @@ pub async fn run(context: &Context<'_>, args: &Bring) -> Result<u8, Error> {
     let links = |project: &Project| (!is_in_workspace).then(|| workspace.join(&project.name));
     let plans: Vec<ProjectPlan> = reading.plans(&repository, &uv, links);
     apply::check_places(context, &plans, &repository)?;
-    let report = report::Report { repository: &repository, plans: &plans, content: &reading.content, args };
+    let missing = checkout::missing(&repository);
+    let report =
+        report::Report { repository: &repository, plans: &plans, content: &reading.content, missing: &missing, args };
     if args.dry_run {
         return report.show(context, &[]);
     }

@@ -1,6 +1,5 @@
 //! Decides what a project of a repository gets: pure, from what was read.
 
-use super::checkout;
 use super::image::Image;
 use super::repository::{Project, Repository};
 use super::requirements::{Release, Requirements, quoted};
@@ -8,6 +7,7 @@ use super::survey::{Fact, Survey};
 use leoflow_base::config::leoflow_yaml;
 use leoflow_python::airflow_keys::{Meaning, meaning};
 use leoflow_python::environments::name_of;
+use leoflow_python::{is_zip, unzip_command};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -348,11 +348,15 @@ impl Places<'_> {
 fn decisions(facts: &Sources<'_>, settings: &Settings, own_settings: &str) -> Vec<Decision> {
     let Sources { places: Places { project, image, .. }, survey, requirements, .. } = facts;
     let project_name = &project.name;
-    let mut all = checkout::packaged_dags(facts.places.repository, project);
+    let mut all = Vec::new();
     let mut decide = |fact: Fact, remedy: String| all.push(Decision { fact, remedy });
     if !own_settings.is_empty() {
         let what = format!("the project has a {} of its own, which lacks:\n{own_settings}", leoflow_yaml::FILE);
         decide(Fact { what, ..Fact::default() }, "add these lines to it".to_owned());
+    }
+    for zip in project.dag_files.iter().filter(|file| is_zip(file)) {
+        let fact = Fact::at("DAGs in a zip file, which are not loaded", facts.places.repository.shown(zip));
+        decide(fact, unzip_command(zip, &project.dags()));
     }
     for fact in &survey.unreadable {
         decide(fact.clone(), "correct the file; its DAGs cannot be imported".to_owned());

@@ -19,6 +19,8 @@ pub struct Report<'a> {
     pub repository: &'a Repository,
     pub plans: &'a [ProjectPlan],
     pub content: &'a AirflowContent,
+    /// What the checkout lacks.
+    pub missing: &'a [Decision],
     pub args: &'a Bring,
 }
 
@@ -28,7 +30,7 @@ impl Report<'_> {
         let failed: Vec<&CheckedFile> = checked.iter().filter(|file| file.error.is_some()).collect();
         let value = json!({
             "projects": self.plans, "outside": self.repository.outside, "unscanned": self.repository.unscanned,
-            "missing": self.repository.missing,
+            "missing": self.missing,
             "variables": self.content.variables.iter().map(|entry| &entry.key).collect::<Vec<_>>(),
             "connections": self.content.connections.iter().map(|entry| &entry.connection_id).collect::<Vec<_>>(),
             "pools": self.content.pools.iter().map(|entry| &entry.name).collect::<Vec<_>>(),
@@ -71,7 +73,7 @@ impl Report<'_> {
                 .note(format!("Not brought, because outside of a project's `dags`: {count}, such as {}", outside[0]));
         }
         self.repository.unscanned.iter().for_each(|unscanned| printer.warning(unscanned));
-        decide(printer, "Missing in this checkout:", &self.repository.missing);
+        decide(printer, "Missing in this checkout:", self.missing);
         let AirflowContent { variables, connections, pools, .. } = self.content;
         let names = [
             ("variable", variables.iter().map(|entry| entry.key.as_str()).collect::<Vec<_>>()),

@@ -1,7 +1,5 @@
 //! Finds the projects of a repository: folders with a folder `dags`.
 
-use super::checkout;
-use super::plan::Decision;
 use crate::airflow::import::SHADOWING_NAMES;
 use crate::error::Error;
 use leoflow_base::sys::fs::files;
@@ -23,8 +21,9 @@ pub struct Repository {
     pub outside: Vec<PathBuf>,
     /// Folders that could not be read completely, with reasons.
     pub unscanned: Vec<String>,
-    /// What the checkout lacks.
-    pub missing: Vec<Decision>,
+    /// The folders that were scanned, and the zip files in them.
+    pub scanned: Vec<PathBuf>,
+    pub zips: Vec<PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +49,6 @@ impl Repository {
         let scan = scan.map_err(Error::cannot("read", folder))?;
         let top = folder.ancestors().find(|parent| parent.join(".git").exists()).unwrap_or(folder);
         let zips: Vec<PathBuf> = scan.files.keys().filter(|file| is_zip(file)).cloned().collect();
-        let missing = checkout::missing(top, &scan.folders, &zips);
         let dag_files: Vec<PathBuf> =
             scan.files.into_keys().filter(|file| may_be_dag_file(folder, file) && is_dag_file(file)).collect();
         let folders: BTreeSet<&Path> = dag_files.iter().filter_map(|file| project_folder(folder, file)).collect();
@@ -78,7 +76,8 @@ impl Repository {
             outside: outside.collect(),
             projects,
             unscanned: scan.unscanned.iter().map(|(path, why)| format!("{}: {why}", path.display())).collect(),
-            missing,
+            scanned: scan.folders,
+            zips,
         })
     }
 
