@@ -1,7 +1,8 @@
 //! Recognizes DAG files by their text.
 
 use leoflow_base::sys::fs::files;
-use std::io::{self, Cursor, Read};
+use std::fs::{File, Metadata};
+use std::io::{self, BufReader, Read};
 use std::path::Path;
 use zip::ZipArchive;
 
@@ -11,14 +12,15 @@ const LARGEST_FILE: u64 = 16 * 1024 * 1024;
 /// True for a Python file that is worth importing: its text mentions DAGs, or it cannot be read, which the import then
 /// reports. True for packaged DAGs, whose import reports that they are not loaded. False for a file above `LARGEST_FILE`.
 pub fn is_dag_file(path: &Path) -> bool {
-    let is_zip = is_zip(path);
-    if !is_zip && path.extension().is_none_or(|end| end != "py") {
+    if is_zip(path) {
+        return has_dag_file(path);
+    }
+    if path.extension().is_none_or(|end| end != "py") {
         return false;
     }
     match files::read_regular(path, LARGEST_FILE) {
-        Ok(text) if is_zip => text.is_some_and(has_dag_file),
         Ok(text) => text.is_some_and(|text| might_have_dags(&text)),
-        Err(error) => !is_zip && error.kind() != io::ErrorKind::InvalidData,
+        Err(error) => error.kind() != io::ErrorKind::InvalidData,
     }
 }
 
@@ -29,8 +31,10 @@ pub fn is_zip(path: &Path) -> bool {
 
 /// True if a Python file at the top of a zip file mentions DAGs: Airflow imports those.
 /// <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/dags.html#packaging-dags>
-fn has_dag_file(archive: Vec<u8>) -> bool {
-    let Ok(mut archive) = ZipArchive::new(Cursor::new(archive)) else { return false };
+fn has_dag_file(path: &Path) -> bool {
+    // Opening a pipe would block. Of an archive with data, only the list of its files is read.
+    let file = path.metadata().ok().filter(Metadata::is_file).and_then(|_| File::open(path).ok());
+    let Some(Ok(mut archive)) = file.map(|file| ZipArchive::new(BufReader::new(file))) else { return false };
     let is_module = |name: &&str| name.ends_with(".py") && !name.contains('/');
     let modules: Vec<String> = archive.file_names().filter(is_module).map(str::to_owned).collect();
     modules.iter().any(|name| {
@@ -62,14 +66,18 @@ mod tests {
 
     #[test]
     fn packaged_dags_are_modules_at_the_top_of_a_zip() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.zip");
         let archive = |name: &str| {
-            let mut archive = zip::ZipWriter::new(Cursor::new(Vec::new()));
+            let mut archive = zip::ZipWriter::new(File::create(&path).unwrap());
             archive.start_file(name, zip::write::SimpleFileOptions::default()).unwrap();
             archive.write_all(b"from airflow.sdk import DAG").unwrap();
-            archive.finish().unwrap().into_inner()
+            archive.finish().unwrap();
+            is_dag_file(&path)
         };
-        assert!(has_dag_file(archive("a.py")));
-        assert!(!has_dag_file(archive("package/a.py")) && !has_dag_file(archive("a.txt")));
-        assert!(!has_dag_file(b"PK, but no archive".to_vec()));
+        assert!(archive("a.py"));
+        assert!(!archive("package/a.py") && !archive("a.txt"));
+        std::fs::write(&path, "PK, but no archive").unwrap();
+        assert!(!is_dag_file(&path) && !is_dag_file(&folder.path().join("missing.zip")));
     }
 }
