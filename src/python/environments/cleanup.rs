@@ -7,20 +7,21 @@ use super::{bytecode, managed};
 use crate::io_error::unwritable;
 use leoflow_base::home::Home;
 use leoflow_base::home::progress::Progress;
+use leoflow_base::sys::fs::disk_usage::{Limits, measure};
 use leoflow_base::sys::fs::flock::FileLock;
 use leoflow_base::sys::fs::{files, folders};
 use leoflow_base::sys::mutex;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
 /// Time limit for waiting for builds to end.
 const BUILDS_WAIT: Duration = Duration::from_secs(5);
-/// Size of the files in uv's cache that no environment shares, above which every clean-up prunes the cache, in bytes.
+/// Size of uv's cache above which every clean-up prunes it, in bytes.
 const CACHE_LIMIT: u64 = 5 * 1024 * 1024 * 1024;
+const MEASURING: Limits = Limits { entries: 2_000_000, time: Duration::from_secs(60) };
 
 /// What `prune` does with unused environments and Pythons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +100,7 @@ impl Cleanup {
             // The packages of removed environments stay in the cache, from which they can be installed offline. A
             // clean-up on request removes them in any case.
             let cache = uv::cache(home);
-            if unused_for.is_zero() || unshared_size(&cache) > CACHE_LIMIT {
+            if unused_for.is_zero() || measure(&cache, MEASURING).bytes > CACHE_LIMIT {
                 uv_cache = prune_uv_cache(home, &unused_packages(&cache, &used));
             }
         }
@@ -170,21 +171,6 @@ fn unused_packages(cache: &Path, environments: &[(PathBuf, Stamp)]) -> BTreeSet<
     let indexes = below(others.into_iter().filter(|kind| kind.ends_with("index")).collect());
     let packages = below(pypi.into_iter().chain(indexes).collect());
     packages.iter().filter(|path| path.is_dir()).map(name).filter(|name| !used.contains(name)).collect()
-}
-
-/// Size of the files below a folder with no other hard link, in bytes.
-fn unshared_size(folder: &Path) -> u64 {
-    let (mut size, mut pending) = (0, vec![folder.to_owned()]);
-    while let Some(folder) = pending.pop() {
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-            match entry.metadata() {
-                Ok(metadata) if metadata.is_dir() => pending.push(entry.path()),
-                Ok(metadata) if metadata.nlink() == 1 => size += metadata.blocks() * 512,
-                _ => {}
-            }
-        }
-    }
-    size
 }
 
 /// Lists broken environments: those whose Python is gone or whose removal was interrupted.
@@ -279,11 +265,6 @@ mod tests {
         for path in ["wheels-v8/pypi/six", "wheels-v8/index/0a1b/paint", "sdists-v11/pypi/six", "archive-v0/x"] {
             fs::create_dir_all(cache.join(path)).unwrap();
         }
-        fs::write(cache.join("archive-v0/x/a.py"), [0; 5000]).unwrap();
-        fs::write(cache.join("archive-v0/x/b.py"), [0; 5000]).unwrap();
-        let both = unshared_size(&cache);
-        fs::hard_link(cache.join("archive-v0/x/a.py"), folder.path().join("a.py")).unwrap();
-        assert_eq!(unshared_size(&cache) * 2, both);
         assert_eq!(unused_packages(&cache, &[]), BTreeSet::from(["paint".to_owned(), "six".to_owned()]));
         let lock = Lock { declared: Declared::default(), python: "3.12".into(), text: "six==1.17.0\n".into() };
         let stamp =
