@@ -60,31 +60,52 @@ pub fn fit(
             let limits = newest.iter().filter_map(|(name, version)| {
                 wheels.get(name).filter(|other| *other != version).map(|other| format!("{name}<={other}"))
             });
-            let limits = limits.chain(numpy_limit(&wheels)).collect();
-            return Ok(Fit { limits, ..Fit::default() });
+            let old = compiled_for_numpy_1(declared, &wheels);
+            if old.is_empty() {
+                return Ok(Fit { limits: limits.collect(), ..Fit::default() });
+            }
+            let loose = without(declared, |line| old.iter().any(|old| *old == line));
+            let lock = resolve(&with_wheels(&loose), &[]).or_else(|_| resolve(&loose, &[]))?;
+            return Ok(Fit { loosened: loosened(declared, &versions(&lock)), ..Fit::default() });
         }
     }
     // First the exact versions go, which uv keeps where it can, then all.
-    let preferred: Vec<String> = declared.pin_lines().filter_map(|line| exact(line)).collect();
+    let preferred = declared.pin_lines().filter_map(|line| exact(line)).filter(|pin| !is_for_numpy_1(pin));
+    let preferred: Vec<String> = preferred.collect();
     let attempt = |loose: &Declared| resolve(&with_wheels(loose), &preferred).or_else(|_| resolve(loose, &preferred));
     let lock = attempt(&without(declared, |line| exact(line).is_some()));
     let lock = lock.or_else(|_| attempt(&without(declared, |_| true)))?;
-    let chosen = versions(&lock);
+    Ok(Fit { loosened: loosened(declared, &versions(&lock)), ..Fit::default() })
+}
+
+/// The lines whose versions the chosen ones do not meet.
+fn loosened(declared: &Declared, chosen: &BTreeMap<String, String>) -> Vec<Loosened> {
     let loosened = declared.pin_lines().filter_map(|line| {
         let version = chosen.get(&pins::name_of(line))?;
         let specifiers = pins::specifiers_of(line)?;
         let is_met = version.parse().is_ok_and(|version| specifiers.contains(&version));
         (!is_met).then(|| Loosened { line: line.clone(), version: version.clone() })
     });
-    Ok(Fit { loosened: loosened.collect(), limits: numpy_limit(&chosen).into_iter().collect() })
+    loosened.collect()
 }
 
-/// Limits numpy if the chosen version of another package was compiled for numpy 1, which its metadata does not say.
-fn numpy_limit(chosen: &BTreeMap<String, String>) -> Option<String> {
-    let version = |text: &str| text.parse::<Version>().ok();
-    let is_older = |name: &str, than: &str| chosen.get(name).is_some_and(|chosen| version(chosen) < version(than));
-    let is_for_numpy_1 = BUILT_FOR_NUMPY_2.iter().any(|(name, first)| is_older(name, first));
-    (is_for_numpy_1 && !is_older("numpy", "2")).then(|| "numpy<2".to_owned())
+/// The lines that pin a version compiled for numpy 1, if numpy 2 or newer was chosen: their metadata allows it, and their
+/// import fails.
+fn compiled_for_numpy_1<'a>(declared: &'a Declared, chosen: &BTreeMap<String, String>) -> Vec<&'a String> {
+    let first = Version::new([2]);
+    let has_numpy_2 =
+        chosen.get("numpy").and_then(|version| version.parse().ok()).is_some_and(|chosen| first <= chosen);
+    let is_old = |line: &&String| has_numpy_2 && exact(line).is_some_and(|pin| is_for_numpy_1(&pin));
+    declared.pin_lines().filter(is_old).collect()
+}
+
+/// True for `NAME==VERSION` of a version that was compiled for numpy 1.
+fn is_for_numpy_1(pin: &str) -> bool {
+    let Some((name, version)) = pin.split_once("==") else { return false };
+    let first =
+        BUILT_FOR_NUMPY_2.iter().find(|(package, _)| *package == name).and_then(|(_, first)| first.parse().ok());
+    let version: Option<Version> = version.parse().ok();
+    first.is_some_and(|first: Version| version.is_some_and(|version| version < first))
 }
 
 /// The versions in a lock, by package.
@@ -117,14 +138,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn packages_for_numpy_1_limit_numpy() {
-        let limit = |chosen: &[(&str, &str)]| {
-            numpy_limit(&chosen.iter().map(|(name, version)| ((*name).to_owned(), (*version).to_owned())).collect())
+    fn pins_compiled_for_numpy_1_do_not_fit_numpy_2() {
+        let old = |numpy: &str, lines: &[&str]| -> Vec<String> {
+            let requirements = lines.iter().map(|line| (*line).to_owned()).collect();
+            let declared = Declared { requirements, ..Declared::default() };
+            let chosen = BTreeMap::from([("numpy".to_owned(), numpy.to_owned())]);
+            compiled_for_numpy_1(&declared, &chosen).into_iter().cloned().collect()
         };
-        assert_eq!(limit(&[("pandas", "2.0.3"), ("numpy", "2.4.6")]).as_deref(), Some("numpy<2"));
-        assert_eq!(limit(&[("pandas", "2.0.3"), ("numpy", "1.26.4")]), None);
-        assert_eq!(limit(&[("pandas", "2.2.2"), ("scipy", "1.13.0"), ("numpy", "2.0.0")]), None);
-        assert_eq!(limit(&[("requests", "2.0.3")]), None);
+        let lines = ["Pandas[sql]==2.0.3", "scipy==1.13.0", "pandas>=2", "requests==2.0"];
+        assert_eq!(old("2.4.6", &lines), ["Pandas[sql]==2.0.3"]);
+        assert!(old("1.26.4", &lines).is_empty());
     }
 
     #[test]

@@ -187,9 +187,7 @@ pub fn settings_text(survey: &Survey, image: &Image, requirements: &Requirements
     let mut text = requirements.settings_text();
     text.push_str(&dependencies_text(requirements, &needed));
     if !requirements.limits.is_empty() {
-        text.push_str(
-            "# Newer versions have no wheels for this machine, or do not fit other packages.\nconstraints:\n",
-        );
+        text.push_str("# The newest versions have no wheels for this machine.\nconstraints:\n");
         requirements.limits.iter().for_each(|limit| text.push_str(&format!("- {}\n", quoted(limit))));
     }
     let mut names = requirements.listed.iter().chain(needed.iter().map(|fact| &fact.what));
