@@ -12,15 +12,15 @@ fn main() {
     fs::write(out.join("python_package.rs"), python_package()).expect("write the list of Python files");
 }
 
-/// Returns Rust source text: a slice of `(path in the package, text)` of every Python and text file and of the commands
-/// in `bin`, sorted by path.
+/// Returns Rust source text: a slice of `(path in the package, text)` of every Python and text file, of `py.typed` and
+/// of the commands in `bin`, sorted by path.
 fn python_package() -> String {
     let mut files = Vec::new();
     collect(Path::new(FOLDER), &mut files);
     files.sort();
     let mut list = String::from("&[\n");
     let is_embedded = |file: &&PathBuf| {
-        file.extension().is_some_and(|end| end == "py" || end == "txt")
+        file.extension().is_some_and(|end| ["py", "txt", "typed"].iter().any(|kind| end == *kind))
             || file.parent().is_some_and(|folder| folder.ends_with("bin"))
     };
     for file in files.iter().filter(is_embedded) {

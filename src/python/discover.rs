@@ -10,6 +10,8 @@ use std::time::Duration;
 /// The oldest Python that Airflow 3 runs on.
 pub const MINIMUM: (u32, u32) = (3, 10);
 
+/// The file that shows that a virtual environment is one of `linked_venv`, as in `virtual_env.py`.
+pub(crate) const LINK_MARKER: &str = "leoflow-link.json";
 /// Time limit for a Python to print its version; longer than any Python takes to start.
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -37,7 +39,7 @@ pub fn find(configured: Option<&Path>) -> Result<Python, NoPython> {
     }
     let names = ["python3", "python3.13", "python3.12", "python3.11", "python3.10", "python"];
     let (mut reasons, mut is_transient) = (Vec::new(), false);
-    for folder in env_vars::search_path() {
+    for folder in search_folders() {
         for path in names.map(|name| folder.join(name)).iter().filter(|path| path.is_file()) {
             match inspect(path) {
                 Ok(python) => return Ok(python),
@@ -52,10 +54,16 @@ pub fn find(configured: Option<&Path>) -> Result<Python, NoPython> {
     Err(NoPython { reason, is_transient })
 }
 
+/// The folders of the search path. A terminal may have activated a virtual environment for editors, whose Python has the
+/// variables and packages of one project.
+fn search_folders() -> impl Iterator<Item = PathBuf> {
+    env_vars::search_path().into_iter().filter(|folder| !folder.with_file_name(LINK_MARKER).exists())
+}
+
 /// Lists every Python of this machine that is new enough, newest first: those on the search path and those that pyenv,
 /// asdf and uv have installed. Runs each one, which takes a moment.
 pub fn all() -> Vec<Python> {
-    let on_path = env_vars::search_path().into_iter().flat_map(|folder| programs_in(&folder));
+    let on_path = search_folders().flat_map(|folder| programs_in(&folder));
     let homes = env_vars::user_home().into_iter().flat_map(|home| {
         [home.join(".pyenv/versions"), home.join(".local/share/uv/python"), home.join(".asdf/installs/python")]
     });

@@ -51,6 +51,8 @@ pub enum Job {
     Shell,
     /// Reads what files need from their sources.
     Survey,
+    /// Writes a virtual environment for editors.
+    Link,
 }
 
 impl Job {
@@ -65,6 +67,7 @@ impl Job {
             Self::Zygote => "zygote",
             Self::Shell => "shell",
             Self::Survey => "survey",
+            Self::Link => "link",
         }
     }
 }
@@ -73,7 +76,7 @@ impl Job {
 pub struct Interpreter {
     pub program: PathBuf,
     /// Folder of the small package.
-    package: PathBuf,
+    pub(crate) package: PathBuf,
     /// True for an environment's Python, which writes compiled modules into the environment.
     is_of_environment: bool,
     pub(crate) home: Home,
@@ -131,6 +134,12 @@ impl Interpreter {
     /// The folder of the environment; `None` for a Python outside of an environment.
     pub fn environment_folder(&self) -> Option<&Path> {
         self.program.parent().and_then(Path::parent).filter(|_| self.is_of_environment)
+    }
+
+    /// The folder for files and the database of a project's own Airflow SDK; `None` without that SDK. It is in the
+    /// environment's folder and removed with it, because its database has the tables of that Airflow version.
+    pub fn project_airflow_home(&self) -> Option<PathBuf> {
+        self.environment_folder().filter(|_| self.has_airflow_sdk).map(|folder| folder.join("airflow"))
     }
 
     /// Runs the Python to read its version, which takes a moment.

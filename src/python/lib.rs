@@ -11,6 +11,7 @@ mod import_timeout;
 mod interpreter;
 mod io_error;
 mod leftovers;
+pub mod linked_venv;
 mod no_result;
 pub mod notes;
 mod package;

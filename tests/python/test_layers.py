@@ -10,7 +10,7 @@ from leoflow.sdk import preload
 
 PACKAGE = Path(leoflow.__file__).parent
 # From the bottom up. `names` belongs to no layer and imports only the exceptions.
-LAYERS = ["common", "authoring", "running", "airflow_2", "sdk", "entry", "survey"]
+LAYERS = ["common", "authoring", "running", "airflow_2", "sdk", "entry", "survey", "outside"]
 LARGEST_FOLDER = 20
 
 

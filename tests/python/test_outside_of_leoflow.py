@@ -13,20 +13,35 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[2] / "src" / "python" / "package"
 DAG_FILE = """
 from datetime import datetime
-from airflow.sdk import DAG, BaseHook, Variable
+from airflow.sdk import DAG, BaseHook, Variable, task
 from airflow.utils.state import DagRunState
 from airflow.providers.standard.operators.empty import EmptyOperator
 
 with DAG("sales") as dag:
     EmptyOperator(task_id="t")
 """
-# Writes its arguments to a file, and prints the result of a run.
-PROGRAM = """#!/bin/sh
-for argument in "$@"; do echo "$argument"; done > "$0.arguments"
-echo "what a task prints" >&2
-[ -z "$ERROR" ] || exit 3
-echo '{"dag_id": "sales", "run_id": "r", "logical_date": "2026-01-31T00:00:00Z", "state": "STATE", "task_instances": [
-  {"task_id": "t", "map_index": -1, "state": "success", "try_number": 1}]}'
+# Plays the program: answers each question of the planner by a plan of its own, for tasks without dependencies.
+PROGRAM = """#!{python}
+import json, os, sys
+with open(__file__ + ".arguments", "w") as file:
+    json.dump(sys.argv[1:], file)
+if "ERROR" in os.environ:
+    sys.exit(3)
+print(json.dumps({{"settings": {settings}, "roots": ["{folder}"], "max_map_length": 10}}), flush=True)
+structure = json.loads(sys.stdin.readline())
+for line in sys.stdin:
+    instances = json.loads(line)["instances"]
+    transitions = []
+    for index, instance in enumerate(instances):
+        if instance["state"] is None:
+            transitions.append([index, "scheduled", 1, False])
+        elif instance["ended"]:
+            transitions.append([index, instance["ended"]["state"], 1, False])
+            instance["state"] = instance["ended"]["state"]
+    states = [instance["state"] for instance in instances]
+    ended = all(state in ("success", "failed") for state in states)
+    run = ("failed" if "failed" in states else "success") if ended else None
+    print(json.dumps({{"expanded": [], "added": [], "transitions": transitions, "run": run}}), flush=True)
 """
 
 
@@ -50,14 +65,14 @@ class Outside(unittest.TestCase):
         done = subprocess.run([sys.executable, "-B", "-s", "dag.py"], cwd=self.folder, env=environment, capture_output=True, text=True)
         return done.returncode, done.stdout, done.stderr
 
-    def add_program(self, folder, state="success"):
+    def add_program(self, folder, settings=None):
         program = folder / "leoflow"
-        program.write_text(PROGRAM.replace("STATE", state))
+        program.write_text(PROGRAM.format(python=sys.executable, settings=json.dumps(settings).replace("null", "None"), folder=self.folder))
         program.chmod(0o755)
         return program
 
     def arguments(self, program):
-        return Path(f"{program}.arguments").read_text().splitlines()
+        return json.loads(Path(f"{program}.arguments").read_text())
 
     def serve(self, status, body):
         """Answers one request on the home's socket."""
@@ -107,22 +122,60 @@ class Outside(unittest.TestCase):
         thread.join(10)
         self.assertIn(f"VARIABLE_NOT_FOUND: Variable 'city' does not exist (create it with `leoflow --home {self.home} variables set`", err)
 
-    def test_dag_test_runs_leoflow_dags_test(self):
+    def test_dag_test_runs_the_tasks_in_this_process(self):
         program = self.add_program(self.home / "bin")
-        text = ("run = dag.test(logical_date=datetime(2026, 1, 31), run_conf={'a': 'b'})\n"
-                "print(run.state, run.state == DagRunState.SUCCESS, run.logical_date.day, run.conf, run.get_task_instances()[0].state)")
+        text = """
+import os
+with dag:
+    @task
+    def add(params=None, ti=None): return [os.getpid() == own, params["a"], ti.try_number]
+    add()
+own = os.getpid()
+run = dag.test(logical_date=datetime(2026, 1, 31), run_conf={"a": "b"})
+print(run.state == DagRunState.SUCCESS, run.logical_date.day, run.conf)
+print(run.get_task_instance("add").xcom_pull(), run.get_task_instances()[0])
+"""
         code, out, err = self.run_file(text)
-        self.assertEqual((code, out, err), (0, "success True 31 {'a': 'b'} success\n", "what a task prints\n"))
-        self.assertEqual(self.arguments(program), [
-            "--home", str(self.home), "dags", "test", "sales", "--file", str(self.dag_file), "--json", '--conf={"a": "b"}',
-            "--logical-date=2026-01-31T00:00:00+00:00"])
+        self.assertEqual(code, 0, err)
+        self.assertRegex(out, r"^True 31 \{'a': 'b'\}\n\[True, 'b', 1\] <TaskInstance: t manual__.* \[success\]>$")
+        self.assertIn("add  success\n", err)
+        self.assertEqual(self.arguments(program), ["--home", str(self.home), "dags", "plan", str(self.dag_file)])
 
-    def test_the_logical_date_of_dag_test_is_now_unless_it_is_none(self):
-        program = self.add_program(self.home / "bin", state="failed")
-        self.assertEqual(self.run_file("print(dag.test().state)")[:2], (0, "failed\n"))
-        self.assertRegex(self.arguments(program)[-1], r"--logical-date=20\d\d-")
-        self.run_file("dag.test(logical_date=None)")
-        self.assertEqual(self.arguments(program)[-1], "--conf={}")
+    def test_the_run_of_a_failed_task_is_returned(self):
+        self.add_program(self.home / "bin")
+        text = """
+import signal
+before = signal.getsignal(signal.SIGTERM)
+with dag:
+    @task
+    def fails(): raise ValueError("no data")
+    fails()
+for pattern in None, "f.*":
+    run = dag.test(mark_success_pattern=pattern)
+    print(run.state, run.get_task_instance("fails").state, run.logical_date.year >= 2026, signal.getsignal(signal.SIGTERM) == before)
+print(dag.test(logical_date=None).logical_date)
+"""
+        code, out, err = self.run_file(text)
+        self.assertEqual((code, out), (0, "failed failed True True\nsuccess success True True\nNone\n"), err)
+        self.assertIn("ValueError: no data", err)
+
+    def test_ctrl_c_in_a_task_ends_dag_test(self):
+        self.add_program(self.home / "bin")
+        text = """
+with dag:
+    @task
+    def t2(): raise KeyboardInterrupt
+    t2()
+try:
+    dag.test()
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+        self.assertEqual(self.run_file(text)[1], "interrupted\n")
+
+    def test_dag_test_applies_the_settings_of_the_project(self):
+        self.add_program(self.home / "bin", settings={"file": "leoflow.yaml", "defaults": {"owner": "ann"}})
+        self.assertEqual(self.run_file("dag.test()\nprint(dag.owner)")[1], "ann\n")
 
     def test_dag_test_uses_the_program_on_the_path_or_says_that_there_is_none(self):
         (self.folder / "other").mkdir()
@@ -131,19 +184,24 @@ class Outside(unittest.TestCase):
         self.assertEqual(self.arguments(program)[:3], ["--home", str(self.home), "dags"])
         code, _, err = self.run_file("dag.test()", PATH="/nowhere")
         self.assertEqual(code, 1)
-        self.assertIn("DAG.test() runs `leoflow dags test`, and the program leoflow is not in the folders of PATH (/nowhere)", err)
+        self.assertIn("DAG.test() needs the program leoflow, which is not in the folders of PATH (/nowhere)", err)
 
     def test_a_failure_of_the_command_is_an_error(self):
         self.add_program(self.home / "bin")
         code, _, err = self.run_file("dag.test()", ERROR="1")
         self.assertEqual(code, 1)
-        self.assertRegex(err, "AirflowException: `.*leoflow --home .* dags test sales .*` failed with exit code 3")
+        self.assertRegex(err, "AirflowException: `.*leoflow --home .* dags plan .*` failed with exit code 3")
 
-    def test_arguments_of_dag_test_that_leoflow_does_not_have_are_refused(self):
-        for argument in ("run_after=datetime(2026, 1, 1)", "conn_file_path='c'", "variable_file_path='v'", "use_executor=True",
-                         "mark_success_pattern='t'"):
+    def test_arguments_of_dag_test_that_make_no_sense_are_refused(self):
+        for argument in "run_after=datetime(2026, 1, 1)", "conn_file_path='c'", "variable_file_path='v'", "use_executor=True":
             _, _, err = self.run_file(f"dag.test({argument})")
-            self.assertIn(f"the argument {argument.partition('=')[0]} of DAG.test() is not supported by Leoflow", err)
+            self.assertIn(f"the argument {argument.partition('=')[0]} of DAG.test()", err)
+            self.assertIn("is not supported by Leoflow", err)
+
+    def test_a_task_of_dag_test_cannot_call_it(self):
+        self.add_program(self.home / "bin")
+        _, _, err = self.run_file("with dag:\n    @task\n    def inner(): dag.test()\n    inner()\ndag.test()")
+        self.assertIn("DAG.test() in a task of DAG.test() (of the DAG 'sales') is not supported", err)
 
     def test_dag_test_is_refused_while_leoflow_imports_the_file(self):
         self.dag_file.write_text(DAG_FILE + "dag.test()\n")

@@ -94,6 +94,8 @@ paths! { Home:
     pub python = root / "python",
     /// Project environments: each complete or absent, and immutable.
     pub environments = root / "venvs",
+    /// Links to the virtual environments for editors, `.venv` in folders of projects.
+    pub linked = root / "linked",
     /// Airflow's web UI, by its version.
     pub ui = root / "ui",
     /// Third-party programs, such as uv.

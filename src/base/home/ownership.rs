@@ -23,6 +23,7 @@ const ENTRIES: &[(&str, Inside)] = &[
     ("ui", Inside::Only(is_version)),
     ("venv", Inside::All),
     ("venvs", Inside::Only(is_hash)),
+    ("linked", Inside::Only(is_hash)),
     ("backups", Inside::Only(is_backup)),
     ("task-logs", Inside::All),
     ("logs", Inside::Only(is_log)),

@@ -76,6 +76,8 @@ fn broken_rule(change: &Change, step: Step, old: &Contract, new: &Contract) -> O
     match &change.difference {
         Difference::Added { is_required: true } if belongs_to_existing(change, old) => Some(Rule::NothingNewIsRequired),
         Difference::Added { .. } | Difference::Deprecated(_) => None,
+        // Existing calls give the argument.
+        Difference::Changed { fact, to, .. } if fact == "required" && to.as_deref() == Some("no") => None,
         // A fact that the older contract does not state was not promised.
         Difference::Changed { from: None, .. } => None,
         Difference::Removed { announced, .. } | Difference::Changed { announced, .. } => match step {

@@ -79,6 +79,11 @@ pub fn newest_of_each(home: &Home) -> Vec<(PathBuf, Stamp)> {
     all(home).into_iter().filter(is_newest).collect()
 }
 
+/// The hash of an environment's lock, and its Python version as in the lock.
+pub fn lock_of(folder: &Path) -> Option<(String, String)> {
+    stamp(folder).map(|stamp| (stamp.lock.hash(), stamp.lock.python))
+}
+
 /// Records a use of an environment as the modification time of its stamp: `prune` removes environments that were not
 /// used for a long time.
 pub fn record_use(folder: &Path) {

@@ -1,4 +1,4 @@
-"""Entry point: `python _leoflow_entry.py parse|task|ask|test|triggers|zygote|shell|survey OPTIONS`, with OPTIONS as JSON."""
+"""Entry point: `python _leoflow_entry.py parse|task|ask|test|triggers|zygote|shell|survey|link OPTIONS`, with OPTIONS as JSON."""
 
 import json
 import os
@@ -48,6 +48,8 @@ def load(job, options):
         from leoflow.entry.shell import main
     elif job == "survey":
         from leoflow.survey.main import main
+    elif job == "link":
+        from leoflow.outside.virtual_env import main
     else:
         from leoflow.entry.foreground import main
     return main

@@ -5,13 +5,17 @@ use crate::dag_code::child_slots::ChildSlots;
 use crate::dag_code::slot_policy::{Pace, Priority};
 use crate::environments::{Availability, Environment, Environments};
 use leoflow_base::sys::blocking;
-use leoflow_python::{Children, FileContext, FileSettings, NoResult, ParseOutput, Request, parse, read_file_context};
+use leoflow_python::{
+    Children, FileContext, FileSettings, Interpreter, NoResult, ParseOutput, Request, linked_venv, parse,
+    read_file_context,
+};
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc::UnboundedSender;
+use tracing::warn;
 
 /// State that all parses share.
 pub struct ParseContext {
@@ -70,6 +74,7 @@ async fn parse_with_slot(context: &ParseContext, request: &Request, number: u64,
     let (settings, adjacent_files) = read_settings(request).await;
     let (output, environment) = match prepare(context, &path, settings).await {
         Ok((Environment { hash, interpreter }, file_settings)) => {
+            refresh_linked_venv(&interpreter, request).await;
             let output = parse(&context.children, &interpreter, request, *file_settings, used).await;
             (output.map_err(NoOutput::NoResult), hash)
         }
@@ -77,6 +82,15 @@ async fn parse_with_slot(context: &ParseContext, request: &Request, number: u64,
     };
     let duration = clock.elapsed();
     Parsed { path, number, began, duration, output, environment, adjacent_files, pace: Pace::Quick }
+}
+
+/// Brings the virtual environment for editors up to date, if the project has one.
+async fn refresh_linked_venv(interpreter: &Interpreter, request: &Request) {
+    let Some(project) = request.project.clone() else { return };
+    let interpreter = interpreter.clone();
+    if let Ok(Err(error)) = blocking::run(move || linked_venv::refresh(&interpreter, &project)).await {
+        warn!("{error}; run: leoflow env link");
+    }
 }
 
 /// Maximum number of times that settings are read while their files change.

@@ -6,7 +6,7 @@ use leoflow_base::sys::blocking;
 use leoflow_base::sys::mutex;
 use leoflow_engine::store::dag::environments as store;
 use leoflow_python::environments::{self, Cleanup, Declared, InUse, Lock, Pruned, Pruning};
-use leoflow_python::{Interpreter, Python};
+use leoflow_python::{Interpreter, Python, linked_venv};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -152,9 +152,12 @@ impl Environments {
         let cleanup = blocking::run(begin).await??;
         // Read after `Cleanup::begin`, because a build that ended before it may have changed which environments are in
         // use.
-        let in_use = InUse { locks: self.locks_in_use().await?, pythons: self.pythons_in_use().await };
+        let mut in_use = InUse { locks: self.locks_in_use().await?, pythons: self.pythons_in_use().await };
         let home = self.core.home.clone();
-        let work = move || cleanup.prune(&home, &in_use, unused_for);
+        let work = move || {
+            in_use.locks.extend(linked_venv::locks(&home));
+            cleanup.prune(&home, &in_use, unused_for)
+        };
         Ok(blocking::run(work).await??)
     }
 

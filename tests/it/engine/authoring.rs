@@ -207,7 +207,7 @@ fn dags_test_calls_the_callbacks_of_the_dag() {
 }
 
 #[test]
-fn a_file_that_calls_dag_test_runs_in_env_shell() {
+fn a_file_that_calls_dag_test_runs_in_its_process() {
     let test = TestHome::started();
     test.run(&["variables", "set", "city", "Nice"]).expect(0);
     test.save(
@@ -218,8 +218,21 @@ fn a_file_that_calls_dag_test_runs_in_env_shell() {
     );
     let file = test.workspace().join("p/dag.py");
     let done = test.run(&["env", "shell", "p", "--", "python", file.to_str().unwrap()]).expect(0);
-    assert_eq!(done.stdout, "run success\n", "{done:?}");
-    assert!(done.stderr.contains("task Nice none 7"), "{done:?}");
+    assert_eq!(done.stdout, "task Nice none 7\nrun success\n", "{done:?}");
+    // Without the environment of a shell, in the virtual environment of editors.
+    test.run(&["env", "link", "p"]).expect(0);
+    let python = test.workspace().join("p/.venv/bin/python");
+    let output = std::process::Command::new(&python).arg(&file).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "task Nice none 7\nrun success\n", "{output:?}");
+    test.save(
+        "p/dag.py",
+        "from airflow.sdk import dag, task\n@dag\ndef shell():\n    @task\n    def one(): print('one'); return 1\n    \
+         @task\n    def two(x): print('two', x + 1)\n    @task\n    def three(): print('three')\n    two(one()) >> three()\nshell()\n",
+    );
+    let mut command = std::process::Command::new(&python);
+    command.args(["-m", "leoflow.outside.run"]).arg(&file);
+    assert_eq!(String::from_utf8_lossy(&command.output().unwrap().stdout), "one\ntwo 2\nthree\n");
+    assert_eq!(String::from_utf8_lossy(&command.arg("two").output().unwrap().stdout), "one\ntwo 2\n");
 }
 
 #[test]

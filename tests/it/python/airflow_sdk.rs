@@ -401,3 +401,23 @@ fn a_failed_or_timed_out_trigger_fails_its_try() {
     test.run(&["dags", "delete", "ends", "--yes"]).expect(0);
     wait_until("no trigger process runs", LIMIT, || trigger_hosts(&test).is_empty());
 }
+
+#[test]
+fn airflows_own_dag_test_reads_stored_values() {
+    let test = test_home();
+    test.run(&["variables", "set", "city", "Nice"]).expect(0);
+    test.run(&["connections", "add", "api", "--conn-type", "http", "--conn-host", "api.example"]).expect(0);
+    let file = test.save(
+        "p/dag.py",
+        "from airflow.sdk import DAG, BaseHook, Variable, task\nTOP = Variable.get('city')\nwith DAG('p') as dag:\n    @task\n    \
+         def reads():\n        print('read', TOP, Variable.get('city'), Variable.get('nope', default='none'))\n        \
+         print('read', BaseHook.get_connection('api').host)\n    @task\n    def fails(): raise ValueError('no data')\n    \
+         reads() >> fails()\nif __name__ == '__main__':\n    print('read', dag.test().state)\n",
+    );
+    test.run(&["env", "link", "p"]).expect(0);
+    let python = test.workspace().join("p/.venv/bin/python");
+    let output = std::process::Command::new(python).arg(file).output().unwrap();
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let read: Vec<&str> = stdout.lines().filter(|line| line.starts_with("read ")).collect();
+    assert_eq!(read, ["read Nice Nice none", "read api.example", "read failed"], "{output:?}");
+}

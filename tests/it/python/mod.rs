@@ -3,6 +3,7 @@
 mod airflow_2;
 mod airflow_sdk;
 mod environments;
+mod linked_venv;
 mod managed_python;
 mod named_classes;
 mod python_package;

@@ -78,6 +78,7 @@ const PARTS: &[(&str, &[&str])] = &[
             "environments",
             "interpreter",
             "import_timeout",
+            "linked_venv",
             "leftovers",
             "warm",
             "child",

@@ -9,7 +9,7 @@ use leoflow::config::leoflow_yaml::keys::{PROJECT, ProjectKey, TASK};
 use leoflow::config::{SECRETS, SETTINGS, Setting, variable_of};
 use leoflow::python::airflow_keys::{self, Meaning};
 use leoflow::server::openapi_document;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
@@ -280,6 +280,49 @@ fn project_settings_page_is_current() {
         "\nNext: [Environments](../explanation/environments.md) · [Add packages](../how-to/add-packages.md)\n",
     );
     check("project-settings.md", &text);
+}
+
+/// A JSON schema of keys for editors; `nested` has those that are mappings of known keys.
+fn schema(keys: &[ProjectKey], nested: &[(&str, Value)]) -> Value {
+    let property = |key: &ProjectKey| {
+        let description = key.help.replace('`', "");
+        let kind = match key.value {
+            value if value.starts_with("list") => json!({"type": "array", "items": {"type": "string"}}),
+            value if value.starts_with("mapping") => json!({"type": "object"}),
+            "whole number" => json!({"type": "integer", "minimum": 0}),
+            "seconds" => json!({"type": "number", "minimum": 0}),
+            // YAML reads `3.3` as a number, which is accepted.
+            "version" => json!({"type": ["string", "number"]}),
+            "true or false" => json!({"type": "boolean"}),
+            "text" | "path" | "URL" | "date or time" | "\"1.0\"" => json!({"type": "string"}),
+            other => panic!("a new kind of value: {other}"),
+        };
+        let known = nested.iter().find(|(name, _)| *name == key.name).map_or(kind, |(_, known)| known.clone());
+        let mut property = known;
+        property["description"] = description.into();
+        (key.name.to_owned(), property)
+    };
+    let properties: serde_json::Map<String, Value> = keys.iter().map(property).collect();
+    json!({"type": "object", "additionalProperties": false, "properties": properties})
+}
+
+#[test]
+fn project_settings_schema_is_current() {
+    let task = schema(TASK, &[]);
+    let mut defaults = task.clone();
+    defaults["properties"].as_object_mut().unwrap().remove("env");
+    let tasks = json!({"type": "object", "additionalProperties": task});
+    let mut schema = schema(PROJECT, &[("defaults", defaults), ("tasks", tasks)]);
+    schema["$schema"] = "http://json-schema.org/draft-07/schema#".into();
+    schema["title"] = "Project settings of Leoflow, leoflow.yaml".into();
+    check("leoflow.schema.json", &format!("{}\n", serde_json::to_string_pretty(&schema).unwrap()));
+    let example = json!({
+        "schema_version": "1.0", "airflow": 3.3, "airflow_2": true, "tags": ["daily"], "defaults": {"retries": 2},
+        "tasks": {"load": {"retries": 5, "env": {"REGION": "eu"}}},
+    });
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    assert!(validator.is_valid(&example));
+    assert!(!validator.is_valid(&json!({"dependencys": []})) && !validator.is_valid(&json!({"defaults": {"env": {}}})));
 }
 
 #[test]

@@ -8,10 +8,12 @@ use crate::context::Context;
 use crate::error::Error;
 use clap::Args;
 use leoflow_base::config::leoflow_yaml;
-use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
+use leoflow_base::sys::{env_vars, shell};
 use leoflow_python::environments::{Declared, added_to};
-use leoflow_python::{FileSettings, Request, dag_files, declared_with, file_context, find_requirements_source};
+use leoflow_python::{
+    FileSettings, Request, dag_files, declared_with, file_context, find_requirements_source, linked_venv,
+};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -60,7 +62,7 @@ pub async fn run(context: &Context<'_>, args: &Add) -> Result<u8, Error> {
     let change = change(&request, &leoflow_yaml::path(&folder), &args.packages)?;
     let file_settings = FileSettings { declared: change.declared.clone(), ..FileSettings::default() };
     let base_interpreter = prepare_interpreter(context, config.and_then(|config| config.python).as_deref()).await?;
-    environment::for_project(context, &base_interpreter, &file_settings).await.map_err(|reason| {
+    let interpreter = environment::for_project(context, &base_interpreter, &file_settings).await.map_err(|reason| {
         Error::failed(format!("cannot install {}", args.packages.join(", "))).cause(reason).hint("nothing was changed")
     })?;
     // The file may have changed during the installation.
@@ -70,6 +72,9 @@ pub async fn run(context: &Context<'_>, args: &Add) -> Result<u8, Error> {
     }
     let mode = files::mode(&change.file).unwrap_or(0o644);
     files::write_atomic(&change.file, change.after.as_bytes(), mode).map_err(Error::cannot("write", &change.file))?;
+    linked_venv::refresh(&interpreter, &folder).unwrap_or_else(|error| {
+        context.printer.warning(format!("{error}; run: leoflow env link {}", shell::word(&folder.to_string_lossy())));
+    });
     if workspace.as_ref().is_some_and(|workspace| folder.starts_with(workspace)) {
         wait_until_imported(context, &folder).await;
     }

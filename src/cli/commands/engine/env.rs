@@ -13,13 +13,15 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
+pub mod link;
+mod project_python;
 mod shell;
 
 #[derive(Subcommand, Debug)]
 #[command(
     after_help = "A project declares its dependencies in leoflow.yaml (dependencies, requirements, python_version),\n\
                         pyproject.toml, requirements.txt, or a `# /// script` block of its DAG file.\n\n\
-                        Examples:\n  leoflow env list\n  leoflow env show sales\n  leoflow env shell sales -- python -V"
+                        Examples:\n  leoflow env list\n  leoflow env show sales\n  leoflow env shell sales -- python -V\n  leoflow env link sales"
 )]
 pub enum EnvCommand {
     /// List all environments and the projects that use them
@@ -78,6 +80,20 @@ pub enum EnvCommand {
         #[arg(last = true)]
         command: Vec<String>,
     },
+    /// Make .venv in a project's folder: its Python, variables and import folders, for editors and pytest
+    #[command(
+        after_help = "The path stays the same when the project's dependencies change. Its Python reads Variables and\n\
+                      Connections of the running instance, and dag.test() works in it.\n\n\
+                      Examples:\n  leoflow env link sales\n  sales/.venv/bin/python sales/dag.py       run a file that calls dag.test()\n  \
+                      leoflow env link sales --remove"
+    )]
+    Link {
+        /// The project: the name of a folder in the workspace, or its path [default: the current folder]
+        project: Option<PathBuf>,
+        /// Remove the .venv that this command has made
+        #[arg(long)]
+        remove: bool,
+    },
 }
 
 const ENVIRONMENTS: &str = "/local/environments";
@@ -101,6 +117,10 @@ pub async fn run(context: &Context<'_>, command: &EnvCommand) -> Result<u8, Erro
         EnvCommand::Verify { project } => verify(context, &api, project.as_deref()).await,
         EnvCommand::Prune { dry_run } => prune(context, &api, *dry_run).await,
         EnvCommand::Shell { project, command } => shell::run(context, project, command).await,
+        EnvCommand::Link { project, remove } => {
+            let project = project.as_deref().unwrap_or(Path::new(""));
+            if *remove { link::remove(context, project) } else { link::link(context, project).await }
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
 #[derive(Deserialize)]
@@ -68,15 +68,15 @@ pub fn serve(listener: &UnixListener, structure: Structure) {
     for stream in listener.incoming().flatten() {
         let graph = graph.clone();
         // A client that disconnects early is not an error.
-        blocking::thread(move || answer_all(&graph, stream));
+        blocking::thread(move || answer_all(&graph, BufReader::new(stream.try_clone()?), stream));
     }
 }
 
 /// Answers each line of a connection until it ends.
-fn answer_all(graph: &Graph, stream: UnixStream) -> std::io::Result<()> {
-    let mut writer = stream.try_clone()?;
-    for line in BufReader::new(stream).lines() {
+pub fn answer_all(graph: &Graph, reader: impl BufRead, mut writer: impl Write) -> std::io::Result<()> {
+    for line in reader.lines() {
         writeln!(writer, "{}", reply(graph, &line?))?;
+        writer.flush()?;
     }
     Ok(())
 }

@@ -8,26 +8,48 @@ use leoflow_base::config::leoflow_yaml;
 use leoflow_base::sys::fs::{files, folders};
 use leoflow_base::sys::{env_vars, shell};
 use leoflow_lifecycle::setup;
+use leoflow_python::dag_files;
 use serde_json::{Value, json};
 use std::io::ErrorKind;
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+mod vscode;
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  leoflow init ~/leoflow/reports\n  leoflow init ~/leoflow/sales --with pandas,requests"
+    after_help = "Examples:\n  leoflow init ~/leoflow/reports\n  leoflow init ~/leoflow/sales --with pandas,requests\n  \
+                  leoflow init --vscode ~/leoflow/sales   also for a project that exists"
 )]
 pub struct Init {
-    /// The project's folder; it is created, and must not contain a dag.py yet
-    pub folder: PathBuf,
+    /// The project's folder; it is created, and must not contain a dag.py yet [default with --vscode: the current
+    /// folder]
+    #[arg(required_unless_present = "vscode")]
+    pub folder: Option<PathBuf>,
+    /// Add .vscode, to run and debug DAGs in VS Code, and the .venv of `leoflow env link`
+    #[arg(long)]
+    pub vscode: bool,
     /// Packages to add to its leoflow.yaml as dependencies, comma-separated, in pip's syntax
     #[arg(long, value_name = "PACKAGES", value_delimiter = ',')]
     pub with: Vec<String>,
 }
 
 pub async fn run(context: &Context<'_>, args: &Init) -> Result<u8, Error> {
-    let folder = env_vars::absolute(&args.folder)?;
+    let folder = env_vars::absolute(args.folder.as_deref().unwrap_or(Path::new("")))?;
+    let has_dags =
+        || dag_files(&folder, context.workspace().ok().flatten().as_deref()).is_ok_and(|files| !files.is_empty());
+    if args.vscode && args.with.is_empty() && has_dags() {
+        let written = vscode::write(context, &folder).await?;
+        return context.printer.show(&json!({"written": written}), |_| {});
+    }
+    let exit_code = create(context, args, folder.clone()).await?;
+    if args.vscode {
+        vscode::write(context, &folder).await?;
+    }
+    Ok(exit_code)
+}
+
+async fn create(context: &Context<'_>, args: &Init, folder: PathBuf) -> Result<u8, Error> {
     let settings = folder.join(leoflow_yaml::FILE);
     // The settings are written before the DAG file, because the server imports the DAG file as soon as it appears.
     let settings_text = match leoflow_yaml::add_dependencies("", &args.with) {

@@ -1,6 +1,7 @@
 //! Finds the project that a command names.
 
 use crate::error::Error;
+use leoflow_base::sys::fs::folders;
 use leoflow_base::sys::shell;
 use leoflow_python::{dag_files, path_in_workspace};
 use std::collections::BTreeSet;
@@ -14,9 +15,17 @@ pub fn project_folder(workspace: Option<&Path>, current_folder: &Path, project: 
     // Without a trailing slash.
     let path: PathBuf = current_folder.join(project).components().collect();
     if path.is_dir() {
-        return Some(path_in_workspace(workspace, &path));
+        let path = path_in_workspace(workspace, &path);
+        return Some(workspace.and_then(|workspace| link_to(workspace, &path)).unwrap_or(path));
     }
     workspace.map(|workspace| workspace.join(project)).filter(|folder| folder.is_dir())
+}
+
+/// The project of the workspace that is a link to this folder, as `leoflow bring` makes them.
+fn link_to(workspace: &Path, folder: &Path) -> Option<PathBuf> {
+    let is_outside = !folder.starts_with(workspace);
+    let mut entries = is_outside.then(|| folders::entries(workspace).ok()).flatten()?.into_iter();
+    entries.find(|entry| entry.is_symlink() && entry.canonicalize().is_ok_and(|target| target == folder))
 }
 
 /// The error for a project that does not exist; its hints list those that do, and name the command that creates one.

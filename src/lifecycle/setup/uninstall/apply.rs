@@ -13,6 +13,7 @@ use leoflow_base::sys::fs::disk::human_size;
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::{checkpoint, may_fail, random};
 use leoflow_postgres::location::{self, Container};
+use leoflow_python::linked_venv;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
@@ -229,6 +230,10 @@ fn finish(home: &Home, purge: &Purge, journal: &mut Journal, reporter: &dyn Repo
             report_removal(reporter, &workspace.path, scan::bytes(&workspace.quarantine));
             remove(&workspace.quarantine)?;
             checkpoint("purge.workspace");
+        }
+        // Those outside of the workspace; the home has their list.
+        for venv in linked_venv::all(home) {
+            remove(&venv)?;
         }
         journal.set_at(HOME)?;
     }

@@ -11,6 +11,7 @@ use leoflow_base::home::{Home, config_files, foreign};
 use leoflow_base::sys::fs::beneath::{Folder, Kind};
 use leoflow_base::sys::fs::mounts;
 use leoflow_base::sys::{env_vars, user};
+use leoflow_python::linked_venv;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -94,7 +95,7 @@ fn user_homes() -> Vec<PathBuf> {
 /// The existing parts of a home that Leoflow created. All other files belong to the user.
 fn parts(home: &Home) -> Vec<Part> {
     let root = home.root();
-    let known: [(&'static str, PathBuf, bool); 16] = [
+    let known: [(&'static str, PathBuf, bool); 17] = [
         ("programs", home.bin(), false),
         ("installed versions", home.versions(), false),
         ("files of upgrades", home.upgrade(), false),
@@ -102,6 +103,7 @@ fn parts(home: &Home) -> Vec<Part> {
         ("Python", home.python(), false),
         ("Python packages", root.join("venv"), false),
         ("environments of projects", home.environments(), false),
+        ("links to virtual environments", home.linked(), false),
         ("uv and its downloads", home.tools(), false),
         ("Airflow's web UI", home.ui(), false),
         ("logs of the processes", home.logs(), false),
@@ -115,8 +117,10 @@ fn parts(home: &Home) -> Vec<Part> {
     let exists = |path: &PathBuf| fs::symlink_metadata(path).is_ok();
     let override_files = config_files::override_files(&home.config()).unwrap_or_default();
     let overrides = override_files.into_iter().map(|path| ("configuration overrides", path, true));
-    known
-        .into_iter()
+    let linked = linked_venv::all(home).into_iter().map(|path| ("virtual environment for editors", path, false));
+    // Before the links in the home that lead to them.
+    linked
+        .chain(known)
         .chain(overrides)
         .filter(|(_, path, _)| exists(path))
         .map(|(what, path, is_data)| Part { what, bytes: Some(bytes(&path)), path, is_data })

@@ -1,6 +1,7 @@
 //! `leoflow dags …`.
 
 pub mod list;
+pub mod plan;
 pub mod refresh;
 pub mod report;
 pub mod trigger;
@@ -15,6 +16,7 @@ use crate::terminal::printer::counted;
 use clap::Subcommand;
 use clap_complete::ArgValueCompleter;
 use list::ListDags;
+use plan::Plan;
 use serde_json::{Value, json};
 use trigger::Trigger;
 
@@ -63,6 +65,9 @@ pub enum DagsCommand {
                       leoflow dags test hello --file other/dag.py"
     )]
     Test(Test),
+    /// Plan a run whose tasks another process runs (started by `DAG.test()`)
+    #[command(hide = true, after_help = "Example:\n  leoflow dags plan sales/dag.py")]
+    Plan(Plan),
     /// Print the source of a DAG's file as it was imported
     #[command(after_help = "Examples:\n  leoflow dags source hello\n  leoflow dags source hello --version 1")]
     Source {
@@ -93,6 +98,7 @@ pub async fn run(context: &Context<'_>, command: &DagsCommand) -> Result<u8, Err
         DagsCommand::Unpause(DagArg { dag_id }) => pause(context, dag_id, false).await,
         DagsCommand::Trigger(args) => trigger::run(context, args).await,
         DagsCommand::Test(args) => foreground_run::run(context, args).await,
+        DagsCommand::Plan(args) => plan::run(context, args),
         DagsCommand::NextExecution { dag_id, num_executions } => next_execution(context, dag_id, *num_executions).await,
         DagsCommand::ListImportErrors => report::import_errors(context).await,
         DagsCommand::Report => report::run(context).await,

@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import sys
 
+# The file that shows that a virtual environment is one of `leoflow env link`; written first, and again when all else is
+# complete.
+LINK_MARKER = "leoflow-link.json"
 # The name of the project whose code runs in this process.
 _project: str | None = None
 _is_entered = False
 
 
-def enter_project(roots: list[str]) -> None:
-    """Records the project of these roots; a file directly in the workspace has none."""
+def enter_project(roots: list[str], is_outside: bool = False) -> None:
+    """Records the project of these roots; a file directly in the workspace has none. `is_outside` is true in a process
+    that Leoflow did not start."""
     global _project, _is_entered
-    _is_entered = True
+    _is_entered = not is_outside
     _project = os.path.basename(roots[-2]) if len(roots) > 1 else None
 
 
@@ -58,5 +62,7 @@ def link_target_folders(roots: list[str]) -> list[str]:
     if len(roots) < 2 or not os.path.islink(roots[-2]):
         return []
     folder = os.path.dirname(os.path.realpath(roots[-2]))
-    inner = (sys.prefix, sys.base_prefix, os.path.dirname(__file__))
+    # The virtual environment of `leoflow env link` is in the project.
+    is_linked = os.path.exists(os.path.join(sys.prefix, LINK_MARKER))
+    inner = (sys.base_prefix if is_linked else sys.prefix, sys.base_prefix, os.path.dirname(__file__))
     return [] if any(os.path.realpath(path).startswith(folder.rstrip(os.sep) + os.sep) for path in inner) else [folder]

@@ -91,11 +91,11 @@ def load_dag(options):
     sys.exit(f"error: {options['path']} defines no DAG {options['dag_id']!r}; it defines: {names}")
 
 
-def print_status(text):
+def print_status(text: str) -> None:
     sys.stderr.write(f"{text}\n")
 
 
-def instance_name(instance):
+def instance_name(instance: dict[str, Any]) -> str:
     return instance["task_id"] if instance["map_index"] < 0 else f"{instance['task_id']}[{instance['map_index']}]"
 
 
@@ -109,6 +109,10 @@ def run_once(task, spec, dag, memory):
         print_status(f"error: the params of this run are not valid: {error}\n  pass them as JSON: --conf '{{\"name\": \"value\"}}'")
         return {"state": "failed", "retry": False}
     result = attempt.run()
+    error = attempt.context.get("exception") if spec.get("is_outside") else None
+    if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "BdbQuit":
+        # The user has ended the process or its debugger; the task has not failed.
+        raise error
     if result["state"] == "deferred" and getattr(getattr(attempt, "supervisor", None), "question", None):
         # Before Airflow 3.3, a task with a question defers to a trigger that polls for the answer. Here, the terminal
         # asks the user.
@@ -279,8 +283,9 @@ class Run:
         spec = {**self.spec, "map_index": instance["map_index"], "try_number": instance["try_number"],
                 "max_tries": instance["max_tries"], "may_retry": instance["may_retry"],
                 "first_start_date": instance["first_start"] if continues else None}
-        # A debugger works only in the process that reads the terminal.
-        result = (run_once if spec["pdb"] else run_apart)(task, spec, self.dag, self.memory)
+        # A debugger works only in the process that reads the terminal, or to which an editor is attached.
+        run_try = run_once if spec["pdb"] or spec.get("is_outside") else run_apart
+        result = run_try(task, spec, self.dag, self.memory)
         self.memory.mapped_lengths[task.task_id] = result.get("mapped_length")
         if result["state"] == "up_for_reschedule":
             instance["due"] = result["due"]
@@ -310,14 +315,7 @@ def main(options: dict[str, Any]) -> None:
     except BaseException as error:
         print_status(explain(error))
         sys.exit(1)
-    now = datetime.now(timezone.utc).isoformat()
-    date = options["logical_date"]
-    spec = {
-        "dag_id": dag.dag_id, "run_id": f"manual__{now}", "run_type": "manual", "conf": options["conf"], "map_index": -1,
-        "logical_date": date, "data_interval_start": date, "data_interval_end": date, "run_after": now,
-        "run_start_date": now, "pdb": options["pdb"], "try_number": 1, "max_tries": 0,
-        "max_map_length": options["max_map_length"],
-    }
+    spec = new_run(dag.dag_id, options["logical_date"], options["conf"], options["max_map_length"], options["pdb"])
     try:
         planner = Planner(options["planner"])
         if options.get("task_id"):
@@ -329,11 +327,21 @@ def main(options: dict[str, Any]) -> None:
         print_status("interrupted")
         sys.exit(130)
     report(options, f"{dag.dag_id}  {state}", {
-        "dag_id": dag.dag_id, "run_id": spec["run_id"], "logical_date": date, "state": state,
+        "dag_id": dag.dag_id, "run_id": spec["run_id"], "logical_date": spec["logical_date"], "state": state,
         "task_instances": [{name: instance[name] for name in ("task_id", "map_index", "state", "try_number")}
                            for instance in run.instances],
     })
     sys.exit(1 if state == "failed" else 0)
+
+
+def new_run(dag_id: str, date: str | None, conf: dict[str, Any], max_map_length: int, pdb: bool = False) -> dict[str, Any]:
+    """Returns the fields of a new run."""
+    now = datetime.now(timezone.utc).isoformat()
+    return {
+        "dag_id": dag_id, "run_id": f"manual__{now}", "run_type": "manual", "conf": conf, "map_index": -1,
+        "logical_date": date, "data_interval_start": date, "data_interval_end": date, "run_after": now,
+        "run_start_date": now, "pdb": pdb, "try_number": 1, "max_tries": 0, "max_map_length": max_map_length,
+    }
 
 
 def report(options, text, result):

@@ -132,6 +132,10 @@ class Workspace:
         if self.stored:
             sys.meta_path.insert(0, StoredFinder(self.paths_before_packages))
             sys.meta_path.append(StoredFinder(self.paths_after_packages))
+        self.extend_path()
+
+    def extend_path(self):
+        """Adds the import folders to `sys.path`, before and after the installed packages."""
         installed = (position for position, folder in enumerate(sys.path) if "site-packages" in folder or "dist-packages" in folder)
         position = next(installed, len(sys.path))
         sys.path[position:position] = self.paths_before_packages
@@ -146,13 +150,14 @@ class Workspace:
                 for module in [loaded for loaded in sys.modules if loaded.partition(".")[0] == name]:
                     del sys.modules[module]
 
-    def enter(self):
-        """Sets the project's environment variables, and its name for hints."""
-        local_modules.enter_project(self.roots)
+    def enter(self, is_outside=False):
+        """Sets the project's environment variables, and its name for hints. `is_outside` is true in a process that
+        Leoflow did not start."""
+        local_modules.enter_project(self.roots, is_outside)
         roots = local_modules.project_roots(self.roots)
         # Code finds its files below Airflow's folder; that of another Airflow on this machine does not matter.
         os.environ["AIRFLOW_HOME"] = roots[0]
-        dotenv.load(roots)
+        dotenv.load(roots, warn=not is_outside)
         dotenv.own_commands_first()
         if real_sdk.is_active():
             real_sdk.enter_project(self.roots)

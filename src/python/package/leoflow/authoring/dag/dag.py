@@ -24,6 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
+    from typing import Any
 
 # All DAGs of this process, in the order of their creation.
 created_dags = []
@@ -226,13 +227,13 @@ class DAG:
 
     def test(self, run_after=None, logical_date=NO_DEFAULT, run_conf=None, conn_file_path=None, variable_file_path=None,
              use_executor=False, mark_success_pattern=None):
-        # Imported here, because only a file that is run as a program calls it.
-        from leoflow.authoring.dag import foreground_run
+        import importlib
 
+        # By its name, because it is above this layer: it runs the tasks.
+        dag_test = importlib.import_module("leoflow.outside.dag_test")
         date = datetime.now(timezone.utc) if logical_date is NO_DEFAULT else logical_date
-        return foreground_run.run(self, date, run_conf, run_after=run_after, conn_file_path=conn_file_path,
-                                  variable_file_path=variable_file_path, use_executor=use_executor,
-                                  mark_success_pattern=mark_success_pattern)
+        return dag_test.run(self, date, run_conf, mark_success_pattern, run_after=run_after, conn_file_path=conn_file_path,
+                            variable_file_path=variable_file_path, use_executor=use_executor)
 
     def cli(self):
         raise Unsupported("DAG.cli() inside the file (use the commands of `leoflow`)")
@@ -290,7 +291,7 @@ def defining_module():
     return None, 0
 
 
-def dag(dag_id_or_function="", **arguments):
+def dag(dag_id_or_function="", **arguments) -> Any:
     """`@dag`: each call of the function creates a DAG from the tasks that it defines."""
 
     def decorate(function):

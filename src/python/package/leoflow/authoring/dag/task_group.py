@@ -3,6 +3,8 @@
 <https://airflow.apache.org/docs/apache-airflow/stable/core-concepts/dags.html#taskgroups>
 """
 
+from __future__ import annotations
+
 import functools
 import re
 
@@ -12,6 +14,10 @@ from leoflow.authoring.mapping.xcom_arg import MappedArgument
 from leoflow.common import current
 from leoflow.common.exceptions import AirflowException, DuplicateTaskIdFound, TaskAlreadyInTaskGroup, TaskNotFound
 from leoflow.common.signatures import VAR_KEYWORD, parameters
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class TaskGroup(Linkable):
@@ -288,7 +294,7 @@ class TaskGroupFunction:
         return self.build(group, (), arguments)
 
 
-def task_group(function=None, **arguments):
+def task_group(function=None, **arguments) -> Any:
     if function is None:
         return lambda decorated: TaskGroupFunction(decorated, arguments)
     return TaskGroupFunction(function, arguments)

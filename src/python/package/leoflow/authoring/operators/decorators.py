@@ -1,11 +1,17 @@
 """`@task`, `@setup` and `@teardown`."""
 
+from __future__ import annotations
+
 from leoflow.authoring.dag.task_group import TaskGroupFunction
 from leoflow.authoring.operators.taskflow import DecoratedPython, TaskFunction
 from leoflow.common.exceptions import AirflowException, AirflowSkipException, Unsupported
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
-def decorator(operator_class, function, arguments):
+
+def decorator(operator_class, function, arguments) -> Any:
     if "python_callable" in arguments:
         raise TypeError("`python_callable` cannot be given: it is the function that @task decorates")
     if function is not None:

@@ -1,0 +1,43 @@
+//! `leoflow dags plan`, the scheduler's planner for a run in another process: `DAG.test()` of the Python package runs the
+//! tasks in the process that calls it, so that breakpoints in them hold.
+
+use crate::commands::engine::foreground_planner::answer_all;
+use crate::context::Context;
+use crate::error::Error;
+use clap::Args;
+use leoflow_base::config::DEFAULT_MAX_MAP_LENGTH;
+use leoflow_base::sys::env_vars;
+use leoflow_engine::planner::graph::Graph;
+use leoflow_python::{Request, file_context, path_in_workspace};
+use serde_json::json;
+use std::io::{BufRead, Write};
+use std::path::PathBuf;
+
+#[derive(Args, Debug)]
+pub struct Plan {
+    /// The DAG file
+    pub file: PathBuf,
+}
+
+/// Writes the settings of the file as a line of JSON. Reads the DAG's structure as a line, then answers each line, a
+/// question of the planner, until standard input ends with the process that runs the tasks.
+pub fn run(context: &Context<'_>, args: &Plan) -> Result<u8, Error> {
+    let config = context.config()?.map(|loaded| loaded.config);
+    let max_map_length = config.as_ref().map_or(DEFAULT_MAX_MAP_LENGTH, |config| config.max_map_length);
+    let workspace = config.and_then(|config| config.workspace);
+    let file = path_in_workspace(workspace.as_deref(), &env_vars::absolute(&args.file)?);
+    let request = Request::new(file, workspace.as_deref(), context.home.api_socket());
+    let file_settings = file_context(&request).settings.map_err(|problem| {
+        Error::failed("the project's settings are invalid").cause(problem).hint("leoflow verify-config")
+    })?;
+    let broken = |error: std::io::Error| Error::failed("the process that runs the tasks has ended").cause(error);
+    let (mut input, mut output) = (std::io::stdin().lock(), std::io::stdout().lock());
+    let settings =
+        json!({"settings": file_settings.settings, "roots": request.roots, "max_map_length": max_map_length});
+    writeln!(output, "{settings}").and_then(|()| output.flush()).map_err(broken)?;
+    let mut structure = String::new();
+    input.read_line(&mut structure).map_err(broken)?;
+    let structure = serde_json::from_str(&structure).map_err(Error::failed)?;
+    answer_all(&Graph::new(structure), input, output).map_err(broken)?;
+    Ok(0)
+}

@@ -1,0 +1,259 @@
+//! `leoflow env link`: virtual environments for editors.
+
+use crate::support::index::Index;
+use crate::support::{TestHome, free_port, uv, wait_until};
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(60);
+const DAG: &str =
+    "from airflow.sdk import DAG\nimport paint\nimport local\ndag = DAG('sales', description=paint.NAME)\n";
+
+/// Runs code in a `.venv`; returns what it prints. Fails if it fails.
+fn python(venv: &Path, code: &str) -> String {
+    let output = Command::new(venv.join("bin/python")).args(["-c", code]).output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{code}: {output:?}");
+    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+}
+
+#[test]
+fn a_linked_venv_follows_the_projects_packages() {
+    let index = Index::new();
+    index.add("paint", "1.0", "NAME = 'red'\n", &[]);
+    index.add("paint", "2.0", "NAME = 'blue'\n", &[]);
+    index.add("tool", "1.0", "NAME = 'tool'\n", &[]);
+    let test = TestHome::new();
+    let folder = test.home.join("tools/uv/0.13.9");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::os::unix::fs::symlink(uv(), folder.join("uv")).unwrap();
+    test.start();
+    let settings = |packages: &str| format!("index: {}\ndependencies: [{packages}]\n", index.address);
+    test.save("sales/leoflow.yaml", &settings("paint<2"));
+    test.save("sales/.env", "CITY=Nice\n");
+    test.save("sales/dags/local.py", "NAME = 'local'\n");
+    test.save("sales/dags/dag.py", DAG);
+    test.wait_imported("sales");
+    test.run(&["variables", "set", "city", "Lyon"]).expect(0);
+    test.run(&["env", "link", "sales"]).expect(0);
+    let venv = test.workspace().join("sales/.venv");
+    let code = "import os, paint, local; from airflow.sdk import Variable; \
+                print(paint.NAME, local.NAME, os.environ['CITY'], Variable.get('city'))";
+    assert_eq!(python(&venv, code), "red local Nice Lyon");
+
+    // The server leads it to the new environment, and a clean-up keeps that.
+    test.save("sales/leoflow.yaml", &settings("paint"));
+    wait_until("the server changes .venv", LIMIT, || python(&venv, "import paint; print(paint.NAME)") == "blue");
+    test.run(&["add", "tool", "--project", "sales"]).expect(0);
+    assert_eq!(python(&venv, "import tool; print(tool.NAME)"), "tool");
+    let removed = test.run(&["env", "prune", "--json"]).expect(0).json();
+    assert_eq!(removed["removed"].as_array().unwrap().len(), 2, "{removed}");
+
+    // What uv installs into it leaves the environment as it is.
+    let install = Command::new(uv())
+        .args(["pip", "install", "--quiet", "--index-url", &index.address, "paint<2", "--python"])
+        .arg(venv.join("bin/python"))
+        .env("UV_NO_CACHE", "1")
+        .output()
+        .unwrap();
+    assert!(install.status.success(), "{install:?}");
+    assert_eq!(python(&venv, "import paint; print(paint.NAME)"), "red");
+    let verified = test.run(&["env", "verify", "sales", "--json"]).expect(0).json();
+    assert_eq!(verified[0]["damaged"].as_array().unwrap().len(), 0, "{verified}");
+    assert_eq!(test.run(&["validate"]).expect(0).stdout.matches(": sales").count(), 1);
+}
+
+#[test]
+fn a_linked_venv_replaces_nothing_and_goes_on_request() {
+    let test = TestHome::new();
+    test.set_up();
+    let repository = test.folder().join("repository");
+    std::fs::create_dir_all(repository.join("dags")).unwrap();
+    std::fs::write(repository.join("dags/dag.py"), "from airflow.sdk import DAG\ndag = DAG('x')\n").unwrap();
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").arg("-C").arg(&repository).args(arguments).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    git(&["init", "--quiet"]);
+    git(&["add", "."]);
+    std::os::unix::fs::symlink(&repository, test.workspace().join("x")).unwrap();
+    let venv = test.workspace().join("x/.venv");
+
+    std::fs::create_dir(&venv).unwrap();
+    std::fs::write(venv.join("pyvenv.cfg"), "home = /mine\n").unwrap();
+    let link = ["env", "link", repository.to_str().unwrap()];
+    for arguments in [&link[..], &["env", "link", "x", "--remove"]] {
+        let refused = test.run(arguments).expect(1);
+        assert!(refused.stderr.contains("was not made by `leoflow env link`"), "{refused:?}");
+        assert!(refused.stderr.contains("mv "), "{refused:?}");
+    }
+    assert_eq!(std::fs::read_to_string(venv.join("pyvenv.cfg")).unwrap(), "home = /mine\n");
+    std::fs::remove_dir_all(&venv).unwrap();
+
+    // The repository leads to the project of the workspace, whose folder is a link to it.
+    let linked = test.run(&link).expect(0);
+    assert!(linked.stdout.contains(&venv.display().to_string()), "{linked:?}");
+    assert_eq!(git(&["status", "--porcelain"]), "A  dags/dag.py\n");
+    let roots = "import sys; print(*[path for path in sys.path if path.endswith(('/x', '/dags'))])";
+    let workspace = test.workspace();
+    assert_eq!(python(&venv, roots), format!("{0}/x {0}/x/dags", workspace.display()));
+    // Modules beside the target of the link are importable.
+    std::fs::create_dir_all(repository.join("part/dags")).unwrap();
+    std::fs::copy(repository.join("dags/dag.py"), repository.join("part/dags/dag.py")).unwrap();
+    std::fs::write(repository.join("shared.py"), "NAME = 'shared'\n").unwrap();
+    std::os::unix::fs::symlink(repository.join("part"), test.workspace().join("y")).unwrap();
+    test.run(&["env", "link", "y"]).expect(0);
+    assert_eq!(python(&test.workspace().join("y/.venv"), "import shared; print(shared.NAME)"), "shared");
+    // So is a project outside of the workspace, with its settings and import folders.
+    let elsewhere = repository.join("elsewhere");
+    std::fs::create_dir_all(elsewhere.join("dags")).unwrap();
+    std::fs::copy(repository.join("dags/dag.py"), elsewhere.join("dags/dag.py")).unwrap();
+    std::fs::write(elsewhere.join("helper.py"), "NAME = 'helper'\n").unwrap();
+    test.run(&["env", "link", elsewhere.to_str().unwrap()]).expect(0);
+    assert_eq!(python(&elsewhere.join(".venv"), "import helper, dag; print(helper.NAME, dag.dag.dag_id)"), "helper x");
+    let modified = || std::fs::metadata(venv.join("pyvenv.cfg")).unwrap().modified().unwrap();
+    let before = modified();
+    let mut activated = test.command(&link);
+    let path = activated.get_envs().find_map(|(name, value)| (name == "PATH").then_some(value?.to_owned()));
+    let path = path.or(std::env::var_os("PATH")).unwrap();
+    activated.env("PATH", format!("{}:{}", venv.join("bin").display(), path.display()));
+    assert!(activated.status().unwrap().success());
+    assert_eq!(modified(), before, "the Python of .venv is not one for DAGs");
+
+    test.run(&["env", "link", "x", "--remove"]).expect(0);
+    assert!(!venv.exists());
+    // A command that was killed at its beginning, or later.
+    std::fs::create_dir(&venv).unwrap();
+    test.run(&link).expect(0);
+    let marker = venv.join("leoflow-link.json");
+    let text = std::fs::read_to_string(&marker).unwrap().replace("\"is_complete\": true", "\"is_complete\": false");
+    std::fs::write(&marker, text).unwrap();
+    std::fs::remove_file(venv.join("bin/python")).unwrap();
+    test.run(&link).expect(0);
+    assert_eq!(python(&venv, "print(1)"), "1");
+    let plan = test.run(&["uninstall", "--dry-run"]).expect(0);
+    assert!(plan.stderr.contains(&venv.display().to_string()), "{plan:?}");
+    test.run(&["uninstall", "--yes"]).expect(0);
+    assert!(!venv.exists() && repository.join("dags/dag.py").exists());
+}
+
+#[test]
+fn init_writes_files_for_vs_code_beside_those_of_the_user() {
+    let test = TestHome::new();
+    test.set_up();
+    let project = test.workspace().join("sales");
+    let init = ["init", "--vscode", project.to_str().unwrap()];
+    test.run(&init).expect(0);
+    assert!(project.join("dag.py").exists() && project.join(".venv/bin/python").exists());
+    let file = |name: &str| project.join(".vscode").join(name);
+    let read = |name: &str| std::fs::read_to_string(file(name)).unwrap();
+    for name in ["settings.json", "launch.json", "leoflow.schema.json"] {
+        let _: Value = serde_json::from_str(&read(name)).unwrap();
+    }
+    std::fs::write(file("settings.json"), "{\"editor.tabSize\": 3}\n").unwrap();
+    let again = test.run(&init).expect(0);
+    assert!(again.stderr.contains("settings.json exists and stays as it is"), "{again:?}");
+    assert!(
+        again.stderr.contains("python.defaultInterpreterPath") && !again.stderr.contains("launch.json"),
+        "{again:?}"
+    );
+    assert_eq!(read("settings.json"), "{\"editor.tabSize\": 3}\n");
+}
+
+#[test]
+fn a_linked_venv_translates_what_airflow_3_removed() {
+    let test = TestHome::new();
+    test.set_up();
+    test.save("old/leoflow.yaml", "airflow_2: true\n");
+    let import = "from airflow.operators.python_operator import PythonOperator";
+    test.save(
+        "old/dag.py",
+        &format!("{import}\nfrom airflow import DAG\ndag = DAG('old', schedule_interval='@daily')\n"),
+    );
+    test.run(&["env", "link", "old"]).expect(0);
+    let venv = test.workspace().join("old/.venv");
+    assert_eq!(python(&venv, "import dag; print(dag.dag.dag_id, dag.PythonOperator.__name__)"), "old PythonOperator");
+}
+
+/// A client of the Debug Adapter Protocol, as editors have.
+struct Debugger {
+    stream: BufReader<TcpStream>,
+    count: u64,
+}
+
+impl Debugger {
+    fn send(&mut self, command: &str, arguments: Value) {
+        self.count += 1;
+        let request = json!({"seq": self.count, "type": "request", "command": command, "arguments": arguments});
+        let text = request.to_string();
+        write!(self.stream.get_mut(), "Content-Length: {}\r\n\r\n{text}", text.len()).unwrap();
+    }
+
+    /// Reads messages until the event or the response of this name.
+    fn wait(&mut self, name: &str) -> Value {
+        loop {
+            let mut length = 0;
+            for line in self.stream.by_ref().lines().map_while(Result::ok).take_while(|line| !line.is_empty()) {
+                length = line.trim_start_matches("Content-Length: ").parse().unwrap();
+            }
+            let mut body = vec![0; length];
+            self.stream.read_exact(&mut body).unwrap();
+            let message: Value = serde_json::from_slice(&body).unwrap();
+            assert_ne!(message["success"], false, "{message}");
+            if message["event"] == name || message["command"] == name {
+                return message["body"].clone();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_debugger_stops_in_a_task_of_python_dag_py() {
+    let test = TestHome::new();
+    test.set_up();
+    let file = test.save(
+        "p/dag.py",
+        "from airflow.sdk import DAG, task\nwith DAG('p') as dag:\n    @task\n    def work():\n        value = 41\n        \
+         return value + 1\n    work()\nif __name__ == '__main__':\n    print('run', dag.test().state)\n",
+    );
+    test.run(&["env", "link", "p"]).expect(0);
+    let python = test.workspace().join("p/.venv/bin/python");
+    let mut install = Command::new(uv());
+    install.args(["pip", "install", "--quiet", "debugpy", "--python"]).arg(&python).env("UV_NO_CACHE", "1");
+    if !install.status().is_ok_and(|status| status.success()) {
+        return eprintln!("skipped: debugpy cannot be installed from the package index");
+    }
+    let port = free_port();
+    let program = Command::new(&python)
+        .args(["-m", "debugpy", "--listen", &format!("127.0.0.1:{port}"), "--wait-for-client"])
+        .arg(&file)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut connection = None;
+    wait_until("the debugger listens", LIMIT, || {
+        connection = TcpStream::connect(("127.0.0.1", port)).ok();
+        connection.is_some()
+    });
+    let mut debugger = Debugger { stream: BufReader::new(connection.unwrap()), count: 0 };
+    debugger.send("initialize", json!({"adapterID": "test", "pathFormat": "path"}));
+    debugger.wait("initialize");
+    debugger.send("attach", json!({"justMyCode": true}));
+    debugger.wait("initialized");
+    debugger.send("setBreakpoints", json!({"source": {"path": file}, "breakpoints": [{"line": 6}]}));
+    debugger.send("configurationDone", json!({}));
+    let thread = debugger.wait("stopped")["threadId"].clone();
+    debugger.send("stackTrace", json!({"threadId": thread, "levels": 1}));
+    let frame = debugger.wait("stackTrace")["stackFrames"][0].clone();
+    assert_eq!((&frame["name"], &frame["line"]), (&json!("work"), &json!(6)));
+    debugger.send("evaluate", json!({"expression": "value", "frameId": frame["id"]}));
+    assert_eq!(debugger.wait("evaluate")["result"], "41");
+    debugger.send("continue", json!({"threadId": thread}));
+    debugger.wait("terminated");
+    debugger.send("disconnect", json!({}));
+    let output = program.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "run success\n");
+}
