@@ -6,7 +6,7 @@ use super::environments;
 use super::interpreter::{Interpreter, Job};
 use super::io_error::{IoError, io, unreadable, unwritable};
 use super::roots::Request;
-use leoflow_base::config::leoflow_yaml;
+use super::roots::is_for_airflow_2;
 use leoflow_base::home::{self, Home};
 use leoflow_base::sys::fs::flock::FileLock;
 use leoflow_base::sys::fs::{files, folders};
@@ -140,9 +140,7 @@ fn write_if_changed(interpreter: &Interpreter, venv: &Path, roots: Option<&[Path
             return Ok(None);
         };
         let (program, package) = (interpreter.program.clone(), interpreter.package.clone());
-        // The server reports settings that cannot be read.
-        let settings = venv.parent().and_then(|project| leoflow_yaml::load(project).ok()?);
-        let airflow_2 = settings.is_some_and(|settings| settings["airflow_2"] == true);
+        let airflow_2 = venv.parent().is_some_and(is_for_airflow_2);
         let inputs = Inputs { program, package, support: support.clone(), roots: roots.to_owned(), airflow_2 };
         let is_current = before.is_some_and(|marker| marker.is_complete && marker.inputs == inputs);
         Ok::<_, LinkError>((!is_current).then_some(inputs))

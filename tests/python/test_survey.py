@@ -107,6 +107,27 @@ class SurveyTest(unittest.TestCase):
         self.assertEqual(found["removed"], [])
         self.assertEqual(list(self.facts(found["only_sdk"])), ["airflow.sdk.execution_time.lazy_sequence"])
 
+    def test_names_of_airflow_2_in_any_place(self):
+        found = self.survey(dags__a="""
+            from airflow.utils import dates
+            defaults = dict(owner="x", provide_context=True)
+            @task(task_concurrency=1)
+            def f(execution_date, **kwargs):
+                return kwargs["next_ds"], row["next_ds"]
+            BashOperator.partial(sla=1, trigger_rule="dummy")
+            print(ti.execution_date, {"trigger_rule": "none_failed_or_skipped"})
+        """)
+        lines = sorted(int(places[0].partition(":")[2]) for places in self.facts(found["translated"]).values())
+        self.assertEqual(lines, [2, 3, 4, 5, 6, 7, 7, 8])
+        self.assertEqual(found["removed"], [])
+
+    def test_pulls_and_keys_without_a_translation_in_any_place(self):
+        found = self.survey(dags__a="""
+            "{{ ti.xcom_pull('t') }}", kwargs["ti"].xcom_pull("t")
+            print("{{ ti.xcom_pull(key='k') }}", kwargs["prev_ds"])
+        """, dags__b="kwargs['ti'].xcom_pull(key='k')")
+        self.assertEqual(sorted(self.facts(found["removed"]).values()), [["dags/a.py:3"], ["dags/b.py:1", "dags/a.py:3"]])
+
     def test_what_of_airflow_2_has_no_translation(self):
         found = self.survey(dags__a="""
             from airflow.operators.subdag import SubDagOperator
@@ -116,9 +137,10 @@ class SurveyTest(unittest.TestCase):
             BashOperator(bash_command="{{ prev_ds }}", execution_date="x")
             BashOperator(bash_command="{{ dag.following_schedule(ts) }}")
             print(dag.previous_schedule(date))
+            from airflow.utils.dates import days_ago, round_time
         """)
         lines = [places[0].partition(":")[2] for places in self.facts(found["removed"]).values()]
-        self.assertEqual(lines, ["6", "6", "7", "8", "2", "3", "5"])
+        self.assertEqual(lines, ["6", "6", "7", "8", "2", "9", "3", "5"])
         self.assertEqual(found["translated"], [])
 
     def test_values_without_a_default_are_found(self):

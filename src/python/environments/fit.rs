@@ -48,25 +48,23 @@ pub fn fit(
         declared.index.only_binary = vec![":all:".to_owned()];
         declared
     };
-    let as_declared = resolve(declared, &[]);
-    match (resolve(&with_wheels(declared), &[]), &as_declared) {
-        (Err(EnvironmentError::Unresolvable(_)), Err(EnvironmentError::Unresolvable(_))) => {}
-        // Some version has no wheel: it is built from its source.
-        (Err(_), Ok(_)) => return Ok(Fit::default()),
-        (Err(error), _) => return Err(error),
-        (Ok(wheels), _) => {
-            let wheels = versions(&wheels);
-            let newest = versions(&as_declared?);
+    match resolve(declared, &[]) {
+        Err(EnvironmentError::Unresolvable(_)) => {}
+        Err(error) => return Err(error),
+        Ok(newest) => {
+            let newest = versions(&newest);
+            // Without wheels for all, some versions are built from their sources.
+            let wheels = resolve(&with_wheels(declared), &[]).map_or_else(|_| newest.clone(), |lock| versions(&lock));
+            let old = compiled_for_numpy_1(declared, &wheels);
+            if !old.is_empty() {
+                let loose = without(declared, |line| old.iter().any(|old| *old == line));
+                let lock = resolve(&with_wheels(&loose), &[]).or_else(|_| resolve(&loose, &[]))?;
+                return Ok(Fit { loosened: loosened(declared, &versions(&lock)), ..Fit::default() });
+            }
             let limits = newest.iter().filter_map(|(name, version)| {
                 wheels.get(name).filter(|other| *other != version).map(|other| format!("{name}<={other}"))
             });
-            let old = compiled_for_numpy_1(declared, &wheels);
-            if old.is_empty() {
-                return Ok(Fit { limits: limits.collect(), ..Fit::default() });
-            }
-            let loose = without(declared, |line| old.iter().any(|old| *old == line));
-            let lock = resolve(&with_wheels(&loose), &[]).or_else(|_| resolve(&loose, &[]))?;
-            return Ok(Fit { loosened: loosened(declared, &versions(&lock)), ..Fit::default() });
+            return Ok(Fit { limits: limits.collect(), ..Fit::default() });
         }
     }
     // First the exact versions go, which uv keeps where it can, then all.

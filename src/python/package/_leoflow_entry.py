@@ -4,10 +4,11 @@ import json
 import os
 import sys
 
-# Set in a process that has been restarted by `compile_again`.
+# Set in a process that `compile_again` has restarted.
 COMPILED_AGAIN = "LEOFLOW_COMPILED_AGAIN"
 
-def load(job, options):
+
+def load(job, options, here):
     """Prepares the process and imports the function of the job, which it returns."""
     from leoflow.entry import working_folder
 
@@ -55,16 +56,25 @@ def load(job, options):
     return main
 
 
-def compile_again():
-    """Removes the compiled modules of this package, and restarts the process. Python keeps truncated ones when the disk
-    becomes full, and every later import of them fails. <https://github.com/python/cpython/issues/126606>"""
-    import shutil
+class CompiledModules:
+    """The compiled modules of this package. Python keeps truncated ones when the disk becomes full, and every later import
+    of them fails with an EOFError. <https://github.com/python/cpython/issues/126606>"""
 
-    compiled = [sys.pycache_prefix] if sys.pycache_prefix else [path for path, _, _ in os.walk(here) if path.endswith("__pycache__")]
-    for folder in compiled:
-        shutil.rmtree(folder, ignore_errors=True)
-    os.environ[COMPILED_AGAIN] = "1"
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    def __init__(self, folder):
+        self.folder = folder
+        self.are_new = os.environ.pop(COMPILED_AGAIN, None) is not None
+
+    def compile_again(self, error):
+        """Removes the compiled modules and restarts the process; raises the error if that did not help."""
+        if self.are_new:
+            raise error
+        import shutil
+
+        in_package = (path for path, _, _ in os.walk(self.folder) if path.endswith("__pycache__"))
+        for folder in [sys.pycache_prefix] if sys.pycache_prefix else list(in_package):
+            shutil.rmtree(folder, ignore_errors=True)
+        os.environ[COMPILED_AGAIN] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 if __name__ == "__main__":
@@ -72,12 +82,13 @@ if __name__ == "__main__":
     # First on the module search path, so that user files cannot shadow `leoflow` or the small package's `airflow`.
     sys.path[0] = here
     job, options = sys.argv[1], json.loads(sys.argv[2])
+    compiled = CompiledModules(here)
     try:
-        main = load(job, options)
-    except EOFError:
-        if os.environ.pop(COMPILED_AGAIN, None):
-            raise
-        compile_again()
-    os.environ.pop(COMPILED_AGAIN, None)
+        main = load(job, options, here)
+    except EOFError as error:
+        compiled.compile_again(error)
     sys.argv = [options.get("path") or options.get("folder") or job]
-    main(options)
+    if job == "zygote":
+        main(options, compiled.compile_again)
+    else:
+        main(options)

@@ -8,7 +8,7 @@ use leoflow_base::sys::process::spawn::Spawn;
 use leoflow_base::sys::process::{self, Signal};
 use leoflow_engine::model::state::TryState;
 use leoflow_engine::store::asset::watchers::WatcherEvent;
-use leoflow_python::{Interpreter, Job, VersionCode};
+use leoflow_python::{Interpreter, Job, VersionCode, is_for_airflow_2};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::cell::RefCell;
@@ -97,7 +97,10 @@ impl Host {
     ) -> io::Result<Self> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
-        let options = json!({"roots": code.roots, "work_in": code.folders, "socket": home.api_socket()});
+        let airflow_2 = code.folders.first().is_some_and(|project| is_for_airflow_2(project));
+        let options = json!({
+            "roots": code.roots, "work_in": code.folders, "socket": home.api_socket(), "airflow_2": airflow_2,
+        });
         let (output_reader, output) = listener::pipe_with_async_reader()?;
         let spawn = Spawn { passed: vec![theirs.as_fd()], ..python.spawn(Job::Triggers, &options, None) };
         let pid = spawn.start(output.as_fd()).map_err(io::Error::other)?;

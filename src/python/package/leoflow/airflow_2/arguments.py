@@ -6,6 +6,8 @@ import functools
 import importlib
 from datetime import timedelta
 
+from leoflow.common import real_sdk
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +22,8 @@ OPERATOR_REMOVED = frozenset(("provide_context", "sla"))
 TRIGGER_RULES = {"dummy": "always", "none_failed_or_skipped": "none_failed_min_one_success"}
 # Names in the survey of a repository.
 TRANSLATED = {*DAG_RENAMED, *OPERATOR_RENAMED, *DAG_REMOVED, *OPERATOR_REMOVED}
+# The arguments after `dag_id` that files pass by position.
+DAG_POSITIONS = ("description", "schedule_interval")
 # The schedule of a DAG of Airflow 2 that has none.
 DEFAULT_SCHEDULE = timedelta(days=1)
 
@@ -27,9 +31,20 @@ DEFAULT_SCHEDULE = timedelta(days=1)
 def install() -> None:
     from airflow.sdk import BaseOperator
 
-    for kind in dag_classes():
-        wrap(kind, of_dag)
-    wrap(BaseOperator, of_operator)
+    for dag_class in dag_classes():
+        wrap(dag_class, "__init__", translate_dag_arguments)
+    wrap(BaseOperator, "__init__", translate_operator_arguments)
+    if real_sdk.is_active():
+        from airflow.sdk.bases.decorator import _TaskDecorator
+        from airflow.sdk.bases.operator import _PartialDescriptor
+
+        wrap_partial(_PartialDescriptor)
+        wrap_decorator(_TaskDecorator, "kwargs", "__attrs_post_init__")
+    else:
+        from leoflow.authoring.operators.taskflow import TaskFunction
+
+        wrap(type(BaseOperator), "partial", translate_operator_arguments)
+        wrap_decorator(TaskFunction, "arguments", "__init__")
     for rule in trigger_rule_classes():
         for old, new in TRIGGER_RULES.items():
             setattr(rule, old.upper(), rule(new))
@@ -54,23 +69,47 @@ def trigger_rule_classes():
             return
 
 
-def wrap(kind: type, translate: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    original = kind.__init__
+def wrap(owner: type, name: str, translate: Callable[..., dict[str, Any]]) -> None:
+    """Makes a method translate its keyword arguments. Of positional ones, only `self` and the first are passed on."""
+    original = getattr(owner, name)
 
     @functools.wraps(original)
-    def __init__(self, *args, **kwargs):
-        original(self, *args, **translate(kwargs))
+    def translated(self, *args, **kwargs):
+        return original(self, *args[:1], **translate(kwargs, *args[1:]))
 
-    kind.__init__ = __init__
+    setattr(owner, name, translated)
 
 
-def of_dag(arguments: dict[str, Any]) -> dict[str, Any]:
+def wrap_partial(descriptor: type) -> None:
+    original = descriptor.__get__
+
+    def get(self, instance, owner=None):
+        partial = original(self, instance, owner)
+        return lambda **kwargs: partial(**translate_operator_arguments(kwargs))
+
+    descriptor.__get__ = get
+
+
+def wrap_decorator(task_class: type, attribute: str, method: str) -> None:
+    """Translates the arguments of `@task(…)`, which are also those of its mapped tasks."""
+    original = getattr(task_class, method)
+
+    @functools.wraps(original)
+    def translated(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        setattr(self, attribute, translate_operator_arguments(getattr(self, attribute)))
+
+    setattr(task_class, method, translated)
+
+
+def translate_dag_arguments(arguments: dict[str, Any], *positional: Any) -> dict[str, Any]:
+    arguments = {**dict(zip(DAG_POSITIONS, positional, strict=False)), **arguments}
     translated = renamed(arguments, DAG_RENAMED, DAG_REMOVED)
     translated.setdefault("schedule", DEFAULT_SCHEDULE)
     return translated
 
 
-def of_operator(arguments: dict[str, Any]) -> dict[str, Any]:
+def translate_operator_arguments(arguments: dict[str, Any], *_: Any) -> dict[str, Any]:
     return renamed(arguments, OPERATOR_RENAMED, OPERATOR_REMOVED)
 
 
@@ -79,7 +118,8 @@ def renamed(arguments, names, removed):
     translated = {names.get(name, name): value for name, value in arguments.items() if name in names}
     translated.update((name, value) for name, value in arguments.items() if name not in names and name not in removed)
     if translated.get("default_args"):
-        translated["default_args"] = of_operator(translated["default_args"])
+        # The old names stay: operators of the user may have arguments of these names.
+        translated["default_args"] = {**translated["default_args"], **translate_operator_arguments(translated["default_args"])}
     rule = translated.get("trigger_rule")
     if isinstance(rule, str):
         translated["trigger_rule"] = TRIGGER_RULES.get(rule, rule)

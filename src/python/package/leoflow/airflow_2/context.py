@@ -9,6 +9,7 @@ from leoflow.common import real_sdk
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from datetime import datetime
     from typing import Any
 
 # The keys for each date; for dates other than the logical date, a key with the suffix `_nodash` as well.
@@ -32,22 +33,37 @@ def install() -> None:
             return context
 
         RuntimeTaskInstance.get_template_context = get_template_context
-        RuntimeTaskInstance.execution_date = property(lambda ti: ti.get_template_context().get("logical_date"))
+        RuntimeTaskInstance.execution_date = property(lambda ti: ti.get_template_context()["execution_date"])
     else:
         from leoflow.running import context
         from leoflow.running.task_instance import DagRun, TaskInstance
 
         context.other_keys = dates
-        TaskInstance.execution_date = property(lambda ti: ti.dag_run.logical_date)
-    DagRun.execution_date = property(lambda run: run.logical_date)
+        TaskInstance.execution_date = property(lambda ti: date_of(ti.dag_run))
+    DagRun.execution_date = property(date_of)
+
+
+def date_of(run: Any) -> datetime:
+    """Returns the date of a run. In Airflow 2 each run has a logical date: that of a run without a schedule is the time
+    at which it may start."""
+    return run.logical_date or run.run_after
 
 
 def dates(context: Any) -> dict[str, Any]:
-    """Returns the values of the keys; none for a run without a logical date, which Airflow 2 does not have."""
-    date = context.get("logical_date")
-    if date is None:
-        return {}
-    end = context.get("data_interval_end") or date
+    """Returns the values of the keys, and of Airflow 3's keys that a run without a logical date lacks."""
+    run = context["dag_run"]
+    date = date_of(run)
+    is_manual = getattr(run.run_type, "value", run.run_type) == "manual"
+    end = date if is_manual else run.data_interval_end or date
     days = (date - timedelta(days=1), date + timedelta(days=1), end)
     formatted = (day.strftime(form) for day in days for form in ("%Y-%m-%d", "%Y%m%d"))
-    return dict(zip(KEYS, (date, end, *formatted), strict=True))
+    return {**dict(zip(KEYS, (date, end, *formatted), strict=True)), **({} if run.logical_date else keys_of_airflow_3(date))}
+
+
+def keys_of_airflow_3(date):
+    stamp = date.isoformat()
+    return {
+        "logical_date": date, "data_interval_start": date, "data_interval_end": date,
+        "ds": date.strftime("%Y-%m-%d"), "ds_nodash": date.strftime("%Y%m%d"),
+        "ts": stamp, "ts_nodash": date.strftime("%Y%m%dT%H%M%S"), "ts_nodash_with_tz": stamp.replace("-", "").replace(":", ""),
+    }

@@ -21,12 +21,15 @@ def install() -> None:
     finder = Finder({**airflow_2.moved(), **airflow_2.moved_names()})
     sys.meta_path.insert(0, finder)
     for name in finder.names.keys() & sys.modules.keys():
-        offer(sys.modules[name], finder.names[name])
+        add_names(sys.modules[name], finder.names[name])
 
 
 def is_translated(name: str) -> bool:
     """True for a removed module or name that `install` makes available, and for a name that exists."""
-    return airflow_2.is_moved(name) or name in replacements.NAMES or airflow_2.removed_name(name, advice=None) is None
+    if successor := airflow_2.successor_of(name):
+        return successor not in airflow_2.missing()
+    is_module = name in airflow_2.moved() or any(other.startswith(f"{name}.") for other in replacements.NAMES)
+    return is_module or name in replacements.NAMES or airflow_2.removed_name(name, advice=None) is None
 
 
 def needed_for(name: str) -> set[str]:
@@ -75,7 +78,7 @@ class Finder:
     def exec_module(self, module):
         names = self.names[module.__name__]
         module.__all__ = sorted(names)
-        offer(module, names)
+        add_names(module, names)
 
 
 def spec_of_others(own, name, path, target):
@@ -104,10 +107,10 @@ class AddingLoader:
 
     def exec_module(self, module):
         self._loader.exec_module(module)
-        offer(module, self._names)
+        add_names(module, self._names)
 
 
-def offer(module: ModuleType, names: dict[str, str]) -> None:
+def add_names(module: ModuleType, names: dict[str, str]) -> None:
     """Makes names available as attributes of a module that lacks them; each is imported on first access."""
     original = vars(module).get("__getattr__")
 
@@ -128,7 +131,8 @@ def imported(successor, old):
     if successor.endswith(":"):
         return importlib.import_module(successor[:-1])
     module_name, _, name = successor.rpartition(".")
-    module = importlib.import_module(module_name)
+    # `importlib.import_module` would be the innermost frame of its errors, which name the user's line.
+    module = __import__(module_name, fromlist=[name])
     try:
         return getattr(module, name)
     except AttributeError:

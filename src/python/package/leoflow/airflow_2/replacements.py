@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-# Where Airflow 2 has those that no SQL operator is.
+# Full names of the replacements below, except SQL operators.
 NAMES = (
     "airflow.utils.dates.datetime", "airflow.utils.dates.days_ago", "airflow.utils.dates.timedelta",
     "airflow.utils.decorators.apply_defaults", "airflow.utils.file.TemporaryDirectory",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 
+from leoflow.airflow_2.install import install_if
 from leoflow.authoring import plugins
 from leoflow.authoring.dag import parsing_context
 from leoflow.authoring.dag.dag import collect_dags
@@ -35,10 +36,7 @@ def dags_of(workspace: Workspace, path: str, settings: dict[str, Any] | None = N
     """Runs a DAG file and loads the project's plugins; returns its DAGs with the project's settings applied."""
     secrets_backend.paths()
     path = os.path.abspath(path)
-    if settings and settings.get("airflow_2"):
-        from leoflow.airflow_2.install import install
-
-        install()
+    install_if(settings)
     module = workspace.run(path)
     dags = collect_dags(path, module, workspace.owns)
     plugin_files.load(workspace)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from leoflow.airflow_2.install import install_if
 from leoflow.common import real_sdk
 from leoflow.entry.workspace import Workspace, prepare
 from leoflow.running import loading
@@ -18,6 +19,7 @@ def main(options: dict[str, Any]) -> None:
     workspace = Workspace(options["roots"])
     workspace.enter()
     workspace.install()
+    install_if(options)
     if real_sdk.is_active():
         from leoflow.sdk.triggers import main as wait
     else:

@@ -22,6 +22,7 @@ from leoflow.entry import forks, libraries, warm_child, warm_try
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 # Descriptors that the owner passes.
@@ -76,11 +77,16 @@ def serve(owner: socket.socket, options: dict[str, Any]) -> None:
                 os.close(descriptor)
 
 
-def main(options: dict[str, Any]) -> None:
+def main(options: dict[str, Any], compile_again: Callable[[EOFError], None]) -> None:
+    """`compile_again` restarts the process because a compiled module is truncated."""
     owner = socket.socket(fileno=OWNER)
     os.set_inheritable(OWNER, False)
     try:
-        begin(options)
+        try:
+            begin(options)
+        except EOFError as error:
+            os.set_inheritable(OWNER, True)
+            compile_again(error)
         serve(owner, options)
     except Exception as error:
         owner.send(json.dumps({"error": describe(error)}).encode())
@@ -129,6 +135,8 @@ def load(names):
     for name in names:
         try:
             importlib.import_module(name)
+        except EOFError:
+            raise
         except Exception as error:
             sys.stderr.write(f"failed to preload {name}: {error!r}\n")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from leoflow.airflow_2.install import install_if
 from leoflow.common import run_events
 from leoflow.common.exceptions import AirflowException
 from leoflow.common.hints.packages import how_to_add
@@ -67,6 +68,8 @@ def begin_try(spec: dict[str, Any], workspace: Any, folder: str) -> task_try.Try
         raise AirflowException(f"{spec['fileloc']} no longer defines the DAG {spec['dag_id']!r}")
 
     named_classes.check()
+    # Precedes the import of plugins.
+    install_if(spec.get("settings"))
     # Sets the plugins folder, because listeners of plugins are notified of the start.
     dag_file.enter_project()
     return task_try.Try(spec, make_dag, TaskSupervisor(spec), folder)

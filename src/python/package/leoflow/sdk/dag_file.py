@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from leoflow.airflow_2.install import install_if
 from leoflow.common import topology
 from leoflow.common.exceptions import AirflowException
 from leoflow.sdk import refusals
@@ -35,10 +36,7 @@ def dags_of(workspace: Any, path: str, settings: dict[str, Any] | None) -> list[
 
     refusals.check_version()
     enter_project()
-    if settings and settings.get("airflow_2"):
-        from leoflow.airflow_2.install import install
-
-        install()
+    install_if(settings)
     DagContext.autoregistered_dags.clear()
     DagContext.current_autoregister_module_name = workspace.module_name(path)
     try:

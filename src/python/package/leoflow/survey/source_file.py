@@ -17,6 +17,10 @@ OTHER_PYTHON = ("virtualenv", "external_python", "docker", "kubernetes")
 OTHER_PYTHON_OPERATORS = ("VirtualenvOperator", "ExternalPythonOperator")
 TEMPLATE_VARIABLE = re.compile(r"\bvar\.(?:value|json)\.(?!get\b)(\w+)")
 TEMPLATE = re.compile(r"\{[{%](.*?)[}%]\}", re.DOTALL)
+PULL = "xcom_pull without task_ids reads only the task's own XComs in Airflow 3; name the tasks"
+# Names of the context in functions, for its keys.
+CONTEXTS = ("context", "ctx", "kwargs", "kw")
+PULL_WITHOUT_TASK = re.compile(r"\bxcom_pull\((?!\s*['\"\[])(?![^)]*task_ids)")
 REMOVED_METHOD = re.compile(rf"\bdag\.({'|'.join(airflow_2.METHODS)})\b")
 REMOVED_KEY = re.compile(rf"(?<![\w.'\"])({'|'.join(airflow_2.CONTEXT)})\b")
 
@@ -72,6 +76,8 @@ class SourceFile(ast.NodeVisitor):
             self.visit(child)
 
     def visit_FunctionDef(self, node):
+        for argument in (*node.args.args, *node.args.kwonlyargs):
+            self._note_key(argument.arg, argument)
         if node.name not in self._own_packages and not any(map(is_other_python, node.decorator_list)):
             self.generic_visit(node)
 
@@ -79,14 +85,16 @@ class SourceFile(ast.NodeVisitor):
 
     def visit_Call(self, node):
         name = called_name(node)
-        last = name.rpartition(".")[2]
+        last = getattr(node.func, "attr", name)
         first = text_of(node.args[0]) if node.args else None
         has_default = len(node.args) > 1 or any(keyword.arg in ("default", "default_var") for keyword in node.keywords)
-        if last in ("DAG", "dag") or last.endswith(("Operator", "Sensor")):
+        is_default_args = last == "dict" and any(keyword.arg in ("owner", "start_date", "retries") for keyword in node.keywords)
+        if last in ("DAG", "dag", "task", "partial") or last.endswith(("Operator", "Sensor")) or is_default_args:
             for keyword in node.keywords:
                 self._note_removed("argument", keyword.arg, airflow_2.ARGUMENTS, arguments.TRANSLATED, keyword.value)
+                self._note_rule(keyword.arg, keyword.value)
         if last == "xcom_pull" and not node.args and not any(keyword.arg in ("task_ids", None) for keyword in node.keywords):
-            self._note(self.removed, "xcom_pull without task_ids reads only the task's own XComs in Airflow 3; name the tasks", node)
+            self._note(self.removed, PULL, node)
         if first and name.endswith("Variable.get") and not has_default:
             self._note(self.variables, first, node)
         elif first and last in ("get_connection", "get_connection_from_secrets"):
@@ -96,13 +104,22 @@ class SourceFile(ast.NodeVisitor):
                 self._note(self.connections, text_of(keyword.value), node)
         self.generic_visit(node)
 
+    def visit_Dict(self, node):
+        for key, value in zip(node.keys, node.values, strict=True):
+            self._note_rule(key is not None and text_of(key), value)
+        self.generic_visit(node)
+
     def visit_Attribute(self, node):
         self._note_removed("method", node.attr, airflow_2.METHODS, (), node)
+        if node.attr == "execution_date":
+            self._note_key(node.attr, node)
         self.generic_visit(node)
 
     def visit_Subscript(self, node):
         if dotted(node.value) in ("os.environ", "environ") and isinstance(node.ctx, ast.Load) and text_of(node.slice):
             self._note(self.environment, text_of(node.slice), node)
+        elif dotted(node.value) in CONTEXTS:
+            self._note_key(text_of(node.slice), node)
         self.generic_visit(node)
 
     def visit_Constant(self, node):
@@ -114,15 +131,25 @@ class SourceFile(ast.NodeVisitor):
         for template in TEMPLATE.findall(text):
             for key in TEMPLATE_VARIABLE.findall(template):
                 self._note(self.variables, key, node)
+            if PULL_WITHOUT_TASK.search(template):
+                self._note(self.removed, PULL, node)
             for name in REMOVED_METHOD.findall(template):
                 self._note_removed("method", name, airflow_2.METHODS, (), node)
             for key in REMOVED_KEY.findall(template):
-                self._note_removed("context key", key, airflow_2.CONTEXT, context.KEYS, node)
+                self._note_key(key, node)
 
     def visit_Expr(self, node):
         # A docstring's examples are no code.
         if not isinstance(node.value, ast.Constant):
             self.generic_visit(node)
+
+    def _note_key(self, key, node):
+        self._note_removed("context key", key, airflow_2.CONTEXT, context.KEYS, node)
+
+    def _note_rule(self, name, value):
+        if name == "trigger_rule" and text_of(value) in arguments.TRIGGER_RULES:
+            rule = text_of(value)
+            self._note(self.translated, f"Airflow 3 has no trigger rule `{rule}`; use `{arguments.TRIGGER_RULES[rule]}`", value)
 
     def _note_removed(self, kind, name, table, translated, node):
         if name in table:

@@ -21,9 +21,6 @@ MOVED = """
     airflow.contrib.kubernetes.pod cncf.kubernetes.backcompat.pod Port Resources
     airflow.contrib.operators.branch_day_of_week standard.operators.weekday BranchDayOfWeekOperator
     airflow.contrib.operators.dag_day_of_week standard.operators.weekday BranchDayOfWeekOperator
-    airflow.contrib.operators.kubernetes_pod_operator cncf.kubernetes.operators.pod KubernetesPodOperator
-    airflow.contrib.operators.snowflake_operator common.sql.operators.sql SnowflakeOperator=SQLExecuteQueryOperator
-    airflow.contrib.operators.vertica_operator common.sql.operators.sql VerticaOperator=SQLExecuteQueryOperator
     airflow.datasets airflow.sdk Dataset=Asset DatasetAlias=AssetAlias DatasetAll=AssetAll DatasetAny=AssetAny
     airflow.datasets.metadata airflow.sdk Metadata
     airflow.hooks.base_hook airflow.hooks.base BaseHook
@@ -31,14 +28,7 @@ MOVED = """
     airflow.kubernetes.secret cncf.kubernetes.secret Secret
     airflow.models.dataset airflow.models.asset DatasetModel=AssetModel DatasetEvent=AssetEvent
     airflow.operators.branch_operator standard.operators.branch BaseBranchOperator
-    airflow.operators.http_operator http.operators.http SimpleHttpOperator=HttpOperator
-    airflow.operators.jdbc_operator common.sql.operators.sql JdbcOperator=SQLExecuteQueryOperator
     airflow.operators.kubernetes_pod_operator cncf.kubernetes.operators.pod KubernetesPodOperator
-    airflow.operators.mssql_operator common.sql.operators.sql MsSqlOperator=SQLExecuteQueryOperator
-    airflow.operators.mysql_operator common.sql.operators.sql MySqlOperator=SQLExecuteQueryOperator
-    airflow.operators.oracle_operator common.sql.operators.sql OracleOperator=SQLExecuteQueryOperator
-    airflow.operators.postgres_operator common.sql.operators.sql PostgresOperator=SQLExecuteQueryOperator
-    airflow.operators.sqlite_operator common.sql.operators.sql SqliteOperator=SQLExecuteQueryOperator
     airflow.sensors.s3_prefix_sensor amazon.aws.sensors.s3 S3PrefixSensor=S3KeySensor
     airflow.timetables.datasets airflow.timetables.assets DatasetOrTimeSchedule=AssetOrTimeSchedule
     airflow.utils.dag_parsing_context airflow.sdk get_parsing_context
@@ -84,6 +74,7 @@ ARGUMENTS = {
     "fail_stop": "use `fail_fast`", "default_view": "remove it", "orientation": "remove it",
     "full_filepath": "remove it",
     "provide_context": "remove it; the context is always passed", "task_concurrency": "use `max_active_tis_per_dag`",
+    "sla": "it has no SLAs; remove it", "sla_miss_callback": "it has no SLAs; remove it", "xcom_push": "use `do_xcom_push`",
     "use_task_execution_day": "use `use_task_logical_date`", "use_dill": "use `serializer='dill'`", "execution_date": "use `logical_date`",
 }
 # Methods of DAGs.
@@ -106,8 +97,9 @@ CONTEXT = {
 @functools.cache
 def moved() -> dict[str, dict[str, str]]:
     """Returns the successors of the names of each module that Airflow 3 removed: dotted names, by old name."""
-    with open(os.path.join(os.path.dirname(__file__), "airflow_2_names.txt"), encoding="utf-8") as file:
-        return {**read_table(file.read()), **read_table(MOVED)}
+    # A successor may have one, too.
+    return {module: {old: successor_in(moved_names(), new) or new for old, new in names.items()}
+            for module, names in read_table(generated() + MOVED).items()}
 
 
 @functools.cache
@@ -116,13 +108,31 @@ def moved_names() -> dict[str, dict[str, str]]:
     return read_table(MOVED_NAMES)
 
 
+@functools.cache
+def missing() -> set[str]:
+    """Returns the successors that the newest releases of their providers lack."""
+    return {successor for _, _, successor, is_missing in entries(generated()) if is_missing}
+
+
+def generated():
+    with open(os.path.join(os.path.dirname(__file__), "airflow_2_names.txt"), encoding="utf-8") as file:
+        return file.read()
+
+
 def read_table(text):
     table = {}
+    for module, old, successor, _ in entries(text):
+        table.setdefault(module, {})[old] = successor
+    return table
+
+
+def entries(text):
+    """Yields the old module, the old name, its successor, and whether that is marked with `!`."""
     for module, new_module, *names in map(str.split, filter(str.strip, text.splitlines())):
         new_module = new_module if new_module.startswith("airflow.") else f"airflow.providers.{new_module}"
-        pairs = (name.partition("=") for name in names)
-        table.setdefault(module, {}).update((old, f"{new_module}.{new or old}") for old, _, new in pairs)
-    return table
+        for name in names:
+            old, _, new = name.removesuffix("!").partition("=")
+            yield module, old, f"{new_module}.{new or old}", name.endswith("!")
 
 
 def removed_name(name: str, advice: Callable[[str], str] | None = how_to_add) -> str | None:
@@ -143,8 +153,12 @@ def removed_name(name: str, advice: Callable[[str], str] | None = how_to_add) ->
 
 def successor_of(name: str) -> str | None:
     """Returns the dotted name that replaces a removed name; None for any other name, and for a module."""
+    return successor_in(moved(), name) or successor_in(moved_names(), name)
+
+
+def successor_in(table, name):
     module, _, last = name.rpartition(".")
-    return (moved().get(module) or moved_names().get(module) or {}).get(last)
+    return table.get(module, {}).get(last)
 
 
 def sentence(name, successors, advice):
@@ -158,7 +172,10 @@ def removed_import(names: list[str], advice: Callable[[str], str] | None = how_t
     """Returns the replacements of the removed names in an import, or else of its module. `names` are the module and
     then the imported names, with the module."""
     module, *others = names
-    found = dict.fromkeys(removed_name(name, advice) for name in others if name in REPLACED or is_moved(name))
+    named = [name for name in others if name in REPLACED or is_moved(name)]
+    found = dict.fromkeys(removed_name(name, advice) for name in named)
+    if len(named) < len(others) and (rest := removed_name(module, advice)):
+        found[rest] = None
     return "\n".join(found) or removed_name(module, advice)
 
 

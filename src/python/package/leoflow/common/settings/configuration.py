@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 
 from leoflow.common import dates
-from leoflow.common.exceptions import AirflowConfigException
+from leoflow.common.exceptions import AirflowConfigException, unsupported_name
 from leoflow.common.settings.airflow_settings import boolean, rows, unread_variable, variable_of
 
 TYPE_CHECKING = False
@@ -58,6 +58,11 @@ class AirflowConfigParser:
         if value is None or isinstance(value, list):
             return value
         return [item.strip() for item in value.split(delimiter)] if value else []
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise unsupported_name(f"airflow.configuration.conf.{name}")
 
     def _converted(self, section: str, key: str, convert: Callable[[Any], Any], kind: str, options: dict[str, Any]) -> Any:
         value = self.get(section, key, **options)

@@ -45,6 +45,9 @@ def paths() -> dict[str, str]:
     unknown = sorted(arguments.keys() - set(ARGUMENTS.values()))
     if unknown:
         raise AirflowException(f"{name}_KWARGS: {LOCAL_FILES} has no argument {unknown[0]!r}, but {', '.join(ARGUMENTS.values())}")
+    other = next((key for key, path in arguments.items() if not isinstance(path, (str, type(None)))), None)
+    if other:
+        raise AirflowException(f"{name}_KWARGS: {other} is not the path of a file")
     return {key: path for key, path in arguments.items() if path}
 
 
@@ -78,8 +81,12 @@ def content(path: str) -> dict[str, Any]:
     kind = os.path.splitext(path)[1].lower()
     if kind not in READERS:
         raise AirflowException(f"{path}: the name of the file must end in {', '.join(READERS)}")
-    with open(path, encoding="utf-8") as file:
-        values = READERS[kind](file.read(), path)
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+    except UnicodeDecodeError:
+        raise AirflowException(f"{path} is not valid UTF-8") from None
+    values = READERS[kind](text, path)
     if not isinstance(values, dict):
         raise AirflowException(f"{path} is not an object with keys")
     return values
