@@ -76,6 +76,9 @@ pub struct Structure {
     pub on_success_callback: bool,
     #[serde(default, skip_serializing_if = "is_false")]
     pub on_failure_callback: bool,
+    /// True if a task may have callbacks or e-mails for a failed try, or if a plugin listens to the states of tasks.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub task_failure_callbacks: bool,
     /// True if a plugin of the DAG's environment listens to the states of DAG runs.
     #[serde(default, skip_serializing_if = "is_false")]
     pub run_listeners: bool,

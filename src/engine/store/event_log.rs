@@ -1,13 +1,15 @@
 //! The audit log.
 
+use super::dag::callbacks::Subject;
 use super::list::conditions::Conditions;
 use super::list::field::{Filter, list_fields};
 use super::list::listing::{ListPage, Listing, Source};
 use super::rows::{fetch_all, fetch_one, fetch_optional, from_row};
 use super::{Result, StoreError};
-use crate::model::keys::RunKey;
+use crate::model::keys::{InstanceKey, RunKey, TryKey};
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
+use serde_json::json;
 use tokio_postgres::types::ToSql;
 
 /// Number of newest entries that are retained.
@@ -15,7 +17,7 @@ const MAX_EVENTS: i64 = 100_000;
 /// Old entries are deleted each time this many new ones were added.
 const CLEANUP_INTERVAL: i64 = 1_000;
 
-/// The event of a DAG's callback, or of a listener of its runs, that has failed.
+/// The event of a callback of a DAG or of a task, of a listener, or of an e-mail, that has failed.
 pub const CALLBACK_FAILED: &str = "callback_failed";
 
 from_row! {
@@ -40,6 +42,37 @@ from_row! {
         pub logical_date: Option<Timestamp>,
         /// The request, or what failed, as JSON without secrets.
         pub extra: Option<String>,
+    }
+}
+
+/// A callback that failed. Its texts have no secrets.
+pub struct CallbackFailure<'a> {
+    /// Its name; `None` if the process of the callbacks failed.
+    pub callback: Option<&'a str>,
+    pub error: &'a str,
+    /// The command that shows its log.
+    pub log: &'a str,
+}
+
+impl CallbackFailure<'_> {
+    /// The event of the failure; `key` is the try whose context the callback got. Without one, its task id is empty.
+    pub fn event(&self, key: &TryKey, subject: Subject) -> NewEvent {
+        let TryKey { instance: InstanceKey { run, task_id, map_index }, try_number } = key;
+        let Self { callback, error, log } = self;
+        let mut extra = json!({"callback": callback, "error": error, "log": log});
+        if subject == Subject::Try {
+            extra["try_number"] = (*try_number).into();
+        }
+        NewEvent {
+            event: CALLBACK_FAILED.to_owned(),
+            owner: Some("leoflow".to_owned()),
+            dag_id: Some(run.dag_id.clone()),
+            run_id: Some(run.run_id.clone()),
+            task_id: (!task_id.is_empty()).then(|| task_id.clone()),
+            map_index: Some(*map_index),
+            extra: Some(extra.to_string()),
+            ..NewEvent::default()
+        }
     }
 }
 

@@ -14,8 +14,9 @@ use leoflow_base::sys::blocking;
 use leoflow_base::sys::process::ProcessId;
 use leoflow_base::sys::process::reaper;
 use leoflow_engine::model::keys::TryKey;
+use leoflow_engine::model::state::TryState;
 use leoflow_engine::store::StoreError;
-use leoflow_engine::store::instance::tries::{self, Ended};
+use leoflow_engine::store::instance::tries::{self, Callbacks, Ended, Retry};
 use leoflow_python::Interpreter;
 use std::io;
 use std::rc::Rc;
@@ -95,7 +96,10 @@ impl Agent {
             match written {
                 Err(StoreError::Invalid(reason)) => {
                     let reason = format!("the task's result cannot be stored: {reason}");
-                    tries::record(client, &try_outcome::never_began(outcome.key.clone(), reason)).await?;
+                    // Of a successful result, the process has called other callbacks.
+                    let callbacks = if outcome.state == TryState::Failed { outcome.callbacks } else { Callbacks::Owed };
+                    let (key, now) = (outcome.key.clone(), Timestamp::now());
+                    tries::record(client, &Ended::failed(key, Retry::Allowed, callbacks, reason, now)).await?;
                 }
                 written => drop(written?),
             }
@@ -123,7 +127,10 @@ impl Agent {
             }
         }
         if *boot == Boot::OtherDatastore && outcome.is_none() && result.is_none() {
-            return Ok(TryEnd::Ended(Box::new(try_outcome::never_began(key.clone(), RESTORED.to_owned()))));
+            // It may have succeeded in the instance that the copy was made of, which called its callbacks.
+            let (key, now) = (key.clone(), Timestamp::now());
+            let ended = Ended::failed(key, Retry::Allowed, Callbacks::Called, RESTORED.to_owned(), now);
+            return Ok(TryEnd::Ended(Box::new(ended)));
         }
         if let (Some(result), Some(interpreter)) = (&result, interpreter)
             && self.warm.note_libraries(interpreter, &warm::usage_key(key), &result.libraries)

@@ -5,15 +5,15 @@ use super::folder::TaskFolder;
 use super::keepers;
 use super::run::{Agent, Running};
 use super::task_context::write_to_log;
-use super::try_outcome;
 use super::warm::{self, Batch};
 use deadpool_postgres::ClientWrapper;
+use jiff::Timestamp;
 use leoflow_base::protocol::task_log::Level;
 use leoflow_base::sys::transient::is_transient;
 use leoflow_engine::model::keys::TryKey;
 use leoflow_engine::store::StoreError;
 use leoflow_engine::store::instance::claimed::Claimed;
-use leoflow_engine::store::instance::tries;
+use leoflow_engine::store::instance::tries::{self, Callbacks, Ended, Retry};
 use leoflow_python::NoPython;
 use std::io;
 use std::rc::Rc;
@@ -69,7 +69,10 @@ impl Agent {
     /// Fails a try that has not begun and never will.
     pub(super) async fn fail(&self, client: &ClientWrapper, key: &TryKey, reason: String) -> Result<(), StoreError> {
         write_to_log(&self.context.home, key, |log| log.write_message(Level::Error, &reason));
-        tries::record(client, &try_outcome::never_began(key.clone(), reason)).await?;
+        // As in Airflow, whose scheduler has the callbacks called of a task that its executor could not start:
+        // `SchedulerJobRunner.process_executor_events`.
+        let ended = Ended::failed(key.clone(), Retry::Allowed, Callbacks::Owed, reason, Timestamp::now());
+        tries::record(client, &ended).await?;
         TaskFolder::of(&self.context.home, key).discard();
         Ok(())
     }

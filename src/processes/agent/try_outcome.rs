@@ -5,12 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use leoflow_base::sys::process::reaper::Exit;
 use leoflow_engine::model::keys::TryKey;
 use leoflow_engine::model::state::TryState;
-use leoflow_engine::store::instance::tries::{Ended, Retry};
-
-/// The outcome of a try that failed before it began, or whose end is unknown; it may be retried.
-pub fn never_began(key: TryKey, reason: String) -> Ended {
-    Ended::failed(key, Retry::Allowed, reason, Timestamp::now())
-}
+use leoflow_engine::store::instance::tries::{Callbacks, Ended, Retry};
 
 /// Derives how a try ended from `outcome.json` and `result.json`, each of which may be missing. `keeper_log` is the
 /// last error that the keeper logged. `now` is the end of a try without an outcome.
@@ -23,14 +18,20 @@ pub fn evaluate(
 ) -> Ended {
     let end_date = outcome.map_or(now, |outcome| outcome.ended_at);
     let Some(result) = result else {
-        return Ended::failed(key, Retry::Allowed, reason_without_result(outcome, keeper_log), end_date);
+        let reason = reason_without_result(outcome, keeper_log);
+        return Ended::failed(key, Retry::Allowed, Callbacks::Owed, reason, end_date);
     };
     let state = match result.state {
         // The task's own result counts, no matter how its process ended afterwards.
-        ResultState::Failed => return failed(key, result, outcome.and_then(|outcome| outcome.cause), end_date),
+        ResultState::Failed => {
+            let is_signal = matches!(outcome.and_then(|outcome| outcome.exit), Some(Exit::Signal(_)));
+            let callbacks = if is_signal { Callbacks::Interrupted } else { Callbacks::Called };
+            return failed(key, result, callbacks, outcome.and_then(|outcome| outcome.cause), end_date);
+        }
         ResultState::Deferred | ResultState::AwaitingInput if result.deferral.is_none() => {
             let reason = Some("the task reported that it is deferred, but not what it waits for".to_owned());
-            return failed(key, TaskResult { reason, retry: true, retry_delay: None, ..result }, None, end_date);
+            let result = TaskResult { reason, retry: true, retry_delay: None, ..result };
+            return failed(key, result, Callbacks::Owed, None, end_date);
         }
         ResultState::Success => TryState::Success,
         ResultState::UpForReschedule => TryState::UpForReschedule,
@@ -40,7 +41,7 @@ pub fn evaluate(
     };
     Ended {
         state,
-        is_killed: false,
+        callbacks: Callbacks::Called,
         may_retry: true,
         outcome: result.reason,
         end_date,
@@ -58,7 +59,7 @@ pub fn evaluate(
 
 /// A try that failed by its result; `cause` is why it was ended from outside, if it was. It has its rendered template
 /// fields, too.
-fn failed(key: TryKey, result: TaskResult, cause: Option<Cause>, end_date: Timestamp) -> Ended {
+fn failed(key: TryKey, result: TaskResult, callbacks: Callbacks, cause: Option<Cause>, end_date: Timestamp) -> Ended {
     let reason = result.reason.unwrap_or_default();
     let reason = match cause {
         Some(cause) => format!("{}: {reason}", describe(cause)),
@@ -68,7 +69,7 @@ fn failed(key: TryKey, result: TaskResult, cause: Option<Cause>, end_date: Times
     let due = delay.and_then(|delay| end_date.checked_add(delay).ok());
     let retry = if result.retry { Retry::Allowed } else { Retry::Never };
     let (rendered, rendered_map_index) = (result.rendered, result.map_index);
-    Ended { is_killed: false, due, rendered, rendered_map_index, ..Ended::failed(key, retry, reason, end_date) }
+    Ended { due, rendered, rendered_map_index, ..Ended::failed(key, retry, callbacks, reason, end_date) }
 }
 
 fn reason_without_result(outcome: Option<&Outcome>, keeper_log: &str) -> String {
@@ -102,7 +103,7 @@ mod tests {
         exit: Option<Exit>,
         cause: Option<Cause>,
         result: Option<(ResultState, bool)>,
-    ) -> (TryState, bool, String) {
+    ) -> (TryState, bool, Callbacks, String) {
         let key = TryKey {
             instance: InstanceKey::unmapped(RunKey { dag_id: "d".into(), run_id: "r".into() }, "t"),
             try_number: 1,
@@ -126,7 +127,7 @@ mod tests {
             libraries: Vec::new(),
         });
         let ended = evaluate(key, outcome.as_ref(), result, "", now);
-        (ended.state, ended.may_retry, ended.outcome.unwrap())
+        (ended.state, ended.may_retry, ended.callbacks, ended.outcome.unwrap())
     }
 
     #[test]
@@ -135,8 +136,12 @@ mod tests {
         assert_eq!(try_end(Some(Exit::Signal(11)), None, success).0, TryState::Success);
         assert_eq!(try_end(None, None, success).0, TryState::Success);
         assert_eq!(try_end(Some(Exit::Code(0)), None, Some((ResultState::Skipped, true))).0, TryState::Skipped);
-        let failed = try_end(Some(Exit::Code(1)), None, Some((ResultState::Failed, false)));
-        assert_eq!(failed, (TryState::Failed, false, "why".into()));
+        for (exit, callbacks) in [(Exit::Code(1), Callbacks::Called), (Exit::Signal(9), Callbacks::Interrupted)] {
+            let failed = try_end(Some(exit), None, Some((ResultState::Failed, false)));
+            assert_eq!(failed, (TryState::Failed, false, callbacks, "why".into()));
+        }
+        // The process took its result for a deferral.
+        assert_eq!(try_end(Some(Exit::Code(0)), None, Some((ResultState::Deferred, true))).2, Callbacks::Owed);
     }
 
     #[test]
@@ -150,8 +155,8 @@ mod tests {
             (Some(Exit::Signal(15)), Some(Cause::Stopped), "stopped on request"),
             (None, None, "is gone"),
         ] {
-            let (state, may_retry, text) = try_end(exit, cause, None);
-            assert_eq!((state, may_retry), (TryState::Failed, true));
+            let (state, may_retry, callbacks, text) = try_end(exit, cause, None);
+            assert_eq!((state, may_retry, callbacks), (TryState::Failed, true, Callbacks::Owed));
             assert!(text.contains(expected), "{text}");
         }
     }

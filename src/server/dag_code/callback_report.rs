@@ -5,12 +5,12 @@ use crate::environments::CodeError;
 use crate::state::Core;
 use crate::state::database::DatastoreError;
 use leoflow_base::auth::masking::{HIDDEN, Masker};
-use leoflow_engine::model::keys::InstanceKey;
-use leoflow_engine::store::event_log::{self, CALLBACK_FAILED, NewEvent};
+use leoflow_engine::model::keys::TryKey;
+use leoflow_engine::store::dag::callbacks::Subject;
+use leoflow_engine::store::event_log::{self, CallbackFailure};
 use leoflow_engine::store::secret::secrets;
 use leoflow_python::ChildOutput;
 use serde::Deserialize;
-use serde_json::json;
 use tracing::{info, warn};
 
 #[derive(Deserialize)]
@@ -29,12 +29,15 @@ struct Problem {
     report: String,
 }
 
-/// Records how the callbacks of a run ended.
-pub async fn record(core: &Core, key: InstanceKey, output: Result<ChildOutput, CodeError>) {
+/// Records how the callbacks of a run or of a try ended.
+pub async fn record(core: &Core, (key, subject): (&TryKey, Subject), output: Result<ChildOutput, CodeError>) {
     let printed = output.as_ref().map_or_else(|_| String::new(), |output| output.printed.clone());
     let problems = problems(output);
-    let InstanceKey { run, task_id, map_index } = key;
-    let name = format!("the callback of {} for {}", run.dag_id, run.run_id);
+    let run = &key.instance.run;
+    let name = match subject {
+        Subject::Run => format!("the callback of {} for {}", run.dag_id, run.run_id),
+        Subject::Try => format!("the callbacks of {key}"),
+    };
     if printed.is_empty() && problems.is_empty() {
         return;
     }
@@ -47,17 +50,9 @@ pub async fn record(core: &Core, key: InstanceKey, output: Result<ChildOutput, C
     }
     for Problem { callback, error, report } in problems {
         warn!("{name}: {}", mask(&report));
-        let extra = json!({"callback": callback, "error": mask(&error), "log": "leoflow lite logs server"});
-        let event = NewEvent {
-            event: CALLBACK_FAILED.to_owned(),
-            owner: Some("leoflow".to_owned()),
-            dag_id: Some(run.dag_id.clone()),
-            run_id: Some(run.run_id.clone()),
-            task_id: (!task_id.is_empty()).then(|| task_id.clone()),
-            map_index: Some(map_index),
-            extra: Some(extra.to_string()),
-            ..NewEvent::default()
-        };
+        let (callback, error) = (callback.as_deref(), mask(&error));
+        let failure = CallbackFailure { callback, error: &error, log: "leoflow lite logs server" };
+        let event = failure.event(key, subject);
         let added =
             async { Ok::<_, DatastoreError>(event_log::add(&*core.database.get().await?, &event).await?) }.await;
         if let Err(error) = added {

@@ -199,14 +199,13 @@ impl DagCode {
     }
 
     async fn run_callback(&self, callback: Callback) {
-        let Callback { key, version_id, spec } = callback;
+        let Callback { key, subject, version_id, spec } = callback;
         let Some(version_id) = version_id else { return };
-        let instance = key.instance.clone();
-        let token = self.core.callback_tokens.issue(key);
+        let token = self.core.callback_tokens.issue(key.clone());
         let question = json!({"kind": "callback"});
-        let output = self.run(version_id, &instance.run.dag_id, question, spec, Some(token.text.as_str())).await;
+        let output = self.run(version_id, &key.instance.run.dag_id, question, spec, Some(token.text.as_str())).await;
         drop(token);
-        callback_report::record(&self.core, instance, output).await;
+        callback_report::record(&self.core, (&key, subject), output).await;
     }
 }
 

@@ -233,11 +233,15 @@ pub async fn run(
     })))
 }
 
-/// Returns the fields `callback`, `error` and `log` of an event, and its time.
+/// Returns the fields `callback`, `error` and `log` of an event, and its time; for a try also `try_number` and the task.
 fn callback_failure(event: LoggedEvent) -> Value {
     let fields = event.what.extra.and_then(|extra| serde_json::from_str(&extra).ok());
     let mut fields: Map<String, Value> = fields.unwrap_or_default();
     fields.insert("time".to_owned(), views::stamp(event.created_at).into());
+    if fields.contains_key("try_number") {
+        fields.insert("task_id".to_owned(), event.what.task_id.into());
+        fields.insert("map_index".to_owned(), event.what.map_index.into());
+    }
     fields.into()
 }
 

@@ -245,7 +245,7 @@ fn failed_callback(newest: &LoggedEvent) -> Option<Warning> {
     let (dag_id, run_id) = (newest.what.dag_id.as_deref()?, newest.what.run_id.as_deref()?);
     let span = chart::duration_text(chart::CHART_DURATION);
     Some(Warning {
-        text: format!("Callbacks of DAGs failed in the last {span}, the last one of {dag_id}."),
+        text: format!("Callbacks or e-mails failed in the last {span}, the last one of {dag_id}."),
         command: Some(format!("leoflow runs show {} {}", shell::word(dag_id), shell::word(run_id))),
         link: Some(("/events", "Audit log")),
         ..Warning::default()
@@ -312,7 +312,7 @@ mod tests {
         assert!(all.iter().all(|warning| warning.command.is_some() || warning.backup.is_some()), "{all:?}");
         assert_eq!(all[0].command.as_deref(), Some("leoflow lite logs agent"));
         assert_eq!(all[3].text, "2 import errors: /w/a.py, …");
-        assert_eq!(all[4].text, "Callbacks of DAGs failed in the last 24 hours, the last one of sales.");
+        assert_eq!(all[4].text, "Callbacks or e-mails failed in the last 24 hours, the last one of sales.");
         assert_eq!(all[4].command.as_deref(), Some("leoflow runs show sales 'a b'"));
     }
 }

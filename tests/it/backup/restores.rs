@@ -112,8 +112,12 @@ def work(name):
     while not os.path.exists('FOLDER/go'):
         time.sleep(0.05)
 
-with DAG('long'):
-    @task
+def called(context):
+    with open('FOLDER/called', 'a') as file:
+        file.write(context.get('reason', 'of the task'))
+
+with DAG('long', on_failure_callback=called):
+    @task(on_failure_callback=called)
     def once():
         work('once')
     @task(retries=1, retry_delay=0)
@@ -142,6 +146,10 @@ fn tries_that_ran_at_the_backup_are_not_started_again() {
     assert_eq!((lines("once"), lines("again")), (1, 2), "only the task with a retry runs again");
     let outcome = "SELECT outcome FROM task_try WHERE task_id = 'once'";
     assert_eq!(test.sql(outcome), "the datastore was restored or cloned while the task ran");
+    // Callbacks of a DAG are called in order, so one of the task would precede that of the run.
+    let called = || fs::read_to_string(test.folder().join("called")).unwrap_or_default();
+    wait_until("the DAG's callback", SOON, || !called().is_empty());
+    assert_eq!(called(), "task_failure");
     // The state from before the restore has no running try, and its tasks are done.
     test.run(&["lite", "restore", "--undo", "--yes"]).expect(0);
     assert_eq!(test.wait_run("long", &run_id)["state"], "success");

@@ -4,6 +4,7 @@
 use crate::support::http::{Api, Session};
 use crate::support::{TestHome, wait_until};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
@@ -109,7 +110,7 @@ fn assert_callbacks_read_and_report(test: &TestHome) {
     assert_eq!(logs["total_entries"], 1, "{logs}");
     assert!(logs["event_logs"][0]["extra"].as_str().unwrap().contains("leoflow lite logs server"), "{logs}");
     let page = api.0.request("GET", "/lite/", "").body;
-    assert!(page.contains("Callbacks of DAGs failed in the last 24 hours, the last one of alerts."), "{page}");
+    assert!(page.contains("Callbacks or e-mails failed in the last 24 hours, the last one of alerts."), "{page}");
     let log = test.run(&["lite", "logs", "server", "--lines", "1000"]).expect(0).stdout;
     assert!(log.contains("a callback printed ***") && log.contains("a callback logged"), "{log}");
     assert!(log.contains("the callback of alerts for bad: Traceback"), "{log}");
@@ -142,27 +143,44 @@ fn callbacks_of_dags_with_airflows_own_sdk() {
 const KILLED_DAG: &str = r#"
 import os
 from datetime import timedelta
-from airflow.sdk import DAG, task
+from airflow.sdk import DAG, BaseOperator, task
 
-def write(*values):
+def write(name, context):
+    ti = context["ti"]
+    micros = round((ti.end_date - ti.start_date).total_seconds() * 1e6)
+    values = [name, ti.task_id, ti.map_index, ti.try_number, context["task"].own, micros, context["exception"]]
     with open(os.path.join(os.path.dirname(__file__), "calls"), "a") as file:
         print(*values, sep="|", file=file)
 
 def failed(context):
-    write("failed", context["ti"].task_id, context["ti"].try_number, context["exception"])
+    write("failed", context)
 
 def retried(context):
-    write("retried", context["ti"].task_id, context["ti"].try_number)
+    write("retried", context)
+
+class Dies(BaseOperator):
+    def __init__(self, own=None, **options):
+        super().__init__(**options)
+        self.own = own
+    def execute(self, context=None):
+        os.kill(os.getpid(), 9)
+
+def dies(context):
+    os.kill(os.getpid(), 9)
 
 with DAG("killed"):
-    @task(retries=1, retry_delay=timedelta(0), email="ops@example.com", on_failure_callback=failed, on_retry_callback=retried)
-    def dies():
-        os.kill(os.getpid(), 9)
-    dies()
-    @task(email="nobody@example.com", email_on_failure=False)
-    def quiet():
-        os.kill(os.getpid(), 9)
-    quiet()
+    Dies(task_id="dies", retries=1, retry_delay=timedelta(0), email="ops@example.com",
+         on_failure_callback=failed, on_retry_callback=retried)
+    Dies.partial(task_id="mapped", on_failure_callback=failed).expand_kwargs([{"own": "a"}, {"email": "m@example.com"}])
+    @task(on_failure_callback=dies)
+    def breaks():
+        raise ValueError("on purpose")
+    breaks()
+    Dies(task_id="quiet", email="nobody@example.com", email_on_failure=False)
+
+with DAG("silent"):
+    Dies(task_id="quiet", email="nobody@example.com", email_on_failure=False, email_on_retry=False)
+    Dies.partial(task_id="mapped").expand(own=["a", "b"])
 "#;
 
 const MAIL: &str = r#"
@@ -180,27 +198,44 @@ fn assert_killed_tries_call_back(test: &TestHome) {
     test.save("project/mail.py", MAIL);
     test.save("project/.env", "AIRFLOW__EMAIL__EMAIL_BACKEND=mail.send\n");
     test.save("project/dag.py", KILLED_DAG);
-    test.wait_imported("killed");
+    test.wait_imported("silent");
+    let calls_back = "SELECT dag_id FROM dag_version WHERE structure ? 'task_failure_callbacks'";
+    assert_eq!(test.sql(calls_back), "killed");
     let written = |name: &str| fs::read_to_string(test.workspace().join("project").join(name)).unwrap_or_default();
     let trigger = |run_id: &str| {
         test.run(&["dags", "trigger", "killed", "--unpause", "--run-id", run_id]).expect(0);
         test.wait_run("killed", run_id);
     };
     trigger("sent");
-    let calls = "retried|dies|1\nfailed|dies|2|the task's process was killed by SIGKILL\n";
-    wait_until(calls, LIMIT, || written("calls").starts_with(calls));
-    let mails = "ops@example.com True True\n".repeat(2);
-    wait_until(&mails, LIMIT, || written("mails") == mails);
+    let sorted = |name: &str| written(name).lines().map(str::to_owned).collect::<BTreeSet<_>>();
+    wait_until("all callbacks and e-mails", LIMIT, || {
+        sorted("calls").len() == 4 && written("mails").lines().count() == 3
+    });
+    let expected = test.sql(
+        "SELECT concat_ws('|', CASE WHEN ti.try_number = t.try_number THEN 'failed' ELSE 'retried' END, task_id, map_index,
+                          t.try_number, CASE WHEN task_id || map_index = 'mapped0' THEN 'a' ELSE 'None' END,
+                          (extract(epoch FROM t.end_date - coalesce(t.first_start_date, t.start_date)) * 1000000)::bigint, t.outcome)
+         FROM task_try t JOIN task_instance ti USING (dag_id, run_id, task_id, map_index)
+         WHERE task_id IN ('dies', 'mapped')",
+    );
+    assert_eq!(sorted("calls"), expected.lines().map(str::to_owned).collect());
+    assert!(expected.contains("the task's process was killed by SIGKILL"), "{expected}");
+    assert_eq!(sorted("mails"), ["m@example.com False True", "ops@example.com True True"].map(str::to_owned).into());
 
     test.save("project/refuse", "");
     trigger("refused");
-    let show = ["runs", "show", "killed", "refused", "--json"];
-    let failures = || test.run(&show).expect(0).json()["callback_failures"].clone();
-    wait_until("the refused mail is recorded", LIMIT, || failures() != json!([]));
-    assert_eq!(failures()[0]["callback"], "email of dies", "{}", failures());
-    assert!(failures()[0]["error"].as_str().unwrap().contains("the mail server refused it"), "{}", failures());
-    let event = "SELECT DISTINCT task_id FROM event_log WHERE event = 'callback_failed'";
-    assert_eq!(test.sql(event), "dies");
+    let show = || test.run(&["runs", "show", "killed", "refused"]).expect(0).stderr;
+    for line in [
+        "email of dies, try 1: RuntimeError: the mail server refused it (leoflow lite logs server)",
+        "email of dies, try 2: ",
+        "email of mapped[1], try 1: ",
+        "the callbacks of breaks, try 1 failed: the task's process was killed before its callbacks and its e-mail had ended \
+         (leoflow tasks logs killed refused breaks --try 1)",
+    ] {
+        wait_until(line, LIMIT, || show().contains(line));
+    }
+    let events = "SELECT DISTINCT task_id || map_index FROM event_log WHERE event = 'callback_failed' ORDER BY 1";
+    assert_eq!(test.sql(events), "breaks-1\ndies-1\nmapped1");
 }
 
 #[test]

@@ -49,11 +49,13 @@ const VERSION_DATA: &[(i64, &str, &str, &str)] = &[
              VALUES ('d', now(), now(), 'none', 1);
          UPDATE dag_run SET run_type = 'operator_triggered';
          UPDATE task_instance SET state = 'up_for_reschedule', pool = 'p' WHERE map_index = 1;
-         UPDATE task_try SET state = 'up_for_reschedule', due_at = now();",
+         UPDATE task_try SET state = 'up_for_reschedule', due_at = now();
+         INSERT INTO dag_callback (dag_id, run_id, state, reason) VALUES ('d', 'r', 'success', 'success');",
         "SELECT (SELECT count(*) FROM pool), (SELECT count(*) FROM asset_event), (SELECT count(*) FROM backfill),
+                (SELECT string_agg(reason, ',') FROM dag_callback),
                 (SELECT count(*) FROM dag_run WHERE run_type = 'operator_triggered'),
                 (SELECT count(*) FROM task_instance WHERE state = 'up_for_reschedule')",
-        "1|1|1|1|1",
+        "1|1|1|success|1|1",
     ),
     (
         5,
@@ -154,6 +156,13 @@ const VERSION_DATA: &[(i64, &str, &str, &str)] = &[
          UPDATE xcom SET mapped_length = 5;",
         "SELECT (SELECT marked_state FROM dag_run), (SELECT mapped_length FROM xcom)",
         "failed|5",
+    ),
+    (
+        17,
+        "INSERT INTO dag_callback (dag_id, run_id, state, reason, task_id, try_number)
+         SELECT dag_id, run_id, 'failed', 'task_failed', 't', 1 FROM dag_run",
+        "SELECT count(*) FROM dag_callback WHERE try_number = 1",
+        "1",
     ),
 ];
 

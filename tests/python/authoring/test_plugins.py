@@ -41,6 +41,10 @@ class Listener:
     def then(self):
         raise ValueError("a listener fails")
 
+    @hookimpl
+    def on_task_instance_failed(self):
+        pass
+
 class Mine(AirflowPlugin):
     name = "mine"
     operators = [Shout]
@@ -83,7 +87,8 @@ class Plugins(unittest.TestCase):
     def test_operators_of_a_plugin_are_imported(self):
         result = self.parsed()
         self.assertIsNone(result["error"])
-        self.assertEqual((result["dags"][0]["tasks"][0]["operator"], result["dags"][0]["run_listeners"]), ("Shout", True))
+        dag = result["dags"][0]
+        self.assertEqual((dag["tasks"][0]["operator"], dag["run_listeners"], dag["task_failure_callbacks"]), ("Shout", True, True))
         self.assertIn(f"{self.folder}/plugins/mine.py", result["sources"])
         # The DAG is parsed again when a plugin is added.
         self.assertIn(f"{self.folder}/plugins", result["reads"])

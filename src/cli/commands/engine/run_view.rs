@@ -33,15 +33,41 @@ pub struct RunView {
     pub callback_failures: Vec<CallbackFailure>,
 }
 
-/// A callback of the DAG, or a listener of its runs, that failed.
+/// A callback of the DAG or of a killed try, a listener, or an e-mail, that failed.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct CallbackFailure {
     pub time: String,
     /// Its name; `None` if the process of the callbacks failed.
     pub callback: Option<String>,
+    /// The try that failed; absent for a callback of the run.
+    #[serde(flatten)]
+    pub of_try: Option<FailedTry>,
     pub error: String,
     /// The command that shows its log.
     pub log: String,
+}
+
+#[derive(Debug, Clone, Deserialize, Serialize)]
+pub struct FailedTry {
+    pub task_id: String,
+    pub map_index: i32,
+    pub try_number: i32,
+}
+
+impl CallbackFailure {
+    fn line(&self) -> String {
+        let of_try = |FailedTry { task_id, map_index, try_number }: &FailedTry| {
+            format!(" of {}, try {try_number}", task_names::display_name(task_id, *map_index))
+        };
+        let of_try = self.of_try.as_ref().map(of_try).unwrap_or_default();
+        let subject = match self.callback.as_deref() {
+            // The Python package's name of an e-mail; the name of a function has no space.
+            Some(name) if name.starts_with("email of ") => format!("email{of_try}"),
+            Some(name) => format!("the callback {name}{of_try} failed"),
+            None => format!("the callbacks{of_try} failed"),
+        };
+        format!("{subject}: {} ({})", self.error.lines().next().unwrap_or_default(), self.log)
+    }
 }
 
 /// Tasks or a run that wait, and why.
@@ -121,11 +147,7 @@ impl RunView {
             printer.table(&["TASK", "STATE", "TRY", "DURATION", "MESSAGE"], rows);
         }
         self.waiting.iter().for_each(|waiting| printer.note(waiting.line()));
-        for CallbackFailure { callback, error, log, .. } in &self.callback_failures {
-            let name = callback.as_deref().map(|name| format!(" {name}")).unwrap_or_default();
-            let error = error.lines().next().unwrap_or_default();
-            printer.warning(format!("the callback{name} failed: {error} ({log})"));
-        }
+        self.callback_failures.iter().for_each(|failure| printer.warning(failure.line()));
     }
 
     /// The error of a failed run: which tasks failed, why, and where to read more.

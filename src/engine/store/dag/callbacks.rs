@@ -1,14 +1,14 @@
 //! The queue of DAG-level callbacks: code of a DAG file that is called when a run has ended, and listeners of plugins,
-//! which are also called when it has started. It also has the tries that failed and whose processes could not call the
-//! callbacks of their tasks.
+//! which are also called when it has started. It also has the failed tries that owe the callbacks of their tasks.
 
 use crate::model::keys::{InstanceKey, RunKey, TryKey};
 use crate::model::state::RunState;
+use crate::planner::retry;
 use crate::planner::snapshot::Reason;
 use crate::store::Result;
 use crate::store::events::{self, Event};
-use crate::store::instance_key::{INSTANCE, KEY};
-use crate::store::rows::FromRow;
+use crate::store::instance_key::{INSTANCE, KEY, TRY, TRY_KEY};
+use crate::store::rows::{FromRow, fetch_optional};
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
@@ -56,24 +56,46 @@ pub(crate) async fn add_marked(transaction: &Transaction<'_>, run: &RunKey, stat
     Ok(())
 }
 
-/// Reasons of calls for a task, by whether it is retried; the queue has them with the number of the try: `task_failed:1`.
-const RETRIED: &str = "task_up_for_retry";
-const FAILED: &str = "task_failed";
+/// The reason of a call for a failed try, by whether the task is retried. `None` if no task of its DAG calls back after
+/// a failure, or if a release that did not know this has stored the version of the DAG.
+pub(crate) async fn reason_of_try(
+    client: &impl GenericClient,
+    key: &TryKey,
+    may_retry: bool,
+) -> Result<Option<&'static str>> {
+    let query = format!(
+        "SELECT ti.max_tries FROM task_instance ti JOIN dag_run USING (dag_id, run_id)
+             JOIN dag_version v ON v.id = dag_version_id
+         WHERE {} AND (v.structure->>'task_failure_callbacks')::boolean",
+        INSTANCE.is("ti", 1)
+    );
+    let max_tries: Option<i32> = fetch_optional(client, &query, &key.instance.after(&[])).await?;
+    Ok(max_tries.map(|max_tries| match may_retry && retry::has_tries_left(key.try_number, max_tries) {
+        true => "task_up_for_retry",
+        false => "task_failed",
+    }))
+}
 
-/// The part of the statement that records the end of a try, for one that has failed and could not call its callbacks.
-/// `key` is the number of the first parameter of the instance's key.
-pub(crate) fn of_killed_try(key: usize) -> String {
+/// The part of the statement that records the end of a try, for one that owes its callbacks. `key` is the number of the
+/// first parameter of the try's key; the reason is the one after the key. The instance of a try that a user has ended
+/// or cleared does not run.
+pub(crate) fn of_try(key: usize) -> String {
+    let (values, reason) = (TRY.parameters(key), key + TRY.len());
     format!(
         ",
-        killed AS (
-            INSERT INTO dag_callback (dag_id, run_id, state, reason, task_id, map_index)
-            SELECT ti.dag_id, ti.run_id, 'failed',
-                   CASE WHEN ti.max_tries > 0 AND ti.try_number <= ti.max_tries THEN '{RETRIED}:' ELSE '{FAILED}:' END
-                   || ti.try_number,
-                   ti.task_id, ti.map_index
+        called AS (
+            INSERT INTO dag_callback ({TRY_KEY}, state, reason)
+            SELECT {values}, 'failed', ${reason}
             FROM ended, task_instance ti WHERE {} AND ti.state = 'running')",
         INSTANCE.is("ti", key)
     )
+}
+
+/// What a callback is called for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    Run,
+    Try,
 }
 
 /// A queued callback.
@@ -81,6 +103,7 @@ pub(crate) fn of_killed_try(key: usize) -> String {
 pub struct Callback {
     /// The try whose context the callback gets; without one, its task id is empty.
     pub key: TryKey,
+    pub subject: Subject,
     pub version_id: Option<i64>,
     /// A JSON object with the context for the callback's Python process.
     pub spec: Value,
@@ -92,15 +115,17 @@ pub async fn take(client: &impl GenericClient, busy: &[&str]) -> Result<Option<C
         "
         WITH taken AS (DELETE FROM dag_callback WHERE id = (
             SELECT id FROM dag_callback WHERE dag_id <> ALL ($1) ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING *)
-        SELECT t.dag_id, t.run_id, t.state, split_part(t.reason, ':', 1) AS reason, t.task_id, t.map_index,
-               r.dag_version_id, r.run_type, r.conf, r.logical_date, r.data_interval_start, r.data_interval_end, r.run_after, r.start_date, r.end_date, r.queued_at,
+        SELECT t.dag_id, t.run_id, t.state, t.reason, t.task_id, t.map_index, t.try_number AS ended_try,
+               r.dag_version_id, r.run_type, r.conf, r.logical_date, r.data_interval_start, r.data_interval_end,
+               r.run_after, r.start_date, r.end_date, r.queued_at,
                r.triggered_by, r.triggering_user_name, r.note, r.partition_key, r.partition_date,
                (SELECT version_number FROM dag_version v WHERE v.id = r.dag_version_id) AS version_number,
-               coalesce(killed.try_number, ti.try_number, 0) AS try_number, coalesce(ti.max_tries, 0) AS max_tries,
-               killed.outcome
+               coalesce(t.try_number, ti.try_number, 0) AS try_number, coalesce(ti.max_tries, 0) AS max_tries,
+               ended.outcome, coalesce(ended.first_start_date, ended.start_date) AS try_start_date,
+               ended.end_date AS try_end_date
         FROM taken t JOIN dag_run r USING (dag_id, run_id) LEFT JOIN task_instance ti USING ({KEY})
-             LEFT JOIN task_try killed ON {} AND killed.try_number::text = split_part(t.reason, ':', 2)",
-        INSTANCE.same("killed", "t")
+             LEFT JOIN task_try ended ON {}",
+        TRY.same("ended", "t")
     );
     let Some(row) = client.query_opt(&query, &[&busy]).await? else { return Ok(None) };
     let text = |name: &str| row.get::<_, Option<String>>(name);
@@ -123,9 +148,11 @@ pub async fn take(client: &impl GenericClient, busy: &[&str]) -> Result<Option<C
         "run_start_date": time("start_date"), "end_date": end_date, "queued_at": time("queued_at"),
         "version_number": number("version_number"), "triggered_by": text("triggered_by"),
         "triggering_user_name": text("triggering_user_name"), "note": text("note"),
-        "error": text("outcome"), "partition_key": text("partition_key"), "partition_date": time("partition_date"),
+        "error": text("outcome"), "try_start_date": time("try_start_date"), "try_end_date": time("try_end_date"),
+        "partition_key": text("partition_key"), "partition_date": time("partition_date"),
     });
     let instance = InstanceKey::new(run, task_id.as_deref().unwrap_or_default(), row.get("map_index"));
     let key = TryKey { instance, try_number: row.get("try_number") };
-    Ok(Some(Callback { key, version_id: row.get("dag_version_id"), spec }))
+    let subject = if number("ended_try").is_some() { Subject::Try } else { Subject::Run };
+    Ok(Some(Callback { key, subject, version_id: row.get("dag_version_id"), spec }))
 }

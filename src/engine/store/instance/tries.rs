@@ -5,9 +5,10 @@
 use super::claimed::Claimed;
 use super::triggers::{self, Deferral};
 use super::xcoms;
-use crate::model::keys::TryKey;
+use crate::model::keys::{InstanceKey, TryKey};
 use crate::model::state::TryState;
-use crate::store::dag::callbacks;
+use crate::store::dag::callbacks::{self, Subject};
+use crate::store::event_log::{self, CallbackFailure};
 use crate::store::events::{self, Event};
 use crate::store::instance_key::{INSTANCE, KEY, KeyColumns, TRY, TRY_KEY};
 use crate::store::rows::{FromRow, execute, exists, fetch_all, fetch_one, fetch_optional, from_row};
@@ -17,6 +18,7 @@ use crate::store::transition::claim::{self, Claim};
 use crate::store::{Result, StoreError};
 use jiff::Timestamp;
 use leoflow_base::sys::process::ProcessId;
+use leoflow_base::sys::shell;
 use leoflow_postgres::GenericClient;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -142,8 +144,7 @@ pub struct Ended {
     pub key: TryKey,
     pub state: TryState,
     pub may_retry: bool,
-    /// True if the try failed and its process could not call the callbacks of its task.
-    pub is_killed: bool,
+    pub callbacks: Callbacks,
     /// The outcome as a text for users.
     pub outcome: Option<String>,
     pub end_date: Timestamp,
@@ -163,6 +164,17 @@ pub struct Ended {
     pub rendered_map_index: Option<String>,
 }
 
+/// Whether the callbacks of a task were called for the end of its try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Callbacks {
+    /// The try's process calls its callbacks itself, or may have done so where a copied datastore comes from.
+    Called,
+    /// The try failed without them; the server calls them.
+    Owed,
+    /// The try's process was killed after it had reported its failure, perhaps before it called all of them.
+    Interrupted,
+}
+
 /// Whether a failed try may be followed by another one, if the task has retries left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retry {
@@ -171,12 +183,12 @@ pub enum Retry {
 }
 
 impl Ended {
-    pub fn failed(key: TryKey, retry: Retry, outcome: String, end_date: Timestamp) -> Self {
+    pub fn failed(key: TryKey, retry: Retry, callbacks: Callbacks, outcome: String, end_date: Timestamp) -> Self {
         Self {
             key,
             state: TryState::Failed,
             may_retry: retry == Retry::Allowed,
-            is_killed: true,
+            callbacks,
             outcome: Some(outcome),
             end_date,
             xcoms: BTreeMap::new(),
@@ -199,7 +211,7 @@ static RECORD: LazyLock<String> = LazyLock::new(|| record_statement(""));
 static RECORD_DEFERRED: LazyLock<String> =
     LazyLock::new(|| record_statement(&triggers::deferred(RECORD_KEY, RECORD_KEY + TRY.len())));
 
-static RECORD_KILLED: LazyLock<String> = LazyLock::new(|| record_statement(&callbacks::of_killed_try(RECORD_KEY)));
+static RECORD_OWED: LazyLock<String> = LazyLock::new(|| record_statement(&callbacks::of_try(RECORD_KEY)));
 
 /// Records the end of a running try, with its rendered fields and its XComs; `more` is a further part.
 fn record_statement(more: &str) -> String {
@@ -269,19 +281,41 @@ pub async fn record(client: &impl GenericClient, ended: &Ended) -> Result<bool> 
     ];
     let mut parameters = ended.key.after(&others);
     let (deferral, now) = (ended.deferral.as_ref().map(Json), new_run::now());
-    let query = match &deferral {
-        None if ended.is_killed => &RECORD_KILLED,
-        None => &RECORD,
-        Some(deferral) => {
+    let reason = match ended.callbacks {
+        Callbacks::Called => None,
+        _ => callbacks::reason_of_try(client, &ended.key, ended.may_retry).await?,
+    };
+    let query = match (&deferral, &reason) {
+        (Some(deferral), _) => {
             parameters.extend([deferral as &(dyn ToSql + Sync), &now]);
             &RECORD_DEFERRED
         }
+        (None, Some(reason)) if ended.callbacks == Callbacks::Owed => {
+            parameters.push(reason);
+            &RECORD_OWED
+        }
+        _ => &RECORD,
     };
     let is_recorded = exists(client, query, &parameters).await?;
-    if is_recorded && ended.is_killed {
-        events::notify(client, &Event::Callback).await?;
+    match ended.callbacks {
+        Callbacks::Owed if is_recorded && reason.is_some() => events::notify(client, &Event::Callback).await?,
+        Callbacks::Interrupted if is_recorded && reason.is_some() => note_interrupted(client, &ended.key).await?,
+        _ => {}
     }
     Ok(is_recorded)
+}
+
+/// Adds to the audit log that the callbacks of a try were perhaps not called.
+async fn note_interrupted(client: &impl GenericClient, key: &TryKey) -> Result<()> {
+    let InstanceKey { run, task_id, map_index } = &key.instance;
+    let task = if *map_index < 0 { task_id.clone() } else { format!("{task_id}[{map_index}]") };
+    let words = [&run.dag_id, &run.run_id, &task].map(|name| shell::word(name)).join(" ");
+    let failure = CallbackFailure {
+        callback: None,
+        error: "the task's process was killed before its callbacks and its e-mail had ended",
+        log: &format!("leoflow tasks logs {words} --try {}", key.try_number),
+    };
+    event_log::add(client, &failure.event(key, Subject::Try)).await
 }
 
 /// Replaces NUL characters, which Postgres cannot store.

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 
 # Hooks by the state that a run has reached.
 HOOKS = {"running": "on_dag_run_running", "success": "on_dag_run_success", "failed": "on_dag_run_failed"}
+# Hook of a failed try, whether the task is retried or not.
+TASK_FAILED = "on_task_instance_failed"
 # Reasons of calls for which a DAG's own callbacks are not called: the run has started, or a user has marked it.
 STARTED, MARKED = "started", "marked"
-# States of a task by the reasons of calls for a try that has failed and whose process could not call the task's callbacks.
+# States of a task by the reasons of calls for a failed try that owes the task's callbacks.
 KILLED = {"task_failed": "failed", "task_up_for_retry": "up_for_retry"}
 
 
@@ -38,7 +40,7 @@ def call_back_of_try(spec: dict[str, Any], context: Any, notify: Callable[[BaseE
     functions = (task.on_retry_callback if state == "up_for_retry" else task.on_failure_callback) or ()
     functions = functions if isinstance(functions, (list, tuple)) else [functions]
     calls = [(function, lambda function=function: function(context)) for function in functions]
-    calls.append(("on_task_instance_failed", lambda: notify(error)))
+    calls.append((TASK_FAILED, lambda: notify(error)))
     if sends_email(task, state):
         calls.append((f"email of {task.task_id}", send_email))
     for name, call in calls:

@@ -215,6 +215,18 @@ def task_structure(task: Any, weight: int, rare: dict[str, Any]) -> dict[str, An
     }
 
 
+# Arguments of a task that a failed try may need, beside the listeners of plugins.
+FAILURE_ARGUMENTS = {"email", "on_failure_callback", "on_retry_callback"}
+
+
+def has_failure_callbacks(task: Any, expanded: Any) -> bool:
+    """True if a failed try of a task may have callbacks or an e-mail. `expanded` are the arguments that differ between
+    the instances of a mapped task; None if only a try knows them."""
+    sends = task.email and (task.email_on_failure or task.email_on_retry)
+    calls = sends or task.on_failure_callback or task.on_retry_callback
+    return bool(calls or expanded is None or not FAILURE_ARGUMENTS.isdisjoint(expanded))
+
+
 # Packages of the standard operators, whose modules the server knows.
 STANDARD = ("leoflow", "airflow.providers.standard")
 

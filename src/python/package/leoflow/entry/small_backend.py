@@ -16,6 +16,7 @@ from leoflow.authoring.dag.dag import collect_dags
 from leoflow.authoring.run_types import DagRunType
 from leoflow.authoring.timetables.standard import DataInterval, TimeRestriction
 from leoflow.common import current, run_events, task_log
+from leoflow.common.dates import parse_time
 from leoflow.common.exceptions import AirflowException
 from leoflow.common.leoflow_server import NotRunning
 from leoflow.common.settings import secrets_backend
@@ -53,6 +54,8 @@ def structures(dags: list[DAG], workspace: Workspace) -> list[dict[str, Any]]:
 
     deterministic = structure.is_deterministic(workspace.executed.values())
     listened = {"run_listeners": True} if any(map(plugins.implementations, run_events.HOOKS.values())) else {}
+    if plugins.implementations(run_events.TASK_FAILED):
+        listened["task_failure_callbacks"] = True
     return [{**structure.dag_structure(dag, deterministic), **listened, "place": f"{dag.module_file}:{dag.line}"} for dag in dags]
 
 
@@ -140,13 +143,16 @@ def call_back_of_try(dag, spec):
     context = build_context(spec, dag, dag.get_task(spec["task_id"]), TaskXComs(), TaskApi())
     ti, task = context["ti"], context["task"]
     ti.state = run_events.KILLED[spec["reason"]]
+    ti.start_date, ti.end_date = parse_time(spec["try_start_date"]), parse_time(spec["try_end_date"])
+    current.set_context(context)
+    if task.is_mapped:
+        task = context["task"] = ti.task = task.unmapped(context, ti.map_index)
 
     def notify(error):
-        failure = plugins.call("on_task_instance_failed", previous_state="running", task_instance=ti, error=error)
+        failure = plugins.call(run_events.TASK_FAILED, previous_state="running", task_instance=ti, error=error)
         if failure is not None:
             raise failure
 
-    current.set_context(context)
     return run_events.call_back_of_try(spec, context, notify, lambda: error_email.send(task, context))
 
 

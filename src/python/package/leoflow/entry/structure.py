@@ -28,6 +28,7 @@ def dag_structure(dag: DAG, deterministic: bool) -> dict[str, Any]:
         "asset_condition": None if condition is None else condition.to_structure(),
         "groups": [group_structure(group) for group in dag.group_ids.values()],
         "edge_labels": [[*ends, label] for ends, label in dag.edge_labels.items()],
+        "task_failure_callbacks": any(structure.has_failure_callbacks(task, expanded(task)) for task in dag.tasks),
     }
     tasks = [task_structure(task, deterministic) for task in dag.ordered()]
     return structure.dag_structure(dag, dag.timetable, {"params": dag.params.to_structure()}, rare, tasks)
@@ -42,6 +43,10 @@ def mapped_over(expand_input):
     if expand_input is None:
         return None, None
     return expand_input.length(), [operator.task_id for operator in expand_input.operators()]
+
+
+def expanded(task):
+    return getattr(task.expand_input, "kwargs", None) if task.is_mapped else ()
 
 
 def task_structure(task, deterministic):

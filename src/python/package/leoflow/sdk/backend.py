@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from leoflow.airflow_2.install import install_if
 from leoflow.common import run_events
+from leoflow.common.dates import parse_time
 from leoflow.common.exceptions import AirflowException
 from leoflow.common.hints.packages import how_to_add
 from leoflow.common.settings.airflow_settings import DEFAULT_BACKEND, Setting
@@ -36,6 +37,8 @@ def structures(dags: list[DAG], workspace: Any) -> list[dict[str, Any]]:
     """Returns the structures of DAGs, each with its `place`, which error messages name and which is not stored with
     it."""
     listened = {"run_listeners": True} if dags and run_listeners.may_exist() else {}
+    if dags and run_listeners.may_exist(run_events.TASK_FAILED):
+        listened["task_failure_callbacks"] = True
     return [{**structure.dag_structure(dag), **listened, "place": dag_file.location_of(dag, workspace.source(dag.fileloc))} for dag in dags]
 
 
@@ -126,10 +129,13 @@ def call_back_of_try(dag, spec):
     from airflow.sdk.execution_time.context import set_current_context
 
     context = task_try.context_of(dag, spec)
-    context["ti"].state = task_runner.TaskInstanceState(run_events.KILLED[spec["reason"]])
-    fields = {"previous_state": task_runner.TaskInstanceState.RUNNING, "task_instance": context["ti"]}
+    ti = context["ti"]
+    ti.state = task_runner.TaskInstanceState(run_events.KILLED[spec["reason"]])
+    ti.start_date, ti.end_date = parse_time(spec["try_start_date"]), parse_time(spec["try_end_date"])
+    fields = {"previous_state": task_runner.TaskInstanceState.RUNNING, "task_instance": ti}
     hooks = task_runner.get_listener_manager().hook
     with set_current_context(context):
+        task_try.unmap(context)
         return run_events.call_back_of_try(spec, context, lambda error: hooks.on_task_instance_failed(**fields, error=error),
                                            lambda: task_try.send_email(context))
 

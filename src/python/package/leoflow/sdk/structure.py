@@ -31,6 +31,7 @@ def dag_structure(dag: DAG) -> dict[str, Any]:
         "groups": [group_structure(group) for name, group in groups(dag).items() if name is not None],
         "edge_labels": [[upstream_id, downstream_id, edge["label"]] for upstream_id, edges in dag.edge_info.items()
                         for downstream_id, edge in edges.items() if edge.get("label")],
+        "task_failure_callbacks": any(structure.has_failure_callbacks(task, expanded(task)) for task in dag.tasks),
     }
     tasks = [task_structure(task, dag) for task in topology.ordered(dag.task_dict)]
     return structure.dag_structure(dag, timetables.convert(dag.timetable), own, rare, tasks)
@@ -53,6 +54,11 @@ def is_unset(value):
 
 def group_structure(group):
     return structure.group_structure(group, *mapped_over(expand_input_of(group)))
+
+
+def expanded(task):
+    value = expand_input_of(task).value if getattr(task, "is_mapped", False) else ()
+    return value if isinstance(value, (dict, tuple)) else None
 
 
 def task_structure(task, dag):

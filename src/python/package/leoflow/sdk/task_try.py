@@ -69,12 +69,7 @@ class Try:
         version."""
         dag = self.make_dag()
         task = self.supervisor.task = dag.get_task(self.spec["task_id"])
-        older_versions.set_upstream_indexes(details.ti_context, task, self.spec["map_index"], self.count)
-        return instance(details, task, dag.fileloc)
-
-    def count(self, task_id):
-        body = {"dag_id": self.spec["dag_id"], "run_ids": [self.spec["run_id"]], "task_ids": [task_id]}
-        return self.supervisor.ask("instances/count", body)["count"]
+        return instance(details, task, dag.fileloc, self.supervisor)
 
     def prepare(self) -> None:
         """Creates the task of this map index and renders its templates."""
@@ -143,11 +138,16 @@ class Try:
         self.runner.finalize(self.ti, self.state, self.context, self.log, self.error)
 
 
-def instance(details: Any, task: Any, fileloc: str) -> Any:
+def instance(details: Any, task: Any, fileloc: str, supervisor: TaskSupervisor) -> Any:
     """Creates the task instance that task code gets as `ti`."""
     from airflow.sdk.execution_time import task_runner
 
+    def count(task_id):
+        body = {"dag_id": details.ti.dag_id, "run_ids": [details.ti.run_id], "task_ids": [task_id]}
+        return supervisor.ask("instances/count", body)["count"]
+
     context = details.ti_context
+    older_versions.set_upstream_indexes(context, task, details.ti.map_index, count)
     return task_runner.RuntimeTaskInstance.model_construct(
         **details.ti.model_dump(exclude_unset=True), task=task, _ti_context_from_server=context, max_tries=context.max_tries,
         bundle_instance=startup.Bundle(pathlib.Path(local_modules.roots_of(fileloc)[0])),
@@ -170,7 +170,16 @@ def context_of(dag: Any, spec: dict[str, Any], supervisor: TaskSupervisor | None
         details = startup.details({"map_index": -1, "try_number": 0, "max_tries": 0, **spec, "task_id": ""}, events)
         return {"dag": dag, "run_id": spec["run_id"], "dag_run": details.ti_context.dag_run}
     supervisor.task = dag.get_task(spec["task_id"])
-    return instance(startup.details(spec, events), supervisor.task, dag.fileloc).get_template_context()
+    return instance(startup.details(spec, events), supervisor.task, dag.fileloc, supervisor).get_template_context()
+
+
+def unmap(context: dict[str, Any]) -> None:
+    """Replaces a mapped task by that of its map index, without rendering its templates."""
+    task = context["task"]
+    if getattr(task, "is_mapped", False):
+        from airflow.sdk.execution_time.context import context_update_for_unmapped
+
+        context_update_for_unmapped(context, task.unmap(task._expand_mapped_kwargs(context)[0]))
 
 
 def send_email(context: dict[str, Any]) -> None:

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 WORD = "on_dag_run_"
 
 
-def may_exist() -> bool:
-    """True if a plugin of the project or of an installed package seems to listen to DAG runs."""
-    return mentions.in_project(WORD) or mentions.in_packages(WORD)
+def may_exist(word: str = WORD) -> bool:
+    """True if a plugin of the project or of an installed package seems to listen to DAG runs, or has another word."""
+    return mentions.in_project(word) or mentions.in_packages(word)
 
 
 def manager():
