@@ -9,8 +9,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# With it, as in Airflow 2, the logical date of a scheduled run is the start of its data interval.
-CRON_INTERVALS = "AIRFLOW__SCHEDULER__CREATE_CRON_DATA_INTERVALS"
+# Defaults of Airflow 2.
+DEFAULTS = {
+    # The logical date of a scheduled run is the start of its data interval.
+    "AIRFLOW__SCHEDULER__CREATE_CRON_DATA_INTERVALS": "True",
+    # DAG files for Cloud Composer read this option, which Airflow 3 removed.
+    "AIRFLOW__KUBERNETES__NAMESPACE": "default",
+}
 
 _is_installed = False
 
@@ -28,7 +33,8 @@ def install() -> None:
     _is_installed = True
     from leoflow.airflow_2 import arguments, context, modules
 
-    os.environ.setdefault(CRON_INTERVALS, "True")
+    for variable, value in DEFAULTS.items():
+        os.environ.setdefault(variable, value)
     modules.install()
     arguments.install()
     context.install()
