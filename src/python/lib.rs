@@ -44,4 +44,4 @@ pub use support::{
 };
 pub use warm::Warm;
 pub use wheels::WheelError;
-pub use without_effect::{WithoutEffect, settings_without_effect};
+pub use without_effect::{SettingsUnread, WithoutEffect, settings_without_effect};

@@ -33,11 +33,16 @@ impl Display for WithoutEffect {
     }
 }
 
+/// The files were not read within the limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the .env files could not be read within {} s, so the settings of Airflow are not checked", READ_LIMIT.as_secs())]
+pub struct SettingsUnread;
+
 /// The settings without effect in our own environment, in the workspace's `.env`, and in the `.env` of each project and
-/// the file beside it; empty if reading them takes too long. Settings with Airflow's default values are left out.
-pub fn settings_without_effect(home: &Home, workspace: Option<&Path>) -> Vec<WithoutEffect> {
+/// the file beside it. Settings with Airflow's default values are left out.
+pub fn settings_without_effect(home: &Home, workspace: Option<&Path>) -> Result<Vec<WithoutEffect>, SettingsUnread> {
     let (home, workspace) = (home.clone(), workspace.map(Path::to_owned));
-    blocking::within(READ_LIMIT, move || find(&home, workspace.as_deref())).unwrap_or_default()
+    blocking::within(READ_LIMIT, move || find(&home, workspace.as_deref())).ok_or(SettingsUnread)
 }
 
 fn find(home: &Home, workspace: Option<&Path>) -> Vec<WithoutEffect> {

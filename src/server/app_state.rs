@@ -7,8 +7,13 @@ use crate::login::credentials::{Auth, Secrets};
 use crate::release::Release;
 use crate::state::Core;
 use axum::extract::{FromRef, State};
+use leoflow_python::SettingsUnread;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Least time between two searches for settings without effect, which read the settings of every project.
+const SETTINGS_INTERVAL: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
 pub struct AppState {
@@ -18,6 +23,7 @@ pub struct AppState {
     pub environments: Arc<Environments>,
     pub dag_code: Arc<DagCode>,
     pub dag_files: Arc<DagFiles>,
+    pub last_settings: Arc<LastSettings>,
 }
 
 impl AppState {
@@ -28,9 +34,28 @@ impl AppState {
             auth: Arc::new(Auth::new(core.clone(), secrets)),
             dag_code: Arc::new(DagCode::new(core.clone(), environments.clone())),
             dag_files: Arc::default(),
+            last_settings: Arc::default(),
             environments,
             release,
             core,
+        }
+    }
+}
+
+/// The number of settings of Airflow without effect.
+pub type SettingsCount = Result<usize, SettingsUnread>;
+
+/// The time and the result of the last search for settings of Airflow without effect.
+#[derive(Default)]
+pub struct LastSettings(Mutex<Option<(Instant, SettingsCount)>>);
+
+impl LastSettings {
+    /// Returns the last result, or searches if that is too old. Concurrent requests wait for one search.
+    pub fn count(&self, search: impl FnOnce() -> SettingsCount) -> SettingsCount {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match *last {
+            Some((searched_at, count)) if searched_at.elapsed() < SETTINGS_INTERVAL => count,
+            _ => last.insert((Instant::now(), search())).1,
         }
     }
 }

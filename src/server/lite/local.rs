@@ -61,7 +61,8 @@ pub async fn python(State(state): Shared) -> Json<serde_json::Value> {
     let stalled = stalled_schedules(&state).await.unwrap_or_default();
     let suspect = suspect_environments(&state, &required).await.unwrap_or_default();
     let (home, workspace) = (state.core.home.clone(), state.dag_code.workspace().map(Path::to_owned));
-    let without_effect = blocking::run(move || settings_without_effect(&home, workspace.as_deref())).await.ok();
+    // `null` if they could not be read.
+    let without_effect = blocking::run(move || settings_without_effect(&home, workspace.as_deref()).ok()).await.ok();
     Json(serde_json::json!({
         "python": program, "failed": failed, "unknown_pools": unknown_pools, "suspect": suspect,
         "stalled_schedules": stalled, "without_effect": without_effect,

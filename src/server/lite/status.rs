@@ -5,7 +5,7 @@ use super::chart::{self, Window};
 use super::queue;
 use super::storage::{self, Storage};
 use crate::api::ops::health::ask_supervisor;
-use crate::app_state::{AppState, Shared};
+use crate::app_state::{AppState, SettingsCount, Shared};
 use crate::dag_files::ImportProgress;
 use crate::http::api_error::ApiError;
 use crate::pages::{page, with_home};
@@ -18,7 +18,7 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 use leoflow_base::config;
 use leoflow_base::counted::counted;
-use leoflow_base::home::upkeep;
+use leoflow_base::home::{Home, upkeep};
 use leoflow_base::protocol::status::{InstanceState, InstanceStatus, ProcessStatus};
 use leoflow_base::sys::{blocking, shell};
 use leoflow_engine::store::dag::import_errors;
@@ -155,14 +155,16 @@ struct Local {
     /// Rows of the table of processes.
     processes: Vec<Value>,
     /// The number of settings of Airflow without effect.
-    without_effect: usize,
+    without_effect: SettingsCount,
 }
 
 async fn local(state: &AppState, processes: &[ProcessStatus]) -> Result<Local, ApiError> {
     let (home, processes) = (state.core.home.clone(), processes.to_vec());
     let workspace = state.dag_code.workspace().map(Path::to_owned);
+    let last_settings = state.last_settings.clone();
+    let count = move |home: &Home| settings_without_effect(home, workspace.as_deref()).map(|found| found.len());
     let read = move || Local {
-        without_effect: settings_without_effect(&home, workspace.as_deref()).len(),
+        without_effect: last_settings.count(|| count(&home)),
         storage: storage::read(&home),
         verified_at: storage::last_verification(&home),
         processes: processes.iter().map(process_row).collect(),
@@ -253,9 +255,14 @@ fn failed_callback(newest: &LoggedEvent) -> Option<Warning> {
 }
 
 /// The warning about settings of Airflow without effect.
-fn settings_warning(count: usize) -> Option<Warning> {
-    (count > 0).then(|| Warning {
-        text: format!("{} of Airflow without effect here.", counted(count, "setting")),
+fn settings_warning(count: SettingsCount) -> Option<Warning> {
+    let text = match count {
+        Ok(0) => return None,
+        Ok(count) => format!("{} of Airflow without effect here.", counted(count, "setting")),
+        Err(unread) => format!("{unread}."),
+    };
+    Some(Warning {
+        text,
         command: Some("leoflow doctor".to_owned()),
         link: Some(("/lite/doctor", "Doctor")),
         ..Warning::default()
@@ -265,6 +272,8 @@ fn settings_warning(count: usize) -> Option<Warning> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app_state::LastSettings;
+    use leoflow_python::SettingsUnread;
 
     fn status(state: InstanceState) -> InstanceStatus {
         let process = json!({"name": "agent", "state": "failed", "pid": null, "restarts": 3, "rss_bytes": null});
@@ -292,6 +301,15 @@ mod tests {
         assert!(importing(None, ImportProgress::default()).unwrap().contains("being scanned"));
         assert_eq!(importing(Some(0), progress(0)), None);
         assert_eq!(importing(Some(0), progress(37)).unwrap(), "DAG files still being imported: 37 of 200.");
+    }
+
+    #[test]
+    fn settings_are_searched_once_for_many_requests() {
+        let last = LastSettings::default();
+        assert_eq!(last.count(|| Err(SettingsUnread)), Err(SettingsUnread));
+        let count = last.count(|| panic!("a second search"));
+        assert!(settings_warning(count).unwrap().text.contains("could not be read"));
+        assert_eq!(settings_warning(Ok(0)), None);
     }
 
     #[test]

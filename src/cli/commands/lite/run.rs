@@ -308,9 +308,15 @@ fn warn_of_shared_workspace(context: &Context<'_>, sink: &dyn Sink, config: &Con
 
 /// Warns about settings of Airflow without effect.
 fn warn_of_settings_without_effect(context: &Context<'_>, sink: &dyn Sink, config: &Config) {
-    let count = settings_without_effect(&context.home, config.workspace.as_deref()).len();
-    if count > 0 {
-        sink.warn(format!("{} of Airflow without effect here: leoflow doctor lists them", counted(count, "setting")));
+    match settings_without_effect(&context.home, config.workspace.as_deref()).map(|found| found.len()) {
+        Ok(0) => {}
+        Ok(count) => {
+            sink.warn(format!(
+                "{} of Airflow without effect here: leoflow doctor lists them",
+                counted(count, "setting")
+            ));
+        }
+        Err(unread) => sink.warn(unread.to_string()),
     }
 }
 

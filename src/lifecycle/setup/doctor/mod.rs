@@ -100,9 +100,9 @@ pub fn examine(
     checks.add("pools", python::pools(&server_python.unknown_pools));
     checks.add("schedules", python::schedules(&server_python.stalled_schedules));
     let workspace_folder = config.and_then(|config| config.workspace.as_deref());
-    let without_effect = server_python.without_effect.clone();
-    let without_effect = without_effect.unwrap_or_else(|| settings_without_effect(home, workspace_folder));
-    checks.add("settings", python::airflow_settings(&without_effect));
+    let of_server = server_python.without_effect.clone();
+    let without_effect = of_server.map_or_else(|| settings_without_effect(home, workspace_folder), Ok);
+    checks.add("settings", python::airflow_settings(without_effect));
     checks.add("workspace", workspace_folder.and_then(workspace));
     checks.add("leftovers", [leftovers(home, running)]);
     checks.0

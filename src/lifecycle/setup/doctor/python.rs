@@ -4,7 +4,7 @@ use crate::setup::check::{Finding, ok, problem, warning};
 use jiff::Timestamp;
 use leoflow_base::home::Home;
 use leoflow_python::notes::{self, Note};
-use leoflow_python::{self as python, WithoutEffect, environments};
+use leoflow_python::{self as python, SettingsUnread, WithoutEffect, environments};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ pub struct ServerPython {
     pub unknown_pools: Vec<UnknownPool>,
     /// DAGs whose schedule makes no progress.
     pub stalled_schedules: Vec<String>,
-    /// Settings of Airflow without effect; `None` if the server did not answer.
+    /// Settings of Airflow without effect; `None` if the server did not answer or could not read them.
     pub without_effect: Option<Vec<WithoutEffect>>,
     /// Built environments whose DAG files have import errors.
     pub suspect: Vec<SuspectEnvironment>,
@@ -132,7 +132,13 @@ pub fn schedules(stalled: &[String]) -> Option<Finding> {
 }
 
 /// Checks that all settings of Airflow have an effect: those of the running server, else those of our environment.
-pub fn airflow_settings(found: &[WithoutEffect]) -> Option<Finding> {
+pub fn airflow_settings(found: Result<Vec<WithoutEffect>, SettingsUnread>) -> Option<Finding> {
+    let found = match found {
+        Ok(found) => found,
+        Err(unread) => {
+            return Some(warning(unread.to_string(), "check the disk of the workspace, then: leoflow doctor"));
+        }
+    };
     let names = |needs_sdk| {
         let selected = found.iter().filter(|setting| setting.needs_sdk == needs_sdk);
         selected.map(ToString::to_string).collect::<Vec<_>>().join(", ")
@@ -193,6 +199,13 @@ mod tests {
         let check = pools(&[unknown("a"), unknown("b")]).unwrap();
         assert_eq!(check.detail, "tasks of a wait, because there is no pool nope (1 more: leoflow dags show DAG)");
         assert_eq!(check.remedy.as_deref(), Some("leoflow pools set nope 8"));
+    }
+
+    #[test]
+    fn unread_settings_are_a_warning() {
+        assert!(airflow_settings(Ok(Vec::new())).is_none());
+        let check = airflow_settings(Err(SettingsUnread)).unwrap();
+        assert!(check.verdict == Verdict::Warning && check.detail.contains("could not be read"), "{}", check.detail);
     }
 
     #[test]
