@@ -13,10 +13,11 @@ use leoflow_cli::commands::{self, Cli};
 use leoflow_cli::error::Error;
 use leoflow_cli::terminal::printer::Printer;
 use leoflow_processes::agent::{self, TaskFolder};
+use leoflow_python::home_of_command;
 use serde_json::json;
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use tracing::{Level, error};
 
@@ -41,7 +42,7 @@ pub fn main() -> ExitCode {
         Ok(translated) => translated,
         Err(code) => return code,
     };
-    let cli = match help::parse::<Cli>(arguments) {
+    let mut cli = match help::parse::<Cli>(arguments) {
         Ok(cli) => cli,
         Err(usage) => {
             let code = u8::try_from(usage.exit_code()).unwrap_or(2);
@@ -57,6 +58,9 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
+    if cli.global.instance.is_none() {
+        cli.global.home = cli.global.home.or_else(home_of_airflow);
+    }
     let printer = Printer::new(&cli.global, cli.command.format(), help::command::<Cli>).with_rows(rows);
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| commands::run(cli, &printer, &Process)));
     let error = match outcome {
@@ -71,14 +75,16 @@ pub fn main() -> ExitCode {
 
 /// The arguments with Airflow's words translated to ours, and the form of JSON results; an exit code if that is all.
 fn translated(arguments: Vec<OsString>) -> Result<(Vec<OsString>, Option<Rows>), ExitCode> {
-    let program = if program_name() == "airflow" { Program::Airflow } else { Program::Leoflow };
+    let (program, name) = match program_name() == "airflow" {
+        true => (Program::Airflow, Some("leoflow".into())),
+        false => (Program::Leoflow, arguments.first().cloned()),
+    };
     let texts: Option<Vec<String>> = arguments.iter().skip(1).map(|text| Some(text.to_str()?.to_owned())).collect();
     // The words of commands are UTF-8.
     let Some(texts) = texts else { return Ok((arguments, None)) };
     let refusal = match airflow::translate(program, &texts) {
         Translation::Ours(texts, rows) => {
-            let own_name = arguments.into_iter().take(1);
-            return Ok((own_name.chain(texts.into_iter().map(OsString::from)).collect(), rows));
+            return Ok((name.into_iter().chain(texts.into_iter().map(OsString::from)).collect(), rows));
         }
         Translation::Help(text) => {
             let _ = write!(std::io::stdout(), "{text}");
@@ -95,9 +101,9 @@ fn translated(arguments: Vec<OsString>) -> Result<(Vec<OsString>, Option<Rows>),
             command.args(texts);
             Error::io("run", &path, &replace::replace_self_by(command))
         }
-        None => Error::usage(format!("no `airflow {}` here: {}", refusal.command, refusal.sentence)),
+        None => Error::usage(format!("no `airflow {}` here", refusal.command)).hint(refusal.sentence),
     };
-    let global = Global { json: asks_for_json(&env_vars::arguments()), ..Global::default() };
+    let global = Global { json: asks_for_json(&env_vars::arguments()), home: home_of_airflow(), ..Global::default() };
     Printer::new(&global, None, help::command::<Cli>).error(&error);
     Err(ExitCode::from(error.exit_code()))
 }
@@ -139,6 +145,12 @@ const USAGE: u8 = 2;
 /// The name under which the program was called.
 fn program_name() -> OsString {
     env_vars::arguments().first().map(Path::new).and_then(Path::file_name).unwrap_or_default().to_owned()
+}
+
+/// The home of the command `airflow`, which acts on its own instance whatever LEOFLOW_HOME and LEOFLOW_INSTANCE say.
+fn home_of_airflow() -> Option<PathBuf> {
+    let program = env_vars::arguments().into_iter().next().filter(|_| program_name() == "airflow")?;
+    home_of_command(Path::new(&program))
 }
 
 /// Maps `leoflow-server …` to `leoflow server …`, and the agent likewise.

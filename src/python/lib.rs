@@ -31,6 +31,7 @@ pub use discover::{MINIMUM, Python, find};
 pub use dotenv::{InvalidVariable, flag, path_beside as variables_beside, variables_of};
 pub use interpreter::{Interpreter, Job, SharedInterpreter, TASK_MARK, is_parse_mark};
 pub use no_result::NoResult;
+pub use package::home_of_command;
 pub use parse::{
     FileContext, FileSettings, ParseOutput, declared_with, file_context, find_requirements_source, parse,
     read_file_context, unzip_command,

@@ -2,6 +2,7 @@
 //! files use it unless their environment contains Airflow's own SDK.
 
 use leoflow_base::home::Home;
+use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
 use sha2::{Digest, Sha256};
 use std::fs::Permissions;
@@ -51,4 +52,19 @@ pub fn install(home: &Home) -> io::Result<PathBuf> {
     };
     files::create_folder_atomic(&folder, |error| error, write)?;
     Ok(folder)
+}
+
+/// The home whose command `airflow` was called as `program`: a path, or a name that was found in PATH. `None` for a program
+/// elsewhere.
+pub fn home_of_command(program: &Path) -> Option<PathBuf> {
+    let path = match program.parent() {
+        Some(folder) if folder.as_os_str().is_empty() => {
+            env_vars::search_path().into_iter().map(|folder| folder.join(program)).find(|path| path.is_file())?
+        }
+        _ => env_vars::absolute(program).ok()?,
+    };
+    // Resolves the links of folders, but not the command, which is a link to the executable.
+    let commands = path.parent()?.canonicalize().ok()?;
+    let python = commands.parent()?.parent()?;
+    (commands.ends_with(COMMANDS) && python.ends_with("python")).then(|| python.parent().map(Path::to_owned))?
 }

@@ -207,8 +207,7 @@ class TestProjectEnvironment(unittest.TestCase):
     def test_the_command_airflow_of_the_instance_is_first_in_path(self):
         from leoflow.entry import dotenv
 
-        with tempfile.TemporaryDirectory() as home, unittest.mock.patch.dict(os.environ, PATH="/usr/bin:/bin", LEOFLOW_HOME="/other"):
-            package = os.path.join(home, "python", "leoflow-1")
+        with tempfile.TemporaryDirectory() as package, unittest.mock.patch.dict(os.environ, PATH="/usr/bin:/bin", LEOFLOW_HOME="/other"):
             commands = os.path.join(package, "commands")
             os.makedirs(commands)
             with unittest.mock.patch.multiple(dotenv, PACKAGE=package, COMMANDS=commands):
@@ -216,7 +215,7 @@ class TestProjectEnvironment(unittest.TestCase):
                     dotenv.own_commands_first()
                     self.assertEqual(os.environ["PATH"].split(":")[0], commands)
                     self.assertEqual(os.environ["PATH"].count(commands), 1)
-            self.assertEqual(os.environ["LEOFLOW_HOME"], home)
+            self.assertEqual(os.environ["LEOFLOW_HOME"], "/other")
 
     def test_an_invalid_setting_is_an_error(self):
         from leoflow.authoring.operators.arguments import RETRIES

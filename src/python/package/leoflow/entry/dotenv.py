@@ -146,8 +146,6 @@ def own_commands_first() -> None:
     own_python_first()
     if os.path.isdir(COMMANDS):
         put_first(COMMANDS)
-        # The package is in HOME/python.
-        os.environ["LEOFLOW_HOME"] = os.path.dirname(os.path.dirname(PACKAGE))
 
 
 def own_python_first() -> None:
