@@ -50,8 +50,11 @@ const GUESSES: &[(&str, &str)] = &[
 /// Suggests `lite backup` for `backup`, `dags trigger` for `trigger`, and the like.
 fn suggest_meant(mut error: clap::Error, command: &Command, arguments: &[OsString]) -> clap::Error {
     let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidSubcommand) else { return error };
-    let meant = meant(command, arguments, name);
-    let is_visible = |tip: &String| command.find_subcommand(tip).is_none_or(|tip| !tip.is_hide_set());
+    let words = words(command, arguments, name);
+    let meant = meant(command, &words, name);
+    let parents = words.split_last().map_or(&[][..], |(_, parents)| parents);
+    let parent = parents.iter().try_fold(command, |command, word| command.find_subcommand(word)).unwrap_or(command);
+    let is_visible = |tip: &String| parent.find_subcommand(tip).is_none_or(|tip| !tip.is_hide_set());
     if let Some(ContextValue::Strings(tips)) = error.get(ContextKind::SuggestedSubcommand) {
         let tips: Vec<String> = tips.iter().filter(|tip| is_visible(tip)).cloned().collect();
         error.remove(ContextKind::SuggestedSubcommand);
@@ -68,11 +71,16 @@ fn suggest_meant(mut error: clap::Error, command: &Command, arguments: &[OsStrin
     error
 }
 
-/// The command that is meant by arguments whose subcommand `name` does not exist.
-fn meant(command: &Command, arguments: &[OsString], name: &str) -> Option<String> {
+/// The words of the arguments up to `name`, a subcommand that does not exist.
+fn words(command: &Command, arguments: &[OsString], name: &str) -> Vec<String> {
     let arguments = arguments.iter().skip(1).filter_map(|argument| argument.to_str()).map(str::to_owned);
     let mut words = Typed::parse(command.clone(), arguments).words;
-    words.truncate(words.iter().position(|word| word == name)? + 1);
+    words.truncate(words.iter().position(|word| word == name).map_or(0, |position| position + 1));
+    words
+}
+
+/// The command that is meant by words whose last one, the subcommand `name`, does not exist.
+fn meant(command: &Command, words: &[String], name: &str) -> Option<String> {
     let guess = words.join(" ");
     let known = GUESSES.iter().find(|(typed, _)| *typed == guess).map(|(_, meant)| (*meant).to_owned());
     let is_of_lite = || command.find_subcommand("lite").is_some_and(|lite| lite.find_subcommand(name).is_some());
@@ -140,6 +148,9 @@ mod tests {
             let text = refusal(&["leoflow", typo]);
             assert!(!text.contains(hidden) && !text.contains("\n\n\n"), "{text}");
         }
+        // `status` and `restart` are also hidden commands at the top level.
+        assert!(refusal(&["leoflow", "lite", "statsu"]).contains("'status'"));
+        assert!(refusal(&["leoflow", "lite", "restrat"]).contains("'restart'"));
     }
 
     #[test]
