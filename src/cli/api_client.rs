@@ -37,6 +37,14 @@ impl<'a> Api<'a> {
         self.request(Method::GET, path, None).await
     }
 
+    /// Reads one object; `None` if the server has no such object (404).
+    pub async fn find<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, Error> {
+        match self.answer(Method::GET, path, None).await? {
+            (StatusCode::NOT_FOUND, _) => Ok(None),
+            (status, bytes) => read(&success(status, bytes, path)?).map(Some),
+        }
+    }
+
     /// Reads every entry of a list, page by page. `query` is appended to the URL's query, for example an order.
     pub async fn all(&self, path: &str, query: &str, field: &str) -> Result<Vec<Value>, Error> {
         all_pages(field, async |offset| self.get(&format!("{path}?limit=100&offset={offset}{query}")).await).await
@@ -59,23 +67,19 @@ impl<'a> Api<'a> {
     }
 
     async fn request<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<&Value>) -> Result<T, Error> {
-        let bytes = self.send(method, path, body).await?;
-        serde_json::from_slice(&bytes).map_err(|error| {
-            Error::failed("cannot read the server's response")
-                .cause(error)
-                .hint("the server may be another version; restart it: leoflow lite restart")
-        })
+        read(&self.send(method, path, body).await?)
     }
 
     /// Sends a request; a status that is not a success becomes an error.
     async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Bytes, Error> {
+        let (status, bytes) = self.answer(method, path, body).await?;
+        success(status, bytes, path)
+    }
+
+    /// Sends a request with the client's timeout; returns status and body.
+    async fn answer(&self, method: Method, path: &str, body: Option<&Value>) -> Result<(StatusCode, Bytes), Error> {
         let response = tokio::time::timeout(self.timeout, self.exchange(method, path, body)).await;
-        let (status, bytes) = response.map_err(|_| silent_server())??;
-        if status.is_success() {
-            return Ok(bytes);
-        }
-        let detail: Option<Value> = serde_json::from_slice::<Value>(&bytes).ok().and_then(|v| v.get("detail").cloned());
-        Err(error_from_response(status, detail.unwrap_or_default(), path))
+        response.map_err(|_| silent_server())?
     }
 
     /// Sends a request without a time limit; returns status and body.
@@ -120,6 +124,23 @@ pub async fn all_pages(field: &str, get: impl AsyncFn(usize) -> Result<Value, Er
             return Ok(entries);
         }
     }
+}
+
+fn read<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, Error> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        Error::failed("cannot read the server's response")
+            .cause(error)
+            .hint("the server may be another version; restart it: leoflow lite restart")
+    })
+}
+
+/// The body of a response with success; another status becomes an error.
+fn success(status: StatusCode, bytes: Bytes, path: &str) -> Result<Bytes, Error> {
+    if status.is_success() {
+        return Ok(bytes);
+    }
+    let detail: Option<Value> = serde_json::from_slice::<Value>(&bytes).ok().and_then(|v| v.get("detail").cloned());
+    Err(error_from_response(status, detail.unwrap_or_default(), path))
 }
 
 fn silent_server() -> Error {

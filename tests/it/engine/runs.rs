@@ -328,6 +328,22 @@ fn api_fields_and_errors_match_airflow() {
 }
 
 #[test]
+fn a_run_id_that_looks_like_a_date_names_its_run() {
+    let test = TestHome::started();
+    test.save("d.py", "from airflow.sdk import DAG, task\nwith DAG('d'):\n    @task\n    def t(): pass\n    t()\n");
+    test.run(&["dags", "unpause", "d"]).expect(0);
+    let trigger = |arguments: &[&str]| test.run(&[&["dags", "trigger", "d", "--wait"], arguments].concat()).expect(0);
+    trigger(&["--run-id", "20260131"]);
+    trigger(&["--run-id", "other", "--logical-date", "2026-01-31"]);
+    let run_of = |name: &str| test.run(&["runs", "show", "d", name, "--json"]).expect(0).json()["dag_run_id"].clone();
+    assert_eq!((run_of("20260131"), run_of("2026-01-31")), (json!("20260131"), json!("other")));
+    test.run(&["tasks", "state", "d", "t", "20260131"]).expect(0);
+    test.run(&["runs", "delete", "d", "20260131", "--yes"]).expect(0);
+    assert_eq!(run_of("20260131"), "other");
+    test.run(&["runs", "show", "d", "2026-02-01"]).expect(1);
+}
+
+#[test]
 fn a_run_waits_for_its_run_after_time_and_logical_date() {
     let test = TestHome::new();
     let password = test.start()["admin_password"].as_str().unwrap().to_owned();

@@ -2,7 +2,7 @@
 
 use super::run_inputs::read_date;
 use super::task_names;
-use crate::api_client::{Api, dag_path, encode, lite_dag_path};
+use crate::api_client::{Api, dag_path, encode, lite_dag_path, run_path};
 use crate::args::run_args::RunArgs;
 use crate::error::Error;
 use crate::terminal::printer::Printer;
@@ -255,10 +255,14 @@ fn seconds_between(start: Option<&str>, end: Option<&str>) -> Option<String> {
     Some(format!("{:.2} s", span.as_secs_f64()))
 }
 
-/// Resolves `latest` to the id of the newest run, and a logical date to the id of its run.
+/// Resolves `latest` to the id of the newest run, and a logical date to the id of its run. A run id may look like a date,
+/// such as `20260131`: the exact id takes precedence.
 pub async fn resolve_run(api: &Api<'_>, RunArgs { dag_id, run_id }: &RunArgs) -> Result<String, Error> {
     if run_id != "latest" {
         let Ok(date) = read_date("the run", run_id) else { return Ok(run_id.clone()) };
+        if api.find::<Value>(&run_path(dag_id, run_id)).await?.is_some() {
+            return Ok(run_id.clone());
+        }
         let path = format!("{}/dagRuns?limit=1&logical_date_gte={date}&logical_date_lte={date}", dag_path(dag_id));
         let answer: Value = api.get(&path).await?;
         return Ok(answer["dag_runs"][0]["dag_run_id"].as_str().unwrap_or(run_id).to_owned());
