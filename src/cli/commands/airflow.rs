@@ -2,8 +2,8 @@
 
 use super::config;
 use super::engine::run_view::resolve_run;
-use crate::api_client::{cell, run_path};
-use crate::args::run_args::RunArgs;
+use crate::api_client::{cell, dag_path, run_path};
+use crate::args::run_args::{DagArg, RunArgs};
 use crate::context::Context;
 use crate::error::Error;
 use clap::Subcommand;
@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 pub enum AirflowCommand {
     /// Print the state of a run, and its conf if it has one
     DagState(RunArgs),
+    /// Print a DAG with the fields of Airflow's API
+    DagDetails(DagArg),
     /// Print a setting of Airflow
     ConfigValue {
         /// The section of airflow.cfg
@@ -29,6 +31,15 @@ pub enum AirflowCommand {
 pub async fn run(context: &Context<'_>, command: &AirflowCommand) -> Result<u8, Error> {
     match command {
         AirflowCommand::DagState(run) => dag_state(context, run).await,
+        AirflowCommand::DagDetails(DagArg { dag_id }) => {
+            let dag: Value = context.api().get(&dag_path(dag_id)).await?;
+            context.printer.show(&[&dag], |printer| {
+                let row = |(name, value): (&String, &Value)| {
+                    [name.clone(), value.as_str().map_or_else(|| value.to_string(), str::to_owned)]
+                };
+                printer.table(&["PROPERTY", "VALUE"], dag.as_object().into_iter().flatten().map(row));
+            })
+        }
         AirflowCommand::ConfigValue { section, option } => config_value(context, section, option),
         AirflowCommand::Providers => {
             let providers = context.api().all("/api/v2/providers", "", "providers").await?;

@@ -79,6 +79,8 @@ fn dag_view(dag: &Dag, runs: &[&Run], error: Option<&ImportError>) -> Value {
         "is_stale": !dag.is_active,
         "fileloc": dag.fileloc,
         "relative_fileloc": dag.relative_fileloc,
+        "bundle_name": views::BUNDLE,
+        "owners": dag.structure.owners,
         "schedule": dag.structure.schedule,
         "description": dag.structure.description,
         "tags": dag.structure.tags,

@@ -244,6 +244,9 @@ fn env_shell_and_tasks_have_airflows_command() {
          with DAG('own'):\n    @task\n    def t(): return subprocess.check_output(['airflow', 'variables', 'get', 'city'], text=True)\n    \
          t()\n",
     );
+    // The command acts on its own instance all the same.
+    test.save("p/.env", "LEOFLOW_HOME=/other\n");
+    assert_eq!(test.run(&["env", "shell", "p", "--", "printenv", "LEOFLOW_HOME"]).expect(0).stdout, "/other\n");
     let in_shell = |words: &[&str]| test.run(&[&["env", "shell", "p", "--", "airflow"], words].concat());
     in_shell(&["variables", "set", "city", "Nice"]).expect(0);
     let run = test.run_dag("own");
@@ -259,10 +262,25 @@ fn env_shell_and_tasks_have_airflows_command() {
         "Cleared 1 task of own RUN\n".replace("RUN", run_id)
     );
     let refused = in_shell(&["users", "list"]).expect(2).stderr;
-    assert!(refused.contains("leoflow lite reset-password"), "{refused}");
+    // Without it, `leoflow` acts on another instance.
+    assert!(refused.contains(&format!("leoflow --home {} lite reset-password", test.home.display())), "{refused}");
     in_shell(&["variables", "set", "--json", "limits", "{\"rows\": 1}"]).expect(0);
     assert_eq!(test.run(&["variables", "get", "limits"]).expect(0).stdout, "\"{\\\"rows\\\": 1}\"\n");
     assert_eq!(in_shell(&["variables", "get", "--json", "limits"]).expect(0).stdout, "{\"rows\": 1}\n");
+    assert_eq!(test.run(&["variables", "get", "-j", "limits"]).expect(0).stdout, "{\"rows\": 1}\n");
+    assert!(in_shell(&["variables", "get", "city", "-j"]).expect(1).stderr.contains("city is not JSON"));
+    assert_eq!(in_shell(&["variables", "get", "none", "-j", "-d", "x"]).expect(0).stdout, "x\n");
+    assert!(in_shell(&["dags", "list-runs"]).expect(2).stderr.contains("Usage: leoflow runs list"));
+    let list = in_shell(&["dags", "list", "-o", "json"]).expect(0).json();
+    assert_eq!((&list[0]["owners"], &list[0]["bundle_name"]), (&json!(["airflow"]), &json!("workspace")));
+    let states = in_shell(&["tasks", "states-for-dag-run", "own", run_id, "-o", "json"]).expect(0).json();
+    assert_eq!((&states[0]["dag_id"], &states[0]["task_id"]), (&json!("own"), &json!("t")));
+    assert!(states[0].as_object().unwrap().contains_key("logical_date"));
+    let details = in_shell(&["dags", "details", "own", "-o", "json"]).expect(0).json();
+    assert_eq!((&details[0]["dag_id"], &details[0]["is_paused"]), (&json!("own"), &json!(false)));
+    test.run(&["runs", "delete", "own", run_id, "--yes"]).expect(0);
+    let nothing = in_shell(&["tasks", "clear", "own", "-y"]).expect(1).stderr;
+    assert!(nothing.contains("own has no runs\n"), "{nothing}");
 }
 
 /// Answers one SMTP session with success; returns the message that it received.

@@ -70,7 +70,7 @@ fn commands_page_is_current() {
 fn airflow_commands_page_is_current() {
     let mut text = format!(
         "# Airflow's commands\n\n{GENERATED}\nThis page lists the commands of Airflow 3.3 and what runs here. In `leoflow env shell` \
-         and in tasks they run as `airflow COMMAND`, on the instance of the shell or task, and `-o json` prints Airflow's keys. \
+         and in tasks they run as `airflow COMMAND`, on the instance of the shell or task, whatever LEOFLOW_HOME and LEOFLOW_INSTANCE say. \
          `leoflow COMMAND` accepts the same words everywhere, except for flags that have a meaning of its own. The program \
          `airflow` is in no other PATH. Without a command, it prints this list.\n\n\
          A refused command exits with 2 and names ours. Commands that only read an installed Airflow are run by the program \
@@ -92,6 +92,14 @@ fn airflow_commands_page_is_current() {
         )
         .unwrap();
     }
+    let with_keys: Vec<String> =
+        rules.iter().filter(|rule| rule.rows.is_some()).map(|rule| format!("`{}`", rule.command)).collect();
+    writeln!(
+        text,
+        "\n`-o json` of the program `airflow` prints Airflow's keys for `dags details`, {}; for other commands Leoflow's.",
+        with_keys.join(", ")
+    )
+    .unwrap();
     text.push_str("\nFor every command:\n\n");
     common.iter().for_each(|flag| writeln!(text, "- {}", difference(flag)).unwrap());
     text.push_str("\n## Refused\n\n| `airflow` | instead |\n|---|---|\n");

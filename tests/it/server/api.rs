@@ -256,6 +256,10 @@ fn the_command_line_reads_and_writes_airflows_files() {
     test.run(&["connections", "add", "u", "--conn-uri", "postgres://me:p%40w@h:1/d?sslmode=x"]).expect(0);
     test.run(&["connections", "add", "u", "--conn-type", "x"]).expect(1);
     test.run(&["connections", "add", "v"]).expect(2);
+    let other = test.folder().join("export.yaml");
+    let refused = test.run(&["connections", "export", other.to_str().unwrap()]).expect(2);
+    assert!(refused.stderr.contains("--file-format json") && !other.exists(), "{}", refused.stderr);
+    test.run(&["connections", "export", other.to_str().unwrap(), "--format", "json"]).expect(0);
     test.run(&["connections", "export", path]).expect(0);
     test.run(&["connections", "delete", "u"]).expect(0);
     let imported = test.run(&["connections", "import", path]).expect(0);

@@ -59,7 +59,9 @@ impl Rows {
             _ => return result,
         };
         let row = |entry: &Value| {
-            let field = |(name, ours): &(&str, &str)| Some(((*name).to_owned(), entry.get(*ours)?.clone()));
+            let field = |(name, ours): &(&str, &str)| {
+                Some(((*name).to_owned(), entry.get(*ours).or_else(|| result.get(*ours))?.clone()))
+            };
             Value::Object(self.keys.iter().filter_map(field).collect::<Map<_, _>>())
         };
         entries.iter().map(row).collect()

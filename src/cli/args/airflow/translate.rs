@@ -101,6 +101,8 @@ fn flags(
 ) -> Result<Vec<String>, Refusal> {
     let mut arguments = arguments.iter();
     let mut added: Vec<String> = Vec::new();
+    // They follow the positional arguments: `--run-id RUN DAG` is `DAG RUN` here.
+    let mut values: Vec<String> = Vec::new();
     if program == Program::Airflow {
         added.extend(rule.added.split_whitespace().map(str::to_owned));
     }
@@ -125,12 +127,13 @@ fn flags(
         match flag.action {
             Action::Drop => {}
             Action::As(ours) => translated.extend([ours.to_owned()].into_iter().chain(value)),
-            Action::Value => translated.extend(value),
+            Action::Value => values.extend(value),
             Action::Only(expected, _) if value.as_deref() == Some(expected) => {}
             Action::Only(_, sentence) | Action::Refuse(sentence) => return refused(sentence),
         }
     }
     translated.append(&mut added);
+    translated.append(&mut values);
     Ok(translated)
 }
 
@@ -165,11 +168,12 @@ mod tests {
     #[test]
     fn airflows_words_become_ours() {
         for (line, expected) in [
-            ("dags list-runs -d hello --state failed -o json", "runs list hello --state failed -o json --limit 10000"),
-            ("dags list-runs -dhello", "runs list hello --limit 10000"),
-            ("dags list-runs --dag-id=hello", "runs list hello --limit 10000"),
+            ("dags list-runs -d hello --state failed -o json", "runs list --state failed -o json --limit 10000 hello"),
+            ("dags list-runs -dhello", "runs list --limit 10000 hello"),
+            ("dags list-runs --dag-id=hello", "runs list --limit 10000 hello"),
             ("--home x dags state hello 2026-01-31", "--home x airflow dag-state hello 2026-01-31"),
-            ("dags clear --run-id r hello -y", "runs clear r hello -y"),
+            ("dags clear --run-id r hello -y", "runs clear hello -y r"),
+            ("dags clear -y --run-id r -- hello", "runs clear -y -- hello r"),
             (
                 "dags backfill hello -s 2026-01-01 -e 2026-01-02",
                 "backfill create hello --from-date 2026-01-01 --to-date 2026-01-02",
@@ -177,8 +181,8 @@ mod tests {
             ("tasks test d t 2026-01-31 -m -t {}", "tasks test d t 2026-01-31 --pdb --conf {}"),
             ("tasks states-for-dag-run d r -o plain", "runs show d r -o plain"),
             ("tasks clear d -t load -y", "tasks clear d -t load -y --all-runs"),
-            ("connections export - --file-format json", "connections export -"),
-            ("variables get -j key", "variables get --deserialize-json key"),
+            ("connections export - --serialization-format json", "connections export -"),
+            ("variables get -j key", "variables get -j key"),
             ("db shell -- -c x", "lite psql -- -c x"),
             ("dags source hello", "dags source hello"),
             ("other list", "other: Airflow has no such command; `airflow cheat-sheet` lists all"),

@@ -11,6 +11,7 @@ use clap::{Args, Subcommand};
 use leoflow_engine::store::OnExisting;
 use leoflow_engine::store::secret::connections::Connection;
 use serde_json::{Value, json};
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
 #[derive(Subcommand, Debug)]
@@ -61,6 +62,9 @@ pub enum ConnectionsCommand {
     Export {
         /// The JSON file to write; - writes to stdout
         file: PathBuf,
+        /// The format, for a file whose name says another one
+        #[arg(long, visible_alias = "format", value_name = "FORMAT", value_parser = ["json"])]
+        file_format: Option<String>,
     },
 }
 
@@ -128,7 +132,13 @@ pub async fn run(context: &Context<'_>, command: &ConnectionsCommand) -> Result<
             let imported = counted(&counts["imported"], "connection");
             printer.line(format!("Imported {imported}, skipped {}", counts["skipped"]));
         }
-        ConnectionsCommand::Export { file } => {
+        ConnectionsCommand::Export { file, file_format } => {
+            // Airflow writes the format that the name says.
+            let says_other = |extension: &OsStr| ["env", "yaml", "yml"].iter().any(|other| extension == *other);
+            if file_format.is_none() && file.extension().is_some_and(says_other) {
+                return Err(Error::usage(format!("exports are JSON, and {} is not named .json", file.display()))
+                    .hint("choose a name that ends in .json, or add --file-format json"));
+            }
             let all: Vec<Connection> = api.with_bulk_timeout().get(LOCAL).await?;
             write_json(context, file, &to_airflow(&all))?;
             printer.note(format!("Exported {}, including passwords", counted(all.len(), "connection")));

@@ -9,6 +9,7 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::terminal::printer::counted;
 use clap::Subcommand;
+use leoflow_base::sys::shell;
 use leoflow_engine::store::secret::variables::{Variable, as_text};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -29,8 +30,8 @@ pub enum VariablesCommand {
         /// Print this value when the variable does not exist [default: fail]
         #[arg(long, short)]
         default: Option<String>,
-        /// Print a value that is JSON text without its quotes, as Airflow's CLI does with --json
-        #[arg(long, hide = true)]
+        /// Parse the value as JSON and print JSON text without its quotes, as `airflow variables get --json` does
+        #[arg(short = 'j')]
         deserialize_json: bool,
     },
     /// Create or change a variable
@@ -46,8 +47,8 @@ pub enum VariablesCommand {
         /// A description for people [default: none]
         #[arg(long)]
         description: Option<String>,
-        /// Store the value as JSON text in quotes, as Airflow's CLI does with --json
-        #[arg(long, hide = true)]
+        /// Store the value as JSON text in quotes, as `airflow variables set --json` does
+        #[arg(short = 'j')]
         serialize_json: bool,
     },
     /// Delete a variable
@@ -129,22 +130,23 @@ async fn get(
     default: Option<&str>,
     deserialize_json: bool,
 ) -> Result<u8, Error> {
-    let result: Result<Variable, Error> = api.get(&format!("{LOCAL}/{}", encode(key))).await;
-    let variable = match (result, default) {
-        (Err(_), Some(value)) if !exists(api, key).await? => {
-            Variable { key: key.to_owned(), value: value.to_owned(), description: None }
-        }
-        (result, _) => result?,
+    let path = format!("{LOCAL}/{}", encode(key));
+    let variable: Variable = match default {
+        None => api.get(&path).await?,
+        Some(value) => match api.find(&path).await? {
+            Some(variable) => variable,
+            None => {
+                let variable = Variable { key: key.to_owned(), value: value.to_owned(), description: None };
+                return context.printer.show(&variable, |printer| printer.line(value));
+            }
+        },
     };
-    if let Some(value) = serde_json::from_str::<Value>(&variable.value).ok().filter(|_| deserialize_json) {
-        context.printer.line(as_text(&value));
-        return Ok(0);
+    if !deserialize_json {
+        return context.printer.show(&variable, |printer| printer.line(&variable.value));
     }
-    context.printer.show(&variable, |printer| printer.line(&variable.value))
-}
-
-/// True when the variable exists.
-async fn exists(api: &Api<'_>, key: &str) -> Result<bool, Error> {
-    let variables: Vec<Variable> = api.with_bulk_timeout().get(LOCAL).await?;
-    Ok(variables.iter().any(|variable| variable.key == key))
+    let value: Value = serde_json::from_str(&variable.value).map_err(|error| {
+        let hint = format!("leoflow variables get {} prints it as it is", shell::word(key));
+        Error::failed(format!("the value of the variable {key} is not JSON")).cause(error).hint(hint)
+    })?;
+    context.printer.show(&value, |printer| printer.line(as_text(&value)))
 }

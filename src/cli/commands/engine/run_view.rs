@@ -17,6 +17,7 @@ pub struct RunView {
     pub dag_id: String,
     pub dag_run_id: String,
     pub state: String,
+    pub logical_date: Option<String>,
     pub start_date: Option<String>,
     pub end_date: Option<String>,
     #[serde(skip_serializing)]

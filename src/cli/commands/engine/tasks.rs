@@ -257,7 +257,8 @@ async fn runs_between(api: &Api<'_>, args: &ClearTasks) -> Result<Vec<String>, E
     let run_id = |run: &Value| run["dag_run_id"].as_str().map(str::to_owned);
     let ids: Vec<String> = runs.iter().filter(is_between).filter_map(run_id).collect();
     if ids.is_empty() {
-        return Err(Error::failed(format!("{} has no runs for these dates", args.dag_id))
+        let which = if start.or(end).is_some() { " for these dates" } else { "" };
+        return Err(Error::failed(format!("{} has no runs{which}", args.dag_id))
             .hint(format!("leoflow runs list {}", args.dag_id)));
     }
     Ok(ids)

@@ -39,6 +39,8 @@ struct DagView {
     #[serde(skip_serializing)]
     is_stale: bool,
     fileloc: String,
+    bundle_name: String,
+    owners: Vec<String>,
     schedule: Option<String>,
     last_run_state: Option<String>,
     import_error: Option<String>,
