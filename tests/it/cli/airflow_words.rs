@@ -83,10 +83,8 @@ fn airflows_commands_and_flags_run_or_are_refused() {
         let required = &alternatives[0];
         let with = |flag: &Vec<String>| [required.as_slice(), flag].concat();
         for line in alternatives.iter().cloned().chain(flags.iter().map(with)) {
-            // `--json` of `leoflow variables` prints the result as JSON, and has no short form. `leoflow tasks clear`
-            // names a run, so that it does not rerun all.
-            let own = (required[0] == "variables" && line.iter().any(|word| word == "-j"))
-                || required.starts_with(&["tasks".to_owned(), "clear".to_owned()]);
+            // `leoflow tasks clear` names a run, so that it does not rerun all.
+            let own = required.starts_with(&["tasks".to_owned(), "clear".to_owned()]);
             for program in [Program::Airflow].into_iter().chain((!own).then_some(Program::Leoflow)) {
                 problems.extend(problem(program, &line).map(|text| format!("{program:?} {}: {text}", line.join(" "))));
             }
