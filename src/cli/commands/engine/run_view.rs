@@ -258,15 +258,21 @@ fn seconds_between(start: Option<&str>, end: Option<&str>) -> Option<String> {
 
 /// Resolves `latest` to the id of the newest run, and a logical date to the id of its run. A run id may look like a date,
 /// such as `20260131`: the exact id takes precedence.
-pub async fn resolve_run(api: &Api<'_>, RunArgs { dag_id, run_id }: &RunArgs) -> Result<String, Error> {
+pub async fn resolve_run(api: &Api<'_>, run: &RunArgs) -> Result<String, Error> {
+    let RunArgs { dag_id, run_id } = run;
+    let Ok(date) = read_date("the run", run_id) else { return exact_run(api, run).await };
+    if api.find::<Value>(&run_path(dag_id, run_id)).await?.is_some() {
+        return Ok(run_id.clone());
+    }
+    let path = format!("{}/dagRuns?limit=1&logical_date_gte={date}&logical_date_lte={date}", dag_path(dag_id));
+    let answer: Value = api.get(&path).await?;
+    Ok(answer["dag_runs"][0]["dag_run_id"].as_str().unwrap_or(run_id).to_owned())
+}
+
+/// Resolves `latest` only: a deletion that is repeated must not find another run by its date.
+pub async fn exact_run(api: &Api<'_>, RunArgs { dag_id, run_id }: &RunArgs) -> Result<String, Error> {
     if run_id != "latest" {
-        let Ok(date) = read_date("the run", run_id) else { return Ok(run_id.clone()) };
-        if api.find::<Value>(&run_path(dag_id, run_id)).await?.is_some() {
-            return Ok(run_id.clone());
-        }
-        let path = format!("{}/dagRuns?limit=1&logical_date_gte={date}&logical_date_lte={date}", dag_path(dag_id));
-        let answer: Value = api.get(&path).await?;
-        return Ok(answer["dag_runs"][0]["dag_run_id"].as_str().unwrap_or(run_id).to_owned());
+        return Ok(run_id.clone());
     }
     let answer: Value = api.get(&format!("{}/dagRuns?limit=1&order_by=-run_after", dag_path(dag_id))).await?;
     if let Some(newest) = answer["dag_runs"][0]["dag_run_id"].as_str() {

@@ -3,7 +3,7 @@
 use super::dags::trigger::finish;
 use super::follow_run;
 use super::run_inputs::read_date;
-use super::run_view::{RunView, resolve_run};
+use super::run_view::{RunView, exact_run, resolve_run};
 use super::task_names;
 use crate::api_client::{Api, cell, dag_path, encode, list_of, run_path};
 use crate::args::complete;
@@ -108,7 +108,7 @@ pub async fn run(context: &Context<'_>, command: &RunsCommand) -> Result<u8, Err
             clear(context, &api, (&run.dag_id, &run_id), body, (*yes).into()).await
         }
         RunsCommand::Delete { run, yes } => {
-            delete(context, &api, &run.dag_id, &resolve_run(&api, run).await?, (*yes).into()).await
+            delete(context, &api, &run.dag_id, &exact_run(&api, run).await?, (*yes).into()).await
         }
         RunsCommand::Cancel(run) => cancel(context, &api, &run.dag_id, &resolve_run(&api, run).await?).await,
     }
