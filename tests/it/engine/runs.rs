@@ -23,7 +23,16 @@ fn the_starter_dag_runs_and_its_results_are_shown() {
     let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     assert_eq!(
         keys(&run),
-        ["dag_id", "dag_run_id", "state", "start_date", "end_date", "task_instances", "callback_failures"]
+        [
+            "dag_id",
+            "dag_run_id",
+            "state",
+            "logical_date",
+            "start_date",
+            "end_date",
+            "task_instances",
+            "callback_failures"
+        ]
     );
     assert_eq!(
         keys(&run["task_instances"][0]),
@@ -35,7 +44,7 @@ fn the_starter_dag_runs_and_its_results_are_shown() {
     );
     assert_eq!(
         keys(&test.dags()["dags"][0]),
-        ["dag_id", "is_paused", "fileloc", "schedule", "last_run_state", "import_error"]
+        ["dag_id", "is_paused", "fileloc", "bundle_name", "owners", "schedule", "last_run_state", "import_error"]
     );
     let log = test.task_log("hello", "greet");
     assert!(log.contains("Hello, Ada!\n"), "{log}");
