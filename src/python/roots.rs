@@ -51,16 +51,17 @@ pub struct Request {
 }
 
 impl Request {
-    /// Derives the folders from the path: a file of the workspace belongs to its project, any other file to its own
-    /// folder.
+    /// Derives the folders from the path: a file of the workspace belongs to its project. Any other file belongs to the
+    /// folder that contains the nearest `dags` around it, or to its own folder.
     pub fn new(path: PathBuf, workspace: Option<&Path>, api_socket: PathBuf) -> Self {
         let workspace = workspace.filter(|workspace| path.starts_with(workspace));
         let (roots, folders, project) = match workspace {
             Some(workspace) => (roots(workspace, &path), folders(workspace, &path), project_of(workspace, &path)),
             None => {
-                let folder = path.parent().map(Path::to_owned);
-                let folders: Vec<PathBuf> = folder.iter().cloned().collect();
-                (folders.clone(), folders, folder)
+                let dags = path.ancestors().skip(1).find(|folder| folder.ends_with(DAGS));
+                let project = dags.or(Some(path.as_path())).and_then(Path::parent).map(Path::to_owned);
+                let folders: Vec<PathBuf> = project.iter().cloned().collect();
+                (dags.map(Path::to_owned).into_iter().chain(folders.clone()).collect(), folders, project)
             }
         };
         let workspace = workspace.map(Path::to_owned);
@@ -193,6 +194,17 @@ mod tests {
         assert_eq!(roots(workspace, Path::new("/w/dags/dag.py")), ["/w/dags", "/w"].map(PathBuf::from));
         let in_nested_dags = Path::new("/w/mono/airflow/dags/x/dags/dag.py");
         assert_eq!(roots(workspace, in_nested_dags), ["/w/mono/airflow/dags", "/w/mono", "/w"].map(PathBuf::from));
+    }
+
+    #[test]
+    fn a_file_elsewhere_has_the_folders_of_its_project() {
+        for (file, roots, project) in
+            [("/e/p/dags/x/dag.py", &["/e/p/dags", "/e/p"][..], "/e/p"), ("/e/p/dag.py", &["/e/p"], "/e/p")]
+        {
+            let request = Request::new(file.into(), Some(Path::new("/w")), PathBuf::new());
+            assert_eq!(request.roots, roots.iter().map(PathBuf::from).collect::<Vec<_>>());
+            assert_eq!((request.folders, request.project), (vec![project.into()], Some(project.into())));
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use super::environment::parse_in_project_environment;
 use super::foreground_planner;
+use super::project_folder::file_request;
 use super::run_inputs::{read_conf, read_date};
 use super::task_names;
 use super::validate::prepare_interpreter;
@@ -19,9 +20,7 @@ use leoflow_base::sys::net::unix_socket;
 use leoflow_base::sys::process::reaper::Exit;
 use leoflow_base::sys::{env_vars, process, random};
 use leoflow_engine::model::dag::Structure;
-use leoflow_python::{
-    Children, Interpreter, Job, ParseOutput, Request, dag_files, environment, file_context, path_in_workspace,
-};
+use leoflow_python::{Children, Interpreter, Job, ParseOutput, Request, dag_files, environment};
 use serde_json::{Value, json};
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
@@ -161,7 +160,7 @@ impl Prepared {
         let interpreter = prepare_interpreter(context, config.and_then(|config| config.python).as_deref()).await?;
         let file = match file {
             Some(file) => {
-                let file = path_in_workspace(workspace.as_deref(), &env_vars::absolute(file)?);
+                let file = env_vars::absolute(file)?;
                 if !file.is_file() {
                     return Err(Error::failed(format!("{} does not exist", file.display())));
                 }
@@ -169,12 +168,7 @@ impl Prepared {
             }
             None => find(context, &interpreter, workspace.as_deref(), dag_id).await?,
         };
-        let request = Request::new(file, workspace.as_deref(), context.home.api_socket());
-        if let Err(problem) = file_context(&request).settings {
-            return Err(Error::failed("the project's settings are invalid")
-                .cause(problem)
-                .hint("leoflow verify-config"));
-        }
+        let (request, _) = file_request(context, workspace.as_deref(), &file)?;
         let (interpreter, parsed) =
             parse_in_project_environment(context, &interpreter, &Children::new(&context.home), &request)
                 .await

@@ -1,9 +1,10 @@
 //! Finds the project that a command names.
 
+use crate::context::Context;
 use crate::error::Error;
 use leoflow_base::sys::fs::folders;
 use leoflow_base::sys::shell;
-use leoflow_python::{dag_files, path_in_workspace};
+use leoflow_python::{FileSettings, Request, dag_files, file_context, path_in_workspace};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -15,17 +16,45 @@ pub fn project_folder(workspace: Option<&Path>, current_folder: &Path, project: 
     // Without a trailing slash.
     let path: PathBuf = current_folder.join(project).components().collect();
     if path.is_dir() {
-        let path = path_in_workspace(workspace, &path);
-        return Some(workspace.and_then(|workspace| link_to(workspace, &path)).unwrap_or(path));
+        return Some(path_through_links(workspace, &path));
     }
     workspace.map(|workspace| workspace.join(project)).filter(|folder| folder.is_dir())
 }
 
-/// The project of the workspace that is a link to this folder, as `leoflow bring` makes them.
-fn link_to(workspace: &Path, folder: &Path) -> Option<PathBuf> {
-    let is_outside = !folder.starts_with(workspace);
-    let mut entries = is_outside.then(|| folders::entries(workspace).ok()).flatten()?.into_iter();
-    entries.find(|entry| entry.is_symlink() && entry.canonicalize().is_ok_and(|target| target == folder))
+/// The path that the server uses: one below the workspace if the path is in it, or in the target of a link in it, as
+/// `leoflow bring` makes them.
+fn path_through_links(workspace: Option<&Path>, path: &Path) -> PathBuf {
+    let path = path_in_workspace(workspace, path);
+    let Some(workspace) = workspace.filter(|workspace| !path.starts_with(workspace)) else { return path };
+    let links = folders::entries(workspace).unwrap_or_default().into_iter().filter(|entry| entry.is_symlink());
+    let through = |link: PathBuf| {
+        let rest = path.strip_prefix(link.canonicalize().ok()?).ok()?;
+        Some((rest.components().count(), link.join(rest).components().collect()))
+    };
+    // The nearest project comes first.
+    links.filter_map(through).min().map_or(path.clone(), |(_, path)| path)
+}
+
+/// The request for a DAG file at this path, and the settings of its project.
+pub fn file_request(
+    context: &Context<'_>,
+    workspace: Option<&Path>,
+    file: &Path,
+) -> Result<(Request, FileSettings), Error> {
+    let request = Request::new(path_through_links(workspace, file), workspace, context.home.api_socket());
+    let file_settings = file_context(&request).settings.map_err(|problem| {
+        Error::failed("the project's settings are invalid").cause(problem).hint("leoflow verify-config")
+    })?;
+    Ok((request, file_settings))
+}
+
+/// The error for a folder with projects in it; `file` is a DAG file of one.
+pub fn not_a_project(workspace: Option<&Path>, folder: &Path, file: &Path) -> Error {
+    let names = workspace.filter(|workspace| folder.starts_with(workspace)).map(project_names).unwrap_or_default();
+    Error::failed(format!("{} is not a project", folder.display())).hint(match names.is_empty() {
+        true => format!("name the folder of its DAG files: {}", file.parent().unwrap_or(folder).display()),
+        false => format!("name a project in the command: {}", names.join(", ")),
+    })
 }
 
 /// The error for a project that does not exist; its hints list those that do, and name the command that creates one.

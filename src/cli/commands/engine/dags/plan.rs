@@ -2,13 +2,13 @@
 //! tasks in the process that calls it, so that breakpoints in them hold.
 
 use crate::commands::engine::foreground_planner::answer_all;
+use crate::commands::engine::project_folder::file_request;
 use crate::context::Context;
 use crate::error::Error;
 use clap::Args;
 use leoflow_base::config::DEFAULT_MAX_MAP_LENGTH;
 use leoflow_base::sys::env_vars;
 use leoflow_engine::planner::graph::Graph;
-use leoflow_python::{Request, file_context, path_in_workspace};
 use serde_json::json;
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
@@ -25,11 +25,7 @@ pub fn run(context: &Context<'_>, args: &Plan) -> Result<u8, Error> {
     let config = context.config()?.map(|loaded| loaded.config);
     let max_map_length = config.as_ref().map_or(DEFAULT_MAX_MAP_LENGTH, |config| config.max_map_length);
     let workspace = config.and_then(|config| config.workspace);
-    let file = path_in_workspace(workspace.as_deref(), &env_vars::absolute(&args.file)?);
-    let request = Request::new(file, workspace.as_deref(), context.home.api_socket());
-    let file_settings = file_context(&request).settings.map_err(|problem| {
-        Error::failed("the project's settings are invalid").cause(problem).hint("leoflow verify-config")
-    })?;
+    let (request, file_settings) = file_request(context, workspace.as_deref(), &env_vars::absolute(&args.file)?)?;
     let broken = |error: std::io::Error| Error::failed("the process that runs the tasks has ended").cause(error);
     let (mut input, mut output) = (std::io::stdin().lock(), std::io::stdout().lock());
     let settings =

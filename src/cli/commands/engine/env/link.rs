@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 
 /// Makes the `.venv` of a project, or brings it up to date; returns its path.
 pub async fn make(context: &Context<'_>, project: &Path) -> Result<PathBuf, Error> {
-    let ProjectPython { folder, request, interpreter } = ProjectPython::new(context, project).await?;
-    let folder = request.project.as_ref().unwrap_or(&folder);
-    linked_venv::link(&interpreter, folder, &request).map_err(|error| refusal(error, project))
+    let ProjectPython { request, interpreter } = ProjectPython::new(context, project).await?;
+    let folder = request.project.clone().unwrap_or_default();
+    linked_venv::link(&interpreter, &folder, &request).map_err(|error| refusal(error, project))
 }
 
 pub async fn link(context: &Context<'_>, project: &Path) -> Result<u8, Error> {
@@ -32,6 +32,11 @@ pub fn remove(context: &Context<'_>, project: &Path) -> Result<u8, Error> {
     let current_folder = env_vars::current_dir().unwrap_or_default();
     let folder = project_folder(workspace.as_deref(), &current_folder, project)
         .ok_or_else(|| no_project(workspace.as_deref(), project))?;
+    // Also if the project has no DAG file any more.
+    let folder = match folder.parent() {
+        Some(parent) if folder.ends_with("dags") && !folder.join(linked_venv::FOLDER).exists() => parent.to_owned(),
+        _ => folder,
+    };
     let is_removed = linked_venv::unlink(&context.home, &folder).map_err(|error| refusal(error, project))?;
     let venv = folder.join(linked_venv::FOLDER);
     context.printer.show(&json!({"venv": venv, "removed": is_removed}), |printer| {

@@ -2,17 +2,16 @@
 
 use crate::commands::engine::add::dag_file;
 use crate::commands::engine::environment;
-use crate::commands::engine::project_folder::{no_project, project_folder};
+use crate::commands::engine::project_folder::{file_request, no_project, not_a_project, project_folder};
 use crate::commands::engine::validate::prepare_interpreter;
 use crate::context::Context;
 use crate::error::Error;
 use leoflow_base::sys::env_vars;
-use leoflow_python::{Interpreter, Request, file_context};
-use std::path::{Path, PathBuf};
+use leoflow_python::{Interpreter, Request};
+use std::path::Path;
 
-/// A project, one of its DAG files, and the Python of its environment.
+/// A DAG file of a project, and the Python of its environment.
 pub struct ProjectPython {
-    pub folder: PathBuf,
     pub request: Request,
     pub interpreter: Interpreter,
 }
@@ -26,20 +25,17 @@ impl ProjectPython {
         let folder = project_folder(workspace.as_deref(), &current_folder, project)
             .ok_or_else(|| no_project(workspace.as_deref(), project))?;
         let file = dag_file(&folder, workspace.as_deref())?;
-        // As for a scan, any other folder is a project in a workspace that is its parent.
-        let is_elsewhere = workspace.as_ref().is_none_or(|workspace| !folder.starts_with(workspace));
-        let is_nested = file.parent() != Some(&folder);
-        let around = if is_elsewhere && is_nested { folder.parent() } else { workspace.as_deref() };
-        let request = Request::new(file, around, context.home.api_socket());
-        let file_settings = file_context(&request).settings.map_err(|problem| {
-            Error::failed("the project's settings are invalid").cause(problem).hint("leoflow verify-config")
-        })?;
+        let (request, file_settings) = file_request(context, workspace.as_deref(), &file)?;
+        // The folder itself, or one in it such as `dags`.
+        if !request.project.as_ref().is_some_and(|project| folder.starts_with(project)) {
+            return Err(not_a_project(workspace.as_deref(), &folder, &request.path));
+        }
         let base = prepare_interpreter(context, config.and_then(|config| config.python).as_deref()).await?;
         let interpreter = environment::for_project(context, &base, &file_settings).await.map_err(|reason| {
             Error::failed(format!("cannot build the environment of {}", project.display()))
                 .cause(reason)
                 .hint("leoflow env list")
         })?;
-        Ok(Self { folder, request, interpreter })
+        Ok(Self { request, interpreter })
     }
 }
