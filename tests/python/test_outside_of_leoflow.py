@@ -1,5 +1,6 @@
 """DAG files in processes that Leoflow did not start: `python dag.py`, pytest, an IDE."""
 
+import importlib.metadata
 import json
 import os
 import socket
@@ -9,6 +10,8 @@ import tempfile
 import threading
 import unittest
 from pathlib import Path
+
+from leoflow.outside import virtual_env
 
 PACKAGE = Path(__file__).parents[2] / "src" / "python" / "package"
 DAG_FILE = """
@@ -173,6 +176,61 @@ except KeyboardInterrupt:
 """
         self.assertEqual(self.run_file(text)[1], "interrupted\n")
 
+    def test_dag_test_works_in_a_thread_and_leaves_handlers_as_they_are(self):
+        self.add_program(self.home / "bin")
+        text = """
+import concurrent.futures, signal
+before = signal.getsignal(signal.SIGTERM)
+with dag:
+    @task(execution_timeout=__import__("datetime").timedelta(minutes=1))
+    def works(): return 1
+    works()
+with concurrent.futures.ThreadPoolExecutor() as pool:
+    run = pool.submit(dag.test).result()
+print(run.state, run.get_task_instances(state="failed"), run.get_task_instance("t").xcom_pull(task_ids=["works", "t"]))
+print(signal.getsignal(signal.SIGTERM) == before)
+"""
+        code, out, err = self.run_file(text)
+        self.assertEqual((code, out), (0, "success [] [1, None]\nTrue\n"), err)
+
+    def test_dag_test_ends_beside_a_process_that_a_task_leaves(self):
+        self.add_program(self.home / "bin")
+        text = """
+import os, signal, sys
+with dag:
+    @task
+    def leaves():
+        pid = os.fork()
+        if pid == 0:
+            # Holds the pipe of the planner until the run has ended.
+            os.close(1)
+            os.close(2)
+            signal.pause()
+        return pid
+    leaves()
+run = dag.test()
+os.kill(run.get_task_instance("leaves").xcom_pull(), signal.SIGKILL)
+print(run.state)
+"""
+        code, out, err = self.run_file(text)
+        self.assertEqual((code, out), (0, "success\n"), err)
+
+    def test_dag_test_masks_secrets(self):
+        self.add_program(self.home / "bin")
+        text = """
+with dag:
+    @task
+    def reads(): print("read", Variable.get("api_password"))
+    reads()
+dag.test()
+print("after")
+"""
+        code, out, err = self.run_file(text, AIRFLOW_VAR_API_PASSWORD="c0nfidential")
+        self.assertEqual(code, 0, err)
+        self.assertNotIn("c0nfidential", out + err)
+        self.assertIn("read ***", out + err)
+        self.assertIn("after", out)
+
     def test_dag_test_applies_the_settings_of_the_project(self):
         self.add_program(self.home / "bin", settings={"file": "leoflow.yaml", "defaults": {"owner": "ann"}})
         self.assertEqual(self.run_file("dag.test()\nprint(dag.owner)")[1], "ann\n")
@@ -213,3 +271,27 @@ except KeyboardInterrupt:
         with os.fdopen(reader) as pipe:
             error = json.load(pipe)["error"]
         self.assertIn("DAG.test() in code that Leoflow runs (use `leoflow dags test`, or call it below `if __name__", error)
+
+
+class LinkedVenv(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+
+    def test_commands_without_an_entry_point_are_links(self):
+        programs = {name: f"/environment/bin/{name}" for name in ("tool", "linter", "own")}
+        (self.folder / "own").write_text("")
+        (self.folder / "gone").symlink_to("/environment/bin/gone")
+        entries = importlib.metadata.EntryPoints([importlib.metadata.EntryPoint("tool", "tool.main:run", "console_scripts")])
+        names = virtual_env.write_scripts(str(self.folder), ["gone"], entries, programs)
+        self.assertEqual(names, ["linter", "tool"])
+        self.assertEqual(os.readlink(self.folder / "linter"), "/environment/bin/linter")
+        self.assertIn("from tool.main import run", (self.folder / "tool").read_text())
+        self.assertEqual(sorted(os.listdir(self.folder)), ["linter", "own", "tool"])
+
+    def test_a_failed_write_leaves_no_partial_file(self):
+        (self.folder / "marker").mkdir()
+        with self.assertRaises(IsADirectoryError):
+            virtual_env.write(str(self.folder / "marker"), "text")
+        self.assertEqual(os.listdir(self.folder), ["marker"])

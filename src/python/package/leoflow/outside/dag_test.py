@@ -10,6 +10,8 @@ import os
 import re
 import signal
 import subprocess
+import sys
+import threading
 from datetime import datetime, timezone
 
 from leoflow.authoring.states import DagRunState
@@ -51,15 +53,23 @@ def run(dag: DAG, logical_date: datetime | str | None, run_conf: dict[str, Any] 
     if dag.fileloc is None:
         raise Unsupported("DAG.test() of a DAG that no file defines")
     handlers = {number: signal.getsignal(number) for number in TASK_SIGNALS}
+    if threading.current_thread() is not threading.main_thread():
+        handlers = {}
     planner = PlannerProcess(os.path.abspath(dag.fileloc))
     _running = dag
+    streams = sys.stdout, sys.stderr
+    # Those of pytest, where it captures the output.
+    sys.stdout, sys.stderr = map(foreground.MaskedStream, streams)
     try:
         return run_with(dag, planner, aware("logical_date", logical_date), run_conf or {}, mark_success_pattern)
     finally:
+        sys.stdout, sys.stderr = streams
         _running = None
         planner.end()
         for number, handler in handlers.items():
-            signal.signal(number, handler)
+            # None: a handler that Python did not set.
+            if handler is not None:
+                signal.signal(number, handler)
 
 
 ADVICE = {
@@ -120,10 +130,19 @@ class TestedInstance:
         self.state, self.try_number, self.run_id = fields["state"], fields["try_number"], run_id
         self._xcoms = xcoms
 
-    def xcom_pull(self, key="return_value"):
-        """Returns an XCom of this instance, or None."""
-        text = self._xcoms.get((self.task_id, self.map_index, key))
-        return None if text is None else decode(text)
+    def xcom_pull(self, task_ids=None, *, key="return_value", map_indexes=None, default=None):
+        """Returns an XCom of this instance, or of another task, or the default. Returns a list for several tasks, and for
+        a mapped task without a map index."""
+        if task_ids is not None and not isinstance(task_ids, str):
+            return [self.xcom_pull(task_id, key=key, map_indexes=map_indexes, default=default) for task_id in task_ids]
+        task_id = self.task_id if task_ids is None else task_ids
+        if task_ids is not None and map_indexes is None:
+            indexes = sorted(index for task, index, name in self._xcoms if (task, name) == (task_id, key) and index >= 0)
+            if indexes:
+                return [decode(self._xcoms[task_id, index, key]) for index in indexes]
+        map_index = map_indexes if map_indexes is not None else self.map_index if task_ids is None else -1
+        text = self._xcoms.get((task_id, map_index, key))
+        return default if text is None else decode(text)
 
     def __repr__(self):
         return f"<TaskInstance: {foreground.instance_name(vars(self))} {self.run_id} [{self.state}]>"
@@ -138,8 +157,10 @@ class TestedRun:
         self.logical_date = None if spec["logical_date"] is None else parse_time(spec["logical_date"])
         self.task_instances = [TestedInstance(fields, self.run_id, run.memory.xcoms) for fields in run.instances]
 
-    def get_task_instances(self):
-        return self.task_instances
+    def get_task_instances(self, state=None, session=None):
+        """Returns all instances, or those with the state or with one of the states."""
+        states = [state] if state is None or isinstance(state, str) else state
+        return [instance for instance in self.task_instances if state is None or instance.state in states]
 
     def get_task_instance(self, task_id, session=None, *, map_index=-1):
         return next((instance for instance in self.task_instances
@@ -188,6 +209,8 @@ class PlannerProcess:
         except OSError:
             # The child has ended before.
             pass
+        # A process that a task left may hold its standard input open. The planner has no state.
+        self.process.kill()
         self.process.wait()
 
 

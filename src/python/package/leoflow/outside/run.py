@@ -34,4 +34,6 @@ def test(dag, task_id):
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:3]))
+    if len(sys.argv) not in (2, 3):
+        sys.exit("usage: python -m leoflow.outside.run FILE [TASK_ID]")
+    sys.exit(main(*sys.argv[1:]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from datetime import datetime, timezone
 
 from leoflow.authoring import plugins
@@ -50,6 +51,9 @@ class Deadline:
 
         if self.folder:
             plain_files.create_marker(os.path.join(self.folder, "began"))
+        if threading.current_thread() is not threading.main_thread():
+            # `DAG.test()` in a thread, which gets no signals.
+            return
         signal.signal(signal.SIGALRM, timed_out)
         signal.signal(signal.SIGTERM, terminated)
         if self.task.execution_timeout is not None:
@@ -59,7 +63,8 @@ class Deadline:
             signal.setitimer(signal.ITIMER_REAL, limit)
 
     def __exit__(self, *_):
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        if threading.current_thread() is threading.main_thread():
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 class Try:
