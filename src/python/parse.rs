@@ -14,6 +14,7 @@ use leoflow_base::config::leoflow_yaml::{self, EnvironmentSettings, Unusable};
 use leoflow_base::config::{ConfigError, Problem};
 use leoflow_base::sys::blocking;
 use leoflow_base::sys::process::reaper::Exit;
+use leoflow_base::sys::shell;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::cell::Cell;
@@ -99,13 +100,13 @@ pub fn file_context(request: &Request) -> FileContext {
 /// The import error of a zip file with DAGs, with the commands that make them load.
 fn packaged_dags(request: &Request) -> String {
     let folder = request.roots.first().map_or(Path::new("."), PathBuf::as_path);
-    format!("DAGs in a zip file are not loaded: {}", unzip_command(&request.path, folder))
+    let (unzip, zip) = (unzip_command(&request.path, folder), shell::word(&request.path.to_string_lossy()));
+    format!("DAGs in a zip file are not loaded: {unzip} && rm {zip}")
 }
 
-/// The shell command that replaces a zip file by what it contains.
+/// The shell command that unpacks a zip file.
 pub fn unzip_command(zip: &Path, folder: &Path) -> String {
-    let quoted = |path: &Path| shlex::try_quote(&path.to_string_lossy()).map(String::from).unwrap_or_default();
-    format!("unzip {0} -d {1} && rm {0}", quoted(zip), quoted(folder))
+    format!("unzip {} -d {}", shell::word(&zip.to_string_lossy()), shell::word(&folder.to_string_lossy()))
 }
 
 fn collect_settings(request: &Request, read: &mut Vec<PathBuf>) -> Result<FileSettings, DeclarationError> {

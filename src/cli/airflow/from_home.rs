@@ -7,6 +7,7 @@ use super::findings::Findings;
 use crate::error::Error;
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
+use leoflow_base::sys::shell;
 use leoflow_python::{FileContext, Request, file_context};
 use std::path::{Path, PathBuf};
 
@@ -24,12 +25,16 @@ const SIBLING_FOLDERS: [&str; 3] = ["include", "plugins", "requirements"];
 /// Reads the content of the home. Adds a finding for each missing file. Refuses a repository.
 pub fn read(home: &Path, findings: &mut Findings) -> Result<AirflowContent, Error> {
     if !home.is_dir() {
-        return Err(Error::usage(format!("the folder {} does not exist", home.display()))
+        let message = match home.exists() {
+            true => format!("{} is not a folder", home.display()),
+            false => format!("the folder {} does not exist", home.display()),
+        };
+        return Err(Error::usage(message)
             .hint("name an Airflow home folder, or the URL of a server such as http://localhost:8080"));
     }
     if is_repository(home) {
         return Err(Error::usage(format!("{} is a repository, not an Airflow home", home.display()))
-            .hint(format!("leoflow bring {}", home.display())));
+            .hint(format!("leoflow bring {}", shell::word(&home.to_string_lossy()))));
     }
     let mut content = AirflowContent::default();
     add_data_files(home, &mut content)?;
@@ -75,7 +80,7 @@ pub fn add_data_files(folder: &Path, content: &mut AirflowContent) -> Result<(),
 /// True for a folder with DAG files that neither Airflow nor `leoflow export airflow` made.
 fn is_repository(home: &Path) -> bool {
     let has = |name: &str| home.join(name).exists();
-    has("dags") && !has("export.json") && (has(".git") || !has("airflow.cfg"))
+    has("dags") && !has("export.json") && !has("airflow.cfg")
 }
 
 /// The DAG folder `dags`, and of the rest of the home, which also has logs, databases and settings, only the
@@ -177,7 +182,8 @@ mod tests {
         let to: Vec<_> = folders.iter().map(|folder| folder.to.to_str().unwrap()).collect();
         assert_eq!(to, ["dags", "include", "plugins"]);
         assert_eq!(files, [".env", "limits.txt", "requirements.txt"].map(|name| home.join(name)));
+        // A home that its user keeps in git.
         fs::create_dir(home.join(".git")).unwrap();
-        assert!(read(home, &mut findings).is_err());
+        assert!(read(home, &mut findings).is_ok());
     }
 }

@@ -4,6 +4,7 @@ use super::plan::Decision;
 use super::repository::Repository;
 use super::survey::Fact;
 use leoflow_base::sys::fs::files;
+use leoflow_base::sys::shell;
 use leoflow_python::unzip_command;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,10 @@ pub fn missing(repository: &Repository) -> Vec<Decision> {
     let submodules = submodules(top).into_iter().filter(|path| is_empty(&top.join(path))).collect::<Vec<_>>();
     if !submodules.is_empty() {
         let what = format!("git submodules that are not checked out: {}", submodules.join(", "));
-        let remedy = format!("git -C {} submodule update --init --recursive", quoted(top));
+        let remedy = match top.join(".git").exists() {
+            true => format!("git -C {} submodule update --init --recursive", quoted(top)),
+            false => "this copy is no git repository, so replace it: git clone --recurse-submodules URL".to_owned(),
+        };
         all.push(Decision { fact: Fact::at(what, ".gitmodules"), remedy });
     }
     let uses_lfs = [top]
@@ -46,7 +50,9 @@ pub fn missing(repository: &Repository) -> Vec<Decision> {
 /// The paths of the submodules that `.gitmodules` names.
 fn submodules(top: &Path) -> Vec<String> {
     let text = text(&top.join(".gitmodules")).unwrap_or_default();
-    let path = |line: &str| Some(line.trim().strip_prefix("path")?.trim_start().strip_prefix('=')?.trim().to_owned());
+    let path = |line: &str| {
+        Some(line.trim().strip_prefix("path")?.trim_start().strip_prefix('=')?.trim().trim_matches('"').to_owned())
+    };
     text.lines().filter_map(path).collect()
 }
 
@@ -72,7 +78,7 @@ fn text(path: &Path) -> Option<String> {
 
 /// A path as a shell reads it.
 fn quoted(path: &Path) -> String {
-    shlex::try_quote(&path.to_string_lossy()).map(String::from).unwrap_or_default()
+    shell::word(&path.to_string_lossy())
 }
 
 #[cfg(test)]
@@ -83,10 +89,10 @@ mod tests {
     fn names_what_a_checkout_lacks_with_commands() {
         let folder = tempfile::tempdir().unwrap();
         let top = folder.path();
-        for name in ["dags", "empty", "full"] {
+        for name in ["dags", "em pty", "full", ".git"] {
             fs::create_dir(top.join(name)).unwrap();
         }
-        let modules = "[submodule \"a\"]\n\tpath = empty\n\turl = u\n[submodule \"b\"]\n\tpath=full\n";
+        let modules = "[submodule \"a\"]\n\tpath = \"em pty\"\n\turl = u\n[submodule \"b\"]\n\tpath=full\n";
         let pointer = [POINTER, b"oid sha256:0\nsize 1\n"].concat();
         for (name, text) in [
             (".gitmodules", modules.as_bytes()),
@@ -104,6 +110,9 @@ mod tests {
         let git = format!("git -C {}", top.display());
         let submodules = (".gitmodules".to_owned(), format!("{git} submodule update --init --recursive"));
         assert_eq!(found(&repository), std::slice::from_ref(&submodules));
+        fs::remove_dir(top.join(".git")).unwrap();
+        assert!(found(&repository)[0].1.ends_with("git clone --recurse-submodules URL"));
+        fs::create_dir(top.join(".git")).unwrap();
         fs::write(top.join(".gitattributes"), "*.bin filter=lfs diff=lfs merge=lfs -text\n").unwrap();
         let zip = top.join("plugins.zip");
         let lfs = ("dags/model.bin".to_owned(), format!("{git} lfs pull"));

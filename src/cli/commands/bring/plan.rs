@@ -5,6 +5,7 @@ use super::repository::{Project, Repository};
 use super::requirements::{Release, Requirements, quoted};
 use super::survey::{Fact, Survey};
 use leoflow_base::config::leoflow_yaml;
+use leoflow_base::sys::shell;
 use leoflow_python::airflow_keys::{Meaning, meaning};
 use leoflow_python::environments::name_of;
 use leoflow_python::{is_zip, unzip_command};
@@ -354,7 +355,7 @@ fn decisions(facts: &Sources<'_>, settings: &Settings, own_settings: &str) -> Ve
     }
     for zip in project.dag_files.iter().filter(|file| is_zip(file)) {
         let fact = Fact::at("DAGs in a zip file, which are not loaded", facts.places.repository.shown(zip));
-        decide(fact, unzip_command(zip, &project.dags()));
+        decide(fact, format!("{} && rm {}", unzip_command(zip, &project.dags()), shell::word(&zip.to_string_lossy())));
     }
     for fact in &survey.unreadable {
         decide(fact.clone(), "correct the file; its DAGs cannot be imported".to_owned());
