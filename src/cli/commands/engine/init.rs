@@ -35,18 +35,15 @@ pub struct Init {
 }
 
 pub async fn run(context: &Context<'_>, args: &Init) -> Result<u8, Error> {
-    let folder = env_vars::absolute(args.folder.as_deref().unwrap_or(Path::new("")))?;
+    // Without the part `.`.
+    let folder = env_vars::absolute(args.folder.as_deref().unwrap_or(Path::new("")))?.components().collect::<PathBuf>();
     let has_dags =
         || dag_files(&folder, context.workspace().ok().flatten().as_deref()).is_ok_and(|files| !files.is_empty());
     if args.vscode && args.with.is_empty() && has_dags() {
         let written = vscode::write(context, &folder).await?;
         return context.printer.show(&json!({"written": written}), |_| {});
     }
-    let exit_code = create(context, args, folder.clone()).await?;
-    if args.vscode {
-        vscode::write(context, &folder).await?;
-    }
-    Ok(exit_code)
+    create(context, args, folder).await
 }
 
 async fn create(context: &Context<'_>, args: &Init, folder: PathBuf) -> Result<u8, Error> {
@@ -81,7 +78,15 @@ async fn create(context: &Context<'_>, args: &Init, folder: PathBuf) -> Result<u
     if args.with.is_empty() && workspace.as_ref().is_some_and(|workspace| file.starts_with(workspace)) {
         wait_until_imported(context, &dag_id).await;
     }
-    context.printer.show(&json!({"dag_id": dag_id, "file": file}), |printer| {
+    let mut result = json!({"dag_id": dag_id, "file": file});
+    let mut failure = None;
+    if args.vscode {
+        match vscode::write(context, &folder).await {
+            Ok(written) => result["written"] = json!(written),
+            Err(error) => failure = Some(error),
+        }
+    }
+    let exit_code = context.printer.show(&result, |printer| {
         printer.line(format!("Created {} with the DAG {dag_id}", file.display()));
         let Some(workspace) = workspace.filter(|workspace| !file.starts_with(workspace)) else {
             return printer.note(format!("Run it with: leoflow dags trigger {dag_id} --wait"));
@@ -93,7 +98,8 @@ async fn create(context: &Context<'_>, args: &Init, folder: PathBuf) -> Result<u
             let command = format!("leoflow init {}", shell::word(&inside.to_string_lossy()));
             printer.note(format!("hint: move it to {}, or run {command}", inside.display()));
         }
-    })
+    })?;
+    failure.map_or(Ok(exit_code), Err)
 }
 
 /// How long to wait until the running server has imported the new DAG, so that the next command finds it.
