@@ -24,6 +24,7 @@ const ENTRIES: &[(&str, Inside)] = &[
     ("venv", Inside::All),
     ("venvs", Inside::Only(is_hash)),
     ("linked", Inside::Only(is_hash)),
+    ("brought", Inside::Only(is_record)),
     ("backups", Inside::Only(is_backup)),
     ("task-logs", Inside::All),
     ("logs", Inside::Only(is_log)),
@@ -58,6 +59,10 @@ fn is_python_entry(name: &str) -> bool {
 
 fn is_hash(name: &str) -> bool {
     name.len() >= 16 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn is_record(name: &str) -> bool {
+    name.strip_suffix(".json").is_some_and(is_hash)
 }
 
 fn is_backup(name: &str) -> bool {

@@ -28,6 +28,7 @@ use packages::{Change, Packages};
 use parse_file::{ParseContext, Parsed, parse_file, relative_to};
 use refresh::Refresh;
 use stamps::stamps;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -53,7 +54,14 @@ pub async fn run(
     slots: Rc<ChildSlots>,
 ) {
     let (sender, results) = unbounded_channel();
-    let context = ParseContext { environments: environments.clone(), workspace, children, slots, results: sender };
+    let context = ParseContext {
+        environments: environments.clone(),
+        workspace,
+        children,
+        slots,
+        results: sender,
+        venv_warnings: RefCell::default(),
+    };
     DagFileLoop {
         core,
         environments,

@@ -9,7 +9,8 @@ use leoflow_python::{
     Children, FileContext, FileSettings, Interpreter, NoResult, ParseOutput, Request, linked_venv, parse,
     read_file_context,
 };
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,6 +25,8 @@ pub struct ParseContext {
     pub children: Rc<Children>,
     pub slots: Rc<ChildSlots>,
     pub results: UnboundedSender<Parsed>,
+    /// The last warning about the virtual environment of each project, which is repeated only if it changes.
+    pub venv_warnings: RefCell<HashMap<PathBuf, String>>,
 }
 
 /// The result of a parse.
@@ -74,7 +77,7 @@ async fn parse_with_slot(context: &ParseContext, request: &Request, number: u64,
     let (settings, adjacent_files) = read_settings(request).await;
     let (output, environment) = match prepare(context, &path, settings).await {
         Ok((Environment { hash, interpreter }, file_settings)) => {
-            refresh_linked_venv(&interpreter, request).await;
+            refresh_linked_venv(context, &interpreter, request).await;
             let output = parse(&context.children, &interpreter, request, *file_settings, used).await;
             (output.map_err(NoOutput::NoResult), hash)
         }
@@ -85,11 +88,19 @@ async fn parse_with_slot(context: &ParseContext, request: &Request, number: u64,
 }
 
 /// Brings the virtual environment for editors up to date, if the project has one.
-async fn refresh_linked_venv(interpreter: &Interpreter, request: &Request) {
+async fn refresh_linked_venv(context: &ParseContext, interpreter: &Interpreter, request: &Request) {
     let Some(project) = request.project.clone() else { return };
-    let interpreter = interpreter.clone();
-    if let Ok(Err(error)) = blocking::run(move || linked_venv::refresh(&interpreter, &project)).await {
-        warn!("{error}; run: leoflow env link");
+    let (python, folder, request) = (interpreter.clone(), project.clone(), request.clone());
+    let refreshed = blocking::run(move || linked_venv::refresh(&python, &folder, &request)).await;
+    let mut warnings = context.venv_warnings.borrow_mut();
+    let Ok(Err(error)) = refreshed else {
+        warnings.remove(&project);
+        return;
+    };
+    let warning = format!("{error}; run: {}", linked_venv::command(interpreter, &project));
+    if warnings.get(&project) != Some(&warning) {
+        warn!("{warning}");
+        warnings.insert(project, warning);
     }
 }
 

@@ -5,7 +5,7 @@ use crate::support::{TestHome, free_port, uv, wait_until};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -20,8 +20,7 @@ fn python(venv: &Path, code: &str) -> String {
     String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
 }
 
-#[test]
-fn a_linked_venv_follows_the_projects_packages() {
+fn started_with_packages() -> (Index, TestHome) {
     let index = Index::new();
     index.add("paint", "1.0", "NAME = 'red'\n", &[]);
     index.add("paint", "2.0", "NAME = 'blue'\n", &[]);
@@ -31,6 +30,32 @@ fn a_linked_venv_follows_the_projects_packages() {
     std::fs::create_dir_all(&folder).unwrap();
     std::os::unix::fs::symlink(uv(), folder.join("uv")).unwrap();
     test.start();
+    (index, test)
+}
+
+#[test]
+fn a_linked_venv_stays_with_the_dag_file_it_was_made_for() {
+    let (index, test) = started_with_packages();
+    test.save("p/leoflow.yaml", &format!("index: {}\n", index.address));
+    let save = |dag: &str, package: &str| {
+        let block = format!("# /// script\n# dependencies = [\"{package}\"]\n# ///\n");
+        test.save(&format!("p/{}.py", &dag[..1]), &format!("{block}from airflow.sdk import DAG\ndag = DAG('{dag}')\n"));
+        test.wait_imported(dag);
+    };
+    save("a", "paint<2");
+    test.run(&["env", "link", "p"]).expect(0);
+    save("b", "paint");
+    let venv = test.workspace().join("p/.venv");
+    assert_eq!(python(&venv, "import paint; print(paint.NAME)"), "red");
+    // The next file takes its place.
+    std::fs::remove_file(test.workspace().join("p/a.py")).unwrap();
+    save("b2", "paint");
+    assert_eq!(python(&venv, "import paint; print(paint.NAME)"), "blue");
+}
+
+#[test]
+fn a_linked_venv_follows_the_projects_packages() {
+    let (index, test) = started_with_packages();
     let settings = |packages: &str| format!("index: {}\ndependencies: [{packages}]\n", index.address);
     test.save("sales/leoflow.yaml", &settings("paint<2"));
     test.save("sales/.env", "CITY=Nice\n");
@@ -108,7 +133,7 @@ fn a_linked_venv_replaces_nothing_and_goes_on_request() {
     test.run(&["env", "link", "y"]).expect(0);
     assert_eq!(python(&test.workspace().join("y/.venv"), "import shared; print(shared.NAME)"), "shared");
     // So is a project outside of the workspace, with its settings and import folders.
-    let elsewhere = repository.join("elsewhere");
+    let elsewhere = test.folder().join("elsewhere");
     std::fs::create_dir_all(elsewhere.join("dags")).unwrap();
     std::fs::copy(repository.join("dags/dag.py"), elsewhere.join("dags/dag.py")).unwrap();
     std::fs::write(elsewhere.join("helper.py"), "NAME = 'helper'\n").unwrap();
@@ -134,10 +159,97 @@ fn a_linked_venv_replaces_nothing_and_goes_on_request() {
     std::fs::remove_file(venv.join("bin/python")).unwrap();
     test.run(&link).expect(0);
     assert_eq!(python(&venv, "print(1)"), "1");
+    // A damaged marker, and only the partial file of one.
+    std::fs::write(&marker, "").unwrap();
+    test.run(&link).expect(0);
+    test.run(&["env", "link", "x", "--remove"]).expect(0);
+    std::fs::create_dir(&venv).unwrap();
+    std::fs::write(venv.join("leoflow-link.json.123.tmp"), "{").unwrap();
+    test.run(&link).expect(0);
+    assert_eq!(python(&venv, "print(1)"), "1");
     let plan = test.run(&["uninstall", "--dry-run"]).expect(0);
-    assert!(plan.stderr.contains(&venv.display().to_string()), "{plan:?}");
+    assert!(plan.stderr.contains(&repository.join(".venv").display().to_string()), "{plan:?}");
     test.run(&["uninstall", "--yes"]).expect(0);
     assert!(!venv.exists() && repository.join("dags/dag.py").exists());
+}
+
+/// Makes a project outside of the workspace; returns its folder.
+fn project_elsewhere(test: &TestHome) -> PathBuf {
+    let project = test.folder().canonicalize().unwrap().join("elsewhere/sales");
+    std::fs::create_dir_all(project.join("dags")).unwrap();
+    let dag = "from airflow.sdk import DAG, task\nwith DAG('x') as dag:\n    @task\n    def fails():\n        \
+               raise ValueError\n    fails()\nif __name__ == '__main__':\n    run = dag.test()\n    \
+               print(run.get_task_instances(state='failed')[0].try_number)\n";
+    std::fs::write(project.join("dags/dag.py"), dag).unwrap();
+    std::fs::write(project.join("leoflow.yaml"), "defaults: {retries: 2, retry_delay_seconds: 0}\n").unwrap();
+    project
+}
+
+#[test]
+fn a_purge_removes_the_venv_of_a_brought_project() {
+    let test = TestHome::new();
+    test.set_up();
+    let project = project_elsewhere(&test);
+    let bring = ["bring", project.to_str().unwrap(), "--yes", "--name", "sales"];
+    test.run(&bring).expect(0);
+    let dags = project.join("dags");
+    let link = ["env", "link", dags.to_str().unwrap()];
+    test.run(&link).expect(0);
+    assert!(project.join(".venv/bin/python").exists() && !dags.join(".venv").exists());
+    test.run(&["bring", project.to_str().unwrap(), "--undo", "--yes"]).expect(0);
+    assert!(!project.join(".venv").exists());
+    // A folder that cannot be removed does not stop the purge.
+    test.run(&bring).expect(0);
+    test.run(&link).expect(0);
+    let mut purge = test.command(&["uninstall", "--purge", "--yes"]);
+    let purged = purge.env("LEOFLOW_FAIL_AT", "uninstall.venv").output().unwrap();
+    let stderr = String::from_utf8_lossy(&purged.stderr);
+    assert!(purged.status.success() && stderr.contains("remove it by hand"), "{purged:?}");
+    assert!(!test.home.exists() && !test.workspace().exists());
+    assert!(project.join(".venv").exists() && project.join("dags/dag.py").exists());
+}
+
+#[test]
+fn dag_test_has_the_settings_of_a_project_elsewhere() {
+    let test = TestHome::new();
+    test.set_up();
+    let project = project_elsewhere(&test);
+    let file = project.join("dags/dag.py");
+    std::fs::write(project.with_file_name(".env"), "CITY=Nice\n").unwrap();
+    let tries = || {
+        let run = Command::new(project.join(".venv/bin/python")).arg(&file).output().unwrap();
+        String::from_utf8(run.stdout).unwrap()
+    };
+    test.run(&["env", "link", project.to_str().unwrap()]).expect(0);
+    assert_eq!(tries(), "3\n");
+    let tested = test.run(&["dags", "test", "x", "--file", file.to_str().unwrap()]).expect(1);
+    assert!(tested.stderr.contains("try 3 of 3"), "{tested:?}");
+    // The folder around the project is no workspace.
+    let code =
+        "import os, sys; print(os.environ.get('CITY'), *[path for path in sys.path if '/elsewhere' in path][:2])";
+    let printed = python(&project.join(".venv"), code);
+    assert!(printed.starts_with(&format!("None {}", project.display())), "{printed}");
+    assert!(!printed.ends_with("/elsewhere"), "{printed}");
+
+    test.run(&["bring", project.to_str().unwrap(), "--yes", "--name", "sales"]).expect(0);
+    assert_eq!(tries(), "3\n");
+    let refused = test.run(&["env", "link", test.workspace().to_str().unwrap()]).expect(1);
+    assert!(refused.stderr.contains("is not a project") && refused.stderr.contains("sales"), "{refused:?}");
+}
+
+#[test]
+fn a_venv_that_the_user_made_over_a_linked_one_stays() {
+    let test = TestHome::new();
+    test.set_up();
+    test.save("p/dag.py", "from airflow.sdk import DAG\nDAG('p')\n");
+    test.run(&["env", "link", "p"]).expect(0);
+    let venv = test.workspace().join("p/.venv");
+    assert!(Command::new("python3").args(["-m", "venv", "--without-pip"]).arg(&venv).status().unwrap().success());
+    assert!(venv.join("leoflow-link.json").exists());
+    let refused = test.run(&["env", "link", "p", "--remove"]).expect(1);
+    assert!(refused.stderr.contains("was not made by `leoflow env link`"), "{refused:?}");
+    test.run(&["uninstall", "--yes"]).expect(0);
+    assert!(venv.join("pyvenv.cfg").exists());
 }
 
 #[test]
@@ -154,7 +266,9 @@ fn init_writes_files_for_vs_code_beside_those_of_the_user() {
         let _: Value = serde_json::from_str(&read(name)).unwrap();
     }
     std::fs::write(file("settings.json"), "{\"editor.tabSize\": 3}\n").unwrap();
+    std::fs::write(file("leoflow.schema.json"), "{}\n").unwrap();
     let again = test.run(&init).expect(0);
+    assert!(read("leoflow.schema.json").len() > 3, "the schema is of this release");
     assert!(again.stderr.contains("settings.json exists and stays as it is"), "{again:?}");
     assert!(
         again.stderr.contains("python.defaultInterpreterPath") && !again.stderr.contains("launch.json"),

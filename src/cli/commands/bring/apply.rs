@@ -14,6 +14,7 @@ use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
 use leoflow_engine::store::secret::connections::Connection;
 use leoflow_engine::store::secret::variables::Variable;
+use leoflow_python::linked_venv;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -212,6 +213,9 @@ pub async fn undo(context: &Context<'_>, args: &Bring) -> Result<u8, Error> {
     let has_entries = record.entries.values().any(|entries| !entries.is_empty());
     let stored = if has_entries { stored_entries(&context.api()).await? } else { BTreeMap::new() };
     let links: Vec<&PathBuf> = record.own_links().collect();
+    let projects: Vec<PathBuf> = links.iter().filter_map(|link| link.canonicalize().ok()).collect();
+    let mut venvs = linked_venv::all(&context.home);
+    venvs.retain(|venv| projects.iter().any(|project| venv.parent() == Some(project)));
     let (files, mut kept): (Vec<PathBuf>, Vec<PathBuf>) =
         record.files.keys().filter(|path| path.exists()).cloned().partition(|path| record.is_unchanged(path));
     let mut entries: Vec<(&str, &String)> = Vec::new();
@@ -224,7 +228,7 @@ pub async fn undo(context: &Context<'_>, args: &Bring) -> Result<u8, Error> {
             }
         }
     }
-    let paths = links.iter().copied().chain(&files).map(|path| path.display().to_string());
+    let paths = links.iter().copied().chain(&files).chain(&venvs).map(|path| path.display().to_string());
     let lines: Vec<String> = paths.chain(entries.iter().map(|(kind, name)| format!("{kind} {name}"))).collect();
     if !args.dry_run {
         context.printer.note("This is removed; runs of its DAGs and their logs stay:");
@@ -232,6 +236,11 @@ pub async fn undo(context: &Context<'_>, args: &Bring) -> Result<u8, Error> {
         context.require_confirmation("Remove it?", Confirmation::from(args.yes))?;
         for (kind, name) in &entries {
             context.api().delete(&format!("/api/v2/{kind}/{}", encode(name))).await?;
+        }
+        for project in venvs.iter().filter_map(|venv| venv.parent()) {
+            if let Err(error) = linked_venv::unlink(&context.home, project) {
+                context.printer.warning(format!("{error}; remove it by hand"));
+            }
         }
         for path in links.iter().copied().chain(&files) {
             fs::remove_file(path).map_err(Error::cannot("remove", path))?;

@@ -72,7 +72,7 @@ pub async fn run(context: &Context<'_>, args: &Add) -> Result<u8, Error> {
     }
     let mode = files::mode(&change.file).unwrap_or(0o644);
     files::write_atomic(&change.file, change.after.as_bytes(), mode).map_err(Error::cannot("write", &change.file))?;
-    linked_venv::refresh(&interpreter, &folder).unwrap_or_else(|error| {
+    linked_venv::refresh(&interpreter, &folder, &request).unwrap_or_else(|error| {
         context.printer.warning(format!("{error}; run: leoflow env link {}", shell::word(&folder.to_string_lossy())));
     });
     if workspace.as_ref().is_some_and(|workspace| folder.starts_with(workspace)) {

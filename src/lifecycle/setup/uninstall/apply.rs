@@ -53,9 +53,10 @@ const LARGE: u64 = 10_000_000;
 /// caller holds the home's lock.
 pub fn remove_programs(home: &Home, plan: &UninstallPlan, reporter: &dyn Reporter) -> Result<(), RemoveError> {
     let shell_files = remove_service_and_shell_lines(home, &plan.shell_files, reporter);
+    let venvs = remove_linked_venvs(home, reporter);
     // A file that keeps its line stays in the receipt for the next uninstall.
     Receipt::change(home, |receipt| receipt.shell_files = shell_files)?;
-    for part in &plan.remove {
+    for part in plan.remove.iter().filter(|part| !venvs.contains(&part.path)) {
         report_removal(reporter, &part.path, part.bytes.unwrap_or(0));
         remove_ours(&part.path, &plan.not_ours)?;
         checkpoint("uninstall.part");
@@ -78,6 +79,19 @@ fn remove_service_and_shell_lines(home: &Home, paths: &[PathBuf], reporter: &dyn
         }
     }
     unwritable
+}
+
+/// Removes the virtual environments for editors, which are in the folders of projects; returns their paths. A failure is
+/// a warning.
+fn remove_linked_venvs(home: &Home, reporter: &dyn Reporter) -> Vec<PathBuf> {
+    let venvs = linked_venv::all(home);
+    for venv in &venvs {
+        let removable = may_fail("uninstall.venv").map_err(|source| RemoveError::Io { path: venv.clone(), source });
+        if let Err(error) = removable.and_then(|()| remove(venv)) {
+            reporter.report(Progress::Warning(format!("{error}; remove it by hand")));
+        }
+    }
+    venvs
 }
 
 /// Removes everything. The caller holds the home's lock, which is removed too. A failure before the first irreversible
@@ -226,14 +240,12 @@ fn finish(home: &Home, purge: &Purge, journal: &mut Journal, reporter: &dyn Repo
     if journal.entry().at < HOME {
         remove_service_and_shell_lines(home, &purge.shell_files, reporter);
         checkpoint("purge.shell-files");
+        // Those outside of the workspace; the home has their list.
+        remove_linked_venvs(home, reporter);
         if let Some(workspace) = &purge.workspace {
             report_removal(reporter, &workspace.path, scan::bytes(&workspace.quarantine));
             remove(&workspace.quarantine)?;
             checkpoint("purge.workspace");
-        }
-        // Those outside of the workspace; the home has their list.
-        for venv in linked_venv::all(home) {
-            remove(&venv)?;
         }
         journal.set_at(HOME)?;
     }

@@ -95,7 +95,7 @@ fn user_homes() -> Vec<PathBuf> {
 /// The existing parts of a home that Leoflow created. All other files belong to the user.
 fn parts(home: &Home) -> Vec<Part> {
     let root = home.root();
-    let known: [(&'static str, PathBuf, bool); 17] = [
+    let known: [(&'static str, PathBuf, bool); 18] = [
         ("programs", home.bin(), false),
         ("installed versions", home.versions(), false),
         ("files of upgrades", home.upgrade(), false),
@@ -111,6 +111,7 @@ fn parts(home: &Home) -> Vec<Part> {
         ("datastore's passwords", home.postgres_credentials(), true),
         ("configuration and secrets", home.config(), true),
         ("task logs", home.task_logs(), true),
+        ("records of brought repositories", home.brought(), true),
         ("backups", home.backups(), true),
         ("data replaced by the last restore", home.restore(), true),
     ];

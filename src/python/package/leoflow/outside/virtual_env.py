@@ -55,10 +55,11 @@ def main(options: dict[str, Any]) -> None:
 
 def link(options):
     folder, marker, inputs = options["venv"], options["marker"], options["marker"]["inputs"]
-    scripts = read_marker(folder).get("scripts", [])
+    before = read_marker(folder)
+    scripts = before.get("scripts", [])
     os.makedirs(folder, exist_ok=True)
-    write(os.path.join(folder, LINK_MARKER), json.dumps({**marker, "scripts": scripts, "is_complete": False}))
-    make(folder)
+    write(os.path.join(folder, LINK_MARKER), json.dumps({**marker, "scripts": scripts, "is_complete": False}), is_durable=True)
+    make(folder, is_new=not before.get("is_complete"))
     packages = os.path.join(folder, "lib", os.path.basename(sysconfig.get_path("stdlib")), "site-packages")
     types = os.path.join(folder, "lib", "leoflow-types")
     write_stubs(os.path.join(packages, "airflow-stubs"), os.path.join(types, "airflow"), bool(options["project_airflow_home"]))
@@ -72,8 +73,8 @@ def link(options):
     write(os.path.join(folder, ".gitignore"), "*\n")
     # Airflow's own dag.test() searches the project for DAG files.
     write(os.path.join(folder, ".airflowignore"), "*\n")
-    scripts = write_scripts(os.path.join(folder, "bin"), scripts, console_scripts())
-    write(os.path.join(folder, LINK_MARKER), json.dumps({**marker, "scripts": scripts, "is_complete": True}))
+    scripts = write_scripts(os.path.join(folder, "bin"), scripts, console_scripts(), programs())
+    write(os.path.join(folder, LINK_MARKER), json.dumps({**marker, "scripts": scripts, "is_complete": True}), is_durable=True)
 
 
 def read_marker(folder):
@@ -84,15 +85,36 @@ def read_marker(folder):
         return {}
 
 
-def make(folder):
-    """Makes the virtual environment, or changes its Python."""
+def make(folder, is_new):
+    """Makes the virtual environment, or changes its Python. Each link to a Python is replaced as a whole, because a Python
+    may start at any time."""
     # The environment's program is a link to its Python; `sys._base_executable` may name a file that does not exist.
-    sys._base_executable = os.path.realpath(sys.executable)
-    programs = os.path.join(folder, "bin")
-    for name in os.listdir(programs) if os.path.isdir(programs) else ():
-        if name.startswith("python") and os.path.islink(os.path.join(programs, name)):
-            os.remove(os.path.join(programs, name))
-    venv.EnvBuilder(symlinks=True).create(folder)
+    program = sys._base_executable = os.path.realpath(sys.executable)
+    name, programs = os.path.basename(program), os.path.join(folder, "bin")
+    os.makedirs(programs, exist_ok=True)
+    # That of the program is first, because the others lead to it.
+    links = {name: program}
+    for link in ("python", "python3", f"python3.{sys.version_info[1]}"):
+        links.setdefault(link, name)
+    changed = [replace_link(os.path.join(programs, link), target) for link, target in links.items()]
+    for other in os.listdir(programs):
+        if other.startswith("python") and other not in links and os.path.islink(os.path.join(programs, other)):
+            os.remove(os.path.join(programs, other))
+    if is_new or any(changed):
+        venv.EnvBuilder(symlinks=True).create(folder)
+        with open(os.path.join(folder, "pyvenv.cfg"), "a", encoding="utf-8") as file:
+            # `linked_venv.rs` searches for it: a configuration without it is of another program.
+            file.write("leoflow-link = true\n")
+
+
+def replace_link(link, target):
+    """Makes a link lead to the target; returns whether it changes."""
+    if os.path.islink(link) and os.readlink(link) == target:
+        return False
+    partial = f"{link}.{os.getpid()}.tmp"
+    os.symlink(target, partial)
+    os.replace(partial, link)
+    return True
 
 
 def write_stubs(stubs_folder, modules_folder, has_airflow):
@@ -115,8 +137,19 @@ def console_scripts():
     return {entry.name: entry for entry in found if os.sep not in entry.name}.values()
 
 
-def write_scripts(folder, before, entries):
-    """Writes the commands of packages and removes those that are gone; returns their names. Keeps files of others."""
+def programs():
+    """Returns the environment's commands, without Python and the scripts that activate the environment; none for a Python
+    without an environment."""
+    folder = os.path.dirname(sys.executable)
+    if sys.prefix == sys.base_prefix:
+        return {}
+    found = {name: os.path.join(folder, name) for name in os.listdir(folder) if not name.lower().startswith(("python", "activate"))}
+    return {name: path for name, path in found.items() if os.access(path, os.X_OK) and os.path.isfile(path)}
+
+
+def write_scripts(folder, before, entries, programs):
+    """Writes the commands of packages and removes those that are gone; returns their names. Keeps files of others. An
+    entry point starts the Python of `folder`, which has the project's variables; other commands are links."""
     names = []
     for entry in entries:
         path = os.path.join(folder, entry.name)
@@ -125,14 +158,20 @@ def write_scripts(folder, before, entries):
             function = attribute.strip().partition(".")[0]
             write(path, SCRIPT.format(module=module.strip(), function=function, entry=attribute.strip()), 0o755)
             names.append(entry.name)
+    for name, program in programs.items():
+        path = os.path.join(folder, name)
+        if name not in names and (name in before or not os.path.lexists(path)):
+            replace_link(path, program)
+            names.append(name)
     for name in set(before).difference(names):
         if os.path.lexists(os.path.join(folder, name)):
             os.remove(os.path.join(folder, name))
     return sorted(names)
 
 
-def write(path, text, mode=0o644):
-    """Replaces a file as a whole, because a Python may start at any time. Leaves an equal file as it is."""
+def write(path, text, mode=0o644, is_durable=False):
+    """Replaces a file as a whole, because a Python may start at any time. Leaves an equal file as it is. A durable file
+    keeps its content if the machine loses power."""
     try:
         with open(path, encoding="utf-8") as file:
             if file.read() == text:
@@ -140,7 +179,14 @@ def write(path, text, mode=0o644):
     except (FileNotFoundError, ValueError):
         pass
     partial = f"{path}.{os.getpid()}.tmp"
-    with open(partial, "w", encoding="utf-8") as file:
-        os.chmod(partial, mode)
-        file.write(text)
-    os.replace(partial, path)
+    try:
+        with open(partial, "w", encoding="utf-8") as file:
+            os.chmod(partial, mode)
+            file.write(text)
+            file.flush()
+            if is_durable:
+                os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        if os.path.lexists(partial):
+            os.remove(partial)
