@@ -8,8 +8,8 @@ use crate::context::Context;
 use crate::error::Error;
 use clap::Args;
 use leoflow_base::config::leoflow_yaml;
+use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
-use leoflow_base::sys::{env_vars, shell};
 use leoflow_python::environments::{Declared, added_to};
 use leoflow_python::{
     FileSettings, Request, dag_files, declared_with, file_context, find_requirements_source, linked_venv,
@@ -73,7 +73,7 @@ pub async fn run(context: &Context<'_>, args: &Add) -> Result<u8, Error> {
     let mode = files::mode(&change.file).unwrap_or(0o644);
     files::write_atomic(&change.file, change.after.as_bytes(), mode).map_err(Error::cannot("write", &change.file))?;
     linked_venv::refresh(&interpreter, &folder, &request).unwrap_or_else(|error| {
-        context.printer.warning(format!("{error}; run: leoflow env link {}", shell::word(&folder.to_string_lossy())));
+        context.printer.warning(format!("{error}; run: {}", linked_venv::command(&interpreter, &folder)));
     });
     if workspace.as_ref().is_some_and(|workspace| folder.starts_with(workspace)) {
         wait_until_imported(context, &folder).await;
