@@ -51,6 +51,18 @@ fn a_linked_venv_stays_with_the_dag_file_it_was_made_for() {
     std::fs::remove_file(test.workspace().join("p/a.py")).unwrap();
     save("b2", "paint");
     assert_eq!(python(&venv, "import paint; print(paint.NAME)"), "blue");
+    // A project that moves takes it along.
+    let moved = test.workspace().join("q");
+    std::fs::rename(test.workspace().join("p"), &moved).unwrap();
+    let marker = || std::fs::read_to_string(moved.join(".venv/leoflow-link.json")).unwrap();
+    let is_current = || marker().contains("/q/.venv") && marker().contains("\"is_complete\": true");
+    wait_until("the server writes the files again", LIMIT, is_current);
+    let activate = std::fs::read_to_string(moved.join(".venv/bin/activate")).unwrap();
+    assert!(activate.contains(moved.to_str().unwrap()), "{activate}");
+    assert_eq!(
+        python(&moved.join(".venv"), "import sys; print(any(path.endswith('/q') for path in sys.path))"),
+        "True"
+    );
 }
 
 #[test]

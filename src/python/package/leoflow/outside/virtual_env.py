@@ -54,12 +54,13 @@ def main(options: dict[str, Any]) -> None:
 
 
 def link(options):
-    folder, marker, inputs = options["venv"], options["marker"], options["marker"]["inputs"]
+    folder, marker, inputs = options["venv"], {**options["marker"], "venv": options["venv"]}, options["marker"]["inputs"]
     before = read_marker(folder)
     scripts = before.get("scripts", [])
     os.makedirs(folder, exist_ok=True)
     write(os.path.join(folder, LINK_MARKER), json.dumps({**marker, "scripts": scripts, "is_complete": False}), is_durable=True)
-    make(folder, is_new=not before.get("is_complete"))
+    # A project that moved has scripts with its old path.
+    make(folder, is_new=not before.get("is_complete") or before.get("venv") != folder)
     packages = os.path.join(folder, "lib", os.path.basename(sysconfig.get_path("stdlib")), "site-packages")
     types = os.path.join(folder, "lib", "leoflow-types")
     write_stubs(os.path.join(packages, "airflow-stubs"), os.path.join(types, "airflow"), bool(options["project_airflow_home"]))
