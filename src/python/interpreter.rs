@@ -132,7 +132,7 @@ impl Interpreter {
     }
 
     /// The folder of the environment; `None` for a Python outside of an environment.
-    pub fn environment_folder(&self) -> Option<&Path> {
+    pub(crate) fn environment_folder(&self) -> Option<&Path> {
         self.program.parent().and_then(Path::parent).filter(|_| self.is_of_environment)
     }
 

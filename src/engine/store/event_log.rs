@@ -18,7 +18,7 @@ const MAX_EVENTS: i64 = 100_000;
 const CLEANUP_INTERVAL: i64 = 1_000;
 
 /// The event of a callback of a DAG or of a task, of a listener, or of an e-mail, that has failed.
-pub const CALLBACK_FAILED: &str = "callback_failed";
+pub(crate) const CALLBACK_FAILED: &str = "callback_failed";
 
 from_row! {
     #[derive(Debug, Clone)]

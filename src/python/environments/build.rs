@@ -80,7 +80,7 @@ pub fn newest_of_each(home: &Home) -> Vec<(PathBuf, Stamp)> {
 }
 
 /// The hash of an environment's lock, and its Python version as in the lock.
-pub fn lock_of(folder: &Path) -> Option<(String, String)> {
+pub(crate) fn lock_of(folder: &Path) -> Option<(String, String)> {
     stamp(folder).map(|stamp| (stamp.lock.hash(), stamp.lock.python))
 }
 

@@ -24,8 +24,8 @@ mod uv_variables;
 mod verify;
 
 pub use airflow_versions::excludes_supported;
-pub(crate) use build::newest_of_each;
-pub use build::{count, find, lock_of, record_use, reinstall};
+pub use build::{count, find, record_use, reinstall};
+pub(crate) use build::{lock_of, newest_of_each};
 pub use choice::{MissingPython, choose, choose_or_install, ensure, environment_of_lock, renew, renew_managed};
 pub use cleanup::{Cleanup, InUse, Pruned, Pruning};
 pub(crate) use declaration::collect::collect_declared;
