@@ -6,6 +6,7 @@ import functools
 from datetime import timedelta
 
 from leoflow.common import real_sdk
+from leoflow.common.dates import template_dates
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,13 +58,7 @@ def dates(context: Any) -> dict[str, Any]:
     end = date if is_manual else run.data_interval_end or date
     days = (date - timedelta(days=1), date + timedelta(days=1), end)
     formatted = (day.strftime(form) for day in days for form in ("%Y-%m-%d", "%Y%m%d"))
-    return {**dict(zip(KEYS, (date, end, *formatted), strict=True)), **({} if run.logical_date else keys_of_airflow_3(date))}
-
-
-def keys_of_airflow_3(date):
-    stamp = date.isoformat()
-    return {
-        "logical_date": date, "data_interval_start": date, "data_interval_end": date,
-        "ds": date.strftime("%Y-%m-%d"), "ds_nodash": date.strftime("%Y%m%d"),
-        "ts": stamp, "ts_nodash": date.strftime("%Y%m%dT%H%M%S"), "ts_nodash_with_tz": stamp.replace("-", "").replace(":", ""),
-    }
+    keys = dict(zip(KEYS, (date, end, *formatted), strict=True))
+    if not run.logical_date:
+        keys.update(dict.fromkeys(("logical_date", "data_interval_start", "data_interval_end"), date), **template_dates(date))
+    return keys

@@ -36,6 +36,15 @@ def pendulum_or_none():
     return pendulum
 
 
+def template_dates(date: datetime) -> dict[str, str]:
+    """Returns the context keys that are texts of a run's date."""
+    stamp = date.isoformat()
+    return {
+        "ds": date.strftime("%Y-%m-%d"), "ds_nodash": date.strftime("%Y%m%d"), "ts": stamp,
+        "ts_nodash": date.strftime("%Y%m%dT%H%M%S"), "ts_nodash_with_tz": stamp.replace("-", "").replace(":", ""),
+    }
+
+
 def moment(text: str) -> datetime:
     """Parses an RFC 3339 time with any number of fractional digits; Python 3.10 accepts only three or six."""
     text = text.replace("Z", "+00:00")

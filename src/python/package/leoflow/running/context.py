@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from leoflow.authoring.assets.outlet_events import OutletEvents
 from leoflow.authoring.dag.params import Param, ParamsDict
 from leoflow.authoring.mapping.xcom_arg import _MISSING
-from leoflow.common.dates import parse_time
+from leoflow.common.dates import parse_time, template_dates
 from leoflow.common.exceptions import AirflowNotFoundException, AirflowRuntimeError
 from leoflow.running.task_instance import TaskInstance
 
@@ -193,15 +193,7 @@ def context_of_airflow_3(spec, dag, task, store, server):
             del lazy[name]
         return Context(ready, lazy)
     date = datetime.fromisoformat(spec["logical_date"].replace("Z", "+00:00")).astimezone(timezone.utc)
-    stamp = date.isoformat()
-    ready.update(
-        task_instance_key_str=f"{dag.dag_id}__{task.task_id}__{date.strftime('%Y%m%d')}",
-        ds=date.strftime("%Y-%m-%d"),
-        ds_nodash=date.strftime("%Y%m%d"),
-        ts=stamp,
-        ts_nodash=date.strftime("%Y%m%dT%H%M%S"),
-        ts_nodash_with_tz=stamp.replace("-", "").replace(":", ""),
-    )
+    ready.update(task_instance_key_str=f"{dag.dag_id}__{task.task_id}__{date.strftime('%Y%m%d')}", **template_dates(date))
     for name in ("logical_date", "data_interval_start", "data_interval_end"):
         lazy[name] = lambda name=name: getattr(run, name)
     return Context(ready, lazy)
