@@ -20,7 +20,16 @@ class TestTranslation(unittest.TestCase):
         # An operator of the user may have an argument of an old name.
         self.assertEqual(translated, {"provide_context": True, "trigger_rule": "always", "retries": 1})
         self.assertEqual(defaults["trigger_rule"], "dummy")
-        self.assertEqual(arguments.translate_dag_arguments({}, "about", "@weekly"), {"description": "about", "schedule": "@weekly"})
+
+    def test_positional_arguments_of_a_dag(self):
+        class Dag:
+            def __init__(self, dag_id, *, description=None, schedule=None):
+                self.values = dag_id, description, schedule
+
+        arguments.wrap(Dag, "__init__", arguments.translate_dag_arguments, arguments.DAG_POSITIONS)
+        self.assertEqual(Dag("a", "about", "@weekly").values, ("a", "about", "@weekly"))
+        with self.assertRaises(TypeError):
+            Dag("a", "about", "@weekly", datetime.datetime(2026, 1, 1))
 
     def test_arguments_of_an_operator(self):
         self.assertEqual(arguments.translate_operator_arguments({"task_id": "t", "task_concurrency": 1, "sla": 3, "xcom_push": False}),

@@ -32,7 +32,7 @@ def install() -> None:
     from airflow.sdk import BaseOperator
 
     for dag_class in dag_classes():
-        wrap(dag_class, "__init__", translate_dag_arguments)
+        wrap(dag_class, "__init__", translate_dag_arguments, DAG_POSITIONS)
     wrap(BaseOperator, "__init__", translate_operator_arguments)
     if real_sdk.is_active():
         from airflow.sdk.bases.decorator import _TaskDecorator
@@ -69,13 +69,15 @@ def trigger_rule_classes():
             return
 
 
-def wrap(owner: type, name: str, translate: Callable[..., dict[str, Any]]) -> None:
-    """Makes a method translate its keyword arguments. Of positional ones, only `self` and the first are passed on."""
+def wrap(owner: type, name: str, translate: Callable[[dict[str, Any]], dict[str, Any]], positions: tuple[str, ...] = ()) -> None:
+    """Makes a method translate its keyword arguments. `positions` are the names of positional arguments after the first;
+    the method itself refuses others."""
     original = getattr(owner, name)
 
     @functools.wraps(original)
     def translated(self, *args, **kwargs):
-        return original(self, *args[:1], **translate(kwargs, *args[1:]))
+        named = dict(zip(positions, args[1:], strict=False))
+        return original(self, *args[:1], *args[1 + len(named):], **translate({**named, **kwargs}))
 
     setattr(owner, name, translated)
 
@@ -102,14 +104,13 @@ def wrap_decorator(task_class: type, attribute: str, method: str) -> None:
     setattr(task_class, method, translated)
 
 
-def translate_dag_arguments(arguments: dict[str, Any], *positional: Any) -> dict[str, Any]:
-    arguments = {**dict(zip(DAG_POSITIONS, positional, strict=False)), **arguments}
+def translate_dag_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
     translated = renamed(arguments, DAG_RENAMED, DAG_REMOVED)
     translated.setdefault("schedule", DEFAULT_SCHEDULE)
     return translated
 
 
-def translate_operator_arguments(arguments: dict[str, Any], *_: Any) -> dict[str, Any]:
+def translate_operator_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
     return renamed(arguments, OPERATOR_RENAMED, OPERATOR_REMOVED)
 
 
