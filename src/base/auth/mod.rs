@@ -1,5 +1,6 @@
 //! Authentication (passwords, tokens, throttling), encryption of secrets at rest, and masking of secrets.
 
+pub mod api_token;
 pub mod cipher;
 pub mod masking;
 pub mod password;

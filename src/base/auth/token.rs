@@ -80,6 +80,17 @@ impl Signer {
         Binding { epoch, password: BASE64.encode(&mac[..FINGERPRINT_BYTES]) }
     }
 
+    /// The hash of an API token's text. It depends on the epoch, so a password reset ends the token.
+    pub(super) fn api_token_hash(&self, epoch: u64, text: &str) -> String {
+        BASE64.encode(self.mac(&format!("api token\n{epoch}\n{text}")).finalize().into_bytes())
+    }
+
+    /// Identifies this key and an epoch.
+    pub(super) fn api_token_key(&self, epoch: u64) -> String {
+        let mac = self.mac(&format!("api token key\n{epoch}")).finalize().into_bytes();
+        BASE64.encode(&mac[..FINGERPRINT_BYTES])
+    }
+
     pub fn issue(&self, sub: &str, bearer: Bearer, binding: &Binding, now: i64) -> String {
         let uid = match bearer {
             Bearer::Any => None,

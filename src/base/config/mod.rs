@@ -22,7 +22,7 @@ mod update;
 mod upgrade;
 
 pub use backup::BackupSettings;
-pub use cadence::Cadence;
+pub use cadence::{Cadence, duration};
 pub use datastore::{Address, DatastoreSetting, ExternalUrl, Tls};
 pub use document::Problem;
 pub use edit::{EditError, remove_key, remove_subkey, set_keys};
@@ -38,6 +38,7 @@ pub use recipient::{Recipient, SecretError, SecretReference, UnreadableSecret};
 pub use renamed::with_new_names;
 pub use secret_references::self_contained;
 pub use settings::{SECRETS, SETTINGS, Setting, SettingError};
+pub(crate) use update::with_secrets_locked;
 pub use update::{UpdateError, exchange, replace, rewrite, set_secret_reference, update};
 pub use upgrade::{Channel, UpgradeSettings};
 

@@ -3,8 +3,8 @@
 
 use super::layers::{load_text, load_text_with_secrets};
 use super::{
-    ConfigError, DEPRECATED, EditError, Loaded, SecretReference, SettingError, load_with_secrets, parse, read_file,
-    set_keys,
+    Config, ConfigError, DEPRECATED, EditError, Loaded, SecretReference, SettingError, load_with_secrets, parse,
+    read_file, set_keys,
 };
 use crate::home::Home;
 use crate::sys::fs::files;
@@ -37,6 +37,20 @@ pub fn update(home: &Home, decide: impl FnOnce(&Loaded) -> Vec<(&'static str, Va
         return Ok(());
     }
     write(home, &set_keys(&loaded.text, &changes)?)
+}
+
+/// Calls `action` with the settings and secrets, which no other process changes meanwhile.
+pub(crate) fn with_secrets_locked<T, E: From<UpdateError>>(
+    home: &Home,
+    action: impl FnOnce(&Config) -> Result<T, E>,
+) -> Result<T, E> {
+    let missing = || UpdateError::Missing(home.config());
+    if !home.config().exists() {
+        return Err(missing().into());
+    }
+    let _lock = lock(home)?;
+    let loaded = load_with_secrets(&home.config()).map_err(UpdateError::from)?.ok_or_else(missing)?;
+    action(&loaded.config)
 }
 
 /// Replaces the file by the result of `change`.

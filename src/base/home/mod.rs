@@ -70,6 +70,8 @@ paths! { Home:
     pub receipt = root / "setup.json",
     /// What `leoflow bring` has made, a file for each repository.
     pub brought = root / "brought",
+    /// The API tokens of the instance, without their texts.
+    pub api_tokens = root / "api-tokens.json",
     /// Links to the installed version's program.
     pub bin = root / "bin",
     /// The programs of the retained releases, a folder for each version.

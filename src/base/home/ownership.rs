@@ -15,6 +15,7 @@ const ENTRIES: &[(&str, Inside)] = &[
     ("config.yaml", Inside::All),
     ("setup.json", Inside::All),
     ("datastore.json", Inside::All),
+    ("api-tokens.json", Inside::All),
     ("bin", Inside::Only(is_program)),
     ("versions", Inside::Only(is_version)),
     ("managed-postgres", Inside::All),

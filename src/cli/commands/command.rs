@@ -7,7 +7,7 @@ use super::install::{completions, every_instance, instances, operation, setup, u
 use super::lite::{self, Lite, LiteCommand, agent, doctor, logs, restart, run, service, status, stop};
 use super::release::{data_migrate, migrate_db, rollback, set_channel, smoke, upgrade, versions};
 use super::server::{Server, ServerProcess};
-use super::{airflow, config, docs, verify_config};
+use super::{airflow, config, docs, tokens, verify_config};
 use crate::airflow::export::{self, Export};
 use crate::airflow::import::{self, Import};
 use crate::args::help::Grouped;
@@ -68,6 +68,8 @@ pub enum Command {
     /// List, read and change settings
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Manage API tokens for programs, such as coding agents
+    Tokens(WithOutput<tokens::TokensCommand>),
     /// Open the documentation in a browser, or print it
     Docs(docs::Docs),
     /// Check config.yaml and the leoflow.yaml of each project
@@ -152,7 +154,7 @@ impl Grouped for Cli {
     const GROUPS: &'static [(&'static str, &'static [&'static str])] = &[
         ("Run", &["lite", "setup", "service", "instances"]),
         ("Author", &["init", "bring", "add", "env", "validate", "dags", "runs", "tasks", "backfill", "assets", "hitl"]),
-        ("Operate", &["doctor", "smoke", "config", "verify-config", "docs", "completions"]),
+        ("Operate", &["doctor", "smoke", "config", "verify-config", "tokens", "docs", "completions"]),
         ("Data", &["variables", "connections", "pools", "xcom", "export", "import"]),
         (
             "Release",
@@ -182,7 +184,7 @@ impl Command {
             Self::Upgrade(_) | Self::Rollback(_) | Self::Versions(_) | Self::Smoke(_) => true,
             Self::Dags(_) | Self::Runs(_) | Self::Tasks(_) | Self::Xcom(_) | Self::Backfill(_) => true,
             Self::Assets(_) | Self::Hitl(_) | Self::Pools(_) | Self::Variables(_) | Self::Connections(_) => true,
-            Self::Env(_) | Self::Add(_) | Self::Bring(_) | Self::Airflow(_) => true,
+            Self::Env(_) | Self::Add(_) | Self::Tokens(_) | Self::Bring(_) | Self::Airflow(_) => true,
             _ => false,
         }
     }
@@ -227,6 +229,7 @@ impl Command {
             Self::Hitl(args) => args.output,
             Self::Backfill(args) => args.output,
             Self::Airflow(args) => args.output,
+            Self::Tokens(args) => args.output,
             _ => None,
         }
     }
@@ -245,6 +248,7 @@ impl Command {
             Self::Service(args) => service::run(context, &args),
             Self::Instances(args) => instances::run(context, args.command.as_ref()).await,
             Self::Config(args) => config::run(context, &args),
+            Self::Tokens(args) => tokens::run(context, &args.command),
             Self::Docs(args) => docs::run(context, &args),
             Self::VerifyConfig(_) => verify_config::run(context),
             Self::MigrateDb(args) => migrate_db::run(context, &args).await,

@@ -15,6 +15,7 @@ mod lite;
 mod newer_schema_hint;
 mod release;
 pub mod server;
+mod tokens;
 mod verify_config;
 
 use crate::context::Context;

@@ -4,6 +4,7 @@ use super::{all_routes, redact};
 use crate::api::prelude::*;
 use crate::http::body::MAX_BODY_BYTES;
 use crate::http::openapi::routes::{Entry, documented_path};
+use crate::login::tokens::ApiTokenName;
 use crate::state::database::DatastoreError;
 use axum::body::{Body, to_bytes};
 use axum::extract::{MatchedPath, Query, Request};
@@ -63,7 +64,10 @@ pub async fn log(State(state): Shared, request: Request, next: Next) -> Response
         }
     };
     if !(DRY_RUN_BY_DEFAULT.contains(&event) && logged.is_dry_run) {
-        let record = build_event(&state, event, &path, &parts.uri, logged);
+        let mut record = build_event(&state, event, &path, &parts.uri, logged);
+        if let Some(ApiTokenName(name)) = parts.extensions.get() {
+            record.owner = Some(format!("API token {name}"));
+        }
         let result =
             async { Ok::<_, DatastoreError>(event_log::add(&*state.core.database.get().await?, &record).await?) }.await;
         if let Err(error) = result {

@@ -117,7 +117,9 @@ fn check_host(host: &str, port: u16, server_address: IpAddr) -> Result<(), ApiEr
     let name_is = |known: &str| name.eq_ignore_ascii_case(known);
     // No other site can use these names. They are accepted at every local address, because a container or a tunnel may
     // forward to any of them.
-    let is_loopback_name = ["127.0.0.1", "localhost", "[::1]"].into_iter().any(name_is);
+    // Browsers resolve names below `localhost` to the loopback interface (RFC 6761), so that each instance can have one.
+    let is_below_localhost = name.to_ascii_lowercase().ends_with(".localhost");
+    let is_loopback_name = is_below_localhost || ["127.0.0.1", "localhost", "[::1]"].into_iter().any(name_is);
     let is_known = match server_address {
         _ if is_loopback_name => true,
         _ if server_address.is_loopback() => name_is(&server_address.to_string()),
@@ -180,10 +182,18 @@ mod tests {
     #[test]
     fn serves_only_own_host_names() {
         let loopback = IpAddr::from([127, 0, 0, 1]);
-        for host in ["127.0.0.1:8088", "localhost:8088", "LOCALHOST", "[::1]:8088"] {
+        for host in ["127.0.0.1:8088", "localhost:8088", "LOCALHOST", "[::1]:8088", "staging.localhost:8088"] {
             assert!(check_host(host, 8088, loopback).is_ok(), "{host}");
         }
-        for host in ["evil.example", "evil.example:8088", "127.0.0.1.evil.example", "localhost:9", "", "127.0.0.2"] {
+        for host in [
+            "evil.example",
+            "evil.example:8088",
+            "127.0.0.1.evil.example",
+            "localhost:9",
+            "evillocalhost",
+            "",
+            "127.0.0.2",
+        ] {
             assert!(check_host(host, 8088, loopback).is_err(), "{host}");
         }
         let lan = IpAddr::from([192, 168, 1, 5]);

@@ -3,14 +3,16 @@
 use super::logins::Logins;
 use super::revoked::Revoked;
 use crate::state::Core;
+use leoflow_base::auth::api_token::{ApiToken, ApiTokens};
 use leoflow_base::auth::token::{Bearer, Binding, Claims, Signer};
 use leoflow_base::config::{self, Loaded, SecretReference};
-use leoflow_base::home::config_files;
+use leoflow_base::home::{Home, config_files};
 use leoflow_base::sys::clock;
 use leoflow_base::sys::mutex::lock;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
+use tracing::warn;
 
 pub struct Auth {
     pub core: Arc<Core>,
@@ -39,8 +41,8 @@ impl Auth {
     /// read; then nothing changes.
     pub fn reload_secrets(&self) -> Result<(), &'static str> {
         let mut secrets = lock(&self.secrets);
-        let loaded = config::load_with_secrets(&secrets.path).ok().flatten().ok_or("a secret")?;
-        *secrets = Secrets::new(secrets.path.clone(), &loaded)?;
+        let loaded = config::load_with_secrets(&secrets.home.config()).ok().flatten().ok_or("a secret")?;
+        *secrets = Secrets::new(secrets.home.clone(), &loaded)?;
         Ok(())
     }
 
@@ -56,6 +58,11 @@ impl Auth {
         claims.filter(|_| !self.revoked.has(token))
     }
 
+    /// Returns the valid API token with this text.
+    pub fn api_token(&self, text: &str) -> Option<ApiToken> {
+        self.secrets().api_tokens.as_ref()?.find(text).cloned()
+    }
+
     /// Returns the name of the session cookie. It contains the port, since cookies ignore ports and two instances on
     /// one machine need different names.
     pub fn cookie_name(&self) -> String {
@@ -66,7 +73,7 @@ impl Auth {
 /// The parts of `config.yaml` that logins depend on. Reloaded when the file changes, so that a password reset takes
 /// effect at once.
 pub struct Secrets {
-    path: PathBuf,
+    home: Home,
     /// The files that the secrets were read from and the folder of `config.yaml`, with their stamps.
     read_files: Vec<(PathBuf, Stamp)>,
     pub admin_email: String,
@@ -75,19 +82,23 @@ pub struct Secrets {
     /// What valid tokens are bound to.
     pub binding: Binding,
     signer: Signer,
+    /// `None` if the file cannot be read.
+    api_tokens: Option<ApiTokens>,
 }
 
 impl Secrets {
     /// `Err` names the missing key.
-    pub fn new(path: PathBuf, loaded: &Loaded) -> Result<Self, &'static str> {
+    pub fn new(home: Home, loaded: &Loaded) -> Result<Self, &'static str> {
         let config = &loaded.config;
         let secret = config.jwt_secret.as_deref().ok_or("jwt_secret")?;
         let hash = config.admin_password_hash.clone().ok_or("admin_password_hash")?;
         let (epoch, signer) = (config.session_epoch, Signer::new(secret));
+        let api_tokens = ApiTokens::read(&home.api_tokens(), secret, epoch);
         Ok(Self {
+            api_tokens: api_tokens.inspect_err(|error| warn!("API tokens are refused: {error}")).ok(),
             // Without a stamp, the first `refresh` reads the file again.
-            read_files: vec![(path.clone(), None)],
-            path,
+            read_files: vec![(home.config(), None)],
+            home,
             admin_email: config.admin_email.clone(),
             binding: signer.binding(epoch, &hash),
             admin_password_hash: hash,
@@ -106,21 +117,21 @@ impl Secrets {
         if self.read_files.iter().all(|(path, read_stamp)| read_stamp.is_some() && stamp(path) == *read_stamp) {
             return;
         }
-        // Takes the stamps before the files are read, so that the next call notices a change in between. A new or
-        // removed file changes the stamp of the folder.
-        let mut paths: Vec<PathBuf> = self.path.parent().map(Path::to_owned).into_iter().collect();
-        paths.push(self.path.clone());
-        paths.extend(config_files::override_files(&self.path).unwrap_or_default());
+        // Takes the stamps before the files are read, so that the next call notices a change in between. A new, replaced
+        // or removed file changes the stamp of the folder.
+        let config = self.home.config();
+        let mut paths: Vec<PathBuf> = vec![self.home.root().to_owned(), config.clone()];
+        paths.extend(config_files::override_files(&config).unwrap_or_default());
         let references =
-            config::read_file(&self.path).ok().flatten().map(|loaded| loaded.secret_references()).unwrap_or_default();
+            config::read_file(&config).ok().flatten().map(|loaded| loaded.secret_references()).unwrap_or_default();
         paths.extend(references.into_iter().filter_map(|(_, reference)| match reference {
             SecretReference::File(path) => Some(path),
             SecretReference::Variable(_) => None,
         }));
         let read_files = paths.into_iter().map(|path| (path.clone(), stamp(&path))).collect();
         // A broken file is ignored: the last valid settings stay in effect.
-        if let Ok(Some(loaded)) = config::load_with_secrets(&self.path)
-            && let Ok(new) = Self::new(self.path.clone(), &loaded)
+        if let Ok(Some(loaded)) = config::load_with_secrets(&config)
+            && let Ok(new) = Self::new(self.home.clone(), &loaded)
         {
             *self = Self { read_files, ..new };
         }

@@ -4,12 +4,13 @@ use super::credentials::Auth;
 use crate::http::api_error::ApiError;
 use crate::http::caller::{Caller, Peer};
 use crate::http::openapi::operation::Input;
-use axum::extract::{FromRef, FromRequestParts, Request, State};
+use axum::extract::{FromRef, FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
 use cookie::Cookie;
+use leoflow_base::auth::api_token::{ApiToken, Scope};
 use leoflow_base::auth::token::{Bearer, Claims};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use std::convert::Infallible;
@@ -34,12 +35,13 @@ impl PresentedTokens {
         Self::read(auth, request.headers(), request.extensions())
     }
 
-    /// True for requests over the Unix socket, and for a valid token. Only the first token counts.
-    pub async fn are_valid(&self, auth: &Auth) -> bool {
+    /// Returns what the sender may do. Requests over the Unix socket need no token. Only the first token counts.
+    pub async fn access(&self, auth: &Auth) -> Access {
         match self.tokens.first() {
-            _ if self.caller == Caller::LocalAdmin => true,
-            Some(token) => self.check_token(auth, token).await.is_some(),
-            None => false,
+            _ if self.caller == Caller::LocalAdmin => Access::Admin,
+            Some(token) if self.check_token(auth, token).await.is_some() => Access::Admin,
+            Some(token) => auth.api_token(token).map_or(Access::None, Access::ApiToken),
+            None => Access::None,
         }
     }
 
@@ -85,9 +87,50 @@ fn session_token(headers: &HeaderMap, name: &str) -> Option<String> {
         .map(|cookie| cookie.value().to_owned())
 }
 
-/// Requires a token: 401 otherwise.
+/// What the sender of a request may do.
+pub enum Access {
+    None,
+    /// Everything: a login, or a process of this user.
+    Admin,
+    ApiToken(ApiToken),
+}
+
+/// The name of the API token that a request presents, in the request's extensions.
+#[derive(Clone)]
+pub struct ApiTokenName(pub String);
+
+impl Access {
+    /// Runs the request if this access permits it; `refused` answers a request without a login.
+    async fn run(self, mut request: Request, next: Next, refused: impl FnOnce(&Request) -> Response) -> Response {
+        match self {
+            Self::None => return refused(&request),
+            Self::Admin => {}
+            Self::ApiToken(token) if !permits(token.scope, &request) => {
+                let reason = format!("The API token {} does not permit this request", token.name);
+                return ApiError::forbidden(reason).into_response();
+            }
+            Self::ApiToken(token) => _ = request.extensions_mut().insert(ApiTokenName(token.name)),
+        }
+        next.run(request).await
+    }
+}
+
+/// Issues the token of a login, which would outlive the API token.
+const LOGIN_TOKEN: &str = "/ui/auth/token";
+
+fn permits(scope: Scope, request: &Request) -> bool {
+    let (method, path) = (request.method(), request.uri().path());
+    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    // Airflow reads long lists with POST. No other POST has a parameter in the place of `list`.
+    let is_list = method == Method::POST && route.starts_with("/api/v2/dags/") && path.ends_with("/list");
+    let is_read = [Method::GET, Method::HEAD, Method::OPTIONS].contains(method);
+    let reads = is_read || is_list || route.ends_with("/dry_run");
+    route != LOGIN_TOKEN && (scope == Scope::Full || reads)
+}
+
+/// Requires a token: 401 otherwise, and 403 if it does not permit the request.
 pub async fn require_token(State(auth): State<Arc<Auth>>, request: Request, next: Next) -> Response {
-    if PresentedTokens::of(&auth, &request).are_valid(&auth).await { next.run(request).await } else { unauthorized() }
+    PresentedTokens::of(&auth, &request).access(&auth).await.run(request, next, |_| unauthorized()).await
 }
 
 fn unauthorized() -> Response {
@@ -98,10 +141,7 @@ fn unauthorized() -> Response {
 
 /// Requires a login for pages: redirects to the login page otherwise.
 pub async fn require_login(State(auth): State<Arc<Auth>>, request: Request, next: Next) -> Response {
-    if PresentedTokens::of(&auth, &request).are_valid(&auth).await {
-        return next.run(request).await;
-    }
-    redirect_to_login(&request)
+    PresentedTokens::of(&auth, &request).access(&auth).await.run(request, next, redirect_to_login).await
 }
 
 /// Redirects to the login page, which leads back to the requested page.

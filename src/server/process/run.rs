@@ -193,7 +193,7 @@ impl Startup {
         let config = &settings.config;
         let key = config.encryption_key.as_deref().ok_or(missing("encryption_key"))?;
         let cipher = Cipher::new(key).map_err(|_| missing("valid encryption_key"))?;
-        let secrets = Secrets::new(home.config(), &settings).map_err(missing)?;
+        let secrets = Secrets::new(home.clone(), &settings).map_err(missing)?;
         let endpoint = Endpoint::for_home(home);
         let mut application = Credentials::require(home)?.application(&endpoint);
         if let Some(database) = database {

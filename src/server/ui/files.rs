@@ -69,8 +69,8 @@ pub async fn page(State(state): Shared, request: Request) -> ApiResult<Response>
     if NOT_PAGES.contains(&first) || !is_page && !accepts_html(request.headers()) {
         return Err(not_found());
     }
-    let presented = tokens::PresentedTokens::of(&state.auth, &request);
-    if !presented.are_valid(&state.auth).await {
+    let access = tokens::PresentedTokens::of(&state.auth, &request).access(&state.auth).await;
+    if matches!(access, tokens::Access::None) {
         return Ok(tokens::redirect_to_login(&request));
     }
     let Some(folder) = web_ui::installed(&state.core.home) else {

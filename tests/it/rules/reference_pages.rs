@@ -379,7 +379,8 @@ fn rest_api_page_is_current() {
          types of Apache Airflow {}. A running instance shows parameters and types at `/docs`, and the OpenAPI document at \
          `/openapi.json`. [Compatibility with Airflow](../explanation/airflow-compatibility.md#rest-api) lists the \
          differences.\n\nA client sends `POST /auth/token` with `{{\"username\": …, \"password\": …}}` and passes the token \
-         that it receives with every request, as `Authorization: Bearer TOKEN`.\n",
+         that it receives with every request, as `Authorization: Bearer TOKEN`. A program that runs for longer than a day \
+         uses an [API token](../explanation/security.md#api-tokens).\n",
         description["info"]["version"].as_str().unwrap(),
     );
     for (group, mut operations) in groups {

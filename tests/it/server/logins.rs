@@ -200,6 +200,51 @@ fn a_new_hash_or_epoch_in_the_config_ends_sessions_at_once() {
 }
 
 #[test]
+fn api_tokens_permit_what_their_scope_says() {
+    let (test, _) = started_home();
+    let create = |arguments: &[&str]| {
+        let created = test.run(&[&["--json", "tokens", "create"], arguments].concat()).expect(0).json();
+        Session { port: test.port, token: created["token"].as_str().unwrap().to_owned() }
+    };
+    let (agent, program) = (create(&["agent", "--read-only"]), create(&["program", "--expires", "1h"]));
+    let status = |session: &Session, method: &str, path: &str, body: &str| session.request(method, path, body).status;
+    let variable = r#"{"key": "city", "value": "Nice"}"#;
+    for (method, path, body, of_agent, of_program) in [
+        ("GET", "/api/v2/dags", "", 200, 200),
+        ("GET", "/lite/", "", 200, 200),
+        ("GET", "/openapi.json", "", 200, 200),
+        ("POST", "/api/v2/dags/~/dagRuns/list", "{}", 200, 200),
+        ("POST", "/api/v2/variables", variable, 403, 201),
+        ("DELETE", "/api/v2/variables/city", "", 403, 204),
+        ("DELETE", "/api/v2/variables/list", "", 403, 404),
+        ("POST", "/lite/backups", "", 403, 0),
+        ("POST", "/api/lite/backups", "", 403, 0),
+        ("POST", "/ui/auth/token", "{}", 403, 403),
+        ("GET", "/local/variables", "", 404, 404),
+    ] {
+        assert_eq!(status(&agent, method, path, body), of_agent, "agent: {method} {path}");
+        if of_program != 0 {
+            assert_eq!(status(&program, method, path, body), of_program, "program: {method} {path}");
+        }
+    }
+    let refusal = agent.request("POST", "/api/v2/variables", variable).json();
+    assert_eq!(refusal["detail"], "The API token agent does not permit this request");
+    let events = program.request("GET", "/api/v2/eventLogs?event=post_variable", "").json();
+    assert_eq!(events["event_logs"][0]["owner"], "API token program");
+    assert_eq!(status(&Session { port: test.port, token: "leoflow_wrong".to_owned() }, "GET", "/api/v2/dags", ""), 401);
+
+    let listed = test.run(&["--json", "tokens", "list"]).expect(0).json();
+    assert_eq!((&listed["tokens"][0]["name"], &listed["tokens"][0]["scope"]), (&json!("agent"), &json!("read-only")));
+    assert!(!listed.to_string().contains(&agent.token));
+    test.run(&["tokens", "create", "agent"]).expect(1);
+    test.run(&["tokens", "revoke", "agent"]).expect(0);
+    assert_eq!((status(&agent, "GET", "/api/v2/dags", ""), status(&program, "GET", "/api/v2/dags", "")), (401, 200));
+    test.run(&["lite", "reset-password", "--generate"]).expect(0);
+    assert_eq!(status(&program, "GET", "/api/v2/dags", ""), 401, "after a password reset");
+    assert_eq!(test.run(&["--json", "tokens", "list"]).expect(0).json()["tokens"], json!([]));
+}
+
+#[test]
 fn foreign_origins_and_hosts_are_refused() {
     let (test, _) = started_home();
     let port = test.port;
