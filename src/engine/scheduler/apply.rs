@@ -5,7 +5,7 @@ use crate::model::dag::Task;
 use crate::model::keys::RunKey;
 use crate::model::state::TaskState;
 use crate::planner::competition::{Choice, Competition, CutOff, Hidden, OtherRuns, RunTask};
-use crate::planner::plan::{Plan, Snapshot, Transition, TransitionKind};
+use crate::planner::plan::{Plan, Snapshot, Transition};
 use crate::planner::pool_limits::{Usage, Waiting};
 use crate::store::events::{self, Event};
 use crate::store::instance::instances;
@@ -60,8 +60,9 @@ pub async fn transitions(
 
 fn change<'a>(snapshot: &'a Snapshot<'_>, plan: &Plan, transition: &'a Transition) -> Change<'a> {
     let index = transition.index;
-    let instance = snapshot.instances.get(index).filter(|_| transition.kind == TransitionKind::TryEnded);
-    // The end is at most now: the clock may have been set back since.
+    let instance = snapshot.instances.get(index);
+    // Also for a retry that is due at once, whose transition is to `scheduled`. The end is at most now: the clock may
+    // have been set back since.
     let ended_at = instance.and_then(|instance| instance.ended.as_ref()).map(|ended| ended.at.min(snapshot.now));
     let (name, from) = (plan.name_after(snapshot, index), plan.state_before(snapshot, index));
     Change { name, from, transition, ended_at }

@@ -637,3 +637,17 @@ fn a_waiting_retry_shows_its_next_try() {
     let shown = test.run(&["runs", "show", "again", &run_id]).expect(0).stdout;
     assert!(shown.contains("next try at ") && shown.contains(": ValueError: no"), "{shown}");
 }
+
+#[test]
+fn a_retry_without_a_delay_has_its_own_start_date() {
+    let test = TestHome::started();
+    test.add_dag(
+        "again",
+        "from airflow.sdk import DAG, task\n\n@task(retries=1, retry_delay=0)\ndef report(ti):\n    if ti.try_number == 1:\n        \
+         raise ValueError('no')\n\n\nwith DAG('again'):\n    report()\n",
+    );
+    test.run(&["dags", "trigger", "again", "--wait"]).expect(0);
+    let query = "SELECT t.start_date >= first.end_date, t.try_number FROM task_instance t
+                 JOIN task_try first ON first.dag_id = t.dag_id AND first.try_number = 1";
+    assert_eq!(test.sql(query), "t|2");
+}
