@@ -37,7 +37,7 @@ pub use parse::{
     read_file_context, unzip_command,
 };
 pub use passed_variables::environment;
-pub use roots::{DagPlaces, Request, VersionCode, folders, is_for_airflow_2, path_in_workspace, roots};
+pub use roots::{DagPlaces, Request, VersionCode, folders, path_in_workspace, roots};
 pub use scan::{LIMITS, Scan, Stamp, Syntax, Unscanned, dag_files, is_dag_file, is_zip, scan};
 pub use support::{
     PLATFORMS as PACKAGE_PLATFORMS, PackageSource, download as download_packages, install as install_packages,

@@ -6,7 +6,7 @@ use super::environments;
 use super::interpreter::{Interpreter, Job};
 use super::io_error::{IoError, io, unreadable, unwritable};
 use super::roots::Request;
-use super::roots::is_for_airflow_2;
+use leoflow_base::config::leoflow_yaml;
 use leoflow_base::home::{self, Home};
 use leoflow_base::sys::fs::flock::FileLock;
 use leoflow_base::sys::fs::{files, folders};
@@ -227,6 +227,11 @@ fn write(interpreter: &Interpreter, venv: &Path, inputs: &Value) -> Result<(), L
     }
     let reason = process::command::failure(&String::from_utf8_lossy(&output.stderr), output.status);
     Err(LinkError::Failed { venv: venv.to_owned(), reason })
+}
+
+/// True for a project's folder whose settings have `airflow_2: true`. The server reports settings that cannot be read.
+fn is_for_airflow_2(project: &Path) -> bool {
+    leoflow_yaml::load(project).ok().flatten().is_some_and(|settings| settings["airflow_2"] == true)
 }
 
 /// The record of a `.venv` in the home, a link to it. It does not lead through the workspace, whose link to the project

@@ -1,6 +1,5 @@
 //! Maps a DAG file to its project, decides where DAG files may be, and builds their module search path.
 
-use leoflow_base::config::leoflow_yaml;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
@@ -143,11 +142,6 @@ impl VersionCode {
             sources: sources.iter().map(in_workspace).collect(),
         }
     }
-}
-
-/// True for a project's folder whose settings have `airflow_2: true`. The server reports settings that cannot be read.
-pub fn is_for_airflow_2(project: &Path) -> bool {
-    leoflow_yaml::load(project).ok().flatten().is_some_and(|settings| settings["airflow_2"] == true)
 }
 
 /// Maps a path that a user gave to the path that the server uses: one below the workspace if the path leads there, also

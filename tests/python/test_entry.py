@@ -14,7 +14,7 @@ class EntryTest(unittest.TestCase):
     def test_truncated_compiled_modules_are_compiled_again(self):
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "a.py").write_text("import requests\n")
-            project = json.dumps({"top": folder, "roots": [folder], "files": [f"{folder}/a.py"]})
+            project = json.dumps({"top": folder, "project": folder, "roots": [folder], "files": [f"{folder}/a.py"]})
             arguments = [sys.executable, "-E", "-X", f"pycache_prefix={folder}/compiled", str(ENTRY), "survey", "{}"]
 
             def modules():

@@ -22,7 +22,7 @@ class SurveyTest(unittest.TestCase):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(text if isinstance(text, bytes) else textwrap.dedent(text).encode())
             paths += [str(path)] if name.startswith("dags") and "lib" not in name else []
-        return Survey(str(self.top), [str(self.top / "dags"), str(self.top)]).read(paths)
+        return Survey(str(self.top), str(self.top), [str(self.top / "dags"), str(self.top)]).read(paths)
 
     @staticmethod
     def facts(facts, *, package=False):
@@ -156,6 +156,14 @@ class SurveyTest(unittest.TestCase):
         self.assertEqual(list(self.facts(found["environment"])), ["E", "G"])
         self.assertEqual(list(self.facts(found["connections"])), ["api", "pg"])
         self.assertEqual(self.facts(found["image_paths"]), {"/opt/airflow/x.sql": ["dags/a.py:6"]})
+
+    def test_the_folder_of_an_image_is_the_one_that_most_texts_name(self):
+        found = self.survey(dags__a="""
+            paths = ["/opt/airflow/a", "cd /opt/airflow && dbt run", "s3://x/opt/airflow/b", "/opt/airflow2", "/usr/local/airflow/c"]
+        """)
+        self.assertEqual(list(self.facts(found["image_paths"])), ["/opt/airflow/a", "/usr/local/airflow/c", "cd /opt/airflow && dbt run"])
+        self.assertEqual(found["image_folder"]["path"], "/opt/airflow")
+        self.assertIsNone(self.survey(dags__b="x = 1")["image_folder"])
 
     def test_files_that_cannot_be_read_are_named_with_their_lines(self):
         found = self.survey(dags__a="x = 1\ndef f(:\n", dags__b=b"x = 1\ny = '\xff'\n", dags__c="x = '\\d'\n")

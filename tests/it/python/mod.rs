@@ -3,6 +3,7 @@
 mod airflow_2;
 mod airflow_sdk;
 mod environments;
+mod image_folder;
 mod linked_venv;
 mod managed_python;
 mod named_classes;

@@ -27,6 +27,12 @@ pub const PROJECT: &[ProjectKey] = &[
         "Runs files that were written for Airflow 2: translates imports, arguments and context keys that Airflow 3 \
          removed, and keeps the meaning of schedules.",
     ),
+    key(
+        "image_folder",
+        "path",
+        "The absolute path of the project's folder in a container image, such as `/opt/airflow`: imports and tasks see the \
+         project's folder there.",
+    ),
     key("dependencies", "list of texts", "Python packages of the environment, as requirements: `pandas>=2`."),
     key("additional_dependencies", "list of texts", "Python packages in addition to those that another file lists."),
     key(

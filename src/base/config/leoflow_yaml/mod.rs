@@ -14,7 +14,7 @@ use crate::sys::fs::files;
 use serde_json::{Map, Value as Json};
 use serde_yaml::{Mapping, Value};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// File name in a project's folder.
 pub const FILE: &str = "leoflow.yaml";
@@ -139,6 +139,14 @@ impl<'a> Reader<'a> {
             "airflow" => self.airflow(name, value),
             "airflow_2" => {
                 self.or_problem(value.as_bool(), name, format!("{name}: {} is not true or false", show(value)))
+            }
+            "image_folder" => {
+                // A folder directly in `/` cannot be created without root.
+                let path = value.as_str().map(Path::new).filter(|path| path.is_absolute());
+                let path = path.filter(|path| path.components().all(|part| part != Component::ParentDir));
+                let path = path.filter(|path| path.components().count() > 2).and_then(Path::to_str);
+                let expected = "an absolute path with at least two parts, such as /opt/airflow";
+                self.or_problem(path, name, format!("{name}: {} is not {expected}", show(value)))
             }
             "exclude_newer" => self.date_or_time(name, value),
             "tags"

@@ -64,6 +64,8 @@ pub struct ProjectPlan {
     pub taken_over: Vec<Fact>,
     /// Names of Airflow 2 that are translated when the files are loaded.
     pub translated: Vec<Fact>,
+    /// The folder of an image at which the project's folder is shown.
+    pub image_folder: Option<Fact>,
     /// What only a person can decide.
     pub decisions: Vec<Decision>,
     /// Settings that have no effect here.
@@ -131,6 +133,7 @@ pub fn plan(facts: Sources<'_>) -> ProjectPlan {
         listed: requirements.listed.len(),
         left_out: left_out.collect(),
         translated: translated(survey, requirements).to_vec(),
+        image_folder: survey.shown_image_folder(),
         decisions: decisions(&facts, &settings, if has_own_settings { &text } else { "" }),
         packages: needed,
         taken_over: settings.taken_over.iter().map(|entry| Fact::at(&entry.name, &entry.place)).collect(),
@@ -208,6 +211,9 @@ pub fn settings_text(survey: &Survey, image: &Image, requirements: &Requirements
         let why =
             first.map(|first| format!(" # {}: {}", first.places[0], first.what.lines().next().unwrap_or_default()));
         text.push_str(&format!("airflow_2: true{}\n", why.unwrap_or_default()));
+    }
+    if let Some(folder) = survey.shown_image_folder() {
+        text.push_str(&format!("image_folder: {} # {}\n", folder.what, folder.places[0]));
     }
     text
 }
@@ -374,8 +380,9 @@ fn decisions(facts: &Sources<'_>, settings: &Settings, own_settings: &str) -> Ve
         let what = format!("the module {}, whose package is not known here", fact.what);
         decide(Fact { what, ..fact }, format!("leoflow add PACKAGE --project {project_name}"));
     }
-    if !survey.image_paths.is_empty() {
-        let fact = Fact::joined(&survey.image_paths.iter().collect::<Vec<_>>(), "paths of a container image");
+    let missing_paths = survey.missing_image_paths();
+    if !missing_paths.is_empty() {
+        let fact = Fact::joined(&missing_paths, "paths of a container image");
         let remedy = "they are not on this machine; AIRFLOW_HOME is the project's folder, here and in the image: write \
                       os.path.join(os.environ[\"AIRFLOW_HOME\"], ...)";
         decide(fact, remedy.to_owned());

@@ -105,6 +105,13 @@ impl Report<'_> {
             printer.note(format!("  translates {count} of what Airflow 3 removed, such as:"));
             printer.note(format!("    {}{}", first.what.lines().next().unwrap_or_default(), places(first)));
         }
+        if let Some(image_folder) = &plan.image_folder {
+            printer.note(format!(
+                "  shows its folder at the image's path {}{}",
+                image_folder.what,
+                places(image_folder)
+            ));
+        }
         if let Some(variables) = &plan.variables {
             let count = counted(plan.taken_over.len(), "variable");
             printer.note(format!("  takes over {count} into {}:", variables.path.display()));

@@ -45,6 +45,14 @@ impl Fact {
     }
 }
 
+/// A folder of a container image that the project's folder stands for.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+pub struct ImageFolder {
+    pub path: String,
+    /// Why processes of this machine cannot see the project's folder there; `None` if they can.
+    pub obstacle: Option<String>,
+}
+
 /// What the files of one project need.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Survey {
@@ -57,12 +65,30 @@ pub struct Survey {
     /// Airflow's modules that the small package lacks.
     pub only_sdk: Vec<Fact>,
     pub unreadable: Vec<Fact>,
-    /// Paths of container images.
+    /// Texts with paths of container images.
     pub image_paths: Vec<Fact>,
+    /// The folder of an image that most of them name.
+    pub image_folder: Option<ImageFolder>,
     /// Variables, connections and environment variables that are read without a default.
     pub variables: Vec<Fact>,
     pub connections: Vec<Fact>,
     pub environment: Vec<Fact>,
+}
+
+impl Survey {
+    /// The value of `image_folder` in the project's settings, with the places that name it.
+    pub fn shown_image_folder(&self) -> Option<Fact> {
+        let folder = self.image_folder.as_ref().filter(|folder| folder.obstacle.is_none())?;
+        let below: Vec<&Fact> = self.image_paths.iter().filter(|fact| fact.what.contains(&folder.path)).collect();
+        Some(Fact { what: folder.path.clone(), ..Fact::joined(&below, "") })
+    }
+
+    /// The texts with paths of images that are not below that folder.
+    pub fn missing_image_paths(&self) -> Vec<&Fact> {
+        let shown = self.shown_image_folder();
+        let is_missing = |fact: &&Fact| shown.as_ref().is_none_or(|folder| !fact.what.contains(&folder.what));
+        self.image_paths.iter().filter(is_missing).collect()
+    }
 }
 
 /// Reads the projects' files. `extra_roots` are import folders in addition to the usual ones.
@@ -88,7 +114,7 @@ pub async fn read(
             let parent = folder.parent().filter(|_| *folder != repository.top).map(PathBuf::from);
             let roots: Vec<PathBuf> = extra_roots.iter().cloned().chain(roots).chain(parent).collect();
             let files: Vec<&PathBuf> = project.dag_files.iter().filter(|file| !is_zip(file)).collect();
-            format!("{}\n", json!({"top": repository.folder, "roots": roots, "files": files}))
+            format!("{}\n", json!({"top": repository.folder, "project": folder, "roots": roots, "files": files}))
         })
         .collect();
     let stdin = child.stdin.take();

@@ -1,5 +1,6 @@
 //! A host: a Python process that runs triggers. Starts it, exchanges messages with it, and ends it.
 
+use leoflow_base::config::leoflow_yaml;
 use leoflow_base::home::Home;
 use leoflow_base::sys::net::listener;
 use leoflow_base::sys::process::pidfd::PidFd;
@@ -8,7 +9,7 @@ use leoflow_base::sys::process::spawn::Spawn;
 use leoflow_base::sys::process::{self, Signal};
 use leoflow_engine::model::state::TryState;
 use leoflow_engine::store::asset::watchers::WatcherEvent;
-use leoflow_python::{Interpreter, Job, VersionCode, is_for_airflow_2};
+use leoflow_python::{Interpreter, Job, VersionCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::cell::RefCell;
@@ -97,9 +98,9 @@ impl Host {
     ) -> io::Result<Self> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
-        let airflow_2 = code.folders.first().is_some_and(|project| is_for_airflow_2(project));
+        let settings = code.folders.first().and_then(|project| leoflow_yaml::load(project).ok().flatten());
         let options = json!({
-            "roots": code.roots, "work_in": code.folders, "socket": home.api_socket(), "airflow_2": airflow_2,
+            "roots": code.roots, "work_in": code.folders, "socket": home.api_socket(), "settings": settings,
         });
         let (output_reader, output) = listener::pipe_with_async_reader()?;
         let spawn = Spawn { passed: vec![theirs.as_fd()], ..python.spawn(Job::Triggers, &options, None) };

@@ -19,7 +19,7 @@ from leoflow.common import current, run_events, task_log
 from leoflow.common.dates import parse_time
 from leoflow.common.exceptions import AirflowException
 from leoflow.common.leoflow_server import NotRunning
-from leoflow.common.settings import secrets_backend
+from leoflow.common.settings import image_folder, secrets_backend
 from leoflow.entry import plugin_files
 
 TYPE_CHECKING = False
@@ -37,6 +37,7 @@ def dags_of(workspace: Workspace, path: str, settings: dict[str, Any] | None = N
     """Runs a DAG file and loads the project's plugins; returns its DAGs with the project's settings applied."""
     secrets_backend.paths()
     path = os.path.abspath(path)
+    image_folder.show_if(settings)
     install_if(settings)
     module = workspace.run(path)
     dags = collect_dags(path, module, workspace.owns)

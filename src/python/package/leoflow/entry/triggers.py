@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from leoflow.airflow_2.install import install_if
 from leoflow.common import real_sdk
+from leoflow.common.settings import image_folder
 from leoflow.entry.workspace import Workspace, prepare
 from leoflow.running import loading
 
@@ -19,7 +20,8 @@ def main(options: dict[str, Any]) -> None:
     workspace = Workspace(options["roots"])
     workspace.enter()
     workspace.install()
-    install_if(options)
+    image_folder.show_if(options.get("settings"))
+    install_if(options.get("settings"))
     if real_sdk.is_active():
         from leoflow.sdk.triggers import main as wait
     else:

@@ -8,6 +8,7 @@ import sys
 from leoflow.airflow_2.install import install_if
 from leoflow.common import topology
 from leoflow.common.exceptions import AirflowException
+from leoflow.common.settings import image_folder
 from leoflow.sdk import refusals
 
 TYPE_CHECKING = False
@@ -36,6 +37,7 @@ def dags_of(workspace: Any, path: str, settings: dict[str, Any] | None) -> list[
 
     refusals.check_version()
     enter_project()
+    image_folder.show_if(settings)
     install_if(settings)
     DagContext.autoregistered_dags.clear()
     DagContext.current_autoregister_module_name = workspace.module_name(path)

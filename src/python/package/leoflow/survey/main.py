@@ -14,5 +14,6 @@ if TYPE_CHECKING:
 
 def main(options: dict[str, Any]) -> None:
     """Reads the options of each project as a line of standard input; prints a line for each."""
-    sys.stdout.writelines(
-        json.dumps(Survey(project["top"], project["roots"]).read(project["files"])) + "\n" for project in map(json.loads, sys.stdin))
+    for project in map(json.loads, sys.stdin):
+        survey = Survey(project["top"], project["project"], project["roots"])
+        sys.stdout.write(json.dumps(survey.read(project["files"])) + "\n")

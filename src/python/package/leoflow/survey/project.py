@@ -7,8 +7,9 @@ import os
 import warnings
 
 from leoflow.airflow_2 import modules
-from leoflow.common.hints import airflow_2
+from leoflow.common.hints import airflow_2, image_paths
 from leoflow.common.hints.packages import package_of
+from leoflow.common.settings import image_folder
 from leoflow.entry.workspace import NOT_LOCAL, read_source
 from leoflow.names import MODULES
 from leoflow.survey.source_file import SourceFile
@@ -42,10 +43,12 @@ class Findings:
 
 
 class Survey:
-    """`roots` are the folders from which the project's modules are imported, in order; places are relative to `top`."""
+    """`roots` are the folders from which the modules of `project`, a folder, are imported, in order; places are relative to
+    `top`."""
 
-    def __init__(self, top: str, roots: list[str]):
+    def __init__(self, top: str, project: str, roots: list[str]):
         self.top = top
+        self.project = project
         self.roots = roots
         self.modules, self.only_sdk = Findings(), Findings()
         self.removed, self.translated = Findings(), Findings()
@@ -67,9 +70,17 @@ class Survey:
             "modules": self.modules.all(package=package_of), "removed": self.removed.all(),
             "translated": self.translated.all(), "only_sdk": self.only_sdk.all(),
             "unreadable": self.unreadable.all(),
-            "image_paths": self.image_paths.all(), "variables": self.variables.all(),
+            "image_paths": self.image_paths.all(), "image_folder": self._image_folder(), "variables": self.variables.all(),
             "connections": self.connections.all(), "environment": self.environment.all(),
         }
+
+    def _image_folder(self):
+        """Returns the folder of an image that most strings name, and why it cannot be shown here (None if it can)."""
+        folders = [folder for text in self.image_paths.places for folder in image_paths.folders_in(text)]
+        if not folders:
+            return None
+        folder = max(image_paths.FOLDERS, key=lambda folder: folders.count(folder.rstrip("/"))).rstrip("/")
+        return {"path": folder, "obstacle": image_folder.obstacle(folder, self.project)}
 
     def _read_file(self, path):
         """Reads a file; returns the files of the project that it imports."""

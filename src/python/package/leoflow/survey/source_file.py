@@ -126,7 +126,7 @@ class SourceFile(ast.NodeVisitor):
         text = node.value
         if not isinstance(text, str) or len(text) > 1_000_000:
             return
-        if text.startswith(image_paths.FOLDERS) or text + "/" in image_paths.FOLDERS:
+        if image_paths.folders_in(text):
             self._note(self.image_paths, text, node)
         for template in TEMPLATE.findall(text):
             for key in TEMPLATE_VARIABLE.findall(template):

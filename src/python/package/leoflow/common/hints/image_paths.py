@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 
 from leoflow.common import local_modules
 from leoflow.common.hints.own_modules import importing_file
+from leoflow.common.settings import image_folder
 
 # Airflow's folder in the images of Apache Airflow and of Astronomer, on MWAA and on Cloud Composer.
 FOLDERS = ("/opt/airflow/", "/usr/local/airflow/", "/home/airflow/gcs/")
+IN_TEXT = re.compile(rf"(?<![\w.}}/-])({'|'.join(folder.rstrip('/') for folder in FOLDERS)})(?![\w.-])")
+
+
+def folders_in(text: str) -> list[str]:
+    """Returns the folders of images that a text names, such as a path or a command."""
+    return IN_TEXT.findall(text)
 
 
 def missing_file(error: BaseException) -> str | None:
@@ -18,6 +26,8 @@ def missing_file(error: BaseException) -> str | None:
     if not isinstance(error, FileNotFoundError) or folder is None or os.path.isdir(folder):
         return None
     text = f"{folder.rstrip('/')} is Airflow's folder in a container image, which is not here."
+    if image_folder.problem:
+        text += f" `image_folder` of leoflow.yaml is not possible on this machine: {image_folder.problem}."
     file, inner = importing_file(error), path.removeprefix(folder)
     # The project's folder may be the image's `dags` folder.
     found = [os.path.join(root, name) for root in (local_modules.roots_of(file) if file else [])
