@@ -339,3 +339,28 @@ fn ctrl_c_during_all_leaves_the_other_instances_running() {
     fs::write(user.path("leoflow-one/go"), "").unwrap();
     user.run(&["lite", "stop", "--all", "--wait"]).expect(0);
 }
+
+#[test]
+fn a_repository_gets_an_instance_of_its_own() {
+    let user = User::new();
+    let repository = user.path("Feature-X");
+    fs::create_dir_all(repository.join("dags")).unwrap();
+    fs::write(repository.join("dags/dag.py"), "from airflow.sdk import DAG\ndag = DAG('of_branch', schedule=None)\n")
+        .unwrap();
+    let path = repository.to_str().unwrap();
+    user.run(&["bring", path, "--own"]).expect(3);
+    assert!(user.list().is_empty(), "nothing is created without a confirmation");
+    user.run(&["bring", path, "--own", "--yes"]).expect(0);
+    let instance = user.instance("feature-x");
+    assert_eq!((&instance["state"], &instance["repositories"][0]["path"]), (&"healthy".into(), &path.into()));
+    let dags = || user.run(&["--instance", "feature-x", "dags", "list"]).expect(0).stdout;
+    wait_until("the server imports the DAG", Duration::from_secs(30), || dags().contains("of_branch"));
+    // Again, with JSON.
+    let again = user.run(&["bring", path, "--own", "--yes", "--json"]).expect(0).json();
+    assert_eq!(again["projects"][0]["name"], "Feature-X");
+    fs::remove_dir_all(&repository).unwrap();
+    assert_eq!(user.instance("feature-x")["repositories"][0]["exists"], false);
+    assert!(user.run(&["instances"]).expect(0).stderr.contains("which is gone: leoflow instances remove feature-x"));
+    user.run(&["instances", "remove", "feature-x", "--yes"]).expect(0);
+    assert!(user.list().is_empty());
+}

@@ -10,6 +10,7 @@ use crate::api_client::{Api, encode};
 use crate::args::OnExisting;
 use crate::context::{Confirmation, Context};
 use crate::error::Error;
+use leoflow_base::home::Home;
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
 use leoflow_engine::store::secret::connections::Connection;
@@ -78,6 +79,15 @@ impl Record {
         let is_own = |(link, target): &(&PathBuf, &PathBuf)| fs::read_link(link).is_ok_and(|path| path == **target);
         self.links.iter().filter(is_own).map(|(link, _)| link)
     }
+}
+
+/// The folders that were brought into an instance. Unreadable records are left out.
+pub fn brought_folders(home: &Home) -> Vec<PathBuf> {
+    let entries = fs::read_dir(home.brought()).into_iter().flatten().flatten();
+    let records = entries.filter_map(|entry| files::read_json::<Record>(&entry.path(), LIMIT).ok().flatten());
+    let mut folders: Vec<PathBuf> = records.map(|record| record.folder).collect();
+    folders.sort();
+    folders
 }
 
 fn new_files(plan: &ProjectPlan) -> impl Iterator<Item = &NewFile> {

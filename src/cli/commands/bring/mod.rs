@@ -3,12 +3,14 @@
 mod apply;
 mod checkout;
 mod image;
+mod own;
 mod plan;
 mod report;
 mod repository;
 mod requirements;
 mod survey;
 
+pub use self::apply::brought_folders;
 use self::image::Image;
 use self::plan::{Places, ProjectPlan, Sources};
 use self::repository::{Project, Repository};
@@ -34,7 +36,8 @@ use std::path::{Path, PathBuf};
                   command again after the repository has changed.\n\n\
                   Examples:\n  leoflow bring ~/src/sales             show the plan, and do it after a confirmation\n  \
                   leoflow bring ~/src/sales --dry-run   only show the plan\n  \
-                  leoflow bring ~/src/sales --undo      remove what the command has made"
+                  leoflow bring ~/src/sales --undo      remove what the command has made\n  \
+                  leoflow bring ~/src/sales --own       run it apart from other repositories, with its own data"
 )]
 pub struct Bring {
     /// The repository, or one of its folders
@@ -42,6 +45,10 @@ pub struct Bring {
     /// The name in the workspace [default: the folder's name]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
+    /// Use an instance of its own for this folder, such as a worktree of a branch; it is created and started if needed,
+    /// and has the name of the folder or of --name
+    #[arg(long, conflicts_with_all = ["undo", "dry_run", "instance", "home"])]
+    pub own: bool,
     /// Remove what the command has made for this folder
     #[arg(long)]
     pub undo: bool,
@@ -54,6 +61,9 @@ pub struct Bring {
 }
 
 pub async fn run(context: &Context<'_>, args: &Bring) -> Result<u8, Error> {
+    if args.own {
+        return own::run(context, args);
+    }
     let config = context.config()?.map(|loaded| loaded.config).ok_or_else(Error::not_set_up)?;
     let workspace =
         config.workspace.ok_or_else(|| Error::failed("no workspace is configured").hint("leoflow setup"))?;
@@ -92,13 +102,21 @@ pub async fn run(context: &Context<'_>, args: &Bring) -> Result<u8, Error> {
 }
 
 /// The folder to bring, without links.
-fn folder(path: &Path, workspace: &Path) -> Result<PathBuf, Error> {
+fn canonical_folder(path: &Path) -> Result<PathBuf, Error> {
     let path = env_vars::absolute(path)?;
     let folder = path.canonicalize().map_err(Error::cannot("read", &path))?;
     let folder = repository::top_folder(&folder).to_owned();
-    if !folder.is_dir() {
-        return Err(Error::usage(format!("{} is not a folder", folder.display())).hint("name the repository's folder"));
+    match folder.is_dir() {
+        true => Ok(folder),
+        false => {
+            Err(Error::usage(format!("{} is not a folder", folder.display())).hint("name the repository's folder"))
+        }
     }
+}
+
+/// The folder to bring, which must not contain the workspace.
+fn folder(path: &Path, workspace: &Path) -> Result<PathBuf, Error> {
+    let folder = canonical_folder(path)?;
     let workspace = workspace.canonicalize().unwrap_or_else(|_| workspace.to_owned());
     if workspace.starts_with(&folder) {
         return Err(Error::refused(format!("{} contains the workspace", folder.display()))

@@ -5,6 +5,7 @@ use super::setup::{self, Setup};
 use super::uninstall::{self, Uninstall};
 use crate::commands::backup::restore_args::Restore;
 use crate::commands::backup::{create, restore};
+use crate::commands::bring::brought_folders;
 use crate::commands::lite::status::{NO_INSTANCES, status_of_home, statuses_of_homes};
 use crate::context::Context;
 use crate::error::Error;
@@ -111,6 +112,16 @@ fn list(context: &Context<'_>) -> Result<u8, Error> {
             return printer.note(NO_INSTANCES);
         }
         printer.table(&["INSTANCE", "STATE", "URL", "VERSION", "HOME", "WORKSPACE"], rows.iter().map(InstanceRow::row));
+        for InstanceRow { name, repositories, .. } in &rows {
+            for BroughtRepository { path, exists } in repositories {
+                let path = path.display();
+                printer.note(match exists {
+                    true => format!("{name} has the DAGs of {path}"),
+                    // Only an instance that was made for the folder has no other use.
+                    false => format!("{name} had the DAGs of {path}, which is gone: leoflow instances remove {name}, if it is not needed"),
+                });
+            }
+        }
         for InstanceRow { name, .. } in rows.iter().filter(|row| row.state == INCOMPLETE) {
             printer.note(format!(
                 "The creation of {name} was interrupted: create it again, or run leoflow instances remove {name}"
@@ -130,6 +141,14 @@ struct InstanceRow {
     version: Option<String>,
     home: PathBuf,
     workspace: Option<PathBuf>,
+    /// The repositories that `leoflow bring` has brought.
+    repositories: Vec<BroughtRepository>,
+}
+
+#[derive(Serialize)]
+struct BroughtRepository {
+    path: PathBuf,
+    exists: bool,
 }
 
 impl InstanceRow {
@@ -149,6 +168,10 @@ impl InstanceRow {
             version: installed_version(home),
             home: home.root().to_owned(),
             workspace: config.and_then(|config| config.workspace),
+            repositories: brought_folders(home)
+                .into_iter()
+                .map(|path| BroughtRepository { exists: path.exists(), path })
+                .collect(),
         }
     }
 
