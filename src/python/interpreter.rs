@@ -53,6 +53,8 @@ pub enum Job {
     Survey,
     /// Writes a virtual environment for editors.
     Link,
+    /// Runs a project's tests.
+    Pytest,
 }
 
 impl Job {
@@ -68,6 +70,7 @@ impl Job {
             Self::Shell => "shell",
             Self::Survey => "survey",
             Self::Link => "link",
+            Self::Pytest => "pytest",
         }
     }
 }

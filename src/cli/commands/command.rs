@@ -2,7 +2,7 @@
 
 use super::bring::{self, Bring};
 use super::data::{connections, pools, variables};
-use super::engine::{add, assets, backfill, dags, env, hitl, init, runs, tasks, validate, xcom};
+use super::engine::{add, assets, backfill, dags, env, hitl, init, runs, tasks, test, validate, xcom};
 use super::install::{completions, every_instance, instances, operation, setup, uninstall, version};
 use super::lite::{self, Lite, LiteCommand, agent, doctor, logs, restart, run, service, status, stop};
 use super::release::{data_migrate, migrate_db, rollback, set_channel, smoke, upgrade, versions};
@@ -88,6 +88,8 @@ pub enum Command {
     Xcom(WithOutput<xcom::XcomCommand>),
     /// Import DAG files as the server does and report their errors
     Validate(validate::Validate),
+    /// Run the tests of a project with pytest, and test its DAG files
+    Test(test::Test),
     /// Create a project with a first DAG
     Init(init::Init),
     /// Run the DAGs of a repository that you have, as it is
@@ -153,7 +155,10 @@ pub enum Command {
 impl Grouped for Cli {
     const GROUPS: &'static [(&'static str, &'static [&'static str])] = &[
         ("Run", &["lite", "setup", "service", "instances"]),
-        ("Author", &["init", "bring", "add", "env", "validate", "dags", "runs", "tasks", "backfill", "assets", "hitl"]),
+        (
+            "Author",
+            &["init", "bring", "add", "env", "validate", "test", "dags", "runs", "tasks", "backfill", "assets", "hitl"],
+        ),
         ("Operate", &["doctor", "smoke", "config", "verify-config", "tokens", "docs", "completions"]),
         ("Data", &["variables", "connections", "pools", "xcom", "export", "import"]),
         (
@@ -258,6 +263,7 @@ impl Command {
             Self::Tasks(args) => tasks::run(context, &args.command).await,
             Self::Xcom(args) => xcom::run(context, &args.command).await,
             Self::Validate(args) => validate::run(context, &args).await,
+            Self::Test(args) => test::run(context, &args).await,
             Self::Init(args) => init::run(context, &args).await,
             Self::Variables(args) => variables::run(context, &args.command).await,
             Self::Connections(args) => connections::run(context, &args.command).await,

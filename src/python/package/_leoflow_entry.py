@@ -1,4 +1,4 @@
-"""Entry point: `python _leoflow_entry.py parse|task|ask|test|triggers|zygote|shell|survey|link OPTIONS`, with OPTIONS as JSON."""
+"""Entry point: `python _leoflow_entry.py parse|task|ask|test|triggers|zygote|shell|survey|link|pytest OPTIONS`, with OPTIONS as JSON."""
 
 import json
 import os
@@ -51,6 +51,8 @@ def load(job, options, here):
         from leoflow.survey.main import main
     elif job == "link":
         from leoflow.outside.virtual_env import main
+    elif job == "pytest":
+        from leoflow.outside.pytest_run import main
     else:
         from leoflow.entry.foreground import main
     return main

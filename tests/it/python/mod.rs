@@ -7,5 +7,6 @@ mod image_folder;
 mod linked_venv;
 mod managed_python;
 mod named_classes;
+mod project_tests;
 mod python_package;
 mod warm_python;

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 pub mod link;
-mod project_python;
+pub mod project_python;
 mod shell;
 
 #[derive(Subcommand, Debug)]

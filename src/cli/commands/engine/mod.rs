@@ -18,5 +18,6 @@ pub mod runs;
 pub mod task_logs;
 pub mod task_names;
 pub mod tasks;
+pub mod test;
 pub mod validate;
 pub mod xcom;
