@@ -2,7 +2,7 @@
 
 use super::bring::{self, Bring};
 use super::data::{connections, pools, variables};
-use super::engine::{add, assets, backfill, dags, env, hitl, init, runs, tasks, test, validate, xcom};
+use super::engine::{add, assets, backfill, dags, dev, env, hitl, init, runs, tasks, test, validate, xcom};
 use super::install::{completions, every_instance, instances, operation, setup, uninstall, version};
 use super::lite::{self, Lite, LiteCommand, agent, doctor, logs, restart, run, service, status, stop};
 use super::release::{data_migrate, migrate_db, rollback, set_channel, smoke, upgrade, versions};
@@ -88,6 +88,8 @@ pub enum Command {
     Xcom(WithOutput<xcom::XcomCommand>),
     /// Import DAG files as the server does and report their errors
     Validate(validate::Validate),
+    /// Import DAG files as they are saved, and show what changes in their DAGs
+    Dev(dev::Dev),
     /// Run the tests of a project with pytest, and test its DAG files
     Test(test::Test),
     /// Create a project with a first DAG
@@ -157,7 +159,10 @@ impl Grouped for Cli {
         ("Run", &["lite", "setup", "service", "instances"]),
         (
             "Author",
-            &["init", "bring", "add", "env", "validate", "test", "dags", "runs", "tasks", "backfill", "assets", "hitl"],
+            &[
+                "init", "bring", "add", "env", "validate", "dev", "test", "dags", "runs", "tasks", "backfill",
+                "assets", "hitl",
+            ],
         ),
         ("Operate", &["doctor", "smoke", "config", "verify-config", "tokens", "docs", "completions"]),
         ("Data", &["variables", "connections", "pools", "xcom", "export", "import"]),
@@ -263,6 +268,7 @@ impl Command {
             Self::Tasks(args) => tasks::run(context, &args.command).await,
             Self::Xcom(args) => xcom::run(context, &args.command).await,
             Self::Validate(args) => validate::run(context, &args).await,
+            Self::Dev(args) => dev::run(context, &args).await,
             Self::Test(args) => test::run(context, &args).await,
             Self::Init(args) => init::run(context, &args).await,
             Self::Variables(args) => variables::run(context, &args.command).await,

@@ -1,6 +1,9 @@
-//! `leoflow test`: a project's pytest, tests of its DAG files, and fixtures.
+//! `leoflow test` and `leoflow dev`: a project's pytest, tests of its DAG files, fixtures, and imports as files are saved.
 
 use crate::support::TestHome;
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 
 const DAG: &str = "
 from airflow.sdk import DAG, task, Variable
@@ -78,4 +81,35 @@ fn a_projects_tests_run_with_the_sdk() {
     test.save("sales/tests/test_sales.py", TESTS);
     let output = test.run(&["test", "sales", "--", "-v", "-k", "dags or task"]).expect(0).stdout;
     assert!(output.contains("dags/sales.py PASSED") && output.contains("2 passed"), "{output}");
+}
+
+#[test]
+fn a_saved_file_is_imported_and_its_changes_are_printed() {
+    let test = TestHome::new().with_packages();
+    test.set_up();
+    let dag = "from airflow.sdk import DAG, task\nfrom helpers import RETRIES\nwith DAG('sales', schedule=None):\n    \
+               @task(retries=RETRIES)\n    def total():\n        print('it runs')\n    total()\n";
+    test.save("sales/helpers.py", "RETRIES = 0\n");
+    let file = test.save("sales/dag.py", dag);
+    let mut command = test.command(&["dev", "sales", "--run", "--json"]);
+    let mut dev = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(dev.stdout.take().unwrap()).lines();
+    // The output of runs is between the reports.
+    let mut report = || loop {
+        let line = lines.next().expect("the command still runs").unwrap();
+        if line.starts_with("{\"file\"") {
+            return serde_json::from_str::<Value>(&line).unwrap();
+        }
+    };
+    assert_eq!(report()["dags"], json!({"sales": []}));
+    test.save("sales/helpers.py", "RETRIES = 2\n");
+    assert_eq!(report()["dags"], json!({"sales": ["task total: retries 0 -> 2"]}));
+    test.save("sales/dag.py", &format!("{dag}x = ("));
+    assert!(report()["error"].as_str().unwrap().contains("SyntaxError"));
+    test.save("sales/dag.py", &dag.replace("'sales'", "'sold'"));
+    assert_eq!(report()["dags"], json!({"sales": ["removed"], "sold": ["new"]}));
+    std::fs::remove_file(&file).unwrap();
+    assert!(report()["error"].is_string());
+    dev.kill().unwrap();
+    dev.wait().unwrap();
 }

@@ -4,6 +4,7 @@ pub mod add;
 pub mod assets;
 pub mod backfill;
 pub mod dags;
+pub mod dev;
 pub mod env;
 pub mod environment;
 mod follow_run;
